@@ -1,0 +1,194 @@
+"""Fetching official archives into the cache, checked before they get their name, and reading members.
+
+Nothing is ever unpacked to disk: a member is read by name, so a hostile path in an archive has no effect.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import hashlib
+import http.client
+import lzma
+import os
+import ssl
+import sys
+import tarfile
+import tempfile
+import urllib.request
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from recsys_rl.types import UserError
+
+TIMEOUT = 30.0  # seconds without an answer
+CHUNK = 1 << 20  # bytes
+
+Opener = Callable[..., Any]  # like urllib.request.urlopen: (url, timeout=seconds) -> response
+
+
+class NoNetwork(UserError):
+    """The address could not be reached, or the connection broke."""
+
+
+def cache_folder(cache_dir: str | Path | None = None) -> Path:
+    """``cache_dir``, or recsys_rl in the user's cache folder (XDG_CACHE_HOME, else ~/.cache)."""
+    if cache_dir is not None:
+        return Path(cache_dir)
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    if os.path.isabs(base):  # the XDG specification says to ignore relative paths
+        return Path(base) / "recsys_rl"
+    try:
+        return Path.home() / ".cache" / "recsys_rl"
+    except RuntimeError as error:
+        raise UserError("There is no home folder for the cache: set HOME or give --cache-dir.") from error
+
+
+class _HttpsOnly(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
+        if not newurl.startswith("https://"):
+            raise UserError(f"{req.full_url} redirects to {newurl}, which is not https: download it by hand.")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def _open_verified(url: str, timeout: float) -> Any:
+    """Open with the system's certificates and host name checks; there is no way to turn them off."""
+    https = urllib.request.HTTPSHandler(context=ssl.create_default_context())
+    return urllib.request.build_opener(https, _HttpsOnly).open(url, timeout=timeout)
+
+
+def fetch(
+    url: str,
+    target: Path,
+    *,
+    size: int,
+    sha256: str | None = None,
+    md5: str | None = None,
+    opener: Opener = _open_verified,
+) -> Path:
+    """Download ``url`` to ``target`` if its bytes have the given size and hashes; return ``target``.
+
+    The bytes go to a temporary name beside it and are renamed only once they are checked; whatever
+    goes wrong, nothing of them stays. Raises NoNetwork where the address can't be read, else UserError.
+    """
+    if not url.startswith("https://"):
+        raise UserError(f"{url} is not an https address: downloads are only made over https.")
+    expected = {name: digest for name, digest in (("sha256", sha256), ("md5", md5)) if digest is not None}
+    if not expected:
+        raise ValueError("a download needs a checksum")
+    hashes = {name: hashlib.new(name, usedforsecurity=False) for name in expected}
+    temporary: Path | None = None
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}.", delete=False) as file:
+            temporary = Path(file.name)
+            received = 0
+            for chunk in _chunks(url, opener):
+                received += len(chunk)
+                if received > size:
+                    break
+                file.write(chunk)
+                for digest in hashes.values():
+                    digest.update(chunk)
+                _progress(target.name, received, size)
+            file.flush()
+            os.fsync(file.fileno())
+        if received != size or any(hashes[name].hexdigest() != expected[name] for name in expected):
+            raise UserError(
+                f"The download of {url} does not match its published size and checksum and was thrown "
+                "away: try again, or give a folder that has the data (--data-dir)."
+            )
+        os.replace(temporary, target)
+    except OSError as error:
+        raise UserError(
+            f"{target} can't be written ({error.strerror or error}): make room there, or choose another "
+            "folder with --cache-dir."
+        ) from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+    return target
+
+
+def _chunks(url: str, opener: Opener) -> Iterator[bytes]:
+    """The body of ``url``; a failure of the network (most are OSError) is told from one of the disk."""
+    try:
+        with opener(url, timeout=TIMEOUT) as response:
+            while chunk := response.read(CHUNK):
+                yield chunk
+    except (OSError, http.client.HTTPException) as error:
+        raise NoNetwork(f"{url} can't be read: {getattr(error, 'reason', None) or error}") from error
+
+
+def _progress(name: str, received: int, size: int) -> None:
+    """One line on stderr: rewritten for a person, else written once at the end."""
+    done = received == size
+    if sys.stderr.isatty():
+        end = "\n" if done else ""
+        print(f"\r{name}: {received / 1e6:.1f} of {size / 1e6:.1f} MB", end=end, file=sys.stderr, flush=True)
+    elif done:
+        print(f"{name}: {size / 1e6:.1f} MB downloaded", file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def _readable(place: Path) -> Iterator[None]:
+    """Whatever a damaged, encrypted or foreign archive raises becomes one sentence."""
+    try:
+        yield
+    except (
+        OSError,
+        EOFError,
+        RuntimeError,
+        zlib.error,
+        lzma.LZMAError,
+        zipfile.BadZipFile,
+        tarfile.TarError,
+    ) as error:
+        raise UserError(
+            f"{place} can't be read ({error}): it is damaged or not a zip or tar archive, so delete it and get it again."
+        ) from error
+
+
+def _locate(place: Path, name: str) -> str | None:
+    """The path inside ``place`` of ``name`` or ``name``.gz: directly in a folder, anywhere in an archive."""
+    wanted = (name, f"{name}.gz")
+    if place.is_dir():
+        return next((candidate for candidate in wanted if (place / candidate).is_file()), None)
+    if not place.is_file():
+        return None
+    with _readable(place):
+        if zipfile.is_zipfile(place):
+            with zipfile.ZipFile(place) as archive:
+                paths = archive.namelist()
+        else:
+            with tarfile.open(place) as tar:
+                paths = [member.name for member in tar if member.isfile()]
+    return next(
+        (path for path in paths if PurePosixPath(path).name in wanted and not path.endswith("/")), None
+    )
+
+
+def has_member(place: Path, name: str) -> bool:
+    """Whether ``read_member`` would find the file; False where ``place`` doesn't exist."""
+    return _locate(place, name) is not None
+
+
+def read_member(place: Path, name: str) -> bytes:
+    """The bytes of the file ``name`` of a folder, zip or tar archive, gunzipped where it is ``name``.gz."""
+    path = _locate(place, name)
+    if path is None:
+        raise UserError(f"{place} has no file {name}: give the complete official archive or folder.")
+    with _readable(place / path):
+        if place.is_dir():
+            raw = (place / path).read_bytes()
+        elif zipfile.is_zipfile(place):
+            with zipfile.ZipFile(place) as archive:
+                raw = archive.read(path)
+        else:
+            with tarfile.open(place) as tar:
+                member = tar.extractfile(path)
+                raw = member.read() if member is not None else b""
+        return gzip.decompress(raw) if path.endswith(".gz") else raw

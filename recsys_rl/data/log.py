@@ -1,0 +1,263 @@
+"""What people did, from columns or from any CSV/Parquet file, as an InteractionLog.
+
+The order of events is (user, time, item), so the order of the rows in a file with a clock does not
+matter; where there is no clock the order of the rows is the time.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+from torch import Tensor
+
+from recsys_rl.types import InteractionLog, UserError
+
+TIME_COLUMN = "timestamp"
+RATING_COLUMN = "rating"
+
+# What a program writes for a number; "007" is a name, since reading it as 7 could merge two ids.
+_NUMBER = r"(?i)^\s*[+-]?(nan|inf(inity)?|(0|[1-9]\d*)(\.\d*)?(e[+-]?\d+)?)\s*$"
+
+
+def make_log(
+    users: Any,
+    items: Any,
+    times: Any = None,
+    ratings: Any = None,
+    *,
+    source: str,
+    titles: Mapping[Any, str] | None = None,
+    genres: Mapping[Any, Sequence[str]] | None = None,
+    years: Mapping[Any, float] | None = None,
+    rating_range: tuple[float, float] | None = None,
+) -> InteractionLog:
+    """Check E events and number their U users and I items 0, 1, ... by ascending id.
+
+    ``users``, ``items``, ``times``, ``ratings`` are columns of equal length E (lists, arrays or polars
+    series). Ids are whole numbers 0..2**63-1, or strings: a column in which some id does not look like a
+    number is read as strings, whose sorted rank becomes the id and, for items, the title. ``times`` are
+    seconds, integer or fractional (kept to the second) or dates; without them the order of the rows
+    stands in. Without ``ratings`` each event counts as a like: rating 1.0 of the range (0, 1).
+    ``titles``, ``genres``, ``years`` are looked up by the source's id; the default title is "item <id>".
+    ``rating_range`` defaults to the smallest and largest rating in the column.
+
+    An event twice (same user, item and time; without a clock, same user and item) is an error: it is
+    more often a broken export than two events, and it would count twice. Raises UserError, which
+    counts rows from 1.
+    """
+    user_column, item_column = _series("user", users), _series("item", items)
+    if user_column.len() == 0:
+        raise UserError(f"{source} holds no events, so no users: give a log with at least one row.")
+    user_keys, user_rows = _rank(_ids(user_column, source))
+    item_keys, item_rows = _rank(_ids(item_column, source))
+    frame = pl.DataFrame({"user": user_rows, "item": item_rows}).with_row_index("row")
+    if times is None:
+        _refuse_duplicates(frame, ["user", "item"], source)
+        frame = frame.with_columns(time=pl.col("row").cast(pl.Int64))
+    else:
+        frame = frame.with_columns(time=_times(_series(TIME_COLUMN, times), source))
+        _refuse_duplicates(frame, ["user", "item", "time"], source)
+    rating_column = pl.repeat(1.0, frame.height, dtype=pl.Float32, eager=True)
+    if ratings is None:
+        rating_range = rating_range or (0.0, 1.0)
+    else:
+        rating_column = _ratings(_series(RATING_COLUMN, ratings), source)
+        rating_range = rating_range or _observed_range(rating_column)
+    frame = frame.with_columns(rating=rating_column).sort("user", "time", "item")
+
+    names = item_keys.to_list()
+    is_text = item_keys.dtype == pl.String
+    genre_rows, genre_names = _multi_hot([(genres or {}).get(name, ()) for name in names])
+    return InteractionLog(
+        users=_tensor(frame["user"], np.int64),
+        items=_tensor(frame["item"], np.int64),
+        times=_tensor(frame["time"].floor() if frame["time"].dtype.is_float() else frame["time"], np.int64),
+        ratings=_tensor(frame["rating"], np.float32),
+        user_ids=_source_ids(user_keys),
+        item_ids=_source_ids(item_keys),
+        titles=tuple((titles or {}).get(name, name if is_text else f"item {name}") for name in names),
+        genres=genre_rows,
+        genre_names=genre_names,
+        year=torch.tensor([(years or {}).get(name, float("nan")) for name in names], dtype=torch.float32),
+        source=source,
+        rating_range=rating_range,
+    )
+
+
+def read_log(
+    path: str | Path,
+    user_column: str = "user",
+    item_column: str = "item",
+    time_column: str = TIME_COLUMN,
+    rating_column: str = RATING_COLUMN,
+) -> InteractionLog:
+    """Read a log from a .csv, .csv.gz or .parquet file with the named columns; see ``make_log``.
+
+    The time and rating columns may be missing under their default names; a name that the caller chose
+    must be there. Raises UserError.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path} is not a file: give the path of a .csv, .csv.gz or .parquet log.")
+    raw = _read_bytes(path)
+    header = _parse(path, raw, None).columns
+    needed = [user_column, item_column]
+    needed += [time_column] if time_column != TIME_COLUMN else []
+    needed += [rating_column] if rating_column != RATING_COLUMN else []
+    missing = [name for name in needed if name not in header]
+    if missing:
+        raise UserError(
+            f"{path} has no column {', '.join(map(repr, missing))}; it has {', '.join(map(repr, header))}: "
+            "name its columns with --user-column, --item-column, --time-column and --rating-column."
+        )
+    optional = [name for name in (time_column, rating_column) if name in header]
+    columns = list(dict.fromkeys([user_column, item_column, *optional]))
+    frame = _parse(path, raw, columns)
+    return make_log(
+        frame[user_column],
+        frame[item_column],
+        frame[time_column] if time_column in header else None,
+        frame[rating_column] if rating_column in header else None,
+        source=path.name,
+    )
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        raw = path.read_bytes()
+        if raw[:2] == b"\x1f\x8b":
+            raw = gzip.decompress(raw)
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(f"{path} can't be read ({error}): give a whole, readable file.") from error
+    if not raw:
+        raise UserError(f"{path} is empty: give a log with a header and at least one row.")
+    return raw
+
+
+def _parse(path: Path, raw: bytes, columns: list[str] | None) -> pl.DataFrame:
+    """The named columns, those of a CSV as text; None gives all columns without their rows."""
+    if not path.name.lower().endswith(".parquet") and b"\0" in raw:
+        raise UserError(
+            f"{path} holds NUL bytes, so it is not a CSV text file: export it again as UTF-8 CSV."
+        )
+    try:
+        if path.name.lower().endswith(".parquet"):
+            if columns is None:
+                return pl.read_parquet(io.BytesIO(raw), n_rows=0)
+            return pl.read_parquet(io.BytesIO(raw), columns=columns)
+        if columns is None:
+            return pl.read_csv(raw, n_rows=0, infer_schema=False)
+        return pl.read_csv(raw, columns=columns, infer_schema=False)
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, ValueError) as error:
+        reason = str(error).split("\n", 1)[0]
+        raise UserError(f"{path} can't be parsed ({reason}): give a whole CSV or Parquet file.") from error
+
+
+def _series(name: str, values: Any) -> pl.Series:
+    if isinstance(values, pl.Series):
+        return values
+    try:
+        return pl.Series(name, values, strict=True)
+    except (TypeError, OverflowError, pl.exceptions.PolarsError) as error:
+        raise UserError(
+            f"column {name!r} mixes kinds of values or exceeds 64 bits: give one kind."
+        ) from error
+
+
+def _bad(column: pl.Series, mask: pl.Series, source: str, rule: str) -> None:
+    """Raise for the first row where ``mask`` is true (null counts as true)."""
+    rows = mask.fill_null(True).arg_true()
+    if rows.len():
+        row = int(rows[0])
+        raise UserError(f"{source}: column {column.name!r} has {column[row]!r} in row {row + 1}: {rule}.")
+
+
+def _ids(column: pl.Series, source: str) -> pl.Series:
+    """Ids as Int64 or, where they are names, as String."""
+    rule = "ids are whole numbers from 0 to 2**63-1, or strings"
+    _bad(column, column.is_null(), source, rule)
+    if column.dtype == pl.String:
+        if not column.str.contains(_NUMBER).all():
+            _bad(column, column.str.strip_chars() == "", source, rule)
+            return column
+        numbers = column.str.strip_chars().cast(pl.Int64, strict=False)
+    elif column.dtype.is_integer():
+        numbers = column.cast(pl.Int64, strict=False)
+    else:
+        numbers = pl.repeat(None, column.len(), dtype=pl.Int64, eager=True)
+    _bad(column, numbers < 0, source, rule)
+    return numbers
+
+
+def _times(column: pl.Series, source: str) -> pl.Series:
+    """Seconds as Int64 or, with fractions, as Float64: those are cut off only after sorting."""
+    rule = "times are seconds, as numbers of at most 64 bits"
+    if column.dtype.is_temporal() and column.dtype in (pl.Date, pl.Datetime):
+        seconds = column.cast(pl.Datetime("us")).dt.epoch("us") / 1e6
+    elif column.dtype == pl.String or column.dtype.is_numeric():
+        seconds = column.cast(pl.Int64, strict=False) if not column.dtype.is_float() else column
+        if seconds.has_nulls():
+            seconds = column.cast(pl.Float64, strict=False)
+    else:
+        seconds = pl.repeat(None, column.len(), dtype=pl.Float64, eager=True)
+    if seconds.dtype.is_float():
+        _bad(column, (seconds.abs() < 2.0**63).not_(), source, rule)
+    _bad(column, seconds.is_null(), source, rule)
+    return seconds
+
+
+def _ratings(column: pl.Series, source: str) -> pl.Series:
+    numbers = pl.repeat(None, column.len(), dtype=pl.Float32, eager=True)
+    if column.dtype == pl.String or column.dtype.is_numeric():
+        numbers = column.cast(pl.Float32, strict=False)
+    _bad(column, numbers.is_finite().not_(), source, "ratings are finite numbers")
+    return numbers
+
+
+def _observed_range(ratings: pl.Series) -> tuple[float, float]:
+    low, high = float(np.min(ratings.to_numpy())), float(np.max(ratings.to_numpy()))
+    # One single rating says nothing about its scale: let it run from 0 or up to 1.
+    return (low, high) if low < high else (min(low, 0.0), max(high, 1.0))
+
+
+def _refuse_duplicates(frame: pl.DataFrame, columns: list[str], source: str) -> None:
+    repeated = frame.filter(frame.select(columns).is_duplicated())
+    if repeated.height:
+        first = repeated.filter(pl.struct(columns) == repeated.select(pl.struct(columns).first()).item())
+        rows = (first["row"] + 1).to_list()
+        raise UserError(
+            f"{source}: rows {rows[0]} and {rows[1]} have the same {', '.join(columns)}: "
+            "drop repeated rows, or give a time column that tells them apart."
+        )
+
+
+def _rank(ids: pl.Series) -> tuple[pl.Series, pl.Series]:
+    """The distinct ids in ascending order, and each id's place among them."""
+    return ids.unique().sort(), ids.rank("dense").cast(pl.Int64) - 1
+
+
+def _source_ids(keys: pl.Series) -> Tensor:
+    return torch.arange(keys.len()) if keys.dtype == pl.String else _tensor(keys, np.int64)
+
+
+def _multi_hot(rows: list[Sequence[str]]) -> tuple[Tensor, tuple[str, ...]]:
+    """(I, G) flags, and the G names in alphabetical order."""
+    names = tuple(sorted({name for row in rows for name in row}))
+    columns = {name: column for column, name in enumerate(names)}
+    flags = torch.zeros(len(rows), len(names))  # (I, G)
+    for item, row in enumerate(rows):
+        for name in row:
+            flags[item, columns[name]] = 1.0
+    return flags, names
+
+
+def _tensor(column: pl.Series, dtype: type) -> Tensor:
+    return torch.from_numpy(column.to_numpy().astype(dtype, copy=True))
