@@ -1,0 +1,60 @@
+# `make help` lists the targets. PYTHON is any Python >= 3.11: make train PYTHON=python3.12
+PYTHON ?= python3
+ARGS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+
+# implicit's threads and OpenBLAS's own get in each other's way.
+export OPENBLAS_NUM_THREADS = 1
+
+.PHONY: help train test check wheel clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make train   install what training needs, train PPO on satiation, write report.html"
+	@echo "make test    install the tools and run every test"
+	@echo "make check   ruff, mypy and the import rule"
+	@echo "make wheel   build the wheel into dist/"
+	@echo "make clean   delete .venv, caches and builds; logs and checkpoints stay"
+	@echo "ARGS adds options: make train ARGS='--seed 1', make test ARGS='-m \"not slow\"'"
+
+train: $(VENV)/data.stamp
+	$(BIN)/python -m train --algo ppo --env satiation $(ARGS)
+	$(BIN)/python -m evaluate --algo ppo --checkpoint checkpoints/ppo.pt --report report.html
+
+# One thread of torch for each of pytest's processes: more only wait for each other.
+test: $(VENV)/dev.stamp
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(ARGS)
+
+check: $(VENV)/dev.stamp
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+wheel: $(VENV)/data.stamp
+	$(BIN)/python -m pip wheel --no-deps --wheel-dir dist .
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist
+
+$(VENV)/data.stamp: pyproject.toml
+	$(call install,data)
+
+$(VENV)/dev.stamp: $(VENV)/data.stamp
+	$(call install,dev)
+	@touch $(VENV)/data.stamp $@
+
+# Install with the extra $(1). While `unfinished` lies there an install was cut off somewhere, perhaps
+# halfway through a file, and pip cannot see that: the next run then starts from an empty folder.
+define install
+@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	echo "recsys_rl needs Python 3.11 or newer, and '$(PYTHON)' is not that: name one, as in: make PYTHON=python3.12" >&2; exit 1; }
+@rm -f $(VENV)/data.stamp $(VENV)/dev.stamp
+@if [ -e $(VENV)/unfinished ]; then find $(VENV) -mindepth 1 ! -path $(VENV)/unfinished -delete; fi
+@mkdir -p $(VENV) && touch $(VENV)/unfinished
+$(PYTHON) -m venv $(VENV)
+$(BIN)/python -m pip install --disable-pip-version-check -e '.[$(1)]'
+@rm $(VENV)/unfinished
+@touch $@
+endef

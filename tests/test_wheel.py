@@ -1,0 +1,57 @@
+"""The wheel holds the package and nothing else, and works after a plain install into an empty venv."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# Installing torch takes most of a minute where nothing is cached; an index may be slow besides.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+
+def run(*command: str | Path, cwd: Path) -> str:
+    """Run away from the checkout and its settings, so that only what is installed can answer."""
+    clean = {name: text for name, text in os.environ.items() if not name.startswith("PYTHON")}
+    done = subprocess.run(command, cwd=cwd, env=clean, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{command} exited with {done.returncode}:\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("wheel")
+    run(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", out, ROOT, cwd=out)
+    (path,) = out.glob("*.whl")
+    return path
+
+
+def test_the_wheel_ships_the_package_and_nothing_else(wheel: Path) -> None:
+    assert wheel.name == "recsys_rl-0.1.0-py3-none-any.whl"
+    names = zipfile.ZipFile(wheel).namelist()
+    assert "recsys_rl/py.typed" in names
+    assert {name.split("/")[0] for name in names} == {"recsys_rl", "recsys_rl-0.1.0.dist-info"}
+    endings = {Path(name).suffix for name in names if name.startswith("recsys_rl/")}
+    assert endings == {".py", ".typed"}
+
+
+def test_the_wheel_works_in_an_empty_venv(wheel: Path, tmp_path: Path) -> None:
+    venv = tmp_path / "venv"
+    run(sys.executable, "-m", "venv", venv, cwd=tmp_path)
+    python, command = venv / "bin" / "python", venv / "bin" / "recsys-rl"
+    run(python, "-m", "pip", "install", "--quiet", wheel, cwd=tmp_path)
+
+    home = run(python, "-c", "import recsys_rl; print(recsys_rl.__file__)", cwd=tmp_path)
+    assert Path(home.strip()).is_relative_to(venv)
+    usage = run(command, "--help", cwd=tmp_path)
+    assert "train" in usage
+    assert "evaluate" in usage
+    small = ["--num-items", "20", "--num-users", "20", "--num-envs", "4", "--n-steps", "8"]
+    run(command, "train", "--data", "synthetic", *small, "--total-timesteps", "64", cwd=tmp_path)
+    assert (tmp_path / "checkpoints" / "ppo.pt").is_file()
