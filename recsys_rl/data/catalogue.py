@@ -1,0 +1,222 @@
+"""From a log to a world: one Catalogue, one Population split once, cached; or a synthetic one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from recsys_rl.data import embeddings
+from recsys_rl.data.download import cache_folder
+from recsys_rl.data.embeddings import Bools, Ints, learn_embeddings, unit_rows
+from recsys_rl.data.tensor_cache import digest, read_tensors, write_tensors
+from recsys_rl.types import Catalogue, InteractionLog, Population, UserError
+
+QUALITY_PRIOR = 5.0  # an item's mean rating is shrunk as if it had this many more ratings at the overall mean
+_FORMAT = 1  # of the cache file; raise it when the meaning of what is computed here changes
+_ITEM_STREAM, _USER_STREAM, _SPLIT_STREAM = 1, 2, 3  # independent streams of the one seed
+
+
+def build_world(
+    log: InteractionLog,
+    *,
+    num_items: int,
+    embedding_dim: int,
+    like_threshold: float,
+    min_item_likes: int,
+    heldout_fraction: float,
+    profile_fraction: float,
+    seed: int,
+    cache_dir: str | Path | None,
+) -> tuple[Catalogue, Population]:
+    """The ``num_items`` items most liked by training users, and the users, with unit-norm embeddings.
+
+    A rating of at least ``like_threshold`` is a like, and so is each event of a log without ratings. Users
+    are split by id and seed alone. Items need ``min_item_likes`` likes by training users; where fewer than
+    ``num_items`` are left, ``source`` says so. Users with fewer than 5 likes among all items so kept, or
+    whose vector vanished under the regularisation, are left out. ``popularity`` and ``quality`` come from
+    training users only; ``quality`` is the mean rating on the source's range, shrunk towards the overall
+    mean by ``QUALITY_PRIOR`` ratings. Items stand in the order of the log. Recipe: data/embeddings.py.
+
+    The result is kept in ``cache_dir`` (default: the user's cache folder) under a hash of everything it
+    depends on. A damaged file is made again; a folder that can't be written costs a line on stderr.
+
+    Raises UserError where too few items or users are left, or no rating can reach ``like_threshold``.
+    """
+    settings: dict[str, Any] = {
+        "num_items": num_items,
+        "embedding_dim": embedding_dim,
+        "like_threshold": _reachable(like_threshold, log),
+        "min_item_likes": min_item_likes,
+        "heldout_fraction": heldout_fraction,
+        "profile_fraction": profile_fraction,
+        "seed": seed,
+    }
+    path = cache_folder(cache_dir) / f"world-{_world_key(log, settings)[:32]}.safetensors"
+    tensors = read_tensors(path)
+    if tensors is None:
+        tensors = _learn_world(log, **settings)
+        write_tensors(path, tensors)
+    return _assemble(log, tensors, num_items, min_item_likes)
+
+
+def synthetic_world(
+    num_items: int, num_users: int, embedding_dim: int, heldout_fraction: float, seed: int
+) -> tuple[Catalogue, Population]:
+    """Unit-norm Gaussian items and users: a world without data.
+
+    Users are fully known: taste and profile are the same. Nobody has rated anything, so all items have the
+    same neutral popularity 0.5 and quality 0.5, no genres (an (I, 0) tensor) and no year (NaN). Raises
+    UserError where the split leaves a side empty.
+    """
+    items, users = (
+        unit_rows(np.random.default_rng([stream, seed]).standard_normal((count, embedding_dim)))
+        for stream, count in ((_ITEM_STREAM, num_items), (_USER_STREAM, num_users))
+    )
+    ids = np.arange(num_users)
+    heldout = split_users(ids, heldout_fraction, seed)
+    _check_split(heldout, "synthetic users")
+    catalogue = Catalogue(
+        embedding=items,
+        item_ids=torch.arange(num_items),
+        titles=tuple(f"item {i}" for i in range(num_items)),
+        genres=torch.zeros(num_items, 0),
+        genre_names=(),
+        popularity=torch.full((num_items,), 0.5),
+        quality=torch.full((num_items,), 0.5),
+        year=torch.full((num_items,), torch.nan),
+        available=torch.ones(num_items, dtype=torch.bool),
+        source=f"synthetic: {num_items} unit-norm Gaussian items, seed {seed}",
+    )
+    population = Population(
+        taste=users,
+        profile=users.clone(),
+        user_ids=torch.from_numpy(ids),
+        train=torch.from_numpy(np.flatnonzero(~heldout)),
+        heldout=torch.from_numpy(np.flatnonzero(heldout)),
+    )
+    return catalogue, population
+
+
+def split_users(user_ids: Ints, heldout_fraction: float, seed: int) -> Bools:
+    """Which users (U,) are held out: round(heldout_fraction * U), by the set of ids and the seed alone."""
+    drawn = np.random.default_rng([_SPLIT_STREAM, seed]).permutation(len(user_ids))
+    heldout = np.zeros(len(user_ids), dtype=np.bool_)
+    heldout[np.argsort(user_ids)[drawn[: round(heldout_fraction * len(user_ids))]]] = True
+    return heldout
+
+
+def _reachable(like_threshold: float, log: InteractionLog) -> float:
+    """The threshold of this log: any event of a log without ratings (all are 1.0 of 0..1) is a like."""
+    highest = log.rating_range[1]
+    if like_threshold <= highest:
+        return like_threshold
+    if log.rating_range == (0.0, 1.0) and bool((log.ratings == 1.0).all()):
+        return 1.0
+    raise UserError(
+        f"{log.source}: no rating can reach the like threshold of {like_threshold:g}, as the highest is "
+        f"{highest:g}: lower --like-threshold."
+    )
+
+
+def _learn_world(
+    log: InteractionLog,
+    *,
+    num_items: int,
+    embedding_dim: int,
+    like_threshold: float,
+    min_item_likes: int,
+    heldout_fraction: float,
+    profile_fraction: float,
+    seed: int,
+) -> dict[str, Tensor]:
+    """All that is computed: fields of Catalogue and Population, the log's ``rows``, the count kept."""
+    heldout = split_users(log.user_ids.numpy(), heldout_fraction, seed)
+    learned = learn_embeddings(
+        log,
+        heldout,
+        embedding_dim=embedding_dim,
+        like_threshold=like_threshold,
+        min_item_likes=min_item_likes,
+        profile_fraction=profile_fraction,
+        seed=seed,
+    )
+    if len(learned.item_rows) < 2:
+        raise UserError(
+            f"{log.source}: too few items to recommend from, as {len(learned.item_rows)} of "
+            f"{len(log.item_ids)} have at least {min_item_likes} ratings of {like_threshold:g} or more by training users: lower "
+            "--min-item-likes or --like-threshold, or bring more data."
+        )
+    _check_split(learned.heldout, f"{log.source}, users with at least {embeddings.MIN_USER_LIKES} likes")
+    chosen = np.sort(np.argsort(-learned.item_likes, kind="stable")[:num_items])  # the most liked
+    rows = learned.item_rows[chosen]
+    return {
+        "rows": torch.from_numpy(rows),
+        "embedding": unit_rows(learned.item_factors[chosen]),
+        "popularity": torch.from_numpy(learned.item_likes[chosen] / (~heldout).sum()).float(),
+        "quality": _quality(log, heldout)[rows],
+        "taste": unit_rows(learned.taste),
+        "profile": unit_rows(learned.profile),
+        "user_ids": log.user_ids[torch.from_numpy(learned.user_rows)],
+        "train": torch.from_numpy(np.flatnonzero(~learned.heldout)),
+        "heldout": torch.from_numpy(np.flatnonzero(learned.heldout)),
+        "num_kept": torch.tensor(len(learned.item_rows)),
+    }
+
+
+def _check_split(heldout: Bools, whose: str) -> None:
+    for side, count in (("training", int((~heldout).sum())), ("held-out", int(heldout.sum()))):
+        if count == 0:
+            raise UserError(
+                f"{whose}: none of {len(heldout)} is a {side} user: change --heldout-fraction or bring "
+                "more users and likes."
+            )
+
+
+def _quality(log: InteractionLog, heldout: Bools) -> Tensor:
+    """Mean rating (I,) of every item by training users, 0..1 on the source's range, shrunk to their mean."""
+    low, high = log.rating_range
+    by_training = ~torch.from_numpy(heldout)[log.users]
+    items, ratings = log.items[by_training], (log.ratings[by_training].double() - low) / (high - low)
+    total = torch.bincount(items, weights=ratings, minlength=len(log.item_ids))
+    count = torch.bincount(items, minlength=len(log.item_ids))
+    return ((total + QUALITY_PRIOR * ratings.mean()) / (count + QUALITY_PRIOR)).float()
+
+
+def _assemble(
+    log: InteractionLog, tensors: Mapping[str, Tensor], num_items: int, min_item_likes: int
+) -> tuple[Catalogue, Population]:
+    rows, kept = tensors["rows"], int(tensors["num_kept"])
+    which = (
+        f"the {num_items} most liked of {kept} items"
+        if kept >= num_items
+        else f"all {kept} items ({num_items} were asked for)"
+    )
+    catalogue = Catalogue(
+        embedding=tensors["embedding"],
+        item_ids=log.item_ids[rows],
+        titles=tuple(log.titles[row] for row in rows.tolist()),
+        genres=log.genres[rows],
+        genre_names=log.genre_names,
+        popularity=tensors["popularity"],
+        quality=tensors["quality"],
+        year=log.year[rows],
+        available=torch.ones(len(rows), dtype=torch.bool),
+        source=f"{log.source}: {which} with at least {min_item_likes} likes by training users",
+    )
+    population = Population(
+        **{name: tensors[name] for name in ("taste", "profile", "user_ids", "train", "heldout")}
+    )
+    return catalogue, population
+
+
+def _world_key(log: InteractionLog, settings: Mapping[str, Any]) -> str:
+    tensors = {name: value for name, value in vars(log).items() if isinstance(value, Tensor)}
+    recipe = (embeddings.REGULARIZATION, embeddings.ALPHA, embeddings.ITERATIONS, embeddings.MIN_USER_LIKES)
+    made_by = (_FORMAT, recipe, QUALITY_PRIOR, version("implicit"))
+    return digest(tensors, log.rating_range, sorted(settings.items()), made_by)

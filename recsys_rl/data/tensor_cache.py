@@ -1,0 +1,62 @@
+"""Named tensors in a file that proves itself: what was computed once and can be computed again.
+
+So nothing here is fatal: a damaged file or a folder that can't be written costs a line on stderr.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+
+def digest(tensors: Mapping[str, Tensor], *words: object) -> str:
+    """sha256 (hex) of named tensors, with their types and shapes, and of anything that prints exactly."""
+    total = hashlib.sha256(repr(words).encode())
+    for name in sorted(tensors):
+        array = np.ascontiguousarray(tensors[name].numpy())
+        total.update(f"{name} {array.dtype} {array.shape} ".encode())
+        total.update(array.reshape(-1).view(np.uint8).data)
+    return total.hexdigest()
+
+
+def read_tensors(path: Path) -> dict[str, Tensor] | None:
+    """What ``write_tensors`` wrote; None where there is no such file, or not a whole one."""
+    try:
+        tensors: dict[str, Tensor] = safetensors.torch.load(path.read_bytes())
+        if tensors.pop("sha256").numpy().tobytes().hex() == digest(tensors):
+            return tensors
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        print(f"The cache file {path} can't be read ({error.strerror}); made again.", file=sys.stderr)
+        return None
+    except (safetensors.SafetensorError, KeyError, ValueError, RuntimeError):
+        pass  # not a safetensors file, or a stranger's
+    print(f"The cache file {path} is damaged; made again.", file=sys.stderr)
+    return None
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write to a temporary name and rename, so that a reader never meets half a file."""
+    stamp = torch.frombuffer(bytearray.fromhex(digest(tensors)), dtype=torch.uint8)
+    temporary: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+            temporary = Path(file.name)
+            file.write(safetensors.torch.save({**tensors, "sha256": stamp}))
+        temporary.replace(path)
+    except OSError as error:
+        why = error.strerror or error
+        print(f"Nothing is kept in {path.parent} ({why}); the next run makes it again.", file=sys.stderr)
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
