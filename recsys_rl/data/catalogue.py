@@ -149,8 +149,8 @@ def _learn_world(
     if len(learned.item_rows) < 2:
         raise UserError(
             f"{log.source}: too few items to recommend from, as {len(learned.item_rows)} of "
-            f"{len(log.item_ids)} have at least {min_item_likes} ratings of {like_threshold:g} or more by training users: lower "
-            "--min-item-likes or --like-threshold, or bring more data."
+            f"{len(log.item_ids)} have at least {min_item_likes} ratings of {like_threshold:g} or more by "
+            "training users: lower --min-item-likes or --like-threshold, or bring more data."
         )
     _check_split(learned.heldout, f"{log.source}, users with at least {embeddings.MIN_USER_LIKES} likes")
     chosen = np.sort(np.argsort(-learned.item_likes, kind="stable")[:num_items])  # the most liked
