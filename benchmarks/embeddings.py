@@ -3,8 +3,8 @@
     python -m benchmarks.embeddings [--data-dir FOLDER]
 
 Recall@20 over 5 splits of the users. "later": the profile comes from the first 80 % of a held-out user's
-likes and must find the last 20 %, as in the simulator. "random": the same with the likes in random order, which is
-the easier task that is usually reported. Items of the profile are never recommended again.
+likes and must find the last 20 %, as in the simulator. "random": the same with the likes in random order, the
+easier task that is usually reported. Items of the profile are never recommended again.
 """
 
 from __future__ import annotations
