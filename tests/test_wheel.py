@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -41,9 +43,16 @@ def test_the_wheel_ships_the_package_and_nothing_else(wheel: Path) -> None:
     assert endings == {".py", ".typed"}
 
 
-def test_the_wheel_works_in_an_empty_venv(wheel: Path, tmp_path: Path) -> None:
-    venv = tmp_path / "venv"
-    run(sys.executable, "-m", "venv", venv, cwd=tmp_path)
+@pytest.fixture
+def venv(tmp_path: Path) -> Iterator[Path]:
+    """An empty venv, deleted afterwards: pytest keeps temporary folders, and torch is up to 5 GB."""
+    path = tmp_path / "venv"
+    run(sys.executable, "-m", "venv", path, cwd=tmp_path)
+    yield path
+    shutil.rmtree(path)
+
+
+def test_the_wheel_works_in_an_empty_venv(wheel: Path, venv: Path, tmp_path: Path) -> None:
     python, command = venv / "bin" / "python", venv / "bin" / "recsys-rl"
     run(python, "-m", "pip", "install", "--quiet", wheel, cwd=tmp_path)
 
