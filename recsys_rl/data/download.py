@@ -147,8 +147,10 @@ def _readable(place: Path) -> Iterator[None]:
         zipfile.BadZipFile,
         tarfile.TarError,
     ) as error:
+        reason = str(error).split(":", 1)[0].split("\n", 1)[0]
         raise UserError(
-            f"{place} can't be read ({error}): it is damaged or not a zip or tar archive, so delete it and get it again."
+            f"{place} can't be read ({reason}): give a whole, readable zip or tar archive, or delete it "
+            "to have it downloaded again."
         ) from error
 
 

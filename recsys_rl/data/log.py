@@ -6,10 +6,11 @@ matter; where there is no clock the order of the rows is the time.
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import io
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,9 @@ def make_log(
     counts rows from 1.
     """
     user_column, item_column = _series("user", users), _series("item", items)
+    columns = (users, items, times, ratings)
+    if len({len(column) for column in columns if column is not None}) > 1:
+        raise UserError(f"{source}: the columns differ in length: give one value per event in each.")
     if user_column.len() == 0:
         raise UserError(f"{source} holds no events, so no users: give a log with at least one row.")
     user_keys, user_rows = _rank(_ids(user_column, source))
@@ -142,23 +146,27 @@ def _read_bytes(path: Path) -> bytes:
     return raw
 
 
-def _parse(path: Path, raw: bytes, columns: list[str] | None) -> pl.DataFrame:
-    """The named columns, those of a CSV as text; None gives all columns without their rows."""
-    if not path.name.lower().endswith(".parquet") and b"\0" in raw:
-        raise UserError(
-            f"{path} holds NUL bytes, so it is not a CSV text file: export it again as UTF-8 CSV."
-        )
+@contextlib.contextmanager
+def parsing(where: str | Path) -> Iterator[None]:
+    """What a parser raises inside becomes a UserError of one sentence about ``where``."""
     try:
-        if path.name.lower().endswith(".parquet"):
-            if columns is None:
-                return pl.read_parquet(io.BytesIO(raw), n_rows=0)
-            return pl.read_parquet(io.BytesIO(raw), columns=columns)
-        if columns is None:
-            return pl.read_csv(raw, n_rows=0, infer_schema=False)
-        return pl.read_csv(raw, columns=columns, infer_schema=False)
+        yield
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, ValueError) as error:
         reason = str(error).split("\n", 1)[0]
-        raise UserError(f"{path} can't be parsed ({reason}): give a whole CSV or Parquet file.") from error
+        raise UserError(
+            f"{where} can't be parsed ({reason}): give the whole file, as it was written."
+        ) from error
+
+
+def _parse(path: Path, raw: bytes, columns: list[str] | None) -> pl.DataFrame:
+    """The named columns, those of a CSV as text; None gives all columns without their rows."""
+    rows = 0 if columns is None else None
+    with parsing(path):
+        if path.name.lower().endswith(".parquet"):
+            return pl.read_parquet(io.BytesIO(raw), columns=columns, n_rows=rows)
+        if b"\0" in raw:
+            raise UserError(f"{path} holds NUL bytes, so it is not a CSV text: export it again as UTF-8 CSV.")
+        return pl.read_csv(raw, columns=columns, n_rows=rows, infer_schema=False)
 
 
 def _series(name: str, values: Any) -> pl.Series:

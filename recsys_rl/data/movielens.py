@@ -14,7 +14,7 @@ from typing import Any
 import polars as pl
 
 from recsys_rl.data.download import NoNetwork, cache_folder, fetch, has_member, read_member
-from recsys_rl.data.log import make_log
+from recsys_rl.data.log import make_log, parsing
 from recsys_rl.types import InteractionLog, UserError
 
 URL = "https://files.grouplens.org/datasets/movielens/"
@@ -68,7 +68,7 @@ NAMES = ("movielens", *RELEASES)
 
 # "Matrix, The" and, inside brackets, "a.k.a. Matrix, The": the article goes back to the front.
 _ARTICLE = re.compile(
-    r"(a\.k\.a\. )?([^()]+), (The|A|An|Les?|La|L'|El|Los|Las|Il|Lo|Der|Die|Das|Det)(?= \(|\)|$)"
+    r"(a\.k\.a\. )?([^()]+), (The|A|An|Les?|La|L'|El|Los|Las|Il|Lo|Der|Die|Das|Det|Une?|Una)(?= \(|\)|$)"
 )
 _YEAR = re.compile(r"^(.*?)\s*\((\d{4})(?:[-\u2013]\d{0,4})?\)\s*(?:\(T?V\))?$")
 
@@ -154,51 +154,47 @@ def _read(place: Path, release: str, source: str) -> InteractionLog:
 
 def _ratings(raw: bytes, is_csv: bool, source: str) -> pl.DataFrame:
     schema = {"userId": pl.Int64, "movieId": pl.Int64, "rating": pl.Float64, "timestamp": pl.Int64}
-    try:
+    with parsing(f"{source}: the ratings file"):
         if is_csv:
             return pl.read_csv(raw, columns=list(schema), schema_overrides=schema)
         return pl.read_csv(raw, separator="\t", has_header=False, schema=schema)
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, ValueError) as error:
-        raise _broken(source, "ratings", str(error).split("\n", 1)[0]) from error
-
-
-def _broken(source: str, what: str, reason: str) -> UserError:
-    return UserError(f"{source}: the {what} can't be parsed ({reason}): get the official archive again.")
 
 
 def _movies_csv(raw: bytes, source: str) -> tuple[dict[int, str], dict[int, list[str]]]:
     schema = {"movieId": pl.Int64, "title": pl.String, "genres": pl.String}
-    try:
+    with parsing(f"{source}: movies.csv"):
         frame = pl.read_csv(raw, columns=list(schema), schema_overrides=schema)
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, ValueError) as error:
-        raise _broken(source, "movies", str(error).split("\n", 1)[0]) from error
     rows = frame.with_columns(pl.col("title", "genres").fill_null("")).rows()
     return {row[0]: row[1] for row in rows}, {row[0]: _split_genres(row[2]) for row in rows}
 
 
 def _movies_dat(raw: bytes, source: str) -> tuple[dict[int, str], dict[int, list[str]]]:
     titles, genres = {}, {}
-    try:
-        for line in raw.decode("latin-1").splitlines():
+    with parsing(f"{source}: movies.dat"):
+        for line in _lines(raw):
             number, title, names = line.split("::")
             titles[int(number)], genres[int(number)] = title, _split_genres(names)
-    except ValueError as error:
-        raise _broken(source, "movies", str(error)) from error
     return titles, genres
 
 
 def _u_item(raw: bytes, raw_genres: bytes, source: str) -> tuple[dict[int, str], dict[int, list[str]]]:
-    """u.item: id | title | release date | video date | address | one flag per line of u.genre; Latin-1."""
+    """u.item: id | title | release date | video date | address | one flag per line of u.genre; Latin-1.
+
+    The flag "unknown" says that no genre is known, so it is left out.
+    """
     titles, genres = {}, {}
-    try:
-        names = [line.split("|")[0] for line in raw_genres.decode("latin-1").splitlines() if line.strip()]
-        for line in raw.decode("latin-1").splitlines():
+    with parsing(f"{source}: u.item"):
+        names = [line.split("|")[0] for line in _lines(raw_genres)]
+        for line in _lines(raw):
             number, title, _, _, _, *flags = line.split("|")
             has = [name for name, flag in zip(names, flags, strict=True) if flag == "1"]
             titles[int(number)], genres[int(number)] = title, [name for name in has if name != "unknown"]
-    except ValueError as error:
-        raise _broken(source, "movies", str(error)) from error
     return titles, genres
+
+
+def _lines(raw: bytes) -> list[str]:
+    """The lines of a Latin-1 file; str.splitlines would also split at byte 0x85."""
+    return [line.strip("\r") for line in raw.decode("latin-1").split("\n") if line.strip()]
 
 
 def _split_genres(text: str) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from recsys_rl.data import movielens
+from recsys_rl.data import kuairec, movielens
 from recsys_rl.data.log import RATING_COLUMN, TIME_COLUMN, read_log
 from recsys_rl.types import InteractionLog, UserError
 
@@ -24,6 +24,8 @@ def load_log(
     """
     if data in movielens.NAMES:
         return movielens.load_movielens(data, data_dir, cache_dir)
+    if data == "kuairec":
+        return kuairec.load_kuairec(data_dir, cache_dir).history
     if data.lower().endswith(FILE_ENDINGS):
         return read_log(data, user_column, item_column, time_column, rating_column)
     raise UserError(

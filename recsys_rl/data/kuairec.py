@@ -1,0 +1,170 @@
+"""KuaiRec 2.0: short videos, with a small matrix in which (nearly) every user saw every video.
+
+Gao et al. 2022, "KuaiRec: A Fully-observed Dataset and Insights for Evaluating Recommender Systems",
+CIKM, 540-550, DOI 10.1145/3511808.3557220; CC BY-SA 4.0. A like is a video watched more than twice over
+(watch_ratio > 2), the threshold that the authors use.
+"""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import torch
+from torch import Tensor
+
+from recsys_rl.data.download import NoNetwork, cache_folder, fetch, has_member, read_member
+from recsys_rl.data.log import make_log, parsing
+from recsys_rl.types import InteractionLog, UserError
+
+URL = "https://zenodo.org/records/18164998/files/KuaiRec.zip"
+SIZE = 431_964_858  # bytes
+MD5 = "261550d472c48eff4990fb13c0e5bcf7"
+LIKE_RATIO = 2.0
+
+OFFICIAL = "small_matrix.csv"
+PACKED = "small_matrix_like.npz"  # likes only: user_id (U,), video_id (I,), like_packed (U, ceil(I / 8))
+
+
+@dataclass(frozen=True)
+class KuaiRec:
+    """The true likes of U users for I videos, and what those and other users did elsewhere in the app."""
+
+    like: Tensor  # (U, I) bool: watch_ratio > 2; False in the 0.4 % of cells that were not observed
+    watch_ratio: Tensor | None  # (U, I) float32: seconds watched per second of video, NaN where not
+    # observed; None where the source has likes only
+    user_ids: Tensor  # (U,) int64, ascending
+    video_ids: Tensor  # (I,) int64, ascending
+    categories: Tensor  # (I, G) float32, 0 or 1: the tags of the matrix's videos
+    category_names: tuple[str, ...]  # (G,): "tag 00" ...; the tags have no other names
+    history: InteractionLog  # likes outside the matrix, one row each: rating 1 of the range (0, 1)
+
+
+def load_kuairec(data_dir: str | Path | None = None, cache_dir: str | Path | None = None) -> KuaiRec:
+    """Load KuaiRec from ``data_dir``, else from the cache, else by the official download (432 MB).
+
+    ``data_dir`` is KuaiRec.zip, its unpacked folder, or a folder with the packed likes
+    small_matrix_like.npz, big_matrix_like_excl_small.csv and item_categories.csv; CSV files may be gzipped.
+
+    No pair of a matrix user and a matrix video is in ``history``, so whoever learns from it has seen
+    nothing of ``like``. Repeated rows of the official big matrix count once, and rows without a time
+    are left out; the packed layout has no clock, so the order of its rows stands in. Raises UserError.
+    """
+    if data_dir is not None:
+        place = _find(Path(data_dir))
+        if place is None:
+            raise UserError(
+                f"{data_dir} holds no KuaiRec data: --data-dir takes KuaiRec.zip or the folder of {OFFICIAL}."
+            )
+        return _read(place, f"kuairec (data folder: {place.name})")
+    cache = cache_folder(cache_dir)
+    place = _find(cache)
+    if place is not None:
+        return _read(place, f"kuairec (cache: {place.name})")
+    try:
+        place = fetch(URL, cache / "KuaiRec.zip", size=SIZE, md5=MD5)
+    except NoNetwork as error:
+        raise UserError(
+            f"No kuairec data here and no way to download it ({error}): give a folder that has it "
+            "(--data-dir), go online, or train on made-up items (--data synthetic)."
+        ) from error
+    return _read(place, "kuairec (downloaded: KuaiRec.zip)")
+
+
+def _find(root: Path) -> Path | None:
+    for place in (root / "KuaiRec.zip", root / "KuaiRec 2.0" / "data", root / "data", root):
+        if has_member(place, OFFICIAL) or has_member(place, PACKED):
+            return place
+    return None
+
+
+def _read(place: Path, source: str) -> KuaiRec:
+    if has_member(place, OFFICIAL):
+        user_ids, video_ids, watch_ratio = _small_matrix(read_member(place, OFFICIAL), source)
+        like, ratio = watch_ratio > LIKE_RATIO, torch.from_numpy(watch_ratio)  # (U, I); NaN is no like
+        history = _big_matrix(read_member(place, "big_matrix.csv"), source)
+    else:
+        user_ids, video_ids, like = _packed_likes(read_member(place, PACKED), source)
+        ratio = None
+        history = _ids_only(read_member(place, "big_matrix_like_excl_small.csv"), source)
+    inside = pl.col("user_id").is_in(user_ids) & pl.col("video_id").is_in(video_ids)
+    history = history.filter(~inside)
+    tags = _categories(read_member(place, "item_categories.csv"), source)
+    names = sorted({name for row in tags.values() for name in row})
+    rows = [[float(name in tags.get(video, ())) for name in names] for video in video_ids.tolist()]
+    return KuaiRec(
+        like=torch.from_numpy(like),
+        watch_ratio=ratio,
+        user_ids=torch.from_numpy(user_ids),
+        video_ids=torch.from_numpy(video_ids),
+        categories=torch.tensor(rows, dtype=torch.float32).reshape(len(rows), len(names)),
+        category_names=tuple(names),
+        history=make_log(
+            history["user_id"],
+            history["video_id"],
+            history["timestamp"],
+            source=source,
+            titles={video: f"video {video}" for video in history["video_id"].unique().to_list()},
+            genres=tags,
+        ),
+    )
+
+
+def _small_matrix(raw: bytes, source: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Ascending user ids (U,), video ids (I,), and watch ratios (U, I) with NaN where not observed."""
+    schema = {"user_id": pl.Int64, "video_id": pl.Int64, "watch_ratio": pl.Float32}
+    with parsing(f"{source}: {OFFICIAL}"):
+        frame = pl.read_csv(raw, columns=list(schema), schema_overrides=schema).drop_nulls()
+        if frame.is_empty():
+            raise ValueError("it has no rows")
+    user_ids, users = np.unique(frame["user_id"].to_numpy(), return_inverse=True)
+    video_ids, videos = np.unique(frame["video_id"].to_numpy(), return_inverse=True)
+    ratio = np.full((len(user_ids), len(video_ids)), np.nan, dtype=np.float32)
+    ratio[users, videos] = frame["watch_ratio"].to_numpy()
+    return user_ids, video_ids, ratio
+
+
+def _packed_likes(raw: bytes, source: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    with parsing(f"{source}: {PACKED}"):
+        try:
+            with np.load(io.BytesIO(raw), allow_pickle=False) as arrays:
+                user_ids, video_ids = (arrays[name].astype(np.int64) for name in ("user_id", "video_id"))
+                packed = arrays["like_packed"]
+        except (KeyError, zipfile.BadZipFile, EOFError) as error:
+            raise ValueError(str(error)) from error
+        if packed.dtype != np.uint8 or packed.shape != (len(user_ids), -(-len(video_ids) // 8)):
+            raise ValueError(
+                f"{packed.shape} bytes of likes for {len(user_ids)} users and {len(video_ids)} videos"
+            )
+    like = np.unpackbits(packed, axis=1, count=len(video_ids)).astype(bool)  # (U, I)
+    return user_ids, video_ids, like
+
+
+def _big_matrix(raw: bytes, source: str) -> pl.DataFrame:
+    schema = {"user_id": pl.Int64, "video_id": pl.Int64, "timestamp": pl.Float64, "watch_ratio": pl.Float32}
+    with parsing(f"{source}: big_matrix.csv"):
+        frame = pl.read_csv(raw, columns=list(schema), schema_overrides=schema)
+    liked = frame.filter(pl.col("watch_ratio") > LIKE_RATIO).select("user_id", "video_id", "timestamp")
+    return liked.drop_nulls().unique(maintain_order=True)
+
+
+def _ids_only(raw: bytes, source: str) -> pl.DataFrame:
+    schema = {"user_id": pl.Int64, "video_id": pl.Int64}
+    with parsing(f"{source}: big_matrix_like_excl_small.csv"):
+        frame = pl.read_csv(raw, columns=list(schema), schema_overrides=schema)
+    return frame.with_columns(timestamp=pl.int_range(pl.len(), dtype=pl.Int64))
+
+
+def _categories(raw: bytes, source: str) -> dict[int, list[str]]:
+    """Rows like 1,"[27, 9]": the tags of each video, named so that they sort by number."""
+    schema = {"video_id": pl.Int64, "feat": pl.String}
+    with parsing(f"{source}: item_categories.csv"):
+        rows = pl.read_csv(raw, columns=list(schema), schema_overrides=schema).rows()
+        return {
+            video: [f"tag {int(tag):02}" for tag in feat.strip("[]").split(",") if tag]
+            for video, feat in rows
+        }
