@@ -87,6 +87,12 @@ def test_string_ids_become_ranks_and_titles() -> None:
     assert log.titles == ("0001", "B0X")
 
 
+def test_categories_are_strings() -> None:
+    users = pl.Series("user", ["bo", "al"], dtype=pl.Categorical)
+    log = make_log(users, [1, 2], source="x")
+    assert (log.users.tolist(), log.items.tolist()) == ([0, 1], [1, 0])  # "al" comes first
+
+
 def test_names_made_of_digits_are_not_merged() -> None:
     assert make_log([1, 1], ["007", "7"], source="x").titles == ("007", "7")
 
@@ -221,6 +227,7 @@ def test_what_is_no_file(tmp_path: Path, name: str) -> None:
         ([2**63], "in row 1"),
         ([2**200], "exceeds 64 bits"),
         ([1.0], "column 'user' has 1.0 in row 1: ids are whole"),
+        ([[1]], r"column 'user' has \[1\] in row 1"),
         ([1, "a"], "mixes kinds"),
         ([1, 2], "differ in length"),
         ([], "differ in length"),

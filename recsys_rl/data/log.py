@@ -185,13 +185,16 @@ def _bad(column: pl.Series, mask: pl.Series, source: str, rule: str) -> None:
     rows = mask.fill_null(True).arg_true()
     if rows.len():
         row = int(rows[0])
-        raise UserError(f"{source}: column {column.name!r} has {column[row]!r} in row {row + 1}: {rule}.")
+        (value,) = column.slice(row, 1).to_list()
+        raise UserError(f"{source}: column {column.name!r} has {value!r} in row {row + 1}: {rule}.")
 
 
 def _ids(column: pl.Series, source: str) -> pl.Series:
     """Ids as Int64 or, where they are names, as String."""
     rule = "ids are whole numbers from 0 to 2**63-1, or strings"
     _bad(column, column.is_null(), source, rule)
+    if column.dtype in (pl.Categorical, pl.Enum):
+        column = column.cast(pl.String)
     if column.dtype == pl.String:
         if not column.str.contains(_NUMBER).all():
             _bad(column, column.str.strip_chars() == "", source, rule)
