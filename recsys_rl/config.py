@@ -64,15 +64,17 @@ class EnvConfig:
         return 2 * self.embedding_dim
 
     # The dials of `satiation`; the equations stand in env/satiation.py.
-    affinity_gain: float = 4.0
+    affinity_gain: float = 8.0
     """`satiation`: logits of appeal per unit of affinity."""
-    satiation_strength: float = 1.0
+    affinity_midpoint: float = 0.3
+    """`satiation`: affinity (cosine of user and item) of an item that is neither good nor bad."""
+    satiation_strength: float = 0.5
     """`satiation`: logits of appeal lost per unit of satiation."""
     satiation_recovery: float = 0.8
     """`satiation`: share of the satiation that is left after one step, in [0, 1)."""
-    catchiness_gain: float = 1.0
+    catchiness_gain: float = 2.0
     """`satiation`: logits of appeal that a catchy item gains now and loses in satisfaction after."""
-    patience_cost: float = 0.2
+    patience_cost: float = 0.5
     """`satiation`: patience lost per unit of disappointment."""
     noise: float = 0.1
     """`satiation`: standard deviation of the engagement around the appeal."""

@@ -1,0 +1,1 @@
+"""The world in motion: batches of simulated users."""

@@ -1,0 +1,1 @@
+"""Arithmetic: tensors in, tensors out, no memory."""

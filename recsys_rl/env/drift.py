@@ -1,0 +1,78 @@
+"""`drift`, the seed formulation: what you are shown is what you become.
+
+With user embedding u (norm 1 at the start), items e_i and step t counted from 0::
+
+    r_t     = (u_t . e_i) * reward_decay**t       [dot product; unbounded, about -1 .. 2]
+    u_{t+1} = u_t + user_drift * e_i
+
+The reward is discounted here, as the seed formulation has it, and the agent discounts again with
+gamma: the agent's return is then sum((gamma * reward_decay)**t ...). Evaluation sums r_t alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from recsys_rl.config import EnvConfig
+from recsys_rl.types import Catalogue, Feedback, Population
+
+
+@dataclass(frozen=True)
+class DriftState:
+    user: Tensor  # (N, D)
+    step: Tensor  # (N,) float32: steps of this session so far
+
+
+@dataclass(frozen=True)
+class Drift:
+    """The user model. Nobody leaves; the time limit ends the session."""
+
+    catalogue: Catalogue
+    population: Population
+    config: EnvConfig
+    repeats: ClassVar[bool] = True
+
+    def sample(self, users: Tensor) -> DriftState:
+        return DriftState(self.population.profile[users], torch.zeros(users.shape, device=users.device))
+
+    def visible(self, user_state: DriftState) -> Tensor:
+        return user_state.user
+
+    def respond(
+        self, user_state: DriftState, items: Tensor, skipped: Tensor, generator: torch.Generator | None
+    ) -> Feedback:
+        shown = self.catalogue.embedding[items]  # (N, K, D)
+        engagement = torch.einsum("nd,nkd->nk", user_state.user, shown) * self._decay(user_state)  # (N, K)
+        return Feedback(engagement, engagement, skipped)
+
+    def advance(self, user_state: DriftState, items: Tensor, feedback: Feedback) -> tuple[DriftState, Tensor]:
+        shown = self.catalogue.embedding[items].sum(1)  # (N, D)
+        after = replace(
+            user_state, user=user_state.user + self.config.user_drift * shown, step=user_state.step + 1
+        )
+        return after, torch.zeros(items.shape[0], dtype=torch.bool, device=items.device)
+
+    def expected_reward(self, user_state: DriftState) -> Tensor:
+        return user_state.user @ self.catalogue.embedding.T * self._decay(user_state)
+
+    def _decay(self, user_state: DriftState) -> Tensor:
+        return (self.config.reward_decay**user_state.step).unsqueeze(-1)  # (N, 1)
+
+
+def best_return(user: Tensor, embedding: Tensor, config: EnvConfig) -> Tensor:
+    """The largest return of a whole session, in closed form, for items of unit norm.
+
+    Write m for max_i u_0 . e_i. As e_i . e_j <= 1, the reward of step t is at most
+    (m + user_drift * t) * reward_decay**t, and repeating the best item attains it at every step::
+
+        R* = sum_t (m + user_drift * t) * reward_decay**t,   t = 0 .. max_episode_steps - 1
+
+    Args: ``user`` (N, D), ``embedding`` (I, D) of unit norm. Returns: (N,).
+    """
+    best = (user @ embedding.T).max(-1).values  # (N,)
+    t = torch.arange(config.max_episode_steps, dtype=user.dtype, device=user.device)  # (T,)
+    return ((best.unsqueeze(-1) + config.user_drift * t) * config.reward_decay**t).sum(-1)

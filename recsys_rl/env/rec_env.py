@@ -1,0 +1,132 @@
+"""N sessions of a user model over a catalogue, stepped together as tensors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from recsys_rl.config import EnvConfig
+from recsys_rl.env.user_model import UserModel, UserState
+from recsys_rl.types import Catalogue, Obs, Step, where_rows
+
+
+@dataclass(frozen=True)
+class Session:
+    """What both sides know about the sessions that are under way."""
+
+    users: Tensor  # (N,) int64: rows of the population
+    steps: Tensor  # (N,) int64: items shown so far
+    history: Tensor  # (N, L) int64: the items, latest last, -1 before the first
+    signals: Tensor  # (N, L, 1) float32: engagement with each
+    shown: Tensor  # (N, I) bool; (N, 0) where items may repeat
+
+
+class RecEnv:
+    """A batched environment with same-step autoreset.
+
+    Each step shows one item (K = 1) to each of N users. Where a session ends, ``Step.obs`` is the
+    first request of a new one by another user, and ``Step.final_obs`` the end of the old one.
+    ``terminated``: the user left. ``truncated``: the time limit, ``max_episode_steps``, came first.
+    """
+
+    def __init__(
+        self,
+        user_model: UserModel,
+        catalogue: Catalogue,
+        config: EnvConfig,
+        users: Tensor,
+        num_envs: int,
+        generator: torch.Generator,
+    ) -> None:
+        """``users`` (U',) int64 are the rows of the population that sessions are drawn from."""
+        self.user_model = user_model
+        self.catalogue = catalogue
+        self.config = config
+        self.users = users
+        self.num_envs = num_envs
+        self.generator = generator
+        self.device = catalogue.embedding.device
+        self.user_state: UserState = None
+        self.session: Session
+
+    def reset(self, users: Tensor | None = None) -> Obs:
+        """Start N sessions: of ``users`` (N,) where given, else of users drawn at random."""
+        users = self._draw_users() if users is None else users
+        self.num_envs = users.shape[0]
+        self.user_state, self.session = self._begin(users)
+        return self._observe(self.user_state, self.session)
+
+    def step(self, items: Tensor) -> Step:
+        """Show ``items`` (N, 1) int64 and return what came of it."""
+        item = items[:, 0]
+        skipped = self._skipped(item)  # (N, 1)
+        feedback = self.user_model.respond(self.user_state, items, skipped, self.generator)
+        reward = feedback.engagement[:, 0].masked_fill(skipped[:, 0], 0.0)  # (N,)
+        user_state, terminated = self.user_model.advance(self.user_state, items, feedback)
+        session = self._record(item, skipped[:, 0], reward)
+        truncated = (session.steps >= self.config.max_episode_steps) & ~terminated
+        final_obs = self._observe(user_state, session)
+
+        # Fresh users are drawn for every row, used or not: the stream of random numbers then does
+        # not depend on who left when.
+        fresh_state, fresh_session = self._begin(self._draw_users())
+        done = terminated | truncated
+        self.user_state = where_rows(done, fresh_state, user_state)
+        self.session = where_rows(done, fresh_session, session)
+        obs = self._observe(self.user_state, self.session)
+        return Step(obs, final_obs, reward, terminated, truncated, feedback)
+
+    def expected_reward(self) -> Tensor:
+        """True expected reward of each item now (N, I); -inf where the item may not be shown."""
+        expected = self.user_model.expected_reward(self.user_state)
+        return expected if self.user_model.repeats else expected.masked_fill(self.session.shown, -torch.inf)
+
+    def _draw_users(self) -> Tensor:
+        picks = torch.randint(len(self.users), (self.num_envs,), generator=self.generator, device=self.device)
+        return self.users[picks]
+
+    def _begin(self, users: Tensor) -> tuple[UserState, Session]:
+        n, length = users.shape[0], self.config.max_episode_steps
+        num_items = 0 if self.user_model.repeats else self.catalogue.num_items
+        session = Session(
+            users=users,
+            steps=torch.zeros(n, dtype=torch.int64, device=self.device),
+            history=torch.full((n, length), -1, device=self.device),
+            signals=torch.zeros(n, length, 1, device=self.device),
+            shown=torch.zeros(n, num_items, dtype=torch.bool, device=self.device),
+        )
+        return self.user_model.sample(users), session
+
+    def _skipped(self, item: Tensor) -> Tensor:
+        allowed = self.catalogue.available[item].unsqueeze(-1)  # (N, 1)
+        if not self.user_model.repeats:
+            allowed = allowed & ~self.session.shown.gather(1, item.unsqueeze(-1))
+        return ~allowed
+
+    def _record(self, item: Tensor, skipped: Tensor, reward: Tensor) -> Session:
+        """The session after ``item``; a skipped one was never shown and leaves no trace but time."""
+        session = self.session
+        keep = skipped.unsqueeze(-1)  # (N, 1)
+        history = torch.cat([session.history[:, 1:], item.unsqueeze(-1)], 1)  # (N, L)
+        signals = torch.cat([session.signals[:, 1:], reward.view(-1, 1, 1)], 1)  # (N, L, 1)
+        shown = session.shown
+        if not self.user_model.repeats:
+            shown = shown.scatter(1, item.unsqueeze(-1), True)
+        return Session(
+            users=session.users,
+            steps=session.steps + 1,
+            history=torch.where(keep, session.history, history),
+            signals=torch.where(keep.unsqueeze(-1), session.signals, signals),
+            shown=shown,
+        )
+
+    def _observe(self, user_state: UserState, session: Session) -> Obs:
+        last = session.history[:, -1]  # (N,)
+        last_embedding = self.catalogue.embedding[last.clamp_min(0)]  # (N, D)
+        last_embedding = torch.where(last.unsqueeze(-1) >= 0, last_embedding, 0.0)
+        context = torch.cat([self.user_model.visible(user_state), last_embedding], -1)  # (N, 2D)
+        if self.user_model.repeats:
+            return Obs(context)
+        return Obs(context, session.history, session.signals, mask=~session.shown & self.catalogue.available)

@@ -1,0 +1,134 @@
+"""`satiation`, the flagship: a session in which looking ahead pays.
+
+What the simulator hides about a user (units in brackets):
+
+- taste u [unit vector], from the whole history; a recommender only sees the profile, from its earlier part
+- weariness m [vector] and w [vector]: recency-weighted sums of the embeddings e and genres g just shown
+- patience p [1 at the start; the user leaves at 0]
+
+Showing item i, with z-scores popularity_i and quality_i of the catalogue::
+
+    catch_i      = max(0, (popularity_i - quality_i) / sqrt(2))           [z-score; catchier than it is good]
+    wear_i       = max(0, m . e_i) + w . g_i                              [1 = one such item shown just now]
+    base_i       = affinity_gain * (u . e_i - affinity_midpoint) - satiation_strength * wear_i          [logits]
+    appeal_i     = sigmoid(base_i + catchiness_gain * catch_i)            [0..1, share that would be watched]
+    satisfaction = sigmoid(base_i - catchiness_gain * catch_i)            [0..1, how good it was afterwards]
+    engagement   = clip(appeal_i + noise * N(0, 1), 0, 1)                 [the reward]
+
+    m <- satiation_recovery * (m + e_i)        w <- satiation_recovery * (w + g_i)
+    p <- min(1, p - patience_cost * (1/2 - satisfaction))
+
+Satisfaction below one half disappoints and costs patience, above it restores patience. A position
+that could not be shown counts as a skip: reward 0, satisfaction 0, no weariness.
+
+The trap for a short-sighted recommender: a catchy item earns the most now and ends the session
+early; and the best item of a genre makes the next one of that genre worse.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from recsys_rl.config import EnvConfig
+from recsys_rl.types import Catalogue, Feedback, Population
+
+
+@dataclass(frozen=True)
+class SatiationState:
+    taste: Tensor  # (N, D)
+    profile: Tensor  # (N, D)
+    weary_of: Tensor  # (N, D): m
+    weary_of_genres: Tensor  # (N, G): w
+    patience: Tensor  # (N,)
+
+
+@dataclass(frozen=True)
+class Satiation:
+    """The user model."""
+
+    catalogue: Catalogue
+    population: Population
+    config: EnvConfig
+    repeats: ClassVar[bool] = False
+
+    @cached_property
+    def catch(self) -> Tensor:
+        """(I,): how much catchier than good each item is, in z-scores, 0 at least."""
+        gap = zscore((self.catalogue.popularity + 1e-3).log()) - zscore(self.catalogue.quality)
+        return (gap / 2**0.5).clamp_min(0)
+
+    @cached_property
+    def genres(self) -> Tensor:
+        """(I, G) genres as unit vectors (zero where an item has none)."""
+        return self.catalogue.genres / self.catalogue.genres.norm(dim=1, keepdim=True).clamp_min(1.0)
+
+    def sample(self, users: Tensor) -> SatiationState:
+        taste = self.population.taste[users]  # (N, D)
+        return SatiationState(
+            taste=taste,
+            profile=self.population.profile[users],
+            weary_of=torch.zeros_like(taste),
+            weary_of_genres=taste.new_zeros(len(users), self.genres.shape[1]),
+            patience=taste.new_ones(len(users)),
+        )
+
+    def visible(self, user_state: SatiationState) -> Tensor:
+        return user_state.profile
+
+    def respond(
+        self, user_state: SatiationState, items: Tensor, skipped: Tensor, generator: torch.Generator | None
+    ) -> Feedback:
+        base = self._base(user_state, self.catalogue.embedding[items], self.genres[items])  # (N, K)
+        catch = self.config.catchiness_gain * self.catch[items]  # (N, K)
+        engagement = (base + catch).sigmoid()  # (N, K)
+        if generator is not None:
+            noise = torch.randn(items.shape, generator=generator, device=items.device)
+            engagement = (engagement + self.config.noise * noise).clamp(0, 1)
+        satisfaction = (base - catch).sigmoid()
+        return Feedback(engagement.masked_fill(skipped, 0), satisfaction.masked_fill(skipped, 0), skipped)
+
+    def advance(
+        self, user_state: SatiationState, items: Tensor, feedback: Feedback
+    ) -> tuple[SatiationState, Tensor]:
+        seen = (~feedback.skipped).unsqueeze(-1)  # (N, K, 1)
+        keep, cost = self.config.satiation_recovery, self.config.patience_cost
+        after = replace(
+            user_state,
+            weary_of=keep * (user_state.weary_of + (self.catalogue.embedding[items] * seen).sum(1)),
+            weary_of_genres=keep * (user_state.weary_of_genres + (self.genres[items] * seen).sum(1)),
+            patience=(user_state.patience - cost * (0.5 - feedback.satisfaction).sum(1)).clamp_max(1),
+        )
+        return after, after.patience <= 0
+
+    def expected_reward(self, user_state: SatiationState) -> Tensor:
+        """Appeal (N, I); the clipping of the noise is left out."""
+        base = self._base(user_state, self.catalogue.embedding, self.genres)  # (N, I)
+        return (base + self.config.catchiness_gain * self.catch).sigmoid()
+
+    def expected_satisfaction(self, user_state: SatiationState) -> Tensor:
+        """Satisfaction (N, I) with each item, if it were shown now."""
+        base = self._base(user_state, self.catalogue.embedding, self.genres)  # (N, I)
+        return (base - self.config.catchiness_gain * self.catch).sigmoid()
+
+    def _base(self, user_state: SatiationState, embedding: Tensor, genres: Tensor) -> Tensor:
+        """Logits before catchiness: for (N, K, ...) items of each user, or (I, ...) for all."""
+
+        def dot(user: Tensor, item: Tensor) -> Tensor:
+            return user @ item.T if item.ndim == 2 else torch.einsum("nd,nkd->nk", user, item)
+
+        wear = dot(user_state.weary_of, embedding).clamp_min(0) + dot(user_state.weary_of_genres, genres)
+        affinity = dot(user_state.taste, embedding)
+        return (
+            self.config.affinity_gain * (affinity - self.config.affinity_midpoint)
+            - self.config.satiation_strength * wear
+        )
+
+
+def zscore(x: Tensor) -> Tensor:
+    """Standardise; zero where nothing varies."""
+    return (x - x.mean()) / x.std(correction=0).clamp_min(1e-6)

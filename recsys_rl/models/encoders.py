@@ -1,0 +1,77 @@
+"""From an observation to features: multilayer perceptrons, and two readers of a session's history."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from recsys_rl.types import Obs
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU, "elu": nn.ELU}
+
+
+def linear(inputs: int, outputs: int, gain: float, generator: torch.Generator) -> nn.Linear:
+    """A linear layer with orthogonal weights of that gain and zero bias (Saxe et al. 2014)."""
+    layer = nn.utils.skip_init(nn.Linear, inputs, outputs)
+    nn.init.orthogonal_(layer.weight, gain, generator=generator)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+def mlp(sizes: Sequence[int], activation: str, generator: torch.Generator) -> nn.Sequential:
+    """Hidden layers sizes[0] -> ... -> sizes[-1], each followed by the activation, gain sqrt(2)."""
+    layers: list[nn.Module] = []
+    for inputs, outputs in zip(sizes[:-1], sizes[1:], strict=True):
+        layers += [linear(inputs, outputs, 2**0.5, generator), ACTIVATIONS[activation]()]
+    return nn.Sequential(*layers)
+
+
+class SessionSum(nn.Module):
+    """Recency-weighted sums of what a session showed, as it was shown and as it was received.
+
+    With item features f, signals s and learned weights w_p(k) for the item shown k steps ago::
+
+        out_p = sum_k w_p(k) f_k      out'_p = sum_k w_p(k) s_k f_k
+
+    The weights start as exponential decays, the form that forgetting has in most user models.
+    """
+
+    def __init__(self, length: int, num_features: int, num_kernels: int = 4) -> None:
+        super().__init__()
+        age = torch.arange(length - 1, -1, -1, dtype=torch.float32)  # (L,): the latest is last
+        decay = 1 - 0.5 ** torch.arange(num_kernels).unsqueeze(-1)  # (P, 1): 0, 1/2, 3/4, 7/8
+        self.kernels = nn.Parameter(decay**age)  # (P, L)
+        self.out_features = 2 * num_kernels * num_features
+
+    def forward(self, obs: Obs, item_features: Tensor) -> Tensor:
+        assert obs.history is not None and obs.signals is not None
+        shown = (obs.history >= 0).to(item_features.dtype)  # (N, L)
+        plain = shown.unsqueeze(1) * self.kernels  # (N, P, L)
+        weights = torch.cat([plain, plain * obs.signals.transpose(1, 2)], 1)  # (N, 2P, L)
+        features = item_features[obs.history.clamp_min(0)]  # (N, L, F_i)
+        return (weights @ features).flatten(1)  # (N, 2P F_i)
+
+
+class SessionGRU(nn.Module):
+    """A gated recurrent unit (Cho et al. 2014) over the shown items' features and signals."""
+
+    def __init__(
+        self, num_features: int, num_signals: int, generator: torch.Generator, size: int = 64
+    ) -> None:
+        super().__init__()
+        self.gru = nn.GRU(num_features + num_signals, size, batch_first=True)
+        for name, parameter in self.gru.named_parameters():
+            if name.startswith("weight"):
+                nn.init.orthogonal_(parameter, generator=generator)
+            else:
+                nn.init.zeros_(parameter)
+        self.out_features = size
+
+    def forward(self, obs: Obs, item_features: Tensor) -> Tensor:
+        assert obs.history is not None and obs.signals is not None
+        shown = (obs.history >= 0).unsqueeze(-1)  # (N, L, 1)
+        features = torch.where(shown, item_features[obs.history.clamp_min(0)], 0.0)  # (N, L, F_i)
+        _, last = self.gru(torch.cat([features, obs.signals], -1))  # (1, N, size)
+        return last[0]  # type: ignore[no-any-return]
