@@ -285,3 +285,19 @@ def test_synthetic_world() -> None:
     assert not torch.equal(catalogue.embedding, synthetic_world(50, 20, 8, 0.2, seed=4)[0].embedding)
     with pytest.raises(UserError, match="none of 20 is a held-out user"):
         synthetic_world(50, 20, 8, 0.0, seed=3)
+
+
+def test_a_synthetic_world_has_hits_a_long_tail_and_items_catchier_than_good() -> None:
+    catalogue, _ = synthetic_world(10_000, 20, 2, 0.2, seed=3)
+    popularity, quality = catalogue.popularity, catalogue.quality
+    assert popularity.dtype == quality.dtype == torch.float32
+    # log-uniform on 0.01..1: the median is 0.1, a quarter lies above 0.01**0.25 = 0.316
+    assert 0.01 <= popularity.min() and popularity.max() <= 1
+    assert abs(popularity.median() - 0.1) < 0.01
+    assert abs((popularity > 0.01**0.25).float().mean() - 0.25) < 0.02
+    # Beta(5, 3): mean 5/8, variance 15 / (64 * 9) = 0.0260
+    assert 0 <= quality.min() and quality.max() <= 1
+    assert abs(quality.mean() - 0.625) < 0.01 and abs(quality.var() - 0.0260) < 0.002
+    assert abs(torch.corrcoef(torch.stack([popularity.log(), quality]))[0, 1]) < 0.05
+    other, _ = synthetic_world(10_000, 20, 2, 0.2, seed=4)
+    assert not torch.equal(popularity, other.popularity) and not torch.equal(quality, other.quality)

@@ -19,7 +19,8 @@ from recsys_rl.types import Catalogue, InteractionLog, Population, UserError
 
 QUALITY_PRIOR = 5.0  # an item's mean rating is shrunk as if it had this many more ratings at the overall mean
 _FORMAT = 1  # of the cache file; raise it when the meaning of what is computed here changes
-_ITEM_STREAM, _USER_STREAM, _SPLIT_STREAM = 1, 2, 3  # independent streams of the one seed
+# independent streams of the one seed
+_ITEM_STREAM, _USER_STREAM, _SPLIT_STREAM, _POPULARITY_STREAM, _QUALITY_STREAM = 1, 2, 3, 4, 5
 
 
 def build_world(
@@ -70,14 +71,18 @@ def synthetic_world(
 ) -> tuple[Catalogue, Population]:
     """Unit-norm Gaussian items and users: a world without data.
 
-    Users are fully known: taste and profile are the same. Nobody has rated anything, so all items have the
-    same neutral popularity 0.5 and quality 0.5, no genres (an (I, 0) tensor) and no year (NaN). Raises
-    UserError where the split leaves a side empty.
+    Users are fully known: taste and profile are the same. Nobody has rated anything, so popularity and
+    quality are drawn, independent of each other and of the embeddings: ``popularity = 0.01**U(0, 1)``, which
+    is log-uniform on 0.01..1 (a few hits, a long tail), and ``quality ~ Beta(5, 3)`` (mean 5/8, like
+    ratings). There are no genres (an (I, 0) tensor) and no year (NaN). Raises UserError where the split
+    leaves a side empty.
     """
     items, users = (
         unit_rows(np.random.default_rng([stream, seed]).standard_normal((count, embedding_dim)))
         for stream, count in ((_ITEM_STREAM, num_items), (_USER_STREAM, num_users))
     )
+    popularity = 0.01 ** np.random.default_rng([_POPULARITY_STREAM, seed]).random(num_items)
+    quality = np.random.default_rng([_QUALITY_STREAM, seed]).beta(5, 3, num_items)
     ids = np.arange(num_users)
     heldout = split_users(ids, heldout_fraction, seed)
     _check_split(heldout, "synthetic users")
@@ -87,8 +92,8 @@ def synthetic_world(
         titles=tuple(f"item {i}" for i in range(num_items)),
         genres=torch.zeros(num_items, 0),
         genre_names=(),
-        popularity=torch.full((num_items,), 0.5),
-        quality=torch.full((num_items,), 0.5),
+        popularity=torch.from_numpy(popularity).float(),
+        quality=torch.from_numpy(quality).float(),
         year=torch.full((num_items,), torch.nan),
         available=torch.ones(num_items, dtype=torch.bool),
         source=f"synthetic: {num_items} unit-norm Gaussian items, seed {seed}",

@@ -1,0 +1,67 @@
+"""From names and settings to a world: who lives in it, and by which rules."""
+
+from __future__ import annotations
+
+from recsys_rl.config import DataConfig, EnvConfig
+from recsys_rl.data.catalogue import build_world, synthetic_world
+from recsys_rl.data.sources import load_log
+from recsys_rl.env.drift import Drift
+from recsys_rl.env.satiation import Satiation
+from recsys_rl.env.user_model import UserModel
+from recsys_rl.types import Catalogue, Population, UserError
+
+PLATFORMS: dict[str, type[Drift] | type[Satiation]] = {"drift": Drift, "satiation": Satiation}
+
+
+def make_world(
+    env_name: str, data_config: DataConfig, env_config: EnvConfig, seed: int
+) -> tuple[Catalogue, Population]:
+    """Load the data and learn the embeddings (cached), or draw a synthetic world from ``seed``.
+
+    Raises UserError for an unknown platform (before anything is read) and where the data don't serve.
+    """
+    _check(env_name)
+    if data_config.data == "synthetic":
+        return synthetic_world(
+            env_config.num_items,
+            env_config.num_users,
+            env_config.embedding_dim,
+            data_config.heldout_fraction,
+            seed,
+        )
+    log = load_log(
+        data_config.data,
+        data_config.data_dir,
+        data_config.cache_dir,
+        data_config.user_column,
+        data_config.item_column,
+        data_config.time_column,
+        data_config.rating_column,
+    )
+    return build_world(
+        log,
+        num_items=env_config.num_items,
+        embedding_dim=env_config.embedding_dim,
+        like_threshold=data_config.like_threshold,
+        min_item_likes=data_config.min_item_likes,
+        heldout_fraction=data_config.heldout_fraction,
+        profile_fraction=data_config.profile_fraction,
+        seed=seed,
+        cache_dir=data_config.cache_dir,
+    )
+
+
+def make_user_model(
+    env_name: str, catalogue: Catalogue, population: Population, env_config: EnvConfig
+) -> UserModel:
+    """The platform of that name over this world. Raises UserError where there is none."""
+    _check(env_name)
+    return PLATFORMS[env_name](catalogue, population, env_config)
+
+
+def _check(env_name: str) -> None:
+    if env_name not in PLATFORMS:
+        raise UserError(
+            f"There is no environment named {env_name!r}: choose {', '.join(PLATFORMS)}, or gym:Id for one of "
+            "Gymnasium's."
+        )
