@@ -292,11 +292,11 @@ def test_a_synthetic_world_has_hits_a_long_tail_and_items_catchier_than_good() -
     popularity, quality = catalogue.popularity, catalogue.quality
     assert popularity.dtype == quality.dtype == torch.float32
     # log-uniform on 0.01..1: the median is 0.1, a quarter lies above 0.01**0.25 = 0.316
-    assert 0.01 <= popularity.min() and popularity.max() <= 1
+    assert popularity.min() >= 0.01 and popularity.max() <= 1
     assert abs(popularity.median() - 0.1) < 0.01
     assert abs((popularity > 0.01**0.25).float().mean() - 0.25) < 0.02
     # Beta(5, 3): mean 5/8, variance 15 / (64 * 9) = 0.0260
-    assert 0 <= quality.min() and quality.max() <= 1
+    assert quality.min() >= 0 and quality.max() <= 1
     assert abs(quality.mean() - 0.625) < 0.01 and abs(quality.var() - 0.0260) < 0.002
     assert abs(torch.corrcoef(torch.stack([popularity.log(), quality]))[0, 1]) < 0.05
     other, _ = synthetic_world(10_000, 20, 2, 0.2, seed=4)

@@ -62,6 +62,6 @@ def make_user_model(
 def _check(env_name: str) -> None:
     if env_name not in PLATFORMS:
         raise UserError(
-            f"There is no environment named {env_name!r}: choose {', '.join(PLATFORMS)}, or gym:Id for one of "
-            "Gymnasium's."
+            f"There is no environment named {env_name!r}: choose {', '.join(PLATFORMS)}, or gym:Id for one "
+            "of Gymnasium's."
         )
