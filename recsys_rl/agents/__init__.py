@@ -1,0 +1,1 @@
+"""Everything that decides, one file per algorithm; none imports another."""

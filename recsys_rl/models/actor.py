@@ -9,6 +9,10 @@ from recsys_rl.models.encoders import linear
 from recsys_rl.types import Catalogue
 
 
+LOGIT_SCALE = 20.0  # first temperature: item embeddings have unit norm, so their products are small
+TEMPERATURE_RATE = 5.0  # the log-temperature moves this much faster than the other weights
+
+
 def item_features(catalogue: Catalogue) -> Tensor:
     """What a recommender may know of each item, (I, D + G + 3).
 
@@ -22,26 +26,43 @@ def item_features(catalogue: Catalogue) -> Tensor:
 
 
 class TwoTowerHead(nn.Module):
-    """logit_i = query(features) . item_i: the actor scores what an item is, not its number.
+    """logit_i = temperature * query . item_i: the actor scores what an item is, not its number.
 
-    New items, masks and large catalogues then need no new weights.
+    New items, masks and large catalogues then need no new weights. The query is a linear map of the
+    inputs plus one of the hidden features: preference for an item is, to first order, bilinear in user
+    and item, and the hidden layers add the rest.
     """
 
-    def __init__(self, num_inputs: int, num_item_features: int, generator: torch.Generator) -> None:
+    def __init__(
+        self, num_hidden: int, num_inputs: int, num_item_features: int, generator: torch.Generator
+    ) -> None:
         super().__init__()
         # A small gain makes the first policy nearly uniform (as is usual for PPO).
-        self.query = linear(num_inputs, num_item_features, 0.01, generator)
+        self.hidden_query = linear(num_hidden, num_item_features, 0.01, generator)
+        self.direct_query = linear(num_inputs, num_item_features, 0.01, generator)
+        self.log_temperature = nn.Parameter(torch.tensor(LOGIT_SCALE).log() / TEMPERATURE_RATE)
 
-    def forward(self, features: Tensor, items: Tensor) -> Tensor:
-        return self.query(features) @ items.T  # type: ignore[no-any-return]
+    def forward(self, hidden: Tensor, inputs: Tensor, items: Tensor) -> Tensor:
+        query = self.hidden_query(hidden) + self.direct_query(inputs)  # (N, F_i)
+        temperature = (TEMPERATURE_RATE * self.log_temperature).exp()
+        return ((temperature * query) @ items.T).unsqueeze(1)  # (N, 1, I)
 
 
 class DenseHead(nn.Module):
-    """One logit for each item id."""
+    """One logit for each alternative, by id."""
 
-    def __init__(self, num_inputs: int, num_items: int, generator: torch.Generator) -> None:
+    def __init__(self, num_hidden: int, action_sizes: tuple[int, ...], generator: torch.Generator) -> None:
         super().__init__()
-        self.logits = linear(num_inputs, num_items, 0.01, generator)
+        self.action_sizes = action_sizes
+        self.logits = linear(num_hidden, sum(action_sizes), 0.01, generator)
 
-    def forward(self, features: Tensor, items: Tensor) -> Tensor:
-        return self.logits(features)  # type: ignore[no-any-return]
+    def forward(self, hidden: Tensor, inputs: Tensor, items: Tensor) -> Tensor:
+        flat = self.logits(hidden)  # (N, sum of A)
+        if len(self.action_sizes) == 1:
+            return flat.unsqueeze(1)  # type: ignore[no-any-return]
+        widest = max(self.action_sizes)
+        parts = [
+            nn.functional.pad(part, (0, widest - part.shape[-1]), value=-torch.inf)
+            for part in flat.split(self.action_sizes, -1)
+        ]
+        return torch.stack(parts, 1)  # (N, K, A)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -23,7 +24,7 @@ def linear(inputs: int, outputs: int, gain: float, generator: torch.Generator) -
 def mlp(sizes: Sequence[int], activation: str, generator: torch.Generator) -> nn.Sequential:
     """Hidden layers sizes[0] -> ... -> sizes[-1], each followed by the activation, gain sqrt(2)."""
     layers: list[nn.Module] = []
-    for inputs, outputs in zip(sizes[:-1], sizes[1:], strict=True):
+    for inputs, outputs in itertools.pairwise(sizes):
         layers += [linear(inputs, outputs, 2**0.5, generator), ACTIVATIONS[activation]()]
     return nn.Sequential(*layers)
 

@@ -1,0 +1,76 @@
+"""Let an environment and an agent talk, and write down what happened."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from recsys_rl.types import Agent, Env, LearningAgent, Obs, Rollout, tree_map
+
+
+@torch.inference_mode()
+def collect(env: Env, agent: LearningAgent, obs: Obs, num_steps: int) -> tuple[Rollout, Obs]:
+    """``num_steps`` steps of every user, from ``obs`` on. Returns the record and the next observation."""
+    n, device = obs.num_rows, obs.context.device
+    record = obs.map(lambda x: x.new_empty(num_steps, *x.shape))  # (T, N, ...)
+    rewards, logprobs, values, next_values = torch.empty(4, num_steps, n, device=device)
+    terminated, truncated = torch.empty(2, num_steps, n, dtype=torch.bool, device=device)
+    items: list[Tensor] = []
+    for t in range(num_steps):
+        tree_map(lambda row, x, t=t: row[t].copy_(x), record, obs)
+        action = agent.act(obs)
+        assert action.value is not None
+        step = env.step(action.items)
+        items.append(action.items)
+        logprobs[t], values[t] = action.logprob, action.value
+        rewards[t], terminated[t], truncated[t] = step.reward, step.terminated, step.truncated
+        if t > 0:
+            next_values[t - 1] = torch.where(truncated[t - 1], next_values[t - 1], action.value)
+        # V of the true successor: where the time limit cut the session, the next row is another user's.
+        if t == num_steps - 1 or bool(step.truncated.any()):
+            next_values[t] = agent.value(step.final_obs)
+        obs = step.obs
+    rollout = Rollout(
+        record, torch.stack(items), logprobs, values, next_values, rewards, terminated, truncated
+    )
+    return rollout, obs
+
+
+@dataclass(frozen=True)
+class Sessions:
+    """One whole session of each of N users; steps after the end hold item -1 and reward 0."""
+
+    items: Tensor  # (T, N) int64
+    rewards: Tensor  # (T, N)
+    satisfaction: Tensor  # (T, N)
+    left: Tensor  # (N,) bool: the user left before the time limit
+
+    @property
+    def returns(self) -> Tensor:  # (N,)
+        return self.rewards.sum(0)
+
+    @property
+    def lengths(self) -> Tensor:  # (N,)
+        return (self.items >= 0).sum(0)
+
+
+@torch.inference_mode()
+def play(env: Env, agent: Agent, users: Tensor | None = None, greedy: bool = False) -> Sessions:
+    """One whole session for each of ``users`` (or for each row of ``env``), none counted twice."""
+    obs = env.reset(users)
+    alive = torch.ones(obs.num_rows, dtype=torch.bool, device=obs.context.device)
+    left = torch.zeros_like(alive)
+    items, rewards, satisfaction = [], [], []
+    while bool(alive.any()):
+        action = agent.act(obs, greedy)
+        step = env.step(action.items)
+        items.append(torch.where(alive, action.items[:, 0], -1))
+        rewards.append(torch.where(alive, step.reward, 0.0))
+        pleased = step.reward if step.feedback is None else step.feedback.satisfaction[:, 0]
+        satisfaction.append(torch.where(alive, pleased, 0.0))
+        left |= alive & step.terminated
+        alive = alive & ~(step.terminated | step.truncated)
+        obs = step.obs
+    return Sessions(torch.stack(items), torch.stack(rewards), torch.stack(satisfaction), left)
