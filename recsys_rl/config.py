@@ -1,16 +1,41 @@
-"""Every dial, as frozen dataclasses; dict <-> config, with an error that names the field.
+"""Every dial, as frozen dataclasses; dict <-> config and TOML <-> config.
 
 The field names are the option names of the command line (``--num-items``) and, by section, the keys
-of a TOML file (``[env_config] num_items = 1000``).
+of a TOML file (``[env_config] num_items = 1000``). The annotations hold the allowed ranges: a Config that
+exists is a valid one.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import types
-import typing
+import json
+import re
+import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
+
+from recsys_rl.errors import UserError
+from recsys_rl.fields import (
+    Count,
+    CountOrZero,
+    Finite,
+    NonNegative,
+    Positive,
+    Range,
+    Share,
+    build,
+    check_fields,
+    did_you_mean,
+    hints,
+    sections,
+    shown,
+)
+
+T = TypeVar("T")
+
+# implicit seeds its embeddings with 32 bits.
+Seed = Annotated[int, Range(0, 2**32 - 1)]
 
 
 @dataclass(frozen=True)
@@ -18,7 +43,7 @@ class DataConfig:
     """Where the people and the items come from."""
 
     data: str = "movielens"
-    """movielens, ml-100k, ml-latest-small, ml-1m, ml-25m, ml-32m, kuairec, synthetic, or a CSV/Parquet file."""
+    """movielens, ml-100k, ml-latest-small, ml-1m, ml-25m, ml-32m, kuairec, synthetic, or a file (CSV, Parquet)."""
     data_dir: str | None = None
     """Folder that holds the dataset's own files; tried before every other source."""
     cache_dir: str | None = None
@@ -31,13 +56,13 @@ class DataConfig:
     """Column of the time in a CSV/Parquet log; the order of the file stands in where it is missing."""
     rating_column: str = "rating"
     """Column of the rating in a CSV/Parquet log; every row is a like where it is missing."""
-    like_threshold: float = 4.0
+    like_threshold: Finite = 4.0
     """A rating of at least this much is a like."""
-    min_item_likes: int = 5
+    min_item_likes: Count = 5
     """Items with fewer likes than this are left out."""
-    heldout_fraction: float = 0.2
+    heldout_fraction: Annotated[float, Range(above=0, below=1)] = 0.2
     """Share of the users that are held out: they train nothing and are what evaluation plays."""
-    profile_fraction: float = 0.8
+    profile_fraction: Annotated[float, Range(above=0, below=1)] = 0.8
     """Earlier share of each user's likes that makes the profile a recommender may know."""
 
 
@@ -45,17 +70,17 @@ class DataConfig:
 class EnvConfig:
     """The simulated users."""
 
-    num_items: int = 1000
+    num_items: Annotated[int, Range(2, 10**9)] = 1000
     """Items of the catalogue: the most liked ones."""
-    num_users: int = 2000
+    num_users: Annotated[int, Range(2, 10**9)] = 2000
     """Users of a synthetic population (a real dataset brings its own)."""
-    embedding_dim: int = 32
+    embedding_dim: Count = 32
     """Size of user and item embeddings."""
-    max_episode_steps: int = 20
+    max_episode_steps: Count = 20
     """Items shown in one session at most; the time limit truncates, it does not terminate."""
-    reward_decay: float = 0.99
+    reward_decay: Share = 0.99
     """`drift` only: the reward of step t is multiplied by reward_decay**t."""
-    user_drift: float = 0.05
+    user_drift: NonNegative = 0.05
     """`drift` only: how much of a shown item is added to the user."""
 
     @property
@@ -64,19 +89,19 @@ class EnvConfig:
         return 2 * self.embedding_dim
 
     # The dials of `satiation`; the equations stand in env/satiation.py.
-    affinity_gain: float = 8.0
+    affinity_gain: NonNegative = 8.0
     """`satiation`: logits of appeal per unit of affinity."""
-    affinity_midpoint: float = 0.3
+    affinity_midpoint: Annotated[float, Range(-1, 1)] = 0.3
     """`satiation`: affinity (cosine of user and item) of an item that is neither good nor bad."""
-    satiation_strength: float = 0.5
+    satiation_strength: NonNegative = 0.5
     """`satiation`: logits of appeal lost per unit of satiation."""
-    satiation_recovery: float = 0.8
+    satiation_recovery: Annotated[float, Range(0, below=1)] = 0.8
     """`satiation`: share of the satiation that is left after one step, in [0, 1)."""
-    catchiness_gain: float = 2.0
+    catchiness_gain: NonNegative = 2.0
     """`satiation`: logits of appeal that a catchy item gains now and loses in satisfaction after."""
-    patience_cost: float = 0.5
+    patience_cost: NonNegative = 0.5
     """`satiation`: patience lost per unit of disappointment."""
-    noise: float = 0.1
+    noise: NonNegative = 0.1
     """`satiation`: standard deviation of the engagement around the appeal."""
 
     normalize_obs: bool = False
@@ -93,7 +118,7 @@ class ModelConfig:
     """How the session's history is read: recency-weighted sums, or a GRU."""
     head: Literal["two-tower", "dense"] = "two-tower"
     """two-tower scores item embeddings; dense has one logit per item id."""
-    hidden_dims: tuple[int, ...] = (128, 64)
+    hidden_dims: tuple[Count, ...] = (128, 64)
     """Hidden layers of actor and critic."""
     activation: Literal["tanh", "relu", "elu"] = "tanh"
     """Activation of the hidden layers."""
@@ -103,32 +128,34 @@ class ModelConfig:
 class PPOConfig:
     """Proximal policy optimisation (Schulman et al. 2017, arXiv:1707.06347)."""
 
-    lr: float = 3e-4
+    lr: Positive = 3e-4
     """Learning rate of Adam."""
-    gamma: float = 0.99
+    gamma: Share = 0.99
     """Discount per step."""
-    gae_lambda: float = 0.95
+    gae_lambda: Share = 0.95
     """Lambda of generalised advantage estimation."""
-    clip_eps: float = 0.2
+    clip_eps: Annotated[float, Range(above=0, below=1)] = 0.2
     """Clip range of the probability ratio."""
-    ent_coef: float = 0.0
+    ent_coef: NonNegative = 0.0
     """Weight of the entropy bonus."""
-    vf_coef: float = 0.5
+    vf_coef: NonNegative = 0.5
     """Weight of the value loss."""
-    max_grad_norm: float = 0.5
+    max_grad_norm: Positive = 0.5
     """The gradient is scaled down to this norm."""
-    update_epochs: int = 4
+    update_epochs: Count = 4
     """Passes over each rollout."""
-    batch_size: int = 512
+    batch_size: Count = 512
     """Samples per gradient step."""
-    n_steps: int = 32
+    n_steps: Count = 32
     """Steps of a rollout for each user."""
-    num_envs: int = 64
+    num_envs: Count = 64
     """Users stepped together."""
-    target_kl: float | None = None
+    target_kl: Positive | None = None
     """Stop the epochs of an update once approx_kl exceeds this; none = never."""
     clip_vloss: bool = False
     """Clip the value loss around the old value by clip_eps, too."""
+    anneal_ent: bool = True
+    """Let the entropy bonus fall linearly to zero over the run."""
     anneal_lr: bool = True
     """Let the learning rate fall linearly to zero over the run."""
     normalize_advantage: bool = True
@@ -139,22 +166,24 @@ class PPOConfig:
 class A2CConfig:
     """Advantage actor-critic (Mnih et al. 2016, arXiv:1602.01783), synchronous."""
 
-    lr: float = 7e-4
+    lr: Positive = 7e-4
     """Learning rate of the optimiser."""
-    gamma: float = 0.99
+    gamma: Share = 0.99
     """Discount per step."""
-    gae_lambda: float = 1.0
+    gae_lambda: Share = 1.0
     """1 gives the n-step return; less gives GAE."""
-    ent_coef: float = 0.0
+    ent_coef: NonNegative = 0.0
     """Weight of the entropy bonus."""
-    vf_coef: float = 0.5
+    vf_coef: NonNegative = 0.5
     """Weight of the value loss."""
-    max_grad_norm: float = 0.5
+    max_grad_norm: Positive = 0.5
     """The gradient is scaled down to this norm."""
-    n_steps: int = 8
+    n_steps: Count = 8
     """Steps of a rollout for each user."""
-    num_envs: int = 64
+    num_envs: Count = 64
     """Users stepped together."""
+    anneal_ent: bool = True
+    """Let the entropy bonus fall linearly to zero over the run."""
     anneal_lr: bool = True
     """Let the learning rate fall linearly to zero over the run."""
     normalize_advantage: bool = False
@@ -165,23 +194,23 @@ class A2CConfig:
 class TrainConfig:
     """The run."""
 
-    total_timesteps: int = 100_000
+    total_timesteps: Annotated[int, Range(1, 10**12)] = 100_000
     """Steps over all users together."""
-    log_interval: int = 1
+    log_interval: Count = 1
     """Updates between two rows of the log."""
-    eval_interval: int = 10
+    eval_interval: CountOrZero = 10
     """Updates between two evaluations of the greedy policy on training users; 0 = never."""
-    save_interval: int = 10
+    save_interval: Count = 10
     """Updates between two checkpoints; one is always written at the end."""
     log_dir: str = "logs"
     """Folder of the runs' logs."""
     checkpoint_dir: str = "checkpoints"
     """Folder of the checkpoint, <algo>.pt."""
-    seed: int = 0
+    seed: Seed = 0
     """The one seed that every generator comes from."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto takes cuda where there is one."""
-    threads: int = 0
+    threads: Annotated[int, Range(0, 1024)] = 0
     """Threads of torch on the CPU; 0 leaves torch's own choice."""
     tensorboard: bool = False
     """Write TensorBoard events beside the CSV log (needs the extra `tensorboard`)."""
@@ -200,3 +229,148 @@ class Config:
     model_config: ModelConfig = field(default_factory=ModelConfig)
     agent_config: PPOConfig | A2CConfig = field(default_factory=PPOConfig)
     train_config: TrainConfig = field(default_factory=TrainConfig)
+
+    def __post_init__(self) -> None:
+        """Raise UserError for a value out of its range, and for values that can't go together."""
+        check_fields(self)
+        check_env(self.env)
+        agent, env = self.agent_config, self.env_config
+        if type(agent) is not AGENT_CONFIGS[self.algo]:
+            raise UserError(
+                f"agent_config is a {type(agent).__name__}: algo {self.algo} takes "
+                f"{AGENT_CONFIGS[self.algo].__name__}."
+            )
+        if isinstance(agent, PPOConfig) and agent.batch_size > agent.n_steps * agent.num_envs:
+            raise UserError(
+                f"agent_config.batch_size is {agent.batch_size}: it must be at most the rollout, "
+                f"n_steps * num_envs = {agent.n_steps * agent.num_envs}."
+            )
+        if self.env == "satiation" and env.max_episode_steps > env.num_items:
+            raise UserError(
+                f"env_config.max_episode_steps is {env.max_episode_steps}: it must be at most num_items = "
+                f"{env.num_items}, as satiation shows no item twice in a session."
+            )
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """One evaluation of a checkpoint."""
+
+    checkpoint: str = "checkpoints/ppo.pt"
+    """The file to evaluate; catalogue, settings and weights all come from it."""
+    algo: Literal["ppo", "a2c"] | None = None
+    """Refuse a checkpoint of another algorithm; without --checkpoint, chooses checkpoints/<algo>.pt."""
+    env: str | None = None
+    """Refuse a checkpoint of another environment. To be typed for gym:module:Id, since a checkpoint alone is
+    never allowed to choose a module to import."""
+    seed: Seed = 0
+    """The seed of the sessions, the same ones for every policy."""
+    json: str | None = None
+    """Write the table to this file as JSON."""
+    report: str | None = None
+    """Write a self-contained HTML page to this file: learning curve, table, sample sessions."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto takes cuda where there is one."""
+    threads: Annotated[int, Range(0, 1024)] = 0
+    """Threads of torch on the CPU; 0 leaves torch's own choice."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if self.env is not None:
+            check_env(self.env)
+
+
+AGENT_CONFIGS: dict[str, type[PPOConfig] | type[A2CConfig]] = {"ppo": PPOConfig, "a2c": A2CConfig}
+ENVS = ("drift", "satiation", "gym")
+
+# Where other dials learn better than the fields' own defaults; docs/log.md says why.
+PRESETS: dict[tuple[str, str], dict[str, dict[str, Any]]] = {
+    ("ppo", "drift"): {},
+    ("ppo", "satiation"): {},
+    ("ppo", "gym"): {},
+    ("a2c", "drift"): {},
+    ("a2c", "satiation"): {},
+    ("a2c", "gym"): {},
+}
+
+
+def defaults(algo: str, env: str) -> Config:
+    """The preset of an algorithm on an environment. Raises UserError where there is no such algo or env."""
+    return from_dict(Config, {"algo": algo, "env": env, **PRESETS.get((algo, env.partition(":")[0]), {})})
+
+
+def check_env(env: str) -> None:
+    """Raise UserError unless ``env`` is drift, satiation, gym:Id or gym:module:Id."""
+    if env not in ("drift", "satiation") and not re.fullmatch(r"gym:([A-Za-z_][\w.]*:)?[\w./-]+", env):
+        raise UserError(
+            f"env is {shown(env)}{did_you_mean(env, ENVS)}: it must be drift, satiation, gym:Id (as in "
+            "gym:CartPole-v1) or gym:module:Id."
+        )
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Sections and fields as nested dicts of primitives; tuples become lists."""
+    return {
+        name: to_dict(value)
+        if dataclasses.is_dataclass(value)
+        else list(value)
+        if isinstance(value, tuple)
+        else value
+        for name, value in ((f.name, getattr(config, f.name)) for f in dataclasses.fields(config))
+    }
+
+
+def from_dict(cls: type[T], mapping: Mapping[str, Any]) -> T:
+    """The inverse of ``to_dict``; what is missing keeps its default; ``algo`` chooses agent_config's class.
+
+    Raises UserError for an unknown section or field, a wrong type, or a value out of its range.
+    """
+    if not isinstance(mapping, Mapping):
+        raise UserError(f"The settings are {shown(mapping)}: they must be sections of fields.")
+    nested = sections(cls)
+    if "agent_config" in nested:
+        nested["agent_config"] = [AGENT_CONFIGS.get(str(mapping.get("algo", "ppo")), PPOConfig)]
+    homes = {name: section for section, (first, *_) in nested.items() for name in hints(first)}
+    values: dict[str, Any] = {
+        name: build(first, mapping.get(name, {}), name, homes) for name, (first, *_) in nested.items()
+    }
+    return build(cls, {**mapping, **values}, homes=homes)
+
+
+def overlay(config: Config, mapping: Mapping[str, Any]) -> Config:
+    """``config`` with the fields that ``mapping`` names. Raises UserError as ``from_dict`` does."""
+    merged = to_dict(config)
+    for name, value in mapping.items():
+        both = isinstance(merged.get(name), dict) and isinstance(value, Mapping)
+        merged[name] = {**merged[name], **value} if both else value
+    return from_dict(Config, merged)
+
+
+def to_toml(config: Config) -> str:
+    """The config as TOML text. A field that is None is left out, as TOML has no such value."""
+    top, tables = [], []
+    for name, value in to_dict(config).items():
+        if isinstance(value, dict):
+            lines = [f"{key} = {_literal(part)}" for key, part in value.items() if part is not None]
+            tables.append("\n".join([f"[{name}]", *lines]))
+        else:
+            top.append(f"{name} = {_literal(value)}")
+    return "\n\n".join(["\n".join(top), *tables]) + "\n"
+
+
+def read_toml(text: str, source: str = "the TOML text") -> dict[str, Any]:
+    """Sections and fields as they stand. Raises UserError where ``text`` is not TOML."""
+    try:
+        return tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{source} is not TOML: {error}.") from error
+
+
+def from_toml(text: str) -> Config:
+    """The inverse of ``to_toml``. Raises UserError as ``from_dict`` does."""
+    return from_dict(Config, read_toml(text))
+
+
+def _literal(value: Any) -> str:
+    # JSON's strings, numbers, booleans and lists of numbers are TOML's, but for the DEL character.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -16,13 +16,7 @@ from typing import Any, Protocol, Self, TypeVar
 import torch
 from torch import Tensor
 
-
-class UserError(Exception):
-    """A mistake in what the user gave us: one sentence that says what, where, and how to mend it.
-
-    The commands print it and exit with code 2; no traceback.
-    """
-
+from recsys_rl.errors import UserError as UserError  # every room gets it from here
 
 T_Tree = TypeVar("T_Tree")
 

@@ -1,0 +1,170 @@
+"""What the fields of a dataclass of settings may hold: checked by their annotations, read from mappings.
+
+An annotation says it all: ``Annotated[int, Range(1, 9)]``, ``Literal["a", "b"]``, ``str | None``,
+``tuple[..., ...]``, ``bool``. Every complaint is a UserError that names section.field, the value that was
+given and the values that are allowed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, TypeVar, Union
+
+from recsys_rl.errors import UserError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Range:
+    """The numbers from ``low`` to ``high``; an ``above`` or ``below`` bound is itself left out."""
+
+    low: float = -math.inf
+    high: float = math.inf
+    above: float = -math.inf
+    below: float = math.inf
+
+    def __contains__(self, value: float) -> bool:
+        return self.low <= value <= self.high and self.above < value < self.below
+
+    def __str__(self) -> str:
+        bounds = (
+            (f"at least {self.low}", self.low > -math.inf),
+            (f"above {self.above}", self.above > -math.inf),
+            (f"at most {self.high}", self.high < math.inf),
+            (f"below {self.below}", self.below < math.inf),
+        )
+        return " and ".join(text for text, bounded in bounds if bounded) or "finite"
+
+
+Count = Annotated[int, Range(1, 10**9)]
+CountOrZero = Annotated[int, Range(0, 10**9)]
+Share = Annotated[float, Range(0, 1)]
+Positive = Annotated[float, Range(above=0)]
+NonNegative = Annotated[float, Range(0)]
+Finite = Annotated[float, Range()]
+
+
+def hints(cls: type) -> dict[str, Any]:
+    """The annotation of each field, ranges included."""
+    resolved = typing.get_type_hints(cls, include_extras=True)
+    return {field.name: resolved[field.name] for field in dataclasses.fields(cls)}
+
+
+def sections(cls: type) -> dict[str, list[Any]]:
+    """The fields that are dataclasses themselves, each with the classes that it may be."""
+    found = {}
+    for name, hint in hints(cls).items():
+        classes = [option for option in _options(hint) if dataclasses.is_dataclass(option)]
+        if classes:
+            found[name] = classes
+    return found
+
+
+def check_fields(settings: Any, section: str = "") -> None:
+    """Raise UserError for the first field, sections included, whose value its annotation does not allow."""
+    nested = sections(type(settings))
+    for name, hint in hints(type(settings)).items():
+        value = getattr(settings, name)
+        place = f"{section}.{name}" if section else name
+        if name in nested and isinstance(value, tuple(nested[name])):
+            check_fields(value, place)
+        elif not _fits(hint, value):
+            near = did_you_mean(value, _choices(hint))
+            raise UserError(f"{place} is {shown(value)}{near}: it must be {_allowed(hint)}.")
+
+
+def build(
+    cls: type[T], mapping: Mapping[str, Any], section: str = "", homes: Mapping[str, str] | None = None
+) -> T:
+    """Make one dataclass: lists become tuples and whole numbers floats where the annotation says so.
+
+    ``homes`` tells a name that is looked for in the wrong section from one that exists nowhere. Raises UserError where ``mapping`` is none, or has a field that ``cls`` lacks.
+    """
+    known = hints(cls)
+    if not isinstance(mapping, Mapping):
+        raise UserError(
+            f"{section} is {shown(mapping)}: it must be a section of fields ({', '.join(known)})."
+        )
+    for name in mapping:
+        if name not in known:
+            place = f"{section}.{name}" if section else str(name)
+            home = homes.get(name) if homes else None
+            near = f" (did you mean {home}.{name}?)" if home else did_you_mean(name, known)
+            raise UserError(f"There is no field {place}{near}: choose from {', '.join(known)}.")
+    return cls(**{name: _convert(known[name], value) for name, value in mapping.items()})
+
+
+def did_you_mean(given: object, known: Iterable[str]) -> str:
+    """' (did you mean ...?)' where a known name is near, else nothing."""
+    near = difflib.get_close_matches(str(given), list(known), 1)
+    return f" (did you mean {near[0]}?)" if near else ""
+
+
+def shown(value: object) -> str:
+    """The value on one line, cut where it is long."""
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _options(hint: Any) -> tuple[Any, ...]:
+    is_union = typing.get_origin(hint) in (Union, types.UnionType)
+    return typing.get_args(hint) if is_union else (hint,)
+
+
+def _choices(hint: Any) -> tuple[str, ...]:
+    return typing.get_args(hint) if typing.get_origin(hint) is Literal else ()
+
+
+def _fits(hint: Any, value: Any) -> bool:
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if len(_options(hint)) > 1:
+        return any(_fits(option, value) for option in args)
+    if origin is Annotated:
+        return _fits(args[0], value) and value in args[1]
+    if origin is Literal:
+        return value in args
+    if origin is tuple:
+        return isinstance(value, tuple) and len(value) > 0 and all(_fits(args[0], part) for part in value)
+    if hint is float:
+        return _is_exact(value) or (type(value) is float and math.isfinite(value))
+    if hint is str:  # a NUL byte would only fail later, as part of a path
+        return isinstance(value, str) and value.strip() != "" and "\0" not in value
+    return type(value) is hint
+
+
+def _allowed(hint: Any) -> str:
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if len(_options(hint)) > 1:
+        return " or ".join(_allowed(option) for option in args)
+    if origin is Annotated:
+        return f"{_allowed(args[0])}, {args[1]}"
+    if origin is Literal:
+        return "one of " + ", ".join(args)
+    if origin is tuple:
+        return f"a list of one or more values, each {_allowed(args[0])}"
+    names = {int: "a whole number", float: "a number", str: "a text that is not empty", bool: "true or false"}
+    return names.get(hint, "none" if hint is type(None) else f"a section of {hint.__name__}")
+
+
+def _convert(hint: Any, value: Any) -> Any:
+    options = _options(hint)
+    if any(typing.get_origin(option) is tuple for option in options) and isinstance(value, list):
+        return tuple(value)
+    bases = [
+        typing.get_args(option)[0] if typing.get_origin(option) is Annotated else option for option in options
+    ]
+    if float in bases and _is_exact(value):
+        return float(value)
+    return value
+
+
+def _is_exact(value: Any) -> bool:
+    """Whether it is a whole number that a float holds exactly."""
+    return type(value) is int and abs(value) <= 2**53
