@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -9,7 +11,7 @@ from torch import Tensor
 
 from recsys_rl.config import EnvConfig
 from recsys_rl.env.user_model import UserModel, UserState
-from recsys_rl.types import Catalogue, Obs, Step, where_rows
+from recsys_rl.types import Catalogue, Obs, Step, UserError, where_rows
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,10 @@ class RecEnv:
         users = self._draw_users() if users is None else users
         self.num_envs = users.shape[0]
         self.user_state, self.session = self._begin(users)
+        return self.observe()
+
+    def observe(self) -> Obs:
+        """The request that waits for an answer now; asking twice changes nothing."""
         return self._observe(self.user_state, self.session)
 
     def step(self, items: Tensor) -> Step:
@@ -75,13 +81,34 @@ class RecEnv:
         done = terminated | truncated
         self.user_state = where_rows(done, fresh_state, user_state)
         self.session = where_rows(done, fresh_session, session)
-        obs = self._observe(self.user_state, self.session)
-        return Step(obs, final_obs, reward, terminated, truncated, feedback)
+        return Step(self.observe(), final_obs, reward, terminated, truncated, feedback)
 
     def expected_reward(self) -> Tensor:
         """True expected reward of each item now (N, I); -inf where the item may not be shown."""
         expected = self.user_model.expected_reward(self.user_state)
         return expected if self.user_model.repeats else expected.masked_fill(self.session.shown, -torch.inf)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The sessions under way, under flat names; the generator's state is the caller's to keep."""
+        return _flat(self.user_state, self.session)
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Go on with saved sessions, bit for bit; ``observe()`` gives the request that was waiting.
+
+        Raises UserError where they are not sessions of this environment.
+        """
+        state = {name: value.to(self.device) for name, value in state.items()}
+        users = state.get("session.users", self.users[:0])
+        known = bool(torch.isin(users, self.users).all())
+        user_state, session = self._begin(users if known else self.users[:0])  # what the layout must be
+        if _layout(_flat(user_state, session)) != _layout(state):
+            raise UserError(
+                "The saved sessions are not of this environment: resume with the data and the settings of "
+                "the run that saved them."
+            )
+        self.num_envs = users.shape[0]
+        self.user_state = dataclasses.replace(user_state, **_part(state, "user_state."))
+        self.session = dataclasses.replace(session, **_part(state, "session."))
 
     def _draw_users(self) -> Tensor:
         picks = torch.randint(len(self.users), (self.num_envs,), generator=self.generator, device=self.device)
@@ -130,3 +157,16 @@ class RecEnv:
         if self.user_model.repeats:
             return Obs(context)
         return Obs(context, session.history, session.signals, mask=~session.shown & self.catalogue.available)
+
+
+def _flat(user_state: UserState, session: Session) -> dict[str, Tensor]:
+    parts = {"user_state": user_state, "session": session}
+    return {f"{part}.{name}": value for part, tree in parts.items() for name, value in vars(tree).items()}
+
+
+def _part(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+
+
+def _layout(state: Mapping[str, Tensor]) -> dict[str, tuple[torch.Size, torch.dtype]]:
+    return {name: (value.shape, value.dtype) for name, value in state.items()}

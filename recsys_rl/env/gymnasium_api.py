@@ -1,0 +1,227 @@
+"""Our users for anyone's agent: ``recsys_rl/Drift-v0`` and ``recsys_rl/Satiation-v0`` of Gymnasium.
+
+    import gymnasium, recsys_rl
+    env = gymnasium.make("recsys_rl/Satiation-v0", users="heldout", num_items=200)
+    envs = gymnasium.make_vec("recsys_rl/Drift-v0", num_envs=64, data="synthetic")
+
+Action: ``Discrete(I)``, the item to show. Observation, with profile and last item as in ``RecEnv``:
+
+- drift: ``Box (2D,)`` float32, the user embedding (+) the last item's.
+- satiation: ``Dict`` of
+
+  - ``context`` ``Box (2D,)`` float32: the user's profile (+) the last item's embedding
+  - ``history`` ``Box (L,)`` int64: ids of the items of this session, latest last, -1 before the first.
+    An MLP reads ids as magnitudes, which means nothing: embed them, or leave them out
+  - ``signals`` ``Box (L,)`` float32: engagement with each of them, 0 at padding
+  - ``action_mask`` ``MultiBinary (I,)`` int8: 1 where the item may be shown; also in
+    ``info["action_mask"]``, as ``Discrete.sample(mask=...)`` takes it
+
+A masked action counts as a skip: reward 0, and patience falls. ``terminated``: the user left.
+``truncated``: ``max_episode_steps`` items were shown. (``gymnasium.make`` keeps the word
+``max_episode_steps`` for a time limit of its own, which can shorten a session but not lengthen it; use
+``env_config=EnvConfig(max_episode_steps=40)`` there.)
+
+``reset(options={"users": [3, 8]})`` starts sessions of these rows of the population, one for each
+environment.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import gymnasium
+import numpy as np
+import numpy.typing as npt
+import torch
+from gymnasium import spaces
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+from torch import Tensor
+
+from recsys_rl.config import DataConfig, EnvConfig
+from recsys_rl.env.rec_env import RecEnv
+from recsys_rl.env.world import make_user_model, make_world
+from recsys_rl.types import Obs, UserError
+
+Arrays = Any  # an observation: one array for drift, a dict of them for satiation
+Info = dict[str, Any]
+
+
+class RecSysEnv(gymnasium.Env[Arrays, np.int64]):
+    """One session at a time."""
+
+    metadata = {"render_modes": []}  # noqa: RUF012 (declared so by gymnasium.Env)
+
+    def __init__(self, platform: str, render_mode: str | None = None, **settings: Any) -> None:
+        """``settings`` are those of ``make_rec_env``. Raises UserError.
+
+        There is nothing to draw: ``render_mode`` is there for callers that ask always, and Gymnasium warns.
+        """
+        self.sessions = make_rec_env(platform, 1, **settings)
+        self.observation_space, self.action_space = make_spaces(self.sessions)
+
+    def reset(self, *, seed: int | None = None, options: Info | None = None) -> tuple[Arrays, Info]:
+        super().reset(seed=seed)
+        obs = _begin(self.sessions, 1, self.np_random, options)
+        return _row(_arrays(obs), 0), _row(_info(obs), 0)
+
+    def step(self, action: np.int64) -> tuple[Arrays, float, bool, bool, Info]:
+        _check(action, self.action_space)
+        step = self.sessions.step(torch.tensor([[int(action)]]))
+        obs, info = _row(_arrays(step.final_obs), 0), _row(_info(step.final_obs), 0)
+        return obs, step.reward.item(), bool(step.terminated), bool(step.truncated), info
+
+
+class RecSysVectorEnv(VectorEnv[Arrays, npt.NDArray[np.int64], npt.NDArray[Any]]):
+    """N sessions as one batch of tensors, with same-step autoreset.
+
+    As in Gymnasium's SyncVectorEnv in SAME_STEP mode: where a session ends, the observation is the
+    first of the next one, and ``infos["final_obs"]`` (N,) of objects and ``infos["final_info"]`` hold
+    the last ones, with the rows that have them in ``_final_obs`` and ``_final_info``. One seed makes
+    all N sessions: rows are not the sessions of N environments that were seeded one by one.
+    """
+
+    metadata = {"render_modes": [], "autoreset_mode": AutoresetMode.SAME_STEP}  # noqa: RUF012
+
+    def __init__(self, platform: str, num_envs: int = 1, **settings: Any) -> None:
+        """``settings`` are those of ``make_rec_env``. Raises UserError."""
+        self.sessions = make_rec_env(platform, num_envs, **settings)
+        self.num_envs = num_envs
+        self.single_observation_space, self.single_action_space = make_spaces(self.sessions)
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.action_space = batch_space(self.single_action_space, num_envs)
+
+    def reset(self, *, seed: int | None = None, options: Info | None = None) -> tuple[Arrays, Info]:
+        super().reset(seed=seed)
+        obs = _begin(self.sessions, self.num_envs, self.np_random, options)
+        return _arrays(obs), self._infos(obs)
+
+    def step(
+        self, actions: npt.NDArray[np.int64]
+    ) -> tuple[Arrays, npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any], Info]:
+        _check(actions, self.action_space)
+        step = self.sessions.step(torch.as_tensor(actions).long().unsqueeze(-1))
+        infos = self._infos(step.obs)
+        ended = torch.nonzero(step.terminated | step.truncated).flatten().tolist()
+        if ended:
+            final_obs, final_info = _arrays(step.final_obs), _info(step.final_obs)
+            for row in ended:
+                final = {"final_obs": _row(final_obs, row), "final_info": _row(final_info, row)}
+                infos = self._add_info(infos, final, row)
+        reward, terminated, truncated = step.reward.double(), step.terminated, step.truncated
+        return _arrays(step.obs), reward.numpy(), terminated.numpy(), truncated.numpy(), infos
+
+    def _infos(self, obs: Obs) -> Info:
+        """Gymnasium pairs each entry with the rows that have it."""
+        everywhere = np.ones(self.num_envs, dtype=np.bool_)
+        info = _info(obs)
+        return info | {f"_{name}": everywhere.copy() for name in info}
+
+
+def make_rec_env(
+    platform: str,
+    num_envs: int,
+    *,
+    users: str = "train",
+    world_seed: int = 0,
+    env_config: EnvConfig | None = None,
+    data_config: DataConfig | None = None,
+    **settings: Any,
+) -> RecEnv:
+    """N sessions of a platform's users, from keywords: every field of EnvConfig and DataConfig by its name.
+
+    Args:
+        users: ``train`` or ``heldout``, the part of the population that sessions are drawn from.
+        world_seed: of the catalogue and the split of the users; the seed of ``reset`` is another one.
+        env_config, data_config: the settings that ``settings`` is laid upon.
+
+    Raises UserError.
+    """
+    unknown = sorted(settings.keys() - _names(EnvConfig) - _names(DataConfig))
+    if unknown:
+        choice = ", ".join(sorted({"users", "world_seed"} | _names(EnvConfig) | _names(DataConfig)))
+        raise UserError(
+            f"recsys_rl/{platform.title()}-v0 has no setting {unknown[0]!r}: choose from {choice}."
+        )
+    if users not in ("train", "heldout"):
+        raise UserError(f"users={users!r} is no part of the population: choose 'train' or 'heldout'.")
+    env_config = dataclasses.replace(env_config or EnvConfig(), **_among(settings, EnvConfig))
+    data_config = dataclasses.replace(data_config or DataConfig(), **_among(settings, DataConfig))
+    catalogue, population = make_world(platform, data_config, env_config, world_seed)
+    user_model = make_user_model(platform, catalogue, population, env_config)
+    rows = population.train if users == "train" else population.heldout
+    return RecEnv(user_model, catalogue, env_config, rows, num_envs, torch.Generator())
+
+
+def _names(config: type[EnvConfig] | type[DataConfig]) -> set[str]:
+    return {field.name for field in dataclasses.fields(config)}
+
+
+def _among(settings: dict[str, Any], config: type[EnvConfig] | type[DataConfig]) -> dict[str, Any]:
+    return {name: value for name, value in settings.items() if name in _names(config)}
+
+
+def make_spaces(env: RecEnv) -> tuple[spaces.Space[Any], spaces.Discrete]:
+    """Observation space and action space of one session."""
+    num_items, size = env.catalogue.embedding.shape
+    length = env.config.max_episode_steps
+    # Embeddings have unit norm, up to rounding; those of drift grow by at most one item each step.
+    user_bound = 1.001 + (abs(env.config.user_drift) * length if env.user_model.repeats else 0.0)
+    high = np.repeat(np.array([user_bound, 1.001], np.float32), size)  # (2D,)
+    context = spaces.Box(-high, high)
+    if env.user_model.repeats:
+        return context, spaces.Discrete(num_items)
+    observation = spaces.Dict(
+        {
+            "context": context,
+            "history": spaces.Box(-1, num_items - 1, (length,), np.int64),
+            "signals": spaces.Box(0, 1, (length,), np.float32),
+            "action_mask": spaces.MultiBinary(num_items),
+        }
+    )
+    return observation, spaces.Discrete(num_items)
+
+
+def _begin(env: RecEnv, num_envs: int, rng: np.random.Generator, options: Info | None) -> Obs:
+    # Gymnasium's generator is the only one with a memory: it seeds the sessions anew at every reset.
+    env.generator.manual_seed(int(rng.integers(2**63)))
+    if options is None or "users" not in options:
+        return env.reset()
+    users = torch.as_tensor(options["users"])
+    if users.shape != (num_envs,) or not bool(torch.isin(users, env.users).all()):
+        raise UserError(
+            f"options['users'] must list {num_envs} of the {len(env.users)} rows of the population that "
+            "these sessions are drawn from, one for each environment."
+        )
+    return env.reset(users.long())
+
+
+def _check(action: Any, space: spaces.Space[Any]) -> None:
+    if not space.contains(action):
+        raise UserError(f"The action {action!r} is not in {space}: show an item by its row of the catalogue.")
+
+
+def _numpy(tensor: Tensor) -> npt.NDArray[Any]:
+    return np.array(tensor.numpy(), copy=True)  # the caller keeps it, so it must not be a view of our state
+
+
+def _arrays(obs: Obs) -> Arrays:
+    """The observation of all N, in the observation space's shape."""
+    if obs.history is None or obs.signals is None or obs.mask is None:
+        return _numpy(obs.context)
+    return {
+        "context": _numpy(obs.context),
+        "history": _numpy(obs.history),
+        "signals": _numpy(obs.signals[:, :, 0]),
+        "action_mask": _numpy(obs.mask.to(torch.int8)),
+    }
+
+
+def _info(obs: Obs) -> Info:
+    return {} if obs.mask is None else {"action_mask": _numpy(obs.mask.to(torch.int8))}
+
+
+def _row(batch: Any, row: int) -> Any:
+    """Row ``row`` of an array, or of each array of a dict."""
+    return {name: x[row] for name, x in batch.items()} if isinstance(batch, dict) else batch[row]
