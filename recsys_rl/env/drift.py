@@ -59,6 +59,11 @@ class Drift:
     def expected_reward(self, user_state: DriftState) -> Tensor:
         return user_state.user @ self.catalogue.embedding.T * self._decay(user_state)
 
+    def best_items(self, user_state: DriftState) -> Tensor:
+        """(N,): the item whose repetition from here on is optimal (see best_return)."""
+        appeal = user_state.user @ self.catalogue.embedding.T  # (N, I)
+        return appeal.masked_fill(~self.catalogue.available, -torch.inf).argmax(-1)
+
     def _decay(self, user_state: DriftState) -> Tensor:
         return (self.config.reward_decay**user_state.step).unsqueeze(-1)  # (N, 1)
 

@@ -10,7 +10,7 @@ Showing item i, with z-scores popularity_i and quality_i of the catalogue::
 
     catch_i      = max(0, (popularity_i - quality_i) / sqrt(2))           [z-score; catchier than it is good]
     wear_i       = max(0, m . e_i) + w . g_i                              [1 = one such item shown just now]
-    base_i       = affinity_gain * (u . e_i - affinity_midpoint) - satiation_strength * wear_i          [logits]
+    base_i       = affinity_gain * (u . e_i - affinity_midpoint) - satiation_strength * wear_i        [logits]
     appeal_i     = sigmoid(base_i + catchiness_gain * catch_i)            [0..1, share that would be watched]
     satisfaction = sigmoid(base_i - catchiness_gain * catch_i)            [0..1, how good it was afterwards]
     engagement   = clip(appeal_i + noise * N(0, 1), 0, 1)                 [the reward]
@@ -107,13 +107,17 @@ class Satiation:
 
     def expected_reward(self, user_state: SatiationState) -> Tensor:
         """Appeal (N, I); the clipping of the noise is left out."""
-        base = self._base(user_state, self.catalogue.embedding, self.genres)  # (N, I)
-        return (base + self.config.catchiness_gain * self.catch).sigmoid()
+        return self.prospects(user_state)[0]
 
-    def expected_satisfaction(self, user_state: SatiationState) -> Tensor:
-        """Satisfaction (N, I) with each item, if it were shown now."""
+    def prospects(self, user_state: SatiationState) -> tuple[Tensor, Tensor]:
+        """What showing each item now would bring, (N, I) each: expected reward, and change of patience.
+
+        A planner that pays a price for patience needs both, and they share most of their work.
+        """
         base = self._base(user_state, self.catalogue.embedding, self.genres)  # (N, I)
-        return (base - self.config.catchiness_gain * self.catch).sigmoid()
+        catch = self.config.catchiness_gain * self.catch  # (I,)
+        gain = self.config.patience_cost * ((base - catch).sigmoid() - 0.5)  # (N, I)
+        return (base + catch).sigmoid(), torch.minimum(gain, (1 - user_state.patience).unsqueeze(-1))
 
     def _base(self, user_state: SatiationState, embedding: Tensor, genres: Tensor) -> Tensor:
         """Logits before catchiness: for (N, K, ...) items of each user, or (I, ...) for all."""

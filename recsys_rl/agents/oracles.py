@@ -1,0 +1,180 @@
+"""Upper references: what could be earned by who sees what the simulator hides.
+
+These agents read the environment itself: ``obs`` must be the one that the environment gave last.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from recsys_rl.config import EnvConfig
+from recsys_rl.functional import choice
+from recsys_rl.types import Action, Agent, Feedback, Obs, tree_map
+
+PRICES = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
+"""Rewards per unit of patience: each makes one base policy of the planner."""
+FIRST_ITEMS = 3
+"""First items that the planner tries with each base policy."""
+CHUNK = 16
+"""Users planned together: 16 * 7 * 3 rows of scores still fit a core's cache."""
+
+
+@runtime_checkable
+class SolvedUsers(Protocol):
+    """A user model whose optimum is known."""
+
+    def best_items(self, user_state: Any) -> Tensor: ...
+
+
+@runtime_checkable
+class PatientUsers(Protocol):
+    """A user model to plan with (env/user_model.py says what each method does)."""
+
+    repeats: ClassVar[bool]
+
+    def prospects(self, user_state: Any) -> tuple[Tensor, Tensor]: ...
+
+    def respond(
+        self, user_state: Any, items: Tensor, skipped: Tensor, generator: torch.Generator | None
+    ) -> Feedback: ...
+
+    def advance(self, user_state: Any, items: Tensor, feedback: Feedback) -> tuple[Any, Tensor]: ...
+
+
+class Clock(Protocol):
+    @property
+    def steps(self) -> Tensor: ...
+
+
+class World(Protocol):
+    """What an oracle reads of an environment."""
+
+    @property
+    def user_model(self) -> Any: ...
+
+    @property
+    def user_state(self) -> Any: ...
+
+    @property
+    def session(self) -> Clock: ...
+
+    @property
+    def config(self) -> EnvConfig: ...
+
+    def expected_reward(self) -> Tensor: ...
+
+
+class Myopic:
+    """Knows the true expected reward of each item now, takes the highest, and never looks ahead."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    def act(self, obs: Obs, greedy: bool = False) -> Action:
+        return _certain(choice.mask_logits(self.world.expected_reward(), obs.mask).argmax(-1))
+
+
+class Oracle:
+    """Plays the optimum that the user model knows in closed form (`drift`: repeat the best item)."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    def act(self, obs: Obs, greedy: bool = False) -> Action:
+        return _certain(self.world.user_model.best_items(self.world.user_state))
+
+
+class Planner:
+    """Looks ahead in the simulator by the rollout algorithm (Bertsekas, Tsitsiklis and Wu 1997).
+
+    A base policy takes the item with the highest expected reward plus price times expected change of
+    patience; each price in PRICES makes one. At each step, and for each price, the planner tries the
+    FIRST_ITEMS items that the base policy likes most, lets the base policy play the session to its
+    end without noise, and shows the first item of the session that earned most. The better of
+    several base policies followed by one more free choice is never worse than any of them, as long
+    as the simulation is exact; here it leaves out that noise is clipped to [0, 1]. A strong
+    reference from below: the true optimum is unknown and may lie above it.
+    """
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    def act(self, obs: Obs, greedy: bool = False) -> Action:
+        world = self.world
+        left = world.config.max_episode_steps - world.session.steps  # (N,)
+        n, num_items = obs.num_rows, world.user_model.prospects(world.user_state)[0].shape[1]
+        mask = left.new_ones(n, num_items, dtype=torch.bool) if obs.mask is None else obs.mask
+        items = [
+            best_first_items(
+                world.user_model,
+                tree_map(lambda x, i=i: x[i : i + CHUNK], world.user_state),
+                mask[i : i + CHUNK],
+                left[i : i + CHUNK],
+            )
+            for i in range(0, n, CHUNK)
+        ]
+        return _certain(torch.cat(items))
+
+
+def best_first_items(user_model: PatientUsers, user_state: Any, mask: Tensor, left: Tensor) -> Tensor:
+    """The planner's choice (N,) for users with ``left`` (N,) steps to go; ``mask`` (N, I) allows items."""
+    price = left.new_tensor(PRICES, dtype=torch.float32)  # (P,)
+    reward, patience = user_model.prospects(user_state)  # (N, I) each
+    scores = reward.unsqueeze(1) + price.view(-1, 1) * patience.unsqueeze(1)  # (N, P, I)
+    scores = choice.mask_logits(scores, mask.unsqueeze(1))
+    first = scores.topk(min(FIRST_ITEMS, mask.shape[1]), -1).indices  # (N, P, F)
+    branches = first[0].numel()  # P * F
+
+    def branch(x: Tensor) -> Tensor:
+        return x.repeat_interleave(branches, 0)  # (N * P * F, ...)
+
+    returns = simulate(
+        user_model,
+        tree_map(branch, user_state),
+        branch(mask),
+        branch(left),
+        first.reshape(-1),
+        price.repeat_interleave(first.shape[2]).repeat(len(left)),
+    )
+    first = first.flatten(1)  # (N, P * F)
+    returns = returns.view_as(first).masked_fill(~mask.gather(1, first), -torch.inf)
+    return first.gather(1, returns.argmax(1, keepdim=True)).squeeze(1)
+
+
+def simulate(
+    user_model: PatientUsers, user_state: Any, mask: Tensor, left: Tensor, item: Tensor, price: Tensor
+) -> Tensor:
+    """Expected return (N,) of showing ``item`` (N,) and then what the base policy of ``price`` (N,) takes."""
+    price = price.unsqueeze(-1)  # (N, 1)
+    total = torch.zeros(len(left), device=left.device)
+    present = torch.ones_like(left, dtype=torch.bool)
+    for step in range(int(left.max())):
+        if step > 0:
+            reward, patience = user_model.prospects(user_state)  # (N, I) each
+            item = choice.mask_logits(torch.addcmul(reward, price, patience), mask).argmax(1)
+        items = item.unsqueeze(-1)  # (N, 1)
+        feedback = user_model.respond(user_state, items, ~mask.gather(1, items), None)
+        user_state, leaves = user_model.advance(user_state, items, feedback)
+        total += feedback.engagement[:, 0] * present
+        present = present & ~leaves & (left > step + 1)
+        if not user_model.repeats:
+            mask = mask.scatter(1, items, False)
+    return total
+
+
+def upper_bounds(world: World) -> dict[str, Agent]:
+    """The upper rows of the table that can be computed here: myopic, and the oracle or a planner."""
+    agents: dict[str, Agent] = {"myopic": Myopic(world)}
+    if isinstance(world.user_model, SolvedUsers):
+        agents["oracle"] = Oracle(world)
+    elif isinstance(world.user_model, PatientUsers):
+        agents["planner"] = Planner(world)
+    return agents
+
+
+def _certain(item: Tensor) -> Action:
+    """The action that shows ``item`` (N,) with probability 1."""
+    return Action(item.unsqueeze(-1), torch.zeros(len(item), device=item.device))
