@@ -43,7 +43,7 @@ class DataConfig:
     """Where the people and the items come from."""
 
     data: str = "movielens"
-    """movielens, ml-100k, ml-latest-small, ml-1m, ml-25m, ml-32m, kuairec, synthetic, or a file (CSV, Parquet)."""
+    """movielens, ml-100k, ml-latest-small, ml-1m, ml-25m, ml-32m, kuairec, synthetic or a CSV/Parquet log."""
     data_dir: str | None = None
     """Folder that holds the dataset's own files; tried before every other source."""
     cache_dir: str | None = None
@@ -261,8 +261,7 @@ class EvaluateConfig:
     algo: Literal["ppo", "a2c"] | None = None
     """Refuse a checkpoint of another algorithm; without --checkpoint, chooses checkpoints/<algo>.pt."""
     env: str | None = None
-    """Refuse a checkpoint of another environment. To be typed for gym:module:Id, since a checkpoint alone is
-    never allowed to choose a module to import."""
+    """Refuse a checkpoint of another environment; to be typed where a module is imported (gym:module:Id)."""
     seed: Seed = 0
     """The seed of the sessions, the same ones for every policy."""
     json: str | None = None

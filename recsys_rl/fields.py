@@ -85,7 +85,9 @@ def build(
 ) -> T:
     """Make one dataclass: lists become tuples and whole numbers floats where the annotation says so.
 
-    ``homes`` tells a name that is looked for in the wrong section from one that exists nowhere. Raises UserError where ``mapping`` is none, or has a field that ``cls`` lacks.
+    ``homes`` names the section of each field, to find those that were put into another one.
+
+    Raises UserError where ``mapping`` is none, or has a field that ``cls`` lacks.
     """
     known = hints(cls)
     if not isinstance(mapping, Mapping):
@@ -103,7 +105,7 @@ def build(
 
 def did_you_mean(given: object, known: Iterable[str]) -> str:
     """' (did you mean ...?)' where a known name is near, else nothing."""
-    near = difflib.get_close_matches(str(given), list(known), 1)
+    near = difflib.get_close_matches(str(given), list(known), 1, cutoff=0.7)
     return f" (did you mean {near[0]}?)" if near else ""
 
 

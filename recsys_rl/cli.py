@@ -1,0 +1,223 @@
+"""The command `recsys-rl`: train, evaluate. Options are the fields of the dataclasses in config.py."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import io
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import tyro
+
+from recsys_rl import __version__
+from recsys_rl.config import (
+    AGENT_CONFIGS,
+    A2CConfig,
+    Config,
+    EvaluateConfig,
+    PPOConfig,
+    defaults,
+    overlay,
+    read_toml,
+)
+from recsys_rl.errors import UserError
+from recsys_rl.fields import did_you_mean, hints, sections
+
+T = TypeVar("T")
+
+OVERVIEW = """usage: recsys-rl [--version] [--help] COMMAND [OPTIONS]
+
+Reinforcement learning for recommender systems.
+
+commands:
+  train      train PPO or A2C on simulated users made from real ratings
+  evaluate   play a checkpoint's policy with held-out users, beside the baselines
+
+`recsys-rl COMMAND --help` lists the options; from a checkout, `python -m COMMAND` is the same."""
+
+TRAIN = """Train a recommender on simulated users.
+
+Examples:
+  recsys-rl train                                 PPO on drift, over MovieLens
+  recsys-rl train --env satiation --seed 1        users who tire of what they have seen
+  recsys-rl train --algo a2c --data synthetic     A2C, on made-up items and users
+  recsys-rl train --data ratings.csv --rating-column stars
+  recsys-rl train --env gym:CartPole-v1           anyone's Gymnasium environment
+  recsys-rl train --config run.toml --lr 1e-3     a file's settings, but for one
+  recsys-rl train --env satiation --resume        go on where a run was stopped
+
+The defaults shown are those of the chosen --algo and --env. Settings in the file of --config replace
+them, and options given here replace both."""
+
+EVALUATE = """Evaluate a checkpoint: every held-out user plays one whole session with it and each baseline.
+
+Examples:
+  recsys-rl evaluate                                      checkpoints/ppo.pt
+  recsys-rl evaluate --algo a2c --json table.json         checkpoints/a2c.pt, table to a file
+  recsys-rl evaluate --checkpoint old.pt --report old.html"""
+
+
+@dataclass(frozen=True)
+class TrainOptions(Config):
+    """What to run."""
+
+    config: str | None = None
+    """TOML file of settings by section, as in [env_config] num_items = 500. Each run logs one."""
+    resume: bool = False
+    """Go on from the checkpoint in --checkpoint-dir, as if the run had not been interrupted."""
+
+
+@dataclass(frozen=True)
+class TrainPPO(TrainOptions):
+    """What to run."""
+
+    agent_config: PPOConfig = field(default_factory=PPOConfig)
+
+
+@dataclass(frozen=True)
+class TrainA2C(TrainOptions):
+    """What to run."""
+
+    agent_config: A2CConfig = field(default_factory=A2CConfig)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a command; the exit code is 0, 2 for a user's mistake, or 130 after Ctrl-C."""
+    argv = sys.argv[1:] if argv is None else argv
+    try:
+        return _dispatch(argv)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except SystemExit as stop:  # tyro has printed its help
+        return int(stop.code or 0)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # `| head` has read enough; what is still buffered goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _dispatch(argv: list[str]) -> int:
+    commands: dict[str, Callable[[list[str]], None]] = {"train": _train, "evaluate": _evaluate}
+    first = argv[0] if argv else "--help"
+    if first in ("-h", "--help"):
+        print(OVERVIEW)
+    elif first == "--version":
+        print(f"recsys-rl {__version__}")
+    elif first in commands:
+        commands[first](argv[1:])
+    else:
+        near = did_you_mean(first, commands)
+        raise UserError(f"There is no command {first!r}{near}: choose from {', '.join(commands)}.")
+    return 0
+
+
+def _train(argv: list[str]) -> None:
+    config, resume = train_options(argv)
+    from recsys_rl.train import Interrupted, train  # here, as torch takes longer to import than --help may
+
+    try:
+        train(config, resume)
+    except Interrupted as stop:
+        print(stop, file=sys.stderr)
+        raise KeyboardInterrupt from None
+
+
+def _evaluate(argv: list[str]) -> None:
+    options = evaluate_options(argv)
+    from recsys_rl.evaluate import evaluate
+
+    evaluate(options)
+
+
+def train_options(argv: list[str]) -> tuple[Config, bool]:
+    """The config, and whether to resume. Raises UserError; `--help` raises SystemExit(0)."""
+    given = _peek(argv, "algo", "env", "config")
+    settings = {} if given.config is None else _read_settings(Path(given.config), given.env is not None)
+    chosen = {name: getattr(given, name) or settings.get(name) for name in ("algo", "env")}
+    base = defaults(chosen["algo"] or Config.algo, chosen["env"] or Config.env)
+    base = overlay(base, {**settings, "algo": base.algo, "env": base.env})
+    options_class = {"ppo": TrainPPO, "a2c": TrainA2C}[base.algo]
+    fields = [f.name for f in dataclasses.fields(Config)]
+    default = options_class(**{name: getattr(base, name) for name in fields})
+    options = _parse(options_class, default, argv, "train", TRAIN)
+    return Config(**{name: getattr(options, name) for name in fields}), options.resume
+
+
+def evaluate_options(argv: list[str]) -> EvaluateConfig:
+    """Raises UserError; `--help` raises SystemExit(0)."""
+    algo = _peek(argv, "algo").algo
+    default = (
+        EvaluateConfig(checkpoint=f"checkpoints/{algo}.pt") if algo in AGENT_CONFIGS else EvaluateConfig()
+    )
+    return _parse(EvaluateConfig, default, argv, "evaluate", EVALUATE)
+
+
+def _peek(argv: list[str], *names: str) -> Any:
+    """The options on which the defaults of all the others depend; None where absent."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for name in names:
+        parser.add_argument(f"--{name}", nargs="?")
+    return parser.parse_known_args(argv)[0]
+
+
+def _read_settings(path: Path, env_is_typed: bool) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise UserError(f"--config {path} can't be read ({error}): give a TOML file.") from error
+    settings = read_toml(text, f"--config {path}")
+    if not env_is_typed and str(settings.get("env")).count(":") > 1:
+        raise UserError(
+            f"--config {path} names a module to import, as no file may: type --env {settings['env']}."
+        )
+    return settings
+
+
+def _parse(cls: type[T], default: T, argv: Sequence[str], command: str, description: str) -> T:
+    """Parse with tyro, whose complaints become a UserError of one sentence."""
+    prog = f"recsys-rl {command}"
+    see = f"{prog} --algo {default.algo} --help" if isinstance(default, Config) else f"{prog} --help"
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            options, unknown = tyro.cli(
+                cls,
+                prog=prog,
+                description=description,
+                args=argv,
+                default=default,
+                return_unknown_args=True,
+                config=(tyro.conf.OmitArgPrefixes,),
+            )
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        raise UserError(f"{_first_paragraph(complaint.getvalue())} See {see}.") from None
+    if unknown:
+        name = unknown[0].partition("=")[0]
+        near = did_you_mean(name, _option_names(cls))
+        raise UserError(f"There is no option {name}{near}: see {see}.")
+    return options
+
+
+def _first_paragraph(box: str) -> str:
+    """The text in the frame that tyro draws, up to the first rule; all of it where there is no frame."""
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", box)
+    lines = [line.strip("│ ") for line in plain.splitlines() if not line.startswith(("╭", "╰"))]
+    return " ".join(lines).partition("──")[0].strip().rstrip(".") + "."
+
+
+def _option_names(cls: type) -> list[str]:
+    nested = sections(cls)
+    names = [name for name in hints(cls) if name not in nested]
+    names += [name for first, *_ in nested.values() for name in hints(first)]
+    return ["--" + name.replace("_", "-") for name in names]
