@@ -1,0 +1,255 @@
+"""Anyone's Gymnasium environment for our agents: ``gym:CartPole-v1``, or ``gym:module:Id``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import gymnasium
+import numpy as np
+import numpy.typing as npt
+import torch
+from gymnasium import spaces
+from gymnasium.spaces.utils import flatdim, flatten
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from gymnasium.vector.utils import iterate
+from torch import Tensor
+
+from recsys_rl.env.running import RunningMoments, normalize_obs, scale_reward
+from recsys_rl.types import Obs, Step, UserError
+
+MASK = "action_mask"
+Floats = npt.NDArray[np.float32]
+Bools = npt.NDArray[np.bool_]
+
+
+class GymEnv:
+    """N copies of an environment, stepped together, with same-step autoreset.
+
+    Observations (Box, or Dict and Tuple of Box, Discrete, MultiDiscrete and MultiBinary) are flattened to
+    ``Obs.context`` (N, F) float32 as ``gymnasium.spaces.utils.flatten`` does. With a Discrete action, an
+    ``action_mask`` in a Dict observation, or else in ``info``, becomes ``Obs.mask`` (N, A). Actions are
+    Discrete (K = 1) or MultiDiscrete (one position for each component); they count from 0 here, wherever
+    the space starts.
+
+    Where an environment reports both ends at once, ``terminated`` counts and ``truncated`` does not.
+
+    The state inside somebody else's environment can't be saved. A run that is to be resumed bit for bit
+    therefore calls ``restart()`` at each checkpoint, right after it took ``state_dict()``: fresh episodes,
+    seeded by (seed, number of restarts). The resumed run calls ``load_state_dict()``, then ``restart()``.
+    """
+
+    def __init__(
+        self,
+        env_id: str,
+        num_envs: int,
+        seed: int,
+        *,
+        gamma: float = 0.99,
+        normalize_obs: bool = False,
+        normalize_reward: bool = False,
+        training: bool = True,
+        allow_module: bool = False,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        """
+        Args:
+            env_id: ``gym:Id``, or ``gym:module:Id`` for an environment that importing ``module`` registers;
+                ``gym:`` may be left out.
+            gamma: discount of the return whose deviation scales the reward.
+            normalize_obs: standardise observations by their running moments.
+            normalize_reward: divide rewards by the running deviation of the discounted return.
+            training: False freezes these statistics and leaves rewards as they are, for evaluation.
+            allow_module: whether ``module`` may be imported. Only True where the user typed the name: a
+                checkpoint alone must not decide which code runs.
+
+        Raises UserError for an unknown environment, a forbidden module, or spaces that don't serve.
+        """
+        env_id = f"gym:{env_id.removeprefix('gym:')}"
+        self.env_id, self.num_envs, self.seed, self.gamma = env_id, num_envs, seed, gamma
+        self.training = training
+        self.device = torch.device(device)
+        self._envs = _make(env_id, num_envs, allow_module)
+        self._action_space = self._envs.single_action_space
+        self.action_sizes, self._first_action = _actions(env_id, self._action_space)
+        self._obs_space = _without_mask(env_id, self._envs.single_observation_space)
+        self.context_dim = flatdim(self._obs_space)
+        self.history_length, self.num_signals = 0, 0
+        self.restarts = 0
+        self._mask_in_obs = self._obs_space is not self._envs.single_observation_space
+        self._mask_in_info = False  # known after the first reset
+        self._obs_moments = RunningMoments(self.context_dim, self.device) if normalize_obs else None
+        self._return_moments = RunningMoments(1, self.device) if normalize_reward else None
+        self._returns = torch.zeros(num_envs, dtype=torch.float64, device=self.device)
+        self.raw_reward = torch.zeros(num_envs, device=self.device)  # (N,): of the last step, never scaled
+
+    def reset(self, users: Tensor | None = None) -> Obs:
+        """Start N episodes, seeded by ``users`` (N,) int64 where given, else by (seed, restarts)."""
+        if users is None:
+            seeds = np.random.SeedSequence([self.seed, self.restarts]).generate_state(self.num_envs).tolist()
+        else:
+            seeds = users.tolist()
+        batch, infos = self._envs.reset(seed=seeds)
+        self._mask_in_info = not self._mask_in_obs and MASK in infos
+        if (self._mask_in_obs or self._mask_in_info) and len(self.action_sizes) > 1:
+            raise UserError(f"{self.env_id} masks MultiDiscrete actions: only Discrete ones may have a mask.")
+        self._returns = torch.zeros_like(self._returns)
+        context, mask = self._flatten(batch), self._masks(batch, infos)
+        self._learn_obs(context)
+        return self._obs(context, mask)
+
+    def restart(self) -> Obs:
+        """Leave the episodes under way and start the next round of fresh ones."""
+        self.restarts += 1
+        return self.reset()
+
+    def step(self, items: Tensor) -> Step:
+        """Take the actions ``items`` (N, K) int64."""
+        actions = items.cpu().numpy() + self._first_action  # (N, K)
+        shape = (self.num_envs, *self._action_space.shape)  # type: ignore[misc]  # known for these spaces
+        batch, rewards, terminations, truncations, infos = self._envs.step(actions.reshape(shape))
+        terminated = torch.from_numpy(terminations).to(self.device)
+        truncated = torch.from_numpy(truncations).to(self.device) & ~terminated
+        self.raw_reward = torch.from_numpy(rewards).float().to(self.device)
+        reward = self._scale(self.raw_reward, terminated | truncated)
+
+        context, mask = self._flatten(batch), self._masks(batch, infos)
+        final_context, final_mask = context.copy(), None if mask is None else mask.copy()
+        for row in np.flatnonzero(terminations | truncations):
+            final = infos["final_obs"][row]
+            final_context[row] = self._flatten_row(final)
+            if final_mask is not None:
+                source = final if self._mask_in_obs else _info_row(infos["final_info"], int(row))
+                final_mask[row] = self._mask_row(source)
+        self._learn_obs(context)
+        return Step(
+            self._obs(context, mask), self._obs(final_context, final_mask), reward, terminated, truncated
+        )
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The number of restarts and the statistics of the normalisation, under flat names."""
+        state = {"restarts": torch.tensor(self.restarts)}
+        for prefix, moments in self._moments().items():
+            state |= {f"{prefix}.{name}": value for name, value in moments.state_dict().items()}
+        return state
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Take up saved statistics; call ``restart()`` next. Raises UserError where they don't fit."""
+        expected = {name: value.shape for name, value in self.state_dict().items()}
+        if expected != {name: value.shape for name, value in state.items()}:
+            raise UserError(
+                f"The saved statistics are not of {self.env_id} with these settings: keep normalize_obs and "
+                "normalize_reward as the run that saved them had them."
+            )
+        self.restarts = int(state["restarts"])
+        for prefix, moments in self._moments().items():
+            moments.load_state_dict({name: state[f"{prefix}.{name}"] for name in moments.state_dict()})
+
+    def _moments(self) -> dict[str, RunningMoments]:
+        both = {"obs": self._obs_moments, "return": self._return_moments}
+        return {name: moments for name, moments in both.items() if moments is not None}
+
+    def _scale(self, reward: Tensor, done: Tensor) -> Tensor:
+        if self._return_moments is None or not self.training:
+            return reward
+        self._returns = self.gamma * self._returns + reward
+        self._return_moments.update(self._returns.unsqueeze(-1))
+        self._returns = self._returns.masked_fill(done, 0)
+        return scale_reward(self._return_moments, reward)
+
+    def _learn_obs(self, context: Floats) -> None:
+        if self._obs_moments is not None and self.training:
+            self._obs_moments.update(torch.from_numpy(context).to(self.device))
+
+    def _obs(self, context: Floats, mask: Bools | None) -> Obs:
+        seen = torch.from_numpy(context).to(self.device)  # (N, F)
+        if self._obs_moments is not None:
+            seen = normalize_obs(self._obs_moments, seen)
+        return Obs(seen, mask=None if mask is None else torch.from_numpy(mask).to(self.device))
+
+    def _flatten(self, batch: Any) -> Floats:
+        """Observations of all N to (N, F)."""
+        if isinstance(self._obs_space, spaces.Box):
+            return np.array(batch, np.float32).reshape(self.num_envs, -1)
+        rows = iterate(self._envs.observation_space, batch)
+        return np.stack([self._flatten_row(row) for row in rows])
+
+    def _flatten_row(self, obs: Any) -> Floats:
+        """One observation to (F,)."""
+        if self._mask_in_obs:
+            obs = {name: x for name, x in obs.items() if name != MASK}
+        return np.asarray(flatten(self._obs_space, obs), np.float32)
+
+    def _masks(self, batch: Any, infos: dict[str, Any]) -> Bools | None:
+        """(N, A) bool, or None where the environment has no masks."""
+        if self._mask_in_obs:
+            return np.stack([self._mask_row({MASK: row}) for row in batch[MASK]])
+        if not self._mask_in_info:
+            return None
+        return np.stack([self._mask_row(_info_row(infos, row)) for row in range(self.num_envs)])
+
+    def _mask_row(self, source: Mapping[str, Any]) -> Bools:
+        """The mask (A,) in an observation or info; everything is allowed where there is none."""
+        mask = np.asarray(source.get(MASK, np.ones(self.action_sizes)), dtype=np.bool_)
+        if mask.shape != self.action_sizes:
+            raise UserError(
+                f"{self.env_id} has {self.action_sizes[0]} actions but an action_mask of shape {mask.shape}: "
+                "mend the environment, whose mask needs one entry for each action."
+            )
+        return mask
+
+
+def _make(env_id: str, num_envs: int, allow_module: bool) -> SyncVectorEnv[Any, Any]:
+    name = env_id.removeprefix("gym:")
+    if ":" in name and not allow_module:
+        raise UserError(
+            f"{env_id} runs the code of the Python module {name.split(':')[0]!r}: "
+            f"type --env {env_id} to allow it."
+        )
+    try:
+        return SyncVectorEnv(
+            [lambda: gymnasium.make(name)] * num_envs, autoreset_mode=AutoresetMode.SAME_STEP
+        )
+    except (gymnasium.error.Error, ImportError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"{env_id} can't be made: {reason} "
+            "(use gym:Id, or gym:module:Id where importing a module registers it)"
+        ) from error
+
+
+def _actions(env_id: str, space: spaces.Space[Any]) -> tuple[tuple[int, ...], npt.NDArray[np.int64]]:
+    """Number of alternatives in each position, and the first action of each."""
+    if isinstance(space, spaces.Discrete):
+        return (int(space.n),), np.array([space.start])
+    if isinstance(space, spaces.MultiDiscrete):
+        return tuple(space.nvec.flatten().tolist()), space.start.flatten().astype(np.int64)
+    raise UserError(
+        f"{env_id} has the action space {space}: choose an environment with Discrete or MultiDiscrete "
+        "actions."
+    )
+
+
+def _without_mask(env_id: str, space: spaces.Space[Any]) -> spaces.Space[Any]:
+    """What is left to flatten: the space itself, where no action_mask is in it."""
+    if not _can_flatten(space):
+        raise UserError(
+            f"{env_id} has the observation space {space}: choose an environment with Box, Discrete, "
+            "MultiDiscrete or MultiBinary observations, or a Dict or Tuple of these."
+        )
+    if isinstance(space, spaces.Dict) and MASK in space.spaces:
+        return spaces.Dict({name: part for name, part in space.spaces.items() if name != MASK})
+    return space
+
+
+def _can_flatten(space: spaces.Space[Any]) -> bool:
+    if isinstance(space, spaces.Dict):
+        return all(_can_flatten(part) for part in space.spaces.values())
+    if isinstance(space, spaces.Tuple):
+        return all(_can_flatten(part) for part in space.spaces)
+    return isinstance(space, spaces.Box | spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary)
+
+
+def _info_row(infos: Mapping[str, Any], row: int) -> dict[str, Any]:
+    """The mask of one environment, where its info had one."""
+    return {MASK: infos[MASK][row]} if MASK in infos and infos[f"_{MASK}"][row] else {}

@@ -1,0 +1,58 @@
+"""Running mean and variance, and the normalisation of observations and rewards by them.
+
+Statistics of batches are merged by the parallel update of Chan, Golub and LeVeque (1983, "Algorithms
+for computing the sample variance"), the batched form of Welford's. What normalisation does to PPO is
+measured in Engstrom et al. 2020 (arXiv:2005.12729).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+CLIP = 10.0  # normalised values are cut to -CLIP .. CLIP
+EPSILON = 1e-8  # added to the variance
+
+
+class RunningMoments:
+    """Mean and population variance of all rows seen so far, in float64."""
+
+    def __init__(self, size: int, device: torch.device) -> None:
+        self.count = torch.zeros((), dtype=torch.float64, device=device)
+        self.mean = torch.zeros(size, dtype=torch.float64, device=device)
+        self.sum_of_squares = torch.zeros(size, dtype=torch.float64, device=device)  # around the mean
+
+    def update(self, rows: Tensor) -> None:
+        """Take in ``rows`` (N, size)."""
+        rows = rows.double()
+        count, mean = rows.shape[0], rows.mean(0)
+        total, gap = self.count + count, mean - self.mean
+        within = (rows - mean).square().sum(0)
+        self.sum_of_squares = self.sum_of_squares + within + gap.square() * self.count * count / total
+        self.mean = self.mean + gap * count / total
+        self.count = total
+
+    @property
+    def deviation(self) -> Tensor:
+        """Standard deviation (size,); 1 as long as there are fewer than two rows."""
+        variance = self.sum_of_squares / self.count.clamp_min(1)
+        return torch.where(self.count > 1, (variance + EPSILON).sqrt(), 1.0)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return dict(vars(self))
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        for name, own in vars(self).items():
+            setattr(self, name, state[name].to(own))
+
+
+def normalize_obs(moments: RunningMoments, context: Tensor) -> Tensor:
+    """(context - mean) / deviation, cut to -CLIP .. CLIP, for ``context`` (N, F)."""
+    return ((context - moments.mean) / moments.deviation).clamp(-CLIP, CLIP).float()
+
+
+def scale_reward(moments: RunningMoments, reward: Tensor) -> Tensor:
+    """reward / deviation of the discounted return, cut to -CLIP .. CLIP. The mean stays: it is the task."""
+    return (reward / moments.deviation).clamp(-CLIP, CLIP).float()
