@@ -1,0 +1,619 @@
+"""Checkpoints: equal after a round trip, whole at every moment, and one sentence for every bad file."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import hashlib
+import json
+import os
+import pickle
+import resource
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from recsys_rl.checkpoint import (
+    Checkpoint,
+    catalogue_digest,
+    check_algo,
+    check_same_world,
+    load,
+    previous,
+    save,
+)
+from recsys_rl.config import A2CConfig, Config, EnvConfig
+from recsys_rl.types import Catalogue, Population, UserError
+
+Facts = dict[str, Any]
+Tensors = dict[str, torch.Tensor]
+# One folder serves all examples of a property: each example overwrites the file.
+ONE_FOLDER = settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200, deadline=None
+)
+
+
+def make_catalogue() -> Catalogue:
+    return Catalogue(
+        embedding=torch.tensor([[1.0, 0.0], [0.6, 0.8], [0.0, -1.0]]),
+        item_ids=torch.tensor([7, 2**40, 9]),
+        titles=("Amélie", 'quote " and \\', "\ud800 lone surrogate"),
+        genres=torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]),
+        genre_names=("drama", "comedy"),
+        popularity=torch.tensor([0.5, 0.25, 0.125]),
+        quality=torch.tensor([0.9, 0.8, 0.7]),
+        year=torch.tensor([2001.0, float("nan"), 1950.0]),
+        available=torch.tensor([True, False, True]),
+        source="made up",
+    )
+
+
+def make_checkpoint(step: int = 640) -> Checkpoint:
+    generator = torch.Generator().manual_seed(step)
+    population = Population(
+        taste=torch.tensor([[0.1, 0.2], [0.3, 0.4]]),
+        profile=torch.tensor([[0.5, 0.6], [0.7, 0.8]]),
+        user_ids=torch.tensor([100, 101]),
+        train=torch.tensor([1]),
+        heldout=torch.tensor([0]),
+    )
+    return Checkpoint(
+        config=Config(algo="a2c", agent_config=A2CConfig(lr=0.1), env_config=EnvConfig(embedding_dim=2)),
+        catalogue=make_catalogue(),
+        population=population,
+        agent={
+            "actor.0.weight": torch.randn(3, 2, generator=generator).t(),  # not contiguous
+            "optimizer.step": torch.tensor(float(step)),  # no dimension
+            "half": torch.tensor([1.5, -2.0], dtype=torch.bfloat16),
+        },
+        env={
+            "clock": torch.tensor([3, 0]),
+            "empty": torch.zeros(0, 4),
+            "hidden": torch.tensor([float("inf")]),
+        },
+        generators={"policy": generator.get_state()},
+        step=step,
+        updates=step // 64,
+        info={"shape": [4], "high": float("inf"), "torch": "2.13", "nothing": None},
+    )
+
+
+def assert_equal(first: object, second: object) -> None:
+    """Bit for bit, with types; NaN equals NaN."""
+    if dataclasses.is_dataclass(first):
+        assert type(first) is type(second)
+        for field in dataclasses.fields(first):
+            assert_equal(getattr(first, field.name), getattr(second, field.name))
+    elif isinstance(first, dict):
+        assert isinstance(second, dict) and first.keys() == second.keys()
+        for key in first:
+            assert_equal(first[key], second[key])
+    elif isinstance(first, torch.Tensor):
+        assert (
+            isinstance(second, torch.Tensor) and first.dtype == second.dtype and first.shape == second.shape
+        )
+        raw = [x.contiguous().reshape(-1).view(torch.uint8) for x in (first, second)]
+        assert torch.equal(*raw)
+    else:
+        assert first == second and type(first) is type(second)
+
+
+def forge(path: Path, change: Callable[[Facts, Tensors], None]) -> None:
+    """Alter a checkpoint as a hostile writer would, with a hash that holds: the format, told twice."""
+    blob = path.read_bytes()
+    start = 8 + int.from_bytes(blob[:8], "little")
+    facts = json.loads(json.loads(blob[8:start])["__metadata__"]["recsys_rl"])
+    tensors = safetensors.torch.load(blob)
+    facts["sha256"] = "0" * 64
+    change(facts, tensors)
+    blob = safetensors.torch.save(tensors, {"recsys_rl": json.dumps(facts)})
+    path.write_bytes(blob.replace(b"0" * 64, hashlib.sha256(blob).hexdigest().encode(), 1))
+
+
+def refusal(path: Path) -> str:
+    """The sentence with which the file is refused; it is one line and names the file."""
+    with pytest.raises(UserError) as caught:
+        load(path)
+    message = str(caught.value)
+    assert (
+        message.startswith(f"{path} ") and message.endswith(".") and "\n" not in message and ": " in message
+    )
+    return message
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    path = tmp_path / "checkpoints" / "ppo.pt"
+    save(path, make_checkpoint())
+    return path
+
+
+# What goes in comes out.
+
+
+def test_round_trip_gives_everything_back(path: Path) -> None:
+    assert_equal(make_checkpoint(), load(path))
+
+
+def test_round_trip_without_a_world(path: Path) -> None:
+    bare = dataclasses.replace(
+        make_checkpoint(), config=Config(env="gym:CartPole-v1"), catalogue=None, population=None, env={}
+    )
+    save(path, bare)
+    assert_equal(bare, load(path))
+
+
+def test_loaded_generators_go_on_where_they_stopped(path: Path) -> None:
+    twin = torch.Generator().manual_seed(640)
+    torch.randn(3, 2, generator=twin)
+    loaded = torch.Generator()
+    loaded.set_state(load(path).generators["policy"])
+    assert torch.equal(torch.rand(5, generator=twin), torch.rand(5, generator=loaded))
+
+
+def test_loaded_tensors_can_be_trained_in_place(path: Path) -> None:
+    weight = load(path).agent["actor.0.weight"]
+    before = weight.clone()
+    assert torch.equal(weight.add_(1.0), before + 1.0)
+
+
+def test_equal_checkpoints_are_equal_bytes(path: Path) -> None:
+    first = path.read_bytes()
+    save(path, make_checkpoint())
+    assert path.read_bytes() == first
+    save(path, load(path))
+    assert path.read_bytes() == first
+
+
+def test_tensors_that_share_memory_are_saved_apart(path: Path) -> None:
+    tied = torch.arange(4.0)
+    save(path, dataclasses.replace(make_checkpoint(), agent={"a": tied, "b": tied[:2]}))
+    assert_equal(dict(load(path).agent), {"a": torch.arange(4.0), "b": torch.arange(2.0)})
+
+
+# Whole at every moment.
+
+
+def test_previous_checkpoint_is_kept(path: Path) -> None:
+    assert [file.name for file in path.parent.iterdir()] == ["ppo.pt"]
+    save(path, make_checkpoint(1280))
+    save(path, make_checkpoint(1920))
+    assert sorted(file.name for file in path.parent.iterdir()) == ["ppo.prev.pt", "ppo.pt"]
+    assert (load(path).step, load(previous(path)).step) == (1920, 1280)
+
+
+def test_previous_is_kept_without_hard_links(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_links(*_: object) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", no_links)
+    save(path, make_checkpoint(1280))
+    assert (load(path).step, load(previous(path)).step) == (1280, 640)
+
+
+def test_previous_that_already_is_the_same_file(path: Path) -> None:
+    """What a kill between the two renames leaves; renaming one name of a file to another does nothing."""
+    os.link(path, previous(path))
+    save(path, make_checkpoint(1280))
+    assert sorted(file.name for file in path.parent.iterdir()) == ["ppo.prev.pt", "ppo.pt"]
+    assert (load(path).step, load(previous(path)).step) == (1280, 640)
+
+
+# The script dies in a child before the k-th line of checkpoint.py that a save runs, for each k; then at
+# random moments. The parent looks at the file after each death.
+KILLS = """
+    import os, random, signal, sys, time, warnings
+    from pathlib import Path
+    import torch
+    from recsys_rl import checkpoint as module
+    from tests.test_checkpoint import make_checkpoint
+
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    path = Path(sys.argv[1])
+    module.save(path, make_checkpoint(1))
+    two = make_checkpoint(2)
+
+    def die_before(count):
+        def trace(frame, event, argument):
+            nonlocal count
+            if frame.f_code.co_filename != module.__file__:
+                return None
+            if event == "line":
+                count -= 1
+                if count < 0:
+                    os.kill(os.getpid(), signal.SIGKILL)
+            return trace
+        return trace
+
+    def child(work):
+        pid = os.fork()
+        if pid == 0:
+            try:
+                work()
+            finally:
+                os._exit(0)
+        return pid
+
+    def traced(count):
+        sys.settrace(die_before(count))
+        module.save(path, two)
+
+    deaths, steps = 0, []
+    while True:
+        module.save(path, make_checkpoint(1))
+        status = os.waitpid(child(lambda: traced(deaths)), 0)[1]
+        steps.append(module.load(path).step)
+        for file in path.parent.glob(".*.tmp"):
+            file.unlink()
+        if os.WIFEXITED(status):
+            break
+        deaths += 1
+    assert deaths > 30 and steps == sorted(steps) and set(steps) == {1, 2}, (deaths, steps)
+
+    def for_ever():
+        step = 3
+        while True:
+            module.save(path, make_checkpoint(step))
+            step += 1
+
+    random_moments = random.Random(0)
+    last = 0
+    for _ in range(25):
+        pid = child(for_ever)
+        time.sleep(random_moments.uniform(0.0, 0.05))
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        last = max(last, module.load(path).step)
+        module.load(module.previous(path))
+    assert last >= 3
+    path.with_name(".ppo.pt.0123.tmp").touch()
+    for file in path.parent.glob(".*.tmp"):  # of all that was killed
+        os.utime(file, (0, 0))
+    module.save(path, two)
+    assert sorted(file.name for file in path.parent.iterdir()) == ["ppo.prev.pt", "ppo.pt"]
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_killed_at_every_line_and_at_random_moments(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", textwrap.dedent(KILLS), str(tmp_path / "ppo.pt")]
+    root = Path(__file__).parents[1]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def assert_unharmed(path: Path, before: bytes) -> None:
+    assert [file.name for file in path.parent.iterdir()] == ["ppo.pt"]
+    assert path.read_bytes() == before and load(path).step == 640
+
+
+def test_disk_that_fills_up(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = path.read_bytes()
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(
+            UserError, match=r"ppo\.pt can't be written \(No space left on device\): make room"
+        ):
+            save(path, make_checkpoint(1280))
+    assert_unharmed(path, before)
+
+
+def test_write_that_the_system_cuts_short(path: Path) -> None:
+    """A real failure halfway through the file: the process may write 1000 bytes to a file, then EFBIG."""
+    before, limits = path.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(UserError, match=r"can't be written \(File too large\)"):
+            save(path, make_checkpoint(1280))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert_unharmed(path, before)
+
+
+def test_read_only_folder(path: Path) -> None:
+    before = path.read_bytes()
+    path.parent.chmod(0o500)
+    try:
+        if os.access(path.parent, os.W_OK):
+            pytest.skip("this user (root) may write to read-only folders")
+        with pytest.raises(UserError, match="can't be written"):
+            save(path, make_checkpoint(1280))
+        assert_unharmed(path, before)
+    finally:
+        path.parent.chmod(0o700)
+
+
+def test_folder_that_is_a_file_and_file_that_is_a_folder(path: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="can't be written"):
+        save(path / "ppo.pt", make_checkpoint())
+    (tmp_path / "folder.pt").mkdir()
+    with pytest.raises(UserError, match="can't be written"):
+        save(tmp_path / "folder.pt", make_checkpoint())
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["checkpoints", "folder.pt"]
+
+
+def test_interrupted_save_leaves_nothing_behind(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = path.read_bytes()
+
+    def ctrl_c(_: int) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", ctrl_c)
+        with pytest.raises(KeyboardInterrupt):
+            save(path, make_checkpoint(1280))
+    assert_unharmed(path, before)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_broken_weights_never_replace_a_good_checkpoint(path: Path, bad: float) -> None:
+    before = path.read_bytes()
+    with pytest.raises(UserError, match=r"isn't written.*'head'"):
+        save(path, dataclasses.replace(make_checkpoint(), agent={"head": torch.tensor([0.0, bad])}))
+    assert_unharmed(path, before)
+
+
+# Bad files.
+
+
+@given(data=st.data())
+@ONE_FOLDER
+def test_truncated_anywhere(path: Path, data: st.DataObject) -> None:
+    save(path, make_checkpoint())
+    blob = path.read_bytes()
+    bad = path.with_name("bad.pt")
+    bad.write_bytes(blob[: data.draw(st.integers(0, len(blob) - 1))])
+    refusal(bad)
+
+
+@given(data=st.data())
+@ONE_FOLDER
+def test_one_byte_altered_anywhere(path: Path, data: st.DataObject) -> None:
+    save(path, make_checkpoint())
+    blob = bytearray(path.read_bytes())
+    header = 8 + int.from_bytes(blob[:8], "little")
+    place = data.draw(st.integers(0, len(blob) - 1) | st.integers(0, header + 100))
+    blob[place] ^= data.draw(st.integers(1, 255))
+    bad = path.with_name("bad.pt")
+    bad.write_bytes(blob)
+    refusal(bad)
+
+
+@given(blob=st.binary(max_size=200) | st.binary(max_size=60).map(lambda b: len(b).to_bytes(8, "little") + b))
+@ONE_FOLDER
+def test_noise(path: Path, blob: bytes) -> None:
+    bad = path.with_name("bad.pt")
+    bad.write_bytes(blob)
+    refusal(bad)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+KEYS = ("format", "step", "updates", "config", "info", "catalogue", "population")
+
+
+@given(
+    key=st.sampled_from(KEYS),
+    inner=st.sampled_from(("", "titles", "source", "env_config", "algo")),
+    value=JSON,
+)
+@ONE_FOLDER
+def test_hostile_facts_with_a_valid_hash(path: Path, key: str, inner: str, value: Any) -> None:
+    """Whatever stands in the JSON, the answer is a checkpoint or one sentence."""
+    save(path, make_checkpoint())
+
+    def change(facts: Facts, _: Tensors) -> None:
+        if inner:
+            facts[key] = {**facts[key], inner: value} if isinstance(facts[key], dict) else value
+        else:
+            facts[key] = value
+
+    forge(path, change)
+    try:
+        load(path)
+    except UserError:
+        refusal(path)
+
+
+def test_missing_empty_and_folder(tmp_path: Path) -> None:
+    assert refusal(tmp_path / "none.pt") == (
+        f"{tmp_path}/none.pt does not exist: train first, or check the path."
+    )
+    (tmp_path / "empty.pt").touch()
+    assert "empty.pt is empty: " in refusal(tmp_path / "empty.pt")
+    assert "is not a file: " in refusal(tmp_path)
+    if hasattr(os, "mkfifo"):  # reading it would wait for ever
+        os.mkfifo(tmp_path / "pipe.pt")
+        assert "is not a file: " in refusal(tmp_path / "pipe.pt")
+
+
+class Bomb:
+    """A pickle that makes a file when it is executed."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.marker),)
+
+
+@pytest.mark.parametrize("kind", ["zip", "legacy", "pickle"])
+def test_a_pickle_is_named_and_never_executed(tmp_path: Path, kind: str) -> None:
+    marker, path = tmp_path / "executed", tmp_path / "ppo.pt"
+    if kind == "pickle":
+        path.write_bytes(pickle.dumps(Bomb(marker)))
+    else:
+        torch.save({"agent": Bomb(marker)}, path, _use_new_zipfile_serialization=kind == "zip")
+    assert "is a pickle as torch.save makes it, which is never opened" in refusal(path)
+    assert not marker.exists()
+
+
+def frame(header: bytes, length: int | None = None) -> bytes:
+    return (len(header) if length is None else length).to_bytes(8, "little") + header
+
+
+@pytest.mark.parametrize(
+    ("blob", "cause"),
+    [
+        (frame(b"x" * 16, 2**64 - 1), "is not a checkpoint of recsys_rl"),
+        (frame(b'{"a":' + b" " * 16, 2**63), "is truncated"),
+        (frame(b'{"__metadata__":{"recsys_rl":"{"}}'), "is not a checkpoint of recsys_rl"),
+        (frame(b"[" * 100_000), "is not a checkpoint of recsys_rl"),
+        (frame(b"9" * 100_000), "is not a checkpoint of recsys_rl"),
+        (frame(b'{"__metadata__":{"recsys_rl":"[]"}}'), "is not a checkpoint of recsys_rl"),
+        (safetensors.torch.save({"w": torch.ones(2)}), "is not a checkpoint of recsys_rl"),
+        (b"user,item\n1,2\n", "is not a checkpoint of recsys_rl"),
+    ],
+)
+def test_foreign_files(tmp_path: Path, blob: bytes, cause: str) -> None:
+    path = tmp_path / "ppo.pt"
+    path.write_bytes(blob)
+    assert refusal(path) == f"{path} {cause}: give a whole checkpoint, or train again."
+
+
+def test_a_huge_foreign_file_is_not_read(tmp_path: Path) -> None:
+    """8 TiB of nothing: neither the rest of the file nor a header length that would fit it is read."""
+    path = tmp_path / "ppo.pt"
+    for length in (2, 2**42):
+        path.write_bytes(frame(b"{}", length))
+        try:
+            os.truncate(path, 2**43)
+        except OSError as error:
+            pytest.skip(f"no sparse files of this size here ({error.strerror})")
+        assert "is " in refusal(path)
+
+
+def set_fact(key: str, value: Any) -> Callable[[Facts, Tensors], None]:
+    return lambda facts, _: facts.__setitem__(key, value)
+
+
+def set_tensor(name: str, value: torch.Tensor) -> Callable[[Facts, Tensors], None]:
+    return lambda _, tensors: tensors.__setitem__(name, value)
+
+
+@pytest.mark.parametrize(
+    ("change", "cause"),
+    [
+        (lambda facts, tensors: None, None),
+        (set_fact("format", 2), "has format 2, newer than the 1 of this version: update recsys_rl."),
+        (set_fact("step", -1), "has no valid 'step'"),
+        (set_fact("step", True), "has no valid 'step'"),
+        (lambda facts, _: facts.pop("info"), "has no valid 'info'"),
+        (lambda facts, _: facts["config"].update(learning_rate=1.0), "learning_rate"),
+        (lambda facts, _: facts["config"]["env_config"].update(num_items="many"), "num_items"),
+        (lambda facts, _: facts["catalogue"]["titles"].pop(), "disagree in their number of items"),
+        (lambda facts, _: facts["catalogue"]["genre_names"].pop(), "embedding or genres have a wrong shape"),
+        (
+            lambda facts, _: facts["catalogue"].update(titles="abc"),
+            "catalogue whose 'titles' is of the wrong type",
+        ),
+        (lambda facts, _: facts["catalogue"].update(year=[1, 2, 3]), None),  # the tensor of that name wins
+        (
+            lambda facts, _: facts["catalogue"].update(colour="red"),
+            "catalogue with the unknown field 'colour'",
+        ),
+        (lambda _, tensors: tensors.pop("catalogue.year"), "catalogue without the field 'year'"),
+        (set_fact("catalogue", None), "catalogue without the field"),
+        (set_tensor("catalogue.year", torch.zeros(2)), "disagree in their number of items"),
+        (set_tensor("catalogue.available", torch.tensor(True)), "disagree in their number of items"),
+        (
+            set_tensor("catalogue.embedding", torch.zeros(3, 3)),
+            "users and items whose embeddings differ in size",
+        ),
+        (
+            set_tensor("catalogue.embedding", torch.full((3, 2), torch.nan)),
+            "NaN or infinite values in catalogue",
+        ),
+        (set_tensor("population.user_ids", torch.tensor(5)), "disagree in their number of users"),
+        (set_tensor("population.train", torch.tensor([2])), "rows that are no users"),
+        (set_tensor("population.train", torch.tensor([0.0])), "rows that are no users"),
+        (
+            set_tensor("agent.head", torch.tensor([0.0, torch.nan])),
+            "NaN or infinite values in agent tensor 'head'",
+        ),
+        (set_tensor("generators.policy", torch.zeros(3)), "no generator state in 'policy'"),
+        (set_tensor("stranger", torch.zeros(3)), "the unknown tensor 'stranger'"),
+    ],
+)
+def test_sound_hash_over_unsound_content(
+    path: Path, change: Callable[[Facts, Tensors], None], cause: str | None
+) -> None:
+    forge(path, change)
+    if cause is None:
+        assert_equal(make_checkpoint(), load(path))
+    else:
+        assert cause in refusal(path)
+
+
+def test_refusal_names_the_previous_checkpoint_where_it_is_whole(path: Path) -> None:
+    save(path, make_checkpoint(1280))
+    path.write_bytes(path.read_bytes()[:-1])
+    assert f", or give {previous(path)}, the whole checkpoint before it." in refusal(path)
+    path.unlink()
+    assert f", or give {previous(path)}, the whole checkpoint before it." in refusal(path)
+    previous(path).write_bytes(b"")
+    assert refusal(path).endswith("does not exist: train first, or check the path.")
+
+
+# The same run goes on.
+
+
+def change_item(**changes: Any) -> Catalogue:
+    return dataclasses.replace(make_catalogue(), **changes)
+
+
+def test_digest_tells_any_change_of_the_catalogue() -> None:
+    whole = make_catalogue()
+    others = {catalogue_digest(whole)}
+    for field in dataclasses.fields(Catalogue):
+        value = getattr(whole, field.name)
+        if isinstance(value, torch.Tensor):
+            other: Any = value.clone()
+            other.view(-1)[0] = other.view(-1)[0].logical_not() if value.dtype == torch.bool else 0.375
+        else:
+            other = value + "!" if isinstance(value, str) else (value[0] + "!", *value[1:])
+        others.add(catalogue_digest(change_item(**{field.name: other})))
+    assert len(others) == 1 + len(dataclasses.fields(Catalogue))
+    assert catalogue_digest(make_catalogue()) == catalogue_digest(whole)
+    assert len(catalogue_digest(whole)) == 64
+
+
+def test_resuming_needs_the_same_world(path: Path) -> None:
+    checkpoint = make_checkpoint()
+    config, items, users = checkpoint.config, checkpoint.catalogue, checkpoint.population
+    assert users is not None
+    check_same_world(path, load(path), config, items, users)
+    with pytest.raises(UserError, match=r"is a checkpoint of a2c, not of ppo: give --algo a2c"):
+        check_same_world(path, checkpoint, Config(algo="ppo"), items, users)
+    with pytest.raises(UserError, match=r"was trained on --env drift, not satiation"):
+        check_same_world(path, checkpoint, dataclasses.replace(config, env="satiation"), items, users)
+    with pytest.raises(UserError, match=r"another catalogue \(3 of made up, digest"):
+        check_same_world(path, checkpoint, config, change_item(source="elsewhere"), users)
+    with pytest.raises(UserError, match=r"another catalogue .* than this run has \(none\)"):
+        check_same_world(path, checkpoint, config, None, users)
+    swapped = dataclasses.replace(users, train=users.heldout, heldout=users.train)
+    with pytest.raises(UserError, match=r"other users \(2, digest"):
+        check_same_world(path, checkpoint, config, items, swapped)
+
+
+def test_algo_alone_can_be_checked(path: Path) -> None:
+    check_algo(path, load(path), "a2c")
+    with pytest.raises(UserError, match="give --algo a2c or another file"):
+        check_algo(path, load(path), "ppo")
