@@ -9,26 +9,26 @@ import io
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import tyro
 
 from recsys_rl import __version__
 from recsys_rl.config import (
     AGENT_CONFIGS,
-    A2CConfig,
     Config,
     EvaluateConfig,
-    PPOConfig,
     defaults,
+    from_dict,
     overlay,
     read_toml,
+    to_dict,
 )
 from recsys_rl.errors import UserError
-from recsys_rl.fields import did_you_mean, hints, sections
+from recsys_rl.fields import did_you_mean
 
 T = TypeVar("T")
 
@@ -65,27 +65,22 @@ Examples:
 
 
 @dataclass(frozen=True)
-class TrainOptions(Config):
-    """What to run."""
+class Draft(Config):
+    """One run, whole."""
 
+    def check_together(self) -> None:
+        """Nothing yet: a file's half of the settings may need the flags' half."""
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """What `train` is told."""
+
+    run: Annotated[Draft, tyro.conf.arg(name="")]
     config: str | None = None
     """TOML file of settings by section, as in [env_config] num_items = 500. Each run logs one."""
     resume: bool = False
     """Go on from the checkpoint in --checkpoint-dir, as if the run had not been interrupted."""
-
-
-@dataclass(frozen=True)
-class TrainPPO(TrainOptions):
-    """What to run."""
-
-    agent_config: PPOConfig = field(default_factory=PPOConfig)
-
-
-@dataclass(frozen=True)
-class TrainA2C(TrainOptions):
-    """What to run."""
-
-    agent_config: A2CConfig = field(default_factory=A2CConfig)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -142,14 +137,15 @@ def train_options(argv: list[str]) -> tuple[Config, bool]:
     """The config, and whether to resume. Raises UserError; `--help` raises SystemExit(0)."""
     given = _peek(argv, "algo", "env", "config")
     settings = {} if given.config is None else _read_settings(Path(given.config), given.env is not None)
-    chosen = {name: getattr(given, name) or settings.get(name) for name in ("algo", "env")}
-    base = defaults(chosen["algo"] or Config.algo, chosen["env"] or Config.env)
-    base = overlay(base, {**settings, "algo": base.algo, "env": base.env})
-    options_class = {"ppo": TrainPPO, "a2c": TrainA2C}[base.algo]
-    fields = [f.name for f in dataclasses.fields(Config)]
-    default = options_class(**{name: getattr(base, name) for name in fields})
-    options = _parse(options_class, default, argv, "train", TRAIN)
-    return Config(**{name: getattr(options, name) for name in fields}), options.resume
+    typed = {name: getattr(given, name) for name in ("algo", "env") if getattr(given, name) is not None}
+    chosen = {"algo": Config.algo, "env": Config.env, **settings, **typed}
+    preset = to_dict(defaults(chosen["algo"], chosen["env"]))
+    draft = from_dict(Draft, overlay(overlay(preset, settings), typed))
+    see = f"recsys-rl train --algo {draft.algo} --help"
+    options = _parse(TrainOptions, TrainOptions(draft), argv, "recsys-rl train", TRAIN, see)
+    return Config(
+        **{f.name: getattr(options.run, f.name) for f in dataclasses.fields(Config)}
+    ), options.resume
 
 
 def evaluate_options(argv: list[str]) -> EvaluateConfig:
@@ -158,7 +154,7 @@ def evaluate_options(argv: list[str]) -> EvaluateConfig:
     default = (
         EvaluateConfig(checkpoint=f"checkpoints/{algo}.pt") if algo in AGENT_CONFIGS else EvaluateConfig()
     )
-    return _parse(EvaluateConfig, default, argv, "evaluate", EVALUATE)
+    return _parse(EvaluateConfig, default, argv, "recsys-rl evaluate", EVALUATE, "recsys-rl evaluate --help")
 
 
 def _peek(argv: list[str], *names: str) -> Any:
@@ -182,10 +178,8 @@ def _read_settings(path: Path, env_is_typed: bool) -> dict[str, Any]:
     return settings
 
 
-def _parse(cls: type[T], default: T, argv: Sequence[str], command: str, description: str) -> T:
+def _parse(cls: type[T], default: T, argv: list[str], prog: str, description: str, see: str) -> T:
     """Parse with tyro, whose complaints become a UserError of one sentence."""
-    prog = f"recsys-rl {command}"
-    see = f"{prog} --algo {default.algo} --help" if isinstance(default, Config) else f"{prog} --help"
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
@@ -196,7 +190,7 @@ def _parse(cls: type[T], default: T, argv: Sequence[str], command: str, descript
                 args=argv,
                 default=default,
                 return_unknown_args=True,
-                config=(tyro.conf.OmitArgPrefixes,),
+                config=(tyro.conf.OmitArgPrefixes, tyro.conf.AvoidSubcommands),
             )
     except SystemExit as stop:
         if not stop.code:
@@ -204,7 +198,7 @@ def _parse(cls: type[T], default: T, argv: Sequence[str], command: str, descript
         raise UserError(f"{_first_paragraph(complaint.getvalue())} See {see}.") from None
     if unknown:
         name = unknown[0].partition("=")[0]
-        near = did_you_mean(name, _option_names(cls))
+        near = did_you_mean(name, _option_names(default))
         raise UserError(f"There is no option {name}{near}: see {see}.")
     return options
 
@@ -216,8 +210,11 @@ def _first_paragraph(box: str) -> str:
     return " ".join(lines).partition("──")[0].strip().rstrip(".") + "."
 
 
-def _option_names(cls: type) -> list[str]:
-    nested = sections(cls)
-    names = [name for name in hints(cls) if name not in nested]
-    names += [name for first, *_ in nested.values() for name in hints(first)]
-    return ["--" + name.replace("_", "-") for name in names]
+def _option_names(options: Any) -> list[str]:
+    names = []
+    for f in dataclasses.fields(options):
+        value = getattr(options, f.name)
+        names += (
+            _option_names(value) if dataclasses.is_dataclass(value) else ["--" + f.name.replace("_", "-")]
+        )
+    return names

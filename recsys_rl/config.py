@@ -233,6 +233,9 @@ class Config:
     def __post_init__(self) -> None:
         """Raise UserError for a value out of its range, and for values that can't go together."""
         check_fields(self)
+        self.check_together()
+
+    def check_together(self) -> None:
         check_env(self.env)
         agent, env = self.agent_config, self.env_config
         if type(agent) is not AGENT_CONFIGS[self.algo]:
@@ -295,7 +298,8 @@ PRESETS: dict[tuple[str, str], dict[str, dict[str, Any]]] = {
 
 def defaults(algo: str, env: str) -> Config:
     """The preset of an algorithm on an environment. Raises UserError where there is no such algo or env."""
-    return from_dict(Config, {"algo": algo, "env": env, **PRESETS.get((algo, env.partition(":")[0]), {})})
+    preset = PRESETS.get((str(algo), str(env).partition(":")[0]), {})
+    return from_dict(Config, {"algo": algo, "env": env, **preset})
 
 
 def check_env(env: str) -> None:
@@ -336,13 +340,13 @@ def from_dict(cls: type[T], mapping: Mapping[str, Any]) -> T:
     return build(cls, {**mapping, **values}, homes=homes)
 
 
-def overlay(config: Config, mapping: Mapping[str, Any]) -> Config:
-    """``config`` with the fields that ``mapping`` names. Raises UserError as ``from_dict`` does."""
-    merged = to_dict(config)
-    for name, value in mapping.items():
-        both = isinstance(merged.get(name), dict) and isinstance(value, Mapping)
+def overlay(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """The mapping ``under`` with the fields that ``over`` has, section by section."""
+    merged = dict(under)
+    for name, value in over.items():
+        both = isinstance(merged.get(name), Mapping) and isinstance(value, Mapping)
         merged[name] = {**merged[name], **value} if both else value
-    return from_dict(Config, merged)
+    return merged
 
 
 def to_toml(config: Config) -> str:
