@@ -1,0 +1,225 @@
+"""One self-contained, code-free file: everything that evaluation, serving and a resumed run need."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from recsys_rl.checkpoint import sealed
+from recsys_rl.checkpoint.sealed import Refused, previous
+from recsys_rl.config import Config, from_dict, to_dict
+from recsys_rl.types import Catalogue, Population, UserError
+
+__all__ = ["Checkpoint", "catalogue_digest", "check_algo", "check_same_world", "load", "previous", "save"]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A run between two updates: tensors and JSON primitives only. ``load`` gives tensors on the CPU."""
+
+    config: Config
+    catalogue: Catalogue | None  # None for gym: environments
+    population: Population | None
+    agent: Mapping[str, Tensor]  # weights, optimiser, normalisation
+    env: Mapping[str, Tensor]  # the environment's sessions
+    generators: Mapping[str, Tensor]  # states of torch.Generator, uint8
+    step: int  # environment steps so far, over all users
+    updates: int
+    info: Mapping[str, Any]  # JSON primitives: facts of the environment, versions
+
+
+_TENSORS = ("agent", "env", "generators")
+_FACTS = {"config": dict, "step": int, "updates": int, "info": dict}
+
+
+def save(path: Path, checkpoint: Checkpoint) -> None:
+    """Write the checkpoint to ``path``, which holds a whole one at every moment once it held one.
+
+    The one before is kept as ``previous(path)``. Equal checkpoints give equal bytes.
+
+    Raises UserError, and leaves the old checkpoint as it was, where the disk is full or read-only, or
+    where the agent holds NaN or infinite values.
+    """
+    try:
+        _check_finite("agent", checkpoint.agent)
+    except Refused as refused:
+        raise UserError(
+            f"{path} isn't written, as the checkpoint {refused.cause}: lower lr or max_grad_norm and resume."
+        ) from None
+    sections: dict[str, Mapping[str, Tensor]] = {name: getattr(checkpoint, name) for name in _TENSORS}
+    texts: dict[str, Any] = {name: getattr(checkpoint, name) for name in _FACTS}
+    texts |= {"config": to_dict(checkpoint.config), "info": dict(checkpoint.info)}
+    for name, noun in (("catalogue", checkpoint.catalogue), ("population", checkpoint.population)):
+        texts[name], sections[name] = (None, {}) if noun is None else _take_apart(noun)
+    tensors = {f"{name}.{key}": value for name, part in sections.items() for key, value in part.items()}
+    sealed.write(path, texts, tensors)
+
+
+def load(path: Path) -> Checkpoint:
+    """Read what ``save`` wrote.
+
+    Raises UserError, in one sentence, for whatever is not a whole and sound checkpoint; it names the
+    previous checkpoint where that one is. A pickle is recognised and never opened.
+    """
+    try:
+        return _assemble(*sealed.read(path))
+    except Refused as refused:
+        mend = refused.mend
+        with contextlib.suppress(Refused):
+            _assemble(*sealed.read(previous(path)))
+            mend = f"{mend}, or give {previous(path)}, the whole checkpoint before it"
+        raise UserError(f"{path} {refused.cause}: {mend}.") from refused
+
+
+def catalogue_digest(catalogue: Catalogue) -> str:
+    """sha256 (hex) of every field of the catalogue: equal exactly where all bytes and titles are."""
+    return sealed.digest(*_take_apart(catalogue))
+
+
+def check_algo(path: Path, checkpoint: Checkpoint, algo: str) -> None:
+    """Raise UserError where the checkpoint at ``path`` is another algorithm's."""
+    saved = checkpoint.config.algo
+    if saved != algo:
+        mend = f"give --algo {saved} or another file"
+        raise UserError(f"{path} is a checkpoint of {saved}, not of {algo}: {mend}.")
+
+
+def check_same_world(
+    path: Path,
+    checkpoint: Checkpoint,
+    config: Config,
+    catalogue: Catalogue | None,
+    population: Population | None,
+) -> None:
+    """Raise UserError where a run can't go on from the checkpoint at ``path``.
+
+    Algorithm, environment, items and users must be the same. Another split of the same users counts as
+    other users: held-out ones would be trained on.
+    """
+    check_algo(path, checkpoint, config.algo)
+    saved = checkpoint.config.env
+    if saved != config.env:
+        mend = f"give --env {saved} or train anew"
+        raise UserError(f"{path} was trained on --env {saved}, not {config.env}: {mend}.")
+    pairs = (
+        ("another catalogue", checkpoint.catalogue, catalogue),
+        ("other users", checkpoint.population, population),
+    )
+    for what, *nouns in pairs:
+        old, new = map(_describe, nouns)
+        if old != new:
+            raise UserError(
+                f"{path} was trained on {what} ({old}) than this run has ({new}): "
+                "give the data, seed and size options of that run, or train anew."
+            )
+
+
+def _describe(noun: Catalogue | Population | None) -> str:
+    if noun is None:
+        return "none"
+    count = f"{noun.num_items} of {noun.source}" if isinstance(noun, Catalogue) else len(noun.user_ids)
+    return f"{count}, digest {sealed.digest(*_take_apart(noun))[:16]}"
+
+
+def _take_apart(noun: Catalogue | Population) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Its strings and tuples of strings, and its tensors."""
+    fields = {field.name: getattr(noun, field.name) for field in dataclasses.fields(noun)}
+    tensors = {name: value for name, value in fields.items() if isinstance(value, Tensor)}
+    return {name: value for name, value in fields.items() if name not in tensors}, tensors
+
+
+# Reading. A hash that holds says that nobody damaged the file, not that its writer meant well.
+
+
+def _assemble(texts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Checkpoint:
+    sections: dict[str, dict[str, Tensor]] = {name: {} for name in (*_TENSORS, "catalogue", "population")}
+    for name in sorted(tensors):
+        section, _, rest = name.partition(".")
+        if section not in sections:
+            raise Refused(f"holds the unknown tensor {name!r}")
+        sections[section][rest] = tensors[name]
+    for name, kind in _FACTS.items():
+        if type(texts.get(name)) is not kind or (kind is int and texts[name] < 0):
+            raise Refused(f"has no valid {name!r}")
+    try:
+        config = from_dict(Config, texts["config"])
+    except UserError as error:
+        raise Refused(f"holds settings of no use to this version ({str(error).rstrip('.')})") from error
+    checkpoint = Checkpoint(
+        config=config,
+        catalogue=_rebuild(Catalogue, texts.get("catalogue"), sections["catalogue"]),
+        population=_rebuild(Population, texts.get("population"), sections["population"]),
+        step=texts["step"],
+        updates=texts["updates"],
+        info=texts["info"],
+        agent=sections["agent"],
+        env=sections["env"],
+        generators=sections["generators"],
+    )
+    _check_finite("agent", checkpoint.agent)
+    for name, state in checkpoint.generators.items():
+        if state.dtype != torch.uint8 or state.ndim != 1:
+            raise Refused(f"holds no generator state in {name!r}")
+    if checkpoint.catalogue is not None:
+        _check_catalogue(checkpoint.catalogue)
+    if checkpoint.population is not None:
+        _check_population(checkpoint.population, checkpoint.catalogue)
+    return checkpoint
+
+
+T_Noun = TypeVar("T_Noun", Catalogue, Population)
+
+
+def _rebuild(kind: type[T_Noun], texts: object, tensors: Mapping[str, Tensor]) -> T_Noun | None:
+    """The dataclass from its texts and tensors, each of its fields there and of the declared type."""
+    if texts is None and not tensors:
+        return None
+    what = kind.__name__.lower()
+    found = {**(texts if isinstance(texts, dict) else {}), **tensors}
+    hints = typing.get_type_hints(kind)
+    if found.keys() != hints.keys():
+        name = min(found.keys() ^ hints.keys())
+        how = "with the unknown" if name in found else "without the"
+        raise Refused(f"holds a {what} {how} field {name!r}")
+    for name, hint in hints.items():
+        value = found[name]
+        if hint == tuple[str, ...] and isinstance(value, list) and all(type(text) is str for text in value):
+            found[name] = tuple(value)
+        elif hint not in (Tensor, str) or not isinstance(value, hint):
+            raise Refused(f"holds a {what} whose {name!r} is of the wrong type")
+    return kind(**found)
+
+
+def _check_catalogue(catalogue: Catalogue) -> None:
+    _check_finite("catalogue", {"embedding": catalogue.embedding})
+    rows, columns = len(catalogue.titles), len(catalogue.genre_names)
+    if any(tensor.shape[:1] != (rows,) for tensor in _take_apart(catalogue)[1].values()):
+        raise Refused("holds a catalogue whose fields disagree in their number of items")
+    if catalogue.genres.shape != (rows, columns) or catalogue.embedding.ndim != 2:
+        raise Refused("holds a catalogue whose embedding or genres have a wrong shape")
+
+
+def _check_population(population: Population, catalogue: Catalogue | None) -> None:
+    _check_finite("population", {"taste": population.taste, "profile": population.profile})
+    shape = population.taste.shape  # (U, D)
+    if population.profile.shape != shape or len(shape) != 2 or population.user_ids.shape != shape[:1]:
+        raise Refused("holds a population whose fields disagree in their number of users")
+    if catalogue is None or shape[1:] != catalogue.embedding.shape[1:]:
+        raise Refused("holds users and items whose embeddings differ in size")
+    for rows in (population.train, population.heldout):
+        if rows.dtype != torch.int64 or rows.ndim != 1 or bool(((rows < 0) | (rows >= shape[0])).any()):
+            raise Refused("holds a split with rows that are no users")
+
+
+def _check_finite(section: str, tensors: Mapping[str, Tensor]) -> None:
+    for name, tensor in tensors.items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise Refused(f"holds NaN or infinite values in {section} tensor {name!r}")

@@ -1,0 +1,195 @@
+"""A file that proves itself: JSON and tensors in the safetensors format, written whole or not at all.
+
+The JSON is one text in the safetensors metadata. It holds a sha256 over all bytes of the file (the 64
+digits of the hash itself counted as zeros), so a truncated or altered file is refused; and nothing in
+the file is ever executed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import hashlib
+import json
+import os
+import re
+import secrets
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+from torch import Tensor
+
+from recsys_rl.types import UserError
+
+FORMAT = 1
+_KEY = "recsys_rl"
+_ZEROS = "0" * 64
+_MAX_HEADER = 100_000_000  # bytes; the safetensors format's own limit
+_DEBRIS_AGE = 3600.0  # seconds; no save takes that long, so an older temporary file has lost its writer
+_MALFORMED = (safetensors.SafetensorError, AssertionError, KeyError, RuntimeError, TypeError, ValueError)
+
+
+class Refused(Exception):
+    """Why a file is no good: ``cause`` follows the file's name, ``mend`` follows the colon."""
+
+    def __init__(self, cause: str, mend: str = "give a whole checkpoint, or train again") -> None:
+        super().__init__(cause)
+        self.cause, self.mend = cause, mend
+
+
+def previous(path: Path) -> Path:
+    """Where ``write`` keeps the file that was there before: ppo.pt -> ppo.prev.pt."""
+    return path.with_name(f"{path.stem}.prev{path.suffix}")
+
+
+def write(path: Path, texts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    """Put JSON and tensors at ``path`` so that, once it existed, it is a whole file at every moment.
+
+    The bytes go to a temporary name in the same folder, reach the disk, and are renamed; what was
+    there before becomes ``previous(path)``. Raises UserError, and leaves the old file as it was, where
+    the disk is full or read-only.
+    """
+    header, body = _seal(texts, tensors)
+    stem = f".{path.name}.{secrets.token_hex(8)}"
+    temporary, link = path.with_name(f"{stem}.tmp"), path.with_name(f"{stem}.prev.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_debris(path)
+        with temporary.open("xb") as file:
+            file.write(header)
+            file.write(body)
+            file.flush()
+            os.fsync(file.fileno())
+        if path.exists():
+            _second_name(path, link)
+            os.replace(link, previous(path))
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise UserError(
+            f"{path} can't be written ({error.strerror or error}): make room or give another "
+            "--checkpoint-dir; a checkpoint that was there before is unharmed."
+        ) from error
+    finally:
+        # The link outlives its rename where both names were one file already: POSIX rename then does nothing.
+        for leftover in (temporary, link):
+            with contextlib.suppress(OSError):
+                leftover.unlink(missing_ok=True)
+
+
+def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The JSON and the tensors (on the CPU) of a file whose hash holds. Raises Refused for any other."""
+    try:
+        return _read(path)
+    except OSError as error:
+        raise Refused(f"can't be read ({error.strerror or error})", "mend that") from error
+    except MemoryError:
+        raise Refused("is larger than this machine's memory", "use a larger machine") from None
+
+
+def digest(texts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
+    """sha256 (hex) of names, types, shapes, bytes and texts."""
+    return hashlib.sha256(_pack(texts, tensors)).hexdigest()
+
+
+def _pack(texts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> bytes:
+    """Equal bytes for equal content: one metadata key only, as safetensors writes several in any order."""
+    own = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    return safetensors.torch.save(own, {_KEY: json.dumps(texts)})
+
+
+def _seal(texts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> tuple[bytes, memoryview]:
+    """The header, hash in place, and the tensors' bytes."""
+    blob = _pack({"sha256": _ZEROS, "format": FORMAT, **texts}, tensors)
+    start = 8 + int.from_bytes(blob[:8], "little")
+    proof = hashlib.sha256(blob).hexdigest()
+    # The metadata opens the header and the hash opens the metadata: the first run of zeros is its place.
+    return blob[:start].replace(_ZEROS.encode(), proof.encode(), 1), memoryview(blob)[start:]
+
+
+def _second_name(path: Path, link: Path) -> None:
+    """A hard link; a copy on file systems that have none."""
+    try:
+        os.link(path, link)
+    except OSError:
+        shutil.copyfile(path, link)
+        with link.open("rb+") as file:
+            os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the renames last through a power cut; only POSIX can open a folder."""
+    if os.name == "posix":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _remove_debris(path: Path) -> None:
+    """Delete what killed runs left half-written; young files may belong to a run that is alive."""
+    for old in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        with contextlib.suppress(OSError):
+            if time.time() - old.stat().st_mtime > _DEBRIS_AGE:
+                old.unlink()
+
+
+# Reading: everything in the file is a stranger's word until the hash holds, and its content after that, too.
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    if not path.is_file():
+        what = "is not a file" if path.exists() else "does not exist"
+        raise Refused(what, "train first, or check the path")
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        if size == 0:
+            raise Refused("is empty")
+        head = file.read(8)
+        length = int.from_bytes(head, "little")
+        header = file.read(min(length, _MAX_HEADER, size))
+        if len(head) + length > size or length > _MAX_HEADER:
+            raise Refused("is truncated" if header[:1] == b"{" else _foreign(head))
+        texts = _texts(header)
+        if texts is None:  # the rest of a stranger's file, which may be huge, is not even read
+            raise Refused(_foreign(head))
+        blob = head + header + file.read()
+    version = texts.pop("format", None)
+    if type(version) is int and version > FORMAT:
+        raise Refused(f"has format {version}, newer than the {FORMAT} of this version", "update recsys_rl")
+    if version != FORMAT or not _proves_itself(blob, 8 + length, texts.pop("sha256", None)):
+        raise Refused("is truncated or altered (its content does not match its hash)")
+    try:
+        return texts, safetensors.torch.load(blob)
+    except _MALFORMED as error:
+        raise Refused(f"holds malformed tensors ({type(error).__name__})") from error
+
+
+def _texts(header: bytes) -> dict[str, Any] | None:
+    """Our JSON in a safetensors header; None where this isn't one."""
+    try:
+        texts = json.loads(json.loads(header)["__metadata__"][_KEY])
+    except (KeyError, RecursionError, TypeError, ValueError):
+        return None
+    return texts if isinstance(texts, dict) else None
+
+
+def _proves_itself(blob: bytes, start: int, proof: object) -> bool:
+    """Whether the hash that stands in the header, ``blob[:start]``, is that of the blob."""
+    if not isinstance(proof, str) or not re.fullmatch("[0-9a-f]{64}", proof):
+        return False
+    total = hashlib.sha256(blob[:start].replace(proof.encode(), _ZEROS.encode(), 1))
+    total.update(memoryview(blob)[start:])
+    return total.hexdigest() == proof
+
+
+def _foreign(head: bytes) -> str:
+    if head[:4] == b"PK\x03\x04" or re.match(rb"\x80[\x02-\x05]", head):
+        return "is a pickle as torch.save makes it, which is never opened because it could run code"
+    return "is not a checkpoint of recsys_rl"
