@@ -180,9 +180,9 @@ def _read_settings(path: Path, env_is_typed: bool) -> dict[str, Any]:
 
 def _parse(cls: type[T], default: T, argv: list[str], prog: str, description: str, see: str) -> T:
     """Parse with tyro, whose complaints become a UserError of one sentence."""
-    complaint = io.StringIO()
+    drawing = io.StringIO()
     try:
-        with contextlib.redirect_stderr(complaint):
+        with contextlib.redirect_stderr(drawing):
             options, unknown = tyro.cli(
                 cls,
                 prog=prog,
@@ -195,7 +195,7 @@ def _parse(cls: type[T], default: T, argv: list[str], prog: str, description: st
     except SystemExit as stop:
         if not stop.code:
             raise
-        raise UserError(f"{_first_paragraph(complaint.getvalue())} See {see}.") from None
+        raise UserError(f"{_complaint(drawing.getvalue())} See {see}.") from None
     if unknown:
         name = unknown[0].partition("=")[0]
         near = did_you_mean(name, _option_names(default))
@@ -203,11 +203,12 @@ def _parse(cls: type[T], default: T, argv: list[str], prog: str, description: st
     return options
 
 
-def _first_paragraph(box: str) -> str:
-    """The text in the frame that tyro draws, up to the first rule; all of it where there is no frame."""
-    plain = re.sub(r"\x1b\[[0-9;]*m", "", box)
-    lines = [line.strip("│ ") for line in plain.splitlines() if not line.startswith(("╭", "╰"))]
-    return " ".join(lines).partition("──")[0].strip().rstrip(".") + "."
+def _complaint(drawing: str) -> str:
+    """The sentence below the title in what tyro draws: title, rule, sentence, rule, help; framed or not."""
+    plain = re.sub(r"\x1b\[[0-9;]*m|[╭╮╰╯│]", "", drawing)
+    parts = [" ".join(part.split()) for part in re.split("─+|-{4,}", plain)]
+    title, *rest = [part for part in parts if part]
+    return (rest[0] if rest else title).rstrip(".") + "."
 
 
 def _option_names(options: Any) -> list[str]:

@@ -1,0 +1,336 @@
+"""The command: which settings arrive, in which order they win, and what a mistake looks like."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import subprocess
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from recsys_rl import __version__
+from recsys_rl.cli import evaluate_options, main, train_options
+from recsys_rl.config import (
+    AGENT_CONFIGS,
+    Config,
+    EvaluateConfig,
+    ModelConfig,
+    defaults,
+    from_dict,
+    overlay,
+    to_dict,
+    to_toml,
+)
+from recsys_rl.types import UserError
+
+ROOT = Path(__file__).parents[1]
+
+
+def trained(line: str) -> Config:
+    return train_options(line.split())[0]
+
+
+def expected(algo: str, env: str, **changes: dict[str, Any]) -> Config:
+    return from_dict(Config, overlay(to_dict(defaults(algo, env)), changes))
+
+
+def option(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def run(*arguments: str, encoding: str = "utf-8") -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONIOENCODING": encoding}
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
+
+
+# ---- what arrives
+
+
+def test_no_option_is_the_preset_of_ppo_on_drift() -> None:
+    assert train_options([]) == (defaults("ppo", "drift"), False)
+    assert train_options(["--resume"])[1] is True
+
+
+@pytest.mark.parametrize("algo", ["ppo", "a2c"])
+@pytest.mark.parametrize("env", ["drift", "satiation", "gym:CartPole-v1", "gym:some.module:Id-v0"])
+def test_algo_and_env_choose_the_preset(algo: str, env: str) -> None:
+    assert (
+        trained(f"--algo {algo} --env {env}") == trained(f"--env={env} --algo={algo}") == defaults(algo, env)
+    )
+
+
+def test_options_of_every_kind() -> None:
+    line = (
+        "--algo a2c --lr 1e-2 --num-items 50 --hidden-dims 8 4 --no-anneal-lr --tensorboard --head dense "
+        "--device cpu --data-dir some/folder --seed 7"
+    )
+    assert trained(line) == expected(
+        "a2c",
+        "drift",
+        agent_config={"lr": 0.01, "anneal_lr": False},
+        env_config={"num_items": 50},
+        model_config={"hidden_dims": [8, 4], "head": "dense"},
+        data_config={"data_dir": "some/folder"},
+        train_config={"tensorboard": True, "device": "cpu", "seed": 7},
+    )
+
+
+@pytest.mark.parametrize("algo", ["ppo", "a2c"])
+def test_each_field_is_an_option(algo: str) -> None:
+    """Each field of the config, given another value by its plain name, arrives in its place."""
+    base = defaults(algo, "drift")
+    fresh = {"data": "x.csv", "encoder": "gru", "head": "dense", "activation": "elu", "device": "cpu"}
+    for section, fields in to_dict(base).items():
+        if not isinstance(fields, dict):
+            continue
+        for name, value in fields.items():
+            new: Any = fresh.get(name, "other" if isinstance(value, str) else None)
+            if isinstance(value, bool):
+                new, words = not value, [option(f"no_{name}" if value else name)]
+            elif isinstance(value, list):
+                new, words = [5, 6], [option(name), "5", "6"]
+            else:
+                if new is None and value is None:
+                    new = 0.01 if name == "target_kl" else "other"
+                elif new is None:  # a number: some other one in its range
+                    new = value + 1 if isinstance(value, int) else value * 0.5 + 0.125
+                words = [option(name), str(new)]
+            if name == "batch_size":
+                new, words = 64, [option(name), "64"]
+            if name in ("n_steps", "num_envs"):
+                new, words = 128, [option(name), "128"]
+            found, _ = train_options(["--algo", algo, *words])
+            assert new != value
+            assert to_dict(found) == overlay(to_dict(base), {section: {name: new}}), name
+
+
+def test_flags_win_over_the_file_which_wins_over_the_preset(tmp_path: Path) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text('algo = "a2c"\nenv = "satiation"\n[agent_config]\nlr = 0.5\ngamma = 0.5\n')
+    assert trained(f"--config {file} --lr 0.25") == expected(
+        "a2c", "satiation", agent_config={"lr": 0.25, "gamma": 0.5}
+    )
+    assert trained(f"--algo ppo --env drift --config={file}") == expected(
+        "ppo", "drift", agent_config={"lr": 0.5, "gamma": 0.5}
+    )
+
+
+def test_a_run_can_be_repeated_from_the_file_it_wrote(tmp_path: Path) -> None:
+    config = trained("--algo ppo --env satiation --lr 0.125 --hidden-dims 9 --target-kl 0.5 --no-anneal-lr")
+    (tmp_path / "config.toml").write_text(to_toml(config))
+    assert trained(f"--config {tmp_path / 'config.toml'}") == config
+    assert config.model_config == ModelConfig(hidden_dims=(9,)) and config.agent_config.lr == 0.125
+
+
+def test_the_halves_of_a_rollout_may_come_from_file_and_flags(tmp_path: Path) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text("[agent_config]\nnum_envs = 2\nn_steps = 8\n")
+    assert trained(f"--config {file} --batch-size 16").agent_config.num_envs == 2
+    with pytest.raises(UserError, match=r"batch_size is \d+: it must be at most the rollout, .* = 16\.$"):
+        trained(f"--config {file}")
+
+
+def test_evaluate_takes_the_checkpoint_of_the_algorithm() -> None:
+    assert evaluate_options([]) == EvaluateConfig(checkpoint="checkpoints/ppo.pt", algo=None)
+    assert evaluate_options(["--algo", "a2c"]) == EvaluateConfig(checkpoint="checkpoints/a2c.pt", algo="a2c")
+    line = "--algo a2c --checkpoint x.pt --env gym:m:X-v0 --seed 3 --json t.json --report r.html --device cpu"
+    line += " --threads 2"
+    assert evaluate_options(line.split()) == EvaluateConfig(
+        "x.pt", "a2c", "gym:m:X-v0", 3, "t.json", "r.html", "cpu", 2
+    )
+
+
+# ---- the doors, stood in for
+
+
+@pytest.fixture
+def doors(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What the commands called, instead of training and evaluating."""
+    calls: list[Any] = []
+
+    class Interrupted(Exception):
+        pass
+
+    def train(config: Config, resume: bool) -> None:
+        calls.append((config, resume))
+        if config.train_config.seed == 1:
+            raise Interrupted("Stopped at step 8; saved.")
+        if config.train_config.seed == 2:
+            raise UserError("The loss became nan.")
+        if config.train_config.seed == 3:
+            raise KeyboardInterrupt
+
+    fake: Any = types.ModuleType("recsys_rl.train")
+    fake.train, fake.Interrupted = train, Interrupted
+    monkeypatch.setitem(sys.modules, "recsys_rl.train", fake)
+    fake = types.ModuleType("recsys_rl.evaluate")
+    fake.evaluate = calls.append
+    monkeypatch.setitem(sys.modules, "recsys_rl.evaluate", fake)
+    return calls
+
+
+def test_the_commands_open_their_doors(doors: list[Any]) -> None:
+    assert main(["train", "--algo", "a2c", "--resume"]) == 0
+    assert main(["evaluate", "--checkpoint", "x.pt"]) == 0
+    assert doors == [(defaults("a2c", "drift"), True), EvaluateConfig("x.pt")]
+
+
+@pytest.mark.parametrize(
+    ("seed", "code", "message"),
+    [(1, 130, "Stopped at step 8; saved.\n"), (2, 2, "error: The loss became nan.\n"), (3, 130, "")],
+)
+def test_how_a_run_can_end(
+    seed: int, code: int, message: str, doors: list[Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", "--seed", str(seed)]) == code
+    assert capsys.readouterr() == ("", message)
+
+
+# ---- mistakes
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("trian", "There is no command 'trian' (did you mean train?): choose from train, evaluate."),
+        ("train --algo dqn", "algo is 'dqn': it must be one of ppo, a2c."),
+        (
+            "train --env satiatoin",
+            "env is 'satiatoin' (did you mean satiation?): it must be drift, satiation, gym:Id",
+        ),
+        (
+            "train --lrr 3",
+            "There is no option --lrr (did you mean --lr?): see recsys-rl train --algo ppo --help.",
+        ),
+        ("train --lrr=3", "There is no option --lrr (did you mean --lr?)"),
+        (
+            "train --algo a2c --clip-eps 0.1",
+            "There is no option --clip-eps: see recsys-rl train --algo a2c --help.",
+        ),
+        ("train fast", "There is no option fast: see"),
+        ("train --lr", "Missing value for argument '--lr'."),
+        ("train --algo", "Missing value for argument '--algo'."),
+        (
+            "train --lr fast",
+            "Error parsing --lr: could not convert string to float: 'fast'. See recsys-rl train",
+        ),
+        ("train --n-steps 1.5", "Error parsing --n-steps: invalid literal for int() with base 10: '1.5'."),
+        (
+            "train --device tpu",
+            "invalid choice 'tpu' for argument '--device'. Expected one of ('auto', 'cpu', 'cuda').",
+        ),
+        ("train --tensorboard yes", "There is no option yes: see"),
+        ("train --lr nan", "agent_config.lr is nan: it must be a number, above 0."),
+        ("train --lr -1", "agent_config.lr is -1.0: it must be a number, above 0."),
+        (
+            "train --seed -1",
+            "train_config.seed is -1: it must be a whole number, at least 0 and at most 4294967295.",
+        ),
+        ("train --hidden-dims", "model_config.hidden_dims is (): it must be a list of one or more values"),
+        ("train --num-envs 4", "agent_config.batch_size is 512: it must be at most the rollout"),
+        ("train --config no/such.toml", "--config no/such.toml can't be read"),
+        ("train --config .", "--config . can't be read"),
+        ("train --config", "Missing value for argument '--config'."),
+        ("evaluate --algo dqn", "invalid choice 'dqn' for argument '--algo'."),
+        ("evaluate --env doom", "env is 'doom': it must be drift"),
+        ("evaluate --lr 3", "There is no option --lr: see recsys-rl evaluate --help."),
+    ],
+)
+def test_one_sentence_and_exit_code_2(
+    line: str, message: str, doors: list[Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(line.split()) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("error: " + message) and err.count("\n") == 1
+    assert doors == []
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"lr = \n", "run.toml is not TOML: Invalid value (at line 1, column 6)."),
+        (b"\xff\xfe", "run.toml can't be read"),
+        (b'algo = ""', "algo is '': it must be one of ppo, a2c."),
+        (b"algo = ['ppo']", "algo is ['ppo']: it must be one of ppo, a2c."),
+        (b"env = 3", "env is 3: it must be a text that is not empty."),
+        (b"lr = 0.1", "There is no field lr (did you mean agent_config.lr?)"),
+        (b"resume = true", "There is no field resume: choose from algo, env,"),
+        (b"[agent_config]\nclip = 1", "There is no field agent_config.clip"),
+        (b"[env_config]\nnum_items = '50'", "env_config.num_items is '50': it must be a whole number"),
+        (b"[agent_config]\nlr = -1", "agent_config.lr is -1.0: it must be a number, above 0."),
+        (b"env = 'gym:os:X'", "run.toml names a module to import, as no file may: type --env gym:os:X."),
+    ],
+)
+def test_mistakes_in_a_file(
+    content: bytes,
+    message: str,
+    tmp_path: Path,
+    doors: list[Any],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("run.toml").write_bytes(content)
+    assert main(["train", "--config", "run.toml"]) == 2
+    assert capsys.readouterr().err.removeprefix("error: ").removeprefix("--config ").startswith(message)
+    assert doors == []
+
+
+def test_a_module_is_imported_when_the_person_types_it(tmp_path: Path) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text("env = 'gym:some.module:X-v0'\n")
+    assert trained(f"--config {file} --env gym:some.module:X-v0").env == "gym:some.module:X-v0"
+
+
+# ---- help
+
+
+def test_without_a_command_comes_the_overview(capsys: pytest.CaptureFixture[str]) -> None:
+    for argv in ([], ["--help"], ["-h"]):
+        assert main(argv) == 0
+        out, err = capsys.readouterr()
+        assert err == "" and "\n  train " in out and "\n  evaluate " in out
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"recsys-rl {__version__}\n"
+
+
+@pytest.mark.parametrize("algo", list(AGENT_CONFIGS))
+def test_help_of_train_lists_each_field_with_its_default(algo: str) -> None:
+    found = run("-m", "train", "--algo", algo, "--help")
+    assert (found.returncode, found.stderr) == (0, "")
+    words = set(found.stdout.replace(",", " ").split())
+    for section, fields in to_dict(defaults(algo, "drift")).items():
+        names = fields if isinstance(fields, dict) else {section: fields}
+        assert {option(name) for name in names} <= words
+    assert {"--config", "--resume", "--no-anneal-lr"} <= words
+    text = " ".join(found.stdout.replace("│", " ").split())
+    assert "--n-steps INT Steps of a rollout for each user. (default: " in text
+    assert "--hidden-dims [INT [INT ...]] Hidden layers of actor and critic. (default: 128 64)" in text
+    assert "recsys-rl train --env satiation" in text
+    assert "--agent-config" not in text
+
+
+def test_help_of_evaluate_lists_each_field() -> None:
+    found = run("-m", "evaluate", "--help")
+    assert (found.returncode, found.stderr) == (0, "")
+    words = set(found.stdout.replace(",", " ").split())
+    assert {option(field.name) for field in dataclasses.fields(EvaluateConfig)} <= words
+    assert "recsys-rl evaluate --algo a2c" in found.stdout
+
+
+def test_help_waits_for_no_tensors() -> None:
+    program = "import sys; from recsys_rl.cli import main; main(['train', '--help'])"
+    program += "; sys.exit('torch' in sys.modules)"
+    assert run("-c", program).returncode == 0
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_a_mistake_ends_the_process_with_code_2(encoding: str) -> None:
+    found = run("-m", "train", "--num-items", "many", encoding=encoding)
+    assert (found.returncode, found.stdout) == (2, "")
+    assert found.stderr.startswith("error: Error parsing --num-items: ") and found.stderr.count("\n") == 1

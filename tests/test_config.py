@@ -1,0 +1,320 @@
+"""The settings: what each field may hold, one sentence for what it may not, and the way there and back."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import typing
+from typing import Annotated, Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from recsys_rl.config import (
+    AGENT_CONFIGS,
+    PRESETS,
+    A2CConfig,
+    Config,
+    DataConfig,
+    EnvConfig,
+    EvaluateConfig,
+    ModelConfig,
+    PPOConfig,
+    TrainConfig,
+    defaults,
+    from_dict,
+    from_toml,
+    overlay,
+    to_dict,
+    to_toml,
+)
+from recsys_rl.fields import Range, hints
+from recsys_rl.types import UserError
+
+SECTIONS = [
+    ("data_config", DataConfig),
+    ("env_config", EnvConfig),
+    ("model_config", ModelConfig),
+    ("agent_config", PPOConfig),
+    ("agent_config", A2CConfig),
+    ("train_config", TrainConfig),
+]
+
+
+def numeric_fields() -> list[tuple[str, type, str, type, Range]]:
+    """Section, its class, field, int or float, range: of each field that holds numbers."""
+    found = []
+    for section, cls in SECTIONS:
+        for name, hint in hints(cls).items():
+            bare = next(
+                (part for part in typing.get_args(hint) if typing.get_origin(part) is Annotated), hint
+            )
+            if typing.get_origin(bare) is Annotated:
+                found.append((section, cls, name, *typing.get_args(bare)))
+    return found
+
+
+def from_section(section: str, cls: type, **fields: Any) -> Config:
+    algo = "a2c" if cls is A2CConfig else "ppo"
+    return from_dict(Config, {"algo": algo, section: fields})
+
+
+# ---- strategies: any config that the annotations allow
+
+
+def numbers(base: type, limits: Range) -> st.SearchStrategy[Any]:
+    if base is int:
+        return st.integers(int(limits.low), int(limits.high))
+    low, high = max(limits.low, limits.above), min(limits.high, limits.below)
+    return st.floats(
+        None if low == -math.inf else low,
+        None if high == math.inf else high,
+        allow_nan=False,
+        allow_infinity=False,
+    ).filter(limits.__contains__)
+
+
+def values(hint: Any) -> st.SearchStrategy[Any]:
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Annotated:
+        return numbers(*args)
+    if origin is typing.Literal:
+        return st.sampled_from(args)
+    if origin is tuple:
+        return st.lists(values(args[0]), min_size=1, max_size=4).map(tuple)
+    if args:
+        return st.one_of([values(part) for part in args])
+    if hint is str:
+        letters = st.characters(exclude_characters="\0", exclude_categories=["Cs"])
+        return st.text(letters, min_size=1).filter(str.strip)
+    return st.none() if hint is type(None) else st.booleans()
+
+
+def section_values(cls: type) -> st.SearchStrategy[Any]:
+    return st.builds(cls, **{name: values(hint) for name, hint in hints(cls).items()})
+
+
+@st.composite
+def configs(draw: st.DrawFn) -> Config:
+    agent = draw(st.one_of(section_values(PPOConfig), section_values(A2CConfig)))
+    env_config = draw(section_values(EnvConfig))
+    if isinstance(agent, PPOConfig):
+        agent = dataclasses.replace(agent, batch_size=min(agent.batch_size, agent.n_steps * agent.num_envs))
+    steps = min(env_config.max_episode_steps, env_config.num_items)
+    return Config(
+        "ppo" if isinstance(agent, PPOConfig) else "a2c",
+        draw(st.sampled_from(["drift", "satiation", "gym:CartPole-v1", "gym:some.module:ALE/Pong-v5"])),
+        draw(section_values(DataConfig)),
+        dataclasses.replace(env_config, max_episode_steps=steps),
+        draw(section_values(ModelConfig)),
+        agent,
+        draw(section_values(TrainConfig)),
+    )
+
+
+@given(configs())
+@settings(max_examples=50, deadline=None)
+def test_there_and_back(config: Config) -> None:
+    assert from_dict(Config, to_dict(config)) == config
+    assert from_dict(Config, json.loads(json.dumps(to_dict(config)))) == config
+    assert from_toml(to_toml(config)) == config
+
+
+def test_toml_is_literal() -> None:
+    config = Config(
+        env="satiation", model_config=ModelConfig(hidden_dims=(8, 4)), agent_config=PPOConfig(lr=1e-05)
+    )
+    lines = to_toml(config).splitlines()
+    assert lines[:4] == ['algo = "ppo"', 'env = "satiation"', "", "[data_config]"]
+    assert "hidden_dims = [8, 4]" in lines and "lr = 1e-05" in lines and "tensorboard = false" in lines
+    assert not any(line.startswith(("target_kl", "data_dir")) for line in lines)
+
+
+def test_what_a_file_writes_otherwise_arrives_in_the_type_of_the_field() -> None:
+    config = from_toml("algo = 'a2c'\n[agent_config]\nlr = 1\n[model_config]\nhidden_dims = [7]\n")
+    assert config.agent_config == A2CConfig(lr=1.0) and type(config.agent_config.lr) is float
+    assert config.model_config.hidden_dims == (7,)
+    assert from_dict(Config, {}) == Config()
+
+
+def test_overlay_changes_only_what_it_names() -> None:
+    over = overlay(to_dict(Config()), {"env": "satiation", "agent_config": {"lr": 0.5}})
+    assert from_dict(Config, over) == Config(env="satiation", agent_config=PPOConfig(lr=0.5))
+
+
+# ---- every field has a range, and the range holds
+
+
+def test_every_number_has_a_range() -> None:
+    for _, cls in SECTIONS:
+        for name, hint in hints(cls).items():
+            parts = [*typing.get_args(hint), hint]
+            assert not {int, float} & {p for p in parts if isinstance(p, type)} or any(
+                typing.get_origin(p) is Annotated for p in parts
+            ), f"{cls.__name__}.{name}"
+    assert len(numeric_fields()) > 35
+
+
+@pytest.mark.parametrize(("section", "cls", "name", "base", "limits"), numeric_fields())
+def test_numbers_outside_their_range_are_refused(
+    section: str, cls: type, name: str, base: type, limits: Range
+) -> None:
+    listed = name == "hidden_dims"
+    outside: list[Any] = [True, "1", math.nan, math.inf, [[1]]]
+    outside += [bound - 1 for bound in (limits.low,) if bound > -math.inf]
+    outside += [bound + 1 for bound in (limits.high,) if bound < math.inf]
+    outside += [bound for bound in (limits.above, limits.below) if abs(bound) < math.inf]
+    outside += [1.5] if base is int else [10**400]
+    for value in outside:
+        with pytest.raises(UserError, match=rf"^{section}\.{name} is .*: it must be .*number.*\.$"):
+            from_section(section, cls, **{name: [value] if listed else value})
+
+
+@pytest.mark.parametrize(
+    ("mapping", "message"),
+    [
+        ({"algo": "pppo"}, "algo is 'pppo' (did you mean ppo?): it must be one of ppo, a2c."),
+        (
+            {"env": "drfit"},
+            "env is 'drfit' (did you mean drift?): it must be drift, satiation, gym:Id "
+            "(as in gym:CartPole-v1) or gym:module:Id.",
+        ),
+        (
+            {"env_confg": {}},
+            "There is no field env_confg (did you mean env_config?): choose from algo, env, data_config, "
+            "env_config, model_config, agent_config, train_config.",
+        ),
+        (
+            {"model_config": {"hidden_dim": [3]}},
+            "There is no field model_config.hidden_dim (did you mean hidden_dims?): choose from encoder, "
+            "head, hidden_dims, activation.",
+        ),
+        (
+            {"model_config": {"lr": 0.1}},
+            "There is no field model_config.lr (did you mean agent_config.lr?): choose from encoder, "
+            "head, hidden_dims, activation.",
+        ),
+        (
+            {"lr": 0.1},
+            "There is no field lr (did you mean agent_config.lr?): choose from algo, env, data_config, "
+            "env_config, model_config, agent_config, train_config.",
+        ),
+        (
+            {"env_config": {"num_items": True}},
+            "env_config.num_items is True: it must be a whole number, at least 2 and at most 1000000000.",
+        ),
+        (
+            {"env_config": {"satiation_recovery": 1.0}},
+            "env_config.satiation_recovery is 1.0: it must be a number, at least 0 and below 1.",
+        ),
+        (
+            {"model_config": {"head": "densee"}},
+            "model_config.head is 'densee' (did you mean dense?): it must be one of two-tower, dense.",
+        ),
+        (
+            {"model_config": {"hidden_dims": []}},
+            "model_config.hidden_dims is (): it must be a list of one or more values, each a whole number, "
+            "at least 1 and at most 1000000000.",
+        ),
+        (
+            {"train_config": {"tensorboard": 1}},
+            "train_config.tensorboard is 1: it must be true or false.",
+        ),
+        (
+            {"data_config": {"data_dir": ""}},
+            "data_config.data_dir is '': it must be a text that is not empty or none.",
+        ),
+        (
+            {"train_config": {"log_dir": "a\0b"}},
+            "train_config.log_dir is 'a\\x00b': it must be a text that is not empty.",
+        ),
+        (
+            {"agent_config": {"batch_size": 2049}},
+            "agent_config.batch_size is 2049: it must be at most the rollout, n_steps * num_envs = 2048.",
+        ),
+        (
+            {"env": "satiation", "env_config": {"num_items": 19}},
+            "env_config.max_episode_steps is 20: it must be at most num_items = 19, as satiation shows "
+            "no item twice in a session.",
+        ),
+        (
+            {"model_config": 3},
+            "model_config is 3: it must be a section of fields (encoder, head, hidden_dims, activation).",
+        ),
+        ([1], "The settings are [1]: they must be sections of fields."),
+        ({"env": ["drift"]}, "env is ['drift']: it must be a text that is not empty."),
+    ],
+)
+def test_one_sentence_names_the_field_the_value_and_what_is_allowed(mapping: Any, message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        from_dict(Config, mapping)
+    assert str(caught.value) == message
+
+
+def test_fields_of_the_other_algorithm_are_unknown() -> None:
+    assert isinstance(from_dict(Config, {"agent_config": {"clip_eps": 0.1}}).agent_config, PPOConfig)
+    with pytest.raises(UserError, match=r"no field agent_config\.clip_eps"):
+        from_dict(Config, {"algo": "a2c", "agent_config": {"clip_eps": 0.1}})
+    with pytest.raises(UserError, match="agent_config is a PPOConfig: algo a2c takes A2CConfig"):
+        Config(algo="a2c")
+
+
+def test_a_config_made_in_code_is_checked_as_well() -> None:
+    with pytest.raises(
+        UserError, match=r"^agent_config\.gamma is 1\.5: it must be a number, at least 0 and at most 1\.$"
+    ):
+        Config(agent_config=PPOConfig(gamma=1.5))
+    with pytest.raises(UserError, match=r"^seed is -1: "):
+        EvaluateConfig(seed=-1)
+    with pytest.raises(UserError, match=r"^env is 'cartpole': "):
+        EvaluateConfig(env="cartpole")
+
+
+def test_values_are_shown_on_one_short_line() -> None:
+    with pytest.raises(UserError) as caught:
+        from_dict(Config, {"model_config": {"activation": "x\n" * 1000}})
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 150
+
+
+@pytest.mark.parametrize(
+    "env", ["", "gym:", "gym", "gym:a b", "gym:1:X", "gym::X", "gym:a:b:c", "Drift", "gym:m:"]
+)
+def test_environments_that_cannot_be(env: str) -> None:
+    with pytest.raises(UserError, match=r"^env is "):
+        from_dict(Config, {"env": env})
+
+
+@pytest.mark.parametrize(
+    "text", ["lr = ", "[a]\n[a]", "a = 1\na = 2", "\0", "x = " + "[" * 5000, "x = " + "9" * 9999]
+)
+def test_text_that_is_not_toml(text: str) -> None:
+    with pytest.raises(UserError, match="is not TOML"):
+        from_toml(text)
+
+
+# ---- presets
+
+
+@pytest.mark.parametrize("algo", list(AGENT_CONFIGS))
+@pytest.mark.parametrize("env", ["drift", "satiation", "gym:CartPole-v1", "gym:some.module:Id-v0"])
+def test_each_algorithm_has_a_preset_on_each_environment(algo: str, env: str) -> None:
+    config = defaults(algo, env)
+    assert (config.algo, config.env) == (algo, env) and type(config.agent_config) is AGENT_CONFIGS[algo]
+    preset = PRESETS[algo, env.partition(":")[0]]
+    assert to_dict(config) == overlay(to_dict(from_dict(Config, {"algo": algo, "env": env})), preset)
+
+
+def test_presets_leave_alone_what_toml_cannot_turn_off() -> None:
+    """A file can't say None, so a preset that gave such a field a value could not be undone by one."""
+    for preset in PRESETS.values():
+        for section, fields in preset.items():
+            for name in fields:
+                assert getattr(getattr(Config(), section), name, 0) is not None, f"{section}.{name}"
+
+
+def test_unknown_presets() -> None:
+    for algo, env, named in (("dqn", "drift", "algo"), ("ppo", "doom", "env")):
+        with pytest.raises(UserError, match=f"^{named} is "):
+            defaults(algo, env)
