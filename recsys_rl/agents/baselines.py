@@ -96,9 +96,9 @@ class FixedList:
 
 
 def most_popular(catalogue: Catalogue, length: int) -> Tensor:
-    """The ``length`` available items that most training users liked, (T,), the most popular first."""
-    popularity = catalogue.popularity.masked_fill(~catalogue.available, -torch.inf)
-    return popularity.sort(descending=True, stable=True).indices[:length]
+    """The available items that most training users liked, the best liked first: (T,), ``length`` at most."""
+    order = catalogue.popularity.sort(descending=True, stable=True).indices  # (I,)
+    return order[catalogue.available[order]][:length]
 
 
 def best_single(user_model: Users, catalogue: Catalogue, users: Tensor) -> Tensor:
@@ -112,7 +112,7 @@ def best_single(user_model: Users, catalogue: Catalogue, users: Tensor) -> Tenso
 
 
 def static_list(user_model: Users, catalogue: Catalogue, users: Tensor, length: int) -> Tensor:
-    """The best list of ``length`` items for ``users`` (N,) that a greedy search finds, (T,) int64.
+    """The best list for ``users`` (N,) that a greedy search finds: (T,) int64, ``length`` items at most.
 
     The candidates are `popularity` and, for each price of patience in PRICES, the list that takes at
     each position the item with the highest sum, over the users who are still there, of expected

@@ -65,7 +65,8 @@ class Satiation:
     @cached_property
     def genres(self) -> Tensor:
         """(I, G) genres as unit vectors (zero where an item has none)."""
-        return self.catalogue.genres / self.catalogue.genres.norm(dim=1, keepdim=True).clamp_min(1.0)
+        genres = self.catalogue.genres
+        return genres.div(genres.norm(dim=1, keepdim=True).clamp_min(1.0))
 
     def sample(self, users: Tensor) -> SatiationState:
         taste = self.population.taste[users]  # (N, D)

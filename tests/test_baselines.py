@@ -1,0 +1,275 @@
+"""The policies of every table: by hand in a tiny world, and in the order that they must keep."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+from torch.testing import assert_close
+
+from recsys_rl.agents import baselines
+from recsys_rl.agents.baselines import FixedList, RandomPolicy, mean_return, most_popular, simple_baselines
+from recsys_rl.agents.oracles import Myopic, Oracle, Planner, best_first_items, upper_bounds
+from recsys_rl.config import EnvConfig
+from recsys_rl.data.catalogue import synthetic_world
+from recsys_rl.env.drift import Drift, best_return
+from recsys_rl.env.rec_env import RecEnv
+from recsys_rl.env.satiation import Satiation
+from recsys_rl.rollout import play
+from recsys_rl.types import Action, Agent, Obs
+from tests.agent_contracts import check_agent
+from tests.tiny_world import SATIATION, env_of, tiny_drift, tiny_satiation
+
+TRAP = replace(SATIATION, catchiness_gain=3.0, patience_cost=2.1)
+"""Item 0 appeals most to one who likes item 1, and drives that user away at once."""
+
+
+def tiny_env(user_model: Drift | Satiation) -> RecEnv:
+    return env_of(user_model, user_model.catalogue, user_model.config, user_model.population.heldout)
+
+
+def synthetic_env(num_users: int = 40, steps: int = 12, noise: float = 0.0) -> RecEnv:
+    """Satiation over 60 synthetic items with genres, without noise: what was planned is what happens."""
+    catalogue, population = synthetic_world(60, num_users, 8, 0.5, 1)
+    genres = (torch.rand(60, 6, generator=torch.Generator().manual_seed(1)) < 0.3).float()
+    catalogue = replace(catalogue, genres=genres)
+    config = EnvConfig(num_items=60, embedding_dim=8, max_episode_steps=steps, patience_cost=1.0, noise=noise)
+    return env_of(Satiation(catalogue, population, config), catalogue, config, torch.arange(num_users))
+
+
+def returns_of(env: RecEnv, agent: Agent) -> Tensor:
+    return play(env, agent, env.users).returns
+
+
+class Heuristic:
+    """The planner's base policy alone: reward plus price times patience, now."""
+
+    def __init__(self, env: RecEnv, price: float) -> None:
+        self.env, self.price = env, price
+
+    def act(self, obs: Obs, greedy: bool = False) -> Action:
+        reward, patience = self.env.user_model.prospects(self.env.user_state)  # type: ignore[attr-defined]
+        assert obs.mask is not None
+        item = (reward + self.price * patience).masked_fill(~obs.mask, -torch.inf).argmax(1, keepdim=True)
+        return Action(item, torch.zeros(len(item)))
+
+
+def test_random_is_uniform_over_what_is_allowed() -> None:
+    mask = torch.tensor([True, False, True, True]).expand(3000, 4)
+    obs = Obs(torch.zeros(3000, 2), mask=mask)
+    action = RandomPolicy((4,), torch.Generator().manual_seed(0)).act(obs)
+    assert_close(action.logprob, torch.full((3000,), -math.log(3)))
+    counts = Counter(action.items[:, 0].tolist())
+    assert set(counts) == {0, 2, 3} and all(abs(count - 1000) < 100 for count in counts.values())
+
+
+def test_random_over_several_positions() -> None:
+    action = RandomPolicy((2, 5), torch.Generator().manual_seed(0)).act(Obs(torch.zeros(1000, 3)))
+    assert action.items.amin(0).tolist() == [0, 0] and action.items.amax(0).tolist() == [1, 4]
+    assert_close(action.logprob, torch.full((1000,), -math.log(10)))
+
+
+def test_a_list_goes_by_each_users_own_history() -> None:
+    history = torch.tensor([[-1, -1, -1], [-1, -1, 7], [-1, 7, 5], [7, 5, 3]])
+    obs = Obs(torch.zeros(4, 2), history)
+    assert FixedList(torch.tensor([7, 5, 3])).act(obs).items.tolist() == [[7], [5], [3], [3]]
+    assert FixedList(torch.tensor([7])).act(obs).items.tolist() == [[7]] * 4
+    assert FixedList(torch.tensor([7, 5, 3])).act(Obs(torch.zeros(2, 2))).items.tolist() == [[7], [7]]
+
+
+def test_the_most_popular_leave_out_what_is_unavailable() -> None:
+    catalogue = replace(
+        tiny_satiation([[1.0, 0.0]]).catalogue,
+        popularity=torch.tensor([0.2, 0.9, 0.5]),
+        available=torch.tensor([True, False, True]),
+    )
+    assert most_popular(catalogue, 3).tolist() == [2, 0]
+    assert most_popular(catalogue, 1).tolist() == [2]
+
+
+def test_drift_baselines_by_hand() -> None:
+    """One user likes east, one north: the most popular item is east, the best for both lies between."""
+    model = tiny_drift([[1.0, 0.0], [0.0, 1.0]])
+    env, users = tiny_env(model), torch.tensor([0, 1])
+    agents = simple_baselines(env, users, torch.Generator().manual_seed(0))
+    assert list(agents) == ["random", "popularity", "one-item", "static-list"]
+    sessions = {name: play(env, agent, users) for name, agent in agents.items()}
+    assert sessions["popularity"].items.tolist() == [[0, 0]] * 3
+    assert sessions["one-item"].items.tolist() == sessions["static-list"].items.tolist() == [[2, 2]] * 3
+    # east: u . e = 1 and 0; between: 0.6 and 0.8; both grow by 0.1 a step and fade by 0.9**t
+    assert_close(sessions["popularity"].returns, torch.tensor([2.962, 0.252]))
+    assert_close(
+        sessions["one-item"].returns, torch.tensor([0.6 + 0.7 * 0.9 + 0.8 * 0.81, 0.8 + 0.81 + 0.81])
+    )
+
+
+def test_static_list_is_optimal_under_drift() -> None:
+    """No list of the tiny world has a higher mean return (all 27 are tried)."""
+    model = tiny_drift([[1.0, 0.0], [0.28, 0.96], [-0.6, 0.8]])
+    users = torch.arange(3)
+    found = baselines.static_list(model, model.catalogue, users, 3)
+    everything = [
+        mean_return(model, users, torch.tensor(items)) for items in itertools.product(range(3), repeat=3)
+    ]
+    assert_close(mean_return(model, users, found), torch.stack(everything).max())
+
+
+def test_satiation_baselines_by_hand() -> None:
+    model = tiny_satiation([[1.0, 0.0], [1.0, 0.0]])
+    env, users = tiny_env(model), torch.tensor([0, 1])
+    agents = simple_baselines(env, users, torch.Generator().manual_seed(0))
+    sessions = {name: play(env, agent, users) for name, agent in agents.items()}
+    assert sessions["popularity"].items[:, 0].tolist() == [0, 1, 2]
+    assert sessions["static-list"].items[:, 0].tolist() == [0, 2, 1]
+    # bases of [0, 1, 2]: 2 + sqrt(3), -2, 0.4 - (0.15 + 0.4 + 0.75 / sqrt(2))
+    assert_close(sessions["popularity"].returns, torch.full((2,), 0.976616 + 0.119203 + 0.336188))
+    # bases of [0, 2, 1]: 2 + sqrt(3), 0.4 - (0.3 + 0.5 / sqrt(2)), -2 - (0.4 + 0.353553)
+    assert_close(sessions["static-list"].returns, torch.full((2,), 0.976616 + 0.436949 + 0.059886))
+
+
+def test_one_item_for_ever_is_skipped_until_the_user_leaves() -> None:
+    """Patience: 1 after the first showing, then 0.75, 0.5, 0.25, 0: gone after five steps."""
+    config = replace(SATIATION, max_episode_steps=9)
+    env = tiny_env(tiny_satiation([[1.0, 0.0]], config))
+    one_item = simple_baselines(env, torch.tensor([0]), torch.Generator())["one-item"]
+    session = play(env, one_item, torch.tensor([0]))
+    assert session.items[:, 0].tolist() == [0] * 5
+    assert_close(session.rewards[:, 0], torch.tensor([0.976616, 0, 0, 0, 0]))
+    assert session.left.tolist() == [True]
+
+
+def test_a_list_forgets_users_who_left() -> None:
+    """Three users leave after the first item; the second place belongs to the one who stays.
+
+    Item 0 comes first (it appeals to all, and the price is 0); otherwise the three who like
+    item 1 outvote the one who likes item 2 more.
+    """
+    model = tiny_satiation([[0.0, 1.0]] * 3 + [[0.96, 0.28]], TRAP)
+    users = torch.arange(4)
+    assert baselines.greedy_list(model, model.catalogue, users, 3, 0.0).tolist() == [0, 2, 1]
+    patient = replace(model, config=replace(TRAP, patience_cost=0.0))
+    assert baselines.greedy_list(patient, model.catalogue, users, 3, 0.0).tolist() == [0, 1, 2]
+
+
+def test_static_list_beats_popularity_on_training_users() -> None:
+    env = synthetic_env()
+    agents = simple_baselines(env, env.users, torch.Generator().manual_seed(0))
+    popularity, static = (returns_of(env, agents[name]) for name in ("popularity", "static-list"))
+    assert static.mean() > 1.2 * popularity.mean()
+    assert isinstance(agents["static-list"], FixedList)
+    promised = mean_return(env.user_model, env.users, agents["static-list"].items)
+    assert_close(static.mean(), promised)
+
+
+def test_the_planner_avoids_the_trap_by_hand() -> None:
+    env = tiny_env(tiny_satiation([[0.0, 1.0]], TRAP))
+    myopic = play(env, Myopic(env), env.users)
+    assert myopic.items[:, 0].tolist() == [0]
+    assert_close(myopic.returns, torch.tensor([0.960689]))  # sigmoid(-2 + 3 sqrt(3)), then gone
+    planned = play(env, Planner(env), env.users)
+    assert planned.items[:, 0].tolist() == [2, 1, 0]  # the trap is free at the very end
+    # bases: 1.2;  2 - (0.4 + 0.353553);  -2 - (0.15 + 0.176777) + 3 sqrt(3)
+    assert_close(planned.returns, torch.tensor([0.768525 + 0.776684 + 0.946312]))
+
+
+def test_the_planner_counts_each_users_own_steps() -> None:
+    """The same user with 1, 2 and 3 steps to go: the trap belongs to the last step alone."""
+    model = tiny_satiation([[0.0, 1.0]], TRAP)
+    state = model.sample(torch.zeros(4, dtype=torch.int64))
+    allowed = torch.ones(4, 3, dtype=torch.bool)
+    allowed[3, 0] = False  # and one who was shown the trap before
+    assert best_first_items(model, state, allowed, torch.tensor([1, 2, 3, 1])).tolist() == [0, 1, 2, 1]
+
+
+def test_two_steps_are_planned_perfectly() -> None:
+    """With three items, each is tried first, and the last step is greedy: nothing is better."""
+    tastes = torch.nn.functional.normalize(
+        torch.randn(30, 2, generator=torch.Generator().manual_seed(4)), dim=1
+    )
+    model = tiny_satiation(tastes.tolist(), replace(TRAP, max_episode_steps=2))
+    env = tiny_env(model)
+    planned = returns_of(env, Planner(env))
+    for user in range(30):
+        row = torch.tensor([user])
+        pairs = [mean_return(model, row, torch.tensor(pair)) for pair in itertools.permutations(range(3), 2)]
+        assert planned[user].item() == pytest.approx(max(pairs).item(), abs=1e-5)
+
+
+def test_the_planner_is_never_worse_than_myopic_or_any_heuristic() -> None:
+    """For each user, not only on average: the simulation is exact where there is no noise."""
+    env = synthetic_env()
+    planned, myopic = returns_of(env, Planner(env)), returns_of(env, Myopic(env))
+    assert bool((planned >= myopic - 1e-4).all()) and planned.mean() > 1.15 * myopic.mean()
+    for price in (0.0, 0.5, 2.0, 8.0):
+        heuristic = returns_of(env, Heuristic(env, price))
+        assert bool((planned >= heuristic - 1e-4).all()) and planned.mean() > heuristic.mean()
+
+
+def test_the_order_of_users_changes_nothing() -> None:
+    """40 users are planned in chunks; in another order they fall into other chunks."""
+    env = synthetic_env(steps=4)
+    order = torch.randperm(40, generator=torch.Generator().manual_seed(0))
+    for agent in (Planner(env), Myopic(env)):
+        assert_close(play(env, agent, order).returns, play(env, agent, torch.arange(40)).returns[order])
+
+
+def test_the_oracle_earns_the_closed_form() -> None:
+    catalogue, population = synthetic_world(50, 20, 4, 0.5, 2)
+    config = EnvConfig(num_items=50, embedding_dim=4)
+    env = env_of(Drift(catalogue, population, config), catalogue, config, torch.arange(20))
+    best = best_return(population.profile, catalogue.embedding, config)
+    assert_close(returns_of(env, Oracle(env)), best, atol=1e-5, rtol=0)
+    # Items pull the user towards themselves, so that the best item stays the best: myopia is optimal here.
+    assert_close(returns_of(env, Myopic(env)), best, atol=1e-5, rtol=0)
+    shown = play(env, Oracle(env), env.users).items
+    assert bool((shown == shown[0]).all())
+
+
+def test_which_upper_rows_exist() -> None:
+    assert list(upper_bounds(tiny_env(tiny_drift([[1.0, 0.0]])))) == ["myopic", "oracle"]
+    assert list(upper_bounds(tiny_env(tiny_satiation([[1.0, 0.0]])))) == ["myopic", "planner"]
+
+
+@pytest.mark.parametrize("steps_before", [0, 5])
+def test_contracts_in_satiation(steps_before: int) -> None:
+    """At the start, and in mid-session with users who have left and others who stayed."""
+    env = synthetic_env(noise=0.1)
+    obs = env.reset(env.users)
+    agent = RandomPolicy((60,), torch.Generator().manual_seed(0))
+    for _ in range(steps_before):
+        obs = env.step(agent.act(obs).items).obs
+    if steps_before:
+        assert env.session.steps.max() > env.session.steps.min()
+    check_agent(lambda: RandomPolicy((60,), torch.Generator().manual_seed(1)), obs, 60, random_greedy=True)
+    for make in (Myopic, Planner):
+        check_agent(lambda make=make: make(env), obs, 60)  # type: ignore[misc]
+
+
+def test_contracts_of_the_lists() -> None:
+    env = synthetic_env()
+    agents = simple_baselines(env, env.users, torch.Generator().manual_seed(0))
+    for name in ("popularity", "one-item", "static-list"):
+        agent = agents[name]
+        obs = env.reset(env.users)
+        check_agent(lambda agent=agent: agent, obs, 60)  # type: ignore[misc]
+        obs = env.step(agent.act(obs).items).obs
+        if name == "one-item":
+            with pytest.raises(AssertionError, match="forbidden"):
+                check_agent(lambda agent=agent: agent, obs, 60)  # type: ignore[misc]
+        else:
+            check_agent(lambda agent=agent: agent, obs, 60)  # type: ignore[misc]
+
+
+def test_contracts_in_drift() -> None:
+    env = tiny_env(tiny_drift([[1.0, 0.0], [0.0, 1.0]]))
+    obs = env.reset(env.users)
+    agents = simple_baselines(env, env.users, torch.Generator()) | upper_bounds(env)
+    del agents["random"]
+    for agent in agents.values():
+        check_agent(lambda agent=agent: agent, obs, 3)  # type: ignore[misc]
+    check_agent(lambda: RandomPolicy((3,), torch.Generator().manual_seed(1)), obs, 3, random_greedy=True)

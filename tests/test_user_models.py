@@ -1,0 +1,183 @@
+"""The two user models, step by step with a pencil; and rows never mix."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields, replace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.testing import assert_close
+
+from recsys_rl.config import EnvConfig
+from recsys_rl.data.catalogue import synthetic_world
+from recsys_rl.env.drift import Drift, best_return
+from recsys_rl.env.satiation import Satiation
+from recsys_rl.env.user_model import UserModel, UserState
+from recsys_rl.types import Catalogue, Population
+from tests.tiny_world import DRIFT, SATIATION, tiny_drift, tiny_satiation
+
+SHOWN = torch.zeros(1, 1, dtype=torch.bool)
+
+
+def show(user_model: UserModel, state: UserState, item: int) -> tuple[UserState, float, float, bool]:
+    """Show one item to the one user: state afterwards, engagement, satisfaction, does the user leave."""
+    items = torch.tensor([[item]])
+    feedback = user_model.respond(state, items, SHOWN, None)
+    after, leaves = user_model.advance(state, items, feedback)
+    return after, feedback.engagement.item(), feedback.satisfaction.item(), bool(leaves)
+
+
+def test_drift_by_hand() -> None:
+    model = tiny_drift([[1.0, 0.0]])
+    state = model.sample(torch.tensor([0]))
+    assert_close(model.expected_reward(state), torch.tensor([[1.0, 0.0, 0.6]]))
+    state, reward, _, leaves = show(model, state, 2)
+    assert reward == pytest.approx(0.6) and not leaves
+    assert_close(model.visible(state), torch.tensor([[1.06, 0.08]]))
+    # u . e = 1.06, 0.08, 0.7; times 0.9
+    assert_close(model.expected_reward(state), torch.tensor([[0.954, 0.072, 0.63]]))
+    state, reward, _, leaves = show(model, state, 0)
+    assert reward == pytest.approx(0.954) and not leaves
+    assert_close(model.visible(state), torch.tensor([[1.16, 0.08]]))
+    _, reward, _, leaves = show(model, state, 0)
+    assert reward == pytest.approx(1.16 * 0.81) and not leaves
+
+
+def test_drift_best_return_by_hand() -> None:
+    model = tiny_drift([[1.0, 0.0], [0.0, -1.0]])
+    best = best_return(model.population.profile, model.catalogue.embedding, DRIFT)
+    # the best first dot product is 1 for the one and 0 for the other: (m + 0.1 t) * 0.9**t
+    assert_close(best, torch.tensor([1 + 1.1 * 0.9 + 1.2 * 0.81, 0 + 0.1 * 0.9 + 0.2 * 0.81]))
+    assert model.best_items(model.sample(torch.tensor([0, 1]))).tolist() == [0, 0]
+
+
+@settings(max_examples=50, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), items=st.lists(st.integers(0, 29), min_size=3, max_size=3))
+def test_no_sequence_earns_more_than_the_closed_form(seed: int, items: list[int]) -> None:
+    catalogue, population = synthetic_world(30, 10, 2, 0.2, seed % 1000)
+    model = Drift(catalogue, population, DRIFT)
+    state = model.sample(torch.arange(10))
+    total = torch.zeros(10)
+    for item in items:
+        shown = torch.full((10, 1), item)
+        feedback = model.respond(state, shown, torch.zeros_like(shown, dtype=torch.bool), None)
+        state, _ = model.advance(state, shown, feedback)
+        total += feedback.engagement[:, 0]
+    assert bool((total <= best_return(population.profile, catalogue.embedding, DRIFT) + 1e-5).all())
+
+
+def test_satiation_by_hand() -> None:
+    model = tiny_satiation([[1.0, 0.0]])
+    assert_close(model.catch, torch.tensor([3**0.5, 0.0, 0.0]), atol=1e-5, rtol=0)
+    state = model.sample(torch.tensor([0]))
+    # base = 4 * (u . e - 1/2) = 2, -2, 0.4; catch adds sqrt(3) to the first
+    assert_close(model.expected_reward(state), torch.tensor([[0.976616, 0.119203, 0.598688]]))
+    # Patience is full and can't rise: satisfaction 0.566589 and 0.598688 bring nothing.
+    assert_close(model.prospects(state)[1], torch.tensor([[0.0, 0.5 * (0.119203 - 0.5), 0.0]]))
+
+    state, engagement, satisfaction, leaves = show(model, state, 1)
+    assert engagement == satisfaction == pytest.approx(0.119203, abs=1e-6) and not leaves
+    assert_close(state.weary_of, torch.tensor([[0.0, 0.5]]))
+    assert_close(state.weary_of_genres, torch.tensor([[0.0, 0.5]]))
+    assert state.patience.item() == pytest.approx(0.809601, abs=1e-6)  # 1 - 0.5 * (0.5 - 0.119203)
+    # wear = 0, 0.5 + 0.5, 0.4 + 0.5 / sqrt(2); base = 2, -3, -0.353553
+    assert_close(model.expected_reward(state), torch.tensor([[0.976616, 0.047426, 0.412521]]))
+
+    state, engagement, satisfaction, leaves = show(model, state, 0)
+    assert engagement == pytest.approx(0.976616, abs=1e-6)
+    assert satisfaction == pytest.approx(0.566589, abs=1e-5) and not leaves  # sigmoid(2 - sqrt(3))
+    assert_close(state.weary_of, torch.tensor([[0.5, 0.25]]))
+    assert_close(state.weary_of_genres, torch.tensor([[0.5, 0.25]]))
+    assert state.patience.item() == pytest.approx(0.809601 + 0.5 * 0.066589, abs=1e-5)
+
+
+def test_prospects_are_what_happens() -> None:
+    """For each item, the announced reward and change of patience are those of showing it."""
+    model = tiny_satiation([[0.8, 0.6]])
+    state, *_ = show(model, model.sample(torch.tensor([0])), 1)
+    reward, patience = model.prospects(state)
+    for item in range(3):
+        after, engagement, _, _ = show(model, state, item)
+        assert reward[0, item].item() == pytest.approx(engagement, abs=1e-6)
+        assert patience[0, item].item() == pytest.approx((after.patience - state.patience).item(), abs=1e-6)
+
+
+def test_the_opposite_of_what_was_seen_is_not_refreshing() -> None:
+    model = tiny_satiation([[1.0, 0.0]])
+    fresh = model.sample(torch.tensor([0]))
+    opposite = replace(fresh, weary_of=torch.tensor([[-1.0, 0.0]]))
+    assert_close(model.expected_reward(opposite), model.expected_reward(fresh))
+
+
+def test_patience_never_exceeds_one() -> None:
+    model = tiny_satiation([[0.0, 1.0]])
+    state, _, satisfaction, _ = show(model, model.sample(torch.tensor([0])), 1)
+    assert satisfaction > 0.5 and state.patience.item() == 1.0
+
+
+@pytest.mark.parametrize(
+    ("patience", "left", "leaves"), [(0.3, 0.05, False), (0.25, 0.0, True), (0.2, -0.05, True)]
+)
+def test_a_skip_costs_patience_and_wearies_nobody(patience: float, left: float, leaves: bool) -> None:
+    model = tiny_satiation([[1.0, 0.0]])
+    state = replace(
+        model.sample(torch.tensor([0])),
+        patience=torch.tensor([patience]),
+        weary_of=torch.tensor([[0.4, 0.2]]),
+        weary_of_genres=torch.tensor([[1.0, 0.0]]),
+    )
+    items = torch.tensor([[0]])
+    feedback = model.respond(state, items, ~SHOWN, None)
+    assert feedback.engagement.item() == feedback.satisfaction.item() == 0.0
+    assert feedback.skipped.item()
+    after, gone = model.advance(state, items, feedback)
+    assert after.patience.item() == pytest.approx(left) and bool(gone) == leaves  # minus 0.5 * 0.5
+    assert_close(after.weary_of, torch.tensor([[0.2, 0.1]]))  # recovery goes on
+    assert_close(after.weary_of_genres, torch.tensor([[0.5, 0.0]]))
+
+
+def test_noise_moves_engagement_alone_and_stays_within_bounds() -> None:
+    model = tiny_satiation([[1.0, 0.0]], replace(SATIATION, noise=0.2))
+    state = model.sample(torch.zeros(4000, dtype=torch.int64))
+    items = torch.full((4000, 1), 2)
+    feedback = model.respond(
+        state, items, torch.zeros_like(items, dtype=torch.bool), torch.Generator().manual_seed(0)
+    )
+    assert feedback.satisfaction.max() == feedback.satisfaction.min()
+    assert feedback.engagement.min() >= 0 and feedback.engagement.max() <= 1
+    # 0.598688 lies two deviations below 1: clipping moves the mean by 0.0017 only
+    assert feedback.engagement.mean().item() == pytest.approx(0.5988, abs=0.012)
+    assert feedback.engagement.std().item() == pytest.approx(0.2, abs=0.012)
+
+
+@pytest.mark.parametrize("platform", [Drift, Satiation])
+def test_rows_never_mix(platform: Callable[[Catalogue, Population, EnvConfig], UserModel]) -> None:
+    """All users at once, in another order, or one by one: the same three steps."""
+    catalogue, population = synthetic_world(20, 12, 4, 0.25, 3)
+    genres = (torch.rand(20, 5, generator=torch.Generator().manual_seed(1)) < 0.4).float()
+    model = platform(
+        replace(catalogue, genres=genres), population, replace(SATIATION, satiation_recovery=0.9)
+    )
+    items = torch.randint(20, (3, 12, 1), generator=torch.Generator().manual_seed(0))  # (T, N, K)
+    skipped = torch.rand(3, 12, 1, generator=torch.Generator().manual_seed(2)) < 0.2
+
+    def session(users: torch.Tensor) -> tuple[torch.Tensor, UserState]:
+        state, seen = model.sample(users), []
+        for item, skip in zip(items[:, users], skipped[:, users], strict=True):
+            feedback = model.respond(state, item, skip, None)
+            seen += [model.expected_reward(state), feedback.engagement, feedback.satisfaction]
+            state, leaves = model.advance(state, item, feedback)
+            seen.append(leaves.unsqueeze(-1).float())
+        return torch.cat(seen, -1), state
+
+    together, last = session(torch.arange(12))
+    order = torch.randperm(12, generator=torch.Generator().manual_seed(5))
+    shuffled, last_shuffled = session(order)
+    assert_close(shuffled, together[order])
+    for field in fields(last):
+        assert_close(getattr(last_shuffled, field.name), getattr(last, field.name)[order])
+    alone = torch.cat([session(torch.tensor([user]))[0] for user in range(12)])
+    assert_close(alone, together)
