@@ -39,7 +39,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
-from recsys_rl.config import DataConfig, EnvConfig
+from recsys_rl.config import Config, DataConfig, EnvConfig, TrainConfig
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.env.world import make_user_model, make_world
 from recsys_rl.types import Obs, UserError
@@ -148,6 +148,12 @@ def make_rec_env(
         raise UserError(f"users={users!r} is no part of the population: choose 'train' or 'heldout'.")
     env_config = dataclasses.replace(env_config or EnvConfig(), **_among(settings, EnvConfig))
     data_config = dataclasses.replace(data_config or DataConfig(), **_among(settings, DataConfig))
+    Config(  # checks all values, and those that must go together
+        env=platform,
+        data_config=data_config,
+        env_config=env_config,
+        train_config=TrainConfig(seed=world_seed),
+    )
     catalogue, population = make_world(platform, data_config, env_config, world_seed)
     user_model = make_user_model(platform, catalogue, population, env_config)
     rows = population.train if users == "train" else population.heldout
@@ -188,13 +194,13 @@ def _begin(env: RecEnv, num_envs: int, rng: np.random.Generator, options: Info |
     env.generator.manual_seed(int(rng.integers(2**63)))
     if options is None or "users" not in options:
         return env.reset()
-    users = torch.as_tensor(options["users"])
-    if users.shape != (num_envs,) or not bool(torch.isin(users, env.users).all()):
+    users = np.asarray(options["users"])
+    if users.shape != (num_envs,) or not np.isin(users, env.users.numpy()).all():
         raise UserError(
             f"options['users'] must list {num_envs} of the {len(env.users)} rows of the population that "
             "these sessions are drawn from, one for each environment."
         )
-    return env.reset(users.long())
+    return env.reset(torch.from_numpy(users.astype(np.int64)))
 
 
 def _check(action: Any, space: spaces.Space[Any]) -> None:

