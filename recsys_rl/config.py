@@ -289,10 +289,10 @@ ENVS = ("drift", "satiation", "gym")
 PRESETS: dict[tuple[str, str], dict[str, dict[str, Any]]] = {
     ("ppo", "drift"): {},
     ("ppo", "satiation"): {},
-    ("ppo", "gym"): {},
+    ("ppo", "gym"): {"model_config": {"head": "dense"}},  # there are no items to score
     ("a2c", "drift"): {},
     ("a2c", "satiation"): {},
-    ("a2c", "gym"): {},
+    ("a2c", "gym"): {"model_config": {"head": "dense"}},
 }
 
 

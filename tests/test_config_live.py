@@ -1,0 +1,278 @@
+"""Each field of the settings is live: another value changes what a tiny run does, where one can see it."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from recsys_rl import train as train_module
+from recsys_rl.checkpoint import load
+from recsys_rl.config import Config, EvaluateConfig, defaults, from_dict, overlay, to_dict
+from recsys_rl.evaluate import evaluate
+from recsys_rl.train import choose_device, train
+from recsys_rl.types import UserError
+
+TINY: dict[str, dict[str, Any]] = {
+    "data_config": {"data": "synthetic", "cache_dir": "cache"},
+    "env_config": {"num_items": 24, "num_users": 30, "embedding_dim": 4, "max_episode_steps": 5},
+    "model_config": {"hidden_dims": [6]},
+    "agent_config": {"lr": 0.05, "ent_coef": 0.01, "n_steps": 6, "num_envs": 4},
+    "train_config": {
+        "total_timesteps": 96,
+        "threads": 1,
+        "save_interval": 2,
+        "eval_interval": 2,
+        "device": "cpu",
+    },
+}
+
+SCENARIOS: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "drift": ("ppo", "drift", {}),
+    "satiation": ("ppo", "satiation", {}),
+    "gym": ("ppo", "gym:CartPole-v1", {}),
+    "a2c": ("a2c", "drift", {}),
+    "csv": ("ppo", "drift", {"data": "log.csv"}),
+    "files": ("ppo", "drift", {"data": "ml-100k", "data_dir": "one"}),
+}
+
+# How a run is looked at: the weights it ends with, its log, its files, or what it refuses.
+View = Callable[[Config], Any]
+
+
+def settings_of(scenario: str, **changes: dict[str, Any]) -> Config:
+    """A tiny run of that name, with ``changes``."""
+    algo, env, data_config = SCENARIOS[scenario]
+    base = overlay(overlay(to_dict(defaults(algo, env)), TINY), {"data_config": data_config})
+    if algo == "ppo":
+        base = overlay(base, {"agent_config": {"batch_size": 12, "target_kl": None}})
+    return from_dict(Config, overlay(base, changes))
+
+
+def weights(config: Config) -> dict[str, Any]:
+    agent = load(train(config)).agent
+    return {name: (tensor.shape, tensor.numpy().tobytes()) for name, tensor in agent.items()}
+
+
+def log_rows(name: str) -> View:
+    def view(config: Config) -> list[str]:
+        train(config)
+        (path,) = Path(config.train_config.log_dir).rglob("log.csv")
+        with path.open(newline="") as file:
+            return [row["step"] for row in csv.DictReader(file) if row["name"] == name]
+
+    return view
+
+
+def files(config: Config) -> set[str]:
+    train(config)
+    return {str(path) for path in Path().rglob("*") if path.is_file()}
+
+
+def event_files(config: Config) -> bool:
+    pytest.importorskip("tensorboard")
+    return any("tfevents" in name for name in files(config))
+
+
+def saved_steps(config: Config) -> list[int]:
+    steps: list[int] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train_module, "save", lambda path, checkpoint: steps.append(checkpoint.step))
+        train(config)
+    return steps
+
+
+def threads(config: Config) -> int:
+    before = torch.get_num_threads()
+    train(config)
+    used = torch.get_num_threads()
+    torch.set_num_threads(before)
+    return used
+
+
+def device(config: Config) -> str:
+    try:
+        return str(choose_device(config.train_config.device))
+    except UserError as error:
+        return str(error)
+
+
+def refusal(config: Config) -> str:
+    try:
+        train(config)
+    except UserError as error:
+        return str(error)
+    return "none"
+
+
+# Section and field -> scenario, another value, how the difference shows.
+CHANGES: dict[tuple[str, str], tuple[str, Any, View]] = {
+    ("data_config", "data"): ("drift", "log.csv", weights),
+    ("data_config", "data_dir"): ("files", "two", refusal),
+    ("data_config", "cache_dir"): ("csv", "elsewhere", files),
+    ("data_config", "user_column"): ("csv", "user2", weights),
+    ("data_config", "item_column"): ("csv", "item2", weights),
+    ("data_config", "time_column"): ("csv", "timestamp2", weights),
+    ("data_config", "rating_column"): ("csv", "rating2", weights),
+    ("data_config", "like_threshold"): ("csv", 3.0, weights),
+    ("data_config", "min_item_likes"): ("csv", 12, weights),
+    ("data_config", "heldout_fraction"): ("csv", 0.5, weights),
+    ("data_config", "profile_fraction"): ("csv", 0.3, weights),
+    ("env_config", "num_items"): ("drift", 25, weights),
+    ("env_config", "num_users"): ("drift", 31, weights),
+    ("env_config", "embedding_dim"): ("drift", 5, weights),
+    ("env_config", "max_episode_steps"): ("drift", 4, weights),
+    ("env_config", "reward_decay"): ("drift", 0.5, weights),
+    ("env_config", "user_drift"): ("drift", 0.5, weights),
+    ("env_config", "affinity_gain"): ("satiation", 1.0, weights),
+    ("env_config", "affinity_midpoint"): ("satiation", 0.0, weights),
+    ("env_config", "satiation_strength"): ("satiation", 3.0, weights),
+    ("env_config", "satiation_recovery"): ("satiation", 0.1, weights),
+    ("env_config", "catchiness_gain"): ("satiation", 0.1, weights),
+    ("env_config", "patience_cost"): ("satiation", 50.0, weights),
+    ("env_config", "noise"): ("satiation", 0.5, weights),
+    ("env_config", "normalize_obs"): ("gym", True, weights),
+    ("env_config", "normalize_reward"): ("gym", True, weights),
+    ("model_config", "encoder"): ("satiation", "gru", weights),
+    ("model_config", "head"): ("drift", "dense", weights),
+    ("model_config", "hidden_dims"): ("drift", [6, 5], weights),
+    ("model_config", "activation"): ("drift", "elu", weights),
+    ("train_config", "total_timesteps"): ("drift", 48, weights),
+    ("train_config", "log_interval"): ("drift", 2, log_rows("reward_mean")),
+    ("train_config", "eval_interval"): ("drift", 0, log_rows("eval_return_mean")),
+    ("train_config", "save_interval"): ("drift", 1, saved_steps),
+    ("train_config", "log_dir"): ("drift", "other", files),
+    ("train_config", "checkpoint_dir"): ("drift", "other", files),
+    ("train_config", "seed"): ("drift", 1, weights),
+    ("train_config", "device"): ("drift", "cuda", device),
+    ("train_config", "threads"): ("drift", 2, threads),
+    ("train_config", "tensorboard"): ("drift", True, event_files),
+}
+DIALS: dict[str, Any] = {
+    "lr": 0.01,
+    "gamma": 0.5,
+    "gae_lambda": 0.5,
+    "clip_eps": 0.01,
+    "ent_coef": 0.1,
+    "vf_coef": 0.05,
+    "max_grad_norm": 1e-4,
+    "update_epochs": 2,
+    "batch_size": 8,
+    "n_steps": 12,
+    "num_envs": 3,
+    "target_kl": 1e-9,
+    "clip_vloss": True,
+    "anneal_ent": False,
+    "anneal_lr": False,
+    "normalize_advantage": None,  # the opposite of the default
+}
+
+
+@pytest.fixture(scope="module")
+def log_csv(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A made-up log with two columns of each kind."""
+    rng = np.random.default_rng(0)
+    path = tmp_path_factory.mktemp("log") / "log.csv"
+    odds = 1 / np.arange(2, 32)
+    with path.open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow([name + end for end in ("", "2") for name in ("user", "item", "timestamp", "rating")])
+        for user in range(60):
+            for item in rng.choice(30, 20, replace=False, p=odds / odds.sum()):
+                times, ratings = rng.integers(10**6, size=2), rng.integers(3, 6, size=2)
+                rows.writerow(
+                    [user, item, times[0], ratings[0], rng.integers(60), 29 - item, times[1], ratings[1]]
+                )
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log_csv: Path) -> Iterator[Callable[[str], None]]:
+    """Enter a fresh folder that holds log.csv and, as every run writes below it, nothing else."""
+    threads_before = torch.get_num_threads()
+
+    def enter(name: str) -> None:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "log.csv").write_bytes(log_csv.read_bytes())
+        monkeypatch.chdir(tmp_path / name)
+
+    yield enter
+    torch.set_num_threads(threads_before)
+
+
+def look(folder: Callable[[str], None], name: str, view: View, config: Config) -> Any:
+    folder(name)
+    return view(config)
+
+
+def test_no_field_is_left_out() -> None:
+    for algo in ("ppo", "a2c"):
+        for section, fields in to_dict(defaults(algo, "drift")).items():
+            for name in fields if isinstance(fields, dict) else []:
+                assert name in DIALS if section == "agent_config" else (section, name) in CHANGES
+
+
+@pytest.mark.parametrize("scenario", ["drift", "satiation", "csv", "gym", "a2c"])
+def test_the_same_settings_give_the_same_weights(scenario: str, folder: Callable[[str], None]) -> None:
+    """Without this, a difference would say nothing."""
+    config = settings_of(scenario)
+    assert look(folder, "one", weights, config) == look(folder, "two", weights, config)
+
+
+@pytest.mark.parametrize(("section", "name"), CHANGES)
+def test_field(section: str, name: str, folder: Callable[[str], None]) -> None:
+    scenario, value, view = CHANGES[section, name]
+    before, after = settings_of(scenario), settings_of(scenario, **{section: {name: value}})
+    assert look(folder, "before", view, before) != look(folder, "after", view, after)
+
+
+@pytest.mark.parametrize(
+    ("scenario", "name"),
+    [(s, name) for s in ("drift", "a2c") for name in to_dict(settings_of(s).agent_config)],
+)
+def test_dial(name: str, scenario: str, folder: Callable[[str], None]) -> None:
+    before = settings_of(scenario)
+    value = not before.agent_config.normalize_advantage if name == "normalize_advantage" else DIALS[name]
+    after = settings_of(scenario, agent_config={name: value})
+    assert look(folder, "before", weights, before) != look(folder, "after", weights, after)
+
+
+def test_algo_and_env(folder: Callable[[str], None]) -> None:
+    seen = [look(folder, name, weights, settings_of(name)) for name in ("drift", "satiation", "gym", "a2c")]
+    assert all(a != b for i, a in enumerate(seen) for b in seen[:i])
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("checkpoint", "checkpoints/a2c.pt"),
+        ("algo", "a2c"),
+        ("env", "satiation"),
+        ("seed", 1),
+        ("json", "table.json"),
+        ("report", "report.html"),
+        ("device", "cuda"),
+        ("threads", 2),
+    ],
+)
+def test_field_of_evaluate(name: str, value: Any, folder: Callable[[str], None]) -> None:
+    """What evaluation writes, returns or refuses, and on how many threads."""
+    folder("run")
+    train(settings_of("drift"))
+    train(settings_of("a2c"))
+
+    def view(options: EvaluateConfig) -> Any:
+        try:
+            result = evaluate(options)
+        except UserError as error:
+            return str(error)
+        return result["rows"], {str(path) for path in Path().rglob("*")}, torch.get_num_threads()
+
+    base = EvaluateConfig(threads=1, device="cpu")
+    assert repr(view(base)) == repr(view(base)) != repr(view(dataclasses.replace(base, **{name: value})))
