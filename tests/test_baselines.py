@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -90,6 +91,19 @@ def test_the_most_popular_leave_out_what_is_unavailable() -> None:
     )
     assert most_popular(catalogue, 3).tolist() == [2, 0]
     assert most_popular(catalogue, 1).tolist() == [2]
+
+
+@pytest.mark.parametrize("tiny", [tiny_drift, tiny_satiation])
+def test_nobody_shows_what_is_unavailable(tiny: Callable[[list[list[float]]], Drift | Satiation]) -> None:
+    """Not even where it would be the best: item 0, for this user."""
+    model = tiny([[1.0, 0.0]])
+    model = replace(model, catalogue=replace(model.catalogue, available=torch.tensor([False, True, True])))
+    env = tiny_env(model)
+    agents = simple_baselines(env, env.users, torch.Generator()) | upper_bounds(env)
+    if model.repeats:  # there is no mask: these two can't know
+        del agents["random"], agents["myopic"]
+    for name, agent in agents.items():
+        assert agent.act(env.reset(env.users)).items.item() != 0, name
 
 
 def test_drift_baselines_by_hand() -> None:
@@ -184,6 +198,14 @@ def test_the_planner_counts_each_users_own_steps() -> None:
     allowed = torch.ones(4, 3, dtype=torch.bool)
     allowed[3, 0] = False  # and one who was shown the trap before
     assert best_first_items(model, state, allowed, torch.tensor([1, 2, 3, 1])).tolist() == [0, 1, 2, 1]
+
+
+def test_the_planner_never_waits() -> None:
+    """Showing the one item left would earn more after a pause, but a forbidden item is no pause."""
+    model = tiny_satiation([[0.0, 1.0]])
+    weary = replace(model.sample(torch.tensor([0])), weary_of_genres=torch.tensor([[0.0, 8.0]]))
+    only_north = torch.tensor([[False, True, False]])
+    assert best_first_items(model, weary, only_north, torch.tensor([2])).tolist() == [1]
 
 
 def test_two_steps_are_planned_perfectly() -> None:
