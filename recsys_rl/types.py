@@ -192,7 +192,23 @@ class Env(Protocol):
     """N sessions stepped together."""
 
     num_envs: int
+    context_dim: int  # F
+    action_sizes: tuple[int, ...]  # (K,): alternatives of each position
+    history_length: int  # L; 0 where observations carry no history
+    num_signals: int  # S
 
     def reset(self, users: Tensor | None = None) -> Obs: ...
 
     def step(self, items: Tensor) -> Step: ...
+
+    def state_dict(self) -> dict[str, Tensor]: ...
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None: ...
+
+    def restart(self) -> Obs:
+        """Go on from a checkpoint: called after each ``state_dict`` and after ``load_state_dict``.
+
+        Where sessions are stored, they simply go on; an environment whose inside can't be stored
+        begins new ones here, so that a resumed run and one that was never interrupted see the same.
+        """
+        ...

@@ -23,7 +23,11 @@ class A2C:
     """An actor-critic that takes one gradient step on each rollout."""
 
     def __init__(
-        self, model: ActorCritic, config: A2CConfig, num_updates: int, generators: Mapping[str, torch.Generator]
+        self,
+        model: ActorCritic,
+        config: A2CConfig,
+        num_updates: int,
+        generators: Mapping[str, torch.Generator],
     ) -> None:
         """``num_updates`` is the length of the run, over which dials are annealed.
 
@@ -82,8 +86,8 @@ class A2C:
 
         explained = explained_variance(rollout.values.flatten(), returns)
         names = ("loss", "policy_loss", "value_loss", "entropy", "explained_variance")
-        metrics = torch.stack([loss.detach(), policy_loss.detach(), value_loss.detach(), entropy.detach(), explained])
-        return dict(zip(names, metrics.tolist(), strict=True)) | {"lr": self.optimizer.param_groups[0]["lr"]}
+        values = torch.stack([loss, policy_loss, value_loss, entropy, explained]).tolist()
+        return dict(zip(names, values, strict=True)) | {"lr": self.optimizer.param_groups[0]["lr"]}
 
     def state_dict(self) -> dict[str, Tensor]:
         return pack(self.model, self.optimizer) | {"updates": torch.tensor(self.updates)}

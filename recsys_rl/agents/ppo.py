@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from recsys_rl.config import PPOConfig
 from recsys_rl.functional import choice, losses
+from recsys_rl.functional.policy_loss import clipped_policy_loss
 from recsys_rl.functional.returns import explained_variance, gae
 from recsys_rl.models.actor_critic import ActorCritic
 from recsys_rl.models.state import pack, unpack
@@ -22,7 +23,11 @@ class PPO:
     """An actor-critic that improves itself by clipped, repeated passes over each rollout."""
 
     def __init__(
-        self, model: ActorCritic, config: PPOConfig, num_updates: int, generators: Mapping[str, torch.Generator]
+        self,
+        model: ActorCritic,
+        config: PPOConfig,
+        num_updates: int,
+        generators: Mapping[str, torch.Generator],
     ) -> None:
         """``num_updates`` is the length of the run, over which dials are annealed.
 
@@ -32,7 +37,7 @@ class PPO:
         self.config = config
         self.num_updates = num_updates
         self.generators = generators
-        self.optimizer = torch.optim.Adam(model.parameters(), lr=config.lr, eps=1e-5)
+        self.optimizer = torch.optim.Adam(model.parameters(), lr=config.lr, eps=1e-5, fused=True)
         self.updates = 0
 
     @torch.inference_mode()
@@ -72,13 +77,12 @@ class PPO:
             order = torch.randperm(len(items), generator=self.generators["shuffle"], device=items.device)
             for batch in order.split(config.batch_size):
                 logits, value = self.model(obs.map(lambda x, batch=batch: x[batch]))
-                logprob = choice.logprob(logits, items[batch]).sum(-1)
                 advantage = advantages[batch]
                 if config.normalize_advantage:
                     advantage = (advantage - advantage.mean()) / (advantage.std(correction=0) + 1e-8)
 
-                policy_loss = losses.clipped_surrogate(
-                    logprob, old_logprobs[batch], advantage, config.clip_eps
+                policy = clipped_policy_loss(
+                    logits, items[batch], old_logprobs[batch], advantage, config.clip_eps, ent_coef
                 )
                 if config.clip_vloss:
                     value_loss = losses.clipped_value_loss(
@@ -86,20 +90,17 @@ class PPO:
                     )
                 else:
                     value_loss = losses.value_loss(value, returns[batch])
-                loss = policy_loss + config.vf_coef * value_loss
-                entropy = choice.entropy(logits).sum(-1).mean()
-                if ent_coef:
-                    loss = loss - ent_coef * entropy
+                loss = policy.loss + config.vf_coef * value_loss
 
                 self.optimizer.zero_grad()
                 loss.backward()
                 nn.utils.clip_grad_norm_(self.model.parameters(), config.max_grad_norm)
                 self.optimizer.step()
 
-                with torch.no_grad():
-                    kl = losses.approx_kl(logprob, old_logprobs[batch])
-                    clipped = losses.clip_fraction(logprob, old_logprobs[batch], config.clip_eps)
-                    history.append(torch.stack([loss, policy_loss, value_loss, entropy, kl, clipped]))
+                kl = losses.approx_kl(policy.logprob, old_logprobs[batch])
+                clipped = losses.clip_fraction(policy.logprob, old_logprobs[batch], config.clip_eps)
+                row = [loss.detach(), policy.surrogate, value_loss.detach(), policy.entropy, kl, clipped]
+                history.append(torch.stack(row))
             if config.target_kl is not None and history[-1][4] > config.target_kl:
                 break
 

@@ -50,6 +50,10 @@ class RecEnv:
         self.num_envs = num_envs
         self.generator = generator
         self.device = catalogue.embedding.device
+        self.context_dim = config.state_dim
+        self.action_sizes: tuple[int, ...] = (catalogue.num_items,)
+        self.history_length = 0 if user_model.repeats else config.max_episode_steps
+        self.num_signals = 1
         self.user_state: UserState = None
         self.session: Session
 
@@ -63,6 +67,10 @@ class RecEnv:
     def observe(self) -> Obs:
         """The request that waits for an answer now; asking twice changes nothing."""
         return self._observe(self.user_state, self.session)
+
+    def restart(self) -> Obs:
+        """Go on from a checkpoint: the sessions are all in it, so they simply go on."""
+        return self.observe()
 
     def step(self, items: Tensor) -> Step:
         """Show ``items`` (N, 1) int64 and return what came of it."""

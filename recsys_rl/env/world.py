@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from recsys_rl.config import DataConfig, EnvConfig
+from typing import Literal
+
+import torch
+
+from recsys_rl.config import Config, DataConfig, EnvConfig
 from recsys_rl.data.catalogue import build_world, synthetic_world
 from recsys_rl.data.sources import load_log
 from recsys_rl.env.drift import Drift
+from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.env.satiation import Satiation
 from recsys_rl.env.user_model import UserModel
-from recsys_rl.types import Catalogue, Population, UserError
+from recsys_rl.types import Catalogue, Env, Population, UserError
 
 PLATFORMS: dict[str, type[Drift] | type[Satiation]] = {"drift": Drift, "satiation": Satiation}
 
@@ -65,3 +70,28 @@ def _check(env_name: str) -> None:
             f"There is no environment named {env_name!r}: choose {', '.join(PLATFORMS)}, or gym:Id for one "
             "of Gymnasium's."
         )
+
+
+def make_env(
+    config: Config,
+    catalogue: Catalogue | None,
+    population: Population | None,
+    split: Literal["train", "heldout"],
+    num_envs: int,
+    generator: torch.Generator,
+) -> Env:
+    """The environment of a run: N sessions of that part of the population, or of a ``gym:`` environment."""
+    if catalogue is None or population is None:
+        from recsys_rl.env.gym_env import GymEnv
+
+        return GymEnv(
+            config.env.removeprefix("gym:"),
+            num_envs,
+            seed=generator.initial_seed(),
+            gamma=config.agent_config.gamma,
+            normalize_obs=config.env_config.normalize_obs,
+            normalize_reward=config.env_config.normalize_reward,
+        )
+    user_model = make_user_model(config.env, catalogue, population, config.env_config)
+    users = population.train if split == "train" else population.heldout
+    return RecEnv(user_model, catalogue, config.env_config, users, num_envs, generator)

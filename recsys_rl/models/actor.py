@@ -8,9 +8,8 @@ from torch import Tensor, nn
 from recsys_rl.models.encoders import linear
 from recsys_rl.types import Catalogue
 
-
 LOGIT_SCALE = 20.0  # first temperature: item embeddings have unit norm, so their products are small
-TEMPERATURE_RATE = 5.0  # the log-temperature moves this much faster than the other weights
+RATE = 5.0  # votes and log-temperature are few and must go far: they move this much faster than the rest
 
 
 def item_features(catalogue: Catalogue) -> Tensor:
@@ -28,23 +27,28 @@ def item_features(catalogue: Catalogue) -> Tensor:
 class TwoTowerHead(nn.Module):
     """logit_i = temperature * query . item_i: the actor scores what an item is, not its number.
 
-    New items, masks and large catalogues then need no new weights. The query is a linear map of the
-    inputs plus one of the hidden features: preference for an item is, to first order, bilinear in user
-    and item, and the hidden layers add the rest.
+    New items, masks and large catalogues then need no new weights. With x_b the inputs that live in
+    the space of item features (user, last item, sums over the session) and h the hidden features::
+
+        query = sum_b weight_b * x_b + W h
+
+    The first part lets each x_b vote for the items like it (or, with negative weight, unlike it); its
+    few weights are learned from few samples. The hidden part adds what such votes can't say.
     """
 
     def __init__(
-        self, num_hidden: int, num_inputs: int, num_item_features: int, generator: torch.Generator
+        self, num_hidden: int, num_blocks: int, num_item_features: int, generator: torch.Generator
     ) -> None:
         super().__init__()
-        # A small gain makes the first policy nearly uniform (as is usual for PPO).
+        # Small gains make the first policy nearly uniform (as is usual for PPO).
         self.hidden_query = linear(num_hidden, num_item_features, 0.01, generator)
-        self.direct_query = linear(num_inputs, num_item_features, 0.01, generator)
-        self.log_temperature = nn.Parameter(torch.tensor(LOGIT_SCALE).log() / TEMPERATURE_RATE)
+        self.votes = nn.Parameter(0.01 * torch.randn(num_blocks, num_item_features, generator=generator))
+        self.log_temperature = nn.Parameter(torch.tensor(LOGIT_SCALE).log() / RATE)
 
-    def forward(self, hidden: Tensor, inputs: Tensor, items: Tensor) -> Tensor:
-        query = self.hidden_query(hidden) + self.direct_query(inputs)  # (N, F_i)
-        temperature = (TEMPERATURE_RATE * self.log_temperature).exp()
+    def forward(self, hidden: Tensor, blocks: Tensor, items: Tensor) -> Tensor:
+        """hidden (N, H), blocks (N, number, F_i), items (I, F_i) -> logits (N, 1, I)."""
+        query = self.hidden_query(hidden) + (RATE * self.votes * blocks).sum(1)  # (N, F_i)
+        temperature = (RATE * self.log_temperature).exp()
         return ((temperature * query) @ items.T).unsqueeze(1)  # (N, 1, I)
 
 
@@ -56,7 +60,7 @@ class DenseHead(nn.Module):
         self.action_sizes = action_sizes
         self.logits = linear(num_hidden, sum(action_sizes), 0.01, generator)
 
-    def forward(self, hidden: Tensor, inputs: Tensor, items: Tensor) -> Tensor:
+    def forward(self, hidden: Tensor, blocks: Tensor, items: Tensor) -> Tensor:
         flat = self.logits(hidden)  # (N, sum of A)
         if len(self.action_sizes) == 1:
             return flat.unsqueeze(1)  # type: ignore[no-any-return]

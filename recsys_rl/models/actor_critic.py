@@ -39,14 +39,16 @@ class ActorCritic(nn.Module):
         self.shapes = shapes
         items = torch.zeros(0, 0) if shapes.item_features is None else shapes.item_features
         self.register_buffer("items", items, persistent=False)  # (I, F_i)
-        num_inputs = shapes.context_dim
+        num_item_features = items.shape[1]
+        num_inputs, num_blocks = shapes.context_dim, 2
         self.session: SessionSum | SessionGRU | None = None
-        if shapes.history_length:
-            if config.encoder == "gru":
-                self.session = SessionGRU(items.shape[1], shapes.num_signals, generator)
-            else:
-                self.session = SessionSum(shapes.history_length, items.shape[1])
+        if shapes.history_length and config.encoder == "gru":
+            self.session = SessionGRU(num_item_features, shapes.num_signals, generator)
             num_inputs += self.session.out_features
+        elif shapes.history_length:
+            self.session = SessionSum(shapes.history_length)
+            num_inputs += self.session.num_blocks * num_item_features
+            num_blocks += self.session.num_blocks
         sizes = (num_inputs, *config.hidden_dims)
         self.actor = mlp(sizes, config.activation, generator)
         self.critic = mlp(sizes, config.activation, generator)
@@ -55,24 +57,34 @@ class ActorCritic(nn.Module):
         if config.head == "dense":
             self.head = DenseHead(sizes[-1], shapes.action_sizes, generator)
         else:
-            self.head = TwoTowerHead(sizes[-1], num_inputs, items.shape[1], generator)
+            self.head = TwoTowerHead(sizes[-1], num_blocks, num_item_features, generator)
 
     def forward(self, obs: Obs) -> tuple[Tensor, Tensor]:
-        inputs = self._inputs(obs)  # (N, num_inputs)
-        return self._logits(inputs, obs.mask), self._value(inputs)
+        inputs, blocks = self._read(obs)
+        logits = self.head(self.actor(inputs), blocks, self.items)  # (N, K, A)
+        if obs.mask is not None:
+            logits = logits.masked_fill(~obs.mask.unsqueeze(1), -torch.inf)
+        return logits, self._value(inputs)
 
     def value(self, obs: Obs) -> Tensor:
         """V(obs), (N,)."""
-        return self._value(self._inputs(obs))
+        return self._value(self._read(obs)[0])
 
-    def _inputs(self, obs: Obs) -> Tensor:
-        if self.session is None:
-            return obs.context
-        return torch.cat([obs.context, self.session(obs, self.items)], -1)
+    def _read(self, obs: Obs) -> tuple[Tensor, Tensor]:
+        """Inputs (N, num_inputs) of the hidden layers, and those in item space (N, num_blocks, F_i)."""
+        parts, blocks = [obs.context], self._item_space(obs.context)
+        if isinstance(self.session, SessionSum):
+            sums = self.session(obs, self.items)  # (N, 2P, F_i)
+            parts.append(sums.flatten(1))
+            blocks = torch.cat([blocks, sums], 1)
+        elif self.session is not None:
+            parts.append(self.session(obs, self.items))
+        return torch.cat(parts, -1), blocks
 
-    def _logits(self, inputs: Tensor, mask: Tensor | None) -> Tensor:
-        logits: Tensor = self.head(self.actor(inputs), inputs, self.items)  # (N, K, A)
-        return logits if mask is None else logits.masked_fill(~mask.unsqueeze(1), -torch.inf)
+    def _item_space(self, context: Tensor) -> Tensor:
+        """User and last item (N, 2, F_i): an item's features begin with its embedding; the rest is 0."""
+        embeddings = context.unflatten(-1, (2, -1)) if self.items.numel() else context[:, None, :0]
+        return nn.functional.pad(embeddings, (0, self.items.shape[1] - embeddings.shape[-1]))
 
     def _value(self, inputs: Tensor) -> Tensor:
         return self.value_head(self.critic(inputs)).squeeze(-1)  # type: ignore[no-any-return]

@@ -39,12 +39,12 @@ class SessionSum(nn.Module):
     The weights start as exponential decays, the form that forgetting has in most user models.
     """
 
-    def __init__(self, length: int, num_features: int, num_kernels: int = 4) -> None:
+    def __init__(self, length: int, num_kernels: int = 4) -> None:
         super().__init__()
         age = torch.arange(length - 1, -1, -1, dtype=torch.float32)  # (L,): the latest is last
         decay = 1 - 0.5 ** torch.arange(num_kernels).unsqueeze(-1)  # (P, 1): 0, 1/2, 3/4, 7/8
         self.kernels = nn.Parameter(decay**age)  # (P, L)
-        self.out_features = 2 * num_kernels * num_features
+        self.num_blocks = 2 * num_kernels
 
     def forward(self, obs: Obs, item_features: Tensor) -> Tensor:
         assert obs.history is not None and obs.signals is not None
@@ -52,7 +52,7 @@ class SessionSum(nn.Module):
         plain = shown.unsqueeze(1) * self.kernels  # (N, P, L)
         weights = torch.cat([plain, plain * obs.signals.transpose(1, 2)], 1)  # (N, 2P, L)
         features = item_features[obs.history.clamp_min(0)]  # (N, L, F_i)
-        return (weights @ features).flatten(1)  # (N, 2P F_i)
+        return weights @ features  # (N, 2P, F_i)
 
 
 class SessionGRU(nn.Module):

@@ -27,10 +27,10 @@ class Logger:
         self.total_steps = total_steps
         self.start_step = start_step
         folder.mkdir(parents=True, exist_ok=True)
-        path = folder / "log.csv"
-        kept = [row for row in read_log(path) if int(row["step"]) <= start_step] if start_step else []
+        self.path = folder / "log.csv"
+        kept = [row for row in read_log(self.path) if int(row["step"]) <= start_step] if start_step else []
         self.seconds_before = max((float(row["seconds"]) for row in kept), default=0.0)
-        self.file = path.open("w", newline="")
+        self.file = self.path.open("w", newline="")
         self.rows = csv.writer(self.file)
         self.rows.writerow(COLUMNS)
         self.rows.writerows([row[column] for column in COLUMNS] for row in kept)
@@ -48,7 +48,11 @@ class Logger:
             if console.is_terminal
             else None
         )
-        self.task = self.progress.add_task("train", total=total_steps, completed=start_step, news="") if self.progress else None
+        self.task = (
+            self.progress.add_task("train", total=total_steps, completed=start_step, news="")
+            if self.progress
+            else None
+        )
         self.said = time.monotonic()
 
     def __enter__(self) -> Self:
@@ -66,9 +70,14 @@ class Logger:
             self.events.close()
 
     @property
+    def seconds_here(self) -> float:
+        """Seconds since this process began to train."""
+        return time.monotonic() - self.started
+
+    @property
     def seconds(self) -> float:
         """Seconds of training so far, those before a resume included."""
-        return self.seconds_before + time.monotonic() - self.started
+        return self.seconds_before + self.seconds_here
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Append one row for each value."""

@@ -1,0 +1,241 @@
+"""The report of one run: a single HTML page without network, script or outside file."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from recsys_rl.report import charts
+from recsys_rl.report.charts import PALETTE_CSS, decimals, finite, kind, number, text
+from recsys_rl.types import UserError
+
+Row = Mapping[str, Any]
+
+
+def write_report(path: Path, report: Mapping[str, Any]) -> None:
+    """Write the page to ``path``; an old page stays whole until the new one is.
+
+    ``report`` is what ``evaluate`` found, as JSON would hold it: ``env``, ``algo``, ``data``, ``seed``,
+    ``step`` (environment steps trained), ``heldout_users``, ``hardware``, ``date``, ``version``;
+    ``config`` {section: {field: value}}; ``rows``, one for each policy (``policy``, ``return_mean``,
+    ``return_low``, ``return_high``, ``length_mean``, ``distinct_mean``, ``coverage`` in [0, 1]);
+    ``paired`` (``policy``, ``versus``, ``mean``, ``low``, ``high``); ``curve`` (``step``, ``mean``,
+    ``low``, ``high``) with ``references`` {policy: return}; ``sessions`` (``policy``, ``user``,
+    ``likes``, ``return``, ``left``, ``steps`` of ``title``, ``year``, ``genres``, ``reward`` and
+    ``satisfaction``, both usually in [0, 1]). Numbers may be None or NaN: the page says so with a dash.
+    Raises UserError where the file can't be written.
+    """
+    page = _page(report).encode()
+    if path.exists() and not path.is_file():
+        raise UserError(f"The report can't be written to {path}: it is not a regular file; give another name.")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            file.write(page)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise UserError(
+            f"The report can't be written to {path} ({error.strerror or error}): "
+            "free some space there, or give another folder."
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()  # already renamed, unless something went wrong
+
+
+def _page(report: Mapping[str, Any]) -> str:
+    style = PALETTE_CSS + resources.files(__package__).joinpath("style.css").read_text(encoding="utf-8")
+    return (
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"/>'
+        '<meta name="viewport" content="width=device-width, initial-scale=1"/>'
+        '<meta name="color-scheme" content="light dark"/>'
+        # The page needs nothing from anywhere; this makes browsers hold it to that.
+        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; style-src \'unsafe-inline\'"/>'
+        f"<title>{text(report['algo'])} on {text(report['env'])}: recsys_rl report</title>"
+        f"<style>{style}</style></head><body><main>{_header(report)}{_curve(report)}{_returns(report)}"
+        f"{_sessions(report.get('sessions', ()))}{_config(report.get('config', {}))}</main></body></html>\n"
+    )
+
+
+def _best(rows: Iterable[Row]) -> Row | None:
+    return max((r for r in rows if finite(r["return_mean"])), key=lambda r: r["return_mean"], default=None)
+
+
+def _header(report: Mapping[str, Any]) -> str:
+    """One sentence: what was trained, and where it stands between the best simple baseline and the planner."""
+    rows = {str(row["policy"]): row for row in report["rows"]}
+    algo = str(report["algo"])
+    ours = rows.get(f"{algo}-greedy") or rows.get(algo)
+    simple = _best(row for row in rows.values() if kind(str(row["policy"])) == "baseline")
+    bound = next((rows[name] for name in ("planner", "oracle") if name in rows), None)
+    places = decimals([r["return_mean"] for r in (ours, simple, bound) if r and finite(r["return_mean"])])
+    sentence = f"{text(algo.upper())}, trained for {number(report['step'], 0)} steps on <b>{text(report['env'])}</b>, "
+    if ours is None:
+        sentence += "was not evaluated"
+    elif str(report["env"]).startswith("gym:"):
+        sentence += f"earns {_big(ours, places)} per episode on unseen seeds"
+    else:
+        people = number(report.get("heldout_users"), 0)
+        sentence += f"earns {_big(ours, places)} per session from {people} users it never met"
+    against = []
+    if simple is not None:
+        against.append(f"{_big(simple, places)} for the best simple baseline, {text(simple['policy'])}")
+    if bound is not None:
+        name = text(bound["policy"])
+        against.append(f"{_big(bound, places)} for the {name}, which sees inside the simulator")
+    sentence += (": against " + ", and ".join(against) if against else "") + "."
+    facts = {
+        "Data": report.get("data"),
+        "Seed": report.get("seed"),
+        "Hardware": report.get("hardware"),
+        "Written": report.get("date"),
+        "recsys_rl": report.get("version"),
+    }
+    shown = "".join(f"<span>{name}: {text(v)}</span>" for name, v in facts.items() if v not in (None, ""))
+    return f'<header><h1>{sentence}</h1><p class="facts">{shown}</p></header>'
+
+
+def _big(row: Row, places: int) -> str:
+    return f'<b class="{kind(str(row["policy"]))}">{number(row["return_mean"], places)}</b>'
+
+
+def _both(wide: str, narrow: str) -> str:
+    """The same chart drawn for a desk and for a phone; the style sheet shows one of them."""
+    return wide.replace('class="chart"', 'class="chart wide"', 1) + narrow.replace(
+        'class="chart"', 'class="chart narrow"', 1
+    )
+
+
+def _curve(report: Mapping[str, Any]) -> str:
+    curve, references = report.get("curve") or {}, report.get("references") or {}
+    name = f"{report['algo']}-greedy"
+    lost = len(curve.get("step", ())) - len(charts.curve_points(curve))
+    missing = f" {lost} evaluations gave no finite number and are left out." if lost else ""
+    note = "Mean return of the evaluations during training; the band is the 95 % interval, dashed lines are others."
+    try:
+        drawn = _both(*(charts.learning_curve_svg(curve, references, name=name, width=w) for w in (1072, 358)))
+    except UserError as error:
+        return f'<h2>Learning curve</h2><p class="plain">{text(error)}{missing}</p>'
+    return f'<h2>Learning curve</h2><p class="note">{note}{missing}</p>{drawn}'
+
+
+def _returns(report: Mapping[str, Any]) -> str:
+    rows: Sequence[Row] = report["rows"]
+    note = "Mean return of one whole session per user; the line across a bar's end is the 95 % interval."
+    try:
+        drawn = _both(*(charts.returns_chart_svg(rows, width=width) for width in (1072, 358)))
+    except UserError as error:
+        return f'<h2>Returns</h2><p class="plain">{text(error)}</p>'
+    ordered = sorted(rows, key=lambda r: -r["return_mean"] if finite(r["return_mean"]) else float("inf"))
+    places = decimals([r[k] for r in rows for k in ("return_mean", "return_low", "return_high") if finite(r[k])])
+    table = "".join(_table_row(row, places) for row in ordered)
+    pairs = "".join(f"<li>{_pair(pair, places)}</li>" for pair in report.get("paired", ()))
+    paired = f'<h3>The same users, paired</h3><ul class="pairs">{pairs}</ul>' if pairs else ""
+    return (
+        f'<h2>Returns</h2><p class="note">{note}</p>{drawn}<div class="wide-table"><table>'
+        '<caption class="hidden">Each policy in numbers</caption><thead><tr><th scope="col">Policy</th>'
+        '<th scope="col">Return</th><th scope="col">Length</th><th scope="col">Distinct items</th>'
+        f'<th scope="col">Coverage</th></tr></thead><tbody>{table}</tbody></table></div>{paired}'
+    )
+
+
+def _table_row(row: Row, places: int) -> str:
+    share = row.get("coverage")
+    coverage = f"{number(100 * share, 0)} %" if share is not None and finite(share) else "–"
+    low, high = number(row["return_low"], places), number(row["return_high"], places)
+    return (
+        f'<tr class="{kind(str(row["policy"]))}"><th scope="row">{text(row["policy"])}</th>'
+        f"<td>{number(row['return_mean'], places)} <small>{low} to {high}</small></td>"
+        f"<td>{number(row.get('length_mean'), 1)}</td><td>{number(row.get('distinct_mean'), 1)}</td>"
+        f"<td>{coverage}</td></tr>"
+    )
+
+
+def _pair(pair: Row, places: int) -> str:
+    names = f"{text(pair['policy'])} against {text(pair['versus'])}"
+    if not all(finite(pair[key]) for key in ("mean", "low", "high")):
+        return f"{names}: no number."
+    low, high = number(pair["low"], places), number(pair["high"], places)
+    size = number(abs(pair["mean"]), places)
+    word = "more" if pair["mean"] >= 0 else "less"
+    doubt = ", which is no clear difference" if pair["low"] <= 0 <= pair["high"] else ""
+    return f"{names}: <b>{size} {word}</b> per session (95 % interval {low} to {high}){doubt}."
+
+
+def _sessions(sessions: Sequence[Row]) -> str:
+    if not sessions:
+        return ""
+    rewards = [step["reward"] for session in sessions for step in session["steps"] if finite(step["reward"])]
+    full = max(1.0, *rewards) if rewards else 1.0
+    users: dict[Any, list[Row]] = {}
+    for session in sessions:
+        users.setdefault(session["user"], []).append(session)
+    key = '<span class="track key" aria-hidden="true"><i style="width:62%"></i><u style="left:82%"></u></span>'
+    return (
+        '<h2>Sample sessions</h2><p class="note">What was shown, in order, and how the user reacted: '
+        f"{key} the bar and its number are the reward, the tick is satisfaction.</p>"
+        + "".join(_user(user, together, full) for user, together in users.items())
+    )
+
+
+def _user(user: object, sessions: Sequence[Row], full: float) -> str:
+    likes = ", ".join(text(title) for title in sessions[0].get("likes", ()))
+    return (
+        f"<h3>User {text(user)}</h3>"
+        + (f'<p class="note">Liked in their own history: {likes}.</p>' if likes else "")
+        + "".join(_session(session, full) for session in sessions)
+    )
+
+
+def _session(session: Row, full: float) -> str:
+    policy, steps = str(session["policy"]), session["steps"]
+    ending = f'class="left">left after step {len(steps)}' if session["left"] else ">stayed to the end"
+    cards = "".join(_card(index, step, full) for index, step in enumerate(steps, 1))
+    if session["left"]:
+        cards += '<li class="card gone">The user left</li>'
+    label = f"What {policy} showed user {session['user']}"
+    return (
+        f'<section class="session"><div><h4 class="policy {kind(policy)}">{text(policy)}</h4>'
+        f'<p>return {number(session["return"], 1)}</p><p {ending}</p></div>'
+        f'<ol class="cards" tabindex="0" aria-label="{text(label)}">{cards}</ol></section>'
+    )
+
+
+def _card(index: int, step: Row, full: float) -> str:
+    year = step.get("year")
+    about = [text(year)] if finite(year) else []
+    about += [", ".join(text(genre) for genre in step.get("genres", ()))]
+    reward, felt = step["reward"], step.get("satisfaction")
+    bar = f'<i style="width:{_percent(reward, full)}%"></i>' if finite(reward) else ""
+    said = f'<span class="hidden">reward </span>{number(reward, 2)}'
+    if felt is not None and finite(felt):
+        bar += f'<u style="left:{_percent(felt, full)}%"></u>'
+        said += f'<span class="hidden">, satisfaction {number(felt, 2)}</span>'
+    return (
+        f'<li class="card" title="step {index}"><span class="title">{text(step["title"])}</span>'
+        f'<span class="about">{" · ".join(part for part in about if part)}</span>'
+        f'<span class="reaction"><span class="track" aria-hidden="true">{bar}</span><span>{said}</span></span></li>'
+    )
+
+
+def _percent(value: float, full: float) -> str:
+    return f"{100 * min(max(value / full, 0.0), 1.0):.0f}"
+
+
+def _config(config: Mapping[str, Mapping[str, Any]]) -> str:
+    if not config:
+        return ""
+    sections = "".join(
+        f"<section><h3>{text(name)}</h3><table><tbody>"
+        + "".join(f'<tr><th scope="row">{text(k)}</th><td>{text(v)}</td></tr>' for k, v in fields.items())
+        + "</tbody></table></section>"
+        for name, fields in config.items()
+    )
+    return f'<details><summary>Configuration</summary><div class="sections">{sections}</div></details>'

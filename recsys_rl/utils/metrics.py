@@ -1,0 +1,48 @@
+"""Means with intervals, and returns of sessions as they end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from scipy.stats import t as student_t
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean and its two-sided 95 % interval (Student's t over independent samples)."""
+
+    mean: float
+    low: float
+    high: float
+
+
+def interval(samples: Tensor) -> Interval:
+    """Mean of ``samples`` (n,) with its 95 % interval; with one sample the bounds are NaN."""
+    samples = samples.double()
+    n, mean = samples.numel(), samples.mean().item()
+    if n < 2:
+        return Interval(mean, float("nan"), float("nan"))
+    half = float(student_t.ppf(0.975, n - 1)) * samples.std().item() / n**0.5
+    return Interval(mean, mean - half, mean + half)
+
+
+class SessionReturns:
+    """Adds up rewards per user across rollouts, and hands out the returns of sessions that ended."""
+
+    def __init__(self, num_envs: int, device: torch.device) -> None:
+        self.running = torch.zeros(num_envs, device=device)  # (N,)
+        self.lengths = torch.zeros(num_envs, device=device)  # (N,)
+
+    def add(self, rewards: Tensor, done: Tensor) -> tuple[Tensor, Tensor]:
+        """Take (T, N) rewards and ends; return the returns and lengths (finished,) of those that ended."""
+        returns, lengths = [], []
+        for t in range(rewards.shape[0]):
+            self.running = self.running + rewards[t]
+            self.lengths = self.lengths + 1
+            returns.append(self.running[done[t]])
+            lengths.append(self.lengths[done[t]])
+            self.running = torch.where(done[t], 0.0, self.running)
+            self.lengths = torch.where(done[t], 0.0, self.lengths)
+        return torch.cat(returns), torch.cat(lengths)
