@@ -134,6 +134,8 @@ class PPOConfig:
     """Discount per step."""
     gae_lambda: Share = 0.95
     """Lambda of generalised advantage estimation."""
+    bootstrap_time_limit: bool = True
+    """Value what would follow a time limit. Off where observations show the clock and the limit is real."""
     clip_eps: Annotated[float, Range(above=0, below=1)] = 0.2
     """Clip range of the probability ratio."""
     ent_coef: NonNegative = 0.0
@@ -172,6 +174,8 @@ class A2CConfig:
     """Discount per step."""
     gae_lambda: Share = 1.0
     """1 gives the n-step return; less gives GAE."""
+    bootstrap_time_limit: bool = True
+    """Value what would follow a time limit. Off where observations show the clock and the limit is real."""
     ent_coef: NonNegative = 0.0
     """Weight of the entropy bonus."""
     vf_coef: NonNegative = 0.5

@@ -57,12 +57,13 @@ class A2C:
         self.optimizer.param_groups[0]["lr"] = config.lr * (remaining if config.anneal_lr else 1)
         ent_coef = config.ent_coef * (remaining if config.anneal_ent else 1)
 
+        done = rollout.terminated | rollout.truncated
         advantages = gae(
             rollout.rewards,
             rollout.values,
             rollout.next_values,
-            rollout.terminated,
-            rollout.truncated,
+            rollout.terminated if config.bootstrap_time_limit else done,
+            done,
             config.gamma,
             config.gae_lambda,
         )  # (T, N)

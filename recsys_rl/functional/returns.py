@@ -11,25 +11,23 @@ def gae(
     values: Tensor,
     next_values: Tensor,
     terminated: Tensor,
-    truncated: Tensor,
+    done: Tensor,
     gamma: float,
     gae_lambda: float,
 ) -> Tensor:
-    """Generalised advantage estimation (Schulman et al. 2016, arXiv:1506.02438, eq. 11 and 16).
-
-    With ``done = terminated | truncated``::
+    """Generalised advantage estimation (Schulman et al. 2016, arXiv:1506.02438, eq. 11 and 16)::
 
         delta_t = r_t + gamma (1 - terminated_t) V(s'_t) - V(s_t)
         A_t     = delta_t + gamma lambda (1 - done_t) A_{t+1}
 
-    ``terminated`` kills the bootstrap; ``done`` only cuts the trace. ``next_values`` holds V of the
-    true successor s', which after a time limit is not the next row's state.
+    ``terminated`` kills the bootstrap; ``done`` (terminated or cut by a time limit) only cuts the trace.
+    ``next_values`` holds V of the true successor s', which after a time limit is not the next row's state.
 
     Args: all of shape (T, N); ``gamma`` and ``gae_lambda`` in [0, 1].
     Returns: advantages (T, N), in the units of the reward.
     """
     deltas = rewards + gamma * torch.where(terminated, 0.0, next_values) - values  # (T, N)
-    keep = gamma * gae_lambda * (~(terminated | truncated)).to(rewards.dtype)  # (T, N)
+    keep = gamma * gae_lambda * (~done).to(rewards.dtype)  # (T, N)
     advantages = torch.empty_like(deltas)
     running = torch.zeros_like(deltas[0])  # (N,)
     for t in range(rewards.shape[0] - 1, -1, -1):

@@ -8,32 +8,35 @@ from torch import Tensor, nn
 from recsys_rl.models.encoders import linear
 from recsys_rl.types import Catalogue
 
+TOWER_SIZE = 32  # learned features of an item beside the given ones
 LOGIT_SCALE = 20.0  # first temperature: item embeddings have unit norm, so their products are small
 RATE = 5.0  # votes and log-temperature are few and must go far: they move this much faster than the rest
 
 
 def item_features(catalogue: Catalogue) -> Tensor:
-    """What a recommender may know of each item, (I, D + G + 3).
+    """What a recommender may know of each item, (I, D + G + 4).
 
-    The embedding, the genres (unit norm), and popularity (log), quality and year, standardised.
+    The embedding, the genres (unit norm), popularity (log), quality and year, standardised, and a 1,
+    by which sums over a session also count it.
     """
     genres = catalogue.genres / catalogue.genres.norm(dim=1, keepdim=True).clamp_min(1.0)
     year = torch.where(catalogue.year.isnan(), catalogue.year.nanmean(), catalogue.year)
     numbers = torch.stack([(catalogue.popularity + 1e-3).log(), catalogue.quality, year.nan_to_num()], 1)
     numbers = (numbers - numbers.mean(0)) / numbers.std(0, correction=0).clamp_min(1e-6)
-    return torch.cat([catalogue.embedding, genres, numbers], 1)
+    return torch.cat([catalogue.embedding, genres, numbers, torch.ones_like(numbers[:, :1])], 1)
 
 
 class TwoTowerHead(nn.Module):
-    """logit_i = temperature * query . item_i: the actor scores what an item is, not its number.
+    """logit_i = temperature * query . item tower(f_i): scores what an item is, not its number.
 
-    New items, masks and large catalogues then need no new weights. With x_b the inputs that live in
-    the space of item features (user, last item, sums over the session) and h the hidden features::
+    New items, masks and large catalogues then need no new weights. With f_i the features of an item,
+    h the hidden features of the user's side, and x_b the inputs that live in the space of item
+    features (user, last item, sums over the session)::
 
-        query = sum_b weight_b * x_b + W h
+        item tower(f) = [f, relu(U f)]        query = [sum_b weight_b * x_b, 0] + W h
 
-    The first part lets each x_b vote for the items like it (or, with negative weight, unlike it); its
-    few weights are learned from few samples. The hidden part adds what such votes can't say.
+    The sum lets each x_b vote for the items like it (or, with negative weight, unlike it); its few
+    weights are learned from few samples. The rest adds what such votes can't say.
     """
 
     def __init__(
@@ -41,15 +44,18 @@ class TwoTowerHead(nn.Module):
     ) -> None:
         super().__init__()
         # Small gains make the first policy nearly uniform (as is usual for PPO).
-        self.hidden_query = linear(num_hidden, num_item_features, 0.01, generator)
+        self.tower = linear(num_item_features, TOWER_SIZE, 2**0.5, generator)
+        self.query = linear(num_hidden, num_item_features + TOWER_SIZE, 0.01, generator)
         self.votes = nn.Parameter(0.01 * torch.randn(num_blocks, num_item_features, generator=generator))
         self.log_temperature = nn.Parameter(torch.tensor(LOGIT_SCALE).log() / RATE)
 
     def forward(self, hidden: Tensor, blocks: Tensor, items: Tensor) -> Tensor:
         """hidden (N, H), blocks (N, number, F_i), items (I, F_i) -> logits (N, 1, I)."""
-        query = self.hidden_query(hidden) + (RATE * self.votes * blocks).sum(1)  # (N, F_i)
+        votes = (RATE * self.votes * blocks).sum(1)  # (N, F_i)
+        query = self.query(hidden) + nn.functional.pad(votes, (0, TOWER_SIZE))  # (N, F_i + tower)
+        towers = torch.cat([items, self.tower(items).relu()], 1)  # (I, F_i + tower)
         temperature = (RATE * self.log_temperature).exp()
-        return ((temperature * query) @ items.T).unsqueeze(1)  # (N, 1, I)
+        return (temperature * query @ towers.T).unsqueeze(1)  # (N, 1, I)
 
 
 class DenseHead(nn.Module):

@@ -39,12 +39,15 @@ class SessionSum(nn.Module):
     The weights start as exponential decays, the form that forgetting has in most user models.
     """
 
-    def __init__(self, length: int, num_kernels: int = 4) -> None:
+    DECAYS = (0.0, 0.5, 0.75, 1.0)  # the last item alone, the last few, more of them, all alike
+
+    def __init__(self, length: int) -> None:
         super().__init__()
         age = torch.arange(length - 1, -1, -1, dtype=torch.float32)  # (L,): the latest is last
-        decay = 1 - 0.5 ** torch.arange(num_kernels).unsqueeze(-1)  # (P, 1): 0, 1/2, 3/4, 7/8
-        self.kernels = nn.Parameter(decay**age)  # (P, L)
-        self.num_blocks = 2 * num_kernels
+        decay = torch.tensor(self.DECAYS).unsqueeze(-1)  # (P, 1)
+        weights = decay**age  # (P, L)
+        self.kernels = nn.Parameter(weights / weights.sum(1, keepdim=True))
+        self.num_blocks = 2 * len(self.DECAYS)
 
     def forward(self, obs: Obs, item_features: Tensor) -> Tensor:
         assert obs.history is not None and obs.signals is not None

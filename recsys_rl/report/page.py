@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from recsys_rl.report import charts
-from recsys_rl.report.charts import PALETTE_CSS, decimals, finite, kind, number, text
+from recsys_rl.report.drawing import PALETTE_CSS, decimals, finite, kind, number, text
 from recsys_rl.types import UserError
 
 Row = Mapping[str, Any]
@@ -31,7 +31,9 @@ def write_report(path: Path, report: Mapping[str, Any]) -> None:
     """
     page = _page(report).encode()
     if path.exists() and not path.is_file():
-        raise UserError(f"The report can't be written to {path}: it is not a regular file; give another name.")
+        raise UserError(
+            f"The report can't be written to {path}: it is not a regular file; give another name."
+        )
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -57,40 +59,41 @@ def _page(report: Mapping[str, Any]) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1"/>'
         '<meta name="color-scheme" content="light dark"/>'
         # The page needs nothing from anywhere; this makes browsers hold it to that.
-        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; style-src \'unsafe-inline\'"/>'
+        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\"/>"
         f"<title>{text(report['algo'])} on {text(report['env'])}: recsys_rl report</title>"
         f"<style>{style}</style></head><body><main>{_header(report)}{_curve(report)}{_returns(report)}"
         f"{_sessions(report.get('sessions', ()))}{_config(report.get('config', {}))}</main></body></html>\n"
     )
 
 
-def _best(rows: Iterable[Row]) -> Row | None:
-    return max((r for r in rows if finite(r["return_mean"])), key=lambda r: r["return_mean"], default=None)
+def _unit(report: Mapping[str, Any]) -> str:
+    """What one return is the sum of: other people's environments have episodes and seeds, not users."""
+    return "episode" if str(report["env"]).startswith("gym:") else "session"
 
 
 def _header(report: Mapping[str, Any]) -> str:
     """One sentence: what was trained, and where it stands between the best simple baseline and the planner."""
-    rows = {str(row["policy"]): row for row in report["rows"]}
+    ranked = [row for row in charts.by_return(report["rows"]) if finite(row["return_mean"])]
+    rows = {str(row["policy"]): row for row in ranked}
     algo = str(report["algo"])
     ours = rows.get(f"{algo}-greedy") or rows.get(algo)
-    simple = _best(row for row in rows.values() if kind(str(row["policy"])) == "baseline")
-    bound = next((rows[name] for name in ("planner", "oracle") if name in rows), None)
-    places = decimals([r["return_mean"] for r in (ours, simple, bound) if r and finite(r["return_mean"])])
+    simple = next((row for name, row in rows.items() if kind(name) == "baseline"), None)
+    bound = rows.get("planner") or rows.get("oracle")
+    places = decimals([row["return_mean"] for row in (ours, simple, bound) if row])
     sentence = f"{text(algo.upper())}, trained for {number(report['step'], 0)} steps on <b>{text(report['env'])}</b>, "
     if ours is None:
-        sentence += "was not evaluated"
-    elif str(report["env"]).startswith("gym:"):
+        sentence += "has no finite return"
+    elif _unit(report) == "episode":
         sentence += f"earns {_big(ours, places)} per episode on unseen seeds"
     else:
         people = number(report.get("heldout_users"), 0)
         sentence += f"earns {_big(ours, places)} per session from {people} users it never met"
     against = []
     if simple is not None:
-        against.append(f"{_big(simple, places)} for the best simple baseline, {text(simple['policy'])}")
+        against.append(f"the best simple baseline, {text(simple['policy'])}, earns {_big(simple, places)}")
     if bound is not None:
-        name = text(bound["policy"])
-        against.append(f"{_big(bound, places)} for the {name}, which sees inside the simulator")
-    sentence += (": against " + ", and ".join(against) if against else "") + "."
+        against.append(f"the {text(bound['policy'])}, which sees inside the simulator, {_big(bound, places)}")
+    sentence += ("; " + ", and ".join(against) if against else "") + "."
     facts = {
         "Data": report.get("data"),
         "Seed": report.get("seed"),
@@ -117,48 +120,62 @@ def _curve(report: Mapping[str, Any]) -> str:
     curve, references = report.get("curve") or {}, report.get("references") or {}
     name = f"{report['algo']}-greedy"
     lost = len(curve.get("step", ())) - len(charts.curve_points(curve))
-    missing = f" {lost} evaluations gave no finite number and are left out." if lost else ""
-    note = "Mean return of the evaluations during training; the band is the 95 % interval, dashed lines are others."
+    missing = f" Left out, because they gave no finite number: {lost} of the evaluations." if lost else ""
+    note = "Mean return of the evaluations during training; the band is the 95 % interval, dashed lines are other policies."
     try:
-        drawn = _both(*(charts.learning_curve_svg(curve, references, name=name, width=w) for w in (1072, 358)))
+        drawn = _both(
+            *(charts.learning_curve_svg(curve, references, name=name, width=w) for w in (1072, 358))
+        )
     except UserError as error:
         return f'<h2>Learning curve</h2><p class="plain">{text(error)}{missing}</p>'
     return f'<h2>Learning curve</h2><p class="note">{note}{missing}</p>{drawn}'
 
 
 def _returns(report: Mapping[str, Any]) -> str:
-    rows: Sequence[Row] = report["rows"]
-    note = "Mean return of one whole session per user; the line across a bar's end is the 95 % interval."
+    rows, unit = charts.by_return(report["rows"]), _unit(report)
+    whose = "session for each user" if unit == "session" else "episode for each seed"
+    note = f"Mean return of one whole {whose}; the line across a bar's end is the 95 % interval."
     try:
         drawn = _both(*(charts.returns_chart_svg(rows, width=width) for width in (1072, 358)))
     except UserError as error:
         return f'<h2>Returns</h2><p class="plain">{text(error)}</p>'
-    ordered = sorted(rows, key=lambda r: -r["return_mean"] if finite(r["return_mean"]) else float("inf"))
-    places = decimals([r[k] for r in rows for k in ("return_mean", "return_low", "return_high") if finite(r[k])])
-    table = "".join(_table_row(row, places) for row in ordered)
-    pairs = "".join(f"<li>{_pair(pair, places)}</li>" for pair in report.get("paired", ()))
-    paired = f'<h3>The same users, paired</h3><ul class="pairs">{pairs}</ul>' if pairs else ""
+    places = decimals([row[key] for row in rows for key in charts.RETURN if finite(row[key])])
+    pairs = "".join(f"<li>{_pair(pair, places, unit)}</li>" for pair in report.get("paired", ()))
+    paired = f'<h3>Differences, paired</h3><ul class="pairs">{pairs}</ul>' if pairs else ""
+    return f'<h2>Returns</h2><p class="note">{note}</p>{drawn}{_table(rows, places)}{paired}'
+
+
+def _table(rows: Sequence[Row], places: int) -> str:
+    """The chart's numbers and the rest; a column that no row has a number for is left out."""
+    columns = {"length_mean": "Length", "distinct_mean": "Distinct", "coverage": "Coverage"}
+    known = [name for name in columns if any(finite(row.get(name)) for row in rows)]
+    head = "".join(f'<th scope="col">{columns[name]}</th>' for name in known)
+    body = ""
+    for row in rows:
+        policy = str(row["policy"])
+        body += (
+            f'<tr class="{kind(policy)}"><th scope="row">{text(policy)}</th>'
+            f"<td>{number(row['return_mean'], places)} <small>{charts.interval(row, places)}</small></td>"
+            + "".join(
+                f"<td>{_share(row) if name == 'coverage' else number(row.get(name), 1)}</td>"
+                for name in known
+            )
+            + "</tr>"
+        )
     return (
-        f'<h2>Returns</h2><p class="note">{note}</p>{drawn}<div class="wide-table"><table>'
-        '<caption class="hidden">Each policy in numbers</caption><thead><tr><th scope="col">Policy</th>'
-        '<th scope="col">Return</th><th scope="col">Length</th><th scope="col">Distinct items</th>'
-        f'<th scope="col">Coverage</th></tr></thead><tbody>{table}</tbody></table></div>{paired}'
+        '<div class="wide-table"><table><caption class="hidden">Each policy in numbers</caption><thead><tr>'
+        f'<th scope="col">Policy</th><th scope="col">Return</th>{head}</tr></thead><tbody>{body}</tbody></table></div>'
     )
 
 
-def _table_row(row: Row, places: int) -> str:
+def _share(row: Row) -> str:
     share = row.get("coverage")
-    coverage = f"{number(100 * share, 0)} %" if share is not None and finite(share) else "–"
-    low, high = number(row["return_low"], places), number(row["return_high"], places)
-    return (
-        f'<tr class="{kind(str(row["policy"]))}"><th scope="row">{text(row["policy"])}</th>'
-        f"<td>{number(row['return_mean'], places)} <small>{low} to {high}</small></td>"
-        f"<td>{number(row.get('length_mean'), 1)}</td><td>{number(row.get('distinct_mean'), 1)}</td>"
-        f"<td>{coverage}</td></tr>"
-    )
+    if share is None or not finite(share):
+        return "–"
+    return f"{number(100 * share, 0 if share >= 0.01 else 1)} %"
 
 
-def _pair(pair: Row, places: int) -> str:
+def _pair(pair: Row, places: int, unit: str) -> str:
     names = f"{text(pair['policy'])} against {text(pair['versus'])}"
     if not all(finite(pair[key]) for key in ("mean", "low", "high")):
         return f"{names}: no number."
@@ -166,7 +183,7 @@ def _pair(pair: Row, places: int) -> str:
     size = number(abs(pair["mean"]), places)
     word = "more" if pair["mean"] >= 0 else "less"
     doubt = ", which is no clear difference" if pair["low"] <= 0 <= pair["high"] else ""
-    return f"{names}: <b>{size} {word}</b> per session (95 % interval {low} to {high}){doubt}."
+    return f"{names}: <b>{size} {word}</b> per {unit} (95 % interval {low} to {high}){doubt}."
 
 
 def _sessions(sessions: Sequence[Row]) -> str:
@@ -177,7 +194,9 @@ def _sessions(sessions: Sequence[Row]) -> str:
     users: dict[Any, list[Row]] = {}
     for session in sessions:
         users.setdefault(session["user"], []).append(session)
-    key = '<span class="track key" aria-hidden="true"><i style="width:62%"></i><u style="left:82%"></u></span>'
+    key = (
+        '<span class="track key" aria-hidden="true"><i style="width:62%"></i><u style="left:82%"></u></span>'
+    )
     return (
         '<h2>Sample sessions</h2><p class="note">What was shown, in order, and how the user reacted: '
         f"{key} the bar and its number are the reward, the tick is satisfaction.</p>"
@@ -203,7 +222,7 @@ def _session(session: Row, full: float) -> str:
     label = f"What {policy} showed user {session['user']}"
     return (
         f'<section class="session"><div><h4 class="policy {kind(policy)}">{text(policy)}</h4>'
-        f'<p>return {number(session["return"], 1)}</p><p {ending}</p></div>'
+        f"<p>return {number(session['return'], 1)}</p><p {ending}</p></div>"
         f'<ol class="cards" tabindex="0" aria-label="{text(label)}">{cards}</ol></section>'
     )
 
