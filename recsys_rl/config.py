@@ -120,7 +120,7 @@ class ModelConfig:
     """two-tower scores item embeddings; dense has one logit per item id."""
     hidden_dims: tuple[Count, ...] = (128, 64)
     """Hidden layers of actor and critic."""
-    activation: Literal["tanh", "relu", "elu"] = "tanh"
+    activation: Literal["tanh", "relu", "elu"] = "relu"
     """Activation of the hidden layers."""
 
 
@@ -128,21 +128,21 @@ class ModelConfig:
 class PPOConfig:
     """Proximal policy optimisation (Schulman et al. 2017, arXiv:1707.06347)."""
 
-    lr: Positive = 3e-4
+    lr: Positive = 3e-3
     """Learning rate of Adam."""
-    gamma: Share = 0.99
+    gamma: Share = 0.5
     """Discount per step."""
-    gae_lambda: Share = 0.95
+    gae_lambda: Share = 0.9
     """Lambda of generalised advantage estimation."""
     bootstrap_time_limit: bool = True
     """Value what would follow a time limit. Off where observations show the clock and the limit is real."""
     clip_eps: Annotated[float, Range(above=0, below=1)] = 0.2
     """Clip range of the probability ratio."""
-    ent_coef: NonNegative = 0.0
+    ent_coef: NonNegative = 0.1
     """Weight of the entropy bonus."""
     vf_coef: NonNegative = 0.5
     """Weight of the value loss."""
-    max_grad_norm: Positive = 0.5
+    max_grad_norm: Positive = 1.0
     """The gradient is scaled down to this norm."""
     update_epochs: Count = 4
     """Passes over each rollout."""
@@ -168,19 +168,19 @@ class PPOConfig:
 class A2CConfig:
     """Advantage actor-critic (Mnih et al. 2016, arXiv:1602.01783), synchronous."""
 
-    lr: Positive = 7e-4
+    lr: Positive = 3e-3
     """Learning rate of the optimiser."""
-    gamma: Share = 0.99
+    gamma: Share = 0.5
     """Discount per step."""
-    gae_lambda: Share = 1.0
+    gae_lambda: Share = 0.9
     """1 gives the n-step return; less gives GAE."""
     bootstrap_time_limit: bool = True
     """Value what would follow a time limit. Off where observations show the clock and the limit is real."""
-    ent_coef: NonNegative = 0.0
+    ent_coef: NonNegative = 0.01
     """Weight of the entropy bonus."""
     vf_coef: NonNegative = 0.5
     """Weight of the value loss."""
-    max_grad_norm: Positive = 0.5
+    max_grad_norm: Positive = 1.0
     """The gradient is scaled down to this norm."""
     n_steps: Count = 8
     """Steps of a rollout for each user."""
@@ -292,11 +292,35 @@ ENVS = ("drift", "satiation", "gym")
 # Where other dials learn better than the fields' own defaults; docs/log.md says why.
 PRESETS: dict[tuple[str, str], dict[str, dict[str, Any]]] = {
     ("ppo", "drift"): {},
-    ("ppo", "satiation"): {},
-    ("ppo", "gym"): {"model_config": {"head": "dense"}},  # there are no items to score
+    ("ppo", "satiation"): {
+        "agent_config": {
+            "lr": 1e-3,
+            "gamma": 0.99,
+            "gae_lambda": 0.95,
+            "ent_coef": 0.05,
+            "bootstrap_time_limit": False,  # the history shows how many steps are left
+        },
+        "train_config": {"total_timesteps": 600_000},
+    },
+    ("ppo", "gym"): {
+        "agent_config": {
+            "lr": 1e-3,
+            "gamma": 0.98,
+            "gae_lambda": 0.8,
+            "ent_coef": 0.0,
+            "update_epochs": 10,
+            "batch_size": 256,
+            "num_envs": 8,
+            "max_grad_norm": 0.5,
+        },
+        "model_config": {"head": "dense", "activation": "tanh"},  # there are no items to score
+    },
     ("a2c", "drift"): {},
-    ("a2c", "satiation"): {},
-    ("a2c", "gym"): {"model_config": {"head": "dense"}},
+    ("a2c", "satiation"): {"agent_config": {"gamma": 0.99, "bootstrap_time_limit": False}},
+    ("a2c", "gym"): {
+        "agent_config": {"gamma": 0.99, "gae_lambda": 0.95, "ent_coef": 0.0, "num_envs": 16},
+        "model_config": {"head": "dense", "activation": "tanh"},
+    },
 }
 
 

@@ -68,7 +68,15 @@ def play_all(checkpoint: Checkpoint, seed: int, device: torch.device) -> dict[st
 
     def env_and_streams() -> tuple[Env, dict[str, torch.Generator]]:
         streams = generators(seed, "evaluation users", "policy", "shuffle", "random", device=device)
-        env = make_env(config, catalogue, population, "heldout", num_rows, streams["evaluation users"])
+        env = make_env(
+            config,
+            catalogue,
+            population,
+            num_rows,
+            streams["evaluation users"],
+            heldout=True,
+            training=False,
+        )
         if users is None:
             env.load_state_dict(checkpoint.env)  # the statistics of normalisation
         return env, streams

@@ -15,7 +15,7 @@ def collect(env: Env, agent: LearningAgent, obs: Obs, num_steps: int) -> tuple[R
     """``num_steps`` steps of every user, from ``obs`` on. Returns the record and the next observation."""
     n, device = obs.num_rows, obs.context.device
     record = obs.map(lambda x: x.new_empty(num_steps, *x.shape))  # (T, N, ...)
-    rewards, logprobs, values, next_values = torch.empty(4, num_steps, n, device=device)
+    rewards, raw_rewards, logprobs, values, next_values = torch.empty(5, num_steps, n, device=device)
     terminated, truncated = torch.empty(2, num_steps, n, dtype=torch.bool, device=device)
     items: list[Tensor] = []
     for t in range(num_steps):
@@ -25,6 +25,7 @@ def collect(env: Env, agent: LearningAgent, obs: Obs, num_steps: int) -> tuple[R
         step = env.step(action.items)
         items.append(action.items)
         logprobs[t], values[t] = action.logprob, action.value
+        raw_rewards[t] = step.reward if step.raw_reward is None else step.raw_reward
         rewards[t], terminated[t], truncated[t] = step.reward, step.terminated, step.truncated
         if t > 0:
             next_values[t - 1] = torch.where(truncated[t - 1], next_values[t - 1], action.value)
@@ -33,7 +34,7 @@ def collect(env: Env, agent: LearningAgent, obs: Obs, num_steps: int) -> tuple[R
             next_values[t] = agent.value(step.final_obs)
         obs = step.obs
     rollout = Rollout(
-        record, torch.stack(items), logprobs, values, next_values, rewards, terminated, truncated
+        record, torch.stack(items), logprobs, values, next_values, rewards, raw_rewards, terminated, truncated
     )
     return rollout, obs
 

@@ -97,12 +97,12 @@ def train(config: Config, resume: bool = False) -> Path:
             run.updates += 1
             _check_finite(metrics, run, path)
 
-            returns, lengths = sessions.add(rollout.rewards, rollout.terminated | rollout.truncated)
+            returns, lengths = sessions.add(rollout.raw_rewards, rollout.terminated | rollout.truncated)
             if run.due(settings.log_interval):
                 if len(returns):
                     metrics["return_mean"] = returns.mean().item()
                     metrics["length_mean"] = lengths.mean().item()
-                metrics["reward_mean"] = rollout.rewards.mean().item()
+                metrics["reward_mean"] = rollout.raw_rewards.mean().item()
                 metrics["steps_per_second"] = (run.step - logger.start_step) / logger.seconds_here
                 logger.write(run.step, metrics)
                 news = f"return {metrics.get('return_mean', math.nan):.2f}"
@@ -116,6 +116,8 @@ def train(config: Config, resume: bool = False) -> Path:
             if run.due(settings.save_interval) or run.updates == run.num_updates or stopping:
                 save(path, _checkpoint(run))
                 obs = run.env.restart()
+                if run.catalogue is None:  # other people's episodes were cut off there
+                    sessions = SessionReturns(run.env.num_envs, device)
     if run.updates < run.num_updates:
         raise Interrupted(f"Stopped at step {run.step:,}; {path} holds the run: --resume goes on from there.")
     print(f"checkpoint: {path}; log: {logger.path}", file=sys.stderr)
@@ -138,7 +140,7 @@ def begin(config: Config, before: Checkpoint | None, device: torch.device) -> Ru
     streams = generators(settings.seed, *STREAMS, device=device)
     streams["model"] = generators(settings.seed, "model")["model"]  # weights are drawn on the CPU
     agent_config = config.agent_config
-    env = make_env(config, catalogue, population, "train", agent_config.num_envs, streams["users"])
+    env = make_env(config, catalogue, population, agent_config.num_envs, streams["users"])
     num_updates = max(1, settings.total_timesteps // (agent_config.n_steps * agent_config.num_envs))
     agent = make_agent(config, env, catalogue, num_updates, streams, device)
     run = Run(config, catalogue, population, env, agent, streams, num_updates)
@@ -165,14 +167,14 @@ def evaluate_training_users(run: Run) -> Interval:
     """Greedy return on a fixed draw of training users (on fresh seeds of other people's environments)."""
     seed = stream_seed(run.config.train_config.seed, "training evaluation")
     if run.population is None:
-        env = make_env(run.config, None, None, "train", 16, torch.Generator().manual_seed(seed))
+        env = make_env(run.config, None, None, 16, torch.Generator().manual_seed(seed), training=False)
         env.load_state_dict(run.env.state_dict())  # the statistics of normalisation
         return interval(play(env, run.agent, None, greedy=True).returns)
     train = run.population.train
     order = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))
     users = train[order[:NUM_EVAL_USERS].to(train.device)]
     generator = torch.Generator(users.device).manual_seed(seed)
-    env = make_env(run.config, run.catalogue, run.population, "train", len(users), generator)
+    env = make_env(run.config, run.catalogue, run.population, len(users), generator, training=False)
     return interval(play(env, run.agent, users, greedy=True).returns)
 
 

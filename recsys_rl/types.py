@@ -124,7 +124,12 @@ class Obs:
     mask: Tensor | None = None  # (N, I) or (N, C) bool: True where the item may be shown
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Obs:
+        """Apply ``function`` to each tensor."""
         return tree_map(function, self)
+
+    def rows(self, index: Tensor) -> Obs:
+        """The rows of that index (B,)."""
+        return self.map(lambda x: x[index])
 
     @property
     def num_rows(self) -> int:
@@ -150,6 +155,7 @@ class Step:
     terminated: Tensor  # (N,) bool: the session ended by itself; no value follows
     truncated: Tensor  # (N,) bool: the time limit cut it; value follows
     feedback: Feedback | None = None
+    raw_reward: Tensor | None = None  # (N,): before normalisation, where the environment normalises
 
 
 @dataclass(frozen=True)
@@ -162,6 +168,7 @@ class Rollout:
     values: Tensor  # (T, N): V(obs)
     next_values: Tensor  # (T, N): V of the true successor; where terminated it is never used
     rewards: Tensor  # (T, N)
+    raw_rewards: Tensor  # (T, N): before normalisation; the same where there is none
     terminated: Tensor  # (T, N) bool
     truncated: Tensor  # (T, N) bool
 

@@ -185,7 +185,8 @@ def test_rewards_are_divided_by_the_deviation_of_the_discounted_return() -> None
     assert env.step(act([0], [0])).reward.tolist() == [10.0, 10.0]  # returns 1, 1: no deviation, so cut at 10
     step = env.step(act([0], [0]))  # returns 1, 1, 1.5, 1.5: deviation 1/4
     torch.testing.assert_close(step.reward, torch.tensor([4.0, 4.0]))
-    assert env.raw_reward.tolist() == [1.0, 1.0]
+    assert step.raw_reward is not None
+    assert step.raw_reward.tolist() == [1.0, 1.0]
     step = env.step(act([0], [0]))  # a new episode: 1, 1, 1.5, 1.5, 1, 1, of variance 1/18
     torch.testing.assert_close(step.reward, torch.full((2,), 18**0.5))
 

@@ -77,7 +77,7 @@ class PPO:
         for _ in range(config.update_epochs):
             order = torch.randperm(len(items), generator=self.generators["shuffle"], device=items.device)
             for batch in order.split(config.batch_size):
-                logits, value = self.model(obs.map(lambda x, batch=batch: x[batch]))
+                logits, value = self.model(obs.rows(batch))
                 advantage = advantages[batch]
                 if config.normalize_advantage:
                     advantage = (advantage - advantage.mean()) / (advantage.std(correction=0) + 1e-8)

@@ -81,7 +81,6 @@ class GymEnv:
         self._obs_moments = RunningMoments(self.context_dim, self.device) if normalize_obs else None
         self._return_moments = RunningMoments(1, self.device) if normalize_reward else None
         self._returns = torch.zeros(num_envs, dtype=torch.float64, device=self.device)
-        self.raw_reward = torch.zeros(num_envs, device=self.device)  # (N,): of the last step, never scaled
 
     def reset(self, users: Tensor | None = None) -> Obs:
         """Start N episodes, seeded by ``users`` (N,) int64 where given, else by (seed, restarts)."""
@@ -110,8 +109,8 @@ class GymEnv:
         batch, rewards, terminations, truncations, infos = self._envs.step(actions.reshape(shape))
         terminated = torch.from_numpy(terminations).to(self.device)
         truncated = torch.from_numpy(truncations).to(self.device) & ~terminated
-        self.raw_reward = torch.from_numpy(rewards).float().to(self.device)
-        reward = self._scale(self.raw_reward, terminated | truncated)
+        raw_reward = torch.from_numpy(rewards).float().to(self.device)
+        reward = self._scale(raw_reward, terminated | truncated)
 
         context, mask = self._flatten(batch), self._masks(batch, infos)
         final_context, final_mask = context.copy(), None if mask is None else mask.copy()
@@ -123,7 +122,12 @@ class GymEnv:
                 final_mask[row] = self._mask_row(source)
         self._learn_obs(context)
         return Step(
-            self._obs(context, mask), self._obs(final_context, final_mask), reward, terminated, truncated
+            self._obs(context, mask),
+            self._obs(final_context, final_mask),
+            reward,
+            terminated,
+            truncated,
+            raw_reward=raw_reward,
         )
 
     def state_dict(self) -> dict[str, Tensor]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 
 from recsys_rl.config import Config, DataConfig, EnvConfig
 from recsys_rl.data.catalogue import build_world, synthetic_world
 from recsys_rl.data.sources import load_log
 from recsys_rl.env.drift import Drift
+from recsys_rl.env.gym_env import GymEnv
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.env.satiation import Satiation
 from recsys_rl.env.user_model import UserModel
@@ -76,22 +75,29 @@ def make_env(
     config: Config,
     catalogue: Catalogue | None,
     population: Population | None,
-    split: Literal["train", "heldout"],
     num_envs: int,
     generator: torch.Generator,
+    *,
+    heldout: bool = False,
+    training: bool = True,
 ) -> Env:
-    """The environment of a run: N sessions of that part of the population, or of a ``gym:`` environment."""
-    if catalogue is None or population is None:
-        from recsys_rl.env.gym_env import GymEnv
+    """The environment of a run: N sessions of training or held-out users, or of a ``gym:`` environment.
 
+    ``training`` False freezes the normalisation of a ``gym:`` environment. A module that its name asks
+    for is imported: callers make sure that the user typed it.
+    """
+    if catalogue is None or population is None:
         return GymEnv(
-            config.env.removeprefix("gym:"),
+            config.env,
             num_envs,
             seed=generator.initial_seed(),
             gamma=config.agent_config.gamma,
             normalize_obs=config.env_config.normalize_obs,
             normalize_reward=config.env_config.normalize_reward,
+            training=training,
+            allow_module=True,
+            device=generator.device,
         )
     user_model = make_user_model(config.env, catalogue, population, config.env_config)
-    users = population.train if split == "train" else population.heldout
+    users = population.heldout if heldout else population.train
     return RecEnv(user_model, catalogue, config.env_config, users, num_envs, generator)

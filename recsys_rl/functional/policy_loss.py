@@ -38,7 +38,8 @@ def clipped_policy_loss(
     Args: ``logits`` (B, K, A), -inf where forbidden; ``items`` (B, K) int64; ``old_logprob``,
     ``advantage`` (B,). Only ``loss`` carries a gradient, and only to ``logits``.
     """
-    return PolicyLoss(*_ClippedPolicyLoss.apply(logits, items, old_logprob, advantage, clip_eps, ent_coef))
+    parts = _ClippedPolicyLoss.apply(logits, items, old_logprob, advantage, clip_eps, ent_coef)  # type: ignore[no-untyped-call]
+    return PolicyLoss(*parts)
 
 
 class _ClippedPolicyLoss(torch.autograd.Function):

@@ -9,7 +9,7 @@ from recsys_rl.models.encoders import linear
 from recsys_rl.types import Catalogue
 
 TOWER_SIZE = 32  # learned features of an item beside the given ones
-LOGIT_SCALE = 20.0  # first temperature: item embeddings have unit norm, so their products are small
+LOGIT_SCALE = 5.0  # first temperature: item embeddings have unit norm, so their products are small
 RATE = 5.0  # votes and log-temperature are few and must go far: they move this much faster than the rest
 
 
@@ -55,7 +55,8 @@ class TwoTowerHead(nn.Module):
         query = self.query(hidden) + nn.functional.pad(votes, (0, TOWER_SIZE))  # (N, F_i + tower)
         towers = torch.cat([items, self.tower(items).relu()], 1)  # (I, F_i + tower)
         temperature = (RATE * self.log_temperature).exp()
-        return (temperature * query @ towers.T).unsqueeze(1)  # (N, 1, I)
+        logits: Tensor = temperature * query @ towers.T  # (N, I)
+        return logits.unsqueeze(1)
 
 
 class DenseHead(nn.Module):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 from recsys_rl.report.drawing import (
@@ -117,13 +118,13 @@ def _hover(
 ) -> str:
     """A column around each point, with a dot and the browser's own tooltip: no script."""
     xs = [x(step) for step, *_ in points]
-    edges = [xs[0], *((a + b) / 2 for a, b in zip(xs, xs[1:], strict=False)), xs[-1]]
+    edges = [xs[0], *((a + b) / 2 for a, b in pairwise(xs)), xs[-1]]
     return "".join(
         f'<g class="hit"><title>step {step:,.0f}: {number(mean, places)} '
         f"({number(low, places)} to {number(high, places)})</title>"
         f'<rect x="{a:.1f}" y="{top}" width="{b - a:.1f}" height="{bottom - top}"/>'
         f'<circle cx="{x(step):.1f}" cy="{y(mean):.1f}" r="4"/></g>'
-        for (step, mean, low, high), a, b in zip(points, edges, edges[1:], strict=False)
+        for (step, mean, low, high), (a, b) in zip(points, pairwise(edges), strict=True)
     )
 
 
@@ -201,8 +202,10 @@ def _bar(row: Mapping[str, Any], x: Callable[[float], float], top: float) -> str
     if not finite(row["return_mean"]):
         return zero
     start, stop = sorted((x(0.0), x(row["return_mean"])))
-    style = kind(str(row["policy"]))
-    bar = f'<rect class="bar {style}" x="{start:.1f}" y="{top}" width="{stop - start:.1f}" height="14" rx="1.5"/>'
+    bar = (
+        f'<rect class="bar {kind(str(row["policy"]))}" x="{start:.1f}" y="{top}" '
+        f'width="{stop - start:.1f}" height="14" rx="1.5"/>'
+    )
     if not (finite(row["return_low"]) and finite(row["return_high"])):
         return bar + zero
     a, b, middle = x(row["return_low"]), x(row["return_high"]), top + 7

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -59,7 +59,8 @@ def _page(report: Mapping[str, Any]) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1"/>'
         '<meta name="color-scheme" content="light dark"/>'
         # The page needs nothing from anywhere; this makes browsers hold it to that.
-        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\"/>"
+        '<meta http-equiv="Content-Security-Policy" '
+        "content=\"default-src 'none'; style-src 'unsafe-inline'\"/>"
         f"<title>{text(report['algo'])} on {text(report['env'])}: recsys_rl report</title>"
         f"<style>{style}</style></head><body><main>{_header(report)}{_curve(report)}{_returns(report)}"
         f"{_sessions(report.get('sessions', ()))}{_config(report.get('config', {}))}</main></body></html>\n"
@@ -72,7 +73,7 @@ def _unit(report: Mapping[str, Any]) -> str:
 
 
 def _header(report: Mapping[str, Any]) -> str:
-    """One sentence: what was trained, and where it stands between the best simple baseline and the planner."""
+    """One sentence: what was trained, and where it stands beside baseline and planner."""
     ranked = [row for row in charts.by_return(report["rows"]) if finite(row["return_mean"])]
     rows = {str(row["policy"]): row for row in ranked}
     algo = str(report["algo"])
@@ -80,7 +81,8 @@ def _header(report: Mapping[str, Any]) -> str:
     simple = next((row for name, row in rows.items() if kind(name) == "baseline"), None)
     bound = rows.get("planner") or rows.get("oracle")
     places = decimals([row["return_mean"] for row in (ours, simple, bound) if row])
-    sentence = f"{text(algo.upper())}, trained for {number(report['step'], 0)} steps on <b>{text(report['env'])}</b>, "
+    steps, env = number(report["step"], 0), text(report["env"])
+    sentence = f"{text(algo.upper())}, trained for {steps} steps on <b>{env}</b>, "
     if ours is None:
         sentence += "has no finite return"
     elif _unit(report) == "episode":
@@ -109,10 +111,11 @@ def _big(row: Row, places: int) -> str:
     return f'<b class="{kind(str(row["policy"]))}">{number(row["return_mean"], places)}</b>'
 
 
-def _both(wide: str, narrow: str) -> str:
-    """The same chart drawn for a desk and for a phone; the style sheet shows one of them."""
-    return wide.replace('class="chart"', 'class="chart wide"', 1) + narrow.replace(
-        'class="chart"', 'class="chart narrow"', 1
+def _sizes(draw: Callable[[int], str]) -> str:
+    """The same chart for a phone, a tablet and a desk, so that text keeps its size; the style sheet shows one."""
+    sizes = {"narrow": 358, "medium": 760, "wide": 1072}
+    return "".join(
+        draw(px).replace('class="chart"', f'class="chart {name}"', 1) for name, px in sizes.items()
     )
 
 
@@ -121,14 +124,15 @@ def _curve(report: Mapping[str, Any]) -> str:
     name = f"{report['algo']}-greedy"
     lost = len(curve.get("step", ())) - len(charts.curve_points(curve))
     missing = f" Left out, because they gave no finite number: {lost} of the evaluations." if lost else ""
-    note = "Mean return of the evaluations during training; the band is the 95 % interval, dashed lines are other policies."
+    note = (
+        "Mean return of the evaluations during training; the band is the 95 % interval, "
+        f"dashed lines are other policies.{missing}"
+    )
     try:
-        drawn = _both(
-            *(charts.learning_curve_svg(curve, references, name=name, width=w) for w in (1072, 358))
-        )
+        drawn = _sizes(lambda px: charts.learning_curve_svg(curve, references, name=name, width=px))
     except UserError as error:
         return f'<h2>Learning curve</h2><p class="plain">{text(error)}{missing}</p>'
-    return f'<h2>Learning curve</h2><p class="note">{note}{missing}</p>{drawn}'
+    return f'<h2>Learning curve</h2><p class="note">{note}</p>{drawn}'
 
 
 def _returns(report: Mapping[str, Any]) -> str:
@@ -136,7 +140,7 @@ def _returns(report: Mapping[str, Any]) -> str:
     whose = "session for each user" if unit == "session" else "episode for each seed"
     note = f"Mean return of one whole {whose}; the line across a bar's end is the 95 % interval."
     try:
-        drawn = _both(*(charts.returns_chart_svg(rows, width=width) for width in (1072, 358)))
+        drawn = _sizes(lambda px: charts.returns_chart_svg(rows, width=px))
     except UserError as error:
         return f'<h2>Returns</h2><p class="plain">{text(error)}</p>'
     places = decimals([row[key] for row in rows for key in charts.RETURN if finite(row[key])])
@@ -164,7 +168,8 @@ def _table(rows: Sequence[Row], places: int) -> str:
         )
     return (
         '<div class="wide-table"><table><caption class="hidden">Each policy in numbers</caption><thead><tr>'
-        f'<th scope="col">Policy</th><th scope="col">Return</th>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+        f'<th scope="col">Policy</th><th scope="col">Return</th>{head}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div>"
     )
 
 
@@ -240,7 +245,8 @@ def _card(index: int, step: Row, full: float) -> str:
     return (
         f'<li class="card" title="step {index}"><span class="title">{text(step["title"])}</span>'
         f'<span class="about">{" · ".join(part for part in about if part)}</span>'
-        f'<span class="reaction"><span class="track" aria-hidden="true">{bar}</span><span>{said}</span></span></li>'
+        f'<span class="reaction"><span class="track" aria-hidden="true">{bar}</span>'
+        f"<span>{said}</span></span></li>"
     )
 
 

@@ -112,4 +112,4 @@ def _tensorboard(folder: Path) -> Any:
         raise UserError(
             '--tensorboard needs the package tensorboard: pip install "recsys-rl[tensorboard]".'
         ) from error
-    return SummaryWriter(str(folder))  # type: ignore[no-untyped-call]
+    return SummaryWriter(str(folder))
