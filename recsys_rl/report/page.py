@@ -30,12 +30,10 @@ def write_report(path: Path, report: Mapping[str, Any]) -> None:
     Raises UserError where the file can't be written.
     """
     page = _page(report).encode()
-    if path.exists() and not path.is_file():
-        raise UserError(
-            f"The report can't be written to {path}: it is not a regular file; give another name."
-        )
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.parent / f".{path.name}.{os.getpid()}.tmp"
     try:
+        if path.exists() and not path.is_file():  # renaming would replace a device by a file
+            raise UserError(f"The report can't go to {path}: it is not a regular file; give another name.")
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
             file.write(page)
@@ -112,7 +110,7 @@ def _big(row: Row, places: int) -> str:
 
 
 def _sizes(draw: Callable[[int], str]) -> str:
-    """The same chart for a phone, a tablet and a desk, so that text keeps its size; the style sheet shows one."""
+    """One chart for a phone, a tablet and a desk, so that text keeps its size; the style sheet shows one."""
     sizes = {"narrow": 358, "medium": 760, "wide": 1072}
     return "".join(
         draw(px).replace('class="chart"', f'class="chart {name}"', 1) for name, px in sizes.items()
@@ -234,7 +232,8 @@ def _session(session: Row, full: float) -> str:
 
 def _card(index: int, step: Row, full: float) -> str:
     year = step.get("year")
-    about = [text(year)] if finite(year) else []
+    known = finite(year) and f"({year})" not in str(step["title"])  # many titles carry their year
+    about = [text(year)] if known else []
     about += [", ".join(text(genre) for genre in step.get("genres", ()))]
     reward, felt = step["reward"], step.get("satisfaction")
     bar = f'<i style="width:{_percent(reward, full)}%"></i>' if finite(reward) else ""

@@ -1,0 +1,363 @@
+"""The report: literal coordinates, words and numbers, hostile titles, missing numbers, a full disk."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from html.parser import HTMLParser
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from recsys_rl.report import learning_curve_svg, returns_chart_svg, write_report
+from recsys_rl.report.drawing import PALETTE_CSS, decimals, kind, number, scale, short, spread, ticks
+from recsys_rl.types import UserError
+
+NAN = float("nan")
+SVG = "{http://www.w3.org/2000/svg}"
+HOSTILE = "<script>alert(1)</script> & \"Sons\" 'of' \x00 \ud800"
+
+
+def row(policy: str, mean: float, low: float, high: float) -> dict[str, Any]:
+    return {
+        "policy": policy,
+        "return_mean": mean,
+        "return_low": low,
+        "return_high": high,
+        "length_mean": 19.1,
+        "distinct_mean": 19.0,
+        "coverage": 0.31,
+    }
+
+
+def session(policy: str, title: str, left: bool) -> dict[str, Any]:
+    step = {"title": title, "year": 1996, "genres": ["Crime"], "reward": 0.93, "satisfaction": 0.5}
+    return {"policy": policy, "user": 17, "likes": [title], "return": 0.93, "left": left, "steps": [step]}
+
+
+def example(**changes: Any) -> dict[str, Any]:
+    report: dict[str, Any] = {
+        "env": "satiation",
+        "algo": "ppo",
+        "data": "made up",
+        "seed": 0,
+        "step": 400_000,
+        "heldout_users": 131,
+        "hardware": "2 cores",
+        "date": "2026-11-24",
+        "version": "0.1.0",
+        "config": {"agent_config": {"lr": 0.0003}},
+        "rows": [
+            row("random", 2.7, 2.3, 3.1),
+            row("ppo-greedy", 16.2, 15.8, 16.6),
+            row("planner", 17.7, 17, 18),
+        ],
+        "paired": [{"policy": "ppo-greedy", "versus": "random", "mean": 13.5, "low": 13.0, "high": 14.0}],
+        "curve": {"step": [0, 100, 200], "mean": [5.0, 8.0, 10.0], "low": [4, 7, 9], "high": [6, 9, 11]},
+        "references": {"planner": 17.7},
+        "sessions": [session("ppo-greedy", "Fargo", False), session("random", "Heat (1996)", True)],
+    }
+    return report | changes
+
+
+def written(folder: Path, **changes: Any) -> str:
+    path = folder / "new" / "report.html"
+    write_report(path, example(**changes))
+    return path.read_text(encoding="utf-8")
+
+
+def parsed(page: str) -> ElementTree.Element:
+    """The page is well-formed XML as well as HTML, so a strict parser finds any broken mark."""
+    return ElementTree.fromstring(page)
+
+
+def words(element: ElementTree.Element) -> str:
+    return " ".join("".join(element.itertext()).split())
+
+
+class Tags(HTMLParser):
+    """What a browser would see: the tags, their addresses, and the text outside of styles."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str | None]] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += attrs
+
+
+def test_numbers_as_the_page_shows_them() -> None:
+    assert number(1234.56, 1) == "1,234.6"
+    assert number(-0.04, 1) == "0.0"
+    assert number(-3, 2) == "−3.00"
+    assert [number(missing, 1) for missing in (NAN, float("inf"), None, "x")] == ["–"] * 4
+    assert [decimals([v]) for v in (0.5, 9.9, -17.7, 1500.0)] == [3, 2, 1, 0]
+    assert [short(v) for v in (0, 500, 50_000, 1_500_000)] == ["0", "500", "50k", "1.5M"]
+
+
+def test_a_scale_is_the_line_through_two_points_also_downwards() -> None:
+    assert scale(0, 20, 300, 40)(0) == 300
+    assert scale(0, 20, 300, 40)(5) == 235
+    assert scale(-10, 10, 0, 100)(2) == pytest.approx(60)
+
+
+def test_ticks_are_round_and_enclose_the_range() -> None:
+    assert ticks(0, 17.7, 4) == [0, 5, 10, 15, 20]
+    assert ticks(-0.31, 0.22, 3) == [-0.4, -0.2, 0, 0.2, 0.4]
+    assert ticks(0, 400_000, 4) == [0, 100_000, 200_000, 300_000, 400_000]
+
+
+def test_labels_that_touch_are_spread_around_where_they_were() -> None:
+    assert spread([100, 50, 104], 16) == [94, 50, 110]
+    assert spread([50, 50, 60], 10) == pytest.approx([130 / 3, 160 / 3, 190 / 3])
+
+
+@given(st.lists(st.floats(0, 500), max_size=9), st.floats(1, 20))
+def test_spread_labels_never_overlap_and_keep_their_order_and_centre(places: list[float], gap: float) -> None:
+    moved = spread(places, gap)
+    assert sum(moved) == pytest.approx(sum(places), abs=1e-6)
+    order = sorted(range(len(places)), key=places.__getitem__)
+    for above, below in pairwise(order):
+        assert moved[below] - moved[above] >= gap - 1e-6
+
+
+def test_the_curve_s_coordinates_are_those_of_its_numbers() -> None:
+    # y: 0 .. 20 over 306 .. 40 pixels, so 13.3 pixels per unit. x: the left edge is 14 + 2 letters of 8.2,
+    # the right one 734 - 12 letters ("planner 17.7") of 8.2: 30.4 .. 635.6.
+    curve = {"step": [0, 100, 200], "mean": [5, 8, 10], "low": [4, 7, 9], "high": [6, 9, 11]}
+    root = ElementTree.fromstring(learning_curve_svg(curve, {"planner": 17.7}, name="ppo", width=760))
+    lines = {part.get("class"): part.get("points") for part in root if part.get("points")}
+    assert lines["curve"] == "30.4,239.5 333.0,199.6 635.6,173.0"
+    assert lines["band"] == "30.4,226.2 333.0,186.3 635.6,159.7 635.6,186.3 333.0,212.9 30.4,252.8"
+    reference = next(line for line in root.iter(SVG + "line") if line.get("class") == "reference inside")
+    assert (reference.get("y1"), reference.get("y2")) == ("70.6", "70.6")
+    assert [words(label) for label in root.iter(SVG + "text")][-2:] == ["ppo 10.0", "planner 17.7"]
+    assert root.get("aria-label") == (
+        "Learning curve of ppo: mean return 5.0 at step 0, 10.0 at step 200. References: planner 17.7."
+    )
+
+
+def test_the_curve_is_drawn_in_the_order_of_steps_without_what_is_not_finite() -> None:
+    good = {"step": [0, 100], "mean": [5, 8], "low": [4, 7], "high": [6, 9]}
+    mixed: dict[str, list[float]] = {
+        "step": [50, 100, 0],
+        "mean": [NAN, 8, 5],
+        "low": [1, 7, 4],
+        "high": [9, 9, 6],
+    }
+    assert learning_curve_svg(mixed, {"oracle": NAN}) == learning_curve_svg(good, {})
+
+
+@pytest.mark.parametrize("steps", [[], [7], [7, 7]])
+def test_a_curve_of_less_than_two_steps_is_refused(steps: list[float]) -> None:
+    with pytest.raises(UserError, match="fewer than two evaluations"):
+        learning_curve_svg(dict.fromkeys(("step", "mean", "low", "high"), steps), {})
+
+
+@pytest.mark.parametrize("level", [0.0, -5.0, 3.0])
+def test_a_flat_curve_and_a_negative_one_stay_inside_the_picture(level: float) -> None:
+    flat = [level, level]
+    root = ElementTree.fromstring(
+        learning_curve_svg({"step": [0, 1], "mean": flat, "low": flat, "high": flat}, {})
+    )
+    points = next(part.get("points", "") for part in root if part.get("class") == "curve")
+    assert all(40 <= float(point.split(",")[1]) <= 306 for point in points.split())
+
+
+def bars(svg: str) -> list[tuple[float, float]]:
+    """(left edge, width) of each bar, without the legend's squares."""
+    drawn = [r for r in ElementTree.fromstring(svg).iter(SVG + "rect") if r.get("height") == "14"]
+    return [(float(r.get("x", "")), float(r.get("width", ""))) for r in drawn]
+
+
+def test_bars_start_at_zero_and_come_best_first() -> None:
+    # Narrow: zero at 16, the greatest end (20) at 358 - 16 = 342, so 16.3 pixels per unit.
+    svg = returns_chart_svg([row("random", 5, 4, 6), row("ppo", 10, 0, 20)], width=358)
+    assert bars(svg) == [(16.0, 163.0), (16.0, 81.5)]
+    whiskers = re.findall(r'class="whisker" d="M([\d.]+) [\d.]+H([\d.]+)M', svg)
+    assert whiskers == [("16.0", "342.0"), ("81.2", "113.8")]
+    assert [words(t) for t in ElementTree.fromstring(svg).iter(SVG + "text")] == [
+        "ppo", "10.00.0 to 20.0", "random", "5.04.0 to 6.0", "learned", "simple baseline",
+    ]  # fmt: skip
+
+
+def test_negative_returns_grow_leftwards_from_zero() -> None:
+    svg = returns_chart_svg([row("ppo", -10, -10, -10), row("random", -20, -20, -20)], width=358)
+    assert bars(svg) == [(179.0, 163.0), (16.0, 326.0)]
+
+
+def test_a_policy_without_a_number_keeps_its_row() -> None:
+    svg = returns_chart_svg([row("oracle", NAN, NAN, NAN), row("random", 5, NAN, 6)])
+    assert len(bars(svg)) == 1 and "whisker" not in re.sub("<style>.*?</style>", "", svg, flags=re.DOTALL)
+    assert ElementTree.fromstring(svg).get("aria-label") == (
+        "Mean return and 95 % interval by policy: random 5.00 (no interval); oracle – (no interval)."
+    )
+    with pytest.raises(UserError, match="no finite return"):
+        returns_chart_svg([row("ppo", NAN, NAN, NAN)])
+
+
+def test_every_colour_can_be_read_in_both_schemes() -> None:
+    """WCAG 2: text has a contrast of at least 4.5 to what it stands on, bars at least 3."""
+
+    def luminance(colour: str) -> float:
+        digits = colour if len(colour) == 6 else "".join(2 * d for d in colour)
+        parts = [int(digits[i : i + 2], 16) / 255 for i in (0, 2, 4)]
+        linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    schemes = PALETTE_CSS.split("@media (prefers-color-scheme:dark)")
+    assert len(schemes) == 2
+    for scheme in schemes:
+        light = {name: luminance(colour) for name, colour in re.findall(r"--(\w+):#(\w+)", scheme)}
+        for ground in ("surface", "page"):
+            for name, least in {"ink": 7, "muted": 4.5, "learned": 4.5, "inside": 4.5, "baseline": 3}.items():
+                above, below = sorted((light[name], light[ground]), reverse=True)
+                assert (above + 0.05) / (below + 0.05) >= least, (name, ground)
+
+
+def test_the_headline_says_what_was_trained_and_how_well_it_did(tmp_path: Path) -> None:
+    root = parsed(written(tmp_path))
+    assert words(next(root.iter("h1"))) == (
+        "PPO, trained for 400,000 steps on satiation, earns 16.2 per session from 131 users it never met; "
+        "the best simple baseline, random, earns 2.7, and the planner, which sees inside the simulator, 17.7."
+    )
+    assert words(next(root.iter("li"))) == (
+        "ppo-greedy against random: 13.5 more per session (95 % interval 13.0 to 14.0)."
+    )
+    table = [[words(cell) for cell in line] for line in next(root.iter("table")).iter("tr")]
+    assert table[0] == ["Policy", "Return", "Length", "Distinct", "Coverage"]
+    assert table[2] == ["ppo-greedy", "16.2 15.8 to 16.6", "19.1", "19.0", "31 %"]
+
+
+def test_a_foreign_environment_has_episodes_and_no_empty_columns(tmp_path: Path) -> None:
+    rows = [row("a2c", -190, -220, -160) | {"distinct_mean": None, "coverage": NAN}]
+    paired = [{"policy": "a2c", "versus": "random", "mean": -1.0, "low": -3.0, "high": 1.0}]
+    page = written(tmp_path, env="gym:Pendulum-v1", algo="a2c", rows=rows, paired=paired, sessions=[])
+    root = parsed(page)
+    assert words(next(root.iter("h1"))).endswith("gym:Pendulum-v1, earns −190.0 per episode on unseen seeds.")
+    assert [words(cell) for cell in next(root.iter("tr"))] == ["Policy", "Return", "Length"]
+    assert "1.0 less</b> per episode (95 % interval −3.0 to 1.0), which is no clear difference." in page
+    assert "session" not in re.sub("<style>.*?</style>", "", page, flags=re.DOTALL)
+
+
+def test_sessions_stand_side_by_side_and_say_how_they_ended(tmp_path: Path) -> None:
+    root = parsed(written(tmp_path))
+    sessions = [s for s in root.iter("section") if s.get("class") == "session"]
+    assert [words(s) for s in sessions] == [
+        "ppo-greedyreturn 0.9stayed to the end" + "Fargo1996 · Crimereward 0.93, satisfaction 0.50",
+        "randomreturn 0.9left after step 1"
+        + "Heat (1996)Crimereward 0.93, satisfaction 0.50"
+        + "The user left",
+    ]
+    assert [h.text for h in root.iter("h3")].count("User 17") == 1
+    assert [bar.get("style") for bar in sessions[0].iter() if bar.tag in "iu"] == ["width:93%", "left:50%"]
+
+
+def test_nothing_in_the_data_becomes_markup(tmp_path: Path) -> None:
+    hostile = example(
+        env=HOSTILE,
+        algo=HOSTILE,
+        data=HOSTILE,
+        config={HOSTILE: {HOSTILE: HOSTILE}},
+        rows=[row(HOSTILE, 1, 0, 2), row("random", 1, 0, 2)],
+        paired=[{"policy": HOSTILE, "versus": HOSTILE, "mean": 1.0, "low": 0.5, "high": 2.0}],
+        references={HOSTILE: 1.0},
+        sessions=[session(HOSTILE, HOSTILE, True)],
+    )
+    page = written(tmp_path, **hostile)
+    tags = Tags(page)
+    assert "script" not in tags.tags and not [name for name, _ in tags.attributes if name.startswith("on")]
+    shown = HOSTILE.replace("\x00", "\ufffd").replace("\ud800", "\ufffd")
+    root = parsed(page)
+    assert [title.text for title in root.iter("span") if title.get("class") == "title"] == [shown]
+    assert {svg.get("class") for svg in root.iter(SVG + "svg")} == {
+        f"chart {n}" for n in ("narrow", "medium", "wide")
+    }
+
+
+def test_the_page_asks_the_network_for_nothing(tmp_path: Path) -> None:
+    page = written(tmp_path)
+    tags = Tags(page)
+    assert not {"script", "link", "img", "iframe"} & set(tags.tags)
+    assert not {"src", "href", "xlink:href"} & {name for name, _ in tags.attributes}
+    assert "url(" not in page and "@import" not in page
+    assert "http" not in page.replace("http://www.w3.org/2000/svg", "").replace("http-equiv", "")
+    assert ("content", "default-src 'none'; style-src 'unsafe-inline'") in tags.attributes
+
+
+@pytest.mark.parametrize("missing", [NAN, None])
+def test_missing_numbers_become_sentences_and_dashes(tmp_path: Path, missing: float | None) -> None:
+    step: dict[str, Any] = {
+        "title": "Fargo",
+        "year": missing,
+        "genres": [],
+        "reward": missing,
+        "satisfaction": missing,
+    }
+    page = written(
+        tmp_path,
+        rows=[dict.fromkeys(row("", 0, 0, 0), missing) | {"policy": "ppo"}],
+        paired=[{"policy": "ppo", "versus": "random", "mean": missing, "low": missing, "high": missing}],
+        curve={"step": [0, 1], "mean": [missing, 2], "low": [1, 1], "high": [3, 3]},
+        references={"planner": missing},
+        sessions=[session("ppo", "", False) | {"return": missing, "steps": [step]}],
+    )
+    text = words(next(parsed(page).iter("main")))
+    assert "ppo has no finite return" not in text and "satiation, has no finite return." in text
+    assert "fewer than two evaluations: evaluate more often to draw it. Left out" in text
+    assert "no finite number: 1 of the evaluations." in text
+    assert "The returns chart has no finite return" in text
+    assert "Fargoreward –" in text and "nan" not in text.lower()
+
+
+def test_a_report_without_curve_and_sessions_is_whole(tmp_path: Path) -> None:
+    root = parsed(written(tmp_path, curve={}, references={}, sessions=[], paired=[], config={}))
+    assert [words(heading) for heading in root.iter("h2")] == ["Learning curve", "Returns"]
+
+
+def test_a_full_disk_leaves_the_old_report_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "report.html"
+    path.write_text("old")
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(UserError, match=r"report\.html \(No space left on device\): free some space"):
+        write_report(path, example())
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_place_that_is_no_file_is_refused_and_stays(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="not a regular file"):
+        write_report(tmp_path, example())
+    with pytest.raises(UserError, match="not a regular file"):
+        write_report(Path(os.devnull), example())
+    with pytest.raises(UserError, match="not a regular file"):
+        write_report(Path(), example())
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="can't be written"):
+        write_report(tmp_path / "file" / "report.html", example())
+
+
+def test_writing_again_replaces_the_report(tmp_path: Path) -> None:
+    first = written(tmp_path)
+    assert written(tmp_path, seed=7) != first and written(tmp_path) == first
+    assert [file.name for file in (tmp_path / "new").iterdir()] == ["report.html"]
+
+
+def test_names_have_the_kinds_that_the_charts_colour() -> None:
+    assert [kind(name) for name in ("ppo", "a2c-greedy")] == ["learned", "learned"]
+    assert [kind(name) for name in ("static-list", "untrained")] == ["baseline", "baseline"]
+    assert [kind(name) for name in ("myopic", "planner")] == ["inside", "inside"]
