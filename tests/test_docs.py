@@ -1,0 +1,308 @@
+"""The docs tell the truth: their Python runs, and what they name exists.
+
+In README.md and docs/*.md, blocks tagged ``python`` are executed, those of one file in order and in one
+namespace. Commands in blocks tagged ``bash`` are parsed, not run. A backtick span that looks like a file
+or like ``module.name`` must exist, and a span right after `` `file.py`: `` must be code of that file.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import importlib.util
+import itertools
+import pkgutil
+import re
+import shlex
+import sys
+import types
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+import recsys_rl
+import recsys_rl.config
+import recsys_rl.types
+from recsys_rl import cli
+from recsys_rl.errors import UserError
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+LINKING = [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+QUOTED = re.compile(r"`([\w/]+\.py)`: ?`([^`\n]+)`")
+
+
+def name_of(page: Path) -> str:
+    return page.relative_to(ROOT).as_posix()
+
+
+each_page = pytest.mark.parametrize("page", PAGES, ids=name_of)
+
+
+def blocks(text: str, tag: str) -> list[tuple[int, str]]:
+    """Fenced blocks of that tag, with the number of lines above each."""
+    return [(text[: m.start(2)].count("\n"), m.group(2)) for m in FENCE.finditer(text) if m.group(1) == tag]
+
+
+def spans(text: str) -> list[str]:
+    """Backtick spans of the running text."""
+    return re.findall(r"`([^`\n]+)`", FENCE.sub("", text))
+
+
+# What the blocks do.
+
+
+@each_page
+def test_python_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = blocks(page.read_text(encoding="utf-8"), "python")
+    if not found:
+        pytest.skip(f"{name_of(page)} has no Python in it")
+    monkeypatch.chdir(tmp_path)  # a block may write files
+    run_blocks(found, str(page), monkeypatch)
+
+
+def run_blocks(
+    found: list[tuple[int, str]], source: str, monkeypatch: pytest.MonkeyPatch
+) -> dict[str, object]:
+    module = types.ModuleType("page")  # dataclasses look their module up
+    monkeypatch.setitem(sys.modules, "page", module)
+    for above, code in found:
+        # Empty lines above make a traceback point into the page.
+        exec(compile("\n" * above + code, source, "exec"), vars(module))  # noqa: S102 (our own pages)
+    return vars(module)
+
+
+@pytest.mark.parametrize("page", LINKING, ids=name_of)
+def test_commands_parse(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for _, block in blocks(page.read_text(encoding="utf-8"), "bash"):
+        for command in commands(block):
+            assert command_complaint(command) is None, shlex.join(command)
+
+
+def commands(block: str) -> list[list[str]]:
+    """Words of each simple command; comments, prompts and settings of the environment are left out."""
+    found: list[list[str]] = []
+    for line in block.replace("\\\n", " ").splitlines():
+        words: list[str] = []
+        for word in [*shlex.split(line.removeprefix("$ "), comments=True), ";"]:
+            if word in {"|", ">", ";", "&&", "||", "&"}:
+                found += [words] if words else []
+                words = []
+            elif words or not re.match(r"\w+=", word):
+                words.append(word)
+    return found
+
+
+def command_complaint(words: list[str]) -> str | None:
+    """What is wrong with a command line, as far as that can be said without running it."""
+    program, *rest = words
+    program = Path(program).name
+    if program == "make":
+        targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+        unknown = [word for word in rest if "=" not in word and word not in targets]
+        return f"no target {unknown}" if unknown else None
+    if re.fullmatch(r"python[\d.]*", program) and rest[:1] == ["-m"]:
+        program, rest = rest[1], rest[2:]
+        if program not in {"train", "evaluate"}:
+            return None if importlib.util.find_spec(program) else f"no module {program}"
+        rest = [program, *rest]
+    elif program.startswith("python"):
+        script = next((word for word in rest if not word.startswith("-")), None)
+        return None if script is None or (ROOT / script).is_file() else f"no file {script}"
+    elif program != "recsys-rl":
+        return None
+    if not rest or rest[0] in {"--help", "--version"}:
+        return None
+    return option_complaint(rest[0], rest[1:])
+
+
+def option_complaint(command: str, args: list[str]) -> str | None:
+    parsers = {"train": cli.train_options, "evaluate": cli.evaluate_options}
+    if command not in parsers:
+        return f"no command {command}"
+    for option, value in itertools.pairwise(args):
+        if option == "--config":
+            Path(value).touch()  # the reader's own file; an empty one holds no settings
+    try:
+        parsers[command](args)
+    except UserError as error:
+        return str(error)
+    except SystemExit as stop:  # --help
+        return None if not stop.code else f"exit code {stop.code}"
+    return None
+
+
+# What the text names.
+
+
+@pytest.mark.parametrize("page", LINKING, ids=name_of)
+def test_links_lead_somewhere(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert [link for link in links(text) if link_complaint(page, link)] == []
+
+
+def links(text: str) -> list[str]:
+    """Targets of links and images, but for those to other sites."""
+    found = re.findall(r"\]\(([^)\s]+)\)", FENCE.sub("", text)) + re.findall(r'(?:src|href)="([^"]+)"', text)
+    return [target for target in found if not re.match(r"[a-z]+:", target)]
+
+
+def link_complaint(page: Path, link: str) -> bool:
+    path, _, anchor = link.partition("#")
+    target = page.parent / path if path else page
+    if not target.exists():
+        return True
+    return bool(anchor) and anchor not in anchors(target.read_text(encoding="utf-8"))
+
+
+def anchors(text: str) -> set[str]:
+    """The anchors that GitHub gives to headings: lower case, no punctuation, hyphens for spaces."""
+    titles = re.findall(r"^#+ (.+)$", FENCE.sub("", text), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).strip().replace(" ", "-") for title in titles}
+
+
+@each_page
+def test_names_exist(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert [span for span in spans(text) if is_missing_file(span) or is_missing_name(span)] == []
+
+
+@each_page
+def test_quoted_code_stands_in_its_file(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert [quote for quote in QUOTED.findall(text) if not is_quoted_right(*quote)] == []
+
+
+@each_page
+def test_maths_is_closed_and_safe_for_github(page: Path) -> None:
+    text = FENCE.sub("", page.read_text(encoding="utf-8"))
+    assert text.count("$$") % 2 == 0
+    for formula in text.split("$$")[1::2]:
+        assert "\\_" not in formula, formula  # Markdown takes the backslash away before the maths is read
+        assert not re.search(r"^[-+=*]", formula, re.MULTILINE), formula  # it would begin a list or a heading
+
+
+def is_missing_file(span: str) -> bool:
+    """Is this the path of a source file or page that is not there? `returns.py` may lie anywhere."""
+    if not re.fullmatch(r"[\w.\-]+(/[\w.\-]+)*\.(py|md)", span):
+        return False
+    if "/" in span:
+        return not ((ROOT / span).is_file() or (ROOT / "recsys_rl" / span).is_file())
+    rooms = (ROOT, *(ROOT / room for room in ("recsys_rl", "docs", "tests", "examples", "benchmarks")))
+    return not any(place.is_file() for room in rooms for place in (room / span, *room.glob(f"*/{span}")))
+
+
+def is_missing_name(span: str) -> bool:
+    """Is this `module.name`, of a module of ours, without such a name? Fields of the nouns count.
+
+    So `rollout.rewards` may mean Rollout's field: a local variable is often named like a module.
+    """
+    match = re.fullmatch(r"(\w+(?:\.\w+)+)(\(.*\))?", span)
+    if match is None:
+        return False
+    parts = match.group(1).split(".")
+    starts = [n for n in range(len(parts), 0, -1) if ".".join(parts[:n]) in modules()]
+    if not starts or parts[-1] in {"py", "md"}:
+        return False
+    value: object = importlib.import_module(modules()[".".join(parts[: starts[0]])])
+    names = parts[starts[0] :]
+    for name in names:
+        if name in getattr(value, "__dataclass_fields__", {}):
+            return False
+        if not hasattr(value, name):
+            return name not in field_names()
+        value = getattr(value, name)
+    return False
+
+
+def is_quoted_right(file: str, code: str) -> bool:
+    places = [place for place in (ROOT / file, ROOT / "recsys_rl" / file) if place.is_file()]
+    return bool(places) and code in places[0].read_text(encoding="utf-8")
+
+
+@cache
+def modules() -> dict[str, str]:
+    """Modules by the names that a page may use: whole, by room, and alone (rooms `functional` and top)."""
+    found = {"recsys_rl": "recsys_rl"}
+    for module in pkgutil.walk_packages(recsys_rl.__path__, "recsys_rl."):
+        name = module.name.removeprefix("recsys_rl.")
+        found |= {module.name: module.name, name: module.name}
+        if name.startswith("functional."):
+            found[name.removeprefix("functional.")] = module.name
+    return found
+
+
+@cache
+def field_names() -> set[str]:
+    names: set[str] = set()
+    for module in (recsys_rl.config, recsys_rl.types):
+        for value in vars(module).values():
+            if isinstance(value, type) and dataclasses.is_dataclass(value):
+                names |= {f.name for f in dataclasses.fields(value)}
+                names |= {name for name, member in vars(value).items() if isinstance(member, property)}
+    return names
+
+
+# The checks themselves can fail.
+
+
+def test_blocks_share_one_namespace_and_raise_where_they_stand(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "# t\n\n```python\nx = 2\n```\n\n```text\nx = 3\n```\n\n```python\ny = x + 1\nassert y == 3\n```\n"
+    found = blocks(text, "python")
+    assert [above for above, _ in found] == [3, 11]
+    assert run_blocks(found, "t.md", monkeypatch)["y"] == 3
+    with pytest.raises(AssertionError) as caught:
+        run_blocks(blocks("```python\n\nassert 1 == 2\n```\n", "python"), "t.md", monkeypatch)
+    assert caught.traceback[-1].lineno == 2  # counted from 0: line 3 of the page
+
+
+def test_wrong_commands_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    block = (
+        "$ LR=1 .venv/bin/python -m train --algo ppo \\\n  --lr 1e-3  # slow\n"
+        "make test && recsys-rl evaluate | head\n"
+    )
+    assert commands(block) == [
+        [".venv/bin/python", "-m", "train", "--algo", "ppo", "--lr", "1e-3"],
+        ["make", "test"],
+        ["recsys-rl", "evaluate"],
+        ["head"],
+    ]
+    assert [command_complaint(words) for words in commands(block)] == [None] * 4
+    assert (
+        command_complaint(["recsys-rl", "train", "--config", "run.toml", "--env", "gym:CartPole-v1"]) is None
+    )
+    assert command_complaint(["recsys-rl", "train", "--help"]) is None
+    wrong = (
+        "make trian",
+        "python -m train --learning-rate 1",
+        "python -m train --lr fast",
+        "python -m evaluate --lr 1e-3",
+        "python -m trian",
+        "python nothing.py",
+        "recsys-rl play",
+    )
+    assert [line for line in wrong if command_complaint(shlex.split(line)) is None] == []
+
+
+def test_wrong_names_are_found() -> None:
+    page = ROOT / "docs" / "page.md"
+    assert links("[a](b.md) [c](https://d.e) ![f](g.png)\n```\n[x](y)\n```\n") == ["b.md", "g.png"]
+    assert link_complaint(page, "nowhere.md")
+    assert link_complaint(page, "../CONTRIBUTING.md#no-such-heading")
+    assert not link_complaint(page, "../CONTRIBUTING.md#how-code-is-written-here")
+    assert is_missing_file("agents/dqn.py")
+    assert is_missing_file("dqn.py")
+    assert not any(map(is_missing_file, ("agents/ppo.py", "recsys_rl/types.py", "ppo.py", "report.html")))
+    wrong = ("losses.huber", "functional.returns.vtrace", "agents.ppo.PPO.learn()", "config.learning_rate")
+    assert [span for span in wrong if not is_missing_name(span)] == []
+    right = ("losses.approx_kl", "recsys_rl.functional.returns.gae(...)", "config.lr", "types.Obs.mask")
+    assert [
+        span for span in (*right, "rollout.rewards", "torch.cat", "log.csv", "0.95") if is_missing_name(span)
+    ] == []
+    assert QUOTED.findall("`agents/ppo.py`: `self.updates += 1`") == [("agents/ppo.py", "self.updates += 1")]
+    assert is_quoted_right("agents/ppo.py", "self.updates += 1")
+    assert not is_quoted_right("agents/ppo.py", "self.updates += 2")
