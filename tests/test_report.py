@@ -101,7 +101,7 @@ def test_numbers_as_the_page_shows_them() -> None:
     assert number(-3, 2) == "−3.00"
     assert [number(missing, 1) for missing in (NAN, float("inf"), None, "x")] == ["–"] * 4
     assert [decimals([v]) for v in (0.5, 9.9, -17.7, 1500.0)] == [3, 2, 1, 0]
-    assert [short(v) for v in (0, 500, 50_000, 1_500_000)] == ["0", "500", "50k", "1.5M"]
+    assert [short(v) for v in (0, 500, 20_480, 1_500_000)] == ["0", "500", "20.5k", "1.5M"]
 
 
 def test_a_scale_is_the_line_through_two_points_also_downwards() -> None:
@@ -119,6 +119,13 @@ def test_ticks_are_round_and_enclose_the_range() -> None:
 def test_labels_that_touch_are_spread_around_where_they_were() -> None:
     assert spread([100, 50, 104], 16) == [94, 50, 110]
     assert spread([50, 50, 60], 10) == pytest.approx([130 / 3, 160 / 3, 190 / 3])
+
+
+def test_an_axis_without_two_round_steps_names_its_ends() -> None:
+    curve = {"step": [20_480, 38_912], "mean": [5, 8], "low": [4, 7], "high": [6, 9]}
+    root = ElementTree.fromstring(learning_curve_svg(curve, {}, width=358))
+    named = [words(t) for t in root.iter(SVG + "text") if t.get("class") == "muted middle"]
+    assert named == ["20.5k", "38.9k steps"]
 
 
 @given(st.lists(st.floats(0, 500), max_size=9), st.floats(1, 20))
@@ -259,6 +266,7 @@ def test_sessions_stand_side_by_side_and_say_how_they_ended(tmp_path: Path) -> N
         + "The user left",
     ]
     assert [h.text for h in root.iter("h3")].count("User 17") == 1
+    assert "Nearest to what is known of this user: Fargo." in [words(note) for note in root.iter("p")]
     assert [bar.get("style") for bar in sessions[0].iter() if bar.tag in "iu"] == ["width:93%", "left:50%"]
 
 

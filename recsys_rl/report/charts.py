@@ -101,6 +101,8 @@ def _level(style: str, left: float, right: float, y: float) -> str:
 def _step_axis(first: float, last: float, x: Callable[[float], float], baseline: float) -> list[str]:
     count = max(2, int((x(last) - x(first)) / 100))
     inner = [tick for tick in ticks(first, last, count) if first <= tick <= last]
+    if len(inner) < 2:
+        inner = [first, last]
     return [
         f'<text class="muted middle" x="{x(tick):.1f}" y="{baseline}">'
         f"{short(tick)}{' steps' if tick == inner[-1] else ''}</text>"

@@ -77,7 +77,7 @@ def short(steps: float) -> str:
     """Steps on an axis: 50k, 1.5M."""
     for unit, name in ((1e6, "M"), (1e3, "k")):
         if abs(steps) >= unit:
-            return f"{steps / unit:g}{name}"
+            return f"{steps / unit:.3g}{name}"
     return f"{steps:g}"
 
 

@@ -25,8 +25,9 @@ def write_report(path: Path, report: Mapping[str, Any]) -> None:
     ``return_low``, ``return_high``, ``length_mean``, ``distinct_mean``, ``coverage`` in [0, 1]);
     ``paired`` (``policy``, ``versus``, ``mean``, ``low``, ``high``); ``curve`` (``step``, ``mean``,
     ``low``, ``high``) with ``references`` {policy: return}; ``sessions`` (``policy``, ``user``,
-    ``likes``, ``return``, ``left``, ``steps`` of ``title``, ``year``, ``genres``, ``reward`` and
-    ``satisfaction``, both usually in [0, 1]). Numbers may be None or NaN: the page says so with a dash.
+    ``likes``, the titles nearest to the user's profile, ``return``, ``left``, ``steps`` of ``title``,
+    ``year``, ``genres``, ``reward`` and ``satisfaction``, both usually in [0, 1]). Numbers may be None
+    or NaN: the page says so with a dash.
     Raises UserError where the file can't be written.
     """
     page = _page(report).encode()
@@ -211,7 +212,7 @@ def _user(user: object, sessions: Sequence[Row], full: float) -> str:
     likes = ", ".join(text(title) for title in sessions[0].get("likes", ()))
     return (
         f"<h3>User {text(user)}</h3>"
-        + (f'<p class="note">Liked in their own history: {likes}.</p>' if likes else "")
+        + (f'<p class="note">Nearest to what is known of this user: {likes}.</p>' if likes else "")
         + "".join(_session(session, full) for session in sessions)
     )
 
