@@ -1,0 +1,106 @@
+"""A new platform is one class: a tutor that chooses exercises, trained with our PPO.
+
+    python examples/new_platform.py
+
+A learner of skill s meets an exercise of difficulty d, solves it with probability p, and learns most from
+what is neither trivial nor hopeless:
+
+    p       = sigmoid(10 (s - d))            [0..1]
+    reward  = d p                            [0..1: solving what is hard is worth more]
+    s      <- s + 0.25 p (1 - p)             [difficulties and skills are on one scale, 0..1 at the start]
+
+The tutor never sees the skill. It sees what it gave so far and what came of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from recsys_rl.agents import make_agent
+from recsys_rl.agents.baselines import RandomPolicy
+from recsys_rl.agents.oracles import Myopic
+from recsys_rl.config import EnvConfig, defaults
+from recsys_rl.data.catalogue import synthetic_world
+from recsys_rl.env.rec_env import RecEnv
+from recsys_rl.rollout import collect, play
+from recsys_rl.types import Agent, Catalogue, Feedback, Population
+from recsys_rl.utils.metrics import Interval, interval
+from recsys_rl.utils.seeding import generators
+
+
+@dataclass(frozen=True)
+class LearnerState:
+    profile: Tensor  # (N, D)
+    skill: Tensor  # (N,)
+
+
+@dataclass(frozen=True)
+class Tutor:
+    """The user model: env/user_model.py says what each method must do."""
+
+    catalogue: Catalogue  # its `quality` serves as the difficulty
+    population: Population
+    repeats: ClassVar[bool] = False
+
+    def sample(self, users: Tensor) -> LearnerState:
+        profile = self.population.profile[users]
+        return LearnerState(profile, 0.4 + 0.2 * profile[:, 0])
+
+    def visible(self, user_state: LearnerState) -> Tensor:
+        return torch.zeros_like(user_state.profile)  # nobody tells the tutor who is who
+
+    def respond(
+        self, user_state: LearnerState, items: Tensor, skipped: Tensor, generator: torch.Generator | None
+    ) -> Feedback:
+        difficulty = self.catalogue.quality[items]  # (N, K)
+        solves = (10 * (user_state.skill.unsqueeze(-1) - difficulty)).sigmoid()  # (N, K)
+        return Feedback(
+            (difficulty * solves).masked_fill(skipped, 0), solves.masked_fill(skipped, 0), skipped
+        )
+
+    def advance(
+        self, user_state: LearnerState, items: Tensor, feedback: Feedback
+    ) -> tuple[LearnerState, Tensor]:
+        solves = feedback.satisfaction  # (N, K)
+        after = replace(user_state, skill=user_state.skill + 0.25 * (solves * (1 - solves)).sum(1))
+        return after, torch.zeros(len(items), dtype=torch.bool)
+
+    def expected_reward(self, user_state: LearnerState) -> Tensor:
+        difficulty = self.catalogue.quality  # (I,)
+        return difficulty * (10 * (user_state.skill.unsqueeze(-1) - difficulty)).sigmoid()  # (N, I)
+
+
+def main(num_updates: int = 150) -> dict[str, Interval]:
+    """Train; then mean return on held-out learners of PPO, chance, and who knows each next reward."""
+    config = defaults("ppo", "satiation")  # dials for sessions in which looking ahead may pay
+    catalogue, population = synthetic_world(200, 1000, 8, heldout_fraction=0.2, seed=0)
+    env_config = EnvConfig(num_items=200, embedding_dim=8, max_episode_steps=30)
+    tutor = Tutor(catalogue, population)
+    streams = generators(0, "users", "model", "policy", "shuffle")
+
+    env = RecEnv(tutor, catalogue, env_config, population.train, 64, streams["users"])
+    agent = make_agent(config, env, catalogue, num_updates, streams, torch.device("cpu"))
+    obs = env.reset()
+    for _ in range(num_updates):
+        rollout, obs = collect(env, agent, obs, num_steps=30)
+        agent.update(rollout)
+
+    strangers = RecEnv(tutor, catalogue, env_config, population.heldout, 1, torch.Generator().manual_seed(1))
+    policies: dict[str, Agent] = {
+        "ppo-greedy": agent,
+        "random": RandomPolicy((catalogue.num_items,), torch.Generator().manual_seed(2)),
+        "myopic": Myopic(strangers),
+    }
+    return {
+        name: interval(play(strangers, policy, population.heldout, greedy=True).returns)
+        for name, policy in policies.items()
+    }
+
+
+if __name__ == "__main__":
+    for name, found in main().items():
+        print(f"{name:<12}{found.mean:7.3f}  [{found.low:.3f}, {found.high:.3f}]")

@@ -1,0 +1,79 @@
+"""The examples run, with budgets too small to learn much."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+from recsys_rl.data.catalogue import synthetic_world
+from recsys_rl.types import UserError
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+def load(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # where dataclasses look their annotations up
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_own_log_trains_and_evaluates(tmp_path: Path) -> None:
+    example = load("own_log")
+    log = example.made_up_log(tmp_path / "plays.csv")
+    columns = {"user_column": "listener", "item_column": "track", "rating_column": "stars"}
+    table = example.main(log, columns, tmp_path, total_timesteps=4096)
+    assert table["env"] == "satiation"
+    assert [row["policy"] for row in table["rows"]][:3] == ["ppo", "ppo-greedy", "untrained"]
+    assert (tmp_path / "ppo.pt").is_file()
+    assert "plays.csv" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_own_log_without_its_columns_is_refused_in_one_sentence(tmp_path: Path) -> None:
+    example = load("own_log")
+    log = example.made_up_log(tmp_path / "plays.csv")
+    with pytest.raises(UserError, match="user"):
+        example.main(log, {"item_column": "track"}, tmp_path, total_timesteps=4096)
+    assert not (tmp_path / "ppo.pt").exists()
+
+
+def test_new_platform_gives_returns_in_range() -> None:
+    found = load("new_platform").main(num_updates=2)
+    assert list(found) == ["ppo-greedy", "random", "myopic"]
+    # 30 exercises, each of a reward in 0..1; chance is far from who knows each next reward
+    assert all(0 < x.low <= x.mean <= x.high < 30 for x in found.values())
+    assert found["random"].high < found["myopic"].low
+
+
+def test_the_tutors_learners_by_hand() -> None:
+    example = load("new_platform")
+    tutor = example.Tutor(*synthetic_world(3, 4, 2, heldout_fraction=0.5, seed=0))
+    difficulty = tutor.catalogue.quality
+    learner = example.LearnerState(profile=torch.zeros(1, 2), skill=difficulty[:1])
+    items, shown = torch.tensor([[0]]), torch.tensor([[False]])
+    feedback = tutor.respond(learner, items, shown, None)
+    # skill equals difficulty: p = 1/2, the reward is half the difficulty, and the skill gains 0.25 / 4
+    assert feedback.satisfaction.item() == 0.5
+    assert feedback.engagement.item() == pytest.approx(difficulty[0].item() / 2)
+    assert tutor.expected_reward(learner)[0, 0].item() == pytest.approx(difficulty[0].item() / 2)
+    after, leaves = tutor.advance(learner, items, feedback)
+    assert after.skill.item() == pytest.approx(difficulty[0].item() + 0.0625)
+    assert not leaves.any()
+    skipped = tutor.respond(learner, items, ~shown, None)
+    assert skipped.engagement.item() == 0.0
+    assert torch.equal(tutor.advance(learner, items, skipped)[0].skill, learner.skill)
+
+
+def test_stable_baselines3_trains_on_satiation() -> None:
+    pytest.importorskip("stable_baselines3", reason="Stable-Baselines3 is not installed")
+    mean, deviation = load("sb3_on_satiation").main(total_timesteps=1024)
+    assert 0 < mean < 20
+    assert math.isfinite(deviation)
