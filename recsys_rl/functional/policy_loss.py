@@ -11,7 +11,7 @@ From d log p_a / d l_j = [j = a] - p_j, and dH / d l_j = -p_j (log p_j + H)::
     dL / dl_j = w ([j = a] - p_j) + c/B p_j (log p_j + H)
     w = -r A / B where the first branch of the min is the smaller (the ratio is not clipped), else 0
 
-tests/test_losses.py compares it with autograd. With K positions a row, log p is their sum and each
+tests/test_policy_loss.py compares it with autograd. With K positions a row, log p is their sum and each
 position has this gradient.
 """
 
@@ -57,7 +57,9 @@ class _ClippedPolicyLoss(torch.autograd.Function):
         log_p = logits.log_softmax(-1)  # (B, K, A)
         logprob = log_p.gather(-1, items.unsqueeze(-1)).squeeze(-1).sum(-1)  # (B,)
         p = log_p.exp()
-        log_p.clamp_(min=torch.finfo(log_p.dtype).min)  # a forbidden item has p log p = 0, not 0 * -inf
+        # A forbidden item has p log p = 0, not 0 * -inf. exp(-1e4) is 0 in every dtype, and 1e4 leaves room
+        # for a large entropy bonus on a small batch.
+        log_p.clamp_(min=-1e4)
         entropy = -torch.einsum("bka,bka->bk", p, log_p)  # (B, K)
 
         ratio = (logprob - old_logprob).exp()

@@ -65,7 +65,9 @@ class SessionGRU(nn.Module):
         self, num_features: int, num_signals: int, generator: torch.Generator, size: int = 64
     ) -> None:
         super().__init__()
-        self.gru = nn.GRU(num_features + num_signals, size, batch_first=True)
+        # Made without values: torch would draw them from the global generator.
+        self.gru = nn.GRU(num_features + num_signals, size, batch_first=True, device="meta")
+        self.gru.to_empty(device="cpu")
         for name, parameter in self.gru.named_parameters():
             if name.startswith("weight"):
                 nn.init.orthogonal_(parameter, generator=generator)
@@ -75,7 +77,13 @@ class SessionGRU(nn.Module):
 
     def forward(self, obs: Obs, item_features: Tensor) -> Tensor:
         assert obs.history is not None and obs.signals is not None
-        shown = (obs.history >= 0).unsqueeze(-1)  # (N, L, 1)
-        features = torch.where(shown, item_features[obs.history.clamp_min(0)], 0.0)  # (N, L, F_i)
-        _, last = self.gru(torch.cat([features, obs.signals], -1))  # (1, N, size)
-        return last[0]  # type: ignore[no-any-return]
+        n, length = obs.history.shape
+        lengths = (obs.history >= 0).sum(1, keepdim=True)  # (N, 1)
+        # Padding comes first in a history, where the unit's biases would make something of it: it is
+        # moved behind the items, and the reading stops at the last of them.
+        order = (torch.arange(length, device=lengths.device) - lengths) % length  # (N, L)
+        signals = obs.signals.gather(1, order.unsqueeze(-1).expand_as(obs.signals))
+        features = item_features[obs.history.gather(1, order).clamp_min(0)]  # (N, L, F_i)
+        states, _ = self.gru(torch.cat([features, signals], -1))  # (N, L, size)
+        last = states[torch.arange(n, device=lengths.device), lengths[:, 0] - 1]  # (N, size)
+        return torch.where(lengths > 0, last, 0.0)

@@ -1,0 +1,125 @@
+"""The masked categorical distribution: literal numbers, exact frequencies, and the edges of rounding."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import chisquare
+from torch.testing import assert_close
+
+from recsys_rl.functional import choice
+
+LOGITS = torch.tensor([1.0, 2.0, 4.0, 1.0]).log()  # probabilities 1/8, 1/4, 1/2, 1/8
+MASK = torch.tensor([True, True, False, True])  # leaves 1/4, 1/2, -, 1/4
+BELOW_ONE = 1 - 2.0**-24  # torch.rand's largest float32
+
+
+def test_logprob() -> None:
+    index = torch.tensor([0, 1, 2, 3])
+    free = choice.logprob(LOGITS.expand(4, 4), index)
+    assert_close(free.exp(), torch.tensor([0.125, 0.25, 0.5, 0.125]))
+    masked = choice.logprob(choice.mask_logits(LOGITS, MASK).expand(4, 4), index)
+    assert_close(masked.exp(), torch.tensor([0.25, 0.5, 0.0, 0.25]))
+    assert masked[2] == -torch.inf
+
+
+def test_no_mask_changes_nothing() -> None:
+    assert choice.mask_logits(LOGITS, None) is LOGITS
+    assert torch.equal(choice.mask_logits(LOGITS, torch.ones(4, dtype=torch.bool)), LOGITS)
+
+
+def test_entropy() -> None:
+    # 2/8 ln 8 + 1/4 ln 4 + 1/2 ln 2 = 7/4 ln 2; with the mask 2/4 ln 4 + 1/2 ln 2 = 3/2 ln 2
+    assert_close(choice.entropy(LOGITS), torch.tensor(1.75 * math.log(2)))
+    assert_close(choice.entropy(choice.mask_logits(LOGITS, MASK)), torch.tensor(1.5 * math.log(2)))
+    alone = choice.mask_logits(LOGITS, torch.tensor([False, False, True, False]))
+    assert choice.entropy(alone).item() == 0.0
+
+
+def test_entropy_and_logprob_pass_no_gradient_to_what_is_forbidden() -> None:
+    logits = LOGITS.clone().requires_grad_()
+    masked = choice.mask_logits(logits, MASK)
+    (choice.entropy(masked) + choice.logprob(masked, torch.tensor(0))).backward()
+    assert logits.grad is not None and logits.grad[2] == 0.0
+    # d log p_0 = (3/4, -1/2, -1/4); dH = -p (log p + H), with H + log p = -ln(2)/2, ln(2)/2, -ln(2)/2
+    half = math.log(2) / 2
+    assert_close(logits.grad[[0, 1, 3]], torch.tensor([0.75 + half / 4, -0.5 - half / 2, -0.25 + half / 4]))
+
+
+@given(st.lists(st.floats(-50, 50, width=32), min_size=1, max_size=30), st.data())
+def test_probabilities_sum_to_one_and_entropy_has_its_bounds(
+    numbers: list[float], data: st.DataObject
+) -> None:
+    allowed = data.draw(st.lists(st.booleans(), min_size=len(numbers), max_size=len(numbers)).filter(any))
+    logits = choice.mask_logits(torch.tensor(numbers), torch.tensor(allowed))
+    every = torch.arange(len(numbers))
+    total = choice.logprob(logits.expand(len(numbers), -1), every).exp().sum()
+    assert_close(total, torch.tensor(1.0))
+    assert -1e-5 <= choice.entropy(logits) <= math.log(sum(allowed)) + 1e-5
+
+
+@pytest.mark.parametrize(
+    ("masked", "shares"), [(False, [0.125, 0.25, 0.5, 0.125]), (True, [0.25, 0.5, 0.0, 0.25])]
+)
+def test_frequencies(masked: bool, shares: list[float]) -> None:
+    """A chi-square test of 40,000 draws; the seed is fixed, so that it can't fail by chance."""
+    logits = choice.mask_logits(LOGITS, MASK if masked else None).expand(40_000, 4)
+    drawn = choice.sample(logits, torch.Generator().manual_seed(0))
+    counts = torch.bincount(drawn, minlength=4)
+    possible = torch.tensor(shares) > 0
+    assert not counts[~possible].any()
+    assert chisquare(counts[possible], 40_000 * torch.tensor(shares)[possible]).pvalue > 0.01
+
+
+def test_a_wrong_distribution_would_be_noticed() -> None:
+    drawn = choice.sample(LOGITS.expand(40_000, 4), torch.Generator().manual_seed(0))
+    counts = torch.bincount(drawn, minlength=4)
+    assert chisquare(counts, 40_000 * torch.tensor([0.13, 0.26, 0.49, 0.12])).pvalue < 1e-3
+
+
+def test_positions_are_drawn_apart() -> None:
+    logits = torch.tensor([[0.5, 0.5, 0.0], [0.0, 0.5, 0.5]]).log().expand(2000, 2, 3)
+    drawn = choice.sample(logits, torch.Generator().manual_seed(0))  # (2000, 2)
+    assert drawn.shape == (2000, 2) and drawn.dtype == torch.int64
+    pairs = torch.bincount(2 * drawn[:, 0] + drawn[:, 1] - 1, minlength=4)  # four pairs, alike
+    assert len(pairs) == 4 and chisquare(pairs).pvalue > 0.01
+
+
+def test_the_generator_alone_decides() -> None:
+    logits = torch.zeros(100, 50)
+    before = torch.get_rng_state()
+    first, again = (choice.sample(logits, torch.Generator().manual_seed(7)) for _ in range(2))
+    other = choice.sample(logits, torch.Generator().manual_seed(8))
+    assert torch.equal(first, again) and not torch.equal(first, other)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize(
+    ("uniform", "item"),
+    [(0.0, 1), (0.249, 1), (0.25, 3), (0.749, 3), (0.75, 4), (BELOW_ONE, 4), (1.0, 4)],
+)
+def test_the_cumulative_distribution_is_inverted(
+    monkeypatch: pytest.MonkeyPatch, uniform: float, item: int
+) -> None:
+    """Probabilities 0, 1/4, 0, 1/2, 1/4, 0: the borders belong to the next item that is allowed."""
+    monkeypatch.setattr(torch, "rand", lambda size, **rest: torch.full(size, uniform))
+    logits = torch.tensor([0.0, 1.0, 0.0, 2.0, 1.0, 0.0]).log()
+    assert choice.sample(logits.expand(3, 6)).tolist() == [item] * 3
+
+
+@settings(max_examples=200)
+@given(
+    st.lists(st.floats(-200, 200, width=32), min_size=1, max_size=40),
+    st.sampled_from([0.0, 2.0**-24, 0.5, BELOW_ONE, 1.0]),
+    st.data(),
+)
+def test_what_is_forbidden_is_never_drawn(numbers: list[float], uniform: float, data: st.DataObject) -> None:
+    allowed = data.draw(st.lists(st.booleans(), min_size=len(numbers), max_size=len(numbers)).filter(any))
+    logits = choice.mask_logits(torch.tensor([numbers]), torch.tensor(allowed))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch, "rand", lambda size, **rest: torch.full(size, uniform))
+        assert allowed[int(choice.sample(logits))]

@@ -1,0 +1,242 @@
+"""The networks: shapes, masks, what must not matter (order of the catalogue, padding), and how they begin."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.testing import assert_close
+
+from recsys_rl.config import ModelConfig
+from recsys_rl.functional.choice import entropy
+from recsys_rl.models.actor import DenseHead, TwoTowerHead, item_features
+from recsys_rl.models.actor_critic import ActorCritic, Shapes
+from recsys_rl.models.encoders import SessionGRU, SessionSum, linear, mlp
+from recsys_rl.types import Obs
+from tests.tiny_world import tiny_catalogue
+
+N, NUM_ITEMS, L = 5, 3, 4  # users, items of the tiny catalogue, history
+HISTORY = torch.tensor([[-1, -1, -1, -1], [-1, -1, -1, 2], [-1, -1, 0, 1], [-1, 2, 1, 0], [0, 2, 1, 0]])
+
+
+def rng(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def session_obs(mask: Tensor | None = None) -> Obs:
+    shown = (HISTORY >= 0).unsqueeze(-1)
+    signals = torch.rand(N, L, 1, generator=rng()) * shown
+    return Obs(torch.randn(N, 4, generator=rng(1)), HISTORY, signals, mask=mask)
+
+
+def session_model(seed: int = 0, **config: Any) -> ActorCritic:
+    shapes = Shapes(4, (NUM_ITEMS,), item_features(tiny_catalogue()), history_length=L, num_signals=1)
+    return ActorCritic(shapes, ModelConfig(hidden_dims=(16, 8), **config), rng(seed))
+
+
+def stir(model: torch.nn.Module) -> None:
+    """Move every parameter away from its special beginning (zero biases, small gains)."""
+    for parameter in model.parameters():
+        parameter.data += 0.5 * torch.randn(parameter.shape, generator=rng(9))
+
+
+def test_item_features_by_hand() -> None:
+    features = item_features(tiny_catalogue())
+    # embedding, genres of unit norm, log popularity and quality standardised, no year, the 1
+    root, half = 1.5**0.5, 0.5**0.5
+    expected = torch.tensor(
+        [
+            [1.0, 0.0, 1.0, 0.0, root, -root, 0.0, 1.0],
+            [0.0, 1.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0],
+            [0.6, 0.8, half, half, -root, root, 0.0, 1.0],
+        ]
+    )
+    assert_close(features, expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("encoder", ["mlp", "gru"])
+@pytest.mark.parametrize("head", ["two-tower", "dense"])
+@pytest.mark.parametrize("activation", ["tanh", "relu", "elu"])
+def test_shapes_and_mask(encoder: Any, head: Any, activation: Any) -> None:
+    model = session_model(encoder=encoder, head=head, activation=activation)
+    mask = torch.ones(N, NUM_ITEMS, dtype=torch.bool)
+    mask[0, 1] = mask[3, 0] = mask[3, 2] = False
+    logits, value = model(session_obs(mask))
+    assert logits.shape == (N, 1, NUM_ITEMS) and value.shape == (N,)
+    assert torch.equal(logits[:, 0] == -torch.inf, ~mask) and bool(logits[:, 0][mask].isfinite().all())
+    free, same_value = model(session_obs())
+    assert_close(free[:, 0][mask], logits[:, 0][mask])
+    assert torch.equal(same_value, value) and torch.equal(model.value(session_obs()), value)
+
+
+@pytest.mark.parametrize("encoder", ["mlp", "gru"])
+@pytest.mark.parametrize("head", ["two-tower", "dense"])
+def test_every_parameter_gets_a_gradient(encoder: Any, head: Any) -> None:
+    model = session_model(encoder=encoder, head=head, activation="tanh")
+    stir(model)
+    logits, value = model(session_obs())
+    weights = torch.randn(logits.shape, generator=rng(3))
+    ((weights * logits.log_softmax(-1)).sum() + value.square().sum()).backward()
+    idle = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()]
+    assert idle == []
+
+
+def test_rows_do_not_mix() -> None:
+    model = session_model()
+    stir(model)
+    obs, order = session_obs(), torch.tensor([3, 0, 4, 1, 2])
+    logits, value = model(obs)
+    permuted_logits, permuted_value = model(obs.rows(order))
+    assert_close(permuted_logits, logits[order])
+    assert_close(permuted_value, value[order])
+
+
+@pytest.mark.parametrize("encoder", ["mlp", "gru"])
+def test_two_tower_follows_a_permuted_catalogue(encoder: Any) -> None:
+    """Item ids are names: renumbering the catalogue renumbers the logits, and changes nothing else."""
+    model, renumbered = session_model(encoder=encoder), session_model(encoder=encoder)
+    stir(model)
+    renumbered.load_state_dict(model.state_dict())
+    order = torch.tensor([2, 0, 1])  # the new item j is the old order[j]
+    renumbered.items = model.items[order]
+    obs = session_obs()
+    new_id = torch.cat([order.argsort(), torch.tensor([-1])])  # the padding -1 stays itself
+    moved = Obs(obs.context, new_id[HISTORY], obs.signals)
+    logits, value = model(obs)
+    moved_logits, moved_value = renumbered(moved)
+    assert_close(moved_logits, logits[:, :, order])
+    assert_close(moved_value, value)
+    assert not torch.allclose(moved_logits, logits)
+
+
+def test_two_tower_scores_a_catalogue_it_was_not_made_for() -> None:
+    model = session_model()
+    items = torch.randn(7, model.items.shape[1], generator=rng(5))
+    before = model(session_obs())[0]
+    model.items = torch.cat([model.items, items])
+    after = model(session_obs())[0]
+    assert after.shape == (N, 1, NUM_ITEMS + 7)
+    assert_close(after[:, :, :NUM_ITEMS], before)
+
+
+def test_two_tower_by_hand() -> None:
+    """Votes alone: temperature 5 times RATE * votes * (sum of blocks), dotted with each item."""
+    head = TwoTowerHead(2, 2, 2, rng())
+    for parameter in (head.query.weight, head.tower.weight):
+        parameter.data.zero_()
+    head.votes.data = torch.tensor([[0.2, 0.2], [-0.2, 0.0]])
+    blocks = torch.tensor([[[1.0, 2.0], [3.0, 4.0]]])
+    items = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
+    # query = (1 - 3, 2 + 0) = (-2, 2)
+    assert_close(head(torch.zeros(1, 2), blocks, items), torch.tensor([[[-10.0, 10.0, 0.0]]]))
+
+
+def test_dense_head_knows_ids_only() -> None:
+    model = session_model(head="dense")
+    assert isinstance(model.head, DenseHead)
+    model.head.logits.weight.data.zero_()
+    model.head.logits.bias.data = torch.tensor([1.0, -2.0, 0.5])
+    assert model(session_obs())[0].tolist() == [[[1.0, -2.0, 0.5]]] * N
+
+
+def test_positions_of_several_sizes_are_padded() -> None:
+    model = ActorCritic(Shapes(3, (2, 4, 1)), ModelConfig(head="dense", hidden_dims=(8,)), rng())
+    logits, value = model(Obs(torch.randn(N, 3, generator=rng())))
+    assert logits.shape == (N, 3, 4) and value.shape == (N,)
+    real = torch.tensor([[1, 1, 0, 0], [1, 1, 1, 1], [1, 0, 0, 0]], dtype=torch.bool)
+    assert torch.equal(logits.isfinite(), real.expand(N, 3, 4))
+    assert bool((logits[:, ~real] == -torch.inf).all())
+
+
+def test_session_sum_by_hand() -> None:
+    session = SessionSum(3)
+    # decays 0, 1/2, 3/4, 1 by age, each scaled to a sum of 1; the latest is last
+    kernels = [[0, 0, 1], [1 / 7, 2 / 7, 4 / 7], [9 / 37, 12 / 37, 16 / 37], [1 / 3, 1 / 3, 1 / 3]]
+    assert_close(session.kernels.data, torch.tensor(kernels))
+    items = torch.tensor([[1.0, 0.0], [0.0, 10.0]])
+    history = torch.tensor([[-1, 0, 1]])
+    signals = torch.tensor([[[0.0], [0.5], [1.0]]])
+    plain = [[0, 10], [2 / 7, 40 / 7], [12 / 37, 160 / 37], [1 / 3, 10 / 3]]
+    received = [[0, 10], [1 / 7, 40 / 7], [6 / 37, 160 / 37], [1 / 6, 10 / 3]]
+    found = session(Obs(torch.zeros(1, 1), history, signals), items)
+    assert_close(found, torch.tensor([plain + received]))
+
+
+@pytest.mark.parametrize("reader", ["sum", "gru"])
+def test_an_empty_history_reads_as_nothing(reader: str) -> None:
+    items = torch.randn(4, 3, generator=rng())
+    session = SessionSum(5) if reader == "sum" else SessionGRU(3, 1, rng())
+    stir(session)
+    empty = Obs(torch.zeros(2, 1), torch.full((2, 5), -1), torch.zeros(2, 5, 1))
+    assert not session(empty, items).any()
+
+
+def test_gru_ignores_padding() -> None:
+    """The same two items, with any number of empty places before them."""
+    items = torch.randn(4, 3, generator=rng())
+    session = SessionGRU(3, 1, rng())
+    stir(session)  # with the zero biases of the beginning, padding could not be noticed
+    history, signals = torch.tensor([[3, 1]]), torch.tensor([[[0.2], [0.9]]])
+    short = session(Obs(torch.zeros(1, 1), history, signals), items)
+    for padding in (1, 2, 6):
+        longer = Obs(
+            torch.zeros(1, 1),
+            torch.cat([torch.full((1, padding), -1), history], 1),
+            torch.cat([torch.zeros(1, padding, 1), signals], 1),
+        )
+        assert_close(session(longer, items), short)
+    turned = session(Obs(torch.zeros(1, 1), history.flip(1), signals.flip(1)), items)
+    assert not torch.allclose(turned, short)  # and it does read the order
+
+
+def test_gru_reads_each_row_to_its_own_end() -> None:
+    items = torch.randn(4, 3, generator=rng())
+    session = SessionGRU(3, 1, rng())
+    stir(session)
+    obs = session_obs()
+    together = session(obs, items)
+    for n in range(N):
+        assert_close(session(obs.rows(torch.tensor([n])), items), together[n : n + 1])
+    # the unit itself, over the items of the last row alone (which fill its history) and of the third
+    for n, length in ((4, 4), (2, 2)):
+        assert obs.signals is not None
+        inputs = torch.cat([items[HISTORY[n, L - length :]], obs.signals[n, L - length :]], -1)
+        assert_close(session.gru(inputs.unsqueeze(0))[1][0, 0], together[n])
+
+
+def test_linear_begins_orthogonal() -> None:
+    wide, tall = linear(6, 3, 2.0, rng()), linear(3, 6, 0.5, rng())
+    assert_close(wide.weight @ wide.weight.T, 4.0 * torch.eye(3))
+    assert_close(tall.weight.T @ tall.weight, 0.25 * torch.eye(3))
+    assert not wide.bias.any() and not tall.bias.any()
+    assert [type(layer).__name__ for layer in mlp((4, 3, 2), "elu", rng())] == ["Linear", "ELU"] * 2
+
+
+@pytest.mark.parametrize("encoder", ["mlp", "gru"])
+@pytest.mark.parametrize("head", ["two-tower", "dense"])
+def test_the_generator_alone_decides_how_a_network_begins(encoder: Any, head: Any) -> None:
+    before = torch.get_rng_state()
+    first = session_model(0, encoder=encoder, head=head)
+    torch.manual_seed(12345)
+    again = session_model(0, encoder=encoder, head=head)
+    other = session_model(1, encoder=encoder, head=head)
+    torch.set_rng_state(before)
+    session_model(2, encoder=encoder, head=head)
+    assert torch.equal(torch.get_rng_state(), before), "the global generator was used"
+    for name, weight in first.state_dict().items():
+        assert torch.equal(weight, again.state_dict()[name]), name
+        constant = (
+            name.endswith("bias") or "bias_" in name or name in ("session.kernels", "head.log_temperature")
+        )
+        assert torch.equal(weight, other.state_dict()[name]) == constant, name
+
+
+@pytest.mark.parametrize(("head", "share"), [("two-tower", 0.75), ("dense", 0.999)])
+def test_the_first_policy_explores(head: Any, share: float) -> None:
+    """Its entropy is near the largest possible one, log(number of items), whatever the seed."""
+    for seed in range(5):
+        logits = session_model(seed, head=head)(session_obs())[0]
+        assert entropy(logits).mean() > share * math.log(NUM_ITEMS)
