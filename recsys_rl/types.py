@@ -212,10 +212,6 @@ class Env(Protocol):
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None: ...
 
-    def restart(self) -> Obs:
-        """Go on from a checkpoint: called after each ``state_dict`` and after ``load_state_dict``.
-
-        Where sessions are stored, they simply go on; an environment whose inside can't be stored
-        begins new ones here, so that a resumed run and one that was never interrupted see the same.
-        """
+    def observe(self) -> Obs:
+        """The observation that waits for an answer now, as after ``load_state_dict``."""
         ...

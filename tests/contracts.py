@@ -116,13 +116,13 @@ def _check_resume(make_env: Callable[[int], Env]) -> None:
     saved = {name: value.clone() for name, value in env.state_dict().items()}
     rng = getattr(env, "generator", None)  # the caller keeps the generators
     saved_rng = None if rng is None else rng.get_state()
-    on = walk(env, env.restart(), 9, seed=1)
+    on = walk(env, env.observe(), 9, seed=1)
 
     walk(resumed, resumed.reset(), 2)
     resumed.load_state_dict(saved)
     if saved_rng is not None:
         resumed.generator.set_state(saved_rng)  # type: ignore[attr-defined]
-    obs = resumed.restart()
+    obs = resumed.observe()
     before = obs.map(torch.clone)
     assert_same_steps(on, walk(resumed, obs, 9, seed=1))
     assert_same_obs(before, obs)  # what was given out is never written to

@@ -1,4 +1,4 @@
-"""Anyone's environment for our agents: spaces, ends, masks, normalisation, restarts."""
+"""Anyone's environment for our agents: spaces, ends, masks, normalisation, resuming."""
 
 from __future__ import annotations
 
@@ -198,26 +198,43 @@ def test_evaluation_freezes_the_statistics_and_leaves_the_reward_alone() -> None
     trained.step(act([0], [0]))  # mean 1/2, deviation 1/2
     saved = trained.state_dict()
     env = GymEnv(register("Plain", ends=(2, 99)), 3, 0, **settings, training=False)
-    env.load_state_dict(saved)
-    torch.testing.assert_close(env.restart().context, torch.full((3, 1), -1.0))
+    env.load_statistics(saved)
+    torch.testing.assert_close(env.reset().context, torch.full((3, 1), -1.0))
     step = env.step(act([0], [0], [0]))
     torch.testing.assert_close(step.obs.context, torch.full((3, 1), 1.0))
     assert step.reward.tolist() == [1.0, 1.0, 1.0]
-    kept = env.state_dict()
-    assert all(torch.equal(kept[name], saved[name]) for name in saved if name != "restarts")
-    with pytest.raises(UserError, match="keep normalize_obs and normalize_reward"):
+    kept = env.statistics()
+    assert len(kept) == 6
+    assert all(torch.equal(kept[name], saved[name]) for name in kept)
+    with pytest.raises(UserError, match="normalize_obs and normalize_reward as the run"):
         GymEnv(register("Plain", ends=(2, 99)), 2, 0, normalize_obs=True).load_state_dict(saved)
 
 
-def test_each_restart_has_its_own_episodes() -> None:
-    env = GymEnv("gym:CartPole-v1", 2, seed=0)
-    first, second, third = env.reset(), env.restart(), env.restart()
-    assert not torch.equal(first.context, second.context)
-    assert not torch.equal(second.context, third.context)
+def test_rows_and_seeds_have_their_own_episodes() -> None:
+    first, again, other = (GymEnv("gym:CartPole-v1", 2, seed=seed).reset() for seed in (0, 0, 1))
+    assert_same_obs(first, again)
+    assert not torch.equal(first.context, other.context)
     assert not torch.equal(first.context[0], first.context[1])
-    resumed = GymEnv("gym:CartPole-v1", 2, seed=0)
-    resumed.load_state_dict({"restarts": torch.tensor(1)})
-    assert_same_obs(resumed.restart(), third)
+
+
+def test_the_saved_state_is_the_actions_since_reset() -> None:
+    env = GymEnv(register("Plain", ends=(2, 99)), 2, 0)
+    env.reset()
+    env.step(act([1], [0]))
+    env.step(act([0], [1]))
+    assert env.state_dict()["actions"].tolist() == [[[1], [0]], [[0], [1]]]
+    assert env.state_dict()["actions"].dtype == torch.uint8
+    env.reset()
+    assert env.state_dict()["actions"].shape == (0, 2, 1)
+
+
+def test_an_environment_that_does_not_come_to_the_same_place_is_not_resumed() -> None:
+    env = GymEnv(register("Plain", ends=(2, 99)), 2, 0)
+    env.reset()
+    env.step(act([0], [0]))
+    saved = env.state_dict() | {"context": torch.full((2, 1), 7.0)}
+    with pytest.raises(UserError, match="can't be resumed"):
+        env.load_state_dict(saved)
 
 
 @given(st.lists(st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=5), min_size=1, max_size=6))

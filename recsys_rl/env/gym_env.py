@@ -34,9 +34,9 @@ class GymEnv:
 
     Where an environment reports both ends at once, ``terminated`` counts and ``truncated`` does not.
 
-    The state inside somebody else's environment can't be saved. A run that is to be resumed bit for bit
-    therefore calls ``restart()`` at each checkpoint, right after it took ``state_dict()``: fresh episodes,
-    seeded by (seed, number of restarts). The resumed run calls ``load_state_dict()``, then ``restart()``.
+    The state inside somebody else's environment can't be saved. ``state_dict()`` therefore holds all
+    actions since ``reset()``, and ``load_state_dict()`` takes them again: a resumed run first spends the
+    environment time of the run so far, and then goes on bit for bit.
     """
 
     def __init__(
@@ -75,17 +75,18 @@ class GymEnv:
         self._obs_space = _without_mask(env_id, self._envs.single_observation_space)
         self.context_dim = flatdim(self._obs_space)
         self.history_length, self.num_signals = 0, 0
-        self.restarts = 0
+        self._actions: list[Tensor] = []  # each (N, K): all that were taken since reset
+        self._now: Obs
         self._mask_in_obs = self._obs_space is not self._envs.single_observation_space
         self._mask_in_info = False  # known after the first reset
         self._obs_moments = RunningMoments(self.context_dim, self.device) if normalize_obs else None
         self._return_moments = RunningMoments(1, self.device) if normalize_reward else None
-        self._returns = torch.zeros(num_envs, dtype=torch.float64, device=self.device)
+        self._returns = torch.zeros(num_envs, dtype=torch.float64, device=self.device)  # (N,): discounted
 
     def reset(self, users: Tensor | None = None) -> Obs:
-        """Start N episodes, seeded by ``users`` (N,) int64 where given, else by (seed, restarts)."""
+        """Start N episodes, seeded by ``users`` (N,) int64 where given, else by the seed."""
         if users is None:
-            seeds = np.random.SeedSequence([self.seed, self.restarts]).generate_state(self.num_envs).tolist()
+            seeds = np.random.SeedSequence(self.seed).generate_state(self.num_envs).tolist()
         else:
             seeds = users.tolist()
         batch, infos = self._envs.reset(seed=seeds)
@@ -93,17 +94,19 @@ class GymEnv:
         if (self._mask_in_obs or self._mask_in_info) and len(self.action_sizes) > 1:
             raise UserError(f"{self.env_id} masks MultiDiscrete actions: only Discrete ones may have a mask.")
         self._returns = torch.zeros_like(self._returns)
+        self._actions = []
         context, mask = self._flatten(batch), self._masks(batch, infos)
         self._learn_obs(context)
-        return self._obs(context, mask)
+        self._now = self._obs(context, mask)
+        return self._now
 
-    def restart(self) -> Obs:
-        """Leave the episodes under way and start the next round of fresh ones."""
-        self.restarts += 1
-        return self.reset()
+    def observe(self) -> Obs:
+        """The observation that waits for an action now."""
+        return self._now
 
     def step(self, items: Tensor) -> Step:
         """Take the actions ``items`` (N, K) int64."""
+        self._actions.append(items.to("cpu", self._stored_as))
         actions = items.cpu().numpy() + self._first_action  # (N, K)
         shape = (self.num_envs, *self._action_space.shape)  # type: ignore[misc]  # known for these spaces
         batch, rewards, terminations, truncations, infos = self._envs.step(actions.reshape(shape))
@@ -121,8 +124,9 @@ class GymEnv:
                 source = final if self._mask_in_obs else _info_row(infos["final_info"], int(row))
                 final_mask[row] = self._mask_row(source)
         self._learn_obs(context)
+        self._now = self._obs(context, mask)
         return Step(
-            self._obs(context, mask),
+            self._now,
             self._obs(final_context, final_mask),
             reward,
             terminated,
@@ -131,23 +135,58 @@ class GymEnv:
         )
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The number of restarts and the statistics of the normalisation, under flat names."""
-        state = {"restarts": torch.tensor(self.restarts)}
-        for prefix, moments in self._moments().items():
-            state |= {f"{prefix}.{name}": value for name, value in moments.state_dict().items()}
-        return state
+        """All actions since ``reset()``, the observation they led to, and the statistics."""
+        empty = torch.zeros(0, self.num_envs, len(self.action_sizes), dtype=self._stored_as)
+        actions = torch.stack(self._actions) if self._actions else empty  # (T, N, K)
+        return {"actions": actions, "context": self._now.context.clone()} | self.statistics()
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take up saved statistics; call ``restart()`` next. Raises UserError where they don't fit."""
-        expected = {name: value.shape for name, value in self.state_dict().items()}
-        if expected != {name: value.shape for name, value in state.items()}:
+        """Take the saved actions again; ``observe()`` gives the observation that was waiting.
+
+        Raises UserError where the state is of another environment, or where this one does not do the
+        same twice.
+        """
+        for moments in self._moments().values():
+            moments.clear()
+        self.reset()
+        self._check_layout(state, self.state_dict())
+        for items in state["actions"]:
+            self.step(items.long())
+        now = self.state_dict()
+        if not all(torch.equal(now[name], value.to(now[name])) for name, value in state.items()):
             raise UserError(
-                f"The saved statistics are not of {self.env_id} with these settings: keep normalize_obs and "
-                "normalize_reward as the run that saved them had them."
+                f"{self.env_id} did not come to the same place when the saved actions were taken again: it "
+                "can't be resumed, so start a new run without --resume."
             )
-        self.restarts = int(state["restarts"])
+
+    def statistics(self) -> dict[str, Tensor]:
+        """The moments of the normalisation, under flat names."""
+        return {
+            f"{prefix}.{name}": value
+            for prefix, moments in self._moments().items()
+            for name, value in moments.state_dict().items()
+        }
+
+    def load_statistics(self, state: Mapping[str, Tensor]) -> None:
+        """Take up the moments in ``state``; its other entries are passed over. Raises UserError."""
+        own = self.statistics()
+        self._check_layout({name: value for name, value in state.items() if "." in name}, own)
         for prefix, moments in self._moments().items():
             moments.load_state_dict({name: state[f"{prefix}.{name}"] for name in moments.state_dict()})
+
+    def _check_layout(self, state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
+        def layout(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+            return {name: tuple(x.shape[name == "actions" :]) for name, x in tensors.items()}
+
+        if layout(state) != layout(own):
+            raise UserError(
+                f"The saved state is not of {self.env_id} with these settings: keep num_envs, normalize_obs "
+                "and normalize_reward as the run that saved it had them."
+            )
+
+    @property
+    def _stored_as(self) -> torch.dtype:
+        return torch.uint8 if max(self.action_sizes) <= 256 else torch.int32
 
     def _moments(self) -> dict[str, RunningMoments]:
         both = {"obs": self._obs_moments, "return": self._return_moments}

@@ -68,10 +68,6 @@ class RecEnv:
         """The request that waits for an answer now; asking twice changes nothing."""
         return self._observe(self.user_state, self.session)
 
-    def restart(self) -> Obs:
-        """Go on from a checkpoint: the sessions are all in it, so they simply go on."""
-        return self.observe()
-
     def step(self, items: Tensor) -> Step:
         """Show ``items`` (N, 1) int64 and return what came of it."""
         item = items[:, 0]

@@ -24,6 +24,11 @@ class RunningMoments:
         self.mean = torch.zeros(size, dtype=torch.float64, device=device)
         self.sum_of_squares = torch.zeros(size, dtype=torch.float64, device=device)  # around the mean
 
+    def clear(self) -> None:
+        """Forget all rows."""
+        for own in vars(self).values():
+            own.zero_()
+
     def update(self, rows: Tensor) -> None:
         """Take in ``rows`` (N, size)."""
         rows = rows.double()
@@ -41,11 +46,11 @@ class RunningMoments:
         return torch.where(self.count > 1, (variance + EPSILON).sqrt(), 1.0)
 
     def state_dict(self) -> dict[str, Tensor]:
-        return dict(vars(self))
+        return {name: own.clone() for name, own in vars(self).items()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         for name, own in vars(self).items():
-            setattr(self, name, state[name].to(own))
+            setattr(self, name, state[name].to(own).clone())
 
 
 def normalize_obs(moments: RunningMoments, context: Tensor) -> Tensor:
