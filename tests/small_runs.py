@@ -1,0 +1,110 @@
+"""Small worlds and toy environments for proofs about agents, and the training loop in five lines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from recsys_rl.agents import make_agent
+from recsys_rl.agents.a2c import A2C
+from recsys_rl.agents.ppo import PPO
+from recsys_rl.config import Config, defaults, from_dict, overlay, to_dict
+from recsys_rl.data.catalogue import synthetic_world
+from recsys_rl.env.world import make_env
+from recsys_rl.rollout import collect
+from recsys_rl.types import Catalogue, Env, Obs, Population, Step
+from recsys_rl.utils.seeding import generators
+
+CPU = torch.device("cpu")
+
+
+def settings(algo: str, env: str, **sections: Mapping[str, Any]) -> Config:
+    """The preset of ``algo`` on ``env`` with other values in some sections."""
+    return from_dict(Config, overlay(to_dict(defaults(algo, env)), sections))
+
+
+def world(config: Config, seed: int = 0) -> tuple[Catalogue, Population]:
+    """A synthetic world of that size, with six genres."""
+    size = config.env_config
+    catalogue, population = synthetic_world(size.num_items, size.num_users, size.embedding_dim, 0.2, seed)
+    rng = torch.Generator().manual_seed(seed)
+    genres = (torch.rand(size.num_items, 6, generator=rng) < 0.3).float()
+    return replace(catalogue, genres=genres, genre_names=tuple("abcdef")), population
+
+
+def begin(config: Config, num_updates: int = 10, seed: int = 0) -> tuple[Env, PPO | A2C]:
+    """A new environment and a new agent for it, both from ``seed``."""
+    catalogue, population = (None, None) if config.env.startswith("gym:") else world(config, seed)
+    streams = generators(seed, "model", "users", "policy", "shuffle")
+    env = make_env(config, catalogue, population, config.agent_config.num_envs, streams["users"])
+    return env, make_agent(config, env, catalogue, num_updates, streams, CPU)
+
+
+def learn(env: Env, agent: PPO | A2C, num_updates: int) -> list[dict[str, float]]:
+    """``num_updates`` updates from a fresh reset on; the diagnostics of each."""
+    obs, metrics = env.reset(), []
+    for _ in range(num_updates):
+        rollout, obs = collect(env, agent, obs, agent.config.n_steps)
+        metrics.append(agent.update(rollout) | {"reward": rollout.raw_rewards.mean().item()})
+    return metrics
+
+
+class Toy:
+    """N users whose rewards are a function of what they see and what they get; sessions end by the clock.
+
+    The context is the step of the session, one-hot (N, length). ``terminates``: the end is a true one.
+    """
+
+    history_length = 0
+    num_signals = 0
+
+    def __init__(
+        self,
+        num_envs: int,
+        length: int,
+        rewards: Callable[[Tensor, Tensor], Tensor],
+        *,
+        terminates: bool = False,
+        num_arms: int = 2,
+    ) -> None:
+        self.num_envs, self.context_dim = num_envs, length
+        self.action_sizes: tuple[int, ...] = (num_arms,)
+        self.rewards, self.terminates = rewards, terminates
+        self.clock = torch.zeros(num_envs, dtype=torch.int64)
+
+    def reset(self, users: Tensor | None = None) -> Obs:
+        # Staggered, so that a rollout meets every step of a session equally often.
+        self.clock = torch.arange(self.num_envs) % self.context_dim
+        return self.observe()
+
+    def observe(self) -> Obs:
+        return self.seen(self.clock)
+
+    def seen(self, clock: Tensor) -> Obs:
+        """After the last step there is nothing new to see: the last context stays."""
+        last = self.context_dim - 1
+        return Obs(torch.nn.functional.one_hot(clock.clamp_max(last), self.context_dim).float())
+
+    def step(self, items: Tensor) -> Step:
+        reward = self.rewards(self.clock, items[:, 0])
+        after = self.clock + 1
+        ended = after == self.context_dim
+        self.clock = torch.where(ended, 0, after)
+        never = torch.zeros_like(ended)
+        ends = (ended, never) if self.terminates else (never, ended)
+        return Step(self.observe(), self.seen(after), reward, *ends)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {"clock": self.clock}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        self.clock = state["clock"]
+
+
+def toy_agent(config: Config, env: Env, num_updates: int, seed: int = 0) -> PPO | A2C:
+    streams = generators(seed, "model", "policy", "shuffle")
+    return make_agent(config, env, None, num_updates, streams, CPU)

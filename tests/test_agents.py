@@ -1,0 +1,283 @@
+"""PPO and A2C: what each dial does, what they have in common, and that nothing depends on chance."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.testing import assert_close
+
+from recsys_rl.agents.a2c import A2C
+from recsys_rl.agents.ppo import PPO
+from recsys_rl.config import A2CConfig, Config, PPOConfig
+from recsys_rl.functional import choice
+from recsys_rl.rollout import collect
+from recsys_rl.types import Obs, Rollout, UserError, tree_map
+from tests.agent_contracts import check_agent
+from tests.small_runs import begin, learn, settings
+
+SMALL_WORLD = {"num_items": 12, "num_users": 40, "embedding_dim": 4, "max_episode_steps": 5}
+SMALL = {"n_steps": 8, "num_envs": 6}
+
+
+def small(algo: str = "ppo", env: str = "satiation", **sections: Any) -> Config:
+    agent = SMALL | ({"batch_size": 16} if algo == "ppo" else {}) | sections.pop("agent_config", {})
+    model = {"hidden_dims": [16, 8]} | sections.pop("model_config", {})
+    return settings(algo, env, env_config=SMALL_WORLD, agent_config=agent, model_config=model, **sections)
+
+
+def record(config: Config, num_updates: int = 10) -> tuple[PPO | A2C, Rollout]:
+    env, agent = begin(config, num_updates)
+    return agent, collect(env, agent, env.reset(), agent.config.n_steps)[0]
+
+
+def gradients(agent: PPO | A2C) -> dict[str, Tensor]:
+    """Of the last step, as they stand after clipping."""
+    return {name: p.grad.clone() for name, p in agent.model.named_parameters() if p.grad is not None}
+
+
+def in_float64(agent: PPO | A2C, rollout: Rollout) -> Rollout:
+    """Model and record in float64; logprobs and values as the model gives them now."""
+    agent.model.double()
+    agent.optimizer.param_groups[0]["params"] = list(agent.model.parameters())
+
+    def widen(x: Tensor) -> Tensor:
+        return x.double() if x.is_floating_point() else x.clone()
+
+    rollout = tree_map(widen, replace(rollout, obs=rollout.obs.map(widen)))
+    with torch.no_grad():
+        logits, values = agent.model(rollout.obs.map(lambda x: x.flatten(0, 1)))
+        logprobs = choice.logprob(logits, rollout.items.flatten(0, 1)).sum(-1)
+    shape = rollout.rewards.shape
+    return replace(rollout, logprobs=logprobs.view(shape), values=values.view(shape))
+
+
+@pytest.mark.parametrize("env", ["drift", "satiation"])
+@pytest.mark.parametrize("normalize", [False, True])
+def test_ppo_with_one_epoch_of_one_minibatch_is_a2c(env: str, normalize: bool) -> None:
+    same: dict[str, Any] = {
+        "normalize_advantage": normalize,
+        "ent_coef": 0.05,
+        "max_grad_norm": 0.5,
+        "lr": 0.01,
+        "gamma": 0.9,
+        "gae_lambda": 0.95,
+    }
+    one = {"update_epochs": 1, "batch_size": 48, "clip_eps": 0.99}
+    ppo, rollout = record(small("ppo", env, agent_config=same | one))
+    a2c, _ = record(small("a2c", env, agent_config=same))
+    for name, weight in ppo.model.state_dict().items():
+        assert torch.equal(weight, a2c.model.state_dict()[name])
+    rollout = in_float64(a2c, in_float64(ppo, rollout))
+    ppo.update(rollout)
+    a2c.update(rollout)
+    expected = gradients(a2c)
+    assert sum(g.square().sum() for g in expected.values()) > 1e-4
+    for name, gradient in gradients(ppo).items():
+        assert_close(gradient, expected[name], atol=1e-12, rtol=1e-7)
+    for name, weight in ppo.model.state_dict().items():
+        assert_close(weight, a2c.model.state_dict()[name], atol=1e-9, rtol=1e-7)
+
+
+def test_second_epoch_is_no_longer_a2c() -> None:
+    """The comparison above can fail: from the second epoch on, ratios move and samples are clipped."""
+    config = small(agent_config={"update_epochs": 2, "batch_size": 48, "lr": 0.1})
+    agent, rollout = record(config)
+    metrics = agent.update(rollout)
+    assert metrics["approx_kl"] > 1e-3 and metrics["clipfrac"] > 0.1
+
+
+@pytest.mark.parametrize("env", ["drift", "satiation"])
+def test_ratio_of_the_first_minibatch_is_one(env: str) -> None:
+    """What acted is what is updated: same network, same mask, same observation, same logprob."""
+    config = small("ppo", env, agent_config={"update_epochs": 1, "batch_size": 48, "lr": 0.1})
+    agent, rollout = record(config)
+    metrics = agent.update(rollout)
+    assert abs(metrics["approx_kl"]) < 1e-7 and metrics["clipfrac"] == 0.0
+    assert abs(metrics["policy_loss"]) < 1e-6  # minus the mean of standardised advantages
+
+
+def test_target_kl_stops_the_epochs() -> None:
+    def steps(target_kl: float | None) -> float:
+        agent, rollout = record(small(agent_config={"lr": 0.05, "update_epochs": 6, "target_kl": target_kl}))
+        agent.update(rollout)
+        return agent.state_dict()["optimizer.0.step"].item()
+
+    assert steps(None) == 18.0  # 6 epochs of 48 / 16 minibatches
+    assert steps(1e9) == 18.0
+    assert steps(1e-9) == 3.0  # the first epoch has already moved the policy
+
+
+@pytest.mark.parametrize("algo", ["ppo", "a2c"])
+def test_annealing(algo: str) -> None:
+    env, agent = begin(small(algo, agent_config={"lr": 0.01}), num_updates=4)
+    assert [m["lr"] for m in learn(env, agent, 4)] == pytest.approx([0.01, 0.0075, 0.005, 0.0025])
+    env, agent = begin(small(algo, agent_config={"lr": 0.01, "anneal_lr": False}), num_updates=4)
+    assert [m["lr"] for m in learn(env, agent, 4)] == [0.01] * 4
+
+
+@pytest.mark.parametrize(("algo", "anneal"), [("ppo", True), ("ppo", False), ("a2c", True), ("a2c", False)])
+def test_the_entropy_bonus_fades(algo: str, anneal: bool) -> None:
+    """loss = policy_loss + vf_coef * value_loss - c * entropy gives c back."""
+    config = small(algo, agent_config={"ent_coef": 0.4, "vf_coef": 0.25, "anneal_ent": anneal})
+    if isinstance(config.agent_config, PPOConfig):
+        config = replace(config, agent_config=replace(config.agent_config, update_epochs=1, batch_size=48))
+    env, agent = begin(config, num_updates=4)
+    found = [
+        (m["policy_loss"] + 0.25 * m["value_loss"] - m["loss"]) / m["entropy"] for m in learn(env, agent, 4)
+    ]
+    assert found == pytest.approx([0.4, 0.3, 0.2, 0.1] if anneal else [0.4] * 4, rel=1e-4)
+
+
+@pytest.mark.parametrize("algo", ["ppo", "a2c"])
+def test_max_grad_norm(algo: str) -> None:
+    def norm(limit: float) -> float:
+        agent, rollout = record(small(algo, agent_config={"max_grad_norm": limit}))
+        agent.update(rollout)
+        return torch.stack([g.square().sum() for g in gradients(agent).values()]).sum().sqrt().item()
+
+    free = norm(1e9)
+    assert free > 0.1
+    assert norm(0.01) == pytest.approx(0.01, rel=1e-3)
+    if algo == "a2c":  # one step: where the norm is below the limit, it is left alone
+        assert norm(2 * free) == pytest.approx(free)
+
+
+@pytest.mark.parametrize("algo", ["ppo", "a2c"])
+def test_the_agent_discounts_as_its_dials_say(algo: str) -> None:
+    """With gamma 0 and a critic that knows the rewards, everything is explained."""
+    agent, rollout = record(small(algo, agent_config={"gamma": 0.0}))
+    known = replace(rollout, values=rollout.rewards.clone())
+    assert agent.update(known)["explained_variance"] == pytest.approx(1.0)
+    other, _ = record(small(algo, agent_config={"gamma": 0.9}))
+    assert other.update(known)["explained_variance"] < 0.99
+
+
+@pytest.mark.parametrize("algo", ["ppo", "a2c"])
+def test_a_time_limit_that_is_real_has_no_value_beyond(algo: str) -> None:
+    """bootstrap_time_limit off treats a cut as an end: next_values there no longer matter."""
+
+    def weights(bootstrap: bool, beyond: float) -> Tensor:
+        agent, rollout = record(small(algo, agent_config={"bootstrap_time_limit": bootstrap, "gamma": 0.9}))
+        assert rollout.truncated.any()
+        changed = torch.where(rollout.truncated, beyond, rollout.next_values)
+        agent.update(replace(rollout, next_values=changed))
+        return agent.model.value_head.weight.detach()
+
+    assert torch.equal(weights(False, 0.0), weights(False, 7.0))
+    assert not torch.equal(weights(True, 0.0), weights(True, 7.0))
+
+
+@pytest.mark.parametrize("algo", ["ppo", "a2c"])
+def test_same_seed_same_bytes(algo: str) -> None:
+    def run(seed: int) -> dict[str, Tensor]:
+        env, agent = begin(small(algo), seed=seed)
+        learn(env, agent, 3)
+        return agent.state_dict()
+
+    before = torch.get_rng_state()
+    first, again, other = run(0), run(0), run(1)
+    assert torch.equal(torch.get_rng_state(), before), "the global generator was used"
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not torch.equal(first["model.value_head.weight"], other["model.value_head.weight"])
+
+
+@pytest.mark.parametrize("encoder", ["mlp", "gru"])
+@pytest.mark.parametrize("algo", ["ppo", "a2c"])
+def test_a_saved_agent_goes_on_bit_for_bit(algo: str, encoder: str) -> None:
+    config = small(algo, model_config={"encoder": encoder})
+    env, agent = begin(config)
+    obs = env.reset()
+    for _ in range(2):
+        rollout, obs = collect(env, agent, obs, 8)
+        agent.update(rollout)
+    saved = {name: value.clone() for name, value in agent.state_dict().items()}
+    streams = {name: stream.get_state() for name, stream in agent.generators.items()}
+    rollouts = []
+    for _ in range(2):
+        rollout, obs = collect(env, agent, obs, 8)
+        agent.update(rollout)
+        rollouts.append(rollout)
+
+    elsewhere, resumed = begin(config)
+    learn(elsewhere, resumed, 1)  # other weights, other moments, another count of updates
+    resumed.load_state_dict(saved)
+    for name, state in streams.items():
+        resumed.generators[name].set_state(state)
+    assert all(torch.equal(value, saved[name]) for name, value in resumed.state_dict().items())
+    for rollout in rollouts:
+        acted = resumed.act(rollout.obs.map(lambda x: x[0]))
+        assert torch.equal(acted.items, rollout.items[0])
+        for t in range(1, 8):
+            resumed.act(tree_map(lambda x, t=t: x[t], rollout.obs))
+        resumed.update(rollout)
+    final, expected = resumed.state_dict(), agent.state_dict()
+    assert final.keys() == expected.keys() and int(final["updates"]) == 4
+    assert all(torch.equal(final[name], expected[name]) for name in expected)
+
+
+def test_a_saved_state_is_a_copy() -> None:
+    env, agent = begin(small())
+    saved = agent.state_dict()
+    before = {name: value.clone() for name, value in saved.items()}
+    learn(env, agent, 1)
+    assert all(torch.equal(value, before[name]) for name, value in saved.items())
+
+
+@pytest.mark.parametrize("algo", ["ppo", "a2c"])
+@pytest.mark.parametrize("env", ["drift", "satiation"])
+@pytest.mark.parametrize("encoder", ["mlp", "gru"])
+@pytest.mark.parametrize("head", ["two-tower", "dense"])
+def test_contract(algo: str, env: str, encoder: str, head: str) -> None:
+    config = small(algo, env, model_config={"encoder": encoder, "head": head})
+    check_agent(lambda: begin(config)[1], observation(config), num_items=12)
+
+
+def observation(config: Config) -> Obs:
+    """What is seen three steps into the sessions."""
+    env, agent = begin(config)
+    obs = env.reset()
+    for _ in range(3):
+        obs = env.step(agent.act(obs).items).obs
+    return obs
+
+
+@pytest.mark.parametrize("algo", ["ppo", "a2c"])
+def test_actions_come_with_the_networks_own_numbers(algo: str) -> None:
+    config = small(algo)
+    _, agent = begin(config)
+    obs = observation(config)
+    with torch.no_grad():
+        logits, value = agent.model(obs)
+    for greedy in (False, True):
+        action = agent.act(obs, greedy)
+        assert_close(action.logprob, logits.log_softmax(-1).squeeze(1).gather(1, action.items).squeeze(1))
+        assert action.value is not None
+        assert_close(action.value, value)
+        assert_close(agent.value(obs), value)
+    assert torch.equal(agent.act(obs, greedy=True).items, logits.argmax(-1))
+
+
+def test_the_two_tower_head_needs_items() -> None:
+    config = settings("ppo", "gym:CartPole-v1", model_config={"head": "two-tower"})
+    with pytest.raises(UserError, match="choose --head dense"):
+        begin(config)
+
+
+def test_each_config_makes_its_agent() -> None:
+    assert isinstance(begin(small("ppo"))[1], PPO) and isinstance(small("ppo").agent_config, PPOConfig)
+    assert isinstance(begin(small("a2c"))[1], A2C) and isinstance(small("a2c").agent_config, A2CConfig)
+
+
+@pytest.mark.parametrize("clip", [False, True])
+def test_value_clipping(clip: bool) -> None:
+    """A critic far from its old value is not pulled further where clip_vloss is on."""
+    config = small(agent_config={"clip_vloss": clip, "update_epochs": 1, "batch_size": 48, "ent_coef": 0.0})
+    agent, rollout = record(config)
+    # The old value 1 below and the return above the value now: a move of 1 towards it is beyond the clip.
+    moved = replace(rollout, values=rollout.values - 1, rewards=rollout.rewards + 1e3)
+    agent.update(moved)
+    assert bool(gradients(agent)["critic.0.weight"].any()) != clip

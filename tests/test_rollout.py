@@ -1,0 +1,202 @@
+"""The record of what happened: whose value follows a step, and one session per user."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.testing import assert_close
+
+from recsys_rl.config import Config
+from recsys_rl.rollout import Sessions, collect, play
+from recsys_rl.types import Action, Feedback, Obs, Rollout, Step
+from tests.small_runs import Toy, learn, settings, toy_agent
+
+
+class Scripted:
+    """Rows count upwards from 0, 10, 20 ...; ``ends`` says after how many steps a row ends, and how.
+
+    Positive: the user leaves. Negative: the time limit cuts. A fresh session begins 100 further on.
+    """
+
+    context_dim = 1
+    action_sizes: tuple[int, ...] = (1000,)
+    history_length = 0
+    num_signals = 0
+
+    def __init__(self, ends: list[int], normalises: bool = False) -> None:
+        self.num_envs = len(ends)
+        self.ends = torch.tensor(ends)
+        self.normalises = normalises
+        self.reset()
+
+    def reset(self, users: Tensor | None = None) -> Obs:
+        self.asked = users
+        self.base = 10.0 * torch.arange(self.num_envs)
+        self.clock = torch.zeros(self.num_envs, dtype=torch.int64)
+        return self.observe()
+
+    def observe(self) -> Obs:
+        return Obs((self.base + self.clock).unsqueeze(1))
+
+    def step(self, items: Tensor) -> Step:
+        reward = 0.5 * items[:, 0]
+        self.clock = self.clock + 1
+        final_obs = self.observe()
+        terminated, truncated = self.clock == self.ends, self.clock == -self.ends
+        self.base = torch.where(terminated | truncated, self.base + 100, self.base)
+        self.clock = torch.where(terminated | truncated, 0, self.clock)
+        feedback = Feedback(reward.unsqueeze(1), 0.25 * reward.unsqueeze(1), torch.zeros_like(items) > 0)
+        raw_reward = 1000 + reward if self.normalises else None
+        given = None if self.normalises else feedback
+        return Step(self.observe(), final_obs, reward, terminated, truncated, given, raw_reward)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None: ...
+
+
+class Echo:
+    """Shows the number it sees, values it at that number plus a half, and says how often it was asked."""
+
+    def __init__(self) -> None:
+        self.valued: list[list[float]] = []
+        self.greedy: set[bool] = set()
+
+    def act(self, obs: Obs, greedy: bool = False) -> Action:
+        self.greedy.add(greedy)
+        number = obs.context[:, 0]
+        return Action(number.long().unsqueeze(1), -number, number + 0.5)
+
+    def value(self, obs: Obs) -> Tensor:
+        self.valued.append(obs.context[:, 0].tolist())
+        return obs.context[:, 0] + 0.5
+
+    def update(self, rollout: Rollout) -> dict[str, float]:
+        return {}
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None: ...
+
+
+def test_collect_by_hand() -> None:
+    """Row 0 is cut after 2 steps, row 1 leaves after 3, row 2 goes on."""
+    agent, env = Echo(), Scripted([-2, 3, 99])
+    rollout, obs = collect(env, agent, env.reset(), 4)
+    seen = [[0.0, 10.0, 20.0], [1.0, 11.0, 21.0], [100.0, 12.0, 22.0], [101.0, 110.0, 23.0]]
+    assert rollout.obs.context.squeeze(-1).tolist() == seen
+    assert rollout.items.squeeze(-1).tolist() == seen and rollout.items.shape == (4, 3, 1)
+    assert_close(rollout.values, torch.tensor(seen) + 0.5)
+    assert_close(rollout.logprobs, -torch.tensor(seen))
+    assert_close(rollout.rewards, torch.tensor(seen) / 2)
+    assert torch.equal(rollout.raw_rewards, rollout.rewards)
+    assert rollout.truncated.tolist() == [
+        [False] * 3,
+        [True, False, False],
+        [False] * 3,
+        [True, False, False],
+    ]
+    assert rollout.terminated.tolist() == [[False] * 3, [False] * 3, [False, True, False], [False] * 3]
+    assert obs.context.tolist() == [[200.0], [111.0], [24.0]]
+    assert rollout.num_steps == 12
+
+
+def test_next_values_are_those_of_the_true_successor() -> None:
+    env, agent = Scripted([-2, 3, 99]), Echo()
+    rollout, _ = collect(env, agent, env.reset(), 4)
+    # Where row 0 was cut, after 1 came 2 (and not 100, the next user); after the last step too.
+    next_values = torch.tensor(
+        [[1.5, 11.5, 21.5], [2.5, 12.5, 22.5], [101.5, -1.0, 23.5], [102.5, 111.5, 24.5]]
+    )
+    ended = rollout.terminated  # nothing follows, whatever stands there
+    assert_close(rollout.next_values[~ended], next_values[~ended])
+    assert bool(rollout.next_values.isfinite().all())
+    # and V is asked for a second time only where a session was cut, and at the end
+    assert agent.valued == [[2.0, 12.0, 22.0], [102.0, 111.0, 24.0]]
+
+
+def test_collect_goes_on_where_it_stopped() -> None:
+    env, agent = Scripted([-3, 5]), Echo()
+    whole, _ = collect(env, agent, env.reset(), 7)
+    obs = env.reset()
+    parts = []
+    for steps in (1, 4, 2):
+        rollout, obs = collect(env, agent, obs, steps)
+        parts.append(rollout)
+    for name in ("items", "values", "rewards", "terminated", "truncated", "logprobs"):
+        assert torch.equal(torch.cat([getattr(part, name) for part in parts]), getattr(whole, name)), name
+    known = ~whole.terminated
+    assert torch.equal(torch.cat([part.next_values for part in parts])[known], whole.next_values[known])
+
+
+def test_raw_rewards_are_kept_apart() -> None:
+    env = Scripted([-2], normalises=True)
+    rollout, _ = collect(env, Echo(), env.reset(), 2)
+    assert rollout.rewards.tolist() == [[0.0], [0.5]] and rollout.raw_rewards.tolist() == [[1000.0], [1000.5]]
+
+
+def test_play_by_hand() -> None:
+    """Sessions of 1, 3 and 2 steps: what comes after the end of a session is not counted."""
+    env, agent = Scripted([1, -3, 2]), Echo()
+    users = torch.tensor([7, 8, 9])
+    sessions = play(env, agent, users, greedy=True)
+    assert env.asked is users and agent.greedy == {True}
+    assert sessions.items.tolist() == [[0, 10, 20], [-1, 11, 21], [-1, 12, -1]]
+    assert sessions.rewards.tolist() == [[0.0, 5.0, 10.0], [0.0, 5.5, 10.5], [0.0, 6.0, 0.0]]
+    assert sessions.satisfaction.tolist() == [[0.0, 1.25, 2.5], [0.0, 1.375, 2.625], [0.0, 1.5, 0.0]]
+    assert sessions.left.tolist() == [True, False, True]
+    assert sessions.returns.tolist() == [0.0, 16.5, 20.5]
+    assert sessions.lengths.tolist() == [1, 3, 2]
+
+
+def test_short_sessions_count_once() -> None:
+    """Ninety-nine steps of one user, and ninety-nine sessions of another in the same time: two sessions."""
+    sessions = play(Scripted([1, -99]), Echo())
+    assert sessions.lengths.tolist() == [1, 99]
+    assert (sessions.items[:, 0] >= 0).sum() == 1
+
+
+def test_play_without_feedback_takes_the_reward_for_satisfaction() -> None:
+    sessions = play(Scripted([-2], normalises=True), Echo())
+    assert torch.equal(sessions.satisfaction, sessions.rewards)
+    assert isinstance(sessions, Sessions)
+
+
+def endless(bootstrap: bool) -> Config:
+    agent: dict[str, Any] = {
+        "gamma": 0.9,
+        "gae_lambda": 0.9,
+        "lr": 0.02,
+        "n_steps": 10,
+        "num_envs": 10,
+        "batch_size": 50,
+        "update_epochs": 6,
+        "max_grad_norm": 10.0,
+        "bootstrap_time_limit": bootstrap,
+    }
+    model = {"head": "dense", "hidden_dims": [16]}
+    return settings("ppo", "gym:Endless", agent_config=agent, model_config=model)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize(
+    ("bootstrap", "expected"),
+    [
+        # 1 / (1 - 0.9), whatever the clock says: the time limit is only the recorder's
+        (True, [10.0, 10.0, 10.0, 10.0, 10.0]),
+        # 1 + 0.9 + 0.81 + ..., as many terms as there are steps left
+        (False, [4.0951, 3.439, 2.71, 1.9, 1.0]),
+    ],
+)
+def test_an_infinite_horizon(seed: int, bootstrap: bool, expected: list[float]) -> None:
+    """Reward 1 at every step, cut after 5: the critic learns what the time limit is declared to be."""
+    env = Toy(10, 5, lambda clock, item: torch.ones(len(clock)))
+    agent = toy_agent(endless(bootstrap), env, 120, seed)
+    learn(env, agent, 120)
+    assert_close(agent.value(env.seen(torch.arange(5))), torch.tensor(expected), atol=0.15, rtol=0)
