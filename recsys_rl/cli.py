@@ -51,10 +51,11 @@ Examples:
   recsys-rl train --data ratings.csv --rating-column stars
   recsys-rl train --env gym:CartPole-v1           anyone's Gymnasium environment
   recsys-rl train --config run.toml --lr 1e-3     a file's settings, but for one
-  recsys-rl train --env satiation --resume        go on where a run was stopped
+  recsys-rl train --resume                        go on with the run in checkpoints/ppo.pt
 
 The defaults shown are those of the chosen --algo and --env. Settings in the file of --config replace
-them, and options given here replace both."""
+them, and options given here replace both. A run that is resumed keeps its own settings; only intervals,
+folders, device and threads may be given anew."""
 
 EVALUATE = """Evaluate a checkpoint: every held-out user plays one whole session with it and each baseline.
 
@@ -80,7 +81,7 @@ class TrainOptions:
     config: str | None = None
     """TOML file of settings by section, as in [env_config] num_items = 500. Each run logs one."""
     resume: bool = False
-    """Go on from the checkpoint in --checkpoint-dir, as if the run had not been interrupted."""
+    """Go on with --checkpoint-dir's <algo>.pt, whose settings it takes, as if it had not been interrupted."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -139,13 +140,34 @@ def train_options(argv: list[str]) -> tuple[Config, bool]:
     settings = {} if given.config is None else _read_settings(Path(given.config), given.env is not None)
     typed = {name: getattr(given, name) for name in ("algo", "env") if getattr(given, name) is not None}
     chosen = {"algo": Config.algo, "env": Config.env, **settings, **typed}
-    preset = to_dict(defaults(chosen["algo"], chosen["env"]))
-    draft = from_dict(Draft, overlay(overlay(preset, settings), typed))
+    options = _parse_train(argv, to_dict(defaults(chosen["algo"], chosen["env"])), settings, typed)
+    if options.resume:  # the same again, over the settings of the run that the first reading found
+        folder = options.run.train_config.checkpoint_dir
+        run = _settings_of_run(folder, options.run.algo, given.env is not None)
+        options = _parse_train(argv, run, settings, typed)
+    fields = {f.name: getattr(options.run, f.name) for f in dataclasses.fields(Config)}
+    return Config(**fields), options.resume
+
+
+def _parse_train(
+    argv: list[str], base: dict[str, Any], settings: dict[str, Any], typed: dict[str, Any]
+) -> TrainOptions:
+    """Options over settings of the file over ``base``."""
+    draft = from_dict(Draft, overlay(overlay(base, settings), typed))
     see = f"recsys-rl train --algo {draft.algo} --help"
-    options = _parse(TrainOptions, TrainOptions(draft), argv, "recsys-rl train", TRAIN, see)
-    return Config(
-        **{f.name: getattr(options.run, f.name) for f in dataclasses.fields(Config)}
-    ), options.resume
+    return _parse(TrainOptions, TrainOptions(draft), argv, "recsys-rl train", TRAIN, see)
+
+
+def _settings_of_run(folder: str, algo: str, env_is_typed: bool) -> dict[str, Any]:
+    """The settings in the checkpoint to resume, which may have been moved to ``folder`` since."""
+    from recsys_rl.checkpoint import check_algo, load  # imports torch, for which --help may not wait
+
+    path = Path(folder) / f"{algo}.pt"
+    checkpoint = load(path)
+    check_algo(path, checkpoint, algo)
+    settings = to_dict(checkpoint.config)
+    _check_no_module(str(path), settings["env"], env_is_typed)
+    return overlay(settings, {"train_config": {"checkpoint_dir": folder}})
 
 
 def evaluate_options(argv: list[str]) -> EvaluateConfig:
@@ -171,11 +193,13 @@ def _read_settings(path: Path, env_is_typed: bool) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise UserError(f"--config {path} can't be read ({error}): give a TOML file.") from error
     settings = read_toml(text, f"--config {path}")
-    if not env_is_typed and str(settings.get("env")).count(":") > 1:
-        raise UserError(
-            f"--config {path} names a module to import, as no file may: type --env {settings['env']}."
-        )
+    _check_no_module(f"--config {path}", str(settings.get("env")), env_is_typed)
     return settings
+
+
+def _check_no_module(source: str, env: str, env_is_typed: bool) -> None:
+    if env.count(":") > 1 and not env_is_typed:
+        raise UserError(f"{source} names a module to import, as no file may: type --env {env}.")
 
 
 def _parse(cls: type[T], default: T, argv: list[str], prog: str, description: str, see: str) -> T:

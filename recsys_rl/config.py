@@ -275,6 +275,8 @@ class EvaluateConfig:
     """Write the table to this file as JSON."""
     report: str | None = None
     """Write a self-contained HTML page to this file: learning curve, table, sample sessions."""
+    max_users: CountOrZero = 1000
+    """Held-out users that play, spread evenly over all of them where there are more; 0 = all."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto takes cuda where there is one."""
     threads: Annotated[int, Range(0, 1024)] = 0
@@ -318,7 +320,15 @@ PRESETS: dict[tuple[str, str], dict[str, dict[str, Any]]] = {
     ("a2c", "drift"): {},
     ("a2c", "satiation"): {"agent_config": {"gamma": 0.99, "bootstrap_time_limit": False}},
     ("a2c", "gym"): {
-        "agent_config": {"gamma": 0.99, "gae_lambda": 0.95, "ent_coef": 0.0, "num_envs": 16},
+        "agent_config": {
+            "lr": 1e-3,
+            "gamma": 0.99,
+            "gae_lambda": 0.95,
+            "ent_coef": 0.0,
+            "n_steps": 16,
+            "num_envs": 16,
+            "normalize_advantage": True,
+        },
         "model_config": {"head": "dense", "activation": "tanh"},
     },
 }

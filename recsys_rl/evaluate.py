@@ -18,8 +18,9 @@ import recsys_rl
 from recsys_rl.agents import make_agent
 from recsys_rl.agents.baselines import RandomPolicy, simple_baselines
 from recsys_rl.agents.oracles import upper_bounds
-from recsys_rl.checkpoint import Checkpoint, check_algo, load
+from recsys_rl.checkpoint import Checkpoint, check_algo, load, restoring
 from recsys_rl.config import EvaluateConfig, to_dict
+from recsys_rl.env.gym_env import GymEnv
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.env.world import make_env
 from recsys_rl.report import write_report
@@ -47,23 +48,35 @@ def evaluate(options: EvaluateConfig) -> dict[str, Any]:
     if options.algo is not None:
         check_algo(path, checkpoint, options.algo)
     _check_env(path, checkpoint, options.env)
-    played = play_all(checkpoint, options.seed, device)
+    users = heldout_users(checkpoint, options.max_users)
+    played = play_all(checkpoint, users, options.seed, device)
     result = summarise(checkpoint, played)
     print_table(checkpoint, result)
     if options.json is not None:
         _write(Path(options.json), json.dumps(_without_nan(result), indent=1) + "\n")
     if options.report is not None:
-        write_report(Path(options.report), _report(checkpoint, result, played))
+        write_report(Path(options.report), _report(checkpoint, users, result, played))
         print(f"report: {options.report}", file=sys.stderr)
     return result
 
 
-def play_all(checkpoint: Checkpoint, seed: int, device: torch.device) -> dict[str, Sessions]:
-    """One session per held-out user and policy, in the table's order; all policies see the same noise."""
+def heldout_users(checkpoint: Checkpoint, max_users: int) -> Tensor | None:
+    """Rows of the held-out users that play: all, or ``max_users`` evenly spread; None on ``gym:`` ones."""
+    if checkpoint.population is None:
+        return None
+    heldout = checkpoint.population.heldout
+    count = len(heldout) if max_users == 0 else min(max_users, len(heldout))
+    return heldout[torch.arange(count) * len(heldout) // count]
+
+
+def play_all(
+    checkpoint: Checkpoint, users: Tensor | None, seed: int, device: torch.device
+) -> dict[str, Sessions]:
+    """One session per user and policy, in the table's order; all policies see the same noise."""
     config, catalogue, population = checkpoint.config, checkpoint.catalogue, checkpoint.population
     if catalogue is not None and population is not None:
         catalogue, population = catalogue.to(device), population.to(device)
-    users = None if population is None else population.heldout
+    users = None if users is None else users.to(device)
     num_rows = NUM_FOREIGN_EPISODES if users is None else len(users)
 
     def env_and_streams() -> tuple[Env, dict[str, torch.Generator]]:
@@ -77,15 +90,17 @@ def play_all(checkpoint: Checkpoint, seed: int, device: torch.device) -> dict[st
             heldout=True,
             training=False,
         )
-        if users is None:
-            env.load_state_dict(checkpoint.env)  # the statistics of normalisation
+        if isinstance(env, GymEnv):
+            with restoring():
+                env.load_statistics(checkpoint.env)
         return env, streams
 
     env, streams = env_and_streams()
     streams["model"] = torch.Generator().manual_seed(stream_seed(config.train_config.seed, "model"))
     untrained = make_agent(config, env, catalogue, 1, streams, device)
     trained = make_agent(config, env, catalogue, 1, streams, device)
-    trained.load_state_dict({name: x.to(device) for name, x in checkpoint.agent.items()})
+    with restoring():
+        trained.load_state_dict({name: x.to(device) for name, x in checkpoint.agent.items()})
     if isinstance(env, RecEnv):
         assert population is not None
         others = simple_baselines(env, population.train, streams["random"]) | upper_bounds(env)
@@ -132,7 +147,8 @@ def summarise(checkpoint: Checkpoint, played: Mapping[str, Sessions]) -> dict[st
         paired.append(
             {"policy": name, "versus": best, "mean": found.mean, "low": found.low, "high": found.high}
         )
-    return {"env": checkpoint.config.env, "rows": rows, "paired": paired}
+    sessions_each = len(played[checkpoint.config.algo].lengths)
+    return {"env": checkpoint.config.env, "sessions": sessions_each, "rows": rows, "paired": paired}
 
 
 def distinct_items(items: Tensor) -> Tensor:
@@ -153,10 +169,12 @@ def print_table(checkpoint: Checkpoint, result: Mapping[str, Any]) -> None:
     catalogue, population = checkpoint.catalogue, checkpoint.population
     print(f"{result['env']}, {checkpoint.config.algo} after {checkpoint.step:,} steps", end="; ")
     if catalogue is None or population is None:
-        print(f"{NUM_FOREIGN_EPISODES} episodes on unseen seeds; mean [95 % interval]")
+        print(f"{result['sessions']} episodes on unseen seeds")
     else:
         print(f"{catalogue.source}")
-        print(f"{len(population.heldout)} held-out users, one session each; mean [95 % interval]")
+        total = len(population.heldout)
+        some = "" if result["sessions"] == total else f" of {total:,} (--max-users 0 plays all)"
+        print(f"{result['sessions']:,}{some} held-out users, one session each")
     print(
         f"\n{'policy':<14}{'return':>9}  {'95 % interval':<20}{'length':>7}{'distinct':>10}{'coverage':>10}"
     )
@@ -187,10 +205,13 @@ def _check_env(path: Path, checkpoint: Checkpoint, typed: str | None) -> None:
 
 
 def _report(
-    checkpoint: Checkpoint, result: Mapping[str, Any], played: Mapping[str, Sessions]
+    checkpoint: Checkpoint,
+    users: Tensor | None,
+    result: Mapping[str, Any],
+    played: Mapping[str, Sessions],
 ) -> dict[str, Any]:
     """What the page shows, as plain values (report/__init__.py says which)."""
-    config, population = checkpoint.config, checkpoint.population
+    config = checkpoint.config
     means = {row["policy"]: row["return_mean"] for row in result["rows"]}
     curve = checkpoint.info.get("curve", [])
     return {
@@ -199,7 +220,7 @@ def _report(
         "data": "" if checkpoint.catalogue is None else checkpoint.catalogue.source,
         "seed": config.train_config.seed,
         "step": checkpoint.step,
-        "heldout_users": NUM_FOREIGN_EPISODES if population is None else len(population.heldout),
+        "heldout_users": result["sessions"],
         "hardware": f"{platform.machine()}, {torch.get_num_threads()} threads",
         "date": datetime.now(UTC).date().isoformat(),
         "version": recsys_rl.__version__,
@@ -213,18 +234,19 @@ def _report(
             for name in ("random", result["paired"][0]["versus"], "myopic", "oracle", "planner")
             if name in means
         },
-        "sessions": _sample_sessions(checkpoint, played),
+        "sessions": _sample_sessions(checkpoint, users, played),
     }
 
 
-def _sample_sessions(checkpoint: Checkpoint, played: Mapping[str, Sessions]) -> list[dict[str, Any]]:
+def _sample_sessions(
+    checkpoint: Checkpoint, users: Tensor | None, played: Mapping[str, Sessions]
+) -> list[dict[str, Any]]:
     """The first few held-out users' sessions with the policy, the best simple list, and the myopic oracle."""
     catalogue, population = checkpoint.catalogue, checkpoint.population
-    if catalogue is None or population is None:
+    if catalogue is None or population is None or users is None:
         return []
     shown = []
-    for row in range(min(NUM_SAMPLE_USERS, len(population.heldout))):
-        user = population.heldout[row]
+    for row, user in enumerate(users[:NUM_SAMPLE_USERS]):
         nearest = (catalogue.embedding @ population.profile[user]).topk(min(5, catalogue.num_items)).indices
         for policy in (f"{checkpoint.config.algo}-greedy", "static-list", "myopic"):
             sessions = played[policy]

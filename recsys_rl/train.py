@@ -18,8 +18,9 @@ import torch
 
 import recsys_rl
 from recsys_rl.agents import make_agent
-from recsys_rl.checkpoint import Checkpoint, load, save
+from recsys_rl.checkpoint import Checkpoint, check_algo, load, restoring, save
 from recsys_rl.config import Config, to_dict, to_toml
+from recsys_rl.env.gym_env import GymEnv
 from recsys_rl.env.world import make_env, make_world
 from recsys_rl.rollout import collect, play
 from recsys_rl.types import Catalogue, Env, LearningAgent, Population, UserError
@@ -32,9 +33,11 @@ NUM_EVAL_USERS = 256  # training users that periodic evaluation plays, at most
 
 # What a resumed run may change: nothing of it touches the course of learning.
 FREE_ON_RESUME = {
+    ("data_config", "data_dir"),
     ("data_config", "cache_dir"),
     ("train_config", "log_interval"),
     ("train_config", "eval_interval"),
+    ("train_config", "save_interval"),
     ("train_config", "log_dir"),
     ("train_config", "checkpoint_dir"),
     ("train_config", "threads"),
@@ -56,6 +59,7 @@ class Run:
     population: Population | None
     env: Env
     agent: LearningAgent
+    sessions: SessionReturns
     streams: dict[str, torch.Generator]
     num_updates: int  # of the whole run
     updates: int = 0
@@ -87,26 +91,25 @@ def train(config: Config, resume: bool = False) -> Path:
         torch.set_num_threads(settings.threads)
     path = Path(settings.checkpoint_dir) / f"{config.algo}.pt"
     run = begin(config, _load_to_resume(path, config) if resume else None, device)
-    obs = run.env.restart() if resume else run.env.reset()
-    sessions = SessionReturns(run.env.num_envs, device)
-    news = ""
+    obs, news = run.env.observe(), ""
     with _logger(run) as logger, _stop_signals() as stopping:
+        if not resume:
+            save(path, _checkpoint(run))  # so that a run killed before its first interval can be resumed, too
         while run.updates < run.num_updates and not stopping:
             rollout, obs = collect(run.env, run.agent, obs, config.agent_config.n_steps)
             metrics = run.agent.update(rollout)
             run.updates += 1
             _check_finite(metrics, run, path)
 
-            returns, lengths = sessions.add(rollout.raw_rewards, rollout.terminated | rollout.truncated)
+            returns, lengths = run.sessions.add(rollout.raw_rewards, rollout.terminated | rollout.truncated)
             if run.due(settings.log_interval):
                 if len(returns):
                     metrics["return_mean"] = returns.mean().item()
                     metrics["length_mean"] = lengths.mean().item()
+                    news = f"return {metrics['return_mean']:.2f}"
                 metrics["reward_mean"] = rollout.raw_rewards.mean().item()
-                metrics["steps_per_second"] = (run.step - logger.start_step) / logger.seconds_here
+                metrics["steps_per_second"] = logger.steps_per_second(run.step)
                 logger.write(run.step, metrics)
-                news = f"return {metrics.get('return_mean', math.nan):.2f}"
-                news += f"  {metrics['steps_per_second']:,.0f} steps/s"
             if run.due(settings.eval_interval):
                 found = evaluate_training_users(run)
                 run.curve.append([run.step, found.mean, found.low, found.high])
@@ -115,12 +118,9 @@ def train(config: Config, resume: bool = False) -> Path:
             logger.show(run.step, news)
             if run.due(settings.save_interval) or run.updates == run.num_updates or stopping:
                 save(path, _checkpoint(run))
-                obs = run.env.restart()
-                if run.catalogue is None:  # other people's episodes were cut off there
-                    sessions = SessionReturns(run.env.num_envs, device)
     if run.updates < run.num_updates:
         raise Interrupted(f"Stopped at step {run.step:,}; {path} holds the run: --resume goes on from there.")
-    print(f"checkpoint: {path}; log: {logger.path}", file=sys.stderr)
+    print(f"done: {run.step:,} steps; checkpoint: {path}; log: {logger.path}", file=sys.stderr)
     return path
 
 
@@ -143,14 +143,19 @@ def begin(config: Config, before: Checkpoint | None, device: torch.device) -> Ru
     env = make_env(config, catalogue, population, agent_config.num_envs, streams["users"])
     num_updates = max(1, settings.total_timesteps // (agent_config.n_steps * agent_config.num_envs))
     agent = make_agent(config, env, catalogue, num_updates, streams, device)
-    run = Run(config, catalogue, population, env, agent, streams, num_updates)
-    if before is not None:
-        agent.load_state_dict({name: x.to(device) for name, x in before.agent.items()})
-        env.load_state_dict(before.env)
-        for name, state in before.generators.items():
-            streams[name].set_state(state)
-        run.updates = before.updates
-        run.curve = list(before.info["curve"])
+    sessions = SessionReturns(env.num_envs, device)
+    run = Run(config, catalogue, population, env, agent, sessions, streams, num_updates)
+    if before is None:
+        env.reset()
+    else:
+        with restoring():
+            agent.load_state_dict({name: x.to(device) for name, x in before.agent.items()})
+            env.load_state_dict(before.env)
+            for name, stream in streams.items():
+                stream.set_state(before.generators[name])
+            run.updates = before.updates
+            run.curve = list(before.info["curve"])
+            sessions.load_state_dict(before.info["sessions"])
     return run
 
 
@@ -168,7 +173,8 @@ def evaluate_training_users(run: Run) -> Interval:
     seed = stream_seed(run.config.train_config.seed, "training evaluation")
     if run.population is None:
         env = make_env(run.config, None, None, 16, torch.Generator().manual_seed(seed), training=False)
-        env.load_state_dict(run.env.state_dict())  # the statistics of normalisation
+        assert isinstance(env, GymEnv) and isinstance(run.env, GymEnv)
+        env.load_statistics(run.env.statistics())
         return interval(play(env, run.agent, None, greedy=True).returns)
     train = run.population.train
     order = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))
@@ -183,7 +189,13 @@ def _logger(run: Run) -> Logger:
     env = run.config.env.replace(":", "-").replace("/", "-")
     folder = Path(settings.log_dir) / f"{env}-{run.config.algo}-{settings.seed}"
     try:
-        logger = Logger(folder, run.num_updates * run.per_update, run.step, settings.tensorboard)
+        logger = Logger(
+            folder,
+            f"{run.config.algo} on {run.config.env}",
+            run.num_updates * run.per_update,
+            run.step,
+            settings.tensorboard,
+        )
         (folder / "config.toml").write_text(to_toml(run.config))
     except OSError as error:
         raise UserError(f"{folder} can't be written ({error.strerror}): choose another --log-dir.") from error
@@ -192,15 +204,17 @@ def _logger(run: Run) -> Logger:
 
 def _load_to_resume(path: Path, config: Config) -> Checkpoint:
     checkpoint = load(path)
+    check_algo(path, checkpoint, config.algo)
     before, now = to_dict(checkpoint.config), to_dict(config)
     for section, value in before.items():
         fields = value if isinstance(value, dict) else {"": value}
         for name, old in fields.items():
             new = now[section][name] if isinstance(value, dict) else now[section]
             if old != new and (section, name) not in FREE_ON_RESUME:
+                option = f"--{(name or section).replace('_', '-')}"
                 raise UserError(
-                    f"{path} was made with {name or section} = {old}, and this run asks for {new}: leave the "
-                    "option out to resume, or start a new run without --resume."
+                    f"{path} was made with {option} {old}, and this run asks for {new}: leave {option} out "
+                    "to resume, or start a new run without --resume."
                 )
     return checkpoint
 
@@ -208,16 +222,16 @@ def _load_to_resume(path: Path, config: Config) -> Checkpoint:
 def _check_finite(metrics: Mapping[str, float], run: Run, path: Path) -> None:
     bad = [name for name in ("loss", "policy_loss", "value_loss") if not math.isfinite(metrics[name])]
     if bad:
-        kept = f"{path} holds the last good state" if path.exists() else "no checkpoint was written yet"
         raise UserError(
             f"{bad[0]} became {metrics[bad[0]]} at step {run.step:,} (update {run.updates}), so the run "
-            f"stopped; {kept}: try a lower --lr or --max-grad-norm."
+            f"stopped and {path} keeps the last good state: start again with a lower --lr or --max-grad-norm."
         )
 
 
 def _checkpoint(run: Run) -> Checkpoint:
     info: dict[str, Any] = {
         "curve": run.curve,
+        "sessions": run.sessions.state_dict(),
         "recsys_rl": recsys_rl.__version__,
         "torch": torch.__version__,
         "python": platform.python_version(),

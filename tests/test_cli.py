@@ -53,7 +53,6 @@ def run(*arguments: str, encoding: str = "utf-8") -> subprocess.CompletedProcess
 
 def test_no_option_is_the_preset_of_ppo_on_drift() -> None:
     assert train_options([]) == (defaults("ppo", "drift"), False)
-    assert train_options(["--resume"])[1] is True
 
 
 @pytest.mark.parametrize("algo", ["ppo", "a2c"])
@@ -139,9 +138,9 @@ def test_evaluate_takes_the_checkpoint_of_the_algorithm() -> None:
     assert evaluate_options([]) == EvaluateConfig(checkpoint="checkpoints/ppo.pt", algo=None)
     assert evaluate_options(["--algo", "a2c"]) == EvaluateConfig(checkpoint="checkpoints/a2c.pt", algo="a2c")
     line = "--algo a2c --checkpoint x.pt --env gym:m:X-v0 --seed 3 --json t.json --report r.html --device cpu"
-    line += " --threads 2"
+    line += " --threads 2 --max-users 9"
     assert evaluate_options(line.split()) == EvaluateConfig(
-        "x.pt", "a2c", "gym:m:X-v0", 3, "t.json", "r.html", "cpu", 2
+        "x.pt", "a2c", "gym:m:X-v0", 3, "t.json", "r.html", 9, "cpu", 2
     )
 
 
@@ -175,9 +174,9 @@ def doors(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 
 def test_the_commands_open_their_doors(doors: list[Any]) -> None:
-    assert main(["train", "--algo", "a2c", "--resume"]) == 0
+    assert main(["train", "--algo", "a2c"]) == 0
     assert main(["evaluate", "--checkpoint", "x.pt"]) == 0
-    assert doors == [(defaults("a2c", "drift"), True), EvaluateConfig("x.pt")]
+    assert doors == [(defaults("a2c", "drift"), False), EvaluateConfig("x.pt")]
 
 
 @pytest.mark.parametrize(

@@ -255,6 +255,7 @@ def test_algo_and_env(folder: Callable[[str], None]) -> None:
         ("algo", "a2c"),
         ("env", "satiation"),
         ("seed", 1),
+        ("max_users", 3),
         ("json", "table.json"),
         ("report", "report.html"),
         ("device", "cuda"),

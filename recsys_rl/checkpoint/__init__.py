@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,7 +18,7 @@ from recsys_rl.checkpoint.sealed import Refused, previous
 from recsys_rl.config import Config, from_dict, to_dict
 from recsys_rl.types import Catalogue, Population, UserError
 
-__all__ = ["Checkpoint", "catalogue_digest", "check_algo", "check_same_world", "load", "previous", "save"]
+__all__ = ["Checkpoint", "check_algo", "load", "previous", "restoring", "save"]
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,8 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
         _check_finite("agent", checkpoint.agent)
     except Refused as refused:
         raise UserError(
-            f"{path} isn't written, as the checkpoint {refused.cause}: lower lr or max_grad_norm and resume."
+            f"{path} isn't written, as the agent of step {checkpoint.step:,} {refused.cause}: start again "
+            "with a lower --lr or --max-grad-norm."
         ) from None
     sections: dict[str, Mapping[str, Tensor]] = {name: getattr(checkpoint, name) for name in _TENSORS}
     texts: dict[str, Any] = {name: getattr(checkpoint, name) for name in _FACTS}
@@ -79,11 +80,6 @@ def load(path: Path) -> Checkpoint:
         raise UserError(f"{path} {refused.cause}: {mend}.") from refused
 
 
-def catalogue_digest(catalogue: Catalogue) -> str:
-    """sha256 (hex) of every field of the catalogue: equal exactly where all bytes and titles are."""
-    return sealed.digest(*_take_apart(catalogue))
-
-
 def check_algo(path: Path, checkpoint: Checkpoint, algo: str) -> None:
     """Raise UserError where the checkpoint at ``path`` is another algorithm's."""
     saved = checkpoint.config.algo
@@ -92,41 +88,17 @@ def check_algo(path: Path, checkpoint: Checkpoint, algo: str) -> None:
         raise UserError(f"{path} is a checkpoint of {saved}, not of {algo}: {mend}.")
 
 
-def check_same_world(
-    path: Path,
-    checkpoint: Checkpoint,
-    config: Config,
-    catalogue: Catalogue | None,
-    population: Population | None,
-) -> None:
-    """Raise UserError where a run can't go on from the checkpoint at ``path``.
-
-    Algorithm, environment, items and users must be the same. Another split of the same users counts as
-    other users: held-out ones would be trained on.
-    """
-    check_algo(path, checkpoint, config.algo)
-    saved = checkpoint.config.env
-    if saved != config.env:
-        mend = f"give --env {saved} or train anew"
-        raise UserError(f"{path} was trained on --env {saved}, not {config.env}: {mend}.")
-    pairs = (
-        ("another catalogue", checkpoint.catalogue, catalogue),
-        ("other users", checkpoint.population, population),
-    )
-    for what, *nouns in pairs:
-        old, new = map(_describe, nouns)
-        if old != new:
-            raise UserError(
-                f"{path} was trained on {what} ({old}) than this run has ({new}): "
-                "give the data, seed and size options of that run, or train anew."
-            )
-
-
-def _describe(noun: Catalogue | Population | None) -> str:
-    if noun is None:
-        return "none"
-    count = f"{noun.num_items} of {noun.source}" if isinstance(noun, Catalogue) else len(noun.user_ids)
-    return f"{count}, digest {sealed.digest(*_take_apart(noun))[:16]}"
+@contextlib.contextmanager
+def restoring() -> Iterator[None]:
+    """Whatever goes wrong within becomes a UserError: a file may keep its hash and still not fit itself."""
+    try:
+        yield
+    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:100]
+        raise UserError(
+            f"The checkpoint's state does not fit its own settings ({type(error).__name__}: {reason}): give "
+            "a whole checkpoint of this version, or train again."
+        ) from error
 
 
 def _take_apart(noun: Catalogue | Population) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -92,11 +92,6 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise Refused("is larger than this machine's memory", "use a larger machine") from None
 
 
-def digest(texts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
-    """sha256 (hex) of names, types, shapes, bytes and texts."""
-    return hashlib.sha256(_pack(texts, tensors)).hexdigest()
-
-
 def _pack(texts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> bytes:
     """Equal bytes for equal content: one metadata key only, as safetensors writes several in any order."""
     own = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}

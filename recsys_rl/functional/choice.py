@@ -29,7 +29,8 @@ def sample(logits: Tensor, generator: torch.Generator | None = None) -> Tensor:
     u = torch.rand(total.shape, generator=generator, dtype=cdf.dtype, device=cdf.device) * total
     # Rounding may lift u to the total itself, which would point past the last allowed alternative.
     u = torch.minimum(u, torch.nextafter(total, torch.zeros_like(total)))
-    return torch.searchsorted(cdf, u, right=True).squeeze(-1)
+    # NaN compares with nothing and would point past the end: it must come out as a NaN loss, not crash here.
+    return torch.searchsorted(cdf, u, right=True).squeeze(-1).clamp_max(logits.shape[-1] - 1)
 
 
 def logprob(logits: Tensor, index: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import sys
 import time
@@ -11,61 +12,53 @@ from types import TracebackType
 from typing import Any, Self
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from recsys_rl.types import UserError
 
 COLUMNS = ("step", "seconds", "name", "value")
+SECONDS_BETWEEN_LINES = 5.0  # where there is no terminal for a bar
 
 
 class Logger:
     """One run's log. Use it as a context manager; the files are closed and the bar ends with it."""
 
-    def __init__(self, folder: Path, total_steps: int, start_step: int, tensorboard: bool) -> None:
-        """Append to ``folder``/log.csv; rows of steps after ``start_step`` (of a run that was cut off) go."""
-        self.started = time.monotonic()
+    def __init__(
+        self, folder: Path, title: str, total_steps: int, start_step: int, tensorboard: bool
+    ) -> None:
+        """Append to ``folder``/log.csv; rows of steps after ``start_step`` (of a run that was cut off) go.
+
+        Raises OSError where the folder can't be written, and UserError where TensorBoard is asked for and
+        missing or where log.csv is not such a log.
+        """
+        self.started = self.said = time.monotonic()
         self.total_steps = total_steps
         self.start_step = start_step
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / "log.csv"
-        kept = [row for row in read_log(self.path) if int(row["step"]) <= start_step] if start_step else []
-        self.seconds_before = max((float(row["seconds"]) for row in kept), default=0.0)
-        self.file = self.path.open("w", newline="")
-        self.rows = csv.writer(self.file)
-        self.rows.writerow(COLUMNS)
-        self.rows.writerows([row[column] for column in COLUMNS] for row in kept)
-        self.events = _tensorboard(folder) if tensorboard else None
-        console = Console(stderr=True)
-        self.progress = (
-            Progress(
-                TextColumn("{task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TextColumn("{task.fields[news]}"),
-                TimeRemainingColumn(),
-                console=console,
-            )
-            if console.is_terminal
-            else None
-        )
-        self.task = (
-            self.progress.add_task("train", total=total_steps, completed=start_step, news="")
-            if self.progress
-            else None
-        )
-        self.said = time.monotonic()
+        kept = [row for row in read_log(self.path) if row[0] <= start_step] if start_step else []
+        self.seconds_before = max((seconds for _, seconds, _, _ in kept), default=0.0)
+        # Whoever is killed here leaves the old log or the new one.
+        part = self.path.with_name(self.path.name + ".part")
+        self.file = part.open("w", newline="", encoding="utf-8")
+        self._append([COLUMNS, *((step, f"{s:.3f}", name, repr(value)) for step, s, name, value in kept)])
+        part.replace(self.path)
+        self.events = _tensorboard(folder, start_step) if tensorboard else None
+        self.progress = _progress()
+        self.task = self.progress.add_task(title, total=total_steps, completed=start_step, news="")
 
     def __enter__(self) -> Self:
-        if self.progress:
+        if not self.progress.disable:
             self.progress.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self.progress:
+        if not self.progress.disable:
             self.progress.stop()
-        self.file.close()
+        with contextlib.suppress(OSError):  # each row was flushed; what a full disk refused is known
+            self.file.close()
         if self.events is not None:
             self.events.close()
 
@@ -74,42 +67,78 @@ class Logger:
         """Seconds since this process began to train."""
         return time.monotonic() - self.started
 
-    @property
-    def seconds(self) -> float:
-        """Seconds of training so far, those before a resume included."""
-        return self.seconds_before + self.seconds_here
+    def steps_per_second(self, step: int) -> float:
+        """Over the time since this process began to train."""
+        return (step - self.start_step) / max(self.seconds_here, 1e-9)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Append one row for each value."""
-        seconds = f"{self.seconds:.3f}"
-        self.rows.writerows([step, seconds, name, repr(float(value))] for name, value in values.items())
-        self.file.flush()
-        if self.events is not None:
-            for name, value in values.items():
-                self.events.add_scalar(name, value, step)
+        """Append one row for each value. Raises UserError where the disk refuses."""
+        seconds = f"{self.seconds_before + self.seconds_here:.3f}"
+        try:
+            self._append([(step, seconds, name, repr(float(value))) for name, value in values.items()])
+            if self.events is not None:
+                for name, value in values.items():
+                    self.events.add_scalar(name, value, step)
+        except OSError as error:
+            raise UserError(
+                f"{self.path} can't be written at step {step:,} ({error.strerror or error}): make room and "
+                "go on from the last checkpoint with --resume."
+            ) from error
 
     def show(self, step: int, news: str) -> None:
         """Move the bar; without a terminal, say a plain line every few seconds and at the end."""
-        if self.progress and self.task is not None:
+        news = f"{news}  {self.steps_per_second(step):,.0f} steps/s".strip()
+        if not self.progress.disable:
             self.progress.update(self.task, completed=step, news=news)
-        elif time.monotonic() - self.said > 5 or step >= self.total_steps:
+        elif time.monotonic() - self.said > SECONDS_BETWEEN_LINES or step >= self.total_steps:
             self.said = time.monotonic()
             print(f"step {step:,} of {self.total_steps:,}  {news}", file=sys.stderr, flush=True)
 
+    def _append(self, rows: list[tuple[Any, ...]]) -> None:
+        csv.writer(self.file).writerows(rows)
+        self.file.flush()
 
-def read_log(path: Path) -> list[dict[str, str]]:
-    """The rows of a log.csv; none where there is no file. A half-written last row is dropped."""
+
+def read_log(path: Path) -> list[tuple[int, float, str, float]]:
+    """The rows of a log.csv: step, seconds, name, value; none where there is no file.
+
+    A last row that a kill cut short is dropped. Raises UserError where the file is something else.
+    """
     if not path.exists():
         return []
-    with path.open(newline="") as file:
-        return [row for row in csv.DictReader(file) if all(row.get(column) for column in COLUMNS)]
+    try:
+        head, *lines = path.read_text(encoding="utf-8").splitlines(keepends=True) or [""]
+        if tuple(head.strip().split(",")) != COLUMNS:
+            raise ValueError(head)
+        rows = csv.reader(line for line in lines if line.endswith("\n"))
+        return [(int(step), float(seconds), name, float(value)) for step, seconds, name, value in rows]
+    except (ValueError, csv.Error) as error:
+        raise UserError(
+            f"{path} is not the log of a run: move it away, or choose another --log-dir."
+        ) from error
 
 
-def _tensorboard(folder: Path) -> Any:
+def _progress() -> Progress:
+    """A bar on a terminal that is one; a disabled one elsewhere, whatever the environment claims."""
+    console = Console(stderr=True)
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=None),
+        TextColumn("{task.completed:,.0f}/{task.total:,.0f}", style="progress.download"),
+        TextColumn("{task.fields[news]}"),
+        TimeRemainingColumn(compact=True),
+        console=console,
+        expand=True,
+        disable=not sys.stderr.isatty() or console.is_dumb_terminal,
+    )
+
+
+def _tensorboard(folder: Path, start_step: int) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise UserError(
             '--tensorboard needs the package tensorboard: pip install "recsys-rl[tensorboard]".'
         ) from error
-    return SummaryWriter(str(folder))
+    # Events of a run that was cut off, after the step at which this one goes on, are hidden.
+    return SummaryWriter(str(folder), purge_step=start_step + 1)

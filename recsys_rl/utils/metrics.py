@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -46,3 +47,12 @@ class SessionReturns:
             self.running = torch.where(done[t], 0.0, self.running)
             self.lengths = torch.where(done[t], 0.0, self.lengths)
         return torch.cat(returns), torch.cat(lengths)
+
+    def state_dict(self) -> dict[str, list[float]]:
+        """The sessions under way, as JSON primitives."""
+        return {"running": self.running.tolist(), "lengths": self.lengths.tolist()}
+
+    def load_state_dict(self, state: Mapping[str, list[float]]) -> None:
+        """The inverse of ``state_dict``."""
+        self.running = torch.tensor(state["running"]).to(self.running)
+        self.lengths = torch.tensor(state["lengths"]).to(self.lengths)
