@@ -129,7 +129,8 @@ def option_complaint(command: str, args: list[str]) -> str | None:
     try:
         parsers[command](args)
     except UserError as error:
-        return str(error)
+        no_run_here = "--resume" in args and "does not exist" in str(error)  # said after all options are read
+        return None if no_run_here else str(error)
     except SystemExit as stop:  # --help
         return None if not stop.code else f"exit code {stop.code}"
     return None
@@ -177,12 +178,25 @@ def test_quoted_code_stands_in_its_file(page: Path) -> None:
 
 
 @each_page
-def test_maths_is_closed_and_safe_for_github(page: Path) -> None:
+def test_maths_survives_markdown(page: Path) -> None:
     text = FENCE.sub("", page.read_text(encoding="utf-8"))
     assert text.count("$$") % 2 == 0
-    for formula in text.split("$$")[1::2]:
-        assert "\\_" not in formula, formula  # Markdown takes the backslash away before the maths is read
-        assert not re.search(r"^[-+=*]", formula, re.MULTILINE), formula  # it would begin a list or a heading
+    assert [formula for formula in formulas(text) if maths_complaint(formula)] == []
+
+
+def formulas(text: str) -> list[str]:
+    text = re.sub(r"\$?`[^`\n]+`\$?", "", text)
+    return [a or b for a, b in re.findall(r"\$\$(.+?)\$\$|\$(.+?)\$", text, re.DOTALL)]
+
+
+def maths_complaint(formula: str) -> bool:
+    """Would GitHub, which reads Markdown before maths, spoil this formula?
+
+    It takes the backslash from `\\_`, makes a list or heading of a line that begins with - + = *, a link of
+    `[a](b)`, and emphasis of what follows the underscore of `}_{`: put a space behind it
+    (github/markup, issue 1575). Its own spelling, $`...`$, has none of these troubles.
+    """
+    return bool(re.search(r"\\_|^[-+=*] |\]\(|[^\w\s]_(?=\S)", formula, re.MULTILINE))
 
 
 def is_missing_file(span: str) -> bool:
@@ -280,6 +294,7 @@ def test_wrong_commands_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         "make trian",
         "python -m train --learning-rate 1",
         "python -m train --lr fast",
+        "python -m train --resume --lr fast",
         "python -m evaluate --lr 1e-3",
         "python -m trian",
         "python nothing.py",
@@ -306,3 +321,11 @@ def test_wrong_names_are_found() -> None:
     assert QUOTED.findall("`agents/ppo.py`: `self.updates += 1`") == [("agents/ppo.py", "self.updates += 1")]
     assert is_quoted_right("agents/ppo.py", "self.updates += 1")
     assert not is_quoted_right("agents/ppo.py", "self.updates += 2")
+
+
+def test_spoilt_maths_is_found() -> None:
+    assert formulas("a $x_1$ b\n\n$$y = \\mathrm{z}$$ `$c$`") == ["x_1", "y = \\mathrm{z}"]
+    wrong = ("\\text{clip\\_eps}", "a\n= b", "[a](b)", "\\bar{x}_{i} + \\bar{y}_{i}", "\\bar{x}_i")
+    assert [formula for formula in wrong if not maths_complaint(formula)] == []
+    right = ("x_{t+1} = y_t", "\\bar{x}_ {i}", "-1", "[a] (b)", "V_{\\mathrm{old}} - V")
+    assert [formula for formula in right if maths_complaint(formula)] == []
