@@ -1,0 +1,107 @@
+"""The log of a run: what is written is what is read, and a resumed run leaves no later rows behind."""
+
+from __future__ import annotations
+
+import math
+import re
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from recsys_rl.types import UserError
+from recsys_rl.utils.logger import COLUMNS, Logger, read_log
+
+
+def rows(path: Path) -> list[tuple[int, str, float]]:
+    return [(step, name, value) for step, _, name, value in read_log(path)]
+
+
+def test_rows_are_read_back_exactly(tmp_path: Path) -> None:
+    with Logger(tmp_path / "new" / "run", "train", 100, 0, tensorboard=False) as logger:
+        logger.write(10, {"loss": 0.1, "tiny": 1e-300, "nan": math.nan})
+        logger.write(20, {"loss": 1 / 3})
+        assert rows(logger.path)[-1] == (20, "loss", 1 / 3)  # readable while the run goes on
+    assert logger.path == tmp_path / "new" / "run" / "log.csv"
+    assert logger.path.read_text().splitlines()[0] == ",".join(COLUMNS)
+    first, tiny, nan, last = rows(logger.path)
+    assert (first, tiny, last) == ((10, "loss", 0.1), (10, "tiny", 1e-300), (20, "loss", 1 / 3))
+    assert math.isnan(nan[2])
+
+
+def test_resume_drops_what_the_cut_off_run_wrote_later(tmp_path: Path) -> None:
+    with Logger(tmp_path, "train", 100, 0, tensorboard=False) as logger:
+        for step in (10, 20, 30):
+            logger.write(step, {"loss": float(step)})
+    with Logger(tmp_path, "train", 100, 20, tensorboard=False) as logger:
+        assert rows(logger.path) == [(10, "loss", 10.0), (20, "loss", 20.0)]
+        logger.write(30, {"loss": -1.0})
+    assert rows(logger.path) == [(10, "loss", 10.0), (20, "loss", 20.0), (30, "loss", -1.0)]
+
+
+def test_a_new_run_starts_a_new_log(tmp_path: Path) -> None:
+    for value in (1.0, 2.0):
+        with Logger(tmp_path, "train", 100, 0, tensorboard=False) as logger:
+            logger.write(10, {"loss": value})
+    assert rows(logger.path) == [(10, "loss", 2.0)]
+
+
+def test_seconds_go_on_after_a_resume(tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_text("step,seconds,name,value\n10,500.5,loss,1.0\n20,900.0,loss,1.0\n")
+    with Logger(tmp_path, "train", 100, 10, tensorboard=False) as logger:
+        assert 0 <= logger.seconds_here < 99
+        logger.write(20, {"loss": 2.0})
+    seconds = [seconds for _, seconds, _, _ in read_log(logger.path)]
+    assert seconds[0] == 500.5 and 500.5 <= seconds[1] < 600
+
+
+@pytest.mark.parametrize("tail", ["20,2.0,lo", "20,2.0,loss,", "20,2.0,loss,1."])
+def test_a_half_written_row_is_dropped(tmp_path: Path, tail: str) -> None:
+    """Where the run was killed; a number cut short would read as another number."""
+    path = tmp_path / "log.csv"
+    path.write_text(f"step,seconds,name,value\n10,1.0,loss,1.0\n{tail}")
+    assert rows(path) == [(10, "loss", 1.0)]
+    with Logger(tmp_path, "train", 100, 20, tensorboard=False) as logger:
+        logger.write(30, {"loss": 3.0})
+    assert rows(path) == [(10, "loss", 1.0), (30, "loss", 3.0)]
+
+
+@pytest.mark.parametrize("text", ["a,b\n1,2\n", "step,seconds,name,value\nten,1.0,loss,1.0\n", "\n"])
+def test_a_file_that_is_no_log_is_left_alone(tmp_path: Path, text: str) -> None:
+    (tmp_path / "log.csv").write_text(text)
+    with pytest.raises(UserError, match="is not the log of a run: move it away, or choose another --log-dir"):
+        Logger(tmp_path, "train", 100, 20, tensorboard=False)
+    assert (tmp_path / "log.csv").read_text() == text
+
+
+def test_no_log_has_no_rows(tmp_path: Path) -> None:
+    assert read_log(tmp_path / "log.csv") == []
+
+
+def test_plain_lines_without_a_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with Logger(tmp_path, "train", 2000, 0, tensorboard=False) as logger:
+        logger.show(1000, "early")  # less than five seconds after the beginning
+        logger.show(2000, "return 1.50")
+    captured = capsys.readouterr()
+    line = r"step 2,000 of 2,000  return 1\.50  [\d,]+ steps/s\n"
+    assert captured.out == "" and re.fullmatch(line, captured.err)
+
+
+def test_speed_counts_this_process_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Logger(tmp_path, "train", 2000, 500, tensorboard=False) as logger:
+        monkeypatch.setattr(time, "monotonic", lambda: logger.started + 4)
+        assert logger.steps_per_second(1500) == 250.0
+
+
+def test_tensorboard_events(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard", reason="the extra `tensorboard` is not installed")
+    with Logger(tmp_path, "train", 100, 0, tensorboard=True) as logger:
+        logger.write(10, {"loss": 0.5})
+    assert len(list(tmp_path.glob("events.out.tfevents.*"))) == 1
+
+
+def test_tensorboard_missing_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(UserError, match=r'^--tensorboard needs the package tensorboard: pip install "recsys'):
+        Logger(tmp_path, "train", 100, 0, tensorboard=True)
