@@ -19,6 +19,7 @@ import numpy as np
 from recsys_rl.config import Config, EvaluateConfig, defaults, from_dict, overlay, to_dict
 from recsys_rl.evaluate import evaluate
 from recsys_rl.train import train
+from recsys_rl.types import UserError
 
 
 def made_up_log(path: Path, num_users: int = 300, num_items: int = 120) -> Path:
@@ -61,8 +62,8 @@ if __name__ == "__main__":
     folder = given.folder or Path(tempfile.mkdtemp(prefix="own-log-"))
     folder.mkdir(parents=True, exist_ok=True)
     log = given.log or made_up_log(folder / "plays.csv")
-    main(
-        log,
-        {"user_column": given.user, "item_column": given.item, "rating_column": given.rating},
-        folder,
-    )
+    columns = {"user_column": given.user, "item_column": given.item, "rating_column": given.rating}
+    try:
+        main(log, columns, folder)
+    except UserError as error:
+        parser.error(str(error))
