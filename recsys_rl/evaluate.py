@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import platform
@@ -186,9 +187,10 @@ def print_table(checkpoint: Checkpoint, result: Mapping[str, Any]) -> None:
             f"{row['distinct_mean']:>10.1f}{coverage:>10}"
         )
     print()
+    pairs = "seeds" if population is None else "users"
     for row in result["paired"]:
         print(
-            f"{row['policy']} minus {row['versus']} (best simple baseline), same users: "
+            f"{row['policy']} minus {row['versus']} (best simple baseline), same {pairs}: "
             f"{row['mean']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]"
         )
 
@@ -292,8 +294,10 @@ def _without_nan(value: Any) -> Any:
 def _write(path: Path, text: str) -> None:
     part = path.with_name(path.name + ".part")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         part.write_text(text, encoding="utf-8")
         part.replace(path)
     except OSError as error:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
         raise UserError(f"{path} can't be written ({error.strerror}): choose another place.") from error

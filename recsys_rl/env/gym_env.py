@@ -254,10 +254,10 @@ def _make(env_id: str, num_envs: int, allow_module: bool) -> SyncVectorEnv[Any, 
             [lambda: gymnasium.make(name)] * num_envs, autoreset_mode=AutoresetMode.SAME_STEP
         )
     except (gymnasium.error.Error, ImportError) as error:
-        reason = " ".join(str(error).split())
+        reason = " ".join(str(error).split()).rstrip(".")
         raise UserError(
-            f"{env_id} can't be made: {reason} "
-            "(use gym:Id, or gym:module:Id where importing a module registers it)"
+            f"{env_id} can't be made ({reason}): use gym:Id, or gym:module:Id where importing a module "
+            "registers it."
         ) from error
 
 

@@ -126,7 +126,7 @@ def _progress() -> Progress:
         BarColumn(bar_width=None),
         TextColumn("{task.completed:,.0f}/{task.total:,.0f}", style="progress.download"),
         TextColumn("{task.fields[news]}"),
-        TimeRemainingColumn(compact=True),
+        TimeRemainingColumn(compact=True, elapsed_when_finished=True),
         console=console,
         expand=True,
         disable=not sys.stderr.isatty() or console.is_dumb_terminal,

@@ -1,0 +1,69 @@
+"""Tiny runs through the two doors, in this process and in one of their own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+from recsys_rl.checkpoint import load
+
+ROOT = Path(__file__).parents[1]
+PPO = ["--batch-size", "12", "--update-epochs", "2"]
+SIZES = [
+    *("--n-steps", "6", "--num-envs", "4", "--save-interval", "3", "--eval-interval", "4"),
+    *("--hidden-dims", "6", "--threads", "1", "--device", "cpu"),
+]
+WORLD = [
+    *("--data", "synthetic", "--num-items", "24", "--num-users", "30", "--embedding-dim", "4"),
+    *("--max-episode-steps", "5"),
+]
+DRIFT = [*SIZES, *WORLD, *PPO]
+SATIATION = ["--env", "satiation", *DRIFT]
+A2C = ["--algo", "a2c", *SIZES, *WORLD]
+CARTPOLE = ["--env", "gym:CartPole-v1", *SIZES, *PPO, "--normalize-obs", "--normalize-reward"]
+
+
+def steps(updates: int) -> list[str]:
+    """The option for a run of that many updates of 24 steps."""
+    return ["--total-timesteps", str(24 * updates)]
+
+
+def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    """`python -m arguments` in ``folder`` (a script's path takes no -m), with an empty HOME and cache."""
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("XDG_")},
+        "PYTHONPATH": str(ROOT),
+        "HOME": str(folder),
+        "OMP_NUM_THREADS": "1",
+    }
+    return subprocess.Popen(
+        [sys.executable, *([] if arguments[0].endswith(".py") else ["-m"]), *arguments],
+        cwd=folder,
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+    """Exit code, standard output, standard error."""
+    out, err = process.communicate(timeout=120)
+    return process.returncode, out, err
+
+
+def weights(path: Path) -> dict[str, torch.Tensor]:
+    """All that the agent is: weights, optimiser, count of updates."""
+    return dict(load(path).agent)
+
+
+def assert_same_weights(first: Path, second: Path) -> None:
+    """Bit for bit."""
+    one, two = weights(first), weights(second)
+    assert one.keys() == two.keys()
+    for name, value in one.items():
+        assert value.numpy().tobytes() == two[name].numpy().tobytes(), name

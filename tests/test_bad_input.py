@@ -1,0 +1,377 @@
+"""Whatever a user gets wrong ends in one sentence and exit code 2, and nothing is lost or half-written."""
+
+from __future__ import annotations
+
+import errno
+import os
+import pickle
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from recsys_rl import train as train_module
+from recsys_rl.checkpoint import load, sealed
+from recsys_rl.cli import main
+from recsys_rl.utils import logger as logger_module
+from tests.doors import A2C, DRIFT, finish, start, steps
+
+PPO_FILE, A2C_FILE = Path("checkpoints/ppo.pt"), Path("checkpoints/a2c.pt")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a finished run of each algorithm."""
+    folder = tmp_path_factory.mktemp("trained")
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        assert main(["train", *DRIFT, *steps(4)]) == main(["train", *A2C, *steps(4)]) == 0
+    finally:
+        os.chdir(before)
+    return folder
+
+
+@pytest.fixture
+def folder(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of it to break things in."""
+    shutil.copytree(trained, tmp_path / "run")
+    monkeypatch.chdir(tmp_path / "run")
+    return tmp_path / "run"
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def sentence(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """The one sentence that ``argv`` ends in."""
+    capsys.readouterr()
+    assert main(argv) == 2
+    out, err = capsys.readouterr()
+    *before, last = err.splitlines()
+    assert last.startswith("error: ") and last.endswith(".") and out == ""
+    assert all(line.startswith("data: ") for line in before), err
+    return last.removeprefix("error: ")
+
+
+# ---- options
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("train --algo ppoo", "algo is 'ppoo' (did you mean ppo?): it must be one of ppo, a2c."),
+        ("train --env drfit", "env is 'drfit' (did you mean drift?)"),
+        ("train --env gym:Nope-v0", "gym:Nope-v0 can't be made ("),
+        ("train --env gym:no_such_module:X-v0", "gym:no_such_module:X-v0 can't be made ("),
+        ("train --env gym:Pendulum-v1", "gym:Pendulum-v1 has the action space"),
+        ("train --env gym:CartPole-v1 --head two-tower", "choose --head dense."),
+        ("train --data movielense", "There is no data named 'movielense'"),
+        ("train --data no/such.csv", "no/such.csv"),
+        ("train --data movielens --data-dir no/such", "no/such"),
+        ("train --num-itms 5", "There is no option --num-itms (did you mean --num-items?)"),
+        ("train --num-items ten", "Error parsing --num-items"),
+        ("train --num-items 1", "env_config.num_items is 1: it must be a whole number, at least 2"),
+        ("train --gamma 1.5", "agent_config.gamma is 1.5: it must be a number, at least 0 and at most 1."),
+        ("train --lr inf", "agent_config.lr is inf: it must be a number, above 0."),
+        ("train --heldout-fraction 1", "data_config.heldout_fraction is 1.0"),
+        ("train --data synthetic --num-users 2 --heldout-fraction 0.01", "heldout"),
+        ("train --seed 4294967296", "train_config.seed is 4294967296"),
+        ("train --hidden-dims 0", "model_config.hidden_dims is (0,)"),
+        ("evaluate --max-users -1", "max_users is -1: it must be a whole number, at least 0"),
+        ("evaluate --seed x", "Error parsing --seed"),
+        ("evaluate --json log.csv/x.json", "log.csv/x.json can't be written"),
+        ("evaluate --report log.csv/x.html", "can't be written to log.csv/x.html"),
+    ],
+)
+def test_options(line: str, words: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("log.csv").touch()
+    before = files(folder)
+    if "can't be written" in words:  # the table was worth printing all the same
+        assert main(line.split()) == 2
+        assert words in capsys.readouterr().err
+    else:
+        assert words in sentence(line.split(), capsys)
+    assert files(folder) == before
+
+
+# ---- checkpoints
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-7])
+
+
+def flip(path: Path) -> None:
+    blob = bytearray(path.read_bytes())
+    blob[len(blob) // 2] ^= 1
+    path.write_bytes(blob)
+
+
+class Bomb:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, ("exploded",)
+
+
+def rewrite(change: Callable[[dict[str, Any], dict[str, torch.Tensor]], Any]) -> Callable[[Path], None]:
+    """Change what is in the file and seal it again, as an attacker would."""
+
+    def apply(path: Path) -> None:
+        texts, tensors = sealed.read(path)
+        change(texts, tensors)
+        sealed.write(path, texts, tensors)
+
+    return apply
+
+
+def drop(prefix: str) -> Callable[[Path], None]:
+    def change(_: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
+        for name in [name for name in tensors if name.startswith(prefix)]:
+            del tensors[name]
+
+    return rewrite(change)
+
+
+def spoil(path: Path) -> None:
+    rewrite(lambda _, t: t[next(name for name in t if name.startswith("agent.model."))].fill_(torch.nan))(
+        path
+    )
+
+
+BROKEN: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "missing": (Path.unlink, "does not exist: train first, or check the path"),
+    "empty": (lambda path: path.write_bytes(b""), "is empty"),
+    "truncated": (truncate, "is truncated"),
+    "one bit": (flip, "is truncated or altered (its content does not match its hash)"),
+    "text": (lambda path: path.write_text("hello\n" * 9), "is not a checkpoint of recsys_rl"),
+    "safetensors": (lambda path: save_file({"x": torch.zeros(2)}, path), "is not a checkpoint of recsys_rl"),
+    "torch": (lambda path: torch.save({"x": torch.zeros(2)}, path), "is a pickle"),
+    "pickle": (lambda path: path.write_bytes(pickle.dumps(Bomb())), "is a pickle"),
+    "NaN": (spoil, "holds NaN or infinite values in agent tensor"),
+    "no weights": (drop("agent."), "does not fit its own settings"),
+    "no sessions": (drop("env."), "not of this environment"),
+    "no streams": (drop("generators."), "does not fit its own settings"),
+    "no catalogue": (drop("catalogue."), "catalogue"),
+    "no curve": (rewrite(lambda texts, _: texts.update(info={})), "does not fit its own settings"),
+    "other dials": (
+        rewrite(lambda texts, _: texts["config"]["model_config"].update(hidden_dims=[7])),
+        "does not fit its own settings",
+    ),
+    "unknown field": (
+        rewrite(lambda texts, _: texts["config"]["env_config"].update(code="x")),
+        "settings of no use to this version",
+    ),
+}
+
+
+@pytest.mark.parametrize("how", BROKEN)
+@pytest.mark.parametrize("door", ["resume", "evaluate"])
+def test_broken_checkpoint(how: str, door: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    change, words = BROKEN[how]
+    if door == "evaluate" and how in ("no sessions", "no streams", "no curve"):
+        pytest.skip("evaluation needs no session, stream or curve of the run")
+    shutil.rmtree(folder / "logs")
+    change(PPO_FILE)
+    before = files(folder)
+    said = sentence(["train", "--resume"] if door == "resume" else ["evaluate"], capsys)
+    assert words in said
+    assert files(folder) == before and not Path("exploded").exists()
+
+
+def test_the_previous_checkpoint_is_offered(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    truncate(PPO_FILE)
+    assert "give checkpoints/ppo.prev.pt, the whole checkpoint before it" in sentence(["evaluate"], capsys)
+    assert main(["evaluate", "--checkpoint", "checkpoints/ppo.prev.pt"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("evaluate --algo a2c --checkpoint checkpoints/ppo.pt", "is a checkpoint of ppo, not of a2c"),
+        ("evaluate --env satiation", "was trained on drift, not on satiation"),
+        ("train --resume --env satiation", "was made with --env drift, and this run asks for satiation"),
+        ("train --resume --num-items 500", "was made with --num-items 24, and this run asks for 500"),
+        (
+            "train --resume --data movielens",
+            "was made with --data synthetic, and this run asks for movielens",
+        ),
+        ("train --resume --seed 1", "was made with --seed 0, and this run asks for 1"),
+        ("train --resume --total-timesteps 999", "was made with --total-timesteps 96"),
+        ("train --resume --algo a2c --lr 1", "checkpoints/a2c.pt was made with --lr 0.003, and this run"),
+        ("train --resume --checkpoint-dir elsewhere", "elsewhere/ppo.pt does not exist"),
+    ],
+)
+def test_checkpoint_of_another_run(
+    line: str, words: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = files(folder)
+    assert words in sentence(line.split(), capsys)
+    assert files(folder) == before
+
+
+def test_checkpoint_under_the_other_algorithms_name(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copy(A2C_FILE, PPO_FILE)
+    assert "is a checkpoint of a2c, not of ppo" in sentence(["train", "--resume"], capsys)
+
+
+def test_no_file_decides_which_module_is_imported(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("spy.py").write_text("import pathlib; pathlib.Path('imported').touch()\n")
+    rewrite(lambda texts, _: texts["config"].update(env="gym:spy:X-v0"))(PPO_FILE)
+    assert "type --env gym:spy:X-v0" in sentence(["evaluate"], capsys)
+    assert "type --env gym:spy:X-v0" in sentence(["train", "--resume"], capsys)
+    assert not Path("imported").exists()
+
+
+# ---- data
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "log.csv"),
+        (b"user,item\n", "log.csv"),
+        (b"person,item\n1,2\n", "user"),
+        (b"user\n1\n", "item"),
+        (b"user,item\n1,\x002\n", "log.csv"),
+        (b"user,item\n1,9223372036854775808\n", "log.csv"),
+        (b"user,item\n1,2\n1,2\n1,2\n", "log.csv"),
+        (b"user,item,rating\n1,2,nan\n", "log.csv"),
+        (b"user,item,rating\n1,2,good\n", "log.csv"),
+        (b"user,item\n1,2\n3,4\n", "--min-item-likes"),
+        (b"\x80\x05K\x01.", "log.csv"),
+    ],
+)
+def test_data(
+    content: bytes,
+    words: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("log.csv").write_bytes(content)
+    said = sentence(["train", "--data", "log.csv", "--cache-dir", "cache"], capsys)
+    assert words in said
+    assert [path for path in files(tmp_path) if not path.endswith("log.csv")] == []
+
+
+# ---- disks
+
+
+def test_checkpoint_folder_that_is_a_file(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("taken").touch()
+    words = sentence(["train", *DRIFT, *steps(1), "--checkpoint-dir", "taken/here"], capsys)
+    assert words.startswith("taken/here/ppo.pt can't be written")
+
+
+def test_log_folder_that_is_a_file(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("taken").touch()
+    before = PPO_FILE.read_bytes()
+    words = sentence(["train", *DRIFT, *steps(1), "--log-dir", "taken"], capsys)
+    assert words.startswith("taken/drift-ppo-0 can't be written") and "choose another --log-dir" in words
+    assert PPO_FILE.read_bytes() == before
+
+
+def test_a_log_that_is_none(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("logs/drift-ppo-0/log.csv").write_bytes(b"\x00\xff")
+    assert "log.csv is not the log of a run" in sentence(["train", "--resume"], capsys)
+
+
+def test_disk_that_fills_up_during_a_save(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The third save finds no room: what the second wrote stays, and the run can go on from it."""
+    syncs: list[int] = []
+    real = os.fsync
+
+    def fsync(number: int) -> None:
+        syncs.append(number)
+        if len(syncs) > 4:  # a file and its folder, for each save
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(number)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fsync)
+        assert main(["train", *DRIFT, *steps(9)]) == 2
+    err = capsys.readouterr().err
+    assert "error: checkpoints/ppo.pt can't be written (No space left on device): make room" in err
+    assert load(PPO_FILE).updates == 3
+    assert {path.name for path in Path("checkpoints").iterdir()} >= {"ppo.pt", "ppo.prev.pt"}
+    assert not list(Path("checkpoints").glob(".*"))
+    assert main(["train", "--resume"]) == 0 and load(PPO_FILE).updates == 9
+
+
+def test_disk_that_fills_up_during_a_log_line(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Full(logger_module.Logger):
+        def _append(self, rows: list[tuple[Any, ...]]) -> None:
+            if rows[0][0] == 24 * 5:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            super()._append(rows)
+
+    monkeypatch.setattr(train_module, "Logger", Full)
+    assert main(["train", *DRIFT, *steps(9)]) == 2
+    assert "log.csv can't be written at step 120 (No space left on device): make" in capsys.readouterr().err
+    assert load(PPO_FILE).updates == 3
+
+
+# ---- numbers that break
+
+
+class Nan(gymnasium.Env[Any, Any]):
+    """Its third reward is no number."""
+
+    observation_space = gymnasium.spaces.Box(-1, 1, (2,))
+    action_space = gymnasium.spaces.Discrete(3)
+    clock = 0
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        return np.zeros(2, np.float32), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        self.clock += 1
+        return (
+            np.zeros(2, np.float32),
+            float("nan") if self.clock > 30 else 1.0,
+            False,
+            self.clock % 4 == 0,
+            {},
+        )
+
+
+@pytest.mark.parametrize("algo", ["ppo", "a2c"])
+def test_a_broken_loss_stops_the_run(algo: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = DRIFT if algo == "ppo" else A2C
+    said = sentence(["train", *options, *steps(50), "--lr", "1e30"], capsys)
+    assert "loss became " in said and f"and checkpoints/{algo}.pt keeps the last good state" in said
+    path = Path(f"checkpoints/{algo}.pt")
+    assert load(path).updates == 0  # it was written before the first update, so it can be evaluated
+    assert main(["evaluate", "--algo", algo]) == 0
+
+
+def test_a_reward_that_is_no_number_stops_the_run(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    gymnasium.register("RecsysTestNan-v0", lambda **_: Nan())
+    try:
+        said = sentence(
+            ["train", "--env", "gym:RecsysTestNan-v0", *DRIFT, *steps(50), "--eval-interval", "0"], capsys
+        )
+    finally:
+        gymnasium.registry.pop("RecsysTestNan-v0")
+    # 30 good rewards are 5 updates of 6 steps; the checkpoint of the third is the last before the sixth.
+    assert said.startswith("loss became nan at step 144 (update 6)")
+    assert load(PPO_FILE).updates == 3
+
+
+def test_a_mistake_leaves_no_traceback(tmp_path: Path) -> None:
+    code, out, err = finish(start(tmp_path, "train", "--resume"))
+    assert (code, out) == (2, "")
+    assert err == "error: checkpoints/ppo.pt does not exist: train first, or check the path.\n"
+    assert list(tmp_path.iterdir()) == []

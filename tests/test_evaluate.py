@@ -1,0 +1,205 @@
+"""The door to evaluation: which policies stand in the table, and that the file alone makes it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from recsys_rl.checkpoint import load, save
+from recsys_rl.cli import main
+from recsys_rl.evaluate import distinct_items, heldout_users, play_all, summarise
+from recsys_rl.rollout import Sessions
+from tests.doors import A2C, CARTPOLE, DRIFT, SATIATION, finish, start, steps
+
+CPU = torch.device("cpu")
+SIMPLE = ["random", "popularity", "one-item", "static-list"]
+ROWS = {
+    "drift": ["ppo", "ppo-greedy", "untrained", *SIMPLE, "myopic", "oracle"],
+    "satiation": ["ppo", "ppo-greedy", "untrained", *SIMPLE, "myopic", "planner"],
+    "a2c": ["a2c", "a2c-greedy", "untrained", *SIMPLE, "myopic", "oracle"],
+    "gym": ["ppo", "ppo-greedy", "untrained", "random"],
+}
+OPTIONS = {"drift": DRIFT, "satiation": SATIATION, "a2c": A2C, "gym": CARTPOLE}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A checkpoint of each kind, after learning enough to differ from what it was."""
+    folder, found = tmp_path_factory.mktemp("trained"), {}
+    for name, options in OPTIONS.items():
+        home = ["--checkpoint-dir", str(folder / name), "--log-dir", str(folder / name)]
+        assert main(["train", *options, *steps(40), *home, "--lr", "0.05"]) == 0
+        found[name] = folder / name / ("a2c.pt" if name == "a2c" else "ppo.pt")
+    return found
+
+
+def table(path: Path, tmp_path: Path, *options: str) -> dict[str, Any]:
+    file = tmp_path / "new" / "table.json"
+    assert main(["evaluate", "--checkpoint", str(path), "--json", str(file), *options]) == 0
+    found: dict[str, Any] = json.loads(file.read_text())
+    return found
+
+
+def by_name(found: dict[str, Any]) -> dict[str, dict[str, float]]:
+    return {row.pop("policy"): row for row in found["rows"]}
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_rows_and_numbers(name: str, trained: dict[str, Path], tmp_path: Path) -> None:
+    found = table(trained[name], tmp_path)
+    assert found == table(trained[name], tmp_path)  # the same numbers twice
+    assert found["env"] == load(trained[name]).config.env
+    assert found["rows"] != table(trained[name], tmp_path, "--seed", "1")["rows"]
+    rows = by_name(found)
+    assert list(rows) == ROWS[name]
+    for row in rows.values():
+        assert row["return_low"] <= row["return_mean"] <= row["return_high"]
+        assert 0 < row["distinct_mean"] <= row["length_mean"]
+        if name == "gym":
+            assert row["coverage"] is None
+        else:
+            assert 1 / 24 <= row["coverage"] <= 1 and row["length_mean"] <= 5
+    policy = ROWS[name][0]
+    assert rows[policy]["return_mean"] != rows["untrained"]["return_mean"]
+    if name in ("drift", "a2c"):
+        assert all(row["length_mean"] == 5 for row in rows.values())
+        assert rows["one-item"]["distinct_mean"] == 1 and rows["one-item"]["coverage"] == 1 / 24
+        # Items have unit norm: to repeat the best one is both myopic and optimal.
+        assert rows["oracle"]["return_mean"] == max(row["return_mean"] for row in rows.values())
+        assert rows[policy]["return_mean"] > rows["untrained"]["return_high"]
+    if name == "satiation":  # nothing is shown twice in a session; who insists on it is skipped
+        assert rows.pop("one-item")["distinct_mean"] == 1
+        assert all(row["distinct_mean"] == row["length_mean"] for row in rows.values())
+    if name == "gym":  # 100 episodes; CartPole pays 1 a step
+        assert found["sessions"] == 100
+        assert all(row["length_mean"] == row["return_mean"] for row in rows.values())
+
+
+def test_the_untrained_policy_is_the_one_that_the_run_began_with(
+    trained: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", *DRIFT, *steps(40), "--save-interval", "40"]) == 0
+    rows = by_name(table(Path("checkpoints/ppo.prev.pt"), tmp_path))  # of step 0
+    assert rows["ppo"] == rows["untrained"]
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_paired_differences(name: str, trained: dict[str, Path]) -> None:
+    """Against the best simple row, user by user: narrower or wider than the rows, but of the same mean."""
+    checkpoint = load(trained[name])
+    played = play_all(checkpoint, heldout_users(checkpoint, 0), 0, CPU)
+    found = summarise(checkpoint, played)
+    means = {row["policy"]: row["return_mean"] for row in found["rows"]}
+    best = max((p for p in means if p in SIMPLE), key=lambda p: means[p])
+    assert [row["policy"] for row in found["paired"]] == ROWS[name][:2]
+    for row in found["paired"]:
+        assert row["versus"] == best
+        difference = (played[row["policy"]].returns - played[best].returns).double()
+        assert row["mean"] == pytest.approx(means[row["policy"]] - means[best], abs=1e-5)
+        half = (row["high"] - row["low"]) / 2
+        # Student's t of 97.5 %: 2.571 with the 6 held-out users, 1.984 with 100 episodes.
+        t, n = (1.984, 100) if name == "gym" else (2.571, 6)
+        assert half == pytest.approx(t * difference.std().item() / math.sqrt(n), rel=1e-3)
+
+
+@pytest.mark.parametrize("name", ["drift", "satiation"])
+def test_one_session_for_each_held_out_user(name: str, trained: dict[str, Path]) -> None:
+    checkpoint = load(trained[name])
+    assert checkpoint.population is not None
+    users = heldout_users(checkpoint, 0)
+    assert users is not None and users.tolist() == checkpoint.population.heldout.tolist()
+    assert not set(users.tolist()) & set(checkpoint.population.train.tolist())
+    played = play_all(checkpoint, users, 0, CPU)
+    for sessions in played.values():
+        assert sessions.items.shape[1] == len(users) == 6
+        gone = (sessions.items < 0).long()
+        assert bool((gone.diff(dim=0) >= 0).all())  # who has left does not come back
+        assert bool((sessions.rewards[gone.bool()] == 0).all())
+
+
+def test_a_table_is_made_of_its_users_alone(trained: dict[str, Path]) -> None:
+    """The greedy policy and the oracle use no noise on drift: each user's row is the same in any company."""
+    checkpoint = load(trained["drift"])
+    whole = play_all(checkpoint, heldout_users(checkpoint, 0), 0, CPU)
+    some = play_all(checkpoint, heldout_users(checkpoint, 3), 0, CPU)
+    for policy in ("ppo-greedy", "oracle", "one-item"):
+        assert torch.equal(some[policy].items, whole[policy].items[:, [0, 2, 4]])
+        torch.testing.assert_close(some[policy].returns, whole[policy].returns[[0, 2, 4]])
+
+
+def test_many_users_are_thinned_and_the_table_says_so(
+    trained: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert table(trained["drift"], tmp_path, "--max-users", "4")["sessions"] == 4
+    assert "\n4 of 6 (--max-users 0 plays all) held-out users, one session each\n" in capsys.readouterr().out
+    assert table(trained["drift"], tmp_path)["sessions"] == 6
+    assert "\n6 held-out users, one session each\n" in capsys.readouterr().out
+    checkpoint = load(trained["drift"])
+    assert heldout_users(load(trained["gym"]), 4) is None
+    for most, places in ((0, [0, 1, 2, 3, 4, 5]), (6, [0, 1, 2, 3, 4, 5]), (4, [0, 1, 3, 4]), (1, [0])):
+        users = heldout_users(checkpoint, most)
+        assert users is not None and checkpoint.population is not None
+        assert users.tolist() == checkpoint.population.heldout[places].tolist()
+
+
+def test_what_is_unavailable_is_never_shown(trained: dict[str, Path]) -> None:
+    checkpoint = load(trained["satiation"])
+    assert checkpoint.catalogue is not None
+    even = dataclasses.replace(checkpoint.catalogue, available=torch.arange(24) % 2 == 0)
+    played = play_all(dataclasses.replace(checkpoint, catalogue=even), heldout_users(checkpoint, 0), 0, CPU)
+    for policy, sessions in played.items():
+        assert bool((sessions.items[sessions.items >= 0] % 2 == 0).all()), policy
+
+
+def test_the_file_alone_is_enough(trained: dict[str, Path], tmp_path: Path) -> None:
+    """In another folder, with no data, no cache and an empty home, in a process of its own."""
+    here = table(trained["satiation"], tmp_path, "--threads", "1")
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    shutil.copy(trained["satiation"], folder / "moved.pt")
+    options = ("--checkpoint", "moved.pt", "--json", "t.json", "--threads", "1", "--report", "r.html")
+    code, out, err = finish(start(folder, "evaluate", *options))
+    assert (code, err) == (0, "report: r.html\n")
+    assert json.loads((folder / "t.json").read_text()) == here
+    header, users, *_ = out.splitlines()
+    assert header == "satiation, ppo after 960 steps; synthetic: 24 unit-norm Gaussian items, seed 0"
+    assert users == "6 held-out users, one session each"
+    assert [line.split()[0] for line in out.split("\n\n")[1].splitlines()] == ["policy", *ROWS["satiation"]]
+    assert {path.name for path in folder.iterdir()} == {"moved.pt", "t.json", "r.html"}
+    page = (folder / "r.html").read_text()
+    assert page.startswith("<!DOCTYPE html>") and page.endswith("</html>\n")
+    assert all(f">{name}<" in page for name in ROWS["satiation"])
+
+
+def test_a_report_of_other_peoples_environment(trained: dict[str, Path], tmp_path: Path) -> None:
+    page = tmp_path / "r.html"
+    assert main(["evaluate", "--checkpoint", str(trained["gym"]), "--report", str(page)]) == 0
+    assert "gym:CartPole-v1" in page.read_text()
+
+
+def test_a_module_is_imported_when_the_person_types_it(
+    trained: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    env = "gym:gymnasium.envs.classic_control:CartPole-v1"
+    checkpoint = load(trained["gym"])
+    path = tmp_path / "ppo.pt"
+    save(path, dataclasses.replace(checkpoint, config=dataclasses.replace(checkpoint.config, env=env)))
+    assert main(["evaluate", "--checkpoint", str(path)]) == 2
+    assert f"imports a module: type --env {env} to allow it." in capsys.readouterr().err
+    found = table(path, tmp_path, "--env", env)
+    assert (found["env"], found["rows"]) == (env, table(trained["gym"], tmp_path)["rows"])
+
+
+def test_distinct_items_by_hand() -> None:
+    items = torch.tensor([[3, 0, 5], [3, 1, 5], [2, 0, -1], [3, 2, -1]])  # (T, N)
+    assert distinct_items(items).tolist() == [2, 3, 1]
+    sessions = Sessions(items, torch.ones(4, 3), torch.ones(4, 3), torch.zeros(3, dtype=torch.bool))
+    assert sessions.lengths.tolist() == [4, 4, 2]

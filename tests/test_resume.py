@@ -1,0 +1,185 @@
+"""A run that was cut off at any moment and resumed ends as the run that never was: bit for bit."""
+
+from __future__ import annotations
+
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from recsys_rl import train as train_module
+from recsys_rl.checkpoint import load
+from recsys_rl.cli import main, train_options
+from recsys_rl.rollout import collect
+from recsys_rl.types import UserError
+from recsys_rl.utils.logger import read_log
+from tests.doors import (
+    A2C,
+    CARTPOLE,
+    DRIFT,
+    SATIATION,
+    assert_same_weights,
+    finish,
+    start,
+    steps,
+)
+
+RUNS = {"drift": DRIFT, "satiation": SATIATION, "gym": CARTPOLE, "a2c": A2C}
+
+
+def log_of(folder: Path) -> list[tuple[int, str, float]]:
+    """The log without what a clock says."""
+    (path,) = folder.glob("logs/*/log.csv")
+    return [(step, name, value) for step, _, name, value in read_log(path) if name != "steps_per_second"]
+
+
+class InterruptedCollect:
+    """Somebody presses Ctrl-C in each fourth rollout."""
+
+    calls = 0
+
+    def __call__(self, *arguments: Any) -> Any:
+        self.calls += 1
+        if self.calls % 4 == 0:
+            signal.raise_signal(signal.SIGINT)
+        return collect(*arguments)
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_interrupted_twice(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C in the middle of an update, twice; weights, log, sessions, curve: all as if it never came."""
+    algo = "a2c" if name == "a2c" else "ppo"
+    checkpoints = []
+    for folder in ("whole", "pieces"):
+        (tmp_path / folder).mkdir()
+        monkeypatch.chdir(tmp_path / folder)
+        first = ["train", *RUNS[name], *steps(11)]
+        if folder == "whole":
+            assert main(first) == 0
+        else:
+            with monkeypatch.context() as patch:
+                patch.setattr(train_module, "collect", InterruptedCollect())
+                assert main(first) == 130
+                assert main(["train", "--resume", *(["--algo", algo] if algo == "a2c" else [])]) == 130
+            assert load(Path(f"checkpoints/{algo}.pt")).updates == 8
+            assert main(["train", "--resume", "--algo", algo, "--save-interval", "1"]) == 0
+        checkpoints.append(load(Path(f"checkpoints/{algo}.pt")))
+    whole, pieces = checkpoints
+    assert whole.step == pieces.step == 11 * 24
+    assert_same_weights(tmp_path / f"whole/checkpoints/{algo}.pt", tmp_path / f"pieces/checkpoints/{algo}.pt")
+    for part in ("env", "generators"):
+        one, two = getattr(whole, part), getattr(pieces, part)
+        assert {n: x.tolist() for n, x in one.items()} == {n: x.tolist() for n, x in two.items()}
+    assert whole.info["curve"] == pieces.info["curve"] and len(whole.info["curve"]) == 3
+    assert whole.info["sessions"] == pieces.info["sessions"]
+    assert repr(log_of(tmp_path / "whole")) == repr(log_of(tmp_path / "pieces"))
+
+
+# What can't be had quickly from processes that each import torch: a parent that has, and forks.
+KILLER = """
+import os, random, signal, sys, time
+from pathlib import Path
+from recsys_rl.cli import main
+
+command, path, rng = sys.argv[2:], Path(sys.argv[1]), random.Random(0)
+warm = ["--total-timesteps", "24", "--checkpoint-dir", "../warm", "--log-dir", "../warm"]
+main([*command, *warm])  # whatever is only imported on the way
+resume = ["train", "--resume", "--algo", path.stem]
+died_at = set()
+for _ in range(9):
+    pid = os.fork()
+    if pid == 0:
+        os._exit(main(resume if path.exists() else command))
+    time.sleep(rng.uniform(0, 0.5))
+    os.kill(pid, signal.SIGKILL)
+    if os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL:
+        died_at.add(path.stat().st_mtime_ns if path.exists() else 0)
+print(len(died_at - {0}))
+sys.exit(main(resume))
+"""
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_killed_at_random_moments(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """kill -9 up to nine times, then to the end."""
+    whole, pieces = tmp_path / "whole", tmp_path / "pieces"
+    whole.mkdir()
+    pieces.mkdir()
+    monkeypatch.chdir(whole)
+    command = ["train", *RUNS[name], *steps(80)]
+    assert main(command) == 0
+    path = f"checkpoints/{'a2c' if name == 'a2c' else 'ppo'}.pt"
+    script = tmp_path / "killer.py"
+    script.write_text(KILLER)
+    code, out, err = finish(start(pieces, str(script), path, *command))
+    assert code == 0, err
+    assert int(out) >= 2, "hardly any kill came between two checkpoints"
+    assert_same_weights(whole / path, pieces / path)
+    assert repr(log_of(whole)) == repr(log_of(pieces))
+
+
+def test_ctrl_c_and_sigterm(tmp_path: Path) -> None:
+    """Both end the process in its own time, with a sentence that says how to go on."""
+    process = start(tmp_path, "train", *DRIFT, *steps(100_000), "--save-interval", "100000")
+    for number in (signal.SIGINT, signal.SIGTERM):
+        (log,) = wait_for(tmp_path, "logs/*/log.csv")
+        size = log.stat().st_size
+        while log.stat().st_size < size + 500:  # it is under way
+            time.sleep(0.01)
+        process.send_signal(number)
+        code, out, err = finish(process)
+        step = load(tmp_path / "checkpoints/ppo.pt").step
+        assert (code, out) == (130, "") and step > 0
+        said = f"Stopped at step {step:,}; checkpoints/ppo.pt holds the run: --resume goes on from there."
+        assert err.splitlines()[-1] == said and "Traceback" not in err
+        process = start(tmp_path, "train", "--resume")
+    process.kill()
+    finish(process)
+
+
+def wait_for(folder: Path, pattern: str) -> list[Path]:
+    deadline = time.monotonic() + 60
+    while not (found := list(folder.glob(pattern))):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    return found
+
+
+def test_a_finished_run_stays_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", *DRIFT, *steps(2)]) == 0
+    before = Path("checkpoints/ppo.pt").read_bytes()
+    assert main(["train", "--resume"]) == 0
+    assert Path("checkpoints/ppo.pt").read_bytes() == before
+
+
+# ---- whose settings a resumed run has
+
+
+def test_settings_come_from_the_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", *SATIATION, *steps(1), "--checkpoint-dir", "here", "--lr", "0.125"]) == 0
+    config, resume = train_options(["--resume", "--checkpoint-dir", "here"])
+    assert resume and config == load(Path("here/ppo.pt")).config
+    assert (config.env, config.agent_config.lr) == ("satiation", 0.125)
+
+    Path("here").rename("there")
+    Path("run.toml").write_text('[train_config]\ncheckpoint_dir = "there"\nlog_interval = 7\n')
+    config, _ = train_options(["--config", "run.toml", "--resume", "--log-dir", "other", "--threads", "2"])
+    settings = config.train_config
+    assert (settings.checkpoint_dir, settings.log_dir, settings.log_interval) == ("there", "other", 7)
+    assert (settings.threads, config.agent_config.lr) == (2, 0.125)
+
+
+def test_a_module_to_import_is_typed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    env = "gym:gymnasium.envs.classic_control:CartPole-v1"
+    assert main(["train", *CARTPOLE, *steps(1), "--env", env]) == 0
+    with pytest.raises(
+        UserError, match=rf"^checkpoints/ppo.pt names a module to import.*type --env {env}\.$"
+    ):
+        train_options(["--resume"])
+    assert train_options(["--resume", "--env", env])[0].env == env
+    assert main(["train", "--resume", "--env", env]) == 0

@@ -1,0 +1,159 @@
+"""The door to training: what is said, what is written, and that the same settings do the same."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from recsys_rl.checkpoint import load, previous
+from recsys_rl.cli import main
+from recsys_rl.utils.logger import read_log
+from tests.doors import A2C, CARTPOLE, DRIFT, ROOT, SATIATION, assert_same_weights, finish, start, steps
+
+METRICS = {
+    *("loss", "policy_loss", "value_loss", "entropy", "explained_variance", "lr"),
+    *("reward_mean", "steps_per_second"),
+}
+
+
+def values(path: Path, name: str) -> dict[int, float]:
+    return {step: value for step, _, row, value in read_log(path) if row == name}
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_the_quickstart(tmp_path: Path) -> None:
+    """Both commands as the README has them, from a folder without anything; plain lines, no control codes."""
+    world = ("--data", "synthetic", "--num-items", "40", "--num-users", "50", "--total-timesteps", "4096")
+    code, out, err = finish(start(tmp_path, "train", "--algo", "ppo", *world))
+    assert (code, out) == (0, ""), err
+    data, *progress, done = err.splitlines()
+    assert data == "data: synthetic: 40 unit-norm Gaussian items, seed 0; 40 training users, 10 held out"
+    assert progress and all(
+        re.fullmatch(r"step [\d,]+ of 4,096  (return [\d.-]+  )?[\d,]+ steps/s", line) for line in progress
+    )
+    assert progress[-1].startswith("step 4,096 of 4,096  return ")
+    assert done == "done: 4,096 steps; checkpoint: checkpoints/ppo.pt; log: logs/drift-ppo-0/log.csv"
+
+    code, out, err = finish(
+        start(tmp_path, "evaluate", "--algo", "ppo", "--checkpoint", "checkpoints/ppo.pt")
+    )
+    assert (code, err) == (0, "")
+    assert out.startswith("drift, ppo after 4,096 steps; synthetic") and "\nppo-greedy " in out
+    found = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    assert found == {
+        "checkpoints/ppo.pt",
+        "checkpoints/ppo.prev.pt",
+        "logs/drift-ppo-0/log.csv",
+        "logs/drift-ppo-0/config.toml",
+    }
+
+
+def test_on_a_terminal_there_is_one_bar(tmp_path: Path) -> None:
+    ours, theirs = pty.openpty()
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm-256color", "COLUMNS": "100"}
+    command = [sys.executable, "-m", "train", *DRIFT, *steps(60)]
+    with subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=theirs, stderr=theirs) as process:
+        os.close(theirs)
+        shown = b""
+        while chunk := read(ours):
+            shown += chunk
+    assert process.returncode == 0
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode())
+    lines = [line for line in re.split(r"[\r\n]+", text) if line.strip()]
+    assert lines[0].startswith("data: synthetic") and lines[-1].startswith("done: 1,440 steps")
+    assert all(line.startswith("ppo on drift ━") for line in lines[1:-1])
+    assert re.fullmatch(
+        r"ppo on drift ━+ 1,440/1,440 return -?\d+\.\d\d  [\d,]+ steps/s 00:\d\d *", lines[-2]
+    )
+    assert max(map(len, lines[1:-1])) <= 100
+
+
+def read(descriptor: int) -> bytes:
+    try:
+        return os.read(descriptor, 65536)
+    except OSError:  # how Linux says that the other side has gone
+        return b""
+
+
+@pytest.mark.parametrize(
+    "options", [DRIFT, SATIATION, A2C, CARTPOLE], ids=["drift", "satiation", "a2c", "gym"]
+)
+def test_the_same_settings_end_in_the_same_weights(options: list[str], here: Path) -> None:
+    """Twice from the options, and once from the config.toml that a run writes beside its log."""
+    algo = "a2c" if options is A2C else "ppo"
+    assert main(["train", *options, *steps(5), "--seed", "7"]) == 0
+    (config,) = here.glob(f"logs/*-{algo}-7/config.toml")
+    for folder, argv in (
+        ("twice", [*options, *steps(5), "--seed", "7"]),
+        ("toml", ["--config", str(config)]),
+    ):
+        assert main(["train", *argv, "--checkpoint-dir", folder, "--log-dir", folder]) == 0
+        assert_same_weights(here / f"checkpoints/{algo}.pt", here / folder / f"{algo}.pt")
+    assert main(["train", *options, *steps(5), "--seed", "8", "--checkpoint-dir", "other"]) == 0
+    with pytest.raises(AssertionError):
+        assert_same_weights(here / f"checkpoints/{algo}.pt", here / f"other/{algo}.pt")
+
+
+def test_the_log(here: Path) -> None:
+    assert main(["train", *DRIFT, *steps(9), "--log-interval", "2"]) == 0
+    path = here / "logs/drift-ppo-0/log.csv"
+    assert path.read_text().splitlines()[0] == "step,seconds,name,value"
+    every_second = [48, 96, 144, 192, 216]  # and the last
+    for name in (*METRICS, "approx_kl", "clipfrac"):
+        assert list(values(path, name)) == every_second, name
+    assert values(path, "length_mean") == dict.fromkeys(every_second, 5.0)  # drift's users never leave
+    # The learning rate falls linearly: update k of 9 uses lr * (1 - k / 9), from k = 0 on.
+    lr = [3e-3 * (1 - k / 9) for k in (1, 3, 5, 7, 8)]
+    assert list(values(path, "lr").values()) == pytest.approx(lr)
+    # The greedy policy is evaluated at updates 4, 8 and at the end, and the checkpoint has the same curve.
+    curve = load(Path("checkpoints/ppo.pt")).info["curve"]
+    assert [row[0] for row in curve] == [96, 192, 216]
+    for place, name in enumerate(("mean", "low", "high"), 1):
+        assert values(path, f"eval_return_{name}") == {row[0]: row[place] for row in curve}
+    assert all(low <= mean <= high for _, mean, low, high in curve)
+    seconds = [row[1] for row in read_log(path)]
+    assert seconds == sorted(seconds)
+
+
+def test_evaluation_changes_nothing(here: Path) -> None:
+    """Looking does not touch the course of learning."""
+    assert main(["train", *CARTPOLE, *steps(6), "--eval-interval", "1", "--checkpoint-dir", "often"]) == 0
+    assert main(["train", *CARTPOLE, *steps(6), "--eval-interval", "0", "--checkpoint-dir", "never"]) == 0
+    assert len(load(Path("often/ppo.pt")).info["curve"]) == 6
+    assert load(Path("never/ppo.pt")).info["curve"] == []
+    assert_same_weights(here / "often/ppo.pt", here / "never/ppo.pt")
+
+
+def test_the_checkpoint_before_is_kept(here: Path) -> None:
+    assert main(["train", *DRIFT, *steps(7)]) == 0  # saved at 0, 3, 6 and 7
+    path = Path("checkpoints/ppo.pt")
+    assert (load(path).updates, load(previous(path)).updates) == (7, 6)
+
+
+def test_tensorboard(here: Path) -> None:
+    reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    assert main(["train", *DRIFT, *steps(3), "--tensorboard"]) == 0
+    events = reader.EventAccumulator(str(here / "logs/drift-ppo-0"))
+    events.Reload()
+    assert {*METRICS, "eval_return_mean"} <= set(events.Tags()["scalars"])
+    assert [event.step for event in events.Scalars("loss")] == [24, 48, 72]
+
+
+def test_tensorboard_that_is_missing(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    assert main(["train", *DRIFT, *steps(3), "--tensorboard"]) == 2
+    said = 'error: --tensorboard needs the package tensorboard: pip install "recsys-rl[tensorboard]".'
+    assert capsys.readouterr().err.splitlines()[-1] == said
