@@ -138,7 +138,7 @@ class PPOConfig:
     """Value what would follow a time limit. Off where observations show the clock and the limit is real."""
     clip_eps: Annotated[float, Range(above=0, below=1)] = 0.2
     """Clip range of the probability ratio."""
-    ent_coef: NonNegative = 0.1
+    ent_coef: NonNegative = 0.05
     """Weight of the entropy bonus."""
     vf_coef: NonNegative = 0.5
     """Weight of the value loss."""
@@ -176,7 +176,7 @@ class A2CConfig:
     """1 gives the n-step return; less gives GAE."""
     bootstrap_time_limit: bool = True
     """Value what would follow a time limit. Off where observations show the clock and the limit is real."""
-    ent_coef: NonNegative = 0.01
+    ent_coef: NonNegative = 0.05
     """Weight of the entropy bonus."""
     vf_coef: NonNegative = 0.5
     """Weight of the value loss."""
@@ -184,13 +184,13 @@ class A2CConfig:
     """The gradient is scaled down to this norm."""
     n_steps: Count = 8
     """Steps of a rollout for each user."""
-    num_envs: Count = 64
+    num_envs: Count = 32
     """Users stepped together."""
     anneal_ent: bool = True
     """Let the entropy bonus fall linearly to zero over the run."""
     anneal_lr: bool = True
     """Let the learning rate fall linearly to zero over the run."""
-    normalize_advantage: bool = False
+    normalize_advantage: bool = True
     """Standardise the advantage in each update."""
 
 
@@ -293,13 +293,12 @@ ENVS = ("drift", "satiation", "gym")
 
 # Where other dials learn better than the fields' own defaults; docs/log.md says why.
 PRESETS: dict[tuple[str, str], dict[str, dict[str, Any]]] = {
-    ("ppo", "drift"): {},
+    ("ppo", "drift"): {"agent_config": {"batch_size": 256}},
     ("ppo", "satiation"): {
         "agent_config": {
             "lr": 1e-3,
             "gamma": 0.99,
             "gae_lambda": 0.95,
-            "ent_coef": 0.05,
             "bootstrap_time_limit": False,  # the history shows how many steps are left
         },
         "train_config": {"total_timesteps": 600_000},
@@ -317,8 +316,11 @@ PRESETS: dict[tuple[str, str], dict[str, dict[str, Any]]] = {
         },
         "model_config": {"head": "dense", "activation": "tanh"},  # there are no items to score
     },
-    ("a2c", "drift"): {},
-    ("a2c", "satiation"): {"agent_config": {"gamma": 0.99, "bootstrap_time_limit": False}},
+    ("a2c", "drift"): {"agent_config": {"lr": 5e-3}},
+    ("a2c", "satiation"): {
+        "agent_config": {"gamma": 0.99, "gae_lambda": 0.95, "bootstrap_time_limit": False},
+        "train_config": {"total_timesteps": 300_000},
+    },
     ("a2c", "gym"): {
         "agent_config": {
             "lr": 1e-3,
@@ -327,7 +329,6 @@ PRESETS: dict[tuple[str, str], dict[str, dict[str, Any]]] = {
             "ent_coef": 0.0,
             "n_steps": 16,
             "num_envs": 16,
-            "normalize_advantage": True,
         },
         "model_config": {"head": "dense", "activation": "tanh"},
     },
