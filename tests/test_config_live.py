@@ -156,8 +156,9 @@ CHANGES: dict[tuple[str, str], tuple[str, Any, View]] = {
 }
 DIALS: dict[str, Any] = {
     "lr": 0.01,
-    "gamma": 0.5,
+    "gamma": 0.8,
     "gae_lambda": 0.5,
+    "bootstrap_time_limit": False,
     "clip_eps": 0.01,
     "ent_coef": 0.1,
     "vf_coef": 0.05,

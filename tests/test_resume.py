@@ -87,15 +87,20 @@ command, path, rng = sys.argv[2:], Path(sys.argv[1]), random.Random(0)
 warm = ["--total-timesteps", "24", "--checkpoint-dir", "../warm", "--log-dir", "../warm"]
 main([*command, *warm])  # whatever is only imported on the way
 resume = ["train", "--resume", "--algo", path.stem]
+saved = lambda: path.stat().st_mtime_ns if path.exists() else 0
 died_at = set()
-for _ in range(9):
-    pid = os.fork()
+for number in range(10):
+    before, pid = saved(), os.fork()
     if pid == 0:
         os._exit(main(resume if path.exists() else command))
-    time.sleep(rng.uniform(0, 0.5))
+    # In turn: at any moment, the start included; and soon after a checkpoint, so that the run gets on.
+    look = os.WEXITED | os.WNOHANG | os.WNOWAIT
+    while number % 2 and saved() == before and os.waitid(os.P_PID, pid, look) is None:
+        time.sleep(0.001)
+    time.sleep(rng.uniform(0, 0.03 if number % 2 else 0.3))
     os.kill(pid, signal.SIGKILL)
     if os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL:
-        died_at.add(path.stat().st_mtime_ns if path.exists() else 0)
+        died_at.add(saved())
 print(len(died_at - {0}))
 sys.exit(main(resume))
 """
@@ -103,7 +108,7 @@ sys.exit(main(resume))
 
 @pytest.mark.parametrize("name", RUNS)
 def test_killed_at_random_moments(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """kill -9 up to nine times, then to the end."""
+    """kill -9 ten times, then to the end."""
     whole, pieces = tmp_path / "whole", tmp_path / "pieces"
     whole.mkdir()
     pieces.mkdir()
