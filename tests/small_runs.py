@@ -27,18 +27,18 @@ def settings(algo: str, env: str, **sections: Mapping[str, Any]) -> Config:
     return from_dict(Config, overlay(to_dict(defaults(algo, env)), sections))
 
 
-def world(config: Config, seed: int = 0) -> tuple[Catalogue, Population]:
-    """A synthetic world of that size, with six genres."""
+def world(config: Config) -> tuple[Catalogue, Population]:
+    """A synthetic world of that size, with six genres: always the same."""
     size = config.env_config
-    catalogue, population = synthetic_world(size.num_items, size.num_users, size.embedding_dim, 0.2, seed)
-    rng = torch.Generator().manual_seed(seed)
+    catalogue, population = synthetic_world(size.num_items, size.num_users, size.embedding_dim, 0.2, 0)
+    rng = torch.Generator().manual_seed(0)
     genres = (torch.rand(size.num_items, 6, generator=rng) < 0.3).float()
     return replace(catalogue, genres=genres, genre_names=tuple("abcdef")), population
 
 
 def begin(config: Config, num_updates: int = 10, seed: int = 0) -> tuple[Env, PPO | A2C]:
-    """A new environment and a new agent for it, both from ``seed``."""
-    catalogue, population = (None, None) if config.env.startswith("gym:") else world(config, seed)
+    """A new environment over ``world(config)`` and a new agent for it; ``seed`` is that of their streams."""
+    catalogue, population = (None, None) if config.env.startswith("gym:") else world(config)
     streams = generators(seed, "model", "users", "policy", "shuffle")
     env = make_env(config, catalogue, population, config.agent_config.num_envs, streams["users"])
     return env, make_agent(config, env, catalogue, num_updates, streams, CPU)

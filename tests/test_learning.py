@@ -1,0 +1,164 @@
+"""Learning proofs in seconds: bandits with a known answer, both user models, and somebody else's CartPole.
+
+The runs are deterministic for one torch, but another machine rounds otherwise, so thresholds keep clear
+of what was measured over several seeds; the measurements stand beside them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.testing import assert_close
+
+from recsys_rl.agents.baselines import simple_baselines
+from recsys_rl.config import Config
+from recsys_rl.env.drift import best_return
+from recsys_rl.env.gym_env import GymEnv
+from recsys_rl.env.rec_env import RecEnv
+from recsys_rl.env.world import make_user_model
+from recsys_rl.rollout import play
+from recsys_rl.types import Agent
+from tests.small_runs import Toy, begin, learn, settings, toy_agent, world
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Networks this small only wait for a second thread, and its rounding would be another."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def bandit(algo: str, rewards: list[list[float]], ent_coef: float, num_updates: int, seed: int) -> Any:
+    """Probabilities (S, A) and values (S,) after training on a table of rewards; each step ends a session."""
+    table = torch.tensor(rewards)
+    agent: dict[str, Any] = {
+        "gamma": 0.0,
+        "ent_coef": ent_coef,
+        "anneal_ent": False,
+        "normalize_advantage": False,
+        "max_grad_norm": 100.0,
+        "lr": 0.02,
+        "n_steps": 4,
+        "num_envs": 64,
+    }
+    if algo == "ppo":
+        agent |= {"batch_size": 128, "update_epochs": 2}
+    config = settings(
+        algo, "gym:Bandit", agent_config=agent, model_config={"head": "dense", "hidden_dims": [8]}
+    )
+    env = Toy(64, len(rewards), lambda s, a: table[s, a], terminates=True, num_arms=table.shape[1])
+    learner = toy_agent(config, env, num_updates, seed)
+    learn(env, learner, num_updates)
+    with torch.no_grad():
+        logits, values = learner.model(env.seen(torch.arange(len(rewards))))
+    return logits[:, 0].softmax(-1), values
+
+
+@pytest.mark.parametrize("algo", ["ppo", "a2c"])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_finds_the_best_arm_of_each_context(algo: str, seed: int) -> None:
+    probabilities, values = bandit(algo, [[0.2, 0.8, 0.1], [0.9, 0.3, 0.5]], 0.0, 80, seed)
+    assert bool((probabilities[[0, 1], [1, 0]] > 0.95).all())  # measured 0.985 .. 0.999
+    assert_close(values, torch.tensor([0.8, 0.9]), atol=0.05, rtol=0)  # measured within 0.016
+
+
+@pytest.mark.parametrize("algo", ["ppo", "a2c"])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_entropy_bonus_has_its_closed_form_optimum(algo: str, seed: int) -> None:
+    """E[r] + c H is largest at softmax(r / c): with r = (0, 1) and c = 1/2, sigmoid(2) = 0.8808."""
+    probabilities, values = bandit(algo, [[0.0, 1.0], [1.0, 0.0]], 0.5, 300, seed)
+    best = probabilities[[0, 1], [1, 0]]
+    assert_close(best, torch.full((2,), 0.8808), atol=0.03, rtol=0)
+    assert_close(values, torch.full((2,), 0.8808), atol=0.03, rtol=0)  # as often as the reward is 1
+
+
+def heldout(config: Config) -> RecEnv:
+    """A session of each held-out user of the world that ``begin(config)`` trains in."""
+    catalogue, population = world(config)
+    user_model = make_user_model(config.env, catalogue, population, config.env_config)
+    users = population.heldout
+    return RecEnv(
+        user_model, catalogue, config.env_config, users, len(users), torch.Generator().manual_seed(0)
+    )
+
+
+def heldout_return(env: RecEnv, agent: Agent) -> float:
+    return play(env, agent, env.users, greedy=True).returns.mean().item()
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_ppo_solves_drift(seed: int) -> None:
+    """8 updates of 2,048 steps. Measured over 5 seeds: 0.972 .. 0.981 of the optimum, 0.03 .. 0.49 before."""
+    config = settings("ppo", "drift", env_config={"num_items": 100, "num_users": 500})
+    env, agent = begin(config, 8, seed)
+    unseen = heldout(config)
+    profile = unseen.user_model.sample(unseen.users).user
+    best = best_return(profile, unseen.catalogue.embedding, config.env_config).mean().item()
+    assert heldout_return(unseen, agent) < 0.6 * best
+    learn(env, agent, 8)
+    assert 0.9 * best < heldout_return(unseen, agent) <= best + 1e-4
+
+
+SATIATION = {"num_items": 60, "num_users": 300, "embedding_dim": 8, "max_episode_steps": 12}
+
+
+@pytest.mark.parametrize(
+    ("algo", "encoder", "num_updates", "seed"),
+    [
+        ("ppo", "mlp", 12, 0),
+        ("ppo", "mlp", 12, 1),
+        pytest.param("ppo", "gru", 10, 0, marks=pytest.mark.slow),
+        ("a2c", "mlp", 120, 0),
+        ("a2c", "mlp", 120, 1),
+    ],
+)
+def test_satiation_is_learned(algo: str, encoder: str, num_updates: int, seed: int) -> None:
+    """Far above who knows no user. PPO 8.0 .. 8.8 over 8 seeds, A2C 7.5 .. 8.4 over 6; static-list 3.4.
+
+    A2C with its preset's entropy bonus of 0.01 commits too early in some seeds (3.7 in one of 6).
+    """
+    agent_config = {"ent_coef": 0.05}
+    config = settings(
+        algo, "satiation", env_config=SATIATION, model_config={"encoder": encoder}, agent_config=agent_config
+    )
+    env, agent = begin(config, num_updates, seed)
+    unseen = heldout(config)
+    _, population = world(config)
+    simple = simple_baselines(unseen, population.train, torch.Generator().manual_seed(0))
+    returns = {name: heldout_return(unseen, policy) for name, policy in simple.items()}
+    assert max(returns, key=lambda name: returns[name]) == "static-list"
+    assert heldout_return(unseen, agent) < returns["static-list"] + 1
+    learn(env, agent, num_updates)
+    assert heldout_return(unseen, agent) > 1.6 * returns["static-list"] > 1.6 * returns["random"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize(
+    ("algo", "num_steps", "threshold"),
+    [
+        # measured over 5 seeds each: 137 .. 500, and 164 .. 477; both swing on the way to 500
+        ("ppo", 30_000, 100.0),
+        ("a2c", 60_000, 100.0),
+    ],
+)
+def test_cartpole(algo: str, num_steps: int, threshold: float, seed: int) -> None:
+    """Somebody else's environment: an untrained policy drops the pole soon."""
+    steps = {"n_steps": 64} if algo == "ppo" else {}
+    config = settings(algo, "gym:CartPole-v1", agent_config=steps)
+    num_updates = num_steps // (config.agent_config.n_steps * config.agent_config.num_envs)
+    env, agent = begin(config, num_updates, seed)
+    unseen = GymEnv(config.env, 10, seed=123)
+
+    def mean_return() -> Tensor:
+        return play(unseen, agent, greedy=True).returns.mean()
+
+    assert mean_return() < 60
+    learn(env, agent, num_updates)
+    assert mean_return() > threshold
