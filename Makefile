@@ -1,6 +1,7 @@
 # `make help` lists the targets. PYTHON is any Python >= 3.11: make train PYTHON=python3.12
 PYTHON ?= python3
 ARGS ?=
+ALGO ?= ppo
 VENV := .venv
 BIN := $(VENV)/bin
 
@@ -16,11 +17,11 @@ help:
 	@echo "make check   ruff, mypy and the import rule"
 	@echo "make wheel   build the wheel into dist/"
 	@echo "make clean   delete .venv, caches and builds; logs and checkpoints stay"
-	@echo "ARGS adds options: make train ARGS='--seed 1', make test ARGS='-m \"not slow\"'"
+	@echo "ALGO=a2c trains the other algorithm; ARGS adds options: make train ARGS='--seed 1', make test ARGS='-m \"not slow\"'"
 
 train: $(VENV)/data.stamp
-	$(BIN)/python -m train --algo ppo --env satiation $(ARGS)
-	$(BIN)/python -m evaluate --algo ppo --checkpoint checkpoints/ppo.pt --report report.html
+	$(BIN)/python -m train --algo $(ALGO) --env satiation $(ARGS)
+	$(BIN)/python -m evaluate --algo $(ALGO) --checkpoint checkpoints/$(ALGO).pt --report report.html
 
 # One thread of torch for each of pytest's processes: more only wait for each other.
 test: $(VENV)/dev.stamp

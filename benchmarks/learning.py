@@ -62,10 +62,10 @@ def run_once(task: str, seed: int, extra: list[str]) -> tuple[list[Row], list[li
     with tempfile.TemporaryDirectory() as folder:
         started = time.monotonic()
         train = ["train", "--algo", algo, "--seed", str(seed), "--threads", "1", *options, *extra]
-        subprocess.run([*command, *train], cwd=folder, env=env, check=True, capture_output=True)
+        subprocess.run([*command, *train], cwd=folder, env=env, check=True, stdout=subprocess.DEVNULL)
         seconds = time.monotonic() - started
         evaluate = ["evaluate", "--algo", algo, "--json", "table.json"]
-        subprocess.run([*command, *evaluate], cwd=folder, env=env, check=True, capture_output=True)
+        subprocess.run([*command, *evaluate], cwd=folder, env=env, check=True, stdout=subprocess.DEVNULL)
         rows = json.loads((Path(folder) / "table.json").read_text())["rows"]
         (log,) = Path(folder).glob("logs/*/log.csv")
         curve = [[step, value] for step, _, name, value in read_log(log) if name == "eval_return_mean"]
@@ -134,7 +134,9 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2, help="runs side by side")
     parser.add_argument("--csv", type=Path, default=Path("benchmarks/results/learning.csv"))
     parser.add_argument("--curve", type=Path)
-    parser.add_argument("--smoke", action="store_true", help="a few thousand steps: does it run?")
+    parser.add_argument(
+        "--smoke", action="store_true", help="a few thousand steps: does it run? Writes no CSV"
+    )
     args = parser.parse_args()
     extra = ["--total-timesteps", "4096"] if args.smoke else []
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout
@@ -143,9 +145,10 @@ def main() -> None:
         "hardware": f"{platform.machine()}, {os.cpu_count()} cores",
         "commit": commit.strip(),
     }
-    args.csv.parent.mkdir(parents=True, exist_ok=True)
-    is_new = not args.csv.exists()
-    with args.csv.open("a", newline="") as file, ThreadPoolExecutor(args.jobs) as pool:
+    table_file = Path(os.devnull) if args.smoke else args.csv
+    table_file.parent.mkdir(parents=True, exist_ok=True)
+    is_new = not table_file.exists()
+    with table_file.open("a", newline="") as file, ThreadPoolExecutor(args.jobs) as pool:
         writer = csv.DictWriter(file, COLUMNS)
         if is_new:
             writer.writeheader()

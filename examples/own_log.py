@@ -56,13 +56,19 @@ if __name__ == "__main__":
     parser.add_argument("log", nargs="?", type=Path, help="CSV or Parquet; made up where absent")
     parser.add_argument("--user", default="listener", help="column of the user id")
     parser.add_argument("--item", default="track", help="column of the item id")
-    parser.add_argument("--rating", default="stars", help="column of the rating")
+    parser.add_argument("--rating", help="column of the rating, where there is one")
+    parser.add_argument("--time", help="column of the time, where there is one")
     parser.add_argument("--folder", type=Path, help="where results go (default: a new temporary folder)")
     given = parser.parse_args()
     folder = given.folder or Path(tempfile.mkdtemp(prefix="own-log-"))
     folder.mkdir(parents=True, exist_ok=True)
-    log = given.log or made_up_log(folder / "plays.csv")
-    columns = {"user_column": given.user, "item_column": given.item, "rating_column": given.rating}
+    columns = {"user_column": given.user, "item_column": given.item}
+    columns |= {} if given.rating is None else {"rating_column": given.rating}
+    columns |= {} if given.time is None else {"time_column": given.time}
+    log = given.log
+    if log is None:
+        log = made_up_log(folder / "plays.csv")
+        columns["rating_column"] = "stars"
     try:
         main(log, columns, folder)
     except UserError as error:

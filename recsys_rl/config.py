@@ -24,6 +24,7 @@ from recsys_rl.fields import (
     Positive,
     Range,
     Share,
+    Size,
     build,
     check_fields,
     did_you_mean,
@@ -74,9 +75,9 @@ class EnvConfig:
     """Items of the catalogue: the most liked ones."""
     num_users: Annotated[int, Range(2, 10**9)] = 2000
     """Users of a synthetic population (a real dataset brings its own)."""
-    embedding_dim: Count = 32
+    embedding_dim: Size = 32
     """Size of user and item embeddings."""
-    max_episode_steps: Count = 20
+    max_episode_steps: Size = 20
     """Items shown in one session at most; the time limit truncates, it does not terminate."""
     reward_decay: Share = 0.99
     """`drift` only: the reward of step t is multiplied by reward_decay**t."""
@@ -118,7 +119,7 @@ class ModelConfig:
     """How the session's history is read: recency-weighted sums, or a GRU."""
     head: Literal["two-tower", "dense"] = "two-tower"
     """two-tower scores item embeddings; dense has one logit per item id."""
-    hidden_dims: tuple[Count, ...] = (128, 64)
+    hidden_dims: tuple[Size, ...] = (128, 64)
     """Hidden layers of actor and critic."""
     activation: Literal["tanh", "relu", "elu"] = "relu"
     """Activation of the hidden layers."""
@@ -144,13 +145,13 @@ class PPOConfig:
     """Weight of the value loss."""
     max_grad_norm: Positive = 1.0
     """The gradient is scaled down to this norm."""
-    update_epochs: Count = 4
+    update_epochs: Size = 4
     """Passes over each rollout."""
     batch_size: Count = 512
     """Samples per gradient step."""
-    n_steps: Count = 32
+    n_steps: Size = 32
     """Steps of a rollout for each user."""
-    num_envs: Count = 64
+    num_envs: Size = 64
     """Users stepped together."""
     target_kl: Positive | None = None
     """Stop the epochs of an update once approx_kl exceeds this; none = never."""
@@ -182,9 +183,9 @@ class A2CConfig:
     """Weight of the value loss."""
     max_grad_norm: Positive = 1.0
     """The gradient is scaled down to this norm."""
-    n_steps: Count = 8
+    n_steps: Size = 8
     """Steps of a rollout for each user."""
-    num_envs: Count = 32
+    num_envs: Size = 32
     """Users stepped together."""
     anneal_ent: bool = True
     """Let the entropy bonus fall linearly to zero over the run."""
@@ -199,7 +200,7 @@ class TrainConfig:
     """The run."""
 
     total_timesteps: Annotated[int, Range(1, 10**12)] = 100_000
-    """Steps over all users together."""
+    """Steps over all users together, rounded down to whole rollouts (one at least)."""
     log_interval: Count = 1
     """Updates between two rows of the log."""
     eval_interval: CountOrZero = 10

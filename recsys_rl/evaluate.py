@@ -117,7 +117,8 @@ def play_all(
     for name, (agent, greedy) in agents.items():
         streams["evaluation users"].manual_seed(stream_seed(seed, "evaluation users"))
         streams["policy"].manual_seed(stream_seed(seed, "policy"))
-        if not isinstance(env, RecEnv):
+        if isinstance(env, GymEnv):
+            env.close()
             env, _ = env_and_streams()  # the only way to begin the same episodes again
         played[name] = play(env, agent, users, greedy)
     return played

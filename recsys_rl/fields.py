@@ -44,6 +44,7 @@ class Range:
 
 
 Count = Annotated[int, Range(1, 10**9)]
+Size = Annotated[int, Range(1, 100_000)]  # of a layer, an embedding, a session: memory grows with it
 CountOrZero = Annotated[int, Range(0, 10**9)]
 Share = Annotated[float, Range(0, 1)]
 Positive = Annotated[float, Range(above=0)]

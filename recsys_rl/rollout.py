@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from recsys_rl.types import Agent, Env, LearningAgent, Obs, Rollout, tree_map
+from recsys_rl.types import Agent, Env, LearningAgent, Obs, Rollout, UserError, tree_map
 
 
 @torch.inference_mode()
@@ -57,14 +57,27 @@ class Sessions:
         return (self.items >= 0).sum(0)
 
 
+MAX_STEPS = 100_000  # of one session, before `play` gives up
+
+
 @torch.inference_mode()
 def play(env: Env, agent: Agent, users: Tensor | None = None, greedy: bool = False) -> Sessions:
-    """One whole session for each of ``users`` (or for each row of ``env``), none counted twice."""
+    """One whole session for each of ``users`` (or for each row of ``env``), none counted twice.
+
+    Raises UserError where sessions don't end.
+    """
     obs = env.reset(users)
     alive = torch.ones(obs.num_rows, dtype=torch.bool, device=obs.context.device)
     left = torch.zeros_like(alive)
-    items, rewards, satisfaction = [], [], []
+    items: list[Tensor] = []
+    rewards: list[Tensor] = []
+    satisfaction: list[Tensor] = []
     while bool(alive.any()):
+        if len(items) == MAX_STEPS:
+            raise UserError(
+                f"A session did not end within {MAX_STEPS:,} steps: give the environment a time limit, as "
+                "max_episode_steps in gymnasium.register does."
+            )
         action = agent.act(obs, greedy)
         step = env.step(action.items)
         items.append(torch.where(alive, action.items[:, 0], -1))

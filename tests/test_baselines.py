@@ -100,8 +100,8 @@ def test_nobody_shows_what_is_unavailable(tiny: Callable[[list[list[float]]], Dr
     model = replace(model, catalogue=replace(model.catalogue, available=torch.tensor([False, True, True])))
     env = tiny_env(model)
     agents = simple_baselines(env, env.users, torch.Generator()) | upper_bounds(env)
-    if model.repeats:  # there is no mask: these two can't know
-        del agents["random"], agents["myopic"]
+    if model.repeats:  # there is no mask: it can't know
+        del agents["random"]
     for name, agent in agents.items():
         assert agent.act(env.reset(env.users)).items.item() != 0, name
 

@@ -216,7 +216,7 @@ def test_numbers_outside_their_range_are_refused(
         (
             {"model_config": {"hidden_dims": []}},
             "model_config.hidden_dims is (): it must be a list of one or more values, each a whole number, "
-            "at least 1 and at most 1000000000.",
+            "at least 1 and at most 100000.",
         ),
         (
             {"train_config": {"tensorboard": 1}},

@@ -12,7 +12,7 @@ from torch.testing import assert_close
 
 from recsys_rl.config import Config
 from recsys_rl.rollout import Sessions, collect, play
-from recsys_rl.types import Action, Feedback, Obs, Rollout, Step
+from recsys_rl.types import Action, Feedback, Obs, Rollout, Step, UserError
 from tests.small_runs import Toy, learn, settings, toy_agent
 
 
@@ -160,6 +160,14 @@ def test_short_sessions_count_once() -> None:
     sessions = play(Scripted([1, -99]), Echo())
     assert sessions.lengths.tolist() == [1, 99]
     assert (sessions.items[:, 0] >= 0).sum() == 1
+
+
+def test_sessions_that_never_end_are_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("recsys_rl.rollout.MAX_STEPS", 7)
+    env = Scripted(ends=[3, 99])
+    with pytest.raises(UserError, match="did not end within 7 steps"):
+        play(env, Echo())
+    assert env.clock[1].item() == 7
 
 
 def test_play_without_feedback_takes_the_reward_for_satisfaction() -> None:

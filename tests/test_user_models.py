@@ -16,7 +16,8 @@ from recsys_rl.data.catalogue import synthetic_world
 from recsys_rl.env.drift import Drift, best_return
 from recsys_rl.env.satiation import Satiation
 from recsys_rl.env.user_model import UserModel, UserState
-from recsys_rl.types import Catalogue, Population
+from recsys_rl.env.world import make_user_model
+from recsys_rl.types import Catalogue, Population, UserError
 from tests.tiny_world import DRIFT, SATIATION, tiny_drift, tiny_satiation
 
 SHOWN = torch.zeros(1, 1, dtype=torch.bool)
@@ -44,6 +45,28 @@ def test_drift_by_hand() -> None:
     assert_close(model.visible(state), torch.tensor([[1.16, 0.08]]))
     _, reward, _, leaves = show(model, state, 0)
     assert reward == pytest.approx(1.16 * 0.81) and not leaves
+
+
+def test_a_skip_leaves_a_drifting_user_as_they_were() -> None:
+    model = tiny_drift([[1.0, 0.0]])
+    before = model.sample(torch.tensor([0]))
+    item, skipped = torch.tensor([[0]]), torch.tensor([[True]])
+    feedback = model.respond(before, item, skipped, None)
+    assert feedback.engagement.tolist() == [[0.0]]
+    after, leaves = model.advance(before, item, feedback)
+    assert_close(after.user, before.user)
+    assert after.step.tolist() == [1.0]
+    assert leaves.tolist() == [False]
+
+
+def test_a_catalogue_must_last_for_a_session() -> None:
+    catalogue, population = synthetic_world(9, 20, 4, 0.5, 0)
+    config = EnvConfig(embedding_dim=4, max_episode_steps=10)
+    with pytest.raises(
+        UserError, match="A session shows 10 items and none twice, but the catalogue has only 9"
+    ):
+        make_user_model("satiation", catalogue, population, config)
+    make_user_model("drift", catalogue, population, config)
 
 
 def test_drift_best_return_by_hand() -> None:

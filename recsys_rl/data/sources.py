@@ -22,11 +22,16 @@ def load_log(
 
     Raises UserError.
     """
+    is_file = data.lower().endswith(FILE_ENDINGS)
+    if is_file and data_dir is not None:
+        raise UserError(
+            f"--data-dir {data_dir} is for named datasets, and --data {data} is a file: leave one out."
+        )
     if data in movielens.NAMES:
         return movielens.load_movielens(data, data_dir, cache_dir)
     if data == "kuairec":
         return kuairec.load_kuairec(data_dir, cache_dir).history
-    if data.lower().endswith(FILE_ENDINGS):
+    if is_file:
         return read_log(data, user_column, item_column, time_column, rating_column)
     raise UserError(
         f"There is no data named {data!r}: choose {', '.join(movielens.NAMES)}, kuairec, synthetic, or the "

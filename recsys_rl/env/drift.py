@@ -47,10 +47,12 @@ class Drift:
     ) -> Feedback:
         shown = self.catalogue.embedding[items]  # (N, K, D)
         engagement = torch.einsum("nd,nkd->nk", user_state.user, shown) * self._decay(user_state)  # (N, K)
+        engagement = engagement.masked_fill(skipped, 0)
         return Feedback(engagement, engagement, skipped)
 
     def advance(self, user_state: DriftState, items: Tensor, feedback: Feedback) -> tuple[DriftState, Tensor]:
-        shown = self.catalogue.embedding[items].sum(1)  # (N, D)
+        seen = (~feedback.skipped).unsqueeze(-1)  # (N, K, 1)
+        shown = (self.catalogue.embedding[items] * seen).sum(1)  # (N, D)
         after = replace(
             user_state, user=user_state.user + self.config.user_drift * shown, step=user_state.step + 1
         )

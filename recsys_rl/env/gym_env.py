@@ -100,13 +100,18 @@ class GymEnv:
         self._now = self._obs(context, mask)
         return self._now
 
+    def close(self) -> None:
+        """Let go of what the environments hold."""
+        self._envs.close()
+
     def observe(self) -> Obs:
         """The observation that waits for an action now."""
         return self._now
 
     def step(self, items: Tensor) -> Step:
         """Take the actions ``items`` (N, K) int64."""
-        self._actions.append(items.to("cpu", self._stored_as))
+        if self.training:
+            self._actions.append(items.to("cpu", self._stored_as))
         actions = items.cpu().numpy() + self._first_action  # (N, K)
         shape = (self.num_envs, *self._action_space.shape)  # type: ignore[misc]  # known for these spaces
         batch, rewards, terminations, truncations, infos = self._envs.step(actions.reshape(shape))

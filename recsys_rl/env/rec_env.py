@@ -90,7 +90,10 @@ class RecEnv:
     def expected_reward(self) -> Tensor:
         """True expected reward of each item now (N, I); -inf where the item may not be shown."""
         expected = self.user_model.expected_reward(self.user_state)
-        return expected if self.user_model.repeats else expected.masked_fill(self.session.shown, -torch.inf)
+        allowed = self.catalogue.available  # (I,)
+        if not self.user_model.repeats:
+            allowed = allowed & ~self.session.shown  # (N, I)
+        return expected.masked_fill(~allowed, -torch.inf)
 
     def state_dict(self) -> dict[str, Tensor]:
         """The sessions under way, under flat names; the generator's state is the caller's to keep."""
@@ -119,7 +122,8 @@ class RecEnv:
         return self.users[picks]
 
     def _begin(self, users: Tensor) -> tuple[UserState, Session]:
-        n, length = users.shape[0], self.config.max_episode_steps
+        n = users.shape[0]
+        length = self.history_length or 1  # the last item is always known
         num_items = 0 if self.user_model.repeats else self.catalogue.num_items
         session = Session(
             users=users,

@@ -6,7 +6,7 @@ What the simulator hides about a user (units in brackets):
 - weariness m [vector] and w [vector]: recency-weighted sums of the embeddings e and genres g just shown
 - patience p [1 at the start; the user leaves at 0]
 
-Showing item i, with z-scores popularity_i and quality_i of the catalogue::
+Showing item i, with popularity_i the z-score of log(popularity + 0.001) and quality_i that of quality::
 
     catch_i      = max(0, (popularity_i - quality_i) / sqrt(2))           [z-score; catchier than it is good]
     wear_i       = max(0, m . e_i) + w . g_i                              [1 = one such item shown just now]

@@ -26,6 +26,10 @@ def make_world(
     """
     _check(env_name)
     if data_config.data == "synthetic":
+        if data_config.data_dir is not None:
+            raise UserError(
+                "--data-dir is for real datasets, and --data is synthetic: leave one of them out."
+            )
         return synthetic_world(
             env_config.num_items,
             env_config.num_users,
@@ -58,9 +62,19 @@ def make_world(
 def make_user_model(
     env_name: str, catalogue: Catalogue, population: Population, env_config: EnvConfig
 ) -> UserModel:
-    """The platform of that name over this world. Raises UserError where there is none."""
+    """The platform of that name over this world.
+
+    Raises UserError where there is none, and where a session could run out of items to show.
+    """
     _check(env_name)
-    return PLATFORMS[env_name](catalogue, population, env_config)
+    user_model = PLATFORMS[env_name](catalogue, population, env_config)
+    available = int(catalogue.available.sum())
+    if not user_model.repeats and env_config.max_episode_steps > available:
+        raise UserError(
+            f"A session shows {env_config.max_episode_steps} items and none twice, but the catalogue has "
+            f"only {available}: lower --max-episode-steps or bring more items."
+        )
+    return user_model
 
 
 def _check(env_name: str) -> None:

@@ -51,6 +51,7 @@ class SessionSum(nn.Module):
 
     def forward(self, obs: Obs, item_features: Tensor) -> Tensor:
         assert obs.history is not None and obs.signals is not None
+        assert obs.signals.shape[-1] == 1  # one signal weights the sums
         shown = (obs.history >= 0).to(item_features.dtype)  # (N, L)
         plain = shown.unsqueeze(1) * self.kernels  # (N, P, L)
         weights = torch.cat([plain, plain * obs.signals.transpose(1, 2)], 1)  # (N, 2P, L)
