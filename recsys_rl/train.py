@@ -18,7 +18,7 @@ import torch
 
 import recsys_rl
 from recsys_rl.agents import make_agent
-from recsys_rl.checkpoint import Checkpoint, check_algo, load, restoring, save
+from recsys_rl.checkpoint import Checkpoint, check_algo, load, restoring, save, save_first
 from recsys_rl.config import Config, to_dict, to_toml
 from recsys_rl.env.gym_env import GymEnv
 from recsys_rl.env.world import make_env, make_world
@@ -41,7 +41,7 @@ FREE_ON_RESUME = {
     ("train_config", "log_dir"),
     ("train_config", "checkpoint_dir"),
     ("train_config", "threads"),
-    ("train_config", "device"),
+    ("train_config", "device"),  # as a word; _load_to_resume compares what it means on this machine
     ("train_config", "tensorboard"),
 }
 
@@ -82,19 +82,22 @@ def train(config: Config, resume: bool = False) -> Path:
     """Train as ``config`` says and return the checkpoint's path.
 
     With ``resume`` the run in ``checkpoint_dir`` goes on as if it had never stopped, in the world that
-    its checkpoint holds. Raises UserError for whatever the user can mend, and Interrupted after Ctrl-C
-    or SIGTERM.
+    its checkpoint holds. Without, an earlier run's checkpoint there is kept as <algo>.old.pt. Raises
+    UserError for whatever the user can mend, and Interrupted after Ctrl-C or SIGTERM.
     """
     settings = config.train_config
     device = choose_device(settings.device)
     if settings.threads:
         torch.set_num_threads(settings.threads)
     path = Path(settings.checkpoint_dir) / f"{config.algo}.pt"
-    run = begin(config, _load_to_resume(path, config) if resume else None, device)
+    run = begin(config, _load_to_resume(path, config, device) if resume else None, device)
     obs, news = run.env.observe(), ""
     with _logger(run) as logger, _stop_signals() as stopping:
         if not resume:
-            save(path, _checkpoint(run))  # so that a run killed before its first interval can be resumed, too
+            # So that a run killed before its first interval can be resumed, too.
+            kept = save_first(path, _checkpoint(run))
+            if kept is not None:
+                print(f"{path} of an earlier run is kept as {kept.name}", file=sys.stderr)
         while run.updates < run.num_updates and not stopping:
             rollout, obs = collect(run.env, run.agent, obs, config.agent_config.n_steps)
             metrics = run.agent.update(rollout)
@@ -150,12 +153,15 @@ def begin(config: Config, before: Checkpoint | None, device: torch.device) -> Ru
     else:
         with restoring():
             agent.load_state_dict({name: x.to(device) for name, x in before.agent.items()})
-            env.load_state_dict(before.env)
+            if not isinstance(env, GymEnv):
+                env.load_state_dict(before.env)
             for name, stream in streams.items():
                 stream.set_state(before.generators[name])
             run.updates = before.updates
             run.curve = list(before.info["curve"])
             sessions.load_state_dict(before.info["sessions"])
+        if isinstance(env, GymEnv):  # plays on, so what fails here is somebody else's code and not the file
+            env.load_state_dict(before.env)
     return run
 
 
@@ -172,7 +178,8 @@ def evaluate_training_users(run: Run) -> Interval:
     """Greedy return on a fixed draw of training users (on fresh seeds of other people's environments)."""
     seed = stream_seed(run.config.train_config.seed, "training evaluation")
     if run.population is None:
-        env = make_env(run.config, None, None, 16, torch.Generator().manual_seed(seed), training=False)
+        generator = torch.Generator(run.streams["users"].device).manual_seed(seed)
+        env = make_env(run.config, None, None, 16, generator, training=False)
         assert isinstance(env, GymEnv) and isinstance(run.env, GymEnv)
         env.load_statistics(run.env.statistics())
         return interval(play(env, run.agent, None, greedy=True).returns)
@@ -202,9 +209,16 @@ def _logger(run: Run) -> Logger:
     return logger
 
 
-def _load_to_resume(path: Path, config: Config) -> Checkpoint:
+def _load_to_resume(path: Path, config: Config, device: torch.device) -> Checkpoint:
     checkpoint = load(path)
     check_algo(path, checkpoint, config.algo)
+    with restoring():
+        made_on = torch.device(checkpoint.info["device"]).type
+    if made_on != device.type:  # whose generators have states of another kind
+        raise UserError(
+            f"{path} was made on {made_on}, and this run is on {device.type}: resume with --device "
+            f"{made_on}, or start a new run without --resume."
+        )
     before, now = to_dict(checkpoint.config), to_dict(config)
     for section, value in before.items():
         fields = value if isinstance(value, dict) else {"": value}
@@ -232,6 +246,7 @@ def _checkpoint(run: Run) -> Checkpoint:
     info: dict[str, Any] = {
         "curve": run.curve,
         "sessions": run.sessions.state_dict(),
+        "device": run.streams["users"].device.type,
         "recsys_rl": recsys_rl.__version__,
         "torch": torch.__version__,
         "python": platform.python_version(),

@@ -57,7 +57,7 @@ def sentence(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     out, err = capsys.readouterr()
     *before, last = err.splitlines()
     assert last.startswith("error: ") and last.endswith(".") and out == ""
-    assert all(line.startswith("data: ") for line in before), err
+    assert all(line.startswith("data: ") or " is kept as " in line for line in before), err
     return last.removeprefix("error: ")
 
 
@@ -159,6 +159,10 @@ BROKEN: dict[str, tuple[Callable[[Path], Any], str]] = {
     "no sessions": (drop("env."), "not of this environment"),
     "no streams": (drop("generators."), "does not fit its own settings"),
     "no catalogue": (drop("catalogue."), "catalogue"),
+    "no device": (
+        rewrite(lambda texts, _: texts["info"].update(device="abacus")),
+        "does not fit its own settings",
+    ),
     "no curve": (rewrite(lambda texts, _: texts.update(info={})), "does not fit its own settings"),
     "other dials": (
         rewrite(lambda texts, _: texts["config"]["model_config"].update(hidden_dims=[7])),
@@ -175,7 +179,7 @@ BROKEN: dict[str, tuple[Callable[[Path], Any], str]] = {
 @pytest.mark.parametrize("door", ["resume", "evaluate"])
 def test_broken_checkpoint(how: str, door: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     change, words = BROKEN[how]
-    if door == "evaluate" and how in ("no sessions", "no streams", "no curve"):
+    if door == "evaluate" and how in ("no sessions", "no streams", "no curve", "no device"):
         pytest.skip("evaluation needs no session, stream or curve of the run")
     shutil.rmtree(folder / "logs")
     change(PPO_FILE)
@@ -191,6 +195,36 @@ def test_the_previous_checkpoint_is_offered(folder: Path, capsys: pytest.Capture
     assert main(["evaluate", "--checkpoint", "checkpoints/ppo.prev.pt"]) == 0
 
 
+def test_resume_on_another_kind_of_device(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert load(PPO_FILE).info["device"] == "cpu"
+    rewrite(lambda texts, _: texts["info"].update(device="cuda"))(PPO_FILE)
+    before = files(folder)
+    assert sentence(["train", "--resume", "--device", "cpu"], capsys) == (
+        "checkpoints/ppo.pt was made on cuda, and this run is on cpu: resume with --device cuda, or start a "
+        "new run without --resume."
+    )
+    assert files(folder) == before
+
+
+def test_an_environment_that_fails_is_not_called_a_bad_checkpoint(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The replay of a resumed run executes other people's code, whose own errors stay what they are."""
+    gymnasium.register("RecsysTestFails-v0", lambda **_: Nan())
+    try:
+        options = ["--env", "gym:RecsysTestFails-v0", *DRIFT, *steps(3), "--eval-interval", "0"]
+        assert main(["train", *options]) == 0
+
+        def step(*_: Any) -> Any:
+            raise ValueError("out of coffee")
+
+        monkeypatch.setattr(Nan, "step", step)
+        with pytest.raises(ValueError, match=r"^out of coffee$"):
+            main(["train", "--resume"])
+    finally:
+        gymnasium.registry.pop("RecsysTestFails-v0")
+
+
 @pytest.mark.parametrize(
     ("line", "words"),
     [
@@ -204,7 +238,7 @@ def test_the_previous_checkpoint_is_offered(folder: Path, capsys: pytest.Capture
         ),
         ("train --resume --seed 1", "was made with --seed 0, and this run asks for 1"),
         ("train --resume --total-timesteps 999", "was made with --total-timesteps 96"),
-        ("train --resume --algo a2c --lr 1", "checkpoints/a2c.pt was made with --lr 0.003, and this run"),
+        ("train --resume --algo a2c --lr 1", "checkpoints/a2c.pt was made with --lr 0.005, and this run"),
         ("train --resume --checkpoint-dir elsewhere", "elsewhere/ppo.pt does not exist"),
     ],
 )
@@ -223,7 +257,12 @@ def test_checkpoint_under_the_other_algorithms_name(folder: Path, capsys: pytest
 
 def test_no_file_decides_which_module_is_imported(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("spy.py").write_text("import pathlib; pathlib.Path('imported').touch()\n")
-    rewrite(lambda texts, _: texts["config"].update(env="gym:spy:X-v0"))(PPO_FILE)
+    drop("catalogue.")(PPO_FILE)
+    drop("population.")(PPO_FILE)
+    no_world = {"catalogue": None, "population": None}
+    rewrite(lambda texts, _: texts.update(no_world, config=texts["config"] | {"env": "gym:spy:X-v0"}))(
+        PPO_FILE
+    )
     assert "type --env gym:spy:X-v0" in sentence(["evaluate"], capsys)
     assert "type --env gym:spy:X-v0" in sentence(["train", "--resume"], capsys)
     assert not Path("imported").exists()

@@ -22,7 +22,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from recsys_rl.checkpoint import Checkpoint, check_algo, load, previous, save
+from recsys_rl.checkpoint import Checkpoint, check_algo, load, previous, save, save_first
 from recsys_rl.config import A2CConfig, Config, EnvConfig
 from recsys_rl.types import Catalogue, Population, UserError
 
@@ -503,6 +503,18 @@ def set_tensor(name: str, value: torch.Tensor) -> Callable[[Facts, Tensors], Non
     return lambda _, tensors: tensors.__setitem__(name, value)
 
 
+TASTES = ("population.taste", "population.profile")
+
+
+def without(section: str) -> Callable[[Facts, Tensors], None]:
+    def change(facts: Facts, tensors: Tensors) -> None:
+        facts[section] = None
+        for name in [name for name in tensors if name.startswith(f"{section}.")]:
+            del tensors[name]
+
+    return change
+
+
 @pytest.mark.parametrize(
     ("change", "cause"),
     [
@@ -530,16 +542,29 @@ def set_tensor(name: str, value: torch.Tensor) -> Callable[[Facts, Tensors], Non
         (set_tensor("catalogue.available", torch.tensor(True)), "disagree in their number of items"),
         (
             set_tensor("catalogue.embedding", torch.zeros(3, 3)),
-            "users and items whose embeddings differ in size",
+            "embeddings of size 3, and its settings say --embedding-dim 2",
+        ),
+        (
+            lambda _, tensors: tensors.update({name: torch.zeros(2, 4) for name in TASTES}),
+            "embeddings of size 4, and its settings say --embedding-dim 2",
+        ),
+        (
+            lambda facts, _: facts["config"]["env_config"].update(embedding_dim=3),
+            "embeddings of size 2, and its settings say --embedding-dim 3",
         ),
         (
             set_tensor("catalogue.embedding", torch.full((3, 2), torch.nan)),
             "NaN or infinite values in catalogue",
         ),
         (set_tensor("population.user_ids", torch.tensor(5)), "disagree in their number of users"),
-        (set_tensor("population.train", torch.tensor([2])), "rows that are no users"),
-        (set_tensor("population.train", torch.tensor([0.0])), "rows that are no users"),
-        (set_tensor("population.train", torch.tensor([True])), "rows that are no users"),
+        (set_tensor("population.train", torch.tensor([2])), "'train' has rows that are no users"),
+        (set_tensor("population.heldout", torch.tensor([-1])), "'heldout' has rows that are no users"),
+        (set_tensor("population.train", torch.tensor([[0]])), "'train' is empty or no list of rows"),
+        (set_tensor("population.train", torch.zeros(0).long()), "'train' is empty"),
+        (set_tensor("population.heldout", torch.zeros(0).long()), "'heldout' is empty"),
+        (lambda facts, _: facts["config"].update(env="gym:CartPole-v1"), "and users of --env gym:CartPole"),
+        (without("catalogue"), "does not hold the catalogue and users of --env drift"),
+        (without("population"), "does not hold the catalogue and users of --env drift"),
         (
             set_tensor("agent.head", torch.tensor([0.0, torch.nan])),
             "NaN or infinite values in agent tensor 'head'",
@@ -556,6 +581,60 @@ def test_sound_hash_over_unsound_content(
         assert_equal(make_checkpoint(), load(path))
     else:
         assert cause in refusal(path)
+
+
+FLOATS = (
+    *("catalogue.embedding", "catalogue.genres", "catalogue.popularity", "catalogue.quality"),
+    *TASTES,
+)
+OTHERS = {
+    "catalogue.year": "float32",
+    "catalogue.available": "bool",
+    **dict.fromkeys(
+        ("catalogue.item_ids", "population.user_ids", "population.train", "population.heldout"), "int64"
+    ),
+}
+
+
+@pytest.mark.parametrize("name", [*FLOATS, *OTHERS])
+def test_every_field_has_its_dtype(path: Path, name: str) -> None:
+    section, field = name.split(".")
+    forge(path, lambda _, tensors: tensors.update({name: tensors[name].to(torch.float64)}))
+    said = f"{section} whose {field!r} is torch.float64 and not torch.{OTHERS.get(name, 'float32')}: "
+    assert said in refusal(path)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), -float("inf")])
+@pytest.mark.parametrize("name", FLOATS)
+def test_every_number_but_a_year_is_finite(path: Path, name: str, bad: float) -> None:
+    section, field = name.split(".")
+    forge(path, lambda _, tensors: tensors.update({name: torch.full_like(tensors[name], bad)}))
+    assert f"NaN or infinite values in {section} tensor {field!r}: " in refusal(path)
+
+
+def test_first_save_of_a_new_run_keeps_the_earlier_run(path: Path) -> None:
+    old = path.with_name("ppo.old.pt")
+    for step in (640, 1280):  # the second time, in place of the first
+        assert save_first(path, make_checkpoint(2 * step)) == old
+        assert (load(path).step, load(old).step) == (2 * step, step)
+        assert not previous(path).exists()
+    save(path, make_checkpoint(6400))
+    assert (load(previous(path)).step, load(old).step) == (2560, 1280)
+
+
+def test_first_save_keeps_nothing_but_checkpoints(path: Path) -> None:
+    save_first(path, make_checkpoint(1280))
+    path.write_bytes(path.read_bytes()[:-1])
+    assert save_first(path, make_checkpoint(1920)) is None
+    assert save_first(path.with_name("new.pt"), make_checkpoint(1920)) is None
+    assert load(path.with_name("ppo.old.pt")).step == 640
+
+
+def test_earlier_run_that_cannot_be_kept(path: Path) -> None:
+    path.with_name("ppo.old.pt").mkdir()
+    with pytest.raises(UserError, match=r"ppo\.prev\.pt, .*can't be renamed to .*ppo\.old\.pt \(Is a dir"):
+        save_first(path, make_checkpoint(1280))
+    assert (load(path).step, load(previous(path)).step) == (1280, 640)
 
 
 def test_refusal_names_the_previous_checkpoint_where_it_is_whole(path: Path) -> None:

@@ -10,9 +10,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
+from recsys_rl import train as train_module
 from recsys_rl.checkpoint import load, previous
-from recsys_rl.cli import main
+from recsys_rl.cli import main, train_options
 from recsys_rl.utils.logger import read_log
 from tests.doors import A2C, CARTPOLE, DRIFT, ROOT, SATIATION, assert_same_weights, finish, start, steps
 
@@ -139,6 +141,36 @@ def test_the_checkpoint_before_is_kept(here: Path) -> None:
     assert main(["train", *DRIFT, *steps(7)]) == 0  # saved at 0, 3, 6 and 7
     path = Path("checkpoints/ppo.pt")
     assert (load(path).updates, load(previous(path)).updates) == (7, 6)
+
+
+def test_a_new_run_keeps_the_earlier_one(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", *DRIFT, *steps(2)]) == 0
+    assert " is kept as " not in capsys.readouterr().err
+    before = Path("checkpoints/ppo.pt").read_bytes()
+    assert main(["train", *DRIFT, *steps(7), "--seed", "1"]) == 0
+    said = capsys.readouterr().err.splitlines()
+    assert said.count("checkpoints/ppo.pt of an earlier run is kept as ppo.old.pt") == 1
+    assert Path("checkpoints/ppo.old.pt").read_bytes() == before
+    assert main(["train", "--resume"]) == 0
+    assert " is kept as " not in capsys.readouterr().err
+    assert Path("checkpoints/ppo.old.pt").read_bytes() == before
+
+
+def test_gym_evaluation_is_on_the_device_of_the_run(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shown on one device: its generator is asked for there by name, and not left to the default."""
+    asked: list[object] = []
+
+    real = torch.Generator
+
+    def generator(device: object = "not said") -> torch.Generator:
+        asked.append(device)
+        return real("cpu")
+
+    config, _ = train_options([*CARTPOLE, *steps(1)])
+    run = train_module.begin(config, None, torch.device("cpu"))
+    monkeypatch.setattr(torch, "Generator", generator)
+    train_module.evaluate_training_users(run)
+    assert asked == [torch.device("cpu")]
 
 
 def test_tensorboard(here: Path) -> None:

@@ -18,7 +18,7 @@ from recsys_rl.checkpoint.sealed import Refused, previous
 from recsys_rl.config import Config, from_dict, to_dict
 from recsys_rl.types import Catalogue, Population, UserError
 
-__all__ = ["Checkpoint", "check_algo", "load", "previous", "restoring", "save"]
+__all__ = ["Checkpoint", "check_algo", "load", "previous", "restoring", "save", "save_first"]
 
 
 @dataclass(frozen=True)
@@ -28,16 +28,18 @@ class Checkpoint:
     config: Config
     catalogue: Catalogue | None  # None for gym: environments
     population: Population | None
-    agent: Mapping[str, Tensor]  # weights, optimiser, normalisation
-    env: Mapping[str, Tensor]  # the environment's sessions
+    agent: Mapping[str, Tensor]  # weights, optimiser, count of updates
+    env: Mapping[str, Tensor]  # the environment's sessions, or a gym: environment's actions and normalisation
     generators: Mapping[str, Tensor]  # states of torch.Generator, uint8
     step: int  # environment steps so far, over all users
     updates: int
-    info: Mapping[str, Any]  # JSON primitives: facts of the environment, versions
+    info: Mapping[str, Any]  # JSON primitives: learning curve, sessions under way, device, versions
 
 
 _TENSORS = ("agent", "env", "generators")
 _FACTS = {"config": dict, "step": int, "updates": int, "info": dict}
+# Of the fields of Catalogue and Population, as types.py has them; all others are float32.
+_DTYPES = dict.fromkeys(("item_ids", "user_ids", "train", "heldout"), torch.int64) | {"available": torch.bool}
 
 
 def save(path: Path, checkpoint: Checkpoint) -> None:
@@ -62,6 +64,29 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
         texts[name], sections[name] = (None, {}) if noun is None else _take_apart(noun)
     tensors = {f"{name}.{key}": value for name, part in sections.items() for key, value in part.items()}
     sealed.write(path, texts, tensors)
+
+
+def save_first(path: Path, checkpoint: Checkpoint) -> Path | None:
+    """``save`` for a new run: a checkpoint of an earlier run at ``path`` outlives all later saves.
+
+    Returns where it is kept, ppo.pt -> ppo.old.pt, in place of what was kept there before; None where
+    there was no checkpoint. Raises UserError as ``save`` does.
+    """
+    old = path.with_name(f"{path.stem}.old{path.suffix}")
+    try:
+        sealed.read(path)
+    except Refused:
+        save(path, checkpoint)
+        return None
+    save(path, checkpoint)
+    try:
+        previous(path).replace(old)
+    except OSError as error:
+        raise UserError(
+            f"{previous(path)}, the checkpoint of an earlier run, can't be renamed to {old} "
+            f"({error.strerror or error}): mend that, or give another --checkpoint-dir."
+        ) from error
+    return old
 
 
 def load(path: Path) -> Checkpoint:
@@ -140,11 +165,22 @@ def _assemble(texts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Checkp
     for name, state in checkpoint.generators.items():
         if state.dtype != torch.uint8 or state.ndim != 1:
             raise Refused(f"holds no generator state in {name!r}")
-    if checkpoint.catalogue is not None:
-        _check_catalogue(checkpoint.catalogue)
-    if checkpoint.population is not None:
-        _check_population(checkpoint.population, checkpoint.catalogue)
+    _check_world(checkpoint)
     return checkpoint
+
+
+def _check_world(checkpoint: Checkpoint) -> None:
+    config, catalogue, population = checkpoint.config, checkpoint.catalogue, checkpoint.population
+    if (catalogue is None) != config.env.startswith("gym:") or (catalogue is None) != (population is None):
+        raise Refused(f"does not hold the catalogue and users of --env {config.env}, or holds too much")
+    if catalogue is None or population is None:
+        return
+    _check_catalogue(catalogue)
+    _check_population(population)
+    for size in (catalogue.embedding.shape[1], population.taste.shape[1]):
+        if size != config.env_config.embedding_dim:
+            wanted = config.env_config.embedding_dim
+            raise Refused(f"holds embeddings of size {size}, and its settings say --embedding-dim {wanted}")
 
 
 T_Noun = TypeVar("T_Noun", Catalogue, Population)
@@ -167,11 +203,13 @@ def _rebuild(kind: type[T_Noun], texts: object, tensors: Mapping[str, Tensor]) -
             found[name] = tuple(value)
         elif hint not in (Tensor, str) or not isinstance(value, hint):
             raise Refused(f"holds a {what} whose {name!r} is of the wrong type")
+        if isinstance(value, Tensor) and value.dtype != (dtype := _DTYPES.get(name, torch.float32)):
+            raise Refused(f"holds a {what} whose {name!r} is {value.dtype} and not {dtype}")
+    _check_finite(what, {name: x for name, x in tensors.items() if name != "year"})  # NaN: unknown
     return kind(**found)
 
 
 def _check_catalogue(catalogue: Catalogue) -> None:
-    _check_finite("catalogue", {"embedding": catalogue.embedding})
     rows, columns = len(catalogue.titles), len(catalogue.genre_names)
     if any(tensor.shape[:1] != (rows,) for tensor in _take_apart(catalogue)[1].values()):
         raise Refused("holds a catalogue whose fields disagree in their number of items")
@@ -179,16 +217,15 @@ def _check_catalogue(catalogue: Catalogue) -> None:
         raise Refused("holds a catalogue whose embedding or genres have a wrong shape")
 
 
-def _check_population(population: Population, catalogue: Catalogue | None) -> None:
-    _check_finite("population", {"taste": population.taste, "profile": population.profile})
+def _check_population(population: Population) -> None:
     shape = population.taste.shape  # (U, D)
     if population.profile.shape != shape or len(shape) != 2 or population.user_ids.shape != shape[:1]:
         raise Refused("holds a population whose fields disagree in their number of users")
-    if catalogue is None or shape[1:] != catalogue.embedding.shape[1:]:
-        raise Refused("holds users and items whose embeddings differ in size")
-    for rows in (population.train, population.heldout):
-        if rows.dtype != torch.int64 or rows.ndim != 1 or bool(((rows < 0) | (rows >= shape[0])).any()):
-            raise Refused("holds a split with rows that are no users")
+    for name, rows in (("train", population.train), ("heldout", population.heldout)):
+        if rows.ndim != 1 or len(rows) == 0:
+            raise Refused(f"holds a population whose {name!r} is empty or no list of rows")
+        if bool(((rows < 0) | (rows >= shape[0])).any()):
+            raise Refused(f"holds a population whose {name!r} has rows that are no users")
 
 
 def _check_finite(section: str, tensors: Mapping[str, Tensor]) -> None:
