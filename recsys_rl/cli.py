@@ -55,7 +55,7 @@ Examples:
 
 The defaults shown are those of the chosen --algo and --env. Settings in the file of --config replace
 them, and options given here replace both. A run that is resumed keeps its own settings; only intervals,
-folders, device and threads may be given anew."""
+folders and threads may be given anew, and it goes on on the kind of device (cpu, cuda) that it began on."""
 
 EVALUATE = """Evaluate a checkpoint: every held-out user plays one whole session with it and each baseline.
 
