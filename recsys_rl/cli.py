@@ -92,6 +92,13 @@ def main(argv: list[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and "alloc" not in str(error) and "memory" not in str(error):
+            raise
+        print(
+            "error: the memory of this machine does not hold it: lower the sizes asked for.", file=sys.stderr
+        )
+        return 2
     except SystemExit as stop:  # tyro has printed its help
         return int(stop.code or 0)
     except KeyboardInterrupt:

@@ -231,7 +231,7 @@ def test_how_a_run_can_end(
             "train_config.seed is -1: it must be a whole number, at least 0 and at most 4294967295.",
         ),
         ("train --hidden-dims", "model_config.hidden_dims is (): it must be a list of one or more values"),
-        ("train --num-envs 4", "agent_config.batch_size is 512: it must be at most the rollout"),
+        ("train --num-envs 4", "agent_config.batch_size is 256: it must be at most the rollout"),
         ("train --config no/such.toml", "--config no/such.toml can't be read"),
         ("train --config .", "--config . can't be read"),
         ("train --config", "Missing value for argument '--config'."),
