@@ -334,6 +334,8 @@ PRESETS: dict[tuple[str, str], dict[str, dict[str, Any]]] = {
             "normalize_advantage": False,
         },
         "model_config": {"head": "dense", "activation": "tanh"},
+        # An update is 40 steps only, and an evaluation many episodes.
+        "train_config": {"log_interval": 100, "eval_interval": 2000, "save_interval": 2000},
     },
 }
 
