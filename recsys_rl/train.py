@@ -92,6 +92,7 @@ def train(config: Config, resume: bool = False) -> Path:
     path = Path(settings.checkpoint_dir) / f"{config.algo}.pt"
     run = begin(config, _load_to_resume(path, config, device) if resume else None, device)
     obs, news = run.env.observe(), ""
+    ended: list[torch.Tensor] = []  # returns and lengths of sessions that ended since the last row of the log
     with _logger(run) as logger, _stop_signals() as stopping:
         if not resume:
             # So that a run killed before its first interval can be resumed, too.
@@ -104,8 +105,11 @@ def train(config: Config, resume: bool = False) -> Path:
             run.updates += 1
             _check_finite(metrics, run, path)
 
-            returns, lengths = run.sessions.add(rollout.raw_rewards, rollout.terminated | rollout.truncated)
+            done = rollout.terminated | rollout.truncated
+            ended.append(torch.stack(run.sessions.add(rollout.raw_rewards, done)))  # (2, finished)
             if run.due(settings.log_interval):
+                returns, lengths = torch.cat(ended, 1)
+                ended.clear()
                 if len(returns):
                     metrics["return_mean"] = returns.mean().item()
                     metrics["length_mean"] = lengths.mean().item()
