@@ -40,7 +40,7 @@ def test_the_wheel_ships_the_package_and_nothing_else(wheel: Path) -> None:
     assert "recsys_rl/py.typed" in names
     assert {name.split("/")[0] for name in names} == {"recsys_rl", "recsys_rl-0.1.0.dist-info"}
     endings = {Path(name).suffix for name in names if name.startswith("recsys_rl/")}
-    assert endings == {".py", ".typed"}
+    assert endings == {".css", ".py", ".typed"}
 
 
 @pytest.fixture
@@ -61,6 +61,6 @@ def test_the_wheel_works_in_an_empty_venv(wheel: Path, venv: Path, tmp_path: Pat
     usage = run(command, "--help", cwd=tmp_path)
     assert "train" in usage
     assert "evaluate" in usage
-    small = ["--num-items", "20", "--num-users", "20", "--num-envs", "4", "--n-steps", "8"]
+    small = ["--num-items", "20", "--num-users", "20", "--num-envs", "4", "--n-steps", "8", "--batch-size", "16"]
     run(command, "train", "--data", "synthetic", *small, "--total-timesteps", "64", cwd=tmp_path)
     assert (tmp_path / "checkpoints" / "ppo.pt").is_file()
