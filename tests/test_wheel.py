@@ -61,6 +61,7 @@ def test_the_wheel_works_in_an_empty_venv(wheel: Path, venv: Path, tmp_path: Pat
     usage = run(command, "--help", cwd=tmp_path)
     assert "train" in usage
     assert "evaluate" in usage
-    small = ["--num-items", "20", "--num-users", "20", "--num-envs", "4", "--n-steps", "8", "--batch-size", "16"]
+    small = ["--num-items", "20", "--num-users", "20"]
+    small += ["--num-envs", "4", "--n-steps", "8", "--batch-size", "16"]
     run(command, "train", "--data", "synthetic", *small, "--total-timesteps", "64", cwd=tmp_path)
     assert (tmp_path / "checkpoints" / "ppo.pt").is_file()
