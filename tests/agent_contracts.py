@@ -38,8 +38,7 @@ def check_action(action: Action, obs: Obs, num_items: int) -> None:
     n = obs.num_rows
     assert action.items.shape == (n, 1) and action.items.dtype == torch.int64
     assert bool(((action.items >= 0) & (action.items < num_items)).all()), "no such item"
-    if obs.mask is not None:
-        assert bool(obs.mask.gather(1, action.items).all()), "a forbidden item was shown"
+    assert bool(obs.allowed(num_items).gather(1, action.items).all()), "a forbidden item was shown"
     assert action.logprob.shape == (n,) and action.logprob.dtype == torch.float32
     assert bool(action.logprob.isfinite().all()) and bool((action.logprob <= 0).all())
     if action.value is not None:
@@ -48,6 +47,6 @@ def check_action(action: Action, obs: Obs, num_items: int) -> None:
 
 def same(a: Obs, b: Obs) -> bool:
     """Are two observations equal, bit for bit?"""
-    names = ("context", "history", "signals", "candidates", "mask")
+    names = ("context", "history", "signals", "exclude", "candidates", "mask")
     pairs = [(getattr(a, name), getattr(b, name)) for name in names]
     return all(x is y is None or torch.equal(x, y) for x, y in pairs)

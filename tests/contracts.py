@@ -31,8 +31,8 @@ def walk(env: Env, obs: Obs, num_steps: int, seed: int = 0) -> list[Step]:
 def random_items(env: Env, obs: Obs, rng: torch.Generator) -> torch.Tensor:
     """(N, K): uniform among what is allowed."""
     n = obs.num_rows
-    if obs.mask is not None:
-        return torch.multinomial(obs.mask.float(), 1, generator=rng)
+    if obs.mask is not None or obs.exclude is not None:
+        return torch.multinomial(obs.allowed(env.action_sizes[0]).float(), 1, generator=rng)
     return torch.stack([torch.randint(size, (n,), generator=rng) for size in env.action_sizes], 1)
 
 
@@ -67,6 +67,9 @@ def _check_obs(env: Env, obs: Obs) -> None:
         assert bool((padding[:, 1:] <= padding[:, :-1]).all())  # padding comes first
     if obs.mask is not None:
         assert obs.mask.shape == (n, *env.action_sizes) and obs.mask.dtype == torch.bool
+    if obs.exclude is not None:
+        assert obs.exclude.shape[0] == n and obs.exclude.dtype == torch.int64
+        assert bool((obs.exclude >= -1).all()) and bool((obs.exclude < env.action_sizes[0]).all())
 
 
 def _check_shapes(env: Env) -> None:

@@ -55,8 +55,8 @@ class Heuristic:
 
     def act(self, obs: Obs, greedy: bool = False) -> Action:
         reward, patience = self.env.user_model.prospects(self.env.user_state)  # type: ignore[attr-defined]
-        assert obs.mask is not None
-        item = (reward + self.price * patience).masked_fill(~obs.mask, -torch.inf).argmax(1, keepdim=True)
+        scores = reward + self.price * patience
+        item = scores.masked_fill(~obs.allowed(scores.shape[1]), -torch.inf).argmax(1, keepdim=True)
         return Action(item, torch.zeros(len(item)))
 
 

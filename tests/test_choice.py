@@ -123,3 +123,36 @@ def test_what_is_forbidden_is_never_drawn(numbers: list[float], uniform: float, 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch, "rand", lambda size, **rest: torch.full(size, uniform))
         assert allowed[int(choice.sample(logits))]
+
+
+def test_forbid_by_hand() -> None:
+    logits = torch.tensor([[[1.0, 2.0, 3.0]], [[1.0, 2.0, 3.0]], [[1.0, 2.0, 3.0]]])  # (N, K, A)
+    exclude = torch.tensor([[-1, -1], [0, -1], [2, 2]])  # padding is not item 0, and twice is once
+    mask = torch.tensor([[True, True, True], [True, True, False], [True, True, True]])
+    off = -torch.inf
+    got = choice.forbid(logits.clone(), mask, exclude)
+    assert got[:, 0].tolist() == [[1.0, 2.0, 3.0], [off, 2.0, off], [1.0, 2.0, off]]
+    assert choice.forbid(logits, None, None) is logits
+
+
+def test_forbid_passes_the_gradient_of_what_is_allowed() -> None:
+    logits = torch.zeros(1, 1, 3, requires_grad=True)
+    choice.logprob(choice.forbid(logits + 0, None, torch.tensor([[1]])), torch.tensor([[0]])).sum().backward()
+    assert logits.grad is not None and logits.grad.tolist() == [[[0.5, 0.0, -0.5]]]
+
+
+@pytest.mark.parametrize("exclude", [[-1, -1, -1], [-1, 3, 0], [4, 1, 4], [0, 1, 2]])
+def test_uniform_leaves_out_what_is_excluded(exclude: list[int]) -> None:
+    """A chi-square test of 20,000 draws among what is left of five items."""
+    rows = torch.tensor([exclude]).expand(20_000, -1)
+    item, logprob = choice.uniform(20_000, 5, rows, torch.Generator().manual_seed(0))
+    left = [i for i in range(5) if i not in exclude]
+    counts = torch.bincount(item, minlength=5)
+    assert counts.sum() == counts[left].sum() and chisquare(counts[left]).pvalue > 0.01
+    assert_close(logprob, torch.full((20_000,), -math.log(len(left))))
+
+
+def test_uniform_without_exclusion() -> None:
+    item, logprob = choice.uniform(20_000, 4, None, torch.Generator().manual_seed(0))
+    assert chisquare(torch.bincount(item, minlength=4)).pvalue > 0.01
+    assert_close(logprob, torch.full((20_000,), -math.log(4)))

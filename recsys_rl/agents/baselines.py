@@ -69,9 +69,13 @@ class RandomPolicy:
     def act(self, obs: Obs, greedy: bool = False) -> Action:
         items, logprob = [], obs.context.new_zeros(obs.num_rows)
         for size in self.action_sizes:
-            logits = choice.mask_logits(obs.context.new_zeros(obs.num_rows, size), obs.mask)  # (N, A)
-            item = choice.sample(logits, self.generator)  # (N,)
-            logprob = logprob + choice.logprob(logits, item)
+            if obs.mask is None:
+                item, log_p = choice.uniform(obs.num_rows, size, obs.exclude, self.generator)  # (N,) each
+            else:
+                logits = choice.mask_logits(obs.context.new_zeros(obs.num_rows, size), obs.allowed(size))
+                item = choice.sample(logits, self.generator)  # (N,)
+                log_p = choice.logprob(logits, item)
+            logprob = logprob + log_p
             items.append(item)
         return Action(torch.stack(items, -1), logprob)
 

@@ -74,7 +74,8 @@ class Myopic:
         self.world = world
 
     def act(self, obs: Obs, greedy: bool = False) -> Action:
-        return _certain(choice.mask_logits(self.world.expected_reward(), obs.mask).argmax(-1))
+        expected = self.world.expected_reward()  # (N, I)
+        return _certain(choice.mask_logits(expected, obs.allowed(expected.shape[1])).argmax(-1))
 
 
 class Oracle:
@@ -106,7 +107,7 @@ class Planner:
         world = self.world
         left = world.config.max_episode_steps - world.session.steps  # (N,)
         n, num_items = obs.num_rows, world.user_model.prospects(world.user_state)[0].shape[1]
-        mask = left.new_ones(n, num_items, dtype=torch.bool) if obs.mask is None else obs.mask
+        mask = obs.allowed(num_items)
         items = [
             best_first_items(
                 world.user_model,

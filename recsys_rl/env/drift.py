@@ -46,7 +46,7 @@ class Drift:
         self, user_state: DriftState, items: Tensor, skipped: Tensor, generator: torch.Generator | None
     ) -> Feedback:
         shown = self.catalogue.embedding[items]  # (N, K, D)
-        engagement = torch.einsum("nd,nkd->nk", user_state.user, shown) * self._decay(user_state)  # (N, K)
+        engagement = (user_state.user.unsqueeze(1) * shown).sum(-1) * self._decay(user_state)  # (N, K)
         engagement = engagement.masked_fill(skipped, 0)
         return Feedback(engagement, engagement, skipped)
 

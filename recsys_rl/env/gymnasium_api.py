@@ -64,13 +64,15 @@ class RecSysEnv(gymnasium.Env[Arrays, np.int64]):
     def reset(self, *, seed: int | None = None, options: Info | None = None) -> tuple[Arrays, Info]:
         super().reset(seed=seed)
         obs = _begin(self.sessions, 1, self.np_random, options)
-        return _row(_arrays(obs), 0), _row(_info(obs), 0)
+        arrays, info = _arrays(obs, self.sessions)
+        return _row(arrays, 0), _row(info, 0)
 
     def step(self, action: np.int64) -> tuple[Arrays, float, bool, bool, Info]:
         _check(action, self.action_space)
         step = self.sessions.step(torch.tensor([[int(action)]]))
-        obs, info = _row(_arrays(step.final_obs), 0), _row(_info(step.final_obs), 0)
-        return obs, step.reward.item(), bool(step.terminated), bool(step.truncated), info
+        arrays, info = _arrays(step.final_obs, self.sessions)
+        ended = bool(step.terminated), bool(step.truncated)
+        return _row(arrays, 0), step.reward.item(), *ended, _row(info, 0)
 
 
 class RecSysVectorEnv(VectorEnv[Arrays, npt.NDArray[np.int64], npt.NDArray[Any]]):
@@ -95,27 +97,28 @@ class RecSysVectorEnv(VectorEnv[Arrays, npt.NDArray[np.int64], npt.NDArray[Any]]
     def reset(self, *, seed: int | None = None, options: Info | None = None) -> tuple[Arrays, Info]:
         super().reset(seed=seed)
         obs = _begin(self.sessions, self.num_envs, self.np_random, options)
-        return _arrays(obs), self._infos(obs)
+        arrays, info = _arrays(obs, self.sessions)
+        return arrays, self._infos(info)
 
     def step(
         self, actions: npt.NDArray[np.int64]
     ) -> tuple[Arrays, npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any], Info]:
         _check(actions, self.action_space)
         step = self.sessions.step(torch.as_tensor(actions).long().unsqueeze(-1))
-        infos = self._infos(step.obs)
+        arrays, info = _arrays(step.obs, self.sessions)
+        infos = self._infos(info)
         ended = torch.nonzero(step.terminated | step.truncated).flatten().tolist()
         if ended:
-            final_obs, final_info = _arrays(step.final_obs), _info(step.final_obs)
+            final_obs, final_info = _arrays(step.final_obs, self.sessions)
             for row in ended:
                 final = {"final_obs": _row(final_obs, row), "final_info": _row(final_info, row)}
                 infos = self._add_info(infos, final, row)
         reward, terminated, truncated = step.reward.double(), step.terminated, step.truncated
-        return _arrays(step.obs), reward.numpy(), terminated.numpy(), truncated.numpy(), infos
+        return arrays, reward.numpy(), terminated.numpy(), truncated.numpy(), infos
 
-    def _infos(self, obs: Obs) -> Info:
+    def _infos(self, info: Info) -> Info:
         """Gymnasium pairs each entry with the rows that have it."""
         everywhere = np.ones(self.num_envs, dtype=np.bool_)
-        info = _info(obs)
         return info | {f"_{name}": everywhere.copy() for name in info}
 
 
@@ -212,20 +215,18 @@ def _numpy(tensor: Tensor) -> npt.NDArray[Any]:
     return np.array(tensor.numpy(), copy=True)  # the caller keeps it, so it must not be a view of our state
 
 
-def _arrays(obs: Obs) -> Arrays:
-    """The observation of all N, in the observation space's shape."""
-    if obs.history is None or obs.signals is None or obs.mask is None:
-        return _numpy(obs.context)
-    return {
+def _arrays(obs: Obs, env: RecEnv) -> tuple[Arrays, Info]:
+    """The observation of all N, in the observation space's shape, and the info beside it."""
+    if obs.history is None or obs.signals is None:
+        return _numpy(obs.context), {}
+    action_mask = _numpy(obs.allowed(env.catalogue.num_items).to(torch.int8))  # (N, I)
+    arrays = {
         "context": _numpy(obs.context),
         "history": _numpy(obs.history),
         "signals": _numpy(obs.signals[:, :, 0]),
-        "action_mask": _numpy(obs.mask.to(torch.int8)),
+        "action_mask": action_mask,
     }
-
-
-def _info(obs: Obs) -> Info:
-    return {} if obs.mask is None else {"action_mask": _numpy(obs.mask.to(torch.int8))}
+    return arrays, {"action_mask": action_mask.copy()}
 
 
 def _row(batch: Any, row: int) -> Any:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from recsys_rl.config import EnvConfig
 from recsys_rl.env.user_model import UserModel, UserState
-from recsys_rl.types import Catalogue, Obs, Step, UserError, where_rows
+from recsys_rl.types import Catalogue, Obs, Step, UserError, put_rows
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,6 @@ class Session:
     steps: Tensor  # (N,) int64: items shown so far
     history: Tensor  # (N, L) int64: the items, latest last, -1 before the first
     signals: Tensor  # (N, L, 1) float32: engagement with each
-    shown: Tensor  # (N, I) bool; (N, 0) where items may repeat
 
 
 class RecEnv:
@@ -50,6 +49,7 @@ class RecEnv:
         self.num_envs = num_envs
         self.generator = generator
         self.device = catalogue.embedding.device
+        self.all_available = bool(catalogue.available.all())  # then requests need no mask
         self.context_dim = config.state_dim
         self.action_sizes: tuple[int, ...] = (catalogue.num_items,)
         self.history_length = 0 if user_model.repeats else config.max_episode_steps
@@ -70,30 +70,30 @@ class RecEnv:
 
     def step(self, items: Tensor) -> Step:
         """Show ``items`` (N, 1) int64 and return what came of it."""
-        item = items[:, 0]
-        skipped = self._skipped(item)  # (N, 1)
+        skipped = self._skipped(items)  # (N, 1)
         feedback = self.user_model.respond(self.user_state, items, skipped, self.generator)
         reward = feedback.engagement[:, 0].masked_fill(skipped[:, 0], 0.0)  # (N,)
         user_state, terminated = self.user_model.advance(self.user_state, items, feedback)
-        session = self._record(item, skipped[:, 0], reward)
+        session = self._record(items, skipped, reward)
         truncated = (session.steps >= self.config.max_episode_steps) & ~terminated
-        final_obs = self._observe(user_state, session)
+        final_obs = obs = self._observe(user_state, session)
 
         # Fresh users are drawn for every row, used or not: the stream of random numbers then does
         # not depend on who left when.
-        fresh_state, fresh_session = self._begin(self._draw_users())
-        done = terminated | truncated
-        self.user_state = where_rows(done, fresh_state, user_state)
-        self.session = where_rows(done, fresh_session, session)
-        return Step(self.observe(), final_obs, reward, terminated, truncated, feedback)
+        drawn = self._draw_users()
+        ended = (terminated | truncated).nonzero().squeeze(1)  # (R,)
+        if len(ended):
+            fresh_state, fresh_session = self._begin(drawn[ended])
+            user_state = put_rows(user_state, ended, fresh_state)
+            session = put_rows(session, ended, fresh_session)
+            obs = self._observe(user_state, session)
+        self.user_state, self.session = user_state, session
+        return Step(obs, final_obs, reward, terminated, truncated, feedback)
 
     def expected_reward(self) -> Tensor:
         """True expected reward of each item now (N, I); -inf where the item may not be shown."""
         expected = self.user_model.expected_reward(self.user_state)
-        allowed = self.catalogue.available  # (I,)
-        if not self.user_model.repeats:
-            allowed = allowed & ~self.session.shown  # (N, I)
-        return expected.masked_fill(~allowed, -torch.inf)
+        return expected.masked_fill(~self.observe().allowed(self.catalogue.num_items), -torch.inf)
 
     def state_dict(self) -> dict[str, Tensor]:
         """The sessions under way, under flat names; the generator's state is the caller's to keep."""
@@ -124,47 +124,41 @@ class RecEnv:
     def _begin(self, users: Tensor) -> tuple[UserState, Session]:
         n = users.shape[0]
         length = self.history_length or 1  # the last item is always known
-        num_items = 0 if self.user_model.repeats else self.catalogue.num_items
         session = Session(
             users=users,
             steps=torch.zeros(n, dtype=torch.int64, device=self.device),
             history=torch.full((n, length), -1, device=self.device),
             signals=torch.zeros(n, length, 1, device=self.device),
-            shown=torch.zeros(n, num_items, dtype=torch.bool, device=self.device),
         )
         return self.user_model.sample(users), session
 
-    def _skipped(self, item: Tensor) -> Tensor:
-        allowed = self.catalogue.available[item].unsqueeze(-1)  # (N, 1)
+    def _skipped(self, items: Tensor) -> Tensor:
+        """(N, 1): what may not be shown and so is skipped."""
+        skipped = ~self.catalogue.available[items]
         if not self.user_model.repeats:
-            allowed = allowed & ~self.session.shown.gather(1, item.unsqueeze(-1))
-        return ~allowed
+            skipped |= (self.session.history == items).any(1, keepdim=True)
+        return skipped
 
-    def _record(self, item: Tensor, skipped: Tensor, reward: Tensor) -> Session:
-        """The session after ``item``; a skipped one was never shown and leaves no trace but time."""
+    def _record(self, items: Tensor, skipped: Tensor, reward: Tensor) -> Session:
+        """The session after ``items``; a skipped one was never shown and leaves no trace but time."""
         session = self.session
-        keep = skipped.unsqueeze(-1)  # (N, 1)
-        history = torch.cat([session.history[:, 1:], item.unsqueeze(-1)], 1)  # (N, L)
+        history = torch.cat([session.history[:, 1:], items], 1)  # (N, L)
         signals = torch.cat([session.signals[:, 1:], reward.view(-1, 1, 1)], 1)  # (N, L, 1)
-        shown = session.shown
-        if not self.user_model.repeats:
-            shown = shown.scatter(1, item.unsqueeze(-1), True)
-        return Session(
-            users=session.users,
-            steps=session.steps + 1,
-            history=torch.where(keep, session.history, history),
-            signals=torch.where(keep.unsqueeze(-1), session.signals, signals),
-            shown=shown,
-        )
+        rows = skipped[:, 0].nonzero().squeeze(1)
+        if len(rows):
+            history.index_copy_(0, rows, session.history[rows])
+            signals.index_copy_(0, rows, session.signals[rows])
+        return Session(session.users, session.steps + 1, history, signals)
 
     def _observe(self, user_state: UserState, session: Session) -> Obs:
-        last = session.history[:, -1]  # (N,)
-        last_embedding = self.catalogue.embedding[last.clamp_min(0)]  # (N, D)
-        last_embedding = torch.where(last.unsqueeze(-1) >= 0, last_embedding, 0.0)
+        last = session.history[:, -1:]  # (N, 1)
+        last_embedding = self.catalogue.embedding[last[:, 0].clamp_min(0)]  # (N, D)
+        last_embedding = last_embedding.masked_fill_(last < 0, 0.0)
         context = torch.cat([self.user_model.visible(user_state), last_embedding], -1)  # (N, 2D)
+        mask = None if self.all_available else self.catalogue.available.expand(len(context), -1)  # (N, I)
         if self.user_model.repeats:
-            return Obs(context)
-        return Obs(context, session.history, session.signals, mask=~session.shown & self.catalogue.available)
+            return Obs(context, mask=mask)
+        return Obs(context, session.history, session.signals, exclude=session.history, mask=mask)
 
 
 def _flat(user_state: UserState, session: Session) -> dict[str, Tensor]:

@@ -124,7 +124,7 @@ class Satiation:
         """Logits before catchiness: for (N, K, ...) items of each user, or (I, ...) for all."""
 
         def dot(user: Tensor, item: Tensor) -> Tensor:
-            return user @ item.T if item.ndim == 2 else torch.einsum("nd,nkd->nk", user, item)
+            return user @ item.T if item.ndim == 2 else (user.unsqueeze(1) * item).sum(-1)
 
         wear = dot(user_state.weary_of, embedding).clamp_min(0) + dot(user_state.weary_of_genres, genres)
         affinity = dot(user_state.taste, embedding)

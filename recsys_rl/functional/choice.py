@@ -6,6 +6,8 @@ True where an alternative is allowed; at least one must be.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -13,6 +15,21 @@ from torch import Tensor
 def mask_logits(logits: Tensor, mask: Tensor | None) -> Tensor:
     """``logits`` with -inf where ``mask`` forbids; unchanged where there is no mask."""
     return logits if mask is None else logits.masked_fill(~mask, -torch.inf)
+
+
+def forbid(logits: Tensor, mask: Tensor | None, exclude: Tensor | None) -> Tensor:
+    """``logits`` (N, K, A) with -inf where ``mask`` (N, A) is False and at the ids ``exclude`` (N, X).
+
+    Padding of ``exclude`` is -1. Writes a few numbers into ``logits`` where a mask would cost a pass over all of them.
+    """
+    if mask is not None:
+        logits = logits.masked_fill(~mask.unsqueeze(1), -torch.inf)
+    if exclude is not None:
+        index = exclude.clamp_min(0).unsqueeze(1).expand(-1, logits.shape[1], -1)  # (N, K, X)
+        # Adding, so that padding changes nothing: an id may stand twice, and 0 beside padding.
+        minus = torch.where(exclude < 0, 0.0, -torch.inf).to(logits).unsqueeze(1).expand_as(index)
+        logits = logits.scatter_add_(-1, index, minus)
+    return logits
 
 
 def sample(logits: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -31,6 +48,29 @@ def sample(logits: Tensor, generator: torch.Generator | None = None) -> Tensor:
     u = torch.minimum(u, torch.nextafter(total, torch.zeros_like(total)))
     # NaN compares with nothing and would point past the end: it must come out as a NaN loss, not crash here.
     return torch.searchsorted(cdf, u, right=True).squeeze(-1).clamp_max(logits.shape[-1] - 1)
+
+
+def uniform(
+    num_rows: int, num_items: int, exclude: Tensor | None, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """One of ``num_items`` for each row, all alike but for the ids ``exclude`` (N, X), -1 padding.
+
+    Draws a rank among what is left and steps over the excluded ids below it: nothing is as wide as
+    the catalogue. An id may be excluded twice. Returns: items (N,) int64, logprob (N,).
+    """
+    device = generator.device
+    if exclude is None:
+        item = torch.randint(num_items, (num_rows,), generator=generator, device=device)
+        return item, torch.full((num_rows,), -math.log(num_items), device=device)
+    ids = exclude.sort(1).values  # (N, X), padding first
+    counts = ids >= 0
+    counts[:, 1:] &= ids[:, 1:] != ids[:, :-1]
+    left = num_items - counts.sum(1)  # (N,)
+    u = torch.rand(num_rows, generator=generator, dtype=torch.float64, device=device)
+    item = (u * left).long()
+    for known, id_ in zip(counts.T, ids.T, strict=True):  # ascending
+        item = item + (known & (item >= id_))
+    return item, -left.float().log()
 
 
 def logprob(logits: Tensor, index: Tensor) -> Tensor:

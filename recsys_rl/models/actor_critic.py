@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from recsys_rl.config import ModelConfig
+from recsys_rl.functional import choice
 from recsys_rl.models.actor import DenseHead, TwoTowerHead
 from recsys_rl.models.encoders import SessionGRU, SessionSum, linear, mlp
 from recsys_rl.types import Obs
@@ -62,8 +63,7 @@ class ActorCritic(nn.Module):
     def forward(self, obs: Obs) -> tuple[Tensor, Tensor]:
         inputs, blocks = self._read(obs)
         logits = self.head(self.actor(inputs), blocks, self.items)  # (N, K, A)
-        if obs.mask is not None:
-            logits = logits.masked_fill(~obs.mask.unsqueeze(1), -torch.inf)
+        logits = choice.forbid(logits, obs.mask, obs.exclude)
         return logits, self._value(inputs)
 
     def value(self, obs: Obs) -> Tensor:
