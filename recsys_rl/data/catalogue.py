@@ -84,8 +84,7 @@ def synthetic_world(
     popularity = 0.01 ** np.random.default_rng([_POPULARITY_STREAM, seed]).random(num_items)
     quality = np.random.default_rng([_QUALITY_STREAM, seed]).beta(5, 3, num_items)
     ids = np.arange(num_users)
-    heldout = split_users(ids, heldout_fraction, seed)
-    _check_split(heldout, "synthetic users")
+    train, heldout = split_by_id(ids, heldout_fraction, seed, "synthetic users")
     catalogue = Catalogue(
         embedding=items,
         item_ids=torch.arange(num_items),
@@ -102,10 +101,17 @@ def synthetic_world(
         taste=users,
         profile=users.clone(),
         user_ids=torch.from_numpy(ids),
-        train=torch.from_numpy(np.flatnonzero(~heldout)),
-        heldout=torch.from_numpy(np.flatnonzero(heldout)),
+        train=train,
+        heldout=heldout,
     )
     return catalogue, population
+
+
+def split_by_id(user_ids: Ints, heldout_fraction: float, seed: int, whose: str) -> tuple[Tensor, Tensor]:
+    """Rows of the training and of the held-out users. Raises UserError where one side is empty."""
+    heldout = split_users(user_ids, heldout_fraction, seed)
+    _check_split(heldout, whose)
+    return torch.from_numpy(np.flatnonzero(~heldout)), torch.from_numpy(np.flatnonzero(heldout))
 
 
 def split_users(user_ids: Ints, heldout_fraction: float, seed: int) -> Bools:

@@ -1,0 +1,50 @@
+"""The highest of many scores, exactly, a block of items at a time: nothing of size (N, I) is ever held."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+BLOCK_SCORES = 2**20
+"""Scores held at a time. One block is 4 MiB: still in a core's cache when its largest are picked."""
+
+
+def blocks(num_rows: int, num_items: int) -> Iterator[slice]:
+    """Slices that cover ``num_items`` in turn, with BLOCK_SCORES scores of ``num_rows`` rows in each."""
+    size = max(1, BLOCK_SCORES // max(1, num_rows))
+    for start in range(0, num_items, size):
+        yield slice(start, min(start + size, num_items))
+
+
+def blocked_top_k(
+    score: Callable[[slice], Tensor], num_rows: int, num_items: int, k: int
+) -> tuple[Tensor, Tensor]:
+    """The ``k`` highest of ``num_items`` scores of each row, highest first, as ``torch.topk`` finds them.
+
+    ``score(block)`` gives the scores (N, size of the block) of the items in that slice; -inf forbids.
+    Which of several equal scores is taken is undefined, as in ``torch.topk``.
+
+    Returns: scores (N, k), and items (N, k) int64 with -1 where fewer than k are allowed.
+    Raises ValueError where k is larger than ``num_items``.
+    """
+    if k > num_items:
+        raise ValueError(f"there are only {num_items} items to take the top {k} from")
+    best: tuple[Tensor, Tensor] | None = None
+    for block in blocks(num_rows, num_items):
+        scores = score(block)  # (N, b)
+        top = scores.topk(min(k, scores.shape[1]), 1)
+        found, items = top.values, top.indices + block.start  # (N, <= k)
+        if best is not None:
+            merged = torch.cat([best[0], found], 1)  # (N, <= 2k)
+            top = merged.topk(min(k, merged.shape[1]), 1)
+            found, items = top.values, torch.cat([best[1], items], 1).gather(1, top.indices)
+        best = found, items
+    assert best is not None
+    return best[0], best[1].masked_fill(best[0] == -torch.inf, -1)
+
+
+def blocked_mean(score: Callable[[slice], Tensor], num_rows: int, num_items: int) -> Tensor:
+    """The mean over the rows of the scores that ``score`` gives, (I,)."""
+    return torch.cat([score(block).mean(0) for block in blocks(num_rows, num_items)])

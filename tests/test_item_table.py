@@ -1,0 +1,165 @@
+"""Memory-mapped item embeddings: mapped and not copied, drawn once, and each bad file one sentence."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from recsys_rl.data import item_table
+from recsys_rl.data.item_table import clustered_items, clustered_world, open_table, table_world, write_table
+from recsys_rl.types import UserError
+
+ROWS = np.array([[1, 0], [0.6, 0.8], [0, -1]], dtype=np.float32)
+
+
+def world(path: Path, **changes: Any) -> Any:
+    settings = {"num_items": 10, "num_users": 6, "embedding_dim": 2, "heldout_fraction": 0.5, "seed": 0}
+    return table_world(path, **{**settings, **changes})
+
+
+def test_a_table_of_ones_own(tmp_path: Path) -> None:
+    path = tmp_path / "items.npy"
+    np.save(path, ROWS)
+    catalogue, population = world(path)
+    assert catalogue.embedding.tolist() == ROWS.tolist()
+    assert catalogue.num_items == 3 and "all 3 items" in catalogue.source
+    assert catalogue.title(2) == "item 2" and catalogue.titles == ()
+    assert catalogue.table_sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert torch.allclose(population.taste.norm(dim=1), torch.ones(6))
+    assert sorted([*population.train.tolist(), *population.heldout.tolist()]) == list(range(6))
+    first = world(path, num_items=2)[0]
+    assert first.num_items == 2 and "first 2 of 3" in first.source
+
+
+def test_the_table_is_mapped_and_never_written(tmp_path: Path) -> None:
+    path = tmp_path / "items.npy"
+    np.save(path, ROWS)
+    before = path.read_bytes()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # torch warns of memory that it may not write to
+        table = open_table(path)
+    if Path("/proc/self/maps").exists():
+        start = int(table.data_ptr())
+        spans = [line.split() for line in Path("/proc/self/maps").read_text().splitlines()]
+        (home,) = [s for s in spans if int(s[0].split("-")[0], 16) <= start < int(s[0].split("-")[1], 16)]
+        assert home[-1] == str(path)
+    table[0, 0] = 7.0
+    assert path.read_bytes() == before
+
+
+def test_users_lie_between_two_items(tmp_path: Path) -> None:
+    """Without noise a user of a one-item table is that item; with it, the cosine is at least 0.98."""
+    path = tmp_path / "items.npy"
+    np.save(path, ROWS[1:2])
+    taste = world(path)[1].taste
+    # |2 e + 0.3 n|: the angle is at most asin(0.15)
+    assert (taste @ torch.tensor([0.6, 0.8])).min() >= (1 - 0.15**2) ** 0.5 - 1e-6
+    assert len(taste.unique(dim=0)) == 6
+
+
+def test_clusters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """100 items make 10 clusters: 1 / (1 + 0.25) within, 0 between, in 64 dimensions give or take 0.1."""
+    monkeypatch.setattr(item_table, "_ROWS", 33)  # parts of 33 items, the last of 1
+    items = torch.from_numpy(np.concatenate(list(clustered_items(100, 64, 0))))
+    assert torch.allclose(items.norm(dim=1), torch.ones(100))
+    cosines = (items @ items.T)[~torch.eye(100, dtype=torch.bool)]
+    near = cosines > 0.5
+    assert abs(cosines[near].mean().item() - 0.8) < 0.05 and abs(cosines[~near].mean().item()) < 0.05
+    neighbours = ((items @ items.T) > 0.5).int()
+    assert len(neighbours.unique(dim=0)) <= 10
+
+
+def test_drawn_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    one = clustered_world(50, 10, 8, 0.2, 3, tmp_path)
+    (path,) = tmp_path.glob("clustered-*.npy")
+    assert "Drawing 50 items" in capsys.readouterr().err
+    two = clustered_world(50, 10, 8, 0.2, 3, tmp_path)
+    assert capsys.readouterr().err == ""
+    assert torch.equal(one[0].embedding, two[0].embedding) and torch.equal(one[1].taste, two[1].taste)
+    once = one[0].embedding.clone()  # what is mapped from a file changes with the file
+    path.write_bytes(path.read_bytes()[:-4])
+    three = clustered_world(50, 10, 8, 0.2, 3, tmp_path)
+    assert "damaged; made again" in capsys.readouterr().err
+    assert torch.equal(once, three[0].embedding)
+    assert not torch.equal(once, clustered_world(50, 10, 8, 0.2, 4, tmp_path)[0].embedding)
+    assert sorted(tmp_path.iterdir()) == sorted(tmp_path.glob("clustered-*.npy"))  # no half-written file
+
+
+def npy(array: Any) -> bytes:
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
+
+
+def archive() -> bytes:
+    file = io.BytesIO()
+    np.savez(file, ROWS)
+    return file.getvalue()
+
+
+NAN, ZERO, LONG = ROWS.copy(), ROWS.copy(), ROWS.copy()
+NAN[1, 0], ZERO[2], LONG[0, 0] = np.nan, 0, 3
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (npy(ROWS)[:-4], "is truncated: save"),
+        (npy(ROWS)[:40], "is not a whole .npy file"),
+        (b"", "is not a whole .npy file"),
+        (b"user,item\n1,2\n", "is not a whole .npy file"),
+        (npy(np.array([{}], dtype=object)), "is not a whole .npy file"),
+        (archive(), "is an archive of arrays"),
+        (npy(ROWS.astype(np.float64)), "holds float64: save item embeddings as float32"),
+        (npy(ROWS.astype(">f4")), "holds >f4"),
+        (npy(ROWS[0]), r"has shape \(2,\)"),
+        (npy(ROWS[:0]), r"has shape \(0, 2\)"),
+        (npy(np.asfortranarray(ROWS)), "is stored column by column"),
+        (npy(NAN), "has norm nan in row 1"),
+        (npy(ZERO), "has norm 0 in row 2"),
+        (npy(LONG), "has norm 3 in row 0: divide each row"),
+    ],
+)
+def test_bad_file(content: bytes, complaint: str, tmp_path: Path) -> None:
+    path = tmp_path / "items.npy"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=complaint) as caught:
+        world(path)
+    assert str(caught.value).startswith(f"{path} ") and str(caught.value).count("\n") == 0
+
+
+@pytest.mark.parametrize(
+    ("call", "complaint"),
+    [
+        (lambda folder: world(folder / "none.npy"), "can't be read"),
+        (lambda folder: open_table(folder), "can't be read"),
+        (lambda folder: world(folder / "items.npy", embedding_dim=3), "give --embedding-dim 2"),
+        (lambda folder: world(folder / "items.npy", heldout_fraction=0.01), "none of 6 is a held-out user"),
+        (lambda folder: clustered_world(9, 9, 2, 0.5, 0, folder / "items.npy"), "can't be written"),
+    ],
+)
+def test_bad_use(call: Callable[[Path], Any], complaint: str, tmp_path: Path) -> None:
+    np.save(tmp_path / "items.npy", ROWS)
+    with pytest.raises(UserError, match=complaint):
+        call(tmp_path)
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "items.npy"
+    np.save(path, ROWS)
+
+    def broken() -> Any:
+        yield ROWS
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(UserError, match="No space left on device"):
+        write_table(path, broken(), (6, 2))
+    assert np.load(path).tolist() == ROWS.tolist() and list(tmp_path.iterdir()) == [path]
