@@ -20,7 +20,8 @@ def mask_logits(logits: Tensor, mask: Tensor | None) -> Tensor:
 def forbid(logits: Tensor, mask: Tensor | None, exclude: Tensor | None) -> Tensor:
     """``logits`` (N, K, A) with -inf where ``mask`` (N, A) is False and at the ids ``exclude`` (N, X).
 
-    Padding of ``exclude`` is -1. Writes a few numbers into ``logits`` where a mask would cost a pass over all of them.
+    Padding of ``exclude`` is -1. Writes a few numbers into ``logits``, where a mask costs a pass over all
+    of them.
     """
     if mask is not None:
         logits = logits.masked_fill(~mask.unsqueeze(1), -torch.inf)
