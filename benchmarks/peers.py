@@ -1,0 +1,134 @@
+"""`drift` for everybody, and each peer's PPO on it behind one small interface.
+
+``train(env, dials, seed, between)`` builds a peer's agent and trains it. ``between(act)`` is called
+before the first rollout and after each update; training ends when it returns False or after
+``dials.total_steps``. ``act(context, greedy)`` is the policy as it stands, for a whole batch.
+
+What each peer sees is our batched environment, through the vector interface of its own:
+benchmarks/sb3.py, tianshou_ppo.py and torchrl_ppo.py say how.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from recsys_rl.agents import make_agent
+from recsys_rl.agents.a2c import A2C
+from recsys_rl.agents.ppo import PPO
+from recsys_rl.config import Config, ModelConfig, PPOConfig, defaults
+from recsys_rl.data.catalogue import synthetic_world
+from recsys_rl.env.rec_env import RecEnv
+from recsys_rl.env.world import make_env
+from recsys_rl.types import Catalogue, Population
+from recsys_rl.utils.seeding import generators
+
+HIDDEN = (128, 64)
+
+Act = Callable[[Tensor, bool], Tensor]
+"""Context (N, F) float32, and whether to be greedy -> items (N,) int64."""
+Between = Callable[[Act], bool]
+Train = Callable[[RecEnv, "Dials", int, Between], None]
+
+
+@dataclass(frozen=True)
+class Dials:
+    """PPO's dials, whoever runs it."""
+
+    ppo: PPOConfig
+    total_steps: int
+    activation: Literal["tanh", "relu"] = "tanh"
+    anneal_clip: bool = False  # the clip range falls linearly to zero; ours has no such dial
+
+    @property
+    def per_update(self) -> int:
+        return self.ppo.num_envs * self.ppo.n_steps
+
+    @property
+    def num_updates(self) -> int:
+        return max(1, self.total_steps // self.per_update)
+
+    def remaining(self, step: int) -> float:
+        """Share of the run that is left at ``step``: 1 at the start, 0 at the end."""
+        return max(0.0, 1 - step / self.total_steps)
+
+    def lr(self, remaining: float) -> float:
+        return self.ppo.lr * (remaining if self.ppo.anneal_lr else 1)
+
+    def ent_coef(self, remaining: float) -> float:
+        return self.ppo.ent_coef * (remaining if self.ppo.anneal_ent else 1)
+
+    def clip_eps(self, remaining: float) -> float:
+        return self.ppo.clip_eps * (remaining if self.anneal_clip else 1)
+
+
+@dataclass(frozen=True)
+class World:
+    """Synthetic items and users, the same for all systems of a run."""
+
+    catalogue: Catalogue
+    population: Population
+    config: Config
+
+    def env(self, num_envs: int, seed: int, heldout: bool = False) -> RecEnv:
+        generator = generators(seed, "users")["users"]
+        made = make_env(self.config, self.catalogue, self.population, num_envs, generator, heldout=heldout)
+        assert isinstance(made, RecEnv)
+        return made
+
+
+def make_world(seed: int, num_items: int = 1000, num_users: int = 2000, env: str = "drift") -> World:
+    config = defaults("ppo", env)
+    config = replace(config, env_config=replace(config.env_config, num_items=num_items, num_users=num_users))
+    catalogue, population = synthetic_world(num_items, num_users, config.env_config.embedding_dim, 0.2, seed)
+    return World(catalogue, population, config)
+
+
+def our_agent(
+    env: RecEnv, dials: Dials, seed: int, head: Literal["dense", "two-tower"] = "dense"
+) -> PPO | A2C:
+    """Our PPO with these dials, as `recsys-rl train` makes it."""
+    config = Config(
+        agent_config=dials.ppo,
+        model_config=ModelConfig(head=head, hidden_dims=HIDDEN, activation=dials.activation),
+    )
+    streams = generators(seed, "model", "policy", "shuffle")
+    return make_agent(config, env, env.catalogue, dials.num_updates, streams, torch.device("cpu"))
+
+
+def _stable_baselines3(env: RecEnv, dials: Dials, seed: int, between: Between) -> None:
+    import stable_baselines3
+
+    from benchmarks import sb3
+
+    activation = {"tanh": torch.nn.Tanh, "relu": torch.nn.ReLU}[dials.activation]
+    sb3.train(stable_baselines3.PPO, activation, env, dials, seed, between)
+
+
+def _sbx(env: RecEnv, dials: Dials, seed: int, between: Between) -> None:
+    import flax.linen
+    import sbx
+
+    from benchmarks import sb3
+
+    activation = {"tanh": flax.linen.tanh, "relu": flax.linen.relu}[dials.activation]
+    sb3.train(sbx.PPO, activation, env, dials, seed, between)
+
+
+def _lazily(module: str, env: RecEnv, dials: Dials, seed: int, between: Between) -> None:
+    import importlib
+
+    importlib.import_module(f"benchmarks.{module}").train(env, dials, seed, between)
+
+
+PEERS: dict[str, tuple[str, str, Train]] = {  # package, module, and how it trains
+    "stable-baselines3": ("stable-baselines3", "stable_baselines3", _stable_baselines3),
+    "sbx": ("sbx-rl", "sbx", _sbx),
+    "tianshou": ("tianshou", "tianshou", partial(_lazily, "tianshou_ppo")),
+    "torchrl": ("torchrl", "torchrl", partial(_lazily, "torchrl_ppo")),
+}

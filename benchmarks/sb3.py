@@ -1,0 +1,106 @@
+"""Stable-Baselines3, and SBX, which shares its interface, on our batched `drift`.
+
+Both see a VecEnv: arrays in and out, with no loop over users but the list of one info dict for each
+that the interface asks for.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.vec_env import VecEnv
+from torch import Tensor
+
+from benchmarks.peers import HIDDEN, Between, Dials
+from recsys_rl.env.rec_env import RecEnv
+
+
+class BatchedDrift(VecEnv):
+    """Our RecEnv as a VecEnv, which also resets within the step."""
+
+    def __init__(self, env: RecEnv) -> None:
+        self.env = env
+        observations = spaces.Box(-np.inf, np.inf, (env.context_dim,), np.float32)
+        super().__init__(env.num_envs, observations, spaces.Discrete(env.catalogue.num_items))
+
+    def reset(self) -> Any:
+        return self.env.reset().context.numpy()
+
+    def step_async(self, actions: Any) -> None:
+        self.actions = torch.from_numpy(np.asarray(actions, np.int64)).unsqueeze(-1)  # (N, 1)
+
+    def step_wait(self) -> Any:
+        step = self.env.step(self.actions)
+        done = (step.terminated | step.truncated).numpy()
+        infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
+        for row in np.flatnonzero(done):
+            infos[row] = {
+                "terminal_observation": step.final_obs.context[row].numpy(),
+                "TimeLimit.truncated": bool(step.truncated[row]),
+            }
+        return step.obs.context.numpy(), step.reward.numpy(), done, infos
+
+    def close(self) -> None:
+        pass
+
+    def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
+        return [None] * self.num_envs
+
+    def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
+        pass
+
+    def env_method(self, method_name: str, *args: Any, indices: Any = None, **kwargs: Any) -> list[Any]:
+        return [None] * self.num_envs
+
+    def env_is_wrapped(self, wrapper_class: Any, indices: Any = None) -> list[bool]:
+        return [False] * self.num_envs
+
+
+class Turns(BaseCallback):
+    """Calls ``between`` before each rollout and at the end, and lets the entropy bonus fall."""
+
+    def __init__(self, dials: Dials, between: Between) -> None:
+        super().__init__()
+        self.dials, self.between, self.goes_on = dials, between, True
+
+    def act(self, context: Tensor, greedy: bool) -> Tensor:
+        items, _ = self.model.predict(context.numpy(), deterministic=greedy)
+        return torch.from_numpy(np.asarray(items, np.int64))
+
+    def _on_rollout_start(self) -> None:
+        self.model.ent_coef = self.dials.ent_coef(self.dials.remaining(self.num_timesteps))  # type: ignore[attr-defined]
+        self.goes_on = self.between(self.act)
+
+    def _on_step(self) -> bool:
+        return self.goes_on
+
+    def _on_training_end(self) -> None:
+        if self.goes_on:
+            self.between(self.act)
+
+
+def train(algorithm: Any, activation: Any, env: RecEnv, dials: Dials, seed: int, between: Between) -> None:
+    """``algorithm`` is the PPO of either, and ``activation`` what it takes for one."""
+    model = algorithm(
+        "MlpPolicy",
+        BatchedDrift(env),
+        learning_rate=dials.lr,
+        n_steps=dials.ppo.n_steps,
+        batch_size=dials.ppo.batch_size,
+        n_epochs=dials.ppo.update_epochs,
+        gamma=dials.ppo.gamma,
+        gae_lambda=dials.ppo.gae_lambda,
+        clip_range=dials.clip_eps,
+        ent_coef=dials.ppo.ent_coef,
+        vf_coef=dials.ppo.vf_coef,
+        max_grad_norm=dials.ppo.max_grad_norm,
+        normalize_advantage=dials.ppo.normalize_advantage,
+        policy_kwargs={"net_arch": list(HIDDEN), "activation_fn": activation},
+        device="cpu",
+        seed=seed,
+    )
+    model.learn(dials.num_updates * dials.per_update, callback=Turns(dials, between))

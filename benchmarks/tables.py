@@ -1,0 +1,247 @@
+"""What the benchmarks share: options, interleaved rounds, medians, and files that say where they come from.
+
+A system is measured by a function that returns the numbers of one round. Systems take turns within
+each round, so that a drift of the machine's speed meets them all. One that isn't installed gets a
+row that says so, and one that breaks gets a row with its error; the others go on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import importlib
+import json
+import math
+import os
+import platform
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+
+import recsys_rl
+from recsys_rl.errors import UserError
+
+HERE = Path(__file__).resolve().parent
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class System:
+    """Who is measured: ``measure`` gets the arguments of ``interleaved`` and returns one round's numbers."""
+
+    name: str
+    package: str  # the distribution whose version is told
+    module: str  # what has to be importable
+    measure: Callable[..., Row]
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose mistakes are one sentence, without the usage before it."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}: see --help.")
+
+
+def parser(doc: str | None) -> Parser:
+    """The options that every benchmark has; ``doc`` is its module's docstring."""
+    made = Parser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--rounds", type=int, default=3, help="interleaved rounds; the table has medians")
+    made.add_argument("--threads", type=int, default=0, help="threads of torch; 0 leaves its own choice")
+    made.add_argument("--json", type=Path, help="write the table to this file")
+    made.add_argument("--csv", type=Path, help="append the table to this file, not to benchmarks/results")
+    made.add_argument(
+        "--smoke", action="store_true", help="does it run? The smallest sizes, one round, no CSV"
+    )
+    return made
+
+
+def parse(made: Parser, name: str, argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read and check the options, before anything is measured, and set torch's threads.
+
+    ``args.csv`` is benchmarks/results/<name>.csv where none was asked for, and None for a smoke run.
+    Raises UserError for values out of range and for files that can't be written.
+    """
+    args = made.parse_args(argv)
+    for option, least in (("rounds", 1), ("seeds", 1), ("threads", 0)):
+        value = getattr(args, option, least)
+        if value < least:
+            raise UserError(f"--{option} is {value}: it must be at least {least}.")
+    if args.smoke:
+        args.rounds = 1
+    elif args.csv is None:
+        args.csv = HERE / "results" / f"{name}.csv"
+    for option in ("json", "csv"):
+        if getattr(args, option) is not None:
+            _check_writable(getattr(args, option), f"--{option}")
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    return args
+
+
+def run(main: Callable[[], None]) -> NoReturn:
+    """Run a benchmark; a mistake of the user's is one sentence and exit code 2."""
+    try:
+        main()
+    except UserError as error:
+        print(error, file=sys.stderr)
+        raise SystemExit(2) from None
+    raise SystemExit(0)
+
+
+def attempt(system: System, *arguments: Any) -> Row:
+    """One round of ``system``, or {"note": why} where a peer isn't installed or breaks."""
+    try:
+        importlib.import_module(system.module)
+        return system.measure(*arguments)
+    except Exception as error:
+        if system.module == "recsys_rl":
+            raise
+        if isinstance(error, ModuleNotFoundError) and error.name == system.module:
+            return {"note": "not installed"}
+        first_line = (str(error).strip().splitlines() or [""])[0]
+        return {"note": f"{type(error).__name__}: {first_line}"[:200]}
+
+
+def interleaved(systems: Sequence[System], rounds: int, *arguments: Any) -> list[Row]:
+    """A row per system: name, version, and the median over rounds of each number it returned."""
+    found: dict[str, list[Row]] = {system.name: [] for system in systems}
+    notes: dict[str, str] = {}
+    for _ in range(rounds):
+        for system in systems:
+            if system.name not in notes:
+                row = attempt(system, *arguments)
+                if "note" in row:
+                    notes[system.name] = row["note"]
+                found[system.name].append(row)
+    rows = []
+    for system in systems:
+        row = {"system": system.name, "version": package_version(system.package)}
+        if system.name in notes:
+            row |= {"steps_per_s": None, "note": notes[system.name]}
+        else:
+            row |= {name: _median(found[system.name], name) for name in found[system.name][0]}
+        rows.append(row)
+    return rows
+
+
+def add_ratios(rows: Sequence[Row], base: float) -> None:
+    """Write into each row how many times ``base`` (our steps per second) is of its own."""
+    for row in rows:
+        if row["steps_per_s"]:
+            row["ours_over_it"] = base / row["steps_per_s"]
+
+
+def about() -> Row:
+    """Where and when: the columns that every row of a CSV begins with."""
+    return {
+        "date": datetime.now(UTC).date().isoformat(),
+        "hardware": f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads",
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
+
+
+def package_version(package: str) -> str | None:
+    """The version of an installed distribution, or of this checkout; None where there is none."""
+    try:
+        return recsys_rl.__version__ if package == "recsys-rl" else version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def publish(rows: Sequence[Row], args: argparse.Namespace, **more: Any) -> None:
+    """Print the table, and write what was asked for: {"about", "rows", **more} as JSON, the rows as CSV."""
+    rows = [{name: _rounded(value) for name, value in row.items()} for row in rows]
+    more = {name: _rounded(value) for name, value in more.items()}
+    for row in rows:
+        print("  ".join(f"{name}={value}" for name, value in row.items() if value is not None))
+    for name, value in more.items():
+        print(f"{name}={value}")
+    origin = about()
+    if args.json is not None:
+        text = json.dumps({"about": origin, "rows": rows, **more}, indent=1, allow_nan=False) + "\n"
+        _write(args.json, text, "--json")
+    if args.csv is not None:
+        _append(args.csv, [origin | row for row in rows])
+
+
+def _median(rows: Sequence[Row], name: str) -> Any:
+    values = [row[name] for row in rows]
+    return statistics.median(values) if isinstance(values[0], (int, float)) else values[0]
+
+
+def _rounded(value: Any) -> Any:
+    """Four significant digits, or whole numbers where there are more; JSON has no NaN, so null stands in."""
+    if not isinstance(value, float):
+        return value
+    if not math.isfinite(value):
+        return None
+    return round(value) if abs(value) >= 1000 else float(f"{value:.4g}")
+
+
+def _commit() -> str:
+    """The commit of this checkout, with + where the measured code differs from it."""
+
+    def git(*words: str) -> str:
+        done = subprocess.run(["git", *words], cwd=HERE.parent, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    try:
+        changed = git("status", "--porcelain", "--", "recsys_rl", "benchmarks/*.py")
+        return git("rev-parse", "--short", "HEAD") + ("+" if changed else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def _append(path: Path, rows: Sequence[Row]) -> None:
+    """Add rows below those that are there; columns that only one side has stay empty on the other."""
+    before: list[Row] = []
+    if path.exists():
+        with path.open(newline="") as file:
+            before = list(csv.DictReader(file))
+    both = [*before, *rows]
+    columns = list(dict.fromkeys(name for row in both for name in row))
+    part = path.with_name(path.name + ".part")
+    try:
+        with part.open("w", newline="") as file:
+            writer = csv.DictWriter(file, columns)
+            writer.writeheader()
+            writer.writerows(both)
+        part.replace(path)
+    except OSError as error:
+        raise _unwritable(path, "--csv", error) from error
+
+
+def _write(path: Path, text: str, option: str) -> None:
+    part = path.with_name(path.name + ".part")
+    try:
+        part.write_text(text)
+        part.replace(path)
+    except OSError as error:
+        raise _unwritable(path, option, error) from error
+
+
+def _check_writable(path: Path, option: str) -> None:
+    """Find out before the measurement, not after it."""
+    part = path.with_name(path.name + ".part")
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(21, "Is a directory")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.touch()
+        part.unlink()
+    except OSError as error:
+        raise _unwritable(path, option, error) from error
+
+
+def _unwritable(path: Path, option: str, error: OSError) -> UserError:
+    return UserError(f"{option} {path} can't be written ({error.strerror}): choose another place.")
