@@ -38,6 +38,7 @@ class System:
     """Who is measured: ``measure`` gets the arguments of ``interleaved`` and returns one round's numbers."""
 
     name: str
+    dials: str
     package: str  # the distribution whose version is told
     module: str  # what has to be importable
     measure: Callable[..., Row]
@@ -111,25 +112,29 @@ def attempt(system: System, *arguments: Any) -> Row:
 
 
 def interleaved(systems: Sequence[System], rounds: int, *arguments: Any) -> list[Row]:
-    """A row per system: name, version, and the median over rounds of each number it returned."""
-    found: dict[str, list[Row]] = {system.name: [] for system in systems}
-    notes: dict[str, str] = {}
+    """A row per system: name, dials, version, and the median over rounds of each number it returned."""
+    found: list[list[Row]] = [[] for _ in systems]
     for _ in range(rounds):
-        for system in systems:
-            if system.name not in notes:
-                row = attempt(system, *arguments)
-                if "note" in row:
-                    notes[system.name] = row["note"]
-                found[system.name].append(row)
-    rows = []
-    for system in systems:
-        row = {"system": system.name, "version": package_version(system.package)}
-        if system.name in notes:
-            row |= {"steps_per_s": None, "note": notes[system.name]}
-        else:
-            row |= {name: _median(found[system.name], name) for name in found[system.name][0]}
-        rows.append(row)
-    return rows
+        for system, mine in zip(systems, found, strict=True):
+            if not mine or "note" not in mine[-1]:
+                mine.append(attempt(system, *arguments))
+    return [first_columns(system) | medians(mine) for system, mine in zip(systems, found, strict=True)]
+
+
+def first_columns(system: System) -> Row:
+    return {
+        "system": system.name,
+        "dials": system.dials,
+        "version": package_version(system.package),
+        "steps_per_s": None,
+    }
+
+
+def medians(rounds: Sequence[Row]) -> Row:
+    """The median of each number over rounds; the last round alone where that says what went wrong."""
+    if "note" in rounds[-1]:
+        return rounds[-1]
+    return {name: statistics.median(row[name] for row in rounds) for name in rounds[0]}
 
 
 def add_ratios(rows: Sequence[Row], base: float) -> None:
@@ -172,11 +177,6 @@ def publish(rows: Sequence[Row], args: argparse.Namespace, **more: Any) -> None:
         _write(args.json, text, "--json")
     if args.csv is not None:
         _append(args.csv, [origin | row for row in rows])
-
-
-def _median(rows: Sequence[Row], name: str) -> Any:
-    values = [row[name] for row in rows]
-    return statistics.median(values) if isinstance(values[0], (int, float)) else values[0]
 
 
 def _rounded(value: Any) -> Any:

@@ -88,17 +88,17 @@ def peer(train: Train, world: World, dials: Dials) -> Row:
 
 def floor(world: World, dials: Dials) -> Row:
     """Seconds of the matrix products of one rollout and one update, and steps per second of the two."""
-    sizes = [(world.config.env_config.state_dim, HIDDEN[0]), HIDDEN]  # of the critic, and of the actor
-    layers = [*sizes, *sizes, (HIDDEN[1], world.catalogue.num_items)]
+    first, second = (world.config.env_config.state_dim, HIDDEN[0]), HIDDEN
+    last = (HIDDEN[1], world.catalogue.num_items)
     passes = dials.ppo.update_epochs * dials.per_update / dials.ppo.batch_size
     rollout_s = update_s = 0.0
-    for inputs, outputs in layers:
+    for inputs, outputs in (first, second, last, first, second):  # of the actor, and of the critic
         x, w = torch.randn(dials.ppo.num_envs, inputs), torch.randn(outputs, inputs)
         rollout_s += dials.ppo.n_steps * _seconds(torch.mm, x, w.T)
         x = torch.randn(dials.ppo.batch_size, inputs)
         y = torch.randn(dials.ppo.batch_size, outputs)
         update_s += passes * (_seconds(torch.mm, x, w.T) + _seconds(torch.mm, y.T, x))
-        if inputs != sizes[0][0]:  # the observation needs no gradient
+        if (inputs, outputs) != first:  # the observation needs no gradient
             update_s += passes * _seconds(torch.mm, y, w)
     steps_per_s = dials.per_update / (rollout_s + update_s)
     return {"steps_per_s": steps_per_s, "rollout_s": rollout_s, "update_s": update_s}
@@ -113,23 +113,18 @@ def _seconds(work: Callable[..., Any], *arguments: Any, times: int = 30) -> floa
     return (time.perf_counter() - started) / times
 
 
-OURS, FLOOR = "recsys_rl", "floor"
-SYSTEMS = [
-    System(FLOOR, "torch", "recsys_rl", floor),
-    System(OURS, "recsys-rl", "recsys_rl", ours),
-    *(System(name, package, module, partial(peer, run)) for name, (package, module, run) in PEERS.items()),
-]
-
-
 def table(world: World, name: str, dials: Dials, rounds: int) -> tuple[list[Row], float]:
     """The rows of one set of dials, and the floor's steps per second."""
-    rows = tables.interleaved(SYSTEMS, rounds, world, dials)
-    least, own = rows[0], rows[1]
+    systems = [
+        System("floor", name, "torch", "recsys_rl", floor),
+        System("recsys_rl", name, "recsys-rl", "recsys_rl", ours),
+        *(System(label, name, *PEERS[label][:2], partial(peer, PEERS[label][2])) for label in PEERS),
+    ]
+    least, own, *others = rows = tables.interleaved(systems, rounds, world, dials)
     for part in ("rollout", "update"):
         own[f"{part}_share_of_floor"] = least[f"{part}_s"] / own[f"{part}_s"]
     tables.add_ratios(rows, own["steps_per_s"])
-    rows = [row | {"dials": name, "floor_steps_per_s": least["steps_per_s"]} for row in rows]
-    return rows[1:], least["steps_per_s"]
+    return [row | {"floor_steps_per_s": least["steps_per_s"]} for row in (own, *others)], least["steps_per_s"]
 
 
 def main() -> None:

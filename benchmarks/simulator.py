@@ -1,0 +1,115 @@
+"""Users stepped per second by the simulators alone, with random actions.
+
+    python -m benchmarks.simulator [--rounds 3] [--threads N] [--json FILE] [--csv FILE] [--smoke]
+
+Ours is `satiation` on 1,000 synthetic items: ``RecEnv.step`` with everything it normally gives back
+(observations with history, feedback, autoreset), for N = 4,096 and N = 64 users, on items drawn
+uniformly anew for each step. One step of N users counts N. The drawing is part of the time, for all.
+
+The peers step one user at a time, so theirs are steps and resets of one environment:
+
+- RecSim (`pip install recsim-no-tf`, the package without TensorFlow): its interest evolution and its
+  long-term satisfaction environment, made as its tutorials make them (10 candidates, drawn anew at
+  each step) but with slates of 1. It scores 10 candidates where ours has a catalogue of 1,000.
+- SARDINE (`pip install sardine-rec`): `sardine/SingleItem-BoredInf-v0`, one item a step out of 1,000,
+  and users who get bored of what they saw and change: its configuration nearest to `satiation`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+import torch
+
+from benchmarks import tables
+from benchmarks.peers import World, make_world
+from benchmarks.tables import Row, System
+
+WARM_UP = 0.1  # share of the seconds, spent before the clock starts
+
+
+def ours(num_envs: int, world: World, seconds: float) -> Row:
+    env = world.env(num_envs, seed=0)
+    generator = torch.Generator().manual_seed(0)
+    env.reset()
+
+    def step() -> int:
+        items = torch.randint(world.catalogue.num_items, (num_envs, 1), generator=generator)
+        env.step(items)
+        return num_envs
+
+    with torch.inference_mode():
+        return per_second(step, seconds)
+
+
+def recsim(environment: str, world: World, seconds: float) -> Row:
+    import importlib
+
+    made = importlib.import_module(f"recsim.environments.{environment}").create_environment(
+        {"num_candidates": 10, "slate_size": 1, "resample_documents": True, "seed": 0}
+    )
+    rng = np.random.default_rng(0)
+    made.reset()
+
+    def step() -> int:
+        done = made.step(rng.integers(10, size=1))[2]
+        if done:
+            made.reset()
+        return 1
+
+    return per_second(step, seconds)
+
+
+def sardine(environment: str, world: World, seconds: float) -> Row:
+    import gymnasium
+    import sardine as package  # noqa: F401  (registers its environments)
+
+    made = gymnasium.make(f"sardine/{environment}")
+    rng = np.random.default_rng(0)
+    made.reset(seed=0)
+
+    def step() -> int:
+        _, _, terminated, truncated, _ = made.step(rng.integers(1000, size=1))
+        if terminated or truncated:
+            made.reset()
+        return 1
+
+    return per_second(step, seconds)
+
+
+def per_second(step: Callable[[], int], seconds: float) -> Row:
+    """Users stepped per second; ``step`` says how many it stepped."""
+    _run(step, WARM_UP * seconds)
+    started = time.perf_counter()
+    users = _run(step, seconds)
+    return {"steps_per_s": users / (time.perf_counter() - started)}
+
+
+def _run(step: Callable[[], int], seconds: float) -> int:
+    users, end = 0, time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        users += step()
+    return users
+
+
+RECSIM, SARDINE = ("interest_evolution", "long_term_satisfaction"), "SingleItem-BoredInf-v0"
+SYSTEMS = [
+    *(System("recsys_rl", f"N={n}", "recsys-rl", "recsys_rl", partial(ours, n)) for n in (4096, 64)),
+    *(System("recsim", name, "recsim-no-tf", "recsim", partial(recsim, name)) for name in RECSIM),
+    System("sardine", SARDINE, "sardine-rec", "sardine", partial(sardine, SARDINE)),
+]
+
+
+def main() -> None:
+    args = tables.parse(tables.parser(__doc__), "simulator")
+    world = make_world(seed=0, env="satiation")
+    rows = tables.interleaved(SYSTEMS, args.rounds, world, 0.2 if args.smoke else 3.0)
+    tables.add_ratios(rows, rows[0]["steps_per_s"])
+    tables.publish(rows, args)
+
+
+if __name__ == "__main__":
+    tables.run(main)
