@@ -44,11 +44,12 @@ class DataConfig:
     """Where the people and the items come from."""
 
     data: str = "movielens"
-    """movielens, ml-100k, ml-latest-small, ml-1m, ml-25m, ml-32m, kuairec, synthetic or a CSV/Parquet log."""
+    """movielens, ml-100k, ml-latest-small, ml-1m, ml-25m, ml-32m, kuairec, synthetic, clustered, a CSV/Parquet
+    log, or a .npy table of item embeddings."""
     data_dir: str | None = None
     """Folder that holds the dataset's own files; tried before every other source."""
     cache_dir: str | None = None
-    """Folder for downloads and learned embeddings (default: the user's cache folder)."""
+    """Folder for downloads, learned embeddings and `clustered` items (default: the user's cache folder)."""
     user_column: str = "user"
     """Column of the user id in a CSV/Parquet log."""
     item_column: str = "item"
@@ -72,7 +73,7 @@ class EnvConfig:
     """The simulated users."""
 
     num_items: Annotated[int, Range(2, 10**9)] = 1000
-    """Items of the catalogue: the most liked ones."""
+    """Items of the catalogue: the most liked ones (of a .npy table: the first ones)."""
     num_users: Annotated[int, Range(2, 10**9)] = 2000
     """Users of a synthetic population (a real dataset brings its own)."""
     embedding_dim: Size = 32
@@ -123,6 +124,12 @@ class ModelConfig:
     """Hidden layers of actor and critic."""
     activation: Literal["tanh", "relu", "elu"] = "relu"
     """Activation of the hidden layers."""
+    candidates: CountOrZero = 0
+    """Items that the policy chooses from, proposed for each user by a first stage; 0 = the whole catalogue."""
+    explore_rate: Share = 0.25
+    """Share of the candidates that is drawn uniformly from the catalogue."""
+    index: Literal["auto", "exact", "ivf", "hnsw"] = "auto"
+    """How the first stage searches: exactly, or with faiss; auto is exact up to 20,000 items, ivf above."""
 
 
 @dataclass(frozen=True)
@@ -252,6 +259,12 @@ class Config:
             raise UserError(
                 f"agent_config.batch_size is {agent.batch_size}: it must be at most the rollout, "
                 f"n_steps * num_envs = {agent.n_steps * agent.num_envs}."
+            )
+        model = self.model_config
+        if model.candidates and model.head == "dense":
+            raise UserError(
+                f"model_config.candidates is {model.candidates}: the dense head has one weight vector for each "
+                "item id and scores no candidates; give head two-tower, or candidates 0."
             )
         if self.env == "satiation" and env.max_episode_steps > env.num_items:
             raise UserError(

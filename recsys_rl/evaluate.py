@@ -26,7 +26,7 @@ from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.env.world import make_env
 from recsys_rl.report import write_report
 from recsys_rl.rollout import Sessions, play
-from recsys_rl.train import choose_device
+from recsys_rl.run import choose_device
 from recsys_rl.types import Agent, Env, UserError
 from recsys_rl.utils.metrics import interval
 from recsys_rl.utils.seeding import generators, stream_seed
@@ -259,7 +259,7 @@ def _sample_sessions(
                 year = catalogue.year[item].item()
                 steps.append(
                     {
-                        "title": catalogue.titles[item],
+                        "title": catalogue.title(item),
                         "year": None if math.isnan(year) else int(year),
                         "genres": [
                             name
@@ -274,7 +274,7 @@ def _sample_sessions(
                 {
                     "policy": policy,
                     "user": int(population.user_ids[user]),
-                    "likes": [catalogue.titles[int(item)] for item in nearest],
+                    "likes": [catalogue.title(int(item)) for item in nearest],
                     "return": sessions.returns[row].item(),
                     "left": bool(sessions.left[row]),
                     "steps": steps,

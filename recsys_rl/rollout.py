@@ -14,14 +14,18 @@ from recsys_rl.types import Agent, Env, LearningAgent, Obs, Rollout, UserError, 
 def collect(env: Env, agent: LearningAgent, obs: Obs, num_steps: int) -> tuple[Rollout, Obs]:
     """``num_steps`` steps of every user, from ``obs`` on. Returns the record and the next observation."""
     n, device = obs.num_rows, obs.context.device
-    record = obs.map(lambda x: x.new_empty(num_steps, *x.shape))  # (T, N, ...)
+    record: Obs | None = None  # (T, N, ...)
     rewards, raw_rewards, logprobs, values, next_values = torch.empty(5, num_steps, n, device=device)
     terminated, truncated = torch.empty(2, num_steps, n, dtype=torch.bool, device=device)
     items: list[Tensor] = []
     for t in range(num_steps):
-        tree_map(lambda row, x, t=t: row[t].copy_(x), record, obs)
         action = agent.act(obs)
         assert action.value is not None
+        # An update must choose again among the same candidates.
+        chosen_from = obs if action.candidates is None else obs.among(action.candidates)
+        if record is None:
+            record = chosen_from.map(lambda x: x.new_empty(num_steps, *x.shape))
+        tree_map(lambda row, x, t=t: row[t].copy_(x), record, chosen_from)
         step = env.step(action.items)
         items.append(action.items)
         logprobs[t], values[t] = action.logprob, action.value
@@ -33,6 +37,7 @@ def collect(env: Env, agent: LearningAgent, obs: Obs, num_steps: int) -> tuple[R
         if t == num_steps - 1 or bool(step.truncated.any()):
             next_values[t] = agent.value(step.final_obs)
         obs = step.obs
+    assert record is not None
     rollout = Rollout(
         record, torch.stack(items), logprobs, values, next_values, rewards, raw_rewards, terminated, truncated
     )

@@ -123,7 +123,7 @@ class Obs:
     history: Tensor | None = None  # (N, L) int64: items of this session, latest last, -1 padding first
     signals: Tensor | None = None  # (N, L, S) float32: feedback on them, 0 at padding
     exclude: Tensor | None = None  # (N, X) int64: items that may not be shown (again); -1 is padding
-    candidates: Tensor | None = None  # (N, C) int64, or None for the whole catalogue
+    candidates: Tensor | None = None  # (N, C) int64, each once, -1 padding; None for the whole catalogue
     mask: Tensor | None = None  # (N, I) or (N, C) bool: True where the item may be shown, but for `exclude`
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Obs:
@@ -133,6 +133,27 @@ class Obs:
     def rows(self, index: Tensor) -> Obs:
         """The rows of that index (B,)."""
         return self.map(lambda x: x[index])
+
+    def split(self, size: int) -> list[Obs]:
+        """Views of ``size`` rows each; the last may have fewer."""
+        parts = {name: x.split(size) for name, x in vars(self).items() if x is not None}
+        return [
+            Obs(**dict(zip(parts, row, strict=True))) for row in zip(*parts.values(), strict=True)
+        ]
+
+    def among(self, candidates: Tensor) -> Obs:
+        """This request with ``candidates`` (N, C), which obey ``exclude`` and ``mask`` and so replace them."""
+        return dataclasses.replace(self, candidates=candidates, exclude=None, mask=None)
+
+    def items_at(self, index: Tensor) -> Tensor:
+        """The items (N, K) at those places among the alternatives."""
+        return index if self.candidates is None else self.candidates.gather(1, index)
+
+    def places_of(self, items: Tensor) -> Tensor:
+        """The inverse of ``items_at``: where the items (N, K) stand among the alternatives."""
+        if self.candidates is None:
+            return items
+        return (self.candidates.unsqueeze(1) == items.unsqueeze(2)).to(torch.uint8).argmax(-1)
 
     def allowed(self, num_items: int) -> Tensor:
         """(N, I) bool: True where both ``mask`` and ``exclude`` let the item be shown.

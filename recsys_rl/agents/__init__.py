@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
+from torch import Tensor
 
 from recsys_rl.agents.a2c import A2C
 from recsys_rl.agents.ppo import PPO
-from recsys_rl.config import A2CConfig, Config, PPOConfig
-from recsys_rl.models.actor import item_features
+from recsys_rl.config import A2CConfig, Config, ModelConfig, PPOConfig
+from recsys_rl.models.actor import SplitFeatures, item_columns, item_features
 from recsys_rl.models.actor_critic import ActorCritic, Shapes
 from recsys_rl.types import Catalogue, Env, UserError
 
@@ -24,7 +25,7 @@ def make_agent(
 ) -> PPO | A2C:
     """A new agent for ``env``; streams "model" (weights, on the CPU), "policy" and "shuffle".
 
-    Raises UserError where the two-tower head has no items to score.
+    Raises UserError where the two-tower head has no items to score, or the first stage can't fill its list.
     """
     if catalogue is None and config.model_config.head == "two-tower":
         raise UserError(
@@ -33,12 +34,37 @@ def make_agent(
     shapes = Shapes(
         env.context_dim,
         env.action_sizes,
-        None if catalogue is None else item_features(catalogue).cpu(),
+        None if catalogue is None else _features(catalogue, config.model_config),
         env.history_length,
         env.num_signals,
+        None if catalogue is None else catalogue.available,
     )
+    if catalogue is not None and config.model_config.candidates:
+        _check_candidates(config.model_config, int(catalogue.available.sum()), env.history_length)
     model = ActorCritic(shapes, config.model_config, generators["model"]).to(device)
     if isinstance(config.agent_config, PPOConfig):
         return PPO(model, config.agent_config, num_updates, generators)
     assert isinstance(config.agent_config, A2CConfig)
     return A2C(model, config.agent_config, num_updates, generators)
+
+
+def _features(catalogue: Catalogue, config: ModelConfig) -> Tensor | SplitFeatures:
+    """Joined once where every item is scored, and left apart where only a few are."""
+    if config.candidates:
+        return SplitFeatures(catalogue.embedding, item_columns(catalogue))
+    return item_features(catalogue).cpu()
+
+
+def _check_candidates(config: ModelConfig, available: int, history_length: int) -> None:
+    if config.candidates > available:
+        raise UserError(
+            f"model_config.candidates is {config.candidates}: the catalogue has only {available} items to "
+            "propose; give fewer, or 0 to score them all."
+        )
+    sure = config.candidates - round(config.explore_rate * config.candidates)
+    if sure < history_length:  # of which the last is shown when nothing is asked any more
+        raise UserError(
+            f"model_config.candidates is {config.candidates}, of which explore_rate {config.explore_rate:g} "
+            f"leaves {sure} to the search, and {history_length - 1} of those may have been shown in the same "
+            "session: give more candidates or a lower explore_rate."
+        )

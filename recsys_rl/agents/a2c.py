@@ -42,9 +42,10 @@ class A2C:
 
     @torch.inference_mode()
     def act(self, obs: Obs, greedy: bool = False) -> Action:
+        obs = self.model.propose(obs, greedy, self.generators["policy"])
         logits, value = self.model(obs)  # (N, K, A), (N,)
-        items = logits.argmax(-1) if greedy else choice.sample(logits, self.generators["policy"])  # (N, K)
-        return Action(items, choice.logprob(logits, items).sum(-1), value)
+        index = logits.argmax(-1) if greedy else choice.sample(logits, self.generators["policy"])  # (N, K)
+        return Action(obs.items_at(index), choice.logprob(logits, index).sum(-1), value, obs.candidates)
 
     @torch.inference_mode()
     def value(self, obs: Obs) -> Tensor:
@@ -72,8 +73,10 @@ class A2C:
         if config.normalize_advantage:
             advantage = (advantage - advantage.mean()) / (advantage.std(correction=0) + 1e-8)
 
-        logits, value = self.model(rollout.obs.map(lambda x: x.flatten(0, 1).clone()))
-        logprob = choice.logprob(logits, rollout.items.flatten(0, 1).clone()).sum(-1)  # (B,)
+        obs = rollout.obs.map(lambda x: x.flatten(0, 1).clone())
+        logits, value = self.model(obs)
+        index = obs.places_of(rollout.items.flatten(0, 1).clone())  # (B, K)
+        logprob = choice.logprob(logits, index).sum(-1)  # (B,)
         policy_loss = losses.policy_gradient(logprob, advantage)
         value_loss = losses.value_loss(value, returns)
         entropy = choice.entropy(logits).sum(-1).mean()

@@ -42,9 +42,10 @@ class PPO:
 
     @torch.inference_mode()
     def act(self, obs: Obs, greedy: bool = False) -> Action:
+        obs = self.model.propose(obs, greedy, self.generators["policy"])
         logits, value = self.model(obs)  # (N, K, A), (N,)
-        items = logits.argmax(-1) if greedy else choice.sample(logits, self.generators["policy"])  # (N, K)
-        return Action(items, choice.logprob(logits, items).sum(-1), value)
+        index = logits.argmax(-1) if greedy else choice.sample(logits, self.generators["policy"])  # (N, K)
+        return Action(obs.items_at(index), choice.logprob(logits, index).sum(-1), value, obs.candidates)
 
     @torch.inference_mode()
     def value(self, obs: Obs) -> Tensor:
@@ -70,7 +71,7 @@ class PPO:
         returns = (advantages + rollout.values).flatten()  # (B,), B = T N from here on
         advantages = advantages.flatten()
         obs = rollout.obs.map(lambda x: x.flatten(0, 1))
-        items = rollout.items.flatten(0, 1)  # (B, K)
+        items = obs.places_of(rollout.items.flatten(0, 1))  # (B, K)
         old_logprobs, old_values = rollout.logprobs.flatten(), rollout.values.flatten()
 
         history: list[Tensor] = []  # (6,) diagnostics of each minibatch

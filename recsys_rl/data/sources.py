@@ -34,6 +34,6 @@ def load_log(
     if is_file:
         return read_log(data, user_column, item_column, time_column, rating_column)
     raise UserError(
-        f"There is no data named {data!r}: choose {', '.join(movielens.NAMES)}, kuairec, synthetic, or the "
-        f"path of a file that ends in {', '.join(FILE_ENDINGS)}."
+        f"There is no data named {data!r}: choose {', '.join(movielens.NAMES)}, kuairec, synthetic, "
+        f"clustered, or the path of a file that ends in {', '.join(FILE_ENDINGS)} or .npy."
     )

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 
 from recsys_rl.config import Config, DataConfig, EnvConfig
 from recsys_rl.data.catalogue import build_world, synthetic_world
+from recsys_rl.data.item_table import FILE_ENDING, clustered_world, table_world
 from recsys_rl.data.sources import load_log
 from recsys_rl.env.drift import Drift
 from recsys_rl.env.gym_env import GymEnv
@@ -20,23 +23,13 @@ PLATFORMS: dict[str, type[Drift] | type[Satiation]] = {"drift": Drift, "satiatio
 def make_world(
     env_name: str, data_config: DataConfig, env_config: EnvConfig, seed: int
 ) -> tuple[Catalogue, Population]:
-    """Load the data and learn the embeddings (cached), or draw a synthetic world from ``seed``.
+    """Load the data and learn the embeddings (cached), or make a world up from ``seed``.
 
     Raises UserError for an unknown platform (before anything is read) and where the data don't serve.
     """
     _check(env_name)
-    if data_config.data == "synthetic":
-        if data_config.data_dir is not None:
-            raise UserError(
-                "--data-dir is for real datasets, and --data is synthetic: leave one of them out."
-            )
-        return synthetic_world(
-            env_config.num_items,
-            env_config.num_users,
-            env_config.embedding_dim,
-            data_config.heldout_fraction,
-            seed,
-        )
+    if data_config.data in ("synthetic", "clustered") or data_config.data.endswith(FILE_ENDING):
+        return _made_up_world(data_config, env_config, seed)
     log = load_log(
         data_config.data,
         data_config.data_dir,
@@ -56,6 +49,28 @@ def make_world(
         profile_fraction=data_config.profile_fraction,
         seed=seed,
         cache_dir=data_config.cache_dir,
+    )
+
+
+def _made_up_world(data_config: DataConfig, env_config: EnvConfig, seed: int) -> tuple[Catalogue, Population]:
+    """Users without a history, on made-up items or on those of anyone's table."""
+    if data_config.data_dir is not None:
+        raise UserError(
+            f"--data-dir is for real datasets, and --data is {data_config.data}: leave one of them out."
+        )
+    num_items, num_users, dim = env_config.num_items, env_config.num_users, env_config.embedding_dim
+    heldout_fraction = data_config.heldout_fraction
+    if data_config.data == "synthetic":
+        return synthetic_world(num_items, num_users, dim, heldout_fraction, seed)
+    if data_config.data == "clustered":
+        return clustered_world(num_items, num_users, dim, heldout_fraction, seed, data_config.cache_dir)
+    return table_world(
+        Path(data_config.data),
+        num_items=num_items,
+        num_users=num_users,
+        embedding_dim=dim,
+        heldout_fraction=heldout_fraction,
+        seed=seed,
     )
 
 

@@ -14,16 +14,43 @@ RATE = 5.0  # votes and log-temperature are few and must go far: they move this 
 
 
 def item_features(catalogue: Catalogue) -> Tensor:
-    """What a recommender may know of each item, (I, D + G + 4).
+    """What a recommender may know of each item, (I, D + G + 4): the embedding, then ``item_columns``."""
+    return torch.cat([catalogue.embedding, item_columns(catalogue)], 1)
 
-    The embedding, the genres (unit norm), popularity (log), quality and year, standardised, and a 1,
-    by which sums over a session also count it.
+
+def item_columns(catalogue: Catalogue) -> Tensor:
+    """What is known of each item beside its embedding, (I, G + 4).
+
+    The genres (unit norm), popularity (log), quality and year, standardised, and a 1, by which sums
+    over a session also count it.
     """
     genres = catalogue.genres / catalogue.genres.norm(dim=1, keepdim=True).clamp_min(1.0)
     year = torch.where(catalogue.year.isnan(), catalogue.year.nanmean(), catalogue.year)
     numbers = torch.stack([(catalogue.popularity + 1e-3).log(), catalogue.quality, year.nan_to_num()], 1)
     numbers = (numbers - numbers.mean(0)) / numbers.std(0, correction=0).clamp_min(1e-6)
-    return torch.cat([catalogue.embedding, genres, numbers, torch.ones_like(numbers[:, :1])], 1)
+    return torch.cat([genres, numbers, torch.ones_like(numbers[:, :1])], 1)
+
+
+class SplitFeatures:
+    """Item features whose embedding stays where it lies, be it a file: ``items[index]`` joins some rows."""
+
+    def __init__(self, embedding: Tensor, columns: Tensor) -> None:
+        """``embedding`` (I, D), ``columns`` (I, G + 4)."""
+        self.embedding = embedding
+        self.columns = columns
+
+    @property
+    def num_dims(self) -> int:
+        return self.embedding.shape[1]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(I, F_i), as the tensor that is never made would have it."""
+        return self.embedding.shape[0], self.embedding.shape[1] + self.columns.shape[1]
+
+    def __getitem__(self, index: Tensor | slice) -> Tensor:
+        """Rows (..., F_i) of an index (...) or a slice."""
+        return torch.cat([self.embedding[index], self.columns[index]], -1)
 
 
 class TwoTowerHead(nn.Module):
@@ -50,13 +77,28 @@ class TwoTowerHead(nn.Module):
         self.log_temperature = nn.Parameter(torch.tensor(LOGIT_SCALE).log() / RATE)
 
     def forward(self, hidden: Tensor, blocks: Tensor, items: Tensor) -> Tensor:
-        """hidden (N, H), blocks (N, number, F_i), items (I, F_i) -> logits (N, 1, I)."""
-        votes = (RATE * self.votes * blocks).sum(1)  # (N, F_i)
-        query = self.query(hidden) + nn.functional.pad(votes, (0, TOWER_SIZE))  # (N, F_i + tower)
+        """hidden (N, H), blocks (N, number, F_i), items (I, F_i) -> logits (N, 1, I).
+
+        With items (N, C, F_i), each row scores its own: logits (N, 1, C).
+        """
+        query = self.temperature * self.user(hidden, blocks)  # (N, F_i + tower)
+        if items.ndim == 3:
+            fixed, learned = query.unsqueeze(-1).split([items.shape[-1], TOWER_SIZE], 1)  # (N, size, 1) each
+            logits: Tensor = items @ fixed + self.tower(items).relu() @ learned  # (N, C, 1)
+            return logits.transpose(1, 2)
         towers = torch.cat([items, self.tower(items).relu()], 1)  # (I, F_i + tower)
-        temperature = (RATE * self.log_temperature).exp()
-        logits: Tensor = temperature * query @ towers.T  # (N, I)
+        logits = query @ towers.T  # (N, I)
         return logits.unsqueeze(1)
+
+    def user(self, hidden: Tensor, blocks: Tensor) -> Tensor:
+        """The query (N, F_i + tower): its first F_i numbers meet an item's features themselves."""
+        votes = (RATE * self.votes * blocks).sum(1)  # (N, F_i)
+        query: Tensor = self.query(hidden) + nn.functional.pad(votes, (0, TOWER_SIZE))
+        return query
+
+    @property
+    def temperature(self) -> Tensor:
+        return (RATE * self.log_temperature).exp()
 
 
 class DenseHead(nn.Module):

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from recsys_rl.config import ModelConfig
 from recsys_rl.functional import choice
-from recsys_rl.models.actor import DenseHead, TwoTowerHead
+from recsys_rl.models.actor import DenseHead, SplitFeatures, TwoTowerHead
 from recsys_rl.models.encoders import SessionGRU, SessionSum, linear, mlp
+from recsys_rl.models.retrieval import Retriever, mark_unusable
 from recsys_rl.types import Obs
 
 
@@ -20,9 +21,11 @@ class Shapes:
 
     context_dim: int  # F
     action_sizes: tuple[int, ...]  # alternatives of each position: (I,) for one item of a catalogue
-    item_features: Tensor | None = None  # (I, F_i): models.actor.item_features; None without a catalogue
+    # (I, F_i): models.actor.item_features; split where a policy chooses from candidates
+    item_features: Tensor | SplitFeatures | None = None
     history_length: int = 0  # L; 0 where observations carry no history
     num_signals: int = 0  # S
+    available: Tensor | None = None  # (I,) bool: what a first stage may propose; None where there is none
 
 
 class ActorCritic(nn.Module):
@@ -31,16 +34,28 @@ class ActorCritic(nn.Module):
     Actor and critic each have hidden layers ``hidden_dims`` of their own over the same inputs: the
     context and, where there is one, the summary of the session's history. Positions with fewer than
     A alternatives are padded with -inf.
+
+    Where ``obs.candidates`` (N, C) lists the alternatives, only they are scored, and the logits are
+    (N, 1, C) with -inf at padding. ``propose`` adds such a list.
     """
 
-    items: Tensor
+    items: Tensor | SplitFeatures
 
     def __init__(self, shapes: Shapes, config: ModelConfig, generator: torch.Generator) -> None:
         super().__init__()
         self.shapes = shapes
         items = torch.zeros(0, 0) if shapes.item_features is None else shapes.item_features
-        self.register_buffer("items", items, persistent=False)  # (I, F_i)
+        if isinstance(items, Tensor):
+            self.register_buffer("items", items, persistent=False)  # (I, F_i)
+        else:
+            self.items = items
         num_item_features = items.shape[1]
+        self.num_candidates = config.candidates
+        self.num_drawn = round(config.explore_rate * config.candidates)
+        self.retriever: Retriever | None = None
+        if config.candidates:
+            assert isinstance(items, SplitFeatures) and shapes.available is not None
+            self.retriever = Retriever(items, shapes.available, config.index)
         num_inputs, num_blocks = shapes.context_dim, 2
         self.session: SessionSum | SessionGRU | None = None
         if shapes.history_length and config.encoder == "gru":
@@ -62,9 +77,36 @@ class ActorCritic(nn.Module):
 
     def forward(self, obs: Obs) -> tuple[Tensor, Tensor]:
         inputs, blocks = self._read(obs)
-        logits = self.head(self.actor(inputs), blocks, self.items)  # (N, K, A)
-        logits = choice.forbid(logits, obs.mask, obs.exclude)
+        hidden = self.actor(inputs)
+        if obs.candidates is None:
+            logits = self.head(hidden, blocks, self.items)  # (N, K, A)
+            logits = choice.forbid(logits, obs.mask, obs.exclude)
+        else:
+            logits = self.head(hidden, blocks, self.items[obs.candidates.clamp_min(0)])  # (N, 1, C)
+            logits = logits.masked_fill((obs.candidates < 0).unsqueeze(1), -torch.inf)
         return logits, self._value(inputs)
+
+    @torch.no_grad()
+    def propose(self, obs: Obs, greedy: bool, generator: torch.Generator) -> Obs:
+        """``obs`` with the candidates (N, C) of the first stage; as it is without one, or with some given.
+
+        The round(explore_rate C) last are drawn uniformly from the available items, with replacement
+        (greedy: none); the first are those with the highest product of the actor's query and the item's
+        features. What may not be shown, or stands there already, is -1.
+        """
+        if self.retriever is None or obs.candidates is not None:
+            return obs
+        inputs, blocks = self._read(obs)
+        assert isinstance(self.head, TwoTowerHead)
+        query = self.head.user(self.actor(inputs), blocks)[:, : self.items.shape[1]]  # (N, F_i)
+        num_drawn = 0 if greedy else self.num_drawn
+        top = self.retriever.search(query, self.num_candidates - num_drawn)  # (N, C - E)
+        rows = self.retriever.rows
+        places = torch.randint(
+            len(rows), (obs.num_rows, num_drawn), generator=generator, device=rows.device
+        )  # (N, E)
+        candidates = torch.cat([top, rows[places]], 1)
+        return obs.among(mark_unusable(candidates, top.shape[1], obs.exclude, obs.mask))
 
     def value(self, obs: Obs) -> Tensor:
         """V(obs), (N,)."""
@@ -83,7 +125,7 @@ class ActorCritic(nn.Module):
 
     def _item_space(self, context: Tensor) -> Tensor:
         """User and last item (N, 2, F_i): an item's features begin with its embedding; the rest is 0."""
-        embeddings = context.unflatten(-1, (2, -1)) if self.items.numel() else context[:, None, :0]
+        embeddings = context.unflatten(-1, (2, -1)) if self.items.shape[1] else context[:, None, :0]
         return nn.functional.pad(embeddings, (0, self.items.shape[1] - embeddings.shape[-1]))
 
     def _value(self, inputs: Tensor) -> Tensor:
