@@ -89,14 +89,9 @@ def make_world(seed: int, num_items: int = 1000, num_users: int = 2000, env: str
     return World(catalogue, population, config)
 
 
-def our_agent(
-    env: RecEnv, dials: Dials, seed: int, head: Literal["dense", "two-tower"] = "dense"
-) -> PPO | A2C:
+def our_agent(env: RecEnv, dials: Dials, seed: int, model_config: ModelConfig) -> PPO | A2C:
     """Our PPO with these dials, as `recsys-rl train` makes it."""
-    config = Config(
-        agent_config=dials.ppo,
-        model_config=ModelConfig(head=head, hidden_dims=HIDDEN, activation=dials.activation),
-    )
+    config = Config(agent_config=dials.ppo, model_config=model_config)
     streams = generators(seed, "model", "policy", "shuffle")
     return make_agent(config, env, env.catalogue, dials.num_updates, streams, torch.device("cpu"))
 

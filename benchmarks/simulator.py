@@ -106,7 +106,8 @@ SYSTEMS = [
 def main() -> None:
     args = tables.parse(tables.parser(__doc__), "simulator")
     world = make_world(seed=0, env="satiation")
-    rows = tables.interleaved(SYSTEMS, args.rounds, world, 0.2 if args.smoke else 3.0)
+    rounds, seconds = (1, 0.2) if args.smoke else (args.rounds, 3.0)
+    rows = tables.interleaved(SYSTEMS, rounds, world, seconds)
     tables.add_ratios(rows, rows[0]["steps_per_s"])
     tables.publish(rows, args)
 

@@ -51,33 +51,29 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{message}: see --help.")
 
 
-def parser(doc: str | None) -> Parser:
+def parser(doc: str | None, repeats: str = "rounds", default: int = 3) -> Parser:
     """The options that every benchmark has; ``doc`` is its module's docstring."""
     made = Parser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("--rounds", type=int, default=3, help="interleaved rounds; the table has medians")
+    made.add_argument(f"--{repeats}", type=int, default=default, help="interleaved; the table has medians")
     made.add_argument("--threads", type=int, default=0, help="threads of torch; 0 leaves its own choice")
     made.add_argument("--json", type=Path, help="write the table to this file")
     made.add_argument("--csv", type=Path, help="append the table to this file, not to benchmarks/results")
-    made.add_argument(
-        "--smoke", action="store_true", help="does it run? The smallest sizes, one round, no CSV"
-    )
+    made.add_argument("--smoke", action="store_true", help="does it run? The smallest sizes, once, no CSV")
     return made
 
 
-def parse(made: Parser, name: str, argv: Sequence[str] | None = None) -> argparse.Namespace:
+def parse(made: argparse.ArgumentParser, name: str, argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read and check the options, before anything is measured, and set torch's threads.
 
     ``args.csv`` is benchmarks/results/<name>.csv where none was asked for, and None for a smoke run.
     Raises UserError for values out of range and for files that can't be written.
     """
     args = made.parse_args(argv)
-    for option, least in (("rounds", 1), ("seeds", 1), ("threads", 0)):
-        value = getattr(args, option, least)
-        if value < least:
+    for option, value in vars(args).items():
+        least = 0 if option == "threads" else 1
+        if type(value) is int and value < least:
             raise UserError(f"--{option} is {value}: it must be at least {least}.")
-    if args.smoke:
-        args.rounds = 1
-    elif args.csv is None:
+    if args.csv is None and not args.smoke:
         args.csv = HERE / "results" / f"{name}.csv"
     for option in ("json", "csv"):
         if getattr(args, option) is not None:

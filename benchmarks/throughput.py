@@ -26,7 +26,7 @@ import torch
 from benchmarks import tables
 from benchmarks.peers import HIDDEN, PEERS, Act, Dials, Train, World, make_world, our_agent
 from benchmarks.tables import Row, System
-from recsys_rl.config import PPOConfig
+from recsys_rl.config import ModelConfig, PPOConfig
 from recsys_rl.rollout import collect
 
 
@@ -55,7 +55,8 @@ SMOKE = {"batched": dials(4, 8, 16, 1, updates=1)}
 def ours(world: World, dials: Dials) -> Row:
     """Our trainer without its log."""
     env = world.env(dials.ppo.num_envs, seed=0)
-    agent = our_agent(env, dials, seed=0)
+    model_config = ModelConfig(head="dense", hidden_dims=HIDDEN, activation=dials.activation)
+    agent = our_agent(env, dials, 0, model_config)
     obs = env.reset()
     rollout_s = update_s = 0.0
     for update in range(dials.num_updates):
@@ -133,7 +134,7 @@ def main() -> None:
     rows: list[Row] = []
     floors: dict[str, float] = {}
     for name, dials in (SMOKE if args.smoke else DIALS).items():
-        found, floors[name] = table(world, name, dials, args.rounds)
+        found, floors[name] = table(world, name, dials, 1 if args.smoke else args.rounds)
         rows += found
     tables.publish(rows, args, floor_steps_per_s=floors["batched"])
 

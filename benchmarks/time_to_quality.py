@@ -1,0 +1,267 @@
+"""Seconds and steps of training until strangers get 0.90 and 0.95 of what the oracle would give them.
+
+    python -m benchmarks.time_to_quality [--seeds 5] [--budget 1000000] [--only SYSTEM ...] [--threads N]
+                                         [--json FILE] [--csv FILE] [--smoke]
+
+`drift` with 1,000 synthetic items; a seed changes items, users, weights and all noise, and systems
+take turns on each seed. The mean return of one session of each held-out user is compared with the
+optimum, which is known in closed form (``recsys_rl.env.drift.best_return``), for the sampled and for
+the greedy policy. That is looked at every 2,048 steps (every update, where one is longer), and later
+whenever the run has grown by 2 %. Nothing is chosen by these looks but when to stop: when both
+policies have reached both levels, or when the budget is spent.
+
+Seconds are those of training from the first rollout on: compilation counts, while evaluation,
+imports, logs and checkpoints do not. A row has medians over seeds, where a seed that never got there
+counts as never, the range over the seeds that did, and how many did.
+
+Who is compared, all with networks [128, 64]:
+
+- ours with the preset of `recsys-rl train` as it stands (two-tower head, 100,000 steps), and ours with
+  one logit per item, as the peers have it, over the whole budget;
+- each peer at our dials (the preset's, annealed over the whole budget), with ReLU;
+- each peer at dials that its own pages give for PPO on discrete actions, with tanh: Stable-Baselines3's
+  and SBX's defaults (as 8 users x 256 steps) and the tuned ones of rl-baselines3-zoo for CartPole-v1;
+  those of Tianshou's own PPO example (test/discrete/test_ppo_discrete.py); and those of TorchRL's PPO
+  script for Atari, in steps of an agent.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Literal
+
+from torch import Tensor
+
+from benchmarks import tables
+from benchmarks.peers import PEERS, Act, Dials, Train, World, make_world, our_agent
+from benchmarks.tables import Row, System
+from recsys_rl.config import PPOConfig, defaults
+from recsys_rl.env.drift import best_return
+from recsys_rl.env.rec_env import RecEnv
+from recsys_rl.rollout import collect, play
+from recsys_rl.types import Action, Obs
+
+LEVELS = (0.90, 0.95)
+POLICIES = ("sampled", "greedy")
+EVERY, GROWTH = 2048, 1.02  # steps between two looks, at least, and later the growth between them
+
+PRESET = defaults("ppo", "drift")
+assert isinstance(PRESET.agent_config, PPOConfig)
+OURS = PRESET.agent_config
+DEFAULTS = PPOConfig(
+    lr=3e-4,
+    gamma=0.99,
+    gae_lambda=0.95,
+    ent_coef=0.0,
+    max_grad_norm=0.5,
+    update_epochs=10,
+    batch_size=64,
+    n_steps=256,
+    num_envs=8,
+    anneal_lr=False,
+    anneal_ent=False,
+)
+CARTPOLE = replace(
+    DEFAULTS,
+    lr=1e-3,
+    gamma=0.98,
+    gae_lambda=0.8,
+    update_epochs=20,
+    batch_size=256,
+    n_steps=32,
+    anneal_lr=True,
+)
+TIANSHOU = replace(DEFAULTS, num_envs=20, n_steps=100, normalize_advantage=False)
+ATARI = replace(
+    DEFAULTS,
+    lr=2.5e-4,
+    clip_eps=0.1,
+    ent_coef=0.01,
+    vf_coef=1.0,
+    update_epochs=3,
+    batch_size=256,
+    n_steps=128,
+    anneal_lr=True,
+)
+
+OWN: dict[str, dict[str, Dials]] = {  # the steps are set to the budget
+    "stable-baselines3": {"defaults": Dials(DEFAULTS, 0), "zoo": Dials(CARTPOLE, 0, anneal_clip=True)},
+    "sbx": {"defaults": Dials(DEFAULTS, 0), "zoo": Dials(CARTPOLE, 0, anneal_clip=True)},
+    "tianshou": {"example": Dials(TIANSHOU, 0)},
+    "torchrl": {"script": Dials(ATARI, 0, anneal_clip=True)},
+}
+
+
+class Policy:
+    """A peer's policy as an Agent that can play."""
+
+    def __init__(self, act: Act) -> None:
+        self._act = act
+
+    def act(self, obs: Obs, greedy: bool = False) -> Action:
+        items = self._act(obs.context, greedy)
+        return Action(items.unsqueeze(-1), obs.context.new_zeros(len(items)))
+
+
+@dataclass
+class Course:
+    """One run: a clock that stands still while held-out users play, and when each level was reached."""
+
+    world: World
+    seed: int
+    per_update: int
+    total_steps: int
+    seconds: float = 0.0
+    step: int = -1  # before the first rollout
+    next_look: float = EVERY
+    resumed: float = 0.0
+    best: dict[str, float] = field(default_factory=lambda: dict.fromkeys(POLICIES, -math.inf))
+    reached: dict[tuple[str, float], tuple[float, int]] = field(default_factory=dict)  # seconds, step
+
+    def between(self, act: Act) -> bool:
+        if self.step < 0:
+            self.step = 0
+        else:
+            self.seconds += time.perf_counter() - self.resumed
+            self.step += self.per_update
+        if self.step >= min(self.next_look, self.total_steps):
+            self.look(act)
+            self.next_look = max(self.step + EVERY, self.step * GROWTH)
+        self.resumed = time.perf_counter()
+        return len(self.reached) < len(LEVELS) * len(POLICIES)
+
+    def look(self, act: Act) -> None:
+        for policy in POLICIES:
+            share = heldout_share(self.world, act, self.seed, greedy=policy == "greedy")
+            self.best[policy] = max(self.best[policy], share)
+            for level in LEVELS:
+                if share >= level:
+                    self.reached.setdefault((policy, level), (self.seconds, self.step))
+
+
+def heldout_share(world: World, act: Act, seed: int, greedy: bool) -> float:
+    """Mean return of one session of each held-out user, as a share of the optimum."""
+    users = world.population.heldout
+    optimum = best_return(
+        world.population.profile[users], world.catalogue.embedding, world.config.env_config
+    ).mean()
+    env = world.env(len(users), seed, heldout=True)
+    return (play(env, Policy(act), users, greedy).returns.mean() / optimum).item()
+
+
+def train_ours(
+    head: Literal["two-tower", "dense"], env: RecEnv, dials: Dials, seed: int, between: Callable[[Act], bool]
+) -> None:
+    agent = our_agent(env, dials, seed, replace(PRESET.model_config, head=head))
+    obs = env.reset()
+
+    def act(context: Tensor, greedy: bool) -> Tensor:
+        return agent.act(Obs(context), greedy).items[:, 0]
+
+    for _ in range(dials.num_updates):
+        if not between(act):
+            return
+        rollout, obs = collect(env, agent, obs, dials.ppo.n_steps)
+        agent.update(rollout)
+    between(act)
+
+
+def course(train: Train, dials: Dials, world: World, seed: int) -> Row:
+    """Train once; {"course": what happened}."""
+    total_steps = dials.num_updates * dials.per_update
+    run = Course(world, seed, dials.per_update, total_steps)
+    train(world.env(dials.ppo.num_envs, seed), dials, seed, run.between)
+    return {"course": run}
+
+
+def systems(budget: int) -> list[System]:
+    def system(name: str, dials_name: str, train: Train, dials: Dials) -> System:
+        package, module = PEERS[name][:2] if name in PEERS else ("recsys-rl", "recsys_rl")
+        return System(name, dials_name, package, module, partial(course, train, dials))
+
+    our_dials = Dials(OURS, budget, activation="relu")
+    preset = replace(our_dials, total_steps=min(budget, PRESET.train_config.total_timesteps))
+    found = [
+        system("recsys_rl", "preset", partial(train_ours, "two-tower"), preset),
+        system("recsys_rl", "dense", partial(train_ours, "dense"), our_dials),
+    ]
+    for name, (_, _, train) in PEERS.items():
+        for dials_name, dials in (OWN[name] | {"ours": our_dials}).items():
+            found.append(system(name, dials_name, train, replace(dials, total_steps=budget)))
+    return found
+
+
+def summary(system: System, rounds: list[Row]) -> list[Row]:
+    """The rows of a system: one for each policy, or one alone that says what went wrong."""
+    row = tables.first_columns(system)
+    if "note" in rounds[-1]:
+        return [row | rounds[-1]]
+    courses: list[Course] = [found["course"] for found in rounds]
+    row["steps_per_s"] = statistics.median(run.step / run.seconds for run in courses)
+    rows = []
+    for policy in POLICIES:
+        best = [run.best[policy] for run in courses]
+        mine: Row = {"policy": policy, "best_share": statistics.median(best), "best_share_low": min(best)}
+        for level in LEVELS:
+            mine |= _time_to(courses, policy, level)
+        if mine[f"seconds_to_{LEVELS[-1]:.2f}"] is None:
+            mine["note"] = f"{LEVELS[-1]:.2f} not reached within {courses[0].total_steps:,} steps"
+        rows.append(row | mine)
+    return rows
+
+
+def _time_to(courses: list[Course], policy: str, level: float) -> Row:
+    """Medians over all seeds (None where the median seed never got there), range over those that did."""
+    never = (math.inf, math.inf)
+    found = [run.reached.get((policy, level), never) for run in courses]
+    seconds = [time for time, _ in found if time < math.inf]
+    return {
+        f"seconds_to_{level:.2f}": _finite(statistics.median(time for time, _ in found)),
+        f"seconds_to_{level:.2f}_low": min(seconds, default=None),
+        f"seconds_to_{level:.2f}_high": max(seconds, default=None),
+        f"steps_to_{level:.2f}": _finite(statistics.median(step for _, step in found)),
+        f"seeds_to_{level:.2f}": f"{len(seconds)} of {len(courses)}",
+    }
+
+
+def _finite(x: float) -> float | None:
+    return x if math.isfinite(x) else None
+
+
+def main() -> None:
+    parser = tables.parser(__doc__, "seeds", 5)
+    parser.add_argument("--budget", type=int, default=1_000_000, help="steps of training at most")
+    parser.add_argument("--only", nargs="+", choices=["recsys_rl", *PEERS], help="these systems alone")
+    args = tables.parse(parser, "time_to_quality")
+    budget, seeds = (1, 1) if args.smoke else (args.budget, args.seeds)
+    chosen = [system for system in systems(budget) if system.name in (args.only or [system.name])]
+    rounds: list[list[Row]] = [[] for _ in chosen]
+    for seed in range(seeds):
+        world = make_world(seed, 20, 20) if args.smoke else make_world(seed)
+        for system, mine in zip(chosen, rounds, strict=True):
+            if not mine or "note" not in mine[-1]:
+                mine.append(tables.attempt(system, world, seed))
+                print(f"{system.name}, {system.dials}, seed {seed}: done", file=sys.stderr, flush=True)
+    rows = [row for system, mine in zip(chosen, rounds, strict=True) for row in summary(system, mine)]
+    add_ratios(rows)
+    tables.publish(rows, args)
+
+
+def add_ratios(rows: list[Row]) -> None:
+    """Write into each row its seconds to 0.95 over those of our preset with the same kind of policy."""
+    name = f"seconds_to_{LEVELS[-1]:.2f}"
+    ours = {row.get("policy"): row.get(name) for row in rows if row["dials"] == "preset"}
+    for row in rows:
+        base = ours.get(row.get("policy"))
+        if base and row.get(name):
+            row["seconds_over_ours"] = row[name] / base
+
+
+if __name__ == "__main__":
+    tables.run(main)
