@@ -27,6 +27,8 @@ from recsys_rl.config import (
     read_toml,
     to_dict,
 )
+from recsys_rl.distributed.launch import launch
+from recsys_rl.distributed.place import Place, find_place, obey_parent
 from recsys_rl.errors import UserError
 from recsys_rl.fields import did_you_mean
 
@@ -51,6 +53,7 @@ Examples:
   recsys-rl train --data ratings.csv --rating-column stars
   recsys-rl train --env gym:CartPole-v1           anyone's Gymnasium environment
   recsys-rl train --config run.toml --lr 1e-3     a file's settings, but for one
+  recsys-rl train --num-processes 2               two processes that average their gradients
   recsys-rl train --resume                        go on with the run in checkpoints/ppo.pt
 
 The defaults shown are those of the chosen --algo and --env. Settings in the file of --config replace
@@ -124,14 +127,38 @@ def _dispatch(argv: list[str]) -> int:
 
 
 def _train(argv: list[str]) -> None:
+    place = find_place()
+    if place is not None:  # what torch would say in fifty lines, we say in a sentence
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")
+    requests = None if place is None or place.listener is None else obey_parent()
     config, resume = train_options(argv)
+    if place is not None:
+        config = place.settle(config)
+    elif config.train_config.num_processes > 1:
+        launch(argv, config.train_config.num_processes)
+        return
     from recsys_rl.train import Interrupted, train  # here, as torch takes longer to import than --help may
 
     try:
-        train(config, resume)
+        if place is None:
+            train(config, resume)
+        else:
+            _train_as_rank(place, requests, config, resume)
     except Interrupted as stop:
-        print(stop, file=sys.stderr)
+        if place is None or place.rank == 0:
+            print(stop, file=sys.stderr)
         raise KeyboardInterrupt from None
+
+
+def _train_as_rank(place: Place, requests: list[int] | None, config: Config, resume: bool) -> None:
+    from recsys_rl.distributed.group import join
+    from recsys_rl.run import choose_device
+    from recsys_rl.train import train
+
+    settings = config.train_config
+    cuda = choose_device(settings.device).type == "cuda"
+    with join(place, requests, settings.join_timeout, cuda) as ranks:
+        train(config, resume, ranks)
 
 
 def _evaluate(argv: list[str]) -> None:
@@ -250,3 +277,7 @@ def _option_names(options: Any) -> list[str]:
             _option_names(value) if dataclasses.is_dataclass(value) else ["--" + f.name.replace("_", "-")]
         )
     return names
+
+
+if __name__ == "__main__":  # as `torchrun --nproc-per-node 2 -m recsys_rl.cli train` starts it
+    raise SystemExit(main())

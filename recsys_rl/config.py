@@ -223,7 +223,11 @@ class TrainConfig:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto takes cuda where there is one."""
     threads: Annotated[int, Range(0, 1024)] = 0
-    """Threads of torch on the CPU; 0 leaves torch's own choice."""
+    """Threads of torch on the CPU, in each process; 0 leaves torch's own choice."""
+    num_processes: Annotated[int, Range(1, 1024)] = 1
+    """Processes that train together: num_envs and batch_size are divided among them, gradients averaged."""
+    join_timeout: Annotated[float, Range(above=0, high=86_400)] = 60.0
+    """Seconds in which all processes must have met at the start."""
     tensorboard: bool = False
     """Write TensorBoard events beside the CSV log (needs the extra `tensorboard`)."""
 
@@ -260,6 +264,7 @@ class Config:
                 f"agent_config.batch_size is {agent.batch_size}: it must be at most the rollout, "
                 f"n_steps * num_envs = {agent.n_steps * agent.num_envs}."
             )
+        self._check_processes()
         model = self.model_config
         if model.candidates and model.head == "dense":
             raise UserError(
@@ -270,6 +275,21 @@ class Config:
             raise UserError(
                 f"env_config.max_episode_steps is {env.max_episode_steps}: it must be at most num_items = "
                 f"{env.num_items}, as satiation shows no item twice in a session."
+            )
+
+    def _check_processes(self) -> None:
+        size, agent = self.train_config.num_processes, self.agent_config
+        for name in ("num_envs", "batch_size"):
+            value = getattr(agent, name, size)  # A2C has no minibatches
+            if value % size:
+                raise UserError(
+                    f"agent_config.{name} is {value}: it must be a multiple of num_processes = {size}, among "
+                    "which it is divided."
+                )
+        if size > 1 and (self.env_config.normalize_obs or self.env_config.normalize_reward):
+            raise UserError(
+                "normalize_obs and normalize_reward keep statistics of one process: leave them out with "
+                f"num_processes = {size}."
             )
 
 

@@ -16,7 +16,8 @@ from recsys_rl import train as train_module
 from recsys_rl.checkpoint import load
 from recsys_rl.config import Config, EvaluateConfig, defaults, from_dict, overlay, to_dict
 from recsys_rl.evaluate import evaluate
-from recsys_rl.train import choose_device, train
+from recsys_rl.run import choose_device
+from recsys_rl.train import train
 from recsys_rl.types import UserError
 
 TINY: dict[str, dict[str, Any]] = {

@@ -15,6 +15,7 @@ import torch
 from recsys_rl import train as train_module
 from recsys_rl.checkpoint import load, previous
 from recsys_rl.cli import main, train_options
+from recsys_rl.run import begin
 from recsys_rl.utils.logger import read_log
 from tests.doors import A2C, CARTPOLE, DRIFT, ROOT, SATIATION, assert_same_weights, finish, start, steps
 
@@ -167,7 +168,7 @@ def test_gym_evaluation_is_on_the_device_of_the_run(here: Path, monkeypatch: pyt
         return real("cpu")
 
     config, _ = train_options([*CARTPOLE, *steps(1)])
-    run = train_module.begin(config, None, torch.device("cpu"))
+    run = begin(config, None, torch.device("cpu"))
     monkeypatch.setattr(torch, "Generator", generator)
     train_module.evaluate_training_users(run)
     assert asked == [torch.device("cpu")]

@@ -1,0 +1,162 @@
+"""`recsys-rl train --num-processes N`: the same command N times on this machine. Needs no tensors."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import IO
+
+from recsys_rl.distributed.place import LAUNCHED, LOST
+from recsys_rl.errors import UserError
+from recsys_rl.utils.stopping import stop_signals
+
+LOOPBACK = "127.0.0.1"
+GRACE = 5.0  # seconds that the other ranks have to end by themselves, once one has failed
+SHOW_CURSOR = "\x1b[?25h\n"  # which the bar of a rank 0 that was killed has left hidden
+
+
+@dataclass(frozen=True)
+class Child:
+    """One rank, and what it has said on stderr (rank 0's goes straight to ours)."""
+
+    process: subprocess.Popen[bytes]
+    said: IO[bytes] | None
+
+    @property
+    def code(self) -> int | None:
+        return self.process.poll()
+
+    def tell_to_stop(self) -> None:
+        assert self.process.stdin is not None
+        with contextlib.suppress(OSError):  # it may have ended
+            self.process.stdin.write(b"s")
+            self.process.stdin.flush()
+
+    def last_words(self) -> str:
+        """The end of its stderr, a few thousand characters."""
+        if self.said is None:
+            return ""
+        self.said.seek(max(0, self.said.seek(0, os.SEEK_END) - 4000))
+        return self.said.read().decode(errors="replace").rstrip()
+
+
+def launch(argv: Sequence[str], size: int) -> None:
+    """Run `train` with ``argv`` as ``size`` processes, and see to it that they end together.
+
+    Raises UserError, SystemExit(2) (where rank 0 has said why) or KeyboardInterrupt, as one process would.
+    """
+    children: list[Child] = []
+    with stop_signals() as asked, _ended(children):
+        with socket.create_server((LOOPBACK, 0), backlog=size) as listener:
+            for rank in range(size):
+                children.append(_start(argv, rank, size, listener))
+        first = _watch(children, asked)
+    codes = [child.code for child in children]
+    if first is None and all(code == 0 for code in codes):
+        return
+    if asked and set(codes) <= {0, 130, LOST}:
+        raise KeyboardInterrupt
+    if codes[0] == 2:
+        raise SystemExit(2)
+    raise UserError(_why(children, first))
+
+
+def _watch(children: Sequence[Child], asked: list[int]) -> int | None:
+    """Wait until all have ended, or GRACE after a failure; return the first that failed of itself."""
+    told, first, deadline = False, None, float("inf")
+    while any(child.code is None for child in children) and time.monotonic() < deadline:
+        if asked and not told:
+            told = True
+            for child in children:
+                child.tell_to_stop()
+        failed = [rank for rank, child in enumerate(children) if child.code not in (None, 0, 130)]
+        if failed and deadline == float("inf"):
+            deadline = time.monotonic() + GRACE
+        time.sleep(0.02)
+        causes = [rank for rank in failed if children[rank].code != LOST]
+        if first is None and causes:
+            first = causes[0]
+    return first
+
+
+def _why(children: Sequence[Child], first: int | None) -> str:
+    """One sentence about the rank whose end ended the others."""
+    go_on = "so the others were ended, too: --resume goes on from the last checkpoint."
+    if first is None:
+        print(children[-1].last_words(), file=sys.stderr)
+        return f"The {len(children)} processes lost each other, {go_on}"
+    child, code = children[first], children[first].code
+    assert code is not None
+    words = child.last_words()
+    if code == 2 and "error: " in words:
+        return words.rpartition("error: ")[2]
+    if words:
+        print(words, file=sys.stderr)
+    how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+    return f"Rank {first} of {len(children)} {how}, {go_on}"
+
+
+def _start(argv: Sequence[str], rank: int, size: int, listener: socket.socket) -> Child:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    loopback = next((name for _, name in socket.if_nameindex() if name.startswith("lo")), "lo")
+    environment = {
+        "OMP_NUM_THREADS": str(max(1, cores // size)),  # all ranks together, one thread for each core
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(path or os.curdir for path in sys.path),
+        "RANK": str(rank),
+        "WORLD_SIZE": str(size),
+        "LOCAL_RANK": str(rank),
+        "MASTER_ADDR": LOOPBACK,
+        "MASTER_PORT": str(listener.getsockname()[1]),
+        "GLOO_SOCKET_IFNAME": loopback,
+        "NCCL_SOCKET_IFNAME": loopback,
+        LAUNCHED: str(listener.fileno()),
+    }
+    said = None if rank == 0 else tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the child)
+    with _signals_ignored():
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "recsys_rl.cli", "train", *argv],
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=None if rank == 0 else subprocess.DEVNULL,
+            stderr=said,
+            pass_fds=[listener.fileno()] if rank == 0 else [],
+        )
+    return Child(process, said)
+
+
+@contextmanager
+def _signals_ignored() -> Iterator[None]:
+    """Children inherit this: until they listen to us, a Ctrl-C that the terminal sends them has no effect."""
+    old = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _ended(children: list[Child]) -> Iterator[None]:
+    """Whatever happens within, no child is left."""
+    try:
+        yield
+    finally:
+        for child in children:
+            if child.code is None:
+                child.process.kill()
+                if child is children[0] and sys.stderr.isatty():
+                    print(SHOW_CURSOR, end="", file=sys.stderr)
+            child.process.wait()
+            assert child.process.stdin is not None
+            with contextlib.suppress(OSError):
+                child.process.stdin.close()

@@ -1,0 +1,264 @@
+"""A run between two updates: how it begins, what a checkpoint takes of it, what a resumed one may change."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import platform
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import recsys_rl
+from recsys_rl.agents import make_agent
+from recsys_rl.checkpoint import Checkpoint, check_algo, load, restoring
+from recsys_rl.config import Config, to_dict
+from recsys_rl.env.gym_env import GymEnv
+from recsys_rl.env.world import make_env, make_world
+from recsys_rl.ranks import ALONE, Ranks
+from recsys_rl.types import Catalogue, Env, LearningAgent, Population, UserError
+from recsys_rl.utils.metrics import SessionReturns
+from recsys_rl.utils.seeding import generators
+
+STREAMS = ("model", "users", "policy", "shuffle")
+
+# What a resumed run may change: nothing of it touches the course of learning.
+FREE_ON_RESUME = {
+    ("data_config", "data_dir"),
+    ("data_config", "cache_dir"),
+    ("train_config", "log_interval"),
+    ("train_config", "eval_interval"),
+    ("train_config", "save_interval"),
+    ("train_config", "log_dir"),
+    ("train_config", "checkpoint_dir"),
+    ("train_config", "threads"),
+    ("train_config", "join_timeout"),
+    ("train_config", "device"),  # as a word; load_to_resume compares what it means on this machine
+    ("train_config", "tensorboard"),
+}
+
+
+@dataclass
+class Run:
+    """All that a checkpoint stores, alive; in each rank its own part."""
+
+    config: Config
+    catalogue: Catalogue | None  # None, as the population, on other people's environments
+    population: Population | None
+    env: Env
+    agent: LearningAgent
+    sessions: SessionReturns
+    streams: dict[str, torch.Generator]
+    num_updates: int  # of the whole run
+    updates: int = 0
+    curve: list[list[float]] = field(default_factory=list)  # rows of step, mean, low, high
+
+    @property
+    def per_update(self) -> int:
+        return self.config.agent_config.n_steps * self.config.agent_config.num_envs
+
+    @property
+    def step(self) -> int:
+        return self.updates * self.per_update
+
+    def due(self, interval: int) -> bool:
+        """Is something that is done every ``interval`` updates (0 = never) and at the end due now?"""
+        return interval > 0 and (self.updates % interval == 0 or self.updates == self.num_updates)
+
+
+def begin(config: Config, before: Checkpoint | None, device: torch.device, ranks: Ranks = ALONE) -> Run:
+    """World, environment, agent and random streams: new ones, or those of a checkpoint.
+
+    Raises UserError, on every rank, where ranks would begin with different settings, worlds or weights.
+    """
+    settings = config.train_config
+    catalogue, population = _world(config, before, device, ranks)
+    # Weights come from one stream everywhere, and are drawn on the CPU; the others are each rank's own.
+    names = {name: f"{name}/{ranks.rank}" if ranks.rank else name for name in STREAMS}
+    own = generators(settings.seed, *names.values(), device=device)
+    streams = {name: own[names[name]] for name in STREAMS}
+    streams["model"] = generators(settings.seed, "model")["model"]
+    part = _part_of_rank(config, ranks.size)
+    env = make_env(part, catalogue, population, part.agent_config.num_envs, streams["users"])
+    rollout = config.agent_config.n_steps * config.agent_config.num_envs
+    num_updates = max(1, settings.total_timesteps // rollout)
+    average = ranks.average if ranks.size > 1 else None
+    agent = make_agent(part, env, catalogue, num_updates, streams, device, average)
+    sessions = SessionReturns(env.num_envs, device)
+    run = Run(config, catalogue, population, env, agent, sessions, streams, num_updates)
+    if before is None:
+        env.reset()
+    else:
+        _restore(run, before, device, ranks.rank)
+    if ranks.size > 1:
+        _check_same(run, device, ranks)
+    return run
+
+
+def _world(
+    config: Config, before: Checkpoint | None, device: torch.device, ranks: Ranks
+) -> tuple[Catalogue, Population] | tuple[None, None]:
+    if before is not None:
+        catalogue, population = before.catalogue, before.population
+    elif config.env.startswith("gym:"):
+        catalogue = population = None
+    else:
+        with ranks.in_turn():  # the first downloads, and learns embeddings, into the cache
+            seed = config.train_config.seed
+            catalogue, population = make_world(config.env, config.data_config, config.env_config, seed)
+    if catalogue is None or population is None:
+        return None, None
+    if ranks.rank == 0:
+        sizes = f"{len(population.train)} training users, {len(population.heldout)} held out"
+        print(f"data: {catalogue.source}; {sizes}", file=sys.stderr)
+    return catalogue.to(device), population.to(device)
+
+
+def _part_of_rank(config: Config, size: int) -> Config:
+    """The dials of one of ``size`` ranks, which has its share of the users and of each minibatch."""
+    agent = config.agent_config
+    shares = {
+        name: getattr(agent, name) // size for name in ("num_envs", "batch_size") if hasattr(agent, name)
+    }
+    return dataclasses.replace(
+        config,
+        agent_config=dataclasses.replace(agent, **shares),
+        train_config=dataclasses.replace(config.train_config, num_processes=1),
+    )
+
+
+def _check_same(run: Run, device: torch.device, ranks: Ranks) -> None:
+    """Averaged gradients mean something only where everything else is the same."""
+    settings = {name: part for name, part in to_dict(run.config).items() if name != "data_config"}
+    settings["train_config"] = {
+        name: value
+        for name, value in settings["train_config"].items()
+        if ("train_config", name) not in FREE_ON_RESUME or name.endswith("interval")
+    }
+    text = json.dumps([settings, run.updates, device.type]).encode()
+    world = {} if run.catalogue is None else vars(run.catalogue) | vars(run.population)
+    own = {
+        "settings": torch.frombuffer(bytearray(hashlib.sha256(text).digest()), dtype=torch.uint8),
+        "data": _digest({name: x for name, x in world.items() if isinstance(x, Tensor)}),
+        "weights": _digest(run.agent.state_dict()),
+    }
+    everyone = ranks.gather(own)
+    for name in own:
+        if any(not torch.equal(other[name], everyone[0][name]) for other in everyone):
+            raise UserError(
+                f"The processes would begin with different {name}: give all of them the same options, data, "
+                "checkpoint and version of torch."
+            )
+
+
+def _digest(tensors: Mapping[str, Tensor]) -> Tensor:
+    """(32,) uint8: sha256 over the tensors' bytes."""
+    total = hashlib.sha256()
+    for name in sorted(tensors):
+        total.update(tensors[name].detach().cpu().contiguous().numpy().data)
+    return torch.frombuffer(bytearray(total.digest()), dtype=torch.uint8)
+
+
+# To a checkpoint and back. Rank 0's state has the names that it has alone, rank 1's begin with "rank1/".
+
+
+def snapshot(run: Run, ranks: Ranks = ALONE) -> Checkpoint:
+    """The run as it stands, with every rank's state; all ranks have to ask for it."""
+    everyone = ranks.gather(
+        {f"env/{name}": x for name, x in run.env.state_dict().items()}
+        | {f"generators/{name}": stream.get_state() for name, stream in run.streams.items()}
+        | {f"sessions/{name}": torch.tensor(x) for name, x in run.sessions.state_dict().items()}
+    )
+    states: dict[str, dict[str, Tensor]] = {"env": {}, "generators": {}, "sessions": {}}
+    for rank, tensors in enumerate(everyone):
+        for name, x in tensors.items():
+            section, _, rest = name.partition("/")
+            states[section][f"{_prefix(rank)}{rest}"] = x
+    info: dict[str, Any] = {
+        "curve": run.curve,
+        "sessions": {name: x.tolist() for name, x in states["sessions"].items()},
+        "device": run.streams["users"].device.type,
+        "recsys_rl": recsys_rl.__version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    return Checkpoint(
+        run.config,
+        run.catalogue,
+        run.population,
+        run.agent.state_dict(),
+        states["env"],
+        states["generators"],
+        run.step,
+        run.updates,
+        info,
+    )
+
+
+def _restore(run: Run, before: Checkpoint, device: torch.device, rank: int) -> None:
+    """Go on from the checkpoint; the opposite of ``snapshot``."""
+    env = run.env
+    state = _state_of_rank(before.env, rank)
+    with restoring():
+        run.agent.load_state_dict({name: x.to(device) for name, x in before.agent.items()})
+        if not isinstance(env, GymEnv):
+            env.load_state_dict(state)
+        for name, stream_state in _state_of_rank(before.generators, rank).items():
+            run.streams[name].set_state(stream_state)
+        run.updates = before.updates
+        run.curve = list(before.info["curve"])
+        run.sessions.load_state_dict(_state_of_rank(before.info["sessions"], rank))
+    if isinstance(env, GymEnv):  # plays on, so what fails here is somebody else's code and not the file
+        env.load_state_dict(state)
+
+
+def _prefix(rank: int) -> str:
+    return f"rank{rank}/" if rank else ""
+
+
+def _state_of_rank(state: Mapping[str, Any], rank: int) -> dict[str, Any]:
+    prefix = _prefix(rank)
+    own = {name.removeprefix(prefix): x for name, x in state.items() if name.startswith(prefix)}
+    return {name: x for name, x in own.items() if "/" not in name}
+
+
+def load_to_resume(path: Path, config: Config, device: torch.device) -> Checkpoint:
+    """The checkpoint at ``path``. Raises UserError where a run of ``config`` is no continuation of it."""
+    checkpoint = load(path)
+    check_algo(path, checkpoint, config.algo)
+    with restoring():
+        made_on = torch.device(checkpoint.info["device"]).type
+    if made_on != device.type:  # whose generators have states of another kind
+        raise UserError(
+            f"{path} was made on {made_on}, and this run is on {device.type}: resume with --device "
+            f"{made_on}, or start a new run without --resume."
+        )
+    before, now = to_dict(checkpoint.config), to_dict(config)
+    for section, value in before.items():
+        fields = value if isinstance(value, dict) else {"": value}
+        for name, old in fields.items():
+            new = now[section][name] if isinstance(value, dict) else now[section]
+            if old != new and (section, name) not in FREE_ON_RESUME:
+                option = f"--{(name or section).replace('_', '-')}"
+                raise UserError(
+                    f"{path} was made with {option} {old}, and this run asks for {new}: leave {option} out "
+                    "to resume, or start a new run without --resume."
+                )
+    return checkpoint
+
+
+def choose_device(name: str) -> torch.device:
+    """auto -> cuda where there is one. Raises UserError where cuda is asked for and missing."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda: this machine or this build of torch has no CUDA: use --device cpu.")
+    return torch.device(name)
