@@ -69,9 +69,9 @@ class Tutor:
         after = replace(user_state, skill=user_state.skill + 0.25 * (solves * (1 - solves)).sum(1))
         return after, torch.zeros(len(items), dtype=torch.bool)
 
-    def expected_reward(self, user_state: LearnerState) -> Tensor:
-        difficulty = self.catalogue.quality  # (I,)
-        return difficulty * (10 * (user_state.skill.unsqueeze(-1) - difficulty)).sigmoid()  # (N, I)
+    def expected_reward(self, user_state: LearnerState, block: slice = slice(None)) -> Tensor:
+        difficulty = self.catalogue.quality[block]  # (b,): a large catalogue is looked at in blocks
+        return difficulty * (10 * (user_state.skill.unsqueeze(-1) - difficulty)).sigmoid()  # (N, b)
 
 
 def main(num_updates: int = 150) -> dict[str, Interval]:

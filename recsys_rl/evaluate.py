@@ -26,7 +26,7 @@ from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.env.world import make_env
 from recsys_rl.report import write_report
 from recsys_rl.rollout import Sessions, play
-from recsys_rl.run import choose_device
+from recsys_rl.train import choose_device
 from recsys_rl.types import Agent, Env, UserError
 from recsys_rl.utils.metrics import interval
 from recsys_rl.utils.seeding import generators, stream_seed
@@ -100,6 +100,7 @@ def play_all(
     streams["model"] = torch.Generator().manual_seed(stream_seed(config.train_config.seed, "model"))
     untrained = make_agent(config, env, catalogue, 1, streams, device)
     trained = make_agent(config, env, catalogue, 1, streams, device)
+    trained.model.retriever = untrained.model.retriever  # one index serves both
     with restoring():
         trained.load_state_dict({name: x.to(device) for name, x in checkpoint.agent.items()})
     if isinstance(env, RecEnv):

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 import torch
 
-from recsys_rl.data import item_table
-from recsys_rl.data.item_table import clustered_items, clustered_world, open_table, table_world, write_table
+from recsys_rl.data import clustered
+from recsys_rl.data.clustered import clustered_items, clustered_world, table_world
+from recsys_rl.data.item_table import open_table, write_table
 from recsys_rl.types import UserError
 
 ROWS = np.array([[1, 0], [0.6, 0.8], [0, -1]], dtype=np.float32)
@@ -67,7 +68,7 @@ def test_users_lie_between_two_items(tmp_path: Path) -> None:
 
 def test_clusters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """100 items make 10 clusters: 1 / (1 + 0.25) within, 0 between, in 64 dimensions give or take 0.1."""
-    monkeypatch.setattr(item_table, "_ROWS", 33)  # parts of 33 items, the last of 1
+    monkeypatch.setattr(clustered, "_ROWS", 33)  # parts of 33 items, the last of 1
     items = torch.from_numpy(np.concatenate(list(clustered_items(100, 64, 0))))
     assert torch.allclose(items.norm(dim=1), torch.ones(100))
     cosines = (items @ items.T)[~torch.eye(100, dtype=torch.bool)]

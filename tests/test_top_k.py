@@ -50,9 +50,3 @@ def test_no_block_holds_more_scores_than_it_may() -> None:
     sizes = [block.stop - block.start for block in top_k.blocks(64, 100_000)]
     assert max(sizes) == 2**20 // 64 and sum(sizes) == 100_000
     assert [block.stop for block in top_k.blocks(2**21, 3)] == [1, 2, 3]  # one item at least
-
-
-def test_mean(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(top_k, "BLOCK_SCORES", 4)
-    mean = top_k.blocked_mean(lambda block: SCORES[:, block], 2, 5)
-    assert mean.tolist() == [2.5, 4.0, 2.5, 4.75, 1.5]

@@ -13,13 +13,16 @@ import torch
 from torch import Tensor
 
 from recsys_rl.config import EnvConfig
-from recsys_rl.functional import choice
+from recsys_rl.functional import choice, top_k
 from recsys_rl.types import Action, Agent, Catalogue, Feedback, Obs
 
 PRICES = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 """Rewards per unit of patience that `static-list` tries."""
 MAX_USERS = 2048
 """Training users that a list is made from; more (evenly thinned out) cost time and change nothing."""
+MAX_SCORES = 2**30
+"""Of all items, prices and users at one position of a list, in seconds; fewer users where items are many."""
+MIN_USERS = 64
 
 
 class Users(Protocol):
@@ -35,14 +38,14 @@ class Users(Protocol):
 
     def advance(self, user_state: Any, items: Tensor, feedback: Feedback) -> tuple[Any, Tensor]: ...
 
-    def expected_reward(self, user_state: Any) -> Tensor: ...
+    def expected_reward(self, user_state: Any, block: slice) -> Tensor: ...
 
 
 @runtime_checkable
 class PatientUsers(Protocol):
     """Users who may leave, of a model that says what each item does to their patience."""
 
-    def prospects(self, user_state: Any) -> tuple[Tensor, Tensor]: ...
+    def prospects(self, user_state: Any, block: slice) -> tuple[Tensor, Tensor]: ...
 
 
 class World(Protocol):
@@ -111,7 +114,9 @@ def best_single(user_model: Users, catalogue: Catalogue, users: Tensor) -> Tenso
     Under `drift` it is also the best item to repeat for a whole session: with items of unit norm,
     repeating i earns the mean of ``(u_0 . e_i + user_drift * t) * reward_decay**t``, summed over t.
     """
-    first = user_model.expected_reward(user_model.sample(users)).mean(0)  # (I,)
+    user_state = user_model.sample(users)
+    blocks = top_k.blocks(len(users), catalogue.num_items)
+    first = torch.cat([user_model.expected_reward(user_state, block).mean(0) for block in blocks])  # (I,)
     return first.masked_fill(~catalogue.available, -torch.inf).argmax(0, keepdim=True)
 
 
@@ -138,17 +143,24 @@ def greedy_list(user_model: Users, catalogue: Catalogue, users: Tensor, length: 
     allowed = catalogue.available.clone()  # (I,)
     items: list[Tensor] = []
     for _ in range(length if user_model.repeats else min(length, int(allowed.sum()))):
-        if isinstance(user_model, PatientUsers):
-            reward, patience = user_model.prospects(user_state)  # (N, I) each
-            scores = present @ reward + price * (present @ patience)  # (I,)
-        else:
-            scores = present @ user_model.expected_reward(user_state)
+        blocks = top_k.blocks(len(users), catalogue.num_items)
+        scores = torch.cat(
+            [present @ appeal(user_model, user_state, block, price) for block in blocks]
+        )  # (I,)
         item = scores.masked_fill(~allowed, -torch.inf).argmax()
         allowed[item] = user_model.repeats
         items.append(item)
         user_state, _, leaves = show(user_model, user_state, item.expand(len(users), 1))
         present = present * ~leaves
     return torch.stack(items)
+
+
+def appeal(user_model: Users, user_state: Any, block: slice, price: float) -> Tensor:
+    """Expected reward of each item of the block, plus price times expected change of patience, (N, b)."""
+    if not isinstance(user_model, PatientUsers):
+        return user_model.expected_reward(user_state, block)
+    reward, patience = user_model.prospects(user_state, block)
+    return reward + price * patience
 
 
 def mean_return(user_model: Users, users: Tensor, items: Iterable[Tensor]) -> Tensor:
@@ -176,7 +188,8 @@ def simple_baselines(world: World, users: Tensor, generator: torch.Generator) ->
     ``users`` (N,) are the training users' rows of the population; ``generator`` draws `random`.
     """
     user_model, catalogue, length = world.user_model, world.catalogue, world.config.max_episode_steps
-    some = users[:: -(-len(users) // MAX_USERS)]
+    most = max(MIN_USERS, min(MAX_USERS, MAX_SCORES // (catalogue.num_items * len(PRICES))))
+    some = users[:: -(-len(users) // most)]
     return {
         "random": RandomPolicy((catalogue.num_items,), generator),
         "popularity": FixedList(most_popular(catalogue, length)),

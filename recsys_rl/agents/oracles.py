@@ -12,12 +12,15 @@ from torch import Tensor
 
 from recsys_rl.config import EnvConfig
 from recsys_rl.functional import choice
-from recsys_rl.types import Action, Agent, Feedback, Obs, tree_map
+from recsys_rl.functional.top_k import blocked_top_k
+from recsys_rl.types import Action, Agent, Catalogue, Feedback, Obs, tree_map
 
 PRICES = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 """Rewards per unit of patience: each makes one base policy of the planner."""
 FIRST_ITEMS = 3
 """First items that the planner tries with each base policy."""
+PLANNER_ITEMS = 20_000
+"""It looks at all items hundreds of times a step, and with many more of them would take days."""
 CHUNK = 16
 """Users planned together: 16 * 7 * 3 rows of scores still fit a core's cache."""
 
@@ -64,7 +67,10 @@ class World(Protocol):
     @property
     def config(self) -> EnvConfig: ...
 
-    def expected_reward(self) -> Tensor: ...
+    @property
+    def catalogue(self) -> Catalogue: ...
+
+    def expected_reward(self, block: slice) -> Tensor: ...
 
 
 class Myopic:
@@ -74,8 +80,8 @@ class Myopic:
         self.world = world
 
     def act(self, obs: Obs, greedy: bool = False) -> Action:
-        expected = self.world.expected_reward()  # (N, I)
-        return _certain(choice.mask_logits(expected, obs.allowed(expected.shape[1])).argmax(-1))
+        n, num_items = obs.num_rows, self.world.catalogue.num_items
+        return _certain(blocked_top_k(self.world.expected_reward, n, num_items, 1)[1][:, 0])
 
 
 class Oracle:
@@ -106,8 +112,7 @@ class Planner:
     def act(self, obs: Obs, greedy: bool = False) -> Action:
         world = self.world
         left = world.config.max_episode_steps - world.session.steps  # (N,)
-        n, num_items = obs.num_rows, world.user_model.prospects(world.user_state)[0].shape[1]
-        mask = obs.allowed(num_items)
+        n, mask = obs.num_rows, obs.allowed(world.catalogue.num_items)  # (N, I)
         items = [
             best_first_items(
                 world.user_model,
@@ -167,11 +172,14 @@ def simulate(
 
 
 def upper_bounds(world: World) -> dict[str, Agent]:
-    """The upper rows of the table that can be computed here: myopic, and the oracle or a planner."""
+    """The upper rows of the table that can be computed here: myopic, and the oracle or a planner.
+
+    There is no planner over more than PLANNER_ITEMS items.
+    """
     agents: dict[str, Agent] = {"myopic": Myopic(world)}
     if isinstance(world.user_model, SolvedUsers):
         agents["oracle"] = Oracle(world)
-    elif isinstance(world.user_model, PatientUsers):
+    elif isinstance(world.user_model, PatientUsers) and world.catalogue.num_items <= PLANNER_ITEMS:
         agents["planner"] = Planner(world)
     return agents
 

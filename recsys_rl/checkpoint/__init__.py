@@ -1,4 +1,7 @@
-"""One self-contained, code-free file: everything that evaluation, serving and a resumed run need."""
+"""One self-contained, code-free file: everything that evaluation, serving and a resumed run need.
+
+But for item embeddings in a memory-mapped table of their own, which is named with its sha256.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,7 @@ from torch import Tensor
 from recsys_rl.checkpoint import sealed
 from recsys_rl.checkpoint.sealed import Refused, previous
 from recsys_rl.config import Config, from_dict, to_dict
+from recsys_rl.data.item_table import open_table, table_sha256
 from recsys_rl.types import Catalogue, Population, UserError
 
 __all__ = ["Checkpoint", "check_algo", "load", "previous", "restoring", "save", "save_first"]
@@ -130,6 +134,8 @@ def _take_apart(noun: Catalogue | Population) -> tuple[dict[str, Any], dict[str,
     """Its strings and tuples of strings, and its tensors."""
     fields = {field.name: getattr(noun, field.name) for field in dataclasses.fields(noun)}
     tensors = {name: value for name, value in fields.items() if isinstance(value, Tensor)}
+    if isinstance(noun, Catalogue) and noun.table_file:  # which holds it already, and may be huge
+        tensors.pop("embedding"), fields.pop("embedding")
     return {name: value for name, value in fields.items() if name not in tensors}, tensors
 
 
@@ -191,7 +197,10 @@ def _rebuild(kind: type[T_Noun], texts: object, tensors: Mapping[str, Tensor]) -
     if texts is None and not tensors:
         return None
     what = kind.__name__.lower()
-    found = {**(texts if isinstance(texts, dict) else {}), **tensors}
+    optional = {f.name: f.default for f in dataclasses.fields(kind) if f.default is not dataclasses.MISSING}
+    found = {**optional, **(texts if isinstance(texts, dict) else {}), **tensors}
+    if found.get("table_file") and "embedding" not in found:
+        found["embedding"] = _map_table(found)
     hints = typing.get_type_hints(kind)
     if found.keys() != hints.keys():
         name = min(found.keys() ^ hints.keys())
@@ -209,8 +218,25 @@ def _rebuild(kind: type[T_Noun], texts: object, tensors: Mapping[str, Tensor]) -
     return kind(**found)
 
 
+def _map_table(found: Mapping[str, Any]) -> Tensor:
+    """The embedding that a catalogue left in its own file, if that file is still the same."""
+    path = Path(str(found["table_file"]))
+    try:
+        if table_sha256(path) != found.get("table_sha256"):
+            raise Refused(
+                f"was trained on other item embeddings than {path} holds now (their sha256 differs)",
+                "put that run's file back, or train again",
+            )
+        return open_table(path)[: len(found.get("item_ids", ()))]
+    except UserError as error:
+        cause = f"needs its item embeddings, and {str(error).partition(': ')[0]}"
+        raise Refused(cause, "put that file back, or train again") from None
+
+
 def _check_catalogue(catalogue: Catalogue) -> None:
-    rows, columns = len(catalogue.titles), len(catalogue.genre_names)
+    rows, columns = catalogue.num_items, len(catalogue.genre_names)
+    if catalogue.titles and len(catalogue.titles) != rows:
+        raise Refused("holds a catalogue whose fields disagree in their number of items")
     if any(tensor.shape[:1] != (rows,) for tensor in _take_apart(catalogue)[1].values()):
         raise Refused("holds a catalogue whose fields disagree in their number of items")
     if catalogue.genres.shape != (rows, columns) or catalogue.embedding.ndim != 2:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from recsys_rl.config import EnvConfig
+from recsys_rl.functional.top_k import blocked_top_k
 from recsys_rl.types import Catalogue, Feedback, Population
 
 
@@ -58,13 +59,17 @@ class Drift:
         )
         return after, torch.zeros(items.shape[0], dtype=torch.bool, device=items.device)
 
-    def expected_reward(self, user_state: DriftState) -> Tensor:
-        return user_state.user @ self.catalogue.embedding.T * self._decay(user_state)
+    def expected_reward(self, user_state: DriftState, block: slice = slice(None)) -> Tensor:
+        return user_state.user @ self.catalogue.embedding[block].T * self._decay(user_state)
 
     def best_items(self, user_state: DriftState) -> Tensor:
         """(N,): the item whose repetition from here on is optimal (see best_return)."""
-        appeal = user_state.user @ self.catalogue.embedding.T  # (N, I)
-        return appeal.masked_fill(~self.catalogue.available, -torch.inf).argmax(-1)
+
+        def appeal(block: slice) -> Tensor:
+            appeal = user_state.user @ self.catalogue.embedding[block].T  # (N, b)
+            return appeal.masked_fill_(~self.catalogue.available[block], -torch.inf)
+
+        return blocked_top_k(appeal, len(user_state.user), self.catalogue.num_items, 1)[1][:, 0]
 
     def _decay(self, user_state: DriftState) -> Tensor:
         return (self.config.reward_decay**user_state.step).unsqueeze(-1)  # (N, 1)
@@ -80,6 +85,6 @@ def best_return(user: Tensor, embedding: Tensor, config: EnvConfig) -> Tensor:
 
     Args: ``user`` (N, D), ``embedding`` (I, D) of unit norm. Returns: (N,).
     """
-    best = (user @ embedding.T).max(-1).values  # (N,)
+    best = blocked_top_k(lambda block: user @ embedding[block].T, len(user), len(embedding), 1)[0]  # (N, 1)
     t = torch.arange(config.max_episode_steps, dtype=user.dtype, device=user.device)  # (T,)
-    return ((best.unsqueeze(-1) + config.user_drift * t) * config.reward_decay**t).sum(-1)
+    return ((best + config.user_drift * t) * config.reward_decay**t).sum(-1)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from recsys_rl.config import EnvConfig
 from recsys_rl.env.user_model import UserModel, UserState
+from recsys_rl.functional import choice
 from recsys_rl.types import Catalogue, Obs, Step, UserError, put_rows
 
 
@@ -90,10 +91,16 @@ class RecEnv:
         self.user_state, self.session = user_state, session
         return Step(obs, final_obs, reward, terminated, truncated, feedback)
 
-    def expected_reward(self) -> Tensor:
-        """True expected reward of each item now (N, I); -inf where the item may not be shown."""
-        expected = self.user_model.expected_reward(self.user_state)
-        return expected.masked_fill(~self.observe().allowed(self.catalogue.num_items), -torch.inf)
+    def expected_reward(self, block: slice = slice(None)) -> Tensor:
+        """True expected reward now of each item of the block (N, b); -inf where it may not be shown."""
+        expected = self.user_model.expected_reward(self.user_state, block)
+        expected = expected.masked_fill(~self.catalogue.available[block], -torch.inf)
+        if self.user_model.repeats:
+            return expected
+        start, stop, _ = block.indices(self.catalogue.num_items)
+        history = self.session.history  # (N, L)
+        place = torch.where((history >= start) & (history < stop), history - start, -1)
+        return choice.forbid(expected.unsqueeze(1), None, place).squeeze(1)
 
     def state_dict(self) -> dict[str, Tensor]:
         """The sessions under way, under flat names; the generator's state is the caller's to keep."""

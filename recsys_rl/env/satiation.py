@@ -106,18 +106,18 @@ class Satiation:
         )
         return after, after.patience <= 0
 
-    def expected_reward(self, user_state: SatiationState) -> Tensor:
-        """Appeal (N, I); the clipping of the noise is left out."""
-        return self.prospects(user_state)[0]
+    def expected_reward(self, user_state: SatiationState, block: slice = slice(None)) -> Tensor:
+        """Appeal (N, b); the clipping of the noise is left out."""
+        return self.prospects(user_state, block)[0]
 
-    def prospects(self, user_state: SatiationState) -> tuple[Tensor, Tensor]:
-        """What showing each item now would bring, (N, I) each: expected reward, and change of patience.
+    def prospects(self, user_state: SatiationState, block: slice = slice(None)) -> tuple[Tensor, Tensor]:
+        """What showing each item now would bring, (N, b) each: expected reward, and change of patience.
 
         A planner that pays a price for patience needs both, and they share most of their work.
         """
-        base = self._base(user_state, self.catalogue.embedding, self.genres)  # (N, I)
-        catch = self.config.catchiness_gain * self.catch  # (I,)
-        gain = self.config.patience_cost * ((base - catch).sigmoid() - 0.5)  # (N, I)
+        base = self._base(user_state, self.catalogue.embedding[block], self.genres[block])  # (N, b)
+        catch = self.config.catchiness_gain * self.catch[block]  # (b,)
+        gain = self.config.patience_cost * ((base - catch).sigmoid() - 0.5)  # (N, b)
         return (base + catch).sigmoid(), torch.minimum(gain, (1 - user_state.patience).unsqueeze(-1))
 
     def _base(self, user_state: SatiationState, embedding: Tensor, genres: Tensor) -> Tensor:

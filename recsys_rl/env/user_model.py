@@ -42,6 +42,9 @@ class UserModel(Protocol):
         """The state afterwards, and who leaves (N,) bool."""
         ...
 
-    def expected_reward(self, user_state: UserState) -> Tensor:
-        """Expected reward of showing each item now, (N, I): what the myopic oracle knows."""
+    def expected_reward(self, user_state: UserState, block: slice = slice(None)) -> Tensor:
+        """Expected reward of showing each item of that block now, (N, b): what the myopic oracle knows.
+
+        Without a block, of the whole catalogue, (N, I), which is too much where that is large.
+        """
         ...

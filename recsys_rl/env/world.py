@@ -8,7 +8,8 @@ import torch
 
 from recsys_rl.config import Config, DataConfig, EnvConfig
 from recsys_rl.data.catalogue import build_world, synthetic_world
-from recsys_rl.data.item_table import FILE_ENDING, clustered_world, table_world
+from recsys_rl.data.clustered import clustered_world, table_world
+from recsys_rl.data.item_table import FILE_ENDING
 from recsys_rl.data.sources import load_log
 from recsys_rl.env.drift import Drift
 from recsys_rl.env.gym_env import GymEnv

@@ -43,8 +43,3 @@ def blocked_top_k(
         best = found, items
     assert best is not None
     return best[0], best[1].masked_fill(best[0] == -torch.inf, -1)
-
-
-def blocked_mean(score: Callable[[slice], Tensor], num_rows: int, num_items: int) -> Tensor:
-    """The mean over the rows of the scores that ``score`` gives, (I,)."""
-    return torch.cat([score(block).mean(0) for block in blocks(num_rows, num_items)])
