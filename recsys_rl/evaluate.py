@@ -26,7 +26,7 @@ from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.env.world import make_env
 from recsys_rl.report import write_report
 from recsys_rl.rollout import Sessions, play
-from recsys_rl.train import choose_device
+from recsys_rl.run import choose_device
 from recsys_rl.types import Agent, Env, UserError
 from recsys_rl.utils.metrics import interval
 from recsys_rl.utils.seeding import generators, stream_seed
