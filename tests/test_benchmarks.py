@@ -211,6 +211,13 @@ def test_users_per_second(monkeypatch: pytest.MonkeyPatch) -> None:
     assert simulator.per_second(lambda: 7, 10.0) == {"steps_per_s": 9 * 7 / 12}
 
 
+@pytest.mark.parametrize("system", simulator.SYSTEMS, ids=lambda system: f"{system.name}-{system.dials}")
+def test_simulators_step(system: System) -> None:
+    pytest.importorskip(system.module)
+    small = make_world(seed=0, num_items=30, num_users=20, env="satiation")
+    assert system.measure(small, 0.05)["steps_per_s"] > 0
+
+
 @pytest.mark.parametrize("name", PEERS)
 def test_peers_train_and_act(name: str, world: World) -> None:
     """``between`` comes before the first rollout and after each update, with a policy for batches."""
