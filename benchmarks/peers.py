@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Literal
 
 import torch
@@ -115,15 +114,28 @@ def _sbx(env: RecEnv, dials: Dials, seed: int, between: Between) -> None:
     sb3.train(sbx.PPO, activation, env, dials, seed, between)
 
 
-def _lazily(module: str, env: RecEnv, dials: Dials, seed: int, between: Between) -> None:
-    import importlib
+def _tianshou(env: RecEnv, dials: Dials, seed: int, between: Between) -> None:
+    from benchmarks import tianshou_ppo
 
-    importlib.import_module(f"benchmarks.{module}").train(env, dials, seed, between)
+    tianshou_ppo.train(env, dials, seed, between)
 
 
-PEERS: dict[str, tuple[str, str, Train]] = {  # package, module, and how it trains
-    "stable-baselines3": ("stable-baselines3", "stable_baselines3", _stable_baselines3),
-    "sbx": ("sbx-rl", "sbx", _sbx),
-    "tianshou": ("tianshou", "tianshou", partial(_lazily, "tianshou_ppo")),
-    "torchrl": ("torchrl", "torchrl", partial(_lazily, "torchrl_ppo")),
+def _torchrl(env: RecEnv, dials: Dials, seed: int, between: Between) -> None:
+    from benchmarks import torchrl_ppo
+
+    torchrl_ppo.train(env, dials, seed, between)
+
+
+@dataclass(frozen=True)
+class Peer:
+    package: str  # the distribution
+    module: str  # what it is imported as
+    train: Train
+
+
+PEERS = {
+    "stable-baselines3": Peer("stable-baselines3", "stable_baselines3", _stable_baselines3),
+    "sbx": Peer("sbx-rl", "sbx", _sbx),
+    "tianshou": Peer("tianshou", "tianshou", _tianshou),
+    "torchrl": Peer("torchrl", "torchrl", _torchrl),
 }

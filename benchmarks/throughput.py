@@ -119,7 +119,7 @@ def table(world: World, name: str, dials: Dials, rounds: int) -> tuple[list[Row]
     systems = [
         System("floor", name, "torch", "recsys_rl", floor),
         System("recsys_rl", name, "recsys-rl", "recsys_rl", ours),
-        *(System(label, name, *PEERS[label][:2], partial(peer, PEERS[label][2])) for label in PEERS),
+        *(System(key, name, of.package, of.module, partial(peer, of.train)) for key, of in PEERS.items()),
     ]
     least, own, *others = rows = tables.interleaved(systems, rounds, world, dials)
     for part in ("rollout", "update"):

@@ -31,7 +31,6 @@ import math
 import statistics
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Literal
@@ -39,7 +38,7 @@ from typing import Literal
 from torch import Tensor
 
 from benchmarks import tables
-from benchmarks.peers import PEERS, Act, Dials, Train, World, make_world, our_agent
+from benchmarks.peers import PEERS, Act, Between, Dials, Train, World, make_world, our_agent
 from benchmarks.tables import Row, System
 from recsys_rl.config import PPOConfig, defaults
 from recsys_rl.env.drift import best_return
@@ -156,7 +155,7 @@ def heldout_share(world: World, act: Act, seed: int, greedy: bool) -> float:
 
 
 def train_ours(
-    head: Literal["two-tower", "dense"], env: RecEnv, dials: Dials, seed: int, between: Callable[[Act], bool]
+    head: Literal["two-tower", "dense"], env: RecEnv, dials: Dials, seed: int, between: Between
 ) -> None:
     agent = our_agent(env, dials, seed, replace(PRESET.model_config, head=head))
     obs = env.reset()
@@ -181,19 +180,17 @@ def course(train: Train, dials: Dials, world: World, seed: int) -> Row:
 
 
 def systems(budget: int) -> list[System]:
-    def system(name: str, dials_name: str, train: Train, dials: Dials) -> System:
-        package, module = PEERS[name][:2] if name in PEERS else ("recsys-rl", "recsys_rl")
-        return System(name, dials_name, package, module, partial(course, train, dials))
-
     our_dials = Dials(OURS, budget, activation="relu")
     preset = replace(our_dials, total_steps=min(budget, PRESET.train_config.total_timesteps))
+    two_tower, dense = partial(train_ours, "two-tower"), partial(train_ours, "dense")
     found = [
-        system("recsys_rl", "preset", partial(train_ours, "two-tower"), preset),
-        system("recsys_rl", "dense", partial(train_ours, "dense"), our_dials),
+        System("recsys_rl", "preset", "recsys-rl", "recsys_rl", partial(course, two_tower, preset)),
+        System("recsys_rl", "dense", "recsys-rl", "recsys_rl", partial(course, dense, our_dials)),
     ]
-    for name, (_, _, train) in PEERS.items():
+    for name, peer in PEERS.items():
         for dials_name, dials in (OWN[name] | {"ours": our_dials}).items():
-            found.append(system(name, dials_name, train, replace(dials, total_steps=budget)))
+            train = partial(course, peer.train, replace(dials, total_steps=budget))
+            found.append(System(name, dials_name, peer.package, peer.module, train))
     return found
 
 

@@ -22,7 +22,7 @@ from benchmarks.tables import Row, System
 from recsys_rl.types import UserError
 from tests.doors import ROOT, finish, start
 
-MODULES = [*(module for _, module, _ in PEERS.values()), "recsim", "sardine"]
+MODULES = [*(peer.module for peer in PEERS.values()), "recsim", "sardine"]
 
 
 @pytest.fixture(scope="module")
@@ -221,8 +221,8 @@ def test_simulators_step(system: System) -> None:
 @pytest.mark.parametrize("name", PEERS)
 def test_peers_train_and_act(name: str, world: World) -> None:
     """``between`` comes before the first rollout and after each update, with a policy for batches."""
-    _, module, train = PEERS[name]
-    pytest.importorskip(module)
+    pytest.importorskip(PEERS[name].module)
+    train = PEERS[name].train
     dials = throughput.dials(4, 8, 16, 1, updates=2)
     context = torch.zeros(9, world.config.env_config.state_dim)
     shown: list[Tensor] = []
