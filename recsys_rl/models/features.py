@@ -1,0 +1,37 @@
+"""The features of items in two tables, so that one of them may be a file."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import embedding as rows_of  # several times as fast as table[index]
+
+
+class SplitFeatures:
+    """Item features whose embedding stays where it lies: ``items[index]`` joins only the rows asked for."""
+
+    def __init__(self, embedding: Tensor, columns: Tensor) -> None:
+        """``embedding`` (I, D), ``columns`` (I, G + 4)."""
+        self.embedding = embedding
+        self.columns = columns
+
+    @property
+    def num_dims(self) -> int:
+        return self.embedding.shape[1]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(I, F_i), as the tensor that is never made would have it."""
+        return self.embedding.shape[0], self.embedding.shape[1] + self.columns.shape[1]
+
+    def __getitem__(self, index: Tensor | slice) -> Tensor:
+        """Rows (..., F_i) of an index (...) or a slice."""
+        if isinstance(index, slice):
+            return torch.cat([self.embedding[index], self.columns[index]], -1)
+        return torch.cat(feature_parts(self, index), -1)
+
+
+def feature_parts(items: Tensor | SplitFeatures, index: Tensor) -> tuple[Tensor, ...]:
+    """The features of ``index`` (...) in parts (..., size), which joined would be (..., F_i)."""
+    tables = (items,) if isinstance(items, Tensor) else (items.embedding, items.columns)
+    return tuple(rows_of(index, table) for table in tables)
