@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from recsys_rl.functional.top_k import blocked_top_k
-from recsys_rl.models.actor import SplitFeatures
+from recsys_rl.models.features import SplitFeatures
 from recsys_rl.types import UserError
 
 EXACT_UP_TO = 20_000
@@ -30,6 +30,7 @@ _ALIGN = 8  # numbers: faiss decodes rows of any other length one number at a ti
 _SAMPLE_PER_CLUSTER = 64  # rows that the clusters are made from
 _ROWS = 16_384  # read at a time while an index is built
 _GRAPH_NEIGHBOURS = 16
+_GRAPH_BREADTH = 256  # neighbours kept in sight on a walk; with fewer it ends in the first of two clusters
 
 
 class Retriever:
@@ -104,6 +105,7 @@ class Retriever:
         num_clusters = max(1, round(len(self._rows) ** 0.5))
         if self.kind == "hnsw":
             index = faiss.IndexHNSWSQ(size, code, _GRAPH_NEIGHBOURS, metric)
+            index.hnsw.efSearch = _GRAPH_BREADTH
         else:
             index = faiss.IndexIVFScalarQuantizer(faiss.IndexFlatIP(size), size, num_clusters, code, metric)
             index.nprobe = NUM_PROBES
