@@ -32,7 +32,7 @@ def steps(updates: int) -> list[str]:
     return ["--total-timesteps", str(24 * updates)]
 
 
-def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+def start(folder: Path, *arguments: str, new_session: bool = False) -> subprocess.Popen[str]:
     """`python -m arguments` in ``folder`` (a script's path takes no -m), with an empty HOME and cache."""
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith("XDG_")},
@@ -47,6 +47,7 @@ def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        start_new_session=new_session,
     )
 
 

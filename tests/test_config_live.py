@@ -15,6 +15,8 @@ import torch
 from recsys_rl import train as train_module
 from recsys_rl.checkpoint import load
 from recsys_rl.config import Config, EvaluateConfig, defaults, from_dict, overlay, to_dict
+from recsys_rl.distributed.group import join
+from recsys_rl.distributed.place import Place
 from recsys_rl.evaluate import evaluate
 from recsys_rl.run import choose_device
 from recsys_rl.train import train
@@ -31,6 +33,7 @@ TINY: dict[str, dict[str, Any]] = {
         "save_interval": 2,
         "eval_interval": 2,
         "device": "cpu",
+        "join_timeout": 0.25,
     },
 }
 
@@ -112,6 +115,16 @@ def refusal(config: Config) -> str:
     return "none"
 
 
+def meeting(config: Config) -> str:
+    """What rank 1 says where rank 0 isn't there."""
+    with (
+        pytest.raises(UserError) as caught,
+        join(Place(1, 2, 1, "127.0.0.1", 1), None, config.train_config.join_timeout, False),
+    ):
+        pass
+    return str(caught.value)
+
+
 # Section and field -> scenario, another value, how the difference shows.
 CHANGES: dict[tuple[str, str], tuple[str, Any, View]] = {
     ("data_config", "data"): ("drift", "log.csv", weights),
@@ -153,6 +166,8 @@ CHANGES: dict[tuple[str, str], tuple[str, Any, View]] = {
     ("train_config", "seed"): ("drift", 1, weights),
     ("train_config", "device"): ("drift", "cuda", device),
     ("train_config", "threads"): ("drift", 2, threads),
+    ("train_config", "num_processes"): ("drift", 2, refusal),
+    ("train_config", "join_timeout"): ("drift", 0.5, meeting),
     ("train_config", "tensorboard"): ("drift", True, event_files),
 }
 DIALS: dict[str, Any] = {

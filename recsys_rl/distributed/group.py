@@ -16,7 +16,7 @@ import safetensors.torch
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed import TCPStore
+from torch.distributed import TCPStore  # type: ignore[attr-defined]
 from torch.distributed.distributed_c10d import Store
 from torch.distributed.rendezvous import rendezvous
 
@@ -117,17 +117,19 @@ def join(place: Place, requests: list[int] | None, join_timeout: float, cuda: bo
 def _store(place: Place, limit: timedelta) -> Store:
     """Where ranks find each other: torchrun's, or, at a socket that launch.py bound to loopback, rank 0's."""
     if place.listener is None:
-        store, _, _ = next(rendezvous("env://", place.rank, place.size, timeout=limit))
+        host = f"[{place.address}]" if ":" in place.address else place.address  # as URLs have IPv6
+        url = f"tcp://{host}:{place.port}"
+        store: Store = next(rendezvous(url, place.rank, place.size, timeout=limit))[0]
         return store
-    first = place.rank == 0
-    return TCPStore(
+    ours: Store = TCPStore(
         place.address,
         place.port,
         place.size,
-        is_master=first,
+        is_master=place.rank == 0,
         timeout=limit,
-        master_listen_fd=place.listener if first else None,
+        master_listen_fd=place.listener if place.rank == 0 else None,
     )
+    return ours
 
 
 @contextmanager

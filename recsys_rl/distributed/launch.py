@@ -21,6 +21,7 @@ from recsys_rl.utils.stopping import stop_signals
 
 LOOPBACK = "127.0.0.1"
 GRACE = 5.0  # seconds that the other ranks have to end by themselves, once one has failed
+IN_ORDER = (0, 130)  # exit codes at the end, and at the user's request
 SHOW_CURSOR = "\x1b[?25h\n"  # which the bar of a rank 0 that was killed has left hidden
 
 
@@ -63,7 +64,7 @@ def launch(argv: Sequence[str], size: int) -> None:
     codes = [child.code for child in children]
     if first is None and all(code == 0 for code in codes):
         return
-    if asked and set(codes) <= {0, 130, LOST}:
+    if asked and set(codes) <= {*IN_ORDER, LOST}:
         raise KeyboardInterrupt
     if codes[0] == 2:
         raise SystemExit(2)
@@ -71,21 +72,18 @@ def launch(argv: Sequence[str], size: int) -> None:
 
 
 def _watch(children: Sequence[Child], asked: list[int]) -> int | None:
-    """Wait until all have ended, or GRACE after a failure; return the first that failed of itself."""
-    told, first, deadline = False, None, float("inf")
+    """Wait until all have ended, or GRACE after a failure; return the first rank that failed of itself."""
+    told, deadline = False, float("inf")
     while any(child.code is None for child in children) and time.monotonic() < deadline:
         if asked and not told:
             told = True
             for child in children:
                 child.tell_to_stop()
-        failed = [rank for rank, child in enumerate(children) if child.code not in (None, 0, 130)]
-        if failed and deadline == float("inf"):
+        if deadline == float("inf") and any(child.code not in (None, *IN_ORDER) for child in children):
             deadline = time.monotonic() + GRACE
         time.sleep(0.02)
-        causes = [rank for rank in failed if children[rank].code != LOST]
-        if first is None and causes:
-            first = causes[0]
-    return first
+    failed = (rank for rank, child in enumerate(children) if child.code not in (None, LOST, *IN_ORDER))
+    return next(failed, None)
 
 
 def _why(children: Sequence[Child], first: int | None) -> str:

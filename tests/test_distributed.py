@@ -1,0 +1,581 @@
+"""Several processes, one policy: what is averaged, what is saved, and how a run of several ends."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from recsys_rl import train as train_module
+from recsys_rl.checkpoint import load
+from recsys_rl.cli import main, train_options
+from recsys_rl.config import Config
+from recsys_rl.distributed.place import Place, find_place
+from recsys_rl.env.world import make_world
+from recsys_rl.ranks import Ranks
+from recsys_rl.rollout import collect
+from recsys_rl.run import begin
+from recsys_rl.train import Interrupted, train
+from recsys_rl.types import Rollout, UserError, tree_map
+from recsys_rl.utils.logger import read_log
+from recsys_rl.utils.seeding import generators
+from tests.doors import A2C, CARTPOLE, DRIFT, SATIATION, assert_same_weights, finish, start, steps
+
+CPU = torch.device("cpu")
+TWO = ("--num-processes", "2")
+PLAIN_CARTPOLE = [word for word in CARTPOLE if not word.startswith("--normalize")]
+GO_ON = "so the others were ended, too: --resume goes on from the last checkpoint."
+
+
+class Threads(Ranks):
+    """Ranks that are threads of this process: what the others gave is read from one list."""
+
+    def __init__(self, rank: int, size: int, shared: list[Any], barrier: threading.Barrier) -> None:
+        self.rank, self.size, self.shared, self.barrier = rank, size, shared, barrier
+        self.requests: list[int] = []
+        self.stop_after = -1  # updates, when this rank is asked to stop
+
+    def gather(self, mine: Mapping[str, Tensor]) -> list[Mapping[str, Tensor]]:
+        if "stop" in mine:  # once in each update
+            self.stop_after -= 1
+            self.requests += [signal.SIGTERM] * (self.stop_after == 0)
+        self.shared[self.rank] = {name: x.clone() for name, x in mine.items()}
+        self.barrier.wait(60)
+        everyone = list(self.shared)
+        self.barrier.wait(60)
+        return everyone
+
+    def average(self, x: Tensor) -> None:
+        x.copy_(torch.stack([other["x"] for other in self.gather({"x": x})]).mean(0))
+
+    def stop_requests(self) -> AbstractContextManager[list[int]]:
+        return nullcontext(self.requests)
+
+
+def together(size: int, work: Callable[[Threads], Any]) -> list[Any]:
+    """``work`` in each of ``size`` ranks; what it returned or raised, in their order."""
+    results: list[Any] = [None] * size
+    shared: list[Any] = [None] * size
+    barrier = threading.Barrier(size)
+
+    def target(rank: int) -> None:
+        try:
+            results[rank] = work(Threads(rank, size, shared, barrier))
+        except (UserError, Interrupted) as error:  # which all ranks raise at the same point
+            results[rank] = error
+        except BaseException as error:
+            results[rank] = error
+            barrier.abort()
+
+    threads = [threading.Thread(target=target, args=(rank,), name=f"rank {rank}") for rank in range(size)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return results
+
+
+def settings(options: list[str], *more: str) -> Config:
+    return train_options([*options, *more])[0]
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+# ---- what ranks share, and what each has for itself
+
+
+def joined(rollouts: list[Rollout]) -> Rollout:
+    """One rollout of all users: (T, N) of each side by side."""
+    first, *rest = rollouts
+    both = tree_map(lambda *xs: torch.cat(xs, 1), first, *rest)
+    obs = tree_map(lambda *xs: torch.cat(xs, 1), first.obs, *(other.obs for other in rest))
+    return dataclasses.replace(both, obs=obs)
+
+
+@pytest.mark.parametrize("options", [DRIFT, SATIATION, A2C], ids=["drift", "satiation", "a2c"])
+def test_the_mean_gradient_is_that_of_all_users_together(options: list[str]) -> None:
+    """One minibatch of 24 samples in one process, against 12 in each of two."""
+    more = ["--no-normalize-advantage"]
+    more += [] if options is A2C else ["--batch-size", "24", "--update-epochs", "1"]
+    config = settings(options, *more, *TWO)
+
+    def work(ranks: Threads) -> tuple[Rollout, list[Tensor]]:
+        seen: list[Tensor] = []
+        run = begin(config, None, CPU, ranks)
+        average = ranks.average
+
+        def record(x: Tensor) -> None:
+            average(x)
+            seen.append(x.clone())
+
+        patched = _with_average(run.agent, record)
+        rollout, _ = collect(run.env, patched, run.env.observe(), 6)
+        patched.update(rollout)
+        return rollout, seen
+
+    (first, seen), (second, seen_there) = together(2, work)
+    assert not torch.equal(first.items, second.items)  # each has users of its own
+    alone: list[Tensor] = []
+    run = begin(settings(options, *more), None, CPU)
+    agent = _with_average(run.agent, lambda x: alone.append(x.clone()))
+    agent.update(joined([first, second]))
+    # PPO also averages approx_kl, a scalar, where target_kl asks for it.
+    (ours,), (theirs,), (whole,) = ([x for x in xs if x.ndim] for xs in (seen, seen_there, alone))
+    assert torch.equal(ours, theirs) and whole.abs().max() > 1e-3
+    torch.testing.assert_close(ours, whole, rtol=1e-4, atol=1e-6)
+
+
+def _with_average(agent: Any, average: Callable[[Tensor], None]) -> Any:
+    """The agent, made anew around the same network with another hook."""
+    return type(agent)(agent.model, agent.config, agent.num_updates, agent.generators, average)
+
+
+def test_streams() -> None:
+    """One stream of weights; users and choices of each rank's own; rank 0's are those of a lone process."""
+
+    config = settings(DRIFT, *TWO)
+
+    def work(ranks: Threads) -> dict[str, int]:
+        run = begin(config, None, CPU, ranks)
+        assert run.env.num_envs == 2 and run.per_update == 24  # of 4 users and 6 steps
+        return {name: stream.initial_seed() for name, stream in run.streams.items()}
+
+    first, second = together(2, work)
+    lone = begin(settings(DRIFT), None, CPU)
+    assert first == {name: stream.initial_seed() for name, stream in lone.streams.items()}
+    assert [name for name in first if first[name] == second[name]] == ["model"]
+
+
+@pytest.mark.parametrize("name", ["settings", "data", "weights"])
+def test_ranks_that_differ_do_not_begin(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Data of another edition; weights as another version of torch or kind of processor would draw them."""
+    if name == "data":
+        make = make_world
+
+        def other_edition(*arguments: Any) -> Any:
+            catalogue, population = make(*arguments)
+            if threading.current_thread().name == "rank 1":
+                catalogue = dataclasses.replace(catalogue, quality=catalogue.quality + 0.125)
+            return catalogue, population
+
+        monkeypatch.setattr("recsys_rl.run.make_world", other_edition)
+    if name == "weights":
+        real = generators
+
+        def other_draws(seed: int, *names: str, **more: Any) -> Any:
+            return real(seed + (threading.current_thread().name == "rank 1"), *names, **more)
+
+        monkeypatch.setattr("recsys_rl.run.generators", other_draws)
+
+    rates = ("0.25", "0.5" if name == "settings" else "0.25")
+    configs = [settings(DRIFT, *TWO, "--lr", lr) for lr in rates]
+
+    def work(ranks: Threads) -> None:
+        begin(configs[ranks.rank], None, CPU, ranks)
+
+    for error in together(2, work):
+        assert str(error) == (
+            f"The processes would begin with different {name}: give all of them the same options, data, "
+            "checkpoint and version of torch."
+        )
+
+
+# ---- the log and the checkpoint
+
+
+@pytest.mark.parametrize(
+    "options", [DRIFT, SATIATION, A2C, PLAIN_CARTPOLE], ids=["drift", "satiation", "a2c", "gym"]
+)
+def test_stopped_and_resumed(options: list[str], here: Path) -> None:
+    """A request that reaches rank 1 alone stops both, after the same update; resumed, as if it never came."""
+    algo = "a2c" if options is A2C else "ppo"
+    config = settings(options, *steps(7), *TWO)
+    assert all(isinstance(x, Path) for x in together(2, lambda ranks: train(config, ranks=ranks)))
+
+    def in_pieces(name: str, resume: bool, stop_after: int) -> list[Any]:
+        folders = dataclasses.replace(config.train_config, checkpoint_dir=name, log_dir=name)
+        changed = dataclasses.replace(config, train_config=folders)
+
+        def work(ranks: Threads) -> Path:
+            ranks.stop_after = stop_after if ranks.rank else -1
+            return train(changed, resume, ranks)
+
+        return together(2, work)
+
+    stopped = in_pieces("pieces", False, 3)
+    assert all(isinstance(x, Interrupted) for x in stopped), stopped
+    assert load(Path(f"pieces/{algo}.pt")).updates == 4
+    assert all(isinstance(x, Path) for x in in_pieces("pieces", True, -1))
+    one, two = load(Path(f"checkpoints/{algo}.pt")), load(Path(f"pieces/{algo}.pt"))
+    assert_same_weights(Path(f"checkpoints/{algo}.pt"), Path(f"pieces/{algo}.pt"))
+    for part in ("env", "generators"):
+        mine, other = getattr(one, part), getattr(two, part)
+        assert {n: x.tolist() for n, x in mine.items()} == {n: x.tolist() for n, x in other.items()}
+    assert one.info["sessions"] == two.info["sessions"] and one.info["curve"] == two.info["curve"]
+    assert {"users", "rank1/users"} <= one.generators.keys()
+    assert one.step == 7 * 24 and one.config.agent_config.num_envs == 4
+    assert len(one.info["sessions"]["running"]) == len(one.info["sessions"]["rank1/running"]) == 2
+
+
+def test_the_log_is_of_all_ranks(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Means over ranks, returns of everyone's sessions; only rank 0 evaluates and writes."""
+    rewards: dict[int, list[float]] = {0: [], 1: []}
+    evaluated: list[int] = []
+    config = settings(DRIFT, *steps(5), *TWO)
+    exchange, evaluate = train_module._exchange, train_module.evaluate_training_users
+
+    def watch(run: Any, rollout: Rollout, metrics: Any, stop: bool, ranks: Ranks) -> Any:
+        rewards[ranks.rank].append(rollout.raw_rewards.mean().item())
+        return exchange(run, rollout, metrics, stop, ranks)
+
+    def count(run: Any) -> Any:
+        evaluated.append(run.updates)
+        return evaluate(run)
+
+    monkeypatch.setattr(train_module, "_exchange", watch)
+    monkeypatch.setattr(train_module, "evaluate_training_users", count)
+    together(2, lambda ranks: train(config, ranks=ranks))
+    rows = read_log(next(here.glob("logs/*/log.csv")))
+    logged = [value for _, _, name, value in rows if name == "reward_mean"]
+    assert logged == [(a + b) / 2 for a, b in zip(rewards[0], rewards[1], strict=True)]
+    assert rewards[0] != rewards[1] and evaluated == [4, 5]
+    # Each session has 5 steps: of 4 users, 4 have ended after 6 steps. One rank alone would see 2.
+    assert [step for step, _, name, _ in rows if name == "return_mean"] == [24, 48, 72, 96, 120]
+
+
+def test_one_process_needs_no_group(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import sys\nfrom recsys_rl.cli import main\n"
+        f"assert main(['train', *{[*DRIFT, *steps(1)]}]) == 0\n"
+        "sys.exit('recsys_rl.distributed.group' in sys.modules)\n"
+    )
+    code, _, err = finish(start(tmp_path, str(program)))
+    assert code == 0, err
+
+
+# ---- which process this is
+
+
+def test_places() -> None:
+    torchrun = {
+        "RANK": "3",
+        "WORLD_SIZE": "4",
+        "LOCAL_RANK": "1",
+        "MASTER_ADDR": "10.0.0.1",
+        "MASTER_PORT": "29500",
+    }
+    assert find_place(torchrun) == Place(3, 4, 1, "10.0.0.1", 29500)
+    assert find_place({**torchrun, "RECSYS_RL_LISTENER": "7"}) == Place(3, 4, 1, "10.0.0.1", 29500, 7)
+    assert find_place({}) is None and find_place({"RANK": "0", "WORLD_SIZE": "1"}) is None
+    wrong = [("RANK", "4"), ("RANK", "-1"), ("RANK", "x"), ("LOCAL_RANK", None), ("MASTER_PORT", "65536")]
+    for name, value in [*wrong, ("MASTER_ADDR", None), ("MASTER_ADDR", "")]:
+        environment = {key: text for key, text in {**torchrun, name: value}.items() if text is not None}
+        with pytest.raises(UserError, match=r"no process of a run \(.*: start with torchrun, or unset"):
+            find_place(environment)
+
+
+def test_the_number_of_processes_is_that_which_was_started() -> None:
+    place = Place(1, 2, 1, "127.0.0.1", 1)
+    assert place.settle(settings(DRIFT)).train_config.num_processes == 2
+    assert place.settle(settings(DRIFT, *TWO)).train_config.num_processes == 2
+    with pytest.raises(UserError, match=r"^--num-processes is 4, and 2 processes were started: "):
+        place.settle(settings(DRIFT, "--num-processes", "4"))
+    with pytest.raises(UserError, match=r"num_envs is 4: it must be a multiple of num_processes = 3"):
+        Place(1, 3, 1, "127.0.0.1", 1).settle(settings(DRIFT))
+
+
+# ---- mistakes
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            "--num-envs 9",
+            "agent_config.num_envs is 9: it must be a multiple of num_processes = 2, among which",
+        ),
+        ("--batch-size 11", "agent_config.batch_size is 11: it must be a multiple of num_processes = 2"),
+        ("--algo a2c --num-envs 5", "agent_config.num_envs is 5: it must be a multiple of num_processes = 2"),
+        (
+            "--env gym:CartPole-v1 --normalize-obs",
+            "normalize_obs and normalize_reward keep statistics of one",
+        ),
+        (
+            "--num-processes 0",
+            "train_config.num_processes is 0: it must be a whole number, at least 1 and at",
+        ),
+        ("--num-processes 2000", "train_config.num_processes is 2000: it must be a whole number, at least 1"),
+        (
+            "--join-timeout 0",
+            "train_config.join_timeout is 0.0: it must be a number, above 0 and at most 86400",
+        ),
+    ],
+)
+def test_dials_that_do_not_fit(options: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Before any process is started."""
+    assert main(["train", *TWO, *options.split()]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: {message}") and said.count("\n") == 1
+
+
+def test_a_run_of_several_is_no_function_call(here: Path) -> None:
+    with pytest.raises(UserError, match=r"num_processes is 2, and this is a run of 1: the command"):
+        train(settings(DRIFT, *TWO))
+
+
+def test_resumed_with_another_number(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = settings(DRIFT, *steps(1), *TWO)
+    together(2, lambda ranks: train(config, ranks=ranks))
+    capsys.readouterr()
+    assert main(["train", "--resume", "--num-processes", "1"]) == 2
+    assert capsys.readouterr().err == (
+        "error: checkpoints/ppo.pt was made with --num-processes 2, and this run asks for 1: leave "
+        "--num-processes out to resume, or start a new run without --resume.\n"
+    )
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_the_others_cannot_be_reached(
+    rank: int, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Rank 0 waits for another that never comes, and rank 1 knocks where nobody listens."""
+    port = str(free_port())
+    for name, text in {
+        "RANK": str(rank),
+        "WORLD_SIZE": "2",
+        "LOCAL_RANK": "0",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": port,
+    }.items():
+        monkeypatch.setenv(name, text)
+    began = time.monotonic()
+    assert main(["train", *DRIFT, "--join-timeout", "0.5"]) == 2
+    assert time.monotonic() - began < 20
+    assert capsys.readouterr().err == (
+        f"error: Rank {rank} of 2 did not meet the others at 127.0.0.1:{port} within 0.5 s: check that all "
+        "were started and that MASTER_ADDR and MASTER_PORT are right, or raise --join-timeout.\n"
+    )
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+        return port
+
+
+# ---- whole commands, in processes of their own
+
+
+# Each rank writes what it ends with; the collectives answer for themselves.
+PROGRAM = """
+import sys
+from pathlib import Path
+import torch
+import recsys_rl.train as door
+from recsys_rl.cli import train_options
+from recsys_rl.distributed.group import join
+from recsys_rl.distributed.place import find_place
+
+place, runs, real = find_place(), [], door.begin
+door.begin = lambda *arguments: runs.append(real(*arguments)) or runs[0]
+with join(place, None, 60.0, False) as ranks:
+    x = torch.tensor([1.0, 2.0]) * (ranks.rank + 1)
+    ranks.average(x)
+    assert x.tolist() == [1.5, 3.0]
+    seen = ranks.gather({"a": torch.arange(ranks.rank + 1), "b": torch.tensor(ranks.rank == 1)})
+    assert [rank["a"].tolist() for rank in seen] == [[0], [0, 1]]
+    assert [rank["b"].item() for rank in seen] == [False, True]
+    assert seen[0]["a"].dtype == torch.int64 and ranks.gather({}) == [{}, {}]
+    config = place.settle(train_options(sys.argv[1:])[0])
+    state = door.begin(config, None, torch.device("cpu"), ranks).agent.state_dict()
+    before = {name: x.clone() for name, x in state.items()}
+    runs.clear()
+    door.train(config, False, ranks)
+after = runs[0].agent.state_dict()
+assert any(not torch.equal(after[name], before[name]) for name in after)
+Path(f"weights{place.rank}").write_bytes(b"".join(after[name].numpy().tobytes() for name in sorted(after)))
+"""
+
+
+def test_every_rank_ends_with_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And they are those of the same run in threads: gloo's mean is the mean."""
+    script = tmp_path / "program.py"
+    script.write_text(PROGRAM)
+    port = str(free_port())
+    processes = []
+    for rank in range(2):
+        for name, text in {
+            "RANK": str(rank),
+            "WORLD_SIZE": "2",
+            "LOCAL_RANK": str(rank),
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": port,
+            "GLOO_SOCKET_IFNAME": "lo" if sys.platform == "linux" else "lo0",
+        }.items():
+            monkeypatch.setenv(name, text)
+        processes.append(start(tmp_path, str(script), *DRIFT, *steps(4)))
+    for process in processes:
+        code, _, err = finish(process)
+        assert code == 0, err
+    ours, theirs = ((tmp_path / f"weights{rank}").read_bytes() for rank in range(2))
+    assert ours == theirs
+    monkeypatch.chdir(tmp_path)
+    config = settings(DRIFT, *steps(4), *TWO, "--checkpoint-dir", "threads", "--log-dir", "threads")
+    together(2, lambda ranks: train(config, ranks=ranks))
+    assert_same_weights(tmp_path / "checkpoints/ppo.pt", tmp_path / "threads/ppo.pt")
+
+
+def children(process: subprocess.Popen[str]) -> list[int]:
+    """Pids of its child processes, the older first."""
+    table = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=True)
+    rows = [tuple(map(int, line.split())) for line in table.stdout.splitlines()]
+    return sorted(pid for pid, parent in rows if parent == process.pid)
+
+
+def gone(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True).stdout
+    return state.strip()[:1] in ("", "Z")  # an orphan that nobody has waited for yet is gone, too
+
+
+def wait_until(condition: Callable[[], object], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def updates(path: Path) -> int:
+    return load(path).updates if path.exists() else 0
+
+
+def test_a_rank_is_killed_and_the_run_goes_on(tmp_path: Path) -> None:
+    """kill -9 of a rank: one sentence, nobody left; --resume ends as the run in one piece, bit for bit."""
+    whole, pieces = tmp_path / "whole", tmp_path / "pieces"
+    whole.mkdir()
+    pieces.mkdir()
+    length = steps(60)
+    code, out, err = finish(start(whole, "train", *DRIFT, *length, *TWO))
+    assert (code, out) == (0, ""), err
+    assert err.splitlines()[0].startswith("data: ") and err.count("data: ") == 1  # rank 0 alone speaks
+    assert err.splitlines()[-1].startswith("done: 1,440 steps; ")
+
+    path = pieces / "checkpoints/ppo.pt"
+    process = start(pieces, "train", *DRIFT, *length, *TWO, "--save-interval", "1")
+    wait_until(lambda: updates(path) > 2)
+    ranks = children(process)
+    assert len(ranks) == 2
+    os.kill(ranks[1], signal.SIGKILL)
+    code, out, err = finish(process)
+    assert (code, out) == (2, "")
+    assert err.splitlines()[-1] == f"error: Rank 1 of 2 was ended by SIGKILL, {GO_ON}"
+    assert "Traceback" not in err and all(gone(pid) for pid in ranks)
+    reached = load(path)
+    assert 2 < reached.updates < 60
+
+    code, _, err = finish(start(pieces, "train", "--resume", "--save-interval", "3"))
+    assert code == 0, err
+    assert f"resuming checkpoints/ppo.pt at step {reached.step:,} of 1,440" in err.splitlines()
+    assert_same_weights(whole / "checkpoints/ppo.pt", path)
+    logs = [
+        [row for row in read_log(next(folder.glob("logs/*/log.csv"))) if row[2] != "steps_per_second"]
+        for folder in (whole, pieces)
+    ]
+    assert [repr((row[0], *row[2:])) for row in logs[0]] == [repr((row[0], *row[2:])) for row in logs[1]]
+
+
+@pytest.mark.parametrize("to_all", [False, True], ids=["to the parent", "to the whole group"])
+def test_ctrl_c(to_all: bool, tmp_path: Path) -> None:
+    """However many processes hear it (a terminal tells them all), it is one request."""
+    process = start(tmp_path, "train", *DRIFT, *steps(100_000), *TWO, new_session=True)
+    wait_until(lambda: updates(tmp_path / "checkpoints/ppo.pt") > 0)
+    if to_all:
+        os.killpg(process.pid, signal.SIGINT)
+    else:
+        process.send_signal(signal.SIGTERM)
+    code, out, err = finish(process)
+    step = load(tmp_path / "checkpoints/ppo.pt").step
+    said = f"Stopped at step {step:,}; checkpoints/ppo.pt holds the run: --resume goes on from there."
+    assert (code, out) == (130, "") and err.splitlines()[-1] == said and "Traceback" not in err
+
+
+def test_no_rank_outlives_its_parent(tmp_path: Path) -> None:
+    process = start(tmp_path, "train", *DRIFT, *steps(100_000), *TWO)
+    wait_until(lambda: updates(tmp_path / "checkpoints/ppo.pt") > 0)
+    ranks = children(process)
+    process.kill()
+    process.wait()
+    wait_until(lambda: all(gone(pid) for pid in ranks), 10)
+    finish(process)
+
+
+FAILING = """
+import os
+import gymnasium
+from gymnasium.envs.classic_control import CartPoleEnv
+
+class Failing(CartPoleEnv):
+    def step(self, action):
+        if os.environ["RANK"] == "1":
+            raise ZeroDivisionError("the second one fails")
+        return super().step(action)
+
+gymnasium.register("Failing-v0", entry_point=Failing, max_episode_steps=50)
+"""
+
+
+def test_a_rank_that_fails_is_named(tmp_path: Path) -> None:
+    """With what it said; and a module of the folder is found by all, as by one process."""
+    (tmp_path / "failing.py").write_text(FAILING)
+    options = [*PLAIN_CARTPOLE, "--env", "gym:failing:Failing-v0", *steps(100), *TWO]
+    code, out, err = finish(start(tmp_path, "train", *options))
+    assert (code, out) == (2, "")
+    assert "ZeroDivisionError: the second one fails" in err
+    assert err.splitlines()[-1] == f"error: Rank 1 of 2 ended with exit code 1, {GO_ON}"
+
+
+@pytest.mark.slow
+def test_torchrun(tmp_path: Path) -> None:
+    """The same as --num-processes: which of them starts the processes makes no difference to the weights."""
+    torchrun = ("torch.distributed.run", "--nproc-per-node", "2", "-m", "recsys_rl.cli", "train")
+    code, _, err = finish(start(tmp_path, *torchrun, *DRIFT, *steps(5), "--checkpoint-dir", "torchrun"))
+    assert code == 0, err
+    code, _, err = finish(start(tmp_path, "train", *DRIFT, *steps(5), *TWO))
+    assert code == 0, err
+    assert_same_weights(tmp_path / "torchrun/ppo.pt", tmp_path / "checkpoints/ppo.pt")
+    assert load(tmp_path / "torchrun/ppo.pt").config.train_config.num_processes == 2
+
+
+@pytest.mark.slow
+def test_two_processes_learn(tmp_path: Path) -> None:
+    """Nearly all of what the oracle gets on a small drift, from held-out users."""
+    world = ["--data", "synthetic", "--num-items", "50", "--num-users", "200", "--threads", "1"]
+    code, _, err = finish(start(tmp_path, "train", *world, *TWO, "--total-timesteps", "60000"))
+    assert code == 0, err
+    code, _, err = finish(start(tmp_path, "evaluate", "--json", "table.json", "--threads", "1"))
+    assert code == 0, err
+    rows = json.loads((tmp_path / "table.json").read_text())["rows"]
+    returns = {row["policy"]: row["return_mean"] for row in rows}
+    assert returns["ppo-greedy"] > 0.9 * returns["oracle"] > 0 > returns["random"] - 0.3 * returns["oracle"]
