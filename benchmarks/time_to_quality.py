@@ -1,7 +1,7 @@
 """Seconds and steps of training until strangers get 0.90 and 0.95 of what the oracle would give them.
 
-    python -m benchmarks.time_to_quality [--seeds 5] [--budget 1000000] [--only SYSTEM ...] [--threads N]
-                                         [--json FILE] [--csv FILE] [--smoke]
+    python -m benchmarks.time_to_quality [--seeds 5] [--budget 1000000] [--only SYSTEM[/DIALS] ...]
+                                         [--threads N] [--json FILE] [--csv FILE] [--smoke]
 
 `drift` with 1,000 synthetic items; a seed changes items, users, weights and all noise, and systems
 take turns on each seed. The mean return of one session of each held-out user is compared with the
@@ -234,20 +234,25 @@ def _finite(x: float) -> float | None:
 def main() -> None:
     parser = tables.parser(__doc__, "seeds", 5)
     parser.add_argument("--budget", type=int, default=1_000_000, help="steps of training at most")
-    parser.add_argument("--only", nargs="+", choices=["recsys_rl", *PEERS], help="these systems alone")
+    names = dict.fromkeys(name for system in systems(1) for name in (system.name, _full_name(system)))
+    parser.add_argument("--only", nargs="+", choices=names, default=names, help="these systems alone")
     args = tables.parse(parser, "time_to_quality")
     budget, seeds = (1, 1) if args.smoke else (args.budget, args.seeds)
-    chosen = [system for system in systems(budget) if system.name in (args.only or [system.name])]
+    chosen = [system for system in systems(budget) if {system.name, _full_name(system)} & {*args.only}]
     rounds: list[list[Row]] = [[] for _ in chosen]
     for seed in range(seeds):
         world = make_world(seed, 20, 20) if args.smoke else make_world(seed)
         for system, mine in zip(chosen, rounds, strict=True):
             if not mine or "note" not in mine[-1]:
                 mine.append(tables.attempt(system, world, seed))
-                print(f"{system.name}, {system.dials}, seed {seed}: done", file=sys.stderr, flush=True)
+                print(f"{_full_name(system)}, seed {seed}: done", file=sys.stderr, flush=True)
     rows = [row for system, mine in zip(chosen, rounds, strict=True) for row in summary(system, mine)]
     add_ratios(rows)
     tables.publish(rows, args)
+
+
+def _full_name(system: System) -> str:
+    return f"{system.name}/{system.dials}"
 
 
 def add_ratios(rows: list[Row]) -> None:
