@@ -18,6 +18,7 @@ from recsys_rl.config import Config, EvaluateConfig, defaults, from_dict, overla
 from recsys_rl.distributed.group import join
 from recsys_rl.distributed.place import Place
 from recsys_rl.evaluate import evaluate
+from recsys_rl.models.retrieval import Retriever
 from recsys_rl.run import choose_device
 from recsys_rl.train import train
 from recsys_rl.types import UserError
@@ -42,6 +43,7 @@ SCENARIOS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "satiation": ("ppo", "satiation", {}),
     "gym": ("ppo", "gym:CartPole-v1", {}),
     "a2c": ("a2c", "drift", {}),
+    "two-stage": ("ppo", "drift", {}),
     "csv": ("ppo", "drift", {"data": "log.csv"}),
     "files": ("ppo", "drift", {"data": "ml-100k", "data_dir": "one"}),
 }
@@ -54,6 +56,8 @@ def settings_of(scenario: str, **changes: dict[str, Any]) -> Config:
     """A tiny run of that name, with ``changes``."""
     algo, env, data_config = SCENARIOS[scenario]
     base = overlay(overlay(to_dict(defaults(algo, env)), TINY), {"data_config": data_config})
+    if scenario == "two-stage":
+        base = overlay(base, {"model_config": {"candidates": 8}})
     if algo == "ppo":
         base = overlay(base, {"agent_config": {"batch_size": 12, "target_kl": None}})
     return from_dict(Config, overlay(base, changes))
@@ -107,6 +111,22 @@ def device(config: Config) -> str:
         return str(error)
 
 
+def index(config: Config) -> set[str]:
+    """How the first stage searched."""
+    pytest.importorskip("faiss")
+    kinds: set[str] = set()
+    search = Retriever.search
+
+    def noted(self: Retriever, query: torch.Tensor, k: int) -> torch.Tensor:
+        kinds.add(self.kind)
+        return search(self, query, k)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Retriever, "search", noted)
+        train(config)
+    return kinds
+
+
 def refusal(config: Config) -> str:
     try:
         train(config)
@@ -157,6 +177,9 @@ CHANGES: dict[tuple[str, str], tuple[str, Any, View]] = {
     ("model_config", "head"): ("drift", "dense", weights),
     ("model_config", "hidden_dims"): ("drift", [6, 5], weights),
     ("model_config", "activation"): ("drift", "elu", weights),
+    ("model_config", "candidates"): ("drift", 8, weights),
+    ("model_config", "explore_rate"): ("two-stage", 0.75, weights),
+    ("model_config", "index"): ("two-stage", "ivf", index),
     ("train_config", "total_timesteps"): ("drift", 48, weights),
     ("train_config", "log_interval"): ("drift", 2, log_rows("reward_mean")),
     ("train_config", "eval_interval"): ("drift", 0, log_rows("eval_return_mean")),
