@@ -40,7 +40,7 @@ wheel: $(VENV)/data.stamp
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist
 
-$(VENV)/data.stamp: pyproject.toml
+$(VENV)/data.stamp: pyproject.toml hatch_build.py recsys_rl/functional/kernels.c
 	$(call install,data)
 
 $(VENV)/dev.stamp: $(VENV)/data.stamp

@@ -2,46 +2,55 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from recsys_rl.types import Agent, Env, LearningAgent, Obs, Rollout, UserError, tree_map
+from recsys_rl.types import Agent, Env, LearningAgent, Obs, Rollout, UserError
 
 
 @torch.inference_mode()
 def collect(env: Env, agent: LearningAgent, obs: Obs, num_steps: int) -> tuple[Rollout, Obs]:
     """``num_steps`` steps of every user, from ``obs`` on. Returns the record and the next observation."""
-    n, device = obs.num_rows, obs.context.device
-    record: Obs | None = None  # (T, N, ...)
-    rewards, raw_rewards, logprobs, values, next_values = torch.empty(5, num_steps, n, device=device)
-    terminated, truncated = torch.empty(2, num_steps, n, dtype=torch.bool, device=device)
-    items: list[Tensor] = []
+    record: dict[str, Tensor] = {}  # (T, N, ...) each, made once the first step has shown what there is
+    rows: dict[str, tuple[Tensor, ...]] = {}
+    cut: list[
+        tuple[int, Tensor, Tensor]
+    ] = []  # step, users (R,) whom the time limit cut, V of what they were in
     for t in range(num_steps):
         action = agent.act(obs)
         assert action.value is not None
         # An update must choose again among the same candidates.
-        chosen_from = obs if action.candidates is None else obs.among(action.candidates)
-        if record is None:
-            record = chosen_from.map(lambda x: x.new_empty(num_steps, *x.shape))
-        tree_map(lambda row, x, t=t: row[t].copy_(x), record, chosen_from)
+        asked = obs if action.candidates is None else obs.among(action.candidates)
         step = env.step(action.items)
-        items.append(action.items)
-        logprobs[t], values[t] = action.logprob, action.value
-        raw_rewards[t] = step.reward if step.raw_reward is None else step.raw_reward
-        rewards[t], terminated[t], truncated[t] = step.reward, step.terminated, step.truncated
-        if t > 0:
-            next_values[t - 1] = torch.where(truncated[t - 1], next_values[t - 1], action.value)
-        # V of the true successor: where the time limit cut the session, the next row is another user's.
-        if t == num_steps - 1 or bool(step.truncated.any()):
-            next_values[t] = agent.value(step.final_obs)
+        seen = {name: x for name, x in vars(asked).items() if x is not None} | {
+            "items": action.items,
+            "logprobs": action.logprob,
+            "values": action.value,
+            "rewards": step.reward,
+            "raw_rewards": step.reward if step.raw_reward is None else step.raw_reward,
+            "terminated": step.terminated,
+            "truncated": step.truncated,
+        }
+        if t == 0:
+            record = {name: x.new_empty(num_steps, *x.shape) for name, x in seen.items()}
+            rows = {name: x.unbind() for name, x in record.items()}
+        for name, x in seen.items():
+            rows[name][t].copy_(x)
+        users = step.truncated.nonzero().squeeze(1)
+        if len(users) and t < num_steps - 1:
+            cut.append((t, users, agent.value(step.final_obs.rows(users))))
         obs = step.obs
-    assert record is not None
-    rollout = Rollout(
-        record, torch.stack(items), logprobs, values, next_values, rewards, raw_rewards, terminated, truncated
-    )
-    return rollout, obs
+
+    # V of the true successor: the next row's; where a session was cut, the next row is another user's.
+    next_values = torch.cat([record["values"][1:], agent.value(step.final_obs).unsqueeze(0)])
+    for t, users, value in cut:
+        next_values[t, users] = value
+    names = [field.name for field in dataclasses.fields(Obs) if field.name in record]
+    asked = Obs(**{name: record.pop(name) for name in names})
+    return Rollout(asked, next_values=next_values, **record), obs
 
 
 @dataclass(frozen=True)

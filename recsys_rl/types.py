@@ -137,12 +137,10 @@ class Obs:
     def split(self, size: int) -> list[Obs]:
         """Views of ``size`` rows each; the last may have fewer."""
         parts = {name: x.split(size) for name, x in vars(self).items() if x is not None}
-        return [
-            Obs(**dict(zip(parts, row, strict=True))) for row in zip(*parts.values(), strict=True)
-        ]
+        return [Obs(**dict(zip(parts, row, strict=True))) for row in zip(*parts.values(), strict=True)]
 
     def among(self, candidates: Tensor) -> Obs:
-        """This request with ``candidates`` (N, C), which obey ``exclude`` and ``mask`` and so replace them."""
+        """This request with ``candidates`` (N, C), which obey ``exclude`` and ``mask`` and replace them."""
         return dataclasses.replace(self, candidates=candidates, exclude=None, mask=None)
 
     def items_at(self, index: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from scipy.stats import chisquare
 from torch.testing import assert_close
 
 from recsys_rl.functional import choice
+from tests.compiled import each_way as each_way
 
 LOGITS = torch.tensor([1.0, 2.0, 4.0, 1.0]).log()  # probabilities 1/8, 1/4, 1/2, 1/8
 MASK = torch.tensor([True, True, False, True])  # leaves 1/4, 1/2, -, 1/4
@@ -79,6 +80,23 @@ def test_a_wrong_distribution_would_be_noticed() -> None:
     drawn = choice.sample(LOGITS.expand(40_000, 4), torch.Generator().manual_seed(0))
     counts = torch.bincount(drawn, minlength=4)
     assert chisquare(counts, 40_000 * torch.tensor([0.13, 0.26, 0.49, 0.12])).pvalue < 1e-3
+
+
+def test_draw_gives_the_logprob_of_what_it_draws() -> None:
+    logits = torch.randn(50, 2, 300, generator=torch.Generator().manual_seed(1))
+    logits[:, :, ::7] = -torch.inf
+    drawn, log_p = choice.draw(logits, torch.Generator().manual_seed(0))
+    assert_close(log_p, choice.logprob(logits, drawn), atol=1e-5, rtol=1e-5)
+
+
+def test_a_wide_catalogue_is_drawn_from_as_it_should() -> None:
+    """A chi-square test over 1,000 items of very different probability, in five groups of 200."""
+    logits = torch.arange(1000).div(200, rounding_mode="floor") * math.log(2.0)  # 1 : 2 : 4 : 8 : 16
+    drawn = choice.sample(logits.expand(40_000, 1000), torch.Generator().manual_seed(0))
+    counts = torch.bincount(drawn.div(200, rounding_mode="floor"), minlength=5)
+    assert chisquare(counts, 40_000 * torch.tensor([1.0, 2, 4, 8, 16]).double() / 31).pvalue > 0.01
+    within = torch.bincount(drawn % 200, minlength=200)
+    assert chisquare(within).pvalue > 0.01
 
 
 def test_positions_are_drawn_apart() -> None:

@@ -96,6 +96,31 @@ def test_clipped_value_loss_is_pessimistic(numbers: list[float], eps: float) -> 
     )
 
 
+@pytest.mark.parametrize("clip", [False, True])
+@given(FLOATS, st.floats(0.01, 0.9))
+def test_value_gradient_is_that_of_autograd(clip: bool, numbers: list[float], eps: float) -> None:
+    value = torch.tensor(numbers, dtype=torch.float64, requires_grad=True)
+    old, returns = value.detach().roll(1), value.detach().flip(0) + 0.125
+    clipped = losses.clipped_value_loss(value, old, returns, eps)
+    loss = clipped if clip else losses.value_loss(value, returns)
+    each, gradient = losses.value_gradient(value, returns, old if clip else None, eps)
+    assert_close(each.mean(), loss.detach())
+    # Autograd shares the gradient of equal branches, of which one is then constant.
+    (expected,) = torch.autograd.grad(loss, value)
+    tied = (old + (value.detach() - old).clamp(-eps, eps) - returns).abs() == (value.detach() - returns).abs()
+    assert_close(gradient[~tied], expected[~tied])
+    assert not each.requires_grad and not gradient.requires_grad
+
+
+def test_value_gradient_by_hand() -> None:
+    each, gradient = losses.value_gradient(torch.tensor([1.0, 2.0]), torch.tensor([0.0, 4.0]))
+    assert each.tolist() == [0.5, 2.0] and gradient.tolist() == [0.5, -1.0]
+    # towards the return and too far: the clipped branch is the larger and doesn't move
+    each, gradient = losses.value_gradient(torch.tensor([2.0]), torch.tensor([4.0]), torch.tensor([1.0]), 0.2)
+    assert_close(each, torch.tensor([3.92]))
+    assert gradient.tolist() == [0.0]
+
+
 def test_approx_kl() -> None:
     assert_close(losses.approx_kl(*logs(2.0, 1.0)), torch.tensor((1 - math.log(2)) / 2))
     # Old policy (1/2, 1/2), new (1/4, 3/4), each arm drawn once: the estimate is the divergence itself,

@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.testing import assert_close
 
 from recsys_rl.config import ModelConfig
 from recsys_rl.functional.choice import entropy
 from recsys_rl.models.actor import DenseHead, TwoTowerHead, item_features
 from recsys_rl.models.actor_critic import ActorCritic, Shapes
-from recsys_rl.models.encoders import SessionGRU, SessionSum, linear, mlp
+from recsys_rl.models.encoders import Linear, SessionGRU, SessionSum, TwinMLP
 from recsys_rl.types import Obs
 from tests.tiny_world import tiny_catalogue
 
@@ -116,6 +116,7 @@ def test_two_tower_scores_a_catalogue_it_was_not_made_for() -> None:
     model = session_model()
     items = torch.randn(7, model.items.shape[1], generator=rng(5))
     before = model(session_obs())[0]
+    assert isinstance(model.items, Tensor)
     model.items = torch.cat([model.items, items])
     after = model(session_obs())[0]
     assert after.shape == (N, 1, NUM_ITEMS + 7)
@@ -208,11 +209,36 @@ def test_gru_reads_each_row_to_its_own_end() -> None:
 
 
 def test_linear_begins_orthogonal() -> None:
-    wide, tall = linear(6, 3, 2.0, rng()), linear(3, 6, 0.5, rng())
-    assert_close(wide.weight @ wide.weight.T, 4.0 * torch.eye(3))
-    assert_close(tall.weight.T @ tall.weight, 0.25 * torch.eye(3))
+    tall, wide = Linear(6, 3, 2.0, rng()), Linear(3, 6, 0.5, rng())
+    assert_close(tall.weight.T @ tall.weight, 4.0 * torch.eye(3))
+    assert_close(wide.weight @ wide.weight.T, 0.25 * torch.eye(3))
     assert not wide.bias.any() and not tall.bias.any()
-    assert [type(layer).__name__ for layer in mlp((4, 3, 2), "elu", rng())] == ["Linear", "ELU"] * 2
+    x = torch.randn(5, 2, 6, generator=rng(1))
+    assert_close(tall(x)[:, 1], tall(x[:, 1]))  # rows of any shape
+
+
+@pytest.mark.parametrize(
+    ("activation", "reference"), [("tanh", nn.Tanh()), ("relu", nn.ReLU()), ("elu", nn.ELU())]
+)
+def test_twin_is_two_networks(activation: str, reference: nn.Module) -> None:
+    twin = TwinMLP((4, 3, 2), activation, rng())
+    stir(twin)
+    x = torch.randn(5, 4, generator=rng(1))
+    together = twin(x)
+    assert together.shape == (2, 5, 2) and not torch.equal(together[0], together[1])
+    for which in range(2):
+        hidden = x
+        for weight, bias in zip(twin.weights, twin.biases, strict=True):
+            hidden = reference(nn.functional.linear(hidden, weight[which].T, bias[which, 0]))
+        assert_close(together[which], hidden)
+        assert_close(twin.one(which, x), hidden)
+
+
+def test_twin_begins_orthogonal_and_different() -> None:
+    first, second = TwinMLP((4, 3), "relu", rng()).weights[0]
+    assert_close(first.T @ first, 2.0 * torch.eye(3))
+    assert_close(second.T @ second, 2.0 * torch.eye(3))
+    assert not torch.allclose(first, second)
 
 
 @pytest.mark.parametrize("encoder", ["mlp", "gru"])
@@ -229,7 +255,7 @@ def test_the_generator_alone_decides_how_a_network_begins(encoder: Any, head: An
     for name, weight in first.state_dict().items():
         assert torch.equal(weight, again.state_dict()[name]), name
         constant = (
-            name.endswith("bias") or "bias_" in name or name in ("session.kernels", "head.log_temperature")
+            name.endswith("bias") or "bias" in name or name in ("session.kernels", "head.log_temperature")
         )
         assert torch.equal(weight, other.state_dict()[name]) == constant, name
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.testing import assert_close
 
-from recsys_rl.functional.returns import explained_variance, gae
+from recsys_rl.functional.returns import explained_variance, gae, standardize
 
 REWARDS = torch.tensor([[1.0], [2.0], [3.0]])
 VALUES = torch.tensor([[0.5], [1.0], [1.5]])
@@ -124,3 +124,11 @@ def test_advantages_scale_with_the_unit_of_the_reward(record: Record, unit: floa
 def test_explained_variance(predicted: list[float], target: list[float], expected: float) -> None:
     found = explained_variance(torch.tensor(predicted), torch.tensor(target))
     assert_close(found, torch.tensor(expected), equal_nan=True)
+
+
+def test_standardize() -> None:
+    # mean 2, deviation sqrt(2/3) with B in the denominator
+    found = standardize(torch.tensor([1.0, 2.0, 3.0]))
+    assert_close(found, torch.tensor([-1.0, 0.0, 1.0]) * 1.5**0.5)
+    assert standardize(torch.tensor([5.0])).tolist() == [0.0]
+    assert standardize(torch.full((4,), 2.0)).tolist() == [0.0] * 4

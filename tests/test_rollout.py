@@ -117,8 +117,8 @@ def test_next_values_are_those_of_the_true_successor() -> None:
     ended = rollout.terminated  # nothing follows, whatever stands there
     assert_close(rollout.next_values[~ended], next_values[~ended])
     assert bool(rollout.next_values.isfinite().all())
-    # and V is asked for a second time only where a session was cut, and at the end
-    assert agent.valued == [[2.0, 12.0, 22.0], [102.0, 111.0, 24.0]]
+    # and V is asked for a second time only of who was cut, and at the end
+    assert agent.valued == [[2.0], [102.0, 111.0, 24.0]]
 
 
 def test_collect_goes_on_where_it_stopped() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -10,8 +10,9 @@ from torch import Tensor
 from recsys_rl.agents.a2c import A2C
 from recsys_rl.agents.ppo import PPO
 from recsys_rl.config import A2CConfig, Config, ModelConfig, PPOConfig
-from recsys_rl.models.actor import SplitFeatures, item_columns, item_features
+from recsys_rl.models.actor import item_columns, item_features
 from recsys_rl.models.actor_critic import ActorCritic, Shapes
+from recsys_rl.models.features import SplitFeatures
 from recsys_rl.types import Catalogue, Env, UserError
 
 
@@ -22,9 +23,11 @@ def make_agent(
     num_updates: int,
     generators: Mapping[str, torch.Generator],
     device: torch.device,
+    average: Callable[[Tensor], None] | None = None,
 ) -> PPO | A2C:
     """A new agent for ``env``; streams "model" (weights, on the CPU), "policy" and "shuffle".
 
+    ``average`` replaces a tensor by its mean over all processes that train together, in place.
     Raises UserError where the two-tower head has no items to score, or the first stage can't fill its list.
     """
     if catalogue is None and config.model_config.head == "two-tower":
@@ -43,9 +46,9 @@ def make_agent(
         _check_candidates(config.model_config, int(catalogue.available.sum()), env.history_length)
     model = ActorCritic(shapes, config.model_config, generators["model"]).to(device)
     if isinstance(config.agent_config, PPOConfig):
-        return PPO(model, config.agent_config, num_updates, generators)
+        return PPO(model, config.agent_config, num_updates, generators, average)
     assert isinstance(config.agent_config, A2CConfig)
-    return A2C(model, config.agent_config, num_updates, generators)
+    return A2C(model, config.agent_config, num_updates, generators, average)
 
 
 def _features(catalogue: Catalogue, config: ModelConfig) -> Tensor | SplitFeatures:

@@ -5,17 +5,17 @@ docs/03_theory_ppo.md derives each formula and lists the implementation details.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from recsys_rl.config import PPOConfig
 from recsys_rl.functional import choice, losses
-from recsys_rl.functional.policy_loss import clipped_policy_loss
-from recsys_rl.functional.returns import explained_variance, gae
+from recsys_rl.functional.policy_loss import clipped_policy_gradient
+from recsys_rl.functional.returns import explained_variance, gae, standardize
 from recsys_rl.models.actor_critic import ActorCritic
-from recsys_rl.models.state import pack, unpack
+from recsys_rl.models.optimizer import FlatAdam
 from recsys_rl.types import Action, Obs, Rollout
 
 
@@ -28,24 +28,31 @@ class PPO:
         config: PPOConfig,
         num_updates: int,
         generators: Mapping[str, torch.Generator],
+        average: Callable[[Tensor], None] | None = None,
     ) -> None:
         """``num_updates`` is the length of the run, over which dials are annealed.
 
-        ``generators`` holds the streams "policy" (actions) and "shuffle" (minibatches).
+        ``generators`` holds the streams "policy" (actions) and "shuffle" (minibatches). ``average``
+        replaces a tensor by its mean over all processes that train together, in place.
         """
         self.model = model
         self.config = config
         self.num_updates = num_updates
         self.generators = generators
-        self.optimizer = torch.optim.Adam(model.parameters(), lr=config.lr, eps=1e-5, fused=True)
+        self.average = average
+        self.optimizer = FlatAdam(model, config.lr, config.max_grad_norm, average)
         self.updates = 0
 
     @torch.inference_mode()
     def act(self, obs: Obs, greedy: bool = False) -> Action:
         obs = self.model.propose(obs, greedy, self.generators["policy"])
         logits, value = self.model(obs)  # (N, K, A), (N,)
-        index = logits.argmax(-1) if greedy else choice.sample(logits, self.generators["policy"])  # (N, K)
-        return Action(obs.items_at(index), choice.logprob(logits, index).sum(-1), value, obs.candidates)
+        if greedy:
+            index = logits.argmax(-1)  # (N, K)
+            logprob = choice.logprob(logits, index)
+        else:
+            index, logprob = choice.draw(logits, self.generators["policy"])
+        return Action(obs.items_at(index), logprob.sum(-1), value, obs.candidates)
 
     @torch.inference_mode()
     def value(self, obs: Obs) -> Tensor:
@@ -55,7 +62,7 @@ class PPO:
         """One PPO update. Returns its diagnostics, read from the device once at the end."""
         config = self.config
         remaining = 1 - self.updates / self.num_updates  # 1 at the first update, towards 0 at the last
-        self.optimizer.param_groups[0]["lr"] = config.lr * (remaining if config.anneal_lr else 1)
+        self.optimizer.lr = config.lr * (remaining if config.anneal_lr else 1)
         ent_coef = config.ent_coef * (remaining if config.anneal_ent else 1)
 
         done = rollout.terminated | rollout.truncated
@@ -68,54 +75,66 @@ class PPO:
             config.gamma,
             config.gae_lambda,
         )  # (T, N)
-        returns = (advantages + rollout.values).flatten()  # (B,), B = T N from here on
-        advantages = advantages.flatten()
         obs = rollout.obs.map(lambda x: x.flatten(0, 1))
-        items = obs.places_of(rollout.items.flatten(0, 1))  # (B, K)
-        old_logprobs, old_values = rollout.logprobs.flatten(), rollout.values.flatten()
-
-        history: list[Tensor] = []  # (6,) diagnostics of each minibatch
+        record = (
+            obs.places_of(rollout.items.flatten(0, 1)),  # (B, K), B = T N from here on
+            rollout.logprobs.flatten(),
+            rollout.values.flatten(),
+            advantages.flatten(),
+            (advantages + rollout.values).flatten(),  # returns
+        )
+        num_samples = rollout.num_steps
+        seen: list[tuple[Tensor, ...]] = []  # of each minibatch, for the diagnostics
         for _ in range(config.update_epochs):
-            order = torch.randperm(len(items), generator=self.generators["shuffle"], device=items.device)
-            for batch in order.split(config.batch_size):
-                logits, value = self.model(obs.rows(batch))
-                advantage = advantages[batch]
+            order = torch.randperm(
+                num_samples, generator=self.generators["shuffle"], device=rollout.rewards.device
+            )
+            shuffled = [x[order].split(config.batch_size) for x in record]
+            for batch, items, old_logprob, old_value, advantage, target in zip(
+                obs.rows(order).split(config.batch_size), *shuffled, strict=True
+            ):
+                logits, value = self.model(batch)  # (B, K, A), (B,), B = batch_size
                 if config.normalize_advantage:
-                    advantage = (advantage - advantage.mean()) / (advantage.std(correction=0) + 1e-8)
-
-                policy = clipped_policy_loss(
-                    logits, items[batch], old_logprobs[batch], advantage, config.clip_eps, ent_coef
+                    advantage = standardize(advantage)
+                policy = clipped_policy_gradient(
+                    logits, items, old_logprob, advantage, config.clip_eps, ent_coef
                 )
-                if config.clip_vloss:
-                    value_loss = losses.clipped_value_loss(
-                        value, old_values[batch], returns[batch], config.clip_eps
-                    )
-                else:
-                    value_loss = losses.value_loss(value, returns[batch])
-                loss = policy.loss + config.vf_coef * value_loss
-
-                self.optimizer.zero_grad()
-                loss.backward()
-                nn.utils.clip_grad_norm_(self.model.parameters(), config.max_grad_norm)
-                self.optimizer.step()
-
-                kl = losses.approx_kl(policy.logprob, old_logprobs[batch])
-                clipped = losses.clip_fraction(policy.logprob, old_logprobs[batch], config.clip_eps)
-                row = [loss.detach(), policy.surrogate, value_loss.detach(), policy.entropy, kl, clipped]
-                history.append(torch.stack(row))
-            if config.target_kl is not None and history[-1][4] > config.target_kl:
+                value_loss, value_gradient = losses.value_gradient(
+                    value, target, old_value if config.clip_vloss else None, config.clip_eps
+                )
+                self.optimizer.step((logits, value), (policy.gradient, config.vf_coef * value_gradient))
+                seen.append((policy.objective, policy.entropy, policy.logprob, old_logprob, value_loss))
+            if config.target_kl is not None and self._kl(seen[-1]) > config.target_kl:
                 break
 
         self.updates += 1
-        names = ("loss", "policy_loss", "value_loss", "entropy", "approx_kl", "clipfrac")
-        metrics = dict(zip(names, torch.stack(history).mean(0).tolist(), strict=True))
-        metrics["explained_variance"] = explained_variance(old_values, returns).item()
-        metrics["lr"] = self.optimizer.param_groups[0]["lr"]
-        return metrics
+        objective, entropy, logprob, old_logprob, value_loss = (
+            torch.cat(parts) for parts in zip(*seen, strict=True)
+        )
+        surrogate = -objective.mean()
+        metrics = {
+            "loss": surrogate - ent_coef * entropy.mean() + config.vf_coef * value_loss.mean(),
+            "policy_loss": surrogate,
+            "value_loss": value_loss.mean(),
+            "entropy": entropy.mean(),
+            "approx_kl": losses.approx_kl(logprob, old_logprob),
+            "clipfrac": losses.clip_fraction(logprob, old_logprob, config.clip_eps),
+            "explained_variance": explained_variance(rollout.values, advantages + rollout.values),
+        }
+        values = torch.stack(list(metrics.values())).tolist()
+        return dict(zip(metrics, values, strict=True)) | {"lr": self.optimizer.lr}
+
+    def _kl(self, seen: tuple[Tensor, ...]) -> Tensor:
+        """approx_kl of one minibatch, the same on all processes, which stop together."""
+        _, _, logprob, old_logprob, _ = seen
+        kl = losses.approx_kl(logprob, old_logprob)
+        if self.average is not None:
+            self.average(kl)
+        return kl
 
     def state_dict(self) -> dict[str, Tensor]:
-        return pack(self.model, self.optimizer) | {"updates": torch.tensor(self.updates)}
+        return self.optimizer.state_dict() | {"updates": torch.tensor(self.updates)}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        unpack(state, self.model, self.optimizer)
+        self.optimizer.load_state_dict(state)
         self.updates = int(state["updates"])

@@ -12,6 +12,7 @@ gamma: the agent's return is then sum((gamma * reward_decay)**t ...). Evaluation
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import ClassVar
 
 import torch
@@ -25,7 +26,7 @@ from recsys_rl.types import Catalogue, Feedback, Population
 @dataclass(frozen=True)
 class DriftState:
     user: Tensor  # (N, D)
-    step: Tensor  # (N,) float32: steps of this session so far
+    step: Tensor  # (N,) int64: steps of this session so far
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Drift:
     repeats: ClassVar[bool] = True
 
     def sample(self, users: Tensor) -> DriftState:
-        return DriftState(self.population.profile[users], torch.zeros(users.shape, device=users.device))
+        return DriftState(self.population.profile[users], torch.zeros_like(users))
 
     def visible(self, user_state: DriftState) -> Tensor:
         return user_state.user
@@ -72,7 +73,13 @@ class Drift:
         return blocked_top_k(appeal, len(user_state.user), self.catalogue.num_items, 1)[1][:, 0]
 
     def _decay(self, user_state: DriftState) -> Tensor:
-        return (self.config.reward_decay**user_state.step).unsqueeze(-1)  # (N, 1)
+        return self.decays[user_state.step].unsqueeze(-1)  # (N, 1)
+
+    @cached_property
+    def decays(self) -> Tensor:
+        """(T,): reward_decay**t for each step of a session."""
+        steps = torch.arange(self.config.max_episode_steps, device=self.catalogue.embedding.device)
+        return self.config.reward_decay ** steps.float()
 
 
 def best_return(user: Tensor, embedding: Tensor, config: EnvConfig) -> Tensor:

@@ -141,7 +141,10 @@ class RecEnv:
 
     def _skipped(self, items: Tensor) -> Tensor:
         """(N, 1): what may not be shown and so is skipped."""
-        skipped = ~self.catalogue.available[items]
+        if self.all_available:
+            skipped = torch.zeros_like(items, dtype=torch.bool)
+        else:
+            skipped = ~self.catalogue.available[items]
         if not self.user_model.repeats:
             skipped |= (self.session.history == items).any(1, keepdim=True)
         return skipped

@@ -11,6 +11,8 @@ import math
 import torch
 from torch import Tensor
 
+from recsys_rl.functional import kernels
+
 
 def mask_logits(logits: Tensor, mask: Tensor | None) -> Tensor:
     """``logits`` with -inf where ``mask`` forbids; unchanged where there is no mask."""
@@ -34,19 +36,45 @@ def forbid(logits: Tensor, mask: Tensor | None, exclude: Tensor | None) -> Tenso
 
 
 def sample(logits: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """``draw`` without the log-probability: indices (...,) int64."""
+    return draw(logits, generator)[0]
+
+
+@torch.no_grad()
+def draw(logits: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
     """Draw one alternative per row by inverting the cumulative distribution.
 
-    One uniform number a row: two passes over the logits, where ``torch.multinomial`` and
-    exponential noise need one random number per alternative. A forbidden alternative (-inf) has an
-    empty interval and is never drawn.
+    One uniform number a row, where ``torch.multinomial`` and exponential noise need one random number per
+    alternative. A forbidden alternative (-inf) has an empty interval and is never drawn.
 
-    Returns: indices (...,) int64.
+    Returns: indices (...,) int64 and their log-probabilities (...,), without a gradient.
     """
+    rows = (*logits.shape[:-1], 1)
+    u = torch.rand(rows, generator=generator, dtype=logits.dtype, device=logits.device)  # (..., 1)
+    library = kernels.serving(logits)
+    if library is None:
+        index = invert(logits, u)
+        return index, logprob(logits, index)
+    index = torch.empty(rows[:-1], dtype=torch.int64)
+    log_p = torch.empty(rows[:-1])
+    library.sample(
+        logits.data_ptr(),
+        u.data_ptr(),
+        index.numel(),
+        logits.shape[-1],
+        kernels.threads(logits),
+        index.data_ptr(),
+        log_p.data_ptr(),
+    )
+    return index, log_p
+
+
+def invert(logits: Tensor, u: Tensor) -> Tensor:
+    """The first alternative (...,) whose cumulative probability exceeds ``u`` (..., 1), by torch."""
     cdf = logits.softmax(-1).cumsum(-1)  # (..., A)
     total = cdf[..., -1:]  # (..., 1): 1 up to rounding
-    u = torch.rand(total.shape, generator=generator, dtype=cdf.dtype, device=cdf.device) * total
     # Rounding may lift u to the total itself, which would point past the last allowed alternative.
-    u = torch.minimum(u, torch.nextafter(total, torch.zeros_like(total)))
+    u = torch.minimum(u * total, torch.nextafter(total, torch.zeros_like(total)))
     # NaN compares with nothing and would point past the end: it must come out as a NaN loss, not crash here.
     return torch.searchsorted(cdf, u, right=True).squeeze(-1).clamp_max(logits.shape[-1] - 1)
 

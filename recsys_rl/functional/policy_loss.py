@@ -1,83 +1,119 @@
-"""The policy's part of PPO's loss with its gradient at the logits in closed form.
+"""The policy's part of PPO's and A2C's loss: its gradient at the logits in closed form.
 
-Autograd through log_softmax, gather and entropy makes a dozen passes over (B, A) tensors; the
-gradient is known, and takes four. With p = softmax(l), a the action taken, r the ratio and H the
-entropy, the loss of a batch of B rows is::
+Autograd through log_softmax, gather and entropy makes a dozen passes over (B, A) tensors. The gradient is
+known. With p = softmax(l), a the action taken, r the ratio, A the advantage and H the entropy, the loss of a
+batch of B rows is::
 
-    L = 1/B sum [ -min(r A, clip(r, 1 - eps, 1 + eps) A) - c H ]
+    L = -1/B sum [ min(r A, clip(r, 1 - eps, 1 + eps) A) + c H ]
 
 From d log p_a / d l_j = [j = a] - p_j, and dH / d l_j = -p_j (log p_j + H)::
 
     dL / dl_j = w ([j = a] - p_j) + c/B p_j (log p_j + H)
     w = -r A / B where the first branch of the min is the smaller (the ratio is not clipped), else 0
 
-tests/test_policy_loss.py compares it with autograd. With K positions a row, log p is their sum and each
-position has this gradient.
+With K positions a row, log p is their sum and each position has this gradient. kernels.c computes it in
+one pass over each row; where it doesn't serve, torch does in a few. tests/test_policy_loss.py compares both
+with autograd.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from recsys_rl.functional import kernels
 
-class PolicyLoss(NamedTuple):
-    loss: Tensor  # scalar: clipped surrogate minus ent_coef times entropy; this one has a gradient
-    surrogate: Tensor  # scalar
-    entropy: Tensor  # scalar: mean entropy of the rows, nats
+
+class PolicyGradient(NamedTuple):
+    gradient: Tensor  # (B, K, A): dL / dl; 0 where forbidden
+    objective: Tensor  # (B,): min(r A, clip(r) A), whose mean is the negative surrogate loss
+    entropy: Tensor  # (B,): nats
     logprob: Tensor  # (B,)
 
 
-def clipped_policy_loss(
+@torch.no_grad()
+def clipped_policy_gradient(
     logits: Tensor, items: Tensor, old_logprob: Tensor, advantage: Tensor, clip_eps: float, ent_coef: float
-) -> PolicyLoss:
+) -> PolicyGradient:
     """Clipped surrogate (arXiv:1707.06347, eq. 7) and entropy bonus, as a mean over the batch.
 
     Args: ``logits`` (B, K, A), -inf where forbidden; ``items`` (B, K) int64; ``old_logprob``,
-    ``advantage`` (B,). Only ``loss`` carries a gradient, and only to ``logits``.
+    ``advantage`` (B,). Nothing that is returned carries a gradient.
     """
-    parts = _ClippedPolicyLoss.apply(logits, items, old_logprob, advantage, clip_eps, ent_coef)  # type: ignore[no-untyped-call]
-    return PolicyLoss(*parts)
+    return _gradient(logits, items, old_logprob, advantage, clip_eps, ent_coef)
 
 
-class _ClippedPolicyLoss(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any,
-        logits: Tensor,
-        items: Tensor,
-        old_logprob: Tensor,
-        advantage: Tensor,
-        clip_eps: float,
-        ent_coef: float,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        batch = logits.shape[0]
-        log_p = logits.log_softmax(-1)  # (B, K, A)
-        logprob = log_p.gather(-1, items.unsqueeze(-1)).squeeze(-1).sum(-1)  # (B,)
-        p = log_p.exp()
-        # A forbidden item has p log p = 0, not 0 * -inf. exp(-1e4) is 0 in every dtype, and 1e4 leaves room
-        # for a large entropy bonus on a small batch.
-        log_p.clamp_(min=-1e4)
-        entropy = -torch.einsum("bka,bka->bk", p, log_p)  # (B, K)
+@torch.no_grad()
+def policy_gradient(logits: Tensor, items: Tensor, advantage: Tensor, ent_coef: float) -> PolicyGradient:
+    """-mean(logprob A) (arXiv:1602.01783) and entropy bonus; ``objective`` is logprob A, and w is -A / B."""
+    return _gradient(logits, items, None, advantage, 0.0, ent_coef)
 
+
+def _gradient(
+    logits: Tensor,
+    items: Tensor,
+    old_logprob: Tensor | None,
+    advantage: Tensor,
+    clip_eps: float,
+    ent_coef: float,
+) -> PolicyGradient:
+    library = kernels.serving(logits)
+    if library is None:
+        return by_torch(logits, items, old_logprob, advantage, clip_eps, ent_coef)
+    rows, positions, width = logits.shape
+    items, advantage = items.contiguous(), advantage.contiguous()  # both names keep their memory alive
+    old = None if old_logprob is None else old_logprob.contiguous()
+    gradient = torch.empty_like(logits)
+    objective, entropy, logprob = logits.new_empty(3, rows)
+    library.policy_gradient(
+        logits.data_ptr(),
+        items.data_ptr(),
+        None if old is None else old.data_ptr(),
+        advantage.data_ptr(),
+        rows,
+        positions,
+        width,
+        clip_eps,
+        ent_coef,
+        kernels.threads(logits),
+        gradient.data_ptr(),
+        logprob.data_ptr(),
+        entropy.data_ptr(),
+        objective.data_ptr(),
+    )
+    return PolicyGradient(gradient, objective, entropy, logprob)
+
+
+def by_torch(
+    logits: Tensor,
+    items: Tensor,
+    old_logprob: Tensor | None,
+    advantage: Tensor,
+    clip_eps: float,
+    ent_coef: float,
+) -> PolicyGradient:
+    """The same in torch's operators, for every device and type."""
+    batch = logits.shape[0]
+    log_p = logits.log_softmax(-1)  # (B, K, A)
+    logprob = log_p.gather(-1, items.unsqueeze(-1)).squeeze(-1).sum(-1)  # (B,)
+    p = log_p.exp()
+    # A forbidden item has p log p = 0, not 0 * -inf. exp(-1e4) is 0 in every dtype, and 1e4 leaves room
+    # for a large entropy bonus on a small batch.
+    log_p.clamp_(min=-1e4)
+    entropy = -(p * log_p).sum(-1)  # (B, K)
+
+    if old_logprob is None:
+        objective, weight = logprob * advantage, -advantage / batch
+    else:
         ratio = (logprob - old_logprob).exp()
         gain, clipped = ratio * advantage, ratio.clamp(1 - clip_eps, 1 + clip_eps) * advantage
-        surrogate = -torch.minimum(gain, clipped).mean()
-        weight = (torch.where(gain <= clipped, -gain, 0.0) / batch).view(-1, 1, 1)  # (B, 1, 1)
-        if ent_coef:
-            gradient = log_p.add_(entropy.unsqueeze(-1)).mul_(ent_coef / batch).sub_(weight).mul_(p)
-        else:
-            gradient = p.mul_(-weight)
-        gradient.scatter_add_(-1, items.unsqueeze(-1), weight.expand(-1, items.shape[1], 1))
-        ctx.save_for_backward(gradient)
-        mean_entropy = entropy.sum(-1).mean()
-        outputs = (surrogate - ent_coef * mean_entropy, surrogate, mean_entropy, logprob)
-        ctx.mark_non_differentiable(*outputs[1:])
-        return outputs
-
-    @staticmethod
-    def backward(ctx: Any, grad_loss: Tensor, *others: Tensor) -> tuple[Tensor | None, ...]:
-        (gradient,) = ctx.saved_tensors
-        return gradient * grad_loss, None, None, None, None, None
+        objective, weight = torch.minimum(gain, clipped), torch.where(gain <= clipped, -gain, 0.0) / batch
+    weight = weight.view(-1, 1, 1)  # (B, 1, 1)
+    if ent_coef:
+        gradient = log_p.add_(entropy.unsqueeze(-1)).mul_(ent_coef / batch).sub_(weight).mul_(p)
+    else:
+        gradient = p.mul_(-weight)
+    gradient.scatter_add_(-1, items.unsqueeze(-1), weight.expand(-1, items.shape[1], 1))
+    return PolicyGradient(gradient, objective, entropy.sum(-1), logprob)

@@ -28,12 +28,18 @@ def gae(
     """
     deltas = rewards + gamma * torch.where(terminated, 0.0, next_values) - values  # (T, N)
     keep = gamma * gae_lambda * (~done).to(rewards.dtype)  # (T, N)
-    advantages = torch.empty_like(deltas)
     running = torch.zeros_like(deltas[0])  # (N,)
-    for t in range(rewards.shape[0] - 1, -1, -1):
-        running = deltas[t] + keep[t] * running
-        advantages[t] = running
-    return advantages
+    advantages: list[Tensor] = []  # latest first
+    for delta, kept in zip(reversed(deltas.unbind()), reversed(keep.unbind()), strict=True):
+        running = torch.addcmul(delta, kept, running)
+        advantages.append(running)
+    return torch.stack(advantages[::-1])
+
+
+def standardize(advantage: Tensor) -> Tensor:
+    """(A - mean) / deviation over the batch (B,); the deviation divides by B. 0 where nothing varies."""
+    # One operator in place of five: "layer normalisation" of a single row.
+    return torch.nn.functional.layer_norm(advantage, advantage.shape, eps=1e-16)
 
 
 def explained_variance(predicted: Tensor, target: Tensor) -> Tensor:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
-from recsys_rl.models.encoders import linear
+from recsys_rl.models.encoders import Linear
 from recsys_rl.types import Catalogue
 
 TOWER_SIZE = 32  # learned features of an item beside the given ones
@@ -31,28 +33,6 @@ def item_columns(catalogue: Catalogue) -> Tensor:
     return torch.cat([genres, numbers, torch.ones_like(numbers[:, :1])], 1)
 
 
-class SplitFeatures:
-    """Item features whose embedding stays where it lies, be it a file: ``items[index]`` joins some rows."""
-
-    def __init__(self, embedding: Tensor, columns: Tensor) -> None:
-        """``embedding`` (I, D), ``columns`` (I, G + 4)."""
-        self.embedding = embedding
-        self.columns = columns
-
-    @property
-    def num_dims(self) -> int:
-        return self.embedding.shape[1]
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """(I, F_i), as the tensor that is never made would have it."""
-        return self.embedding.shape[0], self.embedding.shape[1] + self.columns.shape[1]
-
-    def __getitem__(self, index: Tensor | slice) -> Tensor:
-        """Rows (..., F_i) of an index (...) or a slice."""
-        return torch.cat([self.embedding[index], self.columns[index]], -1)
-
-
 class TwoTowerHead(nn.Module):
     """logit_i = temperature * query . item tower(f_i): scores what an item is, not its number.
 
@@ -71,24 +51,34 @@ class TwoTowerHead(nn.Module):
     ) -> None:
         super().__init__()
         # Small gains make the first policy nearly uniform (as is usual for PPO).
-        self.tower = linear(num_item_features, TOWER_SIZE, 2**0.5, generator)
-        self.query = linear(num_hidden, num_item_features + TOWER_SIZE, 0.01, generator)
+        self.tower = Linear(num_item_features, TOWER_SIZE, 2**0.5, generator)
+        self.query = Linear(num_hidden, num_item_features + TOWER_SIZE, 0.01, generator)
         self.votes = nn.Parameter(0.01 * torch.randn(num_blocks, num_item_features, generator=generator))
         self.log_temperature = nn.Parameter(torch.tensor(LOGIT_SCALE).log() / RATE)
 
     def forward(self, hidden: Tensor, blocks: Tensor, items: Tensor) -> Tensor:
-        """hidden (N, H), blocks (N, number, F_i), items (I, F_i) -> logits (N, 1, I).
-
-        With items (N, C, F_i), each row scores its own: logits (N, 1, C).
-        """
+        """hidden (N, H), blocks (N, number, F_i), items (I, F_i) -> logits (N, 1, I)."""
         query = self.temperature * self.user(hidden, blocks)  # (N, F_i + tower)
-        if items.ndim == 3:
-            fixed, learned = query.unsqueeze(-1).split([items.shape[-1], TOWER_SIZE], 1)  # (N, size, 1) each
-            logits: Tensor = items @ fixed + self.tower(items).relu() @ learned  # (N, C, 1)
-            return logits.transpose(1, 2)
         towers = torch.cat([items, self.tower(items).relu()], 1)  # (I, F_i + tower)
-        logits = query @ towers.T  # (N, I)
+        logits: Tensor = query @ towers.T  # (N, I)
         return logits.unsqueeze(1)
+
+    def among(self, hidden: Tensor, blocks: Tensor, parts: Sequence[Tensor]) -> Tensor:
+        """As ``forward``, but each row scores items of its own: logits (N, 1, C).
+
+        ``parts`` (N, C, size) each would be the items' features (N, C, F_i) if they were joined; that
+        copy would cost as much as the scores do.
+        """
+        sizes = [part.shape[-1] for part in parts]
+        query = (self.temperature * self.user(hidden, blocks)).unsqueeze(1)  # (N, 1, F_i + tower)
+        *fixed, learned = query.split([*sizes, TOWER_SIZE], -1)  # (N, 1, size) each
+        tower: Tensor = self.tower.bias
+        for part, weight in zip(parts, self.tower.weight.split(sizes), strict=True):
+            tower = torch.addmm(tower, part.flatten(0, 1), weight)  # (N C, tower)
+        logits: Tensor = learned @ tower.relu().unflatten(0, parts[0].shape[:2]).mT  # (N, 1, C)
+        for part, of_query in zip(parts, fixed, strict=True):
+            logits = logits + of_query @ part.mT
+        return logits
 
     def user(self, hidden: Tensor, blocks: Tensor) -> Tensor:
         """The query (N, F_i + tower): its first F_i numbers meet an item's features themselves."""
@@ -107,12 +97,12 @@ class DenseHead(nn.Module):
     def __init__(self, num_hidden: int, action_sizes: tuple[int, ...], generator: torch.Generator) -> None:
         super().__init__()
         self.action_sizes = action_sizes
-        self.logits = linear(num_hidden, sum(action_sizes), 0.01, generator)
+        self.logits = Linear(num_hidden, sum(action_sizes), 0.01, generator)
 
     def forward(self, hidden: Tensor, blocks: Tensor, items: Tensor) -> Tensor:
-        flat = self.logits(hidden)  # (N, sum of A)
+        flat: Tensor = self.logits(hidden)  # (N, sum of A)
         if len(self.action_sizes) == 1:
-            return flat.unsqueeze(1)  # type: ignore[no-any-return]
+            return flat.unsqueeze(1)
         widest = max(self.action_sizes)
         parts = [
             nn.functional.pad(part, (0, widest - part.shape[-1]), value=-torch.inf)

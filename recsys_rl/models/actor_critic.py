@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from recsys_rl.config import ModelConfig
 from recsys_rl.functional import choice
-from recsys_rl.models.actor import DenseHead, SplitFeatures, TwoTowerHead
-from recsys_rl.models.encoders import SessionGRU, SessionSum, linear, mlp
+from recsys_rl.models.actor import DenseHead, TwoTowerHead
+from recsys_rl.models.encoders import Linear, SessionGRU, SessionSum, TwinMLP
+from recsys_rl.models.features import SplitFeatures, feature_parts
 from recsys_rl.models.retrieval import Retriever, mark_unusable
 from recsys_rl.types import Obs
 
@@ -66,9 +67,8 @@ class ActorCritic(nn.Module):
             num_inputs += self.session.num_blocks * num_item_features
             num_blocks += self.session.num_blocks
         sizes = (num_inputs, *config.hidden_dims)
-        self.actor = mlp(sizes, config.activation, generator)
-        self.critic = mlp(sizes, config.activation, generator)
-        self.value_head = linear(sizes[-1], 1, 1.0, generator)
+        self.hidden = TwinMLP(sizes, config.activation, generator)  # the actor's and the critic's
+        self.value_head = Linear(sizes[-1], 1, 1.0, generator)
         self.head: DenseHead | TwoTowerHead
         if config.head == "dense":
             self.head = DenseHead(sizes[-1], shapes.action_sizes, generator)
@@ -77,14 +77,20 @@ class ActorCritic(nn.Module):
 
     def forward(self, obs: Obs) -> tuple[Tensor, Tensor]:
         inputs, blocks = self._read(obs)
-        hidden = self.actor(inputs)
+        actor, critic = self.hidden(inputs)  # (N, H) each
         if obs.candidates is None:
-            logits = self.head(hidden, blocks, self.items)  # (N, K, A)
+            logits = self.head(actor, blocks, self.items)  # (N, K, A)
             logits = choice.forbid(logits, obs.mask, obs.exclude)
         else:
-            logits = self.head(hidden, blocks, self.items[obs.candidates.clamp_min(0)])  # (N, 1, C)
+            logits = self._score(actor, blocks, obs.candidates.clamp_min(0))  # (N, 1, C)
             logits = logits.masked_fill((obs.candidates < 0).unsqueeze(1), -torch.inf)
-        return logits, self._value(inputs)
+        return logits, self.value_head(critic).squeeze(-1)
+
+    def _score(self, actor: Tensor, blocks: Tensor, candidates: Tensor) -> Tensor:
+        if isinstance(self.head, DenseHead):
+            logits: Tensor = self.head(actor, blocks, self.items)  # (N, 1, A)
+            return logits.gather(-1, candidates.unsqueeze(1))
+        return self.head.among(actor, blocks, feature_parts(self.items, candidates))
 
     @torch.no_grad()
     def propose(self, obs: Obs, greedy: bool, generator: torch.Generator) -> Obs:
@@ -98,7 +104,7 @@ class ActorCritic(nn.Module):
             return obs
         inputs, blocks = self._read(obs)
         assert isinstance(self.head, TwoTowerHead)
-        query = self.head.user(self.actor(inputs), blocks)[:, : self.items.shape[1]]  # (N, F_i)
+        query = self.head.user(self.hidden.one(0, inputs), blocks)[:, : self.items.shape[1]]  # (N, F_i)
         num_drawn = 0 if greedy else self.num_drawn
         top = self.retriever.search(query, self.num_candidates - num_drawn)  # (N, C - E)
         rows = self.retriever.rows
@@ -110,7 +116,8 @@ class ActorCritic(nn.Module):
 
     def value(self, obs: Obs) -> Tensor:
         """V(obs), (N,)."""
-        return self._value(self._read(obs)[0])
+        value: Tensor = self.value_head(self.hidden.one(1, self._read(obs)[0]))  # (N, 1)
+        return value.squeeze(-1)
 
     def _read(self, obs: Obs) -> tuple[Tensor, Tensor]:
         """Inputs (N, num_inputs) of the hidden layers, and those in item space (N, num_blocks, F_i)."""
@@ -121,12 +128,9 @@ class ActorCritic(nn.Module):
             blocks = torch.cat([blocks, sums], 1)
         elif self.session is not None:
             parts.append(self.session(obs, self.items))
-        return torch.cat(parts, -1), blocks
+        return torch.cat(parts, -1) if len(parts) > 1 else parts[0], blocks
 
     def _item_space(self, context: Tensor) -> Tensor:
         """User and last item (N, 2, F_i): an item's features begin with its embedding; the rest is 0."""
         embeddings = context.unflatten(-1, (2, -1)) if self.items.shape[1] else context[:, None, :0]
         return nn.functional.pad(embeddings, (0, self.items.shape[1] - embeddings.shape[-1]))
-
-    def _value(self, inputs: Tensor) -> Tensor:
-        return self.value_head(self.critic(inputs)).squeeze(-1)  # type: ignore[no-any-return]

@@ -1,0 +1,52 @@
+"""Adam (Kingma and Ba 2015, arXiv:1412.6980, algorithm 1) on one flat vector of weights."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from recsys_rl.functional import kernels
+
+BETAS = (0.9, 0.999)
+EPS = 1e-5  # torch's default is 1e-8: with more, steps stay small while gradients are tiny
+
+
+@torch.no_grad()
+def adam(
+    weights: Tensor,
+    exp_avg: Tensor,
+    exp_avg_sq: Tensor,
+    gradient: Tensor,
+    step: int,
+    lr: float,
+    max_grad_norm: float,
+) -> None:
+    """One step, in place; ``step`` counts from 1. The gradient is scaled down to ``max_grad_norm`` first::
+
+        m <- beta1 m + (1 - beta1) g        v <- beta2 v + (1 - beta2) g^2
+        w <- w - lr m / (1 - beta1^t) / (sqrt(v / (1 - beta2^t)) + eps)
+
+    Args: (P,) each. kernels.c does it in one pass, and torch where that doesn't serve.
+    """
+    beta1, beta2 = BETAS
+    rate, correction2 = lr / (1 - beta1**step), 1 - beta2**step
+    library = kernels.serving(weights)
+    if library is not None:
+        library.adam(
+            weights.data_ptr(),
+            exp_avg.data_ptr(),
+            exp_avg_sq.data_ptr(),
+            gradient.data_ptr(),
+            len(weights),
+            max_grad_norm,
+            beta1,
+            beta2,
+            rate,
+            correction2,
+            EPS,
+        )
+        return
+    gradient = gradient * (max_grad_norm / (torch.linalg.vector_norm(gradient) + 1e-6)).clamp_max(1.0)
+    exp_avg.lerp_(gradient, 1 - beta1)
+    exp_avg_sq.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+    weights.addcdiv_(exp_avg, (exp_avg_sq / correction2).sqrt_().add_(EPS), value=-rate)

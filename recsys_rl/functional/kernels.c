@@ -1,0 +1,186 @@
+/* The loops that decide how fast a wide action space trains, each in one pass.
+ *
+ * functional/choice.py, policy_loss.py and adam.py say what they compute and have the same in torch, with which
+ * the tests compare them. A row of logits (4 KB for 1,000 items) stays in the first-level cache here, while
+ * torch's operators each stream all rows through memory.
+ *
+ * Plain C, so that one library serves every Python and every torch. Rows are independent and every sum is
+ * taken in a fixed order: the result doesn't depend on the number of threads.
+ */
+#include <math.h>
+#include <stdint.h>
+
+/* One binary for old and new processors: the loader takes the widest vectors that the machine has. */
+#if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__)
+#define VECTORISED __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#else
+#define VECTORISED
+#endif
+#define INLINE static inline __attribute__((always_inline))
+
+#define BLOCK 64 /* alternatives summed together before the search for the drawn one looks closer */
+
+/* exp(x) for x <= 0 to 2 units in the last place; 0 below -87 (and so for -inf). Range reduction by powers of two
+ * and the Taylor polynomial of degree 7 on [-ln 2 / 2, ln 2 / 2], whose remainder is below 1e-8. */
+INLINE float exp_of_negative(float x) {
+    float bounded = x < -87.0f ? -87.0f : x;
+    float n = __builtin_rintf(bounded * 1.44269504f);
+    float r = bounded - n * 0.693359375f + n * 2.12194440e-4f;
+    float p = 1.98412698e-4f;
+    p = p * r + 1.38888889e-3f;
+    p = p * r + 8.33333333e-3f;
+    p = p * r + 4.16666667e-2f;
+    p = p * r + 1.66666667e-1f;
+    p = p * r + 0.5f;
+    p = p * r + 1.0f;
+    p = p * r + 1.0f;
+    union { int32_t bits; float value; } power = {((int32_t)n + 127) << 23};
+    return x < -87.0f ? 0.0f : p * power.value;
+}
+
+INLINE float largest(const float *logits, int64_t width) {
+    float top = -INFINITY;
+#pragma omp simd reduction(max : top)
+    for (int64_t j = 0; j < width; j++) top = logits[j] > top ? logits[j] : top;
+    return top;
+}
+
+/* ---- choice.sample: invert the cumulative distribution at `uniform` in [0, 1]. */
+
+INLINE float sum_block(const float *logits, int64_t start, int64_t end, float top) {
+    float sum = 0.0f;
+#pragma omp simd reduction(+ : sum)
+    for (int64_t j = start; j < end; j++) sum += exp_of_negative(logits[j] - top);
+    return sum;
+}
+
+VECTORISED static int64_t draw_row(const float *logits, int64_t width, float uniform, float *logprob) {
+    float top = largest(logits, width);
+    double total = 0.0; /* in double: many small probabilities still add up */
+    for (int64_t start = 0; start < width; start += BLOCK)
+        total += sum_block(logits, start, start + BLOCK < width ? start + BLOCK : width, top);
+
+    /* Find the block that passes the goal, then the alternative. What has no probability is never taken. */
+    double goal = uniform * total, before = 0.0, reached = 0.0;
+    int64_t block = 0, drawn = 0;
+    for (int64_t start = 0; start < width && !(before > goal); start += BLOCK) {
+        float sum = sum_block(logits, start, start + BLOCK < width ? start + BLOCK : width, top);
+        if (sum == 0.0f) continue;
+        block = start;
+        reached = before;
+        before += sum;
+    }
+    for (int64_t j = block; j < width && j < block + BLOCK && !(reached > goal); j++) {
+        float p = exp_of_negative(logits[j] - top);
+        if (p == 0.0f) continue;
+        drawn = j;
+        reached += p;
+    }
+    *logprob = logits[drawn] - top - (float)log(total);
+    return drawn;
+}
+
+void sample(const float *logits, const float *uniform, int64_t rows, int64_t width, int threads,
+            int64_t *index, float *logprob) {
+#pragma omp parallel for num_threads(threads) if (threads > 1)
+    for (int64_t i = 0; i < rows; i++)
+        index[i] = draw_row(logits + i * width, width, uniform[i], logprob + i);
+}
+
+/* ---- policy_loss: clipped_policy_gradient, and policy_gradient where there is no old_logprob */
+
+typedef struct {
+    float top, total, log_total, entropy;
+} Row;
+
+/* Leaves exp(l - top) in `out`. */
+VECTORISED static Row read_row(const float *logits, int64_t width, float *out) {
+    float top = largest(logits, width), total = 0.0f, weighted = 0.0f;
+#pragma omp simd reduction(+ : total, weighted)
+    for (int64_t j = 0; j < width; j++) {
+        float x = logits[j] - top;
+        float e = exp_of_negative(x);
+        out[j] = e;
+        total += e;
+        weighted += e == 0.0f ? 0.0f : e * x; /* 0 and not 0 * -inf */
+    }
+    Row row = {top, total, logf(total), logf(total) - weighted / total};
+    return row;
+}
+
+/* gradient_j = p_j (bonus (log p_j + H) - weight), and `weight` more at the alternative that was taken. */
+VECTORISED static void write_row(const float *logits, int64_t width, int64_t item, float weight, float bonus,
+                                 Row row, float *out) {
+    float scale = 1.0f / row.total, shift = bonus * (row.entropy - row.log_total) - weight;
+    if (bonus == 0.0f) {
+#pragma omp simd
+        for (int64_t j = 0; j < width; j++) out[j] *= -weight * scale;
+    } else {
+#pragma omp simd
+        for (int64_t j = 0; j < width; j++) {
+            float p = out[j] * scale;
+            out[j] = p == 0.0f ? 0.0f : p * (bonus * (logits[j] - row.top) + shift);
+        }
+    }
+    out[item] += weight;
+}
+
+void policy_gradient(const float *logits, const int64_t *items, const float *old_logprob, const float *advantage,
+                     int64_t rows, int64_t positions, int64_t width, float clip_eps, float ent_coef, int threads,
+                     float *gradient, float *logprob, float *entropy, float *objective) {
+#pragma omp parallel for num_threads(threads) if (threads > 1)
+    for (int64_t i = 0; i < rows; i++) {
+        const float *row = logits + i * positions * width;
+        const int64_t *taken = items + i * positions;
+        float *out = gradient + i * positions * width;
+        Row read[positions];
+        logprob[i] = entropy[i] = 0.0f;
+        for (int64_t k = 0; k < positions; k++) {
+            read[k] = read_row(row + k * width, width, out + k * width);
+            logprob[i] += row[k * width + taken[k]] - read[k].top - read[k].log_total;
+            entropy[i] += read[k].entropy;
+        }
+        float weight = -advantage[i] / rows;
+        objective[i] = logprob[i] * advantage[i];
+        if (old_logprob) {
+            float ratio = expf(logprob[i] - old_logprob[i]);
+            float bounded = ratio < 1 - clip_eps ? 1 - clip_eps : ratio > 1 + clip_eps ? 1 + clip_eps : ratio;
+            float gain = ratio * advantage[i], clipped = bounded * advantage[i];
+            int is_clipped = gain > clipped; /* NaN is not, and comes out as a NaN loss */
+            objective[i] = is_clipped ? clipped : gain;
+            weight = is_clipped ? 0.0f : -gain / rows;
+        }
+        for (int64_t k = 0; k < positions; k++)
+            write_row(row + k * width, width, taken[k], weight, ent_coef / rows, read[k], out + k * width);
+    }
+}
+
+/* ---- adam: one step with bias-corrected rates, the gradient scaled down to max_norm first. */
+
+VECTORISED static double sum_of_squares(const float *x, int64_t size) {
+    double total = 0.0;
+    for (int64_t start = 0; start < size; start += BLOCK) {
+        int64_t end = start + BLOCK < size ? start + BLOCK : size;
+        float sum = 0.0f;
+#pragma omp simd reduction(+ : sum)
+        for (int64_t j = start; j < end; j++) sum += x[j] * x[j];
+        total += sum;
+    }
+    return total;
+}
+
+VECTORISED void adam(float *weights, float *exp_avg, float *exp_avg_sq, const float *gradient, int64_t size,
+                     float max_norm, float beta1, float beta2, float rate, float correction2, float eps) {
+    float norm = (float)sqrt(sum_of_squares(gradient, size)), scale = max_norm / (norm + 1e-6f);
+    if (scale > 1.0f) scale = 1.0f; /* NaN stays, and comes out as a NaN loss */
+    float root = 1.0f / sqrtf(correction2);
+#pragma omp simd
+    for (int64_t j = 0; j < size; j++) {
+        float g = gradient[j] * scale;
+        float m = beta1 * exp_avg[j] + (1.0f - beta1) * g;
+        float v = beta2 * exp_avg_sq[j] + (1.0f - beta2) * g * g;
+        exp_avg[j] = m;
+        exp_avg_sq[j] = v;
+        weights[j] -= rate * m / (sqrtf(v) * root + eps);
+    }
+}

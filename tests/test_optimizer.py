@@ -1,0 +1,88 @@
+"""Adam over flat weights, against torch's own, and what it keeps for a checkpoint."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.testing import assert_close
+
+from recsys_rl.functional import kernels
+from recsys_rl.functional.adam import adam
+from recsys_rl.models.optimizer import FlatAdam
+
+
+def network(seed: int = 0) -> nn.Sequential:
+    model = nn.Sequential(nn.Linear(5, 7), nn.Tanh(), nn.Linear(7, 3))
+    rng = torch.Generator().manual_seed(seed)
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, generator=rng)
+    return model
+
+
+def test_adam_by_hand() -> None:
+    # g = (3, 4), norm 5, scaled to norm 1: (0.6, 0.8). After one step m / (1 - beta1) = g and
+    # sqrt(v / (1 - beta2)) = |g|: each weight moves by lr against the sign of its gradient.
+    weights, exp_avg, exp_avg_sq = torch.zeros(2), torch.zeros(2), torch.zeros(2)
+    adam(weights, exp_avg, exp_avg_sq, torch.tensor([3.0, -4.0]), 1, 0.1, 1.0)
+    assert_close(exp_avg, torch.tensor([0.06, -0.08]))
+    assert_close(exp_avg_sq, torch.tensor([0.36e-3, 0.64e-3]))
+    assert_close(weights, torch.tensor([-0.1, 0.1]), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+@pytest.mark.parametrize("max_grad_norm", [0.5, 1e6])
+def test_equals_torch(monkeypatch: pytest.MonkeyPatch, compiled: bool, max_grad_norm: float) -> None:
+    if not compiled:
+        monkeypatch.setattr(kernels, "library", lambda: None)
+    elif kernels.library() is None:
+        pytest.skip("the kernels were not compiled here")
+    ours, theirs = network(), network()
+    optimizer = FlatAdam(ours, 0.01, max_grad_norm)
+    reference = torch.optim.Adam(theirs.parameters(), lr=0.01, eps=1e-5)
+    rng = torch.Generator().manual_seed(1)
+    for _ in range(20):
+        x, target = torch.randn(8, 5, generator=rng), torch.randn(8, 3, generator=rng)
+        y = ours(x)
+        optimizer.step((y,), (2 * (y.detach() - target) / y.numel(),))
+        reference.zero_grad()
+        nn.functional.mse_loss(theirs(x), target).backward()
+        nn.utils.clip_grad_norm_(theirs.parameters(), max_grad_norm)
+        reference.step()
+    for one, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+        assert_close(one, other, atol=1e-5, rtol=1e-4)
+
+
+def test_the_mean_over_processes_is_what_is_followed() -> None:
+    def halve(gradient: Tensor) -> None:
+        gradient.mul_(0.5)
+
+    plain, averaged = FlatAdam(network(), 0.01, 1e6), FlatAdam(network(), 0.01, 1e6, halve)
+    for optimizer in (plain, averaged):
+        y = optimizer.model(torch.ones(2, 5))
+        optimizer.step((y,), (torch.ones_like(y),))
+    assert_close(averaged.gradient, 0.5 * plain.gradient)
+    assert_close(averaged.exp_avg, 0.5 * plain.exp_avg)
+
+
+def test_state_goes_on_where_it_stopped() -> None:
+    first = FlatAdam(network(), 0.01, 1.0)
+    x = torch.ones(2, 5)
+
+    def step(optimizer: FlatAdam) -> None:
+        y = optimizer.model(x)
+        optimizer.step((y,), (y.detach(),))
+
+    step(first)
+    saved = first.state_dict()
+    again = FlatAdam(network(7), 0.01, 1.0)
+    again.load_state_dict(saved)
+    step(first)
+    assert not torch.equal(saved["model.0.weight"], first.state_dict()["model.0.weight"])  # a copy
+    step(again)
+    for name, value in first.state_dict().items():
+        assert torch.equal(value, again.state_dict()[name]), name
+    with pytest.raises(KeyError):
+        again.load_state_dict({name: x for name, x in saved.items() if not name.endswith("exp_avg")})
+    with pytest.raises(RuntimeError):
+        again.load_state_dict(saved | {"model.0.weight": torch.zeros(2, 2)})
