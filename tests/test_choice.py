@@ -148,14 +148,14 @@ def test_forbid_by_hand() -> None:
     exclude = torch.tensor([[-1, -1], [0, -1], [2, 2]])  # padding is not item 0, and twice is once
     mask = torch.tensor([[True, True, True], [True, True, False], [True, True, True]])
     off = -torch.inf
-    got = choice.forbid(logits.clone(), mask, exclude)
+    got = choice.forbid_(logits.clone(), mask, exclude)
     assert got[:, 0].tolist() == [[1.0, 2.0, 3.0], [off, 2.0, off], [1.0, 2.0, off]]
-    assert choice.forbid(logits, None, None) is logits
+    assert choice.forbid_(logits, None, None) is logits
 
 
 def test_forbid_passes_the_gradient_of_what_is_allowed() -> None:
     logits = torch.zeros(1, 1, 3, requires_grad=True)
-    choice.logprob(choice.forbid(logits + 0, None, torch.tensor([[1]])), torch.tensor([[0]])).sum().backward()
+    choice.logprob(choice.forbid_(logits + 0, None, torch.tensor([[1]])), torch.tensor([[0]])).sum().backward()
     assert logits.grad is not None and logits.grad.tolist() == [[[0.5, 0.0, -0.5]]]
 
 

@@ -100,7 +100,7 @@ class RecEnv:
         start, stop, _ = block.indices(self.catalogue.num_items)
         history = self.session.history  # (N, L)
         place = torch.where((history >= start) & (history < stop), history - start, -1)
-        return choice.forbid(expected.unsqueeze(1), None, place).squeeze(1)
+        return choice.forbid_(expected.unsqueeze(1), None, place).squeeze(1)
 
     def state_dict(self) -> dict[str, Tensor]:
         """The sessions under way, under flat names; the generator's state is the caller's to keep."""

@@ -19,19 +19,20 @@ def mask_logits(logits: Tensor, mask: Tensor | None) -> Tensor:
     return logits if mask is None else logits.masked_fill(~mask, -torch.inf)
 
 
-def forbid(logits: Tensor, mask: Tensor | None, exclude: Tensor | None) -> Tensor:
-    """``logits`` (N, K, A) with -inf where ``mask`` (N, A) is False and at the ids ``exclude`` (N, X).
+def forbid_(logits: Tensor, mask: Tensor | None, exclude: Tensor | None) -> Tensor:
+    """Write -inf into ``logits`` (N, K, A) where ``mask`` (N, A) is False and at the ids ``exclude`` (N, X).
 
-    Padding of ``exclude`` is -1. Writes a few numbers into ``logits``, where a mask costs a pass over all
-    of them.
+    Padding of ``exclude`` is -1; few ids cost little, where a mask is a pass over all logits. Autograd isn't
+    told: what is forbidden has p = 0, so every gradient of p and log p is 0 there by itself.
     """
+    values = logits.detach()  # the same memory
     if mask is not None:
-        logits = logits.masked_fill(~mask.unsqueeze(1), -torch.inf)
+        values.masked_fill_(~mask.unsqueeze(1), -torch.inf)
     if exclude is not None:
         index = exclude.clamp_min(0).unsqueeze(1).expand(-1, logits.shape[1], -1)  # (N, K, X)
         # Adding, so that padding changes nothing: an id may stand twice, and 0 beside padding.
         minus = torch.where(exclude < 0, 0.0, -torch.inf).to(logits).unsqueeze(1).expand_as(index)
-        logits = logits.scatter_add_(-1, index, minus)
+        values.scatter_add_(-1, index, minus)
     return logits
 
 

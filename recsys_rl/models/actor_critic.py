@@ -80,10 +80,10 @@ class ActorCritic(nn.Module):
         actor, critic = self.hidden(inputs)  # (N, H) each
         if obs.candidates is None:
             logits = self.head(actor, blocks, self.items)  # (N, K, A)
-            logits = choice.forbid(logits, obs.mask, obs.exclude)
+            choice.forbid_(logits, obs.mask, obs.exclude)
         else:
             logits = self._score(actor, blocks, obs.candidates.clamp_min(0))  # (N, 1, C)
-            logits = logits.masked_fill((obs.candidates < 0).unsqueeze(1), -torch.inf)
+            choice.forbid_(logits, obs.candidates >= 0, None)
         return logits, self.value_head(critic).squeeze(-1)
 
     def _score(self, actor: Tensor, blocks: Tensor, candidates: Tensor) -> Tensor:
