@@ -23,7 +23,7 @@ from recsys_rl.types import Catalogue, Population, UserError
 SPREAD = 0.5  # norm of what sets an item of `clustered` apart from its cluster's centre, which has norm 1
 USER_NOISE = 0.3  # norm of what sets a user apart from the two items that make up the taste
 _FORMAT = 1  # of the cached table; raise it when the same settings would draw other items
-_ROWS = 65_536  # drawn at a time; another number would draw other items
+_ROWS = 16_384  # drawn at a time; another number would draw other items
 # independent streams of the one seed; data/catalogue.py has 1 to 5
 _CENTRE_STREAM, _TABLE_STREAM, _USER_STREAM, _POPULARITY_STREAM, _QUALITY_STREAM = 11, 12, 13, 14, 15
 

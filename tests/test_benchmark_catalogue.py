@@ -1,0 +1,74 @@
+"""The benchmark of large catalogues runs, in both its forms, and counts what it claims."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.memory import peak_mb
+from tests.doors import ROOT
+
+
+def smoke(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """The benchmark where Stable-Baselines3 can't be imported."""
+    arguments = ["--smoke", "--threads", "1", *options]
+    code = (
+        f"import runpy, sys; sys.modules['stable_baselines3'] = None; sys.argv[1:] = {arguments}; "
+        "runpy.run_module('benchmarks.catalogue', run_name='__main__')"
+    )
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=folder,
+        env={"PYTHONPATH": str(ROOT), "HOME": str(folder), "OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def test_cost(tmp_path: Path) -> None:
+    done = smoke(tmp_path, "--json", "table.json")
+    assert done.returncode == 0, done.stderr
+    table = json.loads((tmp_path / "table.json").read_text())
+    ours: list[dict[str, Any]] = [row for row in table["rows"] if row["system"] == "recsys_rl"]
+    assert [row["num_items"] for row in ours] == [200, 2000]
+    for row in ours:
+        assert row["ms_per_step"] == pytest.approx(row["rollout_ms"] + row["update_ms"], rel=0.01)
+        assert row["steps_per_s"] == pytest.approx(8 * 1000 / row["ms_per_step"], rel=0.01)  # 8 users
+        assert row["table_mb"] == pytest.approx(row["num_items"] * 8 * 4 / 1e6)  # 8 numbers of 4 bytes
+        above = (row["rss_mb"] - table["bare_mb"]) / row["table_mb"]
+        assert row["above_bare_over_table"] == pytest.approx(above, rel=0.02) and above > 0
+    growth = ours[1]["ms_per_step"] / ours[0]["ms_per_step"]
+    assert ours[0]["times_smallest"] == 1.0 and ours[1]["times_smallest"] == pytest.approx(growth, rel=0.01)
+    theirs = [row for row in table["rows"] if row["system"] == "stable-baselines3"]
+    assert [row["note"] for row in theirs] == ["not installed"] * 2
+    assert [path.name for path in tmp_path.iterdir()] == ["table.json"]
+
+
+def test_curve(tmp_path: Path) -> None:
+    done = smoke(tmp_path, "--curve", "curve.svg", "--csv", "rows.csv")
+    assert done.returncode == 0, done.stderr
+    lines = (tmp_path / "rows.csv").read_text().splitlines()
+    assert len(lines) == 1 + 2 * 5  # two seeds, before the first update and after each of four
+    assert "greedy_share_of_oracle" in lines[0]
+    svg = (tmp_path / "curve.svg").read_text()
+    assert svg.startswith("<svg") and "oracle" in svg
+
+
+def test_unwritable(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    done = smoke(tmp_path, "--json", "file/table.json")
+    assert done.returncode == 2 and done.stderr.startswith("--json file/table.json can't be written")
+
+
+def test_peak_memory_is_of_this_process_alone(tmp_path: Path) -> None:
+    """100 MB more, and the parent's peak left out."""
+    code = "from benchmarks.memory import peak_mb; a = peak_mb(); b = bytearray(10**8); print(a, peak_mb())"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    before, after = map(float, done.stdout.split())
+    assert before < 60 < peak_mb() and after - before == pytest.approx(100, abs=5)
