@@ -36,7 +36,7 @@ def compile_kernels(folder: Path) -> Path | None:
     """Make ``kernels-<hash of the source>.so`` in ``folder``; None and a line on stderr where that fails."""
     source = folder / "kernels.c"
     library = folder / f"kernels-{hashlib.sha256(source.read_bytes()).hexdigest()[:16]}.so"
-    for old in folder.glob("kernels-*.so"):
+    for old in folder.glob("kernels-*"):
         if old != library:
             old.unlink()
     compiler = os.environ.get("CC") or next(
@@ -56,7 +56,9 @@ def compile_kernels(folder: Path) -> Path | None:
             except subprocess.CalledProcessError as error:
                 why = (error.stderr.strip() or why).splitlines()[0]
             else:
-                shutil.copyfile(linked, library)
+                # Renamed into place: a process that runs the old one keeps it.
+                shutil.copyfile(linked, library.with_suffix(".part"))
+                library.with_suffix(".part").replace(library)
                 return library
     print(f"recsys_rl: the kernels were not compiled ({why}); torch's operators stand in.", file=sys.stderr)
     return None
