@@ -139,7 +139,7 @@ def measured(name: str, *order: Any) -> Row:
 
 def cost(args: Any, folder: str) -> tuple[list[Row], float]:
     """The table, and the resident memory of `import torch` alone."""
-    dim, candidates, updates, rounds = (8, 16, 2, 1) if args.smoke else (256, 64, 5, args.rounds)
+    dim, candidates, updates, rounds = (8, 16, 2, 1) if args.smoke else (256, 64, 4, args.rounds)
     bare_mb = float(apart("import torch; from benchmarks.memory import peak_mb; print(peak_mb())"))
     rows: list[Row] = []
     smallest: dict[str, float] = {}

@@ -65,6 +65,7 @@ class Retriever:
         if k == 0:
             return query.new_empty(len(query), 0, dtype=torch.int64)
         self._refresh()
+        query = query.detach()  # a search has no gradient
         if self._index is None:
             return self._exact(query, k)
         places = torch.from_numpy(
