@@ -199,7 +199,7 @@ def _rebuild(kind: type[T_Noun], texts: object, tensors: Mapping[str, Tensor]) -
     what = kind.__name__.lower()
     optional = {f.name: f.default for f in dataclasses.fields(kind) if f.default is not dataclasses.MISSING}
     found = {**optional, **(texts if isinstance(texts, dict) else {}), **tensors}
-    if found.get("table_file") and "embedding" not in found:
+    if found.get("table_file"):
         found["embedding"] = _map_table(found)
     hints = typing.get_type_hints(kind)
     if found.keys() != hints.keys():
@@ -220,15 +220,17 @@ def _rebuild(kind: type[T_Noun], texts: object, tensors: Mapping[str, Tensor]) -
 
 def _map_table(found: Mapping[str, Any]) -> Tensor:
     """The embedding that a catalogue left in its own file, if that file is still the same."""
-    path = Path(str(found["table_file"]))
+    path, ids = Path(str(found["table_file"])), found.get("item_ids")
+    if not isinstance(ids, Tensor) or ids.ndim != 1:
+        raise Refused("holds a catalogue whose 'item_ids' is no list of ids")
     try:
         if table_sha256(path) != found.get("table_sha256"):
             raise Refused(
                 f"was trained on other item embeddings than {path} holds now (their sha256 differs)",
                 "put that run's file back, or train again",
             )
-        return open_table(path)[: len(found.get("item_ids", ()))]
-    except UserError as error:
+        return open_table(path)[: len(ids)]
+    except (UserError, ValueError) as error:  # ValueError: no file could have such a name
         cause = f"needs its item embeddings, and {str(error).partition(': ')[0]}"
         raise Refused(cause, "put that file back, or train again") from None
 

@@ -79,8 +79,11 @@ class Retriever:
         return found
 
     def _exact(self, query: Tensor, k: int) -> Tensor:
+        of_embedding, of_columns = query.split([self.items.num_dims, self.items.columns.shape[1]], 1)
+
         def score(block: slice) -> Tensor:
-            scores = query @ self.items[block].T  # (N, b)
+            scores = of_embedding @ self.items.embedding[block].T  # (N, b)
+            scores.addmm_(of_columns, self.items.columns[block].T)  # apart, as joining them takes a copy
             return scores.masked_fill_(~self.available[block], -torch.inf)
 
         return blocked_top_k(score, len(query), self.items.shape[0], k)[1]
