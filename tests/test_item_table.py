@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 import torch
 
+from recsys_rl.checkpoint import Checkpoint, load, previous, save, sealed
+from recsys_rl.config import Config, from_dict
 from recsys_rl.data import clustered
 from recsys_rl.data.clustered import clustered_items, clustered_world, table_world
 from recsys_rl.data.item_table import open_table, write_table
@@ -164,3 +166,54 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="No space left on device"):
         write_table(path, broken(), (6, 2))
     assert np.load(path).tolist() == ROWS.tolist() and list(tmp_path.iterdir()) == [path]
+
+
+# Checkpoints, which leave the table where it is.
+
+
+def saved(folder: Path) -> Path:
+    np.save(folder / "items.npy", ROWS)
+    catalogue, population = world(folder / "items.npy", num_items=2)
+    config = from_dict(Config, {"env_config": {"num_items": 2, "embedding_dim": 2}})
+    save(folder / "ppo.pt", Checkpoint(config, catalogue, population, {}, {}, {}, 0, 0, {}))
+    return folder / "ppo.pt"
+
+
+def test_checkpoint_maps_the_table_again(tmp_path: Path) -> None:
+    path = saved(tmp_path)
+    assert "catalogue.embedding" not in sealed.read(path)[1]
+    catalogue = load(path).catalogue
+    assert catalogue is not None and catalogue.embedding.tolist() == ROWS[:2].tolist()
+    assert catalogue.title(1) == "item 1"
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"table_file": "nowhere.npy"}, "needs its item embeddings, and nowhere.npy can't be read"),
+        ({"table_file": "no\0file"}, "needs its item embeddings"),
+        ({"table_file": 3}, "needs its item embeddings, and 3 can't be read"),
+        ({"table_sha256": "0" * 64}, r"other item embeddings than .*items.npy holds now"),
+        ({"table_sha256": None}, r"other item embeddings than .*items.npy holds now"),
+        ({"table_file": ""}, "holds a catalogue without the field 'embedding'"),
+        ({"titles": ["one"]}, "disagree in their number of items"),
+    ],
+)
+def test_checkpoint_whose_table_is_another(change: dict[str, Any], complaint: str, tmp_path: Path) -> None:
+    path = saved(tmp_path)
+    texts, tensors = sealed.read(path)
+    texts["catalogue"] |= change
+    sealed.write(path, texts, tensors)
+    previous(path).unlink()
+    with pytest.raises(UserError, match=complaint):
+        load(path)
+
+
+@pytest.mark.parametrize("ids", [torch.tensor(2), torch.zeros(0), torch.arange(9), torch.zeros(2, 2)])
+def test_checkpoint_whose_ids_do_not_fit_the_table(ids: torch.Tensor, tmp_path: Path) -> None:
+    path = saved(tmp_path)
+    texts, tensors = sealed.read(path)
+    sealed.write(path, texts, {**tensors, "catalogue.item_ids": ids})
+    previous(path).unlink()
+    with pytest.raises(UserError):
+        load(path)

@@ -82,7 +82,7 @@ class Retriever:
         of_embedding, of_columns = query.split([self.items.num_dims, self.items.columns.shape[1]], 1)
 
         def score(block: slice) -> Tensor:
-            scores = of_embedding @ self.items.embedding[block].T  # (N, b)
+            scores: Tensor = of_embedding @ self.items.embedding[block].T  # (N, b)
             scores.addmm_(of_columns, self.items.columns[block].T)  # apart, as joining them takes a copy
             return scores.masked_fill_(~self.available[block], -torch.inf)
 
