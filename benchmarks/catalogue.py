@@ -47,7 +47,7 @@ from recsys_rl.types import UserError
 from recsys_rl.utils.metrics import interval
 
 SIZES, SMOKE_SIZES = (1_000, 10_000, 100_000, 1_000_000), (200, 2_000)
-PEER_LIMIT = 100_000  # of a million logits, one minibatch alone is a gigabyte, and an update holds several
+PEER_LIMIT = 100_000  # of a million logits, a minibatch alone is a gigabyte, and an update holds several
 NUM_HELDOUT = 256  # that the curve is measured on
 MB = 1e6
 
@@ -107,7 +107,7 @@ MEASURES = {"recsys_rl": ours, "stable-baselines3": peer}
 
 def worker(order: str) -> None:
     """Measure what the JSON ``order`` says, and print the row as JSON."""
-    system, num_items, dim, candidates, smoke, updates, threads, folder = json.loads(order)
+    system, num_items, smoke, updates, dim, candidates, threads, folder = json.loads(order)
     if threads:
         torch.set_num_threads(threads)
     world = clustered(num_items, dim, 0, folder)
@@ -129,45 +129,43 @@ def apart(code: str, *arguments: str) -> str:
     return done.stdout
 
 
-def measured(name: str, *order: Any) -> Row:
-    output = apart(
-        "import sys; from benchmarks.catalogue import worker; worker(sys.argv[1])", json.dumps([name, *order])
-    )
+def measured(system: str, num_items: int, order: Sequence[Any]) -> Row:
+    """One round of one size; a peer's steps are so long where items are many that one update is enough."""
+    smoke, updates, *rest = order
+    if system != "recsys_rl":
+        updates = 2
+        if num_items > PEER_LIMIT:
+            return {"note": f"not run: over {PEER_LIMIT} items its logits outgrow the memory"}
+    code = "import sys; from benchmarks.catalogue import worker; worker(sys.argv[1])"
+    output = apart(code, json.dumps([system, num_items, smoke, updates, *rest]))
     row: Row = json.loads(output.splitlines()[-1])
+    print(f"{system}, {num_items:,} items: {row['ms_per_step']:.1f} ms a step", file=sys.stderr, flush=True)
     return row
 
 
 def cost(args: Any, folder: str) -> tuple[list[Row], float]:
-    """The table, and the resident memory of `import torch` alone."""
-    dim, candidates, updates, rounds = (8, 16, 2, 1) if args.smoke else (256, 64, 4, args.rounds)
+    """The table, all its rows measured by turns, and the resident memory of `import torch` alone."""
+    updates, dim, candidates, rounds = (2, 8, 16, 1) if args.smoke else (4, 256, 64, args.rounds)
     bare_mb = float(apart("import torch; from benchmarks.memory import peak_mb; print(peak_mb())"))
-    rows: list[Row] = []
-    smallest: dict[str, float] = {}
-    for num_items in SMOKE_SIZES if args.smoke else SIZES:
-        order = (num_items, dim, candidates, args.smoke, updates, args.threads, folder)
-        dials = f"I={num_items}"
-        systems = [System("recsys_rl", dials, "recsys-rl", "recsys_rl", partial(measured, "recsys_rl"))]
-        sb3 = PEERS["stable-baselines3"]
-        systems.append(
-            System("stable-baselines3", dials, sb3.package, sb3.module, partial(peer_measured, num_items))
+    sb3 = PEERS["stable-baselines3"]
+    systems = [
+        System(name, f"I={size}", package, module, partial(measured, name, size))
+        for size in (SMOKE_SIZES if args.smoke else SIZES)
+        for name, package, module in (
+            ("recsys_rl", "recsys-rl", "recsys_rl"),
+            ("stable-baselines3", sb3.package, sb3.module),
         )
-        table_mb = 4 * num_items * dim / MB
-        for row in tables.interleaved(systems, rounds, *order):
-            if row["steps_per_s"]:
-                row["times_smallest"] = row["ms_per_step"] / smallest.setdefault(
-                    row["system"], row["ms_per_step"]
-                )
-                row |= {"table_mb": table_mb, "rss_over_table": row["rss_mb"] / table_mb}
-                row["above_bare_over_table"] = (row["rss_mb"] - bare_mb) / table_mb
-            rows.append(row)
-            print(row, file=sys.stderr, flush=True)
+    ]
+    rows = tables.interleaved(systems, rounds, (args.smoke, updates, dim, candidates, args.threads, folder))
+    smallest: dict[str, float] = {}
+    for row in rows:
+        if row["steps_per_s"]:
+            table_mb = 4 * row["num_items"] * dim / MB
+            least = smallest.setdefault(row["system"], row["ms_per_step"])
+            row["times_smallest"] = row["ms_per_step"] / least
+            row |= {"table_mb": table_mb, "rss_over_table": row["rss_mb"] / table_mb}
+            row["above_bare_over_table"] = (row["rss_mb"] - bare_mb) / table_mb
     return rows, bare_mb
-
-
-def peer_measured(num_items: int, *order: Any) -> Row:
-    if num_items > PEER_LIMIT:
-        return {"note": f"not run: over {PEER_LIMIT} items its logits outgrow the memory"}
-    return measured("stable-baselines3", *order)
 
 
 # The curve.
