@@ -279,5 +279,8 @@ def _option_names(options: Any) -> list[str]:
     return names
 
 
-if __name__ == "__main__":  # as `torchrun --nproc-per-node 2 -m recsys_rl.cli train` starts it
-    raise SystemExit(main())
+if __name__ == "__main__":  # as launch.py starts it, and `torchrun --nproc-per-node 2 -m recsys_rl.cli train`
+    code = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # all is written; threads of gloo have been seen to abort an interpreter that winds down

@@ -32,6 +32,7 @@ from recsys_rl.fields import (
     sections,
     shown,
 )
+from recsys_rl.presets import PRESETS as PRESETS
 
 T = TypeVar("T")
 
@@ -44,8 +45,8 @@ class DataConfig:
     """Where the people and the items come from."""
 
     data: str = "movielens"
-    """movielens, ml-100k, ml-latest-small, ml-1m, ml-25m, ml-32m, kuairec, synthetic, clustered, a CSV/Parquet
-    log, or a .npy table of item embeddings."""
+    """movielens, ml-100k, ml-latest-small, ml-1m, ml-25m, ml-32m, kuairec, synthetic, clustered, a
+    CSV/Parquet log, or a .npy table of item embeddings."""
     data_dir: str | None = None
     """Folder that holds the dataset's own files; tried before every other source."""
     cache_dir: str | None = None
@@ -125,7 +126,7 @@ class ModelConfig:
     activation: Literal["tanh", "relu", "elu"] = "relu"
     """Activation of the hidden layers."""
     candidates: CountOrZero = 0
-    """Items that the policy chooses from, proposed for each user by a first stage; 0 = the whole catalogue."""
+    """Items that a first stage proposes to each user, to choose from; 0 = the whole catalogue."""
     explore_rate: Share = 0.25
     """Share of the candidates that is drawn uniformly from the catalogue."""
     index: Literal["auto", "exact", "ivf", "hnsw"] = "auto"
@@ -268,8 +269,8 @@ class Config:
         model = self.model_config
         if model.candidates and model.head == "dense":
             raise UserError(
-                f"model_config.candidates is {model.candidates}: the dense head has one weight vector for each "
-                "item id and scores no candidates; give head two-tower, or candidates 0."
+                f"model_config.candidates is {model.candidates}: the dense head has one weight vector for "
+                "each item id and scores no candidates; give head two-tower, or candidates 0."
             )
         if self.env == "satiation" and env.max_episode_steps > env.num_items:
             raise UserError(
@@ -324,53 +325,6 @@ class EvaluateConfig:
 
 AGENT_CONFIGS: dict[str, type[PPOConfig] | type[A2CConfig]] = {"ppo": PPOConfig, "a2c": A2CConfig}
 ENVS = ("drift", "satiation", "gym")
-
-# Where other dials learn better than the fields' own defaults; docs/log.md says why.
-PRESETS: dict[tuple[str, str], dict[str, dict[str, Any]]] = {
-    ("ppo", "drift"): {"agent_config": {"batch_size": 256}},
-    ("ppo", "satiation"): {
-        "agent_config": {
-            "lr": 1e-3,
-            "gamma": 0.99,
-            "gae_lambda": 0.95,
-            "bootstrap_time_limit": False,  # the history shows how many steps are left
-        },
-        "train_config": {"total_timesteps": 600_000},
-    },
-    ("ppo", "gym"): {
-        "agent_config": {
-            "lr": 1e-3,
-            "gamma": 0.98,
-            "gae_lambda": 0.8,
-            "ent_coef": 0.0,
-            "update_epochs": 10,
-            "batch_size": 256,
-            "num_envs": 8,
-            "max_grad_norm": 0.5,
-        },
-        "model_config": {"head": "dense", "activation": "tanh"},  # there are no items to score
-    },
-    ("a2c", "drift"): {"agent_config": {"lr": 5e-3}},
-    ("a2c", "satiation"): {
-        "agent_config": {"gamma": 0.99, "gae_lambda": 0.95, "bootstrap_time_limit": False},
-        "train_config": {"total_timesteps": 300_000},
-    },
-    ("a2c", "gym"): {
-        "agent_config": {
-            "lr": 1e-3,
-            "gamma": 0.99,
-            "gae_lambda": 1.0,
-            "ent_coef": 0.0,
-            "max_grad_norm": 0.5,
-            "n_steps": 5,
-            "num_envs": 8,
-            "normalize_advantage": False,
-        },
-        "model_config": {"head": "dense", "activation": "tanh"},
-        # An update is 40 steps only, and an evaluation many episodes.
-        "train_config": {"log_interval": 100, "eval_interval": 2000, "save_interval": 2000},
-    },
-}
 
 
 def defaults(algo: str, env: str) -> Config:

@@ -19,6 +19,7 @@ class Ranks:
 
     rank: int = 0
     size: int = 1
+
     def gather(self, mine: Mapping[str, Tensor]) -> list[Mapping[str, Tensor]]:
         """Everyone's tensors in the order of ranks, on every rank; names and shapes may differ."""
         return [mine]

@@ -103,14 +103,21 @@ def configs(draw: st.DrawFn) -> Config:
     if isinstance(agent, PPOConfig):
         agent = dataclasses.replace(agent, batch_size=min(agent.batch_size, agent.n_steps * agent.num_envs))
     steps = min(env_config.max_episode_steps, env_config.num_items)
+    train_config = draw(section_values(TrainConfig))
+    num_processes = math.gcd(train_config.num_processes, agent.num_envs, getattr(agent, "batch_size", 0))
+    if num_processes > 1:
+        env_config = dataclasses.replace(env_config, normalize_obs=False, normalize_reward=False)
+    model_config = draw(section_values(ModelConfig))
+    if model_config.head == "dense":
+        model_config = dataclasses.replace(model_config, candidates=0)
     return Config(
         "ppo" if isinstance(agent, PPOConfig) else "a2c",
         draw(st.sampled_from(["drift", "satiation", "gym:CartPole-v1", "gym:some.module:ALE/Pong-v5"])),
         draw(section_values(DataConfig)),
         dataclasses.replace(env_config, max_episode_steps=steps),
-        draw(section_values(ModelConfig)),
+        model_config,
         agent,
-        draw(section_values(TrainConfig)),
+        dataclasses.replace(train_config, num_processes=num_processes),
     )
 
 
@@ -189,12 +196,12 @@ def test_numbers_outside_their_range_are_refused(
         (
             {"model_config": {"hidden_dim": [3]}},
             "There is no field model_config.hidden_dim (did you mean hidden_dims?): choose from encoder, "
-            "head, hidden_dims, activation.",
+            "head, hidden_dims, activation, candidates, explore_rate, index.",
         ),
         (
             {"model_config": {"lr": 0.1}},
             "There is no field model_config.lr (did you mean agent_config.lr?): choose from encoder, "
-            "head, hidden_dims, activation.",
+            "head, hidden_dims, activation, candidates, explore_rate, index.",
         ),
         (
             {"lr": 0.1},
@@ -241,7 +248,7 @@ def test_numbers_outside_their_range_are_refused(
         ),
         (
             {"model_config": 3},
-            "model_config is 3: it must be a section of fields (encoder, head, hidden_dims, activation).",
+            "model_config is 3: it must be a section of fields (encoder, head, hidden_dims, activation, candidates, explore_rate, index).",
         ),
         ([1], "The settings are [1]: they must be sections of fields."),
         ({"env": ["drift"]}, "env is ['drift']: it must be a text that is not empty."),

@@ -202,7 +202,9 @@ def test_ranks_that_differ_do_not_begin(name: str, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize(
-    "options", [DRIFT, SATIATION, A2C, PLAIN_CARTPOLE], ids=["drift", "satiation", "a2c", "gym"]
+    "options",
+    [DRIFT, SATIATION, A2C, PLAIN_CARTPOLE, [*DRIFT, "--target-kl", "1e-4", "--update-epochs", "9"]],
+    ids=["drift", "satiation", "a2c", "gym", "target_kl"],
 )
 def test_stopped_and_resumed(options: list[str], here: Path) -> None:
     """A request that reaches rank 1 alone stops both, after the same update; resumed, as if it never came."""
