@@ -21,7 +21,7 @@ from recsys_rl.types import UserError
 
 EXACT_UP_TO = 20_000
 """Items that `auto` searches exactly: 64 queries then cost less than the actor's look at 128 candidates."""
-NUM_PROBES = 8
+NUM_PROBES = 6
 """Clusters that `ivf` looks at. docs/06_large_catalogues.md has the recall at other numbers."""
 COLUMN_SCALE = 0.1
 """Scale of the features beside the embedding inside an index, and 1 / scale in the query: the products stay
