@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from recsys_rl.functional import choice, losses
-from recsys_rl.functional.policy_loss import PolicyGradient, clipped_policy_gradient, policy_gradient
+from recsys_rl.functional.policy_loss import PolicyGradient, clipped_policy_gradient_, policy_gradient_
 from tests.compiled import each_way as each_way
 
 EPS = 0.2
@@ -45,7 +45,7 @@ def assert_same(found: PolicyGradient, expected: PolicyGradient) -> None:
 def test_literal_gradient_of_the_surrogate() -> None:
     # p = (1/2, 1/2), ratio 1, A = 2: dL/dl = -2 (1 - 1/2), -2 (0 - 1/2)
     old = torch.tensor([math.log(0.5)])
-    policy = clipped_policy_gradient(
+    policy = clipped_policy_gradient_(
         torch.zeros(1, 1, 2), torch.tensor([[0]]), old, torch.tensor([2.0]), EPS, 0.0
     )
     assert_close(policy.objective, torch.tensor([2.0]))
@@ -56,7 +56,7 @@ def test_literal_gradient_of_the_surrogate() -> None:
 
 def test_literal_policy_gradient() -> None:
     # p = (1/2, 1/2), A = 3: -A ([j = a] - p_j); the objective is log(1/2) * 3
-    policy = policy_gradient(torch.zeros(1, 1, 2), torch.tensor([[1]]), torch.tensor([3.0]), 0.0)
+    policy = policy_gradient_(torch.zeros(1, 1, 2), torch.tensor([[1]]), torch.tensor([3.0]), 0.0)
     assert_close(policy.gradient, torch.tensor([[[1.5, -1.5]]]))
     assert_close(policy.objective, torch.tensor([3 * math.log(0.5)]))
 
@@ -64,7 +64,7 @@ def test_literal_policy_gradient() -> None:
 def test_literal_gradient_of_the_entropy() -> None:
     # p = (3/4, 1/4), H = 0.5623351: p_j (log p_j + H) = 3/4 (-0.2876821 + H), 1/4 (-1.3862944 + H)
     logits = torch.tensor([[[3.0, 1.0]]]).log()
-    policy = clipped_policy_gradient(
+    policy = clipped_policy_gradient_(
         logits, torch.tensor([[0]]), torch.tensor([math.log(0.75)]), torch.zeros(1), EPS, 1.0
     )
     assert_close(policy.entropy, torch.tensor([0.5623351]))
@@ -77,7 +77,7 @@ def test_literal_gradient_of_the_entropy() -> None:
 )
 def test_clipped_samples_pull_no_more(ratio: float, advantage: float, pulls: bool) -> None:
     old = torch.tensor([math.log(0.25 / ratio)])
-    policy = clipped_policy_gradient(
+    policy = clipped_policy_gradient_(
         torch.zeros(1, 1, 4), torch.tensor([[1]]), old, torch.tensor([advantage]), EPS, 0.0
     )
     weight = -ratio * advantage if pulls else 0.0
@@ -107,10 +107,12 @@ def test_equals_autograd(
     # Ratios on both sides of the clip.
     old = logprob.sum(-1) - torch.randn(batch, generator=rng) if clipped else None
     advantage = torch.randn(batch, generator=rng)
+    logits = raw.clone()
     if old is None:
-        found = policy_gradient(raw, items, advantage, ent_coef)
+        found = policy_gradient_(logits, items, advantage, ent_coef)
     else:
-        found = clipped_policy_gradient(raw, items, old, advantage, EPS, ent_coef)
+        found = clipped_policy_gradient_(logits, items, old, advantage, EPS, ent_coef)
+    assert found.gradient.data_ptr() == logits.data_ptr()  # in the place of the logits
     assert_same(found, by_autograd(raw, items, old, advantage, ent_coef))
 
 
@@ -122,7 +124,7 @@ def test_every_side_of_the_clip_was_compared() -> None:
     items = torch.tensor([[0, 1]]).expand(6, 2)
     old = choice.logprob(raw, items).sum(-1) - torch.tensor([0.5, 1.0, 1.5, 0.5, 1.0, 1.5]).log()
     advantage = torch.tensor([1.0, 2.0, 3.0, -1.0, -2.0, -3.0])
-    found = clipped_policy_gradient(raw, items, old, advantage, EPS, 0.0)
+    found = clipped_policy_gradient_(raw.clone(), items, old, advantage, EPS, 0.0)
     assert_same(found, by_autograd(raw, items, old, advantage, 0.0))
     moved = found.gradient.abs().sum((1, 2)).gt(0)
     assert moved.tolist() == [True, True, False, False, True, True]
@@ -132,28 +134,30 @@ def test_float64_keeps_its_precision() -> None:
     rng = torch.Generator().manual_seed(0)
     raw = torch.randn(4, 1, 9, generator=rng, dtype=torch.float64)
     items, logprob = choice.draw(raw, rng)
-    found = clipped_policy_gradient(raw, items, logprob.sum(-1) - 0.1, torch.ones(4).double(), EPS, 0.3)
+    found = clipped_policy_gradient_(
+        raw.clone(), items, logprob.sum(-1) - 0.1, torch.ones(4).double(), EPS, 0.3
+    )
     expected = by_autograd(raw, items, logprob.sum(-1) - 0.1, torch.ones(4), 0.3)
     assert_close(found.gradient, expected.gradient, atol=1e-12, rtol=1e-10)
 
 
 def test_a_large_entropy_bonus_on_a_small_batch_stays_finite_in_float32() -> None:
     logits = torch.tensor([[[1.0, 0.0, -torch.inf]]])
-    found = clipped_policy_gradient(logits, torch.tensor([[0]]), torch.zeros(1), torch.ones(1), EPS, 8.0)
+    found = clipped_policy_gradient_(logits, torch.tensor([[0]]), torch.zeros(1), torch.ones(1), EPS, 8.0)
     assert bool(found.gradient.isfinite().all()) and found.gradient[0, 0, 2] == 0.0
 
 
 def test_far_logits_neither_overflow_nor_vanish() -> None:
     logits = torch.tensor([[[3e4, 3e4 - 1, -3e4]]])
-    found = clipped_policy_gradient(
-        logits, torch.tensor([[1]]), torch.tensor([-1.0]), torch.ones(1), EPS, 0.1
+    found = clipped_policy_gradient_(
+        logits.clone(), torch.tensor([[1]]), torch.tensor([-1.0]), torch.ones(1), EPS, 0.1
     )
     assert_same(found, by_autograd(logits, torch.tensor([[1]]), torch.tensor([-1.0]), torch.ones(1), 0.1))
 
 
 def test_nan_comes_out_as_nan() -> None:
     logits = torch.tensor([[[torch.nan, 0.0]]])
-    found = clipped_policy_gradient(logits, torch.tensor([[0]]), torch.zeros(1), torch.ones(1), EPS, 0.1)
+    found = clipped_policy_gradient_(logits, torch.tensor([[0]]), torch.zeros(1), torch.ones(1), EPS, 0.1)
     assert bool(found.objective.isnan().all()) and bool(found.gradient.isnan().any())
 
 
@@ -166,14 +170,14 @@ def test_the_number_of_threads_changes_nothing() -> None:
     for threads in (1, 2):
         torch.set_num_threads(threads)
         old = torch.full((64,), -7.0)
-        found.append(clipped_policy_gradient(raw, items, old, old, EPS, 0.1))
+        found.append(clipped_policy_gradient_(raw.clone(), items, old, old, EPS, 0.1))
     torch.set_num_threads(before)
     assert torch.equal(found[0].gradient, found[1].gradient)
 
 
 def test_nothing_carries_a_gradient() -> None:
     logits = torch.zeros(2, 1, 3, requires_grad=True)
-    policy = clipped_policy_gradient(
+    policy = clipped_policy_gradient_(
         logits, torch.zeros(2, 1, dtype=torch.int64), torch.zeros(2), torch.ones(2), EPS, 0.1
     )
     assert not any(part.requires_grad for part in policy)

@@ -12,6 +12,7 @@ from recsys_rl.agents.ppo import PPO
 from recsys_rl.config import A2CConfig, Config, ModelConfig, PPOConfig
 from recsys_rl.models.actor import item_columns, item_features
 from recsys_rl.models.actor_critic import ActorCritic, Shapes
+from recsys_rl.models.dense import DenseActorCritic
 from recsys_rl.models.features import SplitFeatures
 from recsys_rl.types import Catalogue, Env, UserError
 
@@ -44,7 +45,9 @@ def make_agent(
     )
     if catalogue is not None and config.model_config.candidates:
         _check_candidates(config.model_config, int(catalogue.available.sum()), env.history_length)
-    model = ActorCritic(shapes, config.model_config, generators["model"]).to(device)
+    plain = config.model_config.head == "dense" and not env.history_length and len(env.action_sizes) == 1
+    network = DenseActorCritic if plain else ActorCritic
+    model = network(shapes, config.model_config, generators["model"]).to(device)
     if isinstance(config.agent_config, PPOConfig):
         return PPO(model, config.agent_config, num_updates, generators, average)
     assert isinstance(config.agent_config, A2CConfig)

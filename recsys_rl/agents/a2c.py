@@ -13,7 +13,7 @@ from torch import Tensor
 
 from recsys_rl.config import A2CConfig
 from recsys_rl.functional import choice, losses
-from recsys_rl.functional.policy_loss import policy_gradient
+from recsys_rl.functional.policy_loss import policy_gradient_
 from recsys_rl.functional.returns import explained_variance, gae, standardize
 from recsys_rl.models.actor_critic import ActorCritic
 from recsys_rl.models.optimizer import FlatAdam
@@ -83,16 +83,18 @@ class A2C:
         obs = rollout.obs.map(lambda x: x.flatten(0, 1).clone())
         index = obs.places_of(rollout.items.flatten(0, 1))  # (B, K)
         logits, value = self.model(obs)  # (B, K, A), (B,)
-        policy = policy_gradient(logits, index, advantage, ent_coef)
-        value_loss, value_gradient = losses.value_gradient(value, returns)
-        self.optimizer.step((logits, value), (policy.gradient, config.vf_coef * value_gradient))
+        policy = policy_gradient_(logits, index, advantage, ent_coef)
+        gradients = policy.gradient, config.vf_coef * losses.value_gradient(value, returns)
+        self.model.backward((logits, value), gradients, into=self.optimizer.gradients)
+        self.optimizer.step()
         self.updates += 1
 
         policy_loss, entropy = -policy.objective.mean(), policy.entropy.mean()
+        value_loss = losses.value_loss(value.detach(), returns)
         metrics = {
-            "loss": policy_loss - ent_coef * entropy + config.vf_coef * value_loss.mean(),
+            "loss": policy_loss - ent_coef * entropy + config.vf_coef * value_loss,
             "policy_loss": policy_loss,
-            "value_loss": value_loss.mean(),
+            "value_loss": value_loss,
             "entropy": entropy,
             "explained_variance": explained_variance(rollout.values.flatten(), returns),
         }

@@ -6,17 +6,30 @@ docs/03_theory_ppo.md derives each formula and lists the implementation details.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from recsys_rl.config import PPOConfig
 from recsys_rl.functional import choice, losses
-from recsys_rl.functional.policy_loss import clipped_policy_gradient
+from recsys_rl.functional.policy_loss import clipped_policy_gradient_
 from recsys_rl.functional.returns import explained_variance, gae, standardize
 from recsys_rl.models.actor_critic import ActorCritic
 from recsys_rl.models.optimizer import FlatAdam
 from recsys_rl.types import Action, Obs, Rollout
+
+
+class Seen(NamedTuple):
+    """What a minibatch leaves for the diagnostics, (B,) each."""
+
+    objective: Tensor
+    entropy: Tensor
+    logprob: Tensor
+    old_logprob: Tensor
+    value: Tensor
+    old_value: Tensor
+    target: Tensor
 
 
 class PPO:
@@ -84,7 +97,7 @@ class PPO:
             (advantages + rollout.values).flatten(),  # returns
         )
         num_samples = rollout.num_steps
-        seen: list[tuple[Tensor, ...]] = []  # of each minibatch, for the diagnostics
+        seen: list[Seen] = []
         for _ in range(config.update_epochs):
             order = torch.randperm(
                 num_samples, generator=self.generators["shuffle"], device=rollout.rewards.device
@@ -96,38 +109,45 @@ class PPO:
                 logits, value = self.model(batch)  # (B, K, A), (B,), B = batch_size
                 if config.normalize_advantage:
                     advantage = standardize(advantage)
-                policy = clipped_policy_gradient(
+                policy = clipped_policy_gradient_(
                     logits, items, old_logprob, advantage, config.clip_eps, ent_coef
                 )
-                value_loss, value_gradient = losses.value_gradient(
+                value_gradient = losses.value_gradient(
                     value, target, old_value if config.clip_vloss else None, config.clip_eps
                 )
-                self.optimizer.step((logits, value), (policy.gradient, config.vf_coef * value_gradient))
-                seen.append((policy.objective, policy.entropy, policy.logprob, old_logprob, value_loss))
+                gradients = policy.gradient, config.vf_coef * value_gradient
+                self.model.backward((logits, value), gradients, into=self.optimizer.gradients)
+                self.optimizer.step()
+                _, objective, entropy, logprob = policy
+                seen.append(Seen(objective, entropy, logprob, old_logprob, value.detach(), old_value, target))
             if config.target_kl is not None and self._kl(seen[-1]) > config.target_kl:
                 break
 
         self.updates += 1
-        objective, entropy, logprob, old_logprob, value_loss = (
-            torch.cat(parts) for parts in zip(*seen, strict=True)
-        )
-        surrogate = -objective.mean()
-        metrics = {
-            "loss": surrogate - ent_coef * entropy.mean() + config.vf_coef * value_loss.mean(),
-            "policy_loss": surrogate,
-            "value_loss": value_loss.mean(),
-            "entropy": entropy.mean(),
-            "approx_kl": losses.approx_kl(logprob, old_logprob),
-            "clipfrac": losses.clip_fraction(logprob, old_logprob, config.clip_eps),
-            "explained_variance": explained_variance(rollout.values, advantages + rollout.values),
-        }
+        metrics = self._diagnostics(Seen(*map(torch.cat, zip(*seen, strict=True))), ent_coef)
+        metrics["explained_variance"] = explained_variance(rollout.values, advantages + rollout.values)
         values = torch.stack(list(metrics.values())).tolist()
         return dict(zip(metrics, values, strict=True)) | {"lr": self.optimizer.lr}
 
-    def _kl(self, seen: tuple[Tensor, ...]) -> Tensor:
+    def _diagnostics(self, seen: Seen, ent_coef: float) -> dict[str, Tensor]:
+        """Means over all minibatches of an update, each as it was before its gradient step."""
+        config = self.config
+        value_loss = losses.value_loss(seen.value, seen.target)
+        if config.clip_vloss:
+            value_loss = losses.clipped_value_loss(seen.value, seen.old_value, seen.target, config.clip_eps)
+        surrogate, entropy = -seen.objective.mean(), seen.entropy.mean()
+        return {
+            "loss": surrogate - ent_coef * entropy + config.vf_coef * value_loss,
+            "policy_loss": surrogate,
+            "value_loss": value_loss,
+            "entropy": entropy,
+            "approx_kl": losses.approx_kl(seen.logprob, seen.old_logprob),
+            "clipfrac": losses.clip_fraction(seen.logprob, seen.old_logprob, config.clip_eps),
+        }
+
+    def _kl(self, seen: Seen) -> Tensor:
         """approx_kl of one minibatch, the same on all processes, which stop together."""
-        _, _, logprob, old_logprob, _ = seen
-        kl = losses.approx_kl(logprob, old_logprob)
+        kl = losses.approx_kl(seen.logprob, seen.old_logprob)
         if self.average is not None:
             self.average(kl)
         return kl

@@ -90,53 +90,46 @@ void sample(const float *logits, const float *uniform, int64_t rows, int64_t wid
 /* ---- policy_loss: clipped_policy_gradient, and policy_gradient where there is no old_logprob */
 
 typedef struct {
-    float top, total, log_total, entropy;
+    float top, log_total, entropy;
 } Row;
 
-/* Leaves exp(l - top) in `out`. */
-VECTORISED static Row read_row(const float *logits, int64_t width, float *out) {
+VECTORISED static Row read_row(const float *logits, int64_t width) {
     float top = largest(logits, width), total = 0.0f, weighted = 0.0f;
 #pragma omp simd reduction(+ : total, weighted)
     for (int64_t j = 0; j < width; j++) {
         float x = logits[j] - top;
         float e = exp_of_negative(x);
-        out[j] = e;
         total += e;
         weighted += e == 0.0f ? 0.0f : e * x; /* 0 and not 0 * -inf */
     }
-    Row row = {top, total, logf(total), logf(total) - weighted / total};
+    Row row = {top, logf(total), logf(total) - weighted / total};
     return row;
 }
 
-/* gradient_j = p_j (bonus (log p_j + H) - weight), and `weight` more at the alternative that was taken. */
-VECTORISED static void write_row(const float *logits, int64_t width, int64_t item, float weight, float bonus,
-                                 Row row, float *out) {
-    float scale = 1.0f / row.total, shift = bonus * (row.entropy - row.log_total) - weight;
-    if (bonus == 0.0f) {
+/* logits_j <- p_j (bonus (log p_j + H) - weight), and `weight` more at the alternative that was taken. */
+VECTORISED static void write_row(float *logits, int64_t width, int64_t taken, float weight, float bonus, Row row) {
+    float scale = expf(-row.log_total), shift = bonus * (row.entropy - row.log_total) - weight;
 #pragma omp simd
-        for (int64_t j = 0; j < width; j++) out[j] *= -weight * scale;
-    } else {
-#pragma omp simd
-        for (int64_t j = 0; j < width; j++) {
-            float p = out[j] * scale;
-            out[j] = p == 0.0f ? 0.0f : p * (bonus * (logits[j] - row.top) + shift);
-        }
+    for (int64_t j = 0; j < width; j++) {
+        float x = logits[j] - row.top;
+        float p = exp_of_negative(x) * scale;
+        logits[j] = p == 0.0f ? 0.0f : p * (bonus * x + shift);
     }
-    out[item] += weight;
+    logits[taken] += weight;
 }
 
-void policy_gradient(const float *logits, const int64_t *items, const float *old_logprob, const float *advantage,
+/* The gradient replaces the logits: a second array as large would cost more than all the arithmetic. */
+void policy_gradient(float *logits, const int64_t *items, const float *old_logprob, const float *advantage,
                      int64_t rows, int64_t positions, int64_t width, float clip_eps, float ent_coef, int threads,
-                     float *gradient, float *logprob, float *entropy, float *objective) {
+                     float *logprob, float *entropy, float *objective) {
 #pragma omp parallel for num_threads(threads) if (threads > 1)
     for (int64_t i = 0; i < rows; i++) {
-        const float *row = logits + i * positions * width;
+        float *row = logits + i * positions * width;
         const int64_t *taken = items + i * positions;
-        float *out = gradient + i * positions * width;
         Row read[positions];
         logprob[i] = entropy[i] = 0.0f;
         for (int64_t k = 0; k < positions; k++) {
-            read[k] = read_row(row + k * width, width, out + k * width);
+            read[k] = read_row(row + k * width, width);
             logprob[i] += row[k * width + taken[k]] - read[k].top - read[k].log_total;
             entropy[i] += read[k].entropy;
         }
@@ -151,7 +144,17 @@ void policy_gradient(const float *logits, const int64_t *items, const float *old
             weight = is_clipped ? 0.0f : -gain / rows;
         }
         for (int64_t k = 0; k < positions; k++)
-            write_row(row + k * width, width, taken[k], weight, ent_coef / rows, read[k], out + k * width);
+            write_row(row + k * width, width, taken[k], weight, ent_coef / rows, read[k]);
+    }
+}
+
+/* ---- encoders.tanh, in place: (1 - exp(-2|x|)) / (1 + exp(-2|x|)) with the sign of x. */
+
+VECTORISED void tanh_(float *x, int64_t size) {
+#pragma omp simd
+    for (int64_t j = 0; j < size; j++) {
+        float e = exp_of_negative(-2.0f * __builtin_fabsf(x[j]));
+        x[j] = __builtin_copysignf((1.0f - e) / (1.0f + e), x[j]);
     }
 }
 

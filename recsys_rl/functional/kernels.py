@@ -30,9 +30,11 @@ def library() -> ctypes.CDLL | None:
         return None
     p, n, i, f = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int, ctypes.c_float
     loaded.sample.argtypes = [p, p, n, n, i, p, p]
-    loaded.policy_gradient.argtypes = [p, p, p, p, n, n, n, f, f, i, p, p, p, p]
+    loaded.policy_gradient.argtypes = [p, p, p, p, n, n, n, f, f, i, p, p, p]
+    loaded.tanh_.argtypes = [p, n]
     loaded.adam.argtypes = [p, p, p, p, n, f, f, f, f, f, f]
-    loaded.sample.restype = loaded.policy_gradient.restype = loaded.adam.restype = None
+    for function in (loaded.sample, loaded.policy_gradient, loaded.tanh_, loaded.adam):
+        function.restype = None
     return loaded
 
 

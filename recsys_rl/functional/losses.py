@@ -40,21 +40,16 @@ def clipped_value_loss(value: Tensor, old_value: Tensor, returns: Tensor, clip_e
 
 def value_gradient(
     value: Tensor, returns: Tensor, old_value: Tensor | None = None, clip_eps: float = 0.0
-) -> tuple[Tensor, Tensor]:
-    """``value_loss``, or ``clipped_value_loss`` where there is an ``old_value``, and its gradient.
+) -> Tensor:
+    """The gradient (B,) at ``value`` of ``value_loss``, or of ``clipped_value_loss`` with an ``old_value``.
 
     dL / dV = (V - R) / B, and 0 where the clipped branch is the larger: there the loss doesn't move.
-
-    Args: (B,) each. Returns: the loss of each row (B,), whose mean is the loss, and the gradient (B,);
-    neither carries a gradient of its own.
     """
     error = value.detach() - returns
-    square = error.square()
     if old_value is not None:
-        clipped = (old_value + (value.detach() - old_value).clamp(-clip_eps, clip_eps) - returns).square()
-        error = torch.where(clipped > square, 0.0, error)
-        square = torch.maximum(square, clipped)
-    return 0.5 * square, error / len(value)
+        clipped = old_value + (value.detach() - old_value).clamp(-clip_eps, clip_eps) - returns
+        error = torch.where(clipped.abs() > error.abs(), 0.0, error)
+    return error / len(value)
 
 
 def approx_kl(logprob: Tensor, old_logprob: Tensor) -> Tensor:

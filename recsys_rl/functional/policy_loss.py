@@ -27,31 +27,31 @@ from recsys_rl.functional import kernels
 
 
 class PolicyGradient(NamedTuple):
-    gradient: Tensor  # (B, K, A): dL / dl; 0 where forbidden
+    gradient: Tensor  # (B, K, A): dL / dl, in the place of the logits; 0 where forbidden
     objective: Tensor  # (B,): min(r A, clip(r) A), whose mean is the negative surrogate loss
     entropy: Tensor  # (B,): nats
     logprob: Tensor  # (B,)
 
 
 @torch.no_grad()
-def clipped_policy_gradient(
+def clipped_policy_gradient_(
     logits: Tensor, items: Tensor, old_logprob: Tensor, advantage: Tensor, clip_eps: float, ent_coef: float
 ) -> PolicyGradient:
     """Clipped surrogate (arXiv:1707.06347, eq. 7) and entropy bonus, as a mean over the batch.
 
-    Args: ``logits`` (B, K, A), -inf where forbidden; ``items`` (B, K) int64; ``old_logprob``,
-    ``advantage`` (B,). Nothing that is returned carries a gradient.
+    Args: ``logits`` (B, K, A), -inf where forbidden, which the gradient overwrites; ``items`` (B, K) int64;
+    ``old_logprob``, ``advantage`` (B,). Nothing that is returned carries a gradient.
     """
-    return _gradient(logits, items, old_logprob, advantage, clip_eps, ent_coef)
+    return _gradient_(logits, items, old_logprob, advantage, clip_eps, ent_coef)
 
 
 @torch.no_grad()
-def policy_gradient(logits: Tensor, items: Tensor, advantage: Tensor, ent_coef: float) -> PolicyGradient:
+def policy_gradient_(logits: Tensor, items: Tensor, advantage: Tensor, ent_coef: float) -> PolicyGradient:
     """-mean(logprob A) (arXiv:1602.01783) and entropy bonus; ``objective`` is logprob A, and w is -A / B."""
-    return _gradient(logits, items, None, advantage, 0.0, ent_coef)
+    return _gradient_(logits, items, None, advantage, 0.0, ent_coef)
 
 
-def _gradient(
+def _gradient_(
     logits: Tensor,
     items: Tensor,
     old_logprob: Tensor | None,
@@ -61,11 +61,11 @@ def _gradient(
 ) -> PolicyGradient:
     library = kernels.serving(logits)
     if library is None:
-        return by_torch(logits, items, old_logprob, advantage, clip_eps, ent_coef)
+        found = by_torch(logits, items, old_logprob, advantage, clip_eps, ent_coef)
+        return found._replace(gradient=logits.detach().copy_(found.gradient))
     rows, positions, width = logits.shape
     items, advantage = items.contiguous(), advantage.contiguous()  # both names keep their memory alive
     old = None if old_logprob is None else old_logprob.contiguous()
-    gradient = torch.empty_like(logits)
     objective, entropy, logprob = logits.new_empty(3, rows)
     library.policy_gradient(
         logits.data_ptr(),
@@ -78,12 +78,11 @@ def _gradient(
         clip_eps,
         ent_coef,
         kernels.threads(logits),
-        gradient.data_ptr(),
         logprob.data_ptr(),
         entropy.data_ptr(),
         objective.data_ptr(),
     )
-    return PolicyGradient(gradient, objective, entropy, logprob)
+    return PolicyGradient(logits.detach(), objective, entropy, logprob)
 
 
 def by_torch(
@@ -94,7 +93,7 @@ def by_torch(
     clip_eps: float,
     ent_coef: float,
 ) -> PolicyGradient:
-    """The same in torch's operators, for every device and type."""
+    """The same in torch's operators, for every device and type; leaves the logits as they are."""
     batch = logits.shape[0]
     log_p = logits.log_softmax(-1)  # (B, K, A)
     logprob = log_p.gather(-1, items.unsqueeze(-1)).squeeze(-1).sum(-1)  # (B,)

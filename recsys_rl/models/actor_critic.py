@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -91,6 +92,17 @@ class ActorCritic(nn.Module):
             logits: Tensor = self.head(actor, blocks, self.items)  # (N, 1, A)
             return logits.gather(-1, candidates.unsqueeze(1))
         return self.head.among(actor, blocks, feature_parts(self.items, candidates))
+
+    def backward(
+        self,
+        outputs: tuple[Tensor, Tensor],
+        gradients: tuple[Tensor, Tensor],
+        into: Mapping[str, Tensor],
+    ) -> None:
+        """Write each parameter's gradient to its place in ``into``, from ``gradients`` at forward's outputs."""
+        names, parameters = zip(*self.named_parameters(), strict=True)
+        for name, part in zip(names, torch.autograd.grad(outputs, parameters, gradients), strict=True):
+            into[name].copy_(part)
 
     @torch.no_grad()
     def propose(self, obs: Obs, greedy: bool, generator: torch.Generator) -> Obs:

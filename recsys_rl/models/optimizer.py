@@ -1,8 +1,8 @@
-"""All weights of a network as one flat vector, and what learns them."""
+"""All weights of a network as one flat vector, and what moves them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -11,11 +11,11 @@ from recsys_rl.functional.adam import adam
 
 
 class FlatAdam:
-    """Backward pass, average over processes, clipping of the gradient, Adam.
+    """Average over processes, clipping of the gradient, Adam.
 
-    The weights become views of one vector (P,). What follows the backward pass is then one operation, where a
-    list of weights costs a Python call for each of them; at small minibatches those calls took a third of
-    the time.
+    The weights become views of one vector (P,), and ``gradients`` are views of another, by the parameter's
+    name. What follows a backward pass is then one operation, where a list of weights costs a Python call for
+    each of them; at small minibatches those calls took a third of the time.
     """
 
     def __init__(
@@ -27,22 +27,22 @@ class FlatAdam:
     ) -> None:
         """``average`` replaces a gradient by the mean over all processes, in place."""
         self.model = model
-        self.parameters = list(model.parameters())
         self.lr = lr
         self.max_grad_norm = max_grad_norm
         self.average = average
         self.steps = 0
-        self.weights = torch.cat([p.detach().flatten() for p in self.parameters])  # (P,)
+        names, parameters = zip(*model.named_parameters(), strict=True)
+        self.weights = torch.cat([p.detach().flatten() for p in parameters])  # (P,)
         self.exp_avg, self.exp_avg_sq = self.weights.new_zeros(2, len(self.weights))
-        self.gradient = torch.zeros_like(self.weights)  # (P,): the last one, before it was clipped
-        sizes = [p.numel() for p in self.parameters]
-        for parameter, part in zip(self.parameters, self.weights.split(sizes), strict=True):
-            parameter.data = part.view_as(parameter)
+        self.gradient = torch.zeros_like(self.weights)  # (P,): of the last step, before it was scaled down
+        self.gradients: dict[str, Tensor] = {}
+        parts = (flat.split([p.numel() for p in parameters]) for flat in (self.weights, self.gradient))
+        for name, parameter, weight, gradient in zip(names, parameters, *parts, strict=True):
+            parameter.data = weight.view_as(parameter)
+            self.gradients[name] = gradient.view_as(parameter)
 
-    def step(self, outputs: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
-        """One step against the gradient, which is ``gradients`` at the network's ``outputs``."""
-        parts = torch.autograd.grad(outputs, self.parameters, gradients)
-        torch.cat([part.flatten() for part in parts], out=self.gradient)
+    def step(self) -> None:
+        """One step against the gradient that stands in ``gradients``."""
         if self.average is not None:
             self.average(self.gradient)
         self.steps += 1
