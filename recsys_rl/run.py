@@ -158,6 +158,16 @@ def _check_same(run: Run, device: torch.device, ranks: Ranks) -> None:
             )
 
 
+def _check_weights(run: Run, ranks: Ranks) -> None:
+    """Equal steps keep equal weights equal, unless processors or builds round differently."""
+    weights = [rank["weights"] for rank in ranks.gather({"weights": _digest(run.agent.state_dict())})]
+    if any(not torch.equal(weights[0], other) for other in weights):
+        raise UserError(
+            f"The processes' weights have drifted apart by step {run.step:,}: use machines with the same "
+            "processors, the same version of torch, and a C compiler on all of them or none."
+        )
+
+
 def _digest(tensors: Mapping[str, Tensor]) -> Tensor:
     """(32,) uint8: sha256 over the tensors' bytes."""
     total = hashlib.sha256()
@@ -170,7 +180,12 @@ def _digest(tensors: Mapping[str, Tensor]) -> Tensor:
 
 
 def snapshot(run: Run, ranks: Ranks = ALONE) -> Checkpoint:
-    """The run as it stands, with every rank's state; all ranks have to ask for it."""
+    """The run as it stands, with every rank's state; all ranks have to ask for it.
+
+    Raises UserError, on every rank, where their weights have drifted apart.
+    """
+    if ranks.size > 1:
+        _check_weights(run, ranks)
     everyone = ranks.gather(
         {f"env/{name}": x for name, x in run.env.state_dict().items()}
         | {f"generators/{name}": stream.get_state() for name, stream in run.streams.items()}

@@ -198,6 +198,24 @@ def test_ranks_that_differ_do_not_begin(name: str, monkeypatch: pytest.MonkeyPat
         )
 
 
+def test_weights_that_drift_apart_are_not_saved(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By one bit of one weight, in rank 1."""
+    config = settings(DRIFT, *steps(9), *TWO, "--save-interval", "2")
+
+    def nudge(env: Any, agent: Any, *arguments: Any) -> Any:
+        if threading.current_thread().name == "rank 1" and agent.updates == 2:
+            weight = next(agent.model.parameters()).data
+            weight.view(-1)[0] = torch.nextafter(weight.view(-1)[0], torch.tensor(9.0))
+        return collect(env, agent, *arguments)
+
+    monkeypatch.setattr(train_module, "collect", nudge)
+    for error in together(2, lambda ranks: train(config, ranks=ranks)):
+        assert str(error).startswith(
+            "The processes' weights have drifted apart by step 96: use machines with the same"
+        )
+    assert load(Path("checkpoints/ppo.pt")).updates == 2
+
+
 # ---- the log and the checkpoint
 
 
@@ -462,9 +480,11 @@ def gone(pid: int) -> bool:
     return state.strip()[:1] in ("", "Z")  # an orphan that nobody has waited for yet is gone, too
 
 
-def wait_until(condition: Callable[[], object], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
+def wait_until(condition: Callable[[], object], process: subprocess.Popen[str] | None = None) -> None:
+    """Not for ever, and not for a process that has ended."""
+    deadline = time.monotonic() + 60
     while not condition():
+        assert process is None or process.poll() is None, finish(process)
         assert time.monotonic() < deadline
         time.sleep(0.01)
 
@@ -486,7 +506,7 @@ def test_a_rank_is_killed_and_the_run_goes_on(tmp_path: Path) -> None:
 
     path = pieces / "checkpoints/ppo.pt"
     process = start(pieces, "train", *DRIFT, *length, *TWO, "--save-interval", "1")
-    wait_until(lambda: updates(path) > 2)
+    wait_until(lambda: updates(path) > 2, process)
     ranks = children(process)
     assert len(ranks) == 2
     os.kill(ranks[1], signal.SIGKILL)
@@ -512,7 +532,7 @@ def test_a_rank_is_killed_and_the_run_goes_on(tmp_path: Path) -> None:
 def test_ctrl_c(to_all: bool, tmp_path: Path) -> None:
     """However many processes hear it (a terminal tells them all), it is one request."""
     process = start(tmp_path, "train", *DRIFT, *steps(100_000), *TWO, new_session=True)
-    wait_until(lambda: updates(tmp_path / "checkpoints/ppo.pt") > 0)
+    wait_until(lambda: updates(tmp_path / "checkpoints/ppo.pt") > 0, process)
     if to_all:
         os.killpg(process.pid, signal.SIGINT)
     else:
@@ -525,11 +545,11 @@ def test_ctrl_c(to_all: bool, tmp_path: Path) -> None:
 
 def test_no_rank_outlives_its_parent(tmp_path: Path) -> None:
     process = start(tmp_path, "train", *DRIFT, *steps(100_000), *TWO)
-    wait_until(lambda: updates(tmp_path / "checkpoints/ppo.pt") > 0)
+    wait_until(lambda: updates(tmp_path / "checkpoints/ppo.pt") > 0, process)
     ranks = children(process)
     process.kill()
     process.wait()
-    wait_until(lambda: all(gone(pid) for pid in ranks), 10)
+    wait_until(lambda: all(gone(pid) for pid in ranks))
     finish(process)
 
 
