@@ -83,7 +83,14 @@ def test_options_of_every_kind() -> None:
 def test_each_field_is_an_option(algo: str) -> None:
     """Each field of the config, given another value by its plain name, arrives in its place."""
     base = defaults(algo, "drift")
-    fresh = {"data": "x.csv", "encoder": "gru", "head": "dense", "activation": "elu", "device": "cpu"}
+    fresh = {
+        "data": "x.csv",
+        "encoder": "gru",
+        "index": "exact",
+        "head": "dense",
+        "activation": "elu",
+        "device": "cpu",
+    }
     for section, fields in to_dict(base).items():
         if not isinstance(fields, dict):
             continue
@@ -97,7 +104,7 @@ def test_each_field_is_an_option(algo: str) -> None:
                 if new is None and value is None:
                     new = 0.01 if name == "target_kl" else "other"
                 elif new is None:  # a number: some other one in its range
-                    new = value + 1 if isinstance(value, int) else value * 0.5 + 0.125
+                    new = value + 1 if isinstance(value, int) else value * 0.5 + 0.0625
                 words = [option(name), str(new)]
             if name == "batch_size":
                 new, words = 64, [option(name), "64"]
