@@ -25,6 +25,7 @@ from recsys_rl.data.catalogue import synthetic_world
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.env.world import make_env
 from recsys_rl.types import Catalogue, Population
+from recsys_rl.utils.allocator import keep_freed_memory
 from recsys_rl.utils.seeding import generators
 
 HIDDEN = (128, 64)
@@ -90,6 +91,7 @@ def make_world(seed: int, num_items: int = 1000, num_users: int = 2000, env: str
 
 def our_agent(env: RecEnv, dials: Dials, seed: int, model_config: ModelConfig) -> PPO | A2C:
     """Our PPO with these dials, as `recsys-rl train` makes it."""
+    keep_freed_memory()
     config = Config(agent_config=dials.ppo, model_config=model_config)
     streams = generators(seed, "model", "policy", "shuffle")
     return make_agent(config, env, env.catalogue, dials.num_updates, streams, torch.device("cpu"))

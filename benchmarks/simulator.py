@@ -27,11 +27,13 @@ import torch
 from benchmarks import tables
 from benchmarks.peers import World, make_world
 from benchmarks.tables import Row, System
+from recsys_rl.utils.allocator import keep_freed_memory
 
 WARM_UP = 0.1  # share of the seconds, spent before the clock starts
 
 
 def ours(num_envs: int, world: World, seconds: float) -> Row:
+    keep_freed_memory()
     env = world.env(num_envs, seed=0)
     generator = torch.Generator().manual_seed(0)
     env.reset()
@@ -107,7 +109,8 @@ def main() -> None:
     args = tables.parse(tables.parser(__doc__), "simulator")
     world = make_world(seed=0, env="satiation")
     rounds, seconds = (1, 0.2) if args.smoke else (args.rounds, 3.0)
-    rows = tables.interleaved(SYSTEMS, rounds, world, seconds)
+    way = tables.attempt if args.smoke else tables.apart
+    rows = tables.interleaved(SYSTEMS, rounds, world, seconds, way=way)
     tables.add_ratios(rows, rows[0]["steps_per_s"])
     tables.publish(rows, args)
 

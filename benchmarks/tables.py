@@ -18,9 +18,11 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -80,6 +82,7 @@ def parse(made: argparse.ArgumentParser, name: str, argv: Sequence[str] | None =
             _check_writable(getattr(args, option), f"--{option}")
     if args.threads:
         torch.set_num_threads(args.threads)
+        os.environ["OMP_NUM_THREADS"] = str(args.threads)  # of the processes that `apart` starts
     return args
 
 
@@ -107,13 +110,24 @@ def attempt(system: System, *arguments: Any) -> Row:
         return {"note": f"{type(error).__name__}: {first_line}"[:200]}
 
 
-def interleaved(systems: Sequence[System], rounds: int, *arguments: Any) -> list[Row]:
-    """A row per system: name, dials, version, and the median over rounds of each number it returned."""
+def apart(system: System, *arguments: Any) -> Row:
+    """``attempt`` in a process of its own, so that no library's settings, of the allocator say, help another."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(attempt, system, *arguments).result()
+
+
+def interleaved(
+    systems: Sequence[System], rounds: int, *arguments: Any, way: Callable[..., Row] = attempt
+) -> list[Row]:
+    """A row per system: name, dials, version, and the median over rounds of each number it returned.
+
+    ``way`` is ``attempt`` or ``apart``.
+    """
     found: list[list[Row]] = [[] for _ in systems]
     for _ in range(rounds):
         for system, mine in zip(systems, found, strict=True):
             if not mine or "note" not in mine[-1]:
-                mine.append(attempt(system, *arguments))
+                mine.append(way(system, *arguments))
     return [first_columns(system) | medians(mine) for system, mine in zip(systems, found, strict=True)]
 
 

@@ -5,7 +5,7 @@
 Everybody trains PPO on `drift` with 1,000 synthetic items, networks [128, 64] with tanh and one logit
 per item, a separate critic, Adam, and the same rollout, minibatch and epochs; peers see our batched
 environment through the vector interface of their own (benchmarks/peers.py says where what stands in
-their way). Peers come with `pip install "recsys-rl[peers]"`.
+their way), in a process of its own. Peers come with `pip install "recsys-rl[peers]"`.
 
 "floor" is the matrix products alone, measured in the same rounds: each sample's forward passes, and
 in the update the backward passes, which have two products to each of the forward pass (one in the
@@ -114,14 +114,16 @@ def _seconds(work: Callable[..., Any], *arguments: Any, times: int = 30) -> floa
     return (time.perf_counter() - started) / times
 
 
-def table(world: World, name: str, dials: Dials, rounds: int) -> tuple[list[Row], float]:
+def table(
+    world: World, name: str, dials: Dials, rounds: int, way: Callable[..., Row]
+) -> tuple[list[Row], float]:
     """The rows of one set of dials, and the floor's steps per second."""
     systems = [
         System("floor", name, "torch", "recsys_rl", floor),
         System("recsys_rl", name, "recsys-rl", "recsys_rl", ours),
         *(System(key, name, of.package, of.module, partial(peer, of.train)) for key, of in PEERS.items()),
     ]
-    least, own, *others = rows = tables.interleaved(systems, rounds, world, dials)
+    least, own, *others = rows = tables.interleaved(systems, rounds, world, dials, way=way)
     for part in ("rollout", "update"):
         own[f"{part}_share_of_floor"] = least[f"{part}_s"] / own[f"{part}_s"]
     tables.add_ratios(rows, own["steps_per_s"])
@@ -131,10 +133,11 @@ def table(world: World, name: str, dials: Dials, rounds: int) -> tuple[list[Row]
 def main() -> None:
     args = tables.parse(tables.parser(__doc__), "throughput")
     world = make_world(seed=0)
+    rounds, way = (1, tables.attempt) if args.smoke else (args.rounds, tables.apart)
     rows: list[Row] = []
     floors: dict[str, float] = {}
     for name, dials in (SMOKE if args.smoke else DIALS).items():
-        found, floors[name] = table(world, name, dials, 1 if args.smoke else args.rounds)
+        found, floors[name] = table(world, name, dials, rounds, way)
         rows += found
     tables.publish(rows, args, floor_steps_per_s=floors["batched"])
 

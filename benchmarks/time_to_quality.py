@@ -239,12 +239,13 @@ def main() -> None:
     args = tables.parse(parser, "time_to_quality")
     budget, seeds = (1, 1) if args.smoke else (args.budget, args.seeds)
     chosen = [system for system in systems(budget) if {system.name, _full_name(system)} & {*args.only}]
+    way = tables.attempt if args.smoke else tables.apart
     rounds: list[list[Row]] = [[] for _ in chosen]
     for seed in range(seeds):
         world = make_world(seed, 20, 20) if args.smoke else make_world(seed)
         for system, mine in zip(chosen, rounds, strict=True):
             if not mine or "note" not in mine[-1]:
-                mine.append(tables.attempt(system, world, seed))
+                mine.append(way(system, world, seed))
                 print(f"{_full_name(system)}, seed {seed}: done", file=sys.stderr, flush=True)
     rows = [row for system, mine in zip(chosen, rounds, strict=True) for row in summary(system, mine)]
     add_ratios(rows)

@@ -99,7 +99,7 @@ class ActorCritic(nn.Module):
         gradients: tuple[Tensor, Tensor],
         into: Mapping[str, Tensor],
     ) -> None:
-        """Write each parameter's gradient to its place in ``into``, from ``gradients`` at forward's outputs."""
+        """Write every parameter's gradient to its place in ``into``, from those at the outputs of forward."""
         names, parameters = zip(*self.named_parameters(), strict=True)
         for name, part in zip(names, torch.autograd.grad(outputs, parameters, gradients), strict=True):
             into[name].copy_(part)
