@@ -111,7 +111,7 @@ def attempt(system: System, *arguments: Any) -> Row:
 
 
 def apart(system: System, *arguments: Any) -> Row:
-    """``attempt`` in a process of its own, so that no library's settings, of the allocator say, help another."""
+    """``attempt`` in a process of its own, so that none's settings, of the allocator say, help another."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(attempt, system, *arguments).result()
 

@@ -20,6 +20,7 @@ from recsys_rl.ranks import ALONE, Ranks
 from recsys_rl.rollout import collect, play
 from recsys_rl.run import Run, begin, choose_device, load_to_resume, snapshot
 from recsys_rl.types import Rollout, UserError
+from recsys_rl.utils.allocator import keep_freed_memory
 from recsys_rl.utils.logger import Logger
 from recsys_rl.utils.metrics import Interval, interval
 from recsys_rl.utils.seeding import stream_seed
@@ -74,6 +75,7 @@ def train(config: Config, resume: bool = False, ranks: Ranks = ALONE) -> Path:
             f"train_config.num_processes is {settings.num_processes}, and this is a run of {ranks.size}: the "
             "command `recsys-rl train` starts several processes, and so does torchrun."
         )
+    keep_freed_memory()
     device = choose_device(settings.device)
     if settings.threads:
         torch.set_num_threads(settings.threads)
