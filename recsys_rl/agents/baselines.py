@@ -20,8 +20,8 @@ PRICES = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 """Rewards per unit of patience that `static-list` tries."""
 MAX_USERS = 2048
 """Training users that a list is made from; more (evenly thinned out) cost time and change nothing."""
-MAX_SCORES = 2**30
-"""Of all items, prices and users at one position of a list, in seconds; fewer users where items are many."""
+MAX_SCORES = 2**32
+"""Of users, items, positions and prices behind `static-list`: fewer users where there are many items."""
 MIN_USERS = 64
 
 
@@ -188,11 +188,13 @@ def simple_baselines(world: World, users: Tensor, generator: torch.Generator) ->
     ``users`` (N,) are the training users' rows of the population; ``generator`` draws `random`.
     """
     user_model, catalogue, length = world.user_model, world.catalogue, world.config.max_episode_steps
-    most = max(MIN_USERS, min(MAX_USERS, MAX_SCORES // (catalogue.num_items * len(PRICES))))
-    some = users[:: -(-len(users) // most)]
+    some = users[:: -(-len(users) // MAX_USERS)]
+    prices = len(PRICES) if isinstance(user_model, PatientUsers) else 1
+    affordable = max(MIN_USERS, MAX_SCORES // (catalogue.num_items * length * prices))
+    fewer = some[:: -(-len(some) // affordable)]
     return {
         "random": RandomPolicy((catalogue.num_items,), generator),
         "popularity": FixedList(most_popular(catalogue, length)),
         "one-item": FixedList(best_single(user_model, catalogue, some)),
-        "static-list": FixedList(static_list(user_model, catalogue, some, length)),
+        "static-list": FixedList(static_list(user_model, catalogue, fewer, length)),
     }
