@@ -155,7 +155,9 @@ def test_forbid_by_hand() -> None:
 
 def test_forbid_passes_the_gradient_of_what_is_allowed() -> None:
     logits = torch.zeros(1, 1, 3, requires_grad=True)
-    choice.logprob(choice.forbid_(logits + 0, None, torch.tensor([[1]])), torch.tensor([[0]])).sum().backward()
+    choice.logprob(
+        choice.forbid_(logits + 0, None, torch.tensor([[1]])), torch.tensor([[0]])
+    ).sum().backward()
     assert logits.grad is not None and logits.grad.tolist() == [[[0.5, 0.0, -0.5]]]
 
 

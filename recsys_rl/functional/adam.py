@@ -44,6 +44,7 @@ def adam(
             rate,
             correction2,
             EPS,
+            kernels.threads(weights),
         )
         return
     gradient = gradient * (max_grad_norm / (torch.linalg.vector_norm(gradient) + 1e-6)).clamp_max(1.0)

@@ -172,11 +172,9 @@ VECTORISED static double sum_of_squares(const float *x, int64_t size) {
     return total;
 }
 
-VECTORISED void adam(float *weights, float *exp_avg, float *exp_avg_sq, const float *gradient, int64_t size,
-                     float max_norm, float beta1, float beta2, float rate, float correction2, float eps) {
-    float norm = (float)sqrt(sum_of_squares(gradient, size)), scale = max_norm / (norm + 1e-6f);
-    if (scale > 1.0f) scale = 1.0f; /* NaN stays, and comes out as a NaN loss */
-    float root = 1.0f / sqrtf(correction2);
+VECTORISED static void adam_part(float *weights, float *exp_avg, float *exp_avg_sq, const float *gradient,
+                                 int64_t size, float scale, float beta1, float beta2, float rate, float root,
+                                 float eps) {
 #pragma omp simd
     for (int64_t j = 0; j < size; j++) {
         float g = gradient[j] * scale;
@@ -186,4 +184,16 @@ VECTORISED void adam(float *weights, float *exp_avg, float *exp_avg_sq, const fl
         exp_avg_sq[j] = v;
         weights[j] -= rate * m / (sqrtf(v) * root + eps);
     }
+}
+
+void adam(float *weights, float *exp_avg, float *exp_avg_sq, const float *gradient, int64_t size, float max_norm,
+          float beta1, float beta2, float rate, float correction2, float eps, int threads) {
+    float norm = (float)sqrt(sum_of_squares(gradient, size)), scale = max_norm / (norm + 1e-6f);
+    if (scale > 1.0f) scale = 1.0f; /* NaN stays, and comes out as a NaN loss */
+    float root = 1.0f / sqrtf(correction2);
+    int64_t part = (size / threads / BLOCK + 1) * BLOCK;
+#pragma omp parallel for num_threads(threads) if (threads > 1)
+    for (int64_t start = 0; start < size; start += part)
+        adam_part(weights + start, exp_avg + start, exp_avg_sq + start, gradient + start,
+                  size - start < part ? size - start : part, scale, beta1, beta2, rate, root, eps);
 }

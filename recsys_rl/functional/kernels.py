@@ -32,7 +32,7 @@ def library() -> ctypes.CDLL | None:
     loaded.sample.argtypes = [p, p, n, n, i, p, p]
     loaded.policy_gradient.argtypes = [p, p, p, p, n, n, n, f, f, i, p, p, p]
     loaded.tanh_.argtypes = [p, n]
-    loaded.adam.argtypes = [p, p, p, p, n, f, f, f, f, f, f]
+    loaded.adam.argtypes = [p, p, p, p, n, f, f, f, f, f, f, i]
     for function in (loaded.sample, loaded.policy_gradient, loaded.tanh_, loaded.adam):
         function.restype = None
     return loaded
@@ -45,6 +45,6 @@ def serving(tensor: Tensor) -> ctypes.CDLL | None:
     return library()
 
 
-def threads(logits: Tensor) -> int:
-    """How many threads share the work on these logits."""
-    return torch.get_num_threads() if logits.numel() >= MIN_PARALLEL else 1
+def threads(tensor: Tensor) -> int:
+    """How many threads share the work on this tensor."""
+    return torch.get_num_threads() if tensor.numel() >= MIN_PARALLEL else 1
