@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,9 @@ class CustomBuildHook(BuildHookInterface):  # type: ignore[type-arg, misc]
         library = compile_kernels(Path(self.root) / FOLDER)
         if library is not None:
             build_data["pure_python"] = False
-            build_data["infer_tag"] = True
+            # Any Python can open it, on this kind of machine.
+            system = sysconfig.get_platform().replace("-", "_").replace(".", "_")
+            build_data["tag"] = f"py3-none-{system}"
             build_data["artifacts"].append((FOLDER / library.name).as_posix())
 
 

@@ -226,8 +226,9 @@ def _restore(run: Run, before: Checkpoint, device: torch.device, rank: int) -> N
         run.agent.load_state_dict({name: x.to(device) for name, x in before.agent.items()})
         if not isinstance(env, GymEnv):
             env.load_state_dict(state)
-        for name, stream_state in _state_of_rank(before.generators, rank).items():
-            run.streams[name].set_state(stream_state)
+        streams = _state_of_rank(before.generators, rank)
+        for name, stream in run.streams.items():
+            stream.set_state(streams[name])
         run.updates = before.updates
         run.curve = list(before.info["curve"])
         run.sessions.load_state_dict(_state_of_rank(before.info["sessions"], rank))

@@ -248,7 +248,8 @@ def test_numbers_outside_their_range_are_refused(
         ),
         (
             {"model_config": 3},
-            "model_config is 3: it must be a section of fields (encoder, head, hidden_dims, activation, candidates, explore_rate, index).",
+            "model_config is 3: it must be a section of fields (encoder, head, hidden_dims, activation, "
+            "candidates, explore_rate, index).",
         ),
         ([1], "The settings are [1]: they must be sections of fields."),
         ({"env": ["drift"]}, "env is ['drift']: it must be a text that is not empty."),

@@ -156,9 +156,9 @@ def test_cartpole(algo: str, num_steps: int, threshold: float, seed: int) -> Non
     env, agent = begin(config, num_updates, seed)
     unseen = GymEnv(config.env, 10, seed=123)
 
-    def mean_return() -> Tensor:
-        return play(unseen, agent, greedy=True).returns.mean()
+    def mean_return(greedy: bool) -> Tensor:
+        return play(unseen, agent, greedy=greedy).returns.mean()
 
-    assert mean_return() < 60
+    assert mean_return(greedy=False) < 60  # whose best action may balance by chance
     learn(env, agent, num_updates)
-    assert mean_return() > threshold
+    assert mean_return(greedy=True) > threshold

@@ -35,12 +35,25 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_wheel_ships_the_package_and_nothing_else(wheel: Path) -> None:
-    assert wheel.name == "recsys_rl-0.1.0-py3-none-any.whl"
     names = zipfile.ZipFile(wheel).namelist()
+    compiled = any(name.endswith(".so") for name in names)
+    assert wheel.name.startswith("recsys_rl-0.1.0-py3-none-")
+    assert wheel.name.endswith("-any.whl") != compiled
+    assert compiled == (shutil.which("cc") is not None)
     assert "recsys_rl/py.typed" in names
     assert {name.split("/")[0] for name in names} == {"recsys_rl", "recsys_rl-0.1.0.dist-info"}
     endings = {Path(name).suffix for name in names if name.startswith("recsys_rl/")}
-    assert endings == {".css", ".py", ".typed"}
+    assert endings - {".so"} == {".c", ".css", ".py", ".typed"}
+
+
+def test_without_a_compiler_the_wheel_is_for_every_machine(tmp_path: Path) -> None:
+    environment = os.environ | {"CC": "/bin/false"}
+    command: list[str | Path] = [sys.executable, "-m", "pip", "wheel", "-v", "--no-deps", "--wheel-dir", tmp_path, ROOT]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    assert "the kernels were not compiled" in done.stdout + done.stderr
+    (path,) = tmp_path.glob("*.whl")
+    assert path.name == "recsys_rl-0.1.0-py3-none-any.whl"
+    assert not [name for name in zipfile.ZipFile(path).namelist() if name.endswith(".so")]
 
 
 @pytest.fixture
