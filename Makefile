@@ -19,9 +19,8 @@ help:
 	@echo "make clean   delete .venv, caches and builds; logs and checkpoints stay"
 	@echo "ALGO=a2c trains the other algorithm; ARGS adds options: make train ARGS='--seed 1', make test ARGS='-m \"not slow\"'"
 
-# One thread: the matrices are small, and with two a busy neighbour stalls both.
 train: $(VENV)/data.stamp
-	$(BIN)/python -m train --algo $(ALGO) --env satiation --threads 1 $(ARGS)
+	$(BIN)/python -m train --algo $(ALGO) --env satiation $(ARGS)
 	$(BIN)/python -m evaluate --algo $(ALGO) --checkpoint checkpoints/$(ALGO).pt --report report.html
 
 # One thread of torch for each of pytest's processes: more only wait for each other.

@@ -29,6 +29,7 @@ from typing import Any, NoReturn
 import torch
 
 import recsys_rl
+from benchmarks.memory import peak_mb
 from recsys_rl.errors import UserError
 
 HERE = Path(__file__).resolve().parent
@@ -111,9 +112,17 @@ def attempt(system: System, *arguments: Any) -> Row:
 
 
 def apart(system: System, *arguments: Any) -> Row:
-    """``attempt`` in a process of its own, so that none's settings, of the allocator say, help another."""
+    """``attempt`` in a process of its own, whose settings, of the allocator say, help nobody else.
+
+    The row also has its peak resident megabytes, ``peak_mb``.
+    """
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(attempt, system, *arguments).result()
+        return pool.submit(_with_memory, system, *arguments).result()
+
+
+def _with_memory(system: System, *arguments: Any) -> Row:
+    row = attempt(system, *arguments)
+    return row if "note" in row else row | {"peak_mb": peak_mb()}
 
 
 def interleaved(

@@ -223,8 +223,8 @@ class TrainConfig:
     """The one seed that every generator comes from."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto takes cuda where there is one."""
-    threads: Annotated[int, Range(0, 1024)] = 0
-    """Threads of torch on the CPU, in each process; 0 leaves torch's own choice."""
+    threads: Annotated[int, Range(0, 1024)] = 1
+    """Threads of torch in each process: more help on idle cores, stall on busy ones; 0 = torch's choice."""
     num_processes: Annotated[int, Range(1, 1024)] = 1
     """Processes that train together: num_envs and batch_size are divided among them, gradients averaged."""
     join_timeout: Annotated[float, Range(above=0, high=86_400)] = 60.0

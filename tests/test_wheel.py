@@ -48,7 +48,17 @@ def test_the_wheel_ships_the_package_and_nothing_else(wheel: Path) -> None:
 
 def test_without_a_compiler_the_wheel_is_for_every_machine(tmp_path: Path) -> None:
     environment = os.environ | {"CC": "/bin/false"}
-    command: list[str | Path] = [sys.executable, "-m", "pip", "wheel", "-v", "--no-deps", "--wheel-dir", tmp_path, ROOT]
+    command: list[str | Path] = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "-v",
+        "--no-deps",
+        "-w",
+        tmp_path,
+        ROOT,
+    ]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
     assert "the kernels were not compiled" in done.stdout + done.stderr
     (path,) = tmp_path.glob("*.whl")
