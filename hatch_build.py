@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -18,8 +19,8 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 FOLDER = Path("recsys_rl/functional")
-COMPILE = ["-O3", "-fno-math-errno", "-fno-trapping-math", "-std=gnu11", "-fPIC", "-fopenmp"]
-WIDE = ["-mprefer-vector-width=512"]  # where the machine has such vectors; x86 alone knows the option
+COMPILE = ["-O3", "-fno-math-errno", "-fno-trapping-math", "-std=gnu11", "-fPIC"]
+WIDE = "-mprefer-vector-width=512"  # where the machine has such vectors; x86 alone knows the option
 
 
 class CustomBuildHook(BuildHookInterface):  # type: ignore[type-arg, misc]
@@ -39,29 +40,46 @@ def compile_kernels(folder: Path) -> Path | None:
     """Make ``kernels-<hash of the source>.so`` in ``folder``; None and a line on stderr where that fails."""
     source = folder / "kernels.c"
     library = folder / f"kernels-{hashlib.sha256(source.read_bytes()).hexdigest()[:16]}.so"
-    for old in folder.glob("kernels-*"):
-        if old != library:
-            old.unlink()
-    compiler = os.environ.get("CC") or next(
-        (name for name in ("cc", "gcc", "clang") if shutil.which(name)), "cc"
-    )
-    with tempfile.TemporaryDirectory() as scratch:
-        made, linked = Path(scratch) / "kernels.o", Path(scratch) / "kernels.so"
-        # Linked without OpenMP's library: at run time torch's own is used, and its threads.
-        link = [compiler, "-shared", str(made), "-o", str(linked), "-lm"]
-        why = "no reason was given"
-        for options in (COMPILE + WIDE, COMPILE, COMPILE[:-1]):
+    compiler = shlex.split(os.environ.get("CC") or next(filter(shutil.which, ("cc", "gcc", "clang")), "cc"))
+    why = "no reason was given"
+    # Linked without OpenMP's library: at run time torch's own is used, and its threads. That is GCC's, and
+    # what other compilers call has other names, so theirs gets vectors alone.
+    parallel = "-fopenmp" if _is_gcc(compiler) else "-fopenmp-simd"
+    for options in ([parallel, WIDE], [parallel], ["-fopenmp-simd"], []):
+        with tempfile.TemporaryDirectory() as scratch:
+            made, linked = Path(scratch) / "kernels.o", Path(scratch) / "kernels.so"
+            compile_ = [*compiler, *COMPILE, *options, "-c", str(source), "-o", str(made)]
+            link = [*compiler, "-shared", str(made), "-o", str(linked), "-lm"]
             try:
-                for command in ([compiler, *options, "-c", str(source), "-o", str(made)], link):
+                for command in (compile_, link):
                     subprocess.run(command, check=True, capture_output=True, text=True)
+                _install(linked, library)
             except OSError as error:
                 why = str(error)
             except subprocess.CalledProcessError as error:
                 why = (error.stderr.strip() or why).splitlines()[0]
             else:
-                # Renamed into place: a process that runs the old one keeps it.
-                shutil.copyfile(linked, library.with_suffix(".part"))
-                library.with_suffix(".part").replace(library)
                 return library
     print(f"recsys_rl: the kernels were not compiled ({why}); torch's operators stand in.", file=sys.stderr)
     return None
+
+
+def _is_gcc(compiler: list[str]) -> bool:
+    try:
+        said = subprocess.run([*compiler, "--version"], capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return False
+    return "Free Software Foundation" in said
+
+
+def _install(linked: Path, library: Path) -> None:
+    """Renamed into place, so that a process that runs the old one keeps it; older ones are deleted."""
+    with tempfile.NamedTemporaryFile(
+        dir=library.parent, prefix="kernels-", suffix=".part", delete=False
+    ) as file:
+        file.write(linked.read_bytes())
+    Path(file.name).chmod(0o755)
+    Path(file.name).replace(library)
+    for old in library.parent.glob("kernels-*.so"):
+        if old != library:
+            old.unlink()

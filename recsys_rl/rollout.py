@@ -41,7 +41,8 @@ def collect(env: Env, agent: LearningAgent, obs: Obs, num_steps: int) -> tuple[R
             rows[name][t].copy_(x)
         users = step.truncated.nonzero().squeeze(1)
         if len(users) and t < num_steps - 1:
-            cut.append((t, users, agent.value(step.final_obs.rows(users))))
+            left = dataclasses.replace(step.final_obs, mask=None)  # which may be wide, and a value needs none
+            cut.append((t, users, agent.value(left.rows(users))))
         obs = step.obs
 
     # V of the true successor: the next row's; where a session was cut, the next row is another user's.

@@ -16,6 +16,7 @@ from recsys_rl.checkpoint import save, save_first
 from recsys_rl.config import Config, to_toml
 from recsys_rl.env.gym_env import GymEnv
 from recsys_rl.env.world import make_env
+from recsys_rl.functional import kernels
 from recsys_rl.ranks import ALONE, Ranks
 from recsys_rl.rollout import collect, play
 from recsys_rl.run import Run, begin, choose_device, load_to_resume, snapshot
@@ -85,6 +86,12 @@ def train(config: Config, resume: bool = False, ranks: Ranks = ALONE) -> Path:
     if resume and first:
         print(
             f"resuming {path} at step {run.step:,} of {run.num_updates * run.per_update:,}", file=sys.stderr
+        )
+    if first and device.type == "cpu" and kernels.library() is None:
+        print(
+            "kernels.c was not compiled here, so torch's operators stand in, more slowly: install again "
+            "where there is a C compiler.",
+            file=sys.stderr,
         )
     obs, stop = run.env.observe(), False
     with _logger(run) if first else nullcontext() as logger, ranks.stop_requests() as requests:

@@ -6,6 +6,8 @@ import csv
 import itertools
 import json
 import math
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -326,3 +328,23 @@ def test_the_clock_of_a_course_stands_still_while_held_out_users_play(
     assert sampled["seconds_to_0.95"] is None and sampled["seeds_to_0.95"] == "0 of 3"
     assert sampled["note"] == "0.95 not reached within 6,144 steps" and "note" not in greedy
     assert greedy["steps_per_s"] == 6144 / 60
+
+
+def test_apart_measures_in_a_process_of_its_own() -> None:
+    """What all full runs do, and no smoke run."""
+    found = tables.apart(System("peer", "d", "torch", "torch", _own_pid))
+    assert found["pid"] != os.getpid() and found["peak_mb"] > 10
+
+
+def test_a_peer_that_is_killed_gets_a_row() -> None:
+    found = tables.apart(System("peer", "d", "torch", "torch", _killed))
+    assert "ended by a signal" in found["note"]
+
+
+def _own_pid() -> Row:
+    return {"pid": os.getpid()}
+
+
+def _killed() -> Row:
+    os.kill(os.getpid(), signal.SIGKILL)
+    return {}

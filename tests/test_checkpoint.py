@@ -519,7 +519,8 @@ def without(section: str) -> Callable[[Facts, Tensors], None]:
     ("change", "cause"),
     [
         (lambda facts, tensors: None, None),
-        (set_fact("format", 2), "has format 2, newer than the 1 of this version: update recsys_rl."),
+        (set_fact("format", 3), "has format 3, newer than the 2 of this version: update recsys_rl."),
+        (set_fact("format", 1), "has format 1, of an earlier version than the 2 of this one: train again."),
         (set_fact("step", -1), "has no valid 'step'"),
         (set_fact("step", True), "has no valid 'step'"),
         (lambda facts, _: facts.pop("info"), "has no valid 'info'"),

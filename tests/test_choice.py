@@ -68,7 +68,7 @@ def test_probabilities_sum_to_one_and_entropy_has_its_bounds(
 )
 def test_frequencies(masked: bool, shares: list[float]) -> None:
     """A chi-square test of 40,000 draws; the seed is fixed, so that it can't fail by chance."""
-    logits = choice.mask_logits(LOGITS, MASK if masked else None).expand(40_000, 4)
+    logits = choice.mask_logits(LOGITS, MASK if masked else None).expand(40_000, 4).contiguous()
     drawn = choice.sample(logits, torch.Generator().manual_seed(0))
     counts = torch.bincount(drawn, minlength=4)
     possible = torch.tensor(shares) > 0
@@ -77,7 +77,7 @@ def test_frequencies(masked: bool, shares: list[float]) -> None:
 
 
 def test_a_wrong_distribution_would_be_noticed() -> None:
-    drawn = choice.sample(LOGITS.expand(40_000, 4), torch.Generator().manual_seed(0))
+    drawn = choice.sample(LOGITS.expand(40_000, 4).contiguous(), torch.Generator().manual_seed(0))
     counts = torch.bincount(drawn, minlength=4)
     assert chisquare(counts, 40_000 * torch.tensor([0.13, 0.26, 0.49, 0.12])).pvalue < 1e-3
 
@@ -92,15 +92,27 @@ def test_draw_gives_the_logprob_of_what_it_draws() -> None:
 def test_a_wide_catalogue_is_drawn_from_as_it_should() -> None:
     """A chi-square test over 1,000 items of very different probability, in five groups of 200."""
     logits = torch.arange(1000).div(200, rounding_mode="floor") * math.log(2.0)  # 1 : 2 : 4 : 8 : 16
-    drawn = choice.sample(logits.expand(40_000, 1000), torch.Generator().manual_seed(0))
+    drawn = choice.sample(logits.expand(40_000, 1000).contiguous(), torch.Generator().manual_seed(0))
     counts = torch.bincount(drawn.div(200, rounding_mode="floor"), minlength=5)
     assert chisquare(counts, 40_000 * torch.tensor([1.0, 2, 4, 8, 16]).double() / 31).pvalue > 0.01
     within = torch.bincount(drawn % 200, minlength=200)
     assert chisquare(within).pvalue > 0.01
 
 
+def test_the_number_of_threads_changes_no_draw() -> None:
+    logits = torch.randn(64, 1, 1000, generator=torch.Generator().manual_seed(1))
+    before = torch.get_num_threads()
+    found = []
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        found.append(choice.draw(logits, torch.Generator().manual_seed(0)))
+    torch.set_num_threads(before)
+    for index, log_p in found[1:]:
+        assert torch.equal(index, found[0][0]) and torch.equal(log_p, found[0][1])
+
+
 def test_positions_are_drawn_apart() -> None:
-    logits = torch.tensor([[0.5, 0.5, 0.0], [0.0, 0.5, 0.5]]).log().expand(2000, 2, 3)
+    logits = torch.tensor([[0.5, 0.5, 0.0], [0.0, 0.5, 0.5]]).log().expand(2000, 2, 3).contiguous()
     drawn = choice.sample(logits, torch.Generator().manual_seed(0))  # (2000, 2)
     assert drawn.shape == (2000, 2) and drawn.dtype == torch.int64
     pairs = torch.bincount(2 * drawn[:, 0] + drawn[:, 1] - 1, minlength=4)  # four pairs, alike
@@ -126,7 +138,7 @@ def test_the_cumulative_distribution_is_inverted(
     """Probabilities 0, 1/4, 0, 1/2, 1/4, 0: the borders belong to the next item that is allowed."""
     monkeypatch.setattr(torch, "rand", lambda size, **rest: torch.full(size, uniform))
     logits = torch.tensor([0.0, 1.0, 0.0, 2.0, 1.0, 0.0]).log()
-    assert choice.sample(logits.expand(3, 6)).tolist() == [item] * 3
+    assert choice.sample(logits.expand(3, 6).contiguous()).tolist() == [item] * 3
 
 
 @settings(max_examples=200)

@@ -193,6 +193,7 @@ def test_checkpoint_maps_the_table_again(tmp_path: Path) -> None:
         ({"table_file": "nowhere.npy"}, "needs its item embeddings, and nowhere.npy can't be read"),
         ({"table_file": "no\0file"}, "needs its item embeddings"),
         ({"table_file": 3}, "needs its item embeddings, and 3 can't be read"),
+        ({"table_file": "/dev/zero"}, "needs its item embeddings, and /dev/zero can't be read"),
         ({"table_sha256": "0" * 64}, r"other item embeddings than .*items.npy holds now"),
         ({"table_sha256": None}, r"other item embeddings than .*items.npy holds now"),
         ({"table_file": ""}, "holds a catalogue without the field 'embedding'"),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -95,3 +98,25 @@ def test_state_goes_on_where_it_stopped() -> None:
         again.load_state_dict({name: x for name, x in saved.items() if not name.endswith("exp_avg")})
     with pytest.raises(RuntimeError):
         again.load_state_dict(saved | {"model.0.weight": torch.zeros(2, 2)})
+
+
+@pytest.mark.parametrize("size", [2**15, 100_003])
+def test_the_number_of_threads_changes_nothing(size: int) -> None:
+    before = torch.get_num_threads()
+    found = []
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        rng = torch.Generator().manual_seed(0)
+        weights, exp_avg, exp_avg_sq, gradient = torch.rand(4, size, generator=rng)
+        adam(weights, exp_avg, exp_avg_sq, gradient, 3, 0.01, 1.0)
+        found.append(torch.stack([weights, exp_avg, exp_avg_sq]))
+    torch.set_num_threads(before)
+    assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
+
+
+@pytest.mark.parametrize("move", [copy.deepcopy, lambda model: model.double().float()])
+def test_weights_that_were_copied_or_moved_are_noticed(move: Callable[[nn.Module], nn.Module]) -> None:
+    optimizer = FlatAdam(network(), 0.01, 1.0)
+    optimizer.model = move(optimizer.model)
+    with pytest.raises(RuntimeError, match="copied or moved"):
+        optimizer.step()

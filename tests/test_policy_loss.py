@@ -181,3 +181,23 @@ def test_nothing_carries_a_gradient() -> None:
         logits, torch.zeros(2, 1, dtype=torch.int64), torch.zeros(2), torch.ones(2), EPS, 0.1
     )
     assert not any(part.requires_grad for part in policy)
+
+
+@pytest.mark.parametrize("item", [-1, 3, 15])
+def test_an_item_that_is_no_alternative_changes_nothing_else(item: int) -> None:
+    big = torch.zeros(4, 1, 3)
+    with pytest.raises((IndexError, RuntimeError), match=r"outside|out of bounds"):
+        clipped_policy_gradient_(
+            big[:2], torch.tensor([[0], [item]]), torch.zeros(2), torch.ones(2), EPS, 0.1
+        )
+    assert not big[2:].any()
+
+
+def test_other_types_are_converted_and_other_shapes_refused() -> None:
+    logits, old = torch.randn(3, 1, 5, generator=torch.Generator().manual_seed(0)), torch.full((3,), -1.5)
+    items, advantage = torch.tensor([[0], [1], [4]]), torch.tensor([1.0, -2.0, 0.5])
+    expected = clipped_policy_gradient_(logits.clone(), items, old, advantage, EPS, 0.1)
+    found = clipped_policy_gradient_(logits.clone(), items, old.double(), advantage.double(), EPS, 0.1)
+    assert_close(found.gradient, expected.gradient)
+    with pytest.raises((ValueError, RuntimeError)):
+        clipped_policy_gradient_(logits.clone(), items[:2], old, advantage, EPS, 0.1)

@@ -67,7 +67,13 @@ def _check_candidates(config: ModelConfig, available: int, history_length: int) 
             f"model_config.candidates is {config.candidates}: the catalogue has only {available} items to "
             "propose; give fewer, or 0 to score them all."
         )
-    sure = config.candidates - round(config.explore_rate * config.candidates)
+    drawn = round(config.explore_rate * config.candidates)
+    if config.explore_rate > 0 and drawn == 0:
+        raise UserError(
+            f"model_config.explore_rate {config.explore_rate:g} of {config.candidates} candidates is none: "
+            "give more candidates, a higher explore_rate, or 0 to explore nothing."
+        )
+    sure = config.candidates - drawn
     if sure < history_length:  # of which the last is shown when nothing is asked any more
         raise UserError(
             f"model_config.candidates is {config.candidates}, of which explore_rate {config.explore_rate:g} "

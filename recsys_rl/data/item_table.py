@@ -49,6 +49,8 @@ def write_table(path: Path, parts: Iterable[Floats], shape: tuple[int, int]) -> 
 def open_table(path: Path) -> Tensor:
     """Map the table (I, D) at ``path`` into memory: no copy, and no write ever reaches the file.
 
+    It is meant to be read alone, as a checkpoint names the file and would not know of a write.
+
     Raises UserError where it is missing, truncated, not a `.npy` file of float32 in rows, or has a row
     whose norm is not 1.
     """
@@ -74,6 +76,7 @@ def open_table(path: Path) -> Tensor:
 
 def table_sha256(path: Path) -> str:
     """sha256 (hex) of the whole file. Raises UserError where it can't be read."""
+    _check_file(path)
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -81,7 +84,14 @@ def table_sha256(path: Path) -> str:
         raise UserError(f"{path} can't be read ({error.strerror or error}): mend that.") from error
 
 
+def _check_file(path: Path) -> None:
+    """A path may come from a stranger's checkpoint: a device or a pipe would be read for ever."""
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path} can't be read (it is no regular file): give a .npy file of item embeddings.")
+
+
 def _map(path: Path) -> NDArray[Any]:
+    _check_file(path)
     try:
         # Copy-on-write: torch wants memory that it could write to, and the file must stay as it is.
         array = np.load(path, mmap_mode="c", allow_pickle=False)

@@ -50,13 +50,17 @@ class RecEnv:
         self.num_envs = num_envs
         self.generator = generator
         self.device = catalogue.embedding.device
-        self.all_available = bool(catalogue.available.all())  # then requests need no mask
         self.context_dim = config.state_dim
         self.action_sizes: tuple[int, ...] = (catalogue.num_items,)
         self.history_length = 0 if user_model.repeats else config.max_episode_steps
         self.num_signals = 1
         self.user_state: UserState = None
         self.session: Session
+
+    @property
+    def all_available(self) -> bool:
+        """Then requests need no mask."""
+        return bool(self.catalogue.available.all())
 
     def reset(self, users: Tensor | None = None) -> Obs:
         """Start N sessions: of ``users`` (N,) where given, else of users drawn at random."""
@@ -141,10 +145,7 @@ class RecEnv:
 
     def _skipped(self, items: Tensor) -> Tensor:
         """(N, 1): what may not be shown and so is skipped."""
-        if self.all_available:
-            skipped = torch.zeros_like(items, dtype=torch.bool)
-        else:
-            skipped = ~self.catalogue.available[items]
+        skipped = ~self.catalogue.available[items]
         if not self.user_model.repeats:
             skipped |= (self.session.history == items).any(1, keepdim=True)
         return skipped

@@ -28,6 +28,8 @@ def adam(
 
     Args: (P,) each. kernels.c does it in one pass, and torch where that doesn't serve.
     """
+    assert weights.shape == exp_avg.shape == exp_avg_sq.shape == gradient.shape
+    assert weights.dtype == exp_avg.dtype == exp_avg_sq.dtype == gradient.dtype
     beta1, beta2 = BETAS
     rate, correction2 = lr / (1 - beta1**step), 1 - beta2**step
     library = kernels.serving(weights)

@@ -1,7 +1,7 @@
 /* The loops that decide how fast a wide action space trains, each in one pass.
  *
- * functional/choice.py, policy_loss.py and adam.py say what they compute and have the same in torch, with which
- * the tests compare them. A row of logits (4 KB for 1,000 items) stays in the first-level cache here, while
+ * functional/choice.py, policy_loss.py and adam.py say what they compute and have the same in torch, with
+ * which the tests compare them. A row of logits (4 KB for 1,000 items) stays in the first-level cache here, while
  * torch's operators each stream all rows through memory.
  *
  * Plain C, so that one library serves every Python and every torch. Rows are independent and every sum is
@@ -12,7 +12,11 @@
 
 /* One binary for old and new processors: the loader takes the widest vectors that the machine has. */
 #if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__)
+#if __GNUC__ >= 12
 #define VECTORISED __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#else
+#define VECTORISED __attribute__((target_clones("avx512f", "avx2", "default")))
+#endif
 #else
 #define VECTORISED
 #endif
@@ -20,8 +24,8 @@
 
 #define BLOCK 64 /* alternatives summed together before the search for the drawn one looks closer */
 
-/* exp(x) for x <= 0 to 2 units in the last place; 0 below -87 (and so for -inf). Range reduction by powers of two
- * and the Taylor polynomial of degree 7 on [-ln 2 / 2, ln 2 / 2], whose remainder is below 1e-8. */
+/* exp(x) for x <= 0 to 2 units in the last place; 0 below -87 (and so for -inf). Range reduction by powers
+ * of two and the Taylor polynomial of degree 7 on [-ln 2 / 2, ln 2 / 2], whose remainder is below 1e-8. */
 INLINE float exp_of_negative(float x) {
     float bounded = x < -87.0f ? -87.0f : x;
     float n = __builtin_rintf(bounded * 1.44269504f);
@@ -107,7 +111,8 @@ VECTORISED static Row read_row(const float *logits, int64_t width) {
 }
 
 /* logits_j <- p_j (bonus (log p_j + H) - weight), and `weight` more at the alternative that was taken. */
-VECTORISED static void write_row(float *logits, int64_t width, int64_t taken, float weight, float bonus, Row row) {
+VECTORISED static void write_row(float *logits, int64_t width, int64_t taken, float weight, float bonus,
+                                 Row row) {
     float scale = expf(-row.log_total), shift = bonus * (row.entropy - row.log_total) - weight;
 #pragma omp simd
     for (int64_t j = 0; j < width; j++) {
@@ -118,14 +123,26 @@ VECTORISED static void write_row(float *logits, int64_t width, int64_t taken, fl
     logits[taken] += weight;
 }
 
-/* The gradient replaces the logits: a second array as large would cost more than all the arithmetic. */
-void policy_gradient(float *logits, const int64_t *items, const float *old_logprob, const float *advantage,
-                     int64_t rows, int64_t positions, int64_t width, float clip_eps, float ent_coef, int threads,
-                     float *logprob, float *entropy, float *objective) {
-#pragma omp parallel for num_threads(threads) if (threads > 1)
+INLINE int all_within(const int64_t *taken, int64_t positions, int64_t width) {
+    for (int64_t k = 0; k < positions; k++)
+        if (taken[k] < 0 || taken[k] >= width) return 0;
+    return 1;
+}
+
+/* The gradient replaces the logits: a second array as large would cost more than all the arithmetic.
+ * Returns 1 where an item is none of the alternatives; such a row is left alone. */
+int policy_gradient(float *logits, const int64_t *items, const float *old_logprob, const float *advantage,
+                    int64_t rows, int64_t positions, int64_t width, float clip_eps, float ent_coef,
+                    int threads, float *logprob, float *entropy, float *objective) {
+    int outside = 0;
+#pragma omp parallel for num_threads(threads) if (threads > 1) reduction(| : outside)
     for (int64_t i = 0; i < rows; i++) {
         float *row = logits + i * positions * width;
         const int64_t *taken = items + i * positions;
+        if (!all_within(taken, positions, width)) {
+            outside = 1;
+            continue;
+        }
         Row read[positions];
         logprob[i] = entropy[i] = 0.0f;
         for (int64_t k = 0; k < positions; k++) {
@@ -146,6 +163,7 @@ void policy_gradient(float *logits, const int64_t *items, const float *old_logpr
         for (int64_t k = 0; k < positions; k++)
             write_row(row + k * width, width, taken[k], weight, ent_coef / rows, read[k]);
     }
+    return outside;
 }
 
 /* ---- encoders.tanh, in place: (1 - exp(-2|x|)) / (1 + exp(-2|x|)) with the sign of x. */
@@ -186,8 +204,8 @@ VECTORISED static void adam_part(float *weights, float *exp_avg, float *exp_avg_
     }
 }
 
-void adam(float *weights, float *exp_avg, float *exp_avg_sq, const float *gradient, int64_t size, float max_norm,
-          float beta1, float beta2, float rate, float correction2, float eps, int threads) {
+void adam(float *weights, float *exp_avg, float *exp_avg_sq, const float *gradient, int64_t size,
+          float max_norm, float beta1, float beta2, float rate, float correction2, float eps, int threads) {
     float norm = (float)sqrt(sum_of_squares(gradient, size)), scale = max_norm / (norm + 1e-6f);
     if (scale > 1.0f) scale = 1.0f; /* NaN stays, and comes out as a NaN loss */
     float root = 1.0f / sqrtf(correction2);

@@ -33,8 +33,9 @@ def library() -> ctypes.CDLL | None:
     loaded.policy_gradient.argtypes = [p, p, p, p, n, n, n, f, f, i, p, p, p]
     loaded.tanh_.argtypes = [p, n]
     loaded.adam.argtypes = [p, p, p, p, n, f, f, f, f, f, f, i]
-    for function in (loaded.sample, loaded.policy_gradient, loaded.tanh_, loaded.adam):
+    for function in (loaded.sample, loaded.tanh_, loaded.adam):
         function.restype = None
+    loaded.policy_gradient.restype = i
     return loaded
 
 

@@ -1,4 +1,8 @@
-"""The losses of PPO and A2C, one equation a function, each a mean over the batch."""
+"""The losses of PPO and A2C, one equation a function, each a mean over the batch.
+
+The agents take the policy's gradient in closed form (policy_loss.py); its equations stand here too, as what
+the tests and docs/03 compare that with.
+"""
 
 from __future__ import annotations
 

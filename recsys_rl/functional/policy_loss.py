@@ -59,15 +59,21 @@ def _gradient_(
     clip_eps: float,
     ent_coef: float,
 ) -> PolicyGradient:
+    rows, positions, width = logits.shape
+    if items.shape != (rows, positions) or advantage.shape != (rows,):
+        raise ValueError(
+            f"items {tuple(items.shape)} and advantage {tuple(advantage.shape)} don't fit "
+            f"logits {tuple(logits.shape)}"
+        )
+    # The names keep the memory alive whose address is passed.
+    items, advantage = items.long().contiguous(), advantage.to(logits).contiguous()
+    old = None if old_logprob is None else old_logprob.to(logits).contiguous()
     library = kernels.serving(logits)
     if library is None:
-        found = by_torch(logits, items, old_logprob, advantage, clip_eps, ent_coef)
+        found = by_torch(logits, items, old, advantage, clip_eps, ent_coef)
         return found._replace(gradient=logits.detach().copy_(found.gradient))
-    rows, positions, width = logits.shape
-    items, advantage = items.contiguous(), advantage.contiguous()  # both names keep their memory alive
-    old = None if old_logprob is None else old_logprob.contiguous()
     objective, entropy, logprob = logits.new_empty(3, rows)
-    library.policy_gradient(
+    outside = library.policy_gradient(
         logits.data_ptr(),
         items.data_ptr(),
         None if old is None else old.data_ptr(),
@@ -82,6 +88,8 @@ def _gradient_(
         entropy.data_ptr(),
         objective.data_ptr(),
     )
+    if outside:
+        raise IndexError(f"an item is outside 0 .. {width - 1}")
     return PolicyGradient(logits.detach(), objective, entropy, logprob)
 
 

@@ -64,10 +64,12 @@ class DenseActorCritic(ActorCritic):
     @torch.no_grad()
     def forward(self, obs: Obs) -> tuple[Tensor, Tensor]:
         x = obs.context.expand(2, -1, -1)
-        self.layers = [x]
+        layers = [x]
         for weight, bias in self.towers:
             x = self.activate(torch.baddbmm(bias, x, weight))
-            self.layers.append(x)
+            layers.append(x)
+        if not torch.is_inference_mode_enabled():  # as when acting
+            self.layers = layers
         actor_weight, actor_bias, critic_weight, critic_bias = self.tops
         logits = torch.addmm(actor_bias, x[0], actor_weight).unsqueeze(1)
         value = torch.addmv(critic_bias, x[1], critic_weight[:, 0])
@@ -82,6 +84,7 @@ class DenseActorCritic(ActorCritic):
     ) -> None:
         """As ActorCritic.backward, for the outputs of the last forward pass."""
         logits, value = gradients[0].squeeze(1), gradients[1]  # (B, I), (B,)
+        assert self.layers and self.layers[0].shape[1] == len(value), "backward follows its own forward pass"
         x, critic_weight = self.layers[-1], self.tops[2][:, 0]
         torch.mm(x[0].T, logits, out=into["head.logits.weight"])
         torch.sum(logits, 0, out=into["head.logits.bias"])

@@ -42,7 +42,14 @@ class FlatAdam:
             self.gradients[name] = gradient.view_as(parameter)
 
     def step(self) -> None:
-        """One step against the gradient that stands in ``gradients``."""
+        """One step against the gradient that stands in ``gradients``.
+
+        Raises RuntimeError where the network's weights are no longer these: nothing would be learned.
+        """
+        if next(self.model.parameters()).data_ptr() != self.weights.data_ptr():
+            raise RuntimeError(
+                "The weights were copied or moved after their FlatAdam was made: make a new one."
+            )
         if self.average is not None:
             self.average(self.gradient)
         self.steps += 1

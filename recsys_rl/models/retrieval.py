@@ -90,7 +90,7 @@ class Retriever:
 
     def _refresh(self) -> None:
         embedding = self.items.embedding
-        stamp = (embedding, embedding._version, self.available, self.available._version)
+        stamp = (embedding, _version(embedding), self.available, _version(self.available))
         if self._stamp is not None and all(
             a is b or (isinstance(a, int) and a == b) for a, b in zip(stamp, self._stamp, strict=True)
         ):
@@ -102,7 +102,7 @@ class Retriever:
 
     def _build(self) -> Any:
         faiss = import_faiss(self.kind)
-        # Its clusters, and so what it finds, must not depend on how many threads share the work.
+        # `--threads` is for faiss, too.
         faiss.omp_set_num_threads(torch.get_num_threads())
         size = -(-self.items.shape[1] // _ALIGN) * _ALIGN
         code, metric = faiss.ScalarQuantizer.QT_8bit, faiss.METRIC_INNER_PRODUCT
@@ -168,3 +168,8 @@ def _inside(features: Tensor, num_dims: int, scale: float) -> Any:
     inside[:, :num_dims] = features[:, :num_dims]
     inside[:, num_dims:size] = scale * features[:, num_dims:]
     return inside.numpy()
+
+
+def _version(tensor: Tensor) -> int:
+    """How often a tensor was written to; 0 for one made in inference mode, which doesn't count."""
+    return 0 if tensor.is_inference() else tensor._version
