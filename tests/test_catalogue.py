@@ -122,12 +122,11 @@ def test_the_catalogue_holds_the_items_most_liked_by_training_users(tmp_path: Pa
     left_out = [item for item in range(40) if item not in chosen.tolist()]
     assert likes[chosen].min() >= likes[left_out].max()
     torch.testing.assert_close(small.popularity, likes[chosen] / 45)
-    assert small.source == "made up: the 30 most liked of 40 items with at least 3 likes by training users"
+    ending = "with at least 3 likes by training users; 60 of 60 users have 5 likes"
+    assert small.source == f"made up: the 30 most liked of 40 items {ending}"
     large, _ = build(log, tmp_path, num_items=1000)
     assert large.num_items == 40
-    assert (
-        large.source == "made up: all 40 items (1000 were asked for) with at least 3 likes by training users"
-    )
+    assert large.source == f"made up: all 40 items (1000 were asked for) {ending}"
 
 
 def test_quality_is_the_shrunk_mean_rating() -> None:

@@ -71,7 +71,7 @@ class RecEnv:
 
     def observe(self) -> Obs:
         """The request that waits for an answer now; asking twice changes nothing."""
-        return self._observe(self.user_state, self.session)
+        return self._request(self._context(self.user_state, self.session), self.session)
 
     def step(self, items: Tensor) -> Step:
         """Show ``items`` (N, 1) int64 and return what came of it."""
@@ -81,7 +81,8 @@ class RecEnv:
         user_state, terminated = self.user_model.advance(self.user_state, items, feedback)
         session = self._record(items, skipped, reward)
         truncated = (session.steps >= self.config.max_episode_steps) & ~terminated
-        final_obs = obs = self._observe(user_state, session)
+        context = self._context(user_state, session)  # (N, 2D)
+        final_obs = self._request(context, session)
 
         # Fresh users are drawn for every row, used or not: the stream of random numbers then does
         # not depend on who left when.
@@ -89,10 +90,11 @@ class RecEnv:
         ended = (terminated | truncated).nonzero().squeeze(1)  # (R,)
         if len(ended):
             fresh_state, fresh_session = self._begin(drawn[ended])
+            context = context.index_copy(0, ended, self._context(fresh_state, fresh_session))
             user_state = put_rows(user_state, ended, fresh_state)
             session = put_rows(session, ended, fresh_session)
-            obs = self._observe(user_state, session)
         self.user_state, self.session = user_state, session
+        obs = self._request(context, session)
         return Step(obs, final_obs, reward, terminated, truncated, feedback)
 
     def expected_reward(self, block: slice = slice(None)) -> Tensor:
@@ -161,11 +163,14 @@ class RecEnv:
             signals.index_copy_(0, rows, session.signals[rows])
         return Session(session.users, session.steps + 1, history, signals)
 
-    def _observe(self, user_state: UserState, session: Session) -> Obs:
-        last = session.history[:, -1:]  # (N, 1)
-        last_embedding = self.catalogue.embedding[last[:, 0].clamp_min(0)]  # (N, D)
-        last_embedding = last_embedding.masked_fill_(last < 0, 0.0)
-        context = torch.cat([self.user_model.visible(user_state), last_embedding], -1)  # (N, 2D)
+    def _context(self, user_state: UserState, session: Session) -> Tensor:
+        """(N, 2D): what may be seen of the user (+) the last item's embedding, zero before the first."""
+        last = session.history[:, -1]  # (N,)
+        last_embedding = self.catalogue.embedding[last.clamp_min(0)]  # (N, D)
+        last_embedding.index_fill_(0, (last < 0).nonzero().squeeze(1), 0.0)
+        return torch.cat([self.user_model.visible(user_state), last_embedding], -1)
+
+    def _request(self, context: Tensor, session: Session) -> Obs:
         mask = None if self.all_available else self.catalogue.available.expand(len(context), -1)  # (N, I)
         if self.user_model.repeats:
             return Obs(context, mask=mask)
