@@ -76,12 +76,12 @@ def train(config: Config, resume: bool = False, ranks: Ranks = ALONE) -> Path:
             f"train_config.num_processes is {settings.num_processes}, and this is a run of {ranks.size}: the "
             "command `recsys-rl train` starts several processes, and so does torchrun."
         )
-    keep_freed_memory()
     device = choose_device(settings.device)
     if settings.threads:
         torch.set_num_threads(settings.threads)
     path = Path(settings.checkpoint_dir) / f"{config.algo}.pt"
     run = begin(config, load_to_resume(path, config, device) if resume else None, device, ranks)
+    keep_freed_memory()  # from here on, as what the data needed is better given back
     first = ranks.rank == 0
     if resume and first:
         print(

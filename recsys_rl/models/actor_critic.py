@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +29,23 @@ class Shapes:
     history_length: int = 0  # L; 0 where observations carry no history
     num_signals: int = 0  # S
     available: Tensor | None = None  # (I,) bool: what a first stage may propose; None where there is none
+
+
+class _Start(torch.autograd.Function):
+    """A scalar whose gradient at the outputs is the one given.
+
+    torch.autograd.grad takes such gradients itself, but imports a computer algebra system to compare their
+    shapes: a second, and 36 MB.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, value: Tensor, at_logits: Tensor, at_value: Tensor) -> Tensor:
+        ctx.gradients = at_logits, at_value
+        return value.new_zeros(())
+
+    @staticmethod
+    def backward(ctx: Any, one: Tensor) -> tuple[Tensor | None, ...]:
+        return (*ctx.gradients, None, None)
 
 
 class ActorCritic(nn.Module):
@@ -101,7 +119,8 @@ class ActorCritic(nn.Module):
     ) -> None:
         """Write every parameter's gradient to its place in ``into``, from those at the outputs of forward."""
         names, parameters = zip(*self.named_parameters(), strict=True)
-        for name, part in zip(names, torch.autograd.grad(outputs, parameters, gradients), strict=True):
+        start: Tensor = _Start.apply(*outputs, *gradients)  # type: ignore[no-untyped-call]
+        for name, part in zip(names, torch.autograd.grad(start, parameters), strict=True):
             into[name].copy_(part)
 
     @torch.no_grad()
