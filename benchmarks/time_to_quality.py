@@ -246,7 +246,8 @@ def main() -> None:
         for system, mine in zip(chosen, rounds, strict=True):
             if not mine or "note" not in mine[-1]:
                 mine.append(way(system, world, seed))
-                print(f"{_full_name(system)}, seed {seed}: done", file=sys.stderr, flush=True)
+                outcome = mine[-1].get("note", "done")
+                print(f"{_full_name(system)}, seed {seed}: {outcome}", file=sys.stderr, flush=True)
     rows = [row for system, mine in zip(chosen, rounds, strict=True) for row in summary(system, mine)]
     add_ratios(rows)
     tables.publish(rows, args)

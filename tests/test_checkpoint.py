@@ -623,6 +623,14 @@ def test_first_save_of_a_new_run_keeps_the_earlier_run(path: Path) -> None:
     assert (load(previous(path)).step, load(old).step) == (2560, 1280)
 
 
+def test_a_run_that_learned_nothing_pushes_nothing_out(path: Path) -> None:
+    """As two runs in a row do that fail in their first update."""
+    old = path.with_name("ppo.old.pt")
+    assert save_first(path, make_checkpoint(0)) == old
+    assert save_first(path, make_checkpoint(0)) is None
+    assert (load(path).step, load(old).step) == (0, 640)
+
+
 def test_first_save_keeps_nothing_but_checkpoints(path: Path) -> None:
     save_first(path, make_checkpoint(1280))
     path.write_bytes(path.read_bytes()[:-1])

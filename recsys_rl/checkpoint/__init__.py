@@ -74,15 +74,18 @@ def save_first(path: Path, checkpoint: Checkpoint) -> Path | None:
     """``save`` for a new run: a checkpoint of an earlier run at ``path`` outlives all later saves.
 
     Returns where it is kept, ppo.pt -> ppo.old.pt, in place of what was kept there before; None where
-    there was no checkpoint. Raises UserError as ``save`` does.
+    there was no checkpoint, or one that had learned nothing, which must not push out one that has.
+    Raises UserError as ``save`` does.
     """
     old = path.with_name(f"{path.stem}.old{path.suffix}")
     try:
-        sealed.read(path)
+        before, _ = sealed.read(path)
     except Refused:
         save(path, checkpoint)
         return None
     save(path, checkpoint)
+    if before.get("updates") == 0:
+        return None
     try:
         previous(path).replace(old)
     except OSError as error:
