@@ -218,8 +218,7 @@ def _assemble(
         quality=tensors["quality"],
         year=log.year[rows],
         available=torch.ones(len(rows), dtype=torch.bool),
-        source=f"{log.source}: {which} with at least {min_item_likes} likes by training users; "
-        f"{len(tensors['user_ids'])} of {len(log.user_ids)} users have {embeddings.MIN_USER_LIKES} likes",
+        source=f"{log.source}: {which} with at least {min_item_likes} likes by training users",
     )
     population = Population(
         **{name: tensors[name] for name in ("taste", "profile", "user_ids", "train", "heldout")}
