@@ -98,6 +98,8 @@ def build(
     for name in mapping:
         if name not in known:
             place = f"{section}.{name}" if section else str(name)
+            if not place.isprintable() or not place.strip() or len(place) > 60:  # of a stranger's file
+                place = shown(place)
             home = homes.get(name) if homes else None
             near = f" (did you mean {home}.{name}?)" if home else did_you_mean(name, known)
             raise UserError(f"There is no field {place}{near}: choose from {', '.join(known)}.")

@@ -252,6 +252,11 @@ def test_numbers_outside_their_range_are_refused(
             "candidates, explore_rate, index).",
         ),
         ([1], "The settings are [1]: they must be sections of fields."),
+        (
+            {"\n": 1},
+            r"There is no field '\n': choose from algo, env, data_config, env_config, model_config, "
+            "agent_config, train_config.",
+        ),
         ({"env": ["drift"]}, "env is ['drift']: it must be a text that is not empty."),
     ],
 )
