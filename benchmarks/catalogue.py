@@ -36,7 +36,7 @@ import torch
 
 from benchmarks import tables
 from benchmarks.memory import peak_mb
-from benchmarks.peers import PEERS, Act, Dials, World, our_agent
+from benchmarks.peers import PEERS, Dials, World, our_agent, seconds_per_update, time_cycles
 from benchmarks.tables import Row, System
 from recsys_rl.config import ModelConfig, PPOConfig, defaults
 from recsys_rl.data.clustered import clustered_world
@@ -73,33 +73,19 @@ def ours(world: World, dials: Dials, candidates: int) -> Row:
     env = world.env(dials.ppo.num_envs, seed=0)
     agent = our_agent(env, dials, 0, ModelConfig(candidates=candidates))
     started = time.perf_counter()
-    obs = env.reset()
     assert agent.model.retriever is not None
     _ = agent.model.retriever.rows  # builds the index
     row: Row = {"index_s": time.perf_counter() - started}
-    rollout_s = update_s = 0.0
-    for update in range(dials.num_updates):
-        started = time.perf_counter()
-        rollout, obs = collect(env, agent, obs, dials.ppo.n_steps)
-        collected = time.perf_counter()
-        agent.update(rollout)
-        if update > 0:
-            rollout_s += collected - started
-            update_s += time.perf_counter() - collected
+    rollout_s, update_s = time_cycles(env, agent, dials)
     steps = (dials.num_updates - 1) * dials.ppo.n_steps
     row |= {"rollout_ms": 1e3 * rollout_s / steps, "update_ms": 1e3 * update_s / steps}
     return row | {"ms_per_step": 1e3 * (rollout_s + update_s) / steps}
 
 
 def peer(world: World, dials: Dials, candidates: int) -> Row:
-    times: list[float] = []
-
-    def between(act: Act) -> bool:
-        times.append(time.perf_counter())
-        return True
-
-    PEERS["stable-baselines3"].train(world.env(dials.ppo.num_envs, seed=0), dials, 0, between)
-    return {"ms_per_step": 1e3 * (times[-1] - times[1]) / (len(times) - 2) / dials.ppo.n_steps}
+    env = world.env(dials.ppo.num_envs, seed=0)
+    per_update = seconds_per_update(PEERS["stable-baselines3"].train, env, dials)
+    return {"ms_per_step": 1e3 * per_update / dials.ppo.n_steps}
 
 
 MEASURES = {"recsys_rl": ours, "stable-baselines3": peer}

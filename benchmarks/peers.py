@@ -10,6 +10,7 @@ benchmarks/sb3.py, tianshou_ppo.py and torchrl_ppo.py say how.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -24,6 +25,7 @@ from recsys_rl.config import Config, ModelConfig, PPOConfig, defaults
 from recsys_rl.data.catalogue import synthetic_world
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.env.world import make_env
+from recsys_rl.rollout import collect
 from recsys_rl.types import Catalogue, Population
 from recsys_rl.utils.allocator import keep_freed_memory
 from recsys_rl.utils.seeding import generators
@@ -67,6 +69,21 @@ class Dials:
         return self.ppo.clip_eps * (remaining if self.anneal_clip else 1)
 
 
+SB3_DEFAULTS = PPOConfig(  # Stable-Baselines3's, as 8 users x 256 steps
+    lr=3e-4,
+    gamma=0.99,
+    gae_lambda=0.95,
+    ent_coef=0.0,
+    max_grad_norm=0.5,
+    update_epochs=10,
+    batch_size=64,
+    n_steps=256,
+    num_envs=8,
+    anneal_lr=False,
+    anneal_ent=False,
+)
+
+
 @dataclass(frozen=True)
 class World:
     """Synthetic items and users, the same for all systems of a run."""
@@ -95,6 +112,33 @@ def our_agent(env: RecEnv, dials: Dials, seed: int, model_config: ModelConfig) -
     config = Config(agent_config=dials.ppo, model_config=model_config)
     streams = generators(seed, "model", "policy", "shuffle")
     return make_agent(config, env, env.catalogue, dials.num_updates, streams, torch.device("cpu"))
+
+
+def time_cycles(env: RecEnv, agent: PPO | A2C, dials: Dials) -> tuple[float, float]:
+    """Seconds of all rollouts and of all updates but the first."""
+    obs = env.reset()
+    rollout_s = update_s = 0.0
+    for update in range(dials.num_updates):
+        started = time.perf_counter()
+        rollout, obs = collect(env, agent, obs, dials.ppo.n_steps)
+        collected = time.perf_counter()
+        agent.update(rollout)
+        if update > 0:
+            rollout_s += collected - started
+            update_s += time.perf_counter() - collected
+    return rollout_s, update_s
+
+
+def seconds_per_update(train: Train, env: RecEnv, dials: Dials) -> float:
+    """Of a peer: from the end of its first update to the end of its last."""
+    times: list[float] = []
+
+    def between(act: Act) -> bool:
+        times.append(time.perf_counter())
+        return True
+
+    train(env, dials, 0, between)
+    return (times[-1] - times[1]) / (len(times) - 2)
 
 
 def _stable_baselines3(env: RecEnv, dials: Dials, seed: int, between: Between) -> None:

@@ -18,32 +18,37 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import torch
 
 from benchmarks import tables
-from benchmarks.peers import HIDDEN, PEERS, Act, Dials, Train, World, make_world, our_agent
+from benchmarks.peers import (
+    HIDDEN,
+    PEERS,
+    SB3_DEFAULTS,
+    Dials,
+    Train,
+    World,
+    make_world,
+    our_agent,
+    seconds_per_update,
+    time_cycles,
+)
 from benchmarks.tables import Row, System
-from recsys_rl.config import ModelConfig, PPOConfig
-from recsys_rl.rollout import collect
+from recsys_rl.config import ModelConfig
 
 
 def dials(num_envs: int, n_steps: int, batch_size: int, update_epochs: int, updates: int) -> Dials:
     """``updates`` are timed, after one that is not. The dials that cost no time are Stable-Baselines3's."""
-    ppo = PPOConfig(
-        lr=3e-4,
-        gamma=0.99,
-        gae_lambda=0.95,
-        ent_coef=0.0,
-        max_grad_norm=0.5,
+    ppo = replace(
+        SB3_DEFAULTS,
         num_envs=num_envs,
         n_steps=n_steps,
         batch_size=batch_size,
         update_epochs=update_epochs,
-        anneal_lr=False,
-        anneal_ent=False,
     )
     return Dials(ppo, total_steps=(1 + updates) * num_envs * n_steps)
 
@@ -57,16 +62,7 @@ def ours(world: World, dials: Dials) -> Row:
     env = world.env(dials.ppo.num_envs, seed=0)
     model_config = ModelConfig(head="dense", hidden_dims=HIDDEN, activation=dials.activation)
     agent = our_agent(env, dials, 0, model_config)
-    obs = env.reset()
-    rollout_s = update_s = 0.0
-    for update in range(dials.num_updates):
-        started = time.perf_counter()
-        rollout, obs = collect(env, agent, obs, dials.ppo.n_steps)
-        collected = time.perf_counter()
-        agent.update(rollout)
-        if update > 0:
-            rollout_s += collected - started
-            update_s += time.perf_counter() - collected
+    rollout_s, update_s = time_cycles(env, agent, dials)
     timed = dials.num_updates - 1
     return {
         "steps_per_s": timed * dials.per_update / (rollout_s + update_s),
@@ -76,15 +72,8 @@ def ours(world: World, dials: Dials) -> Row:
 
 
 def peer(train: Train, world: World, dials: Dials) -> Row:
-    """From the end of the first update to the end of the last."""
-    times: list[float] = []
-
-    def between(act: Act) -> bool:
-        times.append(time.perf_counter())
-        return True
-
-    train(world.env(dials.ppo.num_envs, seed=0), dials, 0, between)
-    return {"steps_per_s": (len(times) - 2) * dials.per_update / (times[-1] - times[1])}
+    env = world.env(dials.ppo.num_envs, seed=0)
+    return {"steps_per_s": dials.per_update / seconds_per_update(train, env, dials)}
 
 
 def floor(world: World, dials: Dials) -> Row:

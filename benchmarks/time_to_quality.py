@@ -38,7 +38,17 @@ from typing import Literal
 from torch import Tensor
 
 from benchmarks import tables
-from benchmarks.peers import PEERS, Act, Between, Dials, Train, World, make_world, our_agent
+from benchmarks.peers import (
+    PEERS,
+    SB3_DEFAULTS,
+    Act,
+    Between,
+    Dials,
+    Train,
+    World,
+    make_world,
+    our_agent,
+)
 from benchmarks.tables import Row, System
 from recsys_rl.config import PPOConfig, defaults
 from recsys_rl.env.drift import best_return
@@ -53,21 +63,8 @@ EVERY, GROWTH = 2048, 1.02  # steps between two looks, at least, and later the g
 PRESET = defaults("ppo", "drift")
 assert isinstance(PRESET.agent_config, PPOConfig)
 OURS = PRESET.agent_config
-DEFAULTS = PPOConfig(
-    lr=3e-4,
-    gamma=0.99,
-    gae_lambda=0.95,
-    ent_coef=0.0,
-    max_grad_norm=0.5,
-    update_epochs=10,
-    batch_size=64,
-    n_steps=256,
-    num_envs=8,
-    anneal_lr=False,
-    anneal_ent=False,
-)
 CARTPOLE = replace(
-    DEFAULTS,
+    SB3_DEFAULTS,
     lr=1e-3,
     gamma=0.98,
     gae_lambda=0.8,
@@ -76,9 +73,9 @@ CARTPOLE = replace(
     n_steps=32,
     anneal_lr=True,
 )
-TIANSHOU = replace(DEFAULTS, num_envs=20, n_steps=100, normalize_advantage=False)
+TIANSHOU = replace(SB3_DEFAULTS, num_envs=20, n_steps=100, normalize_advantage=False)
 ATARI = replace(
-    DEFAULTS,
+    SB3_DEFAULTS,
     lr=2.5e-4,
     clip_eps=0.1,
     ent_coef=0.01,
@@ -90,8 +87,8 @@ ATARI = replace(
 )
 
 OWN: dict[str, dict[str, Dials]] = {  # the steps are set to the budget
-    "stable-baselines3": {"defaults": Dials(DEFAULTS, 0), "zoo": Dials(CARTPOLE, 0, anneal_clip=True)},
-    "sbx": {"defaults": Dials(DEFAULTS, 0), "zoo": Dials(CARTPOLE, 0, anneal_clip=True)},
+    "stable-baselines3": {"defaults": Dials(SB3_DEFAULTS, 0), "zoo": Dials(CARTPOLE, 0, anneal_clip=True)},
+    "sbx": {"defaults": Dials(SB3_DEFAULTS, 0), "zoo": Dials(CARTPOLE, 0, anneal_clip=True)},
     "tianshou": {"example": Dials(TIANSHOU, 0)},
     "torchrl": {"script": Dials(ATARI, 0, anneal_clip=True)},
 }

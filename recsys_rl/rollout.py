@@ -16,9 +16,7 @@ def collect(env: Env, agent: LearningAgent, obs: Obs, num_steps: int) -> tuple[R
     """``num_steps`` steps of every user, from ``obs`` on. Returns the record and the next observation."""
     record: dict[str, Tensor] = {}  # (T, N, ...) each, made once the first step has shown what there is
     rows: dict[str, tuple[Tensor, ...]] = {}
-    cut: list[
-        tuple[int, Tensor, Tensor]
-    ] = []  # step, users (R,) whom the time limit cut, V of what they were in
+    cut: list[tuple[int, Tensor, Tensor]] = []  # step, users (R,) whom the time limit cut, their V (R,)
     for t in range(num_steps):
         action = agent.act(obs)
         assert action.value is not None

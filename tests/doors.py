@@ -68,3 +68,21 @@ def assert_same_weights(first: Path, second: Path) -> None:
     assert one.keys() == two.keys()
     for name, value in one.items():
         assert value.numpy().tobytes() == two[name].numpy().tobytes(), name
+
+
+def benchmark_without(
+    modules: list[str], benchmark: str, folder: Path, *options: str
+) -> subprocess.CompletedProcess[str]:
+    """``python -m benchmarks.<benchmark>`` in ``folder``, where none of ``modules`` can be imported."""
+    code = (
+        f"import runpy, sys; sys.modules.update(dict.fromkeys({modules})); "
+        f"sys.argv[1:] = {list(options)}; runpy.run_module('benchmarks.{benchmark}', run_name='__main__')"
+    )
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=folder,
+        env={"PYTHONPATH": str(ROOT), "HOME": str(folder), "OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )

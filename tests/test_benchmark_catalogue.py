@@ -11,23 +11,13 @@ from typing import Any
 import pytest
 
 from benchmarks.memory import peak_mb
-from tests.doors import ROOT
+from tests.doors import ROOT, benchmark_without
 
 
 def smoke(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
     """The benchmark where Stable-Baselines3 can't be imported."""
-    arguments = ["--smoke", "--threads", "1", *options]
-    code = (
-        f"import runpy, sys; sys.modules['stable_baselines3'] = None; sys.argv[1:] = {arguments}; "
-        "runpy.run_module('benchmarks.catalogue', run_name='__main__')"
-    )
-    return subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=folder,
-        env={"PYTHONPATH": str(ROOT), "HOME": str(folder), "OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin"},
-        capture_output=True,
-        text=True,
-        timeout=120,
+    return benchmark_without(
+        ["stable_baselines3"], "catalogue", folder, "--smoke", "--threads", "1", *options
     )
 
 

@@ -22,7 +22,7 @@ from benchmarks import simulator, tables, throughput, time_to_quality
 from benchmarks.peers import PEERS, Act, World, make_world
 from benchmarks.tables import Row, System
 from recsys_rl.types import UserError
-from tests.doors import ROOT, finish, start
+from tests.doors import ROOT, benchmark_without, finish, start
 
 MODULES = [*(peer.module for peer in PEERS.values()), "recsim", "sardine"]
 
@@ -33,19 +33,7 @@ def world() -> World:
 
 
 def run_without_peers(benchmark: str, folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    """``python -m benchmarks.<benchmark>`` where no peer can be imported."""
-    code = (
-        f"import runpy, sys; sys.modules.update(dict.fromkeys({MODULES})); "
-        f"sys.argv[1:] = {list(options)}; runpy.run_module('benchmarks.{benchmark}', run_name='__main__')"
-    )
-    return subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=folder,
-        env={"PYTHONPATH": str(ROOT), "HOME": str(folder), "OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    return benchmark_without(MODULES, benchmark, folder, *options)
 
 
 @pytest.mark.parametrize(

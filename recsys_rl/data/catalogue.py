@@ -81,21 +81,14 @@ def synthetic_world(
         unit_rows(np.random.default_rng([stream, seed]).standard_normal((count, embedding_dim)))
         for stream, count in ((_ITEM_STREAM, num_items), (_USER_STREAM, num_users))
     )
-    popularity = 0.01 ** np.random.default_rng([_POPULARITY_STREAM, seed]).random(num_items)
-    quality = np.random.default_rng([_QUALITY_STREAM, seed]).beta(5, 3, num_items)
     ids = np.arange(num_users)
     train, heldout = split_by_id(ids, heldout_fraction, seed, "synthetic users")
-    catalogue = Catalogue(
-        embedding=items,
-        item_ids=torch.arange(num_items),
-        titles=tuple(f"item {i}" for i in range(num_items)),
-        genres=torch.zeros(num_items, 0),
-        genre_names=(),
-        popularity=torch.from_numpy(popularity).float(),
-        quality=torch.from_numpy(quality).float(),
-        year=torch.full((num_items,), torch.nan),
-        available=torch.ones(num_items, dtype=torch.bool),
-        source=f"synthetic: {num_items} unit-norm Gaussian items, seed {seed}",
+    catalogue = unrated_items(
+        items,
+        tuple(f"item {i}" for i in range(num_items)),
+        f"synthetic: {num_items} unit-norm Gaussian items, seed {seed}",
+        [_POPULARITY_STREAM, seed],
+        [_QUALITY_STREAM, seed],
     )
     population = Population(
         taste=users,
@@ -105,6 +98,29 @@ def synthetic_world(
         heldout=heldout,
     )
     return catalogue, population
+
+
+def unrated_items(
+    embedding: Tensor,
+    titles: tuple[str, ...],
+    source: str,
+    popularity_seed: list[int],
+    quality_seed: list[int],
+) -> Catalogue:
+    """Items whose popularity and quality are drawn, as synthetic_world says; no genres, no year."""
+    num_items = len(embedding)
+    return Catalogue(
+        embedding=embedding,
+        item_ids=torch.arange(num_items),
+        titles=titles,
+        genres=torch.zeros(num_items, 0),
+        genre_names=(),
+        popularity=torch.from_numpy(0.01 ** np.random.default_rng(popularity_seed).random(num_items)).float(),
+        quality=torch.from_numpy(np.random.default_rng(quality_seed).beta(5, 3, num_items)).float(),
+        year=torch.full((num_items,), torch.nan),
+        available=torch.ones(num_items, dtype=torch.bool),
+        source=source,
+    )
 
 
 def split_by_id(user_ids: Ints, heldout_fraction: float, seed: int, whose: str) -> tuple[Tensor, Tensor]:

@@ -8,13 +8,14 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from recsys_rl.data.catalogue import split_by_id
+from recsys_rl.data.catalogue import split_by_id, unrated_items
 from recsys_rl.data.download import cache_folder
 from recsys_rl.data.embeddings import unit_rows
 from recsys_rl.data.item_table import FILE_ENDING, Floats, open_table, table_sha256, write_table
@@ -83,19 +84,14 @@ def table_world(
     total, embedding = len(table), table[:num_items]
     num_items = len(embedding)
     which = f"all {total}" if num_items == total else f"the first {num_items} of {total}"
-    popularity = 0.01 ** np.random.default_rng([_POPULARITY_STREAM, seed]).random(num_items)
-    quality = np.random.default_rng([_QUALITY_STREAM, seed]).beta(5, 3, num_items)
-    catalogue = Catalogue(
-        embedding=embedding,
-        item_ids=torch.arange(num_items),
-        titles=(),
-        genres=torch.zeros(num_items, 0),
-        genre_names=(),
-        popularity=torch.from_numpy(popularity).float(),
-        quality=torch.from_numpy(quality).float(),
-        year=torch.full((num_items,), torch.nan),
-        available=torch.ones(num_items, dtype=torch.bool),
-        source=source or f"{path}: {which} items, users made up with seed {seed}",
+    catalogue = replace(
+        unrated_items(
+            embedding,
+            (),
+            source or f"{path}: {which} items, users made up with seed {seed}",
+            [_POPULARITY_STREAM, seed],
+            [_QUALITY_STREAM, seed],
+        ),
         table_file=str(path.resolve()),
         table_sha256=table_sha256(path),
     )

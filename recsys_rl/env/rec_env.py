@@ -82,7 +82,7 @@ class RecEnv:
         session = self._record(items, skipped, reward)
         truncated = (session.steps >= self.config.max_episode_steps) & ~terminated
         context = self._context(user_state, session)  # (N, 2D)
-        final_obs = self._request(context, session)
+        final_obs = obs = self._request(context, session)
 
         # Fresh users are drawn for every row, used or not: the stream of random numbers then does
         # not depend on who left when.
@@ -93,8 +93,8 @@ class RecEnv:
             context = context.index_copy(0, ended, self._context(fresh_state, fresh_session))
             user_state = put_rows(user_state, ended, fresh_state)
             session = put_rows(session, ended, fresh_session)
+            obs = self._request(context, session)
         self.user_state, self.session = user_state, session
-        obs = self._request(context, session)
         return Step(obs, final_obs, reward, terminated, truncated, feedback)
 
     def expected_reward(self, block: slice = slice(None)) -> Tensor:
