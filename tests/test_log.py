@@ -169,7 +169,7 @@ HEADER = "user,item,timestamp,rating\n"
     [
         ("", "is empty"),
         (HEADER, "no events, so no users"),
-        ("person,item\n1,2\n", r"no column 'user'; it has 'person', 'item'.*--user-column"),
+        ("person,item\n1,2\n", r"has no column 'user'; it has 'person', 'item'.*--user-column"),
         (HEADER + "1,2,3,4\n\0,2,3,4\n", "NUL bytes"),
         (HEADER + f"1,2,3,4\n{2**63},2,3,4\n", rf"column 'user' has '{2**63}' in row 2: ids are whole"),
         (HEADER + f"1,{2**64},3,4\n", "column 'item' .* in row 1"),
@@ -189,6 +189,11 @@ HEADER = "user,item,timestamp,rating\n"
         ("user,item\n1,2\n3,4\n1,2\n", "rows 1 and 3 have the same user, item: .*time column"),
         (HEADER + "1,2,3,4,5,6\n", "can't be parsed"),
         (b"user,item\n\xe9,2\n", "can't be parsed"),
+        (
+            'user,item\n1,"2\n\n3,4\n',
+            r"parsed \(could not parse '\"2\\n\\n3,4\\n' as dtype 'str' at column 'item' .*\): give the",
+        ),
+        ('user,item\n1,"2\n' + "3,4\n" * 99, r"could not parse '\"2\\n(3,4\\n){8}3,\.\.\.' as dtype"),
     ],
 )
 def test_bad_files_say_what_and_where(tmp_path: Path, text: str | bytes, words: str) -> None:
@@ -200,7 +205,7 @@ def test_bad_files_say_what_and_where(tmp_path: Path, text: str | bytes, words: 
 
 def test_a_column_that_the_user_names_must_exist(tmp_path: Path) -> None:
     path = write(tmp_path, "user,item\n1,2\n")
-    with pytest.raises(UserError, match="no column 'when', 'stars'"):
+    with pytest.raises(UserError, match="has no columns 'when', 'stars'; it"):
         read_log(path, time_column="when", rating_column="stars")
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import gzip
 import io
+import re
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -118,13 +119,13 @@ def read_log(
     needed += [rating_column] if rating_column != RATING_COLUMN else []
     missing = [name for name in needed if name not in header]
     if missing:
+        columns = "columns" if len(missing) > 1 else "column"
         raise UserError(
-            f"{path} has no column {', '.join(map(repr, missing))}; it has {', '.join(map(repr, header))}: "
-            "name its columns with --user-column, --item-column, --time-column and --rating-column."
+            f"{path} has no {columns} {', '.join(map(repr, missing))}; it has {', '.join(map(repr, header))}"
+            ": name its columns with --user-column, --item-column, --time-column and --rating-column."
         )
     optional = [name for name in (time_column, rating_column) if name in header]
-    columns = list(dict.fromkeys([user_column, item_column, *optional]))
-    frame = _parse(path, raw, columns)
+    frame = _parse(path, raw, list(dict.fromkeys([user_column, item_column, *optional])))
     return make_log(
         frame[user_column],
         frame[item_column],
@@ -152,10 +153,16 @@ def parsing(where: str | Path) -> Iterator[None]:
     try:
         yield
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, ValueError) as error:
-        reason = str(error).split("\n", 1)[0]
+        reason = re.sub(r"`(.*?)`", _quoted, str(error), flags=re.DOTALL).split("\n", 1)[0]
         raise UserError(
             f"{where} can't be parsed ({reason}): give the whole file, as it was written."
         ) from error
+
+
+def _quoted(match: re.Match[str]) -> str:
+    """What polars put between backticks, which may be many lines of the file, in one short line."""
+    text = match[1]
+    return repr(text if len(text) <= 40 else text[:37] + "...")
 
 
 def _parse(path: Path, raw: bytes, columns: list[str] | None) -> pl.DataFrame:
