@@ -98,18 +98,20 @@ def train(config: Config, resume: bool = False, ranks: Ranks = ALONE) -> Path:
         diary = None if logger is None else Diary(logger)
         if not resume:
             _save_first(path, run, ranks)
+        saved = run.step
         while run.updates < run.num_updates and not stop:
             rollout, obs = collect(run.env, run.agent, obs, config.agent_config.n_steps)
             metrics = run.agent.update(rollout)
             run.updates += 1
             metrics, ended, stop = _exchange(run, rollout, metrics, bool(requests), ranks)
-            _check_finite(metrics, run, path)
+            _check_finite(metrics, run, path, saved)
             if diary is not None:
                 diary.write(run, metrics, ended)
             if run.due(settings.save_interval) or run.updates == run.num_updates or stop:
                 checkpoint = snapshot(run, ranks)
                 if first:
                     save(path, checkpoint)
+                saved = run.step
     if run.updates < run.num_updates:
         raise Interrupted(f"Stopped at step {run.step:,}; {path} holds the run: --resume goes on from there.")
     if logger is not None:
@@ -178,10 +180,12 @@ def _logger(run: Run) -> Logger:
     return logger
 
 
-def _check_finite(metrics: Mapping[str, float], run: Run, path: Path) -> None:
+def _check_finite(metrics: Mapping[str, float], run: Run, path: Path, saved: int) -> None:
+    """Raise UserError where the loss is no number; ``saved`` is the step of the checkpoint at ``path``."""
     bad = [name for name in ("loss", "policy_loss", "value_loss") if not math.isfinite(metrics[name])]
     if bad:
+        kept = f"the state of step {saved:,}" if saved else "the untrained policy"
         raise UserError(
             f"{bad[0]} became {metrics[bad[0]]} at step {run.step:,} (update {run.updates}), so the run "
-            f"stopped and {path} keeps the last good state: start again with a lower --lr or --max-grad-norm."
+            f"stopped and {path} keeps {kept}: start again with a lower --lr or --max-grad-norm."
         )

@@ -391,7 +391,7 @@ class Nan(gymnasium.Env[Any, Any]):
 def test_a_broken_loss_stops_the_run(algo: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = DRIFT if algo == "ppo" else A2C
     said = sentence(["train", *options, *steps(50), "--lr", "1e30"], capsys)
-    assert "loss became " in said and f"and checkpoints/{algo}.pt keeps the last good state" in said
+    assert "loss became " in said and f"and checkpoints/{algo}.pt keeps the untrained policy: start" in said
     path = Path(f"checkpoints/{algo}.pt")
     assert load(path).updates == 0  # it was written before the first update, so it can be evaluated
     assert main(["evaluate", "--algo", algo]) == 0
@@ -406,7 +406,8 @@ def test_a_reward_that_is_no_number_stops_the_run(folder: Path, capsys: pytest.C
     finally:
         gymnasium.registry.pop("RecsysTestNan-v0")
     # 30 good rewards are 5 updates of 6 steps; the checkpoint of the third is the last before the sixth.
-    assert said.startswith("loss became nan at step 144 (update 6)")
+    assert said.startswith("loss became nan at step 144 (update 6), so the run stopped and ")
+    assert "checkpoints/ppo.pt keeps the state of step 72: start again" in said
     assert load(PPO_FILE).updates == 3
 
 
