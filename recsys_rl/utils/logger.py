@@ -138,7 +138,7 @@ def _tensorboard(folder: Path, start_step: int) -> Any:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise UserError(
-            '--tensorboard needs the package tensorboard: pip install "recsys-rl[tensorboard]".'
+            '--tensorboard needs the package tensorboard: in the checkout, pip install -e ".[tensorboard]".'
         ) from error
     # Events of a run that was cut off, after the step at which this one goes on, are hidden.
     return SummaryWriter(str(folder), purge_step=start_step + 1)
