@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import csv
 import importlib
+import io
 import json
 import math
 import os
@@ -32,6 +33,7 @@ import torch
 import recsys_rl
 from benchmarks.memory import peak_mb
 from recsys_rl.errors import UserError
+from recsys_rl.utils.files import write_text
 
 HERE = Path(__file__).resolve().parent
 Row = dict[str, Any]
@@ -199,7 +201,7 @@ def publish(rows: Sequence[Row], args: argparse.Namespace, **more: Any) -> None:
     origin = about()
     if args.json is not None:
         text = json.dumps({"about": origin, "rows": rows, **more}, indent=1, allow_nan=False) + "\n"
-        _write(args.json, text, "--json")
+        write_text(args.json, text)
     if args.csv is not None:
         _append(args.csv, [origin | row for row in rows])
 
@@ -231,28 +233,14 @@ def _append(path: Path, rows: Sequence[Row]) -> None:
     """Add rows below those that are there; columns that only one side has stay empty on the other."""
     before: list[Row] = []
     if path.exists():
-        with path.open(newline="") as file:
+        with path.open(newline="", encoding="utf-8") as file:
             before = list(csv.DictReader(file))
     both = [*before, *rows]
-    columns = list(dict.fromkeys(name for row in both for name in row))
-    part = path.with_name(path.name + ".part")
-    try:
-        with part.open("w", newline="") as file:
-            writer = csv.DictWriter(file, columns)
-            writer.writeheader()
-            writer.writerows(both)
-        part.replace(path)
-    except OSError as error:
-        raise _unwritable(path, "--csv", error) from error
-
-
-def _write(path: Path, text: str, option: str) -> None:
-    part = path.with_name(path.name + ".part")
-    try:
-        part.write_text(text)
-        part.replace(path)
-    except OSError as error:
-        raise _unwritable(path, option, error) from error
+    table = io.StringIO()
+    writer = csv.DictWriter(table, list(dict.fromkeys(name for row in both for name in row)))
+    writer.writeheader()
+    writer.writerows(both)
+    write_text(path, table.getvalue())
 
 
 def _check_writable(path: Path, option: str) -> None:
@@ -265,8 +253,6 @@ def _check_writable(path: Path, option: str) -> None:
         part.touch()
         part.unlink()
     except OSError as error:
-        raise _unwritable(path, option, error) from error
-
-
-def _unwritable(path: Path, option: str, error: OSError) -> UserError:
-    return UserError(f"{option} {path} can't be written ({error.strerror}): choose another place.")
+        raise UserError(
+            f"{option} {path} can't be written ({error.strerror}): choose another place."
+        ) from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import platform
@@ -28,6 +27,7 @@ from recsys_rl.report import write_report
 from recsys_rl.rollout import Sessions, play
 from recsys_rl.run import choose_device
 from recsys_rl.types import Agent, Env, UserError
+from recsys_rl.utils.files import write_text
 from recsys_rl.utils.metrics import interval
 from recsys_rl.utils.seeding import generators, stream_seed
 
@@ -54,7 +54,7 @@ def evaluate(options: EvaluateConfig) -> dict[str, Any]:
     result = summarise(checkpoint, played)
     print_table(checkpoint, result)
     if options.json is not None:
-        _write(Path(options.json), json.dumps(_without_nan(result), indent=1) + "\n")
+        write_text(Path(options.json), json.dumps(_without_nan(result), indent=1) + "\n")
     if options.report is not None:
         write_report(Path(options.report), _report(checkpoint, users, result, played))
         print(f"report: {options.report}", file=sys.stderr)
@@ -291,15 +291,3 @@ def _without_nan(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _without_nan(x) for key, x in value.items()}
     return [_without_nan(x) for x in value] if isinstance(value, list) else value
-
-
-def _write(path: Path, text: str) -> None:
-    part = path.with_name(path.name + ".part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(text, encoding="utf-8")
-        part.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
-        raise UserError(f"{path} can't be written ({error.strerror}): choose another place.") from error

@@ -89,7 +89,7 @@ def sentence(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         ("evaluate --max-users -1", "max_users is -1: it must be a whole number, at least 0"),
         ("evaluate --seed x", "Error parsing --seed"),
         ("evaluate --json log.csv/x.json", "log.csv/x.json can't be written"),
-        ("evaluate --report log.csv/x.html", "can't be written to log.csv/x.html"),
+        ("evaluate --report log.csv/x.html", "log.csv/x.html can't be written"),
     ],
 )
 def test_options(line: str, words: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

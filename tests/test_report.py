@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import os
 import re
 from html.parser import HTMLParser
 from itertools import pairwise
@@ -332,31 +330,9 @@ def test_a_report_without_curve_and_sessions_is_whole(tmp_path: Path) -> None:
     assert [words(heading) for heading in root.iter("h2")] == ["Learning curve", "Returns"]
 
 
-def test_a_full_disk_leaves_the_old_report_and_nothing_else(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "report.html"
-    path.write_text("old")
-
-    def full(_: int) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(UserError, match=r"report\.html \(No space left on device\): free some space"):
-        write_report(path, example())
-    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
-
-
-def test_a_place_that_is_no_file_is_refused_and_stays(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="not a regular file"):
+def test_a_place_that_is_no_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"can't be written \(it is no regular file\)"):
         write_report(tmp_path, example())
-    with pytest.raises(UserError, match="not a regular file"):
-        write_report(Path(os.devnull), example())
-    with pytest.raises(UserError, match="not a regular file"):
-        write_report(Path(), example())
-    (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="can't be written"):
-        write_report(tmp_path / "file" / "report.html", example())
 
 
 def test_writing_again_replaces_the_report(tmp_path: Path) -> None:

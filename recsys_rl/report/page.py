@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -12,6 +10,7 @@ from typing import Any
 from recsys_rl.report import charts
 from recsys_rl.report.drawing import PALETTE_CSS, decimals, finite, kind, number, text
 from recsys_rl.types import UserError
+from recsys_rl.utils.files import write_text
 
 Row = Mapping[str, Any]
 
@@ -30,25 +29,7 @@ def write_report(path: Path, report: Mapping[str, Any]) -> None:
     or NaN: the page says so with a dash.
     Raises UserError where the file can't be written.
     """
-    page = _page(report).encode()
-    temporary = path.parent / f".{path.name}.{os.getpid()}.tmp"
-    try:
-        if path.exists() and not path.is_file():  # renaming would replace a device by a file
-            raise UserError(f"The report can't go to {path}: it is not a regular file; give another name.")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            file.write(page)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        raise UserError(
-            f"The report can't be written to {path} ({error.strerror or error}): "
-            "free some space there, or give another folder."
-        ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()  # already renamed, unless something went wrong
+    write_text(path, _page(report))
 
 
 def _page(report: Mapping[str, Any]) -> str:

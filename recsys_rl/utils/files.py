@@ -1,0 +1,34 @@
+"""Text files that are whole at every moment."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+
+from recsys_rl.types import UserError
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write ``text`` to a temporary name beside ``path`` and rename it: an old file stays until then.
+
+    Folders that are missing are made. Raises UserError where the file can't be written, or is none.
+    """
+    part = path.parent / f".{path.name}.{os.getpid()}.tmp"
+    try:
+        if path.exists() and not path.is_file():  # renaming would replace a device by a file
+            raise UserError(f"{path} can't be written (it is no regular file): give another name.")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with part.open("w", encoding="utf-8", newline="") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except OSError as error:
+        why = error.strerror or error
+        raise UserError(
+            f"{path} can't be written ({why}): make room there, or choose another place."
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink()  # already renamed, unless something went wrong

@@ -1,0 +1,45 @@
+"""Text files: whole or as they were, whatever happens."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from recsys_rl.types import UserError
+from recsys_rl.utils.files import write_text
+
+
+def test_folders_are_made_and_text_is_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "er" / "x.txt"
+    write_text(path, "a longer text\r\n")
+    write_text(path, "ü\n")
+    assert path.read_bytes() == b"\xc3\xbc\n" and list(path.parent.iterdir()) == [path]
+
+
+def test_a_full_disk_leaves_the_old_file_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "x.txt"
+    path.write_text("old")
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(UserError, match=r"x\.txt can't be written \(No space left on device\): make room"):
+        write_text(path, "new")
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_place_that_is_no_file_is_refused_and_stays(tmp_path: Path) -> None:
+    for place in (tmp_path, Path(os.devnull), Path()):
+        with pytest.raises(UserError, match=r"can't be written \(it is no regular file\)"):
+            write_text(place, "new")
+    assert Path(os.devnull).is_char_device() and list(tmp_path.iterdir()) == []
+    (tmp_path / "file").write_text("old")
+    with pytest.raises(UserError, match=r"file/x\.txt can't be written \((Not a directory|File exists)\)"):
+        write_text(tmp_path / "file" / "x.txt", "new")
+    assert (tmp_path / "file").read_text() == "old"
