@@ -232,8 +232,9 @@ def test_every_colour_can_be_read_in_both_schemes() -> None:
 def test_the_headline_says_what_was_trained_and_how_well_it_did(tmp_path: Path) -> None:
     root = parsed(written(tmp_path))
     assert words(next(root.iter("h1"))) == (
-        "PPO, trained for 400,000 steps on satiation, earns 16.2 per session from 131 users it never met; "
-        "the best simple baseline, random, earns 2.7, and the planner, which sees inside the simulator, 17.7."
+        "ppo-greedy, trained for 400,000 steps on satiation, earns 16.2 per session from 131 users it never "
+        "met; the best simple baseline, random, earns 2.7, and the planner, which sees inside the simulator, "
+        "17.7."
     )
     assert words(next(root.iter("li"))) == (
         "ppo-greedy against random: 13.5 more per session (95 % interval 13.0 to 14.0)."
@@ -248,7 +249,9 @@ def test_a_foreign_environment_has_episodes_and_no_empty_columns(tmp_path: Path)
     paired = [{"policy": "a2c", "versus": "random", "mean": -1.0, "low": -3.0, "high": 1.0}]
     page = written(tmp_path, env="gym:Pendulum-v1", algo="a2c", rows=rows, paired=paired, sessions=[])
     root = parsed(page)
-    assert words(next(root.iter("h1"))).endswith("gym:Pendulum-v1, earns −190.0 per episode on unseen seeds.")
+    headline = words(next(root.iter("h1")))
+    assert headline.startswith("a2c, trained for ")
+    assert headline.endswith("gym:Pendulum-v1, earns −190.0 per episode on unseen seeds.")
     assert [words(cell) for cell in next(root.iter("tr"))] == ["Policy", "Return", "Length"]
     assert "1.0 less</b> per episode (95 % interval −3.0 to 1.0), which is no clear difference." in page
     assert "session" not in re.sub("<style>.*?</style>", "", page, flags=re.DOTALL)

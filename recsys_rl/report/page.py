@@ -62,7 +62,8 @@ def _header(report: Mapping[str, Any]) -> str:
     bound = rows.get("planner") or rows.get("oracle")
     places = decimals([row["return_mean"] for row in (ours, simple, bound) if row])
     steps, env = number(report["step"], 0), text(report["env"])
-    sentence = f"{text(algo.upper())}, trained for {steps} steps on <b>{env}</b>, "
+    who = text(algo if ours is None else ours["policy"])
+    sentence = f"{who}, trained for {steps} steps on <b>{env}</b>, "
     if ours is None:
         sentence += "has no finite return"
     elif _unit(report) == "episode":
