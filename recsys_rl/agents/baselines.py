@@ -7,14 +7,14 @@ nothing; who doesn't beat `static-list` could be replaced by a printed page.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from recsys_rl.config import EnvConfig
 from recsys_rl.functional import choice, top_k
-from recsys_rl.types import Action, Agent, Catalogue, Feedback, Obs
+from recsys_rl.simulator import PatientUsers, Users, World
+from recsys_rl.types import Action, Agent, Catalogue, Obs
 
 PRICES = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 """Rewards per unit of patience that `static-list` tries."""
@@ -23,42 +23,6 @@ MAX_USERS = 2048
 MAX_SCORES = 2**32
 """Of users, items, positions and prices behind `static-list`: fewer users where there are many items."""
 MIN_USERS = 64
-
-
-class Users(Protocol):
-    """What a baseline asks of a user model (env/user_model.py says what each method does)."""
-
-    repeats: ClassVar[bool]
-
-    def sample(self, users: Tensor) -> Any: ...
-
-    def respond(
-        self, user_state: Any, items: Tensor, skipped: Tensor, generator: torch.Generator | None
-    ) -> Feedback: ...
-
-    def advance(self, user_state: Any, items: Tensor, feedback: Feedback) -> tuple[Any, Tensor]: ...
-
-    def expected_reward(self, user_state: Any, block: slice) -> Tensor: ...
-
-
-@runtime_checkable
-class PatientUsers(Protocol):
-    """Users who may leave, of a model that says what each item does to their patience."""
-
-    def prospects(self, user_state: Any, block: slice) -> tuple[Tensor, Tensor]: ...
-
-
-class World(Protocol):
-    """What a baseline reads of an environment."""
-
-    @property
-    def user_model(self) -> Users: ...
-
-    @property
-    def catalogue(self) -> Catalogue: ...
-
-    @property
-    def config(self) -> EnvConfig: ...
 
 
 class RandomPolicy:

@@ -5,15 +5,15 @@ These agents read the environment itself: ``obs`` must be the one that the envir
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from recsys_rl.config import EnvConfig
 from recsys_rl.functional import choice
 from recsys_rl.functional.top_k import blocked_top_k
-from recsys_rl.types import Action, Agent, Catalogue, Feedback, Obs, tree_map
+from recsys_rl.simulator import PatientUsers, SolvedUsers, World
+from recsys_rl.types import Action, Agent, Obs, tree_map
 
 PRICES = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 """Rewards per unit of patience: each makes one base policy of the planner."""
@@ -23,54 +23,6 @@ PLANNER_ITEMS = 20_000
 """It looks at all items hundreds of times a step, and with many more of them would take days."""
 CHUNK = 16
 """Users planned together: 16 * 7 * 3 rows of scores still fit a core's cache."""
-
-
-@runtime_checkable
-class SolvedUsers(Protocol):
-    """A user model whose optimum is known."""
-
-    def best_items(self, user_state: Any) -> Tensor: ...
-
-
-@runtime_checkable
-class PatientUsers(Protocol):
-    """A user model to plan with (env/user_model.py says what each method does)."""
-
-    repeats: ClassVar[bool]
-
-    def prospects(self, user_state: Any) -> tuple[Tensor, Tensor]: ...
-
-    def respond(
-        self, user_state: Any, items: Tensor, skipped: Tensor, generator: torch.Generator | None
-    ) -> Feedback: ...
-
-    def advance(self, user_state: Any, items: Tensor, feedback: Feedback) -> tuple[Any, Tensor]: ...
-
-
-class Clock(Protocol):
-    @property
-    def steps(self) -> Tensor: ...
-
-
-class World(Protocol):
-    """What an oracle reads of an environment."""
-
-    @property
-    def user_model(self) -> Any: ...
-
-    @property
-    def user_state(self) -> Any: ...
-
-    @property
-    def session(self) -> Clock: ...
-
-    @property
-    def config(self) -> EnvConfig: ...
-
-    @property
-    def catalogue(self) -> Catalogue: ...
-
-    def expected_reward(self, block: slice) -> Tensor: ...
 
 
 class Myopic:
@@ -88,10 +40,11 @@ class Oracle:
     """Plays the optimum that the user model knows in closed form (`drift`: repeat the best item)."""
 
     def __init__(self, world: World) -> None:
-        self.world = world
+        assert isinstance(world.user_model, SolvedUsers)
+        self.world, self.user_model = world, world.user_model
 
     def act(self, obs: Obs, greedy: bool = False) -> Action:
-        return _certain(self.world.user_model.best_items(self.world.user_state))
+        return _certain(self.user_model.best_items(self.world.user_state))
 
 
 class Planner:
@@ -107,7 +60,8 @@ class Planner:
     """
 
     def __init__(self, world: World) -> None:
-        self.world = world
+        assert isinstance(world.user_model, PatientUsers)
+        self.world, self.user_model = world, world.user_model
 
     def act(self, obs: Obs, greedy: bool = False) -> Action:
         world = self.world
@@ -115,7 +69,7 @@ class Planner:
         n, mask = obs.num_rows, obs.allowed(world.catalogue.num_items)  # (N, I)
         items = [
             best_first_items(
-                world.user_model,
+                self.user_model,
                 tree_map(lambda x, i=i: x[i : i + CHUNK], world.user_state),
                 mask[i : i + CHUNK],
                 left[i : i + CHUNK],
