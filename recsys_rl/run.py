@@ -116,8 +116,9 @@ def _world(
     if catalogue is None or population is None:
         return None, None
     if ranks.rank == 0:
+        whose = f"{population.source}: " if population.source else ""
         sizes = f"{len(population.train)} training users, {len(population.heldout)} held out"
-        print(f"data: {catalogue.source}; {sizes}", file=sys.stderr)
+        print(f"data: {catalogue.source}; {whose}{sizes}", file=sys.stderr)
     return catalogue.to(device), population.to(device)
 
 

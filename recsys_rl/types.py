@@ -74,6 +74,7 @@ class Population:
     user_ids: Tensor  # (U,) int64: the ids of the source
     train: Tensor  # (U_train,) int64: rows of the training users
     heldout: Tensor  # (U_heldout,) int64: rows of the held-out users
+    source: str = ""  # which of the source's users these are; "" for all
 
     def to(self, device: torch.device) -> Self:
         return tree_map(lambda x: x.to(device), self)

@@ -395,6 +395,13 @@ def test_noise(path: Path, blob: bytes) -> None:
     refusal(bad)
 
 
+def test_a_population_of_before_its_source_was_told(tmp_path: Path) -> None:
+    path = tmp_path / "ppo.pt"
+    save(path, make_checkpoint())
+    forge(path, set_fact("population", {}))
+    assert_equal(load(path), make_checkpoint())
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),

@@ -17,7 +17,19 @@ from recsys_rl.checkpoint import load, previous
 from recsys_rl.cli import main, train_options
 from recsys_rl.run import begin
 from recsys_rl.utils.logger import read_log
-from tests.doors import A2C, CARTPOLE, DRIFT, ROOT, SATIATION, assert_same_weights, finish, start, steps
+from tests.doors import (
+    A2C,
+    CARTPOLE,
+    DRIFT,
+    PPO,
+    ROOT,
+    SATIATION,
+    SIZES,
+    assert_same_weights,
+    finish,
+    start,
+    steps,
+)
 
 METRICS = {
     *("loss", "policy_loss", "value_loss", "entropy", "explained_variance", "lr"),
@@ -60,6 +72,24 @@ def test_the_quickstart(tmp_path: Path) -> None:
         "logs/drift-ppo-0/log.csv",
         "logs/drift-ppo-0/config.toml",
     }
+
+
+def test_users_with_too_few_likes_are_counted(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of users 0..9, each of whom likes 0..9, the last two are cut down to 4 likes and to 1."""
+    likes = [(user, item) for user in range(10) for item in range({8: 4, 9: 1}.get(user, 10))]
+    Path("log.csv").write_text("user,item\n" + "".join(f"{user},{item}\n" for user, item in likes))
+    sizes = [*SIZES, *PPO, "--num-items", "10", "--embedding-dim", "2", "--max-episode-steps", "5"]
+    options = ["--data", "log.csv", "--min-item-likes", "1", "--cache-dir", "cache", *sizes]
+    assert main(["train", *options, *steps(1)]) == 0
+    data = capsys.readouterr().err.splitlines()[0]
+    assert data.startswith(
+        "data: log.csv: the 10 most liked of 10 items with at least 1 likes by training users; 8 of 10 users "
+        "have at least 5 likes among them: "
+    )
+    found = re.search(r": (\d+) training users, (\d+) held out$", data)
+    assert found is not None and int(found[1]) + int(found[2]) == 8
+    assert main(["train", "--resume"]) == 0  # the checkpoint knows it, too
+    assert capsys.readouterr().err.splitlines()[0] == data
 
 
 def test_on_a_terminal_there_is_one_bar(tmp_path: Path) -> None:

@@ -40,8 +40,9 @@ def build_world(
     A rating of at least ``like_threshold`` is a like, and so is each event of a log without ratings. Users
     are split by id and seed alone. Items need ``min_item_likes`` likes by training users; where fewer than
     ``num_items`` are left, ``source`` says so. Users with fewer than 5 likes among all items so kept, or
-    whose vector vanished under the regularisation, are left out. ``popularity`` and ``quality`` come from
-    training users only; ``quality`` is the mean rating on the source's range, shrunk towards the overall
+    whose vector vanished under the regularisation, are left out; the population's ``source`` says how many
+    stay, and the catalogue doesn't, as it would tell of held-out users. ``popularity`` and ``quality`` come
+    from training users only; ``quality`` is the mean rating on the source's range, shrunk towards the overall
     mean by ``QUALITY_PRIOR`` ratings. Items stand in the order of the log. Recipe: data/embeddings.py.
 
     The result is kept in ``cache_dir`` (default: the user's cache folder) under a hash of everything it
@@ -237,7 +238,9 @@ def _assemble(
         source=f"{log.source}: {which} with at least {min_item_likes} likes by training users",
     )
     population = Population(
-        **{name: tensors[name] for name in ("taste", "profile", "user_ids", "train", "heldout")}
+        **{name: tensors[name] for name in ("taste", "profile", "user_ids", "train", "heldout")},
+        source=f"{len(tensors['user_ids'])} of {len(log.user_ids)} users have at least "
+        f"{embeddings.MIN_USER_LIKES} likes among them",
     )
     return catalogue, population
 
