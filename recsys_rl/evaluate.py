@@ -73,7 +73,10 @@ def heldout_users(checkpoint: Checkpoint, max_users: int) -> Tensor | None:
 def play_all(
     checkpoint: Checkpoint, users: Tensor | None, seed: int, device: torch.device
 ) -> dict[str, Sessions]:
-    """One session per user and policy, in the table's order; all policies see the same noise."""
+    """One session per user and policy, in the table's order; all policies see the same noise.
+
+    Which policy plays is said on standard error, as the planner may take minutes.
+    """
     config, catalogue, population = checkpoint.config, checkpoint.catalogue, checkpoint.population
     if catalogue is not None and population is not None:
         catalogue, population = catalogue.to(device), population.to(device)
@@ -105,6 +108,7 @@ def play_all(
         trained.load_state_dict({name: x.to(device) for name, x in checkpoint.agent.items()})
     if isinstance(env, RecEnv):
         assert population is not None
+        print("making the baselines", file=sys.stderr)
         others = simple_baselines(env, population.train, streams["random"]) | upper_bounds(env)
     else:
         others = {"random": RandomPolicy(env.action_sizes, streams["random"])}
@@ -115,7 +119,8 @@ def play_all(
     } | {name: (agent, False) for name, agent in others.items()}
 
     played = {}
-    for name, (agent, greedy) in agents.items():
+    for number, (name, (agent, greedy)) in enumerate(agents.items(), 1):
+        print(f"playing {name} ({number} of {len(agents)})", file=sys.stderr)
         streams["evaluation users"].manual_seed(stream_seed(seed, "evaluation users"))
         streams["policy"].manual_seed(stream_seed(seed, "policy"))
         if isinstance(env, GymEnv):

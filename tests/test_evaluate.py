@@ -167,7 +167,9 @@ def test_the_file_alone_is_enough(trained: dict[str, Path], tmp_path: Path) -> N
     shutil.copy(trained["satiation"], folder / "moved.pt")
     options = ("--checkpoint", "moved.pt", "--json", "t.json", "--threads", "1", "--report", "r.html")
     code, out, err = finish(start(folder, "evaluate", *options))
-    assert (code, err) == (0, "report: r.html\n")
+    policies = ROWS["satiation"]
+    playing = [f"playing {name} ({place} of {len(policies)})" for place, name in enumerate(policies, 1)]
+    assert code == 0 and err.splitlines() == ["making the baselines", *playing, "report: r.html"]
     assert json.loads((folder / "t.json").read_text()) == here
     header, users, *_ = out.splitlines()
     assert header == "satiation, ppo after 960 steps; synthetic: 24 unit-norm Gaussian items, seed 0"
