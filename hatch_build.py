@@ -1,4 +1,4 @@
-"""Compiles recsys_rl/functional/kernels.c while the package is installed, where there is a C compiler.
+"""Compiles recsys_rl/functional/*.c while the package is installed, where there is a C compiler.
 
 Where there is none, or it fails, the package works all the same: functional/kernels.py says what then runs.
 """
@@ -37,9 +37,9 @@ class CustomBuildHook(BuildHookInterface):  # type: ignore[type-arg, misc]
 
 
 def compile_kernels(folder: Path) -> Path | None:
-    """Make ``kernels-<hash of the source>.so`` in ``folder``; None and a line on stderr where that fails."""
-    source = folder / "kernels.c"
-    library = folder / f"kernels-{hashlib.sha256(source.read_bytes()).hexdigest()[:16]}.so"
+    """Make ``kernels-<hash of the sources>.so`` in ``folder``; None and a line on stderr where that fails."""
+    sources = b"".join(file.read_bytes() for file in sorted(folder.glob("*.[ch]")))
+    library = folder / f"kernels-{hashlib.sha256(sources).hexdigest()[:16]}.so"
     compiler = shlex.split(os.environ.get("CC") or next(filter(shutil.which, ("cc", "gcc", "clang")), "cc"))
     why = "no reason was given"
     # Linked without OpenMP's library: at run time torch's own is used, and its threads. That is GCC's, and
@@ -47,12 +47,12 @@ def compile_kernels(folder: Path) -> Path | None:
     parallel = "-fopenmp" if _is_gcc(compiler) else "-fopenmp-simd"
     for options in ([parallel, WIDE], [parallel], ["-fopenmp-simd"], []):
         with tempfile.TemporaryDirectory() as scratch:
-            made, linked = Path(scratch) / "kernels.o", Path(scratch) / "kernels.so"
-            compile_ = [*compiler, *COMPILE, *options, "-c", str(source), "-o", str(made)]
-            link = [*compiler, "-shared", str(made), "-o", str(linked), "-lm"]
+            linked = Path(scratch) / "kernels.so"
+            objects = {file: Path(scratch) / f"{file.stem}.o" for file in sorted(folder.glob("*.c"))}
             try:
-                for command in (compile_, link):
-                    subprocess.run(command, check=True, capture_output=True, text=True)
+                for source, made in objects.items():
+                    _run([*compiler, *COMPILE, *options, "-c", str(source), "-o", str(made)])
+                _run([*compiler, "-shared", *map(str, objects.values()), "-o", str(linked), "-lm"])
                 _install(linked, library)
             except OSError as error:
                 why = str(error)
@@ -62,6 +62,10 @@ def compile_kernels(folder: Path) -> Path | None:
                 return library
     print(f"recsys_rl: the kernels were not compiled ({why}); torch's operators stand in.", file=sys.stderr)
     return None
+
+
+def _run(command: list[str]) -> None:
+    subprocess.run(command, check=True, capture_output=True, text=True)
 
 
 def _is_gcc(compiler: list[str]) -> bool:

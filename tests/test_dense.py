@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+import shutil
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,8 +14,9 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from recsys_rl.config import ModelConfig
+from recsys_rl.functional import dense, kernels
 from recsys_rl.models.actor_critic import ActorCritic, Shapes
-from recsys_rl.models.dense import DenseActorCritic, tanh_
+from recsys_rl.models.dense import DenseActorCritic
 from recsys_rl.models.optimizer import FlatAdam
 from recsys_rl.types import Obs
 from tests.compiled import each_way as each_way
@@ -81,10 +86,89 @@ def test_by_hand() -> None:
     }
 
 
-def test_tanh() -> None:
-    x = torch.cat([torch.linspace(-12, 12, 1001), torch.tensor([torch.inf, -torch.inf, 0.0])])
-    assert_close(tanh_(x.clone()), x.double().tanh().float(), atol=3e-7, rtol=0)
-    assert bool(tanh_(torch.tensor([torch.nan])).isnan())
+def parameters(inputs: int, hidden: tuple[int, ...], num_items: int) -> list[Tensor]:
+    """Those of a network of these sizes, as functional/dense.py orders them."""
+    sizes = (inputs, *hidden)
+    shapes: list[tuple[int, ...]] = [
+        shape for a, b in itertools.pairwise(sizes) for shape in ((2, a, b), (2, 1, b))
+    ]
+    shapes += [(sizes[-1], num_items), (num_items,), (sizes[-1], 1), (1,)]
+    generator = rng(6)
+    return [torch.randn(shape, generator=generator) / sizes[-1] ** 0.5 for shape in shapes]
+
+
+def passes(rows: int, num_items: int, activation: str) -> list[Tensor]:
+    """Outputs and gradients of a network whose sizes fit no tile, panel or block of dense.c."""
+    weights, generator = parameters(37, (301, 19), num_items), rng(7)
+    gradients = [torch.full_like(weight, torch.nan) for weight in weights]
+    dlogits, dvalue = (
+        torch.randn(rows, num_items, generator=generator),
+        torch.randn(rows, generator=generator),
+    )
+    passed = dense.forward(weights, activation, torch.randn(rows, 37, generator=generator))
+    dense.backward(weights, activation, passed, dlogits, dvalue, gradients)
+    return [passed.logits, passed.value, *gradients]
+
+
+@pytest.mark.parametrize(("rows", "num_items"), [(1, 1), (3, 7), (150, 300)])
+@pytest.mark.parametrize("activation", ["tanh", "relu", "elu"])
+def test_sizes_that_fit_no_block(rows: int, num_items: int, activation: str) -> None:
+    """Against the same in double precision, where torch serves: rows, columns and sums of any length."""
+    found = passes(rows, num_items, activation)
+    double = [x.double() for x in parameters(37, (301, 19), num_items)]
+    generator = rng(7)
+    dlogits, dvalue = (
+        torch.randn(rows, num_items, generator=generator),
+        torch.randn(rows, generator=generator),
+    )
+    x = torch.randn(rows, 37, generator=generator).double()
+    expected = [torch.empty_like(weight) for weight in double]
+    passed = dense.forward(double, activation, x)
+    dense.backward(double, activation, passed, dlogits.double(), dvalue.double(), expected)
+    for one, other in zip(found, [passed.logits, passed.value, *expected], strict=True):
+        assert_close(one.double(), other, atol=2e-4, rtol=1e-4)
+
+
+def test_threads_change_nothing() -> None:
+    threads = torch.get_num_threads()
+    found = []
+    try:
+        for number in (1, 2):
+            torch.set_num_threads(number)
+            found.append(passes(150, 1000, "tanh"))
+    finally:
+        torch.set_num_threads(threads)
+    if kernels.library() is not None:  # torch promises no such thing
+        assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+
+
+@pytest.mark.parametrize("widest", [4, 8])
+def test_products_for_other_processors(widest: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compiled as if the processor knew no wider vectors."""
+    library, compiler = kernels.library(), shutil.which("gcc")
+    if library is None or compiler is None:
+        pytest.skip("no compiled kernels, or no compiler, here")
+    made = tmp_path / "kernels.so"
+    sources = sorted(Path(kernels.__file__).parent.glob("*.c"))
+    options = ["-O1", "-std=gnu11", "-fPIC", "-shared", f"-DWIDEST={widest}", "-o", str(made)]
+    subprocess.run([compiler, *options, *map(str, sources), "-lm"], check=True)
+    expected = passes(150, 300, "tanh")
+    monkeypatch.setattr(kernels, "library", lambda: kernels.load(made))
+    found = passes(150, 300, "tanh")
+    for one, other in zip(found, expected, strict=True):
+        assert_close(one, other, atol=2e-4, rtol=1e-4)
+    assert not all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
+
+
+def test_activations_and_what_is_no_number() -> None:
+    """One hidden unit that passes x on: the value is f(x), at ends, zero and NaN as well."""
+    x = torch.cat([torch.linspace(-12, 12, 1001), torch.tensor([torch.inf, -torch.inf, 0.0, torch.nan])])
+    one, zero = torch.ones(2, 1, 1), torch.zeros(2, 1, 1)
+    for activation in ("tanh", "relu", "elu"):
+        weights = [one, zero, torch.ones(1, 1), torch.zeros(1), torch.ones(1, 1), torch.zeros(1)]
+        found = dense.forward(weights, activation, x.unsqueeze(1)).value
+        expected = getattr(torch.nn.functional, activation)(x.double()).float()
+        assert_close(found, expected, atol=3e-7, rtol=0, equal_nan=True)
 
 
 @pytest.mark.parametrize(

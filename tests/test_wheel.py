@@ -43,7 +43,7 @@ def test_the_wheel_ships_the_package_and_nothing_else(wheel: Path) -> None:
     assert "recsys_rl/py.typed" in names
     assert {name.split("/")[0] for name in names} == {"recsys_rl", "recsys_rl-0.1.0.dist-info"}
     endings = {Path(name).suffix for name in names if name.startswith("recsys_rl/")}
-    assert endings - {".so"} == {".c", ".css", ".py", ".typed"}
+    assert endings - {".so"} == {".c", ".css", ".h", ".py", ".typed"}
 
 
 def test_without_a_compiler_the_wheel_is_for_every_machine(tmp_path: Path) -> None:

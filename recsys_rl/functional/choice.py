@@ -25,6 +25,8 @@ def forbid_(logits: Tensor, mask: Tensor | None, exclude: Tensor | None) -> Tens
     Padding of ``exclude`` is -1; few ids cost little, where a mask is a pass over all logits. Autograd isn't
     told: what is forbidden has p = 0, so every gradient of p and log p is 0 there by itself.
     """
+    if mask is None and exclude is None:
+        return logits
     values = logits.detach()  # the same memory
     if mask is not None:
         values.masked_fill_(~mask.unsqueeze(1), -torch.inf)

@@ -1,9 +1,9 @@
-"""The compiled loops of kernels.c, for contiguous float32 tensors on the CPU.
+"""The compiled loops of kernels.c and dense.c, for contiguous float32 tensors on the CPU.
 
 ``hatch_build.py`` compiles them while the package is installed. The library's name holds a hash of the
-source, so that an edited kernels.c is never mistaken for the compiled one: install again
-(``pip install -e .``) to compile it. Without the library everything is done by torch's operators,
-with the same results up to rounding.
+source, so that an edited file is never mistaken for the compiled one: install again (``pip install -e .``)
+to compile it. Without the library everything is done by torch's operators, with the same results up to
+rounding.
 """
 
 from __future__ import annotations
@@ -21,19 +21,26 @@ MIN_PARALLEL = 2**15  # numbers; fewer are done before a second thread is awake
 
 @cache
 def library() -> ctypes.CDLL | None:
-    """The compiled kernels.c; None where it was not compiled here."""
-    source = Path(__file__).with_name("kernels.c")
-    path = source.with_name(f"kernels-{hashlib.sha256(source.read_bytes()).hexdigest()[:16]}.so")
+    """The compiled loops; None where they were not compiled here."""
+    here = Path(__file__).parent
+    source = b"".join(file.read_bytes() for file in sorted(here.glob("*.[ch]")))
+    path = here / f"kernels-{hashlib.sha256(source).hexdigest()[:16]}.so"
     try:
-        loaded = ctypes.CDLL(str(path))
+        return load(path)
     except OSError:
         return None
+
+
+def load(path: Path) -> ctypes.CDLL:
+    """The library that was compiled to ``path``; OSError where it can't be opened."""
+    loaded = ctypes.CDLL(str(path))
     p, n, i, f = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int, ctypes.c_float
     loaded.sample.argtypes = [p, p, n, n, i, p, p]
     loaded.policy_gradient.argtypes = [p, p, p, p, n, n, n, f, f, i, p, p, p]
-    loaded.tanh_.argtypes = [p, n]
+    loaded.dense_forward.argtypes = [p, p, n, i, p, n, i, p, p, p]
+    loaded.dense_backward.argtypes = [p, p, n, i, p, n, i, p, p, p, p, p]
     loaded.adam.argtypes = [p, p, p, p, n, f, f, f, f, f, f, i]
-    for function in (loaded.sample, loaded.tanh_, loaded.adam):
+    for function in (loaded.sample, loaded.dense_forward, loaded.dense_backward, loaded.adam):
         function.restype = None
     loaded.policy_gradient.restype = i
     return loaded

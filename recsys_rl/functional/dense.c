@@ -1,0 +1,214 @@
+/* The classic network forwards and backwards, in one call each.
+ *
+ * functional/dense.py says what is computed and has the same in torch. At 64 rows torch takes some thirty
+ * operators of a few microseconds each around products that take little longer, and its products don't use
+ * all that every processor has. Here a block of a layer is finished while it lies in the first-level cache.
+ *
+ * Each sum is taken in a fixed order, so that the result doesn't depend on the number of threads.
+ */
+#include <string.h>
+
+#include "kernels.h"
+
+#define DEPTH 256  /* terms of a sum whose factors are kept in the cache together */
+#define COLUMNS 32 /* a task's part of the result, and with it the least that a thread gets */
+#define ROWS 128
+#ifndef WIDEST
+#define WIDEST 16 /* floats in a vector; with fewer the tests see what older processors take */
+#endif
+#define MIN_PARALLEL (1 << 19) /* multiplications; fewer are done before a second thread is awake */
+
+typedef struct {
+    const float *at;
+    int64_t row, column; /* floats from one row to the next, and from one column */
+} Matrix;
+
+INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+INLINE int64_t parts(int64_t size, int64_t part) { return (size + part - 1) / part; }
+
+#if defined(__x86_64__) && defined(__GNUC__)
+#define PRODUCT product_512
+#define TARGET __attribute__((target("avx512f")))
+#define LANES 16
+#define TALL 8
+#define PANEL 32
+#include "product.h"
+
+#define PRODUCT product_256
+#define TARGET __attribute__((target("avx2,fma")))
+#define LANES 8
+#define TALL 6
+#define PANEL 16
+#include "product.h"
+#endif
+
+#define PRODUCT product_128
+#define TARGET
+#define LANES 4
+#define TALL 4
+#define PANEL 8
+#include "product.h"
+
+INLINE void product(int64_t height, int64_t width, int64_t depth, Matrix a, Matrix b, float *c, int64_t c_row) {
+#if defined(__x86_64__) && defined(__GNUC__)
+    if (WIDEST >= 16 && __builtin_cpu_supports("avx512f"))
+        return product_512(height, width, depth, a, b, c, c_row);
+    if (WIDEST >= 8 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+        return product_256(height, width, depth, a, b, c, c_row);
+#endif
+    product_128(height, width, depth, a, b, c, c_row);
+}
+
+/* The activations, in the order of dense.ACTIVATIONS. */
+enum { NONE, TANH, RELU, ELU };
+
+/* x <- f(x + bias) for a block of a matrix whose rows are `row` floats apart */
+VECTORISED static void activate(int activation, float *x, int64_t row, int64_t height, int64_t width,
+                                const float *bias) {
+    float floor = activation == RELU ? 0.0f : -INFINITY;
+    for (int64_t i = 0; i < height; i++, x += row) {
+        if (activation == TANH) {
+#pragma omp simd
+            for (int64_t j = 0; j < width; j++) {
+                float z = x[j] + bias[j], e = exp_of_negative(-2.0f * __builtin_fabsf(z));
+                x[j] = __builtin_copysignf((1.0f - e) / (1.0f + e), z);
+            }
+        } else if (activation == ELU) {
+#pragma omp simd
+            for (int64_t j = 0; j < width; j++) {
+                float z = x[j] + bias[j];
+                x[j] = z > 0.0f ? z : exp_of_negative(z > 0.0f ? 0.0f : z) - 1.0f;
+            }
+        } else {
+#pragma omp simd
+            for (int64_t j = 0; j < width; j++) {
+                float z = x[j] + bias[j];
+                x[j] = z < floor ? floor : z;
+            }
+        }
+    }
+}
+
+/* d <- d f'(z) for such a block, from x = f(z) */
+VECTORISED static void times_slope(int activation, float *d, const float *x, int64_t row, int64_t height,
+                                   int64_t width) {
+    for (int64_t i = 0; i < height; i++, d += row, x += row) {
+        if (activation == TANH) {
+#pragma omp simd
+            for (int64_t j = 0; j < width; j++) d[j] *= 1.0f - x[j] * x[j];
+        } else if (activation == RELU) {
+#pragma omp simd
+            for (int64_t j = 0; j < width; j++) d[j] = x[j] > 0.0f ? d[j] : 0.0f;
+        } else if (activation == ELU) {
+#pragma omp simd
+            for (int64_t j = 0; j < width; j++) d[j] *= x[j] > 0.0f ? 1.0f : x[j] + 1.0f;
+        }
+    }
+}
+
+/* The sum of such a block's rows */
+VECTORISED static void sum_rows(const float *x, int64_t row, int64_t height, int64_t width, float *sum) {
+    for (int64_t j = 0; j < width; j++) sum[j] = 0.0f;
+    for (int64_t i = 0; i < height; i++)
+#pragma omp simd
+        for (int64_t j = 0; j < width; j++) sum[j] += x[i * row + j];
+}
+
+/* ---- one layer. Twins, the actor's layer and the critic's, stand side by side in weight, bias and result. */
+
+typedef struct {
+    int64_t twins, inputs, outputs;
+    const float *weight, *bias; /* (twins, inputs, outputs), (twins, outputs) */
+} Layer;
+
+INLINE int useful(int threads, Layer layer, int64_t rows) {
+    return layer.twins * layer.inputs * layer.outputs * rows < MIN_PARALLEL ? 1 : threads;
+}
+
+/* y (twins, rows, outputs) = f(x W + b); x_twin is the step from one twin's x to the other's, 0 if shared. */
+static void forward(Layer layer, const float *x, int64_t x_twin, int64_t rows, int activation, int threads,
+                    float *y) {
+    int64_t inputs = layer.inputs, outputs = layer.outputs;
+    int64_t across = parts(outputs, COLUMNS), down = parts(rows, ROWS);
+    threads = useful(threads, layer, rows);
+#pragma omp parallel for num_threads(threads) if (threads > 1)
+    for (int64_t task = 0; task < layer.twins * across * down; task++) {
+        int64_t twin = task / down / across, j = task / down % across * COLUMNS, i = task % down * ROWS;
+        int64_t height = least(ROWS, rows - i), width = least(COLUMNS, outputs - j);
+        Matrix a = {x + twin * x_twin + i * inputs, inputs, 1};
+        Matrix b = {layer.weight + twin * inputs * outputs + j, outputs, 1};
+        float *block = y + (twin * rows + i) * outputs + j;
+        product(height, width, inputs, a, b, block, outputs);
+        activate(activation, block, outputs, height, width, layer.bias + twin * outputs + j);
+    }
+}
+
+/* From dz (twins, rows, outputs): dweight = x^T dz, dbias = sum of dz's rows, and unless dx is NULL
+ * dx = dz W^T f'(x), where f is the activation whose result x is. */
+static void backward(Layer layer, const float *x, int64_t x_twin, const float *dz, int64_t rows, int activation,
+                     int threads, float *dweight, float *dbias, float *dx) {
+    int64_t inputs = layer.inputs, outputs = layer.outputs;
+    int64_t across = parts(outputs, COLUMNS), down = parts(inputs, ROWS);
+    int64_t x_across = parts(inputs, COLUMNS), x_down = parts(rows, ROWS);
+    int64_t of_x = dx ? layer.twins * x_across * x_down : 0, of_weight = layer.twins * across * down;
+    threads = useful(threads, layer, rows);
+#pragma omp parallel for num_threads(threads) schedule(dynamic) if (threads > 1)
+    for (int64_t task = 0; task < of_x + of_weight; task++) {
+        if (task < of_x) {
+            int64_t twin = task / x_down / x_across, j = task / x_down % x_across * COLUMNS;
+            int64_t i = task % x_down * ROWS;
+            int64_t height = least(ROWS, rows - i), width = least(COLUMNS, inputs - j);
+            Matrix a = {dz + (twin * rows + i) * outputs, outputs, 1};
+            Matrix b = {layer.weight + (twin * inputs + j) * outputs, 1, outputs};
+            float *block = dx + (twin * rows + i) * inputs + j;
+            product(height, width, outputs, a, b, block, inputs);
+            times_slope(activation, block, x + twin * x_twin + i * inputs + j, inputs, height, width);
+        } else {
+            int64_t part = task - of_x, twin = part / down / across;
+            int64_t j = part / down % across * COLUMNS, i = part % down * ROWS;
+            int64_t height = least(ROWS, inputs - i), width = least(COLUMNS, outputs - j);
+            Matrix a = {x + twin * x_twin + i, 1, inputs}, b = {dz + twin * rows * outputs + j, outputs, 1};
+            product(height, width, rows, a, b, dweight + (twin * inputs + i) * outputs + j, outputs);
+            if (i == 0) sum_rows(b.at, outputs, rows, width, dbias + twin * outputs + j);
+        }
+    }
+}
+
+/* ---- the network. Parameters, and their gradients, are W_1, b_1, ..., W_L, b_L, V, c, v, d; sizes are those of
+ * x_0, ..., x_L and of the logits; `layers` are x_1, ..., x_L, and `dlayers` the gradients at z_1, ..., z_L. */
+
+INLINE Layer hidden(const float *const *parameters, const int64_t *sizes, int64_t l) {
+    return (Layer){2, sizes[l], sizes[l + 1], parameters[2 * l], parameters[2 * l + 1]};
+}
+
+INLINE Layer head(const float *const *parameters, int64_t inputs, int64_t outputs) {
+    return (Layer){1, inputs, outputs, parameters[0], parameters[1]};
+}
+
+void dense_forward(const float *const *parameters, const int64_t *sizes, int64_t depth, int activation,
+                   const float *x, int64_t rows, int threads, float *const *layers, float *logits, float *value) {
+    int64_t x_twin = 0, top = sizes[depth];
+    for (int64_t l = 0; l < depth; l++) {
+        forward(hidden(parameters, sizes, l), x, x_twin, rows, activation, threads, layers[l]);
+        x = layers[l];
+        x_twin = rows * sizes[l + 1];
+    }
+    forward(head(parameters + 2 * depth, top, sizes[depth + 1]), x, 0, rows, NONE, threads, logits);
+    forward(head(parameters + 2 * depth + 2, top, 1), x + x_twin, 0, rows, NONE, threads, value);
+}
+
+void dense_backward(const float *const *parameters, const int64_t *sizes, int64_t depth, int activation,
+                    const float *x, int64_t rows, int threads, const float *const *layers, const float *dlogits,
+                    const float *dvalue, float *const *dlayers, float *const *gradients) {
+    int64_t top = sizes[depth], critic = rows * top; /* where x_L of the critic begins */
+    const float *below = layers[depth - 1];
+    float *dbelow = dlayers[depth - 1], *const *of_heads = gradients + 2 * depth;
+    backward(head(parameters + 2 * depth, top, sizes[depth + 1]), below, 0, dlogits, rows, activation, threads,
+             of_heads[0], of_heads[1], dbelow);
+    backward(head(parameters + 2 * depth + 2, top, 1), below + critic, 0, dvalue, rows, activation, threads,
+             of_heads[2], of_heads[3], dbelow + critic);
+    for (int64_t l = depth - 1; l > 0; l--)
+        backward(hidden(parameters, sizes, l), layers[l - 1], rows * sizes[l], dlayers[l], rows, activation, threads,
+                 gradients[2 * l], gradients[2 * l + 1], dlayers[l - 1]);
+    backward(hidden(parameters, sizes, 0), x, 0, dlayers[0], rows, NONE, threads, gradients[0], gradients[1], 0);
+}
