@@ -29,7 +29,7 @@ from recsys_rl.config import (
 )
 from recsys_rl.distributed.launch import launch
 from recsys_rl.distributed.place import Place, find_place, obey_parent
-from recsys_rl.errors import UserError
+from recsys_rl.errors import FieldError, UserError
 from recsys_rl.fields import did_you_mean
 
 T = TypeVar("T")
@@ -93,7 +93,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return _dispatch(argv)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        said = _as_typed(error, argv) if isinstance(error, FieldError) else error
+        print(f"error: {said}", file=sys.stderr)
         return 2
     except (MemoryError, RuntimeError) as error:
         if not isinstance(error, MemoryError) and "alloc" not in str(error) and "memory" not in str(error):
@@ -109,6 +110,14 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:  # `| head` has read enough; what is still buffered goes nowhere
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+
+
+def _as_typed(error: FieldError, argv: list[str]) -> str:
+    """The complaint by the option's name; by the field's where it isn't typed and there is a --config."""
+    typed = {word.partition("=")[0].replace("_", "-").replace("--no-", "--") for word in argv}
+    if "--config" in typed and error.option not in typed:
+        return str(error)
+    return f"{error.option} {error.complaint}"
 
 
 def _dispatch(argv: list[str]) -> int:
@@ -187,7 +196,10 @@ def _parse_train(
     argv: list[str], base: dict[str, Any], settings: dict[str, Any], typed: dict[str, Any]
 ) -> TrainOptions:
     """Options over settings of the file over ``base``."""
-    draft = from_dict(Draft, overlay(overlay(base, settings), typed))
+    try:
+        draft = from_dict(Draft, overlay(overlay(base, settings), typed))
+    except FieldError as error:  # of the file, even where an option replaces it
+        raise UserError(str(error)) from None
     see = f"recsys-rl train --algo {draft.algo} --help"
     return _parse(TrainOptions, TrainOptions(draft), argv, "recsys-rl train", TRAIN, see)
 

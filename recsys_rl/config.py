@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, TypeVar
 
-from recsys_rl.errors import UserError
+from recsys_rl.errors import FieldError, UserError
 from recsys_rl.fields import (
     Count,
     CountOrZero,
@@ -261,21 +261,24 @@ class Config:
                 f"{AGENT_CONFIGS[self.algo].__name__}."
             )
         if isinstance(agent, PPOConfig) and agent.batch_size > agent.n_steps * agent.num_envs:
-            raise UserError(
-                f"agent_config.batch_size is {agent.batch_size}: it must be at most the rollout, "
-                f"n_steps * num_envs = {agent.n_steps * agent.num_envs}."
+            raise FieldError(
+                "agent_config.batch_size",
+                f"is {agent.batch_size}: it must be at most the rollout, n_steps * num_envs = "
+                f"{agent.n_steps * agent.num_envs}.",
             )
         self._check_processes()
         model = self.model_config
         if model.candidates and model.head == "dense":
-            raise UserError(
-                f"model_config.candidates is {model.candidates}: the dense head has one weight vector for "
-                "each item id and scores no candidates; give head two-tower, or candidates 0."
+            raise FieldError(
+                "model_config.candidates",
+                f"is {model.candidates}: the dense head has one weight vector for each item id and scores no "
+                "candidates; give head two-tower, or candidates 0.",
             )
         if self.env == "satiation" and env.max_episode_steps > env.num_items:
-            raise UserError(
-                f"env_config.max_episode_steps is {env.max_episode_steps}: it must be at most num_items = "
-                f"{env.num_items}, as satiation shows no item twice in a session."
+            raise FieldError(
+                "env_config.max_episode_steps",
+                f"is {env.max_episode_steps}: it must be at most num_items = {env.num_items}, as satiation "
+                "shows no item twice in a session.",
             )
 
     def _check_processes(self) -> None:
@@ -283,9 +286,10 @@ class Config:
         for name in ("num_envs", "batch_size"):
             value = getattr(agent, name, size)  # A2C has no minibatches
             if value % size:
-                raise UserError(
-                    f"agent_config.{name} is {value}: it must be a multiple of num_processes = {size}, among "
-                    "which it is divided."
+                raise FieldError(
+                    f"agent_config.{name}",
+                    f"is {value}: it must be a multiple of num_processes = {size}, among which it is "
+                    "divided.",
                 )
         if size > 1 and (self.env_config.normalize_obs or self.env_config.normalize_reward):
             raise UserError(
@@ -336,9 +340,10 @@ def defaults(algo: str, env: str) -> Config:
 def check_env(env: str) -> None:
     """Raise UserError unless ``env`` is drift, satiation, gym:Id or gym:module:Id."""
     if env not in ("drift", "satiation") and not re.fullmatch(r"gym:([A-Za-z_][\w.]*:)?[\w./-]+", env):
-        raise UserError(
-            f"env is {shown(env)}{did_you_mean(env, ENVS)}: it must be drift, satiation, gym:Id (as in "
-            "gym:CartPole-v1) or gym:module:Id."
+        raise FieldError(
+            "env",
+            f"is {shown(env)}{did_you_mean(env, ENVS)}: it must be drift, satiation, gym:Id (as in "
+            "gym:CartPole-v1) or gym:module:Id.",
         )
 
 

@@ -8,3 +8,13 @@ class UserError(Exception):
 
     The commands print it and exit with code 2; no traceback.
     """
+
+
+class FieldError(UserError):
+    """A value that a field of the settings can't have; the command calls the field by its option's name."""
+
+    def __init__(self, field: str, complaint: str) -> None:
+        """``field`` is section.name, or a name alone where it stands in no section; ``complaint`` follows."""
+        super().__init__(f"{field} {complaint}")
+        self.option = "--" + field.rpartition(".")[2].replace("_", "-")
+        self.complaint = complaint

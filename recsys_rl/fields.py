@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar, Union
 
-from recsys_rl.errors import UserError
+from recsys_rl.errors import FieldError, UserError
 
 T = TypeVar("T")
 
@@ -69,7 +69,7 @@ def sections(cls: type) -> dict[str, list[Any]]:
 
 
 def check_fields(settings: Any, section: str = "") -> None:
-    """Raise UserError for the first field, sections included, whose value its annotation does not allow."""
+    """Raise FieldError for the first field, sections included, whose value its annotation does not allow."""
     nested = sections(type(settings))
     for name, hint in hints(type(settings)).items():
         value = getattr(settings, name)
@@ -78,7 +78,7 @@ def check_fields(settings: Any, section: str = "") -> None:
             check_fields(value, place)
         elif not _fits(hint, value):
             near = did_you_mean(value, _choices(hint))
-            raise UserError(f"{place} is {shown(value)}{near}: it must be {_allowed(hint)}.")
+            raise FieldError(place, f"is {shown(value)}{near}: it must be {_allowed(hint)}.")
 
 
 def build(

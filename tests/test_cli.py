@@ -204,10 +204,10 @@ def test_how_a_run_can_end(
     ("line", "message"),
     [
         ("trian", "There is no command 'trian' (did you mean train?): choose from train, evaluate."),
-        ("train --algo dqn", "algo is 'dqn': it must be one of ppo, a2c."),
+        ("train --algo dqn", "--algo is 'dqn': it must be one of ppo, a2c."),
         (
             "train --env satiatoin",
-            "env is 'satiatoin' (did you mean satiation?): it must be drift, satiation, gym:Id",
+            "--env is 'satiatoin' (did you mean satiation?): it must be drift, satiation, gym:Id",
         ),
         (
             "train --lrr 3",
@@ -231,19 +231,19 @@ def test_how_a_run_can_end(
             "invalid choice 'tpu' for argument '--device'. Expected one of ('auto', 'cpu', 'cuda').",
         ),
         ("train --tensorboard yes", "There is no option yes: see"),
-        ("train --lr nan", "agent_config.lr is nan: it must be a number, above 0."),
-        ("train --lr -1", "agent_config.lr is -1.0: it must be a number, above 0."),
+        ("train --lr nan", "--lr is nan: it must be a number, above 0."),
+        ("train --lr -1", "--lr is -1.0: it must be a number, above 0."),
         (
             "train --seed -1",
-            "train_config.seed is -1: it must be a whole number, at least 0 and at most 4294967295.",
+            "--seed is -1: it must be a whole number, at least 0 and at most 4294967295.",
         ),
-        ("train --hidden-dims", "model_config.hidden_dims is (): it must be a list of one or more values"),
-        ("train --num-envs 4", "agent_config.batch_size is 256: it must be at most the rollout"),
+        ("train --hidden-dims", "--hidden-dims is (): it must be a list of one or more values"),
+        ("train --num-envs 4", "--batch-size is 256: it must be at most the rollout"),
         ("train --config no/such.toml", "--config no/such.toml can't be read"),
         ("train --config .", "--config . can't be read"),
         ("train --config", "Missing value for argument '--config'."),
         ("evaluate --algo dqn", "invalid choice 'dqn' for argument '--algo'."),
-        ("evaluate --env doom", "env is 'doom': it must be drift"),
+        ("evaluate --env doom", "--env is 'doom': it must be drift"),
         ("evaluate --lr 3", "There is no option --lr: see recsys-rl evaluate --help."),
     ],
 )
@@ -284,6 +284,33 @@ def test_mistakes_in_a_file(
     Path("run.toml").write_bytes(content)
     assert main(["train", "--config", "run.toml"]) == 2
     assert capsys.readouterr().err.removeprefix("error: ").removeprefix("--config ").startswith(message)
+    assert doors == []
+
+
+@pytest.mark.parametrize(
+    ("content", "options", "message"),
+    [
+        ("[agent_config]\nlr = -1", ["--lr", "0.5"], "agent_config.lr is -1.0: it must be"),
+        ("[agent_config]\nlr = 1", ["--lr", "-2"], "--lr is -2.0: it must be"),
+        ("[agent_config]\nlr = 1", ["--max_grad_norm=0"], "--max-grad-norm is 0.0: it must be"),
+        ("[agent_config]\nnum_envs = 4", [], "agent_config.batch_size is 256: it must be at most"),
+        ("env = 'drift'", ["--env", "doom"], "--env is 'doom': it must be drift"),
+        ("env = 'doom'", ["--lr", "1"], "env is 'doom': it must be drift"),
+    ],
+)
+def test_a_value_is_called_as_where_it_stands(
+    content: str,
+    options: list[str],
+    message: str,
+    tmp_path: Path,
+    doors: list[Any],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """What is typed by the option's name, and else by the field's, as it may be the file's."""
+    file = tmp_path / "run.toml"
+    file.write_text(content)
+    assert main(["train", "--config", str(file), *options]) == 2
+    assert capsys.readouterr().err.startswith(f"error: {message}")
     assert doors == []
 
 

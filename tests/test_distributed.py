@@ -331,22 +331,22 @@ def test_the_number_of_processes_is_that_which_was_started() -> None:
     [
         (
             "--num-envs 9",
-            "agent_config.num_envs is 9: it must be a multiple of num_processes = 2, among which",
+            "--num-envs is 9: it must be a multiple of num_processes = 2, among which",
         ),
-        ("--batch-size 11", "agent_config.batch_size is 11: it must be a multiple of num_processes = 2"),
-        ("--algo a2c --num-envs 5", "agent_config.num_envs is 5: it must be a multiple of num_processes = 2"),
+        ("--batch-size 11", "--batch-size is 11: it must be a multiple of num_processes = 2"),
+        ("--algo a2c --num-envs 5", "--num-envs is 5: it must be a multiple of num_processes = 2"),
         (
             "--env gym:CartPole-v1 --normalize-obs",
             "normalize_obs and normalize_reward keep statistics of one",
         ),
         (
             "--num-processes 0",
-            "train_config.num_processes is 0: it must be a whole number, at least 1 and at",
+            "--num-processes is 0: it must be a whole number, at least 1 and at",
         ),
-        ("--num-processes 2000", "train_config.num_processes is 2000: it must be a whole number, at least 1"),
+        ("--num-processes 2000", "--num-processes is 2000: it must be a whole number, at least 1"),
         (
             "--join-timeout 0",
-            "train_config.join_timeout is 0.0: it must be a number, above 0 and at most 86400",
+            "--join-timeout is 0.0: it must be a number, above 0 and at most 86400",
         ),
     ],
 )

@@ -264,16 +264,16 @@ def stop_after(patch: pytest.MonkeyPatch, updates: int) -> None:
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        ("--candidates 25", "candidates is 25: the catalogue has only 24 items"),
+        ("--candidates 25", "--candidates is 25: the catalogue has only 24 items"),
         (
             "--candidates 8 --explore-rate 1.5",
-            "explore_rate is 1.5: it must be a number, at least 0 and at most 1",
+            "--explore-rate is 1.5: it must be a number, at least 0 and at most 1",
         ),
         (
             "--candidates 8 --explore-rate -0.1",
-            "explore_rate is -0.1: it must be a number, at least 0 and at most 1",
+            "--explore-rate is -0.1: it must be a number, at least 0 and at most 1",
         ),
-        ("--candidates -1", "candidates is -1"),
+        ("--candidates -1", "--candidates is -1"),
         ("--candidates 8 --head dense", "the dense head has one weight vector for each item id"),
         ("--candidates 8 --explore-rate 0.5", "leaves 4 to the search, and 4 of those may have been shown"),
         ("--candidates 8 --index tree", "index"),

@@ -10,6 +10,7 @@ from torch import Tensor
 from recsys_rl.agents.a2c import A2C
 from recsys_rl.agents.ppo import PPO
 from recsys_rl.config import A2CConfig, Config, ModelConfig, PPOConfig
+from recsys_rl.errors import FieldError
 from recsys_rl.models.actor import item_columns, item_features
 from recsys_rl.models.actor_critic import ActorCritic, Shapes
 from recsys_rl.models.dense import DenseActorCritic
@@ -63,20 +64,23 @@ def _features(catalogue: Catalogue, config: ModelConfig) -> Tensor | SplitFeatur
 
 def _check_candidates(config: ModelConfig, available: int, history_length: int) -> None:
     if config.candidates > available:
-        raise UserError(
-            f"model_config.candidates is {config.candidates}: the catalogue has only {available} items to "
-            "propose; give fewer, or 0 to score them all."
+        raise FieldError(
+            "model_config.candidates",
+            f"is {config.candidates}: the catalogue has only {available} items to propose; give fewer, or 0 "
+            "to score them all.",
         )
     drawn = round(config.explore_rate * config.candidates)
     if config.explore_rate > 0 and drawn == 0:
-        raise UserError(
-            f"model_config.explore_rate {config.explore_rate:g} of {config.candidates} candidates is none: "
-            "give more candidates, a higher explore_rate, or 0 to explore nothing."
+        raise FieldError(
+            "model_config.explore_rate",
+            f"{config.explore_rate:g} of {config.candidates} candidates is none: give more candidates, a "
+            "higher explore_rate, or 0 to explore nothing.",
         )
     sure = config.candidates - drawn
     if sure < history_length:  # of which the last is shown when nothing is asked any more
-        raise UserError(
-            f"model_config.candidates is {config.candidates}, of which explore_rate {config.explore_rate:g} "
-            f"leaves {sure} to the search, and {history_length - 1} of those may have been shown in the same "
-            "session: give more candidates or a lower explore_rate."
+        raise FieldError(
+            "model_config.candidates",
+            f"is {config.candidates}, of which explore_rate {config.explore_rate:g} leaves {sure} to the "
+            f"search, and {history_length - 1} of those may have been shown in the same session: give more "
+            "candidates or a lower explore_rate.",
         )
