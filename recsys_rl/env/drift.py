@@ -11,7 +11,7 @@ gamma: the agent's return is then sum((gamma * reward_decay)**t ...). Evaluation
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
 
@@ -49,16 +49,13 @@ class Drift:
     ) -> Feedback:
         shown = self.catalogue.embedding[items]  # (N, K, D)
         engagement = (user_state.user.unsqueeze(1) * shown).sum(-1) * self._decay(user_state)  # (N, K)
-        engagement = engagement.masked_fill(skipped, 0)
+        engagement.masked_fill_(skipped, 0)
         return Feedback(engagement, engagement, skipped)
 
     def advance(self, user_state: DriftState, items: Tensor, feedback: Feedback) -> tuple[DriftState, Tensor]:
-        seen = (~feedback.skipped).unsqueeze(-1)  # (N, K, 1)
-        shown = (self.catalogue.embedding[items] * seen).sum(1)  # (N, D)
-        after = replace(
-            user_state, user=user_state.user + self.config.user_drift * shown, step=user_state.step + 1
-        )
-        return after, torch.zeros(items.shape[0], dtype=torch.bool, device=items.device)
+        shown = self.catalogue.embedding[items].masked_fill_(feedback.skipped.unsqueeze(-1), 0)  # (N, K, D)
+        user = torch.add(user_state.user, shown.sum(1), alpha=self.config.user_drift)  # (N, D)
+        return DriftState(user, user_state.step + 1), feedback.skipped.new_zeros(len(items))
 
     def expected_reward(self, user_state: DriftState, block: slice = slice(None)) -> Tensor:
         return user_state.user @ self.catalogue.embedding[block].T * self._decay(user_state)
@@ -73,13 +70,13 @@ class Drift:
         return blocked_top_k(appeal, len(user_state.user), self.catalogue.num_items, 1)[1][:, 0]
 
     def _decay(self, user_state: DriftState) -> Tensor:
-        return self.decays[user_state.step].unsqueeze(-1)  # (N, 1)
+        return self.decays[user_state.step]  # (N, 1)
 
     @cached_property
     def decays(self) -> Tensor:
-        """(T,): reward_decay**t for each step of a session."""
+        """(T, 1): reward_decay**t for each step of a session."""
         steps = torch.arange(self.config.max_episode_steps, device=self.catalogue.embedding.device)
-        return self.config.reward_decay ** steps.float()
+        return (self.config.reward_decay ** steps.float()).unsqueeze(-1)
 
 
 def best_return(user: Tensor, embedding: Tensor, config: EnvConfig) -> Tensor:

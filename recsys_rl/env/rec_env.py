@@ -54,13 +54,10 @@ class RecEnv:
         self.action_sizes: tuple[int, ...] = (catalogue.num_items,)
         self.history_length = 0 if user_model.repeats else config.max_episode_steps
         self.num_signals = 1
+        self.all_available = bool(catalogue.available.all())  # then requests need no mask
+        self.all_shown = self.all_available and user_model.repeats  # then nothing is ever skipped
         self.user_state: UserState = None
         self.session: Session
-
-    @property
-    def all_available(self) -> bool:
-        """Then requests need no mask."""
-        return bool(self.catalogue.available.all())
 
     def reset(self, users: Tensor | None = None) -> Obs:
         """Start N sessions: of ``users`` (N,) where given, else of users drawn at random."""
@@ -77,7 +74,9 @@ class RecEnv:
         """Show ``items`` (N, 1) int64 and return what came of it."""
         skipped = self._skipped(items)  # (N, 1)
         feedback = self.user_model.respond(self.user_state, items, skipped, self.generator)
-        reward = feedback.engagement[:, 0].masked_fill(skipped[:, 0], 0.0)  # (N,)
+        reward = feedback.engagement[:, 0]  # (N,)
+        if not self.all_shown:
+            reward = reward.masked_fill(skipped[:, 0], 0.0)
         user_state, terminated = self.user_model.advance(self.user_state, items, feedback)
         session = self._record(items, skipped, reward)
         truncated = (session.steps >= self.config.max_episode_steps) & ~terminated
@@ -147,27 +146,34 @@ class RecEnv:
 
     def _skipped(self, items: Tensor) -> Tensor:
         """(N, 1): what may not be shown and so is skipped."""
-        skipped = ~self.catalogue.available[items]
-        if not self.user_model.repeats:
-            skipped |= (self.session.history == items).any(1, keepdim=True)
-        return skipped
+        if self.all_shown:
+            return torch.zeros_like(items, dtype=torch.bool)
+        if self.user_model.repeats:
+            return ~self.catalogue.available[items]
+        seen = (self.session.history == items).any(1, keepdim=True)
+        return seen if self.all_available else seen | ~self.catalogue.available[items]
 
     def _record(self, items: Tensor, skipped: Tensor, reward: Tensor) -> Session:
         """The session after ``items``; a skipped one was never shown and leaves no trace but time."""
         session = self.session
-        history = torch.cat([session.history[:, 1:], items], 1)  # (N, L)
-        signals = torch.cat([session.signals[:, 1:], reward.view(-1, 1, 1)], 1)  # (N, L, 1)
-        rows = skipped[:, 0].nonzero().squeeze(1)
-        if len(rows):
-            history.index_copy_(0, rows, session.history[rows])
-            signals.index_copy_(0, rows, session.signals[rows])
+        history, signals = items, reward.view(-1, 1, 1)  # (N, 1), (N, 1, 1)
+        if self.history_length > 1:
+            history = torch.cat([session.history[:, 1:], history], 1)  # (N, L)
+            signals = torch.cat([session.signals[:, 1:], signals], 1)  # (N, L, 1)
+        if not self.all_shown:
+            rows = skipped[:, 0].nonzero().squeeze(1)
+            if len(rows):
+                history = history.index_copy(0, rows, session.history[rows])
+                signals = signals.index_copy(0, rows, session.signals[rows])
         return Session(session.users, session.steps + 1, history, signals)
 
     def _context(self, user_state: UserState, session: Session) -> Tensor:
         """(N, 2D): what may be seen of the user (+) the last item's embedding, zero before the first."""
         last = session.history[:, -1]  # (N,)
         last_embedding = self.catalogue.embedding[last.clamp_min(0)]  # (N, D)
-        last_embedding.index_fill_(0, (last < 0).nonzero().squeeze(1), 0.0)
+        rows = (last < 0).nonzero().squeeze(1)
+        if len(rows):
+            last_embedding.index_fill_(0, rows, 0.0)
         return torch.cat([self.user_model.visible(user_state), last_embedding], -1)
 
     def _request(self, context: Tensor, session: Session) -> Obs:

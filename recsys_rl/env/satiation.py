@@ -96,12 +96,12 @@ class Satiation:
     def advance(
         self, user_state: SatiationState, items: Tensor, feedback: Feedback
     ) -> tuple[SatiationState, Tensor]:
-        seen = (~feedback.skipped).unsqueeze(-1)  # (N, K, 1)
+        skipped = feedback.skipped.unsqueeze(-1)  # (N, K, 1)
         keep, cost = self.config.satiation_recovery, self.config.patience_cost
         after = replace(
             user_state,
-            weary_of=keep * (user_state.weary_of + (self.catalogue.embedding[items] * seen).sum(1)),
-            weary_of_genres=keep * (user_state.weary_of_genres + (self.genres[items] * seen).sum(1)),
+            weary_of=_shown(self.catalogue.embedding, items, skipped).add_(user_state.weary_of).mul_(keep),
+            weary_of_genres=_shown(self.genres, items, skipped).add_(user_state.weary_of_genres).mul_(keep),
             patience=(user_state.patience - cost * (0.5 - feedback.satisfaction).sum(1)).clamp_max(1),
         )
         return after, after.patience <= 0
@@ -132,6 +132,11 @@ class Satiation:
             self.config.affinity_gain * (affinity - self.config.affinity_midpoint)
             - self.config.satiation_strength * wear
         )
+
+
+def _shown(features: Tensor, items: Tensor, skipped: Tensor) -> Tensor:
+    """The sum (N, F) of the features (I, F) of the items (N, K) that were shown; ``skipped`` is (N, K, 1)."""
+    return features[items].masked_fill_(skipped, 0).sum(1)
 
 
 def zscore(x: Tensor) -> Tensor:

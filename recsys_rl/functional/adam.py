@@ -11,7 +11,6 @@ BETAS = (0.9, 0.999)
 EPS = 1e-5  # torch's default is 1e-8: with more, steps stay small while gradients are tiny
 
 
-@torch.no_grad()
 def adam(
     weights: Tensor,
     exp_avg: Tensor,

@@ -43,7 +43,6 @@ def sample(logits: Tensor, generator: torch.Generator | None = None) -> Tensor:
     return draw(logits, generator)[0]
 
 
-@torch.no_grad()
 def draw(logits: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
     """Draw one alternative per row by inverting the cumulative distribution.
 
@@ -56,8 +55,8 @@ def draw(logits: Tensor, generator: torch.Generator | None = None) -> tuple[Tens
     u = torch.rand(rows, generator=generator, dtype=logits.dtype, device=logits.device)  # (..., 1)
     library = kernels.serving(logits)
     if library is None:
-        index = invert(logits, u)
-        return index, logprob(logits, index)
+        index = invert(logits.detach(), u)
+        return index, logprob(logits.detach(), index)
     index = torch.empty(rows[:-1], dtype=torch.int64)
     log_p = torch.empty(rows[:-1])
     library.sample(

@@ -49,20 +49,14 @@ class Passed(NamedTuple):
 
 
 def forward(parameters: Sequence[Tensor], activation: str, inputs: Tensor) -> Passed:
-    """Logits and value for ``inputs`` (B, F).
+    """Logits and value for ``inputs`` (B, F), without a gradient.
 
     ``parameters`` are W (2, in, out) and b (2, 1, out) of each hidden layer, then V (H, I), c (I,), v (H, 1)
     and d (1,).
     """
-    *hidden, actor_weight, actor_bias, critic_weight, critic_bias = parameters
     library = _serving(inputs, parameters)
     if library is None:
-        x, layers = inputs.expand(2, -1, -1), []
-        for weight, bias in zip(hidden[::2], hidden[1::2], strict=True):
-            x = FORWARD[activation](torch.baddbmm(bias, x, weight))
-            layers.append(x)
-        logits = torch.addmm(actor_bias, x[0], actor_weight)
-        return Passed(logits, torch.addmv(critic_bias, x[1], critic_weight[:, 0]), inputs, layers)
+        return forward_by_torch(parameters, activation, inputs)
     rows, sizes = len(inputs), _sizes(parameters)
     layers = [inputs.new_empty(2, rows, size) for size in sizes[1:-1]]
     logits, value = inputs.new_empty(rows, sizes[-1]), inputs.new_empty(rows)
@@ -91,27 +85,53 @@ def backward(
 ) -> None:
     """Write the ``gradients`` of ``parameters``, from those at the logits (B, I) and the value (B,)."""
     inputs, layers = passed.inputs, passed.layers
+    library = _serving(inputs, (*parameters, *gradients, dlogits, dvalue))
+    if library is None:
+        backward_by_torch(parameters, activation, passed, dlogits, dvalue, gradients)
+        return
+    sizes = _sizes(parameters)
+    dlayers = [torch.empty_like(x) for x in layers]
+    library.dense_backward(
+        _pointers(parameters),
+        (ctypes.c_int64 * len(sizes))(*sizes),
+        len(layers),
+        ACTIVATIONS.index(activation),
+        inputs.data_ptr(),
+        len(inputs),
+        torch.get_num_threads(),
+        _pointers(layers),
+        dlogits.data_ptr(),
+        dvalue.data_ptr(),
+        _pointers(dlayers),
+        _pointers(gradients),
+    )
+
+
+@torch.no_grad()
+def forward_by_torch(parameters: Sequence[Tensor], activation: str, inputs: Tensor) -> Passed:
+    """The same in torch's operators, for every device and type."""
+    *hidden, actor_weight, actor_bias, critic_weight, critic_bias = parameters
+    x, layers = inputs.expand(2, -1, -1), []
+    for weight, bias in zip(hidden[::2], hidden[1::2], strict=True):
+        x = FORWARD[activation](torch.baddbmm(bias, x, weight))
+        layers.append(x)
+    logits = torch.addmm(actor_bias, x[0], actor_weight)
+    return Passed(logits, torch.addmv(critic_bias, x[1], critic_weight[:, 0]), inputs, layers)
+
+
+@torch.no_grad()
+def backward_by_torch(
+    parameters: Sequence[Tensor],
+    activation: str,
+    passed: Passed,
+    dlogits: Tensor,
+    dvalue: Tensor,
+    gradients: Sequence[Tensor],
+) -> None:
+    """The same in torch's operators, for every device and type."""
+    inputs, layers = passed.inputs, passed.layers
     *hidden, actor_weight, _, critic_weight, _ = parameters
     *of_hidden, dactor_weight, dactor_bias, dcritic_weight, dcritic_bias = gradients
-    library = _serving(inputs, (*parameters, *gradients, dlogits, dvalue))
-    if library is not None:
-        sizes = _sizes(parameters)
-        dlayers = [torch.empty_like(x) for x in layers]
-        library.dense_backward(
-            _pointers(parameters),
-            (ctypes.c_int64 * len(sizes))(*sizes),
-            len(layers),
-            ACTIVATIONS.index(activation),
-            inputs.data_ptr(),
-            len(inputs),
-            torch.get_num_threads(),
-            _pointers(layers),
-            dlogits.data_ptr(),
-            dvalue.data_ptr(),
-            _pointers(dlayers),
-            _pointers(gradients),
-        )
-        return
     x = layers[-1]
     torch.mm(x[0].T, dlogits, out=dactor_weight)
     torch.sum(dlogits, 0, out=dactor_bias)

@@ -33,7 +33,6 @@ class PolicyGradient(NamedTuple):
     logprob: Tensor  # (B,)
 
 
-@torch.no_grad()
 def clipped_policy_gradient_(
     logits: Tensor, items: Tensor, old_logprob: Tensor, advantage: Tensor, clip_eps: float, ent_coef: float
 ) -> PolicyGradient:
@@ -45,7 +44,6 @@ def clipped_policy_gradient_(
     return _gradient_(logits, items, old_logprob, advantage, clip_eps, ent_coef)
 
 
-@torch.no_grad()
 def policy_gradient_(logits: Tensor, items: Tensor, advantage: Tensor, ent_coef: float) -> PolicyGradient:
     """-mean(logprob A) (arXiv:1602.01783) and entropy bonus; ``objective`` is logprob A, and w is -A / B."""
     return _gradient_(logits, items, None, advantage, 0.0, ent_coef)
@@ -59,6 +57,7 @@ def _gradient_(
     clip_eps: float,
     ent_coef: float,
 ) -> PolicyGradient:
+    logits = logits.detach()  # the same memory
     rows, positions, width = logits.shape
     if items.shape != (rows, positions) or advantage.shape != (rows,):
         raise ValueError(
@@ -71,7 +70,7 @@ def _gradient_(
     library = kernels.serving(logits)
     if library is None:
         found = by_torch(logits, items, old, advantage, clip_eps, ent_coef)
-        return found._replace(gradient=logits.detach().copy_(found.gradient))
+        return found._replace(gradient=logits.copy_(found.gradient))
     objective, entropy, logprob = logits.new_empty(3, rows)
     outside = library.policy_gradient(
         logits.data_ptr(),
@@ -90,7 +89,7 @@ def _gradient_(
     )
     if outside:
         raise IndexError(f"an item is outside 0 .. {width - 1}")
-    return PolicyGradient(logits.detach(), objective, entropy, logprob)
+    return PolicyGradient(logits, objective, entropy, logprob)
 
 
 def by_torch(

@@ -123,7 +123,6 @@ class ActorCritic(nn.Module):
         for name, part in zip(names, torch.autograd.grad(start, parameters), strict=True):
             into[name].copy_(part)
 
-    @torch.no_grad()
     def propose(self, obs: Obs, greedy: bool, generator: torch.Generator) -> Obs:
         """``obs`` with the candidates (N, C) of the first stage; as it is without one, or with some given.
 
@@ -133,17 +132,21 @@ class ActorCritic(nn.Module):
         """
         if self.retriever is None or obs.candidates is not None:
             return obs
+        with torch.no_grad():
+            return obs.among(self._candidates(self.retriever, obs, greedy, generator))
+
+    def _candidates(self, retriever: Retriever, obs: Obs, greedy: bool, generator: torch.Generator) -> Tensor:
         inputs, blocks = self._read(obs)
         assert isinstance(self.head, TwoTowerHead)
         query = self.head.user(self.hidden.one(0, inputs), blocks)[:, : self.items.shape[1]]  # (N, F_i)
         num_drawn = 0 if greedy else self.num_drawn
-        top = self.retriever.search(query, self.num_candidates - num_drawn)  # (N, C - E)
-        rows = self.retriever.rows
+        top = retriever.search(query, self.num_candidates - num_drawn)  # (N, C - E)
+        rows = retriever.rows
         places = torch.randint(
             len(rows), (obs.num_rows, num_drawn), generator=generator, device=rows.device
         )  # (N, E)
         candidates = torch.cat([top, rows[places]], 1)
-        return obs.among(mark_unusable(candidates, top.shape[1], obs.exclude, obs.mask))
+        return mark_unusable(candidates, top.shape[1], obs.exclude, obs.mask)
 
     def value(self, obs: Obs) -> Tensor:
         """V(obs), (N,)."""

@@ -31,14 +31,12 @@ class DenseActorCritic(ActorCritic):
         self.in_order = [parameters[name] for name in self.names]
         self.passed: dense.Passed | None = None  # the last forward pass
 
-    @torch.no_grad()
     def forward(self, obs: Obs) -> tuple[Tensor, Tensor]:
         passed = dense.forward(self.in_order, self.activation, obs.context)
         if not torch.is_inference_mode_enabled():  # as when acting
             self.passed = passed
         return choice.forbid_(passed.logits.unsqueeze(1), obs.mask, obs.exclude), passed.value
 
-    @torch.no_grad()
     def backward(
         self,
         outputs: tuple[Tensor, Tensor],
