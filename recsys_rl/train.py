@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from recsys_rl.checkpoint import save, save_first
-from recsys_rl.config import Config, to_toml
+from recsys_rl.config import Config, check_effect, to_toml
 from recsys_rl.env.gym_env import GymEnv
 from recsys_rl.env.world import make_env
 from recsys_rl.functional import kernels
@@ -76,6 +76,8 @@ def train(config: Config, resume: bool = False, ranks: Ranks = ALONE) -> Path:
             f"train_config.num_processes is {settings.num_processes}, and this is a run of {ranks.size}: the "
             "command `recsys-rl train` starts several processes, and so does torchrun."
         )
+    if not resume:
+        check_effect(config)
     device = choose_device(settings.device)
     if settings.threads:
         torch.set_num_threads(settings.threads)

@@ -86,6 +86,19 @@ def sentence(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         ("train --data synthetic --num-users 2 --heldout-fraction 0.01", "heldout"),
         ("train --seed 4294967296", "--seed is 4294967296"),
         ("train --hidden-dims 0", "--hidden-dims is (0,)"),
+        (
+            "train --normalize-obs",
+            "--normalize-obs is True: it acts on gym: environments alone, and env is drift",
+        ),
+        (
+            "train --env satiation --normalize-reward",
+            "--normalize-reward is True: it acts on gym: environments",
+        ),
+        (
+            "train --index exact",
+            "--index is exact: it acts on the choice of candidates alone, and candidates is 0",
+        ),
+        ("train --explore-rate 0", "--explore-rate is 0.0: it acts on the choice of candidates alone"),
         ("evaluate --max-users -1", "--max-users is -1: it must be a whole number, at least 0"),
         ("evaluate --seed x", "Error parsing --seed"),
         ("evaluate --json log.csv/x.json", "log.csv/x.json can't be written"),
@@ -205,6 +218,15 @@ def test_resume_on_another_kind_of_device(folder: Path, capsys: pytest.CaptureFi
         "new run without --resume."
     )
     assert files(folder) == before
+
+
+def test_a_checkpoint_with_a_dial_without_effect_still_serves(folder: Path) -> None:
+    """As those that were written before such a dial was refused."""
+    rewrite(lambda texts, _: texts["config"]["model_config"].update(explore_rate=0.5, index="exact"))(
+        PPO_FILE
+    )
+    rewrite(lambda texts, _: texts["config"]["env_config"].update(normalize_obs=True))(PPO_FILE)
+    assert main(["evaluate"]) == main(["train", "--resume"]) == 0
 
 
 def test_an_environment_that_fails_is_not_called_a_bad_checkpoint(
