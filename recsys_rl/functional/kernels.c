@@ -9,6 +9,7 @@
  */
 #include "kernels.h"
 
+#define CHUNK 4096 /* weights whose squares are summed by one thread */
 #define BLOCK 64 /* alternatives summed together before the search for the drawn one looks closer */
 
 INLINE float largest(const float *logits, int64_t width) {
@@ -165,10 +166,16 @@ VECTORISED static void adam_part(float *weights, float *exp_avg, float *exp_avg_
 
 void adam(float *weights, float *exp_avg, float *exp_avg_sq, const float *gradient, int64_t size,
           float max_norm, float beta1, float beta2, float rate, float correction2, float eps, int threads) {
-    float norm = (float)sqrt(sum_of_squares(gradient, size)), scale = max_norm / (norm + 1e-6f);
+    int64_t chunks = (size + CHUNK - 1) / CHUNK;
+    double squares[chunks], total = 0.0;
+#pragma omp parallel for num_threads(threads) if (threads > 1)
+    for (int64_t i = 0; i < chunks; i++)
+        squares[i] = sum_of_squares(gradient + i * CHUNK, size - i * CHUNK < CHUNK ? size - i * CHUNK : CHUNK);
+    for (int64_t i = 0; i < chunks; i++) total += squares[i]; /* in a fixed order */
+    float norm = (float)sqrt(total), scale = max_norm / (norm + 1e-6f);
     if (scale > 1.0f) scale = 1.0f; /* NaN stays, and comes out as a NaN loss */
     float root = 1.0f / sqrtf(correction2);
-    int64_t part = (size / threads / BLOCK + 1) * BLOCK;
+    int64_t part = (chunks / threads + 1) * CHUNK; /* as each thread read above */
 #pragma omp parallel for num_threads(threads) if (threads > 1)
     for (int64_t start = 0; start < size; start += part)
         adam_part(weights + start, exp_avg + start, exp_avg_sq + start, gradient + start,

@@ -37,6 +37,10 @@ class DenseActorCritic(ActorCritic):
             self.passed = passed
         return choice.forbid_(passed.logits.unsqueeze(1), obs.mask, obs.exclude), passed.value
 
+    def value(self, obs: Obs) -> Tensor:
+        """As ActorCritic.value; both towers in one call take less than the critic's alone by torch."""
+        return dense.forward(self.in_order, self.activation, obs.context).value
+
     def backward(
         self,
         outputs: tuple[Tensor, Tensor],
