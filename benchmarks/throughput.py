@@ -5,7 +5,7 @@
 Everybody trains PPO on `drift` with 1,000 synthetic items, networks [128, 64] with tanh and one logit
 per item, a separate critic, Adam, and the same rollout, minibatch and epochs; peers see our batched
 environment through the vector interface of their own (benchmarks/peers.py says where what stands in
-their way), in a process of its own. Peers come with `pip install "recsys-rl[peers]"`.
+their way), in a process of its own. Peers come with `pip install -e ".[peers]"`.
 
 "floor" is the matrix products alone, measured in the same rounds: each sample's forward passes, and
 in the update the backward passes, which have two products to each of the forward pass (one in the

@@ -156,7 +156,7 @@ def test_nothing_asked(items: SplitFeatures) -> None:
 @pytest.mark.parametrize("index", ["auto", "ivf", "hnsw"])
 def test_without_faiss(index: str, items: SplitFeatures, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "faiss", None)
-    with pytest.raises(UserError, match=r"needs faiss.*pip install 'recsys-rl\[ann\]'.*--index exact"):
+    with pytest.raises(UserError, match=r"needs faiss.*pip install -e '\.\[ann\]'.*--index exact"):
         Retriever(items, everything(items), index)
 
 
