@@ -155,8 +155,8 @@ def import_faiss(kind: str) -> Any:
         import faiss
     except ImportError as error:
         raise UserError(
-            f"The {kind} index needs faiss, which isn't installed: pip install -e '.[ann]' in the checkout, or "
-            "give --index exact, which is slower on a large catalogue."
+            f"The {kind} index needs faiss, which isn't installed: pip install -e '.[ann]' in the checkout, "
+            "or give --index exact, which is slower on a large catalogue."
         ) from error
     return faiss
 
