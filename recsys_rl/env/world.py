@@ -10,7 +10,6 @@ from recsys_rl.config import Config, DataConfig, EnvConfig
 from recsys_rl.data.catalogue import build_world, synthetic_world
 from recsys_rl.data.clustered import clustered_world, table_world
 from recsys_rl.data.item_table import FILE_ENDING
-from recsys_rl.data.sources import load_log
 from recsys_rl.env.drift import Drift
 from recsys_rl.env.gym_env import GymEnv
 from recsys_rl.env.rec_env import RecEnv
@@ -31,6 +30,8 @@ def make_world(
     _check(env_name)
     if data_config.data in ("synthetic", "clustered") or data_config.data.endswith(FILE_ENDING):
         return _made_up_world(data_config, env_config, seed)
+    from recsys_rl.data.sources import load_log  # brings polars, 25 MB that made-up worlds need not
+
     log = load_log(
         data_config.data,
         data_config.data_dir,
