@@ -338,9 +338,9 @@ def defaults(algo: str, env: str) -> Config:
 
 
 def check_effect(config: Config) -> None:
-    """Raise FieldError for a dial that was turned and that a run of ``config`` would never read.
+    """Raise FieldError where normalisation or the choice of candidates was turned on, but would do nothing.
 
-    A Config may hold such, as checkpoints do that were written before this was checked.
+    A Config may hold such dials, as checkpoints do that were written before this was checked.
     """
     for name in ("normalize_obs", "normalize_reward"):
         if getattr(config.env_config, name) and not config.env.startswith("gym:"):
@@ -353,8 +353,8 @@ def check_effect(config: Config) -> None:
         if value != getattr(ModelConfig, name) and not config.model_config.candidates:
             raise FieldError(
                 f"model_config.{name}",
-                f"is {value}: it acts on the choice of candidates alone, and candidates is 0; leave it out, "
-                "or give candidates.",
+                f"is {shown(value)}: it acts on the choice of candidates alone, and candidates is 0; leave "
+                "it out, or give candidates.",
             )
 
 

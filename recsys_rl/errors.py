@@ -1,4 +1,4 @@
-"""The one exception for mistakes that are the user's to mend; it needs no tensors, so `--help` stays fast."""
+"""The exceptions for mistakes that are the user's to mend; they need no tensors, so `--help` stays fast."""
 
 from __future__ import annotations
 
@@ -15,6 +15,10 @@ class FieldError(UserError):
 
     def __init__(self, field: str, complaint: str) -> None:
         """``field`` is section.name, or a name alone where it stands in no section; ``complaint`` follows."""
-        super().__init__(f"{field} {complaint}")
+        super().__init__(field, complaint)  # both, so that another process can be told
+        self.field = field
         self.option = "--" + field.rpartition(".")[2].replace("_", "-")
         self.complaint = complaint
+
+    def __str__(self) -> str:
+        return f"{self.field} {self.complaint}"

@@ -91,7 +91,7 @@ def train(config: Config, resume: bool = False, ranks: Ranks = ALONE) -> Path:
         )
     if first and device.type == "cpu" and kernels.library() is None:
         print(
-            "kernels.c was not compiled here, so torch's operators stand in, more slowly: install again "
+            "The compiled loops are missing here, so torch's operators stand in, more slowly: install again "
             "where there is a C compiler.",
             file=sys.stderr,
         )

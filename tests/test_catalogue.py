@@ -259,7 +259,7 @@ def test_users_with_fewer_than_five_likes_are_left_out(tmp_path: Path) -> None:
     ratings[liked[4:]] = 1.0
     _, population = build(dataclasses.replace(log, ratings=ratings), tmp_path, min_item_likes=1)
     assert sorted(set(range(100, 160)) - set(population.user_ids.tolist())) == [107]
-    assert population.source == "59 of 60 users have at least 5 likes among them"
+    assert population.source == "59 of 60 users, those with enough likes among them (at least 5)"
 
 
 def test_each_event_of_a_log_without_ratings_is_a_like(tmp_path: Path) -> None:

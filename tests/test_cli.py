@@ -362,6 +362,14 @@ def test_help_waits_for_no_tensors() -> None:
     assert run("-c", program).returncode == 0
 
 
+def test_a_made_up_world_brings_no_tables_and_no_statistics_package(tmp_path: Path) -> None:
+    program = "import sys; from recsys_rl.cli import main; "
+    program += f"main(['train', '--data', 'synthetic', '--total-timesteps', '1', '--log-dir', r'{tmp_path}', "
+    program += f"'--checkpoint-dir', r'{tmp_path}']); sys.exit('polars' in sys.modules or 'scipy.stats' in "
+    program += "sys.modules)"
+    assert run("-c", program).returncode == 0
+
+
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
 def test_a_mistake_ends_the_process_with_code_2(encoding: str) -> None:
     found = run("-m", "train", "--num-items", "many", encoding=encoding)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import math
@@ -30,6 +31,7 @@ from recsys_rl.config import (
     to_dict,
     to_toml,
 )
+from recsys_rl.errors import FieldError
 from recsys_rl.fields import Range, hints
 from recsys_rl.types import UserError
 
@@ -331,3 +333,10 @@ def test_unknown_presets() -> None:
     for algo, env, named in (("dqn", "drift", "algo"), ("ppo", "doom", "env")):
         with pytest.raises(UserError, match=f"^{named} is "):
             defaults(algo, env)
+
+
+def test_a_complaint_about_a_field_can_be_copied() -> None:
+    error = FieldError("agent_config.lr", "is -1: it must be above 0.")
+    copied = copy.copy(error)  # as pickling does
+    assert str(copied) == str(error) == "agent_config.lr is -1: it must be above 0."
+    assert (copied.option, copied.complaint) == ("--lr", "is -1: it must be above 0.")

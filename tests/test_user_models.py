@@ -18,7 +18,7 @@ from recsys_rl.env.satiation import Satiation
 from recsys_rl.env.user_model import UserModel, UserState
 from recsys_rl.env.world import make_user_model
 from recsys_rl.types import Catalogue, Population, UserError
-from tests.tiny_world import DRIFT, SATIATION, tiny_drift, tiny_satiation
+from tests.tiny_world import DRIFT, SATIATION, env_of, tiny_drift, tiny_satiation
 
 SHOWN = torch.zeros(1, 1, dtype=torch.bool)
 
@@ -204,3 +204,27 @@ def test_rows_never_mix(platform: Callable[[Catalogue, Population, EnvConfig], U
         assert_close(getattr(last_shuffled, field.name), getattr(last, field.name)[order])
     alone = torch.cat([session(torch.tensor([user]))[0] for user in range(12)])
     assert_close(alone, together)
+
+
+def test_what_becomes_unavailable_between_steps_is_skipped() -> None:
+    """The catalogue is shared with its owner, who may write to it."""
+    model = tiny_drift([[1.0, 0.0]])
+    env = env_of(model, model.catalogue, DRIFT, torch.tensor([0]))
+    assert env.step(torch.tensor([[0]])).reward.tolist() == [1.0] and env.observe().mask is None
+    model.catalogue.available[0] = False
+    step = env.step(torch.tensor([[0]]))
+    assert step.reward.tolist() == [0.0] and step.feedback is not None and bool(step.feedback.skipped)
+    assert step.obs.mask is not None and step.obs.mask.tolist() == [[False, True, True]]
+
+
+def test_a_session_remembers_what_was_shown_when_the_caller_writes_to_its_own_tensors() -> None:
+    model = tiny_drift([[1.0, 0.0]])
+    env = env_of(model, model.catalogue, DRIFT, torch.tensor([0]))
+    items = torch.tensor([[1]])
+    step = env.step(items)
+    before = env.state_dict()["session.history"].tolist(), env.observe().context.tolist()
+    items.fill_(2)
+    step.reward.fill_(7.0)
+    assert (env.state_dict()["session.history"].tolist(), env.observe().context.tolist()) == before
+    assert env.state_dict()["session.signals"].flatten().tolist() == [0.0]
+    assert step.feedback is not None and step.feedback.engagement.tolist() == [[0.0]]

@@ -239,8 +239,8 @@ def _assemble(
     )
     population = Population(
         **{name: tensors[name] for name in ("taste", "profile", "user_ids", "train", "heldout")},
-        source=f"{len(tensors['user_ids'])} of {len(log.user_ids)} users have at least "
-        f"{embeddings.MIN_USER_LIKES} likes among them",
+        source=f"{len(tensors['user_ids'])} of {len(log.user_ids)} users, those with enough likes among them "
+        f"(at least {embeddings.MIN_USER_LIKES})",
     )
     return catalogue, population
 

@@ -54,8 +54,7 @@ class RecEnv:
         self.action_sizes: tuple[int, ...] = (catalogue.num_items,)
         self.history_length = 0 if user_model.repeats else config.max_episode_steps
         self.num_signals = 1
-        self.all_available = bool(catalogue.available.all())  # then requests need no mask
-        self.all_shown = self.all_available and user_model.repeats  # then nothing is ever skipped
+        self._look_at_availability()
         self.user_state: UserState = None
         self.session: Session
 
@@ -68,15 +67,15 @@ class RecEnv:
 
     def observe(self) -> Obs:
         """The request that waits for an answer now; asking twice changes nothing."""
+        self._look_at_availability()
         return self._request(self._context(self.user_state, self.session), self.session)
 
     def step(self, items: Tensor) -> Step:
         """Show ``items`` (N, 1) int64 and return what came of it."""
+        self._look_at_availability()
         skipped = self._skipped(items)  # (N, 1)
         feedback = self.user_model.respond(self.user_state, items, skipped, self.generator)
-        reward = feedback.engagement[:, 0]  # (N,)
-        if not self.all_shown:
-            reward = reward.masked_fill(skipped[:, 0], 0.0)
+        reward = feedback.engagement[:, 0].masked_fill(skipped[:, 0], 0.0)  # (N,)
         user_state, terminated = self.user_model.advance(self.user_state, items, feedback)
         session = self._record(items, skipped, reward)
         truncated = (session.steps >= self.config.max_episode_steps) & ~terminated
@@ -129,6 +128,11 @@ class RecEnv:
         self.user_state = dataclasses.replace(user_state, **_part(state, "user_state."))
         self.session = dataclasses.replace(session, **_part(state, "session."))
 
+    def _look_at_availability(self) -> None:
+        """The catalogue's owner may write to it between steps."""
+        self.all_available = bool(self.catalogue.available.all())  # then requests need no mask
+        self.all_shown = self.all_available and self.user_model.repeats  # then nothing is skipped
+
     def _draw_users(self) -> Tensor:
         picks = torch.randint(len(self.users), (self.num_envs,), generator=self.generator, device=self.device)
         return self.users[picks]
@@ -156,10 +160,9 @@ class RecEnv:
     def _record(self, items: Tensor, skipped: Tensor, reward: Tensor) -> Session:
         """The session after ``items``; a skipped one was never shown and leaves no trace but time."""
         session = self.session
-        history, signals = items, reward.view(-1, 1, 1)  # (N, 1), (N, 1, 1)
-        if self.history_length > 1:
-            history = torch.cat([session.history[:, 1:], history], 1)  # (N, L)
-            signals = torch.cat([session.signals[:, 1:], signals], 1)  # (N, L, 1)
+        # Copies, as the caller may use its own again.
+        history = torch.cat([session.history[:, 1:], items], 1)  # (N, L)
+        signals = torch.cat([session.signals[:, 1:], reward.view(-1, 1, 1)], 1)  # (N, L, 1)
         if not self.all_shown:
             rows = skipped[:, 0].nonzero().squeeze(1)
             if len(rows):

@@ -48,7 +48,8 @@ def adam(
             kernels.threads(weights),
         )
         return
-    gradient = gradient * (max_grad_norm / (torch.linalg.vector_norm(gradient) + 1e-6)).clamp_max(1.0)
-    exp_avg.lerp_(gradient, 1 - beta1)
-    exp_avg_sq.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
-    weights.addcdiv_(exp_avg, (exp_avg_sq / correction2).sqrt_().add_(EPS), value=-rate)
+    with torch.no_grad():
+        gradient = gradient * (max_grad_norm / (torch.linalg.vector_norm(gradient) + 1e-6)).clamp_max(1.0)
+        exp_avg.lerp_(gradient, 1 - beta1)
+        exp_avg_sq.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+        weights.addcdiv_(exp_avg, (exp_avg_sq / correction2).sqrt_().add_(EPS), value=-rate)

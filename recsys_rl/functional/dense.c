@@ -16,14 +16,13 @@
 #ifndef WIDEST
 #define WIDEST 16 /* floats in a vector; with fewer the tests see what older processors take */
 #endif
-#define MIN_PARALLEL (1 << 19) /* multiplications; fewer are done before a second thread is awake */
+#define MIN_PRODUCTS (1 << 19) /* multiplications; fewer are done before a second thread is awake */
 
 typedef struct {
     const float *at;
     int64_t row, column; /* floats from one row to the next, and from one column */
 } Matrix;
 
-INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 INLINE int64_t parts(int64_t size, int64_t part) { return (size + part - 1) / part; }
 
 #if defined(__x86_64__) && defined(__GNUC__)
@@ -49,14 +48,16 @@ INLINE int64_t parts(int64_t size, int64_t part) { return (size + part - 1) / pa
 #define PANEL 8
 #include "product.h"
 
-INLINE void product(int64_t height, int64_t width, int64_t depth, Matrix a, Matrix b, float *c, int64_t c_row) {
+INLINE void product(int64_t height, int64_t width, int64_t depth, Matrix a, Matrix b, float *c,
+                    int64_t c_row) {
 #if defined(__x86_64__) && defined(__GNUC__)
     if (WIDEST >= 16 && __builtin_cpu_supports("avx512f"))
-        return product_512(height, width, depth, a, b, c, c_row);
-    if (WIDEST >= 8 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
-        return product_256(height, width, depth, a, b, c, c_row);
+        product_512(height, width, depth, a, b, c, c_row);
+    else if (WIDEST >= 8 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+        product_256(height, width, depth, a, b, c, c_row);
+    else
 #endif
-    product_128(height, width, depth, a, b, c, c_row);
+        product_128(height, width, depth, a, b, c, c_row);
 }
 
 /* The activations, in the order of dense.ACTIVATIONS. */
@@ -98,7 +99,7 @@ VECTORISED static void times_slope(int activation, float *d, const float *x, int
             for (int64_t j = 0; j < width; j++) d[j] *= 1.0f - x[j] * x[j];
         } else if (activation == RELU) {
 #pragma omp simd
-            for (int64_t j = 0; j < width; j++) d[j] = x[j] > 0.0f ? d[j] : 0.0f;
+            for (int64_t j = 0; j < width; j++) d[j] *= x[j] > 0.0f ? 1.0f : 0.0f;
         } else if (activation == ELU) {
 #pragma omp simd
             for (int64_t j = 0; j < width; j++) d[j] *= x[j] > 0.0f ? 1.0f : x[j] + 1.0f;
@@ -114,7 +115,8 @@ VECTORISED static void sum_rows(const float *x, int64_t row, int64_t height, int
         for (int64_t j = 0; j < width; j++) sum[j] += x[i * row + j];
 }
 
-/* ---- one layer. Twins, the actor's layer and the critic's, stand side by side in weight, bias and result. */
+/* ---- one layer. Twins, the actor's layer and the critic's, stand side by side in weight, bias and result.
+ */
 
 typedef struct {
     int64_t twins, inputs, outputs;
@@ -122,7 +124,7 @@ typedef struct {
 } Layer;
 
 INLINE int useful(int threads, Layer layer, int64_t rows) {
-    return layer.twins * layer.inputs * layer.outputs * rows < MIN_PARALLEL ? 1 : threads;
+    return layer.twins * layer.inputs * layer.outputs * rows < MIN_PRODUCTS ? 1 : threads;
 }
 
 /* y (twins, rows, outputs) = f(x W + b); x_twin is the step from one twin's x to the other's, 0 if shared. */
@@ -145,8 +147,8 @@ static void forward(Layer layer, const float *x, int64_t x_twin, int64_t rows, i
 
 /* From dz (twins, rows, outputs): dweight = x^T dz, dbias = sum of dz's rows, and unless dx is NULL
  * dx = dz W^T f'(x), where f is the activation whose result x is. */
-static void backward(Layer layer, const float *x, int64_t x_twin, const float *dz, int64_t rows, int activation,
-                     int threads, float *dweight, float *dbias, float *dx) {
+static void backward(Layer layer, const float *x, int64_t x_twin, const float *dz, int64_t rows,
+                     int activation, int threads, float *dweight, float *dbias, float *dx) {
     int64_t inputs = layer.inputs, outputs = layer.outputs;
     int64_t across = parts(outputs, COLUMNS), down = parts(inputs, ROWS);
     int64_t x_across = parts(inputs, COLUMNS), x_down = parts(rows, ROWS);
@@ -174,8 +176,9 @@ static void backward(Layer layer, const float *x, int64_t x_twin, const float *d
     }
 }
 
-/* ---- the network. Parameters, and their gradients, are W_1, b_1, ..., W_L, b_L, V, c, v, d; sizes are those of
- * x_0, ..., x_L and of the logits; `layers` are x_1, ..., x_L, and `dlayers` the gradients at z_1, ..., z_L. */
+/* ---- the network. Parameters, and their gradients, are W_1, b_1, ..., W_L, b_L, V, c, v, d; sizes are those
+ * of x_0, ..., x_L and of the logits; `layers` are x_1, ..., x_L, and `dlayers` the gradients at z_1, ...,
+ * z_L. */
 
 INLINE Layer hidden(const float *const *parameters, const int64_t *sizes, int64_t l) {
     return (Layer){2, sizes[l], sizes[l + 1], parameters[2 * l], parameters[2 * l + 1]};
@@ -186,7 +189,8 @@ INLINE Layer head(const float *const *parameters, int64_t inputs, int64_t output
 }
 
 void dense_forward(const float *const *parameters, const int64_t *sizes, int64_t depth, int activation,
-                   const float *x, int64_t rows, int threads, float *const *layers, float *logits, float *value) {
+                   const float *x, int64_t rows, int threads, float *const *layers, float *logits,
+                   float *value) {
     int64_t x_twin = 0, top = sizes[depth];
     for (int64_t l = 0; l < depth; l++) {
         forward(hidden(parameters, sizes, l), x, x_twin, rows, activation, threads, layers[l]);
@@ -198,17 +202,19 @@ void dense_forward(const float *const *parameters, const int64_t *sizes, int64_t
 }
 
 void dense_backward(const float *const *parameters, const int64_t *sizes, int64_t depth, int activation,
-                    const float *x, int64_t rows, int threads, const float *const *layers, const float *dlogits,
-                    const float *dvalue, float *const *dlayers, float *const *gradients) {
+                    const float *x, int64_t rows, int threads, const float *const *layers,
+                    const float *dlogits, const float *dvalue, float *const *dlayers,
+                    float *const *gradients) {
     int64_t top = sizes[depth], critic = rows * top; /* where x_L of the critic begins */
     const float *below = layers[depth - 1];
     float *dbelow = dlayers[depth - 1], *const *of_heads = gradients + 2 * depth;
-    backward(head(parameters + 2 * depth, top, sizes[depth + 1]), below, 0, dlogits, rows, activation, threads,
-             of_heads[0], of_heads[1], dbelow);
+    backward(head(parameters + 2 * depth, top, sizes[depth + 1]), below, 0, dlogits, rows, activation,
+             threads, of_heads[0], of_heads[1], dbelow);
     backward(head(parameters + 2 * depth + 2, top, 1), below + critic, 0, dvalue, rows, activation, threads,
              of_heads[2], of_heads[3], dbelow + critic);
     for (int64_t l = depth - 1; l > 0; l--)
-        backward(hidden(parameters, sizes, l), layers[l - 1], rows * sizes[l], dlayers[l], rows, activation, threads,
-                 gradients[2 * l], gradients[2 * l + 1], dlayers[l - 1]);
-    backward(hidden(parameters, sizes, 0), x, 0, dlayers[0], rows, NONE, threads, gradients[0], gradients[1], 0);
+        backward(hidden(parameters, sizes, l), layers[l - 1], rows * sizes[l], dlayers[l], rows, activation,
+                 threads, gradients[2 * l], gradients[2 * l + 1], dlayers[l - 1]);
+    backward(hidden(parameters, sizes, 0), x, 0, dlayers[0], rows, NONE, threads, gradients[0], gradients[1],
+             0);
 }

@@ -39,6 +39,10 @@ SLOPES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 }
 
 
+# A wide head over few rows is a walk through its weights, which torch does in longer strides.
+FEW, WIDE = 8, 10_000
+
+
 class Passed(NamedTuple):
     """A forward pass, as the backward pass needs it."""
 
@@ -54,10 +58,12 @@ def forward(parameters: Sequence[Tensor], activation: str, inputs: Tensor) -> Pa
     ``parameters`` are W (2, in, out) and b (2, 1, out) of each hidden layer, then V (H, I), c (I,), v (H, 1)
     and d (1,).
     """
-    library = _serving(inputs, parameters)
-    if library is None:
-        return forward_by_torch(parameters, activation, inputs)
     rows, sizes = len(inputs), _sizes(parameters)
+    if inputs.shape != (rows, sizes[0]):
+        raise ValueError(f"inputs {tuple(inputs.shape)} don't fit a network of {sizes[0]} inputs")
+    library = _serving(inputs, parameters)
+    if library is None or (rows < FEW and sizes[-1] > WIDE):
+        return forward_by_torch(parameters, activation, inputs)
     layers = [inputs.new_empty(2, rows, size) for size in sizes[1:-1]]
     logits, value = inputs.new_empty(rows, sizes[-1]), inputs.new_empty(rows)
     library.dense_forward(
@@ -85,7 +91,14 @@ def backward(
 ) -> None:
     """Write the ``gradients`` of ``parameters``, from those at the logits (B, I) and the value (B,)."""
     inputs, layers = passed.inputs, passed.layers
-    library = _serving(inputs, (*parameters, *gradients, dlogits, dvalue))
+    if dlogits.shape != passed.logits.shape or dvalue.shape != passed.value.shape:
+        raise ValueError(
+            f"gradients {tuple(dlogits.shape)} and {tuple(dvalue.shape)} don't fit what they are of, "
+            f"{tuple(passed.logits.shape)} and {tuple(passed.value.shape)}"
+        )
+    if [x.shape for x in gradients] != [x.shape for x in parameters]:
+        raise ValueError("the places for gradients don't have the shapes of the parameters")
+    library = _serving(inputs, (*parameters, *gradients, *layers, dlogits, dvalue))
     if library is None:
         backward_by_torch(parameters, activation, passed, dlogits, dvalue, gradients)
         return
@@ -108,6 +121,16 @@ def backward(
 
 
 @torch.no_grad()
+def value(parameters: Sequence[Tensor], activation: str, inputs: Tensor) -> Tensor:
+    """The value (B,) alone."""
+    *hidden, _, _, weight, bias = parameters
+    x = inputs
+    for of_layer, of_bias in zip(hidden[::2], hidden[1::2], strict=True):
+        x = FORWARD[activation](torch.addmm(of_bias[1], x, of_layer[1]))
+    return torch.addmm(bias, x, weight).squeeze(1)
+
+
+@torch.no_grad()
 def forward_by_torch(parameters: Sequence[Tensor], activation: str, inputs: Tensor) -> Passed:
     """The same in torch's operators, for every device and type."""
     *hidden, actor_weight, actor_bias, critic_weight, critic_bias = parameters
@@ -116,7 +139,7 @@ def forward_by_torch(parameters: Sequence[Tensor], activation: str, inputs: Tens
         x = FORWARD[activation](torch.baddbmm(bias, x, weight))
         layers.append(x)
     logits = torch.addmm(actor_bias, x[0], actor_weight)
-    return Passed(logits, torch.addmv(critic_bias, x[1], critic_weight[:, 0]), inputs, layers)
+    return Passed(logits, torch.addmm(critic_bias, x[1], critic_weight).squeeze(1), inputs, layers)
 
 
 @torch.no_grad()
@@ -149,9 +172,10 @@ def backward_by_torch(
 
 def _serving(inputs: Tensor, others: Sequence[Tensor]) -> ctypes.CDLL | None:
     """The compiled passes, where they can take all of these tensors."""
-    if not all(x.dtype == torch.float32 and x.is_contiguous() for x in others):
+    device = inputs.device
+    if not all(x.dtype == torch.float32 and x.is_contiguous() and x.device == device for x in others):
         return None
-    return kernels.serving(inputs)
+    return kernels.serving(inputs) if len(inputs) else None
 
 
 def _sizes(parameters: Sequence[Tensor]) -> list[int]:

@@ -1,15 +1,15 @@
 /* The loops that decide how fast a wide action space trains, each in one pass.
  *
  * functional/choice.py, policy_loss.py and adam.py say what they compute and have the same in torch, with
- * which the tests compare them. A row of logits (4 KB for 1,000 items) stays in the first-level cache here, while
- * torch's operators each stream all rows through memory.
+ * which the tests compare them. A row of logits (4 KB for 1,000 items) stays in the first-level cache here,
+ * while torch's operators each stream all rows through memory.
  *
  * Plain C, so that one library serves every Python and every torch. Rows are independent and every sum is
  * taken in a fixed order: the result doesn't depend on the number of threads.
  */
 #include "kernels.h"
 
-#define CHUNK 4096 /* weights whose squares are summed by one thread */
+#define PARTS 64 /* of the weights, and at most so many threads take them */
 #define BLOCK 64 /* alternatives summed together before the search for the drawn one looks closer */
 
 INLINE float largest(const float *logits, int64_t width) {
@@ -166,18 +166,21 @@ VECTORISED static void adam_part(float *weights, float *exp_avg, float *exp_avg_
 
 void adam(float *weights, float *exp_avg, float *exp_avg_sq, const float *gradient, int64_t size,
           float max_norm, float beta1, float beta2, float rate, float correction2, float eps, int threads) {
-    int64_t chunks = (size + CHUNK - 1) / CHUNK;
-    double squares[chunks], total = 0.0;
+    int64_t part = (size / PARTS / BLOCK + 1) * BLOCK;
+    double squares[PARTS] = {0.0}, total = 0.0; /* added in a fixed order, whichever thread took which */
 #pragma omp parallel for num_threads(threads) if (threads > 1)
-    for (int64_t i = 0; i < chunks; i++)
-        squares[i] = sum_of_squares(gradient + i * CHUNK, size - i * CHUNK < CHUNK ? size - i * CHUNK : CHUNK);
-    for (int64_t i = 0; i < chunks; i++) total += squares[i]; /* in a fixed order */
+    for (int64_t i = 0; i < PARTS; i++)
+        if (i * part < size) squares[i] = sum_of_squares(gradient + i * part, least(part, size - i * part));
+    for (int64_t i = 0; i < PARTS; i++) total += squares[i];
+
     float norm = (float)sqrt(total), scale = max_norm / (norm + 1e-6f);
     if (scale > 1.0f) scale = 1.0f; /* NaN stays, and comes out as a NaN loss */
     float root = 1.0f / sqrtf(correction2);
-    int64_t part = (chunks / threads + 1) * CHUNK; /* as each thread read above */
 #pragma omp parallel for num_threads(threads) if (threads > 1)
-    for (int64_t start = 0; start < size; start += part)
-        adam_part(weights + start, exp_avg + start, exp_avg_sq + start, gradient + start,
-                  size - start < part ? size - start : part, scale, beta1, beta2, rate, root, eps);
+    for (int64_t i = 0; i < PARTS; i++) {
+        int64_t start = i * part;
+        if (start < size)
+            adam_part(weights + start, exp_avg + start, exp_avg_sq + start, gradient + start,
+                      least(part, size - start), scale, beta1, beta2, rate, root, eps);
+    }
 }

@@ -16,6 +16,8 @@
 #endif
 #define INLINE static inline __attribute__((always_inline))
 
+INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+
 /* exp(x) for x <= 0 to 2 units in the last place; 0 below -87 (and so for -inf). Range reduction by powers
  * of two and the Taylor polynomial of degree 7 on [-ln 2 / 2, ln 2 / 2], whose remainder is below 1e-8. */
 INLINE float exp_of_negative(float x) {
@@ -30,7 +32,10 @@ INLINE float exp_of_negative(float x) {
     p = p * r + 0.5f;
     p = p * r + 1.0f;
     p = p * r + 1.0f;
-    union { int32_t bits; float value; } power = {((int32_t)n + 127) << 23};
+    union {
+        int32_t bits;
+        float value;
+    } power = {((int32_t)n + 127) << 23};
     return x < -87.0f ? 0.0f : p * power.value;
 }
 

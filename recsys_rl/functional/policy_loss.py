@@ -92,6 +92,7 @@ def _gradient_(
     return PolicyGradient(logits, objective, entropy, logprob)
 
 
+@torch.no_grad()
 def by_torch(
     logits: Tensor,
     items: Tensor,

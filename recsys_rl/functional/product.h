@@ -1,14 +1,14 @@
 /* The product of two matrices for one kind of processor: dense.c includes this once for each.
  *
- * Needs PRODUCT (the function's name), TARGET (its attribute), LANES (floats in a vector), and the tile of the
- * result that is held in registers while its sums are taken: TALL rows by PANEL columns.
+ * Needs PRODUCT (the function's name), TARGET (its attribute), LANES (floats in a vector), and the tile of
+ * the result that is held in registers while its sums are taken: TALL rows by PANEL columns.
  */
 #define JOIN(a, b) a##b
 #define NAMED(a, b) JOIN(a, b)
 #define VECTOR NAMED(Vector, LANES)
 #define TILE NAMED(PRODUCT, _tile)
 
-typedef float VECTOR __attribute__((vector_size(4 * LANES), aligned(4)));
+typedef float VECTOR __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 
 /* c (height, PANEL) = a (height, depth) b (depth, PANEL), or that much more where `add` */
 INLINE void TILE(int height, int64_t depth, Matrix a, const float *b, int64_t b_row, float *c, int64_t c_row,
@@ -32,7 +32,8 @@ TARGET static void PRODUCT(int64_t height, int64_t width, int64_t depth, Matrix 
                            int64_t c_row) {
     /* Where b's columns aren't its rows, or are fewer than a tile's, they are copied to lie as they are used,
      * and the tile is computed beside c. */
-    float packed[DEPTH * PANEL] __attribute__((aligned(64))), beside[TALL * PANEL] __attribute__((aligned(64)));
+    float packed[DEPTH * PANEL] __attribute__((aligned(64))),
+        beside[TALL * PANEL] __attribute__((aligned(64)));
     for (int64_t j = 0; j < width; j += PANEL)
         for (int64_t k = 0; k < depth; k += DEPTH) {
             int64_t wide = least(PANEL, width - j), deep = least(DEPTH, depth - k), b_row = b.row;

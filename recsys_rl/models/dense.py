@@ -23,6 +23,7 @@ class DenseActorCritic(ActorCritic):
     def __init__(self, shapes: Shapes, config: ModelConfig, generator: torch.Generator) -> None:
         super().__init__(shapes, config, generator)
         assert isinstance(self.head, DenseHead) and self.session is None and len(shapes.action_sizes) == 1
+        assert config.hidden_dims
         self.activation = config.activation
         names = [f"hidden.{kind}.{place}" for place in range(len(config.hidden_dims)) for kind in KINDS]
         self.names = [*names, *(f"{head}.{kind}" for head in HEADS for kind in ("weight", "bias"))]
@@ -38,8 +39,7 @@ class DenseActorCritic(ActorCritic):
         return choice.forbid_(passed.logits.unsqueeze(1), obs.mask, obs.exclude), passed.value
 
     def value(self, obs: Obs) -> Tensor:
-        """As ActorCritic.value; both towers in one call take less than the critic's alone by torch."""
-        return dense.forward(self.in_order, self.activation, obs.context).value
+        return dense.value(self.in_order, self.activation, obs.context)
 
     def backward(
         self,
