@@ -392,7 +392,8 @@ def test_the_others_cannot_be_reached(
     assert time.monotonic() - began < 20
     assert capsys.readouterr().err == (
         f"error: Rank {rank} of 2 did not meet the others at 127.0.0.1:{port} within 0.5 s: check that all "
-        "were started and that MASTER_ADDR and MASTER_PORT are right, or raise --join-timeout.\n"
+        "were started, that MASTER_ADDR and MASTER_PORT are right and that GLOO_SOCKET_IFNAME names the "
+        "network card between machines, or raise --join-timeout.\n"
     )
 
 

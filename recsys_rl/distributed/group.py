@@ -99,8 +99,9 @@ def join(place: Place, requests: list[int] | None, join_timeout: float, cuda: bo
     except RuntimeError as error:
         raise UserError(
             f"Rank {place.rank} of {place.size} did not meet the others at {place.address}:{place.port} "
-            f"within {join_timeout:g} s: check that all were started and that MASTER_ADDR and MASTER_PORT "
-            "are right, or raise --join-timeout."
+            f"within {join_timeout:g} s: check that all were started, that MASTER_ADDR and MASTER_PORT are "
+            "right and that GLOO_SOCKET_IFNAME names the network card between machines, or raise "
+            "--join-timeout."
         ) from error
     try:
         yield Group(place, group, requests)
