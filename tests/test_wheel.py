@@ -88,3 +88,15 @@ def test_the_wheel_works_in_an_empty_venv(wheel: Path, venv: Path, tmp_path: Pat
     small += ["--num-envs", "4", "--n-steps", "8", "--batch-size", "16"]
     run(command, "train", "--data", "synthetic", *small, "--total-timesteps", "64", cwd=tmp_path)
     assert (tmp_path / "checkpoints" / "ppo.pt").is_file()
+
+
+@pytest.mark.parametrize(("compiler", "openmp"), [("gcc", "-fopenmp"), ("clang", "-fopenmp-simd")])
+def test_compilers_have_nothing_to_say(compiler: str, openmp: str, tmp_path: Path) -> None:
+    """Nor that a loop which is marked as one of vectors became none, which clang would."""
+    if shutil.which(compiler) is None:
+        pytest.skip(f"no {compiler} here")
+    options = ["-O3", openmp, "-fno-math-errno", "-fno-trapping-math", "-std=gnu11", "-Wall", "-Wextra", "-c"]
+    for source in (ROOT / "recsys_rl/functional").glob("*.c"):
+        command = [compiler, *options, str(source), "-o", str(tmp_path / "kernels.o")]
+        said = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert (said.returncode, said.stderr) == (0, "")

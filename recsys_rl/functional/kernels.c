@@ -10,12 +10,18 @@
 #include "kernels.h"
 
 #define PARTS 64 /* of the weights, and at most so many threads take them */
+#define LANES 32 /* among which the largest is looked for: a few vectors */
 #define BLOCK 64 /* alternatives summed together before the search for the drawn one looks closer */
 
 INLINE float largest(const float *logits, int64_t width) {
-    float top = -INFINITY;
-#pragma omp simd reduction(max : top)
-    for (int64_t j = 0; j < width; j++) top = logits[j] > top ? logits[j] : top;
+    float tops[LANES], top = -INFINITY; /* clang makes no vectors of a reduction by max */
+    for (int l = 0; l < LANES; l++) tops[l] = top;
+    int64_t whole = width - width % LANES;
+    for (int64_t j = 0; j < whole; j += LANES)
+#pragma omp simd
+        for (int l = 0; l < LANES; l++) tops[l] = logits[j + l] > tops[l] ? logits[j + l] : tops[l];
+    for (int64_t j = whole; j < width; j++) top = logits[j] > top ? logits[j] : top;
+    for (int l = 0; l < LANES; l++) top = tops[l] > top ? tops[l] : top;
     return top;
 }
 

@@ -5,8 +5,8 @@
 #include <stdint.h>
 
 /* One binary for old and new processors: the loader takes the widest vectors that the machine has. */
-#if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__)
-#if __GNUC__ >= 12
+#if defined(__x86_64__) && defined(__linux__) && __has_attribute(target_clones) /* clang from 14 on */
+#if __GNUC__ >= 12 /* clang says 4 */
 #define VECTORISED __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 #else
 #define VECTORISED __attribute__((target_clones("avx512f", "avx2", "default")))
@@ -33,9 +33,9 @@ INLINE float exp_of_negative(float x) {
     p = p * r + 1.0f;
     p = p * r + 1.0f;
     union {
-        int32_t bits;
+        uint32_t bits;
         float value;
-    } power = {((int32_t)n + 127) << 23};
+    } power = {((uint32_t)(int32_t)n + 127) << 23}; /* of NaN any: p is NaN then */
     return x < -87.0f ? 0.0f : p * power.value;
 }
 
