@@ -397,6 +397,25 @@ def test_the_others_cannot_be_reached(
     )
 
 
+def test_joining_that_heeds_no_limit_is_ended() -> None:
+    """As gloo's is, in one rank, where another can't connect."""
+    program = """
+import time
+import torch.distributed as dist
+from recsys_rl.distributed import group
+from recsys_rl.distributed.place import Place
+group.GRACE = 0.2
+dist.init_process_group = lambda *_, **__: time.sleep(60)
+group._store = lambda *_: None
+with group.join(Place(0, 2, 0, "host", 1, None), None, 0.1, cuda=False):
+    pass
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=50)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: Rank 0 of 2 did not meet the others at host:1 within 0.1 s: ")
+    assert done.stderr.count("\n") == 1
+
+
 def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port: int = server.getsockname()[1]

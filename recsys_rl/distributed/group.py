@@ -7,7 +7,9 @@ everywhere at every step, and are never sent.
 
 from __future__ import annotations
 
+import os
 import sys
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
@@ -27,6 +29,9 @@ from recsys_rl.types import UserError
 # How long one exchange may take, and so how long the others may wait for rank 0, which alone evaluates and
 # downloads. A rank that dies closes its connections and is noticed at once, whatever this limit.
 PATIENCE = timedelta(minutes=30)
+
+
+GRACE = 10.0  # seconds that joining may take beyond its limit
 
 
 class LostRank(UserError):
@@ -89,20 +94,22 @@ def join(place: Place, requests: list[int] | None, join_timeout: float, cuda: bo
             "lower --num-processes, or use --device cpu."
         )
     limit = timedelta(seconds=join_timeout)
+    alone = (
+        f"Rank {place.rank} of {place.size} did not meet the others at {place.address}:{place.port} "
+        f"within {join_timeout:g} s: check that all were started, that MASTER_ADDR and MASTER_PORT are "
+        "right and that GLOO_SOCKET_IFNAME names the network card between machines, or raise "
+        "--join-timeout."
+    )
     try:
-        dist.init_process_group(
-            "gloo", store=_store(place, limit), rank=place.rank, world_size=place.size, timeout=limit
-        )
-        if cuda:
-            torch.cuda.set_device(place.local_rank)
-        group = dist.new_group(backend="cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=PATIENCE)
+        with _ending_after(join_timeout + GRACE, alone):
+            dist.init_process_group(
+                "gloo", store=_store(place, limit), rank=place.rank, world_size=place.size, timeout=limit
+            )
+            if cuda:
+                torch.cuda.set_device(place.local_rank)
+            group = dist.new_group(backend="cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=PATIENCE)
     except RuntimeError as error:
-        raise UserError(
-            f"Rank {place.rank} of {place.size} did not meet the others at {place.address}:{place.port} "
-            f"within {join_timeout:g} s: check that all were started, that MASTER_ADDR and MASTER_PORT are "
-            "right and that GLOO_SOCKET_IFNAME names the network card between machines, or raise "
-            "--join-timeout."
-        ) from error
+        raise UserError(alone) from error
     try:
         yield Group(place, group, requests)
     except LostRank as lost:
@@ -113,6 +120,26 @@ def join(place: Place, requests: list[int] | None, join_timeout: float, cuda: bo
         raise SystemExit(LOST) from None
     finally:
         dist.destroy_process_group()
+
+
+@contextmanager
+def _ending_after(seconds: float, why: str) -> Iterator[None]:
+    """End the process if what stands within takes longer; nothing was begun yet that could be lost.
+
+    gloo heeds its limit in some of its waits alone: where one rank can't connect, another waits on.
+    """
+
+    def end() -> None:
+        print(f"error: {why}", file=sys.stderr, flush=True)
+        os._exit(2)
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _store(place: Place, limit: timedelta) -> Store:
