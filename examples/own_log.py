@@ -54,17 +54,17 @@ def main(log: Path, columns: dict[str, str], folder: Path, total_timesteps: int 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Train PPO on your own log.")
     parser.add_argument("log", nargs="?", type=Path, help="CSV or Parquet; made up where absent")
-    parser.add_argument("--user", default="listener", help="column of the user id")
-    parser.add_argument("--item", default="track", help="column of the item id")
-    parser.add_argument("--rating", help="column of the rating, where there is one")
-    parser.add_argument("--time", help="column of the time, where there is one")
+    parser.add_argument("--user-column", default="listener", help="column of the user id")
+    parser.add_argument("--item-column", default="track", help="column of the item id")
+    parser.add_argument("--rating-column", help="column of the rating, where there is one")
+    parser.add_argument("--time-column", help="column of the time, where there is one")
     parser.add_argument("--folder", type=Path, help="where results go (default: a new temporary folder)")
     given = parser.parse_args()
     folder = given.folder or Path(tempfile.mkdtemp(prefix="own-log-"))
     folder.mkdir(parents=True, exist_ok=True)
-    columns = {"user_column": given.user, "item_column": given.item}
-    columns |= {} if given.rating is None else {"rating_column": given.rating}
-    columns |= {} if given.time is None else {"time_column": given.time}
+    columns = {"user_column": given.user_column, "item_column": given.item_column}
+    columns |= {} if given.rating_column is None else {"rating_column": given.rating_column}
+    columns |= {} if given.time_column is None else {"time_column": given.time_column}
     log = given.log
     if log is None:
         log = made_up_log(folder / "plays.csv")

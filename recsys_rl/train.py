@@ -6,14 +6,14 @@ import math
 import sys
 from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from recsys_rl.checkpoint import save, save_first
-from recsys_rl.config import Config, check_effect, to_toml
+from recsys_rl.config import Config, check_effect, from_toml, to_toml
 from recsys_rl.env.gym_env import GymEnv
 from recsys_rl.env.world import make_env
 from recsys_rl.functional import kernels
@@ -175,11 +175,23 @@ def _logger(run: Run) -> Logger:
             run.num_updates * run.per_update,
             run.step,
             settings.tensorboard,
+            to_toml(run.config),
+            own=_is_of(folder / "config.toml", run.config),
         )
-        (folder / "config.toml").write_text(to_toml(run.config))
     except OSError as error:
         raise UserError(f"{folder} can't be written ({error.strerror}): choose another --log-dir.") from error
     return logger
+
+
+def _is_of(file: Path, config: Config) -> bool:
+    """Whether the log beside this config.toml is of a run that learns as ``config`` says (or of none)."""
+    try:
+        logged = from_toml(file.read_text("utf-8"))
+    except FileNotFoundError:
+        return True
+    except (UserError, UnicodeDecodeError):
+        return False
+    return replace(logged, train_config=config.train_config) == config
 
 
 def _check_finite(metrics: Mapping[str, float], run: Run, path: Path, saved: int) -> None:

@@ -96,7 +96,7 @@ def sentence(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         ),
         (
             "train --index exact",
-            "--index is exact: it acts on the choice of candidates alone, and candidates is 0",
+            "--index is 'exact': it acts on the choice of candidates alone, and candidates is 0",
         ),
         ("train --explore-rate 0", "--explore-rate is 0.0: it acts on the choice of candidates alone"),
         ("evaluate --max-users -1", "--max-users is -1: it must be a whole number, at least 0"),

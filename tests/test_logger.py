@@ -35,16 +35,45 @@ def test_resume_drops_what_the_cut_off_run_wrote_later(tmp_path: Path) -> None:
         for step in (10, 20, 30):
             logger.write(step, {"loss": float(step)})
     with Logger(tmp_path, "train", 100, 20, tensorboard=False) as logger:
-        assert rows(logger.path) == [(10, "loss", 10.0), (20, "loss", 20.0)]
+        assert len(rows(logger.path)) == 3  # until there is something to write
         logger.write(30, {"loss": -1.0})
     assert rows(logger.path) == [(10, "loss", 10.0), (20, "loss", 20.0), (30, "loss", -1.0)]
 
 
-def test_a_new_run_starts_a_new_log(tmp_path: Path) -> None:
+def test_a_new_run_starts_a_new_log_and_keeps_the_old(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     for value in (1.0, 2.0):
         with Logger(tmp_path, "train", 100, 0, tensorboard=False) as logger:
             logger.write(10, {"loss": value})
     assert rows(logger.path) == [(10, "loss", 2.0)]
+    assert rows(tmp_path / "log.old.csv") == [(10, "loss", 1.0)]
+    assert capsys.readouterr().err == f"{logger.path} of another run is kept as log.old.csv\n"
+
+
+def test_a_run_that_writes_nothing_changes_nothing(tmp_path: Path) -> None:
+    with Logger(tmp_path, "train", 100, 0, tensorboard=False, settings="lr = 1") as logger:
+        logger.write(10, {"loss": 1.0})
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert set(before) == {"log.csv", "config.toml"} and before["config.toml"] == b"lr = 1"
+    with pytest.raises(KeyboardInterrupt), Logger(tmp_path, "train", 100, 0, False, settings="lr = 2"):
+        raise KeyboardInterrupt
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_another_run_s_log_is_not_gone_on_with(tmp_path: Path) -> None:
+    """Run a is cut off, b writes in the same folder, and a is resumed from a checkpoint elsewhere."""
+    for settings, start, step, own in (
+        ("a", 0, 10, True),
+        ("b", 0, 20, False),
+        ("a", 10, 30, False),
+        ("a", 30, 40, True),
+    ):
+        with Logger(tmp_path, "train", 100, start, tensorboard=False, settings=settings, own=own) as logger:
+            logger.write(step, {settings: 1.0})
+    assert rows(logger.path) == [(30, "a", 1.0), (40, "a", 1.0)]
+    assert rows(tmp_path / "log.old.csv") == [(20, "b", 1.0)]
+    assert (tmp_path / "config.toml").read_text() == "a"
 
 
 def test_seconds_go_on_after_a_resume(tmp_path: Path) -> None:

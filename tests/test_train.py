@@ -7,6 +7,7 @@ import pty
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ import torch
 from recsys_rl import train as train_module
 from recsys_rl.checkpoint import load, previous
 from recsys_rl.cli import main, train_options
+from recsys_rl.config import defaults, to_toml
 from recsys_rl.run import begin
 from recsys_rl.utils.logger import read_log
 from tests.doors import (
@@ -220,3 +222,15 @@ def test_tensorboard_that_is_missing(
     assert main(["train", *DRIFT, *steps(3), "--tensorboard"]) == 2
     said = '--tensorboard needs the package tensorboard: in the checkout, pip install -e ".[tensorboard]".'
     assert capsys.readouterr().err.splitlines()[-1] == f"error: {said}"
+
+
+def test_whose_log_it_is(tmp_path: Path) -> None:
+    """That of a run that learns the same way, whatever it saves and says meanwhile."""
+    file, config = tmp_path / "config.toml", defaults("ppo", "drift")
+    assert train_module._is_of(file, config)  # there is none
+    file.write_text(to_toml(config))
+    longer = replace(config, train_config=replace(config.train_config, save_interval=7))
+    other = replace(config, agent_config=replace(config.agent_config, lr=0.5))
+    assert train_module._is_of(file, longer) and not train_module._is_of(file, other)
+    file.write_text("no settings")
+    assert not train_module._is_of(file, config)

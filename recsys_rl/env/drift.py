@@ -54,7 +54,7 @@ class Drift:
 
     def advance(self, user_state: DriftState, items: Tensor, feedback: Feedback) -> tuple[DriftState, Tensor]:
         shown = self.catalogue.embedding[items].masked_fill_(feedback.skipped.unsqueeze(-1), 0)  # (N, K, D)
-        user = user_state.user + self.config.user_drift * shown.sum(1)  # (N, D)
+        user = shown.sum(1).mul_(self.config.user_drift).add_(user_state.user)  # (N, D)
         return DriftState(user, user_state.step + 1), feedback.skipped.new_zeros(len(items))
 
     def expected_reward(self, user_state: DriftState, block: slice = slice(None)) -> Tensor:

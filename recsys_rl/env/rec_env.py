@@ -54,6 +54,7 @@ class RecEnv:
         self.action_sizes: tuple[int, ...] = (catalogue.num_items,)
         self.history_length = 0 if user_model.repeats else config.max_episode_steps
         self.num_signals = 1
+        self.written: int | None = None
         self._look_at_availability()
         self.user_state: UserState = None
         self.session: Session
@@ -75,7 +76,9 @@ class RecEnv:
         self._look_at_availability()
         skipped = self._skipped(items)  # (N, 1)
         feedback = self.user_model.respond(self.user_state, items, skipped, self.generator)
-        reward = feedback.engagement[:, 0].masked_fill(skipped[:, 0], 0.0)  # (N,)
+        reward = feedback.engagement[:, 0].clone()  # (N,)
+        if not self.all_shown:
+            reward.masked_fill_(skipped[:, 0], 0.0)
         user_state, terminated = self.user_model.advance(self.user_state, items, feedback)
         session = self._record(items, skipped, reward)
         truncated = (session.steps >= self.config.max_episode_steps) & ~terminated
@@ -130,7 +133,12 @@ class RecEnv:
 
     def _look_at_availability(self) -> None:
         """The catalogue's owner may write to it between steps."""
-        self.all_available = bool(self.catalogue.available.all())  # then requests need no mask
+        available = self.catalogue.available
+        written = None if available.is_inference() else available._version  # which some tensors don't count
+        if written is not None and written == self.written:
+            return
+        self.written = written
+        self.all_available = bool(available.all())  # then requests need no mask
         self.all_shown = self.all_available and self.user_model.repeats  # then nothing is skipped
 
     def _draw_users(self) -> Tensor:
@@ -161,8 +169,11 @@ class RecEnv:
         """The session after ``items``; a skipped one was never shown and leaves no trace but time."""
         session = self.session
         # Copies, as the caller may use its own again.
-        history = torch.cat([session.history[:, 1:], items], 1)  # (N, L)
-        signals = torch.cat([session.signals[:, 1:], reward.view(-1, 1, 1)], 1)  # (N, L, 1)
+        history = items.to(session.history, copy=True)  # (N, 1)
+        signals = reward.to(session.signals, copy=True).view(-1, 1, 1)  # (N, 1, 1)
+        if self.history_length > 1:
+            history = torch.cat([session.history[:, 1:], history], 1)  # (N, L)
+            signals = torch.cat([session.signals[:, 1:], signals], 1)  # (N, L, 1)
         if not self.all_shown:
             rows = skipped[:, 0].nonzero().squeeze(1)
             if len(rows):

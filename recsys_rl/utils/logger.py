@@ -24,9 +24,19 @@ class Logger:
     """One run's log. Use it as a context manager; the files are closed and the bar ends with it."""
 
     def __init__(
-        self, folder: Path, title: str, total_steps: int, start_step: int, tensorboard: bool
+        self,
+        folder: Path,
+        title: str,
+        total_steps: int,
+        start_step: int,
+        tensorboard: bool,
+        settings: str = "",
+        own: bool = True,
     ) -> None:
         """Append to ``folder``/log.csv; rows of steps after ``start_step`` (of a run that was cut off) go.
+
+        ``settings`` become config.toml beside it. A log that isn't this run's ``own``, or any where the run
+        begins at step 0, is kept as log.old.csv. Nothing there changes before the first row is written.
 
         Raises OSError where the folder can't be written, and UserError where TensorBoard is asked for and
         missing or where log.csv is not such a log.
@@ -35,15 +45,15 @@ class Logger:
         self.total_steps = total_steps
         self.start_step = start_step
         folder.mkdir(parents=True, exist_ok=True)
-        self.path = folder / "log.csv"
-        kept = [row for row in read_log(self.path) if row[0] <= start_step] if start_step else []
+        self.path, self.settings = folder / "log.csv", settings
+        self.goes_on = own and start_step > 0
+        kept = [row for row in read_log(self.path) if row[0] <= start_step] if self.goes_on else []
         self.seconds_before = max((seconds for _, seconds, _, _ in kept), default=0.0)
-        # Whoever is killed here leaves the old log or the new one.
-        part = self.path.with_name(self.path.name + ".part")
-        self.file = part.open("w", newline="", encoding="utf-8")
-        self._append([COLUMNS, *((step, f"{s:.3f}", name, repr(value)) for step, s, name, value in kept)])
-        part.replace(self.path)
         self.events = _tensorboard(folder, start_step) if tensorboard else None
+        self.part = self.path.with_name(self.path.name + ".part")
+        self.file = self.part.open("w", newline="", encoding="utf-8")
+        self._append([COLUMNS, *((step, f"{s:.3f}", name, repr(value)) for step, s, name, value in kept)])
+        self.begun = False
         self.progress = _progress()
         self.task = self.progress.add_task(title, total=total_steps, completed=start_step, news="")
 
@@ -59,6 +69,8 @@ class Logger:
             self.progress.stop()
         with contextlib.suppress(OSError):  # each row was flushed; what a full disk refused is known
             self.file.close()
+            if not self.begun:
+                self.part.unlink()
         if self.events is not None:
             self.events.close()
 
@@ -75,6 +87,8 @@ class Logger:
         """Append one row for each value. Raises UserError where the disk refuses."""
         seconds = f"{self.seconds_before + self.seconds_here:.3f}"
         try:
+            if not self.begun:
+                self._begin()
             self._append([(step, seconds, name, repr(float(value))) for name, value in values.items()])
             if self.events is not None:
                 for name, value in values.items():
@@ -84,6 +98,17 @@ class Logger:
                 f"{self.path} can't be written at step {step:,} ({error.strerror or error}): make room and "
                 "go on from the last checkpoint with --resume."
             ) from error
+
+    def _begin(self) -> None:
+        """Whoever is killed here leaves the old log or the new one."""
+        if self.path.exists() and not self.goes_on:
+            old = self.path.with_name("log.old.csv")
+            self.path.replace(old)
+            print(f"{self.path} of another run is kept as {old.name}", file=sys.stderr)
+        self.part.replace(self.path)
+        if self.settings:
+            self.path.with_name("config.toml").write_bytes(self.settings.encode())
+        self.begun = True
 
     def show(self, step: int, news: str) -> None:
         """Move the bar; without a terminal, say a plain line every few seconds and at the end."""
