@@ -64,16 +64,15 @@ def compile_kernels(folder: Path) -> Path | None:
     return None
 
 
-def _run(command: list[str]) -> None:
-    subprocess.run(command, check=True, capture_output=True, text=True)
+def _run(command: list[str]) -> str:
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
 def _is_gcc(compiler: list[str]) -> bool:
     try:
-        said = subprocess.run([*compiler, "--version"], capture_output=True, text=True, check=True).stdout
+        return "Free Software Foundation" in _run([*compiler, "--version"])
     except (OSError, subprocess.CalledProcessError):
         return False
-    return "Free Software Foundation" in said
 
 
 def _install(linked: Path, library: Path) -> None:

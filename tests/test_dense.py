@@ -192,11 +192,11 @@ def test_strides_types_and_no_rows() -> None:
     assert not any(bool(gradient.any()) for gradient in gradients)
 
 
-def test_value_alone() -> None:
-    weights, x = parameters(4, (3, 2), 5), torch.randn(6, 4, generator=rng(1))
-    for activation in ("tanh", "relu", "elu"):
-        found = dense.value(weights, activation, x)
-        assert_close(found, dense.forward(weights, activation, x).value)
+@pytest.mark.parametrize("activation", ["tanh", "relu", "elu"])
+def test_value_alone(activation: str) -> None:
+    model = both(hidden_dims=(3, 2), activation=activation)[0].model
+    obs = Obs(torch.randn(6, 6, generator=rng(1)))
+    assert_close(model.value(obs).detach(), model(obs)[1])  # type: ignore[operator]
 
 
 def test_few_rows_of_a_wide_head() -> None:

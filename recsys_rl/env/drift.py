@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from recsys_rl.config import EnvConfig
+from recsys_rl.env.user_model import sum_of_shown
 from recsys_rl.functional.top_k import blocked_top_k
 from recsys_rl.types import Catalogue, Feedback, Population
 
@@ -53,8 +54,8 @@ class Drift:
         return Feedback(engagement, engagement, skipped)
 
     def advance(self, user_state: DriftState, items: Tensor, feedback: Feedback) -> tuple[DriftState, Tensor]:
-        shown = self.catalogue.embedding[items].masked_fill_(feedback.skipped.unsqueeze(-1), 0)  # (N, K, D)
-        user = shown.sum(1).mul_(self.config.user_drift).add_(user_state.user)  # (N, D)
+        shown = sum_of_shown(self.catalogue.embedding, items, feedback.skipped)  # (N, D)
+        user = shown.mul_(self.config.user_drift).add_(user_state.user)
         return DriftState(user, user_state.step + 1), feedback.skipped.new_zeros(len(items))
 
     def expected_reward(self, user_state: DriftState, block: slice = slice(None)) -> Tensor:

@@ -35,6 +35,7 @@ import torch
 from torch import Tensor
 
 from recsys_rl.config import EnvConfig
+from recsys_rl.env.user_model import sum_of_shown
 from recsys_rl.types import Catalogue, Feedback, Population
 
 
@@ -96,12 +97,13 @@ class Satiation:
     def advance(
         self, user_state: SatiationState, items: Tensor, feedback: Feedback
     ) -> tuple[SatiationState, Tensor]:
-        skipped = feedback.skipped.unsqueeze(-1)  # (N, K, 1)
+        shown = sum_of_shown(self.catalogue.embedding, items, feedback.skipped)  # (N, D)
+        genres = sum_of_shown(self.genres, items, feedback.skipped)  # (N, G)
         keep, cost = self.config.satiation_recovery, self.config.patience_cost
         after = replace(
             user_state,
-            weary_of=_shown(self.catalogue.embedding, items, skipped).add_(user_state.weary_of).mul_(keep),
-            weary_of_genres=_shown(self.genres, items, skipped).add_(user_state.weary_of_genres).mul_(keep),
+            weary_of=shown.add_(user_state.weary_of).mul_(keep),
+            weary_of_genres=genres.add_(user_state.weary_of_genres).mul_(keep),
             patience=(user_state.patience - cost * (0.5 - feedback.satisfaction).sum(1)).clamp_max(1),
         )
         return after, after.patience <= 0
@@ -132,11 +134,6 @@ class Satiation:
             self.config.affinity_gain * (affinity - self.config.affinity_midpoint)
             - self.config.satiation_strength * wear
         )
-
-
-def _shown(features: Tensor, items: Tensor, skipped: Tensor) -> Tensor:
-    """The sum (N, F) of the features (I, F) of the items (N, K) that were shown; ``skipped`` is (N, K, 1)."""
-    return features[items].masked_fill_(skipped, 0).sum(1)
 
 
 def zscore(x: Tensor) -> Tensor:

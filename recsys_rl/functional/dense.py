@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -67,16 +67,7 @@ def forward(parameters: Sequence[Tensor], activation: str, inputs: Tensor) -> Pa
     layers = [inputs.new_empty(2, rows, size) for size in sizes[1:-1]]
     logits, value = inputs.new_empty(rows, sizes[-1]), inputs.new_empty(rows)
     library.dense_forward(
-        _pointers(parameters),
-        (ctypes.c_int64 * len(sizes))(*sizes),
-        len(layers),
-        ACTIVATIONS.index(activation),
-        inputs.data_ptr(),
-        rows,
-        torch.get_num_threads(),
-        _pointers(layers),
-        logits.data_ptr(),
-        value.data_ptr(),
+        *_network(parameters, activation, inputs, layers), logits.data_ptr(), value.data_ptr()
     )
     return Passed(logits, value, inputs, layers)
 
@@ -102,32 +93,14 @@ def backward(
     if library is None:
         backward_by_torch(parameters, activation, passed, dlogits, dvalue, gradients)
         return
-    sizes = _sizes(parameters)
     dlayers = [torch.empty_like(x) for x in layers]
     library.dense_backward(
-        _pointers(parameters),
-        (ctypes.c_int64 * len(sizes))(*sizes),
-        len(layers),
-        ACTIVATIONS.index(activation),
-        inputs.data_ptr(),
-        len(inputs),
-        torch.get_num_threads(),
-        _pointers(layers),
+        *_network(parameters, activation, inputs, layers),
         dlogits.data_ptr(),
         dvalue.data_ptr(),
         _pointers(dlayers),
         _pointers(gradients),
     )
-
-
-@torch.no_grad()
-def value(parameters: Sequence[Tensor], activation: str, inputs: Tensor) -> Tensor:
-    """The value (B,) alone."""
-    *hidden, _, _, weight, bias = parameters
-    x = inputs
-    for of_layer, of_bias in zip(hidden[::2], hidden[1::2], strict=True):
-        x = FORWARD[activation](torch.addmm(of_bias[1], x, of_layer[1]))
-    return torch.addmm(bias, x, weight).squeeze(1)
 
 
 @torch.no_grad()
@@ -176,6 +149,23 @@ def _serving(inputs: Tensor, others: Sequence[Tensor]) -> ctypes.CDLL | None:
     if not all(x.dtype == torch.float32 and x.is_contiguous() and x.device == device for x in others):
         return None
     return kernels.serving(inputs) if len(inputs) else None
+
+
+def _network(
+    parameters: Sequence[Tensor], activation: str, inputs: Tensor, layers: Sequence[Tensor]
+) -> tuple[Any, ...]:
+    """The arguments that both passes of dense.c begin with."""
+    sizes = _sizes(parameters)
+    return (
+        _pointers(parameters),
+        (ctypes.c_int64 * len(sizes))(*sizes),
+        len(layers),
+        ACTIVATIONS.index(activation),
+        inputs.data_ptr(),
+        len(inputs),
+        torch.get_num_threads(),
+        _pointers(layers),
+    )
 
 
 def _sizes(parameters: Sequence[Tensor]) -> list[int]:

@@ -38,9 +38,6 @@ class DenseActorCritic(ActorCritic):
             self.passed = passed
         return choice.forbid_(passed.logits.unsqueeze(1), obs.mask, obs.exclude), passed.value
 
-    def value(self, obs: Obs) -> Tensor:
-        return dense.value(self.in_order, self.activation, obs.context)
-
     def backward(
         self,
         outputs: tuple[Tensor, Tensor],

@@ -100,7 +100,7 @@ class Logger:
             ) from error
 
     def _begin(self) -> None:
-        """Whoever is killed here leaves the old log or the new one."""
+        """Whoever is killed here leaves the old log, under one of its two names, or the new one."""
         if self.path.exists() and not self.goes_on:
             old = self.path.with_name("log.old.csv")
             self.path.replace(old)
