@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import shutil
 import subprocess
@@ -106,8 +107,9 @@ def passes(rows: int, num_items: int, activation: str) -> list[Tensor]:
         torch.randn(rows, num_items, generator=generator),
         torch.randn(rows, generator=generator),
     )
-    passed = dense.forward(weights, activation, torch.randn(rows, 37, generator=generator))
-    dense.backward(weights, activation, passed, dlogits, dvalue, gradients)
+    network = dense.Network(weights, activation)
+    passed = dense.forward(network, torch.randn(rows, 37, generator=generator))
+    dense.backward(network, passed, dlogits.unsqueeze(1), dvalue, dense.places(network, gradients))
     return [passed.logits, passed.value, *gradients]
 
 
@@ -124,8 +126,10 @@ def test_sizes_that_fit_no_block(rows: int, num_items: int, activation: str) -> 
     )
     x = torch.randn(rows, 37, generator=generator).double()
     expected = [torch.empty_like(weight) for weight in double]
-    passed = dense.forward(double, activation, x)
-    dense.backward(double, activation, passed, dlogits.double(), dvalue.double(), expected)
+    network = dense.Network(double, activation)
+    passed = dense.forward(network, x)
+    places = dense.places(network, expected)
+    dense.backward(network, passed, dlogits.double().unsqueeze(1), dvalue.double(), places)
     for one, other in zip(found, [passed.logits, passed.value, *expected], strict=True):
         assert_close(one.double(), other, atol=2e-4, rtol=1e-4)
 
@@ -166,30 +170,47 @@ def test_products_for_other_processors(widest: int, tmp_path: Path, monkeypatch:
 
 def test_what_does_not_fit_is_refused() -> None:
     """Before its address is passed on: memory beside a tensor is no number of ours."""
-    weights = parameters(4, (3,), 5)
-    passed = dense.forward(weights, "tanh", torch.zeros(2, 4))
-    good = torch.zeros(2, 5), torch.zeros(2), [torch.empty_like(x) for x in weights]
+    network = dense.Network(parameters(4, (3,), 5), "tanh")
+    passed = dense.forward(network, torch.zeros(2, 4))
+    gradients = [torch.empty_like(x) for x in network.tensors]
+    places = dense.places(network, gradients)
     for inputs in (torch.zeros(2, 3), torch.zeros(4), torch.zeros(2, 2, 4)):
         with pytest.raises(ValueError, match="don't fit a network of 4 inputs"):
-            dense.forward(weights, "tanh", inputs)
-    for dlogits, dvalue in ((torch.zeros(2, 4), good[1]), (good[0], torch.zeros(3))):
+            dense.forward(network, inputs)
+    good = torch.zeros(2, 1, 5), torch.zeros(2)
+    for dlogits, dvalue in ((torch.zeros(2, 1, 4), good[1]), (good[0], torch.zeros(3))):
         with pytest.raises(ValueError, match="don't fit what they are of"):
-            dense.backward(weights, "tanh", passed, dlogits, dvalue, good[2])
+            dense.backward(network, passed, dlogits, dvalue, places)
     with pytest.raises(ValueError, match="shapes of the parameters"):
-        dense.backward(weights, "tanh", passed, good[0], good[1], good[2][::-1])
+        dense.places(network, gradients[::-1])
 
 
 def test_strides_types_and_no_rows() -> None:
     """What the compiled passes can't take, torch does: the same numbers, and zeros for sums of nothing."""
     weights, x = parameters(4, (3,), 5), torch.randn(4, 6, generator=rng(1)).T
-    expected = dense.forward(weights, "tanh", x.contiguous())
-    assert_close(dense.forward(weights, "tanh", x).logits, expected.logits)
-    double = dense.forward([w.double() for w in weights], "tanh", x.double())
+    network = dense.Network(weights, "tanh")
+    expected = dense.forward(network, x.contiguous())
+    assert_close(dense.forward(network, x).logits, expected.logits)
+    double = dense.forward(dense.Network([w.double() for w in weights], "tanh"), x.double())
     assert_close(double.value.float(), expected.value)
     gradients = [torch.full_like(w, torch.nan) for w in weights]
-    nobody = dense.forward(weights, "tanh", torch.zeros(0, 4))
-    dense.backward(weights, "tanh", nobody, torch.zeros(0, 5), torch.zeros(0), gradients)
+    nobody = dense.forward(network, torch.zeros(0, 4))
+    dense.backward(network, nobody, torch.zeros(0, 1, 5), torch.zeros(0), dense.places(network, gradients))
     assert not any(bool(gradient.any()) for gradient in gradients)
+
+
+def test_parameters_that_move_are_found_again() -> None:
+    """Other memory under the same parameter, and a copy of the whole network, whose addresses are its own."""
+    model = both(hidden_dims=(3,))[0].model
+    assert isinstance(model, DenseActorCritic)
+    obs = Obs(torch.randn(2, 6, generator=rng(1)))
+    before = model(obs)[1].clone()
+    twin = copy.deepcopy(model)
+    model.value_head.bias.data = model.value_head.bias.data + 2.0
+    assert_close(model(obs)[1], before + 2.0)
+    twin.value_head.bias.data += 1.0
+    assert_close(twin(obs)[1], before + 1.0)
+    assert_close(model(obs)[1], before + 2.0)
 
 
 @pytest.mark.parametrize("activation", ["tanh", "relu", "elu"])
@@ -201,7 +222,8 @@ def test_value_alone(activation: str) -> None:
 
 def test_few_rows_of_a_wide_head() -> None:
     weights, x = parameters(4, (3,), dense.WIDE + 1), torch.randn(dense.FEW, 4, generator=rng(1))
-    many, few = (dense.forward(weights, "relu", rows).logits for rows in (x, x[:1]))
+    network = dense.Network(weights, "relu")
+    many, few = (dense.forward(network, rows).logits for rows in (x, x[:1]))
     assert_close(few, many[:1])
 
 
@@ -211,7 +233,7 @@ def test_activations_and_what_is_no_number() -> None:
     one, zero = torch.ones(2, 1, 1), torch.zeros(2, 1, 1)
     for activation in ("tanh", "relu", "elu"):
         weights = [one, zero, torch.ones(1, 1), torch.zeros(1), torch.ones(1, 1), torch.zeros(1)]
-        found = dense.forward(weights, activation, x.unsqueeze(1)).value
+        found = dense.forward(dense.Network(weights, activation), x.unsqueeze(1)).value
         expected = getattr(torch.nn.functional, activation)(x.double()).float()
         assert_close(found, expected, atol=3e-7, rtol=0, equal_nan=True)
 

@@ -103,18 +103,21 @@ def test_value_gradient_is_that_of_autograd(clip: bool, numbers: list[float], ep
     old, returns = value.detach().roll(1), value.detach().flip(0) + 0.125
     clipped = losses.clipped_value_loss(value, old, returns, eps)
     loss = clipped if clip else losses.value_loss(value, returns)
-    gradient = losses.value_gradient(value, returns, old if clip else None, eps)
+    gradient = losses.value_gradient(value, returns, 0.5, old if clip else None, eps)
     # Autograd shares the gradient of equal branches, of which one is then constant.
-    (expected,) = torch.autograd.grad(loss, value)
+    (expected,) = torch.autograd.grad(0.5 * loss, value)
     tied = (old + (value.detach() - old).clamp(-eps, eps) - returns).abs() == (value.detach() - returns).abs()
     assert_close(gradient[~tied], expected[~tied])
     assert not gradient.requires_grad
 
 
 def test_value_gradient_by_hand() -> None:
-    assert losses.value_gradient(torch.tensor([1.0, 2.0]), torch.tensor([0.0, 4.0])).tolist() == [0.5, -1.0]
+    value, returns = torch.tensor([1.0, 2.0]), torch.tensor([0.0, 4.0])
+    assert losses.value_gradient(value, returns, 1.0).tolist() == [0.5, -1.0]
+    assert losses.value_gradient(value, returns, 0.5).tolist() == [0.25, -0.5]
+    assert value.tolist() == [1.0, 2.0]
     # towards the return and too far: the clipped branch is the larger and doesn't move
-    clipped = losses.value_gradient(torch.tensor([2.0]), torch.tensor([4.0]), torch.tensor([1.0]), 0.2)
+    clipped = losses.value_gradient(torch.tensor([2.0]), torch.tensor([4.0]), 1.0, torch.tensor([1.0]), 0.2)
     assert clipped.tolist() == [0.0]
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.testing import assert_close
 
-from recsys_rl.functional.returns import explained_variance, gae, standardize
+from recsys_rl.functional.returns import explained_variance, gae, standardize, standardize_parts
 
 REWARDS = torch.tensor([[1.0], [2.0], [3.0]])
 VALUES = torch.tensor([[0.5], [1.0], [1.5]])
@@ -132,3 +132,12 @@ def test_standardize() -> None:
     assert_close(found, torch.tensor([-1.0, 0.0, 1.0]) * 1.5**0.5)
     assert standardize(torch.tensor([5.0])).tolist() == [0.0]
     assert standardize(torch.full((4,), 2.0)).tolist() == [0.0] * 4
+
+
+@pytest.mark.parametrize("size", [2, 3, 7, 9])
+def test_standardize_parts(size: int) -> None:
+    """Each part by itself, the shorter last one as well."""
+    advantage = torch.tensor([1.0, 2.0, 4.0, 8.0, -3.0, 0.5, 7.0])
+    found = standardize_parts(advantage, size)
+    assert_close(found, torch.cat([standardize(part) for part in advantage.split(size)]))
+    assert_close(found[:size].mean(), torch.tensor(0.0), atol=1e-6, rtol=0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from recsys_rl.types import Feedback, Obs, put_rows
+from recsys_rl.types import Obs
 
 
 def test_allowed_puts_mask_and_exclusion_together() -> None:
@@ -16,12 +16,3 @@ def test_allowed_puts_mask_and_exclusion_together() -> None:
     assert Obs(context, exclude=exclude).allowed(3).tolist() == [[False, True, True], [True, True, True]]
     both = Obs(context, exclude=exclude, mask=mask).allowed(3)
     assert both.tolist() == [[False, True, False], [True, True, True]]
-
-
-def test_put_rows_copies() -> None:
-    old = Feedback(torch.zeros(3, 1), torch.zeros(3, 1), torch.zeros(3, 1, dtype=torch.bool))
-    new = Feedback(torch.ones(1, 1), torch.ones(1, 1), torch.ones(1, 1, dtype=torch.bool))
-    got = put_rows(old, torch.tensor([1]), new)
-    assert got.engagement.flatten().tolist() == [0.0, 1.0, 0.0]
-    assert got.skipped.flatten().tolist() == [False, True, False]
-    assert not old.engagement.any() and not old.skipped.any()

@@ -84,7 +84,7 @@ class A2C:
         index = obs.places_of(rollout.items.flatten(0, 1))  # (B, K)
         logits, value = self.model(obs)  # (B, K, A), (B,)
         policy = policy_gradient_(logits, index, advantage, ent_coef)
-        gradients = policy.gradient, config.vf_coef * losses.value_gradient(value, returns)
+        gradients = policy.gradient, losses.value_gradient(value, returns, config.vf_coef)
         self.model.backward((logits, value), gradients, into=self.optimizer.gradients)
         self.optimizer.step()
         self.updates += 1

@@ -14,7 +14,7 @@ from torch import Tensor
 from recsys_rl.config import PPOConfig
 from recsys_rl.functional import choice, losses
 from recsys_rl.functional.policy_loss import clipped_policy_gradient_
-from recsys_rl.functional.returns import explained_variance, gae, standardize
+from recsys_rl.functional.returns import explained_variance, gae, standardize_parts
 from recsys_rl.models.actor_critic import ActorCritic
 from recsys_rl.models.optimizer import FlatAdam
 from recsys_rl.types import Action, Obs, Rollout
@@ -93,8 +93,8 @@ class PPO:
             obs.places_of(rollout.items.flatten(0, 1)),  # (B, K), B = T N from here on
             rollout.logprobs.flatten(),
             rollout.values.flatten(),
-            advantages.flatten(),
             (advantages + rollout.values).flatten(),  # returns
+            advantages.flatten(),
         )
         num_samples = rollout.num_steps
         seen: list[Seen] = []
@@ -102,20 +102,22 @@ class PPO:
             order = torch.randperm(
                 num_samples, generator=self.generators["shuffle"], device=rollout.rewards.device
             )
-            shuffled = [x[order].split(config.batch_size) for x in record]
-            for batch, items, old_logprob, old_value, advantage, target in zip(
-                obs.rows(order).split(config.batch_size), *shuffled, strict=True
+            *shuffled, weights = (x.index_select(0, order) for x in record)
+            if config.normalize_advantage:
+                weights = standardize_parts(weights, config.batch_size)
+            for batch, items, old_logprob, old_value, target, advantage in zip(
+                obs.rows(order).split(config.batch_size),
+                *(x.split(config.batch_size) for x in (*shuffled, weights)),
+                strict=True,
             ):
                 logits, value = self.model(batch)  # (B, K, A), (B,), B = batch_size
-                if config.normalize_advantage:
-                    advantage = standardize(advantage)
                 policy = clipped_policy_gradient_(
                     logits, items, old_logprob, advantage, config.clip_eps, ent_coef
                 )
                 value_gradient = losses.value_gradient(
-                    value, target, old_value if config.clip_vloss else None, config.clip_eps
+                    value, target, config.vf_coef, old_value if config.clip_vloss else None, config.clip_eps
                 )
-                gradients = policy.gradient, config.vf_coef * value_gradient
+                gradients = policy.gradient, value_gradient
                 self.model.backward((logits, value), gradients, into=self.optimizer.gradients)
                 self.optimizer.step()
                 _, objective, entropy, logprob = policy

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from recsys_rl.config import EnvConfig
-from recsys_rl.env.user_model import sum_of_shown
+from recsys_rl.functional import rows
 from recsys_rl.functional.top_k import blocked_top_k
 from recsys_rl.types import Catalogue, Feedback, Population
 
@@ -40,7 +40,7 @@ class Drift:
     repeats: ClassVar[bool] = True
 
     def sample(self, users: Tensor) -> DriftState:
-        return DriftState(self.population.profile[users], torch.zeros_like(users))
+        return DriftState(self.population.profile.index_select(0, users), torch.zeros_like(users))
 
     def visible(self, user_state: DriftState) -> Tensor:
         return user_state.user
@@ -48,14 +48,13 @@ class Drift:
     def respond(
         self, user_state: DriftState, items: Tensor, skipped: Tensor, generator: torch.Generator | None
     ) -> Feedback:
-        shown = self.catalogue.embedding[items]  # (N, K, D)
-        engagement = (user_state.user.unsqueeze(1) * shown).sum(-1) * self._decay(user_state)  # (N, K)
-        engagement.masked_fill_(skipped, 0)
+        engagement = rows.dot_rows(user_state.user, self.catalogue.embedding, items)  # (N, K)
+        engagement.mul_(self._decay(user_state)).masked_fill_(skipped, 0)
         return Feedback(engagement, engagement, skipped)
 
     def advance(self, user_state: DriftState, items: Tensor, feedback: Feedback) -> tuple[DriftState, Tensor]:
-        shown = sum_of_shown(self.catalogue.embedding, items, feedback.skipped)  # (N, D)
-        user = shown.mul_(self.config.user_drift).add_(user_state.user)
+        embedding, drift = self.catalogue.embedding, self.config.user_drift
+        user = rows.add_rows(user_state.user, embedding, items, feedback.skipped, drift)  # (N, D)
         return DriftState(user, user_state.step + 1), feedback.skipped.new_zeros(len(items))
 
     def expected_reward(self, user_state: DriftState, block: slice = slice(None)) -> Tensor:
@@ -71,7 +70,7 @@ class Drift:
         return blocked_top_k(appeal, len(user_state.user), self.catalogue.num_items, 1)[1][:, 0]
 
     def _decay(self, user_state: DriftState) -> Tensor:
-        return self.decays[user_state.step]  # (N, 1)
+        return self.decays.index_select(0, user_state.step)  # (N, 1)
 
     @cached_property
     def decays(self) -> Tensor:

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from recsys_rl.config import EnvConfig
 from recsys_rl.env.user_model import UserModel, UserState
-from recsys_rl.functional import choice
-from recsys_rl.types import Catalogue, Obs, Step, UserError, put_rows
+from recsys_rl.functional import choice, rows
+from recsys_rl.types import Catalogue, Obs, Step, UserError, tree_map
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class RecEnv:
             reward.masked_fill_(skipped[:, 0], 0.0)
         user_state, terminated = self.user_model.advance(self.user_state, items, feedback)
         session = self._record(items, skipped, reward)
-        truncated = (session.steps >= self.config.max_episode_steps) & ~terminated
+        truncated = (session.steps >= self.config.max_episode_steps) > terminated  # as bits: and not
         context = self._context(user_state, session)  # (N, 2D)
         final_obs = obs = self._request(context, session)
 
@@ -90,10 +90,14 @@ class RecEnv:
         drawn = self._draw_users()
         ended = (terminated | truncated).nonzero().squeeze(1)  # (R,)
         if len(ended):
-            fresh_state, fresh_session = self._begin(drawn[ended])
-            context = context.index_copy(0, ended, self._context(fresh_state, fresh_session))
-            user_state = put_rows(user_state, ended, fresh_state)
-            session = put_rows(session, ended, fresh_session)
+            fresh_state, fresh_session = self._begin(drawn.index_select(0, ended))
+
+            def put(old: Tensor, fresh: Tensor) -> Tensor:
+                return rows.put_rows(old, ended, fresh)
+
+            context = put(context, self._context(fresh_state, fresh_session))
+            user_state = tree_map(put, user_state, fresh_state)
+            session = tree_map(put, session, fresh_session)
             obs = self._request(context, session)
         self.user_state, self.session = user_state, session
         return Step(obs, final_obs, reward, terminated, truncated, feedback)
@@ -143,7 +147,7 @@ class RecEnv:
 
     def _draw_users(self) -> Tensor:
         picks = torch.randint(len(self.users), (self.num_envs,), generator=self.generator, device=self.device)
-        return self.users[picks]
+        return self.users.index_select(0, picks)
 
     def _begin(self, users: Tensor) -> tuple[UserState, Session]:
         n = users.shape[0]
@@ -162,33 +166,23 @@ class RecEnv:
             return torch.zeros_like(items, dtype=torch.bool)
         if self.user_model.repeats:
             return ~self.catalogue.available[items]
-        seen = (self.session.history == items).any(1, keepdim=True)
+        seen = rows.rows_hold(self.session.history, items)
         return seen if self.all_available else seen | ~self.catalogue.available[items]
 
     def _record(self, items: Tensor, skipped: Tensor, reward: Tensor) -> Session:
         """The session after ``items``; a skipped one was never shown and leaves no trace but time."""
-        session = self.session
-        # Copies, as the caller may use its own again.
-        history = items.to(session.history, copy=True)  # (N, 1)
-        signals = reward.to(session.signals, copy=True).view(-1, 1, 1)  # (N, 1, 1)
-        if self.history_length > 1:
-            history = torch.cat([session.history[:, 1:], history], 1)  # (N, L)
-            signals = torch.cat([session.signals[:, 1:], signals], 1)  # (N, L, 1)
-        if not self.all_shown:
-            rows = skipped[:, 0].nonzero().squeeze(1)
-            if len(rows):
-                history = history.index_copy(0, rows, session.history[rows])
-                signals = signals.index_copy(0, rows, session.signals[rows])
-        return Session(session.users, session.steps + 1, history, signals)
+        before, signal = self.session, reward.view(-1, 1, 1)
+        if self.all_shown and self.history_length <= 1:  # the last item alone: copies, as others have these
+            history, signals = items.to(before.history, copy=True), signal.to(before.signals, copy=True)
+        else:
+            history = rows.push_rows(before.history, items, skipped)  # (N, L)
+            signals = rows.push_rows(before.signals, signal, skipped)  # (N, L, 1)
+        return Session(before.users, before.steps + 1, history, signals)
 
     def _context(self, user_state: UserState, session: Session) -> Tensor:
         """(N, 2D): what may be seen of the user (+) the last item's embedding, zero before the first."""
-        last = session.history[:, -1]  # (N,)
-        last_embedding = self.catalogue.embedding[last.clamp_min(0)]  # (N, D)
-        rows = (last < 0).nonzero().squeeze(1)
-        if len(rows):
-            last_embedding.index_fill_(0, rows, 0.0)
-        return torch.cat([self.user_model.visible(user_state), last_embedding], -1)
+        visible, last = self.user_model.visible(user_state), session.history[:, -1:].contiguous()
+        return rows.beside_rows(visible, self.catalogue.embedding, last)
 
     def _request(self, context: Tensor, session: Session) -> Obs:
         mask = None if self.all_available else self.catalogue.available.expand(len(context), -1)  # (N, I)

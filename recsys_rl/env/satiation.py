@@ -35,7 +35,7 @@ import torch
 from torch import Tensor
 
 from recsys_rl.config import EnvConfig
-from recsys_rl.env.user_model import sum_of_shown
+from recsys_rl.functional import rows
 from recsys_rl.types import Catalogue, Feedback, Population
 
 
@@ -70,10 +70,10 @@ class Satiation:
         return genres.div(genres.norm(dim=1, keepdim=True).clamp_min(1.0))
 
     def sample(self, users: Tensor) -> SatiationState:
-        taste = self.population.taste[users]  # (N, D)
+        taste = self.population.taste.index_select(0, users)  # (N, D)
         return SatiationState(
             taste=taste,
-            profile=self.population.profile[users],
+            profile=self.population.profile.index_select(0, users),
             weary_of=torch.zeros_like(taste),
             weary_of_genres=taste.new_zeros(len(users), self.genres.shape[1]),
             patience=taste.new_ones(len(users)),
@@ -85,7 +85,12 @@ class Satiation:
     def respond(
         self, user_state: SatiationState, items: Tensor, skipped: Tensor, generator: torch.Generator | None
     ) -> Feedback:
-        base = self._base(user_state, self.catalogue.embedding[items], self.genres[items])  # (N, K)
+        embedding, genres = self.catalogue.embedding, self.genres
+        base = self._base(  # (N, K)
+            rows.dot_rows(user_state.taste, embedding, items),
+            rows.dot_rows(user_state.weary_of, embedding, items),
+            rows.dot_rows(user_state.weary_of_genres, genres, items),
+        )
         catch = self.config.catchiness_gain * self.catch[items]  # (N, K)
         engagement = (base + catch).sigmoid()  # (N, K)
         if generator is not None:
@@ -97,13 +102,13 @@ class Satiation:
     def advance(
         self, user_state: SatiationState, items: Tensor, feedback: Feedback
     ) -> tuple[SatiationState, Tensor]:
-        shown = sum_of_shown(self.catalogue.embedding, items, feedback.skipped)  # (N, D)
-        genres = sum_of_shown(self.genres, items, feedback.skipped)  # (N, G)
+        weary_of = rows.add_rows(user_state.weary_of, self.catalogue.embedding, items, feedback.skipped)
+        of_genres = rows.add_rows(user_state.weary_of_genres, self.genres, items, feedback.skipped)
         keep, cost = self.config.satiation_recovery, self.config.patience_cost
         after = replace(
             user_state,
-            weary_of=shown.add_(user_state.weary_of).mul_(keep),
-            weary_of_genres=genres.add_(user_state.weary_of_genres).mul_(keep),
+            weary_of=weary_of.mul_(keep),  # (N, D)
+            weary_of_genres=of_genres.mul_(keep),  # (N, G)
             patience=(user_state.patience - cost * (0.5 - feedback.satisfaction).sum(1)).clamp_max(1),
         )
         return after, after.patience <= 0
@@ -117,19 +122,19 @@ class Satiation:
 
         A planner that pays a price for patience needs both, and they share most of their work.
         """
-        base = self._base(user_state, self.catalogue.embedding[block], self.genres[block])  # (N, b)
+        embedding, genres = self.catalogue.embedding[block], self.genres[block]
+        base = self._base(  # (N, b)
+            user_state.taste @ embedding.T,
+            user_state.weary_of @ embedding.T,
+            user_state.weary_of_genres @ genres.T,
+        )
         catch = self.config.catchiness_gain * self.catch[block]  # (b,)
         gain = self.config.patience_cost * ((base - catch).sigmoid() - 0.5)  # (N, b)
         return (base + catch).sigmoid(), torch.minimum(gain, (1 - user_state.patience).unsqueeze(-1))
 
-    def _base(self, user_state: SatiationState, embedding: Tensor, genres: Tensor) -> Tensor:
-        """Logits before catchiness: for (N, K, ...) items of each user, or (I, ...) for all."""
-
-        def dot(user: Tensor, item: Tensor) -> Tensor:
-            return user @ item.T if item.ndim == 2 else (user.unsqueeze(1) * item).sum(-1)
-
-        wear = dot(user_state.weary_of, embedding).clamp_min(0) + dot(user_state.weary_of_genres, genres)
-        affinity = dot(user_state.taste, embedding)
+    def _base(self, affinity: Tensor, wear: Tensor, wear_of_genres: Tensor) -> Tensor:
+        """Logits before catchiness (N, ...), from u . e, m . e and w . g."""
+        wear = wear.clamp_min(0) + wear_of_genres
         return (
             self.config.affinity_gain * (affinity - self.config.affinity_midpoint)
             - self.config.satiation_strength * wear

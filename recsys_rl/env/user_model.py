@@ -48,8 +48,3 @@ class UserModel(Protocol):
         Without a block, of the whole catalogue, (N, I), which is too much where that is large.
         """
         ...
-
-
-def sum_of_shown(features: Tensor, items: Tensor, skipped: Tensor) -> Tensor:
-    """The sum (N, F) of the features (I, F) of those ``items`` (N, K) that were not ``skipped`` (N, K)."""
-    return features[items].masked_fill_(skipped.unsqueeze(-1), 0).sum(1)

@@ -177,8 +177,8 @@ static void backward(Layer layer, const float *x, int64_t x_twin, const float *d
 }
 
 /* ---- the network. Parameters, and their gradients, are W_1, b_1, ..., W_L, b_L, V, c, v, d; sizes are those
- * of x_0, ..., x_L and of the logits; `layers` are x_1, ..., x_L, and `dlayers` the gradients at z_1, ...,
- * z_L. */
+ * of x_0, ..., x_L and of the logits; in `layers` lie x_1, ..., x_L one behind the other, and in `dlayers` the
+ * gradients at z_1, ..., z_L. */
 
 INLINE Layer hidden(const float *const *parameters, const int64_t *sizes, int64_t l) {
     return (Layer){2, sizes[l], sizes[l + 1], parameters[2 * l], parameters[2 * l + 1]};
@@ -189,32 +189,37 @@ INLINE Layer head(const float *const *parameters, int64_t inputs, int64_t output
 }
 
 void dense_forward(const float *const *parameters, const int64_t *sizes, int64_t depth, int activation,
-                   const float *x, int64_t rows, int threads, float *const *layers, float *logits,
-                   float *value) {
+                   const float *x, int64_t rows, int threads, float *layers, float *logits, float *value) {
     int64_t x_twin = 0, top = sizes[depth];
     for (int64_t l = 0; l < depth; l++) {
-        forward(hidden(parameters, sizes, l), x, x_twin, rows, activation, threads, layers[l]);
-        x = layers[l];
+        forward(hidden(parameters, sizes, l), x, x_twin, rows, activation, threads, layers);
+        x = layers;
         x_twin = rows * sizes[l + 1];
+        layers += 2 * x_twin;
     }
     forward(head(parameters + 2 * depth, top, sizes[depth + 1]), x, 0, rows, NONE, threads, logits);
     forward(head(parameters + 2 * depth + 2, top, 1), x + x_twin, 0, rows, NONE, threads, value);
 }
 
 void dense_backward(const float *const *parameters, const int64_t *sizes, int64_t depth, int activation,
-                    const float *x, int64_t rows, int threads, const float *const *layers,
-                    const float *dlogits, const float *dvalue, float *const *dlayers,
-                    float *const *gradients) {
+                    const float *x, int64_t rows, int threads, const float *layers, const float *dlogits,
+                    const float *dvalue, float *dlayers, float *const *gradients) {
     int64_t top = sizes[depth], critic = rows * top; /* where x_L of the critic begins */
-    const float *below = layers[depth - 1];
-    float *dbelow = dlayers[depth - 1], *const *of_heads = gradients + 2 * depth;
-    backward(head(parameters + 2 * depth, top, sizes[depth + 1]), below, 0, dlogits, rows, activation,
-             threads, of_heads[0], of_heads[1], dbelow);
-    backward(head(parameters + 2 * depth + 2, top, 1), below + critic, 0, dvalue, rows, activation, threads,
-             of_heads[2], of_heads[3], dbelow + critic);
-    for (int64_t l = depth - 1; l > 0; l--)
-        backward(hidden(parameters, sizes, l), layers[l - 1], rows * sizes[l], dlayers[l], rows, activation,
-                 threads, gradients[2 * l], gradients[2 * l + 1], dlayers[l - 1]);
-    backward(hidden(parameters, sizes, 0), x, 0, dlayers[0], rows, NONE, threads, gradients[0], gradients[1],
-             0);
+    float *const *of_heads = gradients + 2 * depth;
+    for (int64_t l = 1; l < depth; l++) {
+        layers += 2 * rows * sizes[l];
+        dlayers += 2 * rows * sizes[l];
+    }
+    backward(head(parameters + 2 * depth, top, sizes[depth + 1]), layers, 0, dlogits, rows, activation,
+             threads, of_heads[0], of_heads[1], dlayers);
+    backward(head(parameters + 2 * depth + 2, top, 1), layers + critic, 0, dvalue, rows, activation, threads,
+             of_heads[2], of_heads[3], dlayers + critic);
+    for (int64_t l = depth - 1; l > 0; l--) {
+        const float *dz = dlayers;
+        layers -= 2 * rows * sizes[l];
+        dlayers -= 2 * rows * sizes[l];
+        backward(hidden(parameters, sizes, l), layers, rows * sizes[l], dz, rows, activation, threads,
+                 gradients[2 * l], gradients[2 * l + 1], dlayers);
+    }
+    backward(hidden(parameters, sizes, 0), x, 0, dlayers, rows, NONE, threads, gradients[0], gradients[1], 0);
 }

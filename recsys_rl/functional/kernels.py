@@ -1,4 +1,4 @@
-"""The compiled loops of kernels.c and dense.c, for contiguous float32 tensors on the CPU.
+"""The compiled loops of kernels.c, dense.c and rows.c, for contiguous tensors on the CPU.
 
 ``hatch_build.py`` compiles them while the package is installed. The library's name holds a hash of the
 source, so that an edited file is never mistaken for the compiled one: install again (``pip install -e .``)
@@ -40,15 +40,24 @@ def load(path: Path) -> ctypes.CDLL:
     loaded.dense_forward.argtypes = [p, p, n, i, p, n, i, p, p, p]
     loaded.dense_backward.argtypes = [p, p, n, i, p, n, i, p, p, p, p, p]
     loaded.adam.argtypes = [p, p, p, p, n, f, f, f, f, f, f, i]
-    for function in (loaded.sample, loaded.dense_forward, loaded.dense_backward, loaded.adam):
+    loaded.dot_rows.argtypes = [p, p, p, n, n, n, n, i, p]
+    loaded.add_rows.argtypes = [p, p, p, p, n, n, n, n, f, i, p]
+    loaded.beside_rows.argtypes = [p, p, p, n, n, n, i, p]
+    loaded.put_rows.argtypes = [p, p, p, n, n, n, i, p]
+    loaded.push_rows.argtypes = [p, p, p, n, n, n, i, p]
+    loaded.rows_hold.argtypes = [p, p, n, n, i, p]
+    checking = loaded.policy_gradient, loaded.dot_rows, loaded.add_rows, loaded.beside_rows, loaded.put_rows
+    for function in checking:  # 1 where an index is out of range
+        function.restype = i
+    plain = loaded.sample, loaded.dense_forward, loaded.dense_backward, loaded.adam
+    for function in (*plain, loaded.push_rows, loaded.rows_hold):
         function.restype = None
-    loaded.policy_gradient.restype = i
     return loaded
 
 
 def serving(tensor: Tensor) -> ctypes.CDLL | None:
     """The library, where it can take this tensor; None where torch must."""
-    if tensor.dtype != torch.float32 or tensor.device.type != "cpu" or not tensor.is_contiguous():
+    if tensor.dtype != torch.float32 or not tensor.is_cpu or not tensor.is_contiguous():
         return None
     return library()
 

@@ -43,17 +43,18 @@ def clipped_value_loss(value: Tensor, old_value: Tensor, returns: Tensor, clip_e
 
 
 def value_gradient(
-    value: Tensor, returns: Tensor, old_value: Tensor | None = None, clip_eps: float = 0.0
+    value: Tensor, returns: Tensor, vf_coef: float, old_value: Tensor | None = None, clip_eps: float = 0.0
 ) -> Tensor:
-    """The gradient (B,) at ``value`` of ``value_loss``, or of ``clipped_value_loss`` with an ``old_value``.
+    """The gradient (B,) at ``value`` of vf_coef times ``value_loss``.
 
-    dL / dV = (V - R) / B, and 0 where the clipped branch is the larger: there the loss doesn't move.
+    With an ``old_value`` of ``clipped_value_loss``. dL / dV = vf_coef (V - R) / B, and 0 where the clipped
+    branch is the larger: there the loss doesn't move.
     """
     error = value.detach() - returns
     if old_value is not None:
         clipped = old_value + (value.detach() - old_value).clamp(-clip_eps, clip_eps) - returns
         error = torch.where(clipped.abs() > error.abs(), 0.0, error)
-    return error / len(value)
+    return error.mul_(vf_coef / max(len(value), 1))
 
 
 def approx_kl(logprob: Tensor, old_logprob: Tensor) -> Tensor:

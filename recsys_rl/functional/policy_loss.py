@@ -65,13 +65,13 @@ def _gradient_(
             f"logits {tuple(logits.shape)}"
         )
     # The names keep the memory alive whose address is passed.
-    items, advantage = items.long().contiguous(), advantage.to(logits).contiguous()
-    old = None if old_logprob is None else old_logprob.to(logits).contiguous()
+    items, advantage = items.long().contiguous(), advantage.to(logits.dtype).contiguous()
+    old = None if old_logprob is None else old_logprob.to(logits.dtype).contiguous()
     library = kernels.serving(logits)
     if library is None:
         found = by_torch(logits, items, old, advantage, clip_eps, ent_coef)
         return found._replace(gradient=logits.copy_(found.gradient))
-    objective, entropy, logprob = logits.new_empty(3, rows)
+    objective, entropy, logprob = logits.new_empty(3, rows).unbind()
     outside = library.policy_gradient(
         logits.data_ptr(),
         items.data_ptr(),

@@ -37,9 +37,16 @@ def gae(
 
 
 def standardize(advantage: Tensor) -> Tensor:
-    """(A - mean) / deviation over the batch (B,); the deviation divides by B. 0 where nothing varies."""
-    # One operator in place of five: "layer normalisation" of a single row.
-    return torch.nn.functional.layer_norm(advantage, advantage.shape, eps=1e-16)
+    """(A - mean) / deviation over the batch (..., B); the deviation divides by B. 0 where nothing varies."""
+    # One operator in place of five: "layer normalisation" of each row.
+    return torch.nn.functional.layer_norm(advantage, advantage.shape[-1:], eps=1e-16)
+
+
+def standardize_parts(advantage: Tensor, size: int) -> Tensor:
+    """``standardize`` of each ``size`` numbers of ``advantage`` (S,) by themselves; the last may be fewer."""
+    whole = len(advantage) - len(advantage) % size
+    parts = standardize(advantage[:whole].view(-1, size)).flatten()  # all at once
+    return parts if whole == len(advantage) else torch.cat([parts, standardize(advantage[whole:])])
 
 
 def explained_variance(predicted: Tensor, target: Tensor) -> Tensor:

@@ -27,16 +27,18 @@ class DenseActorCritic(ActorCritic):
         self.activation = config.activation
         names = [f"hidden.{kind}.{place}" for place in range(len(config.hidden_dims)) for kind in KINDS]
         self.names = [*names, *(f"{head}.{kind}" for head in HEADS for kind in ("weight", "bias"))]
-        # A plain list, as nn.Module looks up each of its parts by name, which takes a microsecond.
-        parameters = dict(self.named_parameters())
-        self.in_order = [parameters[name] for name in self.names]
-        self.passed: dense.Passed | None = None  # the last forward pass
+        self.network = self._network()
+        # Of the gradients, and the mapping that they were found in.
+        self.places: tuple[dense.Fixed, Mapping[str, Tensor]] = dense.Fixed(()), {}
+        self.passed: list[dense.Passed] = []  # the last forward pass, or none
 
     def forward(self, obs: Obs) -> tuple[Tensor, Tensor]:
-        passed = dense.forward(self.in_order, self.activation, obs.context)
+        if self.network.moved():
+            self.network = self._network()
+        passed = dense.forward(self.network, obs.context)
         if not torch.is_inference_mode_enabled():  # as when acting
-            self.passed = passed
-        return choice.forbid_(passed.logits.unsqueeze(1), obs.mask, obs.exclude), passed.value
+            self.passed[:] = [passed]
+        return choice.forbid_(passed.logits, obs.mask, obs.exclude), passed.value
 
     def backward(
         self,
@@ -45,8 +47,12 @@ class DenseActorCritic(ActorCritic):
         into: Mapping[str, Tensor],
     ) -> None:
         """As ActorCritic.backward, for the outputs of the last forward pass."""
-        passed, self.passed = self.passed, None
+        passed = self.passed.pop() if self.passed else None
         assert passed is not None and passed.value is outputs[1], "backward follows its own forward pass"
-        at_logits, at_value = gradients[0].squeeze(1), gradients[1]
-        places = [into[name] for name in self.names]
-        dense.backward(self.in_order, self.activation, passed, at_logits, at_value, places)
+        if self.places[1] is not into:
+            self.places = dense.places(self.network, [into[name] for name in self.names]), into
+        dense.backward(self.network, passed, *gradients, self.places[0])
+
+    def _network(self) -> dense.Network:
+        parameters = dict(self.named_parameters())
+        return dense.Network([parameters[name] for name in self.names], self.activation)

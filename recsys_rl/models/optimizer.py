@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from operator import attrgetter
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +36,7 @@ class FlatAdam:
         self.weights = torch.cat([p.detach().flatten() for p in parameters])  # (P,)
         self.exp_avg, self.exp_avg_sq = self.weights.new_zeros(2, len(self.weights))
         self.gradient = torch.zeros_like(self.weights)  # (P,): of the last step, before it was scaled down
+        self.first = attrgetter(names[0])
         self.gradients: dict[str, Tensor] = {}
         parts = (flat.split([p.numel() for p in parameters]) for flat in (self.weights, self.gradient))
         for name, parameter, weight, gradient in zip(names, parameters, *parts, strict=True):
@@ -46,7 +48,7 @@ class FlatAdam:
 
         Raises RuntimeError where the network's weights are no longer these: nothing would be learned.
         """
-        if next(self.model.parameters()).data_ptr() != self.weights.data_ptr():
+        if self.first(self.model).data_ptr() != self.weights.data_ptr():
             raise RuntimeError(
                 "The weights were copied or moved after their FlatAdam was made: make a new one."
             )

@@ -1,0 +1,111 @@
+/* What a simulator does with rows of a table, without a copy of them: functional/rows.py says what, and has the
+ * same in torch, which gathers the rows first and then reads them again. */
+#include <string.h>
+
+#include "kernels.h"
+
+#define LEAST_BYTES 4096 /* a thread's part of a plain copy */
+
+INLINE int outside(const int64_t *items, int64_t number, int64_t table_rows) {
+    int found = 0;
+    for (int64_t i = 0; i < number; i++) found |= items[i] < 0 || items[i] >= table_rows;
+    return found;
+}
+
+VECTORISED static void dot_row(const float *x, const float *table, const int64_t *items, int64_t positions,
+                               int64_t size, float *result) {
+    for (int64_t k = 0; k < positions; k++) {
+        const float *row = table + items[k] * size;
+        float sum = 0.0f;
+#pragma omp simd reduction(+ : sum)
+        for (int64_t j = 0; j < size; j++) sum += x[j] * row[j];
+        result[k] = sum;
+    }
+}
+
+int dot_rows(const float *x, const float *table, const int64_t *items, int64_t rows, int64_t positions,
+             int64_t size, int64_t table_rows, int threads, float *result) {
+    if (outside(items, rows * positions, table_rows)) return 1;
+#pragma omp parallel for num_threads(threads) if (threads > 1)
+    for (int64_t i = 0; i < rows; i++)
+        dot_row(x + i * size, table, items + i * positions, positions, size, result + i * positions);
+    return 0;
+}
+
+VECTORISED static void add_row(const float *x, const float *table, const int64_t *items,
+                               const uint8_t *skipped, int64_t positions, int64_t size, float scale,
+                               float *result) {
+    for (int64_t j = 0; j < size; j++) result[j] = x[j];
+    for (int64_t k = 0; k < positions; k++) {
+        const float *row = table + items[k] * size;
+        if (!skipped[k])
+#pragma omp simd
+            for (int64_t j = 0; j < size; j++) result[j] += scale * row[j];
+    }
+}
+
+int add_rows(const float *x, const float *table, const int64_t *items, const uint8_t *skipped, int64_t rows,
+             int64_t positions, int64_t size, int64_t table_rows, float scale, int threads, float *result) {
+    if (outside(items, rows * positions, table_rows)) return 1;
+#pragma omp parallel for num_threads(threads) if (threads > 1)
+    for (int64_t i = 0; i < rows; i++)
+        add_row(x + i * size, table, items + i * positions, skipped + i * positions, positions, size, scale,
+                result + i * size);
+    return 0;
+}
+
+int beside_rows(const float *x, const float *table, const int64_t *items, int64_t rows, int64_t size,
+                int64_t table_rows, int threads, float *result) {
+    int found = 0;
+    for (int64_t i = 0; i < rows; i++) found |= items[i] < -1 || items[i] >= table_rows;
+    if (found) return 1;
+#pragma omp parallel for num_threads(threads) if (threads > 1)
+    for (int64_t i = 0; i < rows; i++) {
+        float *row = result + 2 * i * size;
+        memcpy(row, x + i * size, size * sizeof *row);
+        if (items[i] < 0)
+            memset(row + size, 0, size * sizeof *row);
+        else
+            memcpy(row + size, table + items[i] * size, size * sizeof *row);
+    }
+    return 0;
+}
+
+int put_rows(const char *old, const int64_t *places, const char *fresh, int64_t rows, int64_t number,
+             int64_t bytes, int threads, char *result) {
+    if (outside(places, number, rows)) return 1;
+    int64_t all = rows * bytes, part = all / threads + 1;
+    if (part < LEAST_BYTES) part = LEAST_BYTES;
+#pragma omp parallel for num_threads(threads) if (threads > 1)
+    for (int64_t start = 0; start < all; start += part)
+        memcpy(result + start, old + start, least(part, all - start));
+    for (int64_t i = 0; i < number; i++) memcpy(result + places[i] * bytes, fresh + i * bytes, bytes);
+    return 0;
+}
+
+void push_rows(const char *old, const char *fresh, const uint8_t *kept, int64_t rows, int64_t length,
+               int64_t bytes, int threads, char *result) {
+    int64_t row = length * bytes;
+#pragma omp parallel for num_threads(threads) if (threads > 1)
+    for (int64_t i = 0; i < rows; i++) {
+        if (kept[i]) {
+            memcpy(result + i * row, old + i * row, row);
+        } else {
+            memcpy(result + i * row, old + i * row + bytes, row - bytes);
+            memcpy(result + (i + 1) * row - bytes, fresh + i * bytes, bytes);
+        }
+    }
+}
+
+VECTORISED static int holds(const int64_t *ids, int64_t length, int64_t id) {
+    int found = 0;
+#pragma omp simd reduction(| : found)
+    for (int64_t j = 0; j < length; j++) found |= ids[j] == id;
+    return found;
+}
+
+void rows_hold(const int64_t *ids, const int64_t *id, int64_t rows, int64_t length, int threads,
+               uint8_t *result) {
+#pragma omp parallel for num_threads(threads) if (threads > 1)
+    for (int64_t i = 0; i < rows; i++) result[i] = holds(ids + i * length, length, id[i]);
+}

@@ -1,0 +1,163 @@
+"""What a step of many users does with rows of tables, in one pass each.
+
+A simulator multiplies users by the embeddings of items, adds those to what users are weary of, appends items
+to histories, and puts new users in the place of those who left. Torch gathers the rows first, and then reads
+the copies again; rows.c reads them where they lie. Where it doesn't serve, torch does.
+
+Rows outside a table raise IndexError.
+"""
+
+from __future__ import annotations
+
+import ctypes
+
+import torch
+from torch import Tensor
+
+from recsys_rl.functional import kernels
+
+
+def dot_rows(x: Tensor, table: Tensor, items: Tensor) -> Tensor:
+    """``x`` (N, D) times the rows ``items`` (N, K) of ``table`` (I, D): (N, K)."""
+    library = _serving(x, table, items)
+    if library is None:
+        return (x.unsqueeze(1) * _gather(table, items)).sum(-1)
+    result = torch.empty_like(items, dtype=torch.float32)
+    outside = library.dot_rows(
+        x.data_ptr(),
+        table.data_ptr(),
+        items.data_ptr(),
+        *items.shape,
+        *reversed(table.shape),
+        kernels.threads(x),
+        result.data_ptr(),
+    )
+    return _checked(result, outside, table)
+
+
+def add_rows(x: Tensor, table: Tensor, items: Tensor, skipped: Tensor, scale: float = 1.0) -> Tensor:
+    """``x`` (N, D) plus ``scale`` times the sum of the rows ``items`` (N, K), less the ``skipped`` (N, K)."""
+    library = _serving(x, table, items) if skipped.is_contiguous() else None
+    if library is None:
+        shown = _gather(table, items).masked_fill_(skipped.unsqueeze(-1), 0).sum(1)  # (N, D)
+        return shown.mul_(scale).add_(x)
+    assert skipped.shape == items.shape and skipped.dtype == torch.bool
+    result = torch.empty_like(x)
+    outside = library.add_rows(
+        x.data_ptr(),
+        table.data_ptr(),
+        items.data_ptr(),
+        skipped.data_ptr(),
+        *items.shape,
+        *reversed(table.shape),
+        scale,
+        kernels.threads(x),
+        result.data_ptr(),
+    )
+    return _checked(result, outside, table)
+
+
+def beside_rows(x: Tensor, table: Tensor, items: Tensor) -> Tensor:
+    """``x`` (N, D) beside the row of ``table`` (I, D) that is its item (N, 1), zeros for -1: (N, 2D)."""
+    library = _serving(x, table, items)
+    if library is None:
+        last = table.index_select(0, items[:, 0].clamp_min(0))
+        return torch.cat([x, last.masked_fill_(items < 0, 0.0)], -1)
+    rows, size = x.shape
+    result = x.new_empty(rows, 2 * size)
+    outside = library.beside_rows(
+        x.data_ptr(),
+        table.data_ptr(),
+        items.data_ptr(),
+        rows,
+        *reversed(table.shape),
+        kernels.threads(result),
+        result.data_ptr(),
+    )
+    return _checked(result, outside, table)
+
+
+def put_rows(old: Tensor, places: Tensor, fresh: Tensor) -> Tensor:
+    """A copy of ``old`` (N, ...) with those of ``fresh`` (R, ...) in the rows ``places`` (R,)."""
+    library = _plain(old, fresh, places)
+    if library is None or old.dtype != fresh.dtype or old.numel() == 0:
+        return old.index_copy(0, places, fresh)
+    assert fresh.shape == (len(places), *old.shape[1:]) and places.dtype == torch.int64
+    result = torch.empty_like(old)
+    outside = library.put_rows(
+        old.data_ptr(),
+        places.data_ptr(),
+        fresh.data_ptr(),
+        len(old),
+        len(places),
+        old[0].nbytes,
+        kernels.threads(old),
+        result.data_ptr(),
+    )
+    return _checked(result, outside, old)
+
+
+def push_rows(old: Tensor, fresh: Tensor, kept: Tensor) -> Tensor:
+    """``old`` (N, L, ...) less its first, then ``fresh`` (N, 1, ...); unchanged where ``kept`` (N, 1)."""
+    library = _plain(old, fresh, kept)
+    if library is None or old.numel() == 0:
+        moved = torch.cat([old[:, 1:], fresh], 1)
+        return torch.where(kept.view(-1, *[1] * (old.ndim - 1)), old, moved)
+    assert fresh.shape == (len(old), 1, *old.shape[2:]) and fresh.dtype == old.dtype
+    assert kept.shape == (len(old), 1) and kept.dtype == torch.bool
+    result = torch.empty_like(old)
+    library.push_rows(
+        old.data_ptr(),
+        fresh.data_ptr(),
+        kept.data_ptr(),
+        len(old),
+        old.shape[1],
+        fresh[0].nbytes,
+        kernels.threads(old),
+        result.data_ptr(),
+    )
+    return result
+
+
+def rows_hold(ids: Tensor, id_: Tensor) -> Tensor:
+    """Which rows of ``ids`` (N, L) hold their ``id_`` (N, 1): (N, 1) bool."""
+    library = _plain(ids, id_)
+    if library is None or ids.dtype != torch.int64 or id_.dtype != torch.int64:
+        return (ids == id_).any(1, keepdim=True)
+    assert id_.shape == (len(ids), 1)
+    result = torch.empty_like(id_, dtype=torch.bool)
+    library.rows_hold(ids.data_ptr(), id_.data_ptr(), *ids.shape, kernels.threads(ids), result.data_ptr())
+    return result
+
+
+def _gather(table: Tensor, items: Tensor) -> Tensor:
+    """table[items], which takes twice as long."""
+    return table.index_select(0, items.flatten()).view((*items.shape, table.shape[1]))
+
+
+def _serving(x: Tensor, table: Tensor, items: Tensor) -> ctypes.CDLL | None:
+    """The compiled loops, where they can take users ``x``, a table as wide, and items of each user."""
+    (rows, size), (number, _) = x.shape, items.shape
+    if table.shape[1] != size or number != rows:
+        raise ValueError(
+            f"users {tuple(x.shape)}, a table {tuple(table.shape)} and items {tuple(items.shape)} don't fit"
+        )
+    if x.dtype != torch.float32 or table.dtype != torch.float32 or items.dtype != torch.int64:
+        return None
+    return _plain(x, table, items)
+
+
+def _plain(first: Tensor, *others: Tensor) -> ctypes.CDLL | None:
+    """The compiled loops, where all tensors lie in the CPU's memory without gaps."""
+    if not (first.is_cpu and first.is_contiguous()):
+        return None
+    for x in others:  # a generator would take longer than what it looks at
+        if not (x.is_cpu and x.is_contiguous()):
+            return None
+    return kernels.library()
+
+
+def _checked(result: Tensor, outside: int, table: Tensor) -> Tensor:
+    if outside:
+        raise IndexError(f"a row is outside 0 .. {len(table) - 1}")
+    return result

@@ -1,0 +1,113 @@
+"""Rows of tables, compiled and by torch: each against a loop, or worked out by hand."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+from torch.testing import assert_close
+
+from recsys_rl.functional import rows
+from tests.compiled import each_way as each_way
+
+
+def rng(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def users_and_items(n: int, k: int, size: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """x (n, size), a table of 5 rows, items (n, k), skipped (n, k)."""
+    x, table = torch.randn(n, size, generator=rng(0)), torch.randn(5, size, generator=rng(1))
+    items = torch.randint(5, (n, k), generator=rng(2))
+    return x, table, items, torch.rand(n, k, generator=rng(3)) < 0.3
+
+
+def test_by_hand() -> None:
+    x, table = torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.tensor([[1.0, 0.0], [0.5, -1.0], [2.0, 2.0]])
+    items = torch.tensor([[2, 1], [0, 0]])
+    assert rows.dot_rows(x, table, items).tolist() == [[6.0, -1.5], [3.0, 3.0]]
+    skipped = torch.tensor([[False, True], [False, False]])
+    assert rows.add_rows(x, table, items, skipped, 0.5).tolist() == [[2.0, 3.0], [4.0, 4.0]]
+    last = torch.tensor([[-1], [1]])
+    assert rows.beside_rows(x, table, last).tolist() == [[1.0, 2.0, 0.0, 0.0], [3.0, 4.0, 0.5, -1.0]]
+    assert rows.put_rows(x, torch.tensor([1]), torch.tensor([[7.0, 8.0]])).tolist() == [[1, 2], [7, 8]]
+    assert x.tolist() == [[1, 2], [3, 4]]
+    queue, kept = torch.tensor([[-1, 4, 6], [1, 2, 3]]), torch.tensor([[False], [True]])
+    assert rows.push_rows(queue, torch.tensor([[9], [9]]), kept).tolist() == [[4, 6, 9], [1, 2, 3]]
+    assert rows.rows_hold(queue, torch.tensor([[6], [6]])).tolist() == [[True], [False]]
+
+
+@pytest.mark.parametrize(("n", "k", "size"), [(0, 1, 3), (1, 1, 1), (7, 3, 19), (3000, 1, 33)])
+def test_any_size(n: int, k: int, size: int) -> None:
+    """Against a loop over the positions; 3,000 rows are enough for several threads."""
+    x, table, items, skipped = users_and_items(n, k, size)
+    dots = torch.stack([(x * table[items[:, place]]).sum(1) for place in range(k)], 1)
+    assert_close(rows.dot_rows(x, table, items), dots, atol=1e-5, rtol=1e-5)
+    added = x.clone()
+    for place in range(k):
+        added += 0.3 * table[items[:, place]] * ~skipped[:, place : place + 1]
+    assert_close(rows.add_rows(x, table, items, skipped, 0.3), added, atol=1e-5, rtol=1e-5)
+    assert torch.equal(
+        rows.beside_rows(x, table, items[:, :1].contiguous()), torch.cat([x, table[items[:, 0]]], 1)
+    )
+    places = torch.randperm(n, generator=rng(4))[: n // 2]
+    fresh = torch.randn(len(places), size, generator=rng(5))
+    put = rows.put_rows(x, places, fresh)
+    assert torch.equal(put[places], fresh)
+    others = torch.ones(n, dtype=torch.bool).index_fill(0, places, False)
+    assert torch.equal(put[others], x[others])
+
+
+def test_threads_change_nothing() -> None:
+    x, table, items, skipped = users_and_items(3000, 2, 33)
+    places, fresh = torch.arange(0, 3000, 2), torch.randn(1500, 33, generator=rng(5))
+    threads, found = torch.get_num_threads(), []
+    try:
+        for number in (1, 2):
+            torch.set_num_threads(number)
+            found.append([rows.dot_rows(x, table, items), rows.add_rows(x, table, items, skipped)])
+            found[-1].append(rows.put_rows(x, places, fresh))
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(one, two) for one, two in zip(*found, strict=True))
+
+
+def test_types_strides_and_shapes_of_rows() -> None:
+    """Histories of ids, signals with an axis of their own, flags; and what only torch can take."""
+    flags = torch.tensor([True, False, True])
+    assert rows.put_rows(flags, torch.tensor([0]), torch.tensor([False])).tolist() == [False, False, True]
+    signals, kept = torch.arange(12.0).view(2, 3, 2), torch.tensor([[False], [True]])
+    pushed = rows.push_rows(signals, torch.full((2, 1, 2), 9.0), kept)
+    assert pushed.tolist() == [[[2, 3], [4, 5], [9, 9]], signals[1].tolist()]
+    x, table, items, skipped = users_and_items(4, 2, 6)
+    expected = rows.dot_rows(x, table, items), rows.add_rows(x, table, items, skipped)
+    strided = x.T.contiguous().T
+    assert_close(rows.dot_rows(strided, table, items), expected[0])
+    assert_close(rows.add_rows(strided, table, items, skipped), expected[1])
+    assert_close(rows.dot_rows(x.double(), table.double(), items).float(), expected[0])
+    wide = torch.cat([items, items], 1)
+    assert_close(rows.dot_rows(x, table, wide[:, 2:]), expected[0])
+
+
+@pytest.mark.parametrize("item", [5, -2, 2**40])
+def test_rows_outside_a_table(item: int) -> None:
+    """Refused before memory is read or written there."""
+    x, table, items, skipped = users_and_items(4, 2, 6)
+    items[3, 1] = item
+    last = items[:, 1:].contiguous()
+    with pytest.raises(IndexError):
+        rows.dot_rows(x, table, items)
+    with pytest.raises(IndexError):
+        rows.add_rows(x, table, items, skipped)
+    if item != -2:
+        with pytest.raises(IndexError):
+            rows.beside_rows(x, table, last)
+    with pytest.raises(IndexError):
+        rows.put_rows(x, torch.tensor([item]), torch.zeros(1, 6))
+
+
+def test_shapes_that_do_not_fit() -> None:
+    x, table, items, _ = users_and_items(4, 2, 6)
+    for users, shown in ((x[:3], items), (x[:, :5].contiguous(), items)):
+        with pytest.raises(ValueError, match="don't fit"):
+            rows.dot_rows(users, table, shown)
