@@ -163,6 +163,11 @@ class Obs:
     def num_rows(self) -> int:
         return self.context.shape[0]
 
+    @property
+    def narrows(self) -> bool:
+        """Does it leave less than the whole catalogue to choose from?"""
+        return self.candidates is not None or self.exclude is not None or self.mask is not None
+
 
 @dataclass(frozen=True)
 class Action:

@@ -14,20 +14,37 @@ from torch import Tensor
 from recsys_rl.config import PPOConfig
 from recsys_rl.functional import choice, losses
 from recsys_rl.functional.policy_loss import clipped_policy_gradient_
+from recsys_rl.functional.ppo_epoch import ppo_epoch
 from recsys_rl.functional.returns import explained_variance, gae, standardize_parts
 from recsys_rl.models.actor_critic import ActorCritic
+from recsys_rl.models.dense import DenseActorCritic
 from recsys_rl.models.optimizer import FlatAdam
 from recsys_rl.types import Action, Obs, Rollout
 
 
+class Samples(NamedTuple):
+    """What minibatches are cut from, (S, ...) each."""
+
+    obs: Obs
+    places: Tensor  # (S, K): of the items among the alternatives
+    old_logprob: Tensor
+    old_value: Tensor
+    target: Tensor  # returns
+    advantage: Tensor
+
+    def split(self, size: int) -> list[Samples]:
+        parts = zip(*(x.split(size) for x in self), strict=True)
+        return [Samples(*part) for part in parts]
+
+
 class Seen(NamedTuple):
-    """What a minibatch leaves for the diagnostics, (B,) each."""
+    """What an epoch leaves for the diagnostics, (S,) each, as it was before the step of its minibatch."""
 
     objective: Tensor
     entropy: Tensor
     logprob: Tensor
-    old_logprob: Tensor
     value: Tensor
+    old_logprob: Tensor
     old_value: Tensor
     target: Tensor
 
@@ -90,7 +107,7 @@ class PPO:
         )  # (T, N)
         obs = rollout.obs.map(lambda x: x.flatten(0, 1))
         record = (
-            obs.places_of(rollout.items.flatten(0, 1)),  # (B, K), B = T N from here on
+            obs.places_of(rollout.items.flatten(0, 1)),  # (S, K), S = T N from here on
             rollout.logprobs.flatten(),
             rollout.values.flatten(),
             (advantages + rollout.values).flatten(),  # returns
@@ -102,26 +119,11 @@ class PPO:
             order = torch.randperm(
                 num_samples, generator=self.generators["shuffle"], device=rollout.rewards.device
             )
-            *shuffled, weights = (x.index_select(0, order) for x in record)
+            samples = Samples(obs.rows(order), *(x.index_select(0, order) for x in record))
             if config.normalize_advantage:
-                weights = standardize_parts(weights, config.batch_size)
-            for batch, items, old_logprob, old_value, target, advantage in zip(
-                obs.rows(order).split(config.batch_size),
-                *(x.split(config.batch_size) for x in (*shuffled, weights)),
-                strict=True,
-            ):
-                logits, value = self.model(batch)  # (B, K, A), (B,), B = batch_size
-                policy = clipped_policy_gradient_(
-                    logits, items, old_logprob, advantage, config.clip_eps, ent_coef
-                )
-                value_gradient = losses.value_gradient(
-                    value, target, config.vf_coef, old_value if config.clip_vloss else None, config.clip_eps
-                )
-                gradients = policy.gradient, value_gradient
-                self.model.backward((logits, value), gradients, into=self.optimizer.gradients)
-                self.optimizer.step()
-                _, objective, entropy, logprob = policy
-                seen.append(Seen(objective, entropy, logprob, old_logprob, value.detach(), old_value, target))
+                weights = standardize_parts(samples.advantage, config.batch_size)
+                samples = samples._replace(advantage=weights)
+            seen.append(self._compiled_epoch(samples, ent_coef) or self._epoch(samples, ent_coef))
             if config.target_kl is not None and self._kl(seen[-1]) > config.target_kl:
                 break
 
@@ -131,8 +133,51 @@ class PPO:
         values = torch.stack(list(metrics.values())).tolist()
         return dict(zip(metrics, values, strict=True)) | {"lr": self.optimizer.lr}
 
+    def _epoch(self, samples: Samples, ent_coef: float) -> Seen:
+        """A gradient step for each minibatch of the samples, in their order."""
+        config, seen = self.config, []
+        for batch in samples.split(config.batch_size):
+            logits, value = self.model(batch.obs)  # (B, K, A), (B,), B = batch_size
+            policy = clipped_policy_gradient_(
+                logits, batch.places, batch.old_logprob, batch.advantage, config.clip_eps, ent_coef
+            )
+            old_value = batch.old_value if config.clip_vloss else None
+            value_gradient = losses.value_gradient(
+                value, batch.target, config.vf_coef, old_value, config.clip_eps
+            )
+            gradients = policy.gradient, value_gradient
+            self.model.backward((logits, value), gradients, into=self.optimizer.gradients)
+            self.optimizer.step()
+            seen.append((policy.objective, policy.entropy, policy.logprob, value.detach()))
+        objective, entropy, logprob, value = map(torch.cat, zip(*seen, strict=True))
+        return Seen(objective, entropy, logprob, value, *samples[2:5])
+
+    def _compiled_epoch(self, samples: Samples, ent_coef: float) -> Seen | None:
+        """The same, to the last bit, in one call: of the classic network, without masks, alone on a CPU."""
+        config, model, optimizer = self.config, self.model, self.optimizer
+        if not isinstance(model, DenseActorCritic) or self.average is not None or samples.obs.narrows:
+            return None
+        optimizer.check()
+        found = ppo_epoch(
+            model.moved_by(optimizer),
+            optimizer.steps,
+            optimizer.lr,
+            config.max_grad_norm,
+            (samples.obs.context, *samples[1:]),
+            config.batch_size,
+            config.clip_eps,
+            ent_coef,
+            config.vf_coef,
+            config.clip_vloss,
+        )
+        if found is None:
+            return None
+        optimizer.steps += -(-len(samples.target) // config.batch_size)
+        logprob, entropy, objective, value = found
+        return Seen(objective, entropy, logprob, value, *samples[2:5])
+
     def _diagnostics(self, seen: Seen, ent_coef: float) -> dict[str, Tensor]:
-        """Means over all minibatches of an update, each as it was before its gradient step."""
+        """Means over all samples of an update, each as it was before its gradient step."""
         config = self.config
         value_loss = losses.value_loss(seen.value, seen.target)
         if config.clip_vloss:
@@ -148,8 +193,9 @@ class PPO:
         }
 
     def _kl(self, seen: Seen) -> Tensor:
-        """approx_kl of one minibatch, the same on all processes, which stop together."""
-        kl = losses.approx_kl(seen.logprob, seen.old_logprob)
+        """approx_kl of an epoch's last minibatch, the same on all processes, which stop together."""
+        last = -(len(seen.logprob) % self.config.batch_size or self.config.batch_size)
+        kl = losses.approx_kl(seen.logprob[last:], seen.old_logprob[last:])
         if self.average is not None:
             self.average(kl)
         return kl

@@ -73,12 +73,14 @@ typedef struct {
     float top, log_total, entropy;
 } Row;
 
-VECTORISED static Row read_row(const float *logits, int64_t width) {
+/* Without a bonus the gradient needs no logit again, and `keep` puts exp(logit - top) in its place. */
+VECTORISED static Row read_row(float *logits, int64_t width, int keep) {
     float top = largest(logits, width), total = 0.0f, weighted = 0.0f;
 #pragma omp simd reduction(+ : total, weighted)
     for (int64_t j = 0; j < width; j++) {
         float x = logits[j] - top;
         float e = exp_of_negative(x);
+        logits[j] = keep ? e : logits[j];
         total += e;
         weighted += e == 0.0f ? 0.0f : e * x; /* 0 and not 0 * -inf */
     }
@@ -90,11 +92,16 @@ VECTORISED static Row read_row(const float *logits, int64_t width) {
 VECTORISED static void write_row(float *logits, int64_t width, int64_t taken, float weight, float bonus,
                                  Row row) {
     float scale = expf(-row.log_total), shift = bonus * (row.entropy - row.log_total) - weight;
+    if (bonus == 0.0f) {
 #pragma omp simd
-    for (int64_t j = 0; j < width; j++) {
-        float x = logits[j] - row.top;
-        float p = exp_of_negative(x) * scale;
-        logits[j] = p == 0.0f ? 0.0f : p * (bonus * x + shift);
+        for (int64_t j = 0; j < width; j++) logits[j] *= scale * shift;
+    } else {
+#pragma omp simd
+        for (int64_t j = 0; j < width; j++) {
+            float x = logits[j] - row.top;
+            float p = exp_of_negative(x) * scale;
+            logits[j] = p == 0.0f ? 0.0f : p * (bonus * x + shift);
+        }
     }
     logits[taken] += weight;
 }
@@ -111,6 +118,7 @@ int policy_gradient(float *logits, const int64_t *items, const float *old_logpro
                     int64_t rows, int64_t positions, int64_t width, float clip_eps, float ent_coef,
                     int threads, float *logprob, float *entropy, float *objective) {
     int outside = 0;
+    float bonus = ent_coef / rows;
 #pragma omp parallel for num_threads(threads) if (threads > 1) reduction(| : outside)
     for (int64_t i = 0; i < rows; i++) {
         float *row = logits + i * positions * width;
@@ -122,8 +130,9 @@ int policy_gradient(float *logits, const int64_t *items, const float *old_logpro
         Row read[positions];
         logprob[i] = entropy[i] = 0.0f;
         for (int64_t k = 0; k < positions; k++) {
-            read[k] = read_row(row + k * width, width);
-            logprob[i] += row[k * width + taken[k]] - read[k].top - read[k].log_total;
+            float logit = row[k * width + taken[k]];
+            read[k] = read_row(row + k * width, width, bonus == 0.0f);
+            logprob[i] += logit - read[k].top - read[k].log_total;
             entropy[i] += read[k].entropy;
         }
         float weight = -advantage[i] / rows;
@@ -137,7 +146,7 @@ int policy_gradient(float *logits, const int64_t *items, const float *old_logpro
             weight = is_clipped ? 0.0f : -gain / rows;
         }
         for (int64_t k = 0; k < positions; k++)
-            write_row(row + k * width, width, taken[k], weight, ent_coef / rows, read[k]);
+            write_row(row + k * width, width, taken[k], weight, bonus, read[k]);
     }
     return outside;
 }

@@ -39,4 +39,16 @@ INLINE float exp_of_negative(float x) {
     return x < -87.0f ? 0.0f : p * power.value;
 }
 
+/* What one file of loops takes from another. */
+void dense_forward(const float *const *parameters, const int64_t *sizes, int64_t depth, int activation,
+                   const float *x, int64_t rows, int threads, float *layers, float *logits, float *value);
+void dense_backward(const float *const *parameters, const int64_t *sizes, int64_t depth, int activation,
+                    const float *x, int64_t rows, int threads, const float *layers, const float *dlogits,
+                    const float *dvalue, float *dlayers, float *const *gradients);
+int policy_gradient(float *logits, const int64_t *items, const float *old_logprob, const float *advantage,
+                    int64_t rows, int64_t positions, int64_t width, float clip_eps, float ent_coef,
+                    int threads, float *logprob, float *entropy, float *objective);
+void adam(float *weights, float *exp_avg, float *exp_avg_sq, const float *gradient, int64_t size,
+          float max_norm, float beta1, float beta2, float rate, float correction2, float eps, int threads);
+
 #endif

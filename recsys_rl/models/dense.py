@@ -9,8 +9,10 @@ from torch import Tensor
 
 from recsys_rl.config import ModelConfig
 from recsys_rl.functional import choice, dense
+from recsys_rl.functional.ppo_epoch import Weights
 from recsys_rl.models.actor import DenseHead
 from recsys_rl.models.actor_critic import ActorCritic, Shapes
+from recsys_rl.models.optimizer import FlatAdam
 from recsys_rl.types import Obs
 
 KINDS = ("weights", "biases")
@@ -52,6 +54,12 @@ class DenseActorCritic(ActorCritic):
         if self.places[1] is not into:
             self.places = dense.places(self.network, [into[name] for name in self.names]), into
         dense.backward(self.network, passed, *gradients, self.places[0])
+
+    def moved_by(self, optimizer: FlatAdam) -> Weights:
+        """The network and what moves it, in the form that a compiled epoch takes."""
+        network, vectors = self._network(), (optimizer.weights, optimizer.exp_avg, optimizer.exp_avg_sq)
+        places = dense.places(network, [optimizer.gradients[name] for name in self.names])
+        return Weights(network, places, dense.Fixed([*vectors, optimizer.gradient]))
 
     def _network(self) -> dense.Network:
         parameters = dict(self.named_parameters())

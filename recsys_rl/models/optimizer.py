@@ -43,15 +43,16 @@ class FlatAdam:
             parameter.data = weight.view_as(parameter)
             self.gradients[name] = gradient.view_as(parameter)
 
-    def step(self) -> None:
-        """One step against the gradient that stands in ``gradients``.
-
-        Raises RuntimeError where the network's weights are no longer these: nothing would be learned.
-        """
+    def check(self) -> None:
+        """Raise RuntimeError where the network's weights are no longer these: nothing would be learned."""
         if self.first(self.model).data_ptr() != self.weights.data_ptr():
             raise RuntimeError(
                 "The weights were copied or moved after their FlatAdam was made: make a new one."
             )
+
+    def step(self) -> None:
+        """One step against the gradient that stands in ``gradients``, after a ``check``."""
+        self.check()
         if self.average is not None:
             self.average(self.gradient)
         self.steps += 1
