@@ -1,11 +1,13 @@
 """Environment steps per second of training: ours and each peer on the same environment, network, dials.
 
-    python -m benchmarks.throughput [--rounds 3] [--threads N] [--json FILE] [--csv FILE] [--smoke]
+    python -m benchmarks.throughput [--rounds 3] [--threads N] [--original DIR] [--json FILE] [--csv FILE]
+    python -m benchmarks.throughput --smoke
 
 Everybody trains PPO on `drift` with 1,000 synthetic items, networks [128, 64] with tanh and one logit
 per item, a separate critic, Adam, and the same rollout, minibatch and epochs; peers see our batched
 environment through the vector interface of their own (benchmarks/peers.py says where what stands in
-their way), in a process of its own. Peers come with `pip install -e ".[peers]"`.
+their way), in a process of its own. Peers come with `pip install -e ".[peers]"`. The repository that the
+formulation is from has one set of dials; --original names a checkout of it (benchmarks/original.py).
 
 "floor" is the matrix products alone, measured in the same rounds: each sample's forward passes, and
 in the update the backward passes, which have two products to each of the forward pass (one in the
@@ -20,11 +22,13 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from benchmarks import tables
+from benchmarks.original import WHERE, check, original
 from benchmarks.peers import (
     HIDDEN,
     PEERS,
@@ -53,7 +57,7 @@ def dials(num_envs: int, n_steps: int, batch_size: int, update_epochs: int, upda
     return Dials(ppo, total_steps=(1 + updates) * num_envs * n_steps)
 
 
-DIALS = {"batched": dials(64, 32, 512, 4, updates=8), "original": dials(8, 256, 64, 10, updates=2)}
+DIALS = {"batched": dials(64, 32, 512, 4, updates=8), "original": dials(8, 256, 64, 10, updates=4)}
 SMOKE = {"batched": dials(4, 8, 16, 1, updates=1)}
 
 
@@ -104,14 +108,16 @@ def _seconds(work: Callable[..., Any], *arguments: Any, times: int = 30) -> floa
 
 
 def table(
-    world: World, name: str, dials: Dials, rounds: int, way: Callable[..., Row]
+    world: World, name: str, dials: Dials, rounds: int, way: Callable[..., Row], folder: Path | None = None
 ) -> tuple[list[Row], float]:
-    """The rows of one set of dials, and the floor's steps per second."""
+    """The rows of one set of dials, and the floor's steps per second. ``folder`` holds the original."""
     systems = [
         System("floor", name, "torch", "recsys_rl", floor),
         System("recsys_rl", name, "recsys-rl", "recsys_rl", ours),
         *(System(key, name, of.package, of.module, partial(peer, of.train)) for key, of in PEERS.items()),
     ]
+    if name == "original":
+        systems.append(System("original", name, "the original", "torch", partial(original, folder)))
     least, own, *others = rows = tables.interleaved(systems, rounds, world, dials, way=way)
     for part in ("rollout", "update"):
         own[f"{part}_share_of_floor"] = least[f"{part}_s"] / own[f"{part}_s"]
@@ -120,13 +126,16 @@ def table(
 
 
 def main() -> None:
-    args = tables.parse(tables.parser(__doc__), "throughput")
+    made = tables.parser(__doc__)
+    made.add_argument("--original", type=Path, metavar="DIR", help=f"{WHERE}, to be timed as well")
+    args = tables.parse(made, "throughput")
+    check(args.original)
     world = make_world(seed=0)
     rounds, way = (1, tables.attempt) if args.smoke else (args.rounds, tables.apart)
     rows: list[Row] = []
     floors: dict[str, float] = {}
     for name, dials in (SMOKE if args.smoke else DIALS).items():
-        found, floors[name] = table(world, name, dials, rounds, way)
+        found, floors[name] = table(world, name, dials, rounds, way, args.original)
         rows += found
     tables.publish(rows, args, floor_steps_per_s=floors["batched"])
 

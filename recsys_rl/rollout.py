@@ -28,10 +28,11 @@ def collect(env: Env, agent: LearningAgent, obs: Obs, num_steps: int) -> tuple[R
             "logprobs": action.logprob,
             "values": action.value,
             "rewards": step.reward,
-            "raw_rewards": step.reward if step.raw_reward is None else step.raw_reward,
             "terminated": step.terminated,
             "truncated": step.truncated,
         }
+        if step.raw_reward is not None:
+            seen["raw_rewards"] = step.raw_reward
         if t == 0:
             record = {name: x.new_empty(num_steps, *x.shape) for name, x in seen.items()}
             rows = {name: x.unbind() for name, x in record.items()}
@@ -47,6 +48,7 @@ def collect(env: Env, agent: LearningAgent, obs: Obs, num_steps: int) -> tuple[R
     next_values = torch.cat([record["values"][1:], agent.value(step.final_obs).unsqueeze(0)])
     for t, users, value in cut:
         next_values[t, users] = value
+    record.setdefault("raw_rewards", record["rewards"])
     names = [field.name for field in dataclasses.fields(Obs) if field.name in record]
     asked = Obs(**{name: record.pop(name) for name in names})
     return Rollout(asked, next_values=next_values, **record), obs

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks import simulator, tables, throughput, time_to_quality
+from benchmarks import original, simulator, tables, throughput, time_to_quality
 from benchmarks.peers import PEERS, Act, World, make_world
 from benchmarks.tables import Row, System
 from recsys_rl.types import UserError
@@ -61,6 +62,30 @@ def test_smoke(benchmark: str, peers: list[str], tmp_path: Path) -> None:
         assert 0 < ours[0]["update_share_of_floor"] < 1
         assert 0 < ours[0]["rollout_share_of_floor"] < 1
     assert [path.name for path in tmp_path.iterdir()] == ["table.json"]  # no CSV, nothing half-written
+
+
+def test_the_original_is_timed_as_its_user_runs_it(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stand-in that fails if it is asked for another number of steps, and leaves a file where it runs."""
+    (tmp_path / "agents").mkdir()
+    (tmp_path / "agents/ppo.py").touch()
+    command = tmp_path / "train.py"
+    command.write_text("import sys; assert sys.argv[4] in ('2048', '6144'); open('checkpoint', 'w')")
+    original.check(tmp_path)
+    dials = throughput.dials(8, 256, 64, 10, updates=2)
+    row = original.original(tmp_path, world, dials)
+    assert row["steps_per_s"] and sorted(x.name for x in tmp_path.iterdir()) == ["agents", "train.py"]
+    with monkeypatch.context() as patch:  # two seconds until it begins, and then a millisecond a step
+        patch.setattr(original, "_seconds", lambda folder, steps: 2 + steps / 1000)
+        assert original.original(tmp_path, world, dials) == {"steps_per_s": pytest.approx(1000)}
+    command.write_text("raise SystemExit('no numpy here')")
+    system = System("original", "", "", "torch", partial(original.original, tmp_path))
+    assert tables.attempt(system, world, dials) == {"note": "RuntimeError: no numpy here"}
+    note = original.original(None, world, dials)["note"]
+    assert note.startswith("not given: --original DIR")
+    with pytest.raises(UserError, match=r"holds no train\.py"):
+        original.check(tmp_path / "agents")
 
 
 @pytest.mark.slow

@@ -173,7 +173,7 @@ class RecEnv:
         """The session after ``items``; a skipped one was never shown and leaves no trace but time."""
         before, signal = self.session, reward.view(-1, 1, 1)
         if self.all_shown and self.history_length <= 1:  # the last item alone: copies, as others have these
-            history, signals = items.to(before.history, copy=True), signal.to(before.signals, copy=True)
+            history, signals = items.clone(), signal.clone()
         else:
             history = rows.push_rows(before.history, items, skipped)  # (N, L)
             signals = rows.push_rows(before.signals, signal, skipped)  # (N, L, 1)
