@@ -33,7 +33,7 @@ import torch
 import recsys_rl
 from benchmarks.memory import peak_mb
 from recsys_rl.errors import UserError
-from recsys_rl.utils.files import write_text
+from recsys_rl.utils.files import check_writable, write_text
 
 HERE = Path(__file__).resolve().parent
 Row = dict[str, Any]
@@ -83,7 +83,7 @@ def parse(made: argparse.ArgumentParser, name: str, argv: Sequence[str] | None =
         args.csv = HERE / "results" / f"{name}.csv"
     for option in ("json", "csv"):
         if getattr(args, option) is not None:
-            _check_writable(getattr(args, option), f"--{option}")
+            check_writable(getattr(args, option), f"--{option}")
     if args.threads:
         torch.set_num_threads(args.threads)
         os.environ["OMP_NUM_THREADS"] = str(args.threads)  # of the processes that `apart` starts
@@ -241,18 +241,3 @@ def _append(path: Path, rows: Sequence[Row]) -> None:
     writer.writeheader()
     writer.writerows(both)
     write_text(path, table.getvalue())
-
-
-def _check_writable(path: Path, option: str) -> None:
-    """Find out before the measurement, not after it."""
-    part = path.with_name(path.name + ".part")
-    try:
-        if path.is_dir():
-            raise IsADirectoryError(21, "Is a directory")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.touch()
-        part.unlink()
-    except OSError as error:
-        raise UserError(
-            f"{option} {path} can't be written ({error.strerror}): choose another place."
-        ) from error

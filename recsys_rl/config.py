@@ -337,27 +337,6 @@ def defaults(algo: str, env: str) -> Config:
     return from_dict(Config, {"algo": algo, "env": env, **preset})
 
 
-def check_effect(config: Config) -> None:
-    """Raise FieldError where normalisation or the choice of candidates was turned on, but would do nothing.
-
-    A Config may hold such dials, as checkpoints do that were written before this was checked.
-    """
-    for name in ("normalize_obs", "normalize_reward"):
-        if getattr(config.env_config, name) and not config.env.startswith("gym:"):
-            raise FieldError(
-                f"env_config.{name}",
-                f"is True: it acts on gym: environments alone, and env is {config.env}; leave it out.",
-            )
-    for name in ("explore_rate", "index"):
-        value = getattr(config.model_config, name)
-        if value != getattr(ModelConfig, name) and not config.model_config.candidates:
-            raise FieldError(
-                f"model_config.{name}",
-                f"is {shown(value)}: it acts on the choice of candidates alone, and candidates is 0; leave "
-                "it out, or give candidates.",
-            )
-
-
 def check_env(env: str) -> None:
     """Raise UserError unless ``env`` is drift, satiation, gym:Id or gym:module:Id."""
     if env not in ("drift", "satiation") and not re.fullmatch(r"gym:([A-Za-z_][\w.]*:)?[\w./-]+", env):

@@ -27,7 +27,7 @@ from recsys_rl.report import write_report
 from recsys_rl.rollout import Sessions, play
 from recsys_rl.run import choose_device
 from recsys_rl.types import Agent, Env, UserError
-from recsys_rl.utils.files import write_text
+from recsys_rl.utils.files import check_writable, write_text
 from recsys_rl.utils.metrics import interval
 from recsys_rl.utils.seeding import generators, stream_seed
 
@@ -49,6 +49,9 @@ def evaluate(options: EvaluateConfig) -> dict[str, Any]:
     if options.algo is not None:
         check_algo(path, checkpoint, options.algo)
     _check_env(path, checkpoint, options.env)
+    for name in ("json", "report"):
+        if getattr(options, name) is not None:
+            check_writable(Path(getattr(options, name)), f"--{name}")
     users = heldout_users(checkpoint, options.max_users)
     played = play_all(checkpoint, users, options.seed, device)
     result = summarise(checkpoint, played)

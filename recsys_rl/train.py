@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from recsys_rl.checkpoint import save, save_first
-from recsys_rl.config import Config, check_effect, from_toml, to_toml
+from recsys_rl.config import Config, from_toml, to_toml
+from recsys_rl.effect import check_effect
 from recsys_rl.env.gym_env import GymEnv
 from recsys_rl.env.world import make_env
 from recsys_rl.functional import kernels
@@ -88,6 +89,12 @@ def train(config: Config, resume: bool = False, ranks: Ranks = ALONE) -> Path:
     if resume and first:
         print(
             f"resuming {path} at step {run.step:,} of {run.num_updates * run.per_update:,}", file=sys.stderr
+        )
+    asked, planned = settings.total_timesteps, run.num_updates * run.per_update
+    if first and asked != planned:
+        print(
+            f"{asked:,} steps are asked for, and an update takes {run.per_update:,}: the run has {planned:,}",
+            file=sys.stderr,
         )
     if first and device.type == "cpu" and kernels.library() is None:
         print(

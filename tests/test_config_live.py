@@ -55,7 +55,12 @@ View = Callable[[Config], Any]
 def settings_of(scenario: str, **changes: dict[str, Any]) -> Config:
     """A tiny run of that name, with ``changes``."""
     algo, env, data_config = SCENARIOS[scenario]
-    base = overlay(overlay(to_dict(defaults(algo, env)), TINY), {"data_config": data_config})
+    tiny = {name: dict(part) for name, part in TINY.items()}
+    if env.startswith("gym:"):  # a world of its own
+        del tiny["data_config"], tiny["env_config"]
+    elif data_config:
+        del tiny["env_config"]["num_users"]
+    base = overlay(overlay(to_dict(defaults(algo, env)), tiny), {"data_config": data_config})
     if scenario == "two-stage":
         base = overlay(base, {"model_config": {"candidates": 8}})
     if algo == "ppo":
@@ -147,7 +152,7 @@ def meeting(config: Config) -> str:
 
 # Section and field -> scenario, another value, how the difference shows.
 CHANGES: dict[tuple[str, str], tuple[str, Any, View]] = {
-    ("data_config", "data"): ("drift", "log.csv", weights),
+    ("data_config", "data"): ("csv", "synthetic", weights),
     ("data_config", "data_dir"): ("files", "two", refusal),
     ("data_config", "cache_dir"): ("csv", "elsewhere", files),
     ("data_config", "user_column"): ("csv", "user2", weights),

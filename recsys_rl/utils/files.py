@@ -9,6 +9,21 @@ from pathlib import Path
 from recsys_rl.types import UserError
 
 
+def check_writable(path: Path, option: str) -> None:
+    """Raise UserError where ``write_text`` could not write to ``path``: before the work, and not after it."""
+    part = path.parent / f".{path.name}.{os.getpid()}.tmp"
+    try:
+        if path.exists() and not path.is_file():
+            raise UserError(f"{option} {path} can't be written (it is no regular file): give another name.")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.touch()
+        part.unlink()
+    except OSError as error:
+        raise UserError(
+            f"{option} {path} can't be written ({error.strerror or error}): choose another place."
+        ) from error
+
+
 def write_text(path: Path, text: str) -> None:
     """Write ``text`` to a temporary name beside ``path`` and rename it: an old file stays until then.
 
