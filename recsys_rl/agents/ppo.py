@@ -13,6 +13,7 @@ from torch import Tensor
 
 from recsys_rl.config import PPOConfig
 from recsys_rl.functional import choice, losses
+from recsys_rl.functional.dense import Fixed
 from recsys_rl.functional.policy_loss import clipped_policy_gradient_
 from recsys_rl.functional.ppo_epoch import ppo_epoch
 from recsys_rl.functional.returns import explained_variance, gae, standardize_parts
@@ -153,13 +154,14 @@ class PPO:
         return Seen(objective, entropy, logprob, value, *samples[2:5])
 
     def _compiled_epoch(self, samples: Samples, ent_coef: float) -> Seen | None:
-        """The same, to the last bit, in one call: of the classic network, without masks, alone on a CPU."""
+        """The same, up to rounding, in one call: of the classic network, without masks, alone on a CPU."""
         config, model, optimizer = self.config, self.model, self.optimizer
         if not isinstance(model, DenseActorCritic) or self.average is not None or samples.obs.narrows:
             return None
         optimizer.check()
         found = ppo_epoch(
-            model.moved_by(optimizer),
+            model.network_as_it_lies(),
+            Fixed([optimizer.weights, optimizer.exp_avg, optimizer.exp_avg_sq]),
             optimizer.steps,
             optimizer.lr,
             config.max_grad_norm,

@@ -6,114 +6,10 @@
  *
  * Each sum is taken in a fixed order, so that the result doesn't depend on the number of threads.
  */
-#include <string.h>
+#include "layers.h"
 
-#include "kernels.h"
-
-#define DEPTH 256  /* terms of a sum whose factors are kept in the cache together */
-#define COLUMNS 32 /* a task's part of the result, and with it the least that a thread gets */
-#define ROWS 128
-#ifndef WIDEST
-#define WIDEST 16 /* floats in a vector; with fewer the tests see what older processors take */
-#endif
+#define COLUMNS 32             /* a task's part of the result, and with it the least that a thread gets */
 #define MIN_PRODUCTS (1 << 19) /* multiplications; fewer are done before a second thread is awake */
-
-typedef struct {
-    const float *at;
-    int64_t row, column; /* floats from one row to the next, and from one column */
-} Matrix;
-
-INLINE int64_t parts(int64_t size, int64_t part) { return (size + part - 1) / part; }
-
-#if defined(__x86_64__) && defined(__GNUC__)
-#define PRODUCT product_512
-#define TARGET __attribute__((target("avx512f")))
-#define LANES 16
-#define TALL 8
-#define PANEL 32
-#include "product.h"
-
-#define PRODUCT product_256
-#define TARGET __attribute__((target("avx2,fma")))
-#define LANES 8
-#define TALL 6
-#define PANEL 16
-#include "product.h"
-#endif
-
-#define PRODUCT product_128
-#define TARGET
-#define LANES 4
-#define TALL 4
-#define PANEL 8
-#include "product.h"
-
-INLINE void product(int64_t height, int64_t width, int64_t depth, Matrix a, Matrix b, float *c,
-                    int64_t c_row) {
-#if defined(__x86_64__) && defined(__GNUC__)
-    if (WIDEST >= 16 && __builtin_cpu_supports("avx512f"))
-        product_512(height, width, depth, a, b, c, c_row);
-    else if (WIDEST >= 8 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
-        product_256(height, width, depth, a, b, c, c_row);
-    else
-#endif
-        product_128(height, width, depth, a, b, c, c_row);
-}
-
-/* The activations, in the order of dense.ACTIVATIONS. */
-enum { NONE, TANH, RELU, ELU };
-
-/* x <- f(x + bias) for a block of a matrix whose rows are `row` floats apart */
-VECTORISED static void activate(int activation, float *x, int64_t row, int64_t height, int64_t width,
-                                const float *bias) {
-    float floor = activation == RELU ? 0.0f : -INFINITY;
-    for (int64_t i = 0; i < height; i++, x += row) {
-        if (activation == TANH) {
-#pragma omp simd
-            for (int64_t j = 0; j < width; j++) {
-                float z = x[j] + bias[j], e = exp_of_negative(-2.0f * __builtin_fabsf(z));
-                x[j] = __builtin_copysignf((1.0f - e) / (1.0f + e), z);
-            }
-        } else if (activation == ELU) {
-#pragma omp simd
-            for (int64_t j = 0; j < width; j++) {
-                float z = x[j] + bias[j];
-                x[j] = z > 0.0f ? z : exp_of_negative(z > 0.0f ? 0.0f : z) - 1.0f;
-            }
-        } else {
-#pragma omp simd
-            for (int64_t j = 0; j < width; j++) {
-                float z = x[j] + bias[j];
-                x[j] = z < floor ? floor : z;
-            }
-        }
-    }
-}
-
-/* d <- d f'(z) for such a block, from x = f(z) */
-VECTORISED static void times_slope(int activation, float *d, const float *x, int64_t row, int64_t height,
-                                   int64_t width) {
-    for (int64_t i = 0; i < height; i++, d += row, x += row) {
-        if (activation == TANH) {
-#pragma omp simd
-            for (int64_t j = 0; j < width; j++) d[j] *= 1.0f - x[j] * x[j];
-        } else if (activation == RELU) {
-#pragma omp simd
-            for (int64_t j = 0; j < width; j++) d[j] *= x[j] > 0.0f ? 1.0f : 0.0f;
-        } else if (activation == ELU) {
-#pragma omp simd
-            for (int64_t j = 0; j < width; j++) d[j] *= x[j] > 0.0f ? 1.0f : x[j] + 1.0f;
-        }
-    }
-}
-
-/* The sum of such a block's rows */
-VECTORISED static void sum_rows(const float *x, int64_t row, int64_t height, int64_t width, float *sum) {
-    for (int64_t j = 0; j < width; j++) sum[j] = 0.0f;
-    for (int64_t i = 0; i < height; i++)
-#pragma omp simd
-        for (int64_t j = 0; j < width; j++) sum[j] += x[i * row + j];
-}
 
 /* ---- one layer. Twins, the actor's layer and the critic's, stand side by side in weight, bias and result.
  */
@@ -127,7 +23,8 @@ INLINE int useful(int threads, Layer layer, int64_t rows) {
     return layer.twins * layer.inputs * layer.outputs * rows < MIN_PRODUCTS ? 1 : threads;
 }
 
-/* y (twins, rows, outputs) = f(x W + b); x_twin is the step from one twin's x to the other's, 0 if shared. */
+/* y (twins, rows, outputs) = f(x W + b); x_twin is the step from one twin's x to the other's, 0 if shared.
+ */
 static void forward(Layer layer, const float *x, int64_t x_twin, int64_t rows, int activation, int threads,
                     float *y) {
     int64_t inputs = layer.inputs, outputs = layer.outputs;
@@ -176,9 +73,9 @@ static void backward(Layer layer, const float *x, int64_t x_twin, const float *d
     }
 }
 
-/* ---- the network. Parameters, and their gradients, are W_1, b_1, ..., W_L, b_L, V, c, v, d; sizes are those
- * of x_0, ..., x_L and of the logits; in `layers` lie x_1, ..., x_L one behind the other, and in `dlayers` the
- * gradients at z_1, ..., z_L. */
+/* ---- the network. Parameters, and their gradients, are W_1, b_1, ..., W_L, b_L, V, c, v, d; sizes are
+ * those of x_0, ..., x_L and of the logits; in `layers` lie x_1, ..., x_L one behind the other, and in
+ * `dlayers` the gradients at z_1, ..., z_L. */
 
 INLINE Layer hidden(const float *const *parameters, const int64_t *sizes, int64_t l) {
     return (Layer){2, sizes[l], sizes[l + 1], parameters[2 * l], parameters[2 * l + 1]};
@@ -221,5 +118,6 @@ void dense_backward(const float *const *parameters, const int64_t *sizes, int64_
         backward(hidden(parameters, sizes, l), layers, rows * sizes[l], dz, rows, activation, threads,
                  gradients[2 * l], gradients[2 * l + 1], dlayers);
     }
-    backward(hidden(parameters, sizes, 0), x, 0, dlayers, rows, NONE, threads, gradients[0], gradients[1], 0);
+    backward(hidden(parameters, sizes, 0), x, 0, dlayers, rows, NONE, threads, gradients[0], gradients[1],
+             0);
 }

@@ -10,20 +10,7 @@
 #include "kernels.h"
 
 #define PARTS 64 /* of the weights, and at most so many threads take them */
-#define LANES 32 /* among which the largest is looked for: a few vectors */
 #define BLOCK 64 /* alternatives summed together before the search for the drawn one looks closer */
-
-INLINE float largest(const float *logits, int64_t width) {
-    float tops[LANES], top = -INFINITY; /* clang makes no vectors of a reduction by max */
-    for (int l = 0; l < LANES; l++) tops[l] = top;
-    int64_t whole = width - width % LANES;
-    for (int64_t j = 0; j < whole; j += LANES)
-#pragma omp simd
-        for (int l = 0; l < LANES; l++) tops[l] = logits[j + l] > tops[l] ? logits[j + l] : tops[l];
-    for (int64_t j = whole; j < width; j++) top = logits[j] > top ? logits[j] : top;
-    for (int l = 0; l < LANES; l++) top = tops[l] > top ? tops[l] : top;
-    return top;
-}
 
 /* ---- choice.sample: invert the cumulative distribution at `uniform` in [0, 1]. */
 
@@ -73,36 +60,17 @@ typedef struct {
     float top, log_total, entropy;
 } Row;
 
-/* Without a bonus the gradient needs no logit again, and `keep` puts exp(logit - top) in its place. */
 VECTORISED static Row read_row(float *logits, int64_t width, int keep) {
-    float top = largest(logits, width), total = 0.0f, weighted = 0.0f;
-#pragma omp simd reduction(+ : total, weighted)
-    for (int64_t j = 0; j < width; j++) {
-        float x = logits[j] - top;
-        float e = exp_of_negative(x);
-        logits[j] = keep ? e : logits[j];
-        total += e;
-        weighted += e == 0.0f ? 0.0f : e * x; /* 0 and not 0 * -inf */
-    }
-    Row row = {top, logf(total), logf(total) - weighted / total};
-    return row;
+    float top = largest(logits, width), total, weighted;
+    softmax_sums(logits, width, top, keep, &total, &weighted);
+    return (Row){top, logf(total), logf(total) - weighted / total};
 }
 
 /* logits_j <- p_j (bonus (log p_j + H) - weight), and `weight` more at the alternative that was taken. */
 VECTORISED static void write_row(float *logits, int64_t width, int64_t taken, float weight, float bonus,
                                  Row row) {
-    float scale = expf(-row.log_total), shift = bonus * (row.entropy - row.log_total) - weight;
-    if (bonus == 0.0f) {
-#pragma omp simd
-        for (int64_t j = 0; j < width; j++) logits[j] *= scale * shift;
-    } else {
-#pragma omp simd
-        for (int64_t j = 0; j < width; j++) {
-            float x = logits[j] - row.top;
-            float p = exp_of_negative(x) * scale;
-            logits[j] = p == 0.0f ? 0.0f : p * (bonus * x + shift);
-        }
-    }
+    softmax_gradient(logits, width, row.top, expf(-row.log_total), bonus,
+                     bonus * (row.entropy - row.log_total) - weight);
     logits[taken] += weight;
 }
 
@@ -139,8 +107,8 @@ int policy_gradient(float *logits, const int64_t *items, const float *old_logpro
         objective[i] = logprob[i] * advantage[i];
         if (old_logprob) {
             float ratio = expf(logprob[i] - old_logprob[i]);
-            float bounded = ratio < 1 - clip_eps ? 1 - clip_eps : ratio > 1 + clip_eps ? 1 + clip_eps : ratio;
-            float gain = ratio * advantage[i], clipped = bounded * advantage[i];
+            float within = bounded(ratio, 1 - clip_eps, 1 + clip_eps);
+            float gain = ratio * advantage[i], clipped = within * advantage[i];
             int is_clipped = gain > clipped; /* NaN is not, and comes out as a NaN loss */
             objective[i] = is_clipped ? clipped : gain;
             weight = is_clipped ? 0.0f : -gain / rows;
@@ -153,7 +121,7 @@ int policy_gradient(float *logits, const int64_t *items, const float *old_logpro
 
 /* ---- adam: one step with bias-corrected rates, the gradient scaled down to max_norm first. */
 
-VECTORISED static double sum_of_squares(const float *x, int64_t size) {
+VECTORISED double sum_of_squares(const float *x, int64_t size) {
     double total = 0.0;
     for (int64_t start = 0; start < size; start += BLOCK) {
         int64_t end = start + BLOCK < size ? start + BLOCK : size;
@@ -165,9 +133,9 @@ VECTORISED static double sum_of_squares(const float *x, int64_t size) {
     return total;
 }
 
-VECTORISED static void adam_part(float *weights, float *exp_avg, float *exp_avg_sq, const float *gradient,
-                                 int64_t size, float scale, float beta1, float beta2, float rate, float root,
-                                 float eps) {
+VECTORISED void adam_part(float *weights, float *exp_avg, float *exp_avg_sq, const float *gradient,
+                          int64_t size, float scale, float beta1, float beta2, float rate, float root,
+                          float eps) {
 #pragma omp simd
     for (int64_t j = 0; j < size; j++) {
         float g = gradient[j] * scale;

@@ -6,7 +6,7 @@
 
 /* One binary for old and new processors: the loader takes the widest vectors that the machine has. */
 #if defined(__x86_64__) && defined(__linux__) && __has_attribute(target_clones) /* clang from 14 on */
-#if __GNUC__ >= 12 /* clang says 4 */
+#if __GNUC__ >= 12                                                              /* clang says 4 */
 #define VECTORISED __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 #else
 #define VECTORISED __attribute__((target_clones("avx512f", "avx2", "default")))
@@ -21,9 +21,9 @@ INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 /* exp(x) for x <= 0 to 2 units in the last place; 0 below -87 (and so for -inf). Range reduction by powers
  * of two and the Taylor polynomial of degree 7 on [-ln 2 / 2, ln 2 / 2], whose remainder is below 1e-8. */
 INLINE float exp_of_negative(float x) {
-    float bounded = x < -87.0f ? -87.0f : x;
-    float n = __builtin_rintf(bounded * 1.44269504f);
-    float r = bounded - n * 0.693359375f + n * 2.12194440e-4f;
+    float near = x < -87.0f ? -87.0f : x;
+    float n = __builtin_rintf(near * 1.44269504f);
+    float r = near - n * 0.693359375f + n * 2.12194440e-4f;
     float p = 1.98412698e-4f;
     p = p * r + 1.38888889e-3f;
     p = p * r + 8.33333333e-3f;
@@ -39,16 +39,57 @@ INLINE float exp_of_negative(float x) {
     return x < -87.0f ? 0.0f : p * power.value;
 }
 
-/* What one file of loops takes from another. */
-void dense_forward(const float *const *parameters, const int64_t *sizes, int64_t depth, int activation,
-                   const float *x, int64_t rows, int threads, float *layers, float *logits, float *value);
-void dense_backward(const float *const *parameters, const int64_t *sizes, int64_t depth, int activation,
-                    const float *x, int64_t rows, int threads, const float *layers, const float *dlogits,
-                    const float *dvalue, float *dlayers, float *const *gradients);
-int policy_gradient(float *logits, const int64_t *items, const float *old_logprob, const float *advantage,
-                    int64_t rows, int64_t positions, int64_t width, float clip_eps, float ent_coef,
-                    int threads, float *logprob, float *entropy, float *objective);
-void adam(float *weights, float *exp_avg, float *exp_avg_sq, const float *gradient, int64_t size,
-          float max_norm, float beta1, float beta2, float rate, float correction2, float eps, int threads);
+#define TOPS 32 /* among which the largest is looked for: a few vectors */
+
+INLINE float largest(const float *logits, int64_t width) {
+    float tops[TOPS], top = -INFINITY; /* clang makes no vectors of a reduction by max */
+    for (int l = 0; l < TOPS; l++) tops[l] = top;
+    int64_t whole = width - width % TOPS;
+    for (int64_t j = 0; j < whole; j += TOPS)
+#pragma omp simd
+        for (int l = 0; l < TOPS; l++) tops[l] = logits[j + l] > tops[l] ? logits[j + l] : tops[l];
+    for (int64_t j = whole; j < width; j++) top = logits[j] > top ? logits[j] : top;
+    for (int l = 0; l < TOPS; l++) top = tops[l] > top ? tops[l] : top;
+    return top;
+}
+
+INLINE float bounded(float x, float low, float high) { return x < low ? low : x > high ? high : x; }
+
+/* The sum of exp(z_j - top), and that of it times z_j - top; `keep` puts exp(z_j - top) in the place of z_j.
+ */
+INLINE void softmax_sums(float *z, int64_t width, float top, int keep, float *sum, float *weighted_sum) {
+    float total = 0.0f, weighted = 0.0f;
+#pragma omp simd reduction(+ : total, weighted)
+    for (int64_t j = 0; j < width; j++) {
+        float x = z[j] - top;
+        float e = exp_of_negative(x);
+        z[j] = keep ? e : z[j];
+        total += e;
+        weighted += e == 0.0f ? 0.0f : e * x; /* 0 and not 0 * -inf */
+    }
+    *sum = total;
+    *weighted_sum = weighted;
+}
+
+/* z_j <- p_j (bonus (z_j - top) + shift), with p_j = scale exp(z_j - top). Without a bonus no logit is
+ * needed again, and z has to hold exp(z_j - top) already. */
+INLINE void softmax_gradient(float *z, int64_t width, float top, float scale, float bonus, float shift) {
+    if (bonus == 0.0f) {
+#pragma omp simd
+        for (int64_t j = 0; j < width; j++) z[j] *= scale * shift;
+    } else {
+#pragma omp simd
+        for (int64_t j = 0; j < width; j++) {
+            float x = z[j] - top;
+            float p = exp_of_negative(x) * scale;
+            z[j] = p == 0.0f ? 0.0f : p * (bonus * x + shift);
+        }
+    }
+}
+
+/* What one file of loops takes from another: the parts of kernels.c's Adam. */
+double sum_of_squares(const float *x, int64_t size);
+void adam_part(float *weights, float *exp_avg, float *exp_avg_sq, const float *gradient, int64_t size,
+               float scale, float beta1, float beta2, float rate, float root, float eps);
 
 #endif

@@ -41,8 +41,9 @@ def load(path: Path) -> ctypes.CDLL:
     loaded.dense_forward.argtypes = [p, p, n, i, p, n, i, p, p, p]
     loaded.dense_backward.argtypes = [p, p, n, i, p, n, i, p, p, p, p, p]
     loaded.adam.argtypes = [p, p, p, p, n, f, f, f, f, f, f, i]
-    network, samples, rest = (p, p, n, i, p, p, n, n, d, f, d, d, f), (p,) * 6, (n, n, f, f, d, i, i)
+    network, samples, rest = (p, p, n, i, p, n, d, f, d, d, f), (p,) * 6, (n, n, f, f, d, i, i)
     loaded.ppo_epoch.argtypes = [*network, *samples, *rest, p, p, p, p, p]
+    loaded.ppo_epoch_scratch.argtypes, loaded.ppo_epoch_scratch.restype = [p, p, n, p, n], n
     loaded.dot_rows.argtypes = [p, p, p, n, n, n, n, i, p]
     loaded.add_rows.argtypes = [p, p, p, p, n, n, n, n, f, i, p]
     loaded.beside_rows.argtypes = [p, p, p, n, n, n, i, p]

@@ -1,50 +1,429 @@
 /* An epoch of PPO on the classic network in one call: functional/ppo_epoch.py says why.
  *
- * Each step is a function of kernels.c or dense.c that Python calls as well, in the same order and with the
- * same numbers, and so are the results. */
-#include "kernels.h"
+ * Each layer's columns are cut into SHARES, and a thread keeps its shares through forward pass, gradient,
+ * backward pass and Adam. For the time of the epoch their weights, gradients and moments lie together, so
+ * that they never leave the cache of a core, and no cache line is written by two. Passed on are only the
+ * hidden layers' outputs, three numbers a row of the softmax, and the parts of one sum. The shares, and the
+ * order of every sum, are the same for any number of threads, and so is the result.
+ */
+#include "layers.h"
 
-/* dL / dV of vf_coef times losses.value_loss, or of clipped_value_loss with an old value */
-INLINE float value_gradient(float value, float target, const float *old, float clip_eps) {
-    float error = value - target;
-    if (old) {
-        float move = value - *old;
-        move = move < -clip_eps ? -clip_eps : move > clip_eps ? clip_eps : move;
-        float clipped = *old + move - target;
-        if (__builtin_fabsf(clipped) > __builtin_fabsf(error)) return 0.0f;
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+
+#define SHARES 4 /* of a layer; so many threads at most. A hidden layer has two for each twin. */
+#define MIN_PRODUCTS (1 << 20) /* multiplications of a minibatch; with fewer a second thread only waits */
+
+#define LINE 8 /* doubles in a cache line */
+
+enum { WEIGHTS, EXP_AVG, EXP_AVG_SQ, GRADIENT, VECTORS };
+
+typedef struct {
+    /* The network, as in dense.c, and Adam's vectors, in which its parameters lie alike. */
+    const float *const *parameters;
+    const int64_t *sizes;
+    int64_t depth;
+    int activation;
+    float *const *vectors;
+    /* Dials */
+    float clip_eps, ent_coef, max_norm, beta1, beta2, eps;
+    /* Of each share its part of those vectors, `length` numbers. */
+    float *own[SHARES][VECTORS];
+    int64_t length[SHARES];
+    const float *value_weights; /* v */
+    /* Scratch of a minibatch: x_1, ..., x_L and the gradients at z_1, ..., z_L; logits, share by share;
+     * parts of the sums dx: of the head, and of the hidden layers by turns; a number for each share and row,
+     * or row. */
+    float *layers, *dlayers, *logits, *of_head, *of_hidden[2], *tops, *totals, *weighted, *taken, *dvalue;
+    int64_t widest;
+} Epoch;
+
+typedef struct {
+    int64_t rows;
+    float rate, correction2, vf_scale;
+    const float *x, *old_logprob, *old_value, *target, *advantage;
+    const int64_t *items;
+    float *logprob, *entropy, *objective, *value;
+} Minibatch;
+
+/* Columns of a layer; their rows begin `stride` floats apart where they lie together, at a cache line. */
+typedef struct {
+    int64_t from, width, stride;
+} Columns;
+
+INLINE int64_t whole_lines(int64_t size) { return parts(size, 32) * 32; }
+
+INLINE Columns columns(int64_t size, int64_t shares, int64_t share) {
+    int64_t unit = whole_lines(parts(size, shares)), from = least(size, share * unit);
+    int64_t width = least(unit, size - from);
+    return (Columns){from, width, whole_lines(width)};
+}
+
+/* What a share has of one parameter: `rows` of `width` floats, from `place` on in the flat vectors, where
+ * they are `row` floats apart, and from `offset` on in its own, where they are `stride` apart. */
+typedef struct {
+    int64_t rows, width, row, stride, place, offset;
+} Block;
+
+INLINE Block block(const Epoch *e, int share, int64_t parameter) {
+    int64_t offset = 0, top = e->sizes[e->depth], items = e->sizes[e->depth + 1];
+    for (int64_t k = 0;; k++) {
+        Block b = {1, 0, 0, 0, e->parameters[k] - e->vectors[WEIGHTS], offset};
+        if (k < 2 * e->depth) { /* W_l or b_l */
+            int64_t outputs = e->sizes[k / 2 + 1], twin = share / 2;
+            Columns own = columns(outputs, 2, share % 2);
+            b.rows = k % 2 ? 1 : e->sizes[k / 2];
+            b.width = own.width, b.row = outputs, b.stride = own.stride;
+            b.place += twin * b.rows * outputs + own.from;
+        } else if (k < 2 * e->depth + 2) { /* V or c */
+            Columns own = columns(items, SHARES, share);
+            b.rows = k % 2 ? 1 : top;
+            b.width = own.width, b.row = items, b.stride = own.stride;
+            b.place += own.from;
+        } else if (share == SHARES - 1) { /* v or d: the last thread's, as the critic's hidden layers are */
+            b.width = k % 2 ? 1 : top;
+            b.stride = whole_lines(b.width);
+        }
+        if (k == parameter) return b;
+        offset += b.rows * b.stride;
     }
-    return error;
+}
+
+INLINE float *of(const Epoch *e, int share, int vector, int64_t parameter) {
+    return e->own[share][vector] + block(e, share, parameter).offset;
+}
+
+/* Weights and moments to where the share has them, or back */
+static void carry(const Epoch *e, int share, int back) {
+    if (!back)
+        for (int vector = 0; vector < VECTORS; vector++)
+            memset(e->own[share][vector], 0, e->length[share] * sizeof(float));
+    for (int vector = WEIGHTS; vector < GRADIENT; vector++)
+        for (int64_t k = 0; k < 2 * e->depth + 4; k++) {
+            Block b = block(e, share, k);
+            float *flat = e->vectors[vector] + b.place, *own = e->own[share][vector] + b.offset;
+            for (int64_t i = 0; i < b.rows; i++, flat += b.row, own += b.stride)
+                memcpy(back ? flat : own, back ? own : flat, b.width * sizeof(float));
+        }
+}
+
+INLINE float *layer_of(float *layers, const int64_t *sizes, int64_t rows, int64_t l) {
+    for (int64_t k = 1; k < l; k++) layers += 2 * rows * sizes[k];
+    return layers;
+}
+
+INLINE void barrier(int team) {
+    (void)team;
+#ifdef _OPENMP
+    if (team > 1) {
+#pragma omp barrier
+    }
+#endif
+}
+
+INLINE float *logits_of(const Epoch *e, int64_t rows, int share) {
+    float *z = e->logits;
+    for (int s = 0; s < share; s++) z += rows * columns(e->sizes[e->depth + 1], SHARES, s).stride;
+    return z;
+}
+
+/* c = a b in blocks of ROWS rows, so that those of a stay in the first-level cache */
+static void product_by_rows(int64_t height, int64_t width, int64_t depth, Matrix a, Matrix b, float *c,
+                            int64_t c_row) {
+    for (int64_t i = 0; i < height; i += ROWS) {
+        Matrix block = {a.at + i * a.row, a.row, a.column};
+        product(least(ROWS, height - i), width, depth, block, b, c + i * c_row, c_row);
+    }
+}
+
+/* ---- forwards */
+
+static void hidden_forward(const Epoch *e, const Minibatch *m, int64_t l, int share) {
+    int64_t inputs = e->sizes[l], outputs = e->sizes[l + 1], twin = share / 2, rows = m->rows;
+    Columns own = columns(outputs, 2, share % 2);
+    const float *x = l ? layer_of(e->layers, e->sizes, rows, l) + twin * rows * inputs : m->x;
+    float *y = layer_of(e->layers, e->sizes, rows, l + 1) + twin * rows * outputs + own.from;
+    product_by_rows(rows, own.width, inputs, (Matrix){x, inputs, 1},
+                    (Matrix){of(e, share, WEIGHTS, 2 * l), own.stride, 1}, y, outputs);
+    activate(e->activation, y, outputs, rows, own.width, of(e, share, WEIGHTS, 2 * l + 1));
+}
+
+static void head_forward(const Epoch *e, const Minibatch *m, int share) {
+    int64_t top = e->sizes[e->depth], rows = m->rows;
+    const float *x = layer_of(e->layers, e->sizes, rows, e->depth);
+    Columns own = columns(e->sizes[e->depth + 1], SHARES, share);
+    float *z = logits_of(e, rows, share);
+    product_by_rows(rows, own.stride, top, (Matrix){x, top, 1},
+                    (Matrix){of(e, share, WEIGHTS, 2 * e->depth), own.stride, 1}, z, own.stride);
+    activate(NONE, z, own.stride, rows, own.stride, of(e, share, WEIGHTS, 2 * e->depth + 1));
+    for (int64_t i = 0; i < rows; i++) {
+        int64_t place = m->items[i] - own.from;
+        e->tops[share * rows + i] = largest(z + i * own.stride, own.width);
+        if (place >= 0 && place < own.width) e->taken[i] = z[i * own.stride + place];
+    }
+    if (share == SHARES - 1) {
+        Matrix critic = {x + rows * top, top, 1}, v = {of(e, share, WEIGHTS, 2 * e->depth + 2), 1, 1};
+        product_by_rows(rows, 1, top, critic, v, m->value, 1);
+        activate(NONE, m->value, 1, rows, 1, of(e, share, WEIGHTS, 2 * e->depth + 3));
+    }
+}
+
+/* ---- the gradients at logits and value, as in kernels.c and losses.py */
+
+VECTORISED static void sums(float *z, int64_t width, float top, int keep, float *sum, float *weighted_sum) {
+    softmax_sums(z, width, top, keep, sum, weighted_sum);
+}
+
+VECTORISED static void gradient(float *z, int64_t width, float top, float scale, float bonus, float shift) {
+    softmax_gradient(z, width, top, scale, bonus, shift);
+}
+
+INLINE float top_of_row(const Epoch *e, int64_t rows, int64_t i) {
+    float top = -INFINITY;
+    for (int s = 0; s < SHARES; s++) top = e->tops[s * rows + i] > top ? e->tops[s * rows + i] : top;
+    return top;
+}
+
+static void softmax(const Epoch *e, const Minibatch *m, int share) {
+    Columns own = columns(e->sizes[e->depth + 1], SHARES, share);
+    float *z = logits_of(e, m->rows, share), bonus = e->ent_coef / m->rows;
+    for (int64_t i = 0; i < m->rows; i++) {
+        int64_t place = share * m->rows + i;
+        sums(z + i * own.stride, own.width, top_of_row(e, m->rows, i), bonus == 0.0f, e->totals + place,
+             e->weighted + place);
+    }
+}
+
+/* For the shares from `first` to before `last`, a thread's own. */
+static void at_logits(const Epoch *e, const Minibatch *m, int first, int last) {
+    int64_t rows = m->rows, items = e->sizes[e->depth + 1];
+    float bonus = e->ent_coef / rows;
+    for (int64_t i = 0; i < rows; i++) {
+        float top = top_of_row(e, rows, i), total = 0.0f, weighted = 0.0f, advantage = m->advantage[i];
+        for (int s = 0; s < SHARES; s++) {
+            total += e->totals[s * rows + i];
+            weighted += e->weighted[s * rows + i];
+        }
+        float log_total = logf(total), entropy = log_total - weighted / total;
+        float logprob = e->taken[i] - top - log_total, ratio = expf(logprob - m->old_logprob[i]);
+        float within = bounded(ratio, 1 - e->clip_eps, 1 + e->clip_eps);
+        float gain = ratio * advantage, clipped = within * advantage;
+        int is_clipped = gain > clipped; /* NaN is not, and comes out as a NaN loss */
+        float weight = is_clipped ? 0.0f : -gain / rows;
+        if (first == 0) {
+            m->logprob[i] = logprob;
+            m->entropy[i] = entropy;
+            m->objective[i] = is_clipped ? clipped : gain;
+        }
+        float scale = expf(-log_total), shift = bonus * (entropy - log_total) - weight;
+        for (int share = first; share < last; share++) {
+            Columns own = columns(items, SHARES, share);
+            float *z = logits_of(e, rows, share) + i * own.stride;
+            int64_t place = m->items[i] - own.from;
+            gradient(z, own.width, top, scale, bonus, shift);
+            if (place >= 0 && place < own.width) z[place] += weight;
+        }
+    }
+}
+
+static void at_value(const Epoch *e, const Minibatch *m) {
+    for (int64_t i = 0; i < m->rows; i++) {
+        float error = m->value[i] - m->target[i];
+        if (m->old_value) {
+            float move = bounded(m->value[i] - m->old_value[i], -e->clip_eps, e->clip_eps);
+            float clipped = m->old_value[i] + move - m->target[i];
+            if (__builtin_fabsf(clipped) > __builtin_fabsf(error)) error = 0.0f;
+        }
+        e->dvalue[i] = error * m->vf_scale;
+    }
+}
+
+/* ---- backwards */
+
+/* dweight = x^T dz and dbias = the sum of dz's rows, for dz (rows, width) and x (rows, inputs) */
+static void of_weights(const float *x, int64_t inputs, Matrix dz, int64_t rows, int64_t width,
+                       float *dweight, int64_t stride, float *dbias) {
+    product_by_rows(inputs, width, rows, (Matrix){x, 1, inputs}, dz, dweight, stride);
+    sum_rows(dz.at, dz.row, rows, width, dbias);
+}
+
+/* part (rows, inputs) = dz W^T over a share's columns alone */
+static void part_of_dx(Matrix dz, int64_t rows, Columns own, const float *weight, int64_t inputs,
+                       float *part) {
+    if (own.width == 0)
+        memset(part, 0, rows * inputs * sizeof *part);
+    else
+        product_by_rows(rows, inputs, own.width, dz, (Matrix){weight, 1, own.stride}, part, inputs);
+}
+
+static void head_backward(const Epoch *e, const Minibatch *m, int share) {
+    int64_t top = e->sizes[e->depth], rows = m->rows, head = 2 * e->depth;
+    const float *x = layer_of(e->layers, e->sizes, rows, e->depth);
+    Columns own = columns(e->sizes[e->depth + 1], SHARES, share);
+    Matrix dz = {logits_of(e, rows, share), own.stride, 1}; /* 0 beyond own.width, as these weights are */
+    of_weights(x, top, dz, rows, own.stride, of(e, share, GRADIENT, head), own.stride,
+               of(e, share, GRADIENT, head + 1));
+    part_of_dx(dz, rows, own, of(e, share, WEIGHTS, head), top, e->of_head + share * rows * e->widest);
+    if (share == SHARES - 1)
+        of_weights(x + rows * top, top, (Matrix){e->dvalue, 1, 1}, rows, 1, of(e, share, GRADIENT, head + 2),
+                   1, of(e, share, GRADIENT, head + 3));
+}
+
+VECTORISED static void add(float *sum, const float *part, float scale, int64_t size) {
+    for (int64_t j = 0; j < size; j++) sum[j] += scale * part[j];
+}
+
+/* dx_{l+1} f'(z_{l+1}) in a share's columns: what comes from the value, or the parts of a sum */
+static void at_hidden(const Epoch *e, const Minibatch *m, int64_t l, int share, Columns own, float *dz) {
+    int64_t outputs = e->sizes[l + 1], twin = share / 2, rows = m->rows, last = l == e->depth - 1;
+    int64_t first_part = last ? 0 : 2 * twin, after = last ? SHARES : first_part + 2;
+    const float *parts_of_sum = last ? e->of_head : e->of_hidden[(l + 1) % 2];
+    for (int64_t i = 0; i < rows; i++) {
+        float *row = dz + i * outputs;
+        memset(row, 0, own.width * sizeof *row);
+        if (last && twin == 1)
+            add(row, e->value_weights + own.from, e->dvalue[i], own.width);
+        else
+            for (int64_t s = first_part; s < after; s++)
+                add(row, parts_of_sum + s * rows * e->widest + i * outputs + own.from, 1.0f, own.width);
+    }
+    const float *y = layer_of(e->layers, e->sizes, rows, l + 1) + twin * rows * outputs + own.from;
+    times_slope(e->activation, dz, y, outputs, rows, own.width);
+}
+
+static void hidden_backward(const Epoch *e, const Minibatch *m, int64_t l, int share) {
+    int64_t inputs = e->sizes[l], outputs = e->sizes[l + 1], twin = share / 2, rows = m->rows;
+    Columns own = columns(outputs, 2, share % 2);
+    float *dz = layer_of(e->dlayers, e->sizes, rows, l + 1) + twin * rows * outputs + own.from;
+    at_hidden(e, m, l, share, own, dz);
+    const float *x = l ? layer_of(e->layers, e->sizes, rows, l) + twin * rows * inputs : m->x;
+    of_weights(x, inputs, (Matrix){dz, outputs, 1}, rows, own.width, of(e, share, GRADIENT, 2 * l),
+               own.stride, of(e, share, GRADIENT, 2 * l + 1));
+    if (l)
+        part_of_dx((Matrix){dz, outputs, 1}, rows, own, of(e, share, WEIGHTS, 2 * l), inputs,
+                   e->of_hidden[l % 2] + share * rows * e->widest);
+}
+
+/* ---- a gradient step by a team, of which this thread has the shares from `first` to before `last` */
+
+static void step(const Epoch *e, const Minibatch *m, double *squares, int team, int first, int last) {
+#define OWN for (int share = first; share < last; share++)
+    for (int64_t l = 0; l < e->depth; l++) {
+        OWN hidden_forward(e, m, l, share);
+        if (team > 2 || l == e->depth - 1) barrier(team); /* two threads have a twin each */
+    }
+    OWN head_forward(e, m, share);
+    barrier(team);
+    OWN softmax(e, m, share);
+    barrier(team);
+    at_logits(e, m, first, last);
+    if (last == SHARES) at_value(e, m);
+    OWN head_backward(e, m, share);
+    barrier(team);
+    for (int64_t l = e->depth - 1; l >= 0; l--) {
+        OWN hidden_backward(e, m, l, share);
+        if (team > 2) barrier(team);
+    }
+    OWN squares[LINE * share] = sum_of_squares(e->own[share][GRADIENT], e->length[share]);
+    barrier(team);
+    double total = 0.0;
+    for (int s = 0; s < SHARES; s++) total += squares[LINE * s];
+    float scale = e->max_norm / ((float)sqrt(total) + 1e-6f);
+    if (scale > 1.0f) scale = 1.0f; /* NaN stays, and comes out as a NaN loss */
+    OWN adam_part(e->own[share][WEIGHTS], e->own[share][EXP_AVG], e->own[share][EXP_AVG_SQ],
+                  e->own[share][GRADIENT], e->length[share], scale, e->beta1, e->beta2, m->rate,
+                  1.0f / sqrtf(m->correction2), e->eps);
+#undef OWN
+}
+
+/* ---- the epoch */
+
+/* Where everything lies in `scratch`, and how many floats that takes. */
+static int64_t lay_out(Epoch *e, int64_t batch_size, float *scratch) {
+    float *const start = scratch;
+    int64_t hidden = 0;
+    for (int64_t l = 1; l <= e->depth; l++) {
+        hidden += 2 * e->sizes[l];
+        e->widest = e->sizes[l] > e->widest ? e->sizes[l] : e->widest;
+    }
+    for (int share = 0; share < SHARES; share++) {
+        Block last = block(e, share, 2 * e->depth + 3);
+        e->length[share] = last.offset + last.rows * last.stride;
+        for (int vector = 0; vector < VECTORS; vector++, scratch += e->length[share])
+            e->own[share][vector] = scratch;
+    }
+    e->value_weights = of(e, SHARES - 1, WEIGHTS, 2 * e->depth + 2);
+    int64_t logits = e->sizes[e->depth + 1] + 32 * SHARES, of_dx = SHARES * e->widest;
+    struct {
+        float **array;
+        int64_t numbers; /* for each row */
+    } arrays[] = {{&e->logits, logits},
+                  {&e->layers, hidden},
+                  {&e->dlayers, hidden},
+                  {&e->of_head, of_dx},
+                  {&e->of_hidden[0], of_dx},
+                  {&e->of_hidden[1], of_dx},
+                  {&e->tops, SHARES},
+                  {&e->totals, SHARES},
+                  {&e->weighted, SHARES},
+                  {&e->taken, 1},
+                  {&e->dvalue, 1}};
+    for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++) {
+        *arrays[i].array = scratch;
+        scratch += whole_lines(batch_size * arrays[i].numbers);
+    }
+    return scratch - start;
+}
+
+int64_t ppo_epoch_scratch(const float *const *parameters, const int64_t *sizes, int64_t depth,
+                          float *const *vectors, int64_t batch_size) {
+    Epoch e = {.parameters = parameters, .sizes = sizes, .depth = depth, .vectors = vectors};
+    float nothing[1];
+    return lay_out(&e, batch_size, nothing);
 }
 
 int ppo_epoch(const float *const *parameters, const int64_t *sizes, int64_t depth, int activation,
-              float *const *gradients, float *const *adam_vectors, int64_t num_weights, int64_t steps,
-              double lr, float max_norm, double beta1, double beta2, float eps, const float *x,
-              const int64_t *items, const float *old_logprob, const float *old_value, const float *target,
-              const float *advantage, int64_t samples, int64_t batch_size, float clip_eps, float ent_coef,
-              double vf_coef, int clip_vloss, int threads, float *scratch, float *logprob, float *entropy,
-              float *objective, float *value) {
-    int64_t width = sizes[depth + 1], hidden = 0;
-    for (int64_t l = 1; l <= depth; l++) hidden += 2 * sizes[l];
-    float *logits = scratch, *layers = logits + batch_size * width, *dlayers = layers + batch_size * hidden;
-    float *dvalue = dlayers + batch_size * hidden;
-    for (int64_t start = 0; start < samples; start += batch_size) {
-        int64_t rows = least(batch_size, samples - start);
-        const float *inputs = x + start * sizes[0];
-        float scale = (float)(vf_coef / rows);
-        dense_forward(parameters, sizes, depth, activation, inputs, rows, threads, layers, logits,
-                      value + start);
-        if (policy_gradient(logits, items + start, old_logprob + start, advantage + start, rows, 1, width,
-                            clip_eps, ent_coef, threads, logprob + start, entropy + start,
-                            objective + start))
-            return 1;
-        for (int64_t i = start; i < start + rows; i++)
-            dvalue[i - start] =
-                scale * value_gradient(value[i], target[i], clip_vloss ? old_value + i : 0, clip_eps);
-        dense_backward(parameters, sizes, depth, activation, inputs, rows, threads, layers, logits, dvalue,
-                       dlayers, gradients);
-        steps++;
-        adam(adam_vectors[0], adam_vectors[1], adam_vectors[2], adam_vectors[3], num_weights, max_norm,
-             beta1, beta2, lr / (1 - pow(beta1, steps)), 1 - pow(beta2, steps), eps, threads);
+              float *const *vectors, int64_t steps, double lr, float max_norm, double beta1, double beta2,
+              float eps, const float *x, const int64_t *items, const float *old_logprob,
+              const float *old_value, const float *target, const float *advantage, int64_t samples,
+              int64_t batch_size, float clip_eps, float ent_coef, double vf_coef, int clip_vloss,
+              int threads, float *scratch, float *logprob, float *entropy, float *objective, float *value) {
+    for (int64_t i = 0; i < samples; i++)
+        if (items[i] < 0 || items[i] >= sizes[depth + 1]) return 1;
+    int64_t products = sizes[depth] * (sizes[depth + 1] + 1);
+    for (int64_t l = 1; l <= depth; l++) products += 2 * sizes[l - 1] * sizes[l];
+    Epoch e = {.parameters = parameters, .sizes = sizes, .depth = depth, .activation = activation};
+    e.vectors = vectors;
+    e.clip_eps = clip_eps, e.ent_coef = ent_coef, e.max_norm = max_norm;
+    e.beta1 = (float)beta1, e.beta2 = (float)beta2, e.eps = eps;
+    lay_out(&e, batch_size, scratch);
+    int team = threads < SHARES ? threads : SHARES;
+    if (products * batch_size < MIN_PRODUCTS) team = 1;
+    double squares[LINE * SHARES];
+#pragma omp parallel num_threads(team) if (team > 1)
+    {
+        int size = 1, me = 0;
+#ifdef _OPENMP
+        size = omp_get_num_threads(), me = omp_get_thread_num();
+#endif
+        int first = (me * SHARES + size - 1) / size, last = ((me + 1) * SHARES + size - 1) / size;
+        int64_t done = steps;
+        for (int share = first; share < last; share++) carry(&e, share, 0);
+        barrier(size);
+        for (int64_t i = 0; i < samples; i += batch_size) {
+            done++;
+            Minibatch m = {
+                .rows = least(batch_size, samples - i), .x = x + i * sizes[0], .items = items + i};
+            m.rate = (float)(lr / (1 - pow(beta1, done))), m.correction2 = (float)(1 - pow(beta2, done));
+            m.vf_scale = (float)(vf_coef / m.rows);
+            m.old_logprob = old_logprob + i, m.old_value = clip_vloss ? old_value + i : 0;
+            m.target = target + i, m.advantage = advantage + i;
+            m.logprob = logprob + i, m.entropy = entropy + i, m.objective = objective + i;
+            m.value = value + i;
+            step(&e, &m, squares, size, first, last);
+        }
+        for (int share = first; share < last; share++) carry(&e, share, 1);
     }
     return 0;
 }

@@ -1,14 +1,14 @@
 """An epoch of PPO on the classic network in one compiled call.
 
-A minibatch of 64 rows streams 1.6 MB of weights, gradient and Adam's moments through a cache of 1 MB, and the
-Python between two products then has to be fetched again: a third of the time went there. ppo_epoch.c calls
-what agents/ppo.py calls, in the same order: ``dense.forward``, ``clipped_policy_gradient_``,
-``losses.value_gradient``, ``dense.backward`` and ``adam``. The results are the same to the last bit.
+A minibatch of 64 rows streams 1.6 MB of weights, gradient and Adam's moments through caches of 1 MB a core,
+and what Python does between two products has to be fetched again each time: a third of the time went there. And
+where threads divide each product anew, weights wander between their cores: where those share no cache, two
+threads were slower than one. ppo_epoch.c does what PPO._epoch does, step by step (docs/03 derives it), with a
+part of every layer for each thread. Results differ from that loop's by rounding, and not at all between
+numbers of threads.
 """
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -18,17 +18,9 @@ from recsys_rl.functional.adam import BETAS, EPS
 from recsys_rl.functional.dense import Fixed, Network
 
 
-@dataclass(frozen=True)
-class Weights:
-    """What an epoch moves."""
-
-    network: Network
-    gradients: Fixed  # of the network's parameters, within `adam`'s
-    adam: Fixed  # weights, exp_avg, exp_avg_sq, gradient: (P,) each
-
-
 def ppo_epoch(
-    weights: Weights,
+    network: Network,
+    vectors: Fixed,
     steps: int,
     lr: float,
     max_grad_norm: float,
@@ -41,29 +33,32 @@ def ppo_epoch(
 ) -> Tensor | None:
     """A gradient step for each ``batch_size`` samples of ``record``; None where the loops don't serve.
 
-    ``record`` holds the inputs (S, F), and (S,) each: items, old log-probability, old value, target and
-    advantage. ``steps`` have been made before. Returns (4, S): log-probability, entropy, objective and value
-    of each sample, as they were before the step that it took part in.
+    ``vectors`` are Adam's: the weights (P,), of which the network's parameters are views, and its two
+    moments; ``steps`` have been made before. ``record`` holds the inputs (S, F), and of each sample (S,)
+    item, old log-probability, old value, target and advantage. Returns (4, S): log-probability, entropy,
+    objective and value of each sample, as they were before the step that it took part in.
+    Raises IndexError for an item that is none, before anything is moved.
     """
-    network, (inputs, *others) = weights.network, record
+    inputs, *others = record
     samples, sizes = len(inputs), network.sizes
-    plain = network.plain and weights.gradients.plain and weights.adam.plain
-    library = kernels.serving(inputs) if plain else None
+    library = kernels.serving(inputs) if network.plain and vectors.plain and samples else None
     if library is None or not all(x.is_contiguous() for x in others) or others[0].dtype != torch.int64:
         return None
     if any(x.dtype != torch.float32 for x in others[1:]):
         return None
     if inputs.shape != (samples, sizes[0]) or any(x.numel() != samples for x in others):
         raise ValueError("the samples don't fit each other, or the network")
-    assert sum(x.numel() for x in network.tensors) == len(weights.adam.tensors[0])
+    if {x.numel() for x in vectors.tensors} != {sum(x.numel() for x in network.tensors)}:
+        raise ValueError("the vectors of Adam don't fit the network")
     seen = inputs.new_empty(4, samples)
     batch_size = min(batch_size, samples)
-    scratch = inputs.new_empty(batch_size * (sizes[-1] + 4 * network.num_hidden + 1))
+    pointers, numbers, depth, _ = network.arguments
+    scratch = inputs.new_empty(
+        library.ppo_epoch_scratch(pointers, numbers, depth, vectors.pointers, batch_size)
+    )
     outside = library.ppo_epoch(
         *network.arguments,
-        weights.gradients.pointers,
-        weights.adam.pointers,
-        len(weights.adam.tensors[0]),
+        vectors.pointers,
         steps,
         lr,
         max_grad_norm,

@@ -1,5 +1,5 @@
-/* What a simulator does with rows of a table, without a copy of them: functional/rows.py says what, and has the
- * same in torch, which gathers the rows first and then reads them again. */
+/* What a simulator does with rows of a table, without a copy of them: functional/rows.py says what, and has
+ * the same in torch, which gathers the rows first and then reads them again. */
 #include <string.h>
 
 #include "kernels.h"

@@ -9,10 +9,8 @@ from torch import Tensor
 
 from recsys_rl.config import ModelConfig
 from recsys_rl.functional import choice, dense
-from recsys_rl.functional.ppo_epoch import Weights
 from recsys_rl.models.actor import DenseHead
 from recsys_rl.models.actor_critic import ActorCritic, Shapes
-from recsys_rl.models.optimizer import FlatAdam
 from recsys_rl.types import Obs
 
 KINDS = ("weights", "biases")
@@ -34,10 +32,14 @@ class DenseActorCritic(ActorCritic):
         self.places: tuple[dense.Fixed, Mapping[str, Tensor]] = dense.Fixed(()), {}
         self.passed: list[dense.Passed] = []  # the last forward pass, or none
 
-    def forward(self, obs: Obs) -> tuple[Tensor, Tensor]:
+    def network_as_it_lies(self) -> dense.Network:
+        """The parameters with their present addresses."""
         if self.network.moved():
             self.network = self._network()
-        passed = dense.forward(self.network, obs.context)
+        return self.network
+
+    def forward(self, obs: Obs) -> tuple[Tensor, Tensor]:
+        passed = dense.forward(self.network_as_it_lies(), obs.context)
         if not torch.is_inference_mode_enabled():  # as when acting
             self.passed[:] = [passed]
         return choice.forbid_(passed.logits, obs.mask, obs.exclude), passed.value
@@ -54,12 +56,6 @@ class DenseActorCritic(ActorCritic):
         if self.places[1] is not into:
             self.places = dense.places(self.network, [into[name] for name in self.names]), into
         dense.backward(self.network, passed, *gradients, self.places[0])
-
-    def moved_by(self, optimizer: FlatAdam) -> Weights:
-        """The network and what moves it, in the form that a compiled epoch takes."""
-        network, vectors = self._network(), (optimizer.weights, optimizer.exp_avg, optimizer.exp_avg_sq)
-        places = dense.places(network, [optimizer.gradients[name] for name in self.names])
-        return Weights(network, places, dense.Fixed([*vectors, optimizer.gradient]))
 
     def _network(self) -> dense.Network:
         parameters = dict(self.named_parameters())
