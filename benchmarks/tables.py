@@ -130,7 +130,7 @@ def apart(system: System, *arguments: Any) -> Row:
 
 def _with_memory(system: System, *arguments: Any) -> Row:
     row = attempt(system, *arguments)
-    return row if "note" in row else row | {"peak_mb": peak_mb()}
+    return row if "note" in row else {"peak_mb": peak_mb()} | row
 
 
 def interleaved(

@@ -43,6 +43,7 @@ from benchmarks.peers import (
 )
 from benchmarks.tables import Row, System
 from recsys_rl.config import ModelConfig
+from recsys_rl.types import UserError
 
 
 def dials(num_envs: int, n_steps: int, batch_size: int, update_epochs: int, updates: int) -> Dials:
@@ -129,6 +130,8 @@ def main() -> None:
     made = tables.parser(__doc__)
     made.add_argument("--original", type=Path, metavar="DIR", help=f"{WHERE}, to be timed as well")
     args = tables.parse(made, "throughput")
+    if args.smoke and args.original is not None:
+        raise UserError("--smoke has no dials of the original's: leave --original out.")
     check(args.original)
     world = make_world(seed=0)
     rounds, way = (1, tables.attempt) if args.smoke else (args.rounds, tables.apart)

@@ -29,6 +29,7 @@ PLATFORM_DIALS = {
 }
 CATALOGUE_DIALS = ("num_items", "num_users", "embedding_dim", "max_episode_steps")
 COLUMNS = ("user_column", "item_column", "time_column", "rating_column")
+DATA_DIALS = ("data", "heldout_fraction", "like_threshold", "min_item_likes", "profile_fraction", *COLUMNS)
 LIKES = ("like_threshold", "min_item_likes", "profile_fraction")
 
 
@@ -41,15 +42,14 @@ def check_effect(config: Config) -> None:
             _refuse(config, "env_config", names, f"it acts on {where} alone, and env is {env}")
     if platform == "gym":
         _refuse(config, "env_config", CATALOGUE_DIALS, f"{env} is a world of its own")
-        data_dials = tuple(f.name for f in dataclasses.fields(config.data_config))
-        _refuse(config, "data_config", data_dials, f"{env} is a world of its own")
+        _refuse(config, "data_config", DATA_DIALS, f"{env} is a world of its own")
     else:
         _check_data(config)
     if platform != "satiation":
         _refuse(config, "model_config", ("encoder",), f"it reads a session's history, and {env} shows none")
     if not config.model_config.candidates:
         why = "it acts on the choice of candidates alone, and candidates is 0"
-        _refuse(config, "model_config", ("explore_rate", "index"), why)
+        _refuse(config, "model_config", ("explore_rate", "index"), why, "leave it out, or give candidates")
 
 
 def _check_data(config: Config) -> None:
@@ -67,10 +67,12 @@ def _check_data(config: Config) -> None:
         )
 
 
-def _refuse(config: Config, section: str, names: tuple[str, ...], why: str) -> None:
+def _refuse(
+    config: Config, section: str, names: tuple[str, ...], why: str, mend: str = "leave it out"
+) -> None:
     part = getattr(config, section)
     defaults = {f.name: f.default for f in dataclasses.fields(part)}
     for name in names:
         value = getattr(part, name)
         if value != defaults[name]:
-            raise FieldError(f"{section}.{name}", f"is {shown(value)}: {why}; leave it out.")
+            raise FieldError(f"{section}.{name}", f"is {shown(value)}: {why}; {mend}.")

@@ -91,9 +91,9 @@ def train(config: Config, resume: bool = False, ranks: Ranks = ALONE) -> Path:
             f"resuming {path} at step {run.step:,} of {run.num_updates * run.per_update:,}", file=sys.stderr
         )
     asked, planned = settings.total_timesteps, run.num_updates * run.per_update
-    if first and asked != planned:
+    if first and asked != planned and not resume:
         print(
-            f"{asked:,} steps are asked for, and an update takes {run.per_update:,}: the run has {planned:,}",
+            f"total_timesteps {asked:,} is rounded to whole updates of {run.per_update:,}: {planned:,} steps",
             file=sys.stderr,
         )
     if first and device.type == "cpu" and kernels.library() is None:

@@ -25,6 +25,7 @@ import recsys_rl
 import recsys_rl.config
 import recsys_rl.types
 from recsys_rl import cli
+from recsys_rl.effect import check_effect
 from recsys_rl.errors import UserError
 
 ROOT = Path(__file__).parents[1]
@@ -128,6 +129,8 @@ def option_complaint(command: str, args: list[str]) -> str | None:
             Path(value).touch()  # the reader's own file; an empty one holds no settings
     try:
         parsers[command](args)
+        if command == "train" and "--resume" not in args:
+            check_effect(cli.train_options(args)[0])
     except UserError as error:
         no_run_here = "--resume" in args and "does not exist" in str(error)  # said after all options are read
         return None if no_run_here else str(error)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from recsys_rl.types import UserError
-from recsys_rl.utils.files import write_text
+from recsys_rl.utils.files import check_writable, write_text
 
 
 def test_folders_are_made_and_text_is_replaced(tmp_path: Path) -> None:
@@ -43,3 +43,13 @@ def test_a_place_that_is_no_file_is_refused_and_stays(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"file/x\.txt can't be written \((Not a directory|File exists)\)"):
         write_text(tmp_path / "file" / "x.txt", "new")
     assert (tmp_path / "file").read_text() == "old"
+
+
+def test_asking_whether_one_can_write_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    check_writable(tmp_path / "new" / "er" / "x.txt", "--json")
+    check_writable(tmp_path / "file", "--json")
+    assert [x.name for x in tmp_path.iterdir()] == ["file"]
+    for place in (tmp_path, Path(os.devnull), tmp_path / "file" / "x.txt"):
+        with pytest.raises(UserError, match=r"--json .* can't be written \("):
+            check_writable(place, "--json")

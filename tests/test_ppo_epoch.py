@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import shutil
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
 
@@ -13,9 +19,12 @@ from torch.testing import assert_close
 
 from recsys_rl.agents.ppo import PPO
 from recsys_rl.functional import kernels
+from recsys_rl.functional.dense import Fixed
+from recsys_rl.functional.ppo_epoch import ppo_epoch
 from recsys_rl.models.dense import DenseActorCritic
 from recsys_rl.rollout import collect
 from recsys_rl.types import Rollout
+from tests.doors import ROOT
 from tests.small_runs import begin, settings
 
 SMALL = {"num_users": 50, "embedding_dim": 8, "max_episode_steps": 5}
@@ -85,8 +94,8 @@ def test_equals_the_loop(dials: dict[str, Any]) -> None:
 @pytest.mark.parametrize("threads", [2, 3, 4, 7])
 @pytest.mark.parametrize("dials", [DIALS[0], DIALS[6], DIALS[7]])
 def test_threads_change_nothing(dials: dict[str, Any], threads: int) -> None:
-    """Not by a bit. The minibatches are large enough for a team."""
-    large = {**dials, "batch_size": 700, "n_steps": 240, "num_items": 300}
+    """Not by a bit. The minibatches are large enough for a team: ten million products and more."""
+    large = {**dials, "batch_size": 5000, "n_steps": 900, "num_items": 400, "update_epochs": 1}
     for one, other in zip(
         after_updates(True, 1, **large), after_updates(True, threads, **large), strict=True
     ):
@@ -117,5 +126,66 @@ def test_an_item_that_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(agent, "_epoch", None)
     items = rollout.items.clone()
     items[4, 3] = 37
+    before = agent.state_dict()
     with pytest.raises(IndexError, match=r"outside 0 \.\. 36"):
         agent.update(dataclasses.replace(rollout, items=items))
+    assert all(torch.equal(x, before[name]) for name, x in agent.state_dict().items())
+
+
+def test_a_parameter_that_moved_is_noticed() -> None:
+    """Its place would be reckoned from the weights, and be anywhere."""
+    rollout, agent = rollout_and_agent()
+    agent.model.value_head.bias.data = agent.model.value_head.bias.data + 1.0
+    with pytest.raises(ValueError, match="no views of the weights"):
+        agent.update(rollout)
+
+
+def test_samples_that_do_not_fit() -> None:
+    _, agent = rollout_and_agent()
+    assert isinstance(agent.model, DenseActorCritic)
+    network, optimizer = agent.model.network_as_it_lies(), agent.optimizer
+    vectors = Fixed([optimizer.weights, optimizer.exp_avg, optimizer.exp_avg_sq])
+
+    def epoch(vectors: Fixed, inputs: Tensor, items: Tensor, numbers: Tensor) -> Tensor | None:
+        record = inputs, items, numbers, numbers, numbers, numbers
+        return ppo_epoch(network, vectors, 1, 0.01, 1.0, *record, 4, 0.2, 0.0, 0.5, False)
+
+    inputs, items, numbers = torch.zeros(6, 16), torch.zeros(6, dtype=torch.int64), torch.zeros(6)
+    assert epoch(vectors, inputs, items, numbers) is not None
+    for others in ((inputs[:, :15].contiguous(), items, numbers), (inputs, items[:5], numbers)):
+        with pytest.raises(ValueError, match="samples don't fit"):
+            epoch(vectors, *others)
+    short = Fixed([optimizer.weights, optimizer.exp_avg[1:], optimizer.exp_avg_sq])
+    with pytest.raises(ValueError, match="no views"):
+        epoch(short, inputs, items, numbers)
+    for served in ((inputs.double(), items, numbers), (inputs, items.int(), numbers)):
+        assert epoch(vectors, *served) is None
+    assert epoch(vectors, inputs, items, torch.zeros(6, 2)[:, 0]) is None
+
+
+FEWER = """
+import torch
+from tests.test_ppo_epoch import DIALS, after_updates
+large = {**DIALS[7], "batch_size": 5000, "n_steps": 900, "num_items": 400, "update_epochs": 1}
+assert all(map(torch.equal, after_updates(True, 1, **large), after_updates(True, 4, **large)))
+"""
+
+
+def test_fewer_threads_than_asked() -> None:
+    environment = os.environ | {"OMP_THREAD_LIMIT": "3", "PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "-c", FEWER], check=True, env=environment, cwd=ROOT)
+
+
+@pytest.mark.parametrize("widest", [4, 8])
+def test_for_other_processors(widest: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compiled as if the processor knew no wider vectors."""
+    if shutil.which("gcc") is None:
+        pytest.skip("no compiler here")
+    made = tmp_path / "kernels.so"
+    sources = map(str, Path(kernels.__file__).parent.glob("*.c"))
+    options = ["-O2", "-std=gnu11", "-fPIC", "-shared", f"-DWIDEST={widest}", "-o", str(made)]
+    expected = after_updates(True, **DIALS[7])
+    subprocess.run(["gcc", *options, *sources, "-lm"], check=True)
+    monkeypatch.setattr(kernels, "library", partial(kernels.load, made))
+    for one, other in zip(after_updates(True, **DIALS[7]), expected, strict=True):
+        assert_close(one, other, atol=2e-5, rtol=2e-4)

@@ -50,6 +50,12 @@ def test_any_size(n: int, k: int, size: int) -> None:
     assert torch.equal(
         rows.beside_rows(x, table, items[:, :1].contiguous()), torch.cat([x, table[items[:, 0]]], 1)
     )
+    length = size + 1
+    queue, kept = torch.randint(4, (n, length), generator=rng(6)), skipped[:, :1].contiguous()
+    newest = items[:, :1].contiguous()
+    pushed = torch.where(kept, queue, torch.cat([queue[:, 1:], newest], 1))
+    assert torch.equal(rows.push_rows(queue, newest, kept), pushed)
+    assert torch.equal(rows.rows_hold(queue, newest), (queue == newest).any(1, keepdim=True))
     places = torch.randperm(n, generator=rng(4))[: n // 2]
     fresh = torch.randn(len(places), size, generator=rng(5))
     put = rows.put_rows(x, places, fresh)
@@ -67,6 +73,10 @@ def test_threads_change_nothing() -> None:
             torch.set_num_threads(number)
             found.append([rows.dot_rows(x, table, items), rows.add_rows(x, table, items, skipped)])
             found[-1].append(rows.put_rows(x, places, fresh))
+            last, kept = items[:, :1].contiguous(), skipped[:, :1].contiguous()
+            found[-1].append(rows.beside_rows(x, table, last))
+            queue = items.repeat(1, 9)
+            found[-1] += [rows.push_rows(queue, last, kept), rows.rows_hold(queue, last)]
     finally:
         torch.set_num_threads(threads)
     assert all(torch.equal(one, two) for one, two in zip(*found, strict=True))
@@ -85,6 +95,7 @@ def test_types_strides_and_shapes_of_rows() -> None:
     assert_close(rows.dot_rows(strided, table, items), expected[0])
     assert_close(rows.add_rows(strided, table, items, skipped), expected[1])
     assert_close(rows.dot_rows(x.double(), table.double(), items).float(), expected[0])
+    assert_close(rows.add_rows(x, table, items, skipped.T.contiguous().T), expected[1])
     wide = torch.cat([items, items], 1)
     assert_close(rows.dot_rows(x, table, wide[:, 2:]), expected[0])
 
@@ -99,15 +110,28 @@ def test_rows_outside_a_table(item: int) -> None:
         rows.dot_rows(x, table, items)
     with pytest.raises(IndexError):
         rows.add_rows(x, table, items, skipped)
-    if item != -2:
-        with pytest.raises(IndexError):
-            rows.beside_rows(x, table, last)
+    with pytest.raises(IndexError):
+        rows.beside_rows(x, table, last)
     with pytest.raises(IndexError):
         rows.put_rows(x, torch.tensor([item]), torch.zeros(1, 6))
 
 
 def test_shapes_that_do_not_fit() -> None:
-    x, table, items, _ = users_and_items(4, 2, 6)
+    """Refused before an address is passed on."""
+    x, table, items, skipped = users_and_items(4, 2, 6)
     for users, shown in ((x[:3], items), (x[:, :5].contiguous(), items)):
         with pytest.raises(ValueError, match="don't fit"):
             rows.dot_rows(users, table, shown)
+    one = items[:, :1].contiguous()
+    with pytest.raises(ValueError, match="skipped"):
+        rows.add_rows(x, table, items, skipped[:, :1].contiguous())
+    with pytest.raises(ValueError, match="one item"):
+        rows.beside_rows(x, table, items)
+    for fresh in (torch.zeros(2, 6), torch.zeros(1, 5), torch.zeros(1, 6).double()):
+        with pytest.raises(ValueError, match="places"):
+            rows.put_rows(x, torch.tensor([0]), fresh)
+    for fresh, kept in ((items, skipped[:, :1]), (one, skipped), (one.int(), skipped[:, :1])):
+        with pytest.raises(ValueError, match="fit"):
+            rows.push_rows(items, fresh, kept.contiguous())
+    with pytest.raises(ValueError, match="one id"):
+        rows.rows_hold(items, items)

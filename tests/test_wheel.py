@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from recsys_rl.functional.kernels import load
+
 ROOT = Path(__file__).resolve().parent.parent
 
 # Installing torch takes most of a minute where nothing is cached; an index may be slow besides.
@@ -95,8 +97,9 @@ def test_compilers_have_nothing_to_say(compiler: str, openmp: str, tmp_path: Pat
     """Nor that a loop which is marked as one of vectors became none, which clang would."""
     if shutil.which(compiler) is None:
         pytest.skip(f"no {compiler} here")
-    options = ["-O3", openmp, "-fno-math-errno", "-fno-trapping-math", "-std=gnu11", "-Wall", "-Wextra", "-c"]
-    for source in (ROOT / "recsys_rl/functional").glob("*.c"):
-        command = [compiler, *options, str(source), "-o", str(tmp_path / "kernels.o")]
-        said = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert (said.returncode, said.stderr) == (0, "")
+    options = ["-O3", openmp, "-fno-math-errno", "-fno-trapping-math", "-std=gnu11", "-Wall", "-Wextra"]
+    options += ["-fPIC", "-shared", "-o", str(tmp_path / "kernels.so")]
+    sources = map(str, (ROOT / "recsys_rl/functional").glob("*.c"))
+    said = subprocess.run([compiler, *options, *sources, "-lm"], capture_output=True, text=True, check=False)
+    assert (said.returncode, said.stderr) == (0, "")
+    load(tmp_path / "kernels.so")  # with every name that one file has from another

@@ -151,7 +151,9 @@ class PPO:
             self.optimizer.step()
             seen.append((policy.objective, policy.entropy, policy.logprob, value.detach()))
         objective, entropy, logprob, value = map(torch.cat, zip(*seen, strict=True))
-        return Seen(objective, entropy, logprob, value, *samples[2:5])
+        return Seen(
+            objective, entropy, logprob, value, samples.old_logprob, samples.old_value, samples.target
+        )
 
     def _compiled_epoch(self, samples: Samples, ent_coef: float) -> Seen | None:
         """The same, up to rounding, in one call: of the classic network, without masks, alone on a CPU."""
@@ -165,7 +167,12 @@ class PPO:
             optimizer.steps,
             optimizer.lr,
             config.max_grad_norm,
-            (samples.obs.context, *samples[1:]),
+            samples.obs.context,
+            samples.places,
+            samples.old_logprob,
+            samples.old_value,
+            samples.target,
+            samples.advantage,
             config.batch_size,
             config.clip_eps,
             ent_coef,
@@ -176,7 +183,9 @@ class PPO:
             return None
         optimizer.steps += -(-len(samples.target) // config.batch_size)
         logprob, entropy, objective, value = found
-        return Seen(objective, entropy, logprob, value, *samples[2:5])
+        return Seen(
+            objective, entropy, logprob, value, samples.old_logprob, samples.old_value, samples.target
+        )
 
     def _diagnostics(self, seen: Seen, ent_coef: float) -> dict[str, Tensor]:
         """Means over all samples of an update, each as it was before its gradient step."""

@@ -81,7 +81,7 @@ class RecEnv:
             reward.masked_fill_(skipped[:, 0], 0.0)
         user_state, terminated = self.user_model.advance(self.user_state, items, feedback)
         session = self._record(items, skipped, reward)
-        truncated = (session.steps >= self.config.max_episode_steps) > terminated  # as bits: and not
+        truncated = (session.steps >= self.config.max_episode_steps) & ~terminated
         context = self._context(user_state, session)  # (N, 2D)
         final_obs = obs = self._request(context, session)
 
@@ -173,10 +173,11 @@ class RecEnv:
         """The session after ``items``; a skipped one was never shown and leaves no trace but time."""
         before, signal = self.session, reward.view(-1, 1, 1)
         if self.all_shown and self.history_length <= 1:  # the last item alone: copies, as others have these
-            history, signals = items.clone(), signal.clone()
+            history = items.to(before.history, copy=True)
+            signals = signal.to(before.signals, copy=True)
         else:
-            history = rows.push_rows(before.history, items, skipped)  # (N, L)
-            signals = rows.push_rows(before.signals, signal, skipped)  # (N, L, 1)
+            history = rows.push_rows(before.history, items.to(before.history), skipped)  # (N, L)
+            signals = rows.push_rows(before.signals, signal.to(before.signals), skipped)  # (N, L, 1)
         return Session(before.users, before.steps + 1, history, signals)
 
     def _context(self, user_state: UserState, session: Session) -> Tensor:

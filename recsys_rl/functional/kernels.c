@@ -10,7 +10,6 @@
 #include "kernels.h"
 
 #define PARTS 64 /* of the weights, and at most so many threads take them */
-#define BLOCK 64 /* alternatives summed together before the search for the drawn one looks closer */
 
 /* ---- choice.sample: invert the cumulative distribution at `uniform` in [0, 1]. */
 
@@ -106,12 +105,9 @@ int policy_gradient(float *logits, const int64_t *items, const float *old_logpro
         float weight = -advantage[i] / rows;
         objective[i] = logprob[i] * advantage[i];
         if (old_logprob) {
-            float ratio = expf(logprob[i] - old_logprob[i]);
-            float within = bounded(ratio, 1 - clip_eps, 1 + clip_eps);
-            float gain = ratio * advantage[i], clipped = within * advantage[i];
-            int is_clipped = gain > clipped; /* NaN is not, and comes out as a NaN loss */
-            objective[i] = is_clipped ? clipped : gain;
-            weight = is_clipped ? 0.0f : -gain / rows;
+            Clipped found = clipped(logprob[i] - old_logprob[i], advantage[i], clip_eps);
+            objective[i] = found.objective;
+            weight = found.weight / rows;
         }
         for (int64_t k = 0; k < positions; k++)
             write_row(row + k * width, width, taken[k], weight, bonus, read[k]);
@@ -121,30 +117,11 @@ int policy_gradient(float *logits, const int64_t *items, const float *old_logpro
 
 /* ---- adam: one step with bias-corrected rates, the gradient scaled down to max_norm first. */
 
-VECTORISED double sum_of_squares(const float *x, int64_t size) {
-    double total = 0.0;
-    for (int64_t start = 0; start < size; start += BLOCK) {
-        int64_t end = start + BLOCK < size ? start + BLOCK : size;
-        float sum = 0.0f;
-#pragma omp simd reduction(+ : sum)
-        for (int64_t j = start; j < end; j++) sum += x[j] * x[j];
-        total += sum;
-    }
-    return total;
-}
+VECTORISED static double sum_of_squares(const float *x, int64_t size) { return squares_of(x, size); }
 
-VECTORISED void adam_part(float *weights, float *exp_avg, float *exp_avg_sq, const float *gradient,
-                          int64_t size, float scale, float beta1, float beta2, float rate, float root,
-                          float eps) {
-#pragma omp simd
-    for (int64_t j = 0; j < size; j++) {
-        float g = gradient[j] * scale;
-        float m = beta1 * exp_avg[j] + (1.0f - beta1) * g;
-        float v = beta2 * exp_avg_sq[j] + (1.0f - beta2) * g * g;
-        exp_avg[j] = m;
-        exp_avg_sq[j] = v;
-        weights[j] -= rate * m / (sqrtf(v) * root + eps);
-    }
+VECTORISED static void adam_part(float *weights, float *exp_avg, float *exp_avg_sq, const float *gradient,
+                                 int64_t size, Rates rates) {
+    adam_step(weights, exp_avg, exp_avg_sq, gradient, size, rates);
 }
 
 void adam(float *weights, float *exp_avg, float *exp_avg_sq, const float *gradient, int64_t size,
@@ -156,14 +133,12 @@ void adam(float *weights, float *exp_avg, float *exp_avg_sq, const float *gradie
         if (i * part < size) squares[i] = sum_of_squares(gradient + i * part, least(part, size - i * part));
     for (int64_t i = 0; i < PARTS; i++) total += squares[i];
 
-    float norm = (float)sqrt(total), scale = max_norm / (norm + 1e-6f);
-    if (scale > 1.0f) scale = 1.0f; /* NaN stays, and comes out as a NaN loss */
-    float root = 1.0f / sqrtf(correction2);
+    Rates rates = {scale_to(max_norm, total), beta1, beta2, rate, 1.0f / sqrtf(correction2), eps};
 #pragma omp parallel for num_threads(threads) if (threads > 1)
     for (int64_t i = 0; i < PARTS; i++) {
         int64_t start = i * part;
         if (start < size)
             adam_part(weights + start, exp_avg + start, exp_avg_sq + start, gradient + start,
-                      least(part, size - start), scale, beta1, beta2, rate, root, eps);
+                      least(part, size - start), rates);
     }
 }

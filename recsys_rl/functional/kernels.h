@@ -87,9 +87,54 @@ INLINE void softmax_gradient(float *z, int64_t width, float top, float scale, fl
     }
 }
 
-/* What one file of loops takes from another: the parts of kernels.c's Adam. */
-double sum_of_squares(const float *x, int64_t size);
-void adam_part(float *weights, float *exp_avg, float *exp_avg_sq, const float *gradient, int64_t size,
-               float scale, float beta1, float beta2, float rate, float root, float eps);
+/* min(r A, clip(r) A) for a ratio r given by its logarithm, and its derivative by log r, negated */
+typedef struct {
+    float objective, weight;
+} Clipped;
+
+INLINE Clipped clipped(float log_ratio, float advantage, float clip_eps) {
+    float ratio = expf(log_ratio), gain = ratio * advantage;
+    float bound = bounded(ratio, 1 - clip_eps, 1 + clip_eps) * advantage;
+    int is_clipped = gain > bound; /* NaN is not, and comes out as a NaN loss */
+    return (Clipped){is_clipped ? bound : gain, is_clipped ? 0.0f : -gain};
+}
+
+#define BLOCK 64 /* numbers summed together in single precision */
+
+INLINE double squares_of(const float *x, int64_t size) {
+    double total = 0.0;
+    for (int64_t start = 0; start < size; start += BLOCK) {
+        int64_t end = start + BLOCK < size ? start + BLOCK : size;
+        float sum = 0.0f;
+#pragma omp simd reduction(+ : sum)
+        for (int64_t j = start; j < end; j++) sum += x[j] * x[j];
+        total += sum;
+    }
+    return total;
+}
+
+/* What a gradient is multiplied by, of which `squares` is the squared norm; NaN stays, and comes out as a
+ * NaN loss */
+INLINE float scale_to(float max_norm, double squares) {
+    float scale = max_norm / ((float)sqrt(squares) + 1e-6f);
+    return scale > 1.0f ? 1.0f : scale;
+}
+
+typedef struct {
+    float scale, beta1, beta2, rate, root, eps;
+} Rates;
+
+INLINE void adam_step(float *weights, float *exp_avg, float *exp_avg_sq, const float *gradient, int64_t size,
+                      Rates r) {
+#pragma omp simd
+    for (int64_t j = 0; j < size; j++) {
+        float g = gradient[j] * r.scale;
+        float m = r.beta1 * exp_avg[j] + (1.0f - r.beta1) * g;
+        float v = r.beta2 * exp_avg_sq[j] + (1.0f - r.beta2) * g * g;
+        exp_avg[j] = m;
+        exp_avg_sq[j] = v;
+        weights[j] -= r.rate * m / (sqrtf(v) * r.root + r.eps);
+    }
+}
 
 #endif

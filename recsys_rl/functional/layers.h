@@ -6,6 +6,12 @@
 
 #include "kernels.h"
 
+/* clang 14 exports a vectorised function's resolver even where the function is static: each file that takes
+ * these says with UNIT how they are called in it. */
+#define activate UNIT(activate)
+#define times_slope UNIT(times_slope)
+#define sum_rows UNIT(sum_rows)
+
 #define DEPTH 256 /* terms of a sum whose factors are kept in the cache together */
 #define ROWS 128
 #ifndef WIDEST

@@ -6,38 +6,14 @@
  * hidden layers' outputs, three numbers a row of the softmax, and the parts of one sum. The shares, and the
  * order of every sum, are the same for any number of threads, and so is the result.
  */
-#include "layers.h"
+#define UNIT(name) epoch_##name
+#include "shares.h"
 
 #ifdef _OPENMP
 #include <omp.h>
 #endif
 
-#define SHARES 4 /* of a layer; so many threads at most. A hidden layer has two for each twin. */
 #define MIN_PRODUCTS (1 << 20) /* multiplications of a minibatch; with fewer a second thread only waits */
-
-#define LINE 8 /* doubles in a cache line */
-
-enum { WEIGHTS, EXP_AVG, EXP_AVG_SQ, GRADIENT, VECTORS };
-
-typedef struct {
-    /* The network, as in dense.c, and Adam's vectors, in which its parameters lie alike. */
-    const float *const *parameters;
-    const int64_t *sizes;
-    int64_t depth;
-    int activation;
-    float *const *vectors;
-    /* Dials */
-    float clip_eps, ent_coef, max_norm, beta1, beta2, eps;
-    /* Of each share its part of those vectors, `length` numbers. */
-    float *own[SHARES][VECTORS];
-    int64_t length[SHARES];
-    const float *value_weights; /* v */
-    /* Scratch of a minibatch: x_1, ..., x_L and the gradients at z_1, ..., z_L; logits, share by share;
-     * parts of the sums dx: of the head, and of the hidden layers by turns; a number for each share and row,
-     * or row. */
-    float *layers, *dlayers, *logits, *of_head, *of_hidden[2], *tops, *totals, *weighted, *taken, *dvalue;
-    int64_t widest;
-} Epoch;
 
 typedef struct {
     int64_t rows;
@@ -47,72 +23,6 @@ typedef struct {
     float *logprob, *entropy, *objective, *value;
 } Minibatch;
 
-/* Columns of a layer; their rows begin `stride` floats apart where they lie together, at a cache line. */
-typedef struct {
-    int64_t from, width, stride;
-} Columns;
-
-INLINE int64_t whole_lines(int64_t size) { return parts(size, 32) * 32; }
-
-INLINE Columns columns(int64_t size, int64_t shares, int64_t share) {
-    int64_t unit = whole_lines(parts(size, shares)), from = least(size, share * unit);
-    int64_t width = least(unit, size - from);
-    return (Columns){from, width, whole_lines(width)};
-}
-
-/* What a share has of one parameter: `rows` of `width` floats, from `place` on in the flat vectors, where
- * they are `row` floats apart, and from `offset` on in its own, where they are `stride` apart. */
-typedef struct {
-    int64_t rows, width, row, stride, place, offset;
-} Block;
-
-INLINE Block block(const Epoch *e, int share, int64_t parameter) {
-    int64_t offset = 0, top = e->sizes[e->depth], items = e->sizes[e->depth + 1];
-    for (int64_t k = 0;; k++) {
-        Block b = {1, 0, 0, 0, e->parameters[k] - e->vectors[WEIGHTS], offset};
-        if (k < 2 * e->depth) { /* W_l or b_l */
-            int64_t outputs = e->sizes[k / 2 + 1], twin = share / 2;
-            Columns own = columns(outputs, 2, share % 2);
-            b.rows = k % 2 ? 1 : e->sizes[k / 2];
-            b.width = own.width, b.row = outputs, b.stride = own.stride;
-            b.place += twin * b.rows * outputs + own.from;
-        } else if (k < 2 * e->depth + 2) { /* V or c */
-            Columns own = columns(items, SHARES, share);
-            b.rows = k % 2 ? 1 : top;
-            b.width = own.width, b.row = items, b.stride = own.stride;
-            b.place += own.from;
-        } else if (share == SHARES - 1) { /* v or d: the last thread's, as the critic's hidden layers are */
-            b.width = k % 2 ? 1 : top;
-            b.stride = whole_lines(b.width);
-        }
-        if (k == parameter) return b;
-        offset += b.rows * b.stride;
-    }
-}
-
-INLINE float *of(const Epoch *e, int share, int vector, int64_t parameter) {
-    return e->own[share][vector] + block(e, share, parameter).offset;
-}
-
-/* Weights and moments to where the share has them, or back */
-static void carry(const Epoch *e, int share, int back) {
-    if (!back)
-        for (int vector = 0; vector < VECTORS; vector++)
-            memset(e->own[share][vector], 0, e->length[share] * sizeof(float));
-    for (int vector = WEIGHTS; vector < GRADIENT; vector++)
-        for (int64_t k = 0; k < 2 * e->depth + 4; k++) {
-            Block b = block(e, share, k);
-            float *flat = e->vectors[vector] + b.place, *own = e->own[share][vector] + b.offset;
-            for (int64_t i = 0; i < b.rows; i++, flat += b.row, own += b.stride)
-                memcpy(back ? flat : own, back ? own : flat, b.width * sizeof(float));
-        }
-}
-
-INLINE float *layer_of(float *layers, const int64_t *sizes, int64_t rows, int64_t l) {
-    for (int64_t k = 1; k < l; k++) layers += 2 * rows * sizes[k];
-    return layers;
-}
-
 INLINE void barrier(int team) {
     (void)team;
 #ifdef _OPENMP
@@ -120,12 +30,6 @@ INLINE void barrier(int team) {
 #pragma omp barrier
     }
 #endif
-}
-
-INLINE float *logits_of(const Epoch *e, int64_t rows, int share) {
-    float *z = e->logits;
-    for (int s = 0; s < share; s++) z += rows * columns(e->sizes[e->depth + 1], SHARES, s).stride;
-    return z;
 }
 
 /* c = a b in blocks of ROWS rows, so that those of a stay in the first-level cache */
@@ -140,8 +44,8 @@ static void product_by_rows(int64_t height, int64_t width, int64_t depth, Matrix
 /* ---- forwards */
 
 static void hidden_forward(const Epoch *e, const Minibatch *m, int64_t l, int share) {
-    int64_t inputs = e->sizes[l], outputs = e->sizes[l + 1], twin = share / 2, rows = m->rows;
-    Columns own = columns(outputs, 2, share % 2);
+    int64_t inputs = e->sizes[l], outputs = e->sizes[l + 1], twin = share / HALVES, rows = m->rows;
+    Columns own = columns(outputs, HALVES, share % HALVES);
     const float *x = l ? layer_of(e->layers, e->sizes, rows, l) + twin * rows * inputs : m->x;
     float *y = layer_of(e->layers, e->sizes, rows, l + 1) + twin * rows * outputs + own.from;
     product_by_rows(rows, own.width, inputs, (Matrix){x, inputs, 1},
@@ -206,15 +110,13 @@ static void at_logits(const Epoch *e, const Minibatch *m, int first, int last) {
             weighted += e->weighted[s * rows + i];
         }
         float log_total = logf(total), entropy = log_total - weighted / total;
-        float logprob = e->taken[i] - top - log_total, ratio = expf(logprob - m->old_logprob[i]);
-        float within = bounded(ratio, 1 - e->clip_eps, 1 + e->clip_eps);
-        float gain = ratio * advantage, clipped = within * advantage;
-        int is_clipped = gain > clipped; /* NaN is not, and comes out as a NaN loss */
-        float weight = is_clipped ? 0.0f : -gain / rows;
+        float logprob = e->taken[i] - top - log_total;
+        Clipped found = clipped(logprob - m->old_logprob[i], advantage, e->clip_eps);
+        float weight = found.weight / rows;
         if (first == 0) {
             m->logprob[i] = logprob;
             m->entropy[i] = entropy;
-            m->objective[i] = is_clipped ? clipped : gain;
+            m->objective[i] = found.objective;
         }
         float scale = expf(-log_total), shift = bonus * (entropy - log_total) - weight;
         for (int share = first; share < last; share++) {
@@ -276,8 +178,8 @@ VECTORISED static void add(float *sum, const float *part, float scale, int64_t s
 
 /* dx_{l+1} f'(z_{l+1}) in a share's columns: what comes from the value, or the parts of a sum */
 static void at_hidden(const Epoch *e, const Minibatch *m, int64_t l, int share, Columns own, float *dz) {
-    int64_t outputs = e->sizes[l + 1], twin = share / 2, rows = m->rows, last = l == e->depth - 1;
-    int64_t first_part = last ? 0 : 2 * twin, after = last ? SHARES : first_part + 2;
+    int64_t outputs = e->sizes[l + 1], twin = share / HALVES, rows = m->rows, last = l == e->depth - 1;
+    int64_t first_part = last ? 0 : HALVES * twin, after = last ? SHARES : first_part + HALVES;
     const float *parts_of_sum = last ? e->of_head : e->of_hidden[(l + 1) % 2];
     for (int64_t i = 0; i < rows; i++) {
         float *row = dz + i * outputs;
@@ -293,8 +195,8 @@ static void at_hidden(const Epoch *e, const Minibatch *m, int64_t l, int share, 
 }
 
 static void hidden_backward(const Epoch *e, const Minibatch *m, int64_t l, int share) {
-    int64_t inputs = e->sizes[l], outputs = e->sizes[l + 1], twin = share / 2, rows = m->rows;
-    Columns own = columns(outputs, 2, share % 2);
+    int64_t inputs = e->sizes[l], outputs = e->sizes[l + 1], twin = share / HALVES, rows = m->rows;
+    Columns own = columns(outputs, HALVES, share % HALVES);
     float *dz = layer_of(e->dlayers, e->sizes, rows, l + 1) + twin * rows * outputs + own.from;
     at_hidden(e, m, l, share, own, dz);
     const float *x = l ? layer_of(e->layers, e->sizes, rows, l) + twin * rows * inputs : m->x;
@@ -303,6 +205,14 @@ static void hidden_backward(const Epoch *e, const Minibatch *m, int64_t l, int s
     if (l)
         part_of_dx((Matrix){dz, outputs, 1}, rows, own, of(e, share, WEIGHTS, 2 * l), inputs,
                    e->of_hidden[l % 2] + share * rows * e->widest);
+}
+
+/* ---- Adam */
+
+VECTORISED static double epoch_squares(const float *x, int64_t size) { return squares_of(x, size); }
+
+VECTORISED static void epoch_adam(float *const *own, int64_t size, Rates rates) {
+    adam_step(own[WEIGHTS], own[EXP_AVG], own[EXP_AVG_SQ], own[GRADIENT], size, rates);
 }
 
 /* ---- a gradient step by a team, of which this thread has the shares from `first` to before `last` */
@@ -325,62 +235,22 @@ static void step(const Epoch *e, const Minibatch *m, double *squares, int team, 
         OWN hidden_backward(e, m, l, share);
         if (team > 2) barrier(team);
     }
-    OWN squares[LINE * share] = sum_of_squares(e->own[share][GRADIENT], e->length[share]);
+    OWN squares[LINE * share] = epoch_squares(e->own[share][GRADIENT], e->length[share]);
     barrier(team);
     double total = 0.0;
     for (int s = 0; s < SHARES; s++) total += squares[LINE * s];
-    float scale = e->max_norm / ((float)sqrt(total) + 1e-6f);
-    if (scale > 1.0f) scale = 1.0f; /* NaN stays, and comes out as a NaN loss */
-    OWN adam_part(e->own[share][WEIGHTS], e->own[share][EXP_AVG], e->own[share][EXP_AVG_SQ],
-                  e->own[share][GRADIENT], e->length[share], scale, e->beta1, e->beta2, m->rate,
-                  1.0f / sqrtf(m->correction2), e->eps);
+    Rates rates = {scale_to(e->max_norm, total), e->beta1, e->beta2, m->rate,
+                   1.0f / sqrtf(m->correction2), e->eps};
+    OWN epoch_adam(e->own[share], e->length[share], rates);
 #undef OWN
 }
 
 /* ---- the epoch */
 
-/* Where everything lies in `scratch`, and how many floats that takes. */
-static int64_t lay_out(Epoch *e, int64_t batch_size, float *scratch) {
-    float *const start = scratch;
-    int64_t hidden = 0;
-    for (int64_t l = 1; l <= e->depth; l++) {
-        hidden += 2 * e->sizes[l];
-        e->widest = e->sizes[l] > e->widest ? e->sizes[l] : e->widest;
-    }
-    for (int share = 0; share < SHARES; share++) {
-        Block last = block(e, share, 2 * e->depth + 3);
-        e->length[share] = last.offset + last.rows * last.stride;
-        for (int vector = 0; vector < VECTORS; vector++, scratch += e->length[share])
-            e->own[share][vector] = scratch;
-    }
-    e->value_weights = of(e, SHARES - 1, WEIGHTS, 2 * e->depth + 2);
-    int64_t logits = e->sizes[e->depth + 1] + 32 * SHARES, of_dx = SHARES * e->widest;
-    struct {
-        float **array;
-        int64_t numbers; /* for each row */
-    } arrays[] = {{&e->logits, logits},
-                  {&e->layers, hidden},
-                  {&e->dlayers, hidden},
-                  {&e->of_head, of_dx},
-                  {&e->of_hidden[0], of_dx},
-                  {&e->of_hidden[1], of_dx},
-                  {&e->tops, SHARES},
-                  {&e->totals, SHARES},
-                  {&e->weighted, SHARES},
-                  {&e->taken, 1},
-                  {&e->dvalue, 1}};
-    for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++) {
-        *arrays[i].array = scratch;
-        scratch += whole_lines(batch_size * arrays[i].numbers);
-    }
-    return scratch - start;
-}
-
 int64_t ppo_epoch_scratch(const float *const *parameters, const int64_t *sizes, int64_t depth,
                           float *const *vectors, int64_t batch_size) {
     Epoch e = {.parameters = parameters, .sizes = sizes, .depth = depth, .vectors = vectors};
-    float nothing[1];
-    return lay_out(&e, batch_size, nothing);
+    return lay_out(&e, batch_size, 0);
 }
 
 int ppo_epoch(const float *const *parameters, const int64_t *sizes, int64_t depth, int activation,
@@ -398,6 +268,7 @@ int ppo_epoch(const float *const *parameters, const int64_t *sizes, int64_t dept
     e.clip_eps = clip_eps, e.ent_coef = ent_coef, e.max_norm = max_norm;
     e.beta1 = (float)beta1, e.beta2 = (float)beta2, e.eps = eps;
     lay_out(&e, batch_size, scratch);
+    e.value_weights = of(&e, SHARES - 1, WEIGHTS, 2 * depth + 2);
     int team = threads < SHARES ? threads : SHARES;
     if (products * batch_size < MIN_PRODUCTS) team = 1;
     double squares[LINE * SHARES];

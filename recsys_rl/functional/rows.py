@@ -37,11 +37,12 @@ def dot_rows(x: Tensor, table: Tensor, items: Tensor) -> Tensor:
 
 def add_rows(x: Tensor, table: Tensor, items: Tensor, skipped: Tensor, scale: float = 1.0) -> Tensor:
     """``x`` (N, D) plus ``scale`` times the sum of the rows ``items`` (N, K), less the ``skipped`` (N, K)."""
-    library = _serving(x, table, items) if skipped.is_contiguous() else None
+    library = _serving(x, table, items) if _plain(skipped) else None
+    if skipped.shape != items.shape or skipped.dtype != torch.bool:
+        raise ValueError(f"skipped {tuple(skipped.shape)} doesn't fit items {tuple(items.shape)}")
     if library is None:
         shown = _gather(table, items).masked_fill_(skipped.unsqueeze(-1), 0).sum(1)  # (N, D)
         return shown.mul_(scale).add_(x)
-    assert skipped.shape == items.shape and skipped.dtype == torch.bool
     result = torch.empty_like(x)
     outside = library.add_rows(
         x.data_ptr(),
@@ -60,7 +61,11 @@ def add_rows(x: Tensor, table: Tensor, items: Tensor, skipped: Tensor, scale: fl
 def beside_rows(x: Tensor, table: Tensor, items: Tensor) -> Tensor:
     """``x`` (N, D) beside the row of ``table`` (I, D) that is its item (N, 1), zeros for -1: (N, 2D)."""
     library = _serving(x, table, items)
+    if items.shape[1] != 1:
+        raise ValueError(f"one item belongs beside each user, and items are {tuple(items.shape)}")
     if library is None:
+        if bool((items < -1).any()):
+            raise IndexError(f"a row is outside -1 .. {len(table) - 1}")
         last = table.index_select(0, items[:, 0].clamp_min(0))
         return torch.cat([x, last.masked_fill_(items < 0, 0.0)], -1)
     rows, size = x.shape
@@ -79,10 +84,11 @@ def beside_rows(x: Tensor, table: Tensor, items: Tensor) -> Tensor:
 
 def put_rows(old: Tensor, places: Tensor, fresh: Tensor) -> Tensor:
     """A copy of ``old`` (N, ...) with those of ``fresh`` (R, ...) in the rows ``places`` (R,)."""
-    library = _plain(old, fresh, places)
-    if library is None or old.dtype != fresh.dtype or old.numel() == 0:
+    if fresh.shape != (len(places), *old.shape[1:]) or fresh.dtype != old.dtype:
+        raise ValueError(f"rows {tuple(fresh.shape)} don't fit {tuple(old.shape)} in {len(places)} places")
+    library = _plain(old, fresh, places) if places.dtype == torch.int64 else None
+    if library is None or old.numel() == 0:
         return old.index_copy(0, places, fresh)
-    assert fresh.shape == (len(places), *old.shape[1:]) and places.dtype == torch.int64
     result = torch.empty_like(old)
     outside = library.put_rows(
         old.data_ptr(),
@@ -99,12 +105,14 @@ def put_rows(old: Tensor, places: Tensor, fresh: Tensor) -> Tensor:
 
 def push_rows(old: Tensor, fresh: Tensor, kept: Tensor) -> Tensor:
     """``old`` (N, L, ...) less its first, then ``fresh`` (N, 1, ...); unchanged where ``kept`` (N, 1)."""
+    if fresh.shape != (len(old), 1, *old.shape[2:]) or fresh.dtype != old.dtype:
+        raise ValueError(f"entries {tuple(fresh.shape)} don't fit the ends of {tuple(old.shape)}")
+    if kept.shape != (len(old), 1) or kept.dtype != torch.bool:
+        raise ValueError(f"kept {tuple(kept.shape)} doesn't fit {len(old)} rows")
     library = _plain(old, fresh, kept)
     if library is None or old.numel() == 0:
         moved = torch.cat([old[:, 1:], fresh], 1)
         return torch.where(kept.view(-1, *[1] * (old.ndim - 1)), old, moved)
-    assert fresh.shape == (len(old), 1, *old.shape[2:]) and fresh.dtype == old.dtype
-    assert kept.shape == (len(old), 1) and kept.dtype == torch.bool
     result = torch.empty_like(old)
     library.push_rows(
         old.data_ptr(),
@@ -121,10 +129,11 @@ def push_rows(old: Tensor, fresh: Tensor, kept: Tensor) -> Tensor:
 
 def rows_hold(ids: Tensor, id_: Tensor) -> Tensor:
     """Which rows of ``ids`` (N, L) hold their ``id_`` (N, 1): (N, 1) bool."""
+    if id_.shape != (len(ids), 1):
+        raise ValueError(f"one id belongs to each of {len(ids)} rows, and there are {tuple(id_.shape)}")
     library = _plain(ids, id_)
     if library is None or ids.dtype != torch.int64 or id_.dtype != torch.int64:
         return (ids == id_).any(1, keepdim=True)
-    assert id_.shape == (len(ids), 1)
     result = torch.empty_like(id_, dtype=torch.bool)
     library.rows_hold(ids.data_ptr(), id_.data_ptr(), *ids.shape, kernels.threads(ids), result.data_ptr())
     return result

@@ -30,7 +30,8 @@ class DenseActorCritic(ActorCritic):
         self.network = self._network()
         # Of the gradients, and the mapping that they were found in.
         self.places: tuple[dense.Fixed, Mapping[str, Tensor]] = dense.Fixed(()), {}
-        self.passed: list[dense.Passed] = []  # the last forward pass, or none
+        # The last forward pass, or none; a list, as nn.Module looks twice at whatever is set on it.
+        self.passed: list[dense.Passed] = []
 
     def network_as_it_lies(self) -> dense.Network:
         """The parameters with their present addresses."""

@@ -35,7 +35,7 @@ class FlatAdam:
         names, parameters = zip(*model.named_parameters(), strict=True)
         self.weights = torch.cat([p.detach().flatten() for p in parameters])  # (P,)
         self.exp_avg, self.exp_avg_sq = self.weights.new_zeros(2, len(self.weights))
-        self.gradient = torch.zeros_like(self.weights)  # (P,): of the last step, before it was scaled down
+        self.gradient = torch.zeros_like(self.weights)  # (P,): of the last step(), before it was scaled down
         self.first = attrgetter(names[0])
         self.gradients: dict[str, Tensor] = {}
         parts = (flat.split([p.numel() for p in parameters]) for flat in (self.weights, self.gradient))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import tempfile
 from pathlib import Path
 
 from recsys_rl.types import UserError
@@ -11,13 +12,14 @@ from recsys_rl.types import UserError
 
 def check_writable(path: Path, option: str) -> None:
     """Raise UserError where ``write_text`` could not write to ``path``: before the work, and not after it."""
-    part = path.parent / f".{path.name}.{os.getpid()}.tmp"
+    folder = path.parent
     try:
         if path.exists() and not path.is_file():
             raise UserError(f"{option} {path} can't be written (it is no regular file): give another name.")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.touch()
-        part.unlink()
+        while not folder.exists():  # missing ones are made with the file, and not before
+            folder = folder.parent
+        with tempfile.TemporaryFile(dir=folder):
+            pass
     except OSError as error:
         raise UserError(
             f"{option} {path} can't be written ({error.strerror or error}): choose another place."

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from recsys_rl.types import UserError
+from recsys_rl.utils.files import write_text
 
 COLUMNS = ("step", "seconds", "name", "value")
 SECONDS_BETWEEN_LINES = 5.0  # where there is no terminal for a bar
@@ -105,9 +106,9 @@ class Logger:
             old = self.path.with_name("log.old.csv")
             self.path.replace(old)
             print(f"{self.path} of another run is kept as {old.name}", file=sys.stderr)
+        if self.settings:  # whole at every moment: by them a resumed run knows its log
+            write_text(self.path.with_name("config.toml"), self.settings)
         self.part.replace(self.path)
-        if self.settings:
-            self.path.with_name("config.toml").write_bytes(self.settings.encode())
         self.begun = True
 
     def show(self, step: int, news: str) -> None:
