@@ -49,9 +49,11 @@ def evaluate(options: EvaluateConfig) -> dict[str, Any]:
     if options.algo is not None:
         check_algo(path, checkpoint, options.algo)
     _check_env(path, checkpoint, options.env)
-    for name in ("json", "report"):
-        if getattr(options, name) is not None:
-            check_writable(Path(getattr(options, name)), f"--{name}")
+    _check_outputs(options, path)
+    if checkpoint.population is None and options.max_users != EvaluateConfig.max_users:
+        raise UserError(
+            f"--max-users is for simulated users, and {path} is of {checkpoint.config.env}: leave it out."
+        )
     users = heldout_users(checkpoint, options.max_users)
     played = play_all(checkpoint, users, options.seed, device)
     result = summarise(checkpoint, played)
@@ -62,6 +64,20 @@ def evaluate(options: EvaluateConfig) -> dict[str, Any]:
         write_report(Path(options.report), _report(checkpoint, users, result, played))
         print(f"report: {options.report}", file=sys.stderr)
     return result
+
+
+def _check_outputs(options: EvaluateConfig, checkpoint: Path) -> None:
+    """Raise UserError where an output can't be written, or would take the place of something else."""
+    taken = {checkpoint.resolve(): "the checkpoint itself"}
+    for name in ("json", "report"):
+        if getattr(options, name) is None:
+            continue
+        output = Path(getattr(options, name))
+        check_writable(output, f"--{name}")
+        if output.resolve() in taken or output.suffix == checkpoint.suffix:
+            what = taken.get(output.resolve(), f"named like a checkpoint ({output.suffix})")
+            raise UserError(f"--{name} {output} is {what}: give another name.")
+        taken[output.resolve()] = "the file of --json as well"
 
 
 def heldout_users(checkpoint: Checkpoint, max_users: int) -> Tensor | None:

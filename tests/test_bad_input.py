@@ -119,6 +119,12 @@ def sentence(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         ("train --user-column x", "--user-column is 'x': it acts on a CSV or Parquet log alone"),
         ("evaluate --max-users -1", "--max-users is -1: it must be a whole number, at least 0"),
         ("evaluate --seed x", "Error parsing --seed"),
+        ("evaluate --json checkpoints/ppo.pt", "--json checkpoints/ppo.pt is the checkpoint itself"),
+        (
+            "evaluate --report checkpoints/a2c.pt",
+            "--report checkpoints/a2c.pt is named like a checkpoint (.pt)",
+        ),
+        ("evaluate --json x.out --report ./x.out", "--report x.out is the file of --json as well"),
         ("evaluate --json log.csv/x.json", "--json log.csv/x.json can't be written"),
         ("evaluate --report log.csv/x.html", "--report log.csv/x.html can't be written"),
     ],

@@ -638,10 +638,13 @@ def test_a_run_that_learned_nothing_pushes_nothing_out(path: Path) -> None:
     assert (load(path).step, load(old).step) == (0, 640)
 
 
-def test_first_save_keeps_nothing_but_checkpoints(path: Path) -> None:
+def test_first_save_takes_the_place_of_nothing_but_checkpoints(path: Path) -> None:
     save_first(path, make_checkpoint(1280))
-    path.write_bytes(path.read_bytes()[:-1])
-    assert save_first(path, make_checkpoint(1920)) is None
+    for other in (path.read_bytes()[:-1], b"weights of another tool"):
+        path.write_bytes(other)
+        with pytest.raises(UserError, match=r"ppo\.pt .*a new run would take its place: move it away"):
+            save_first(path, make_checkpoint(1920))
+        assert path.read_bytes() == other
     assert save_first(path.with_name("new.pt"), make_checkpoint(1920)) is None
     assert load(path.with_name("ppo.old.pt")).step == 640
 

@@ -183,6 +183,7 @@ def test_the_file_alone_is_enough(trained: dict[str, Path], tmp_path: Path) -> N
 
 def test_a_report_of_other_peoples_environment(trained: dict[str, Path], tmp_path: Path) -> None:
     page = tmp_path / "r.html"
+    assert main(["evaluate", "--checkpoint", str(trained["gym"]), "--max-users", "9"]) == 2
     assert main(["evaluate", "--checkpoint", str(trained["gym"]), "--report", str(page)]) == 0
     assert "gym:CartPole-v1" in page.read_text()
 

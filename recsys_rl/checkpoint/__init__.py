@@ -75,12 +75,17 @@ def save_first(path: Path, checkpoint: Checkpoint) -> Path | None:
 
     Returns where it is kept, ppo.pt -> ppo.old.pt, in place of what was kept there before; None where
     there was no checkpoint, or one that had learned nothing, which must not push out one that has.
-    Raises UserError as ``save`` does.
+    Raises UserError as ``save`` does, and where something else lies there, which would be lost.
     """
     old = path.with_name(f"{path.stem}.old{path.suffix}")
     try:
         before, _ = sealed.read(path)
-    except Refused:
+    except Refused as refused:
+        if path.exists():
+            raise UserError(
+                f"{path} {refused.cause}, and a new run would take its place: move it away, or give another "
+                "--checkpoint-dir."
+            ) from refused
         save(path, checkpoint)
         return None
     save(path, checkpoint)

@@ -106,8 +106,8 @@ def _curve(report: Mapping[str, Any]) -> str:
     lost = len(curve.get("step", ())) - len(charts.curve_points(curve))
     missing = f" Left out, because they gave no finite number: {lost} of the evaluations." if lost else ""
     note = (
-        "Mean return of the evaluations during training; the band is the 95 % interval, "
-        f"dashed lines are other policies.{missing}"
+        "Mean return of the evaluations during training, on training users; the band is the 95 % interval, "
+        f"dashed lines are what other policies reach with the held-out users of this report.{missing}"
     )
     try:
         drawn = _sizes(lambda px: charts.learning_curve_svg(curve, references, name=name, width=px))
