@@ -41,9 +41,9 @@ class Samples(NamedTuple):
 class Seen(NamedTuple):
     """What an epoch leaves for the diagnostics, (S,) each, as it was before the step of its minibatch."""
 
-    objective: Tensor
-    entropy: Tensor
     logprob: Tensor
+    entropy: Tensor
+    objective: Tensor
     value: Tensor
     old_logprob: Tensor
     old_value: Tensor
@@ -124,7 +124,8 @@ class PPO:
             if config.normalize_advantage:
                 weights = standardize_parts(samples.advantage, config.batch_size)
                 samples = samples._replace(advantage=weights)
-            seen.append(self._compiled_epoch(samples, ent_coef) or self._epoch(samples, ent_coef))
+            found = self._compiled_epoch(samples, ent_coef) or self._epoch(samples, ent_coef)
+            seen.append(Seen._make((*found, samples.old_logprob, samples.old_value, samples.target)))
             if config.target_kl is not None and self._kl(seen[-1]) > config.target_kl:
                 break
 
@@ -134,8 +135,11 @@ class PPO:
         values = torch.stack(list(metrics.values())).tolist()
         return dict(zip(metrics, values, strict=True)) | {"lr": self.optimizer.lr}
 
-    def _epoch(self, samples: Samples, ent_coef: float) -> Seen:
-        """A gradient step for each minibatch of the samples, in their order."""
+    def _epoch(self, samples: Samples, ent_coef: float) -> tuple[Tensor, ...]:
+        """A gradient step for each minibatch of the samples, in their order.
+
+        Returns log-probability, entropy, objective and value of each sample (S,), before its step.
+        """
         config, seen = self.config, []
         for batch in samples.split(config.batch_size):
             logits, value = self.model(batch.obs)  # (B, K, A), (B,), B = batch_size
@@ -149,13 +153,10 @@ class PPO:
             gradients = policy.gradient, value_gradient
             self.model.backward((logits, value), gradients, into=self.optimizer.gradients)
             self.optimizer.step()
-            seen.append((policy.objective, policy.entropy, policy.logprob, value.detach()))
-        objective, entropy, logprob, value = map(torch.cat, zip(*seen, strict=True))
-        return Seen(
-            objective, entropy, logprob, value, samples.old_logprob, samples.old_value, samples.target
-        )
+            seen.append((policy.logprob, policy.entropy, policy.objective, value.detach()))
+        return tuple(map(torch.cat, zip(*seen, strict=True)))
 
-    def _compiled_epoch(self, samples: Samples, ent_coef: float) -> Seen | None:
+    def _compiled_epoch(self, samples: Samples, ent_coef: float) -> tuple[Tensor, ...] | None:
         """The same, up to rounding, in one call: of the classic network, without masks, alone on a CPU."""
         config, model, optimizer = self.config, self.model, self.optimizer
         if not isinstance(model, DenseActorCritic) or self.average is not None or samples.obs.narrows:
@@ -182,10 +183,7 @@ class PPO:
         if found is None:
             return None
         optimizer.steps += -(-len(samples.target) // config.batch_size)
-        logprob, entropy, objective, value = found
-        return Seen(
-            objective, entropy, logprob, value, samples.old_logprob, samples.old_value, samples.target
-        )
+        return found.unbind()
 
     def _diagnostics(self, seen: Seen, ent_coef: float) -> dict[str, Tensor]:
         """Means over all samples of an update, each as it was before its gradient step."""

@@ -73,12 +73,6 @@ VECTORISED static void write_row(float *logits, int64_t width, int64_t taken, fl
     logits[taken] += weight;
 }
 
-INLINE int all_within(const int64_t *taken, int64_t positions, int64_t width) {
-    for (int64_t k = 0; k < positions; k++)
-        if (taken[k] < 0 || taken[k] >= width) return 0;
-    return 1;
-}
-
 /* The gradient replaces the logits: a second array as large would cost more than all the arithmetic.
  * Returns 1 where an item is none of the alternatives; such a row is left alone. */
 int policy_gradient(float *logits, const int64_t *items, const float *old_logprob, const float *advantage,

@@ -18,6 +18,12 @@
 
 INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
+INLINE int all_within(const int64_t *ids, int64_t number, int64_t size) {
+    for (int64_t i = 0; i < number; i++)
+        if (ids[i] < 0 || ids[i] >= size) return 0;
+    return 1;
+}
+
 /* exp(x) for x <= 0 to 2 units in the last place; 0 below -87 (and so for -inf). Range reduction by powers
  * of two and the Taylor polynomial of degree 7 on [-ln 2 / 2, ln 2 / 2], whose remainder is below 1e-8. */
 INLINE float exp_of_negative(float x) {

@@ -259,8 +259,7 @@ int ppo_epoch(const float *const *parameters, const int64_t *sizes, int64_t dept
               const float *old_value, const float *target, const float *advantage, int64_t samples,
               int64_t batch_size, float clip_eps, float ent_coef, double vf_coef, int clip_vloss,
               int threads, float *scratch, float *logprob, float *entropy, float *objective, float *value) {
-    for (int64_t i = 0; i < samples; i++)
-        if (items[i] < 0 || items[i] >= sizes[depth + 1]) return 1;
+    if (!all_within(items, samples, sizes[depth + 1])) return 1;
     int64_t products = sizes[depth] * (sizes[depth + 1] + 1);
     for (int64_t l = 1; l <= depth; l++) products += 2 * sizes[l - 1] * sizes[l];
     Epoch e = {.parameters = parameters, .sizes = sizes, .depth = depth, .activation = activation};

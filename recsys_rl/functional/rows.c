@@ -6,12 +6,6 @@
 
 #define LEAST_BYTES 4096 /* a thread's part of a plain copy */
 
-INLINE int outside(const int64_t *items, int64_t number, int64_t table_rows) {
-    int found = 0;
-    for (int64_t i = 0; i < number; i++) found |= items[i] < 0 || items[i] >= table_rows;
-    return found;
-}
-
 VECTORISED static void dot_row(const float *x, const float *table, const int64_t *items, int64_t positions,
                                int64_t size, float *result) {
     for (int64_t k = 0; k < positions; k++) {
@@ -25,7 +19,7 @@ VECTORISED static void dot_row(const float *x, const float *table, const int64_t
 
 int dot_rows(const float *x, const float *table, const int64_t *items, int64_t rows, int64_t positions,
              int64_t size, int64_t table_rows, int threads, float *result) {
-    if (outside(items, rows * positions, table_rows)) return 1;
+    if (!all_within(items, rows * positions, table_rows)) return 1;
 #pragma omp parallel for num_threads(threads) if (threads > 1)
     for (int64_t i = 0; i < rows; i++)
         dot_row(x + i * size, table, items + i * positions, positions, size, result + i * positions);
@@ -46,7 +40,7 @@ VECTORISED static void add_row(const float *x, const float *table, const int64_t
 
 int add_rows(const float *x, const float *table, const int64_t *items, const uint8_t *skipped, int64_t rows,
              int64_t positions, int64_t size, int64_t table_rows, float scale, int threads, float *result) {
-    if (outside(items, rows * positions, table_rows)) return 1;
+    if (!all_within(items, rows * positions, table_rows)) return 1;
 #pragma omp parallel for num_threads(threads) if (threads > 1)
     for (int64_t i = 0; i < rows; i++)
         add_row(x + i * size, table, items + i * positions, skipped + i * positions, positions, size, scale,
@@ -73,7 +67,7 @@ int beside_rows(const float *x, const float *table, const int64_t *items, int64_
 
 int put_rows(const char *old, const int64_t *places, const char *fresh, int64_t rows, int64_t number,
              int64_t bytes, int threads, char *result) {
-    if (outside(places, number, rows)) return 1;
+    if (!all_within(places, number, rows)) return 1;
     int64_t all = rows * bytes, part = all / threads + 1;
     if (part < LEAST_BYTES) part = LEAST_BYTES;
 #pragma omp parallel for num_threads(threads) if (threads > 1)

@@ -14,8 +14,7 @@ def check_writable(path: Path, option: str) -> None:
     """Raise UserError where ``write_text`` could not write to ``path``: before the work, and not after it."""
     folder = path.parent
     try:
-        if path.exists() and not path.is_file():
-            raise UserError(f"{option} {path} can't be written (it is no regular file): give another name.")
+        _check_regular(path, f"{option} {path}")
         while not folder.exists():  # missing ones are made with the file, and not before
             folder = folder.parent
         with tempfile.TemporaryFile(dir=folder):
@@ -33,8 +32,7 @@ def write_text(path: Path, text: str) -> None:
     """
     part = path.parent / f".{path.name}.{os.getpid()}.tmp"
     try:
-        if path.exists() and not path.is_file():  # renaming would replace a device by a file
-            raise UserError(f"{path} can't be written (it is no regular file): give another name.")
+        _check_regular(path, str(path))
         path.parent.mkdir(parents=True, exist_ok=True)
         with part.open("w", encoding="utf-8", newline="") as file:
             file.write(text)
@@ -49,3 +47,9 @@ def write_text(path: Path, text: str) -> None:
     finally:
         with contextlib.suppress(OSError):
             part.unlink()  # already renamed, unless something went wrong
+
+
+def _check_regular(path: Path, name: str) -> None:
+    """Renaming would replace a device by a file."""
+    if path.exists() and not path.is_file():
+        raise UserError(f"{name} can't be written (it is no regular file): give another name.")
