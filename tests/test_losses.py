@@ -101,12 +101,14 @@ def test_clipped_value_loss_is_pessimistic(numbers: list[float], eps: float) -> 
 def test_value_gradient_is_that_of_autograd(clip: bool, numbers: list[float], eps: float) -> None:
     value = torch.tensor(numbers, dtype=torch.float64, requires_grad=True)
     old, returns = value.detach().roll(1), value.detach().flip(0) + 0.125
-    clipped = losses.clipped_value_loss(value, old, returns, eps)
-    loss = clipped if clip else losses.value_loss(value, returns)
+    loss = losses.value_loss(value, returns)
+    if clip:
+        loss = losses.clipped_value_loss(value, old, returns, eps)
     gradient = losses.value_gradient(value, returns, 0.5, old if clip else None, eps)
     # Autograd shares the gradient of equal branches, of which one is then constant.
     (expected,) = torch.autograd.grad(0.5 * loss, value)
-    tied = (old + (value.detach() - old).clamp(-eps, eps) - returns).abs() == (value.detach() - returns).abs()
+    clipped = value.detach().clamp(old - eps, old + eps)
+    tied = (clipped - returns).abs() == (value.detach() - returns).abs()
     assert_close(gradient[~tied], expected[~tied])
     assert not gradient.requires_grad
 
@@ -119,6 +121,18 @@ def test_value_gradient_by_hand() -> None:
     # towards the return and too far: the clipped branch is the larger and doesn't move
     clipped = losses.value_gradient(torch.tensor([2.0]), torch.tensor([4.0]), 1.0, torch.tensor([1.0]), 0.2)
     assert clipped.tolist() == [0.0]
+
+
+@pytest.mark.parametrize("scale", [0.01, 1.0, 10.0])
+def test_value_gradient_within_the_clip_range_is_the_unclipped_one(scale: float) -> None:
+    """Rounding must not make the clipped error larger by one unit in the last place: gradient 0."""
+    rng = torch.Generator().manual_seed(0)
+    value, error, move = torch.randn(3, 10_000, generator=rng)
+    value, returns, old = scale * value, scale * (value + error), scale * value + 0.15 * move.tanh()
+    assert torch.equal(
+        losses.value_gradient(value, returns, 0.5, old, 0.2), losses.value_gradient(value, returns, 0.5)
+    )
+    assert torch.equal(losses.clipped_value_loss(value, old, returns, 0.2), losses.value_loss(value, returns))
 
 
 def test_approx_kl() -> None:

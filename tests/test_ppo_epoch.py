@@ -53,9 +53,14 @@ def rollout_and_agent(
     return collect(env, agent, env.reset(), config.agent_config.n_steps)[0], agent
 
 
-def after_updates(one_call: bool, threads: int = 1, **dials: Any) -> list[Tensor]:
-    """Two updates on the same rollout: their diagnostics, then the weights and Adam's moments."""
+def after_updates(one_call: bool, threads: int = 1, moved: float = 0.0, **dials: Any) -> list[Tensor]:
+    """Two updates on the same rollout: their diagnostics, then the weights and Adam's moments.
+
+    ``moved``: the old values differ from the critic's by up to so much.
+    """
     rollout, agent = rollout_and_agent(**dials)
+    moves = torch.rand(rollout.values.shape, generator=torch.Generator().manual_seed(0)).sub(0.5).mul(2)
+    rollout = dataclasses.replace(rollout, values=rollout.values + moved * moves)
     found, before = [], torch.get_num_threads()
     with pytest.MonkeyPatch.context() as patch:
         if one_call:
@@ -89,6 +94,14 @@ DIALS: list[dict[str, Any]] = [
 def test_equals_the_loop(dials: dict[str, Any]) -> None:
     for one, other in zip(after_updates(True, **dials), after_updates(False, **dials), strict=True):
         assert_close(one, other, atol=2e-5, rtol=2e-4)
+
+
+@pytest.mark.parametrize("one_call", [True, False])
+def test_value_clipping_changes_nothing_within_its_range(one_call: bool) -> None:
+    """Not by a bit. One unit in the last place once turned the gradient of such a sample off."""
+    dials: dict[str, Any] = {"moved": 0.5, "clip_eps": 0.9, "batch_size": 72, "update_epochs": 9}
+    clipped, free = (after_updates(one_call, clip_vloss=clip, **dials) for clip in (True, False))
+    assert all(map(torch.equal, clipped, free))
 
 
 @pytest.mark.parametrize("threads", [2, 3, 4, 7])

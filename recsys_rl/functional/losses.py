@@ -36,9 +36,9 @@ def value_loss(value: Tensor, returns: Tensor) -> Tensor:
 def clipped_value_loss(value: Tensor, old_value: Tensor, returns: Tensor, clip_eps: float) -> Tensor:
     """Value loss that ignores moves beyond ``clip_eps`` from the old value (PPO's reference code)::
 
-    0.5 mean(max((V - R)^2, (V_old + clip(V - V_old, -eps, eps) - R)^2))
+    0.5 mean(max((V - R)^2, (clip(V, V_old - eps, V_old + eps) - R)^2))
     """
-    clipped = old_value + (value - old_value).clamp(-clip_eps, clip_eps)
+    clipped = value.clamp(old_value - clip_eps, old_value + clip_eps)
     return 0.5 * torch.maximum((value - returns).square(), (clipped - returns).square()).mean()
 
 
@@ -52,7 +52,8 @@ def value_gradient(
     """
     error = value.detach() - returns
     if old_value is not None:
-        clipped = old_value + (value.detach() - old_value).clamp(-clip_eps, clip_eps) - returns
+        # Not V_old + clip(V - V_old): within the range that rounds to another number than V.
+        clipped = value.detach().clamp(old_value - clip_eps, old_value + clip_eps) - returns
         error = torch.where(clipped.abs() > error.abs(), 0.0, error)
     return error.mul_(vf_coef / max(len(value), 1))
 

@@ -133,8 +133,8 @@ static void at_value(const Epoch *e, const Minibatch *m) {
     for (int64_t i = 0; i < m->rows; i++) {
         float error = m->value[i] - m->target[i];
         if (m->old_value) {
-            float move = bounded(m->value[i] - m->old_value[i], -e->clip_eps, e->clip_eps);
-            float clipped = m->old_value[i] + move - m->target[i];
+            float old = m->old_value[i];
+            float clipped = bounded(m->value[i], old - e->clip_eps, old + e->clip_eps) - m->target[i];
             if (__builtin_fabsf(clipped) > __builtin_fabsf(error)) error = 0.0f;
         }
         e->dvalue[i] = error * m->vf_scale;
