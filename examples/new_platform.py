@@ -50,6 +50,9 @@ class Tutor:
         profile = self.population.profile[users]
         return LearnerState(profile, 0.4 + 0.2 * profile[:, 0])
 
+    def possible(self, user_state: LearnerState) -> bool:
+        return bool((user_state.skill >= 0).all())
+
     def visible(self, user_state: LearnerState) -> Tensor:
         return torch.zeros_like(user_state.profile)  # nobody tells the tutor who is who
 

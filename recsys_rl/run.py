@@ -25,7 +25,7 @@ from recsys_rl.env.world import make_env, make_world
 from recsys_rl.ranks import ALONE, Ranks
 from recsys_rl.types import Catalogue, Env, LearningAgent, Population, UserError
 from recsys_rl.utils.metrics import SessionReturns
-from recsys_rl.utils.seeding import generators
+from recsys_rl.utils.seeding import generators, set_state
 
 STREAMS = ("model", "users", "policy", "shuffle")
 
@@ -229,8 +229,11 @@ def _restore(run: Run, before: Checkpoint, device: torch.device, rank: int) -> N
             env.load_state_dict(state)
         streams = _state_of_rank(before.generators, rank)
         for name, stream in run.streams.items():
-            stream.set_state(streams[name])
+            set_state(stream, streams[name])
         run.updates = before.updates
+        same = run.step == before.step and run.updates == int(before.agent["updates"])
+        if not same or run.updates > run.num_updates:
+            raise ValueError(f"step {before.step} of a run that makes {run.num_updates} updates")
         run.curve = list(before.info["curve"])
         run.sessions.load_state_dict(_state_of_rank(before.info["sessions"], rank))
     if isinstance(env, GymEnv):  # plays on, so what fails here is somebody else's code and not the file

@@ -6,6 +6,7 @@ import errno
 import os
 import pickle
 import shutil
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from recsys_rl import train as train_module
 from recsys_rl.checkpoint import load, sealed
 from recsys_rl.cli import main
 from recsys_rl.utils import logger as logger_module
-from tests.doors import A2C, DRIFT, PPO, SIZES, finish, start, steps
+from tests.doors import A2C, CARTPOLE, DRIFT, PPO, SATIATION, SIZES, finish, start, steps
 
 PPO_FILE, A2C_FILE = Path("checkpoints/ppo.pt"), Path("checkpoints/a2c.pt")
 
@@ -198,6 +199,10 @@ BROKEN: dict[str, tuple[Callable[[Path], Any], str]] = {
         "does not fit its own settings",
     ),
     "no curve": (rewrite(lambda texts, _: texts.update(info={})), "does not fit its own settings"),
+    "a curve of words": (
+        rewrite(lambda texts, _: texts["info"].update(curve=[["a", "b", "c", "d"]])),
+        "a learning curve that is no list of step, mean, low and high",
+    ),
     "other dials": (
         rewrite(lambda texts, _: texts["config"]["model_config"].update(hidden_dims=[7])),
         "does not fit its own settings",
@@ -207,6 +212,111 @@ BROKEN: dict[str, tuple[Callable[[Path], Any], str]] = {
         "settings of no use to this version",
     ),
 }
+
+
+def put(name: str, value: float) -> Callable[[Path], None]:
+    """Set every number of a tensor."""
+    return rewrite(lambda _, tensors: tensors[name].fill_(value))
+
+
+def put_sessions(**sums: list[float]) -> Callable[[Path], None]:
+    return rewrite(lambda texts, _: texts["info"]["sessions"].update(sums))
+
+
+def pend_nan(_: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
+    """The second half of a pair of normal numbers, which torch keeps for the next call, becomes NaN."""
+    state = bytearray(tensors["generators.users"].numpy().tobytes())
+    state[5016:5044] = struct.pack("<dddi", *[float("nan")] * 3, 1)
+    tensors["generators.users"] = torch.frombuffer(state, dtype=torch.uint8)
+
+
+NO_SESSION, MISFIT = "hold numbers that no session can have", "does not fit its own settings"
+OUT_OF_RANGE: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "a step of the user, too late": (put("env.user_state.step", 1e9), NO_SESSION),
+    "a step of the user, one too late": (put("env.user_state.step", 5), NO_SESSION),
+    "a user of NaN": (put("env.user_state.user", torch.nan), NO_SESSION),
+    "a session of minus five steps": (put("env.session.steps", -5), NO_SESSION),
+    "a session beyond its limit": (put("env.session.steps", 5), NO_SESSION),
+    "an item beyond the catalogue": (put("env.session.history", 24), NO_SESSION),
+    "an item far beyond the catalogue": (put("env.session.history", 1e9), NO_SESSION),
+    "an item of minus two": (put("env.session.history", -2), NO_SESSION),
+    "a signal without bounds": (put("env.session.signals", torch.inf), NO_SESSION),
+    "a user who is none": (put("env.session.users", 99), "not of this environment"),
+    "steps of the optimiser": (put("agent.optimizer.steps", -1), MISFIT),
+    "very many steps of the optimiser": (put("agent.optimizer.steps", 2**62), MISFIT),
+    "a negative square": (put("agent.optimizer.exp_avg_sq", -1.0), MISFIT),
+    "updates of the agent": (put("agent.updates", 3), MISFIT),
+    "updates of the file": (rewrite(lambda texts, _: texts.update(updates=3)), MISFIT),
+    "more updates than planned": (
+        rewrite(lambda texts, x: (texts.update(updates=9, step=9 * 24), x["agent.updates"].fill_(9))),
+        MISFIT,
+    ),
+    "another step": (rewrite(lambda texts, _: texts.update(step=7)), MISFIT),
+    "a pending number of NaN": (rewrite(pend_nan), MISFIT),
+    "a generator of zeros": (put("generators.policy", 0), MISFIT),
+    "sums of too few sessions": (put_sessions(running=[0.0]), MISFIT),
+    "a sum of NaN": (put_sessions(running=[float("nan")] * 4), MISFIT),
+    "sessions of negative length": (put_sessions(lengths=[-1.0] * 4), MISFIT),
+}
+
+
+@pytest.mark.parametrize("how", OUT_OF_RANGE)
+def test_numbers_out_of_range_in_a_checkpoint(
+    how: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The hash holds, and the numbers can't be those of a run."""
+    change, words = OUT_OF_RANGE[how]
+    change(PPO_FILE)
+    before = files(folder)
+    assert words in sentence(["train", "--resume"], capsys)
+    assert files(folder) == before
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (put("env.actions", 255), "The saved actions are not of gym:CartPole-v1, which has (2,) of them"),
+        (put("env.actions", 2), "The saved actions are not of gym:CartPole-v1"),
+        (
+            rewrite(lambda _, x: x.update({"env.actions": x["env.actions"].float()})),
+            "The saved actions are not of gym:CartPole-v1",
+        ),
+        (put("env.obs.mean", torch.nan), "are no mean and variance"),
+        (put("env.return.count", -1.0), "are no mean and variance"),
+        (put("env.obs.sum_of_squares", -1.0), "are no mean and variance"),
+    ],
+)
+def test_numbers_out_of_range_in_a_checkpoint_of_a_gym_environment(
+    change: Callable[[Path], Any],
+    words: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", *CARTPOLE, *steps(1), "--eval-interval", "0"]) == 0
+    change(PPO_FILE)
+    assert words in sentence(["train", "--resume"], capsys)
+    if "actions" not in words:
+        assert words in sentence(["evaluate"], capsys)
+
+
+def test_a_checkpoint_of_users_without_patience(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", *SATIATION, *steps(1), "--eval-interval", "0"]) == 0
+    whole = PPO_FILE.read_bytes()
+    for patience in (torch.nan, 0.0, 1.5):
+        PPO_FILE.write_bytes(whole)
+        put("env.user_state.patience", patience)(PPO_FILE)
+        assert NO_SESSION in sentence(["train", "--resume"], capsys)
+
+
+def test_a_catalogue_of_which_nothing_is_available(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    put("catalogue.available", False)(PPO_FILE)
+    for command in (["train", "--resume"], ["evaluate"]):
+        assert sentence(command, capsys).startswith("No item of the catalogue is available")
 
 
 @pytest.mark.parametrize("how", BROKEN)

@@ -564,6 +564,17 @@ def without(section: str) -> Callable[[Facts, Tensors], None]:
             set_tensor("catalogue.embedding", torch.full((3, 2), torch.nan)),
             "NaN or infinite values in catalogue",
         ),
+        (
+            set_tensor("catalogue.popularity", torch.tensor([0.5, -0.25, 0.1])),
+            "catalogue whose 'popularity' has values outside 0 .. 1",
+        ),
+        (
+            set_tensor("catalogue.genres", torch.full((3, 2), 1e9)),
+            "catalogue whose 'genres' has values outside 0 .. 1",
+        ),
+        (lambda facts, _: facts["info"].update(curve=[[640, 1.5, 1.0]]), "learning curve that is no list"),
+        (lambda facts, _: facts["info"].update(curve=[[640, "1.5", 1, 2]]), "learning curve that is no list"),
+        (lambda facts, _: facts["info"].update(curve={"step": 640}), "learning curve that is no list"),
         (set_tensor("population.user_ids", torch.tensor(5)), "disagree in their number of users"),
         (set_tensor("population.train", torch.tensor([2])), "'train' has rows that are no users"),
         (set_tensor("population.heldout", torch.tensor([-1])), "'heldout' has rows that are no users"),

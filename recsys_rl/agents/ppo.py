@@ -213,5 +213,8 @@ class PPO:
         return self.optimizer.state_dict() | {"updates": torch.tensor(self.updates)}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """The inverse of ``state_dict``; KeyError, RuntimeError or ValueError where it doesn't fit."""
         self.optimizer.load_state_dict(state)
         self.updates = int(state["updates"])
+        if self.updates < 0:
+            raise ValueError(f"{self.updates} updates")

@@ -179,8 +179,17 @@ def _assemble(texts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Checkp
     for name, state in checkpoint.generators.items():
         if state.dtype != torch.uint8 or state.ndim != 1:
             raise Refused(f"holds no generator state in {name!r}")
+    if not _is_curve(checkpoint.info.get("curve", [])):
+        raise Refused("holds a learning curve that is no list of step, mean, low and high")
     _check_world(checkpoint)
     return checkpoint
+
+
+def _is_curve(curve: object) -> bool:
+    """Whether it is a list of rows of four numbers; the bounds of one session are NaN."""
+    return isinstance(curve, list) and all(
+        isinstance(row, list) and len(row) == 4 and all(type(x) in (int, float) for x in row) for row in curve
+    )
 
 
 def _check_world(checkpoint: Checkpoint) -> None:
@@ -251,6 +260,10 @@ def _check_catalogue(catalogue: Catalogue) -> None:
         raise Refused("holds a catalogue whose fields disagree in their number of items")
     if catalogue.genres.shape != (rows, columns) or catalogue.embedding.ndim != 2:
         raise Refused("holds a catalogue whose embedding or genres have a wrong shape")
+    for name in ("genres", "popularity"):
+        values = getattr(catalogue, name)
+        if bool(((values < 0) | (values > 1)).any()):
+            raise Refused(f"holds a catalogue whose {name!r} has values outside 0 .. 1")
 
 
 def _check_population(population: Population) -> None:

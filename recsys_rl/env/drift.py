@@ -42,6 +42,10 @@ class Drift:
     def sample(self, users: Tensor) -> DriftState:
         return DriftState(self.population.profile.index_select(0, users), torch.zeros_like(users))
 
+    def possible(self, user_state: DriftState) -> bool:
+        step = user_state.step
+        return bool(((step >= 0) & (step < self.config.max_episode_steps)).all())
+
     def visible(self, user_state: DriftState) -> Tensor:
         return user_state.user
 

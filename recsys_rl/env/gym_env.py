@@ -151,10 +151,12 @@ class GymEnv:
         Raises UserError where the state is of another environment, or where this one does not do the
         same twice.
         """
+        self.load_statistics(state)  # checked, and learned anew
         for moments in self._moments().values():
             moments.clear()
         self.reset()
         self._check_layout(state, self.state_dict())
+        self._check_actions(state["actions"])
         for items in state["actions"]:
             self.step(items.long())
         now = self.state_dict()
@@ -187,6 +189,15 @@ class GymEnv:
             raise UserError(
                 f"The saved state is not of {self.env_id} with these settings: keep num_envs, normalize_obs "
                 "and normalize_reward as the run that saved it had them."
+            )
+
+    def _check_actions(self, actions: Tensor) -> None:
+        """Raise UserError where some of ``actions`` (T, N, K) are no actions of this environment."""
+        sizes = torch.tensor(self.action_sizes)  # (K,)
+        if actions.dtype != self._stored_as or bool(((actions < 0) | (actions >= sizes)).any()):
+            raise UserError(
+                f"The saved actions are not of {self.env_id}, which has {self.action_sizes} of them: give a "
+                "whole checkpoint of this version, or train again."
             )
 
     @property

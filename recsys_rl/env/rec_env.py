@@ -124,16 +124,28 @@ class RecEnv:
         """
         state = {name: value.to(self.device) for name, value in state.items()}
         users = state.get("session.users", self.users[:0])
-        known = bool(torch.isin(users, self.users).all())
+        known = users.shape == (self.num_envs,) and bool(torch.isin(users, self.users).all())
         user_state, session = self._begin(users if known else self.users[:0])  # what the layout must be
         if _layout(_flat(user_state, session)) != _layout(state):
             raise UserError(
                 "The saved sessions are not of this environment: resume with the data and the settings of "
                 "the run that saved them."
             )
-        self.num_envs = users.shape[0]
-        self.user_state = dataclasses.replace(user_state, **_part(state, "user_state."))
-        self.session = dataclasses.replace(session, **_part(state, "session."))
+        user_state = dataclasses.replace(user_state, **_part(state, "user_state."))
+        session = dataclasses.replace(session, **_part(state, "session."))
+        finite = all(bool(x.isfinite().all()) for x in state.values())
+        if not (finite and self._possible(session) and self.user_model.possible(user_state)):
+            raise UserError(
+                "The saved sessions hold numbers that no session can have: give a whole checkpoint of this "
+                "version, or train again."
+            )
+        self.user_state, self.session = user_state, session
+
+    def _possible(self, session: Session) -> bool:
+        """Whether all steps and items are within their ranges."""
+        steps, items = session.steps, session.history
+        in_time = (steps >= 0) & (steps < self.config.max_episode_steps)
+        return bool(in_time.all()) and bool(((items >= -1) & (items < self.catalogue.num_items)).all())
 
     def _look_at_availability(self) -> None:
         """The catalogue's owner may write to it between steps."""

@@ -12,6 +12,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from recsys_rl.types import UserError
+
 CLIP = 10.0  # normalised values are cut to -CLIP .. CLIP
 EPSILON = 1e-8  # added to the variance
 
@@ -49,6 +51,13 @@ class RunningMoments:
         return {name: own.clone() for name, own in vars(self).items()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """The inverse of ``state_dict``. Raises UserError for numbers that no rows give."""
+        finite = all(bool(state[name].isfinite().all()) for name in vars(self))
+        if not finite or bool((state["count"] < 0) | (state["sum_of_squares"] < 0).any()):
+            raise UserError(
+                "The saved statistics of observations or rewards are no mean and variance: give a whole "
+                "checkpoint of this version, or train again."
+            )
         for name, own in vars(self).items():
             setattr(self, name, state[name].to(own).clone())
 

@@ -79,6 +79,11 @@ class Satiation:
             patience=taste.new_ones(len(users)),
         )
 
+    def possible(self, user_state: SatiationState) -> bool:
+        patience = user_state.patience
+        patient = (patience > 0) & (patience <= 1)
+        return bool(patient.all()) and bool((user_state.weary_of_genres >= 0).all())
+
     def visible(self, user_state: SatiationState) -> Tensor:
         return user_state.profile
 

@@ -25,6 +25,13 @@ class UserModel(Protocol):
         """The state at the start of a session of these users, (N,) rows of the population."""
         ...
 
+    def possible(self, user_state: UserState) -> bool:
+        """Whether sessions under way can be in this state, whose numbers are all finite.
+
+        A checkpoint's is checked before a run goes on with it.
+        """
+        ...
+
     def visible(self, user_state: UserState) -> Tensor:
         """The user embedding that a recommender may see, (N, D)."""
         ...

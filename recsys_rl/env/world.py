@@ -86,6 +86,8 @@ def make_user_model(
     _check(env_name)
     user_model = PLATFORMS[env_name](catalogue, population, env_config)
     available = int(catalogue.available.sum())
+    if available == 0:
+        raise UserError("No item of the catalogue is available: make at least one available.")
     if not user_model.repeats and env_config.max_episode_steps > available:
         raise UserError(
             f"A session shows {env_config.max_episode_steps} items and none twice, but the catalogue has "

@@ -77,9 +77,11 @@ class FlatAdam:
         return {name: value.detach().cpu().clone() for name, value in tensors.items()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """The inverse, in place; KeyError or RuntimeError where names or shapes don't fit."""
+        """The inverse, in place; KeyError, RuntimeError or ValueError where it doesn't fit."""
         parts = {name.partition(".")[::2]: value for name, value in state.items()}
         self.model.load_state_dict({name: x for (part, name), x in parts.items() if part == "model"})
         for own, name in ((self.exp_avg, "exp_avg"), (self.exp_avg_sq, "exp_avg_sq")):
             own.copy_(state[f"optimizer.{name}"])
         self.steps = int(state["optimizer.steps"])
+        if not 0 <= self.steps < 2**53 or bool((self.exp_avg_sq < 0).any()):
+            raise ValueError("no optimiser has been in this state")

@@ -53,6 +53,10 @@ class SessionReturns:
         return {"running": self.running.tolist(), "lengths": self.lengths.tolist()}
 
     def load_state_dict(self, state: Mapping[str, list[float]]) -> None:
-        """The inverse of ``state_dict``."""
-        self.running = torch.tensor(state["running"]).to(self.running)
-        self.lengths = torch.tensor(state["lengths"]).to(self.lengths)
+        """The inverse of ``state_dict``. Raises ValueError for what no sessions of these users give."""
+        running, lengths = (torch.tensor(state[name]).to(self.running) for name in ("running", "lengths"))
+        if running.shape != self.running.shape or lengths.shape != self.lengths.shape:
+            raise ValueError("sessions of another number of users")
+        if not bool(running.isfinite().all() & lengths.isfinite().all() & (lengths >= 0).all()):
+            raise ValueError("sessions of no finite return or length")
+        self.running, self.lengths = running, lengths

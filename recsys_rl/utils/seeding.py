@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 
 import torch
+from torch import Tensor
 
 
 def stream_seed(seed: int, name: str) -> int:
@@ -16,3 +17,14 @@ def stream_seed(seed: int, name: str) -> int:
 def generators(seed: int, *names: str, device: torch.device | str = "cpu") -> dict[str, torch.Generator]:
     """One generator for each name: ``generators(0, "users", "policy")["policy"]``."""
     return {name: torch.Generator(device).manual_seed(stream_seed(seed, name)) for name in names}
+
+
+def set_state(generator: torch.Generator, state: Tensor) -> None:
+    """Go on from a saved state. Raises RuntimeError or ValueError where it is none.
+
+    A state may hold a normal number that was drawn and not yet used, which torch doesn't check.
+    """
+    generator.set_state(state)
+    drawn = torch.randn(1, generator=generator.clone_state(), device=generator.device)
+    if not bool(drawn.isfinite()):
+        raise ValueError("a generator would draw NaN or an infinite number")
