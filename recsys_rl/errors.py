@@ -22,3 +22,14 @@ class FieldError(UserError):
 
     def __str__(self) -> str:
         return f"{self.field} {self.complaint}"
+
+
+def shown(text: object) -> str:
+    """``text`` as one line for a terminal: control characters become escapes, a long text loses its middle.
+
+    File names and data of others may hold sequences that a terminal would obey.
+    """
+    line = str(text)
+    if len(line) > 2_000:
+        line = f"{line[:1_500]} ... {line[-400:]}"
+    return "".join(x if x.isprintable() else repr(x)[1:-1] for x in line)

@@ -546,6 +546,10 @@ def without(section: str) -> Callable[[Facts, Tensors], None]:
         ),
         (lambda _, tensors: tensors.pop("catalogue.year"), "catalogue without the field 'year'"),
         (set_fact("catalogue", None), "catalogue without the field"),
+        (
+            lambda facts, _: facts["catalogue"].update(source="log\x1b[2J.csv"),
+            "catalogue whose 'source' has control characters",
+        ),
         (set_tensor("catalogue.year", torch.zeros(2)), "disagree in their number of items"),
         (set_tensor("catalogue.available", torch.tensor(True)), "disagree in their number of items"),
         (

@@ -209,6 +209,25 @@ def test_members_are_found_by_name_and_gunzipped(tmp_path: Path, make: Any) -> N
         read_member(archive, "c.csv")
 
 
+@pytest.mark.parametrize("make", [make_zip, make_tar])
+@pytest.mark.parametrize("name", ["a.csv", "a.csv.gz"])
+def test_a_bomb_is_not_inflated(
+    tmp_path: Path, make: Any, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two million zeros, whose gzip is a thousand times shorter."""
+    zeros = bytes(2_000_000)
+    place = make(tmp_path / "archive", {name: gzip.compress(zeros) if name.endswith("gz") else zeros})
+    if make is make_zip:
+        with zipfile.ZipFile(place, "a", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr(f"deflated/b{name[1:]}", archive.read(name))
+        name = f"b{name[1:]}"
+    wanted = name.removesuffix(".gz")
+    assert read_member(place, wanted) == zeros
+    monkeypatch.setattr(download, "FREE", 1_000)
+    with pytest.raises(UserError, match=r"would unpack to more than 100 times its size: .*give the folder"):
+        read_member(place, wanted)
+
+
 def test_members_of_a_folder(tmp_path: Path) -> None:
     (tmp_path / "a.csv.gz").write_bytes(gzip.compress(b"packed"))
     (tmp_path / "deep").mkdir()

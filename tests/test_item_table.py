@@ -88,18 +88,32 @@ def test_drawn_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err == ""
     assert torch.equal(one[0].embedding, two[0].embedding) and torch.equal(one[1].taste, two[1].taste)
     once = one[0].embedding.clone()  # what is mapped from a file changes with the file
-    path.write_bytes(path.read_bytes()[:-4])
-    three = clustered_world(50, 10, 8, 0.2, 3, tmp_path)
-    assert "damaged; made again" in capsys.readouterr().err
-    assert torch.equal(once, three[0].embedding)
+    whole = path.read_bytes()
+    (proof,) = tmp_path.glob("clustered-*.npy.sha256")
+    assert proof.read_text() == f"{hashlib.sha256(whole).hexdigest()}  {path.name}\n"
+    for damaged in (whole[:-4], whole[:-4] + bytes([whole[-4] ^ 1]) + whole[-3:]):  # one bit: the norm is 1
+        path.write_bytes(damaged)
+        three = clustered_world(50, 10, 8, 0.2, 3, tmp_path)
+        assert "damaged; made again" in capsys.readouterr().err
+        assert torch.equal(once, three[0].embedding) and path.read_bytes() == whole
+    proof.unlink()  # as a run leaves it that is killed before it is written
+    clustered_world(50, 10, 8, 0.2, 3, tmp_path)
+    assert "made again" in capsys.readouterr().err and proof.exists()
     assert not torch.equal(once, clustered_world(50, 10, 8, 0.2, 4, tmp_path)[0].embedding)
-    assert sorted(tmp_path.iterdir()) == sorted(tmp_path.glob("clustered-*.npy"))  # no half-written file
+    assert {*tmp_path.iterdir()} == {*tmp_path.glob("clustered-*.npy*")}  # no half-written file
 
 
 def npy(array: Any) -> bytes:
     file = io.BytesIO()
     np.save(file, array)
     return file.getvalue()
+
+
+def of_shape(shape: tuple[int, ...]) -> bytes:
+    """640 bytes that claim to be float32 of that shape."""
+    file = io.BytesIO()
+    np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
+    return file.getvalue() + bytes(640)
 
 
 def archive() -> bytes:
@@ -120,6 +134,10 @@ NAN[1, 0], ZERO[2], LONG[0, 0] = np.nan, 0, 3
         (b"", "is not a whole .npy file"),
         (b"user,item\n1,2\n", "is not a whole .npy file"),
         (npy(np.array([{}], dtype=object)), "is not a whole .npy file"),
+        (of_shape((-5, 32)), "is not a whole .npy file"),
+        (of_shape((-5, -32)), "is not a whole .npy file"),
+        (of_shape((2**63, 1)), "is not a whole .npy file"),
+        (of_shape((True, 2)), "is not a whole .npy file"),
         (archive(), "is an archive of arrays"),
         (npy(ROWS.astype(np.float64)), "holds float64: save item embeddings as float32"),
         (npy(ROWS.astype(">f4")), "holds >f4"),

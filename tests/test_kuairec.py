@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from recsys_rl.data import kuairec
+from recsys_rl.data import download, kuairec
 from recsys_rl.data.download import NoNetwork
 from recsys_rl.data.kuairec import KuaiRec, load_kuairec
 from recsys_rl.data.sources import load_log
@@ -137,6 +137,33 @@ def test_broken_files(tmp_path: Path, files: dict[str, Any], words: str) -> None
     with pytest.raises(UserError, match=words) as caught:
         load_kuairec(make_folder(tmp_path, files))
     assert "\n" not in str(caught.value)
+
+
+def npz(ids: bytes) -> bytes:
+    """Packed likes whose three arrays are those bytes, deflated."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in ("user_id", "video_id", "like_packed"):
+            archive.writestr(f"{name}.npy", ids)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("shape", [(-5,), (True,), (2**40,), (2**62,), (2**63,)])
+def test_packed_likes_of_a_shape_that_no_array_has(tmp_path: Path, shape: tuple[int]) -> None:
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "<i8", "fortran_order": False, "shape": shape})
+    files = {**packed_files(), "small_matrix_like.npz": npz(header.getvalue() + bytes(64))}
+    with pytest.raises(UserError, match=r"small_matrix_like\.npz can't be parsed"):
+        load_kuairec(make_folder(tmp_path, files))
+
+
+def test_packed_likes_that_are_a_bomb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    zeros = io.BytesIO()
+    np.save(zeros, np.zeros(100_000, np.int64))
+    folder = make_folder(tmp_path, {**packed_files(), "small_matrix_like.npz": npz(zeros.getvalue())})
+    monkeypatch.setattr(download, "FREE", 1_000)
+    with pytest.raises(UserError, match=r"small_matrix_like\.npz would unpack to more than 100 times"):
+        load_kuairec(folder)
 
 
 def test_a_data_dir_without_data(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from recsys_rl.data import download
 from recsys_rl.data.log import make_log, read_log
 from recsys_rl.data.sources import load_log
 from recsys_rl.types import InteractionLog, UserError
@@ -75,7 +76,8 @@ def test_without_clock_and_rating_the_order_of_rows_and_likes_stand_in(tmp_path:
     assert log.times.tolist() == [1, 0, 2]
     assert log.ratings.tolist() == [1.0, 1.0, 1.0]
     assert log.rating_range == (0.0, 1.0)
-    assert log.source == "log.csv"
+    assert log.source == "log.csv (it has no column 'rating', so each row counts as a like)"
+    assert read_log(write(tmp_path, "user,item,rating\n2,5,1\n")).source == "log.csv"
 
 
 def test_string_ids_become_ranks_and_titles() -> None:
@@ -201,6 +203,44 @@ def test_bad_files_say_what_and_where(tmp_path: Path, text: str | bytes, words: 
         read_log(write(tmp_path, text))
     assert "\n" not in str(caught.value)
     assert "log.csv" in str(caught.value)
+
+
+def test_a_file_of_very_many_columns_is_not_quoted_whole(tmp_path: Path) -> None:
+    header = ",".join(f"column{number}" for number in range(10_000)) + "," + "x" * 10_000
+    with pytest.raises(
+        UserError, match=r"it has 'column0', 'column1', .* \.\.\. \(10,001\): name its"
+    ) as caught:
+        read_log(write(tmp_path, header + "\n" + "1," * 10_000 + "1\n"))
+    assert len(str(caught.value)) < 1000
+    with pytest.raises(UserError, match=r"it has 'yy+\.\.\.': name its") as caught:
+        read_log(write(tmp_path, "y" * 10_000 + "\n1\n"))
+    with pytest.raises(UserError, match=r"column 'item' has '-9+\.\.\.' in row 1") as caught:
+        read_log(write(tmp_path, "user,item\n1,-" + "9" * 10_000 + "\n"))
+    assert len(str(caught.value)) < 1000
+
+
+@pytest.mark.parametrize("header", ["user,item,user", "user,item,item", "user,user,user,item"])
+def test_a_column_that_is_there_twice(tmp_path: Path, header: str) -> None:
+    path = write(tmp_path, header + "\n" + ",".join("123456"[: header.count(",") + 1]) + "\n")
+    with pytest.raises(UserError, match=r"log\.csv has more than one column '(user|item)': rename"):
+        read_log(path)
+
+
+def test_other_columns_may_be_there_twice(tmp_path: Path) -> None:
+    assert read_log(write(tmp_path, "user,note,note,item\n1,a,b,2\n")).item_ids.tolist() == [2]
+
+
+def test_a_gzip_bomb_is_not_inflated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = b"user,item\n" + b"\n" * 2_000_000
+    path = write(tmp_path, gzip.compress(text), "log.csv.gz")  # a thousandth
+    monkeypatch.setattr(download, "FREE", 1_000)
+    with pytest.raises(
+        UserError, match=r"log\.csv\.gz would unpack to more than 100 times its size: .*unpack"
+    ):
+        read_log(path)
+    monkeypatch.setattr(download, "FREE", len(text))
+    with pytest.raises(UserError, match="column 'user' has None in row 1"):
+        read_log(path)
 
 
 def test_a_column_that_the_user_names_must_exist(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from recsys_rl.cli import main, train_options
 from recsys_rl.rollout import collect
 from recsys_rl.types import UserError
 from recsys_rl.utils.logger import read_log
+from recsys_rl.utils.stopping import stop_signals
 from tests.doors import (
     A2C,
     CARTPOLE,
@@ -142,6 +143,52 @@ def test_ctrl_c_and_sigterm(tmp_path: Path) -> None:
         process = start(tmp_path, "train", "--resume")
     process.kill()
     finish(process)
+
+
+# A terminal that is closed once the log has some lines; then the run's exit code, which was in its own time.
+HANGUP = """
+import os, pty, signal, sys, time
+from pathlib import Path
+
+pid, terminal = pty.fork()
+if pid == 0:
+    os.execv(sys.executable, [sys.executable, "-m", "recsys_rl.cli", *sys.argv[1:]])
+size = lambda: sum(path.stat().st_size for path in Path().glob("logs/*/log.csv"))
+while size() < 2000:
+    os.read(terminal, 4096)
+os.close(terminal)
+code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+sys.exit(f"ended by signal {-code}" if code < 0 else 0)
+"""
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_terminal_that_is_closed(processes: str, tmp_path: Path) -> None:
+    """The checkpoint is written, though nobody can read any more that it is."""
+    script = tmp_path / "hangup.py"
+    script.write_text(HANGUP)
+    options = ["--save-interval", "100000", "--num-processes", processes]
+    code, _, err = finish(start(tmp_path, str(script), "train", *DRIFT, *steps(100_000), *options))
+    assert code == 0, err
+    assert load(tmp_path / "checkpoints/ppo.pt").step > 0
+
+
+def test_hangup_under_nohup_is_ignored_and_a_second_one_is_no_second_request() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stop_signals() as requests:
+            signal.raise_signal(signal.SIGHUP)
+        assert requests == []
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        with stop_signals() as requests:
+            signal.raise_signal(signal.SIGHUP)
+            signal.raise_signal(signal.SIGHUP)
+            assert requests[0] == signal.SIGHUP
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGTERM)
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def wait_for(folder: Path, pattern: str) -> list[Path]:

@@ -231,6 +231,8 @@ def _rebuild(kind: type[T_Noun], texts: object, tensors: Mapping[str, Tensor]) -
             raise Refused(f"holds a {what} whose {name!r} is of the wrong type")
         if isinstance(value, Tensor) and value.dtype != (dtype := _DTYPES.get(name, torch.float32)):
             raise Refused(f"holds a {what} whose {name!r} is {value.dtype} and not {dtype}")
+    if not found["source"].isprintable():  # it is printed
+        raise Refused(f"holds a {what} whose 'source' has control characters")
     _check_finite(what, {name: x for name, x in tensors.items() if name != "year"})  # NaN: unknown
     return kind(**found)
 

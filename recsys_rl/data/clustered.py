@@ -5,6 +5,7 @@ Nobody has rated anything: users are made up around the items.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import sys
 from collections.abc import Iterator
@@ -19,7 +20,9 @@ from recsys_rl.data.catalogue import split_by_id, unrated_items
 from recsys_rl.data.download import cache_folder
 from recsys_rl.data.embeddings import unit_rows
 from recsys_rl.data.item_table import FILE_ENDING, Floats, open_table, table_sha256, write_table
+from recsys_rl.errors import shown
 from recsys_rl.types import Catalogue, Population, UserError
+from recsys_rl.utils.files import write_text
 
 SPREAD = 0.5  # norm of what sets an item of `clustered` apart from its cluster's centre, which has norm 1
 USER_NOISE = 0.3  # norm of what sets a user apart from the two items that make up the taste
@@ -41,13 +44,15 @@ def clustered_world(
 
     Centres are uniform on the sphere; an item is the unit vector along its cluster's centre plus a random
     vector of norm SPREAD, so that two items of one cluster have a cosine of about 1 / (1 + SPREAD**2) = 0.8
-    and two others one of about 0. Raises UserError where the folder can't be written.
+    and two others one of about 0. The sha256 of the file lies beside it; a damaged one is drawn again. Raises
+    UserError where the folder can't be written.
     """
     key = f"{_FORMAT}-{num_items}x{embedding_dim}-{SPREAD:g}-{seed}"
     path = cache_folder(cache_dir) / f"clustered-{key}{FILE_ENDING}"
     if not _is_whole(path, (num_items, embedding_dim)):
         print(f"Drawing {num_items:,} items into {path}.", file=sys.stderr)
         write_table(path, clustered_items(num_items, embedding_dim, seed), (num_items, embedding_dim))
+        write_text(_proof(path), f"{table_sha256(path)}  {path.name}\n")  # as sha256sum writes it
     return table_world(
         path,
         num_items=num_items,
@@ -88,7 +93,7 @@ def table_world(
         unrated_items(
             embedding,
             (),
-            source or f"{path}: {which} items, users made up with seed {seed}",
+            source or f"{shown(path)}: {which} items, users made up with seed {seed}",
             [_POPULARITY_STREAM, seed],
             [_QUALITY_STREAM, seed],
         ),
@@ -116,13 +121,17 @@ def _is_whole(path: Path, shape: tuple[int, int]) -> bool:
     """Whether the table of that shape is there; a damaged one costs a line, and is drawn again."""
     if not path.is_file():
         return False
-    try:
-        if open_table(path).shape == shape:
+    with contextlib.suppress(UserError, OSError, ValueError):
+        known = _proof(path).read_text("utf-8").split()[:1] == [table_sha256(path)]
+        if known and open_table(path).shape == shape:
             return True
-    except UserError:
-        pass
     print(f"The cache file {path} is damaged; made again.", file=sys.stderr)
     return False
+
+
+def _proof(path: Path) -> Path:
+    """The file that holds the sha256 of the table."""
+    return path.with_name(f"{path.name}.sha256")
 
 
 def _users_between_items(embedding: Tensor, num_users: int, seed: int) -> Tensor:

@@ -9,6 +9,7 @@ import contextlib
 import gzip
 import hashlib
 import http.client
+import io
 import lzma
 import os
 import ssl
@@ -26,6 +27,7 @@ from recsys_rl.types import UserError
 
 TIMEOUT = 30.0  # seconds without an answer
 CHUNK = 1 << 20  # bytes
+FREE, RATIO = 1 << 26, 100  # what is packed may be FREE bytes long, or RATIO times as long as it is packed
 
 Opener = Callable[..., Any]  # like urllib.request.urlopen: (url, timeout=seconds) -> response
 
@@ -166,8 +168,12 @@ def _locate(place: Path, name: str) -> str | None:
             with zipfile.ZipFile(place) as archive:
                 paths = archive.namelist()
         else:
+            paths, packed = [], place.stat().st_size
             with tarfile.open(place) as tar:
-                paths = [member.name for member in tar if member.isfile()]
+                for member in tar:  # the next one is found by unpacking this one
+                    check_unpacked(member.offset_data + member.size, packed, place)
+                    if member.isfile():
+                        paths.append(member.name)
     return next(
         (path for path in paths if PurePosixPath(path).name in wanted and not path.endswith("/")), None
     )
@@ -188,9 +194,32 @@ def read_member(place: Path, name: str) -> bytes:
             raw = (place / path).read_bytes()
         elif zipfile.is_zipfile(place):
             with zipfile.ZipFile(place) as archive:
-                raw = archive.read(path)
+                facts = archive.getinfo(path)
+                check_unpacked(facts.file_size, facts.compress_size, place / path)
+                raw = archive.read(facts)  # no more than it declares
         else:
             with tarfile.open(place) as tar:
                 member = tar.extractfile(path)
                 raw = member.read() if member is not None else b""
-        return gzip.decompress(raw) if path.endswith(".gz") else raw
+        return gunzip(raw, place / path) if path.endswith(".gz") else raw
+
+
+def gunzip(packed: bytes, place: Path) -> bytes:
+    """The bytes of a gzip file. Raises UserError where they are too many, and what ``gzip`` raises."""
+    with gzip.GzipFile(fileobj=io.BytesIO(packed)) as file:
+        raw = file.read(_most(len(packed)) + 1)
+    check_unpacked(len(raw), len(packed), place)
+    return raw
+
+
+def check_unpacked(size: int, packed: int, place: Path) -> None:
+    """Raise UserError where ``packed`` bytes hold so many that they are no honest data."""
+    if size > _most(packed):
+        raise UserError(
+            f"{place} would unpack to more than {RATIO} times its size: if that is right, unpack it yourself "
+            "and give the folder or the CSV file."
+        )
+
+
+def _most(packed: int) -> int:
+    return max(FREE, RATIO * packed)

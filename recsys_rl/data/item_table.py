@@ -94,12 +94,13 @@ def _map(path: Path) -> NDArray[Any]:
     _check_file(path)
     try:
         # Copy-on-write: torch wants memory that it could write to, and the file must stay as it is.
-        array = np.load(path, mmap_mode="c", allow_pickle=False)
+        with np.errstate(over="ignore"):  # the size of a hostile shape
+            array = np.load(path, mmap_mode="c", allow_pickle=False)
     except OSError as error:
         raise UserError(
             f"{path} can't be read ({error.strerror or error}): give a .npy file of item embeddings."
         ) from error
-    except (EOFError, ValueError) as error:
+    except (EOFError, OverflowError, TypeError, ValueError) as error:  # a shape may be any Python literals
         cause = "is truncated" if "greater than file size" in str(error) else "is not a whole .npy file"
         raise UserError(f"{path} {cause}: save the item embeddings again with numpy.save.") from error
     if not isinstance(array, np.ndarray):

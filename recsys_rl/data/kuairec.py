@@ -17,7 +17,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from recsys_rl.data.download import NoNetwork, cache_folder, fetch, has_member, read_member
+from recsys_rl.data.download import NoNetwork, cache_folder, check_unpacked, fetch, has_member, read_member
 from recsys_rl.data.log import make_log, parsing
 from recsys_rl.types import InteractionLog, UserError
 
@@ -131,10 +131,13 @@ def _small_matrix(raw: bytes, source: str) -> tuple[np.ndarray, np.ndarray, np.n
 def _packed_likes(raw: bytes, source: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     with parsing(f"{source}: {PACKED}"):
         try:
+            with zipfile.ZipFile(io.BytesIO(raw)) as archive:
+                for facts in archive.infolist():
+                    check_unpacked(facts.file_size, facts.compress_size, Path(PACKED))
             with np.load(io.BytesIO(raw), allow_pickle=False) as arrays:
                 user_ids, video_ids = (arrays[name].astype(np.int64) for name in ("user_id", "video_id"))
                 packed = arrays["like_packed"]
-        except (KeyError, zipfile.BadZipFile, EOFError) as error:
+        except (EOFError, KeyError, MemoryError, TypeError, zipfile.BadZipFile) as error:
             raise ValueError(str(error)) from error
         if packed.dtype != np.uint8 or packed.shape != (len(user_ids), -(-len(video_ids) // 8)):
             raise ValueError(

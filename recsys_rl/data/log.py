@@ -7,7 +7,7 @@ matter; where there is no clock the order of the rows is the time.
 from __future__ import annotations
 
 import contextlib
-import gzip
+import dataclasses
 import io
 import re
 import zlib
@@ -20,6 +20,8 @@ import polars as pl
 import torch
 from torch import Tensor
 
+from recsys_rl.data.download import gunzip
+from recsys_rl.errors import shown
 from recsys_rl.types import InteractionLog, UserError
 
 TIME_COLUMN = "timestamp"
@@ -119,27 +121,37 @@ def read_log(
     needed += [rating_column] if rating_column != RATING_COLUMN else []
     missing = [name for name in needed if name not in header]
     if missing:
-        columns = "columns" if len(missing) > 1 else "column"
+        noun = "columns" if len(missing) > 1 else "column"
         raise UserError(
-            f"{path} has no {columns} {', '.join(map(repr, missing))}; it has {', '.join(map(repr, header))}"
+            f"{path} has no {noun} {_listed(missing)}; it has {_listed(header)}"
             ": name its columns with --user-column, --item-column, --time-column and --rating-column."
         )
     optional = [name for name in (time_column, rating_column) if name in header]
-    frame = _parse(path, raw, list(dict.fromkeys([user_column, item_column, *optional])))
-    return make_log(
+    columns = list(dict.fromkeys([user_column, item_column, *optional]))
+    twice = [name for name in columns if f"{name}_duplicated_0" in header]  # as polars calls the second
+    if twice:
+        raise UserError(
+            f"{path} has more than one column {_short(twice[0])}: rename or leave out the others."
+        )
+    frame = _parse(path, raw, columns)
+    log = make_log(
         frame[user_column],
         frame[item_column],
         frame[time_column] if time_column in header else None,
         frame[rating_column] if rating_column in header else None,
-        source=path.name,
+        source=shown(path.name),
     )
+    if rating_column in header:
+        return log
+    told = f"{log.source} (it has no column {rating_column!r}, so each row counts as a like)"
+    return dataclasses.replace(log, source=told)
 
 
 def _read_bytes(path: Path) -> bytes:
     try:
         raw = path.read_bytes()
         if raw[:2] == b"\x1f\x8b":
-            raw = gzip.decompress(raw)
+            raw = gunzip(raw, path)
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{path} can't be read ({error}): give a whole, readable file.") from error
     if not raw:
@@ -153,16 +165,22 @@ def parsing(where: str | Path) -> Iterator[None]:
     try:
         yield
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, ValueError) as error:
-        reason = re.sub(r"`(.*?)`", _quoted, str(error), flags=re.DOTALL).split("\n", 1)[0]
+        quoted = re.sub(r"`(.*?)`", lambda found: _short(found[1]), str(error), flags=re.DOTALL)
+        reason = quoted.split("\n", 1)[0][:300]
         raise UserError(
             f"{where} can't be parsed ({reason}): give the whole file, as it was written."
         ) from error
 
 
-def _quoted(match: re.Match[str]) -> str:
-    """What polars put between backticks, which may be many lines of the file, in one short line."""
-    text = match[1]
-    return repr(text if len(text) <= 40 else text[:37] + "...")
+def _short(value: object) -> str:
+    """What stands in a file, which may be many lines, in one short line."""
+    return repr(value[:37] + "..." if isinstance(value, str) and len(value) > 40 else value)
+
+
+def _listed(names: Sequence[str]) -> str:
+    """The first of them, and how many there are."""
+    most = 20
+    return ", ".join(map(_short, names[:most])) + (f" ... ({len(names):,})" if len(names) > most else "")
 
 
 def _parse(path: Path, raw: bytes, columns: list[str] | None) -> pl.DataFrame:
@@ -193,7 +211,7 @@ def _bad(column: pl.Series, mask: pl.Series, source: str, rule: str) -> None:
     if rows.len():
         row = int(rows[0])
         (value,) = column.slice(row, 1).to_list()
-        raise UserError(f"{source}: column {column.name!r} has {value!r} in row {row + 1}: {rule}.")
+        raise UserError(f"{source}: column {column.name!r} has {_short(value)} in row {row + 1}: {rule}.")
 
 
 def _ids(column: pl.Series, source: str) -> pl.Series:

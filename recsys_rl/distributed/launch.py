@@ -17,7 +17,7 @@ from typing import IO
 
 from recsys_rl.distributed.place import LAUNCHED, LOST
 from recsys_rl.errors import UserError
-from recsys_rl.utils.stopping import stop_signals
+from recsys_rl.utils.stopping import STOP_SIGNALS, stop_signals
 
 LOOPBACK = "127.0.0.1"
 GRACE = 5.0  # seconds that the other ranks have to end by themselves, once one has failed
@@ -135,7 +135,7 @@ def _start(argv: Sequence[str], rank: int, size: int, listener: socket.socket) -
 @contextmanager
 def _signals_ignored() -> Iterator[None]:
     """Children inherit this: until they listen to us, a Ctrl-C that the terminal sends them has no effect."""
-    old = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    old = {number: signal.signal(number, signal.SIG_IGN) for number in STOP_SIGNALS}
     try:
         yield
     finally:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from recsys_rl.config import Config
 from recsys_rl.errors import UserError
+from recsys_rl.utils.stopping import STOP_SIGNALS
 
 LAUNCHED = "RECSYS_RL_LISTENER"  # set by launch.py: the descriptor of the socket that rank 0 listens at
 LOST = 3  # exit code of a rank that lost the others: launch.py looks for the one that ended first
@@ -80,7 +81,7 @@ def obey_parent() -> list[int]:
             requests.append(signal.SIGTERM)
         os._exit(LOST)
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=listen, name="parent", daemon=True).start()
     return requests

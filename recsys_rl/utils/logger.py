@@ -67,7 +67,8 @@ class Logger:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if not self.progress.disable:
-            self.progress.stop()
+            with contextlib.suppress(OSError):  # the terminal may be gone
+                self.progress.stop()
         with contextlib.suppress(OSError):  # each row was flushed; what a full disk refused is known
             self.file.close()
             if not self.begun:
