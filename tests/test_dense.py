@@ -163,9 +163,6 @@ def test_products_for_other_processors(widest: int, tmp_path: Path, monkeypatch:
         found.append(passes(150, 300, "tanh"))
     for one, other in zip(*found, strict=True):
         assert_close(one, other, atol=2e-4, rtol=1e-4)
-    # The sums have one order, and vectors of 8 and of 16 round alike; those of 4 round each product as well.
-    fused = torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
-    assert torch.equal(found[0][2], found[1][2]) == (widest == 8 or not fused)
 
 
 def test_what_does_not_fit_is_refused() -> None:

@@ -69,7 +69,8 @@ def test_shapes_and_mask(encoder: Any, head: Any, activation: Any) -> None:
     assert torch.equal(logits[:, 0] == -torch.inf, ~mask) and bool(logits[:, 0][mask].isfinite().all())
     free, same_value = model(session_obs())
     assert_close(free[:, 0][mask], logits[:, 0][mask])
-    assert torch.equal(same_value, value) and torch.equal(model.value(session_obs()), value)
+    assert_close(same_value, value)  # the encoder may be another path, which rounds otherwise
+    assert_close(model.value(session_obs()), value)
 
 
 @pytest.mark.parametrize("encoder", ["mlp", "gru"])

@@ -111,7 +111,11 @@ def test_the_number_of_threads_changes_nothing(size: int) -> None:
         adam(weights, exp_avg, exp_avg_sq, gradient, 3, 0.01, 1.0)
         found.append(torch.stack([weights, exp_avg, exp_avg_sq]))
     torch.set_num_threads(before)
-    assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
+    for other in found[1:]:
+        if kernels.library() is None:  # torch adds up in as many parts as there are threads
+            assert_close(found[0], other)
+        else:
+            assert torch.equal(found[0], other)
 
 
 @pytest.mark.parametrize("move", [copy.deepcopy, lambda model: model.double().float()])

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.testing import assert_close
 
 from recsys_rl.data.clustered import clustered_items
 from recsys_rl.models import retrieval
@@ -51,7 +52,10 @@ def recall(found: Tensor, truth: Tensor) -> float:
 def test_exact_finds_what_brute_force_finds(items: SplitFeatures) -> None:
     query = queries(items, columns=1.0)
     found = Retriever(items, everything(items), "exact").search(query, 50)
-    assert torch.equal(found, brute_force(items, query, 50))
+    scores = query @ torch.cat([items.embedding, items.columns], 1).T
+    best = scores.topk(50, 1).values  # compared by score: rounding may exchange two items that are as good
+    assert_close(scores.gather(1, found), best, atol=1e-5, rtol=1e-5)
+    assert all(len(set(row)) == 50 for row in found.tolist())
 
 
 def test_auto() -> None:
@@ -129,7 +133,7 @@ def test_unavailable_items_are_never_found(index: str, items: SplitFeatures) -> 
     found = Retriever(items, available, index).search(query, 30)
     assert bool((found % 3 == 0).all())
     only = brute_force(SplitFeatures(items.embedding[::3], items.columns[::3]), query, 30) * 3
-    assert recall(found, only) >= (1.0 if index == "exact" else 0.9)
+    assert recall(found, only) >= (0.999 if index == "exact" else 0.9)
 
 
 @pytest.mark.parametrize("index", ["ivf", "hnsw"])

@@ -89,7 +89,7 @@ def test_each_user_stands_alone(record: Record) -> None:
     for n in range(together.shape[1]):
         own = [x[:, n : n + 1] for x in (rewards, values, next_values, terminated, done)]
         alone = gae(own[0], own[1], own[2], own[3], own[4], gamma, lam)
-        assert torch.equal(alone[:, 0], together[:, n])
+        assert_close(alone[:, 0], together[:, n])  # vectors and what is left over may round otherwise
 
 
 @given(records(), st.integers(0, 11))
