@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from recsys_rl.agents.a2c import A2C
-from recsys_rl.agents.ppo import PPO
+from recsys_rl.agents.ppo import PPO, Samples
 from recsys_rl.config import A2CConfig, Config, PPOConfig
 from recsys_rl.functional import choice
 from recsys_rl.models.optimizer import FlatAdam
@@ -111,6 +111,56 @@ def test_target_kl_stops_the_epochs() -> None:
     assert steps(None) == 18  # 6 epochs of 48 / 16 minibatches
     assert steps(1e9) == 18
     assert steps(1e-9) == 3  # the first epoch has already moved the policy
+
+
+def epochs_of(ratios: list[float], target_kl: float, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Epochs that PPO makes of 48 samples in minibatches of 20, 20 and 8, where each epoch moves the
+    probabilities of what was shown by these ratios."""
+    dials = {"batch_size": 20, "update_epochs": 4, "target_kl": target_kl}
+    agent, rollout = record(small(agent_config=dials))
+    assert isinstance(agent, PPO)
+    made = 0
+
+    def epoch(samples: Samples, ent_coef: float) -> tuple[Tensor, ...]:
+        nonlocal made
+        made += 1
+        nothing = torch.zeros(48)
+        return samples.old_logprob + torch.tensor(ratios).log(), nothing, nothing, samples.old_value
+
+    monkeypatch.setattr(agent, "_epoch", epoch)
+    monkeypatch.setattr(agent, "_compiled_epoch", lambda samples, ent_coef: None)
+    agent.update(rollout)
+    return made
+
+
+def test_target_kl_is_compared_with_the_last_minibatch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The eight samples of the smaller last one, and nothing of the twenty before it."""
+    assert epochs_of([1.0] * 40 + [2.0] * 8, 0.3, monkeypatch) == 1
+    assert epochs_of([2.0] * 40 + [1.0] * 8, 1e-6, monkeypatch) == 4
+    # mean of 2 - 1 - ln 2 = 0.306853 over the eight: half of them is 0.153426, and an eighth is 0.038357
+    assert epochs_of([1.0] * 44 + [2.0] * 4, 0.153, monkeypatch) == 1
+    assert epochs_of([2.0] * 40 + [1.0] * 7 + [2.0], 0.0385, monkeypatch) == 4
+
+
+def test_target_kl_is_the_limit_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not a multiple of it. The estimate is 2 - 1 - ln 2 = 0.306853."""
+    assert epochs_of([2.0] * 48, 0.3068, monkeypatch) == 1
+    assert epochs_of([2.0] * 48, 0.3069, monkeypatch) == 4
+
+
+@pytest.mark.parametrize("algo", ["ppo", "a2c"])
+def test_losses_that_are_reported(algo: str) -> None:
+    """Of one gradient step on everything: half the mean squared error, and the sum with its coefficients."""
+    one = {"update_epochs": 1, "batch_size": 48} if algo == "ppo" else {}
+    dials = {"gamma": 0.0, "vf_coef": 0.25, "ent_coef": 0.1, "normalize_advantage": False, **one}
+    agent, rollout = record(small(algo, agent_config=dials))
+    error = rollout.rewards - rollout.values  # with gamma 0 the return is the reward
+    found = agent.update(rollout)
+    assert found["value_loss"] == pytest.approx(0.5 * error.square().mean().item(), rel=1e-4)
+    gain = error if algo == "ppo" else rollout.logprobs * error  # the ratio is 1
+    assert found["policy_loss"] == pytest.approx(-gain.mean().item(), rel=1e-4)
+    total = found["policy_loss"] + 0.25 * found["value_loss"] - 0.1 * found["entropy"]
+    assert found["loss"] == pytest.approx(total, rel=1e-5)
 
 
 @pytest.mark.parametrize("algo", ["ppo", "a2c"])

@@ -39,6 +39,26 @@ def test_adam_by_hand() -> None:
     assert_close(weights, torch.tensor([-0.1, 0.1]), atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize(
+    ("max_grad_norm", "scale"),
+    [(1.0, 0.2), (4.0, 0.8), (5.0, 1.0), (7.0, 1.0), (9.0, 1.0), (20.0, 1.0), (1e6, 1.0)],
+)
+@pytest.mark.parametrize("compiled", [True, False])
+def test_gradient_is_scaled_down_and_never_up(
+    monkeypatch: pytest.MonkeyPatch, compiled: bool, max_grad_norm: float, scale: float
+) -> None:
+    """(3, -4) has norm 5: min(1, limit / 5). Adam's own step hides a common factor; its moments don't."""
+    if not compiled:
+        monkeypatch.setattr(kernels, "library", lambda: None)
+    elif kernels.library() is None:
+        pytest.skip("the kernels were not compiled here")
+    weights, exp_avg, exp_avg_sq = torch.zeros(3, 2).unbind()
+    adam(weights, exp_avg, exp_avg_sq, torch.tensor([3.0, -4.0]), 1, 0.1, max_grad_norm)
+    gradient = scale * torch.tensor([3.0, -4.0])
+    assert_close(exp_avg, 0.1 * gradient)
+    assert_close(exp_avg_sq, 0.001 * gradient**2)
+
+
 @pytest.mark.parametrize("compiled", [True, False])
 @pytest.mark.parametrize("max_grad_norm", [0.5, 1e6])
 def test_equals_torch(monkeypatch: pytest.MonkeyPatch, compiled: bool, max_grad_norm: float) -> None:

@@ -121,6 +121,17 @@ def test_next_values_are_those_of_the_true_successor() -> None:
     assert agent.valued == [[2.0], [102.0, 111.0, 24.0]]
 
 
+@pytest.mark.parametrize("cut", range(5))
+def test_a_cut_in_any_step_is_followed_by_the_value_of_its_own_end(cut: int) -> None:
+    """Of five steps, the first, the last and the last but one included; row 1 is never cut."""
+    env, agent = Scripted([-(cut + 1), 99]), Echo()
+    rollout, _ = collect(env, agent, env.reset(), 5)
+    assert rollout.truncated.nonzero()[0].tolist() == [cut, 0]
+    assert rollout.next_values[cut].tolist() == [cut + 1.5, 11.5 + cut]  # 100.5 is the next user's
+    if cut < 4:
+        assert rollout.values[cut + 1, 0].item() == 100.5
+
+
 def test_collect_goes_on_where_it_stopped() -> None:
     env, agent = Scripted([-3, 5]), Echo()
     whole, _ = collect(env, agent, env.reset(), 7)
