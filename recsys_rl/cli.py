@@ -29,7 +29,7 @@ from recsys_rl.config import (
 )
 from recsys_rl.distributed.launch import launch
 from recsys_rl.distributed.place import Place, find_place, obey_parent
-from recsys_rl.errors import FieldError, UserError, shown
+from recsys_rl.errors import FieldError, UserError, one_line
 from recsys_rl.fields import did_you_mean
 
 T = TypeVar("T")
@@ -94,7 +94,7 @@ def main(argv: list[str] | None = None) -> int:
         return _dispatch(argv)
     except UserError as error:
         said = _as_typed(error, argv) if isinstance(error, FieldError) else error
-        print(f"error: {shown(said)}", file=sys.stderr)
+        print(f"error: {one_line(said)}", file=sys.stderr)
         return 2
     except (MemoryError, RuntimeError) as error:
         if not isinstance(error, MemoryError) and "alloc" not in str(error) and "memory" not in str(error):

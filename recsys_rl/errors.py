@@ -24,7 +24,7 @@ class FieldError(UserError):
         return f"{self.field} {self.complaint}"
 
 
-def shown(text: object) -> str:
+def one_line(text: object) -> str:
     """``text`` as one line for a terminal: control characters become escapes, a long text loses its middle.
 
     File names and data of others may hold sequences that a terminal would obey.

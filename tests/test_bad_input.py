@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from recsys_rl import train as train_module
 from recsys_rl.checkpoint import load, sealed
 from recsys_rl.cli import main
-from recsys_rl.errors import UserError, shown
+from recsys_rl.errors import UserError, one_line
 from recsys_rl.utils import logger as logger_module
 from tests.doors import A2C, CARTPOLE, DRIFT, PPO, SATIATION, SIZES, finish, start, steps
 
@@ -462,14 +462,15 @@ def test_a_file_name_that_a_terminal_would_obey(
     monkeypatch.chdir(tmp_path)
     name = "a\x1b[31m\rb\u202e.csv"
     Path(name).write_text("user,item\n1,2\n3,4\n")
-    for line in (["--data", name], ["--config", name], ["--checkpoint-dir", name, "--resume"], [name]):
-        said = sentence(["train", *line, "--cache-dir", "cache"], capsys)
+    data = ["train", "--data", name, "--cache-dir", "cache"]
+    for line in (data, ["train", "--config", name], ["evaluate", "--checkpoint", name], ["train", name]):
+        said = sentence(line, capsys)
         assert said.isprintable() and "a\\x1b[31m\\rb\\u202e.csv" in said
 
 
 def test_an_error_of_many_lines_or_very_long_is_one_line_of_a_terminal() -> None:
-    assert shown("two\nlines") == "two\\nlines" and shown("Amélie: \x9b2J") == "Amélie: \\x9b2J"
-    long = shown(UserError(f"begins {'x' * 10_000_000} ends."))
+    assert one_line("two\nlines") == "two\\nlines" and one_line("Amélie: \x9b2J") == "Amélie: \\x9b2J"
+    long = one_line(UserError(f"begins {'x' * 10_000_000} ends."))
     assert len(long) < 2_000 and long.startswith("begins x") and long.endswith("x ends.")
 
 

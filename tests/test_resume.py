@@ -153,7 +153,7 @@ from pathlib import Path
 pid, terminal = pty.fork()
 if pid == 0:
     os.execv(sys.executable, [sys.executable, "-m", "recsys_rl.cli", *sys.argv[1:]])
-size = lambda: sum(path.stat().st_size for path in Path().glob("logs/*/log.csv"))
+size = lambda: sum(path.stat().st_size for path in Path().rglob("log.csv"))
 while size() < 2000:
     os.read(terminal, 4096)
 os.close(terminal)

@@ -20,7 +20,7 @@ from recsys_rl.data.catalogue import split_by_id, unrated_items
 from recsys_rl.data.download import cache_folder
 from recsys_rl.data.embeddings import unit_rows
 from recsys_rl.data.item_table import FILE_ENDING, Floats, open_table, table_sha256, write_table
-from recsys_rl.errors import shown
+from recsys_rl.errors import one_line
 from recsys_rl.types import Catalogue, Population, UserError
 from recsys_rl.utils.files import write_text
 
@@ -93,7 +93,7 @@ def table_world(
         unrated_items(
             embedding,
             (),
-            source or f"{shown(path)}: {which} items, users made up with seed {seed}",
+            source or f"{one_line(path)}: {which} items, users made up with seed {seed}",
             [_POPULARITY_STREAM, seed],
             [_QUALITY_STREAM, seed],
         ),

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from recsys_rl.data.download import gunzip
-from recsys_rl.errors import shown
+from recsys_rl.errors import one_line
 from recsys_rl.types import InteractionLog, UserError
 
 TIME_COLUMN = "timestamp"
@@ -139,7 +139,7 @@ def read_log(
         frame[item_column],
         frame[time_column] if time_column in header else None,
         frame[rating_column] if rating_column in header else None,
-        source=shown(path.name),
+        source=one_line(path.name),
     )
     if rating_column in header:
         return log

@@ -67,7 +67,7 @@ class Logger:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if not self.progress.disable:
-            with contextlib.suppress(OSError):  # the terminal may be gone
+            with contextlib.suppress(OSError):  # a terminal that was closed
                 self.progress.stop()
         with contextlib.suppress(OSError):  # each row was flushed; what a full disk refused is known
             self.file.close()

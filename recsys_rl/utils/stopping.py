@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and a terminal's hangup as requests, which a loop grants where it can stop without loss."""
+"""Ctrl-C, SIGTERM and SIGHUP as requests, which a loop grants where it can stop without loss."""
 
 from __future__ import annotations
 
@@ -7,28 +7,27 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-HANGUP = getattr(signal, "SIGHUP", None)  # which POSIX alone has
-STOP_SIGNALS: tuple[signal.Signals, ...] = (signal.SIGINT, signal.SIGTERM, *([HANGUP] if HANGUP else []))
+NAMES = ("SIGINT", "SIGTERM", "SIGHUP")  # the last (a terminal that closes) is unknown to Windows
+STOP_SIGNALS = tuple(getattr(signal, name) for name in NAMES if hasattr(signal, name))
 
 
 @contextmanager
 def stop_signals() -> Iterator[list[int]]:
     """Collects the signals: the first is a request, and a second one ends the program at once.
 
-    A hangup comes from the terminal and once more from the shell, so a second one changes nothing; one that
-    is ignored, as under nohup, stays ignored.
+    SIGHUP comes from the terminal and once more from the shell, so a second one changes nothing; where it is
+    ignored, as under nohup, it stays so.
     """
     received: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:
-        if received and number != HANGUP:
+        if received and signal.Signals(number).name != "SIGHUP":
             raise KeyboardInterrupt
         received.append(number)
 
-    under_nohup = HANGUP is not None and signal.getsignal(HANGUP) == signal.SIG_IGN
-    numbers = [number for number in STOP_SIGNALS if number != HANGUP or not under_nohup]
     try:
-        old = {number: signal.signal(number, note) for number in numbers}
+        heeded = [number for number in STOP_SIGNALS if not _is_nohup(number)]
+        old = {number: signal.signal(number, note) for number in heeded}
     except ValueError:  # not the main thread, which alone may set handlers
         yield received
         return
@@ -37,3 +36,7 @@ def stop_signals() -> Iterator[list[int]]:
     finally:
         for number, handler in old.items():
             signal.signal(number, handler)
+
+
+def _is_nohup(number: int) -> bool:
+    return signal.Signals(number).name == "SIGHUP" and signal.getsignal(number) == signal.SIG_IGN
