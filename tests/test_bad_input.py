@@ -296,7 +296,7 @@ def test_numbers_out_of_range_in_a_checkpoint_of_a_gym_environment(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(["train", *CARTPOLE, *steps(1), "--eval-interval", "0"]) == 0
-    change(PPO_FILE)
+    change(Path("checkpoints/ppo.pt").resolve())
     assert words in sentence(["train", "--resume"], capsys)
     if "actions" not in words:
         assert words in sentence(["evaluate"], capsys)
@@ -307,10 +307,11 @@ def test_a_checkpoint_of_users_without_patience(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(["train", *SATIATION, *steps(1), "--eval-interval", "0"]) == 0
-    whole = PPO_FILE.read_bytes()
+    path = Path("checkpoints/ppo.pt").resolve()
+    whole = path.read_bytes()
     for patience in (torch.nan, 0.0, 1.5):
-        PPO_FILE.write_bytes(whole)
-        put("env.user_state.patience", patience)(PPO_FILE)
+        path.write_bytes(whole)
+        put("env.user_state.patience", patience)(path)
         assert NO_SESSION in sentence(["train", "--resume"], capsys)
 
 
