@@ -14,7 +14,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recsys_rl.report import learning_curve_svg, returns_chart_svg, write_report
-from recsys_rl.report.drawing import PALETTE_CSS, decimals, kind, number, scale, short, spread, ticks
+from recsys_rl.report.drawing import (
+    BASELINES,
+    INSIDE,
+    PALETTE_CSS,
+    decimals,
+    kind,
+    number,
+    scale,
+    short,
+    short_name,
+    spread,
+    ticks,
+)
 from recsys_rl.types import UserError
 
 NAN = float("nan")
@@ -191,13 +203,19 @@ def test_bars_start_at_zero_and_come_best_first() -> None:
     whiskers = re.findall(r'class="whisker" d="M([\d.]+) [\d.]+H([\d.]+)M', svg)
     assert whiskers == [("16.0", "342.0"), ("81.2", "113.8")]
     assert [words(t) for t in ElementTree.fromstring(svg).iter(SVG + "text")] == [
-        "ppo", "10.00.0 to 20.0", "random", "5.04.0 to 6.0", "learned", "simple baseline",
+        "ppo", "10.00.0 to 20.0", "random", "5.04.0 to 6.0", "learned", "no reinforcement learning",
     ]  # fmt: skip
 
 
 def test_negative_returns_grow_leftwards_from_zero() -> None:
     svg = returns_chart_svg([row("ppo", -10, -10, -10), row("random", -20, -20, -20)], width=358)
     assert bars(svg) == [(179.0, 163.0), (16.0, 326.0)]
+
+
+def test_a_long_name_is_cut_so_that_bars_have_room() -> None:
+    assert short_name("x" * 22) == "x" * 22 and short_name("x" * 23) == "x" * 21 + "…"
+    drawn = bars(returns_chart_svg([row("x" * 90, 5, 4, 6)], width=760))
+    assert drawn[0][0] == 208.4  # 28 + 22 letters of 8.2
 
 
 def test_a_policy_without_a_number_keeps_its_row() -> None:
@@ -257,18 +275,133 @@ def test_a_foreign_environment_has_episodes_and_no_empty_columns(tmp_path: Path)
     assert "session" not in re.sub("<style>.*?</style>", "", page, flags=re.DOTALL)
 
 
-def test_sessions_stand_side_by_side_and_say_how_they_ended(tmp_path: Path) -> None:
+def test_sessions_have_their_return_their_end_and_a_strip_of_bars(tmp_path: Path) -> None:
     root = parsed(written(tmp_path))
     sessions = [s for s in root.iter("section") if s.get("class") == "session"]
     assert [words(s) for s in sessions] == [
-        "ppo-greedyreturn 0.9stayed to the end" + "Fargo1996 · Crimereward 0.93, satisfaction 0.50",
-        "randomreturn 0.9left after step 1"
-        + "Heat (1996)Crimereward 0.93, satisfaction 0.50"
-        + "The user left",
+        "ppo-greedyreturn 0.9, stayed to the end",
+        "randomreturn 0.9, left after step 1",
     ]
     assert [h.text for h in root.iter("h3")].count("User 17") == 1
     assert "Nearest to what is known of this user: Fargo." in [words(note) for note in root.iter("p")]
-    assert [bar.get("style") for bar in sessions[0].iter() if bar.tag in "iu"] == ["width:93%", "left:50%"]
+    assert [bar.get("style") for bar in sessions[0].iter() if bar.tag in "iu"] == ["height:93%", "bottom:50%"]
+
+
+def folded(page: str) -> ElementTree.Element:
+    """The fold with the items of the only user."""
+    return next(d for d in parsed(page).iter("details") if d.get("class") == "items")
+
+
+def test_items_are_folded_and_say_their_reactions(tmp_path: Path) -> None:
+    items = folded(written(tmp_path))
+    assert items.get("open") is None
+    assert [words(card) for card in items.iter("li")] == [
+        "step 1Fargo1996 · Crimereward 0.93satisfaction 0.50",
+        "step 1Heat (1996)Crimereward 0.93satisfaction 0.50",
+        "The user left",
+    ]
+
+
+def bare(title: str, reward: float, genres: list[str]) -> dict[str, Any]:
+    return {"title": title, "year": None, "genres": genres, "reward": reward, "satisfaction": None}
+
+
+def test_an_item_shown_again_and_again_is_one_card_with_means(tmp_path: Path) -> None:
+    steps = [bare("Fargo", 0.5, []), bare("Fargo", 1.0, []), bare("Heat", 0.2, [])]
+    items = folded(written(tmp_path, sessions=[session("ppo", "", False) | {"steps": steps}]))
+    assert [words(card) for card in items.iter("li")] == [
+        "step 1 to 2Fargoreward 0.75",
+        "step 3Heatreward 0.20",
+    ]
+
+
+def test_items_without_titles_show_their_attributes_or_are_counted(tmp_path: Path) -> None:
+    attributes = [bare("item 554", 0.5, ["Crime", "Drama"])]
+    items = folded(written(tmp_path, sessions=[session("ppo", "item 3", False) | {"steps": attributes}]))
+    assert [words(card) for card in items.iter("li")] == ["step 1Crime, Dramaitem 554reward 0.50"]
+    plain = [bare("item 554", 0.5, [])] * 20
+    page = written(
+        tmp_path,
+        sessions=[
+            session("ppo", "item 3", False) | {"steps": plain},
+            session("random", "item 3", False) | {"steps": [*plain, bare("item 7", 0.1, [])]},
+        ],
+    )
+    assert [words(note) for note in folded(page).iter("p")] == [
+        "20 steps, the same item each time, without a title.",
+        "21 steps, 2 different items, without a title.",
+    ]
+    assert "item 554" not in page and "Nearest to what is known" not in page
+
+
+def definitions(page: str) -> dict[str, str]:
+    root = parsed(page)
+    names, meanings = ([words(e) for e in root.iter(tag)] for tag in ("dt", "dd"))
+    return dict(zip(names, meanings, strict=True))
+
+
+def test_every_row_and_column_is_defined(tmp_path: Path) -> None:
+    names = [*INSIDE, *BASELINES, "ranker", "ppo", "ppo-greedy", "my_module:Bandit"]
+    rows = [row(name, 1, 0, 2) for name in names]
+    found = definitions(written(tmp_path, rows=rows, yardstick="rule", notes={"mmr": "Weight 0.3."}))
+    assert set(found) == {*names, "yardstick", "Return", "Length", "Distinct", "Coverage"}
+    unknown = [name for name, meaning in found.items() if meaning.startswith("Given to")]
+    assert unknown == ["my_module:Bandit"]
+    assert found["ppo-greedy"] == "The trained policy. Always takes the most probable item."
+    several = definitions(written(tmp_path, rows=rows, learned=["ppo", "ranker"]))
+    assert several["ranker"].endswith(
+        "(gamma 0). Draws each item with the probability that the policy gives it."
+    )
+    assert several["ppo-greedy"].startswith("Given to")
+    assert found["mmr"].endswith("tuned on training users. Weight 0.3.")
+    assert found["random"] == "Any allowed item, each with the same probability."
+    foreign = definitions(written(tmp_path, env="gym:CartPole-v1"))
+    assert foreign["random"] == "Any allowed action, each with the same probability."
+    assert foreign["Length"] == "Mean number of steps of an episode."
+
+
+def test_the_yardstick_and_the_share_of_the_way_stand_where_they_are_given(tmp_path: Path) -> None:
+    share = {"policy": "ppo", "from": "rule", "to": "planner", "share": 0.664, "low": 0.6, "high": 0.72}
+    loose = share | {"policy": "ppo-greedy", "low": NAN, "high": NAN}
+    none = share | {"policy": "a2c", "share": NAN}
+    rows = [
+        row("planner", 18, 17, 19),
+        row("rule", 16, 15, 17),
+        row("ppo", 17, 16, 18),
+        row("mf", 14, 13, 15),
+    ]
+    page = written(tmp_path, rows=rows, yardstick="rule", shares=[share, loose, none])
+    root = parsed(page)
+    assert "; the yardstick, rule, earns 16.0, and the planner" in words(next(root.iter("h1")))
+    assert [words(li) for li in root.iter("li")][1:4] == [
+        "ppo closes 66 % of the way from rule to planner (95 % interval 60 to 72 %).",
+        "ppo-greedy closes 66 % of the way from rule to planner (no interval).",
+        "a2c: no number for the share of the way from rule to planner.",
+    ]
+    assert definitions(page)["yardstick"].startswith("The best of mf, rule: rule. ")
+    heads = [words(th) for th in next(root.iter("tbody")).iter("th")]
+    assert heads == ["planner", "ppo", "rule yardstick", "mf"]
+    # Narrow: 16 is at 16 + 326 * 16 / 19 = 290.5; one dash beside each of the four bars.
+    marks = re.findall(r'class="reference" d="(M290[^"]*)"', page)
+    assert marks[0] == "M290.5 36v20M290.5 82v20M290.5 128v20M290.5 174v20"
+    assert 'class="reference"' not in written(tmp_path, rows=rows)
+
+
+def test_the_page_says_over_whom_its_numbers_are(tmp_path: Path) -> None:
+    rows = [
+        row("ppo", 5, 4, 6),
+        row("planner", 9, 8, 10) | {"users": 64},
+        row("myopic", 7, 6, 8) | {"users": 131},
+    ]
+    notes = [words(note) for note in parsed(written(tmp_path, rows=rows)).iter("p")]
+    assert (
+        "Means and intervals are over 131 held-out users, one whole session each, of one training run "
+        "(seed 0). planner: 64 of them. The intervals don't cover the choice of the training seed."
+    ) in notes
+    assert any("over training users, always the same" in note for note in notes)
+    # The curve is of other users than the table, so no row of the table is drawn into it.
+    curve = learning_curve_svg(example()["curve"], {}, name="ppo-greedy", width=760)
+    assert curve.replace('class="chart"', 'class="chart medium"', 1) in written(tmp_path, rows=rows)
 
 
 def test_nothing_in_the_data_becomes_markup(tmp_path: Path) -> None:
@@ -330,7 +463,7 @@ def test_missing_numbers_become_sentences_and_dashes(tmp_path: Path, missing: fl
 
 def test_a_report_without_curve_and_sessions_is_whole(tmp_path: Path) -> None:
     root = parsed(written(tmp_path, curve={}, references={}, sessions=[], paired=[], config={}))
-    assert [words(heading) for heading in root.iter("h2")] == ["Learning curve", "Returns"]
+    assert [words(heading) for heading in root.iter("h2")] == ["Returns", "Learning curve"]
 
 
 def test_a_place_that_is_no_file_is_refused(tmp_path: Path) -> None:
@@ -345,6 +478,6 @@ def test_writing_again_replaces_the_report(tmp_path: Path) -> None:
 
 
 def test_names_have_the_kinds_that_the_charts_colour() -> None:
-    assert [kind(name) for name in ("ppo", "a2c-greedy")] == ["learned", "learned"]
-    assert [kind(name) for name in ("static-list", "untrained")] == ["baseline", "baseline"]
-    assert [kind(name) for name in ("myopic", "planner")] == ["inside", "inside"]
+    assert {kind(name) for name in ("ppo", "a2c-greedy", "ranker")} == {"learned"}
+    assert {kind(name) for name in ("static-list", "untrained", "mf", "mmr", "rule")} == {"baseline"}
+    assert {kind(name) for name in ("myopic", "planner", "informed")} == {"inside"}

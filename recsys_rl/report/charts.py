@@ -18,6 +18,7 @@ from recsys_rl.report.drawing import (
     number,
     scale,
     short,
+    short_name,
     spread,
     svg,
     text,
@@ -56,14 +57,14 @@ def learning_curve_svg(
     marks = ticks(low, high if high > low else low + 1, 4)
     places = decimals(values)
 
-    labels = [(f"{name} {number(points[-1][1], places)}", "learned strong", points[-1][1])]
-    labels += [(f"{p} {number(v, places)}", f"muted {kind(p)}", v) for p, v in levels.items()]
+    labels = [(f"{short_name(name)} {number(points[-1][1], places)}", "learned strong", points[-1][1])]
+    labels += [(f"{short_name(p)} {number(v, places)}", f"muted {kind(p)}", v) for p, v in levels.items()]
     height = 340 if width > 500 else 300
     digits = max(0, -math.floor(math.log10(marks[1] - marks[0]) + 1e-9))
     names = [number(mark, digits) for mark in marks]
     left, right = (
         14 + LETTER * max(map(len, names)),
-        width - 26 - LETTER * max(len(label) for label, *_ in labels),
+        width - 26 - LETTER * max(len(shown) for shown, *_ in labels),
     )
     top, bottom = 40, height - 34
     x = scale(points[0][0], points[-1][0], left, right)
@@ -80,10 +81,10 @@ def learning_curve_svg(
     middle = [f"{x(step):.1f},{y(mean):.1f}" for step, mean, _, _ in points]
     parts.append(f'<polygon class="band" points="{" ".join(above + below)}"/>')
     parts.append(f'<polyline class="curve" points="{" ".join(middle)}"/>')
-    for placed, (label, style, value) in zip(spread([y(v) for *_, v in labels], 17), labels, strict=True):
+    for placed, (shown, style, value) in zip(spread([y(v) for *_, v in labels], 17), labels, strict=True):
         parts.append(
             f'<path class="leader" d="M{right + 3:.1f} {y(value):.1f}L{right + 13:.1f} {placed:.1f}"/>'
-            f'<text class="{style}" x="{right + 16:.1f}" y="{placed + 4:.1f}">{text(label)}</text>'
+            f'<text class="{style}" x="{right + 16:.1f}" y="{placed + 4:.1f}">{text(shown)}</text>'
         )
     parts.append(_hover(points, x, y, places, top, bottom))
 
@@ -130,12 +131,15 @@ def _hover(
     )
 
 
-def returns_chart_svg(rows: Sequence[Mapping[str, Any]], *, width: int = 760) -> str:
+def returns_chart_svg(
+    rows: Sequence[Mapping[str, Any]], *, yardstick: str | None = None, width: int = 760
+) -> str:
     """One horizontal bar for each policy, best first, with its 95 % interval as a whisker and in numbers.
 
     ``rows`` have ``policy``, ``return_mean``, ``return_low``, ``return_high``; a row without a finite
-    mean keeps its name and shows a dash. ``width`` is in pixels; below 500 the names stand above the bars.
-    Raises UserError where no row has a finite mean.
+    mean keeps its name and shows a dash. A dashed line marks the mean of the row named ``yardstick``.
+    ``width`` is in pixels; below 500 the names stand above the bars. Raises UserError where no row has
+    a finite mean.
     """
     if not any(finite(row["return_mean"]) for row in rows):
         raise UserError("The returns chart has no finite return: evaluate at least one policy.")
@@ -144,24 +148,32 @@ def returns_chart_svg(rows: Sequence[Mapping[str, Any]], *, width: int = 760) ->
     low, high, places = min(0.0, *ends), max(0.0, *ends), decimals(ends)
     narrow = width < 500
     longest = max(len(number(row["return_mean"], places) + interval(row, places)) for row in rows)
-    left = 16.0 if narrow else 28 + LETTER * max(len(str(row["policy"])) for row in rows)
+    left = 16.0 if narrow else 28 + LETTER * max(len(short_name(str(row["policy"]))) for row in rows)
     right = width - (16.0 if narrow else 30 + LETTER * longest)
     x = scale(low, high if high > low else low + 1, left, right)
 
     parts, top, pitch = [], 14, 46 if narrow else 32
+    floor = top + pitch * len(rows) + 2
+    level = next((row["return_mean"] for row in rows if row["policy"] == yardstick), None)
+    if level is not None and finite(
+        level
+    ):  # in a narrow chart beside the bars only, as the names and numbers stand between them
+        tops = [top + pitch * index + 22 for index in range(len(rows))] if narrow else [top]
+        length = 20 if narrow else floor - 6 - top
+        path = "".join(f"M{x(level):.1f} {start}v{length}" for start in tops)
+        parts.append(f'<path class="reference" d="{path}"/>')
     for index, row in enumerate(ordered):
         baseline = top + pitch * index + 17
         parts.append(_row_text(row, x, places, baseline, left, right, narrow))
         parts.append(_bar(row, x, baseline + (8 if narrow else -11)))
-    floor = top + pitch * len(rows) + 2
-    parts.append(_legend({kind(str(row["policy"])) for row in rows}, left, floor + 12, width))
+    kinds = {kind(str(row["policy"])) for row in rows}
+    legend, bottom = _legend(kinds, yardstick if finite(level) else None, left, floor + 12, width)
     said = "; ".join(
         f"{row['policy']} {number(row['return_mean'], places)} ({interval(row, places) or 'no interval'})"
         for row in ordered
     )
-    return svg(
-        width, floor + (54 if narrow else 34), f"Mean return and 95 % interval by policy: {said}.", parts
-    )
+    said = f"Mean return and 95 % interval by policy: {said}."
+    return svg(width, bottom + 22, said, [*parts, legend])
 
 
 def by_return(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -190,9 +202,10 @@ def _row_text(
     if kind(policy) == "learned":
         anchor += " learned strong"
     at = max(x(value) for value in (0.0, row["return_mean"], row["return_high"]) if finite(value)) + 10
-    where = f'class="end" x="{right:.1f}"' if narrow else f'x="{at:.1f}"'
+    where = f'class="end clear" x="{right:.1f}"' if narrow else f'class="clear" x="{at:.1f}"'
     return (
-        f'<text class="{anchor}" x="{left if narrow else left - 12:.1f}" y="{baseline}">{text(policy)}</text>'
+        f'<text class="{anchor}" x="{left if narrow else left - 12:.1f}" y="{baseline}">'
+        f"{text(short_name(policy))}</text>"
         f'<text {where} y="{baseline}"><tspan class="strong">{number(row["return_mean"], places)}</tspan>'
         f'<tspan class="muted" dx="8">{interval(row, places)}</tspan></text>'
     )
@@ -215,17 +228,28 @@ def _bar(row: Mapping[str, Any], x: Callable[[float], float], top: float) -> str
     return f'{bar}{zero}<path class="halo" d="{path}"/><path class="whisker" d="{path}"/>'
 
 
-def _legend(kinds: set[str], left: float, top: float, width: float) -> str:
-    words = {"learned": "learned", "baseline": "simple baseline", "inside": "sees inside the simulator"}
+def _legend(kinds: set[str], yardstick: str | None, left: float, top: int, width: float) -> tuple[str, int]:
+    """The marks and their words, in as many lines as they need, and the top of the last line."""
+    words = {
+        "learned": "learned",
+        "baseline": "no reinforcement learning",
+        "inside": "sees inside the simulator",
+    }
+    marks = [
+        (word, f'<rect class="bar {style}" x="{{x:.1f}}" y="{{y}}" width="11" height="11" rx="1.5"/>')
+        for style, word in words.items()
+        if style in kinds
+    ]
+    if yardstick is not None:
+        marks.append(
+            (f"yardstick: {short_name(yardstick)}", '<path class="reference" d="M{x:.1f} {middle}h12"/>')
+        )
     parts, x, y = [], left, top
-    for style, word in words.items():
-        if style in kinds:
-            room = 32 + 7 * len(word)
-            if x + room > width:
-                x, y = left, y + 19
-            parts.append(
-                f'<rect class="bar {style}" x="{x:.1f}" y="{y}" width="11" height="11" rx="1.5"/>'
-                f'<text class="muted" x="{x + 17:.1f}" y="{y + 10}">{word}</text>'
-            )
-            x += room
-    return "".join(parts)
+    for word, mark in marks:
+        room = 32 + 7 * len(word)
+        if x + room > width and x > left:
+            x, y = left, y + 19
+        parts.append(mark.format(x=x, y=y, middle=y + 6))
+        parts.append(f'<text class="muted" x="{x + 17:.1f}" y="{y + 10}">{text(word)}</text>')
+        x += room
+    return "".join(parts), y

@@ -12,9 +12,10 @@ import re
 from collections.abc import Callable, Sequence
 from html import escape
 
-INSIDE = ("myopic", "oracle", "planner")
+INSIDE = ("myopic", "informed", "oracle", "planner")
 """They see what a recommender can't: the simulator's hidden state."""
-BASELINES = ("untrained", "random", "popularity", "one-item", "static-list")
+BASELINES = ("untrained", "random", "popularity", "one-item", "static-list", "mf", "mmr", "rule")
+LONGEST_LABEL = 22  # letters of a name in a chart: they leave room for the bars
 LETTER = 8.2
 """Room for one bold letter, in pixels: enough for the widest of the common system fonts."""
 
@@ -32,6 +33,7 @@ font-variant-numeric:tabular-nums}
 .chart .muted{fill:var(--muted)}.chart .strong{font-weight:650}
 .chart .end{text-anchor:end}.chart .middle{text-anchor:middle}
 .chart .learned{fill:var(--learned)}.chart .inside{fill:var(--inside)}
+.chart .clear{paint-order:stroke;stroke:var(--surface);stroke-width:5px;stroke-linejoin:round}
 .grid{stroke:var(--line)}.axis{stroke:var(--muted)}
 .band{fill:var(--learned);opacity:.18}.curve{fill:none;stroke:var(--learned);stroke-width:2.25;
 stroke-linejoin:round}
@@ -45,13 +47,18 @@ stroke-linejoin:round}
 
 
 def kind(policy: str) -> str:
-    """``inside`` (sees the simulator), ``baseline`` (learns nothing) or ``learned`` (any other name)."""
+    """``inside`` (sees the simulator), ``baseline`` (no reinforcement learning) or ``learned`` (the rest)."""
     return "inside" if policy in INSIDE else "baseline" if policy in BASELINES else "learned"
 
 
 def text(value: object) -> str:
     """Any string, safe in HTML and XML: escaped, and what no XML may hold shown as U+FFFD."""
     return escape(re.sub("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]", "\ufffd", str(value)))
+
+
+def short_name(policy: str) -> str:
+    """A policy's name, cut to LONGEST_LABEL letters."""
+    return policy if len(policy) <= LONGEST_LABEL else policy[: LONGEST_LABEL - 1] + "…"
 
 
 def finite(value: object) -> bool:

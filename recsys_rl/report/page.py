@@ -7,8 +7,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from recsys_rl.report import charts
+from recsys_rl.report import charts, words
 from recsys_rl.report.drawing import PALETTE_CSS, decimals, finite, kind, number, text
+from recsys_rl.report.sessions import sessions_html
 from recsys_rl.types import UserError
 from recsys_rl.utils.files import write_text
 
@@ -18,16 +19,18 @@ Row = Mapping[str, Any]
 def write_report(path: Path, report: Mapping[str, Any]) -> None:
     """Write the page to ``path``; an old page stays whole until the new one is.
 
-    ``report`` is what ``evaluate`` found, as JSON would hold it: ``env``, ``algo``, ``data``, ``seed``,
-    ``step`` (environment steps trained), ``heldout_users``, ``hardware``, ``date``, ``version``;
-    ``config`` {section: {field: value}}; ``rows``, one for each policy (``policy``, ``return_mean``,
-    ``return_low``, ``return_high``, ``length_mean``, ``distinct_mean``, ``coverage`` in [0, 1]);
-    ``paired`` (``policy``, ``versus``, ``mean``, ``low``, ``high``); ``curve`` (``step``, ``mean``,
-    ``low``, ``high``) with ``references`` {policy: return}; ``sessions`` (``policy``, ``user``,
-    ``likes``, the titles nearest to the user's profile, ``return``, ``left``, ``steps`` of ``title``,
-    ``year``, ``genres``, ``reward`` and ``satisfaction``, both usually in [0, 1]). Numbers may be None
-    or NaN: the page says so with a dash.
-    Raises UserError where the file can't be written.
+    ``report`` is the result of ``evaluate``, as JSON would hold it: ``env``, ``algo``, ``data``, ``seed``,
+    ``step`` (environment steps trained), ``heldout_users`` (their number), ``hardware``, ``date``,
+    ``version``; ``config`` {section: {field: value}}; ``rows``, one for each policy (``policy``,
+    ``return_mean``, ``return_low``, ``return_high``, ``length_mean``, ``distinct_mean``, ``coverage`` in
+    [0, 1], and ``users`` where fewer played); ``paired`` (``policy``, ``versus``, ``mean``, ``low``,
+    ``high``); ``curve`` (``step``, ``mean``, ``low``, ``high``), of training users; ``sessions``
+    (``policy``, ``user``, ``likes``, the titles nearest to the user's profile, ``return``, ``left``,
+    ``steps`` of ``title``, ``year``, ``genres``, ``reward`` and ``satisfaction``, both usually in [0, 1]).
+    Optional: ``learned``, the policies of checkpoints (``algo`` and its ``-greedy`` where it is missing);
+    ``yardstick``, a policy's name; ``shares`` of the way between two policies (``policy``,
+    ``from``, ``to``, ``share``, ``low``, ``high``); ``notes`` {policy: a sentence with tuned values}.
+    Numbers may be None or NaN: the page shows a dash. Raises UserError where the file can't be written.
     """
     write_text(path, _page(report))
 
@@ -42,38 +45,36 @@ def _page(report: Mapping[str, Any]) -> str:
         '<meta http-equiv="Content-Security-Policy" '
         "content=\"default-src 'none'; style-src 'unsafe-inline'\"/>"
         f"<title>{text(report['algo'])} on {text(report['env'])}: recsys_rl report</title>"
-        f"<style>{style}</style></head><body><main>{_header(report)}{_curve(report)}{_returns(report)}"
-        f"{_sessions(report.get('sessions', ()))}{_config(report.get('config', {}))}</main></body></html>\n"
+        f"<style>{style}</style></head><body><main>{_header(report)}{_returns(report)}{_curve(report)}"
+        f"{sessions_html(report.get('sessions', ()))}{_config(report.get('config', {}))}"
+        "</main></body></html>\n"
     )
 
 
-def _unit(report: Mapping[str, Any]) -> str:
-    """What one return is the sum of: other people's environments have episodes and seeds, not users."""
-    return "episode" if str(report["env"]).startswith("gym:") else "session"
-
-
 def _header(report: Mapping[str, Any]) -> str:
-    """One sentence: what was trained, and where it stands beside baseline and planner."""
+    """One sentence: the run, and its place between the yardstick and the planner."""
     ranked = [row for row in charts.by_return(report["rows"]) if finite(row["return_mean"])]
     rows = {str(row["policy"]): row for row in ranked}
     algo = str(report["algo"])
     ours = rows.get(f"{algo}-greedy") or rows.get(algo)
-    simple = next((row for name, row in rows.items() if kind(name) == "baseline"), None)
+    yardstick = rows.get(str(report.get("yardstick")))
+    simple = yardstick or next((row for name, row in rows.items() if kind(name) == "baseline"), None)
     bound = rows.get("planner") or rows.get("oracle")
     places = decimals([row["return_mean"] for row in (ours, simple, bound) if row])
     steps, env = number(report["step"], 0), text(report["env"])
-    who = text(algo if ours is None else ours["policy"])
-    sentence = f"{who}, trained for {steps} steps on <b>{env}</b>, "
+    name = text(algo if ours is None else ours["policy"])
+    sentence = f"{name}, trained for {steps} steps on <b>{env}</b>, "
     if ours is None:
         sentence += "has no finite return"
-    elif _unit(report) == "episode":
+    elif words.is_foreign(report):
         sentence += f"earns {_big(ours, places)} per episode on unseen seeds"
     else:
         people = number(report.get("heldout_users"), 0)
         sentence += f"earns {_big(ours, places)} per session from {people} users it never met"
     against = []
     if simple is not None:
-        against.append(f"the best simple baseline, {text(simple['policy'])}, earns {_big(simple, places)}")
+        title = "best simple baseline" if yardstick is None else "yardstick"
+        against.append(f"the {title}, {text(simple['policy'])}, earns {_big(simple, places)}")
     if bound is not None:
         against.append(f"the {text(bound['policy'])}, which sees inside the simulator, {_big(bound, places)}")
     sentence += ("; " + ", and ".join(against) if against else "") + "."
@@ -100,49 +101,47 @@ def _sizes(draw: Callable[[int], str]) -> str:
     )
 
 
-def _curve(report: Mapping[str, Any]) -> str:
-    curve, references = report.get("curve") or {}, report.get("references") or {}
-    name = f"{report['algo']}-greedy"
-    lost = len(curve.get("step", ())) - len(charts.curve_points(curve))
-    missing = f" Left out, because they gave no finite number: {lost} of the evaluations." if lost else ""
-    note = (
-        "Mean return of the evaluations during training, on training users; the band is the 95 % interval, "
-        f"dashed lines are what other policies reach with the held-out users of this report.{missing}"
-    )
-    try:
-        drawn = _sizes(lambda px: charts.learning_curve_svg(curve, references, name=name, width=px))
-    except UserError as error:
-        return f'<h2>Learning curve</h2><p class="plain">{text(error)}{missing}</p>'
-    return f'<h2>Learning curve</h2><p class="note">{note}</p>{drawn}'
-
-
 def _returns(report: Mapping[str, Any]) -> str:
-    rows, unit = charts.by_return(report["rows"]), _unit(report)
-    whose = "session for each user" if unit == "session" else "episode for each seed"
-    note = f"Mean return of one whole {whose}; the line across a bar's end is the 95 % interval."
+    """The chart, the table, the differences, and a definition of every word in them."""
+    rows, foreign = charts.by_return(report["rows"]), words.is_foreign(report)
+    yardstick = report.get("yardstick")
+    note = words.population(report, rows)
     try:
-        drawn = _sizes(lambda px: charts.returns_chart_svg(rows, width=px))
+        drawn = _sizes(lambda px: charts.returns_chart_svg(rows, yardstick=yardstick, width=px))
     except UserError as error:
         return f'<h2>Returns</h2><p class="plain">{text(error)}</p>'
     places = decimals([row[key] for row in rows for key in charts.RETURN if finite(row[key])])
-    pairs = "".join(f"<li>{_pair(pair, places, unit)}</li>" for pair in report.get("paired", ()))
-    paired = f'<h3>Differences, paired</h3><ul class="pairs">{pairs}</ul>' if pairs else ""
-    return f'<h2>Returns</h2><p class="note">{note}</p>{drawn}{_table(rows, places)}{paired}'
+    unit = "episode" if foreign else "session"
+    pairs = [_pair(pair, places, unit) for pair in report.get("paired", ())]
+    pairs += [_way(share) for share in report.get("shares", ())]
+    one = "seed" if foreign else "user"
+    listed = "".join(f"<li>{pair}</li>" for pair in pairs)
+    paired = f'<h3>Differences, {one} by {one}</h3><ul class="pairs">{listed}</ul>'
+    return (
+        f'<h2>Returns</h2><p class="note">{text(note)}</p>{drawn}{_table(rows, places, yardstick)}'
+        f"{paired if pairs else ''}{_definitions(report, rows)}"
+    )
 
 
-def _table(rows: Sequence[Row], places: int) -> str:
-    """The chart's numbers and the rest; a column that no row has a number for is left out."""
+def _columns(rows: Sequence[Row]) -> dict[str, str]:
+    """Keys and heads of the columns after the return; one that no row has a number for is left out."""
     columns = {"length_mean": "Length", "distinct_mean": "Distinct", "coverage": "Coverage"}
-    known = [name for name in columns if any(finite(row.get(name)) for row in rows)]
-    head = "".join(f'<th scope="col">{columns[name]}</th>' for name in known)
+    return {name: head for name, head in columns.items() if any(finite(row.get(name)) for row in rows)}
+
+
+def _table(rows: Sequence[Row], places: int, yardstick: str | None) -> str:
+    """The chart's numbers and the rest."""
+    known = _columns(rows)
+    head = "".join(f'<th scope="col">{name}</th>' for name in known.values())
     body = ""
     for row in rows:
         policy = str(row["policy"])
+        mark = " <small>yardstick</small>" if policy == yardstick else ""
         body += (
-            f'<tr class="{kind(policy)}"><th scope="row">{text(policy)}</th>'
+            f'<tr class="{kind(policy)}"><th scope="row">{text(policy)}{mark}</th>'
             f"<td>{number(row['return_mean'], places)} <small>{charts.interval(row, places)}</small></td>"
             + "".join(
-                f"<td>{_share(row) if name == 'coverage' else number(row.get(name), 1)}</td>"
+                f"<td>{_percent(row.get(name)) if name == 'coverage' else number(row.get(name), 1)}</td>"
                 for name in known
             )
             + "</tr>"
@@ -154,11 +153,10 @@ def _table(rows: Sequence[Row], places: int) -> str:
     )
 
 
-def _share(row: Row) -> str:
-    share = row.get("coverage")
+def _percent(share: float | None) -> str:
     if share is None or not finite(share):
         return "–"
-    return f"{number(100 * share, 0 if share >= 0.01 else 1)} %"
+    return f"{number(100 * share, 0 if abs(share) >= 0.01 else 1)} %"
 
 
 def _pair(pair: Row, places: int, unit: str) -> str:
@@ -172,68 +170,53 @@ def _pair(pair: Row, places: int, unit: str) -> str:
     return f"{names}: <b>{size} {word}</b> per {unit} (95 % interval {low} to {high}){doubt}."
 
 
-def _sessions(sessions: Sequence[Row]) -> str:
-    if not sessions:
-        return ""
-    rewards = [step["reward"] for session in sessions for step in session["steps"] if finite(step["reward"])]
-    full = max(1.0, *rewards) if rewards else 1.0
-    users: dict[Any, list[Row]] = {}
-    for session in sessions:
-        users.setdefault(session["user"], []).append(session)
-    key = (
-        '<span class="track key" aria-hidden="true"><i style="width:62%"></i><u style="left:82%"></u></span>'
+def _way(share: Row) -> str:
+    """``ppo-greedy closes 66 % of the way from rule to planner (95 % interval 60 to 72 %).``"""
+    way = f"of the way from {text(share['from'])} to {text(share['to'])}"
+    if not finite(share["share"]):
+        return f"{text(share['policy'])}: no number for the share {way}."
+    low, high = (number(100 * share[key], 0) for key in ("low", "high"))
+    known = finite(share["low"]) and finite(share["high"])
+    bounds = f"95 % interval {low} to {high} %" if known else "no interval"
+    return f"{text(share['policy'])} closes <b>{_percent(share['share'])}</b> {way} ({bounds})."
+
+
+def _definitions(report: Mapping[str, Any], rows: Sequence[Row]) -> str:
+    foreign, algo, notes = words.is_foreign(report), str(report["algo"]), report.get("notes") or {}
+    learned = report.get("learned") or (algo, f"{algo}-greedy")
+    found = [
+        (
+            str(row["policy"]),
+            words.define_policy(str(row["policy"]), learned, foreign, notes.get(row["policy"], "")),
+        )
+        for row in rows
+    ]
+    if report.get("yardstick") is not None:
+        found.append(
+            ("yardstick", words.define_yardstick(report["yardstick"], [str(row["policy"]) for row in rows]))
+        )
+    found += [(head, words.define_column(head, foreign)) for head in ("Return", *_columns(rows).values())]
+    listed = "".join(f"<div><dt>{text(name)}</dt><dd>{text(meaning)}</dd></div>" for name, meaning in found)
+    return f'<details open="open"><summary>Rows and columns defined</summary><dl>{listed}</dl></details>'
+
+
+def _curve(report: Mapping[str, Any]) -> str:
+    curve = report.get("curve") or {}
+    lost = len(curve.get("step", ())) - len(charts.curve_points(curve))
+    missing = f" Left out, because they gave no finite number: {lost} of the evaluations." if lost else ""
+    over = "training users, always the same; the returns above are over held-out users"
+    if words.is_foreign(report):
+        over = "episodes on seeds of their own"
+    note = (
+        f"Mean return of the greedy policy during training, and its 95 % interval as a band, over {over}."
+        f"{missing}"
     )
-    return (
-        '<h2>Sample sessions</h2><p class="note">What was shown, in order, and how the user reacted: '
-        f"{key} the bar and its number are the reward, the tick is satisfaction.</p>"
-        + "".join(_user(user, together, full) for user, together in users.items())
-    )
-
-
-def _user(user: object, sessions: Sequence[Row], full: float) -> str:
-    likes = ", ".join(text(title) for title in sessions[0].get("likes", ()))
-    return (
-        f"<h3>User {text(user)}</h3>"
-        + (f'<p class="note">Nearest to what is known of this user: {likes}.</p>' if likes else "")
-        + "".join(_session(session, full) for session in sessions)
-    )
-
-
-def _session(session: Row, full: float) -> str:
-    policy, steps = str(session["policy"]), session["steps"]
-    ending = f'class="left">left after step {len(steps)}' if session["left"] else ">stayed to the end"
-    cards = "".join(_card(index, step, full) for index, step in enumerate(steps, 1))
-    if session["left"]:
-        cards += '<li class="card gone">The user left</li>'
-    label = f"What {policy} showed user {session['user']}"
-    return (
-        f'<section class="session"><div><h4 class="policy {kind(policy)}">{text(policy)}</h4>'
-        f"<p>return {number(session['return'], 1)}</p><p {ending}</p></div>"
-        f'<ol class="cards" tabindex="0" aria-label="{text(label)}">{cards}</ol></section>'
-    )
-
-
-def _card(index: int, step: Row, full: float) -> str:
-    year = step.get("year")
-    known = finite(year) and f"({year})" not in str(step["title"])  # many titles carry their year
-    about = [text(year)] if known else []
-    about += [", ".join(text(genre) for genre in step.get("genres", ()))]
-    reward, felt = step["reward"], step.get("satisfaction")
-    bar = f'<i style="width:{_percent(reward, full)}%"></i>' if finite(reward) else ""
-    said = f'<span class="hidden">reward </span>{number(reward, 2)}'
-    if felt is not None and finite(felt):
-        bar += f'<u style="left:{_percent(felt, full)}%"></u>'
-        said += f'<span class="hidden">, satisfaction {number(felt, 2)}</span>'
-    return (
-        f'<li class="card" title="step {index}"><span class="title">{text(step["title"])}</span>'
-        f'<span class="about">{" · ".join(part for part in about if part)}</span>'
-        f'<span class="reaction"><span class="track" aria-hidden="true">{bar}</span>'
-        f"<span>{said}</span></span></li>"
-    )
-
-
-def _percent(value: float, full: float) -> str:
-    return f"{100 * min(max(value / full, 0.0), 1.0):.0f}"
+    try:
+        name = f"{report['algo']}-greedy"
+        drawn = _sizes(lambda px: charts.learning_curve_svg(curve, {}, name=name, width=px))
+    except UserError as error:
+        return f'<h2>Learning curve</h2><p class="plain">{text(error)}{missing}</p>'
+    return f'<h2>Learning curve</h2><p class="note">{note}</p>{drawn}'
 
 
 def _config(config: Mapping[str, Mapping[str, Any]]) -> str:
@@ -245,4 +228,7 @@ def _config(config: Mapping[str, Mapping[str, Any]]) -> str:
         + "</tbody></table></section>"
         for name, fields in config.items()
     )
-    return f'<details><summary>Configuration</summary><div class="sections">{sections}</div></details>'
+    return (
+        '<details class="config"><summary>Configuration</summary>'
+        f'<div class="sections">{sections}</div></details>'
+    )

@@ -1,0 +1,156 @@
+"""Tables and words on returns, of README.md and docs/, from the newest rows of learning.csv."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from benchmarks.newest import read, table
+from recsys_rl.utils.metrics import Interval, interval
+
+LEARNED = ("ppo-greedy", "ppo", "a2c-greedy", "a2c")
+YARDSTICKS = ("rule", "mmr", "mf", "static-list", "one-item", "popularity", "random")
+LABELS = {name: f"**{name}**" for name in LEARNED} | {
+    "ranker-greedy": "ranker (gamma 0), greedy",
+    "ranker": "ranker (gamma 0)",
+    "rule": "rule (linear, searched)",
+    "mmr": "mmr (mf, diversified)",
+    "mf": "mf (profile times item)",
+    "static-list": "static-list",
+    "one-item": "one-item",
+    "popularity": "popularity",
+    "random": "random",
+    "untrained": "untrained",
+    "myopic": "myopic (sees the true next reward)",
+    "informed": "informed (planner that knows the profile alone)",
+    "planner": "planner (simulates to the end)",
+    "oracle": "oracle (the optimum)",
+}
+"""Rows in the order of the tables; others come last, under their own names."""
+MORE = {"length_mean": ("session length", "{:.1f}"), "distinct_mean": ("distinct", "{:.1f}"),
+        "coverage": ("coverage", "{:.0%}")}  # fmt: skip
+WORDS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+
+
+class Runs:
+    """The runs of a task of benchmarks.learning: each policy's values by seed."""
+
+    def __init__(self, results: Path, task: str) -> None:
+        rows = read(results, "learning", task=task)
+        self.by_place = {(row["policy"], row["seed"]): row for row in rows}  # the last of each
+        self.seeds = list(dict.fromkeys(row["seed"] for row in rows))
+        given = list(dict.fromkeys(row["policy"] for row in rows))
+        self.policies = sorted(given, key=lambda p: [*LABELS, *given].index(p))
+        self.learned = "a2c-greedy" if "a2c-greedy" in given else "ppo-greedy"
+        self.yardstick = self.best(YARDSTICKS)
+        self.seconds = statistics.median(float(row["train_seconds"]) for row in rows)
+        self.origin = f"commit {rows[0]['commit']}, {rows[0]['date']}"
+
+    def best(self, names: Sequence[str]) -> str:
+        """The name with the highest mean; the first of equals."""
+        return max((p for p in names if p in self.policies), key=lambda p: self.mean(p).mean)
+
+    def values(self, policy: str, column: str = "return_mean") -> list[float]:
+        found = [self.by_place.get((policy, seed), {}).get(column, "") for seed in self.seeds]
+        return [float(value) for value in found if value]
+
+    def mean(self, policy: str, column: str = "return_mean") -> Interval:
+        return interval(_vector(self.values(policy, column)))
+
+    def share(self) -> Interval:
+        """The part that the greedy policy goes of the way from each seed's yardstick to the planner."""
+        known = self.values(self.learned, "share")  # of the same users, where the planner plays some alone
+        if known:
+            return interval(_vector(known))
+        ours, planner = _vector(self.values(self.learned)), _vector(self.values("planner"))
+        return interval((ours - self.yardsticks()) / (planner - self.yardsticks()))
+
+    def gain(self) -> Interval:
+        """How much more than each seed's yardstick the greedy learned policy earns, as a share."""
+        return interval(_vector(self.values(self.learned)) / self.yardsticks() - 1)
+
+    def yardsticks(self) -> Tensor:
+        """The return of the best simple policy of each seed."""
+        names = [name for name in YARDSTICKS if name in self.policies]
+        return torch.stack([_vector(self.values(name)) for name in names]).amax(0)
+
+
+def _vector(values: Sequence[float]) -> Tensor:
+    return torch.tensor(values, dtype=torch.float64)
+
+
+def origin(runs: Runs, command: str, unit: str) -> str:
+    """The sentence under a table: seeds, command, commit, duration."""
+    return (
+        f"{WORDS[len(runs.seeds)].capitalize()} seeds; intervals (Student's t) over seeds; `python -m "
+        f"benchmarks.learning {command}`,\n{runs.origin}; {duration(runs.seconds)} of training a {unit}."
+    )
+
+
+def spread(found: Interval) -> str:
+    return f"{found.low:.2f} – {found.high:.2f}"
+
+
+def percent(found: Interval) -> str:
+    return f"{100 * found.mean:.0f} % (95 % interval {100 * found.low:.0f} – {100 * found.high:.0f} %)"
+
+
+def duration(seconds: float) -> str:
+    return f"{seconds:.0f} seconds" if seconds < 60 else f"{seconds // 60:.0f} min {seconds % 60:.0f} s"
+
+
+def satiation(results: Path) -> str:
+    runs, body = Runs(results, "satiation"), []
+    more = {key: shape for key, shape in MORE.items() if any(runs.values(p, key) for p in runs.policies)}
+    for policy in runs.policies:
+        found, bold = runs.mean(policy), "**" if policy in LEARNED else ""
+        cells = [LABELS.get(policy, policy), f"{bold}{found.mean:.2f}{bold}", spread(found)]
+        cells.append(f"{min(runs.values(policy)):.2f}")
+        known = {key: runs.values(policy, key) for key in more}
+        cells += [more[key][1].format(statistics.mean(v)) if v else "" for key, v in known.items()]
+        body.append(cells)
+    head = ["policy", "return", "95 % interval", "worst seed", *(name for name, _ in more.values())]
+    said = origin(runs, "satiation", "seed")
+    if {"rule", "planner"} <= set(runs.policies):
+        share = percent(runs.share())
+        said += (
+            f"\nThe yardstick is {runs.yardstick}: {runs.learned} earns {percent(runs.gain())} more,\n"
+            f"and closes {share} of the way from it to the planner."
+        )
+    return f"{table(head, body)}\n\n{said}"
+
+
+def drift(results: Path) -> str:
+    ppo, a2c = Runs(results, "drift"), Runs(results, "drift-a2c")
+    optimum, body = ppo.mean("oracle").mean, []
+    simple = ppo.best(("one-item", "static-list", "popularity"))
+    chosen = [(ppo, "ppo-greedy"), (ppo, "ppo"), (a2c, "a2c-greedy"), (a2c, "a2c")]
+    chosen += [
+        (ppo, p) for p in ("ranker", "rule", "mmr", "mf", simple, "random", "oracle") if p in ppo.policies
+    ]
+    for runs, policy in chosen:
+        found, bold = runs.mean(policy), "**" if policy in LEARNED else ""
+        name = f"{policy} (the same for everybody)" if policy == simple else LABELS[policy]
+        share = f"{found.mean / optimum:.3f}" if policy != "oracle" else "1"
+        body.append([name, f"{bold}{found.mean:.2f}{bold}", f"{bold}{share}{bold}", spread(found)])
+    head = ["`drift`, 100,000 steps, synthetic items", "return", "share of the optimum", "95 % interval"]
+    return f"{table(head, body)}\n\n{origin(ppo, 'drift drift-a2c', 'run')}"
+
+
+def from_myopic(results: Path) -> str:
+    """Of the way from the short-sighted optimum to the planner, the part that ppo-greedy goes."""
+    runs = Runs(results, "satiation")
+    ours, myopic, planner = (runs.mean(policy).mean for policy in ("ppo-greedy", "myopic", "planner"))
+    return f"{100 * (ours - myopic) / (planner - myopic):.0f} %"
+
+
+def gain_over_yardstick(results: Path) -> str:
+    return f"{100 * Runs(results, 'satiation').gain().mean:.0f} %"
+
+
+def share_of_way(results: Path) -> str:
+    return f"{100 * Runs(results, 'satiation').share().mean:.0f} %"

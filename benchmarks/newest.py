@@ -1,0 +1,26 @@
+"""The newest rows of benchmarks/results/*.csv, and Markdown tables."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+Row = Mapping[str, str]
+
+
+def read(results: Path, name: str, keys: Sequence[str] = (), **known: str) -> list[Row]:
+    """The newest rows of a CSV file that have the ``known`` values.
+
+    Newest is the last date and commit in the file's order, for each combination of ``keys`` by itself.
+    """
+    with (results / f"{name}.csv").open(newline="", encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if all(row[k] == v for k, v in known.items())]
+    last = {tuple(row[key] for key in keys): (row["date"], row["commit"]) for row in rows}
+    return [row for row in rows if last[tuple(row[key] for key in keys)] == (row["date"], row["commit"])]
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Markdown: the first column to the left, the others to the right."""
+    lines = ["|" + "|".join(f" {cell} " if cell else " " for cell in line) + "|" for line in (head, *rows)]
+    return "\n".join([lines[0], "|---" + "|---:" * (len(head) - 1) + "|", *lines[1:]])

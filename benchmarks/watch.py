@@ -1,0 +1,75 @@
+"""What a run's log says while it learns: the numbers of "Watch it learn" in docs/03 and docs/04.
+
+    python -m benchmarks.watch [TASK ...]
+
+One run for each task, seed 0, one thread. Appends to benchmarks/results/logs.csv the log's rows at the first
+update, and where sessions ended near a tenth and a half of the run and at its end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks import tables
+from benchmarks.tables import Row
+from recsys_rl.errors import UserError
+from recsys_rl.utils.files import check_writable
+from recsys_rl.utils.logger import read_log
+
+TASKS = {
+    "drift": ("ppo", ["--data", "synthetic"]),
+    "satiation": ("ppo", ["--env", "satiation"]),
+    "drift-a2c": ("a2c", ["--data", "synthetic"]),
+    "drift-a2c-no-bonus": ("a2c", ["--data", "synthetic", "--ent-coef", "0"]),
+}
+CSV = tables.HERE / "results" / "logs.csv"
+MOMENTS = (0.1, 0.5, 1.0)  # of the run
+
+
+def watch(task: str, extra: Sequence[str]) -> list[Row]:
+    """The rows of one run's log (``step``, ``name``, ``value``) at its first update and at MOMENTS."""
+    algo, options = TASKS[task]
+    env = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", "from recsys_rl.cli import main; raise SystemExit(main())", "train"]
+    settings = ["--algo", algo, "--seed", "0", "--threads", "1"]
+    settings += ["--log-interval", "1", "--eval-interval", "0"]
+    with tempfile.TemporaryDirectory() as folder:
+        subprocess.run([*command, *settings, *options, *extra], cwd=folder, env=env, check=True)
+        (log,) = Path(folder).rglob("log.csv")
+        rows = read_log(log)
+    ended = sorted({step for step, _, name, _ in rows if name == "return_mean"})  # sessions ended there
+    wanted = {nearest(ended, at * rows[-1][0]) for at in MOMENTS} | {rows[0][0]}
+    return [
+        {"task": task, "step": step, "name": name, "value": value}
+        for step, _, name, value in rows
+        if step in wanted and name != "steps_per_second"
+    ]
+
+
+def nearest(steps: Sequence[int], place: float) -> int:
+    return min(steps, key=lambda step: abs(step - place))
+
+
+def main() -> None:
+    parser = tables.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("tasks", nargs="*", help="all, where none is named")
+    parser.add_argument("--csv", type=Path, default=CSV, help="append the rows to this file")
+    parser.add_argument("--smoke", action="store_true", help="does it run? A few thousand steps, no CSV")
+    args = parser.parse_args()
+    unknown = sorted(set(args.tasks) - set(TASKS))
+    if unknown:
+        raise UserError(f"There is no task {unknown[0]}: name some of {', '.join(TASKS)}, or none for all.")
+    check_writable(args.csv, "--csv")
+    extra = ["--total-timesteps", "4096"] if args.smoke else []
+    args.json, args.csv = None, None if args.smoke else args.csv
+    tables.publish([row for task in args.tasks or TASKS for row in watch(task, extra)], args)
+
+
+if __name__ == "__main__":
+    tables.run(main)

@@ -1,0 +1,100 @@
+"""Writes the figures of README.md and docs/*.md from benchmarks/results.
+
+    python -m benchmarks.write_tables           # rewrites the marked places
+    python -m benchmarks.write_tables --check   # names the pages that are stale; exit code 1
+
+A place is ``<!-- table:NAME -->`` and the lines until ``<!-- /table -->``, or within a line
+``<!-- figure:NAME -->`` and the words until ``<!-- /figure -->``. benchmarks/learning_texts.py,
+log_texts.py and speed_texts.py make the text of each name from the newest rows of the CSV files.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from benchmarks import learning_texts, log_texts, speed_texts, tables
+from recsys_rl.errors import UserError
+from recsys_rl.utils.files import write_text
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+PLACE = re.compile(r"<!-- (table|figure):([\w-]+) -->(.*?)<!-- /\1 -->", re.DOTALL)
+MARK = re.compile(r"<!-- /?(?:table|figure)\b")
+
+TABLES: dict[str, Callable[[Path], str]] = {
+    "satiation": learning_texts.satiation,
+    "drift": learning_texts.drift,
+    "throughput": speed_texts.throughput,
+    "simulator": speed_texts.simulator,
+    "catalogue": speed_texts.catalogue,
+    "log-ppo": log_texts.log_ppo,
+    "log-a2c": log_texts.log_a2c,
+}
+FIGURES: dict[str, Callable[[Path], str]] = {
+    "satiation-from-myopic": learning_texts.from_myopic,
+    "satiation-gain": learning_texts.gain_over_yardstick,
+    "satiation-share": learning_texts.share_of_way,
+    "greedy-seconds-to-0-95": partial(speed_texts.seconds_to_095, policy="greedy"),
+    "sampled-seconds-to-0-95": partial(speed_texts.seconds_to_095, policy="sampled"),
+    "peers-best-with-our-dials": partial(speed_texts.best_share, whose="ours"),
+    "peers-best-with-their-dials": partial(speed_texts.best_share, whose="own"),
+    "dense-best": partial(speed_texts.best_share, whose="dense"),
+    "million-greedy": partial(speed_texts.million, column="greedy_share_of_oracle"),
+    "million-sampled": partial(speed_texts.million, column="share_of_oracle"),
+    "million-seconds": partial(speed_texts.million, column="seconds"),
+}
+
+
+def pages(root: Path) -> list[Path]:
+    """The pages that may hold figures: README.md and docs/*.md."""
+    return [root / "README.md", *sorted((root / "docs").glob("*.md"))]
+
+
+def rewritten(page: Path, results: Path) -> str:
+    """The page's text with every marked place written anew.
+
+    Raises UserError for a name that nobody makes, for a mark without its end, and for an inline mark that
+    begins a line (Markdown would take the whole line for HTML).
+    """
+    text = page.read_text(encoding="utf-8")
+    if len(MARK.findall(text)) != 2 * len(PLACE.findall(text)):
+        raise UserError(f"{page.name} has a mark <!-- table:... --> or <!-- figure:... --> without its end.")
+    if re.search(r"^ *<!-- figure:", text, re.MULTILINE):
+        raise UserError(
+            f"{page.name} has a mark <!-- figure:... --> that begins a line: move it into the line."
+        )
+
+    def write(place: re.Match[str]) -> str:
+        what, name = place.group(1), place.group(2)
+        texts = TABLES if what == "table" else FIGURES
+        if name not in texts:
+            raise UserError(f"{page.name} has the mark {what}:{name}: it must be one of {', '.join(texts)}.")
+        found = texts[name](results)
+        inner = f"\n{found}\n" if what == "table" else found
+        return f"<!-- {what}:{name} -->{inner}<!-- /{what} -->"
+
+    return PLACE.sub(write, text)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--check", action="store_true", help="write nothing, fail where a page is stale")
+    check = parser.parse_args().check
+    texts = {page: rewritten(page, RESULTS) for page in pages(ROOT)}
+    stale = {page: text for page, text in texts.items() if text != page.read_text(encoding="utf-8")}
+    for page, text in stale.items():
+        print(f"{page.relative_to(ROOT)}: {'stale' if check else 'written'}")
+        if not check:
+            write_text(page, text)
+    if check and stale:
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    tables.run(main)

@@ -1,0 +1,127 @@
+"""Sample sessions on the page: a strip of bars each, and the items themselves, folded away.
+
+A catalogue may have no titles. Its items are then named by their attributes, or only counted.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from typing import Any
+
+from recsys_rl.report.drawing import finite, kind, number, text
+
+Row = Mapping[str, Any]
+NOTE = (
+    "Each bar is one item, in the order shown: its height is the reward, and the tick is the satisfaction, "
+    "which no recommender sees. The strips of a user have one scale; a short strip is a short session."
+)
+
+
+def sessions_html(sessions: Sequence[Row]) -> str:
+    """The section of the page, user by user; nothing where no session was given."""
+    if not sessions:
+        return ""
+    rewards = [step["reward"] for session in sessions for step in session["steps"] if finite(step["reward"])]
+    full = max([1.0, *rewards])
+    users: dict[Any, list[Row]] = {}
+    for session in sessions:
+        users.setdefault(session["user"], []).append(session)
+    shown = "".join(_user(user, together, full) for user, together in users.items())
+    return f'<h2>Sample sessions</h2><p class="note">{NOTE}</p>{shown}'
+
+
+def _user(user: object, sessions: Sequence[Row], full: float) -> str:
+    likes = ", ".join(text(title) for title in sessions[0].get("likes", ()) if not _is_bare(title))
+    longest = max(len(session["steps"]) for session in sessions)
+    return (
+        f"<h3>User {text(user)}</h3>"
+        + (f'<p class="note">Nearest to what is known of this user: {likes}.</p>' if likes else "")
+        + "".join(_session(session, full, longest) for session in sessions)
+        + f'<details class="items"><summary>The items shown to user {text(user)}</summary>'
+        + "".join(_items(session) for session in sessions)
+        + "</details>"
+    )
+
+
+def _session(session: Row, full: float, longest: int) -> str:
+    """Name, return and end of the session, and its strip."""
+    policy, steps = str(session["policy"]), session["steps"]
+    ending = f'class="left">left after step {len(steps)}' if session["left"] else ">stayed to the end"
+    rewards = ", ".join(number(step["reward"], 2) for step in steps)
+    return (
+        f'<section class="session"><div><h4 class="policy {kind(policy)}">{text(policy)}</h4>'
+        f"<p>return {number(session['return'], 1)}, <span {ending}</span></p></div>"
+        f'<div class="strip {kind(policy)}" role="img" aria-label="rewards: {rewards}" '
+        f'style="grid-template-columns:repeat({longest},1fr)">'
+        + "".join(_bar(step, full) for step in steps)
+        + "</div></section>"
+    )
+
+
+def _bar(step: Row, full: float) -> str:
+    reward, felt = step["reward"], step.get("satisfaction")
+    bar = f'<i style="height:{_percent(reward, full)}%"></i>' if finite(reward) else ""
+    tick = (
+        f'<u style="bottom:{_percent(felt, full)}%"></u>' if isinstance(felt, float) and finite(felt) else ""
+    )
+    return f"<span>{bar}{tick}</span>"
+
+
+def _percent(value: float, full: float) -> str:
+    return f"{100 * min(max(value / full, 0.0), 1.0):.0f}"
+
+
+def _items(session: Row) -> str:
+    """The session's items as cards; one sentence where they have neither titles nor attributes."""
+    policy, steps = str(session["policy"]), session["steps"]
+    head = f'<h4 class="policy {kind(policy)}">{text(policy)}</h4>'
+    if not any(_about(step) or not _is_bare(step["title"]) for step in steps):
+        distinct = len({step["title"] for step in steps})
+        counted = f"{distinct} different items" if distinct > 1 else "the same item each time"
+        return f'{head}<p class="note">{len(steps)} steps, {counted}, without a title.</p>'
+    cards, first = "", 1
+    for _, alike in groupby(steps, key=lambda step: step["title"]):
+        run = list(alike)
+        cards += _card(first, run)
+        first += len(run)
+    if session["left"]:
+        cards += '<li class="card gone">The user left</li>'
+    label = text(f"Items that {policy} showed to user {session['user']}")
+    return f'{head}<ol class="cards" tabindex="0" aria-label="{label}">{cards}</ol>'
+
+
+def _card(first: int, run: Sequence[Row]) -> str:
+    """One item, shown in one step or in several after each other; the numbers are means over these."""
+    step = run[0]
+    about = _about(step)
+    title, about = (about, step["title"]) if _is_bare(step["title"]) and about else (step["title"], about)
+    when = f"{first}" if len(run) == 1 else f"{first} to {first + len(run) - 1}"
+    said = "".join(
+        f"<span>{name} {number(mean, 2)}</span>"
+        for name in ("reward", "satisfaction")
+        if (mean := _mean([member.get(name) for member in run])) is not None or name == "reward"
+    )
+    return (
+        f'<li class="card"><span class="when">step {when}</span><span class="title">{text(title)}</span>'
+        f'<span class="about">{text(about)}</span><span class="reaction">{said}</span></li>'
+    )
+
+
+def _about(step: Row) -> str:
+    """Year and genres: ``1996 · Crime, Drama``."""
+    year = step.get("year")
+    known = finite(year) and f"({year})" not in str(step["title"])  # many titles carry their year
+    parts = [str(year)] if known else []
+    return " · ".join([*parts, *filter(None, [", ".join(step.get("genres", ()))])])
+
+
+def _mean(values: Sequence[object]) -> float | None:
+    numbers = [value for value in values if isinstance(value, int | float) and finite(value)]
+    return sum(numbers) / len(numbers) if numbers else None
+
+
+def _is_bare(title: object) -> bool:
+    """Whether a title is no more than the item's number."""
+    return re.fullmatch(r"(item -?\d+)?", str(title)) is not None

@@ -1,0 +1,85 @@
+"""The definitions that the report gives of its rows and columns, in plain words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from recsys_rl.report.drawing import BASELINES, number
+
+POLICIES = {
+    "untrained": "The same network before its first update.",
+    "random": "Any allowed {item}, each with the same probability.",
+    "popularity": "The items that most training users like, the most liked first; the same for everybody.",
+    "one-item": "One item for everybody, with the highest mean first reward among training users.",
+    "static-list": "One list for everybody, found by a greedy search on training users.",
+    "mf": "Matrix factorisation: the items with the largest product of the user's profile and the item's "
+    "embedding, best first.",
+    "mmr": "The list of mf, diversified (maximal marginal relevance); its dials are tuned on training users.",
+    "rule": "A linear score of a few things that a recommender sees; its weights (seven at most) are "
+    "searched on training users, with the agent's number of steps.",
+    "ranker": "The agent's network and number of steps, trained for the next reward alone (gamma 0).",
+    "myopic": "Sees the true expected reward of each item now, shows the highest, and never looks ahead.",
+    "informed": "The planner with the user's profile in place of the hidden taste, never updated.",
+    "oracle": "Sees the hidden user and plays the optimum, which is known in closed form.",
+    "planner": "Sees the hidden user, simulates to the end of the session, and shows the best first item "
+    "found: a strong reference, not a proven optimum.",
+}
+COLUMNS = {
+    "Return": "Sum of the rewards of {session}, undiscounted: the mean over {players}, and its 95 % "
+    "interval (Student's t).",
+    "Length": "Mean number of steps of {session}.",
+    "Distinct": "Mean number of different {items} in {session}.",
+    "Coverage": "Share of the catalogue that was shown to any of the users.",
+}
+
+
+def define_policy(policy: str, learned: Sequence[str], episodes: bool, note: str = "") -> str:
+    """One or two sentences on a row of the table; ``note`` (tuned values, say) follows them.
+
+    ``learned`` are the rows of checkpoints: each has one that draws, and one, ``-greedy``, that doesn't.
+    """
+    found = POLICIES.get(policy.removesuffix("-greedy"), "")
+    if policy in learned:
+        found = found or "The trained policy."
+        if policy.endswith("-greedy"):
+            found += " Always takes the most probable {item}."
+        else:
+            found += " Draws each {item} with the probability that the policy gives it."
+    found = found or "Given to this evaluation beside the checkpoint."
+    return f"{found.format(item='action' if episodes else 'item')} {note}".strip()
+
+
+def define_column(column: str, episodes: bool) -> str:
+    """One sentence on a column of the table."""
+    session, players, items = (
+        ("an episode", "seeds", "actions") if episodes else ("a session", "users", "items")
+    )
+    return COLUMNS[column].format(session=session, players=players, items=items)
+
+
+def define_yardstick(yardstick: str, policies: Sequence[str]) -> str:
+    """The sentence on the word itself; ``policies`` are all rows of the table."""
+    simple = [name for name in BASELINES if name in policies and name != "untrained"]
+    return f"The best of {', '.join(simple)}: {yardstick}. A policy has to beat it to be worth its training."
+
+
+def population(report: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
+    """The sentence that says over whom the means and intervals are."""
+    over = "episodes on unseen seeds" if is_foreign(report) else "held-out users, one whole session each"
+    count = report.get("heldout_users")
+    fewer: dict[int, list[str]] = {}
+    for row in rows:
+        if row.get("users") not in (None, count):
+            fewer.setdefault(row["users"], []).append(str(row["policy"]))
+    some = "".join(f" {', '.join(names)}: {number(users, 0)} of them." for users, names in fewer.items())
+    seed = report.get("seed")
+    return (
+        f"Means and intervals are over {number(count, 0)} {over}, of one training run (seed {seed}).{some} "
+        "The intervals don't cover the choice of the training seed."
+    )
+
+
+def is_foreign(report: Mapping[str, Any]) -> bool:
+    """Whether the run is on other people's environment: it has episodes and seeds, not sessions and users."""
+    return str(report["env"]).startswith("gym:")

@@ -1,0 +1,184 @@
+"""The figures of README.md and docs/ are those of benchmarks/results; the command that writes them works."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import write_tables
+from benchmarks.learning_texts import Runs, gain_over_yardstick, satiation, share_of_way
+from benchmarks.log_texts import log_a2c, log_ppo, short
+from benchmarks.newest import read, table
+from benchmarks.watch import watch
+from benchmarks.write_tables import FIGURES, RESULTS, ROOT, TABLES, pages, rewritten
+from recsys_rl.types import UserError
+from tests.doors import finish, start
+
+
+@pytest.mark.parametrize("page", pages(ROOT), ids=lambda page: page.name)
+def test_the_figures_of_a_page_are_not_stale(page: Path) -> None:
+    assert rewritten(page, RESULTS) == page.read_text(encoding="utf-8"), "python -m benchmarks.write_tables"
+
+
+def test_every_table_has_a_place() -> None:
+    text = "".join(page.read_text(encoding="utf-8") for page in pages(ROOT))
+    assert [name for name in TABLES if f"<!-- table:{name} -->" not in text] == []
+
+
+def write_rows(folder: Path, name: str, rows: list[dict[str, Any]]) -> Path:
+    with (folder / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(dict.fromkeys(key for row in rows for key in row)))
+        writer.writeheader()
+        writer.writerows(rows)
+    return folder
+
+
+def run(policy: str, seed: int, value: float, **more: Any) -> dict[str, Any]:
+    about = {"date": "2026-11-25", "commit": "b", "task": "satiation", "train_seconds": 90.0}
+    return about | {"policy": policy, "seed": seed, "return_mean": value, "length_mean": 20.0} | more
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    """Two seeds: 12 and 16 of ppo-greedy between rule (10) and planner (20), and an older, better commit."""
+    rows = [run("ppo-greedy", 0, 99, commit="a"), run("a new row", 0, 1)]
+    for seed, value in ((0, 12), (1, 16)):
+        rows += [run("planner", seed, 20, coverage=0.25), run("ppo-greedy", seed, value)]
+        rows += [run("rule", seed, 10), run("random", seed, 2 + seed)]
+    return write_rows(tmp_path, "learning", rows)
+
+
+def test_newest_rows_are_those_of_the_last_commit_of_each_key(results: Path) -> None:
+    assert {row["commit"] for row in read(results, "learning")} == {"b"}
+    by_policy = read(results, "learning", ("policy",))
+    assert [row["return_mean"] for row in by_policy if row["policy"] == "ppo-greedy"] == ["12", "16"]
+    write_rows(results, "x", [run("ppo", 0, 1), run("a2c", 0, 2, commit="c")])
+    assert len(read(results, "x", ("policy",))) == 2 and len(read(results, "x")) == 1
+
+
+def test_means_shares_and_gains_are_over_seeds(results: Path) -> None:
+    # Shares 0.2 and 0.6, gains 0.2 and 0.6; Student's t with one degree of freedom is 12.706.
+    runs = Runs(results, "satiation")
+    assert runs.yardstick == "rule" and runs.mean("ppo-greedy").mean == 14
+    for found in (runs.share(), runs.gain()):
+        assert (found.mean, found.high) == pytest.approx((0.4, 0.4 + 12.706 * 0.2), abs=1e-3)
+
+
+def test_each_seed_has_its_own_yardstick_and_measured_shares_go_first(tmp_path: Path) -> None:
+    rows = []
+    for seed, rule, mf in ((0, 10, 8), (1, 5, 8)):
+        rows += [run("rule", seed, rule), run("mf", seed, mf), run("planner", seed, 18)]
+        rows += [run("ppo-greedy", seed, 12, share=0.7 + 0.1 * seed)]
+    runs = Runs(write_rows(tmp_path, "learning", rows), "satiation")
+    assert runs.yardsticks().tolist() == [10, 8]
+    assert runs.gain().mean == pytest.approx((0.2 + 0.5) / 2)
+    assert runs.share().mean == pytest.approx(0.75)
+    assert (gain_over_yardstick(tmp_path), share_of_way(tmp_path)) == ("35 %", "75 %")
+
+
+def test_the_table_of_satiation_has_all_rows_in_order(results: Path) -> None:
+    lines = satiation(results).splitlines()
+    assert lines[0] == "| policy | return | 95 % interval | worst seed | session length | coverage |"
+    assert [line.split("|")[1].strip() for line in lines[2:7]] == [
+        "**ppo-greedy**",
+        "rule (linear, searched)",
+        "random",
+        "planner (simulates to the end)",
+        "a new row",
+    ]
+    assert lines[2] == "| **ppo-greedy** | **14.00** | -11.41 – 39.41 | 12.00 | 20.0 | |"
+    assert lines[5].endswith("| 20.00 | 20.0 | 25% |")
+    assert lines[-2].startswith("The yardstick is rule: ppo-greedy earns 40 % (95 % interval")
+    assert "Two seeds" in lines[-4] and "commit b, 2026-11-25; 1 min 30 s of training a seed." in lines[-3]
+
+
+def test_numbers_of_a_log_have_no_exponent() -> None:
+    shown = [short(value) for value in (17.57, 0.354, 0.0179, 0.00031, 0.00001, -0.168, None)]
+    assert shown == ["17.6", "0.35", "0.018", "0.0003", "0", "-0.17", "–"]
+
+
+def test_tables_of_logs_hold_the_first_update_a_tenth_and_the_last(tmp_path: Path) -> None:
+    about = {"date": "2026-11-25", "commit": "b", "name": "entropy"}
+    tasks = ("drift", "satiation", "drift-a2c", "drift-a2c-no-bonus")
+    places = ((10, 6.9), (100, 3.0), (500, 2.0), (1000, 0.5))
+    rows = [about | {"task": task, "step": step, "value": value} for task in tasks for step, value in places]
+    write_rows(tmp_path, "logs", rows)
+    assert "| `entropy` | 6.9, 3.0, 0.50 | 6.9, 3.0, 0.50 |" in log_ppo(tmp_path)
+    assert log_a2c(tmp_path).splitlines()[2] == "| the defaults | 10 | 6.9 | – | – |"
+
+
+def test_the_million_items_end_where_the_curve_ends(tmp_path: Path) -> None:
+    about = {"date": "2026-11-25", "commit": "b"}
+    curve = ((0, 0.0, 0.3), (98304, 20.0, 0.98))
+    rows = [about | {"step": step, "seconds": s, "greedy_share_of_oracle": x} for step, s, x in curve]
+    write_rows(tmp_path, "million", [*rows, *(row | {"greedy_share_of_oracle": 1.0} for row in rows)])
+    assert FIGURES["million-greedy"](tmp_path) == "0.99"
+    assert FIGURES["million-seconds"](tmp_path) == "20 seconds"
+
+
+def test_a_table_is_markdown() -> None:
+    assert table(["a", "b"], [["1", ""]]) == "| a | b |\n|---|---:|\n| 1 | |"
+
+
+def test_marked_places_are_written_and_the_rest_is_kept(tmp_path: Path) -> None:
+    page, before = tmp_path / "page.md", "It is <!-- figure:dense-best -->9<!-- /figure -->.\n"
+    page.write_text(f"{before}\n<!-- table:drift -->\nold\n<!-- /table -->\nEnd.\n")
+    text = rewritten(page, RESULTS)
+    assert text.startswith(before.replace("9", "0.80") + "\n<!-- table:drift -->\n| `drift`, ")
+    assert text.endswith("run.\n<!-- /table -->\nEnd.\n") and "old" not in text
+    page.write_text(text)
+    assert rewritten(page, RESULTS) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("<!-- table:nobody -->\n<!-- /table -->", "has the mark table:nobody: it must be one of satiation"),
+        ("a <!-- figure:dense-best -->0.8", "without its end"),
+        ("a <!-- figure:dense-best -->0.8<!-- /table -->", "without its end"),
+        ("<!-- figure:dense-best --><!-- /figure -->", "begins a line"),
+    ],
+)
+def test_a_wrong_mark_is_refused(tmp_path: Path, text: str, said: str) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(text)
+    with pytest.raises(UserError, match=said):
+        rewritten(page, RESULTS)
+
+
+def test_watch_keeps_the_first_and_the_last_update(tmp_path: Path) -> None:
+    rows = watch("drift-a2c", ["--total-timesteps", "4096"])
+    assert {row["task"] for row in rows} == {"drift-a2c"}
+    steps = sorted({row["step"] for row in rows})
+    assert steps[0] == 256 and steps[-1] > 3500
+    assert {"entropy", "return_mean"} <= {row["name"] for row in rows if row["step"] == steps[-1]}
+
+
+def test_watch_refuses_unknown_tasks(tmp_path: Path) -> None:
+    code, out, err = finish(start(tmp_path, "benchmarks.watch", "drift", "nobody"))
+    assert (
+        code == 2 and out == "" and err.startswith("There is no task nobody: name some of drift, satiation")
+    )
+
+
+def test_the_command_checks_and_writes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = tmp_path / "README.md"
+    page.write_text("At <!-- figure:dense-best -->9<!-- /figure -->.")
+    monkeypatch.setattr(write_tables, "ROOT", tmp_path)
+    monkeypatch.setattr("sys.argv", ["write_tables", "--check"])
+    with pytest.raises(SystemExit, match="1"):
+        write_tables.main()
+    assert capsys.readouterr().out == "README.md: stale\n" and ">9<" in page.read_text()
+    monkeypatch.setattr("sys.argv", ["write_tables"])
+    write_tables.main()
+    assert capsys.readouterr().out == "README.md: written\n" and ">0.80<" in page.read_text()
+
+
+def test_a_picture_needs_a_report(tmp_path: Path) -> None:
+    code, out, err = finish(start(tmp_path, "benchmarks.pictures", "report.html"))
+    assert code == 2 and out == "" and err.startswith("report.html is no file: write it with")
