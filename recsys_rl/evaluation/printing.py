@@ -39,7 +39,7 @@ def print_table(result: Mapping[str, Any], heading: str, total_users: int | None
             f"[{row['low']:+.3f}, {row['high']:+.3f}]"
         )
     for row in result["shares"]:
-        print(f"{row['policy']}: {_share(row)}")
+        print(f"{row['policy']}: {share_text(row)}")
 
 
 def _users(result: Mapping[str, Any], total: int | None) -> str:
@@ -58,7 +58,8 @@ def _users(result: Mapping[str, Any], total: int | None) -> str:
     return line
 
 
-def _share(row: Mapping[str, Any]) -> str:
+def share_text(row: Mapping[str, Any]) -> str:
+    """The share of the way of one policy, with its interval where it has one."""
     way = f"the way from {row['from']} to {row['to']}"
     if math.isnan(row["share"]):
         return f"no share of {way}, as {row['to']} does not lie above {row['from']}"

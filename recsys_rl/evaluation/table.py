@@ -112,8 +112,9 @@ def share_of_way(policy: Tensor, start: Tensor, end: Tensor) -> tuple[float, flo
 def mean_over_seeds(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """One table of several seeds' tables: means, and intervals (Student's t) over seeds.
 
-    Each seed has a yardstick of its own, the best row of that seed: differences and shares refer to it.
-    ``yardstick`` is the best row by mean over seeds. ``notes`` are those of all seeds.
+    ``results`` are those of ``summarise``, or their JSON. Each seed has a yardstick of its own, the best row
+    of that seed: differences and shares refer to it. ``yardstick`` is the best row by mean over seeds.
+    ``notes`` are those of all seeds.
     """
     rows = mean_rows([result["rows"] for result in results])
     notes: dict[str, list[str]] = defaultdict(list)
@@ -143,16 +144,21 @@ def mean_rows(tables: Sequence[Sequence[Mapping[str, Any]]]) -> list[Row]:
         rows = [row for table in tables for row in table if row["policy"] == name]
         if len(rows) < len(tables):
             continue
-        returns = [row["return_mean"] for row in rows]
+        returns = [number(row["return_mean"]) for row in rows]
         mean = interval(torch.tensor(returns, dtype=torch.float64))
         bounds = {"return_mean": mean.mean, "return_low": mean.low, "return_high": mean.high}
         others = {
-            key: sum(row[key] for row in rows) / (1 if key == "users" else len(rows))
+            key: sum(number(row[key]) for row in rows) / (1 if key == "users" else len(rows))
             for key in ("users", "length_mean", "distinct_mean", "coverage")
             if key in rows[0]
         }
         found.append({"policy": name, **bounds, "worst": min(returns), **others})
     return found
+
+
+def number(value: float | None) -> float:
+    """A number of the table, or of its JSON, where null stands for NaN."""
+    return math.nan if value is None else value
 
 
 def _row(name: str, played: Played, num_items: int | None) -> Row:
@@ -198,7 +204,7 @@ def _mean_values(tables: Sequence[Sequence[Row]], other: str, value: str) -> lis
     """The means of ``value`` over seeds, row by row; ``other`` may name another policy on each seed."""
     found = []
     for rows in zip(*tables, strict=True):
-        mean = interval(torch.tensor([row[value] for row in rows], dtype=torch.float64))
+        mean = interval(torch.tensor([number(row[value]) for row in rows], dtype=torch.float64))
         names = "/".join(dict.fromkeys(row[other] for row in rows))
         found.append({**rows[0], other: names, value: mean.mean, "low": mean.low, "high": mean.high})
     return found
