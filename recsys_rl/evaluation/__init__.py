@@ -1,1 +1,1 @@
-"""What the commands print and the pages show: players of the table, its numbers, sample sessions."""
+"""The table that commands print and pages show: its players, its numbers, sample sessions."""

@@ -55,8 +55,8 @@ def players(spec: str, found: Any, env: Env, catalogue: Catalogue | None) -> dic
     """The rows of a policy for ``env``, each with an agent and whether it plays greedily.
 
     ``found`` is an object with ``act``, a Stable-Baselines3 model, or a callable that makes one of these;
-    it gets the catalogue where it takes an argument. A model has two rows, as ours have: sampled and greedy.
-    Raises UserError where it is none of them.
+    the callable gets the catalogue if it takes an argument. A model has two rows, as ours have: sampled and
+    greedy. Raises UserError where ``found`` is none of them.
     """
     made = found
     if inspect.isclass(found) or not (hasattr(found, "act") or hasattr(found, "predict")):
@@ -88,7 +88,7 @@ class Checked:
         self.sizes = torch.tensor(action_sizes)  # (K,)
 
     def act(self, obs: Obs, greedy: bool = False) -> Action:
-        given = obs.map(torch.clone)  # what a stranger writes to is his own
+        given = obs.map(torch.clone)  # so that a policy that writes to its observation changes no session
         try:
             action = self.policy.act(given, greedy)
         except UserError:
@@ -150,7 +150,7 @@ class Model:
 
 
 def _takes_argument(found: Any) -> bool:
-    """Whether it must be called with an argument, the catalogue."""
+    """True where it must be called with an argument, the catalogue."""
     try:
         parameters = inspect.signature(found).parameters.values()
     except (TypeError, ValueError):  # of some built-in types

@@ -1,4 +1,4 @@
-"""Which checkpoints share a table, and what their rows are called."""
+"""The checkpoints of a table: those that can share one, and the names of their rows."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def row_name(config: Config) -> str:
 
 
 def _named(entries: Sequence[Entry]) -> list[Entry]:
-    """Where two have the same name, the file's name tells them apart, or else the folder's or the path."""
+    """Entries with names. Two of one name get the file's name beside it, or else the folder's or the path."""
     names = [row_name(entry.checkpoint.config) for entry in entries]
     found = []
     for entry, name in zip(entries, names, strict=True):
@@ -75,7 +75,7 @@ def _named(entries: Sequence[Entry]) -> list[Entry]:
 
 
 def _without_seed(config: Config) -> str:
-    """The settings but for the seed and for what doesn't touch the course of learning, as text."""
+    """The settings as text, without the seed and without folders and intervals."""
     settings: dict[str, Any] = to_dict(dataclasses.replace(config, train_config=TrainConfig()))
     settings["data_config"] |= {"data_dir": None, "cache_dir": None}
     return repr([settings, config.train_config.total_timesteps, config.train_config.num_processes])
@@ -110,7 +110,7 @@ def _difference(one: Checkpoint, two: Checkpoint) -> str:
 
 
 def _same(one: Any, two: Any) -> bool:
-    """Whether all fields are equal. A table in a file of its own is compared by its hash."""
+    """True where all fields are equal. A table in a file of its own is compared by its hash."""
     for field in dataclasses.fields(one):
         a, b = getattr(one, field.name), getattr(two, field.name)
         if field.name == "embedding" and one.table_sha256 and one.table_sha256 == two.table_sha256:

@@ -1,4 +1,4 @@
-"""Who plays for the table, and with which users: every policy meets the same ones, with the same noise."""
+"""The players of the table: every policy meets the same users, with the same noise."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Player:
 
 @dataclass(frozen=True)
 class Table:
-    """What all players of one table share."""
+    """The world, the users and the random streams that all players of one table share."""
 
     config: Config
     catalogue: Catalogue | None

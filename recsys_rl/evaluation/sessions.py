@@ -1,4 +1,4 @@
-"""What the page shows beyond the table: settings, learning curve, sample sessions."""
+"""The values of the report's page beyond the table: settings, learning curve, sample sessions."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def report(
     result: Mapping[str, Any],
     played: Mapping[str, Played],
 ) -> dict[str, Any]:
-    """What the page of the checkpoint ``name`` shows, as plain values (report/page.py says which)."""
+    """The values of the page of the checkpoint ``name``, as report/page.py lists them."""
     config = checkpoint.config
     means = {row["policy"]: row["return_mean"] for row in result["rows"]}
     curve = checkpoint.info.get("curve", [])

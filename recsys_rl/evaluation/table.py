@@ -32,11 +32,11 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Played:
-    """What one policy came to with some or all of the table's users."""
+    """The sessions of one policy with some or all of the table's users."""
 
     sessions: Sessions
     places: Tensor  # (n,) int64, ascending: places of its users among the users of the table
-    note: str = ""  # tuned values, or what else a reader must know of the row
+    note: str = ""  # tuned values, or another fact about the row
 
 
 def summarise(
@@ -86,7 +86,7 @@ def best_of(names: Sequence[str], means: Mapping[str, float]) -> str:
 
 
 def distinct_items(items: Tensor) -> Tensor:
-    """How many different items each user saw: (T, N) with padding -1 -> (N,)."""
+    """The number of different items that each user saw: (T, N) with padding -1 -> (N,)."""
     ordered = items.sort(0).values  # (T, N)
     new = torch.ones_like(ordered, dtype=torch.bool)
     new[1:] = ordered[1:] != ordered[:-1]
