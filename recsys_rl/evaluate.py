@@ -51,7 +51,7 @@ def evaluate(options: EvaluateConfig) -> dict[str, Any]:
         if len(groups) > 1:
             print(f"seed {first.config.train_config.seed}", file=sys.stderr)
         users = heldout_users(first, options.max_users)
-        played = play_all(group, users, options.seed, device, policies, options.full)
+        played = play_all(group, users, options.seed, device, policies, options.full, options.cache_dir)
         num_items = None if first.catalogue is None else first.catalogue.num_items
         names = [entry.name for entry in group]
         own = [name for name in played if name.removesuffix("-greedy") in policies]

@@ -121,6 +121,7 @@ def test_share_where_there_is_no_way() -> None:
     start = torch.tensor([1.0, 2.0, 3.0])
     assert all(math.isnan(x) for x in share_of_way(start + 1, start, start))
     assert all(math.isnan(x) for x in share_of_way(start + 1, start, start - 1))
+    assert all(math.isnan(x) for x in share_of_way(start + 1, start, start * (1 + 2e-7)))  # by rounding
     share, low, high = share_of_way(start + 1, start, start + torch.tensor([9.0, -1.0, 1.0]))
     assert share == pytest.approx(1 / 3) and math.isnan(low) and math.isnan(high)  # a way that may be none
 

@@ -17,12 +17,13 @@ from torch import Tensor
 from recsys_rl.agents import make_agent
 from recsys_rl.agents.baselines import RandomPolicy, simple_baselines
 from recsys_rl.agents.oracles import upper_bounds
+from recsys_rl.agents.rankers import Rule, RuleWeights
 from recsys_rl.checkpoint import Checkpoint, restoring
 from recsys_rl.config import Config
 from recsys_rl.env.gym_env import GymEnv
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.env.world import make_env
-from recsys_rl.evaluation import anyone
+from recsys_rl.evaluation import anyone, rule_cache, tuning
 from recsys_rl.evaluation.checkpoints import Entry
 from recsys_rl.evaluation.table import Played
 from recsys_rl.rollout import play
@@ -97,11 +98,13 @@ def play_all(
     device: torch.device,
     policies: Mapping[str, Any] | None = None,
     full: bool = False,
+    cache_dir: str | None = None,
 ) -> dict[str, Played]:
     """One session per user and policy, in the table's order; all policies see the same noise.
 
     ``policies`` are the reader's own, by what was typed. Planners play PLANNER_USERS of the users, or
-    all of them where ``full``. On standard error stands which policy plays, with a bar.
+    all of them where ``full``. ``cache_dir`` keeps the searched weights of `rule`. A bar on standard error
+    names the policy that plays.
     """
     first = entries[0].checkpoint
     catalogue, population = first.catalogue, first.population
@@ -115,10 +118,8 @@ def play_all(
     if policies:
         players |= _anyone(policies, table, env)
     if isinstance(env, RecEnv):
-        assert population is not None
-        print("making the baselines", file=sys.stderr)
-        others = simple_baselines(env, population.train, streams["random"]) | upper_bounds(env)
-        players |= {name: Player(agent) for name, agent in others.items()}
+        budget = max(entry.checkpoint.step for entry in entries)
+        players |= _references(table, env, budget, cache_dir)
     else:
         players["random"] = Player(RandomPolicy(env.action_sizes, streams["random"]))
     played = {}
@@ -156,6 +157,40 @@ def _learned(entries: Sequence[Entry], table: Table, env: Env) -> dict[str, Play
         players[entry.name] = Player(agent, False, config, checkpoint)
         players[f"{entry.name}-greedy"] = Player(agent, True, config, checkpoint)
     return players | {"untrained": Player(untrained, False, table.config, entries[0].checkpoint)}
+
+
+def _references(table: Table, env: RecEnv, budget: int, cache_dir: str | None) -> dict[str, Player]:
+    """The rows without learning, those with dials tuned on training users, and the upper bounds."""
+    catalogue, population = table.catalogue, table.population
+    assert catalogue is not None and population is not None
+    print("making the baselines", file=sys.stderr)
+    simple = simple_baselines(env, population.train, table.streams["random"])
+    streams = generators(0, "mf", "mmr", "rule", device=table.device)  # the same dials for each --seed
+
+    def make_training_env(part: Population, num_rows: int, noise: torch.Generator) -> Env:
+        return make_env(table.config, catalogue, part, num_rows, noise, training=False)
+
+    def trainees(name: str) -> tuning.Trainees:
+        part, length = tuning.training_part(population), env.config.max_episode_steps
+        return tuning.Trainees(make_training_env, catalogue, part, length, streams[name])
+
+    def search() -> dict[str, Tensor]:
+        print(f"searching `rule` with at most {budget:,} steps of training users", file=sys.stderr)
+        weights, steps = tuning.search_rule(trainees("rule"), budget)
+        return vars(weights) | {"steps": torch.tensor(steps)}
+
+    print("tuning mf and mmr on training users", file=sys.stderr)
+    tuned = {"mf": tuning.tune_mf(trainees("mf")), "mmr": tuning.tune_mmr(trainees("mmr"))}
+    names = [field.name for field in dataclasses.fields(RuleWeights)]
+    key = rule_cache.search_key(table.config, catalogue, population, budget)
+    found = rule_cache.cached("rule", key, [*names, "steps"], cache_dir, search)
+    weights = RuleWeights(**{name: found[name].to(table.device) for name in names})
+    tuned["rule"] = Rule(catalogue, weights), tuning.rule_note(weights, int(found["steps"]))
+    return (
+        {name: Player(agent) for name, agent in simple.items()}
+        | {name: Player(agent, note=note) for name, (agent, note) in tuned.items()}
+        | {name: Player(agent) for name, agent in upper_bounds(env).items()}
+    )
 
 
 def _anyone(policies: Mapping[str, Any], table: Table, env: Env) -> dict[str, Player]:

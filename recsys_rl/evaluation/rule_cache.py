@@ -23,8 +23,8 @@ def cached(
     names: Sequence[str],
     cache_dir: str | None,
     search: Callable[[], Mapping[str, Tensor]],
-) -> tuple[Mapping[str, Tensor], bool]:
-    """The result of ``search``, and True where it came from the cache.
+) -> Mapping[str, Tensor]:
+    """The result of ``search``, from the cache where it is there.
 
     Args:
         kind: the first part of the file's name.
@@ -35,11 +35,11 @@ def cached(
     path = Path(cache_folder(cache_dir)) / f"{kind}-{key[:32]}.safetensors"
     kept = read_tensors(path)
     if kept is not None and kept.keys() == set(names):
-        return kept, True
+        return kept
     found = search()
     write_tensors(path, {name: found[name].contiguous().cpu() for name in names})
     print(f"kept for the next evaluation: {path}", file=sys.stderr)
-    return found, False
+    return found
 
 
 def search_key(config: Config, catalogue: Catalogue, population: Population, budget: int) -> str:

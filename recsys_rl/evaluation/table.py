@@ -27,6 +27,7 @@ from recsys_rl.utils.metrics import interval
 
 YARDSTICKS = ("random", "popularity", "one-item", "static-list", "mf", "mmr", "rule")
 REFERENCES = ("planner", "oracle")
+ROUNDING = 1e-5  # relative difference of two mean returns that counts as none
 Row = dict[str, Any]
 
 
@@ -81,8 +82,10 @@ def summarise(
 
 
 def best_of(names: Sequence[str], means: Mapping[str, float]) -> str:
-    """The name with the highest mean; names without one are left out."""
-    return max((name for name in names if name in means), key=lambda name: means[name])
+    """The name with the highest mean, the first of those that are equal up to rounding."""
+    there = [name for name in names if name in means]
+    highest = max(means[name] for name in there)
+    return next(name for name in there if means[name] >= highest - ROUNDING * abs(highest))
 
 
 def distinct_items(items: Tensor) -> Tensor:
@@ -100,7 +103,7 @@ def share_of_way(policy: Tensor, start: Tensor, end: Tensor) -> tuple[float, flo
     are NaN where the 95 % interval of ``end - start`` reaches zero, as a ratio has no finite interval there.
     """
     gain, way = (policy - start).double(), (end - start).double()  # (N,) each
-    if way.mean() <= 0:
+    if way.mean() <= ROUNDING * end.double().abs().mean():
         return math.nan, math.nan, math.nan
     share = (gain.mean() / way.mean()).item()
     spread = interval((gain - share * way) / way.mean())  # of mean zero
