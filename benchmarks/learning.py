@@ -1,18 +1,21 @@
 """Does it learn? Trains and evaluates whole runs over seeds, and prints the tables of the docs.
 
-    python -m benchmarks.learning drift satiation cartpole-ppo cartpole-a2c --seeds 5
+    python -m benchmarks.learning drift satiation cartpole-ppo cartpole-a2c --seeds 0-4
 
 Each run is the two commands that anyone can type (``recsys-rl train``, ``recsys-rl evaluate``) in a
-folder of its own, with one thread; two runs go side by side. A row of the table is the mean over
-seeds with a 95 % interval (Student's t over seeds; a seed changes the world's split, the users, the
-weights and all noise). Writes one CSV row per task, seed and policy, and with ``--curve FILE.svg`` a
-picture of the learning curve of the last task.
+folder of its own, with one thread; two runs go side by side. On `drift` and `satiation` a second training,
+for the next reward alone (gamma 0), makes the row `ranker`, and one evaluation plays both. A row of the table
+is the mean over seeds with a 95 % interval (Student's t over seeds; a seed changes the world's split, the
+users, the weights and all noise). Then follow, for each seed, the gain over that seed's yardstick and over
+`ranker`. Writes one CSV row per task, seed and policy, and with ``--curve FILE.svg`` a picture of the
+learning curve of the last task.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import io
 import json
 import os
 import platform
@@ -20,7 +23,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,7 +30,10 @@ from typing import Any
 
 import torch
 
+from recsys_rl.evaluation.printing import share_text
+from recsys_rl.evaluation.table import mean_over_seeds
 from recsys_rl.report import learning_curve_svg
+from recsys_rl.utils.files import write_text
 from recsys_rl.utils.logger import read_log
 from recsys_rl.utils.metrics import interval
 
@@ -40,6 +45,7 @@ TASKS: dict[str, tuple[str, list[str]]] = {  # algo, options of `train`
     "drift-a2c": ("a2c", ["--data", "synthetic"]),
     "satiation-a2c": ("a2c", ["--env", "satiation"]),
 }
+RANKED = ("drift", "satiation")  # tasks with the row `ranker`
 COLUMNS = (
     "date",
     "hardware",
@@ -50,68 +56,124 @@ COLUMNS = (
     "policy",
     "return_mean",
     "length_mean",
+    "users",
+    "return_low",
+    "return_high",
+    "share",
 )
 Row = dict[str, Any]
+COMMAND = [sys.executable, "-c", "from recsys_rl.cli import main; raise SystemExit(main())"]
 
 
-def run_once(task: str, seed: int, extra: list[str]) -> tuple[list[Row], list[list[float]]]:
-    """One training run and its evaluation: the table's rows, and the learning curve (step, return)."""
+def run_once(task: str, seed: int, extra: list[str]) -> tuple[dict[str, Any], list[Row], list[list[float]]]:
+    """The training of one seed and its evaluation: the table, the CSV's rows, the learning curve."""
     algo, options = TASKS[task]
-    env = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", "from recsys_rl.cli import main; raise SystemExit(main())"]
-    with tempfile.TemporaryDirectory() as folder:
-        started = time.monotonic()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
         train = ["train", "--algo", algo, "--seed", str(seed), "--threads", "1", *options, *extra]
-        subprocess.run([*command, *train], cwd=folder, env=env, check=True, stdout=subprocess.DEVNULL)
+        started = time.monotonic()
+        files = [_train(folder / algo, algo, train)]
         seconds = time.monotonic() - started
-        evaluate = ["evaluate", "--algo", algo, "--json", "table.json"]
-        subprocess.run([*command, *evaluate], cwd=folder, env=env, check=True, stdout=subprocess.DEVNULL)
-        rows = json.loads((Path(folder) / "table.json").read_text())["rows"]
-        (log,) = Path(folder).glob("logs/*/log.csv")
+        if task in RANKED:
+            files.append(_train(folder / "ranker", algo, [*train, "--gamma", "0"]))
+        _call(folder, ["evaluate", *files, "--json", "table.json"])
+        result = json.loads((folder / "table.json").read_text())
+        (log,) = (folder / algo).glob("logs/*/log.csv")
         curve = [[step, value] for step, _, name, value in read_log(log) if name == "eval_return_mean"]
-    known = {"task": task, "seed": seed, "train_seconds": round(seconds, 1)}
     print(f"{task} seed {seed}: {seconds:.0f} s", file=sys.stderr, flush=True)
-    return [known | {name: row[name] for name in COLUMNS[6:]} for row in rows], curve
-
-
-def summary(rows: list[Row]) -> list[Row]:
-    """Mean and interval over seeds of each policy, in the order of the tables."""
-    returns: dict[str, list[float]] = defaultdict(list)
-    lengths: dict[str, list[float]] = defaultdict(list)
-    for row in rows:
-        returns[row["policy"]].append(row["return_mean"])
-        lengths[row["policy"]].append(row["length_mean"])
-    found = {name: interval(torch.tensor(values)) for name, values in returns.items()}
-    return [
-        {
-            "policy": name,
-            "return_mean": found[name].mean,
-            "return_low": found[name].low,
-            "return_high": found[name].high,
-            "worst": min(returns[name]),
-            "length_mean": sum(lengths[name]) / len(lengths[name]),
-        }
-        for name in returns
+    shares = {row["policy"]: row["share"] for row in result["shares"]}
+    known = {"task": task, "seed": seed, "train_seconds": round(seconds, 1)}
+    rows = [
+        known | {"share": shares.get(row["policy"])} | {key: row[key] for key in COLUMNS[6:12]}
+        for row in result["rows"]
     ]
+    return result, rows, curve
 
 
-def print_summary(task: str, rows: list[Row], num_seeds: int) -> None:
-    """A Markdown table, and what the policy reached of the references that the table holds."""
-    algo = TASKS[task][0]
-    print(f"\n{task}, {num_seeds} seeds: mean over seeds [95 % interval]\n")
+def _train(folder: Path, algo: str, words: list[str]) -> str:
+    """Train in that folder; the checkpoint's path."""
+    folder.mkdir()
+    _call(folder, words)
+    return str(folder / "checkpoints" / f"{algo}.pt")
+
+
+def _call(folder: Path, words: list[str]) -> None:
+    env = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    subprocess.run([*COMMAND, *words], cwd=folder, env=env, check=True, stdout=subprocess.DEVNULL)
+
+
+def parse_seeds(text: str) -> list[int]:
+    """``0-4``, ``0,3,7`` or both together, in the order given; one number is one seed. Raises ValueError."""
+    seeds: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.partition("-")
+        seeds += range(int(first), int(last if dash else first) + 1)
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise ValueError(text)
+    return seeds
+
+
+def print_summary(task: str, seeds: list[int], results: list[dict[str, Any]]) -> dict[str, Any]:
+    """A Markdown table of means over seeds, the shares of the way, and the gains on each seed.
+
+    Returns the mean table.
+    """
+    mean = mean_over_seeds(results)
+    print(f"\n{task}, seeds {', '.join(map(str, seeds))}: mean over seeds [95 % interval over seeds]\n")
     print("| policy | return | 95 % interval | worst seed | session length |\n|---|---|---|---|---|")
-    for row in rows:
+    for row in mean["rows"]:
         print(
             f"| {row['policy']} | {row['return_mean']:.2f} | {row['return_low']:.2f} to "
             f"{row['return_high']:.2f} | {row['worst']:.2f} | {row['length_mean']:.1f} |"
         )
-    mean = {row["policy"]: row["return_mean"] for row in rows}
-    for name in (algo, f"{algo}-greedy"):
-        if "oracle" in mean:
-            print(f"\n{name}: {mean[name] / mean['oracle']:.3f} of the oracle")
-        if "planner" in mean:
-            way = (mean[name] - mean["myopic"]) / (mean["planner"] - mean["myopic"])
-            print(f"\n{name}: {way:.1%} of the way from myopic to planner")
+    print(f"\nyardstick: {mean['yardstick']}")
+    returns = {row["policy"]: row["return_mean"] for row in mean["rows"]}
+    for row in mean["shares"]:
+        print(f"{row['policy']}: {share_text(row)}")
+    if "oracle" in returns:
+        for name in mean["learned"]:
+            print(f"{name}: {returns[name] / returns['oracle']:.3f} of the oracle")
+    print()
+    for seed, result in zip(seeds, results, strict=True):
+        for line in gains(TASKS[task][0], result):
+            print(f"seed {seed}: {line}")
+    return mean
+
+
+def gains(algo: str, result: dict[str, Any]) -> list[str]:
+    """The gain of the policy over the yardstick and over `ranker`, sampled and greedy, as sentences."""
+    rows = {row["policy"]: row for row in result["rows"]}
+    lines = []
+    for suffix in ("", "-greedy"):
+        ours = rows[f"{algo}{suffix}"]
+        for other in (result["yardstick"], f"ranker{suffix}"):
+            if other not in rows:
+                continue
+            theirs = rows[other]
+            apart = ours["return_low"] > theirs["return_high"] or ours["return_high"] < theirs["return_low"]
+            lines.append(
+                f"{ours['policy']} {_bounds(ours)}, {other} {_bounds(theirs)}: gain "
+                f"{ours['return_mean'] / theirs['return_mean'] - 1:+.1%}, intervals "
+                f"{'disjoint' if apart else 'overlap'}"
+            )
+    return lines
+
+
+def _bounds(row: Row) -> str:
+    return f"{row['return_mean']:.2f} [{row['return_low']:.2f}, {row['return_high']:.2f}]"
+
+
+def add_columns(table: Path) -> None:
+    """Give a CSV file that an older version began the columns that it lacks; its rows are empty there."""
+    with table.open(newline="") as file:
+        reader = csv.DictReader(file)
+        rows = list(reader)
+        if tuple(reader.fieldnames or ()) == COLUMNS:
+            return
+    lines = [COLUMNS, *([row.get(name, "") for name in COLUMNS] for row in rows)]
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(lines)
+    write_text(table, text.getvalue())
 
 
 def mean_curve(curves: list[list[list[float]]]) -> dict[str, list[float]]:
@@ -130,7 +192,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("tasks", nargs="+", choices=TASKS)
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--seeds", type=parse_seeds, default="0-4", help="as in 0-4 or 0,3,7 (default: 0-4)")
     parser.add_argument("--jobs", type=int, default=2, help="runs side by side")
     parser.add_argument("--csv", type=Path, default=Path("benchmarks/results/learning.csv"))
     parser.add_argument("--curve", type=Path)
@@ -148,21 +210,21 @@ def main() -> None:
     table_file = Path(os.devnull) if args.smoke else args.csv
     table_file.parent.mkdir(parents=True, exist_ok=True)
     is_new = not table_file.exists()
+    if table_file.is_file():
+        add_columns(table_file)
     with table_file.open("a", newline="") as file, ThreadPoolExecutor(args.jobs) as pool:
-        writer = csv.DictWriter(file, COLUMNS)
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         if is_new:
             writer.writeheader()
         for task in args.tasks:
-            results = list(pool.map(lambda seed, task=task: run_once(task, seed, extra), range(args.seeds)))
-            rows = [row for found, _ in results for row in found]
-            writer.writerows(about | row for row in rows)
+            found = list(pool.map(lambda seed, task=task: run_once(task, seed, extra), args.seeds))
+            writer.writerows(about | row for _, rows, _ in found for row in rows)
             file.flush()
-            table = summary(rows)
-            print_summary(task, table, args.seeds)
+            mean = print_summary(task, args.seeds, [result for result, _, _ in found])
             if args.curve is not None and task == args.tasks[-1]:
-                means = {row["policy"]: row["return_mean"] for row in table}
-                lines = ("random", "static-list", "myopic", "oracle", "planner")
-                curve = mean_curve([points for _, points in results])
+                means = {row["policy"]: row["return_mean"] for row in mean["rows"]}
+                lines = ("random", mean["yardstick"], "ranker", "myopic", "informed", "oracle", "planner")
+                curve = mean_curve([points for _, _, points in found])
                 references = {name: means[name] for name in lines if name in means}
                 args.curve.parent.mkdir(parents=True, exist_ok=True)
                 args.curve.write_text(learning_curve_svg(curve, references, name=TASKS[task][0]))

@@ -65,7 +65,13 @@ EVALUATE = """Evaluate a checkpoint: every held-out user plays one whole session
 Examples:
   recsys-rl evaluate                                      checkpoints/ppo.pt
   recsys-rl evaluate --algo a2c --json table.json         checkpoints/a2c.pt, table to a file
-  recsys-rl evaluate --checkpoint old.pt --report old.html"""
+  recsys-rl evaluate --checkpoint old.pt --report old.html
+  recsys-rl evaluate ppo.pt ranker.pt                     both in one table, with their difference
+  recsys-rl evaluate --policy my_policy:Newest            a policy of yours beside the others
+
+Checkpoints of one world share a table. Of runs that differ in their seed alone, each is evaluated in its
+own world, and the table holds means over seeds. A policy is an object with act(obs, greedy) -> Action, a
+callable that makes one from the catalogue, or a Stable-Baselines3 model; its module is imported."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +91,20 @@ class TrainOptions:
     """TOML file of settings by section, as in [env_config] num_items = 500. Each run logs one."""
     resume: bool = False
     """Go on with --checkpoint-dir's <algo>.pt, whose settings it takes, as if it had not been interrupted."""
+
+
+@dataclass(frozen=True)
+class EvaluateOptions(EvaluateConfig):
+    """The options of `evaluate`; files need no option, and --policy may be given several times."""
+
+    files: tyro.conf.Positional[tuple[str, ...]] = ()
+    """Checkpoints to evaluate in one table, in place of --checkpoint."""
+    policy: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """module:NAME of a policy of yours, which gets a row too: an object with act(obs, greedy), a callable
+    that makes one from the catalogue, or a Stable-Baselines3 model. The current folder is searched first."""
+
+    def __post_init__(self) -> None:
+        """The values are checked in the EvaluateConfig that is made of them."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -218,11 +238,17 @@ def _settings_of_run(folder: str, algo: str, env_is_typed: bool) -> dict[str, An
 
 def evaluate_options(argv: list[str]) -> EvaluateConfig:
     """Raises UserError; `--help` raises SystemExit(0)."""
-    algo = _peek(argv, "algo").algo
-    default = (
-        EvaluateConfig(checkpoint=f"checkpoints/{algo}.pt") if algo in AGENT_CONFIGS else EvaluateConfig()
-    )
-    return _parse(EvaluateConfig, default, argv, "recsys-rl evaluate", EVALUATE, "recsys-rl evaluate --help")
+    given = _peek(argv, "algo", "checkpoint")
+    default = EvaluateOptions()
+    if given.algo in AGENT_CONFIGS:
+        default = EvaluateOptions(checkpoint=f"checkpoints/{given.algo}.pt")
+    see = "recsys-rl evaluate --help"
+    options = _parse(EvaluateOptions, default, argv, "recsys-rl evaluate", EVALUATE, see)
+    if options.files and given.checkpoint is not None:
+        raise UserError(
+            f"{options.files[0]} and --checkpoint {given.checkpoint} are given: name all files in one way."
+        )
+    return EvaluateConfig(**{f.name: getattr(options, f.name) for f in dataclasses.fields(EvaluateConfig)})
 
 
 def _peek(argv: list[str], *names: str) -> Any:
@@ -268,6 +294,8 @@ def _parse(cls: type[T], default: T, argv: list[str], prog: str, description: st
         raise UserError(f"{_complaint(drawing.getvalue())} See {see}.") from None
     if unknown:
         name = unknown[0].partition("=")[0]
+        if cls is EvaluateOptions and not name.startswith("-"):
+            raise UserError(f"There is no place for {name!r} here: name files side by side; see {see}.")
         near = did_you_mean(name, _option_names(default))
         raise UserError(f"There is no option {name}{near}: see {see}.")
     return options

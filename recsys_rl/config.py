@@ -300,7 +300,7 @@ class Config:
 
 @dataclass(frozen=True)
 class EvaluateConfig:
-    """One evaluation of a checkpoint."""
+    """One evaluation of one or more checkpoints."""
 
     checkpoint: str = "checkpoints/ppo.pt"
     """The file to evaluate; catalogue, settings and weights all come from it."""
@@ -318,13 +318,27 @@ class EvaluateConfig:
     """Held-out users that play, spread evenly over all of them where there are more; 0 = all."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto takes cuda where there is one."""
-    threads: Annotated[int, Range(0, 1024)] = 0
-    """Threads of torch on the CPU; 0 leaves torch's own choice."""
+    threads: Annotated[int, Range(0, 1024)] = 1
+    """Threads of torch on the CPU: more help on idle cores, stall on busy ones; 0 = torch's choice."""
+    files: tuple[str, ...] = ()
+    """Checkpoints to evaluate in one table, in place of --checkpoint."""
+    policy: tuple[str, ...] = ()
+    """module:NAME of a policy of yours, which gets a row too: an object with act(obs, greedy), a callable
+    that makes one from the catalogue, or a Stable-Baselines3 model. The current folder is searched first."""
+    full: bool = False
+    """Let the planner play all users of the table, and not 64 of them: it takes minutes."""
+    cache_dir: str | None = None
+    """Folder that keeps the searched weights of the row `rule` (default: the user's cache folder)."""
 
     def __post_init__(self) -> None:
         check_fields(self)
         if self.env is not None:
             check_env(self.env)
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The checkpoints of the table."""
+        return self.files or (self.checkpoint,)
 
 
 AGENT_CONFIGS: dict[str, type[PPOConfig] | type[A2CConfig]] = {"ppo": PPOConfig, "a2c": A2CConfig}

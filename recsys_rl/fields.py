@@ -135,8 +135,9 @@ def _fits(hint: Any, value: Any) -> bool:
         return _fits(args[0], value) and value in args[1]
     if origin is Literal:
         return value in args
-    if origin is tuple:
-        return isinstance(value, tuple) and len(value) > 0 and all(_fits(args[0], part) for part in value)
+    if origin is tuple:  # a network has layers; a list of files may be empty
+        filled = isinstance(value, tuple) and (len(value) > 0 or args[0] is str)
+        return filled and all(_fits(args[0], part) for part in value)
     if hint is float:
         return _is_exact(value) or (type(value) is float and math.isfinite(value))
     if hint is str:  # a NUL byte would only fail later, as part of a path
@@ -153,7 +154,7 @@ def _allowed(hint: Any) -> str:
     if origin is Literal:
         return "one of " + ", ".join(args)
     if origin is tuple:
-        return f"a list of one or more values, each {_allowed(args[0])}"
+        return f"a list of {'' if args[0] is str else 'one or more '}values, each {_allowed(args[0])}"
     names = {int: "a whole number", float: "a number", str: "a text that is not empty", bool: "true or false"}
     return names.get(hint, "none" if hint is type(None) else f"a section of {hint.__name__}")
 

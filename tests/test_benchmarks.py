@@ -19,7 +19,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks import original, simulator, tables, throughput, time_to_quality
+from benchmarks import learning, original, simulator, tables, throughput, time_to_quality
 from benchmarks.peers import PEERS, Act, World, make_world
 from benchmarks.tables import Row, System
 from recsys_rl.types import UserError
@@ -90,9 +90,55 @@ def test_the_original_is_timed_as_its_user_runs_it(
 
 @pytest.mark.slow
 def test_smoke_of_learning(tmp_path: Path) -> None:
-    code, out, err = finish(start(tmp_path, "benchmarks.learning", "drift", "--seeds", "1", "--smoke"))
+    code, out, err = finish(start(tmp_path, "benchmarks.learning", "drift", "--seeds", "3", "--smoke"))
     assert code == 0, err
-    assert "ppo-greedy" in out
+    assert "\ndrift, seeds 3: mean over seeds" in out
+    rows = [line.split()[1] for line in out.splitlines() if line.startswith("| ")]
+    assert rows[1:5] == ["ppo", "ppo-greedy", "ranker", "ranker-greedy"] and rows[-1] == "oracle"
+    assert "\nyardstick: " in out and "seed 3: ppo-greedy " in out and ", ranker-greedy " in out
+
+
+def test_seeds_of_learning_are_named() -> None:
+    assert learning.parse_seeds("0-4") == [0, 1, 2, 3, 4]
+    assert learning.parse_seeds("7") == [7]
+    assert learning.parse_seeds("3,0,5-6") == [3, 0, 5, 6]
+    for text in ("", "4-2", "1,1", "0-2,2", "many", "1--2", "-1"):
+        with pytest.raises(ValueError):  # noqa: PT011 (argparse words it)
+            learning.parse_seeds(text)
+
+
+def test_gains_by_hand() -> None:
+    """Over the seed's yardstick and over `ranker`, with whether the intervals are disjoint."""
+    values = {"ppo": (12, 11, 13), "ranker": (10, 9, 11), "mf": (8, 7, 9), "rule": (10, 9.5, 11.5)}
+    rows = [
+        {"policy": name + end, "return_mean": mean, "return_low": low, "return_high": high}
+        for name, (mean, low, high) in values.items()
+        for end in ("", "-greedy")
+        if not (end and name in ("mf", "rule"))
+    ]
+    first, second, *_ = learning.gains("ppo", {"rows": rows, "yardstick": "rule"})
+    assert first == "ppo 12.00 [11.00, 13.00], rule 10.00 [9.50, 11.50]: gain +20.0%, intervals overlap"
+    assert second == "ppo 12.00 [11.00, 13.00], ranker 10.00 [9.00, 11.00]: gain +20.0%, intervals overlap"
+    lines = learning.gains("ppo", {"rows": rows, "yardstick": "mf"})
+    assert lines[0].endswith("gain +50.0%, intervals disjoint")
+
+
+def test_a_table_of_an_older_version_gets_the_new_columns(tmp_path: Path) -> None:
+    table = tmp_path / "learning.csv"
+    table.write_text("date,policy,return_mean\n2026-11-24,ppo,17.25\n")
+    learning.add_columns(table)
+    with table.open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert tuple(row) == learning.COLUMNS
+    assert (row["date"], row["policy"], row["return_mean"], row["share"]) == (
+        "2026-11-24",
+        "ppo",
+        "17.25",
+        "",
+    )
+    before = table.read_bytes()
+    learning.add_columns(table)
+    assert table.read_bytes() == before
 
 
 @pytest.mark.parametrize("benchmark", ["throughput", "simulator", "time_to_quality"])

@@ -145,10 +145,11 @@ def test_evaluate_takes_the_checkpoint_of_the_algorithm() -> None:
     assert evaluate_options([]) == EvaluateConfig(checkpoint="checkpoints/ppo.pt", algo=None)
     assert evaluate_options(["--algo", "a2c"]) == EvaluateConfig(checkpoint="checkpoints/a2c.pt", algo="a2c")
     line = "--algo a2c --checkpoint x.pt --env gym:m:X-v0 --seed 3 --json t.json --report r.html --device cpu"
-    line += " --threads 2 --max-users 9"
+    line += " --threads 2 --max-users 9 --full --cache-dir c --policy m:a --policy m.n:b"
     assert evaluate_options(line.split()) == EvaluateConfig(
-        "x.pt", "a2c", "gym:m:X-v0", 3, "t.json", "r.html", 9, "cpu", 2
+        "x.pt", "a2c", "gym:m:X-v0", 3, "t.json", "r.html", 9, "cpu", 2, (), ("m:a", "m.n:b"), True, "c"
     )
+    assert evaluate_options(["--seed", "3", "a.pt", "b.pt"]) == EvaluateConfig(seed=3, files=("a.pt", "b.pt"))
 
 
 # ---- the doors, stood in for
@@ -243,6 +244,7 @@ def test_how_a_run_can_end(
         ("train --config .", "--config . can't be read"),
         ("train --config", "Missing value for argument '--config'."),
         ("evaluate --algo dqn", "invalid choice 'dqn' for argument '--algo'."),
+        ("evaluate a.pt --seed 3 b.pt", "There is no place for 'b.pt' here: name files side by side;"),
         ("evaluate --env doom", "--env is 'doom': it must be drift"),
         ("evaluate --lr 3", "There is no option --lr: see recsys-rl evaluate --help."),
     ],
@@ -352,7 +354,8 @@ def test_help_of_evaluate_lists_each_field() -> None:
     found = run("-m", "evaluate", "--help")
     assert (found.returncode, found.stderr) == (0, "")
     words = set(found.stdout.replace(",", " ").split())
-    assert {option(field.name) for field in dataclasses.fields(EvaluateConfig)} <= words
+    options = {option(field.name) for field in dataclasses.fields(EvaluateConfig)}
+    assert options - words == {"--files"}  # which are named without an option
     assert "recsys-rl evaluate --algo a2c" in found.stdout
 
 

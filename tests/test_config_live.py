@@ -305,6 +305,8 @@ def test_algo_and_env(folder: Callable[[str], None]) -> None:
         ("report", "report.html"),
         ("device", "cuda"),
         ("threads", 2),
+        ("files", ("checkpoints/a2c.pt",)),
+        ("policy", ("tests.tiny_world:tiny_catalogue",)),
     ],
 )
 def test_field_of_evaluate(name: str, value: Any, folder: Callable[[str], None]) -> None:

@@ -12,14 +12,15 @@ from typing import Any
 import pytest
 import torch
 
-from recsys_rl.checkpoint import load, save
+from recsys_rl.checkpoint import Checkpoint, load, save
 from recsys_rl.cli import main
-from recsys_rl.evaluate import distinct_items, heldout_users, play_all, summarise
-from recsys_rl.rollout import Sessions
+from recsys_rl.evaluation.checkpoints import Entry
+from recsys_rl.evaluation.players import heldout_users, play_all
+from recsys_rl.evaluation.table import Played, summarise
 from tests.doors import A2C, CARTPOLE, DRIFT, SATIATION, finish, start, steps
 
 CPU = torch.device("cpu")
-SIMPLE = ["random", "popularity", "one-item", "static-list"]
+SIMPLE = ["random", "popularity", "one-item", "static-list", "mf", "mmr", "rule"]
 ROWS = {
     "drift": ["ppo", "ppo-greedy", "untrained", *SIMPLE, "myopic", "oracle"],
     "satiation": ["ppo", "ppo-greedy", "untrained", *SIMPLE, "myopic", "planner"],
@@ -47,6 +48,12 @@ def table(path: Path, tmp_path: Path, *options: str) -> dict[str, Any]:
     return found
 
 
+def play(checkpoint: Checkpoint, max_users: int = 0) -> dict[str, Played]:
+    """All rows of the table of one checkpoint."""
+    entry = Entry(Path("x.pt"), checkpoint, checkpoint.config.algo)
+    return play_all([entry], heldout_users(checkpoint, max_users), 0, CPU)
+
+
 def by_name(found: dict[str, Any]) -> dict[str, dict[str, float]]:
     return {row.pop("policy"): row for row in found["rows"]}
 
@@ -72,7 +79,9 @@ def test_rows_and_numbers(name: str, trained: dict[str, Path], tmp_path: Path) -
         assert all(row["length_mean"] == 5 for row in rows.values())
         assert rows["one-item"]["distinct_mean"] == 1 and rows["one-item"]["coverage"] == 1 / 24
         # Items have unit norm: to repeat the best one is both myopic and optimal.
-        assert rows["oracle"]["return_mean"] == max(row["return_mean"] for row in rows.values())
+        best = max(row["return_mean"] for row in rows.values())
+        assert rows["oracle"]["return_mean"] == pytest.approx(best)
+        assert rows["mf"]["return_mean"] == pytest.approx(best)  # the profile is the taste
         assert rows[policy]["return_mean"] > rows["untrained"]["return_high"]
     if name == "satiation":  # nothing is shown twice in a session; who insists on it is skipped
         assert rows.pop("one-item")["distinct_mean"] == 1
@@ -95,14 +104,17 @@ def test_the_untrained_policy_is_the_one_that_the_run_began_with(
 def test_paired_differences(name: str, trained: dict[str, Path]) -> None:
     """Against the best simple row, user by user: narrower or wider than the rows, but of the same mean."""
     checkpoint = load(trained[name])
-    played = play_all(checkpoint, heldout_users(checkpoint, 0), 0, CPU)
-    found = summarise(checkpoint, played)
+    played = play(checkpoint)
+    found = summarise(checkpoint.config.env, played, [checkpoint.config.algo])
     means = {row["policy"]: row["return_mean"] for row in found["rows"]}
     best = max((p for p in means if p in SIMPLE), key=lambda p: means[p])
-    assert [row["policy"] for row in found["paired"]] == ROWS[name][:2]
+    assert [row["policy"] for row in found["paired"]] == ROWS[name][:2] == found["learned"]
+    if name in ("drift", "a2c"):  # where `mf`, `mmr` and `rule` show the same items
+        best = "mf"
+    assert found["yardstick"] == best
     for row in found["paired"]:
         assert row["versus"] == best
-        difference = (played[row["policy"]].returns - played[best].returns).double()
+        difference = (played[row["policy"]].sessions.returns - played[best].sessions.returns).double()
         assert row["mean"] == pytest.approx(means[row["policy"]] - means[best], abs=1e-5)
         half = (row["high"] - row["low"]) / 2
         # Student's t of 97.5 %: 2.571 with the 6 held-out users, 1.984 with 100 episodes.
@@ -117,8 +129,9 @@ def test_one_session_for_each_held_out_user(name: str, trained: dict[str, Path])
     users = heldout_users(checkpoint, 0)
     assert users is not None and users.tolist() == checkpoint.population.heldout.tolist()
     assert not set(users.tolist()) & set(checkpoint.population.train.tolist())
-    played = play_all(checkpoint, users, 0, CPU)
-    for sessions in played.values():
+    for one in play(checkpoint).values():
+        sessions = one.sessions
+        assert one.places.tolist() == list(range(6))
         assert sessions.items.shape[1] == len(users) == 6
         gone = (sessions.items < 0).long()
         assert bool((gone.diff(dim=0) >= 0).all())  # who has left does not come back
@@ -128,11 +141,11 @@ def test_one_session_for_each_held_out_user(name: str, trained: dict[str, Path])
 def test_a_table_is_made_of_its_users_alone(trained: dict[str, Path]) -> None:
     """The greedy policy and the oracle use no noise on drift: each user's row is the same in any company."""
     checkpoint = load(trained["drift"])
-    whole = play_all(checkpoint, heldout_users(checkpoint, 0), 0, CPU)
-    some = play_all(checkpoint, heldout_users(checkpoint, 3), 0, CPU)
+    whole, some = play(checkpoint), play(checkpoint, 3)
     for policy in ("ppo-greedy", "oracle", "one-item"):
-        assert torch.equal(some[policy].items, whole[policy].items[:, [0, 2, 4]])
-        torch.testing.assert_close(some[policy].returns, whole[policy].returns[[0, 2, 4]])
+        few, all_of_them = some[policy].sessions, whole[policy].sessions
+        assert torch.equal(few.items, all_of_them.items[:, [0, 2, 4]])
+        torch.testing.assert_close(few.returns, all_of_them.returns[[0, 2, 4]])
 
 
 def test_many_users_are_thinned_and_the_table_says_so(
@@ -150,13 +163,13 @@ def test_many_users_are_thinned_and_the_table_says_so(
         assert users.tolist() == checkpoint.population.heldout[places].tolist()
 
 
-def test_what_is_unavailable_is_never_shown(trained: dict[str, Path]) -> None:
+def test_unavailable_items_are_never_shown(trained: dict[str, Path]) -> None:
     checkpoint = load(trained["satiation"])
     assert checkpoint.catalogue is not None
     even = dataclasses.replace(checkpoint.catalogue, available=torch.arange(24) % 2 == 0)
-    played = play_all(dataclasses.replace(checkpoint, catalogue=even), heldout_users(checkpoint, 0), 0, CPU)
-    for policy, sessions in played.items():
-        assert bool((sessions.items[sessions.items >= 0] % 2 == 0).all()), policy
+    for policy, one in play(dataclasses.replace(checkpoint, catalogue=even)).items():
+        items = one.sessions.items
+        assert bool((items[items >= 0] % 2 == 0).all()), policy
 
 
 def test_the_file_alone_is_enough(trained: dict[str, Path], tmp_path: Path) -> None:
@@ -169,13 +182,22 @@ def test_the_file_alone_is_enough(trained: dict[str, Path], tmp_path: Path) -> N
     code, out, err = finish(start(folder, "evaluate", *options))
     policies = ROWS["satiation"]
     playing = [f"playing {name} ({place} of {len(policies)})" for place, name in enumerate(policies, 1)]
-    assert code == 0 and err.splitlines() == ["making the baselines", *playing, "report: r.html"]
+    assert code == 0
+    making, tuning, searching, kept, *rest = err.splitlines()
+    assert (making, tuning) == ("making the baselines", "tuning mf and mmr on training users")
+    assert searching == "searching `rule` with at most 960 steps of training users"
+    assert kept.startswith(f"kept for the next evaluation: {folder}/.cache/recsys_rl/rule-")
+    assert rest == [
+        *playing,
+        "table: t.json",
+        "report: r.html",
+    ]
     assert json.loads((folder / "t.json").read_text()) == here
     header, users, *_ = out.splitlines()
     assert header == "satiation, ppo after 960 steps; synthetic: 24 unit-norm Gaussian items, seed 0"
     assert users == "6 held-out users, one session each"
     assert [line.split()[0] for line in out.split("\n\n")[1].splitlines()] == ["policy", *ROWS["satiation"]]
-    assert {path.name for path in folder.iterdir()} == {"moved.pt", "t.json", "r.html"}
+    assert {path.name for path in folder.iterdir()} == {"moved.pt", "t.json", "r.html", ".cache"}
     page = (folder / "r.html").read_text()
     assert page.startswith("<!DOCTYPE html>") and page.endswith("</html>\n")
     assert all(f">{name}<" in page for name in ROWS["satiation"])
@@ -199,10 +221,3 @@ def test_a_module_is_imported_when_the_person_types_it(
     assert f"imports a module: type --env {env} to allow it." in capsys.readouterr().err
     found = table(path, tmp_path, "--env", env)
     assert (found["env"], found["rows"]) == (env, table(trained["gym"], tmp_path)["rows"])
-
-
-def test_distinct_items_by_hand() -> None:
-    items = torch.tensor([[3, 0, 5], [3, 1, 5], [2, 0, -1], [3, 2, -1]])  # (T, N)
-    assert distinct_items(items).tolist() == [2, 3, 1]
-    sessions = Sessions(items, torch.ones(4, 3), torch.ones(4, 3), torch.zeros(3, dtype=torch.bool))
-    assert sessions.lengths.tolist() == [4, 4, 2]

@@ -215,18 +215,22 @@ def _numpy(tensor: Tensor) -> npt.NDArray[Any]:
     return np.array(tensor.numpy(), copy=True)  # the caller keeps it, so it must not be a view of our state
 
 
-def _arrays(obs: Obs, env: RecEnv) -> tuple[Arrays, Info]:
-    """The observation of all N, in the observation space's shape, and the info beside it."""
+def as_arrays(obs: Obs, num_items: int) -> Arrays:
+    """The observation of all N users as numpy arrays (N, ...), in the parts of the observation space."""
     if obs.history is None or obs.signals is None:
-        return _numpy(obs.context), {}
-    action_mask = _numpy(obs.allowed(env.catalogue.num_items).to(torch.int8))  # (N, I)
-    arrays = {
+        return _numpy(obs.context)
+    return {
         "context": _numpy(obs.context),
         "history": _numpy(obs.history),
         "signals": _numpy(obs.signals[:, :, 0]),
-        "action_mask": action_mask,
+        "action_mask": _numpy(obs.allowed(num_items).to(torch.int8)),  # (N, I)
     }
-    return arrays, {"action_mask": action_mask.copy()}
+
+
+def _arrays(obs: Obs, env: RecEnv) -> tuple[Arrays, Info]:
+    """The observation of all N, in the observation space's shape, and the info beside it."""
+    arrays = as_arrays(obs, env.catalogue.num_items)
+    return arrays, {"action_mask": arrays["action_mask"].copy()} if isinstance(arrays, dict) else {}
 
 
 def _row(batch: Any, row: int) -> Any:

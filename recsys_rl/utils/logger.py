@@ -55,7 +55,7 @@ class Logger:
         self.file = self.part.open("w", newline="", encoding="utf-8")
         self._append([COLUMNS, *((step, f"{s:.3f}", name, repr(value)) for step, s, name, value in kept)])
         self.begun = False
-        self.progress = _progress()
+        self.progress = progress_bar()
         self.task = self.progress.add_task(title, total=total_steps, completed=start_step, news="")
 
     def __enter__(self) -> Self:
@@ -145,7 +145,7 @@ def read_log(path: Path) -> list[tuple[int, float, str, float]]:
         ) from error
 
 
-def _progress() -> Progress:
+def progress_bar() -> Progress:
     """A bar on a terminal that is one; a disabled one elsewhere, whatever the environment claims."""
     console = Console(stderr=True)
     return Progress(

@@ -1,0 +1,177 @@
+"""Rankings that a team would ship without reinforcement learning: `mf`, `mmr` and `rule`.
+
+Each scores what an item is against what is known of the user, and shows the best item that may be shown.
+Nothing of size (N, I) is held where the catalogue is large. evaluation/tuning.py chooses the dials.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from recsys_rl.functional import choice
+from recsys_rl.functional.top_k import blocked_top_k
+from recsys_rl.models.actor import item_columns
+from recsys_rl.types import Action, Catalogue, Obs
+
+SHORTLIST = 1000
+"""Items, best first by `mf`, that `mmr` ranks again: all of a small catalogue, the top of a large one."""
+
+
+@dataclass(frozen=True)
+class RuleWeights:
+    """The dials of `rule`, each () or (N,): a score linear in what a recommender sees of user and item.
+
+    With u the profile after the fold-in, e_i of unit norm, g_i the genres (unit norm), and the sums over
+    the items shown k steps ago::
+
+        score_i = u . e_i + popularity z(log popularity_i) + quality z(quality_i)
+                  - similarity sum_k decay^k e_k . e_i - overlap sum_k decay^k g_k . g_i
+    """
+
+    popularity: Tensor
+    quality: Tensor
+    similarity: Tensor
+    overlap: Tensor
+    decay: Tensor
+    """In [0, 1): 0 counts the last item alone."""
+    fold_in: Tensor
+    """Weight of the session's feedback in the profile (see fold_in)."""
+
+    @classmethod
+    def zeros(cls) -> RuleWeights:
+        """The weights of a ranking by profile alone."""
+        return cls(*(torch.tensor(0.0) for _ in fields(cls)))
+
+
+class Rule:
+    """Shows the item with the highest linear score (RuleWeights); with all weights 0 it is `mf`."""
+
+    def __init__(self, catalogue: Catalogue, weights: RuleWeights) -> None:
+        self.catalogue = catalogue
+        self.weights = weights
+
+    @cached_property
+    def columns(self) -> Tensor:
+        """(I, G + 2): genres of unit norm, log popularity and quality as z-scores."""
+        return item_columns(self.catalogue)[:, : len(self.catalogue.genre_names) + 2]
+
+    def act(self, obs: Obs, greedy: bool = False) -> Action:
+        weights, embedding = self.weights, self.catalogue.embedding
+        query = fold_in(obs, embedding, weights.fold_in)  # (N, D)
+        of_columns = torch.zeros(obs.num_rows, self.columns.shape[1], device=query.device)  # (N, G + 2)
+        if obs.history is not None:
+            kernel = _recency(obs.history, weights.decay)  # (N, L)
+            query = query - _column(weights.similarity) * _weighted_rows(kernel, embedding, obs.history)
+            of_columns -= _column(weights.overlap) * _weighted_rows(kernel, self.columns, obs.history)
+        of_columns[:, -2] = weights.popularity
+        of_columns[:, -1] = weights.quality
+
+        def score(block: slice) -> Tensor:
+            return query @ embedding[block].T + of_columns @ self.columns[block].T  # (N, b)
+
+        return _certain(best_allowed(obs, self.catalogue, score, 1)[1])
+
+
+class MaximalMarginalRelevance:
+    """Shows the item of the highest maximal marginal relevance (Carbonell and Goldstein 1998, SIGIR).
+
+    With u the profile after the fold-in, and the maximum over the last ``window`` items shown::
+
+        score_i = (1 - weight) u . e_i - weight max_k e_k . e_i
+
+    A catalogue of more than SHORTLIST items is cut to those with the highest u . e_i first.
+    """
+
+    def __init__(self, catalogue: Catalogue, weight: float, window: int, fold_in: float) -> None:
+        """``weight`` in [0, 1]; ``window`` >= 1."""
+        self.catalogue = catalogue
+        self.weight, self.window, self.fold_in = weight, window, fold_in
+
+    def act(self, obs: Obs, greedy: bool = False) -> Action:
+        embedding = self.catalogue.embedding
+        profile = fold_in(obs, embedding, torch.tensor(self.fold_in))  # (N, D)
+        count = min(SHORTLIST, self.catalogue.num_items)
+        relevance, items = best_allowed(
+            obs, self.catalogue, lambda block: profile @ embedding[block].T, count
+        )
+        if obs.history is None:
+            return _certain(items[:, :1])
+        nearest = torch.full_like(relevance, -torch.inf)  # (N, C)
+        for shown in obs.history[:, -self.window :].T:
+            similarity = _products(embedding, shown.clamp_min(0), items.clamp_min(0))
+            nearest = torch.maximum(nearest, similarity.masked_fill_((shown < 0).unsqueeze(1), -torch.inf))
+        nearest = nearest.masked_fill(nearest == -torch.inf, 0.0)  # before the first item
+        best = ((1 - self.weight) * relevance - self.weight * nearest).argmax(1, keepdim=True)
+        return _certain(items.gather(1, best))
+
+
+def fold_in(obs: Obs, embedding: Tensor, rate: Tensor) -> Tensor:
+    """The profile (N, D) moved towards what this session liked above its own average, of unit norm.
+
+    ``u + rate sum_k (s_k - mean(s)) e_k`` over the items shown, s_k being the engagement (Rocchio 1971,
+    "Relevance feedback in information retrieval"). ``rate`` is () or (N,); 0 leaves the profile as it is.
+    """
+    profile = obs.context[:, : embedding.shape[1]]  # (N, D)
+    if obs.history is None or obs.signals is None or not bool(rate.any()):
+        return profile
+    shown = (obs.history >= 0).float()  # (N, L)
+    signal = obs.signals[:, :, 0]  # (N, L)
+    mean = (signal * shown).sum(1, keepdim=True) / shown.sum(1, keepdim=True).clamp_min(1)
+    moved = profile + _column(rate) * _weighted_rows((signal - mean) * shown, embedding, obs.history)
+    length: Tensor = moved.norm(dim=1, keepdim=True)  # (N, 1)
+    return moved / length.clamp_min(1e-6)
+
+
+def best_allowed(
+    obs: Obs, catalogue: Catalogue, score: Callable[[slice], Tensor], count: int
+) -> tuple[Tensor, Tensor]:
+    """The ``count`` items with the highest scores of those that may be shown: scores and items (N, count).
+
+    Items that may not be shown have the score -inf and the id -1.
+    """
+
+    def allowed(block: slice) -> Tensor:
+        mask = None if obs.mask is None else obs.mask[:, block]
+        place = None
+        if obs.exclude is not None:
+            inside = (obs.exclude >= block.start) & (obs.exclude < block.stop)
+            place = torch.where(inside, obs.exclude - block.start, -1)
+        return choice.forbid_(score(block).unsqueeze(1), mask, place).squeeze(1)
+
+    return blocked_top_k(allowed, obs.num_rows, catalogue.num_items, count)
+
+
+def _recency(history: Tensor, decay: Tensor) -> Tensor:
+    """(N, L): decay**k for the item shown k steps ago, 0 at padding."""
+    age = torch.arange(history.shape[1] - 1, -1, -1, device=history.device)  # (L,)
+    return _column(decay) ** age * (history >= 0)
+
+
+def _weighted_rows(weights: Tensor, table: Tensor, index: Tensor) -> Tensor:
+    """sum_k weights (N, L) times the rows ``index`` (N, L) of ``table`` (I, F): (N, F)."""
+    rows = torch.nn.functional.embedding(index.clamp_min(0), table)  # (N, L, F)
+    return (weights.unsqueeze(1) @ rows).squeeze(1)
+
+
+def _products(embedding: Tensor, first: Tensor, others: Tensor) -> Tensor:
+    """e_first (N,) times e_others (N, C): (N, C)."""
+    if len(embedding) <= SHORTLIST:  # one product for all items takes a fraction of the time of rows
+        products = embedding.index_select(0, first) @ embedding.T  # (N, I)
+        return products.gather(1, others)
+    rows = torch.nn.functional.embedding(others, embedding)  # (N, C, D)
+    return (rows @ embedding.index_select(0, first).unsqueeze(-1)).squeeze(-1)
+
+
+def _column(x: Tensor) -> Tensor:
+    """() or (N,) beside (N, F)."""
+    return x.unsqueeze(-1)
+
+
+def _certain(items: Tensor) -> Action:
+    """The action that shows ``items`` (N, 1) with probability 1."""
+    return Action(items, torch.zeros(len(items), device=items.device))

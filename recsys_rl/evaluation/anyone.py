@@ -1,0 +1,168 @@
+"""Anyone's policy in our table: ``evaluate --policy module:NAME``.
+
+The name is typed by the person who runs the command, and never read from a file: the module is imported.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import os
+import sys
+import traceback
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from gymnasium.spaces.utils import flatdim, unflatten
+from torch import Tensor
+
+from recsys_rl.env.gym_env import GymEnv
+from recsys_rl.env.gymnasium_api import as_arrays
+from recsys_rl.errors import UserError
+from recsys_rl.types import Action, Agent, Catalogue, Env, Obs
+
+
+def find(spec: str) -> Any:
+    """The object NAME of the module, for ``spec`` = "module:NAME". Raises UserError.
+
+    The current folder is searched first, as by ``python -m``.
+    """
+    module_name, colon, name = spec.partition(":")
+    words = module_name.split(".")
+    if not colon or not name.isidentifier() or not all(word.isidentifier() for word in words):
+        raise UserError(f"--policy {spec} is no module:NAME, as in my_policy:Newest.")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name in [".".join(words[: i + 1]) for i in range(len(words))]:
+            raise UserError(
+                f"--policy {spec}: there is no module {error.name} in this folder or among the installed "
+                "packages."
+            ) from error
+        raise UserError(f"--policy {spec} can't be imported ({_reason(error)}).") from error
+    except Exception as error:
+        raise UserError(f"--policy {spec} can't be imported ({_reason(error)}).") from error
+    if not hasattr(module, name):
+        raise UserError(f"--policy {spec}: the module {module_name} has no {name}.")
+    return getattr(module, name)
+
+
+def players(spec: str, found: Any, env: Env, catalogue: Catalogue | None) -> dict[str, tuple[Agent, bool]]:
+    """The rows of a policy for ``env``, each with an agent and whether it plays greedily.
+
+    ``found`` is an object with ``act``, a Stable-Baselines3 model, or a callable that makes one of these;
+    the callable gets the catalogue if it takes an argument. A model has two rows, as ours have: sampled and
+    greedy. Raises UserError where ``found`` is none of them.
+    """
+    made = found
+    if inspect.isclass(found) or not (hasattr(found, "act") or hasattr(found, "predict")):
+        if not callable(found):
+            raise UserError(
+                f"--policy {spec} is of type {type(found).__name__}: it must have act(obs, greedy) or "
+                "predict, or be a callable that makes such an object."
+            )
+        try:
+            made = found(catalogue) if _takes_argument(found) else found()
+        except Exception as error:
+            raise UserError(f"--policy {spec} can't be made ({_reason(error)}).") from error
+    if callable(getattr(made, "act", None)):
+        return {spec: (Checked(spec, made, env.action_sizes), False)}
+    if callable(getattr(made, "predict", None)) and hasattr(made, "observation_space"):
+        model = Checked(spec, Model(spec, made, env), env.action_sizes)
+        return {spec: (model, False), f"{spec}-greedy": (model, True)}
+    raise UserError(
+        f"--policy {spec} made something of type {type(made).__name__}: it must have act(obs, greedy), or be "
+        "a model of Stable-Baselines3."
+    )
+
+
+class Checked:
+    """A policy whose mistakes become a UserError of one sentence."""
+
+    def __init__(self, spec: str, policy: Any, action_sizes: tuple[int, ...]) -> None:
+        self.spec, self.policy = spec, policy
+        self.sizes = torch.tensor(action_sizes)  # (K,)
+
+    def act(self, obs: Obs, greedy: bool = False) -> Action:
+        given = obs.map(torch.clone)  # so that a policy that writes to its observation changes no session
+        try:
+            action = self.policy.act(given, greedy)
+        except UserError:
+            raise
+        except Exception as error:
+            raise UserError(f"--policy {self.spec} failed in act ({_reason(error)}).") from error
+        items = getattr(action, "items", None)
+        shape = (obs.num_rows, len(self.sizes))
+        if not isinstance(items, Tensor) or items.shape != shape or items.is_floating_point():
+            was = (
+                f"{items.dtype} of shape {tuple(items.shape)}"
+                if isinstance(items, Tensor)
+                else f"a value of type {type(action).__name__}"
+            )
+            raise UserError(
+                f"--policy {self.spec}: act returned {was}: it must be an Action with whole numbers of shape "
+                f"{shape} as items."
+            )
+        items = items.to(obs.context.device, torch.int64)
+        bad = (items < 0) | (items >= self.sizes.to(items.device))  # (N, K)
+        if bool(bad.any()):
+            row, place = bad.nonzero()[0].tolist()
+            raise UserError(
+                f"--policy {self.spec}: act chose {int(items[row, place])}, and the items are 0 to "
+                f"{int(self.sizes[place]) - 1}."
+            )
+        return Action(items, obs.context.new_zeros(obs.num_rows))
+
+
+class Model:
+    """A model of Stable-Baselines3 (2.x), which reads the observations of our Gymnasium environments."""
+
+    def __init__(self, spec: str, model: Any, env: Env) -> None:
+        self.spec, self.model, self.env = spec, model, env
+
+    def act(self, obs: Obs, greedy: bool = False) -> Action:
+        chosen, _ = self.model.predict(self._arrays(obs.map(Tensor.cpu)), deterministic=greedy)
+        items = torch.as_tensor(np.asarray(chosen)).long().reshape(obs.num_rows, -1)  # (N, K)
+        return Action(items, torch.zeros(obs.num_rows))
+
+    def _arrays(self, obs: Obs) -> Any:
+        """The parts of the observation that the model's space has. Raises UserError where one is missing."""
+        space = self.model.observation_space
+        if isinstance(self.env, GymEnv):
+            if isinstance(space, (spaces.Box, spaces.Discrete)) and flatdim(space) == self.env.context_dim:
+                return np.stack([unflatten(space, row) for row in obs.context.numpy()])
+        else:
+            arrays = as_arrays(obs, self.env.action_sizes[0])
+            if isinstance(space, spaces.Dict) and isinstance(arrays, dict):
+                parts = {name: arrays[name] for name in space if name in arrays}
+                if {name: x.shape[1:] for name, x in parts.items()} == {n: x.shape for n, x in space.items()}:
+                    return parts
+            elif not isinstance(arrays, dict) and arrays.shape[1:] == space.shape:
+                return arrays
+        raise UserError(
+            f"--policy {self.spec} was trained on other observations than this environment gives: give a "
+            "model that was trained on it, in sessions of the same length."
+        )
+
+
+def _takes_argument(found: Any) -> bool:
+    """True where it must be called with an argument, the catalogue."""
+    try:
+        parameters = inspect.signature(found).parameters.values()
+    except (TypeError, ValueError):  # of some built-in types
+        return False
+    return any(
+        p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters
+    )
+
+
+def _reason(error: Exception) -> str:
+    """Type, text and place of an error on one line."""
+    text = " ".join(str(error).split())[:200]
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f", {os.path.basename(frames[-1].filename)} line {frames[-1].lineno}" if len(frames) > 1 else ""
+    return f"{type(error).__name__}: {text}{place}"

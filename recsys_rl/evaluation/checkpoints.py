@@ -1,0 +1,124 @@
+"""The checkpoints of a table: those that can share one, and the names of their rows."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from recsys_rl.checkpoint import Checkpoint
+from recsys_rl.config import Config, TrainConfig, to_dict
+from recsys_rl.types import UserError
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One checkpoint of a table."""
+
+    path: Path
+    checkpoint: Checkpoint
+    name: str = ""  # of its row
+
+
+def tables(entries: Sequence[Entry]) -> list[list[Entry]]:
+    """The checkpoints as tables: one table for all of one world, or else one for each seed.
+
+    Runs of other seeds live in other worlds, as a seed splits the users. They make one table for each seed
+    where every seed has checkpoints of the same settings, and only the seed differs. Each entry gets
+    the name of its row, the same on every seed.
+
+    Raises UserError, in one sentence, where a file is given twice and where the worlds differ otherwise.
+    """
+    for place, entry in enumerate(entries):
+        if entry.path.resolve() in [other.path.resolve() for other in entries[:place]]:
+            raise UserError(f"{entry.path} is given twice: name each checkpoint once.")
+    groups: dict[int, list[Entry]] = {}
+    for entry in entries:
+        groups.setdefault(entry.checkpoint.config.train_config.seed, []).append(entry)
+    seeds = [{_without_seed(x.checkpoint.config): x for x in group} for group in groups.values()]
+    alike = all(by_settings.keys() == seeds[0].keys() for by_settings in seeds)
+    if len(seeds) > 1 and alike and sum(map(len, seeds)) == len(entries):
+        for by_settings in seeds:
+            _check_one_world(list(by_settings.values()))
+        named = {_without_seed(x.checkpoint.config): x.name for x in _named(list(seeds[0].values()))}
+        return [
+            [dataclasses.replace(by_settings[settings], name=name) for settings, name in named.items()]
+            for by_settings in seeds
+        ]
+    _check_one_world(entries)
+    return [_named(entries)]
+
+
+def row_name(config: Config) -> str:
+    """The algorithm, or `ranker` where it was trained for the next reward alone."""
+    return "ranker" if config.agent_config.gamma == 0 else config.algo
+
+
+def _named(entries: Sequence[Entry]) -> list[Entry]:
+    """Entries with names. Two of one name get the file's name beside it, or else the folder's or the path."""
+    names = [row_name(entry.checkpoint.config) for entry in entries]
+    found = []
+    for entry, name in zip(entries, names, strict=True):
+        alike = [other for other, its in zip(entries, names, strict=True) if its == name]
+        if len(alike) > 1:
+            for label in (lambda x: x.path.stem, lambda x: x.path.parent.name, lambda x: str(x.path)):
+                if len({label(x) for x in alike}) == len(alike) and label(entry):
+                    name = f"{name} ({label(entry)})"
+                    break
+        found.append(dataclasses.replace(entry, name=name))
+    return found
+
+
+def _without_seed(config: Config) -> str:
+    """The settings as text, without the seed and without folders and intervals."""
+    settings: dict[str, Any] = to_dict(dataclasses.replace(config, train_config=TrainConfig()))
+    settings["data_config"] |= {"data_dir": None, "cache_dir": None}
+    return repr([settings, config.train_config.total_timesteps, config.train_config.num_processes])
+
+
+def _check_one_world(entries: Sequence[Entry]) -> None:
+    """Raise UserError unless all have the same environment, dials of it, catalogue and users."""
+    first = entries[0]
+    for entry in entries[1:]:
+        what = _difference(first.checkpoint, entry.checkpoint)
+        if what:
+            raise UserError(
+                f"{first.path} and {entry.path} can't share a table, as {what}: evaluate them one by one."
+            )
+
+
+def _difference(one: Checkpoint, two: Checkpoint) -> str:
+    """The first thing in which their worlds differ, as a clause; "" where they are the same."""
+    if one.config.env != two.config.env:
+        return f"one was trained on {one.config.env} and the other on {two.config.env}"
+    if one.catalogue is None or two.catalogue is None:
+        return ""  # of a gym: environment, whose dials say how a policy sees it
+    for name, value in vars(one.config.env_config).items():
+        other = getattr(two.config.env_config, name)
+        if value != other:
+            return f"--{name.replace('_', '-')} is {value} in one and {other} in the other"
+    if one.catalogue.source != two.catalogue.source or not _same(one.catalogue, two.catalogue):
+        seeds = [x.config.train_config.seed for x in (one, two)]
+        cause = f" (their seeds are {seeds[0]} and {seeds[1]})" if seeds[0] != seeds[1] else ""
+        return f"their catalogues differ{cause}"
+    return "" if _same(one.population, two.population) else "their users differ"
+
+
+def _same(one: Any, two: Any) -> bool:
+    """True where all fields are equal. A table in a file of its own is compared by its hash."""
+    for field in dataclasses.fields(one):
+        a, b = getattr(one, field.name), getattr(two, field.name)
+        if field.name == "embedding" and one.table_sha256 and one.table_sha256 == two.table_sha256:
+            if a.shape != b.shape:
+                return False
+        elif isinstance(a, Tensor):
+            if not torch.equal(a, b) and not torch.equal(a.nan_to_num(-1), b.nan_to_num(-1)):  # NaN: unknown
+                return False
+        elif field.name != "table_file" and a != b:
+            return False
+    return True

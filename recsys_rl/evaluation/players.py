@@ -1,0 +1,239 @@
+"""The players of the table: every policy meets the same users, with the same noise."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from rich.progress import Progress
+from torch import Tensor
+
+from recsys_rl.agents import make_agent
+from recsys_rl.agents.baselines import RandomPolicy, simple_baselines
+from recsys_rl.agents.oracles import upper_bounds
+from recsys_rl.agents.rankers import Rule, RuleWeights
+from recsys_rl.checkpoint import Checkpoint, restoring
+from recsys_rl.config import Config
+from recsys_rl.env.gym_env import GymEnv
+from recsys_rl.env.rec_env import RecEnv
+from recsys_rl.env.world import make_env
+from recsys_rl.evaluation import anyone, rule_cache, tuning
+from recsys_rl.evaluation.checkpoints import Entry
+from recsys_rl.evaluation.table import Played
+from recsys_rl.rollout import play
+from recsys_rl.types import Action, Agent, Catalogue, Env, Obs, Population
+from recsys_rl.utils.logger import SECONDS_BETWEEN_LINES, progress_bar
+from recsys_rl.utils.seeding import generators, stream_seed
+
+NUM_FOREIGN_EPISODES = 100  # on other people's environments, which have no held-out users
+PLANNER_USERS = 64  # a planner takes a second for each
+PLANNERS = ("informed", "planner")
+
+
+@dataclass(frozen=True)
+class Player:
+    """A row of the table before it is played."""
+
+    agent: Agent
+    greedy: bool = False
+    config: Config | None = None  # the settings by which it sees a gym: environment; None for the first's
+    checkpoint: Checkpoint | None = None  # whose normalisation of a gym: environment it was trained with
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """The world, the users and the random streams that all players of one table share."""
+
+    config: Config
+    catalogue: Catalogue | None
+    population: Population | None
+    users: Tensor | None  # (n,) rows of the held-out users; None on gym: environments
+    seed: int
+    device: torch.device
+    streams: dict[str, torch.Generator]
+
+    def env(self, config: Config | None = None, checkpoint: Checkpoint | None = None) -> Env:
+        """A new environment; on ``gym:`` ones as ``config`` says, with the checkpoint's normalisation."""
+        rows = NUM_FOREIGN_EPISODES if self.users is None else len(self.users)
+        env = make_env(
+            config or self.config,
+            self.catalogue,
+            self.population,
+            rows,
+            self.streams["evaluation users"],
+            heldout=True,
+            training=False,
+        )
+        if isinstance(env, GymEnv) and checkpoint is not None:
+            with restoring():
+                env.load_statistics(checkpoint.env)
+        return env
+
+
+def heldout_users(checkpoint: Checkpoint, max_users: int) -> Tensor | None:
+    """Rows of the held-out users that play: all, or ``max_users`` evenly spread; None on ``gym:`` ones."""
+    if checkpoint.population is None:
+        return None
+    heldout = checkpoint.population.heldout
+    count = len(heldout) if max_users == 0 else min(max_users, len(heldout))
+    return heldout[evenly(count, len(heldout))]
+
+
+def evenly(count: int, total: int) -> Tensor:
+    """``count`` places (count,) int64 spread evenly over 0..total-1."""
+    return torch.arange(count) * total // count
+
+
+def play_all(
+    entries: Sequence[Entry],
+    users: Tensor | None,
+    seed: int,
+    device: torch.device,
+    policies: Mapping[str, Any] | None = None,
+    full: bool = False,
+    cache_dir: str | None = None,
+) -> dict[str, Played]:
+    """One session per user and policy, in the table's order; all policies see the same noise.
+
+    ``policies`` are the reader's own, by what was typed. Planners play PLANNER_USERS of the users, or
+    all of them where ``full``. ``cache_dir`` keeps the searched weights of `rule`. A bar on standard error
+    names the policy that plays.
+    """
+    first = entries[0].checkpoint
+    catalogue, population = first.catalogue, first.population
+    if catalogue is not None and population is not None:
+        catalogue, population = catalogue.to(device), population.to(device)
+    users = None if users is None else users.to(device)
+    streams = generators(seed, "evaluation users", "policy", "shuffle", "random", device=device)
+    table = Table(first.config, catalogue, population, users, seed, device, streams)
+    env = table.env(None, first)
+    players = _learned(entries, table, env)
+    if policies:
+        players |= _anyone(policies, table, env)
+    if isinstance(env, RecEnv):
+        budget = max(entry.checkpoint.step for entry in entries)
+        players |= _references(table, env, budget, cache_dir)
+    else:
+        players["random"] = Player(RandomPolicy(env.action_sizes, streams["random"]))
+    played = {}
+    for number, (name, player) in enumerate(players.items(), 1):
+        count = NUM_FOREIGN_EPISODES if users is None else len(users)
+        fewer = name in PLANNERS and not full
+        places = evenly(min(count, PLANNER_USERS) if fewer else count, count)
+        streams["evaluation users"].manual_seed(stream_seed(seed, "evaluation users"))
+        streams["policy"].manual_seed(stream_seed(seed, "policy"))
+        if isinstance(env, GymEnv):  # a new one is the only way to begin the same episodes again
+            env.close()
+            env = table.env(player.config, player.checkpoint)
+        length = env.config.max_episode_steps if isinstance(env, RecEnv) else None
+        with _watched(player.agent, f"playing {name} ({number} of {len(players)})", length) as agent:
+            chosen = None if users is None else users[places.to(device)]
+            sessions = play(env, agent, chosen, player.greedy)
+        played[name] = Played(sessions, places, player.note)
+    return played
+
+
+def _learned(entries: Sequence[Entry], table: Table, env: Env) -> dict[str, Player]:
+    """Each checkpoint's policy, sampled and greedy, and the first one's before it had learned anything."""
+    players, streams = {}, table.streams
+    for entry in entries:
+        checkpoint, config = entry.checkpoint, entry.checkpoint.config
+        streams["model"] = torch.Generator().manual_seed(stream_seed(config.train_config.seed, "model"))
+        agent = make_agent(config, env, table.catalogue, 1, streams, table.device)
+        if entry is entries[0]:
+            untrained = agent
+            agent = make_agent(config, env, table.catalogue, 1, streams, table.device)
+        if config.model_config == table.config.model_config:
+            agent.model.retriever = untrained.model.retriever  # one index serves all
+        with restoring():
+            agent.load_state_dict({name: x.to(table.device) for name, x in checkpoint.agent.items()})
+        players[entry.name] = Player(agent, False, config, checkpoint)
+        players[f"{entry.name}-greedy"] = Player(agent, True, config, checkpoint)
+    return players | {"untrained": Player(untrained, False, table.config, entries[0].checkpoint)}
+
+
+def _references(table: Table, env: RecEnv, budget: int, cache_dir: str | None) -> dict[str, Player]:
+    """The rows without learning, those with dials tuned on training users, and the upper bounds."""
+    catalogue, population = table.catalogue, table.population
+    assert catalogue is not None and population is not None
+    print("making the baselines", file=sys.stderr)
+    simple = simple_baselines(env, population.train, table.streams["random"])
+    streams = generators(0, "mf", "mmr", "rule", device=table.device)  # the same dials for each --seed
+
+    def make_training_env(part: Population, num_rows: int, noise: torch.Generator) -> Env:
+        return make_env(table.config, catalogue, part, num_rows, noise, training=False)
+
+    def trainees(name: str) -> tuning.Trainees:
+        part, length = tuning.training_part(population), env.config.max_episode_steps
+        return tuning.Trainees(make_training_env, catalogue, part, length, streams[name])
+
+    def search() -> dict[str, Tensor]:
+        print(f"searching `rule` with at most {budget:,} steps of training users", file=sys.stderr)
+        weights, steps = tuning.search_rule(trainees("rule"), budget)
+        return vars(weights) | {"steps": torch.tensor(steps)}
+
+    print("tuning mf and mmr on training users", file=sys.stderr)
+    tuned = {"mf": tuning.tune_mf(trainees("mf")), "mmr": tuning.tune_mmr(trainees("mmr"))}
+    names = [field.name for field in dataclasses.fields(RuleWeights)]
+    key = rule_cache.search_key(table.config, catalogue, population, budget)
+    found = rule_cache.cached("rule", key, [*names, "steps"], cache_dir, search)
+    weights = RuleWeights(**{name: found[name].to(table.device) for name in names})
+    tuned["rule"] = Rule(catalogue, weights), tuning.rule_note(weights, int(found["steps"]))
+    return (
+        {name: Player(agent) for name, agent in simple.items()}
+        | {name: Player(agent, note=note) for name, (agent, note) in tuned.items()}
+        | {name: Player(agent) for name, agent in upper_bounds(env).items()}
+    )
+
+
+def _anyone(policies: Mapping[str, Any], table: Table, env: Env) -> dict[str, Player]:
+    """The reader's own policies. They see a ``gym:`` environment as it is, without normalisation."""
+    raw = dataclasses.replace(
+        table.config,
+        env_config=dataclasses.replace(table.config.env_config, normalize_obs=False, normalize_reward=False),
+    )
+    rows = {
+        name: row
+        for spec, found in policies.items()
+        for name, row in anyone.players(spec, found, env, table.catalogue).items()
+    }
+    return {name: Player(agent, greedy, raw) for name, (agent, greedy) in rows.items()}
+
+
+class _Counted:
+    """An agent whose answers move a bar, or without one print a line every few seconds."""
+
+    def __init__(self, agent: Agent, title: str, length: int | None, bar: Progress | None) -> None:
+        """``length`` of the longest session, in steps; None where it is unknown."""
+        self.agent, self.title, self.of, self.bar = agent, title, f" of {length}" if length else "", bar
+        self.steps, self.said = 0, time.monotonic()
+        self.task = None if bar is None else bar.add_task(title, total=length, news="")
+
+    def act(self, obs: Obs, greedy: bool = False) -> Action:
+        action = self.agent.act(obs, greedy)
+        self.steps += 1
+        if self.bar is not None and self.task is not None:
+            self.bar.update(self.task, completed=self.steps)
+        elif time.monotonic() - self.said > SECONDS_BETWEEN_LINES:
+            self.said = time.monotonic()
+            print(f"{self.title}: step {self.steps}{self.of}", file=sys.stderr, flush=True)
+        return action
+
+
+@contextmanager
+def _watched(agent: Agent, title: str, length: int | None) -> Iterator[Agent]:
+    """The agent, with a bar on a terminal, and elsewhere with plain lines."""
+    bar = progress_bar()
+    if bar.disable or length is None:
+        print(title, file=sys.stderr, flush=True)
+        yield _Counted(agent, title, length, None)
+        return
+    with bar:
+        yield _Counted(agent, title, length, bar)

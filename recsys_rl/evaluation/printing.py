@@ -1,0 +1,77 @@
+"""The table on standard output, and its plain values for JSON."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+
+def print_table(result: Mapping[str, Any], heading: str, total_users: int | None) -> None:
+    """Print ``heading``, the users, the rows, the differences to the yardstick and the shares.
+
+    ``total_users``: held-out users that there are, of which the table may have played some; None where
+    there are no users but episodes (``gym:``), or where the table is of several seeds.
+    """
+    print(f"{heading}\n{_users(result, total_users)}\n")
+    width = max(14, *(len(row["policy"]) + 1 for row in result["rows"]))
+    numbers = f"{'length':>7}{'distinct':>10}{'coverage':>10}"
+    print(f"{'policy':<{width}}{'return':>9}  {'95 % interval':<20}{numbers}")
+    most = max(row["users"] for row in result["rows"])
+    for row in result["rows"]:
+        bounds = f"[{row['return_low']:.3f}, {row['return_high']:.3f}]"
+        coverage = "" if math.isnan(row["coverage"]) else f"{row['coverage']:.1%}"
+        fewer = "" if row["users"] == most else f"  ({row['users']:,} of {most:,} users)"
+        print(
+            f"{row['policy']:<{width}}{row['return_mean']:>9.3f}  {bounds:<20}{row['length_mean']:>7.1f}"
+            f"{row['distinct_mean']:>10.1f}{coverage:>10}{fewer}"
+        )
+    print()
+    for name, note in result["notes"].items():
+        print(f"{name}: {note}")
+    print(f"yardstick, the best row without reinforcement learning: {result['yardstick']}")
+    over = "same seeds" if str(result["env"]).startswith("gym:") else "same users"
+    if "seeds" in result:
+        over = f"mean over {result['seeds']} seeds"
+    for row in result["paired"]:
+        print(
+            f"{row['policy']} minus {row['versus']}, {over}: {row['mean']:+.3f} "
+            f"[{row['low']:+.3f}, {row['high']:+.3f}]"
+        )
+    for row in result["shares"]:
+        print(f"{row['policy']}: {share_text(row)}")
+
+
+def _users(result: Mapping[str, Any], total: int | None) -> str:
+    episodes = str(result["env"]).startswith("gym:")
+    who = "episodes on unseen seeds" if episodes else "held-out users, one session each"
+    if "seeds" in result:
+        return (
+            f"means over {result['seeds']} seeds with 95 % intervals over seeds; {result['sessions']:,} {who}"
+        )
+    some = "" if total in (None, result["sessions"]) else f" of {total:,} (--max-users 0 plays all)"
+    line = f"{result['sessions']:,}{some} {who}"
+    fewer = [row for row in result["rows"] if row["users"] < result["sessions"]]
+    if fewer:
+        names = ", ".join(row["policy"] for row in fewer)
+        line += f"; {names}: {fewer[0]['users']:,} of {result['sessions']:,} users (--full plays all)"
+    return line
+
+
+def share_text(row: Mapping[str, Any]) -> str:
+    """The share of the way of one policy, with its interval where it has one."""
+    way = f"the way from {row['from']} to {row['to']}"
+    if math.isnan(row["share"]):
+        return f"no share of {way}, as {row['to']} does not lie above {row['from']}"
+    if math.isnan(row["low"]):
+        return f"{row['share']:.1%} of {way}, without an interval"
+    return f"{row['share']:.1%} of {way} [{row['low']:.1%}, {row['high']:.1%}]"
+
+
+def without_nan(value: Any) -> Any:
+    """JSON has no NaN: null stands in."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {key: without_nan(x) for key, x in value.items()}
+    return [without_nan(x) for x in value] if isinstance(value, list) else value

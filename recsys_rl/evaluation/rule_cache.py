@@ -1,0 +1,54 @@
+"""Searched weights, kept so that the next evaluation of the same world takes no search."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from torch import Tensor
+
+from recsys_rl.config import Config, to_dict
+from recsys_rl.data.download import cache_folder
+from recsys_rl.data.tensor_cache import digest, read_tensors, write_tensors
+from recsys_rl.types import Catalogue, Population
+
+VERSION = 1
+"""Of the search and of the user models: raise it when a change of either changes the result."""
+
+
+def cached(
+    kind: str,
+    key: str,
+    names: Sequence[str],
+    cache_dir: str | None,
+    search: Callable[[], Mapping[str, Tensor]],
+) -> Mapping[str, Tensor]:
+    """The result of ``search``, from the cache where it is there.
+
+    Args:
+        kind: the first part of the file's name.
+        key: of everything that the result depends on; see ``search_key``.
+        names: of the tensors in the result. A file without them is made again.
+        cache_dir: the folder; None for the user's cache folder.
+    """
+    path = Path(cache_folder(cache_dir)) / f"{kind}-{key[:32]}.safetensors"
+    kept = read_tensors(path)
+    if kept is not None and kept.keys() == set(names):
+        return kept
+    found = search()
+    write_tensors(path, {name: found[name].contiguous().cpu() for name in names})
+    print(f"kept for the next evaluation: {path}", file=sys.stderr)
+    return found
+
+
+def search_key(config: Config, catalogue: Catalogue, population: Population, budget: int) -> str:
+    """sha256 (hex) of all that a search on training users depends on, ``budget`` steps among it.
+
+    Held-out users don't enter.
+    """
+    parts = {name: x for name, x in vars(catalogue).items() if isinstance(x, Tensor)}
+    for name in ("taste", "profile"):
+        parts[f"training {name}"] = getattr(population, name)[population.train]
+    tensors = {name: x.cpu() for name, x in parts.items()}
+    return digest(tensors, VERSION, config.env, sorted(to_dict(config.env_config).items()), budget)

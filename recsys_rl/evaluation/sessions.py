@@ -1,0 +1,97 @@
+"""The values of the report's page beyond the table: settings, learning curve, sample sessions."""
+
+from __future__ import annotations
+
+import math
+import platform
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import recsys_rl
+from recsys_rl.checkpoint import Checkpoint
+from recsys_rl.config import to_dict
+from recsys_rl.evaluation.table import Played
+from recsys_rl.types import Catalogue
+
+NUM_SAMPLE_USERS = 3
+
+
+def report(
+    name: str,
+    checkpoint: Checkpoint,
+    users: Tensor | None,
+    result: Mapping[str, Any],
+    played: Mapping[str, Played],
+) -> dict[str, Any]:
+    """The values of the page of the checkpoint ``name``, as report/page.py lists them."""
+    config = checkpoint.config
+    means = {row["policy"]: row["return_mean"] for row in result["rows"]}
+    curve = checkpoint.info.get("curve", [])
+    references = ("random", result["yardstick"], "myopic", "informed", "oracle", "planner")
+    return {
+        **result,
+        "algo": name,
+        "data": "" if checkpoint.catalogue is None else checkpoint.catalogue.source,
+        "seed": config.train_config.seed,
+        "step": checkpoint.step,
+        "heldout_users": result["sessions"],
+        "hardware": f"{platform.machine()}, {torch.get_num_threads()} threads",
+        "date": datetime.now(UTC).date().isoformat(),
+        "version": recsys_rl.__version__,
+        "config": {name: part for name, part in to_dict(config).items() if isinstance(part, dict)},
+        "curve": {
+            key: [point[place] for point in curve]
+            for place, key in enumerate(("step", "mean", "low", "high"))
+        },
+        "references": {policy: means[policy] for policy in references if policy in means},
+        "sessions": _samples(checkpoint, users, (f"{name}-greedy", result["yardstick"], "myopic"), played),
+    }
+
+
+def _samples(
+    checkpoint: Checkpoint, users: Tensor | None, policies: tuple[str, ...], played: Mapping[str, Played]
+) -> list[dict[str, Any]]:
+    """The first few held-out users' sessions with each of the policies."""
+    catalogue, population = checkpoint.catalogue, checkpoint.population
+    if catalogue is None or population is None or users is None:
+        return []
+    shown = []
+    for row, user in enumerate(users[:NUM_SAMPLE_USERS]):
+        nearest = (catalogue.embedding @ population.profile[user]).topk(min(5, catalogue.num_items)).indices
+        for policy in policies:
+            sessions = played[policy].sessions
+            length = int(sessions.lengths[row])
+            steps = zip(
+                sessions.items[:length, row].tolist(),
+                sessions.rewards[:length, row].tolist(),
+                sessions.satisfaction[:length, row].tolist(),
+                strict=True,
+            )
+            shown.append(
+                {
+                    "policy": policy,
+                    "user": int(population.user_ids[user]),
+                    "likes": [catalogue.title(int(item)) for item in nearest],
+                    "return": sessions.returns[row].item(),
+                    "left": bool(sessions.left[row]),
+                    "steps": [
+                        {**_item(catalogue, item), "reward": reward, "satisfaction": satisfaction}
+                        for item, reward, satisfaction in steps
+                    ],
+                }
+            )
+    return shown
+
+
+def _item(catalogue: Catalogue, item: int) -> dict[str, Any]:
+    year = catalogue.year[item].item()
+    genres = zip(catalogue.genre_names, catalogue.genres[item].tolist(), strict=True)
+    return {
+        "title": catalogue.title(item),
+        "year": None if math.isnan(year) else int(year),
+        "genres": [name for name, has in genres if has],
+    }

@@ -1,0 +1,213 @@
+"""The numbers of the table, as plain values: rows, yardstick, paired differences, shares of the way.
+
+The **yardstick** is the best, by mean return over the users of the table, of the policies that a team can
+ship without reinforcement learning (YARDSTICKS). The **share** of a policy is how far it goes from the
+yardstick to the upper reference (`planner`, or else `oracle`)::
+
+    share = mean(policy - yardstick) / mean(reference - yardstick)
+
+a ratio of two means over the same users: those that the reference has played. Its 95 % interval is that of
+the delta method (Casella and Berger 2002, section 5.5.4): with d_n = (policy - yardstick)_n - share *
+(reference - yardstick)_n, the standard error is std(d) / (sqrt(N) * mean(reference - yardstick)).
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from recsys_rl.rollout import Sessions
+from recsys_rl.utils.metrics import interval
+
+YARDSTICKS = ("random", "popularity", "one-item", "static-list", "mf", "mmr", "rule")
+REFERENCES = ("planner", "oracle")
+ROUNDING = 1e-5  # relative difference of two mean returns that counts as none
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Played:
+    """The sessions of one policy with some or all of the table's users."""
+
+    sessions: Sessions
+    places: Tensor  # (n,) int64, ascending: places of its users among the users of the table
+    note: str = ""  # tuned values, or another fact about the row
+
+
+def summarise(
+    env: str,
+    played: Mapping[str, Played],
+    checkpoints: Sequence[str],
+    policies: Sequence[str] = (),
+    num_items: int | None = None,
+) -> dict[str, Any]:
+    """The table as plain values, as ``--json`` writes it.
+
+    Args:
+        env: the name of the environment.
+        played: the rows in their order.
+        checkpoints: names of the checkpoints; each has the rows ``name`` and ``name-greedy``.
+        policies: names of the rows that stand for the reader's own policies.
+        num_items: size of the catalogue; None where there is none, and then no coverage.
+
+    Returns: ``env``; ``sessions``, the most users of a row; ``rows`` (``policy``, ``users``,
+    ``return_mean``, ``return_low``, ``return_high``, ``length_mean``, ``distinct_mean``, ``coverage``);
+    ``yardstick``; ``paired`` differences of each learned policy to the yardstick, and between the
+    checkpoints (``policy``, ``versus``, ``mean``, ``low``, ``high``); ``shares`` (``policy``, ``from``,
+    ``to``, ``share``, ``low``, ``high``); ``notes`` {row: text}; ``learned``, the names of the learned rows.
+    """
+    yardstick = best_of(YARDSTICKS, {name: x.sessions.returns.mean().item() for name, x in played.items()})
+    learned = [row for name in checkpoints for row in (name, f"{name}-greedy")]
+    compared = [*learned, *policies]
+    pairs = [(name, yardstick) for name in compared]
+    for other in checkpoints[1:]:
+        pairs += [(checkpoints[0], other), (f"{checkpoints[0]}-greedy", f"{other}-greedy")]
+    reference = next((name for name in REFERENCES if name in played), None)
+    return {
+        "env": env,
+        "sessions": max(len(x.places) for x in played.values()),
+        "rows": [_row(name, x, num_items) for name, x in played.items()],
+        "yardstick": yardstick,
+        "paired": [_difference(played, name, versus) for name, versus in pairs],
+        "shares": [] if reference is None else [_share(played, n, yardstick, reference) for n in compared],
+        "notes": {name: x.note for name, x in played.items() if x.note},
+        "learned": learned,
+    }
+
+
+def best_of(names: Sequence[str], means: Mapping[str, float]) -> str:
+    """The name with the highest mean, the first of those that are equal up to rounding."""
+    there = [name for name in names if name in means]
+    highest = max(means[name] for name in there)
+    return next(name for name in there if means[name] >= highest - ROUNDING * abs(highest))
+
+
+def distinct_items(items: Tensor) -> Tensor:
+    """The number of different items that each user saw: (T, N) with padding -1 -> (N,)."""
+    ordered = items.sort(0).values  # (T, N)
+    new = torch.ones_like(ordered, dtype=torch.bool)
+    new[1:] = ordered[1:] != ordered[:-1]
+    return (new & (ordered >= 0)).sum(0)
+
+
+def share_of_way(policy: Tensor, start: Tensor, end: Tensor) -> tuple[float, float, float]:
+    """Share of the way from ``start`` to ``end`` that ``policy`` goes, with its 95 % interval.
+
+    All three are returns (N,) of the same users. NaN where ``end`` does not lie above ``start``; bounds
+    are NaN where the 95 % interval of ``end - start`` reaches zero, as a ratio has no finite interval there.
+    """
+    gain, way = (policy - start).double(), (end - start).double()  # (N,) each
+    if way.mean() <= ROUNDING * end.double().abs().mean():
+        return math.nan, math.nan, math.nan
+    share = (gain.mean() / way.mean()).item()
+    spread = interval((gain - share * way) / way.mean())  # of mean zero
+    if not interval(way).low > 0:
+        return share, math.nan, math.nan
+    return share, share + spread.low, share + spread.high
+
+
+def mean_over_seeds(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """One table of several seeds' tables: means, and intervals (Student's t) over seeds.
+
+    ``results`` are those of ``summarise``, or their JSON. Each seed has a yardstick of its own, the best row
+    of that seed: differences and shares refer to it. ``yardstick`` is the best row by mean over seeds.
+    ``notes`` are those of all seeds.
+    """
+    rows = mean_rows([result["rows"] for result in results])
+    notes: dict[str, list[str]] = defaultdict(list)
+    for result in results:
+        for name, note in result["notes"].items():
+            notes[name].append(note)
+    return {
+        "env": results[0]["env"],
+        "seeds": len(results),
+        "sessions": sum(result["sessions"] for result in results),
+        "rows": rows,
+        "yardstick": best_of(YARDSTICKS, {row["policy"]: row["return_mean"] for row in rows}),
+        "paired": _mean_values([result["paired"] for result in results], "versus", "mean"),
+        "shares": _mean_values([result["shares"] for result in results], "from", "share"),
+        "notes": {name: "; ".join(dict.fromkeys(texts)) for name, texts in notes.items()},
+        "learned": results[0]["learned"],
+    }
+
+
+def mean_rows(tables: Sequence[Sequence[Mapping[str, Any]]]) -> list[Row]:
+    """The rows of several seeds as one table: means over seeds, ``worst`` seed, 95 % interval of the mean.
+
+    ``users`` are added up. Policies that not all seeds have are left out.
+    """
+    found = []
+    for name in (row["policy"] for row in tables[0]):
+        rows = [row for table in tables for row in table if row["policy"] == name]
+        if len(rows) < len(tables):
+            continue
+        returns = [number(row["return_mean"]) for row in rows]
+        mean = interval(torch.tensor(returns, dtype=torch.float64))
+        bounds = {"return_mean": mean.mean, "return_low": mean.low, "return_high": mean.high}
+        others = {
+            key: sum(number(row[key]) for row in rows) / (1 if key == "users" else len(rows))
+            for key in ("users", "length_mean", "distinct_mean", "coverage")
+            if key in rows[0]
+        }
+        found.append({"policy": name, **bounds, "worst": min(returns), **others})
+    return found
+
+
+def number(value: float | None) -> float:
+    """A number of the table, or of its JSON, where null stands for NaN."""
+    return math.nan if value is None else value
+
+
+def _row(name: str, played: Played, num_items: int | None) -> Row:
+    sessions = played.sessions
+    found = interval(sessions.returns)
+    return {
+        "policy": name,
+        "users": len(played.places),
+        "return_mean": found.mean,
+        "return_low": found.low,
+        "return_high": found.high,
+        "length_mean": sessions.lengths.double().mean().item(),
+        "distinct_mean": distinct_items(sessions.items).double().mean().item(),
+        "coverage": math.nan if num_items is None else _coverage(sessions.items, num_items),
+    }
+
+
+def _coverage(items: Tensor, num_items: int) -> float:
+    """Share of the catalogue that was shown to anyone."""
+    return len(items[items >= 0].unique()) / num_items
+
+
+def _returns(played: Mapping[str, Played], *names: str) -> list[Tensor]:
+    """The returns of these policies with the users that all of them have played."""
+    common = played[names[0]].places
+    for name in names[1:]:
+        common = common[torch.isin(common, played[name].places)]
+    return [played[name].sessions.returns[torch.isin(played[name].places, common)] for name in names]
+
+
+def _difference(played: Mapping[str, Played], name: str, versus: str) -> Row:
+    ours, theirs = _returns(played, name, versus)
+    found = interval(ours - theirs)
+    return {"policy": name, "versus": versus, "mean": found.mean, "low": found.low, "high": found.high}
+
+
+def _share(played: Mapping[str, Played], name: str, start: str, end: str) -> Row:
+    share, low, high = share_of_way(*_returns(played, name, start, end))
+    return {"policy": name, "from": start, "to": end, "share": share, "low": low, "high": high}
+
+
+def _mean_values(tables: Sequence[Sequence[Row]], other: str, value: str) -> list[Row]:
+    """The means of ``value`` over seeds, row by row; ``other`` may name another policy on each seed."""
+    found = []
+    for rows in zip(*tables, strict=True):
+        mean = interval(torch.tensor([number(row[value]) for row in rows], dtype=torch.float64))
+        names = "/".join(dict.fromkeys(row[other] for row in rows))
+        found.append({**rows[0], other: names, value: mean.mean, "low": mean.low, "high": mean.high})
+    return found

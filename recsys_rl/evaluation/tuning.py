@@ -1,0 +1,173 @@
+"""The dials of `mf`, `mmr` and `rule`, chosen by playing training users; held-out users are never seen.
+
+`mf` and `mmr` try a handful of values. The weights of `rule` come from the cross-entropy method (Rubinstein
+and Kroese 2004): candidates are drawn from a normal distribution, each plays the same training users, and
+the distribution moves to the best quarter of them. The search has the agent's own budget of steps.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from recsys_rl.agents.rankers import MaximalMarginalRelevance, Rule, RuleWeights
+from recsys_rl.rollout import Sessions, play
+from recsys_rl.types import Agent, Catalogue, Env, Population
+
+FOLD_IN = (0.0, 0.05, 0.1, 0.2, 0.4)
+WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
+WINDOWS = (1, 2, 3, 5, 10, 20)
+MAX_USERS = 128  # training users that try each value of mf and mmr
+MAX_SCORES = 2**32  # of users, items and steps behind one value: fewer users where there are many items
+CANDIDATES, ELITE, ROUNDS = 32, 8, 25  # of the search for `rule`
+START = (0.0, 0.0, 0.2, 0.1, 1.0, 0.1)  # means of its dials, in the order of RuleWeights; decay as a logit
+SPREAD = (0.1, 0.1, 0.3, 0.1, 1.0, 0.2)  # and their deviations
+KEEP = 0.3  # of the old mean and deviation after each round
+FINAL = 0.2  # share of the budget that chooses among the last candidates
+STEPS_OF_SCORES = 2**35  # items scored by the whole search, at most: fewer steps where there are many items
+
+
+@dataclass(frozen=True)
+class Trainees:
+    """The training users as a place to play: nothing else of the population is within reach."""
+
+    make_env: Callable[[Population, int, torch.Generator], Env]  # from users, number of rows, noise
+    catalogue: Catalogue
+    population: Population  # as ``training_part`` makes it
+    length: int  # of the longest session, in steps
+    generator: torch.Generator  # draws users, candidates and noise
+
+    def play(self, agent: Agent, users: Tensor) -> Sessions:
+        """One session with each of ``users`` (N,), rows of the training part."""
+        return play(self.make_env(self.population, len(users), self.generator), agent, users)
+
+    def draw(self, count: int) -> Tensor:
+        """``count`` training users (count,), each once where there are enough."""
+        total, device = len(self.population.train), self.generator.device
+        order = torch.randperm(total, generator=self.generator, device=device)
+        return order.repeat(-(-count // total))[:count]
+
+
+def training_part(population: Population) -> Population:
+    """The training users alone, as a population of their own without held-out users."""
+    rows = population.train
+    return Population(
+        taste=population.taste[rows],
+        profile=population.profile[rows],
+        user_ids=population.user_ids[rows],
+        train=torch.arange(len(rows), device=rows.device),
+        heldout=rows[:0],
+    )
+
+
+def tune_mf(trainees: Trainees) -> tuple[Agent, str]:
+    """The ranking by profile and the fold-in (of FOLD_IN) with the highest mean return; with a note."""
+    rates = torch.tensor(FOLD_IN, device=trainees.generator.device)
+    weights = dataclasses.replace(_spread(RuleWeights.zeros(), len(rates)), fold_in=rates)
+    best = int(_returns(trainees, weights, _users(trainees)).argmax())
+    return Rule(trainees.catalogue, _pick(weights, best)), fold_in_note(FOLD_IN[best])
+
+
+def tune_mmr(trainees: Trainees) -> tuple[Agent, str]:
+    """Maximal marginal relevance with the dials that earn most, one after another; with a note."""
+    users, tried = _users(trainees), {}
+
+    def earned(weight: float, window: int, rate: float) -> float:
+        dials = (weight, window, rate)
+        if dials not in tried:
+            agent = MaximalMarginalRelevance(trainees.catalogue, *dials)
+            tried[dials] = trainees.play(agent, users).returns.mean().item()
+        return tried[dials]
+
+    windows = sorted({min(window, trainees.length) for window in WINDOWS})
+    weight, window, rate = 0.0, windows[len(windows) // 2], 0.0
+    for _ in range(2):
+        weight = max(WEIGHTS, key=lambda x: earned(x, window, rate))
+        window = max(windows, key=lambda x: earned(weight, x, rate))
+        rate = max(FOLD_IN, key=lambda x: earned(weight, window, x))
+    agent = MaximalMarginalRelevance(trainees.catalogue, weight, window, rate)
+    return agent, f"weight {weight:g}, window {window}, {fold_in_note(rate)}"
+
+
+def search_rule(trainees: Trainees, budget: int) -> tuple[RuleWeights, int]:
+    """The weights of `rule` with the highest mean return that the search finds, and the steps it took.
+
+    It ends after ``budget`` environment steps (one round at least), or earlier on a large catalogue. The
+    last candidates are the mean of the distribution, the same without fold-in, and `mf` with and without.
+    """
+    budget = min(budget, STEPS_OF_SCORES // trainees.catalogue.num_items)
+    device = trainees.generator.device
+    mean, deviation = torch.tensor(START, device=device), torch.tensor(SPREAD, device=device)
+    for_search = round(budget * (1 - FINAL))
+    each = max(1, for_search // (CANDIDATES * trainees.length * ROUNDS))  # users for each candidate
+    taken, done = 0, False
+    while not done:
+        noise = torch.randn(CANDIDATES, len(START), generator=trainees.generator, device=device)
+        drawn = mean + deviation * noise  # (P, 6)
+        drawn[0] = mean
+        returns, steps = _play_each(trainees, _weights(drawn), trainees.draw(each))
+        elite = drawn[returns.topk(ELITE).indices]  # (E, 6)
+        mean = KEEP * mean + (1 - KEEP) * elite.mean(0)
+        deviation = KEEP * deviation + (1 - KEEP) * elite.std(0)
+        taken += steps
+        done = taken + CANDIDATES * each * trainees.length > for_search
+    last = _weights(mean.repeat(4, 1))
+    factor = torch.tensor([1.0, 1.0, 0.0, 0.0], device=device)  # two of the rule, two of mf
+    last = RuleWeights(*(getattr(last, f.name) * factor for f in dataclasses.fields(last)))
+    off = torch.tensor([1.0, 0.0, 1.0, 0.0], device=device)
+    last = dataclasses.replace(last, fold_in=mean[-1].clamp_min(0) * off)
+    each = max(1, (budget - taken) // (4 * trainees.length))
+    returns, steps = _play_each(trainees, last, trainees.draw(each))
+    return _pick(last, int(returns.argmax())), taken + steps
+
+
+def rule_note(weights: RuleWeights, steps: int) -> str:
+    """The weights as text, with the steps that the search took."""
+    names = [field.name for field in dataclasses.fields(RuleWeights)]
+    values = {name: round(getattr(weights, name).item(), 2) + 0.0 for name in names}  # + 0.0: no -0.00
+    rate = values.pop("fold_in")
+    dials = ", ".join(f"{name} {value:.2f}" for name, value in values.items())
+    return f"{dials}, {fold_in_note(rate)}; searched with {steps:,} steps of training users"
+
+
+def fold_in_note(rate: float) -> str:
+    return f"fold-in on ({rate:.2g})" if rate > 0 else "fold-in off"
+
+
+def _users(trainees: Trainees) -> Tensor:
+    affordable = MAX_SCORES // (trainees.catalogue.num_items * trainees.length)
+    return trainees.draw(max(8, min(MAX_USERS, affordable, len(trainees.population.train))))
+
+
+def _play_each(trainees: Trainees, weights: RuleWeights, users: Tensor) -> tuple[Tensor, int]:
+    """Mean return (P,) of each of P candidates with the same users (n,), and the steps that it took."""
+    num = len(weights.decay)
+    rows = RuleWeights(*(getattr(weights, f.name).repeat_interleave(len(users)) for f in _fields()))
+    sessions = trainees.play(Rule(trainees.catalogue, rows), users.repeat(num))  # N = P * n
+    return sessions.returns.view(num, -1).mean(1), int(sessions.lengths.sum())
+
+
+def _returns(trainees: Trainees, weights: RuleWeights, users: Tensor) -> Tensor:
+    return _play_each(trainees, weights, users)[0]
+
+
+def _weights(drawn: Tensor) -> RuleWeights:
+    """From the search's numbers (P, 6) to weights of (P,) each."""
+    popularity, quality, similarity, overlap, decay, rate = drawn.unbind(1)
+    return RuleWeights(popularity, quality, similarity, overlap, decay.sigmoid(), rate.clamp_min(0))
+
+
+def _spread(weights: RuleWeights, count: int) -> RuleWeights:
+    return RuleWeights(*(getattr(weights, f.name).expand(count) for f in _fields()))
+
+
+def _pick(weights: RuleWeights, place: int) -> RuleWeights:
+    return RuleWeights(*(getattr(weights, f.name)[place].clone() for f in _fields()))
+
+
+def _fields() -> tuple[dataclasses.Field[object], ...]:
+    return dataclasses.fields(RuleWeights)

@@ -1,0 +1,283 @@
+"""Anyone's policy in the table: objects, classes, functions, models of Stable-Baselines3; and mistakes."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import pytest
+import torch
+
+from recsys_rl.cli import main
+from recsys_rl.config import EnvConfig
+from recsys_rl.evaluation import anyone
+from recsys_rl.types import UserError
+from tests.doors import CARTPOLE, DRIFT, SATIATION, finish, start, steps
+
+OPTIONS = {"drift": DRIFT, "satiation": SATIATION, "gym": CARTPOLE}
+POLICIES = '''
+import torch
+from recsys_rl.types import Action
+
+class Popular:
+    """Shows the best liked item that was not shown in this session."""
+
+    def __init__(self, catalogue):
+        self.order = catalogue.popularity.sort(descending=True, stable=True).indices
+
+    def act(self, obs, greedy=False):
+        shown = torch.zeros(obs.num_rows, dtype=torch.int64)
+        if obs.history is not None:
+            shown = (obs.history >= 0).sum(1)
+            obs.history.fill_(7)  # what a policy does to its copy must not matter
+        return Action(self.order[shown].unsqueeze(-1), torch.zeros(obs.num_rows))
+
+class Always:
+    """Chooses one action."""
+
+    def __init__(self, action=0):
+        self.action = action
+
+    def act(self, obs, greedy=False):
+        return Action(torch.full((obs.num_rows, 1), self.action), torch.zeros(obs.num_rows))
+
+class Broken(Always):
+    def act(self, obs, greedy=False):
+        raise ValueError("no such\\nthing")
+
+class Flat(Always):
+    def act(self, obs, greedy=False):
+        return Action(torch.zeros(obs.num_rows), torch.zeros(obs.num_rows))
+
+class Plain(Always):
+    def act(self, obs, greedy=False):
+        return [0] * obs.num_rows
+
+class Refuses:
+    def __init__(self, catalogue):
+        raise KeyError("mood")
+
+def make():
+    return Always(2)
+
+def nothing():
+    return None
+
+one = Always(1)
+far = Always(24)
+below = Always(-1)
+number = 7
+'''
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    home, found = tmp_path_factory.mktemp("trained"), {}
+    for name, options in OPTIONS.items():
+        folders = ["--checkpoint-dir", str(home / name), "--log-dir", str(home / name)]
+        assert main(["train", *options, *steps(1), *folders]) == 0
+        found[name] = str(home / name / "ppo.pt")
+    return found
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with a module of policies; imports are undone."""
+    (tmp_path / "my_policies.py").write_text(POLICIES)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.delitem(sys.modules, "my_policies", raising=False)
+    return tmp_path
+
+
+def rows(*words: str) -> dict[str, dict[str, Any]]:
+    assert main(["evaluate", *words, "--json", "t.json"]) == 0
+    table = json.loads(Path("t.json").read_text())
+    return {row["policy"]: row for row in table["rows"]}
+
+
+@pytest.mark.parametrize("env", ["drift", "satiation"])
+def test_a_class_is_made_of_the_catalogue(env: str, trained: dict[str, str], folder: Path) -> None:
+    """The same items as `popularity`, and so the same row."""
+    found = rows(trained[env], "--policy", "my_policies:Popular")
+    assert list(found)[2:5] == ["untrained", "my_policies:Popular", "random"]
+    assert found["my_policies:Popular"] | {"policy": ""} == found["popularity"] | {"policy": ""}
+    table = json.loads(Path("t.json").read_text())
+    assert table["yardstick"] != "my_policies:Popular"
+    assert "my_policies:Popular" in [row["policy"] for row in table["paired"]]
+    assert [row["policy"] for row in table["shares"]] == ["ppo", "ppo-greedy", "my_policies:Popular"]
+
+
+def test_objects_classes_and_functions_on_other_peoples_environment(
+    trained: dict[str, str], folder: Path
+) -> None:
+    """CartPole falls within 11 steps where the cart is always pushed to one side."""
+    words = [word for name in ("one", "Always") for word in ("--policy", f"my_policies:{name}")]
+    found = rows(trained["gym"], *words)
+    assert list(found)[3:5] == ["my_policies:one", "my_policies:Always"]
+    for name in ("one", "Always"):
+        row = found[f"my_policies:{name}"]
+        assert 8 <= row["return_mean"] <= 11 and row["distinct_mean"] == 1 and row["users"] == 100
+    assert found["my_policies:one"]["return_mean"] != found["my_policies:Always"]["return_mean"]
+    alone = rows(trained["gym"])
+    assert {name: row for name, row in found.items() if name in alone} == alone
+
+
+def test_a_function_makes_the_policy(trained: dict[str, str], folder: Path) -> None:
+    found = rows(trained["drift"], "--policy", "my_policies:make")
+    assert found["my_policies:make"]["coverage"] == 1 / 24
+
+
+def test_the_working_folder_of_the_command(trained: dict[str, str], folder: Path) -> None:
+    code, out, err = finish(
+        start(folder, "recsys_rl.cli", "evaluate", trained["drift"], "--policy", "my_policies:one")
+    )
+    assert code == 0, err
+    assert "\nmy_policies:one  " in out and "\nmy_policies:one minus " in out
+
+
+@pytest.mark.parametrize(
+    ("spec", "complaint"),
+    [
+        ("my_policies", "is no module:NAME, as in my_policy:Newest."),
+        ("my_policies:", "is no module:NAME"),
+        ("a/b.py:one", "is no module:NAME"),
+        ("my_policy:one", "there is no module my_policy in this folder"),
+        ("my_policies.deep:one", "there is no module my_policies.deep in this folder"),
+        ("my_policies:two", "the module my_policies has no two."),
+        ("my_policies:number", "is of type int: it must have act(obs, greedy) or predict"),
+        ("my_policies:nothing", "made something of type NoneType: it must have act(obs, greedy)"),
+        ("my_policies:Refuses", "can't be made (KeyError: 'mood', my_policies.py line"),
+        ("my_policies:Broken", "failed in act (ValueError: no such thing, my_policies.py line"),
+        ("my_policies:Flat", "act returned torch.float32 of shape (6,): it must be an Action"),
+        (
+            "my_policies:Plain",
+            "act returned a value of type list: it must be an Action with",
+        ),
+        ("my_policies:far", "act chose 24, and the items are 0 to 23."),
+        ("my_policies:below", "act chose -1, and the items are 0 to 23."),
+        ("bad_syntax:x", "can't be imported (SyntaxError"),
+        ("needs_more:x", "can't be imported (ModuleNotFoundError: No module named 'not_there'"),
+    ],
+)
+def test_mistakes(
+    spec: str,
+    complaint: str,
+    trained: dict[str, str],
+    folder: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (folder / "bad_syntax.py").write_text("def\n")
+    (folder / "needs_more.py").write_text("import not_there\n")
+    assert main(["evaluate", trained["drift"], "--policy", spec, "--json", "t.json"]) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith(f"error: --policy {spec}") and complaint in error
+    assert not Path("t.json").exists()
+
+
+def test_no_file_names_a_policy(trained: dict[str, str], folder: Path) -> None:
+    """`evaluate` has no option that reads settings, and a checkpoint holds no policy of anyone's."""
+    from recsys_rl.checkpoint import load
+    from recsys_rl.config import to_dict
+
+    assert "policy" not in json.dumps(to_dict(load(Path(trained["drift"])).config))
+
+
+# ---- Stable-Baselines3
+
+
+# gymnasium.make keeps the word max_episode_steps for a wrapper of its own.
+SESSION = EnvConfig(max_episode_steps=5)
+WORLD: dict[str, Any] = {
+    "env_config": SESSION,
+    "data": "synthetic",
+    "num_items": 24,
+    "num_users": 30,
+    "embedding_dim": 4,
+}
+
+
+def model(name: str, wrap: Callable[[Any], Any] = lambda env: env, **world: Any) -> Any:
+    stable_baselines3 = pytest.importorskip("stable_baselines3")
+    env = wrap(gymnasium.make(name, **world))
+    policy = "MultiInputPolicy" if isinstance(env.observation_space, gymnasium.spaces.Dict) else "MlpPolicy"
+    return stable_baselines3.PPO(policy, env, n_steps=8, batch_size=8, seed=0, device="cpu")
+
+
+def offered(module: str, made: Any, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The model as ``<module>:model``."""
+    fake: Any = type(sys)(module)
+    fake.model = made
+    monkeypatch.setitem(sys.modules, module, fake)
+    return f"{module}:model"
+
+
+def without_ids(env: Any) -> Any:
+    return gymnasium.wrappers.FilterObservation(env, ("context", "signals", "action_mask"))
+
+
+@pytest.mark.parametrize(
+    ("env", "made"),
+    [
+        ("drift", lambda: model("recsys_rl/Drift-v0", **WORLD)),
+        ("satiation", lambda: model("recsys_rl/Satiation-v0", without_ids, **WORLD)),
+        ("satiation", lambda: model("recsys_rl/Satiation-v0", **WORLD)),
+        ("gym", lambda: model("CartPole-v1")),
+    ],
+)
+def test_models_of_stable_baselines3_have_two_rows(
+    env: str,
+    made: Callable[[], Any],
+    trained: dict[str, str],
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    agent = made()
+    spec = offered("sb3_agent", agent, monkeypatch)
+    found = rows(trained[env], "--policy", spec)
+    greedy = found[f"{spec}-greedy"]
+    assert spec in found and greedy["users"] == found["random"]["users"]
+    assert greedy["return_mean"] != found[spec]["return_mean"]
+    again = rows(trained[env], "--policy", spec)
+    assert again[f"{spec}-greedy"] == greedy
+
+
+def test_a_model_sees_the_observation_of_our_gymnasium_environment(
+    trained: dict[str, str], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The greedy return of each held-out user is that of the model in ``recsys_rl/Drift-v0`` itself."""
+    agent = model("recsys_rl/Drift-v0", **WORLD)
+    found = rows(trained["drift"], "--policy", offered("sb3_agent", agent, monkeypatch))
+    env = gymnasium.make("recsys_rl/Drift-v0", users="heldout", **WORLD)
+    heldout = env.unwrapped.sessions.users.tolist()  # type: ignore[attr-defined]
+    returns = []
+    for user in heldout:
+        obs, _ = env.reset(seed=0, options={"users": [user]})
+        total, ended = 0.0, False
+        while not ended:
+            action, _ = agent.predict(obs, deterministic=True)
+            obs, reward, terminated, truncated, _ = env.step(action)
+            total, ended = total + float(reward), terminated or truncated
+        returns.append(total)
+    mean = torch.tensor(returns).mean().item()
+    assert found["sb3_agent:model-greedy"]["return_mean"] == pytest.approx(mean, abs=1e-5)
+
+
+def test_a_model_of_other_observations(
+    trained: dict[str, str], folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec = offered("sb3_agent", model("CartPole-v1"), monkeypatch)
+    assert main(["evaluate", trained["satiation"], "--policy", spec]) == 2
+    assert "was trained on other observations" in capsys.readouterr().err.splitlines()[-1]
+    assert main(["evaluate", trained["drift"], "--policy", spec]) == 2
+    assert "was trained on other observations" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_name_that_is_found_twice(folder: Path) -> None:
+    assert anyone.find("my_policies:one") is anyone.find("my_policies:one")
+    with pytest.raises(UserError, match="has no three"):
+        anyone.find("my_policies:three")

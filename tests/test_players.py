@@ -1,0 +1,67 @@
+"""The players of the table: progress that a person sees, and the users of each."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from recsys_rl.cli import main
+from recsys_rl.evaluation import players
+from tests.doors import ROOT, SATIATION, steps
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> str:
+    folders = ["--checkpoint-dir", str(tmp_path), "--log-dir", str(tmp_path)]
+    assert main(["train", *SATIATION, *steps(1), *folders]) == 0
+    return str(tmp_path / "ppo.pt")
+
+
+def test_each_policy_has_a_bar_on_a_terminal(checkpoint: str) -> None:
+    ours, theirs = pty.openpty()
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm-256color", "COLUMNS": "100"}
+    command = [sys.executable, "-m", "evaluate", checkpoint]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=theirs) as process:
+        os.close(theirs)
+        shown = b""
+        while chunk := read(ours):
+            shown += chunk
+    assert process.returncode == 0
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode())
+    lines = [line.strip() for line in re.split(r"[\r\n]+", text) if line.strip()]
+    names = [re.match(r"playing (\S+) \((\d+) of (\d+)\) ━+", line) for line in lines]
+    found = [match.group(1) for match in names if match]
+    assert list(dict.fromkeys(found))[:2] == ["ppo", "ppo-greedy"] and found[-1] == "planner"
+    assert re.search(r" \d/5 +\d\d:\d\d$", lines[-1])
+
+
+def read(descriptor: int) -> bytes:
+    try:
+        return os.read(descriptor, 65536)
+    except OSError:  # how Linux says that the other side has gone
+        return b""
+
+
+def test_plain_lines_elsewhere(
+    checkpoint: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(players, "SECONDS_BETWEEN_LINES", 0.0)
+    assert main(["evaluate", checkpoint]) == 0
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("playing planner ")]
+    title = lines[0]
+    assert re.fullmatch(r"playing planner \((\d+) of \1\)", title)
+    assert lines == [title, *(f"{title}: step {step} of 5" for step in range(1, len(lines)))]
+
+
+def test_users_are_spread_evenly() -> None:
+    assert players.evenly(4, 6).tolist() == [0, 1, 3, 4]
+    assert players.evenly(3, 3).tolist() == [0, 1, 2]
+    places = players.evenly(64, 131)
+    assert len(places.unique()) == 64 and int(places[-1]) == 128
+    assert set(places.diff().tolist()) == {2, 3}

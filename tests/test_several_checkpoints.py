@@ -1,0 +1,184 @@
+"""Several checkpoints in one table, means over seeds, and the refusals."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from recsys_rl.checkpoint import Checkpoint, load, save
+from recsys_rl.cli import main
+from recsys_rl.evaluation.checkpoints import Entry, tables
+from recsys_rl.evaluation.table import mean_over_seeds
+from tests.doors import CARTPOLE, DRIFT, SATIATION, steps
+
+RUNS = {
+    "ppo": [*SATIATION],
+    "ranker": [*SATIATION, "--gamma", "0"],
+    "ppo-1": [*SATIATION, "--seed", "1"],
+    "ranker-1": [*SATIATION, "--gamma", "0", "--seed", "1"],
+    "lr": [*SATIATION, "--lr", "0.01"],
+    "lr-1": [*SATIATION, "--lr", "0.01", "--seed", "1"],
+    "drift": [*DRIFT],
+    "tired": [*SATIATION, "--satiation-strength", "2"],
+    "gym": [*CARTPOLE],
+    "gym-1": [*CARTPOLE, "--seed", "1"],
+    "gym-raw": [*CARTPOLE, "--no-normalize-obs"],
+}
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """A small run of each kind: the paths of their checkpoints, ``<name>/ppo.pt``."""
+    home, found = tmp_path_factory.mktemp("runs"), {}
+    for name, options in RUNS.items():
+        folders = ["--checkpoint-dir", str(home / name), "--log-dir", str(home / name)]
+        assert main(["train", *options, *steps(3), *folders]) == 0
+        found[name] = str(home / name / "ppo.pt")
+    return found
+
+
+def table(folder: Path, *words: str) -> dict[str, Any]:
+    file = folder / "table.json"
+    assert main(["evaluate", *words, "--json", str(file)]) == 0
+    found: dict[str, Any] = json.loads(file.read_text())
+    return found
+
+
+def entry(path: str) -> Entry:
+    return Entry(Path(path), load(Path(path)))
+
+
+def rows(found: dict[str, Any]) -> dict[str, dict[str, float]]:
+    return {row["policy"]: row for row in found["rows"]}
+
+
+def test_two_checkpoints_of_one_world_share_a_table(runs: dict[str, str], tmp_path: Path) -> None:
+    both = table(tmp_path, runs["ppo"], runs["ranker"])
+    assert list(rows(both))[:5] == ["ppo", "ppo-greedy", "ranker", "ranker-greedy", "untrained"]
+    alone = {name: rows(table(tmp_path, runs[name])) for name in ("ppo", "ranker")}
+    for name, its in alone.items():  # each row is as it is alone
+        for row in (name, f"{name}-greedy", "random", "planner"):
+            assert rows(both)[row] == its[row]
+    pairs = {(row["policy"], row["versus"]): row["mean"] for row in both["paired"]}
+    assert list(pairs)[-2:] == [("ppo", "ranker"), ("ppo-greedy", "ranker-greedy")]
+    difference = rows(both)["ppo"]["return_mean"] - rows(both)["ranker"]["return_mean"]
+    assert pairs["ppo", "ranker"] == pytest.approx(difference, abs=1e-5)
+
+
+def test_files_before_and_after_other_options(runs: dict[str, str], tmp_path: Path) -> None:
+    first = table(tmp_path, runs["ppo"], "--algo", "ppo")
+    assert (
+        first == table(tmp_path, "--checkpoint", runs["ppo"]) == table(tmp_path, "--seed", "0", runs["ppo"])
+    )
+
+
+def test_rows_of_one_algorithm_are_told_apart_by_file_or_folder(runs: dict[str, str]) -> None:
+    ((a, b),) = tables([entry(runs["ppo"]), entry(runs["lr"])])
+    assert (a.name, b.name) == ("ppo (ppo)", "ppo (lr)")  # the folders, as both files are ppo.pt
+    other = dataclasses.replace(b, path=Path("runs/lr/better.pt"))
+    ((a, b),) = tables([a, other])
+    assert (a.name, b.name) == ("ppo (ppo)", "ppo (better)")
+    ((a, b, c),) = tables([entry(runs["ppo"]), entry(runs["ranker"]), entry(runs["lr"])])
+    assert (a.name, b.name, c.name) == ("ppo (ppo)", "ranker", "ppo (lr)")
+
+
+def test_runs_that_differ_in_their_seed_give_a_mean_over_seeds(
+    runs: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = [runs[name] for name in ("ppo", "ranker", "ranker-1", "ppo-1")]
+    found = table(tmp_path, *files)
+    out = capsys.readouterr().out
+    assert out.startswith(
+        "satiation, ppo after 72 steps, ranker after 72 steps; seeds 0, 1\nmeans over 2 seeds "
+    )
+    alone = [table(tmp_path, runs["ppo"], runs["ranker"]), table(tmp_path, runs["ppo-1"], runs["ranker-1"])]
+    mean = mean_over_seeds(alone)
+    assert rows(found).keys() == rows(mean).keys()
+    for name, row in rows(found).items():
+        both = [rows(one)[name]["return_mean"] for one in alone]
+        assert row["return_mean"] == pytest.approx(sum(both) / 2) and row["worst"] == min(both)
+        assert row["users"] == 12
+    assert main(["evaluate", *files, "--report", str(tmp_path / "r.html")]) == 2
+    assert not (tmp_path / "r.html").exists()
+
+
+def test_seeds_on_other_peoples_environment(runs: dict[str, str], tmp_path: Path) -> None:
+    found = table(tmp_path, runs["gym"], runs["gym-1"])
+    assert (found["seeds"], found["sessions"]) == (2, 200) and found["shares"] == []
+    assert list(rows(found)) == ["ppo", "ppo-greedy", "untrained", "random"]
+
+
+def test_each_checkpoint_has_its_own_normalisation(runs: dict[str, str], tmp_path: Path) -> None:
+    both = rows(table(tmp_path, runs["gym"], runs["gym-raw"]))
+    for name in ("gym", "gym-raw"):
+        alone = rows(table(tmp_path, runs[name]))
+        assert both[f"ppo ({name})-greedy"]["return_mean"] == alone["ppo-greedy"]["return_mean"]
+
+
+@pytest.mark.parametrize(
+    ("names", "complaint"),
+    [
+        ("ppo drift", "one was trained on satiation and the other on drift: evaluate them one by one."),
+        ("ppo tired", "--satiation-strength is 0.5 in one and 2.0 in the other"),
+        ("ppo lr-1", "their catalogues differ (their seeds are 0 and 1)"),
+        ("ppo ppo-1 lr", "their catalogues differ (their seeds are 0 and 1)"),
+        ("ppo ppo", "ppo.pt is given twice: name each checkpoint once."),
+        ("ppo gym", "one was trained on satiation and the other on gym:CartPole-v1"),
+    ],
+)
+def test_checkpoints_that_share_no_table(
+    names: str, complaint: str, runs: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = [runs[name] for name in names.split()]
+    before = {path: path.read_bytes() for path in map(Path, files)}
+    assert main(["evaluate", *files, "--json", str(tmp_path / "t.json")]) == 2
+    err = capsys.readouterr().err
+    assert complaint in err and err.startswith("error: ") and err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == [] and before == {path: path.read_bytes() for path in before}
+
+
+def test_other_catalogue_of_the_same_size_and_seed(runs: dict[str, str], tmp_path: Path) -> None:
+    one = load(Path(runs["ppo"]))
+    assert one.catalogue is not None and one.population is not None
+    available = one.catalogue.available.clone()
+    available[3] = False
+    other = dataclasses.replace(one, catalogue=dataclasses.replace(one.catalogue, available=available))
+    assert main(["evaluate", runs["ppo"], saved(tmp_path / "a.pt", other)]) == 2
+    heldout = one.population.heldout[:-1]
+    fewer = dataclasses.replace(one, population=dataclasses.replace(one.population, heldout=heldout))
+    assert main(["evaluate", runs["ppo"], saved(tmp_path / "b.pt", fewer)]) == 2
+    assert main(["evaluate", runs["ppo"], str(shutil.copy(runs["ppo"], tmp_path / "c.pt"))]) == 0
+
+
+def saved(path: Path, checkpoint: Checkpoint) -> str:
+    save(path, checkpoint)
+    return str(path)
+
+
+def test_two_ways_to_name_files(runs: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", runs["ppo"], "--checkpoint", "x.pt"]) == 2
+    assert "name all files in one way." in capsys.readouterr().err
+    assert main(["evaluate", "no/such.pt"]) == 2
+    assert "no/such.pt" in capsys.readouterr().err
+    assert main(["evaluate", runs["ppo"], runs["gym"], "--algo", "a2c"]) == 2
+    assert "is a checkpoint of ppo, not of a2c" in capsys.readouterr().err
+
+
+def test_planner_plays_64_users_or_all(tmp_path: Path) -> None:
+    world = ["--data", "synthetic", "--num-items", "24", "--num-users", "400", "--embedding-dim", "4"]
+    options = ["--env", "satiation", *world, "--max-episode-steps", "3", "--hidden-dims", "4"]
+    folders = ["--checkpoint-dir", str(tmp_path), "--log-dir", str(tmp_path)]
+    assert main(["train", *options, "--total-timesteps", "1", *folders]) == 0
+    path = str(tmp_path / "ppo.pt")
+    some, every = table(tmp_path, path), table(tmp_path, path, "--full")
+    assert {row["policy"]: row["users"] for row in some["rows"] if row["users"] != 80} == {"planner": 64}
+    assert all(row["users"] == 80 for row in every["rows"])
+    assert {row["policy"]: row for row in some["rows"]}["ppo"] == rows(every)["ppo"]
+    few = table(tmp_path, path, "--max-users", "5")
+    assert all(row["users"] == 5 for row in few["rows"])
+    assert all(row["share"] is not None for row in some["shares"])

@@ -1,0 +1,190 @@
+"""The numbers of the table, worked by hand: yardstick, differences, shares, means over seeds."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import pytest
+import torch
+
+from recsys_rl.evaluation.printing import print_table, without_nan
+from recsys_rl.evaluation.table import (
+    Played,
+    distinct_items,
+    mean_over_seeds,
+    mean_rows,
+    share_of_way,
+    summarise,
+)
+from recsys_rl.rollout import Sessions
+
+
+def sessions(*returns: float) -> Sessions:
+    """One step each, which earns the return."""
+    n = len(returns)
+    rewards = torch.tensor([returns], dtype=torch.float32)
+    return Sessions(torch.zeros(1, n, dtype=torch.int64), rewards, rewards, torch.zeros(n, dtype=torch.bool))
+
+
+def whole(*returns: float) -> Played:
+    return Played(sessions(*returns), torch.arange(len(returns)))
+
+
+def example() -> dict[str, Played]:
+    """Four users, of whom the planner has played the second and the fourth."""
+    return {
+        "ppo": whole(2, 3, 2, 5),
+        "ppo-greedy": whole(2, 4, 2, 4),
+        "ranker": whole(1, 2, 1, 4),
+        "ranker-greedy": whole(1, 2, 1, 4),
+        "untrained": whole(9, 9, 9, 9),
+        "mine": whole(0, 1, 0, 3),
+        "random": whole(0, 1, 0, 1),
+        "mf": whole(1, 2, 1, 2),
+        "rule": Played(sessions(2, 1, 2, 0), torch.arange(4), note="six weights"),
+        "myopic": whole(9, 9, 9, 9),
+        "planner": Played(sessions(5, 7), torch.tensor([1, 3])),
+    }
+
+
+def found() -> dict[str, Any]:
+    return summarise("satiation", example(), ["ppo", "ranker"], ["mine"], 4)
+
+
+def test_rows_name_their_users() -> None:
+    rows = {row["policy"]: row for row in found()["rows"]}
+    assert {name: row["users"] for name, row in rows.items() if row["users"] != 4} == {"planner": 2}
+    assert (rows["planner"]["return_mean"], rows["ppo"]["return_mean"]) == (6, 3)
+    assert rows["ppo"]["coverage"] == 0.25 and rows["ppo"]["distinct_mean"] == 1
+    # Student's t of 97.5 % with 3 degrees of freedom is 3.182; the deviation of 2, 3, 2, 5 is sqrt(2).
+    assert rows["ppo"]["return_high"] == pytest.approx(3 + 3.1824 * math.sqrt(2) / 2, abs=1e-4)
+    assert found()["sessions"] == 4
+    assert found()["notes"] == {"rule": "six weights"}
+
+
+def test_yardstick_is_the_best_row_without_reinforcement_learning() -> None:
+    """`mf` earns 1.5 and `rule` 1.25; `ranker` (2), `untrained` and `myopic` earn more but don't count."""
+    assert found()["yardstick"] == "mf"
+    better = example() | {"rule": whole(2, 2, 2, 2)}
+    assert summarise("satiation", better, ["ppo"])["yardstick"] == "rule"
+    assert (
+        summarise("gym:X-v0", {n: better[n] for n in ("ppo", "ppo-greedy", "random")}, ["ppo"])["yardstick"]
+        == "random"
+    )
+
+
+def test_differences_to_the_yardstick_and_between_checkpoints() -> None:
+    pairs = {(row["policy"], row["versus"]): row["mean"] for row in found()["paired"]}
+    assert pairs == {
+        ("ppo", "mf"): 1.5,
+        ("ppo-greedy", "mf"): 1.5,
+        ("ranker", "mf"): 0.5,
+        ("ranker-greedy", "mf"): 0.5,
+        ("mine", "mf"): -0.5,
+        ("ppo", "ranker"): 1.0,
+        ("ppo-greedy", "ranker-greedy"): 1.0,
+    }
+
+
+def test_share_of_the_way_over_the_users_of_the_planner() -> None:
+    """Of users 1 and 3: mf 2, 2; planner 5, 7; ppo 3, 5: (1 + 3) / (3 + 5) of the way."""
+    shares = {row["policy"]: row for row in found()["shares"]}
+    assert list(shares) == ["ppo", "ppo-greedy", "ranker", "ranker-greedy", "mine"]
+    assert {(row["from"], row["to"]) for row in shares.values()} == {("mf", "planner")}
+    assert shares["ppo"]["share"] == 0.5 and shares["ranker"]["share"] == 0.25
+    assert shares["mine"]["share"] == 0.0  # (1 - 2 + 3 - 2) / 8
+
+
+def test_interval_of_a_share_by_hand() -> None:
+    """Gains 1, 3, 2; ways 4, 4, 4: share 1/2, and gain - share * way is -1, 1, 0: deviation 1."""
+    start = torch.tensor([1.0, 2.0, 3.0])
+    share, low, high = share_of_way(start + torch.tensor([1.0, 3.0, 2.0]), start, start + 4)
+    half = 4.30265 * 1 / (math.sqrt(3) * 4)  # Student's t of 97.5 % with 2 degrees of freedom
+    assert (share, low, high) == pytest.approx((0.5, 0.5 - half, 0.5 + half), abs=1e-5)
+
+
+def test_interval_of_a_share_holds_the_truth_95_times_in_100() -> None:
+    """The truth is 0.6; 400 draws of 100 users. Three standard errors of a share of 0.95 are 0.033."""
+    rng, hits = torch.Generator().manual_seed(0), 0
+    for _ in range(400):
+        start = torch.randn(100, generator=rng)
+        way = 2 + torch.randn(100, generator=rng)
+        gain = 1.2 + 0.5 * (way - 2) + torch.randn(100, generator=rng)
+        _, low, high = share_of_way(start + gain, start, start + way)
+        hits += low <= 0.6 <= high
+    assert abs(hits / 400 - 0.95) < 0.033
+
+
+def test_share_where_there_is_no_way() -> None:
+    start = torch.tensor([1.0, 2.0, 3.0])
+    assert all(math.isnan(x) for x in share_of_way(start + 1, start, start))
+    assert all(math.isnan(x) for x in share_of_way(start + 1, start, start - 1))
+    assert all(math.isnan(x) for x in share_of_way(start + 1, start, start * (1 + 2e-7)))  # by rounding
+    share, low, high = share_of_way(start + 1, start, start + torch.tensor([9.0, -1.0, 1.0]))
+    assert share == pytest.approx(1 / 3) and math.isnan(low) and math.isnan(high)  # a way that may be none
+
+
+def test_distinct_items_by_hand() -> None:
+    items = torch.tensor([[3, 0, 5], [3, 1, 5], [2, 0, -1], [3, 2, -1]])  # (T, N)
+    assert distinct_items(items).tolist() == [2, 3, 1]
+    several = Sessions(items, torch.ones(4, 3), torch.ones(4, 3), torch.zeros(3, dtype=torch.bool))
+    assert several.lengths.tolist() == [4, 4, 2]
+
+
+def seed_tables() -> list[dict[str, Any]]:
+    """ppo earns 3 and 5, mf 1 and 2, rule 2 and 1, the planner 6 and 6: each seed has its own yardstick."""
+    values = [(3.0, 1.0, 2.0, 6.0), (5.0, 2.0, 1.0, 6.0)]
+    names = ("ppo", "mf", "rule", "planner")
+    tables = []
+    for row in values:
+        played = {name: whole(value, value + 0.1) for name, value in zip(names, row, strict=True)}
+        played["ppo-greedy"] = played["ppo"]
+        tables.append(summarise("satiation", played, ["ppo"], num_items=2))
+    return tables
+
+
+def test_mean_over_seeds_by_hand() -> None:
+    mean = mean_over_seeds(seed_tables())
+    ppo = mean["rows"][0]
+    assert (mean["seeds"], mean["sessions"], ppo["users"]) == (2, 4, 4)
+    assert ppo["return_mean"] == pytest.approx(4.05) and ppo["worst"] == pytest.approx(3.05)
+    # Two seeds: Student's t of 97.5 % with 1 degree of freedom is 12.706, times 2 / 2.
+    assert ppo["return_high"] - ppo["return_mean"] == pytest.approx(12.7062, abs=1e-3)
+    assert mean["yardstick"] in ("mf", "rule")  # 1.5 each
+    difference = mean["paired"][0]  # 3 - 2 and 5 - 2, to each seed's own yardstick
+    assert difference["mean"] == pytest.approx(2.0) and difference["versus"] == "rule/mf"
+    share = mean["shares"][0]  # 1 / 4 and 3 / 4
+    assert share["share"] == pytest.approx(0.5) and (share["from"], share["to"]) == ("rule/mf", "planner")
+
+
+def test_mean_rows_leave_out_policies_that_some_seeds_lack() -> None:
+    one = [{"policy": "ppo", "return_mean": 1.0, "length_mean": 4.0}]
+    two = [{"policy": "ppo", "return_mean": 3.0, "length_mean": 6.0}, {"policy": "mf", "return_mean": 9.0}]
+    (row,) = mean_rows([one, two])
+    assert (row["return_mean"], row["worst"], row["length_mean"]) == (2.0, 1.0, 5.0)
+    assert [row["policy"] for row in mean_rows([two, one])] == ["ppo"]
+
+
+def test_printed_table(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table(found(), "satiation, ppo", 9)
+    out = capsys.readouterr().out
+    assert out.startswith(
+        "satiation, ppo\n4 of 9 (--max-users 0 plays all) held-out users, one session each; "
+        "planner: 2 of 4 users (--full plays all)\n\npolicy "
+    )
+    assert "\nrule: six weights\nyardstick, the best row without reinforcement learning: mf\n" in out
+    assert "\nppo minus mf, same users: +1.500 [" in out and "\nppo minus ranker, same users: +1.000 [" in out
+    assert "\nppo: 50.0% of the way from mf to planner, without an interval" in out  # of two users
+    (planner,) = (line for line in out.splitlines() if line.startswith("planner "))
+    assert planner.endswith("(2 of 4 users)")
+    print_table(mean_over_seeds(seed_tables()), "satiation, ppo", None)
+    out = capsys.readouterr().out
+    assert "\nmeans over 2 seeds with 95 % intervals over seeds; 4 held-out users, one session each\n" in out
+    assert "\nppo minus rule/mf, mean over 2 seeds: +2.000 [" in out
+
+
+def test_json_has_no_nan() -> None:
+    table = without_nan({"a": [math.nan, 1.0], "b": {"c": math.inf}})
+    assert json.loads(json.dumps(table, allow_nan=False)) == {"a": [None, 1.0], "b": {"c": None}}

@@ -1,0 +1,147 @@
+"""The dials of `mf`, `mmr` and `rule`: chosen on training users, and never by held-out ones."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+
+from recsys_rl.agents.rankers import MaximalMarginalRelevance, Rule, RuleWeights
+from recsys_rl.checkpoint import Checkpoint, load
+from recsys_rl.cli import main
+from recsys_rl.config import Config
+from recsys_rl.env.world import make_env
+from recsys_rl.evaluation import tuning
+from recsys_rl.evaluation.checkpoints import Entry
+from recsys_rl.evaluation.players import heldout_users, play_all
+from recsys_rl.evaluation.table import Played
+from recsys_rl.rollout import play
+from recsys_rl.types import Catalogue, Env, Population
+from tests.doors import SATIATION, steps
+from tests.small_runs import settings, world
+
+CPU = torch.device("cpu")
+
+
+def trainees(config: Config, catalogue: Catalogue, population: Population) -> tuning.Trainees:
+    def make(part: Population, rows: int, noise: torch.Generator) -> Env:
+        return make_env(config, catalogue, part, rows, noise, training=False)
+
+    part = tuning.training_part(population)
+    length = config.env_config.max_episode_steps
+    return tuning.Trainees(make, catalogue, part, length, torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(scope="module")
+def small() -> tuple[Config, Catalogue, Population]:
+    config = settings("ppo", "satiation", env_config={"num_items": 60, "num_users": 200, "embedding_dim": 8})
+    return config, *world(config)
+
+
+def test_training_part_holds_nothing_of_the_others(small: tuple[Config, Catalogue, Population]) -> None:
+    _, _, population = small
+    part = tuning.training_part(population)
+    assert len(part.taste) == len(part.profile) == len(part.user_ids) == len(population.train) == 160
+    assert torch.equal(part.taste[part.train], population.taste[population.train])
+    assert not set(part.user_ids.tolist()) & set(population.user_ids[population.heldout].tolist())
+    assert len(part.heldout) == 0
+
+
+def test_search_beats_the_ranking_by_profile_and_keeps_its_budget(
+    small: tuple[Config, Catalogue, Population],
+) -> None:
+    config, catalogue, population = small
+    weights, taken = tuning.search_rule(trainees(config, catalogue, population), 20_000)
+    assert 15_000 < taken <= 20_000
+    strangers = population.heldout
+    plain = Rule(catalogue, RuleWeights.zeros())
+    both = []
+    for agent in (Rule(catalogue, weights), plain):
+        noise = torch.Generator().manual_seed(1)
+        env = make_env(config, catalogue, population, len(strangers), noise, heldout=True)
+        both.append(play(env, agent, strangers).returns.mean().item())
+    assert both[0] > 1.05 * both[1]
+
+
+def test_search_with_a_tiny_budget_takes_one_round(small: tuple[Config, Catalogue, Population]) -> None:
+    weights, taken = tuning.search_rule(trainees(*small), 0)
+    assert 0 < taken <= (tuning.CANDIDATES + 4) * 20
+    assert 0 <= weights.decay < 1 and weights.fold_in >= 0
+
+
+def test_tuned_dials_are_the_best_of_those_tried(small: tuple[Config, Catalogue, Population]) -> None:
+    """`mmr` with weight 0 is the ranking by profile: the tuned one earns no less on training users."""
+    config, catalogue, population = small
+    agent, note = tuning.tune_mmr(trainees(config, catalogue, population))
+    assert isinstance(agent, MaximalMarginalRelevance) and note.startswith(
+        f"weight {agent.weight:g}, window "
+    )
+    assert agent.weight > 0  # diversity pays where users tire of likeness
+    users = population.train
+    both = []
+    for one in (agent, MaximalMarginalRelevance(catalogue, 0.0, 1, 0.0)):
+        noise = torch.Generator().manual_seed(2)
+        env = make_env(config, catalogue, population, len(users), noise)
+        both.append(play(env, one, users).returns.mean().item())
+    assert both[0] > both[1]
+
+
+def test_note_of_the_rule() -> None:
+    values = (0.124, -0.001, 0.2, 0.0, 0.5)
+    off = RuleWeights(*(torch.tensor(x) for x in (*values, 0.0)))
+    assert tuning.rule_note(off, 98_304) == (
+        "popularity 0.12, quality 0.00, similarity 0.20, overlap 0.00, decay 0.50, fold-in off; "
+        "searched with 98,304 steps of training users"
+    )
+    assert "fold-in on (0.25)" in tuning.rule_note(dataclasses.replace(off, fold_in=torch.tensor(0.25)), 1)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    home = tmp_path_factory.mktemp("trained")
+    folders = ["--checkpoint-dir", str(home), "--log-dir", str(home)]
+    assert main(["train", *SATIATION, *steps(20), *folders]) == 0
+    return load(home / "ppo.pt")
+
+
+def played(checkpoint: Checkpoint, cache_dir: Path) -> dict[str, Played]:
+    users = heldout_users(checkpoint, 0)
+    return play_all([Entry(Path("x"), checkpoint, "ppo")], users, 0, CPU, cache_dir=str(cache_dir))
+
+
+def test_other_held_out_users_leave_the_tuned_values_as_they_are(
+    checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    """All held-out users become others; the training users stay. Each search has a cache of its own."""
+    population = checkpoint.population
+    assert population is not None
+    taste, profile = population.taste.clone(), population.profile.clone()
+    taste[population.heldout], profile[population.heldout] = (
+        -taste[population.heldout],
+        -profile[population.heldout],
+    )
+    others = dataclasses.replace(
+        checkpoint, population=dataclasses.replace(population, taste=taste, profile=profile)
+    )
+    one, two = played(checkpoint, tmp_path / "one"), played(others, tmp_path / "two")
+    assert {name: x.note for name, x in one.items()} == {name: x.note for name, x in two.items()}
+    assert all(one[name].note for name in ("mf", "mmr", "rule"))
+    (file,), (other,) = (tmp_path / "one").iterdir(), (tmp_path / "two").iterdir()
+    assert file.name == other.name and file.read_bytes() == other.read_bytes()
+    assert not torch.equal(one["rule"].sessions.returns, two["rule"].sessions.returns)
+
+
+def test_the_second_evaluation_searches_nothing(
+    checkpoint: Checkpoint,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    first = played(checkpoint, tmp_path)
+    assert "searching `rule` with at most 480 steps" in capsys.readouterr().err
+    monkeypatch.setattr(tuning, "search_rule", None)  # to be called is to fail
+    second = played(checkpoint, tmp_path)
+    assert second["rule"].note == first["rule"].note
+    assert torch.equal(second["rule"].sessions.items, first["rule"].sessions.items)
