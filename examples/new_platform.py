@@ -45,6 +45,7 @@ class Tutor:
     catalogue: Catalogue  # its `quality` serves as the difficulty
     population: Population
     repeats: ClassVar[bool] = False
+    assumptions: ClassVar[str] = ""
 
     def sample(self, users: Tensor) -> LearnerState:
         profile = self.population.profile[users]

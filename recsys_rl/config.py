@@ -92,18 +92,22 @@ class EnvConfig:
         return 2 * self.embedding_dim
 
     # The dials of `satiation`; the equations stand in env/satiation.py.
-    affinity_gain: NonNegative = 8.0
+    affinity_gain: NonNegative = 4.0
     """`satiation`: logits of appeal per unit of affinity."""
-    affinity_midpoint: Annotated[float, Range(-1, 1)] = 0.3
+    affinity_midpoint: Annotated[float, Range(-1, 1)] = 0.25
     """`satiation`: affinity (cosine of user and item) of an item that is neither good nor bad."""
     satiation_strength: NonNegative = 0.5
     """`satiation`: logits of appeal lost per unit of satiation."""
-    satiation_recovery: Annotated[float, Range(0, below=1)] = 0.8
+    satiation_recovery: Annotated[float, Range(0, below=1)] = 0.9
     """`satiation`: share of the satiation that is left after one step, in [0, 1)."""
-    catchiness_gain: NonNegative = 2.0
+    catchiness_gain: NonNegative = 3.0
     """`satiation`: logits of appeal that a catchy item gains now and loses in satisfaction after."""
     patience_cost: NonNegative = 0.5
     """`satiation`: patience lost per unit of disappointment."""
+    patience_start: Annotated[float, Range(above=0, high=1)] = 0.5
+    """`satiation`: patience at the start of a session, of 1 at most."""
+    patience_gain: NonNegative = 2.0
+    """`satiation`: logits of appeal per unit of patience above (or below) patience_start."""
     noise: NonNegative = 0.1
     """`satiation`: standard deviation of the engagement around the appeal."""
 

@@ -23,6 +23,8 @@ PLATFORM_DIALS = {
         "satiation_recovery",
         "catchiness_gain",
         "patience_cost",
+        "patience_start",
+        "patience_gain",
         "noise",
     ),
     "gym": ("normalize_obs", "normalize_reward"),

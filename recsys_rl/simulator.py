@@ -36,6 +36,10 @@ class PatientUsers(Users, Protocol):
 
     def prospects(self, user_state: Any, block: slice = ...) -> tuple[Tensor, Tensor]: ...
 
+    def tiresomeness(self, user_state: Any) -> Tensor: ...
+
+    def as_known(self, user_state: Any) -> Any: ...
+
 
 @runtime_checkable
 class SolvedUsers(Protocol):

@@ -215,7 +215,10 @@ def test_a_time_limit_that_is_real_has_no_value_beyond(algo: str) -> None:
     """bootstrap_time_limit off treats a cut as an end: next_values there no longer matter."""
 
     def weights(bootstrap: bool, beyond: float) -> Tensor:
-        agent, rollout = record(small(algo, agent_config={"bootstrap_time_limit": bootstrap, "gamma": 0.9}))
+        dials = {"bootstrap_time_limit": bootstrap, "gamma": 0.9}
+        config = small(algo, agent_config=dials)
+        stays = replace(config.env_config, patience_cost=0.0)  # until the limit
+        agent, rollout = record(replace(config, env_config=stays))
         assert rollout.truncated.any()
         changed = torch.where(rollout.truncated, beyond, rollout.next_values)
         agent.update(replace(rollout, next_values=changed))

@@ -15,14 +15,14 @@ from torch.testing import assert_close
 
 from recsys_rl.agents import baselines
 from recsys_rl.agents.baselines import FixedList, RandomPolicy, mean_return, most_popular, simple_baselines
-from recsys_rl.agents.oracles import Myopic, Oracle, Planner, best_first_items, upper_bounds
+from recsys_rl.agents.oracles import Myopic, Oracle, Planner, base_scores, best_first_items, upper_bounds
 from recsys_rl.config import EnvConfig
 from recsys_rl.data.catalogue import synthetic_world
 from recsys_rl.env.drift import Drift, best_return
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.env.satiation import Satiation
 from recsys_rl.rollout import play
-from recsys_rl.types import Action, Agent, Obs
+from recsys_rl.types import Action, Agent, Obs, Population
 from tests.agent_contracts import check_agent
 from tests.tiny_world import SATIATION, env_of, tiny_drift, tiny_satiation
 
@@ -191,13 +191,39 @@ def test_the_planner_avoids_the_trap_by_hand() -> None:
     assert_close(planned.returns, torch.tensor([0.768525 + 0.776684 + 0.946312]))
 
 
+def test_informed_planner_with_the_taste_as_profile_is_the_planner() -> None:
+    """A made-up user's profile is the taste; with the profile of a neighbour, the same planner earns less."""
+    env = synthetic_env(steps=6)
+    planned = returns_of(env, Planner(env))
+    assert_close(returns_of(env, Planner(env, informed=True)), planned)
+    people: Population = env.user_model.population  # type: ignore[attr-defined]
+    mistaken = replace(people, profile=people.taste.roll(1, 0))
+    env = tiny_env(Satiation(env.catalogue, mistaken, env.config))
+    misled = returns_of(env, Planner(env, informed=True))
+    assert misled.mean() < planned.mean() - 0.5
+    assert_close(returns_of(env, Planner(env)), planned[env.users])
+
+
+def test_weariness_has_a_price() -> None:
+    """One user, two steps: the planner keeps a good item for last where showing it first spoils the other."""
+    model = tiny_satiation([[0.6, 0.8]], replace(SATIATION, max_episode_steps=2))
+    state = model.sample(torch.tensor([0]))
+    prices = torch.tensor([[[0.0, 0.0], [2.0, 0.0], [0.0, 1.0]]])  # (1, 3, 2): free, patience, weariness
+    tiresome = model.tiresomeness(state)
+    scores = base_scores(model, state, tiresome, prices, torch.tensor([0.5]))
+    reward, patience = model.prospects(state)
+    assert_close(scores[:, 0], reward)
+    assert_close(scores[:, 1], reward + 2.0 * patience)
+    assert_close(scores[:, 2], reward - 0.5 * tiresome)  # half of the session is left
+
+
 def test_the_planner_counts_each_users_own_steps() -> None:
     """The same user with 1, 2 and 3 steps to go: the trap belongs to the last step alone."""
     model = tiny_satiation([[0.0, 1.0]], TRAP)
     state = model.sample(torch.zeros(4, dtype=torch.int64))
     allowed = torch.ones(4, 3, dtype=torch.bool)
     allowed[3, 0] = False  # and one who was shown the trap before
-    assert best_first_items(model, state, allowed, torch.tensor([1, 2, 3, 1])).tolist() == [0, 1, 2, 1]
+    assert best_first_items(model, state, allowed, torch.tensor([1, 2, 3, 1]), 3).tolist() == [0, 1, 2, 1]
 
 
 def test_the_planner_never_waits() -> None:
@@ -205,7 +231,7 @@ def test_the_planner_never_waits() -> None:
     model = tiny_satiation([[0.0, 1.0]])
     weary = replace(model.sample(torch.tensor([0])), weary_of_genres=torch.tensor([[0.0, 8.0]]))
     only_north = torch.tensor([[False, True, False]])
-    assert best_first_items(model, weary, only_north, torch.tensor([2])).tolist() == [1]
+    assert best_first_items(model, weary, only_north, torch.tensor([2]), 3).tolist() == [1]
 
 
 def test_two_steps_are_planned_perfectly() -> None:
@@ -254,7 +280,7 @@ def test_the_oracle_earns_the_closed_form() -> None:
 
 def test_which_upper_rows_exist() -> None:
     assert list(upper_bounds(tiny_env(tiny_drift([[1.0, 0.0]])))) == ["myopic", "oracle"]
-    assert list(upper_bounds(tiny_env(tiny_satiation([[1.0, 0.0]])))) == ["myopic", "planner"]
+    assert list(upper_bounds(tiny_env(tiny_satiation([[1.0, 0.0]])))) == ["myopic", "informed", "planner"]
 
 
 @pytest.mark.parametrize("steps_before", [0, 5])

@@ -175,6 +175,8 @@ CHANGES: dict[tuple[str, str], tuple[str, Any, View]] = {
     ("env_config", "satiation_recovery"): ("satiation", 0.1, weights),
     ("env_config", "catchiness_gain"): ("satiation", 0.1, weights),
     ("env_config", "patience_cost"): ("satiation", 50.0, weights),
+    ("env_config", "patience_start"): ("satiation", 0.9, weights),
+    ("env_config", "patience_gain"): ("satiation", 20.0, weights),
     ("env_config", "noise"): ("satiation", 0.5, weights),
     ("env_config", "normalize_obs"): ("gym", True, weights),
     ("env_config", "normalize_reward"): ("gym", True, weights),

@@ -31,6 +31,7 @@ NOBODY_LEAVES: dict[str, Any] = {  # satisfaction is 1 whatever is shown
     "affinity_gain": 1000.0,
     "satiation_strength": 0.0,
     "catchiness_gain": 0.0,
+    "patience_start": 1.0,
 }
 
 

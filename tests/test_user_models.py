@@ -128,6 +128,40 @@ def test_prospects_are_what_happens() -> None:
         assert patience[0, item].item() == pytest.approx((after.patience - state.patience).item(), abs=1e-6)
 
 
+def test_patience_moves_the_appeal_of_everything() -> None:
+    """From patience 1/2: 2 logits for each unit above or below it."""
+    config = replace(SATIATION, patience_start=0.5, patience_gain=2.0)
+    model = tiny_satiation([[1.0, 0.0]], config)
+    state = model.sample(torch.tensor([0]))
+    assert state.patience.tolist() == [0.5]
+    assert_close(model.expected_reward(state), torch.tensor([[0.976616, 0.119203, 0.598688]]))  # as before
+    state, *_ = show(model, state, 1)
+    assert state.patience.item() == pytest.approx(0.309601, abs=1e-6)  # 0.5 - 0.5 * (0.5 - 0.119203)
+    # bases 2 + sqrt(3), -3, -0.353553 (as in test_satiation_by_hand), less 2 * (0.5 - 0.309601) = 0.380797
+    assert_close(model.expected_reward(state), torch.tensor([[0.966146, 0.032901, 0.324241]]))
+
+
+def test_tiresomeness_by_hand() -> None:
+    """Three items are all of a user's favourites: their mean is (1.6, 1.8) / 3, and that of their genres."""
+    model = tiny_satiation([[1.0, 0.0]], replace(SATIATION, satiation_strength=2.0))
+    genre = (1 + 2**-0.5) / 3  # mean of 1, 0, 1 / sqrt(2)
+    both = 2 * genre * 2**-0.5
+    expected = [1.6 / 3 + genre, 1.8 / 3 + genre, 0.6 * 1.6 / 3 + 0.8 * 1.8 / 3 + both]
+    found = model.tiresomeness(model.sample(torch.tensor([0])))
+    assert_close(found, 2 * torch.tensor([expected]))
+
+
+def test_without_differing_ratings_no_item_is_catchy() -> None:
+    """Popularity alone is no evidence that an item disappoints."""
+    model = tiny_satiation([[1.0, 0.0]])
+    assert model.assumptions == ""
+    unrated = replace(model, catalogue=replace(model.catalogue, quality=torch.full((3,), 0.7)))
+    assert unrated.catch.tolist() == [0.0, 0.0, 0.0]
+    assert (
+        unrated.assumptions == "the data hold no ratings that differ, so no item is catchier than it is good"
+    )
+
+
 def test_the_opposite_of_what_was_seen_is_not_refreshing() -> None:
     model = tiny_satiation([[1.0, 0.0]])
     fresh = model.sample(torch.tensor([0]))

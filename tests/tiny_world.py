@@ -25,6 +25,8 @@ SATIATION = EnvConfig(
     satiation_recovery=0.5,
     catchiness_gain=1.0,
     patience_cost=0.5,
+    patience_start=1.0,
+    patience_gain=0.0,
     noise=0.0,
 )
 

@@ -15,14 +15,16 @@ from recsys_rl.functional.top_k import blocked_top_k
 from recsys_rl.simulator import PatientUsers, SolvedUsers, World
 from recsys_rl.types import Action, Agent, Obs, tree_map
 
-PRICES = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
-"""Rewards per unit of patience: each makes one base policy of the planner."""
+PATIENCE_PRICES = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
+"""Rewards per unit of patience."""
+WEARINESS_PRICES = (0.0, 0.5, 1.0, 2.0)
+"""Rewards per logit of tiresomeness, with a whole session to go. Each pair of prices is one base policy."""
 FIRST_ITEMS = 3
 """First items that the planner tries with each base policy."""
 PLANNER_ITEMS = 20_000
 """It looks at all items hundreds of times a step, and with many more of them would take days."""
-CHUNK = 16
-"""Users planned together: 16 * 7 * 3 rows of scores still fit a core's cache."""
+CHUNK = 4
+"""Users planned together: the scores of 4 * 28 * 3 rows still fit a core's cache."""
 
 
 class Myopic:
@@ -50,72 +52,112 @@ class Oracle:
 class Planner:
     """Looks ahead in the simulator by the rollout algorithm (Bertsekas, Tsitsiklis and Wu 1997).
 
-    A base policy takes the item with the highest expected reward plus price times expected change of
-    patience; each price in PRICES makes one. At each step, and for each price, the planner tries the
-    FIRST_ITEMS items that the base policy likes most, lets the base policy play the session to its
-    end without noise, and shows the first item of the session that earned most. The better of
-    several base policies followed by one more free choice is never worse than any of them, as long
-    as the simulation is exact; here it leaves out that noise is clipped to [0, 1]. A strong
-    reference from below: the true optimum is unknown and may lie above it.
+    A base policy takes the item with the highest expected reward, plus a price times its expected change of
+    patience, minus a price times its tiresomeness, which falls with the share of the session that is left.
+    Each pair of prices makes one, so that every stock of the user is paid for. At each step, and for each
+    base policy, the planner tries the FIRST_ITEMS items that the base policy likes most, lets the base policy
+    play the session to its end without noise, and shows the first item of the session that earned most. The
+    better of several base policies followed by one more free choice is never worse than any of them, as long
+    as the simulation is exact; here it leaves out that noise is clipped to [0, 1]. A strong reference from
+    below: the true optimum is unknown and may lie above it.
+
+    ``informed``: plans with the profile in place of the taste, and so knows what a recommender may know of a
+    stranger, besides patience and weariness as they are.
     """
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, informed: bool = False) -> None:
         assert isinstance(world.user_model, PatientUsers)
-        self.world, self.user_model = world, world.user_model
+        self.world, self.user_model, self.informed = world, world.user_model, informed
 
     def act(self, obs: Obs, greedy: bool = False) -> Action:
-        world = self.world
-        left = world.config.max_episode_steps - world.session.steps  # (N,)
+        world, length = self.world, self.world.config.max_episode_steps
+        user_state = self.user_model.as_known(world.user_state) if self.informed else world.user_state
+        left = length - world.session.steps  # (N,)
         n, mask = obs.num_rows, obs.allowed(world.catalogue.num_items)  # (N, I)
         items = [
             best_first_items(
                 self.user_model,
-                tree_map(lambda x, i=i: x[i : i + CHUNK], world.user_state),
+                tree_map(lambda x, i=i: x[i : i + CHUNK], user_state),
                 mask[i : i + CHUNK],
                 left[i : i + CHUNK],
+                length,
             )
             for i in range(0, n, CHUNK)
         ]
         return _certain(torch.cat(items))
 
 
-def best_first_items(user_model: PatientUsers, user_state: Any, mask: Tensor, left: Tensor) -> Tensor:
-    """The planner's choice (N,) for users with ``left`` (N,) steps to go; ``mask`` (N, I) allows items."""
-    price = left.new_tensor(PRICES, dtype=torch.float32)  # (P,)
-    reward, patience = user_model.prospects(user_state)  # (N, I) each
-    scores = reward.unsqueeze(1) + price.view(-1, 1) * patience.unsqueeze(1)  # (N, P, I)
+def best_first_items(
+    user_model: PatientUsers, user_state: Any, mask: Tensor, left: Tensor, length: int
+) -> Tensor:
+    """The planner's choice (N,) for users with ``left`` (N,) of ``length`` steps to go; ``mask`` (N, I)."""
+    pairs = torch.cartesian_prod(
+        left.new_tensor(PATIENCE_PRICES, dtype=torch.float32),
+        left.new_tensor(WEARINESS_PRICES, dtype=torch.float32),
+    )  # (P, 2)
+    prices = pairs.unsqueeze(0).expand(len(left), -1, -1)  # (N, P, 2)
+    tiresome = user_model.tiresomeness(user_state)  # (N, I)
+    scores = base_scores(user_model, user_state, tiresome, prices, left / length)  # (N, P, I)
     scores = choice.mask_logits(scores, mask.unsqueeze(1))
     first = scores.topk(min(FIRST_ITEMS, mask.shape[1]), -1).indices  # (N, P, F)
-    branches = first[0].numel()  # P * F
+    branches = first[0].numel()  # B = P * F
 
     def branch(x: Tensor) -> Tensor:
-        return x.repeat_interleave(branches, 0)  # (N * P * F, ...)
+        return x.repeat_interleave(branches, 0)  # (N * B, ...)
 
     returns = simulate(
         user_model,
         tree_map(branch, user_state),
         branch(mask),
         branch(left),
-        first.reshape(-1),
-        price.repeat_interleave(first.shape[2]).repeat(len(left)),
+        length,
+        first.flatten(),
+        tiresome,
+        prices.repeat_interleave(first.shape[2], 1),
     )
-    first = first.flatten(1)  # (N, P * F)
+    first = first.flatten(1)  # (N, B)
     returns = returns.view_as(first).masked_fill(~mask.gather(1, first), -torch.inf)
     return first.gather(1, returns.argmax(1, keepdim=True)).squeeze(1)
 
 
-def simulate(
-    user_model: PatientUsers, user_state: Any, mask: Tensor, left: Tensor, item: Tensor, price: Tensor
+def base_scores(
+    user_model: PatientUsers, user_state: Any, tiresome: Tensor, prices: Tensor, share_left: Tensor
 ) -> Tensor:
-    """Expected return (N,) of showing ``item`` (N,) and then what the base policy of ``price`` (N,) takes."""
-    price = price.unsqueeze(-1)  # (N, 1)
+    """Scores (N, B, I) of each item under the ``prices`` (N, B, 2) of patience and of weariness.
+
+    ``user_state`` and ``share_left``, the share of the session that is left, have N rows, or N * B where
+    branches have states of their own. ``tiresome`` is (N, I), as it depends on the taste alone.
+    """
+    n = len(prices)
+    reward, patience = (x.view(n, -1, x.shape[-1]) for x in user_model.prospects(user_state))
+    of_patience, of_weariness = prices.unsqueeze(-1).unbind(2)  # (N, B, 1) each
+    of_weariness = of_weariness * share_left.view(n, -1, 1)  # (N, B, 1)
+    return torch.addcmul(reward, of_patience, patience) - of_weariness * tiresome.unsqueeze(1)
+
+
+def simulate(
+    user_model: PatientUsers,
+    user_state: Any,
+    mask: Tensor,
+    left: Tensor,
+    length: int,
+    item: Tensor,
+    tiresome: Tensor,
+    prices: Tensor,
+) -> Tensor:
+    """Expected return (R,) of showing ``item`` (R,) and then what the base policy of its prices takes.
+
+    ``user_state``, ``mask`` (R, I) and ``left`` (R,) have R = N * B rows; ``tiresome`` is (N, I), ``prices``
+    (N, B, 2).
+    """
     total = torch.zeros(len(left), device=left.device)
     present = torch.ones_like(left, dtype=torch.bool)
     for step in range(int(left.max())):
         if step > 0:
-            reward, patience = user_model.prospects(user_state)  # (N, I) each
-            item = choice.mask_logits(torch.addcmul(reward, price, patience), mask).argmax(1)
-        items = item.unsqueeze(-1)  # (N, 1)
+            share_left = (left - step).clamp_min(0) / length  # (R,)
+            scores = base_scores(user_model, user_state, tiresome, prices, share_left).view_as(mask)
+            item = choice.mask_logits(scores, mask).argmax(1)
+        items = item.unsqueeze(-1)  # (R, 1)
         feedback = user_model.respond(user_state, items, ~mask.gather(1, items), None)
         user_state, leaves = user_model.advance(user_state, items, feedback)
         total += feedback.engagement[:, 0] * present
@@ -134,7 +176,7 @@ def upper_bounds(world: World) -> dict[str, Agent]:
     if isinstance(world.user_model, SolvedUsers):
         agents["oracle"] = Oracle(world)
     elif isinstance(world.user_model, PatientUsers) and world.catalogue.num_items <= PLANNER_ITEMS:
-        agents["planner"] = Planner(world)
+        agents |= {"informed": Planner(world, informed=True), "planner": Planner(world)}
     return agents
 
 

@@ -38,6 +38,7 @@ class Drift:
     population: Population
     config: EnvConfig
     repeats: ClassVar[bool] = True
+    assumptions: ClassVar[str] = ""
 
     def sample(self, users: Tensor) -> DriftState:
         return DriftState(self.population.profile.index_select(0, users), torch.zeros_like(users))

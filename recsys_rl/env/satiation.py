@@ -1,16 +1,17 @@
 """`satiation`, the flagship: a session in which looking ahead pays.
 
-What the simulator hides about a user (units in brackets):
+State that the simulator hides about a user (units in brackets):
 
 - taste u [unit vector], from the whole history; a recommender only sees the profile, from its earlier part
 - weariness m [vector] and w [vector]: recency-weighted sums of the embeddings e and genres g just shown
-- patience p [1 at the start; the user leaves at 0]
+- patience p [patience_start at the start, 1 at most; the user leaves at 0]
 
 Showing item i, with popularity_i the z-score of log(popularity + 0.001) and quality_i that of quality::
 
     catch_i      = max(0, (popularity_i - quality_i) / sqrt(2))           [z-score; catchier than it is good]
     wear_i       = max(0, m . e_i) + w . g_i                              [1 = one such item shown just now]
-    base_i       = affinity_gain * (u . e_i - affinity_midpoint) - satiation_strength * wear_i        [logits]
+    base_i       = affinity_gain * (u . e_i - affinity_midpoint)
+                   + patience_gain * (p - patience_start) - satiation_strength * wear_i               [logits]
     appeal_i     = sigmoid(base_i + catchiness_gain * catch_i)            [0..1, share that would be watched]
     satisfaction = sigmoid(base_i - catchiness_gain * catch_i)            [0..1, how good it was afterwards]
     engagement   = clip(appeal_i + noise * N(0, 1), 0, 1)                 [the reward]
@@ -18,11 +19,13 @@ Showing item i, with popularity_i the z-score of log(popularity + 0.001) and qua
     m <- satiation_recovery * (m + e_i)        w <- satiation_recovery * (w + g_i)
     p <- min(1, p - patience_cost * (1/2 - satisfaction))
 
-Satisfaction below one half disappoints and costs patience, above it restores patience. A position
-that could not be shown counts as a skip: reward 0, satisfaction 0, no weariness.
+Satisfaction below one half disappoints and costs patience, above it restores patience. A patient user is open
+to everything; one who was disappointed watches less of everything, and leaves in the end. A position that
+could not be shown counts as a skip: reward 0, satisfaction 0, no weariness. Where the data know nothing of
+quality (all items have the same), no item is catchy: nothing says that it disappoints.
 
-The trap for a short-sighted recommender: a catchy item earns the most now and ends the session
-early; and the best item of a genre makes the next one of that genre worse.
+Three reasons to look ahead: patience is won early and spent late, on catchy items when the session is nearly
+over; each item makes those like it worse for a while; and a disappointed user leaves.
 """
 
 from __future__ import annotations
@@ -37,6 +40,9 @@ from torch import Tensor
 from recsys_rl.config import EnvConfig
 from recsys_rl.functional import rows
 from recsys_rl.types import Catalogue, Feedback, Population
+
+FAVOURITES = 50
+"""Items of a user, best first, that ``tiresomeness`` looks at."""
 
 
 @dataclass(frozen=True)
@@ -60,8 +66,22 @@ class Satiation:
     @cached_property
     def catch(self) -> Tensor:
         """(I,): how much catchier than good each item is, in z-scores, 0 at least."""
+        if not self.knows_quality:
+            return torch.zeros_like(self.catalogue.quality)
         gap = zscore((self.catalogue.popularity + 1e-3).log()) - zscore(self.catalogue.quality)
         return (gap / 2**0.5).clamp_min(0)
+
+    @property
+    def knows_quality(self) -> bool:
+        """Whether the data say that some items please more than others."""
+        return bool((self.catalogue.quality != self.catalogue.quality[0]).any())
+
+    @property
+    def assumptions(self) -> str:
+        """A sentence on what the data did not say, for the console and the report; "" where there is none."""
+        if self.knows_quality:
+            return ""
+        return "the data hold no ratings that differ, so no item is catchier than it is good"
 
     @cached_property
     def genres(self) -> Tensor:
@@ -76,7 +96,7 @@ class Satiation:
             profile=self.population.profile.index_select(0, users),
             weary_of=torch.zeros_like(taste),
             weary_of_genres=taste.new_zeros(len(users), self.genres.shape[1]),
-            patience=taste.new_ones(len(users)),
+            patience=taste.new_full((len(users),), self.config.patience_start),
         )
 
     def possible(self, user_state: SatiationState) -> bool:
@@ -95,6 +115,7 @@ class Satiation:
             rows.dot_rows(user_state.taste, embedding, items),
             rows.dot_rows(user_state.weary_of, embedding, items),
             rows.dot_rows(user_state.weary_of_genres, genres, items),
+            user_state.patience,
         )
         catch = self.config.catchiness_gain * self.catch[items]  # (N, K)
         engagement = (base + catch).sigmoid()  # (N, K)
@@ -132,18 +153,32 @@ class Satiation:
             user_state.taste @ embedding.T,
             user_state.weary_of @ embedding.T,
             user_state.weary_of_genres @ genres.T,
+            user_state.patience,
         )
         catch = self.config.catchiness_gain * self.catch[block]  # (b,)
         gain = self.config.patience_cost * ((base - catch).sigmoid() - 0.5)  # (N, b)
         return (base + catch).sigmoid(), torch.minimum(gain, (1 - user_state.patience).unsqueeze(-1))
 
-    def _base(self, affinity: Tensor, wear: Tensor, wear_of_genres: Tensor) -> Tensor:
-        """Logits before catchiness (N, ...), from u . e, m . e and w . g."""
-        wear = wear.clamp_min(0) + wear_of_genres
-        return (
-            self.config.affinity_gain * (affinity - self.config.affinity_midpoint)
-            - self.config.satiation_strength * wear
-        )
+    def tiresomeness(self, user_state: SatiationState) -> Tensor:
+        """Logits (N, I) that showing each item takes from the user's FAVOURITES, on average.
+
+        A planner that pays a price for weariness needs it. It depends on the taste alone.
+        """
+        embedding = self.catalogue.embedding
+        top = (user_state.taste @ embedding.T).topk(min(FAVOURITES, len(embedding))).indices  # (N, F)
+        wear = embedding[top].mean(1) @ embedding.T + self.genres[top].mean(1) @ self.genres.T  # (N, I)
+        return self.config.satiation_strength * wear
+
+    def as_known(self, user_state: SatiationState) -> SatiationState:
+        """The state with the profile in place of the taste: the most that is known of a user in advance."""
+        return replace(user_state, taste=user_state.profile)
+
+    def _base(self, affinity: Tensor, wear: Tensor, wear_of_genres: Tensor, patience: Tensor) -> Tensor:
+        """Logits before catchiness (N, ...), from u . e, m . e and w . g (N, ...), and p (N,)."""
+        config, wear = self.config, wear.clamp_min(0) + wear_of_genres
+        mood = config.patience_gain * (patience - config.patience_start)  # (N,)
+        offset = mood - config.affinity_gain * config.affinity_midpoint
+        return config.affinity_gain * affinity - config.satiation_strength * wear + offset.unsqueeze(-1)
 
 
 def zscore(x: Tensor) -> Tensor:

@@ -21,6 +21,11 @@ class UserModel(Protocol):
     repeats: ClassVar[bool]
     """May an item be shown twice in one session?"""
 
+    @property
+    def assumptions(self) -> str:
+        """Part of a sentence: an assumption in place of what the data lack; "" where there is none."""
+        ...
+
     def sample(self, users: Tensor) -> UserState:
         """The state at the start of a session of these users, (N,) rows of the population."""
         ...
