@@ -99,20 +99,19 @@ class MaximalMarginalRelevance:
         def score(block: slice) -> Tensor:
             return profile @ embedding[block].T  # (N, b)
 
+        if obs.history is None:  # nothing to differ from: the ranking by profile
+            return _certain(best_allowed(obs, self.catalogue, score, 1)[1])
         if num_items > SHORTLIST:
             relevance, items = best_allowed(obs, self.catalogue, score, SHORTLIST)  # (N, C) each
         else:  # all of them in no order, as to sort them would take most of the time
             items = None
             relevance = allowed_scores(obs, score, slice(0, num_items))  # (N, I)
-        if obs.history is not None:
-            nearest = torch.full_like(relevance, -torch.inf)
-            for shown in obs.history[:, -self.window :].T:
-                similarity = _products(embedding, shown.clamp_min(0), items)
-                nearest = torch.maximum(
-                    nearest, similarity.masked_fill_((shown < 0).unsqueeze(1), -torch.inf)
-                )
-            nearest = nearest.masked_fill(nearest == -torch.inf, 0.0)  # before the first item
-            relevance = (1 - self.weight) * relevance - self.weight * nearest
+        nearest = torch.full_like(relevance, -torch.inf)
+        for shown in obs.history[:, -self.window :].T:
+            similarity = _products(embedding, shown.clamp_min(0), items)
+            nearest = torch.maximum(nearest, similarity.masked_fill_((shown < 0).unsqueeze(1), -torch.inf))
+        nearest = nearest.masked_fill(nearest == -torch.inf, 0.0)  # before the first item
+        relevance = (1 - self.weight) * relevance - self.weight * nearest
         best = relevance.argmax(1, keepdim=True)  # (N, 1)
         return _certain(best if items is None else items.gather(1, best))
 

@@ -74,6 +74,9 @@ def tune_mf(trainees: Trainees) -> tuple[Agent, str]:
 
 def tune_mmr(trainees: Trainees) -> tuple[Agent, str]:
     """Maximal marginal relevance with the dials that earn most, one after another; with a note."""
+    if not trainees.make_env(trainees.population, 1, trainees.generator).history_length:
+        alone = MaximalMarginalRelevance(trainees.catalogue, 0.0, 1, 0.0)
+        return alone, "as mf, since an observation has no history here"
     users, tried = _users(trainees), {}
 
     def earned(weight: float, window: int, rate: float) -> float:
