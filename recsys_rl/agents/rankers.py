@@ -88,26 +88,32 @@ class MaximalMarginalRelevance:
     """
 
     def __init__(self, catalogue: Catalogue, weight: float, window: int, fold_in: float) -> None:
-        """``weight`` in [0, 1]; ``window`` >= 1."""
+        """``weight`` in [0, 1); ``window`` >= 1."""
         self.catalogue = catalogue
         self.weight, self.window, self.fold_in = weight, window, fold_in
 
     def act(self, obs: Obs, greedy: bool = False) -> Action:
-        embedding = self.catalogue.embedding
+        embedding, num_items = self.catalogue.embedding, self.catalogue.num_items
         profile = fold_in(obs, embedding, torch.tensor(self.fold_in))  # (N, D)
-        count = min(SHORTLIST, self.catalogue.num_items)
-        relevance, items = best_allowed(
-            obs, self.catalogue, lambda block: profile @ embedding[block].T, count
-        )
-        if obs.history is None:
-            return _certain(items[:, :1])
-        nearest = torch.full_like(relevance, -torch.inf)  # (N, C)
+
+        def score(block: slice) -> Tensor:
+            return profile @ embedding[block].T  # (N, b)
+
+        if obs.history is None:  # nothing to differ from: the ranking by profile
+            return _certain(best_allowed(obs, self.catalogue, score, 1)[1])
+        if num_items > SHORTLIST:
+            relevance, items = best_allowed(obs, self.catalogue, score, SHORTLIST)  # (N, C) each
+        else:  # all of them in no order, as to sort them would take most of the time
+            items = None
+            relevance = allowed_scores(obs, score, slice(0, num_items))  # (N, I)
+        nearest = torch.full_like(relevance, -torch.inf)
         for shown in obs.history[:, -self.window :].T:
-            similarity = _products(embedding, shown.clamp_min(0), items.clamp_min(0))
+            similarity = _products(embedding, shown.clamp_min(0), items)
             nearest = torch.maximum(nearest, similarity.masked_fill_((shown < 0).unsqueeze(1), -torch.inf))
         nearest = nearest.masked_fill(nearest == -torch.inf, 0.0)  # before the first item
-        best = ((1 - self.weight) * relevance - self.weight * nearest).argmax(1, keepdim=True)
-        return _certain(items.gather(1, best))
+        relevance = (1 - self.weight) * relevance - self.weight * nearest
+        best = relevance.argmax(1, keepdim=True)  # (N, 1)
+        return _certain(best if items is None else items.gather(1, best))
 
 
 def fold_in(obs: Obs, embedding: Tensor, rate: Tensor) -> Tensor:
@@ -135,15 +141,19 @@ def best_allowed(
     Items that may not be shown have the score -inf and the id -1.
     """
 
-    def allowed(block: slice) -> Tensor:
-        mask = None if obs.mask is None else obs.mask[:, block]
-        place = None
-        if obs.exclude is not None:
-            inside = (obs.exclude >= block.start) & (obs.exclude < block.stop)
-            place = torch.where(inside, obs.exclude - block.start, -1)
-        return choice.forbid_(score(block).unsqueeze(1), mask, place).squeeze(1)
+    return blocked_top_k(
+        lambda block: allowed_scores(obs, score, block), obs.num_rows, catalogue.num_items, count
+    )
 
-    return blocked_top_k(allowed, obs.num_rows, catalogue.num_items, count)
+
+def allowed_scores(obs: Obs, score: Callable[[slice], Tensor], block: slice) -> Tensor:
+    """The scores (N, b) of a block of items; -inf where an item may not be shown."""
+    mask = None if obs.mask is None else obs.mask[:, block]
+    place = None
+    if obs.exclude is not None:
+        inside = (obs.exclude >= block.start) & (obs.exclude < block.stop)
+        place = torch.where(inside, obs.exclude - block.start, -1)
+    return choice.forbid_(score(block).unsqueeze(1), mask, place).squeeze(1)
 
 
 def _recency(history: Tensor, decay: Tensor) -> Tensor:
@@ -158,13 +168,13 @@ def _weighted_rows(weights: Tensor, table: Tensor, index: Tensor) -> Tensor:
     return (weights.unsqueeze(1) @ rows).squeeze(1)
 
 
-def _products(embedding: Tensor, first: Tensor, others: Tensor) -> Tensor:
-    """e_first (N,) times e_others (N, C): (N, C)."""
-    if len(embedding) <= SHORTLIST:  # one product for all items takes a fraction of the time of rows
-        products = embedding.index_select(0, first) @ embedding.T  # (N, I)
-        return products.gather(1, others)
-    rows = torch.nn.functional.embedding(others, embedding)  # (N, C, D)
-    return (rows @ embedding.index_select(0, first).unsqueeze(-1)).squeeze(-1)
+def _products(embedding: Tensor, first: Tensor, others: Tensor | None) -> Tensor:
+    """e_first (N,) times e_others: (N, I) of all items, or (N, C) of ``others`` (N, C), -1 padding."""
+    query = embedding.index_select(0, first)  # (N, D)
+    if others is None:
+        return query @ embedding.T
+    rows = torch.nn.functional.embedding(others.clamp_min(0), embedding)  # (N, C, D)
+    return (rows @ query.unsqueeze(-1)).squeeze(-1)
 
 
 def _column(x: Tensor) -> Tensor:

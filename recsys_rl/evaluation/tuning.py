@@ -22,13 +22,13 @@ FOLD_IN = (0.0, 0.05, 0.1, 0.2, 0.4)
 WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
 WINDOWS = (1, 2, 3, 5, 10, 20)
 MAX_USERS = 128  # training users that try each value of mf and mmr
-MAX_SCORES = 2**32  # of users, items and steps behind one value: fewer users where there are many items
+MAX_SCORES = 2**27  # of users, items and steps behind one value: fewer users above 50,000 items
 CANDIDATES, ELITE, ROUNDS = 32, 8, 25  # of the search for `rule`
 START = (0.0, 0.0, 0.2, 0.1, 1.0, 0.1)  # means of its dials, in the order of RuleWeights; decay as a logit
 SPREAD = (0.1, 0.1, 0.3, 0.1, 1.0, 0.2)  # and their deviations
 KEEP = 0.3  # of the old mean and deviation after each round
 FINAL = 0.2  # share of the budget that chooses among the last candidates
-STEPS_OF_SCORES = 2**35  # items scored by the whole search, at most: fewer steps where there are many items
+STEPS_OF_SCORES = 2**33  # items scored by the whole search, at most: fewer steps where there are many items
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,9 @@ def tune_mf(trainees: Trainees) -> tuple[Agent, str]:
 
 def tune_mmr(trainees: Trainees) -> tuple[Agent, str]:
     """Maximal marginal relevance with the dials that earn most, one after another; with a note."""
+    if not trainees.make_env(trainees.population, 1, trainees.generator).history_length:
+        alone = MaximalMarginalRelevance(trainees.catalogue, 0.0, 1, 0.0)
+        return alone, "as mf, since an observation has no history here"
     users, tried = _users(trainees), {}
 
     def earned(weight: float, window: int, rate: float) -> float:

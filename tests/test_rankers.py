@@ -1,0 +1,102 @@
+"""`mf`, `mmr` and `rule` by hand, over three items in the plane, and over a catalogue too large to sort."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+
+from recsys_rl.agents import rankers
+from recsys_rl.agents.rankers import MaximalMarginalRelevance, Rule, RuleWeights, fold_in
+from recsys_rl.types import Catalogue, Obs
+from tests.small_runs import settings, world
+from tests.tiny_world import tiny_catalogue
+
+
+def obs(profile: list[list[float]], shown: list[list[int]], signals: list[list[float]] | None = None) -> Obs:
+    """A request of users with these profiles, after ``shown`` (N, L); nothing is shown twice."""
+    history = torch.tensor(shown)
+    context = torch.cat([torch.tensor(profile), torch.zeros(len(profile), 2)], 1)
+    signal = torch.zeros(history.shape) if signals is None else torch.tensor(signals)
+    return Obs(context, history, signal.unsqueeze(-1), exclude=history)
+
+
+def weights(**dials: float) -> RuleWeights:
+    return dataclasses.replace(RuleWeights.zeros(), **{name: torch.tensor(x) for name, x in dials.items()})
+
+
+def shown_by(agent: Rule | MaximalMarginalRelevance, request: Obs) -> list[int]:
+    return agent.act(request).items[:, 0].tolist()
+
+
+def test_mf_is_the_ranking_by_profile() -> None:
+    """East, north and between have the products 0.6, 0.8 and 1 with (0.6, 0.8)."""
+    mf = Rule(tiny_catalogue(), RuleWeights.zeros())
+    for shown, best in (([-1, -1], 2), ([-1, 2], 1), ([2, 1], 0)):
+        assert shown_by(mf, obs([[0.6, 0.8]], [shown])) == [best]
+
+
+def test_mf_equals_a_sorted_list() -> None:
+    config = settings("ppo", "satiation", env_config={"num_items": 40, "num_users": 20, "embedding_dim": 4})
+    catalogue, population = world(config)
+    ranking = (population.profile @ catalogue.embedding.T).argsort(1, descending=True)  # (U, I)
+    mf, zeros = Rule(catalogue, RuleWeights.zeros()), torch.zeros(len(ranking), 4)
+    for t in range(10):
+        history = torch.full((len(ranking), 10), -1)
+        history[:, 10 - t :] = ranking[:, :t]
+        request = Obs(torch.cat([population.profile, zeros], 1), history, exclude=history)
+        assert torch.equal(mf.act(request).items[:, 0], ranking[:, t])
+
+
+def test_similarity_of_the_rule_decays() -> None:
+    """After north, the user (0.6, 0.8) has 0.6 for east, and 1 - 0.8 x similarity for between."""
+    catalogue = tiny_catalogue()
+    request = obs([[0.6, 0.8]], [[-1, 1]])
+    assert shown_by(Rule(catalogue, weights(similarity=0.4)), request) == [2]  # 1 - 0.32 > 0.6
+    assert shown_by(Rule(catalogue, weights(similarity=0.6)), request) == [0]  # 1 - 0.48 < 0.6
+    user = [[0.0, 1.0], [0.0, 1.0]]  # 0 for east, 1 for north
+    older = obs(user, [[2, -1, -1], [-1, -1, 2]])  # shown two steps ago, and just now
+    half = weights(similarity=6.0, decay=0.5)  # north - east: 1 - 6 (0.8 - 0.6) x 0.25, or x 1
+    assert shown_by(Rule(catalogue, half), older) == [1, 0]
+
+
+def test_fold_in_moves_towards_items_above_the_average_of_the_session() -> None:
+    """East 1, north 0: average 1/2, so that (0.6, 0.8) + rate (1/2, -1/2) is of direction (1.1, 0.3)."""
+    request = obs([[0.6, 0.8]], [[0, 1]], [[1.0, 0.0]])
+    moved = fold_in(request, tiny_catalogue().embedding, torch.tensor(1.0))
+    torch.testing.assert_close(moved, torch.tensor([[1.1, 0.3]]) / (1.1**2 + 0.3**2) ** 0.5)
+    torch.testing.assert_close(
+        fold_in(request, tiny_catalogue().embedding, torch.tensor(0.0)), torch.tensor([[0.6, 0.8]])
+    )
+
+
+def test_mmr_by_hand() -> None:
+    """After north, east has 0.6 (1 - w) and between 1 - w - 0.8 w: equal at w = 1/3."""
+    catalogue, request = tiny_catalogue(), obs([[0.6, 0.8]], [[-1, 1]])
+    assert shown_by(MaximalMarginalRelevance(catalogue, 0.3, 5, 0.0), request) == [2]
+    assert shown_by(MaximalMarginalRelevance(catalogue, 0.4, 5, 0.0), request) == [0]
+    forgotten = obs([[0.6, 0.8]], [[1, -1]])  # outside of a window of one item
+    assert shown_by(MaximalMarginalRelevance(catalogue, 0.4, 1, 0.0), forgotten) == [2]
+
+
+@pytest.mark.parametrize("available", [True, False])
+def test_shortlist_of_a_large_catalogue_gives_the_same_items(
+    available: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = settings("ppo", "satiation", env_config={"num_items": 50, "num_users": 30, "embedding_dim": 4})
+    catalogue, population = world(config)
+    history = torch.randint(50, (30, 6), generator=torch.Generator().manual_seed(0))
+    history[:10] = -1
+    mask = None if available else (torch.arange(50) % 2 == 0).expand(30, -1)
+    context = torch.cat([population.profile, torch.zeros(30, 4)], 1)
+    request = Obs(context, history, torch.rand(30, 6, 1), exclude=history, mask=mask)
+
+    def chosen(catalogue: Catalogue) -> torch.Tensor:
+        return MaximalMarginalRelevance(catalogue, 0.3, 4, 0.2).act(request).items
+
+    every = chosen(catalogue)
+    monkeypatch.setattr(rankers, "SHORTLIST", 49)
+    assert torch.equal(chosen(catalogue), every)
+    assert available or bool((every % 2 == 0).all())
+    assert not bool((history == every).any())
