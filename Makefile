@@ -16,12 +16,13 @@ help:
 	@echo "make test    install the tools and run every test"
 	@echo "make check   ruff, mypy and the import rule"
 	@echo "make wheel   build the wheel into dist/"
-	@echo "make clean   delete .venv, caches and builds; logs and checkpoints stay"
+	@echo "make clean   delete .venv, caches and builds; runs and checkpoints stay"
 	@echo "ALGO=a2c trains the other algorithm; ARGS adds options: make train ARGS='--seed 1', make test ARGS='-m \"not slow\"'"
 
 train: $(VENV)/data.stamp
 	$(BIN)/python -m train --algo $(ALGO) --env satiation $(ARGS)
 	$(BIN)/python -m evaluate --algo $(ALGO) --checkpoint checkpoints/$(ALGO).pt --report report.html
+	@cp report.html "checkpoints/$$(dirname "$$(readlink checkpoints/$(ALGO).pt)")/"
 
 # One thread of torch for each of pytest's processes: more only wait for each other.
 test: $(VENV)/dev.stamp

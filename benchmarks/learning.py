@@ -78,7 +78,7 @@ def run_once(task: str, seed: int, extra: list[str]) -> tuple[dict[str, Any], li
             files.append(_train(folder / "ranker", algo, [*train, "--gamma", "0"]))
         _call(folder, ["evaluate", *files, "--json", "table.json"])
         result = json.loads((folder / "table.json").read_text())
-        (log,) = (folder / algo).rglob("log.csv")
+        (log,) = (folder / algo).glob("runs/*/log.csv")
         curve = [[step, value] for step, _, name, value in read_log(log) if name == "eval_return_mean"]
     print(f"{task} seed {seed}: {seconds:.0f} s", file=sys.stderr, flush=True)
     shares = {row["policy"]: row["share"] for row in result["shares"]}

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from recsys_rl.config import Config, EvaluateConfig, defaults, from_dict, overlay, to_dict
+from recsys_rl.config import Config, EvaluateConfig, from_dict
 from recsys_rl.evaluate import evaluate
 from recsys_rl.train import train
 from recsys_rl.types import UserError
@@ -40,14 +40,11 @@ def main(log: Path, columns: dict[str, str], folder: Path, total_timesteps: int 
     settings = {
         "data_config": {"data": str(log), "cache_dir": str(folder), **columns},
         "env_config": {"num_items": 100, "embedding_dim": 16},
-        "train_config": {
-            "total_timesteps": total_timesteps,
-            "log_dir": str(folder / "logs"),
-            "checkpoint_dir": str(folder),
-        },
+        "train_config": {"total_timesteps": total_timesteps, "runs_dir": str(folder / "runs")},
     }
-    preset = to_dict(defaults("ppo", "satiation"))
-    checkpoint = train(from_dict(Config, overlay(preset, settings)))
+    # What stands in no section here comes from the preset of PPO on satiation.
+    config = from_dict(Config, {"env": "satiation", **settings})
+    checkpoint = train(config, latest=False)  # no link in the working directory
     return evaluate(EvaluateConfig(checkpoint=str(checkpoint), report=str(folder / "report.html")))
 
 

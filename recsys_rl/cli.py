@@ -12,11 +12,12 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, NamedTuple, TypeVar
 
 import tyro
 
 from recsys_rl import __version__
+from recsys_rl import folder as folders
 from recsys_rl.config import (
     AGENT_CONFIGS,
     Config,
@@ -30,7 +31,7 @@ from recsys_rl.config import (
 from recsys_rl.distributed.launch import launch
 from recsys_rl.distributed.place import Place, find_place, obey_parent
 from recsys_rl.errors import FieldError, UserError, one_line
-from recsys_rl.fields import did_you_mean
+from recsys_rl.fields import did_you_mean, shown
 
 T = TypeVar("T")
 
@@ -54,10 +55,15 @@ Examples:
   recsys-rl train --env gym:CartPole-v1           anyone's Gymnasium environment
   recsys-rl train --config run.toml --lr 1e-3     a file's settings, but for one
   recsys-rl train --num-processes 2               two processes that average their gradients
-  recsys-rl train --resume                        go on with the run in checkpoints/ppo.pt
+  recsys-rl train --seeds 0-4                     five runs, one after another
+  recsys-rl train --resume                        go on with the latest run, that behind checkpoints/ppo.pt
+  recsys-rl train --run runs/drift-movielens-ppo-0          go on with another
+
+Each run makes a folder of its own in runs/, which holds its settings, log and checkpoints, and
+checkpoints/ppo.pt becomes a link to its checkpoint.
 
 The defaults shown are those of the chosen --algo and --env. Settings in the file of --config replace
-them, and options given here replace both. A run that is resumed keeps its own settings; only intervals,
+them, and options given here replace both. A run that is resumed keeps its own settings; only intervals, data
 folders and threads may be given anew, and it goes on on the kind of device (cpu, cuda) that it began on."""
 
 EVALUATE = """Evaluate a checkpoint: every held-out user plays one whole session with it and each baseline.
@@ -84,13 +90,39 @@ class Draft(Config):
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """What `train` is told."""
+    """Options of `train`."""
 
-    run: Annotated[Draft, tyro.conf.arg(name="")]
+    draft: Annotated[Draft, tyro.conf.arg(name="")]
     config: str | None = None
-    """TOML file of settings by section, as in [env_config] num_items = 500. Each run logs one."""
+    """TOML file of settings by section, as in [env_config] num_items = 500. Each run writes one."""
     resume: bool = False
-    """Go on with --checkpoint-dir's <algo>.pt, whose settings it takes, as if it had not been interrupted."""
+    """Go on with the run behind checkpoints/<algo>.pt, whose settings it takes, as if never interrupted."""
+    run: str | None = None
+    """Go on with the run in this folder in the same way."""
+    seeds: str | None = None
+    """Make a run for each of these seeds, one after another: 0-4, or 0,2,5."""
+
+
+class Job(NamedTuple):
+    """What one command `train` does."""
+
+    config: Config
+    folder: Path | None = None  # of the run that goes on; None: a new one
+    seeds: tuple[int, ...] = ()  # of several new runs
+    note: str = ""  # for the user, about the settings
+
+    def configs(self) -> list[Config]:
+        """The settings of each run."""
+        settings = self.config.train_config
+        return [
+            dataclasses.replace(
+                self.config,
+                train_config=dataclasses.replace(
+                    settings, seed=seed, name=None if settings.name is None else f"{settings.name}-{seed}"
+                ),
+            )
+            for seed in self.seeds
+        ] or [self.config]
 
 
 @dataclass(frozen=True)
@@ -160,34 +192,74 @@ def _train(argv: list[str]) -> None:
     if place is not None:  # what torch would say in fifty lines, we say in a sentence
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")
     requests = None if place is None or place.listener is None else obey_parent()
-    config, resume = train_options(argv)
-    if place is not None:
-        config = place.settle(config)
-    elif config.train_config.num_processes > 1:
-        launch(argv, config.train_config.num_processes)
-        return
+    job = train_options(argv)
+    if job.note and (place is None or (place.rank == 0 and place.listener is None)):
+        print(job.note, file=sys.stderr)
+    if place is not None and job.seeds:
+        raise UserError("--seeds makes runs one after another: with torchrun, give --seed to each of them.")
+    configs = job.configs()
+    if job.seeds:
+        for config in configs:  # all of them before the first begins
+            folders.check_free(config)
+    for number, config in enumerate(configs):
+        try:
+            if place is None and config.train_config.num_processes > 1:
+                launch(_argv_of_rank(argv, job, config), config.train_config.num_processes)
+            else:
+                _train_here(place, requests, config, job.folder)
+        except KeyboardInterrupt:
+            left = ", ".join(str(later.train_config.seed) for later in configs[number + 1 :])
+            if left:
+                print(f"Seeds that were not begun: {left}", file=sys.stderr)
+            raise
+
+
+def _train_here(place: Place | None, requests: list[int] | None, config: Config, folder: Path | None) -> None:
+    """One run, or this process's part of it; ``folder`` is that of a run that goes on."""
     from recsys_rl.train import Interrupted, train  # here, as torch takes longer to import than --help may
 
+    resume = folder is not None
     try:
         if place is None:
-            train(config, resume)
-        else:
-            _train_as_rank(place, requests, config, resume)
+            train(config, resume, folder=folder, latest=True)
+            return
+        from recsys_rl.distributed.group import join
+        from recsys_rl.run import choose_device
+
+        config = place.settle(config)
+        settings = config.train_config
+        cuda = choose_device(settings.device).type == "cuda"
+        with join(place, requests, settings.join_timeout, cuda) as ranks:
+            train(config, resume, ranks, folder=folder, latest=True)
     except Interrupted as stop:
         if place is None or place.rank == 0:
-            print(stop, file=sys.stderr)
+            with contextlib.suppress(OSError):  # a terminal that was closed
+                print(stop, file=sys.stderr)
         raise KeyboardInterrupt from None
 
 
-def _train_as_rank(place: Place, requests: list[int] | None, config: Config, resume: bool) -> None:
-    from recsys_rl.distributed.group import join
-    from recsys_rl.run import choose_device
-    from recsys_rl.train import train
-
+def _argv_of_rank(argv: list[str], job: Job, config: Config) -> list[str]:
+    """Of the processes of one run: its own seed and name, and the folder that ``--resume`` found."""
     settings = config.train_config
-    cuda = choose_device(settings.device).type == "cuda"
-    with join(place, requests, settings.join_timeout, cuda) as ranks:
-        train(config, resume, ranks)
+    if job.folder is not None:
+        return [*_without(argv, ("run",), ("resume",)), "--run", str(job.folder)]
+    if job.seeds:
+        name = [] if settings.name is None else ["--name", settings.name]
+        return [*_without(argv, ("seeds", "name")), "--seed", str(settings.seed), *name]
+    return argv
+
+
+def _without(argv: list[str], options: tuple[str, ...], flags: tuple[str, ...] = ()) -> list[str]:
+    """``argv`` without these options and their values, and without these flags."""
+    kept, words = [], iter(argv)
+    for word in words:
+        name, equals, _ = word.partition("=")
+        if name.removeprefix("--") in options and name.startswith("--"):
+            if not equals:
+                next(words, None)
+        elif not (name.startswith("--") and name.removeprefix("--") in flags):
+            kept.append(word)
+    return kept
 
 
 def _evaluate(argv: list[str]) -> None:
@@ -197,19 +269,67 @@ def _evaluate(argv: list[str]) -> None:
     evaluate(options)
 
 
-def train_options(argv: list[str]) -> tuple[Config, bool]:
-    """The config, and whether to resume. Raises UserError; `--help` raises SystemExit(0)."""
-    given = _peek(argv, "algo", "env", "config")
+def train_options(argv: list[str]) -> Job:
+    """The settings, and which run goes on. Raises UserError; `--help` raises SystemExit(0)."""
+    given = _peek(argv, "algo", "env", "config", "run")
     settings = {} if given.config is None else _read_settings(Path(given.config), given.env is not None)
     typed = {name: getattr(given, name) for name in ("algo", "env") if getattr(given, name) is not None}
+    if given.run is not None:
+        typed.setdefault("algo", folders.algo_of(Path(given.run)))
     chosen = {"algo": Config.algo, "env": Config.env, **settings, **typed}
     options = _parse_train(argv, to_dict(defaults(chosen["algo"], chosen["env"])), settings, typed)
-    if options.resume:  # the same again, over the settings of the run that the first reading found
-        folder = options.run.train_config.checkpoint_dir
-        run = _settings_of_run(folder, options.run.algo, given.env is not None)
+    folder = None
+    if options.resume or options.run is not None:
+        _check_continuation(options)
+        folder = folders.latest(options.draft.algo) if options.run is None else Path(options.run)
+        # The same again, over the settings of the run that the first reading found.
+        run = _settings_of_run(folder, options.draft.algo, given.env is not None)
         options = _parse_train(argv, run, settings, typed)
-    fields = {f.name: getattr(options.run, f.name) for f in dataclasses.fields(Config)}
-    return Config(**fields), options.resume
+        draft = options.draft.train_config
+        if draft.name is not None or draft.runs_dir != run["train_config"]["runs_dir"]:
+            raise UserError(
+                f"The run in {folder} keeps its folder: leave --name and --runs-dir out, or start a new run."
+            )
+    fields = {f.name: getattr(options.draft, f.name) for f in dataclasses.fields(Config)}
+    note = _note_of_file(given.config, settings, chosen)
+    return Job(Config(**fields), folder, _seeds(options, argv), note)
+
+
+def _check_continuation(options: TrainOptions) -> None:
+    if options.resume and options.run is not None:
+        raise UserError("--resume goes on with the latest run and --run with another: give one of them.")
+    if options.seeds is not None:
+        raise UserError("--seeds makes new runs: leave it out to go on with one.")
+
+
+def _note_of_file(file: str | None, settings: dict[str, Any], chosen: dict[str, Any]) -> str:
+    """A sentence where dials that were chosen for another problem come along."""
+    whose = {"algo": Config.algo, "env": Config.env, **settings}
+    if file is None or all(whose[name] == chosen[name] for name in ("algo", "env")):
+        return ""
+    return (
+        f"--config {file} is for {whose['algo']} on {whose['env']}: what it sets replaces the preset of "
+        f"{chosen['algo']} on {chosen['env']}."
+    )
+
+
+def _seeds(options: TrainOptions, argv: list[str]) -> tuple[int, ...]:
+    """0-4 or 0,2,5 (or both: 0-2,7) as numbers, none of them twice."""
+    if options.seeds is None:
+        return ()
+    if _peek(argv, "seed").seed is not None:
+        raise UserError("--seed is one run's, and --seeds are those of several: give one of them.")
+    found: list[int] = []
+    for part in options.seeds.split(","):
+        ends = re.fullmatch(r"\s*(\d{1,10})(?:-(\d{1,10}))?\s*", part)
+        low, high = (int(ends[1]), int(ends[2] or ends[1])) if ends else (1, 0)
+        if not low <= high < 2**32 or high - low >= 1000:
+            raise UserError(
+                f"--seeds is {shown(options.seeds)}: give seeds as 0-4 or 0,2,5, each at most 4294967295 and "
+                "at most 1000 of them."
+            )
+        found += range(low, high + 1)
+    return tuple(dict.fromkeys(found))
 
 
 def _parse_train(
@@ -224,16 +344,16 @@ def _parse_train(
     return _parse(TrainOptions, TrainOptions(draft), argv, "recsys-rl train", TRAIN, see)
 
 
-def _settings_of_run(folder: str, algo: str, env_is_typed: bool) -> dict[str, Any]:
-    """The settings in the checkpoint to resume, which may have been moved to ``folder`` since."""
+def _settings_of_run(folder: Path, algo: str, env_is_typed: bool) -> dict[str, Any]:
+    """The settings in the checkpoint to resume."""
     from recsys_rl.checkpoint import check_algo, load  # imports torch, for which --help may not wait
 
-    path = Path(folder) / f"{algo}.pt"
+    path = folder / f"{algo}.pt"
     checkpoint = load(path)
     check_algo(path, checkpoint, algo)
     settings = to_dict(checkpoint.config)
     _check_no_module(str(path), settings["env"], env_is_typed)
-    return overlay(settings, {"train_config": {"checkpoint_dir": folder}})
+    return settings
 
 
 def evaluate_options(argv: list[str]) -> EvaluateConfig:
@@ -296,6 +416,10 @@ def _parse(cls: type[T], default: T, argv: list[str], prog: str, description: st
         name = unknown[0].partition("=")[0]
         if cls is EvaluateOptions and not name.startswith("-"):
             raise UserError(f"There is no place for {name!r} here: name files side by side; see {see}.")
+        if name.replace("_", "-") in ("--log-dir", "--checkpoint-dir"):
+            raise UserError(
+                f"{name} is of an earlier version: each run has a folder of its own now, in --runs-dir."
+            )
         near = did_you_mean(name, _option_names(default))
         raise UserError(f"There is no option {name}{near}: see {see}.")
     return options

@@ -12,7 +12,7 @@ import json
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar
 
 from recsys_rl.errors import FieldError, UserError
@@ -219,10 +219,10 @@ class TrainConfig:
     """Updates between two evaluations of the greedy policy on training users; 0 = never."""
     save_interval: Count = 10
     """Updates between two checkpoints; one is always written at the end."""
-    log_dir: str = "logs"
-    """Folder of the runs' logs."""
-    checkpoint_dir: str = "checkpoints"
-    """Folder of the checkpoint, <algo>.pt."""
+    runs_dir: str = "runs"
+    """Folder of the runs, each of which makes a folder of its own in it."""
+    name: str | None = None
+    """Name of the run's folder, which must be new (default: env-data-algo-seed, then -2, -3 and so on)."""
     seed: Seed = 0
     """The one seed that every generator comes from."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -237,22 +237,34 @@ class TrainConfig:
     """Write TensorBoard events beside the CSV log (needs the extra `tensorboard`)."""
 
 
+_PRESET: Any = None  # a section that is left out: Config.__post_init__ makes it
+
+
 @dataclass(frozen=True)
 class Config:
-    """One run, whole."""
+    """One run, whole.
+
+    A section that is left out takes the preset of ``algo`` on ``env``: ``Config(env="satiation")``. One that
+    is given stands as it is, with its class's own defaults; to change a few fields of a preset, use
+    ``from_dict(Config, {"env": "satiation", "agent_config": {"lr": 0.01}})``.
+    """
 
     algo: Literal["ppo", "a2c"] = "ppo"
     """The algorithm."""
     env: str = "drift"
     """drift, satiation, or gym:Id / gym:module:Id for anyone's environment."""
-    data_config: DataConfig = field(default_factory=DataConfig)
-    env_config: EnvConfig = field(default_factory=EnvConfig)
-    model_config: ModelConfig = field(default_factory=ModelConfig)
-    agent_config: PPOConfig | A2CConfig = field(default_factory=PPOConfig)
-    train_config: TrainConfig = field(default_factory=TrainConfig)
+    data_config: DataConfig = _PRESET
+    env_config: EnvConfig = _PRESET
+    model_config: ModelConfig = _PRESET
+    agent_config: PPOConfig | A2CConfig = _PRESET
+    train_config: TrainConfig = _PRESET
 
     def __post_init__(self) -> None:
         """Raise UserError for a value out of its range, and for values that can't go together."""
+        preset = _preset(self.algo, self.env)
+        for name, cls in _section_classes(type(self), self.algo).items():
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, build(cls, preset.get(name, {}), name))
         check_fields(self)
         self.check_together()
 
@@ -271,6 +283,13 @@ class Config:
                 f"{agent.n_steps * agent.num_envs}.",
             )
         self._check_processes()
+        name = self.train_config.name
+        if name is not None and not re.fullmatch(r"\w[\w.-]{0,99}", name):
+            raise FieldError(
+                "train_config.name",
+                f"is {shown(name)}: it becomes the name of a folder, so give at most 100 letters, digits and "
+                "'.', '_' or '-', with a letter or digit first.",
+            )
         model = self.model_config
         if model.candidates and model.head == "dense":
             raise FieldError(
@@ -351,8 +370,19 @@ ENVS = ("drift", "satiation", "gym")
 
 def defaults(algo: str, env: str) -> Config:
     """The preset of an algorithm on an environment. Raises UserError where there is no such algo or env."""
-    preset = PRESETS.get((str(algo), str(env).partition(":")[0]), {})
-    return from_dict(Config, {"algo": algo, "env": env, **preset})
+    return from_dict(Config, {"algo": algo, "env": env})
+
+
+def _preset(algo: object, env: object) -> dict[str, dict[str, Any]]:
+    return PRESETS.get((str(algo), str(env).partition(":")[0]), {})
+
+
+def _section_classes(cls: type, algo: object) -> dict[str, Any]:
+    """The class of each section; ``algo`` chooses that of agent_config."""
+    nested = {name: first for name, (first, *_) in sections(cls).items()}
+    if "agent_config" in nested:
+        nested["agent_config"] = AGENT_CONFIGS.get(str(algo), PPOConfig)
+    return nested
 
 
 def check_env(env: str) -> None:
@@ -378,20 +408,32 @@ def to_dict(config: Any) -> dict[str, Any]:
 
 
 def from_dict(cls: type[T], mapping: Mapping[str, Any]) -> T:
-    """The inverse of ``to_dict``; what is missing keeps its default; ``algo`` chooses agent_config's class.
+    """The inverse of ``to_dict``; ``algo`` and ``env`` choose agent_config's class and all that is missing.
 
     Raises UserError for an unknown section or field, a wrong type, or a value out of its range.
     """
     if not isinstance(mapping, Mapping):
         raise UserError(f"The settings are {shown(mapping)}: they must be sections of fields.")
-    nested = sections(cls)
-    if "agent_config" in nested:
-        nested["agent_config"] = [AGENT_CONFIGS.get(str(mapping.get("algo", "ppo")), PPOConfig)]
-    homes = {name: section for section, (first, *_) in nested.items() for name in hints(first)}
+    algo, env = mapping.get("algo", Config.algo), mapping.get("env", Config.env)
+    nested = _section_classes(cls, algo)
+    homes = {name: section for section, first in nested.items() for name in hints(first)}
+    preset = _preset(algo, env) if "agent_config" in nested else {}
+    given = overlay(preset, {name: mapping[name] for name in nested if name in mapping})
+    _check_gone(given.get("train_config"))
     values: dict[str, Any] = {
-        name: build(first, mapping.get(name, {}), name, homes) for name, (first, *_) in nested.items()
+        name: build(first, given.get(name, {}), name, homes) for name, first in nested.items()
     }
     return build(cls, {**mapping, **values}, homes=homes)
+
+
+def _check_gone(section: object) -> None:
+    """Raise UserError for fields of an earlier version."""
+    for name in ("log_dir", "checkpoint_dir"):
+        if isinstance(section, Mapping) and name in section:
+            raise UserError(
+                f"train_config.{name} is of an earlier version: each run has a folder of its own now, in "
+                "runs_dir; leave it out."
+            )
 
 
 def overlay(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

@@ -52,10 +52,15 @@ NonNegative = Annotated[float, Range(0)]
 Finite = Annotated[float, Range()]
 
 
+_HINTS: dict[Any, dict[str, Any]] = {}  # by class: resolving them takes a millisecond
+
+
 def hints(cls: type) -> dict[str, Any]:
     """The annotation of each field, ranges included."""
-    resolved = typing.get_type_hints(cls, include_extras=True)
-    return {field.name: resolved[field.name] for field in dataclasses.fields(cls)}
+    if cls not in _HINTS:
+        resolved = typing.get_type_hints(cls, include_extras=True)
+        _HINTS[cls] = {field.name: resolved[field.name] for field in dataclasses.fields(cls)}
+    return _HINTS[cls]
 
 
 def sections(cls: type) -> dict[str, list[Any]]:

@@ -62,6 +62,7 @@ class Sessions:
     rewards: Tensor  # (T, N)
     satisfaction: Tensor  # (T, N)
     left: Tensor  # (N,) bool: the user left before the time limit
+    num_cut: int = 0  # sessions that ``play`` cut at its ``max_steps``
 
     @property
     def returns(self) -> Tensor:  # (N,)
@@ -76,10 +77,17 @@ MAX_STEPS = 100_000  # of one session, before `play` gives up
 
 
 @torch.inference_mode()
-def play(env: Env, agent: Agent, users: Tensor | None = None, greedy: bool = False) -> Sessions:
+def play(
+    env: Env,
+    agent: Agent,
+    users: Tensor | None = None,
+    greedy: bool = False,
+    max_steps: int | None = None,
+) -> Sessions:
     """One whole session for each of ``users`` (or for each row of ``env``), none counted twice.
 
-    Raises UserError where sessions don't end.
+    Sessions that have not ended after ``max_steps`` are cut there and counted as they are. Raises UserError
+    where sessions don't end and no ``max_steps`` is given.
     """
     obs = env.reset(users)
     alive = torch.ones(obs.num_rows, dtype=torch.bool, device=obs.context.device)
@@ -87,7 +95,7 @@ def play(env: Env, agent: Agent, users: Tensor | None = None, greedy: bool = Fal
     items: list[Tensor] = []
     rewards: list[Tensor] = []
     satisfaction: list[Tensor] = []
-    while bool(alive.any()):
+    while bool(alive.any()) and len(items) != max_steps:
         if len(items) == MAX_STEPS:
             raise UserError(
                 f"A session did not end within {MAX_STEPS:,} steps: give the environment a time limit, as "
@@ -102,4 +110,5 @@ def play(env: Env, agent: Agent, users: Tensor | None = None, greedy: bool = Fal
         left |= alive & step.terminated
         alive = alive & ~(step.terminated | step.truncated)
         obs = step.obs
-    return Sessions(torch.stack(items), torch.stack(rewards), torch.stack(satisfaction), left)
+    num_cut = int(alive.sum())
+    return Sessions(torch.stack(items), torch.stack(rewards), torch.stack(satisfaction), left, num_cut)

@@ -6,7 +6,6 @@ import dataclasses
 import hashlib
 import json
 import platform
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -36,8 +35,8 @@ FREE_ON_RESUME = {
     ("train_config", "log_interval"),
     ("train_config", "eval_interval"),
     ("train_config", "save_interval"),
-    ("train_config", "log_dir"),
-    ("train_config", "checkpoint_dir"),
+    ("train_config", "runs_dir"),  # with the name: the run has its folder
+    ("train_config", "name"),
     ("train_config", "threads"),
     ("train_config", "join_timeout"),
     ("train_config", "device"),  # as a word; load_to_resume compares what it means on this machine
@@ -79,7 +78,9 @@ def begin(config: Config, before: Checkpoint | None, device: torch.device, ranks
     Raises UserError, on every rank, where ranks would begin with different settings, worlds or weights.
     """
     settings = config.train_config
-    catalogue, population = _world(config, before, device, ranks)
+    catalogue, population = _world(config, before, ranks)
+    if catalogue is not None and population is not None:
+        catalogue, population = catalogue.to(device), population.to(device)
     # Weights come from one stream everywhere, and are drawn on the CPU; the others are each rank's own.
     names = {name: f"{name}/{ranks.rank}" if ranks.rank else name for name in STREAMS}
     own = generators(settings.seed, *names.values(), device=device)
@@ -103,23 +104,24 @@ def begin(config: Config, before: Checkpoint | None, device: torch.device, ranks
 
 
 def _world(
-    config: Config, before: Checkpoint | None, device: torch.device, ranks: Ranks
-) -> tuple[Catalogue, Population] | tuple[None, None]:
+    config: Config, before: Checkpoint | None, ranks: Ranks
+) -> tuple[Catalogue | None, Population | None]:
     if before is not None:
-        catalogue, population = before.catalogue, before.population
-    elif config.env.startswith("gym:"):
-        catalogue = population = None
-    else:
-        with ranks.in_turn():  # the first downloads, and learns embeddings, into the cache
-            seed = config.train_config.seed
-            catalogue, population = make_world(config.env, config.data_config, config.env_config, seed)
-    if catalogue is None or population is None:
+        return before.catalogue, before.population
+    if config.env.startswith("gym:"):
         return None, None
-    if ranks.rank == 0:
-        whose = f"{population.source}: " if population.source else ""
-        sizes = f"{len(population.train)} training users, {len(population.heldout)} held out"
-        print(f"data: {catalogue.source}; {whose}{sizes}", file=sys.stderr)
-    return catalogue.to(device), population.to(device)
+    with ranks.in_turn():  # the first downloads, and learns embeddings, into the cache
+        return make_world(config.env, config.data_config, config.env_config, config.train_config.seed)
+
+
+def about_data(run: Run) -> str:
+    """One line about items and users; '' on other people's environments."""
+    catalogue, population = run.catalogue, run.population
+    if catalogue is None or population is None:
+        return ""
+    whose = f"{population.source}: " if population.source else ""
+    sizes = f"{len(population.train)} training users, {len(population.heldout)} held out"
+    return f"data: {catalogue.source}; {whose}{sizes}"
 
 
 def _part_of_rank(config: Config, size: int) -> Config:

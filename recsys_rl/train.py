@@ -2,130 +2,268 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import os
 import sys
-from collections.abc import Mapping
-from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from recsys_rl.checkpoint import save, save_first
-from recsys_rl.config import Config, from_toml, to_toml
-from recsys_rl.effect import check_effect
-from recsys_rl.env.gym_env import GymEnv
-from recsys_rl.env.world import make_env
+from recsys_rl import folder as folders
+from recsys_rl.agents import check_candidates
+from recsys_rl.checkpoint import save
+from recsys_rl.config import Config, to_toml
+from recsys_rl.diary import Diary
+from recsys_rl.effect import MADE_UP, check_effect
+from recsys_rl.env.world import PLATFORMS
 from recsys_rl.functional import kernels
+from recsys_rl.models.retrieval import import_faiss, kind_of
 from recsys_rl.ranks import ALONE, Ranks
-from recsys_rl.rollout import collect, play
-from recsys_rl.run import Run, begin, choose_device, load_to_resume, snapshot
-from recsys_rl.types import Rollout, UserError
+from recsys_rl.rollout import collect
+from recsys_rl.run import Run, about_data, begin, choose_device, load_to_resume, snapshot
+from recsys_rl.types import LearningAgent, Rollout, UserError
 from recsys_rl.utils.allocator import keep_freed_memory
-from recsys_rl.utils.logger import Logger
-from recsys_rl.utils.metrics import Interval, interval
-from recsys_rl.utils.seeding import stream_seed
-
-NUM_EVAL_USERS = 256  # training users that periodic evaluation plays, at most
+from recsys_rl.utils.files import write_text
+from recsys_rl.utils.logger import Logger, summary_writer
 
 
 class Interrupted(Exception):
     """The run was asked to stop; its checkpoint is written."""
 
 
-@dataclass
-class Diary:
-    """What rank 0 writes down: rows of the log and points of the learning curve, where they are due."""
+@dataclass(frozen=True)
+class Update:
+    """A run just after one of its updates, which the next one changes."""
 
-    logger: Logger
-    ended: list[Tensor] = field(default_factory=list)  # sessions since the last row: returns, lengths (2, n)
-    news: str = ""
+    step: int  # environment steps so far, over all users
+    metrics: Mapping[str, float]  # of this update; with returns and evaluation where they were due
+    run: Run
+    folder: Path
 
-    def write(self, run: Run, metrics: Mapping[str, float], ended: Tensor) -> None:
-        settings, row = run.config.train_config, dict(metrics)
-        self.ended.append(ended)
-        if run.due(settings.log_interval):
-            returns, lengths = torch.cat(self.ended, 1)
-            self.ended.clear()
-            if len(returns):
-                row["return_mean"], row["length_mean"] = returns.mean().item(), lengths.mean().item()
-                self.news = f"return {row['return_mean']:.2f}"
-            row["steps_per_second"] = self.logger.steps_per_second(run.step)
-            self.logger.write(run.step, row)
-        if run.due(settings.eval_interval):
-            found = evaluate_training_users(run)
-            run.curve.append([run.step, found.mean, found.low, found.high])
-            evaluated = {"mean": found.mean, "low": found.low, "high": found.high}
-            self.logger.write(run.step, {f"eval_return_{name}": x for name, x in evaluated.items()})
-        self.logger.show(run.step, self.news)
+    @property
+    def agent(self) -> LearningAgent:
+        return self.run.agent
 
 
-def train(config: Config, resume: bool = False, ranks: Ranks = ALONE) -> Path:
-    """Train as ``config`` says and return the checkpoint's path.
+def train(
+    config: Config,
+    resume: bool = False,
+    ranks: Ranks = ALONE,
+    *,
+    folder: str | Path | None = None,
+    latest: bool | None = None,
+    quiet: bool = False,
+) -> Path:
+    """Train as ``config`` says, to the end, and return the checkpoint's path; arguments as in ``updates``.
 
-    With ``resume`` the run in ``checkpoint_dir`` goes on as if it had never stopped, in the world that
-    its checkpoint holds. Without, an earlier run's checkpoint there is kept as <algo>.old.pt. Raises
-    UserError for whatever the user can mend, and Interrupted after Ctrl-C or SIGTERM.
+    Raises UserError for whatever the user can mend, and Interrupted after Ctrl-C, SIGTERM or SIGHUP, when
+    the checkpoint is written.
 
-    ``ranks`` are the processes of the run. Each calls this with the same arguments; rank 0 alone logs,
-    evaluates and writes.
+    ``ranks`` are the processes of the run. Each calls this with the same arguments; rank 0 alone takes the
+    folder, logs, evaluates and writes.
     """
-    settings = config.train_config
+    with _begun(config, resume, ranks, folder, latest, quiet) as course, ranks.stop_requests() as requests:
+        for _ in _go_on(course, lambda: nullcontext(requests)):
+            pass
+        return course.path
+
+
+def updates(
+    config: Config,
+    resume: bool = False,
+    *,
+    folder: str | Path | None = None,
+    latest: bool | None = None,
+    quiet: bool = True,
+) -> Generator[Update, None, None]:
+    """The same run, one update after another, so that a notebook can look at it while it trains.
+
+        for update in updates(Config(env="satiation"), folder="first try"):
+            print(update.step, update.metrics["reward_mean"])
+
+    Args:
+        config: the settings; train_config's runs_dir and name where ``folder`` is None.
+        resume: go on with the run in ``folder`` (None: the one behind checkpoints/<algo>.pt) as if it had
+            never stopped, in the world that its checkpoint holds.
+        folder: the run's folder, which a new run makes and which must not exist; None takes one as the
+            command does, below the working directory.
+        latest: whether checkpoints/<algo>.pt becomes a link to this run; None: where ``folder`` is None.
+        quiet: print nothing.
+
+    A loop that ends early, by break or an error, leaves a checkpoint of the last update. Raises as
+    ``train`` does; Ctrl-C during an update ends the run after it, and between two is the caller's.
+    """
+    with _begun(config, resume, ALONE, folder, latest, quiet) as course:
+        yield from _go_on(course, ALONE.stop_requests)
+
+
+@dataclass
+class Course:
+    """A run with the folder that it writes to."""
+
+    run: Run
+    path: Path  # of the checkpoint
+    ranks: Ranks
+    quiet: bool
+    logger: Logger | None  # rank 0's
+    saved: int | None  # the step of the checkpoint; None before the first
+
+
+@contextlib.contextmanager
+def _begun(
+    config: Config,
+    resume: bool,
+    ranks: Ranks,
+    folder: str | Path | None,
+    latest: bool | None,
+    quiet: bool,
+) -> Iterator[Course]:
+    """The run as it begins, or goes on; its log is closed and its folder let go at the end."""
+    settings, first = config.train_config, ranks.rank == 0
+    own = None if folder is None else Path(folder)
     if settings.num_processes != ranks.size:
         raise UserError(
             f"train_config.num_processes is {settings.num_processes}, and this is a run of {ranks.size}: the "
             "command `recsys-rl train` starts several processes, and so does torchrun."
         )
-    if not resume:
-        check_effect(config)
     device = choose_device(settings.device)
-    if settings.threads:
-        torch.set_num_threads(settings.threads)
-    path = Path(settings.checkpoint_dir) / f"{config.algo}.pt"
-    run = begin(config, load_to_resume(path, config, device) if resume else None, device, ranks)
-    keep_freed_memory()  # from here on, as what the data needed is better given back
-    first = ranks.rank == 0
-    if resume and first:
-        print(
-            f"resuming {path} at step {run.step:,} of {run.num_updates * run.per_update:,}", file=sys.stderr
-        )
-    asked, planned = settings.total_timesteps, run.num_updates * run.per_update
-    if first and asked != planned and not resume:
-        print(
-            f"total_timesteps {asked:,} is rounded to whole updates of {run.per_update:,}: {planned:,} steps",
-            file=sys.stderr,
-        )
-    if first and device.type == "cpu" and kernels.library() is None:
-        print(
-            "The compiled loops are missing here, so torch's operators stand in, more slowly: install again "
-            "where there is a C compiler.",
-            file=sys.stderr,
-        )
-    obs, stop = run.env.observe(), False
-    with _logger(run) if first else nullcontext() as logger, ranks.stop_requests() as requests:
-        diary = None if logger is None else Diary(logger)
-        if not resume:
-            _save_first(path, run, ranks)
-        saved = run.step
+    if settings.tensorboard:
+        summary_writer()
+    with ExitStack() as stack:
+        before = None
+        if resume:
+            own = folders.latest(config.algo) if own is None else own
+            if first:
+                stack.enter_context(folders.held(own))
+            before = load_to_resume(own / f"{config.algo}.pt", config, device)
+        else:
+            _check_new(config, own, first)
+        if settings.threads:
+            torch.set_num_threads(settings.threads)
+        # The folder says the name; a run that is made again from these settings has another one.
+        nameless = replace(config, train_config=replace(settings, name=None))
+        run = begin(nameless, before, device, ranks)
+        keep_freed_memory()  # from here on, as what the data needed is better given back
+        if first and not quiet:
+            _say_beginning(run, own if resume else None)
+        taken = folders.take(config, own) if first and not resume else None
+        own = _told(own if taken is None else taken, ranks)
+        course = Course(run, own / f"{config.algo}.pt", ranks, quiet, None, run.step if resume else None)
+        with folders.removed_on_error(taken):
+            if taken is not None:
+                stack.enter_context(folders.held(taken))
+                write_text(taken / "config.toml", to_toml(run.config))
+            if first:
+                course.logger = _logger(run, own, quiet)
+            if not resume:  # so that a run killed before its first interval can be resumed, too
+                _save(course)
+        if course.logger is not None:
+            _publish(course, resume, folder is None if latest is None else latest)
+        yield course
+
+
+def _publish(course: Course, resume: bool, latest: bool) -> None:
+    """Say where the run is, and link to it if it is the ``latest``."""
+    linked, news = folders.publish(course.path) if latest else (False, "")
+    where = f"; {folders.LATEST / course.path.name} is a link to its checkpoint" if linked else ""
+    if not course.quiet:
+        _say("" if resume else f"run: {course.path.parent}{where}", news)
+
+
+def _check_new(config: Config, folder: Path | None, first: bool) -> None:
+    """Raise UserError for what can be known before data are read."""
+    check_effect(config)
+    if first and folder is None:
+        folders.check_free(config)
+    if folder is not None and config.train_config.name is not None:
+        raise UserError("train_config.name is of no use beside a folder: leave one of them out.")
+    model, sizes, data = config.model_config, config.env_config, config.data_config.data
+    if not model.candidates or config.env not in PLATFORMS:
+        return
+    history_length = 0 if PLATFORMS[config.env].repeats else sizes.max_episode_steps
+    check_candidates(model, sizes.num_items, history_length)  # of whom a log may have fewer
+    kind = kind_of(model.index, sizes.num_items if data in MADE_UP else 0)
+    if kind != "exact":
+        import_faiss(kind)
+
+
+def _told(folder: Path | None, ranks: Ranks) -> Path:
+    """Rank 0's folder, on every rank."""
+    text = b"" if folder is None else os.fsencode(folder)
+    everyone = ranks.gather({"folder": torch.tensor(list(text), dtype=torch.uint8)})
+    return Path(os.fsdecode(bytes(everyone[0]["folder"].tolist())))
+
+
+def _say_beginning(run: Run, folder: Path | None) -> None:
+    """What the run begins with; ``folder`` is that of a run which goes on."""
+    asked, planned = run.config.train_config.total_timesteps, run.num_updates * run.per_update
+    resuming = f"resuming {folder} at step {run.step:,} of {planned:,}"
+    whole = f"whole updates of {run.per_update:,}: {planned:,} steps"
+    uncompiled = (
+        "The compiled loops are missing here, so torch's operators stand in, more slowly: install again "
+        "where there is a C compiler."
+    )
+    _say(
+        about_data(run),
+        resuming if folder is not None else "",
+        f"total_timesteps {asked:,} is rounded to {whole}" if folder is None and asked != planned else "",
+        uncompiled if run.streams["users"].device.type == "cpu" and kernels.library() is None else "",
+    )
+
+
+def _say(*lines: str) -> None:
+    for line in filter(None, lines):
+        with contextlib.suppress(OSError):  # a terminal that was closed
+            print(line, file=sys.stderr)
+
+
+def _go_on(
+    course: Course, requests_to_stop: Callable[[], AbstractContextManager[list[int]]]
+) -> Iterator[Update]:
+    """The updates that are left; requests to stop are heeded within each."""
+    run, ranks = course.run, course.ranks
+    settings, n_steps = run.config.train_config, run.config.agent_config.n_steps
+    diary = None if course.logger is None else Diary(course.logger)
+    obs, stop, asked = run.env.observe(), False, False
+    with course.logger or nullcontext():
         while run.updates < run.num_updates and not stop:
-            rollout, obs = collect(run.env, run.agent, obs, config.agent_config.n_steps)
-            metrics = run.agent.update(rollout)
-            run.updates += 1
-            metrics, ended, stop = _exchange(run, rollout, metrics, bool(requests), ranks)
-            _check_finite(metrics, run, path, saved)
-            if diary is not None:
-                diary.write(run, metrics, ended)
-            if run.due(settings.save_interval) or run.updates == run.num_updates or stop:
-                checkpoint = snapshot(run, ranks)
-                if first:
-                    save(path, checkpoint)
-                saved = run.step
+            with requests_to_stop() as requests:
+                rollout, obs = collect(run.env, run.agent, obs, n_steps)
+                metrics = run.agent.update(rollout)
+                run.updates += 1
+                metrics, ended, stop = _exchange(run, rollout, metrics, asked or bool(requests), ranks)
+                _check_finite(metrics, run, course)
+                if diary is not None:
+                    metrics = diary.write(run, metrics, ended)
+                if run.due(settings.save_interval) or run.updates == run.num_updates or stop:
+                    _save(course)
+                asked = bool(requests)
+            try:
+                yield Update(run.step, metrics, run, course.path.parent)
+            except GeneratorExit:  # the caller's loop ended here
+                _save(course)
+                raise
+    folder = course.path.parent
     if run.updates < run.num_updates:
-        raise Interrupted(f"Stopped at step {run.step:,}; {path} holds the run: --resume goes on from there.")
-    if logger is not None:
-        print(f"done: {run.step:,} steps; checkpoint: {path}; log: {logger.path}", file=sys.stderr)
-    return path
+        raise Interrupted(
+            f"Stopped at step {run.step:,}; {folder} holds the run: --run {folder} goes on from there."
+        )
+    if course.logger is not None and not course.quiet:
+        _say(f"done: {run.step:,} steps; checkpoint: {course.path}; log: {course.logger.path}")
+
+
+def _save(course: Course) -> None:
+    if course.saved == course.run.step:
+        return
+    checkpoint = snapshot(course.run, course.ranks)
+    if course.ranks.rank == 0:
+        save(course.path, checkpoint)
+    course.saved = course.run.step
 
 
 def _exchange(
@@ -146,67 +284,20 @@ def _exchange(
     return dict(zip(metrics, means, strict=True)), ended, any(bool(rank["stop"]) for rank in everyone)
 
 
-def evaluate_training_users(run: Run) -> Interval:
-    """Greedy return on a fixed draw of training users (on fresh seeds of other people's environments)."""
-    seed = stream_seed(run.config.train_config.seed, "training evaluation")
-    if run.population is None:
-        generator = torch.Generator(run.streams["users"].device).manual_seed(seed)
-        env = make_env(run.config, None, None, 16, generator, training=False)
-        assert isinstance(env, GymEnv) and isinstance(run.env, GymEnv)
-        env.load_statistics(run.env.statistics())
-        return interval(play(env, run.agent, None, greedy=True).returns)
-    train = run.population.train
-    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))
-    users = train[order[:NUM_EVAL_USERS].to(train.device)]
-    generator = torch.Generator(users.device).manual_seed(seed)
-    env = make_env(run.config, run.catalogue, run.population, len(users), generator, training=False)
-    return interval(play(env, run.agent, users, greedy=True).returns)
-
-
-def _save_first(path: Path, run: Run, ranks: Ranks) -> None:
-    """So that a run killed before its first interval can be resumed, too."""
-    checkpoint = snapshot(run, ranks)
-    kept = save_first(path, checkpoint) if ranks.rank == 0 else None
-    if kept is not None:
-        print(f"{path} of an earlier run is kept as {kept.name}", file=sys.stderr)
-
-
-def _logger(run: Run) -> Logger:
-    settings = run.config.train_config
-    env = run.config.env.replace(":", "-").replace("/", "-")
-    folder = Path(settings.log_dir) / f"{env}-{run.config.algo}-{settings.seed}"
+def _logger(run: Run, folder: Path, quiet: bool) -> Logger:
+    settings, title = run.config.train_config, f"{run.config.algo} on {run.config.env}"
     try:
-        logger = Logger(
-            folder,
-            f"{run.config.algo} on {run.config.env}",
-            run.num_updates * run.per_update,
-            run.step,
-            settings.tensorboard,
-            to_toml(run.config),
-            own=_is_of(folder / "config.toml", run.config),
-        )
+        return Logger(folder, title, run.num_updates * run.per_update, run.step, settings.tensorboard, quiet)
     except OSError as error:
-        raise UserError(f"{folder} can't be written ({error.strerror}): choose another --log-dir.") from error
-    return logger
+        raise UserError(f"{folder} can't be written ({error.strerror}): mend that.") from error
 
 
-def _is_of(file: Path, config: Config) -> bool:
-    """Whether the log beside this config.toml is of a run that learns as ``config`` says (or of none)."""
-    try:
-        logged = from_toml(file.read_text("utf-8"))
-    except FileNotFoundError:
-        return True
-    except (UserError, UnicodeDecodeError):
-        return False
-    return replace(logged, train_config=config.train_config) == config
-
-
-def _check_finite(metrics: Mapping[str, float], run: Run, path: Path, saved: int) -> None:
-    """Raise UserError where the loss is no number; ``saved`` is the step of the checkpoint at ``path``."""
+def _check_finite(metrics: Mapping[str, float], run: Run, course: Course) -> None:
+    """Raise UserError where the loss is no number."""
     bad = [name for name in ("loss", "policy_loss", "value_loss") if not math.isfinite(metrics[name])]
     if bad:
-        kept = f"the state of step {saved:,}" if saved else "the untrained policy"
+        kept = f"the state of step {course.saved:,}" if course.saved else "the untrained policy"
         raise UserError(
             f"{bad[0]} became {metrics[bad[0]]} at step {run.step:,} (update {run.updates}), so the run "
-            f"stopped and {path} keeps {kept}: start again with a lower --lr or --max-grad-norm."
+            f"stopped and {course.path} keeps {kept}: start again with a lower --lr or --max-grad-norm."
         )

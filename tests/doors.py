@@ -10,6 +10,8 @@ from pathlib import Path
 import torch
 
 from recsys_rl.checkpoint import load
+from recsys_rl.cli import train_options
+from recsys_rl.train import train
 
 ROOT = Path(__file__).parents[1]
 PPO = ["--batch-size", "12", "--update-epochs", "2"]
@@ -25,6 +27,16 @@ DRIFT = [*SIZES, *WORLD, *PPO]
 SATIATION = ["--env", "satiation", *DRIFT]
 A2C = ["--algo", "a2c", *SIZES, *WORLD]
 CARTPOLE = ["--env", "gym:CartPole-v1", *SIZES, *PPO, "--normalize-obs", "--normalize-reward"]
+
+
+def train_in(folder: Path, *options: str) -> Path:
+    """A run with these options in ``folder``, which must be new: the checkpoint. Nothing else is written."""
+    return train(train_options(list(options)).config, folder=folder, quiet=True)
+
+
+def home(folder: Path) -> list[str]:
+    """The options for a run in ``folder``, which must be new."""
+    return ["--runs-dir", str(folder.parent), "--name", folder.name]
 
 
 def steps(updates: int) -> list[str]:

@@ -16,7 +16,7 @@ from recsys_rl.cli import main
 from recsys_rl.config import EnvConfig
 from recsys_rl.evaluation import anyone
 from recsys_rl.types import UserError
-from tests.doors import CARTPOLE, DRIFT, SATIATION, finish, start, steps
+from tests.doors import CARTPOLE, DRIFT, SATIATION, finish, start, steps, train_in
 
 OPTIONS = {"drift": DRIFT, "satiation": SATIATION, "gym": CARTPOLE}
 POLICIES = '''
@@ -78,9 +78,7 @@ number = 7
 def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     home, found = tmp_path_factory.mktemp("trained"), {}
     for name, options in OPTIONS.items():
-        folders = ["--checkpoint-dir", str(home / name), "--log-dir", str(home / name)]
-        assert main(["train", *options, *steps(1), *folders]) == 0
-        found[name] = str(home / name / "ppo.pt")
+        found[name] = str(train_in(home / name, *options, *steps(1)))
     return found
 
 

@@ -24,7 +24,9 @@ from recsys_rl.errors import UserError, one_line
 from recsys_rl.utils import logger as logger_module
 from tests.doors import A2C, CARTPOLE, DRIFT, PPO, SATIATION, SIZES, finish, start, steps
 
-PPO_FILE, A2C_FILE = Path("checkpoints/ppo.pt"), Path("checkpoints/a2c.pt")
+PPO_FILE = Path("runs/drift-synthetic-ppo-0/ppo.pt")
+A2C_FILE = Path("runs/drift-synthetic-a2c-0/a2c.pt")
+LATEST = Path("checkpoints/ppo.pt")
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +45,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def folder(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of it to break things in."""
-    shutil.copytree(trained, tmp_path / "run")
+    shutil.copytree(trained, tmp_path / "run", symlinks=True)
     monkeypatch.chdir(tmp_path / "run")
     return tmp_path / "run"
 
@@ -59,7 +61,7 @@ def sentence(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     out, err = capsys.readouterr()
     *before, last = err.splitlines()
     assert last.startswith("error: ") and last.endswith(".") and out == ""
-    told = ("data: ", "resuming ")
+    told = ("data: ", "run: ", "resuming ")
     assert all(line.startswith(told) or " is kept as " in line for line in before), err
     return last.removeprefix("error: ")
 
@@ -182,7 +184,7 @@ def spoil(path: Path) -> None:
 
 
 BROKEN: dict[str, tuple[Callable[[Path], Any], str]] = {
-    "missing": (Path.unlink, "does not exist: train first, or check the path"),
+    "missing": (Path.unlink, "ppo.prev.pt, the whole checkpoint before it"),
     "empty": (lambda path: path.write_bytes(b""), "is empty"),
     "truncated": (truncate, "is truncated"),
     "one bit": (flip, "is truncated or altered (its content does not match its hash)"),
@@ -211,6 +213,10 @@ BROKEN: dict[str, tuple[Callable[[Path], Any], str]] = {
     "unknown field": (
         rewrite(lambda texts, _: texts["config"]["env_config"].update(code="x")),
         "settings of no use to this version",
+    ),
+    "earlier version": (
+        rewrite(lambda texts, _: texts["config"]["train_config"].update(log_dir="logs")),
+        "train_config.log_dir is of an earlier version",
     ),
 }
 
@@ -327,7 +333,6 @@ def test_broken_checkpoint(how: str, door: str, folder: Path, capsys: pytest.Cap
     change, words = BROKEN[how]
     if door == "evaluate" and how in ("no sessions", "no streams", "no curve", "no device"):
         pytest.skip("evaluation needs no session, stream or curve of the run")
-    shutil.rmtree(folder / "logs")
     change(PPO_FILE)
     before = files(folder)
     said = sentence(["train", "--resume"] if door == "resume" else ["evaluate"], capsys)
@@ -337,8 +342,9 @@ def test_broken_checkpoint(how: str, door: str, folder: Path, capsys: pytest.Cap
 
 def test_the_previous_checkpoint_is_offered(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     truncate(PPO_FILE)
-    assert "give checkpoints/ppo.prev.pt, the whole checkpoint before it" in sentence(["evaluate"], capsys)
-    assert main(["evaluate", "--checkpoint", "checkpoints/ppo.prev.pt"]) == 0
+    before = PPO_FILE.resolve().with_name("ppo.prev.pt")
+    assert f"give {before}, the whole checkpoint before it" in sentence(["evaluate"], capsys)
+    assert main(["evaluate", "--checkpoint", str(before)]) == 0
 
 
 def test_resume_on_another_kind_of_device(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -346,7 +352,7 @@ def test_resume_on_another_kind_of_device(folder: Path, capsys: pytest.CaptureFi
     rewrite(lambda texts, _: texts["info"].update(device="cuda"))(PPO_FILE)
     before = files(folder)
     assert sentence(["train", "--resume", "--device", "cpu"], capsys) == (
-        "checkpoints/ppo.pt was made on cuda, and this run is on cpu: resume with --device cuda, or start a "
+        f"{PPO_FILE} was made on cuda, and this run is on cpu: resume with --device cuda, or start a "
         "new run without --resume."
     )
     assert files(folder) == before
@@ -393,8 +399,17 @@ def test_an_environment_that_fails_is_not_called_a_bad_checkpoint(
         ),
         ("train --resume --seed 1", "was made with --seed 0, and this run asks for 1"),
         ("train --resume --total-timesteps 999", "was made with --total-timesteps 96"),
-        ("train --resume --algo a2c --lr 1", "checkpoints/a2c.pt was made with --lr 0.005, and this run"),
-        ("train --resume --checkpoint-dir elsewhere", "elsewhere/ppo.pt does not exist"),
+        (
+            "train --resume --algo a2c --lr 1",
+            "runs/drift-synthetic-a2c-0/a2c.pt was made with --lr 0.005, and this run",
+        ),
+        ("train --run elsewhere", "--run elsewhere is no folder: give the folder of one run"),
+        ("train --run runs", "--run runs holds no ppo.pt or a2c.pt: give the folder of one run"),
+        ("train --run runs/drift-synthetic-ppo-0 --algo a2c", "a2c.pt does not exist"),
+        ("train --resume --run runs/drift-synthetic-ppo-0", "--resume goes on with the latest run and --run"),
+        ("train --resume --name other", "keeps its folder: leave --name and --runs-dir out"),
+        ("train --resume --runs-dir other", "keeps its folder: leave --name and --runs-dir out"),
+        ("train --resume --seeds 0-4", "--seeds makes new runs: leave it out"),
     ],
 )
 def test_checkpoint_of_another_run(
@@ -478,22 +493,17 @@ def test_an_error_of_many_lines_or_very_long_is_one_line_of_a_terminal() -> None
 # ---- disks
 
 
-def test_checkpoint_folder_that_is_a_file(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_runs_folder_that_is_a_file(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("taken").touch()
-    words = sentence(["train", *DRIFT, *steps(1), "--checkpoint-dir", "taken/here"], capsys)
-    assert words.startswith("taken/here/ppo.pt can't be written")
-
-
-def test_log_folder_that_is_a_file(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    Path("taken").touch()
-    before = PPO_FILE.read_bytes()
-    words = sentence(["train", *DRIFT, *steps(1), "--log-dir", "taken"], capsys)
-    assert words.startswith("taken/drift-ppo-0 can't be written") and "choose another --log-dir" in words
-    assert PPO_FILE.read_bytes() == before
+    before = files(folder)
+    for place in ("taken", "taken/here"):
+        said = sentence(["train", *DRIFT, *steps(1), "--runs-dir", place], capsys)
+        assert said == "No folder can be made in taken: give another --runs-dir."
+    assert files(folder) == before
 
 
 def test_a_log_that_is_none(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    Path("logs/drift-ppo-0/log.csv").write_bytes(b"\x00\xff")
+    Path("runs/drift-synthetic-ppo-0/log.csv").write_bytes(b"\x00\xff")
     assert "log.csv is not the log of a run" in sentence(["train", "--resume"], capsys)
 
 
@@ -506,7 +516,7 @@ def test_disk_that_fills_up_during_a_save(
 
     def fsync(number: int) -> None:
         syncs.append(number)
-        if len(syncs) > 4:  # a file and its folder, for each save
+        if len(syncs) > 5:  # the settings; then a file and its folder, for each save
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         real(number)
 
@@ -514,11 +524,11 @@ def test_disk_that_fills_up_during_a_save(
         patch.setattr(os, "fsync", fsync)
         assert main(["train", *DRIFT, *steps(9)]) == 2
     err = capsys.readouterr().err
-    assert "error: checkpoints/ppo.pt can't be written (No space left on device): make room" in err
-    assert load(PPO_FILE).updates == 3
-    assert {path.name for path in Path("checkpoints").iterdir()} >= {"ppo.pt", "ppo.prev.pt"}
-    assert not list(Path("checkpoints").glob(".*"))
-    assert main(["train", "--resume"]) == 0 and load(PPO_FILE).updates == 9
+    run = Path("runs/drift-synthetic-ppo-0-2")
+    assert f"error: {run}/ppo.pt can't be written (No space left on device): make room" in err
+    assert load(LATEST).updates == 3
+    assert {path.name for path in run.iterdir()} == {"ppo.pt", "ppo.prev.pt", "log.csv", "config.toml"}
+    assert main(["train", "--resume"]) == 0 and load(LATEST).updates == 9
 
 
 def test_disk_that_fills_up_during_a_log_line(
@@ -533,7 +543,7 @@ def test_disk_that_fills_up_during_a_log_line(
     monkeypatch.setattr(train_module, "Logger", Full)
     assert main(["train", *DRIFT, *steps(9)]) == 2
     assert "log.csv can't be written at step 120 (No space left on device): make" in capsys.readouterr().err
-    assert load(PPO_FILE).updates == 3
+    assert load(LATEST).updates == 3
 
 
 # ---- numbers that break
@@ -564,7 +574,8 @@ class Nan(gymnasium.Env[Any, Any]):
 def test_a_broken_loss_stops_the_run(algo: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = DRIFT if algo == "ppo" else A2C
     said = sentence(["train", *options, *steps(50), "--lr", "1e30"], capsys)
-    assert "loss became " in said and f"and checkpoints/{algo}.pt keeps the untrained policy: start" in said
+    kept = f"runs/drift-synthetic-{algo}-0-2/{algo}.pt"
+    assert "loss became " in said and f"and {kept} keeps the untrained policy: start" in said
     path = Path(f"checkpoints/{algo}.pt")
     assert load(path).updates == 0  # it was written before the first update, so it can be evaluated
     assert main(["evaluate", "--algo", algo]) == 0
@@ -581,12 +592,12 @@ def test_a_reward_that_is_no_number_stops_the_run(folder: Path, capsys: pytest.C
         gymnasium.registry.pop("RecsysTestNan-v0")
     # 30 good rewards are 5 updates of 6 steps; the checkpoint of the third is the last before the sixth.
     assert said.startswith("loss became nan at step 144 (update 6), so the run stopped and ")
-    assert "checkpoints/ppo.pt keeps the state of step 72: start again" in said
-    assert load(PPO_FILE).updates == 3
+    assert "runs/gym-RecsysTestNan-v0-ppo-0/ppo.pt keeps the state of step 72: start again" in said
+    assert load(LATEST).updates == 3
 
 
 def test_a_mistake_leaves_no_traceback(tmp_path: Path) -> None:
     code, out, err = finish(start(tmp_path, "train", "--resume"))
     assert (code, out) == (2, "")
-    assert err == "error: checkpoints/ppo.pt does not exist: train first, or check the path.\n"
+    assert err == "error: checkpoints/ppo.pt does not exist: train first, or give --run FOLDER.\n"
     assert list(tmp_path.iterdir()) == []

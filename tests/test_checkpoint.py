@@ -22,7 +22,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from recsys_rl.checkpoint import Checkpoint, check_algo, load, previous, save, save_first
+from recsys_rl.checkpoint import Checkpoint, check_algo, load, previous, save
 from recsys_rl.config import A2CConfig, Config, EnvConfig
 from recsys_rl.types import Catalogue, Population, UserError
 
@@ -635,40 +635,25 @@ def test_every_number_but_a_year_is_finite(path: Path, name: str, bad: float) ->
     assert f"NaN or infinite values in {section} tensor {field!r}: " in refusal(path)
 
 
-def test_first_save_of_a_new_run_keeps_the_earlier_run(path: Path) -> None:
-    old = path.with_name("ppo.old.pt")
-    for step in (640, 1280):  # the second time, in place of the first
-        assert save_first(path, make_checkpoint(2 * step)) == old
-        assert (load(path).step, load(old).step) == (2 * step, step)
-        assert not previous(path).exists()
-    save(path, make_checkpoint(6400))
-    assert (load(previous(path)).step, load(old).step) == (2560, 1280)
+def test_path_as_text(path: Path) -> None:
+    save(str(path), make_checkpoint(1280))
+    assert_equal(load(str(path)), load(path))
+    with pytest.raises(UserError, match=r"^no/such\.pt does not exist"):
+        load("no/such.pt")
 
 
-def test_a_run_that_learned_nothing_pushes_nothing_out(path: Path) -> None:
-    """As two runs in a row do that fail in their first update."""
-    old = path.with_name("ppo.old.pt")
-    assert save_first(path, make_checkpoint(0)) == old
-    assert save_first(path, make_checkpoint(0)) is None
-    assert (load(path).step, load(old).step) == (0, 640)
-
-
-def test_first_save_takes_the_place_of_nothing_but_checkpoints(path: Path) -> None:
-    save_first(path, make_checkpoint(1280))
-    for other in (path.read_bytes()[:-1], b"weights of another tool"):
-        path.write_bytes(other)
-        with pytest.raises(UserError, match=r"ppo\.pt .*a new run would take its place: move it away"):
-            save_first(path, make_checkpoint(1920))
-        assert path.read_bytes() == other
-    assert save_first(path.with_name("new.pt"), make_checkpoint(1920)) is None
-    assert load(path.with_name("ppo.old.pt")).step == 640
-
-
-def test_earlier_run_that_cannot_be_kept(path: Path) -> None:
-    path.with_name("ppo.old.pt").mkdir()
-    with pytest.raises(UserError, match=r"ppo\.prev\.pt, .*can't be renamed to .*ppo\.old\.pt \(Is a dir"):
-        save_first(path, make_checkpoint(1280))
-    assert (load(path).step, load(previous(path)).step) == (1280, 640)
+def test_link_to_a_checkpoint(path: Path) -> None:
+    """A refusal names the checkpoint before it, beside the file itself, or the target that is gone."""
+    save(path, make_checkpoint(1280))
+    link = path.with_name("folder") / "latest.pt"
+    link.parent.mkdir()
+    link.symlink_to(f"../{path.name}")
+    assert_equal(load(link), load(path))
+    path.write_bytes(b"")
+    assert f", or give {previous(path.resolve())}, the whole checkpoint before it." in refusal(link)
+    for file in (path, previous(path)):
+        file.unlink()
+    assert f"{link} is a link to ../{path.name}, which is gone: train first" in refusal(link)
 
 
 def test_refusal_names_the_previous_checkpoint_where_it_is_whole(path: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from recsys_rl import __version__
-from recsys_rl.cli import evaluate_options, main, train_options
+from recsys_rl.cli import Job, evaluate_options, main, train_options
 from recsys_rl.config import (
     AGENT_CONFIGS,
     Config,
@@ -26,12 +26,13 @@ from recsys_rl.config import (
     to_toml,
 )
 from recsys_rl.types import UserError
+from tests.doors import finish, start
 
 ROOT = Path(__file__).parents[1]
 
 
 def trained(line: str) -> Config:
-    return train_options(line.split())[0]
+    return train_options(line.split()).config
 
 
 def expected(algo: str, env: str, **changes: dict[str, Any]) -> Config:
@@ -52,7 +53,7 @@ def run(*arguments: str, encoding: str = "utf-8") -> subprocess.CompletedProcess
 
 
 def test_no_option_is_the_preset_of_ppo_on_drift() -> None:
-    assert train_options([]) == (defaults("ppo", "drift"), False)
+    assert train_options([]) == Job(defaults("ppo", "drift"))
 
 
 @pytest.mark.parametrize("algo", ["ppo", "a2c"])
@@ -110,7 +111,7 @@ def test_each_field_is_an_option(algo: str) -> None:
                 new, words = 64, [option(name), "64"]
             if name in ("n_steps", "num_envs"):
                 new, words = 128, [option(name), "128"]
-            found, _ = train_options(["--algo", algo, *words])
+            found = train_options(["--algo", algo, *words]).config
             assert new != value
             assert to_dict(found) == overlay(to_dict(base), {section: {name: new}}), name
 
@@ -163,8 +164,8 @@ def doors(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     class Interrupted(Exception):
         pass
 
-    def train(config: Config, resume: bool) -> None:
-        calls.append((config, resume))
+    def train(config: Config, resume: bool, **more: Any) -> None:
+        calls.append((config, resume, more))
         if config.train_config.seed == 1:
             raise Interrupted("Stopped at step 8; saved.")
         if config.train_config.seed == 2:
@@ -184,7 +185,8 @@ def doors(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 def test_the_commands_open_their_doors(doors: list[Any]) -> None:
     assert main(["train", "--algo", "a2c"]) == 0
     assert main(["evaluate", "--checkpoint", "x.pt"]) == 0
-    assert doors == [(defaults("a2c", "drift"), False), EvaluateConfig("x.pt")]
+    more = {"folder": None, "latest": True}
+    assert doors == [(defaults("a2c", "drift"), False, more), EvaluateConfig("x.pt")]
 
 
 @pytest.mark.parametrize(
@@ -367,10 +369,11 @@ def test_help_waits_for_no_tensors() -> None:
 
 def test_a_made_up_world_brings_no_tables_and_no_statistics_package(tmp_path: Path) -> None:
     program = "import sys; from recsys_rl.cli import main; "
-    program += f"main(['train', '--data', 'synthetic', '--total-timesteps', '1', '--log-dir', r'{tmp_path}', "
-    program += f"'--checkpoint-dir', r'{tmp_path}']); sys.exit('polars' in sys.modules or 'scipy.stats' in "
-    program += "sys.modules)"
-    assert run("-c", program).returncode == 0
+    program += "assert main(['train', '--data', 'synthetic', '--total-timesteps', '1']) == 0; "
+    program += "sys.exit('polars' in sys.modules or 'scipy.stats' in sys.modules)"
+    file = tmp_path / "program.py"
+    file.write_text(program)
+    assert finish(start(tmp_path, str(file)))[0] == 0
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii"])

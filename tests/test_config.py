@@ -119,7 +119,9 @@ def configs(draw: st.DrawFn) -> Config:
         dataclasses.replace(env_config, max_episode_steps=steps),
         model_config,
         agent,
-        dataclasses.replace(train_config, num_processes=num_processes),
+        dataclasses.replace(
+            train_config, num_processes=num_processes, name=draw(st.sampled_from([None, "a", "é-1.2_x"]))
+        ),
     )
 
 
@@ -149,8 +151,46 @@ def test_what_a_file_writes_otherwise_arrives_in_the_type_of_the_field() -> None
 
 
 def test_overlay_changes_only_what_it_names() -> None:
-    over = overlay(to_dict(Config()), {"env": "satiation", "agent_config": {"lr": 0.5}})
-    assert from_dict(Config, over) == Config(env="satiation", agent_config=PPOConfig(lr=0.5))
+    base = Config()
+    over = overlay(to_dict(base), {"env": "satiation", "agent_config": {"lr": 0.5}})
+    agent = dataclasses.replace(base.agent_config, lr=0.5)
+    assert from_dict(Config, over) == dataclasses.replace(base, env="satiation", agent_config=agent)
+
+
+@pytest.mark.parametrize("algo", ["ppo", "a2c"])
+@pytest.mark.parametrize("env", ["drift", "satiation", "gym:CartPole-v1"])
+def test_sections_left_out_are_the_preset(algo: Any, env: str) -> None:
+    """From Python, from a dict and from TOML, as for the command."""
+    preset = defaults(algo, env)
+    assert Config(algo, env) == from_dict(Config, {"algo": algo, "env": env}) == preset
+    assert from_toml(f"algo = '{algo}'\nenv = '{env}'") == preset
+    for section, fields in PRESETS[algo, env.partition(":")[0]].items():
+        found = to_dict(getattr(preset, section))
+        assert {name: found[name] for name in fields} == {
+            name: list(value) if isinstance(value, tuple) else value for name, value in fields.items()
+        }
+
+
+def test_preset_of_satiation_holds_where_a_section_is_given_in_part() -> None:
+    assert Config(env="satiation").agent_config.gamma == 0.99
+    some = from_dict(Config, {"env": "satiation", "agent_config": {"lr": 0.5}})
+    assert (some.agent_config.gamma, some.agent_config.lr) == (0.99, 0.5)
+    # A section that is given whole stands as it is.
+    assert Config(env="satiation", agent_config=PPOConfig()).agent_config == PPOConfig()
+
+
+@pytest.mark.parametrize("name", ["log_dir", "checkpoint_dir"])
+def test_fields_of_an_earlier_version(name: str) -> None:
+    with pytest.raises(UserError, match=rf"^train_config\.{name} is of an earlier version: "):
+        from_dict(Config, {"train_config": {name: "logs"}})
+
+
+@pytest.mark.parametrize(
+    "name", ["a/b", "..", ".", ".hidden", "-x", "a\\b", "a b", "x\x1b[31m", "a" * 101, "a\n"]
+)
+def test_name_that_makes_no_folder(name: str) -> None:
+    with pytest.raises(UserError, match=r"^train_config\.name is .*: it becomes the name of a folder"):
+        from_dict(Config, {"train_config": {"name": name}})
 
 
 # ---- every field has a range, and the range holds
@@ -236,8 +276,8 @@ def test_numbers_outside_their_range_are_refused(
             "data_config.data_dir is '': it must be a text that is not empty or none.",
         ),
         (
-            {"train_config": {"log_dir": "a\0b"}},
-            "train_config.log_dir is 'a\\x00b': it must be a text that is not empty.",
+            {"train_config": {"runs_dir": "a\0b"}},
+            "train_config.runs_dir is 'a\\x00b': it must be a text that is not empty.",
         ),
         (
             {"agent_config": {"batch_size": 2049}},
@@ -273,7 +313,7 @@ def test_fields_of_the_other_algorithm_are_unknown() -> None:
     with pytest.raises(UserError, match=r"no field agent_config\.clip_eps"):
         from_dict(Config, {"algo": "a2c", "agent_config": {"clip_eps": 0.1}})
     with pytest.raises(UserError, match="agent_config is a PPOConfig: algo a2c takes A2CConfig"):
-        Config(algo="a2c")
+        Config(algo="a2c", agent_config=PPOConfig())
 
 
 def test_a_config_made_in_code_is_checked_as_well() -> None:

@@ -76,7 +76,7 @@ def weights(config: Config) -> dict[str, Any]:
 def log_rows(name: str) -> View:
     def view(config: Config) -> list[str]:
         train(config)
-        (path,) = Path(config.train_config.log_dir).rglob("log.csv")
+        (path,) = Path(config.train_config.runs_dir).rglob("log.csv")
         with path.open(newline="") as file:
             return [row["step"] for row in csv.DictReader(file) if row["name"] == name]
 
@@ -191,8 +191,8 @@ CHANGES: dict[tuple[str, str], tuple[str, Any, View]] = {
     ("train_config", "log_interval"): ("drift", 2, log_rows("reward_mean")),
     ("train_config", "eval_interval"): ("drift", 0, log_rows("eval_return_mean")),
     ("train_config", "save_interval"): ("drift", 1, saved_steps),
-    ("train_config", "log_dir"): ("drift", "other", files),
-    ("train_config", "checkpoint_dir"): ("drift", "other", files),
+    ("train_config", "runs_dir"): ("drift", "other", files),
+    ("train_config", "name"): ("drift", "other", files),
     ("train_config", "seed"): ("drift", 1, weights),
     ("train_config", "device"): ("drift", "cuda", device),
     ("train_config", "threads"): ("drift", 2, threads),

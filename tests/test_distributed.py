@@ -20,6 +20,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from recsys_rl import diary as diary_module
 from recsys_rl import train as train_module
 from recsys_rl.checkpoint import load
 from recsys_rl.cli import main, train_options
@@ -90,7 +91,7 @@ def together(size: int, work: Callable[[Threads], Any]) -> list[Any]:
 
 
 def settings(options: list[str], *more: str) -> Config:
-    return train_options([*options, *more])[0]
+    return train_options([*options, *more]).config
 
 
 @pytest.fixture
@@ -231,12 +232,9 @@ def test_stopped_and_resumed(options: list[str], here: Path) -> None:
     assert all(isinstance(x, Path) for x in together(2, lambda ranks: train(config, ranks=ranks)))
 
     def in_pieces(name: str, resume: bool, stop_after: int) -> list[Any]:
-        folders = dataclasses.replace(config.train_config, checkpoint_dir=name, log_dir=name)
-        changed = dataclasses.replace(config, train_config=folders)
-
         def work(ranks: Threads) -> Path:
             ranks.stop_after = stop_after if ranks.rank else -1
-            return train(changed, resume, ranks)
+            return train(config, resume, ranks, folder=name)
 
         return together(2, work)
 
@@ -260,7 +258,7 @@ def test_the_log_is_of_all_ranks(here: Path, monkeypatch: pytest.MonkeyPatch) ->
     rewards: dict[int, list[float]] = {0: [], 1: []}
     evaluated: list[int] = []
     config = settings(DRIFT, *steps(5), *TWO)
-    exchange, evaluate = train_module._exchange, train_module.evaluate_training_users
+    exchange, evaluate = train_module._exchange, diary_module.evaluate_training_users
 
     def watch(run: Any, rollout: Rollout, metrics: Any, stop: bool, ranks: Ranks) -> Any:
         rewards[ranks.rank].append(rollout.raw_rewards.mean().item())
@@ -271,9 +269,9 @@ def test_the_log_is_of_all_ranks(here: Path, monkeypatch: pytest.MonkeyPatch) ->
         return evaluate(run)
 
     monkeypatch.setattr(train_module, "_exchange", watch)
-    monkeypatch.setattr(train_module, "evaluate_training_users", count)
+    monkeypatch.setattr(diary_module, "evaluate_training_users", count)
     together(2, lambda ranks: train(config, ranks=ranks))
-    rows = read_log(next(here.glob("logs/*/log.csv")))
+    rows = read_log(next(here.glob("runs/*/log.csv")))
     logged = [value for _, _, name, value in rows if name == "reward_mean"]
     assert logged == [(a + b) / 2 for a, b in zip(rewards[0], rewards[1], strict=True)]
     assert rewards[0] != rewards[1] and evaluated == [4, 5]
@@ -368,8 +366,8 @@ def test_resumed_with_another_number(here: Path, capsys: pytest.CaptureFixture[s
     capsys.readouterr()
     assert main(["train", "--resume", "--num-processes", "1"]) == 2
     assert capsys.readouterr().err == (
-        "error: checkpoints/ppo.pt was made with --num-processes 2, and this run asks for 1: leave "
-        "--num-processes out to resume, or start a new run without --resume.\n"
+        "error: runs/drift-synthetic-ppo-0/ppo.pt was made with --num-processes 2, and this run asks for 1: "
+        "leave --num-processes out to resume, or start a new run without --resume.\n"
     )
 
 
@@ -445,7 +443,7 @@ with join(place, None, 60.0, False) as ranks:
     assert [rank["a"].tolist() for rank in seen] == [[0], [0, 1]]
     assert [rank["b"].item() for rank in seen] == [False, True]
     assert seen[0]["a"].dtype == torch.int64 and ranks.gather({}) == [{}, {}]
-    config = place.settle(train_options(sys.argv[1:])[0])
+    config = place.settle(train_options(sys.argv[1:]).config)
     state = door.begin(config, None, torch.device("cpu"), ranks).agent.state_dict()
     before = {name: x.clone() for name, x in state.items()}
     runs.clear()
@@ -479,8 +477,8 @@ def test_every_rank_ends_with_the_same_weights(tmp_path: Path, monkeypatch: pyte
     ours, theirs = ((tmp_path / f"weights{rank}").read_bytes() for rank in range(2))
     assert ours == theirs
     monkeypatch.chdir(tmp_path)
-    config = settings(DRIFT, *steps(4), *TWO, "--checkpoint-dir", "threads", "--log-dir", "threads")
-    together(2, lambda ranks: train(config, ranks=ranks))
+    config = settings(DRIFT, *steps(4), *TWO)
+    together(2, lambda ranks: train(config, ranks=ranks, folder="threads"))
     assert_same_weights(tmp_path / "checkpoints/ppo.pt", tmp_path / "threads/ppo.pt")
 
 
@@ -539,10 +537,10 @@ def test_a_rank_is_killed_and_the_run_goes_on(tmp_path: Path) -> None:
 
     code, _, err = finish(start(pieces, "train", "--resume", "--save-interval", "3"))
     assert code == 0, err
-    assert f"resuming checkpoints/ppo.pt at step {reached.step:,} of 1,440" in err.splitlines()
+    assert f"resuming runs/drift-synthetic-ppo-0 at step {reached.step:,} of 1,440" in err.splitlines()
     assert_same_weights(whole / "checkpoints/ppo.pt", path)
     logs = [
-        [row for row in read_log(next(folder.glob("logs/*/log.csv"))) if row[2] != "steps_per_second"]
+        [row for row in read_log(next(folder.glob("runs/*/log.csv"))) if row[2] != "steps_per_second"]
         for folder in (whole, pieces)
     ]
     assert [repr((row[0], *row[2:])) for row in logs[0]] == [repr((row[0], *row[2:])) for row in logs[1]]
@@ -559,7 +557,8 @@ def test_ctrl_c(to_all: bool, tmp_path: Path) -> None:
         process.send_signal(signal.SIGTERM)
     code, out, err = finish(process)
     step = load(tmp_path / "checkpoints/ppo.pt").step
-    said = f"Stopped at step {step:,}; checkpoints/ppo.pt holds the run: --resume goes on from there."
+    folder = "runs/drift-synthetic-ppo-0"
+    said = f"Stopped at step {step:,}; {folder} holds the run: --run {folder} goes on from there."
     assert (code, out) == (130, "") and err.splitlines()[-1] == said and "Traceback" not in err
 
 
@@ -602,12 +601,12 @@ def test_a_rank_that_fails_is_named(tmp_path: Path) -> None:
 def test_torchrun(tmp_path: Path) -> None:
     """The same as --num-processes: which of them starts the processes makes no difference to the weights."""
     torchrun = ("torch.distributed.run", "--nproc-per-node", "2", "-m", "recsys_rl.cli", "train")
-    code, _, err = finish(start(tmp_path, *torchrun, *DRIFT, *steps(5), "--checkpoint-dir", "torchrun"))
+    code, _, err = finish(start(tmp_path, *torchrun, *DRIFT, *steps(5), "--name", "torchrun"))
     assert code == 0, err
     code, _, err = finish(start(tmp_path, "train", *DRIFT, *steps(5), *TWO))
     assert code == 0, err
-    assert_same_weights(tmp_path / "torchrun/ppo.pt", tmp_path / "checkpoints/ppo.pt")
-    assert load(tmp_path / "torchrun/ppo.pt").config.train_config.num_processes == 2
+    assert_same_weights(tmp_path / "runs/torchrun/ppo.pt", tmp_path / "checkpoints/ppo.pt")
+    assert load(tmp_path / "runs/torchrun/ppo.pt").config.train_config.num_processes == 2
 
 
 @pytest.mark.slow

@@ -130,9 +130,11 @@ def option_complaint(command: str, args: list[str]) -> str | None:
     try:
         parsers[command](args)
         if command == "train" and "--resume" not in args:
-            check_effect(cli.train_options(args)[0])
-    except UserError as error:
-        no_run_here = "--resume" in args and "does not exist" in str(error)  # said after all options are read
+            check_effect(cli.train_options(args).config)
+    except UserError as error:  # the reader's own run is not here
+        no_run_here = ("--resume" in args and "does not exist" in str(error)) or (
+            "--run" in args and "is no folder" in str(error)
+        )
         return None if no_run_here else str(error)
     except SystemExit as stop:  # --help
         return None if not stop.code else f"exit code {stop.code}"
@@ -222,7 +224,7 @@ def is_missing_name(span: str) -> bool:
         return False
     parts = match.group(1).split(".")
     starts = [n for n in range(len(parts), 0, -1) if ".".join(parts[:n]) in modules()]
-    if not starts or parts[-1] in {"py", "md"}:
+    if not starts or parts[-1] in {"py", "md", "toml"}:
         return False
     value: object = importlib.import_module(modules()[".".join(parts[: starts[0]])])
     names = parts[starts[0] :]

@@ -29,14 +29,14 @@ from recsys_rl.presets import PRESETS
     ],
 )
 def test_dials_that_act_are_taken(line: str) -> None:
-    config, _ = train_options(line.split())
+    config = train_options(line.split()).config
     check_effect(config)
 
 
 @pytest.mark.parametrize(("algo", "env"), PRESETS)
 def test_presets_are_taken(algo: str, env: str) -> None:
     env = "gym:CartPole-v1" if env == "gym" else env
-    config, _ = train_options(["--algo", algo, "--env", env])
+    config = train_options(["--algo", algo, "--env", env]).config
     check_effect(config)
     check_effect(from_dict(Config, to_dict(config)))
 

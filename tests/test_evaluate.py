@@ -34,10 +34,11 @@ OPTIONS = {"drift": DRIFT, "satiation": SATIATION, "a2c": A2C, "gym": CARTPOLE}
 def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A checkpoint of each kind, after learning enough to differ from what it was."""
     folder, found = tmp_path_factory.mktemp("trained"), {}
-    for name, options in OPTIONS.items():
-        home = ["--checkpoint-dir", str(folder / name), "--log-dir", str(folder / name)]
-        assert main(["train", *options, *steps(40), *home, "--lr", "0.05"]) == 0
-        found[name] = folder / name / ("a2c.pt" if name == "a2c" else "ppo.pt")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for name, options in OPTIONS.items():
+            assert main(["train", *options, *steps(40), "--name", name, "--lr", "0.05"]) == 0
+            found[name] = folder / "runs" / name / ("a2c.pt" if name == "a2c" else "ppo.pt")
     return found
 
 
@@ -96,7 +97,7 @@ def test_the_untrained_policy_is_the_one_that_the_run_began_with(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(["train", *DRIFT, *steps(40), "--save-interval", "40"]) == 0
-    rows = by_name(table(Path("checkpoints/ppo.prev.pt"), tmp_path))  # of step 0
+    rows = by_name(table(Path("runs/drift-synthetic-ppo-0/ppo.prev.pt"), tmp_path))  # of step 0
     assert rows["ppo"] == rows["untrained"]
 
 

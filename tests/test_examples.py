@@ -32,7 +32,7 @@ def test_own_log_trains_and_evaluates(tmp_path: Path) -> None:
     table = example.main(log, columns, tmp_path, total_timesteps=4096)
     assert table["env"] == "satiation"
     assert [row["policy"] for row in table["rows"]][:3] == ["ppo", "ppo-greedy", "untrained"]
-    assert (tmp_path / "ppo.pt").is_file()
+    assert (tmp_path / "runs/satiation-plays-ppo-0/ppo.pt").is_file()
     assert "plays.csv" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
@@ -41,11 +41,17 @@ def test_own_log_without_its_columns_is_refused_in_one_sentence(tmp_path: Path) 
     log = example.made_up_log(tmp_path / "plays.csv")
     with pytest.raises(UserError, match="user"):
         example.main(log, {"item_column": "track"}, tmp_path, total_timesteps=4096)
-    assert not (tmp_path / "ppo.pt").exists()
+    assert not (tmp_path / "runs").exists()
 
 
-def test_new_platform_gives_returns_in_range() -> None:
-    found = load("new_platform").main(num_updates=2)
+def test_new_platform_gives_returns_in_range(capsys: pytest.CaptureFixture[str]) -> None:
+    threads = torch.get_num_threads()
+    try:
+        found = load("new_platform").main(num_updates=10)
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(threads)
+    assert capsys.readouterr().err.startswith("update 10 of 10: reward 0.")
     assert list(found) == ["ppo-greedy", "random", "myopic"]
     # 30 exercises, each of a reward in 0..1; chance is far from who knows each next reward
     assert all(0 < x.low <= x.mean <= x.high < 30 for x in found.values())

@@ -40,40 +40,21 @@ def test_resume_drops_what_the_cut_off_run_wrote_later(tmp_path: Path) -> None:
     assert rows(logger.path) == [(10, "loss", 10.0), (20, "loss", 20.0), (30, "loss", -1.0)]
 
 
-def test_a_new_run_starts_a_new_log_and_keeps_the_old(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for value in (1.0, 2.0):
-        with Logger(tmp_path, "train", 100, 0, tensorboard=False) as logger:
-            logger.write(10, {"loss": value})
-    assert rows(logger.path) == [(10, "loss", 2.0)]
-    assert rows(tmp_path / "log.old.csv") == [(10, "loss", 1.0)]
-    assert capsys.readouterr().err == f"{logger.path} of another run is kept as log.old.csv\n"
-
-
 def test_a_run_that_writes_nothing_changes_nothing(tmp_path: Path) -> None:
-    with Logger(tmp_path, "train", 100, 0, tensorboard=False, settings="lr = 1") as logger:
+    with Logger(tmp_path, "train", 100, 0, tensorboard=False) as logger:
         logger.write(10, {"loss": 1.0})
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    assert set(before) == {"log.csv", "config.toml"} and before["config.toml"] == b"lr = 1"
-    with pytest.raises(KeyboardInterrupt), Logger(tmp_path, "train", 100, 0, False, settings="lr = 2"):
+    assert set(before) == {"log.csv"}
+    with pytest.raises(KeyboardInterrupt), Logger(tmp_path, "train", 100, 0, False):
         raise KeyboardInterrupt
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
-def test_another_run_s_log_is_not_gone_on_with(tmp_path: Path) -> None:
-    """Run a is cut off, b writes in the same folder, and a is resumed from a checkpoint elsewhere."""
-    for settings, start, step, own in (
-        ("a", 0, 10, True),
-        ("b", 0, 20, False),
-        ("a", 10, 30, False),
-        ("a", 30, 40, True),
-    ):
-        with Logger(tmp_path, "train", 100, start, tensorboard=False, settings=settings, own=own) as logger:
-            logger.write(step, {settings: 1.0})
-    assert rows(logger.path) == [(30, "a", 1.0), (40, "a", 1.0)]
-    assert rows(tmp_path / "log.old.csv") == [(20, "b", 1.0)]
-    assert (tmp_path / "config.toml").read_text() == "a"
+def test_quiet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with Logger(tmp_path, "train", 10, 0, tensorboard=False, quiet=True) as logger:
+        logger.note("a note")
+        logger.show(10, "the end")
+    assert capsys.readouterr() == ("", "")
 
 
 def test_seconds_go_on_after_a_resume(tmp_path: Path) -> None:
@@ -99,7 +80,7 @@ def test_a_half_written_row_is_dropped(tmp_path: Path, tail: str) -> None:
 @pytest.mark.parametrize("text", ["a,b\n1,2\n", "step,seconds,name,value\nten,1.0,loss,1.0\n", "\n"])
 def test_a_file_that_is_no_log_is_left_alone(tmp_path: Path, text: str) -> None:
     (tmp_path / "log.csv").write_text(text)
-    with pytest.raises(UserError, match="is not the log of a run: move it away, or choose another --log-dir"):
+    with pytest.raises(UserError, match=r"is not the log of a run: move it away\.$"):
         Logger(tmp_path, "train", 100, 20, tensorboard=False)
     assert (tmp_path / "log.csv").read_text() == text
 

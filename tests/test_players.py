@@ -13,14 +13,12 @@ import pytest
 
 from recsys_rl.cli import main
 from recsys_rl.evaluation import players
-from tests.doors import ROOT, SATIATION, steps
+from tests.doors import ROOT, SATIATION, steps, train_in
 
 
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> str:
-    folders = ["--checkpoint-dir", str(tmp_path), "--log-dir", str(tmp_path)]
-    assert main(["train", *SATIATION, *steps(1), *folders]) == 0
-    return str(tmp_path / "ppo.pt")
+    return str(train_in(tmp_path / "run", *SATIATION, *steps(1)))
 
 
 def test_each_policy_has_a_bar_on_a_terminal(checkpoint: str) -> None:

@@ -23,6 +23,7 @@ from tests.doors import (
     SATIATION,
     assert_same_weights,
     finish,
+    home,
     start,
     steps,
 )
@@ -32,7 +33,7 @@ RUNS = {"drift": DRIFT, "satiation": SATIATION, "gym": CARTPOLE, "a2c": A2C}
 
 def log_of(folder: Path) -> list[tuple[int, str, float]]:
     """The log without what a clock says."""
-    (path,) = folder.glob("logs/*/log.csv")
+    (path,) = folder.glob("runs/*/log.csv")
     return [(step, name, value) for step, _, name, value in read_log(path) if name != "steps_per_second"]
 
 
@@ -85,8 +86,9 @@ from pathlib import Path
 from recsys_rl.cli import main
 
 command, path, rng = sys.argv[2:], Path(sys.argv[1]), random.Random(0)
-warm = ["--total-timesteps", "24", "--checkpoint-dir", "../warm", "--log-dir", "../warm"]
+warm = ["--total-timesteps", "24", "--runs-dir", "../warm"]
 main([*command, *warm])  # whatever is only imported on the way
+path.unlink()
 resume = ["train", "--resume", "--algo", path.stem]
 saved = lambda: path.stat().st_mtime_ns if path.exists() else 0
 died_at = set()
@@ -126,11 +128,11 @@ def test_killed_at_random_moments(name: str, tmp_path: Path, monkeypatch: pytest
     assert repr(log_of(whole)) == repr(log_of(pieces))
 
 
-def test_ctrl_c_and_sigterm(tmp_path: Path) -> None:
-    """Both end the process in its own time, with a sentence that says how to go on."""
+def test_stop_signals(tmp_path: Path) -> None:
+    """Each ends the process in its own time, with a sentence that says how to go on."""
     process = start(tmp_path, "train", *DRIFT, *steps(100_000), "--save-interval", "100000")
-    for number in (signal.SIGINT, signal.SIGTERM):
-        (log,) = wait_for(tmp_path, "logs/*/log.csv")
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        (log,) = wait_for(tmp_path, "runs/*/log.csv")
         size = log.stat().st_size
         while log.stat().st_size < size + 500:  # it is under way
             time.sleep(0.01)
@@ -138,7 +140,8 @@ def test_ctrl_c_and_sigterm(tmp_path: Path) -> None:
         code, out, err = finish(process)
         step = load(tmp_path / "checkpoints/ppo.pt").step
         assert (code, out) == (130, "") and step > 0
-        said = f"Stopped at step {step:,}; checkpoints/ppo.pt holds the run: --resume goes on from there."
+        folder = "runs/drift-synthetic-ppo-0"
+        said = f"Stopped at step {step:,}; {folder} holds the run: --run {folder} goes on from there."
         assert err.splitlines()[-1] == said and "Traceback" not in err
         process = start(tmp_path, "train", "--resume")
     process.kill()
@@ -212,26 +215,24 @@ def test_a_finished_run_stays_as_it_is(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_settings_come_from_the_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert main(["train", *SATIATION, *steps(1), "--checkpoint-dir", "here", "--lr", "0.125"]) == 0
-    config, resume = train_options(["--resume", "--checkpoint-dir", "here"])
-    assert resume and config == load(Path("here/ppo.pt")).config
-    assert (config.env, config.agent_config.lr) == ("satiation", 0.125)
+    assert main(["train", *SATIATION, *steps(1), *home(Path("here/one")), "--lr", "0.125"]) == 0
+    job = train_options(["--resume"])
+    assert job.folder == Path("here/one") and job.config == load(Path("here/one/ppo.pt")).config
+    assert (job.config.env, job.config.agent_config.lr) == ("satiation", 0.125)
 
     Path("here").rename("there")
-    Path("run.toml").write_text('[train_config]\ncheckpoint_dir = "there"\nlog_interval = 7\n')
-    config, _ = train_options(["--config", "run.toml", "--resume", "--log-dir", "other", "--threads", "2"])
-    settings = config.train_config
-    assert (settings.checkpoint_dir, settings.log_dir, settings.log_interval) == ("there", "other", 7)
-    assert (settings.threads, config.agent_config.lr) == (2, 0.125)
+    Path("run.toml").write_text("[train_config]\nlog_interval = 7\n")
+    job = train_options(["--config", "run.toml", "--run", "there/one", "--threads", "2"])
+    settings = job.config.train_config
+    assert job.folder == Path("there/one") and (settings.log_interval, settings.threads) == (7, 2)
+    assert (settings.runs_dir, settings.name, job.config.agent_config.lr) == ("here", None, 0.125)
 
 
 def test_a_module_to_import_is_typed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     env = "gym:gymnasium.envs.classic_control:CartPole-v1"
     assert main(["train", *CARTPOLE, *steps(1), "--env", env]) == 0
-    with pytest.raises(
-        UserError, match=rf"^checkpoints/ppo.pt names a module to import.*type --env {env}\.$"
-    ):
+    with pytest.raises(UserError, match=rf"/ppo.pt names a module to import.*type --env {env}\.$"):
         train_options(["--resume"])
-    assert train_options(["--resume", "--env", env])[0].env == env
+    assert train_options(["--resume", "--env", env]).config.env == env
     assert main(["train", "--resume", "--env", env]) == 0

@@ -14,7 +14,7 @@ from recsys_rl.checkpoint import Checkpoint, load, save
 from recsys_rl.cli import main
 from recsys_rl.evaluation.checkpoints import Entry, tables
 from recsys_rl.evaluation.table import mean_over_seeds
-from tests.doors import CARTPOLE, DRIFT, SATIATION, steps
+from tests.doors import CARTPOLE, DRIFT, SATIATION, steps, train_in
 
 RUNS = {
     "ppo": [*SATIATION],
@@ -36,9 +36,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """A small run of each kind: the paths of their checkpoints, ``<name>/ppo.pt``."""
     home, found = tmp_path_factory.mktemp("runs"), {}
     for name, options in RUNS.items():
-        folders = ["--checkpoint-dir", str(home / name), "--log-dir", str(home / name)]
-        assert main(["train", *options, *steps(3), *folders]) == 0
-        found[name] = str(home / name / "ppo.pt")
+        found[name] = str(train_in(home / name, *options, *steps(3)))
     return found
 
 
@@ -172,9 +170,7 @@ def test_two_ways_to_name_files(runs: dict[str, str], capsys: pytest.CaptureFixt
 def test_planner_plays_64_users_or_all(tmp_path: Path) -> None:
     world = ["--data", "synthetic", "--num-items", "24", "--num-users", "400", "--embedding-dim", "4"]
     options = ["--env", "satiation", *world, "--max-episode-steps", "3", "--hidden-dims", "4"]
-    folders = ["--checkpoint-dir", str(tmp_path), "--log-dir", str(tmp_path)]
-    assert main(["train", *options, "--total-timesteps", "1", *folders]) == 0
-    path = str(tmp_path / "ppo.pt")
+    path = str(train_in(tmp_path / "run", *options, "--total-timesteps", "1"))
     some, every = table(tmp_path, path), table(tmp_path, path, "--full")
     assert {row["policy"]: row["users"] for row in some["rows"] if row["users"] != 80} == {"planner": 64}
     assert all(row["users"] == 80 for row in every["rows"])

@@ -10,7 +10,6 @@ import torch
 
 from recsys_rl.agents.rankers import MaximalMarginalRelevance, Rule, RuleWeights
 from recsys_rl.checkpoint import Checkpoint, load
-from recsys_rl.cli import main
 from recsys_rl.config import Config
 from recsys_rl.env.world import make_env
 from recsys_rl.evaluation import tuning
@@ -19,7 +18,7 @@ from recsys_rl.evaluation.players import heldout_users, play_all
 from recsys_rl.evaluation.table import Played
 from recsys_rl.rollout import play
 from recsys_rl.types import Catalogue, Env, Population
-from tests.doors import SATIATION, steps
+from tests.doors import SATIATION, steps, train_in
 from tests.small_runs import settings, world
 
 CPU = torch.device("cpu")
@@ -101,9 +100,7 @@ def test_note_of_the_rule() -> None:
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
     home = tmp_path_factory.mktemp("trained")
-    folders = ["--checkpoint-dir", str(home), "--log-dir", str(home)]
-    assert main(["train", *SATIATION, *steps(20), *folders]) == 0
-    return load(home / "ppo.pt")
+    return load(train_in(home / "run", *SATIATION, *steps(20)))
 
 
 def played(checkpoint: Checkpoint, cache_dir: Path) -> dict[str, Played]:

@@ -234,14 +234,13 @@ def test_resumed_bit_for_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     base = to_dict(config_of({"data": "clustered", "cache_dir": "cache"}))
 
     def run(folder: str, updates: int, resume: bool = False) -> Path:
-        changes = {"train_config": {"total_timesteps": 24 * 6, "checkpoint_dir": folder}}
-        config = from_dict(Config, overlay(base, changes))
+        config = from_dict(Config, overlay(base, {"train_config": {"total_timesteps": 24 * 6}}))
         if updates == 6:
-            return train(config, resume)
+            return train(config, resume, folder=folder)
         with pytest.MonkeyPatch.context() as patch:
             stop_after(patch, updates)
             with pytest.raises(KeyboardInterrupt):
-                train(config)
+                train(config, folder=folder)
         return Path(folder)
 
     whole = run("one", 6)

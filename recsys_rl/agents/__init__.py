@@ -45,7 +45,7 @@ def make_agent(
         None if catalogue is None else catalogue.available,
     )
     if catalogue is not None and config.model_config.candidates:
-        _check_candidates(config.model_config, int(catalogue.available.sum()), env.history_length)
+        check_candidates(config.model_config, int(catalogue.available.sum()), env.history_length)
     plain = config.model_config.head == "dense" and not env.history_length and len(env.action_sizes) == 1
     network = DenseActorCritic if plain else ActorCritic
     model = network(shapes, config.model_config, generators["model"]).to(device)
@@ -62,7 +62,8 @@ def _features(catalogue: Catalogue, config: ModelConfig) -> Tensor | SplitFeatur
     return item_features(catalogue).cpu()
 
 
-def _check_candidates(config: ModelConfig, available: int, history_length: int) -> None:
+def check_candidates(config: ModelConfig, available: int, history_length: int) -> None:
+    """Raise FieldError where a first stage over ``available`` items can't fill its list of candidates."""
     if config.candidates > available:
         raise FieldError(
             "model_config.candidates",

@@ -22,7 +22,7 @@ from recsys_rl.config import Config, from_dict, to_dict
 from recsys_rl.data.item_table import open_table, table_sha256
 from recsys_rl.types import Catalogue, Population, UserError
 
-__all__ = ["Checkpoint", "check_algo", "load", "previous", "restoring", "save", "save_first"]
+__all__ = ["Checkpoint", "check_algo", "load", "previous", "restoring", "save"]
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ _FACTS = {"config": dict, "step": int, "updates": int, "info": dict}
 _DTYPES = dict.fromkeys(("item_ids", "user_ids", "train", "heldout"), torch.int64) | {"available": torch.bool}
 
 
-def save(path: Path, checkpoint: Checkpoint) -> None:
+def save(path: str | Path, checkpoint: Checkpoint) -> None:
     """Write the checkpoint to ``path``, which holds a whole one at every moment once it held one.
 
     The one before is kept as ``previous(path)``. Equal checkpoints give equal bytes.
@@ -54,6 +54,7 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
     Raises UserError, and leaves the old checkpoint as it was, where the disk is full or read-only, or
     where the agent holds NaN or infinite values.
     """
+    path = Path(path)
     try:
         _check_finite("agent", checkpoint.agent)
     except Refused as refused:
@@ -70,50 +71,21 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
     sealed.write(path, texts, tensors)
 
 
-def save_first(path: Path, checkpoint: Checkpoint) -> Path | None:
-    """``save`` for a new run: a checkpoint of an earlier run at ``path`` outlives all later saves.
-
-    Returns where it is kept, ppo.pt -> ppo.old.pt, in place of what was kept there before; None where
-    there was no checkpoint, or one that had learned nothing, which must not push out one that has.
-    Raises UserError as ``save`` does, and where something else lies there, which would be lost.
-    """
-    old = path.with_name(f"{path.stem}.old{path.suffix}")
-    try:
-        before, _ = sealed.read(path)
-    except Refused as refused:
-        if path.exists():
-            raise UserError(
-                f"{path} {refused.cause}, and a new run would take its place: move it away, or give another "
-                "--checkpoint-dir."
-            ) from refused
-        save(path, checkpoint)
-        return None
-    save(path, checkpoint)
-    if before.get("updates") == 0:
-        return None
-    try:
-        previous(path).replace(old)
-    except OSError as error:
-        raise UserError(
-            f"{previous(path)}, the checkpoint of an earlier run, can't be renamed to {old} "
-            f"({error.strerror or error}): mend that, or give another --checkpoint-dir."
-        ) from error
-    return old
-
-
-def load(path: Path) -> Checkpoint:
+def load(path: str | Path) -> Checkpoint:
     """Read what ``save`` wrote.
 
     Raises UserError, in one sentence, for whatever is not a whole and sound checkpoint; it names the
     previous checkpoint where that one is. A pickle is recognised and never opened.
     """
+    path = Path(path)
     try:
         return _assemble(*sealed.read(path))
     except Refused as refused:
         mend = refused.mend
+        before = previous(path.resolve() if path.is_symlink() else path)  # beside the file itself
         with contextlib.suppress(Refused):
-            _assemble(*sealed.read(previous(path)))
-            mend = f"{mend}, or give {previous(path)}, the whole checkpoint before it"
+            _assemble(*sealed.read(before))
+            mend = f"{mend}, or give {before}, the whole checkpoint before it"
         raise UserError(f"{path} {refused.cause}: {mend}.") from refused
 
 

@@ -73,7 +73,7 @@ def write(path: Path, texts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -
     except OSError as error:
         raise UserError(
             f"{path} can't be written ({error.strerror or error}): make room or give another "
-            "--checkpoint-dir; a checkpoint that was there before is unharmed."
+            "--runs-dir; a checkpoint that was there before is unharmed."
         ) from error
     finally:
         # The link outlives its rename where both names were one file already: POSIX rename then does nothing.
@@ -141,6 +141,8 @@ def _remove_debris(path: Path) -> None:
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     if not path.is_file():
         what = "is not a file" if path.exists() else "does not exist"
+        if path.is_symlink() and not path.exists():
+            what = f"is a link to {os.readlink(path)}, which is gone"
         raise Refused(what, "train first, or check the path")
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size

@@ -44,9 +44,7 @@ class Retriever:
         """``available`` (I,) bool; ``index`` is auto, exact, ivf or hnsw. Raises UserError without faiss."""
         self.items = items
         self.available = available
-        self.kind = index
-        if index == "auto":
-            self.kind = "exact" if items.shape[0] <= EXACT_UP_TO else "ivf"
+        self.kind = kind_of(index, items.shape[0])
         if self.kind != "exact":
             import_faiss(self.kind)
         self.builds = 0
@@ -128,6 +126,13 @@ class Retriever:
 
     def _inside(self, rows: Tensor) -> Any:
         return _inside(self.items[rows], self.items.num_dims, COLUMN_SCALE)
+
+
+def kind_of(index: str, num_items: int) -> str:
+    """exact, ivf or hnsw: how ``index`` searches a catalogue of that size."""
+    if index == "auto":
+        return "exact" if num_items <= EXACT_UP_TO else "ivf"
+    return index
 
 
 def mark_unusable(candidates: Tensor, num_sure: int, exclude: Tensor | None, mask: Tensor | None) -> Tensor:

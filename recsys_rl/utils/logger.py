@@ -15,7 +15,6 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from recsys_rl.types import UserError
-from recsys_rl.utils.files import write_text
 
 COLUMNS = ("step", "seconds", "name", "value")
 SECONDS_BETWEEN_LINES = 5.0  # where there is no terminal for a bar
@@ -31,31 +30,28 @@ class Logger:
         total_steps: int,
         start_step: int,
         tensorboard: bool,
-        settings: str = "",
-        own: bool = True,
+        quiet: bool = False,
     ) -> None:
         """Append to ``folder``/log.csv; rows of steps after ``start_step`` (of a run that was cut off) go.
 
-        ``settings`` become config.toml beside it. A log that isn't this run's ``own``, or any where the run
-        begins at step 0, is kept as log.old.csv. Nothing there changes before the first row is written.
+        ``quiet`` shows neither bar nor lines. Nothing changes before the first row is written.
 
         Raises OSError where the folder can't be written, and UserError where TensorBoard is asked for and
         missing or where log.csv is not such a log.
         """
         self.started = self.said = time.monotonic()
-        self.total_steps = total_steps
-        self.start_step = start_step
+        self.total_steps, self.start_step, self.quiet = total_steps, start_step, quiet
         folder.mkdir(parents=True, exist_ok=True)
-        self.path, self.settings = folder / "log.csv", settings
-        self.goes_on = own and start_step > 0
-        kept = [row for row in read_log(self.path) if row[0] <= start_step] if self.goes_on else []
+        self.path = folder / "log.csv"
+        kept = [row for row in read_log(self.path) if row[0] <= start_step]
         self.seconds_before = max((seconds for _, seconds, _, _ in kept), default=0.0)
-        self.events = _tensorboard(folder, start_step) if tensorboard else None
+        # Events of a run that was cut off, after the step at which this one goes on, are hidden.
+        self.events = summary_writer()(str(folder), purge_step=start_step + 1) if tensorboard else None
         self.part = self.path.with_name(self.path.name + ".part")
         self.file = self.part.open("w", newline="", encoding="utf-8")
         self._append([COLUMNS, *((step, f"{s:.3f}", name, repr(value)) for step, s, name, value in kept)])
         self.begun = False
-        self.progress = progress_bar()
+        self.progress = progress_bar(quiet)
         self.task = self.progress.add_task(title, total=total_steps, completed=start_step, news="")
 
     def __enter__(self) -> Self:
@@ -90,7 +86,8 @@ class Logger:
         seconds = f"{self.seconds_before + self.seconds_here:.3f}"
         try:
             if not self.begun:
-                self._begin()
+                self.part.replace(self.path)
+                self.begun = True
             self._append([(step, seconds, name, repr(float(value))) for name, value in values.items()])
             if self.events is not None:
                 for name, value in values.items():
@@ -101,25 +98,23 @@ class Logger:
                 "go on from the last checkpoint with --resume."
             ) from error
 
-    def _begin(self) -> None:
-        """Whoever is killed here leaves the old log, under one of its two names, or the new one."""
-        if self.path.exists() and not self.goes_on:
-            old = self.path.with_name("log.old.csv")
-            self.path.replace(old)
-            print(f"{self.path} of another run is kept as {old.name}", file=sys.stderr)
-        if self.settings:  # whole at every moment: by them a resumed run knows its log
-            write_text(self.path.with_name("config.toml"), self.settings)
-        self.part.replace(self.path)
-        self.begun = True
-
     def show(self, step: int, news: str) -> None:
-        """Move the bar; without a terminal, say a plain line every few seconds and at the end."""
+        """Move the bar; without a terminal, a plain line every few seconds and at the end."""
         news = f"{news}  {self.steps_per_second(step):,.0f} steps/s".strip()
-        if not self.progress.disable:
-            self.progress.update(self.task, completed=step, news=news)
-        elif time.monotonic() - self.said > SECONDS_BETWEEN_LINES or step >= self.total_steps:
-            self.said = time.monotonic()
-            print(f"step {step:,} of {self.total_steps:,}  {news}", file=sys.stderr, flush=True)
+        with contextlib.suppress(OSError):  # a terminal that was closed
+            if not self.progress.disable:
+                self.progress.update(self.task, completed=step, news=news)
+            elif time.monotonic() - self.said > SECONDS_BETWEEN_LINES or step >= self.total_steps:
+                self.said = time.monotonic()
+                self.note(f"step {step:,} of {self.total_steps:,}  {news}")
+
+    def note(self, line: str) -> None:
+        """A line of its own, above the bar where there is one."""
+        with contextlib.suppress(OSError):
+            if not self.progress.disable:
+                self.progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
+            elif not self.quiet:
+                print(line, file=sys.stderr, flush=True)
 
     def _append(self, rows: list[tuple[Any, ...]]) -> None:
         csv.writer(self.file).writerows(rows)
@@ -140,12 +135,10 @@ def read_log(path: Path) -> list[tuple[int, float, str, float]]:
         rows = csv.reader(line for line in lines if line.endswith("\n"))
         return [(int(step), float(seconds), name, float(value)) for step, seconds, name, value in rows]
     except (ValueError, csv.Error) as error:
-        raise UserError(
-            f"{path} is not the log of a run: move it away, or choose another --log-dir."
-        ) from error
+        raise UserError(f"{path} is not the log of a run: move it away.") from error
 
 
-def progress_bar() -> Progress:
+def progress_bar(quiet: bool = False) -> Progress:
     """A bar on a terminal that is one; a disabled one elsewhere, whatever the environment claims."""
     console = Console(stderr=True)
     return Progress(
@@ -156,16 +149,16 @@ def progress_bar() -> Progress:
         TimeRemainingColumn(compact=True, elapsed_when_finished=True),
         console=console,
         expand=True,
-        disable=not sys.stderr.isatty() or console.is_dumb_terminal,
+        disable=quiet or not sys.stderr.isatty() or console.is_dumb_terminal,
     )
 
 
-def _tensorboard(folder: Path, start_step: int) -> Any:
+def summary_writer() -> Any:
+    """TensorBoard's class that writes events. Raises UserError where it isn't installed."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise UserError(
             '--tensorboard needs the package tensorboard: in the checkout, pip install -e ".[tensorboard]".'
         ) from error
-    # Events of a run that was cut off, after the step at which this one goes on, are hidden.
-    return SummaryWriter(str(folder), purge_step=start_step + 1)
+    return SummaryWriter

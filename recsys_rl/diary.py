@@ -1,0 +1,85 @@
+"""What a run writes down while it trains: rows of the log, and evaluations for the learning curve."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import gymnasium
+import torch
+from torch import Tensor
+
+from recsys_rl.env.gym_env import GymEnv
+from recsys_rl.env.world import make_env
+from recsys_rl.rollout import MAX_STEPS, Sessions, play
+from recsys_rl.run import Run
+from recsys_rl.utils.logger import Logger
+from recsys_rl.utils.metrics import interval
+from recsys_rl.utils.seeding import stream_seed
+
+NUM_EVAL_USERS = 256  # training users that periodic evaluation plays, at most
+NUM_EVAL_EPISODES = 16  # on other people's environments
+MAX_EVAL_STEPS = 1_000  # of an episode of one that has no time limit, and perhaps no end
+
+
+@dataclass
+class Diary:
+    """What rank 0 writes down: rows of the log and points of the learning curve, where they are due."""
+
+    logger: Logger
+    ended: list[Tensor] = field(default_factory=list)  # sessions since the last row: returns, lengths (2, n)
+    news: str = ""
+    said_cut: bool = False
+
+    def write(self, run: Run, metrics: Mapping[str, float], ended: Tensor) -> dict[str, float]:
+        """``metrics`` with all that was due beside them."""
+        settings, row = run.config.train_config, dict(metrics)
+        self.ended.append(ended)
+        if run.due(settings.log_interval):
+            returns, lengths = torch.cat(self.ended, 1)
+            self.ended.clear()
+            if len(returns):
+                row["return_mean"], row["length_mean"] = returns.mean().item(), lengths.mean().item()
+                self.news = f"return {row['return_mean']:.2f}"
+            row["steps_per_second"] = self.logger.steps_per_second(run.step)
+            self.logger.write(run.step, row)
+        if run.due(settings.eval_interval):
+            evaluated = self._evaluate(run)
+            self.logger.write(run.step, evaluated)
+            row |= evaluated
+        self.logger.show(run.step, self.news)
+        return row
+
+    def _evaluate(self, run: Run) -> dict[str, float]:
+        sessions = evaluate_training_users(run)
+        found = interval(sessions.returns)
+        run.curve.append([run.step, found.mean, found.low, found.high])
+        row = {f"eval_return_{name}": getattr(found, name) for name in ("mean", "low", "high")}
+        if sessions.num_cut:
+            row["eval_cut"] = float(sessions.num_cut)
+            if not self.said_cut:
+                self.logger.note(
+                    f"evaluation at step {run.step:,}: {sessions.num_cut} of {len(sessions.left)} episodes "
+                    f"had no end within {len(sessions.items):,} steps and were cut there (the log's eval_cut)"
+                )
+            self.said_cut = True
+        return row
+
+
+def evaluate_training_users(run: Run) -> Sessions:
+    """Greedy sessions of a fixed draw of training users (on fresh seeds of other people's environments)."""
+    seed = stream_seed(run.config.train_config.seed, "training evaluation")
+    if run.population is None:
+        generator = torch.Generator(run.streams["users"].device).manual_seed(seed)
+        env = make_env(run.config, None, None, NUM_EVAL_EPISODES, generator, training=False)
+        assert isinstance(env, GymEnv) and isinstance(run.env, GymEnv)
+        env.load_statistics(run.env.statistics())
+        limit = gymnasium.spec(run.config.env.removeprefix("gym:")).max_episode_steps
+        max_steps = min(limit or MAX_EVAL_STEPS, MAX_STEPS)
+        return play(env, run.agent, None, greedy=True, max_steps=max_steps)
+    train = run.population.train
+    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))
+    users = train[order[:NUM_EVAL_USERS].to(train.device)]
+    generator = torch.Generator(users.device).manual_seed(seed)
+    env = make_env(run.config, run.catalogue, run.population, len(users), generator, training=False)
+    return play(env, run.agent, users, greedy=True)

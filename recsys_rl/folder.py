@@ -1,0 +1,205 @@
+"""Each run has a folder of its own, which no other run is ever given: how it is named, taken and found again.
+
+    runs/satiation-movielens-ppo-0/     config.toml, log.csv, ppo.pt, ppo.prev.pt
+    checkpoints/ppo.pt                  a symbolic link to the checkpoint of the latest run
+
+A link and no copy: it names the run's folder, which ``--resume`` needs, is set once in a run however often
+that saves, and loses nothing when it is replaced or deleted. A hard link would need a new one after each
+save (a save renames a new file into place) and can't reach another disk. Where the system makes no
+symbolic links (Windows without the right to), the run is in its own folder all the same.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePath
+
+from recsys_rl.config import AGENT_CONFIGS, Config
+from recsys_rl.errors import UserError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+LATEST = Path("checkpoints")
+
+
+def default_name(config: Config) -> str:
+    """env-data-algo-seed, in letters, digits and ``. _ -`` alone; a ``gym:`` environment has no data."""
+    name = PurePath(config.data_config.data).name
+    data = re.sub(r"\.(csv|csv\.gz|parquet|npy)$", "", name, flags=re.IGNORECASE)
+    is_gym = config.env.startswith("gym:")
+    parts = (config.env, "" if is_gym else data, config.algo, str(config.train_config.seed))
+    return "-".join(_safe(part) for part in parts if part)
+
+
+def _safe(text: str) -> str:
+    return re.sub(r"[^\w.]+", "-", text).strip("-.")[:60] or "data"
+
+
+def check_free(config: Config) -> None:
+    """Raise UserError, before the work, where the run's folder could not be taken."""
+    settings = config.train_config
+    parent = Path(settings.runs_dir)
+    if settings.name is not None and (parent / settings.name).exists():
+        raise _taken(parent / settings.name)
+    while not parent.exists():  # missing ones are made with the folder, and not before
+        parent = parent.parent
+    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+        raise UserError(f"No folder can be made in {parent}: give another --runs-dir.")
+
+
+def take(config: Config, folder: Path | None = None) -> Path:
+    """Make the run's folder: ``folder`` itself, or, in runs_dir, ``name`` or else the first of
+    env-data-algo-seed, -2, -3, ... that is free.
+
+    ``mkdir`` is exclusive, so that of runs that begin at once each gets another folder. Raises UserError
+    where a given name is taken (a script would go on to read the other run's results) or where nothing can
+    be made.
+    """
+    settings = config.train_config
+    given = folder is not None or settings.name is not None
+    first = folder or Path(settings.runs_dir) / (settings.name or default_name(config))
+    for number in itertools.count(1):
+        folder = first if number == 1 else first.with_name(f"{first.name}-{number}")
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            folder.mkdir()
+            return folder
+        except FileExistsError:
+            if given or not folder.parent.is_dir():
+                raise _taken(folder if folder.parent.is_dir() else folder.parent) from None
+        except OSError as error:
+            raise UserError(
+                f"{folder} can't be made ({error.strerror or error}): give another --runs-dir."
+            ) from error
+    raise AssertionError  # itertools.count has no end
+
+
+def _taken(path: Path) -> UserError:
+    return UserError(
+        f"{path} exists, and a run takes a new folder: give another name, or go on with the run that is "
+        f"there by --run {path}."
+        if path.is_dir()
+        else f"{path} is no folder: give another --runs-dir."
+    )
+
+
+@contextmanager
+def removed_on_error(folder: Path | None) -> Iterator[None]:
+    """``folder``, if one was just taken, goes again where the run fails to begin."""
+    try:
+        yield
+    except BaseException:
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Keep other processes from going on with the run meanwhile; a process that dies lets go.
+
+    Raises UserError where another one holds it. Where the system or the disk has no locks, none is taken.
+    """
+    descriptor = None
+    try:
+        if fcntl is not None:
+            with contextlib.suppress(OSError):
+                descriptor = os.open(folder, os.O_RDONLY)
+        if descriptor is not None:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UserError(
+                    f"Another process is training the run in {folder}: wait for it or stop it, or start a "
+                    "run of your own."
+                ) from None
+            except OSError:  # a network disk without locks
+                pass
+        yield
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+# The latest run.
+
+
+def publish(checkpoint: Path) -> tuple[bool, str]:
+    """Make ``checkpoints/<name>`` a link to ``checkpoint``, in one step: whether it is, and a line to say.
+
+    A link that is there is replaced. A file that is there, an earlier version's checkpoint for example,
+    keeps its bytes under another name. Where no link can be made, the run goes on without.
+    """
+    place, kept = LATEST / checkpoint.name, None
+    temporary = LATEST / f".{checkpoint.name}.{secrets.token_hex(8)}.tmp"
+    try:
+        LATEST.mkdir(exist_ok=True)
+        if place.exists() and not place.is_symlink():
+            kept = _second_name(place)
+        target = os.path.relpath(checkpoint.resolve(), LATEST.resolve())
+        temporary.symlink_to(target)
+        os.replace(temporary, place)
+    except (OSError, ValueError) as error:  # ValueError: another drive
+        if kept is not None:
+            kept.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
+        why = getattr(error, "strerror", None) or error
+        return False, f"{place} can't be made a link to this run ({why}): use {checkpoint} in its place."
+    return True, "" if kept is None else f"{place} was a file of its own, which is kept as {kept}"
+
+
+def _second_name(place: Path) -> Path:
+    """A name that nothing has, for the file at ``place``, which stays there too."""
+    for number in itertools.count(1):
+        kept = place.with_name(f"{place.stem}.kept{'' if number == 1 else f'-{number}'}{place.suffix}")
+        try:
+            os.link(place, kept)
+        except FileExistsError:
+            continue
+        except OSError:  # a file system without hard links
+            if kept.exists():
+                continue
+            shutil.copy2(place, kept)
+        return kept
+    raise AssertionError  # itertools.count has no end
+
+
+def latest(algo: str) -> Path:
+    """The folder of the run behind ``checkpoints/<algo>.pt``. Raises UserError where there is none."""
+    place = LATEST / f"{algo}.pt"
+    if not place.is_symlink():
+        if not place.exists():
+            raise UserError(f"{place} does not exist: train first, or give --run FOLDER.")
+        raise UserError(f"{place} is a file of its own and no link to a run: give --run FOLDER.")
+    folder = place.resolve().parent
+    if not folder.is_dir():
+        raise UserError(f"{place} is a link to {os.readlink(place)}, which is gone: give --run FOLDER.")
+    return nearby(folder)
+
+
+def nearby(path: Path) -> Path:
+    """An absolute path as seen from the working directory, where it lies below that."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
+
+
+def algo_of(folder: Path) -> str:
+    """The algorithm of the run in ``folder``, by its checkpoint. Raises UserError where there is none."""
+    found = [algo for algo in AGENT_CONFIGS if (folder / f"{algo}.pt").is_file()]
+    if len(found) != 1:
+        names = " or ".join(f"{algo}.pt" for algo in AGENT_CONFIGS)
+        what = "is no folder"
+        if folder.is_dir():
+            what = "holds checkpoints of two algorithms" if found else f"holds no {names}"
+        raise UserError(f"--run {folder} {what}: give the folder of one run, as runs/drift-synthetic-ppo-0.")
+    return found[0]

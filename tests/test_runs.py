@@ -1,0 +1,485 @@
+"""Runs and their folders: each has its own, and nothing of another run is lost, however they meet."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+
+import recsys_rl.train as train_module
+from benchmarks import runs_survive
+from recsys_rl import diary as diary_module
+from recsys_rl import folder as folders
+from recsys_rl.checkpoint import load
+from recsys_rl.cli import main, train_options
+from recsys_rl.config import Config, DataConfig, TrainConfig
+from recsys_rl.rollout import collect
+from recsys_rl.train import Interrupted, train, updates
+from recsys_rl.types import UserError
+from recsys_rl.utils.logger import read_log
+from tests.doors import A2C, DRIFT, PPO, ROOT, SIZES, assert_same_weights, home, steps
+
+FIRST = Path("runs/drift-synthetic-ppo-0")
+LINK = Path("checkpoints/ppo.pt")
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def settings(*options: str) -> Config:
+    return train_options([*DRIFT, *options]).config
+
+
+def sentence(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """The one sentence that the command ends in."""
+    capsys.readouterr()
+    assert main(argv) == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("error: ") and last.endswith(".")
+    return last.removeprefix("error: ")
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+# ---- folders and their names
+
+
+def test_second_run_leaves_the_first_as_it_was(here: Path) -> None:
+    """Of the same command, of another seed, of the other algorithm; the link is always the latest run's."""
+    assert main(["train", *DRIFT, *steps(4)]) == 0
+    before = files(FIRST)
+    assert set(before) == {f"{FIRST}/{name}" for name in ("config.toml", "log.csv", "ppo.pt", "ppo.prev.pt")}
+    for options, folder in (
+        ([*DRIFT, *steps(2)], "drift-synthetic-ppo-0-2"),
+        ([*DRIFT, *steps(2)], "drift-synthetic-ppo-0-3"),
+        ([*DRIFT, *steps(2), "--seed", "1"], "drift-synthetic-ppo-1"),
+    ):
+        assert main(["train", *options]) == 0
+        assert LINK.is_symlink() and LINK.samefile(f"runs/{folder}/ppo.pt")
+    assert main(["train", *A2C, *steps(2)]) == 0
+    assert LINK.samefile("runs/drift-synthetic-ppo-1/ppo.pt")
+    assert Path("checkpoints/a2c.pt").samefile("runs/drift-synthetic-a2c-0/a2c.pt")
+    assert files(FIRST) == before
+    assert {path.name for path in Path("checkpoints").iterdir()} == {"ppo.pt", "a2c.pt"}
+
+
+@pytest.mark.parametrize(
+    ("env", "data", "name"),
+    [
+        ("drift", "movielens", "drift-movielens-ppo-0"),
+        ("satiation", "some/where/my plays.CSV.gz", "satiation-my-plays-ppo-0"),
+        ("drift", "/a/../b/Été_2.parquet", "drift-Été_2-ppo-0"),
+        ("drift", "..csv", "drift-data-ppo-0"),
+        ("drift", "$(rm -rf x)\x1b[31m.csv", "drift-rm-rf-x-31m-ppo-0"),
+        ("gym:CartPole-v1", "movielens", "gym-CartPole-v1-ppo-0"),
+        ("gym:some.module:ALE/Pong-v5", "movielens", "gym-some.module-ALE-Pong-v5-ppo-0"),
+    ],
+)
+def test_names(env: str, data: str, name: str) -> None:
+    assert folders.default_name(Config(env=env, data_config=DataConfig(data=data))) == name
+
+
+def test_name_and_place_of_ones_own(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A name is taken once: a script would read the earlier run's results for those of its own."""
+    assert main(["train", *DRIFT, *steps(1), "--runs-dir", "some/where", "--name", "first"]) == 0
+    assert LINK.samefile("some/where/first/ppo.pt")
+    assert "name" not in Path("some/where/first/config.toml").read_text()
+    before = files(here)
+    said = sentence(["train", *DRIFT, *steps(1), "--runs-dir", "some/where", "--name", "first"], capsys)
+    assert said == (
+        "some/where/first exists, and a run takes a new folder: give another name, or go on with the run "
+        "that is there by --run some/where/first."
+    )
+    assert files(here) == before
+
+
+@pytest.mark.parametrize("name", ["a/b", "..", ".", "", " ", "/tmp/x", "-x", "a\\b"])
+def test_name_that_makes_no_folder(name: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert sentence(["train", *DRIFT, f"--name={name}"], capsys).startswith("--name is ")
+    assert list(here.iterdir()) == []
+
+
+def test_option_of_an_earlier_version(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for option in ("--log-dir", "--checkpoint-dir", "--checkpoint_dir"):
+        said = sentence(["train", *DRIFT, option, "x"], capsys)
+        assert said == (
+            f"{option} is of an earlier version: each run has a folder of its own now, in --runs-dir."
+        )
+
+
+def test_run_that_fails_to_begin_leaves_no_folder(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise UserError("no room")
+
+    monkeypatch.setattr(train_module, "save", full)
+    with pytest.raises(UserError, match="no room"):
+        train(settings(*steps(1)))
+    assert [path for path in here.rglob("*") if path.is_file()] == [] and not FIRST.exists()
+
+
+# ---- checkpoints/<algo>.pt
+
+
+def test_file_in_the_place_of_the_link_is_kept(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A checkpoint that an earlier version wrote there, for example; twice, under two names."""
+    LINK.parent.mkdir()
+    for number, content in (("", b"precious"), ("-2", b"more")):
+        LINK.unlink(missing_ok=True)
+        LINK.write_bytes(content)
+        assert main(["train", *DRIFT, *steps(1)]) == 0
+        kept = Path(f"checkpoints/ppo.kept{number}.pt")
+        assert kept.read_bytes() == content and LINK.is_symlink()
+        assert f"checkpoints/ppo.pt was a file of its own, which is kept as {kept}" in capsys.readouterr().err
+
+
+def test_place_that_no_link_can_take(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The run itself goes on, and says where it is."""
+    LINK.mkdir(parents=True)
+    (LINK / "precious").touch()
+    assert main(["train", *DRIFT, *steps(1)]) == 0
+    err = capsys.readouterr().err
+    assert "checkpoints/ppo.pt can't be made a link to this run (Is a directory): use runs/" in err
+    assert f"\nrun: {FIRST}\n" in err and (LINK / "precious").exists() and load(FIRST / "ppo.pt").updates == 1
+    assert [path.name for path in LINK.parent.iterdir()] == ["ppo.pt"]
+
+
+def test_system_without_symbolic_links(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(1314, "A required privilege is not held by the client")
+
+    LINK.parent.mkdir()
+    LINK.write_bytes(b"precious")
+    monkeypatch.setattr(os, "symlink", refuse)
+    assert main(["train", *DRIFT, *steps(1)]) == 0
+    said = f"(A required privilege is not held by the client): use {FIRST}/ppo.pt in its place."
+    assert said in capsys.readouterr().err
+    assert LINK.read_bytes() == b"precious" and [path.name for path in LINK.parent.iterdir()] == ["ppo.pt"]
+
+
+def test_resume_without_a_link(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", *DRIFT, *steps(1)]) == 0
+    shutil.copy(FIRST / "ppo.pt", "copy.pt")
+    LINK.unlink()
+    assert sentence(["train", "--resume"], capsys) == (
+        "checkpoints/ppo.pt does not exist: train first, or give --run FOLDER."
+    )
+    shutil.move("copy.pt", LINK)
+    assert sentence(["train", "--resume"], capsys) == (
+        "checkpoints/ppo.pt is a file of its own and no link to a run: give --run FOLDER."
+    )
+    assert main(["train", "--run", str(FIRST)]) == 0  # the latest again, and the file is kept
+    assert LINK.samefile(FIRST / "ppo.pt") and load("checkpoints/ppo.kept.pt").updates == 1
+    shutil.rmtree("runs")
+    assert "is a link to ../runs/drift-synthetic-ppo-0/ppo.pt, which is gone: give --run FOLDER." in (
+        sentence(["train", "--resume"], capsys)
+    )
+    assert "is a link to ../runs/drift-synthetic-ppo-0/ppo.pt, which is gone: train first" in (
+        sentence(["evaluate"], capsys)
+    )
+
+
+def test_run_goes_on_with_another_than_the_latest(here: Path) -> None:
+    """With its own log, cut to what its checkpoint knows; both end as one that was never interrupted."""
+    for name in ("one", "two"):
+        for update in updates(settings(*steps(7)), folder=f"runs/{name}"):
+            if update.run.updates == 4:
+                break
+    (here / "runs/one/log.csv").write_text((here / "runs/one/log.csv").read_text() + "120,9.0,loss,7.0\n")
+    assert main(["train", "--run", "runs/one"]) == 0
+    assert LINK.samefile("runs/one/ppo.pt") and load("runs/two/ppo.pt").updates == 4
+    assert main(["train", *DRIFT, *steps(7)]) == 0
+    assert_same_weights(FIRST / "ppo.pt", here / "runs/one/ppo.pt")
+    one, whole = (
+        [(step, name, value) for step, _, name, value in read_log(folder / "log.csv") if "second" not in name]
+        for folder in (here / "runs/one", FIRST)
+    )
+    assert one == whole
+
+
+def test_run_that_another_process_trains(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("fcntl")
+    course = updates(settings(*steps(9)), folder="runs/one")
+    next(course)
+    command = [sys.executable, "-m", "train", "--run", "runs/one"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2 and done.stderr.endswith(
+        "error: Another process is training the run in runs/one: wait for it or stop it, or start a run of "
+        "your own.\n"
+    )
+    course.close()
+    assert main(["train", "--run", "runs/one"]) == 0
+    assert load("runs/one/ppo.pt").updates == 9
+
+
+# ---- several seeds
+
+
+@pytest.mark.parametrize(
+    ("words", "seeds"),
+    [("0-4", (0, 1, 2, 3, 4)), ("0,2,5", (0, 2, 5)), ("7", (7,)), ("0-2, 9,1", (0, 1, 2, 9))],
+)
+def test_seeds_as_typed(words: str, seeds: tuple[int, ...]) -> None:
+    job = train_options(["--seeds", words])
+    assert job.seeds == seeds
+    assert [config.train_config.seed for config in job.configs()] == list(seeds)
+
+
+@pytest.mark.parametrize("words", ["", "a", "4-0", "-1", "0-", "1,,2", "0-5000", str(2**32), "1.5"])
+def test_seeds_that_are_none(words: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert sentence(["train", f"--seeds={words}"], capsys).startswith("--seeds is ")
+    assert sentence(["train", "--seeds", "1-2", "--seed", "3"], capsys).startswith("--seed is one run's")
+    assert list(here.iterdir()) == []
+
+
+def test_seeds_make_a_run_each(here: Path) -> None:
+    """The same runs as one after another by hand."""
+    assert main(["train", *DRIFT, *steps(3), "--seeds", "2,0"]) == 0
+    assert {path.name for path in Path("runs").iterdir()} == {
+        "drift-synthetic-ppo-0",
+        "drift-synthetic-ppo-2",
+    }
+    assert LINK.samefile(FIRST / "ppo.pt") and load(FIRST / "ppo.pt").config.train_config.seed == 0
+    assert main(["train", *DRIFT, *steps(3), "--seed", "2"]) == 0
+    two = here / "runs/drift-synthetic-ppo-2"
+    assert_same_weights(two / "ppo.pt", two.with_name("drift-synthetic-ppo-2-2") / "ppo.pt")
+    assert main(["train", *DRIFT, *steps(1), "--seeds", "3-4", "--name", "n"]) == 0
+    assert Path("runs/n-3/ppo.pt").exists() and Path("runs/n-4/ppo.pt").exists()
+    assert main(["train", *DRIFT, *steps(1), "--seeds", "2-3", "--name", "n"]) == 2  # n-3 is taken
+    assert not Path("runs/n-2").exists()
+
+
+def test_seeds_that_are_not_begun_are_named(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake: Any = types.ModuleType("recsys_rl.train")
+
+    def stop(*_: object, **__: object) -> None:
+        raise Interrupted("Stopped at step 8.")
+
+    fake.train, fake.Interrupted = stop, Interrupted
+    monkeypatch.setitem(sys.modules, "recsys_rl.train", fake)
+    assert main(["train", "--seeds", "0-3"]) == 130
+    assert capsys.readouterr().err == "Stopped at step 8.\nSeeds that were not begun: 1, 2, 3\n"
+
+
+def test_seeds_of_several_processes_each(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each launch is told its own seed and name; a run that goes on is told by its folder."""
+    launched: list[list[str]] = []
+    monkeypatch.setattr("recsys_rl.cli.launch", lambda argv, size: launched.append([*argv, str(size)]))
+    words = ["--num-processes=2", "--seeds", "1,5", "--name=n", "--data", "synthetic"]
+    assert main(["train", *words]) == 0
+    assert launched == [
+        ["--num-processes=2", "--data", "synthetic", "--seed", seed, "--name", f"n-{seed}", "2"]
+        for seed in "15"
+    ]
+    launched.clear()
+    train(settings(*steps(1)))
+    config = load(FIRST / "ppo.pt").config
+    changed = Config(**{**vars(config), "train_config": TrainConfig(num_processes=2)})
+    monkeypatch.setattr("recsys_rl.checkpoint.load", lambda _: types.SimpleNamespace(config=changed))
+    assert main(["train", "--resume", "--threads", "2"]) == 0
+    assert launched == [["--threads", "2", "--run", str(FIRST), "2"]]
+
+
+# ---- from Python
+
+
+def test_updates_one_after_another(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The same run as ``train``'s; nothing is printed, and nothing is written beside the folder."""
+    seen = list(updates(settings(*steps(9)), folder="some/run"))
+    assert [update.step for update in seen] == [24 * k for k in range(1, 10)]
+    assert {"loss", "reward_mean", "approx_kl"} <= seen[0].metrics.keys()
+    evaluated = [update.step for update in seen if "eval_return_mean" in update.metrics]
+    assert evaluated == [96, 192, 216] and seen[0].folder == Path("some/run")
+    assert list(here.iterdir()) == [here / "some"] and capsys.readouterr() == ("", "")
+    path = train(settings(*steps(9)), folder="other", quiet=True)
+    assert path == Path("other/ppo.pt") and capsys.readouterr() == ("", "")
+    assert_same_weights(path, here / "some/run/ppo.pt")
+    weights = seen[-1].agent.state_dict()
+    assert all(torch.equal(x, weights[name]) for name, x in load("some/run/ppo.pt").agent.items())
+    with pytest.raises(UserError, match=r"^other exists, and a run takes a new folder"):
+        train(settings(*steps(9)), folder="other")
+
+
+def test_loop_that_ends_early_can_be_resumed(here: Path) -> None:
+    config = settings(*steps(9), "--save-interval", "100")
+
+    def plot() -> None:
+        for update in updates(config, folder="pieces"):
+            if update.run.updates == 2:
+                raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        plot()
+    assert load("pieces/ppo.pt").updates == 2
+    for update in updates(config, resume=True, folder="pieces"):
+        if update.run.updates == 5:
+            break
+    assert load("pieces/ppo.pt").updates == 5
+    assert train(config, resume=True, folder="pieces") == Path("pieces/ppo.pt")
+    assert_same_weights(train(config, folder="whole"), here / "pieces/ppo.pt")
+
+
+def test_signal_during_an_update_ends_the_loop_after_it(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And between two updates it is the caller's: nobody's Ctrl-C is taken from him."""
+
+    def interrupted(*arguments: Any) -> Any:
+        signal.raise_signal(signal.SIGINT)
+        return collect(*arguments)
+
+    course = updates(settings(*steps(9)), folder="run")
+    next(course)
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+    monkeypatch.setattr(train_module, "collect", interrupted)
+    assert next(course).run.updates == 2
+    with pytest.raises(Interrupted, match=r"^Stopped at step 48; run holds the run: --run run goes on"):
+        next(course)
+    assert load("run/ppo.pt").updates == 2
+
+
+def test_folder_and_name_together(here: Path) -> None:
+    with pytest.raises(UserError, match=r"train_config\.name is of no use beside a folder"):
+        train(settings("--name", "x"), folder="y")
+
+
+def test_package_is_light() -> None:
+    program = "import sys, recsys_rl; sys.exit(bool({'torch', 'polars', 'tyro'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", program], cwd=ROOT, timeout=60).returncode == 0
+
+
+def test_python_m_recsys_rl() -> None:
+    command = [sys.executable, "-m", "recsys_rl", "--version"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and re.fullmatch(r"recsys-rl \d+\.\d+\.\d+\n", done.stdout)
+
+
+# ---- environments without an end, refusals before the work
+
+
+class Endless(gymnasium.Env[Any, Any]):
+    """Nothing ever happens, at one a step."""
+
+    observation_space = gymnasium.spaces.Box(-1, 1, (2,))
+    action_space = gymnasium.spaces.Discrete(3)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        return np.zeros(2, np.float32), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        return np.zeros(2, np.float32), 1.0, False, False, {}
+
+
+def test_evaluation_of_an_environment_without_an_end(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Is cut, which the console tells once and the log each time, and the run goes on to its end."""
+    gymnasium.register("RecsysTestEndless-v0", lambda **_: Endless())
+    monkeypatch.setattr(diary_module, "MAX_EVAL_STEPS", 20)
+    try:
+        assert main(["train", "--env", "gym:RecsysTestEndless-v0", *SIZES, *PPO, *steps(9)]) == 0
+    finally:
+        gymnasium.registry.pop("RecsysTestEndless-v0")
+    err = capsys.readouterr().err
+    said = "evaluation at step 96: 16 of 16 episodes had no end within 20 steps and were cut there"
+    assert err.count("cut there") == 1 and said in err and "done: 216 steps" in err
+    rows = read_log(Path("runs/gym-RecsysTestEndless-v0-ppo-0/log.csv"))
+    assert [(step, value) for step, _, name, value in rows if name == "eval_cut"] == [
+        (96, 16.0),
+        (192, 16.0),
+        (216, 16.0),
+    ]
+    assert {value for _, _, name, value in rows if name == "eval_return_mean"} == {20.0}
+
+
+@pytest.mark.parametrize(
+    ("options", "missing", "words"),
+    [
+        (["--tensorboard"], "torch.utils.tensorboard", "--tensorboard needs the package tensorboard"),
+        (
+            ["--candidates", "9", "--index", "ivf"],
+            "faiss",
+            "The ivf index needs faiss, which isn't",
+        ),
+        (["--candidates", "9", "--index", "hnsw"], "faiss", "The hnsw index needs faiss"),
+        (["--candidates", "1001"], "", "--candidates is 1001: the catalogue has only 1000 items to propose"),
+        (["--candidates", "9", "--explore-rate", "0.01"], "", "--explore-rate 0.01 of 9 candidates is none"),
+        (
+            ["--env", "satiation", "--candidates", "9"],
+            "",
+            "--candidates is 9, of which explore_rate 0.25",
+        ),
+        (["--name", "taken"], "", "runs/taken exists, and a run takes a new folder"),
+    ],
+)
+def test_refused_before_data_are_read(
+    options: list[str],
+    missing: str,
+    words: str,
+    here: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def read(*_: object) -> None:
+        raise AssertionError("data were read")
+
+    monkeypatch.setattr("recsys_rl.run.make_world", read)
+    if missing:
+        monkeypatch.setitem(sys.modules, missing, None)
+    Path("runs/taken").mkdir(parents=True)
+    assert sentence(["train", *options], capsys).startswith(words)
+    assert list(here.iterdir()) == [here / "runs"] and list(Path("runs").iterdir()) == [Path("runs/taken")]
+
+
+def test_settings_of_another_environment_are_told(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", *DRIFT, *steps(1), *home(Path("runs/one"))]) == 0
+    capsys.readouterr()
+    note = (
+        "--config runs/one/config.toml is for ppo on drift: what it sets replaces the preset of ppo on "
+        "satiation."
+    )
+    argv = ["--config", "runs/one/config.toml", "--env", "satiation"]
+    assert train_options(argv).note == note and train_options(argv[:2]).note == ""
+    assert main(["train", *argv]) == 0
+    assert capsys.readouterr().err.splitlines()[0] == note
+
+
+# ---- all at once
+
+
+def test_runs_survive_each_other_and_kills(tmp_path: Path) -> None:
+    """A small edition of ``python -m benchmarks.runs_survive``, in a process that may fork."""
+    program = (
+        "from pathlib import Path; from benchmarks.runs_survive import survive; "
+        "found = survive(Path('.'), pairs=2, kills=3, seed=1); print(found); "
+        "raise SystemExit(bool(found.lost) or found.done < 8)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert runs_survive.STEPS == 960
