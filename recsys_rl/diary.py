@@ -44,13 +44,12 @@ class Diary:
             row["steps_per_second"] = self.logger.steps_per_second(run.step)
             self.logger.write(run.step, row)
         if run.due(settings.eval_interval):
-            evaluated = self._evaluate(run)
-            self.logger.write(run.step, evaluated)
-            row |= evaluated
+            row |= self.evaluate(run)
         self.logger.show(run.step, self.news)
         return row
 
-    def _evaluate(self, run: Run) -> dict[str, float]:
+    def evaluate(self, run: Run) -> dict[str, float]:
+        """Play training users greedily; a row of the log and a point of the learning curve."""
         sessions = evaluate_training_users(run)
         found = interval(sessions.returns)
         run.curve.append([run.step, found.mean, found.low, found.high])
@@ -63,6 +62,7 @@ class Diary:
                     f"had no end within {len(sessions.items):,} steps and were cut there (the log's eval_cut)"
                 )
             self.said_cut = True
+        self.logger.write(run.step, row)
         return row
 
 
@@ -74,7 +74,7 @@ def evaluate_training_users(run: Run) -> Sessions:
         env = make_env(run.config, None, None, NUM_EVAL_EPISODES, generator, training=False)
         assert isinstance(env, GymEnv) and isinstance(run.env, GymEnv)
         env.load_statistics(run.env.statistics())
-        limit = gymnasium.spec(run.config.env.removeprefix("gym:")).max_episode_steps
+        limit = gymnasium.spec(run.config.env.rpartition(":")[2]).max_episode_steps
         max_steps = min(limit or MAX_EVAL_STEPS, MAX_STEPS)
         return play(env, run.agent, None, greedy=True, max_steps=max_steps)
     train = run.population.train

@@ -20,7 +20,7 @@ from recsys_rl.agents import make_agent
 from recsys_rl.checkpoint import Checkpoint, check_algo, load, restoring
 from recsys_rl.config import Config, to_dict
 from recsys_rl.env.gym_env import GymEnv
-from recsys_rl.env.world import make_env, make_world
+from recsys_rl.env.world import assumptions, make_env, make_world
 from recsys_rl.ranks import ALONE, Ranks
 from recsys_rl.types import Catalogue, Env, LearningAgent, Population, UserError
 from recsys_rl.utils.metrics import SessionReturns
@@ -115,13 +115,15 @@ def _world(
 
 
 def about_data(run: Run) -> str:
-    """One line about items and users; '' on other people's environments."""
+    """Lines about items, users and what the platform assumes; '' on other people's environments."""
     catalogue, population = run.catalogue, run.population
     if catalogue is None or population is None:
         return ""
     whose = f"{population.source}: " if population.source else ""
     sizes = f"{len(population.train)} training users, {len(population.heldout)} held out"
-    return f"data: {catalogue.source}; {whose}{sizes}"
+    about = f"data: {catalogue.source}; {whose}{sizes}"
+    assumed = assumptions(run.config, catalogue, population)
+    return f"{about}\n{run.config.env}: {assumed}" if assumed else about
 
 
 def _part_of_rank(config: Config, size: int) -> Config:

@@ -110,7 +110,7 @@ class Course:
     path: Path  # of the checkpoint
     ranks: Ranks
     quiet: bool
-    logger: Logger | None  # rank 0's
+    diary: Diary | None  # rank 0's
     saved: int | None  # the step of the checkpoint; None before the first
 
 
@@ -159,10 +159,12 @@ def _begun(
                 stack.enter_context(folders.held(taken))
                 write_text(taken / "config.toml", to_toml(run.config))
             if first:
-                course.logger = _logger(run, own, quiet)
+                course.diary = Diary(_logger(run, own, quiet))
             if not resume:  # so that a run killed before its first interval can be resumed, too
+                if course.diary is not None and settings.eval_interval:
+                    course.diary.evaluate(run)  # the curve begins with the untrained policy
                 _save(course)
-        if course.logger is not None:
+        if course.diary is not None:
             _publish(course, resume, folder is None if latest is None else latest)
         yield course
 
@@ -228,9 +230,9 @@ def _go_on(
     """The updates that are left; requests to stop are heeded within each."""
     run, ranks = course.run, course.ranks
     settings, n_steps = run.config.train_config, run.config.agent_config.n_steps
-    diary = None if course.logger is None else Diary(course.logger)
+    diary = course.diary
     obs, stop, asked = run.env.observe(), False, False
-    with course.logger or nullcontext():
+    with nullcontext() if diary is None else diary.logger:
         while run.updates < run.num_updates and not stop:
             with requests_to_stop() as requests:
                 rollout, obs = collect(run.env, run.agent, obs, n_steps)
@@ -253,8 +255,8 @@ def _go_on(
         raise Interrupted(
             f"Stopped at step {run.step:,}; {folder} holds the run: --run {folder} goes on from there."
         )
-    if course.logger is not None and not course.quiet:
-        _say(f"done: {run.step:,} steps; checkpoint: {course.path}; log: {course.logger.path}")
+    if course.diary is not None and not course.quiet:
+        _say(f"done: {run.step:,} steps; checkpoint: {course.path}; log: {course.diary.logger.path}")
 
 
 def _save(course: Course) -> None:

@@ -23,7 +23,7 @@ CPU = torch.device("cpu")
 SIMPLE = ["random", "popularity", "one-item", "static-list", "mf", "mmr", "rule"]
 ROWS = {
     "drift": ["ppo", "ppo-greedy", "untrained", *SIMPLE, "myopic", "oracle"],
-    "satiation": ["ppo", "ppo-greedy", "untrained", *SIMPLE, "myopic", "planner"],
+    "satiation": ["ppo", "ppo-greedy", "untrained", *SIMPLE, "myopic", "informed", "planner"],
     "a2c": ["a2c", "a2c-greedy", "untrained", *SIMPLE, "myopic", "oracle"],
     "gym": ["ppo", "ppo-greedy", "untrained", "random"],
 }

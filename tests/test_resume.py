@@ -74,7 +74,7 @@ def test_interrupted_twice(name: str, tmp_path: Path, monkeypatch: pytest.Monkey
     for part in ("env", "generators"):
         one, two = getattr(whole, part), getattr(pieces, part)
         assert {n: x.tolist() for n, x in one.items()} == {n: x.tolist() for n, x in two.items()}
-    assert whole.info["curve"] == pieces.info["curve"] and len(whole.info["curve"]) == 3
+    assert whole.info["curve"] == pieces.info["curve"] and len(whole.info["curve"]) == 4
     assert whole.info["sessions"] == pieces.info["sessions"]
     assert repr(log_of(tmp_path / "whole")) == repr(log_of(tmp_path / "pieces"))
 

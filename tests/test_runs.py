@@ -400,7 +400,7 @@ def test_evaluation_of_an_environment_without_an_end(
     finally:
         gymnasium.registry.pop("RecsysTestEndless-v0")
     err = capsys.readouterr().err
-    said = "evaluation at step 96: 16 of 16 episodes had no end within 20 steps and were cut there"
+    said = "evaluation at step 0: 16 of 16 episodes had no end within 20 steps and were cut there"
     assert err.count("cut there") == 1 and said in err and "done: 216 steps" in err
     rows = read_log(Path("runs/gym-RecsysTestEndless-v0-ppo-0/log.csv"))
     assert [(step, value) for step, _, name, value in rows if name == "eval_cut"] == [

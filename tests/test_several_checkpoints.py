@@ -172,7 +172,10 @@ def test_planner_plays_64_users_or_all(tmp_path: Path) -> None:
     options = ["--env", "satiation", *world, "--max-episode-steps", "3", "--hidden-dims", "4"]
     path = str(train_in(tmp_path / "run", *options, "--total-timesteps", "1"))
     some, every = table(tmp_path, path), table(tmp_path, path, "--full")
-    assert {row["policy"]: row["users"] for row in some["rows"] if row["users"] != 80} == {"planner": 64}
+    assert {row["policy"]: row["users"] for row in some["rows"] if row["users"] != 80} == {
+        "informed": 64,
+        "planner": 64,
+    }
     assert all(row["users"] == 80 for row in every["rows"])
     assert {row["policy"]: row for row in some["rows"]}["ppo"] == rows(every)["ppo"]
     few = table(tmp_path, path, "--max-users", "5")

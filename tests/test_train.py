@@ -65,10 +65,12 @@ def test_the_quickstart(tmp_path: Path) -> None:
     code, out, err = finish(
         start(tmp_path, "evaluate", "--algo", "ppo", "--checkpoint", "checkpoints/ppo.pt")
     )
-    assert code == 0 and err.endswith("\nplaying oracle (9 of 9)\n")
+    assert code == 0 and err.endswith("\nplaying oracle (12 of 12)\n")
     assert out.startswith("drift, ppo after 4,096 steps; synthetic") and "\nppo-greedy " in out
     found = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    (searched,) = (name for name in found if name.startswith(".cache/recsys_rl/rule-"))
     assert found == {
+        searched,
         "checkpoints/ppo.pt",
         *(f"{folder}/{name}" for name in ("ppo.pt", "ppo.prev.pt", "log.csv", "config.toml")),
     }
@@ -150,9 +152,9 @@ def test_the_log(here: Path) -> None:
     # The learning rate falls linearly: update k of 9 uses lr * (1 - k / 9), from k = 0 on.
     lr = [3e-3 * (1 - k / 9) for k in (1, 3, 5, 7, 8)]
     assert list(values(path, "lr").values()) == pytest.approx(lr)
-    # The greedy policy is evaluated at updates 4, 8 and at the end, and the checkpoint has the same curve.
+    # The greedy policy is evaluated before the first update, after 4 and 8, and at the end.
     curve = load(Path("checkpoints/ppo.pt")).info["curve"]
-    assert [row[0] for row in curve] == [96, 192, 216]
+    assert [row[0] for row in curve] == [0, 96, 192, 216]
     for place, name in enumerate(("mean", "low", "high"), 1):
         assert values(path, f"eval_return_{name}") == {row[0]: row[place] for row in curve}
     assert all(low <= mean <= high for _, mean, low, high in curve)
@@ -164,7 +166,7 @@ def test_evaluation_changes_nothing(here: Path) -> None:
     """Looking does not touch the course of learning."""
     assert main(["train", *CARTPOLE, *steps(6), "--eval-interval", "1", "--name", "often"]) == 0
     assert main(["train", *CARTPOLE, *steps(6), "--eval-interval", "0", "--name", "never"]) == 0
-    assert len(load(Path("runs/often/ppo.pt")).info["curve"]) == 6
+    assert len(load(Path("runs/often/ppo.pt")).info["curve"]) == 7
     assert load(Path("runs/never/ppo.pt")).info["curve"] == []
     assert_same_weights(here / "runs/often/ppo.pt", here / "runs/never/ppo.pt")
 

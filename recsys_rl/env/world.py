@@ -104,6 +104,11 @@ def _check(env_name: str) -> None:
         )
 
 
+def assumptions(config: Config, catalogue: Catalogue, population: Population) -> str:
+    """What the platform assumes in place of what the data lack, as part of a sentence; "" for nothing."""
+    return make_user_model(config.env, catalogue, population, config.env_config).assumptions
+
+
 def make_env(
     config: Config,
     catalogue: Catalogue | None,

@@ -14,6 +14,7 @@ from torch import Tensor
 import recsys_rl
 from recsys_rl.checkpoint import Checkpoint
 from recsys_rl.config import to_dict
+from recsys_rl.env.world import assumptions
 from recsys_rl.evaluation.table import Played
 from recsys_rl.types import Catalogue
 
@@ -29,13 +30,11 @@ def report(
 ) -> dict[str, Any]:
     """The values of the page of the checkpoint ``name``, as report/page.py lists them."""
     config = checkpoint.config
-    means = {row["policy"]: row["return_mean"] for row in result["rows"]}
     curve = checkpoint.info.get("curve", [])
-    references = ("random", result["yardstick"], "myopic", "informed", "oracle", "planner")
     return {
         **result,
         "algo": name,
-        "data": "" if checkpoint.catalogue is None else checkpoint.catalogue.source,
+        "data": _data(checkpoint),
         "seed": config.train_config.seed,
         "step": checkpoint.step,
         "heldout_users": result["sessions"],
@@ -47,9 +46,17 @@ def report(
             key: [point[place] for point in curve]
             for place, key in enumerate(("step", "mean", "low", "high"))
         },
-        "references": {policy: means[policy] for policy in references if policy in means},
         "sessions": _samples(checkpoint, users, (f"{name}-greedy", result["yardstick"], "myopic"), played),
     }
+
+
+def _data(checkpoint: Checkpoint) -> str:
+    """Source of the items, and what the platform assumes where the data say nothing."""
+    catalogue, population = checkpoint.catalogue, checkpoint.population
+    if catalogue is None or population is None:
+        return ""
+    assumed = assumptions(checkpoint.config, catalogue, population)
+    return f"{catalogue.source}; {assumed}" if assumed else catalogue.source
 
 
 def _samples(
