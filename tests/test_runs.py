@@ -404,6 +404,7 @@ def test_evaluation_of_an_environment_without_an_end(
     assert err.count("cut there") == 1 and said in err and "done: 216 steps" in err
     rows = read_log(Path("runs/gym-RecsysTestEndless-v0-ppo-0/log.csv"))
     assert [(step, value) for step, _, name, value in rows if name == "eval_cut"] == [
+        (0, 16.0),
         (96, 16.0),
         (192, 16.0),
         (216, 16.0),
