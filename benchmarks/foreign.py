@@ -1,0 +1,304 @@
+"""Ours on other people's environments: one preset, beside Stable-Baselines3's PPO with its own defaults.
+
+    python -m benchmarks.foreign [--only cartpole coat ...] [--seeds 5] [--cached]
+
+Both train for 200,000 steps per seed, ours by the preset of ``--env gym:...`` whatever the environment,
+Stable-Baselines3 by `PPO("MlpPolicy", env)`. Then both play the same 100 episodes on unseen seeds, greedily
+(its `deterministic=True`); the file also has the return of the sampled policy. Each row of
+benchmarks/results/foreign.csv is one environment, system and seed. A row that is there is not run again:
+ours as long as recsys_rl/ is of the same commit, a peer's as long as its version is the same. The whole takes
+hours, ``--only`` minutes; ``--cached`` runs nothing and prints the table of the newest rows.
+
+The last column says whether ours holds: the 95 % interval of the difference (paired by seed, Student's t)
+excludes that ours lies below by more than a tenth of the way from random to the better of the two; on the
+wide environments (``*``) its mean must lie above as well.
+"""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import itertools
+import math
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+from gymnasium import spaces
+from torch import Tensor
+
+from benchmarks import foreign_envs, tables
+from benchmarks.tables import Row
+from recsys_rl.agents.baselines import RandomPolicy
+from recsys_rl.config import Config, defaults, from_dict, overlay, to_dict
+from recsys_rl.env.gym_env import GymEnv
+from recsys_rl.env.world import make_env
+from recsys_rl.errors import UserError
+from recsys_rl.rollout import collect, play
+from recsys_rl.run import begin
+from recsys_rl.types import Action, Agent, Obs
+from recsys_rl.utils.metrics import interval
+
+STEPS, EPISODES = 200_000, 100
+UNSEEN = 10_000  # added to the seed of training: the seed of the episodes that are played at the end
+OURS, PEER, RANDOM = "recsys_rl", "stable-baselines3", "random"
+
+
+@dataclass(frozen=True)
+class Environment:
+    """An environment that both train on."""
+
+    id: str  # as gymnasium.make takes it
+    module: str = "gymnasium"  # what has to be importable
+    wide: bool = False  # hundreds of discrete actions
+    file: Path | None = None  # what has to be on the disk
+
+    def missing(self) -> str | None:
+        """Why it can't be played here, or None."""
+        if self.file is not None and not self.file.exists():
+            return f"{self.file} is missing: COAT_MATRIX names another place"
+        return None if installed(self.module) else f"{self.module} is not installed"
+
+
+def installed(module: str) -> bool:
+    return importlib.util.find_spec(module) is not None
+
+
+MADE_HERE = "benchmarks.foreign_envs:"
+ENVIRONMENTS = {
+    "cartpole": Environment("CartPole-v1"),
+    "coat": Environment(f"{MADE_HERE}Coat-v0", wide=True, file=foreign_envs.COAT),
+    "taxi": Environment(f"{MADE_HERE}TaxiUnmasked-v0"),
+    "acrobot": Environment("Acrobot-v1"),
+    "lunarlander": Environment("LunarLander-v3", "Box2D"),
+    "interest-evolution": Environment(f"{MADE_HERE}InterestEvolution-v0", "recsim"),
+    "sardine": Environment(f"{MADE_HERE}Sardine-v0", "sardine", wide=True),
+}
+
+
+def random(env_id: str, seed: int, steps: int) -> tuple[Agent, GymEnv]:
+    """Every action with the same probability."""
+    env = unseen_episodes(env_id, seed)
+    return RandomPolicy(env.action_sizes, torch.Generator().manual_seed(seed)), env
+
+
+def ours(env_id: str, seed: int, steps: int, **dials: Row) -> tuple[Agent, GymEnv]:
+    """PPO by the preset of `gym:`, as `recsys-rl train` does it; ``dials`` are sections of other settings."""
+    config = defaults("ppo", f"gym:{env_id}")
+    settings = {"train_config": {"seed": seed, "total_timesteps": steps}}
+    config = from_dict(Config, overlay(overlay(to_dict(config), dials), settings))
+    run = begin(config, None, torch.device("cpu"))
+    obs = run.env.observe()
+    for _ in range(run.num_updates):
+        rollout, obs = collect(run.env, run.agent, obs, config.agent_config.n_steps)
+        run.agent.update(rollout)
+    assert isinstance(run.env, GymEnv)
+    episodes = torch.Generator().manual_seed(UNSEEN + seed)
+    env = make_env(config, None, None, EPISODES, episodes, training=False)
+    assert isinstance(env, GymEnv)
+    env.load_statistics(run.env.statistics())
+    return run.agent, env
+
+
+def stable_baselines3(env_id: str, seed: int, steps: int) -> tuple[Agent, GymEnv]:
+    """Its PPO as its documentation shows it, with no option but the seed and the device."""
+    from stable_baselines3 import PPO
+
+    model = PPO("MlpPolicy", gymnasium.make(env_id), seed=seed, device="cpu")
+    model.learn(steps)
+    return Peer(model), unseen_episodes(env_id, seed)
+
+
+class Peer:
+    """A model of Stable-Baselines3 as an Agent of ours."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+
+    def act(self, obs: Obs, greedy: bool = False) -> Action:
+        context: Any = obs.context.numpy()  # (N, F)
+        if isinstance(self.model.observation_space, spaces.Discrete):
+            context = context.argmax(-1)  # (N,): it makes them one-hot itself
+        items, _ = self.model.predict(context, deterministic=greedy)
+        return Action(torch.from_numpy(np.asarray(items, np.int64))[:, None], torch.zeros(obs.num_rows))
+
+
+def unseen_episodes(env_id: str, seed: int) -> GymEnv:
+    return GymEnv(env_id, EPISODES, UNSEEN + seed, training=False, allow_module=True)
+
+
+Train = Callable[[str, int, int], tuple[Agent, GymEnv]]
+SYSTEMS: dict[str, Train] = {RANDOM: random, PEER: stable_baselines3, OURS: ours}
+
+
+def measure(train: Train, env_id: str, seed: int, steps: int) -> Row:
+    """Train, then play the unseen episodes: greedily, and once more by sampling."""
+    np.random.seed(seed)  # noqa: NPY002  (RecSim draws from it)
+    started = time.perf_counter()
+    agent, env = train(env_id, seed, steps)
+    seconds = time.perf_counter() - started
+    greedy, sampled = (play(env, agent, greedy=way) for way in (True, False))
+    return {
+        "return_mean": greedy.returns.double().mean().item(),
+        "sampled_mean": sampled.returns.double().mean().item(),
+        "length_mean": greedy.lengths.double().mean().item(),
+        "seconds": round(seconds, 1),
+    }
+
+
+def version_of(system: str) -> str:
+    """The commit of our package, with + where the files differ from it, or the version of a peer's."""
+    if system == RANDOM:
+        return "-"
+    if system != OURS:
+        return tables.package_version(system) or "not installed"
+
+    def git(*words: str) -> str:
+        return subprocess.run(
+            ["git", *words, "--", "recsys_rl"], cwd=tables.HERE.parent, capture_output=True, text=True
+        ).stdout.strip()
+
+    return git("log", "-1", "--format=%h") + ("+" if git("status", "--porcelain") else "")
+
+
+def read(path: Path) -> list[Row]:
+    """The rows of the file, with numbers as numbers; none where there is no file."""
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    whole, real = ("seed", "steps"), ("return_mean", "sampled_mean", "length_mean", "seconds")
+    return [
+        row | {name: int(row[name]) for name in whole} | {name: float(row[name]) for name in real}
+        for row in rows
+    ]
+
+
+def append(path: Path, row: Row) -> None:
+    """One more line, so that two processes can share the file."""
+    is_new = not path.exists()
+    with path.open("a", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(row))
+        if is_new:
+            writer.writeheader()
+        writer.writerow(row)
+
+
+def find(rows: Iterable[Row], **wanted: Any) -> Row | None:
+    """The newest row that has these values."""
+    found = [row for row in rows if all(row[name] == value for name, value in wanted.items())]
+    return found[-1] if found else None
+
+
+def run_once(rows: list[Row], path: Path | None, name: str, system: str, seed: int, steps: int) -> None:
+    """Add the row of this run to ``rows`` and to the file, unless it is there."""
+    known = {"env": name, "system": system, "version": version_of(system), "seed": seed, "steps": steps}
+    if find(rows, **known) is not None and not known["version"].endswith("+"):
+        return
+    row = tables.about() | known | measure(SYSTEMS[system], ENVIRONMENTS[name].id, seed, steps)
+    print(f"{name} {system} seed {seed}: {row['return_mean']:.2f}, {row['seconds']:.0f} s", file=sys.stderr)
+    rows.append(row)
+    if path is not None:
+        append(path, row)
+
+
+def summary(name: str, rows: Sequence[Row], seeds: Sequence[int]) -> list[Row]:
+    """A row per system: mean over seeds with its interval; ours also against Stable-Baselines3."""
+    table, means = [], {}
+    for system in SYSTEMS:
+        found = {seed: find(rows, env=name, system=system, seed=seed) for seed in seeds}
+        means[system] = {seed: row["return_mean"] for seed, row in found.items() if row is not None}
+        values = list(means[system].values())
+        if values:
+            over = interval(torch.tensor(values))
+            line = {"mean": over.mean, "low": over.low, "high": over.high, "worst": min(values)}
+            table.append({"env": name, "system": system, "seeds": len(values), **line})
+    both = sorted(set(means[OURS]) & set(means[PEER]))
+    if both and means[RANDOM]:
+        mine, theirs = (torch.tensor([means[system][seed] for seed in both]) for system in (OURS, PEER))
+        floor = sum(means[RANDOM].values()) / len(means[RANDOM])
+        table[-1] |= compare(mine, theirs, floor, ENVIRONMENTS[name].wide)
+    if name == "coat" and ENVIRONMENTS[name].missing() is None:
+        exact = foreign_envs.references(foreign_envs.liked(foreign_envs.ratings_of_coat()))
+        table += [{"env": name, "system": system, "mean": value} for system, value in exact.items()]
+    return table
+
+
+def compare(mine: Tensor, theirs: Tensor, floor: float, wide: bool) -> Row:
+    """Ours minus theirs (S,) over seeds, and whether ours holds; see the head of this file."""
+    over = interval(mine - theirs)
+    way = max(mine.mean().item(), theirs.mean().item()) - floor
+    low = over.mean if math.isnan(over.low) else over.low
+    holds = low >= -0.1 * way and (over.mean > 0 or not wide)
+    return {"minus_sb3": over.mean, "minus_low": over.low, "minus_high": over.high, "holds": holds}
+
+
+def print_markdown(table: Sequence[Row]) -> None:
+    """The table of the docs: a line per environment."""
+    print("\n| environment | random | Stable-Baselines3 | ours | difference | holds |")
+    print("|---|---:|---:|---:|---:|---|")
+    for name in dict.fromkeys(row["env"] for row in table):
+        rows = {row["system"]: row for row in table if row["env"] == name}
+        cells = [_cell(rows.get(system), "mean", "low", "high") for system in SYSTEMS]
+        difference = _cell(rows.get(OURS), "minus_sb3", "minus_low", "minus_high", "+")
+        holds = {True: "yes", False: "no", None: ""}[rows.get(OURS, {}).get("holds")]
+        star = " *" if ENVIRONMENTS[name].wide else ""
+        print("|", " | ".join([f"{name}{star}", *cells, difference, holds]), "|")
+        exact = [f"{system} {row['mean']:.3g}" for system, row in rows.items() if system not in SYSTEMS]
+        if exact:
+            print(f"| {name}, computed: {', '.join(exact)} | | | | | |")
+
+
+def _cell(row: Row | None, mean: str, low: str, high: str, sign: str = "") -> str:
+    if row is None or mean not in row:
+        return ""
+    digits = ".0f" if abs(row[mean]) >= 100 else ".1f" if abs(row[mean]) >= 20 else ".2f"
+    text = format(row[mean], sign + digits)
+    if math.isnan(row[low]):
+        return text
+    return f"{text} ({row[low]:{sign}{digits}} to {row[high]:{sign}{digits}})"
+
+
+def seeds_of(text: str) -> list[int]:
+    """ "5" is 0 to 4; "100-102" and "3,7" name seeds."""
+    try:
+        if text.isdecimal():
+            return list(range(int(text)))
+        ends = [part.partition("-")[::2] for part in text.split(",")]
+        return [seed for low, high in ends for seed in range(int(low), int(high or low) + 1)]
+    except ValueError as error:
+        raise UserError(f"--seeds is {text!r}: give a number of seeds, or seeds as in 100-102,7.") from error
+
+
+def main() -> None:
+    parser = tables.parser(__doc__)
+    parser.add_argument("--only", nargs="+", choices=ENVIRONMENTS, default=list(ENVIRONMENTS), metavar="NAME")
+    parser.add_argument("--systems", nargs="+", choices=SYSTEMS, default=list(SYSTEMS))
+    parser.add_argument("--seeds", default="5", help="how many, or which: 100-102,7")
+    parser.add_argument("--cached", action="store_true", help="run nothing; the newest rows of the file")
+    args = tables.parse(parser, "foreign")
+    torch.set_num_threads(args.threads or 1)
+    steps, seeds = (512, [0]) if args.smoke else (STEPS, seeds_of(args.seeds))
+    rows = [] if args.smoke else read(args.csv)
+    notes = {name: ENVIRONMENTS[name].missing() for name in args.only}
+    if not args.cached:
+        here = [name for name, note in notes.items() if note is None]
+        systems = [system for system in args.systems if system != PEER or installed("stable_baselines3")]
+        for seed, name, system in itertools.product(seeds, here, systems):
+            run_once(rows, args.csv, name, system, seed, steps)
+    table = [row for name in args.only for row in summary(name, rows, seeds)]
+    table += [{"env": name, "note": note} for name, note in notes.items() if note is not None]
+    args.csv = None  # has a row per run already
+    tables.publish(table, args)
+    print_markdown(table)
+
+
+if __name__ == "__main__":
+    tables.run(main)
