@@ -199,8 +199,9 @@ def find(rows: Iterable[Row], **wanted: Any) -> Row | None:
 
 def run_once(rows: list[Row], path: Path | None, name: str, system: str, seed: int, steps: int) -> None:
     """Add the row of this run to ``rows`` and to the file, unless it is there."""
-    known = {"env": name, "system": system, "version": version_of(system), "seed": seed, "steps": steps}
-    if find(rows, **known) is not None and not known["version"].endswith("+"):
+    version = version_of(system)
+    known = {"env": name, "system": system, "version": version, "seed": seed, "steps": steps}
+    if find(rows, **known) is not None and not version.endswith("+"):
         return
     row = tables.about() | known | measure(SYSTEMS[system], ENVIRONMENTS[name].id, seed, steps)
     print(f"{name} {system} seed {seed}: {row['return_mean']:.2f}, {row['seconds']:.0f} s", file=sys.stderr)

@@ -29,7 +29,7 @@ Outcome = tuple[Floats, float, bool, bool, dict[str, Any]]
 
 SHARED = Path(__file__).resolve().parents[2] / "shared/data"
 COAT = Path(os.environ.get("COAT_MATRIX", SHARED / "coat/coat_pseudoGT_ratingM.ascii"))
-TURNS = 10
+TURNS, WINDOW = 10, 5
 LIKED = 3  # a rating above this, rounded, is a click
 
 
@@ -37,9 +37,8 @@ class RatingMatrix(gymnasium.Env[Floats, np.int64]):
     """One user of a rating matrix, drawn uniformly at each reset, is shown ``TURNS`` items.
 
     The reward is 1 where the user likes the item (rounded rating above 3) and has not been shown it
-    before, else 0. The observation holds the last items, which are all of the session, with their clicks:
-    (2 I,) float32, 1 in the first half where an item was shown and in the second where it was clicked.
-    Who the user is stays hidden.
+    before, else 0. The observation holds the last ``WINDOW`` items with their clicks: (2 I,) float32, 1 in
+    the first half where an item was shown and in the second where it was clicked. The user stays hidden.
     """
 
     def __init__(self, ratings: npt.NDArray[Any] | None = None) -> None:
@@ -52,17 +51,22 @@ class RatingMatrix(gymnasium.Env[Floats, np.int64]):
     def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Floats, dict[str, Any]]:
         super().reset(seed=seed)
         self.user = int(self.np_random.integers(len(self.likes)))
-        self.seen = np.zeros(2 * self.num_items, np.float32)
-        self.turn = 0
-        return self.seen.copy(), {}
+        self.shown: list[int] = []
+        self.clicks: list[bool] = []
+        return self._observe(), {}
 
     def step(self, action: np.int64) -> Outcome:
-        clicked = bool(self.likes[self.user, action]) and not self.seen[action]
-        self.seen[action] = 1
-        if clicked:
-            self.seen[self.num_items + action] = 1
-        self.turn += 1
-        return self.seen.copy(), float(clicked), self.turn == TURNS, False, {}
+        item = int(action)
+        clicked = bool(self.likes[self.user, item]) and item not in self.shown
+        self.shown.append(item)
+        self.clicks.append(clicked)
+        return self._observe(), float(clicked), len(self.shown) == TURNS, False, {}
+
+    def _observe(self) -> Floats:
+        obs = np.zeros((2, self.num_items), np.float32)
+        for item, clicked in zip(self.shown[-WINDOW:], self.clicks[-WINDOW:], strict=True):
+            obs[:, item] = np.maximum(obs[:, item], (1, clicked))
+        return obs.reshape(-1)
 
 
 def ratings_of_coat() -> npt.NDArray[Any]:
@@ -148,10 +152,7 @@ def taxi() -> gymnasium.Env[Any, Any]:
     return NoMask(gymnasium.make(f"Taxi-v{version}"))
 
 
-for name, entry_point in {
-    "Coat-v0": RatingMatrix,
-    "InterestEvolution-v0": InterestEvolution,
-    "Sardine-v0": single_item,
-    "TaxiUnmasked-v0": taxi,
-}.items():
-    gymnasium.register(name, entry_point)
+gymnasium.register("Coat-v0", f"{__name__}:RatingMatrix")
+gymnasium.register("InterestEvolution-v0", f"{__name__}:InterestEvolution")
+gymnasium.register("Sardine-v0", f"{__name__}:single_item")
+gymnasium.register("TaxiUnmasked-v0", f"{__name__}:taxi")
