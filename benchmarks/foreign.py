@@ -154,18 +154,21 @@ def measure(train: Train, env_id: str, seed: int, steps: int) -> Row:
 
 
 def version_of(system: str) -> str:
-    """The commit of our package, with + where the files differ from it, or the version of a peer's."""
+    """The last commit of recsys_rl/, with + where the files differ from it, or the version of a peer."""
     if system == RANDOM:
         return "-"
     if system != OURS:
         return tables.package_version(system) or "not installed"
+    try:
+        return _git("log", "-1", "--format=%h") + ("+" if _git("status", "--porcelain") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown+"
 
-    def git(*words: str) -> str:
-        return subprocess.run(
-            ["git", *words, "--", "recsys_rl"], cwd=tables.HERE.parent, capture_output=True, text=True
-        ).stdout.strip()
 
-    return git("log", "-1", "--format=%h") + ("+" if git("status", "--porcelain") else "")
+def _git(*words: str) -> str:
+    words = ("git", *words, "--", "recsys_rl")
+    done = subprocess.run(words, cwd=tables.HERE.parent, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
 
 
 def read(path: Path) -> list[Row]:
@@ -233,11 +236,11 @@ def summary(name: str, rows: Sequence[Row], seeds: Sequence[int]) -> list[Row]:
 
 
 def compare(mine: Tensor, theirs: Tensor, floor: float, wide: bool) -> Row:
-    """Ours minus theirs (S,) over seeds, and whether ours holds; see the head of this file."""
+    """Ours minus theirs (S,) over seeds, and whether ours holds (the head of this file says when)."""
     over = interval(mine - theirs)
     way = max(mine.mean().item(), theirs.mean().item()) - floor
-    low = over.mean if math.isnan(over.low) else over.low
-    holds = low >= -0.1 * way and (over.mean > 0 or not wide)
+    known = len(mine) > 1  # one seed has no interval
+    holds = over.low >= -0.1 * way and (over.mean > 0 or not wide) if known else None
     return {"minus_sb3": over.mean, "minus_low": over.low, "minus_high": over.high, "holds": holds}
 
 

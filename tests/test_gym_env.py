@@ -106,6 +106,21 @@ def test_cartpole_is_gymnasiums_own() -> None:
         np.testing.assert_array_equal(step.obs.context[row].numpy(), own.step(row)[0])
 
 
+def test_a_discrete_observation_is_one_hot() -> None:
+    env, own = GymEnv("gym:FrozenLake-v1", 2, seed=0), gymnasium.make("FrozenLake-v1")
+    assert (env.context_dim, env.action_sizes) == (16, (4,))
+    place, _ = own.reset(seed=5)
+    context = env.reset(torch.tensor([5, 6])).context
+    ended = False
+    while not ended:
+        assert context.tolist()[0] == np.eye(16)[place].tolist()
+        step = env.step(act([2], [2]))
+        place, _, ended, *_ = own.step(2)
+        context = step.final_obs.context
+    assert step.terminated[0] and context.tolist()[0] == np.eye(16)[place].tolist()
+    assert step.obs.context.tolist()[0] == np.eye(16)[0].tolist()  # the next episode begins at place 0
+
+
 def test_a_dict_is_flattened_by_name_and_its_mask_becomes_the_mask() -> None:
     env = GymEnv(
         register("Dict", observation=WITH_MASK, action=spaces.Discrete(3, start=5), ends=(2, 99)), 2, 0

@@ -1,0 +1,222 @@
+"""The table of other people's environments: the games' rules, exact references, the cache, the verdict."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from benchmarks import foreign, foreign_envs
+from benchmarks.foreign import OURS, PEER, RANDOM
+from recsys_rl.env.gym_env import GymEnv
+from recsys_rl.rollout import play
+from recsys_rl.types import Action, Obs, UserError
+from tests.doors import benchmark_without
+
+# Three users and twelve items. Users 0 and 1 like items 0 to 10 and 0 to 3; user 2 likes item 11 alone.
+RATINGS = np.full((3, 12), 3.4)
+RATINGS[0, :11], RATINGS[1, :4], RATINGS[2, 11] = 3.6, 5, 4
+
+
+def test_references_of_a_small_matrix() -> None:
+    """Items 0 to 3 are liked by two of three, the others by one: (4 x 2 + 6 x 1) / 3. All: 10, 4 and 1."""
+    found = foreign_envs.references(foreign_envs.liked(RATINGS))
+    assert found == {"static-list": pytest.approx(14 / 3), "oracle": pytest.approx(5)}
+
+
+class Script:
+    """Shows the same items in every session, in this order."""
+
+    def __init__(self, items: list[int]) -> None:
+        self.items, self.turn = items, 0
+
+    def act(self, obs: Obs, greedy: bool = False) -> Action:
+        items = torch.full((obs.num_rows, 1), self.items[self.turn % len(self.items)])
+        self.turn += 1
+        return Action(items, torch.zeros(obs.num_rows))
+
+
+def small_game() -> str:
+    """A registered game of those three users."""
+    if "tests/SmallMatrix-v0" not in gymnasium.registry:
+        gymnasium.register("tests/SmallMatrix-v0", entry_point=lambda: foreign_envs.RatingMatrix(RATINGS))
+    return "gym:tests/SmallMatrix-v0"
+
+
+def test_the_static_list_earns_what_was_computed() -> None:
+    users = torch.arange(600)
+    sessions = play(GymEnv(small_game(), 600, 0), Script(list(range(10))), users)
+    assert sessions.lengths.tolist() == [10] * 600
+    assert sorted(set(sessions.returns.tolist())) == [0, 4, 10]  # of the users 2, 1 and 0
+    assert sessions.returns.mean().item() == pytest.approx(14 / 3, abs=0.5)  # deviation 4.1 / 600**0.5 = 0.17
+
+
+def test_a_repeat_earns_nothing() -> None:
+    sessions = play(GymEnv(small_game(), 60, 0), Script([0, 1]), torch.arange(60))
+    assert set(sessions.returns.tolist()) == {0, 2}
+
+
+def test_the_observation_is_a_window_of_items_and_clicks() -> None:
+    game = foreign_envs.RatingMatrix(RATINGS)
+    while True:
+        obs, _ = game.reset(seed=None if hasattr(game, "user") else 0)
+        assert not obs.any()
+        if game.user == 1:
+            break
+    shown = [0, 7, 1, 0, 8, 9, 10]
+    for item in shown:
+        obs, *_ = game.step(np.int64(item))
+    places = np.flatnonzero(obs).tolist()  # of 1, 0, 8, 9 and 10: the window is five turns
+    assert places == [0, 1, 8, 9, 10, 12 + 1]  # 0 was a repeat, which is no click
+    assert game.observation_space.contains(obs)
+
+
+@pytest.mark.parametrize("name", foreign.ENVIRONMENTS)
+def test_environments_play_a_whole_session(name: str) -> None:
+    env = foreign.ENVIRONMENTS[name]
+    if env.missing() is not None:
+        pytest.skip(env.missing())
+    game = GymEnv(env.id, 2, 0, allow_module=True)
+    agent, _ = foreign.random(env.id, 0, 0)
+    sessions = play(game, agent)
+    assert bool((sessions.lengths > 0).all()) and bool(sessions.returns.isfinite().all())
+    assert game.observe().mask is None  # so that both systems see the same
+    assert (game.action_sizes[0] >= 300) == env.wide
+
+
+def stand_in(value: Mapping[str, float]) -> Any:
+    """A system that earns ``value`` of each environment, whatever the seed; counts its runs."""
+    runs: list[tuple[str, int]] = []
+
+    def measure(train: Any, env_id: str, seed: int, steps: int) -> dict[str, float]:
+        runs.append((env_id, seed))
+        mean = value[env_id] + 0.01 * seed
+        return {"return_mean": mean, "sampled_mean": mean, "length_mean": 1.0, "seconds": 0.0}
+
+    return measure, runs
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *options: str) -> None:
+    monkeypatch.setattr("sys.argv", ["foreign", *options])
+    foreign.main()
+
+
+def test_rows_are_run_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    measure, runs = stand_in({"CartPole-v1": 5.0, "Acrobot-v1": -7.0})
+    versions = {RANDOM: "-", PEER: "2.9", OURS: "abc"}
+    monkeypatch.setattr(foreign, "measure", measure)
+    monkeypatch.setattr(foreign, "version_of", versions.__getitem__)
+    monkeypatch.setattr(foreign, "installed", lambda module: True)
+    file = tmp_path / "rows.csv"
+    options = ["--csv", str(file), "--only", "cartpole", "--systems", RANDOM, PEER, OURS]
+    run(monkeypatch, *options, "--seeds", "2")
+    assert runs == [("CartPole-v1", 0)] * 3 + [("CartPole-v1", 1)] * 3
+    run(monkeypatch, *options, "--seeds", "1-2")  # seed 1 is there
+    assert runs[6:] == [("CartPole-v1", 2)] * 3
+    versions[OURS] = "def"  # another commit of ours: the peer's rows stay
+    run(monkeypatch, *options, "--seeds", "1")
+    assert runs[9:] == [("CartPole-v1", 0)]
+    versions[OURS] = "def+"  # a changed checkout has no name, so nothing of it is kept
+    for _ in range(2):
+        run(monkeypatch, *options, "--seeds", "1")
+    assert len(runs) == 12
+    with file.open() as opened:
+        rows = list(csv.DictReader(opened))
+    assert [row["version"] for row in rows if row["system"] == OURS] == ["abc"] * 3 + ["def", "def+", "def+"]
+    capsys.readouterr()
+    run(monkeypatch, *options, "--seeds", "3", "--cached", "--json", str(tmp_path / "table.json"))
+    assert len(runs) == 12
+    table = json.loads((tmp_path / "table.json").read_text())["rows"]
+    assert [(row["system"], row["seeds"]) for row in table] == [(RANDOM, 3), (PEER, 3), (OURS, 3)]
+    assert "| cartpole | 5.01" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("mine", "theirs", "wide", "holds"),
+    [
+        ([9.6, 9.6, 9.6], [10.0, 10.0, 10.0], False, True),  # a tenth of the way from 0 to 10 is 1
+        ([9.6, 9.6, 9.6], [10.0, 10.0, 10.0], True, False),  # on wide ones it must lie above
+        ([10.1, 10.1, 10.1], [10.0, 10.0, 10.0], True, True),
+        ([8.9, 8.9, 8.9], [10.0, 10.0, 10.0], False, False),
+        ([9.0, 11.0, 10.0], [10.0, 10.0, 10.0], False, False),  # 0 +- 2.5 excludes nothing
+    ],
+)
+def test_the_verdict(mine: list[float], theirs: list[float], wide: bool, holds: bool) -> None:
+    found = foreign.compare(torch.tensor(mine), torch.tensor(theirs), 0.0, wide)
+    assert found["holds"] is holds
+    assert found["minus_sb3"] == pytest.approx(sum(mine) / 3 - sum(theirs) / 3, abs=1e-5)
+
+
+def test_one_seed_has_no_interval() -> None:
+    found = foreign.compare(torch.tensor([5.0]), torch.tensor([4.0]), 0.0, True)
+    assert math.isnan(found["minus_low"]) and found["holds"] is None
+
+
+def test_seeds() -> None:
+    assert foreign.seeds_of("3") == [0, 1, 2]
+    assert foreign.seeds_of("100-102,7") == [100, 101, 102, 7]
+    with pytest.raises(UserError, match="--seeds is 'many'"):
+        foreign.seeds_of("many")
+
+
+@pytest.mark.slow
+def test_smoke_without_peers(tmp_path: Path) -> None:
+    """It runs with our package alone, and says of each environment that it can't play why."""
+    modules = ["stable_baselines3", "recsim", "sardine", "Box2D"]
+    done = benchmark_without(modules, "foreign", tmp_path, "--smoke", "--json", "table.json")
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "table.json").read_text())["rows"]
+    notes = {row["env"]: row["note"] for row in rows if "note" in row}
+    assert {name: notes[name] for name in ("lunarlander", "interest-evolution", "sardine")} == {
+        "lunarlander": "Box2D is not installed",
+        "interest-evolution": "recsim is not installed",
+        "sardine": "sardine is not installed",
+    }
+    assert PEER not in {row.get("system") for row in rows}
+    played = {row["env"] for row in rows if row.get("system") == OURS}
+    assert {"cartpole", "acrobot", "taxi"} <= played and played.isdisjoint(notes)
+    assert [path.name for path in tmp_path.iterdir()] == ["table.json"]
+
+
+@pytest.mark.slow
+def test_smoke_with_stable_baselines3(tmp_path: Path) -> None:
+    pytest.importorskip("stable_baselines3")
+    options = ["--smoke", "--only", "cartpole", "taxi", "--json", "table.json"]
+    done = benchmark_without([], "foreign", tmp_path, *options)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "table.json").read_text())["rows"]
+    assert [row["system"] for row in rows] == [RANDOM, PEER, OURS] * 2
+
+
+def test_a_peer_plays_as_an_agent() -> None:
+    """Discrete observations go back to numbers, as its own network makes them one-hot."""
+    seen: list[Any] = []
+
+    class Model:
+        observation_space = gymnasium.spaces.Discrete(3)
+
+        def predict(self, context: Any, deterministic: bool) -> tuple[Any, None]:
+            seen.append((context.tolist(), deterministic))
+            return context * 2, None
+
+    context: Tensor = torch.eye(3)[[2, 0]]
+    action = foreign.Peer(Model()).act(Obs(context), greedy=True)
+    assert seen == [([2, 0], True)] and action.items.tolist() == [[4], [0]]
+
+
+def test_versions() -> None:
+    assert foreign.version_of(RANDOM) == "-"
+    assert foreign.version_of("torch") == torch.__version__
+    assert re.fullmatch(r"([0-9a-f]{7,}|unknown)\+?", foreign.version_of(OURS))
