@@ -49,7 +49,8 @@ class Script:
 def small_game() -> str:
     """A registered game of those three users."""
     if "tests/SmallMatrix-v0" not in gymnasium.registry:
-        gymnasium.register("tests/SmallMatrix-v0", entry_point=lambda: foreign_envs.RatingMatrix(RATINGS))
+        settings = {"ratings": RATINGS}
+        gymnasium.register("tests/SmallMatrix-v0", "benchmarks.foreign_envs:RatingMatrix", kwargs=settings)
     return "gym:tests/SmallMatrix-v0"
 
 
@@ -84,8 +85,9 @@ def test_the_observation_is_a_window_of_items_and_clicks() -> None:
 @pytest.mark.parametrize("name", foreign.ENVIRONMENTS)
 def test_environments_play_a_whole_session(name: str) -> None:
     env = foreign.ENVIRONMENTS[name]
-    if env.missing() is not None:
-        pytest.skip(env.missing())
+    missing = env.missing()
+    if missing is not None:
+        pytest.skip(missing)
     game = GymEnv(env.id, 2, 0, allow_module=True)
     agent, _ = foreign.random(env.id, 0, 0)
     sessions = play(game, agent)
