@@ -316,8 +316,8 @@ class Config:
                 )
         if size > 1 and (self.env_config.normalize_obs or self.env_config.normalize_reward):
             raise UserError(
-                "normalize_obs and normalize_reward keep statistics of one process: leave them out with "
-                f"num_processes = {size}."
+                "normalize_obs and normalize_reward keep statistics of one process, and num_processes is "
+                f"{size}: give --no-normalize-obs --no-normalize-reward, or one process."
             )
 
 

@@ -38,7 +38,7 @@ from tests.doors import A2C, CARTPOLE, DRIFT, SATIATION, assert_same_weights, fi
 
 CPU = torch.device("cpu")
 TWO = ("--num-processes", "2")
-PLAIN_CARTPOLE = [word for word in CARTPOLE if not word.startswith("--normalize")]
+PLAIN_CARTPOLE = [word for word in CARTPOLE if not word.startswith("--normalize")] + ["--no-normalize-reward"]
 GO_ON = "so the others were ended, too: --resume goes on from the last checkpoint."
 
 
@@ -333,10 +333,7 @@ def test_the_number_of_processes_is_that_which_was_started() -> None:
         ),
         ("--batch-size 11", "--batch-size is 11: it must be a multiple of num_processes = 2"),
         ("--algo a2c --num-envs 5", "--num-envs is 5: it must be a multiple of num_processes = 2"),
-        (
-            "--env gym:CartPole-v1 --normalize-obs",
-            "normalize_obs and normalize_reward keep statistics of one",
-        ),
+        ("--env gym:CartPole-v1 --batch-size 4", "give --no-normalize-obs --no-normalize-reward, or one"),
         (
             "--num-processes 0",
             "--num-processes is 0: it must be a whole number, at least 1 and at",
