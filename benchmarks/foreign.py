@@ -1,6 +1,6 @@
 """Ours on other people's environments: one preset, beside Stable-Baselines3's PPO with its own defaults.
 
-    python -m benchmarks.foreign [--only cartpole coat ...] [--seeds 5] [--cached]
+    python -m benchmarks.foreign [--only cartpole coat ...] [--seeds 0-4] [--cached]
 
 Both train for 200,000 steps per seed, ours by the preset of ``--env gym:...`` whatever the environment,
 Stable-Baselines3 by `PPO("MlpPolicy", env)`. Then both play the same 100 episodes on unseen seeds, greedily
@@ -35,12 +35,12 @@ from gymnasium import spaces
 from torch import Tensor
 
 from benchmarks import foreign_envs, tables
+from benchmarks.learning import parse_seeds
 from benchmarks.tables import Row
 from recsys_rl.agents.baselines import RandomPolicy
 from recsys_rl.config import Config, defaults, from_dict, overlay, to_dict
 from recsys_rl.env.gym_env import GymEnv
 from recsys_rl.env.world import make_env
-from recsys_rl.errors import UserError
 from recsys_rl.rollout import collect, play
 from recsys_rl.run import begin
 from recsys_rl.types import Action, Agent, Obs
@@ -270,26 +270,15 @@ def _cell(row: Row | None, mean: str, low: str, high: str, sign: str = "") -> st
     return f"{text} ({row[low]:{sign}{digits}} to {row[high]:{sign}{digits}})"
 
 
-def seeds_of(text: str) -> list[int]:
-    """ "5" is 0 to 4; "100-102" and "3,7" name seeds."""
-    try:
-        if text.isdecimal():
-            return list(range(int(text)))
-        ends = [part.partition("-")[::2] for part in text.split(",")]
-        return [seed for low, high in ends for seed in range(int(low), int(high or low) + 1)]
-    except ValueError as error:
-        raise UserError(f"--seeds is {text!r}: give a number of seeds, or seeds as in 100-102,7.") from error
-
-
 def main() -> None:
     parser = tables.parser(__doc__)
     parser.add_argument("--only", nargs="+", choices=ENVIRONMENTS, default=list(ENVIRONMENTS), metavar="NAME")
     parser.add_argument("--systems", nargs="+", choices=SYSTEMS, default=list(SYSTEMS))
-    parser.add_argument("--seeds", default="5", help="how many, or which: 100-102,7")
+    parser.add_argument("--seeds", type=parse_seeds, default="0-4", help="as in 0-4 or 0,3,7 (default: 0-4)")
     parser.add_argument("--cached", action="store_true", help="run nothing; the newest rows of the file")
     args = tables.parse(parser, "foreign")
     torch.set_num_threads(args.threads or 1)
-    steps, seeds = (512, [0]) if args.smoke else (STEPS, seeds_of(args.seeds))
+    steps, seeds = (512, [0]) if args.smoke else (STEPS, args.seeds)
     rows = [] if args.smoke else read(args.csv)
     notes = {name: ENVIRONMENTS[name].missing() for name in args.only}
     if not args.cached:
