@@ -231,9 +231,8 @@ class GymEnv:
         if isinstance(self._obs_space, spaces.Box):
             return np.array(batch, np.float32).reshape(self.num_envs, -1)
         if isinstance(self._obs_space, spaces.Discrete):  # all rows at once, as the numbers may be many
-            return np.equal.outer(batch - self._obs_space.start, np.arange(self.context_dim)).astype(
-                np.float32
-            )
+            place = np.asarray(batch) - self._obs_space.start  # (N,)
+            return np.asarray(place[:, None] == np.arange(self.context_dim), np.float32)
         rows = iterate(self._envs.observation_space, batch)
         return np.stack([self._flatten_row(row) for row in rows])
 
