@@ -45,6 +45,15 @@ TASKS: dict[str, tuple[str, list[str]]] = {  # algo, options of `train`
     "drift-a2c": ("a2c", ["--data", "synthetic"]),
     "satiation-a2c": ("a2c", ["--env", "satiation"]),
 }
+EFFECTS: dict[str, list[str]] = {  # of `satiation`, each switched off, or another knowledge of the users
+    "no-weariness": ["--satiation-strength", "0"],
+    "no-catchiness": ["--catchiness-gain", "0"],
+    "no-patience-gain": ["--patience-gain", "0"],
+    "no-patience": ["--patience-cost", "0"],
+    "stranger": ["--profile-fraction", "0.2"],
+    "well-known": ["--profile-fraction", "0.99"],
+}
+TASKS |= {f"satiation-{name}": ("ppo", ["--env", "satiation", *dials]) for name, dials in EFFECTS.items()}
 RANKED = ("drift", "satiation")  # tasks with the row `ranker`
 COLUMNS = (
     "date",

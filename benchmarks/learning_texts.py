@@ -36,6 +36,18 @@ MORE = {"length_mean": ("session length", "{:.1f}"), "distinct_mean": ("distinct
 WORDS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
 
+EFFECTS = {
+    "satiation": "all effects",
+    "satiation-no-weariness": "no weariness (`satiation_strength` 0)",
+    "satiation-no-catchiness": "no catchiness (`catchiness_gain` 0)",
+    "satiation-no-patience-gain": "patience shifts no appeal (`patience_gain` 0)",
+    "satiation-no-patience": "disappointment costs nothing (`patience_cost` 0)",
+    "satiation-stranger": "a stranger (`profile_fraction` 0.2)",
+    "satiation-well-known": "a well-known user (`profile_fraction` 0.99)",
+}
+EFFECT_ROWS = ("mf", "rule", "ppo-greedy", "informed", "planner")
+
+
 class Runs:
     """The runs of a task of benchmarks.learning: each policy's values by seed."""
 
@@ -141,11 +153,20 @@ def drift(results: Path) -> str:
     return f"{table(head, body)}\n\n{origin(ppo, 'drift drift-a2c', 'run')}"
 
 
-def from_myopic(results: Path) -> str:
-    """Of the way from the short-sighted optimum to the planner, the part that ppo-greedy goes."""
-    runs = Runs(results, "satiation")
-    ours, myopic, planner = (runs.mean(policy).mean for policy in ("ppo-greedy", "myopic", "planner"))
-    return f"{100 * (ours - myopic) / (planner - myopic):.0f} %"
+def effects(results: Path) -> str:
+    """The returns of `satiation` without each effect, and with other knowledge of the users."""
+    body = []
+    for task, name in EFFECTS.items():
+        runs = Runs(results, task)
+        returns = [f"{runs.mean(policy).mean:.2f}" for policy in EFFECT_ROWS]
+        gain, share = 100 * runs.gain().mean, 100 * runs.share().mean
+        body.append([name, *returns, f"{gain:+.0f} %", f"{share:.0f} %"])
+    head = ["", *EFFECT_ROWS, "PPO over the yardstick", "share of the way to the planner"]
+    some = Runs(results, "satiation-no-weariness")
+    said = (
+        f"The first row is the mean of five seeds, the others of seed {', '.join(some.seeds)}; {some.origin}."
+    )
+    return f"{table(head, body)}\n\n{said}"
 
 
 def gain_over_yardstick(results: Path) -> str:

@@ -28,6 +28,7 @@ MARK = re.compile(r"<!-- /?(?:table|figure)\b")
 TABLES: dict[str, Callable[[Path], str]] = {
     "satiation": learning_texts.satiation,
     "drift": learning_texts.drift,
+    "effects": learning_texts.effects,
     "throughput": speed_texts.throughput,
     "simulator": speed_texts.simulator,
     "catalogue": speed_texts.catalogue,
@@ -35,7 +36,6 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "log-a2c": log_texts.log_a2c,
 }
 FIGURES: dict[str, Callable[[Path], str]] = {
-    "satiation-from-myopic": learning_texts.from_myopic,
     "satiation-gain": learning_texts.gain_over_yardstick,
     "satiation-share": learning_texts.share_of_way,
     "greedy-seconds-to-0-95": partial(speed_texts.seconds_to_095, policy="greedy"),
