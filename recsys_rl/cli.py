@@ -104,7 +104,7 @@ class TrainOptions:
 
 
 class Job(NamedTuple):
-    """What one command `train` does."""
+    """The runs of one command `train`."""
 
     config: Config
     folder: Path | None = None  # of the run that goes on; None: a new one
@@ -207,7 +207,7 @@ def _train(argv: list[str]) -> None:
                 launch(_argv_of_rank(argv, job, config), config.train_config.num_processes)
             else:
                 _train_here(place, requests, config, job.folder)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, UserError):
             left = ", ".join(str(later.train_config.seed) for later in configs[number + 1 :])
             if left:
                 print(f"Seeds that were not begun: {left}", file=sys.stderr)

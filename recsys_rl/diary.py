@@ -1,11 +1,10 @@
-"""What a run writes down while it trains: rows of the log, and evaluations for the learning curve."""
+"""The notes of a run while it trains: rows of the log, and evaluations for the learning curve."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-import gymnasium
 import torch
 from torch import Tensor
 
@@ -24,12 +23,12 @@ MAX_EVAL_STEPS = 1_000  # of an episode of one that has no time limit, and perha
 
 @dataclass
 class Diary:
-    """What rank 0 writes down: rows of the log and points of the learning curve, where they are due."""
+    """Rank 0's notes: rows of the log and points of the learning curve, where they are due."""
 
     logger: Logger
     ended: list[Tensor] = field(default_factory=list)  # sessions since the last row: returns, lengths (2, n)
     news: str = ""
-    said_cut: bool = False
+    cut_is_noted: bool = False
 
     def write(self, run: Run, metrics: Mapping[str, float], ended: Tensor) -> dict[str, float]:
         """``metrics`` with all that was due beside them."""
@@ -56,12 +55,12 @@ class Diary:
         row = {f"eval_return_{name}": getattr(found, name) for name in ("mean", "low", "high")}
         if sessions.num_cut:
             row["eval_cut"] = float(sessions.num_cut)
-            if not self.said_cut:
+            if not self.cut_is_noted:
                 self.logger.note(
                     f"evaluation at step {run.step:,}: {sessions.num_cut} of {len(sessions.left)} episodes "
                     f"had no end within {len(sessions.items):,} steps and were cut there (the log's eval_cut)"
                 )
-            self.said_cut = True
+            self.cut_is_noted = True
         self.logger.write(run.step, row)
         return row
 
@@ -74,8 +73,7 @@ def evaluate_training_users(run: Run) -> Sessions:
         env = make_env(run.config, None, None, NUM_EVAL_EPISODES, generator, training=False)
         assert isinstance(env, GymEnv) and isinstance(run.env, GymEnv)
         env.load_statistics(run.env.statistics())
-        limit = gymnasium.spec(run.config.env.rpartition(":")[2]).max_episode_steps
-        max_steps = min(limit or MAX_EVAL_STEPS, MAX_STEPS)
+        max_steps = min(env.time_limit or MAX_EVAL_STEPS, MAX_STEPS)
         return play(env, run.agent, None, greedy=True, max_steps=max_steps)
     train = run.population.train
     order = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))

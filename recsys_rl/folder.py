@@ -45,14 +45,21 @@ def _safe(text: str) -> str:
     return re.sub(r"[^\w.]+", "-", text).strip("-.")[:60] or "data"
 
 
-def check_free(config: Config) -> None:
-    """Raise UserError, before the work, where the run's folder could not be taken."""
+def check_free(config: Config, folder: Path | None = None) -> None:
+    """Raise UserError, before the work, where ``take`` with the same arguments would."""
     settings = config.train_config
-    parent = Path(settings.runs_dir)
-    if settings.name is not None and (parent / settings.name).exists():
-        raise _taken(parent / settings.name)
-    while not parent.exists():  # missing ones are made with the folder, and not before
-        parent = parent.parent
+    given = folder is not None or settings.name is not None
+    place = folder or Path(settings.runs_dir) / (settings.name or default_name(config))
+    parent = place.parent
+    try:
+        if place.exists() and given:
+            raise _taken(place)
+        while not parent.exists():  # missing ones are made with the folder, and not before
+            parent = parent.parent
+    except OSError as error:  # a name that is too long, or a folder that may not be entered
+        raise UserError(
+            f"{place} can't be made ({error.strerror or error}): give another --name or --runs-dir."
+        ) from error
     if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
         raise UserError(f"No folder can be made in {parent}: give another --runs-dir.")
 
@@ -79,7 +86,7 @@ def take(config: Config, folder: Path | None = None) -> Path:
                 raise _taken(folder if folder.parent.is_dir() else folder.parent) from None
         except OSError as error:
             raise UserError(
-                f"{folder} can't be made ({error.strerror or error}): give another --runs-dir."
+                f"{folder} can't be made ({error.strerror or error}): give another --name or --runs-dir."
             ) from error
     raise AssertionError  # itertools.count has no end
 
@@ -135,7 +142,7 @@ def held(folder: Path) -> Iterator[None]:
 
 
 def publish(checkpoint: Path) -> tuple[bool, str]:
-    """Make ``checkpoints/<name>`` a link to ``checkpoint``, in one step: whether it is, and a line to say.
+    """Make ``checkpoints/<name>`` a link to ``checkpoint``, in one step; returns success and a line.
 
     A link that is there is replaced. A file that is there, an earlier version's checkpoint for example,
     keeps its bytes under another name. Where no link can be made, the run goes on without.

@@ -92,8 +92,8 @@ def updates(
             never stopped, in the world that its checkpoint holds.
         folder: the run's folder, which a new run makes and which must not exist; None takes one as the
             command does, below the working directory.
-        latest: whether checkpoints/<algo>.pt becomes a link to this run; None: where ``folder`` is None.
-        quiet: print nothing.
+        latest: make checkpoints/<algo>.pt a link to this run; None: where ``folder`` is None.
+        quiet: print nothing about the run; preparing data for the first time still prints a line.
 
     A loop that ends early, by break or an error, leaves a checkpoint of the last update. Raises as
     ``train`` does; Ctrl-C during an update ends the run after it, and between two is the caller's.
@@ -145,14 +145,14 @@ def _begun(
             _check_new(config, own, first)
         if settings.threads:
             torch.set_num_threads(settings.threads)
-        # The folder says the name; a run that is made again from these settings has another one.
+        # The folder has the name; a run that is made again from these settings has another one.
         nameless = replace(config, train_config=replace(settings, name=None))
         run = begin(nameless, before, device, ranks)
         keep_freed_memory()  # from here on, as what the data needed is better given back
         if first and not quiet:
             _say_beginning(run, own if resume else None)
         taken = folders.take(config, own) if first and not resume else None
-        own = _told(own if taken is None else taken, ranks)
+        own = _shared(own if taken is None else taken, ranks)
         course = Course(run, own / f"{config.algo}.pt", ranks, quiet, None, run.step if resume else None)
         with folders.removed_on_error(taken):
             if taken is not None:
@@ -170,7 +170,7 @@ def _begun(
 
 
 def _publish(course: Course, resume: bool, latest: bool) -> None:
-    """Say where the run is, and link to it if it is the ``latest``."""
+    """Print the run's folder, and link to its checkpoint if it is the ``latest``."""
     linked, news = folders.publish(course.path) if latest else (False, "")
     where = f"; {folders.LATEST / course.path.name} is a link to its checkpoint" if linked else ""
     if not course.quiet:
@@ -180,8 +180,8 @@ def _publish(course: Course, resume: bool, latest: bool) -> None:
 def _check_new(config: Config, folder: Path | None, first: bool) -> None:
     """Raise UserError for what can be known before data are read."""
     check_effect(config)
-    if first and folder is None:
-        folders.check_free(config)
+    if first:
+        folders.check_free(config, folder)
     if folder is not None and config.train_config.name is not None:
         raise UserError("train_config.name is of no use beside a folder: leave one of them out.")
     model, sizes, data = config.model_config, config.env_config, config.data_config.data
@@ -194,7 +194,7 @@ def _check_new(config: Config, folder: Path | None, first: bool) -> None:
         import_faiss(kind)
 
 
-def _told(folder: Path | None, ranks: Ranks) -> Path:
+def _shared(folder: Path | None, ranks: Ranks) -> Path:
     """Rank 0's folder, on every rank."""
     text = b"" if folder is None else os.fsencode(folder)
     everyone = ranks.gather({"folder": torch.tensor(list(text), dtype=torch.uint8)})
@@ -202,7 +202,7 @@ def _told(folder: Path | None, ranks: Ranks) -> Path:
 
 
 def _say_beginning(run: Run, folder: Path | None) -> None:
-    """What the run begins with; ``folder`` is that of a run which goes on."""
+    """Print the data and the length of the run; ``folder`` is that of a run which goes on."""
     asked, planned = run.config.train_config.total_timesteps, run.num_updates * run.per_update
     resuming = f"resuming {folder} at step {run.step:,} of {planned:,}"
     whole = f"whole updates of {run.per_update:,}: {planned:,} steps"

@@ -160,6 +160,7 @@ def test_the_working_folder_of_the_command(trained: dict[str, str], folder: Path
         ("my_policies:below", "act chose -1, and the items are 0 to 23."),
         ("bad_syntax:x", "can't be imported (SyntaxError"),
         ("needs_more:x", "can't be imported (ModuleNotFoundError: No module named 'not_there'"),
+        ("ends:x", "can't be imported (SystemExit: good bye, ends.py line 2)."),
     ],
 )
 def test_mistakes(
@@ -170,6 +171,7 @@ def test_mistakes(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     (folder / "bad_syntax.py").write_text("def\n")
+    (folder / "ends.py").write_text("import sys\nsys.exit('good bye')\n")
     (folder / "needs_more.py").write_text("import not_there\n")
     assert main(["evaluate", trained["drift"], "--policy", spec, "--json", "t.json"]) == 2
     error = capsys.readouterr().err.splitlines()[-1]

@@ -502,6 +502,16 @@ def test_runs_folder_that_is_a_file(folder: Path, capsys: pytest.CaptureFixture[
     assert files(folder) == before
 
 
+@pytest.mark.parametrize(
+    "option", ["--name=" + 100 * "漢", "--runs-dir=" + 300 * "x"], ids=["name", "runs_dir"]
+)
+def test_name_that_no_disk_takes(option: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = files(folder)
+    said = sentence(["train", *DRIFT, *steps(1), option], capsys)
+    assert said.endswith("can't be made (File name too long): give another --name or --runs-dir.")
+    assert files(folder) == before
+
+
 def test_a_log_that_is_none(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("runs/drift-synthetic-ppo-0/log.csv").write_bytes(b"\x00\xff")
     assert "log.csv is not the log of a run" in sentence(["train", "--resume"], capsys)

@@ -143,7 +143,7 @@ def test_toml_is_literal() -> None:
     assert not any(line.startswith(("target_kl", "data_dir")) for line in lines)
 
 
-def test_what_a_file_writes_otherwise_arrives_in_the_type_of_the_field() -> None:
+def test_values_of_a_file_get_the_type_of_the_field() -> None:
     config = from_toml("algo = 'a2c'\n[agent_config]\nlr = 1\n[model_config]\nhidden_dims = [7]\n")
     assert config.agent_config == A2CConfig(lr=1.0) and type(config.agent_config.lr) is float
     assert config.model_config.hidden_dims == (7,)
@@ -325,6 +325,7 @@ def test_a_config_made_in_code_is_checked_as_well() -> None:
         EvaluateConfig(seed=-1)
     with pytest.raises(UserError, match=r"^env is 'cartpole': "):
         EvaluateConfig(env="cartpole")
+    assert EvaluateConfig().threads == TrainConfig().threads == 1
 
 
 def test_values_are_shown_on_one_short_line() -> None:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import types
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -149,7 +150,7 @@ def test_file_in_the_place_of_the_link_is_kept(here: Path, capsys: pytest.Captur
 
 
 def test_place_that_no_link_can_take(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The run itself goes on, and says where it is."""
+    """The run itself goes on, and prints its folder."""
     LINK.mkdir(parents=True)
     (LINK / "precious").touch()
     assert main(["train", *DRIFT, *steps(1)]) == 0
@@ -271,18 +272,25 @@ def test_seeds_that_are_not_begun_are_named(
     here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fake: Any = types.ModuleType("recsys_rl.train")
-
-    def stop(*_: object, **__: object) -> None:
-        raise Interrupted("Stopped at step 8.")
-
-    fake.train, fake.Interrupted = stop, Interrupted
     monkeypatch.setitem(sys.modules, "recsys_rl.train", fake)
+    fake.Interrupted = Interrupted
+    fake.train = raising(Interrupted("Stopped at step 8."))
     assert main(["train", "--seeds", "0-3"]) == 130
     assert capsys.readouterr().err == "Stopped at step 8.\nSeeds that were not begun: 1, 2, 3\n"
+    fake.train = raising(UserError("loss became nan."))
+    assert main(["train", "--seeds", "0-3"]) == 2
+    assert capsys.readouterr().err == "Seeds that were not begun: 1, 2, 3\nerror: loss became nan.\n"
+
+
+def raising(error: Exception) -> Callable[..., None]:
+    def train(*_: object, **__: object) -> None:
+        raise error
+
+    return train
 
 
 def test_seeds_of_several_processes_each(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each launch is told its own seed and name; a run that goes on is told by its folder."""
+    """Each launch gets its own seed and name; a run that goes on gets its folder."""
     launched: list[list[str]] = []
     monkeypatch.setattr("recsys_rl.cli.launch", lambda argv, size: launched.append([*argv, str(size)]))
     words = ["--num-processes=2", "--seeds", "1,5", "--name=n", "--data", "synthetic"]
@@ -340,7 +348,7 @@ def test_loop_that_ends_early_can_be_resumed(here: Path) -> None:
 
 
 def test_signal_during_an_update_ends_the_loop_after_it(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And between two updates it is the caller's: nobody's Ctrl-C is taken from him."""
+    """Between two updates, a Ctrl-C is the caller's."""
 
     def interrupted(*arguments: Any) -> Any:
         signal.raise_signal(signal.SIGINT)
@@ -389,10 +397,17 @@ class Endless(gymnasium.Env[Any, Any]):
         return np.zeros(2, np.float32), 1.0, False, False, {}
 
 
+def test_environment_without_a_version(here: Path) -> None:
+    """Gymnasium takes the latest: its own limit ends the episodes of the evaluation."""
+    with pytest.warns(UserWarning, match="Using the latest versioned environment"):
+        assert main(["train", "--env", "gym:CartPole", *SIZES, *PPO, *steps(1)]) == 0
+    assert [row[0] for row in load(LINK).info["curve"]] == [0, 24]
+
+
 def test_evaluation_of_an_environment_without_an_end(
     here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Is cut, which the console tells once and the log each time, and the run goes on to its end."""
+    """The evaluation is cut, with one line on the console and a row of each in the log; the run goes on."""
     gymnasium.register("RecsysTestEndless-v0", lambda **_: Endless())
     monkeypatch.setattr(diary_module, "MAX_EVAL_STEPS", 20)
     try:
@@ -448,6 +463,8 @@ def test_refused_before_data_are_read(
         monkeypatch.setitem(sys.modules, missing, None)
     Path("runs/taken").mkdir(parents=True)
     assert sentence(["train", *options], capsys).startswith(words)
+    with pytest.raises(UserError, match=r"^runs/taken exists"):
+        train(Config(), folder="runs/taken")
     assert list(here.iterdir()) == [here / "runs"] and list(Path("runs").iterdir()) == [Path("runs/taken")]
 
 

@@ -76,6 +76,19 @@ def test_the_quickstart(tmp_path: Path) -> None:
     }
 
 
+def test_log_without_ratings_has_no_catchy_items(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The console and the report have a sentence on it."""
+    likes = [(user, item) for user in range(12) for item in range(10) if (user + item) % 4]
+    Path("log.csv").write_text("user,item\n" + "".join(f"{user},{item}\n" for user, item in likes))
+    sizes = [*SIZES, *PPO, "--num-items", "10", "--embedding-dim", "2", "--max-episode-steps", "5"]
+    options = ["--data", "log.csv", "--min-item-likes", "1", "--cache-dir", "cache", *sizes]
+    assert main(["train", "--env", "satiation", *options, *steps(1)]) == 0
+    assumed = "the data hold no ratings that differ, so no item is catchier than it is good"
+    assert capsys.readouterr().err.splitlines()[1] == f"satiation: {assumed}"
+    assert main(["evaluate", "--report", "r.html", "--cache-dir", "cache"]) == 0
+    assert assumed in Path("r.html").read_text()
+
+
 def test_users_with_too_few_likes_are_counted(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Of users 0..9, each of whom likes 0..9, the last two are cut down to 4 likes and to 1."""
     likes = [(user, item) for user in range(10) for item in range({8: 4, 9: 1}.get(user, 10))]

@@ -100,6 +100,12 @@ class GymEnv:
         self._now = self._obs(context, mask)
         return self._now
 
+    @property
+    def time_limit(self) -> int | None:
+        """Steps after which an episode is cut, as the environment was registered; None without a limit."""
+        spec = self._envs.envs[0].spec
+        return None if spec is None else spec.max_episode_steps
+
     def close(self) -> None:
         """Let go of what the environments hold."""
         self._envs.close()

@@ -44,7 +44,7 @@ def find(spec: str) -> Any:
                 "packages."
             ) from error
         raise UserError(f"--policy {spec} can't be imported ({_reason(error)}).") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a script may end the program where it is imported
         raise UserError(f"--policy {spec} can't be imported ({_reason(error)}).") from error
     if not hasattr(module, name):
         raise UserError(f"--policy {spec}: the module {module_name} has no {name}.")
@@ -160,7 +160,7 @@ def _takes_argument(found: Any) -> bool:
     )
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: BaseException) -> str:
     """Type, text and place of an error on one line."""
     text = " ".join(str(error).split())[:200]
     frames = traceback.extract_tb(error.__traceback__)
