@@ -118,7 +118,7 @@ def gae_figure() -> str:
 
 
 def clipping_figure() -> str:
-    """What a sample adds to PPO's objective, over its ratio, for a good and a bad item."""
+    """PPO's objective of one sample, over its ratio, for a good and a bad item."""
     eps, ratios = PPOConfig().clip_eps, torch.linspace(0.01, 2, 200)
     titles = {1.0: "a good item: A = +1", -1.0: "a bad item: A = −1"}
     parts = []
@@ -143,7 +143,7 @@ def clipping_figure() -> str:
             parts.append(panel.word(0.06, eps - 1, "flat: rare enough", "learned", -10))
             parts.append(panel.word(1.22, -1.12, "steep: push it down", "learned"))
     legend = (
-        ("learned", "the smaller of the two, which PPO believes", 56, ""),
+        ("learned", "the smaller of the two, which PPO uses", 56, ""),
         ("baseline", "ratio times A, unclipped", 406, "5 4"),
     )
     for style, said, x, dash in legend:

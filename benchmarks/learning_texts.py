@@ -82,7 +82,7 @@ class Runs:
         return interval((ours - self.yardsticks()) / (planner - self.yardsticks()))
 
     def gain(self) -> Interval:
-        """How much more than each seed's yardstick the greedy learned policy earns, as a share."""
+        """The gain of the greedy learned policy over each seed's yardstick, as a share of that."""
         return interval(_vector(self.values(self.learned)) / self.yardsticks() - 1)
 
     def yardsticks(self) -> Tensor:

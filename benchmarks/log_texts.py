@@ -1,4 +1,4 @@
-"""What runs log while they learn: tables of docs/03 and docs/04, from the newest rows of logs.csv."""
+"""Rows of the logs of runs: tables of docs/03 and docs/04, from the newest rows of logs.csv."""
 
 from __future__ import annotations
 

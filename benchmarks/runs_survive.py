@@ -41,7 +41,7 @@ RUN = [
 
 @dataclass
 class Found:
-    """What became of the runs."""
+    """Counts of the runs by their end, and the losses."""
 
     begun: int = 0
     done: int = 0  # runs that printed "done"
@@ -105,7 +105,7 @@ def survive(folder: Path, pairs: int, kills: int, seed: int = 0) -> Found:
 
 
 def look_for(outputs: list[Path], work: Path, found: Found) -> None:
-    """Every run that said that it is done has its own whole checkpoint and its own log."""
+    """Every run that printed "done" has its own whole checkpoint and its own log."""
     seen: set[str] = set()
     for output in outputs:
         done = re.search(r"^done: .*; checkpoint: (.*); log: (.*)$", output.read_text(), re.MULTILINE)

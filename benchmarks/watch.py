@@ -1,4 +1,4 @@
-"""What a run's log says while it learns: the numbers of "Watch it learn" in docs/03 and docs/04.
+"""Rows of a run's log while it learns: the numbers of "Watch it learn" in docs/03 and docs/04.
 
     python -m benchmarks.watch [TASK ...]
 

@@ -57,7 +57,7 @@ def pages(root: Path) -> list[Path]:
 def rewritten(page: Path, results: Path) -> str:
     """The page's text with every marked place written anew.
 
-    Raises UserError for a name that nobody makes, for a mark without its end, and for an inline mark that
+    Raises UserError for an unknown name, for a mark without its end, and for an inline mark that
     begins a line (Markdown would take the whole line for HTML).
     """
     text = page.read_text(encoding="utf-8")

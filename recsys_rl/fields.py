@@ -1,4 +1,4 @@
-"""What the fields of a dataclass of settings may hold: checked by their annotations, read from mappings.
+"""Fields of a dataclass of settings: checked by their annotations, read from mappings.
 
 An annotation says it all: ``Annotated[int, Range(1, 9)]``, ``Literal["a", "b"]``, ``str | None``,
 ``tuple[..., ...]``, ``bool``. Every complaint is a UserError that names section.field, the value that was
@@ -177,5 +177,5 @@ def _convert(hint: Any, value: Any) -> Any:
 
 
 def _is_exact(value: Any) -> bool:
-    """Whether it is a whole number that a float holds exactly."""
+    """True for a whole number that a float holds exactly."""
     return type(value) is int and abs(value) <= 2**53

@@ -1,6 +1,6 @@
-"""What training asks of the other processes of its run; alone, it asks nobody.
+"""Collectives used by training, and their single-process version.
 
-``distributed/group.py`` answers the same questions by collectives. Every rank must ask them in the same
+``distributed/group.py`` has the version of several processes. Every rank must call them in the same
 order, so none may stand behind a condition that differs between ranks.
 """
 

@@ -1,4 +1,4 @@
-"""What baselines and oracles ask of a simulator, which they are given and never import.
+"""The parts of a simulator that baselines and oracles use; they are given one and never import it.
 
 env/user_model.py and env/rec_env.py say what each method does.
 """

@@ -94,7 +94,7 @@ def test_second_epoch_is_no_longer_a2c() -> None:
 
 @pytest.mark.parametrize("env", ["drift", "satiation"])
 def test_ratio_of_the_first_minibatch_is_one(env: str) -> None:
-    """What acted is what is updated: same network, same mask, same observation, same logprob."""
+    """The policy that acted is the one that is updated: same network, mask, observation and logprob."""
     config = small("ppo", env, agent_config={"update_epochs": 1, "batch_size": 48, "lr": 0.1})
     agent, rollout = record(config)
     metrics = agent.update(rollout)
@@ -294,7 +294,7 @@ def test_contract(algo: str, env: str, encoder: str, head: str) -> None:
 
 
 def observation(config: Config) -> Obs:
-    """What is seen three steps into the sessions."""
+    """The observation three steps into the sessions."""
     env, agent = begin(config)
     obs = env.reset()
     for _ in range(3):

@@ -94,7 +94,7 @@ def test_the_most_popular_leave_out_what_is_unavailable() -> None:
 
 
 @pytest.mark.parametrize("tiny", [tiny_drift, tiny_satiation])
-def test_nobody_shows_what_is_unavailable(tiny: Callable[[list[list[float]]], Drift | Satiation]) -> None:
+def test_unavailable_items_are_not_shown(tiny: Callable[[list[list[float]]], Drift | Satiation]) -> None:
     """Not even where it would be the best: item 0, for this user."""
     model = tiny([[1.0, 0.0]])
     model = replace(model, catalogue=replace(model.catalogue, available=torch.tensor([False, True, True])))
@@ -204,8 +204,8 @@ def test_informed_planner_with_the_taste_as_profile_is_the_planner() -> None:
     assert_close(returns_of(env, Planner(env)), planned[env.users])
 
 
-def test_weariness_has_a_price() -> None:
-    """One user, two steps: the planner keeps a good item for last where showing it first spoils the other."""
+def test_scores_under_prices_of_patience_and_weariness() -> None:
+    """A score falls by the price times the tiresomeness times the share of the session that is left."""
     model = tiny_satiation([[0.6, 0.8]], replace(SATIATION, max_episode_steps=2))
     state = model.sample(torch.tensor([0]))
     prices = torch.tensor([[[0.0, 0.0], [2.0, 0.0], [0.0, 1.0]]])  # (1, 3, 2): free, patience, weariness
@@ -278,7 +278,7 @@ def test_the_oracle_earns_the_closed_form() -> None:
     assert bool((shown == shown[0]).all())
 
 
-def test_which_upper_rows_exist() -> None:
+def test_names_of_upper_rows() -> None:
     assert list(upper_bounds(tiny_env(tiny_drift([[1.0, 0.0]])))) == ["myopic", "oracle"]
     assert list(upper_bounds(tiny_env(tiny_satiation([[1.0, 0.0]])))) == ["myopic", "informed", "planner"]
 

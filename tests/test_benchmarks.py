@@ -390,7 +390,7 @@ def test_the_clock_of_a_course_stands_still_while_held_out_users_play(
 
 
 def test_apart_measures_in_a_process_of_its_own() -> None:
-    """What all full runs do, and no smoke run."""
+    """As all full runs do, and no smoke run."""
     found = tables.apart(System("peer", "d", "torch", "torch", _own_pid))
     assert found["pid"] != os.getpid() and found["peak_mb"] > 10
 

@@ -193,7 +193,7 @@ def test_previous_is_kept_without_hard_links(path: Path, monkeypatch: pytest.Mon
 
 
 def test_previous_that_already_is_the_same_file(path: Path) -> None:
-    """What a kill between the two renames leaves; renaming one name of a file to another does nothing."""
+    """The state after a kill between the two renames; renaming one name of a file to another does nothing."""
     os.link(path, previous(path))
     save(path, make_checkpoint(1280))
     assert sorted(file.name for file in path.parent.iterdir()) == ["ppo.prev.pt", "ppo.pt"]

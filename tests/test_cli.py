@@ -158,7 +158,7 @@ def test_evaluate_takes_the_checkpoint_of_the_algorithm() -> None:
 
 @pytest.fixture
 def doors(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """What the commands called, instead of training and evaluating."""
+    """The calls of the commands, in place of training and evaluating."""
     calls: list[Any] = []
 
     class Interrupted(Exception):
@@ -193,7 +193,7 @@ def test_the_commands_open_their_doors(doors: list[Any]) -> None:
     ("seed", "code", "message"),
     [(1, 130, "Stopped at step 8; saved.\n"), (2, 2, "error: The loss became nan.\n"), (3, 130, "")],
 )
-def test_how_a_run_can_end(
+def test_ends_of_a_run(
     seed: int, code: int, message: str, doors: list[Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["train", "--seed", str(seed)]) == code
@@ -310,7 +310,7 @@ def test_a_value_is_called_as_where_it_stands(
     doors: list[Any],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """What is typed by the option's name, and else by the field's, as it may be the file's."""
+    """A typed value has the option's name, and any other the field's, as it may be the file's."""
     file = tmp_path / "run.toml"
     file.write_text(content)
     assert main(["train", "--config", str(file), *options]) == 2

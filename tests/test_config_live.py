@@ -117,7 +117,7 @@ def device(config: Config) -> str:
 
 
 def index(config: Config) -> set[str]:
-    """How the first stage searched."""
+    """The index of the first stage."""
     pytest.importorskip("faiss")
     kinds: set[str] = set()
     search = Retriever.search
@@ -141,7 +141,7 @@ def refusal(config: Config) -> str:
 
 
 def meeting(config: Config) -> str:
-    """What rank 1 says where rank 0 isn't there."""
+    """The error of rank 1 where rank 0 is missing."""
     with (
         pytest.raises(UserError) as caught,
         join(Place(1, 2, 1, "127.0.0.1", 1), None, config.train_config.join_timeout, False),
@@ -312,7 +312,7 @@ def test_algo_and_env(folder: Callable[[str], None]) -> None:
     ],
 )
 def test_field_of_evaluate(name: str, value: Any, folder: Callable[[str], None]) -> None:
-    """What evaluation writes, returns or refuses, and on how many threads."""
+    """The files, values, errors and threads of an evaluation."""
     folder("run")
     train(settings_of("drift"))
     train(settings_of("a2c"))

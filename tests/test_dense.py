@@ -165,7 +165,7 @@ def test_products_for_other_processors(widest: int, tmp_path: Path, monkeypatch:
         assert_close(one, other, atol=2e-4, rtol=1e-4)
 
 
-def test_what_does_not_fit_is_refused() -> None:
+def test_wrong_shapes_are_refused() -> None:
     """Before its address is passed on: memory beside a tensor is no number of ours."""
     network = dense.Network(parameters(4, (3,), 5), "tanh")
     passed = dense.forward(network, torch.zeros(2, 4))
@@ -183,7 +183,7 @@ def test_what_does_not_fit_is_refused() -> None:
 
 
 def test_strides_types_and_no_rows() -> None:
-    """What the compiled passes can't take, torch does: the same numbers, and zeros for sums of nothing."""
+    """Torch stands in for the compiled passes: the same numbers, and zeros for sums without terms."""
     weights, x = parameters(4, (3,), 5), torch.randn(4, 6, generator=rng(1)).T
     network = dense.Network(weights, "tanh")
     expected = dense.forward(network, x.contiguous())
@@ -243,7 +243,7 @@ def test_activations_and_what_is_no_number() -> None:
         ("satiation", "dense", ActorCritic),  # which has a session to read
     ],
 )
-def test_which_network_an_agent_gets(env: str, head: str, network: type[ActorCritic]) -> None:
+def test_network_of_an_agent(env: str, head: str, network: type[ActorCritic]) -> None:
     small = {"num_items": 8, "num_users": 20, "embedding_dim": 4, "max_episode_steps": 5}
     _, agent = begin(settings("ppo", env, env_config=small, model_config={"head": head}), 1)
     assert type(agent.model) is network

@@ -98,7 +98,7 @@ def commands(block: str) -> list[list[str]]:
 
 
 def command_complaint(words: list[str]) -> str | None:
-    """What is wrong with a command line, as far as that can be said without running it."""
+    """The mistake in a command line, as far as it shows without a run."""
     program, *rest = words
     program = Path(program).name
     if program == "make":

@@ -1,4 +1,4 @@
-"""Which dials a run takes; those that it refuses stand in test_bad_input.py."""
+"""Dials that a run takes; those that it refuses stand in test_bad_input.py."""
 
 from __future__ import annotations
 

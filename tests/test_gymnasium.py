@@ -262,7 +262,7 @@ def test_the_seed_makes_the_sessions(env_id: str) -> None:
             assert_same(first[0], other[0])
 
 
-def test_what_was_given_out_is_never_written_to_and_may_be() -> None:
+def test_observations_given_out_are_copies() -> None:
     envs = make_vec(IDS[1], 2)
     obs, infos = envs.reset(seed=0)
     before = {name: x.copy() for name, x in obs.items()}

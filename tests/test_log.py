@@ -261,7 +261,7 @@ def test_damaged_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", [".", "absent.csv"])
-def test_what_is_no_file(tmp_path: Path, name: str) -> None:
+def test_path_that_is_no_file(tmp_path: Path, name: str) -> None:
     with pytest.raises(UserError, match="is not a file"):
         read_log(tmp_path / name)
 

@@ -68,7 +68,7 @@ def test_seconds_go_on_after_a_resume(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("tail", ["20,2.0,lo", "20,2.0,loss,", "20,2.0,loss,1."])
 def test_a_half_written_row_is_dropped(tmp_path: Path, tail: str) -> None:
-    """Where the run was killed; a number cut short would read as another number."""
+    """A run that was killed leaves it; a number cut short would read as another number."""
     path = tmp_path / "log.csv"
     path.write_text(f"step,seconds,name,value\n10,1.0,loss,1.0\n{tail}")
     assert rows(path) == [(10, "loss", 1.0)]

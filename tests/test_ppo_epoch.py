@@ -115,7 +115,7 @@ def test_threads_change_nothing(dials: dict[str, Any], threads: int) -> None:
         assert torch.equal(one, other)
 
 
-def test_who_learns_minibatch_by_minibatch(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_epoch_falls_back_to_minibatch_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ranks, which average between the passes; masked requests; and everybody without the compiled loops."""
     rollout, agent = rollout_and_agent()
     loop = Mock(wraps=agent._epoch)

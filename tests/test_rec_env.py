@@ -1,4 +1,4 @@
-"""The environment, step by step with a pencil: what is seen, what is skipped, how sessions end and begin."""
+"""The environment worked by hand: observations, skipped items, ends and starts of sessions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.tiny_world import DRIFT, SATIATION, env_of, tiny_catalogue, tiny_drif
 
 EAST, NORTH = [1.0, 0.0], [0.0, 1.0]
 ANGRY = replace(SATIATION, patience_cost=3.0)
-"""Who likes east and is shown north leaves: satisfaction 0.119203 costs 3 * (1/2 - 0.119203) = 1.14."""
+"""A user who likes east leaves when shown north: satisfaction 0.119203 costs 3 * (1/2 - 0.119203) = 1.14."""
 
 
 def drift_env(*tastes: list[float]) -> RecEnv:

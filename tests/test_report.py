@@ -92,7 +92,7 @@ def words(element: ElementTree.Element) -> str:
 
 
 class Tags(HTMLParser):
-    """What a browser would see: the tags, their addresses, and the text outside of styles."""
+    """A page as a browser sees it: the tags, their addresses, and the text outside of styles."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -404,7 +404,7 @@ def test_the_page_says_over_whom_its_numbers_are(tmp_path: Path) -> None:
     assert curve.replace('class="chart"', 'class="chart medium"', 1) in written(tmp_path, rows=rows)
 
 
-def test_nothing_in_the_data_becomes_markup(tmp_path: Path) -> None:
+def test_data_never_become_markup(tmp_path: Path) -> None:
     hostile = example(
         env=HOSTILE,
         algo=HOSTILE,

@@ -153,7 +153,7 @@ def test_an_index_that_comes_back_short_is_completed(
     )
 
 
-def test_nothing_asked(items: SplitFeatures) -> None:
+def test_search_for_no_candidates(items: SplitFeatures) -> None:
     assert Retriever(items, everything(items), "exact").search(queries(items, 3), 0).shape == (3, 0)
 
 

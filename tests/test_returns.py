@@ -57,7 +57,7 @@ def test_gamma_zero_looks_at_one_reward() -> None:
     assert gae(REWARDS, VALUES, NEXT_VALUES, NEVER, NEVER, 0.0, 0.9).flatten().tolist() == [0.5, 1.0, 1.5]
 
 
-def test_what_follows_termination_is_never_read() -> None:
+def test_values_after_termination_are_never_read() -> None:
     next_values = torch.tensor([[1.0], [math.nan], [2.0]])
     advantages = gae(REWARDS, VALUES, next_values, AT_ONE, AT_ONE, 0.5, 0.5)
     assert advantages.flatten().tolist() == [1.25, 1.0, 2.5]

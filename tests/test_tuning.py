@@ -130,7 +130,7 @@ def test_other_held_out_users_leave_the_tuned_values_as_they_are(
     assert not torch.equal(one["rule"].sessions.returns, two["rule"].sessions.returns)
 
 
-def test_the_second_evaluation_searches_nothing(
+def test_second_evaluation_makes_no_search(
     checkpoint: Checkpoint,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],

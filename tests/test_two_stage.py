@@ -182,7 +182,7 @@ def test_gradient_is_that_of_a_softmax_with_everything_else_forbidden() -> None:
 
 
 @pytest.mark.parametrize(("algo", "env_name"), [*itertools.product(("ppo", "a2c"), ("drift", "satiation"))])
-def test_nothing_twice_in_a_session(algo: str, env_name: str) -> None:
+def test_no_item_twice_in_a_session(algo: str, env_name: str) -> None:
     """An update, then whole sessions: no step is skipped for want of an allowed candidate."""
     run, env, agent = small_run({}, algo, env_name)
     rollout, _ = collect(env, agent, env.reset(), run.agent_config.n_steps)
@@ -311,7 +311,7 @@ class Widest(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("index", ["exact", "ivf"])
-def test_nothing_as_wide_as_users_times_items(
+def test_memory_holds_no_users_times_items(
     index: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Training, its evaluations and `evaluate` on 200,000 items; the table itself is 800,000 numbers."""
@@ -365,6 +365,6 @@ def agent_of(model: ActorCritic) -> Any:
 
 
 def read(model: ActorCritic, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """What the head is asked with: hidden features and blocks."""
+    """The inputs of the head: hidden features and blocks."""
     inputs, blocks = model._read(Obs(rows))
     return model.hidden(inputs)[0], blocks

@@ -240,7 +240,7 @@ def test_rows_never_mix(platform: Callable[[Catalogue, Population, EnvConfig], U
     assert_close(alone, together)
 
 
-def test_what_becomes_unavailable_between_steps_is_skipped() -> None:
+def test_item_that_becomes_unavailable_between_steps_is_skipped() -> None:
     """The catalogue is shared with its owner, who may write to it."""
     model = tiny_drift([[1.0, 0.0]])
     env = env_of(model, model.catalogue, DRIFT, torch.tensor([0]))

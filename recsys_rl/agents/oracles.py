@@ -1,4 +1,4 @@
-"""Upper references: what could be earned by who sees what the simulator hides.
+"""Upper references: agents that see the state that the simulator hides.
 
 These agents read the environment itself: ``obs`` must be the one that the environment gave last.
 """
@@ -61,8 +61,8 @@ class Planner:
     as the simulation is exact; here it leaves out that noise is clipped to [0, 1]. A strong reference from
     below: the true optimum is unknown and may lie above it.
 
-    ``informed``: plans with the profile in place of the taste, and so knows what a recommender may know of a
-    stranger, besides patience and weariness as they are.
+    ``informed``: plans with the profile in place of the taste, with patience and weariness as they are: the
+    knowledge that a recommender may have of a stranger, and besides it two states that are hidden.
     """
 
     def __init__(self, world: World, informed: bool = False) -> None:

@@ -1,6 +1,7 @@
 """Rankings that a team would ship without reinforcement learning: `mf`, `mmr` and `rule`.
 
-Each scores what an item is against what is known of the user, and shows the best item that may be shown.
+Each scores the features of an item against the profile of the user, and shows the best item that may be
+shown.
 Nothing of size (N, I) is held where the catalogue is large. evaluation/tuning.py chooses the dials.
 """
 

@@ -119,7 +119,7 @@ def _take_apart(noun: Catalogue | Population) -> tuple[dict[str, Any], dict[str,
     return {name: value for name, value in fields.items() if name not in tensors}, tensors
 
 
-# Reading. A hash that holds says that nobody damaged the file, not that its writer meant well.
+# Reading. A hash that holds proves that the file is undamaged, not that its content is sound.
 
 
 def _assemble(texts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Checkpoint:
@@ -158,7 +158,7 @@ def _assemble(texts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Checkp
 
 
 def _is_curve(curve: object) -> bool:
-    """Whether it is a list of rows of four numbers; the bounds of one session are NaN."""
+    """True for a list of rows of four numbers; the bounds of one session are NaN."""
     return isinstance(curve, list) and all(
         isinstance(row, list) and len(row) == 4 and all(type(x) in (int, float) for x in row) for row in curve
     )

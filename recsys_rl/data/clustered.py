@@ -118,7 +118,7 @@ def clustered_items(num_items: int, embedding_dim: int, seed: int) -> Iterator[F
 
 
 def _is_whole(path: Path, shape: tuple[int, int]) -> bool:
-    """Whether the table of that shape is there; a damaged one costs a line, and is drawn again."""
+    """True where the table of that shape is there; a damaged one costs a line, and is drawn again."""
     if not path.is_file():
         return False
     with contextlib.suppress(UserError, OSError, ValueError):

@@ -1,4 +1,4 @@
-"""What people did, from columns or from any CSV/Parquet file, as an InteractionLog.
+"""Events of people, from columns or from any CSV/Parquet file, as an InteractionLog.
 
 The order of events is (user, time, item), so the order of the rows in a file with a clock does not
 matter; where there is no clock the order of the rows is the time.
@@ -143,8 +143,8 @@ def read_log(
     )
     if rating_column in header:
         return log
-    told = f"{log.source} (it has no column {rating_column!r}, so each row counts as a like)"
-    return dataclasses.replace(log, source=told)
+    source = f"{log.source} (it has no column {rating_column!r}, so each row counts as a like)"
+    return dataclasses.replace(log, source=source)
 
 
 def _read_bytes(path: Path) -> bytes:
@@ -161,7 +161,7 @@ def _read_bytes(path: Path) -> bytes:
 
 @contextlib.contextmanager
 def parsing(where: str | Path) -> Iterator[None]:
-    """What a parser raises inside becomes a UserError of one sentence about ``where``."""
+    """An error of a parser inside becomes a UserError of one sentence about ``where``."""
     try:
         yield
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, ValueError) as error:
@@ -173,7 +173,7 @@ def parsing(where: str | Path) -> Iterator[None]:
 
 
 def _short(value: object) -> str:
-    """What stands in a file, which may be many lines, in one short line."""
+    """A value of a file, which may be many lines, as one short line."""
     return repr(value[:37] + "..." if isinstance(value, str) and len(value) > 40 else value)
 
 

@@ -17,7 +17,7 @@ from recsys_rl.types import Catalogue, Obs, Step, UserError, tree_map
 
 @dataclass(frozen=True)
 class Session:
-    """What both sides know about the sessions that are under way."""
+    """The sessions that are under way, as both sides know them."""
 
     users: Tensor  # (N,) int64: rows of the population
     steps: Tensor  # (N,) int64: items shown so far
@@ -142,7 +142,7 @@ class RecEnv:
         self.user_state, self.session = user_state, session
 
     def _possible(self, session: Session) -> bool:
-        """Whether all steps and items are within their ranges."""
+        """True where all steps and items are within their ranges."""
         steps, items = session.steps, session.history
         in_time = (steps >= 0) & (steps < self.config.max_episode_steps)
         return bool(in_time.all()) and bool(((items >= -1) & (items < self.catalogue.num_items)).all())

@@ -22,7 +22,7 @@ Showing item i, with popularity_i the z-score of log(popularity + 0.001) and qua
 Satisfaction below one half disappoints and costs patience, above it restores patience. A patient user is open
 to everything; one who was disappointed watches less of everything, and leaves in the end. A position that
 could not be shown counts as a skip: reward 0, satisfaction 0, no weariness. Where the data know nothing of
-quality (all items have the same), no item is catchy: nothing says that it disappoints.
+quality (all items have the same), no item is catchy, as there is no evidence that it disappoints.
 
 Three reasons to look ahead: patience is won early and spent late, on catchy items when the session is nearly
 over; each item makes those like it worse for a while; and a disappointed user leaves.
@@ -73,12 +73,12 @@ class Satiation:
 
     @property
     def knows_quality(self) -> bool:
-        """Whether the data say that some items please more than others."""
+        """True where quality differs between items."""
         return bool((self.catalogue.quality != self.catalogue.quality[0]).any())
 
     @property
     def assumptions(self) -> str:
-        """A sentence on what the data did not say, for the console and the report; "" where there is none."""
+        """Part of a sentence for the console and the report, where the data lack quality; "" elsewhere."""
         if self.knows_quality:
             return ""
         return "the data hold no ratings that differ, so no item is catchier than it is good"
@@ -144,7 +144,7 @@ class Satiation:
         return self.prospects(user_state, block)[0]
 
     def prospects(self, user_state: SatiationState, block: slice = slice(None)) -> tuple[Tensor, Tensor]:
-        """What showing each item now would bring, (N, b) each: expected reward, and change of patience.
+        """Expected reward and change of patience, (N, b) each, of showing each item now.
 
         A planner that pays a price for patience needs both, and they share most of their work.
         """

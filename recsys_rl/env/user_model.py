@@ -1,4 +1,4 @@
-"""What a platform has to say about its users: pure functions of what the simulator hides."""
+"""The users of a platform: pure functions of the state that the simulator hides."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class UserModel(Protocol):
         ...
 
     def possible(self, user_state: UserState) -> bool:
-        """Whether sessions under way can be in this state, whose numbers are all finite.
+        """True where sessions under way can be in this state, whose numbers are all finite.
 
         A checkpoint's is checked before a run goes on with it.
         """
@@ -44,7 +44,7 @@ class UserModel(Protocol):
     def respond(
         self, user_state: UserState, items: Tensor, skipped: Tensor, generator: torch.Generator | None
     ) -> Feedback:
-        """What the users do with ``items`` (N, K); ``skipped`` (N, K) marks what could not be shown.
+        """The users' response to ``items`` (N, K); ``skipped`` (N, K) marks what could not be shown.
 
         Without a generator there is no noise: the expected feedback, which planners simulate with.
         """

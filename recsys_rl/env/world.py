@@ -105,7 +105,7 @@ def _check(env_name: str) -> None:
 
 
 def assumptions(config: Config, catalogue: Catalogue, population: Population) -> str:
-    """What the platform assumes in place of what the data lack, as part of a sentence; "" for nothing."""
+    """The platform's assumption in place of what the data lack, as part of a sentence; "" for none."""
     return make_user_model(config.env, catalogue, population, config.env_config).assumptions
 
 

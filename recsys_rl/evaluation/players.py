@@ -141,7 +141,7 @@ def play_all(
 
 
 def _learned(entries: Sequence[Entry], table: Table, env: Env) -> dict[str, Player]:
-    """Each checkpoint's policy, sampled and greedy, and the first one's before it had learned anything."""
+    """Each checkpoint's policy, sampled and greedy, and the first one's before its first update."""
     players, streams = {}, table.streams
     for entry in entries:
         checkpoint, config = entry.checkpoint, entry.checkpoint.config
@@ -213,7 +213,7 @@ class _Counted:
     def __init__(self, agent: Agent, title: str, length: int | None, bar: Progress | None) -> None:
         """``length`` of the longest session, in steps; None where it is unknown."""
         self.agent, self.title, self.of, self.bar = agent, title, f" of {length}" if length else "", bar
-        self.steps, self.said = 0, time.monotonic()
+        self.steps, self.printed = 0, time.monotonic()
         self.task = None if bar is None else bar.add_task(title, total=length, news="")
 
     def act(self, obs: Obs, greedy: bool = False) -> Action:
@@ -221,8 +221,8 @@ class _Counted:
         self.steps += 1
         if self.bar is not None and self.task is not None:
             self.bar.update(self.task, completed=self.steps)
-        elif time.monotonic() - self.said > SECONDS_BETWEEN_LINES:
-            self.said = time.monotonic()
+        elif time.monotonic() - self.printed > SECONDS_BETWEEN_LINES:
+            self.printed = time.monotonic()
             print(f"{self.title}: step {self.steps}{self.of}", file=sys.stderr, flush=True)
         return action
 

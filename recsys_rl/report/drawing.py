@@ -1,8 +1,8 @@
-"""What both charts are drawn with: names, numbers, colours, scales. Each follows the reader's light or dark
-scheme and stands on its own plate, so it reads the same in the report, in a README, and on any background.
+"""Names, numbers, colours and scales of both charts.
 
-The palette is blue, grey and orange, which every common colour blindness tells apart; fill and outline
-say the same again.
+Each chart follows the reader's light or dark scheme and stands on a plate of its own, so that it looks the
+same in the report, in a README, and on any background. The palette is blue, grey and orange, which differ
+for every common colour blindness; fill and outline differ as well.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def short_name(policy: str) -> str:
 
 
 def finite(value: object) -> bool:
-    """Whether it is a number that can be drawn."""
+    """True for a number that can be drawn."""
     return isinstance(value, int | float) and math.isfinite(value)
 
 

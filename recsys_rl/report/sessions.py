@@ -123,5 +123,5 @@ def _mean(values: Sequence[object]) -> float | None:
 
 
 def _is_bare(title: object) -> bool:
-    """Whether a title is no more than the item's number."""
+    """True where a title is no more than the item's number."""
     return re.fullmatch(r"(item -?\d+)?", str(title)) is not None

@@ -65,7 +65,7 @@ def define_yardstick(yardstick: str, policies: Sequence[str]) -> str:
 
 
 def population(report: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
-    """The sentence that says over whom the means and intervals are."""
+    """The sentence about the users of the means and intervals."""
     over = "episodes on unseen seeds" if is_foreign(report) else "held-out users, one whole session each"
     count = report.get("heldout_users")
     fewer: dict[int, list[str]] = {}
@@ -81,5 +81,5 @@ def population(report: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> 
 
 
 def is_foreign(report: Mapping[str, Any]) -> bool:
-    """Whether the run is on other people's environment: it has episodes and seeds, not sessions and users."""
+    """True where the run is on other people's environment, with episodes and seeds for sessions and users."""
     return str(report["env"]).startswith("gym:")

@@ -1,4 +1,4 @@
-"""What a run writes down: a long CSV, optional TensorBoard events, and a progress line."""
+"""The log of a run: a long CSV, optional TensorBoard events, and a progress line."""
 
 from __future__ import annotations
 
