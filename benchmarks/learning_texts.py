@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from benchmarks.newest import read, table
+from recsys_rl.evaluation.table import YARDSTICKS, best_of
 from recsys_rl.utils.metrics import Interval, interval
 
 LEARNED = ("ppo-greedy", "ppo", "a2c-greedy", "a2c")
-YARDSTICKS = ("rule", "mmr", "mf", "static-list", "one-item", "popularity", "random")
 LABELS = {name: f"**{name}**" for name in LEARNED} | {
     "ranker-greedy": "ranker (gamma 0), greedy",
     "ranker": "ranker (gamma 0)",
@@ -64,7 +64,7 @@ class Runs:
 
     def best(self, names: Sequence[str]) -> str:
         """The name with the highest mean; the first of equals."""
-        return max((p for p in names if p in self.policies), key=lambda p: self.mean(p).mean)
+        return best_of(names, {policy: self.mean(policy).mean for policy in self.policies})
 
     def values(self, policy: str, column: str = "return_mean") -> list[float]:
         found = [self.by_place.get((policy, seed), {}).get(column, "") for seed in self.seeds]

@@ -69,6 +69,14 @@ def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
     return process.returncode, out, err
 
 
+def read_terminal(descriptor: int) -> bytes:
+    """Bytes of a pseudo-terminal; b"" once the other side has closed it."""
+    try:
+        return os.read(descriptor, 65536)
+    except OSError:  # on Linux
+        return b""
+
+
 def weights(path: Path) -> dict[str, torch.Tensor]:
     """All that the agent is: weights, optimiser, count of updates."""
     return dict(load(path).agent)

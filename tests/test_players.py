@@ -13,7 +13,7 @@ import pytest
 
 from recsys_rl.cli import main
 from recsys_rl.evaluation import players
-from tests.doors import ROOT, SATIATION, steps, train_in
+from tests.doors import ROOT, SATIATION, read_terminal, steps, train_in
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def test_each_policy_has_a_bar_on_a_terminal(checkpoint: str) -> None:
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=theirs) as process:
         os.close(theirs)
         shown = b""
-        while chunk := read(ours):
+        while chunk := read_terminal(ours):
             shown += chunk
     assert process.returncode == 0
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode())
@@ -37,13 +37,6 @@ def test_each_policy_has_a_bar_on_a_terminal(checkpoint: str) -> None:
     found = [match.group(1) for match in names if match]
     assert list(dict.fromkeys(found))[:2] == ["ppo", "ppo-greedy"] and found[-1] == "planner"
     assert re.search(r" \d/5 +\d\d:\d\d$", lines[-1])
-
-
-def read(descriptor: int) -> bytes:
-    try:
-        return os.read(descriptor, 65536)
-    except OSError:  # how Linux says that the other side has gone
-        return b""
 
 
 def test_plain_lines_elsewhere(

@@ -27,6 +27,7 @@ from tests.doors import (
     SIZES,
     assert_same_weights,
     finish,
+    read_terminal,
     start,
     steps,
 )
@@ -115,7 +116,7 @@ def test_on_a_terminal_there_is_one_bar(tmp_path: Path) -> None:
     with subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=theirs, stderr=theirs) as process:
         os.close(theirs)
         shown = b""
-        while chunk := read(ours):
+        while chunk := read_terminal(ours):
             shown += chunk
     assert process.returncode == 0
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode())
@@ -128,13 +129,6 @@ def test_on_a_terminal_there_is_one_bar(tmp_path: Path) -> None:
         r"ppo on drift ━+ 1,440/1,440 return -?\d+\.\d\d  [\d,]+ steps/s \d\d:\d\d *", bars[-1]
     )
     assert max(map(len, bars)) <= 100
-
-
-def read(descriptor: int) -> bytes:
-    try:
-        return os.read(descriptor, 65536)
-    except OSError:  # how Linux says that the other side has gone
-        return b""
 
 
 @pytest.mark.parametrize(
