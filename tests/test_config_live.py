@@ -179,7 +179,7 @@ CHANGES: dict[tuple[str, str], tuple[str, Any, View]] = {
     ("env_config", "patience_gain"): ("satiation", 20.0, weights),
     ("env_config", "noise"): ("satiation", 0.5, weights),
     ("env_config", "normalize_obs"): ("gym", True, weights),
-    ("env_config", "normalize_reward"): ("gym", True, weights),
+    ("env_config", "normalize_reward"): ("gym", False, weights),
     ("model_config", "encoder"): ("satiation", "gru", weights),
     ("model_config", "head"): ("drift", "dense", weights),
     ("model_config", "hidden_dims"): ("drift", [6, 5], weights),
