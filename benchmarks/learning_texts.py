@@ -26,7 +26,7 @@ LABELS = {name: f"**{name}**" for name in LEARNED} | {
     "random": "random",
     "untrained": "untrained",
     "myopic": "myopic (sees the true next reward)",
-    "informed": "informed (planner that knows the profile alone)",
+    "informed": "informed (the planner, with the profile for the taste)",
     "planner": "planner (simulates to the end)",
     "oracle": "oracle (the optimum)",
 }

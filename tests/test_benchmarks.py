@@ -88,6 +88,15 @@ def test_the_original_is_timed_as_its_user_runs_it(
         original.check(tmp_path / "agents")
 
 
+def test_smoke_of_planner(tmp_path: Path) -> None:
+    """A wider search tries all that the planner tries, and so earns no less on a world without noise."""
+    done = run_without_peers("planner", tmp_path, "--smoke", "--json", "table.json")
+    assert done.returncode == 0, done.stderr
+    first, *wider = json.loads((tmp_path / "table.json").read_text())["rows"]
+    assert first["search"] == "as it is" and first["gain"] is None
+    assert len(wider) == 3 and all(row["gain"] >= -0.02 for row in wider)
+
+
 @pytest.mark.slow
 def test_smoke_of_learning(tmp_path: Path) -> None:
     code, out, err = finish(start(tmp_path, "benchmarks.learning", "drift", "--seeds", "3", "--smoke"))

@@ -1,0 +1,70 @@
+"""Has the planner of `satiation` converged? Its return with wider searches, on training users.
+
+    python -m benchmarks.planner [--users 64] [--seed 100]
+
+The search of recsys_rl/agents/oracles.py against twice its first items, twice its prices of patience and
+twice its prices of weariness. The horizon is the whole session, so that there is no longer one. Seed 100 is
+in no other table; without noise, so that what was planned is what happens.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from dataclasses import replace
+from unittest import mock
+
+import torch
+
+from benchmarks import tables
+from recsys_rl.agents import oracles
+from recsys_rl.config import Config
+from recsys_rl.env.rec_env import RecEnv
+from recsys_rl.env.world import make_env, make_world
+from recsys_rl.rollout import play
+
+
+def doubled(prices: tuple[float, ...]) -> tuple[float, ...]:
+    """Twice as many prices (one fewer): those given, and one halfway between each two."""
+    between = [(low + high) / 2 for low, high in itertools.pairwise(prices)]
+    return tuple(sorted([*prices, *between]))
+
+
+SEARCHES: dict[str, dict[str, object]] = {
+    "as it is": {},
+    "twice the first items": {"FIRST_ITEMS": 2 * oracles.FIRST_ITEMS},
+    "twice the prices of patience": {"PATIENCE_PRICES": doubled(oracles.PATIENCE_PRICES)},
+    "twice the prices of weariness": {"WEARINESS_PRICES": doubled(oracles.WEARINESS_PRICES)},
+}
+
+
+def main() -> None:
+    parser = tables.parser(__doc__)
+    parser.add_argument("--users", type=int, default=64, help="training users, evenly spread")
+    parser.add_argument("--seed", type=int, default=100)
+    parser.add_argument("--data", default="movielens", help="as of recsys-rl train")
+    args = tables.parse(parser, "planner")
+    torch.set_num_threads(args.threads or 1)
+    config = Config(env="satiation")
+    settings = replace(config.env_config, noise=0.0)
+    data = replace(config.data_config, data="synthetic" if args.smoke else args.data)
+    if args.smoke:
+        settings, args.users = replace(settings, num_items=60, num_users=50, max_episode_steps=4), 4
+    config = replace(config, env_config=settings, data_config=data)
+    catalogue, population = make_world(config.env, data, settings, args.seed)
+    users = population.train[torch.arange(args.users) * len(population.train) // args.users]
+    rows: list[tables.Row] = []
+    for name, search in SEARCHES.items():
+        env = make_env(config, catalogue, population, args.users, torch.Generator().manual_seed(0))
+        assert isinstance(env, RecEnv)
+        started = time.monotonic()
+        with mock.patch.dict(vars(oracles), search):
+            earned = play(env, oracles.Planner(env), users).returns.mean().item()
+        gain = earned / rows[0]["return_mean"] - 1 if rows else None
+        seconds = time.monotonic() - started
+        rows.append({"search": name, "return_mean": earned, "gain": gain, "seconds": seconds})
+    tables.publish(rows, args)
+
+
+if __name__ == "__main__":
+    tables.run(main)
