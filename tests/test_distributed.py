@@ -274,7 +274,7 @@ def test_the_log_is_of_all_ranks(here: Path, monkeypatch: pytest.MonkeyPatch) ->
     rows = read_log(next(here.glob("runs/*/log.csv")))
     logged = [value for _, _, name, value in rows if name == "reward_mean"]
     assert logged == [(a + b) / 2 for a, b in zip(rewards[0], rewards[1], strict=True)]
-    assert rewards[0] != rewards[1] and evaluated == [4, 5]
+    assert rewards[0] != rewards[1] and evaluated == [0, 4, 5]
     # Each session has 5 steps: of 4 users, 4 have ended after 6 steps. One rank alone would see 2.
     assert [step for step, _, name, _ in rows if name == "return_mean"] == [24, 48, 72, 96, 120]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib.metadata
 import json
 import math
 import re
@@ -213,5 +214,5 @@ def test_a_peer_plays_as_an_agent() -> None:
 
 def test_versions() -> None:
     assert foreign.version_of(RANDOM) == "-"
-    assert foreign.version_of("torch") == torch.__version__
+    assert foreign.version_of("torch") == importlib.metadata.version("torch")
     assert re.fullmatch(r"([0-9a-f]{7,}|unknown)\+?", foreign.version_of(OURS))
