@@ -347,13 +347,18 @@ def test_loop_that_ends_early_can_be_resumed(here: Path) -> None:
     assert_same_weights(train(config, folder="whole"), here / "pieces/ppo.pt")
 
 
-def test_signal_during_an_update_ends_the_loop_after_it(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_signal_during_an_update_ends_the_loop_after_it(
+    here: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
     """Between two updates, a Ctrl-C is the caller's."""
 
     def interrupted(*arguments: Any) -> Any:
         signal.raise_signal(signal.SIGINT)
         return collect(*arguments)
 
+    # A suite that runs in the background may have inherited that SIGINT is ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     course = updates(settings(*steps(9)), folder="run")
     next(course)
     with pytest.raises(KeyboardInterrupt):
