@@ -78,6 +78,8 @@ def load(path: str | Path) -> Checkpoint:
     previous checkpoint where that one is. A pickle is recognised and never opened.
     """
     path = Path(path)
+    if not path.name:  # "." and "/"
+        raise UserError(f"{path} is not a file: train first, or check the path.")
     try:
         return _assemble(*sealed.read(path))
     except Refused as refused:
