@@ -178,6 +178,11 @@ class Action:
     value: Tensor | None = None  # (N,) float32
     candidates: Tensor | None = None  # (N, C) int64, -1 padding: what a two-stage policy chose from
 
+    @classmethod
+    def certain(cls, items: Tensor) -> Self:
+        """The action that shows ``items`` (N, K) with probability 1."""
+        return cls(items, torch.zeros(len(items), device=items.device))
+
 
 @dataclass(frozen=True)
 class Step:

@@ -35,7 +35,7 @@ class Myopic:
 
     def act(self, obs: Obs, greedy: bool = False) -> Action:
         n, num_items = obs.num_rows, self.world.catalogue.num_items
-        return _certain(blocked_top_k(self.world.expected_reward, n, num_items, 1)[1][:, 0])
+        return Action.certain(blocked_top_k(self.world.expected_reward, n, num_items, 1)[1])
 
 
 class Oracle:
@@ -46,7 +46,7 @@ class Oracle:
         self.world, self.user_model = world, world.user_model
 
     def act(self, obs: Obs, greedy: bool = False) -> Action:
-        return _certain(self.user_model.best_items(self.world.user_state))
+        return Action.certain(self.user_model.best_items(self.world.user_state).unsqueeze(-1))
 
 
 class Planner:
@@ -84,7 +84,7 @@ class Planner:
             )
             for i in range(0, n, CHUNK)
         ]
-        return _certain(torch.cat(items))
+        return Action.certain(torch.cat(items).unsqueeze(-1))
 
 
 def best_first_items(
@@ -178,8 +178,3 @@ def upper_bounds(world: World) -> dict[str, Agent]:
     elif isinstance(world.user_model, PatientUsers) and world.catalogue.num_items <= PLANNER_ITEMS:
         agents |= {"informed": Planner(world, informed=True), "planner": Planner(world)}
     return agents
-
-
-def _certain(item: Tensor) -> Action:
-    """The action that shows ``item`` (N,) with probability 1."""
-    return Action(item.unsqueeze(-1), torch.zeros(len(item), device=item.device))

@@ -75,7 +75,7 @@ class Rule:
         def score(block: slice) -> Tensor:
             return query @ embedding[block].T + of_columns @ self.columns[block].T  # (N, b)
 
-        return _certain(best_allowed(obs, self.catalogue, score, 1)[1])
+        return Action.certain(best_allowed(obs, self.catalogue, score, 1)[1])
 
 
 class MaximalMarginalRelevance:
@@ -101,7 +101,7 @@ class MaximalMarginalRelevance:
             return profile @ embedding[block].T  # (N, b)
 
         if obs.history is None:  # nothing to differ from: the ranking by profile
-            return _certain(best_allowed(obs, self.catalogue, score, 1)[1])
+            return Action.certain(best_allowed(obs, self.catalogue, score, 1)[1])
         if num_items > SHORTLIST:
             relevance, items = best_allowed(obs, self.catalogue, score, SHORTLIST)  # (N, C) each
         else:  # all of them in no order, as to sort them would take most of the time
@@ -114,7 +114,7 @@ class MaximalMarginalRelevance:
         nearest = nearest.masked_fill(nearest == -torch.inf, 0.0)  # before the first item
         relevance = (1 - self.weight) * relevance - self.weight * nearest
         best = relevance.argmax(1, keepdim=True)  # (N, 1)
-        return _certain(best if items is None else items.gather(1, best))
+        return Action.certain(best if items is None else items.gather(1, best))
 
 
 def fold_in(obs: Obs, embedding: Tensor, rate: Tensor) -> Tensor:
@@ -181,8 +181,3 @@ def _products(embedding: Tensor, first: Tensor, others: Tensor | None) -> Tensor
 def _column(x: Tensor) -> Tensor:
     """() or (N,) beside (N, F)."""
     return x.unsqueeze(-1)
-
-
-def _certain(items: Tensor) -> Action:
-    """The action that shows ``items`` (N, 1) with probability 1."""
-    return Action(items, torch.zeros(len(items), device=items.device))
