@@ -41,8 +41,8 @@ from benchmarks.tables import Row, System
 from recsys_rl.config import ModelConfig, PPOConfig, defaults
 from recsys_rl.data.clustered import clustered_world
 from recsys_rl.env.drift import best_return
+from recsys_rl.experience.rollout import collect, play
 from recsys_rl.report import learning_curve_svg
-from recsys_rl.rollout import collect, play
 from recsys_rl.types import UserError
 from recsys_rl.utils.metrics import interval
 

@@ -15,15 +15,16 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from recsys_rl.agents.oracles import Myopic, Planner
+from recsys_rl.agents.references import Myopic, Planner
 from recsys_rl.config import DataConfig, EnvConfig, PPOConfig, defaults
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.env.satiation import Satiation
-from recsys_rl.env.world import make_env, make_world
 from recsys_rl.functional.losses import clipped_surrogate
 from recsys_rl.functional.returns import gae
+from recsys_rl.make import make_env, make_world
+from recsys_rl.protocols import Policy
 from recsys_rl.report.drawing import number, scale, spread, svg, text
-from recsys_rl.types import Agent, Catalogue, Population
+from recsys_rl.types import Catalogue, Population
 from recsys_rl.utils.files import write_text
 
 IMAGES = Path(__file__).resolve().parents[1] / "docs" / "images"
@@ -223,7 +224,7 @@ def trap_figure() -> str:
     )
 
 
-def watch(agent: Agent, env: RecEnv, user: Tensor) -> tuple[list[float], list[float], bool]:
+def watch(agent: Policy, env: RecEnv, user: Tensor) -> tuple[list[float], list[float], bool]:
     """One session of ``user`` (1,): rewards, patience before each step, and whether the user left."""
     obs, rewards, patience = env.reset(user), [], []
     while True:
@@ -244,7 +245,7 @@ def session_figure() -> str:
     env = make_env(config, catalogue, population, 1, torch.Generator().manual_seed(0), heldout=True)
     assert isinstance(env, RecEnv)
     length, parts, totals = dials.max_episode_steps, [], []
-    agents: dict[str, tuple[Agent, str]] = {
+    agents: dict[str, tuple[Policy, str]] = {
         "short-sighted": (Myopic(env), "inside"),
         "planned": (Planner(env), "learned"),
     }

@@ -39,11 +39,12 @@ from benchmarks.learning import parse_seeds
 from benchmarks.tables import Row
 from recsys_rl.agents.baselines import RandomPolicy
 from recsys_rl.config import Config, defaults, from_dict, overlay, to_dict
-from recsys_rl.env.gym_env import GymEnv
-from recsys_rl.env.world import make_env
-from recsys_rl.rollout import collect, play
+from recsys_rl.env.foreign import GymEnv
+from recsys_rl.experience.rollout import collect, play
+from recsys_rl.make import make_env
+from recsys_rl.protocols import Policy
 from recsys_rl.run import begin
-from recsys_rl.types import Action, Agent, Obs
+from recsys_rl.types import Action, Obs
 from recsys_rl.utils.metrics import interval
 
 STEPS, EPISODES = 200_000, 100
@@ -83,13 +84,13 @@ ENVIRONMENTS = {
 }
 
 
-def random(env_id: str, seed: int, steps: int) -> tuple[Agent, GymEnv]:
+def random(env_id: str, seed: int, steps: int) -> tuple[Policy, GymEnv]:
     """Every action with the same probability."""
     env = unseen_episodes(env_id, seed)
     return RandomPolicy(env.action_sizes, torch.Generator().manual_seed(seed)), env
 
 
-def ours(env_id: str, seed: int, steps: int, **dials: Row) -> tuple[Agent, GymEnv]:
+def ours(env_id: str, seed: int, steps: int, **dials: Row) -> tuple[Policy, GymEnv]:
     """PPO by the preset of `gym:`, as `recsys-rl train` does it; ``dials`` are sections of other settings."""
     config = defaults("ppo", f"gym:{env_id}")
     settings = {"train_config": {"seed": seed, "total_timesteps": steps}}
@@ -107,7 +108,7 @@ def ours(env_id: str, seed: int, steps: int, **dials: Row) -> tuple[Agent, GymEn
     return run.agent, env
 
 
-def stable_baselines3(env_id: str, seed: int, steps: int) -> tuple[Agent, GymEnv]:
+def stable_baselines3(env_id: str, seed: int, steps: int) -> tuple[Policy, GymEnv]:
     """Its PPO as its documentation shows it, with no option but the seed and the device."""
     from stable_baselines3 import PPO
 
@@ -117,7 +118,7 @@ def stable_baselines3(env_id: str, seed: int, steps: int) -> tuple[Agent, GymEnv
 
 
 class Peer:
-    """A model of Stable-Baselines3 as an Agent of ours."""
+    """A model of Stable-Baselines3 as an Policy of ours."""
 
     def __init__(self, model: Any) -> None:
         self.model = model
@@ -134,7 +135,7 @@ def unseen_episodes(env_id: str, seed: int) -> GymEnv:
     return GymEnv(env_id, EPISODES, UNSEEN + seed, training=False, allow_module=True)
 
 
-Train = Callable[[str, int, int], tuple[Agent, GymEnv]]
+Train = Callable[[str, int, int], tuple[Policy, GymEnv]]
 SYSTEMS: dict[str, Train] = {RANDOM: random, PEER: stable_baselines3, OURS: ours}
 
 

@@ -18,14 +18,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from recsys_rl.agents import make_agent
 from recsys_rl.agents.a2c import A2C
 from recsys_rl.agents.ppo import PPO
 from recsys_rl.config import Config, ModelConfig, PPOConfig, defaults
 from recsys_rl.data.catalogue import synthetic_world
 from recsys_rl.env.rec_env import RecEnv
-from recsys_rl.env.world import make_env
-from recsys_rl.rollout import collect
+from recsys_rl.experience.rollout import collect
+from recsys_rl.make import make_agent, make_env
 from recsys_rl.types import Catalogue, Population
 from recsys_rl.utils.allocator import keep_freed_memory
 from recsys_rl.utils.seeding import generators

@@ -2,7 +2,7 @@
 
     python -m benchmarks.planner [--users 64] [--seed 100]
 
-The search of recsys_rl/agents/oracles.py against twice its first items, twice its prices of patience and
+The search of recsys_rl/agents/references.py against twice its first items, twice its prices of patience and
 twice its prices of weariness. The horizon is the whole session, so that there is no longer one. Seed 100 is
 in no other table; without noise, so that what was planned is what happens.
 """
@@ -17,11 +17,11 @@ from unittest import mock
 import torch
 
 from benchmarks import tables
-from recsys_rl.agents import oracles
+from recsys_rl.agents import references
 from recsys_rl.config import Config
 from recsys_rl.env.rec_env import RecEnv
-from recsys_rl.env.world import make_env, make_world
-from recsys_rl.rollout import play
+from recsys_rl.experience.rollout import play
+from recsys_rl.make import make_env, make_world
 
 
 def doubled(prices: tuple[float, ...]) -> tuple[float, ...]:
@@ -32,9 +32,9 @@ def doubled(prices: tuple[float, ...]) -> tuple[float, ...]:
 
 SEARCHES: dict[str, dict[str, object]] = {
     "as it is": {},
-    "twice the first items": {"FIRST_ITEMS": 2 * oracles.FIRST_ITEMS},
-    "twice the prices of patience": {"PATIENCE_PRICES": doubled(oracles.PATIENCE_PRICES)},
-    "twice the prices of weariness": {"WEARINESS_PRICES": doubled(oracles.WEARINESS_PRICES)},
+    "twice the first items": {"FIRST_ITEMS": 2 * references.FIRST_ITEMS},
+    "twice the prices of patience": {"PATIENCE_PRICES": doubled(references.PATIENCE_PRICES)},
+    "twice the prices of weariness": {"WEARINESS_PRICES": doubled(references.WEARINESS_PRICES)},
 }
 
 
@@ -58,8 +58,8 @@ def main() -> None:
         env = make_env(config, catalogue, population, args.users, torch.Generator().manual_seed(0))
         assert isinstance(env, RecEnv)
         started = time.monotonic()
-        with mock.patch.dict(vars(oracles), search):
-            earned = play(env, oracles.Planner(env), users).returns.mean().item()
+        with mock.patch.dict(vars(references), search):
+            earned = play(env, references.Planner(env), users).returns.mean().item()
         gain = earned / rows[0]["return_mean"] - 1 if rows else None
         seconds = time.monotonic() - started
         rows.append({"search": name, "return_mean": earned, "gain": gain, "seconds": seconds})

@@ -53,7 +53,7 @@ from benchmarks.tables import Row, System
 from recsys_rl.config import PPOConfig, defaults
 from recsys_rl.env.drift import best_return
 from recsys_rl.env.rec_env import RecEnv
-from recsys_rl.rollout import collect, play
+from recsys_rl.experience.rollout import collect, play
 from recsys_rl.types import Action, Obs
 
 LEVELS = (0.90, 0.95)

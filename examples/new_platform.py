@@ -21,14 +21,15 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from recsys_rl.agents import make_agent
 from recsys_rl.agents.baselines import RandomPolicy
-from recsys_rl.agents.oracles import Myopic
+from recsys_rl.agents.references import Myopic
 from recsys_rl.config import EnvConfig, defaults
 from recsys_rl.data.catalogue import synthetic_world
 from recsys_rl.env.rec_env import RecEnv
-from recsys_rl.rollout import collect, play
-from recsys_rl.types import Agent, Catalogue, Feedback, Population
+from recsys_rl.experience.rollout import collect, play
+from recsys_rl.make import make_agent
+from recsys_rl.protocols import Policy
+from recsys_rl.types import Catalogue, Feedback, Population
 from recsys_rl.utils.metrics import Interval, interval
 from recsys_rl.utils.seeding import generators
 
@@ -41,7 +42,7 @@ class LearnerState:
 
 @dataclass(frozen=True)
 class Tutor:
-    """The user model: env/user_model.py says what each method must do."""
+    """The user model: protocols.py says what each method must do."""
 
     catalogue: Catalogue  # its `quality` serves as the difficulty
     population: Population
@@ -99,7 +100,7 @@ def main(num_updates: int = 60) -> dict[str, Interval]:
             print(f"update {update} of {num_updates}: reward {mean:.3f}", file=sys.stderr)
 
     strangers = RecEnv(tutor, catalogue, env_config, population.heldout, 1, torch.Generator().manual_seed(1))
-    policies: dict[str, Agent] = {
+    policies: dict[str, Policy] = {
         "ppo-greedy": agent,
         "random": RandomPolicy((catalogue.num_items,), torch.Generator().manual_seed(2)),
         "myopic": Myopic(strangers),

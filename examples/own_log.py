@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 
 from recsys_rl.config import Config, EvaluateConfig, from_dict
-from recsys_rl.evaluate import evaluate
-from recsys_rl.train import train
 from recsys_rl.types import UserError
+from recsys_rl.workflows.evaluate import evaluate
+from recsys_rl.workflows.train import train
 
 
 def made_up_log(path: Path, num_users: int = 300, num_items: int = 120) -> Path:

@@ -13,7 +13,7 @@ __version__ = "0.1.0"
 for _platform in ("drift", "satiation"):
     _register(
         f"recsys_rl/{_platform.title()}-v0",
-        entry_point="recsys_rl.env.gymnasium_api:RecSysEnv",
-        vector_entry_point="recsys_rl.env.gymnasium_api:RecSysVectorEnv",
+        entry_point="recsys_rl.gymnasium_ids:RecSysEnv",
+        vector_entry_point="recsys_rl.gymnasium_ids:RecSysVectorEnv",
         kwargs={"platform": _platform},
     )

@@ -31,7 +31,7 @@ from recsys_rl.config import (
 from recsys_rl.distributed.launch import launch
 from recsys_rl.distributed.place import Place, find_place, obey_parent
 from recsys_rl.errors import FieldError, UserError, one_line
-from recsys_rl.fields import did_you_mean, shown
+from recsys_rl.schema import did_you_mean, shown
 
 T = TypeVar("T")
 
@@ -216,7 +216,10 @@ def _train(argv: list[str]) -> None:
 
 def _train_here(place: Place | None, requests: list[int] | None, config: Config, folder: Path | None) -> None:
     """One run, or this process's part of it; ``folder`` is that of a run that goes on."""
-    from recsys_rl.train import Interrupted, train  # here, as torch takes longer to import than --help may
+    from recsys_rl.workflows.train import (  # here, as torch takes longer to import than --help may
+        Interrupted,
+        train,
+    )
 
     resume = folder is not None
     try:
@@ -264,7 +267,7 @@ def _without(argv: list[str], options: tuple[str, ...], flags: tuple[str, ...] =
 
 def _evaluate(argv: list[str]) -> None:
     options = evaluate_options(argv)
-    from recsys_rl.evaluate import evaluate
+    from recsys_rl.workflows.evaluate import evaluate
 
     evaluate(options)
 

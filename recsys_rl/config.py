@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar
 
 from recsys_rl.errors import FieldError, UserError
-from recsys_rl.fields import (
+from recsys_rl.presets import PRESETS as PRESETS
+from recsys_rl.schema import (
     Count,
     CountOrZero,
     Finite,
@@ -32,7 +33,6 @@ from recsys_rl.fields import (
     sections,
     shown,
 )
-from recsys_rl.presets import PRESETS as PRESETS
 
 T = TypeVar("T")
 

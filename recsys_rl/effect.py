@@ -10,7 +10,7 @@ from pathlib import PurePath
 
 from recsys_rl.config import Config
 from recsys_rl.errors import FieldError
-from recsys_rl.fields import shown
+from recsys_rl.schema import shown
 
 MADE_UP = ("synthetic", "clustered", ".npy")  # data without a history of likes
 

@@ -16,13 +16,13 @@ import torch
 from torch import Tensor
 
 import recsys_rl
-from recsys_rl.agents import make_agent
 from recsys_rl.checkpoint import Checkpoint, check_algo, load, restoring
 from recsys_rl.config import Config, to_dict
-from recsys_rl.env.gym_env import GymEnv
-from recsys_rl.env.world import assumptions, make_env, make_world
+from recsys_rl.env.foreign import GymEnv
+from recsys_rl.make import assumptions, make_agent, make_env, make_world
+from recsys_rl.protocols import Env, Learner
 from recsys_rl.ranks import ALONE, Ranks
-from recsys_rl.types import Catalogue, Env, LearningAgent, Population, UserError
+from recsys_rl.types import Catalogue, Population, UserError
 from recsys_rl.utils.metrics import SessionReturns
 from recsys_rl.utils.seeding import generators, set_state
 
@@ -52,7 +52,7 @@ class Run:
     catalogue: Catalogue | None  # None, as the population, on other people's environments
     population: Population | None
     env: Env
-    agent: LearningAgent
+    agent: Learner
     sessions: SessionReturns
     streams: dict[str, torch.Generator]
     num_updates: int  # of the whole run

@@ -9,9 +9,9 @@ masks are bool and positive (True = allowed).
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -214,43 +214,3 @@ class Rollout:
     @property
     def num_steps(self) -> int:
         return self.rewards.numel()
-
-
-class Agent(Protocol):
-    """Everything that decides."""
-
-    def act(self, obs: Obs, greedy: bool = False) -> Action: ...
-
-
-class LearningAgent(Agent, Protocol):
-    """An agent that improves itself from a record of what it did."""
-
-    def value(self, obs: Obs) -> Tensor: ...
-
-    def update(self, rollout: Rollout) -> dict[str, float]: ...
-
-    def state_dict(self) -> dict[str, Tensor]: ...
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None: ...
-
-
-class Env(Protocol):
-    """N sessions stepped together."""
-
-    num_envs: int
-    context_dim: int  # F
-    action_sizes: tuple[int, ...]  # (K,): alternatives of each position
-    history_length: int  # L; 0 where observations carry no history
-    num_signals: int  # S
-
-    def reset(self, users: Tensor | None = None) -> Obs: ...
-
-    def step(self, items: Tensor) -> Step: ...
-
-    def state_dict(self) -> dict[str, Tensor]: ...
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None: ...
-
-    def observe(self) -> Obs:
-        """The observation that waits for an answer now, as after ``load_state_dict``."""
-        ...

@@ -6,11 +6,12 @@ from collections.abc import Callable
 
 import torch
 
-from recsys_rl.types import Action, Agent, Obs
+from recsys_rl.protocols import Policy
+from recsys_rl.types import Action, Obs
 
 
 def check_agent(
-    make_agent: Callable[[], Agent], obs: Obs, num_items: int, *, random_greedy: bool = False
+    make_agent: Callable[[], Policy], obs: Obs, num_items: int, *, random_greedy: bool = False
 ) -> None:
     """Raise AssertionError where the agent breaks the contract of types.Agent for one shown item.
 

@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 import torch
 
-from recsys_rl.types import Env, Obs, Step
+from recsys_rl.protocols import Env
+from recsys_rl.types import Obs, Step
 
 
 def check_env(make_env: Callable[[int], Env], max_episode_steps: int) -> None:

@@ -11,7 +11,7 @@ import torch
 
 from recsys_rl.checkpoint import load
 from recsys_rl.cli import train_options
-from recsys_rl.train import train
+from recsys_rl.workflows.train import train
 
 ROOT = Path(__file__).parents[1]
 PPO = ["--batch-size", "12", "--update-epochs", "2"]

@@ -9,14 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from recsys_rl.agents import make_agent
 from recsys_rl.agents.a2c import A2C
 from recsys_rl.agents.ppo import PPO
 from recsys_rl.config import Config, defaults, from_dict, overlay, to_dict
 from recsys_rl.data.catalogue import synthetic_world
-from recsys_rl.env.world import make_env
-from recsys_rl.rollout import collect
-from recsys_rl.types import Catalogue, Env, Obs, Population, Step
+from recsys_rl.experience.rollout import collect
+from recsys_rl.make import make_agent, make_env
+from recsys_rl.protocols import Env
+from recsys_rl.types import Catalogue, Obs, Population, Step
 from recsys_rl.utils.seeding import generators
 
 CPU = torch.device("cpu")

@@ -14,9 +14,9 @@ from torch.testing import assert_close
 from recsys_rl.agents.a2c import A2C
 from recsys_rl.agents.ppo import PPO, Samples
 from recsys_rl.config import A2CConfig, Config, PPOConfig
-from recsys_rl.functional import choice
+from recsys_rl.experience.rollout import collect
+from recsys_rl.functional import categorical
 from recsys_rl.models.optimizer import FlatAdam
-from recsys_rl.rollout import collect
 from recsys_rl.types import Obs, Rollout, UserError, tree_map
 from tests.agent_contracts import check_agent
 from tests.small_runs import begin, learn, settings
@@ -52,7 +52,7 @@ def in_float64(agent: PPO | A2C, rollout: Rollout) -> Rollout:
     rollout = tree_map(widen, replace(rollout, obs=rollout.obs.map(widen)))
     with torch.no_grad():
         logits, values = agent.model(rollout.obs.map(lambda x: x.flatten(0, 1)))
-        logprobs = choice.logprob(logits, rollout.items.flatten(0, 1)).sum(-1)
+        logprobs = categorical.logprob(logits, rollout.items.flatten(0, 1)).sum(-1)
     shape = rollout.rewards.shape
     return replace(rollout, logprobs=logprobs.view(shape), values=values.view(shape))
 

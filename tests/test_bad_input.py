@@ -17,11 +17,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from recsys_rl import train as train_module
 from recsys_rl.checkpoint import load, sealed
 from recsys_rl.cli import main
 from recsys_rl.errors import UserError, one_line
 from recsys_rl.utils import logger as logger_module
+from recsys_rl.workflows import train as train_module
 from tests.doors import A2C, CARTPOLE, DRIFT, PPO, SATIATION, SIZES, finish, start, steps
 
 PPO_FILE = Path("runs/drift-synthetic-ppo-0/ppo.pt")

@@ -15,14 +15,15 @@ from torch.testing import assert_close
 
 from recsys_rl.agents import baselines
 from recsys_rl.agents.baselines import FixedList, RandomPolicy, mean_return, most_popular, simple_baselines
-from recsys_rl.agents.oracles import Myopic, Oracle, Planner, base_scores, best_first_items, upper_bounds
+from recsys_rl.agents.references import Myopic, Oracle, Planner, base_scores, best_first_items, upper_bounds
 from recsys_rl.config import EnvConfig
 from recsys_rl.data.catalogue import synthetic_world
 from recsys_rl.env.drift import Drift, best_return
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.env.satiation import Satiation
-from recsys_rl.rollout import play
-from recsys_rl.types import Action, Agent, Obs, Population
+from recsys_rl.experience.rollout import play
+from recsys_rl.protocols import Policy
+from recsys_rl.types import Action, Obs, Population
 from tests.agent_contracts import check_agent
 from tests.tiny_world import SATIATION, env_of, tiny_drift, tiny_satiation
 
@@ -44,7 +45,7 @@ def synthetic_env(num_users: int = 40, steps: int = 12, noise: float = 0.0, **di
     return env_of(Satiation(catalogue, population, config), catalogue, config, torch.arange(num_users))
 
 
-def returns_of(env: RecEnv, agent: Agent) -> Tensor:
+def returns_of(env: RecEnv, agent: Policy) -> Tensor:
     return play(env, agent, env.users).returns
 
 

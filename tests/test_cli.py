@@ -173,12 +173,12 @@ def doors(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         if config.train_config.seed == 3:
             raise KeyboardInterrupt
 
-    fake: Any = types.ModuleType("recsys_rl.train")
+    fake: Any = types.ModuleType("recsys_rl.workflows.train")
     fake.train, fake.Interrupted = train, Interrupted
-    monkeypatch.setitem(sys.modules, "recsys_rl.train", fake)
-    fake = types.ModuleType("recsys_rl.evaluate")
+    monkeypatch.setitem(sys.modules, "recsys_rl.workflows.train", fake)
+    fake = types.ModuleType("recsys_rl.workflows.evaluate")
     fake.evaluate = calls.append
-    monkeypatch.setitem(sys.modules, "recsys_rl.evaluate", fake)
+    monkeypatch.setitem(sys.modules, "recsys_rl.workflows.evaluate", fake)
     return calls
 
 

@@ -32,7 +32,7 @@ from recsys_rl.config import (
     to_toml,
 )
 from recsys_rl.errors import FieldError
-from recsys_rl.fields import Range, hints
+from recsys_rl.schema import Range, hints
 from recsys_rl.types import UserError
 
 SECTIONS = [

@@ -20,20 +20,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from recsys_rl import diary as diary_module
-from recsys_rl import train as train_module
 from recsys_rl.checkpoint import load
 from recsys_rl.cli import main, train_options
 from recsys_rl.config import Config
 from recsys_rl.distributed.place import Place, find_place
-from recsys_rl.env.world import make_world
+from recsys_rl.experience.rollout import collect
+from recsys_rl.make import make_world
 from recsys_rl.ranks import Ranks
-from recsys_rl.rollout import collect
 from recsys_rl.run import begin
-from recsys_rl.train import Interrupted, train
 from recsys_rl.types import Rollout, UserError, tree_map
 from recsys_rl.utils.logger import read_log
 from recsys_rl.utils.seeding import generators
+from recsys_rl.workflows import diary as diary_module
+from recsys_rl.workflows import train as train_module
+from recsys_rl.workflows.train import Interrupted, train
 from tests.doors import A2C, CARTPOLE, DRIFT, SATIATION, assert_same_weights, finish, start, steps
 
 CPU = torch.device("cpu")
@@ -429,7 +429,7 @@ PROGRAM = """
 import sys
 from pathlib import Path
 import torch
-import recsys_rl.train as door
+import recsys_rl.workflows.train as door
 from recsys_rl.cli import train_options
 from recsys_rl.distributed.group import join
 from recsys_rl.distributed.place import find_place

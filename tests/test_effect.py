@@ -8,7 +8,7 @@ from recsys_rl.cli import train_options
 from recsys_rl.config import Config, from_dict, to_dict
 from recsys_rl.data.item_table import FILE_ENDING
 from recsys_rl.effect import MADE_UP, PLATFORM_DIALS, check_effect
-from recsys_rl.env.world import PLATFORMS
+from recsys_rl.make import PLATFORMS
 from recsys_rl.presets import PRESETS
 
 

@@ -17,9 +17,9 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 import recsys_rl
 from recsys_rl.config import DataConfig, EnvConfig
-from recsys_rl.env.gymnasium_api import RecSysEnv, RecSysVectorEnv
 from recsys_rl.env.rec_env import RecEnv
-from recsys_rl.env.world import make_user_model, make_world
+from recsys_rl.gymnasium_ids import RecSysEnv, RecSysVectorEnv
+from recsys_rl.make import make_user_model, make_world
 from recsys_rl.types import UserError
 from tests.contracts import check_env, walk
 

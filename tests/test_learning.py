@@ -17,11 +17,11 @@ from torch.testing import assert_close
 from recsys_rl.agents.baselines import simple_baselines
 from recsys_rl.config import Config
 from recsys_rl.env.drift import best_return
-from recsys_rl.env.gym_env import GymEnv
+from recsys_rl.env.foreign import GymEnv
 from recsys_rl.env.rec_env import RecEnv
-from recsys_rl.env.world import make_user_model
-from recsys_rl.rollout import play
-from recsys_rl.types import Agent
+from recsys_rl.experience.rollout import play
+from recsys_rl.make import make_user_model
+from recsys_rl.protocols import Policy
 from tests.small_runs import Toy, begin, learn, settings, toy_agent, world
 
 
@@ -88,7 +88,7 @@ def heldout(config: Config) -> RecEnv:
     )
 
 
-def heldout_return(env: RecEnv, agent: Agent) -> float:
+def heldout_return(env: RecEnv, agent: Policy) -> float:
     return play(env, agent, env.users, greedy=True).returns.mean().item()
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.testing import assert_close
 
-from recsys_rl.functional import choice, losses
+from recsys_rl.functional import categorical, losses
 from recsys_rl.functional.policy_loss import PolicyGradient, clipped_policy_gradient_, policy_gradient_
 from tests.compiled import each_way as each_way
 
@@ -23,8 +23,8 @@ def by_autograd(
 ) -> PolicyGradient:
     """The same from the single equations, in float64."""
     logits, advantage = logits.double().requires_grad_(), advantage.double()
-    logprob = choice.logprob(logits, items).sum(-1)  # (B,)
-    entropy = choice.entropy(logits).sum(-1)  # (B,)
+    logprob = categorical.logprob(logits, items).sum(-1)  # (B,)
+    entropy = categorical.entropy(logits).sum(-1)  # (B,)
     if old_logprob is None:
         objective, loss = logprob * advantage, losses.policy_gradient(logprob, advantage)
     else:
@@ -102,8 +102,8 @@ def test_equals_autograd(
     raw = 2 * torch.randn(batch, positions, size, generator=rng)
     allowed = torch.rand(raw.shape, generator=rng) < 0.6
     allowed[..., 0] = True
-    raw = choice.mask_logits(raw, allowed if masked else None)
-    items, logprob = choice.draw(raw, rng)  # (B, K) each
+    raw = categorical.mask_logits(raw, allowed if masked else None)
+    items, logprob = categorical.draw(raw, rng)  # (B, K) each
     # Ratios on both sides of the clip.
     old = logprob.sum(-1) - torch.randn(batch, generator=rng) if clipped else None
     advantage = torch.randn(batch, generator=rng)
@@ -122,7 +122,7 @@ def test_every_side_of_the_clip_was_compared() -> None:
     raw = torch.randn(6, 2, 5, generator=rng)
     raw[:, 1, 3:] = -torch.inf
     items = torch.tensor([[0, 1]]).expand(6, 2)
-    old = choice.logprob(raw, items).sum(-1) - torch.tensor([0.5, 1.0, 1.5, 0.5, 1.0, 1.5]).log()
+    old = categorical.logprob(raw, items).sum(-1) - torch.tensor([0.5, 1.0, 1.5, 0.5, 1.0, 1.5]).log()
     advantage = torch.tensor([1.0, 2.0, 3.0, -1.0, -2.0, -3.0])
     found = clipped_policy_gradient_(raw.clone(), items, old, advantage, EPS, 0.0)
     assert_same(found, by_autograd(raw, items, old, advantage, 0.0))
@@ -133,7 +133,7 @@ def test_every_side_of_the_clip_was_compared() -> None:
 def test_float64_keeps_its_precision() -> None:
     rng = torch.Generator().manual_seed(0)
     raw = torch.randn(4, 1, 9, generator=rng, dtype=torch.float64)
-    items, logprob = choice.draw(raw, rng)
+    items, logprob = categorical.draw(raw, rng)
     found = clipped_policy_gradient_(
         raw.clone(), items, logprob.sum(-1) - 0.1, torch.ones(4).double(), EPS, 0.3
     )
@@ -164,7 +164,7 @@ def test_nan_comes_out_as_nan() -> None:
 def test_the_number_of_threads_changes_nothing() -> None:
     rng = torch.Generator().manual_seed(0)
     raw = torch.randn(64, 1, 1000, generator=rng)
-    items, _ = choice.draw(raw, rng)
+    items, _ = categorical.draw(raw, rng)
     before = torch.get_num_threads()
     found = []
     for threads in (1, 2):

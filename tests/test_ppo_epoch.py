@@ -18,11 +18,11 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from recsys_rl.agents.ppo import PPO
+from recsys_rl.experience.rollout import collect
 from recsys_rl.functional import kernels
 from recsys_rl.functional.dense import Fixed
 from recsys_rl.functional.ppo_epoch import ppo_epoch
 from recsys_rl.models.dense import DenseActorCritic
-from recsys_rl.rollout import collect
 from recsys_rl.types import Rollout
 from tests.doors import ROOT
 from tests.small_runs import begin, settings

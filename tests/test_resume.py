@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from recsys_rl import train as train_module
 from recsys_rl.checkpoint import load
 from recsys_rl.cli import main, train_options
-from recsys_rl.rollout import collect
+from recsys_rl.experience.rollout import collect
 from recsys_rl.types import UserError
 from recsys_rl.utils.logger import read_log
 from recsys_rl.utils.stopping import stop_signals
+from recsys_rl.workflows import train as train_module
 from tests.doors import (
     A2C,
     CARTPOLE,

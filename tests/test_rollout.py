@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from recsys_rl.config import Config
-from recsys_rl.rollout import Sessions, collect, play
+from recsys_rl.experience.rollout import Sessions, collect, play
 from recsys_rl.types import Action, Feedback, Obs, Rollout, Step, UserError
 from tests.small_runs import Toy, learn, settings, toy_agent
 
@@ -174,7 +174,7 @@ def test_short_sessions_count_once() -> None:
 
 
 def test_sessions_that_never_end_are_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("recsys_rl.rollout.MAX_STEPS", 7)
+    monkeypatch.setattr("recsys_rl.experience.rollout.MAX_STEPS", 7)
     env = Scripted(ends=[3, 99])
     with pytest.raises(UserError, match="did not end within 7 steps"):
         play(env, Echo())

@@ -18,17 +18,17 @@ import numpy as np
 import pytest
 import torch
 
-import recsys_rl.train as train_module
+import recsys_rl.workflows.train as train_module
 from benchmarks import runs_survive
-from recsys_rl import diary as diary_module
 from recsys_rl import folder as folders
 from recsys_rl.checkpoint import load
 from recsys_rl.cli import main, train_options
 from recsys_rl.config import Config, DataConfig, TrainConfig
-from recsys_rl.rollout import collect
-from recsys_rl.train import Interrupted, train, updates
+from recsys_rl.experience.rollout import collect
 from recsys_rl.types import UserError
 from recsys_rl.utils.logger import read_log
+from recsys_rl.workflows import diary as diary_module
+from recsys_rl.workflows.train import Interrupted, train, updates
 from tests.doors import A2C, DRIFT, PPO, ROOT, SIZES, assert_same_weights, home, steps
 
 FIRST = Path("runs/drift-synthetic-ppo-0")
@@ -271,8 +271,8 @@ def test_seeds_make_a_run_each(here: Path) -> None:
 def test_seeds_that_are_not_begun_are_named(
     here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    fake: Any = types.ModuleType("recsys_rl.train")
-    monkeypatch.setitem(sys.modules, "recsys_rl.train", fake)
+    fake: Any = types.ModuleType("recsys_rl.workflows.train")
+    monkeypatch.setitem(sys.modules, "recsys_rl.workflows.train", fake)
     fake.Interrupted = Interrupted
     fake.train = raising(Interrupted("Stopped at step 8."))
     assert main(["train", "--seeds", "0-3"]) == 130

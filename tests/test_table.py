@@ -18,7 +18,7 @@ from recsys_rl.evaluation.table import (
     share_of_way,
     summarise,
 )
-from recsys_rl.rollout import Sessions
+from recsys_rl.experience.rollout import Sessions
 
 
 def sessions(*returns: float) -> Sessions:

@@ -14,9 +14,9 @@ import torch
 
 from recsys_rl.checkpoint import load, previous
 from recsys_rl.cli import main, train_options
-from recsys_rl.diary import evaluate_training_users
 from recsys_rl.run import begin
 from recsys_rl.utils.logger import read_log
+from recsys_rl.workflows.diary import evaluate_training_users
 from tests.doors import (
     A2C,
     CARTPOLE,

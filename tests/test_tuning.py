@@ -11,13 +11,14 @@ import torch
 from recsys_rl.agents.rankers import MaximalMarginalRelevance, Rule, RuleWeights
 from recsys_rl.checkpoint import Checkpoint, load
 from recsys_rl.config import Config
-from recsys_rl.env.world import make_env
 from recsys_rl.evaluation import tuning
 from recsys_rl.evaluation.checkpoints import Entry
 from recsys_rl.evaluation.players import heldout_users, play_all
 from recsys_rl.evaluation.table import Played
-from recsys_rl.rollout import play
-from recsys_rl.types import Catalogue, Env, Population
+from recsys_rl.experience.rollout import play
+from recsys_rl.make import make_env
+from recsys_rl.protocols import Env
+from recsys_rl.types import Catalogue, Population
 from tests.doors import SATIATION, steps, train_in
 from tests.small_runs import settings, world
 

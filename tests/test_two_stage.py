@@ -14,19 +14,19 @@ from torch import Tensor
 from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from recsys_rl.agents import baselines, make_agent
+from recsys_rl.agents import baselines
 from recsys_rl.cli import main
 from recsys_rl.config import Config, EvaluateConfig, defaults, from_dict, overlay, to_dict
 from recsys_rl.data.catalogue import synthetic_world
-from recsys_rl.env.world import make_env
-from recsys_rl.evaluate import evaluate
+from recsys_rl.experience.rollout import collect, play
+from recsys_rl.make import make_agent, make_env
 from recsys_rl.models.actor import TwoTowerHead, item_columns, item_features
 from recsys_rl.models.actor_critic import ActorCritic, Shapes
 from recsys_rl.models.features import SplitFeatures
-from recsys_rl.rollout import collect, play
-from recsys_rl.train import train
 from recsys_rl.types import Catalogue, Obs
 from recsys_rl.utils.seeding import generators
+from recsys_rl.workflows.evaluate import evaluate
+from recsys_rl.workflows.train import train
 from tests.doors import SATIATION, SIZES, assert_same_weights, finish, start, steps
 
 NUM_ITEMS, DIM, CPU = 12, 4, torch.device("cpu")

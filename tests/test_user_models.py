@@ -15,8 +15,8 @@ from recsys_rl.config import EnvConfig
 from recsys_rl.data.catalogue import synthetic_world
 from recsys_rl.env.drift import Drift, best_return
 from recsys_rl.env.satiation import Satiation
-from recsys_rl.env.user_model import UserModel, UserState
-from recsys_rl.env.world import make_user_model
+from recsys_rl.make import make_user_model
+from recsys_rl.protocols import UserModel, UserState
 from recsys_rl.types import Catalogue, Population, UserError
 from tests.tiny_world import DRIFT, SATIATION, env_of, tiny_drift, tiny_satiation
 

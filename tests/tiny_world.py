@@ -11,7 +11,7 @@ from recsys_rl.config import EnvConfig
 from recsys_rl.env.drift import Drift
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.env.satiation import Satiation
-from recsys_rl.env.user_model import UserModel
+from recsys_rl.protocols import UserModel
 from recsys_rl.types import Catalogue, Population
 
 DRIFT = EnvConfig(num_items=3, embedding_dim=2, max_episode_steps=3, reward_decay=0.9, user_drift=0.1)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from recsys_rl.config import A2CConfig
-from recsys_rl.functional import choice, losses
+from recsys_rl.functional import categorical, losses
 from recsys_rl.functional.policy_loss import policy_gradient_
 from recsys_rl.functional.returns import explained_variance, gae, standardize
 from recsys_rl.models.actor_critic import ActorCritic
@@ -49,9 +49,9 @@ class A2C:
         logits, value = self.model(obs)  # (N, K, A), (N,)
         if greedy:
             index = logits.argmax(-1)  # (N, K)
-            logprob = choice.logprob(logits, index)
+            logprob = categorical.logprob(logits, index)
         else:
-            index, logprob = choice.draw(logits, self.generators["policy"])
+            index, logprob = categorical.draw(logits, self.generators["policy"])
         return Action(obs.items_at(index), logprob.sum(-1), value, obs.candidates)
 
     @torch.inference_mode()

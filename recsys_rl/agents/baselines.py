@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from recsys_rl.functional import choice, top_k
-from recsys_rl.simulator import PatientUsers, Users, World
-from recsys_rl.types import Action, Agent, Catalogue, Obs
+from recsys_rl.functional import categorical, top_k
+from recsys_rl.protocols import PatientUsers, Policy, Simulator, UserModel
+from recsys_rl.types import Action, Catalogue, Obs
 
 PRICES = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 """Rewards per unit of patience that `static-list` tries."""
@@ -37,11 +37,13 @@ class RandomPolicy:
         items, logprob = [], obs.context.new_zeros(obs.num_rows)
         for size in self.action_sizes:
             if obs.mask is None:
-                item, log_p = choice.uniform(obs.num_rows, size, obs.exclude, self.generator)  # (N,) each
+                item, log_p = categorical.uniform(
+                    obs.num_rows, size, obs.exclude, self.generator
+                )  # (N,) each
             else:
-                logits = choice.mask_logits(obs.context.new_zeros(obs.num_rows, size), obs.allowed(size))
-                item = choice.sample(logits, self.generator)  # (N,)
-                log_p = choice.logprob(logits, item)
+                logits = categorical.mask_logits(obs.context.new_zeros(obs.num_rows, size), obs.allowed(size))
+                item = categorical.sample(logits, self.generator)  # (N,)
+                log_p = categorical.logprob(logits, item)
             logprob = logprob + log_p
             items.append(item)
         return Action(torch.stack(items, -1), logprob)
@@ -72,7 +74,7 @@ def most_popular(catalogue: Catalogue, length: int) -> Tensor:
     return order[catalogue.available[order]][:length]
 
 
-def best_single(user_model: Users, catalogue: Catalogue, users: Tensor) -> Tensor:
+def best_single(user_model: UserModel, catalogue: Catalogue, users: Tensor) -> Tensor:
     """The item with the highest mean first reward over ``users``, (1,).
 
     Under `drift` it is also the best item to repeat for a whole session: with items of unit norm,
@@ -84,7 +86,7 @@ def best_single(user_model: Users, catalogue: Catalogue, users: Tensor) -> Tenso
     return first.masked_fill(~catalogue.available, -torch.inf).argmax(0, keepdim=True)
 
 
-def static_list(user_model: Users, catalogue: Catalogue, users: Tensor, length: int) -> Tensor:
+def static_list(user_model: UserModel, catalogue: Catalogue, users: Tensor, length: int) -> Tensor:
     """The best list for ``users`` (N,) that a greedy search finds: (T,) int64, ``length`` items at most.
 
     The candidates are `popularity` and, for each price of patience in PRICES, the list that takes at
@@ -100,7 +102,9 @@ def static_list(user_model: Users, catalogue: Catalogue, users: Tensor, length: 
     return candidates[int(returns.argmax())]
 
 
-def greedy_list(user_model: Users, catalogue: Catalogue, users: Tensor, length: int, price: float) -> Tensor:
+def greedy_list(
+    user_model: UserModel, catalogue: Catalogue, users: Tensor, length: int, price: float
+) -> Tensor:
     """The list of static_list for one price of patience, (T,) int64."""
     user_state = user_model.sample(users)
     present = torch.ones(len(users), device=users.device)  # (N,)
@@ -119,7 +123,7 @@ def greedy_list(user_model: Users, catalogue: Catalogue, users: Tensor, length: 
     return torch.stack(items)
 
 
-def appeal(user_model: Users, user_state: Any, block: slice, price: float) -> Tensor:
+def appeal(user_model: UserModel, user_state: Any, block: slice, price: float) -> Tensor:
     """Expected reward of each item of the block, plus price times expected change of patience, (N, b)."""
     if not isinstance(user_model, PatientUsers):
         return user_model.expected_reward(user_state, block)
@@ -127,7 +131,7 @@ def appeal(user_model: Users, user_state: Any, block: slice, price: float) -> Te
     return reward + price * patience
 
 
-def mean_return(user_model: Users, users: Tensor, items: Iterable[Tensor]) -> Tensor:
+def mean_return(user_model: UserModel, users: Tensor, items: Iterable[Tensor]) -> Tensor:
     """Expected return of showing ``items`` (T,) in turn, averaged over ``users`` (N,): a scalar."""
     user_state = user_model.sample(users)
     present = torch.ones(len(users), device=users.device)  # (N,)
@@ -139,19 +143,23 @@ def mean_return(user_model: Users, users: Tensor, items: Iterable[Tensor]) -> Te
     return total.mean()
 
 
-def show(user_model: Users, user_state: Any, items: Tensor) -> tuple[Any, Tensor, Tensor]:
+def show(user_model: UserModel, user_state: Any, items: Tensor) -> tuple[Any, Tensor, Tensor]:
     """Show ``items`` (N, 1), without noise: the state afterwards, reward (N,), who leaves (N,)."""
     feedback = user_model.respond(user_state, items, torch.zeros_like(items, dtype=torch.bool), None)
     user_state, leaves = user_model.advance(user_state, items, feedback)
     return user_state, feedback.engagement[:, 0], leaves
 
 
-def simple_baselines(world: World, users: Tensor, generator: torch.Generator) -> dict[str, Agent]:
+def simple_baselines(simulator: Simulator, users: Tensor, generator: torch.Generator) -> dict[str, Policy]:
     """The rows of the table that learn nothing, in its order.
 
     ``users`` (N,) are the training users' rows of the population; ``generator`` draws `random`.
     """
-    user_model, catalogue, length = world.user_model, world.catalogue, world.config.max_episode_steps
+    user_model, catalogue, length = (
+        simulator.user_model,
+        simulator.catalogue,
+        simulator.config.max_episode_steps,
+    )
     some = users[:: -(-len(users) // MAX_USERS)]
     prices = len(PRICES) if isinstance(user_model, PatientUsers) else 1
     affordable = max(MIN_USERS, MAX_SCORES // (catalogue.num_items * length * prices))

@@ -14,7 +14,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from recsys_rl.functional import choice
+from recsys_rl.functional import categorical
 from recsys_rl.functional.top_k import blocked_top_k
 from recsys_rl.models.actor import item_columns
 from recsys_rl.types import Action, Catalogue, Obs
@@ -154,7 +154,7 @@ def allowed_scores(obs: Obs, score: Callable[[slice], Tensor], block: slice) -> 
     if obs.exclude is not None:
         inside = (obs.exclude >= block.start) & (obs.exclude < block.stop)
         place = torch.where(inside, obs.exclude - block.start, -1)
-    return choice.forbid_(score(block).unsqueeze(1), mask, place).squeeze(1)
+    return categorical.forbid_(score(block).unsqueeze(1), mask, place).squeeze(1)
 
 
 def _recency(history: Tensor, decay: Tensor) -> Tensor:

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from recsys_rl.config import EnvConfig
-from recsys_rl.env.user_model import UserModel, UserState
-from recsys_rl.functional import choice, rows
+from recsys_rl.functional import categorical, rows
+from recsys_rl.protocols import UserModel, UserState
 from recsys_rl.types import Catalogue, Obs, Step, UserError, tree_map
 
 
@@ -111,7 +111,7 @@ class RecEnv:
         start, stop, _ = block.indices(self.catalogue.num_items)
         history = self.session.history  # (N, L)
         place = torch.where((history >= start) & (history < stop), history - start, -1)
-        return choice.forbid_(expected.unsqueeze(1), None, place).squeeze(1)
+        return categorical.forbid_(expected.unsqueeze(1), None, place).squeeze(1)
 
     def state_dict(self) -> dict[str, Tensor]:
         """The sessions under way, under flat names; the generator's state is the caller's to keep."""

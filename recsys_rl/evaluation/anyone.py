@@ -18,10 +18,11 @@ from gymnasium import spaces
 from gymnasium.spaces.utils import flatdim, unflatten
 from torch import Tensor
 
-from recsys_rl.env.gym_env import GymEnv
-from recsys_rl.env.gymnasium_api import as_arrays
+from recsys_rl.env.foreign import GymEnv
 from recsys_rl.errors import UserError
-from recsys_rl.types import Action, Agent, Catalogue, Env, Obs
+from recsys_rl.gymnasium_ids import as_arrays
+from recsys_rl.protocols import Env, Policy
+from recsys_rl.types import Action, Catalogue, Obs
 
 
 def find(spec: str) -> Any:
@@ -51,7 +52,7 @@ def find(spec: str) -> Any:
     return getattr(module, name)
 
 
-def players(spec: str, found: Any, env: Env, catalogue: Catalogue | None) -> dict[str, tuple[Agent, bool]]:
+def players(spec: str, found: Any, env: Env, catalogue: Catalogue | None) -> dict[str, tuple[Policy, bool]]:
     """The rows of a policy for ``env``, each with an agent and whether it plays greedily.
 
     ``found`` is an object with ``act``, a Stable-Baselines3 model, or a callable that makes one of these;

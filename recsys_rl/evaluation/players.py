@@ -14,20 +14,20 @@ import torch
 from rich.progress import Progress
 from torch import Tensor
 
-from recsys_rl.agents import make_agent
 from recsys_rl.agents.baselines import RandomPolicy, simple_baselines
-from recsys_rl.agents.oracles import upper_bounds
 from recsys_rl.agents.rankers import Rule, RuleWeights
+from recsys_rl.agents.references import upper_bounds
 from recsys_rl.checkpoint import Checkpoint, restoring
 from recsys_rl.config import Config
-from recsys_rl.env.gym_env import GymEnv
+from recsys_rl.env.foreign import GymEnv
 from recsys_rl.env.rec_env import RecEnv
-from recsys_rl.env.world import make_env
 from recsys_rl.evaluation import anyone, rule_cache, tuning
 from recsys_rl.evaluation.checkpoints import Entry
 from recsys_rl.evaluation.table import Played
-from recsys_rl.rollout import play
-from recsys_rl.types import Action, Agent, Catalogue, Env, Obs, Population
+from recsys_rl.experience.rollout import play
+from recsys_rl.make import make_agent, make_env
+from recsys_rl.protocols import Env, Policy
+from recsys_rl.types import Action, Catalogue, Obs, Population
 from recsys_rl.utils.logger import SECONDS_BETWEEN_LINES, progress_bar
 from recsys_rl.utils.seeding import generators, stream_seed
 
@@ -40,7 +40,7 @@ PLANNERS = ("informed", "planner")
 class Player:
     """A row of the table before it is played."""
 
-    agent: Agent
+    agent: Policy
     greedy: bool = False
     config: Config | None = None  # the settings by which it sees a gym: environment; None for the first's
     checkpoint: Checkpoint | None = None  # whose normalisation of a gym: environment it was trained with
@@ -210,7 +210,7 @@ def _anyone(policies: Mapping[str, Any], table: Table, env: Env) -> dict[str, Pl
 class _Counted:
     """An agent whose answers move a bar, or without one print a line every few seconds."""
 
-    def __init__(self, agent: Agent, title: str, length: int | None, bar: Progress | None) -> None:
+    def __init__(self, agent: Policy, title: str, length: int | None, bar: Progress | None) -> None:
         """``length`` of the longest session, in steps; None where it is unknown."""
         self.agent, self.title, self.of, self.bar = agent, title, f" of {length}" if length else "", bar
         self.steps, self.printed = 0, time.monotonic()
@@ -228,7 +228,7 @@ class _Counted:
 
 
 @contextmanager
-def _watched(agent: Agent, title: str, length: int | None) -> Iterator[Agent]:
+def _watched(agent: Policy, title: str, length: int | None) -> Iterator[Policy]:
     """The agent, with a bar on a terminal, and elsewhere with plain lines."""
     bar = progress_bar()
     if bar.disable or length is None:

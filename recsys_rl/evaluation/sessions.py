@@ -14,8 +14,8 @@ from torch import Tensor
 import recsys_rl
 from recsys_rl.checkpoint import Checkpoint
 from recsys_rl.config import to_dict
-from recsys_rl.env.world import assumptions
 from recsys_rl.evaluation.table import Played
+from recsys_rl.make import assumptions
 from recsys_rl.types import Catalogue
 
 NUM_SAMPLE_USERS = 3

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from recsys_rl.rollout import Sessions
+from recsys_rl.experience.rollout import Sessions
 from recsys_rl.utils.metrics import interval
 
 YARDSTICKS = ("random", "popularity", "one-item", "static-list", "mf", "mmr", "rule")

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from recsys_rl.agents.rankers import MaximalMarginalRelevance, Rule, RuleWeights
-from recsys_rl.rollout import Sessions, play
-from recsys_rl.types import Agent, Catalogue, Env, Population
+from recsys_rl.experience.rollout import Sessions, play
+from recsys_rl.protocols import Env, Policy
+from recsys_rl.types import Catalogue, Population
 
 FOLD_IN = (0.0, 0.05, 0.1, 0.2, 0.4)
 WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
@@ -41,7 +42,7 @@ class Trainees:
     length: int  # of the longest session, in steps
     generator: torch.Generator  # draws users, candidates and noise
 
-    def play(self, agent: Agent, users: Tensor) -> Sessions:
+    def play(self, agent: Policy, users: Tensor) -> Sessions:
         """One session with each of ``users`` (N,), rows of the training part."""
         return play(self.make_env(self.population, len(users), self.generator), agent, users)
 
@@ -64,7 +65,7 @@ def training_part(population: Population) -> Population:
     )
 
 
-def tune_mf(trainees: Trainees) -> tuple[Agent, str]:
+def tune_mf(trainees: Trainees) -> tuple[Policy, str]:
     """The ranking by profile and the fold-in (of FOLD_IN) with the highest mean return; with a note."""
     rates = torch.tensor(FOLD_IN, device=trainees.generator.device)
     weights = dataclasses.replace(_spread(RuleWeights.zeros(), len(rates)), fold_in=rates)
@@ -72,7 +73,7 @@ def tune_mf(trainees: Trainees) -> tuple[Agent, str]:
     return Rule(trainees.catalogue, _pick(weights, best)), fold_in_note(FOLD_IN[best])
 
 
-def tune_mmr(trainees: Trainees) -> tuple[Agent, str]:
+def tune_mmr(trainees: Trainees) -> tuple[Policy, str]:
     """Maximal marginal relevance with the dials that earn most, one after another; with a note."""
     if not trainees.make_env(trainees.population, 1, trainees.generator).history_length:
         alone = MaximalMarginalRelevance(trainees.catalogue, 0.0, 1, 0.0)

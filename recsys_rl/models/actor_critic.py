@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from recsys_rl.config import ModelConfig
-from recsys_rl.functional import choice
+from recsys_rl.functional import categorical
 from recsys_rl.models.actor import DenseHead, TwoTowerHead
 from recsys_rl.models.encoders import Linear, SessionGRU, SessionSum, TwinMLP
 from recsys_rl.models.features import SplitFeatures, feature_parts
@@ -99,10 +99,10 @@ class ActorCritic(nn.Module):
         actor, critic = self.hidden(inputs)  # (N, H) each
         if obs.candidates is None:
             logits = self.head(actor, blocks, self.items)  # (N, K, A)
-            choice.forbid_(logits, obs.mask, obs.exclude)
+            categorical.forbid_(logits, obs.mask, obs.exclude)
         else:
             logits = self._score(actor, blocks, obs.candidates.clamp_min(0))  # (N, 1, C)
-            choice.forbid_(logits, obs.candidates >= 0, None)
+            categorical.forbid_(logits, obs.candidates >= 0, None)
         return logits, self.value_head(critic).squeeze(-1)
 
     def _score(self, actor: Tensor, blocks: Tensor, candidates: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from recsys_rl.config import ModelConfig
-from recsys_rl.functional import choice, dense
+from recsys_rl.functional import categorical, dense
 from recsys_rl.models.actor import DenseHead
 from recsys_rl.models.actor_critic import ActorCritic, Shapes
 from recsys_rl.types import Obs
@@ -43,7 +43,7 @@ class DenseActorCritic(ActorCritic):
         passed = dense.forward(self.network_as_it_lies(), obs.context)
         if not torch.is_inference_mode_enabled():  # as when acting
             self.passed[:] = [passed]
-        return choice.forbid_(passed.logits, obs.mask, obs.exclude), passed.value
+        return categorical.forbid_(passed.logits, obs.mask, obs.exclude), passed.value
 
     def backward(
         self,

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from recsys_rl.functional import choice
+from recsys_rl.functional import categorical
 from recsys_rl.functional.top_k import blocked_top_k
-from recsys_rl.simulator import PatientUsers, SolvedUsers, World
-from recsys_rl.types import Action, Agent, Obs, tree_map
+from recsys_rl.protocols import PatientUsers, Policy, Simulator, SolvedUsers
+from recsys_rl.types import Action, Obs, tree_map
 
 PATIENCE_PRICES = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 """Rewards per unit of patience."""
@@ -30,23 +30,23 @@ CHUNK = 4
 class Myopic:
     """Knows the true expected reward of each item now, takes the highest, and never looks ahead."""
 
-    def __init__(self, world: World) -> None:
-        self.world = world
+    def __init__(self, simulator: Simulator) -> None:
+        self.simulator = simulator
 
     def act(self, obs: Obs, greedy: bool = False) -> Action:
-        n, num_items = obs.num_rows, self.world.catalogue.num_items
-        return Action.certain(blocked_top_k(self.world.expected_reward, n, num_items, 1)[1])
+        n, num_items = obs.num_rows, self.simulator.catalogue.num_items
+        return Action.certain(blocked_top_k(self.simulator.expected_reward, n, num_items, 1)[1])
 
 
 class Oracle:
     """Plays the optimum that the user model knows in closed form (`drift`: repeat the best item)."""
 
-    def __init__(self, world: World) -> None:
-        assert isinstance(world.user_model, SolvedUsers)
-        self.world, self.user_model = world, world.user_model
+    def __init__(self, simulator: Simulator) -> None:
+        assert isinstance(simulator.user_model, SolvedUsers)
+        self.simulator, self.user_model = simulator, simulator.user_model
 
     def act(self, obs: Obs, greedy: bool = False) -> Action:
-        return Action.certain(self.user_model.best_items(self.world.user_state).unsqueeze(-1))
+        return Action.certain(self.user_model.best_items(self.simulator.user_state).unsqueeze(-1))
 
 
 class Planner:
@@ -65,15 +65,15 @@ class Planner:
     knowledge that a recommender may have of a stranger, and besides it two states that are hidden.
     """
 
-    def __init__(self, world: World, informed: bool = False) -> None:
-        assert isinstance(world.user_model, PatientUsers)
-        self.world, self.user_model, self.informed = world, world.user_model, informed
+    def __init__(self, simulator: Simulator, informed: bool = False) -> None:
+        assert isinstance(simulator.user_model, PatientUsers)
+        self.simulator, self.user_model, self.informed = simulator, simulator.user_model, informed
 
     def act(self, obs: Obs, greedy: bool = False) -> Action:
-        world, length = self.world, self.world.config.max_episode_steps
-        user_state = self.user_model.as_known(world.user_state) if self.informed else world.user_state
-        left = length - world.session.steps  # (N,)
-        n, mask = obs.num_rows, obs.allowed(world.catalogue.num_items)  # (N, I)
+        simulator, length = self.simulator, self.simulator.config.max_episode_steps
+        user_state = self.user_model.as_known(simulator.user_state) if self.informed else simulator.user_state
+        left = length - simulator.session.steps  # (N,)
+        n, mask = obs.num_rows, obs.allowed(simulator.catalogue.num_items)  # (N, I)
         items = [
             best_first_items(
                 self.user_model,
@@ -98,7 +98,7 @@ def best_first_items(
     prices = pairs.unsqueeze(0).expand(len(left), -1, -1)  # (N, P, 2)
     tiresome = user_model.tiresomeness(user_state)  # (N, I)
     scores = base_scores(user_model, user_state, tiresome, prices, left / length)  # (N, P, I)
-    scores = choice.mask_logits(scores, mask.unsqueeze(1))
+    scores = categorical.mask_logits(scores, mask.unsqueeze(1))
     first = scores.topk(min(FIRST_ITEMS, mask.shape[1]), -1).indices  # (N, P, F)
     branches = first[0].numel()  # B = P * F
 
@@ -156,7 +156,7 @@ def simulate(
         if step > 0:
             share_left = (left - step).clamp_min(0) / length  # (R,)
             scores = base_scores(user_model, user_state, tiresome, prices, share_left).view_as(mask)
-            item = choice.mask_logits(scores, mask).argmax(1)
+            item = categorical.mask_logits(scores, mask).argmax(1)
         items = item.unsqueeze(-1)  # (R, 1)
         feedback = user_model.respond(user_state, items, ~mask.gather(1, items), None)
         user_state, leaves = user_model.advance(user_state, items, feedback)
@@ -167,14 +167,14 @@ def simulate(
     return total
 
 
-def upper_bounds(world: World) -> dict[str, Agent]:
+def upper_bounds(simulator: Simulator) -> dict[str, Policy]:
     """The upper rows of the table that can be computed here: myopic, and the oracle or a planner.
 
     There is no planner over more than PLANNER_ITEMS items.
     """
-    agents: dict[str, Agent] = {"myopic": Myopic(world)}
-    if isinstance(world.user_model, SolvedUsers):
-        agents["oracle"] = Oracle(world)
-    elif isinstance(world.user_model, PatientUsers) and world.catalogue.num_items <= PLANNER_ITEMS:
-        agents |= {"informed": Planner(world, informed=True), "planner": Planner(world)}
+    agents: dict[str, Policy] = {"myopic": Myopic(simulator)}
+    if isinstance(simulator.user_model, SolvedUsers):
+        agents["oracle"] = Oracle(simulator)
+    elif isinstance(simulator.user_model, PatientUsers) and simulator.catalogue.num_items <= PLANNER_ITEMS:
+        agents |= {"informed": Planner(simulator, informed=True), "planner": Planner(simulator)}
     return agents

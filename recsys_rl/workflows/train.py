@@ -15,21 +15,21 @@ import torch
 from torch import Tensor
 
 from recsys_rl import folder as folders
-from recsys_rl.agents import check_candidates
 from recsys_rl.checkpoint import save
 from recsys_rl.config import Config, to_toml
-from recsys_rl.diary import Diary
 from recsys_rl.effect import MADE_UP, check_effect
-from recsys_rl.env.world import PLATFORMS
+from recsys_rl.experience.rollout import collect
 from recsys_rl.functional import kernels
+from recsys_rl.make import PLATFORMS, check_candidates
 from recsys_rl.models.retrieval import import_faiss, kind_of
+from recsys_rl.protocols import Learner
 from recsys_rl.ranks import ALONE, Ranks
-from recsys_rl.rollout import collect
 from recsys_rl.run import Run, about_data, begin, choose_device, load_to_resume, snapshot
-from recsys_rl.types import LearningAgent, Rollout, UserError
+from recsys_rl.types import Rollout, UserError
 from recsys_rl.utils.allocator import keep_freed_memory
 from recsys_rl.utils.files import write_text
 from recsys_rl.utils.logger import Logger, summary_writer
+from recsys_rl.workflows.diary import Diary
 
 
 class Interrupted(Exception):
@@ -46,7 +46,7 @@ class Update:
     folder: Path
 
     @property
-    def agent(self) -> LearningAgent:
+    def agent(self) -> Learner:
         return self.run.agent
 
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from recsys_rl.env.gym_env import GymEnv
-from recsys_rl.env.world import make_env
-from recsys_rl.rollout import MAX_STEPS, Sessions, play
+from recsys_rl.env.foreign import GymEnv
+from recsys_rl.experience.rollout import MAX_STEPS, Sessions, play
+from recsys_rl.make import make_env
 from recsys_rl.run import Run
 from recsys_rl.utils.logger import Logger
 from recsys_rl.utils.metrics import interval

@@ -14,7 +14,7 @@ from gymnasium import spaces
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recsys_rl.env.gym_env import GymEnv
+from recsys_rl.env.foreign import GymEnv
 from recsys_rl.env.running import RunningMoments
 from recsys_rl.types import UserError
 from tests.contracts import assert_same_obs, check_env
@@ -157,7 +157,7 @@ def test_a_mask_in_the_info_becomes_the_mask() -> None:
 def test_the_platforms_come_back_through_gymnasium_with_history_as_numbers_and_a_mask() -> None:
     gymnasium.register(
         "tests/Satiation-v0",
-        entry_point="recsys_rl.env.gymnasium_api:RecSysEnv",
+        entry_point="recsys_rl.gymnasium_ids:RecSysEnv",
         kwargs={"platform": "satiation", "data": "synthetic", "num_items": 25, "embedding_dim": 4},
     )
     env = GymEnv("gym:tests/Satiation-v0", 2, 0)

@@ -41,7 +41,7 @@ from torch import Tensor
 
 from recsys_rl.config import Config, DataConfig, EnvConfig, TrainConfig
 from recsys_rl.env.rec_env import RecEnv
-from recsys_rl.env.world import make_user_model, make_world
+from recsys_rl.make import make_user_model, make_world
 from recsys_rl.types import Obs, UserError
 
 Arrays = Any  # an observation: one array for drift, a dict of them for satiation

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from benchmarks import foreign, foreign_envs
 from benchmarks.foreign import OURS, PEER, RANDOM
-from recsys_rl.env.gym_env import GymEnv
-from recsys_rl.rollout import play
+from recsys_rl.env.foreign import GymEnv
+from recsys_rl.experience.rollout import play
 from recsys_rl.types import Action, Obs
 from tests.doors import benchmark_without
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 from torch.testing import assert_close
 
-from recsys_rl.functional import choice
+from recsys_rl.functional import categorical
 from tests.compiled import each_way as each_way
 
 LOGITS = torch.tensor([1.0, 2.0, 4.0, 1.0]).log()  # probabilities 1/8, 1/4, 1/2, 1/8
@@ -21,30 +21,30 @@ BELOW_ONE = 1 - 2.0**-24  # torch.rand's largest float32
 
 def test_logprob() -> None:
     index = torch.tensor([0, 1, 2, 3])
-    free = choice.logprob(LOGITS.expand(4, 4), index)
+    free = categorical.logprob(LOGITS.expand(4, 4), index)
     assert_close(free.exp(), torch.tensor([0.125, 0.25, 0.5, 0.125]))
-    masked = choice.logprob(choice.mask_logits(LOGITS, MASK).expand(4, 4), index)
+    masked = categorical.logprob(categorical.mask_logits(LOGITS, MASK).expand(4, 4), index)
     assert_close(masked.exp(), torch.tensor([0.25, 0.5, 0.0, 0.25]))
     assert masked[2] == -torch.inf
 
 
 def test_no_mask_changes_nothing() -> None:
-    assert choice.mask_logits(LOGITS, None) is LOGITS
-    assert torch.equal(choice.mask_logits(LOGITS, torch.ones(4, dtype=torch.bool)), LOGITS)
+    assert categorical.mask_logits(LOGITS, None) is LOGITS
+    assert torch.equal(categorical.mask_logits(LOGITS, torch.ones(4, dtype=torch.bool)), LOGITS)
 
 
 def test_entropy() -> None:
     # 2/8 ln 8 + 1/4 ln 4 + 1/2 ln 2 = 7/4 ln 2; with the mask 2/4 ln 4 + 1/2 ln 2 = 3/2 ln 2
-    assert_close(choice.entropy(LOGITS), torch.tensor(1.75 * math.log(2)))
-    assert_close(choice.entropy(choice.mask_logits(LOGITS, MASK)), torch.tensor(1.5 * math.log(2)))
-    alone = choice.mask_logits(LOGITS, torch.tensor([False, False, True, False]))
-    assert choice.entropy(alone).item() == 0.0
+    assert_close(categorical.entropy(LOGITS), torch.tensor(1.75 * math.log(2)))
+    assert_close(categorical.entropy(categorical.mask_logits(LOGITS, MASK)), torch.tensor(1.5 * math.log(2)))
+    alone = categorical.mask_logits(LOGITS, torch.tensor([False, False, True, False]))
+    assert categorical.entropy(alone).item() == 0.0
 
 
 def test_entropy_and_logprob_pass_no_gradient_to_what_is_forbidden() -> None:
     logits = LOGITS.clone().requires_grad_()
-    masked = choice.mask_logits(logits, MASK)
-    (choice.entropy(masked) + choice.logprob(masked, torch.tensor(0))).backward()
+    masked = categorical.mask_logits(logits, MASK)
+    (categorical.entropy(masked) + categorical.logprob(masked, torch.tensor(0))).backward()
     assert logits.grad is not None and logits.grad[2] == 0.0
     # d log p_0 = (3/4, -1/2, -1/4); dH = -p (log p + H), with H + log p = -ln(2)/2, ln(2)/2, -ln(2)/2
     half = math.log(2) / 2
@@ -56,11 +56,11 @@ def test_probabilities_sum_to_one_and_entropy_has_its_bounds(
     numbers: list[float], data: st.DataObject
 ) -> None:
     allowed = data.draw(st.lists(st.booleans(), min_size=len(numbers), max_size=len(numbers)).filter(any))
-    logits = choice.mask_logits(torch.tensor(numbers), torch.tensor(allowed))
+    logits = categorical.mask_logits(torch.tensor(numbers), torch.tensor(allowed))
     every = torch.arange(len(numbers))
-    total = choice.logprob(logits.expand(len(numbers), -1), every).exp().sum()
+    total = categorical.logprob(logits.expand(len(numbers), -1), every).exp().sum()
     assert_close(total, torch.tensor(1.0))
-    assert -1e-5 <= choice.entropy(logits) <= math.log(sum(allowed)) + 1e-5
+    assert -1e-5 <= categorical.entropy(logits) <= math.log(sum(allowed)) + 1e-5
 
 
 @pytest.mark.parametrize(
@@ -68,8 +68,8 @@ def test_probabilities_sum_to_one_and_entropy_has_its_bounds(
 )
 def test_frequencies(masked: bool, shares: list[float]) -> None:
     """A chi-square test of 40,000 draws; the seed is fixed, so that it can't fail by chance."""
-    logits = choice.mask_logits(LOGITS, MASK if masked else None).expand(40_000, 4).contiguous()
-    drawn = choice.sample(logits, torch.Generator().manual_seed(0))
+    logits = categorical.mask_logits(LOGITS, MASK if masked else None).expand(40_000, 4).contiguous()
+    drawn = categorical.sample(logits, torch.Generator().manual_seed(0))
     counts = torch.bincount(drawn, minlength=4)
     possible = torch.tensor(shares) > 0
     assert not counts[~possible].any()
@@ -77,7 +77,7 @@ def test_frequencies(masked: bool, shares: list[float]) -> None:
 
 
 def test_a_wrong_distribution_would_be_noticed() -> None:
-    drawn = choice.sample(LOGITS.expand(40_000, 4).contiguous(), torch.Generator().manual_seed(0))
+    drawn = categorical.sample(LOGITS.expand(40_000, 4).contiguous(), torch.Generator().manual_seed(0))
     counts = torch.bincount(drawn, minlength=4)
     assert chisquare(counts, 40_000 * torch.tensor([0.13, 0.26, 0.49, 0.12])).pvalue < 1e-3
 
@@ -85,14 +85,14 @@ def test_a_wrong_distribution_would_be_noticed() -> None:
 def test_draw_gives_the_logprob_of_what_it_draws() -> None:
     logits = torch.randn(50, 2, 300, generator=torch.Generator().manual_seed(1))
     logits[:, :, ::7] = -torch.inf
-    drawn, log_p = choice.draw(logits, torch.Generator().manual_seed(0))
-    assert_close(log_p, choice.logprob(logits, drawn), atol=1e-5, rtol=1e-5)
+    drawn, log_p = categorical.draw(logits, torch.Generator().manual_seed(0))
+    assert_close(log_p, categorical.logprob(logits, drawn), atol=1e-5, rtol=1e-5)
 
 
 def test_a_wide_catalogue_is_drawn_from_as_it_should() -> None:
     """A chi-square test over 1,000 items of very different probability, in five groups of 200."""
     logits = torch.arange(1000).div(200, rounding_mode="floor") * math.log(2.0)  # 1 : 2 : 4 : 8 : 16
-    drawn = choice.sample(logits.expand(40_000, 1000).contiguous(), torch.Generator().manual_seed(0))
+    drawn = categorical.sample(logits.expand(40_000, 1000).contiguous(), torch.Generator().manual_seed(0))
     counts = torch.bincount(drawn.div(200, rounding_mode="floor"), minlength=5)
     assert chisquare(counts, 40_000 * torch.tensor([1.0, 2, 4, 8, 16]).double() / 31).pvalue > 0.01
     within = torch.bincount(drawn % 200, minlength=200)
@@ -105,7 +105,7 @@ def test_the_number_of_threads_changes_no_draw() -> None:
     found = []
     for threads in (1, 2, 3):
         torch.set_num_threads(threads)
-        found.append(choice.draw(logits, torch.Generator().manual_seed(0)))
+        found.append(categorical.draw(logits, torch.Generator().manual_seed(0)))
     torch.set_num_threads(before)
     for index, log_p in found[1:]:
         assert torch.equal(index, found[0][0]) and torch.equal(log_p, found[0][1])
@@ -113,7 +113,7 @@ def test_the_number_of_threads_changes_no_draw() -> None:
 
 def test_positions_are_drawn_apart() -> None:
     logits = torch.tensor([[0.5, 0.5, 0.0], [0.0, 0.5, 0.5]]).log().expand(2000, 2, 3).contiguous()
-    drawn = choice.sample(logits, torch.Generator().manual_seed(0))  # (2000, 2)
+    drawn = categorical.sample(logits, torch.Generator().manual_seed(0))  # (2000, 2)
     assert drawn.shape == (2000, 2) and drawn.dtype == torch.int64
     pairs = torch.bincount(2 * drawn[:, 0] + drawn[:, 1] - 1, minlength=4)  # four pairs, alike
     assert len(pairs) == 4 and chisquare(pairs).pvalue > 0.01
@@ -122,8 +122,8 @@ def test_positions_are_drawn_apart() -> None:
 def test_the_generator_alone_decides() -> None:
     logits = torch.zeros(100, 50)
     before = torch.get_rng_state()
-    first, again = (choice.sample(logits, torch.Generator().manual_seed(7)) for _ in range(2))
-    other = choice.sample(logits, torch.Generator().manual_seed(8))
+    first, again = (categorical.sample(logits, torch.Generator().manual_seed(7)) for _ in range(2))
+    other = categorical.sample(logits, torch.Generator().manual_seed(8))
     assert torch.equal(first, again) and not torch.equal(first, other)
     assert torch.equal(torch.get_rng_state(), before)
 
@@ -138,7 +138,7 @@ def test_the_cumulative_distribution_is_inverted(
     """Probabilities 0, 1/4, 0, 1/2, 1/4, 0: the borders belong to the next item that is allowed."""
     monkeypatch.setattr(torch, "rand", lambda size, **rest: torch.full(size, uniform))
     logits = torch.tensor([0.0, 1.0, 0.0, 2.0, 1.0, 0.0]).log()
-    assert choice.sample(logits.expand(3, 6).contiguous()).tolist() == [item] * 3
+    assert categorical.sample(logits.expand(3, 6).contiguous()).tolist() == [item] * 3
 
 
 @settings(max_examples=200)
@@ -149,10 +149,10 @@ def test_the_cumulative_distribution_is_inverted(
 )
 def test_what_is_forbidden_is_never_drawn(numbers: list[float], uniform: float, data: st.DataObject) -> None:
     allowed = data.draw(st.lists(st.booleans(), min_size=len(numbers), max_size=len(numbers)).filter(any))
-    logits = choice.mask_logits(torch.tensor([numbers]), torch.tensor(allowed))
+    logits = categorical.mask_logits(torch.tensor([numbers]), torch.tensor(allowed))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch, "rand", lambda size, **rest: torch.full(size, uniform))
-        assert allowed[int(choice.sample(logits))]
+        assert allowed[int(categorical.sample(logits))]
 
 
 def test_forbid_by_hand() -> None:
@@ -160,15 +160,15 @@ def test_forbid_by_hand() -> None:
     exclude = torch.tensor([[-1, -1], [0, -1], [2, 2]])  # padding is not item 0, and twice is once
     mask = torch.tensor([[True, True, True], [True, True, False], [True, True, True]])
     off = -torch.inf
-    got = choice.forbid_(logits.clone(), mask, exclude)
+    got = categorical.forbid_(logits.clone(), mask, exclude)
     assert got[:, 0].tolist() == [[1.0, 2.0, 3.0], [off, 2.0, off], [1.0, 2.0, off]]
-    assert choice.forbid_(logits, None, None) is logits
+    assert categorical.forbid_(logits, None, None) is logits
 
 
 def test_forbid_passes_the_gradient_of_what_is_allowed() -> None:
     logits = torch.zeros(1, 1, 3, requires_grad=True)
-    choice.logprob(
-        choice.forbid_(logits + 0, None, torch.tensor([[1]])), torch.tensor([[0]])
+    categorical.logprob(
+        categorical.forbid_(logits + 0, None, torch.tensor([[1]])), torch.tensor([[0]])
     ).sum().backward()
     assert logits.grad is not None and logits.grad.tolist() == [[[0.5, 0.0, -0.5]]]
 
@@ -177,7 +177,7 @@ def test_forbid_passes_the_gradient_of_what_is_allowed() -> None:
 def test_uniform_leaves_out_what_is_excluded(exclude: list[int]) -> None:
     """A chi-square test of 20,000 draws among what is left of five items."""
     rows = torch.tensor([exclude]).expand(20_000, -1)
-    item, logprob = choice.uniform(20_000, 5, rows, torch.Generator().manual_seed(0))
+    item, logprob = categorical.uniform(20_000, 5, rows, torch.Generator().manual_seed(0))
     left = [i for i in range(5) if i not in exclude]
     counts = torch.bincount(item, minlength=5)
     assert counts.sum() == counts[left].sum() and chisquare(counts[left]).pvalue > 0.01
@@ -185,6 +185,6 @@ def test_uniform_leaves_out_what_is_excluded(exclude: list[int]) -> None:
 
 
 def test_uniform_without_exclusion() -> None:
-    item, logprob = choice.uniform(20_000, 4, None, torch.Generator().manual_seed(0))
+    item, logprob = categorical.uniform(20_000, 4, None, torch.Generator().manual_seed(0))
     assert chisquare(torch.bincount(item, minlength=4)).pvalue > 0.01
     assert_close(logprob, torch.full((20_000,), -math.log(4)))

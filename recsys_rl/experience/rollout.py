@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from recsys_rl.types import Agent, Env, LearningAgent, Obs, Rollout, UserError
+from recsys_rl.protocols import Env, Learner, Policy
+from recsys_rl.types import Obs, Rollout, UserError
 
 
 @torch.inference_mode()
-def collect(env: Env, agent: LearningAgent, obs: Obs, num_steps: int) -> tuple[Rollout, Obs]:
+def collect(env: Env, agent: Learner, obs: Obs, num_steps: int) -> tuple[Rollout, Obs]:
     """``num_steps`` steps of every user, from ``obs`` on. Returns the record and the next observation."""
     record: dict[str, Tensor] = {}  # (T, N, ...) each, made once the first step has shown what there is
     rows: dict[str, tuple[Tensor, ...]] = {}
@@ -79,7 +80,7 @@ MAX_STEPS = 100_000  # of one session, before `play` gives up
 @torch.inference_mode()
 def play(
     env: Env,
-    agent: Agent,
+    agent: Policy,
     users: Tensor | None = None,
     greedy: bool = False,
     max_steps: int | None = None,

@@ -1,0 +1,1 @@
+"""Sources of batches: rollouts of an environment, later replay and logs."""

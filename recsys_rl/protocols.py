@@ -1,0 +1,153 @@
+"""Roles: what a policy, a learner, a user model and an environment must be able to do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from recsys_rl.types import Action, Catalogue, Feedback, Obs, Rollout, Step
+
+UserState = Any  # a frozen dataclass of (N, ...) tensors; each user model brings its own
+
+
+class Policy(Protocol):
+    """Everything that decides."""
+
+    def act(self, obs: Obs, greedy: bool = False) -> Action: ...
+
+
+class Learner(Policy, Protocol):
+    """A policy that improves itself from a record of its actions."""
+
+    def value(self, obs: Obs) -> Tensor: ...
+
+    def update(self, rollout: Rollout) -> dict[str, float]: ...
+
+    def state_dict(self) -> dict[str, Tensor]: ...
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None: ...
+
+
+class Env(Protocol):
+    """N sessions stepped together."""
+
+    num_envs: int
+    context_dim: int  # F
+    action_sizes: tuple[int, ...]  # (K,): alternatives of each position
+    history_length: int  # L; 0 where observations carry no history
+    num_signals: int  # S
+
+    def reset(self, users: Tensor | None = None) -> Obs: ...
+
+    def step(self, items: Tensor) -> Step: ...
+
+    def state_dict(self) -> dict[str, Tensor]: ...
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None: ...
+
+    def observe(self) -> Obs:
+        """The observation that waits for an answer now, as after ``load_state_dict``."""
+        ...
+
+
+class UserModel(Protocol):
+    """The users of a platform: pure functions of the state that the simulator hides.
+
+    No method changes its arguments or remembers anything. Rows never mix: row n of every result depends on
+    row n of the arguments (and on its own noise).
+    """
+
+    repeats: ClassVar[bool]
+    """May an item be shown twice in one session?"""
+
+    @property
+    def assumptions(self) -> str:
+        """Part of a sentence: an assumption in place of what the data lack; "" where there is none."""
+        ...
+
+    def sample(self, users: Tensor) -> UserState:
+        """The state at the start of a session of these users, (N,) rows of the population."""
+        ...
+
+    def possible(self, user_state: UserState) -> bool:
+        """True where sessions under way can be in this state, whose numbers are all finite.
+
+        A checkpoint's is checked before a run goes on with it.
+        """
+        ...
+
+    def visible(self, user_state: UserState) -> Tensor:
+        """The user embedding that a recommender may see, (N, D)."""
+        ...
+
+    def respond(
+        self, user_state: UserState, items: Tensor, skipped: Tensor, generator: torch.Generator | None
+    ) -> Feedback:
+        """The users' response to ``items`` (N, K); ``skipped`` (N, K) marks what could not be shown.
+
+        Without a generator there is no noise: the expected feedback, which planners simulate with.
+        """
+        ...
+
+    def advance(self, user_state: UserState, items: Tensor, feedback: Feedback) -> tuple[UserState, Tensor]:
+        """The state afterwards, and who leaves (N,) bool."""
+        ...
+
+    def expected_reward(self, user_state: UserState, block: slice = slice(None)) -> Tensor:
+        """Expected reward of showing each item of that block now, (N, b): what the myopic oracle knows.
+
+        Without a block, of the whole catalogue, (N, I), which is too much where that is large.
+        """
+        ...
+
+
+@runtime_checkable
+class PatientUsers(UserModel, Protocol):
+    """Users who may leave, of a model that predicts their patience: one to plan with."""
+
+    def prospects(self, user_state: UserState, block: slice = ...) -> tuple[Tensor, Tensor]: ...
+
+    def tiresomeness(self, user_state: UserState) -> Tensor: ...
+
+    def as_known(self, user_state: UserState) -> UserState: ...
+
+
+@runtime_checkable
+class SolvedUsers(Protocol):
+    """A user model whose optimum is known."""
+
+    def best_items(self, user_state: UserState) -> Tensor: ...
+
+
+class Clock(Protocol):
+    @property
+    def steps(self) -> Tensor: ...
+
+
+class Length(Protocol):
+    @property
+    def max_episode_steps(self) -> int: ...
+
+
+class Simulator(Protocol):
+    """An environment of simulated users, seen from inside: baselines and references are handed one."""
+
+    @property
+    def user_model(self) -> UserModel: ...
+
+    @property
+    def user_state(self) -> UserState: ...
+
+    @property
+    def session(self) -> Clock: ...
+
+    @property
+    def config(self) -> Length: ...
+
+    @property
+    def catalogue(self) -> Catalogue: ...
+
+    def expected_reward(self, block: slice) -> Tensor: ...
