@@ -38,8 +38,10 @@ from benchmarks import tables
 from benchmarks.memory import peak_mb
 from benchmarks.peers import PEERS, Dials, World, our_agent, seconds_per_update, time_cycles
 from benchmarks.tables import Row, System
-from recsys_rl.config import ModelConfig, PPOConfig, defaults
+from recsys_rl.agents.ppo import PPOConfig
+from recsys_rl.config import defaults
 from recsys_rl.data.clustered import clustered_world
+from recsys_rl.dials import ModelConfig
 from recsys_rl.env.drift import best_return
 from recsys_rl.experience.rollout import collect, play
 from recsys_rl.report import learning_curve_svg

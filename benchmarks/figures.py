@@ -15,8 +15,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from recsys_rl.agents.ppo import PPOConfig
 from recsys_rl.agents.references import Myopic, Planner
-from recsys_rl.config import DataConfig, EnvConfig, PPOConfig, defaults
+from recsys_rl.config import defaults
+from recsys_rl.dials import DataConfig, EnvConfig
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.env.satiation import Satiation
 from recsys_rl.functional.losses import clipped_surrogate

@@ -19,9 +19,10 @@ import torch
 from torch import Tensor
 
 from recsys_rl.agents.a2c import A2C
-from recsys_rl.agents.ppo import PPO
-from recsys_rl.config import Config, ModelConfig, PPOConfig, defaults
+from recsys_rl.agents.ppo import PPO, PPOConfig
+from recsys_rl.config import Config, defaults
 from recsys_rl.data.catalogue import synthetic_world
+from recsys_rl.dials import ModelConfig
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.experience.rollout import collect
 from recsys_rl.make import make_agent, make_env

@@ -23,8 +23,9 @@ from torch import Tensor
 
 from recsys_rl.agents.baselines import RandomPolicy
 from recsys_rl.agents.references import Myopic
-from recsys_rl.config import EnvConfig, defaults
+from recsys_rl.config import defaults
 from recsys_rl.data.catalogue import synthetic_world
+from recsys_rl.dials import EnvConfig
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.experience.rollout import collect, play
 from recsys_rl.make import make_agent

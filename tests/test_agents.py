@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from recsys_rl.agents.a2c import A2C
-from recsys_rl.agents.ppo import PPO, Samples
-from recsys_rl.config import A2CConfig, Config, PPOConfig
+from recsys_rl.agents.a2c import A2C, A2CConfig
+from recsys_rl.agents.ppo import PPO, PPOConfig, Samples
+from recsys_rl.config import Config
 from recsys_rl.experience.rollout import collect
 from recsys_rl.functional import categorical
 from recsys_rl.models.optimizer import FlatAdam

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from recsys_rl.cli import main
-from recsys_rl.config import EnvConfig
+from recsys_rl.dials import EnvConfig
 from recsys_rl.evaluation import anyone
 from recsys_rl.types import UserError
 from tests.doors import CARTPOLE, DRIFT, SATIATION, finish, start, steps, train_in

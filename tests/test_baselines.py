@@ -16,8 +16,8 @@ from torch.testing import assert_close
 from recsys_rl.agents import baselines
 from recsys_rl.agents.baselines import FixedList, RandomPolicy, mean_return, most_popular, simple_baselines
 from recsys_rl.agents.references import Myopic, Oracle, Planner, base_scores, best_first_items, upper_bounds
-from recsys_rl.config import EnvConfig
 from recsys_rl.data.catalogue import synthetic_world
+from recsys_rl.dials import EnvConfig
 from recsys_rl.env.drift import Drift, best_return
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.env.satiation import Satiation

@@ -22,8 +22,10 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from recsys_rl.agents.a2c import A2CConfig
 from recsys_rl.checkpoint import Checkpoint, check_algo, load, previous, save
-from recsys_rl.config import A2CConfig, Config, EnvConfig
+from recsys_rl.config import Config
+from recsys_rl.dials import EnvConfig
 from recsys_rl.types import Catalogue, Population, UserError
 
 Facts = dict[str, Any]

@@ -14,18 +14,10 @@ import pytest
 
 from recsys_rl import __version__
 from recsys_rl.cli import Job, evaluate_options, main, train_options
-from recsys_rl.config import (
-    AGENT_CONFIGS,
-    Config,
-    EvaluateConfig,
-    ModelConfig,
-    defaults,
-    from_dict,
-    overlay,
-    to_dict,
-    to_toml,
-)
+from recsys_rl.config import AGENT_CONFIGS, Config, defaults, from_dict, overlay, to_dict, to_toml
+from recsys_rl.dials import ModelConfig
 from recsys_rl.types import UserError
+from recsys_rl.workflows.evaluate import EvaluateConfig
 from tests.doors import finish, start
 
 ROOT = Path(__file__).parents[1]

@@ -13,17 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from recsys_rl.agents.a2c import A2CConfig
+from recsys_rl.agents.ppo import PPOConfig
 from recsys_rl.config import (
     AGENT_CONFIGS,
     PRESETS,
-    A2CConfig,
     Config,
-    DataConfig,
-    EnvConfig,
-    EvaluateConfig,
-    ModelConfig,
-    PPOConfig,
-    TrainConfig,
     defaults,
     from_dict,
     from_toml,
@@ -31,9 +26,11 @@ from recsys_rl.config import (
     to_dict,
     to_toml,
 )
+from recsys_rl.dials import DataConfig, EnvConfig, ModelConfig, TrainConfig
 from recsys_rl.errors import FieldError
 from recsys_rl.schema import Range, hints
 from recsys_rl.types import UserError
+from recsys_rl.workflows.evaluate import EvaluateConfig
 
 SECTIONS = [
     ("data_config", DataConfig),

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from recsys_rl.config import ModelConfig
+from recsys_rl.dials import ModelConfig
 from recsys_rl.functional import dense, kernels
 from recsys_rl.models.actor_critic import ActorCritic, Shapes
 from recsys_rl.models.dense import DenseActorCritic

@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 import pytest
 
 from benchmarks.figures import FIGURES, IMAGES, alike_items, session_figure
-from recsys_rl.config import EnvConfig
+from recsys_rl.dials import EnvConfig
 from recsys_rl.env.satiation import Satiation
 
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?")

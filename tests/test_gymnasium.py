@@ -16,7 +16,7 @@ from gymnasium.utils.env_checker import check_env as gymnasium_check
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 import recsys_rl
-from recsys_rl.config import DataConfig, EnvConfig
+from recsys_rl.dials import DataConfig, EnvConfig
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.gymnasium_ids import RecSysEnv, RecSysVectorEnv
 from recsys_rl.make import make_user_model, make_world

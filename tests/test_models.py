@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from recsys_rl.config import ModelConfig
+from recsys_rl.dials import ModelConfig
 from recsys_rl.functional.categorical import entropy
 from recsys_rl.models.actor import DenseHead, TwoTowerHead, item_features
 from recsys_rl.models.actor_critic import ActorCritic, Shapes

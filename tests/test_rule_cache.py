@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from recsys_rl.config import EnvConfig, defaults
+from recsys_rl.config import defaults
+from recsys_rl.dials import EnvConfig
 from recsys_rl.evaluation import rule_cache
 from recsys_rl.evaluation.rule_cache import cached, search_key
 from recsys_rl.types import Population

@@ -23,7 +23,8 @@ from benchmarks import runs_survive
 from recsys_rl import folder as folders
 from recsys_rl.checkpoint import load
 from recsys_rl.cli import main, train_options
-from recsys_rl.config import Config, DataConfig, TrainConfig
+from recsys_rl.config import Config
+from recsys_rl.dials import DataConfig, TrainConfig
 from recsys_rl.experience.rollout import collect
 from recsys_rl.types import UserError
 from recsys_rl.utils.logger import read_log

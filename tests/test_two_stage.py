@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from recsys_rl.agents import baselines
 from recsys_rl.cli import main
-from recsys_rl.config import Config, EvaluateConfig, defaults, from_dict, overlay, to_dict
+from recsys_rl.config import Config, defaults, from_dict, overlay, to_dict
 from recsys_rl.data.catalogue import synthetic_world
 from recsys_rl.experience.rollout import collect, play
 from recsys_rl.make import make_agent, make_env
@@ -25,7 +25,7 @@ from recsys_rl.models.actor_critic import ActorCritic, Shapes
 from recsys_rl.models.features import SplitFeatures
 from recsys_rl.types import Catalogue, Obs
 from recsys_rl.utils.seeding import generators
-from recsys_rl.workflows.evaluate import evaluate
+from recsys_rl.workflows.evaluate import EvaluateConfig, evaluate
 from recsys_rl.workflows.train import train
 from tests.doors import SATIATION, SIZES, assert_same_weights, finish, start, steps
 

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from recsys_rl.config import EnvConfig
 from recsys_rl.data.catalogue import synthetic_world
+from recsys_rl.dials import EnvConfig
 from recsys_rl.env.drift import Drift, best_return
 from recsys_rl.env.satiation import Satiation
 from recsys_rl.make import make_user_model

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import torch
 
-from recsys_rl.config import EnvConfig
+from recsys_rl.dials import EnvConfig
 from recsys_rl.env.drift import Drift
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.env.satiation import Satiation

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from recsys_rl.config import EnvConfig
+from recsys_rl.dials import EnvConfig
 from recsys_rl.functional import categorical, rows
 from recsys_rl.protocols import UserModel, UserState
 from recsys_rl.types import Catalogue, Obs, Step, UserError, tree_map
@@ -58,6 +58,10 @@ class RecEnv:
         self._look_at_availability()
         self.user_state: UserState = None
         self.session: Session
+
+    @property
+    def time_limit(self) -> int:
+        return self.config.max_episode_steps
 
     def reset(self, users: Tensor | None = None) -> Obs:
         """Start N sessions: of ``users`` (N,) where given, else of users drawn at random."""
@@ -112,6 +116,16 @@ class RecEnv:
         history = self.session.history  # (N, L)
         place = torch.where((history >= start) & (history < stop), history - start, -1)
         return categorical.forbid_(expected.unsqueeze(1), None, place).squeeze(1)
+
+    def statistics(self) -> dict[str, Tensor]:
+        """Nothing: observations and rewards are not normalised."""
+        return {}
+
+    def load_statistics(self, state: Mapping[str, Tensor]) -> None:
+        """There are none."""
+
+    def close(self) -> None:
+        """Holds nothing beside memory."""
 
     def state_dict(self) -> dict[str, Tensor]:
         """The sessions under way, under flat names; the generator's state is the caller's to keep."""

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from recsys_rl.config import ModelConfig
+from recsys_rl.dials import ModelConfig
 from recsys_rl.functional import categorical
 from recsys_rl.models.actor import DenseHead, TwoTowerHead
 from recsys_rl.models.encoders import Linear, SessionGRU, SessionSum, TwinMLP

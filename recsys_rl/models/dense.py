@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from recsys_rl.config import ModelConfig
+from recsys_rl.dials import ModelConfig
 from recsys_rl.functional import categorical, dense
 from recsys_rl.models.actor import DenseHead
 from recsys_rl.models.actor_critic import ActorCritic, Shapes
