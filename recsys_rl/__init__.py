@@ -1,16 +1,83 @@
 """Reinforcement learning for recommender systems: PPO and A2C from scratch.
 
-Its environments are registered with Gymnasium, ``recsys_rl/Drift-v0`` for example: a plugin that Gymnasium
-finds by itself where this package is installed.
+The names in ``__all__`` are the public interface; docs/api.md shows each in an example. They are imported at
+their first use, so that ``import recsys_rl`` itself loads neither torch nor Gymnasium.
+
+Its environments are registered with Gymnasium, ``recsys_rl/Drift-v0`` for example, by a plugin that Gymnasium
+finds where this package is installed.
 """
 
 from __future__ import annotations
 
+import importlib
 import sys
+from typing import TYPE_CHECKING, Any
 
+from recsys_rl.agents import AGENTS
+from recsys_rl.data import SOURCES
 from recsys_rl.env import PLATFORMS, WITHOUT_ID
+from recsys_rl.errors import UserError
+
+if TYPE_CHECKING:
+    from recsys_rl.config import Config
+    from recsys_rl.env.rec_env import RecEnv
+    from recsys_rl.experience.rollout import collect, play
+    from recsys_rl.make import make_agent, make_env, make_world
+    from recsys_rl.types import Action, Catalogue, Obs, Population, World
+    from recsys_rl.workflows.evaluate import EvaluateConfig, evaluate
+    from recsys_rl.workflows.recommend import Recommender, load
+    from recsys_rl.workflows.train import train, updates
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "AGENTS",
+    "PLATFORMS",
+    "SOURCES",
+    "Action",
+    "Catalogue",
+    "Config",
+    "EvaluateConfig",
+    "Obs",
+    "Population",
+    "RecEnv",
+    "Recommender",
+    "UserError",
+    "World",
+    "collect",
+    "evaluate",
+    "load",
+    "make_agent",
+    "make_env",
+    "make_world",
+    "play",
+    "train",
+    "updates",
+]
+
+_MODULES = {
+    "recsys_rl.config": ("Config",),
+    "recsys_rl.env.rec_env": ("RecEnv",),
+    "recsys_rl.experience.rollout": ("collect", "play"),
+    "recsys_rl.make": ("make_agent", "make_env", "make_world"),
+    "recsys_rl.types": ("Action", "Catalogue", "Obs", "Population", "World"),
+    "recsys_rl.workflows.evaluate": ("EvaluateConfig", "evaluate"),
+    "recsys_rl.workflows.recommend": ("Recommender", "load"),
+    "recsys_rl.workflows.train": ("train", "updates"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """A public name, from the module that holds it."""
+    for module, names in _MODULES.items():
+        if name in names:
+            found = globals()[name] = getattr(importlib.import_module(module), name)
+            return found
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
 
 
 def gymnasium_id(platform: str) -> str:
@@ -21,7 +88,8 @@ def gymnasium_id(platform: str) -> str:
 def register_ids() -> None:
     """Register each platform with Gymnasium.
 
-    The entry points are strings: nothing heavy is imported, and no data is read, before somebody makes one.
+    The entry points are strings: nothing heavy is imported, and no data is read, before an environment is
+    made.
     """
     from gymnasium.envs.registration import register, registry
 
