@@ -10,7 +10,7 @@ from recsys_rl import __version__
 from recsys_rl.errors import FieldError, UserError, one_line
 from recsys_rl.schema import did_you_mean
 
-COMMANDS = ("train", "evaluate")
+COMMANDS = ("train", "evaluate", "recommend")
 
 OVERVIEW = """usage: recsys-rl [--version] [--help] COMMAND [OPTIONS]
 
@@ -19,6 +19,7 @@ Reinforcement learning for recommender systems.
 commands:
   train      train PPO or A2C on simulated users made from real ratings
   evaluate   play a checkpoint's policy with held-out users, beside the baselines
+  recommend  print or write what a checkpoint's policy shows next to real people
 
 `recsys-rl COMMAND --help` lists the options; from a checkout, `python -m COMMAND` is the same."""
 

@@ -1,4 +1,4 @@
-"""Text files that are whole at every moment."""
+"""Files that are whole at every moment."""
 
 from __future__ import annotations
 
@@ -26,7 +26,12 @@ def check_writable(path: Path, option: str) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write ``text`` to a temporary name beside ``path`` and rename it: an old file stays until then.
+    """``write_bytes`` of the text in UTF-8."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write ``content`` to a temporary name beside ``path`` and rename it: an old file stays until then.
 
     Folders that are missing are made. Raises UserError where the file can't be written, or is none.
     """
@@ -34,8 +39,8 @@ def write_text(path: Path, text: str) -> None:
     try:
         _check_regular(path, str(path))
         path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("w", encoding="utf-8", newline="") as file:
-            file.write(text)
+        with part.open("wb") as file:
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
