@@ -22,7 +22,7 @@ from recsys_rl.env.foreign import GymEnv
 from recsys_rl.make import assumptions, make_agent, make_env, make_world
 from recsys_rl.protocols import Env, Learner
 from recsys_rl.ranks import ALONE, Ranks
-from recsys_rl.types import Catalogue, Population, UserError
+from recsys_rl.types import Catalogue, Population, UserError, tensors_of
 from recsys_rl.utils.metrics import SessionReturns
 from recsys_rl.utils.seeding import generators, set_state
 
@@ -148,10 +148,11 @@ def _check_same(run: Run, device: torch.device, ranks: Ranks) -> None:
         if ("train_config", name) not in FREE_ON_RESUME or name.endswith("interval")
     }
     text = json.dumps([settings, run.updates, device.type]).encode()
-    world = {} if run.catalogue is None else vars(run.catalogue) | vars(run.population)
+    catalogue = {} if run.catalogue is None else tensors_of(run.catalogue)
+    population = {} if run.population is None else tensors_of(run.population)
     own = {
         "settings": torch.frombuffer(bytearray(hashlib.sha256(text).digest()), dtype=torch.uint8),
-        "data": _digest({name: x for name, x in world.items() if isinstance(x, Tensor)}),
+        "data": _digest(catalogue | {f"users' {name}": x for name, x in population.items()}),
         "weights": _digest(run.agent.state_dict()),
     }
     everyone = ranks.gather(own)

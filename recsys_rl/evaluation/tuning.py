@@ -62,6 +62,7 @@ def training_part(population: Population) -> Population:
         user_ids=population.user_ids[rows],
         train=torch.arange(len(rows), device=rows.device),
         heldout=rows[:0],
+        attributes={name: values[rows] for name, values in population.attributes.items()},
     )
 
 
