@@ -201,8 +201,8 @@ def trap_figure() -> str:
         )
     ]
     words = {
-        "appeal, the share that is watched: the reward now": (felt.engagement, "inside"),
-        "satisfaction, how good it was: unseen": (felt.satisfaction, "learned"),
+        "appeal, the share that is watched: the reward now": (felt.signals[:, :, 0], "inside"),
+        "satisfaction, how good it was: unseen": (felt.signals[:, :, 1], "learned"),
     }
     ends = [values[0, -1].item() for values, _ in words.values()]
     for (said, (values, style)), end in zip(words.items(), ends, strict=True):

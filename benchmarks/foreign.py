@@ -87,7 +87,7 @@ ENVIRONMENTS = {
 def random(env_id: str, seed: int, steps: int) -> tuple[Policy, GymEnv]:
     """Every action with the same probability."""
     env = unseen_episodes(env_id, seed)
-    return RandomPolicy(env.action_sizes, torch.Generator().manual_seed(seed)), env
+    return RandomPolicy(env.interface.action_sizes, torch.Generator().manual_seed(seed)), env
 
 
 def ours(env_id: str, seed: int, steps: int, **dials: Row) -> tuple[Policy, GymEnv]:

@@ -15,7 +15,9 @@ The tutor never sees the skill. It sees what it gave so far and what came of it.
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import ClassVar
 
 import torch
@@ -29,7 +31,7 @@ from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.experience.rollout import collect, play
 from recsys_rl.make import make_agent
 from recsys_rl.protocols import Policy
-from recsys_rl.types import Catalogue, Feedback, Population
+from recsys_rl.types import Catalogue, Feedback, Population, Signal, Stream
 from recsys_rl.utils.metrics import Interval, interval
 from recsys_rl.utils.seeding import generators
 
@@ -48,6 +50,11 @@ class Tutor:
     population: Population
     repeats: ClassVar[bool] = False
     assumptions: ClassVar[str] = ""
+    context: ClassVar[tuple[str, ...]] = ("profile", "last_item")  # what the tutor sees besides the history
+    signals: ClassVar[tuple[Signal, ...]] = (Signal("points"), Signal("solved", visible=False))
+    streams: ClassVar[tuple[Stream, ...]] = (Stream("points"),)
+    slate_size: ClassVar[int] = 1
+    bounds: ClassVar[Mapping[str, float]] = MappingProxyType({"profile": 0.0})
 
     def sample(self, users: Tensor) -> LearnerState:
         profile = self.population.profile[users]
@@ -56,22 +63,24 @@ class Tutor:
     def possible(self, user_state: LearnerState) -> bool:
         return bool((user_state.skill >= 0).all())
 
-    def visible(self, user_state: LearnerState) -> Tensor:
-        return torch.zeros_like(user_state.profile)  # nobody tells the tutor who is who
+    def visible(self, user_state: LearnerState) -> dict[str, Tensor]:
+        return {"profile": torch.zeros_like(user_state.profile)}  # the tutor knows nothing of a learner
 
     def respond(
         self, user_state: LearnerState, items: Tensor, skipped: Tensor, generator: torch.Generator | None
     ) -> Feedback:
         difficulty = self.catalogue.quality[items]  # (N, K)
         solves = (10 * (user_state.skill.unsqueeze(-1) - difficulty)).sigmoid()  # (N, K)
-        return Feedback(
-            (difficulty * solves).masked_fill(skipped, 0), solves.masked_fill(skipped, 0), skipped
-        )
+        signals = torch.stack([difficulty * solves, solves], -1)  # (N, K, 2)
+        return Feedback(signals.masked_fill(skipped.unsqueeze(-1), 0), skipped)
+
+    def rewards(self, feedback: Feedback) -> Tensor:
+        return feedback.signals[:, :, :1].sum(1)  # (N, 1): points
 
     def advance(
         self, user_state: LearnerState, items: Tensor, feedback: Feedback
     ) -> tuple[LearnerState, Tensor]:
-        solves = feedback.satisfaction  # (N, K)
+        solves = feedback.signals[:, :, 1]  # (N, K)
         after = replace(user_state, skill=user_state.skill + 0.25 * (solves * (1 - solves)).sum(1))
         return after, torch.zeros(len(items), dtype=torch.bool)
 

@@ -97,9 +97,10 @@ def make_user_model(
     available = int(catalogue.available.sum())
     if available == 0:
         raise UserError("No item of the catalogue is available: make at least one available.")
-    if not user_model.repeats and env_config.max_episode_steps > available:
+    most = env_config.max_episode_steps * user_model.slate_size
+    if not user_model.repeats and most > available:
         raise UserError(
-            f"A session shows {env_config.max_episode_steps} items and none twice, but the catalogue has "
+            f"A session shows {most} items and none twice, but the catalogue has "
             f"only {available}: lower --max-episode-steps or bring more items."
         )
     return user_model
@@ -169,16 +170,17 @@ def make_agent(
             f"{config.env} has no catalogue of items for the two-tower head to score: choose --head dense."
         )
     shapes = Shapes(
-        env.context_dim,
-        env.action_sizes,
+        env.interface.context_size,
+        env.interface.action_sizes,
         None if catalogue is None else _features(catalogue, config.model_config),
-        env.history_length,
-        env.num_signals,
+        env.interface.history_length,
+        len(env.interface.signals),
         None if catalogue is None else catalogue.available,
     )
     if catalogue is not None and config.model_config.candidates:
-        check_candidates(config.model_config, int(catalogue.available.sum()), env.history_length)
-    plain = config.model_config.head == "dense" and not env.history_length and len(env.action_sizes) == 1
+        check_candidates(config.model_config, int(catalogue.available.sum()), env.interface.most_shown)
+    one = len(env.interface.place_sizes) == 1
+    plain = config.model_config.head == "dense" and not env.interface.history_length and one
     network = DenseActorCritic if plain else ActorCritic
     model = network(shapes, config.model_config, generators["model"]).to(device)
     if isinstance(config.agent_config, PPOConfig):

@@ -11,9 +11,14 @@ from recsys_rl.types import Action, Obs
 
 
 def check_agent(
-    make_agent: Callable[[], Policy], obs: Obs, num_items: int, *, random_greedy: bool = False
+    make_agent: Callable[[], Policy],
+    obs: Obs,
+    num_items: int,
+    *,
+    slate_size: int = 1,
+    random_greedy: bool = False,
 ) -> None:
-    """Raise AssertionError where the agent breaks the contract of types.Agent for one shown item.
+    """Raise AssertionError where the agent breaks the contract of a Policy for slates of K items.
 
     ``make_agent`` returns a new agent from the same seed each time; ``obs`` is what it answers (an
     oracle's must come from the environment that it looks into). ``random_greedy``: the agent draws
@@ -22,7 +27,7 @@ def check_agent(
     before = obs.map(torch.clone)
     agent = make_agent()
     for greedy in (False, True):
-        check_action(agent.act(obs, greedy), obs, num_items)
+        check_action(agent.act(obs, greedy), obs, num_items, slate_size)
     assert same(obs, before), "act changed the observation"
 
     for greedy in (False, True):
@@ -34,10 +39,12 @@ def check_agent(
         assert torch.equal(first.items, second.items), "greedy is not deterministic"
 
 
-def check_action(action: Action, obs: Obs, num_items: int) -> None:
+def check_action(action: Action, obs: Obs, num_items: int, slate_size: int = 1) -> None:
     """Shapes, types and ranges; only allowed items; log-probabilities."""
     n = obs.num_rows
-    assert action.items.shape == (n, 1) and action.items.dtype == torch.int64
+    assert action.items.shape == (n, slate_size) and action.items.dtype == torch.int64
+    ordered = action.items.sort(1).values
+    assert not bool((ordered[:, 1:] == ordered[:, :-1]).any()), "an item stands twice in a slate"
     assert bool(((action.items >= 0) & (action.items < num_items)).all()), "no such item"
     assert bool(obs.allowed(num_items).gather(1, action.items).all()), "a forbidden item was shown"
     assert action.logprob.shape == (n,) and action.logprob.dtype == torch.float32

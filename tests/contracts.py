@@ -32,9 +32,10 @@ def walk(env: Env, obs: Obs, num_steps: int, seed: int = 0) -> list[Step]:
 def random_items(env: Env, obs: Obs, rng: torch.Generator) -> torch.Tensor:
     """(N, K): uniform among what is allowed."""
     n = obs.num_rows
-    if obs.mask is not None or obs.exclude is not None:
-        return torch.multinomial(obs.allowed(env.action_sizes[0]).float(), 1, generator=rng)
-    return torch.stack([torch.randint(size, (n,), generator=rng) for size in env.action_sizes], 1)
+    sizes, slate_size = env.interface.action_sizes, env.interface.slate_size
+    if obs.mask is not None or obs.exclude is not None or slate_size > 1:
+        return torch.multinomial(obs.allowed(sizes[0]).float(), slate_size, generator=rng)
+    return torch.stack([torch.randint(size, (n,), generator=rng) for size in sizes], 1)
 
 
 def assert_same_obs(first: Obs, second: Obs) -> None:
@@ -55,22 +56,23 @@ def assert_same_steps(first: list[Step], second: list[Step]) -> None:
 
 
 def _check_obs(env: Env, obs: Obs) -> None:
-    n, length = env.num_envs, env.history_length
-    assert obs.context.shape == (n, env.context_dim) and obs.context.dtype == torch.float32
+    interface, n = env.interface, env.num_envs
+    length, num_items = interface.history_length, interface.action_sizes[0]
+    assert obs.context.shape == (n, interface.context_size) and obs.context.dtype == torch.float32
     assert bool(obs.context.isfinite().all())
     assert (obs.history is not None) == (length > 0) == (obs.signals is not None)
     if obs.history is not None and obs.signals is not None:
         assert obs.history.shape == (n, length) and obs.history.dtype == torch.int64
-        assert obs.signals.shape == (n, length, env.num_signals) and obs.signals.dtype == torch.float32
-        assert bool((obs.history >= -1).all()) and bool((obs.history < env.action_sizes[0]).all())
+        assert obs.signals.shape == (n, length, len(interface.signals)) and obs.signals.dtype == torch.float32
+        assert bool((obs.history >= -1).all()) and bool((obs.history < num_items).all())
         padding = obs.history < 0
         assert not obs.signals[padding].any()
         assert bool((padding[:, 1:] <= padding[:, :-1]).all())  # padding comes first
     if obs.mask is not None:
-        assert obs.mask.shape == (n, *env.action_sizes) and obs.mask.dtype == torch.bool
+        assert obs.mask.shape == (n, num_items) and obs.mask.dtype == torch.bool
     if obs.exclude is not None:
         assert obs.exclude.shape[0] == n and obs.exclude.dtype == torch.int64
-        assert bool((obs.exclude >= -1).all()) and bool((obs.exclude < env.action_sizes[0]).all())
+        assert bool((obs.exclude >= -1).all()) and bool((obs.exclude < num_items).all())
 
 
 def _check_shapes(env: Env) -> None:
@@ -81,6 +83,7 @@ def _check_shapes(env: Env) -> None:
         _check_obs(env, step.obs)
         _check_obs(env, step.final_obs)
         assert step.reward.shape == (env.num_envs,) and step.reward.dtype == torch.float32
+        assert step.streams.shape == (env.num_envs, len(env.streams))
         for flag in (step.terminated, step.truncated):
             assert flag.shape == (env.num_envs,) and flag.dtype == torch.bool
 

@@ -16,7 +16,7 @@ from recsys_rl.data.catalogue import synthetic_world
 from recsys_rl.experience.rollout import collect
 from recsys_rl.make import make_agent, make_env
 from recsys_rl.protocols import Env
-from recsys_rl.types import Catalogue, Obs, Population, Step
+from recsys_rl.types import Catalogue, Interface, Obs, Population, Signal, Step, Stream
 from recsys_rl.utils.seeding import generators
 
 CPU = torch.device("cpu")
@@ -49,7 +49,7 @@ def learn(env: Env, agent: PPO | A2C, num_updates: int) -> list[dict[str, float]
     obs, metrics = env.reset(), []
     for _ in range(num_updates):
         rollout, obs = collect(env, agent, obs, agent.config.n_steps)
-        metrics.append(agent.update(rollout) | {"reward": rollout.raw_rewards.mean().item()})
+        metrics.append(agent.update(rollout) | {"reward": rollout.streams.mean().item()})
     return metrics
 
 
@@ -59,8 +59,8 @@ class Toy:
     The context is the step of the session, one-hot (N, length). ``terminates``: the end is a true one.
     """
 
-    history_length = 0
-    num_signals = 0
+    streams: tuple[Stream, ...] = (Stream("reward"),)
+    signals: tuple[Signal, ...] = ()
 
     def __init__(
         self,
@@ -71,14 +71,14 @@ class Toy:
         terminates: bool = False,
         num_arms: int = 2,
     ) -> None:
-        self.num_envs, self.context_dim = num_envs, length
-        self.action_sizes: tuple[int, ...] = (num_arms,)
+        self.num_envs, self.length = num_envs, length
+        self.interface = Interface((("clock", length),), (num_arms,))
         self.rewards, self.terminates = rewards, terminates
         self.clock = torch.zeros(num_envs, dtype=torch.int64)
 
     def reset(self, users: Tensor | None = None) -> Obs:
         # Staggered, so that a rollout meets every step of a session equally often.
-        self.clock = torch.arange(self.num_envs) % self.context_dim
+        self.clock = torch.arange(self.num_envs) % self.length
         return self.observe()
 
     def observe(self) -> Obs:
@@ -86,17 +86,17 @@ class Toy:
 
     def seen(self, clock: Tensor) -> Obs:
         """After the last step there is nothing new to see: the last context stays."""
-        last = self.context_dim - 1
-        return Obs(torch.nn.functional.one_hot(clock.clamp_max(last), self.context_dim).float())
+        last = self.length - 1
+        return Obs(torch.nn.functional.one_hot(clock.clamp_max(last), self.length).float())
 
     def step(self, items: Tensor) -> Step:
         reward = self.rewards(self.clock, items[:, 0])
         after = self.clock + 1
-        ended = after == self.context_dim
+        ended = after == self.length
         self.clock = torch.where(ended, 0, after)
         never = torch.zeros_like(ended)
         ends = (ended, never) if self.terminates else (never, ended)
-        return Step(self.observe(), self.seen(after), reward, *ends)
+        return Step(self.observe(), self.seen(after), reward, *ends, reward.unsqueeze(1))
 
     def state_dict(self) -> dict[str, Tensor]:
         return {"clock": self.clock}

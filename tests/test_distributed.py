@@ -261,7 +261,7 @@ def test_the_log_is_of_all_ranks(here: Path, monkeypatch: pytest.MonkeyPatch) ->
     exchange, evaluate = train_module._exchange, diary_module.evaluate_training_users
 
     def watch(run: Any, rollout: Rollout, metrics: Any, stop: bool, ranks: Ranks) -> Any:
-        rewards[ranks.rank].append(rollout.raw_rewards.mean().item())
+        rewards[ranks.rank].append(rollout.streams.mean().item())
         return exchange(run, rollout, metrics, stop, ranks)
 
     def count(run: Any) -> Any:

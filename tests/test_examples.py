@@ -66,14 +66,14 @@ def test_the_tutors_learners_by_hand() -> None:
     items, shown = torch.tensor([[0]]), torch.tensor([[False]])
     feedback = tutor.respond(learner, items, shown, None)
     # skill equals difficulty: p = 1/2, the reward is half the difficulty, and the skill gains 0.25 / 4
-    assert feedback.satisfaction.item() == 0.5
-    assert feedback.engagement.item() == pytest.approx(difficulty[0].item() / 2)
+    assert feedback.signals[0, 0].tolist() == pytest.approx([difficulty[0].item() / 2, 0.5])
+    assert tutor.rewards(feedback).item() == pytest.approx(difficulty[0].item() / 2)
     assert tutor.expected_reward(learner)[0, 0].item() == pytest.approx(difficulty[0].item() / 2)
     after, leaves = tutor.advance(learner, items, feedback)
     assert after.skill.item() == pytest.approx(difficulty[0].item() + 0.0625)
     assert not leaves.any()
     skipped = tutor.respond(learner, items, ~shown, None)
-    assert skipped.engagement.item() == 0.0
+    assert skipped.signals.tolist() == [[[0.0, 0.0]]]
     assert torch.equal(tutor.advance(learner, items, skipped)[0].skill, learner.skill)
 
 

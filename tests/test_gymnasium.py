@@ -309,7 +309,7 @@ def test_an_action_that_is_no_item_is_refused() -> None:
     envs.reset(seed=0)
     for action in (-1, 30, 0.5):
         with pytest.raises(UserError, match="show an item by its row of the catalogue"):
-            env.step(action)  # type: ignore[arg-type]
+            env.step(action)
     for actions in ([0, 30], [0], [0.5, 0.5]):
         with pytest.raises(UserError, match="show an item by its row of the catalogue"):
             envs.step(np.array(actions))

@@ -25,7 +25,7 @@ def sessions(*returns: float) -> Sessions:
     """One step each, which earns the return."""
     n = len(returns)
     rewards = torch.tensor([returns], dtype=torch.float32)
-    return Sessions(torch.zeros(1, n, dtype=torch.int64), rewards, rewards, torch.zeros(n, dtype=torch.bool))
+    return Sessions(torch.zeros(1, n, 1, dtype=torch.int64), rewards, torch.zeros(n, dtype=torch.bool))
 
 
 def whole(*returns: float) -> Played:
@@ -127,9 +127,9 @@ def test_share_where_there_is_no_way() -> None:
 
 
 def test_distinct_items_by_hand() -> None:
-    items = torch.tensor([[3, 0, 5], [3, 1, 5], [2, 0, -1], [3, 2, -1]])  # (T, N)
+    items = torch.tensor([[3, 0, 5], [3, 1, 5], [2, 0, -1], [3, 2, -1]]).unsqueeze(-1)  # (T, N, 1)
     assert distinct_items(items).tolist() == [2, 3, 1]
-    several = Sessions(items, torch.ones(4, 3), torch.ones(4, 3), torch.zeros(3, dtype=torch.bool))
+    several = Sessions(items, torch.ones(4, 3), torch.zeros(3, dtype=torch.bool))
     assert several.lengths.tolist() == [4, 4, 2]
 
 

@@ -30,8 +30,8 @@ def trainees(config: Config, catalogue: Catalogue, population: Population) -> tu
         return make_env(config, catalogue, part, rows, noise, training=False)
 
     part = tuning.training_part(population)
-    length = config.env_config.max_episode_steps
-    return tuning.Trainees(make, catalogue, part, length, torch.Generator().manual_seed(0))
+    interface = make(part, 1, torch.Generator()).interface
+    return tuning.Trainees(make, catalogue, part, interface, torch.Generator().manual_seed(0))
 
 
 @pytest.fixture(scope="module")

@@ -121,7 +121,7 @@ def play_all(
         budget = max(entry.checkpoint.step for entry in entries)
         players |= _references(table, env, budget, cache_dir)
     else:
-        players["random"] = Player(RandomPolicy(env.action_sizes, streams["random"]))
+        players["random"] = Player(RandomPolicy(env.interface.action_sizes, streams["random"]))
     played = {}
     for number, (name, player) in enumerate(players.items(), 1):
         count = NUM_FOREIGN_EPISODES if users is None else len(users)
@@ -132,7 +132,7 @@ def play_all(
         if isinstance(env, GymEnv):  # a new one is the only way to begin the same episodes again
             env.close()
             env = table.env(player.config, player.checkpoint)
-        length = env.config.max_episode_steps if isinstance(env, RecEnv) else None
+        length = env.interface.session_length or None
         with _watched(player.agent, f"playing {name} ({number} of {len(players)})", length) as agent:
             chosen = None if users is None else users[places.to(device)]
             sessions = play(env, agent, chosen, player.greedy)
@@ -171,8 +171,8 @@ def _references(table: Table, env: RecEnv, budget: int, cache_dir: str | None) -
         return make_env(table.config, catalogue, part, num_rows, noise, training=False)
 
     def trainees(name: str) -> tuning.Trainees:
-        part, length = tuning.training_part(population), env.config.max_episode_steps
-        return tuning.Trainees(make_training_env, catalogue, part, length, streams[name])
+        part = tuning.training_part(population)
+        return tuning.Trainees(make_training_env, catalogue, part, env.interface, streams[name])
 
     def search() -> dict[str, Tensor]:
         print(f"searching `rule` with at most {budget:,} steps of training users", file=sys.stderr)
@@ -185,7 +185,8 @@ def _references(table: Table, env: RecEnv, budget: int, cache_dir: str | None) -
     key = rule_cache.search_key(table.config, catalogue, population, budget)
     found = rule_cache.cached("rule", key, [*names, "steps"], cache_dir, search)
     weights = RuleWeights(**{name: found[name].to(table.device) for name in names})
-    tuned["rule"] = Rule(catalogue, weights), tuning.rule_note(weights, int(found["steps"]))
+    agent = Rule(catalogue, weights, env.interface.slate_size)
+    tuned["rule"] = agent, tuning.rule_note(weights, int(found["steps"]))
     return (
         {name: Player(agent) for name, agent in simple.items()}
         | {name: Player(agent, note=note) for name, (agent, note) in tuned.items()}
