@@ -25,9 +25,9 @@ def write_report(path: Path, report: Mapping[str, Any]) -> None:
     ``return_mean``, ``return_low``, ``return_high``, ``length_mean``, ``distinct_mean``, ``coverage`` in
     [0, 1], ``users`` where fewer played, and ``streams`` {name: mean} where there are several); ``paired``
     (``policy``, ``versus``, ``mean``, ``low``, ``high``); ``curve`` (``step``, ``mean``, ``low``, ``high``),
-    of training users; ``sessions`` (``policy``, ``user``, ``likes``, the titles nearest to the user's profile,
-    ``return``, ``left``, ``steps`` of ``title``, ``year``, ``genres``, ``reward``, and ``hidden``, the signals
-    that no recommender sees by name, all usually in [0, 1]).
+    of training users; ``sessions`` (``policy``, ``user``, ``likes`` (titles nearest to the profile),
+    ``return``, ``left``, ``steps`` of ``title``, ``year``, ``genres``, ``reward`` and ``hidden``, by name the
+    signals that no recommender sees, all usually in [0, 1]).
     Optional: ``learned``, the policies of checkpoints (``algo`` and its ``-greedy`` where it is missing);
     ``yardstick``, a policy's name; ``shares`` of the way between two policies (``policy``,
     ``from``, ``to``, ``share``, ``low``, ``high``); ``notes`` {policy: a sentence with tuned values}.
