@@ -31,6 +31,7 @@ from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.experience.rollout import collect, play
 from recsys_rl.make import make_agent
 from recsys_rl.protocols import Policy
+from recsys_rl.testing import check_user_model
 from recsys_rl.types import Catalogue, Feedback, Population, Signal, Stream
 from recsys_rl.utils.metrics import Interval, interval
 from recsys_rl.utils.seeding import generators
@@ -96,6 +97,7 @@ def main(num_updates: int = 60) -> dict[str, Interval]:
     catalogue, population = synthetic_world(200, 1000, 8, heldout_fraction=0.2, seed=0)
     env_config = EnvConfig(num_items=200, embedding_dim=8, max_episode_steps=30)
     tutor = Tutor(catalogue, population)
+    check_user_model(tutor, catalogue, population.train[:8])  # says which method breaks the contract
     streams = generators(0, "users", "model", "policy", "shuffle")
 
     env = RecEnv(tutor, catalogue, env_config, population.train, 64, streams["users"])

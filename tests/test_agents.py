@@ -17,8 +17,8 @@ from recsys_rl.config import A2CConfig, Config, PPOConfig
 from recsys_rl.experience.rollout import collect
 from recsys_rl.functional import categorical
 from recsys_rl.models.optimizer import FlatAdam
+from recsys_rl.testing import check_agent
 from recsys_rl.types import Obs, Rollout, UserError, tree_map
-from tests.agent_contracts import check_agent
 from tests.small_runs import begin, learn, settings
 
 SMALL_WORLD = {"num_items": 12, "num_users": 40, "embedding_dim": 4, "max_episode_steps": 5}

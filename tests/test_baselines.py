@@ -23,8 +23,8 @@ from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.env.satiation import Satiation
 from recsys_rl.experience.rollout import play
 from recsys_rl.protocols import Policy
+from recsys_rl.testing import check_agent
 from recsys_rl.types import Action, Obs, Population
-from tests.agent_contracts import check_agent
 from tests.tiny_world import SATIATION, env_of, tiny_drift, tiny_satiation
 
 TRAP = replace(SATIATION, catchiness_gain=3.0, patience_cost=2.1)

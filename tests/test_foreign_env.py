@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from recsys_rl.env.foreign import GymEnv
 from recsys_rl.env.running import RunningMoments
+from recsys_rl.testing.envs import check_env, require_same_obs
 from recsys_rl.types import UserError
-from tests.contracts import assert_same_obs, check_env
 
 
 class Clock(gymnasium.Env[Any, Any]):
@@ -226,7 +226,7 @@ def test_evaluation_freezes_the_statistics_and_leaves_the_reward_alone() -> None
 
 def test_rows_and_seeds_have_their_own_episodes() -> None:
     first, again, other = (GymEnv("gym:CartPole-v1", 2, seed=seed).reset() for seed in (0, 0, 1))
-    assert_same_obs(first, again)
+    require_same_obs(first, again, "observations differ")
     assert not torch.equal(first.context, other.context)
     assert not torch.equal(first.context[0], first.context[1])
 

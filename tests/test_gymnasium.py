@@ -20,8 +20,8 @@ from recsys_rl.config import DataConfig, EnvConfig
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.gymnasium_ids import RecSysEnv, RecSysVectorEnv
 from recsys_rl.make import make_user_model, make_world
+from recsys_rl.testing.envs import check_env, walk
 from recsys_rl.types import UserError
-from tests.contracts import check_env, walk
 
 IDS = ["recsys_rl/Drift-v0", "recsys_rl/Satiation-v0"]
 SMALL: dict[str, Any] = {"data": "synthetic", "num_items": 30, "num_users": 40, "embedding_dim": 4}

@@ -15,8 +15,8 @@ from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.experience.rollout import collect
 from recsys_rl.make import make_env
 from recsys_rl.session import Session, make_interface
+from recsys_rl.testing.envs import check_env, random_items, require_same_obs
 from recsys_rl.types import Action, Interface, Obs, Rollout, UserError
-from tests.contracts import assert_same_obs, check_env, random_items
 from tests.feed import FeedConfig, feed_env
 from tests.small_runs import settings, world
 from tests.tiny_world import tiny_catalogue
@@ -56,7 +56,7 @@ def test_session_replayed_from_a_log_gives_the_observations_of_the_environment(n
     replayed = Session.begin(env.interface, env.catalogue, env.session.users)
     visible = [place for place, signal in enumerate(env.signals) if signal.visible]
     handed = env.user_model.visible(env.user_state)
-    assert_same_obs(replayed.request(handed), obs)
+    require_same_obs(replayed.request(handed), obs, "replayed")
     rng, again = torch.Generator().manual_seed(1), random_items(env, obs, torch.Generator())
     skips = 0
     for step in range(env.interface.session_length - 1):
@@ -67,7 +67,7 @@ def test_session_replayed_from_a_log_gives_the_observations_of_the_environment(n
         skips += int(result.feedback.skipped.sum())
         signals = result.feedback.signals[:, :, visible]
         replayed = replayed.record(items, signals, result.feedback.skipped)
-        assert_same_obs(replayed.request(env.user_model.visible(env.user_state)), result.obs)
+        require_same_obs(replayed.request(env.user_model.visible(env.user_state)), result.obs, "replayed")
         obs = result.obs
     assert skips > 0 or env.interface.repeats
 

@@ -25,9 +25,9 @@ from recsys_rl.evaluation.printing import print_table
 from recsys_rl.evaluation.table import Played, mean_rows, summarise
 from recsys_rl.experience.rollout import play
 from recsys_rl.protocols import Policy
+from recsys_rl.testing import check_agent
+from recsys_rl.testing.envs import check_env, walk
 from recsys_rl.types import Obs, Population, UserError
-from tests.agent_contracts import check_agent
-from tests.contracts import check_env, walk
 from tests.feed import Feed, FeedConfig, FeedState, feed_env
 from tests.tiny_world import tiny_catalogue
 
