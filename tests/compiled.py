@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from recsys_rl.functional import kernels
+from recsys_rl.functional.compiled import kernels
 
 
 @pytest.fixture(params=["compiled", "torch"], autouse=True)

@@ -128,7 +128,6 @@ def epochs_of(ratios: list[float], target_kl: float, monkeypatch: pytest.MonkeyP
         return samples.old_logprob + torch.tensor(ratios).log(), nothing, nothing, samples.old_value
 
     monkeypatch.setattr(agent, "_epoch", epoch)
-    monkeypatch.setattr(agent, "_compiled_epoch", lambda samples, ent_coef: None)
     agent.update(rollout)
     return made
 

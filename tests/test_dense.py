@@ -16,7 +16,8 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from recsys_rl.config import ModelConfig
-from recsys_rl.functional import dense, kernels
+from recsys_rl.functional import dense
+from recsys_rl.functional.compiled import kernels
 from recsys_rl.models.actor_critic import ActorCritic, Shapes
 from recsys_rl.models.dense import DenseActorCritic
 from recsys_rl.models.optimizer import FlatAdam

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from recsys_rl.functional import kernels
 from recsys_rl.functional.adam import adam
+from recsys_rl.functional.compiled import kernels
 from recsys_rl.models.optimizer import FlatAdam
 
 

@@ -13,12 +13,9 @@ from torch import Tensor
 
 from recsys_rl.config import PPOConfig
 from recsys_rl.functional import categorical, losses
-from recsys_rl.functional.dense import Fixed
 from recsys_rl.functional.policy_loss import clipped_policy_gradient_
-from recsys_rl.functional.ppo_epoch import ppo_epoch
 from recsys_rl.functional.returns import explained_variance, gae, standardize_parts
 from recsys_rl.models.actor_critic import ActorCritic
-from recsys_rl.models.dense import DenseActorCritic
 from recsys_rl.models.optimizer import FlatAdam
 from recsys_rl.types import Action, Obs, Rollout
 
@@ -124,7 +121,7 @@ class PPO:
             if config.normalize_advantage:
                 weights = standardize_parts(samples.advantage, config.batch_size)
                 samples = samples._replace(advantage=weights)
-            found = self._compiled_epoch(samples, ent_coef) or self._epoch(samples, ent_coef)
+            found = self._epoch(samples, ent_coef)
             seen.append(Seen._make((*found, samples.old_logprob, samples.old_value, samples.target)))
             if config.target_kl is not None and self._kl(seen[-1]) > config.target_kl:
                 break
@@ -155,35 +152,6 @@ class PPO:
             self.optimizer.step()
             seen.append((policy.logprob, policy.entropy, policy.objective, value.detach()))
         return tuple(map(torch.cat, zip(*seen, strict=True)))
-
-    def _compiled_epoch(self, samples: Samples, ent_coef: float) -> tuple[Tensor, ...] | None:
-        """The same, up to rounding, in one call: of the classic network, without masks, alone on a CPU."""
-        config, model, optimizer = self.config, self.model, self.optimizer
-        if not isinstance(model, DenseActorCritic) or self.average is not None or samples.obs.narrows:
-            return None
-        optimizer.check()
-        found = ppo_epoch(
-            model.network_as_it_lies(),
-            Fixed([optimizer.weights, optimizer.exp_avg, optimizer.exp_avg_sq]),
-            optimizer.steps,
-            optimizer.lr,
-            config.max_grad_norm,
-            samples.obs.context,
-            samples.places,
-            samples.old_logprob,
-            samples.old_value,
-            samples.target,
-            samples.advantage,
-            config.batch_size,
-            config.clip_eps,
-            ent_coef,
-            config.vf_coef,
-            config.clip_vloss,
-        )
-        if found is None:
-            return None
-        optimizer.steps += -(-len(samples.target) // config.batch_size)
-        return found.unbind()
 
     def _diagnostics(self, seen: Seen, ent_coef: float) -> dict[str, Tensor]:
         """Means over all samples of an update, each as it was before its gradient step."""

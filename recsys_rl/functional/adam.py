@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from recsys_rl.functional import kernels
+from recsys_rl.functional.compiled import kernels
 
 BETAS = (0.9, 0.999)
 EPS = 1e-5  # torch's default is 1e-8: with more, steps stay small while gradients are tiny
@@ -25,7 +25,7 @@ def adam(
         m <- beta1 m + (1 - beta1) g        v <- beta2 v + (1 - beta2) g^2
         w <- w - lr m / (1 - beta1^t) / (sqrt(v / (1 - beta2^t)) + eps)
 
-    Args: (P,) each. kernels.c does it in one pass, and torch where that doesn't serve.
+    Args: (P,) each. compiled/kernels.c does it in one pass, and torch where that doesn't serve.
     """
     assert weights.shape == exp_avg.shape == exp_avg_sq.shape == gradient.shape
     assert weights.dtype == exp_avg.dtype == exp_avg_sq.dtype == gradient.dtype

@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor
 
-from recsys_rl.functional import kernels
+from recsys_rl.functional.compiled import kernels
 
 
 def mask_logits(logits: Tensor, mask: Tensor | None) -> Tensor:

@@ -22,9 +22,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from recsys_rl.functional import kernels
+from recsys_rl.functional.compiled import kernels
 
-ACTIVATIONS = ("none", "tanh", "relu", "elu")  # in the order of layers.h
+ACTIVATIONS = ("none", "tanh", "relu", "elu")  # in the order of compiled/layers.h
 
 FORWARD: dict[str, Callable[[Tensor], Tensor]] = {
     "tanh": torch.tanh_,
@@ -76,7 +76,7 @@ class Network(Fixed):
         self.sizes = [self.tensors[0].shape[1], *(bias.shape[-1] for bias in self.tensors[1:-2:2])]
         self.num_hidden = sum(self.sizes[1:-1])
         sizes = (ctypes.c_int64 * len(self.sizes))(*self.sizes)
-        # What the passes of dense.c and the epoch of ppo_epoch.c begin with.
+        # The first arguments of both passes of dense.c.
         self.arguments = self.pointers, sizes, len(self.sizes) - 2, ACTIVATIONS.index(activation)
 
     def __reduce__(self) -> tuple[type[Fixed], tuple[object, ...]]:

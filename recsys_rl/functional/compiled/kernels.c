@@ -1,6 +1,6 @@
 /* The loops that decide how fast a wide action space trains, each in one pass.
  *
- * functional/choice.py, policy_loss.py and adam.py say what they compute and have the same in torch, with
+ * functional/categorical.py, policy_loss.py and adam.py say what they compute and have the same in torch, with
  * which the tests compare them. A row of logits (4 KB for 1,000 items) stays in the first-level cache here,
  * while torch's operators each stream all rows through memory.
  *
@@ -11,7 +11,7 @@
 
 #define PARTS 64 /* of the weights, and at most so many threads take them */
 
-/* ---- choice.sample: invert the cumulative distribution at `uniform` in [0, 1]. */
+/* ---- categorical.draw: invert the cumulative distribution at `uniform` in [0, 1]. */
 
 INLINE float sum_block(const float *logits, int64_t start, int64_t end, float top) {
     float sum = 0.0f;
