@@ -14,14 +14,18 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
+from recsys_rl.agents.a2c import A2C
 from recsys_rl.agents.baselines import simple_baselines
-from recsys_rl.config import Config
+from recsys_rl.agents.ppo import PPO
+from recsys_rl.config import A2CConfig, Config, ModelConfig, PPOConfig
 from recsys_rl.env.drift import best_return
 from recsys_rl.env.foreign import GymEnv
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.experience.rollout import play
 from recsys_rl.make import make_user_model
+from recsys_rl.models.actor_critic import ActorCritic, Shapes
 from recsys_rl.protocols import Policy
+from recsys_rl.utils.seeding import generators
 from tests.small_runs import Toy, begin, learn, settings, toy_agent, world
 
 
@@ -56,8 +60,8 @@ def bandit(algo: str, rewards: list[list[float]], ent_coef: float, num_updates: 
     learner = toy_agent(config, env, num_updates, seed)
     learn(env, learner, num_updates)
     with torch.no_grad():
-        logits, values = learner.model(env.seen(torch.arange(len(rewards))))
-    return logits[:, 0].softmax(-1), values
+        policy, values = learner.model(env.seen(torch.arange(len(rewards))))
+    return policy.logits[:, 0].softmax(-1), values
 
 
 @pytest.mark.parametrize("algo", ["ppo", "a2c"])
@@ -76,6 +80,33 @@ def test_the_entropy_bonus_has_its_closed_form_optimum(algo: str, seed: int) -> 
     best = probabilities[[0, 1], [1, 0]]
     assert_close(best, torch.full((2,), 0.8808), atol=0.03, rtol=0)
     assert_close(values, torch.full((2,), 0.8808), atol=0.03, rtol=0)  # as often as the reward is 1
+
+
+@pytest.mark.parametrize("algo", ["ppo", "a2c"])
+def test_learns_the_best_ordered_slate(algo: str) -> None:
+    """Two of five items, in an order that depends on the context: probability above 0.9 (1/20 untrained)."""
+    best = torch.tensor([[3, 1], [0, 3]])
+    agent = {"gamma": 0.0, "ent_coef": 0.01, "lr": 0.02, "n_steps": 4, "num_envs": 64}
+    agent |= {"batch_size": 128, "update_epochs": 2} if algo == "ppo" else {}
+    config = settings(algo, "gym:Bandit", agent_config=agent)
+
+    def rewards(context: Tensor, items: Tensor) -> Tensor:
+        return (items == best[context]).float() @ torch.tensor([1.0, 0.5])
+
+    env = Toy(64, 2, rewards, terminates=True, num_arms=5)
+    streams = generators(0, "model", "policy", "shuffle")
+    shapes = Shapes(2, (5,), slate_size=2)
+    model = ActorCritic(shapes, ModelConfig(head="dense", hidden_dims=(8,)), streams["model"])
+    learner: PPO | A2C
+    if isinstance(config.agent_config, PPOConfig):
+        learner = PPO(model, config.agent_config, 80, streams)
+    else:
+        assert isinstance(config.agent_config, A2CConfig)
+        learner = A2C(model, config.agent_config, 80, streams)
+    contexts = env.seen(torch.arange(2))
+    assert bool((model(contexts)[0].logprob(best).exp() < 0.1).all())
+    learn(env, learner, 80)
+    assert bool((model(contexts)[0].logprob(best).exp() > 0.9).all())
 
 
 def heldout(config: Config) -> RecEnv:
