@@ -15,6 +15,7 @@ from torch.testing import assert_close
 from recsys_rl.functional import categorical
 from recsys_rl.functional.categorical import Categorical
 from tests.compiled import each_way as each_way
+from tests.compiled import without_kernels as without_kernels
 
 LOGITS = torch.tensor([1.0, 2.0, 4.0, 1.0]).log()  # probabilities 1/8, 1/4, 1/2, 1/8
 MASK = torch.tensor([True, True, False, True])  # leaves 1/4, 1/2, -, 1/4

@@ -18,6 +18,7 @@ from recsys_rl.functional import categorical
 from recsys_rl.functional.categorical import Categorical
 from recsys_rl.functional.plackett_luce import PlackettLuce
 from tests.compiled import each_way as each_way
+from tests.compiled import without_kernels as without_kernels
 
 LOGITS = torch.tensor([1.0, 2.0, 4.0, 1.0]).log()  # probabilities of place 1: 1/8, 1/4, 1/2, 1/8
 OFF = -torch.inf
