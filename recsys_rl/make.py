@@ -19,10 +19,9 @@ from recsys_rl.env.foreign import GymEnv
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.env.satiation import Satiation
 from recsys_rl.errors import FieldError
-from recsys_rl.models.actor import item_columns, item_features
 from recsys_rl.models.actor_critic import ActorCritic, Shapes
-from recsys_rl.models.dense import DenseActorCritic
 from recsys_rl.models.features import SplitFeatures
+from recsys_rl.models.heads import item_columns, item_features
 from recsys_rl.protocols import Env, UserModel
 from recsys_rl.types import Catalogue, Population, UserError
 
@@ -176,13 +175,11 @@ def make_agent(
         env.interface.history_length,
         len(env.interface.signals),
         None if catalogue is None else catalogue.available,
+        env.interface.slate_size,
     )
     if catalogue is not None and config.model_config.candidates:
         check_candidates(config.model_config, int(catalogue.available.sum()), env.interface.most_shown)
-    one = len(env.interface.place_sizes) == 1
-    plain = config.model_config.head == "dense" and not env.interface.history_length and one
-    network = DenseActorCritic if plain else ActorCritic
-    model = network(shapes, config.model_config, generators["model"]).to(device)
+    model = ActorCritic(shapes, config.model_config, generators["model"]).to(device)
     if isinstance(config.agent_config, PPOConfig):
         return PPO(model, config.agent_config, num_updates, generators, average)
     assert isinstance(config.agent_config, A2CConfig)

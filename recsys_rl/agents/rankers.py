@@ -16,7 +16,7 @@ from torch import Tensor
 
 from recsys_rl.functional import categorical
 from recsys_rl.functional.top_k import blocked_top_k
-from recsys_rl.models.actor import item_columns
+from recsys_rl.models.heads import item_columns
 from recsys_rl.types import Action, Catalogue, Obs
 
 SHORTLIST = 1000

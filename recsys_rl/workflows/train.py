@@ -19,7 +19,7 @@ from recsys_rl.checkpoint import save
 from recsys_rl.config import Config, to_toml
 from recsys_rl.effect import MADE_UP, check_effect
 from recsys_rl.experience.rollout import collect
-from recsys_rl.functional import kernels
+from recsys_rl.functional.compiled import kernels
 from recsys_rl.make import PLATFORMS, check_candidates
 from recsys_rl.models.retrieval import import_faiss, kind_of
 from recsys_rl.objective.weighted import stream_weights, weighted
