@@ -39,10 +39,10 @@ from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
 from recsys_rl import gymnasium_id
-from recsys_rl.config import Config, from_dict, no_field, section_classes, to_dict
+from recsys_rl.config import Config, from_dict, no_setting, section_classes, to_dict
 from recsys_rl.dials import DataConfig, EnvConfig
 from recsys_rl.env.rec_env import RecEnv
-from recsys_rl.lookup import DEFAULT_ALGO, owners
+from recsys_rl.lookup import DEFAULT_ALGO
 from recsys_rl.make import make_user_model, make_world
 from recsys_rl.schema import did_you_mean, hints
 from recsys_rl.types import Obs, UserError
@@ -163,10 +163,10 @@ def make_rec_env(
 
 
 def _unknown(name: str, platform: str, data: str, classes: dict[str, type[Any]]) -> str:
-    for section, chosen in (("env_config", platform), ("data_config", data)):
-        others = owners(section, name)
-        if others:
-            return f"{name} {no_field(chosen, others)}"
+    for section in ("env_config", "data_config"):
+        complaint = no_setting(section, name, DEFAULT_ALGO, platform, data)
+        if complaint is not None:
+            return f"{name} {complaint}"
     names = {"users", "world_seed"} | {
         field for section in ("env_config", "data_config") for field in hints(classes[section])
     }

@@ -21,14 +21,15 @@ from recsys_rl.types import Obs, Rollout, UserError, tree_map
 from tests.agent_contracts import check_agent
 from tests.small_runs import begin, learn, settings
 
-SMALL_WORLD = {"num_items": 12, "num_users": 40, "embedding_dim": 4, "max_episode_steps": 5}
+SMALL_WORLD = {"num_items": 12, "embedding_dim": 4, "max_episode_steps": 5}
 SMALL = {"n_steps": 8, "num_envs": 6}
 
 
 def small(algo: str = "ppo", env: str = "satiation", **sections: Any) -> Config:
     agent = SMALL | ({"batch_size": 16} if algo == "ppo" else {}) | sections.pop("agent_config", {})
     model = {"hidden_dims": [16, 8]} | sections.pop("model_config", {})
-    return settings(algo, env, env_config=SMALL_WORLD, agent_config=agent, model_config=model, **sections)
+    places = {"env_config": SMALL_WORLD, "data_config": {"num_users": 40}}
+    return settings(algo, env, **places, agent_config=agent, model_config=model, **sections)
 
 
 def record(config: Config, num_updates: int = 10) -> tuple[PPO | A2C, Rollout]:

@@ -244,6 +244,7 @@ def test_activations_and_what_is_no_number() -> None:
     ],
 )
 def test_network_of_an_agent(env: str, head: str, network: type[ActorCritic]) -> None:
-    small = {"num_items": 8, "num_users": 20, "embedding_dim": 4, "max_episode_steps": 5}
-    _, agent = begin(settings("ppo", env, env_config=small, model_config={"head": head}), 1)
+    sizes = {"num_items": 8, "embedding_dim": 4, "max_episode_steps": 5}
+    small = {"env_config": sizes, "data_config": {"num_users": 20}}
+    _, agent = begin(settings("ppo", env, **small, model_config={"head": head}), 1)
     assert type(agent.model) is network

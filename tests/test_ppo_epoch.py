@@ -27,7 +27,7 @@ from recsys_rl.types import Rollout
 from tests.doors import ROOT
 from tests.small_runs import begin, settings
 
-SMALL = {"num_users": 50, "embedding_dim": 8, "max_episode_steps": 5}
+SMALL = {"embedding_dim": 8, "max_episode_steps": 5}
 
 
 @pytest.fixture(autouse=True)
@@ -44,6 +44,7 @@ def rollout_and_agent(
     config = settings(
         "ppo",
         "drift",
+        data_config={"num_users": 50},
         env_config={**SMALL, "num_items": num_items},
         agent_config=agent_config,
         model_config={"head": "dense", "hidden_dims": hidden_dims, "activation": activation},

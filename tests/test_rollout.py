@@ -26,6 +26,7 @@ class Scripted:
     action_sizes: tuple[int, ...] = (1000,)
     history_length = 0
     num_signals = 0
+    time_limit = None
 
     def __init__(self, ends: list[int], normalises: bool = False) -> None:
         self.num_envs = len(ends)
@@ -58,6 +59,13 @@ class Scripted:
         return {}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None: ...
+
+    def statistics(self) -> dict[str, Tensor]:
+        return {}
+
+    def load_statistics(self, state: Mapping[str, Tensor]) -> None: ...
+
+    def close(self) -> None: ...
 
 
 class Echo:
