@@ -42,7 +42,7 @@ from benchmarks.peers import (
     time_cycles,
 )
 from benchmarks.tables import Row, System
-from recsys_rl.config import ModelConfig
+from recsys_rl.dials import ModelConfig
 from recsys_rl.types import UserError
 
 

@@ -50,7 +50,8 @@ from benchmarks.peers import (
     our_agent,
 )
 from benchmarks.tables import Row, System
-from recsys_rl.config import PPOConfig, defaults
+from recsys_rl.agents.ppo import PPOConfig
+from recsys_rl.config import defaults
 from recsys_rl.env.drift import best_return
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.experience.rollout import collect, play

@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from recsys_rl.config import Config, EvaluateConfig, from_dict
+from recsys_rl.config import Config, from_dict
 from recsys_rl.types import UserError
-from recsys_rl.workflows.evaluate import evaluate
+from recsys_rl.workflows.evaluate import EvaluateConfig, evaluate
 from recsys_rl.workflows.train import train
 
 

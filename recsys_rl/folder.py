@@ -21,7 +21,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePath
 
-from recsys_rl.config import AGENT_CONFIGS, Config
+from recsys_rl.agents import AGENTS
+from recsys_rl.config import Config
 from recsys_rl.errors import UserError
 
 try:
@@ -33,11 +34,10 @@ LATEST = Path("checkpoints")
 
 
 def default_name(config: Config) -> str:
-    """env-data-algo-seed, in letters, digits and ``. _ -`` alone; a ``gym:`` environment has no data."""
-    name = PurePath(config.data_config.data).name
+    """env-data-algo-seed, in letters, digits and ``. _ -`` alone; without data in a world of its own."""
+    name = PurePath(getattr(config.data_config, "data", "")).name
     data = re.sub(r"\.(csv|csv\.gz|parquet|npy)$", "", name, flags=re.IGNORECASE)
-    is_gym = config.env.startswith("gym:")
-    parts = (config.env, "" if is_gym else data, config.algo, str(config.train_config.seed))
+    parts = (config.env, data, config.algo, str(config.train_config.seed))
     return "-".join(_safe(part) for part in parts if part)
 
 
@@ -202,9 +202,9 @@ def nearby(path: Path) -> Path:
 
 def algo_of(folder: Path) -> str:
     """The algorithm of the run in ``folder``, by its checkpoint. Raises UserError where there is none."""
-    found = [algo for algo in AGENT_CONFIGS if (folder / f"{algo}.pt").is_file()]
+    found = [algo for algo in AGENTS if (folder / f"{algo}.pt").is_file()]
     if len(found) != 1:
-        names = " or ".join(f"{algo}.pt" for algo in AGENT_CONFIGS)
+        names = " or ".join(f"{algo}.pt" for algo in AGENTS)
         what = "is no folder"
         if folder.is_dir():
             what = "holds checkpoints of two algorithms" if found else f"holds no {names}"

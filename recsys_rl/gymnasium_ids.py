@@ -28,7 +28,6 @@ environment.
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import gymnasium
@@ -40,9 +39,13 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
-from recsys_rl.config import Config, DataConfig, EnvConfig, TrainConfig
+from recsys_rl import gymnasium_id
+from recsys_rl.config import Config, from_dict, no_setting, section_classes, to_dict
+from recsys_rl.dials import DataConfig, EnvConfig
 from recsys_rl.env.rec_env import RecEnv
+from recsys_rl.lookup import DEFAULT_ALGO
 from recsys_rl.make import make_user_model, make_world
+from recsys_rl.schema import did_you_mean, hints
 from recsys_rl.types import Interface, Obs, UserError
 
 Arrays = Any  # an observation: one array for drift, a dict of them for satiation
@@ -133,7 +136,7 @@ def make_rec_env(
     data_config: DataConfig | None = None,
     **settings: Any,
 ) -> RecEnv:
-    """N sessions of a platform's users, from keywords: every field of EnvConfig and DataConfig by its name.
+    """N sessions of a platform's users; keywords are the settings of the platform and of the source ``data``.
 
     Args:
         users: ``train`` or ``heldout``, the part of the population that sessions are drawn from.
@@ -142,34 +145,33 @@ def make_rec_env(
 
     Raises UserError.
     """
-    unknown = sorted(settings.keys() - _names(EnvConfig) - _names(DataConfig))
-    if unknown:
-        choice = ", ".join(sorted({"users", "world_seed"} | _names(EnvConfig) | _names(DataConfig)))
-        raise UserError(
-            f"recsys_rl/{platform.title()}-v0 has no setting {unknown[0]!r}: choose from {choice}."
-        )
     if users not in ("train", "heldout"):
         raise UserError(f"users={users!r} is no part of the population: choose 'train' or 'heldout'.")
-    env_config = dataclasses.replace(env_config or EnvConfig(), **_among(settings, EnvConfig))
-    data_config = dataclasses.replace(data_config or DataConfig(), **_among(settings, DataConfig))
-    Config(  # checks all values, and those that must go together
-        env=platform,
-        data_config=data_config,
-        env_config=env_config,
-        train_config=TrainConfig(seed=world_seed),
-    )
-    catalogue, population = make_world(platform, data_config, env_config, world_seed)
-    user_model = make_user_model(platform, catalogue, population, env_config)
-    rows = population.train if users == "train" else population.heldout
-    return RecEnv(user_model, catalogue, env_config, rows, num_envs, torch.Generator())
+    data = settings.get("data", DataConfig.data if data_config is None else data_config.data)
+    given = {"env_config": env_config, "data_config": data_config}
+    sections = {name: {} if part is None else to_dict(part) for name, part in given.items()}
+    classes = section_classes(DEFAULT_ALGO, platform, data)
+    for name, value in settings.items():
+        home = next((section for section in sections if name in hints(classes[section])), None)
+        if home is None:
+            raise UserError(f"{gymnasium_id(platform)}: {_unknown(name, platform, data, classes)}")
+        sections[home][name] = value
+    config = from_dict(Config, {"env": platform, **sections, "train_config": {"seed": world_seed}})
+    world = make_world(config)
+    rows = world.population.train if users == "train" else world.population.heldout
+    user_model = make_user_model(config, world)
+    return RecEnv(user_model, world.catalogue, config.env_config, rows, num_envs, torch.Generator())
 
 
-def _names(config: type[EnvConfig] | type[DataConfig]) -> set[str]:
-    return {field.name for field in dataclasses.fields(config)}
-
-
-def _among(settings: dict[str, Any], config: type[EnvConfig] | type[DataConfig]) -> dict[str, Any]:
-    return {name: value for name, value in settings.items() if name in _names(config)}
+def _unknown(name: str, platform: str, data: str, classes: dict[str, type[Any]]) -> str:
+    for section in ("env_config", "data_config"):
+        complaint = no_setting(section, name, DEFAULT_ALGO, platform, data)
+        if complaint is not None:
+            return f"{name} {complaint}"
+    names = {"users", "world_seed"} | {
+        field for section in ("env_config", "data_config") for field in hints(classes[section])
+    }
+    return f"there is no setting {name!r}{did_you_mean(name, names)}: choose from {', '.join(sorted(names))}."
 
 
 def make_spaces(env: RecEnv) -> tuple[spaces.Space[Any], spaces.Space[Any]]:

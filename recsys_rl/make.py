@@ -1,189 +1,121 @@
-"""From settings to a world, an environment and an agent."""
+"""From settings to a world, an environment and an agent: hands sections down, never the whole Config."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from recsys_rl.agents.a2c import A2C
-from recsys_rl.agents.ppo import PPO
-from recsys_rl.config import A2CConfig, Config, DataConfig, EnvConfig, ModelConfig, PPOConfig
-from recsys_rl.data.catalogue import build_world, synthetic_world
-from recsys_rl.data.clustered import clustered_world, table_world
-from recsys_rl.data.item_table import FILE_ENDING
-from recsys_rl.env.drift import Drift
-from recsys_rl.env.foreign import GymEnv
+from recsys_rl.config import Config
+from recsys_rl.dials import ModelConfig
 from recsys_rl.env.rec_env import RecEnv
-from recsys_rl.env.satiation import Satiation
 from recsys_rl.errors import FieldError
+from recsys_rl.lookup import source_of
 from recsys_rl.models.actor_critic import ActorCritic, Shapes
 from recsys_rl.models.features import SplitFeatures
 from recsys_rl.models.heads import item_columns, item_features
-from recsys_rl.protocols import Env, UserModel
-from recsys_rl.types import Catalogue, Population, UserError
-
-PLATFORMS: dict[str, type[Drift] | type[Satiation]] = {"drift": Drift, "satiation": Satiation}
+from recsys_rl.protocols import Env, Learner, UserModel
+from recsys_rl.types import Catalogue, UserError, World, empty_world
 
 
-def make_world(
-    env_name: str, data_config: DataConfig, env_config: EnvConfig, seed: int
-) -> tuple[Catalogue, Population]:
-    """Load the data and learn the embeddings (cached), or make a world up from ``seed``.
+def make_world(config: Config) -> World:
+    """Load the data and learn the embeddings (cached), or make a world up from the seed.
 
-    Raises UserError for an unknown platform (before anything is read) and where the data don't serve.
+    Empty where the platform brings a world of its own. Raises UserError where the data don't serve.
     """
-    _check(env_name)
-    if data_config.data in ("synthetic", "clustered") or data_config.data.endswith(FILE_ENDING):
-        return _made_up_world(data_config, env_config, seed)
-    from recsys_rl.data.sources import load_log  # brings polars, 25 MB that made-up worlds need not
-
-    log = load_log(
-        data_config.data,
-        data_config.data_dir,
-        data_config.cache_dir,
-        data_config.user_column,
-        data_config.item_column,
-        data_config.time_column,
-        data_config.rating_column,
-    )
-    return build_world(
-        log,
-        num_items=env_config.num_items,
-        embedding_dim=env_config.embedding_dim,
-        like_threshold=data_config.like_threshold,
-        min_item_likes=data_config.min_item_likes,
-        heldout_fraction=data_config.heldout_fraction,
-        profile_fraction=data_config.profile_fraction,
-        seed=seed,
-        cache_dir=data_config.cache_dir,
-    )
+    if config.platform.users is None:
+        return empty_world()
+    source = source_of(config.data_config.data)
+    return source.make_world(config.data_config, config.env_config, config.train_config.seed)
 
 
-def _made_up_world(data_config: DataConfig, env_config: EnvConfig, seed: int) -> tuple[Catalogue, Population]:
-    """Users without a history, on made-up items or on those of anyone's table."""
-    if data_config.data_dir is not None:
-        raise UserError(
-            f"--data-dir is for real datasets, and --data is {data_config.data}: leave one of them out."
-        )
-    num_items, num_users, dim = env_config.num_items, env_config.num_users, env_config.embedding_dim
-    heldout_fraction = data_config.heldout_fraction
-    if data_config.data == "synthetic":
-        return synthetic_world(num_items, num_users, dim, heldout_fraction, seed)
-    if data_config.data == "clustered":
-        return clustered_world(num_items, num_users, dim, heldout_fraction, seed, data_config.cache_dir)
-    return table_world(
-        Path(data_config.data),
-        num_items=num_items,
-        num_users=num_users,
-        embedding_dim=dim,
-        heldout_fraction=heldout_fraction,
-        seed=seed,
-    )
+def make_user_model(config: Config, world: World) -> UserModel:
+    """The users of the platform in this world.
 
-
-def make_user_model(
-    env_name: str, catalogue: Catalogue, population: Population, env_config: EnvConfig
-) -> UserModel:
-    """The platform of that name over this world.
-
-    Raises UserError where there is none, and where a session could run out of items to show.
+    Raises UserError where a session could run out of items to show.
     """
-    _check(env_name)
-    user_model = PLATFORMS[env_name](catalogue, population, env_config)
-    available = int(catalogue.available.sum())
+    user_model: UserModel = config.platform.users(*world, config.env_config)
+    available, length = int(world.catalogue.available.sum()), config.env_config.max_episode_steps
     if available == 0:
         raise UserError("No item of the catalogue is available: make at least one available.")
-    most = env_config.max_episode_steps * user_model.slate_size
+    most = length * user_model.slate_size
     if not user_model.repeats and most > available:
         raise UserError(
-            f"A session shows {most} items and none twice, but the catalogue has "
-            f"only {available}: lower --max-episode-steps or bring more items."
+            f"A session shows {most} items and none twice, but the catalogue has only {available}: lower "
+            "--max-episode-steps or bring more items."
         )
     return user_model
 
 
-def _check(env_name: str) -> None:
-    if env_name not in PLATFORMS:
-        raise UserError(
-            f"There is no environment named {env_name!r}: choose {', '.join(PLATFORMS)}, or gym:Id for one "
-            "of Gymnasium's."
-        )
-
-
-def assumptions(config: Config, catalogue: Catalogue, population: Population) -> str:
-    """The platform's assumption in place of what the data lack, as part of a sentence; "" for none."""
-    return make_user_model(config.env, catalogue, population, config.env_config).assumptions
-
-
 def make_env(
     config: Config,
-    catalogue: Catalogue | None,
-    population: Population | None,
+    world: World,
     num_envs: int,
     generator: torch.Generator,
     *,
     heldout: bool = False,
     training: bool = True,
 ) -> Env:
-    """The environment of a run: N sessions of training or held-out users, or of a ``gym:`` environment.
+    """The environment of a run: N sessions of training or held-out users.
 
-    ``training`` False freezes the normalisation of a ``gym:`` environment. A module that its name asks
-    for is imported: callers make sure that the user typed it.
+    A platform with a world of its own seeds it from ``generator``; ``training`` False freezes its
+    normalisation. A module that the name of the environment holds is imported: callers make sure that the
+    user typed it.
     """
-    if catalogue is None or population is None:
-        return GymEnv(
-            config.env,
-            num_envs,
-            seed=generator.initial_seed(),
-            gamma=config.agent_config.gamma,
-            normalize_obs=config.env_config.normalize_obs,
-            normalize_reward=config.env_config.normalize_reward,
-            training=training,
-            allow_module=True,
-            device=generator.device,
-        )
-    user_model = make_user_model(config.env, catalogue, population, config.env_config)
-    users = population.heldout if heldout else population.train
-    return RecEnv(user_model, catalogue, config.env_config, users, num_envs, generator)
+    platform = config.platform
+    if platform.env is not None:
+        gamma = config.agent_config.gamma
+        return platform.env(config.env, config.env_config, num_envs, generator, gamma, training)
+    users = world.population.heldout if heldout else world.population.train
+    user_model = make_user_model(config, world)
+    return RecEnv(user_model, world.catalogue, config.env_config, users, num_envs, generator)
+
+
+def episodes(count: int, seed: int) -> Tensor:
+    """(count,) int64: seeds of episodes, in place of users where a world has none."""
+    return torch.from_numpy(np.random.SeedSequence(seed).generate_state(count).astype(np.int64))
+
+
+def assumptions(config: Config, world: World) -> str:
+    """The platform's assumption in place of what the data lack, as part of a sentence; "" for none."""
+    return "" if world.is_empty else make_user_model(config, world).assumptions
 
 
 def make_agent(
     config: Config,
     env: Env,
-    catalogue: Catalogue | None,
+    catalogue: Catalogue,
     num_updates: int,
     generators: Mapping[str, torch.Generator],
     device: torch.device,
     average: Callable[[Tensor], None] | None = None,
-) -> PPO | A2C:
+) -> Learner:
     """A new agent for ``env``; streams "model" (weights, on the CPU), "policy" and "shuffle".
 
     ``average`` replaces a tensor by its mean over all processes that train together, in place.
     Raises UserError where the two-tower head has no items to score, or the first stage can't fill its list.
     """
-    if catalogue is None and config.model_config.head == "two-tower":
+    has_items = catalogue.num_items > 0
+    if not has_items and config.model_config.head == "two-tower":
         raise UserError(
             f"{config.env} has no catalogue of items for the two-tower head to score: choose --head dense."
         )
     shapes = Shapes(
         env.interface.context_size,
         env.interface.action_sizes,
-        None if catalogue is None else _features(catalogue, config.model_config),
+        _features(catalogue, config.model_config) if has_items else None,
         env.interface.history_length,
         len(env.interface.signals),
-        None if catalogue is None else catalogue.available,
+        catalogue.available if has_items else None,
         env.interface.slate_size,
     )
-    if catalogue is not None and config.model_config.candidates:
+    if has_items and config.model_config.candidates:
         check_candidates(config.model_config, int(catalogue.available.sum()), env.interface.most_shown)
     model = ActorCritic(shapes, config.model_config, generators["model"]).to(device)
-    if isinstance(config.agent_config, PPOConfig):
-        return PPO(model, config.agent_config, num_updates, generators, average)
-    assert isinstance(config.agent_config, A2CConfig)
-    return A2C(model, config.agent_config, num_updates, generators, average)
+    return config.algorithm.agent(model, config.agent_config, num_updates, generators, average)
 
 
 def _features(catalogue: Catalogue, config: ModelConfig) -> Tensor | SplitFeatures:
@@ -216,3 +148,16 @@ def check_candidates(config: ModelConfig, available: int, history_length: int) -
             f"search, and {history_length - 1} of those may have been shown in the same session: give more "
             "candidates or a lower explore_rate.",
         )
+
+
+def part_of_rank(config: Config, size: int) -> Config:
+    """The settings of one of ``size`` ranks, which has its share of the users and of each minibatch."""
+    agent = config.agent_config
+    shares = {
+        name: getattr(agent, name) // size for name in ("num_envs", "batch_size") if hasattr(agent, name)
+    }
+    return dataclasses.replace(
+        config,
+        agent_config=dataclasses.replace(agent, **shares),
+        train_config=dataclasses.replace(config.train_config, num_processes=1),
+    )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
+from recsys_rl.dials import AgentConfig, DataConfig, EnvConfig
 from recsys_rl.types import (
     Action,
     Catalogue,
@@ -18,6 +20,7 @@ from recsys_rl.types import (
     Signal,
     Step,
     Stream,
+    World,
 )
 
 UserState = Any  # a frozen dataclass of (N, ...) tensors; each user model brings its own
@@ -68,6 +71,16 @@ class Env(Protocol):
     def observe(self) -> Obs:
         """The observation that waits for an answer now, as after ``load_state_dict``."""
         ...
+
+    def statistics(self) -> dict[str, Tensor]:
+        """The statistics of a normalisation, which evaluation needs too; empty where there is none."""
+        ...
+
+    def load_statistics(self, state: Mapping[str, Tensor]) -> None:
+        """Take them from a state that may hold more. Raises UserError where they don't fit."""
+        ...
+
+    def close(self) -> None: ...
 
 
 class UserModel(Protocol):
@@ -198,3 +211,44 @@ class Simulator(Protocol):
     def catalogue(self) -> Catalogue: ...
 
     def expected_reward(self, block: slice) -> Tensor: ...
+
+
+# Records: a platform, an algorithm and a source each end with one, and three dicts name them (config.py).
+
+Preset = Mapping[str, Mapping[str, Any]]  # fields by section, as in a TOML file
+
+
+@dataclass(frozen=True)
+class Platform:
+    """A kind of environment.
+
+    ``users`` makes the user model of a world, and is a class with the attribute ``repeats``. A platform
+    without users brings a world of its own: its settings have the form ``<platform>:<name>``, ``check``
+    raises UserError for a name that can't be one, and ``env`` makes the environment.
+    """
+
+    config: type[Any]  # its section env_config
+    users: Any = None
+    env: Callable[..., Env] | None = None
+    check: Callable[[str], None] | None = None
+    presets: Mapping[str, Preset] = field(default_factory=dict)  # by algorithm, upon those of "*"
+
+
+@dataclass(frozen=True)
+class Algorithm:
+    """A learner, and its section agent_config."""
+
+    config: type[AgentConfig]
+    agent: Callable[..., Learner]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A kind of data, and its section data_config.
+
+    ``make_world`` raises UserError where the data don't serve. ``made_up``: it has exactly num_items items.
+    """
+
+    config: type[DataConfig]
+    make_world: Callable[[Any, EnvConfig, int], World]  # from its settings, the sizes and the seed
+    made_up: bool = False

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import platform
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,11 +18,10 @@ from torch import Tensor
 import recsys_rl
 from recsys_rl.checkpoint import Checkpoint, check_algo, load, restoring
 from recsys_rl.config import Config, to_dict
-from recsys_rl.env.foreign import GymEnv
-from recsys_rl.make import assumptions, make_agent, make_env, make_world
+from recsys_rl.make import assumptions, make_agent, make_env, make_world, part_of_rank
 from recsys_rl.protocols import Env, Learner
 from recsys_rl.ranks import ALONE, Ranks
-from recsys_rl.types import Catalogue, Population, UserError, tensors_of
+from recsys_rl.types import UserError, World, tensors_of
 from recsys_rl.utils.metrics import SessionReturns
 from recsys_rl.utils.seeding import generators, set_state
 
@@ -49,8 +48,7 @@ class Run:
     """All that a checkpoint stores, alive; in each rank its own part."""
 
     config: Config
-    catalogue: Catalogue | None  # None, as the population, on other people's environments
-    population: Population | None
+    world: World  # empty where the environment has a world of its own
     env: Env
     agent: Learner
     sessions: SessionReturns
@@ -78,22 +76,20 @@ def begin(config: Config, before: Checkpoint | None, device: torch.device, ranks
     Raises UserError, on every rank, where ranks would begin with different settings, worlds or weights.
     """
     settings = config.train_config
-    catalogue, population = _world(config, before, ranks)
-    if catalogue is not None and population is not None:
-        catalogue, population = catalogue.to(device), population.to(device)
+    world = _world(config, before, ranks).to(device)
     # Weights come from one stream everywhere, and are drawn on the CPU; the others are each rank's own.
     names = {name: f"{name}/{ranks.rank}" if ranks.rank else name for name in STREAMS}
     own = generators(settings.seed, *names.values(), device=device)
     streams = {name: own[names[name]] for name in STREAMS}
     streams["model"] = generators(settings.seed, "model")["model"]
-    part = _part_of_rank(config, ranks.size)
-    env = make_env(part, catalogue, population, part.agent_config.num_envs, streams["users"])
+    part = part_of_rank(config, ranks.size)
+    env = make_env(part, world, part.agent_config.num_envs, streams["users"])
     rollout = config.agent_config.n_steps * config.agent_config.num_envs
     num_updates = max(1, settings.total_timesteps // rollout)
     average = ranks.average if ranks.size > 1 else None
-    agent = make_agent(part, env, catalogue, num_updates, streams, device, average)
+    agent = make_agent(part, env, world.catalogue, num_updates, streams, device, average)
     sessions = SessionReturns(env.num_envs, device)
-    run = Run(config, catalogue, population, env, agent, sessions, streams, num_updates)
+    run = Run(config, world, env, agent, sessions, streams, num_updates)
     if before is None:
         env.reset()
     else:
@@ -103,40 +99,23 @@ def begin(config: Config, before: Checkpoint | None, device: torch.device, ranks
     return run
 
 
-def _world(
-    config: Config, before: Checkpoint | None, ranks: Ranks
-) -> tuple[Catalogue | None, Population | None]:
+def _world(config: Config, before: Checkpoint | None, ranks: Ranks) -> World:
     if before is not None:
-        return before.catalogue, before.population
-    if config.env.startswith("gym:"):
-        return None, None
+        return before.world
     with ranks.in_turn():  # the first downloads, and learns embeddings, into the cache
-        return make_world(config.env, config.data_config, config.env_config, config.train_config.seed)
+        return make_world(config)
 
 
 def about_data(run: Run) -> str:
-    """Lines about items, users and what the platform assumes; '' on other people's environments."""
-    catalogue, population = run.catalogue, run.population
-    if catalogue is None or population is None:
+    """Lines about items, users and the platform's assumptions; "" where the world is empty."""
+    catalogue, population = run.world
+    if run.world.is_empty:
         return ""
     whose = f"{population.source}: " if population.source else ""
     sizes = f"{len(population.train)} training users, {len(population.heldout)} held out"
     about = f"data: {catalogue.source}; {whose}{sizes}"
-    assumed = assumptions(run.config, catalogue, population)
+    assumed = assumptions(run.config, run.world)
     return f"{about}\n{run.config.env}: {assumed}" if assumed else about
-
-
-def _part_of_rank(config: Config, size: int) -> Config:
-    """The dials of one of ``size`` ranks, which has its share of the users and of each minibatch."""
-    agent = config.agent_config
-    shares = {
-        name: getattr(agent, name) // size for name in ("num_envs", "batch_size") if hasattr(agent, name)
-    }
-    return dataclasses.replace(
-        config,
-        agent_config=dataclasses.replace(agent, **shares),
-        train_config=dataclasses.replace(config.train_config, num_processes=1),
-    )
 
 
 def _check_same(run: Run, device: torch.device, ranks: Ranks) -> None:
@@ -148,8 +127,7 @@ def _check_same(run: Run, device: torch.device, ranks: Ranks) -> None:
         if ("train_config", name) not in FREE_ON_RESUME or name.endswith("interval")
     }
     text = json.dumps([settings, run.updates, device.type]).encode()
-    catalogue = {} if run.catalogue is None else tensors_of(run.catalogue)
-    population = {} if run.population is None else tensors_of(run.population)
+    catalogue, population = tensors_of(run.world.catalogue), tensors_of(run.world.population)
     own = {
         "settings": torch.frombuffer(bytearray(hashlib.sha256(text).digest()), dtype=torch.uint8),
         "data": _digest(catalogue | {f"users' {name}": x for name, x in population.items()}),
@@ -213,8 +191,7 @@ def snapshot(run: Run, ranks: Ranks = ALONE) -> Checkpoint:
     }
     return Checkpoint(
         run.config,
-        run.catalogue,
-        run.population,
+        run.world,
         run.agent.state_dict(),
         states["env"],
         states["generators"],
@@ -230,8 +207,6 @@ def _restore(run: Run, before: Checkpoint, device: torch.device, rank: int) -> N
     state = _state_of_rank(before.env, rank)
     with restoring():
         run.agent.load_state_dict({name: x.to(device) for name, x in before.agent.items()})
-        if not isinstance(env, GymEnv):
-            env.load_state_dict(state)
         streams = _state_of_rank(before.generators, rank)
         for name, stream in run.streams.items():
             set_state(stream, streams[name])
@@ -241,7 +216,8 @@ def _restore(run: Run, before: Checkpoint, device: torch.device, rank: int) -> N
             raise ValueError(f"step {before.step} of a run that makes {run.num_updates} updates")
         run.curve = list(before.info["curve"])
         run.sessions.load_state_dict(_state_of_rank(before.info["sessions"], rank))
-    if isinstance(env, GymEnv):  # plays on, so what fails here is somebody else's code and not the file
+    # An environment with a world of its own plays on: an error there is one of its code, not of the file.
+    with nullcontext() if run.world.is_empty else restoring():
         env.load_state_dict(state)
 
 
@@ -257,7 +233,7 @@ def _state_of_rank(state: Mapping[str, Any], rank: int) -> dict[str, Any]:
 
 def load_to_resume(path: Path, config: Config, device: torch.device) -> Checkpoint:
     """The checkpoint at ``path``. Raises UserError where a run of ``config`` is no continuation of it."""
-    checkpoint = load(path)
+    checkpoint = load(path, config.env)
     check_algo(path, checkpoint, config.algo)
     with restoring():
         made_on = torch.device(checkpoint.info["device"]).type

@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Self, TypeVar
+from typing import Any, NamedTuple, Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -99,6 +99,28 @@ class Population:
 
     def to(self, device: torch.device) -> Self:
         return tree_map(lambda x: x.to(device), self)
+
+
+class World(NamedTuple):
+    """The items and the users of a run; both are empty where an environment brings a world of its own."""
+
+    catalogue: Catalogue
+    population: Population
+
+    @property
+    def is_empty(self) -> bool:
+        return self.catalogue.num_items == 0
+
+    def to(self, device: torch.device) -> World:
+        return World(self.catalogue.to(device), self.population.to(device))
+
+
+def empty_world() -> World:
+    """A world of no items and no users."""
+    rows, ids = torch.zeros(0, 0), torch.zeros(0, dtype=torch.int64)
+    column = torch.zeros(0)
+    items = Catalogue(rows, ids, (), rows, (), column, column, column, torch.zeros(0, dtype=torch.bool), "")
+    return World(items, Population(rows, rows, ids, ids, ids))
 
 
 @dataclass(frozen=True)

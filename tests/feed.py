@@ -10,8 +10,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from recsys_rl.config import EnvConfig
-from recsys_rl.data.catalogue import synthetic_world
+from recsys_rl.data.synthetic import synthetic_world
+from recsys_rl.dials import EnvConfig
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.types import Catalogue, Feedback, Population, Signal, Stream
 

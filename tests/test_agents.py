@@ -11,23 +11,24 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from recsys_rl.agents.a2c import A2C
-from recsys_rl.agents.ppo import PPO, Outputs, Samples
-from recsys_rl.config import A2CConfig, Config, PPOConfig
+from recsys_rl.agents.a2c import A2C, A2CConfig
+from recsys_rl.agents.ppo import PPO, Outputs, PPOConfig, Samples
+from recsys_rl.config import Config
 from recsys_rl.experience.rollout import collect
 from recsys_rl.models.optimizer import FlatAdam
 from recsys_rl.testing import check_agent
 from recsys_rl.types import Obs, Rollout, UserError, tree_map
 from tests.small_runs import begin, learn, settings
 
-SMALL_WORLD = {"num_items": 12, "num_users": 40, "embedding_dim": 4, "max_episode_steps": 5}
+SMALL_WORLD = {"num_items": 12, "embedding_dim": 4, "max_episode_steps": 5}
 SMALL = {"n_steps": 8, "num_envs": 6}
 
 
 def small(algo: str = "ppo", env: str = "satiation", **sections: Any) -> Config:
     agent = SMALL | ({"batch_size": 16} if algo == "ppo" else {}) | sections.pop("agent_config", {})
     model = {"hidden_dims": [16, 8]} | sections.pop("model_config", {})
-    return settings(algo, env, env_config=SMALL_WORLD, agent_config=agent, model_config=model, **sections)
+    places = {"env_config": SMALL_WORLD, "data_config": {"num_users": 40}}
+    return settings(algo, env, **places, agent_config=agent, model_config=model, **sections)
 
 
 def record(config: Config, num_updates: int = 10) -> tuple[PPO | A2C, Rollout]:

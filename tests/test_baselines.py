@@ -7,6 +7,7 @@ import math
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -16,11 +17,10 @@ from torch.testing import assert_close
 from recsys_rl.agents import baselines
 from recsys_rl.agents.baselines import FixedList, RandomPolicy, mean_return, most_popular, simple_baselines
 from recsys_rl.agents.references import Myopic, Oracle, Planner, base_scores, best_first_items, upper_bounds
-from recsys_rl.config import EnvConfig
-from recsys_rl.data.catalogue import synthetic_world
-from recsys_rl.env.drift import Drift, best_return
+from recsys_rl.data.synthetic import synthetic_world
+from recsys_rl.env.drift import Drift, DriftConfig, best_return
 from recsys_rl.env.rec_env import RecEnv
-from recsys_rl.env.satiation import Satiation
+from recsys_rl.env.satiation import Satiation, SatiationConfig
 from recsys_rl.experience.rollout import play
 from recsys_rl.protocols import Policy
 from recsys_rl.testing import check_agent
@@ -35,13 +35,13 @@ def tiny_env(user_model: Drift | Satiation) -> RecEnv:
     return env_of(user_model, user_model.catalogue, user_model.config, user_model.population.heldout)
 
 
-def synthetic_env(num_users: int = 40, steps: int = 12, noise: float = 0.0, **dials: float) -> RecEnv:
+def synthetic_env(num_users: int = 40, steps: int = 12, noise: float = 0.0, **dials: Any) -> RecEnv:
     """Satiation over 60 synthetic items with genres, without noise: what was planned is what happens."""
     catalogue, population = synthetic_world(60, num_users, 8, 0.5, 1)
     genres = (torch.rand(60, 6, generator=torch.Generator().manual_seed(1)) < 0.3).float()
     catalogue = replace(catalogue, genres=genres)
-    config = EnvConfig(num_items=60, embedding_dim=8, max_episode_steps=steps, patience_cost=1.0, noise=noise)
-    config = replace(config, **dials)  # type: ignore[arg-type]
+    sizes = SatiationConfig(num_items=60, embedding_dim=8, max_episode_steps=steps)
+    config = replace(sizes, patience_cost=1.0, noise=noise, **dials)
     return env_of(Satiation(catalogue, population, config), catalogue, config, torch.arange(num_users))
 
 
@@ -209,7 +209,7 @@ def test_informed_planner_with_the_taste_as_profile_is_the_planner() -> None:
     assert_close(returns_of(env, Planner(env, informed=True)), planned)
     people: Population = env.user_model.population  # type: ignore[attr-defined]
     mistaken = replace(people, profile=people.taste.roll(1, 0))
-    env = tiny_env(Satiation(env.catalogue, mistaken, env.config))
+    env = tiny_env(Satiation(env.catalogue, mistaken, env.user_model.config))  # type: ignore[attr-defined]
     misled = returns_of(env, Planner(env, informed=True))
     assert misled.mean() < planned.mean() - 0.5
     assert_close(returns_of(env, Planner(env)), planned[env.users])
@@ -284,7 +284,7 @@ def test_the_order_of_users_changes_nothing() -> None:
 
 def test_the_oracle_earns_the_closed_form() -> None:
     catalogue, population = synthetic_world(50, 20, 4, 0.5, 2)
-    config = EnvConfig(num_items=50, embedding_dim=4)
+    config = DriftConfig(num_items=50, embedding_dim=4)
     env = env_of(Drift(catalogue, population, config), catalogue, config, torch.arange(20))
     best = best_return(population.profile, catalogue.embedding, config)
     assert_close(returns_of(env, Oracle(env)), best, atol=1e-5, rtol=0)

@@ -22,9 +22,11 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from recsys_rl.agents.a2c import A2CConfig
 from recsys_rl.checkpoint import Checkpoint, check_algo, load, previous, save
-from recsys_rl.config import A2CConfig, Config, EnvConfig
-from recsys_rl.types import Catalogue, Population, UserError
+from recsys_rl.config import Config
+from recsys_rl.env.drift import DriftConfig
+from recsys_rl.types import Catalogue, Population, UserError, World, empty_world
 
 Facts = dict[str, Any]
 Tensors = dict[str, torch.Tensor]
@@ -61,9 +63,8 @@ def make_checkpoint(step: int = 640) -> Checkpoint:
         attributes={"age": torch.tensor([31, 64])},
     )
     return Checkpoint(
-        config=Config(algo="a2c", agent_config=A2CConfig(lr=0.1), env_config=EnvConfig(embedding_dim=2)),
-        catalogue=make_catalogue(),
-        population=population,
+        config=Config(algo="a2c", agent_config=A2CConfig(lr=0.1), env_config=DriftConfig(embedding_dim=2)),
+        world=World(make_catalogue(), population),
         agent={
             "actor.0.weight": torch.randn(3, 2, generator=generator).t(),  # not contiguous
             "optimizer.step": torch.tensor(float(step)),  # no dimension
@@ -87,6 +88,10 @@ def assert_equal(first: object, second: object) -> None:
         assert type(first) is type(second)
         for field in dataclasses.fields(first):
             assert_equal(getattr(first, field.name), getattr(second, field.name))
+    elif isinstance(first, World):
+        assert isinstance(second, World)
+        assert_equal(first.catalogue, second.catalogue)
+        assert_equal(first.population, second.population)
     elif isinstance(first, dict):
         assert isinstance(second, dict) and first.keys() == second.keys()
         for key in first:
@@ -140,7 +145,7 @@ def test_round_trip_gives_everything_back(path: Path) -> None:
 
 def test_round_trip_without_a_world(path: Path) -> None:
     bare = dataclasses.replace(
-        make_checkpoint(), config=Config(env="gym:CartPole-v1"), catalogue=None, population=None, env={}
+        make_checkpoint(), config=Config(env="gym:CartPole-v1"), world=empty_world(), env={}
     )
     save(path, bare)
     assert_equal(bare, load(path))

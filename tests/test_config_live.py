@@ -13,14 +13,14 @@ import pytest
 import torch
 
 from recsys_rl.checkpoint import load
-from recsys_rl.config import Config, EvaluateConfig, defaults, from_dict, overlay, to_dict
+from recsys_rl.config import Config, defaults, from_dict, overlay, to_dict
 from recsys_rl.distributed.group import join
 from recsys_rl.distributed.place import Place
 from recsys_rl.models.retrieval import Retriever
 from recsys_rl.run import choose_device
 from recsys_rl.types import UserError
 from recsys_rl.workflows import train as train_module
-from recsys_rl.workflows.evaluate import evaluate
+from recsys_rl.workflows.evaluate import EvaluateConfig, evaluate
 from recsys_rl.workflows.train import train
 
 TINY: dict[str, dict[str, Any]] = {

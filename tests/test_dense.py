@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from recsys_rl.config import ModelConfig
+from recsys_rl.dials import ModelConfig
 from recsys_rl.functional import dense
 from recsys_rl.functional.compiled import kernels
 from recsys_rl.models.actor_critic import ActorCritic, Shapes

@@ -10,7 +10,7 @@ from types import ModuleType
 import pytest
 import torch
 
-from recsys_rl.data.catalogue import synthetic_world
+from recsys_rl.data.synthetic import synthetic_world
 from recsys_rl.types import UserError
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -60,7 +60,7 @@ def test_new_platform_gives_returns_in_range(capsys: pytest.CaptureFixture[str])
 
 def test_the_tutors_learners_by_hand() -> None:
     example = load("new_platform")
-    tutor = example.Tutor(*synthetic_world(3, 4, 2, heldout_fraction=0.5, seed=0))
+    tutor = example.Tutor(*synthetic_world(3, 4, 2, 0.5, seed=0), example.TutorConfig())
     difficulty = tutor.catalogue.quality
     learner = example.LearnerState(profile=torch.zeros(1, 2), skill=difficulty[:1])
     items, shown = torch.tensor([[0]]), torch.tensor([[False]])

@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from recsys_rl.agents.a2c import A2C
+from recsys_rl.agents.a2c import A2C, A2CConfig
 from recsys_rl.agents.baselines import simple_baselines
-from recsys_rl.agents.ppo import PPO
-from recsys_rl.config import A2CConfig, Config, ModelConfig, PPOConfig
+from recsys_rl.agents.ppo import PPO, PPOConfig
+from recsys_rl.config import Config
+from recsys_rl.dials import ModelConfig
 from recsys_rl.env.drift import best_return
 from recsys_rl.env.foreign import GymEnv
 from recsys_rl.env.rec_env import RecEnv
@@ -112,12 +113,10 @@ def test_learns_the_best_ordered_slate(algo: str, num_updates: int) -> None:
 
 def heldout(config: Config) -> RecEnv:
     """A session of each held-out user of the world that ``begin(config)`` trains in."""
-    catalogue, population = world(config)
-    user_model = make_user_model(config.env, catalogue, population, config.env_config)
-    users = population.heldout
-    return RecEnv(
-        user_model, catalogue, config.env_config, users, len(users), torch.Generator().manual_seed(0)
-    )
+    place = world(config)
+    users, noise = place.population.heldout, torch.Generator().manual_seed(0)
+    user_model = make_user_model(config, place)
+    return RecEnv(user_model, place.catalogue, config.env_config, users, len(users), noise)
 
 
 def heldout_return(env: RecEnv, agent: Policy) -> float:
@@ -126,7 +125,7 @@ def heldout_return(env: RecEnv, agent: Policy) -> float:
 
 def share_of_the_optimum_on_drift(seed: int) -> tuple[float, float]:
     """PPO's return of held-out users, over the best there is: before and after 8 updates of 2,048 steps."""
-    config = settings("ppo", "drift", env_config={"num_items": 100, "num_users": 500})
+    config = settings("ppo", "drift", env_config={"num_items": 100}, data_config={"num_users": 500})
     env, agent = begin(config, 8, seed)
     unseen = heldout(config)
     profile = unseen.user_model.sample(unseen.users).user
@@ -148,7 +147,7 @@ def test_drift_is_solved_without_the_compiled_library(without_kernels: None) -> 
     assert before < 0.6 and 0.9 < after <= 1 + 1e-4
 
 
-SATIATION = {"num_items": 60, "num_users": 300, "embedding_dim": 8, "max_episode_steps": 12}
+SATIATION = {"num_items": 60, "embedding_dim": 8, "max_episode_steps": 12}
 
 
 @pytest.mark.parametrize(
@@ -168,7 +167,12 @@ def test_satiation_is_learned(algo: str, encoder: str, num_updates: int, seed: i
     """
     agent_config = {"ent_coef": 0.05}
     config = settings(
-        algo, "satiation", env_config=SATIATION, model_config={"encoder": encoder}, agent_config=agent_config
+        algo,
+        "satiation",
+        data_config={"num_users": 300},
+        env_config=SATIATION,
+        model_config={"encoder": encoder},
+        agent_config=agent_config,
     )
     env, agent = begin(config, num_updates, seed)
     unseen = heldout(config)

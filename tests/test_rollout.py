@@ -69,6 +69,13 @@ class Scripted:
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None: ...
 
+    def statistics(self) -> dict[str, Tensor]:
+        return {}
+
+    def load_statistics(self, state: Mapping[str, Tensor]) -> None: ...
+
+    def close(self) -> None: ...
+
 
 class Echo:
     """Shows the number it sees, values it at that number plus a half, and says how often it was asked."""

@@ -25,17 +25,17 @@ PATIENT = FeedConfig(num_items=30, embedding_dim=4, max_episode_steps=4, fatigue
 
 
 def platform_env(platform: str, num_envs: int = 5, history_length: int | None = None) -> RecEnv:
-    sizes: dict[str, float] = {"num_items": 20, "num_users": 30, "embedding_dim": 4, "max_episode_steps": 5}
+    sizes: dict[str, float] = {"num_items": 20, "embedding_dim": 4, "max_episode_steps": 5}
     if platform == "satiation":
         sizes["patience_cost"] = 0.0  # nobody leaves
-    config = settings("ppo", platform, env_config=sizes)
-    catalogue, population = world(config)
-    env = make_env(config, catalogue, population, num_envs, torch.Generator().manual_seed(0))
+    config = settings("ppo", platform, env_config=sizes, data_config={"num_users": 30})
+    home = world(config)
+    env = make_env(config, home, num_envs, torch.Generator().manual_seed(0))
     assert isinstance(env, RecEnv)
     if history_length is None:
         return env
     return RecEnv(
-        env.user_model, catalogue, config.env_config, env.users, num_envs, env.generator, history_length
+        env.user_model, home.catalogue, config.env_config, env.users, num_envs, env.generator, history_length
     )
 
 

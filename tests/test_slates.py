@@ -221,7 +221,7 @@ def test_table_counts_items_over_places_and_shows_each_stream(capsys: pytest.Cap
         assert row["return_mean"] == pytest.approx(total, abs=1e-5)
     mean = mean_rows([result["rows"], result["rows"]])
     assert mean[0]["streams"] == pytest.approx(rows["random"]["streams"])
-    print_table(result, "feed", None)
+    print_table(result, "feed", 0)
     lines = capsys.readouterr().out.splitlines()
     head = next(line for line in lines if line.startswith("policy"))
     assert head.split()[-2:] == ["watch", "revenue"]

@@ -179,7 +179,7 @@ def test_printed_table(capsys: pytest.CaptureFixture[str]) -> None:
     assert "\nppo: 50.0% of the way from mf to planner, without an interval" in out  # of two users
     (planner,) = (line for line in out.splitlines() if line.startswith("planner "))
     assert planner.endswith("(2 of 4 users)")
-    print_table(mean_over_seeds(seed_tables()), "satiation, ppo", None)
+    print_table(mean_over_seeds(seed_tables()), "satiation, ppo", 0)
     out = capsys.readouterr().out
     assert "\nmeans over 2 seeds with 95 % intervals over seeds; 4 held-out users, one session each\n" in out
     assert "\nppo minus rule/mf, mean over 2 seeds: +2.000 [" in out

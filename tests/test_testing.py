@@ -29,11 +29,10 @@ def satiation(kind: type[Satiation] = Satiation) -> Satiation:
 
 @pytest.mark.parametrize("platform", ["drift", "satiation"])
 def test_our_user_models_keep_the_contract(platform: str) -> None:
-    sizes = {"num_items": 20, "num_users": 12, "embedding_dim": 4, "max_episode_steps": 6}
-    config = settings("ppo", platform, env_config=sizes)
-    catalogue, population = world(config)
-    user_model = make_user_model(platform, catalogue, population, config.env_config)
-    check_user_model(user_model, catalogue, population.train)
+    sizes = {"num_items": 20, "embedding_dim": 4, "max_episode_steps": 6}
+    config = settings("ppo", platform, env_config=sizes, data_config={"num_users": 12})
+    home = world(config)
+    check_user_model(make_user_model(config, home), home.catalogue, home.population.train)
 
 
 def test_user_model_of_slates_keeps_the_contract() -> None:

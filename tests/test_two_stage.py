@@ -16,16 +16,17 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from recsys_rl.agents import baselines
 from recsys_rl.cli import main
-from recsys_rl.config import Config, EvaluateConfig, ModelConfig, defaults, from_dict, overlay, to_dict
-from recsys_rl.data.catalogue import synthetic_world
+from recsys_rl.config import Config, defaults, from_dict, overlay, to_dict
+from recsys_rl.data.synthetic import synthetic_world
+from recsys_rl.dials import ModelConfig
 from recsys_rl.experience.rollout import collect, play
 from recsys_rl.make import make_agent, make_env
 from recsys_rl.models.actor_critic import ActorCritic, Shapes
 from recsys_rl.models.features import SplitFeatures
 from recsys_rl.models.heads import TwoTowerHead, item_columns, item_features
-from recsys_rl.types import Catalogue, Obs
+from recsys_rl.types import Catalogue, Obs, World
 from recsys_rl.utils.seeding import generators
-from recsys_rl.workflows.evaluate import evaluate
+from recsys_rl.workflows.evaluate import EvaluateConfig, evaluate
 from recsys_rl.workflows.train import train
 from tests.doors import SATIATION, SIZES, assert_same_weights, finish, start, steps
 
@@ -340,8 +341,8 @@ def test_memory_holds_no_users_times_items(
     monkeypatch.setattr(baselines, "MAX_SCORES", 2**24)  # fewer users behind `static-list`, for speed
     num_items, num_envs = 200_000, 64
     config = config_of(
-        {"data": "clustered", "cache_dir": "cache"},
-        env_config={"num_items": num_items, "num_users": 100},
+        {"data": "clustered", "cache_dir": "cache", "num_users": 100},
+        env_config={"num_items": num_items},
         model_config={"candidates": 64, "index": index},
         agent_config={"num_envs": num_envs, "n_steps": 4, "batch_size": 64},
         train_config={"total_timesteps": num_envs * 4 * 2, "eval_interval": 1},
@@ -358,22 +359,22 @@ def test_memory_holds_no_users_times_items(
 def config_of(data: dict[str, Any], algo: str = "ppo", env: str = "drift", **changes: Any) -> Config:
     base: dict[str, Any] = {
         "data_config": data,
-        "env_config": {"num_items": 60, "num_users": 20, "embedding_dim": 4, "max_episode_steps": 5},
+        "env_config": {"num_items": 60, "embedding_dim": 4, "max_episode_steps": 5},
         "model_config": {"hidden_dims": [6], "candidates": 8, "explore_rate": 0.25},
         "agent_config": {"n_steps": 6, "num_envs": 4},
         "train_config": {"threads": 0, "device": "cpu", "save_interval": 1, "eval_interval": 2},
     }
     if algo == "ppo":
         base["agent_config"] |= {"batch_size": 12}
-    return from_dict(Config, overlay(overlay(to_dict(defaults(algo, env)), base), changes))
+    return from_dict(Config, overlay({"algo": algo, "env": env, **base}, changes))
 
 
 def small_run(data: dict[str, Any], algo: str = "ppo", env_name: str = "drift") -> tuple[Config, Any, Any]:
     config = config_of(data, algo, env_name)
-    catalogue, population = synthetic_world(60, 20, 4, 0.2, 0)
+    world = World(*synthetic_world(60, 20, 4, 0.2, 0))
     streams = generators(0, "users", "model", "policy", "shuffle")
-    env = make_env(config, catalogue, population, 4, streams["users"])
-    return config, env, make_agent(config, env, catalogue, 10, streams, CPU)
+    env = make_env(config, world, 4, streams["users"])
+    return config, env, make_agent(config, env, world.catalogue, 10, streams, CPU)
 
 
 def agent_of(model: ActorCritic) -> Any:

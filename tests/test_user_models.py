@@ -11,13 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from recsys_rl.config import EnvConfig
-from recsys_rl.data.catalogue import synthetic_world
+from recsys_rl.config import Config, from_dict
+from recsys_rl.data.synthetic import synthetic_world
+from recsys_rl.dials import EnvConfig
 from recsys_rl.env.drift import Drift, best_return
 from recsys_rl.env.satiation import Satiation
 from recsys_rl.make import make_user_model
 from recsys_rl.protocols import UserModel, UserState
-from recsys_rl.types import Catalogue, Population, UserError
+from recsys_rl.types import UserError, World
 from tests.tiny_world import DRIFT, SATIATION, env_of, tiny_drift, tiny_satiation
 
 SHOWN = torch.zeros(1, 1, dtype=torch.bool)
@@ -61,13 +62,13 @@ def test_a_skip_leaves_a_drifting_user_as_they_were() -> None:
 
 
 def test_a_catalogue_must_last_for_a_session() -> None:
-    catalogue, population = synthetic_world(9, 20, 4, 0.5, 0)
-    config = EnvConfig(embedding_dim=4, max_episode_steps=10)
+    world = World(*synthetic_world(9, 20, 4, 0.5, 0))
+    dials = {"embedding_dim": 4, "max_episode_steps": 10}
     with pytest.raises(
         UserError, match="A session shows 10 items and none twice, but the catalogue has only 9"
     ):
-        make_user_model("satiation", catalogue, population, config)
-    make_user_model("drift", catalogue, population, config)
+        make_user_model(from_dict(Config, {"env": "satiation", "env_config": dials}), world)
+    make_user_model(from_dict(Config, {"env": "drift", "env_config": dials}), world)
 
 
 def test_drift_best_return_by_hand() -> None:
@@ -212,14 +213,14 @@ def test_noise_moves_engagement_alone_and_stays_within_bounds() -> None:
     assert engagement.std().item() == pytest.approx(0.2, abs=0.012)
 
 
-@pytest.mark.parametrize("platform", [Drift, Satiation])
-def test_rows_never_mix(platform: Callable[[Catalogue, Population, EnvConfig], UserModel]) -> None:
+@pytest.mark.parametrize(
+    ("platform", "config"), [(Drift, DRIFT), (Satiation, replace(SATIATION, satiation_recovery=0.9))]
+)
+def test_rows_never_mix(platform: Callable[..., UserModel], config: EnvConfig) -> None:
     """All users at once, in another order, or one by one: the same three steps."""
     catalogue, population = synthetic_world(20, 12, 4, 0.25, 3)
     genres = (torch.rand(20, 5, generator=torch.Generator().manual_seed(1)) < 0.4).float()
-    model = platform(
-        replace(catalogue, genres=genres), population, replace(SATIATION, satiation_recovery=0.9)
-    )
+    model = platform(replace(catalogue, genres=genres), population, config)
     items = torch.randint(20, (3, 12, 1), generator=torch.Generator().manual_seed(0))  # (T, N, K)
     skipped = torch.rand(3, 12, 1, generator=torch.Generator().manual_seed(2)) < 0.2
 

@@ -1,1 +1,6 @@
-"""Policies, one file per algorithm; none imports another."""
+"""Policies. An algorithm is one file with its settings; none imports another. The first is default."""
+
+AGENTS = {
+    "ppo": "recsys_rl.agents.ppo:ALGORITHM",
+    "a2c": "recsys_rl.agents.a2c:ALGORITHM",
+}

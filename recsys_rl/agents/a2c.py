@@ -7,16 +7,29 @@ step is taken on all of it, and the record is thrown away.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from recsys_rl.config import A2CConfig
+from recsys_rl.dials import AgentConfig
 from recsys_rl.functional import losses
 from recsys_rl.functional.returns import explained_variance, gae, standardize
 from recsys_rl.models.actor_critic import ActorCritic
 from recsys_rl.models.optimizer import FlatAdam
+from recsys_rl.protocols import Algorithm
+from recsys_rl.schema import Size
 from recsys_rl.types import Action, Obs, Rollout
+
+
+@dataclass(frozen=True)
+class A2CConfig(AgentConfig):
+    """Advantage actor-critic (Mnih et al. 2016, arXiv:1602.01783), synchronous."""
+
+    n_steps: Size = 8
+    """Steps of a rollout for each user."""
+    num_envs: Size = 32
+    """Users stepped together."""
 
 
 class A2C:
@@ -111,3 +124,6 @@ class A2C:
         self.updates = int(state["updates"])
         if self.updates < 0:
             raise ValueError(f"{self.updates} updates")
+
+
+ALGORITHM = Algorithm(A2CConfig, A2C)

@@ -6,17 +6,36 @@ docs/03_theory_ppo.md derives each formula and lists the implementation details.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Annotated, NamedTuple
 
 import torch
 from torch import Tensor
 
-from recsys_rl.config import PPOConfig
+from recsys_rl.dials import AgentConfig
 from recsys_rl.functional import losses
 from recsys_rl.functional.returns import explained_variance, gae, standardize_parts
 from recsys_rl.models.actor_critic import ActorCritic
 from recsys_rl.models.optimizer import FlatAdam
+from recsys_rl.protocols import Algorithm
+from recsys_rl.schema import Count, Positive, Range, Size
 from recsys_rl.types import Action, Obs, Rollout
+
+
+@dataclass(frozen=True)
+class PPOConfig(AgentConfig):
+    """Proximal policy optimisation (Schulman et al. 2017, arXiv:1707.06347)."""
+
+    clip_eps: Annotated[float, Range(above=0, below=1)] = 0.2
+    """Clip range of the probability ratio."""
+    update_epochs: Size = 4
+    """Passes over each rollout."""
+    batch_size: Count = 512
+    """Samples per gradient step."""
+    target_kl: Positive | None = None
+    """Stop the epochs of an update once approx_kl exceeds this; none = never."""
+    clip_vloss: bool = False
+    """Clip the value loss around the old value by clip_eps, too."""
 
 
 class Samples(NamedTuple):
@@ -182,3 +201,6 @@ class PPO:
         self.updates = int(state["updates"])
         if self.updates < 0:
             raise ValueError(f"{self.updates} updates")
+
+
+ALGORITHM = Algorithm(PPOConfig, PPO)

@@ -20,7 +20,9 @@ from recsys_rl.checkpoint import sealed
 from recsys_rl.checkpoint.sealed import Refused, previous
 from recsys_rl.config import Config, from_dict, to_dict
 from recsys_rl.data.item_table import open_table, table_sha256
-from recsys_rl.types import Catalogue, Population, UserError, tensors_of
+from recsys_rl.errors import one_line
+from recsys_rl.lookup import names_a_module
+from recsys_rl.types import Catalogue, Population, UserError, World, tensors_of
 
 __all__ = ["Checkpoint", "check_algo", "load", "previous", "restoring", "save"]
 
@@ -30,14 +32,21 @@ class Checkpoint:
     """A run between two updates: tensors and JSON primitives only. ``load`` gives tensors on the CPU."""
 
     config: Config
-    catalogue: Catalogue | None  # None for gym: environments
-    population: Population | None
+    world: World  # empty where the environment has a world of its own
     agent: Mapping[str, Tensor]  # weights, optimiser, count of updates
     env: Mapping[str, Tensor]  # the environment's sessions, or a gym: environment's actions and normalisation
     generators: Mapping[str, Tensor]  # states of torch.Generator, uint8
     step: int  # environment steps so far, over all users
     updates: int
     info: Mapping[str, Any]  # JSON primitives: learning curve, sessions under way, device, versions
+
+    @property
+    def catalogue(self) -> Catalogue:
+        return self.world.catalogue
+
+    @property
+    def population(self) -> Population:
+        return self.world.population
 
 
 _TENSORS = ("agent", "env", "generators")
@@ -66,13 +75,15 @@ def save(path: str | Path, checkpoint: Checkpoint) -> None:
     texts: dict[str, Any] = {name: getattr(checkpoint, name) for name in _FACTS}
     texts |= {"config": to_dict(checkpoint.config), "info": dict(checkpoint.info)}
     for name, noun in (("catalogue", checkpoint.catalogue), ("population", checkpoint.population)):
-        texts[name], sections[name] = (None, {}) if noun is None else _take_apart(noun)
+        texts[name], sections[name] = _take_apart(noun)
     tensors = {f"{name}.{key}": value for name, part in sections.items() for key, value in part.items()}
     sealed.write(path, texts, tensors)
 
 
-def load(path: str | Path) -> Checkpoint:
-    """Read what ``save`` wrote.
+def load(path: str | Path, env: str | None = None) -> Checkpoint:
+    """Read a checkpoint that ``save`` wrote.
+
+    ``env`` is an environment that the user typed: only there a checkpoint of it may import a module.
 
     Raises UserError, in one sentence, for whatever is not a whole and sound checkpoint; it names the
     previous checkpoint where that one is. A pickle is recognised and never opened.
@@ -81,12 +92,12 @@ def load(path: str | Path) -> Checkpoint:
     if not path.name:  # "." and "/"
         raise UserError(f"{path} is not a file: train first, or check the path.")
     try:
-        return _assemble(*sealed.read(path))
+        return _assemble(*sealed.read(path), env)
     except Refused as refused:
         mend = refused.mend
         before = previous(path.resolve() if path.is_symlink() else path)  # beside the file itself
         with contextlib.suppress(Refused):
-            _assemble(*sealed.read(before))
+            _assemble(*sealed.read(before), env)
             mend = f"{mend}, or give {before}, the whole checkpoint before it"
         raise UserError(f"{path} {refused.cause}: {mend}.") from refused
 
@@ -124,7 +135,7 @@ def _take_apart(noun: Catalogue | Population) -> tuple[dict[str, Any], dict[str,
 # Reading. A hash that holds proves that the file is undamaged, not that its content is sound.
 
 
-def _assemble(texts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Checkpoint:
+def _assemble(texts: Mapping[str, Any], tensors: Mapping[str, Tensor], env: str | None) -> Checkpoint:
     sections: dict[str, dict[str, Tensor]] = {name: {} for name in (*_TENSORS, "catalogue", "population")}
     for name in sorted(tensors):
         section, _, rest = name.partition(".")
@@ -134,14 +145,20 @@ def _assemble(texts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Checkp
     for name, kind in _FACTS.items():
         if type(texts.get(name)) is not kind or (kind is int and texts[name] < 0):
             raise Refused(f"has no valid {name!r}")
+    saved = str(texts["config"].get("env"))
+    if names_a_module(saved) and saved != env:
+        what = f"was trained on {one_line(saved)}, whose module only a person who types its name may import"
+        raise Refused(what, f"give --env {one_line(saved)}")
     try:
         config = from_dict(Config, texts["config"])
     except UserError as error:
         raise Refused(f"holds settings of no use to this version ({str(error).rstrip('.')})") from error
     checkpoint = Checkpoint(
         config=config,
-        catalogue=_rebuild(Catalogue, texts.get("catalogue"), sections["catalogue"]),
-        population=_rebuild(Population, texts.get("population"), sections["population"]),
+        world=World(
+            _rebuild(Catalogue, texts.get("catalogue"), sections["catalogue"]),
+            _rebuild(Population, texts.get("population"), sections["population"]),
+        ),
         step=texts["step"],
         updates=texts["updates"],
         info=texts["info"],
@@ -168,9 +185,10 @@ def _is_curve(curve: object) -> bool:
 
 def _check_world(checkpoint: Checkpoint) -> None:
     config, catalogue, population = checkpoint.config, checkpoint.catalogue, checkpoint.population
-    if (catalogue is None) != config.env.startswith("gym:") or (catalogue is None) != (population is None):
+    own_world = config.platform.users is None
+    if checkpoint.world.is_empty != own_world or (own_world and len(population.user_ids)):
         raise Refused(f"does not hold the catalogue and users of --env {config.env}, or holds too much")
-    if catalogue is None or population is None:
+    if own_world:
         return
     _check_catalogue(catalogue)
     _check_population(population)
@@ -183,10 +201,8 @@ def _check_world(checkpoint: Checkpoint) -> None:
 T_Noun = TypeVar("T_Noun", Catalogue, Population)
 
 
-def _rebuild(kind: type[T_Noun], texts: object, tensors: Mapping[str, Tensor]) -> T_Noun | None:
+def _rebuild(kind: type[T_Noun], texts: object, tensors: Mapping[str, Tensor]) -> T_Noun:
     """The dataclass from its texts and tensors, each of its fields there and of the declared type."""
-    if texts is None and not tensors:
-        return None
     what = kind.__name__.lower()
     optional = {f.name: f.default for f in dataclasses.fields(kind) if f.default is not dataclasses.MISSING}
     attributes = {n.partition(".")[2]: x for n, x in tensors.items() if n.startswith("attributes.")}

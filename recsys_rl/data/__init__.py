@@ -1,0 +1,17 @@
+"""Sources of users and items, one file each. Names that begin with a dot are endings of files."""
+
+SOURCES = {
+    "movielens": "recsys_rl.data.movielens:SOURCE",
+    "ml-100k": "recsys_rl.data.movielens:SOURCE",
+    "ml-latest-small": "recsys_rl.data.movielens:SOURCE",
+    "ml-1m": "recsys_rl.data.movielens:SOURCE",
+    "ml-25m": "recsys_rl.data.movielens:SOURCE",
+    "ml-32m": "recsys_rl.data.movielens:SOURCE",
+    "kuairec": "recsys_rl.data.kuairec:SOURCE",
+    "synthetic": "recsys_rl.data.synthetic:SOURCE",
+    "clustered": "recsys_rl.data.clustered:SOURCE",
+    ".csv": "recsys_rl.data.log:SOURCE",
+    ".csv.gz": "recsys_rl.data.log:SOURCE",
+    ".parquet": "recsys_rl.data.log:SOURCE",
+    ".npy": "recsys_rl.data.table:SOURCE",
+}

@@ -1,11 +1,12 @@
-"""From a log to a world: one Catalogue, one Population split once, cached; or a synthetic one."""
+"""From a log to a world: one Catalogue, one Population split once, cached."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -15,12 +16,59 @@ from recsys_rl.data import embeddings
 from recsys_rl.data.download import cache_folder
 from recsys_rl.data.embeddings import Bools, Ints, learn_embeddings, unit_rows
 from recsys_rl.data.tensor_cache import digest, read_tensors, write_tensors
-from recsys_rl.types import Catalogue, InteractionLog, Population, UserError
+from recsys_rl.dials import DataConfig, EnvConfig
+from recsys_rl.schema import Count, Finite, Range
+from recsys_rl.types import Catalogue, InteractionLog, Population, UserError, World
 
 QUALITY_PRIOR = 5.0  # an item's mean rating is shrunk as if it had this many more ratings at the overall mean
 _FORMAT = 1  # of the cache file; raise it when the meaning of what is computed here changes
-# independent streams of the one seed
-_ITEM_STREAM, _USER_STREAM, _SPLIT_STREAM, _POPULARITY_STREAM, _QUALITY_STREAM = 1, 2, 3, 4, 5
+# one of the independent streams of the seed
+_SPLIT_STREAM = 3  # data/synthetic.py has 1, 2, 4 and 5; data/table.py has 11 to 15
+
+
+@dataclass(frozen=True)
+class LikesConfig(DataConfig):
+    """The users and the items of a log of likes."""
+
+    like_threshold: Finite = 4.0
+    """A rating of at least this much is a like."""
+    min_item_likes: Count = 5
+    """Items with fewer likes than this are left out."""
+    profile_fraction: Annotated[float, Range(above=0, below=1)] = 0.8
+    """Earlier share of each user's likes that makes the profile a recommender may know."""
+
+
+@dataclass(frozen=True)
+class DatasetConfig(LikesConfig):
+    """The users and the items of a public dataset."""
+
+    data_dir: str | None = None
+    """Folder that holds the dataset's own files; tried before every other source."""
+
+
+@dataclass(frozen=True)
+class MadeUpConfig(DataConfig):
+    """Made-up users."""
+
+    num_users: Annotated[int, Range(2, 10**9)] = 2000
+    """Users of the population."""
+
+
+def world_of_log(log: InteractionLog, config: LikesConfig, sizes: EnvConfig, seed: int) -> World:
+    """``build_world`` with these settings."""
+    return World(
+        *build_world(
+            log,
+            num_items=sizes.num_items,
+            embedding_dim=sizes.embedding_dim,
+            like_threshold=config.like_threshold,
+            min_item_likes=config.min_item_likes,
+            heldout_fraction=config.heldout_fraction,
+            profile_fraction=config.profile_fraction,
+            seed=seed,
+            cache_dir=config.cache_dir,
+        )
+    )
 
 
 def build_world(
@@ -65,40 +113,6 @@ def build_world(
         tensors = _learn_world(log, **settings)
         write_tensors(path, tensors)
     return _assemble(log, tensors, num_items, min_item_likes)
-
-
-def synthetic_world(
-    num_items: int, num_users: int, embedding_dim: int, heldout_fraction: float, seed: int
-) -> tuple[Catalogue, Population]:
-    """Unit-norm Gaussian items and users: a world without data.
-
-    Users are fully known: taste and profile are the same. Nobody has rated anything, so popularity and
-    quality are drawn, independent of each other and of the embeddings: ``popularity = 0.01**U(0, 1)``, which
-    is log-uniform on 0.01..1 (a few hits, a long tail), and ``quality ~ Beta(5, 3)`` (mean 5/8, like
-    ratings). There are no genres (an (I, 0) tensor) and no year (NaN). Raises UserError where the split
-    leaves a side empty.
-    """
-    items, users = (
-        unit_rows(np.random.default_rng([stream, seed]).standard_normal((count, embedding_dim)))
-        for stream, count in ((_ITEM_STREAM, num_items), (_USER_STREAM, num_users))
-    )
-    ids = np.arange(num_users)
-    train, heldout = split_by_id(ids, heldout_fraction, seed, "synthetic users")
-    catalogue = unrated_items(
-        items,
-        tuple(f"item {i}" for i in range(num_items)),
-        f"synthetic: {num_items} unit-norm Gaussian items, seed {seed}",
-        [_POPULARITY_STREAM, seed],
-        [_QUALITY_STREAM, seed],
-    )
-    population = Population(
-        taste=users,
-        profile=users.clone(),
-        user_ids=torch.from_numpy(ids),
-        train=train,
-        heldout=heldout,
-    )
-    return catalogue, population
 
 
 def unrated_items(

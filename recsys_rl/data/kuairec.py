@@ -17,9 +17,12 @@ import polars as pl
 import torch
 from torch import Tensor
 
+from recsys_rl.data.catalogue import DatasetConfig, world_of_log
 from recsys_rl.data.download import NoNetwork, cache_folder, check_unpacked, fetch, has_member, read_member
 from recsys_rl.data.log import make_log, parsing
-from recsys_rl.types import InteractionLog, UserError
+from recsys_rl.dials import EnvConfig
+from recsys_rl.protocols import Source
+from recsys_rl.types import InteractionLog, UserError, World
 
 URL = "https://zenodo.org/records/18164998/files/KuaiRec.zip"
 SIZE = 431_964_858  # bytes
@@ -171,3 +174,10 @@ def _categories(raw: bytes, source: str) -> dict[int, list[str]]:
             video: [f"tag {int(tag):02}" for tag in feat.strip("[]").split(",") if tag]
             for video, feat in rows
         }
+
+
+def _make_world(config: DatasetConfig, sizes: EnvConfig, seed: int) -> World:
+    return world_of_log(load_kuairec(config.data_dir, config.cache_dir).history, config, sizes, seed)
+
+
+SOURCE = Source(DatasetConfig, _make_world)

@@ -20,15 +20,32 @@ import polars as pl
 import torch
 from torch import Tensor
 
+from recsys_rl.data.catalogue import LikesConfig, world_of_log
 from recsys_rl.data.download import gunzip
+from recsys_rl.dials import EnvConfig
 from recsys_rl.errors import one_line
-from recsys_rl.types import InteractionLog, UserError
+from recsys_rl.protocols import Source
+from recsys_rl.types import InteractionLog, UserError, World
 
 TIME_COLUMN = "timestamp"
 RATING_COLUMN = "rating"
 
 # What a program writes for a number; "007" is a name, since reading it as 7 could merge two ids.
 _NUMBER = r"(?i)^\s*[+-]?(nan|inf(inity)?|(0|[1-9]\d*)(\.\d*)?(e[+-]?\d+)?)\s*$"
+
+
+@dataclasses.dataclass(frozen=True)
+class LogConfig(LikesConfig):
+    """The users and the items of a CSV or Parquet log."""
+
+    user_column: str = "user"
+    """Column of the user id."""
+    item_column: str = "item"
+    """Column of the item id."""
+    time_column: str = TIME_COLUMN
+    """Column of the time; the order of the file stands in where it is missing."""
+    rating_column: str = RATING_COLUMN
+    """Column of the rating; every row is a like where it is missing."""
 
 
 def make_log(
@@ -297,3 +314,13 @@ def _multi_hot(rows: list[Sequence[str]]) -> tuple[Tensor, tuple[str, ...]]:
 
 def _tensor(column: pl.Series, dtype: type) -> Tensor:
     return torch.from_numpy(column.to_numpy().astype(dtype, copy=True))
+
+
+def _make_world(config: LogConfig, sizes: EnvConfig, seed: int) -> World:
+    log = read_log(
+        config.data, config.user_column, config.item_column, config.time_column, config.rating_column
+    )
+    return world_of_log(log, config, sizes, seed)
+
+
+SOURCE = Source(LogConfig, _make_world)

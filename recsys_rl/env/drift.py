@@ -19,10 +19,22 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from recsys_rl.config import EnvConfig
+from recsys_rl.dials import EnvConfig
 from recsys_rl.functional import rows
 from recsys_rl.functional.top_k import blocked_top_k
+from recsys_rl.protocols import Platform
+from recsys_rl.schema import NonNegative, Share
 from recsys_rl.types import Catalogue, Feedback, Population, Signal, Stream
+
+
+@dataclass(frozen=True)
+class DriftConfig(EnvConfig):
+    """Users who drift towards the items that they are shown."""
+
+    reward_decay: Share = 0.99
+    """The reward of step t is multiplied by reward_decay**t."""
+    user_drift: NonNegative = 0.05
+    """Share of a shown item that is added to the user."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +49,7 @@ class Drift:
 
     catalogue: Catalogue
     population: Population
-    config: EnvConfig
+    config: DriftConfig
     repeats: ClassVar[bool] = True
     context: ClassVar[tuple[str, ...]] = ("user", "last_item")
     signals: ClassVar[tuple[Signal, ...]] = (Signal("match", low=-math.inf, high=math.inf),)
@@ -97,7 +109,7 @@ class Drift:
         return (self.config.reward_decay ** steps.float()).unsqueeze(-1)
 
 
-def best_return(user: Tensor, embedding: Tensor, config: EnvConfig) -> Tensor:
+def best_return(user: Tensor, embedding: Tensor, config: DriftConfig) -> Tensor:
     """The largest return of a whole session, in closed form, for items of unit norm.
 
     Write m for max_i u_0 . e_i. As e_i . e_j <= 1, the reward of step t is at most
@@ -110,3 +122,10 @@ def best_return(user: Tensor, embedding: Tensor, config: EnvConfig) -> Tensor:
     best = blocked_top_k(lambda block: user @ embedding[block].T, len(user), len(embedding), 1)[0]  # (N, 1)
     t = torch.arange(config.max_episode_steps, dtype=user.dtype, device=user.device)  # (T,)
     return ((best + config.user_drift * t) * config.reward_decay**t).sum(-1)
+
+
+PLATFORM = Platform(
+    DriftConfig,
+    users=Drift,
+    presets={"ppo": {"agent_config": {"batch_size": 256}}, "a2c": {"agent_config": {"lr": 5e-3}}},
+)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import gymnasium
@@ -16,11 +18,24 @@ from gymnasium.vector.utils import iterate
 from torch import Tensor
 
 from recsys_rl.env.running import RunningMoments, normalize_obs, scale_reward
+from recsys_rl.errors import FieldError
+from recsys_rl.protocols import Platform
+from recsys_rl.schema import shown
 from recsys_rl.types import Interface, Obs, Signal, Step, Stream, UserError
 
 MASK = "action_mask"
 Floats = npt.NDArray[np.float32]
 Bools = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class GymConfig:
+    """Normalisation of anyone's environment."""
+
+    normalize_obs: bool = False
+    """Normalise observations by running mean and variance (saved in the checkpoint)."""
+    normalize_reward: bool = False
+    """Divide rewards by the running deviation of the return (saved too)."""
 
 
 class GymEnv:
@@ -77,7 +92,11 @@ class GymEnv:
         self._sizes, self._first_action = _actions(env_id, self._action_space)
         self._obs_space = _without_mask(env_id, self._envs.single_observation_space)
         self._context_size = flatdim(self._obs_space)
-        self.interface = Interface((("observation", self._context_size),), self._sizes)
+        spec = self._envs.envs[0].spec
+        limit = None if spec is None else spec.max_episode_steps
+        self.interface = Interface(
+            (("observation", self._context_size),), self._sizes, session_length=limit or 0
+        )
         self._actions: list[Tensor] = []  # each (N, K): all that were taken since reset
         self._now: Obs
         self._mask_in_obs = self._obs_space is not self._envs.single_observation_space
@@ -102,12 +121,6 @@ class GymEnv:
         self._learn_obs(context)
         self._now = self._obs(context, mask)
         return self._now
-
-    @property
-    def time_limit(self) -> int | None:
-        """Steps after which an episode is cut, as the environment was registered; None without a limit."""
-        spec = self._envs.envs[0].spec
-        return None if spec is None else spec.max_episode_steps
 
     def close(self) -> None:
         """Let go of what the environments hold."""
@@ -324,3 +337,66 @@ def _can_flatten(space: spaces.Space[Any]) -> bool:
 def _info_row(infos: Mapping[str, Any], row: int) -> dict[str, Any]:
     """The mask of one environment, where its info had one."""
     return {MASK: infos[MASK][row]} if MASK in infos and infos[f"_{MASK}"][row] else {}
+
+
+def _check_name(env: str) -> None:
+    if not re.fullmatch(r"gym:([A-Za-z_][\w.]*:)?[\w./-]+", env):
+        raise FieldError(
+            "env", f"is {shown(env)}: it must be gym:Id (as in gym:CartPole-v1) or gym:module:Id."
+        )
+
+
+def _make_env(
+    env: str, config: GymConfig, num_envs: int, generator: torch.Generator, gamma: float, training: bool
+) -> GymEnv:
+    """The environment of a run, whose seed is the generator's."""
+    return GymEnv(
+        env,
+        num_envs,
+        seed=generator.initial_seed(),
+        gamma=gamma,
+        normalize_obs=config.normalize_obs,
+        normalize_reward=config.normalize_reward,
+        training=training,
+        allow_module=True,
+        device=generator.device,
+    )
+
+
+PLATFORM = Platform(
+    GymConfig,
+    env=_make_env,
+    check=_check_name,
+    presets={
+        "ppo": {
+            "agent_config": {
+                "lr": 5e-4,
+                "gamma": 0.99,
+                "gae_lambda": 0.95,
+                "ent_coef": 0.01,
+                "update_epochs": 10,
+                "batch_size": 64,
+                "n_steps": 64,
+                "num_envs": 16,
+                "max_grad_norm": 0.5,
+            },
+            "env_config": {"normalize_reward": True},  # rewards of -10 and of 1 are learned from alike
+            "model_config": {"head": "dense", "activation": "tanh", "hidden_dims": [64, 64]},
+        },
+        "a2c": {
+            "agent_config": {
+                "lr": 1e-3,
+                "gamma": 0.99,
+                "gae_lambda": 1.0,
+                "ent_coef": 0.0,
+                "max_grad_norm": 0.5,
+                "n_steps": 5,
+                "num_envs": 8,
+                "normalize_advantage": False,
+            },
+            "model_config": {"head": "dense", "activation": "tanh"},
+            # An update is 40 steps only, and an evaluation many episodes.
+            "train_config": {"log_interval": 100, "eval_interval": 2000, "save_interval": 2000},
+        },
+    },
+)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from recsys_rl.config import EnvConfig
+from recsys_rl.dials import EnvConfig
 from recsys_rl.functional import categorical, rows
 from recsys_rl.objective.weighted import stream_weights, weighted
 from recsys_rl.protocols import UserModel, UserState
@@ -143,6 +143,16 @@ class RecEnv:
         start, stop, _ = block.indices(self.catalogue.num_items)
         place = torch.where((excluded >= start) & (excluded < stop), excluded - start, -1)
         return categorical.forbid_(expected.unsqueeze(1), None, place).squeeze(1)
+
+    def statistics(self) -> dict[str, Tensor]:
+        """Nothing: observations and rewards are not normalised."""
+        return {}
+
+    def load_statistics(self, state: Mapping[str, Tensor]) -> None:
+        """There are none."""
+
+    def close(self) -> None:
+        """Holds nothing beside memory."""
 
     def state_dict(self) -> dict[str, Tensor]:
         """The sessions under way, under flat names; the generator's state is the caller's to keep."""

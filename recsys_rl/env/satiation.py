@@ -34,17 +34,43 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from types import MappingProxyType
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor
 
-from recsys_rl.config import EnvConfig
+from recsys_rl.dials import EnvConfig
 from recsys_rl.functional import rows
+from recsys_rl.protocols import Platform
+from recsys_rl.schema import NonNegative, Range
 from recsys_rl.types import Catalogue, Feedback, Population, Signal, Stream
 
 FAVOURITES = 50
 """Items of a user, best first, that ``tiresomeness`` looks at."""
+
+
+@dataclass(frozen=True)
+class SatiationConfig(EnvConfig):
+    """Users who tire of repetition and lose patience; the equations stand at the top of the file."""
+
+    affinity_gain: NonNegative = 4.0
+    """Logits of appeal per unit of affinity."""
+    affinity_midpoint: Annotated[float, Range(-1, 1)] = 0.25
+    """Affinity (cosine of user and item) of an item that is neither good nor bad."""
+    satiation_strength: NonNegative = 0.5
+    """Logits of appeal lost per unit of weariness."""
+    satiation_recovery: Annotated[float, Range(0, below=1)] = 0.9
+    """Share of the weariness that is left after one step, in [0, 1)."""
+    catchiness_gain: NonNegative = 3.0
+    """Logits of appeal that a catchy item gains now and loses in satisfaction after."""
+    patience_cost: NonNegative = 0.5
+    """Patience lost per unit of disappointment."""
+    patience_start: Annotated[float, Range(above=0, high=1)] = 0.5
+    """Patience at the start of a session, of 1 at most."""
+    patience_gain: NonNegative = 2.0
+    """Logits of appeal per unit of patience above (or below) patience_start."""
+    noise: NonNegative = 0.1
+    """Standard deviation of the engagement around the appeal."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +88,7 @@ class Satiation:
 
     catalogue: Catalogue
     population: Population
-    config: EnvConfig
+    config: SatiationConfig
     repeats: ClassVar[bool] = False
     context: ClassVar[tuple[str, ...]] = ("profile", "last_item")
     signals: ClassVar[tuple[Signal, ...]] = (Signal("engagement"), Signal("satisfaction", visible=False))
@@ -196,3 +222,20 @@ class Satiation:
 def zscore(x: Tensor) -> Tensor:
     """Standardise; zero where nothing varies."""
     return (x - x.mean()) / x.std(correction=0).clamp_min(1e-6)
+
+
+PLATFORM = Platform(
+    SatiationConfig,
+    users=Satiation,
+    presets={
+        "*": {
+            "agent_config": {
+                "gamma": 0.99,
+                "gae_lambda": 0.95,
+                "bootstrap_time_limit": False,  # the history shows how many steps are left
+            }
+        },
+        "ppo": {"agent_config": {"lr": 1e-3}, "train_config": {"total_timesteps": 600_000}},
+        "a2c": {"train_config": {"total_timesteps": 300_000}},
+    },
+)

@@ -5,11 +5,7 @@ The name is typed by the person who runs the command, and never read from a file
 
 from __future__ import annotations
 
-import importlib
 import inspect
-import os
-import sys
-import traceback
 from typing import Any
 
 import numpy as np
@@ -18,38 +14,12 @@ from gymnasium import spaces
 from gymnasium.spaces.utils import flatdim, unflatten
 from torch import Tensor
 
-from recsys_rl.env.foreign import GymEnv
+from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.errors import UserError
 from recsys_rl.gymnasium_ids import as_arrays
 from recsys_rl.protocols import Env, Policy
 from recsys_rl.types import Action, Catalogue, Obs
-
-
-def find(spec: str) -> Any:
-    """The object NAME of the module, for ``spec`` = "module:NAME". Raises UserError.
-
-    The current folder is searched first, as by ``python -m``.
-    """
-    module_name, colon, name = spec.partition(":")
-    words = module_name.split(".")
-    if not colon or not name.isidentifier() or not all(word.isidentifier() for word in words):
-        raise UserError(f"--policy {spec} is no module:NAME, as in my_policy:Newest.")
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name in [".".join(words[: i + 1]) for i in range(len(words))]:
-            raise UserError(
-                f"--policy {spec}: there is no module {error.name} in this folder or among the installed "
-                "packages."
-            ) from error
-        raise UserError(f"--policy {spec} can't be imported ({_reason(error)}).") from error
-    except (Exception, SystemExit) as error:  # a script may end the program where it is imported
-        raise UserError(f"--policy {spec} can't be imported ({_reason(error)}).") from error
-    if not hasattr(module, name):
-        raise UserError(f"--policy {spec}: the module {module_name} has no {name}.")
-    return getattr(module, name)
+from recsys_rl.utils.find import reason
 
 
 def players(spec: str, found: Any, env: Env, catalogue: Catalogue | None) -> dict[str, tuple[Policy, bool]]:
@@ -69,7 +39,7 @@ def players(spec: str, found: Any, env: Env, catalogue: Catalogue | None) -> dic
         try:
             made = found(catalogue) if _takes_argument(found) else found()
         except Exception as error:
-            raise UserError(f"--policy {spec} can't be made ({_reason(error)}).") from error
+            raise UserError(f"--policy {spec} can't be made ({reason(error)}).") from error
     if callable(getattr(made, "act", None)):
         return {spec: (Checked(spec, made, env.interface.place_sizes), False)}
     if callable(getattr(made, "predict", None)) and hasattr(made, "observation_space"):
@@ -95,7 +65,7 @@ class Checked:
         except UserError:
             raise
         except Exception as error:
-            raise UserError(f"--policy {self.spec} failed in act ({_reason(error)}).") from error
+            raise UserError(f"--policy {self.spec} failed in act ({reason(error)}).") from error
         items = getattr(action, "items", None)
         shape = (obs.num_rows, len(self.sizes))
         if not isinstance(items, Tensor) or items.shape != shape or items.is_floating_point():
@@ -124,6 +94,7 @@ class Model:
 
     def __init__(self, spec: str, model: Any, env: Env) -> None:
         self.spec, self.model, self.env = spec, model, env
+        self.of_episodes = not isinstance(env, RecEnv)
 
     def act(self, obs: Obs, greedy: bool = False) -> Action:
         chosen, _ = self.model.predict(self._arrays(obs.map(Tensor.cpu)), deterministic=greedy)
@@ -133,7 +104,7 @@ class Model:
     def _arrays(self, obs: Obs) -> Any:
         """The parts of the observation that the model's space has. Raises UserError where one is missing."""
         space = self.model.observation_space
-        if isinstance(self.env, GymEnv):
+        if self.of_episodes:
             size = self.env.interface.context_size
             if isinstance(space, (spaces.Box, spaces.Discrete)) and flatdim(space) == size:
                 return np.stack([unflatten(space, row) for row in obs.context.numpy()])
@@ -160,11 +131,3 @@ def _takes_argument(found: Any) -> bool:
     return any(
         p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters
     )
-
-
-def _reason(error: BaseException) -> str:
-    """Type, text and place of an error on one line."""
-    text = " ".join(str(error).split())[:200]
-    frames = traceback.extract_tb(error.__traceback__)
-    place = f", {os.path.basename(frames[-1].filename)} line {frames[-1].lineno}" if len(frames) > 1 else ""
-    return f"{type(error).__name__}: {text}{place}"

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from recsys_rl.checkpoint import Checkpoint
-from recsys_rl.config import Config, TrainConfig, to_dict
+from recsys_rl.config import Config, to_dict
+from recsys_rl.dials import TrainConfig
 from recsys_rl.types import UserError, tensors_of
 
 
@@ -77,7 +78,8 @@ def _named(entries: Sequence[Entry]) -> list[Entry]:
 def _without_seed(config: Config) -> str:
     """The settings as text, without the seed and without folders and intervals."""
     settings: dict[str, Any] = to_dict(dataclasses.replace(config, train_config=TrainConfig()))
-    settings["data_config"] |= {"data_dir": None, "cache_dir": None}
+    for name in ("data_dir", "cache_dir"):
+        settings["data_config"].pop(name, None)
     return repr([settings, config.train_config.total_timesteps, config.train_config.num_processes])
 
 
@@ -96,8 +98,8 @@ def _difference(one: Checkpoint, two: Checkpoint) -> str:
     """The first thing in which their worlds differ, as a clause; "" where they are the same."""
     if one.config.env != two.config.env:
         return f"one was trained on {one.config.env} and the other on {two.config.env}"
-    if one.catalogue is None or two.catalogue is None:
-        return ""  # of a gym: environment, whose dials say how a policy sees it
+    if one.world.is_empty:
+        return ""  # the settings of the environment say how a policy sees it
     for name, value in vars(one.config.env_config).items():
         other = getattr(two.config.env_config, name)
         if value != other:

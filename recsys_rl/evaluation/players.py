@@ -19,15 +19,14 @@ from recsys_rl.agents.rankers import Rule, RuleWeights
 from recsys_rl.agents.references import upper_bounds
 from recsys_rl.checkpoint import Checkpoint, restoring
 from recsys_rl.config import Config
-from recsys_rl.env.foreign import GymEnv
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.evaluation import anyone, rule_cache, tuning
 from recsys_rl.evaluation.checkpoints import Entry
 from recsys_rl.evaluation.table import Played
 from recsys_rl.experience.rollout import play
-from recsys_rl.make import make_agent, make_env
+from recsys_rl.make import episodes, make_agent, make_env
 from recsys_rl.protocols import Env, Policy
-from recsys_rl.types import Action, Catalogue, Obs, Population
+from recsys_rl.types import Action, Obs, Population, World
 from recsys_rl.utils.logger import SECONDS_BETWEEN_LINES, progress_bar
 from recsys_rl.utils.seeding import generators, stream_seed
 
@@ -52,36 +51,33 @@ class Table:
     """The world, the users and the random streams that all players of one table share."""
 
     config: Config
-    catalogue: Catalogue | None
-    population: Population | None
-    users: Tensor | None  # (n,) rows of the held-out users; None on gym: environments
+    world: World
+    users: Tensor  # (n,) rows of the held-out users; seeds of episodes where the world is empty
     seed: int
     device: torch.device
     streams: dict[str, torch.Generator]
 
     def env(self, config: Config | None = None, checkpoint: Checkpoint | None = None) -> Env:
-        """A new environment; on ``gym:`` ones as ``config`` says, with the checkpoint's normalisation."""
-        rows = NUM_FOREIGN_EPISODES if self.users is None else len(self.users)
+        """A new environment with the settings ``config`` and the normalisation of the checkpoint."""
         env = make_env(
             config or self.config,
-            self.catalogue,
-            self.population,
-            rows,
+            self.world,
+            len(self.users),
             self.streams["evaluation users"],
             heldout=True,
             training=False,
         )
-        if isinstance(env, GymEnv) and checkpoint is not None:
+        if checkpoint is not None:
             with restoring():
                 env.load_statistics(checkpoint.env)
         return env
 
 
-def heldout_users(checkpoint: Checkpoint, max_users: int) -> Tensor | None:
-    """Rows of the held-out users that play: all, or ``max_users`` evenly spread; None on ``gym:`` ones."""
-    if checkpoint.population is None:
-        return None
-    heldout = checkpoint.population.heldout
+def heldout_users(world: World, max_users: int, seed: int) -> Tensor:
+    """Rows of the held-out users that play: all, or ``max_users`` evenly spread; or seeds of episodes."""
+    if world.is_empty:
+        return episodes(NUM_FOREIGN_EPISODES, stream_seed(seed, "evaluation users"))
+    heldout = world.population.heldout
     count = len(heldout) if max_users == 0 else min(max_users, len(heldout))
     return heldout[evenly(count, len(heldout))]
 
@@ -93,7 +89,7 @@ def evenly(count: int, total: int) -> Tensor:
 
 def play_all(
     entries: Sequence[Entry],
-    users: Tensor | None,
+    users: Tensor,
     seed: int,
     device: torch.device,
     policies: Mapping[str, Any] | None = None,
@@ -107,35 +103,31 @@ def play_all(
     names the policy that plays.
     """
     first = entries[0].checkpoint
-    catalogue, population = first.catalogue, first.population
-    if catalogue is not None and population is not None:
-        catalogue, population = catalogue.to(device), population.to(device)
-    users = None if users is None else users.to(device)
+    world, users = first.world.to(device), users.to(device)
     streams = generators(seed, "evaluation users", "policy", "shuffle", "random", device=device)
-    table = Table(first.config, catalogue, population, users, seed, device, streams)
+    table = Table(first.config, world, users, seed, device, streams)
     env = table.env(None, first)
     players = _learned(entries, table, env)
     if policies:
         players |= _anyone(policies, table, env)
-    if isinstance(env, RecEnv):
+    if isinstance(env, RecEnv):  # references look into the simulator
         budget = max(entry.checkpoint.step for entry in entries)
         players |= _references(table, env, budget, cache_dir)
     else:
         players["random"] = Player(RandomPolicy(env.interface.action_sizes, streams["random"]))
     played = {}
     for number, (name, player) in enumerate(players.items(), 1):
-        count = NUM_FOREIGN_EPISODES if users is None else len(users)
+        count = len(users)
         fewer = name in PLANNERS and not full
         places = evenly(min(count, PLANNER_USERS) if fewer else count, count)
         streams["evaluation users"].manual_seed(stream_seed(seed, "evaluation users"))
         streams["policy"].manual_seed(stream_seed(seed, "policy"))
-        if isinstance(env, GymEnv):  # a new one is the only way to begin the same episodes again
+        if world.is_empty:  # a new environment is the only way to begin the same episodes again
             env.close()
             env = table.env(player.config, player.checkpoint)
-        length = env.interface.session_length or None
+        length = None if world.is_empty else env.interface.session_length
         with _watched(player.agent, f"playing {name} ({number} of {len(players)})", length) as agent:
-            chosen = None if users is None else users[places.to(device)]
-            sessions = play(env, agent, chosen, player.greedy)
+            sessions = play(env, agent, users[places.to(device)], player.greedy)
         played[name] = Played(sessions, places, player.note)
     return played
 
@@ -143,13 +135,14 @@ def play_all(
 def _learned(entries: Sequence[Entry], table: Table, env: Env) -> dict[str, Player]:
     """Each checkpoint's policy, sampled and greedy, and the first one's before its first update."""
     players, streams = {}, table.streams
+    agent: Any  # of any algorithm
     for entry in entries:
         checkpoint, config = entry.checkpoint, entry.checkpoint.config
         streams["model"] = torch.Generator().manual_seed(stream_seed(config.train_config.seed, "model"))
-        agent = make_agent(config, env, table.catalogue, 1, streams, table.device)
+        agent = make_agent(config, env, table.world.catalogue, 1, streams, table.device)
         if entry is entries[0]:
             untrained = agent
-            agent = make_agent(config, env, table.catalogue, 1, streams, table.device)
+            agent = make_agent(config, env, table.world.catalogue, 1, streams, table.device)
         if config.model_config == table.config.model_config:
             agent.model.retriever = untrained.model.retriever  # one index serves all
         with restoring():
@@ -161,14 +154,13 @@ def _learned(entries: Sequence[Entry], table: Table, env: Env) -> dict[str, Play
 
 def _references(table: Table, env: RecEnv, budget: int, cache_dir: str | None) -> dict[str, Player]:
     """The rows without learning, those with dials tuned on training users, and the upper bounds."""
-    catalogue, population = table.catalogue, table.population
-    assert catalogue is not None and population is not None
+    catalogue, population = table.world
     print("making the baselines", file=sys.stderr)
     simple = simple_baselines(env, population.train, table.streams["random"])
     streams = generators(0, "mf", "mmr", "rule", device=table.device)  # the same dials for each --seed
 
     def make_training_env(part: Population, num_rows: int, noise: torch.Generator) -> Env:
-        return make_env(table.config, catalogue, part, num_rows, noise, training=False)
+        return make_env(table.config, World(catalogue, part), num_rows, noise, training=False)
 
     def trainees(name: str) -> tuning.Trainees:
         part = tuning.training_part(population)
@@ -196,14 +188,13 @@ def _references(table: Table, env: RecEnv, budget: int, cache_dir: str | None) -
 
 def _anyone(policies: Mapping[str, Any], table: Table, env: Env) -> dict[str, Player]:
     """The reader's own policies. They see a ``gym:`` environment as it is, without normalisation."""
-    raw = dataclasses.replace(
-        table.config,
-        env_config=dataclasses.replace(table.config.env_config, normalize_obs=False, normalize_reward=False),
-    )
+    raw = table.config
+    if table.world.is_empty:
+        raw = dataclasses.replace(raw, env_config=raw.platform.config())
     rows = {
         name: row
         for spec, found in policies.items()
-        for name, row in anyone.players(spec, found, env, table.catalogue).items()
+        for name, row in anyone.players(spec, found, env, table.world.catalogue).items()
     }
     return {name: Player(agent, greedy, raw) for name, (agent, greedy) in rows.items()}
 

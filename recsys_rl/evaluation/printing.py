@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 
-def print_table(result: Mapping[str, Any], heading: str, total_users: int | None) -> None:
+def print_table(result: Mapping[str, Any], heading: str, total_users: int) -> None:
     """Print ``heading``, the users, the rows, the differences to the yardstick and the shares.
 
-    ``total_users``: held-out users that there are, of which the table may have played some; None where
-    there are no users but episodes (``gym:``), or where the table is of several seeds.
+    ``total_users``: held-out users that there are, of which the table may have played some; 0 where
+    there are episodes in place of users, or where the table is of several seeds.
     """
     print(f"{heading}\n{_users(result, total_users)}\n")
     width = max(14, *(len(row["policy"]) + 1 for row in result["rows"]))
@@ -34,7 +34,7 @@ def print_table(result: Mapping[str, Any], heading: str, total_users: int | None
     for name, note in result["notes"].items():
         print(f"{name}: {note}")
     print(f"yardstick, the best row without reinforcement learning: {result['yardstick']}")
-    over = "same seeds" if str(result["env"]).startswith("gym:") else "same users"
+    over = "same seeds" if has_episodes(result) else "same users"
     if "seeds" in result:
         over = f"mean over {result['seeds']} seeds"
     for row in result["paired"]:
@@ -46,14 +46,19 @@ def print_table(result: Mapping[str, Any], heading: str, total_users: int | None
         print(f"{row['policy']}: {share_text(row)}")
 
 
-def _users(result: Mapping[str, Any], total: int | None) -> str:
-    episodes = str(result["env"]).startswith("gym:")
-    who = "episodes on unseen seeds" if episodes else "held-out users, one session each"
+def has_episodes(result: Mapping[str, Any]) -> bool:
+    """True where the rows are of episodes, without users and items."""
+    coverage = result["rows"][0]["coverage"]
+    return coverage is None or math.isnan(coverage)  # None in its JSON
+
+
+def _users(result: Mapping[str, Any], total: int) -> str:
+    who = "episodes on unseen seeds" if has_episodes(result) else "held-out users, one session each"
     if "seeds" in result:
         return (
             f"means over {result['seeds']} seeds with 95 % intervals over seeds; {result['sessions']:,} {who}"
         )
-    some = "" if total in (None, result["sessions"]) else f" of {total:,} (--max-users 0 plays all)"
+    some = "" if total in (0, result["sessions"]) else f" of {total:,} (--max-users 0 plays all)"
     line = f"{result['sessions']:,}{some} {who}"
     fewer = [row for row in result["rows"] if row["users"] < result["sessions"]]
     if fewer:

@@ -24,7 +24,7 @@ NUM_SAMPLE_USERS = 3
 def report(
     name: str,
     checkpoint: Checkpoint,
-    users: Tensor | None,
+    users: Tensor,
     result: Mapping[str, Any],
     played: Mapping[str, Played],
 ) -> dict[str, Any]:
@@ -52,19 +52,17 @@ def report(
 
 def _data(checkpoint: Checkpoint) -> str:
     """Source of the items, and what the platform assumes where the data say nothing."""
-    catalogue, population = checkpoint.catalogue, checkpoint.population
-    if catalogue is None or population is None:
-        return ""
-    assumed = assumptions(checkpoint.config, catalogue, population)
-    return f"{catalogue.source}; {assumed}" if assumed else catalogue.source
+    assumed = assumptions(checkpoint.config, checkpoint.world)
+    source = checkpoint.catalogue.source
+    return f"{source}; {assumed}" if assumed else source
 
 
 def _samples(
-    checkpoint: Checkpoint, users: Tensor | None, policies: tuple[str, ...], played: Mapping[str, Played]
+    checkpoint: Checkpoint, users: Tensor, policies: tuple[str, ...], played: Mapping[str, Played]
 ) -> list[dict[str, Any]]:
     """The first few held-out users' sessions with each of the policies."""
-    catalogue, population = checkpoint.catalogue, checkpoint.population
-    if catalogue is None or population is None or users is None:
+    catalogue, population = checkpoint.world
+    if checkpoint.world.is_empty:
         return []
     shown = []
     for row, user in enumerate(users[:NUM_SAMPLE_USERS]):

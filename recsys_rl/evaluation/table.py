@@ -45,7 +45,7 @@ def summarise(
     played: Mapping[str, Played],
     checkpoints: Sequence[str],
     policies: Sequence[str] = (),
-    num_items: int | None = None,
+    num_items: int = 0,
 ) -> dict[str, Any]:
     """The table as plain values, as ``--json`` writes it.
 
@@ -54,7 +54,7 @@ def summarise(
         played: the rows in their order.
         checkpoints: names of the checkpoints; each has the rows ``name`` and ``name-greedy``.
         policies: names of the rows that stand for the reader's own policies.
-        num_items: size of the catalogue; None where there is none, and then no coverage.
+        num_items: size of the catalogue; 0 where there is none, and then no coverage.
 
     Returns: ``env``; ``sessions``, the most users of a row; ``rows`` (``policy``, ``users``,
     ``return_mean``, ``return_low``, ``return_high``, ``length_mean``, ``distinct_mean``, ``coverage``; and
@@ -170,7 +170,7 @@ def number(value: float | None) -> float:
     return math.nan if value is None else value
 
 
-def _row(name: str, played: Played, num_items: int | None) -> Row:
+def _row(name: str, played: Played, num_items: int) -> Row:
     sessions = played.sessions
     found = interval(sessions.returns)
     sums = {stream: x.sum(0).double().mean().item() for stream, x in sessions.streams.items()}
@@ -182,7 +182,7 @@ def _row(name: str, played: Played, num_items: int | None) -> Row:
         "return_high": found.high,
         "length_mean": sessions.lengths.double().mean().item(),
         "distinct_mean": distinct_items(sessions.items).double().mean().item(),
-        "coverage": math.nan if num_items is None else _coverage(sessions.items, num_items),
+        "coverage": _coverage(sessions.items, num_items) if num_items else math.nan,
     } | ({"streams": sums} if len(sums) > 1 else {})
 
 

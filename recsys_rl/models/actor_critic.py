@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from recsys_rl.config import ModelConfig
+from recsys_rl.dials import ModelConfig
 from recsys_rl.functional import categorical, dense
 from recsys_rl.functional.categorical import Categorical
 from recsys_rl.functional.plackett_luce import PlackettLuce

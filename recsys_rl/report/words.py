@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -84,4 +85,5 @@ def population(report: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> 
 
 def is_foreign(report: Mapping[str, Any]) -> bool:
     """True where the run is on other people's environment, with episodes and seeds for sessions and users."""
-    return str(report["env"]).startswith("gym:")
+    coverage = report["rows"][0]["coverage"] if report["rows"] else None
+    return coverage is None or math.isnan(coverage)

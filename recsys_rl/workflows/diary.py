@@ -8,9 +8,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from recsys_rl.env.foreign import GymEnv
 from recsys_rl.experience.rollout import MAX_STEPS, Sessions, play
-from recsys_rl.make import make_env
+from recsys_rl.make import episodes, make_env
 from recsys_rl.run import Run
 from recsys_rl.utils.logger import Logger
 from recsys_rl.utils.metrics import interval
@@ -66,18 +65,17 @@ class Diary:
 
 
 def evaluate_training_users(run: Run) -> Sessions:
-    """Greedy sessions of a fixed draw of training users (on fresh seeds of other people's environments)."""
+    """Greedy sessions of a fixed draw of training users, or of episodes where the world has no users."""
     seed = stream_seed(run.config.train_config.seed, "training evaluation")
-    if run.population is None:
-        generator = torch.Generator(run.streams["users"].device).manual_seed(seed)
-        env = make_env(run.config, None, None, NUM_EVAL_EPISODES, generator, training=False)
-        assert isinstance(env, GymEnv) and isinstance(run.env, GymEnv)
-        env.load_statistics(run.env.statistics())
-        max_steps = min(env.time_limit or MAX_EVAL_STEPS, MAX_STEPS)
-        return play(env, run.agent, None, greedy=True, max_steps=max_steps)
-    train = run.population.train
-    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))
-    users = train[order[:NUM_EVAL_USERS].to(train.device)]
-    generator = torch.Generator(users.device).manual_seed(seed)
-    env = make_env(run.config, run.catalogue, run.population, len(users), generator, training=False)
-    return play(env, run.agent, users, greedy=True)
+    device = run.streams["users"].device
+    train = run.world.population.train
+    if run.world.is_empty:
+        users = episodes(NUM_EVAL_EPISODES, seed)
+    else:
+        order = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))
+        users = train[order[:NUM_EVAL_USERS].to(device)]
+    generator = torch.Generator(device).manual_seed(seed)
+    env = make_env(run.config, run.world, len(users), generator, training=False)
+    env.load_statistics(run.env.statistics())
+    max_steps = min(env.interface.session_length or MAX_EVAL_STEPS, MAX_STEPS)
+    return play(env, run.agent, users, greedy=True, max_steps=max_steps)

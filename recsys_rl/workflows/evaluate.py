@@ -5,23 +5,71 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
 
 from recsys_rl.checkpoint import Checkpoint, check_algo, load
-from recsys_rl.config import EvaluateConfig
-from recsys_rl.evaluation import anyone
+from recsys_rl.dials import Seed
 from recsys_rl.evaluation.checkpoints import Entry, tables
 from recsys_rl.evaluation.players import heldout_users, play_all
 from recsys_rl.evaluation.printing import print_table, without_nan
 from recsys_rl.evaluation.sessions import report
 from recsys_rl.evaluation.table import mean_over_seeds, summarise
+from recsys_rl.lookup import DEFAULT_ALGO, algorithm_of, names_a_module, platform_of
 from recsys_rl.report import write_report
 from recsys_rl.run import choose_device
+from recsys_rl.schema import CountOrZero, Range, check_fields
 from recsys_rl.types import UserError
 from recsys_rl.utils.files import check_writable, write_text
+from recsys_rl.utils.find import find
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """One evaluation of one or more checkpoints."""
+
+    checkpoint: str = f"checkpoints/{DEFAULT_ALGO}.pt"
+    """The file to evaluate; catalogue, settings and weights all come from it."""
+    algo: str | None = None
+    """Refuse a checkpoint of another algorithm; without --checkpoint, chooses checkpoints/<algo>.pt."""
+    env: str | None = None
+    """Refuse a checkpoint of another environment; to be typed where a module is imported (gym:module:Id)."""
+    seed: Seed = 0
+    """The seed of the sessions, the same ones for every policy."""
+    json: str | None = None
+    """Write the table to this file as JSON."""
+    report: str | None = None
+    """Write a self-contained HTML page to this file: learning curve, table, sample sessions."""
+    max_users: CountOrZero = 1000
+    """Held-out users that play, spread evenly over all of them where there are more; 0 = all."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto takes cuda where there is one."""
+    threads: Annotated[int, Range(0, 1024)] = 1
+    """Threads of torch on the CPU: more help on idle cores, stall on busy ones; 0 = torch's choice."""
+    files: tuple[str, ...] = ()
+    """Checkpoints to evaluate in one table, in place of --checkpoint."""
+    policy: tuple[str, ...] = ()
+    """module:NAME of a policy of yours, which gets a row too: an object with act(obs, greedy), a callable
+    that makes one from the catalogue, or a Stable-Baselines3 model. The current folder is searched first."""
+    full: bool = False
+    """Let the planner play all users of the table, and not 64 of them: it takes minutes."""
+    cache_dir: str | None = None
+    """Folder that keeps the searched weights of the row `rule` (default: the user's cache folder)."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if self.algo is not None:
+            algorithm_of(self.algo)
+        if self.env is not None:
+            platform_of(self.env)
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The checkpoints of the table."""
+        return self.files or (self.checkpoint,)
 
 
 def evaluate(options: EvaluateConfig) -> dict[str, Any]:
@@ -44,21 +92,21 @@ def evaluate(options: EvaluateConfig) -> dict[str, Any]:
             f"--report is for one world, and these checkpoints are of {len(groups)}, one for each seed: give "
             "those of one seed, or leave it out."
         )
-    policies = {spec: anyone.find(spec) for spec in options.policy}
+    policies = {spec: find(spec, "--policy") for spec in options.policy}
     results = []
     for group in groups:
         first = group[0].checkpoint
         if len(groups) > 1:
             print(f"seed {first.config.train_config.seed}", file=sys.stderr)
-        users = heldout_users(first, options.max_users)
+        users = heldout_users(first.world, options.max_users, options.seed)
         played = play_all(group, users, options.seed, device, policies, options.full, options.cache_dir)
-        num_items = None if first.catalogue is None else first.catalogue.num_items
+        num_items = first.catalogue.num_items
         names = [entry.name for entry in group]
         own = [name for name in played if name.removesuffix("-greedy") in policies]
         results.append(summarise(first.config.env, played, names, own, num_items))
     result = results[0] if len(results) == 1 else mean_over_seeds(results)
-    population = None if len(groups) > 1 else first.population
-    print_table(result, _heading(groups), None if population is None else len(population.heldout))
+    total_users = len(first.population.heldout) if len(groups) == 1 else 0
+    print_table(result, _heading(groups), total_users)
     if options.json is not None:
         write_text(Path(options.json), json.dumps(without_nan(result), indent=1) + "\n")
         print(f"table: {options.json}", file=sys.stderr)
@@ -70,7 +118,7 @@ def evaluate(options: EvaluateConfig) -> dict[str, Any]:
 
 def _load(path: Path, options: EvaluateConfig) -> Checkpoint:
     """The checkpoint, if it is of the algorithm and the environment that were typed."""
-    checkpoint = load(path)
+    checkpoint = load(path, options.env)
     env = checkpoint.config.env
     if options.algo is not None:
         check_algo(path, checkpoint, options.algo)
@@ -78,9 +126,9 @@ def _load(path: Path, options: EvaluateConfig) -> Checkpoint:
         raise UserError(
             f"{path} was trained on {env}, not on {options.env}: leave --env out, or give another file."
         )
-    if env.count(":") > 1 and options.env is None:  # a file must not name code to import: a person types it
+    if names_a_module(env) and options.env is None:  # a file must not name code to import: a person types it
         raise UserError(f"{path} was trained on {env}, which imports a module: type --env {env} to allow it.")
-    if checkpoint.population is None and options.max_users != EvaluateConfig.max_users:
+    if checkpoint.world.is_empty and options.max_users != EvaluateConfig.max_users:
         raise UserError(f"--max-users is for simulated users, and {path} is of {env}: leave it out.")
     return checkpoint
 
@@ -104,5 +152,5 @@ def _heading(groups: Sequence[Sequence[Entry]]) -> str:
     first = groups[0][0].checkpoint
     steps = ", ".join(f"{entry.name} after {entry.checkpoint.step:,} steps" for entry in groups[0])
     seeds = ", ".join(str(group[0].checkpoint.config.train_config.seed) for group in groups)
-    data = "" if first.catalogue is None else f"; {first.catalogue.source}"
+    data = f"; {first.catalogue.source}" if first.catalogue.source else ""
     return f"{first.config.env}, {steps}" + (data if len(groups) == 1 else f"; seeds {seeds}")

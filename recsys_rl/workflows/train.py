@@ -17,10 +17,10 @@ from torch import Tensor
 from recsys_rl import folder as folders
 from recsys_rl.checkpoint import save
 from recsys_rl.config import Config, to_toml
-from recsys_rl.effect import MADE_UP, check_effect
 from recsys_rl.experience.rollout import collect
 from recsys_rl.functional.compiled import kernels
-from recsys_rl.make import PLATFORMS, check_candidates
+from recsys_rl.lookup import source_of
+from recsys_rl.make import check_candidates
 from recsys_rl.models.retrieval import import_faiss, kind_of
 from recsys_rl.objective.weighted import stream_weights, weighted
 from recsys_rl.protocols import Learner
@@ -180,17 +180,17 @@ def _publish(course: Course, resume: bool, latest: bool) -> None:
 
 def _check_new(config: Config, folder: Path | None, first: bool) -> None:
     """Raise UserError for what can be known before data are read."""
-    check_effect(config)
     if first:
         folders.check_free(config, folder)
     if folder is not None and config.train_config.name is not None:
         raise UserError("train_config.name is of no use beside a folder: leave one of them out.")
-    model, sizes, data = config.model_config, config.env_config, config.data_config.data
-    if not model.candidates or config.env not in PLATFORMS:
+    model, sizes, users = config.model_config, config.env_config, config.platform.users
+    if not model.candidates or users is None:
         return
-    history_length = 0 if PLATFORMS[config.env].repeats else sizes.max_episode_steps
-    check_candidates(model, sizes.num_items, history_length)  # of whom a log may have fewer
-    kind = kind_of(model.index, sizes.num_items if data in MADE_UP else 0)
+    history_length = 0 if users.repeats else sizes.max_episode_steps
+    check_candidates(model, sizes.num_items, history_length)  # a log may have fewer
+    made_up = source_of(config.data_config.data).made_up
+    kind = kind_of(model.index, sizes.num_items if made_up else 0)
     if kind != "exact":
         import_faiss(kind)
 

@@ -1,0 +1,59 @@
+"""`recsys-rl evaluate`."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import tyro
+
+from recsys_rl.agents import AGENTS
+from recsys_rl.cli.parse import parse, peek
+from recsys_rl.errors import UserError
+from recsys_rl.workflows.evaluate import EvaluateConfig, evaluate
+
+TEXT = """Evaluate a checkpoint: every held-out user plays one whole session with it and each baseline.
+
+Examples:
+  recsys-rl evaluate                                      checkpoints/ppo.pt
+  recsys-rl evaluate --algo a2c --json table.json         checkpoints/a2c.pt, table to a file
+  recsys-rl evaluate --checkpoint old.pt --report old.html
+  recsys-rl evaluate ppo.pt ranker.pt                     both in one table, with their difference
+  recsys-rl evaluate --policy my_policy:Newest            a policy of yours beside the others
+
+Checkpoints of one world share a table. Of runs that differ in their seed alone, each is evaluated in its
+own world, and the table holds means over seeds. A policy is an object with act(obs, greedy) -> Action, a
+callable that makes one from the catalogue, or a Stable-Baselines3 model; its module is imported."""
+
+
+@dataclass(frozen=True)
+class EvaluateOptions(EvaluateConfig):
+    """The options of `evaluate`; files need no option, and --policy may be given several times."""
+
+    files: tyro.conf.Positional[tuple[str, ...]] = ()
+    """Checkpoints to evaluate in one table, in place of --checkpoint."""
+    policy: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """module:NAME of a policy of yours, which gets a row too: an object with act(obs, greedy), a callable
+    that makes one from the catalogue, or a Stable-Baselines3 model. The current folder is searched first."""
+
+    def __post_init__(self) -> None:
+        """The values are checked in the EvaluateConfig that is made of them."""
+
+
+def run(argv: list[str]) -> None:
+    evaluate(evaluate_options(argv))
+
+
+def evaluate_options(argv: list[str]) -> EvaluateConfig:
+    """Raises UserError; `--help` raises SystemExit(0)."""
+    given = peek(argv, "algo", "checkpoint")
+    default = EvaluateOptions()
+    if given.algo in AGENTS:
+        default = EvaluateOptions(checkpoint=f"checkpoints/{given.algo}.pt")
+    see = "recsys-rl evaluate --help"
+    options = parse(EvaluateOptions, default, argv, "recsys-rl evaluate", TEXT, see)
+    if options.files and given.checkpoint is not None:
+        raise UserError(
+            f"{options.files[0]} and --checkpoint {given.checkpoint} are given: name all files in one way."
+        )
+    return EvaluateConfig(**{f.name: getattr(options, f.name) for f in dataclasses.fields(EvaluateConfig)})

@@ -1,0 +1,87 @@
+"""Options by tyro, with errors of one sentence."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import io
+import re
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import tyro
+
+from recsys_rl.errors import UserError
+from recsys_rl.schema import did_you_mean
+
+T = TypeVar("T")
+
+
+def parse(
+    cls: type[T],
+    default: T,
+    argv: list[str],
+    prog: str,
+    description: str,
+    see: str,
+    whose: Callable[[str], str | None] = lambda option: None,
+) -> T:
+    """Parse with tyro, whose complaints become a UserError of one sentence.
+
+    ``whose`` gives the rest of a sentence about an unknown option that others have; None where none has.
+    """
+    drawing = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(drawing):
+            options, unknown = tyro.cli(
+                cls,
+                prog=prog,
+                description=description,
+                args=argv,
+                default=default,
+                return_unknown_args=True,
+                config=(tyro.conf.OmitArgPrefixes, tyro.conf.AvoidSubcommands),
+            )
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        raise UserError(f"{_complaint(drawing.getvalue())} See {see}.") from None
+    if unknown:
+        name = unknown[0].partition("=")[0]
+        if not name.startswith("-") and hasattr(options, "files"):
+            raise UserError(f"There is no place for {name!r} here: name files side by side; see {see}.")
+        if name.replace("_", "-") in ("--log-dir", "--checkpoint-dir"):
+            raise UserError(
+                f"{name} is of an earlier version: each run has a folder of its own now, in --runs-dir."
+            )
+        complaint = whose(name.replace("_", "-"))
+        if complaint is not None:
+            raise UserError(f"{name} {complaint}")
+        near = did_you_mean(name, option_names(default))
+        raise UserError(f"There is no option {name}{near}: see {see}.")
+    return options
+
+
+def _complaint(drawing: str) -> str:
+    """The sentence below the title in what tyro draws: title, rule, sentence, rule, help; framed or not."""
+    plain = re.sub(r"\x1b\[[0-9;]*m|[╭╮╰╯│]", "", drawing)
+    parts = [" ".join(part.split()) for part in re.split("─+|-{4,}", plain)]
+    title, *rest = [part for part in parts if part]
+    return (rest[0] if rest else title).rstrip(".") + "."
+
+
+def option_names(options: Any) -> list[str]:
+    names = []
+    for f in dataclasses.fields(options):
+        value = getattr(options, f.name)
+        names += option_names(value) if dataclasses.is_dataclass(value) else ["--" + f.name.replace("_", "-")]
+    return names
+
+
+def peek(argv: list[str], *names: str) -> Any:
+    """The options on which the defaults of all the others depend; None where absent."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for name in names:
+        parser.add_argument(f"--{name}", nargs="?")
+    return parser.parse_known_args(argv)[0]

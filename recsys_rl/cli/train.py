@@ -1,0 +1,323 @@
+"""`recsys-rl train`. The options are those of the chosen platform, algorithm and source."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import re
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import tyro
+
+from recsys_rl import folder as folders
+from recsys_rl.agents import AGENTS
+from recsys_rl.cli.parse import parse, peek
+from recsys_rl.config import Config, no_setting, overlay, read_toml, section_classes, sections_from, to_dict
+from recsys_rl.dials import DataConfig
+from recsys_rl.distributed.launch import launch
+from recsys_rl.distributed.place import Place, find_place, obey_parent
+from recsys_rl.env import PLATFORMS
+from recsys_rl.errors import FieldError, UserError
+from recsys_rl.lookup import DEFAULT_ALGO, DEFAULT_ENV, names_a_module
+from recsys_rl.schema import check_fields, hints, shown
+
+TEXT = """Train a recommender on simulated users.
+
+Examples:
+  recsys-rl train                                 PPO on drift, over MovieLens
+  recsys-rl train --env satiation --seed 1        users who tire of what they have seen
+  recsys-rl train --algo a2c --data synthetic     A2C, on made-up items and users
+  recsys-rl train --data ratings.csv --rating-column stars
+  recsys-rl train --env gym:CartPole-v1           anyone's Gymnasium environment
+  recsys-rl train --config run.toml --lr 1e-3     a file's settings, but for one
+  recsys-rl train --num-processes 2               two processes that average their gradients
+  recsys-rl train --seeds 0-4                     five runs, one after another
+  recsys-rl train --resume                        go on with the latest run, that behind checkpoints/ppo.pt
+  recsys-rl train --run runs/drift-movielens-ppo-0          go on with another
+
+Each run makes a folder of its own in runs/, which holds its settings, log and checkpoints, and
+checkpoints/ppo.pt becomes a link to its checkpoint.
+
+The defaults shown are those of the chosen --algo and --env. Settings in the file of --config replace
+them, and options given here replace both. A run that is resumed keeps its own settings; only intervals, data
+folders and threads may be given anew, and it goes on on the kind of device (cpu, cuda) that it began on."""
+
+
+class Job(NamedTuple):
+    """The runs of one command `train`."""
+
+    config: Config
+    folder: Path | None = None  # of the run that goes on; None: a new one
+    seeds: tuple[int, ...] = ()  # of several new runs
+    note: str = ""  # for the user, about the settings
+
+    def configs(self) -> list[Config]:
+        """The settings of each run."""
+        settings = self.config.train_config
+        return [
+            dataclasses.replace(
+                self.config,
+                train_config=dataclasses.replace(
+                    settings, seed=seed, name=None if settings.name is None else f"{settings.name}-{seed}"
+                ),
+            )
+            for seed in self.seeds
+        ] or [self.config]
+
+
+def run(argv: list[str]) -> None:
+    place = find_place()
+    if place is not None:  # what torch would say in fifty lines, we say in a sentence
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")
+    requests = None if place is None or place.listener is None else obey_parent()
+    job = train_options(argv)
+    if job.note and (place is None or (place.rank == 0 and place.listener is None)):
+        print(job.note, file=sys.stderr)
+    if place is not None and job.seeds:
+        raise UserError("--seeds makes runs one after another: with torchrun, give --seed to each of them.")
+    configs = job.configs()
+    if job.seeds:
+        for config in configs:  # all of them before the first begins
+            folders.check_free(config)
+    for number, config in enumerate(configs):
+        try:
+            if place is None and config.train_config.num_processes > 1:
+                launch(_argv_of_rank(argv, job, config), config.train_config.num_processes)
+            else:
+                _train_here(place, requests, config, job.folder)
+        except (KeyboardInterrupt, UserError):
+            left = ", ".join(str(later.train_config.seed) for later in configs[number + 1 :])
+            if left:
+                print(f"Seeds that were not begun: {left}", file=sys.stderr)
+            raise
+
+
+def _train_here(place: Place | None, requests: list[int] | None, config: Config, folder: Path | None) -> None:
+    """One run, or this process's part of it; ``folder`` is that of a run that goes on."""
+    from recsys_rl.workflows.train import Interrupted, train
+
+    resume = folder is not None
+    try:
+        if place is None:
+            train(config, resume, folder=folder, latest=True)
+            return
+        from recsys_rl.distributed.group import join
+        from recsys_rl.run import choose_device
+
+        config = place.settle(config)
+        settings = config.train_config
+        cuda = choose_device(settings.device).type == "cuda"
+        with join(place, requests, settings.join_timeout, cuda) as ranks:
+            train(config, resume, ranks, folder=folder, latest=True)
+    except Interrupted as stop:
+        if place is None or place.rank == 0:
+            with contextlib.suppress(OSError):  # a terminal that was closed
+                print(stop, file=sys.stderr)
+        raise KeyboardInterrupt from None
+
+
+def _argv_of_rank(argv: list[str], job: Job, config: Config) -> list[str]:
+    """Of the processes of one run: its own seed and name, and the folder that ``--resume`` found."""
+    settings = config.train_config
+    if job.folder is not None:
+        return [*_without(argv, ("run",), ("resume",)), "--run", str(job.folder)]
+    if job.seeds:
+        name = [] if settings.name is None else ["--name", settings.name]
+        return [*_without(argv, ("seeds", "name")), "--seed", str(settings.seed), *name]
+    return argv
+
+
+def _without(argv: list[str], options: tuple[str, ...], flags: tuple[str, ...] = ()) -> list[str]:
+    """``argv`` without these options and their values, and without these flags."""
+    kept, words = [], iter(argv)
+    for word in words:
+        name, equals, _ = word.partition("=")
+        if name.removeprefix("--") in options and name.startswith("--"):
+            if not equals:
+                next(words, None)
+        elif not (name.startswith("--") and name.removeprefix("--") in flags):
+            kept.append(word)
+    return kept
+
+
+def train_options(argv: list[str]) -> Job:
+    """The settings, and the run that goes on. Raises UserError; `--help` raises SystemExit(0)."""
+    given = peek(argv, "algo", "env", "data", "config", "run")
+    file = {} if given.config is None else _read_settings(Path(given.config), given.env is not None)
+    typed = {name: getattr(given, name) for name in ("algo", "env") if getattr(given, name) is not None}
+    folder, base = None, {}
+    if given.run is not None or "--resume" in argv:
+        if given.run is not None and "--resume" in argv:
+            raise UserError("--resume goes on with the latest run and --run with another: give one of them.")
+        if given.run is not None:
+            folder = Path(given.run)
+            typed.setdefault("algo", folders.algo_of(folder))
+        else:
+            folder = folders.latest({"algo": DEFAULT_ALGO, **file, **typed}["algo"])
+        algo = {"algo": DEFAULT_ALGO, **file, **typed}["algo"]
+        base = to_dict(_config_of_run(folder, algo, given.env))
+    chosen = {"algo": DEFAULT_ALGO, "env": DEFAULT_ENV, **base, **file, **typed}
+    kept, note = _of_chosen(file, chosen, given)
+    over = overlay(overlay(base, kept), {name: chosen[name] for name in ("algo", "env")})
+    if given.data is not None:
+        over = overlay(over, {"data_config": {"data": given.data}})
+    options = _parse(argv, over, given.config)
+    if folder is not None:
+        _check_continuation(options, folder, base)
+    config = Config(**{f.name: getattr(options, f.name) for f in dataclasses.fields(Config)})
+    return Job(config, folder, _seeds(options.seeds, argv), note)
+
+
+def _parse(argv: list[str], settings: Mapping[str, Any], file: str | None) -> Any:
+    """The options over these settings: a dataclass with the fields of Config, and those of the command."""
+    algo, env = settings["algo"], settings["env"]
+    try:
+        sections = sections_from(settings)
+        for name, section in sections.items():
+            check_fields(section, name)
+    except FieldError as error:
+        if file is None:
+            raise
+        raise UserError(str(error)) from None  # of the file, even where an option replaces it
+    data = getattr(sections["data_config"], "data", "")
+
+    def text(help_: str) -> Any:
+        return Annotated[str | None, tyro.conf.arg(help=help_)]
+
+    of_command = [
+        (
+            "config",
+            text("TOML file of settings by section, as in [env_config] num_items = 500; a run writes one."),
+        ),
+        ("run", text("Go on with the run in this folder, whose settings it takes, as if never interrupted.")),
+        ("seeds", text("Make a run for each of these seeds, one after another: 0-4, or 0,2,5.")),
+    ]
+    cls = dataclasses.make_dataclass(
+        "TrainOptions",
+        [
+            ("algo", Annotated[str, tyro.conf.arg(help=ALGO_HELP)], algo),
+            ("env", Annotated[str, tyro.conf.arg(help=ENV_HELP)], env),
+            *((name, type(section), section) for name, section in sections.items()),
+            *((name, kind, None) for name, kind in of_command),
+            ("resume", Annotated[bool, tyro.conf.arg(help=RESUME_HELP)], False),
+        ],
+        frozen=True,
+    )
+    see = f"recsys-rl train --algo {algo} --env {env} --help"
+    return parse(cls, cls(), argv, "recsys-rl train", TEXT, see, _whose(algo, env, str(data)))
+
+
+ALGO_HELP = f"The algorithm: {' or '.join(AGENTS)}."
+ENV_HELP = (
+    f"The platform: {', '.join(PLATFORMS)}:Id (gym:CartPole-v1), gym:module:Id, or module:PLATFORM of yours."
+)
+RESUME_HELP = "Go on with the run behind checkpoints/<algo>.pt in the same way."
+
+
+def _whose(algo: str, env: str, data: str) -> Callable[[str], str | None]:
+    """From an unknown option to the rest of a sentence, where another platform or the like has it."""
+
+    def complaint(option: str) -> str | None:
+        field = option.removeprefix("--").removeprefix("no-").replace("-", "_")
+        found = (
+            no_setting(section, field, algo, env, data)
+            for section in ("env_config", "agent_config", "data_config")
+        )
+        return next(filter(None, found), None)
+
+    return complaint
+
+
+def _of_chosen(file: Mapping[str, Any], chosen: Mapping[str, Any], given: Any) -> tuple[dict[str, Any], str]:
+    """The settings of a file as far as the chosen platform, algorithm and source have them; and a note.
+
+    The note is a sentence where a setting was chosen for another problem, or is left out.
+    """
+    if not file:
+        return {}, ""
+    whose = {"algo": DEFAULT_ALGO, "env": DEFAULT_ENV, **file}
+    of_file = file.get("data_config")
+    data = of_file.get("data", DataConfig.data) if isinstance(of_file, Mapping) else DataConfig.data
+    if not all(isinstance(whose[name], str) for name in ("algo", "env")):
+        return dict(file), ""  # an error that is found later
+    before = section_classes(whose["algo"], whose["env"], data)
+    after = section_classes(chosen["algo"], chosen["env"], given.data or data)
+    kept, left_out = dict(file), []
+    for name in before:
+        part = kept.get(name)
+        if before[name] is not after[name] and isinstance(part, Mapping):
+            lost = hints(before[name]).keys() - hints(after[name]).keys()
+            gone = [field for field in part if field in lost]
+            kept[name] = {field: value for field, value in part.items() if field not in gone}
+            left_out += gone
+    notes = []
+    if any(whose[name] != chosen[name] for name in ("algo", "env")):
+        notes.append(
+            f"--config {given.config} is for {whose['algo']} on {whose['env']}: what it sets replaces the "
+            f"preset of {chosen['algo']} on {chosen['env']}."
+        )
+    if left_out:
+        notes.append(
+            f"Settings of --config {given.config} that this run does not have are left out: "
+            f"{', '.join(left_out)}."
+        )
+    return kept, " ".join(notes)
+
+
+def _check_continuation(options: Any, folder: Path, base: Mapping[str, Any]) -> None:
+    if options.seeds is not None:
+        raise UserError("--seeds makes new runs: leave it out to go on with one.")
+    settings = options.train_config
+    if settings.name is not None or settings.runs_dir != base["train_config"]["runs_dir"]:
+        raise UserError(
+            f"The run in {folder} keeps its folder: leave --name and --runs-dir out, or start a new run."
+        )
+
+
+def _seeds(text: str | None, argv: list[str]) -> tuple[int, ...]:
+    """0-4 or 0,2,5 (or both: 0-2,7) as numbers, none of them twice."""
+    if text is None:
+        return ()
+    if peek(argv, "seed").seed is not None:
+        raise UserError("--seed is one run's, and --seeds are those of several: give one of them.")
+    found: list[int] = []
+    for part in text.split(","):
+        ends = re.fullmatch(r"\s*(\d{1,10})(?:-(\d{1,10}))?\s*", part)
+        low, high = (int(ends[1]), int(ends[2] or ends[1])) if ends else (1, 0)
+        if not low <= high < 2**32 or high - low >= 1000:
+            raise UserError(
+                f"--seeds is {shown(text)}: give seeds as 0-4 or 0,2,5, each at most 4294967295 and "
+                "at most 1000 of them."
+            )
+        found += range(low, high + 1)
+    return tuple(dict.fromkeys(found))
+
+
+def _config_of_run(folder: Path, algo: str, env: str | None) -> Config:
+    """The settings in the checkpoint to resume; ``env`` is the one that was typed."""
+    from recsys_rl.checkpoint import check_algo, load
+
+    path = folder / f"{algo}.pt"
+    checkpoint = load(path, env)
+    check_algo(path, checkpoint, algo)
+    _check_no_module(str(path), checkpoint.config.env, env is not None)
+    return checkpoint.config
+
+
+def _read_settings(path: Path, env_is_typed: bool) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise UserError(f"--config {path} can't be read ({error}): give a TOML file.") from error
+    settings = read_toml(text, f"--config {path}")
+    _check_no_module(f"--config {path}", str(settings.get("env")), env_is_typed)
+    return settings
+
+
+def _check_no_module(source: str, env: str, env_is_typed: bool) -> None:
+    if names_a_module(env) and not env_is_typed:
+        raise UserError(f"{source} names a module to import, as no file may: type --env {env}.")

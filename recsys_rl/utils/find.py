@@ -1,0 +1,47 @@
+"""Objects by name: module:NAME, or a name in one of the three dicts from names to module:NAME."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import traceback
+from typing import Any
+
+from recsys_rl.errors import UserError
+
+
+def find(spec: str, option: str) -> Any:
+    """The object NAME of the module, for ``spec`` = "module:NAME"; that module alone is imported.
+
+    The current folder is searched first, as by ``python -m``. ``option`` names the place of ``spec`` in an
+    error. A spec from a file must never come here: the module is executed. Raises UserError.
+    """
+    module_name, colon, name = spec.partition(":")
+    words = module_name.split(".")
+    if not colon or not name.isidentifier() or not all(word.isidentifier() for word in words):
+        raise UserError(f"{option} {spec} is no module:NAME, as in my_module:NAME.")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name in [".".join(words[: i + 1]) for i in range(len(words))]:
+            raise UserError(
+                f"{option} {spec}: there is no module {error.name} in this folder or among the installed "
+                "packages."
+            ) from error
+        raise UserError(f"{option} {spec} can't be imported ({reason(error)}).") from error
+    except (Exception, SystemExit) as error:  # a script may end the program where it is imported
+        raise UserError(f"{option} {spec} can't be imported ({reason(error)}).") from error
+    if not hasattr(module, name):
+        raise UserError(f"{option} {spec}: the module {module_name} has no {name}.")
+    return getattr(module, name)
+
+
+def reason(error: BaseException) -> str:
+    """Type, text and place of an error on one line."""
+    text = " ".join(str(error).split())[:200]
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f", {os.path.basename(frames[-1].filename)} line {frames[-1].lineno}" if len(frames) > 1 else ""
+    return f"{type(error).__name__}: {text}{place}"
