@@ -40,7 +40,7 @@ wheel: $(VENV)/data.stamp
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist
 
-$(VENV)/data.stamp: pyproject.toml hatch_build.py $(wildcard recsys_rl/functional/*.[ch])
+$(VENV)/data.stamp: pyproject.toml hatch_build.py $(wildcard recsys_rl/functional/compiled/*.[ch])
 	$(call install,data)
 
 $(VENV)/dev.stamp: $(VENV)/data.stamp

@@ -1,6 +1,7 @@
-"""Compiles recsys_rl/functional/*.c while the package is installed, where there is a C compiler.
+"""Compiles recsys_rl/functional/compiled/*.c while the package is installed, where there is a C compiler.
 
-Where there is none, or it fails, the package works all the same: functional/kernels.py says what then runs.
+On Windows nothing is compiled. There, and where no compiler is or it fails, torch's operators stand in: the
+package works all the same (functional/compiled/kernels.py).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-FOLDER = Path("recsys_rl/functional")
+FOLDER = Path("recsys_rl/functional/compiled")
 COMPILE = ["-O3", "-fno-math-errno", "-fno-trapping-math", "-std=gnu11", "-fPIC"]
 WIDE = "-mprefer-vector-width=512"  # where the machine has such vectors; x86 alone knows the option
 
@@ -38,6 +39,9 @@ class CustomBuildHook(BuildHookInterface):  # type: ignore[type-arg, misc]
 
 def compile_kernels(folder: Path) -> Path | None:
     """Make ``kernels-<hash of the sources>.so`` in ``folder``; None and a line on stderr where that fails."""
+    if sys.platform == "win32":
+        print("recsys_rl: nothing is compiled on Windows; torch's operators stand in.", file=sys.stderr)
+        return None
     sources = b"".join(file.read_bytes() for file in sorted(folder.glob("*.[ch]")))
     library = folder / f"kernels-{hashlib.sha256(sources).hexdigest()[:16]}.so"
     compiler = shlex.split(os.environ.get("CC") or next(filter(shutil.which, ("cc", "gcc", "clang")), "cc"))

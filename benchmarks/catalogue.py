@@ -39,11 +39,11 @@ from benchmarks.memory import peak_mb
 from benchmarks.peers import PEERS, Dials, World, our_agent, seconds_per_update, time_cycles
 from benchmarks.tables import Row, System
 from recsys_rl.agents.ppo import PPOConfig
-from recsys_rl.config import defaults
-from recsys_rl.data.clustered import clustered_world
+from recsys_rl.config import Config, defaults, from_dict
 from recsys_rl.dials import ModelConfig
 from recsys_rl.env.drift import best_return
 from recsys_rl.experience.rollout import collect, play
+from recsys_rl.make import make_world
 from recsys_rl.report import learning_curve_svg
 from recsys_rl.types import UserError
 from recsys_rl.utils.metrics import interval
@@ -55,10 +55,14 @@ MB = 1e6
 
 
 def clustered(num_items: int, dim: int, seed: int, folder: str) -> World:
-    config = defaults("ppo", "drift")
-    config = replace(config, env_config=replace(config.env_config, num_items=num_items, embedding_dim=dim))
-    catalogue, population = clustered_world(num_items, config.env_config.num_users, dim, 0.2, seed, folder)
-    return World(catalogue, population, config)
+    settings = {
+        "env": "drift",
+        "data_config": {"data": "clustered", "cache_dir": folder},
+        "env_config": {"num_items": num_items, "embedding_dim": dim},
+        "train_config": {"seed": seed},
+    }
+    config = from_dict(Config, settings)
+    return World(*make_world(config), config)
 
 
 def dials_of(smoke: bool, updates: int) -> Dials:

@@ -9,7 +9,7 @@ run it again after a change of an equation or of a dial. A test compares the fil
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -17,10 +17,10 @@ from torch import Tensor
 
 from recsys_rl.agents.ppo import PPOConfig
 from recsys_rl.agents.references import Myopic, Planner
-from recsys_rl.config import defaults
-from recsys_rl.dials import DataConfig, EnvConfig
+from recsys_rl.config import Config, defaults
+from recsys_rl.data.catalogue import MadeUpConfig
 from recsys_rl.env.rec_env import RecEnv
-from recsys_rl.env.satiation import Satiation
+from recsys_rl.env.satiation import Satiation, SatiationConfig
 from recsys_rl.functional.losses import clipped_surrogate
 from recsys_rl.functional.returns import gae
 from recsys_rl.make import make_env, make_world
@@ -185,7 +185,7 @@ def alike_items(count: int, affinity: float) -> tuple[Catalogue, Population]:
 def trap_figure() -> str:
     """Appeal and satisfaction of items that fit a rested user equally well, over their catchiness."""
     affinity, count = 0.4, 121
-    dials = EnvConfig(num_items=count, embedding_dim=2)
+    dials = SatiationConfig(num_items=count, embedding_dim=2)
     users = Satiation(*alike_items(count, affinity), dials)
     items = torch.arange(count).unsqueeze(0)  # (1, K): all of them, each as if it were the first
     state = users.sample(torch.tensor([0]))
@@ -203,8 +203,8 @@ def trap_figure() -> str:
         )
     ]
     words = {
-        "appeal, the share that is watched: the reward now": (felt.engagement, "inside"),
-        "satisfaction, how good it was: unseen": (felt.satisfaction, "learned"),
+        "appeal, the share that is watched: the reward now": (felt.signals[:, :, 0], "inside"),
+        "satisfaction, how good it was: unseen": (felt.signals[:, :, 1], "learned"),
     }
     ends = [values[0, -1].item() for values, _ in words.values()]
     for (said, (values, style)), end in zip(words.items(), ends, strict=True):
@@ -240,11 +240,11 @@ def watch(agent: Policy, env: RecEnv, user: Tensor) -> tuple[list[float], list[f
 
 def session_figure() -> str:
     """The session of one user with the short-sighted optimum and with the planner, without noise."""
-    config = defaults("ppo", "satiation")
-    dials = replace(config.env_config, num_items=300, num_users=100, embedding_dim=16, noise=0.0)
-    config = replace(config, data_config=DataConfig(data="synthetic"), env_config=dials)
-    catalogue, population = make_world(config.env, config.data_config, dials, seed=0)
-    env = make_env(config, catalogue, population, 1, torch.Generator().manual_seed(0), heldout=True)
+    dials = SatiationConfig(num_items=300, embedding_dim=16, noise=0.0)
+    people = MadeUpConfig(data="synthetic", num_users=100)
+    config = Config(env="satiation", data_config=people, env_config=dials)
+    world = make_world(config)
+    env = make_env(config, world, 1, torch.Generator().manual_seed(0), heldout=True)
     assert isinstance(env, RecEnv)
     length, parts, totals = dials.max_episode_steps, [], []
     agents: dict[str, tuple[Policy, str]] = {
@@ -252,7 +252,7 @@ def session_figure() -> str:
         "planned": (Planner(env), "learned"),
     }
     for place, (name, (agent, style)) in enumerate(agents.items()):
-        rewards, patience, left = watch(agent, env, population.heldout[:1])
+        rewards, patience, left = watch(agent, env, world.population.heldout[:1])
         totals.append(sum(rewards))
         panel = Panel(56 + 400 * place, 320, (0, length), (0, 1))
         title = f"{name}: {number(totals[-1], 1)} in {len(rewards)} steps"

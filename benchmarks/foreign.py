@@ -87,7 +87,7 @@ ENVIRONMENTS = {
 def random(env_id: str, seed: int, steps: int) -> tuple[Policy, GymEnv]:
     """Every action with the same probability."""
     env = unseen_episodes(env_id, seed)
-    return RandomPolicy(env.action_sizes, torch.Generator().manual_seed(seed)), env
+    return RandomPolicy(env.interface.action_sizes, torch.Generator().manual_seed(seed)), env
 
 
 def ours(env_id: str, seed: int, steps: int, **dials: Row) -> tuple[Policy, GymEnv]:
@@ -102,7 +102,7 @@ def ours(env_id: str, seed: int, steps: int, **dials: Row) -> tuple[Policy, GymE
         run.agent.update(rollout)
     assert isinstance(run.env, GymEnv)
     episodes = torch.Generator().manual_seed(UNSEEN + seed)
-    env = make_env(config, None, None, EPISODES, episodes, training=False)
+    env = make_env(config, run.world, EPISODES, episodes, training=False)
     assert isinstance(env, GymEnv)
     env.load_statistics(run.env.statistics())
     return run.agent, env

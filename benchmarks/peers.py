@@ -12,20 +12,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import dataclass
+from typing import Literal, cast
 
 import torch
 from torch import Tensor
 
-from recsys_rl.agents.a2c import A2C
+from recsys_rl import make, types
 from recsys_rl.agents.ppo import PPO, PPOConfig
-from recsys_rl.config import Config, defaults
-from recsys_rl.data.catalogue import synthetic_world
+from recsys_rl.config import Config, from_dict
 from recsys_rl.dials import ModelConfig
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.experience.rollout import collect
-from recsys_rl.make import make_agent, make_env
 from recsys_rl.types import Catalogue, Population
 from recsys_rl.utils.allocator import keep_freed_memory
 from recsys_rl.utils.seeding import generators
@@ -93,28 +91,34 @@ class World:
     config: Config
 
     def env(self, num_envs: int, seed: int, heldout: bool = False) -> RecEnv:
-        generator = generators(seed, "users")["users"]
-        made = make_env(self.config, self.catalogue, self.population, num_envs, generator, heldout=heldout)
+        world, generator = types.World(self.catalogue, self.population), generators(seed, "users")["users"]
+        made = make.make_env(self.config, world, num_envs, generator, heldout=heldout)
         assert isinstance(made, RecEnv)
         return made
 
 
 def make_world(seed: int, num_items: int = 1000, num_users: int = 2000, env: str = "drift") -> World:
-    config = defaults("ppo", env)
-    config = replace(config, env_config=replace(config.env_config, num_items=num_items, num_users=num_users))
-    catalogue, population = synthetic_world(num_items, num_users, config.env_config.embedding_dim, 0.2, seed)
-    return World(catalogue, population, config)
+    settings = {
+        "env": env,
+        "data_config": {"data": "synthetic", "num_users": num_users},
+        "env_config": {"num_items": num_items},
+        "train_config": {"seed": seed},
+    }
+    config = from_dict(Config, settings)
+    return World(*make.make_world(config), config)
 
 
-def our_agent(env: RecEnv, dials: Dials, seed: int, model_config: ModelConfig) -> PPO | A2C:
+def our_agent(env: RecEnv, dials: Dials, seed: int, model_config: ModelConfig) -> PPO:
     """Our PPO with these dials, as `recsys-rl train` makes it."""
     keep_freed_memory()
     config = Config(agent_config=dials.ppo, model_config=model_config)
     streams = generators(seed, "model", "policy", "shuffle")
-    return make_agent(config, env, env.catalogue, dials.num_updates, streams, torch.device("cpu"))
+    cpu = torch.device("cpu")
+    agent = make.make_agent(config, env, env.catalogue, dials.num_updates, streams, cpu)
+    return cast(PPO, agent)
 
 
-def time_cycles(env: RecEnv, agent: PPO | A2C, dials: Dials) -> tuple[float, float]:
+def time_cycles(env: RecEnv, agent: PPO, dials: Dials) -> tuple[float, float]:
     """Seconds of all rollouts and of all updates but the first."""
     obs = env.reset()
     rollout_s = update_s = 0.0

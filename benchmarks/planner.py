@@ -11,14 +11,13 @@ from __future__ import annotations
 
 import itertools
 import time
-from dataclasses import replace
 from unittest import mock
 
 import torch
 
 from benchmarks import tables
 from recsys_rl.agents import references
-from recsys_rl.config import Config
+from recsys_rl.config import Config, from_dict
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.experience.rollout import play
 from recsys_rl.make import make_env, make_world
@@ -45,17 +44,23 @@ def main() -> None:
     parser.add_argument("--data", default="movielens", help="as of recsys-rl train")
     args = tables.parse(parser, "planner")
     torch.set_num_threads(args.threads or 1)
-    config = Config(env="satiation")
-    settings = replace(config.env_config, noise=0.0)
-    data = replace(config.data_config, data="synthetic" if args.smoke else args.data)
+    sizes, data = {}, {"data": args.data}
     if args.smoke:
-        settings, args.users = replace(settings, num_items=60, num_users=50, max_episode_steps=4), 4
-    config = replace(config, env_config=settings, data_config=data)
-    catalogue, population = make_world(config.env, data, settings, args.seed)
-    users = population.train[torch.arange(args.users) * len(population.train) // args.users]
+        sizes, data = {"num_items": 60, "max_episode_steps": 4}, {"data": "synthetic", "num_users": 50}
+        args.users = 4
+    settings = {
+        "env": "satiation",
+        "env_config": {"noise": 0.0, **sizes},
+        "data_config": data,
+        "train_config": {"seed": args.seed},
+    }
+    config = from_dict(Config, settings)
+    world = make_world(config)
+    train = world.population.train
+    users = train[torch.arange(args.users) * len(train) // args.users]
     rows: list[tables.Row] = []
     for name, search in SEARCHES.items():
-        env = make_env(config, catalogue, population, args.users, torch.Generator().manual_seed(0))
+        env = make_env(config, world, args.users, torch.Generator().manual_seed(0))
         assert isinstance(env, RecEnv)
         started = time.monotonic()
         with mock.patch.dict(vars(references), search):

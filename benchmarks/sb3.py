@@ -24,7 +24,7 @@ class BatchedDrift(VecEnv):
 
     def __init__(self, env: RecEnv) -> None:
         self.env = env
-        observations = spaces.Box(-np.inf, np.inf, (env.context_dim,), np.float32)
+        observations = spaces.Box(-np.inf, np.inf, (env.interface.context_size,), np.float32)
         super().__init__(env.num_envs, observations, spaces.Discrete(env.catalogue.num_items))
 
     def reset(self) -> Any:

@@ -71,7 +71,7 @@ def train(env: RecEnv, dials: Dials, seed: int, between: Between) -> None:
     activation = {"tanh": nn.Tanh, "relu": nn.ReLU}[dials.activation]
 
     def net() -> Net:
-        return Net(state_shape=(env.context_dim,), hidden_sizes=HIDDEN, activation=activation)
+        return Net(state_shape=(env.interface.context_size,), hidden_sizes=HIDDEN, activation=activation)
 
     actor = DiscreteActor(preprocess_net=net(), action_shape=(env.catalogue.num_items,), softmax_output=False)
     critic = DiscreteCritic(preprocess_net=net())

@@ -34,7 +34,7 @@ class BatchedDrift(EnvBase):  # type: ignore[misc]
         super().__init__(device="cpu", batch_size=torch.Size([n]))
         self.env = env
         self.obs: Obs | None = None
-        self.observation_spec = Composite(observation=Unbounded((n, env.context_dim)), shape=(n,))
+        self.observation_spec = Composite(observation=Unbounded((n, env.interface.context_size)), shape=(n,))
         self.action_spec = Categorical(env.catalogue.num_items, shape=(n,))
         self.reward_spec = Unbounded((n, 1))
 
@@ -67,14 +67,14 @@ def train(env: RecEnv, dials: Dials, seed: int, between: Between) -> None:
     torch.manual_seed(seed)  # it draws from the global generator
     activation = {"tanh": nn.Tanh, "relu": nn.ReLU}[dials.activation]
     shape: dict[str, Any] = {"num_cells": list(HIDDEN), "activation_class": activation}
-    logits_of = MLP(env.context_dim, env.catalogue.num_items, **shape)
+    logits_of = MLP(env.interface.context_size, env.catalogue.num_items, **shape)
     actor = ProbabilisticActor(
         TensorDictModule(logits_of, ["observation"], ["logits"]),
         in_keys=["logits"],
         distribution_class=torch.distributions.Categorical,
         return_log_prob=True,
     )
-    critic = ValueOperator(MLP(env.context_dim, 1, **shape), in_keys=["observation"])
+    critic = ValueOperator(MLP(env.interface.context_size, 1, **shape), in_keys=["observation"])
     collector = Collector(
         BatchedDrift(env), actor, frames_per_batch=dials.per_update, total_frames=-1, device="cpu"
     )

@@ -1,13 +1,19 @@
-"""A new platform is one class: a tutor that chooses exercises, trained with our PPO.
+"""A new platform is one file: a tutor that chooses exercises, trained with our PPO.
 
     python examples/new_platform.py
+
+Its settings, users and presets end in a record, PLATFORM, which the commands take by its name:
+
+    cd examples
+    recsys-rl train --env new_platform:PLATFORM --data synthetic --learning-gain 0.5
+    recsys-rl evaluate --env new_platform:PLATFORM --report tutor.html
 
 A learner of skill s meets an exercise of difficulty d, solves it with probability p, and learns most from
 what is neither trivial nor hopeless:
 
-    p       = sigmoid(10 (s - d))            [0..1]
+    p       = sigmoid(sharpness (s - d))     [0..1]
     reward  = d p                            [0..1: solving what is hard is worth more]
-    s      <- s + 0.25 p (1 - p)             [difficulties and skills are on one scale, 0..1 at the start]
+    s      <- s + learning_gain p (1 - p)    [difficulties and skills are on one scale, 0..1 at the start]
 
 The tutor never sees the skill. It sees what it gave so far and what came of it.
 """
@@ -15,7 +21,9 @@ The tutor never sees the skill. It sees what it gave so far and what came of it.
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import ClassVar
 
 import torch
@@ -23,16 +31,27 @@ from torch import Tensor
 
 from recsys_rl.agents.baselines import RandomPolicy
 from recsys_rl.agents.references import Myopic
-from recsys_rl.config import defaults
-from recsys_rl.data.catalogue import synthetic_world
+from recsys_rl.config import Config, from_dict
 from recsys_rl.dials import EnvConfig
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.experience.rollout import collect, play
-from recsys_rl.make import make_agent
-from recsys_rl.protocols import Policy
-from recsys_rl.types import Catalogue, Feedback, Population
+from recsys_rl.make import make_agent, make_env, make_world
+from recsys_rl.protocols import Platform, Policy
+from recsys_rl.schema import NonNegative, Positive
+from recsys_rl.testing import check_user_model
+from recsys_rl.types import Catalogue, Feedback, Population, Signal, Stream
 from recsys_rl.utils.metrics import Interval, interval
 from recsys_rl.utils.seeding import generators
+
+
+@dataclass(frozen=True)
+class TutorConfig(EnvConfig):
+    """Learners whose skill grows. Each field is an option, with its range and its help."""
+
+    sharpness: Positive = 10.0
+    """Logits of solving an exercise per unit of skill above its difficulty."""
+    learning_gain: NonNegative = 0.25
+    """Skill gained per exercise, at most a quarter of this."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +66,14 @@ class Tutor:
 
     catalogue: Catalogue  # its `quality` serves as the difficulty
     population: Population
+    config: TutorConfig
     repeats: ClassVar[bool] = False
     assumptions: ClassVar[str] = ""
+    context: ClassVar[tuple[str, ...]] = ("profile", "last_item")  # what the tutor sees besides the history
+    signals: ClassVar[tuple[Signal, ...]] = (Signal("points"), Signal("solved", visible=False))
+    streams: ClassVar[tuple[Stream, ...]] = (Stream("points"),)
+    slate_size: ClassVar[int] = 1
+    bounds: ClassVar[Mapping[str, float]] = MappingProxyType({"profile": 0.0})
 
     def sample(self, users: Tensor) -> LearnerState:
         profile = self.population.profile[users]
@@ -57,41 +82,59 @@ class Tutor:
     def possible(self, user_state: LearnerState) -> bool:
         return bool((user_state.skill >= 0).all())
 
-    def visible(self, user_state: LearnerState) -> Tensor:
-        return torch.zeros_like(user_state.profile)  # nobody tells the tutor who is who
+    def visible(self, user_state: LearnerState) -> dict[str, Tensor]:
+        return {"profile": torch.zeros_like(user_state.profile)}  # the tutor knows nothing of a learner
 
     def respond(
         self, user_state: LearnerState, items: Tensor, skipped: Tensor, generator: torch.Generator | None
     ) -> Feedback:
         difficulty = self.catalogue.quality[items]  # (N, K)
-        solves = (10 * (user_state.skill.unsqueeze(-1) - difficulty)).sigmoid()  # (N, K)
-        return Feedback(
-            (difficulty * solves).masked_fill(skipped, 0), solves.masked_fill(skipped, 0), skipped
-        )
+        solves = self._solves(user_state, difficulty)  # (N, K)
+        signals = torch.stack([difficulty * solves, solves], -1)  # (N, K, 2)
+        return Feedback(signals.masked_fill(skipped.unsqueeze(-1), 0), skipped)
+
+    def rewards(self, feedback: Feedback) -> Tensor:
+        return feedback.signals[:, :, :1].sum(1)  # (N, 1): points
 
     def advance(
         self, user_state: LearnerState, items: Tensor, feedback: Feedback
     ) -> tuple[LearnerState, Tensor]:
-        solves = feedback.satisfaction  # (N, K)
-        after = replace(user_state, skill=user_state.skill + 0.25 * (solves * (1 - solves)).sum(1))
-        return after, torch.zeros(len(items), dtype=torch.bool)
+        solves = feedback.signals[:, :, 1]  # (N, K)
+        learnt = self.config.learning_gain * (solves * (1 - solves)).sum(1)  # (N,)
+        after = replace(user_state, skill=user_state.skill + learnt)
+        return after, torch.zeros_like(learnt, dtype=torch.bool)
 
     def expected_reward(self, user_state: LearnerState, block: slice = slice(None)) -> Tensor:
         difficulty = self.catalogue.quality[block]  # (b,): a large catalogue is looked at in blocks
-        return difficulty * (10 * (user_state.skill.unsqueeze(-1) - difficulty)).sigmoid()  # (N, b)
+        return difficulty * self._solves(user_state, difficulty)  # (N, b)
+
+    def _solves(self, user_state: LearnerState, difficulty: Tensor) -> Tensor:
+        return (self.config.sharpness * (user_state.skill.unsqueeze(-1) - difficulty)).sigmoid()
+
+
+PLATFORM = Platform(
+    TutorConfig,
+    users=Tutor,
+    presets={"*": {"agent_config": {"lr": 1e-3, "gamma": 0.99, "gae_lambda": 0.95}}},
+)
 
 
 def main(num_updates: int = 60) -> dict[str, Interval]:
     """Train; then mean return on held-out learners of PPO, chance, and one that knows each next reward."""
     torch.set_num_threads(1)  # more only wait for each other in networks this small
-    config = defaults("ppo", "satiation")  # dials for sessions in which looking ahead may pay
-    catalogue, population = synthetic_world(200, 1000, 8, heldout_fraction=0.2, seed=0)
-    env_config = EnvConfig(num_items=200, embedding_dim=8, max_episode_steps=30)
-    tutor = Tutor(catalogue, population)
+    settings = {
+        "env": "new_platform:PLATFORM",
+        "data_config": {"data": "synthetic", "num_users": 1000},
+        "env_config": {"num_items": 200, "embedding_dim": 8, "max_episode_steps": 30},
+    }
+    config = from_dict(Config, settings)
+    world = make_world(config)
+    tutor = Tutor(*world, config.env_config)
+    check_user_model(tutor, world.catalogue, world.population.train[:8])  # names a method at fault
     streams = generators(0, "users", "model", "policy", "shuffle")
 
-    env = RecEnv(tutor, catalogue, env_config, population.train, 64, streams["users"])
-    agent = make_agent(config, env, catalogue, num_updates, streams, torch.device("cpu"))
+    env = make_env(config, world, 64, streams["users"])
+    agent = make_agent(config, env, world.catalogue, num_updates, streams, torch.device("cpu"))
     obs = env.reset()
     for update in range(1, num_updates + 1):
         rollout, obs = collect(env, agent, obs, num_steps=30)
@@ -100,14 +143,16 @@ def main(num_updates: int = 60) -> dict[str, Interval]:
             mean = rollout.rewards.mean().item()
             print(f"update {update} of {num_updates}: reward {mean:.3f}", file=sys.stderr)
 
-    strangers = RecEnv(tutor, catalogue, env_config, population.heldout, 1, torch.Generator().manual_seed(1))
+    users = world.population.heldout
+    strangers = make_env(config, world, 1, torch.Generator().manual_seed(1), heldout=True)
+    assert isinstance(strangers, RecEnv)  # into which the myopic one looks
     policies: dict[str, Policy] = {
         "ppo-greedy": agent,
-        "random": RandomPolicy((catalogue.num_items,), torch.Generator().manual_seed(2)),
+        "random": RandomPolicy(env.interface.place_sizes, torch.Generator().manual_seed(2)),
         "myopic": Myopic(strangers),
     }
     return {
-        name: interval(play(strangers, policy, population.heldout, greedy=True).returns)
+        name: interval(play(strangers, policy, users, greedy=True).returns)
         for name, policy in policies.items()
     }
 

@@ -10,7 +10,7 @@ import dataclasses
 import json
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -35,9 +35,9 @@ class Config:
     """
 
     algo: str = DEFAULT_ALGO
-    """The algorithm: ppo or a2c."""
+    """The algorithm: a name in AGENTS."""
     env: str = DEFAULT_ENV
-    """The platform, gym:Id / gym:module:Id for anyone's environment, or module:PLATFORM."""
+    """The platform: a name in PLATFORMS, gym:Id, gym:module:Id, or module:PLATFORM."""
     data_config: Any = None
     env_config: Any = None
     model_config: ModelConfig = None  # type: ignore[assignment]  # __post_init__ makes what is left out
@@ -102,15 +102,14 @@ def _check_together(config: Config) -> None:
                 "it out, or give candidates.",
             )
     users = config.platform.users
-    if users is None:
-        return
-    if model.encoder != ModelConfig.encoder and users.repeats:
+    has_history = users is not None and not users.repeats
+    if model.encoder != ModelConfig.encoder and not has_history:
         raise FieldError(
             "model_config.encoder",
             f"is {shown(model.encoder)}: it reads a session's history, and {config.env} shows none; leave it "
             "out.",
         )
-    if not users.repeats and env.max_episode_steps > env.num_items:
+    if has_history and env.max_episode_steps > env.num_items:
         raise FieldError(
             "env_config.max_episode_steps",
             f"is {env.max_episode_steps}: it must be at most num_items = {env.num_items}, as {config.env} "
@@ -187,47 +186,51 @@ def sections_from(mapping: Mapping[str, Any]) -> dict[str, Any]:
 
     Raises UserError as ``from_dict`` does.
     """
-    algo, env = str(mapping.get("algo", DEFAULT_ALGO)), str(mapping.get("env", DEFAULT_ENV))
-    _check_names(mapping)
+    for name in ("algo", "env"):
+        if name in mapping and not isinstance(mapping[name], str):
+            raise FieldError(name, f"is {shown(mapping[name])}: it must be a text.")
+    algo, env = mapping.get("algo", DEFAULT_ALGO), mapping.get("env", DEFAULT_ENV)
     given_data = mapping.get("data_config")
     data = given_data.get("data", DataConfig.data) if isinstance(given_data, Mapping) else DataConfig.data
     classes = section_classes(algo, env, data)
     homes = {name: section for section, first in classes.items() for name in hints(first)}
+    _check_names(mapping, homes)
     given = overlay(preset_of(algo, env), {name: mapping[name] for name in classes if name in mapping})
     _check_gone(given.get("train_config"))
-    chosen = {"data_config": data, "env_config": env, "agent_config": algo}
     for section, part in given.items():
         for field in part if isinstance(part, Mapping) else ():
             if field not in hints(classes[section]) and field not in homes:
-                _check_owner(section, field, chosen.get(section, ""))
+                complaint = no_setting(section, str(field), algo, env, str(data))
+                if complaint is not None:
+                    raise FieldError(f"{section}.{field}", complaint)
     return {name: build(first, given.get(name, {}), name, homes) for name, first in classes.items()}
 
 
-def _check_names(mapping: Mapping[str, Any]) -> None:
+def _check_names(mapping: Mapping[str, Any], homes: Mapping[str, str]) -> None:
+    """Raise UserError for a name that is no section; ``homes`` are the sections of the fields."""
     names = [field.name for field in dataclasses.fields(Config)]
     for name in mapping:
         if name not in names:
+            home = homes.get(name)
+            near = f" (did you mean {home}.{name}?)" if home else did_you_mean(name, names)
             raise UserError(
-                f"There is no field {shown(name) if not str(name).isidentifier() else name}"
-                f"{did_you_mean(name, names)}: choose from {', '.join(names)}."
+                f"There is no field {name if str(name).isidentifier() else shown(name)}{near}: choose from "
+                f"{', '.join(names)}."
             )
-    for name in ("algo", "env"):
-        if name in mapping and not isinstance(mapping[name], str):
-            raise FieldError(name, f"is {shown(mapping[name])}: it must be a text.")
 
 
-def _check_owner(section: str, field: str, chosen: str) -> None:
-    """Raise UserError where another platform, algorithm or source has the field."""
-    others = owners(section, str(field))
-    if others:
-        raise FieldError(f"{section}.{field}", no_field(chosen, others))
+def no_setting(section: str, field: str, algo: str, env: str, data: str) -> str | None:
+    """The second half of a sentence about a field that only other platforms, algorithms or sources have.
 
-
-def no_field(chosen: str, others: Iterable[str]) -> str:
-    """The second half of a sentence about a field that ``others`` have and ``chosen`` has not."""
-    others = list(others)
-    have = "has it" if len(others) == 1 else "have it"
-    return f"is no setting of {chosen}: {', '.join(others)} {have}."
+    None where none has it.
+    """
+    others = owners(section, field)
+    if not others:
+        return None
+    if section == "data_config" and platform_of(env).users is None:
+        return f"is no setting of {env}, which brings a world of its own: leave it out."
+    chosen = {"data_config": data, "env_config": env, "agent_config": algo}[section]
+    return f"is no setting of {chosen}: {', '.join(others)} {'has' if len(others) == 1 else 'have'} it."
 
 
 def _check_gone(section: object) -> None:

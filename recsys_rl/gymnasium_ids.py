@@ -4,7 +4,8 @@
     env = gymnasium.make("recsys_rl/Satiation-v0", users="heldout", num_items=200)
     envs = gymnasium.make_vec("recsys_rl/Drift-v0", num_envs=64, data="synthetic")
 
-Action: ``Discrete(I)``, the item to show. Observation, with profile and last item as in ``RecEnv``:
+Action: ``Discrete(I)``, the item to show; on a platform of slates ``MultiDiscrete([I] * K)``, where a place
+that repeats an earlier one stays empty. Observation, with profile and last item as in ``RecEnv``:
 
 - drift: ``Box (2D,)`` float32, the user embedding (+) the last item's.
 - satiation: ``Dict`` of
@@ -39,19 +40,19 @@ from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
 from recsys_rl import gymnasium_id
-from recsys_rl.config import Config, from_dict, no_field, section_classes, to_dict
+from recsys_rl.config import Config, from_dict, no_setting, section_classes, to_dict
 from recsys_rl.dials import DataConfig, EnvConfig
 from recsys_rl.env.rec_env import RecEnv
-from recsys_rl.lookup import DEFAULT_ALGO, owners
+from recsys_rl.lookup import DEFAULT_ALGO
 from recsys_rl.make import make_user_model, make_world
 from recsys_rl.schema import did_you_mean, hints
-from recsys_rl.types import Obs, UserError
+from recsys_rl.types import Interface, Obs, UserError
 
 Arrays = Any  # an observation: one array for drift, a dict of them for satiation
 Info = dict[str, Any]
 
 
-class RecSysEnv(gymnasium.Env[Arrays, np.int64]):
+class RecSysEnv(gymnasium.Env[Arrays, Any]):
     """One session at a time."""
 
     metadata = {"render_modes": []}  # noqa: RUF012 (declared so by gymnasium.Env)
@@ -70,9 +71,9 @@ class RecSysEnv(gymnasium.Env[Arrays, np.int64]):
         arrays, info = _arrays(obs, self.sessions)
         return _row(arrays, 0), _row(info, 0)
 
-    def step(self, action: np.int64) -> tuple[Arrays, float, bool, bool, Info]:
+    def step(self, action: Any) -> tuple[Arrays, float, bool, bool, Info]:
         _check(action, self.action_space)
-        step = self.sessions.step(torch.tensor([[int(action)]]))
+        step = self.sessions.step(_items(action, self.sessions, 1))
         arrays, info = _arrays(step.final_obs, self.sessions)
         ended = bool(step.terminated), bool(step.truncated)
         return _row(arrays, 0), step.reward.item(), *ended, _row(info, 0)
@@ -107,7 +108,7 @@ class RecSysVectorEnv(VectorEnv[Arrays, npt.NDArray[np.int64], npt.NDArray[Any]]
         self, actions: npt.NDArray[np.int64]
     ) -> tuple[Arrays, npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any], Info]:
         _check(actions, self.action_space)
-        step = self.sessions.step(torch.as_tensor(actions).long().unsqueeze(-1))
+        step = self.sessions.step(_items(actions, self.sessions, self.num_envs))
         arrays, info = _arrays(step.obs, self.sessions)
         infos = self._infos(info)
         ended = torch.nonzero(step.terminated | step.truncated).flatten().tolist()
@@ -163,34 +164,68 @@ def make_rec_env(
 
 
 def _unknown(name: str, platform: str, data: str, classes: dict[str, type[Any]]) -> str:
-    for section, chosen in (("env_config", platform), ("data_config", data)):
-        others = owners(section, name)
-        if others:
-            return f"{name} {no_field(chosen, others)}"
+    for section in ("env_config", "data_config"):
+        complaint = no_setting(section, name, DEFAULT_ALGO, platform, data)
+        if complaint is not None:
+            return f"{name} {complaint}"
     names = {"users", "world_seed"} | {
         field for section in ("env_config", "data_config") for field in hints(classes[section])
     }
     return f"there is no setting {name!r}{did_you_mean(name, names)}: choose from {', '.join(sorted(names))}."
 
 
-def make_spaces(env: RecEnv) -> tuple[spaces.Space[Any], spaces.Discrete]:
+def make_spaces(env: RecEnv) -> tuple[spaces.Space[Any], spaces.Space[Any]]:
     """Observation space and action space of one session."""
-    num_items, size = env.catalogue.embedding.shape
-    length = env.config.max_episode_steps
-    # Item embeddings have unit norm, up to rounding.
-    high = np.repeat(np.array([env.user_model.user_norm + 1e-3, 1.001], np.float32), size)  # (2D,)
-    context = spaces.Box(-high, high)
-    if env.user_model.repeats:
-        return context, spaces.Discrete(num_items)
+    interface, num_items = env.interface, env.catalogue.num_items
+    slate_size, length = interface.slate_size, interface.history_length
+    several = spaces.MultiDiscrete([num_items] * slate_size)
+    action = spaces.Discrete(num_items) if slate_size == 1 else several
+    context = _context_space(env)
+    if not length:
+        return context, action
+    visible = [signal for signal in env.signals if signal.visible]
+    shape = (length,) if len(visible) == 1 else (length, len(visible))
+    low = np.broadcast_to(np.array([min(0.0, x.low) for x in visible], np.float32), (length, len(visible)))
+    high = np.broadcast_to(np.array([max(0.0, x.high) for x in visible], np.float32), (length, len(visible)))
     observation = spaces.Dict(
         {
             "context": context,
             "history": spaces.Box(-1, num_items - 1, (length,), np.int64),
-            "signals": spaces.Box(0, 1, (length,), np.float32),
+            "signals": spaces.Box(low.reshape(shape), high.reshape(shape)),
             "action_mask": spaces.MultiBinary(num_items),
         }
     )
-    return observation, spaces.Discrete(num_items)
+    return observation, action
+
+
+def _context_space(env: RecEnv) -> spaces.Box:
+    """The bounds (F,) of the pieces of the context. Embeddings have unit norm, up to rounding."""
+    interface, rounding = env.interface, 0.001
+    visible = [signal for signal in env.signals if signal.visible] * interface.slate_size
+    known = {
+        "last_item": ([-1 - rounding], [1 + rounding]),
+        "last_signals": ([min(0.0, x.low) for x in visible], [max(0.0, x.high) for x in visible]),
+        "clock": ([0.0], [1.0]),
+        "streak": ([0.0], [float(interface.history_length)]),
+    }
+    for name, bound in env.user_model.bounds.items():
+        known[name] = ([-bound - rounding], [bound + rounding])
+    low, high = (
+        np.concatenate(
+            [np.resize(np.array(known[name][end], np.float32), size) for name, size in interface.context]
+        )
+        for end in (0, 1)
+    )
+    return spaces.Box(low, high)
+
+
+def _items(actions: Any, env: RecEnv, num_envs: int) -> Tensor:
+    """The items (N, K) of an action: a foreign agent may repeat one in a slate, and its place stays empty."""
+    items = torch.as_tensor(actions).long().reshape(num_envs, -1)  # (N, K)
+    if items.shape[1] == 1:
+        return items
+    repeated = (items.unsqueeze(2) == items.unsqueeze(1)).tril(-1).any(2)  # (N, K)
+    return items.masked_fill(repeated, -1)
 
 
 def _begin(env: RecEnv, num_envs: int, rng: np.random.Generator, options: Info | None) -> Obs:
@@ -216,21 +251,21 @@ def _numpy(tensor: Tensor) -> npt.NDArray[Any]:
     return np.array(tensor.numpy(), copy=True)  # the caller keeps it, so it must not be a view of our state
 
 
-def as_arrays(obs: Obs, num_items: int) -> Arrays:
+def as_arrays(obs: Obs, interface: Interface) -> Arrays:
     """The observation of all N users as numpy arrays (N, ...), in the parts of the observation space."""
     if obs.history is None or obs.signals is None:
         return _numpy(obs.context)
     return {
         "context": _numpy(obs.context),
         "history": _numpy(obs.history),
-        "signals": _numpy(obs.signals[:, :, 0]),
-        "action_mask": _numpy(obs.allowed(num_items).to(torch.int8)),  # (N, I)
+        "signals": _numpy(obs.signals.squeeze(-1)),  # (N, L), or (N, L, S)
+        "action_mask": _numpy(obs.allowed(interface.action_sizes[0]).to(torch.int8)),  # (N, I)
     }
 
 
 def _arrays(obs: Obs, env: RecEnv) -> tuple[Arrays, Info]:
     """The observation of all N, in the observation space's shape, and the info beside it."""
-    arrays = as_arrays(obs, env.catalogue.num_items)
+    arrays = as_arrays(obs, env.interface)
     return arrays, {"action_mask": arrays["action_mask"].copy()} if isinstance(arrays, dict) else {}
 
 

@@ -14,10 +14,9 @@ from recsys_rl.dials import ModelConfig
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.errors import FieldError
 from recsys_rl.lookup import source_of
-from recsys_rl.models.actor import item_columns, item_features
 from recsys_rl.models.actor_critic import ActorCritic, Shapes
-from recsys_rl.models.dense import DenseActorCritic
 from recsys_rl.models.features import SplitFeatures
+from recsys_rl.models.heads import item_columns, item_features
 from recsys_rl.protocols import Env, Learner, UserModel
 from recsys_rl.types import Catalogue, UserError, World, empty_world
 
@@ -42,9 +41,10 @@ def make_user_model(config: Config, world: World) -> UserModel:
     available, length = int(world.catalogue.available.sum()), config.env_config.max_episode_steps
     if available == 0:
         raise UserError("No item of the catalogue is available: make at least one available.")
-    if not user_model.repeats and length > available:
+    most = length * user_model.slate_size
+    if not user_model.repeats and most > available:
         raise UserError(
-            f"A session shows {length} items and none twice, but the catalogue has only {available}: lower "
+            f"A session shows {most} items and none twice, but the catalogue has only {available}: lower "
             "--max-episode-steps or bring more items."
         )
     return user_model
@@ -104,18 +104,17 @@ def make_agent(
             f"{config.env} has no catalogue of items for the two-tower head to score: choose --head dense."
         )
     shapes = Shapes(
-        env.context_dim,
-        env.action_sizes,
+        env.interface.context_size,
+        env.interface.action_sizes,
         _features(catalogue, config.model_config) if has_items else None,
-        env.history_length,
-        env.num_signals,
+        env.interface.history_length,
+        len(env.interface.signals),
         catalogue.available if has_items else None,
+        env.interface.slate_size,
     )
     if has_items and config.model_config.candidates:
-        check_candidates(config.model_config, int(catalogue.available.sum()), env.history_length)
-    plain = config.model_config.head == "dense" and not env.history_length and len(env.action_sizes) == 1
-    network = DenseActorCritic if plain else ActorCritic
-    model = network(shapes, config.model_config, generators["model"]).to(device)
+        check_candidates(config.model_config, int(catalogue.available.sum()), env.interface.most_shown)
+    model = ActorCritic(shapes, config.model_config, generators["model"]).to(device)
     return config.algorithm.agent(model, config.agent_config, num_updates, generators, average)
 
 

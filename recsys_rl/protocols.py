@@ -10,7 +10,18 @@ import torch
 from torch import Tensor
 
 from recsys_rl.dials import AgentConfig, DataConfig, EnvConfig
-from recsys_rl.types import Action, Catalogue, Feedback, Obs, Rollout, Step, World
+from recsys_rl.types import (
+    Action,
+    Catalogue,
+    Feedback,
+    Interface,
+    Obs,
+    Rollout,
+    Signal,
+    Step,
+    Stream,
+    World,
+)
 
 UserState = Any  # a frozen dataclass of (N, ...) tensors; each user model brings its own
 
@@ -37,14 +48,16 @@ class Env(Protocol):
     """N sessions stepped together."""
 
     num_envs: int
-    context_dim: int  # F
-    action_sizes: tuple[int, ...]  # (K,): alternatives of each position
-    history_length: int  # L; 0 where observations carry no history
-    num_signals: int  # S
+    interface: Interface
 
     @property
-    def time_limit(self) -> int | None:
-        """Steps after which a session is cut; None without a limit."""
+    def streams(self) -> tuple[Stream, ...]:
+        """The M kinds of reward."""
+        ...
+
+    @property
+    def signals(self) -> tuple[Signal, ...]:
+        """All signals in ``Step.feedback``, hidden ones too; () where there is no feedback."""
         ...
 
     def reset(self, users: Tensor | None = None) -> Obs: ...
@@ -81,13 +94,36 @@ class UserModel(Protocol):
     """May an item be shown twice in one session?"""
 
     @property
-    def assumptions(self) -> str:
-        """Part of a sentence: an assumption in place of what the data lack; "" where there is none."""
+    def context(self) -> tuple[str, ...]:
+        """Names of the pieces of the context: those of session.py, and those that ``visible`` hands in.
+
+        The first is an embedding of the user, (N, D), as baselines read it.
+        """
         ...
 
     @property
-    def user_norm(self) -> float:
-        """Largest Euclidean norm of ``visible``, up to rounding."""
+    def signals(self) -> tuple[Signal, ...]:
+        """The S signals of each shown item."""
+        ...
+
+    @property
+    def streams(self) -> tuple[Stream, ...]:
+        """The M kinds of reward."""
+        ...
+
+    @property
+    def slate_size(self) -> int:
+        """K: items that one step shows."""
+        ...
+
+    @property
+    def bounds(self) -> Mapping[str, float]:
+        """The largest absolute value of each piece of ``visible``."""
+        ...
+
+    @property
+    def assumptions(self) -> str:
+        """Part of a sentence: an assumption in place of what the data lack; "" where there is none."""
         ...
 
     def sample(self, users: Tensor) -> UserState:
@@ -101,8 +137,8 @@ class UserModel(Protocol):
         """
         ...
 
-    def visible(self, user_state: UserState) -> Tensor:
-        """The user embedding that a recommender may see, (N, D)."""
+    def visible(self, user_state: UserState) -> Mapping[str, Tensor]:
+        """Pieces of the context that the session can't know, by name, (N, size) each: the profile, say."""
         ...
 
     def respond(
@@ -110,8 +146,13 @@ class UserModel(Protocol):
     ) -> Feedback:
         """The users' response to ``items`` (N, K); ``skipped`` (N, K) marks what could not be shown.
 
-        Without a generator there is no noise: the expected feedback, which planners simulate with.
+        The signals of a skipped place are 0, and any item may stand there. Without a generator there is no
+        noise: the expected feedback, which planners simulate with.
         """
+        ...
+
+    def rewards(self, feedback: Feedback) -> Tensor:
+        """The reward streams (N, M)."""
         ...
 
     def advance(self, user_state: UserState, items: Tensor, feedback: Feedback) -> tuple[UserState, Tensor]:
@@ -120,6 +161,8 @@ class UserModel(Protocol):
 
     def expected_reward(self, user_state: UserState, block: slice = slice(None)) -> Tensor:
         """Expected reward of showing each item of that block now, (N, b): what the myopic oracle knows.
+
+        In a slate, of the item on its own.
 
         Without a block, of the whole catalogue, (N, I), which is too much where that is large.
         """
@@ -141,17 +184,12 @@ class PatientUsers(UserModel, Protocol):
 class SolvedUsers(Protocol):
     """A user model whose optimum is known."""
 
-    def best_items(self, user_state: UserState) -> Tensor: ...
+    def best_items(self, user_state: UserState) -> Tensor: ...  # (N, K)
 
 
 class Clock(Protocol):
     @property
     def steps(self) -> Tensor: ...
-
-
-class Length(Protocol):
-    @property
-    def max_episode_steps(self) -> int: ...
 
 
 class Simulator(Protocol):
@@ -167,7 +205,7 @@ class Simulator(Protocol):
     def session(self) -> Clock: ...
 
     @property
-    def config(self) -> Length: ...
+    def interface(self) -> Interface: ...
 
     @property
     def catalogue(self) -> Catalogue: ...

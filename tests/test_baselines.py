@@ -7,6 +7,7 @@ import math
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -16,15 +17,14 @@ from torch.testing import assert_close
 from recsys_rl.agents import baselines
 from recsys_rl.agents.baselines import FixedList, RandomPolicy, mean_return, most_popular, simple_baselines
 from recsys_rl.agents.references import Myopic, Oracle, Planner, base_scores, best_first_items, upper_bounds
-from recsys_rl.data.catalogue import synthetic_world
-from recsys_rl.dials import EnvConfig
-from recsys_rl.env.drift import Drift, best_return
+from recsys_rl.data.synthetic import synthetic_world
+from recsys_rl.env.drift import Drift, DriftConfig, best_return
 from recsys_rl.env.rec_env import RecEnv
-from recsys_rl.env.satiation import Satiation
+from recsys_rl.env.satiation import Satiation, SatiationConfig
 from recsys_rl.experience.rollout import play
 from recsys_rl.protocols import Policy
+from recsys_rl.testing import check_agent
 from recsys_rl.types import Action, Obs, Population
-from tests.agent_contracts import check_agent
 from tests.tiny_world import SATIATION, env_of, tiny_drift, tiny_satiation
 
 TRAP = replace(SATIATION, catchiness_gain=3.0, patience_cost=2.1)
@@ -35,13 +35,13 @@ def tiny_env(user_model: Drift | Satiation) -> RecEnv:
     return env_of(user_model, user_model.catalogue, user_model.config, user_model.population.heldout)
 
 
-def synthetic_env(num_users: int = 40, steps: int = 12, noise: float = 0.0, **dials: float) -> RecEnv:
+def synthetic_env(num_users: int = 40, steps: int = 12, noise: float = 0.0, **dials: Any) -> RecEnv:
     """Satiation over 60 synthetic items with genres, without noise: what was planned is what happens."""
     catalogue, population = synthetic_world(60, num_users, 8, 0.5, 1)
     genres = (torch.rand(60, 6, generator=torch.Generator().manual_seed(1)) < 0.3).float()
     catalogue = replace(catalogue, genres=genres)
-    config = EnvConfig(num_items=60, embedding_dim=8, max_episode_steps=steps, patience_cost=1.0, noise=noise)
-    config = replace(config, **dials)  # type: ignore[arg-type]
+    sizes = SatiationConfig(num_items=60, embedding_dim=8, max_episode_steps=steps)
+    config = replace(sizes, patience_cost=1.0, noise=noise, **dials)
     return env_of(Satiation(catalogue, population, config), catalogue, config, torch.arange(num_users))
 
 
@@ -115,8 +115,9 @@ def test_drift_baselines_by_hand() -> None:
     agents = simple_baselines(env, users, torch.Generator().manual_seed(0))
     assert list(agents) == ["random", "popularity", "one-item", "static-list"]
     sessions = {name: play(env, agent, users) for name, agent in agents.items()}
-    assert sessions["popularity"].items.tolist() == [[0, 0]] * 3
-    assert sessions["one-item"].items.tolist() == sessions["static-list"].items.tolist() == [[2, 2]] * 3
+    assert sessions["popularity"].items.squeeze(-1).tolist() == [[0, 0]] * 3
+    assert sessions["one-item"].items.squeeze(-1).tolist() == [[2, 2]] * 3
+    assert sessions["static-list"].items.squeeze(-1).tolist() == [[2, 2]] * 3
     # east: u . e = 1 and 0; between: 0.6 and 0.8; both grow by 0.1 a step and fade by 0.9**t
     assert_close(sessions["popularity"].returns, torch.tensor([2.962, 0.252]))
     assert_close(
@@ -140,8 +141,8 @@ def test_satiation_baselines_by_hand() -> None:
     env, users = tiny_env(model), torch.tensor([0, 1])
     agents = simple_baselines(env, users, torch.Generator().manual_seed(0))
     sessions = {name: play(env, agent, users) for name, agent in agents.items()}
-    assert sessions["popularity"].items[:, 0].tolist() == [0, 1, 2]
-    assert sessions["static-list"].items[:, 0].tolist() == [0, 2, 1]
+    assert sessions["popularity"].items[:, 0, 0].tolist() == [0, 1, 2]
+    assert sessions["static-list"].items[:, 0, 0].tolist() == [0, 2, 1]
     # bases of [0, 1, 2]: 2 + sqrt(3), -2, 0.4 - (0.15 + 0.4 + 0.75 / sqrt(2))
     assert_close(sessions["popularity"].returns, torch.full((2,), 0.976616 + 0.119203 + 0.336188))
     # bases of [0, 2, 1]: 2 + sqrt(3), 0.4 - (0.3 + 0.5 / sqrt(2)), -2 - (0.4 + 0.353553)
@@ -154,7 +155,7 @@ def test_one_item_for_ever_is_skipped_until_the_user_leaves() -> None:
     env = tiny_env(tiny_satiation([[1.0, 0.0]], config))
     one_item = simple_baselines(env, torch.tensor([0]), torch.Generator())["one-item"]
     session = play(env, one_item, torch.tensor([0]))
-    assert session.items[:, 0].tolist() == [0] * 5
+    assert session.items[:, 0, 0].tolist() == [0] * 5
     assert_close(session.rewards[:, 0], torch.tensor([0.976616, 0, 0, 0, 0]))
     assert session.left.tolist() == [True]
 
@@ -193,10 +194,10 @@ def test_static_list_beats_popularity_on_training_users() -> None:
 def test_the_planner_avoids_the_trap_by_hand() -> None:
     env = tiny_env(tiny_satiation([[0.0, 1.0]], TRAP))
     myopic = play(env, Myopic(env), env.users)
-    assert myopic.items[:, 0].tolist() == [0]
+    assert myopic.items[:, 0, 0].tolist() == [0]
     assert_close(myopic.returns, torch.tensor([0.960689]))  # sigmoid(-2 + 3 sqrt(3)), then gone
     planned = play(env, Planner(env), env.users)
-    assert planned.items[:, 0].tolist() == [2, 1, 0]  # the trap is free at the very end
+    assert planned.items[:, 0, 0].tolist() == [2, 1, 0]  # the trap is free at the very end
     # bases: 1.2;  2 - (0.4 + 0.353553);  -2 - (0.15 + 0.176777) + 3 sqrt(3)
     assert_close(planned.returns, torch.tensor([0.768525 + 0.776684 + 0.946312]))
 
@@ -208,7 +209,7 @@ def test_informed_planner_with_the_taste_as_profile_is_the_planner() -> None:
     assert_close(returns_of(env, Planner(env, informed=True)), planned)
     people: Population = env.user_model.population  # type: ignore[attr-defined]
     mistaken = replace(people, profile=people.taste.roll(1, 0))
-    env = tiny_env(Satiation(env.catalogue, mistaken, env.config))
+    env = tiny_env(Satiation(env.catalogue, mistaken, env.user_model.config))  # type: ignore[attr-defined]
     misled = returns_of(env, Planner(env, informed=True))
     assert misled.mean() < planned.mean() - 0.5
     assert_close(returns_of(env, Planner(env)), planned[env.users])
@@ -233,7 +234,12 @@ def test_the_planner_counts_each_users_own_steps() -> None:
     state = model.sample(torch.zeros(4, dtype=torch.int64))
     allowed = torch.ones(4, 3, dtype=torch.bool)
     allowed[3, 0] = False  # and one who was shown the trap before
-    assert best_first_items(model, state, allowed, torch.tensor([1, 2, 3, 1]), 3).tolist() == [0, 1, 2, 1]
+    assert best_first_items(model, state, allowed, torch.tensor([1, 2, 3, 1]), 3).tolist() == [
+        [0],
+        [1],
+        [2],
+        [1],
+    ]
 
 
 def test_the_planner_never_waits() -> None:
@@ -241,7 +247,7 @@ def test_the_planner_never_waits() -> None:
     model = tiny_satiation([[0.0, 1.0]])
     weary = replace(model.sample(torch.tensor([0])), weary_of_genres=torch.tensor([[0.0, 8.0]]))
     only_north = torch.tensor([[False, True, False]])
-    assert best_first_items(model, weary, only_north, torch.tensor([2]), 3).tolist() == [1]
+    assert best_first_items(model, weary, only_north, torch.tensor([2]), 3).tolist() == [[1]]
 
 
 def test_two_steps_are_planned_perfectly() -> None:
@@ -278,7 +284,7 @@ def test_the_order_of_users_changes_nothing() -> None:
 
 def test_the_oracle_earns_the_closed_form() -> None:
     catalogue, population = synthetic_world(50, 20, 4, 0.5, 2)
-    config = EnvConfig(num_items=50, embedding_dim=4)
+    config = DriftConfig(num_items=50, embedding_dim=4)
     env = env_of(Drift(catalogue, population, config), catalogue, config, torch.arange(20))
     best = best_return(population.profile, catalogue.embedding, config)
     assert_close(returns_of(env, Oracle(env)), best, atol=1e-5, rtol=0)

@@ -94,7 +94,7 @@ def test_environments_play_a_whole_session(name: str) -> None:
     sessions = play(game, agent)
     assert bool((sessions.lengths > 0).all()) and bool(sessions.returns.isfinite().all())
     assert game.observe().mask is None  # so that both systems see the same
-    assert (game.action_sizes[0] >= 300) == env.wide
+    assert (game.interface.action_sizes[0] >= 300) == env.wide
 
 
 def stand_in(value: Mapping[str, float]) -> Any:

@@ -9,10 +9,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
+from torch import Tensor
 from torch.testing import assert_close
 
 from recsys_rl.functional import categorical
+from recsys_rl.functional.categorical import Categorical
 from tests.compiled import each_way as each_way
+from tests.compiled import without_kernels as without_kernels
 
 LOGITS = torch.tensor([1.0, 2.0, 4.0, 1.0]).log()  # probabilities 1/8, 1/4, 1/2, 1/8
 MASK = torch.tensor([True, True, False, True])  # leaves 1/4, 1/2, -, 1/4
@@ -188,3 +191,124 @@ def test_uniform_without_exclusion() -> None:
     item, logprob = categorical.uniform(20_000, 4, None, torch.Generator().manual_seed(0))
     assert chisquare(torch.bincount(item, minlength=4)).pvalue > 0.01
     assert_close(logprob, torch.full((20_000,), -math.log(4)))
+
+
+# The distribution of a policy, and its gradient in closed form.
+
+
+def evaluated(logits: Tensor, index: Tensor, by_logprob: Tensor, by_entropy: Tensor) -> list[Tensor]:
+    """Log-probability, entropy, and the gradient of their weighted sum at the logits."""
+    logits = logits.clone().requires_grad_()
+    logprob, entropy = Categorical(logits).evaluate(index)
+    (logprob * by_logprob + entropy * by_entropy).sum().backward()
+    assert logits.grad is not None
+    return [logprob.detach(), entropy.detach(), logits.grad]
+
+
+def by_autograd(logits: Tensor, index: Tensor, by_logprob: Tensor, by_entropy: Tensor) -> list[Tensor]:
+    """The same from the single equations, in float64."""
+    logits = logits.double().requires_grad_()
+    logprob = categorical.logprob(logits, index).sum(-1)
+    entropy = categorical.entropy(logits).sum(-1)
+    (logprob * by_logprob + entropy * by_entropy).sum().backward()
+    assert logits.grad is not None
+    return [logprob.detach(), entropy.detach(), logits.grad]
+
+
+def test_gradient_by_hand() -> None:
+    # p = (3/4, 1/4), H = 0.5623351; [j = 0] - p_j, and -p_j (log p_j + H) with log p = -0.2876821, -1.3862944
+    logits, one, none = torch.tensor([[[3.0, 1.0]]]).log(), torch.ones(1), torch.zeros(1)
+    logprob, entropy, gradient = evaluated(logits, torch.tensor([[0]]), one, none)
+    assert_close(logprob, torch.tensor([math.log(0.75)]))
+    assert_close(entropy, torch.tensor([0.5623351]))
+    assert_close(gradient, torch.tensor([[[0.25, -0.25]]]))
+    gradient = evaluated(logits, torch.tensor([[0]]), none, one)[2]
+    assert_close(gradient, torch.tensor([[[-0.2059898, 0.2059898]]]))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 2**32),
+    batch=st.integers(1, 6),
+    positions=st.integers(1, 3),
+    size=st.sampled_from([1, 2, 5, 63, 64, 65, 200]),
+    masked=st.booleans(),
+    ent_coef=st.sampled_from([0.0, 0.01, 3.0]),
+)
+def test_evaluate_equals_autograd(
+    seed: int, batch: int, positions: int, size: int, masked: bool, ent_coef: float
+) -> None:
+    rng = torch.Generator().manual_seed(seed)
+    logits = 2 * torch.randn(batch, positions, size, generator=rng)
+    allowed = torch.rand(logits.shape, generator=rng) < 0.6
+    allowed[..., 0] = True
+    logits = categorical.mask_logits(logits, allowed if masked else None)
+    index, logprob = Categorical(logits).draw(rng)
+    by_logprob = torch.randn(batch, generator=rng) * (torch.rand(batch, generator=rng) < 0.7)
+    by_entropy = torch.full((batch,), ent_coef)
+    found = evaluated(logits, index, by_logprob, by_entropy)
+    for one, other in zip(found, by_autograd(logits, index, by_logprob, by_entropy), strict=True):
+        assert_close(one, other.to(one.dtype), atol=2e-5, rtol=2e-5)
+    assert_close(found[0], logprob, atol=2e-5, rtol=2e-5)
+    assert_close(found[1], Categorical(logits).entropy(), atol=2e-5, rtol=2e-5)
+    assert not found[2][logits == -torch.inf].any()
+
+
+def test_best_is_the_likeliest_of_each_position() -> None:
+    logits = torch.tensor([[[0.0, 2.0, 1.0], [3.0, -torch.inf, 1.0]]])
+    assert Categorical(logits).best().tolist() == [[1, 0]]
+
+
+def test_a_draw_is_replayed_from_its_number() -> None:
+    logits = torch.randn(9, 1, 50, generator=torch.Generator().manual_seed(1))
+    u = torch.rand(9, 1, 1, generator=torch.Generator().manual_seed(2))
+    drawn, logprob = categorical.draw_at(logits, u)
+    again, _ = Categorical(logits).draw(torch.Generator().manual_seed(2))
+    assert torch.equal(drawn, again)
+    assert_close(logprob.sum(-1), Categorical(logits).logprob(drawn), atol=1e-5, rtol=1e-5)
+
+
+def test_far_logits_and_a_large_entropy_bonus_stay_finite() -> None:
+    logits = torch.tensor([[[3e4, 3e4 - 1, -3e4, -torch.inf]]])
+    arguments = torch.tensor([[1]]), torch.ones(1), torch.full((1,), 8.0)
+    found = evaluated(logits, *arguments)
+    assert bool(found[2].isfinite().all())
+    for one, other in zip(found, by_autograd(logits, *arguments), strict=True):
+        assert_close(one, other.float(), atol=1e-4, rtol=1e-4)
+
+
+def test_nan_comes_out_as_nan() -> None:
+    logits = torch.tensor([[[torch.nan, 0.0]]])
+    logprob, _, gradient = evaluated(logits, torch.tensor([[0]]), torch.ones(1), torch.zeros(1))
+    assert bool(logprob.isnan().all()) and bool(gradient.isnan().any())
+
+
+def test_the_number_of_threads_changes_no_gradient() -> None:
+    rng = torch.Generator().manual_seed(0)
+    logits = torch.randn(64, 1, 1000, generator=rng)
+    index, logprob = Categorical(logits).draw(rng)
+    before, found = torch.get_num_threads(), []
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        found.append(evaluated(logits, index, logprob, torch.ones(64))[2])
+    torch.set_num_threads(before)
+    assert_close(found[0], found[1], atol=1e-6, rtol=1e-6)
+
+
+def test_backward_twice_gives_the_same_and_leaves_the_logits() -> None:
+    leaf = torch.randn(3, 1, 5, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    logits = leaf * 1.0
+    before = logits.detach().clone()
+    logprob, entropy = Categorical(logits).evaluate(torch.tensor([[0], [1], [4]]))
+    loss = (logprob + 0.1 * entropy).sum()
+    (first,) = torch.autograd.grad(loss, leaf, retain_graph=True)
+    (second,) = torch.autograd.grad(loss, leaf)
+    assert torch.equal(first, second) and torch.equal(logits, before)
+
+
+@pytest.mark.parametrize("item", [-1, 3, 15])
+def test_an_index_that_is_no_alternative_is_refused(item: int) -> None:
+    with pytest.raises((IndexError, RuntimeError), match=r"outside|out of bounds"):
+        Categorical(torch.zeros(2, 1, 3)).evaluate(torch.tensor([[0], [item]]))
+    with pytest.raises(ValueError, match="doesn't fit"):
+        Categorical(torch.zeros(2, 1, 3)).evaluate(torch.tensor([[0]]))

@@ -25,8 +25,8 @@ from hypothesis import strategies as st
 from recsys_rl.agents.a2c import A2CConfig
 from recsys_rl.checkpoint import Checkpoint, check_algo, load, previous, save
 from recsys_rl.config import Config
-from recsys_rl.dials import EnvConfig
-from recsys_rl.types import Catalogue, Population, UserError
+from recsys_rl.env.drift import DriftConfig
+from recsys_rl.types import Catalogue, Population, UserError, World, empty_world
 
 Facts = dict[str, Any]
 Tensors = dict[str, torch.Tensor]
@@ -48,6 +48,7 @@ def make_catalogue() -> Catalogue:
         year=torch.tensor([2001.0, float("nan"), 1950.0]),
         available=torch.tensor([True, False, True]),
         source="made up",
+        attributes={"creator": torch.tensor([4, 4, -1]), "duration": torch.tensor([9.5, torch.nan, 1.0])},
     )
 
 
@@ -59,11 +60,11 @@ def make_checkpoint(step: int = 640) -> Checkpoint:
         user_ids=torch.tensor([100, 101]),
         train=torch.tensor([1]),
         heldout=torch.tensor([0]),
+        attributes={"age": torch.tensor([31, 64])},
     )
     return Checkpoint(
-        config=Config(algo="a2c", agent_config=A2CConfig(lr=0.1), env_config=EnvConfig(embedding_dim=2)),
-        catalogue=make_catalogue(),
-        population=population,
+        config=Config(algo="a2c", agent_config=A2CConfig(lr=0.1), env_config=DriftConfig(embedding_dim=2)),
+        world=World(make_catalogue(), population),
         agent={
             "actor.0.weight": torch.randn(3, 2, generator=generator).t(),  # not contiguous
             "optimizer.step": torch.tensor(float(step)),  # no dimension
@@ -87,6 +88,10 @@ def assert_equal(first: object, second: object) -> None:
         assert type(first) is type(second)
         for field in dataclasses.fields(first):
             assert_equal(getattr(first, field.name), getattr(second, field.name))
+    elif isinstance(first, World):
+        assert isinstance(second, World)
+        assert_equal(first.catalogue, second.catalogue)
+        assert_equal(first.population, second.population)
     elif isinstance(first, dict):
         assert isinstance(second, dict) and first.keys() == second.keys()
         for key in first:
@@ -140,7 +145,7 @@ def test_round_trip_gives_everything_back(path: Path) -> None:
 
 def test_round_trip_without_a_world(path: Path) -> None:
     bare = dataclasses.replace(
-        make_checkpoint(), config=Config(env="gym:CartPole-v1"), catalogue=None, population=None, env={}
+        make_checkpoint(), config=Config(env="gym:CartPole-v1"), world=empty_world(), env={}
     )
     save(path, bare)
     assert_equal(bare, load(path))

@@ -13,33 +13,47 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from recsys_rl.agents import AGENTS
 from recsys_rl.agents.a2c import A2CConfig
 from recsys_rl.agents.ppo import PPOConfig
-from recsys_rl.config import (
-    AGENT_CONFIGS,
-    PRESETS,
-    Config,
-    defaults,
-    from_dict,
-    from_toml,
-    overlay,
-    to_dict,
-    to_toml,
-)
-from recsys_rl.dials import DataConfig, EnvConfig, ModelConfig, TrainConfig
+from recsys_rl.config import Config, defaults, from_dict, from_toml, overlay, preset_of, to_dict, to_toml
+from recsys_rl.data.catalogue import DatasetConfig, MadeUpConfig
+from recsys_rl.data.log import LogConfig
+from recsys_rl.dials import EnvConfig, ModelConfig, NoConfig, TrainConfig
+from recsys_rl.env.drift import DriftConfig
+from recsys_rl.env.foreign import GymConfig
+from recsys_rl.env.satiation import SatiationConfig
 from recsys_rl.errors import FieldError
 from recsys_rl.schema import Range, hints
 from recsys_rl.types import UserError
 from recsys_rl.workflows.evaluate import EvaluateConfig
 
 SECTIONS = [
-    ("data_config", DataConfig),
-    ("env_config", EnvConfig),
+    ("data_config", DatasetConfig),
+    ("data_config", MadeUpConfig),
+    ("data_config", LogConfig),
+    ("env_config", DriftConfig),
+    ("env_config", SatiationConfig),
+    ("env_config", GymConfig),
     ("model_config", ModelConfig),
     ("agent_config", PPOConfig),
     ("agent_config", A2CConfig),
     ("train_config", TrainConfig),
 ]
+CHOSEN: dict[type, dict[str, Any]] = {  # the choice that brings a section of that class
+    MadeUpConfig: {"data_config": {"data": "synthetic"}},
+    LogConfig: {"data_config": {"data": "log.csv"}},
+    SatiationConfig: {"env": "satiation"},
+    GymConfig: {"env": "gym:CartPole-v1"},
+    A2CConfig: {"algo": "a2c"},
+}
+DATA = {"movielens": DatasetConfig, "kuairec": DatasetConfig, "synthetic": MadeUpConfig, "a.csv": LogConfig}
+ENVS = {
+    "drift": DriftConfig,
+    "satiation": SatiationConfig,
+    "gym:CartPole-v1": GymConfig,
+    "gym:some.module:ALE/Pong-v5": GymConfig,
+}
 
 
 def numeric_fields() -> list[tuple[str, type, str, type, Range]]:
@@ -56,8 +70,7 @@ def numeric_fields() -> list[tuple[str, type, str, type, Range]]:
 
 
 def from_section(section: str, cls: type, **fields: Any) -> Config:
-    algo = "a2c" if cls is A2CConfig else "ppo"
-    return from_dict(Config, {"algo": algo, section: fields})
+    return from_dict(Config, overlay(CHOSEN.get(cls, {}), {section: fields}))
 
 
 # ---- strategies: any config that the annotations allow
@@ -91,29 +104,35 @@ def values(hint: Any) -> st.SearchStrategy[Any]:
     return st.none() if hint is type(None) else st.booleans()
 
 
-def section_values(cls: type) -> st.SearchStrategy[Any]:
-    return st.builds(cls, **{name: values(hint) for name, hint in hints(cls).items()})
+def section_values(cls: type, **fixed: Any) -> st.SearchStrategy[Any]:
+    free = {name: values(hint) for name, hint in hints(cls).items() if name not in fixed}
+    return st.builds(cls, **free, **{name: st.just(value) for name, value in fixed.items()})
 
 
 @st.composite
 def configs(draw: st.DrawFn) -> Config:
     agent = draw(st.one_of(section_values(PPOConfig), section_values(A2CConfig)))
-    env_config = draw(section_values(EnvConfig))
+    env, data = draw(st.sampled_from(list(ENVS))), draw(st.sampled_from(list(DATA)))
+    env_config = draw(section_values(ENVS[env]))
     if isinstance(agent, PPOConfig):
         agent = dataclasses.replace(agent, batch_size=min(agent.batch_size, agent.n_steps * agent.num_envs))
-    steps = min(env_config.max_episode_steps, env_config.num_items)
     train_config = draw(section_values(TrainConfig))
     num_processes = math.gcd(train_config.num_processes, agent.num_envs, getattr(agent, "batch_size", 0))
-    if num_processes > 1:
+    if isinstance(env_config, EnvConfig):
+        steps = min(env_config.max_episode_steps, env_config.num_items)
+        env_config = dataclasses.replace(env_config, max_episode_steps=steps)
+    elif num_processes > 1:
         env_config = dataclasses.replace(env_config, normalize_obs=False, normalize_reward=False)
     model_config = draw(section_values(ModelConfig))
-    if model_config.head == "dense":
-        model_config = dataclasses.replace(model_config, candidates=0)
+    if env != "satiation":  # the others show no history to read
+        model_config = dataclasses.replace(model_config, encoder="mlp")
+    if model_config.head == "dense" or not model_config.candidates:
+        model_config = dataclasses.replace(model_config, candidates=0, explore_rate=0.25, index="auto")
     return Config(
         "ppo" if isinstance(agent, PPOConfig) else "a2c",
-        draw(st.sampled_from(["drift", "satiation", "gym:CartPole-v1", "gym:some.module:ALE/Pong-v5"])),
-        draw(section_values(DataConfig)),
-        dataclasses.replace(env_config, max_episode_steps=steps),
+        env,
+        NoConfig() if env.startswith("gym:") else draw(section_values(DATA[data], data=data)),
+        env_config,
         model_config,
         agent,
         dataclasses.replace(
@@ -149,9 +168,9 @@ def test_values_of_a_file_get_the_type_of_the_field() -> None:
 
 def test_overlay_changes_only_what_it_names() -> None:
     base = Config()
-    over = overlay(to_dict(base), {"env": "satiation", "agent_config": {"lr": 0.5}})
+    over = overlay(to_dict(base), {"agent_config": {"lr": 0.5}})
     agent = dataclasses.replace(base.agent_config, lr=0.5)
-    assert from_dict(Config, over) == dataclasses.replace(base, env="satiation", agent_config=agent)
+    assert from_dict(Config, over) == dataclasses.replace(base, agent_config=agent)
 
 
 @pytest.mark.parametrize("algo", ["ppo", "a2c"])
@@ -161,7 +180,7 @@ def test_sections_left_out_are_the_preset(algo: Any, env: str) -> None:
     preset = defaults(algo, env)
     assert Config(algo, env) == from_dict(Config, {"algo": algo, "env": env}) == preset
     assert from_toml(f"algo = '{algo}'\nenv = '{env}'") == preset
-    for section, fields in PRESETS[algo, env.partition(":")[0]].items():
+    for section, fields in preset_of(algo, env).items():
         found = to_dict(getattr(preset, section))
         assert {name: found[name] for name in fields} == {
             name: list(value) if isinstance(value, tuple) else value for name, value in fields.items()
@@ -224,8 +243,8 @@ def test_numbers_outside_their_range_are_refused(
         ({"algo": "pppo"}, "algo is 'pppo' (did you mean ppo?): it must be one of ppo, a2c."),
         (
             {"env": "drfit"},
-            "env is 'drfit' (did you mean drift?): it must be drift, satiation, gym:Id "
-            "(as in gym:CartPole-v1) or gym:module:Id.",
+            "env is 'drfit' (did you mean drift?): it must be one of drift, satiation, gym (gym:Id for one "
+            "of Gymnasium's, as in gym:CartPole-v1), or module:PLATFORM.",
         ),
         (
             {"env_confg": {}},
@@ -248,11 +267,16 @@ def test_numbers_outside_their_range_are_refused(
             "env_config, model_config, agent_config, train_config.",
         ),
         (
+            {"env": "gym:CartPole-v1", "model_config": {"encoder": "gru"}},
+            "model_config.encoder is 'gru': it reads a session's history, and gym:CartPole-v1 shows none; "
+            "leave it out.",
+        ),
+        (
             {"env_config": {"num_items": True}},
             "env_config.num_items is True: it must be a whole number, at least 2 and at most 1000000000.",
         ),
         (
-            {"env_config": {"satiation_recovery": 1.0}},
+            {"env": "satiation", "env_config": {"satiation_recovery": 1.0}},
             "env_config.satiation_recovery is 1.0: it must be a number, at least 0 and below 1.",
         ),
         (
@@ -296,7 +320,42 @@ def test_numbers_outside_their_range_are_refused(
             r"There is no field '\n': choose from algo, env, data_config, env_config, model_config, "
             "agent_config, train_config.",
         ),
-        ({"env": ["drift"]}, "env is ['drift']: it must be a text that is not empty."),
+        ({"env": ["drift"]}, "env is ['drift']: it must be a text."),
+        ({"algo": None}, "algo is None: it must be a text."),
+        (
+            {"env_config": {"noise": 0.1}},
+            "env_config.noise is no setting of drift: satiation has it.",
+        ),
+        (
+            {"env": "satiation", "env_config": {"reward_decay": 0.99}},
+            "env_config.reward_decay is no setting of satiation: drift has it.",
+        ),
+        (
+            {"env": "gym:CartPole-v1", "env_config": {"num_items": 1000}},
+            "env_config.num_items is no setting of gym:CartPole-v1: drift, satiation have it.",
+        ),
+        (
+            {"algo": "a2c", "agent_config": {"clip_eps": 0.2}},
+            "agent_config.clip_eps is no setting of a2c: ppo has it.",
+        ),
+        (
+            {"data_config": {"data": "synthetic", "like_threshold": 4.0}},
+            "data_config.like_threshold is no setting of synthetic: movielens, kuairec, .csv have it.",
+        ),
+        (
+            {"data_config": {"num_users": 2000}},
+            "data_config.num_users is no setting of movielens: synthetic, clustered, .npy have it.",
+        ),
+        (
+            {"env_config": {"num_users": 2000}},
+            "There is no field env_config.num_users: choose from num_items, embedding_dim, "
+            "max_episode_steps, reward_decay, user_drift.",
+        ),
+        (
+            {"data_config": {"data": "synthetic"}, "env_config": {"num_users": 2000}},
+            "There is no field env_config.num_users (did you mean data_config.num_users?): choose from "
+            "num_items, embedding_dim, max_episode_steps, reward_decay, user_drift.",
+        ),
     ],
 )
 def test_one_sentence_names_the_field_the_value_and_what_is_allowed(mapping: Any, message: str) -> None:
@@ -305,12 +364,14 @@ def test_one_sentence_names_the_field_the_value_and_what_is_allowed(mapping: Any
     assert str(caught.value) == message
 
 
-def test_fields_of_the_other_algorithm_are_unknown() -> None:
+def test_section_of_another_algorithm_platform_or_source() -> None:
     assert isinstance(from_dict(Config, {"agent_config": {"clip_eps": 0.1}}).agent_config, PPOConfig)
-    with pytest.raises(UserError, match=r"no field agent_config\.clip_eps"):
-        from_dict(Config, {"algo": "a2c", "agent_config": {"clip_eps": 0.1}})
     with pytest.raises(UserError, match="agent_config is a PPOConfig: algo a2c takes A2CConfig"):
         Config(algo="a2c", agent_config=PPOConfig())
+    with pytest.raises(UserError, match="env_config is a DriftConfig: env satiation takes SatiationConfig"):
+        Config(env="satiation", env_config=DriftConfig())
+    with pytest.raises(UserError, match=r"data_config is a MadeUpConfig: data log\.csv takes LogConfig"):
+        Config(data_config=MadeUpConfig(data="log.csv"))
 
 
 def test_a_config_made_in_code_is_checked_as_well() -> None:
@@ -350,21 +411,34 @@ def test_text_that_is_not_toml(text: str) -> None:
 # ---- presets
 
 
-@pytest.mark.parametrize("algo", list(AGENT_CONFIGS))
+@pytest.mark.parametrize("algo", AGENTS)
 @pytest.mark.parametrize("env", ["drift", "satiation", "gym:CartPole-v1", "gym:some.module:Id-v0"])
 def test_each_algorithm_has_a_preset_on_each_environment(algo: str, env: str) -> None:
     config = defaults(algo, env)
-    assert (config.algo, config.env) == (algo, env) and type(config.agent_config) is AGENT_CONFIGS[algo]
-    preset = PRESETS[algo, env.partition(":")[0]]
-    assert to_dict(config) == overlay(to_dict(from_dict(Config, {"algo": algo, "env": env})), preset)
+    assert (config.algo, config.env) == (algo, env) and type(config.agent_config) is config.algorithm.config
+    assert preset_of(algo, env)
+    assert to_dict(config) == overlay(to_dict(config), preset_of(algo, env))
+
+
+def test_preset_of_an_algorithm_refines_that_of_all() -> None:
+    assert preset_of("ppo", "satiation") == {
+        "agent_config": {"gamma": 0.99, "gae_lambda": 0.95, "bootstrap_time_limit": False, "lr": 1e-3},
+        "train_config": {"total_timesteps": 600_000},
+    }
+    assert preset_of("a2c", "satiation")["agent_config"] == {
+        "gamma": 0.99,
+        "gae_lambda": 0.95,
+        "bootstrap_time_limit": False,
+    }
 
 
 def test_presets_leave_alone_what_toml_cannot_turn_off() -> None:
     """A file can't say None, so a preset that gave such a field a value could not be undone by one."""
-    for preset in PRESETS.values():
-        for section, fields in preset.items():
-            for name in fields:
-                assert getattr(getattr(Config(), section), name, 0) is not None, f"{section}.{name}"
+    for algo in AGENTS:
+        for env in ENVS:
+            for section, fields in preset_of(algo, env).items():
+                blank = type(getattr(defaults(algo, env), section))()
+                assert all(getattr(blank, name) is not None for name in fields), f"{env}: {section}"
 
 
 def test_unknown_presets() -> None:

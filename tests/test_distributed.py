@@ -21,14 +21,15 @@ import torch
 from torch import Tensor
 
 from recsys_rl.checkpoint import load
-from recsys_rl.cli import main, train_options
+from recsys_rl.cli import main
+from recsys_rl.cli.train import train_options
 from recsys_rl.config import Config
 from recsys_rl.distributed.place import Place, find_place
 from recsys_rl.experience.rollout import collect
 from recsys_rl.make import make_world
 from recsys_rl.ranks import Ranks
 from recsys_rl.run import begin
-from recsys_rl.types import Rollout, UserError, tree_map
+from recsys_rl.types import Rollout, UserError, World, tree_map
 from recsys_rl.utils.logger import read_log
 from recsys_rl.utils.seeding import generators
 from recsys_rl.workflows import diary as diary_module
@@ -175,7 +176,7 @@ def test_ranks_that_differ_do_not_begin(name: str, monkeypatch: pytest.MonkeyPat
             catalogue, population = make(*arguments)
             if threading.current_thread().name == "rank 1":
                 catalogue = dataclasses.replace(catalogue, quality=catalogue.quality + 0.125)
-            return catalogue, population
+            return World(catalogue, population)
 
         monkeypatch.setattr("recsys_rl.run.make_world", other_edition)
     if name == "weights":
@@ -261,7 +262,7 @@ def test_the_log_is_of_all_ranks(here: Path, monkeypatch: pytest.MonkeyPatch) ->
     exchange, evaluate = train_module._exchange, diary_module.evaluate_training_users
 
     def watch(run: Any, rollout: Rollout, metrics: Any, stop: bool, ranks: Ranks) -> Any:
-        rewards[ranks.rank].append(rollout.raw_rewards.mean().item())
+        rewards[ranks.rank].append(rollout.streams.mean().item())
         return exchange(run, rollout, metrics, stop, ranks)
 
     def count(run: Any) -> Any:
@@ -430,7 +431,7 @@ import sys
 from pathlib import Path
 import torch
 import recsys_rl.workflows.train as door
-from recsys_rl.cli import train_options
+from recsys_rl.cli.train import train_options
 from recsys_rl.distributed.group import join
 from recsys_rl.distributed.place import find_place
 

@@ -23,10 +23,15 @@ import pytest
 
 import recsys_rl
 import recsys_rl.config
+import recsys_rl.dials
 import recsys_rl.types
-from recsys_rl import cli
-from recsys_rl.effect import check_effect
+from recsys_rl.agents import AGENTS
+from recsys_rl.cli.evaluate import evaluate_options
+from recsys_rl.cli.train import train_options
+from recsys_rl.data import SOURCES
+from recsys_rl.env import PLATFORMS
 from recsys_rl.errors import UserError
+from recsys_rl.utils.find import find
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -121,7 +126,7 @@ def command_complaint(words: list[str]) -> str | None:
 
 
 def option_complaint(command: str, args: list[str]) -> str | None:
-    parsers = {"train": cli.train_options, "evaluate": cli.evaluate_options}
+    parsers = {"train": train_options, "evaluate": evaluate_options}
     if command not in parsers:
         return f"no command {command}"
     for option, value in itertools.pairwise(args):
@@ -129,8 +134,6 @@ def option_complaint(command: str, args: list[str]) -> str | None:
             Path(value).touch()  # the reader's own file; an empty one holds no settings
     try:
         parsers[command](args)
-        if command == "train" and "--resume" not in args:
-            check_effect(cli.train_options(args).config)
     except UserError as error:  # the reader's own run is not here
         no_run_here = ("--resume" in args and "does not exist" in str(error)) or (
             "--run" in args and "is no folder" in str(error)
@@ -256,12 +259,15 @@ def modules() -> dict[str, str]:
 
 @cache
 def field_names() -> set[str]:
+    """Fields and properties of the nouns and of all settings."""
+    records = [find(spec, "") for spec in {*PLATFORMS.values(), *AGENTS.values(), *SOURCES.values()}]
+    classes = [record.config for record in records]
+    for module in (recsys_rl.config, recsys_rl.dials, recsys_rl.types):
+        classes += [x for x in vars(module).values() if isinstance(x, type) and dataclasses.is_dataclass(x)]
     names: set[str] = set()
-    for module in (recsys_rl.config, recsys_rl.types):
-        for value in vars(module).values():
-            if isinstance(value, type) and dataclasses.is_dataclass(value):
-                names |= {f.name for f in dataclasses.fields(value)}
-                names |= {name for name, member in vars(value).items() if isinstance(member, property)}
+    for value in classes:
+        names |= {f.name for f in dataclasses.fields(value)}
+        names |= {name for name, member in vars(value).items() if isinstance(member, property)}
     return names
 
 

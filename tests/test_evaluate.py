@@ -17,6 +17,7 @@ from recsys_rl.cli import main
 from recsys_rl.evaluation.checkpoints import Entry
 from recsys_rl.evaluation.players import heldout_users, play_all
 from recsys_rl.evaluation.table import Played, summarise
+from recsys_rl.types import World
 from tests.doors import A2C, CARTPOLE, DRIFT, SATIATION, finish, start, steps
 
 CPU = torch.device("cpu")
@@ -52,7 +53,7 @@ def table(path: Path, tmp_path: Path, *options: str) -> dict[str, Any]:
 def play(checkpoint: Checkpoint, max_users: int = 0) -> dict[str, Played]:
     """All rows of the table of one checkpoint."""
     entry = Entry(Path("x.pt"), checkpoint, checkpoint.config.algo)
-    return play_all([entry], heldout_users(checkpoint, max_users), 0, CPU)
+    return play_all([entry], heldout_users(checkpoint.world, max_users, 0), 0, CPU)
 
 
 def by_name(found: dict[str, Any]) -> dict[str, dict[str, float]]:
@@ -126,9 +127,8 @@ def test_paired_differences(name: str, trained: dict[str, Path]) -> None:
 @pytest.mark.parametrize("name", ["drift", "satiation"])
 def test_one_session_for_each_held_out_user(name: str, trained: dict[str, Path]) -> None:
     checkpoint = load(trained[name])
-    assert checkpoint.population is not None
-    users = heldout_users(checkpoint, 0)
-    assert users is not None and users.tolist() == checkpoint.population.heldout.tolist()
+    users = heldout_users(checkpoint.world, 0, 0)
+    assert users.tolist() == checkpoint.population.heldout.tolist()
     assert not set(users.tolist()) & set(checkpoint.population.train.tolist())
     for one in play(checkpoint).values():
         sessions = one.sessions
@@ -157,18 +157,17 @@ def test_many_users_are_thinned_and_the_table_says_so(
     assert table(trained["drift"], tmp_path)["sessions"] == 6
     assert "\n6 held-out users, one session each\n" in capsys.readouterr().out
     checkpoint = load(trained["drift"])
-    assert heldout_users(load(trained["gym"]), 4) is None
+    assert len(heldout_users(load(trained["gym"]).world, 4, 0)) == 100  # seeds of episodes
     for most, places in ((0, [0, 1, 2, 3, 4, 5]), (6, [0, 1, 2, 3, 4, 5]), (4, [0, 1, 3, 4]), (1, [0])):
-        users = heldout_users(checkpoint, most)
-        assert users is not None and checkpoint.population is not None
+        users = heldout_users(checkpoint.world, most, 0)
         assert users.tolist() == checkpoint.population.heldout[places].tolist()
 
 
 def test_unavailable_items_are_never_shown(trained: dict[str, Path]) -> None:
     checkpoint = load(trained["satiation"])
-    assert checkpoint.catalogue is not None
     even = dataclasses.replace(checkpoint.catalogue, available=torch.arange(24) % 2 == 0)
-    for policy, one in play(dataclasses.replace(checkpoint, catalogue=even)).items():
+    halved = dataclasses.replace(checkpoint, world=World(even, checkpoint.population))
+    for policy, one in play(halved).items():
         items = one.sessions.items
         assert bool((items[items >= 0] % 2 == 0).all()), policy
 

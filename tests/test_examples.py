@@ -10,7 +10,7 @@ from types import ModuleType
 import pytest
 import torch
 
-from recsys_rl.data.catalogue import synthetic_world
+from recsys_rl.data.synthetic import synthetic_world
 from recsys_rl.types import UserError
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -60,20 +60,20 @@ def test_new_platform_gives_returns_in_range(capsys: pytest.CaptureFixture[str])
 
 def test_the_tutors_learners_by_hand() -> None:
     example = load("new_platform")
-    tutor = example.Tutor(*synthetic_world(3, 4, 2, heldout_fraction=0.5, seed=0))
+    tutor = example.Tutor(*synthetic_world(3, 4, 2, 0.5, seed=0), example.TutorConfig())
     difficulty = tutor.catalogue.quality
     learner = example.LearnerState(profile=torch.zeros(1, 2), skill=difficulty[:1])
     items, shown = torch.tensor([[0]]), torch.tensor([[False]])
     feedback = tutor.respond(learner, items, shown, None)
     # skill equals difficulty: p = 1/2, the reward is half the difficulty, and the skill gains 0.25 / 4
-    assert feedback.satisfaction.item() == 0.5
-    assert feedback.engagement.item() == pytest.approx(difficulty[0].item() / 2)
+    assert feedback.signals[0, 0].tolist() == pytest.approx([difficulty[0].item() / 2, 0.5])
+    assert tutor.rewards(feedback).item() == pytest.approx(difficulty[0].item() / 2)
     assert tutor.expected_reward(learner)[0, 0].item() == pytest.approx(difficulty[0].item() / 2)
     after, leaves = tutor.advance(learner, items, feedback)
     assert after.skill.item() == pytest.approx(difficulty[0].item() + 0.0625)
     assert not leaves.any()
     skipped = tutor.respond(learner, items, ~shown, None)
-    assert skipped.engagement.item() == 0.0
+    assert skipped.signals.tolist() == [[[0.0, 0.0]]]
     assert torch.equal(tutor.advance(learner, items, skipped)[0].skill, learner.skill)
 
 

@@ -8,8 +8,7 @@ from xml.etree import ElementTree
 import pytest
 
 from benchmarks.figures import FIGURES, IMAGES, alike_items, session_figure
-from recsys_rl.dials import EnvConfig
-from recsys_rl.env.satiation import Satiation
+from recsys_rl.env.satiation import Satiation, SatiationConfig
 
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 
@@ -44,7 +43,7 @@ def test_everything_stands_inside_the_picture(name: str) -> None:
 def test_the_trap_has_equal_fits_and_all_catchiness() -> None:
     catalogue, population = alike_items(21, affinity=0.4)
     assert (catalogue.embedding @ population.taste[0]).tolist() == pytest.approx([0.4] * 21)
-    catch = Satiation(catalogue, population, EnvConfig(num_items=21, embedding_dim=2)).catch
+    catch = Satiation(catalogue, population, SatiationConfig(num_items=21, embedding_dim=2)).catch
     assert catch[:11].max() < 0.3 and catch[-1] > 2 and bool((catch.diff() >= 0).all())
 
 

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from recsys_rl.env.foreign import GymEnv
 from recsys_rl.env.running import RunningMoments
+from recsys_rl.testing.envs import check_env, require_same_obs
 from recsys_rl.types import UserError
-from tests.contracts import assert_same_obs, check_env
 
 
 class Clock(gymnasium.Env[Any, Any]):
@@ -96,7 +96,7 @@ def test_cartpole_keeps_the_contract() -> None:
 
 def test_cartpole_is_gymnasiums_own() -> None:
     env = GymEnv("gym:CartPole-v1", 2, seed=0)
-    assert (env.context_dim, env.action_sizes) == (4, (2,))
+    assert (env.interface.context_size, env.interface.action_sizes) == (4, (2,))
     obs = env.reset(torch.tensor([5, 6]))
     step = env.step(act([0], [1]))
     assert step.reward.tolist() == [1.0, 1.0] and step.feedback is None
@@ -108,7 +108,7 @@ def test_cartpole_is_gymnasiums_own() -> None:
 
 def test_a_discrete_observation_is_one_hot() -> None:
     env, own = GymEnv("gym:FrozenLake-v1", 2, seed=0), gymnasium.make("FrozenLake-v1")
-    assert (env.context_dim, env.action_sizes) == (16, (4,))
+    assert (env.interface.context_size, env.interface.action_sizes) == (16, (4,))
     place, _ = own.reset(seed=5)
     context = env.reset(torch.tensor([5, 6])).context
     ended = False
@@ -125,7 +125,7 @@ def test_a_dict_is_flattened_by_name_and_its_mask_becomes_the_mask() -> None:
     env = GymEnv(
         register("Dict", observation=WITH_MASK, action=spaces.Discrete(3, start=5), ends=(2, 99)), 2, 0
     )
-    assert (env.context_dim, env.action_sizes) == (5, (3,))
+    assert (env.interface.context_size, env.interface.action_sizes) == (5, (3,))
     obs = env.reset()
     # apart (one-hot of 1..3), then box
     assert obs.context.tolist() == [[1, 0, 0, 0, 0]] * 2
@@ -161,7 +161,7 @@ def test_the_platforms_come_back_through_gymnasium_with_history_as_numbers_and_a
         kwargs={"platform": "satiation", "data": "synthetic", "num_items": 25, "embedding_dim": 4},
     )
     env = GymEnv("gym:tests/Satiation-v0", 2, 0)
-    assert (env.context_dim, env.action_sizes) == (8 + 20 + 20, (25,))
+    assert (env.interface.context_size, env.interface.action_sizes) == (8 + 20 + 20, (25,))
     env.reset()
     mask = env.step(act([3], [4])).obs.mask
     assert mask is not None and [row.nonzero().flatten().tolist() for row in ~mask] == [[3], [4]]
@@ -169,7 +169,7 @@ def test_the_platforms_come_back_through_gymnasium_with_history_as_numbers_and_a
 
 def test_multidiscrete_actions_have_one_position_for_each_component() -> None:
     env = GymEnv(register("Multi", action=spaces.MultiDiscrete([2, 4], start=[0, 10])), 2, 0)
-    assert env.action_sizes == (2, 4)
+    assert env.interface.action_sizes == (2, 4)
     env.reset()
     Clock.taken.clear()
     env.step(act([1, 3], [0, 2]))
@@ -200,8 +200,7 @@ def test_rewards_are_divided_by_the_deviation_of_the_discounted_return() -> None
     assert env.step(act([0], [0])).reward.tolist() == [10.0, 10.0]  # returns 1, 1: no deviation, so cut at 10
     step = env.step(act([0], [0]))  # returns 1, 1, 1.5, 1.5: deviation 1/4
     torch.testing.assert_close(step.reward, torch.tensor([4.0, 4.0]))
-    assert step.raw_reward is not None
-    assert step.raw_reward.tolist() == [1.0, 1.0]
+    assert step.streams.tolist() == [[1.0], [1.0]]
     step = env.step(act([0], [0]))  # a new episode: 1, 1, 1.5, 1.5, 1, 1, of variance 1/18
     torch.testing.assert_close(step.reward, torch.full((2,), 18**0.5))
 
@@ -227,7 +226,7 @@ def test_evaluation_freezes_the_statistics_and_leaves_the_reward_alone() -> None
 
 def test_rows_and_seeds_have_their_own_episodes() -> None:
     first, again, other = (GymEnv("gym:CartPole-v1", 2, seed=seed).reset() for seed in (0, 0, 1))
-    assert_same_obs(first, again)
+    require_same_obs(first, again, "observations differ")
     assert not torch.equal(first.context, other.context)
     assert not torch.equal(first.context[0], first.context[1])
 

@@ -16,9 +16,10 @@ import torch
 from recsys_rl.checkpoint import Checkpoint, load, previous, save, sealed
 from recsys_rl.config import Config, from_dict
 from recsys_rl.data import clustered
-from recsys_rl.data.clustered import clustered_items, clustered_world, table_world
+from recsys_rl.data.clustered import clustered_items, clustered_world
 from recsys_rl.data.item_table import open_table, write_table
-from recsys_rl.types import UserError
+from recsys_rl.data.table import table_world
+from recsys_rl.types import UserError, World
 
 ROWS = np.array([[1, 0], [0.6, 0.8], [0, -1]], dtype=np.float32)
 
@@ -191,9 +192,9 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
 
 def saved(folder: Path) -> Path:
     np.save(folder / "items.npy", ROWS)
-    catalogue, population = world(folder / "items.npy", num_items=2)
+    small = World(*world(folder / "items.npy", num_items=2))
     config = from_dict(Config, {"env_config": {"num_items": 2, "embedding_dim": 2}})
-    save(folder / "ppo.pt", Checkpoint(config, catalogue, population, {}, {}, {}, 0, 0, {}))
+    save(folder / "ppo.pt", Checkpoint(config, small, {}, {}, {}, 0, 0, {}))
     return folder / "ppo.pt"
 
 
@@ -201,7 +202,7 @@ def test_checkpoint_maps_the_table_again(tmp_path: Path) -> None:
     path = saved(tmp_path)
     assert "catalogue.embedding" not in sealed.read(path)[1]
     catalogue = load(path).catalogue
-    assert catalogue is not None and catalogue.embedding.tolist() == ROWS[:2].tolist()
+    assert catalogue.embedding.tolist() == ROWS[:2].tolist()
     assert catalogue.title(1) == "item 1"
 
 

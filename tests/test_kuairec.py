@@ -15,7 +15,6 @@ import torch
 from recsys_rl.data import download, kuairec
 from recsys_rl.data.download import NoNetwork
 from recsys_rl.data.kuairec import KuaiRec, load_kuairec
-from recsys_rl.data.sources import load_log
 from recsys_rl.types import UserError
 
 SHARED = Path(__file__).parents[2] / "shared" / "data" / "kuairec"
@@ -101,7 +100,7 @@ def test_official_archive_and_folders(tmp_path: Path) -> None:
         assert log.titles == ("video 6", "video 9")
         assert log.genre_names == ("tag 08", "tag 09", "tag 27")
         assert log.genres.tolist() == [[0.0, 1.0, 1.0], [1.0, 1.0, 0.0]]
-    assert load_log("kuairec", str(archive)).source == "kuairec (data folder: KuaiRec.zip)"
+    assert load_kuairec(archive).history.source == "kuairec (data folder: KuaiRec.zip)"
 
 
 def test_packed_likes(tmp_path: Path) -> None:

@@ -14,14 +14,20 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
+from recsys_rl.agents.a2c import A2C, A2CConfig
 from recsys_rl.agents.baselines import simple_baselines
+from recsys_rl.agents.ppo import PPO, PPOConfig
 from recsys_rl.config import Config
+from recsys_rl.dials import ModelConfig
 from recsys_rl.env.drift import best_return
 from recsys_rl.env.foreign import GymEnv
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.experience.rollout import play
 from recsys_rl.make import make_user_model
+from recsys_rl.models.actor_critic import ActorCritic, Shapes
 from recsys_rl.protocols import Policy
+from recsys_rl.utils.seeding import generators
+from tests.compiled import without_kernels as without_kernels
 from tests.small_runs import Toy, begin, learn, settings, toy_agent, world
 
 
@@ -56,8 +62,8 @@ def bandit(algo: str, rewards: list[list[float]], ent_coef: float, num_updates: 
     learner = toy_agent(config, env, num_updates, seed)
     learn(env, learner, num_updates)
     with torch.no_grad():
-        logits, values = learner.model(env.seen(torch.arange(len(rewards))))
-    return logits[:, 0].softmax(-1), values
+        policy, values = learner.model(env.seen(torch.arange(len(rewards))))
+    return policy.logits[:, 0].softmax(-1), values
 
 
 @pytest.mark.parametrize("algo", ["ppo", "a2c"])
@@ -78,34 +84,70 @@ def test_the_entropy_bonus_has_its_closed_form_optimum(algo: str, seed: int) -> 
     assert_close(values, torch.full((2,), 0.8808), atol=0.03, rtol=0)  # as often as the reward is 1
 
 
+@pytest.mark.parametrize(("algo", "num_updates"), [("ppo", 80), ("a2c", 250)])
+def test_learns_the_best_ordered_slate(algo: str, num_updates: int) -> None:
+    """Two of five items, in an order that depends on the context. Untrained 1/20; measured from 0.988 on."""
+    best = torch.tensor([[3, 1], [0, 3]])
+    agent = {"gamma": 0.0, "ent_coef": 0.01, "lr": 0.02, "n_steps": 4, "num_envs": 64}
+    agent |= {"batch_size": 128, "update_epochs": 2} if algo == "ppo" else {}
+    config = settings(algo, "gym:Bandit", agent_config=agent)
+
+    def rewards(context: Tensor, items: Tensor) -> Tensor:
+        return (items == best[context]).float() @ torch.tensor([1.0, 0.5])
+
+    env = Toy(64, 2, rewards, terminates=True, num_arms=5)
+    streams = generators(0, "model", "policy", "shuffle")
+    shapes = Shapes(2, (5,), slate_size=2)
+    model = ActorCritic(shapes, ModelConfig(head="dense", hidden_dims=(8,)), streams["model"])
+    learner: PPO | A2C
+    if isinstance(config.agent_config, PPOConfig):
+        learner = PPO(model, config.agent_config, num_updates, streams)
+    else:
+        assert isinstance(config.agent_config, A2CConfig)
+        learner = A2C(model, config.agent_config, num_updates, streams)
+    contexts = env.seen(torch.arange(2))
+    assert bool((model(contexts)[0].logprob(best).exp() < 0.1).all())
+    learn(env, learner, num_updates)
+    assert bool((model(contexts)[0].logprob(best).exp() > 0.9).all())
+
+
 def heldout(config: Config) -> RecEnv:
     """A session of each held-out user of the world that ``begin(config)`` trains in."""
-    catalogue, population = world(config)
-    user_model = make_user_model(config.env, catalogue, population, config.env_config)
-    users = population.heldout
-    return RecEnv(
-        user_model, catalogue, config.env_config, users, len(users), torch.Generator().manual_seed(0)
-    )
+    place = world(config)
+    users, noise = place.population.heldout, torch.Generator().manual_seed(0)
+    user_model = make_user_model(config, place)
+    return RecEnv(user_model, place.catalogue, config.env_config, users, len(users), noise)
 
 
 def heldout_return(env: RecEnv, agent: Policy) -> float:
     return play(env, agent, env.users, greedy=True).returns.mean().item()
 
 
-@pytest.mark.parametrize("seed", [0, 1])
-def test_ppo_solves_drift(seed: int) -> None:
-    """8 updates of 2,048 steps. Measured over 5 seeds: 0.972 .. 0.981 of the optimum, 0.03 .. 0.49 before."""
-    config = settings("ppo", "drift", env_config={"num_items": 100, "num_users": 500})
+def share_of_the_optimum_on_drift(seed: int) -> tuple[float, float]:
+    """PPO's return of held-out users, over the best there is: before and after 8 updates of 2,048 steps."""
+    config = settings("ppo", "drift", env_config={"num_items": 100}, data_config={"num_users": 500})
     env, agent = begin(config, 8, seed)
     unseen = heldout(config)
     profile = unseen.user_model.sample(unseen.users).user
     best = best_return(profile, unseen.catalogue.embedding, config.env_config).mean().item()
-    assert heldout_return(unseen, agent) < 0.6 * best
+    before = heldout_return(unseen, agent)
     learn(env, agent, 8)
-    assert 0.9 * best < heldout_return(unseen, agent) <= best + 1e-4
+    return before / best, heldout_return(unseen, agent) / best
 
 
-SATIATION = {"num_items": 60, "num_users": 300, "embedding_dim": 8, "max_episode_steps": 12}
+@pytest.mark.parametrize("seed", [0, 1])
+def test_ppo_solves_drift(seed: int) -> None:
+    """Measured over 5 seeds: 0.972 .. 0.981 of the optimum, 0.03 .. 0.49 before."""
+    before, after = share_of_the_optimum_on_drift(seed)
+    assert before < 0.6 and 0.9 < after <= 1 + 1e-4
+
+
+def test_drift_is_solved_without_the_compiled_library(without_kernels: None) -> None:
+    before, after = share_of_the_optimum_on_drift(0)
+    assert before < 0.6 and 0.9 < after <= 1 + 1e-4
+
+
+SATIATION = {"num_items": 60, "embedding_dim": 8, "max_episode_steps": 12}
 
 
 @pytest.mark.parametrize(
@@ -125,7 +167,12 @@ def test_satiation_is_learned(algo: str, encoder: str, num_updates: int, seed: i
     """
     agent_config = {"ent_coef": 0.05}
     config = settings(
-        algo, "satiation", env_config=SATIATION, model_config={"encoder": encoder}, agent_config=agent_config
+        algo,
+        "satiation",
+        data_config={"num_users": 300},
+        env_config=SATIATION,
+        model_config={"encoder": encoder},
+        agent_config=agent_config,
     )
     env, agent = begin(config, num_updates, seed)
     unseen = heldout(config)

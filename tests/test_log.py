@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from recsys_rl.data import download
 from recsys_rl.data.log import make_log, read_log
-from recsys_rl.data.sources import load_log
+from recsys_rl.lookup import source_of
 from recsys_rl.types import InteractionLog, UserError
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
@@ -110,7 +110,6 @@ def test_columns_are_named_and_files_may_be_gzipped_or_parquet(tmp_path: Path) -
     for name in ("log.csv", "log.csv.gz", "log.parquet"):
         log = read_log(tmp_path / name, *names)
         assert_equal(dataclasses.replace(log, source=""), expected)
-        assert_equal(load_log(str(tmp_path / name), None, None, *names), log)
 
 
 def test_largest_id_and_zero_are_accepted() -> None:
@@ -285,14 +284,14 @@ def test_bad_columns(column: list[Any], words: str) -> None:
 
 def test_unknown_data_lists_the_names() -> None:
     with pytest.raises(UserError, match=r"'movielans'.*movielens, ml-100k.*kuairec, synthetic.*\.parquet"):
-        load_log("movielans")
+        source_of("movielans")
 
 
 def test_movielens_1m_pairs() -> None:
     path = SHARED / "movielens-1m-implicit" / "ratings_user_movie.csv.gz"
     if not path.is_file():
         pytest.skip(f"{path.name} is not here")
-    log = load_log(str(path), user_column="user_id", item_column="movie_id")
+    log = read_log(path, user_column="user_id", item_column="movie_id")
     assert (len(log.users), len(log.user_ids), len(log.item_ids)) == (1_000_209, 6_040, 3_706)
     likes = torch.bincount(log.items)  # (I,)
     assert (log.item_ids[likes.argmax()].item(), likes.max().item()) == (2858, 3_428)

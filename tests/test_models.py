@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from recsys_rl.dials import ModelConfig
-from recsys_rl.functional.categorical import entropy
-from recsys_rl.models.actor import DenseHead, TwoTowerHead, item_features
+from recsys_rl.functional.plackett_luce import PlackettLuce
 from recsys_rl.models.actor_critic import ActorCritic, Shapes
 from recsys_rl.models.encoders import Linear, SessionGRU, SessionSum, TwinMLP
+from recsys_rl.models.heads import DenseHead, TwoTowerHead, item_features
 from recsys_rl.types import Obs
 from tests.tiny_world import tiny_catalogue
 
@@ -64,11 +64,12 @@ def test_shapes_and_mask(encoder: Any, head: Any, activation: Any) -> None:
     model = session_model(encoder=encoder, head=head, activation=activation)
     mask = torch.ones(N, NUM_ITEMS, dtype=torch.bool)
     mask[0, 1] = mask[3, 0] = mask[3, 2] = False
-    logits, value = model(session_obs(mask))
+    policy, value = model(session_obs(mask))
+    logits = policy.logits
     assert logits.shape == (N, 1, NUM_ITEMS) and value.shape == (N,)
     assert torch.equal(logits[:, 0] == -torch.inf, ~mask) and bool(logits[:, 0][mask].isfinite().all())
     free, same_value = model(session_obs())
-    assert_close(free[:, 0][mask], logits[:, 0][mask])
+    assert_close(free.logits[:, 0][mask], logits[:, 0][mask])
     assert_close(same_value, value)  # the encoder may be another path, which rounds otherwise
     assert_close(model.value(session_obs()), value)
 
@@ -78,9 +79,9 @@ def test_shapes_and_mask(encoder: Any, head: Any, activation: Any) -> None:
 def test_every_parameter_gets_a_gradient(encoder: Any, head: Any) -> None:
     model = session_model(encoder=encoder, head=head, activation="tanh")
     stir(model)
-    logits, value = model(session_obs())
-    weights = torch.randn(logits.shape, generator=rng(3))
-    ((weights * logits.log_softmax(-1)).sum() + value.square().sum()).backward()
+    policy, value = model(session_obs())
+    weights = torch.randn(policy.logits.shape, generator=rng(3))
+    ((weights * policy.logits.log_softmax(-1)).sum() + value.square().sum()).backward()
     idle = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()]
     assert idle == []
 
@@ -89,9 +90,9 @@ def test_rows_do_not_mix() -> None:
     model = session_model()
     stir(model)
     obs, order = session_obs(), torch.tensor([3, 0, 4, 1, 2])
-    logits, value = model(obs)
-    permuted_logits, permuted_value = model(obs.rows(order))
-    assert_close(permuted_logits, logits[order])
+    policy, value = model(obs)
+    permuted_policy, permuted_value = model(obs.rows(order))
+    assert_close(permuted_policy.logits, policy.logits[order])
     assert_close(permuted_value, value[order])
 
 
@@ -106,20 +107,20 @@ def test_two_tower_follows_a_permuted_catalogue(encoder: Any) -> None:
     obs = session_obs()
     new_id = torch.cat([order.argsort(), torch.tensor([-1])])  # the padding -1 stays itself
     moved = Obs(obs.context, new_id[HISTORY], obs.signals)
-    logits, value = model(obs)
-    moved_logits, moved_value = renumbered(moved)
-    assert_close(moved_logits, logits[:, :, order])
+    policy, value = model(obs)
+    moved_policy, moved_value = renumbered(moved)
+    assert_close(moved_policy.logits, policy.logits[:, :, order])
     assert_close(moved_value, value)
-    assert not torch.allclose(moved_logits, logits)
+    assert not torch.allclose(moved_policy.logits, policy.logits)
 
 
 def test_two_tower_scores_a_catalogue_it_was_not_made_for() -> None:
     model = session_model()
     items = torch.randn(7, model.items.shape[1], generator=rng(5))
-    before = model(session_obs())[0]
+    before = model(session_obs())[0].logits
     assert isinstance(model.items, Tensor)
     model.items = torch.cat([model.items, items])
-    after = model(session_obs())[0]
+    after = model(session_obs())[0].logits
     assert after.shape == (N, 1, NUM_ITEMS + 7)
     assert_close(after[:, :, :NUM_ITEMS], before)
 
@@ -141,12 +142,13 @@ def test_dense_head_knows_ids_only() -> None:
     assert isinstance(model.head, DenseHead)
     model.head.logits.weight.data.zero_()
     model.head.logits.bias.data = torch.tensor([1.0, -2.0, 0.5])
-    assert model(session_obs())[0].tolist() == [[[1.0, -2.0, 0.5]]] * N
+    assert model(session_obs())[0].logits.tolist() == [[[1.0, -2.0, 0.5]]] * N
 
 
 def test_positions_of_several_sizes_are_padded() -> None:
     model = ActorCritic(Shapes(3, (2, 4, 1)), ModelConfig(head="dense", hidden_dims=(8,)), rng())
-    logits, value = model(Obs(torch.randn(N, 3, generator=rng())))
+    policy, value = model(Obs(torch.randn(N, 3, generator=rng())))
+    logits = policy.logits
     assert logits.shape == (N, 3, 4) and value.shape == (N,)
     real = torch.tensor([[1, 1, 0, 0], [1, 1, 1, 1], [1, 0, 0, 0]], dtype=torch.bool)
     assert torch.equal(logits.isfinite(), real.expand(N, 3, 4))
@@ -154,7 +156,7 @@ def test_positions_of_several_sizes_are_padded() -> None:
 
 
 def test_session_sum_by_hand() -> None:
-    session = SessionSum(3)
+    session = SessionSum(3, 1)
     # decays 0, 1/2, 3/4, 1 by age, each scaled to a sum of 1; the latest is last
     kernels = [[0, 0, 1], [1 / 7, 2 / 7, 4 / 7], [9 / 37, 12 / 37, 16 / 37], [1 / 3, 1 / 3, 1 / 3]]
     assert_close(session.kernels.data, torch.tensor(kernels))
@@ -167,10 +169,40 @@ def test_session_sum_by_hand() -> None:
     assert_close(found, torch.tensor([plain + received]))
 
 
+def test_session_sum_has_a_block_for_each_signal() -> None:
+    session = SessionSum(3, 2)
+    items = torch.tensor([[1.0, 0.0], [0.0, 10.0]])
+    history, signals = torch.tensor([[-1, 0, 1]]), torch.tensor([[[0.0, 0.0], [0.5, 2.0], [1.0, -1.0]]])
+    found = session(Obs(torch.zeros(1, 1), history, signals), items)
+    assert found.shape == (1, 12, 2) and session.num_blocks == 12
+    alone = [SessionSum(3, 1)(Obs(torch.zeros(1, 1), history, signals[..., s, None]), items) for s in (0, 1)]
+    assert_close(found, torch.cat([alone[0], alone[1][:, 4:]], 1))
+
+
+@pytest.mark.parametrize("head", ["two-tower", "dense"])
+@pytest.mark.parametrize("num_signals", [1, 3])
+def test_slates_of_one_catalogue(head: Any, num_signals: int) -> None:
+    """One vector of logits for all places, a mask, and a gradient for every parameter."""
+    features = item_features(tiny_catalogue())
+    shapes = Shapes(4, (NUM_ITEMS,), features, L, num_signals, slate_size=2)
+    model = ActorCritic(shapes, ModelConfig(head=head, hidden_dims=(16, 8), activation="tanh"), rng())
+    stir(model)
+    mask = torch.ones(N, NUM_ITEMS, dtype=torch.bool)
+    mask[0, 1] = False
+    obs = Obs(session_obs().context, HISTORY, torch.rand(N, L, num_signals, generator=rng()), mask=mask)
+    policy, value = model(obs)
+    assert isinstance(policy, PlackettLuce) and policy.logits.shape == (N, NUM_ITEMS)
+    index, _ = policy.draw(rng())
+    assert index.shape == (N, 2) and 1 not in index[0] and bool((index[:, 0] != index[:, 1]).all())
+    logprob, entropy = policy.evaluate(index)
+    (logprob.sum() + entropy.sum() + value.sum()).backward()
+    assert [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []
+
+
 @pytest.mark.parametrize("reader", ["sum", "gru"])
 def test_an_empty_history_reads_as_nothing(reader: str) -> None:
     items = torch.randn(4, 3, generator=rng())
-    session = SessionSum(5) if reader == "sum" else SessionGRU(3, 1, rng())
+    session = SessionSum(5, 1) if reader == "sum" else SessionGRU(3, 1, rng())
     stir(session)
     empty = Obs(torch.zeros(2, 1), torch.full((2, 5), -1), torch.zeros(2, 5, 1))
     assert not session(empty, items).any()
@@ -265,5 +297,5 @@ def test_the_generator_alone_decides_how_a_network_begins(encoder: Any, head: An
 def test_the_first_policy_explores(head: Any, share: float) -> None:
     """Its entropy is near the largest possible one, log(number of items), whatever the seed."""
     for seed in range(5):
-        logits = session_model(seed, head=head)(session_obs())[0]
-        assert entropy(logits).mean() > share * math.log(NUM_ITEMS)
+        policy = session_model(seed, head=head)(session_obs())[0]
+        assert policy.entropy().mean() > share * math.log(NUM_ITEMS)

@@ -17,7 +17,6 @@ import torch
 from recsys_rl.data import movielens
 from recsys_rl.data.download import NoNetwork
 from recsys_rl.data.movielens import load_movielens, split_title
-from recsys_rl.data.sources import load_log
 from recsys_rl.types import InteractionLog, UserError
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
@@ -94,7 +93,7 @@ def test_archive_folder_and_gzipped_members_give_the_same(tmp_path: Path, releas
     packed = make_folder(tmp_path / "packed", FILES[release], packed=True)
     for data_dir in (archive, archive.parent, inside, inside.parent, packed):
         check(load_movielens(release, data_dir, tmp_path / "cache"), release)
-        check(load_log("movielens", str(data_dir)), release)
+        check(load_movielens("movielens", data_dir), release)
     assert load_movielens(release, archive.parent).source == f"{release} (data folder: {release}.zip)"
 
 

@@ -10,15 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from recsys_rl.functional import kernels
 from recsys_rl.functional.adam import adam
+from recsys_rl.functional.compiled import kernels
 from recsys_rl.models.optimizer import FlatAdam
-
-
-def backward(optimizer: FlatAdam, y: Tensor, gradient: Tensor) -> None:
-    parts = torch.autograd.grad(y, list(optimizer.model.parameters()), gradient)
-    for place, part in zip(optimizer.gradients.values(), parts, strict=True):
-        place.copy_(part)
 
 
 def network(seed: int = 0) -> nn.Sequential:
@@ -33,7 +27,7 @@ def test_adam_by_hand() -> None:
     # g = (3, 4), norm 5, scaled to norm 1: (0.6, 0.8). After one step m / (1 - beta1) = g and
     # sqrt(v / (1 - beta2)) = |g|: each weight moves by lr against the sign of its gradient.
     weights, exp_avg, exp_avg_sq = torch.zeros(2), torch.zeros(2), torch.zeros(2)
-    adam(weights, exp_avg, exp_avg_sq, torch.tensor([3.0, -4.0]), 1, 0.1, 1.0)
+    adam(weights, exp_avg, exp_avg_sq, [torch.tensor([3.0, -4.0])], 1, 0.1, 1.0)
     assert_close(exp_avg, torch.tensor([0.06, -0.08]))
     assert_close(exp_avg_sq, torch.tensor([0.36e-3, 0.64e-3]))
     assert_close(weights, torch.tensor([-0.1, 0.1]), atol=1e-5, rtol=0)
@@ -53,7 +47,7 @@ def test_gradient_is_scaled_down_and_never_up(
     elif kernels.library() is None:
         pytest.skip("the kernels were not compiled here")
     weights, exp_avg, exp_avg_sq = torch.zeros(3, 2).unbind()
-    adam(weights, exp_avg, exp_avg_sq, torch.tensor([3.0, -4.0]), 1, 0.1, max_grad_norm)
+    adam(weights, exp_avg, exp_avg_sq, [torch.tensor([3.0, -4.0])], 1, 0.1, max_grad_norm)
     gradient = scale * torch.tensor([3.0, -4.0])
     assert_close(exp_avg, 0.1 * gradient)
     assert_close(exp_avg_sq, 0.001 * gradient**2)
@@ -72,8 +66,8 @@ def test_equals_torch(monkeypatch: pytest.MonkeyPatch, compiled: bool, max_grad_
     rng = torch.Generator().manual_seed(1)
     for _ in range(20):
         x, target = torch.randn(8, 5, generator=rng), torch.randn(8, 3, generator=rng)
-        y = ours(x)
-        backward(optimizer, y, 2 * (y.detach() - target) / y.numel())
+        optimizer.zero_grad()
+        nn.functional.mse_loss(ours(x), target).backward()
         optimizer.step()
         reference.zero_grad()
         nn.functional.mse_loss(theirs(x), target).backward()
@@ -89,8 +83,7 @@ def test_the_mean_over_processes_is_what_is_followed() -> None:
 
     plain, averaged = FlatAdam(network(), 0.01, 1e6), FlatAdam(network(), 0.01, 1e6, halve)
     for optimizer in (plain, averaged):
-        y = optimizer.model(torch.ones(2, 5))
-        backward(optimizer, y, torch.ones_like(y))
+        optimizer.model(torch.ones(2, 5)).sum().backward()
         optimizer.step()
     assert_close(averaged.gradient, 0.5 * plain.gradient)
     assert_close(averaged.exp_avg, 0.5 * plain.exp_avg)
@@ -101,8 +94,8 @@ def test_state_goes_on_where_it_stopped() -> None:
     x = torch.ones(2, 5)
 
     def step(optimizer: FlatAdam) -> None:
-        y = optimizer.model(x)
-        backward(optimizer, y, y.detach())
+        optimizer.zero_grad()
+        optimizer.model(x).square().sum().backward()
         optimizer.step()
 
     step(first)
@@ -128,7 +121,7 @@ def test_the_number_of_threads_changes_nothing(size: int) -> None:
         torch.set_num_threads(threads)
         rng = torch.Generator().manual_seed(0)
         weights, exp_avg, exp_avg_sq, gradient = torch.rand(4, size, generator=rng)
-        adam(weights, exp_avg, exp_avg_sq, gradient, 3, 0.01, 1.0)
+        adam(weights, exp_avg, exp_avg_sq, gradient.split([5, 0, 70, size - 75]), 3, 0.01, 1.0)
         found.append(torch.stack([weights, exp_avg, exp_avg_sq]))
     torch.set_num_threads(before)
     for other in found[1:]:
@@ -144,3 +137,44 @@ def test_weights_that_were_copied_or_moved_are_noticed(move: Callable[[nn.Module
     optimizer.model = move(optimizer.model)
     with pytest.raises(RuntimeError, match="copied or moved"):
         optimizer.step()
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_gradient_in_pieces_is_the_gradient(monkeypatch: pytest.MonkeyPatch, compiled: bool) -> None:
+    """Pieces of any size and shape, one of which isn't contiguous: the same step as with one vector."""
+    if not compiled:
+        monkeypatch.setattr(kernels, "library", lambda: None)
+    rng = torch.Generator().manual_seed(0)
+    gradient, found = torch.randn(40_000, generator=rng), []
+    pieces = [gradient[:1], gradient[1:7].view(2, 3).T.contiguous().T, gradient[7:7], gradient[7:]]
+    for parts in ([gradient], pieces):
+        state = torch.rand(3, 40_000, generator=torch.Generator().manual_seed(1))
+        weights, exp_avg, exp_avg_sq = state
+        adam(weights, exp_avg, exp_avg_sq, parts, 2, 0.01, 1.0)
+        found.append(state)
+    assert_close(found[0], found[1], atol=1e-6, rtol=1e-5)
+
+
+def test_backward_passes_add_up_until_zero_grad() -> None:
+    optimizer = FlatAdam(network(), 0.01, 1e6)
+    x = torch.ones(2, 5)
+    optimizer.model(x).sum().backward()
+    once = optimizer.gradient
+    optimizer.model(x).sum().backward()
+    assert_close(optimizer.gradient, 2 * once)
+    optimizer.zero_grad()
+    assert not optimizer.gradient.any()
+    optimizer.model(x)[:, 0].sum().backward()  # as a new optimiser would see it
+    other = FlatAdam(network(), 0.01, 1e6)
+    other.model(x)[:, 0].sum().backward()
+    assert torch.equal(optimizer.gradient, other.gradient)
+
+
+def test_a_parameter_without_a_gradient_stays() -> None:
+    optimizer = FlatAdam(network(), 0.01, 1e6)
+    before = optimizer.weights.clone()
+    first = next(optimizer.model.parameters())
+    first.square().sum().backward()
+    optimizer.step()
+    assert torch.equal(optimizer.weights[first.numel() :], before[first.numel() :])
+    assert bool((optimizer.weights[: first.numel()] != before[: first.numel()]).all())

@@ -38,7 +38,8 @@ def test_mf_is_the_ranking_by_profile() -> None:
 
 
 def test_mf_equals_a_sorted_list() -> None:
-    config = settings("ppo", "satiation", env_config={"num_items": 40, "num_users": 20, "embedding_dim": 4})
+    sizes = {"num_items": 40, "embedding_dim": 4}
+    config = settings("ppo", "satiation", env_config=sizes, data_config={"num_users": 20})
     catalogue, population = world(config)
     ranking = (population.profile @ catalogue.embedding.T).argsort(1, descending=True)  # (U, I)
     mf, zeros = Rule(catalogue, RuleWeights.zeros()), torch.zeros(len(ranking), 4)
@@ -84,7 +85,8 @@ def test_mmr_by_hand() -> None:
 def test_shortlist_of_a_large_catalogue_gives_the_same_items(
     available: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = settings("ppo", "satiation", env_config={"num_items": 50, "num_users": 30, "embedding_dim": 4})
+    sizes = {"num_items": 50, "embedding_dim": 4}
+    config = settings("ppo", "satiation", env_config=sizes, data_config={"num_users": 30})
     catalogue, population = world(config)
     history = torch.randint(50, (30, 6), generator=torch.Generator().manual_seed(0))
     history[:10] = -1

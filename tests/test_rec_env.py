@@ -56,7 +56,7 @@ def test_context_of_drift() -> None:
     assert_same(step.obs, env.observe())
     assert_close(step.reward, torch.tensor([0.6, 0.0]))
     assert step.feedback is not None
-    assert_close(step.feedback.engagement, torch.tensor([[0.6], [0.0]]))
+    assert_close(step.feedback.signals, torch.tensor([[[0.6]], [[0.0]]]))
     step = env.step(show(1, 1))
     assert_close(step.obs.context, torch.tensor([[1.06, 0.18, 0.0, 1.0], [0.1, 1.1, 0.0, 1.0]]))
     assert_close(step.reward, torch.tensor([0.08 * 0.9, 0.9]))

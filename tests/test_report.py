@@ -47,7 +47,13 @@ def row(policy: str, mean: float, low: float, high: float) -> dict[str, Any]:
 
 
 def session(policy: str, title: str, left: bool) -> dict[str, Any]:
-    step = {"title": title, "year": 1996, "genres": ["Crime"], "reward": 0.93, "satisfaction": 0.5}
+    step = {
+        "title": title,
+        "year": 1996,
+        "genres": ["Crime"],
+        "reward": 0.93,
+        "hidden": {"satisfaction": 0.5},
+    }
     return {"policy": policy, "user": 17, "likes": [title], "return": 0.93, "left": left, "steps": [step]}
 
 
@@ -303,7 +309,7 @@ def test_items_are_folded_and_say_their_reactions(tmp_path: Path) -> None:
 
 
 def bare(title: str, reward: float, genres: list[str]) -> dict[str, Any]:
-    return {"title": title, "year": None, "genres": genres, "reward": reward, "satisfaction": None}
+    return {"title": title, "year": None, "genres": genres, "reward": reward, "hidden": {}}
 
 
 def test_an_item_shown_again_and_again_is_one_card_with_means(tmp_path: Path) -> None:
@@ -443,7 +449,7 @@ def test_missing_numbers_become_sentences_and_dashes(tmp_path: Path, missing: fl
         "year": missing,
         "genres": [],
         "reward": missing,
-        "satisfaction": missing,
+        "hidden": {"satisfaction": missing},
     }
     page = written(
         tmp_path,

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from recsys_rl.checkpoint import load
-from recsys_rl.cli import main, train_options
+from recsys_rl.cli import main
+from recsys_rl.cli.train import train_options
 from recsys_rl.experience.rollout import collect
 from recsys_rl.types import UserError
 from recsys_rl.utils.logger import read_log

@@ -11,8 +11,18 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from recsys_rl.config import Config
-from recsys_rl.experience.rollout import Sessions, collect, play
-from recsys_rl.types import Action, Feedback, Obs, Rollout, Step, UserError
+from recsys_rl.experience.rollout import collect, play
+from recsys_rl.types import (
+    Action,
+    Feedback,
+    Interface,
+    Obs,
+    Rollout,
+    Signal,
+    Step,
+    Stream,
+    UserError,
+)
 from tests.small_runs import Toy, learn, settings, toy_agent
 
 
@@ -22,10 +32,9 @@ class Scripted:
     Positive: the user leaves. Negative: the time limit cuts. A fresh session begins 100 further on.
     """
 
-    context_dim = 1
-    action_sizes: tuple[int, ...] = (1000,)
-    history_length = 0
-    num_signals = 0
+    interface = Interface((("number", 1),), (1000,))
+    streams: tuple[Stream, ...] = (Stream("number"), Stream("double", 0.0))
+    signals: tuple[Signal, ...] = (Signal("seen"), Signal("felt", visible=False))
 
     def __init__(self, ends: list[int], normalises: bool = False) -> None:
         self.num_envs = len(ends)
@@ -49,15 +58,23 @@ class Scripted:
         terminated, truncated = self.clock == self.ends, self.clock == -self.ends
         self.base = torch.where(terminated | truncated, self.base + 100, self.base)
         self.clock = torch.where(terminated | truncated, 0, self.clock)
-        feedback = Feedback(reward.unsqueeze(1), 0.25 * reward.unsqueeze(1), torch.zeros_like(items) > 0)
-        raw_reward = 1000 + reward if self.normalises else None
-        given = None if self.normalises else feedback
-        return Step(self.observe(), final_obs, reward, terminated, truncated, given, raw_reward)
+        signals = torch.stack([reward, 0.25 * reward], -1).unsqueeze(1)  # (N, 1, 2)
+        feedback = Feedback(signals, torch.zeros_like(items) > 0)
+        raw = 1000 + reward if self.normalises else reward
+        streams = torch.stack([raw, 2 * raw], -1)  # (N, 2)
+        return Step(self.observe(), final_obs, reward, terminated, truncated, streams, feedback)
 
     def state_dict(self) -> dict[str, Tensor]:
         return {}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None: ...
+
+    def statistics(self) -> dict[str, Tensor]:
+        return {}
+
+    def load_statistics(self, state: Mapping[str, Tensor]) -> None: ...
+
+    def close(self) -> None: ...
 
 
 class Echo:
@@ -95,7 +112,7 @@ def test_collect_by_hand() -> None:
     assert_close(rollout.values, torch.tensor(seen) + 0.5)
     assert_close(rollout.logprobs, -torch.tensor(seen))
     assert_close(rollout.rewards, torch.tensor(seen) / 2)
-    assert torch.equal(rollout.raw_rewards, rollout.rewards)
+    assert torch.equal(rollout.streams, torch.stack([rollout.rewards, 2 * rollout.rewards], -1))
     assert rollout.truncated.tolist() == [
         [False] * 3,
         [True, False, False],
@@ -146,10 +163,11 @@ def test_collect_goes_on_where_it_stopped() -> None:
     assert torch.equal(torch.cat([part.next_values for part in parts])[known], whole.next_values[known])
 
 
-def test_raw_rewards_are_kept_apart() -> None:
+def test_normalised_rewards_stand_beside_raw_streams() -> None:
     env = Scripted([-2], normalises=True)
     rollout, _ = collect(env, Echo(), env.reset(), 2)
-    assert rollout.rewards.tolist() == [[0.0], [0.5]] and rollout.raw_rewards.tolist() == [[1000.0], [1000.5]]
+    assert rollout.rewards.tolist() == [[0.0], [0.5]]
+    assert rollout.streams.tolist() == [[[1000.0, 2000.0]], [[1000.5, 2001.0]]]
 
 
 def test_play_by_hand() -> None:
@@ -158,9 +176,12 @@ def test_play_by_hand() -> None:
     users = torch.tensor([7, 8, 9])
     sessions = play(env, agent, users, greedy=True)
     assert env.asked is users and agent.greedy == {True}
-    assert sessions.items.tolist() == [[0, 10, 20], [-1, 11, 21], [-1, 12, -1]]
+    assert sessions.items.squeeze(-1).tolist() == [[0, 10, 20], [-1, 11, 21], [-1, 12, -1]]
     assert sessions.rewards.tolist() == [[0.0, 5.0, 10.0], [0.0, 5.5, 10.5], [0.0, 6.0, 0.0]]
-    assert sessions.satisfaction.tolist() == [[0.0, 1.25, 2.5], [0.0, 1.375, 2.625], [0.0, 1.5, 0.0]]
+    felt = [[0.0, 1.25, 2.5], [0.0, 1.375, 2.625], [0.0, 1.5, 0.0]]
+    assert list(sessions.hidden) == ["felt"] and sessions.hidden["felt"].squeeze(-1).tolist() == felt
+    assert torch.equal(sessions.streams["number"], sessions.rewards)
+    assert torch.equal(sessions.streams["double"], 2 * sessions.rewards)
     assert sessions.left.tolist() == [True, False, True]
     assert sessions.returns.tolist() == [0.0, 16.5, 20.5]
     assert sessions.lengths.tolist() == [1, 3, 2]
@@ -179,12 +200,6 @@ def test_sessions_that_never_end_are_given_up(monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(UserError, match="did not end within 7 steps"):
         play(env, Echo())
     assert env.clock[1].item() == 7
-
-
-def test_play_without_feedback_takes_the_reward_for_satisfaction() -> None:
-    sessions = play(Scripted([-2], normalises=True), Echo())
-    assert torch.equal(sessions.satisfaction, sessions.rewards)
-    assert isinstance(sessions, Sessions)
 
 
 def endless(bootstrap: bool) -> Config:

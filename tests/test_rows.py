@@ -9,6 +9,7 @@ from torch.testing import assert_close
 
 from recsys_rl.functional import rows
 from tests.compiled import each_way as each_way
+from tests.compiled import without_kernels as without_kernels
 
 
 def rng(seed: int) -> torch.Generator:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from recsys_rl.config import defaults
-from recsys_rl.dials import EnvConfig
+from recsys_rl.env.satiation import SatiationConfig
 from recsys_rl.evaluation import rule_cache
 from recsys_rl.evaluation.rule_cache import cached, search_key
 from recsys_rl.types import Population
@@ -72,9 +72,10 @@ def test_key_holds_all_that_the_search_depends_on(monkeypatch: pytest.MonkeyPatc
     )
     moved = PEOPLE.taste.clone()
     moved[0] += 1
+    noisy = dataclasses.replace(CONFIG, env_config=SatiationConfig(noise=0.2))
     others = [
         search_key(CONFIG, catalogue, PEOPLE, 101),
-        search_key(dataclasses.replace(CONFIG, env_config=EnvConfig(noise=0.2)), catalogue, PEOPLE, 100),
+        search_key(noisy, catalogue, PEOPLE, 100),
         search_key(CONFIG, dataclasses.replace(catalogue, quality=catalogue.popularity), PEOPLE, 100),
         search_key(CONFIG, catalogue, dataclasses.replace(PEOPLE, taste=moved), 100),
         search_key(CONFIG, catalogue, dataclasses.replace(PEOPLE, profile=moved), 100),

@@ -22,7 +22,8 @@ import recsys_rl.workflows.train as train_module
 from benchmarks import runs_survive
 from recsys_rl import folder as folders
 from recsys_rl.checkpoint import load
-from recsys_rl.cli import main, train_options
+from recsys_rl.cli import main
+from recsys_rl.cli.train import train_options
 from recsys_rl.config import Config
 from recsys_rl.dials import DataConfig, TrainConfig
 from recsys_rl.experience.rollout import collect
@@ -293,7 +294,7 @@ def raising(error: Exception) -> Callable[..., None]:
 def test_seeds_of_several_processes_each(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each launch gets its own seed and name; a run that goes on gets its folder."""
     launched: list[list[str]] = []
-    monkeypatch.setattr("recsys_rl.cli.launch", lambda argv, size: launched.append([*argv, str(size)]))
+    monkeypatch.setattr("recsys_rl.cli.train.launch", lambda argv, size: launched.append([*argv, str(size)]))
     words = ["--num-processes=2", "--seeds", "1,5", "--name=n", "--data", "synthetic"]
     assert main(["train", *words]) == 0
     assert launched == [

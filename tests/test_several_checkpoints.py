@@ -14,6 +14,7 @@ from recsys_rl.checkpoint import Checkpoint, load, save
 from recsys_rl.cli import main
 from recsys_rl.evaluation.checkpoints import Entry, tables
 from recsys_rl.evaluation.table import mean_over_seeds
+from recsys_rl.types import World
 from tests.doors import CARTPOLE, DRIFT, SATIATION, steps, train_in
 
 RUNS = {
@@ -142,13 +143,13 @@ def test_checkpoints_that_share_no_table(
 
 def test_other_catalogue_of_the_same_size_and_seed(runs: dict[str, str], tmp_path: Path) -> None:
     one = load(Path(runs["ppo"]))
-    assert one.catalogue is not None and one.population is not None
     available = one.catalogue.available.clone()
     available[3] = False
-    other = dataclasses.replace(one, catalogue=dataclasses.replace(one.catalogue, available=available))
+    catalogue = dataclasses.replace(one.catalogue, available=available)
+    other = dataclasses.replace(one, world=World(catalogue, one.population))
     assert main(["evaluate", runs["ppo"], saved(tmp_path / "a.pt", other)]) == 2
-    heldout = one.population.heldout[:-1]
-    fewer = dataclasses.replace(one, population=dataclasses.replace(one.population, heldout=heldout))
+    population = dataclasses.replace(one.population, heldout=one.population.heldout[:-1])
+    fewer = dataclasses.replace(one, world=World(one.catalogue, population))
     assert main(["evaluate", runs["ppo"], saved(tmp_path / "b.pt", fewer)]) == 2
     assert main(["evaluate", runs["ppo"], str(shutil.copy(runs["ppo"], tmp_path / "c.pt"))]) == 0
 

@@ -25,7 +25,7 @@ def sessions(*returns: float) -> Sessions:
     """One step each, which earns the return."""
     n = len(returns)
     rewards = torch.tensor([returns], dtype=torch.float32)
-    return Sessions(torch.zeros(1, n, dtype=torch.int64), rewards, rewards, torch.zeros(n, dtype=torch.bool))
+    return Sessions(torch.zeros(1, n, 1, dtype=torch.int64), rewards, torch.zeros(n, dtype=torch.bool))
 
 
 def whole(*returns: float) -> Played:
@@ -127,9 +127,9 @@ def test_share_where_there_is_no_way() -> None:
 
 
 def test_distinct_items_by_hand() -> None:
-    items = torch.tensor([[3, 0, 5], [3, 1, 5], [2, 0, -1], [3, 2, -1]])  # (T, N)
+    items = torch.tensor([[3, 0, 5], [3, 1, 5], [2, 0, -1], [3, 2, -1]]).unsqueeze(-1)  # (T, N, 1)
     assert distinct_items(items).tolist() == [2, 3, 1]
-    several = Sessions(items, torch.ones(4, 3), torch.ones(4, 3), torch.zeros(3, dtype=torch.bool))
+    several = Sessions(items, torch.ones(4, 3), torch.zeros(3, dtype=torch.bool))
     assert several.lengths.tolist() == [4, 4, 2]
 
 
@@ -179,7 +179,7 @@ def test_printed_table(capsys: pytest.CaptureFixture[str]) -> None:
     assert "\nppo: 50.0% of the way from mf to planner, without an interval" in out  # of two users
     (planner,) = (line for line in out.splitlines() if line.startswith("planner "))
     assert planner.endswith("(2 of 4 users)")
-    print_table(mean_over_seeds(seed_tables()), "satiation, ppo", None)
+    print_table(mean_over_seeds(seed_tables()), "satiation, ppo", 0)
     out = capsys.readouterr().out
     assert "\nmeans over 2 seeds with 95 % intervals over seeds; 4 held-out users, one session each\n" in out
     assert "\nppo minus rule/mf, mean over 2 seeds: +2.000 [" in out

@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from recsys_rl.checkpoint import load, previous
-from recsys_rl.cli import main, train_options
+from recsys_rl.cli import main
+from recsys_rl.cli.train import train_options
 from recsys_rl.run import begin
 from recsys_rl.utils.logger import read_log
 from recsys_rl.workflows.diary import evaluate_training_users

@@ -18,30 +18,36 @@ from recsys_rl.evaluation.table import Played
 from recsys_rl.experience.rollout import play
 from recsys_rl.make import make_env
 from recsys_rl.protocols import Env
-from recsys_rl.types import Catalogue, Population
+from recsys_rl.types import Population, World
 from tests.doors import SATIATION, steps, train_in
 from tests.small_runs import settings, world
 
 CPU = torch.device("cpu")
 
 
-def trainees(config: Config, catalogue: Catalogue, population: Population) -> tuning.Trainees:
+Small = tuple[Config, World]
+
+
+def trainees(config: Config, place: World) -> tuning.Trainees:
+    catalogue, population = place
+
     def make(part: Population, rows: int, noise: torch.Generator) -> Env:
-        return make_env(config, catalogue, part, rows, noise, training=False)
+        return make_env(config, World(catalogue, part), rows, noise, training=False)
 
     part = tuning.training_part(population)
-    length = config.env_config.max_episode_steps
-    return tuning.Trainees(make, catalogue, part, length, torch.Generator().manual_seed(0))
+    interface = make(part, 1, torch.Generator()).interface
+    return tuning.Trainees(make, catalogue, part, interface, torch.Generator().manual_seed(0))
 
 
 @pytest.fixture(scope="module")
-def small() -> tuple[Config, Catalogue, Population]:
-    config = settings("ppo", "satiation", env_config={"num_items": 60, "num_users": 200, "embedding_dim": 8})
-    return config, *world(config)
+def small() -> Small:
+    sizes = {"num_items": 60, "embedding_dim": 8}
+    config = settings("ppo", "satiation", env_config=sizes, data_config={"num_users": 200})
+    return config, world(config)
 
 
-def test_training_part_holds_nothing_of_the_others(small: tuple[Config, Catalogue, Population]) -> None:
-    _, _, population = small
+def test_training_part_holds_nothing_of_the_others(small: Small) -> None:
+    _, (_, population) = small
     part = tuning.training_part(population)
     assert len(part.taste) == len(part.profile) == len(part.user_ids) == len(population.train) == 160
     assert torch.equal(part.taste[part.train], population.taste[population.train])
@@ -50,31 +56,33 @@ def test_training_part_holds_nothing_of_the_others(small: tuple[Config, Catalogu
 
 
 def test_search_beats_the_ranking_by_profile_and_keeps_its_budget(
-    small: tuple[Config, Catalogue, Population],
+    small: Small,
 ) -> None:
-    config, catalogue, population = small
-    weights, taken = tuning.search_rule(trainees(config, catalogue, population), 20_000)
+    config, place = small
+    catalogue, population = place
+    weights, taken = tuning.search_rule(trainees(config, place), 20_000)
     assert 15_000 < taken <= 20_000
     strangers = population.heldout
     plain = Rule(catalogue, RuleWeights.zeros())
     both = []
     for agent in (Rule(catalogue, weights), plain):
         noise = torch.Generator().manual_seed(1)
-        env = make_env(config, catalogue, population, len(strangers), noise, heldout=True)
+        env = make_env(config, place, len(strangers), noise, heldout=True)
         both.append(play(env, agent, strangers).returns.mean().item())
     assert both[0] > 1.05 * both[1]
 
 
-def test_search_with_a_tiny_budget_takes_one_round(small: tuple[Config, Catalogue, Population]) -> None:
+def test_search_with_a_tiny_budget_takes_one_round(small: Small) -> None:
     weights, taken = tuning.search_rule(trainees(*small), 0)
     assert 0 < taken <= (tuning.CANDIDATES + 4) * 20
     assert 0 <= weights.decay < 1 and weights.fold_in >= 0
 
 
-def test_tuned_dials_are_the_best_of_those_tried(small: tuple[Config, Catalogue, Population]) -> None:
+def test_tuned_dials_are_the_best_of_those_tried(small: Small) -> None:
     """`mmr` with weight 0 is the ranking by profile: the tuned one earns no less on training users."""
-    config, catalogue, population = small
-    agent, note = tuning.tune_mmr(trainees(config, catalogue, population))
+    config, place = small
+    catalogue, population = place
+    agent, note = tuning.tune_mmr(trainees(config, place))
     assert isinstance(agent, MaximalMarginalRelevance) and note.startswith(
         f"weight {agent.weight:g}, window "
     )
@@ -83,7 +91,7 @@ def test_tuned_dials_are_the_best_of_those_tried(small: tuple[Config, Catalogue,
     both = []
     for one in (agent, MaximalMarginalRelevance(catalogue, 0.0, 1, 0.0)):
         noise = torch.Generator().manual_seed(2)
-        env = make_env(config, catalogue, population, len(users), noise)
+        env = make_env(config, place, len(users), noise)
         both.append(play(env, one, users).returns.mean().item())
     assert both[0] > both[1]
 
@@ -105,7 +113,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
 
 
 def played(checkpoint: Checkpoint, cache_dir: Path) -> dict[str, Played]:
-    users = heldout_users(checkpoint, 0)
+    users = heldout_users(checkpoint.world, 0, 0)
     return play_all([Entry(Path("x"), checkpoint, "ppo")], users, 0, CPU, cache_dir=str(cache_dir))
 
 
@@ -114,15 +122,13 @@ def test_other_held_out_users_leave_the_tuned_values_as_they_are(
 ) -> None:
     """All held-out users become others; the training users stay. Each search has a cache of its own."""
     population = checkpoint.population
-    assert population is not None
     taste, profile = population.taste.clone(), population.profile.clone()
     taste[population.heldout], profile[population.heldout] = (
         -taste[population.heldout],
         -profile[population.heldout],
     )
-    others = dataclasses.replace(
-        checkpoint, population=dataclasses.replace(population, taste=taste, profile=profile)
-    )
+    strangers = dataclasses.replace(population, taste=taste, profile=profile)
+    others = dataclasses.replace(checkpoint, world=World(checkpoint.catalogue, strangers))
     one, two = played(checkpoint, tmp_path / "one"), played(others, tmp_path / "two")
     assert {name: x.note for name, x in one.items()} == {name: x.note for name, x in two.items()}
     assert all(one[name].note for name in ("mf", "mmr", "rule"))

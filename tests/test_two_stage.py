@@ -17,13 +17,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from recsys_rl.agents import baselines
 from recsys_rl.cli import main
 from recsys_rl.config import Config, defaults, from_dict, overlay, to_dict
-from recsys_rl.data.catalogue import synthetic_world
+from recsys_rl.data.synthetic import synthetic_world
+from recsys_rl.dials import ModelConfig
 from recsys_rl.experience.rollout import collect, play
 from recsys_rl.make import make_agent, make_env
-from recsys_rl.models.actor import TwoTowerHead, item_columns, item_features
 from recsys_rl.models.actor_critic import ActorCritic, Shapes
 from recsys_rl.models.features import SplitFeatures
-from recsys_rl.types import Catalogue, Obs
+from recsys_rl.models.heads import TwoTowerHead, item_columns, item_features
+from recsys_rl.types import Catalogue, Obs, World
 from recsys_rl.utils.seeding import generators
 from recsys_rl.workflows.evaluate import EvaluateConfig, evaluate
 from recsys_rl.workflows.train import train
@@ -68,7 +69,7 @@ def test_items_come_as_often_as_documented(restricted: bool) -> None:
     two_stage, full = two_models(catalogue, 6, 0.5)
     n = 40_000
     obs = Obs(context(1).expand(n, -1))
-    logits = full(Obs(context(1)))[0][0, 0].detach()  # (I,)
+    logits = full(Obs(context(1)))[0].logits[0, 0].detach()  # (I,)
     assert isinstance(two_stage.head, TwoTowerHead)
     query = two_stage.head.user(*read(two_stage, context(1)))[0, : DIM + 4].detach()
     top = (item_features(catalogue) @ query).topk(3).indices.tolist()
@@ -105,7 +106,7 @@ def test_logprob_is_that_of_the_softmax_over_the_candidates() -> None:
     two_stage, full = two_models(catalogue, 10, 0.4)
     action = agent_of(two_stage).act(Obs(context(200)))
     assert action.candidates is not None and action.candidates.shape == (200, 10)
-    logits = full(Obs(context(200)))[0][:, 0].detach()  # (N, I)
+    logits = full(Obs(context(200)))[0].logits[:, 0].detach()  # (N, I)
     for row in range(200):
         listed = [i for i in action.candidates[row].tolist() if i >= 0]
         assert len(set(listed)) == len(listed) >= 6
@@ -143,6 +144,25 @@ def test_candidates_that_are_given_are_kept() -> None:
         assert all(item in row for item, row in zip(action.items[:, 0], given, strict=True))
 
 
+def test_slates_among_candidates() -> None:
+    """Three of ten candidates, none twice, with their log-probability; an update finds their places again."""
+    catalogue = small_world(40)
+    config = ModelConfig(hidden_dims=(8,), candidates=10, explore_rate=0.4, index="exact")
+    features = SplitFeatures(catalogue.embedding, item_columns(catalogue))
+    size = 2 * catalogue.embedding.shape[1]
+    shapes = Shapes(size, (40,), features, available=catalogue.available, slate_size=3)
+    agent = agent_of(ActorCritic(shapes, config, torch.Generator().manual_seed(0)))
+    obs = Obs(context(30))
+    for greedy in (False, True):
+        action = agent.act(obs, greedy)
+        assert action.items.shape == (30, 3) and action.candidates is not None
+        asked = obs.among(action.candidates)
+        assert all(len(set(row.tolist())) == 3 for row in action.items)
+        places = asked.places_of(action.items)
+        assert torch.equal(asked.items_at(places), action.items)
+        assert_close(agent.model(asked)[0].logprob(places).detach(), action.logprob, atol=1e-5, rtol=1e-4)
+
+
 # Learning from it.
 
 
@@ -153,7 +173,7 @@ def test_rollout_keeps_the_candidates_and_the_update_scores_them_again() -> None
     kept = rollout.obs.candidates
     assert kept is not None and kept.shape == (6, 4, 8) and rollout.obs.mask is None
     flat = rollout.obs.map(lambda x: x.flatten(0, 1).clone())
-    logits = agent.model(flat)[0][:, 0]  # (B, C)
+    logits = agent.model(flat)[0].logits[:, 0]  # (B, C)
     place = flat.places_of(rollout.items.flatten(0, 1))[:, 0]
     assert torch.equal(kept.flatten(0, 1).gather(1, place[:, None]), rollout.items.flatten(0, 1))
     logprob = logits.log_softmax(-1).gather(1, place[:, None])[:, 0]
@@ -167,11 +187,11 @@ def test_gradient_is_that_of_a_softmax_with_everything_else_forbidden() -> None:
     obs = two_stage.propose(Obs(context(20)), False, torch.Generator().manual_seed(0))
     assert obs.candidates is not None
     place = torch.zeros(20, 1, dtype=torch.int64)
-    two_stage(obs)[0].log_softmax(-1)[:, 0].gather(1, place).sum().backward()
+    two_stage(obs)[0].logits.log_softmax(-1)[:, 0].gather(1, place).sum().backward()
 
     allowed = torch.zeros(20, 41, dtype=torch.bool)
     allowed = allowed.scatter(1, torch.where(obs.candidates < 0, 40, obs.candidates), True)[:, :40]
-    logits = full(Obs(context(20)))[0][:, 0].masked_fill(~allowed, -torch.inf)
+    logits = full(Obs(context(20)))[0].logits[:, 0].masked_fill(~allowed, -torch.inf)
     logits.log_softmax(-1).gather(1, obs.candidates[:, :1]).sum().backward()
     compared = 0
     for (name, one), (_, two) in zip(two_stage.named_parameters(), full.named_parameters(), strict=True):
@@ -321,8 +341,8 @@ def test_memory_holds_no_users_times_items(
     monkeypatch.setattr(baselines, "MAX_SCORES", 2**24)  # fewer users behind `static-list`, for speed
     num_items, num_envs = 200_000, 64
     config = config_of(
-        {"data": "clustered", "cache_dir": "cache"},
-        env_config={"num_items": num_items, "num_users": 100},
+        {"data": "clustered", "cache_dir": "cache", "num_users": 100},
+        env_config={"num_items": num_items},
         model_config={"candidates": 64, "index": index},
         agent_config={"num_envs": num_envs, "n_steps": 4, "batch_size": 64},
         train_config={"total_timesteps": num_envs * 4 * 2, "eval_interval": 1},
@@ -339,22 +359,22 @@ def test_memory_holds_no_users_times_items(
 def config_of(data: dict[str, Any], algo: str = "ppo", env: str = "drift", **changes: Any) -> Config:
     base: dict[str, Any] = {
         "data_config": data,
-        "env_config": {"num_items": 60, "num_users": 20, "embedding_dim": 4, "max_episode_steps": 5},
+        "env_config": {"num_items": 60, "embedding_dim": 4, "max_episode_steps": 5},
         "model_config": {"hidden_dims": [6], "candidates": 8, "explore_rate": 0.25},
         "agent_config": {"n_steps": 6, "num_envs": 4},
         "train_config": {"threads": 0, "device": "cpu", "save_interval": 1, "eval_interval": 2},
     }
     if algo == "ppo":
         base["agent_config"] |= {"batch_size": 12}
-    return from_dict(Config, overlay(overlay(to_dict(defaults(algo, env)), base), changes))
+    return from_dict(Config, overlay({"algo": algo, "env": env, **base}, changes))
 
 
 def small_run(data: dict[str, Any], algo: str = "ppo", env_name: str = "drift") -> tuple[Config, Any, Any]:
     config = config_of(data, algo, env_name)
-    catalogue, population = synthetic_world(60, 20, 4, 0.2, 0)
+    world = World(*synthetic_world(60, 20, 4, 0.2, 0))
     streams = generators(0, "users", "model", "policy", "shuffle")
-    env = make_env(config, catalogue, population, 4, streams["users"])
-    return config, env, make_agent(config, env, catalogue, 10, streams, CPU)
+    env = make_env(config, world, 4, streams["users"])
+    return config, env, make_agent(config, env, world.catalogue, 10, streams, CPU)
 
 
 def agent_of(model: ActorCritic) -> Any:
@@ -366,5 +386,5 @@ def agent_of(model: ActorCritic) -> Any:
 
 def read(model: ActorCritic, rows: Tensor) -> tuple[Tensor, Tensor]:
     """The inputs of the head: hidden features and blocks."""
-    inputs, blocks = model._read(Obs(rows))
-    return model.hidden(inputs)[0], blocks
+    inputs, sums = model._read(Obs(rows))
+    return model.hidden(inputs)[0], model._blocks(Obs(rows), sums)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
-from recsys_rl.types import Obs
+from recsys_rl.types import Obs, tensors_of, tree_map
+from tests.tiny_world import tiny_catalogue
 
 
 def test_allowed_puts_mask_and_exclusion_together() -> None:
@@ -16,3 +19,19 @@ def test_allowed_puts_mask_and_exclusion_together() -> None:
     assert Obs(context, exclude=exclude).allowed(3).tolist() == [[False, True, True], [True, True, True]]
     both = Obs(context, exclude=exclude, mask=mask).allowed(3)
     assert both.tolist() == [[False, True, False], [True, True, True]]
+
+
+def test_tensor_in_two_fields_stays_one() -> None:
+    shown = torch.arange(6).view(3, 2)
+    obs = Obs(torch.zeros(3, 1), history=shown, exclude=shown)
+    for part in (obs.map(torch.clone), obs.rows(torch.tensor([2, 0])), *obs.split(2)):
+        assert part.exclude is part.history is not shown
+    assert obs.rows(torch.tensor([2, 0])).history.tolist() == [[4, 5], [0, 1]]  # type: ignore[union-attr]
+
+
+def test_named_attributes_are_tensors_of_the_catalogue() -> None:
+    catalogue = replace(tiny_catalogue(), attributes={"creator": torch.tensor([3, 4, 4])})
+    assert tensors_of(catalogue)["attributes.creator"].tolist() == [3, 4, 4]
+    assert "titles" not in tensors_of(catalogue) and "embedding" in tensors_of(catalogue)
+    moved = tree_map(lambda x: x + 1, catalogue)
+    assert moved.attributes["creator"].tolist() == [4, 5, 5]

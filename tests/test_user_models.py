@@ -11,24 +11,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from recsys_rl.data.catalogue import synthetic_world
+from recsys_rl.config import Config, from_dict
+from recsys_rl.data.synthetic import synthetic_world
 from recsys_rl.dials import EnvConfig
 from recsys_rl.env.drift import Drift, best_return
 from recsys_rl.env.satiation import Satiation
 from recsys_rl.make import make_user_model
 from recsys_rl.protocols import UserModel, UserState
-from recsys_rl.types import Catalogue, Population, UserError
+from recsys_rl.types import UserError, World
 from tests.tiny_world import DRIFT, SATIATION, env_of, tiny_drift, tiny_satiation
 
 SHOWN = torch.zeros(1, 1, dtype=torch.bool)
 
 
 def show(user_model: UserModel, state: UserState, item: int) -> tuple[UserState, float, float, bool]:
-    """Show one item to the one user: state afterwards, engagement, satisfaction, does the user leave."""
+    """Show one item to the one user: state afterwards, first and last signal, and whether the user leaves."""
     items = torch.tensor([[item]])
     feedback = user_model.respond(state, items, SHOWN, None)
     after, leaves = user_model.advance(state, items, feedback)
-    return after, feedback.engagement.item(), feedback.satisfaction.item(), bool(leaves)
+    first, last = feedback.signals[0, 0, 0].item(), feedback.signals[0, 0, -1].item()
+    return after, first, last, bool(leaves)
 
 
 def test_drift_by_hand() -> None:
@@ -37,12 +39,12 @@ def test_drift_by_hand() -> None:
     assert_close(model.expected_reward(state), torch.tensor([[1.0, 0.0, 0.6]]))
     state, reward, _, leaves = show(model, state, 2)
     assert reward == pytest.approx(0.6) and not leaves
-    assert_close(model.visible(state), torch.tensor([[1.06, 0.08]]))
+    assert_close(model.visible(state)["user"], torch.tensor([[1.06, 0.08]]))
     # u . e = 1.06, 0.08, 0.7; times 0.9
     assert_close(model.expected_reward(state), torch.tensor([[0.954, 0.072, 0.63]]))
     state, reward, _, leaves = show(model, state, 0)
     assert reward == pytest.approx(0.954) and not leaves
-    assert_close(model.visible(state), torch.tensor([[1.16, 0.08]]))
+    assert_close(model.visible(state)["user"], torch.tensor([[1.16, 0.08]]))
     _, reward, _, leaves = show(model, state, 0)
     assert reward == pytest.approx(1.16 * 0.81) and not leaves
 
@@ -52,7 +54,7 @@ def test_a_skip_leaves_a_drifting_user_as_they_were() -> None:
     before = model.sample(torch.tensor([0]))
     item, skipped = torch.tensor([[0]]), torch.tensor([[True]])
     feedback = model.respond(before, item, skipped, None)
-    assert feedback.engagement.tolist() == [[0.0]]
+    assert feedback.signals.tolist() == [[[0.0]]]
     after, leaves = model.advance(before, item, feedback)
     assert_close(after.user, before.user)
     assert after.step.tolist() == [1.0]
@@ -60,13 +62,13 @@ def test_a_skip_leaves_a_drifting_user_as_they_were() -> None:
 
 
 def test_a_catalogue_must_last_for_a_session() -> None:
-    catalogue, population = synthetic_world(9, 20, 4, 0.5, 0)
-    config = EnvConfig(embedding_dim=4, max_episode_steps=10)
+    world = World(*synthetic_world(9, 20, 4, 0.5, 0))
+    dials = {"embedding_dim": 4, "max_episode_steps": 10}
     with pytest.raises(
         UserError, match="A session shows 10 items and none twice, but the catalogue has only 9"
     ):
-        make_user_model("satiation", catalogue, population, config)
-    make_user_model("drift", catalogue, population, config)
+        make_user_model(from_dict(Config, {"env": "satiation", "env_config": dials}), world)
+    make_user_model(from_dict(Config, {"env": "drift", "env_config": dials}), world)
 
 
 def test_drift_best_return_by_hand() -> None:
@@ -74,7 +76,7 @@ def test_drift_best_return_by_hand() -> None:
     best = best_return(model.population.profile, model.catalogue.embedding, DRIFT)
     # the best first dot product is 1 for the one and 0 for the other: (m + 0.1 t) * 0.9**t
     assert_close(best, torch.tensor([1 + 1.1 * 0.9 + 1.2 * 0.81, 0 + 0.1 * 0.9 + 0.2 * 0.81]))
-    assert model.best_items(model.sample(torch.tensor([0, 1]))).tolist() == [0, 0]
+    assert model.best_items(model.sample(torch.tensor([0, 1]))).tolist() == [[0], [0]]
 
 
 @settings(max_examples=50, deadline=None)
@@ -88,7 +90,7 @@ def test_no_sequence_earns_more_than_the_closed_form(seed: int, items: list[int]
         shown = torch.full((10, 1), item)
         feedback = model.respond(state, shown, torch.zeros_like(shown, dtype=torch.bool), None)
         state, _ = model.advance(state, shown, feedback)
-        total += feedback.engagement[:, 0]
+        total += model.rewards(feedback)[:, 0]
     assert bool((total <= best_return(population.profile, catalogue.embedding, DRIFT) + 1e-5).all())
 
 
@@ -188,7 +190,7 @@ def test_a_skip_costs_patience_and_wearies_nobody(patience: float, left: float, 
     )
     items = torch.tensor([[0]])
     feedback = model.respond(state, items, ~SHOWN, None)
-    assert feedback.engagement.item() == feedback.satisfaction.item() == 0.0
+    assert feedback.signals.tolist() == [[[0.0, 0.0]]]
     assert feedback.skipped.item()
     after, gone = model.advance(state, items, feedback)
     assert after.patience.item() == pytest.approx(left) and bool(gone) == leaves  # minus 0.5 * 0.5
@@ -203,21 +205,22 @@ def test_noise_moves_engagement_alone_and_stays_within_bounds() -> None:
     feedback = model.respond(
         state, items, torch.zeros_like(items, dtype=torch.bool), torch.Generator().manual_seed(0)
     )
-    assert feedback.satisfaction.max() == feedback.satisfaction.min()
-    assert feedback.engagement.min() >= 0 and feedback.engagement.max() <= 1
+    engagement, satisfaction = feedback.signals[:, 0].unbind(-1)  # (N,) each
+    assert satisfaction.max() == satisfaction.min()
+    assert engagement.min() >= 0 and engagement.max() <= 1
     # 0.598688 lies two deviations below 1: clipping moves the mean by 0.0017 only
-    assert feedback.engagement.mean().item() == pytest.approx(0.5988, abs=0.012)
-    assert feedback.engagement.std().item() == pytest.approx(0.2, abs=0.012)
+    assert engagement.mean().item() == pytest.approx(0.5988, abs=0.012)
+    assert engagement.std().item() == pytest.approx(0.2, abs=0.012)
 
 
-@pytest.mark.parametrize("platform", [Drift, Satiation])
-def test_rows_never_mix(platform: Callable[[Catalogue, Population, EnvConfig], UserModel]) -> None:
+@pytest.mark.parametrize(
+    ("platform", "config"), [(Drift, DRIFT), (Satiation, replace(SATIATION, satiation_recovery=0.9))]
+)
+def test_rows_never_mix(platform: Callable[..., UserModel], config: EnvConfig) -> None:
     """All users at once, in another order, or one by one: the same three steps."""
     catalogue, population = synthetic_world(20, 12, 4, 0.25, 3)
     genres = (torch.rand(20, 5, generator=torch.Generator().manual_seed(1)) < 0.4).float()
-    model = platform(
-        replace(catalogue, genres=genres), population, replace(SATIATION, satiation_recovery=0.9)
-    )
+    model = platform(replace(catalogue, genres=genres), population, config)
     items = torch.randint(20, (3, 12, 1), generator=torch.Generator().manual_seed(0))  # (T, N, K)
     skipped = torch.rand(3, 12, 1, generator=torch.Generator().manual_seed(2)) < 0.2
 
@@ -225,7 +228,7 @@ def test_rows_never_mix(platform: Callable[[Catalogue, Population, EnvConfig], U
         state, seen = model.sample(users), []
         for item, skip in zip(items[:, users], skipped[:, users], strict=True):
             feedback = model.respond(state, item, skip, None)
-            seen += [model.expected_reward(state), feedback.engagement, feedback.satisfaction]
+            seen += [model.expected_reward(state), feedback.signals.flatten(1), model.rewards(feedback)]
             state, leaves = model.advance(state, item, feedback)
             seen.append(leaves.unsqueeze(-1).float())
         return torch.cat(seen, -1), state
@@ -261,4 +264,4 @@ def test_a_session_remembers_what_was_shown_when_the_caller_writes_to_its_own_te
     step.reward.fill_(7.0)
     assert (env.state_dict()["session.history"].tolist(), env.observe().context.tolist()) == before
     assert env.state_dict()["session.signals"].flatten().tolist() == [0.0]
-    assert step.feedback is not None and step.feedback.engagement.tolist() == [[0.0]]
+    assert step.feedback is not None and step.feedback.signals.tolist() == [[[0.0]]]

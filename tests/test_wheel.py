@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from recsys_rl.functional.kernels import load
+from recsys_rl.functional.compiled.kernels import load
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -99,7 +99,7 @@ def test_compilers_have_nothing_to_say(compiler: str, openmp: str, tmp_path: Pat
         pytest.skip(f"no {compiler} here")
     options = ["-O3", openmp, "-fno-math-errno", "-fno-trapping-math", "-std=gnu11", "-Wall", "-Wextra"]
     options += ["-fPIC", "-shared", "-o", str(tmp_path / "kernels.so")]
-    sources = map(str, (ROOT / "recsys_rl/functional").glob("*.c"))
+    sources = map(str, (ROOT / "recsys_rl/functional/compiled").glob("*.c"))
     said = subprocess.run([compiler, *options, *sources, "-lm"], capture_output=True, text=True, check=False)
     assert (said.returncode, said.stderr) == (0, "")
     load(tmp_path / "kernels.so")  # with every name that one file has from another

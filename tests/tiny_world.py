@@ -8,14 +8,14 @@ from collections.abc import Sequence
 import torch
 
 from recsys_rl.dials import EnvConfig
-from recsys_rl.env.drift import Drift
+from recsys_rl.env.drift import Drift, DriftConfig
 from recsys_rl.env.rec_env import RecEnv
-from recsys_rl.env.satiation import Satiation
+from recsys_rl.env.satiation import Satiation, SatiationConfig
 from recsys_rl.protocols import UserModel
 from recsys_rl.types import Catalogue, Population
 
-DRIFT = EnvConfig(num_items=3, embedding_dim=2, max_episode_steps=3, reward_decay=0.9, user_drift=0.1)
-SATIATION = EnvConfig(
+DRIFT = DriftConfig(num_items=3, embedding_dim=2, max_episode_steps=3, reward_decay=0.9, user_drift=0.1)
+SATIATION = SatiationConfig(
     num_items=3,
     embedding_dim=2,
     max_episode_steps=3,
@@ -62,7 +62,7 @@ def tiny_drift(tastes: Sequence[Sequence[float]]) -> Drift:
     return Drift(tiny_catalogue(), population(tastes), DRIFT)
 
 
-def tiny_satiation(tastes: Sequence[Sequence[float]], config: EnvConfig = SATIATION) -> Satiation:
+def tiny_satiation(tastes: Sequence[Sequence[float]], config: SatiationConfig = SATIATION) -> Satiation:
     return Satiation(tiny_catalogue(), population(tastes), config)
 
 

@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 
 from recsys_rl.dials import AgentConfig
-from recsys_rl.functional import categorical, losses
-from recsys_rl.functional.policy_loss import policy_gradient_
+from recsys_rl.functional import losses
 from recsys_rl.functional.returns import explained_variance, gae, standardize
 from recsys_rl.models.actor_critic import ActorCritic
 from recsys_rl.models.optimizer import FlatAdam
@@ -59,13 +58,13 @@ class A2C:
     @torch.inference_mode()
     def act(self, obs: Obs, greedy: bool = False) -> Action:
         obs = self.model.propose(obs, greedy, self.generators["policy"])
-        logits, value = self.model(obs)  # (N, K, A), (N,)
+        distribution, value = self.model(obs)
         if greedy:
-            index = logits.argmax(-1)  # (N, K)
-            logprob = categorical.logprob(logits, index)
+            index = distribution.best()  # (N, K)
+            logprob = distribution.logprob(index)  # (N,)
         else:
-            index, logprob = categorical.draw(logits, self.generators["policy"])
-        return Action(obs.items_at(index), logprob.sum(-1), value, obs.candidates)
+            index, logprob = distribution.draw(self.generators["policy"])
+        return Action(obs.items_at(index), logprob, value, obs.candidates)
 
     @torch.inference_mode()
     def value(self, obs: Obs) -> Tensor:
@@ -94,18 +93,20 @@ class A2C:
             advantage = standardize(advantage)
 
         obs = rollout.obs.map(lambda x: x.flatten(0, 1).clone())
-        index = obs.places_of(rollout.items.flatten(0, 1))  # (B, K)
-        logits, value = self.model(obs)  # (B, K, A), (B,)
-        policy = policy_gradient_(logits, index, advantage, ent_coef)
-        gradients = policy.gradient, losses.value_gradient(value, returns, config.vf_coef)
-        self.model.backward((logits, value), gradients, into=self.optimizer.gradients)
+        places = obs.places_of(rollout.items.flatten(0, 1).clone())  # (B, K)
+        distribution, value = self.model(obs)
+        logprob, entropies = distribution.evaluate(places)  # (B,) each
+        policy_loss = losses.policy_gradient(logprob, advantage)
+        value_loss = losses.value_loss(value, returns)
+        entropy = entropies.mean()
+        loss = policy_loss - ent_coef * entropy + config.vf_coef * value_loss
+        self.optimizer.zero_grad()
+        loss.backward()
         self.optimizer.step()
         self.updates += 1
 
-        policy_loss, entropy = -policy.objective.mean(), policy.entropy.mean()
-        value_loss = losses.value_loss(value.detach(), returns)
         metrics = {
-            "loss": policy_loss - ent_coef * entropy + config.vf_coef * value_loss,
+            "loss": loss,
             "policy_loss": policy_loss,
             "value_loss": value_loss,
             "entropy": entropy,

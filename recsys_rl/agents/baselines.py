@@ -6,13 +6,14 @@ nothing; who doesn't beat `static-list` could be replaced by a printed page.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import dataclasses
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from recsys_rl.functional import categorical, top_k
+from recsys_rl.objective.weighted import stream_weights, weighted
 from recsys_rl.protocols import PatientUsers, Policy, Simulator, UserModel
 from recsys_rl.types import Action, Catalogue, Obs
 
@@ -26,16 +27,22 @@ MIN_USERS = 64
 
 
 class RandomPolicy:
-    """Every allowed alternative with the same probability, greedy or not."""
+    """Every allowed alternative with the same probability, greedy or not; in a slate, none twice."""
 
-    def __init__(self, action_sizes: tuple[int, ...], generator: torch.Generator) -> None:
-        """``action_sizes``: alternatives of each position; ``(num_items,)`` shows one item of a catalogue."""
-        self.action_sizes = action_sizes
+    def __init__(
+        self, action_sizes: tuple[int, ...], generator: torch.Generator, slate_size: int = 1
+    ) -> None:
+        """``action_sizes``: alternatives of each choice; ``(num_items,)`` for items of a catalogue.
+
+        ``slate_size``: K, different items of the catalogue that each step shows.
+        """
+        self.sizes = action_sizes * slate_size  # (K,)
+        self.slate_size = slate_size
         self.generator = generator
 
     def act(self, obs: Obs, greedy: bool = False) -> Action:
         items, logprob = [], obs.context.new_zeros(obs.num_rows)
-        for size in self.action_sizes:
+        for size in self.sizes:
             if obs.mask is None:
                 item, log_p = categorical.uniform(
                     obs.num_rows, size, obs.exclude, self.generator
@@ -46,26 +53,34 @@ class RandomPolicy:
                 log_p = categorical.logprob(logits, item)
             logprob = logprob + log_p
             items.append(item)
+            if self.slate_size > 1:
+                taken = (
+                    item.unsqueeze(1) if obs.exclude is None else torch.cat([obs.exclude, item[:, None]], 1)
+                )
+                obs = dataclasses.replace(obs, exclude=taken)  # (N, X + places filled)
         return Action(torch.stack(items, -1), logprob)
 
 
 class FixedList:
-    """Shows everyone the same items in the same order, and stays at the last one.
+    """Shows everyone the same items in the same order, K at a step, and stays at the last ones.
 
-    The position is the number of items in ``obs.history``, so that users may be at different steps.
-    Where items may repeat, an observation has no history, and the first item is shown for ever:
-    `drift` asks for no more, since its best list is one item repeated (see static_list).
+    The position is the number of items that were shown (``obs.exclude``, or else ``obs.history``), so that
+    users may be at different steps. Where an observation has neither, the first K items are shown for ever:
+    `drift` needs no more, since its best list is one item repeated (see static_list).
     """
 
-    def __init__(self, items: Tensor) -> None:
-        """``items`` (T,) int64. One item alone is shown at every step, be it allowed or not."""
+    def __init__(self, items: Tensor, slate_size: int = 1) -> None:
+        """``items`` (T,) int64. The last K are shown at every further step, be they allowed or not."""
         self.items = items
+        self.slate_size = slate_size
 
     def act(self, obs: Obs, greedy: bool = False) -> Action:
         position = torch.zeros(obs.num_rows, dtype=torch.int64, device=self.items.device)
-        if obs.history is not None:
-            position = (obs.history >= 0).sum(1).clamp_max(len(self.items) - 1)  # (N,)
-        return Action(self.items[position].unsqueeze(-1), obs.context.new_zeros(obs.num_rows))
+        shown = obs.history if obs.exclude is None else obs.exclude  # (N, X)
+        if shown is not None:
+            position = (shown >= 0).sum(1).clamp_max(len(self.items) - self.slate_size)  # (N,)
+        places = torch.arange(self.slate_size, device=position.device)  # (K,)
+        return Action.certain(self.items[position.unsqueeze(1) + places])
 
 
 def most_popular(catalogue: Catalogue, length: int) -> Tensor:
@@ -74,8 +89,8 @@ def most_popular(catalogue: Catalogue, length: int) -> Tensor:
     return order[catalogue.available[order]][:length]
 
 
-def best_single(user_model: UserModel, catalogue: Catalogue, users: Tensor) -> Tensor:
-    """The item with the highest mean first reward over ``users``, (1,).
+def best_first(user_model: UserModel, catalogue: Catalogue, users: Tensor) -> Tensor:
+    """The K items with the highest mean first reward over ``users``, (K,).
 
     Under `drift` it is also the best item to repeat for a whole session: with items of unit norm,
     repeating i earns the mean of ``(u_0 . e_i + user_drift * t) * reward_decay**t``, summed over t.
@@ -83,20 +98,21 @@ def best_single(user_model: UserModel, catalogue: Catalogue, users: Tensor) -> T
     user_state = user_model.sample(users)
     blocks = top_k.blocks(len(users), catalogue.num_items)
     first = torch.cat([user_model.expected_reward(user_state, block).mean(0) for block in blocks])  # (I,)
-    return first.masked_fill(~catalogue.available, -torch.inf).argmax(0, keepdim=True)
+    first = first.masked_fill(~catalogue.available, -torch.inf)
+    return top_k.highest(first.unsqueeze(0), user_model.slate_size).squeeze(0)
 
 
 def static_list(user_model: UserModel, catalogue: Catalogue, users: Tensor, length: int) -> Tensor:
-    """The best list for ``users`` (N,) that a greedy search finds: (T,) int64, ``length`` items at most.
+    """The best list for ``users`` (N,) that a greedy search finds: (T K,) int64, ``length`` steps at most.
 
     The candidates are `popularity` and, for each price of patience in PRICES, the list that takes at
-    each position the item with the highest sum, over the users who are still there, of expected
+    each step the K items with the highest sums, over the users who are still there, of expected
     reward plus price times expected change of patience. The one with the highest mean return in the
     simulator, without noise, is kept. Under `drift`, rewards are linear in the user, so that the
     list is optimal and repeats one item: best_return holds for the mean user as for any other.
     """
     prices = PRICES if isinstance(user_model, PatientUsers) else (0.0,)
-    candidates = [most_popular(catalogue, length)]
+    candidates = [most_popular(catalogue, length * user_model.slate_size)]
     candidates += [greedy_list(user_model, catalogue, users, length, price) for price in prices]
     returns = torch.stack([mean_return(user_model, users, items) for items in candidates])
     return candidates[int(returns.argmax())]
@@ -105,22 +121,23 @@ def static_list(user_model: UserModel, catalogue: Catalogue, users: Tensor, leng
 def greedy_list(
     user_model: UserModel, catalogue: Catalogue, users: Tensor, length: int, price: float
 ) -> Tensor:
-    """The list of static_list for one price of patience, (T,) int64."""
+    """The list of static_list for one price of patience, (T K,) int64."""
+    slate_size = user_model.slate_size
     user_state = user_model.sample(users)
     present = torch.ones(len(users), device=users.device)  # (N,)
     allowed = catalogue.available.clone()  # (I,)
     items: list[Tensor] = []
-    for _ in range(length if user_model.repeats else min(length, int(allowed.sum()))):
+    for _ in range(length if user_model.repeats else min(length, int(allowed.sum()) // slate_size)):
         blocks = top_k.blocks(len(users), catalogue.num_items)
         scores = torch.cat(
             [present @ appeal(user_model, user_state, block, price) for block in blocks]
         )  # (I,)
-        item = scores.masked_fill(~allowed, -torch.inf).argmax()
-        allowed[item] = user_model.repeats
-        items.append(item)
-        user_state, _, leaves = show(user_model, user_state, item.expand(len(users), 1))
+        slate = top_k.highest(scores.masked_fill(~allowed, -torch.inf).unsqueeze(0), slate_size)  # (1, K)
+        allowed[slate[0]] = user_model.repeats
+        items.append(slate[0])
+        user_state, _, leaves = show(user_model, user_state, slate.expand(len(users), -1))
         present = present * ~leaves
-    return torch.stack(items)
+    return torch.cat(items)
 
 
 def appeal(user_model: UserModel, user_state: Any, block: slice, price: float) -> Tensor:
@@ -131,23 +148,24 @@ def appeal(user_model: UserModel, user_state: Any, block: slice, price: float) -
     return reward + price * patience
 
 
-def mean_return(user_model: UserModel, users: Tensor, items: Iterable[Tensor]) -> Tensor:
-    """Expected return of showing ``items`` (T,) in turn, averaged over ``users`` (N,): a scalar."""
+def mean_return(user_model: UserModel, users: Tensor, items: Tensor) -> Tensor:
+    """Expected return of showing ``items`` (T K,) in turn, averaged over ``users`` (N,): a scalar."""
     user_state = user_model.sample(users)
     present = torch.ones(len(users), device=users.device)  # (N,)
     total = torch.zeros_like(present)
-    for item in items:
-        user_state, reward, leaves = show(user_model, user_state, item.expand(len(users), 1))
+    for slate in items.split(user_model.slate_size):  # (K,) each
+        user_state, reward, leaves = show(user_model, user_state, slate.expand(len(users), -1))
         total = total + present * reward
         present = present * ~leaves
     return total.mean()
 
 
 def show(user_model: UserModel, user_state: Any, items: Tensor) -> tuple[Any, Tensor, Tensor]:
-    """Show ``items`` (N, 1), without noise: the state afterwards, reward (N,), who leaves (N,)."""
+    """Show ``items`` (N, K), without noise: the state afterwards, reward (N,), users who leave (N,) bool."""
     feedback = user_model.respond(user_state, items, torch.zeros_like(items, dtype=torch.bool), None)
     user_state, leaves = user_model.advance(user_state, items, feedback)
-    return user_state, feedback.engagement[:, 0], leaves
+    reward = weighted(user_model.rewards(feedback), stream_weights(user_model.streams))
+    return user_state, reward, leaves
 
 
 def simple_baselines(simulator: Simulator, users: Tensor, generator: torch.Generator) -> dict[str, Policy]:
@@ -155,18 +173,15 @@ def simple_baselines(simulator: Simulator, users: Tensor, generator: torch.Gener
 
     ``users`` (N,) are the training users' rows of the population; ``generator`` draws `random`.
     """
-    user_model, catalogue, length = (
-        simulator.user_model,
-        simulator.catalogue,
-        simulator.config.max_episode_steps,
-    )
+    user_model, catalogue = simulator.user_model, simulator.catalogue
+    length, slate_size = simulator.interface.session_length, simulator.interface.slate_size
     some = users[:: -(-len(users) // MAX_USERS)]
     prices = len(PRICES) if isinstance(user_model, PatientUsers) else 1
     affordable = max(MIN_USERS, MAX_SCORES // (catalogue.num_items * length * prices))
     fewer = some[:: -(-len(some) // affordable)]
     return {
-        "random": RandomPolicy((catalogue.num_items,), generator),
-        "popularity": FixedList(most_popular(catalogue, length)),
-        "one-item": FixedList(best_single(user_model, catalogue, some)),
-        "static-list": FixedList(static_list(user_model, catalogue, fewer, length)),
+        "random": RandomPolicy((catalogue.num_items,), generator, slate_size),
+        "popularity": FixedList(most_popular(catalogue, length * slate_size), slate_size),
+        "one-item": FixedList(best_first(user_model, catalogue, some), slate_size),
+        "static-list": FixedList(static_list(user_model, catalogue, fewer, length), slate_size),
     }

@@ -13,13 +13,9 @@ import torch
 from torch import Tensor
 
 from recsys_rl.dials import AgentConfig
-from recsys_rl.functional import categorical, losses
-from recsys_rl.functional.dense import Fixed
-from recsys_rl.functional.policy_loss import clipped_policy_gradient_
-from recsys_rl.functional.ppo_epoch import ppo_epoch
+from recsys_rl.functional import losses
 from recsys_rl.functional.returns import explained_variance, gae, standardize_parts
 from recsys_rl.models.actor_critic import ActorCritic
-from recsys_rl.models.dense import DenseActorCritic
 from recsys_rl.models.optimizer import FlatAdam
 from recsys_rl.protocols import Algorithm
 from recsys_rl.schema import Count, Positive, Range, Size
@@ -43,7 +39,7 @@ class PPOConfig(AgentConfig):
 
 
 class Samples(NamedTuple):
-    """What minibatches are cut from, (S, ...) each."""
+    """Rows of a rollout, in the order in which an epoch takes them, (S, ...) each."""
 
     obs: Obs
     places: Tensor  # (S, K): of the items among the alternatives
@@ -57,16 +53,12 @@ class Samples(NamedTuple):
         return [Samples(*part) for part in parts]
 
 
-class Seen(NamedTuple):
-    """What an epoch leaves for the diagnostics, (S,) each, as it was before the step of its minibatch."""
+class Outputs(NamedTuple):
+    """The network's numbers for these samples, (S,) each."""
 
     logprob: Tensor
     entropy: Tensor
-    objective: Tensor
     value: Tensor
-    old_logprob: Tensor
-    old_value: Tensor
-    target: Tensor
 
 
 class PPO:
@@ -96,13 +88,13 @@ class PPO:
     @torch.inference_mode()
     def act(self, obs: Obs, greedy: bool = False) -> Action:
         obs = self.model.propose(obs, greedy, self.generators["policy"])
-        logits, value = self.model(obs)  # (N, K, A), (N,)
+        distribution, value = self.model(obs)
         if greedy:
-            index = logits.argmax(-1)  # (N, K)
-            logprob = categorical.logprob(logits, index)
+            index = distribution.best()  # (N, K)
+            logprob = distribution.logprob(index)  # (N,)
         else:
-            index, logprob = categorical.draw(logits, self.generators["policy"])
-        return Action(obs.items_at(index), logprob.sum(-1), value, obs.candidates)
+            index, logprob = distribution.draw(self.generators["policy"])
+        return Action(obs.items_at(index), logprob, value, obs.candidates)
 
     @torch.inference_mode()
     def value(self, obs: Obs) -> Tensor:
@@ -134,7 +126,7 @@ class PPO:
             advantages.flatten(),
         )
         num_samples = rollout.num_steps
-        seen: list[Seen] = []
+        epochs: list[tuple[Samples, Outputs]] = []
         for _ in range(config.update_epochs):
             order = torch.randperm(
                 num_samples, generator=self.generators["shuffle"], device=rollout.rewards.device
@@ -143,87 +135,59 @@ class PPO:
             if config.normalize_advantage:
                 weights = standardize_parts(samples.advantage, config.batch_size)
                 samples = samples._replace(advantage=weights)
-            found = self._compiled_epoch(samples, ent_coef) or self._epoch(samples, ent_coef)
-            seen.append(Seen._make((*found, samples.old_logprob, samples.old_value, samples.target)))
-            if config.target_kl is not None and self._kl(seen[-1]) > config.target_kl:
+            epochs.append((samples, self._epoch(samples, ent_coef)))
+            if config.target_kl is not None and self._kl(*epochs[-1]) > config.target_kl:
                 break
 
         self.updates += 1
-        metrics = self._diagnostics(Seen(*map(torch.cat, zip(*seen, strict=True))), ent_coef)
+        metrics = self._diagnostics(epochs, ent_coef)
         metrics["explained_variance"] = explained_variance(rollout.values, advantages + rollout.values)
         values = torch.stack(list(metrics.values())).tolist()
         return dict(zip(metrics, values, strict=True)) | {"lr": self.optimizer.lr}
 
-    def _epoch(self, samples: Samples, ent_coef: float) -> tuple[Tensor, ...]:
-        """A gradient step for each minibatch of the samples, in their order.
-
-        Returns log-probability, entropy, objective and value of each sample (S,), before its step.
-        """
-        config, seen = self.config, []
-        for batch in samples.split(config.batch_size):
-            logits, value = self.model(batch.obs)  # (B, K, A), (B,), B = batch_size
-            policy = clipped_policy_gradient_(
-                logits, batch.places, batch.old_logprob, batch.advantage, config.clip_eps, ent_coef
-            )
-            old_value = batch.old_value if config.clip_vloss else None
-            value_gradient = losses.value_gradient(
-                value, batch.target, config.vf_coef, old_value, config.clip_eps
-            )
-            gradients = policy.gradient, value_gradient
-            self.model.backward((logits, value), gradients, into=self.optimizer.gradients)
+    def _epoch(self, samples: Samples, ent_coef: float) -> Outputs:
+        """A gradient step for each minibatch, in their order. Returns the outputs before each step."""
+        seen: list[Outputs] = []
+        for batch in samples.split(self.config.batch_size):
+            distribution, value = self.model(batch.obs)
+            logprob, entropy = distribution.evaluate(batch.places)  # (B,) each, B = batch_size
+            outputs = Outputs(logprob, entropy, value)
+            loss = self._losses(batch, outputs, ent_coef)["loss"]
+            self.optimizer.zero_grad()
+            loss.backward()
             self.optimizer.step()
-            seen.append((policy.logprob, policy.entropy, policy.objective, value.detach()))
-        return tuple(map(torch.cat, zip(*seen, strict=True)))
+            seen.append(Outputs(*(x.detach() for x in outputs)))
+        return Outputs(*map(torch.cat, zip(*seen, strict=True)))
 
-    def _compiled_epoch(self, samples: Samples, ent_coef: float) -> tuple[Tensor, ...] | None:
-        """The same, up to rounding, in one call: of the classic network, without masks, alone on a CPU."""
-        config, model, optimizer = self.config, self.model, self.optimizer
-        if not isinstance(model, DenseActorCritic) or self.average is not None or samples.obs.narrows:
-            return None
-        optimizer.check()
-        found = ppo_epoch(
-            model.network_as_it_lies(),
-            Fixed([optimizer.weights, optimizer.exp_avg, optimizer.exp_avg_sq]),
-            optimizer.steps,
-            optimizer.lr,
-            config.max_grad_norm,
-            samples.obs.context,
-            samples.places,
-            samples.old_logprob,
-            samples.old_value,
-            samples.target,
-            samples.advantage,
-            config.batch_size,
-            config.clip_eps,
-            ent_coef,
-            config.vf_coef,
-            config.clip_vloss,
+    def _losses(self, samples: Samples, outputs: Outputs, ent_coef: float) -> dict[str, Tensor]:
+        """The loss of these samples (arXiv:1707.06347, eq. 9) and its three terms, scalars."""
+        config, (logprob, entropy, value) = self.config, outputs
+        policy_loss = losses.clipped_surrogate(
+            logprob, samples.old_logprob, samples.advantage, config.clip_eps
         )
-        if found is None:
-            return None
-        optimizer.steps += -(-len(samples.target) // config.batch_size)
-        return found.unbind()
-
-    def _diagnostics(self, seen: Seen, ent_coef: float) -> dict[str, Tensor]:
-        """Means over all samples of an update, each as it was before its gradient step."""
-        config = self.config
-        value_loss = losses.value_loss(seen.value, seen.target)
         if config.clip_vloss:
-            value_loss = losses.clipped_value_loss(seen.value, seen.old_value, seen.target, config.clip_eps)
-        surrogate, entropy = -seen.objective.mean(), seen.entropy.mean()
-        return {
-            "loss": surrogate - ent_coef * entropy + config.vf_coef * value_loss,
-            "policy_loss": surrogate,
-            "value_loss": value_loss,
-            "entropy": entropy,
-            "approx_kl": losses.approx_kl(seen.logprob, seen.old_logprob),
-            "clipfrac": losses.clip_fraction(seen.logprob, seen.old_logprob, config.clip_eps),
+            value_loss = losses.clipped_value_loss(value, samples.old_value, samples.target, config.clip_eps)
+        else:
+            value_loss = losses.value_loss(value, samples.target)
+        mean_entropy = entropy.mean()
+        loss = policy_loss - ent_coef * mean_entropy + config.vf_coef * value_loss
+        return {"loss": loss, "policy_loss": policy_loss, "value_loss": value_loss, "entropy": mean_entropy}
+
+    def _diagnostics(self, epochs: list[tuple[Samples, Outputs]], ent_coef: float) -> dict[str, Tensor]:
+        """Means over all samples of an update, each as it was before its gradient step."""
+        of_samples, of_outputs = zip(*epochs, strict=True)
+        numbers = zip(*(samples[1:] for samples in of_samples), strict=True)
+        samples = Samples(of_samples[0].obs, *map(torch.cat, numbers))  # no loss looks at the observations
+        outputs = Outputs(*map(torch.cat, zip(*of_outputs, strict=True)))
+        return self._losses(samples, outputs, ent_coef) | {
+            "approx_kl": losses.approx_kl(outputs.logprob, samples.old_logprob),
+            "clipfrac": losses.clip_fraction(outputs.logprob, samples.old_logprob, self.config.clip_eps),
         }
 
-    def _kl(self, seen: Seen) -> Tensor:
+    def _kl(self, samples: Samples, outputs: Outputs) -> Tensor:
         """approx_kl of an epoch's last minibatch, the same on all processes, which stop together."""
-        last = -(len(seen.logprob) % self.config.batch_size or self.config.batch_size)
-        kl = losses.approx_kl(seen.logprob[last:], seen.old_logprob[last:])
+        last = -(len(outputs.logprob) % self.config.batch_size or self.config.batch_size)
+        kl = losses.approx_kl(outputs.logprob[last:], samples.old_logprob[last:])
         if self.average is not None:
             self.average(kl)
         return kl

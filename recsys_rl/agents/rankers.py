@@ -1,6 +1,6 @@
 """Rankings that a team would ship without reinforcement learning: `mf`, `mmr` and `rule`.
 
-Each scores the features of an item against the profile of the user, and shows the best item that may be
+Each scores the features of an item against the profile of the user, and shows the best K items that may be
 shown.
 Nothing of size (N, I) is held where the catalogue is large. evaluation/tuning.py chooses the dials.
 """
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from recsys_rl.functional import categorical
 from recsys_rl.functional.top_k import blocked_top_k
-from recsys_rl.models.actor import item_columns
+from recsys_rl.models.heads import item_columns
 from recsys_rl.types import Action, Catalogue, Obs
 
 SHORTLIST = 1000
@@ -50,11 +50,12 @@ class RuleWeights:
 
 
 class Rule:
-    """Shows the item with the highest linear score (RuleWeights); with all weights 0 it is `mf`."""
+    """Shows the K items with the highest linear scores (RuleWeights); with all weights 0 it is `mf`."""
 
-    def __init__(self, catalogue: Catalogue, weights: RuleWeights) -> None:
+    def __init__(self, catalogue: Catalogue, weights: RuleWeights, slate_size: int = 1) -> None:
         self.catalogue = catalogue
         self.weights = weights
+        self.slate_size = slate_size
 
     @cached_property
     def columns(self) -> Tensor:
@@ -75,22 +76,26 @@ class Rule:
         def score(block: slice) -> Tensor:
             return query @ embedding[block].T + of_columns @ self.columns[block].T  # (N, b)
 
-        return Action.certain(best_allowed(obs, self.catalogue, score, 1)[1])
+        return Action.certain(best_allowed(obs, self.catalogue, score, self.slate_size)[1])
 
 
 class MaximalMarginalRelevance:
-    """Shows the item of the highest maximal marginal relevance (Carbonell and Goldstein 1998, SIGIR).
+    """Shows the items of the highest maximal marginal relevance (Carbonell and Goldstein 1998, SIGIR).
 
-    With u the profile after the fold-in, and the maximum over the last ``window`` items shown::
+    With u the profile after the fold-in, and the maximum over the last ``window`` items shown and those that
+    stand before in the same slate::
 
         score_i = (1 - weight) u . e_i - weight max_k e_k . e_i
 
     A catalogue of more than SHORTLIST items is cut to those with the highest u . e_i first.
     """
 
-    def __init__(self, catalogue: Catalogue, weight: float, window: int, fold_in: float) -> None:
+    def __init__(
+        self, catalogue: Catalogue, weight: float, window: int, fold_in: float, slate_size: int = 1
+    ) -> None:
         """``weight`` in [0, 1); ``window`` >= 1."""
         self.catalogue = catalogue
+        self.slate_size = slate_size
         self.weight, self.window, self.fold_in = weight, window, fold_in
 
     def act(self, obs: Obs, greedy: bool = False) -> Action:
@@ -100,7 +105,7 @@ class MaximalMarginalRelevance:
         def score(block: slice) -> Tensor:
             return profile @ embedding[block].T  # (N, b)
 
-        if obs.history is None:  # nothing to differ from: the ranking by profile
+        if obs.history is None and self.slate_size == 1:  # nothing to differ from
             return Action.certain(best_allowed(obs, self.catalogue, score, 1)[1])
         if num_items > SHORTLIST:
             relevance, items = best_allowed(obs, self.catalogue, score, SHORTLIST)  # (N, C) each
@@ -108,20 +113,30 @@ class MaximalMarginalRelevance:
             items = None
             relevance = allowed_scores(obs, score, slice(0, num_items))  # (N, I)
         nearest = torch.full_like(relevance, -torch.inf)
-        for shown in obs.history[:, -self.window :].T:
+        history = profile.new_zeros(0, 0).long() if obs.history is None else obs.history[:, -self.window :]
+        for shown in history.T:
             similarity = _products(embedding, shown.clamp_min(0), items)
             nearest = torch.maximum(nearest, similarity.masked_fill_((shown < 0).unsqueeze(1), -torch.inf))
-        nearest = nearest.masked_fill(nearest == -torch.inf, 0.0)  # before the first item
-        relevance = (1 - self.weight) * relevance - self.weight * nearest
-        best = relevance.argmax(1, keepdim=True)  # (N, 1)
-        return Action.certain(best if items is None else items.gather(1, best))
+        slate: list[Tensor] = []  # (N, 1) each
+        for place in range(self.slate_size):
+            likeness = nearest.masked_fill(nearest == -torch.inf, 0.0)  # before the first item
+            score_now = (1 - self.weight) * relevance - self.weight * likeness
+            best = score_now.argmax(1, keepdim=True)  # (N, 1)
+            chosen = best if items is None else items.gather(1, best)
+            slate.append(chosen)
+            if place + 1 < self.slate_size:
+                relevance = relevance.scatter(1, best, -torch.inf)
+                similarity = _products(embedding, chosen[:, 0].clamp_min(0), items)
+                nearest = torch.maximum(nearest, similarity)
+        return Action.certain(torch.cat(slate, 1))
 
 
 def fold_in(obs: Obs, embedding: Tensor, rate: Tensor) -> Tensor:
     """The profile (N, D) moved towards what this session liked above its own average, of unit norm.
 
-    ``u + rate sum_k (s_k - mean(s)) e_k`` over the items shown, s_k being the engagement (Rocchio 1971,
-    "Relevance feedback in information retrieval"). ``rate`` is () or (N,); 0 leaves the profile as it is.
+    ``u + rate sum_k (s_k - mean(s)) e_k`` over the items shown, s_k being the first visible signal (Rocchio
+    1971, "Relevance feedback in information retrieval"). ``rate`` is () or (N,); 0 leaves the profile as it
+    is.
     """
     profile = obs.context[:, : embedding.shape[1]]  # (N, D)
     if obs.history is None or obs.signals is None or not bool(rate.any()):

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from recsys_rl.functional import categorical
-from recsys_rl.functional.top_k import blocked_top_k
+from recsys_rl.functional.top_k import blocked_top_k, highest
+from recsys_rl.objective.weighted import stream_weights, weighted
 from recsys_rl.protocols import PatientUsers, Policy, Simulator, SolvedUsers
 from recsys_rl.types import Action, Obs, tree_map
 
@@ -28,14 +29,15 @@ CHUNK = 4
 
 
 class Myopic:
-    """Knows the true expected reward of each item now, takes the highest, and never looks ahead."""
+    """Knows the true expected reward of each item now, shows the K highest, and never looks ahead."""
 
     def __init__(self, simulator: Simulator) -> None:
         self.simulator = simulator
 
     def act(self, obs: Obs, greedy: bool = False) -> Action:
         n, num_items = obs.num_rows, self.simulator.catalogue.num_items
-        return Action.certain(blocked_top_k(self.simulator.expected_reward, n, num_items, 1)[1])
+        slate_size = self.simulator.interface.slate_size
+        return Action.certain(blocked_top_k(self.simulator.expected_reward, n, num_items, slate_size)[1])
 
 
 class Oracle:
@@ -46,7 +48,7 @@ class Oracle:
         self.simulator, self.user_model = simulator, simulator.user_model
 
     def act(self, obs: Obs, greedy: bool = False) -> Action:
-        return Action.certain(self.user_model.best_items(self.simulator.user_state).unsqueeze(-1))
+        return Action.certain(self.user_model.best_items(self.simulator.user_state))
 
 
 class Planner:
@@ -58,7 +60,8 @@ class Planner:
     base policy, the planner tries the FIRST_ITEMS items that the base policy likes most, lets the base policy
     play the session to its end without noise, and shows the first item of the session that earned most. The
     better of several base policies followed by one more free choice is never worse than any of them, as long
-    as the simulation is exact; here it leaves out that noise is clipped to [0, 1]. A strong reference from
+    as the simulation is exact; here it leaves out that noise is clipped to [0, 1]. In a slate, a base policy
+    shows the K items that it likes most, and the planner chooses among these slates. A strong reference from
     below: the true optimum is unknown and may lie above it.
 
     ``informed``: plans with the profile in place of the taste, with patience and weariness as they are: the
@@ -70,7 +73,7 @@ class Planner:
         self.simulator, self.user_model, self.informed = simulator, simulator.user_model, informed
 
     def act(self, obs: Obs, greedy: bool = False) -> Action:
-        simulator, length = self.simulator, self.simulator.config.max_episode_steps
+        simulator, length = self.simulator, self.simulator.interface.session_length
         user_state = self.user_model.as_known(simulator.user_state) if self.informed else simulator.user_state
         left = length - simulator.session.steps  # (N,)
         n, mask = obs.num_rows, obs.allowed(simulator.catalogue.num_items)  # (N, I)
@@ -84,13 +87,13 @@ class Planner:
             )
             for i in range(0, n, CHUNK)
         ]
-        return Action.certain(torch.cat(items).unsqueeze(-1))
+        return Action.certain(torch.cat(items))
 
 
 def best_first_items(
     user_model: PatientUsers, user_state: Any, mask: Tensor, left: Tensor, length: int
 ) -> Tensor:
-    """The planner's choice (N,) for users with ``left`` (N,) of ``length`` steps to go; ``mask`` (N, I)."""
+    """The planner's choice (N, K) for users with ``left`` (N,) of ``length`` steps to go; ``mask`` (N, I)."""
     pairs = torch.cartesian_prod(
         left.new_tensor(PATIENCE_PRICES, dtype=torch.float32),
         left.new_tensor(WEARINESS_PRICES, dtype=torch.float32),
@@ -99,8 +102,11 @@ def best_first_items(
     tiresome = user_model.tiresomeness(user_state)  # (N, I)
     scores = base_scores(user_model, user_state, tiresome, prices, left / length)  # (N, P, I)
     scores = categorical.mask_logits(scores, mask.unsqueeze(1))
-    first = scores.topk(min(FIRST_ITEMS, mask.shape[1]), -1).indices  # (N, P, F)
-    branches = first[0].numel()  # B = P * F
+    slate_size = user_model.slate_size
+    tried = min(FIRST_ITEMS, mask.shape[1]) if slate_size == 1 else slate_size
+    first = scores.topk(tried, -1).indices  # (N, P, F) single items, or (N, P, K) one slate each
+    slates = first.flatten(1).unflatten(1, (-1, slate_size))  # (N, B, K)
+    branches = slates.shape[1]  # B
 
     def branch(x: Tensor) -> Tensor:
         return x.repeat_interleave(branches, 0)  # (N * B, ...)
@@ -111,13 +117,15 @@ def best_first_items(
         branch(mask),
         branch(left),
         length,
-        first.flatten(),
+        slates.flatten(0, 1),
         tiresome,
-        prices.repeat_interleave(first.shape[2], 1),
+        prices.repeat_interleave(branches // prices.shape[1], 1),
     )
-    first = first.flatten(1)  # (N, B)
-    returns = returns.view_as(first).masked_fill(~mask.gather(1, first), -torch.inf)
-    return first.gather(1, returns.argmax(1, keepdim=True)).squeeze(1)
+    allowed = mask.gather(1, slates.flatten(1)).view_as(slates).all(-1)  # (N, B)
+    returns = returns.view_as(allowed).masked_fill(~allowed, -torch.inf)
+    best = returns.argmax(1).view(-1, 1, 1).expand(-1, 1, slate_size)
+    chosen: Tensor = slates.gather(1, best)  # (N, 1, K)
+    return chosen.squeeze(1)
 
 
 def base_scores(
@@ -141,26 +149,26 @@ def simulate(
     mask: Tensor,
     left: Tensor,
     length: int,
-    item: Tensor,
+    items: Tensor,
     tiresome: Tensor,
     prices: Tensor,
 ) -> Tensor:
-    """Expected return (R,) of showing ``item`` (R,) and then what the base policy of its prices takes.
+    """Expected return (R,) of showing ``items`` (R, K) and then the choice of the base policy of its prices.
 
     ``user_state``, ``mask`` (R, I) and ``left`` (R,) have R = N * B rows; ``tiresome`` is (N, I), ``prices``
     (N, B, 2).
     """
     total = torch.zeros(len(left), device=left.device)
     present = torch.ones_like(left, dtype=torch.bool)
+    weights = stream_weights(user_model.streams)
     for step in range(int(left.max())):
         if step > 0:
             share_left = (left - step).clamp_min(0) / length  # (R,)
             scores = base_scores(user_model, user_state, tiresome, prices, share_left).view_as(mask)
-            item = categorical.mask_logits(scores, mask).argmax(1)
-        items = item.unsqueeze(-1)  # (R, 1)
+            items = highest(categorical.mask_logits(scores, mask), user_model.slate_size)  # (R, K)
         feedback = user_model.respond(user_state, items, ~mask.gather(1, items), None)
         user_state, leaves = user_model.advance(user_state, items, feedback)
-        total += feedback.engagement[:, 0] * present
+        total += weighted(user_model.rewards(feedback), weights) * present
         present = present & ~leaves & (left > step + 1)
         if not user_model.repeats:
             mask = mask.scatter(1, items, False)

@@ -22,7 +22,7 @@ from recsys_rl.config import Config, from_dict, to_dict
 from recsys_rl.data.item_table import open_table, table_sha256
 from recsys_rl.errors import one_line
 from recsys_rl.lookup import names_a_module
-from recsys_rl.types import Catalogue, Population, UserError, World
+from recsys_rl.types import Catalogue, Population, UserError, World, tensors_of
 
 __all__ = ["Checkpoint", "check_algo", "load", "previous", "restoring", "save"]
 
@@ -125,11 +125,11 @@ def restoring() -> Iterator[None]:
 
 def _take_apart(noun: Catalogue | Population) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Its strings and tuples of strings, and its tensors."""
-    fields = {field.name: getattr(noun, field.name) for field in dataclasses.fields(noun)}
-    tensors = {name: value for name, value in fields.items() if isinstance(value, Tensor)}
+    tensors = tensors_of(noun)
     if isinstance(noun, Catalogue) and noun.table_file:  # which holds it already, and may be huge
-        tensors.pop("embedding"), fields.pop("embedding")
-    return {name: value for name, value in fields.items() if name not in tensors}, tensors
+        tensors.pop("embedding")
+    texts = {name: value for name, value in vars(noun).items() if not isinstance(value, Tensor | Mapping)}
+    return texts, tensors
 
 
 # Reading. A hash that holds proves that the file is undamaged, not that its content is sound.
@@ -205,7 +205,9 @@ def _rebuild(kind: type[T_Noun], texts: object, tensors: Mapping[str, Tensor]) -
     """The dataclass from its texts and tensors, each of its fields there and of the declared type."""
     what = kind.__name__.lower()
     optional = {f.name: f.default for f in dataclasses.fields(kind) if f.default is not dataclasses.MISSING}
-    found = {**optional, **(texts if isinstance(texts, dict) else {}), **tensors}
+    attributes = {n.partition(".")[2]: x for n, x in tensors.items() if n.startswith("attributes.")}
+    tensors = {name: x for name, x in tensors.items() if not name.startswith("attributes.")}
+    found = {**optional, **(texts if isinstance(texts, dict) else {}), **tensors, "attributes": attributes}
     if found.get("table_file"):
         found["embedding"] = _map_table(found)
     hints = typing.get_type_hints(kind)
@@ -215,6 +217,8 @@ def _rebuild(kind: type[T_Noun], texts: object, tensors: Mapping[str, Tensor]) -
         raise Refused(f"holds a {what} {how} field {name!r}")
     for name, hint in hints.items():
         value = found[name]
+        if name == "attributes":
+            continue
         if hint == tuple[str, ...] and isinstance(value, list) and all(type(text) is str for text in value):
             found[name] = tuple(value)
         elif hint not in (Tensor, str) or not isinstance(value, hint):
@@ -261,6 +265,8 @@ def _check_catalogue(catalogue: Catalogue) -> None:
 def _check_population(population: Population) -> None:
     shape = population.taste.shape  # (U, D)
     if population.profile.shape != shape or len(shape) != 2 or population.user_ids.shape != shape[:1]:
+        raise Refused("holds a population whose fields disagree in their number of users")
+    if any(values.shape[:1] != shape[:1] for values in population.attributes.values()):
         raise Refused("holds a population whose fields disagree in their number of users")
     for name, rows in (("train", population.train), ("heldout", population.heldout)):
         if rows.ndim != 1 or len(rows) == 0:

@@ -49,7 +49,7 @@ def parse(
         raise UserError(f"{_complaint(drawing.getvalue())} See {see}.") from None
     if unknown:
         name = unknown[0].partition("=")[0]
-        if not name.startswith("-"):
+        if not name.startswith("-") and hasattr(options, "files"):
             raise UserError(f"There is no place for {name!r} here: name files side by side; see {see}.")
         if name.replace("_", "-") in ("--log-dir", "--checkpoint-dir"):
             raise UserError(

@@ -14,13 +14,15 @@ from typing import Annotated, Any, NamedTuple
 import tyro
 
 from recsys_rl import folder as folders
+from recsys_rl.agents import AGENTS
 from recsys_rl.cli.parse import parse, peek
-from recsys_rl.config import Config, no_field, overlay, read_toml, section_classes, sections_from, to_dict
+from recsys_rl.config import Config, no_setting, overlay, read_toml, section_classes, sections_from, to_dict
 from recsys_rl.dials import DataConfig
 from recsys_rl.distributed.launch import launch
 from recsys_rl.distributed.place import Place, find_place, obey_parent
+from recsys_rl.env import PLATFORMS
 from recsys_rl.errors import FieldError, UserError
-from recsys_rl.lookup import DEFAULT_ALGO, DEFAULT_ENV, names_a_module, owners
+from recsys_rl.lookup import DEFAULT_ALGO, DEFAULT_ENV, names_a_module
 from recsys_rl.schema import check_fields, hints, shown
 
 TEXT = """Train a recommender on simulated users.
@@ -197,7 +199,7 @@ def _parse(argv: list[str], settings: Mapping[str, Any], file: str | None) -> An
     cls = dataclasses.make_dataclass(
         "TrainOptions",
         [
-            ("algo", Annotated[str, tyro.conf.arg(help="The algorithm: ppo or a2c.")], algo),
+            ("algo", Annotated[str, tyro.conf.arg(help=ALGO_HELP)], algo),
             ("env", Annotated[str, tyro.conf.arg(help=ENV_HELP)], env),
             *((name, type(section), section) for name, section in sections.items()),
             *((name, kind, None) for name, kind in of_command),
@@ -209,7 +211,10 @@ def _parse(argv: list[str], settings: Mapping[str, Any], file: str | None) -> An
     return parse(cls, cls(), argv, "recsys-rl train", TEXT, see, _whose(algo, env, str(data)))
 
 
-ENV_HELP = "The platform: drift, satiation, gym:Id (gym:CartPole-v1), gym:module:Id, or module:PLATFORM."
+ALGO_HELP = f"The algorithm: {' or '.join(AGENTS)}."
+ENV_HELP = (
+    f"The platform: {', '.join(PLATFORMS)}:Id (gym:CartPole-v1), gym:module:Id, or module:PLATFORM of yours."
+)
 RESUME_HELP = "Go on with the run behind checkpoints/<algo>.pt in the same way."
 
 
@@ -218,13 +223,11 @@ def _whose(algo: str, env: str, data: str) -> Callable[[str], str | None]:
 
     def complaint(option: str) -> str | None:
         field = option.removeprefix("--").removeprefix("no-").replace("-", "_")
-        for section, chosen in (("env_config", env), ("agent_config", algo), ("data_config", data)):
-            others = owners(section, field)
-            if others and not chosen:
-                return f"is no setting of {env}, which brings a world of its own: leave it out."
-            if others:
-                return no_field(chosen, others)
-        return None
+        found = (
+            no_setting(section, field, algo, env, data)
+            for section in ("env_config", "agent_config", "data_config")
+        )
+        return next(filter(None, found), None)
 
     return complaint
 
@@ -234,6 +237,8 @@ def _of_chosen(file: Mapping[str, Any], chosen: Mapping[str, Any], given: Any) -
 
     The note is a sentence where a setting was chosen for another problem, or is left out.
     """
+    if not file:
+        return {}, ""
     whose = {"algo": DEFAULT_ALGO, "env": DEFAULT_ENV, **file}
     of_file = file.get("data_config")
     data = of_file.get("data", DataConfig.data) if isinstance(of_file, Mapping) else DataConfig.data
@@ -249,15 +254,18 @@ def _of_chosen(file: Mapping[str, Any], chosen: Mapping[str, Any], given: Any) -
             gone = [field for field in part if field in lost]
             kept[name] = {field: value for field, value in part.items() if field not in gone}
             left_out += gone
-    if given.config is None or all(whose[name] == chosen[name] for name in ("algo", "env")):
-        return kept, ""
-    note = (
-        f"--config {given.config} is for {whose['algo']} on {whose['env']}: what it sets replaces the preset "
-        f"of {chosen['algo']} on {chosen['env']}."
-    )
+    notes = []
+    if any(whose[name] != chosen[name] for name in ("algo", "env")):
+        notes.append(
+            f"--config {given.config} is for {whose['algo']} on {whose['env']}: what it sets replaces the "
+            f"preset of {chosen['algo']} on {chosen['env']}."
+        )
     if left_out:
-        note += f" Left out, as they are no settings of these: {', '.join(left_out)}."
-    return kept, note
+        notes.append(
+            f"Settings of --config {given.config} that this run does not have are left out: "
+            f"{', '.join(left_out)}."
+        )
+    return kept, " ".join(notes)
 
 
 def _check_continuation(options: Any, folder: Path, base: Mapping[str, Any]) -> None:

@@ -252,7 +252,11 @@ def _assemble(
         source=f"{log.source}: {which} with at least {min_item_likes} likes by training users",
     )
     population = Population(
-        **{name: tensors[name] for name in ("taste", "profile", "user_ids", "train", "heldout")},
+        taste=tensors["taste"],
+        profile=tensors["profile"],
+        user_ids=tensors["user_ids"],
+        train=tensors["train"],
+        heldout=tensors["heldout"],
         source=f"{len(tensors['user_ids'])} of {len(log.user_ids)} users, those with enough likes among them "
         f"(at least {embeddings.MIN_USER_LIKES})",
     )

@@ -11,6 +11,7 @@ gamma: the agent's return is then sum((gamma * reward_decay)**t ...). Evaluation
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
@@ -23,7 +24,7 @@ from recsys_rl.functional import rows
 from recsys_rl.functional.top_k import blocked_top_k
 from recsys_rl.protocols import Platform
 from recsys_rl.schema import NonNegative, Share
-from recsys_rl.types import Catalogue, Feedback, Population
+from recsys_rl.types import Catalogue, Feedback, Population, Signal, Stream
 
 
 @dataclass(frozen=True)
@@ -50,12 +51,16 @@ class Drift:
     population: Population
     config: DriftConfig
     repeats: ClassVar[bool] = True
+    context: ClassVar[tuple[str, ...]] = ("user", "last_item")
+    signals: ClassVar[tuple[Signal, ...]] = (Signal("match", low=-math.inf, high=math.inf),)
+    streams: ClassVar[tuple[Stream, ...]] = (Stream("match"),)
+    slate_size: ClassVar[int] = 1
     assumptions: ClassVar[str] = ""
 
     @property
-    def user_norm(self) -> float:
-        """Items have norm 1, and each that is shown adds its share."""
-        return 1.0 + self.config.user_drift * self.config.max_episode_steps
+    def bounds(self) -> dict[str, float]:
+        """A user grows by at most ``user_drift`` a step."""
+        return {"user": 1.0 + abs(self.config.user_drift) * self.config.max_episode_steps}
 
     def sample(self, users: Tensor) -> DriftState:
         return DriftState(self.population.profile.index_select(0, users), torch.zeros_like(users))
@@ -64,15 +69,18 @@ class Drift:
         step = user_state.step
         return bool(((step >= 0) & (step < self.config.max_episode_steps)).all())
 
-    def visible(self, user_state: DriftState) -> Tensor:
-        return user_state.user
+    def visible(self, user_state: DriftState) -> dict[str, Tensor]:
+        return {"user": user_state.user}
 
     def respond(
         self, user_state: DriftState, items: Tensor, skipped: Tensor, generator: torch.Generator | None
     ) -> Feedback:
-        engagement = rows.dot_rows(user_state.user, self.catalogue.embedding, items)  # (N, K)
-        engagement.mul_(self._decay(user_state)).masked_fill_(skipped, 0)
-        return Feedback(engagement, engagement, skipped)
+        match = rows.dot_rows(user_state.user, self.catalogue.embedding, items)  # (N, K)
+        match.mul_(self._decay(user_state)).masked_fill_(skipped, 0)
+        return Feedback(match.unsqueeze(-1), skipped)
+
+    def rewards(self, feedback: Feedback) -> Tensor:
+        return feedback.signals.sum(1)  # (N, 1)
 
     def advance(self, user_state: DriftState, items: Tensor, feedback: Feedback) -> tuple[DriftState, Tensor]:
         embedding, drift = self.catalogue.embedding, self.config.user_drift
@@ -83,13 +91,13 @@ class Drift:
         return user_state.user @ self.catalogue.embedding[block].T * self._decay(user_state)
 
     def best_items(self, user_state: DriftState) -> Tensor:
-        """(N,): the item whose repetition from here on is optimal (see best_return)."""
+        """(N, 1): the item whose repetition from here on is optimal (see best_return)."""
 
         def appeal(block: slice) -> Tensor:
             appeal = user_state.user @ self.catalogue.embedding[block].T  # (N, b)
             return appeal.masked_fill_(~self.catalogue.available[block], -torch.inf)
 
-        return blocked_top_k(appeal, len(user_state.user), self.catalogue.num_items, 1)[1][:, 0]
+        return blocked_top_k(appeal, len(user_state.user), self.catalogue.num_items, 1)[1]
 
     def _decay(self, user_state: DriftState) -> Tensor:
         return self.decays.index_select(0, user_state.step)  # (N, 1)

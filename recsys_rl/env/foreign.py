@@ -21,7 +21,7 @@ from recsys_rl.env.running import RunningMoments, normalize_obs, scale_reward
 from recsys_rl.errors import FieldError
 from recsys_rl.protocols import Platform
 from recsys_rl.schema import shown
-from recsys_rl.types import Obs, Step, UserError
+from recsys_rl.types import Interface, Obs, Signal, Step, Stream, UserError
 
 MASK = "action_mask"
 Floats = npt.NDArray[np.float32]
@@ -53,6 +53,9 @@ class GymEnv:
     actions since ``reset()``, and ``load_state_dict()`` takes them again: a resumed run first spends the
     environment time of the run so far, and then goes on bit for bit.
     """
+
+    streams: tuple[Stream, ...] = (Stream("reward"),)
+    signals: tuple[Signal, ...] = ()
 
     def __init__(
         self,
@@ -86,15 +89,19 @@ class GymEnv:
         self.device = torch.device(device)
         self._envs = _make(env_id, num_envs, allow_module)
         self._action_space = self._envs.single_action_space
-        self.action_sizes, self._first_action = _actions(env_id, self._action_space)
+        self._sizes, self._first_action = _actions(env_id, self._action_space)
         self._obs_space = _without_mask(env_id, self._envs.single_observation_space)
-        self.context_dim = flatdim(self._obs_space)
-        self.history_length, self.num_signals = 0, 0
+        self._context_size = flatdim(self._obs_space)
+        spec = self._envs.envs[0].spec
+        limit = None if spec is None else spec.max_episode_steps
+        self.interface = Interface(
+            (("observation", self._context_size),), self._sizes, session_length=limit or 0
+        )
         self._actions: list[Tensor] = []  # each (N, K): all that were taken since reset
         self._now: Obs
         self._mask_in_obs = self._obs_space is not self._envs.single_observation_space
         self._mask_in_info = False  # known after the first reset
-        self._obs_moments = RunningMoments(self.context_dim, self.device) if normalize_obs else None
+        self._obs_moments = RunningMoments(self._context_size, self.device) if normalize_obs else None
         self._return_moments = RunningMoments(1, self.device) if normalize_reward else None
         self._returns = torch.zeros(num_envs, dtype=torch.float64, device=self.device)  # (N,): discounted
 
@@ -106,7 +113,7 @@ class GymEnv:
             seeds = users.tolist()
         batch, infos = self._envs.reset(seed=seeds)
         self._mask_in_info = not self._mask_in_obs and MASK in infos
-        if (self._mask_in_obs or self._mask_in_info) and len(self.action_sizes) > 1:
+        if (self._mask_in_obs or self._mask_in_info) and len(self._sizes) > 1:
             raise UserError(f"{self.env_id} masks MultiDiscrete actions: only Discrete ones may have a mask.")
         self._returns = torch.zeros_like(self._returns)
         self._actions = []
@@ -114,12 +121,6 @@ class GymEnv:
         self._learn_obs(context)
         self._now = self._obs(context, mask)
         return self._now
-
-    @property
-    def time_limit(self) -> int | None:
-        """Steps after which an episode is cut, as the environment was registered; None without a limit."""
-        spec = self._envs.envs[0].spec
-        return None if spec is None else spec.max_episode_steps
 
     def close(self) -> None:
         """Let go of what the environments hold."""
@@ -157,12 +158,12 @@ class GymEnv:
             reward,
             terminated,
             truncated,
-            raw_reward=raw_reward,
+            raw_reward.unsqueeze(1),
         )
 
     def state_dict(self) -> dict[str, Tensor]:
         """All actions since ``reset()``, the observation they led to, and the statistics."""
-        empty = torch.zeros(0, self.num_envs, len(self.action_sizes), dtype=self._stored_as)
+        empty = torch.zeros(0, self.num_envs, len(self._sizes), dtype=self._stored_as)
         actions = torch.stack(self._actions) if self._actions else empty  # (T, N, K)
         return {"actions": actions, "context": self._now.context.clone()} | self.statistics()
 
@@ -214,16 +215,16 @@ class GymEnv:
 
     def _check_actions(self, actions: Tensor) -> None:
         """Raise UserError where some of ``actions`` (T, N, K) are no actions of this environment."""
-        sizes = torch.tensor(self.action_sizes)  # (K,)
+        sizes = torch.tensor(self._sizes)  # (K,)
         if actions.dtype != self._stored_as or bool(((actions < 0) | (actions >= sizes)).any()):
             raise UserError(
-                f"The saved actions are not of {self.env_id}, which has {self.action_sizes} of them: give a "
+                f"The saved actions are not of {self.env_id}, which has {self._sizes} of them: give a "
                 "whole checkpoint of this version, or train again."
             )
 
     @property
     def _stored_as(self) -> torch.dtype:
-        return torch.uint8 if max(self.action_sizes) <= 256 else torch.int32
+        return torch.uint8 if max(self._sizes) <= 256 else torch.int32
 
     def _moments(self) -> dict[str, RunningMoments]:
         both = {"obs": self._obs_moments, "return": self._return_moments}
@@ -253,7 +254,7 @@ class GymEnv:
             return np.array(batch, np.float32).reshape(self.num_envs, -1)
         if isinstance(self._obs_space, spaces.Discrete):  # all rows at once, as the numbers may be many
             place = np.asarray(batch) - self._obs_space.start  # (N,)
-            return np.asarray(place[:, None] == np.arange(self.context_dim), np.float32)
+            return np.asarray(place[:, None] == np.arange(self._context_size), np.float32)
         rows = iterate(self._envs.observation_space, batch)
         return np.stack([self._flatten_row(row) for row in rows])
 
@@ -273,10 +274,10 @@ class GymEnv:
 
     def _mask_row(self, source: Mapping[str, Any]) -> Bools:
         """The mask (A,) in an observation or info; everything is allowed where there is none."""
-        mask = np.asarray(source.get(MASK, np.ones(self.action_sizes)), dtype=np.bool_)
-        if mask.shape != self.action_sizes:
+        mask = np.asarray(source.get(MASK, np.ones(self._sizes)), dtype=np.bool_)
+        if mask.shape != self._sizes:
             raise UserError(
-                f"{self.env_id} has {self.action_sizes[0]} actions but an action_mask of shape {mask.shape}: "
+                f"{self.env_id} has {self._sizes[0]} actions but an action_mask of shape {mask.shape}: "
                 "mend the environment, whose mask needs one entry for each action."
             )
         return mask

@@ -4,31 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from recsys_rl.dials import EnvConfig
 from recsys_rl.functional import categorical, rows
+from recsys_rl.objective.weighted import stream_weights, weighted
 from recsys_rl.protocols import UserModel, UserState
-from recsys_rl.types import Catalogue, Obs, Step, UserError, tree_map
-
-
-@dataclass(frozen=True)
-class Session:
-    """The sessions that are under way, as both sides know them."""
-
-    users: Tensor  # (N,) int64: rows of the population
-    steps: Tensor  # (N,) int64: items shown so far
-    history: Tensor  # (N, L) int64: the items, latest last, -1 before the first
-    signals: Tensor  # (N, L, 1) float32: engagement with each
+from recsys_rl.session import Session, make_interface
+from recsys_rl.types import Catalogue, Obs, Signal, Step, Stream, UserError, tensors_of, tree_map
 
 
 class RecEnv:
     """A batched environment with same-step autoreset.
 
-    Each step shows one item (K = 1) to each of N users. Where a session ends, ``Step.obs`` is the
+    Each step shows a slate of K items to each of N users. Where a session ends, ``Step.obs`` is the
     first request of a new one by another user, and ``Step.final_obs`` the end of the old one.
     ``terminated``: the user left. ``truncated``: the time limit, ``max_episode_steps``, came first.
     """
@@ -41,8 +33,16 @@ class RecEnv:
         users: Tensor,
         num_envs: int,
         generator: torch.Generator,
+        history_length: int | None = None,
     ) -> None:
-        """``users`` (U',) int64 are the rows of the population that sessions are drawn from."""
+        """
+        Args:
+            users: (U',) int64, rows of the population that sessions are drawn from.
+            history_length: items in the history of an observation; None for all of a session, or none where
+                items repeat.
+
+        Raises UserError where the slate is larger than the catalogue, or the catalogue lacks an attribute.
+        """
         self.user_model = user_model
         self.catalogue = catalogue
         self.config = config
@@ -50,18 +50,24 @@ class RecEnv:
         self.num_envs = num_envs
         self.generator = generator
         self.device = catalogue.embedding.device
-        self.context_dim = config.state_dim
-        self.action_sizes: tuple[int, ...] = (catalogue.num_items,)
-        self.history_length = 0 if user_model.repeats else config.max_episode_steps
-        self.num_signals = 1
+        pieces = user_model.visible(user_model.sample(users[:1]))
+        visible = [place for place, signal in enumerate(user_model.signals) if signal.visible]
+        self.interface = make_interface(
+            catalogue,
+            context=user_model.context,
+            handed={name: piece.shape[1] for name, piece in pieces.items()},
+            signals=[user_model.signals[place].name for place in visible],
+            session_length=config.max_episode_steps,
+            slate_size=user_model.slate_size,
+            repeats=user_model.repeats,
+            history_length=history_length,
+        )
+        self.weights = stream_weights(user_model.streams).to(self.device)  # (M,)
+        self._visible = torch.tensor(visible, device=self.device)  # (S,): places among all signals
         self.written: int | None = None
         self._look_at_availability()
         self.user_state: UserState = None
         self.session: Session
-
-    @property
-    def time_limit(self) -> int:
-        return self.config.max_episode_steps
 
     def reset(self, users: Tensor | None = None) -> Obs:
         """Start N sessions: of ``users`` (N,) where given, else of users drawn at random."""
@@ -73,21 +79,35 @@ class RecEnv:
     def observe(self) -> Obs:
         """The request that waits for an answer now; asking twice changes nothing."""
         self._look_at_availability()
-        return self._request(self._context(self.user_state, self.session), self.session)
+        return self._request(self.user_state, self.session)
+
+    @property
+    def streams(self) -> tuple[Stream, ...]:
+        """The M kinds of reward."""
+        return self.user_model.streams
+
+    @property
+    def signals(self) -> tuple[Signal, ...]:
+        """All signals of the feedback, hidden ones too."""
+        return self.user_model.signals
 
     def step(self, items: Tensor) -> Step:
-        """Show ``items`` (N, 1) int64 and return what came of it."""
+        """Show ``items`` (N, K) int64 and return the response.
+
+        In a slate, -1 leaves a place empty. Raises UserError for another shape, and for an item that stands
+        twice in a slate.
+        """
         self._look_at_availability()
-        skipped = self._skipped(items)  # (N, 1)
+        items, skipped = self._admit(items)  # (N, K) each
         feedback = self.user_model.respond(self.user_state, items, skipped, self.generator)
-        reward = feedback.engagement[:, 0].clone()  # (N,)
-        if not self.all_shown:
-            reward.masked_fill_(skipped[:, 0], 0.0)
+        streams = self.user_model.rewards(feedback)  # (N, M)
         user_state, terminated = self.user_model.advance(self.user_state, items, feedback)
-        session = self._record(items, skipped, reward)
+        seen = feedback.signals.index_select(-1, self._visible)  # (N, K, S)
+        session = self.session.record(
+            items, seen, None if self.all_shown and items.shape[1] == 1 else skipped
+        )
         truncated = (session.steps >= self.config.max_episode_steps) & ~terminated
-        context = self._context(user_state, session)  # (N, 2D)
-        final_obs = obs = self._request(context, session)
+        final_obs = obs = self._request(user_state, session)
 
         # Fresh users are drawn for every row, used or not: the stream of random numbers then does
         # not depend on who left when.
@@ -99,22 +119,29 @@ class RecEnv:
             def put(old: Tensor, fresh: Tensor) -> Tensor:
                 return rows.put_rows(old, ended, fresh)
 
-            context = put(context, self._context(fresh_state, fresh_session))
             user_state = tree_map(put, user_state, fresh_state)
             session = tree_map(put, session, fresh_session)
-            obs = self._request(context, session)
+            fresh = self._request(fresh_state, fresh_session)
+            obs = dataclasses.replace(
+                obs,
+                context=put(obs.context, fresh.context),
+                history=session.history if obs.history is not None else None,
+                signals=session.signals if obs.signals is not None else None,
+                exclude=session.excluded,
+            )
         self.user_state, self.session = user_state, session
-        return Step(obs, final_obs, reward, terminated, truncated, feedback)
+        reward = weighted(streams, self.weights)  # (N,)
+        return Step(obs, final_obs, reward, terminated, truncated, streams, feedback)
 
     def expected_reward(self, block: slice = slice(None)) -> Tensor:
         """True expected reward now of each item of the block (N, b); -inf where it may not be shown."""
         expected = self.user_model.expected_reward(self.user_state, block)
         expected = expected.masked_fill(~self.catalogue.available[block], -torch.inf)
-        if self.user_model.repeats:
+        excluded = self.session.excluded  # (N, X)
+        if excluded is None:
             return expected
         start, stop, _ = block.indices(self.catalogue.num_items)
-        history = self.session.history  # (N, L)
-        place = torch.where((history >= start) & (history < stop), history - start, -1)
+        place = torch.where((excluded >= start) & (excluded < stop), excluded - start, -1)
         return categorical.forbid_(expected.unsqueeze(1), None, place).squeeze(1)
 
     def statistics(self) -> dict[str, Tensor]:
@@ -157,9 +184,10 @@ class RecEnv:
 
     def _possible(self, session: Session) -> bool:
         """True where all steps and items are within their ranges."""
-        steps, items = session.steps, session.history
-        in_time = (steps >= 0) & (steps < self.config.max_episode_steps)
-        return bool(in_time.all()) and bool(((items >= -1) & (items < self.catalogue.num_items)).all())
+        in_time = (session.steps >= 0) & (session.steps < self.config.max_episode_steps)
+        known = [items for items in (session.history, session.shown) if items is not None]
+        there = all(bool(((x >= -1) & (x < self.catalogue.num_items)).all()) for x in known)
+        return bool(in_time.all()) and there
 
     def _look_at_availability(self) -> None:
         """The catalogue's owner may write to it between steps."""
@@ -169,61 +197,56 @@ class RecEnv:
             return
         self.written = written
         self.all_available = bool(available.all())  # then requests need no mask
-        self.all_shown = self.all_available and self.user_model.repeats  # then nothing is skipped
+        self.all_shown = self.all_available and self.user_model.repeats  # then only empty places are skipped
 
     def _draw_users(self) -> Tensor:
         picks = torch.randint(len(self.users), (self.num_envs,), generator=self.generator, device=self.device)
         return self.users.index_select(0, picks)
 
     def _begin(self, users: Tensor) -> tuple[UserState, Session]:
-        n = users.shape[0]
-        length = self.history_length or 1  # the last item is always known
-        session = Session(
-            users=users,
-            steps=torch.zeros(n, dtype=torch.int64, device=self.device),
-            history=torch.full((n, length), -1, device=self.device),
-            signals=torch.zeros(n, length, 1, device=self.device),
-        )
-        return self.user_model.sample(users), session
+        return self.user_model.sample(users), Session.begin(self.interface, self.catalogue, users)
+
+    def _admit(self, items: Tensor) -> tuple[Tensor, Tensor]:
+        """The items (N, K), with any item at empty places, and those that are skipped (N, K)."""
+        shape = (self.num_envs, self.interface.slate_size)
+        if items.shape != shape:
+            raise UserError(
+                f"A step takes items of shape {shape}, users x places, and these are {tuple(items.shape)}."
+            )
+        if shape[1] == 1:
+            return items, self._skipped(items)
+        ordered = items.sort(1).values
+        twice = (ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)  # (N, K - 1)
+        if bool(twice.any()):
+            item = int(ordered[:, 1:][twice][0])
+            raise UserError(f"Item {item} stands twice in a slate: show each item once, or -1 for no item.")
+        empty, items = items < 0, items.clamp_min(0)
+        places = [self._skipped(item.contiguous()) for item in items.split(1, 1)]
+        return items, torch.cat(places, 1) | empty
 
     def _skipped(self, items: Tensor) -> Tensor:
-        """(N, 1): what may not be shown and so is skipped."""
+        """(N, 1): the item of one place may not be shown."""
         if self.all_shown:
             return torch.zeros_like(items, dtype=torch.bool)
-        if self.user_model.repeats:
+        excluded = self.session.excluded
+        if excluded is None:
             return ~self.catalogue.available[items]
-        seen = rows.rows_hold(self.session.history, items)
+        seen = rows.rows_hold(excluded, items)
         return seen if self.all_available else seen | ~self.catalogue.available[items]
 
-    def _record(self, items: Tensor, skipped: Tensor, reward: Tensor) -> Session:
-        """The session after ``items``; a skipped one was never shown and leaves no trace but time."""
-        before, signal = self.session, reward.view(-1, 1, 1)
-        if self.all_shown and self.history_length <= 1:  # the last item alone: copies, as others have these
-            history = items.to(before.history, copy=True)
-            signals = signal.to(before.signals, copy=True)
-        else:
-            history = rows.push_rows(before.history, items.to(before.history), skipped)  # (N, L)
-            signals = rows.push_rows(before.signals, signal.to(before.signals), skipped)  # (N, L, 1)
-        return Session(before.users, before.steps + 1, history, signals)
-
-    def _context(self, user_state: UserState, session: Session) -> Tensor:
-        """(N, 2D): what may be seen of the user (+) the last item's embedding, zero before the first."""
-        visible, last = self.user_model.visible(user_state), session.history[:, -1:].contiguous()
-        return rows.beside_rows(visible, self.catalogue.embedding, last)
-
-    def _request(self, context: Tensor, session: Session) -> Obs:
-        mask = None if self.all_available else self.catalogue.available.expand(len(context), -1)  # (N, I)
-        if self.user_model.repeats:
-            return Obs(context, mask=mask)
-        return Obs(context, session.history, session.signals, exclude=session.history, mask=mask)
+    def _request(self, user_state: UserState, session: Session) -> Obs:
+        handed = self.user_model.visible(user_state)
+        if self.all_available:
+            return session.request(handed)
+        return session.request(handed, self.catalogue.available.expand(len(session.users), -1))  # (N, I)
 
 
 def _flat(user_state: UserState, session: Session) -> dict[str, Tensor]:
     parts = {"user_state": user_state, "session": session}
-    return {f"{part}.{name}": value for part, tree in parts.items() for name, value in vars(tree).items()}
+    return {f"{part}.{name}": x for part, tree in parts.items() for name, x in tensors_of(tree).items()}
 
 
-def _part(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def _part(state: Mapping[str, Tensor], prefix: str) -> dict[str, Any]:
     return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
 
 

@@ -30,8 +30,10 @@ over; each item makes those like it worse for a while; and a disappointed user l
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from types import MappingProxyType
 from typing import Annotated, ClassVar
 
 import torch
@@ -41,7 +43,7 @@ from recsys_rl.dials import EnvConfig
 from recsys_rl.functional import rows
 from recsys_rl.protocols import Platform
 from recsys_rl.schema import NonNegative, Range
-from recsys_rl.types import Catalogue, Feedback, Population
+from recsys_rl.types import Catalogue, Feedback, Population, Signal, Stream
 
 FAVOURITES = 50
 """Items of a user, best first, that ``tiresomeness`` looks at."""
@@ -88,7 +90,11 @@ class Satiation:
     population: Population
     config: SatiationConfig
     repeats: ClassVar[bool] = False
-    user_norm: ClassVar[float] = 1.0
+    context: ClassVar[tuple[str, ...]] = ("profile", "last_item")
+    signals: ClassVar[tuple[Signal, ...]] = (Signal("engagement"), Signal("satisfaction", visible=False))
+    streams: ClassVar[tuple[Stream, ...]] = (Stream("engagement"),)
+    slate_size: ClassVar[int] = 1
+    bounds: ClassVar[Mapping[str, float]] = MappingProxyType({"profile": 1.0})
 
     @cached_property
     def catch(self) -> Tensor:
@@ -131,8 +137,8 @@ class Satiation:
         patient = (patience > 0) & (patience <= 1)
         return bool(patient.all()) and bool((user_state.weary_of_genres >= 0).all())
 
-    def visible(self, user_state: SatiationState) -> Tensor:
-        return user_state.profile
+    def visible(self, user_state: SatiationState) -> dict[str, Tensor]:
+        return {"profile": user_state.profile}
 
     def respond(
         self, user_state: SatiationState, items: Tensor, skipped: Tensor, generator: torch.Generator | None
@@ -150,7 +156,11 @@ class Satiation:
             noise = torch.randn(items.shape, generator=generator, device=items.device)
             engagement = (engagement + self.config.noise * noise).clamp(0, 1)
         satisfaction = (base - catch).sigmoid()
-        return Feedback(engagement.masked_fill(skipped, 0), satisfaction.masked_fill(skipped, 0), skipped)
+        signals = torch.stack([engagement, satisfaction], -1)  # (N, K, 2)
+        return Feedback(signals.masked_fill_(skipped.unsqueeze(-1), 0), skipped)
+
+    def rewards(self, feedback: Feedback) -> Tensor:
+        return feedback.signals[:, :, :1].sum(1)  # (N, 1): engagement
 
     def advance(
         self, user_state: SatiationState, items: Tensor, feedback: Feedback
@@ -158,11 +168,12 @@ class Satiation:
         weary_of = rows.add_rows(user_state.weary_of, self.catalogue.embedding, items, feedback.skipped)
         of_genres = rows.add_rows(user_state.weary_of_genres, self.genres, items, feedback.skipped)
         keep, cost = self.config.satiation_recovery, self.config.patience_cost
+        satisfaction = feedback.signals[:, :, 1]  # (N, K)
         after = replace(
             user_state,
             weary_of=weary_of.mul_(keep),  # (N, D)
             weary_of_genres=of_genres.mul_(keep),  # (N, G)
-            patience=(user_state.patience - cost * (0.5 - feedback.satisfaction).sum(1)).clamp_max(1),
+            patience=(user_state.patience - cost * (0.5 - satisfaction).sum(1)).clamp_max(1),
         )
         return after, after.patience <= 0
 

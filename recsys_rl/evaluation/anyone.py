@@ -41,9 +41,9 @@ def players(spec: str, found: Any, env: Env, catalogue: Catalogue | None) -> dic
         except Exception as error:
             raise UserError(f"--policy {spec} can't be made ({reason(error)}).") from error
     if callable(getattr(made, "act", None)):
-        return {spec: (Checked(spec, made, env.action_sizes), False)}
+        return {spec: (Checked(spec, made, env.interface.place_sizes), False)}
     if callable(getattr(made, "predict", None)) and hasattr(made, "observation_space"):
-        model = Checked(spec, Model(spec, made, env), env.action_sizes)
+        model = Checked(spec, Model(spec, made, env), env.interface.place_sizes)
         return {spec: (model, False), f"{spec}-greedy": (model, True)}
     raise UserError(
         f"--policy {spec} made something of type {type(made).__name__}: it must have act(obs, greedy), or be "
@@ -54,9 +54,9 @@ def players(spec: str, found: Any, env: Env, catalogue: Catalogue | None) -> dic
 class Checked:
     """A policy whose mistakes become a UserError of one sentence."""
 
-    def __init__(self, spec: str, policy: Any, action_sizes: tuple[int, ...]) -> None:
+    def __init__(self, spec: str, policy: Any, place_sizes: tuple[int, ...]) -> None:
         self.spec, self.policy = spec, policy
-        self.sizes = torch.tensor(action_sizes)  # (K,)
+        self.sizes = torch.tensor(place_sizes)  # (K,)
 
     def act(self, obs: Obs, greedy: bool = False) -> Action:
         given = obs.map(torch.clone)  # so that a policy that writes to its observation changes no session
@@ -105,10 +105,11 @@ class Model:
         """The parts of the observation that the model's space has. Raises UserError where one is missing."""
         space = self.model.observation_space
         if self.of_episodes:
-            if isinstance(space, (spaces.Box, spaces.Discrete)) and flatdim(space) == self.env.context_dim:
+            size = self.env.interface.context_size
+            if isinstance(space, (spaces.Box, spaces.Discrete)) and flatdim(space) == size:
                 return np.stack([unflatten(space, row) for row in obs.context.numpy()])
         else:
-            arrays = as_arrays(obs, self.env.action_sizes[0])
+            arrays = as_arrays(obs, self.env.interface)
             if isinstance(space, spaces.Dict) and isinstance(arrays, dict):
                 parts = {name: arrays[name] for name in space if name in arrays}
                 if {name: x.shape[1:] for name, x in parts.items()} == {n: x.shape for n, x in space.items()}:

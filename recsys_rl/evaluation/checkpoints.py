@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from torch import Tensor
 from recsys_rl.checkpoint import Checkpoint
 from recsys_rl.config import Config, to_dict
 from recsys_rl.dials import TrainConfig
-from recsys_rl.types import UserError
+from recsys_rl.types import UserError, tensors_of
 
 
 @dataclass(frozen=True)
@@ -113,14 +113,15 @@ def _difference(one: Checkpoint, two: Checkpoint) -> str:
 
 def _same(one: Any, two: Any) -> bool:
     """True where all fields are equal. A table in a file of its own is compared by its hash."""
-    for field in dataclasses.fields(one):
-        a, b = getattr(one, field.name), getattr(two, field.name)
-        if field.name == "embedding" and one.table_sha256 and one.table_sha256 == two.table_sha256:
+    ours, theirs = tensors_of(one), tensors_of(two)
+    if ours.keys() != theirs.keys():
+        return False
+    for name, a in ours.items():
+        b = theirs[name]
+        if name == "embedding" and one.table_sha256 and one.table_sha256 == two.table_sha256:
             if a.shape != b.shape:
                 return False
-        elif isinstance(a, Tensor):
-            if not torch.equal(a, b) and not torch.equal(a.nan_to_num(-1), b.nan_to_num(-1)):  # NaN: unknown
-                return False
-        elif field.name != "table_file" and a != b:
+        elif not torch.equal(a, b) and not torch.equal(a.nan_to_num(-1), b.nan_to_num(-1)):  # NaN: unknown
             return False
-    return True
+    texts = {name: value for name, value in vars(one).items() if not isinstance(value, Tensor | Mapping)}
+    return all(value == getattr(two, name) for name, value in texts.items() if name != "table_file")

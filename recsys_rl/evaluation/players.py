@@ -114,7 +114,7 @@ def play_all(
         budget = max(entry.checkpoint.step for entry in entries)
         players |= _references(table, env, budget, cache_dir)
     else:
-        players["random"] = Player(RandomPolicy(env.action_sizes, streams["random"]))
+        players["random"] = Player(RandomPolicy(env.interface.action_sizes, streams["random"]))
     played = {}
     for number, (name, player) in enumerate(players.items(), 1):
         count = len(users)
@@ -125,7 +125,7 @@ def play_all(
         if world.is_empty:  # a new environment is the only way to begin the same episodes again
             env.close()
             env = table.env(player.config, player.checkpoint)
-        length = None if world.is_empty else env.time_limit
+        length = None if world.is_empty else env.interface.session_length
         with _watched(player.agent, f"playing {name} ({number} of {len(players)})", length) as agent:
             sessions = play(env, agent, users[places.to(device)], player.greedy)
         played[name] = Played(sessions, places, player.note)
@@ -163,8 +163,8 @@ def _references(table: Table, env: RecEnv, budget: int, cache_dir: str | None) -
         return make_env(table.config, World(catalogue, part), num_rows, noise, training=False)
 
     def trainees(name: str) -> tuning.Trainees:
-        part, length = tuning.training_part(population), env.config.max_episode_steps
-        return tuning.Trainees(make_training_env, catalogue, part, length, streams[name])
+        part = tuning.training_part(population)
+        return tuning.Trainees(make_training_env, catalogue, part, env.interface, streams[name])
 
     def search() -> dict[str, Tensor]:
         print(f"searching `rule` with at most {budget:,} steps of training users", file=sys.stderr)
@@ -177,7 +177,8 @@ def _references(table: Table, env: RecEnv, budget: int, cache_dir: str | None) -
     key = rule_cache.search_key(table.config, catalogue, population, budget)
     found = rule_cache.cached("rule", key, [*names, "steps"], cache_dir, search)
     weights = RuleWeights(**{name: found[name].to(table.device) for name in names})
-    tuned["rule"] = Rule(catalogue, weights), tuning.rule_note(weights, int(found["steps"]))
+    agent = Rule(catalogue, weights, env.interface.slate_size)
+    tuned["rule"] = agent, tuning.rule_note(weights, int(found["steps"]))
     return (
         {name: Player(agent) for name, agent in simple.items()}
         | {name: Player(agent, note=note) for name, (agent, note) in tuned.items()}

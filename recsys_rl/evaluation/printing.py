@@ -15,7 +15,9 @@ def print_table(result: Mapping[str, Any], heading: str, total_users: int) -> No
     """
     print(f"{heading}\n{_users(result, total_users)}\n")
     width = max(14, *(len(row["policy"]) + 1 for row in result["rows"]))
-    numbers = f"{'length':>7}{'distinct':>10}{'coverage':>10}"
+    streams = list(result["rows"][0].get("streams", ()))  # several, or none
+    wide = {name: max(10, len(name) + 2) for name in streams}
+    numbers = f"{'length':>7}{'distinct':>10}{'coverage':>10}" + "".join(f"{n:>{wide[n]}}" for n in streams)
     print(f"{'policy':<{width}}{'return':>9}  {'95 % interval':<20}{numbers}")
     most = max(row["users"] for row in result["rows"])
     for row in result["rows"]:
@@ -24,7 +26,9 @@ def print_table(result: Mapping[str, Any], heading: str, total_users: int) -> No
         fewer = "" if row["users"] == most else f"  ({row['users']:,} of {most:,} users)"
         print(
             f"{row['policy']:<{width}}{row['return_mean']:>9.3f}  {bounds:<20}{row['length_mean']:>7.1f}"
-            f"{row['distinct_mean']:>10.1f}{coverage:>10}{fewer}"
+            f"{row['distinct_mean']:>10.1f}{coverage:>10}"
+            + "".join(f"{row['streams'][name]:>{wide[name]}.3f}" for name in streams)
+            + fewer
         )
     print()
     for name, note in result["notes"].items():

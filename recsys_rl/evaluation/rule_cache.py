@@ -11,7 +11,7 @@ from torch import Tensor
 from recsys_rl.config import Config, to_dict
 from recsys_rl.data.download import cache_folder
 from recsys_rl.data.tensor_cache import digest, read_tensors, write_tensors
-from recsys_rl.types import Catalogue, Population
+from recsys_rl.types import Catalogue, Population, tensors_of
 
 VERSION = 2
 """Of the search and of the user models: raise it when a change of either changes the result."""
@@ -47,8 +47,9 @@ def search_key(config: Config, catalogue: Catalogue, population: Population, bud
 
     Held-out users don't enter.
     """
-    parts = {name: x for name, x in vars(catalogue).items() if isinstance(x, Tensor)}
-    for name in ("taste", "profile"):
-        parts[f"training {name}"] = getattr(population, name)[population.train]
+    parts = tensors_of(catalogue)
+    users = {name: x for name, x in tensors_of(population).items() if name.startswith("attributes.")}
+    for name, x in (users | {"taste": population.taste, "profile": population.profile}).items():
+        parts[f"training {name}"] = x[population.train]
     tensors = {name: x.cpu() for name, x in parts.items()}
     return digest(tensors, VERSION, config.env, sorted(to_dict(config.env_config).items()), budget)

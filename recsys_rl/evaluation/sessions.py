@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -70,11 +70,9 @@ def _samples(
         for policy in policies:
             sessions = played[policy].sessions
             length = int(sessions.lengths[row])
+            hidden = {name: x[:length, row].mean(-1).tolist() for name, x in sessions.hidden.items()}
             steps = zip(
-                sessions.items[:length, row].tolist(),
-                sessions.rewards[:length, row].tolist(),
-                sessions.satisfaction[:length, row].tolist(),
-                strict=True,
+                sessions.items[:length, row].tolist(), sessions.rewards[:length, row].tolist(), strict=True
             )
             shown.append(
                 {
@@ -84,19 +82,25 @@ def _samples(
                     "return": sessions.returns[row].item(),
                     "left": bool(sessions.left[row]),
                     "steps": [
-                        {**_item(catalogue, item), "reward": reward, "satisfaction": satisfaction}
-                        for item, reward, satisfaction in steps
+                        {
+                            **_slate(catalogue, items),
+                            "reward": reward,
+                            "hidden": {name: values[step] for name, values in hidden.items()},
+                        }
+                        for step, (items, reward) in enumerate(steps)
                     ],
                 }
             )
     return shown
 
 
-def _item(catalogue: Catalogue, item: int) -> dict[str, Any]:
-    year = catalogue.year[item].item()
-    genres = zip(catalogue.genre_names, catalogue.genres[item].tolist(), strict=True)
+def _slate(catalogue: Catalogue, items: Sequence[int]) -> dict[str, Any]:
+    """Title, year and genres of the item; of a slate all titles and genres, and no year."""
+    shown = [item for item in items if item >= 0]
+    year = catalogue.year[shown[0]].item() if len(items) == 1 else math.nan
+    genres = zip(catalogue.genre_names, catalogue.genres[shown].any(0).tolist(), strict=True)
     return {
-        "title": catalogue.title(item),
+        "title": ", ".join(catalogue.title(item) for item in shown),
         "year": None if math.isnan(year) else int(year),
         "genres": [name for name, has in genres if has],
     }

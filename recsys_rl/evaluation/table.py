@@ -57,7 +57,8 @@ def summarise(
         num_items: size of the catalogue; 0 where there is none, and then no coverage.
 
     Returns: ``env``; ``sessions``, the most users of a row; ``rows`` (``policy``, ``users``,
-    ``return_mean``, ``return_low``, ``return_high``, ``length_mean``, ``distinct_mean``, ``coverage``);
+    ``return_mean``, ``return_low``, ``return_high``, ``length_mean``, ``distinct_mean``, ``coverage``; and
+    ``streams`` {name: mean sum over a session, without weight} where there are several);
     ``yardstick``; ``paired`` differences of each learned policy to the yardstick, and between the
     checkpoints (``policy``, ``versus``, ``mean``, ``low``, ``high``); ``shares`` (``policy``, ``from``,
     ``to``, ``share``, ``low``, ``high``); ``notes`` {row: text}; ``learned``, the names of the learned rows.
@@ -89,8 +90,8 @@ def best_of(names: Sequence[str], means: Mapping[str, float]) -> str:
 
 
 def distinct_items(items: Tensor) -> Tensor:
-    """The number of different items that each user saw: (T, N) with padding -1 -> (N,)."""
-    ordered = items.sort(0).values  # (T, N)
+    """The number of different items that each user saw: (T, N, K) with padding -1 -> (N,)."""
+    ordered = items.transpose(1, 2).flatten(0, 1).sort(0).values  # (T K, N)
     new = torch.ones_like(ordered, dtype=torch.bool)
     new[1:] = ordered[1:] != ordered[:-1]
     return (new & (ordered >= 0)).sum(0)
@@ -150,11 +151,16 @@ def mean_rows(tables: Sequence[Sequence[Mapping[str, Any]]]) -> list[Row]:
         returns = [number(row["return_mean"]) for row in rows]
         mean = interval(torch.tensor(returns, dtype=torch.float64))
         bounds = {"return_mean": mean.mean, "return_low": mean.low, "return_high": mean.high}
-        others = {
+        others: Row = {
             key: sum(number(row[key]) for row in rows) / (1 if key == "users" else len(rows))
             for key in ("users", "length_mean", "distinct_mean", "coverage")
             if key in rows[0]
         }
+        if "streams" in rows[0]:
+            others["streams"] = {
+                name: sum(number(row["streams"][name]) for row in rows) / len(rows)
+                for name in rows[0]["streams"]
+            }
         found.append({"policy": name, **bounds, "worst": min(returns), **others})
     return found
 
@@ -167,6 +173,7 @@ def number(value: float | None) -> float:
 def _row(name: str, played: Played, num_items: int) -> Row:
     sessions = played.sessions
     found = interval(sessions.returns)
+    sums = {stream: x.sum(0).double().mean().item() for stream, x in sessions.streams.items()}
     return {
         "policy": name,
         "users": len(played.places),
@@ -176,7 +183,7 @@ def _row(name: str, played: Played, num_items: int) -> Row:
         "length_mean": sessions.lengths.double().mean().item(),
         "distinct_mean": distinct_items(sessions.items).double().mean().item(),
         "coverage": _coverage(sessions.items, num_items) if num_items else math.nan,
-    }
+    } | ({"streams": sums} if len(sums) > 1 else {})
 
 
 def _coverage(items: Tensor, num_items: int) -> float:

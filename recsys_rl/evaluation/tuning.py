@@ -17,7 +17,7 @@ from torch import Tensor
 from recsys_rl.agents.rankers import MaximalMarginalRelevance, Rule, RuleWeights
 from recsys_rl.experience.rollout import Sessions, play
 from recsys_rl.protocols import Env, Policy
-from recsys_rl.types import Catalogue, Population
+from recsys_rl.types import Catalogue, Interface, Population
 
 FOLD_IN = (0.0, 0.05, 0.1, 0.2, 0.4)
 WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
@@ -39,8 +39,13 @@ class Trainees:
     make_env: Callable[[Population, int, torch.Generator], Env]  # from users, number of rows, noise
     catalogue: Catalogue
     population: Population  # as ``training_part`` makes it
-    length: int  # of the longest session, in steps
+    interface: Interface  # of the environments
     generator: torch.Generator  # draws users, candidates and noise
+
+    @property
+    def length(self) -> int:
+        """Items in the longest session."""
+        return self.interface.session_length * self.interface.slate_size
 
     def play(self, agent: Policy, users: Tensor) -> Sessions:
         """One session with each of ``users`` (N,), rows of the training part."""
@@ -62,6 +67,7 @@ def training_part(population: Population) -> Population:
         user_ids=population.user_ids[rows],
         train=torch.arange(len(rows), device=rows.device),
         heldout=rows[:0],
+        attributes={name: values[rows] for name, values in population.attributes.items()},
     )
 
 
@@ -70,12 +76,14 @@ def tune_mf(trainees: Trainees) -> tuple[Policy, str]:
     rates = torch.tensor(FOLD_IN, device=trainees.generator.device)
     weights = dataclasses.replace(_spread(RuleWeights.zeros(), len(rates)), fold_in=rates)
     best = int(_returns(trainees, weights, _users(trainees)).argmax())
-    return Rule(trainees.catalogue, _pick(weights, best)), fold_in_note(FOLD_IN[best])
+    agent = Rule(trainees.catalogue, _pick(weights, best), trainees.interface.slate_size)
+    return agent, fold_in_note(FOLD_IN[best])
 
 
 def tune_mmr(trainees: Trainees) -> tuple[Policy, str]:
     """Maximal marginal relevance with the dials that earn most, one after another; with a note."""
-    if not trainees.make_env(trainees.population, 1, trainees.generator).history_length:
+    slate_size = trainees.interface.slate_size
+    if not trainees.interface.history_length and slate_size == 1:
         alone = MaximalMarginalRelevance(trainees.catalogue, 0.0, 1, 0.0)
         return alone, "as mf, since an observation has no history here"
     users, tried = _users(trainees), {}
@@ -83,7 +91,7 @@ def tune_mmr(trainees: Trainees) -> tuple[Policy, str]:
     def earned(weight: float, window: int, rate: float) -> float:
         dials = (weight, window, rate)
         if dials not in tried:
-            agent = MaximalMarginalRelevance(trainees.catalogue, *dials)
+            agent = MaximalMarginalRelevance(trainees.catalogue, *dials, slate_size)
             tried[dials] = trainees.play(agent, users).returns.mean().item()
         return tried[dials]
 
@@ -93,7 +101,7 @@ def tune_mmr(trainees: Trainees) -> tuple[Policy, str]:
         weight = max(WEIGHTS, key=lambda x: earned(x, window, rate))
         window = max(windows, key=lambda x: earned(weight, x, rate))
         rate = max(FOLD_IN, key=lambda x: earned(weight, window, x))
-    agent = MaximalMarginalRelevance(trainees.catalogue, weight, window, rate)
+    agent = MaximalMarginalRelevance(trainees.catalogue, weight, window, rate, slate_size)
     return agent, f"weight {weight:g}, window {window}, {fold_in_note(rate)}"
 
 
@@ -107,7 +115,9 @@ def search_rule(trainees: Trainees, budget: int) -> tuple[RuleWeights, int]:
     device = trainees.generator.device
     mean, deviation = torch.tensor(START, device=device), torch.tensor(SPREAD, device=device)
     for_search = round(budget * (1 - FINAL))
-    each = max(1, for_search // (CANDIDATES * trainees.length * ROUNDS))  # users for each candidate
+    each = max(
+        1, for_search // (CANDIDATES * trainees.interface.session_length * ROUNDS)
+    )  # users for each candidate
     taken, done = 0, False
     while not done:
         noise = torch.randn(CANDIDATES, len(START), generator=trainees.generator, device=device)
@@ -118,13 +128,13 @@ def search_rule(trainees: Trainees, budget: int) -> tuple[RuleWeights, int]:
         mean = KEEP * mean + (1 - KEEP) * elite.mean(0)
         deviation = KEEP * deviation + (1 - KEEP) * elite.std(0)
         taken += steps
-        done = taken + CANDIDATES * each * trainees.length > for_search
+        done = taken + CANDIDATES * each * trainees.interface.session_length > for_search
     last = _weights(mean.repeat(4, 1))
     factor = torch.tensor([1.0, 1.0, 0.0, 0.0], device=device)  # two of the rule, two of mf
     last = RuleWeights(*(getattr(last, f.name) * factor for f in dataclasses.fields(last)))
     off = torch.tensor([1.0, 0.0, 1.0, 0.0], device=device)
     last = dataclasses.replace(last, fold_in=mean[-1].clamp_min(0) * off)
-    each = max(1, (budget - taken) // (4 * trainees.length))
+    each = max(1, (budget - taken) // (4 * trainees.interface.session_length))
     returns, steps = _play_each(trainees, last, trainees.draw(each))
     return _pick(last, int(returns.argmax())), taken + steps
 
@@ -151,7 +161,8 @@ def _play_each(trainees: Trainees, weights: RuleWeights, users: Tensor) -> tuple
     """Mean return (P,) of each of P candidates with the same users (n,), and the steps that it took."""
     num = len(weights.decay)
     rows = RuleWeights(*(getattr(weights, f.name).repeat_interleave(len(users)) for f in _fields()))
-    sessions = trainees.play(Rule(trainees.catalogue, rows), users.repeat(num))  # N = P * n
+    agent = Rule(trainees.catalogue, rows, trainees.interface.slate_size)
+    sessions = trainees.play(agent, users.repeat(num))  # N = P * n
     return sessions.returns.view(num, -1).mean(1), int(sessions.lengths.sum())
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -24,16 +25,18 @@ def collect(env: Env, agent: Learner, obs: Obs, num_steps: int) -> tuple[Rollout
         # An update must choose again among the same candidates.
         asked = obs if action.candidates is None else obs.among(action.candidates)
         step = env.step(action.items)
-        seen = {name: x for name, x in vars(asked).items() if x is not None} | {
+        same = asked.exclude is not None and asked.exclude is asked.history  # then one record serves both
+        seen = {
+            name: x for name, x in vars(asked).items() if x is not None and not (same and name == "exclude")
+        } | {
             "items": action.items,
             "logprobs": action.logprob,
             "values": action.value,
             "rewards": step.reward,
+            "streams": step.streams,
             "terminated": step.terminated,
             "truncated": step.truncated,
         }
-        if step.raw_reward is not None:
-            seen["raw_rewards"] = step.raw_reward
         if t == 0:
             record = {name: x.new_empty(num_steps, *x.shape) for name, x in seen.items()}
             rows = {name: x.unbind() for name, x in record.items()}
@@ -49,20 +52,22 @@ def collect(env: Env, agent: Learner, obs: Obs, num_steps: int) -> tuple[Rollout
     next_values = torch.cat([record["values"][1:], agent.value(step.final_obs).unsqueeze(0)])
     for t, users, value in cut:
         next_values[t, users] = value
-    record.setdefault("raw_rewards", record["rewards"])
-    names = [field.name for field in dataclasses.fields(Obs) if field.name in record]
+    names = [entry.name for entry in dataclasses.fields(Obs) if entry.name in record]
     asked = Obs(**{name: record.pop(name) for name in names})
+    if same:
+        asked = dataclasses.replace(asked, exclude=asked.history)
     return Rollout(asked, next_values=next_values, **record), obs
 
 
 @dataclass(frozen=True)
 class Sessions:
-    """One whole session of each of N users; steps after the end hold item -1 and reward 0."""
+    """One whole session of each of N users; steps after the end hold items -1 and reward 0."""
 
-    items: Tensor  # (T, N) int64
-    rewards: Tensor  # (T, N)
-    satisfaction: Tensor  # (T, N)
+    items: Tensor  # (T, N, K) int64; an empty place is -1 as well
+    rewards: Tensor  # (T, N): the platform's own
     left: Tensor  # (N,) bool: the user left before the time limit
+    streams: Mapping[str, Tensor] = field(default_factory=dict)  # (T, N) each, by name: the kinds of reward
+    hidden: Mapping[str, Tensor] = field(default_factory=dict)  # (T, N, K) each: signals no policy sees
     num_cut: int = 0  # sessions that ``play`` cut at its ``max_steps``
 
     @property
@@ -71,7 +76,7 @@ class Sessions:
 
     @property
     def lengths(self) -> Tensor:  # (N,)
-        return (self.items >= 0).sum(0)
+        return (self.items >= 0).any(-1).sum(0)
 
 
 MAX_STEPS = 100_000  # of one session, before `play` gives up
@@ -95,7 +100,9 @@ def play(
     left = torch.zeros_like(alive)
     items: list[Tensor] = []
     rewards: list[Tensor] = []
-    satisfaction: list[Tensor] = []
+    streams: list[Tensor] = []
+    signals: list[Tensor] = []
+    hidden = [place for place, signal in enumerate(env.signals) if not signal.visible]
     while bool(alive.any()) and len(items) != max_steps:
         if len(items) == MAX_STEPS:
             raise UserError(
@@ -104,12 +111,21 @@ def play(
             )
         action = agent.act(obs, greedy)
         step = env.step(action.items)
-        items.append(torch.where(alive, action.items[:, 0], -1))
+        items.append(torch.where(alive.unsqueeze(1), action.items, -1))
         rewards.append(torch.where(alive, step.reward, 0.0))
-        pleased = step.reward if step.feedback is None else step.feedback.satisfaction[:, 0]
-        satisfaction.append(torch.where(alive, pleased, 0.0))
+        streams.append(torch.where(alive.unsqueeze(1), step.streams, 0.0))
+        if hidden and step.feedback is not None:
+            felt = step.feedback.signals[:, :, hidden]  # (N, K, H)
+            signals.append(torch.where(alive.view(-1, 1, 1), felt, 0.0))
         left |= alive & step.terminated
         alive = alive & ~(step.terminated | step.truncated)
         obs = step.obs
-    num_cut = int(alive.sum())
-    return Sessions(torch.stack(items), torch.stack(rewards), torch.stack(satisfaction), left, num_cut)
+    names = [env.signals[place].name for place in hidden]
+    return Sessions(
+        items=torch.stack(items),
+        rewards=torch.stack(rewards),
+        left=left,
+        streams=dict(zip((x.name for x in env.streams), torch.stack(streams).unbind(-1), strict=True)),
+        hidden=dict(zip(names, torch.stack(signals).unbind(-1), strict=True)) if names else {},
+        num_cut=int(alive.sum()),
+    )

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
-from recsys_rl.functional import kernels
+from recsys_rl.functional.compiled import kernels
 
 BETAS = (0.9, 0.999)
 EPS = 1e-5  # torch's default is 1e-8: with more, steps stay small while gradients are tiny
@@ -15,7 +18,7 @@ def adam(
     weights: Tensor,
     exp_avg: Tensor,
     exp_avg_sq: Tensor,
-    gradient: Tensor,
+    gradients: Sequence[Tensor],
     step: int,
     lr: float,
     max_grad_norm: float,
@@ -25,20 +28,24 @@ def adam(
         m <- beta1 m + (1 - beta1) g        v <- beta2 v + (1 - beta2) g^2
         w <- w - lr m / (1 - beta1^t) / (sqrt(v / (1 - beta2^t)) + eps)
 
-    Args: (P,) each. kernels.c does it in one pass, and torch where that doesn't serve.
+    Args: (P,) each; ``gradients`` are pieces of g, one behind the other, of any shape and P numbers together.
+    compiled/kernels.c takes them where they lie, in one pass; torch where that doesn't serve.
     """
-    assert weights.shape == exp_avg.shape == exp_avg_sq.shape == gradient.shape
-    assert weights.dtype == exp_avg.dtype == exp_avg_sq.dtype == gradient.dtype
+    sizes = [piece.numel() for piece in gradients]
+    assert weights.shape == exp_avg.shape == exp_avg_sq.shape == (sum(sizes),)
+    assert weights.dtype == exp_avg.dtype == exp_avg_sq.dtype == gradients[0].dtype
     beta1, beta2 = BETAS
     rate, correction2 = lr / (1 - beta1**step), 1 - beta2**step
     library = kernels.serving(weights)
     if library is not None:
+        pieces = [piece.contiguous() for piece in gradients]  # the name keeps what is copied alive
         library.adam(
             weights.data_ptr(),
             exp_avg.data_ptr(),
             exp_avg_sq.data_ptr(),
-            gradient.data_ptr(),
-            len(weights),
+            kernels.addresses(pieces),
+            (ctypes.c_int64 * len(sizes))(*sizes),
+            len(sizes),
             max_grad_norm,
             beta1,
             beta2,
@@ -49,6 +56,7 @@ def adam(
         )
         return
     with torch.no_grad():
+        gradient = torch.cat([piece.flatten() for piece in gradients])  # (P,)
         gradient = gradient * (max_grad_norm / (torch.linalg.vector_norm(gradient) + 1e-6)).clamp_max(1.0)
         exp_avg.lerp_(gradient, 1 - beta1)
         exp_avg_sq.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)

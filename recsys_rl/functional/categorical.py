@@ -1,17 +1,112 @@
-"""The masked categorical distribution: sample, logprob, entropy.
+"""The masked categorical distribution: draw, log-probability, entropy and their gradient.
 
 Logits have shape (..., A): A alternatives on the last axis. A mask broadcasts against them and is
-True where an alternative is allowed; at least one must be.
+True where an alternative is allowed; at least one must be. ``Categorical`` is the policy's distribution:
+K independent positions a row.
+
+With p = softmax(l), a the alternative taken and H the entropy, the derivatives at the logits are::
+
+    d log p_a / d l_j = [j = a] - p_j        d H / d l_j = -p_j (log p_j + H)
+
+(docs/03_theory_ppo.md derives them). Autograd through log_softmax, gather and entropy makes a dozen passes
+over (N, K, A) numbers; compiled/kernels.c takes one pass forwards and one backwards. Where it doesn't serve,
+autograd does.
 """
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from recsys_rl.functional import kernels
+from recsys_rl.functional.compiled import kernels
+
+
+class Categorical:
+    """K independent positions, each with a distribution of its own over A alternatives."""
+
+    def __init__(self, logits: Tensor) -> None:
+        """``logits`` (N, K, A), -inf where forbidden."""
+        self.logits = logits
+
+    def draw(self, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+        """Alternatives (N, K) int64 and the log-probability (N,) of each row, without a gradient."""
+        index, log_p = draw(self.logits, generator)
+        return index, log_p.sum(-1)
+
+    def best(self) -> Tensor:
+        """The likeliest alternative of each position, (N, K) int64."""
+        return self.logits.argmax(-1)
+
+    def logprob(self, index: Tensor) -> Tensor:
+        """Log-probability (N,) of ``index`` (N, K); -inf where an alternative is forbidden."""
+        return self.evaluate(index)[0]
+
+    def entropy(self) -> Tensor:
+        """Entropy in nats, (N,): the sum over positions."""
+        return entropy(self.logits).sum(-1)
+
+    def evaluate(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """``logprob(index)`` and ``entropy()`` in one pass, (N,) each.
+
+        Raises IndexError for an index outside 0 .. A - 1 (RuntimeError where torch looks it up).
+        """
+        if index.shape != self.logits.shape[:2]:
+            raise ValueError(f"index {tuple(index.shape)} doesn't fit logits {tuple(self.logits.shape)}")
+        if kernels.serving(self.logits) is None:
+            log_p = self.logits.log_softmax(-1)  # (N, K, A)
+            return _chosen(log_p, index).sum(-1), _entropy(log_p).sum(-1)
+        found, nats = _Evaluate.apply(self.logits, index.contiguous())  # type: ignore[no-untyped-call]
+        return found, nats
+
+
+class _Evaluate(torch.autograd.Function):
+    """``Categorical.evaluate`` with its gradient in closed form."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+        rows, positions, width = logits.shape
+        log_p, nats = logits.new_empty(rows), logits.new_empty(rows)
+        read = logits.new_empty(rows, positions, 3)  # of each position what the gradient needs again
+        library, threads = kernels.library(), kernels.threads(logits)
+        assert library is not None
+        outside = library.evaluate(
+            logits.data_ptr(),
+            index.data_ptr(),
+            rows,
+            positions,
+            width,
+            threads,
+            log_p.data_ptr(),
+            nats.data_ptr(),
+            read.data_ptr(),
+        )
+        if outside:
+            raise IndexError(f"an alternative is outside 0 .. {width - 1}")
+        ctx.save_for_backward(logits, index, read)
+        return log_p, nats
+
+    @staticmethod
+    def backward(ctx: Any, by_logprob: Tensor, by_entropy: Tensor) -> tuple[Tensor, None]:
+        kernels.check_first_derivative()
+        logits, index, read = ctx.saved_tensors
+        by_logprob, by_entropy = by_logprob.contiguous(), by_entropy.contiguous()
+        gradient = torch.empty_like(logits)
+        library = kernels.library()
+        assert library is not None
+        library.evaluate_gradient(
+            logits.data_ptr(),
+            index.data_ptr(),
+            read.data_ptr(),
+            by_logprob.data_ptr(),
+            by_entropy.data_ptr(),
+            *logits.shape,
+            kernels.threads(logits),
+            gradient.data_ptr(),
+        )
+        return gradient, None
 
 
 def mask_logits(logits: Tensor, mask: Tensor | None) -> Tensor:
@@ -52,16 +147,21 @@ def draw(logits: Tensor, generator: torch.Generator | None = None) -> tuple[Tens
     Returns: indices (...,) int64 and their log-probabilities (...,), without a gradient.
     """
     rows = (*logits.shape[:-1], 1)
-    u = torch.rand(rows, generator=generator, dtype=logits.dtype, device=logits.device)  # (..., 1)
+    return draw_at(logits, torch.rand(rows, generator=generator, dtype=logits.dtype, device=logits.device))
+
+
+def draw_at(logits: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
+    """The draw that the numbers ``uniform`` (..., 1) in [0, 1] lead to: the same numbers, the same draw."""
     library = kernels.serving(logits)
     if library is None:
-        index = invert(logits.detach(), u)
+        index = invert(logits.detach(), uniform)
         return index, logprob(logits.detach(), index)
-    index = torch.empty(rows[:-1], dtype=torch.int64)
-    log_p = torch.empty(rows[:-1])
+    uniform = uniform.to(logits).contiguous()  # the name keeps the memory alive whose address is passed
+    index = torch.empty(logits.shape[:-1], dtype=torch.int64)
+    log_p = torch.empty(logits.shape[:-1])
     library.sample(
         logits.data_ptr(),
-        u.data_ptr(),
+        uniform.data_ptr(),
         index.numel(),
         logits.shape[-1],
         kernels.threads(logits),
@@ -106,12 +206,18 @@ def uniform(
 
 def logprob(logits: Tensor, index: Tensor) -> Tensor:
     """Log-probability of ``index`` (...,) under ``logits`` (..., A); -inf where it is forbidden."""
-    chosen = logits.gather(-1, index.unsqueeze(-1)).squeeze(-1)
-    return chosen - logits.logsumexp(-1)
+    return _chosen(logits.log_softmax(-1), index)
 
 
 def entropy(logits: Tensor) -> Tensor:
     """Entropy in nats, (...,): between 0 and log(number of allowed alternatives)."""
-    log_p = logits.log_softmax(-1)
+    return _entropy(logits.log_softmax(-1))
+
+
+def _chosen(log_p: Tensor, index: Tensor) -> Tensor:
+    return log_p.gather(-1, index.unsqueeze(-1)).squeeze(-1)
+
+
+def _entropy(log_p: Tensor) -> Tensor:
     # A forbidden alternative has p = 0 and log p = -inf; its term is 0, not NaN.
     return -(log_p.exp() * log_p.masked_fill(log_p == -torch.inf, 0.0)).sum(-1)

@@ -1,13 +1,10 @@
-"""The losses of PPO and A2C, one equation a function, each a mean over the batch.
-
-The agents take the policy's gradient in closed form (policy_loss.py); its equations stand here too, as what
-the tests and docs/03 compare that with.
-"""
+"""The losses of PPO and A2C, one equation a function, each a mean over the batch. Agents train these."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn.functional import mse_loss
 
 
 def clipped_surrogate(logprob: Tensor, old_logprob: Tensor, advantage: Tensor, clip_eps: float) -> Tensor:
@@ -15,12 +12,14 @@ def clipped_surrogate(logprob: Tensor, old_logprob: Tensor, advantage: Tensor, c
 
         ratio = exp(logprob - old_logprob)
         loss  = -mean(min(ratio A, clip(ratio, 1 - eps, 1 + eps) A))
+              =  mean(max(ratio B, clip(ratio, 1 - eps, 1 + eps) B)), B = -A
 
     Args: (B,) each. Returns: a scalar.
     """
     ratio = (logprob - old_logprob).exp()
     clipped = ratio.clamp(1 - clip_eps, 1 + clip_eps)
-    return -torch.minimum(ratio * advantage, clipped * advantage).mean()
+    minus = -advantage
+    return torch.maximum(ratio * minus, clipped * minus).mean()
 
 
 def policy_gradient(logprob: Tensor, advantage: Tensor) -> Tensor:
@@ -30,7 +29,7 @@ def policy_gradient(logprob: Tensor, advantage: Tensor) -> Tensor:
 
 def value_loss(value: Tensor, returns: Tensor) -> Tensor:
     """Half the mean squared error of the value: (B,), (B,) -> scalar."""
-    return 0.5 * (value - returns).square().mean()
+    return 0.5 * mse_loss(value, returns)
 
 
 def clipped_value_loss(value: Tensor, old_value: Tensor, returns: Tensor, clip_eps: float) -> Tensor:
@@ -40,22 +39,6 @@ def clipped_value_loss(value: Tensor, old_value: Tensor, returns: Tensor, clip_e
     """
     clipped = value.clamp(old_value - clip_eps, old_value + clip_eps)
     return 0.5 * torch.maximum((value - returns).square(), (clipped - returns).square()).mean()
-
-
-def value_gradient(
-    value: Tensor, returns: Tensor, vf_coef: float, old_value: Tensor | None = None, clip_eps: float = 0.0
-) -> Tensor:
-    """The gradient (B,) at ``value`` of vf_coef times ``value_loss``.
-
-    With an ``old_value`` of ``clipped_value_loss``. dL / dV = vf_coef (V - R) / B, and 0 where the clipped
-    branch is the larger: there the loss doesn't move.
-    """
-    error = value.detach() - returns
-    if old_value is not None:
-        # Not V_old + clip(V - V_old): within the range that rounds to another number than V.
-        clipped = value.detach().clamp(old_value - clip_eps, old_value + clip_eps) - returns
-        error = torch.where(clipped.abs() > error.abs(), 0.0, error)
-    return error.mul_(vf_coef / max(len(value), 1))
 
 
 def approx_kl(logprob: Tensor, old_logprob: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ import ctypes
 import torch
 from torch import Tensor
 
-from recsys_rl.functional import kernels
+from recsys_rl.functional.compiled import kernels
 
 
 def dot_rows(x: Tensor, table: Tensor, items: Tensor) -> Tensor:

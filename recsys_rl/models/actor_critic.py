@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from recsys_rl.dials import ModelConfig
-from recsys_rl.functional import categorical
-from recsys_rl.models.actor import DenseHead, TwoTowerHead
+from recsys_rl.functional import categorical, dense
+from recsys_rl.functional.categorical import Categorical
+from recsys_rl.functional.plackett_luce import PlackettLuce
 from recsys_rl.models.encoders import Linear, SessionGRU, SessionSum, TwinMLP
 from recsys_rl.models.features import SplitFeatures, feature_parts
+from recsys_rl.models.heads import DenseHead, TwoTowerHead, distribution
 from recsys_rl.models.retrieval import Retriever, mark_unusable
 from recsys_rl.types import Obs
 
@@ -24,39 +25,24 @@ class Shapes:
 
     context_dim: int  # F
     action_sizes: tuple[int, ...]  # alternatives of each position: (I,) for one item of a catalogue
-    # (I, F_i): models.actor.item_features; split where a policy chooses from candidates
+    # (I, F_i): models.heads.item_features; split where a policy chooses from candidates
     item_features: Tensor | SplitFeatures | None = None
     history_length: int = 0  # L; 0 where observations carry no history
     num_signals: int = 0  # S
     available: Tensor | None = None  # (I,) bool: what a first stage may propose; None where there is none
-
-
-class _Start(torch.autograd.Function):
-    """A scalar whose gradient at the outputs is the one given.
-
-    torch.autograd.grad takes such gradients itself, but imports a computer algebra system to compare their
-    shapes: a second, and 36 MB.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, logits: Tensor, value: Tensor, at_logits: Tensor, at_value: Tensor) -> Tensor:
-        ctx.gradients = at_logits, at_value
-        return value.new_zeros(())
-
-    @staticmethod
-    def backward(ctx: Any, one: Tensor) -> tuple[Tensor | None, ...]:
-        return (*ctx.gradients, None, None)
+    slate_size: int = 1  # K: items of one catalogue shown together
 
 
 class ActorCritic(nn.Module):
-    """obs -> (logits (N, K, A), value (N,)).
+    """obs -> (the distribution of what is shown, value (N,)).
 
     Actor and critic each have hidden layers ``hidden_dims`` of their own over the same inputs: the
-    context and, where there is one, the summary of the session's history. Positions with fewer than
-    A alternatives are padded with -inf.
+    context and, where there is one, the summary of the session's history. A slate of ``slate_size`` items
+    is drawn from one vector of logits, without repetition; positions with alternatives of their own are
+    drawn each by itself, and those with fewer than A are padded with -inf.
 
-    Where ``obs.candidates`` (N, C) lists the alternatives, only they are scored, and the logits are
-    (N, 1, C) with -inf at padding. ``propose`` adds such a list.
+    Where ``obs.candidates`` (N, C) lists the alternatives, only they are scored, and the distribution is
+    over the places 0 .. C - 1, with -inf at padding. ``propose`` adds such a list.
     """
 
     items: Tensor | SplitFeatures
@@ -82,7 +68,7 @@ class ActorCritic(nn.Module):
             self.session = SessionGRU(num_item_features, shapes.num_signals, generator)
             num_inputs += self.session.out_features
         elif shapes.history_length:
-            self.session = SessionSum(shapes.history_length)
+            self.session = SessionSum(shapes.history_length, shapes.num_signals)
             num_inputs += self.session.num_blocks * num_item_features
             num_blocks += self.session.num_blocks
         sizes = (num_inputs, *config.hidden_dims)
@@ -93,35 +79,43 @@ class ActorCritic(nn.Module):
             self.head = DenseHead(sizes[-1], shapes.action_sizes, generator)
         else:
             self.head = TwoTowerHead(sizes[-1], num_blocks, num_item_features, generator)
+        self.activation = config.activation
+        self.classic = self._classic()
 
-    def forward(self, obs: Obs) -> tuple[Tensor, Tensor]:
-        inputs, blocks = self._read(obs)
-        actor, critic = self.hidden(inputs)  # (N, H) each
+    def _classic(self) -> list[Tensor] | None:
+        """The parameters as ``dense.actor_critic`` takes them; None where the network is another one."""
+        if not isinstance(self.head, DenseHead) or len(self.head.action_sizes) > 1 or not self.hidden.weights:
+            return None
+        layers = zip(self.hidden.weights, self.hidden.biases, strict=True)
+        heads = self.head.logits, self.value_head
+        return [*itertools.chain(*layers), *(x for head in heads for x in (head.weight, head.bias))]
+
+    def forward(self, obs: Obs) -> tuple[Categorical | PlackettLuce, Tensor]:
+        inputs, sums = self._read(obs)
+        if obs.candidates is None and self.classic is not None and dense.serves(inputs, self.classic):
+            logits, value = dense.actor_critic(inputs, self.activation, self.classic)
+        else:
+            actor, critic = self.hidden(inputs)  # (N, H) each
+            logits = self._score(actor, obs, sums)  # (N, K, A)
+            value = self.value_head(critic).squeeze(-1)
         if obs.candidates is None:
-            logits = self.head(actor, blocks, self.items)  # (N, K, A)
             categorical.forbid_(logits, obs.mask, obs.exclude)
         else:
-            logits = self._score(actor, blocks, obs.candidates.clamp_min(0))  # (N, 1, C)
             categorical.forbid_(logits, obs.candidates >= 0, None)
-        return logits, self.value_head(critic).squeeze(-1)
+        return distribution(logits, self.shapes.slate_size), value
 
-    def _score(self, actor: Tensor, blocks: Tensor, candidates: Tensor) -> Tensor:
+    def _score(self, actor: Tensor, obs: Obs, sums: Tensor | None) -> Tensor:
+        """Logits (N, K, A) of all items, or (N, 1, C) of the candidates."""
+        candidates = None if obs.candidates is None else obs.candidates.clamp_min(0)
         if isinstance(self.head, DenseHead):
-            logits: Tensor = self.head(actor, blocks, self.items)  # (N, 1, A)
-            return logits.gather(-1, candidates.unsqueeze(1))
-        return self.head.among(actor, blocks, feature_parts(self.items, candidates))
-
-    def backward(
-        self,
-        outputs: tuple[Tensor, Tensor],
-        gradients: tuple[Tensor, Tensor],
-        into: Mapping[str, Tensor],
-    ) -> None:
-        """Write every parameter's gradient to its place in ``into``, from those at the outputs of forward."""
-        names, parameters = zip(*self.named_parameters(), strict=True)
-        start: Tensor = _Start.apply(*outputs, *gradients)  # type: ignore[no-untyped-call]
-        for name, part in zip(names, torch.autograd.grad(start, parameters), strict=True):
-            into[name].copy_(part)
+            logits: Tensor = self.head(actor)
+            return logits if candidates is None else logits.gather(-1, candidates.unsqueeze(1))
+        blocks = self._blocks(obs, sums)
+        if candidates is not None:
+            return self.head.among(actor, blocks, feature_parts(self.items, candidates))
+        assert isinstance(self.items, Tensor)
+        scores: Tensor = self.head(actor, blocks, self.items)
+        return scores
 
     def propose(self, obs: Obs, greedy: bool, generator: torch.Generator) -> Obs:
         """``obs`` with the candidates (N, C) of the first stage; as it is without one, or with some given.
@@ -136,9 +130,10 @@ class ActorCritic(nn.Module):
             return obs.among(self._candidates(self.retriever, obs, greedy, generator))
 
     def _candidates(self, retriever: Retriever, obs: Obs, greedy: bool, generator: torch.Generator) -> Tensor:
-        inputs, blocks = self._read(obs)
+        inputs, sums = self._read(obs)
         assert isinstance(self.head, TwoTowerHead)
-        query = self.head.user(self.hidden.one(0, inputs), blocks)[:, : self.items.shape[1]]  # (N, F_i)
+        user = self.head.user(self.hidden.one(0, inputs), self._blocks(obs, sums))
+        query = user[:, : self.items.shape[1]]  # (N, F_i)
         num_drawn = 0 if greedy else self.num_drawn
         top = retriever.search(query, self.num_candidates - num_drawn)  # (N, C - E)
         rows = retriever.rows
@@ -153,18 +148,20 @@ class ActorCritic(nn.Module):
         value: Tensor = self.value_head(self.hidden.one(1, self._read(obs)[0]))  # (N, 1)
         return value.squeeze(-1)
 
-    def _read(self, obs: Obs) -> tuple[Tensor, Tensor]:
-        """Inputs (N, num_inputs) of the hidden layers, and those in item space (N, num_blocks, F_i)."""
-        parts, blocks = [obs.context], self._item_space(obs.context)
+    def _read(self, obs: Obs) -> tuple[Tensor, Tensor | None]:
+        """Inputs (N, num_inputs) of the hidden layers, and the sums over the session, if those are read."""
         if isinstance(self.session, SessionSum):
-            sums = self.session(obs, self.items)  # (N, 2P, F_i)
-            parts.append(sums.flatten(1))
-            blocks = torch.cat([blocks, sums], 1)
-        elif self.session is not None:
-            parts.append(self.session(obs, self.items))
-        return torch.cat(parts, -1) if len(parts) > 1 else parts[0], blocks
+            sums = self.session(obs, self.items)  # (N, (1 + S) P, F_i)
+            return torch.cat([obs.context, sums.flatten(1)], -1), sums
+        if self.session is not None:
+            return torch.cat([obs.context, self.session(obs, self.items)], -1), None
+        return obs.context, None
 
-    def _item_space(self, context: Tensor) -> Tensor:
-        """User and last item (N, 2, F_i): an item's features begin with its embedding; the rest is 0."""
-        embeddings = context.unflatten(-1, (2, -1)) if self.items.shape[1] else context[:, None, :0]
-        return nn.functional.pad(embeddings, (0, self.items.shape[1] - embeddings.shape[-1]))
+    def _blocks(self, obs: Obs, sums: Tensor | None) -> Tensor:
+        """The inputs that lie in the space of item features, (N, num_blocks, F_i): user, last item, sums.
+
+        An item's features begin with its embedding; the rest is 0 for user and last item.
+        """
+        embeddings = obs.context.unflatten(-1, (2, -1))  # (N, 2, D)
+        blocks = nn.functional.pad(embeddings, (0, self.items.shape[1] - embeddings.shape[-1]))
+        return blocks if sums is None else torch.cat([blocks, sums], 1)

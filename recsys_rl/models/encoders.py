@@ -71,31 +71,31 @@ class TwinMLP(nn.Module):
 class SessionSum(nn.Module):
     """Recency-weighted sums of what a session showed, as it was shown and as it was received.
 
-    With item features f, signals s and learned weights w_p(k) for the item shown k steps ago::
+    With item features f, signals s_1 ... s_S and learned weights w_p(k) for the item shown k places ago::
 
-        out_p = sum_k w_p(k) f_k      out'_p = sum_k w_p(k) s_k f_k
+        out_p = sum_k w_p(k) f_k      out_{p,i} = sum_k w_p(k) s_{i,k} f_k
 
     The weights start as exponential decays, the form that forgetting has in most user models.
     """
 
     DECAYS = (0.0, 0.5, 0.75, 1.0)  # the last item alone, the last few, more of them, all alike
 
-    def __init__(self, length: int) -> None:
+    def __init__(self, length: int, num_signals: int) -> None:
         super().__init__()
         age = torch.arange(length - 1, -1, -1, dtype=torch.float32)  # (L,): the latest is last
         decay = torch.tensor(self.DECAYS).unsqueeze(-1)  # (P, 1)
         weights = decay**age  # (P, L)
         self.kernels = nn.Parameter(weights / weights.sum(1, keepdim=True))
-        self.num_blocks = 2 * len(self.DECAYS)
+        self.num_blocks = (1 + num_signals) * len(self.DECAYS)
 
     def forward(self, obs: Obs, item_features: Tensor | SplitFeatures) -> Tensor:
         assert obs.history is not None and obs.signals is not None
-        assert obs.signals.shape[-1] == 1  # one signal weights the sums
         shown = (obs.history >= 0).to(obs.signals.dtype)  # (N, L)
         plain = shown.unsqueeze(1) * self.kernels  # (N, P, L)
-        weights = torch.cat([plain, plain * obs.signals.transpose(1, 2)], 1)  # (N, 2P, L)
+        received = plain.unsqueeze(1) * obs.signals.mT.unsqueeze(2)  # (N, S, P, L)
+        weights = torch.cat([plain, received.flatten(1, 2)], 1)  # (N, (1 + S) P, L)
         features = item_features[obs.history.clamp_min(0)]  # (N, L, F_i)
-        return weights @ features  # (N, 2P, F_i)
+        return weights @ features  # (N, (1 + S) P, F_i)
 
 
 class SessionGRU(nn.Module):

@@ -14,9 +14,10 @@ from recsys_rl.functional.adam import adam
 class FlatAdam:
     """Average over processes, clipping of the gradient, Adam.
 
-    The weights become views of one vector (P,), and ``gradients`` are views of another, by the parameter's
-    name. What follows a backward pass is then one operation, where a list of weights costs a Python call for
-    each of them; at small minibatches those calls took a third of the time.
+    The weights become views of one vector (P,): clipping and Adam are then one operation each, where a list
+    of weights costs a Python call for each of them. Gradients are those of autograd: ``zero_grad``,
+    ``loss.backward()``, ``step``, as with torch's own optimisers, and two backward passes without a
+    ``zero_grad`` between them add up.
     """
 
     def __init__(
@@ -32,16 +33,25 @@ class FlatAdam:
         self.max_grad_norm = max_grad_norm
         self.average = average
         self.steps = 0
-        names, parameters = zip(*model.named_parameters(), strict=True)
-        self.weights = torch.cat([p.detach().flatten() for p in parameters])  # (P,)
+        self.parameters = list(model.parameters())
+        self.sizes = [p.numel() for p in self.parameters]
+        self.weights = torch.cat([p.detach().flatten() for p in self.parameters])  # (P,)
         self.exp_avg, self.exp_avg_sq = self.weights.new_zeros(2, len(self.weights))
-        self.gradient = torch.zeros_like(self.weights)  # (P,): of the last step(), before it was scaled down
-        self.first = attrgetter(names[0])
-        self.gradients: dict[str, Tensor] = {}
-        parts = (flat.split([p.numel() for p in parameters]) for flat in (self.weights, self.gradient))
-        for name, parameter, weight, gradient in zip(names, parameters, *parts, strict=True):
+        self.first = attrgetter(next(name for name, _ in model.named_parameters()))
+        for parameter, weight in zip(self.parameters, self.weights.split(self.sizes), strict=True):
             parameter.data = weight.view_as(parameter)
-            self.gradients[name] = gradient.view_as(parameter)
+
+    @property
+    def gradient(self) -> Tensor:
+        """Of all weights, (P,), as it was before it was scaled down; 0 where a parameter has none."""
+        return torch.cat([part.flatten() for part in self._gradients()])
+
+    def _gradients(self) -> list[Tensor]:
+        return [torch.zeros_like(p) if p.grad is None else p.grad for p in self.parameters]
+
+    def zero_grad(self) -> None:
+        for parameter in self.parameters:
+            parameter.grad = None
 
     def check(self) -> None:
         """Raise RuntimeError where the network's weights are no longer these: nothing would be learned."""
@@ -51,16 +61,19 @@ class FlatAdam:
             )
 
     def step(self) -> None:
-        """One step against the gradient that stands in ``gradients``, after a ``check``."""
+        """One step against the gradient of the parameters; one without a gradient counts as 0."""
         self.check()
         if self.average is not None:
-            self.average(self.gradient)
+            gradient = self.gradient  # (P,): one message, and not one for each parameter
+            self.average(gradient)
+            for parameter, part in zip(self.parameters, gradient.split(self.sizes), strict=True):
+                parameter.grad = part.view_as(parameter)
         self.steps += 1
         adam(
             self.weights,
             self.exp_avg,
             self.exp_avg_sq,
-            self.gradient,
+            self._gradients(),
             self.steps,
             self.lr,
             self.max_grad_norm,

@@ -23,10 +23,11 @@ def write_report(path: Path, report: Mapping[str, Any]) -> None:
     ``step`` (environment steps trained), ``heldout_users`` (their number), ``hardware``, ``date``,
     ``version``; ``config`` {section: {field: value}}; ``rows``, one for each policy (``policy``,
     ``return_mean``, ``return_low``, ``return_high``, ``length_mean``, ``distinct_mean``, ``coverage`` in
-    [0, 1], and ``users`` where fewer played); ``paired`` (``policy``, ``versus``, ``mean``, ``low``,
-    ``high``); ``curve`` (``step``, ``mean``, ``low``, ``high``), of training users; ``sessions``
-    (``policy``, ``user``, ``likes``, the titles nearest to the user's profile, ``return``, ``left``,
-    ``steps`` of ``title``, ``year``, ``genres``, ``reward`` and ``satisfaction``, both usually in [0, 1]).
+    [0, 1], ``users`` where fewer played, and ``streams`` {name: mean} where there are several); ``paired``
+    (``policy``, ``versus``, ``mean``, ``low``, ``high``); ``curve`` (``step``, ``mean``, ``low``, ``high``),
+    of training users; ``sessions`` (``policy``, ``user``, ``likes`` (titles nearest to the profile),
+    ``return``, ``left``, ``steps`` of ``title``, ``year``, ``genres``, ``reward`` and ``hidden``, by name the
+    signals that no recommender sees, all usually in [0, 1]).
     Optional: ``learned``, the policies of checkpoints (``algo`` and its ``-greedy`` where it is missing);
     ``yardstick``, a policy's name; ``shares`` of the way between two policies (``policy``,
     ``from``, ``to``, ``share``, ``low``, ``high``); ``notes`` {policy: a sentence with tuned values}.
@@ -129,10 +130,15 @@ def _columns(rows: Sequence[Row]) -> dict[str, str]:
     return {name: head for name, head in columns.items() if any(finite(row.get(name)) for row in rows)}
 
 
+def _streams(rows: Sequence[Row]) -> list[str]:
+    """Names of the reward streams, each a column; [] where there is only one."""
+    return list(dict.fromkeys(name for row in rows for name in row.get("streams") or ()))
+
+
 def _table(rows: Sequence[Row], places: int, yardstick: str | None) -> str:
     """The chart's numbers and the rest."""
-    known = _columns(rows)
-    head = "".join(f'<th scope="col">{name}</th>' for name in known.values())
+    known, streams = _columns(rows), _streams(rows)
+    head = "".join(f'<th scope="col">{text(name)}</th>' for name in (*known.values(), *streams))
     body = ""
     for row in rows:
         policy = str(row["policy"])
@@ -144,6 +150,7 @@ def _table(rows: Sequence[Row], places: int, yardstick: str | None) -> str:
                 f"<td>{_percent(row.get(name)) if name == 'coverage' else number(row.get(name), 1)}</td>"
                 for name in known
             )
+            + "".join(f"<td>{number((row.get('streams') or {}).get(name), places)}</td>" for name in streams)
             + "</tr>"
         )
     return (
@@ -196,6 +203,7 @@ def _definitions(report: Mapping[str, Any], rows: Sequence[Row]) -> str:
             ("yardstick", words.define_yardstick(report["yardstick"], [str(row["policy"]) for row in rows]))
         )
     found += [(head, words.define_column(head, foreign)) for head in ("Return", *_columns(rows).values())]
+    found += [(name, words.STREAM) for name in _streams(rows)]
     listed = "".join(f"<div><dt>{text(name)}</dt><dd>{text(meaning)}</dd></div>" for name, meaning in found)
     return f'<details open="open"><summary>Rows and columns defined</summary><dl>{listed}</dl></details>'
 

@@ -14,9 +14,10 @@ from recsys_rl.report.drawing import finite, kind, number, text
 
 Row = Mapping[str, Any]
 NOTE = (
-    "Each bar is one item, in the order shown: its height is the reward, and the tick is the satisfaction, "
-    "which no recommender sees. The strips of a user have one scale; a short strip is a short session."
+    "Each bar is one step, in the order shown: its height is the reward{tick}. The strips of a user have one "
+    "scale; a short strip is a short session."
 )
+TICK = ", and the tick is the {name}, which no recommender sees"
 
 
 def sessions_html(sessions: Sequence[Row]) -> str:
@@ -29,7 +30,9 @@ def sessions_html(sessions: Sequence[Row]) -> str:
     for session in sessions:
         users.setdefault(session["user"], []).append(session)
     shown = "".join(_user(user, together, full) for user, together in users.items())
-    return f'<h2>Sample sessions</h2><p class="note">{NOTE}</p>{shown}'
+    hidden = next((name for session in sessions for step in session["steps"] for name in _hidden(step)), None)
+    note = NOTE.format(tick="" if hidden is None else TICK.format(name=text(hidden)))
+    return f'<h2>Sample sessions</h2><p class="note">{note}</p>{shown}'
 
 
 def _user(user: object, sessions: Sequence[Row], full: float) -> str:
@@ -61,7 +64,7 @@ def _session(session: Row, full: float, longest: int) -> str:
 
 
 def _bar(step: Row, full: float) -> str:
-    reward, felt = step["reward"], step.get("satisfaction")
+    reward, felt = step["reward"], next(iter(_hidden(step).values()), None)
     bar = f'<i style="height:{_percent(reward, full)}%"></i>' if finite(reward) else ""
     tick = (
         f'<u style="bottom:{_percent(felt, full)}%"></u>' if isinstance(felt, float) and finite(felt) else ""
@@ -100,13 +103,19 @@ def _card(first: int, run: Sequence[Row]) -> str:
     when = f"{first}" if len(run) == 1 else f"{first} to {first + len(run) - 1}"
     said = "".join(
         f"<span>{name} {number(mean, 2)}</span>"
-        for name in ("reward", "satisfaction")
-        if (mean := _mean([member.get(name) for member in run])) is not None or name == "reward"
+        for name in ("reward", *_hidden(step))
+        if (mean := _mean([_hidden(member).get(name, member.get(name)) for member in run])) is not None
+        or name == "reward"
     )
     return (
         f'<li class="card"><span class="when">step {when}</span><span class="title">{text(title)}</span>'
         f'<span class="about">{text(about)}</span><span class="reaction">{said}</span></li>'
     )
+
+
+def _hidden(step: Row) -> Mapping[str, object]:
+    """The signals that no recommender sees, by name."""
+    return step.get("hidden") or {}
 
 
 def _about(step: Row) -> str:

@@ -34,6 +34,8 @@ COLUMNS = {
     "Coverage": "Share of the catalogue that was shown to any of the users.",
 }
 
+STREAM = "Mean sum of this kind of reward over a session, without its weight."
+
 
 def define_policy(policy: str, learned: Sequence[str], episodes: bool, note: str = "") -> str:
     """One or two sentences on a row of the table; ``note`` (tuned values, say) follows them.

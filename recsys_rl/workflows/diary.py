@@ -77,5 +77,5 @@ def evaluate_training_users(run: Run) -> Sessions:
     generator = torch.Generator(device).manual_seed(seed)
     env = make_env(run.config, run.world, len(users), generator, training=False)
     env.load_statistics(run.env.statistics())
-    max_steps = min(env.time_limit or MAX_EVAL_STEPS, MAX_STEPS)
+    max_steps = min(env.interface.session_length or MAX_EVAL_STEPS, MAX_STEPS)
     return play(env, run.agent, users, greedy=True, max_steps=max_steps)

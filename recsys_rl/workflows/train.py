@@ -18,10 +18,11 @@ from recsys_rl import folder as folders
 from recsys_rl.checkpoint import save
 from recsys_rl.config import Config, to_toml
 from recsys_rl.experience.rollout import collect
-from recsys_rl.functional import kernels
+from recsys_rl.functional.compiled import kernels
 from recsys_rl.lookup import source_of
 from recsys_rl.make import check_candidates
 from recsys_rl.models.retrieval import import_faiss, kind_of
+from recsys_rl.objective.weighted import stream_weights, weighted
 from recsys_rl.protocols import Learner
 from recsys_rl.ranks import ALONE, Ranks
 from recsys_rl.run import Run, about_data, begin, choose_device, load_to_resume, snapshot
@@ -273,11 +274,16 @@ def _exchange(
 ) -> tuple[dict[str, float], Tensor, bool]:
     """After each update: mean metrics, sessions that ended (2, finished), whether any rank shall stop."""
     done = rollout.terminated | rollout.truncated
-    metrics = {**metrics, "reward_mean": rollout.raw_rewards.mean().item()}
+    streams = run.env.streams
+    rewards = weighted(rollout.streams, stream_weights(streams))  # (T, N): the platform's, never normalised
+    metrics = {**metrics, "reward_mean": rewards.mean().item()}
+    if len(streams) > 1:
+        each = rollout.streams.mean((0, 1)).tolist()
+        metrics |= {f"{stream.name}_mean": mean for stream, mean in zip(streams, each, strict=True)}
     everyone = ranks.gather(
         {
             "metrics": torch.tensor(list(metrics.values()), dtype=torch.float64),
-            "ended": torch.stack(run.sessions.add(rollout.raw_rewards, done)),
+            "ended": torch.stack(run.sessions.add(rewards, done)),
             "stop": torch.tensor(stop),
         }
     )

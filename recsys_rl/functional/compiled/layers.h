@@ -1,16 +1,9 @@
-/* What a block of a layer is made with, by dense.c and by ppo_epoch.c: products of our own, activations,
- * sums. */
+/* What dense.c makes a block of a layer with: products of our own, activations, sums. */
 #ifndef RECSYS_RL_LAYERS_H
 #define RECSYS_RL_LAYERS_H
 #include <string.h>
 
 #include "kernels.h"
-
-/* clang 14 exports a vectorised function's resolver even where the function is static: each file that takes
- * these says with UNIT how they are called in it. */
-#define activate UNIT(activate)
-#define times_slope UNIT(times_slope)
-#define sum_rows UNIT(sum_rows)
 
 #define DEPTH 256 /* terms of a sum whose factors are kept in the cache together */
 #define ROWS 128

@@ -1,4 +1,4 @@
-"""The compiled loops of kernels.c, dense.c, ppo_epoch.c and rows.c, for contiguous tensors on the CPU.
+"""The compiled loops of kernels.c, dense.c and rows.c, for contiguous tensors on the CPU.
 
 ``hatch_build.py`` compiles them while the package is installed. The library's name holds a hash of the
 source, so that an edited file is never mistaken for the compiled one: install again (``pip install -e .``)
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -22,38 +23,40 @@ MIN_PARALLEL = 2**15  # numbers; fewer are done before a second thread is awake
 @cache
 def library() -> ctypes.CDLL | None:
     """The compiled loops; None where they were not compiled here."""
-    here = Path(__file__).parent
-    source = b"".join(file.read_bytes() for file in sorted(here.glob("*.[ch]")))
-    path = here / f"kernels-{hashlib.sha256(source).hexdigest()[:16]}.so"
     try:
-        return load(path)
+        return load(path())
     except OSError:
         return None
 
 
-def load(path: Path) -> ctypes.CDLL:
-    """The library that was compiled to ``path``; OSError where it can't be opened."""
-    loaded = ctypes.CDLL(str(path))
+def path() -> Path:
+    """The file that ``hatch_build.py`` compiles from the present sources."""
+    here = Path(__file__).parent
+    source = b"".join(file.read_bytes() for file in sorted(here.glob("*.[ch]")))
+    return here / f"kernels-{hashlib.sha256(source).hexdigest()[:16]}.so"
+
+
+def load(file: Path) -> ctypes.CDLL:
+    """The library that was compiled to ``file``; OSError where it can't be opened."""
+    loaded = ctypes.CDLL(str(file))
     p, n, i = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
-    f, d = ctypes.c_float, ctypes.c_double
+    f = ctypes.c_float
     loaded.sample.argtypes = [p, p, n, n, i, p, p]
-    loaded.policy_gradient.argtypes = [p, p, p, p, n, n, n, f, f, i, p, p, p]
+    loaded.evaluate.argtypes = [p, p, n, n, n, i, p, p, p]
+    loaded.evaluate_gradient.argtypes = [p, p, p, p, p, n, n, n, i, p]
     loaded.dense_forward.argtypes = [p, p, n, i, p, n, i, p, p, p]
     loaded.dense_backward.argtypes = [p, p, n, i, p, n, i, p, p, p, p, p]
-    loaded.adam.argtypes = [p, p, p, p, n, f, f, f, f, f, f, i]
-    network, samples, rest = (p, p, n, i, p, n, d, f, d, d, f), (p,) * 6, (n, n, f, f, d, i, i)
-    loaded.ppo_epoch.argtypes = [*network, *samples, *rest, p, p, p, p, p]
-    loaded.ppo_epoch_scratch.argtypes, loaded.ppo_epoch_scratch.restype = [p, p, n, p, n], n
+    loaded.adam.argtypes = [p, p, p, p, p, n, f, f, f, f, f, f, i]
     loaded.dot_rows.argtypes = [p, p, p, n, n, n, n, i, p]
     loaded.add_rows.argtypes = [p, p, p, p, n, n, n, n, f, i, p]
     loaded.beside_rows.argtypes = [p, p, p, n, n, n, i, p]
     loaded.put_rows.argtypes = [p, p, p, n, n, n, i, p]
     loaded.push_rows.argtypes = [p, p, p, n, n, n, i, p]
     loaded.rows_hold.argtypes = [p, p, n, n, i, p]
-    checking = loaded.policy_gradient, loaded.ppo_epoch, loaded.dot_rows, loaded.add_rows
+    checking = loaded.evaluate, loaded.dot_rows, loaded.add_rows
     for function in (*checking, loaded.beside_rows, loaded.put_rows):  # 1 where an index is out of range
         function.restype = i
-    plain = loaded.sample, loaded.dense_forward, loaded.dense_backward, loaded.adam
+    plain = loaded.sample, loaded.evaluate_gradient, loaded.dense_forward, loaded.dense_backward, loaded.adam
     for function in (*plain, loaded.push_rows, loaded.rows_hold):
         function.restype = None
     return loaded
@@ -61,11 +64,29 @@ def load(path: Path) -> ctypes.CDLL:
 
 def serving(tensor: Tensor) -> ctypes.CDLL | None:
     """The library, where it can take this tensor; None where torch must."""
-    if tensor.dtype != torch.float32 or not tensor.is_cpu or not tensor.is_contiguous():
-        return None
-    return library()
+    return library() if plain(tensor) else None
+
+
+def plain(tensor: Tensor) -> bool:
+    """Is it float32, in the CPU's memory, without gaps?"""
+    return tensor.dtype == torch.float32 and tensor.is_cpu and tensor.is_contiguous()
 
 
 def threads(tensor: Tensor) -> int:
     """How many threads share the work on this tensor."""
     return torch.get_num_threads() if tensor.numel() >= MIN_PARALLEL else 1
+
+
+def addresses(tensors: Sequence[Tensor]) -> ctypes.Array[ctypes.c_void_p]:
+    """Where they lie: an array of pointers, for contiguous tensors that outlive the call."""
+    return (ctypes.c_void_p * len(tensors))(*[x.data_ptr() for x in tensors])
+
+
+def check_first_derivative() -> None:
+    """Raise RuntimeError inside a backward pass that is to be differentiated again (``create_graph``).
+
+    The gradients here are numbers, not graphs. (torch's ``once_differentiable`` says the same, and takes as
+    long as a small kernel.)
+    """
+    if torch.is_grad_enabled():
+        raise RuntimeError("there is no second derivative here: leave create_graph out")

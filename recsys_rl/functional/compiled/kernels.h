@@ -17,6 +17,7 @@
 #define INLINE static inline __attribute__((always_inline))
 
 INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+INLINE int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
 
 INLINE int all_within(const int64_t *ids, int64_t number, int64_t size) {
     for (int64_t i = 0; i < number; i++)
@@ -59,17 +60,13 @@ INLINE float largest(const float *logits, int64_t width) {
     return top;
 }
 
-INLINE float bounded(float x, float low, float high) { return x < low ? low : x > high ? high : x; }
-
-/* The sum of exp(z_j - top), and that of it times z_j - top; `keep` puts exp(z_j - top) in the place of z_j.
- */
-INLINE void softmax_sums(float *z, int64_t width, float top, int keep, float *sum, float *weighted_sum) {
+/* The sum of exp(z_j - top), and that of it times z_j - top */
+INLINE void softmax_sums(const float *z, int64_t width, float top, float *sum, float *weighted_sum) {
     float total = 0.0f, weighted = 0.0f;
 #pragma omp simd reduction(+ : total, weighted)
     for (int64_t j = 0; j < width; j++) {
         float x = z[j] - top;
         float e = exp_of_negative(x);
-        z[j] = keep ? e : z[j];
         total += e;
         weighted += e == 0.0f ? 0.0f : e * x; /* 0 and not 0 * -inf */
     }
@@ -77,32 +74,15 @@ INLINE void softmax_sums(float *z, int64_t width, float top, int keep, float *su
     *weighted_sum = weighted;
 }
 
-/* z_j <- p_j (bonus (z_j - top) + shift), with p_j = scale exp(z_j - top). Without a bonus no logit is
- * needed again, and z has to hold exp(z_j - top) already. */
-INLINE void softmax_gradient(float *z, int64_t width, float top, float scale, float bonus, float shift) {
-    if (bonus == 0.0f) {
+/* g_j = p_j (bonus (z_j - top) + shift), with p_j = scale exp(z_j - top) */
+INLINE void softmax_gradient(const float *z, int64_t width, float top, float scale, float bonus, float shift,
+                             float *g) {
 #pragma omp simd
-        for (int64_t j = 0; j < width; j++) z[j] *= scale * shift;
-    } else {
-#pragma omp simd
-        for (int64_t j = 0; j < width; j++) {
-            float x = z[j] - top;
-            float p = exp_of_negative(x) * scale;
-            z[j] = p == 0.0f ? 0.0f : p * (bonus * x + shift);
-        }
+    for (int64_t j = 0; j < width; j++) {
+        float x = z[j] - top;
+        float p = exp_of_negative(x) * scale;
+        g[j] = p == 0.0f ? 0.0f : p * (bonus * x + shift);
     }
-}
-
-/* min(r A, clip(r) A) for a ratio r given by its logarithm, and its derivative by log r, negated */
-typedef struct {
-    float objective, weight;
-} Clipped;
-
-INLINE Clipped clipped(float log_ratio, float advantage, float clip_eps) {
-    float ratio = expf(log_ratio), gain = ratio * advantage;
-    float bound = bounded(ratio, 1 - clip_eps, 1 + clip_eps) * advantage;
-    int is_clipped = gain > bound; /* NaN is not, and comes out as a NaN loss */
-    return (Clipped){is_clipped ? bound : gain, is_clipped ? 0.0f : -gain};
 }
 
 #define BLOCK 64 /* numbers summed together in single precision */

@@ -1,4 +1,4 @@
-"""Heads: from features to one logit per item."""
+"""Heads: from features to one logit per item, and from logits to the distribution of what is shown."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from recsys_rl.functional.categorical import Categorical
+from recsys_rl.functional.plackett_luce import PlackettLuce
 from recsys_rl.models.encoders import Linear
 from recsys_rl.types import Catalogue
 
@@ -31,6 +33,15 @@ def item_columns(catalogue: Catalogue) -> Tensor:
     numbers = torch.stack([(catalogue.popularity + 1e-3).log(), catalogue.quality, year.nan_to_num()], 1)
     numbers = (numbers - numbers.mean(0)) / numbers.std(0, correction=0).clamp_min(1e-6)
     return torch.cat([genres, numbers, torch.ones_like(numbers[:, :1])], 1)
+
+
+def distribution(logits: Tensor, slate_size: int) -> Categorical | PlackettLuce:
+    """What ``logits`` (N, K, A) are the policy of, -inf where forbidden.
+
+    A slate of several items of one catalogue has one vector of logits for all places, (N, 1, A), and no item
+    twice. Anything else is a choice at each of K positions by itself.
+    """
+    return PlackettLuce(logits.squeeze(1), slate_size) if slate_size > 1 else Categorical(logits)
 
 
 class TwoTowerHead(nn.Module):
@@ -99,7 +110,8 @@ class DenseHead(nn.Module):
         self.action_sizes = action_sizes
         self.logits = Linear(num_hidden, sum(action_sizes), 0.01, generator)
 
-    def forward(self, hidden: Tensor, blocks: Tensor, items: Tensor) -> Tensor:
+    def forward(self, hidden: Tensor) -> Tensor:
+        """hidden (N, H) -> logits (N, K, A)."""
         flat: Tensor = self.logits(hidden)  # (N, sum of A)
         if len(self.action_sizes) == 1:
             return flat.unsqueeze(1)

@@ -6,7 +6,6 @@
  *
  * Each sum is taken in a fixed order, so that the result doesn't depend on the number of threads.
  */
-#define UNIT(name) dense_##name
 #include "layers.h"
 
 #define COLUMNS 32             /* a task's part of the result, and with it the least that a thread gets */

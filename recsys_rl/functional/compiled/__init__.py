@@ -1,0 +1,1 @@
+"""The C that every agent or every platform uses, and what opens it."""

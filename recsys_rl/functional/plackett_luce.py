@@ -1,0 +1,137 @@
+"""An ordered slate of K of A items, none twice: the Plackett-Luce distribution.
+
+Luce (1959), "Individual Choice Behavior"; Plackett (1975), "The analysis of permutations". The first place
+is drawn from the softmax of the logits l; each later place from the softmax of what is left. With
+a_1 ... a_K the slate and Z_k the sum of exp(l_j) over all items but a_1 ... a_{k-1}::
+
+    log p(a_1 ... a_K) = sum_k (l_{a_k} - log Z_k)
+
+For a slate of one item it is the categorical distribution.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from recsys_rl.errors import UserError
+from recsys_rl.functional import categorical
+from recsys_rl.functional.categorical import Categorical
+from recsys_rl.functional.compiled import kernels
+
+
+class PlackettLuce:
+    """Slates (N, K) from one vector of logits a row."""
+
+    def __init__(self, logits: Tensor, slate_size: int) -> None:
+        """``logits`` (N, A), -inf where forbidden; ``slate_size`` is K."""
+        self.logits = logits
+        self.slate_size = slate_size
+
+    def draw(self, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+        """Slates (N, K) int64 and their log-probabilities (N,), without a gradient.
+
+        Raises UserError where a row allows fewer than K items.
+        """
+        size = (len(self.logits), self.slate_size)
+        return self.draw_at(
+            torch.rand(size, generator=generator, dtype=self.logits.dtype, device=self.logits.device)
+        )
+
+    def draw_at(self, uniform: Tensor) -> tuple[Tensor, Tensor]:
+        """The draw that the numbers ``uniform`` (N, K) in [0, 1] lead to: place k inverts the cumulative
+        distribution of what is left at number k."""
+        left = self.logits.detach().clone()  # (N, A)
+        index, total = [], torch.zeros_like(uniform[:, 0])
+        for u in uniform.split(1, 1):  # (N, 1)
+            place, log_p = categorical.draw_at(left, u)  # (N,) each
+            left.scatter_(1, place.unsqueeze(1), -torch.inf)
+            index.append(place)
+            total += log_p
+        self._check(total)
+        return torch.stack(index, 1), total
+
+    def best(self) -> Tensor:
+        """The likeliest slate, (N, K) int64: the K highest logits in order. Raises UserError as ``draw``."""
+        if self.slate_size > self.logits.shape[1]:
+            raise _too_large(self.slate_size, self.logits.shape[1])
+        top = self.logits.topk(self.slate_size, 1)  # sorted
+        self._check(top.values[:, -1])
+        return top.indices
+
+    def logprob(self, index: Tensor) -> Tensor:
+        """Log-probability (N,) of the slates ``index`` (N, K).
+
+        It is -inf where a slate shows a forbidden item, or an item twice.
+        """
+        if index.shape != (len(self.logits), self.slate_size):
+            raise ValueError(f"slates {tuple(index.shape)} don't fit {len(self.logits)} x {self.slate_size}")
+        found: Tensor = _LogProb.apply(self.logits, index)  # type: ignore[no-untyped-call]
+        ordered = index.sort(1).values
+        twice = (ordered[:, 1:] == ordered[:, :-1]).any(1)  # (N,)
+        return found.masked_fill(twice, -torch.inf)
+
+    def entropy(self) -> Tensor:
+        """A lower bound of the entropy in nats, (N,): sum_k max(0, H - log k), with H the entropy of place 1.
+
+        By the chain rule the entropy is the sum over places of the entropy given the earlier ones. Let S be
+        the k - 1 items of those, with probability m in place 1, and Y the item of place 1 if it is in S and
+        "another" if not. Then H = H(Y) + (1 - m) H(place k | S), since given "another" place 1 has the
+        distribution of place k. Y has k outcomes, so H(Y) <= log k, and::
+
+            H(place k | S) = (H - H(Y)) / (1 - m) >= H - log k
+
+        No entropy is negative. For K = 1 the bound is the entropy itself; for equal logits it is at most
+        log K! below the entropy.
+        """
+        return self._bound(categorical.entropy(self.logits))
+
+    def evaluate(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """``logprob(index)`` and ``entropy()``, (N,) each, with gradients in closed form."""
+        first = Categorical(self.logits.unsqueeze(1))  # of place 1
+        return self.logprob(index), self._bound(first.evaluate(index[:, :1])[1])
+
+    def _bound(self, entropy: Tensor) -> Tensor:
+        places = torch.arange(1, self.slate_size + 1, device=entropy.device)
+        return (entropy.unsqueeze(1) - places.to(entropy.dtype).log()).relu().sum(1)
+
+    def _check(self, finite: Tensor) -> None:
+        """Raise UserError where ``finite`` (N,) shows that a row ran out of items."""
+        if not bool(finite.isfinite().all()):
+            allowed = int((self.logits != -torch.inf).sum(1).min())  # NaN counts: its loss is to be NaN
+            if allowed < self.slate_size:
+                raise _too_large(self.slate_size, allowed)
+
+
+class _LogProb(torch.autograd.Function):
+    """sum_k (l_{a_k} - log Z_k), from the last place to the first: log Z_k = log(Z_{k+1} + exp(l_{a_k})).
+
+    So nothing is subtracted that may have been nearly all of the sum. The derivative at l_j is
+    [j in slate] - exp(l_j) sum_k 1 / Z_k, over those places k at which j was still left.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, index: Tensor) -> Tensor:
+        chosen = logits.gather(1, index)  # (N, K)
+        rest = logits.scatter(1, index, -torch.inf).logsumexp(1, keepdim=True)  # (N, 1): of what is not shown
+        sums = torch.cat([rest, chosen.flip(1)], 1).logcumsumexp(1)[:, 1:].flip(1)  # (N, K): log Z_k
+        ctx.save_for_backward(logits, index, chosen, sums)
+        return (chosen - sums).sum(1)
+
+    @staticmethod
+    def backward(ctx: Any, by_logprob: Tensor) -> tuple[Tensor, None]:
+        kernels.check_first_derivative()
+        logits, index, chosen, sums = ctx.saved_tensors
+        inverse = (-sums).logcumsumexp(1)  # (N, K): log of the sum of 1 / Z up to place k
+        gradient = (logits + inverse[:, -1:]).exp_().mul_(-by_logprob.unsqueeze(1))  # (N, A)
+        of_slate = (1 - (chosen + inverse).exp()) * by_logprob.unsqueeze(1)  # (N, K)
+        return gradient.scatter_(1, index, of_slate), None
+
+
+def _too_large(slate_size: int, allowed: int) -> UserError:
+    return UserError(
+        f"A slate shows {slate_size} items, and no more than {allowed} may be shown to a user: lower the "
+        "slate size, the length of a session or what is excluded, or bring more items."
+    )

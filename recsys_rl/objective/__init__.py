@@ -1,0 +1,1 @@
+"""Reward streams -> the scalar that is learned from."""

@@ -1,0 +1,54 @@
+"""The weighted sum of reward streams: reward = sum_m w_m stream_m.
+
+Each platform has weights of its own, which make the reward of every table. A run may learn from others: they
+are applied between ``collect`` and ``update``, so that the environment stays the same.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from recsys_rl.types import Rollout, Stream, UserError
+
+
+def stream_weights(streams: Sequence[Stream], weights: Mapping[str, float] | None = None) -> Tensor:
+    """The weight (M,) of each stream: that of ``weights`` where it is named there, else the platform's."""
+    given = weights or {}
+    return torch.tensor([given.get(stream.name, stream.weight) for stream in streams])
+
+
+def weighted(streams: Tensor, weights: Tensor) -> Tensor:
+    """The scalar (...) of streams (..., M), with weights (M,)."""
+    return streams @ weights.to(streams.device)
+
+
+def apply_weights(rollout: Rollout, streams: Sequence[Stream], weights: Mapping[str, float]) -> Rollout:
+    """The rollout with the rewards (T, N) that ``weights`` make of its streams.
+
+    With the platform's weights it stays as it is. A single stream's weight scales the reward as the
+    environment gave it, which may be normalised. Raises UserError as ``check_weights`` does.
+    """
+    check_weights(weights, streams)
+    own, given = stream_weights(streams), stream_weights(streams, weights)
+    if torch.equal(own, given):
+        return rollout
+    if len(streams) == 1:
+        return dataclasses.replace(rollout, rewards=rollout.rewards * (given / own).item())
+    return dataclasses.replace(rollout, rewards=weighted(rollout.streams, given))
+
+
+def check_weights(weights: Mapping[str, float], streams: Sequence[Stream]) -> None:
+    """Raise UserError for a weight that is no finite number, or is of a stream that does not exist."""
+    names = [stream.name for stream in streams]
+    for name, weight in weights.items():
+        if name not in names:
+            raise UserError(
+                f"--weights names the stream {name!r}, which does not exist: choose from {', '.join(names)}."
+            )
+        if not math.isfinite(weight):
+            raise UserError(f"--weights {name} is {weight}: it must be a finite number.")

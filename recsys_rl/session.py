@@ -1,0 +1,204 @@
+"""A session under way: the items and signals so far -> the observation of the next step.
+
+The environment, the reader of a log and a server all make their observations here. A session knows no user:
+the caller hands in the profile, and every other piece of the context that is not in PIECES.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from recsys_rl.functional import rows
+from recsys_rl.types import Catalogue, Interface, Obs, UserError
+
+
+@dataclass(frozen=True)
+class Session:
+    """N sessions. ``record`` returns the sessions after a step and changes nothing in place."""
+
+    interface: Interface
+    catalogue: Catalogue
+    users: Tensor  # (N,) int64: the caller's own numbers
+    steps: Tensor  # (N,) int64: steps so far
+    history: Tensor  # (N, W) int64: the last W items, latest last, -1 padding first; W = max(L, K)
+    signals: Tensor  # (N, W, S) float32: the visible signals of each, 0 at padding
+    shown: (
+        Tensor | None
+    )  # (N, T K) int64: all items so far, where the window may not hold them and none repeats
+
+    @classmethod
+    def begin(cls, interface: Interface, catalogue: Catalogue, users: Tensor) -> Session:
+        """Sessions of ``users`` (N,) before their first step."""
+        n, device = len(users), users.device
+        window, most = max(interface.history_length, interface.slate_size), interface.most_shown
+        return cls(
+            interface=interface,
+            catalogue=catalogue,
+            users=users,
+            steps=torch.zeros(n, dtype=torch.int64, device=device),
+            history=torch.full((n, window), -1, device=device),
+            signals=torch.zeros(n, window, len(interface.signals), device=device),
+            shown=torch.full((n, most), -1, device=device) if window < most else None,
+        )
+
+    def record(self, items: Tensor, signals: Tensor, skipped: Tensor | None = None) -> Session:
+        """The sessions after a step that showed ``items`` (N, K) and brought ``signals`` (N, K, S).
+
+        Places that are ``skipped`` (N, K) were not shown and leave no trace. None: all were shown.
+        """
+        history, seen, shown = self.history, self.signals, self.shown
+        slate_size = self.interface.slate_size
+        if skipped is None and history.shape[1] == slate_size:  # Copy: the caller still holds these tensors.
+            history, seen = items.to(history, copy=True), signals.to(seen, copy=True)
+        else:
+            skipped = torch.zeros_like(items, dtype=torch.bool) if skipped is None else skipped
+            for place in range(slate_size):  # One after another, as each row may have skipped other places.
+                at = slice(place, place + 1)
+                item, kept = items[:, at].to(history).contiguous(), skipped[:, at].contiguous()
+                history = rows.push_rows(history, item, kept)  # (N, W)
+                seen = rows.push_rows(seen, signals[:, at].to(seen).contiguous(), kept)  # (N, W, S)
+                shown = None if shown is None else rows.push_rows(shown, item, kept)  # (N, T K)
+        return replace(self, steps=self.steps + 1, history=history, signals=seen, shown=shown)
+
+    def request(self, handed: Mapping[str, Tensor], mask: Tensor | None = None) -> Obs:
+        """The observation of the next step.
+
+        ``handed`` (N, size) each: the pieces of the context that are not in PIECES. ``mask`` (N, I) bool:
+        items that may be shown, where the caller forbids some.
+        """
+        context = self._context(handed)
+        if not self.interface.history_length:
+            return Obs(context, exclude=self.excluded, mask=mask)
+        return Obs(context, self.history, self.signals, self.excluded, mask=mask)
+
+    @property
+    def excluded(self) -> Tensor | None:
+        """(N, X) int64: items that may not be shown again, -1 padding; None where items repeat.
+
+        The same tensor as ``history`` where that holds all of them.
+        """
+        if self.interface.repeats:
+            return None
+        return self.history if self.shown is None else self.shown
+
+    def _context(self, handed: Mapping[str, Tensor]) -> Tensor:
+        names = [name for name, _ in self.interface.context]
+        table = self.catalogue.embedding
+        if names[1:] == ["last_item"] and names[0] in handed and self.interface.slate_size == 1:
+            user = handed[names[0]]  # (N, D)
+            if user.shape[1] == table.shape[1]:  # One pass instead of two, with the same numbers.
+                return rows.beside_rows(user, table, self.history[:, -1:].contiguous())
+        parts = [handed[name] if name in handed else PIECES[name](self) for name in names]
+        return torch.cat(parts, -1)
+
+
+def _last_item(session: Session) -> Tensor:
+    """(N, D): mean embedding of the last K items shown, zero before the first."""
+    last = session.history[:, -session.interface.slate_size :]  # (N, K)
+    table, missing = session.catalogue.embedding, last < 0
+    nothing = table.new_zeros(len(last), table.shape[1])
+    total = rows.add_rows(nothing, table, last.clamp_min(0), missing)
+    return total / (~missing).sum(1, keepdim=True).clamp_min(1)
+
+
+def _last_signals(session: Session) -> Tensor:
+    """(N, K S): the visible signals of the last K items shown, 0 before the first."""
+    return session.signals[:, -session.interface.slate_size :].flatten(1)
+
+
+def _clock(session: Session) -> Tensor:
+    """(N, 1): share of the session that is over, in [0, 1]."""
+    return (session.steps / session.interface.session_length).unsqueeze(1)
+
+
+def _streak(session: Session) -> Tensor:
+    """(N, 1): how many of the last items in the history, in a row, have one creator."""
+    creators = session.catalogue.attributes["creator"][session.history.clamp_min(0)]  # (N, W)
+    same = (session.history >= 0) & (creators == creators[:, -1:])
+    return same.flip(1).long().cumprod(1).sum(1, keepdim=True).float()
+
+
+PIECES: dict[str, Callable[[Session], Tensor]] = {
+    "last_item": _last_item,
+    "last_signals": _last_signals,
+    "clock": _clock,
+    "streak": _streak,
+}
+"""Pieces of the context that follow from the session."""
+
+
+def make_interface(
+    catalogue: Catalogue,
+    *,
+    context: Sequence[str],
+    handed: Mapping[str, int],
+    signals: Sequence[str],
+    session_length: int,
+    slate_size: int = 1,
+    repeats: bool = False,
+    history_length: int | None = None,
+) -> Interface:
+    """The interface of sessions over ``catalogue``.
+
+    Args:
+        context: names of the pieces of the context, in their order.
+        handed: sizes of the pieces that the caller hands in.
+        signals: names of the visible signals.
+        session_length: T, steps of the longest session.
+        slate_size: K, items of each step.
+        repeats: may an item be shown twice in a session?
+        history_length: L, items in the history; None for all of a session, or none where items repeat.
+
+    Raises UserError for a piece that nobody makes, and for sizes that don't fit together.
+    """
+    whole = session_length * slate_size
+    length = (0 if repeats else whole) if history_length is None else min(history_length, whole)
+    _check_sizes(catalogue, slate_size, repeats, length)
+    sizes = {
+        "last_item": catalogue.embedding.shape[1],
+        "last_signals": slate_size * len(signals),
+        "clock": 1,
+        "streak": 1,
+    } | dict(handed)
+    for name in context:
+        if name not in sizes:
+            raise UserError(
+                f"There is no piece {name!r} of the context: choose from {', '.join(sizes)}, or hand it in."
+            )
+    if "streak" in context and "streak" not in handed:
+        if "creator" not in catalogue.attributes:
+            raise UserError(
+                "The piece 'streak' of the context needs the attribute 'creator' of the items, and this "
+                "catalogue has none: leave the piece out, or bring data with creators."
+            )
+        if not length:
+            raise UserError(
+                "The piece 'streak' of the context counts in the history, and these sessions have none: "
+                "leave the piece out, or give a history_length."
+            )
+    return Interface(
+        context=tuple((name, sizes[name]) for name in context),
+        action_sizes=(catalogue.num_items,),
+        slate_size=slate_size,
+        repeats=repeats,
+        history_length=length,
+        signals=tuple(signals),
+        session_length=session_length,
+    )
+
+
+def _check_sizes(catalogue: Catalogue, slate_size: int, repeats: bool, history_length: int) -> None:
+    available = int(catalogue.available.sum())
+    if slate_size > available:
+        raise UserError(
+            f"A slate of {slate_size} items is larger than the {available} that may be shown: make it "
+            "smaller, or bring more items."
+        )
+    if 0 < history_length < slate_size or (not repeats and history_length == 0):
+        raise UserError(
+            f"A history of {history_length} items is shorter than a slate of {slate_size}: make it longer."
+        )

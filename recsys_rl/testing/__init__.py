@@ -1,0 +1,10 @@
+"""Batteries for a platform, an environment or an agent of one's own; each names the method at fault.
+
+from recsys_rl.testing import check_agent, check_env, check_user_model
+"""
+
+from recsys_rl.testing.agents import check_agent
+from recsys_rl.testing.envs import check_env
+from recsys_rl.testing.user_models import check_user_model
+
+__all__ = ["check_agent", "check_env", "check_user_model"]

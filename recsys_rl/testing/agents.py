@@ -1,0 +1,69 @@
+"""The contract of every policy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from recsys_rl.protocols import Policy
+from recsys_rl.testing.requirement import require
+from recsys_rl.types import Action, Obs
+
+
+def check_agent(
+    make_agent: Callable[[], Policy],
+    obs: Obs,
+    num_items: int,
+    *,
+    slate_size: int = 1,
+    random_greedy: bool = False,
+) -> None:
+    """Raise AssertionError, with a sentence, where ``act`` breaks the contract of a Policy.
+
+    Args:
+        make_agent: gives a new agent from the same seed each time.
+        obs: the observation to answer; an oracle's must come from the environment that it looks into.
+        num_items: size of the catalogue.
+        slate_size: K, items of an action.
+        random_greedy: the agent draws at random even when greedy.
+    """
+    before = obs.map(torch.clone)
+    agent = make_agent()
+    for greedy in (False, True):
+        check_action(agent.act(obs, greedy), obs, num_items, slate_size)
+    require(same(obs, before), "act changed the observation")
+
+    for greedy in (False, True):
+        first, second = make_agent().act(obs, greedy), make_agent().act(obs, greedy)
+        require(torch.equal(first.items, second.items), "act: the same seed gave other items")
+        require(torch.equal(first.logprob, second.logprob), "act: the same seed gave another logprob")
+    if not random_greedy:
+        first, second = agent.act(obs, greedy=True), agent.act(obs, greedy=True)
+        require(torch.equal(first.items, second.items), "act: greedy is not deterministic")
+
+
+def check_action(action: Action, obs: Obs, num_items: int, slate_size: int = 1) -> None:
+    """Shapes, types and ranges; only allowed items, none twice; log-probabilities."""
+    n, items, logprob = obs.num_rows, action.items, action.logprob
+    found = f"{items.dtype} of shape {tuple(items.shape)}"
+    whole = items.shape == (n, slate_size) and items.dtype == torch.int64
+    require(whole, f"act: items are {found}: they must be torch.int64 of ({n}, {slate_size})")
+    inside = bool(((items >= 0) & (items < num_items)).all())
+    require(inside, f"act: there is no such item: they are 0 to {num_items - 1}")
+    ordered = items.sort(1).values
+    require(not bool((ordered[:, 1:] == ordered[:, :-1]).any()), "act: an item stands twice in a slate")
+    require(bool(obs.allowed(num_items).gather(1, items).all()), "act: a forbidden item was shown")
+    shaped = logprob.shape == (n,) and logprob.dtype == torch.float32
+    require(shaped, f"act: logprob must be torch.float32 of ({n},)")
+    possible = bool(logprob.isfinite().all()) and bool((logprob <= 0).all())
+    require(possible, "act: a logprob is above 0, infinite or NaN")
+    if action.value is not None:
+        valued = action.value.shape == (n,) and bool(action.value.isfinite().all())
+        require(valued, f"act: value must be finite numbers of shape ({n},)")
+
+
+def same(a: Obs, b: Obs) -> bool:
+    """True where two observations are equal, bit for bit."""
+    pairs = [(x, getattr(b, name)) for name, x in vars(a).items()]
+    return all(x is y is None or torch.equal(x, y) for x, y in pairs)

@@ -1,0 +1,157 @@
+"""The contract of every user model: pure functions whose rows never mix."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from recsys_rl.objective.weighted import stream_weights, weighted
+from recsys_rl.protocols import PatientUsers, UserModel, UserState
+from recsys_rl.testing.requirement import require
+from recsys_rl.types import Catalogue
+
+ROUNDING = 1e-4  # between one row and several together, which torch may compute in other ways
+
+
+def check_user_model(
+    user_model: UserModel, catalogue: Catalogue, users: Tensor, num_steps: int = 4, seed: int = 0
+) -> None:
+    """Raise AssertionError, with a sentence that names the method, where a user model breaks the contract.
+
+    Each method is called with all users, with the same users in another order, and with one alone.
+
+    Args:
+        users: (N,) int64, rows of the population, two at least.
+        num_steps: length of the session that is played, with random items of which some are skipped.
+    """
+    require(len(users) >= 2, "check_user_model needs two users or more")
+    rng = torch.Generator().manual_seed(seed)
+    order = torch.randperm(len(users), generator=rng)
+    _check_names(user_model)
+    user_state = _pure("sample", user_model.sample, (users,), order)
+    for _ in range(num_steps):
+        require(user_model.possible(user_state), "possible is False for a state that a session came to")
+        _check_seen(user_model, catalogue, user_state, order)
+        scores = torch.rand(len(users), catalogue.num_items, generator=rng)
+        items = scores.topk(user_model.slate_size, 1).indices  # (N, K)
+        skipped = torch.rand(items.shape, generator=rng) < 0.25
+        user_state, leaves = _check_step(user_model, user_state, items, skipped, order)
+        stay = (~leaves).nonzero().squeeze(1)
+        if len(stay) < 2:
+            return
+        user_state, users = _rows(user_state, stay), users[stay]
+        order = torch.randperm(len(users), generator=rng)
+
+
+def _check_names(user_model: UserModel) -> None:
+    for what in ("signals", "streams"):
+        names = [entry.name for entry in getattr(user_model, what)]
+        unique = bool(names) and len(set(names)) == len(names)
+        require(unique, f"{what} must have names, each once, and these are {names}")
+    require(user_model.slate_size >= 1, f"slate_size is {user_model.slate_size}: it must be 1 or more")
+    require(bool(user_model.context), "context names no piece: the first must be an embedding of the user")
+
+
+def _check_seen(user_model: UserModel, catalogue: Catalogue, user_state: UserState, order: Tensor) -> None:
+    """``visible``, ``expected_reward`` and ``prospects`` of a state."""
+    n, num_items = len(order), catalogue.num_items
+    pieces = _pure("visible", user_model.visible, (user_state,), order)
+    require(
+        set(pieces) == set(user_model.bounds) and set(pieces) <= set(user_model.context),
+        f"visible hands in {sorted(pieces)}: bounds must have the same names, and context must name them",
+    )
+    for name, piece in pieces.items():
+        bound = user_model.bounds[name]
+        within = bool((piece.abs() <= bound + ROUNDING).all())
+        require(within, f"visible: {name!r} has values beyond its bound of {bound:g}")
+    expected = _pure("expected_reward", user_model.expected_reward, (user_state,), order)
+    require(expected.shape == (n, num_items), f"expected_reward must be of shape ({n}, {num_items})")
+    block = slice(num_items // 3, num_items // 2 + 1)
+    part = user_model.expected_reward(user_state, block)
+    require(_close(part, expected[:, block]), "expected_reward of a block differs from that of the catalogue")
+    if isinstance(user_model, PatientUsers):
+        reward, _ = _pure("prospects", user_model.prospects, (user_state,), order)
+        require(_close(reward, expected), "prospects and expected_reward differ in the reward")
+        _pure("tiresomeness", user_model.tiresomeness, (user_state,), order)
+        _pure("as_known", user_model.as_known, (user_state,), order)
+
+
+def _check_step(
+    user_model: UserModel, user_state: UserState, items: Tensor, skipped: Tensor, order: Tensor
+) -> tuple[UserState, Tensor]:
+    """``respond``, ``rewards`` and ``advance``: the state afterwards, and the users who leave (N,) bool."""
+    shape = (*items.shape, len(user_model.signals))
+    feedback = _pure("respond", user_model.respond, (user_state, items, skipped, None), order)
+    signals = feedback.signals
+    require(signals.shape == shape, f"respond: signals are {tuple(signals.shape)}: they must be {shape}")
+    require(torch.equal(feedback.skipped, skipped), "respond: skipped must come back as it was given")
+    noise = torch.Generator().manual_seed(0)
+    noisy = user_model.respond(user_state, items, skipped, noise).signals
+    for found in (signals, noisy):
+        require(bool(found.isfinite().all()), "respond: a signal is NaN or infinite")
+        require(not bool(found[skipped].any()), "respond: the signals of a skipped place must be 0")
+        for place, signal in enumerate(user_model.signals):
+            values = found[..., place][~skipped]
+            within = bool(((values >= signal.low) & (values <= signal.high)).all())
+            require(within, f"respond: {signal.name!r} is outside {signal.low:g} .. {signal.high:g}")
+    streams = _pure("rewards", user_model.rewards, (feedback,), order)
+    wanted = (len(items), len(user_model.streams))
+    require(streams.shape == wanted, f"rewards are {tuple(streams.shape)}: they must be {wanted}")
+    if user_model.slate_size == 1:
+        reward = weighted(streams, stream_weights(user_model.streams))  # (N,)
+        expected = user_model.expected_reward(user_state).gather(1, items).squeeze(1)
+        shown = ~skipped[:, 0]
+        same = _close(reward[shown], expected[shown])
+        require(same, "expected_reward differs from the reward that follows without noise")
+    after, leaves = _pure("advance", user_model.advance, (user_state, items, feedback), order)
+    shaped = leaves.shape == (len(items),) and leaves.dtype == torch.bool
+    require(shaped, f"advance: the second result must be torch.bool of ({len(items)},)")
+    return after, leaves
+
+
+def _pure(name: str, method: Callable[..., Any], arguments: tuple[Any, ...], order: Tensor) -> Any:
+    """The method's result, if it is the same twice, row by row, and leaves its arguments as they were."""
+    before = [x.clone() for x in _leaves(arguments)]
+    result = method(*arguments)
+    same = all(torch.equal(x, y) for x, y in zip(_leaves(arguments), before, strict=True))
+    require(same, f"{name} changes its arguments: it must return new tensors")
+    again = method(*arguments)
+    require(_close(again, result), f"{name} gives another result when it is called again")
+    for index in (order, order[:1]):
+        found = method(*(_rows(x, index) for x in arguments))
+        apart = _close(found, _rows(result, index))
+        require(apart, f"{name} mixes rows: the result of a user depends on the other users")
+    return result
+
+
+def _leaves(tree: Any) -> list[Tensor]:
+    """The tensors of tensors, dataclasses, mappings and tuples; everything else has none."""
+    if isinstance(tree, Tensor):
+        return [tree]
+    if dataclasses.is_dataclass(tree):
+        tree = vars(tree)
+    parts = tree.values() if isinstance(tree, Mapping) else tree if isinstance(tree, tuple) else ()
+    return [x for part in parts for x in _leaves(part)]
+
+
+def _rows(tree: Any, index: Tensor) -> Any:
+    """The same tree with the rows ``index`` of each tensor."""
+    if isinstance(tree, Tensor):
+        return tree[index]
+    if dataclasses.is_dataclass(tree) and not isinstance(tree, type):
+        return dataclasses.replace(tree, **{name: _rows(x, index) for name, x in vars(tree).items()})
+    if isinstance(tree, Mapping):
+        return {name: _rows(x, index) for name, x in tree.items()}
+    return tuple(_rows(x, index) for x in tree) if isinstance(tree, tuple) else tree
+
+
+def _close(one: Any, two: Any) -> bool:
+    pairs = list(zip(_leaves(one), _leaves(two), strict=True))
+    return all(
+        x.shape == y.shape and torch.allclose(x.double(), y.double(), ROUNDING, ROUNDING, equal_nan=True)
+        for x, y in pairs
+    )

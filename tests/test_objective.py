@@ -1,0 +1,72 @@
+"""Reward streams and their weights."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from recsys_rl.experience.rollout import collect
+from recsys_rl.objective.weighted import apply_weights, check_weights, stream_weights, weighted
+from recsys_rl.types import Obs, Rollout, Stream, UserError
+from tests.small_runs import begin, settings
+
+TWO = (Stream("watch"), Stream("revenue", 0.5))
+
+
+def rollout(streams: torch.Tensor) -> Rollout:
+    none = torch.zeros(streams.shape[:2])
+    ended = none > 0
+    rewards = weighted(streams, stream_weights(TWO[: streams.shape[2]]))
+    return Rollout(Obs(none), none.long(), none, none, none, rewards, streams, ended, ended)
+
+
+def test_weights_by_hand() -> None:
+    streams = torch.tensor([[[1.0, 4.0]], [[0.5, 2.0]]])  # (T, N, M)
+    plain = rollout(streams)
+    assert plain.rewards.tolist() == [[3.0], [1.5]]
+    assert apply_weights(plain, TWO, {}) is plain
+    assert apply_weights(plain, TWO, {"watch": 1.0}) is plain
+    assert apply_weights(plain, TWO, {"revenue": 0.0}).rewards.tolist() == [[1.0], [0.5]]
+    assert apply_weights(plain, TWO, {"revenue": 1.0, "watch": -1.0}).rewards.tolist() == [[3.0], [1.5]]
+
+
+def test_weight_of_a_single_stream_scales_the_normalised_reward() -> None:
+    normalised = replace(rollout(torch.tensor([[[8.0]]])), rewards=torch.tensor([[0.25]]))
+    assert apply_weights(normalised, TWO[:1], {"watch": 1.0}) is normalised
+    assert apply_weights(normalised, TWO[:1], {"watch": 2.0}).rewards.tolist() == [[0.5]]
+
+
+@pytest.mark.parametrize(
+    ("weights", "sentence"),
+    [
+        ({"clicks": 1.0}, "names the stream 'clicks', which does not exist: choose from watch, revenue"),
+        ({"watch": math.nan}, "--weights watch is nan: it must be a finite number"),
+    ],
+)
+def test_weights_of_no_use_are_one_sentence(weights: dict[str, float], sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
+        check_weights(weights, TWO)
+    with pytest.raises(UserError, match=sentence):
+        apply_weights(rollout(torch.zeros(1, 1, 2)), TWO, weights)
+
+
+@pytest.mark.parametrize("algo", ["ppo", "a2c"])
+def test_one_stream_of_weight_one_gives_the_same_network(algo: str) -> None:
+    """Bit for bit, after two updates."""
+    size = {"num_items": 20, "num_users": 20, "embedding_dim": 4, "max_episode_steps": 5}
+    states = []
+    for weigh in (False, True):
+        env, agent = begin(settings(algo, "satiation", env_config=size))
+        obs = env.reset()
+        for _ in range(2):
+            record, obs = collect(env, agent, obs, agent.config.n_steps)
+            if weigh:
+                again = weighted(record.streams, stream_weights(env.streams, {"engagement": 1.0}))
+                record = replace(record, rewards=again)
+            agent.update(record)
+        states.append(agent.state_dict())
+    assert states[0].keys() == states[1].keys()
+    assert all(torch.equal(x, states[1][name]) for name, x in states[0].items())
