@@ -114,7 +114,7 @@ def our_agent(env: RecEnv, dials: Dials, seed: int, model_config: ModelConfig) -
     config = Config(agent_config=dials.ppo, model_config=model_config)
     streams = generators(seed, "model", "policy", "shuffle")
     cpu = torch.device("cpu")
-    agent = make.make_agent(config, env, env.catalogue, dials.num_updates, streams, cpu)
+    agent = make.make_agent(config, env.interface, env.catalogue, dials.num_updates, streams, cpu)
     return cast(PPO, agent)
 
 

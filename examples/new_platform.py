@@ -134,7 +134,7 @@ def main(num_updates: int = 60) -> dict[str, Interval]:
     streams = generators(0, "users", "model", "policy", "shuffle")
 
     env = make_env(config, world, 64, streams["users"])
-    agent = make_agent(config, env, world.catalogue, num_updates, streams, torch.device("cpu"))
+    agent = make_agent(config, env.interface, world.catalogue, num_updates, streams, torch.device("cpu"))
     obs = env.reset()
     for update in range(1, num_updates + 1):
         rollout, obs = collect(env, agent, obs, num_steps=30)

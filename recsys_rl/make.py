@@ -18,7 +18,8 @@ from recsys_rl.models.actor_critic import ActorCritic, Shapes
 from recsys_rl.models.features import SplitFeatures
 from recsys_rl.models.heads import item_columns, item_features
 from recsys_rl.protocols import Env, Learner, UserModel
-from recsys_rl.types import Catalogue, UserError, World, empty_world
+from recsys_rl.types import Catalogue, Interface, UserError, World, empty_world
+from recsys_rl.utils.seeding import generators as make_generators
 
 
 def make_world(config: Config) -> World:
@@ -53,19 +54,25 @@ def make_user_model(config: Config, world: World) -> UserModel:
 def make_env(
     config: Config,
     world: World,
-    num_envs: int,
-    generator: torch.Generator,
+    num_envs: int | None = None,
+    generator: torch.Generator | None = None,
     *,
     heldout: bool = False,
     training: bool = True,
 ) -> Env:
     """The environment of a run: N sessions of training or held-out users.
 
+    None: as many as the settings say, with the stream "users" of the seed.
+
     A platform with a world of its own seeds it from ``generator``; ``training`` False freezes its
     normalisation. A module that the name of the environment holds is imported: callers make sure that the
     user typed it.
     """
     platform = config.platform
+    if num_envs is None:
+        num_envs = config.agent_config.num_envs
+    if generator is None:
+        generator = make_generators(config.train_config.seed, "users")["users"]
     if platform.env is not None:
         gamma = config.agent_config.gamma
         return platform.env(config.env, config.env_config, num_envs, generator, gamma, training)
@@ -86,35 +93,43 @@ def assumptions(config: Config, world: World) -> str:
 
 def make_agent(
     config: Config,
-    env: Env,
+    interface: Interface,
     catalogue: Catalogue,
-    num_updates: int,
-    generators: Mapping[str, torch.Generator],
-    device: torch.device,
+    num_updates: int = 1,
+    generators: Mapping[str, torch.Generator] | None = None,
+    device: torch.device | None = None,
     average: Callable[[Tensor], None] | None = None,
 ) -> Learner:
-    """A new agent for ``env``; streams "model" (weights, on the CPU), "policy" and "shuffle".
+    """A new agent for a place with this interface.
 
-    ``average`` replaces a tensor by its mean over all processes that train together, in place.
+    Args:
+        num_updates: of the run, over which learning rate and entropy bonus are annealed.
+        generators: the streams "model" (weights, on the CPU), "policy" and "shuffle"; None: of the seed.
+        device: None for the CPU.
+        average: replaces a tensor by its mean over all processes that train together, in place.
+
     Raises UserError where the two-tower head has no items to score, or the first stage can't fill its list.
     """
+    if generators is None:
+        generators = make_generators(config.train_config.seed, "model", "policy", "shuffle")
     has_items = catalogue.num_items > 0
     if not has_items and config.model_config.head == "two-tower":
         raise UserError(
             f"{config.env} has no catalogue of items for the two-tower head to score: choose --head dense."
         )
     shapes = Shapes(
-        env.interface.context_size,
-        env.interface.action_sizes,
+        interface.context_size,
+        interface.action_sizes,
         _features(catalogue, config.model_config) if has_items else None,
-        env.interface.history_length,
-        len(env.interface.signals),
+        interface.history_length,
+        len(interface.signals),
         catalogue.available if has_items else None,
-        env.interface.slate_size,
+        interface.slate_size,
+        interface.places_of_size(catalogue.embedding.shape[1]) if has_items else (),
     )
     if has_items and config.model_config.candidates:
-        check_candidates(config.model_config, int(catalogue.available.sum()), env.interface.most_shown)
-    model = ActorCritic(shapes, config.model_config, generators["model"]).to(device)
+        check_candidates(config.model_config, int(catalogue.available.sum()), interface.most_shown)
+    model = ActorCritic(shapes, config.model_config, generators["model"]).to(device or torch.device("cpu"))
     return config.algorithm.agent(model, config.agent_config, num_updates, generators, average)
 
 

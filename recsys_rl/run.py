@@ -87,7 +87,7 @@ def begin(config: Config, before: Checkpoint | None, device: torch.device, ranks
     rollout = config.agent_config.n_steps * config.agent_config.num_envs
     num_updates = max(1, settings.total_timesteps // rollout)
     average = ranks.average if ranks.size > 1 else None
-    agent = make_agent(part, env, world.catalogue, num_updates, streams, device, average)
+    agent = make_agent(part, env.interface, world.catalogue, num_updates, streams, device, average)
     sessions = SessionReturns(env.num_envs, device)
     run = Run(config, world, env, agent, sessions, streams, num_updates)
     if before is None:
@@ -191,6 +191,7 @@ def snapshot(run: Run, ranks: Ranks = ALONE) -> Checkpoint:
     }
     return Checkpoint(
         run.config,
+        run.env.interface,
         run.world,
         run.agent.state_dict(),
         states["env"],
@@ -254,6 +255,17 @@ def load_to_resume(path: Path, config: Config, device: torch.device) -> Checkpoi
                     "to resume, or start a new run without --resume."
                 )
     return checkpoint
+
+
+def agent_of(checkpoint: Checkpoint) -> Learner:
+    """The agent of a checkpoint on the CPU, without an environment.
+
+    Raises UserError where the saved state doesn't fit.
+    """
+    agent = make_agent(checkpoint.config, checkpoint.interface, checkpoint.catalogue)
+    with restoring():
+        agent.load_state_dict(checkpoint.agent)
+    return agent
 
 
 def choose_device(name: str) -> torch.device:

@@ -190,6 +190,15 @@ class Interface:
         """F"""
         return sum(size for _, size in self.context)
 
+    def places_of_size(self, size: int) -> tuple[slice, ...]:
+        """The places in Obs.context of the pieces of that size, embeddings for example."""
+        found, at = [], 0
+        for _, its in self.context:
+            if its == size:
+                found.append(slice(at, at + its))
+            at += its
+        return tuple(found)
+
     @property
     def place_sizes(self) -> tuple[int, ...]:
         """Alternatives of each place of an action, (K,)."""

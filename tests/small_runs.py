@@ -44,7 +44,7 @@ def begin(config: Config, num_updates: int = 10, seed: int = 0) -> tuple[Env, PP
     place = world(config)
     streams = generators(seed, "model", "users", "policy", "shuffle")
     env = make_env(config, place, config.agent_config.num_envs, streams["users"])
-    agent = make_agent(config, env, place.catalogue, num_updates, streams, CPU)
+    agent = make_agent(config, env.interface, place.catalogue, num_updates, streams, CPU)
     return env, cast("PPO | A2C", agent)
 
 
@@ -118,5 +118,5 @@ class Toy:
 
 def toy_agent(config: Config, env: Env, num_updates: int, seed: int = 0) -> PPO | A2C:
     streams = generators(seed, "model", "policy", "shuffle")
-    agent = make_agent(config, env, empty_world().catalogue, num_updates, streams, CPU)
+    agent = make_agent(config, env.interface, empty_world().catalogue, num_updates, streams, CPU)
     return cast("PPO | A2C", agent)

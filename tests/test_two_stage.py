@@ -374,7 +374,7 @@ def small_run(data: dict[str, Any], algo: str = "ppo", env_name: str = "drift") 
     world = World(*synthetic_world(60, 20, 4, 0.2, 0))
     streams = generators(0, "users", "model", "policy", "shuffle")
     env = make_env(config, world, 4, streams["users"])
-    return config, env, make_agent(config, env, world.catalogue, 10, streams, CPU)
+    return config, env, make_agent(config, env.interface, world.catalogue, 10, streams, CPU)
 
 
 def agent_of(model: ActorCritic) -> Any:

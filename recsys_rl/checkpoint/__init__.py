@@ -22,7 +22,7 @@ from recsys_rl.config import Config, from_dict, to_dict
 from recsys_rl.data.item_table import open_table, table_sha256
 from recsys_rl.errors import one_line
 from recsys_rl.lookup import names_a_module
-from recsys_rl.types import Catalogue, Population, UserError, World, tensors_of
+from recsys_rl.types import Catalogue, Interface, Population, UserError, World, tensors_of
 
 __all__ = ["Checkpoint", "check_algo", "load", "previous", "restoring", "save"]
 
@@ -32,6 +32,7 @@ class Checkpoint:
     """A run between two updates: tensors and JSON primitives only. ``load`` gives tensors on the CPU."""
 
     config: Config
+    interface: Interface  # of the place where the agent acts
     world: World  # empty where the environment has a world of its own
     agent: Mapping[str, Tensor]  # weights, optimiser, count of updates
     env: Mapping[str, Tensor]  # the environment's sessions, or a gym: environment's actions and normalisation
@@ -49,8 +50,9 @@ class Checkpoint:
         return self.world.population
 
 
+_MOST = 10**9  # items, and numbers of any size or length
 _TENSORS = ("agent", "env", "generators")
-_FACTS = {"config": dict, "step": int, "updates": int, "info": dict}
+_FACTS = {"config": dict, "interface": dict, "step": int, "updates": int, "info": dict}
 # Of the fields of Catalogue and Population, as types.py has them; all others are float32.
 _DTYPES = dict.fromkeys(("item_ids", "user_ids", "train", "heldout"), torch.int64) | {"available": torch.bool}
 
@@ -73,7 +75,11 @@ def save(path: str | Path, checkpoint: Checkpoint) -> None:
         ) from None
     sections: dict[str, Mapping[str, Tensor]] = {name: getattr(checkpoint, name) for name in _TENSORS}
     texts: dict[str, Any] = {name: getattr(checkpoint, name) for name in _FACTS}
-    texts |= {"config": to_dict(checkpoint.config), "info": dict(checkpoint.info)}
+    texts |= {
+        "config": to_dict(checkpoint.config),
+        "interface": dataclasses.asdict(checkpoint.interface),
+        "info": dict(checkpoint.info),
+    }
     for name, noun in (("catalogue", checkpoint.catalogue), ("population", checkpoint.population)):
         texts[name], sections[name] = _take_apart(noun)
     tensors = {f"{name}.{key}": value for name, part in sections.items() for key, value in part.items()}
@@ -159,6 +165,7 @@ def _assemble(texts: Mapping[str, Any], tensors: Mapping[str, Tensor], env: str 
             _rebuild(Catalogue, texts.get("catalogue"), sections["catalogue"]),
             _rebuild(Population, texts.get("population"), sections["population"]),
         ),
+        interface=_interface(texts["interface"]),
         step=texts["step"],
         updates=texts["updates"],
         info=texts["info"],
@@ -190,12 +197,38 @@ def _check_world(checkpoint: Checkpoint) -> None:
         raise Refused(f"does not hold the catalogue and users of --env {config.env}, or holds too much")
     if own_world:
         return
+    if checkpoint.interface.action_sizes != (catalogue.num_items,):
+        raise Refused("holds an 'interface' of another catalogue")
     _check_catalogue(catalogue)
     _check_population(population)
     for size in (catalogue.embedding.shape[1], population.taste.shape[1]):
         if size != config.env_config.embedding_dim:
             wanted = config.env_config.embedding_dim
             raise Refused(f"holds embeddings of size {size}, and its settings say --embedding-dim {wanted}")
+
+
+def _interface(fields: Mapping[str, Any]) -> Interface:
+    """The interface of JSON's values, each of the declared kind and range."""
+    try:
+        found = Interface(**{**fields, "context": tuple((name, size) for name, size in fields["context"])})
+        found = dataclasses.replace(
+            found, action_sizes=tuple(found.action_sizes), signals=tuple(found.signals)
+        )
+        counts = (found.slate_size, *found.action_sizes, *(size for _, size in found.context))
+        lengths = (found.history_length, found.session_length)
+        names = (*found.signals, *(name for name, _ in found.context))
+        sound = (
+            all(type(x) is int and 0 < x <= _MOST for x in counts)
+            and all(type(x) is int and 0 <= x <= _MOST for x in lengths)
+            and all(type(name) is str and name.isidentifier() for name in names)
+            and type(found.repeats) is bool
+            and bool(found.context and found.action_sizes)
+        )
+    except (KeyError, TypeError, ValueError):
+        sound = False
+    if not sound:
+        raise Refused("holds an 'interface' that is none")
+    return found
 
 
 T_Noun = TypeVar("T_Noun", Catalogue, Population)

@@ -139,10 +139,10 @@ def _learned(entries: Sequence[Entry], table: Table, env: Env) -> dict[str, Play
     for entry in entries:
         checkpoint, config = entry.checkpoint, entry.checkpoint.config
         streams["model"] = torch.Generator().manual_seed(stream_seed(config.train_config.seed, "model"))
-        agent = make_agent(config, env, table.world.catalogue, 1, streams, table.device)
+        agent = make_agent(config, env.interface, table.world.catalogue, 1, streams, table.device)
         if entry is entries[0]:
             untrained = agent
-            agent = make_agent(config, env, table.world.catalogue, 1, streams, table.device)
+            agent = make_agent(config, env.interface, table.world.catalogue, 1, streams, table.device)
         if config.model_config == table.config.model_config:
             agent.model.retriever = untrained.model.retriever  # one index serves all
         with restoring():

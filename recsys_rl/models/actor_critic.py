@@ -31,6 +31,8 @@ class Shapes:
     num_signals: int = 0  # S
     available: Tensor | None = None  # (I,) bool: what a first stage may propose; None where there is none
     slate_size: int = 1  # K: items of one catalogue shown together
+    # Places in the context of the pieces in the space of item embeddings; None: its two halves.
+    embeddings: tuple[slice, ...] | None = None
 
 
 class ActorCritic(nn.Module):
@@ -62,7 +64,11 @@ class ActorCritic(nn.Module):
         if config.candidates:
             assert isinstance(items, SplitFeatures) and shapes.available is not None
             self.retriever = Retriever(items, shapes.available, config.index)
-        num_inputs, num_blocks = shapes.context_dim, 2
+        half = shapes.context_dim // 2
+        self.embeddings = (
+            (slice(0, half), slice(half, 2 * half)) if shapes.embeddings is None else shapes.embeddings
+        )
+        num_inputs, num_blocks = shapes.context_dim, len(self.embeddings)
         self.session: SessionSum | SessionGRU | None = None
         if shapes.history_length and config.encoder == "gru":
             self.session = SessionGRU(num_item_features, shapes.num_signals, generator)
@@ -158,10 +164,10 @@ class ActorCritic(nn.Module):
         return obs.context, None
 
     def _blocks(self, obs: Obs, sums: Tensor | None) -> Tensor:
-        """The inputs that lie in the space of item features, (N, num_blocks, F_i): user, last item, sums.
+        """The inputs in the space of item features, (N, num_blocks, F_i): embeddings of the context, sums.
 
         An item's features begin with its embedding; the rest is 0 for user and last item.
         """
-        embeddings = obs.context.unflatten(-1, (2, -1))  # (N, 2, D)
+        embeddings = torch.stack([obs.context[:, place] for place in self.embeddings], 1)  # (N, E, D)
         blocks = nn.functional.pad(embeddings, (0, self.items.shape[1] - embeddings.shape[-1]))
         return blocks if sums is None else torch.cat([blocks, sums], 1)

@@ -183,12 +183,17 @@ class Recommender:
 
     @torch.inference_mode()
     def _best(self, obs: Obs, k: int) -> Iterator[list[Recommendation]]:
-        probabilities, items = self.agent.best(obs, k)  # (N, k)
+        obs = self.model.propose(obs, True, self._generator)
+        distribution, _ = self.model(obs)
+        # Of the first place of a slate; a policy of one item has no other.
+        logits = distribution.logits.flatten(1)[:, : self._alternatives(obs)]  # (N, A)
+        top = logits.softmax(-1).topk(min(k, logits.shape[1]), -1)  # (N, k)
+        probabilities, items = top.values, obs.items_at(top.indices)
         for ps, rows in zip(probabilities.tolist(), items.tolist(), strict=True):
             yield [
                 Recommendation(int(self.catalogue.item_ids[row]), self.catalogue.title(row), p)
                 for p, row in zip(ps, rows, strict=True)
-                if row >= 0
+                if row >= 0 and p > 0
             ]
 
 
