@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from html.parser import HTMLParser
 from itertools import pairwise
@@ -361,7 +362,8 @@ def test_every_row_and_column_is_defined(tmp_path: Path) -> None:
     assert several["ppo-greedy"].startswith("Given to")
     assert found["mmr"].endswith("tuned on training users. Weight 0.3.")
     assert found["random"] == "Any allowed item, each with the same probability."
-    foreign = definitions(written(tmp_path, env="gym:CartPole-v1"))
+    episodes = [row("random", 1, 0, 2) | {"coverage": math.nan}]
+    foreign = definitions(written(tmp_path, env="gym:CartPole-v1", rows=episodes))
     assert foreign["random"] == "Any allowed action, each with the same probability."
     assert foreign["Length"] == "Mean number of steps of an episode."
 
