@@ -124,7 +124,8 @@ def epochs_of(ratios: list[float], target_kl: float, monkeypatch: pytest.MonkeyP
         nonlocal made
         made += 1
         nothing = torch.zeros(48)
-        return Outputs(samples.old_logprob + torch.tensor(ratios).log(), nothing, samples.old_value)
+        old = samples.targets
+        return Outputs(old.old_logprob + torch.tensor(ratios).log(), nothing, old.old_value)
 
     monkeypatch.setattr(agent, "_epoch", epoch)
     agent.update(rollout)
