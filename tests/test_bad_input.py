@@ -212,7 +212,7 @@ BROKEN: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "unknown field": (
         rewrite(lambda texts, _: texts["config"]["env_config"].update(code="x")),
-        "settings of no use to this version",
+        "settings that this version can't use",
     ),
     "earlier version": (
         rewrite(lambda texts, _: texts["config"]["train_config"].update(log_dir="logs")),
