@@ -218,6 +218,6 @@ def test_a_module_is_imported_when_the_person_types_it(
     path = tmp_path / "ppo.pt"
     save(path, dataclasses.replace(checkpoint, config=dataclasses.replace(checkpoint.config, env=env)))
     assert main(["evaluate", "--checkpoint", str(path)]) == 2
-    assert f"module only a person who types its name may import: give --env {env}" in capsys.readouterr().err
+    assert f"imports a module: type --env {env} to allow it." in capsys.readouterr().err
     found = table(path, tmp_path, "--env", env)
     assert (found["env"], found["rows"]) == (env, table(trained["gym"], tmp_path)["rows"])
