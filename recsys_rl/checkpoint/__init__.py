@@ -147,8 +147,8 @@ def _assemble(texts: Mapping[str, Any], tensors: Mapping[str, Tensor], env: str 
             raise Refused(f"has no valid {name!r}")
     saved = str(texts["config"].get("env"))
     if names_a_module(saved) and saved != env:
-        what = f"was trained on {one_line(saved)}, whose module only a person who types its name may import"
-        raise Refused(what, f"give --env {one_line(saved)}")
+        name = one_line(saved)
+        raise Refused(f"was trained on {name}, which imports a module", f"type --env {name} to allow it")
     try:
         config = from_dict(Config, texts["config"])
     except UserError as error:

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from recsys_rl.types import UserError
 
-FORMAT = 2
+FORMAT = 3
 _KEY = "recsys_rl"
 _ZEROS = "0" * 64
 _MAX_HEADER = 100_000_000  # bytes; the safetensors format's own limit
