@@ -227,14 +227,6 @@ BROKEN: dict[str, tuple[Callable[[Path], Any], str]] = {
         rewrite(lambda texts, _: texts["config"]["model_config"].update(index="exact")),
         "(model_config.index is 'exact': it acts on the choice of candidates alone",
     ),
-    "field of another platform": (
-        rewrite(lambda texts, _: texts["config"]["env_config"].update(normalize_obs=True)),
-        "(env_config.normalize_obs is no setting of drift: gym has it)",
-    ),
-    "option without effect": (
-        rewrite(lambda texts, _: texts["config"]["model_config"].update(index="exact")),
-        "(model_config.index is 'exact': it acts on the choice of candidates alone",
-    ),
     "earlier version": (
         rewrite(lambda texts, _: texts["config"]["train_config"].update(log_dir="logs")),
         "train_config.log_dir is of an earlier version",

@@ -338,8 +338,8 @@ def test_config_gets_the_number_of_started_processes() -> None:
         ("--algo a2c --num-envs 5", "--num-envs is 5: it must be a multiple of num_processes = 2"),
         (
             "--env gym:CartPole-v1",  # its preset scales rewards by their deviation
-            "normalize_obs and normalize_reward keep statistics of one process, and num_processes is 2: "
-            "give --no-normalize-obs --no-normalize-reward, or one process.",
+            "normalize_reward keep statistics of one process, and num_processes is 2: "
+            "give --no-normalize-reward, or one process.",
         ),
         (
             "--num-processes 0",

@@ -233,7 +233,10 @@ def test_a_module_to_import_is_typed_again(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.chdir(tmp_path)
     env = "gym:gymnasium.envs.classic_control:CartPole-v1"
     assert main(["train", *CARTPOLE, *steps(1), "--env", env]) == 0
-    with pytest.raises(UserError, match=rf"/ppo.pt names a module to import.*type --env {env}\.$"):
+    with pytest.raises(
+        UserError,
+        match=rf"/ppo.pt was trained on {env}, which imports a module: type --env {env} to allow it\.$",
+    ):
         train_options(["--resume"])
     assert train_options(["--resume", "--env", env]).config.env == env
     assert main(["train", "--resume", "--env", env]) == 0

@@ -24,8 +24,8 @@ from recsys_rl import folder as folders
 from recsys_rl.checkpoint import load
 from recsys_rl.cli import main
 from recsys_rl.cli.train import train_options
-from recsys_rl.config import Config
-from recsys_rl.dials import DataConfig, TrainConfig
+from recsys_rl.config import Config, from_dict
+from recsys_rl.dials import TrainConfig
 from recsys_rl.experience.rollout import collect
 from recsys_rl.types import UserError
 from recsys_rl.utils.logger import read_log
@@ -95,7 +95,9 @@ def test_second_run_does_not_change_the_first(here: Path) -> None:
     ],
 )
 def test_default_names_of_runs(env: str, data: str, name: str) -> None:
-    assert folders.default_name(Config(env=env, data_config=DataConfig(data=data))) == name
+    data_config = {} if env.startswith("gym:") else {"data": data}
+    config = from_dict(Config, {"env": env, "data_config": data_config})
+    assert folders.default_name(config) == name
 
 
 def test_given_name_and_runs_dir(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -305,7 +307,7 @@ def test_seeds_with_several_processes(here: Path, monkeypatch: pytest.MonkeyPatc
     train(settings(*steps(1)))
     config = load(FIRST / "ppo.pt").config
     changed = Config(**{**vars(config), "train_config": TrainConfig(num_processes=2)})
-    monkeypatch.setattr("recsys_rl.checkpoint.load", lambda _: types.SimpleNamespace(config=changed))
+    monkeypatch.setattr("recsys_rl.checkpoint.load", lambda *_: types.SimpleNamespace(config=changed))
     assert main(["train", "--resume", "--threads", "2"]) == 0
     assert launched == [["--threads", "2", "--run", str(FIRST), "2"]]
 
@@ -482,7 +484,8 @@ def test_settings_of_another_environment_are_reported(here: Path, capsys: pytest
     capsys.readouterr()
     note = (
         "--config runs/one/config.toml is for ppo on drift: what it sets replaces the preset of ppo on "
-        "satiation."
+        "satiation. Settings of --config runs/one/config.toml that this run does not have are left out: "
+        "reward_decay, user_drift."
     )
     argv = ["--config", "runs/one/config.toml", "--env", "satiation"]
     assert train_options(argv).note == note and train_options(argv[:2]).note == ""
