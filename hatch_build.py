@@ -21,7 +21,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 FOLDER = Path("recsys_rl/functional/compiled")
 COMPILE = ["-O3", "-fno-math-errno", "-fno-trapping-math", "-std=gnu11", "-fPIC"]
-WIDE = "-mprefer-vector-width=512"  # where the machine has such vectors; x86 alone knows the option
+WIDE = "-mprefer-vector-width=512"  # if the machine has such vectors; an option of x86 only
 
 
 class CustomBuildHook(BuildHookInterface):  # type: ignore[type-arg, misc]
@@ -31,7 +31,7 @@ class CustomBuildHook(BuildHookInterface):  # type: ignore[type-arg, misc]
         library = compile_kernels(Path(self.root) / FOLDER)
         if library is not None:
             build_data["pure_python"] = False
-            # Any Python can open it, on this kind of machine.
+            # Any Python on this kind of machine can open the library.
             system = sysconfig.get_platform().replace("-", "_").replace(".", "_")
             build_data["tag"] = f"py3-none-{system}"
             build_data["artifacts"].append((FOLDER / library.name).as_posix())
@@ -46,8 +46,8 @@ def compile_kernels(folder: Path) -> Path | None:
     library = folder / f"kernels-{hashlib.sha256(sources).hexdigest()[:16]}.so"
     compiler = shlex.split(os.environ.get("CC") or next(filter(shutil.which, ("cc", "gcc", "clang")), "cc"))
     why = "no reason was given"
-    # Linked without OpenMP's library: at run time torch's own is used, and its threads. That is GCC's, and
-    # what other compilers call has other names, so theirs gets vectors alone.
+    # Link without an OpenMP library: at run time the code uses torch's, which is GCC's. Other compilers call
+    # functions of other names, so with them there are vectors but no threads.
     parallel = "-fopenmp" if _is_gcc(compiler) else "-fopenmp-simd"
     for options in ([parallel, WIDE], [parallel], ["-fopenmp-simd"], []):
         with tempfile.TemporaryDirectory() as scratch:
@@ -80,7 +80,7 @@ def _is_gcc(compiler: list[str]) -> bool:
 
 
 def _install(linked: Path, library: Path) -> None:
-    """Renamed into place, so that a process that runs the old one keeps it; older ones are deleted."""
+    """Rename into place, so that running processes keep the old library; delete older libraries."""
     with tempfile.NamedTemporaryFile(
         dir=library.parent, prefix="kernels-", suffix=".part", delete=False
     ) as file:

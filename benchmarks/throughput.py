@@ -14,10 +14,14 @@ in the update the backward passes, which have two products to each of the forwar
 first layer, whose inputs need no gradient). ``update_share_of_floor`` is the floor's seconds of an
 update divided by the seconds that ``agent.update`` took, and ``rollout_share_of_floor`` the same of
 ``collect``. --threads is for torch; SBX's JAX chooses its own.
+
+"flagship" is our own path, with its presets and without peers: `satiation`, the two-tower head over
+sums of the session's history. Its floor has the products of the update alone.
 """
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -42,7 +46,10 @@ from benchmarks.peers import (
     time_cycles,
 )
 from benchmarks.tables import Row, System
+from recsys_rl.agents.ppo import PPOConfig
 from recsys_rl.dials import ModelConfig
+from recsys_rl.models.encoders import SessionSum
+from recsys_rl.models.heads import TOWER_SIZE, item_features
 from recsys_rl.types import UserError
 
 
@@ -63,16 +70,24 @@ SMOKE = {"batched": dials(4, 8, 16, 1, updates=1)}
 
 
 def ours(world: World, dials: Dials) -> Row:
-    """Our trainer without its log."""
+    """Our trainer without its log, with the network that all peers have."""
+    return timed(world, dials, ModelConfig(head="dense", hidden_dims=HIDDEN, activation=dials.activation))
+
+
+def flagship(world: World, dials: Dials) -> Row:
+    """Our trainer without its log, with the network of the preset."""
+    return timed(world, dials, world.config.model_config)
+
+
+def timed(world: World, dials: Dials, model_config: ModelConfig) -> Row:
     env = world.env(dials.ppo.num_envs, seed=0)
-    model_config = ModelConfig(head="dense", hidden_dims=HIDDEN, activation=dials.activation)
     agent = our_agent(env, dials, 0, model_config)
     rollout_s, update_s = time_cycles(env, agent, dials)
-    timed = dials.num_updates - 1
+    cycles = dials.num_updates - 1
     return {
-        "steps_per_s": timed * dials.per_update / (rollout_s + update_s),
-        "rollout_s": rollout_s / timed,
-        "update_s": update_s / timed,
+        "steps_per_s": cycles * dials.per_update / (rollout_s + update_s),
+        "rollout_s": rollout_s / cycles,
+        "update_s": update_s / cycles,
     }
 
 
@@ -97,6 +112,31 @@ def floor(world: World, dials: Dials) -> Row:
             update_s += passes * _seconds(torch.mm, y, w)
     steps_per_s = dials.per_update / (rollout_s + update_s)
     return {"steps_per_s": steps_per_s, "rollout_s": rollout_s, "update_s": update_s}
+
+
+def flagship_floor(world: World, dials: Dials) -> Row:
+    """Seconds of the matrix products of one update of the two-tower network over sums of the history."""
+    config, batch = world.config, dials.ppo.batch_size
+    hidden, length = config.model_config.hidden_dims, config.env_config.max_episode_steps
+    num_items, features = item_features(world.catalogue).shape
+    num_sums, tower = 2 * len(SessionSum.DECAYS), features + TOWER_SIZE
+    sums = torch.randn(batch, num_sums, length), torch.randn(batch, length, features)
+    # Forwards, and backwards for the weights of the sums: features need no gradient.
+    one_pass = _seconds(torch.bmm, *sums)
+    one_pass += _seconds(torch.bmm, torch.randn(batch, num_sums, features), sums[1].mT)
+    first = config.env_config.state_dim + num_sums * features
+    of_batch = [(first, hidden[0]), *itertools.pairwise(hidden)]  # of the actor, and of the critic
+    of_batch = [*of_batch, *of_batch, (hidden[-1], 1), (hidden[-1], tower), (tower, num_items)]
+    for inputs, outputs in of_batch:
+        x, w, y = torch.randn(batch, inputs), torch.randn(inputs, outputs), torch.randn(batch, outputs)
+        one_pass += _seconds(torch.mm, x, w) + _seconds(torch.mm, x.T, y) + _seconds(torch.mm, y, w.T)
+    x, w, y = (
+        torch.randn(*size)
+        for size in ((num_items, features), (features, TOWER_SIZE), (num_items, TOWER_SIZE))
+    )
+    one_pass += _seconds(torch.mm, x, w) + _seconds(torch.mm, x.T, y)
+    update_s = dials.ppo.update_epochs * dials.per_update / batch * one_pass
+    return {"steps_per_s": dials.per_update / update_s, "update_s": update_s}
 
 
 def _seconds(work: Callable[..., Any], *arguments: Any, times: int = 30) -> float:
@@ -126,6 +166,28 @@ def table(
     return [row | {"floor_steps_per_s": least["steps_per_s"]} for row in (own, *others)], least["steps_per_s"]
 
 
+def flagship_run(updates: int) -> tuple[World, Dials]:
+    """`satiation` and the preset's dials; ``updates`` are timed, after one that is not."""
+    world = make_world(seed=0, env="satiation")
+    ppo = world.config.agent_config
+    assert isinstance(ppo, PPOConfig)
+    return world, Dials(ppo, total_steps=(1 + updates) * ppo.num_envs * ppo.n_steps)
+
+
+def own_table(world: World, dials: Dials, rounds: int, way: Callable[..., Row]) -> Row:
+    """The row of the flagship, beside its own products of the same rounds."""
+    systems = [
+        System("floor", "flagship", "torch", "recsys_rl", flagship_floor),
+        System("recsys_rl", "flagship", "recsys-rl", "recsys_rl", flagship),
+    ]
+    least, own = tables.interleaved(systems, rounds, world, dials, way=way)
+    return own | {
+        "ours_over_it": 1.0,
+        "floor_steps_per_s": least["steps_per_s"],
+        "update_share_of_floor": least["update_s"] / own["update_s"],
+    }
+
+
 def main() -> None:
     made = tables.parser(__doc__)
     made.add_argument("--original", type=Path, metavar="DIR", help=f"{WHERE}, to be timed as well")
@@ -140,6 +202,7 @@ def main() -> None:
     for name, dials in (SMOKE if args.smoke else DIALS).items():
         found, floors[name] = table(world, name, dials, rounds, way, args.original)
         rows += found
+    rows.append(own_table(*flagship_run(updates=1 if args.smoke else 6), rounds, way))
     tables.publish(rows, args, floor_steps_per_s=floors["batched"])
 
 

@@ -15,7 +15,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from recsys_rl.agents import AGENTS
-from recsys_rl.dials import AgentConfig, DataConfig, ModelConfig, NoConfig, TrainConfig
+from recsys_rl.dials import AgentConfig, DataConfig, ModelConfig, NoConfig
+from recsys_rl.dials import EnvConfig as EnvConfig
+from recsys_rl.dials import TrainConfig as TrainConfig
 from recsys_rl.errors import FieldError, UserError
 from recsys_rl.lookup import DEFAULT_ALGO, DEFAULT_ENV, algorithm_of, owners, platform_of, source_of
 from recsys_rl.protocols import Algorithm, Platform

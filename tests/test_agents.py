@@ -125,7 +125,8 @@ def epochs_of(ratios: list[float], target_kl: float, monkeypatch: pytest.MonkeyP
         nonlocal made
         made += 1
         nothing = torch.zeros(48)
-        return Outputs(samples.old_logprob + torch.tensor(ratios).log(), nothing, samples.old_value)
+        old = samples.targets
+        return Outputs(old.old_logprob + torch.tensor(ratios).log(), nothing, old.old_value)
 
     monkeypatch.setattr(agent, "_epoch", epoch)
     agent.update(rollout)
@@ -288,6 +289,8 @@ def test_a_saved_state_is_a_copy() -> None:
 @pytest.mark.parametrize("encoder", ["mlp", "gru"])
 @pytest.mark.parametrize("head", ["two-tower", "dense"])
 def test_contract(algo: str, env: str, encoder: str, head: str) -> None:
+    if (env, encoder) == ("drift", "gru"):
+        pytest.skip("drift shows no history, and refuses a GRU")
     config = small(algo, env, model_config={"encoder": encoder, "head": head})
     check_agent(lambda: begin(config)[1], observation(config), num_items=12)
 

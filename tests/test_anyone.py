@@ -141,7 +141,7 @@ def test_the_working_folder_of_the_command(trained: dict[str, str], folder: Path
 @pytest.mark.parametrize(
     ("spec", "complaint"),
     [
-        ("my_policies", "is no module:NAME, as in my_policy:Newest."),
+        ("my_policies", "is no module:NAME, as in my_module:NAME."),
         ("my_policies:", "is no module:NAME"),
         ("a/b.py:one", "is no module:NAME"),
         ("my_policy:one", "there is no module my_policy in this folder"),

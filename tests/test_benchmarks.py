@@ -61,6 +61,7 @@ def test_smoke(benchmark: str, peers: list[str], tmp_path: Path) -> None:
         assert all(row["floor_steps_per_s"] > 0 for row in table["rows"])
         assert 0 < ours[0]["update_share_of_floor"] < 1
         assert 0 < ours[0]["rollout_share_of_floor"] < 1
+        assert ours[-1]["dials"] == "flagship" and 0 < ours[-1]["update_share_of_floor"] < 1
     assert [path.name for path in tmp_path.iterdir()] == ["table.json"]  # no CSV, nothing half-written
 
 
@@ -272,6 +273,15 @@ def test_floor_counts_the_products(world: World, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(throughput, "_seconds", lambda *arguments: 1.0)
     found = throughput.floor(world, throughput.SMOKE["batched"])
     assert found == {"rollout_s": 8 * 5, "update_s": 2 * (5 + 5 + 3), "steps_per_s": 4 * 8 / 66}
+
+
+def test_floor_of_the_flagship_counts_the_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With every product a second long, of each minibatch: 2 of the sums, 3 of each of 7 layers (4 hidden,
+    value, query, scores), 2 of the items' tower. 4 epochs of 2,048 samples in minibatches of 512."""
+    monkeypatch.setattr(throughput, "_seconds", lambda *arguments: 1.0)
+    world, dials = throughput.flagship_run(updates=2)
+    assert dials.num_updates == 3
+    assert throughput.flagship_floor(world, dials)["update_s"] == 4 * 4 * (2 + 3 * 7 + 2)
 
 
 def test_users_per_second(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,20 +12,25 @@ import numpy as np
 import pytest
 import torch
 
+from recsys_rl.agents import AGENTS
 from recsys_rl.checkpoint import load
-from recsys_rl.config import Config, defaults, from_dict, overlay, to_dict
+from recsys_rl.config import Config, from_dict, overlay, to_dict
+from recsys_rl.data import SOURCES
+from recsys_rl.dials import ModelConfig, TrainConfig
 from recsys_rl.distributed.group import join
 from recsys_rl.distributed.place import Place
+from recsys_rl.env import PLATFORMS
 from recsys_rl.models.retrieval import Retriever
 from recsys_rl.run import choose_device
 from recsys_rl.types import UserError
+from recsys_rl.utils.find import find
 from recsys_rl.workflows import train as train_module
 from recsys_rl.workflows.evaluate import EvaluateConfig, evaluate
 from recsys_rl.workflows.train import train
 
 TINY: dict[str, dict[str, Any]] = {
-    "data_config": {"data": "synthetic", "cache_dir": "cache"},
-    "env_config": {"num_items": 24, "num_users": 30, "embedding_dim": 4, "max_episode_steps": 5},
+    "data_config": {"data": "synthetic", "cache_dir": "cache", "num_users": 30},
+    "env_config": {"num_items": 24, "embedding_dim": 4, "max_episode_steps": 5},
     "model_config": {"hidden_dims": [6]},
     "agent_config": {"lr": 0.05, "ent_coef": 0.01, "n_steps": 6, "num_envs": 4},
     "train_config": {
@@ -59,8 +64,8 @@ def settings_of(scenario: str, **changes: dict[str, Any]) -> Config:
     if env.startswith("gym:"):  # a world of its own
         del tiny["data_config"], tiny["env_config"]
     elif data_config:
-        del tiny["env_config"]["num_users"]
-    base = overlay(overlay(to_dict(defaults(algo, env)), tiny), {"data_config": data_config})
+        tiny["data_config"] = {"cache_dir": "cache", **data_config}
+    base: dict[str, Any] = {"algo": algo, "env": env, **tiny}
     if scenario == "two-stage":
         base = overlay(base, {"model_config": {"candidates": 8}})
     if algo == "ppo":
@@ -152,7 +157,8 @@ def meeting(config: Config) -> str:
 
 # Section and field -> scenario, another value, how the difference shows.
 CHANGES: dict[tuple[str, str], tuple[str, Any, View]] = {
-    ("data_config", "data"): ("csv", "synthetic", weights),
+    ("data_config", "data"): ("drift", "clustered", weights),
+    ("data_config", "num_users"): ("drift", 31, weights),
     ("data_config", "data_dir"): ("files", "two", refusal),
     ("data_config", "cache_dir"): ("csv", "elsewhere", files),
     ("data_config", "user_column"): ("csv", "user2", weights),
@@ -164,7 +170,6 @@ CHANGES: dict[tuple[str, str], tuple[str, Any, View]] = {
     ("data_config", "heldout_fraction"): ("csv", 0.5, weights),
     ("data_config", "profile_fraction"): ("csv", 0.3, weights),
     ("env_config", "num_items"): ("drift", 25, weights),
-    ("env_config", "num_users"): ("drift", 31, weights),
     ("env_config", "embedding_dim"): ("drift", 5, weights),
     ("env_config", "max_episode_steps"): ("drift", 4, weights),
     ("env_config", "reward_decay"): ("drift", 0.5, weights),
@@ -259,10 +264,14 @@ def look(folder: Callable[[str], None], name: str, view: View, config: Config) -
 
 
 def test_no_field_is_left_out() -> None:
-    for algo in ("ppo", "a2c"):
-        for section, fields in to_dict(defaults(algo, "drift")).items():
-            for name in fields if isinstance(fields, dict) else []:
-                assert name in DIALS if section == "agent_config" else (section, name) in CHANGES
+    """Of each platform, algorithm and source that there is."""
+    records = {"env_config": PLATFORMS, "agent_config": AGENTS, "data_config": SOURCES}
+    classes = [
+        (section, find(spec, name).config) for section, x in records.items() for name, spec in x.items()
+    ]
+    for section, cls in [*classes, ("model_config", ModelConfig), ("train_config", TrainConfig)]:
+        for field in dataclasses.fields(cls):
+            assert field.name in DIALS if section == "agent_config" else (section, field.name) in CHANGES
 
 
 @pytest.mark.parametrize("scenario", ["drift", "satiation", "csv", "gym", "a2c"])

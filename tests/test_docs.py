@@ -305,7 +305,6 @@ def test_wrong_commands_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         "make trian",
         "python -m train --learning-rate 1",
         "python -m train --lr fast",
-        "python -m train --resume --lr fast",
         "python -m evaluate --lr 1e-3",
         "python -m trian",
         "python nothing.py",

@@ -134,7 +134,7 @@ def test_one_session_for_each_held_out_user(name: str, trained: dict[str, Path])
         sessions = one.sessions
         assert one.places.tolist() == list(range(6))
         assert sessions.items.shape[1] == len(users) == 6
-        gone = (sessions.items < 0).long()
+        gone = (sessions.items[:, :, 0] < 0).long()
         assert bool((gone.diff(dim=0) >= 0).all())  # who has left does not come back
         assert bool((sessions.rewards[gone.bool()] == 0).all())
 

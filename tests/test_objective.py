@@ -56,10 +56,11 @@ def test_weights_of_no_use_are_one_sentence(weights: dict[str, float], sentence:
 @pytest.mark.parametrize("algo", ["ppo", "a2c"])
 def test_one_stream_of_weight_one_gives_the_same_network(algo: str) -> None:
     """Bit for bit, after two updates."""
-    size = {"num_items": 20, "num_users": 20, "embedding_dim": 4, "max_episode_steps": 5}
+    size = {"num_items": 20, "embedding_dim": 4, "max_episode_steps": 5}
+    users = {"num_users": 20}
     states = []
     for weigh in (False, True):
-        env, agent = begin(settings(algo, "satiation", env_config=size))
+        env, agent = begin(settings(algo, "satiation", env_config=size, data_config=users))
         obs = env.reset()
         for _ in range(2):
             record, obs = collect(env, agent, obs, agent.config.n_steps)

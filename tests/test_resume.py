@@ -142,7 +142,7 @@ def test_stop_signals(tmp_path: Path) -> None:
         step = load(tmp_path / "checkpoints/ppo.pt").step
         assert (code, out) == (130, "") and step > 0
         folder = "runs/drift-synthetic-ppo-0"
-        said = f"Stopped at step {step:,}; {folder} holds the run: --run {folder} goes on from there."
+        said = f"Stopped at step {step:,}; {folder} holds the run: continue it with --run {folder}."
         assert err.splitlines()[-1] == said and "Traceback" not in err
         process = start(tmp_path, "train", "--resume")
     process.kill()
@@ -233,7 +233,10 @@ def test_a_module_to_import_is_typed_again(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.chdir(tmp_path)
     env = "gym:gymnasium.envs.classic_control:CartPole-v1"
     assert main(["train", *CARTPOLE, *steps(1), "--env", env]) == 0
-    with pytest.raises(UserError, match=rf"/ppo.pt names a module to import.*type --env {env}\.$"):
+    with pytest.raises(
+        UserError,
+        match=rf"/ppo.pt was trained on {env}, which imports a module: type --env {env} to allow it\.$",
+    ):
         train_options(["--resume"])
     assert train_options(["--resume", "--env", env]).config.env == env
     assert main(["train", "--resume", "--env", env]) == 0

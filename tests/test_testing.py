@@ -22,8 +22,8 @@ from tests.small_runs import settings, world
 
 
 def satiation(kind: type[Satiation] = Satiation) -> Satiation:
-    sizes = {"num_items": 20, "num_users": 12, "embedding_dim": 4, "max_episode_steps": 6}
-    config = settings("ppo", "satiation", env_config=sizes)
+    sizes = {"num_items": 20, "embedding_dim": 4, "max_episode_steps": 6}
+    config = settings("ppo", "satiation", env_config=sizes, data_config={"num_users": 12})
     return kind(*world(config), config.env_config)
 
 

@@ -208,7 +208,7 @@ def test_no_item_twice_in_a_session(algo: str, env_name: str) -> None:
     rollout, _ = collect(env, agent, env.reset(), run.agent_config.n_steps)
     assert all(value == value for value in agent.update(rollout).values())
     for greedy in (False, True):
-        items = play(env, agent, None, greedy).items  # (T, N)
+        items = play(env, agent, None, greedy).items[:, :, 0]  # (T, N)
         assert items.shape[0] <= 5 and int(items[0].min()) >= 0
         if env_name == "satiation":
             for session in items.T.tolist():

@@ -38,27 +38,35 @@ class PPOConfig(AgentConfig):
     """Clip the value loss around the old value by clip_eps, too."""
 
 
+class Targets(NamedTuple):
+    """The record's numbers that the loss compares the network's with, (S,) each."""
+
+    old_logprob: Tensor
+    old_value: Tensor
+    returns: Tensor
+    advantage: Tensor
+
+
+class Outputs(NamedTuple):
+    """The network's numbers for the same samples, (S,) each."""
+
+    logprob: Tensor
+    entropy: Tensor
+    value: Tensor
+
+
 class Samples(NamedTuple):
     """Rows of a rollout, in the order in which an epoch takes them, (S, ...) each."""
 
     obs: Obs
     places: Tensor  # (S, K): of the items among the alternatives
-    old_logprob: Tensor
-    old_value: Tensor
-    target: Tensor  # returns
-    advantage: Tensor
+    targets: Targets
 
     def split(self, size: int) -> list[Samples]:
-        parts = zip(*(x.split(size) for x in self), strict=True)
+        """Minibatches of ``size`` rows each; the last may have fewer."""
+        targets = map(Targets._make, zip(*(x.split(size) for x in self.targets), strict=True))
+        parts = zip(self.obs.split(size), self.places.split(size), targets, strict=True)
         return [Samples(*part) for part in parts]
-
-
-class Outputs(NamedTuple):
-    """The network's numbers for these samples, (S,) each."""
-
-    logprob: Tensor
-    entropy: Tensor
-    value: Tensor
 
 
 class PPO:
@@ -118,30 +126,32 @@ class PPO:
             config.gae_lambda,
         )  # (T, N)
         obs = rollout.obs.map(lambda x: x.flatten(0, 1))
+        places = obs.places_of(rollout.items.flatten(0, 1))  # (S, K), S = T N from here on
+        returns = advantages + rollout.values  # (T, N)
         record = (
-            obs.places_of(rollout.items.flatten(0, 1)),  # (S, K), S = T N from here on
             rollout.logprobs.flatten(),
             rollout.values.flatten(),
-            (advantages + rollout.values).flatten(),  # returns
+            returns.flatten(),
             advantages.flatten(),
         )
         num_samples = rollout.num_steps
-        epochs: list[tuple[Samples, Outputs]] = []
+        epochs: list[tuple[Targets, Outputs]] = []
         for _ in range(config.update_epochs):
             order = torch.randperm(
                 num_samples, generator=self.generators["shuffle"], device=rollout.rewards.device
             )
-            samples = Samples(obs.rows(order), *(x.index_select(0, order) for x in record))
+            targets = Targets(*(x.index_select(0, order) for x in record))
             if config.normalize_advantage:
-                weights = standardize_parts(samples.advantage, config.batch_size)
-                samples = samples._replace(advantage=weights)
-            epochs.append((samples, self._epoch(samples, ent_coef)))
+                weights = standardize_parts(targets.advantage, config.batch_size)
+                targets = targets._replace(advantage=weights)
+            samples = Samples(obs.rows(order), places.index_select(0, order), targets)
+            epochs.append((targets, self._epoch(samples, ent_coef)))
             if config.target_kl is not None and self._kl(*epochs[-1]) > config.target_kl:
                 break
 
         self.updates += 1
         metrics = self._diagnostics(epochs, ent_coef)
-        metrics["explained_variance"] = explained_variance(rollout.values, advantages + rollout.values)
+        metrics["explained_variance"] = explained_variance(rollout.values, returns)
         values = torch.stack(list(metrics.values())).tolist()
         return dict(zip(metrics, values, strict=True)) | {"lr": self.optimizer.lr}
 
@@ -152,42 +162,40 @@ class PPO:
             distribution, value = self.model(batch.obs)
             logprob, entropy = distribution.evaluate(batch.places)  # (B,) each, B = batch_size
             outputs = Outputs(logprob, entropy, value)
-            loss = self._losses(batch, outputs, ent_coef)["loss"]
+            loss = self._losses(batch.targets, outputs, ent_coef)["loss"]
             self.optimizer.zero_grad()
             loss.backward()
             self.optimizer.step()
             seen.append(Outputs(*(x.detach() for x in outputs)))
         return Outputs(*map(torch.cat, zip(*seen, strict=True)))
 
-    def _losses(self, samples: Samples, outputs: Outputs, ent_coef: float) -> dict[str, Tensor]:
+    def _losses(self, targets: Targets, outputs: Outputs, ent_coef: float) -> dict[str, Tensor]:
         """The loss of these samples (arXiv:1707.06347, eq. 9) and its three terms, scalars."""
         config, (logprob, entropy, value) = self.config, outputs
-        policy_loss = losses.clipped_surrogate(
-            logprob, samples.old_logprob, samples.advantage, config.clip_eps
-        )
+        old_logprob, old_value, returns, advantage = targets
+        policy_loss = losses.clipped_surrogate(logprob, old_logprob, advantage, config.clip_eps)
         if config.clip_vloss:
-            value_loss = losses.clipped_value_loss(value, samples.old_value, samples.target, config.clip_eps)
+            value_loss = losses.clipped_value_loss(value, old_value, returns, config.clip_eps)
         else:
-            value_loss = losses.value_loss(value, samples.target)
+            value_loss = losses.value_loss(value, returns)
         mean_entropy = entropy.mean()
         loss = policy_loss - ent_coef * mean_entropy + config.vf_coef * value_loss
         return {"loss": loss, "policy_loss": policy_loss, "value_loss": value_loss, "entropy": mean_entropy}
 
-    def _diagnostics(self, epochs: list[tuple[Samples, Outputs]], ent_coef: float) -> dict[str, Tensor]:
+    def _diagnostics(self, epochs: list[tuple[Targets, Outputs]], ent_coef: float) -> dict[str, Tensor]:
         """Means over all samples of an update, each as it was before its gradient step."""
-        of_samples, of_outputs = zip(*epochs, strict=True)
-        numbers = zip(*(samples[1:] for samples in of_samples), strict=True)
-        samples = Samples(of_samples[0].obs, *map(torch.cat, numbers))  # no loss looks at the observations
+        of_targets, of_outputs = zip(*epochs, strict=True)
+        targets = Targets(*map(torch.cat, zip(*of_targets, strict=True)))
         outputs = Outputs(*map(torch.cat, zip(*of_outputs, strict=True)))
-        return self._losses(samples, outputs, ent_coef) | {
-            "approx_kl": losses.approx_kl(outputs.logprob, samples.old_logprob),
-            "clipfrac": losses.clip_fraction(outputs.logprob, samples.old_logprob, self.config.clip_eps),
+        return self._losses(targets, outputs, ent_coef) | {
+            "approx_kl": losses.approx_kl(outputs.logprob, targets.old_logprob),
+            "clipfrac": losses.clip_fraction(outputs.logprob, targets.old_logprob, self.config.clip_eps),
         }
 
-    def _kl(self, samples: Samples, outputs: Outputs) -> Tensor:
+    def _kl(self, targets: Targets, outputs: Outputs) -> Tensor:
         """approx_kl of an epoch's last minibatch, the same on all processes, which stop together."""
         last = -(len(outputs.logprob) % self.config.batch_size or self.config.batch_size)
-        kl = losses.approx_kl(outputs.logprob[last:], samples.old_logprob[last:])
+        kl = losses.approx_kl(outputs.logprob[last:], targets.old_logprob[last:])
         if self.average is not None:
             self.average(kl)
         return kl

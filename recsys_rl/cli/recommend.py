@@ -34,4 +34,6 @@ def run(argv: list[str]) -> None:
     options = parse(
         RecommendOptions, RecommendOptions(), argv, "recsys-rl recommend", TEXT, "recsys-rl recommend --help"
     )
-    recommend(RecommendConfig(**{f.name: getattr(options, f.name) for f in dataclasses.fields(RecommendConfig)}))
+    recommend(
+        RecommendConfig(**{f.name: getattr(options, f.name) for f in dataclasses.fields(RecommendConfig)})
+    )

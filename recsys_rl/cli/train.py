@@ -147,7 +147,7 @@ def _without(argv: list[str], options: tuple[str, ...], flags: tuple[str, ...] =
 def train_options(argv: list[str]) -> Job:
     """The settings, and the run that goes on. Raises UserError; `--help` raises SystemExit(0)."""
     given = peek(argv, "algo", "env", "data", "config", "run")
-    file = {} if given.config is None else _read_settings(Path(given.config), given.env is not None)
+    file = {} if given.config is None else _read_settings(Path(given.config), given.env)
     typed = {name: getattr(given, name) for name in ("algo", "env") if getattr(given, name) is not None}
     folder, base = None, {}
     if given.run is not None or "--resume" in argv:
@@ -161,6 +161,8 @@ def train_options(argv: list[str]) -> Job:
         algo = {"algo": DEFAULT_ALGO, **file, **typed}["algo"]
         base = to_dict(_config_of_run(folder, algo, given.env))
     chosen = {"algo": DEFAULT_ALGO, "env": DEFAULT_ENV, **base, **file, **typed}
+    if folder is not None:
+        _check_same_world(folder, base, chosen["env"], given.data)
     kept, note = _of_chosen(file, chosen, given)
     over = overlay(overlay(base, kept), {name: chosen[name] for name in ("algo", "env")})
     if given.data is not None:
@@ -268,6 +270,17 @@ def _of_chosen(file: Mapping[str, Any], chosen: Mapping[str, Any], given: Any) -
     return kept, " ".join(notes)
 
 
+def _check_same_world(folder: Path, base: Mapping[str, Any], env: str, data: str | None) -> None:
+    """Raise UserError where a run that goes on would get other settings altogether."""
+    before = base["data_config"].get("data")
+    for name, old, new in (("env", base["env"], env), ("data", before, data or before)):
+        if old != new:
+            raise UserError(
+                f"The run in {folder} was made with --{name} {old}, and this run asks for {new}: leave "
+                f"--{name} out to resume, or start a new run without --resume."
+            )
+
+
 def _check_continuation(options: Any, folder: Path, base: Mapping[str, Any]) -> None:
     if options.seeds is not None:
         raise UserError("--seeds makes new runs: leave it out to go on with one.")
@@ -304,20 +317,21 @@ def _config_of_run(folder: Path, algo: str, env: str | None) -> Config:
     path = folder / f"{algo}.pt"
     checkpoint = load(path, env)
     check_algo(path, checkpoint, algo)
-    _check_no_module(str(path), checkpoint.config.env, env is not None)
     return checkpoint.config
 
 
-def _read_settings(path: Path, env_is_typed: bool) -> dict[str, Any]:
+def _read_settings(path: Path, typed_env: str | None) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
         raise UserError(f"--config {path} can't be read ({error}): give a TOML file.") from error
     settings = read_toml(text, f"--config {path}")
-    _check_no_module(f"--config {path}", str(settings.get("env")), env_is_typed)
+    env = str(settings.get("env"))
+    if names_a_module(env) and typed_env is None:
+        raise UserError(f"--config {path} names a module to import, as no file may: type --env {env}.")
+    if names_a_module(env) and typed_env != env and env.partition(":")[0] not in PLATFORMS:
+        raise UserError(  # its settings are known to its module alone, which nobody typed
+            f"--config {path} is for {env}, and --env is {typed_env}: give a file for {typed_env}, or type "
+            f"--env {env}."
+        )
     return settings
-
-
-def _check_no_module(source: str, env: str, env_is_typed: bool) -> None:
-    if names_a_module(env) and not env_is_typed:
-        raise UserError(f"{source} names a module to import, as no file may: type --env {env}.")

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from recsys_rl.models.features import SplitFeatures
+from recsys_rl.models.features import SplitFeatures, features_of
 from recsys_rl.types import Obs
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -94,7 +94,7 @@ class SessionSum(nn.Module):
         plain = shown.unsqueeze(1) * self.kernels  # (N, P, L)
         received = plain.unsqueeze(1) * obs.signals.mT.unsqueeze(2)  # (N, S, P, L)
         weights = torch.cat([plain, received.flatten(1, 2)], 1)  # (N, (1 + S) P, L)
-        features = item_features[obs.history.clamp_min(0)]  # (N, L, F_i)
+        features = features_of(item_features, obs.history.clamp_min(0))  # (N, L, F_i)
         return weights @ features  # (N, (1 + S) P, F_i)
 
 
@@ -123,7 +123,7 @@ class SessionGRU(nn.Module):
         # moved behind the items, and the reading stops at the last of them.
         order = (torch.arange(length, device=lengths.device) - lengths) % length  # (N, L)
         signals = obs.signals.gather(1, order.unsqueeze(-1).expand_as(obs.signals))
-        features = item_features[obs.history.gather(1, order).clamp_min(0)]  # (N, L, F_i)
+        features = features_of(item_features, obs.history.gather(1, order).clamp_min(0))  # (N, L, F_i)
         states, _ = self.gru(torch.cat([features, signals], -1))  # (N, L, size)
         last = states[torch.arange(n, device=lengths.device), lengths[:, 0] - 1]  # (N, size)
         return torch.where(lengths > 0, last, 0.0)

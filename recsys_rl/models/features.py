@@ -31,6 +31,11 @@ class SplitFeatures:
         return torch.cat(feature_parts(self, index), -1)
 
 
+def features_of(items: Tensor | SplitFeatures, index: Tensor) -> Tensor:
+    """The features (..., F_i) of the items ``index`` (...)."""
+    return rows_of(index, items) if isinstance(items, Tensor) else items[index]
+
+
 def feature_parts(items: Tensor | SplitFeatures, index: Tensor) -> tuple[Tensor, ...]:
     """The features of ``index`` (...) in parts (..., size), which joined would be (..., F_i)."""
     tables = (items,) if isinstance(items, Tensor) else (items.embedding, items.columns)

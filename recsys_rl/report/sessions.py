@@ -1,6 +1,6 @@
-"""Sample sessions on the page: a strip of bars each, and the items themselves, folded away.
+"""Sample sessions on the page: a strip of bars for each, and a folded list of the items.
 
-A catalogue may have no titles. Its items are then named by their attributes, or only counted.
+If the catalogue has no titles, items are named by their attributes. Without attributes they are counted.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from recsys_rl.report.drawing import finite, kind, number, text
 
 Row = Mapping[str, Any]
 NOTE = (
-    "Each bar is one step, in the order shown: its height is the reward{tick}. The strips of a user have one "
-    "scale; a short strip is a short session."
+    "Each bar is one step, in the order shown. Its height is the reward{tick}. All strips of a user have the "
+    "same scale; a short strip is a short session."
 )
 TICK = ", and the tick is the {name}, which no recommender sees"
 
 
 def sessions_html(sessions: Sequence[Row]) -> str:
-    """The section of the page, user by user; nothing where no session was given."""
+    """The section of the page, user by user; an empty string if there are no sessions."""
     if not sessions:
         return ""
     rewards = [step["reward"] for session in sessions for step in session["steps"] if finite(step["reward"])]
@@ -40,7 +40,7 @@ def _user(user: object, sessions: Sequence[Row], full: float) -> str:
     longest = max(len(session["steps"]) for session in sessions)
     return (
         f"<h3>User {text(user)}</h3>"
-        + (f'<p class="note">Nearest to what is known of this user: {likes}.</p>' if likes else "")
+        + (f'<p class="note">Nearest to the profile of this user: {likes}.</p>' if likes else "")
         + "".join(_session(session, full, longest) for session in sessions)
         + f'<details class="items"><summary>The items shown to user {text(user)}</summary>'
         + "".join(_items(session) for session in sessions)
@@ -49,7 +49,7 @@ def _user(user: object, sessions: Sequence[Row], full: float) -> str:
 
 
 def _session(session: Row, full: float, longest: int) -> str:
-    """Name, return and end of the session, and its strip."""
+    """The session's policy, return, end and strip."""
     policy, steps = str(session["policy"]), session["steps"]
     ending = f'class="left">left after step {len(steps)}' if session["left"] else ">stayed to the end"
     rewards = ", ".join(number(step["reward"], 2) for step in steps)
@@ -77,7 +77,7 @@ def _percent(value: float, full: float) -> str:
 
 
 def _items(session: Row) -> str:
-    """The session's items as cards; one sentence where they have neither titles nor attributes."""
+    """The session's items as cards, or one sentence if they have neither titles nor attributes."""
     policy, steps = str(session["policy"]), session["steps"]
     head = f'<h4 class="policy {kind(policy)}">{text(policy)}</h4>'
     if not any(_about(step) or not _is_bare(step["title"]) for step in steps):
@@ -96,7 +96,7 @@ def _items(session: Row) -> str:
 
 
 def _card(first: int, run: Sequence[Row]) -> str:
-    """One item, shown in one step or in several after each other; the numbers are means over these."""
+    """One item, shown in one step or in several consecutive steps; the numbers are means over these."""
     step = run[0]
     about = _about(step)
     title, about = (about, step["title"]) if _is_bare(step["title"]) and about else (step["title"], about)
@@ -121,7 +121,7 @@ def _hidden(step: Row) -> Mapping[str, object]:
 def _about(step: Row) -> str:
     """Year and genres: ``1996 · Crime, Drama``."""
     year = step.get("year")
-    known = finite(year) and f"({year})" not in str(step["title"])  # many titles carry their year
+    known = finite(year) and f"({year})" not in str(step["title"])  # many titles contain their year
     parts = [str(year)] if known else []
     return " · ".join([*parts, *filter(None, [", ".join(step.get("genres", ()))])])
 
@@ -132,5 +132,5 @@ def _mean(values: Sequence[object]) -> float | None:
 
 
 def _is_bare(title: object) -> bool:
-    """True where a title is no more than the item's number."""
+    """True if a title is empty or only the item's number."""
     return re.fullmatch(r"(item -?\d+)?", str(title)) is not None

@@ -18,7 +18,7 @@ from recsys_rl.evaluation.players import heldout_users, play_all
 from recsys_rl.evaluation.printing import print_table, without_nan
 from recsys_rl.evaluation.sessions import report
 from recsys_rl.evaluation.table import mean_over_seeds, summarise
-from recsys_rl.lookup import DEFAULT_ALGO, algorithm_of, names_a_module, platform_of
+from recsys_rl.lookup import DEFAULT_ALGO, algorithm_of, platform_of
 from recsys_rl.report import write_report
 from recsys_rl.run import choose_device
 from recsys_rl.schema import CountOrZero, Range, check_fields
@@ -126,8 +126,6 @@ def _load(path: Path, options: EvaluateConfig) -> Checkpoint:
         raise UserError(
             f"{path} was trained on {env}, not on {options.env}: leave --env out, or give another file."
         )
-    if names_a_module(env) and options.env is None:  # a file must not name code to import: a person types it
-        raise UserError(f"{path} was trained on {env}, which imports a module: type --env {env} to allow it.")
     if checkpoint.world.is_empty and options.max_users != EvaluateConfig.max_users:
         raise UserError(f"--max-users is for simulated users, and {path} is of {env}: leave it out.")
     return checkpoint

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -70,13 +71,16 @@ class Recommender:
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.checkpoint = checkpoint
         self.catalogue, self.population = checkpoint.world
-        self.agent = agent_of(checkpoint)
+        agent: Any = agent_of(checkpoint)  # of any algorithm
+        self.agent = agent
+        self.model: Any = self.agent.model
         self._rows = {int(id_): row for row, id_ in enumerate(self.catalogue.item_ids.tolist())}
         self._users = {int(id_): row for row, id_ in enumerate(self.population.user_ids.tolist())}
 
     def act(self, obs: Obs, greedy: bool = False) -> Action:
         """The policy's choice for N requests, as a Policy."""
-        return self.agent.act(obs, greedy)
+        action: Action = self.agent.act(obs, greedy)
+        return action
 
     def recommend(
         self,
@@ -155,7 +159,9 @@ class Recommender:
             mask &= allowed
         mask[[self.item(int(item)) for item in block]] = False
         if int(mask.sum()) < k:
-            raise UserError(f"Only {int(mask.sum())} items may be shown, and k is {k}: lower k or allow more.")
+            raise UserError(
+                f"Only {int(mask.sum())} items may be shown, and k is {k}: lower k or allow more."
+            )
         return mask.unsqueeze(0)
 
     def _profiles(self, users: Sequence[int]) -> Tensor:
@@ -183,11 +189,10 @@ class Recommender:
 
     @torch.inference_mode()
     def _best(self, obs: Obs, k: int) -> Iterator[list[Recommendation]]:
-        obs = self.model.propose(obs, True, self._generator)
-        distribution, _ = self.model(obs)
-        # Of the first place of a slate; a policy of one item has no other.
-        logits = distribution.logits.flatten(1)[:, : self._alternatives(obs)]  # (N, A)
-        top = logits.softmax(-1).topk(min(k, logits.shape[1]), -1)  # (N, k)
+        obs = self.model.propose(obs, True, torch.Generator())
+        policy, _ = self.model(obs)
+        # Of the first place of a slate, in which the logits are those of all places.
+        top = policy.logits.flatten(1).softmax(-1).topk(min(k, policy.logits.shape[-1]), -1)  # (N, k)
         probabilities, items = top.values, obs.items_at(top.indices)
         for ps, rows in zip(probabilities.tolist(), items.tolist(), strict=True):
             yield [
@@ -223,9 +228,7 @@ def recommend(options: RecommendConfig) -> None:
     if recommender.checkpoint.world.is_empty:
         raise UserError(f"{options.checkpoint} has no catalogue of items to recommend from.")
     if options.users is None or options.out is None:
-        found = recommender.recommend(
-            options.user, likes=options.like, k=options.k, allow=allow, block=block
-        )
+        found = recommender.recommend(options.user, likes=options.like, k=options.k, allow=allow, block=block)
         for place, (item, title, probability) in enumerate(found, 1):
             print(f"{place:>3}  {probability:7.2%}  {title}  (id {item})")
         return
@@ -238,14 +241,17 @@ def recommend(options: RecommendConfig) -> None:
 
 def _parquet(users: Sequence[int], lists: Sequence[Sequence[Recommendation]]) -> bytes:
     """A row for each user and place: user, place (from 1), item, title, probability."""
-    import io
-
     import polars as pl
 
-    rows = [(user, place, *row) for user, its in zip(users, lists, strict=True) for place, row in enumerate(its, 1)]
+    rows = [
+        (user, place, *row)
+        for user, its in zip(users, lists, strict=True)
+        for place, row in enumerate(its, 1)
+    ]
+    types = (pl.Int64, pl.Int32, pl.Int64, pl.String, pl.Float32)
+    names = ("user", "place", *Recommendation._fields)
     file = io.BytesIO()
-    columns = {"user": pl.Int64, "place": pl.Int32, "item": pl.Int64, "title": pl.String, "probability": pl.Float32}
-    pl.DataFrame(rows, schema=columns, orient="row").write_parquet(file)
+    pl.DataFrame(rows, dict(zip(names, types, strict=True)), orient="row").write_parquet(file)
     return file.getvalue()
 
 
@@ -259,7 +265,9 @@ def _ids(path: str, option: str) -> list[int]:
     for number, line in enumerate(lines, 1):
         if line.strip():
             if not line.strip().isdecimal():
-                raise UserError(f"{option} {path}, line {number}: {shown(line.strip())} is no id: give whole numbers.")
+                raise UserError(
+                    f"{option} {path}, line {number}: {shown(line.strip())} is no id: give whole numbers."
+                )
             found.append(int(line))
     if not found:
         raise UserError(f"{option} {path} holds no ids: give one in each line.")
