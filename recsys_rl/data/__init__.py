@@ -1,4 +1,4 @@
-"""Sources of users and items, one file each. Names that begin with a dot are endings of files."""
+"""Sources of users and items, one file each. A name that begins with a dot is a file ending."""
 
 SOURCES = {
     "movielens": "recsys_rl.data.movielens:SOURCE",

@@ -1,4 +1,4 @@
-"""From a log to a world: one Catalogue, one Population split once, cached."""
+"""Make a world from a log: one Catalogue and one Population, split once and kept in the cache."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from recsys_rl.schema import Count, Finite, Range
 from recsys_rl.types import Catalogue, InteractionLog, Population, UserError, World
 
 QUALITY_PRIOR = 5.0  # an item's mean rating is shrunk as if it had this many more ratings at the overall mean
-_FORMAT = 1  # of the cache file; raise it when the meaning of what is computed here changes
-# one of the independent streams of the seed
-_SPLIT_STREAM = 3  # data/synthetic.py has 1, 2, 4 and 5; data/table.py has 11 to 15
+_FORMAT = 1  # of the cache file; raise it when the meaning of a computed tensor changes
+# One of the independent streams of the seed: data/synthetic.py uses 1, 2, 4 and 5, data/table.py 11 to 15.
+_SPLIT_STREAM = 3
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,9 @@ class LikesConfig(DataConfig):
     like_threshold: Finite = 4.0
     """A rating of at least this much is a like."""
     min_item_likes: Count = 5
-    """Items with fewer likes than this are left out."""
+    """Items with fewer likes than this are removed."""
     profile_fraction: Annotated[float, Range(above=0, below=1)] = 0.8
-    """Earlier share of each user's likes that makes the profile a recommender may know."""
+    """Share of each user's likes, the earliest ones, that makes the profile; a policy sees no more."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class DatasetConfig(LikesConfig):
     """The users and the items of a public dataset."""
 
     data_dir: str | None = None
-    """Folder that holds the dataset's own files; tried before every other source."""
+    """Folder of the dataset's own files. It is tried before every other source."""
 
 
 @dataclass(frozen=True)
@@ -51,11 +51,11 @@ class MadeUpConfig(DataConfig):
     """Made-up users."""
 
     num_users: Annotated[int, Range(2, 10**9)] = 2000
-    """Users of the population."""
+    """Number of users in the population."""
 
 
 def world_of_log(log: InteractionLog, config: LikesConfig, sizes: EnvConfig, seed: int) -> World:
-    """``build_world`` with these settings."""
+    """Call ``build_world`` with these settings."""
     return World(
         *build_world(
             log,
@@ -85,18 +85,20 @@ def build_world(
 ) -> tuple[Catalogue, Population]:
     """The ``num_items`` items most liked by training users, and the users, with unit-norm embeddings.
 
-    A rating of at least ``like_threshold`` is a like, and so is each event of a log without ratings. Users
-    are split by id and seed alone. Items need ``min_item_likes`` likes by training users; where fewer than
-    ``num_items`` are left, ``source`` says so. Users with fewer than 5 likes among all items so kept, or
-    whose vector vanished under the regularisation, are left out; the population's ``source`` says how many
-    stay, and the catalogue doesn't, as it would tell of held-out users. ``popularity`` and ``quality`` come
-    from training users only; ``quality`` is the mean rating on the source's range, shrunk towards the overall
-    mean by ``QUALITY_PRIOR`` ratings. Items stand in the order of the log. Recipe: data/embeddings.py.
+    A rating of at least ``like_threshold`` is a like. Each event of a log without ratings is a like. The
+    split of the users depends only on their ids and the seed. An item is kept if training users gave it at
+    least ``min_item_likes`` likes. If fewer than ``num_items`` items are kept, the catalogue's ``source``
+    gives their number. A user is removed if he has fewer than 5 likes among all kept items, or if the
+    regularisation shrank his vector to zero. The population's ``source`` gives the number of users that
+    remain; the catalogue's does not, because the number depends on held-out users. ``popularity`` and
+    ``quality`` use training users only. ``quality`` is the mean rating, mapped to 0..1 by the source's range
+    and shrunk towards the overall mean by ``QUALITY_PRIOR`` ratings. Items keep the order of the log.
+    data/embeddings.py has the equations.
 
-    The result is kept in ``cache_dir`` (default: the user's cache folder) under a hash of everything it
-    depends on. A damaged file is made again; a folder that can't be written costs a line on stderr.
+    The result is kept in ``cache_dir`` (default: the user's cache folder) under a hash of all its inputs.
+    A damaged file is made again. If the folder can't be written, a line on stderr reports it.
 
-    Raises UserError where too few items or users are left, or no rating can reach ``like_threshold``.
+    Raises UserError if too few items or users remain, or if no rating can reach ``like_threshold``.
     """
     settings: dict[str, Any] = {
         "num_items": num_items,
@@ -122,7 +124,7 @@ def unrated_items(
     popularity_seed: list[int],
     quality_seed: list[int],
 ) -> Catalogue:
-    """Items whose popularity and quality are drawn, as synthetic_world says; no genres, no year."""
+    """Items without genres and year. Popularity and quality are drawn as in ``synthetic_world``."""
     num_items = len(embedding)
     return Catalogue(
         embedding=embedding,
@@ -139,14 +141,14 @@ def unrated_items(
 
 
 def split_by_id(user_ids: Ints, heldout_fraction: float, seed: int, whose: str) -> tuple[Tensor, Tensor]:
-    """Rows of the training and of the held-out users. Raises UserError where one side is empty."""
+    """Rows of the training and of the held-out users. Raises UserError if one side is empty."""
     heldout = split_users(user_ids, heldout_fraction, seed)
     _check_split(heldout, whose)
     return torch.from_numpy(np.flatnonzero(~heldout)), torch.from_numpy(np.flatnonzero(heldout))
 
 
 def split_users(user_ids: Ints, heldout_fraction: float, seed: int) -> Bools:
-    """Which users (U,) are held out: round(heldout_fraction * U), by the set of ids and the seed alone."""
+    """True for held-out users (U,): round(heldout_fraction * U) of them, drawn from the ids and the seed."""
     drawn = np.random.default_rng([_SPLIT_STREAM, seed]).permutation(len(user_ids))
     heldout = np.zeros(len(user_ids), dtype=np.bool_)
     heldout[np.argsort(user_ids)[drawn[: round(heldout_fraction * len(user_ids))]]] = True
@@ -154,7 +156,7 @@ def split_users(user_ids: Ints, heldout_fraction: float, seed: int) -> Bools:
 
 
 def _reachable(like_threshold: float, log: InteractionLog) -> float:
-    """The threshold of this log: any event of a log without ratings (all are 1.0 of 0..1) is a like."""
+    """The like threshold for this log. A log without ratings has only 1.0 in 0..1: each event is a like."""
     highest = log.rating_range[1]
     if like_threshold <= highest:
         return like_threshold
@@ -177,7 +179,7 @@ def _learn_world(
     profile_fraction: float,
     seed: int,
 ) -> dict[str, Tensor]:
-    """All that is computed: fields of Catalogue and Population, the log's ``rows``, the count kept."""
+    """Fields of Catalogue and Population, the items' ``rows`` in the log, and ``num_kept`` items in all."""
     heldout = split_users(log.user_ids.numpy(), heldout_fraction, seed)
     learned = learn_embeddings(
         log,
@@ -190,9 +192,9 @@ def _learn_world(
     )
     if len(learned.item_rows) < 2:
         raise UserError(
-            f"{log.source}: too few items to recommend from, as {len(learned.item_rows)} of "
+            f"{log.source}: too few items to recommend from, because {len(learned.item_rows)} of "
             f"{len(log.item_ids)} have at least {min_item_likes} ratings of {like_threshold:g} or more by "
-            "training users: lower --min-item-likes or --like-threshold, or bring more data."
+            "training users: lower --min-item-likes or --like-threshold, or give more data."
         )
     _check_split(learned.heldout, f"{log.source}, users with at least {embeddings.MIN_USER_LIKES} likes")
     chosen = np.sort(np.argsort(-learned.item_likes, kind="stable")[:num_items])  # the most liked
@@ -215,13 +217,13 @@ def _check_split(heldout: Bools, whose: str) -> None:
     for side, count in (("training", int((~heldout).sum())), ("held-out", int(heldout.sum()))):
         if count == 0:
             raise UserError(
-                f"{whose}: none of {len(heldout)} is a {side} user: change --heldout-fraction or bring "
+                f"{whose}: none of {len(heldout)} is a {side} user: change --heldout-fraction or give "
                 "more users and likes."
             )
 
 
 def _quality(log: InteractionLog, heldout: Bools) -> Tensor:
-    """Mean rating (I,) of every item by training users, 0..1 on the source's range, shrunk to their mean."""
+    """Mean rating (I,) by training users: mapped to 0..1 by the source's range, shrunk to their mean."""
     low, high = log.rating_range
     by_training = ~torch.from_numpy(heldout)[log.users]
     items, ratings = log.items[by_training], (log.ratings[by_training].double() - low) / (high - low)

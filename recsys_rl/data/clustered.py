@@ -1,4 +1,4 @@
-"""`clustered`: made-up items in clusters, as many as wanted, whose embeddings are a table on disk."""
+"""`clustered`: any number of made-up items in clusters. Their embeddings are a table on disk."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from recsys_rl.protocols import Source
 from recsys_rl.types import Catalogue, Population, UserError, World
 from recsys_rl.utils.files import write_text
 
-SPREAD = 0.5  # norm of what sets an item of `clustered` apart from its cluster's centre, which has norm 1
-_FORMAT = 1  # of the cached table; raise it when the same settings would draw other items
-_ROWS = 16_384  # drawn at a time; another number would draw other items
+SPREAD = 0.5  # norm of the random vector added to the cluster's centre (norm 1) to make an item
+_FORMAT = 1  # of the cached table; raise it when the same settings draw other items
+_ROWS = 16_384  # drawn at a time; another number draws other items
 _CENTRE_STREAM, _TABLE_STREAM = 11, 12  # independent streams of the one seed
 
 
@@ -35,17 +35,17 @@ def clustered_world(
 ) -> tuple[Catalogue, Population]:
     """Items in round(sqrt(I)) clusters on the unit sphere, written once into the cache folder, and users.
 
-    Centres are uniform on the sphere; an item is the unit vector along its cluster's centre plus a random
-    vector of norm SPREAD, so that two items of one cluster have a cosine of about 1 / (1 + SPREAD**2) = 0.8
-    and two others one of about 0. The sha256 of the file lies beside it; a damaged one is drawn again. Raises
-    UserError where the folder can't be written.
+    Centres are uniform on the sphere. An item is the unit vector along its cluster's centre plus a random
+    vector of norm SPREAD. So two items of one cluster have a cosine of about 1 / (1 + SPREAD**2) = 0.8, and
+    two items of different clusters a cosine of about 0. A file beside the table holds its sha256; a damaged
+    table is drawn again. Raises UserError if the folder can't be written.
     """
     key = f"{_FORMAT}-{num_items}x{embedding_dim}-{SPREAD:g}-{seed}"
     path = cache_folder(cache_dir) / f"clustered-{key}{FILE_ENDING}"
     if not _is_whole(path, (num_items, embedding_dim)):
         print(f"Drawing {num_items:,} items into {path}.", file=sys.stderr)
         write_table(path, clustered_items(num_items, embedding_dim, seed), (num_items, embedding_dim))
-        write_text(_proof(path), f"{table_sha256(path)}  {path.name}\n")  # as sha256sum writes it
+        write_text(_proof(path), f"{table_sha256(path)}  {path.name}\n")  # in the format of sha256sum
     return table_world(
         path,
         num_items=num_items,
@@ -58,7 +58,7 @@ def clustered_world(
 
 
 def clustered_items(num_items: int, embedding_dim: int, seed: int) -> Iterator[Floats]:
-    """The items of ``clustered_world`` in blocks (b, D); the same whatever machine draws them."""
+    """The items of ``clustered_world`` in blocks (b, D). Every machine draws the same items."""
     centre_rng = np.random.default_rng([_CENTRE_STREAM, seed])
     centres = unit(centre_rng.standard_normal((_num_clusters(num_items), embedding_dim), dtype=np.float32))
     for start in range(0, num_items, _ROWS):
@@ -70,7 +70,7 @@ def clustered_items(num_items: int, embedding_dim: int, seed: int) -> Iterator[F
 
 
 def _is_whole(path: Path, shape: tuple[int, int]) -> bool:
-    """True where the table of that shape is there; a damaged one costs a line, and is drawn again."""
+    """True if a whole table of that shape exists. A line on stderr reports a damaged one."""
     if not path.is_file():
         return False
     with contextlib.suppress(UserError, OSError, ValueError):

@@ -1,6 +1,6 @@
-"""Fetching official archives into the cache, checked before they get their name, and reading members.
+"""Download official archives into the cache, check them before they get their name, and read members.
 
-Nothing is ever unpacked to disk: a member is read by name, so a hostile path in an archive has no effect.
+No archive is unpacked to disk: a member is read by name, so a hostile path in an archive has no effect.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from recsys_rl.types import UserError
 
 TIMEOUT = 30.0  # seconds without an answer
 CHUNK = 1 << 20  # bytes
-FREE, RATIO = 1 << 26, 100  # what is packed may be FREE bytes long, or RATIO times as long as it is packed
+FREE, RATIO = 1 << 26, 100  # unpacked data may have FREE bytes, or RATIO times the packed size
 
 Opener = Callable[..., Any]  # like urllib.request.urlopen: (url, timeout=seconds) -> response
 
@@ -41,7 +41,7 @@ def cache_folder(cache_dir: str | Path | None = None) -> Path:
     if cache_dir is not None:
         return Path(cache_dir)
     base = os.environ.get("XDG_CACHE_HOME", "")
-    if os.path.isabs(base):  # the XDG specification says to ignore relative paths
+    if os.path.isabs(base):  # the XDG specification: ignore relative paths
         return Path(base) / "recsys_rl"
     try:
         return Path.home() / ".cache" / "recsys_rl"
@@ -52,12 +52,12 @@ def cache_folder(cache_dir: str | Path | None = None) -> Path:
 class _HttpsOnly(urllib.request.HTTPRedirectHandler):
     def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
         if not newurl.startswith("https://"):
-            raise UserError(f"{req.full_url} redirects to {newurl}, which is not https: download it by hand.")
+            raise UserError(f"{req.full_url} redirects to {newurl}, not https: download it by hand.")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
 def _open_verified(url: str, timeout: float) -> Any:
-    """Open with the system's certificates and host name checks; there is no way to turn them off."""
+    """Open with the system's certificates and host name checks. No option turns them off."""
     https = urllib.request.HTTPSHandler(context=ssl.create_default_context())
     return urllib.request.build_opener(https, _HttpsOnly).open(url, timeout=timeout)
 
@@ -73,8 +73,8 @@ def fetch(
 ) -> Path:
     """Download ``url`` to ``target`` if its bytes have the given size and hashes; return ``target``.
 
-    The bytes go to a temporary name beside it and are renamed only once they are checked; whatever
-    goes wrong, nothing of them stays. Raises NoNetwork where the address can't be read, else UserError.
+    The bytes go to a temporary file beside ``target``. The file is renamed after the check, and deleted
+    after any failure. Raises NoNetwork if the address can't be read, UserError for every other failure.
     """
     if not url.startswith("https://"):
         raise UserError(f"{url} is not an https address: downloads are only made over https.")
@@ -100,8 +100,8 @@ def fetch(
             os.fsync(file.fileno())
         if received != size or any(hashes[name].hexdigest() != expected[name] for name in expected):
             raise UserError(
-                f"The download of {url} does not match its published size and checksum and was thrown "
-                "away: try again, or give a folder that has the data (--data-dir)."
+                f"The download of {url} does not match its published size and checksum and was deleted: try "
+                "again, or give a folder that has the data (--data-dir)."
             )
         os.replace(temporary, target)
     except OSError as error:
@@ -116,7 +116,7 @@ def fetch(
 
 
 def _chunks(url: str, opener: Opener) -> Iterator[bytes]:
-    """The body of ``url``; a failure of the network (most are OSError) is told from one of the disk."""
+    """The body of ``url``. Network failures become NoNetwork: most are OSErrors, as disk failures are."""
     try:
         with opener(url, timeout=TIMEOUT) as response:
             while chunk := response.read(CHUNK):
@@ -126,7 +126,7 @@ def _chunks(url: str, opener: Opener) -> Iterator[bytes]:
 
 
 def _progress(name: str, received: int, size: int) -> None:
-    """One line on stderr: rewritten for a person, else written once at the end."""
+    """One line on stderr: rewritten on a terminal, elsewhere written once at the end."""
     done = received == size
     if sys.stderr.isatty():
         end = "\n" if done else ""
@@ -137,7 +137,7 @@ def _progress(name: str, received: int, size: int) -> None:
 
 @contextlib.contextmanager
 def _readable(place: Path) -> Iterator[None]:
-    """Whatever a damaged, encrypted or foreign archive raises becomes one sentence."""
+    """Turn the errors of a damaged, encrypted or foreign archive into a UserError."""
     try:
         yield
     except (
@@ -170,7 +170,7 @@ def _locate(place: Path, name: str) -> str | None:
         else:
             paths, packed = [], place.stat().st_size
             with tarfile.open(place) as tar:
-                for member in tar:  # the next one is found by unpacking this one
+                for member in tar:  # tarfile unpacks this member to find the next
                     check_unpacked(member.offset_data + member.size, packed, place)
                     if member.isfile():
                         paths.append(member.name)
@@ -180,12 +180,12 @@ def _locate(place: Path, name: str) -> str | None:
 
 
 def has_member(place: Path, name: str) -> bool:
-    """Whether ``read_member`` would find the file; False where ``place`` doesn't exist."""
+    """True if ``read_member`` finds the file; False if ``place`` doesn't exist."""
     return _locate(place, name) is not None
 
 
 def read_member(place: Path, name: str) -> bytes:
-    """The bytes of the file ``name`` of a folder, zip or tar archive, gunzipped where it is ``name``.gz."""
+    """The bytes of the file ``name`` of a folder, zip or tar archive, gunzipped if it is ``name``.gz."""
     path = _locate(place, name)
     if path is None:
         raise UserError(f"{place} has no file {name}: give the complete official archive or folder.")
@@ -196,7 +196,7 @@ def read_member(place: Path, name: str) -> bytes:
             with zipfile.ZipFile(place) as archive:
                 facts = archive.getinfo(path)
                 check_unpacked(facts.file_size, facts.compress_size, place / path)
-                raw = archive.read(facts)  # no more than it declares
+                raw = archive.read(facts)  # zipfile reads at most the declared size
         else:
             with tarfile.open(place) as tar:
                 member = tar.extractfile(path)
@@ -205,7 +205,7 @@ def read_member(place: Path, name: str) -> bytes:
 
 
 def gunzip(packed: bytes, place: Path) -> bytes:
-    """The bytes of a gzip file. Raises UserError where they are too many, and what ``gzip`` raises."""
+    """The bytes of a gzip file. Raises UserError if they are too many, and the errors of ``gzip``."""
     with gzip.GzipFile(fileobj=io.BytesIO(packed)) as file:
         raw = file.read(_most(len(packed)) + 1)
     check_unpacked(len(raw), len(packed), place)
@@ -213,7 +213,7 @@ def gunzip(packed: bytes, place: Path) -> bytes:
 
 
 def check_unpacked(size: int, packed: int, place: Path) -> None:
-    """Raise UserError where ``packed`` bytes hold so many that they are no honest data."""
+    """Raise UserError if ``packed`` bytes unpack to so many that the file looks like an attack."""
     if size > _most(packed):
         raise UserError(
             f"{place} would unpack to more than {RATIO} times its size: if that is right, unpack it yourself "

@@ -5,8 +5,8 @@ Source: Hu, Koren & Volinsky 2008, "Collaborative filtering for implicit feedbac
 
     x = (YᵀY + (alpha - 1) sum_{i in S} y_i y_iᵀ + lambda I)^-1  alpha sum_{i in S} y_i      (their eq. 4)
 
-where a liked item has confidence ``alpha`` and every other item has confidence 1. Only training users
-take part in learning Y; everyone's own vectors, training and held-out alike, are this one solve.
+A liked item has confidence ``alpha``, every other item has confidence 1. Y is learned from training users
+only. The vector of each user, training or held-out, is the solution of this equation.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from torch import Tensor
 from recsys_rl.types import InteractionLog
 
 # Chosen on MovieLens (small) by recall@20 on held-out users' later likes, benchmarks/embeddings.py. Recall is
-# flat over lambda 3..20 and alpha 3..7; weaker regularisation makes everybody's vector alike (mean cosine
-# between two users 0.6 at lambda 1, 0.2 at 10) and so leaves a recommender nothing personal to learn.
+# flat over lambda 3..20 and alpha 3..7. Weaker regularisation makes all users' vectors alike (mean cosine
+# between two users 0.6 at lambda 1, 0.2 at 10), and a recommender can't learn personal tastes from them.
 REGULARIZATION = 10.0
 ALPHA = 5.0
 ITERATIONS = 15
-MIN_USER_LIKES = 5  # fewer likes than this, and a user has no vector worth the name
-_TINY = 1e-6  # a factor of this norm was regularised away: it points nowhere
+MIN_USER_LIKES = 5  # fewer likes than this say too little about a user's taste
+_TINY = 1e-6  # the regularisation shrank a vector of this norm to zero: it has no direction
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -38,7 +38,7 @@ Bools = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Embeddings:
-    """What was learned, before any scaling, of the ``I`` items and ``U`` users that were kept."""
+    """Learned vectors of the ``I`` kept items and ``U`` kept users, not scaled yet."""
 
     item_rows: Ints  # (I,) in the log
     item_likes: Ints  # (I,) likes by training users
@@ -61,14 +61,14 @@ def learn_embeddings(
     profile_fraction: float,
     seed: int,
 ) -> Embeddings:
-    """Learn item factors from the likes of the users not in ``heldout`` (U,), and fold everybody in.
+    """Learn item factors from the likes of the users not in ``heldout`` (U,), and fold all users in.
 
     Items with at least ``min_item_likes`` likes by training users are kept, then users with at least
     ``MIN_USER_LIKES`` likes among these. A user's earlier likes are the first ``profile_fraction`` of
-    them by time, rounded down, at least one. Nothing of a held-out user reaches an item or another user,
-    and no later like reaches a profile. The same arguments give the same bytes on the same machine.
+    them by time, rounded down, at least one. A held-out user has no influence on an item or on another
+    user. A later like has no influence on a profile. The same arguments give the same bytes on one machine.
     """
-    import implicit.cpu.als  # noqa: F401  (late, as it is slow; here, as the limit below must find its BLAS loaded)
+    import implicit.cpu.als  # noqa: F401  (late: it is slow; here: threadpool_limits needs its BLAS loaded)
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     num_users, num_items = len(log.user_ids), len(log.item_ids)
@@ -105,20 +105,20 @@ def learn_embeddings(
 
 
 def first_likes(log: InteractionLog, like_threshold: float) -> tuple[Ints, Ints]:
-    """Rows (users, items) of the likes by user, then time; an item liked again counts once, at first."""
+    """Rows (users, items) of the likes by user, then time. Of repeated likes only the first counts."""
     liked = np.flatnonzero(log.ratings.numpy() >= like_threshold)
     users, items, times = (x.numpy()[liked] for x in (log.users, log.items, log.times))
-    order = np.lexsort((times, users))  # stable: within one second, the order of the log
+    order = np.lexsort((times, users))  # a stable sort: events of one second keep the order of the log
     users, items = users[order], items[order]
     first = np.sort(np.unique(users * len(log.item_ids) + items, return_index=True)[1])
     return users[first], items[first]
 
 
 def is_earlier(users: Ints, fraction: float) -> Bools:
-    """Which likes, ordered by user and time, are their user's first floor(fraction * n), at least one."""
+    """True for the first floor(fraction * n) likes of each user, at least one; ordered by user and time."""
     counts = np.bincount(users) if len(users) else np.zeros(1, dtype=np.int64)
     rank = np.arange(len(users)) - (np.cumsum(counts) - counts)[users]
-    # 1e-9: 0.29 * 100 is 28.999999999999996 in floating point, and means 29.
+    # 1e-9: 0.29 * 100 is 28.999999999999996 in floating point and must count as 29.
     return np.asarray(rank < np.maximum(1, np.floor(fraction * counts + 1e-9))[users])
 
 
@@ -133,7 +133,7 @@ def learn_items(likes: csr_matrix, embedding_dim: int, seed: int) -> Floats:
         return np.zeros((likes.shape[1], embedding_dim))
     from implicit.cpu.als import AlternatingLeastSquares
 
-    # The CPU's class by name: the general one takes a GPU where there is one, and gives other bytes.
+    # Name the CPU's class: the general one uses a GPU if there is one, and gives other bytes.
     model = AlternatingLeastSquares(
         factors=embedding_dim,
         regularization=REGULARIZATION,
@@ -153,8 +153,8 @@ def fold_in(
     dim = item_factors.shape[1]
     shared = item_factors.T @ item_factors + regularization * np.eye(dim)  # (D, D)
     vectors = np.zeros((likes.shape[0], dim))
-    # One user at a time: all the (D, D) systems of a large dataset together would not fit in memory, and a
-    # user's bits must not depend on who else is in the batch.
+    # Solve one user at a time: the (D, D) systems of a large dataset don't fit in memory together, and a
+    # user's bits must not depend on the other users of a batch.
     for row, (start, end) in enumerate(zip(likes.indptr[:-1], likes.indptr[1:], strict=True)):
         liked = item_factors[np.sort(likes.indices[start:end])]  # (n, D)
         vectors[row] = np.linalg.solve(shared + (alpha - 1) * liked.T @ liked, alpha * liked.sum(axis=0))

@@ -1,7 +1,6 @@
-"""Item embeddings too large to copy: a memory-mapped `.npy` file of (I, D) float32, row by row of norm 1.
+"""Item embeddings too large to copy: a memory-mapped `.npy` file of (I, D) float32, each row of norm 1.
 
-Every reader of the file shares one copy of it, the operating system's; only the rows that are touched are
-ever read.
+All processes share one copy in memory. The operating system reads only the rows that are used.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from recsys_rl.types import UserError
 
 FILE_ENDING = ".npy"
 _ROWS = 65_536  # checked at a time
-_NORM_ERROR = 1e-3  # float32 rows scaled by anyone's code come much closer
+_NORM_ERROR = 1e-3  # rows divided by their norm in float32 are much closer to 1
 Floats = NDArray[np.float32]
 
 
@@ -47,12 +46,12 @@ def write_table(path: Path, parts: Iterable[Floats], shape: tuple[int, int]) -> 
 
 
 def open_table(path: Path) -> Tensor:
-    """Map the table (I, D) at ``path`` into memory: no copy, and no write ever reaches the file.
+    """Map the table (I, D) at ``path`` into memory without a copy. A write never changes the file.
 
-    It is meant to be read alone, as a checkpoint names the file and would not know of a write.
+    Only read the result: a checkpoint names the file and does not store changes to the tensor.
 
-    Raises UserError where it is missing, truncated, not a `.npy` file of float32 in rows, or has a row
-    whose norm is not 1.
+    Raises UserError if the file is missing, truncated or not a `.npy` file of float32 in rows, or if the
+    norm of a row is not 1.
     """
     array = _map(path)
     if array.dtype != np.dtype("<f4"):
@@ -64,18 +63,18 @@ def open_table(path: Path) -> Tensor:
     table = torch.from_numpy(array)  # (I, D)
     for start in range(0, len(table), _ROWS):
         norms = torch.linalg.vector_norm(table[start : start + _ROWS], dim=1)
-        wrong = ~((norms - 1).abs() <= _NORM_ERROR)  # NaN compares with nothing, and is wrong, too
+        wrong = ~((norms - 1).abs() <= _NORM_ERROR)  # NaN is wrong too: each comparison with it is False
         if bool(wrong.any()):
             row = int(wrong.nonzero()[0])
             raise UserError(
                 f"{path} has norm {norms[row].item():g} in row {start + row}: divide each row of the "
-                "embeddings by its Euclidean norm, and leave out those that are zero or not finite."
+                "embeddings by its Euclidean norm, and remove rows that are zero or not finite."
             )
     return table
 
 
 def table_sha256(path: Path) -> str:
-    """sha256 (hex) of the whole file. Raises UserError where it can't be read."""
+    """sha256 (hex) of the whole file. Raises UserError if it can't be read."""
     _check_file(path)
     try:
         with path.open("rb") as file:
@@ -85,7 +84,7 @@ def table_sha256(path: Path) -> str:
 
 
 def _check_file(path: Path) -> None:
-    """A path may come from a stranger's checkpoint: a device or a pipe would be read for ever."""
+    """Raise UserError for a device or a pipe: a checkpoint from elsewhere may name one that never ends."""
     if path.exists() and not path.is_file():
         raise UserError(f"{path} can't be read (it is no regular file): give a .npy file of item embeddings.")
 
@@ -93,14 +92,14 @@ def _check_file(path: Path) -> None:
 def _map(path: Path) -> NDArray[Any]:
     _check_file(path)
     try:
-        # Copy-on-write: torch wants memory that it could write to, and the file must stay as it is.
-        with np.errstate(over="ignore"):  # the size of a hostile shape
+        # Copy-on-write: torch needs writable memory, and the file must not change.
+        with np.errstate(over="ignore"):  # the size of a hostile shape may overflow
             array = np.load(path, mmap_mode="c", allow_pickle=False)
     except OSError as error:
         raise UserError(
             f"{path} can't be read ({error.strerror or error}): give a .npy file of item embeddings."
         ) from error
-    except (EOFError, OverflowError, TypeError, ValueError) as error:  # a shape may be any Python literals
+    except (EOFError, OverflowError, TypeError, ValueError) as error:  # a shape may be any Python literal
         cause = "is truncated" if "greater than file size" in str(error) else "is not a whole .npy file"
         raise UserError(f"{path} {cause}: save the item embeddings again with numpy.save.") from error
     if not isinstance(array, np.ndarray):

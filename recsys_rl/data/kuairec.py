@@ -1,8 +1,8 @@
-"""KuaiRec 2.0: short videos, with a small matrix in which (nearly) every user saw every video.
+"""KuaiRec 2.0: short videos, with a small matrix in which nearly every user saw every video.
 
 Gao et al. 2022, "KuaiRec: A Fully-observed Dataset and Insights for Evaluating Recommender Systems",
-CIKM, 540-550, DOI 10.1145/3511808.3557220; CC BY-SA 4.0. A like is a video watched more than twice over
-(watch_ratio > 2), the threshold that the authors use.
+CIKM, 540-550, DOI 10.1145/3511808.3557220; CC BY-SA 4.0. A like is a video that was watched for more than
+twice its length (watch_ratio > 2); the authors use the same threshold.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ PACKED = "small_matrix_like.npz"  # likes only: user_id (U,), video_id (I,), lik
 
 @dataclass(frozen=True)
 class KuaiRec:
-    """The true likes of U users for I videos, and what those and other users did elsewhere in the app."""
+    """The true likes of U users for I videos, and the likes of all users outside this matrix."""
 
     like: Tensor  # (U, I) bool: watch_ratio > 2; False in the 0.4 % of cells that were not observed
-    watch_ratio: Tensor | None  # (U, I) float32: seconds watched per second of video, NaN where not
-    # observed; None where the source has likes only
+    watch_ratio: Tensor | None  # (U, I) float32: seconds watched per second of video, NaN if not observed;
+    # None if the source has only likes
     user_ids: Tensor  # (U,) int64, ascending
     video_ids: Tensor  # (I,) int64, ascending
     categories: Tensor  # (I, G) float32, 0 or 1: the tags of the matrix's videos
-    category_names: tuple[str, ...]  # (G,): "tag 00" ...; the tags have no other names
+    category_names: tuple[str, ...]  # (G,): "tag 00" ...; the dataset gives the tags no names
     history: InteractionLog  # likes outside the matrix, one row each: rating 1 of the range (0, 1)
 
 
@@ -53,9 +53,9 @@ def load_kuairec(data_dir: str | Path | None = None, cache_dir: str | Path | Non
     ``data_dir`` is KuaiRec.zip, its unpacked folder, or a folder with the packed likes
     small_matrix_like.npz, big_matrix_like_excl_small.csv and item_categories.csv; CSV files may be gzipped.
 
-    No pair of a matrix user and a matrix video is in ``history``, so whoever learns from it has seen
-    nothing of ``like``. Repeated rows of the official big matrix count once, and rows without a time
-    are left out; the packed layout has no clock, so the order of its rows stands in. Raises UserError.
+    ``history`` has no pair of a matrix user and a matrix video, so a model that learns from ``history`` has
+    seen no part of ``like``. Repeated rows of the official big matrix count once. Rows without a time are
+    removed. The packed layout has no times: the order of its rows replaces them. Raises UserError.
     """
     if data_dir is not None:
         place = _find(Path(data_dir))
@@ -118,7 +118,7 @@ def _read(place: Path, source: str) -> KuaiRec:
 
 
 def _small_matrix(raw: bytes, source: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Ascending user ids (U,), video ids (I,), and watch ratios (U, I) with NaN where not observed."""
+    """Ascending user ids (U,), video ids (I,), and watch ratios (U, I); NaN in cells not observed."""
     schema = {"user_id": pl.Int64, "video_id": pl.Int64, "watch_ratio": pl.Float32}
     with parsing(f"{source}: {OFFICIAL}"):
         frame = pl.read_csv(raw, columns=list(schema), schema_overrides=schema).drop_nulls()
@@ -166,7 +166,7 @@ def _ids_only(raw: bytes, source: str) -> pl.DataFrame:
 
 
 def _categories(raw: bytes, source: str) -> dict[int, list[str]]:
-    """Rows like 1,"[27, 9]": the tags of each video, named so that they sort by number."""
+    """The tags of each video, from rows like 1,"[27, 9]". Their names sort by number."""
     schema = {"video_id": pl.Int64, "feat": pl.String}
     with parsing(f"{source}: item_categories.csv"):
         rows = pl.read_csv(raw, columns=list(schema), schema_overrides=schema).rows()

@@ -1,7 +1,7 @@
-"""Events of people, from columns or from any CSV/Parquet file, as an InteractionLog.
+"""User events from columns, or from any CSV or Parquet file, as an InteractionLog.
 
-The order of events is (user, time, item), so the order of the rows in a file with a clock does not
-matter; where there is no clock the order of the rows is the time.
+Events are sorted by (user, time, item). So the order of the rows does not matter in a file with times. In
+a file without times, the order of the rows is the time.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from recsys_rl.types import InteractionLog, UserError, World
 TIME_COLUMN = "timestamp"
 RATING_COLUMN = "rating"
 
-# What a program writes for a number; "007" is a name, since reading it as 7 could merge two ids.
+# Numbers as programs write them. "007" is a name: if it were read as 7, two ids could become one.
 _NUMBER = r"(?i)^\s*[+-]?(nan|inf(inity)?|(0|[1-9]\d*)(\.\d*)?(e[+-]?\d+)?)\s*$"
 
 
@@ -43,9 +43,9 @@ class LogConfig(LikesConfig):
     item_column: str = "item"
     """Column of the item id."""
     time_column: str = TIME_COLUMN
-    """Column of the time; the order of the file stands in where it is missing."""
+    """Column of the time. Without it, the order of the rows is the time."""
     rating_column: str = RATING_COLUMN
-    """Column of the rating; every row is a like where it is missing."""
+    """Column of the rating. Without it, every row is a like."""
 
 
 def make_log(
@@ -63,16 +63,16 @@ def make_log(
     """Check E events and number their U users and I items 0, 1, ... by ascending id.
 
     ``users``, ``items``, ``times``, ``ratings`` are columns of equal length E (lists, arrays or polars
-    series). Ids are whole numbers 0..2**63-1, or strings: a column in which some id does not look like a
-    number is read as strings, whose sorted rank becomes the id and, for items, the title. ``times`` are
-    seconds, integer or fractional (kept to the second) or dates; without them the order of the rows
-    stands in. Without ``ratings`` each event counts as a like: rating 1.0 of the range (0, 1).
-    ``titles``, ``genres``, ``years`` are looked up by the source's id; the default title is "item <id>".
-    ``rating_range`` defaults to the smallest and largest rating in the column.
+    series). Ids are whole numbers 0..2**63-1, or strings. If any id of a column does not look like a
+    number, the column is read as strings: the sorted rank of a string becomes the id, and the string of an
+    item becomes its title. ``times`` are seconds, integer or fractional (the fraction only orders events),
+    or dates; without them the order of the rows is the time. Without ``ratings`` each event counts as a
+    like: rating 1.0 of the range (0, 1). The keys of ``titles``, ``genres``, ``years`` are ids of the
+    source; the default title is "item <id>". ``rating_range`` defaults to the smallest and largest rating
+    in the column.
 
-    An event twice (same user, item and time; without a clock, same user and item) is an error: it is
-    more often a broken export than two events, and it would count twice. Raises UserError, which
-    counts rows from 1.
+    A repeated event (same user, item and time; without times, same user and item) is an error: it is
+    usually a broken export, and it would count twice. Raises UserError, with rows counted from 1.
     """
     user_column, item_column = _series("user", users), _series("item", items)
     columns = (users, items, times, ratings)
@@ -125,8 +125,8 @@ def read_log(
 ) -> InteractionLog:
     """Read a log from a .csv, .csv.gz or .parquet file with the named columns; see ``make_log``.
 
-    The time and rating columns may be missing under their default names; a name that the caller chose
-    must be there. Raises UserError.
+    The time and the rating column may be missing if they have their default names. A column that the
+    caller names must exist. Raises UserError.
     """
     path = Path(path)
     if not path.is_file():
@@ -145,11 +145,9 @@ def read_log(
         )
     optional = [name for name in (time_column, rating_column) if name in header]
     columns = list(dict.fromkeys([user_column, item_column, *optional]))
-    twice = [name for name in columns if f"{name}_duplicated_0" in header]  # as polars calls the second
+    twice = [name for name in columns if f"{name}_duplicated_0" in header]  # polars renames the second so
     if twice:
-        raise UserError(
-            f"{path} has more than one column {_short(twice[0])}: rename or leave out the others."
-        )
+        raise UserError(f"{path} has more than one column {_short(twice[0])}: rename or remove the others.")
     frame = _parse(path, raw, columns)
     log = make_log(
         frame[user_column],
@@ -178,7 +176,7 @@ def _read_bytes(path: Path) -> bytes:
 
 @contextlib.contextmanager
 def parsing(where: str | Path) -> Iterator[None]:
-    """An error of a parser inside becomes a UserError of one sentence about ``where``."""
+    """Turn a parser's error inside the block into a UserError about ``where``."""
     try:
         yield
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, ValueError) as error:
@@ -190,24 +188,24 @@ def parsing(where: str | Path) -> Iterator[None]:
 
 
 def _short(value: object) -> str:
-    """A value of a file, which may be many lines, as one short line."""
+    """A value of a file as one short line; the value may have many lines."""
     return repr(value[:37] + "..." if isinstance(value, str) and len(value) > 40 else value)
 
 
 def _listed(names: Sequence[str]) -> str:
-    """The first of them, and how many there are."""
+    """The first 20 names, and the number of all if there are more."""
     most = 20
     return ", ".join(map(_short, names[:most])) + (f" ... ({len(names):,})" if len(names) > most else "")
 
 
 def _parse(path: Path, raw: bytes, columns: list[str] | None) -> pl.DataFrame:
-    """The named columns, those of a CSV as text; None gives all columns without their rows."""
+    """The named columns, as text for a CSV file; None gives all columns without rows."""
     rows = 0 if columns is None else None
     with parsing(path):
         if path.name.lower().endswith(".parquet"):
             return pl.read_parquet(io.BytesIO(raw), columns=columns, n_rows=rows)
         if b"\0" in raw:
-            raise UserError(f"{path} holds NUL bytes, so it is not a CSV text: export it again as UTF-8 CSV.")
+            raise UserError(f"{path} holds NUL bytes, so it is no CSV text: export it again as UTF-8 CSV.")
         return pl.read_csv(raw, columns=columns, n_rows=rows, infer_schema=False)
 
 
@@ -223,7 +221,7 @@ def _series(name: str, values: Any) -> pl.Series:
 
 
 def _bad(column: pl.Series, mask: pl.Series, source: str, rule: str) -> None:
-    """Raise for the first row where ``mask`` is true (null counts as true)."""
+    """Raise UserError for the first row with a true ``mask`` (null counts as true)."""
     rows = mask.fill_null(True).arg_true()
     if rows.len():
         row = int(rows[0])
@@ -232,7 +230,7 @@ def _bad(column: pl.Series, mask: pl.Series, source: str, rule: str) -> None:
 
 
 def _ids(column: pl.Series, source: str) -> pl.Series:
-    """Ids as Int64 or, where they are names, as String."""
+    """Ids as Int64, or as String if they are names."""
     rule = "ids are whole numbers from 0 to 2**63-1, or strings"
     _bad(column, column.is_null(), source, rule)
     if column.dtype in (pl.Categorical, pl.Enum):
@@ -251,7 +249,7 @@ def _ids(column: pl.Series, source: str) -> pl.Series:
 
 
 def _times(column: pl.Series, source: str) -> pl.Series:
-    """Seconds as Int64 or, with fractions, as Float64: those are cut off only after sorting."""
+    """Seconds as Int64, or as Float64 with fractions; the caller cuts fractions off after sorting."""
     rule = "times are seconds, as numbers of at most 64 bits"
     if column.dtype.is_temporal() and column.dtype in (pl.Date, pl.Datetime):
         seconds = column.cast(pl.Datetime("us")).dt.epoch("us") / 1e6
@@ -277,7 +275,7 @@ def _ratings(column: pl.Series, source: str) -> pl.Series:
 
 def _observed_range(ratings: pl.Series) -> tuple[float, float]:
     low, high = float(np.min(ratings.to_numpy())), float(np.max(ratings.to_numpy()))
-    # One single rating says nothing about its scale: let it run from 0 or up to 1.
+    # A single rating does not show its scale: extend the range to 0, or to 1.
     return (low, high) if low < high else (min(low, 0.0), max(high, 1.0))
 
 
@@ -288,12 +286,12 @@ def _refuse_duplicates(frame: pl.DataFrame, columns: list[str], source: str) -> 
         rows = (first["row"] + 1).to_list()
         raise UserError(
             f"{source}: rows {rows[0]} and {rows[1]} have the same {', '.join(columns)}: "
-            "drop repeated rows, or give a time column that tells them apart."
+            "remove repeated rows, or give a time column with different times for them."
         )
 
 
 def _rank(ids: pl.Series) -> tuple[pl.Series, pl.Series]:
-    """The distinct ids in ascending order, and each id's place among them."""
+    """The distinct ids in ascending order, and the rank of each row's id among them."""
     return ids.unique().sort(), ids.rank("dense").cast(pl.Int64) - 1
 
 

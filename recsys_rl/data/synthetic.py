@@ -1,4 +1,4 @@
-"""`synthetic`: a world without data."""
+"""`synthetic`: a world of random users and items, made without data."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from recsys_rl.dials import EnvConfig
 from recsys_rl.protocols import Source
 from recsys_rl.types import Catalogue, Population, World
 
-# independent streams of the one seed
+# Independent streams of the seed.
 _ITEM_STREAM, _USER_STREAM, _POPULARITY_STREAM, _QUALITY_STREAM = 1, 2, 4, 5
 
 
 def synthetic_world(
     num_items: int, num_users: int, embedding_dim: int, heldout_fraction: float, seed: int
 ) -> tuple[Catalogue, Population]:
-    """Unit-norm Gaussian items and users: a world without data.
+    """Gaussian items and users, scaled to norm 1: a world without data.
 
-    Users are fully known: taste and profile are the same. Nobody has rated anything, so popularity and
-    quality are drawn, independent of each other and of the embeddings: ``popularity = 0.01**U(0, 1)``, which
-    is log-uniform on 0.01..1 (a few hits, a long tail), and ``quality ~ Beta(5, 3)`` (mean 5/8, like
-    ratings). There are no genres (an (I, 0) tensor) and no year (NaN). Raises UserError where the split
-    leaves a side empty.
+    The policy knows each user fully: taste and profile are the same. There are no ratings, so popularity and
+    quality are drawn, independent of each other and of the embeddings: ``popularity = 0.01**U(0, 1)``,
+    log-uniform on 0.01..1 (a few hits, a long tail), and ``quality ~ Beta(5, 3)`` (mean 5/8, as ratings
+    have). There are no genres (an (I, 0) tensor) and no year (NaN). Raises UserError if one side of the
+    split is empty.
     """
     items, users = (
         unit_rows(np.random.default_rng([stream, seed]).standard_normal((count, embedding_dim)))

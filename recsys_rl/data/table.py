@@ -1,7 +1,4 @@
-"""Anyone's own table of item embeddings (`.npy`), with users made up around the items.
-
-Nobody has rated anything.
-"""
+"""Your own table of item embeddings (`.npy`), with made-up users near the items. There are no ratings."""
 
 from __future__ import annotations
 
@@ -20,8 +17,8 @@ from recsys_rl.errors import one_line
 from recsys_rl.protocols import Source
 from recsys_rl.types import Catalogue, Population, UserError, World
 
-USER_NOISE = 0.3  # norm of the noise that sets a user apart from the two items that make up the taste
-_USER_STREAM, _POPULARITY_STREAM, _QUALITY_STREAM = 13, 14, 15  # independent streams of the one seed
+USER_NOISE = 0.3  # norm of the noise that is added to the sum of two items to make a user's taste
+_USER_STREAM, _POPULARITY_STREAM, _QUALITY_STREAM = 13, 14, 15  # independent streams of the seed
 
 
 def table_world(
@@ -34,17 +31,17 @@ def table_world(
     seed: int,
     source: str = "",
 ) -> tuple[Catalogue, Population]:
-    """The first ``num_items`` items of the table at ``path`` (all, where it has fewer), and made-up users.
+    """The first ``num_items`` items of the table at ``path`` (all, if it has fewer), and made-up users.
 
-    A user is the unit vector along the sum of two random items plus a random vector of norm USER_NOISE,
-    fully known (taste and profile are the same). Popularity and quality are drawn as in `synthetic`. Raises
-    UserError where the file is no such table.
+    A user is the unit vector along the sum of two random items plus a random vector of norm USER_NOISE. The
+    policy knows him fully: taste and profile are the same. Popularity and quality are drawn as in
+    `synthetic`. Raises UserError if the file is not such a table, or has another embedding size.
     """
     table = open_table(path)
     if table.shape[1] != embedding_dim:
         raise UserError(
-            f"{path} has embeddings of size {table.shape[1]}, and the settings say {embedding_dim}: give "
-            f"--embedding-dim {table.shape[1]}."
+            f"{path} has embeddings of size {table.shape[1]}, but the embedding size is set to "
+            f"{embedding_dim}: give --embedding-dim {table.shape[1]}."
         )
     total, embedding = len(table), table[:num_items]
     num_items = len(embedding)
@@ -66,11 +63,11 @@ def table_world(
 
 
 def _users_between_items(embedding: Tensor, num_users: int, seed: int) -> Tensor:
-    """(U, D) unit vectors: two random items each, and noise."""
+    """(U, D) unit vectors: for each user the sum of two random items and noise."""
     rng = np.random.default_rng([_USER_STREAM, seed])
     liked = torch.from_numpy(rng.integers(len(embedding), size=(num_users, 2)))
     noise = rng.standard_normal((num_users, embedding.shape[1]), dtype=np.float32)
-    # Two opposite items cancel out; the noise still points somewhere.
+    # The sum of two opposite items is zero; the noise still gives it a direction.
     return unit_rows(embedding[liked].sum(1).numpy() + USER_NOISE * unit(noise))
 
 

@@ -1,6 +1,7 @@
-"""Named tensors in a file that proves itself: what was computed once and can be computed again.
+"""A cache of computed tensors, each in a file with its own sha256.
 
-So nothing here is fatal: a damaged file or a folder that can't be written costs a line on stderr.
+The tensors can be computed again, so no error here ends the run: a line on stderr reports a damaged file
+or a folder that can't be written.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from torch import Tensor
 
 
 def digest(tensors: Mapping[str, Tensor], *words: object) -> str:
-    """sha256 (hex) of named tensors, with their types and shapes, and of anything that prints exactly."""
+    """sha256 (hex) of named tensors, with types and shapes, and of other values by their exact ``repr``."""
     total = hashlib.sha256(repr(words).encode())
     for name in sorted(tensors):
         array = np.ascontiguousarray(tensors[name].numpy())
@@ -29,7 +30,7 @@ def digest(tensors: Mapping[str, Tensor], *words: object) -> str:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor] | None:
-    """What ``write_tensors`` wrote; None where there is no such file, or not a whole one."""
+    """The tensors that ``write_tensors`` wrote; None if the file is missing or damaged."""
     try:
         tensors: dict[str, Tensor] = safetensors.torch.load(path.read_bytes())
         if tensors.pop("sha256").numpy().tobytes().hex() == digest(tensors):
@@ -40,13 +41,13 @@ def read_tensors(path: Path) -> dict[str, Tensor] | None:
         print(f"The cache file {path} can't be read ({error.strerror}); made again.", file=sys.stderr)
         return None
     except (safetensors.SafetensorError, KeyError, ValueError, RuntimeError):
-        pass  # not a safetensors file, or a stranger's
+        pass  # not a safetensors file, or not one of this module
     print(f"The cache file {path} is damaged; made again.", file=sys.stderr)
     return None
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write to a temporary name and rename, so that a reader never meets half a file."""
+    """Write a temporary file and rename it, so that a reader never sees half a file."""
     stamp = torch.frombuffer(bytearray.fromhex(digest(tensors)), dtype=torch.uint8)
     temporary: Path | None = None
     try:
@@ -57,6 +58,6 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
         temporary.replace(path)
     except OSError as error:
         why = error.strerror or error
-        print(f"Nothing is kept in {path.parent} ({why}); the next run makes it again.", file=sys.stderr)
+        print(f"Can't write the cache {path.parent} ({why}); the next run computes again.", file=sys.stderr)
         if temporary is not None:
             temporary.unlink(missing_ok=True)
