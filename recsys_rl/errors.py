@@ -1,21 +1,21 @@
-"""The exceptions for mistakes that are the user's to mend; they need no tensors, so `--help` stays fast."""
+"""Exceptions for mistakes that the user can mend. This module imports no torch."""
 
 from __future__ import annotations
 
 
 class UserError(Exception):
-    """A mistake in what the user gave us: one sentence that says what, where, and how to mend it.
+    """A mistake in the user's input, in one sentence: what is wrong, where, and how to mend it.
 
-    The commands print it and exit with code 2; no traceback.
+    The commands print the sentence without a traceback and exit with code 2.
     """
 
 
 class FieldError(UserError):
-    """A value that a field of the settings can't have; the command calls the field by its option's name."""
+    """A value that a setting can't have. The command prints the option's name in place of the field's."""
 
     def __init__(self, field: str, complaint: str) -> None:
-        """``field`` is section.name, or a name alone where it stands in no section; ``complaint`` follows."""
-        super().__init__(field, complaint)  # both, so that another process can be told
+        """``field`` is section.name, or only a name if it has no section; the message adds ``complaint``."""
+        super().__init__(field, complaint)  # both: a copy in another process is made from them
         self.field = field
         self.option = "--" + field.rpartition(".")[2].replace("_", "-")
         self.complaint = complaint
@@ -27,7 +27,7 @@ class FieldError(UserError):
 def one_line(text: object) -> str:
     """``text`` as one line for a terminal: control characters become escapes, a long text loses its middle.
 
-    File names and data of others may hold sequences that a terminal would obey.
+    File names and data from elsewhere may contain control sequences of the terminal.
     """
     line = str(text)
     if len(line) > 2_000:

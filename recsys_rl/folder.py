@@ -1,12 +1,12 @@
-"""Each run has a folder of its own, which no other run is ever given: how it is named, taken and found again.
+"""The folder of a run: choose its name, create it, lock it, and find it again. No two runs share a folder.
 
     runs/satiation-movielens-ppo-0/     config.toml, log.csv, ppo.pt, ppo.prev.pt
     checkpoints/ppo.pt                  a symbolic link to the checkpoint of the latest run
 
-A link and no copy: it names the run's folder, which ``--resume`` needs, is set once in a run however often
-that saves, and loses nothing when it is replaced or deleted. A hard link would need a new one after each
-save (a save renames a new file into place) and can't reach another disk. Where the system makes no
-symbolic links (Windows without the right to), the run is in its own folder all the same.
+A link is better than a copy: ``--resume`` reads the run's folder from it, a run sets it only once, and no
+data is lost if it is replaced or deleted. A hard link would have to be made again after each save (a save
+renames a new file into place) and can't point to another disk. If the system can't make symbolic links
+(Windows without that right), the run still has its own folder.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ LATEST = Path("checkpoints")
 
 
 def default_name(config: Config) -> str:
-    """env-data-algo-seed, in letters, digits and ``. _ -`` alone; without data in a world of its own."""
+    """env-data-algo-seed, only letters, digits and ``. _ -``; without data if the environment needs none."""
     name = PurePath(getattr(config.data_config, "data", "")).name
     data = re.sub(r"\.(csv|csv\.gz|parquet|npy)$", "", name, flags=re.IGNORECASE)
     parts = (config.env, data, config.algo, str(config.train_config.seed))
@@ -46,7 +46,7 @@ def _safe(text: str) -> str:
 
 
 def check_free(config: Config, folder: Path | None = None) -> None:
-    """Raise UserError, before the work, where ``take`` with the same arguments would."""
+    """Raise UserError, before the work begins, if ``take`` with the same arguments would raise one."""
     settings = config.train_config
     given = folder is not None or settings.name is not None
     place = folder or Path(settings.runs_dir) / (settings.name or default_name(config))
@@ -54,9 +54,9 @@ def check_free(config: Config, folder: Path | None = None) -> None:
     try:
         if place.exists() and given:
             raise _taken(place)
-        while not parent.exists():  # missing ones are made with the folder, and not before
+        while not parent.exists():  # take makes missing folders
             parent = parent.parent
-    except OSError as error:  # a name that is too long, or a folder that may not be entered
+    except OSError as error:  # the name is too long, or a folder may not be entered
         raise UserError(
             f"{place} can't be made ({error.strerror or error}): give another --name or --runs-dir."
         ) from error
@@ -65,12 +65,11 @@ def check_free(config: Config, folder: Path | None = None) -> None:
 
 
 def take(config: Config, folder: Path | None = None) -> Path:
-    """Make the run's folder: ``folder`` itself, or, in runs_dir, ``name`` or else the first of
-    env-data-algo-seed, -2, -3, ... that is free.
+    """Make the run's folder: ``folder``, or ``name`` in runs_dir, or the first free default name there.
 
-    ``mkdir`` is exclusive, so that of runs that begin at once each gets another folder. Raises UserError
-    where a given name is taken (a script would go on to read the other run's results) or where nothing can
-    be made.
+    Default names are env-data-algo-seed, then the same with -2, -3, ... ``mkdir`` is exclusive, so runs that
+    begin at the same time get different folders. Raises UserError if a given name is taken (another choice
+    would make a script read the other run's results) or if the folder can't be made.
     """
     settings = config.train_config
     given = folder is not None or settings.name is not None
@@ -93,8 +92,8 @@ def take(config: Config, folder: Path | None = None) -> Path:
 
 def _taken(path: Path) -> UserError:
     return UserError(
-        f"{path} exists, and a run takes a new folder: give another name, or go on with the run that is "
-        f"there by --run {path}."
+        f"{path} exists, and a run needs a new folder: give another name, or continue the run that is "
+        f"there with --run {path}."
         if path.is_dir()
         else f"{path} is no folder: give another --runs-dir."
     )
@@ -102,7 +101,7 @@ def _taken(path: Path) -> UserError:
 
 @contextmanager
 def removed_on_error(folder: Path | None) -> Iterator[None]:
-    """``folder``, if one was just taken, goes again where the run fails to begin."""
+    """Delete ``folder`` (None: no folder) if the block fails, so that a failed start leaves no folder."""
     try:
         yield
     except BaseException:
@@ -113,9 +112,9 @@ def removed_on_error(folder: Path | None) -> Iterator[None]:
 
 @contextmanager
 def held(folder: Path) -> Iterator[None]:
-    """Keep other processes from going on with the run meanwhile; a process that dies lets go.
+    """Lock the run's folder against other processes. The lock ends with the block or with the process.
 
-    Raises UserError where another one holds it. Where the system or the disk has no locks, none is taken.
+    Raises UserError if another process has the lock. Without locks of the system or the disk, there is none.
     """
     descriptor = None
     try:
@@ -144,8 +143,8 @@ def held(folder: Path) -> Iterator[None]:
 def publish(checkpoint: Path) -> tuple[bool, str]:
     """Make ``checkpoints/<name>`` a link to ``checkpoint``, in one step; returns success and a line.
 
-    A link that is there is replaced. A file that is there, an earlier version's checkpoint for example,
-    keeps its bytes under another name. Where no link can be made, the run goes on without.
+    An old link is replaced. An old file (a checkpoint of an earlier version, for example) is kept under
+    another name. If no link can be made, the run continues without one.
     """
     place, kept = LATEST / checkpoint.name, None
     temporary = LATEST / f".{checkpoint.name}.{secrets.token_hex(8)}.tmp"
@@ -161,12 +160,12 @@ def publish(checkpoint: Path) -> tuple[bool, str]:
             kept.unlink(missing_ok=True)
         temporary.unlink(missing_ok=True)
         why = getattr(error, "strerror", None) or error
-        return False, f"{place} can't be made a link to this run ({why}): use {checkpoint} in its place."
-    return True, "" if kept is None else f"{place} was a file of its own, which is kept as {kept}"
+        return False, f"{place} can't be made a link to this run ({why}): use {checkpoint} instead."
+    return True, "" if kept is None else f"{place} was a file, not a link; it is kept as {kept}"
 
 
 def _second_name(place: Path) -> Path:
-    """A name that nothing has, for the file at ``place``, which stays there too."""
+    """Give the file at ``place`` a second, unused name and return it. The first name stays."""
     for number in itertools.count(1):
         kept = place.with_name(f"{place.stem}.kept{'' if number == 1 else f'-{number}'}{place.suffix}")
         try:
@@ -182,12 +181,12 @@ def _second_name(place: Path) -> Path:
 
 
 def latest(algo: str) -> Path:
-    """The folder of the run behind ``checkpoints/<algo>.pt``. Raises UserError where there is none."""
+    """The folder of the run that ``checkpoints/<algo>.pt`` links to. Raises UserError if there is none."""
     place = LATEST / f"{algo}.pt"
     if not place.is_symlink():
         if not place.exists():
             raise UserError(f"{place} does not exist: train first, or give --run FOLDER.")
-        raise UserError(f"{place} is a file of its own and no link to a run: give --run FOLDER.")
+        raise UserError(f"{place} is a file and not a link to a run: give --run FOLDER.")
     folder = place.resolve().parent
     if not folder.is_dir():
         raise UserError(f"{place} is a link to {os.readlink(place)}, which is gone: give --run FOLDER.")
@@ -195,13 +194,13 @@ def latest(algo: str) -> Path:
 
 
 def nearby(path: Path) -> Path:
-    """An absolute path as seen from the working directory, where it lies below that."""
+    """An absolute path, made relative if it is inside the working directory."""
     here = Path.cwd()
     return path.relative_to(here) if path.is_relative_to(here) else path
 
 
 def algo_of(folder: Path) -> str:
-    """The algorithm of the run in ``folder``, by its checkpoint. Raises UserError where there is none."""
+    """The algorithm of the run in ``folder``, from its checkpoint. Raises UserError if there is not one."""
     found = [algo for algo in AGENTS if (folder / f"{algo}.pt").is_file()]
     if len(found) != 1:
         names = " or ".join(f"{algo}.pt" for algo in AGENTS)

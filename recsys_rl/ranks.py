@@ -1,7 +1,7 @@
 """Collectives used by training, and their single-process version.
 
-``distributed/group.py`` has the version of several processes. Every rank must call them in the same
-order, so none may stand behind a condition that differs between ranks.
+``distributed/group.py`` has the version for several processes. All ranks must call them in the same
+order, so no call may depend on a condition that differs between ranks.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ from recsys_rl.utils.stopping import stop_signals
 
 
 class Ranks:
-    """One process alone: rank 0 of 1."""
+    """A single process: rank 0 of 1."""
 
     rank: int = 0
     size: int = 1
 
     def gather(self, mine: Mapping[str, Tensor]) -> list[Mapping[str, Tensor]]:
-        """Everyone's tensors in the order of ranks, on every rank; names and shapes may differ."""
+        """The tensors of all ranks, in their order, on every rank. Names and shapes may differ."""
         return [mine]
 
     def average(self, x: Tensor) -> None:
         """Replace ``x`` by its mean over all ranks, in place."""
 
     def in_turn(self) -> AbstractContextManager[None]:
-        """Within, one rank of each machine goes first, so that the others find its files."""
+        """Run the block on one rank of each machine first, so that the other ranks find its files."""
         return nullcontext()
 
     def stop_requests(self) -> AbstractContextManager[list[int]]:
-        """The requests to stop that reached this rank so far."""
+        """The list of the requests to stop that have reached this rank."""
         return stop_signals()
 
 

@@ -1,8 +1,8 @@
-"""Fields of a dataclass of settings: checked by their annotations, read from mappings.
+"""Check the fields of a dataclass of settings by their annotations, and read them from mappings.
 
-An annotation says it all: ``Annotated[int, Range(1, 9)]``, ``Literal["a", "b"]``, ``str | None``,
-``tuple[..., ...]``, ``bool``. Every complaint is a UserError that names section.field, the value that was
-given and the values that are allowed.
+The annotation gives the allowed values: ``Annotated[int, Range(1, 9)]``, ``Literal["a", "b"]``,
+``str | None``, ``tuple[..., ...]``, ``bool``. Every error is a UserError that names section.field, the given
+value and the allowed values.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Range:
-    """The numbers from ``low`` to ``high``; an ``above`` or ``below`` bound is itself left out."""
+    """The numbers from ``low`` to ``high``; the bounds ``above`` and ``below`` are themselves excluded."""
 
     low: float = -math.inf
     high: float = math.inf
@@ -44,7 +44,7 @@ class Range:
 
 
 Count = Annotated[int, Range(1, 10**9)]
-Size = Annotated[int, Range(1, 100_000)]  # of a layer, an embedding, a session: memory grows with it
+Size = Annotated[int, Range(1, 100_000)]  # of a layer, an embedding or a session: memory grows with it
 CountOrZero = Annotated[int, Range(0, 10**9)]
 Share = Annotated[float, Range(0, 1)]
 Positive = Annotated[float, Range(above=0)]
@@ -52,7 +52,7 @@ NonNegative = Annotated[float, Range(0)]
 Finite = Annotated[float, Range()]
 
 
-_HINTS: dict[Any, dict[str, Any]] = {}  # by class: resolving them takes a millisecond
+_HINTS: dict[Any, dict[str, Any]] = {}  # by class, because resolving them takes a millisecond
 
 
 def hints(cls: type) -> dict[str, Any]:
@@ -64,7 +64,7 @@ def hints(cls: type) -> dict[str, Any]:
 
 
 def sections(cls: type) -> dict[str, list[Any]]:
-    """The fields that are dataclasses themselves, each with the classes that it may be."""
+    """The fields whose values are dataclasses, each with its allowed classes."""
     found = {}
     for name, hint in hints(cls).items():
         classes = [option for option in _options(hint) if dataclasses.is_dataclass(option)]
@@ -74,7 +74,7 @@ def sections(cls: type) -> dict[str, list[Any]]:
 
 
 def check_fields(settings: Any, section: str = "") -> None:
-    """Raise FieldError for the first field, sections included, whose value its annotation does not allow."""
+    """Raise FieldError for the first field, in sections too, with a value that its annotation forbids."""
     nested = sections(type(settings))
     for name, hint in hints(type(settings)).items():
         value = getattr(settings, name)
@@ -89,11 +89,11 @@ def check_fields(settings: Any, section: str = "") -> None:
 def build(
     cls: type[T], mapping: Mapping[str, Any], section: str = "", homes: Mapping[str, str] | None = None
 ) -> T:
-    """Make one dataclass: lists become tuples and whole numbers floats where the annotation says so.
+    """Make one dataclass. Lists become tuples, and whole numbers become floats, if the annotation needs it.
 
-    ``homes`` names the section of each field, to find those that were put into another one.
+    ``homes`` gives the section of each field, for errors about a field in the wrong section.
 
-    Raises UserError where ``mapping`` is none, or has a field that ``cls`` lacks.
+    Raises UserError if ``mapping`` is not a mapping or has a field that ``cls`` lacks.
     """
     known = hints(cls)
     if not isinstance(mapping, Mapping):
@@ -103,7 +103,7 @@ def build(
     for name in mapping:
         if name not in known:
             place = f"{section}.{name}" if section else str(name)
-            if not place.isprintable() or not place.strip() or len(place) > 60:  # of a stranger's file
+            if not place.isprintable() or not place.strip() or len(place) > 60:  # in a file from elsewhere
                 place = shown(place)
             home = homes.get(name) if homes else None
             near = f" (did you mean {home}.{name}?)" if home else did_you_mean(name, known)
@@ -112,13 +112,13 @@ def build(
 
 
 def did_you_mean(given: object, known: Iterable[str]) -> str:
-    """' (did you mean ...?)' where a known name is near, else nothing."""
+    """' (did you mean ...?)' if a known name is similar, else an empty string."""
     near = difflib.get_close_matches(str(given), list(known), 1, cutoff=0.7)
     return f" (did you mean {near[0]}?)" if near else ""
 
 
 def shown(value: object) -> str:
-    """The value on one line, cut where it is long."""
+    """The value on one line, cut to 60 characters."""
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
 
@@ -140,12 +140,12 @@ def _fits(hint: Any, value: Any) -> bool:
         return _fits(args[0], value) and value in args[1]
     if origin is Literal:
         return value in args
-    if origin is tuple:  # a network has layers; a list of files may be empty
+    if origin is tuple:  # a list of layers needs at least one; a list of files may be empty
         filled = isinstance(value, tuple) and (len(value) > 0 or args[0] is str)
         return filled and all(_fits(args[0], part) for part in value)
     if hint is float:
         return _is_exact(value) or (type(value) is float and math.isfinite(value))
-    if hint is str:  # a NUL byte would only fail later, as part of a path
+    if hint is str:  # reject a NUL byte now: as part of a path it would fail later
         return isinstance(value, str) and value.strip() != "" and "\0" not in value
     return type(value) is hint
 

@@ -40,7 +40,7 @@ from tests.doors import A2C, CARTPOLE, DRIFT, SATIATION, assert_same_weights, fi
 CPU = torch.device("cpu")
 TWO = ("--num-processes", "2")
 PLAIN_CARTPOLE = [word for word in CARTPOLE if not word.startswith("--normalize")] + ["--no-normalize-reward"]
-GO_ON = "so the others were ended, too: --resume goes on from the last checkpoint."
+GO_ON = "so the others were ended, too: --resume continues from the last checkpoint."
 
 
 class Threads(Ranks):

@@ -106,8 +106,8 @@ def test_name_and_place_of_ones_own(here: Path, capsys: pytest.CaptureFixture[st
     before = files(here)
     said = sentence(["train", *DRIFT, *steps(1), "--runs-dir", "some/where", "--name", "first"], capsys)
     assert said == (
-        "some/where/first exists, and a run takes a new folder: give another name, or go on with the run "
-        "that is there by --run some/where/first."
+        "some/where/first exists, and a run needs a new folder: give another name, or continue the run "
+        "that is there with --run some/where/first."
     )
     assert files(here) == before
 
@@ -148,7 +148,7 @@ def test_file_in_the_place_of_the_link_is_kept(here: Path, capsys: pytest.Captur
         assert main(["train", *DRIFT, *steps(1)]) == 0
         kept = Path(f"checkpoints/ppo.kept{number}.pt")
         assert kept.read_bytes() == content and LINK.is_symlink()
-        assert f"checkpoints/ppo.pt was a file of its own, which is kept as {kept}" in capsys.readouterr().err
+        assert f"checkpoints/ppo.pt was a file, not a link; it is kept as {kept}" in capsys.readouterr().err
 
 
 def test_place_that_no_link_can_take(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -172,7 +172,7 @@ def test_system_without_symbolic_links(
     LINK.write_bytes(b"precious")
     monkeypatch.setattr(os, "symlink", refuse)
     assert main(["train", *DRIFT, *steps(1)]) == 0
-    said = f"(A required privilege is not held by the client): use {FIRST}/ppo.pt in its place."
+    said = f"(A required privilege is not held by the client): use {FIRST}/ppo.pt instead."
     assert said in capsys.readouterr().err
     assert LINK.read_bytes() == b"precious" and [path.name for path in LINK.parent.iterdir()] == ["ppo.pt"]
 
@@ -186,7 +186,7 @@ def test_resume_without_a_link(here: Path, capsys: pytest.CaptureFixture[str]) -
     )
     shutil.move("copy.pt", LINK)
     assert sentence(["train", "--resume"], capsys) == (
-        "checkpoints/ppo.pt is a file of its own and no link to a run: give --run FOLDER."
+        "checkpoints/ppo.pt is a file and not a link to a run: give --run FOLDER."
     )
     assert main(["train", "--run", str(FIRST)]) == 0  # the latest again, and the file is kept
     assert LINK.samefile(FIRST / "ppo.pt") and load("checkpoints/ppo.kept.pt").updates == 1
@@ -326,7 +326,7 @@ def test_updates_one_after_another(here: Path, capsys: pytest.CaptureFixture[str
     assert_same_weights(path, here / "some/run/ppo.pt")
     weights = seen[-1].agent.state_dict()
     assert all(torch.equal(x, weights[name]) for name, x in load("some/run/ppo.pt").agent.items())
-    with pytest.raises(UserError, match=r"^other exists, and a run takes a new folder"):
+    with pytest.raises(UserError, match=r"^other exists, and a run needs a new folder"):
         train(settings(*steps(9)), folder="other")
 
 
@@ -451,7 +451,7 @@ def test_evaluation_of_an_environment_without_an_end(
             "",
             "--candidates is 9, of which explore_rate 0.25",
         ),
-        (["--name", "taken"], "", "runs/taken exists, and a run takes a new folder"),
+        (["--name", "taken"], "", "runs/taken exists, and a run needs a new folder"),
     ],
 )
 def test_refused_before_data_are_read(

@@ -88,8 +88,8 @@ def build_world(
     A rating of at least ``like_threshold`` is a like. Each event of a log without ratings is a like. The
     split of the users depends only on their ids and the seed. An item is kept if training users gave it at
     least ``min_item_likes`` likes. If fewer than ``num_items`` items are kept, the catalogue's ``source``
-    gives their number. A user is removed if he has fewer than 5 likes among all kept items, or if the
-    regularisation shrank his vector to zero. The population's ``source`` gives the number of users that
+    gives their number. Users with fewer than 5 likes among all kept items are removed, and users whose vector
+    the regularisation shrank to zero. The population's ``source`` gives the number of users that
     remain; the catalogue's does not, because the number depends on held-out users. ``popularity`` and
     ``quality`` use training users only. ``quality`` is the mean rating, mapped to 0..1 by the source's range
     and shrunk towards the overall mean by ``QUALITY_PRIOR`` ratings. Items keep the order of the log.

@@ -34,7 +34,7 @@ def table_world(
     """The first ``num_items`` items of the table at ``path`` (all, if it has fewer), and made-up users.
 
     A user is the unit vector along the sum of two random items plus a random vector of norm USER_NOISE. The
-    policy knows him fully: taste and profile are the same. Popularity and quality are drawn as in
+    policy knows each user fully: taste and profile are the same. Popularity and quality are drawn as in
     `synthetic`. Raises UserError if the file is not such a table, or has another embedding size.
     """
     table = open_table(path)

@@ -1,5 +1,5 @@
-"""Data-parallel training: the same loop in several processes, whose gradients are averaged.
+"""Data-parallel training: several processes run the same loop and average their gradients.
 
-``place.py`` says which process of the run this one is, ``group.py`` joins it with the others,
-``launch.py`` starts all of them on this machine. Only the command imports this room.
+``place.py`` finds the rank of this process, ``group.py`` connects it to the other processes, and
+``launch.py`` starts all of them on this machine. Only the command imports this package.
 """

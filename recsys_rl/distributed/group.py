@@ -1,8 +1,8 @@
 """The processes of one run as a group that averages and gathers (torch.distributed; gloo, NCCL on CUDA).
 
-Synchronous data parallelism: each rank steps its own users and takes the gradient of its own part of
-each minibatch; the mean over ranks is the gradient of the whole. Weights and optimiser are the same
-everywhere at every step, and are never sent.
+Synchronous data parallelism: each rank steps its own users and computes the gradient of its own part of
+each minibatch. The mean over ranks is the gradient of the whole minibatch. Weights and optimiser are the
+same on all ranks after every step, so they are never sent.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from recsys_rl.distributed.place import LOST, Place
 from recsys_rl.ranks import Ranks
 from recsys_rl.types import UserError
 
-# How long one exchange may take, and so how long the others may wait for rank 0, which alone evaluates and
-# downloads. A rank that dies closes its connections and is noticed at once, whatever this limit.
+# The time limit of one exchange. The other ranks wait that long for rank 0, because only rank 0 evaluates
+# and downloads. A rank that dies closes its connections, so the others notice it at once.
 PATIENCE = timedelta(minutes=30)
 
 
@@ -35,14 +35,14 @@ GRACE = 10.0  # seconds that joining may take beyond its limit
 
 
 class LostRank(UserError):
-    """An exchange failed: another rank ended, or can't be reached any more."""
+    """An exchange failed: another rank ended or can't be reached any more."""
 
 
 class Group(Ranks):
-    """This process among the ``place.size`` of its run."""
+    """This process in a run of ``place.size`` processes."""
 
     def __init__(self, place: Place, group: dist.ProcessGroup, requests: list[int] | None) -> None:
-        """``requests`` is the list of requests to stop that the parent writes to, if there is one."""
+        """``requests``: the list of the parent's requests to stop; None without a parent."""
         self.place, self.group, self.requests = place, group, requests
         self.rank, self.size = place.rank, place.size
 
@@ -52,7 +52,7 @@ class Group(Ranks):
         x.div_(self.size)
 
     def gather(self, mine: Mapping[str, Tensor]) -> list[Mapping[str, Tensor]]:
-        """By way of the safetensors format, as torch's own way for such things is pickle."""
+        """Send tensors in the safetensors format, because torch would use pickle."""
         own = {name: x.detach().cpu().contiguous().clone() for name, x in mine.items()}
         blob = torch.frombuffer(bytearray(safetensors.torch.save(own)), dtype=torch.uint8)
         lengths = list(torch.zeros(self.size, 1, dtype=torch.int64))
@@ -69,7 +69,7 @@ class Group(Ranks):
 
     @contextmanager
     def in_turn(self) -> Iterator[None]:
-        """Every rank meets every other once: after the first of its machine, and before the rest."""
+        """Run the block on rank 0 of each machine first. A ``gather`` of all ranks starts the others."""
         first = self.place.local_rank == 0
         if not first:
             self.gather({})
@@ -78,15 +78,15 @@ class Group(Ranks):
             self.gather({})
 
     def stop_requests(self) -> AbstractContextManager[list[int]]:
-        """Signals, or what the parent wrote."""
+        """The signals of this process, or the requests of the parent."""
         return super().stop_requests() if self.requests is None else nullcontext(self.requests)
 
 
 @contextmanager
 def join(place: Place, requests: list[int] | None, join_timeout: float, cuda: bool) -> Iterator[Ranks]:
-    """Meet the other ranks within ``join_timeout`` seconds; part from them at the end.
+    """Connect to the other ranks within ``join_timeout`` seconds; disconnect at the end.
 
-    Raises UserError where they can't be reached, and LostRank, within, when one is lost later.
+    Raises UserError if they can't be reached. The block raises LostRank if a rank is lost later.
     """
     if cuda and place.local_rank >= torch.cuda.device_count():
         raise UserError(
@@ -115,7 +115,7 @@ def join(place: Place, requests: list[int] | None, join_timeout: float, cuda: bo
     except LostRank as lost:
         if place.listener is None:
             raise
-        if place.rank > 0:  # kept by the parent, which may know better what came first
+        if place.rank > 0:  # the parent keeps this text, and may know the rank that failed first
             print(lost, file=sys.stderr)
         raise SystemExit(LOST) from None
     finally:
@@ -124,9 +124,9 @@ def join(place: Place, requests: list[int] | None, join_timeout: float, cuda: bo
 
 @contextmanager
 def _ending_after(seconds: float, why: str) -> Iterator[None]:
-    """End the process if what stands within takes longer; nothing was begun yet that could be lost.
+    """End the process if the block takes longer than ``seconds``; no work can be lost at this point.
 
-    gloo heeds its limit in some of its waits alone: where one rank can't connect, another waits on.
+    gloo applies its time limit only to some of its waits: if one rank can't connect, another waits for ever.
     """
 
     def end() -> None:
@@ -143,9 +143,9 @@ def _ending_after(seconds: float, why: str) -> Iterator[None]:
 
 
 def _store(place: Place, limit: timedelta) -> Store:
-    """Where ranks find each other: torchrun's, or, at a socket that launch.py bound to loopback, rank 0's."""
+    """The store through which ranks connect: torchrun's, or rank 0's at the socket that launch.py bound."""
     if place.listener is None:
-        host = f"[{place.address}]" if ":" in place.address else place.address  # as URLs have IPv6
+        host = f"[{place.address}]" if ":" in place.address else place.address  # IPv6 in a URL
         url = f"tcp://{host}:{place.port}"
         store: Store = next(rendezvous(url, place.rank, place.size, timeout=limit))[0]
         return store
@@ -162,13 +162,13 @@ def _store(place: Place, limit: timedelta) -> Store:
 
 @contextmanager
 def _reaching() -> Iterator[None]:
-    """The errors of gloo, NCCL and the store are all RuntimeErrors."""
+    """Turn errors of gloo, NCCL and the store (all are RuntimeErrors) into LostRank."""
     try:
         yield
     except RuntimeError as error:
-        reason = str(error).partition("] ")[2] or str(error)  # gloo begins with a line of its source
+        reason = str(error).partition("] ")[2] or str(error)  # gloo's text begins with a line of its source
         reason = " ".join(reason.split(". ")[0].split())[:100]
         raise LostRank(
-            f"Another process of this run ended or can't be reached any more ({reason}): look at what it "
-            "said last, and go on from the last checkpoint with --resume."
+            f"Another process of this run ended or can't be reached any more ({reason}): look at its last "
+            "lines, and continue from the last checkpoint with --resume."
         ) from error

@@ -1,4 +1,4 @@
-"""`recsys-rl train --num-processes N`: the same command N times on this machine. Needs no tensors."""
+"""`recsys-rl train --num-processes N`: run the same command N times on this machine. Imports no torch."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from recsys_rl.errors import UserError
 from recsys_rl.utils.stopping import STOP_SIGNALS, stop_signals
 
 LOOPBACK = "127.0.0.1"
-GRACE = 5.0  # seconds that the other ranks have to end by themselves, once one has failed
-IN_ORDER = (0, 130)  # exit codes at the end, and at the user's request
-SHOW_CURSOR = "\x1b[?25h\n"  # which the bar of a rank 0 that was killed has left hidden
+GRACE = 5.0  # seconds for the other ranks to end by themselves after one has failed
+IN_ORDER = (0, 130)  # exit codes of a finished run, and of one that the user stopped
+SHOW_CURSOR = "\x1b[?25h\n"  # a killed rank 0 leaves the cursor hidden by its bar
 
 
 @dataclass(frozen=True)
 class Child:
-    """One rank, and what it has said on stderr (rank 0's goes straight to ours)."""
+    """One rank, and the file of its stderr (None for rank 0, which writes to the parent's stderr)."""
 
     process: subprocess.Popen[bytes]
     said: IO[bytes] | None
@@ -38,7 +38,7 @@ class Child:
 
     def tell_to_stop(self) -> None:
         assert self.process.stdin is not None
-        with contextlib.suppress(OSError):  # it may have ended
+        with contextlib.suppress(OSError):  # the process may have ended
             self.process.stdin.write(b"s")
             self.process.stdin.flush()
 
@@ -51,9 +51,9 @@ class Child:
 
 
 def launch(argv: Sequence[str], size: int) -> None:
-    """Run `train` with ``argv`` as ``size`` processes, and see to it that they end together.
+    """Run `train` with ``argv`` as ``size`` processes; if one fails, end the others too.
 
-    Raises UserError, SystemExit(2) (where rank 0 has said why) or KeyboardInterrupt, as one process would.
+    Raises UserError, SystemExit(2) (rank 0 has printed the error) or KeyboardInterrupt, as one process does.
     """
     children: list[Child] = []
     with stop_signals() as asked, _ended(children):
@@ -72,7 +72,7 @@ def launch(argv: Sequence[str], size: int) -> None:
 
 
 def _watch(children: Sequence[Child], asked: list[int]) -> int | None:
-    """Wait until all have ended, or GRACE after a failure; return the first rank that failed of itself."""
+    """Wait until all have ended, or GRACE after a failure; return the first rank that failed by itself."""
     told, deadline = False, float("inf")
     while any(child.code is None for child in children) and time.monotonic() < deadline:
         if asked and not told:
@@ -87,8 +87,8 @@ def _watch(children: Sequence[Child], asked: list[int]) -> int | None:
 
 
 def _why(children: Sequence[Child], first: int | None) -> str:
-    """One sentence about the rank whose end ended the others."""
-    go_on = "so the others were ended, too: --resume goes on from the last checkpoint."
+    """One sentence about the rank that failed and so ended the others."""
+    go_on = "so the others were ended, too: --resume continues from the last checkpoint."
     if first is None:
         print(children[-1].last_words(), file=sys.stderr)
         return f"The {len(children)} processes lost each other, {go_on}"
@@ -107,7 +107,7 @@ def _start(argv: Sequence[str], rank: int, size: int, listener: socket.socket) -
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     loopback = next((name for _, name in socket.if_nameindex() if name.startswith("lo")), "lo")
     environment = {
-        "OMP_NUM_THREADS": str(max(1, cores // size)),  # all ranks together, one thread for each core
+        "OMP_NUM_THREADS": str(max(1, cores // size)),  # one thread for each core, over all ranks
         **os.environ,
         "PYTHONPATH": os.pathsep.join(path or os.curdir for path in sys.path),
         "RANK": str(rank),
@@ -134,7 +134,7 @@ def _start(argv: Sequence[str], rank: int, size: int, listener: socket.socket) -
 
 @contextmanager
 def _signals_ignored() -> Iterator[None]:
-    """Children inherit this: until they listen to us, a Ctrl-C that the terminal sends them has no effect."""
+    """Ignore signals while a child starts: it inherits this, so the terminal's Ctrl-C does not end it."""
     old = {number: signal.signal(number, signal.SIG_IGN) for number in STOP_SIGNALS}
     try:
         yield
@@ -145,7 +145,7 @@ def _signals_ignored() -> Iterator[None]:
 
 @contextmanager
 def _ended(children: list[Child]) -> Iterator[None]:
-    """Whatever happens within, no child is left."""
+    """Kill all children that still run at the end of the block, after an error too."""
     try:
         yield
     finally:

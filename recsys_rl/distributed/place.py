@@ -1,4 +1,4 @@
-"""Which process of a run this one is, by the environment variables of torchrun. Needs no tensors."""
+"""Find the rank of this process from torchrun's environment variables. Imports no torch."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ from recsys_rl.config import Config
 from recsys_rl.errors import UserError
 from recsys_rl.utils.stopping import STOP_SIGNALS
 
-LAUNCHED = "RECSYS_RL_LISTENER"  # set by launch.py: the descriptor of the socket that rank 0 listens at
-LOST = 3  # exit code of a rank that lost the others: launch.py looks for the one that ended first
+LAUNCHED = "RECSYS_RL_LISTENER"  # set by launch.py: the descriptor of rank 0's listening socket
+LOST = 3  # exit code of a rank that lost the others; launch.py looks for the rank that failed first
 
 
 @dataclass(frozen=True)
 class Place:
     """One process of a run."""
 
-    rank: int  # among all, from 0
+    rank: int  # among all processes, from 0
     size: int
-    local_rank: int  # among those of this machine
-    address: str  # where rank 0 (or torchrun) listens
+    local_rank: int  # among the processes of this machine
+    address: str  # of the socket of rank 0 (or torchrun)
     port: int
-    listener: int | None = None  # descriptor; None where another program than launch.py started the ranks
+    listener: int | None = None  # descriptor; None if a program other than launch.py started the ranks
 
     def settle(self, config: Config) -> Config:
-        """``config`` with the number of processes that were started.
+        """``config`` with the number of started processes.
 
-        Raises UserError where it asks for another number.
+        Raises UserError if ``config`` has another number above 1.
         """
         settings = config.train_config
         if settings.num_processes not in (1, self.size):
             raise UserError(
-                f"--num-processes is {settings.num_processes}, and {self.size} processes were started: leave "
-                "it out, or start as many."
+                f"--num-processes is {settings.num_processes}, but {self.size} processes were started: omit "
+                f"it, or start {settings.num_processes}."
             )
         return dataclasses.replace(
             config, train_config=dataclasses.replace(settings, num_processes=self.size)
@@ -45,9 +45,9 @@ class Place:
 
 
 def find_place(environment: Mapping[str, str] = os.environ) -> Place | None:
-    """The place that torchrun or launch.py gave to this process; None where it is alone.
+    """The place that torchrun or launch.py gave to this process; None for a single process.
 
-    Raises UserError where the variables don't make sense.
+    Raises UserError if the variables are missing or contradict each other.
     """
     if environment.get("WORLD_SIZE", "1") == "1":
         return None
@@ -68,11 +68,11 @@ def find_place(environment: Mapping[str, str] = os.environ) -> Place | None:
 
 
 def obey_parent() -> list[int]:
-    """For a process that launch.py started: one byte on stdin asks it to stop, and the end of stdin ends it.
+    """Read the parent's requests from stdin, in a process of launch.py: a byte means stop, the end exit.
 
-    So no rank outlives its parent, however that one died. Signals are ignored, because Ctrl-C in a
-    terminal and many supervisors send theirs to the whole group, the parent included. Returns the list
-    that the requests are appended to.
+    So a rank ends when its parent dies for any reason. Signals are ignored, because a terminal's Ctrl-C
+    and many supervisors signal the whole group, and so the parent too. Returns the list to which requests
+    are appended.
     """
     requests: list[int] = []
 

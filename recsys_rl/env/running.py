@@ -1,8 +1,8 @@
 """Running mean and variance, and the normalisation of observations and rewards by them.
 
-Statistics of batches are merged by the parallel update of Chan, Golub and LeVeque (1983, "Algorithms
-for computing the sample variance"), the batched form of Welford's. What normalisation does to PPO is
-measured in Engstrom et al. 2020 (arXiv:2005.12729).
+Batches are merged by the parallel update of Chan, Golub and LeVeque (1983, "Algorithms for computing the
+sample variance"), the batched form of Welford's update. Engstrom et al. 2020 (arXiv:2005.12729) measure
+the effect of normalisation on PPO.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class RunningMoments:
             own.zero_()
 
     def update(self, rows: Tensor) -> None:
-        """Take in ``rows`` (N, size)."""
+        """Add ``rows`` (N, size)."""
         rows = rows.double()
         count, mean = rows.shape[0], rows.mean(0)
         total, gap = self.count + count, mean - self.mean
@@ -43,7 +43,7 @@ class RunningMoments:
 
     @property
     def deviation(self) -> Tensor:
-        """Standard deviation (size,); 1 as long as there are fewer than two rows."""
+        """Standard deviation (size,); 1 if there are fewer than two rows."""
         variance = self.sum_of_squares / self.count.clamp_min(1)
         return torch.where(self.count > 1, (variance + EPSILON).sqrt(), 1.0)
 
@@ -51,7 +51,7 @@ class RunningMoments:
         return {name: own.clone() for name, own in vars(self).items()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """The inverse of ``state_dict``. Raises UserError for numbers that no rows give."""
+        """The inverse of ``state_dict``. Raises UserError for impossible or non-finite numbers."""
         finite = all(bool(state[name].isfinite().all()) for name in vars(self))
         if not finite or bool((state["count"] < 0) | (state["sum_of_squares"] < 0).any()):
             raise UserError(
@@ -68,5 +68,8 @@ def normalize_obs(moments: RunningMoments, context: Tensor) -> Tensor:
 
 
 def scale_reward(moments: RunningMoments, reward: Tensor) -> Tensor:
-    """reward / deviation of the discounted return, cut to -CLIP .. CLIP. The mean stays: it is the task."""
+    """reward / deviation of the discounted return, cut to -CLIP .. CLIP.
+
+    The mean is not subtracted: that would change the task.
+    """
     return (reward / moments.deviation).clamp(-CLIP, CLIP).float()

@@ -1,4 +1,4 @@
-"""How freed memory is reused."""
+"""Settings of the memory allocator."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3
 
 
 def keep_freed_memory() -> None:
-    """Ask glibc to keep freed memory for the next allocation, where it would give it back to the system.
+    """Set glibc to keep freed memory for the next allocation instead of returning it to the system.
 
-    Logits of 512 rows and 1,000 items take 2 MB and live for a millisecond. Given back each time, they come
-    anew as 500 pages, each of which the system must find and clear: that took a third of an update. The
-    process then keeps the most it ever needed. Does nothing where the allocator is another.
+    Logits of 512 rows and 1,000 items take 2 MB and live for a millisecond. If they are returned each time,
+    the system must find and clear 500 pages for the next ones: that took a third of an update. With this
+    setting the process keeps the most memory that it ever needed. No effect with other allocators.
     """
     with contextlib.suppress(OSError, AttributeError, TypeError):
         mallopt = ctypes.CDLL(None).mallopt

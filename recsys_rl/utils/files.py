@@ -1,4 +1,4 @@
-"""Text files that are whole at every moment."""
+"""Write text files so that a reader never sees half a file."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from recsys_rl.types import UserError
 
 
 def check_writable(path: Path, option: str) -> None:
-    """Raise UserError where ``write_text`` could not write to ``path``: before the work, and not after it."""
+    """Raise UserError, before the work begins, if ``write_text`` can't write to ``path``."""
     folder = path.parent
     try:
         _check_regular(path, f"{option} {path}")
-        while not folder.exists():  # missing ones are made with the file, and not before
+        while not folder.exists():  # write_text makes missing folders
             folder = folder.parent
         with tempfile.TemporaryFile(dir=folder):
             pass
@@ -26,9 +26,10 @@ def check_writable(path: Path, option: str) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write ``text`` to a temporary name beside ``path`` and rename it: an old file stays until then.
+    """Write ``text`` to a temporary file beside ``path`` and rename it: an old file stays until then.
 
-    Folders that are missing are made. Raises UserError where the file can't be written, or is none.
+    Missing folders are made. Raises UserError if the file can't be written, or if ``path`` is a folder or a
+    device.
     """
     part = path.parent / f".{path.name}.{os.getpid()}.tmp"
     try:
@@ -46,10 +47,10 @@ def write_text(path: Path, text: str) -> None:
         ) from error
     finally:
         with contextlib.suppress(OSError):
-            part.unlink()  # already renamed, unless something went wrong
+            part.unlink()  # exists only after an error: otherwise it was renamed
 
 
 def _check_regular(path: Path, name: str) -> None:
-    """Renaming would replace a device by a file."""
+    """Raise UserError for a folder or a device: renaming would replace a device by a file."""
     if path.exists() and not path.is_file():
         raise UserError(f"{name} can't be written (it is no regular file): give another name.")

@@ -12,10 +12,10 @@ from recsys_rl.errors import UserError
 
 
 def find(spec: str, option: str) -> Any:
-    """The object NAME of the module, for ``spec`` = "module:NAME"; that module alone is imported.
+    """The object NAME of the module, for ``spec`` = "module:NAME". Only that module is imported.
 
-    The current folder is searched first, as by ``python -m``. ``option`` names the place of ``spec`` in an
-    error. A spec from a file must never come here: the module is executed. Raises UserError.
+    The current folder is searched first, as ``python -m`` does. ``option`` is the option that gave ``spec``;
+    errors name it. Never pass a spec from a file: importing the module executes it. Raises UserError.
     """
     module_name, colon, name = spec.partition(":")
     words = module_name.split(".")
@@ -32,7 +32,7 @@ def find(spec: str, option: str) -> Any:
                 "packages."
             ) from error
         raise UserError(f"{option} {spec} can't be imported ({reason(error)}).") from error
-    except (Exception, SystemExit) as error:  # a script may end the program where it is imported
+    except (Exception, SystemExit) as error:  # a script may end the program when it is imported
         raise UserError(f"{option} {spec} can't be imported ({reason(error)}).") from error
     if not hasattr(module, name):
         raise UserError(f"{option} {spec}: the module {module_name} has no {name}.")

@@ -17,11 +17,11 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from recsys_rl.types import UserError
 
 COLUMNS = ("step", "seconds", "name", "value")
-SECONDS_BETWEEN_LINES = 5.0  # where there is no terminal for a bar
+SECONDS_BETWEEN_LINES = 5.0  # without a terminal, plain lines replace the bar
 
 
 class Logger:
-    """One run's log. Use it as a context manager; the files are closed and the bar ends with it."""
+    """The log of one run. Use it as a context manager: at the end it closes the files and the bar."""
 
     def __init__(
         self,
@@ -32,12 +32,12 @@ class Logger:
         tensorboard: bool,
         quiet: bool = False,
     ) -> None:
-        """Append to ``folder``/log.csv; rows of steps after ``start_step`` (of a run that was cut off) go.
+        """Append to ``folder``/log.csv; delete rows of steps after ``start_step`` (of a run that was killed).
 
-        ``quiet`` shows neither bar nor lines. Nothing changes before the first row is written.
+        With ``quiet`` there is no bar and no lines. The old log.csv stays until the first row is written.
 
-        Raises OSError where the folder can't be written, and UserError where TensorBoard is asked for and
-        missing or where log.csv is not such a log.
+        Raises OSError if the folder can't be written. Raises UserError if ``tensorboard`` is set and the
+        package is missing, or if log.csv is not such a log.
         """
         self.started = self.said = time.monotonic()
         self.total_steps, self.start_step, self.quiet = total_steps, start_step, quiet
@@ -45,7 +45,7 @@ class Logger:
         self.path = folder / "log.csv"
         kept = [row for row in read_log(self.path) if row[0] <= start_step]
         self.seconds_before = max((seconds for _, seconds, _, _ in kept), default=0.0)
-        # Events of a run that was cut off, after the step at which this one goes on, are hidden.
+        # purge_step hides events of a killed run after the step at which this run continues.
         self.events = summary_writer()(str(folder), purge_step=start_step + 1) if tensorboard else None
         self.part = self.path.with_name(self.path.name + ".part")
         self.file = self.part.open("w", newline="", encoding="utf-8")
@@ -65,7 +65,7 @@ class Logger:
         if not self.progress.disable:
             with contextlib.suppress(OSError):  # a terminal that was closed
                 self.progress.stop()
-        with contextlib.suppress(OSError):  # each row was flushed; what a full disk refused is known
+        with contextlib.suppress(OSError):  # each row was flushed: write has reported a full disk
             self.file.close()
             if not self.begun:
                 self.part.unlink()
@@ -78,11 +78,11 @@ class Logger:
         return time.monotonic() - self.started
 
     def steps_per_second(self, step: int) -> float:
-        """Over the time since this process began to train."""
+        """Steps per second since this process began to train."""
         return (step - self.start_step) / max(self.seconds_here, 1e-9)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Append one row for each value. Raises UserError where the disk refuses."""
+        """Append one row for each value. Raises UserError if the file can't be written."""
         seconds = f"{self.seconds_before + self.seconds_here:.3f}"
         try:
             if not self.begun:
@@ -95,11 +95,11 @@ class Logger:
         except OSError as error:
             raise UserError(
                 f"{self.path} can't be written at step {step:,} ({error.strerror or error}): make room and "
-                "go on from the last checkpoint with --resume."
+                "continue from the last checkpoint with --resume."
             ) from error
 
     def show(self, step: int, news: str) -> None:
-        """Move the bar; without a terminal, a plain line every few seconds and at the end."""
+        """Move the bar. Without a terminal, print a line every few seconds and at the end."""
         news = f"{news}  {self.steps_per_second(step):,.0f} steps/s".strip()
         with contextlib.suppress(OSError):  # a terminal that was closed
             if not self.progress.disable:
@@ -109,7 +109,7 @@ class Logger:
                 self.note(f"step {step:,} of {self.total_steps:,}  {news}")
 
     def note(self, line: str) -> None:
-        """A line of its own, above the bar where there is one."""
+        """Print a separate line, above the bar if there is one."""
         with contextlib.suppress(OSError):
             if not self.progress.disable:
                 self.progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
@@ -122,9 +122,9 @@ class Logger:
 
 
 def read_log(path: Path) -> list[tuple[int, float, str, float]]:
-    """The rows of a log.csv: step, seconds, name, value; none where there is no file.
+    """The rows of a log.csv: step, seconds, name, value. An empty list if there is no file.
 
-    A last row that a kill cut short is dropped. Raises UserError where the file is something else.
+    An incomplete last row, from a killed run, is removed. Raises UserError if the file is no such log.
     """
     if not path.exists():
         return []
@@ -139,7 +139,7 @@ def read_log(path: Path) -> list[tuple[int, float, str, float]]:
 
 
 def progress_bar(quiet: bool = False) -> Progress:
-    """A bar on a terminal that is one; a disabled one elsewhere, whatever the environment claims."""
+    """A bar on a real terminal; a disabled bar elsewhere, even if FORCE_COLOR or TERM suggest a terminal."""
     console = Console(stderr=True)
     return Progress(
         TextColumn("{task.description}"),
@@ -154,7 +154,7 @@ def progress_bar(quiet: bool = False) -> Progress:
 
 
 def summary_writer() -> Any:
-    """TensorBoard's class that writes events. Raises UserError where it isn't installed."""
+    """TensorBoard's class that writes events. Raises UserError if TensorBoard isn't installed."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""Means with intervals, and returns of sessions as they end."""
+"""Means with intervals, and the returns of finished sessions."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from scipy.special import stdtrit  # scipy.stats has the same as t.ppf, and 50 MB more to load
+from scipy.special import stdtrit  # the same as t.ppf of scipy.stats, which loads 50 MB more
 from torch import Tensor
 
 
@@ -30,14 +30,14 @@ def interval(samples: Tensor) -> Interval:
 
 
 class SessionReturns:
-    """Adds up rewards per user across rollouts, and hands out the returns of sessions that ended."""
+    """Adds up the rewards of each user across rollouts, and returns the sums of finished sessions."""
 
     def __init__(self, num_envs: int, device: torch.device) -> None:
         self.running = torch.zeros(num_envs, device=device)  # (N,)
         self.lengths = torch.zeros(num_envs, device=device)  # (N,)
 
     def add(self, rewards: Tensor, done: Tensor) -> tuple[Tensor, Tensor]:
-        """Take (T, N) rewards and ends; return the returns and lengths (finished,) of those that ended."""
+        """Add (T, N) rewards and ends; give the returns and lengths (finished,) of finished sessions."""
         returns, lengths = [], []
         for t in range(rewards.shape[0]):
             self.running = self.running + rewards[t]
@@ -49,11 +49,11 @@ class SessionReturns:
         return torch.cat(returns), torch.cat(lengths)
 
     def state_dict(self) -> dict[str, list[float]]:
-        """The sessions under way, as JSON primitives."""
+        """The unfinished sessions, as JSON primitives."""
         return {"running": self.running.tolist(), "lengths": self.lengths.tolist()}
 
     def load_state_dict(self, state: Mapping[str, list[float]]) -> None:
-        """The inverse of ``state_dict``. Raises ValueError for what no sessions of these users give."""
+        """The inverse of ``state_dict``. Raises ValueError for impossible values or another shape."""
         running, lengths = (torch.tensor(state[name]).to(self.running) for name in ("running", "lengths"))
         if running.shape != self.running.shape or lengths.shape != self.lengths.shape:
             raise ValueError("sessions of another number of users")

@@ -1,4 +1,4 @@
-"""Independent, named streams of random numbers from one seed. Nothing here touches a global generator."""
+"""Independent, named streams of random numbers from one seed. No global generator is used."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def stream_seed(seed: int, name: str) -> int:
-    """The seed of one stream, in [0, 2**63): a hash, so that streams and neighbouring seeds are unrelated."""
+    """The seed of one stream, in [0, 2**63): a hash, so streams and neighbouring seeds are independent."""
     digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
     return int.from_bytes(digest[:8], "little") >> 1
 
@@ -20,9 +20,9 @@ def generators(seed: int, *names: str, device: torch.device | str = "cpu") -> di
 
 
 def set_state(generator: torch.Generator, state: Tensor) -> None:
-    """Go on from a saved state. Raises RuntimeError or ValueError where it is none.
+    """Continue from a saved state. Raises RuntimeError or ValueError if it is not a valid state.
 
-    A state may hold a normal number that was drawn and not yet used, which torch doesn't check.
+    A state may hold a normal number that was drawn and not used yet. torch does not check that number.
     """
     generator.set_state(state)
     drawn = torch.randn(1, generator=generator.clone_state(), device=generator.device)

@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SIGHUP as requests, which a loop grants where it can stop without loss."""
+"""Collect Ctrl-C, SIGTERM and SIGHUP, so that a loop can stop at a place without loss of work."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-NAMES = ("SIGINT", "SIGTERM", "SIGHUP")  # the last (a terminal that closes) is unknown to Windows
+NAMES = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows has no SIGHUP (the terminal was closed)
 STOP_SIGNALS = tuple(getattr(signal, name) for name in NAMES if hasattr(signal, name))
 
 
 @contextmanager
 def stop_signals() -> Iterator[list[int]]:
-    """Collects the signals: the first is a request, and a second one ends the program at once.
+    """Collect the signals in the list. The first is a request to stop; a second one ends the program at once.
 
-    SIGHUP comes from the terminal and once more from the shell, so a second one changes nothing; where it is
-    ignored, as under nohup, it stays so.
+    SIGHUP comes from the terminal and again from the shell, so a second SIGHUP has no effect. If it is
+    ignored, as under nohup, it stays ignored.
     """
     received: list[int] = []
 
@@ -28,7 +28,7 @@ def stop_signals() -> Iterator[list[int]]:
     try:
         heeded = [number for number in STOP_SIGNALS if not _is_nohup(number)]
         old = {number: signal.signal(number, note) for number in heeded}
-    except ValueError:  # not the main thread, which alone may set handlers
+    except ValueError:  # only the main thread may set handlers
         yield received
         return
     try:
