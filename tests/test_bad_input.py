@@ -217,7 +217,7 @@ BROKEN: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "unknown field": (
         rewrite(lambda texts, _: texts["config"]["env_config"].update(code="x")),
-        "settings of no use to this version",
+        "settings that this version can't use",
     ),
     "field of another platform": (
         rewrite(lambda texts, _: texts["config"]["env_config"].update(normalize_obs=True)),

@@ -1,6 +1,7 @@
-"""One self-contained, code-free file: everything that evaluation, serving and a resumed run need.
+"""One self-contained file without code: all data for evaluation, serving and a resumed run.
 
-But for item embeddings in a memory-mapped table of their own, which is named with its sha256.
+One exception: a memory-mapped table of item embeddings stays in its own file, and the checkpoint stores its
+name and sha256.
 """
 
 from __future__ import annotations
@@ -32,13 +33,13 @@ class Checkpoint:
     """A run between two updates: tensors and JSON primitives only. ``load`` gives tensors on the CPU."""
 
     config: Config
-    world: World  # empty where the environment has a world of its own
+    world: World  # empty if the environment brings its own world
     agent: Mapping[str, Tensor]  # weights, optimiser, count of updates
     env: Mapping[str, Tensor]  # the environment's sessions, or a gym: environment's actions and normalisation
     generators: Mapping[str, Tensor]  # states of torch.Generator, uint8
     step: int  # environment steps so far, over all users
     updates: int
-    info: Mapping[str, Any]  # JSON primitives: learning curve, sessions under way, device, versions
+    info: Mapping[str, Any]  # JSON primitives: learning curve, unfinished sessions, device, versions
 
     @property
     def catalogue(self) -> Catalogue:
@@ -51,17 +52,17 @@ class Checkpoint:
 
 _TENSORS = ("agent", "env", "generators")
 _FACTS = {"config": dict, "step": int, "updates": int, "info": dict}
-# Of the fields of Catalogue and Population, as types.py has them; all others are float32.
+# The types of the fields of Catalogue and Population in types.py; all other tensors are float32.
 _DTYPES = dict.fromkeys(("item_ids", "user_ids", "train", "heldout"), torch.int64) | {"available": torch.bool}
 
 
 def save(path: str | Path, checkpoint: Checkpoint) -> None:
-    """Write the checkpoint to ``path``, which holds a whole one at every moment once it held one.
+    """Write the checkpoint to ``path``. After the first save, the file there is whole at every moment.
 
-    The one before is kept as ``previous(path)``. Equal checkpoints give equal bytes.
+    The old checkpoint is kept as ``previous(path)``. Equal checkpoints give equal bytes.
 
-    Raises UserError, and leaves the old checkpoint as it was, where the disk is full or read-only, or
-    where the agent holds NaN or infinite values.
+    Raises UserError, and does not change the old checkpoint, if the disk is full or read-only, or if the
+    agent holds NaN or infinite values.
     """
     path = Path(path)
     try:
@@ -81,12 +82,12 @@ def save(path: str | Path, checkpoint: Checkpoint) -> None:
 
 
 def load(path: str | Path, env: str | None = None) -> Checkpoint:
-    """Read a checkpoint that ``save`` wrote.
+    """Read a checkpoint of ``save``.
 
-    ``env`` is an environment that the user typed: only there a checkpoint of it may import a module.
+    ``env``: the environment that the user typed. A checkpoint may import a module only if it names this one.
 
-    Raises UserError, in one sentence, for whatever is not a whole and sound checkpoint; it names the
-    previous checkpoint where that one is. A pickle is recognised and never opened.
+    Raises UserError, in one sentence, if the file is not a whole and valid checkpoint. The error names the
+    previous checkpoint if that one is valid. A pickle is recognised and never opened.
     """
     path = Path(path)
     if not path.name:  # "." and "/"
@@ -103,7 +104,7 @@ def load(path: str | Path, env: str | None = None) -> Checkpoint:
 
 
 def check_algo(path: Path, checkpoint: Checkpoint, algo: str) -> None:
-    """Raise UserError where the checkpoint at ``path`` is another algorithm's."""
+    """Raise UserError if the checkpoint at ``path`` is from another algorithm."""
     saved = checkpoint.config.algo
     if saved != algo:
         mend = f"give --algo {saved} or another file"
@@ -112,7 +113,7 @@ def check_algo(path: Path, checkpoint: Checkpoint, algo: str) -> None:
 
 @contextlib.contextmanager
 def restoring() -> Iterator[None]:
-    """Whatever goes wrong within becomes a UserError: a file may keep its hash and still not fit itself."""
+    """Turn errors of the block into a UserError: a file with a right hash may still contradict itself."""
     try:
         yield
     except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
@@ -124,15 +125,15 @@ def restoring() -> Iterator[None]:
 
 
 def _take_apart(noun: Catalogue | Population) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Its strings and tuples of strings, and its tensors."""
+    """The strings and tuples of strings of ``noun``, and its tensors."""
     fields = {field.name: getattr(noun, field.name) for field in dataclasses.fields(noun)}
     tensors = {name: value for name, value in fields.items() if isinstance(value, Tensor)}
-    if isinstance(noun, Catalogue) and noun.table_file:  # which holds it already, and may be huge
+    if isinstance(noun, Catalogue) and noun.table_file:  # the table holds the embedding and may be huge
         tensors.pop("embedding"), fields.pop("embedding")
     return {name: value for name, value in fields.items() if name not in tensors}, tensors
 
 
-# Reading. A hash that holds proves that the file is undamaged, not that its content is sound.
+# Reading. A right hash proves that the file is undamaged, not that its content is valid.
 
 
 def _assemble(texts: Mapping[str, Any], tensors: Mapping[str, Tensor], env: str | None) -> Checkpoint:
@@ -152,7 +153,7 @@ def _assemble(texts: Mapping[str, Any], tensors: Mapping[str, Tensor], env: str 
     try:
         config = from_dict(Config, texts["config"])
     except UserError as error:
-        raise Refused(f"holds settings of no use to this version ({str(error).rstrip('.')})") from error
+        raise Refused(f"holds settings that this version can't use ({str(error).rstrip('.')})") from error
     checkpoint = Checkpoint(
         config=config,
         world=World(
@@ -202,7 +203,7 @@ T_Noun = TypeVar("T_Noun", Catalogue, Population)
 
 
 def _rebuild(kind: type[T_Noun], texts: object, tensors: Mapping[str, Tensor]) -> T_Noun:
-    """The dataclass from its texts and tensors, each of its fields there and of the declared type."""
+    """The dataclass from its texts and tensors; Refused if a field is missing or has a wrong type."""
     what = kind.__name__.lower()
     optional = {f.name: f.default for f in dataclasses.fields(kind) if f.default is not dataclasses.MISSING}
     found = {**optional, **(texts if isinstance(texts, dict) else {}), **tensors}
@@ -221,14 +222,14 @@ def _rebuild(kind: type[T_Noun], texts: object, tensors: Mapping[str, Tensor]) -
             raise Refused(f"holds a {what} whose {name!r} is of the wrong type")
         if isinstance(value, Tensor) and value.dtype != (dtype := _DTYPES.get(name, torch.float32)):
             raise Refused(f"holds a {what} whose {name!r} is {value.dtype} and not {dtype}")
-    if not found["source"].isprintable():  # it is printed
+    if not found["source"].isprintable():  # the commands print it
         raise Refused(f"holds a {what} whose 'source' has control characters")
     _check_finite(what, {name: x for name, x in tensors.items() if name != "year"})  # NaN: unknown
     return kind(**found)
 
 
 def _map_table(found: Mapping[str, Any]) -> Tensor:
-    """The embedding that a catalogue left in its own file, if that file is still the same."""
+    """The embedding in the catalogue's own file; Refused if that file has changed."""
     path, ids = Path(str(found["table_file"])), found.get("item_ids")
     if not isinstance(ids, Tensor) or ids.ndim != 1:
         raise Refused("holds a catalogue whose 'item_ids' is no list of ids")
@@ -239,7 +240,7 @@ def _map_table(found: Mapping[str, Any]) -> Tensor:
                 "put that run's file back, or train again",
             )
         return open_table(path)[: len(ids)]
-    except (UserError, ValueError) as error:  # ValueError: no file could have such a name
+    except (UserError, ValueError) as error:  # ValueError: no file can have such a name
         cause = f"needs its item embeddings, and {str(error).partition(': ')[0]}"
         raise Refused(cause, "put that file back, or train again") from None
 

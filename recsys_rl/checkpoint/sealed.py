@@ -1,8 +1,8 @@
-"""A file that proves itself: JSON and tensors in the safetensors format, written whole or not at all.
+"""JSON and tensors in one safetensors file with its own sha256, written whole or not at all.
 
 The JSON is one text in the safetensors metadata. It holds a sha256 over all bytes of the file (the 64
-digits of the hash itself counted as zeros), so a truncated or altered file is refused; and nothing in
-the file is ever executed.
+digits of the hash itself counted as zeros), so a truncated or altered file is refused. No part of the file
+is executed.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ FORMAT = 3
 _KEY = "recsys_rl"
 _ZEROS = "0" * 64
 _MAX_HEADER = 100_000_000  # bytes; the safetensors format's own limit
-_DEBRIS_AGE = 3600.0  # seconds; no save takes that long, so an older temporary file has lost its writer
+_DEBRIS_AGE = 3600.0  # seconds; no save takes that long, so the writer of an older temporary file is dead
 _MALFORMED = (safetensors.SafetensorError, AssertionError, KeyError, RuntimeError, TypeError, ValueError)
 
 
 class Refused(Exception):
-    """Why a file is no good: ``cause`` follows the file's name, ``mend`` follows the colon."""
+    """A file can't be used: in the error ``cause`` follows the file's name, ``mend`` follows the colon."""
 
     def __init__(self, cause: str, mend: str = "give a whole checkpoint, or train again") -> None:
         super().__init__(cause)
@@ -43,16 +43,16 @@ class Refused(Exception):
 
 
 def previous(path: Path) -> Path:
-    """Where ``write`` keeps the file that was there before: ppo.pt -> ppo.prev.pt."""
+    """The name under which ``write`` keeps the old file: ppo.pt -> ppo.prev.pt."""
     return path.with_name(f"{path.stem}.prev{path.suffix}")
 
 
 def write(path: Path, texts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-    """Put JSON and tensors at ``path`` so that, once it existed, it is a whole file at every moment.
+    """Write JSON and tensors to ``path``. After the first write, the file there is whole at every moment.
 
-    The bytes go to a temporary name in the same folder, reach the disk, and are renamed; what was
-    there before becomes ``previous(path)``. Raises UserError, and leaves the old file as it was, where
-    the disk is full or read-only.
+    The bytes go to a temporary file in the same folder, reach the disk, and the file is renamed. The old
+    file becomes ``previous(path)``. Raises UserError, and does not change the old file, if the disk is full
+    or read-only.
     """
     header, body = _seal(texts, tensors)
     stem = f".{path.name}.{secrets.token_hex(8)}"
@@ -76,14 +76,14 @@ def write(path: Path, texts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -
             "--runs-dir; a checkpoint that was there before is unharmed."
         ) from error
     finally:
-        # The link outlives its rename where both names were one file already: POSIX rename then does nothing.
+        # POSIX rename does nothing if both names are already one file: then the link is still there.
         for leftover in (temporary, link):
             with contextlib.suppress(OSError):
                 leftover.unlink(missing_ok=True)
 
 
 def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The JSON and the tensors (on the CPU) of a file whose hash holds. Raises Refused for any other."""
+    """The JSON and the tensors (on the CPU) of a file with a right hash. Raises Refused for any other."""
     try:
         return _read(path)
     except OSError as error:
@@ -93,22 +93,22 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 
 def _pack(texts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> bytes:
-    """Equal bytes for equal content: one metadata key only, as safetensors writes several in any order."""
+    """Equal bytes for equal content: only one metadata key, because safetensors writes keys in any order."""
     own = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     return safetensors.torch.save(own, {_KEY: json.dumps(texts)})
 
 
 def _seal(texts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> tuple[bytes, memoryview]:
-    """The header, hash in place, and the tensors' bytes."""
+    """The header with the hash in it, and the bytes of the tensors."""
     blob = _pack({"sha256": _ZEROS, "format": FORMAT, **texts}, tensors)
     start = 8 + int.from_bytes(blob[:8], "little")
     proof = hashlib.sha256(blob).hexdigest()
-    # The metadata opens the header and the hash opens the metadata: the first run of zeros is its place.
+    # The header begins with the metadata, and the metadata with the hash: replace the first 64 zeros.
     return blob[:start].replace(_ZEROS.encode(), proof.encode(), 1), memoryview(blob)[start:]
 
 
 def _second_name(path: Path, link: Path) -> None:
-    """A hard link; a copy on file systems that have none."""
+    """Make a hard link, or a copy on file systems without hard links."""
     try:
         os.link(path, link)
     except OSError:
@@ -118,7 +118,7 @@ def _second_name(path: Path, link: Path) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make the renames last through a power cut; only POSIX can open a folder."""
+    """Write the renames to the disk, so that a power cut can't undo them. Only POSIX can open a folder."""
     if os.name == "posix":
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -128,14 +128,14 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _remove_debris(path: Path) -> None:
-    """Delete what killed runs left half-written; young files may belong to a run that is alive."""
+    """Delete the half-written files of killed runs, but not young files: a run may be writing them."""
     for old in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
         with contextlib.suppress(OSError):
             if time.time() - old.stat().st_mtime > _DEBRIS_AGE:
                 old.unlink()
 
 
-# Reading: everything in the file is a stranger's word until the hash holds, and its content after that, too.
+# Reading: trust nothing in the file before the hash is checked, and check the content after that too.
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -154,7 +154,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         if len(head) + length > size or length > _MAX_HEADER:
             raise Refused("is truncated" if header[:1] == b"{" else _foreign(head))
         texts = _texts(header)
-        if texts is None:  # the rest of a stranger's file, which may be huge, is not even read
+        if texts is None:  # not our file: don't read the rest, which may be huge
             raise Refused(_foreign(head))
         blob = head + header + file.read()
     version = texts.pop("format", None)
@@ -173,7 +173,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 
 def _texts(header: bytes) -> dict[str, Any] | None:
-    """Our JSON in a safetensors header; None where this isn't one."""
+    """The JSON of this package in a safetensors header; None if there is none."""
     try:
         texts = json.loads(json.loads(header)["__metadata__"][_KEY])
     except (KeyError, RecursionError, TypeError, ValueError):
@@ -182,7 +182,7 @@ def _texts(header: bytes) -> dict[str, Any] | None:
 
 
 def _proves_itself(blob: bytes, start: int, proof: object) -> bool:
-    """Whether the hash that stands in the header, ``blob[:start]``, is that of the blob."""
+    """True if the hash in the header, ``blob[:start]``, is the hash of the blob."""
     if not isinstance(proof, str) or not re.fullmatch("[0-9a-f]{64}", proof):
         return False
     total = hashlib.sha256(blob[:start].replace(proof.encode(), _ZEROS.encode(), 1))

@@ -1,6 +1,6 @@
 """Two charts as standalone SVG text: a learning curve, and returns as bars with intervals.
 
-Each names its values directly, so neither needs a legend box or a second look at an axis.
+Each chart prints its values beside the marks, so a reader needs no legend box and no look at an axis.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ RETURN = ("return_mean", "return_low", "return_high")
 
 
 def curve_points(curve: Mapping[str, Sequence[float]]) -> list[tuple[float, float, float, float]]:
-    """(step, mean, low, high) in the order of the steps; points that are not finite numbers are left out."""
+    """(step, mean, low, high) in the order of the steps, without points that are not finite numbers."""
     rows = zip(*(curve.get(name, ()) for name in ("step", "mean", "low", "high")), strict=True)
     return sorted(row for row in rows if all(finite(value) for value in row))
 
@@ -42,11 +42,11 @@ def learning_curve_svg(
     name: str = "ppo",
     width: int = 760,
 ) -> str:
-    """The mean return over training, its band, and dashed reference lines, each named at its right end.
+    """The mean return over training, its band, and dashed reference lines with names at their right ends.
 
-    ``curve`` has equally long ``step``, ``mean``, ``low``, ``high``; ``references`` gives a return for
-    each policy; ``width`` is in pixels, 340 or more (text keeps its size: draw anew for a phone).
-    Raises UserError where fewer than two points have finite numbers.
+    ``curve`` has equally long ``step``, ``mean``, ``low``, ``high``. ``references`` gives a return for each
+    policy. ``width`` is in pixels, 340 or more; text does not scale, so draw another chart for a phone.
+    Raises UserError if fewer than two points have finite numbers.
     """
     points = curve_points(curve)
     if len(points) < 2 or points[0][0] == points[-1][0]:
@@ -119,7 +119,7 @@ def _hover(
     top: float,
     bottom: float,
 ) -> str:
-    """A column around each point, with a dot and the browser's own tooltip: no script."""
+    """A column around each point, with a dot and the browser's own tooltip, without a script."""
     xs = [x(step) for step, *_ in points]
     edges = [xs[0], *((a + b) / 2 for a, b in pairwise(xs)), xs[-1]]
     return "".join(
@@ -138,8 +138,8 @@ def returns_chart_svg(
 
     ``rows`` have ``policy``, ``return_mean``, ``return_low``, ``return_high``; a row without a finite
     mean keeps its name and shows a dash. A dashed line marks the mean of the row named ``yardstick``.
-    ``width`` is in pixels; below 500 the names stand above the bars. Raises UserError where no row has
-    a finite mean.
+    ``width`` is in pixels; below 500 the names stand above the bars. Raises UserError if no row has a
+    finite mean.
     """
     if not any(finite(row["return_mean"]) for row in rows):
         raise UserError("The returns chart has no finite return: evaluate at least one policy.")
@@ -155,9 +155,8 @@ def returns_chart_svg(
     parts, top, pitch = [], 14, 46 if narrow else 32
     floor = top + pitch * len(rows) + 2
     level = next((row["return_mean"] for row in rows if row["policy"] == yardstick), None)
-    if level is not None and finite(
-        level
-    ):  # in a narrow chart beside the bars only, as the names and numbers stand between them
+    # In a narrow chart the line is drawn only beside bars: names and numbers stand between them.
+    if level is not None and finite(level):
         tops = [top + pitch * index + 22 for index in range(len(rows))] if narrow else [top]
         length = 20 if narrow else floor - 6 - top
         path = "".join(f"M{x(level):.1f} {start}v{length}" for start in tops)
@@ -177,12 +176,12 @@ def returns_chart_svg(
 
 
 def by_return(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The greatest mean first; rows without a finite mean last."""
+    """The rows with the greatest mean first, and rows without a finite mean last."""
     return sorted(rows, key=lambda row: -row["return_mean"] if finite(row["return_mean"]) else math.inf)
 
 
 def interval(row: Mapping[str, Any], places: int) -> str:
-    """``15.8 to 16.6``; nothing where an end is missing."""
+    """``15.8 to 16.6``; an empty string if an end is missing."""
     low, high = row["return_low"], row["return_high"]
     return f"{number(low, places)} to {number(high, places)}" if finite(low) and finite(high) else ""
 
@@ -196,7 +195,7 @@ def _row_text(
     right: float,
     narrow: bool,
 ) -> str:
-    """Name and numbers: left and right of the bar, or on a line above it where the chart is narrow."""
+    """Name and numbers: left and right of the bar, or on a line above it in a narrow chart."""
     policy = str(row["policy"])
     anchor = "start" if narrow else "end"
     if kind(policy) == "learned":
@@ -212,7 +211,7 @@ def _row_text(
 
 
 def _bar(row: Mapping[str, Any], x: Callable[[float], float], top: float) -> str:
-    """The bar from zero, the whisker over it, and zero itself beside them."""
+    """The bar from zero, its whisker, and the line at zero."""
     zero = f'<path class="axis" d="M{x(0):.1f} {top - 3}v20"/>'
     if not finite(row["return_mean"]):
         return zero
@@ -229,7 +228,7 @@ def _bar(row: Mapping[str, Any], x: Callable[[float], float], top: float) -> str
 
 
 def _legend(kinds: set[str], yardstick: str | None, left: float, top: int, width: float) -> tuple[str, int]:
-    """The marks and their words, in as many lines as they need, and the top of the last line."""
+    """The marks and their words, in as many lines as needed, and the top of the last line."""
     words = {
         "learned": "learned",
         "baseline": "no reinforcement learning",

@@ -1,8 +1,8 @@
 """Names, numbers, colours and scales of both charts.
 
-Each chart follows the reader's light or dark scheme and stands on a plate of its own, so that it looks the
-same in the report, in a README, and on any background. The palette is blue, grey and orange, which differ
-for every common colour blindness; fill and outline differ as well.
+Each chart follows the reader's light or dark scheme and has its own background, so that it looks the same
+in the report, in a README and on any page. The palette is blue, grey and orange. These colours differ for
+every common colour blindness; fill and outline differ as well.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from collections.abc import Callable, Sequence
 from html import escape
 
 INSIDE = ("myopic", "informed", "oracle", "planner")
-"""They see what a recommender can't: the simulator's hidden state."""
+"""Policies that read the simulator's hidden state, which no recommender sees."""
 BASELINES = ("untrained", "random", "popularity", "one-item", "static-list", "mf", "mmr", "rule")
-LONGEST_LABEL = 22  # letters of a name in a chart: they leave room for the bars
+LONGEST_LABEL = 22  # letters of a name in a chart, so that there is room for the bars
 LETTER = 8.2
-"""Room for one bold letter, in pixels: enough for the widest of the common system fonts."""
+"""Width of one bold letter, in pixels: enough for the widest of the common system fonts."""
 
-# In a page `:root` is the page, in a file of its own it is the SVG: the same text serves both.
+# `:root` is the page in the report, and the SVG in a separate file: the same text works for both.
 PALETTE_CSS = """
 :root{--ink:#1b1f24;--muted:#59626c;--line:#dfe3e7;--surface:#fff;--page:#f6f7f8;
 --learned:#0a5fb4;--baseline:#87909a;--inside:#a8500a}
@@ -52,7 +52,7 @@ def kind(policy: str) -> str:
 
 
 def text(value: object) -> str:
-    """Any string, safe in HTML and XML: escaped, and what no XML may hold shown as U+FFFD."""
+    """Any value as text for HTML and XML: escaped, with U+FFFD for characters that XML forbids."""
     return escape(re.sub("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]", "\ufffd", str(value)))
 
 
@@ -73,7 +73,7 @@ def decimals(values: Sequence[float]) -> int:
 
 
 def number(value: object, places: int) -> str:
-    """``1,234.5`` with a true minus sign; a dash where there is no finite number."""
+    """``1,234.5`` with a real minus sign; a dash if the value is no finite number."""
     if not isinstance(value, int | float) or not math.isfinite(value):
         return "–"
     shown = f"{value:,.{places}f}"
@@ -89,7 +89,7 @@ def short(steps: float) -> str:
 
 
 def scale(low: float, high: float, start: float, stop: float) -> Callable[[float], float]:
-    """The straight line that carries ``low`` to ``start`` and ``high`` to ``stop``, in pixels."""
+    """The linear map from ``low`` to ``start`` and from ``high`` to ``stop``, in pixels."""
     return lambda value: start + (value - low) / (high - low) * (stop - start)
 
 
@@ -103,7 +103,7 @@ def ticks(low: float, high: float, count: int) -> list[float]:
 
 
 def spread(places: Sequence[float], gap: float) -> list[float]:
-    """``places`` moved apart to at least ``gap``, in their order, each crowd centred where it was."""
+    """``places`` moved apart to at least ``gap``, in their order; each crowded group keeps its centre."""
     order = sorted(range(len(places)), key=places.__getitem__)
     crowds: list[list[int]] = []  # runs of labels that touch
     centre = [0.0] * len(places)
@@ -122,7 +122,7 @@ def spread(places: Sequence[float], gap: float) -> list[float]:
 
 
 def svg(width: float, height: float, label: str, parts: Sequence[str]) -> str:
-    """A whole SVG file; ``label`` is what a screen reader says in place of the picture."""
+    """A whole SVG file; a screen reader reads ``label`` in place of the picture."""
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" class="chart" role="img" aria-label="{text(label)}" '
         f'viewBox="0 0 {width} {height}" width="{width}" height="{height}">'

@@ -1,4 +1,4 @@
-"""The report of one run: a single HTML page without network, script or outside file."""
+"""The report of one run: a single HTML page without network, scripts or other files."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ Row = Mapping[str, Any]
 
 
 def write_report(path: Path, report: Mapping[str, Any]) -> None:
-    """Write the page to ``path``; an old page stays whole until the new one is.
+    """Write the page to ``path``. An old page stays until the new one is complete.
 
-    ``report`` is the result of ``evaluate``, as JSON would hold it: ``env``, ``algo``, ``data``, ``seed``,
+    ``report`` is the result of ``evaluate`` in JSON values: ``env``, ``algo``, ``data``, ``seed``,
     ``step`` (environment steps trained), ``heldout_users`` (their number), ``hardware``, ``date``,
     ``version``; ``config`` {section: {field: value}}; ``rows``, one for each policy (``policy``,
     ``return_mean``, ``return_low``, ``return_high``, ``length_mean``, ``distinct_mean``, ``coverage`` in
@@ -27,10 +27,10 @@ def write_report(path: Path, report: Mapping[str, Any]) -> None:
     ``high``); ``curve`` (``step``, ``mean``, ``low``, ``high``), of training users; ``sessions``
     (``policy``, ``user``, ``likes``, the titles nearest to the user's profile, ``return``, ``left``,
     ``steps`` of ``title``, ``year``, ``genres``, ``reward`` and ``satisfaction``, both usually in [0, 1]).
-    Optional: ``learned``, the policies of checkpoints (``algo`` and its ``-greedy`` where it is missing);
+    Optional: ``learned``, the policies of checkpoints (default: ``algo`` and its ``-greedy``);
     ``yardstick``, a policy's name; ``shares`` of the way between two policies (``policy``,
     ``from``, ``to``, ``share``, ``low``, ``high``); ``notes`` {policy: a sentence with tuned values}.
-    Numbers may be None or NaN: the page shows a dash. Raises UserError where the file can't be written.
+    Numbers may be None or NaN: the page shows a dash. Raises UserError if the file can't be written.
     """
     write_text(path, _page(report))
 
@@ -41,7 +41,7 @@ def _page(report: Mapping[str, Any]) -> str:
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"/>'
         '<meta name="viewport" content="width=device-width, initial-scale=1"/>'
         '<meta name="color-scheme" content="light dark"/>'
-        # The page needs nothing from anywhere; this makes browsers hold it to that.
+        # The page loads nothing; with this line a browser refuses every request.
         '<meta http-equiv="Content-Security-Policy" '
         "content=\"default-src 'none'; style-src 'unsafe-inline'\"/>"
         f"<title>{text(report['algo'])} on {text(report['env'])}: recsys_rl report</title>"
@@ -70,7 +70,7 @@ def _header(report: Mapping[str, Any]) -> str:
         sentence += f"earns {_big(ours, places)} per episode on unseen seeds"
     else:
         people = number(report.get("heldout_users"), 0)
-        sentence += f"earns {_big(ours, places)} per session from {people} users it never met"
+        sentence += f"earns {_big(ours, places)} per session from {people} held-out users"
     against = []
     if simple is not None:
         title = "best simple baseline" if yardstick is None else "yardstick"
@@ -94,7 +94,7 @@ def _big(row: Row, places: int) -> str:
 
 
 def _sizes(draw: Callable[[int], str]) -> str:
-    """One chart for a phone, a tablet and a desk, so that text keeps its size; the style sheet shows one."""
+    """Three charts, for a phone, a tablet and a desktop, with text of one size. The style sheet shows one."""
     sizes = {"narrow": 358, "medium": 760, "wide": 1072}
     return "".join(
         draw(px).replace('class="chart"', f'class="chart {name}"', 1) for name, px in sizes.items()
@@ -102,7 +102,7 @@ def _sizes(draw: Callable[[int], str]) -> str:
 
 
 def _returns(report: Mapping[str, Any]) -> str:
-    """The chart, the table, the differences, and a definition of every word in them."""
+    """The chart, the table, the differences, and the definitions of all rows and columns."""
     rows, foreign = charts.by_return(report["rows"]), words.is_foreign(report)
     yardstick = report.get("yardstick")
     note = words.population(report, rows)
@@ -124,13 +124,13 @@ def _returns(report: Mapping[str, Any]) -> str:
 
 
 def _columns(rows: Sequence[Row]) -> dict[str, str]:
-    """Keys and heads of the columns after the return; one that no row has a number for is left out."""
+    """Keys and heads of the columns after the return, without columns that have no number in any row."""
     columns = {"length_mean": "Length", "distinct_mean": "Distinct", "coverage": "Coverage"}
     return {name: head for name, head in columns.items() if any(finite(row.get(name)) for row in rows)}
 
 
 def _table(rows: Sequence[Row], places: int, yardstick: str | None) -> str:
-    """The chart's numbers and the rest."""
+    """The numbers of the chart and of the other columns."""
     known = _columns(rows)
     head = "".join(f'<th scope="col">{name}</th>' for name in known.values())
     body = ""
@@ -203,7 +203,7 @@ def _definitions(report: Mapping[str, Any], rows: Sequence[Row]) -> str:
 def _curve(report: Mapping[str, Any]) -> str:
     curve = report.get("curve") or {}
     lost = len(curve.get("step", ())) - len(charts.curve_points(curve))
-    missing = f" Left out, because they gave no finite number: {lost} of the evaluations." if lost else ""
+    missing = f" {lost} of the evaluations gave no finite number and are not drawn." if lost else ""
     over = "training users, always the same; the returns above are over held-out users"
     if words.is_foreign(report):
         over = "episodes on seeds of their own"

@@ -1,6 +1,6 @@
-"""Sample sessions on the page: a strip of bars each, and the items themselves, folded away.
+"""Sample sessions on the page: a strip of bars for each, and a folded list of the items.
 
-A catalogue may have no titles. Its items are then named by their attributes, or only counted.
+If the catalogue has no titles, items are named by their attributes. Without attributes they are counted.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from recsys_rl.report.drawing import finite, kind, number, text
 
 Row = Mapping[str, Any]
 NOTE = (
-    "Each bar is one item, in the order shown: its height is the reward, and the tick is the satisfaction, "
-    "which no recommender sees. The strips of a user have one scale; a short strip is a short session."
+    "Each bar is one item, in the order shown. Its height is the reward; the tick is the satisfaction, "
+    "which no recommender sees. All strips of a user have the same scale; a short strip is a short session."
 )
 
 
 def sessions_html(sessions: Sequence[Row]) -> str:
-    """The section of the page, user by user; nothing where no session was given."""
+    """The section of the page, user by user; an empty string if there are no sessions."""
     if not sessions:
         return ""
     rewards = [step["reward"] for session in sessions for step in session["steps"] if finite(step["reward"])]
@@ -46,7 +46,7 @@ def _user(user: object, sessions: Sequence[Row], full: float) -> str:
 
 
 def _session(session: Row, full: float, longest: int) -> str:
-    """Name, return and end of the session, and its strip."""
+    """The session's policy, return, end and strip."""
     policy, steps = str(session["policy"]), session["steps"]
     ending = f'class="left">left after step {len(steps)}' if session["left"] else ">stayed to the end"
     rewards = ", ".join(number(step["reward"], 2) for step in steps)
@@ -74,7 +74,7 @@ def _percent(value: float, full: float) -> str:
 
 
 def _items(session: Row) -> str:
-    """The session's items as cards; one sentence where they have neither titles nor attributes."""
+    """The session's items as cards, or one sentence if they have neither titles nor attributes."""
     policy, steps = str(session["policy"]), session["steps"]
     head = f'<h4 class="policy {kind(policy)}">{text(policy)}</h4>'
     if not any(_about(step) or not _is_bare(step["title"]) for step in steps):
@@ -93,7 +93,7 @@ def _items(session: Row) -> str:
 
 
 def _card(first: int, run: Sequence[Row]) -> str:
-    """One item, shown in one step or in several after each other; the numbers are means over these."""
+    """One item, shown in one step or in several consecutive steps; the numbers are means over these."""
     step = run[0]
     about = _about(step)
     title, about = (about, step["title"]) if _is_bare(step["title"]) and about else (step["title"], about)
@@ -112,7 +112,7 @@ def _card(first: int, run: Sequence[Row]) -> str:
 def _about(step: Row) -> str:
     """Year and genres: ``1996 · Crime, Drama``."""
     year = step.get("year")
-    known = finite(year) and f"({year})" not in str(step["title"])  # many titles carry their year
+    known = finite(year) and f"({year})" not in str(step["title"])  # many titles contain their year
     parts = [str(year)] if known else []
     return " · ".join([*parts, *filter(None, [", ".join(step.get("genres", ()))])])
 
@@ -123,5 +123,5 @@ def _mean(values: Sequence[object]) -> float | None:
 
 
 def _is_bare(title: object) -> bool:
-    """True where a title is no more than the item's number."""
+    """True if a title is empty or only the item's number."""
     return re.fullmatch(r"(item -?\d+)?", str(title)) is not None

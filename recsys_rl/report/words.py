@@ -1,4 +1,4 @@
-"""The definitions that the report gives of its rows and columns, in plain words."""
+"""The definitions of the rows and columns in the report."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ POLICIES = {
     "static-list": "One list for everybody, found by a greedy search on training users.",
     "mf": "Matrix factorisation: the items with the largest product of the user's profile and the item's "
     "embedding, best first.",
-    "mmr": "The list of mf, diversified (maximal marginal relevance); its dials are tuned on training users.",
-    "rule": "A linear score of a few things that a recommender sees; its weights (seven at most) are "
+    "mmr": "The list of mf, diversified (maximal marginal relevance); its settings are tuned on training "
+    "users.",
+    "rule": "A linear score of a few values that a recommender sees; its weights (seven at most) are "
     "searched on training users, with the agent's number of steps.",
     "ranker": "The agent's network and number of steps, trained for the next reward alone (gamma 0).",
     "myopic": "Sees the true expected reward of each item now, shows the highest, and never looks ahead.",
     "informed": "The planner with the user's profile in place of the hidden taste, never updated.",
-    "oracle": "Sees the hidden user and plays the optimum, which is known in closed form.",
+    "oracle": "Sees the hidden user and plays the optimum, known in closed form.",
     "planner": "Sees the hidden user, simulates to the end of the session, and shows the best first item "
     "found: a strong reference, not a proven optimum.",
 }
@@ -36,9 +37,9 @@ COLUMNS = {
 
 
 def define_policy(policy: str, learned: Sequence[str], episodes: bool, note: str = "") -> str:
-    """One or two sentences on a row of the table; ``note`` (tuned values, say) follows them.
+    """One or two sentences about a row of the table, and then ``note`` (for example tuned values).
 
-    ``learned`` are the rows of checkpoints: each has one that draws, and one, ``-greedy``, that doesn't.
+    ``learned`` are the rows of checkpoints: for each checkpoint one that draws items, and a ``-greedy`` one.
     """
     found = POLICIES.get(policy.removesuffix("-greedy"), "")
     if policy in learned:
@@ -52,7 +53,7 @@ def define_policy(policy: str, learned: Sequence[str], episodes: bool, note: str
 
 
 def define_column(column: str, episodes: bool) -> str:
-    """One sentence on a column of the table."""
+    """One sentence about a column of the table."""
     session, players, items = (
         ("an episode", "seeds", "actions") if episodes else ("a session", "users", "items")
     )
@@ -60,13 +61,14 @@ def define_column(column: str, episodes: bool) -> str:
 
 
 def define_yardstick(yardstick: str, policies: Sequence[str]) -> str:
-    """The sentence on the word itself; ``policies`` are all rows of the table."""
+    """The sentence that defines the yardstick; ``policies`` are all rows of the table."""
     simple = [name for name in BASELINES if name in policies and name != "untrained"]
-    return f"The best of {', '.join(simple)}: {yardstick}. A policy has to beat it to be worth its training."
+    best = f"The best of {', '.join(simple)}: {yardstick}."
+    return f"{best} Training is worth its cost only if the policy beats it."
 
 
 def population(report: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
-    """The sentence about the users of the means and intervals."""
+    """The sentence about the users behind the means and intervals."""
     over = "episodes on unseen seeds" if is_foreign(report) else "held-out users, one whole session each"
     count = report.get("heldout_users")
     fewer: dict[int, list[str]] = {}
@@ -82,6 +84,6 @@ def population(report: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> 
 
 
 def is_foreign(report: Mapping[str, Any]) -> bool:
-    """True where the run is on other people's environment, with episodes and seeds for sessions and users."""
+    """True for a run on a Gymnasium environment: it has episodes and seeds, not sessions and users."""
     coverage = report["rows"][0]["coverage"] if report["rows"] else None
     return coverage is None or math.isnan(coverage)
