@@ -1,6 +1,6 @@
-"""Compiles recsys_rl/functional/*.c while the package is installed, where there is a C compiler.
+"""Compile recsys_rl/functional/*.c while the package is installed.
 
-Where there is none, or it fails, the package works all the same: functional/kernels.py says what then runs.
+Without a C compiler, or if it fails, the package still works: functional/kernels.py has the replacements.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 FOLDER = Path("recsys_rl/functional")
 COMPILE = ["-O3", "-fno-math-errno", "-fno-trapping-math", "-std=gnu11", "-fPIC"]
-WIDE = "-mprefer-vector-width=512"  # where the machine has such vectors; x86 alone knows the option
+WIDE = "-mprefer-vector-width=512"  # if the machine has such vectors; an option of x86 only
 
 
 class CustomBuildHook(BuildHookInterface):  # type: ignore[type-arg, misc]
@@ -30,20 +30,20 @@ class CustomBuildHook(BuildHookInterface):  # type: ignore[type-arg, misc]
         library = compile_kernels(Path(self.root) / FOLDER)
         if library is not None:
             build_data["pure_python"] = False
-            # Any Python can open it, on this kind of machine.
+            # Any Python on this kind of machine can open the library.
             system = sysconfig.get_platform().replace("-", "_").replace(".", "_")
             build_data["tag"] = f"py3-none-{system}"
             build_data["artifacts"].append((FOLDER / library.name).as_posix())
 
 
 def compile_kernels(folder: Path) -> Path | None:
-    """Make ``kernels-<hash of the sources>.so`` in ``folder``; None and a line on stderr where that fails."""
+    """Make ``kernels-<hash of the sources>.so`` in ``folder``; on failure None and a line on stderr."""
     sources = b"".join(file.read_bytes() for file in sorted(folder.glob("*.[ch]")))
     library = folder / f"kernels-{hashlib.sha256(sources).hexdigest()[:16]}.so"
     compiler = shlex.split(os.environ.get("CC") or next(filter(shutil.which, ("cc", "gcc", "clang")), "cc"))
     why = "no reason was given"
-    # Linked without OpenMP's library: at run time torch's own is used, and its threads. That is GCC's, and
-    # what other compilers call has other names, so theirs gets vectors alone.
+    # Link without an OpenMP library: at run time the code uses torch's, which is GCC's. Other compilers call
+    # functions of other names, so with them there are vectors but no threads.
     parallel = "-fopenmp" if _is_gcc(compiler) else "-fopenmp-simd"
     for options in ([parallel, WIDE], [parallel], ["-fopenmp-simd"], []):
         with tempfile.TemporaryDirectory() as scratch:
@@ -60,7 +60,7 @@ def compile_kernels(folder: Path) -> Path | None:
                 why = (error.stderr.strip() or why).splitlines()[0]
             else:
                 return library
-    print(f"recsys_rl: the kernels were not compiled ({why}); torch's operators stand in.", file=sys.stderr)
+    print(f"recsys_rl: kernels not compiled ({why}); torch's operators replace them.", file=sys.stderr)
     return None
 
 
@@ -76,7 +76,7 @@ def _is_gcc(compiler: list[str]) -> bool:
 
 
 def _install(linked: Path, library: Path) -> None:
-    """Renamed into place, so that a process that runs the old one keeps it; older ones are deleted."""
+    """Rename into place, so that running processes keep the old library; delete older libraries."""
     with tempfile.NamedTemporaryFile(
         dir=library.parent, prefix="kernels-", suffix=".part", delete=False
     ) as file:

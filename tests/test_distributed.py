@@ -358,7 +358,7 @@ def test_dials_that_do_not_fit(options: str, message: str, capsys: pytest.Captur
 
 
 def test_a_run_of_several_is_no_function_call(here: Path) -> None:
-    with pytest.raises(UserError, match=r"num_processes is 2, and this is a run of 1: the command"):
+    with pytest.raises(UserError, match=r"num_processes is 2, but this run has 1: start several"):
         train(settings(DRIFT, *TWO))
 
 
@@ -560,7 +560,7 @@ def test_ctrl_c(to_all: bool, tmp_path: Path) -> None:
     code, out, err = finish(process)
     step = load(tmp_path / "checkpoints/ppo.pt").step
     folder = "runs/drift-synthetic-ppo-0"
-    said = f"Stopped at step {step:,}; {folder} holds the run: --run {folder} goes on from there."
+    said = f"Stopped at step {step:,}; {folder} holds the run: continue it with --run {folder}."
     assert (code, out) == (130, "") and err.splitlines()[-1] == said and "Traceback" not in err
 
 

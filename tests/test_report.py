@@ -250,9 +250,9 @@ def test_every_colour_can_be_read_in_both_schemes() -> None:
 def test_the_headline_says_what_was_trained_and_how_well_it_did(tmp_path: Path) -> None:
     root = parsed(written(tmp_path))
     assert words(next(root.iter("h1"))) == (
-        "ppo-greedy, trained for 400,000 steps on satiation, earns 16.2 per session from 131 users it never "
-        "met; the best simple baseline, random, earns 2.7, and the planner, which sees inside the simulator, "
-        "17.7."
+        "ppo-greedy, trained for 400,000 steps on satiation, earns 16.2 per session from 131 held-out "
+        "users; the best simple baseline, random, earns 2.7, and the planner, which sees inside the "
+        "simulator, 17.7."
     )
     assert words(next(root.iter("li"))) == (
         "ppo-greedy against random: 13.5 more per session (95 % interval 13.0 to 14.0)."
@@ -455,7 +455,7 @@ def test_missing_numbers_become_sentences_and_dashes(tmp_path: Path, missing: fl
     )
     text = words(next(parsed(page).iter("main")))
     assert "ppo has no finite return" not in text and "satiation, has no finite return." in text
-    assert "fewer than two evaluations: evaluate more often to draw it. Left out" in text
+    assert "fewer than two evaluations: evaluate more often to draw it. 1 of the evaluations gave no" in text
     assert "no finite number: 1 of the evaluations." in text
     assert "The returns chart has no finite return" in text
     assert "Fargoreward –" in text and "nan" not in text.lower()

@@ -142,7 +142,7 @@ def test_stop_signals(tmp_path: Path) -> None:
         step = load(tmp_path / "checkpoints/ppo.pt").step
         assert (code, out) == (130, "") and step > 0
         folder = "runs/drift-synthetic-ppo-0"
-        said = f"Stopped at step {step:,}; {folder} holds the run: --run {folder} goes on from there."
+        said = f"Stopped at step {step:,}; {folder} holds the run: continue it with --run {folder}."
         assert err.splitlines()[-1] == said and "Traceback" not in err
         process = start(tmp_path, "train", "--resume")
     process.kill()

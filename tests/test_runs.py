@@ -373,7 +373,7 @@ def test_signal_during_an_update_ends_the_loop_after_it(
 
 
 def test_folder_and_name_together(here: Path) -> None:
-    with pytest.raises(UserError, match=r"train_config\.name is of no use beside a folder"):
+    with pytest.raises(UserError, match=r"train_config\.name has no effect beside a folder"):
         train(settings("--name", "x"), folder="y")
 
 

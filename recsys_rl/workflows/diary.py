@@ -1,4 +1,4 @@
-"""The notes of a run while it trains: rows of the log, and evaluations for the learning curve."""
+"""Write the rows of a run's log, and evaluate for the learning curve."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from recsys_rl.utils.logger import Logger
 from recsys_rl.utils.metrics import interval
 from recsys_rl.utils.seeding import stream_seed
 
-NUM_EVAL_USERS = 256  # training users that periodic evaluation plays, at most
-NUM_EVAL_EPISODES = 16  # on other people's environments
-MAX_EVAL_STEPS = 1_000  # of an episode of one that has no time limit, and perhaps no end
+NUM_EVAL_USERS = 256  # at most so many training users in a periodic evaluation
+NUM_EVAL_EPISODES = 16  # in a periodic evaluation on a Gymnasium environment
+MAX_EVAL_STEPS = 1_000  # of an episode without a time limit, because it may have no end
 
 
 @dataclass
 class Diary:
-    """Rank 0's notes: rows of the log and points of the learning curve, where they are due."""
+    """Writes rank 0's log and learning curve at the intervals in the settings."""
 
     logger: Logger
     ended: list[Tensor] = field(default_factory=list)  # sessions since the last row: returns, lengths (2, n)
@@ -30,7 +30,7 @@ class Diary:
     cut_is_noted: bool = False
 
     def write(self, run: Run, metrics: Mapping[str, float], ended: Tensor) -> dict[str, float]:
-        """``metrics`` with all that was due beside them."""
+        """Log ``metrics``, evaluate if it is time, and return ``metrics`` with the added numbers."""
         settings, row = run.config.train_config, dict(metrics)
         self.ended.append(ended)
         if run.due(settings.log_interval):
@@ -47,7 +47,7 @@ class Diary:
         return row
 
     def evaluate(self, run: Run) -> dict[str, float]:
-        """Play training users greedily; a row of the log and a point of the learning curve."""
+        """Play training users greedily; add a row to the log and a point to the learning curve."""
         sessions = evaluate_training_users(run)
         found = interval(sessions.returns)
         run.curve.append([run.step, found.mean, found.low, found.high])
@@ -65,7 +65,7 @@ class Diary:
 
 
 def evaluate_training_users(run: Run) -> Sessions:
-    """Greedy sessions of a fixed draw of training users, or of episodes where the world has no users."""
+    """Greedy sessions of a fixed sample of training users, or episodes if the world has no users."""
     seed = stream_seed(run.config.train_config.seed, "training evaluation")
     device = run.streams["users"].device
     train = run.world.population.train

@@ -1,4 +1,4 @@
-"""The door to training: config -> env, agent -> (collect, update, log, save)*."""
+"""Train an agent: config -> env, agent -> (collect, update, log, save)*."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ from recsys_rl.workflows.diary import Diary
 
 
 class Interrupted(Exception):
-    """The run was asked to stop; its checkpoint is written."""
+    """The run stopped after a request, and its checkpoint is written."""
 
 
 @dataclass(frozen=True)
 class Update:
-    """A run just after one of its updates, which the next one changes."""
+    """The run after one update. The next update changes ``run`` in place."""
 
     step: int  # environment steps so far, over all users
-    metrics: Mapping[str, float]  # of this update; with returns and evaluation where they were due
+    metrics: Mapping[str, float]  # of this update; with returns and evaluation at their intervals
     run: Run
     folder: Path
 
@@ -59,13 +59,13 @@ def train(
     latest: bool | None = None,
     quiet: bool = False,
 ) -> Path:
-    """Train as ``config`` says, to the end, and return the checkpoint's path; arguments as in ``updates``.
+    """Train with the settings in ``config`` to the end, and return the checkpoint's path.
 
-    Raises UserError for whatever the user can mend, and Interrupted after Ctrl-C, SIGTERM or SIGHUP, when
-    the checkpoint is written.
+    The arguments are those of ``updates``, and ``ranks``, the processes of the run. Each process calls this
+    with the same arguments; only rank 0 makes the folder, logs, evaluates and writes.
 
-    ``ranks`` are the processes of the run. Each calls this with the same arguments; rank 0 alone takes the
-    folder, logs, evaluates and writes.
+    Raises UserError for a mistake that the user can mend. Raises Interrupted after Ctrl-C, SIGTERM or
+    SIGHUP, when the checkpoint is written.
     """
     with _begun(config, resume, ranks, folder, latest, quiet) as course, ranks.stop_requests() as requests:
         for _ in _go_on(course, lambda: nullcontext(requests)):
@@ -81,22 +81,23 @@ def updates(
     latest: bool | None = None,
     quiet: bool = True,
 ) -> Generator[Update, None, None]:
-    """The same run, one update after another, so that a notebook can look at it while it trains.
+    """Train as ``train`` does, but yield after each update, so that a notebook can inspect the run.
 
         for update in updates(Config(env="satiation"), folder="first try"):
             print(update.step, update.metrics["reward_mean"])
 
     Args:
-        config: the settings; train_config's runs_dir and name where ``folder`` is None.
-        resume: go on with the run in ``folder`` (None: the one behind checkpoints/<algo>.pt) as if it had
-            never stopped, in the world that its checkpoint holds.
-        folder: the run's folder, which a new run makes and which must not exist; None takes one as the
-            command does, below the working directory.
-        latest: make checkpoints/<algo>.pt a link to this run; None: where ``folder`` is None.
-        quiet: print nothing about the run; preparing data for the first time still prints a line.
+        config: the settings. ``runs_dir`` and ``name`` of train_config are used if ``folder`` is None.
+        resume: continue the run in ``folder`` (None: the run behind checkpoints/<algo>.pt) as if it had
+            never stopped, with the users and items of its checkpoint.
+        folder: the run's folder. A new run makes it, so it must not exist. None: choose a folder in
+            ``runs_dir``, as the command does.
+        latest: make checkpoints/<algo>.pt a link to this run. None: only if ``folder`` is None.
+        quiet: print nothing about the run. The first preparation of a dataset still prints a line.
 
-    A loop that ends early, by break or an error, leaves a checkpoint of the last update. Raises as
-    ``train`` does; Ctrl-C during an update ends the run after it, and between two is the caller's.
+    If the caller's loop ends early, by break or an error, a checkpoint of the last update is written. Raises
+    the errors of ``train``. Ctrl-C during an update ends the run after that update; between two updates it
+    raises KeyboardInterrupt in the caller's loop.
     """
     with _begun(config, resume, ALONE, folder, latest, quiet) as course:
         yield from _go_on(course, ALONE.stop_requests)
@@ -104,7 +105,7 @@ def updates(
 
 @dataclass
 class Course:
-    """A run with the folder that it writes to."""
+    """A run, its folder and its log."""
 
     run: Run
     path: Path  # of the checkpoint
@@ -123,13 +124,13 @@ def _begun(
     latest: bool | None,
     quiet: bool,
 ) -> Iterator[Course]:
-    """The run as it begins, or goes on; its log is closed and its folder let go at the end."""
+    """Begin or resume the run and lock its folder; at the end close the log and unlock the folder."""
     settings, first = config.train_config, ranks.rank == 0
     own = None if folder is None else Path(folder)
     if settings.num_processes != ranks.size:
         raise UserError(
-            f"train_config.num_processes is {settings.num_processes}, and this is a run of {ranks.size}: the "
-            "command `recsys-rl train` starts several processes, and so does torchrun."
+            f"train_config.num_processes is {settings.num_processes}, but this run has {ranks.size}: start "
+            "several processes with the command `recsys-rl train` or with torchrun."
         )
     device = choose_device(settings.device)
     if settings.tensorboard:
@@ -145,10 +146,10 @@ def _begun(
             _check_new(config, own, first)
         if settings.threads:
             torch.set_num_threads(settings.threads)
-        # The folder has the name; a run that is made again from these settings has another one.
+        # The folder has the name; a new run from the same settings needs another name.
         nameless = replace(config, train_config=replace(settings, name=None))
         run = begin(nameless, before, device, ranks)
-        keep_freed_memory()  # from here on, as what the data needed is better given back
+        keep_freed_memory()  # only from here on: memory that the data needed should return to the system
         if first and not quiet:
             _say_beginning(run, own if resume else None)
         taken = folders.take(config, own) if first and not resume else None
@@ -160,7 +161,7 @@ def _begun(
                 write_text(taken / "config.toml", to_toml(run.config))
             if first:
                 course.diary = Diary(_logger(run, own, quiet))
-            if not resume:  # so that a run killed before its first interval can be resumed, too
+            if not resume:  # so that a run killed before its first interval can be resumed
                 if course.diary is not None and settings.eval_interval:
                     course.diary.evaluate(run)  # the curve begins with the untrained policy
                 _save(course)
@@ -170,7 +171,7 @@ def _begun(
 
 
 def _publish(course: Course, resume: bool, latest: bool) -> None:
-    """Print the run's folder, and link to its checkpoint if it is the ``latest``."""
+    """Print the run's folder, and make the link to its checkpoint if ``latest``."""
     linked, news = folders.publish(course.path) if latest else (False, "")
     where = f"; {folders.LATEST / course.path.name} is a link to its checkpoint" if linked else ""
     if not course.quiet:
@@ -178,16 +179,16 @@ def _publish(course: Course, resume: bool, latest: bool) -> None:
 
 
 def _check_new(config: Config, folder: Path | None, first: bool) -> None:
-    """Raise UserError for what can be known before data are read."""
+    """Raise UserError for mistakes that can be found before the data are read."""
     if first:
         folders.check_free(config, folder)
     if folder is not None and config.train_config.name is not None:
-        raise UserError("train_config.name is of no use beside a folder: leave one of them out.")
+        raise UserError("train_config.name has no effect beside a folder: omit one of them.")
     model, sizes, users = config.model_config, config.env_config, config.platform.users
     if not model.candidates or users is None:
         return
     history_length = 0 if users.repeats else sizes.max_episode_steps
-    check_candidates(model, sizes.num_items, history_length)  # a log may have fewer
+    check_candidates(model, sizes.num_items, history_length)  # a log may have fewer items
     made_up = source_of(config.data_config.data).made_up
     kind = kind_of(model.index, sizes.num_items if made_up else 0)
     if kind != "exact":
@@ -202,13 +203,13 @@ def _shared(folder: Path | None, ranks: Ranks) -> Path:
 
 
 def _say_beginning(run: Run, folder: Path | None) -> None:
-    """Print the data and the length of the run; ``folder`` is that of a run which goes on."""
+    """Print the data and the length of the run; ``folder`` is the folder of a resumed run."""
     asked, planned = run.config.train_config.total_timesteps, run.num_updates * run.per_update
     resuming = f"resuming {folder} at step {run.step:,} of {planned:,}"
     whole = f"whole updates of {run.per_update:,}: {planned:,} steps"
     uncompiled = (
-        "The compiled loops are missing here, so torch's operators stand in, more slowly: install again "
-        "where there is a C compiler."
+        "The compiled loops are missing, so torch's operators replace them and are slower: install a C "
+        "compiler and then this package again."
     )
     _say(
         about_data(run),
@@ -227,7 +228,7 @@ def _say(*lines: str) -> None:
 def _go_on(
     course: Course, requests_to_stop: Callable[[], AbstractContextManager[list[int]]]
 ) -> Iterator[Update]:
-    """The updates that are left; requests to stop are heeded within each."""
+    """Yield the remaining updates. A request to stop ends the loop after the current update."""
     run, ranks = course.run, course.ranks
     settings, n_steps = run.config.train_config, run.config.agent_config.n_steps
     diary = course.diary
@@ -253,7 +254,7 @@ def _go_on(
     folder = course.path.parent
     if run.updates < run.num_updates:
         raise Interrupted(
-            f"Stopped at step {run.step:,}; {folder} holds the run: --run {folder} goes on from there."
+            f"Stopped at step {run.step:,}; {folder} holds the run: continue it with --run {folder}."
         )
     if course.diary is not None and not course.quiet:
         _say(f"done: {run.step:,} steps; checkpoint: {course.path}; log: {course.diary.logger.path}")
@@ -271,7 +272,7 @@ def _save(course: Course) -> None:
 def _exchange(
     run: Run, rollout: Rollout, metrics: Mapping[str, float], stop: bool, ranks: Ranks
 ) -> tuple[dict[str, float], Tensor, bool]:
-    """After each update: mean metrics, sessions that ended (2, finished), whether any rank shall stop."""
+    """Gather an update's mean metrics, finished sessions (2, finished), and True if any rank must stop."""
     done = rollout.terminated | rollout.truncated
     metrics = {**metrics, "reward_mean": rollout.raw_rewards.mean().item()}
     everyone = ranks.gather(
@@ -295,7 +296,7 @@ def _logger(run: Run, folder: Path, quiet: bool) -> Logger:
 
 
 def _check_finite(metrics: Mapping[str, float], run: Run, course: Course) -> None:
-    """Raise UserError where the loss is no number."""
+    """Raise UserError if a loss is NaN or infinite."""
     bad = [name for name in ("loss", "policy_loss", "value_loss") if not math.isfinite(metrics[name])]
     if bad:
         kept = f"the state of step {course.saved:,}" if course.saved else "the untrained policy"
