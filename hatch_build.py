@@ -1,6 +1,6 @@
-"""Compile recsys_rl/functional/*.c while the package is installed.
+"""Compiles recsys_rl/functional/*.c while the package is installed, where there is a C compiler.
 
-Without a C compiler, or if it fails, the package still works: functional/kernels.py has the replacements.
+Where there is none, or it fails, the package works all the same: functional/kernels.py says what then runs.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class CustomBuildHook(BuildHookInterface):  # type: ignore[type-arg, misc]
 
 
 def compile_kernels(folder: Path) -> Path | None:
-    """Make ``kernels-<hash of the sources>.so`` in ``folder``; on failure None and a line on stderr."""
+    """Make ``kernels-<hash of the sources>.so`` in ``folder``; None and a line on stderr where that fails."""
     sources = b"".join(file.read_bytes() for file in sorted(folder.glob("*.[ch]")))
     library = folder / f"kernels-{hashlib.sha256(sources).hexdigest()[:16]}.so"
     compiler = shlex.split(os.environ.get("CC") or next(filter(shutil.which, ("cc", "gcc", "clang")), "cc"))

@@ -1,21 +1,21 @@
-"""A new platform is one file: a tutor that chooses exercises, trained with our PPO.
+"""A new platform in one file: a tutor that chooses exercises, trained with PPO.
 
     python examples/new_platform.py
 
-Its settings, users and presets end in a record, PLATFORM, which the commands take by its name:
+The record PLATFORM holds its settings, users and presets. The commands accept it by name:
 
     cd examples
     recsys-rl train --env new_platform:PLATFORM --data synthetic --learning-gain 0.5
     recsys-rl evaluate --env new_platform:PLATFORM --report tutor.html
 
-A learner of skill s meets an exercise of difficulty d, solves it with probability p, and learns most from
-what is neither trivial nor hopeless:
+A learner of skill s gets an exercise of difficulty d and solves it with probability p. Exercises that are
+neither trivial nor hopeless teach most:
 
     p       = sigmoid(sharpness (s - d))     [0..1]
-    reward  = d p                            [0..1: solving what is hard is worth more]
+    reward  = d p                            [0..1: a hard exercise is worth more]
     s      <- s + learning_gain p (1 - p)    [difficulties and skills are on one scale, 0..1 at the start]
 
-The tutor never sees the skill. It sees what it gave so far and what came of it.
+The tutor never sees the skill. It sees the exercises that it has shown and their rewards.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class LearnerState:
 
 @dataclass(frozen=True)
 class Tutor:
-    """The user model: protocols.py says what each method must do."""
+    """The user model: protocols.py defines each method."""
 
     catalogue: Catalogue  # its `quality` serves as the difficulty
     population: Population
@@ -76,7 +76,7 @@ class Tutor:
         return bool((user_state.skill >= 0).all())
 
     def visible(self, user_state: LearnerState) -> Tensor:
-        return torch.zeros_like(user_state.profile)  # nobody tells the tutor who is who
+        return torch.zeros_like(user_state.profile)  # the tutor does not know the learners apart
 
     def respond(
         self, user_state: LearnerState, items: Tensor, skipped: Tensor, generator: torch.Generator | None
@@ -96,7 +96,7 @@ class Tutor:
         return after, torch.zeros_like(learnt, dtype=torch.bool)
 
     def expected_reward(self, user_state: LearnerState, block: slice = slice(None)) -> Tensor:
-        difficulty = self.catalogue.quality[block]  # (b,): a large catalogue is looked at in blocks
+        difficulty = self.catalogue.quality[block]  # (b,): a large catalogue is scored in blocks
         return difficulty * self._solves(user_state, difficulty)  # (N, b)
 
     def _solves(self, user_state: LearnerState, difficulty: Tensor) -> Tensor:
@@ -111,8 +111,8 @@ PLATFORM = Platform(
 
 
 def main(num_updates: int = 60) -> dict[str, Interval]:
-    """Train; then mean return on held-out learners of PPO, chance, and one that knows each next reward."""
-    torch.set_num_threads(1)  # more only wait for each other in networks this small
+    """Train; return the mean return on held-out learners of PPO, a random policy and a myopic oracle."""
+    torch.set_num_threads(1)  # in networks this small, more threads only wait for each other
     settings = {
         "env": "new_platform:PLATFORM",
         "data_config": {"data": "synthetic", "num_users": 1000},
@@ -133,15 +133,15 @@ def main(num_updates: int = 60) -> dict[str, Interval]:
             print(f"update {update} of {num_updates}: reward {mean:.3f}", file=sys.stderr)
 
     users = world.population.heldout
-    strangers = make_env(config, world, 1, torch.Generator().manual_seed(1), heldout=True)
-    assert isinstance(strangers, RecEnv)  # into which the myopic one looks
+    heldout = make_env(config, world, 1, torch.Generator().manual_seed(1), heldout=True)
+    assert isinstance(heldout, RecEnv)  # into which the myopic one looks
     policies: dict[str, Policy] = {
         "ppo-greedy": agent,
         "random": RandomPolicy(env.action_sizes, torch.Generator().manual_seed(2)),
-        "myopic": Myopic(strangers),
+        "myopic": Myopic(heldout),
     }
     return {
-        name: interval(play(strangers, policy, users, greedy=True).returns)
+        name: interval(play(heldout, policy, users, greedy=True).returns)
         for name, policy in policies.items()
     }
 

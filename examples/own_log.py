@@ -1,10 +1,10 @@
-"""Train PPO on your own log, and compare it with every simple alternative on users that it never saw.
+"""Train PPO on your own log, and compare it with every simple alternative on held-out users.
 
     python examples/own_log.py plays.csv --user listener --item track --rating stars
 
-The file has one row per event: user, item, and, where there are such, a time and a rating. The command
-`recsys-rl train --data plays.csv` does the same; this is how to do it from Python. Without a file, the
-example makes one up.
+The file has one row per event: user, item, and if you have them a time and a rating. The command
+`recsys-rl train --data plays.csv` does the same; this example does it from Python. Without a file, the
+example makes a log.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from recsys_rl.workflows.train import train
 
 
 def made_up_log(path: Path, num_users: int = 300, num_items: int = 120) -> Path:
-    """Three kinds of listeners; each plays 30 tracks and gives those of the own kind more stars."""
+    """Three kinds of listeners. Each plays 30 tracks and gives more stars to tracks of the same kind."""
     rng = np.random.default_rng(0)
     rows = ["listener,track,stars"]
     for user in range(num_users):
@@ -36,13 +36,13 @@ def made_up_log(path: Path, num_users: int = 300, num_items: int = 120) -> Path:
 
 
 def main(log: Path, columns: dict[str, str], folder: Path, total_timesteps: int = 100_000) -> dict[str, Any]:
-    """Train on ``log``, keep everything in ``folder``, print the table; returns it as plain values."""
+    """Train on ``log``, write all files to ``folder``, print the table and return it as plain values."""
     settings = {
         "data_config": {"data": str(log), "cache_dir": str(folder), **columns},
         "env_config": {"num_items": 100, "embedding_dim": 16},
         "train_config": {"total_timesteps": total_timesteps, "runs_dir": str(folder / "runs")},
     }
-    # What stands in no section here comes from the preset of PPO on satiation.
+    # All other settings come from the preset of PPO on satiation.
     config = from_dict(Config, {"env": "satiation", **settings})
     checkpoint = train(config, latest=False)  # no link in the working directory
     return evaluate(EvaluateConfig(checkpoint=str(checkpoint), report=str(folder / "report.html")))
@@ -50,12 +50,12 @@ def main(log: Path, columns: dict[str, str], folder: Path, total_timesteps: int 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Train PPO on your own log.")
-    parser.add_argument("log", nargs="?", type=Path, help="CSV or Parquet; made up where absent")
+    parser.add_argument("log", nargs="?", type=Path, help="CSV or Parquet file (default: a made-up log)")
     parser.add_argument("--user-column", default="listener", help="column of the user id")
     parser.add_argument("--item-column", default="track", help="column of the item id")
-    parser.add_argument("--rating-column", help="column of the rating, where there is one")
-    parser.add_argument("--time-column", help="column of the time, where there is one")
-    parser.add_argument("--folder", type=Path, help="where results go (default: a new temporary folder)")
+    parser.add_argument("--rating-column", help="column of the rating, if there is one")
+    parser.add_argument("--time-column", help="column of the time, if there is one")
+    parser.add_argument("--folder", type=Path, help="folder of the results (default: a new temporary one)")
     given = parser.parse_args()
     folder = given.folder or Path(tempfile.mkdtemp(prefix="own-log-"))
     folder.mkdir(parents=True, exist_ok=True)

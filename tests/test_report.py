@@ -283,7 +283,7 @@ def test_sessions_have_their_return_their_end_and_a_strip_of_bars(tmp_path: Path
         "randomreturn 0.9, left after step 1",
     ]
     assert [h.text for h in root.iter("h3")].count("User 17") == 1
-    assert "Nearest to what is known of this user: Fargo." in [words(note) for note in root.iter("p")]
+    assert "Nearest to the profile of this user: Fargo." in [words(note) for note in root.iter("p")]
     assert [bar.get("style") for bar in sessions[0].iter() if bar.tag in "iu"] == ["height:93%", "bottom:50%"]
 
 
@@ -455,8 +455,8 @@ def test_missing_numbers_become_sentences_and_dashes(tmp_path: Path, missing: fl
     )
     text = words(next(parsed(page).iter("main")))
     assert "ppo has no finite return" not in text and "satiation, has no finite return." in text
-    assert "fewer than two evaluations: evaluate more often to draw it. 1 of the evaluations gave no" in text
-    assert "no finite number: 1 of the evaluations." in text
+    assert "fewer than two evaluations: evaluate more often to draw it. Not drawn" in text
+    assert "Not drawn, without a finite number: 1 of the evaluations." in text
     assert "The returns chart has no finite return" in text
     assert "Fargoreward –" in text and "nan" not in text.lower()
 

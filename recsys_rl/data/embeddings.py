@@ -123,7 +123,7 @@ def is_earlier(users: Ints, fraction: float) -> Bools:
 
 
 def like_matrix(users: Ints, items: Ints, shape: tuple[int, int]) -> csr_matrix:
-    """(U, I) float32: 1 where the user liked the item."""
+    """(U, I) float32: 1 if the user liked the item, else 0."""
     return csr_matrix((np.ones(len(users), dtype=np.float32), (users, items)), shape=shape)
 
 

@@ -176,7 +176,7 @@ def _read_bytes(path: Path) -> bytes:
 
 @contextlib.contextmanager
 def parsing(where: str | Path) -> Iterator[None]:
-    """Turn a parser's error inside the block into a UserError about ``where``."""
+    """Turn a parser's error inside the block into a UserError about the file ``where``."""
     try:
         yield
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, ValueError) as error:

@@ -23,7 +23,7 @@ def write_report(path: Path, report: Mapping[str, Any]) -> None:
     ``step`` (environment steps trained), ``heldout_users`` (their number), ``hardware``, ``date``,
     ``version``; ``config`` {section: {field: value}}; ``rows``, one for each policy (``policy``,
     ``return_mean``, ``return_low``, ``return_high``, ``length_mean``, ``distinct_mean``, ``coverage`` in
-    [0, 1], and ``users`` where fewer played); ``paired`` (``policy``, ``versus``, ``mean``, ``low``,
+    [0, 1], and ``users`` if fewer played); ``paired`` (``policy``, ``versus``, ``mean``, ``low``,
     ``high``); ``curve`` (``step``, ``mean``, ``low``, ``high``), of training users; ``sessions``
     (``policy``, ``user``, ``likes``, the titles nearest to the user's profile, ``return``, ``left``,
     ``steps`` of ``title``, ``year``, ``genres``, ``reward`` and ``satisfaction``, both usually in [0, 1]).
@@ -203,7 +203,7 @@ def _definitions(report: Mapping[str, Any], rows: Sequence[Row]) -> str:
 def _curve(report: Mapping[str, Any]) -> str:
     curve = report.get("curve") or {}
     lost = len(curve.get("step", ())) - len(charts.curve_points(curve))
-    missing = f" {lost} of the evaluations gave no finite number and are not drawn." if lost else ""
+    missing = f" Not drawn, without a finite number: {lost} of the evaluations." if lost else ""
     over = "training users, always the same; the returns above are over held-out users"
     if words.is_foreign(report):
         over = "episodes on seeds of their own"

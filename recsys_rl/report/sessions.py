@@ -37,7 +37,7 @@ def _user(user: object, sessions: Sequence[Row], full: float) -> str:
     longest = max(len(session["steps"]) for session in sessions)
     return (
         f"<h3>User {text(user)}</h3>"
-        + (f'<p class="note">Nearest to what is known of this user: {likes}.</p>' if likes else "")
+        + (f'<p class="note">Nearest to the profile of this user: {likes}.</p>' if likes else "")
         + "".join(_session(session, full, longest) for session in sessions)
         + f'<details class="items"><summary>The items shown to user {text(user)}</summary>'
         + "".join(_items(session) for session in sessions)
