@@ -60,7 +60,7 @@ def compile_kernels(folder: Path) -> Path | None:
                 why = (error.stderr.strip() or why).splitlines()[0]
             else:
                 return library
-    print(f"recsys_rl: kernels not compiled ({why}); torch's operators replace them.", file=sys.stderr)
+    print(f"recsys_rl: the kernels were not compiled ({why}); torch's operators stand in.", file=sys.stderr)
     return None
 
 

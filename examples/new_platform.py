@@ -134,15 +134,14 @@ def main(num_updates: int = 60) -> dict[str, Interval]:
 
     users = world.population.heldout
     heldout = make_env(config, world, 1, torch.Generator().manual_seed(1), heldout=True)
-    assert isinstance(heldout, RecEnv)  # into which the myopic one looks
+    assert isinstance(heldout, RecEnv)  # Myopic reads its hidden state
     policies: dict[str, Policy] = {
         "ppo-greedy": agent,
         "random": RandomPolicy(env.action_sizes, torch.Generator().manual_seed(2)),
         "myopic": Myopic(heldout),
     }
     return {
-        name: interval(play(heldout, policy, users, greedy=True).returns)
-        for name, policy in policies.items()
+        name: interval(play(heldout, policy, users, greedy=True).returns) for name, policy in policies.items()
     }
 
 

@@ -1,4 +1,4 @@
-"""The world made from a log: nothing leaks from held-out users, and the cache is honest."""
+"""The world made from a log: no leak from held-out users, and a correct cache."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SETTINGS: dict[str, Any] = {
     "profile_fraction": 0.8,
     "seed": 0,
 }
-MOST_LIKED_ALL = {"num_items": 40}  # all of them: membership then shows what passed min_item_likes
+MOST_LIKED_ALL = {"num_items": 40}  # all items, so the result shows the items that pass min_item_likes
 
 
 def build(log: InteractionLog, folder: Path, **changes: Any) -> tuple[Catalogue, Population]:
@@ -62,7 +62,7 @@ def vectors_of(population: Population, rows: torch.Tensor) -> dict[int, tuple[by
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_nothing_of_a_heldout_user_reaches_anyone_else(tmp_path: Path, seed: int) -> None:
+def test_heldout_user_has_no_influence_on_items_or_other_users(tmp_path: Path, seed: int) -> None:
     log = two_camps()
     heldout = torch.from_numpy(split_users(log.user_ids.numpy(), 0.25, 0))[log.users]  # (E,)
     changed = with_ratings(log, heldout, seed)
@@ -73,7 +73,7 @@ def test_nothing_of_a_heldout_user_reaches_anyone_else(tmp_path: Path, seed: int
         before, after = (vectors_of(p, p.train) for p in (population, other_population))
         assert len(before) >= 40
         assert before == after
-    # and the test can fail: the held-out users' own vectors did change, and training users' ratings do count
+    # The test can fail: the held-out users' own vectors changed, and training users' ratings have an effect.
     assert vectors_of(population, population.heldout) != vectors_of(
         other_population, other_population.heldout
     )
@@ -81,7 +81,7 @@ def test_nothing_of_a_heldout_user_reaches_anyone_else(tmp_path: Path, seed: int
     assert not torch.equal(trained.quality, build(log, tmp_path)[0].quality)
 
 
-def test_a_profile_knows_nothing_of_later_likes(tmp_path: Path) -> None:
+def test_later_likes_have_no_influence_on_the_profile(tmp_path: Path) -> None:
     log = two_camps()
     _, population = build(log, tmp_path)
     user = int(population.heldout[0])
@@ -101,7 +101,7 @@ def test_a_profile_knows_nothing_of_later_likes(tmp_path: Path) -> None:
     assert not torch.equal(earlier.profile[user], population.profile[user])
 
 
-def test_everything_has_unit_norm_and_its_shape(tmp_path: Path) -> None:
+def test_embeddings_have_unit_norm_and_documented_shapes(tmp_path: Path) -> None:
     catalogue, population = build(two_camps(), tmp_path)
     assert catalogue.embedding.shape == (30, 4)
     for vectors in (catalogue.embedding, population.taste, population.profile):
@@ -114,7 +114,7 @@ def test_everything_has_unit_norm_and_its_shape(tmp_path: Path) -> None:
     assert (len(population.train), len(population.heldout)) == (45, 15)
 
 
-def test_the_catalogue_holds_the_items_most_liked_by_training_users(tmp_path: Path) -> None:
+def test_catalogue_holds_the_items_most_liked_by_training_users(tmp_path: Path) -> None:
     log = two_camps()
     training = ~torch.from_numpy(split_users(log.user_ids.numpy(), 0.25, 0))[log.users]
     likes = torch.bincount(log.items[training & (log.ratings >= 4)], minlength=40)
@@ -137,7 +137,7 @@ def test_quality_is_the_shrunk_mean_rating() -> None:
     torch.testing.assert_close(quality, torch.tensor([(2 + 10 / 3) / 7, (0 + 10 / 3) / 6]))
 
 
-def test_the_split_depends_on_the_ids_and_the_seed_alone() -> None:
+def test_split_depends_only_on_ids_and_seed() -> None:
     ids = two_camps().user_ids.numpy()
     heldout = split_users(ids, 0.25, 7)
     assert heldout.sum() == 15
@@ -146,7 +146,7 @@ def test_the_split_depends_on_the_ids_and_the_seed_alone() -> None:
     assert (split_users(ids, 0.25, 8) != heldout).any()
 
 
-def test_the_same_seed_gives_the_same_bytes(tmp_path: Path) -> None:
+def test_same_seed_gives_the_same_bytes(tmp_path: Path) -> None:
     first, again = (build(two_camps(), tmp_path / name) for name in ("a", "b"))
     other = build(two_camps(), tmp_path, seed=1)
     for one, two, three in zip(first, again, other, strict=True):
@@ -159,9 +159,7 @@ def no_learning(*_: object, **__: object) -> None:
     raise AssertionError("learned again")
 
 
-def test_the_cache_gives_the_same_bytes_without_learning(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_cache_gives_the_same_bytes_without_learning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = build(two_camps(), tmp_path)
     monkeypatch.setattr(module, "learn_embeddings", no_learning)
     for one, two in zip(first, build(two_camps(), tmp_path), strict=True):
@@ -185,7 +183,7 @@ def test_the_cache_gives_the_same_bytes_without_learning(
     ],
     ids=lambda change: next(iter(change)),
 )
-def test_each_setting_is_part_of_the_key(
+def test_each_setting_is_part_of_the_cache_key(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any]
 ) -> None:
     build(two_camps(), tmp_path)
@@ -195,7 +193,7 @@ def test_each_setting_is_part_of_the_key(
 
 
 @pytest.mark.parametrize("field", ["users", "items", "times", "ratings", "rating_range"])
-def test_each_part_of_the_log_is_part_of_the_key(
+def test_each_part_of_the_log_is_part_of_the_cache_key(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, field: str
 ) -> None:
     log = two_camps()
@@ -207,7 +205,7 @@ def test_each_part_of_the_log_is_part_of_the_key(
 
 
 @pytest.mark.parametrize("damage", ["empty", "truncated", "flipped", "foreign"])
-def test_a_damaged_cache_file_is_made_again(
+def test_damaged_cache_file_is_made_again(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: str
 ) -> None:
     first = build(two_camps(), tmp_path)
@@ -224,14 +222,14 @@ def test_a_damaged_cache_file_is_made_again(
     assert path.read_bytes() == whole
 
 
-def test_a_cache_folder_that_cannot_be_written_is_said_and_not_fatal(
+def test_cache_folder_without_write_access_is_only_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("in the way")
     catalogue, _ = build(two_camps(), blocked / "cache")
     assert catalogue.num_items == 30
-    assert "Nothing is kept" in capsys.readouterr().err
+    assert "Can't write the cache" in capsys.readouterr().err
     assert blocked.read_text() == "in the way"
 
 
@@ -245,7 +243,7 @@ def test_a_cache_folder_that_cannot_be_written_is_said_and_not_fatal(
     ],
     ids=lambda value: str(value)[:20],
 )
-def test_too_little_to_learn_from_is_one_sentence(
+def test_too_few_items_or_users_is_a_user_error(
     tmp_path: Path, changes: dict[str, Any], sentence: str
 ) -> None:
     with pytest.raises(UserError, match=sentence):
@@ -253,7 +251,7 @@ def test_too_little_to_learn_from_is_one_sentence(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_users_with_fewer_than_five_likes_are_left_out(tmp_path: Path) -> None:
+def test_users_with_fewer_than_five_likes_are_removed(tmp_path: Path) -> None:
     log = two_camps()
     liked = torch.nonzero((log.users == 7) & (log.ratings >= 4)).flatten()
     ratings = log.ratings.clone()
@@ -288,7 +286,7 @@ def test_synthetic_world() -> None:
         synthetic_world(50, 20, 8, 0.0, seed=3)
 
 
-def test_a_synthetic_world_has_hits_a_long_tail_and_items_catchier_than_good() -> None:
+def test_synthetic_popularity_has_hits_and_a_long_tail() -> None:
     catalogue, _ = synthetic_world(10_000, 20, 2, 0.2, seed=3)
     popularity, quality = catalogue.popularity, catalogue.quality
     assert popularity.dtype == quality.dtype == torch.float32

@@ -1,4 +1,4 @@
-"""Several processes, one policy: what is averaged, what is saved, and how a run of several ends."""
+"""Several processes, one policy: averages, checkpoints, errors and the end of such a run."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ GO_ON = "so the others were ended, too: --resume continues from the last checkpo
 
 
 class Threads(Ranks):
-    """Ranks that are threads of this process: what the others gave is read from one list."""
+    """Ranks that are threads of this process and exchange tensors through one list."""
 
     def __init__(self, rank: int, size: int, shared: list[Any], barrier: threading.Barrier) -> None:
         self.rank, self.size, self.shared, self.barrier = rank, size, shared, barrier
         self.requests: list[int] = []
-        self.stop_after = -1  # updates, when this rank is asked to stop
+        self.stop_after = -1  # updates until a request to stop reaches this rank
 
     def gather(self, mine: Mapping[str, Tensor]) -> list[Mapping[str, Tensor]]:
         if "stop" in mine:  # once in each update
@@ -69,7 +69,7 @@ class Threads(Ranks):
 
 
 def together(size: int, work: Callable[[Threads], Any]) -> list[Any]:
-    """``work`` in each of ``size`` ranks; what it returned or raised, in their order."""
+    """Run ``work`` in each of ``size`` ranks; the results or errors in the order of ranks."""
     results: list[Any] = [None] * size
     shared: list[Any] = [None] * size
     barrier = threading.Barrier(size)
@@ -77,7 +77,7 @@ def together(size: int, work: Callable[[Threads], Any]) -> list[Any]:
     def target(rank: int) -> None:
         try:
             results[rank] = work(Threads(rank, size, shared, barrier))
-        except (UserError, Interrupted) as error:  # which all ranks raise at the same point
+        except (UserError, Interrupted) as error:  # all ranks raise these at the same point
             results[rank] = error
         except BaseException as error:
             results[rank] = error
@@ -101,11 +101,11 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-# ---- what ranks share, and what each has for itself
+# ---- shared and separate parts of ranks
 
 
 def joined(rollouts: list[Rollout]) -> Rollout:
-    """One rollout of all users: (T, N) of each side by side."""
+    """One rollout of the users of all ranks, joined along N."""
     first, *rest = rollouts
     both = tree_map(lambda *xs: torch.cat(xs, 1), first, *rest)
     obs = tree_map(lambda *xs: torch.cat(xs, 1), first.obs, *(other.obs for other in rest))
@@ -113,8 +113,8 @@ def joined(rollouts: list[Rollout]) -> Rollout:
 
 
 @pytest.mark.parametrize("options", [DRIFT, SATIATION, A2C], ids=["drift", "satiation", "a2c"])
-def test_the_mean_gradient_is_that_of_all_users_together(options: list[str]) -> None:
-    """One minibatch of 24 samples in one process, against 12 in each of two."""
+def test_mean_gradient_equals_the_gradient_of_all_users(options: list[str]) -> None:
+    """One minibatch of 24 samples in one process, and 12 in each of two."""
     more = ["--no-normalize-advantage"]
     more += [] if options is A2C else ["--batch-size", "24", "--update-epochs", "1"]
     config = settings(options, *more, *TWO)
@@ -134,24 +134,24 @@ def test_the_mean_gradient_is_that_of_all_users_together(options: list[str]) -> 
         return rollout, seen
 
     (first, seen), (second, seen_there) = together(2, work)
-    assert not torch.equal(first.items, second.items)  # each has users of its own
+    assert not torch.equal(first.items, second.items)  # each rank has its own users
     alone: list[Tensor] = []
     run = begin(settings(options, *more), None, CPU)
     agent = _with_average(run.agent, lambda x: alone.append(x.clone()))
     agent.update(joined([first, second]))
-    # PPO also averages approx_kl, a scalar, where target_kl asks for it.
+    # With target_kl, PPO also averages approx_kl, a scalar.
     (ours,), (theirs,), (whole,) = ([x for x in xs if x.ndim] for xs in (seen, seen_there, alone))
     assert torch.equal(ours, theirs) and whole.abs().max() > 1e-3
     torch.testing.assert_close(ours, whole, rtol=1e-4, atol=1e-6)
 
 
 def _with_average(agent: Any, average: Callable[[Tensor], None]) -> Any:
-    """The agent, made anew around the same network with another hook."""
+    """A new agent with the same network and another averaging function."""
     return type(agent)(agent.model, agent.config, agent.num_updates, agent.generators, average)
 
 
-def test_streams() -> None:
-    """One stream of weights; users and choices of each rank's own; rank 0's are those of a lone process."""
+def test_ranks_have_different_streams() -> None:
+    """All ranks share the stream of weights and have their own users and items; rank 0 equals one process."""
 
     config = settings(DRIFT, *TWO)
 
@@ -167,8 +167,8 @@ def test_streams() -> None:
 
 
 @pytest.mark.parametrize("name", ["settings", "data", "weights"])
-def test_ranks_that_differ_do_not_begin(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Data of another edition; weights as another version of torch or kind of processor would draw them."""
+def test_ranks_with_different_settings_do_not_begin(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other data on rank 1, or other weights, as another torch or processor could draw them."""
     if name == "data":
         make = make_world
 
@@ -200,8 +200,8 @@ def test_ranks_that_differ_do_not_begin(name: str, monkeypatch: pytest.MonkeyPat
         )
 
 
-def test_weights_that_drift_apart_are_not_saved(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By one bit of one weight, in rank 1."""
+def test_different_weights_on_ranks_are_not_saved(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One bit of one weight differs in rank 1."""
     config = settings(DRIFT, *steps(9), *TWO, "--save-interval", "2")
 
     def nudge(env: Any, agent: Any, *arguments: Any) -> Any:
@@ -226,8 +226,8 @@ def test_weights_that_drift_apart_are_not_saved(here: Path, monkeypatch: pytest.
     [DRIFT, SATIATION, A2C, PLAIN_CARTPOLE, [*DRIFT, "--target-kl", "1e-4", "--update-epochs", "9"]],
     ids=["drift", "satiation", "a2c", "gym", "target_kl"],
 )
-def test_stopped_and_resumed(options: list[str], here: Path) -> None:
-    """A request that reaches rank 1 alone stops both, after the same update; resumed, as if it never came."""
+def test_stopped_run_resumes_bit_for_bit(options: list[str], here: Path) -> None:
+    """A request to rank 1 stops both ranks after the same update; the resumed run equals a whole one."""
     algo = "a2c" if options is A2C else "ppo"
     config = settings(options, *steps(7), *TWO)
     assert all(isinstance(x, Path) for x in together(2, lambda ranks: train(config, ranks=ranks)))
@@ -254,8 +254,8 @@ def test_stopped_and_resumed(options: list[str], here: Path) -> None:
     assert len(one.info["sessions"]["running"]) == len(one.info["sessions"]["rank1/running"]) == 2
 
 
-def test_the_log_is_of_all_ranks(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Means over ranks, returns of everyone's sessions; only rank 0 evaluates and writes."""
+def test_log_covers_all_ranks(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Means over ranks, returns of all ranks' sessions; only rank 0 evaluates and writes."""
     rewards: dict[int, list[float]] = {0: [], 1: []}
     evaluated: list[int] = []
     config = settings(DRIFT, *steps(5), *TWO)
@@ -276,11 +276,11 @@ def test_the_log_is_of_all_ranks(here: Path, monkeypatch: pytest.MonkeyPatch) ->
     logged = [value for _, _, name, value in rows if name == "reward_mean"]
     assert logged == [(a + b) / 2 for a, b in zip(rewards[0], rewards[1], strict=True)]
     assert rewards[0] != rewards[1] and evaluated == [0, 4, 5]
-    # Each session has 5 steps: of 4 users, 4 have ended after 6 steps. One rank alone would see 2.
+    # Each session has 5 steps: 4 sessions of 4 users have ended after 6 steps; a single rank has only 2.
     assert [step for step, _, name, _ in rows if name == "return_mean"] == [24, 48, 72, 96, 120]
 
 
-def test_one_process_needs_no_group(tmp_path: Path) -> None:
+def test_single_process_needs_no_group(tmp_path: Path) -> None:
     program = tmp_path / "program.py"
     program.write_text(
         "import sys\nfrom recsys_rl.cli import main\n"
@@ -291,10 +291,10 @@ def test_one_process_needs_no_group(tmp_path: Path) -> None:
     assert code == 0, err
 
 
-# ---- which process this is
+# ---- the rank of a process
 
 
-def test_places() -> None:
+def test_find_place_reads_the_environment() -> None:
     torchrun = {
         "RANK": "3",
         "WORLD_SIZE": "4",
@@ -312,11 +312,13 @@ def test_places() -> None:
             find_place(environment)
 
 
-def test_the_number_of_processes_is_that_which_was_started() -> None:
+def test_config_gets_the_number_of_started_processes() -> None:
     place = Place(1, 2, 1, "127.0.0.1", 1)
     assert place.settle(settings(DRIFT)).train_config.num_processes == 2
     assert place.settle(settings(DRIFT, *TWO)).train_config.num_processes == 2
-    with pytest.raises(UserError, match=r"^--num-processes is 4, and 2 processes were started: "):
+    with pytest.raises(
+        UserError, match=r"^--num-processes is 4, but 2 processes were started: omit it, or start 4"
+    ):
         place.settle(settings(DRIFT, "--num-processes", "4"))
     with pytest.raises(UserError, match=r"num_envs is 4: it must be a multiple of num_processes = 3"):
         Place(1, 3, 1, "127.0.0.1", 1).settle(settings(DRIFT))
@@ -335,7 +337,7 @@ def test_the_number_of_processes_is_that_which_was_started() -> None:
         ("--batch-size 11", "--batch-size is 11: it must be a multiple of num_processes = 2"),
         ("--algo a2c --num-envs 5", "--num-envs is 5: it must be a multiple of num_processes = 2"),
         (
-            "--env gym:CartPole-v1",  # its preset divides rewards by their deviation
+            "--env gym:CartPole-v1",  # its preset scales rewards by their deviation
             "normalize_obs and normalize_reward keep statistics of one process, and num_processes is 2: "
             "give --no-normalize-obs --no-normalize-reward, or one process.",
         ),
@@ -350,19 +352,21 @@ def test_the_number_of_processes_is_that_which_was_started() -> None:
         ),
     ],
 )
-def test_dials_that_do_not_fit(options: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """Before any process is started."""
+def test_settings_that_do_not_divide_among_processes(
+    options: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The error comes before any process is started."""
     assert main(["train", *TWO, *options.split()]) == 2
     said = capsys.readouterr().err
     assert said.startswith(f"error: {message}") and said.count("\n") == 1
 
 
-def test_a_run_of_several_is_no_function_call(here: Path) -> None:
+def test_train_function_refuses_several_processes(here: Path) -> None:
     with pytest.raises(UserError, match=r"num_processes is 2, but this run has 1: start several"):
         train(settings(DRIFT, *TWO))
 
 
-def test_resumed_with_another_number(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_resume_with_another_number_of_processes(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = settings(DRIFT, *steps(1), *TWO)
     together(2, lambda ranks: train(config, ranks=ranks))
     capsys.readouterr()
@@ -374,10 +378,10 @@ def test_resumed_with_another_number(here: Path, capsys: pytest.CaptureFixture[s
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-def test_the_others_cannot_be_reached(
+def test_unreachable_ranks_are_a_user_error(
     rank: int, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Rank 0 waits for another that never comes, and rank 1 knocks where nobody listens."""
+    """Rank 0 waits for a rank that never connects, or rank 1 connects to a closed port."""
     port = str(free_port())
     for name, text in {
         "RANK": str(rank),
@@ -397,8 +401,8 @@ def test_the_others_cannot_be_reached(
     )
 
 
-def test_joining_that_heeds_no_limit_is_ended() -> None:
-    """As gloo's is, in one rank, where another can't connect."""
+def test_join_that_ignores_its_time_limit_is_ended() -> None:
+    """gloo ignores the limit in one rank if another can't connect."""
     program = """
 import time
 import torch.distributed as dist
@@ -422,10 +426,10 @@ def free_port() -> int:
         return port
 
 
-# ---- whole commands, in processes of their own
+# ---- whole commands, in separate processes
 
 
-# Each rank writes what it ends with; the collectives answer for themselves.
+# Each rank checks the collectives and writes its final weights.
 PROGRAM = """
 import sys
 from pathlib import Path
@@ -456,8 +460,8 @@ Path(f"weights{place.rank}").write_bytes(b"".join(after[name].numpy().tobytes() 
 """
 
 
-def test_every_rank_ends_with_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And they are those of the same run in threads: gloo's mean is the mean."""
+def test_all_ranks_end_with_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The weights also equal those of the same run in threads: gloo computes the mean."""
     script = tmp_path / "program.py"
     script.write_text(PROGRAM)
     port = str(free_port())
@@ -485,7 +489,7 @@ def test_every_rank_ends_with_the_same_weights(tmp_path: Path, monkeypatch: pyte
 
 
 def children(process: subprocess.Popen[str]) -> list[int]:
-    """Pids of its child processes, the older first."""
+    """Pids of the child processes, the oldest first."""
     table = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=True)
     rows = [tuple(map(int, line.split())) for line in table.stdout.splitlines()]
     return sorted(pid for pid, parent in rows if parent == process.pid)
@@ -497,11 +501,11 @@ def gone(pid: int) -> bool:
     except ProcessLookupError:
         return True
     state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True).stdout
-    return state.strip()[:1] in ("", "Z")  # an orphan that nobody has waited for yet is gone, too
+    return state.strip()[:1] in ("", "Z")  # a zombie has ended, too
 
 
 def wait_until(condition: Callable[[], object], process: subprocess.Popen[str] | None = None) -> None:
-    """Not for ever, and not for a process that has ended."""
+    """Wait at most a minute, and not after ``process`` has ended."""
     deadline = time.monotonic() + 60
     while not condition():
         assert process is None or process.poll() is None, finish(process)
@@ -513,15 +517,15 @@ def updates(path: Path) -> int:
     return load(path).updates if path.exists() else 0
 
 
-def test_a_rank_is_killed_and_the_run_goes_on(tmp_path: Path) -> None:
-    """kill -9 of a rank: one sentence, nobody left; --resume ends as the run in one piece, bit for bit."""
+def test_run_with_a_killed_rank_can_be_resumed(tmp_path: Path) -> None:
+    """kill -9 of a rank: one error, no process left; the resumed run equals a whole run, bit for bit."""
     whole, pieces = tmp_path / "whole", tmp_path / "pieces"
     whole.mkdir()
     pieces.mkdir()
     length = steps(60)
     code, out, err = finish(start(whole, "train", *DRIFT, *length, *TWO))
     assert (code, out) == (0, ""), err
-    assert err.splitlines()[0].startswith("data: ") and err.count("data: ") == 1  # rank 0 alone speaks
+    assert err.splitlines()[0].startswith("data: ") and err.count("data: ") == 1  # only rank 0 prints
     assert err.splitlines()[-1].startswith("done: 1,440 steps; ")
 
     path = pieces / "checkpoints/ppo.pt"
@@ -549,8 +553,8 @@ def test_a_rank_is_killed_and_the_run_goes_on(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("to_all", [False, True], ids=["to the parent", "to the whole group"])
-def test_ctrl_c(to_all: bool, tmp_path: Path) -> None:
-    """However many processes hear it (a terminal tells them all), it is one request."""
+def test_ctrl_c_stops_all_ranks(to_all: bool, tmp_path: Path) -> None:
+    """One request, whether the signal reaches the parent or, as from a terminal, all processes."""
     process = start(tmp_path, "train", *DRIFT, *steps(100_000), *TWO, new_session=True)
     wait_until(lambda: updates(tmp_path / "checkpoints/ppo.pt") > 0, process)
     if to_all:
@@ -564,7 +568,7 @@ def test_ctrl_c(to_all: bool, tmp_path: Path) -> None:
     assert (code, out) == (130, "") and err.splitlines()[-1] == said and "Traceback" not in err
 
 
-def test_no_rank_outlives_its_parent(tmp_path: Path) -> None:
+def test_ranks_end_with_their_parent(tmp_path: Path) -> None:
     process = start(tmp_path, "train", *DRIFT, *steps(100_000), *TWO)
     wait_until(lambda: updates(tmp_path / "checkpoints/ppo.pt") > 0, process)
     ranks = children(process)
@@ -589,8 +593,8 @@ gymnasium.register("Failing-v0", entry_point=Failing, max_episode_steps=50)
 """
 
 
-def test_a_rank_that_fails_is_named(tmp_path: Path) -> None:
-    """With what it said; and a module of the folder is found by all, as by one process."""
+def test_error_names_the_failed_rank(tmp_path: Path) -> None:
+    """The error follows the rank's traceback. All ranks find a module of the working directory."""
     (tmp_path / "failing.py").write_text(FAILING)
     options = [*PLAIN_CARTPOLE, "--env", "gym:failing:Failing-v0", *steps(100), *TWO]
     code, out, err = finish(start(tmp_path, "train", *options))
@@ -600,8 +604,8 @@ def test_a_rank_that_fails_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_torchrun(tmp_path: Path) -> None:
-    """The same as --num-processes: which of them starts the processes makes no difference to the weights."""
+def test_run_under_torchrun(tmp_path: Path) -> None:
+    """Runs started by torchrun and by --num-processes end with the same weights."""
     torchrun = ("torch.distributed.run", "--nproc-per-node", "2", "-m", "recsys_rl.cli", "train")
     code, _, err = finish(start(tmp_path, *torchrun, *DRIFT, *steps(5), "--name", "torchrun"))
     assert code == 0, err
@@ -613,7 +617,7 @@ def test_torchrun(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_two_processes_learn(tmp_path: Path) -> None:
-    """Nearly all of what the oracle gets on a small drift, from held-out users."""
+    """On a small drift, the policy earns nearly the oracle's return from held-out users."""
     world = ["--data", "synthetic", "--num-items", "50", "--num-users", "200", "--threads", "1"]
     code, _, err = finish(start(tmp_path, "train", *world, *TWO, "--total-timesteps", "60000"))
     assert code == 0, err

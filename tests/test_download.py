@@ -1,4 +1,4 @@
-"""Downloads are checked before they get their name; members are read without unpacking."""
+"""Downloads are checked before they are renamed; members are read without unpacking to disk."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ URL = "https://example.org/a.zip"
 
 
 class Server:
-    """An opener that answers with ``body``, and may break off after it."""
+    """An opener that returns ``body``, and may raise an error after it."""
 
     def __init__(self, body: bytes = BODY, error: Exception | None = None) -> None:
         self.body, self.error = io.BytesIO(body), error
@@ -54,7 +54,7 @@ def good(**changes: Any) -> dict[str, Any]:
     return {"size": 12, "sha256": hashlib.sha256(BODY).hexdigest(), **changes}
 
 
-def test_a_checked_download_gets_its_name_and_shows_progress(
+def test_download_is_renamed_after_the_check_and_shows_progress(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     server, target = Server(), tmp_path / "new" / "a.zip"
@@ -79,13 +79,13 @@ def test_a_checked_download_gets_its_name_and_shows_progress(
         (b"", {}),
     ],
 )
-def test_a_mismatch_leaves_nothing(tmp_path: Path, body: bytes, facts: dict[str, Any]) -> None:
+def test_download_that_fails_the_check_is_deleted(tmp_path: Path, body: bytes, facts: dict[str, Any]) -> None:
     with pytest.raises(UserError, match=r"does not match its published size and checksum.*--data-dir"):
         fetch(URL, tmp_path / "a.zip", **good(**facts), opener=Server(body))
     assert os.listdir(tmp_path) == []
 
 
-def test_a_mismatch_keeps_the_file_that_was_there(tmp_path: Path) -> None:
+def test_download_that_fails_the_check_keeps_the_old_file(tmp_path: Path) -> None:
     (tmp_path / "a.zip").write_bytes(b"old")
     with pytest.raises(UserError):
         fetch(URL, tmp_path / "a.zip", **good(), opener=Server(b"bad"))
@@ -102,13 +102,13 @@ def test_a_mismatch_keeps_the_file_that_was_there(tmp_path: Path) -> None:
         ssl.SSLCertVerificationError("self-signed certificate"),
     ],
 )
-def test_a_broken_connection_is_told_from_a_full_disk(tmp_path: Path, error: Exception) -> None:
+def test_broken_connection_raises_no_network(tmp_path: Path, error: Exception) -> None:
     with pytest.raises(NoNetwork, match=r"https://example.org/a.zip can't be read"):
         fetch(URL, tmp_path / "a.zip", **good(), opener=Server(BODY[:4], error))
     assert os.listdir(tmp_path) == []
 
 
-def test_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
+def test_interrupted_download_is_deleted(tmp_path: Path) -> None:
     class Interrupted(Server):
         def read(self, count: int) -> bytes:
             raise KeyboardInterrupt
@@ -118,7 +118,7 @@ def test_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == []
 
 
-def test_a_full_disk_is_a_sentence_and_leaves_nothing(
+def test_full_disk_is_a_user_error_and_leaves_no_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(_: int) -> None:
@@ -130,13 +130,13 @@ def test_a_full_disk_is_a_sentence_and_leaves_nothing(
     assert os.listdir(tmp_path) == []
 
 
-def test_a_folder_that_can_not_be_made_is_a_sentence(tmp_path: Path) -> None:
+def test_folder_that_cannot_be_made_is_a_user_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(UserError, match="can't be written"):
         fetch(URL, tmp_path / "file" / "a.zip", **good(), opener=Server())
 
 
-def test_only_https_and_only_with_a_checksum(tmp_path: Path) -> None:
+def test_https_and_a_checksum_are_required(tmp_path: Path) -> None:
     server = Server()
     with pytest.raises(UserError, match="not an https address"):
         fetch("http://example.org/a.zip", tmp_path / "a.zip", **good(), opener=server)
@@ -145,10 +145,10 @@ def test_only_https_and_only_with_a_checksum(tmp_path: Path) -> None:
     assert server.asked == []
 
 
-def test_redirects_stay_on_https() -> None:
+def test_redirect_to_http_is_refused() -> None:
     request, handler = urllib.request.Request(URL), download._HttpsOnly()
     arguments = (request, io.BytesIO(), 302, "Found", Message())
-    with pytest.raises(UserError, match=r"http://example.org/b, which is not https"):
+    with pytest.raises(UserError, match=r"http://example.org/b, not https"):
         handler.redirect_request(*arguments, "http://example.org/b")
     followed = handler.redirect_request(*arguments, "https://example.org/b")
     assert followed.full_url == "https://example.org/b"
@@ -198,7 +198,7 @@ def make_tar(path: Path, members: dict[str, bytes]) -> Path:
 
 
 @pytest.mark.parametrize("make", [make_zip, make_tar])
-def test_members_are_found_by_name_and_gunzipped(tmp_path: Path, make: Any) -> None:
+def test_archive_members_are_found_by_name_and_gunzipped(tmp_path: Path, make: Any) -> None:
     members = {"x/not_a.csv": b"no", "x/a.csv": b"plain", "../../b.csv.gz": gzip.compress(b"packed")}
     archive = make(tmp_path / "archive", members)
     assert read_member(archive, "a.csv") == b"plain"
@@ -211,10 +211,10 @@ def test_members_are_found_by_name_and_gunzipped(tmp_path: Path, make: Any) -> N
 
 @pytest.mark.parametrize("make", [make_zip, make_tar])
 @pytest.mark.parametrize("name", ["a.csv", "a.csv.gz"])
-def test_a_bomb_is_not_inflated(
+def test_zip_bomb_is_not_unpacked(
     tmp_path: Path, make: Any, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two million zeros, whose gzip is a thousand times shorter."""
+    """Two million zeros. Their gzip file is a thousand times shorter."""
     zeros = bytes(2_000_000)
     place = make(tmp_path / "archive", {name: gzip.compress(zeros) if name.endswith("gz") else zeros})
     if make is make_zip:
@@ -228,7 +228,7 @@ def test_a_bomb_is_not_inflated(
         read_member(place, wanted)
 
 
-def test_members_of_a_folder(tmp_path: Path) -> None:
+def test_folder_members_are_read(tmp_path: Path) -> None:
     (tmp_path / "a.csv.gz").write_bytes(gzip.compress(b"packed"))
     (tmp_path / "deep").mkdir()
     (tmp_path / "deep" / "b.csv").write_bytes(b"deep")
@@ -237,7 +237,7 @@ def test_members_of_a_folder(tmp_path: Path) -> None:
     assert not has_member(tmp_path / "absent", "a.csv")
 
 
-def test_damaged_archives_are_one_sentence(tmp_path: Path) -> None:
+def test_damaged_archive_is_a_user_error(tmp_path: Path) -> None:
     noise = bytes(range(256)) * 40
     whole_zip = make_zip(tmp_path / "z", {"a.csv": noise}).read_bytes()
     whole_tar = make_tar(tmp_path / "t", {"a.csv": noise}).read_bytes()

@@ -26,7 +26,7 @@ from recsys_rl.data.movielens import load_movielens
 from tests.worlds import make_log, shared_data, two_camps
 
 
-def test_fold_in_is_the_hand_solved_equation() -> None:
+def test_fold_in_by_hand() -> None:
     # YᵀY + I = [[3, 1], [1, 2]]; user 0 likes item 1: + 2 [[1, 1], [1, 1]], right side 3 [1, 1];
     # user 1 likes both: + 2 [[1, 0], [0, 0]] more, right side 3 [2, 1]; user 2 likes nothing.
     factors = np.array([[1.0, 0.0], [1.0, 1.0]])
@@ -56,7 +56,7 @@ def test_fold_in_of_one_user_does_not_depend_on_the_batch() -> None:
     np.testing.assert_array_equal(together[::-1], fold_in(likes[::-1], factors))
 
 
-def test_first_likes_are_in_order_of_time_and_count_once() -> None:
+def test_first_likes_are_ordered_by_time_and_count_once() -> None:
     log = make_log(
         users=[1, 0, 0, 0, 1, 0],
         items=[2, 1, 0, 1, 0, 2],
@@ -71,14 +71,14 @@ def test_first_likes_are_in_order_of_time_and_count_once() -> None:
 @pytest.mark.parametrize(
     ("count", "fraction", "earlier"), [(5, 0.8, 4), (9, 0.8, 7), (100, 0.29, 29), (3, 0.1, 1), (4, 1.0, 4)]
 )
-def test_the_earlier_share_is_rounded_down_but_never_empty(count: int, fraction: float, earlier: int) -> None:
+def test_earlier_share_is_rounded_down_to_at_least_one(count: int, fraction: float, earlier: int) -> None:
     assert is_earlier(np.zeros(count, dtype=np.int64), fraction).tolist() == [True] * earlier + [False] * (
         count - earlier
     )
 
 
 @given(st.lists(st.integers(0, 6), min_size=1, max_size=40), st.floats(0.05, 1.0))
-def test_each_user_is_cut_alone(owners: list[int], fraction: float) -> None:
+def test_earlier_likes_of_each_user_are_chosen_separately(owners: list[int], fraction: float) -> None:
     users = np.sort(np.array(owners))
     earlier = is_earlier(users, fraction)
     for user in np.unique(users):
@@ -86,7 +86,7 @@ def test_each_user_is_cut_alone(owners: list[int], fraction: float) -> None:
         np.testing.assert_array_equal(earlier[users == user], alone)
 
 
-def test_recall_ignores_what_was_seen() -> None:
+def test_recall_ignores_seen_items() -> None:
     scores = torch.tensor([[9.0, 8.0, 7.0, 6.0, 5.0], [1.0, 2.0, 3.0, 4.0, 5.0]])
     seen = torch.tensor([[True, False, False, False, False], [False] * 5])
     targets = torch.tensor([[False, True, False, True, False], [True, True, False, False, True]])
@@ -100,7 +100,7 @@ def test_unit_rows() -> None:
     torch.testing.assert_close(rows, torch.tensor([[0.6, 0.8], [0.0, -1.0]]))
 
 
-def test_two_camps_are_told_apart() -> None:
+def test_embeddings_separate_two_groups_of_users() -> None:
     log = two_camps()  # even users like even items, odd users odd items
     learned = learn_embeddings(
         log,
@@ -118,7 +118,7 @@ def test_two_camps_are_told_apart() -> None:
     assert affinity[~same].mean() < 0.2
 
 
-def test_on_real_people_the_embeddings_foresee_more_than_popularity() -> None:
+def test_embeddings_predict_real_likes_better_than_popularity() -> None:
     log = load_movielens(data_dir=shared_data("movielens-latest-small"))
     learned = learn_embeddings(
         log,

@@ -1,4 +1,4 @@
-"""Text files: whole or as they were, whatever happens."""
+"""Text files: after an error the old file is unchanged."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from recsys_rl.types import UserError
 from recsys_rl.utils.files import check_writable, write_text
 
 
-def test_folders_are_made_and_text_is_replaced(tmp_path: Path) -> None:
+def test_write_text_makes_folders_and_replaces_text(tmp_path: Path) -> None:
     path = tmp_path / "new" / "er" / "x.txt"
     write_text(path, "a longer text\r\n")
     write_text(path, "ü\n")
     assert path.read_bytes() == b"\xc3\xbc\n" and list(path.parent.iterdir()) == [path]
 
 
-def test_a_full_disk_leaves_the_old_file_and_nothing_else(
+def test_full_disk_keeps_the_old_file_and_leaves_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "x.txt"
@@ -34,7 +34,7 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
 
 
-def test_a_place_that_is_no_file_is_refused_and_stays(tmp_path: Path) -> None:
+def test_path_that_is_no_file_is_refused_and_kept(tmp_path: Path) -> None:
     for place in (tmp_path, Path(os.devnull), Path()):
         with pytest.raises(UserError, match=r"can't be written \(it is no regular file\)"):
             write_text(place, "new")
@@ -45,7 +45,7 @@ def test_a_place_that_is_no_file_is_refused_and_stays(tmp_path: Path) -> None:
     assert (tmp_path / "file").read_text() == "old"
 
 
-def test_asking_whether_one_can_write_leaves_nothing(tmp_path: Path) -> None:
+def test_check_writable_leaves_no_file(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     check_writable(tmp_path / "new" / "er" / "x.txt", "--json")
     check_writable(tmp_path / "file", "--json")

@@ -1,4 +1,4 @@
-"""Memory-mapped item embeddings: mapped and not copied, drawn once, and each bad file one sentence."""
+"""Memory-mapped item embeddings: mapped and not copied, drawn once; each bad file is a UserError."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def world(path: Path, **changes: Any) -> Any:
     return table_world(path, **{**settings, **changes})
 
 
-def test_a_table_of_ones_own(tmp_path: Path) -> None:
+def test_world_from_an_own_table(tmp_path: Path) -> None:
     path = tmp_path / "items.npy"
     np.save(path, ROWS)
     catalogue, population = world(path)
@@ -43,7 +43,7 @@ def test_a_table_of_ones_own(tmp_path: Path) -> None:
     assert first.num_items == 2 and "first 2 of 3" in first.source
 
 
-def test_the_table_is_mapped_and_never_written(tmp_path: Path) -> None:
+def test_table_is_mapped_and_never_written(tmp_path: Path) -> None:
     path = tmp_path / "items.npy"
     np.save(path, ROWS)
     before = path.read_bytes()
@@ -60,7 +60,7 @@ def test_the_table_is_mapped_and_never_written(tmp_path: Path) -> None:
 
 
 def test_users_lie_between_two_items(tmp_path: Path) -> None:
-    """Without noise a user of a one-item table is that item; with it, the cosine is at least 0.98."""
+    """In a table of one item, a user without noise is that item; with noise, the cosine is at least 0.98."""
     path = tmp_path / "items.npy"
     np.save(path, ROWS[1:2])
     taste = world(path)[1].taste
@@ -69,8 +69,8 @@ def test_users_lie_between_two_items(tmp_path: Path) -> None:
     assert len(taste.unique(dim=0)) == 6
 
 
-def test_clusters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """100 items make 10 clusters: 1 / (1 + 0.25) within, 0 between, in 64 dimensions give or take 0.1."""
+def test_items_of_a_cluster_are_similar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """10 clusters: cosine 1 / (1 + 0.25) within a cluster, 0 between, within 0.1 in 64 dimensions."""
     monkeypatch.setattr(clustered, "_ROWS", 33)  # parts of 33 items, the last of 1
     items = torch.from_numpy(np.concatenate(list(clustered_items(100, 64, 0))))
     assert torch.allclose(items.norm(dim=1), torch.ones(100))
@@ -81,14 +81,14 @@ def test_clusters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(neighbours.unique(dim=0)) <= 10
 
 
-def test_drawn_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_clustered_table_is_drawn_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     one = clustered_world(50, 10, 8, 0.2, 3, tmp_path)
     (path,) = tmp_path.glob("clustered-*.npy")
     assert "Drawing 50 items" in capsys.readouterr().err
     two = clustered_world(50, 10, 8, 0.2, 3, tmp_path)
     assert capsys.readouterr().err == ""
     assert torch.equal(one[0].embedding, two[0].embedding) and torch.equal(one[1].taste, two[1].taste)
-    once = one[0].embedding.clone()  # what is mapped from a file changes with the file
+    once = one[0].embedding.clone()  # a copy: a mapped tensor changes with the file
     whole = path.read_bytes()
     (proof,) = tmp_path.glob("clustered-*.npy.sha256")
     assert proof.read_text() == f"{hashlib.sha256(whole).hexdigest()}  {path.name}\n"
@@ -97,7 +97,7 @@ def test_drawn_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         three = clustered_world(50, 10, 8, 0.2, 3, tmp_path)
         assert "damaged; made again" in capsys.readouterr().err
         assert torch.equal(once, three[0].embedding) and path.read_bytes() == whole
-    proof.unlink()  # as a run leaves it that is killed before it is written
+    proof.unlink()  # a run killed before it writes this file leaves none
     clustered_world(50, 10, 8, 0.2, 3, tmp_path)
     assert "made again" in capsys.readouterr().err and proof.exists()
     assert not torch.equal(once, clustered_world(50, 10, 8, 0.2, 4, tmp_path)[0].embedding)
@@ -111,7 +111,7 @@ def npy(array: Any) -> bytes:
 
 
 def of_shape(shape: tuple[int, ...]) -> bytes:
-    """640 bytes that claim to be float32 of that shape."""
+    """640 bytes with a header that declares float32 of that shape."""
     file = io.BytesIO()
     np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
     return file.getvalue() + bytes(640)
@@ -150,7 +150,7 @@ NAN[1, 0], ZERO[2], LONG[0, 0] = np.nan, 0, 3
         (npy(LONG), "has norm 3 in row 0: divide each row"),
     ],
 )
-def test_bad_file(content: bytes, complaint: str, tmp_path: Path) -> None:
+def test_bad_table_file_is_a_user_error(content: bytes, complaint: str, tmp_path: Path) -> None:
     path = tmp_path / "items.npy"
     path.write_bytes(content)
     with pytest.raises(UserError, match=complaint) as caught:
@@ -168,13 +168,15 @@ def test_bad_file(content: bytes, complaint: str, tmp_path: Path) -> None:
         (lambda folder: clustered_world(9, 9, 2, 0.5, 0, folder / "items.npy"), "can't be written"),
     ],
 )
-def test_bad_use(call: Callable[[Path], Any], complaint: str, tmp_path: Path) -> None:
+def test_wrong_embedding_size_is_a_user_error(
+    call: Callable[[Path], Any], complaint: str, tmp_path: Path
+) -> None:
     np.save(tmp_path / "items.npy", ROWS)
     with pytest.raises(UserError, match=complaint):
         call(tmp_path)
 
 
-def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
+def test_failed_write_keeps_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "items.npy"
     np.save(path, ROWS)
 
@@ -187,7 +189,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
     assert np.load(path).tolist() == ROWS.tolist() and list(tmp_path.iterdir()) == [path]
 
 
-# Checkpoints, which leave the table where it is.
+# Checkpoints that name a table.
 
 
 def saved(folder: Path) -> Path:
@@ -219,7 +221,9 @@ def test_checkpoint_maps_the_table_again(tmp_path: Path) -> None:
         ({"titles": ["one"]}, "disagree in their number of items"),
     ],
 )
-def test_checkpoint_whose_table_is_another(change: dict[str, Any], complaint: str, tmp_path: Path) -> None:
+def test_checkpoint_with_a_changed_table_is_refused(
+    change: dict[str, Any], complaint: str, tmp_path: Path
+) -> None:
     path = saved(tmp_path)
     texts, tensors = sealed.read(path)
     texts["catalogue"] |= change
@@ -230,7 +234,7 @@ def test_checkpoint_whose_table_is_another(change: dict[str, Any], complaint: st
 
 
 @pytest.mark.parametrize("ids", [torch.tensor(2), torch.zeros(0), torch.arange(9), torch.zeros(2, 2)])
-def test_checkpoint_whose_ids_do_not_fit_the_table(ids: torch.Tensor, tmp_path: Path) -> None:
+def test_checkpoint_with_wrong_item_ids_is_refused(ids: torch.Tensor, tmp_path: Path) -> None:
     path = saved(tmp_path)
     texts, tensors = sealed.read(path)
     sealed.write(path, texts, {**tensors, "catalogue.item_ids": ids})

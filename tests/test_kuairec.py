@@ -132,14 +132,14 @@ def test_packed_likes(tmp_path: Path) -> None:
         ({**packed_files(), "small_matrix_like.npz": b""}, "small_matrix_like.npz can't be parsed"),
     ],
 )
-def test_broken_files(tmp_path: Path, files: dict[str, Any], words: str) -> None:
+def test_broken_files_are_user_errors(tmp_path: Path, files: dict[str, Any], words: str) -> None:
     with pytest.raises(UserError, match=words) as caught:
         load_kuairec(make_folder(tmp_path, files))
     assert "\n" not in str(caught.value)
 
 
 def npz(ids: bytes) -> bytes:
-    """Packed likes whose three arrays are those bytes, deflated."""
+    """Packed likes with these bytes as its three arrays, deflated."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for name in ("user_id", "video_id", "like_packed"):
@@ -148,7 +148,7 @@ def npz(ids: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("shape", [(-5,), (True,), (2**40,), (2**62,), (2**63,)])
-def test_packed_likes_of_a_shape_that_no_array_has(tmp_path: Path, shape: tuple[int]) -> None:
+def test_packed_likes_of_an_impossible_shape(tmp_path: Path, shape: tuple[int]) -> None:
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(header, {"descr": "<i8", "fortran_order": False, "shape": shape})
     files = {**packed_files(), "small_matrix_like.npz": npz(header.getvalue() + bytes(64))}
@@ -156,7 +156,7 @@ def test_packed_likes_of_a_shape_that_no_array_has(tmp_path: Path, shape: tuple[
         load_kuairec(make_folder(tmp_path, files))
 
 
-def test_packed_likes_that_are_a_bomb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_packed_likes_bomb_is_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     zeros = io.BytesIO()
     np.save(zeros, np.zeros(100_000, np.int64))
     folder = make_folder(tmp_path, {**packed_files(), "small_matrix_like.npz": npz(zeros.getvalue())})
@@ -165,14 +165,12 @@ def test_packed_likes_that_are_a_bomb(tmp_path: Path, monkeypatch: pytest.Monkey
         load_kuairec(folder)
 
 
-def test_a_data_dir_without_data(tmp_path: Path) -> None:
+def test_data_dir_without_data_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds no KuaiRec data"):
         load_kuairec(tmp_path)
 
 
-def test_cache_then_checked_download_then_one_sentence(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_cache_is_tried_before_the_checked_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[str, dict[str, Any]]] = []
 
     def fetch(url: str, target: Path, **facts: Any) -> Path:

@@ -1,4 +1,4 @@
-"""Logs from columns and files: literal results, permuted rows, and every kind of bad input."""
+"""Logs from columns and files: literal results, permuted rows, and bad input."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_titles_genres_and_years_are_looked_up_by_source_id() -> None:
     assert math.isnan(log.year[0]) and log.year[1] == 1999.0
 
 
-def test_without_clock_and_rating_the_order_of_rows_and_likes_stand_in(tmp_path: Path) -> None:
+def test_log_without_times_and_ratings_uses_row_order_and_likes(tmp_path: Path) -> None:
     log = read_log(write(tmp_path, "user,item\n2,5\n1,5\n2,3\n"))
     assert log.users.tolist() == [0, 1, 1]
     assert log.items.tolist() == [1, 1, 0]
@@ -89,17 +89,17 @@ def test_string_ids_become_ranks_and_titles() -> None:
     assert log.titles == ("0001", "B0X")
 
 
-def test_categories_are_strings() -> None:
+def test_categorical_ids_are_strings() -> None:
     users = pl.Series("user", ["bo", "al"], dtype=pl.Categorical)
     log = make_log(users, [1, 2], source="x")
     assert (log.users.tolist(), log.items.tolist()) == ([0, 1], [1, 0])  # "al" comes first
 
 
-def test_names_made_of_digits_are_not_merged() -> None:
+def test_string_ids_of_digits_are_not_merged() -> None:
     assert make_log([1, 1], ["007", "7"], source="x").titles == ("007", "7")
 
 
-def test_columns_are_named_and_files_may_be_gzipped_or_parquet(tmp_path: Path) -> None:
+def test_named_columns_of_csv_gzip_and_parquet(tmp_path: Path) -> None:
     text = "extra,uid,iid,when,stars\nq,2,5,9,4.5\nq,1,6,8,3\n"
     names = ("uid", "iid", "when", "stars")
     expected = make_log([2, 1], [5, 6], [9, 8], [4.5, 3.0], source="")
@@ -118,7 +118,7 @@ def test_largest_id_and_zero_are_accepted() -> None:
     assert log.item_ids.tolist() == [0, 2**63 - 1]
 
 
-def test_fractions_of_a_second_order_events_and_are_cut_off() -> None:
+def test_fractions_of_a_second_only_order_events() -> None:
     log = make_log([1, 1, 1], [5, 6, 5], [9.75, 9.5, 9.25], source="x")
     assert log.items.tolist() == [0, 1, 0]
     assert log.times.tolist() == [9, 9, 9]
@@ -131,7 +131,7 @@ def test_dates_are_seconds_since_1970() -> None:
     assert log.times.tolist() == [60, 86400]
 
 
-def test_one_single_rating_value_gets_a_scale() -> None:
+def test_single_rating_value_has_a_range() -> None:
     assert make_log([1, 2], [5, 6], None, [5.0, 5.0], source="x").rating_range == (0.0, 5.0)
     assert make_log([1, 2], [5, 6], None, [0.0, 0.0], source="x").rating_range == (0.0, 1.0)
 
@@ -197,14 +197,14 @@ HEADER = "user,item,timestamp,rating\n"
         ('user,item\n1,"2\n' + "3,4\n" * 99, r"could not parse '\"2\\n(3,4\\n){8}3,\.\.\.' as dtype"),
     ],
 )
-def test_bad_files_say_what_and_where(tmp_path: Path, text: str | bytes, words: str) -> None:
+def test_bad_file_errors_name_the_place_and_the_remedy(tmp_path: Path, text: str | bytes, words: str) -> None:
     with pytest.raises(UserError, match=words) as caught:
         read_log(write(tmp_path, text))
     assert "\n" not in str(caught.value)
     assert "log.csv" in str(caught.value)
 
 
-def test_a_file_of_very_many_columns_is_not_quoted_whole(tmp_path: Path) -> None:
+def test_error_about_many_columns_is_short(tmp_path: Path) -> None:
     header = ",".join(f"column{number}" for number in range(10_000)) + "," + "x" * 10_000
     with pytest.raises(
         UserError, match=r"it has 'column0', 'column1', .* \.\.\. \(10,001\): name its"
@@ -219,17 +219,17 @@ def test_a_file_of_very_many_columns_is_not_quoted_whole(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("header", ["user,item,user", "user,item,item", "user,user,user,item"])
-def test_a_column_that_is_there_twice(tmp_path: Path, header: str) -> None:
+def test_repeated_column_is_an_error(tmp_path: Path, header: str) -> None:
     path = write(tmp_path, header + "\n" + ",".join("123456"[: header.count(",") + 1]) + "\n")
     with pytest.raises(UserError, match=r"log\.csv has more than one column '(user|item)': rename"):
         read_log(path)
 
 
-def test_other_columns_may_be_there_twice(tmp_path: Path) -> None:
+def test_repeated_unused_column_is_allowed(tmp_path: Path) -> None:
     assert read_log(write(tmp_path, "user,note,note,item\n1,a,b,2\n")).item_ids.tolist() == [2]
 
 
-def test_a_gzip_bomb_is_not_inflated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gzip_bomb_is_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = b"user,item\n" + b"\n" * 2_000_000
     path = write(tmp_path, gzip.compress(text), "log.csv.gz")  # a thousandth
     monkeypatch.setattr(download, "FREE", 1_000)
@@ -242,13 +242,13 @@ def test_a_gzip_bomb_is_not_inflated(tmp_path: Path, monkeypatch: pytest.MonkeyP
         read_log(path)
 
 
-def test_a_column_that_the_user_names_must_exist(tmp_path: Path) -> None:
+def test_named_column_must_exist(tmp_path: Path) -> None:
     path = write(tmp_path, "user,item\n1,2\n")
     with pytest.raises(UserError, match="has no columns 'when', 'stars'; it"):
         read_log(path, time_column="when", rating_column="stars")
 
 
-def test_damaged_files(tmp_path: Path) -> None:
+def test_damaged_files_are_user_errors(tmp_path: Path) -> None:
     pl.DataFrame({"user": range(100), "item": range(100)}).write_parquet(tmp_path / "log.parquet")
     whole = (tmp_path / "log.parquet").read_bytes()
     for broken in (whole[:-20], whole[20:], b"PAR1"):
@@ -260,7 +260,7 @@ def test_damaged_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", [".", "absent.csv"])
-def test_path_that_is_no_file(tmp_path: Path, name: str) -> None:
+def test_missing_file_is_a_user_error(tmp_path: Path, name: str) -> None:
     with pytest.raises(UserError, match="is not a file"):
         read_log(tmp_path / name)
 
@@ -277,7 +277,7 @@ def test_path_that_is_no_file(tmp_path: Path, name: str) -> None:
         ([], "differ in length"),
     ],
 )
-def test_bad_columns(column: list[Any], words: str) -> None:
+def test_bad_columns_are_user_errors(column: list[Any], words: str) -> None:
     with pytest.raises(UserError, match=words):
         make_log(column, [5], source="x")
 

