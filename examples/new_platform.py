@@ -76,7 +76,7 @@ class Tutor:
         return bool((user_state.skill >= 0).all())
 
     def visible(self, user_state: LearnerState) -> Tensor:
-        return torch.zeros_like(user_state.profile)  # the tutor does not know the learners apart
+        return torch.zeros_like(user_state.profile)  # nobody tells the tutor who is who
 
     def respond(
         self, user_state: LearnerState, items: Tensor, skipped: Tensor, generator: torch.Generator | None
@@ -133,15 +133,16 @@ def main(num_updates: int = 60) -> dict[str, Interval]:
             print(f"update {update} of {num_updates}: reward {mean:.3f}", file=sys.stderr)
 
     users = world.population.heldout
-    heldout = make_env(config, world, 1, torch.Generator().manual_seed(1), heldout=True)
-    assert isinstance(heldout, RecEnv)  # Myopic reads its hidden state
+    strangers = make_env(config, world, 1, torch.Generator().manual_seed(1), heldout=True)
+    assert isinstance(strangers, RecEnv)  # Myopic reads its hidden state
     policies: dict[str, Policy] = {
         "ppo-greedy": agent,
         "random": RandomPolicy(env.action_sizes, torch.Generator().manual_seed(2)),
-        "myopic": Myopic(heldout),
+        "myopic": Myopic(strangers),
     }
     return {
-        name: interval(play(heldout, policy, users, greedy=True).returns) for name, policy in policies.items()
+        name: interval(play(strangers, policy, users, greedy=True).returns)
+        for name, policy in policies.items()
     }
 
 

@@ -125,10 +125,10 @@ def restoring() -> Iterator[None]:
 
 
 def _take_apart(noun: Catalogue | Population) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The strings and tuples of strings of ``noun``, and its tensors."""
+    """Its strings and tuples of strings, and its tensors."""
     fields = {field.name: getattr(noun, field.name) for field in dataclasses.fields(noun)}
     tensors = {name: value for name, value in fields.items() if isinstance(value, Tensor)}
-    if isinstance(noun, Catalogue) and noun.table_file:  # the table holds the embedding and may be huge
+    if isinstance(noun, Catalogue) and noun.table_file:  # which holds it already, and may be huge
         tensors.pop("embedding"), fields.pop("embedding")
     return {name: value for name, value in fields.items() if name not in tensors}, tensors
 

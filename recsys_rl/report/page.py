@@ -23,11 +23,11 @@ def write_report(path: Path, report: Mapping[str, Any]) -> None:
     ``step`` (environment steps trained), ``heldout_users`` (their number), ``hardware``, ``date``,
     ``version``; ``config`` {section: {field: value}}; ``rows``, one for each policy (``policy``,
     ``return_mean``, ``return_low``, ``return_high``, ``length_mean``, ``distinct_mean``, ``coverage`` in
-    [0, 1], and ``users`` if fewer played); ``paired`` (``policy``, ``versus``, ``mean``, ``low``,
+    [0, 1], and ``users`` where fewer played); ``paired`` (``policy``, ``versus``, ``mean``, ``low``,
     ``high``); ``curve`` (``step``, ``mean``, ``low``, ``high``), of training users; ``sessions``
     (``policy``, ``user``, ``likes``, the titles nearest to the user's profile, ``return``, ``left``,
     ``steps`` of ``title``, ``year``, ``genres``, ``reward`` and ``satisfaction``, both usually in [0, 1]).
-    Optional: ``learned``, the policies of checkpoints (default: ``algo`` and its ``-greedy``);
+    Optional: ``learned``, the policies of checkpoints (``algo`` and its ``-greedy`` where it is missing);
     ``yardstick``, a policy's name; ``shares`` of the way between two policies (``policy``,
     ``from``, ``to``, ``share``, ``low``, ``high``); ``notes`` {policy: a sentence with tuned values}.
     Numbers may be None or NaN: the page shows a dash. Raises UserError if the file can't be written.
@@ -130,7 +130,7 @@ def _columns(rows: Sequence[Row]) -> dict[str, str]:
 
 
 def _table(rows: Sequence[Row], places: int, yardstick: str | None) -> str:
-    """The numbers of the chart and of the other columns."""
+    """The chart's numbers and the rest."""
     known = _columns(rows)
     head = "".join(f'<th scope="col">{name}</th>' for name in known.values())
     body = ""

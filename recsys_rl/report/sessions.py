@@ -14,8 +14,8 @@ from recsys_rl.report.drawing import finite, kind, number, text
 
 Row = Mapping[str, Any]
 NOTE = (
-    "Each bar is one item, in the order shown. Its height is the reward; the tick is the satisfaction, "
-    "which no recommender sees. All strips of a user have the same scale; a short strip is a short session."
+    "Each bar is one item, in the order shown: its height is the reward, and the tick is the satisfaction, "
+    "which no recommender sees. The strips of a user have one scale; a short strip is a short session."
 )
 
 

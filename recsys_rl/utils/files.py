@@ -1,4 +1,4 @@
-"""Write text files so that a reader never sees half a file."""
+"""Text files that are whole at every moment."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def check_writable(path: Path, option: str) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write ``text`` to a temporary file beside ``path`` and rename it: an old file stays until then.
+    """Write ``text`` to a temporary name beside ``path`` and rename it: an old file stays until then.
 
     Missing folders are made. Raises UserError if the file can't be written, or if ``path`` is a folder or a
     device.
