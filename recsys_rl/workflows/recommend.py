@@ -160,7 +160,7 @@ class Recommender:
         mask[[self.item(int(item)) for item in block]] = False
         if int(mask.sum()) < k:
             raise UserError(
-                f"Only {int(mask.sum())} items may be shown, and k is {k}: lower k or allow more."
+                f"Only {int(mask.sum())} items may be shown, and k is {k}: lower k, or allow more."
             )
         return mask.unsqueeze(0)
 

@@ -1,0 +1,175 @@
+"""Recommendations of a trained policy: the same numbers as in the environment, and whole commands."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import polars as pl
+import pytest
+import torch
+
+from recsys_rl.checkpoint import load as load_checkpoint
+from recsys_rl.cli import main
+from recsys_rl.errors import UserError
+from recsys_rl.make import make_env
+from recsys_rl.workflows.recommend import Recommender, load
+
+SIZES = ["--num-items", "24", "--num-users", "30", "--embedding-dim", "4", "--max-episode-steps", "5"]
+RUN = ["--data", "synthetic", *SIZES, "--n-steps", "8", "--num-envs", "8", "--total-timesteps", "256"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A working folder with a run on each platform: drift by A2C, satiation by PPO."""
+    path = tmp_path_factory.mktemp("runs")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(path)
+        assert main(["train", "--algo", "a2c", *RUN]) == 0
+        assert main(["train", "--env", "satiation", *RUN, "--batch-size", "32"]) == 0
+    return path
+
+
+@pytest.fixture
+def here(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def recommender(folder: Path) -> Recommender:
+    return load(folder / "checkpoints/ppo.pt")
+
+
+@pytest.mark.parametrize("algo", ["ppo", "a2c"])
+def test_agent_from_its_interface_acts_as_with_the_environment(folder: Path, algo: str) -> None:
+    path = folder / f"checkpoints/{algo}.pt"
+    checkpoint = load_checkpoint(path)
+    env = make_env(checkpoint.config, checkpoint.world, 4, torch.Generator().manual_seed(0), heldout=True)
+    assert env.interface == checkpoint.interface
+    alone, obs = load(path), env.reset(checkpoint.population.heldout[:4])
+    with torch.no_grad():
+        policy, _ = alone.model(obs)
+    for _ in range(3):
+        action = alone.act(obs, greedy=True)
+        with torch.no_grad():
+            policy, _ = alone.model(obs)
+        assert torch.equal(action.items, policy.best())
+        obs = env.step(action.items).obs
+
+
+@pytest.mark.parametrize("algo", ["ppo", "a2c"])
+def test_recommendations_are_the_policys_probabilities_at_the_start_of_a_session(
+    folder: Path, algo: str
+) -> None:
+    recommender = load(folder / f"checkpoints/{algo}.pt")
+    checkpoint = recommender.checkpoint
+    env = make_env(checkpoint.config, checkpoint.world, 1, torch.Generator().manual_seed(0))
+    user = int(checkpoint.population.train[3])
+    with torch.no_grad():
+        policy, _ = recommender.model(env.reset(torch.tensor([user])))
+    probabilities = policy.logits[0, 0].softmax(-1)
+    found = recommender.recommend(int(checkpoint.population.user_ids[user]), k=24)
+    assert sum(place.probability for place in found) == pytest.approx(1, abs=1e-5)
+    assert sorted((place.probability for place in found), reverse=True) == [p.probability for p in found]
+    for item, title, probability in found:
+        assert title == f"item {item}"
+        assert probability == pytest.approx(probabilities[item].item(), rel=1e-5)
+
+
+def test_history_is_not_shown_again_and_moves_the_policy(recommender: Recommender) -> None:
+    before = {place.item: place.probability for place in recommender.recommend(user=0, k=24)}
+    after = {
+        place.item: place.probability for place in recommender.recommend(user=0, history=["item 3", 5], k=22)
+    }
+    assert set(before) - set(after) == {3, 5}
+    scale = sum(before[item] for item in after)
+    assert any(abs(p - before[item] / scale) > 1e-5 for item, p in after.items())
+
+
+def test_profile_of_a_stranger_is_the_fold_in_of_the_likes(recommender: Recommender) -> None:
+    """By the normal equations of data/embeddings.py: confidence 5 for a like, 10 on the norm."""
+    e = recommender.catalogue.embedding.double()
+    liked = e[[2, 7]]
+    wanted = torch.linalg.solve(e.T @ e + 10 * torch.eye(4) + 4 * liked.T @ liked, 5 * liked.sum(0))
+    found = recommender.profile_of(["item 2", "item 7", "item 2"])  # a like given twice is one like
+    torch.testing.assert_close(found[0].double(), wanted / wanted.norm(), rtol=1e-5, atol=1e-6)
+
+
+def test_titles_by_a_beginning_that_one_item_has(recommender: Recommender) -> None:
+    assert recommender.item("ITEM 1") == 1  # the whole title of one item, and the beginning of others
+    assert recommender.item("item 23") == recommender.item(23) == 23
+    with pytest.raises(UserError, match=r"24 titles begin with 'item': .* \(item 0; item 1; .*\.\.\.\)"):
+        recommender.item("item")
+    with pytest.raises(UserError, match="No title begins with '17': did you mean item 17"):
+        recommender.item("17")
+
+
+def test_allowed_and_blocked_items(recommender: Recommender) -> None:
+    found = recommender.recommend(user=0, k=2, allow=[4, 9, 11], block=[9])
+    assert {place.item for place in found} == {4, 11}
+    assert sum(place.probability for place in found) == pytest.approx(1, abs=1e-5)
+    with pytest.raises(UserError, match="Only 2 items may be shown, and k is 3: lower k, or allow more"):
+        recommender.recommend(user=0, k=3, allow=[4, 9, 11], block=[9])
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("", "Give one of --user ID, --like TITLE and --users FILE."),
+        ("--user 1 --like item", "Give one of --user ID, --like TITLE and --users FILE."),
+        ("--user 999", "There is no user with the id 999 in the data"),
+        ("--like nothing", "No title begins with 'nothing': give another."),
+        ("--users all", "--users and --out belong together"),
+        ("--user 1 --out x.parquet", "--users and --out belong together"),
+        ("--users words.txt --out x.parquet", "--users words.txt, line 2: 'two' is no id"),
+        ("--users empty.txt --out x.parquet", "--users empty.txt holds no ids"),
+        ("--user 1 --block missing.txt", "--block missing.txt can't be read"),
+        ("--user 1 --allow high.txt", "There is no item with the id 77 in the catalogue"),
+        ("--user 1 --k 25", "Only 24 items may be shown, and k is 25"),
+        ("--user 1 --k 0", "--k is 0"),
+        ("--user 1 --algo a2c", "is a checkpoint of ppo, not of a2c"),
+        ("--user 1 --checkpoint nowhere.pt", "nowhere.pt does not exist"),
+        ("--user 1 --noise 3", "There is no option --noise"),
+    ],
+)
+def test_mistakes(here: Path, line: str, sentence: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("words.txt").write_text("1\ntwo\n")
+    Path("empty.txt").write_text("\n")
+    Path("high.txt").write_text("1\n77\n")
+    assert main(["recommend", *line.split()]) == 2
+    said = capsys.readouterr()
+    assert said.out == "" and said.err.startswith("error: ") and sentence in said.err
+    assert said.err.count("\n") == 1 and not Path("x.parquet").exists()
+
+
+def test_command_prints_a_list(
+    here: Path, recommender: Recommender, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["recommend", "--like", "item 3", "--like", "item 4", "--k", "5"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    wanted = recommender.recommend(likes=[3, 4], k=5)
+    assert len(lines) == 5
+    for place, (line, row) in enumerate(zip(lines, wanted, strict=True), 1):
+        assert line.split() == [
+            str(place),
+            f"{row.probability:.2%}",
+            *row.title.split(),
+            "(id",
+            f"{row.item})",
+        ]
+
+
+def test_command_writes_lists_of_many_users(here: Path, recommender: Recommender) -> None:
+    Path("some.txt").write_text("5\n\n3\n")
+    Path("seen.txt").write_text("0\n1\n2\n")
+    assert main(["recommend", "--users", "some.txt", "--out", "some.parquet", "--block", "seen.txt"]) == 0
+    assert main(["recommend", "--users", "all", "--out", "all.parquet", "--k", "3"]) == 0
+    some, everyone = pl.read_parquet("some.parquet"), pl.read_parquet("all.parquet")
+    assert some.columns == everyone.columns == ["user", "place", "item", "title", "probability"]
+    assert some["user"].to_list() == [5] * 10 + [3] * 10 and some["item"].min() == 3
+    assert everyone.height == 30 * 3 and everyone["user"].n_unique() == 30
+    for user in (0, 29):
+        rows = everyone.filter(pl.col("user") == user)
+        alone = recommender.recommend(user, k=3)
+        assert rows["item"].to_list() == [place.item for place in alone]
+        assert rows["probability"].to_list() == pytest.approx([p.probability for p in alone], rel=1e-5)
