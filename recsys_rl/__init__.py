@@ -1,14 +1,12 @@
 """Reinforcement learning for recommender systems: PPO and A2C from scratch.
 
-Its environments are registered with Gymnasium, ``recsys_rl/Drift-v0`` for example: a plugin that Gymnasium
-finds by itself where this package is installed.
+Its platforms are registered with Gymnasium, by the ids of ``gymnasium_id``, as soon as both are imported.
 """
 
 from __future__ import annotations
 
-import sys
-
 from recsys_rl.env import PLATFORMS, WITHOUT_ID
+from recsys_rl.utils.after_import import after_import
 
 __version__ = "0.1.0"
 
@@ -35,5 +33,4 @@ def register_ids() -> None:
             )
 
 
-if "gymnasium" in sys.modules:  # of a checkout that is not installed
-    register_ids()
+after_import("gymnasium", register_ids)  # which takes a while to load, and most runs need none of it

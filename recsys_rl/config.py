@@ -15,7 +15,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from recsys_rl.agents import AGENTS
-from recsys_rl.dials import AgentConfig, DataConfig, ModelConfig, NoConfig, TrainConfig
+from recsys_rl.dials import AgentConfig, DataConfig, ModelConfig, NoConfig
+from recsys_rl.dials import EnvConfig as EnvConfig
+from recsys_rl.dials import TrainConfig as TrainConfig
 from recsys_rl.errors import FieldError, UserError
 from recsys_rl.lookup import DEFAULT_ALGO, DEFAULT_ENV, algorithm_of, owners, platform_of, source_of
 from recsys_rl.protocols import Algorithm, Platform
@@ -282,7 +284,10 @@ def _literal(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
-if not TYPE_CHECKING:
+if TYPE_CHECKING:
+    from recsys_rl.agents.a2c import A2CConfig as A2CConfig
+    from recsys_rl.agents.ppo import PPOConfig as PPOConfig
+else:
 
     def __getattr__(name: str) -> Any:
         """The settings of an algorithm, PPOConfig for example, which stand in its file."""

@@ -1,6 +1,6 @@
 """Each run has a folder of its own, which no other run is ever given: how it is named, taken and found again.
 
-    runs/satiation-movielens-ppo-0/     config.toml, log.csv, ppo.pt, ppo.prev.pt
+    runs/env-data-algo-seed/            config.toml, log.csv, ppo.pt, ppo.prev.pt
     checkpoints/ppo.pt                  a symbolic link to the checkpoint of the latest run
 
 A link and no copy: it names the run's folder, which ``--resume`` needs, is set once in a run however often
@@ -208,5 +208,5 @@ def algo_of(folder: Path) -> str:
         what = "is no folder"
         if folder.is_dir():
             what = "holds checkpoints of two algorithms" if found else f"holds no {names}"
-        raise UserError(f"--run {folder} {what}: give the folder of one run, as runs/drift-synthetic-ppo-0.")
+        raise UserError(f"--run {folder} {what}: give the folder of one run, as runs/NAME.")
     return found[0]

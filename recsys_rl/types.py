@@ -123,8 +123,8 @@ class InteractionLog:
 class Feedback:
     """What came back for each shown position.
 
-    ``engagement`` is the share of the item that was consumed, in [0, 1] (for `drift`, the raw dot
-    product). ``satisfaction`` is how good it was afterwards, in [0, 1]. ``skipped`` marks
+    ``engagement`` is the share of the item that was consumed, in [0, 1] (on some platforms a reward of
+    another range). ``satisfaction`` is how good it was afterwards, in the same range. ``skipped`` marks
     positions that were not allowed and so were never shown.
     """
 

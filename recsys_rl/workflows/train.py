@@ -83,7 +83,7 @@ def updates(
 ) -> Generator[Update, None, None]:
     """The same run, one update after another, so that a notebook can look at it while it trains.
 
-        for update in updates(Config(env="satiation"), folder="first try"):
+        for update in updates(Config(algo="a2c"), folder="first try"):
             print(update.step, update.metrics["reward_mean"])
 
     Args:
