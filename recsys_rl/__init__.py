@@ -3,20 +3,19 @@
 The names in ``__all__`` are the public interface; docs/api.md shows each in an example. They are imported at
 their first use, so that ``import recsys_rl`` itself loads neither torch nor Gymnasium.
 
-Its environments are registered with Gymnasium, ``recsys_rl/Drift-v0`` for example, by a plugin that Gymnasium
-finds where this package is installed.
+Its platforms are registered with Gymnasium, by the ids of ``gymnasium_id``, as soon as both are imported.
 """
 
 from __future__ import annotations
 
 import importlib
-import sys
 from typing import TYPE_CHECKING, Any
 
 from recsys_rl.agents import AGENTS
 from recsys_rl.data import SOURCES
 from recsys_rl.env import PLATFORMS, WITHOUT_ID
 from recsys_rl.errors import UserError
+from recsys_rl.utils.after_import import after_import
 
 if TYPE_CHECKING:
     from recsys_rl.config import Config
@@ -103,5 +102,4 @@ def register_ids() -> None:
             )
 
 
-if "gymnasium" in sys.modules:  # of a checkout that is not installed
-    register_ids()
+after_import("gymnasium", register_ids)  # which takes a while to load, and most runs need none of it

@@ -284,7 +284,10 @@ def _literal(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
-if not TYPE_CHECKING:
+if TYPE_CHECKING:
+    from recsys_rl.agents.a2c import A2CConfig as A2CConfig
+    from recsys_rl.agents.ppo import PPOConfig as PPOConfig
+else:
 
     def __getattr__(name: str) -> Any:
         """The settings of an algorithm, PPOConfig for example, which stand in its file."""

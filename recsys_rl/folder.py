@@ -1,6 +1,6 @@
 """The folder of a run: choose its name, create it, lock it, and find it again. No two runs share a folder.
 
-    runs/satiation-movielens-ppo-0/     config.toml, log.csv, ppo.pt, ppo.prev.pt
+    runs/env-data-algo-seed/            config.toml, log.csv, ppo.pt, ppo.prev.pt
     checkpoints/ppo.pt                  a symbolic link to the checkpoint of the latest run
 
 A link is better than a copy: ``--resume`` reads the run's folder from it, a run sets it only once, and no
@@ -207,5 +207,5 @@ def algo_of(folder: Path) -> str:
         what = "is no folder"
         if folder.is_dir():
             what = "holds checkpoints of two algorithms" if found else f"holds no {names}"
-        raise UserError(f"--run {folder} {what}: give the folder of one run, as runs/drift-synthetic-ppo-0.")
+        raise UserError(f"--run {folder} {what}: give the folder of one run, as runs/NAME.")
     return found[0]

@@ -1,23 +1,23 @@
-"""Our users for anyone's agent: ``recsys_rl/Drift-v0`` and ``recsys_rl/Satiation-v0`` of Gymnasium.
+"""Our users for anyone's agent: each platform is an environment of Gymnasium, ``recsys_rl/<Platform>-v0``.
 
     import gymnasium, recsys_rl
-    env = gymnasium.make("recsys_rl/Satiation-v0", users="heldout", num_items=200)
-    envs = gymnasium.make_vec("recsys_rl/Drift-v0", num_envs=64, data="synthetic")
+    env = gymnasium.make(recsys_rl.gymnasium_id(platform), users="heldout", num_items=200)
+    envs = gymnasium.make_vec(recsys_rl.gymnasium_id(platform), num_envs=64, data="synthetic")
 
 Action: ``Discrete(I)``, the item to show; on a platform of slates ``MultiDiscrete([I] * K)``, where a place
 that repeats an earlier one stays empty. Observation, with profile and last item as in ``RecEnv``:
 
-- drift: ``Box (2D,)`` float32, the user embedding (+) the last item's.
-- satiation: ``Dict`` of
+- where items may be shown again: ``Box (2D,)`` float32, the user embedding (+) the last item's.
+- elsewhere: ``Dict`` of
 
-  - ``context`` ``Box (2D,)`` float32: the user's profile (+) the last item's embedding
+  - ``context`` ``Box (2D,)`` float32: the same
   - ``history`` ``Box (L,)`` int64: ids of the items of this session, latest last, -1 before the first.
     An MLP reads ids as magnitudes, which means nothing: embed them, or leave them out
   - ``signals`` ``Box (L,)`` float32: engagement with each of them, 0 at padding
   - ``action_mask`` ``MultiBinary (I,)`` int8: 1 where the item may be shown; also in
     ``info["action_mask"]``, as ``Discrete.sample(mask=...)`` takes it
 
-A masked action counts as a skip: reward 0, and patience falls. ``terminated``: the user left.
+A masked action counts as a skip, with reward 0. ``terminated``: the user left.
 ``truncated``: ``max_episode_steps`` items were shown. (``gymnasium.make`` keeps the word
 ``max_episode_steps`` for a time limit of its own, which can shorten a session but not lengthen it; use
 ``env_config=EnvConfig(max_episode_steps=40)`` there.)
@@ -48,7 +48,7 @@ from recsys_rl.make import make_user_model, make_world
 from recsys_rl.schema import did_you_mean, hints
 from recsys_rl.types import Interface, Obs, UserError
 
-Arrays = Any  # an observation: one array for drift, a dict of them for satiation
+Arrays = Any  # an observation: one array, or a dict of them
 Info = dict[str, Any]
 
 

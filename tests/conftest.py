@@ -7,11 +7,8 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import settings
 
-import recsys_rl
-
 settings.register_profile("any machine", deadline=None)
 settings.load_profile("any machine")
-recsys_rl.register_ids()  # as the plugin does; the metadata of an editable install may be older than it
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -220,7 +220,10 @@ def test_ends_of_a_run(
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("trian", "There is no command 'trian' (did you mean train?): choose from train, evaluate, recommend."),
+        (
+            "trian",
+            "There is no command 'trian' (did you mean train?): choose from train, evaluate, recommend.",
+        ),
         ("train --algo dqn", "--algo is 'dqn': it must be one of ppo, a2c."),
         (
             "train --env satiatoin",

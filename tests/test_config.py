@@ -195,6 +195,19 @@ def test_preset_of_satiation_holds_where_a_section_is_given_in_part() -> None:
     assert Config(env="satiation", agent_config=PPOConfig()).agent_config == PPOConfig()
 
 
+def test_names_of_the_settings_can_be_imported_from_one_module() -> None:
+    from recsys_rl import config
+    from recsys_rl.config import A2CConfig as A2C
+    from recsys_rl.config import EnvConfig as Env
+    from recsys_rl.config import PPOConfig as PPO
+    from recsys_rl.config import TrainConfig as Train
+
+    assert (Env, PPO, A2C, Train) == (EnvConfig, PPOConfig, A2CConfig, TrainConfig)
+    assert issubclass(DriftConfig, Env) and Env(embedding_dim=8).state_dim == 16
+    with pytest.raises(AttributeError, match=r"'recsys_rl\.config' has no attribute 'DQNConfig'"):
+        _ = getattr(config, "DQN" + "Config")
+
+
 @pytest.mark.parametrize("name", ["log_dir", "checkpoint_dir"])
 def test_fields_of_an_earlier_version(name: str) -> None:
     with pytest.raises(UserError, match=rf"^train_config\.{name} is of an earlier version: "):

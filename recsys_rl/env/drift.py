@@ -117,6 +117,9 @@ def best_return(user: Tensor, embedding: Tensor, config: DriftConfig) -> Tensor:
 
         R* = sum_t (m + user_drift * t) * reward_decay**t,   t = 0 .. max_episode_steps - 1
 
+    Rewards are linear in the user, so that the same holds for the mean of several users: the best list for
+    everybody repeats one item, that of the highest mean first reward.
+
     Args: ``user`` (N, D), ``embedding`` (I, D) of unit norm. Returns: (N,).
     """
     best = blocked_top_k(lambda block: user @ embedding[block].T, len(user), len(embedding), 1)[0]  # (N, 1)

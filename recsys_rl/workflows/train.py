@@ -84,7 +84,7 @@ def updates(
 ) -> Generator[Update, None, None]:
     """Train as ``train`` does, but yield after each update, so that a notebook can inspect the run.
 
-        for update in updates(Config(env="satiation"), folder="first try"):
+        for update in updates(Config(algo="a2c"), folder="first try"):
             print(update.step, update.metrics["reward_mean"])
 
     Args:

@@ -1,0 +1,169 @@
+"""Each name finds its record, and its own file alone is imported."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import recsys_rl
+from recsys_rl.agents import AGENTS
+from recsys_rl.data import SOURCES
+from recsys_rl.env import PLATFORMS, WITHOUT_ID
+from recsys_rl.errors import FieldError, UserError
+from recsys_rl.lookup import (
+    algorithm_of,
+    names_a_module,
+    owners,
+    platform_of,
+    source_key,
+    source_of,
+)
+from recsys_rl.protocols import Algorithm, Platform, Source
+from recsys_rl.utils.find import find
+from tests.doors import DRIFT, ROOT, steps, train_in
+
+PACKAGE = Path(recsys_rl.__file__).parent
+KINDS: list[tuple[dict[str, str], type[Any]]] = [
+    (PLATFORMS, Platform),
+    (AGENTS, Algorithm),
+    (SOURCES, Source),
+]
+
+
+def loaded(program: str, cwd: Path = ROOT) -> set[str]:
+    """The modules that a new process has after ``program``."""
+    code = f"{program}\nimport sys\nprint(' '.join(sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=cwd,
+        env={"PYTHONPATH": str(ROOT), "HOME": str(cwd), "OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return set(done.stdout.splitlines()[-1].split())
+
+
+def others(dict_: dict[str, str], key: str) -> set[str]:
+    """The modules of the other records."""
+    return {spec.partition(":")[0] for spec in dict_.values()} - {dict_[key].partition(":")[0]}
+
+
+@pytest.mark.parametrize(
+    ("dict_", "kind", "key"), [(dict_, kind, key) for dict_, kind in KINDS for key in dict_]
+)
+def test_each_entry_is_a_record(dict_: dict[str, str], kind: type[Any], key: str) -> None:
+    assert type(find(dict_[key], "")) is kind
+
+
+def test_names_of_platforms_algorithms_and_sources() -> None:
+    assert platform_of("drift") is find("recsys_rl.env.drift:PLATFORM", "")
+    assert platform_of("gym:CartPole-v1") is platform_of("gym:some.module:X-v0")
+    assert algorithm_of("a2c") is find("recsys_rl.agents.a2c:ALGORITHM", "")
+    assert source_of("ml-1m") is source_of("movielens") is not source_of("kuairec")
+    assert source_key("there/Log.CSV.gz") == ".csv.gz" and source_key("items.npy") == ".npy"
+    assert source_key(".csv") == ".csv" and source_key("csv") is None and source_key("movielens2") is None
+    for name in ("drift:x", "gym:", "gym", "Drift", ""):
+        with pytest.raises(FieldError, match=r"^env is "):
+            platform_of(name)
+    with pytest.raises(FieldError, match=r"^algo is 'dqn': it must be one of ppo, a2c"):
+        algorithm_of("dqn")
+
+
+def test_settings_and_their_owners() -> None:
+    assert owners("env_config", "noise") == ["satiation"]
+    assert owners("env_config", "num_items") == ["drift", "satiation"]
+    assert owners("agent_config", "lr") == ["ppo", "a2c"]
+    assert owners("data_config", "data_dir") == ["movielens", "kuairec"]  # each record once
+    assert owners("env_config", "lr") == owners("model_config", "head") == []
+
+
+def test_only_an_environment_with_a_module_in_its_name_names_a_module() -> None:
+    assert [env for env in ("drift", "gym:X-v0", "gym:m:X-v0", "m:PLATFORM") if names_a_module(env)] == [
+        "gym:m:X-v0",
+        "m:PLATFORM",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        ("no_such:PLATFORM", "--env no_such:PLATFORM: there is no module no_such in this folder"),
+        ("recsys_rl.env.drift:PLATFORMS", "the module recsys_rl.env.drift has no PLATFORMS"),
+        ("recsys_rl.env.drift:Drift", "--env recsys_rl.env.drift:Drift is of type type: it must be a Plat"),
+        ("recsys_rl.env.drift:", "is no module:NAME"),
+        ("a b:PLATFORM", "is no module:NAME"),
+    ],
+)
+def test_module_that_holds_no_platform(spec: str, words: str) -> None:
+    with pytest.raises(UserError, match=re.escape(words)):
+        platform_of(spec)
+
+
+# ---- what is imported
+
+
+def test_package_alone_loads_nothing_heavy() -> None:
+    heavy = {"torch", "gymnasium", "polars", "numpy", "implicit", "scipy", "tyro", "rich"}
+    assert not heavy & loaded("import recsys_rl")
+
+
+@pytest.mark.parametrize("env", [name for name in PLATFORMS if name not in WITHOUT_ID])
+def test_synthetic_world_and_its_agent_load_their_own_files_alone(env: str) -> None:
+    program = f"""
+import torch
+from recsys_rl.config import Config, from_dict
+from recsys_rl.make import make_agent, make_env, make_world
+from recsys_rl.utils.seeding import generators
+config = from_dict(Config, {{"env": "{env}", "data_config": {{"data": "synthetic"}}}})
+world, streams = make_world(config), generators(0, "model", "users", "policy", "shuffle")
+env = make_env(config, world, 4, streams["users"])
+agent = make_agent(config, env, world.catalogue, 1, streams, torch.device("cpu"))
+assert env.step(agent.act(env.reset()).items).reward.shape == (4,)
+"""
+    strangers = others(PLATFORMS, env) | others(AGENTS, "ppo") | others(SOURCES, "synthetic")
+    assert not loaded(program) & ({"polars", "gymnasium", "implicit", "scipy.stats"} | strangers)
+
+
+def test_checkpoint_that_acts_loads_its_own_files_alone(tmp_path: Path) -> None:
+    path = train_in(tmp_path / "run", *DRIFT, *steps(1))
+    program = f"""
+import torch
+from recsys_rl.checkpoint import load
+from recsys_rl.make import make_agent, make_env
+from recsys_rl.utils.seeding import generators
+saved, streams = load("{path}"), generators(0, "model", "users", "policy", "shuffle")
+env = make_env(saved.config, saved.world, 4, streams["users"])
+agent = make_agent(saved.config, env, saved.catalogue, 1, streams, torch.device("cpu"))
+agent.load_state_dict(saved.agent)
+assert agent.act(env.reset(), greedy=True).items.shape == (4, 1)
+"""
+    strangers = others(PLATFORMS, "drift") | others(AGENTS, "ppo") | others(SOURCES, "synthetic")
+    assert not loaded(program) & ({"polars", "gymnasium", "implicit", "scipy.stats"} | strangers)
+
+
+def test_command_on_made_up_users_loads_no_tables(tmp_path: Path) -> None:
+    program = (
+        "from recsys_rl.cli import main\n"
+        "assert main(['train', '--data', 'synthetic', '--total-timesteps', '1']) == 0"
+    )
+    strangers = others(PLATFORMS, "drift") | others(AGENTS, "ppo") | others(SOURCES, "synthetic")
+    assert not loaded(program, tmp_path) & ({"polars", "gymnasium", "scipy.stats"} | strangers)
+
+
+# ---- where a platform is named
+
+
+@pytest.mark.parametrize("key", [key for key in PLATFORMS if key != "gym"])
+def test_platform_is_named_in_its_own_file_the_dict_and_the_command_alone(key: str) -> None:
+    own = PACKAGE / (PLATFORMS[key].partition(":")[0].removeprefix("recsys_rl.").replace(".", "/") + ".py")
+    settings = [name for name in platform_of(key).config.__annotations__ if "_" in name]
+    word = re.compile(rf"\b({key}|{key.title()}\w*|{'|'.join(settings)})\b")
+    allowed = {own, PACKAGE / "env/__init__.py", *(PACKAGE / "cli").glob("*.py")}
+    found = [path for path in PACKAGE.rglob("*.py") if path not in allowed and word.search(path.read_text())]
+    assert found == []

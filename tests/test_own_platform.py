@@ -1,0 +1,173 @@
+"""A platform or an algorithm of one's own: a file by itself, or a file and one line of a dict."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import pytest
+
+import recsys_rl
+from recsys_rl.agents import AGENTS
+from recsys_rl.checkpoint import load
+from recsys_rl.cli import main
+from recsys_rl.cli.train import train_options
+from recsys_rl.config import Config, from_dict
+from recsys_rl.env import PLATFORMS
+from recsys_rl.errors import UserError
+from recsys_rl.workflows.train import updates
+from tests.doors import A2C, DRIFT, ROOT, finish, home, start, steps
+
+ENV = ["--env", "my_tutor:PLATFORM"]
+ALGORITHM = '''
+"""A2C whose advantages are multiplied."""
+
+from dataclasses import dataclass, replace
+
+from recsys_rl.agents.a2c import A2C, A2CConfig
+from recsys_rl.protocols import Algorithm
+from recsys_rl.schema import Positive
+
+
+@dataclass(frozen=True)
+class BoldConfig(A2CConfig):
+    """A bold learner."""
+
+    boldness: Positive = 1.0
+    """Factor of the rewards."""
+
+
+class Bold(A2C):
+    def update(self, rollout):
+        return super().update(replace(rollout, rewards=self.config.boldness * rollout.rewards))
+
+
+ALGORITHM = Algorithm(BoldConfig, Bold)
+'''
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A working folder with the example's platform as my_tutor.py, and with an algorithm, bold.py."""
+    (tmp_path / "my_tutor.py").write_text((ROOT / "examples/new_platform.py").read_text())
+    (tmp_path / "bold.py").write_text(ALGORITHM)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    yield tmp_path
+    for name in ("my_tutor", "bold"):
+        sys.modules.pop(name, None)
+
+
+def sentence(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """The error of a command; and the platform's module was not imported."""
+    sys.modules.pop("my_tutor", None)
+    assert main(argv) == 2
+    assert "my_tutor" not in sys.modules
+    return capsys.readouterr().err.splitlines()[-1]
+
+
+def test_own_platform_trains_and_is_evaluated_by_whole_commands(tmp_path: Path) -> None:
+    """In processes that know nothing else of it, as a user runs them."""
+    (tmp_path / "my_tutor.py").write_text((ROOT / "examples/new_platform.py").read_text())
+    options = [*ENV, *DRIFT, *steps(4), "--learning-gain", "0.5"]
+    code, _, err = finish(start(tmp_path, "train", *options))
+    assert code == 0, err
+    path = tmp_path / "runs/my_tutor-PLATFORM-synthetic-ppo-0/ppo.pt"
+    assert f"checkpoint: {path.relative_to(tmp_path)}" in err
+    assert "learning_gain = 0.5" in (path.parent / "config.toml").read_text()
+    options = [*ENV, "--json", "t.json", "--report", "r.html"]
+    code, out, err = finish(start(tmp_path, "evaluate", *options))
+    assert code == 0, err
+    assert out.startswith("my_tutor:PLATFORM, ppo after 96 steps; synthetic: ")
+    rows = [row["policy"] for row in json.loads((tmp_path / "t.json").read_text())["rows"]]
+    assert rows[:4] == ["ppo", "ppo-greedy", "untrained", "random"] and rows[-1] == "myopic"
+    assert "my_tutor:PLATFORM" in (tmp_path / "r.html").read_text()
+
+
+def test_own_platform_resumes_bit_for_bit(here: Path) -> None:
+    whole = ["train", *ENV, *DRIFT, *home(here / "runs/whole"), "--seed", "3", *steps(6)]
+    assert main(whole) == 0
+    job = train_options([*whole[1:], "--name", "half"])
+    assert job.config.env_config.learning_gain == 0.25 and job.config.agent_config.gamma == 0.99
+    course = updates(job.config)
+    for update in course:
+        if update.step == 72:
+            break
+    course.close()
+    assert load(here / "runs/half/ppo.pt", ENV[1]).step == 72
+    assert main(["train", "--run", "runs/half", *ENV]) == 0
+    one, two = (load(here / f"runs/{name}/ppo.pt", ENV[1]).agent for name in ("whole", "half"))
+    assert one.keys() == two.keys()
+    assert all(one[name].numpy().tobytes() == two[name].numpy().tobytes() for name in one)
+
+
+def test_no_file_decides_that_a_platform_is_imported(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", *ENV, *DRIFT, *home(here / "runs/one"), *steps(1)]) == 0
+    allow = "which imports a module: type --env my_tutor:PLATFORM to allow it."
+    for argv in (["evaluate"], ["train", "--resume"], ["train", "--run", "runs/one"]):
+        assert sentence(argv, capsys).endswith(allow)
+        assert sentence([*argv, "--env", "drift"], capsys).endswith(allow)
+    config = ["train", "--config", "runs/one/config.toml"]
+    assert sentence(config, capsys) == (
+        "error: --config runs/one/config.toml names a module to import, as no file may: type --env "
+        "my_tutor:PLATFORM."
+    )
+    assert sentence([*config, "--env", "drift"], capsys) == (
+        "error: --config runs/one/config.toml is for my_tutor:PLATFORM, and --env is drift: give a file for "
+        "drift, or type --env my_tutor:PLATFORM."
+    )
+    with pytest.raises(UserError, match="which imports a module"):
+        load("runs/one/ppo.pt")
+    assert train_options([*config[1:], *ENV]).config.env_config.learning_gain == 0.25
+
+
+def test_options_of_an_own_platform(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for line, words in (
+        ("--user-drift 1", "--user-drift is no setting of my_tutor:PLATFORM: drift has it."),
+        ("--learning-gain -1", "--learning-gain is -1.0: it must be a number, at least 0."),
+        ("--learning-gian 1", "There is no option --learning-gian (did you mean --learning-gain?)"),
+    ):
+        assert main(["train", *ENV, *line.split()]) == 2
+        assert capsys.readouterr().err.startswith(f"error: {words}")
+    assert main(["train", *ENV, "--help"]) == 0
+    assert "Skill gained per exercise" in " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert main(["train", "--learning-gain", "1"]) == 2  # of drift
+    assert "There is no option --learning-gain" in capsys.readouterr().err
+
+
+def test_platform_and_algorithm_are_added_by_one_line_of_a_dict(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(PLATFORMS, "tutor", "my_tutor:PLATFORM")
+    monkeypatch.setitem(AGENTS, "bold", "bold:ALGORITHM")
+    for boldness in ("1", "2"):
+        options = ["--algo", "bold", "--env", "tutor", *A2C[2:], *steps(4), "--boldness", boldness]
+        assert main(["train", *options, "--name", boldness]) == 0
+    assert main(["train", "--resume", "--algo", "bold"]) == 0  # no module is typed: the dict names it
+    one, two = (load(f"runs/{name}/bold.pt").agent for name in ("1", "2"))
+    assert any(not one[name].equal(two[name]) for name in one)
+    assert main(["evaluate", "--algo", "bold", "--report", "r.html"]) == 0
+    assert capsys.readouterr().out.startswith("tutor, bold after 96 steps; ")
+    # The platform's preset for every algorithm is that of the new one, too.
+    config = from_dict(Config, {"algo": "bold", "env": "tutor"})
+    assert (config.agent_config.gamma, type(config.agent_config).__name__) == (0.99, "BoldConfig")
+    assert main(["train", "--boldness", "2"]) == 2
+    assert "--boldness is no setting of ppo: bold has it." in capsys.readouterr().err
+
+
+def test_platform_of_a_dict_has_an_id_of_gymnasium(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(PLATFORMS, "my-tutor", "my_tutor:PLATFORM")
+    recsys_rl.register_ids()
+    try:
+        sizes: dict[str, Any] = {"data": "synthetic", "num_items": 40, "num_users": 9}
+        env = gymnasium.make("recsys_rl/MyTutor-v0", learning_gain=0.0, **sizes)
+        before = env.reset(seed=0)[0]["history"]
+        assert (before == -1).all() and env.step(7)[0]["history"].tolist() == [-1] * 19 + [7]
+        with pytest.raises(UserError, match="noise is no setting of my-tutor: satiation has it"):
+            gymnasium.make("recsys_rl/MyTutor-v0", noise=0.5)
+    finally:
+        gymnasium.registry.pop("recsys_rl/MyTutor-v0")
