@@ -123,7 +123,7 @@ from recsys_rl.utils.seeding import generators
 config = from_dict(Config, {{"env": "{env}", "data_config": {{"data": "synthetic"}}}})
 world, streams = make_world(config), generators(0, "model", "users", "policy", "shuffle")
 env = make_env(config, world, 4, streams["users"])
-agent = make_agent(config, env, world.catalogue, 1, streams, torch.device("cpu"))
+agent = make_agent(config, env.interface, world.catalogue, 1, streams, torch.device("cpu"))
 assert env.step(agent.act(env.reset()).items).reward.shape == (4,)
 """
     strangers = others(PLATFORMS, env) | others(AGENTS, "ppo") | others(SOURCES, "synthetic")
@@ -139,7 +139,7 @@ from recsys_rl.make import make_agent, make_env
 from recsys_rl.utils.seeding import generators
 saved, streams = load("{path}"), generators(0, "model", "users", "policy", "shuffle")
 env = make_env(saved.config, saved.world, 4, streams["users"])
-agent = make_agent(saved.config, env, saved.catalogue, 1, streams, torch.device("cpu"))
+agent = make_agent(saved.config, env.interface, saved.catalogue, 1, streams, torch.device("cpu"))
 agent.load_state_dict(saved.agent)
 assert agent.act(env.reset(), greedy=True).items.shape == (4, 1)
 """
