@@ -370,10 +370,10 @@ PLATFORM = Platform(
     presets={
         "ppo": {
             "agent_config": {
-                "lr": 5e-4,
+                "lr": 1e-3,
                 "gamma": 0.99,
                 "gae_lambda": 0.95,
-                "ent_coef": 0.01,
+                "ent_coef": 0.003,
                 "update_epochs": 10,
                 "batch_size": 64,
                 "n_steps": 64,
