@@ -134,5 +134,8 @@ class TrainConfig:
     """Processes that train together: num_envs and batch_size are divided among them, gradients averaged."""
     join_timeout: Annotated[float, Range(above=0, high=86_400)] = 60.0
     """Seconds in which all processes must have met at the start."""
+    weights: tuple[str, ...] = ()
+    """Weights of reward streams in what is learned, as NAME=NUMBER; a stream that is not named keeps the
+    platform's weight. Tables show the platform's own reward."""
     tensorboard: bool = False
     """Write TensorBoard events beside the CSV log (needs the extra `tensorboard`)."""

@@ -19,6 +19,7 @@ import recsys_rl
 from recsys_rl.checkpoint import Checkpoint, check_algo, load, restoring
 from recsys_rl.config import Config, to_dict
 from recsys_rl.make import assumptions, make_agent, make_env, make_world, part_of_rank
+from recsys_rl.objective.weighted import check_weights, parse_weights
 from recsys_rl.protocols import Env, Learner
 from recsys_rl.ranks import ALONE, Ranks
 from recsys_rl.types import UserError, World, tensors_of
@@ -90,6 +91,7 @@ def begin(config: Config, before: Checkpoint | None, device: torch.device, ranks
     agent = make_agent(part, env.interface, world.catalogue, num_updates, streams, device, average)
     sessions = SessionReturns(env.num_envs, device)
     run = Run(config, world, env, agent, sessions, streams, num_updates)
+    check_weights(parse_weights(settings.weights), env.streams)
     if before is None:
         env.reset()
     else:

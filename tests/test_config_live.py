@@ -201,6 +201,7 @@ CHANGES: dict[tuple[str, str], tuple[str, Any, View]] = {
     ("train_config", "seed"): ("drift", 1, weights),
     ("train_config", "device"): ("drift", "cuda", device),
     ("train_config", "threads"): ("drift", 2, threads),
+    ("train_config", "weights"): ("drift", ["match=2"], weights),
     ("train_config", "num_processes"): ("drift", 2, refusal),
     ("train_config", "join_timeout"): ("drift", 0.5, meeting),
     ("train_config", "tensorboard"): ("drift", True, event_files),

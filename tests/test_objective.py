@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
+from recsys_rl.cli import main
 from recsys_rl.experience.rollout import collect
-from recsys_rl.objective.weighted import apply_weights, check_weights, stream_weights, weighted
+from recsys_rl.objective.weighted import (
+    apply_weights,
+    check_weights,
+    parse_weights,
+    stream_weights,
+    weighted,
+)
 from recsys_rl.types import Obs, Rollout, Stream, UserError
 from tests.small_runs import begin, settings
 
@@ -39,10 +47,48 @@ def test_weight_of_a_single_stream_scales_the_normalised_reward() -> None:
     assert apply_weights(normalised, TWO[:1], {"watch": 2.0}).rewards.tolist() == [[0.5]]
 
 
+def test_weights_as_they_are_typed() -> None:
+    assert parse_weights(["watch=1", "revenue=-0.5"]) == {"watch": 1.0, "revenue": -0.5}
+    assert parse_weights([]) == {}
+
+
+@pytest.mark.parametrize(
+    ("texts", "sentence"),
+    [
+        (["watch"], "--weights watch is no NAME=NUMBER"),
+        (["=1"], "--weights =1 is no NAME=NUMBER"),
+        (["watch=inf"], "--weights watch=inf is no NAME=NUMBER"),
+        (["watch=1", "watch=2"], "--weights names watch twice"),
+    ],
+)
+def test_weights_that_are_no_numbers_by_name(texts: list[str], sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
+        parse_weights(texts)
+
+
+@pytest.mark.parametrize(
+    ("typed", "sentence"),
+    [
+        ("likes=1", "--weights names the stream likes, which does not exist: choose from match."),
+        ("match", "--weights match is no NAME=NUMBER"),
+    ],
+)
+def test_command_refuses_weights_of_no_stream(
+    typed: str,
+    sentence: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "--data", "synthetic", "--num-items", "9", "--weights", typed]) == 2
+    assert sentence in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     ("weights", "sentence"),
     [
-        ({"clicks": 1.0}, "names the stream 'clicks', which does not exist: choose from watch, revenue"),
+        ({"clicks": 1.0}, "names the stream clicks, which does not exist: choose from watch, revenue"),
         ({"watch": math.nan}, "--weights watch is nan: it must be a finite number"),
     ],
 )

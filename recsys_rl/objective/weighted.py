@@ -13,7 +13,25 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from recsys_rl.errors import one_line
 from recsys_rl.types import Rollout, Stream, UserError
+
+
+def parse_weights(texts: Sequence[str]) -> dict[str, float]:
+    """``("watch=1", "revenue=0.2")`` as numbers by name. Raises UserError."""
+    found: dict[str, float] = {}
+    for text in texts:
+        name, equals, number = text.partition("=")
+        try:
+            weight = float(number)
+        except ValueError:
+            weight = math.nan
+        if not (name and equals) or not math.isfinite(weight):
+            raise UserError(f"--weights {one_line(text)} is no NAME=NUMBER, as in watch=0.5.")
+        if name in found:
+            raise UserError(f"--weights names {one_line(name)} twice: give one weight.")
+        found[name] = weight
+    return found
 
 
 def stream_weights(streams: Sequence[Stream], weights: Mapping[str, float] | None = None) -> Tensor:
@@ -48,7 +66,8 @@ def check_weights(weights: Mapping[str, float], streams: Sequence[Stream]) -> No
     for name, weight in weights.items():
         if name not in names:
             raise UserError(
-                f"--weights names the stream {name!r}, which does not exist: choose from {', '.join(names)}."
+                f"--weights names the stream {one_line(name)}, which does not exist: choose from "
+                f"{', '.join(names)}."
             )
         if not math.isfinite(weight):
             raise UserError(f"--weights {name} is {weight}: it must be a finite number.")

@@ -22,7 +22,7 @@ from recsys_rl.functional.compiled import kernels
 from recsys_rl.lookup import source_of
 from recsys_rl.make import check_candidates
 from recsys_rl.models.retrieval import import_faiss, kind_of
-from recsys_rl.objective.weighted import stream_weights, weighted
+from recsys_rl.objective.weighted import apply_weights, parse_weights, stream_weights, weighted
 from recsys_rl.protocols import Learner
 from recsys_rl.ranks import ALONE, Ranks
 from recsys_rl.run import Run, about_data, begin, choose_device, load_to_resume, snapshot
@@ -232,13 +232,13 @@ def _go_on(
     """Yield the remaining updates. A request to stop ends the loop after the current update."""
     run, ranks = course.run, course.ranks
     settings, n_steps = run.config.train_config, run.config.agent_config.n_steps
-    diary = course.diary
+    diary, weights = course.diary, parse_weights(settings.weights)
     obs, stop, asked = run.env.observe(), False, False
     with nullcontext() if diary is None else diary.logger:
         while run.updates < run.num_updates and not stop:
             with requests_to_stop() as requests:
                 rollout, obs = collect(run.env, run.agent, obs, n_steps)
-                metrics = run.agent.update(rollout)
+                metrics = run.agent.update(apply_weights(rollout, run.env.streams, weights))
                 run.updates += 1
                 metrics, ended, stop = _exchange(run, rollout, metrics, asked or bool(requests), ranks)
                 _check_finite(metrics, run, course)
