@@ -32,8 +32,9 @@ class Config:
     """One run, whole.
 
     A section that is left out takes the preset of ``algo`` on ``env``: ``Config(env="gym:CartPole-v1")``. A
-    section that is given stands as it is, with its class's own defaults; to change a few fields of a preset,
-    use ``from_dict(Config, {"env": ..., "agent_config": {"lr": 0.01}})``.
+    section that is given stands as it is, with its class's own defaults (the shared settings of an EnvConfig
+    serve every platform with a catalogue); to change a few fields of a preset, use
+    ``from_dict(Config, {"env": ..., "agent_config": {"lr": 0.01}})``.
     """
 
     algo: str = DEFAULT_ALGO
@@ -54,11 +55,13 @@ class Config:
             given = getattr(self, name)
             if given is None:
                 object.__setattr__(self, name, build(cls, preset.get(name, {}), name))
+            elif type(given) in (AgentConfig, DataConfig, EnvConfig) and issubclass(cls, type(given)):
+                object.__setattr__(self, name, cls(**vars(given)))  # the shared settings, whoever's run it is
             elif type(given) is not cls:
-                whose = {"agent_config": f"algo {self.algo}", "data_config": f"data {data}"}.get(
-                    name, f"env {self.env}"
-                )
-                raise UserError(f"{name} is a {type(given).__name__}: {whose} takes {cls.__name__}.")
+                whose = f"algo {self.algo}" if name == "agent_config" else f"env {self.env}"
+                if name == "data_config" and cls is not NoConfig:
+                    whose = f"data {data}"
+                raise UserError(f"{name} is of type {type(given).__name__}: {whose} takes {cls.__name__}.")
             check_fields(getattr(self, name), name)
         _check_together(self)
 

@@ -19,7 +19,7 @@ from recsys_rl.agents.ppo import PPOConfig
 from recsys_rl.config import Config, defaults, from_dict, from_toml, overlay, preset_of, to_dict, to_toml
 from recsys_rl.data.catalogue import DatasetConfig, MadeUpConfig
 from recsys_rl.data.log import LogConfig
-from recsys_rl.dials import EnvConfig, ModelConfig, NoConfig, TrainConfig
+from recsys_rl.dials import AgentConfig, DataConfig, EnvConfig, ModelConfig, NoConfig, TrainConfig
 from recsys_rl.env.drift import DriftConfig
 from recsys_rl.env.foreign import GymConfig
 from recsys_rl.env.satiation import SatiationConfig
@@ -379,12 +379,28 @@ def test_one_sentence_names_the_field_the_value_and_what_is_allowed(mapping: Any
 
 def test_section_of_another_algorithm_platform_or_source() -> None:
     assert isinstance(from_dict(Config, {"agent_config": {"clip_eps": 0.1}}).agent_config, PPOConfig)
-    with pytest.raises(UserError, match="agent_config is a PPOConfig: algo a2c takes A2CConfig"):
+    with pytest.raises(UserError, match="agent_config is of type PPOConfig: algo a2c takes A2CConfig"):
         Config(algo="a2c", agent_config=PPOConfig())
-    with pytest.raises(UserError, match="env_config is a DriftConfig: env satiation takes SatiationConfig"):
+    with pytest.raises(UserError, match="env_config is of type DriftConfig: env satiation takes Satiation"):
         Config(env="satiation", env_config=DriftConfig())
-    with pytest.raises(UserError, match=r"data_config is a MadeUpConfig: data log\.csv takes LogConfig"):
+    with pytest.raises(UserError, match=r"data_config is of type MadeUpConfig: data log\.csv takes Log"):
         Config(data_config=MadeUpConfig(data="log.csv"))
+    with pytest.raises(UserError, match="env_config is of type EnvConfig: env gym:X-v0 takes GymConfig"):
+        Config(env="gym:X-v0", env_config=EnvConfig())
+    with pytest.raises(UserError, match="data_config is of type DatasetConfig: env gym:X-v0 takes NoConfig"):
+        Config(env="gym:X-v0", data_config=DatasetConfig())
+
+
+def test_shared_settings_serve_every_platform_and_source() -> None:
+    config = Config(
+        env="satiation",
+        env_config=EnvConfig(num_items=50),
+        data_config=DataConfig(data="log.csv", heldout_fraction=0.5),
+    )
+    assert config.env_config == SatiationConfig(num_items=50)
+    assert config.data_config == LogConfig(data="log.csv", heldout_fraction=0.5)
+    assert Config(env_config=EnvConfig()).env_config == DriftConfig()
+    assert Config(agent_config=AgentConfig(lr=0.5)).agent_config == PPOConfig(lr=0.5)
 
 
 def test_a_config_made_in_code_is_checked_as_well() -> None:
