@@ -34,10 +34,13 @@ from typing import Any
 
 import torch
 
-from benchmarks import tables
-from benchmarks.memory import peak_mb
-from benchmarks.peers import PEERS, Dials, World, our_agent, seconds_per_update, time_cycles
-from benchmarks.tables import Row, System
+from benchmarks.harness import tables, turns
+from benchmarks.harness.dials import Dials
+from benchmarks.harness.memory import peak_mb
+from benchmarks.harness.turns import Row, System
+from benchmarks.harness.world import World
+from benchmarks.peers import PEERS, seconds_per_update
+from benchmarks.peers.ours import our_agent, time_cycles
 from recsys_rl.agents.ppo import PPOConfig
 from recsys_rl.config import Config, defaults, from_dict
 from recsys_rl.dials import ModelConfig
@@ -111,7 +114,7 @@ def worker(order: str) -> None:
 
 def apart(code: str, *arguments: str) -> str:
     """Standard output of that Python in a process of its own."""
-    here = {"PYTHONPATH": str(tables.HERE.parent)}
+    here = {"PYTHONPATH": str(tables.ROOT)}
     done = subprocess.run(
         [sys.executable, "-c", code, *arguments], env=os.environ | here, capture_output=True, text=True
     )
@@ -138,7 +141,7 @@ def measured(system: str, num_items: int, order: Sequence[Any]) -> Row:
 def cost(args: Any, folder: str) -> tuple[list[Row], float]:
     """The table, all its rows measured by turns, and the resident memory of `import torch` alone."""
     updates, dim, candidates, rounds = (2, 8, 16, 1) if args.smoke else (4, 256, 64, args.rounds)
-    bare_mb = float(apart("import torch; from benchmarks.memory import peak_mb; print(peak_mb())"))
+    bare_mb = float(apart("import torch; from benchmarks.harness.memory import peak_mb; print(peak_mb())"))
     sb3 = PEERS["stable-baselines3"]
     systems = [
         System(name, f"I={size}", package, module, partial(measured, name, size))
@@ -148,7 +151,7 @@ def cost(args: Any, folder: str) -> tuple[list[Row], float]:
             ("stable-baselines3", sb3.package, sb3.module),
         )
     ]
-    rows = tables.interleaved(systems, rounds, (args.smoke, updates, dim, candidates, args.threads, folder))
+    rows = turns.interleaved(systems, rounds, (args.smoke, updates, dim, candidates, args.threads, folder))
     smallest: dict[str, float] = {}
     for row in rows:
         if row["steps_per_s"]:
@@ -210,7 +213,7 @@ def main() -> None:
     made.add_argument("--curve", type=Path, help="measure the learning curve instead, and draw it here")
     made.add_argument("--seeds", type=int, default=3, help="of the curve")
     args = tables.parse(made, "catalogue")
-    if args.curve is not None and args.csv == tables.HERE / "results" / "catalogue.csv":
+    if args.curve is not None and args.csv == tables.RESULTS / "catalogue.csv":
         args.csv = args.csv.with_name("million.csv")  # its rows are of another kind
     with tempfile.TemporaryDirectory() as folder:
         if args.curve is None:

@@ -31,21 +31,21 @@ from typing import Any
 import gymnasium
 import numpy as np
 import torch
-from gymnasium import spaces
 from torch import Tensor
 
-from benchmarks import foreign_envs, tables
-from benchmarks.learning import parse_seeds
-from benchmarks.tables import Row
+from benchmarks import foreign_envs
+from benchmarks.harness import tables, turns
+from benchmarks.harness.turns import Row
 from recsys_rl.agents.baselines import RandomPolicy
 from recsys_rl.config import Config, defaults, from_dict, overlay, to_dict
 from recsys_rl.env.foreign import GymEnv
+from recsys_rl.evaluation.anyone import Model
 from recsys_rl.experience.rollout import collect, play
 from recsys_rl.make import make_env
 from recsys_rl.protocols import Policy
 from recsys_rl.run import begin
-from recsys_rl.types import Action, Obs
 from recsys_rl.utils.metrics import interval
+from recsys_rl.utils.seeding import parse_seeds
 
 STEPS, EPISODES = 200_000, 100
 UNSEEN = 10_000  # added to the seed of training: the seed of the episodes that are played at the end
@@ -114,21 +114,8 @@ def stable_baselines3(env_id: str, seed: int, steps: int) -> tuple[Policy, GymEn
 
     model = PPO("MlpPolicy", gymnasium.make(env_id), seed=seed, device="cpu")
     model.learn(steps)
-    return Peer(model), unseen_episodes(env_id, seed)
-
-
-class Peer:
-    """A model of Stable-Baselines3 as an Policy of ours."""
-
-    def __init__(self, model: Any) -> None:
-        self.model = model
-
-    def act(self, obs: Obs, greedy: bool = False) -> Action:
-        context: Any = obs.context.numpy()  # (N, F)
-        if isinstance(self.model.observation_space, spaces.Discrete):
-            context = context.argmax(-1)  # (N,): it makes them one-hot itself
-        items, _ = self.model.predict(context, deterministic=greedy)
-        return Action(torch.from_numpy(np.asarray(items, np.int64))[:, None], torch.zeros(obs.num_rows))
+    env = unseen_episodes(env_id, seed)
+    return Model(PEER, model, env), env
 
 
 def unseen_episodes(env_id: str, seed: int) -> GymEnv:
@@ -159,7 +146,7 @@ def version_of(system: str) -> str:
     if system == RANDOM:
         return "-"
     if system != OURS:
-        return tables.package_version(system) or "not installed"
+        return turns.package_version(system) or "not installed"
     try:
         return _git("log", "-1", "--format=%h") + ("+" if _git("status", "--porcelain") else "")
     except (OSError, subprocess.CalledProcessError):
@@ -168,7 +155,7 @@ def version_of(system: str) -> str:
 
 def _git(*words: str) -> str:
     words = ("git", *words, "--", "recsys_rl")
-    done = subprocess.run(words, cwd=tables.HERE.parent, capture_output=True, text=True, check=True)
+    done = subprocess.run(words, cwd=tables.ROOT, capture_output=True, text=True, check=True)
     return done.stdout.strip()
 
 

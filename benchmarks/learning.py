@@ -23,6 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,12 +31,14 @@ from typing import Any
 
 import torch
 
+from benchmarks.harness import commands, tables
 from recsys_rl.evaluation.printing import share_text
 from recsys_rl.evaluation.table import mean_over_seeds
 from recsys_rl.report import learning_curve_svg
 from recsys_rl.utils.files import write_text
 from recsys_rl.utils.logger import read_log
 from recsys_rl.utils.metrics import interval
+from recsys_rl.utils.seeding import parse_seeds
 
 TASKS: dict[str, tuple[str, list[str]]] = {  # algo, options of `train`
     "drift": ("ppo", ["--data", "synthetic"]),
@@ -71,7 +74,6 @@ COLUMNS = (
     "share",
 )
 Row = dict[str, Any]
-COMMAND = [sys.executable, "-c", "from recsys_rl.cli import main; raise SystemExit(main())"]
 
 
 def run_once(task: str, seed: int, extra: list[str]) -> tuple[dict[str, Any], list[Row], list[list[float]]]:
@@ -85,7 +87,7 @@ def run_once(task: str, seed: int, extra: list[str]) -> tuple[dict[str, Any], li
         seconds = time.monotonic() - started
         if task in RANKED:
             files.append(_train(folder / "ranker", algo, [*train, "--gamma", "0"]))
-        _call(folder, ["evaluate", *files, "--json", "table.json"])
+        commands.recsys_rl(folder, ["evaluate", *files, "--json", "table.json"])
         result = json.loads((folder / "table.json").read_text())
         (log,) = (folder / algo).glob("runs/*/log.csv")
         curve = [[step, value] for step, _, name, value in read_log(log) if name == "eval_return_mean"]
@@ -102,27 +104,11 @@ def run_once(task: str, seed: int, extra: list[str]) -> tuple[dict[str, Any], li
 def _train(folder: Path, algo: str, words: list[str]) -> str:
     """Train in that folder; the checkpoint's path."""
     folder.mkdir()
-    _call(folder, words)
+    commands.recsys_rl(folder, words)
     return str(folder / "checkpoints" / f"{algo}.pt")
 
 
-def _call(folder: Path, words: list[str]) -> None:
-    env = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    subprocess.run([*COMMAND, *words], cwd=folder, env=env, check=True, stdout=subprocess.DEVNULL)
-
-
-def parse_seeds(text: str) -> list[int]:
-    """``0-4``, ``0,3,7`` or both together, in the order given; one number is one seed. Raises ValueError."""
-    seeds: list[int] = []
-    for part in text.split(","):
-        first, dash, last = part.partition("-")
-        seeds += range(int(first), int(last if dash else first) + 1)
-    if not seeds or len(set(seeds)) < len(seeds):
-        raise ValueError(text)
-    return seeds
-
-
-def print_summary(task: str, seeds: list[int], results: list[dict[str, Any]]) -> dict[str, Any]:
+def print_summary(task: str, seeds: Sequence[int], results: list[dict[str, Any]]) -> dict[str, Any]:
     """A Markdown table of means over seeds, the shares of the way, and the gains on each seed.
 
     Returns the mean table.
@@ -197,9 +183,7 @@ def mean_curve(curves: list[list[list[float]]]) -> dict[str, list[float]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = tables.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("tasks", nargs="+", choices=TASKS)
     parser.add_argument("--seeds", type=parse_seeds, default="0-4", help="as in 0-4 or 0,3,7 (default: 0-4)")
     parser.add_argument("--jobs", type=int, default=2, help="runs side by side")
@@ -238,4 +222,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    tables.run(main)

@@ -14,7 +14,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from benchmarks import tables
+from benchmarks.harness import tables
 from recsys_rl.errors import UserError
 
 IMAGE = Path(__file__).resolve().parents[1] / "docs" / "images" / "report.png"

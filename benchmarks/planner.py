@@ -15,7 +15,8 @@ from unittest import mock
 
 import torch
 
-from benchmarks import tables
+from benchmarks.harness import tables
+from benchmarks.harness.turns import Row
 from recsys_rl.agents import references
 from recsys_rl.config import Config, from_dict
 from recsys_rl.env.rec_env import RecEnv
@@ -58,7 +59,7 @@ def main() -> None:
     world = make_world(config)
     train = world.population.train
     users = train[torch.arange(args.users) * len(train) // args.users]
-    rows: list[tables.Row] = []
+    rows: list[Row] = []
     for name, search in SEARCHES.items():
         env = make_env(config, world, args.users, torch.Generator().manual_seed(0))
         assert isinstance(env, RecEnv)

@@ -24,9 +24,9 @@ from functools import partial
 import numpy as np
 import torch
 
-from benchmarks import tables
-from benchmarks.peers import World, make_world
-from benchmarks.tables import Row, System
+from benchmarks.harness import tables, turns
+from benchmarks.harness.turns import Row, System
+from benchmarks.harness.world import World, make_world
 from recsys_rl.utils.allocator import keep_freed_memory
 
 WARM_UP = 0.1  # share of the seconds, spent before the clock starts
@@ -109,9 +109,9 @@ def main() -> None:
     args = tables.parse(tables.parser(__doc__), "simulator")
     world = make_world(seed=0, env="satiation")
     rounds, seconds = (1, 0.2) if args.smoke else (args.rounds, 3.0)
-    way = tables.attempt if args.smoke else tables.apart
-    rows = tables.interleaved(SYSTEMS, rounds, world, seconds, way=way)
-    tables.add_ratios(rows, rows[0]["steps_per_s"])
+    way = turns.attempt if args.smoke else turns.apart
+    rows = turns.interleaved(SYSTEMS, rounds, world, seconds, way=way)
+    turns.add_ratios(rows, rows[0]["steps_per_s"])
     tables.publish(rows, args)
 
 

@@ -5,9 +5,9 @@
 
 Everybody trains PPO on `drift` with 1,000 synthetic items, networks [128, 64] with tanh and one logit
 per item, a separate critic, Adam, and the same rollout, minibatch and epochs; peers see our batched
-environment through the vector interface of their own (benchmarks/peers.py says where what stands in
-their way), in a process of its own. Peers come with `pip install -e ".[peers]"`. The repository that the
-formulation is from has one set of dials; --original names a checkout of it (benchmarks/original.py).
+environment through the vector interface of their own (one file each in benchmarks/peers/), in a process
+of its own. Peers come with `pip install -e ".[peers]"`. The repository that the
+formulation is from has one set of dials; --original names a checkout of it (benchmarks/peers/original.py).
 
 "floor" is the matrix products alone, measured in the same rounds: each sample's forward passes, and
 in the update the backward passes, which have two products to each of the forward pass (one in the
@@ -31,21 +31,13 @@ from typing import Any
 
 import torch
 
-from benchmarks import tables
-from benchmarks.original import WHERE, check, original
-from benchmarks.peers import (
-    HIDDEN,
-    PEERS,
-    SB3_DEFAULTS,
-    Dials,
-    Train,
-    World,
-    make_world,
-    our_agent,
-    seconds_per_update,
-    time_cycles,
-)
-from benchmarks.tables import Row, System
+from benchmarks.harness import tables, turns
+from benchmarks.harness.dials import HIDDEN, SB3_DEFAULTS, Dials, Train
+from benchmarks.harness.turns import Row, System
+from benchmarks.harness.world import World, make_world
+from benchmarks.peers import PEERS, seconds_per_update
+from benchmarks.peers.original import WHERE, check, original
+from benchmarks.peers.ours import our_agent, time_cycles
 from recsys_rl.agents.ppo import PPOConfig
 from recsys_rl.dials import ModelConfig
 from recsys_rl.models.encoders import SessionSum
@@ -159,10 +151,10 @@ def table(
     ]
     if name == "original":
         systems.append(System("original", name, "the original", "torch", partial(original, folder)))
-    least, own, *others = rows = tables.interleaved(systems, rounds, world, dials, way=way)
+    least, own, *others = rows = turns.interleaved(systems, rounds, world, dials, way=way)
     for part in ("rollout", "update"):
         own[f"{part}_share_of_floor"] = least[f"{part}_s"] / own[f"{part}_s"]
-    tables.add_ratios(rows, own["steps_per_s"])
+    turns.add_ratios(rows, own["steps_per_s"])
     return [row | {"floor_steps_per_s": least["steps_per_s"]} for row in (own, *others)], least["steps_per_s"]
 
 
@@ -180,7 +172,7 @@ def own_table(world: World, dials: Dials, rounds: int, way: Callable[..., Row]) 
         System("floor", "flagship", "torch", "recsys_rl", flagship_floor),
         System("recsys_rl", "flagship", "recsys-rl", "recsys_rl", flagship),
     ]
-    least, own = tables.interleaved(systems, rounds, world, dials, way=way)
+    least, own = turns.interleaved(systems, rounds, world, dials, way=way)
     return own | {
         "ours_over_it": 1.0,
         "floor_steps_per_s": least["steps_per_s"],
@@ -196,7 +188,7 @@ def main() -> None:
         raise UserError("--smoke has no dials of the original's: leave --original out.")
     check(args.original)
     world = make_world(seed=0)
-    rounds, way = (1, tables.attempt) if args.smoke else (args.rounds, tables.apart)
+    rounds, way = (1, turns.attempt) if args.smoke else (args.rounds, turns.apart)
     rows: list[Row] = []
     floors: dict[str, float] = {}
     for name, dials in (SMOKE if args.smoke else DIALS).items():

@@ -33,28 +33,16 @@ import sys
 import time
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Literal
 
-from torch import Tensor
-
-from benchmarks import tables
-from benchmarks.peers import (
-    PEERS,
-    SB3_DEFAULTS,
-    Act,
-    Between,
-    Dials,
-    Train,
-    World,
-    make_world,
-    our_agent,
-)
-from benchmarks.tables import Row, System
+from benchmarks.harness import tables, turns
+from benchmarks.harness.dials import SB3_DEFAULTS, Act, Dials, Train
+from benchmarks.harness.turns import Row, System
+from benchmarks.harness.world import World, make_world
+from benchmarks.peers import PEERS, ours
 from recsys_rl.agents.ppo import PPOConfig
 from recsys_rl.config import defaults
 from recsys_rl.env.drift import best_return
-from recsys_rl.env.rec_env import RecEnv
-from recsys_rl.experience.rollout import collect, play
+from recsys_rl.experience.rollout import play
 from recsys_rl.types import Action, Obs
 
 LEVELS = (0.90, 0.95)
@@ -152,23 +140,6 @@ def heldout_share(world: World, act: Act, seed: int, greedy: bool) -> float:
     return (play(env, Policy(act), users, greedy).returns.mean() / optimum).item()
 
 
-def train_ours(
-    head: Literal["two-tower", "dense"], env: RecEnv, dials: Dials, seed: int, between: Between
-) -> None:
-    agent = our_agent(env, dials, seed, replace(PRESET.model_config, head=head))
-    obs = env.reset()
-
-    def act(context: Tensor, greedy: bool) -> Tensor:
-        return agent.act(Obs(context), greedy).items[:, 0]
-
-    for _ in range(dials.num_updates):
-        if not between(act):
-            return
-        rollout, obs = collect(env, agent, obs, dials.ppo.n_steps)
-        agent.update(rollout)
-    between(act)
-
-
 def course(train: Train, dials: Dials, world: World, seed: int) -> Row:
     """Train once; {"course": what happened}."""
     total_steps = dials.num_updates * dials.per_update
@@ -180,7 +151,9 @@ def course(train: Train, dials: Dials, world: World, seed: int) -> Row:
 def systems(budget: int) -> list[System]:
     our_dials = Dials(OURS, budget, activation="relu")
     preset = replace(our_dials, total_steps=min(budget, PRESET.train_config.total_timesteps))
-    two_tower, dense = partial(train_ours, "two-tower"), partial(train_ours, "dense")
+    two_tower, dense = (
+        partial(ours.train, replace(PRESET.model_config, head=head)) for head in ("two-tower", "dense")
+    )
     found = [
         System("recsys_rl", "preset", "recsys-rl", "recsys_rl", partial(course, two_tower, preset)),
         System("recsys_rl", "dense", "recsys-rl", "recsys_rl", partial(course, dense, our_dials)),
@@ -194,7 +167,7 @@ def systems(budget: int) -> list[System]:
 
 def summary(system: System, rounds: list[Row]) -> list[Row]:
     """The rows of a system: one for each policy, or one alone that says what went wrong."""
-    row = tables.first_columns(system)
+    row = turns.first_columns(system)
     if "note" in rounds[-1]:
         return [row | rounds[-1]]
     courses: list[Course] = [found["course"] for found in rounds]
@@ -237,7 +210,7 @@ def main() -> None:
     args = tables.parse(parser, "time_to_quality")
     budget, seeds = (1, 1) if args.smoke else (args.budget, args.seeds)
     chosen = [system for system in systems(budget) if {system.name, _full_name(system)} & {*args.only}]
-    way = tables.attempt if args.smoke else tables.apart
+    way = turns.attempt if args.smoke else turns.apart
     rounds: list[list[Row]] = [[] for _ in chosen]
     for seed in range(seeds):
         world = make_world(seed, 20, 20) if args.smoke else make_world(seed)

@@ -9,15 +9,12 @@ update, and where sessions ended near a tenth and a half of the run and at its e
 from __future__ import annotations
 
 import argparse
-import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks import tables
-from benchmarks.tables import Row
+from benchmarks.harness import commands, tables
+from benchmarks.harness.turns import Row
 from recsys_rl.errors import UserError
 from recsys_rl.utils.files import check_writable
 from recsys_rl.utils.logger import read_log
@@ -28,19 +25,17 @@ TASKS = {
     "drift-a2c": ("a2c", ["--data", "synthetic"]),
     "drift-a2c-no-bonus": ("a2c", ["--data", "synthetic", "--ent-coef", "0"]),
 }
-CSV = tables.HERE / "results" / "logs.csv"
+CSV = tables.RESULTS / "logs.csv"
 MOMENTS = (0.1, 0.5, 1.0)  # of the run
 
 
 def watch(task: str, extra: Sequence[str]) -> list[Row]:
     """The rows of one run's log (``step``, ``name``, ``value``) at its first update and at MOMENTS."""
     algo, options = TASKS[task]
-    env = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", "from recsys_rl.cli import main; raise SystemExit(main())", "train"]
-    settings = ["--algo", algo, "--seed", "0", "--threads", "1"]
+    settings = ["train", "--algo", algo, "--seed", "0", "--threads", "1"]
     settings += ["--log-interval", "1", "--eval-interval", "0"]
     with tempfile.TemporaryDirectory() as folder:
-        subprocess.run([*command, *settings, *options, *extra], cwd=folder, env=env, check=True)
+        commands.recsys_rl(Path(folder), [*settings, *options, *extra])
         (log,) = Path(folder).rglob("log.csv")
         rows = read_log(log)
     ended = sorted({step for step, _, name, _ in rows if name == "return_mean"})  # sessions ended there

@@ -4,7 +4,7 @@
     python -m benchmarks.write_tables --check   # names the pages that are stale; exit code 1
 
 A place is ``<!-- table:NAME -->`` and the lines until ``<!-- /table -->``, or within a line
-``<!-- figure:NAME -->`` and the words until ``<!-- /figure -->``. benchmarks/learning_texts.py,
+``<!-- figure:NAME -->`` and the words until ``<!-- /figure -->``. benchmarks/harness/learning_texts.py,
 log_texts.py and speed_texts.py make the text of each name from the newest rows of the CSV files.
 """
 
@@ -16,12 +16,11 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from benchmarks import learning_texts, log_texts, speed_texts, tables
+from benchmarks.harness import learning_texts, log_texts, speed_texts, tables
+from benchmarks.harness.tables import RESULTS, ROOT
 from recsys_rl.errors import UserError
 from recsys_rl.utils.files import write_text
 
-ROOT = Path(__file__).resolve().parents[1]
-RESULTS = ROOT / "benchmarks" / "results"
 PLACE = re.compile(r"<!-- (table|figure):([\w-]+) -->(.*?)<!-- /\1 -->", re.DOTALL)
 MARK = re.compile(r"<!-- /?(?:table|figure)\b")
 

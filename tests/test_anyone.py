@@ -14,7 +14,9 @@ import torch
 
 from recsys_rl.cli import main
 from recsys_rl.dials import EnvConfig
-from recsys_rl.types import UserError
+from recsys_rl.env.foreign import GymEnv
+from recsys_rl.evaluation.anyone import Model
+from recsys_rl.types import Obs, UserError
 from recsys_rl.utils.find import find
 from tests.doors import CARTPOLE, DRIFT, SATIATION, finish, start, steps, train_in
 
@@ -274,6 +276,22 @@ def test_a_model_of_other_observations(
     assert "was trained on other observations" in capsys.readouterr().err.splitlines()[-1]
     assert main(["evaluate", trained["drift"], "--policy", spec]) == 2
     assert "was trained on other observations" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_model_of_discrete_observations() -> None:
+    """It reads numbers, as its own network makes them one-hot."""
+    seen: list[Any] = []
+
+    class Doubling:
+        observation_space = gymnasium.spaces.Discrete(16)
+
+        def predict(self, observations: Any, deterministic: bool) -> tuple[Any, None]:
+            seen.append((observations.tolist(), deterministic))
+            return observations * 2, None
+
+    player = Model("m:model", Doubling(), GymEnv("FrozenLake-v1", 2, 0))
+    action = player.act(Obs(torch.eye(16)[[2, 0]]), greedy=True)
+    assert seen == [([2, 0], True)] and action.items.tolist() == [[4], [0]]
 
 
 def test_a_name_that_is_found_twice(folder: Path) -> None:

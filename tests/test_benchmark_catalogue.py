@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.memory import peak_mb
+from benchmarks.harness.memory import peak_mb
 from tests.doors import ROOT, benchmark_without
 
 
@@ -58,7 +58,8 @@ def test_unwritable(tmp_path: Path) -> None:
 
 def test_peak_memory_is_of_this_process_alone(tmp_path: Path) -> None:
     """100 MB more, and the parent's peak left out."""
-    code = "from benchmarks.memory import peak_mb; a = peak_mb(); b = bytearray(10**8); print(a, peak_mb())"
+    code = "from benchmarks.harness.memory import peak_mb; a = peak_mb(); "
+    code += "b = bytearray(10**8); print(a, peak_mb())"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     before, after = map(float, done.stdout.split())
     assert before < 60 < peak_mb() and after - before == pytest.approx(100, abs=5)

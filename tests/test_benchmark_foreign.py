@@ -15,7 +15,6 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from benchmarks import foreign, foreign_envs
 from benchmarks.foreign import OURS, PEER, RANDOM
@@ -194,22 +193,6 @@ def test_smoke_with_stable_baselines3(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     rows = json.loads((tmp_path / "table.json").read_text())["rows"]
     assert [row["system"] for row in rows] == [RANDOM, PEER, OURS] * 2
-
-
-def test_a_peer_plays_as_an_agent() -> None:
-    """Discrete observations go back to numbers, as its own network makes them one-hot."""
-    seen: list[Any] = []
-
-    class Model:
-        observation_space = gymnasium.spaces.Discrete(3)
-
-        def predict(self, context: Any, deterministic: bool) -> tuple[Any, None]:
-            seen.append((context.tolist(), deterministic))
-            return context * 2, None
-
-    context: Tensor = torch.eye(3)[[2, 0]]
-    action = foreign.Peer(Model()).act(Obs(context), greedy=True)
-    assert seen == [([2, 0], True)] and action.items.tolist() == [[4], [0]]
 
 
 def test_versions() -> None:

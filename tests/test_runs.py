@@ -240,7 +240,13 @@ def test_run_of_another_process_is_locked(here: Path, capsys: pytest.CaptureFixt
 
 @pytest.mark.parametrize(
     ("words", "seeds"),
-    [("0-4", (0, 1, 2, 3, 4)), ("0,2,5", (0, 2, 5)), ("7", (7,)), ("0-2, 9,1", (0, 1, 2, 9))],
+    [
+        ("0-4", (0, 1, 2, 3, 4)),
+        ("0,2,5", (0, 2, 5)),
+        ("7", (7,)),
+        ("0-2, 9,1", (0, 1, 2, 9)),
+        ("3,0,5-6", (3, 0, 5, 6)),
+    ],
 )
 def test_seeds_option_is_parsed(words: str, seeds: tuple[int, ...]) -> None:
     job = train_options(["--seeds", words])
@@ -248,7 +254,7 @@ def test_seeds_option_is_parsed(words: str, seeds: tuple[int, ...]) -> None:
     assert [config.train_config.seed for config in job.configs()] == list(seeds)
 
 
-@pytest.mark.parametrize("words", ["", "a", "4-0", "-1", "0-", "1,,2", "0-5000", str(2**32), "1.5"])
+@pytest.mark.parametrize("words", ["", "a", "4-0", "-1", "0-", "1,,2", "0-5000", str(2**32), "1.5", "1--2"])
 def test_invalid_seeds_are_refused(words: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert sentence(["train", f"--seeds={words}"], capsys).startswith("--seeds is ")
     assert sentence(["train", "--seeds", "1-2", "--seed", "3"], capsys).startswith("--seed is one run's")

@@ -1,4 +1,4 @@
-"""The wheel contains only the package, and works after an install into an empty venv."""
+"""The wheel contains only the package, names its dependencies, and works in a venv of its own."""
 
 from __future__ import annotations
 
@@ -6,17 +6,19 @@ import os
 import shutil
 import subprocess
 import sys
+import tomllib
 import zipfile
-from collections.abc import Iterator
+from email.parser import Parser
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement  # pytest needs it, too
 
 from recsys_rl.functional.compiled.kernels import load
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# Installing torch without a cache takes most of a minute, and the package index may be slow.
+# Building a wheel takes pip some seconds, and it downloads hatchling.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
@@ -68,21 +70,44 @@ def test_wheel_without_a_compiler_is_for_every_machine(tmp_path: Path) -> None:
     assert not [name for name in zipfile.ZipFile(path).namelist() if name.endswith(".so")]
 
 
+def test_wheel_requires_what_pyproject_lists(wheel: Path) -> None:
+    """An extra that names others of this project has what they list."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras: dict[str, list[str]] = project["optional-dependencies"]
+
+    def whole(extra: str) -> set[str]:
+        named = [Requirement(text) for text in extras[extra]]
+        others = [name for it in named if it.name == project["name"] for name in it.extras]
+        return {str(it) for it in named if it.name != project["name"]}.union(*map(whole, others))
+
+    listed = {str(Requirement(text)) for text in project["dependencies"]}
+    listed |= {str(Requirement(f'{text}; extra == "{extra}"')) for extra in extras for text in whole(extra)}
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+        metadata = Parser().parsestr(archive.read(name).decode())
+    assert {str(Requirement(text)) for text in metadata.get_all("Requires-Dist", [])} == listed
+    assert sorted(metadata.get_all("Provides-Extra", [])) == sorted(extras)
+
+
 @pytest.fixture
-def venv(tmp_path: Path) -> Iterator[Path]:
-    """An empty venv, deleted afterwards: pytest keeps temporary folders, and torch is up to 5 GB."""
-    path = tmp_path / "venv"
-    run(sys.executable, "-m", "venv", path, cwd=tmp_path)
-    yield path
-    shutil.rmtree(path)
+def python(tmp_path: Path) -> Path:
+    """The Python of a new venv without pip, which sees this interpreter's packages, but its own first."""
+    run(sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv", cwd=tmp_path)
+    path = tmp_path / "venv/bin/python"
+    (packages,) = (tmp_path / "venv/lib").glob("python3*/site-packages")
+    others = [place for place in sys.path if Path(place).name in ("site-packages", "dist-packages")]
+    (packages / "others.pth").write_text("\n".join(others) + "\n")  # .pth files there have no effect
+    return path
 
 
-def test_wheel_works_in_an_empty_venv(wheel: Path, venv: Path, tmp_path: Path) -> None:
-    python, command = venv / "bin" / "python", venv / "bin" / "recsys-rl"
-    run(python, "-m", "pip", "install", "--quiet", wheel, cwd=tmp_path)
-
+def test_installed_wheel_trains(wheel: Path, python: Path, tmp_path: Path) -> None:
+    """Its dependencies are those of this interpreter; this checkout is not on the path."""
+    pip = (sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--no-deps")
+    run(*pip, "--ignore-installed", wheel, cwd=tmp_path)
+    venv = python.parent.parent
     home = run(python, "-c", "import recsys_rl; print(recsys_rl.__file__)", cwd=tmp_path)
     assert Path(home.strip()).is_relative_to(venv)
+    command = venv / "bin/recsys-rl"
     usage = run(command, "--help", cwd=tmp_path)
     assert "train" in usage
     assert "evaluate" in usage

@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 
 from benchmarks import write_tables
-from benchmarks.learning_texts import Runs, gain_over_yardstick, satiation, share_of_way
-from benchmarks.log_texts import log_a2c, log_ppo, short
-from benchmarks.newest import read, table
+from benchmarks.harness.learning_texts import Runs, gain_over_yardstick, satiation, share_of_way
+from benchmarks.harness.log_texts import log_a2c, log_ppo, short
+from benchmarks.harness.newest import read, table
+from benchmarks.harness.tables import RESULTS, ROOT
 from benchmarks.watch import watch
-from benchmarks.write_tables import FIGURES, RESULTS, ROOT, TABLES, pages, rewritten
+from benchmarks.write_tables import FIGURES, TABLES, pages, rewritten
 from recsys_rl.types import UserError
 from tests.doors import finish, start
 

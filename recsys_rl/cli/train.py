@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-import re
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -23,7 +22,8 @@ from recsys_rl.distributed.place import Place, find_place, obey_parent
 from recsys_rl.env import PLATFORMS
 from recsys_rl.errors import FieldError, UserError
 from recsys_rl.lookup import DEFAULT_ALGO, DEFAULT_ENV, names_a_module
-from recsys_rl.schema import check_fields, hints, shown
+from recsys_rl.schema import check_fields, hints
+from recsys_rl.utils.seeding import parse_seeds
 
 TEXT = """Train a recommender on simulated users.
 
@@ -292,22 +292,12 @@ def _check_continuation(options: Any, folder: Path, base: Mapping[str, Any]) -> 
 
 
 def _seeds(text: str | None, argv: list[str]) -> tuple[int, ...]:
-    """0-4 or 0,2,5 (or both: 0-2,7) as numbers, none of them twice."""
+    """The seeds of the runs; none without the option."""
     if text is None:
         return ()
     if peek(argv, "seed").seed is not None:
         raise UserError("--seed is one run's, and --seeds are those of several: give one of them.")
-    found: list[int] = []
-    for part in text.split(","):
-        ends = re.fullmatch(r"\s*(\d{1,10})(?:-(\d{1,10}))?\s*", part)
-        low, high = (int(ends[1]), int(ends[2] or ends[1])) if ends else (1, 0)
-        if not low <= high < 2**32 or high - low >= 1000:
-            raise UserError(
-                f"--seeds is {shown(text)}: give seeds as 0-4 or 0,2,5, each at most 4294967295 and "
-                "at most 1000 of them."
-            )
-        found += range(low, high + 1)
-    return tuple(dict.fromkeys(found))
+    return parse_seeds(text)
 
 
 def _config_of_run(folder: Path, algo: str, env: str | None) -> Config:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import re
 
 import torch
 from torch import Tensor
+
+from recsys_rl.errors import UserError
+from recsys_rl.schema import shown
 
 
 def stream_seed(seed: int, name: str) -> int:
@@ -17,6 +21,24 @@ def stream_seed(seed: int, name: str) -> int:
 def generators(seed: int, *names: str, device: torch.device | str = "cpu") -> dict[str, torch.Generator]:
     """One generator for each name: ``generators(0, "users", "policy")["policy"]``."""
     return {name: torch.Generator(device).manual_seed(stream_seed(seed, name)) for name in names}
+
+
+def parse_seeds(text: str) -> tuple[int, ...]:
+    """The seeds that "0-4", "0,2,5" or "0-2,7" names, in that order and none of them twice.
+
+    Raises UserError for another text, for a seed over 2**32 - 1, and for a range of more than 1000.
+    """
+    found: list[int] = []
+    for part in text.split(","):
+        ends = re.fullmatch(r"\s*(\d{1,10})(?:-(\d{1,10}))?\s*", part)
+        low, high = (int(ends[1]), int(ends[2] or ends[1])) if ends else (1, 0)
+        if not low <= high < 2**32 or high - low >= 1000:
+            raise UserError(
+                f"--seeds is {shown(text)}: give seeds as 0-4 or 0,2,5, each at most 4294967295 and "
+                "at most 1000 of them."
+            )
+        found += range(low, high + 1)
+    return tuple(dict.fromkeys(found))
 
 
 def set_state(generator: torch.Generator, state: Tensor) -> None:

@@ -1,53 +1,29 @@
-"""What the benchmarks share: options, interleaved rounds, medians, and files that say where they come from.
-
-A system is measured by a function that returns the numbers of one round. Systems take turns within
-each round, so that a drift of the machine's speed meets them all. One that isn't installed gets a
-row that says so, and one that breaks gets a row with its error; the others go on.
-"""
+"""Options that the benchmarks share, and files of results that say where they come from."""
 
 from __future__ import annotations
 
 import argparse
 import csv
-import importlib
 import io
 import json
 import math
 import os
 import platform
-import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
 
-import recsys_rl
-from benchmarks.memory import peak_mb
+from benchmarks.harness.turns import Row
 from recsys_rl.errors import UserError
 from recsys_rl.utils.files import check_writable, write_text
 
-HERE = Path(__file__).resolve().parent
-Row = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class System:
-    """Who is measured: ``measure`` gets the arguments of ``interleaved`` and returns one round's numbers."""
-
-    name: str
-    dials: str
-    package: str  # the distribution whose version is told
-    module: str  # what has to be importable
-    measure: Callable[..., Row]
+ROOT = Path(__file__).resolve().parents[2]
+RESULTS = ROOT / "benchmarks" / "results"
 
 
 class Parser(argparse.ArgumentParser):
@@ -71,7 +47,7 @@ def parser(doc: str | None, repeats: str = "rounds", default: int = 3) -> Parser
 def parse(made: argparse.ArgumentParser, name: str, argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read and check the options, before anything is measured, and set torch's threads.
 
-    ``args.csv`` is benchmarks/results/<name>.csv where none was asked for, and None for a smoke run.
+    ``args.csv`` is benchmarks/results/<name>.csv if the option is absent, and None for a smoke run.
     Raises UserError for values out of range and for files that can't be written.
     """
     args = made.parse_args(argv)
@@ -80,13 +56,13 @@ def parse(made: argparse.ArgumentParser, name: str, argv: Sequence[str] | None =
         if type(value) is int and value < least:
             raise UserError(f"--{option} is {value}: it must be at least {least}.")
     if args.csv is None and not args.smoke:
-        args.csv = HERE / "results" / f"{name}.csv"
+        args.csv = RESULTS / f"{name}.csv"
     for option in ("json", "csv"):
         if getattr(args, option) is not None:
             check_writable(getattr(args, option), f"--{option}")
     if args.threads:
         torch.set_num_threads(args.threads)
-        os.environ["OMP_NUM_THREADS"] = str(args.threads)  # of the processes that `apart` starts
+        os.environ["OMP_NUM_THREADS"] = str(args.threads)  # for the processes that `apart` starts
     return args
 
 
@@ -100,77 +76,6 @@ def run(main: Callable[[], None]) -> NoReturn:
     raise SystemExit(0)
 
 
-def attempt(system: System, *arguments: Any) -> Row:
-    """One round of ``system``, or {"note": why} where a peer isn't installed or breaks."""
-    try:
-        importlib.import_module(system.module)
-        return system.measure(*arguments)
-    except Exception as error:
-        if system.module == "recsys_rl":
-            raise
-        if isinstance(error, ModuleNotFoundError) and error.name == system.module:
-            return {"note": "not installed"}
-        first_line = (str(error).strip().splitlines() or [""])[0]
-        return {"note": f"{type(error).__name__}: {first_line}"[:200]}
-
-
-def apart(system: System, *arguments: Any) -> Row:
-    """``attempt`` in a process of its own, whose settings, of the allocator say, help nobody else.
-
-    The row also has its peak resident megabytes, ``peak_mb``.
-    """
-    try:
-        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-            return pool.submit(_with_memory, system, *arguments).result()
-    except BrokenProcessPool:
-        if system.module == "recsys_rl":
-            raise
-        return {"note": "ended by a signal, as where memory runs out"}
-
-
-def _with_memory(system: System, *arguments: Any) -> Row:
-    row = attempt(system, *arguments)
-    return row if "note" in row else {"peak_mb": peak_mb()} | row
-
-
-def interleaved(
-    systems: Sequence[System], rounds: int, *arguments: Any, way: Callable[..., Row] = attempt
-) -> list[Row]:
-    """A row per system: name, dials, version, and the median over rounds of each number it returned.
-
-    ``way`` is ``attempt`` or ``apart``.
-    """
-    found: list[list[Row]] = [[] for _ in systems]
-    for _ in range(rounds):
-        for system, mine in zip(systems, found, strict=True):
-            if not mine or "note" not in mine[-1]:
-                mine.append(way(system, *arguments))
-    return [first_columns(system) | medians(mine) for system, mine in zip(systems, found, strict=True)]
-
-
-def first_columns(system: System) -> Row:
-    return {
-        "system": system.name,
-        "dials": system.dials,
-        "version": package_version(system.package),
-        "steps_per_s": None,
-    }
-
-
-def medians(rounds: Sequence[Row]) -> Row:
-    """The median of each number over rounds; the last round alone where that says what went wrong."""
-    if "note" in rounds[-1]:
-        return rounds[-1]
-    return {name: statistics.median(row[name] for row in rounds) for name in rounds[0]}
-
-
-def add_ratios(rows: Sequence[Row], base: float) -> None:
-    """Write into each row how many times ``base`` (our steps per second) is of its own."""
-    for row in rows:
-        if row["steps_per_s"]:
-            row["ours_over_it"] = base / row["steps_per_s"]
-
-
 def about() -> Row:
     """Where and when: the columns that every row of a CSV begins with."""
     return {
@@ -180,14 +85,6 @@ def about() -> Row:
         "python": platform.python_version(),
         "torch": torch.__version__,
     }
-
-
-def package_version(package: str) -> str | None:
-    """The version of an installed distribution, or of this checkout; None where there is none."""
-    try:
-        return recsys_rl.__version__ if package == "recsys-rl" else version(package)
-    except PackageNotFoundError:
-        return None
 
 
 def publish(rows: Sequence[Row], args: argparse.Namespace, **more: Any) -> None:
@@ -219,7 +116,7 @@ def _commit() -> str:
     """The commit of this checkout, with + where the measured code differs from it."""
 
     def git(*words: str) -> str:
-        done = subprocess.run(["git", *words], cwd=HERE.parent, capture_output=True, text=True, check=True)
+        done = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=True)
         return done.stdout.strip()
 
     try:

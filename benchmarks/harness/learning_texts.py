@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from benchmarks.newest import read, table
+from benchmarks.harness.newest import read, table
 from recsys_rl.evaluation.table import YARDSTICKS, best_of
 from recsys_rl.utils.metrics import Interval, interval
 

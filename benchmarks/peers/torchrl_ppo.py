@@ -21,7 +21,7 @@ from torchrl.modules import MLP, ProbabilisticActor, ValueOperator
 from torchrl.objectives import ClipPPOLoss
 from torchrl.objectives.value import GAE
 
-from benchmarks.peers import HIDDEN, Between, Dials
+from benchmarks.harness.dials import HIDDEN, Between, Dials
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.types import Obs
 

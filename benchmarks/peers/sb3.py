@@ -1,4 +1,4 @@
-"""Stable-Baselines3, and SBX, which shares its interface, on our batched `drift`.
+"""Stable-Baselines3 on our batched `drift`. SBX shares its interface and therefore this file.
 
 Both see a VecEnv: arrays in and out, with no loop over users but the list of one info dict for each
 that the interface asks for.
@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 import torch
 from gymnasium import spaces
+from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecEnv
-from torch import Tensor
+from torch import Tensor, nn
 
-from benchmarks.peers import HIDDEN, Between, Dials
+from benchmarks.harness.dials import HIDDEN, Between, Dials
 from recsys_rl.env.rec_env import RecEnv
 
 
@@ -83,8 +84,12 @@ class Turns(BaseCallback):
             self.between(self.act)
 
 
-def train(algorithm: Any, activation: Any, env: RecEnv, dials: Dials, seed: int, between: Between) -> None:
-    """``algorithm`` is the PPO of either, and ``activation`` what it takes for one."""
+def train(env: RecEnv, dials: Dials, seed: int, between: Between) -> None:
+    learn(PPO, {"tanh": nn.Tanh, "relu": nn.ReLU}[dials.activation], env, dials, seed, between)
+
+
+def learn(algorithm: Any, activation: Any, env: RecEnv, dials: Dials, seed: int, between: Between) -> None:
+    """Train the PPO of either library; ``activation`` is an object of that library."""
     model = algorithm(
         "MlpPolicy",
         BatchedDrift(env),

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.newest import Row, read, table
+from benchmarks.harness.newest import Row, read, table
 
 SYSTEMS = {
     "recsys_rl": "ours",

@@ -17,8 +17,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.peers import Dials, World
-from benchmarks.tables import Row
+from benchmarks.harness.dials import Dials
+from benchmarks.harness.turns import Row
+from benchmarks.harness.world import World
 from recsys_rl.types import UserError
 
 WHERE = "a checkout of github.com/anmolsharma152/RecSys_RL"

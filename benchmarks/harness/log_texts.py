@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from benchmarks.newest import read, table
+from benchmarks.harness.newest import read, table
 
 LOGGED = (
     "return_mean",

@@ -22,7 +22,7 @@ from tianshou.utils.net.discrete import DiscreteActor, DiscreteCritic, dist_fn_c
 from tianshou.utils.torch_utils import policy_within_training_step
 from torch import Tensor, nn
 
-from benchmarks.peers import HIDDEN, Between, Dials
+from benchmarks.harness.dials import HIDDEN, Between, Dials
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.types import Obs
 

@@ -1,0 +1,17 @@
+"""The command `recsys-rl` in a folder and a process of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+COMMAND = [sys.executable, "-c", "from recsys_rl.cli import main; raise SystemExit(main())"]
+
+
+def recsys_rl(folder: Path, words: Sequence[str]) -> None:
+    """``recsys-rl words`` in that folder, with one thread. Raises CalledProcessError if it fails."""
+    environ = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    subprocess.run([*COMMAND, *words], cwd=folder, env=environ, check=True, stdout=subprocess.DEVNULL)
