@@ -19,7 +19,16 @@ from recsys_rl.dials import AgentConfig, DataConfig, ModelConfig, NoConfig
 from recsys_rl.dials import EnvConfig as EnvConfig
 from recsys_rl.dials import TrainConfig as TrainConfig
 from recsys_rl.errors import FieldError, UserError
-from recsys_rl.lookup import DEFAULT_ALGO, DEFAULT_ENV, algorithm_of, owners, platform_of, source_of
+from recsys_rl.lookup import (
+    DEFAULT_ALGO,
+    DEFAULT_ENV,
+    algorithm_of,
+    names_a_module,
+    owners,
+    platform_of,
+    source_of,
+)
+from recsys_rl.objective.weighted import parse_weights
 from recsys_rl.protocols import Algorithm, Platform
 from recsys_rl.schema import build, check_fields, did_you_mean, hints, shown
 from recsys_rl.utils.find import find
@@ -85,6 +94,7 @@ def _check_together(config: Config) -> None:
             f"{agent.n_steps * agent.num_envs}.",
         )
     _check_processes(config)
+    parse_weights(config.train_config.weights)
     name = config.train_config.name
     if name is not None and not re.fullmatch(r"\w[\w.-]{0,99}", name):
         raise FieldError(
@@ -278,8 +288,11 @@ def read_toml(text: str, source: str = "the TOML text") -> dict[str, Any]:
 
 
 def from_toml(text: str) -> Config:
-    """The inverse of ``to_toml``. Raises UserError as ``from_dict`` does."""
-    return from_dict(Config, read_toml(text))
+    """The inverse of ``to_toml``. Raises UserError as ``from_dict`` does, and if ``env`` names a module."""
+    settings = read_toml(text)
+    if names_a_module(str(settings.get("env"))):
+        raise UserError(f"The TOML text names a module in env ({shown(settings['env'])}), as no file may.")
+    return from_dict(Config, settings)
 
 
 def _literal(value: Any) -> str:

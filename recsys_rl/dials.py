@@ -50,11 +50,11 @@ class EnvConfig:
     embedding_dim: Size = 32
     """Size of user and item embeddings."""
     max_episode_steps: Size = 20
-    """Items shown in one session at most; the time limit truncates, it does not terminate."""
+    """Steps of one session at most; the time limit truncates, it does not terminate."""
 
     @property
     def state_dim(self) -> int:
-        """Size of the observation's context: user embedding (+) last item embedding."""
+        """Size of user embedding (+) last item embedding, the context of most platforms."""
         return 2 * self.embedding_dim
 
 

@@ -221,7 +221,11 @@ def _context_space(env: RecEnv) -> spaces.Box:
 
 def _items(actions: Any, env: RecEnv, num_envs: int) -> Tensor:
     """The items (N, K) of an action: a foreign agent may repeat one in a slate, and its place stays empty."""
-    items = torch.as_tensor(actions).long().reshape(num_envs, -1)  # (N, K)
+    return without_repeats(torch.as_tensor(actions).long().reshape(num_envs, -1))
+
+
+def without_repeats(items: Tensor) -> Tensor:
+    """Slates (N, K) with -1 in each place whose item stands in an earlier one."""
     if items.shape[1] == 1:
         return items
     repeated = (items.unsqueeze(2) == items.unsqueeze(1)).tril(-1).any(2)  # (N, K)

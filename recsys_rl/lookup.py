@@ -20,7 +20,7 @@ def platform_of(env: str) -> Platform:
     """
     key, colon, name = env.partition(":")
     if key not in PLATFORMS and colon:
-        found = find(env, "--env")
+        found = find(env, "--env", typed=True)
         if not isinstance(found, Platform):
             raise UserError(f"--env {env} is of type {type(found).__name__}: it must be a Platform.")
         return found

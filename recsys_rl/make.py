@@ -125,7 +125,7 @@ def make_agent(
         len(interface.signals),
         catalogue.available if has_items else None,
         interface.slate_size,
-        interface.places_of_size(catalogue.embedding.shape[1]) if has_items else (),
+        interface.embeddings if has_items else (),
     )
     if has_items and config.model_config.candidates:
         check_candidates(config.model_config, int(catalogue.available.sum()), interface.most_shown)

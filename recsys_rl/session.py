@@ -52,7 +52,8 @@ class Session:
         """
         history, seen, shown = self.history, self.signals, self.shown
         slate_size = self.interface.slate_size
-        if skipped is None and history.shape[1] == slate_size:  # Copy: the caller still holds these tensors.
+        if skipped is None and shown is None and history.shape[1] == slate_size:
+            # Copy: the caller still holds these tensors.
             history, seen = items.to(history, copy=True), signals.to(seen, copy=True)
         else:
             skipped = torch.zeros_like(items, dtype=torch.bool) if skipped is None else skipped

@@ -190,13 +190,14 @@ class Interface:
         """F"""
         return sum(size for _, size in self.context)
 
-    def places_of_size(self, size: int) -> tuple[slice, ...]:
-        """The places in Obs.context of the pieces of that size, embeddings for example."""
+    @property
+    def embeddings(self) -> tuple[slice, ...]:
+        """Places of the embeddings in Obs.context: the first piece, the user's, and the last item."""
         found, at = [], 0
-        for _, its in self.context:
-            if its == size:
-                found.append(slice(at, at + its))
-            at += its
+        for place, (name, size) in enumerate(self.context):
+            if place == 0 or name == "last_item":
+                found.append(slice(at, at + size))
+            at += size
         return tuple(found)
 
     @property
@@ -263,11 +264,6 @@ class Obs:
     @property
     def num_rows(self) -> int:
         return self.context.shape[0]
-
-    @property
-    def narrows(self) -> bool:
-        """Does it leave less than the whole catalogue to choose from?"""
-        return self.candidates is not None or self.exclude is not None or self.mask is not None
 
 
 @dataclass(frozen=True)

@@ -341,3 +341,16 @@ def test_value_clipping(clip: bool) -> None:
     moved = replace(rollout, values=rollout.values - 1, rewards=rollout.rewards + 1e3)
     agent.update(moved)
     assert bool(gradients(agent)["value_head.weight"].any()) != clip
+
+
+@pytest.mark.parametrize("algo", ["ppo", "a2c"])
+@pytest.mark.parametrize("env", ["drift", "satiation"])
+def test_logprob_of_any_items(algo: str, env: str) -> None:
+    """That of the drawn items is the one that was recorded; all items together have probability 1."""
+    config = small(algo, env)
+    _, agent = begin(config)
+    obs = observation(config)
+    action = agent.act(obs)
+    assert_close(agent.logprob(obs, action.items), action.logprob, rtol=1e-5, atol=1e-5)
+    every = [agent.logprob(obs, torch.full_like(action.items, item)).exp() for item in range(12)]
+    assert_close(torch.stack(every).sum(0), torch.ones(obs.num_rows))

@@ -295,6 +295,6 @@ def test_model_of_discrete_observations() -> None:
 
 
 def test_a_name_that_is_found_twice(folder: Path) -> None:
-    assert find("my_policies:one", "--policy") is find("my_policies:one", "--policy")
+    assert find("my_policies:one", "--policy", typed=True) is find("my_policies:one", "--policy")
     with pytest.raises(UserError, match=r"^--policy my_policies:three: the module my_policies has no three"):
-        find("my_policies:three", "--policy")
+        find("my_policies:three", "--policy", typed=True)

@@ -12,6 +12,7 @@ import pytest
 
 import recsys_rl
 from recsys_rl.agents import AGENTS
+from recsys_rl.config import from_toml
 from recsys_rl.data import SOURCES
 from recsys_rl.env import PLATFORMS, WITHOUT_ID
 from recsys_rl.errors import FieldError, UserError
@@ -167,3 +168,27 @@ def test_platform_is_named_in_its_own_file_the_dict_and_the_command_alone(key: s
     allowed = {own, PACKAGE / "env/__init__.py", *(PACKAGE / "cli").glob("*.py")}
     found = [path for path in PACKAGE.rglob("*.py") if path not in allowed and word.search(path.read_text())]
     assert found == []
+
+
+def test_lookup_leaves_the_search_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files of the working folder are imported only if a person types their name."""
+    monkeypatch.chdir(tmp_path)
+    before = list(sys.path)
+    platform_of("drift"), algorithm_of("a2c"), source_of("synthetic"), owners("env_config", "noise")
+    assert sys.path == before
+
+
+def test_toml_text_names_no_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("stray.py").write_text("raise SystemExit('executed')")
+    with pytest.raises(UserError, match="names a module in env"):
+        from_toml('env = "stray:PLATFORM"')
+
+
+def test_ids_are_registered_after_a_search_for_gymnasium() -> None:
+    program = (
+        "import recsys_rl, importlib.util; importlib.util.find_spec('gymnasium'); import gymnasium; "
+        "print(recsys_rl.gymnasium_id('drift') in gymnasium.registry)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout.strip() == "True", done.stderr

@@ -117,3 +117,9 @@ def test_one_stream_of_weight_one_gives_the_same_network(algo: str) -> None:
         states.append(agent.state_dict())
     assert states[0].keys() == states[1].keys()
     assert all(torch.equal(x, states[1][name]) for name, x in states[0].items())
+
+
+def test_stream_without_weight_of_its_own_gets_one() -> None:
+    none = Stream("watch", 0.0)
+    record = replace(rollout(torch.tensor([[[8.0]]])), rewards=torch.tensor([[0.0]]))
+    assert apply_weights(record, [none], {"watch": 2.0}).rewards.tolist() == [[16.0]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -10,8 +11,11 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
+from recsys_rl.env.drift import Drift
 from recsys_rl.env.rec_env import RecEnv
-from recsys_rl.types import Obs, UserError
+from recsys_rl.experience.rollout import collect
+from recsys_rl.types import Obs, Signal, Step, UserError
+from tests.small_runs import begin, settings, world
 from tests.tiny_world import DRIFT, SATIATION, env_of, tiny_catalogue, tiny_drift, tiny_satiation
 
 EAST, NORTH = [1.0, 0.0], [0.0, 1.0]
@@ -236,3 +240,39 @@ def test_saved_sessions_out_of_range_are_refused(name: str) -> None:
     fewer = {key: x[:1] for key, x in saved.items()}
     with pytest.raises(UserError, match="not of this environment"):
         env.load_state_dict(fewer)
+
+
+class Silent(Drift):
+    """Users whose only signal is hidden."""
+
+    signals = (Signal("match", visible=False, low=-math.inf, high=math.inf),)
+
+
+def test_platform_without_visible_signals() -> None:
+    config = settings("ppo", "drift")
+    home = world(config)
+    users = Silent(*home, config.env_config)
+    env = RecEnv(users, home.catalogue, config.env_config, home.population.train, 3, torch.Generator())
+    env.reset()
+    step = env.step(torch.tensor([[0], [1], [2]]))
+    assert env.interface.signals == () and bool((step.reward != 0).all())
+
+
+def test_item_that_becomes_unavailable_within_a_rollout() -> None:
+    """Rows before have a mask that allows everything."""
+    config = settings("ppo", "drift")
+    env, agent = begin(config)
+    assert isinstance(env, RecEnv)
+    step, calls = env.step, []
+
+    def and_take_one_away(items: Tensor) -> Step:
+        calls.append(items)
+        if len(calls) == 2:
+            env.catalogue.available[7] = False
+        return step(items)
+
+    env.step = and_take_one_away  # type: ignore[method-assign]
+    rollout, _ = collect(env, agent, env.reset(), 4)
+    assert rollout.obs.mask is not None
+    assert rollout.obs.mask[:2].all() and not rollout.obs.mask[2:, :, 7].any()
+    assert not (rollout.items[2:] == 7).any()

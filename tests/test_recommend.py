@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -173,3 +174,31 @@ def test_command_writes_lists_of_many_users(here: Path, recommender: Recommender
         alone = recommender.recommend(user, k=3)
         assert rows["item"].to_list() == [place.item for place in alone]
         assert rows["probability"].to_list() == pytest.approx([p.probability for p in alone], rel=1e-5)
+
+
+def test_long_history_is_not_shown_again(recommender: Recommender) -> None:
+    """Of a session longer than those of training, too."""
+    found = recommender.recommend(user=3, history=list(range(1, 12)), k=13)
+    assert {place.item for place in found} == {0, *range(13, 24), 12}
+    with pytest.raises(UserError, match="Only 13 items may be shown, and k is 14"):
+        recommender.recommend(user=3, history=list(range(1, 12)), k=14)
+
+
+def test_items_that_are_allowed_reach_a_two_stage_policy(here: Path) -> None:
+    """Its search looks at the whole catalogue, and could miss all of them."""
+    stages = ["--candidates", "8", "--index", "exact", "--name", "two-stage"]
+    assert main(["train", *RUN, "--batch-size", "32", *stages]) == 0
+    recommender = load("runs/two-stage/ppo.pt")
+    found = recommender.recommend(user=3, k=3, allow=[1, 2, 3])
+    assert {place.item for place in found} == {1, 2, 3}
+    assert sum(place.probability for place in found) == pytest.approx(1, abs=1e-5)
+    with pytest.raises(UserError, match="proposes 8 items that may be shown, and k is 9: lower k, or name"):
+        recommender.recommend(user=3, k=9)
+
+
+def test_arguments_from_python(recommender: Recommender) -> None:
+    given: list[Any] = ["item 3", ["item 3"], [torch.tensor(3)]]
+    alike = [recommender.recommend(likes=likes, k=2) for likes in given]
+    assert alike[0] == alike[1] == alike[2]
+    with pytest.raises(UserError, match="k is 0: it must be at least 1"):
+        recommender.recommend(user=3, k=0)

@@ -209,3 +209,21 @@ def test_interface_that_fits_nothing_is_one_sentence(settings: dict[str, Any], s
         make_interface(tiny_catalogue(), **(given | settings))
     with pytest.raises(UserError, match="counts in the history, and these sessions have none"):
         sessions()
+
+
+def test_record_without_skips_remembers_all_items() -> None:
+    """With a window of one step, as a log's reader or a server may have it."""
+    catalogue = tiny_catalogue()
+    interface = make_interface(
+        catalogue,
+        context=("profile", "last_item"),
+        handed={"profile": 2},
+        signals=["watched"],
+        session_length=4,
+        history_length=1,
+    )
+    session = Session.begin(interface, catalogue, torch.tensor([0]))
+    for item in (0, 1, 2):
+        session = session.record(torch.tensor([[item]]), torch.ones(1, 1, 1))
+    assert session.history.tolist() == [[2]] and session.excluded is not None
+    assert session.excluded.tolist() == [[-1, 0, 1, 2]]

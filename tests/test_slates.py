@@ -255,3 +255,8 @@ def test_gymnasium_takes_slates(monkeypatch: pytest.MonkeyPatch) -> None:
     envs.reset(seed=0)
     after, *_ = envs.step(np.array([[1, 2, 3], [4, 5, 5]]))
     assert after["history"][:, -3:].tolist() == [[1, 2, 3], [-1, 4, 5]]
+
+
+def test_repeated_items_leave_their_places_empty() -> None:
+    items = torch.tensor([[4, 4, 4], [1, 2, 1], [0, 3, 5]])
+    assert gymnasium_ids.without_repeats(items).tolist() == [[4, -1, -1], [1, 2, -1], [0, 3, 5]]

@@ -67,6 +67,12 @@ class A2C:
         return Action(obs.items_at(index), logprob, value, obs.candidates)
 
     @torch.inference_mode()
+    def logprob(self, obs: Obs, items: Tensor) -> Tensor:
+        """Log-probability (N,) of showing ``items`` (N, K); a two-stage policy needs ``obs.candidates``."""
+        found: Tensor = self.model(obs)[0].logprob(obs.places_of(items))
+        return found
+
+    @torch.inference_mode()
     def value(self, obs: Obs) -> Tensor:
         return self.model.value(obs)
 

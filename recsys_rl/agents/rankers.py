@@ -139,7 +139,7 @@ def fold_in(obs: Obs, embedding: Tensor, rate: Tensor) -> Tensor:
     is.
     """
     profile = obs.context[:, : embedding.shape[1]]  # (N, D)
-    if obs.history is None or obs.signals is None or not bool(rate.any()):
+    if obs.history is None or obs.signals is None or not (obs.signals.shape[2] and bool(rate.any())):
         return profile
     shown = (obs.history >= 0).float()  # (N, L)
     signal = obs.signals[:, :, 0]  # (N, L)

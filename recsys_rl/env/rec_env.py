@@ -63,7 +63,8 @@ class RecEnv:
             history_length=history_length,
         )
         self.weights = stream_weights(user_model.streams).to(self.device)  # (M,)
-        self._visible = torch.tensor(visible, device=self.device)  # (S,): places among all signals
+        # (S,): places of the visible ones among all signals
+        self._visible = torch.tensor(visible, dtype=torch.int64, device=self.device)
         self.written: int | None = None
         self._look_at_availability()
         self.user_state: UserState = None
@@ -247,7 +248,15 @@ def _flat(user_state: UserState, session: Session) -> dict[str, Tensor]:
 
 
 def _part(state: Mapping[str, Tensor], prefix: str) -> dict[str, Any]:
-    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+    """The fields of one dataclass; those of a mapping, ``extra.b`` say, are put together again."""
+    found: dict[str, Any] = {}
+    for name, value in state.items():
+        field, nested, key = name.removeprefix(prefix).partition(".")
+        if name.startswith(prefix) and nested:
+            found.setdefault(field, {})[key] = value
+        elif name.startswith(prefix):
+            found[field] = value
+    return found
 
 
 def _layout(state: Mapping[str, Tensor]) -> dict[str, tuple[torch.Size, torch.dtype]]:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.errors import UserError
-from recsys_rl.gymnasium_ids import as_arrays
+from recsys_rl.gymnasium_ids import as_arrays, without_repeats
 from recsys_rl.protocols import Env, Policy
 from recsys_rl.types import Action, Catalogue, Obs
 from recsys_rl.utils.find import reason
@@ -79,7 +79,8 @@ class Checked:
                 f"{shape} as items."
             )
         items = items.to(obs.context.device, torch.int64)
-        bad = (items < 0) | (items >= self.sizes.to(items.device))  # (N, K)
+        least = -1 if len(self.sizes) > 1 else 0  # -1 leaves a place of a slate empty
+        bad = (items < least) | (items >= self.sizes.to(items.device))  # (N, K)
         if bool(bad.any()):
             row, place = bad.nonzero()[0].tolist()
             raise UserError(
@@ -99,6 +100,8 @@ class Model:
     def act(self, obs: Obs, greedy: bool = False) -> Action:
         chosen, _ = self.model.predict(self._arrays(obs.map(Tensor.cpu)), deterministic=greedy)
         items = torch.as_tensor(np.asarray(chosen)).long().reshape(obs.num_rows, -1)  # (N, K)
+        if not self.of_episodes:  # a place that repeats an earlier one stays empty, as in training
+            items = without_repeats(items)
         return Action(items, torch.zeros(obs.num_rows))
 
     def _arrays(self, obs: Obs) -> Any:

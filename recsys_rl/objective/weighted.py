@@ -55,7 +55,7 @@ def apply_weights(rollout: Rollout, streams: Sequence[Stream], weights: Mapping[
     own, given = stream_weights(streams), stream_weights(streams, weights)
     if torch.equal(own, given):
         return rollout
-    if len(streams) == 1:
+    if len(streams) == 1 and bool(own.all()):
         return dataclasses.replace(rollout, rewards=rollout.rewards * (given / own).item())
     return dataclasses.replace(rollout, rewards=weighted(rollout.streams, given))
 

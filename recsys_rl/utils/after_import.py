@@ -19,24 +19,29 @@ def after_import(name: str, call: Callable[[], None]) -> None:
 
 
 class _Finder(MetaPathFinder):
-    """Is the first that Python asks for a module, and finds that of one name by all the others."""
+    """Stands first among the finders, and finds the module of one name by the others."""
 
     def __init__(self, name: str, call: Callable[[], None]) -> None:
-        self.name, self.call = name, call
+        self.name, self.call, self.searching = name, call, False
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if fullname != self.name:
+        if fullname != self.name or self.searching:
             return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(fullname)
+        self.searching = True
+        try:
+            spec = importlib.util.find_spec(fullname)
+        finally:
+            self.searching = False
         if spec is not None and spec.loader is not None:
             execute = spec.loader.exec_module
 
             def exec_module(module: ModuleType) -> None:
                 execute(module)
-                self.call()
+                if self in sys.meta_path:  # a search alone, without an import, leaves it there
+                    sys.meta_path.remove(self)
+                    self.call()
 
             spec.loader.exec_module = exec_module  # type: ignore[method-assign]
         return spec

@@ -6,23 +6,25 @@ import importlib
 import os
 import sys
 import traceback
+from pathlib import Path
 from typing import Any
 
 from recsys_rl.errors import UserError
 
 
-def find(spec: str, option: str) -> Any:
+def find(spec: str, option: str, *, typed: bool = False) -> Any:
     """The object NAME of the module, for ``spec`` = "module:NAME". Only that module is imported.
 
-    The current folder is searched first, as ``python -m`` does. ``option`` is the option that gave ``spec``;
+    ``typed``: a person typed ``spec``. Then the current folder is searched first, as ``python -m`` does, and
+    without it the folder is not searched. ``option`` is the option that gave ``spec``;
     errors name it. Never pass a spec from a file: importing the module executes it. Raises UserError.
     """
     module_name, colon, name = spec.partition(":")
     words = module_name.split(".")
     if not colon or not name.isidentifier() or not all(word.isidentifier() for word in words):
         raise UserError(f"{option} {spec} is no module:NAME, as in my_module:NAME.")
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
+    if typed and str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:

@@ -92,7 +92,7 @@ def evaluate(options: EvaluateConfig) -> dict[str, Any]:
             f"--report is for one world, and these checkpoints are of {len(groups)}, one for each seed: give "
             "those of one seed, or leave it out."
         )
-    policies = {spec: find(spec, "--policy") for spec in options.policy}
+    policies = {spec: find(spec, "--policy", typed=True) for spec in options.policy}
     results = []
     for group in groups:
         first = group[0].checkpoint

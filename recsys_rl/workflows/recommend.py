@@ -105,8 +105,10 @@ class Recommender:
         if (user is None) == (not likes):
             raise UserError("A recommendation is for a user or for likes: give one of them.")
         profile = self.profile_of(likes) if user is None else self._profiles([user])
-        obs = self._request(profile, [self.item(item) for item in history], self.mask(k, allow, block))
-        return next(self._best(obs, k))
+        shown = [self.item(item) for item in history]
+        again = () if self.checkpoint.interface.repeats else shown
+        mask = self.mask(k, allow, [*block, *(int(self.catalogue.item_ids[row]) for row in again)])
+        return next(self._best(self._among(self._request(profile, shown, mask), allow), k))
 
     def for_users(
         self, users: Sequence[int], k: int = 10, allow: Sequence[int] | None = None, block: Sequence[int] = ()
@@ -115,7 +117,8 @@ class Recommender:
         mask = self.mask(k, allow, block)
         for start in range(0, len(users), BLOCK):
             profiles = self._profiles(users[start : start + BLOCK])
-            yield from self._best(self._request(profiles, [], mask), k)
+            obs = self._among(self._request(profiles, [], mask), allow)
+            yield from self._best(obs, k)
 
     def profile_of(self, likes: Sequence[int | str]) -> Tensor:
         """(1, D): the profile of a stranger, folded in from the items liked (data/embeddings.py).
@@ -123,7 +126,7 @@ class Recommender:
         The checkpoint holds the embeddings with unit norm, and the fold-in takes these. On MovieLens the
         result has a mean cosine of 0.96 to the profile that the data give to the same likes.
         """
-        items = [self.item(item) for item in likes]
+        items = [self.item(item) for item in ([likes] if isinstance(likes, str) else likes)]
         row = csr_matrix(
             (np.ones(len(items), np.float32), (np.zeros(len(items), int), items)),
             shape=(1, self.catalogue.num_items),
@@ -133,10 +136,10 @@ class Recommender:
 
     def item(self, item: int | str) -> int:
         """The row of an item by its id or title. Raises UserError where none or several match."""
-        if isinstance(item, int):
-            if item not in self._rows:
+        if not isinstance(item, str):
+            if int(item) not in self._rows:
                 raise UserError(f"There is no item with the id {item} in the catalogue: give another.")
-            return self._rows[item]
+            return self._rows[int(item)]
         text = item.casefold()
         titles = [self.catalogue.title(row) for row in range(self.catalogue.num_items)]
         exact = [row for row, title in enumerate(titles) if title.casefold() == text]
@@ -152,6 +155,8 @@ class Recommender:
 
     def mask(self, k: int, allow: Sequence[int] | None, block: Sequence[int]) -> Tensor:
         """(1, I) bool: the items that may be shown."""
+        if k < 1:
+            raise UserError(f"k is {k}: it must be at least 1.")
         mask = self.catalogue.available.clone()
         if allow is not None:
             allowed = torch.zeros_like(mask)
@@ -182,15 +187,31 @@ class Recommender:
             items = torch.full_like(places, item)
             signals = torch.ones(*places.shape, len(interface.signals))
             session = session.record(items, signals, skipped=places > 0)
-        handed = {name: profiles for name, _ in interface.context if name not in PIECES}
-        obs = session.request(handed)
-        keep = mask.expand(len(profiles), -1)
-        return Obs(**{**vars(obs), "mask": keep if obs.mask is None else keep & obs.mask})
+        first, *others = (name for name, _ in interface.context if name not in PIECES)
+        if others:
+            raise UserError(
+                f"The policy needs more of a user than the profile ({', '.join(others)}), which only the "
+                "environment has: recommend with a policy of another platform."
+            )
+        return session.request({first: profiles}, mask.expand(len(profiles), -1))
+
+    def _among(self, obs: Obs, allow: Sequence[int] | None) -> Obs:
+        """For a two-stage policy, the allowed items as candidates: its search could miss them."""
+        if allow is None or self.model.retriever is None or obs.mask is None:
+            return obs
+        rows = obs.mask[0].nonzero().squeeze(1)  # the same for all users
+        return obs.among(rows.expand(obs.num_rows, -1))
 
     @torch.inference_mode()
     def _best(self, obs: Obs, k: int) -> Iterator[list[Recommendation]]:
         obs = self.model.propose(obs, True, torch.Generator())
         policy, _ = self.model(obs)
+        left = int((policy.logits[:, 0] > -torch.inf).sum(1).min())
+        if left < k:
+            raise UserError(
+                f"The first stage of this policy proposes {left} items that may be shown, and k is {k}: "
+                "lower k, or name the items (allow)."
+            )
         # Of the first place of a slate, in which the logits are those of all places.
         top = policy.logits.flatten(1).softmax(-1).topk(min(k, policy.logits.shape[-1]), -1)  # (N, k)
         probabilities, items = top.values, obs.items_at(top.indices)
@@ -198,7 +219,6 @@ class Recommender:
             yield [
                 Recommendation(int(self.catalogue.item_ids[row]), self.catalogue.title(row), p)
                 for p, row in zip(ps, rows, strict=True)
-                if row >= 0 and p > 0
             ]
 
 

@@ -280,7 +280,7 @@ def _exchange(
     metrics = {**metrics, "reward_mean": rewards.mean().item()}
     if len(streams) > 1:
         each = rollout.streams.mean((0, 1)).tolist()
-        metrics |= {f"{stream.name}_mean": mean for stream, mean in zip(streams, each, strict=True)}
+        metrics |= {f"stream_{stream.name}_mean": mean for stream, mean in zip(streams, each, strict=True)}
     everyone = ranks.gather(
         {
             "metrics": torch.tensor(list(metrics.values()), dtype=torch.float64),
