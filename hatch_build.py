@@ -1,7 +1,7 @@
-"""Compiles recsys_rl/functional/compiled/*.c while the package is installed, where there is a C compiler.
+"""Compile recsys_rl/functional/compiled/*.c while the package is installed, if there is a C compiler.
 
-On Windows nothing is compiled. There, and where no compiler is or it fails, torch's operators stand in: the
-package works all the same (functional/compiled/kernels.py).
+On Windows nothing is compiled. There, and without a working compiler, the package uses torch's operators
+instead (functional/compiled/kernels.py).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 FOLDER = Path("recsys_rl/functional/compiled")
 COMPILE = ["-O3", "-fno-math-errno", "-fno-trapping-math", "-std=gnu11", "-fPIC"]
-WIDE = "-mprefer-vector-width=512"  # if the machine has such vectors; an option of x86 only
+WIDE = "-mprefer-vector-width=512"  # for machines with such vectors; an option of x86 only
 
 
 class CustomBuildHook(BuildHookInterface):  # type: ignore[type-arg, misc]
@@ -38,7 +38,7 @@ class CustomBuildHook(BuildHookInterface):  # type: ignore[type-arg, misc]
 
 
 def compile_kernels(folder: Path) -> Path | None:
-    """Make ``kernels-<hash of the sources>.so`` in ``folder``; None and a line on stderr where that fails."""
+    """Make ``kernels-<hash of the sources>.so`` in ``folder``. On failure print a line and return None."""
     if sys.platform == "win32":
         print("recsys_rl: nothing is compiled on Windows; torch's operators stand in.", file=sys.stderr)
         return None

@@ -1,9 +1,9 @@
 """Reinforcement learning for recommender systems: PPO and A2C from scratch.
 
-The names in ``__all__`` are the public interface; docs/api.md shows each in an example. They are imported at
-their first use, so that ``import recsys_rl`` itself loads neither torch nor Gymnasium.
+The names in ``__all__`` are the public interface; docs/api.md shows each in an example. Each is imported at
+its first use, so ``import recsys_rl`` itself loads neither torch nor Gymnasium.
 
-Its platforms are registered with Gymnasium, by the ids of ``gymnasium_id``, as soon as both are imported.
+Platforms are registered with Gymnasium, under the ids of ``gymnasium_id``, once both packages are imported.
 """
 
 from __future__ import annotations
@@ -102,4 +102,4 @@ def register_ids() -> None:
             )
 
 
-after_import("gymnasium", register_ids)  # which takes a while to load, and most runs need none of it
+after_import("gymnasium", register_ids)  # loading Gymnasium takes time, and most runs don't use it

@@ -1,7 +1,8 @@
-"""Config, one run whole: preset <- file <- options, built once; dict <-> config and TOML <-> config.
+"""Config, all settings of one run, and its conversion from and to dicts and TOML.
 
-The sections env_config, agent_config and data_config are of the classes that the chosen platform, algorithm
-and source bring; three dicts name these, and ``find`` imports the file of the chosen one alone.
+Options replace settings of a file, and these replace the preset; the Config is built once. The platform, the
+algorithm and the source define the classes of the sections env_config, agent_config and data_config. Three
+dicts list them, and ``find`` imports only the file of the chosen one.
 """
 
 from __future__ import annotations
@@ -38,11 +39,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Config:
-    """One run, whole.
+    """All settings of one run.
 
-    A section that is left out takes the preset of ``algo`` on ``env``: ``Config(env="gym:CartPole-v1")``. A
-    section that is given stands as it is, with its class's own defaults (the shared settings of an EnvConfig
-    serve every platform with a catalogue); to change a few fields of a preset, use
+    A missing section takes the preset of ``algo`` on ``env``, as in ``Config(env="gym:CartPole-v1")``. A
+    given section is used as it is, with the defaults of its class (the shared settings of an EnvConfig fit
+    every platform with a catalogue). To change a few fields of a preset, use
     ``from_dict(Config, {"env": ..., "agent_config": {"lr": 0.01}})``.
     """
 
@@ -52,12 +53,12 @@ class Config:
     """The platform: a name in PLATFORMS, gym:Id, gym:module:Id, or module:PLATFORM."""
     data_config: Any = None
     env_config: Any = None
-    model_config: ModelConfig = None  # type: ignore[assignment]  # __post_init__ makes what is left out
+    model_config: ModelConfig = None  # type: ignore[assignment]  # __post_init__ fills it in
     agent_config: AgentConfig = None  # type: ignore[assignment]
     train_config: TrainConfig = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
-        """Raise UserError for a value out of its range, and for values that can't go together."""
+        """Raise UserError for a value out of its range, and for values that exclude each other."""
         preset = preset_of(self.algo, self.env)
         data = getattr(self.data_config, "data", DataConfig.data)
         for name, cls in section_classes(self.algo, self.env, data).items():
@@ -84,7 +85,7 @@ class Config:
 
 
 def _check_together(config: Config) -> None:
-    """Raise UserError for values of different sections, or of one, that can't go together."""
+    """Raise UserError for values that exclude each other, in one section or in several."""
     agent, model, env = config.agent_config, config.model_config, config.env_config
     batch_size = getattr(agent, "batch_size", None)
     if batch_size is not None and batch_size > agent.n_steps * agent.num_envs:
@@ -113,16 +114,15 @@ def _check_together(config: Config) -> None:
         if not model.candidates and value != getattr(ModelConfig, field):
             raise FieldError(
                 f"model_config.{field}",
-                f"is {shown(value)}: it acts on the choice of candidates alone, and candidates is 0; leave "
-                "it out, or give candidates.",
+                f"is {shown(value)}: it only affects the choice of candidates, but candidates is 0; leave it "
+                "out, or give candidates.",
             )
     users = config.platform.users
     has_history = users is not None and not users.repeats
     if model.encoder != ModelConfig.encoder and not has_history:
         raise FieldError(
             "model_config.encoder",
-            f"is {shown(model.encoder)}: it reads a session's history, and {config.env} shows none; leave it "
-            "out.",
+            f"is {shown(model.encoder)}: it needs a history, but {config.env} has none; leave it out.",
         )
     if has_history and env.max_episode_steps > env.num_items:
         raise FieldError(
@@ -139,29 +139,29 @@ def _check_processes(config: Config) -> None:
         if value % size:
             raise FieldError(
                 f"agent_config.{name}",
-                f"is {value}: it must be a multiple of num_processes = {size}, among which it is divided.",
+                f"is {value}: it must be a multiple of num_processes = {size}, as it is divided among them.",
             )
     kept = [name for name in ("normalize_obs", "normalize_reward") if getattr(config.env_config, name, False)]
     if size > 1 and kept:
         raise UserError(
-            f"{' and '.join(kept)} keep statistics of one process, and num_processes is {size}: give "
+            f"{' and '.join(kept)} need a single process, but num_processes is {size}: give "
             f"{' '.join('--no-' + name.replace('_', '-') for name in kept)}, or one process."
         )
 
 
 def defaults(algo: str, env: str) -> Config:
-    """The preset of an algorithm on an environment. Raises UserError where there is no such algo or env."""
+    """The preset of an algorithm on an environment. Raises UserError if algo or env does not exist."""
     return from_dict(Config, {"algo": algo, "env": env})
 
 
 def preset_of(algo: str, env: str) -> dict[str, Any]:
-    """The fields that the platform sets for this algorithm, by section."""
+    """The fields of the platform's preset for this algorithm, by section."""
     presets = platform_of(env).presets
     return overlay(presets.get("*", {}), presets.get(algo, {}))
 
 
 def section_classes(algo: str, env: str, data: object) -> dict[str, type[Any]]:
-    """The class of each section. ``data`` is the source's name; a world of its own has none."""
+    """The class of each section. ``data`` is the source's name, unused if the platform has its own world."""
     platform = platform_of(env)
     return {
         "data_config": NoConfig if platform.users is None else source_of(str(data)).config,
@@ -185,7 +185,7 @@ def to_dict(config: Any) -> dict[str, Any]:
 
 
 def from_dict(cls: type[T], mapping: Mapping[str, Any]) -> T:
-    """The inverse of ``to_dict``; ``algo``, ``env`` and ``data`` choose classes and all that is missing.
+    """The inverse of ``to_dict``. Missing fields come from the preset of ``algo``, ``env`` and ``data``.
 
     Raises UserError for an unknown section or field, a wrong type, or a value out of its range.
     """
@@ -197,7 +197,7 @@ def from_dict(cls: type[T], mapping: Mapping[str, Any]) -> T:
 
 
 def sections_from(mapping: Mapping[str, Any]) -> dict[str, Any]:
-    """The sections of a run, over the preset; each field is checked by itself when a Config takes them.
+    """The sections of a run: the mapping over the preset. The Config made from them checks each field.
 
     Raises UserError as ``from_dict`` does.
     """
@@ -222,7 +222,7 @@ def sections_from(mapping: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _check_names(mapping: Mapping[str, Any], homes: Mapping[str, str]) -> None:
-    """Raise UserError for a name that is no section; ``homes`` are the sections of the fields."""
+    """Raise UserError for a name that is no section; ``homes`` maps each field to its section."""
     names = [field.name for field in dataclasses.fields(Config)]
     for name in mapping:
         if name not in names:
@@ -237,13 +237,13 @@ def _check_names(mapping: Mapping[str, Any], homes: Mapping[str, str]) -> None:
 def no_setting(section: str, field: str, algo: str, env: str, data: str) -> str | None:
     """The second half of a sentence about a field that only other platforms, algorithms or sources have.
 
-    None where none has it.
+    None if none of them has it.
     """
     others = owners(section, field)
     if not others:
         return None
     if section == "data_config" and platform_of(env).users is None:
-        return f"is no setting of {env}, which brings a world of its own: leave it out."
+        return f"is no setting of {env}, which has its own world: leave it out."
     chosen = {"data_config": data, "env_config": env, "agent_config": algo}[section]
     return f"is no setting of {chosen}: {', '.join(others)} {'has' if len(others) == 1 else 'have'} it."
 
@@ -253,13 +253,13 @@ def _check_gone(section: object) -> None:
     for name in ("log_dir", "checkpoint_dir"):
         if isinstance(section, Mapping) and name in section:
             raise UserError(
-                f"train_config.{name} is of an earlier version: each run has a folder of its own now, in "
+                f"train_config.{name} is a setting of an earlier version: each run now has its own folder in "
                 "runs_dir; leave it out."
             )
 
 
 def overlay(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """The mapping ``under`` with the fields that ``over`` has, section by section."""
+    """The mapping ``under`` with its fields replaced by those of ``over``, section by section."""
     merged = dict(under)
     for name, value in over.items():
         both = isinstance(merged.get(name), Mapping) and isinstance(value, Mapping)
@@ -268,7 +268,7 @@ def overlay(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]
 
 
 def to_toml(config: Config) -> str:
-    """The config as TOML text. A field that is None is left out, as TOML has no such value."""
+    """The config as TOML text, without fields that are None, as TOML has no such value."""
     top, tables = [], []
     for name, value in to_dict(config).items():
         if isinstance(value, dict):
@@ -280,7 +280,7 @@ def to_toml(config: Config) -> str:
 
 
 def read_toml(text: str, source: str = "the TOML text") -> dict[str, Any]:
-    """Sections and fields as they stand. Raises UserError where ``text`` is not TOML."""
+    """Sections and fields of a TOML text, unchecked. Raises UserError if ``text`` is not TOML."""
     try:
         return tomllib.loads(text)
     except (ValueError, RecursionError) as error:
@@ -296,7 +296,7 @@ def from_toml(text: str) -> Config:
 
 
 def _literal(value: Any) -> str:
-    # JSON's strings, numbers, booleans and lists of numbers are TOML's, but for the DEL character.
+    # JSON's strings, numbers, booleans and lists of numbers are also TOML, except for the DEL character.
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
@@ -306,7 +306,7 @@ if TYPE_CHECKING:
 else:
 
     def __getattr__(name: str) -> Any:
-        """The settings of an algorithm, PPOConfig for example, which stand in its file."""
+        """The settings class of an algorithm, PPOConfig for example, imported from its file."""
         for spec in AGENTS.values() if name.endswith("Config") else ():
             cls = find(spec, name).config
             if cls.__name__ == name:

@@ -1,4 +1,4 @@
-"""The settings that platforms, algorithms and sources share; each of them adds its own in its own file.
+"""Settings shared by platforms, algorithms and sources. Each of these adds its own settings in its own file.
 
 Field names are the option names of the command line (``--num-items``) and, by section, the keys of a TOML
 file (``[env_config] num_items = 1000``). The annotations hold the allowed ranges.
@@ -19,7 +19,7 @@ from recsys_rl.schema import (
     Size,
 )
 
-# implicit seeds its embeddings with 32 bits.
+# The package implicit takes seeds of 32 bits.
 Seed = Annotated[int, Range(0, 2**32 - 1)]
 
 
@@ -38,7 +38,7 @@ class DataConfig:
     cache_dir: str | None = None
     """Folder for downloads, learned embeddings and `clustered` items (default: the user's cache folder)."""
     heldout_fraction: Annotated[float, Range(above=0, below=1)] = 0.2
-    """Share of the users that are held out: they train nothing, and evaluation plays them."""
+    """Share of the users that are held out from training, for evaluation."""
 
 
 @dataclass(frozen=True)
@@ -46,11 +46,11 @@ class EnvConfig:
     """The simulated users of a platform with a catalogue."""
 
     num_items: Annotated[int, Range(2, 10**9)] = 1000
-    """Items of the catalogue: the most liked ones (of a .npy table: the first ones)."""
+    """Number of items in the catalogue: the most liked items, or the first rows of a .npy table."""
     embedding_dim: Size = 32
     """Size of user and item embeddings."""
     max_episode_steps: Size = 20
-    """Steps of one session at most; the time limit truncates, it does not terminate."""
+    """Most steps of one session. The end by this time limit is a truncation, not a termination."""
 
     @property
     def state_dim(self) -> int:
@@ -63,7 +63,7 @@ class ModelConfig:
     """The networks."""
 
     encoder: Literal["mlp", "gru"] = "mlp"
-    """Reader of the session's history: recency-weighted sums, or a GRU."""
+    """Encoder of the session's history: recency-weighted sums, or a GRU."""
     head: Literal["two-tower", "dense"] = "two-tower"
     """two-tower scores item embeddings; dense has one logit per item id."""
     hidden_dims: tuple[Size, ...] = (128, 64)
@@ -71,11 +71,11 @@ class ModelConfig:
     activation: Literal["tanh", "relu", "elu"] = "relu"
     """Activation of the hidden layers."""
     candidates: CountOrZero = 0
-    """Items that a first stage proposes to each user, to choose from; 0 = the whole catalogue."""
+    """Items that a first stage proposes for each user and the policy scores; 0 = the whole catalogue."""
     explore_rate: Share = 0.25
-    """Share of the candidates that is drawn uniformly from the catalogue."""
+    """Share of the candidates drawn uniformly from the catalogue."""
     index: Literal["auto", "exact", "ivf", "hnsw"] = "auto"
-    """Search of the first stage: exact, or with faiss; auto is exact up to 20,000 items, ivf above."""
+    """Search of the first stage: exact, or with faiss; auto is exact up to 20,000 items, else ivf."""
 
 
 @dataclass(frozen=True)
@@ -89,23 +89,23 @@ class AgentConfig:
     gae_lambda: Share = 0.9
     """Lambda of generalised advantage estimation; 1 gives the n-step return."""
     bootstrap_time_limit: bool = True
-    """Value what would follow a time limit. Off where observations show the clock and the limit is real."""
+    """Bootstrap from the value after a time limit. Off if the limit is real and the clock is visible."""
     ent_coef: NonNegative = 0.05
     """Weight of the entropy bonus."""
     vf_coef: NonNegative = 0.5
     """Weight of the value loss."""
     max_grad_norm: Positive = 1.0
-    """The gradient is scaled down to this norm."""
+    """Largest norm of the gradient; a longer gradient is scaled down to it."""
     n_steps: Size = 32
     """Steps of a rollout for each user."""
     num_envs: Size = 64
     """Users stepped together."""
     anneal_ent: bool = True
-    """Let the entropy bonus fall linearly to zero over the run."""
+    """Lower the entropy bonus linearly to zero over the run."""
     anneal_lr: bool = True
-    """Let the learning rate fall linearly to zero over the run."""
+    """Lower the learning rate linearly to zero over the run."""
     normalize_advantage: bool = True
-    """Standardise the advantage in each gradient step."""
+    """Standardise the advantages of each gradient step."""
 
 
 @dataclass(frozen=True)
@@ -113,29 +113,29 @@ class TrainConfig:
     """The run."""
 
     total_timesteps: Annotated[int, Range(1, 10**12)] = 100_000
-    """Steps over all users together, rounded down to whole rollouts (one at least)."""
+    """Steps over all users together, rounded down to whole rollouts (at least one)."""
     log_interval: Count = 1
     """Updates between two rows of the log."""
     eval_interval: CountOrZero = 10
     """Updates between two evaluations of the greedy policy on training users; 0 = never."""
     save_interval: Count = 10
-    """Updates between two checkpoints; one is always written at the end."""
+    """Updates between two checkpoints; the last update always writes one."""
     runs_dir: str = "runs"
-    """Folder of the runs, each of which makes a folder of its own in it."""
+    """Folder of all runs; each run makes its own folder in it."""
     name: str | None = None
     """Name of the run's folder, which must be new (default: env-data-algo-seed, then -2, -3 and so on)."""
     seed: Seed = 0
-    """The one seed that every generator comes from."""
+    """The seed of the run; all random generators are derived from it."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """auto takes cuda where there is one."""
+    """Device; auto uses cuda if there is one."""
     threads: Annotated[int, Range(0, 1024)] = 1
-    """Threads of torch in each process: more help on idle cores, stall on busy ones; 0 = torch's choice."""
+    """Torch threads per process: more are faster on idle cores, slower on busy ones; 0 = torch's choice."""
     num_processes: Annotated[int, Range(1, 1024)] = 1
-    """Processes that train together: num_envs and batch_size are divided among them, gradients averaged."""
+    """Processes of one run. num_envs and batch_size are divided among them, and gradients are averaged."""
     join_timeout: Annotated[float, Range(above=0, high=86_400)] = 60.0
-    """Seconds in which all processes must have met at the start."""
+    """Seconds within which all processes must have connected at the start."""
     weights: tuple[str, ...] = ()
-    """Weights of reward streams in what is learned, as NAME=NUMBER; a stream that is not named keeps the
-    platform's weight. Tables show the platform's own reward."""
+    """Weights of reward streams for learning, as NAME=NUMBER. A stream without one keeps the platform's
+    weight. Tables show the platform's own reward."""
     tensorboard: bool = False
     """Write TensorBoard events beside the CSV log (needs the extra `tensorboard`)."""

@@ -1,26 +1,26 @@
-"""Our users for anyone's agent: each platform is an environment of Gymnasium, ``recsys_rl/<Platform>-v0``.
+"""Our platforms as environments of Gymnasium, for any agent: ``recsys_rl/<Platform>-v0``.
 
     import gymnasium, recsys_rl
     env = gymnasium.make(recsys_rl.gymnasium_id(platform), users="heldout", num_items=200)
     envs = gymnasium.make_vec(recsys_rl.gymnasium_id(platform), num_envs=64, data="synthetic")
 
-Action: ``Discrete(I)``, the item to show; on a platform of slates ``MultiDiscrete([I] * K)``, where a place
-that repeats an earlier one stays empty. Observation, with profile and last item as in ``RecEnv``:
+Action: ``Discrete(I)``, the item to show. On a platform with slates it is ``MultiDiscrete([I] * K)``, and a
+place that repeats an earlier one stays empty. Observation, with profile and last item as in ``RecEnv``:
 
-- where items may be shown again: ``Box (2D,)`` float32, the user embedding (+) the last item's.
-- elsewhere: ``Dict`` of
+- if items may be shown again: ``Box (2D,)`` float32, the user embedding (+) the last item's.
+- otherwise a ``Dict`` of
 
   - ``context`` ``Box (2D,)`` float32: the same
   - ``history`` ``Box (L,)`` int64: ids of the items of this session, latest last, -1 before the first.
-    An MLP reads ids as magnitudes, which means nothing: embed them, or leave them out
+    Ids are names, not magnitudes: embed them before an MLP, or leave them out
   - ``signals`` ``Box (L,)`` float32: engagement with each of them, 0 at padding
   - ``action_mask`` ``MultiBinary (I,)`` int8: 1 where the item may be shown; also in
-    ``info["action_mask"]``, as ``Discrete.sample(mask=...)`` takes it
+    ``info["action_mask"]``, in the form of ``Discrete.sample(mask=...)``
 
 A masked action counts as a skip, with reward 0. ``terminated``: the user left.
-``truncated``: ``max_episode_steps`` items were shown. (``gymnasium.make`` keeps the word
-``max_episode_steps`` for a time limit of its own, which can shorten a session but not lengthen it; use
-``env_config=EnvConfig(max_episode_steps=40)`` there.)
+``truncated``: ``max_episode_steps`` steps were played. (``gymnasium.make`` uses its argument
+``max_episode_steps`` for its own time limit, which can shorten a session but not lengthen it. Give
+``env_config=EnvConfig(max_episode_steps=40)`` instead.)
 
 ``reset(options={"users": [3, 8]})`` starts sessions of these rows of the population, one for each
 environment.
@@ -60,7 +60,8 @@ class RecSysEnv(gymnasium.Env[Arrays, Any]):
     def __init__(self, platform: str, render_mode: str | None = None, **settings: Any) -> None:
         """``settings`` are those of ``make_rec_env``. Raises UserError.
 
-        There is nothing to draw: ``render_mode`` is there for callers that ask always, and Gymnasium warns.
+        ``render_mode`` has no effect, as nothing can be drawn. Some callers always pass it, and Gymnasium
+        warns about it.
         """
         self.sessions = make_rec_env(platform, 1, **settings)
         self.observation_space, self.action_space = make_spaces(self.sessions)
@@ -82,10 +83,10 @@ class RecSysEnv(gymnasium.Env[Arrays, Any]):
 class RecSysVectorEnv(VectorEnv[Arrays, npt.NDArray[np.int64], npt.NDArray[Any]]):
     """N sessions as one batch of tensors, with same-step autoreset.
 
-    As in Gymnasium's SyncVectorEnv in SAME_STEP mode: where a session ends, the observation is the
-    first of the next one, and ``infos["final_obs"]`` (N,) of objects and ``infos["final_info"]`` hold
-    the last ones, with the rows that have them in ``_final_obs`` and ``_final_info``. One seed makes
-    all N sessions: rows are not the sessions of N environments that were seeded one by one.
+    It works as Gymnasium's SyncVectorEnv in SAME_STEP mode. When a session ends, the observation is the first
+    of the next session. ``infos["final_obs"]`` (N,) of objects and ``infos["final_info"]`` hold the last
+    observation and info of the old session; ``_final_obs`` and ``_final_info`` are True for these rows. One
+    seed makes all N sessions, so they differ from the sessions of N environments with a seed each.
     """
 
     metadata = {"render_modes": [], "autoreset_mode": AutoresetMode.SAME_STEP}  # noqa: RUF012
@@ -121,7 +122,7 @@ class RecSysVectorEnv(VectorEnv[Arrays, npt.NDArray[np.int64], npt.NDArray[Any]]
         return arrays, reward.numpy(), terminated.numpy(), truncated.numpy(), infos
 
     def _infos(self, info: Info) -> Info:
-        """Gymnasium pairs each entry with the rows that have it."""
+        """Add to each entry the mask of the rows that have it, as Gymnasium does."""
         everywhere = np.ones(self.num_envs, dtype=np.bool_)
         return info | {f"_{name}": everywhere.copy() for name in info}
 
@@ -136,12 +137,13 @@ def make_rec_env(
     data_config: DataConfig | None = None,
     **settings: Any,
 ) -> RecEnv:
-    """N sessions of a platform's users; keywords are the settings of the platform and of the source ``data``.
+    """Make an environment of N sessions of a platform's users.
 
     Args:
-        users: ``train`` or ``heldout``, the part of the population that sessions are drawn from.
-        world_seed: of the catalogue and the split of the users; the seed of ``reset`` is another one.
-        env_config, data_config: the settings that ``settings`` is laid upon.
+        users: ``train`` or ``heldout``, the part of the population from which sessions draw their users.
+        world_seed: seed of the catalogue and of the split of the users. The seed of ``reset`` is another one.
+        env_config, data_config: whole sections; ``settings`` replaces some of their fields.
+        settings: settings of the platform and of the source ``data``.
 
     Raises UserError.
     """
@@ -199,7 +201,7 @@ def make_spaces(env: RecEnv) -> tuple[spaces.Space[Any], spaces.Space[Any]]:
 
 
 def _context_space(env: RecEnv) -> spaces.Box:
-    """The bounds (F,) of the pieces of the context. Embeddings have unit norm, up to rounding."""
+    """The space with the bounds (F,) of the context's pieces. Embeddings have unit norm, up to rounding."""
     interface, rounding = env.interface, 0.001
     visible = [signal for signal in env.signals if signal.visible] * interface.slate_size
     known = {
@@ -220,12 +222,12 @@ def _context_space(env: RecEnv) -> spaces.Box:
 
 
 def _items(actions: Any, env: RecEnv, num_envs: int) -> Tensor:
-    """The items (N, K) of an action: a foreign agent may repeat one in a slate, and its place stays empty."""
+    """The items (N, K) of an action. A place that repeats an earlier item of the slate stays empty."""
     return without_repeats(torch.as_tensor(actions).long().reshape(num_envs, -1))
 
 
 def without_repeats(items: Tensor) -> Tensor:
-    """Slates (N, K) with -1 in each place whose item stands in an earlier one."""
+    """Slates (N, K) with -1 in each place that repeats an earlier item."""
     if items.shape[1] == 1:
         return items
     repeated = (items.unsqueeze(2) == items.unsqueeze(1)).tril(-1).any(2)  # (N, K)
@@ -233,15 +235,15 @@ def without_repeats(items: Tensor) -> Tensor:
 
 
 def _begin(env: RecEnv, num_envs: int, rng: np.random.Generator, options: Info | None) -> Obs:
-    # Gymnasium's generator is the only one with a memory: it seeds the sessions anew at every reset.
+    # Only Gymnasium's generator lives on between episodes. It seeds the sessions at every reset.
     env.generator.manual_seed(int(rng.integers(2**63)))
     if options is None or "users" not in options:
         return env.reset()
     users = np.asarray(options["users"])
     if users.shape != (num_envs,) or not np.isin(users, env.users.numpy()).all():
         raise UserError(
-            f"options['users'] must list {num_envs} of the {len(env.users)} rows of the population that "
-            "these sessions are drawn from, one for each environment."
+            f"options['users'] must list {num_envs} of the {len(env.users)} allowed rows of the population, "
+            "one for each environment."
         )
     return env.reset(torch.from_numpy(users.astype(np.int64)))
 
@@ -252,7 +254,7 @@ def _check(action: Any, space: spaces.Space[Any]) -> None:
 
 
 def _numpy(tensor: Tensor) -> npt.NDArray[Any]:
-    return np.array(tensor.numpy(), copy=True)  # the caller keeps it, so it must not be a view of our state
+    return np.array(tensor.numpy(), copy=True)  # a copy, as the caller may keep it
 
 
 def as_arrays(obs: Obs, interface: Interface) -> Arrays:
@@ -268,7 +270,7 @@ def as_arrays(obs: Obs, interface: Interface) -> Arrays:
 
 
 def _arrays(obs: Obs, env: RecEnv) -> tuple[Arrays, Info]:
-    """The observation of all N, in the observation space's shape, and the info beside it."""
+    """The observations of all N users in the form of the observation space, and the info."""
     arrays = as_arrays(obs, env.interface)
     return arrays, {"action_mask": arrays["action_mask"].copy()} if isinstance(arrays, dict) else {}
 

@@ -1,4 +1,4 @@
-"""From the name of a platform, an algorithm or a source to its record."""
+"""The record of a platform, an algorithm or a source by its name."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ DEFAULT_ENV, DEFAULT_ALGO = next(iter(PLATFORMS)), next(iter(AGENTS))
 
 
 def platform_of(env: str) -> Platform:
-    """The platform of ``env``: a name in PLATFORMS, <platform>:<name>, or module:PLATFORM of anyone's.
+    """The platform of ``env``: a name in PLATFORMS, <platform>:<name>, or any module:PLATFORM.
 
-    Raises UserError where there is none.
+    Raises UserError if there is none.
     """
     key, colon, name = env.partition(":")
     if key not in PLATFORMS and colon:
@@ -34,18 +34,18 @@ def platform_of(env: str) -> Platform:
     if platform.check is not None:
         platform.check(env)
     elif colon:
-        raise FieldError("env", f"is {shown(env)}: {key} stands alone, without {shown(colon + name)}.")
+        raise FieldError("env", f"is {shown(env)}: give {key} without {shown(colon + name)}.")
     return platform
 
 
 def names_a_module(env: str) -> bool:
-    """True where ``env`` makes the run import a module, which only a person who types it may ask for."""
+    """True if ``env`` holds a module to import. Such a name must be typed; a file may not decide it."""
     key, _, name = env.partition(":")
     return ":" in name if key in PLATFORMS else ":" in env
 
 
 def algorithm_of(algo: str) -> Algorithm:
-    """Raises FieldError where there is no such algorithm."""
+    """The algorithm of that name. Raises FieldError if there is none."""
     if algo not in AGENTS:
         raise FieldError(
             "algo", f"is {shown(algo)}{did_you_mean(algo, AGENTS)}: it must be one of {', '.join(AGENTS)}."
@@ -55,7 +55,7 @@ def algorithm_of(algo: str) -> Algorithm:
 
 
 def source_of(data: str) -> Source:
-    """The source of that name, or of files with that ending. Raises UserError where there is none."""
+    """The source of that name, or for a file with that ending. Raises UserError if there is none."""
     key = source_key(data)
     if key is None:
         names = ", ".join(name for name in SOURCES if not name.startswith("."))
@@ -69,7 +69,7 @@ def source_of(data: str) -> Source:
 
 
 def source_key(data: object) -> str | None:
-    """The key of SOURCES for a name or a path; None where there is none."""
+    """The key of SOURCES for a name or a path; None if there is none."""
     text = str(data)
     if text in SOURCES and not text.startswith("."):
         return text
@@ -77,13 +77,13 @@ def source_key(data: object) -> str | None:
 
 
 def owners(section: str, field: str) -> list[str]:
-    """The names of the platforms, algorithms or sources whose ``section`` has ``field``."""
+    """The names of the platforms, algorithms or sources with ``field`` in their ``section``."""
     tables = {"env_config": PLATFORMS, "agent_config": AGENTS, "data_config": SOURCES}
-    found: dict[str, str] = {}  # a name of each record
+    found: dict[str, str] = {}  # one name for each record
     for name, spec in tables.get(section, {}).items():
         try:
             record = find(spec, name)
-        except UserError:  # its packages are missing here
+        except UserError:  # a package that it needs is not installed
             continue
         if field in hints(record.config):
             found.setdefault(spec, name)

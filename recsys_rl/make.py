@@ -1,4 +1,4 @@
-"""From settings to a world, an environment and an agent: hands sections down, never the whole Config."""
+"""Make a world, an environment and an agent from settings. They get sections, never the whole Config."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from recsys_rl.utils.seeding import generators as make_generators
 
 
 def make_world(config: Config) -> World:
-    """Load the data and learn the embeddings (cached), or make a world up from the seed.
+    """Load the data and learn the embeddings (cached), or draw a synthetic world from the seed.
 
-    Empty where the platform brings a world of its own. Raises UserError where the data don't serve.
+    The world is empty if the platform has its own. Raises UserError if the data can't be used.
     """
     if config.platform.users is None:
         return empty_world()
@@ -34,9 +34,9 @@ def make_world(config: Config) -> World:
 
 
 def make_user_model(config: Config, world: World) -> UserModel:
-    """The users of the platform in this world.
+    """The platform's user model in this world.
 
-    Raises UserError where a session could run out of items to show.
+    Raises UserError if a session could run out of items to show.
     """
     user_model: UserModel = config.platform.users(*world, config.env_config)
     available, length = int(world.catalogue.available.sum()), config.env_config.max_episode_steps
@@ -45,8 +45,8 @@ def make_user_model(config: Config, world: World) -> UserModel:
     most = length * user_model.slate_size
     if not user_model.repeats and most > available:
         raise UserError(
-            f"A session shows {most} items and none twice, but the catalogue has only {available}: lower "
-            "--max-episode-steps or bring more items."
+            f"A session shows {most} different items, but the catalogue has only {available}: lower "
+            "--max-episode-steps, or use a larger catalogue."
         )
     return user_model
 
@@ -62,11 +62,13 @@ def make_env(
 ) -> Env:
     """The environment of a run: N sessions of training or held-out users.
 
-    None: as many as the settings say, with the stream "users" of the seed.
+    Args:
+        num_envs: N; None for the number in the settings.
+        generator: draws users and noise, or seeds the platform's own world; None for the stream "users".
+        heldout: play held-out users instead of training users.
+        training: False freezes the normalisation of a platform with its own world.
 
-    A platform with a world of its own seeds it from ``generator``; ``training`` False freezes its
-    normalisation. A module that the name of the environment holds is imported: callers make sure that the
-    user typed it.
+    A module in the name of the environment is imported. The caller must make sure that the user typed it.
     """
     platform = config.platform
     if num_envs is None:
@@ -82,12 +84,12 @@ def make_env(
 
 
 def episodes(count: int, seed: int) -> Tensor:
-    """(count,) int64: seeds of episodes, in place of users where a world has none."""
+    """(count,) int64: seeds of episodes, in place of users if the world has none."""
     return torch.from_numpy(np.random.SeedSequence(seed).generate_state(count).astype(np.int64))
 
 
 def assumptions(config: Config, world: World) -> str:
-    """The platform's assumption in place of what the data lack, as part of a sentence; "" for none."""
+    """The platform's assumption about missing data, as part of a sentence; "" if there is none."""
     return "" if world.is_empty else make_user_model(config, world).assumptions
 
 
@@ -100,15 +102,16 @@ def make_agent(
     device: torch.device | None = None,
     average: Callable[[Tensor], None] | None = None,
 ) -> Learner:
-    """A new agent for a place with this interface.
+    """A new agent for environments with this interface.
 
     Args:
-        num_updates: of the run, over which learning rate and entropy bonus are annealed.
-        generators: the streams "model" (weights, on the CPU), "policy" and "shuffle"; None: of the seed.
+        num_updates: updates of the whole run; learning rate and entropy bonus are annealed over them.
+        generators: the streams "model" (weights, on the CPU), "policy" and "shuffle"; None for new streams
+            of the seed in the settings.
         device: None for the CPU.
-        average: replaces a tensor by its mean over all processes that train together, in place.
+        average: replaces a tensor in place by its mean over all processes of the run.
 
-    Raises UserError where the two-tower head has no items to score, or the first stage can't fill its list.
+    Raises UserError if the two-tower head has no items to score, or if the first stage can't fill its list.
     """
     if generators is None:
         generators = make_generators(config.train_config.seed, "model", "policy", "shuffle")
@@ -134,39 +137,39 @@ def make_agent(
 
 
 def _features(catalogue: Catalogue, config: ModelConfig) -> Tensor | SplitFeatures:
-    """Joined once where every item is scored, and left apart where only a few are."""
+    """The item features: joined once if every item is scored, in two tables if only candidates are."""
     if config.candidates:
         return SplitFeatures(catalogue.embedding, item_columns(catalogue))
     return item_features(catalogue).cpu()
 
 
 def check_candidates(config: ModelConfig, available: int, history_length: int) -> None:
-    """Raise FieldError where a first stage over ``available`` items can't fill its list of candidates."""
+    """Raise FieldError if a first stage over ``available`` items can't fill its list of candidates."""
     if config.candidates > available:
         raise FieldError(
             "model_config.candidates",
-            f"is {config.candidates}: the catalogue has only {available} items to propose; give fewer, or 0 "
-            "to score them all.",
+            f"is {config.candidates}: the catalogue has only {available} available items; give fewer "
+            "candidates, or 0 to score all items.",
         )
     drawn = round(config.explore_rate * config.candidates)
     if config.explore_rate > 0 and drawn == 0:
         raise FieldError(
             "model_config.explore_rate",
-            f"{config.explore_rate:g} of {config.candidates} candidates is none: give more candidates, a "
-            "higher explore_rate, or 0 to explore nothing.",
+            f"{config.explore_rate:g} of {config.candidates} candidates is less than one: give more "
+            "candidates, a higher explore_rate, or 0 for no exploration.",
         )
     sure = config.candidates - drawn
-    if sure < history_length:  # of which the last is shown when nothing is asked any more
+    if sure < history_length:  # the last item of a session excludes nothing
         raise FieldError(
             "model_config.candidates",
-            f"is {config.candidates}, of which explore_rate {config.explore_rate:g} leaves {sure} to the "
-            f"search, and {history_length - 1} of those may have been shown in the same session: give more "
-            "candidates or a lower explore_rate.",
+            f"is {config.candidates}: with explore_rate {config.explore_rate:g} the search proposes {sure} "
+            f"items, and a session may already have shown {history_length - 1} of them; give more candidates "
+            "or a lower explore_rate.",
         )
 
 
 def part_of_rank(config: Config, size: int) -> Config:
-    """The settings of one of ``size`` ranks, which has its share of the users and of each minibatch."""
+    """The settings of one of ``size`` ranks, with its share of the users and of each minibatch."""
     agent = config.agent_config
     shares = {
         name: getattr(agent, name) // size for name in ("num_envs", "batch_size") if hasattr(agent, name)

@@ -1,4 +1,4 @@
-"""Roles: what a policy, a learner, a user model and an environment must be able to do."""
+"""Protocols of a policy, a learner, a user model and an environment, and the records that list them."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from recsys_rl.types import (
     World,
 )
 
-UserState = Any  # a frozen dataclass of (N, ...) tensors; each user model brings its own
+UserState = Any  # a frozen dataclass of (N, ...) tensors; each user model has its own
 
 
 class Policy(Protocol):
-    """Everything that decides."""
+    """An object that chooses items."""
 
     def act(self, obs: Obs, greedy: bool = False) -> Action: ...
 
 
 class Learner(Policy, Protocol):
-    """A policy that improves itself from a record of its actions."""
+    """A policy that learns from a record of its actions."""
 
     def value(self, obs: Obs) -> Tensor: ...
 
@@ -52,12 +52,12 @@ class Env(Protocol):
 
     @property
     def streams(self) -> tuple[Stream, ...]:
-        """The M kinds of reward."""
+        """The M reward streams."""
         ...
 
     @property
     def signals(self) -> tuple[Signal, ...]:
-        """All signals in ``Step.feedback``, hidden ones too; () where there is no feedback."""
+        """All signals in ``Step.feedback``, visible and hidden; () without feedback."""
         ...
 
     def reset(self, users: Tensor | None = None) -> Obs: ...
@@ -69,35 +69,35 @@ class Env(Protocol):
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None: ...
 
     def observe(self) -> Obs:
-        """The observation that waits for an answer now, as after ``load_state_dict``."""
+        """The present observation, also after ``load_state_dict``."""
         ...
 
     def statistics(self) -> dict[str, Tensor]:
-        """The statistics of a normalisation, which evaluation needs too; empty where there is none."""
+        """The statistics of the normalisation, which evaluation also needs; empty without one."""
         ...
 
     def load_statistics(self, state: Mapping[str, Tensor]) -> None:
-        """Take them from a state that may hold more. Raises UserError where they don't fit."""
+        """Load the statistics; ``state`` may hold more entries. Raises UserError if they don't fit."""
         ...
 
     def close(self) -> None: ...
 
 
 class UserModel(Protocol):
-    """The users of a platform: pure functions of the state that the simulator hides.
+    """The users of a platform: pure functions of their hidden state.
 
-    No method changes its arguments or remembers anything. Rows never mix: row n of every result depends on
+    No method changes its arguments or keeps a state. Rows are independent: row n of every result depends on
     row n of the arguments (and on its own noise).
     """
 
     repeats: ClassVar[bool]
-    """May an item be shown twice in one session?"""
+    """True if an item may be shown twice in one session."""
 
     @property
     def context(self) -> tuple[str, ...]:
-        """Names of the pieces of the context: those of session.py, and those that ``visible`` hands in.
+        """Names of the pieces of the context, from session.py or from ``visible``.
 
-        The first is an embedding of the user, (N, D), as baselines read it.
+        The first piece must be an embedding of the user, (N, D), as baselines use it.
         """
         ...
 
@@ -108,12 +108,12 @@ class UserModel(Protocol):
 
     @property
     def streams(self) -> tuple[Stream, ...]:
-        """The M kinds of reward."""
+        """The M reward streams."""
         ...
 
     @property
     def slate_size(self) -> int:
-        """K: items that one step shows."""
+        """K: number of items of one step."""
         ...
 
     @property
@@ -123,31 +123,31 @@ class UserModel(Protocol):
 
     @property
     def assumptions(self) -> str:
-        """Part of a sentence: an assumption in place of what the data lack; "" where there is none."""
+        """Part of a sentence: an assumption about missing data; "" if there is none."""
         ...
 
     def sample(self, users: Tensor) -> UserState:
-        """The state at the start of a session of these users, (N,) rows of the population."""
+        """The state of ``users`` (N,), rows of the population, at the start of a session."""
         ...
 
     def possible(self, user_state: UserState) -> bool:
-        """True where sessions under way can be in this state, whose numbers are all finite.
+        """True if sessions under way can be in this state. Its numbers are finite.
 
-        A checkpoint's is checked before a run goes on with it.
+        It checks the state in a checkpoint before a run is resumed.
         """
         ...
 
     def visible(self, user_state: UserState) -> Mapping[str, Tensor]:
-        """Pieces of the context that the session can't know, by name, (N, size) each: the profile, say."""
+        """Pieces of the context beside those of session.py, by name, (N, size) each; e.g. the profile."""
         ...
 
     def respond(
         self, user_state: UserState, items: Tensor, skipped: Tensor, generator: torch.Generator | None
     ) -> Feedback:
-        """The users' response to ``items`` (N, K); ``skipped`` (N, K) marks what could not be shown.
+        """The response of the users to ``items`` (N, K); ``skipped`` (N, K) marks places that were not shown.
 
-        The signals of a skipped place are 0, and any item may stand there. Without a generator there is no
-        noise: the expected feedback, which planners simulate with.
+        The signals of a skipped place are 0, whatever its item is. Without a generator there is no noise, for
+        planners.
         """
         ...
 
@@ -156,22 +156,20 @@ class UserModel(Protocol):
         ...
 
     def advance(self, user_state: UserState, items: Tensor, feedback: Feedback) -> tuple[UserState, Tensor]:
-        """The state afterwards, and who leaves (N,) bool."""
+        """The next state, and the users who leave, (N,) bool."""
         ...
 
     def expected_reward(self, user_state: UserState, block: slice = slice(None)) -> Tensor:
-        """Expected reward of showing each item of that block now, (N, b): what the myopic oracle knows.
+        """Expected reward of showing each item of the block now, (N, b); of a slate, of each item alone.
 
-        In a slate, of the item on its own.
-
-        Without a block, of the whole catalogue, (N, I), which is too much where that is large.
+        Without a block it is for the whole catalogue, (N, I), which needs much memory if that is large.
         """
         ...
 
 
 @runtime_checkable
 class PatientUsers(UserModel, Protocol):
-    """Users who may leave, of a model that predicts their patience: one to plan with."""
+    """A user model with a patience, for planners: users leave when their patience is used up."""
 
     def prospects(self, user_state: UserState, block: slice = ...) -> tuple[Tensor, Tensor]: ...
 
@@ -182,7 +180,7 @@ class PatientUsers(UserModel, Protocol):
 
 @runtime_checkable
 class SolvedUsers(Protocol):
-    """A user model whose optimum is known."""
+    """A user model with a known optimum."""
 
     def best_items(self, user_state: UserState) -> Tensor: ...  # (N, K)
 
@@ -193,7 +191,7 @@ class Clock(Protocol):
 
 
 class Simulator(Protocol):
-    """An environment of simulated users, seen from inside: baselines and references are handed one."""
+    """The inside of an environment of simulated users, for baselines and references."""
 
     @property
     def user_model(self) -> UserModel: ...
@@ -213,7 +211,7 @@ class Simulator(Protocol):
     def expected_reward(self, block: slice) -> Tensor: ...
 
 
-# Records: a platform, an algorithm and a source each end with one, and three dicts name them (config.py).
+# Records: the file of a platform, an algorithm or a source ends with one. Three dicts list them (lookup.py).
 
 Preset = Mapping[str, Mapping[str, Any]]  # fields by section, as in a TOML file
 
@@ -222,21 +220,21 @@ Preset = Mapping[str, Mapping[str, Any]]  # fields by section, as in a TOML file
 class Platform:
     """A kind of environment.
 
-    ``users`` makes the user model of a world, and is a class with the attribute ``repeats``. A platform
-    without users brings a world of its own: its settings have the form ``<platform>:<name>``, ``check``
-    raises UserError for a name that can't be one, and ``env`` makes the environment.
+    ``users`` is a class with the attribute ``repeats``. It makes the user model of a world. A platform
+    without users has its own world: its name has the form ``<platform>:<name>``, ``check`` raises UserError
+    for an impossible name, and ``env`` makes the environment.
     """
 
-    config: type[Any]  # its section env_config
+    config: type[Any]  # the class of its section env_config
     users: Any = None
     env: Callable[..., Env] | None = None
     check: Callable[[str], None] | None = None
-    presets: Mapping[str, Preset] = field(default_factory=dict)  # by algorithm, upon those of "*"
+    presets: Mapping[str, Preset] = field(default_factory=dict)  # by algorithm; "*" is for all algorithms
 
 
 @dataclass(frozen=True)
 class Algorithm:
-    """A learner, and its section agent_config."""
+    """A learner, and the class of its section agent_config."""
 
     config: type[AgentConfig]
     agent: Callable[..., Learner]
@@ -244,9 +242,10 @@ class Algorithm:
 
 @dataclass(frozen=True)
 class Source:
-    """A kind of data, and its section data_config.
+    """A kind of data, and the class of its section data_config.
 
-    ``make_world`` raises UserError where the data don't serve. ``made_up``: it has exactly num_items items.
+    ``make_world`` raises UserError if the data can't be used. ``made_up``: the source always makes exactly
+    num_items items.
     """
 
     config: type[DataConfig]

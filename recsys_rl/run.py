@@ -1,4 +1,4 @@
-"""A run between two updates: how it begins, what a checkpoint takes of it, what a resumed one may change."""
+"""The state of a run between two updates: its start, its checkpoints, and its resumption."""
 
 from __future__ import annotations
 
@@ -28,33 +28,33 @@ from recsys_rl.utils.seeding import generators, set_state
 
 STREAMS = ("model", "users", "policy", "shuffle")
 
-# What a resumed run may change: nothing of it touches the course of learning.
+# Settings that a resumed run may change. None of them affects learning.
 FREE_ON_RESUME = {
     ("data_config", "data_dir"),
     ("data_config", "cache_dir"),
     ("train_config", "log_interval"),
     ("train_config", "eval_interval"),
     ("train_config", "save_interval"),
-    ("train_config", "runs_dir"),  # with the name: the run has its folder
+    ("train_config", "runs_dir"),  # like the name: the run already has its folder
     ("train_config", "name"),
     ("train_config", "threads"),
     ("train_config", "join_timeout"),
-    ("train_config", "device"),  # as a word; load_to_resume compares what it means on this machine
+    ("train_config", "device"),  # load_to_resume compares the device itself
     ("train_config", "tensorboard"),
 }
 
 
 @dataclass
 class Run:
-    """All that a checkpoint stores, alive; in each rank its own part."""
+    """The live objects whose state a checkpoint stores; each rank has its own part."""
 
     config: Config
-    world: World  # empty where the environment has a world of its own
+    world: World  # empty if the environment has its own world
     env: Env
     agent: Learner
     sessions: SessionReturns
     streams: dict[str, torch.Generator]
-    num_updates: int  # of the whole run
+    num_updates: int  # updates of the whole run
     updates: int = 0
     curve: list[list[float]] = field(default_factory=list)  # rows of step, mean, low, high
 
@@ -67,18 +67,18 @@ class Run:
         return self.updates * self.per_update
 
     def due(self, interval: int) -> bool:
-        """Is something that is done every ``interval`` updates (0 = never) and at the end due now?"""
+        """True every ``interval`` updates (0 = never) and after the last update."""
         return interval > 0 and (self.updates % interval == 0 or self.updates == self.num_updates)
 
 
 def begin(config: Config, before: Checkpoint | None, device: torch.device, ranks: Ranks = ALONE) -> Run:
-    """World, environment, agent and random streams: new ones, or those of a checkpoint.
+    """Make or restore the world, the environment, the agent and the random streams of a run.
 
-    Raises UserError, on every rank, where ranks would begin with different settings, worlds or weights.
+    Raises UserError on every rank if ranks would begin with different settings, worlds or weights.
     """
     settings = config.train_config
     world = _world(config, before, ranks).to(device)
-    # Weights come from one stream everywhere, and are drawn on the CPU; the others are each rank's own.
+    # All ranks draw the weights from the same stream, on the CPU. Each rank has its own other streams.
     names = {name: f"{name}/{ranks.rank}" if ranks.rank else name for name in STREAMS}
     own = generators(settings.seed, *names.values(), device=device)
     streams = {name: own[names[name]] for name in STREAMS}
@@ -104,12 +104,12 @@ def begin(config: Config, before: Checkpoint | None, device: torch.device, ranks
 def _world(config: Config, before: Checkpoint | None, ranks: Ranks) -> World:
     if before is not None:
         return before.world
-    with ranks.in_turn():  # the first downloads, and learns embeddings, into the cache
+    with ranks.in_turn():  # the first rank downloads data and learns embeddings into the cache
         return make_world(config)
 
 
 def about_data(run: Run) -> str:
-    """Lines about items, users and the platform's assumptions; "" where the world is empty."""
+    """Lines about items, users and the platform's assumptions; "" if the world is empty."""
     catalogue, population = run.world
     if run.world.is_empty:
         return ""
@@ -121,7 +121,7 @@ def about_data(run: Run) -> str:
 
 
 def _check_same(run: Run, device: torch.device, ranks: Ranks) -> None:
-    """Averaged gradients mean something only where everything else is the same."""
+    """Raise UserError unless all ranks have the same settings, data and weights, as averaging requires."""
     settings = {name: part for name, part in to_dict(run.config).items() if name != "data_config"}
     settings["train_config"] = {
         name: value
@@ -145,7 +145,7 @@ def _check_same(run: Run, device: torch.device, ranks: Ranks) -> None:
 
 
 def _check_weights(run: Run, ranks: Ranks) -> None:
-    """Equal steps keep equal weights equal, unless processors or builds round differently."""
+    """Raise UserError if weights differ between ranks: their processors or builds round differently."""
     weights = [rank["weights"] for rank in ranks.gather({"weights": _digest(run.agent.state_dict())})]
     if any(not torch.equal(weights[0], other) for other in weights):
         raise UserError(
@@ -162,13 +162,13 @@ def _digest(tensors: Mapping[str, Tensor]) -> Tensor:
     return torch.frombuffer(bytearray(total.digest()), dtype=torch.uint8)
 
 
-# To a checkpoint and back. Rank 0's state has the names that it has alone, rank 1's begin with "rank1/".
+# To a checkpoint and back. Rank 0 uses the names of a single process; names of rank 1 begin with "rank1/".
 
 
 def snapshot(run: Run, ranks: Ranks = ALONE) -> Checkpoint:
-    """The run as it stands, with every rank's state; all ranks have to ask for it.
+    """A checkpoint of the run with the state of every rank. All ranks must call it.
 
-    Raises UserError, on every rank, where their weights have drifted apart.
+    Raises UserError on every rank if their weights have drifted apart.
     """
     if ranks.size > 1:
         _check_weights(run, ranks)
@@ -205,7 +205,7 @@ def snapshot(run: Run, ranks: Ranks = ALONE) -> Checkpoint:
 
 
 def _restore(run: Run, before: Checkpoint, device: torch.device, rank: int) -> None:
-    """Go on from the checkpoint; the opposite of ``snapshot``."""
+    """Load the state of the checkpoint; the opposite of ``snapshot``."""
     env = run.env
     state = _state_of_rank(before.env, rank)
     with restoring():
@@ -216,10 +216,10 @@ def _restore(run: Run, before: Checkpoint, device: torch.device, rank: int) -> N
         run.updates = before.updates
         same = run.step == before.step and run.updates == int(before.agent["updates"])
         if not same or run.updates > run.num_updates:
-            raise ValueError(f"step {before.step} of a run that makes {run.num_updates} updates")
+            raise ValueError(f"step {before.step} of a run of {run.num_updates} updates")
         run.curve = list(before.info["curve"])
         run.sessions.load_state_dict(_state_of_rank(before.info["sessions"], rank))
-    # An environment with a world of its own plays on: an error there is one of its code, not of the file.
+    # An environment with its own world replays its actions. An error there comes from its code, not the file.
     with nullcontext() if run.world.is_empty else restoring():
         env.load_state_dict(state)
 
@@ -235,14 +235,14 @@ def _state_of_rank(state: Mapping[str, Any], rank: int) -> dict[str, Any]:
 
 
 def load_to_resume(path: Path, config: Config, device: torch.device) -> Checkpoint:
-    """The checkpoint at ``path``. Raises UserError where a run of ``config`` is no continuation of it."""
+    """Load the checkpoint at ``path``. Raises UserError if a run of ``config`` can't continue it."""
     checkpoint = load(path, config.env)
     check_algo(path, checkpoint, config.algo)
     with restoring():
         made_on = torch.device(checkpoint.info["device"]).type
-    if made_on != device.type:  # whose generators have states of another kind
+    if made_on != device.type:  # generators of other devices have other states
         raise UserError(
-            f"{path} was made on {made_on}, and this run is on {device.type}: resume with --device "
+            f"{path} was made on {made_on}, but this run is on {device.type}: resume with --device "
             f"{made_on}, or start a new run without --resume."
         )
     before, now = to_dict(checkpoint.config), to_dict(config)
@@ -253,16 +253,16 @@ def load_to_resume(path: Path, config: Config, device: torch.device) -> Checkpoi
             if old != new and (section, name) not in FREE_ON_RESUME:
                 option = f"--{(name or section).replace('_', '-')}"
                 raise UserError(
-                    f"{path} was made with {option} {old}, and this run asks for {new}: leave {option} out "
+                    f"{path} was made with {option} {old}, but {option} is {new} now: leave {option} out "
                     "to resume, or start a new run without --resume."
                 )
     return checkpoint
 
 
 def agent_of(checkpoint: Checkpoint) -> Learner:
-    """The agent of a checkpoint on the CPU, without an environment.
+    """The agent of a checkpoint on the CPU, made without an environment.
 
-    Raises UserError where the saved state doesn't fit.
+    Raises UserError if the saved state doesn't fit.
     """
     agent = make_agent(checkpoint.config, checkpoint.interface, checkpoint.catalogue)
     with restoring():
@@ -271,7 +271,7 @@ def agent_of(checkpoint: Checkpoint) -> Learner:
 
 
 def choose_device(name: str) -> torch.device:
-    """auto -> cuda where there is one. Raises UserError where cuda is asked for and missing."""
+    """The device of that name; auto is cuda if there is one. Raises UserError if cuda is missing."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if name == "cuda" and not torch.cuda.is_available():

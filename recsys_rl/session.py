@@ -1,7 +1,7 @@
-"""A session under way: the items and signals so far -> the observation of the next step.
+"""Sessions under way: from the items and signals so far to the observation of the next step.
 
-The environment, the reader of a log and a server all make their observations here. A session knows no user:
-the caller hands in the profile, and every other piece of the context that is not in PIECES.
+The environment, the reader of a log and a server all make their observations here. A session holds no user
+profile: the caller passes it, and every other piece of the context that is not in PIECES.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Session:
 
     @classmethod
     def begin(cls, interface: Interface, catalogue: Catalogue, users: Tensor) -> Session:
-        """Sessions of ``users`` (N,) before their first step."""
+        """New sessions of ``users`` (N,) before their first step."""
         n, device = len(users), users.device
         window, most = max(interface.history_length, interface.slate_size), interface.most_shown
         return cls(
@@ -46,9 +46,9 @@ class Session:
         )
 
     def record(self, items: Tensor, signals: Tensor, skipped: Tensor | None = None) -> Session:
-        """The sessions after a step that showed ``items`` (N, K) and brought ``signals`` (N, K, S).
+        """The sessions after a step with ``items`` (N, K) and their ``signals`` (N, K, S).
 
-        Places that are ``skipped`` (N, K) were not shown and leave no trace. None: all were shown.
+        Places that are ``skipped`` (N, K) were not shown and are not recorded. None: all were shown.
         """
         history, seen, shown = self.history, self.signals, self.shown
         slate_size = self.interface.slate_size
@@ -68,8 +68,9 @@ class Session:
     def request(self, handed: Mapping[str, Tensor], mask: Tensor | None = None) -> Obs:
         """The observation of the next step.
 
-        ``handed`` (N, size) each: the pieces of the context that are not in PIECES. ``mask`` (N, I) bool:
-        items that may be shown, where the caller forbids some.
+        Args:
+            handed: the pieces of the context that are not in PIECES, (N, size) each.
+            mask: (N, I) bool, True for items that may be shown; None if the caller forbids none.
         """
         context = self._context(handed)
         if not self.interface.history_length:
@@ -80,7 +81,7 @@ class Session:
     def excluded(self) -> Tensor | None:
         """(N, X) int64: items that may not be shown again, -1 padding; None where items repeat.
 
-        The same tensor as ``history`` where that holds all of them.
+        It is the same tensor as ``history`` if that holds all of them.
         """
         if self.interface.repeats:
             return None
@@ -117,7 +118,7 @@ def _clock(session: Session) -> Tensor:
 
 
 def _streak(session: Session) -> Tensor:
-    """(N, 1): how many of the last items in the history, in a row, have one creator."""
+    """(N, 1): number of latest items in the history, in a row, with the same creator."""
     creators = session.catalogue.attributes["creator"][session.history.clamp_min(0)]  # (N, W)
     same = (session.history >= 0) & (creators == creators[:, -1:])
     return same.flip(1).long().cumprod(1).sum(1, keepdim=True).float()
@@ -129,7 +130,7 @@ PIECES: dict[str, Callable[[Session], Tensor]] = {
     "clock": _clock,
     "streak": _streak,
 }
-"""Pieces of the context that follow from the session."""
+"""Pieces of the context that are computed from the session."""
 
 
 def make_interface(
@@ -147,14 +148,14 @@ def make_interface(
 
     Args:
         context: names of the pieces of the context, in their order.
-        handed: sizes of the pieces that the caller hands in.
+        handed: sizes of the pieces that the caller passes to ``Session.request``.
         signals: names of the visible signals.
         session_length: T, steps of the longest session.
         slate_size: K, items of each step.
-        repeats: may an item be shown twice in a session?
-        history_length: L, items in the history; None for all of a session, or none where items repeat.
+        repeats: True if an item may be shown twice in a session.
+        history_length: L, items in the history. None: all items of a session, or 0 if items repeat.
 
-    Raises UserError for a piece that nobody makes, and for sizes that don't fit together.
+    Raises UserError for an unknown piece, and for sizes that don't fit together.
     """
     whole = session_length * slate_size
     length = (0 if repeats else whole) if history_length is None else min(history_length, whole)
@@ -168,17 +169,17 @@ def make_interface(
     for name in context:
         if name not in sizes:
             raise UserError(
-                f"There is no piece {name!r} of the context: choose from {', '.join(sizes)}, or hand it in."
+                f"There is no piece {name!r} of the context: choose from {', '.join(sizes)}, or pass it in."
             )
     if "streak" in context and "streak" not in handed:
         if "creator" not in catalogue.attributes:
             raise UserError(
-                "The piece 'streak' of the context needs the attribute 'creator' of the items, and this "
-                "catalogue has none: leave the piece out, or bring data with creators."
+                "The piece 'streak' of the context needs the attribute 'creator' of the items, but this "
+                "catalogue has none: leave the piece out, or use data with creators."
             )
         if not length:
             raise UserError(
-                "The piece 'streak' of the context counts in the history, and these sessions have none: "
+                "The piece 'streak' of the context is counted in the history, but these sessions have none: "
                 "leave the piece out, or give a history_length."
             )
     return Interface(
@@ -196,8 +197,8 @@ def _check_sizes(catalogue: Catalogue, slate_size: int, repeats: bool, history_l
     available = int(catalogue.available.sum())
     if slate_size > available:
         raise UserError(
-            f"A slate of {slate_size} items is larger than the {available} that may be shown: make it "
-            "smaller, or bring more items."
+            f"A slate of {slate_size} items is larger than the {available} available items: use a smaller "
+            "slate, or a larger catalogue."
         )
     if 0 < history_length < slate_size or (not repeats and history_length == 0):
         raise UserError(

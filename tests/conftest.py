@@ -1,4 +1,4 @@
-"""Tests keep nothing in the user's cache folder, and none fails because the machine is busy."""
+"""Settings of all tests: a separate cache folder, and no time limits on a busy machine."""
 
 from __future__ import annotations
 
@@ -20,5 +20,5 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Slow tests first: none is left at the end, for which one of two processes would wait."""
+    """Put slow tests first, so that neither of two processes waits for one at the end."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)

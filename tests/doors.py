@@ -1,4 +1,4 @@
-"""Tiny runs through the two doors, in this process and in one of their own."""
+"""Tiny runs of train and evaluate, in this process and in other processes."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from recsys_rl.types import Catalogue, Feedback, Population, Signal, Stream
 
 @dataclass(frozen=True)
 class FeedConfig(EnvConfig):
-    """The dials."""
+    """The settings."""
 
     slate_size: int = 3
     fatigue: float = 0.4

@@ -58,7 +58,7 @@ def learn(env: Env, agent: PPO | A2C, num_updates: int) -> list[dict[str, float]
 
 
 class Toy:
-    """N users whose rewards are a function of what they see and what they get; sessions end by the clock.
+    """N users with rewards that are a function of observation and action; a time limit ends sessions.
 
     The context is the step of the session, one-hot (N, length). ``terminates``: the end is a true one.
     """
@@ -89,7 +89,7 @@ class Toy:
         return self.seen(self.clock)
 
     def seen(self, clock: Tensor) -> Obs:
-        """After the last step there is nothing new to see: the last context stays."""
+        """After the last step the context stays the same."""
         last = self.length - 1
         return Obs(torch.nn.functional.one_hot(clock.clamp_max(last), self.length).float())
 

@@ -1,4 +1,4 @@
-"""PPO and A2C: what each dial does, what they have in common, and that nothing depends on chance."""
+"""PPO and A2C: their hyperparameters, their common ground, and reproducibility."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ def record(config: Config, num_updates: int = 10) -> tuple[PPO | A2C, Rollout]:
 
 
 def gradients(agent: PPO | A2C) -> dict[str, Tensor]:
-    """Of the last step, before they are scaled down."""
+    """The gradients of the last step, before clipping."""
     names, sizes = zip(*((name, p.numel()) for name, p in agent.model.named_parameters()), strict=True)
     return dict(zip(names, agent.optimizer.gradient.split(sizes), strict=True))
 
 
 def in_float64(agent: PPO | A2C, rollout: Rollout) -> Rollout:
-    """Model and record in float64; logprobs and values as the model gives them now."""
+    """Model and rollout in float64, with the log-probabilities and values of the present model."""
     agent.optimizer = FlatAdam(agent.model.double(), agent.config.lr, agent.config.max_grad_norm)
 
     def widen(x: Tensor) -> Tensor:
@@ -84,8 +84,8 @@ def test_ppo_with_one_epoch_of_one_minibatch_is_a2c(env: str, normalize: bool) -
         assert_close(weight, a2c.model.state_dict()[name], atol=1e-9, rtol=1e-7)
 
 
-def test_second_epoch_is_no_longer_a2c() -> None:
-    """The comparison above can fail: from the second epoch on, ratios move and samples are clipped."""
+def test_second_epoch_differs_from_a2c() -> None:
+    """A check of the test above: from the second epoch on, ratios differ from 1 and samples are clipped."""
     config = small(agent_config={"update_epochs": 2, "batch_size": 48, "lr": 0.1})
     agent, rollout = record(config)
     metrics = agent.update(rollout)
@@ -94,7 +94,7 @@ def test_second_epoch_is_no_longer_a2c() -> None:
 
 @pytest.mark.parametrize("env", ["drift", "satiation"])
 def test_ratio_of_the_first_minibatch_is_one(env: str) -> None:
-    """The policy that acted is the one that is updated: same network, mask, observation and logprob."""
+    """Acting and learning use the same network, mask, observation and log-probability."""
     config = small("ppo", env, agent_config={"update_epochs": 1, "batch_size": 48, "lr": 0.1})
     agent, rollout = record(config)
     metrics = agent.update(rollout)
@@ -134,7 +134,7 @@ def epochs_of(ratios: list[float], target_kl: float, monkeypatch: pytest.MonkeyP
 
 
 def test_target_kl_is_compared_with_the_last_minibatch(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The eight samples of the smaller last one, and nothing of the twenty before it."""
+    """Only the eight samples of the smaller last minibatch count."""
     assert epochs_of([1.0] * 40 + [2.0] * 8, 0.3, monkeypatch) == 1
     assert epochs_of([2.0] * 40 + [1.0] * 8, 1e-6, monkeypatch) == 4
     # mean of 2 - 1 - ln 2 = 0.306853 over the eight: half of them is 0.153426, and an eighth is 0.038357
@@ -143,14 +143,14 @@ def test_target_kl_is_compared_with_the_last_minibatch(monkeypatch: pytest.Monke
 
 
 def test_target_kl_is_the_limit_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not a multiple of it. The estimate is 2 - 1 - ln 2 = 0.306853."""
+    """The limit is target_kl itself, not a multiple. The estimate is 2 - 1 - ln 2 = 0.306853."""
     assert epochs_of([2.0] * 48, 0.3068, monkeypatch) == 1
     assert epochs_of([2.0] * 48, 0.3069, monkeypatch) == 4
 
 
 @pytest.mark.parametrize("algo", ["ppo", "a2c"])
-def test_losses_that_are_reported(algo: str) -> None:
-    """Of one gradient step on everything: half the mean squared error, and the sum with its coefficients."""
+def test_reported_losses(algo: str) -> None:
+    """For one gradient step on all samples: half the mean squared error, and the weighted sum."""
     one = {"update_epochs": 1, "batch_size": 48} if algo == "ppo" else {}
     dials = {"gamma": 0.0, "vf_coef": 0.25, "ent_coef": 0.1, "normalize_advantage": False, **one}
     agent, rollout = record(small(algo, agent_config=dials))
@@ -172,8 +172,8 @@ def test_annealing(algo: str) -> None:
 
 
 @pytest.mark.parametrize(("algo", "anneal"), [("ppo", True), ("ppo", False), ("a2c", True), ("a2c", False)])
-def test_the_entropy_bonus_fades(algo: str, anneal: bool) -> None:
-    """loss = policy_loss + vf_coef * value_loss - c * entropy gives c back."""
+def test_entropy_bonus_annealing(algo: str, anneal: bool) -> None:
+    """The coefficient c follows from loss = policy_loss + vf_coef * value_loss - c * entropy."""
     config = small(algo, agent_config={"ent_coef": 0.4, "vf_coef": 0.25, "anneal_ent": anneal})
     if isinstance(config.agent_config, PPOConfig):
         config = replace(config, agent_config=replace(config.agent_config, update_epochs=1, batch_size=48))
@@ -201,8 +201,8 @@ def test_max_grad_norm(algo: str) -> None:
 
 
 @pytest.mark.parametrize("algo", ["ppo", "a2c"])
-def test_the_agent_discounts_as_its_dials_say(algo: str) -> None:
-    """With gamma 0 and a critic that knows the rewards, everything is explained."""
+def test_gamma_zero_with_exact_critic_explains_everything(algo: str) -> None:
+    """With gamma 0 and a critic with the exact rewards, the explained variance is 1."""
     agent, rollout = record(small(algo, agent_config={"gamma": 0.0}))
     known = replace(rollout, values=rollout.rewards.clone())
     assert agent.update(known)["explained_variance"] == pytest.approx(1.0)
@@ -211,8 +211,8 @@ def test_the_agent_discounts_as_its_dials_say(algo: str) -> None:
 
 
 @pytest.mark.parametrize("algo", ["ppo", "a2c"])
-def test_a_time_limit_that_is_real_has_no_value_beyond(algo: str) -> None:
-    """bootstrap_time_limit off treats a cut as an end: next_values there no longer matter."""
+def test_no_bootstrap_at_a_real_time_limit(algo: str) -> None:
+    """Without bootstrap_time_limit a cut is an end: next_values are not used there."""
 
     def weights(bootstrap: bool, beyond: float) -> Tensor:
         dials = {"bootstrap_time_limit": bootstrap, "gamma": 0.9}
@@ -244,7 +244,7 @@ def test_same_seed_same_bytes(algo: str) -> None:
 
 @pytest.mark.parametrize("encoder", ["mlp", "gru"])
 @pytest.mark.parametrize("algo", ["ppo", "a2c"])
-def test_a_saved_agent_goes_on_bit_for_bit(algo: str, encoder: str) -> None:
+def test_saved_agent_resumes_bit_for_bit(algo: str, encoder: str) -> None:
     config = small(algo, model_config={"encoder": encoder})
     env, agent = begin(config)
     obs = env.reset()
@@ -276,7 +276,7 @@ def test_a_saved_agent_goes_on_bit_for_bit(algo: str, encoder: str) -> None:
     assert all(torch.equal(final[name], expected[name]) for name in expected)
 
 
-def test_a_saved_state_is_a_copy() -> None:
+def test_saved_state_is_a_copy() -> None:
     env, agent = begin(small())
     saved = agent.state_dict()
     before = {name: value.clone() for name, value in saved.items()}
@@ -296,7 +296,7 @@ def test_contract(algo: str, env: str, encoder: str, head: str) -> None:
 
 
 def observation(config: Config) -> Obs:
-    """The observation three steps into the sessions."""
+    """The observation after three steps of the sessions."""
     env, agent = begin(config)
     obs = env.reset()
     for _ in range(3):
@@ -305,7 +305,7 @@ def observation(config: Config) -> Obs:
 
 
 @pytest.mark.parametrize("algo", ["ppo", "a2c"])
-def test_actions_come_with_the_networks_own_numbers(algo: str) -> None:
+def test_action_has_logprob_and_value_of_the_network(algo: str) -> None:
     config = small(algo)
     _, agent = begin(config)
     obs = observation(config)
@@ -321,20 +321,20 @@ def test_actions_come_with_the_networks_own_numbers(algo: str) -> None:
     assert torch.equal(agent.act(obs, greedy=True).items, logits.argmax(-1))
 
 
-def test_the_two_tower_head_needs_items() -> None:
+def test_two_tower_head_needs_items() -> None:
     config = settings("ppo", "gym:CartPole-v1", model_config={"head": "two-tower"})
     with pytest.raises(UserError, match="choose --head dense"):
         begin(config)
 
 
-def test_each_config_makes_its_agent() -> None:
+def test_config_class_selects_the_agent() -> None:
     assert isinstance(begin(small("ppo"))[1], PPO) and isinstance(small("ppo").agent_config, PPOConfig)
     assert isinstance(begin(small("a2c"))[1], A2C) and isinstance(small("a2c").agent_config, A2CConfig)
 
 
 @pytest.mark.parametrize("clip", [False, True])
 def test_value_clipping(clip: bool) -> None:
-    """A critic far from its old value is not pulled further where clip_vloss is on."""
+    """With clip_vloss, a value far from its old value has no gradient."""
     config = small(agent_config={"clip_vloss": clip, "update_epochs": 1, "batch_size": 48, "ent_coef": 0.0})
     agent, rollout = record(config)
     # The old value 1 below and the return above the value now: a move of 1 towards it is beyond the clip.

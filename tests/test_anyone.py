@@ -1,4 +1,4 @@
-"""Anyone's policy in the table: objects, classes, functions, models of Stable-Baselines3; and mistakes."""
+"""A user's own policy in the table: objects, classes, functions, Stable-Baselines3 models, and mistakes."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working folder with a module of policies; imports are undone."""
+    """A working folder with a module of policies. Its imports are removed afterwards."""
     (tmp_path / "my_policies.py").write_text(POLICIES)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
@@ -101,8 +101,8 @@ def rows(*words: str) -> dict[str, dict[str, Any]]:
 
 
 @pytest.mark.parametrize("env", ["drift", "satiation"])
-def test_a_class_is_made_of_the_catalogue(env: str, trained: dict[str, str], folder: Path) -> None:
-    """The same items as `popularity`, and so the same row."""
+def test_policy_class_gets_the_catalogue(env: str, trained: dict[str, str], folder: Path) -> None:
+    """The policy shows the items of `popularity`, so both rows are equal."""
     found = rows(trained[env], "--policy", "my_policies:Popular")
     assert list(found)[2:5] == ["untrained", "my_policies:Popular", "random"]
     assert found["my_policies:Popular"] | {"policy": ""} == found["popularity"] | {"policy": ""}
@@ -112,10 +112,8 @@ def test_a_class_is_made_of_the_catalogue(env: str, trained: dict[str, str], fol
     assert [row["policy"] for row in table["shares"]] == ["ppo", "ppo-greedy", "my_policies:Popular"]
 
 
-def test_objects_classes_and_functions_on_other_peoples_environment(
-    trained: dict[str, str], folder: Path
-) -> None:
-    """CartPole falls within 11 steps where the cart is always pushed to one side."""
+def test_objects_classes_and_functions_in_gym_environments(trained: dict[str, str], folder: Path) -> None:
+    """If the cart is always pushed to one side, the pole falls within 11 steps."""
     words = [word for name in ("one", "Always") for word in ("--policy", f"my_policies:{name}")]
     found = rows(trained["gym"], *words)
     assert list(found)[3:5] == ["my_policies:one", "my_policies:Always"]
@@ -127,12 +125,12 @@ def test_objects_classes_and_functions_on_other_peoples_environment(
     assert {name: row for name, row in found.items() if name in alone} == alone
 
 
-def test_a_function_makes_the_policy(trained: dict[str, str], folder: Path) -> None:
+def test_policy_from_a_function(trained: dict[str, str], folder: Path) -> None:
     found = rows(trained["drift"], "--policy", "my_policies:make")
     assert found["my_policies:make"]["coverage"] == 1 / 24
 
 
-def test_the_working_folder_of_the_command(trained: dict[str, str], folder: Path) -> None:
+def test_policy_module_in_the_working_folder(trained: dict[str, str], folder: Path) -> None:
     code, out, err = finish(
         start(folder, "recsys_rl.cli", "evaluate", trained["drift"], "--policy", "my_policies:one")
     )
@@ -143,9 +141,9 @@ def test_the_working_folder_of_the_command(trained: dict[str, str], folder: Path
 @pytest.mark.parametrize(
     ("spec", "complaint"),
     [
-        ("my_policies", "is no module:NAME, as in my_module:NAME."),
-        ("my_policies:", "is no module:NAME"),
-        ("a/b.py:one", "is no module:NAME"),
+        ("my_policies", "is not of the form module:NAME, as in my_module:NAME."),
+        ("my_policies:", "is not of the form module:NAME"),
+        ("a/b.py:one", "is not of the form module:NAME"),
         ("my_policy:one", "there is no module my_policy in this folder"),
         ("my_policies.deep:one", "there is no module my_policies.deep in this folder"),
         ("my_policies:two", "the module my_policies has no two."),
@@ -153,13 +151,13 @@ def test_the_working_folder_of_the_command(trained: dict[str, str], folder: Path
         ("my_policies:nothing", "made something of type NoneType: it must have act(obs, greedy)"),
         ("my_policies:Refuses", "can't be made (KeyError: 'mood', my_policies.py line"),
         ("my_policies:Broken", "failed in act (ValueError: no such thing, my_policies.py line"),
-        ("my_policies:Flat", "act returned torch.float32 of shape (6,): it must be an Action"),
+        ("my_policies:Flat", "act returned torch.float32 of shape (6,): it must return an Action"),
         (
             "my_policies:Plain",
-            "act returned a value of type list: it must be an Action with",
+            "act returned a value of type list: it must return an Action with",
         ),
-        ("my_policies:far", "act chose 24, and the items are 0 to 23."),
-        ("my_policies:below", "act chose -1, and the items are 0 to 23."),
+        ("my_policies:far", "act chose item 24: items must be 0 to 23."),
+        ("my_policies:below", "act chose item -1: items must be 0 to 23."),
         ("bad_syntax:x", "can't be imported (SyntaxError"),
         ("needs_more:x", "can't be imported (ModuleNotFoundError: No module named 'not_there'"),
         ("ends:x", "can't be imported (SystemExit: good bye, ends.py line 2)."),
@@ -181,8 +179,8 @@ def test_mistakes(
     assert not Path("t.json").exists()
 
 
-def test_no_file_names_a_policy(trained: dict[str, str], folder: Path) -> None:
-    """`evaluate` has no option that reads settings, and a checkpoint holds no policy of anyone's."""
+def test_policy_is_never_read_from_a_file(trained: dict[str, str], folder: Path) -> None:
+    """`evaluate` reads no settings from files, and a checkpoint holds no user's policy."""
     from recsys_rl.checkpoint import load
     from recsys_rl.config import to_dict
 
@@ -247,10 +245,10 @@ def test_models_of_stable_baselines3_have_two_rows(
     assert again[f"{spec}-greedy"] == greedy
 
 
-def test_a_model_sees_the_observation_of_our_gymnasium_environment(
+def test_model_observations_equal_the_gymnasium_environment(
     trained: dict[str, str], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The greedy return of each held-out user is that of the model in ``recsys_rl/Drift-v0`` itself."""
+    """The greedy return of each held-out user equals the model's return in ``recsys_rl/Drift-v0``."""
     agent = model("recsys_rl/Drift-v0", **WORLD)
     found = rows(trained["drift"], "--policy", offered("sb3_agent", agent, monkeypatch))
     env = gymnasium.make("recsys_rl/Drift-v0", users="heldout", **WORLD)
@@ -268,18 +266,18 @@ def test_a_model_sees_the_observation_of_our_gymnasium_environment(
     assert found["sb3_agent:model-greedy"]["return_mean"] == pytest.approx(mean, abs=1e-5)
 
 
-def test_a_model_of_other_observations(
+def test_model_trained_with_other_observations(
     trained: dict[str, str], folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     spec = offered("sb3_agent", model("CartPole-v1"), monkeypatch)
     assert main(["evaluate", trained["satiation"], "--policy", spec]) == 2
-    assert "was trained on other observations" in capsys.readouterr().err.splitlines()[-1]
+    assert "was trained with other observations" in capsys.readouterr().err.splitlines()[-1]
     assert main(["evaluate", trained["drift"], "--policy", spec]) == 2
-    assert "was trained on other observations" in capsys.readouterr().err.splitlines()[-1]
+    assert "was trained with other observations" in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_model_of_discrete_observations() -> None:
-    """It reads numbers, as its own network makes them one-hot."""
+    """The model gets numbers, as its own network makes them one-hot."""
     seen: list[Any] = []
 
     class Doubling:
@@ -294,7 +292,7 @@ def test_model_of_discrete_observations() -> None:
     assert seen == [([2, 0], True)] and action.items.tolist() == [[4], [0]]
 
 
-def test_a_name_that_is_found_twice(folder: Path) -> None:
+def test_find_policy_by_name(folder: Path) -> None:
     assert find("my_policies:one", "--policy", typed=True) is find("my_policies:one", "--policy")
     with pytest.raises(UserError, match=r"^--policy my_policies:three: the module my_policies has no three"):
         find("my_policies:three", "--policy", typed=True)

@@ -1,4 +1,4 @@
-"""Whatever a user gets wrong ends in one sentence and exit code 2, and nothing is lost or half-written."""
+"""Mistakes of a user end in one sentence and exit code 2, and no file is lost or half-written."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def folder(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of it to break things in."""
+    """A copy of the trained folder, to damage its files."""
     shutil.copytree(trained, tmp_path / "run", symlinks=True)
     monkeypatch.chdir(tmp_path / "run")
     return tmp_path / "run"
@@ -55,7 +55,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 def sentence(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
-    """The one sentence that ``argv`` ends in."""
+    """The error sentence of the command ``argv``."""
     capsys.readouterr()
     assert main(argv) == 2
     out, err = capsys.readouterr()
@@ -100,20 +100,20 @@ def sentence(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         ),
         (
             "train --index exact",
-            "--index is 'exact': it acts on the choice of candidates alone, and candidates is 0",
+            "--index is 'exact': it only affects the choice of candidates, but candidates is 0",
         ),
-        ("train --explore-rate 0", "--explore-rate is 0.0: it acts on the choice of candidates alone"),
+        ("train --explore-rate 0", "--explore-rate is 0.0: it only affects the choice of candidates"),
         ("train --noise 0.1", "--noise is no setting of drift: satiation has it."),  # its default there
         ("train --noise 0.2", "--noise is no setting of drift: satiation has it."),
         ("train --env satiation --user-drift 1", "--user-drift is no setting of satiation: drift has it."),
-        ("train --encoder gru", "--encoder is 'gru': it reads a session's history, and drift shows none"),
+        ("train --encoder gru", "--encoder is 'gru': it needs a history, but drift has none"),
         (
             "train --env gym:CartPole-v1 --num-items 9",
             "--num-items is no setting of gym:CartPole-v1: drift, satiation have it.",
         ),
         (
             "train --env gym:CartPole-v1 --data synthetic",
-            "--data is no setting of gym:CartPole-v1, which brings a world of its own",
+            "--data is no setting of gym:CartPole-v1, which has its own world",
         ),
         (
             "train --num-users 9",
@@ -133,7 +133,7 @@ def sentence(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
             "evaluate --report checkpoints/a2c.pt",
             "--report checkpoints/a2c.pt is named like a checkpoint (.pt)",
         ),
-        ("evaluate --json x.out --report ./x.out", "--report x.out is the file of --json as well"),
+        ("evaluate --json x.out --report ./x.out", "--report x.out is also the file of --json"),
         ("evaluate --json log.csv/x.json", "--json log.csv/x.json can't be written"),
         ("evaluate --report log.csv/x.html", "--report log.csv/x.html can't be written"),
     ],
@@ -199,7 +199,7 @@ BROKEN: dict[str, tuple[Callable[[Path], Any], str]] = {
     "pickle": (lambda path: path.write_bytes(pickle.dumps(Bomb())), "is a pickle"),
     "NaN": (spoil, "holds NaN or infinite values in agent tensor"),
     "no weights": (drop("agent."), "does not fit its own settings"),
-    "no sessions": (drop("env."), "not of this environment"),
+    "no sessions": (drop("env."), "do not fit this environment"),
     "no streams": (drop("generators."), "does not fit its own settings"),
     "no catalogue": (drop("catalogue."), "catalogue"),
     "no device": (
@@ -225,11 +225,11 @@ BROKEN: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "option without effect": (
         rewrite(lambda texts, _: texts["config"]["model_config"].update(index="exact")),
-        "(model_config.index is 'exact': it acts on the choice of candidates alone",
+        "(model_config.index is 'exact': it only affects the choice of candidates",
     ),
     "earlier version": (
         rewrite(lambda texts, _: texts["config"]["train_config"].update(log_dir="logs")),
-        "train_config.log_dir is of an earlier version",
+        "train_config.log_dir is a setting of an earlier version",
     ),
 }
 
@@ -250,7 +250,7 @@ def pend_nan(_: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
     tensors["generators.users"] = torch.frombuffer(state, dtype=torch.uint8)
 
 
-NO_SESSION, MISFIT = "hold numbers that no session can have", "does not fit its own settings"
+NO_SESSION, MISFIT = "hold impossible numbers", "does not fit its own settings"
 OUT_OF_RANGE: dict[str, tuple[Callable[[Path], Any], str]] = {
     "a step of the user, too late": (put("env.user_state.step", 1e9), NO_SESSION),
     "a step of the user, one too late": (put("env.user_state.step", 5), NO_SESSION),
@@ -261,7 +261,7 @@ OUT_OF_RANGE: dict[str, tuple[Callable[[Path], Any], str]] = {
     "an item far beyond the catalogue": (put("env.session.history", 1e9), NO_SESSION),
     "an item of minus two": (put("env.session.history", -2), NO_SESSION),
     "a signal without bounds": (put("env.session.signals", torch.inf), NO_SESSION),
-    "a user who is none": (put("env.session.users", 99), "not of this environment"),
+    "a user who is none": (put("env.session.users", 99), "do not fit this environment"),
     "steps of the optimiser": (put("agent.optimizer.steps", -1), MISFIT),
     "very many steps of the optimiser": (put("agent.optimizer.steps", 2**62), MISFIT),
     "a negative square": (put("agent.optimizer.exp_avg_sq", -1.0), MISFIT),
@@ -284,7 +284,7 @@ OUT_OF_RANGE: dict[str, tuple[Callable[[Path], Any], str]] = {
 def test_numbers_out_of_range_in_a_checkpoint(
     how: str, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The hash holds, and the numbers can't be those of a run."""
+    """The hash is valid, but the numbers are impossible."""
     change, words = OUT_OF_RANGE[how]
     change(PPO_FILE)
     before = files(folder)
@@ -295,11 +295,11 @@ def test_numbers_out_of_range_in_a_checkpoint(
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (put("env.actions", 255), "The saved actions are not of gym:CartPole-v1, which has (2,) of them"),
-        (put("env.actions", 2), "The saved actions are not of gym:CartPole-v1"),
+        (put("env.actions", 255), "The saved actions do not fit gym:CartPole-v1, which has (2,) actions"),
+        (put("env.actions", 2), "The saved actions do not fit gym:CartPole-v1"),
         (
             rewrite(lambda _, x: x.update({"env.actions": x["env.actions"].float()})),
-            "The saved actions are not of gym:CartPole-v1",
+            "The saved actions do not fit gym:CartPole-v1",
         ),
         (put("env.obs.mean", torch.nan), "are no mean and variance"),
         (put("env.return.count", -1.0), "are no mean and variance"),
@@ -321,7 +321,7 @@ def test_numbers_out_of_range_in_a_checkpoint_of_a_gym_environment(
         assert words in sentence(["evaluate"], capsys)
 
 
-def test_a_checkpoint_of_users_without_patience(
+def test_checkpoint_of_users_without_patience(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -334,7 +334,7 @@ def test_a_checkpoint_of_users_without_patience(
         assert NO_SESSION in sentence(["train", "--resume"], capsys)
 
 
-def test_a_catalogue_of_which_nothing_is_available(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_catalogue_without_available_items(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     put("catalogue.available", False)(PPO_FILE)
     for command in (["train", "--resume"], ["evaluate"]):
         assert sentence(command, capsys).startswith("No item of the catalogue is available")
@@ -353,7 +353,7 @@ def test_broken_checkpoint(how: str, door: str, folder: Path, capsys: pytest.Cap
     assert files(folder) == before and not Path("exploded").exists()
 
 
-def test_the_previous_checkpoint_is_offered(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_error_names_the_previous_checkpoint(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     truncate(PPO_FILE)
     before = PPO_FILE.resolve().with_name("ppo.prev.pt")
     assert f"give {before}, the whole checkpoint before it" in sentence(["evaluate"], capsys)
@@ -365,16 +365,16 @@ def test_resume_on_another_kind_of_device(folder: Path, capsys: pytest.CaptureFi
     rewrite(lambda texts, _: texts["info"].update(device="cuda"))(PPO_FILE)
     before = files(folder)
     assert sentence(["train", "--resume", "--device", "cpu"], capsys) == (
-        f"{PPO_FILE} was made on cuda, and this run is on cpu: resume with --device cuda, or start a "
+        f"{PPO_FILE} was made on cuda, but this run is on cpu: resume with --device cuda, or start a "
         "new run without --resume."
     )
     assert files(folder) == before
 
 
-def test_an_environment_that_fails_is_not_called_a_bad_checkpoint(
+def test_environment_error_on_resume_is_no_checkpoint_error(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The replay of a resumed run executes other people's code, whose own errors stay what they are."""
+    """The replay of a resumed run executes foreign code, whose errors are reported as they are."""
     gymnasium.register("RecsysTestFails-v0", lambda **_: Nan())
     try:
         options = ["--env", "gym:RecsysTestFails-v0", *SIZES, *PPO, *steps(3), "--eval-interval", "0"]
@@ -395,25 +395,25 @@ def test_an_environment_that_fails_is_not_called_a_bad_checkpoint(
     [
         ("evaluate --algo a2c --checkpoint checkpoints/ppo.pt", "is a checkpoint of ppo, not of a2c"),
         ("evaluate --env satiation", "was trained on drift, not on satiation"),
-        ("train --resume --env satiation", "was made with --env drift, and this run asks for satiation"),
-        ("train --resume --env gym:CartPole-v1", "was made with --env drift, and this run asks for gym:Cart"),
-        ("train --resume --num-items 500", "was made with --num-items 24, and this run asks for 500"),
+        ("train --resume --env satiation", "was made with --env drift, but --env is satiation now"),
+        ("train --resume --env gym:CartPole-v1", "was made with --env drift, but --env is gym:Cart"),
+        ("train --resume --num-items 500", "was made with --num-items 24, but --num-items is 500 now"),
         (
             "train --resume --data movielens",
-            "was made with --data synthetic, and this run asks for movielens",
+            "was made with --data synthetic, but --data is movielens now",
         ),
-        ("train --resume --seed 1", "was made with --seed 0, and this run asks for 1"),
+        ("train --resume --seed 1", "was made with --seed 0, but --seed is 1 now"),
         ("train --resume --total-timesteps 999", "was made with --total-timesteps 96"),
         (
             "train --resume --algo a2c --lr 1",
-            "runs/drift-synthetic-a2c-0/a2c.pt was made with --lr 0.005, and this run",
+            "runs/drift-synthetic-a2c-0/a2c.pt was made with --lr 0.005, but --lr is",
         ),
         ("train --run elsewhere", "--run elsewhere is no folder: give the folder of one run"),
         ("train --run runs", "--run runs holds no ppo.pt or a2c.pt: give the folder of one run"),
         ("train --run runs/drift-synthetic-ppo-0 --algo a2c", "a2c.pt does not exist"),
-        ("train --resume --run runs/drift-synthetic-ppo-0", "--resume goes on with the latest run and --run"),
-        ("train --resume --name other", "keeps its folder: leave --name and --runs-dir out"),
-        ("train --resume --runs-dir other", "keeps its folder: leave --name and --runs-dir out"),
+        ("train --resume --run runs/drift-synthetic-ppo-0", "--resume resumes the latest run and --run"),
+        ("train --resume --name other", "The resumed run keeps its folder"),
+        ("train --resume --runs-dir other", "The resumed run keeps its folder"),
         ("train --resume --seeds 0-4", "--seeds makes new runs: leave it out"),
     ],
 )
@@ -430,7 +430,7 @@ def test_checkpoint_under_the_other_algorithms_name(folder: Path, capsys: pytest
     assert "is a checkpoint of a2c, not of ppo" in sentence(["train", "--resume"], capsys)
 
 
-def test_no_file_decides_which_module_is_imported(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_module_names_in_files_are_not_imported(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("spy.py").write_text("import pathlib; pathlib.Path('imported').touch()\n")
     drop("catalogue.")(PPO_FILE)
     drop("population.")(PPO_FILE)
@@ -476,7 +476,7 @@ def test_data(
     assert [path for path in files(tmp_path) if not path.endswith("log.csv")] == []
 
 
-def test_a_file_name_that_a_terminal_would_obey(
+def test_control_characters_in_file_names_are_escaped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Escape sequences, a carriage return, a text that runs from right to left."""
@@ -489,7 +489,7 @@ def test_a_file_name_that_a_terminal_would_obey(
         assert said.isprintable() and "a\\x1b[31m\\rb\\u202e.csv" in said
 
 
-def test_an_error_of_many_lines_or_very_long_is_one_line_of_a_terminal() -> None:
+def test_long_errors_are_one_line() -> None:
     assert one_line("two\nlines") == "two\\nlines" and one_line("Amélie: \x9b2J") == "Amélie: \\x9b2J"
     long = one_line(UserError(f"begins {'x' * 10_000_000} ends."))
     assert len(long) < 2_000 and long.startswith("begins x") and long.endswith("x ends.")
@@ -510,14 +510,16 @@ def test_runs_folder_that_is_a_file(folder: Path, capsys: pytest.CaptureFixture[
 @pytest.mark.parametrize(
     "option", ["--name=" + 100 * "漢", "--runs-dir=" + 300 * "x"], ids=["name", "runs_dir"]
 )
-def test_name_that_no_disk_takes(option: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_run_name_too_long_for_the_disk(
+    option: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     before = files(folder)
     said = sentence(["train", *DRIFT, *steps(1), option], capsys)
     assert said.endswith("can't be made (File name too long): give another --name or --runs-dir.")
     assert files(folder) == before
 
 
-def test_a_log_that_is_none(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_log(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("runs/drift-synthetic-ppo-0/log.csv").write_bytes(b"\x00\xff")
     assert "log.csv is not the log of a run" in sentence(["train", "--resume"], capsys)
 
@@ -525,7 +527,7 @@ def test_a_log_that_is_none(folder: Path, capsys: pytest.CaptureFixture[str]) ->
 def test_disk_that_fills_up_during_a_save(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The third save finds no room: what the second wrote stays, and the run can go on from it."""
+    """The third save fails: the file of the second stays, and the run can be resumed from it."""
     syncs: list[int] = []
     real = os.fsync
 
@@ -565,7 +567,7 @@ def test_disk_that_fills_up_during_a_log_line(
 
 
 class Nan(gymnasium.Env[Any, Any]):
-    """Its third reward is no number."""
+    """Its third reward is NaN."""
 
     observation_space = gymnasium.spaces.Box(-1, 1, (2,))
     action_space = gymnasium.spaces.Discrete(3)
@@ -586,7 +588,7 @@ class Nan(gymnasium.Env[Any, Any]):
 
 
 @pytest.mark.parametrize("algo", ["ppo", "a2c"])
-def test_a_broken_loss_stops_the_run(algo: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_nan_loss_stops_the_run(algo: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = DRIFT if algo == "ppo" else A2C
     said = sentence(["train", *options, *steps(50), "--lr", "1e30"], capsys)
     kept = f"runs/drift-synthetic-{algo}-0-2/{algo}.pt"
@@ -596,7 +598,7 @@ def test_a_broken_loss_stops_the_run(algo: str, folder: Path, capsys: pytest.Cap
     assert main(["evaluate", "--algo", algo]) == 0
 
 
-def test_a_reward_that_is_no_number_stops_the_run(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_nan_reward_stops_the_run(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     gymnasium.register("RecsysTestNan-v0", lambda **_: Nan())
     try:
         said = sentence(
@@ -611,7 +613,7 @@ def test_a_reward_that_is_no_number_stops_the_run(folder: Path, capsys: pytest.C
     assert load(LATEST).updates == 3
 
 
-def test_a_mistake_leaves_no_traceback(tmp_path: Path) -> None:
+def test_mistake_prints_no_traceback(tmp_path: Path) -> None:
     code, out, err = finish(start(tmp_path, "train", "--resume"))
     assert (code, out) == (2, "")
     assert err == "error: checkpoints/ppo.pt does not exist: train first, or give --run FOLDER.\n"

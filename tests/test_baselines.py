@@ -1,4 +1,4 @@
-"""The policies of every table: by hand in a tiny world, and in the order that they must keep."""
+"""The baselines and references of every table: by hand in a tiny world, and their order by return."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def tiny_env(user_model: Drift | Satiation) -> RecEnv:
 
 
 def synthetic_env(num_users: int = 40, steps: int = 12, noise: float = 0.0, **dials: Any) -> RecEnv:
-    """Satiation over 60 synthetic items with genres, without noise: what was planned is what happens."""
+    """Satiation over 60 synthetic items with genres, without noise, so that plans are exact."""
     catalogue, population = synthetic_world(60, num_users, 8, 0.5, 1)
     genres = (torch.rand(60, 6, generator=torch.Generator().manual_seed(1)) < 0.3).float()
     catalogue = replace(catalogue, genres=genres)
@@ -50,7 +50,7 @@ def returns_of(env: RecEnv, agent: Policy) -> Tensor:
 
 
 class Heuristic:
-    """The planner's base policy alone: reward plus price times patience, now."""
+    """One base policy of the planner: the reward plus price times patience of the next step."""
 
     def __init__(self, env: RecEnv, price: float) -> None:
         self.env, self.price = env, price
@@ -62,7 +62,7 @@ class Heuristic:
         return Action(item, torch.zeros(len(item)))
 
 
-def test_random_is_uniform_over_what_is_allowed() -> None:
+def test_random_is_uniform_over_allowed_items() -> None:
     mask = torch.tensor([True, False, True, True]).expand(3000, 4)
     obs = Obs(torch.zeros(3000, 2), mask=mask)
     action = RandomPolicy((4,), torch.Generator().manual_seed(0)).act(obs)
@@ -77,7 +77,7 @@ def test_random_over_several_positions() -> None:
     assert_close(action.logprob, torch.full((1000,), -math.log(10)))
 
 
-def test_a_list_goes_by_each_users_own_history() -> None:
+def test_list_position_follows_each_users_history() -> None:
     history = torch.tensor([[-1, -1, -1], [-1, -1, 7], [-1, 7, 5], [7, 5, 3]])
     obs = Obs(torch.zeros(4, 2), history)
     assert FixedList(torch.tensor([7, 5, 3])).act(obs).items.tolist() == [[7], [5], [3], [3]]
@@ -85,7 +85,7 @@ def test_a_list_goes_by_each_users_own_history() -> None:
     assert FixedList(torch.tensor([7, 5, 3])).act(Obs(torch.zeros(2, 2))).items.tolist() == [[7], [7]]
 
 
-def test_the_most_popular_leave_out_what_is_unavailable() -> None:
+def test_most_popular_excludes_unavailable_items() -> None:
     catalogue = replace(
         tiny_satiation([[1.0, 0.0]]).catalogue,
         popularity=torch.tensor([0.2, 0.9, 0.5]),
@@ -97,7 +97,7 @@ def test_the_most_popular_leave_out_what_is_unavailable() -> None:
 
 @pytest.mark.parametrize("tiny", [tiny_drift, tiny_satiation])
 def test_unavailable_items_are_not_shown(tiny: Callable[[list[list[float]]], Drift | Satiation]) -> None:
-    """Not even where it would be the best: item 0, for this user."""
+    """Item 0 would be the best for this user, but it is not available."""
     model = tiny([[1.0, 0.0]])
     model = replace(model, catalogue=replace(model.catalogue, available=torch.tensor([False, True, True])))
     env = tiny_env(model)
@@ -109,7 +109,7 @@ def test_unavailable_items_are_not_shown(tiny: Callable[[list[list[float]]], Dri
 
 
 def test_drift_baselines_by_hand() -> None:
-    """One user likes east, one north: the most popular item is east, the best for both lies between."""
+    """One user likes east and one north. The most popular item is east; the best for both is between."""
     model = tiny_drift([[1.0, 0.0], [0.0, 1.0]])
     env, users = tiny_env(model), torch.tensor([0, 1])
     agents = simple_baselines(env, users, torch.Generator().manual_seed(0))
@@ -149,7 +149,7 @@ def test_satiation_baselines_by_hand() -> None:
     assert_close(sessions["static-list"].returns, torch.full((2,), 0.976616 + 0.436949 + 0.059886))
 
 
-def test_one_item_for_ever_is_skipped_until_the_user_leaves() -> None:
+def test_repeated_item_is_skipped_until_the_user_leaves() -> None:
     """Patience: 1 after the first showing, then 0.75, 0.5, 0.25, 0: gone after five steps."""
     config = replace(SATIATION, max_episode_steps=9)
     env = tiny_env(tiny_satiation([[1.0, 0.0]], config))
@@ -160,7 +160,7 @@ def test_one_item_for_ever_is_skipped_until_the_user_leaves() -> None:
     assert session.left.tolist() == [True]
 
 
-def test_a_list_forgets_users_who_left() -> None:
+def test_static_list_ignores_users_after_they_left() -> None:
     """Three users leave after the first item; the second place belongs to the one who stays.
 
     Item 0 comes first (it appeals to all, and the price is 0); otherwise the three who like
@@ -174,7 +174,7 @@ def test_a_list_forgets_users_who_left() -> None:
 
 
 def test_static_list_beats_popularity_on_training_users() -> None:
-    """Of patient users, whose sessions are long enough for the order of a list to matter."""
+    """The users are patient, so that sessions are long enough for the order of a list to matter."""
     env = synthetic_env(
         affinity_gain=8.0,
         affinity_midpoint=0.3,
@@ -191,7 +191,7 @@ def test_static_list_beats_popularity_on_training_users() -> None:
     assert_close(static.mean(), promised)
 
 
-def test_the_planner_avoids_the_trap_by_hand() -> None:
+def test_planner_avoids_the_trap_by_hand() -> None:
     env = tiny_env(tiny_satiation([[0.0, 1.0]], TRAP))
     myopic = play(env, Myopic(env), env.users)
     assert myopic.items[:, 0, 0].tolist() == [0]
@@ -203,7 +203,7 @@ def test_the_planner_avoids_the_trap_by_hand() -> None:
 
 
 def test_informed_planner_with_the_taste_as_profile_is_the_planner() -> None:
-    """A made-up user's profile is the taste; with the profile of a neighbour, the same planner earns less."""
+    """The profile of a synthetic user is the taste. With another user's profile the planner earns less."""
     env = synthetic_env(steps=6)
     planned = returns_of(env, Planner(env))
     assert_close(returns_of(env, Planner(env, informed=True)), planned)
@@ -228,8 +228,8 @@ def test_scores_under_prices_of_patience_and_weariness() -> None:
     assert_close(scores[:, 2], reward - 0.5 * tiresome)  # half of the session is left
 
 
-def test_the_planner_counts_each_users_own_steps() -> None:
-    """The same user with 1, 2 and 3 steps to go: the trap belongs to the last step alone."""
+def test_planner_uses_each_users_steps_left() -> None:
+    """The same user with 1, 2 and 3 steps left: only the last step should show the trap."""
     model = tiny_satiation([[0.0, 1.0]], TRAP)
     state = model.sample(torch.zeros(4, dtype=torch.int64))
     allowed = torch.ones(4, 3, dtype=torch.bool)
@@ -242,16 +242,16 @@ def test_the_planner_counts_each_users_own_steps() -> None:
     ]
 
 
-def test_the_planner_never_waits() -> None:
-    """Showing the one item left would earn more after a pause, but a forbidden item is no pause."""
+def test_planner_shows_no_forbidden_item() -> None:
+    """The only allowed item would earn more after a pause, but a forbidden item can't serve as a pause."""
     model = tiny_satiation([[0.0, 1.0]])
     weary = replace(model.sample(torch.tensor([0])), weary_of_genres=torch.tensor([[0.0, 8.0]]))
     only_north = torch.tensor([[False, True, False]])
     assert best_first_items(model, weary, only_north, torch.tensor([2]), 3).tolist() == [[1]]
 
 
-def test_two_steps_are_planned_perfectly() -> None:
-    """With three items, each is tried first, and the last step is greedy: nothing is better."""
+def test_planner_is_optimal_over_two_steps() -> None:
+    """Each of three items is tried first, and the last step is greedy, which is optimal."""
     tastes = torch.nn.functional.normalize(
         torch.randn(30, 2, generator=torch.Generator().manual_seed(4)), dim=1
     )
@@ -264,8 +264,8 @@ def test_two_steps_are_planned_perfectly() -> None:
         assert planned[user].item() == pytest.approx(max(pairs).item(), abs=1e-5)
 
 
-def test_the_planner_is_never_worse_than_myopic_or_any_heuristic() -> None:
-    """For each user, not only on average: the simulation is exact where there is no noise."""
+def test_planner_is_not_below_myopic_and_base_policies() -> None:
+    """It holds for each user, as the simulation is exact without noise."""
     env = synthetic_env()
     planned, myopic = returns_of(env, Planner(env)), returns_of(env, Myopic(env))
     assert bool((planned >= myopic - 1e-4).all()) and planned.mean() > 1.15 * myopic.mean()
@@ -274,15 +274,15 @@ def test_the_planner_is_never_worse_than_myopic_or_any_heuristic() -> None:
         assert bool((planned >= heuristic - 1e-4).all()) and planned.mean() > heuristic.mean()
 
 
-def test_the_order_of_users_changes_nothing() -> None:
-    """40 users are planned in chunks; in another order they fall into other chunks."""
+def test_planner_is_independent_of_the_order_of_users() -> None:
+    """40 users are planned in chunks, and another order gives other chunks."""
     env = synthetic_env(steps=4)
     order = torch.randperm(40, generator=torch.Generator().manual_seed(0))
     for agent in (Planner(env), Myopic(env)):
         assert_close(play(env, agent, order).returns, play(env, agent, torch.arange(40)).returns[order])
 
 
-def test_the_oracle_earns_the_closed_form() -> None:
+def test_oracle_return_equals_the_closed_form() -> None:
     catalogue, population = synthetic_world(50, 20, 4, 0.5, 2)
     config = DriftConfig(num_items=50, embedding_dim=4)
     env = env_of(Drift(catalogue, population, config), catalogue, config, torch.arange(20))
@@ -301,7 +301,7 @@ def test_names_of_upper_rows() -> None:
 
 @pytest.mark.parametrize("steps_before", [0, 5])
 def test_contracts_in_satiation(steps_before: int) -> None:
-    """At the start, and in mid-session with users who have left and others who stayed."""
+    """At the start, and in the middle of sessions, after some users have left."""
     env = synthetic_env(noise=0.1)
     obs = env.reset(env.users)
     agent = RandomPolicy((60,), torch.Generator().manual_seed(0))

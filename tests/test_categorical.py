@@ -31,7 +31,7 @@ def test_logprob() -> None:
     assert masked[2] == -torch.inf
 
 
-def test_no_mask_changes_nothing() -> None:
+def test_no_mask_leaves_logits_unchanged() -> None:
     assert categorical.mask_logits(LOGITS, None) is LOGITS
     assert torch.equal(categorical.mask_logits(LOGITS, torch.ones(4, dtype=torch.bool)), LOGITS)
 
@@ -44,7 +44,7 @@ def test_entropy() -> None:
     assert categorical.entropy(alone).item() == 0.0
 
 
-def test_entropy_and_logprob_pass_no_gradient_to_what_is_forbidden() -> None:
+def test_forbidden_alternatives_have_zero_gradient() -> None:
     logits = LOGITS.clone().requires_grad_()
     masked = categorical.mask_logits(logits, MASK)
     (categorical.entropy(masked) + categorical.logprob(masked, torch.tensor(0))).backward()
@@ -70,7 +70,7 @@ def test_probabilities_sum_to_one_and_entropy_has_its_bounds(
     ("masked", "shares"), [(False, [0.125, 0.25, 0.5, 0.125]), (True, [0.25, 0.5, 0.0, 0.25])]
 )
 def test_frequencies(masked: bool, shares: list[float]) -> None:
-    """A chi-square test of 40,000 draws; the seed is fixed, so that it can't fail by chance."""
+    """A chi-square test of 40,000 draws with a fixed seed."""
     logits = categorical.mask_logits(LOGITS, MASK if masked else None).expand(40_000, 4).contiguous()
     drawn = categorical.sample(logits, torch.Generator().manual_seed(0))
     counts = torch.bincount(drawn, minlength=4)
@@ -79,20 +79,20 @@ def test_frequencies(masked: bool, shares: list[float]) -> None:
     assert chisquare(counts[possible], 40_000 * torch.tensor(shares)[possible]).pvalue > 0.01
 
 
-def test_a_wrong_distribution_would_be_noticed() -> None:
+def test_chi_square_detects_a_wrong_distribution() -> None:
     drawn = categorical.sample(LOGITS.expand(40_000, 4).contiguous(), torch.Generator().manual_seed(0))
     counts = torch.bincount(drawn, minlength=4)
     assert chisquare(counts, 40_000 * torch.tensor([0.13, 0.26, 0.49, 0.12])).pvalue < 1e-3
 
 
-def test_draw_gives_the_logprob_of_what_it_draws() -> None:
+def test_draw_returns_the_logprob_of_the_drawn_index() -> None:
     logits = torch.randn(50, 2, 300, generator=torch.Generator().manual_seed(1))
     logits[:, :, ::7] = -torch.inf
     drawn, log_p = categorical.draw(logits, torch.Generator().manual_seed(0))
     assert_close(log_p, categorical.logprob(logits, drawn), atol=1e-5, rtol=1e-5)
 
 
-def test_a_wide_catalogue_is_drawn_from_as_it_should() -> None:
+def test_frequencies_in_a_wide_catalogue() -> None:
     """A chi-square test over 1,000 items of very different probability, in five groups of 200."""
     logits = torch.arange(1000).div(200, rounding_mode="floor") * math.log(2.0)  # 1 : 2 : 4 : 8 : 16
     drawn = categorical.sample(logits.expand(40_000, 1000).contiguous(), torch.Generator().manual_seed(0))
@@ -102,7 +102,7 @@ def test_a_wide_catalogue_is_drawn_from_as_it_should() -> None:
     assert chisquare(within).pvalue > 0.01
 
 
-def test_the_number_of_threads_changes_no_draw() -> None:
+def test_draws_are_independent_of_threads() -> None:
     logits = torch.randn(64, 1, 1000, generator=torch.Generator().manual_seed(1))
     before = torch.get_num_threads()
     found = []
@@ -114,7 +114,7 @@ def test_the_number_of_threads_changes_no_draw() -> None:
         assert torch.equal(index, found[0][0]) and torch.equal(log_p, found[0][1])
 
 
-def test_positions_are_drawn_apart() -> None:
+def test_positions_are_drawn_independently() -> None:
     logits = torch.tensor([[0.5, 0.5, 0.0], [0.0, 0.5, 0.5]]).log().expand(2000, 2, 3).contiguous()
     drawn = categorical.sample(logits, torch.Generator().manual_seed(0))  # (2000, 2)
     assert drawn.shape == (2000, 2) and drawn.dtype == torch.int64
@@ -122,7 +122,7 @@ def test_positions_are_drawn_apart() -> None:
     assert len(pairs) == 4 and chisquare(pairs).pvalue > 0.01
 
 
-def test_the_generator_alone_decides() -> None:
+def test_draws_depend_only_on_the_generator() -> None:
     logits = torch.zeros(100, 50)
     before = torch.get_rng_state()
     first, again = (categorical.sample(logits, torch.Generator().manual_seed(7)) for _ in range(2))
@@ -135,10 +135,10 @@ def test_the_generator_alone_decides() -> None:
     ("uniform", "item"),
     [(0.0, 1), (0.249, 1), (0.25, 3), (0.749, 3), (0.75, 4), (BELOW_ONE, 4), (1.0, 4)],
 )
-def test_the_cumulative_distribution_is_inverted(
+def test_draw_inverts_the_cumulative_distribution(
     monkeypatch: pytest.MonkeyPatch, uniform: float, item: int
 ) -> None:
-    """Probabilities 0, 1/4, 0, 1/2, 1/4, 0: the borders belong to the next item that is allowed."""
+    """Probabilities 0, 1/4, 0, 1/2, 1/4, 0: a border belongs to the next allowed item."""
     monkeypatch.setattr(torch, "rand", lambda size, **rest: torch.full(size, uniform))
     logits = torch.tensor([0.0, 1.0, 0.0, 2.0, 1.0, 0.0]).log()
     assert categorical.sample(logits.expand(3, 6).contiguous()).tolist() == [item] * 3
@@ -150,7 +150,9 @@ def test_the_cumulative_distribution_is_inverted(
     st.sampled_from([0.0, 2.0**-24, 0.5, BELOW_ONE, 1.0]),
     st.data(),
 )
-def test_what_is_forbidden_is_never_drawn(numbers: list[float], uniform: float, data: st.DataObject) -> None:
+def test_forbidden_alternatives_are_never_drawn(
+    numbers: list[float], uniform: float, data: st.DataObject
+) -> None:
     allowed = data.draw(st.lists(st.booleans(), min_size=len(numbers), max_size=len(numbers)).filter(any))
     logits = categorical.mask_logits(torch.tensor([numbers]), torch.tensor(allowed))
     with pytest.MonkeyPatch.context() as patch:
@@ -168,7 +170,7 @@ def test_forbid_by_hand() -> None:
     assert categorical.forbid_(logits, None, None) is logits
 
 
-def test_forbid_passes_the_gradient_of_what_is_allowed() -> None:
+def test_forbid_keeps_the_gradient_of_allowed_alternatives() -> None:
     logits = torch.zeros(1, 1, 3, requires_grad=True)
     categorical.logprob(
         categorical.forbid_(logits + 0, None, torch.tensor([[1]])), torch.tensor([[0]])
@@ -177,8 +179,8 @@ def test_forbid_passes_the_gradient_of_what_is_allowed() -> None:
 
 
 @pytest.mark.parametrize("exclude", [[-1, -1, -1], [-1, 3, 0], [4, 1, 4], [0, 1, 2]])
-def test_uniform_leaves_out_what_is_excluded(exclude: list[int]) -> None:
-    """A chi-square test of 20,000 draws among what is left of five items."""
+def test_uniform_frequencies_without_excluded_items(exclude: list[int]) -> None:
+    """A chi-square test of 20,000 draws among the remaining ones of five items."""
     rows = torch.tensor([exclude]).expand(20_000, -1)
     item, logprob = categorical.uniform(20_000, 5, rows, torch.Generator().manual_seed(0))
     left = [i for i in range(5) if i not in exclude]
@@ -206,7 +208,7 @@ def evaluated(logits: Tensor, index: Tensor, by_logprob: Tensor, by_entropy: Ten
 
 
 def by_autograd(logits: Tensor, index: Tensor, by_logprob: Tensor, by_entropy: Tensor) -> list[Tensor]:
-    """The same from the single equations, in float64."""
+    """The same numbers from the single equations, in float64."""
     logits = logits.double().requires_grad_()
     logprob = categorical.logprob(logits, index).sum(-1)
     entropy = categorical.entropy(logits).sum(-1)
@@ -254,12 +256,12 @@ def test_evaluate_equals_autograd(
     assert not found[2][logits == -torch.inf].any()
 
 
-def test_best_is_the_likeliest_of_each_position() -> None:
+def test_best_is_the_most_probable_of_each_position() -> None:
     logits = torch.tensor([[[0.0, 2.0, 1.0], [3.0, -torch.inf, 1.0]]])
     assert Categorical(logits).best().tolist() == [[1, 0]]
 
 
-def test_a_draw_is_replayed_from_its_number() -> None:
+def test_draw_at_replays_a_draw() -> None:
     logits = torch.randn(9, 1, 50, generator=torch.Generator().manual_seed(1))
     u = torch.rand(9, 1, 1, generator=torch.Generator().manual_seed(2))
     drawn, logprob = categorical.draw_at(logits, u)
@@ -277,13 +279,13 @@ def test_far_logits_and_a_large_entropy_bonus_stay_finite() -> None:
         assert_close(one, other.float(), atol=1e-4, rtol=1e-4)
 
 
-def test_nan_comes_out_as_nan() -> None:
+def test_nan_logits_give_nan() -> None:
     logits = torch.tensor([[[torch.nan, 0.0]]])
     logprob, _, gradient = evaluated(logits, torch.tensor([[0]]), torch.ones(1), torch.zeros(1))
     assert bool(logprob.isnan().all()) and bool(gradient.isnan().any())
 
 
-def test_the_number_of_threads_changes_no_gradient() -> None:
+def test_gradient_is_independent_of_threads() -> None:
     rng = torch.Generator().manual_seed(0)
     logits = torch.randn(64, 1, 1000, generator=rng)
     index, logprob = Categorical(logits).draw(rng)
@@ -307,7 +309,7 @@ def test_backward_twice_gives_the_same_and_leaves_the_logits() -> None:
 
 
 @pytest.mark.parametrize("item", [-1, 3, 15])
-def test_an_index_that_is_no_alternative_is_refused(item: int) -> None:
+def test_index_out_of_range(item: int) -> None:
     with pytest.raises((IndexError, RuntimeError), match=r"outside|out of bounds"):
         Categorical(torch.zeros(2, 1, 3)).evaluate(torch.tensor([[0], [item]]))
     with pytest.raises(ValueError, match="doesn't fit"):

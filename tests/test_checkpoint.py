@@ -140,7 +140,7 @@ def path(tmp_path: Path) -> Path:
 # What goes in comes out.
 
 
-def test_round_trip_gives_everything_back(path: Path) -> None:
+def test_round_trip(path: Path) -> None:
     assert_equal(make_checkpoint(), load(path))
 
 
@@ -152,7 +152,7 @@ def test_round_trip_without_a_world(path: Path) -> None:
     assert_equal(bare, load(path))
 
 
-def test_loaded_generators_go_on_where_they_stopped(path: Path) -> None:
+def test_loaded_generators_continue(path: Path) -> None:
     twin = torch.Generator().manual_seed(640)
     torch.randn(3, 2, generator=twin)
     loaded = torch.Generator()
@@ -288,7 +288,7 @@ def test_killed_at_every_line_and_at_random_moments(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_debris_of_killed_runs_goes_and_a_live_run_keeps_its_file(path: Path) -> None:
+def test_files_of_killed_runs_are_deleted(path: Path) -> None:
     old, young = path.with_name(".ppo.pt.01.tmp"), path.with_name(".ppo.pt.02.tmp")
     old.touch()
     young.touch()
@@ -351,7 +351,7 @@ def test_folder_that_is_a_file_and_file_that_is_a_folder(path: Path, tmp_path: P
     assert sorted(file.name for file in tmp_path.iterdir()) == ["checkpoints", "folder.pt"]
 
 
-def test_interrupted_save_leaves_nothing_behind(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupted_save_leaves_no_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = path.read_bytes()
 
     def ctrl_c(_: int) -> None:
@@ -404,7 +404,7 @@ def test_noise(path: Path, blob: bytes) -> None:
     refusal(bad)
 
 
-def test_a_population_of_before_its_source_was_told(tmp_path: Path) -> None:
+def test_population_without_a_source(tmp_path: Path) -> None:
     path = tmp_path / "ppo.pt"
     save(path, make_checkpoint())
     forge(path, set_fact("population", {}))
@@ -466,7 +466,7 @@ class Bomb:
 
 
 @pytest.mark.parametrize("kind", ["zip", "legacy", "pickle"])
-def test_a_pickle_is_named_and_never_executed(tmp_path: Path, kind: str) -> None:
+def test_pickle_is_named_and_never_executed(tmp_path: Path, kind: str) -> None:
     marker, path = tmp_path / "executed", tmp_path / "ppo.pt"
     if kind == "pickle":
         path.write_bytes(pickle.dumps(Bomb(marker)))
@@ -499,7 +499,7 @@ def test_foreign_files(tmp_path: Path, blob: bytes, cause: str) -> None:
     assert refusal(path) == f"{path} {cause}: give a whole checkpoint, or train again."
 
 
-def test_a_huge_foreign_file_is_not_read(tmp_path: Path) -> None:
+def test_huge_foreign_file_is_not_read(tmp_path: Path) -> None:
     """8 TiB of nothing: neither the rest of the file nor a header length that would fit it is read."""
     path = tmp_path / "ppo.pt"
     for length, cause in ((2, "is not a checkpoint of recsys_rl"), (2**42, "is truncated")):
@@ -608,7 +608,7 @@ def without(section: str) -> Callable[[Facts, Tensors], None]:
         (set_tensor("stranger", torch.zeros(3)), "the unknown tensor 'stranger'"),
     ],
 )
-def test_sound_hash_over_unsound_content(
+def test_valid_hash_over_invalid_content(
     path: Path, change: Callable[[Facts, Tensors], None], cause: str | None
 ) -> None:
     forge(path, change)
@@ -632,7 +632,7 @@ OTHERS = {
 
 
 @pytest.mark.parametrize("name", [*FLOATS, *OTHERS])
-def test_every_field_has_its_dtype(path: Path, name: str) -> None:
+def test_dtype_of_fields(path: Path, name: str) -> None:
     section, field = name.split(".")
     forge(path, lambda _, tensors: tensors.update({name: tensors[name].to(torch.float64)}))
     said = f"{section} whose {field!r} is torch.float64 and not torch.{OTHERS.get(name, 'float32')}: "
@@ -641,7 +641,7 @@ def test_every_field_has_its_dtype(path: Path, name: str) -> None:
 
 @pytest.mark.parametrize("bad", [float("nan"), -float("inf")])
 @pytest.mark.parametrize("name", FLOATS)
-def test_every_number_but_a_year_is_finite(path: Path, name: str, bad: float) -> None:
+def test_numbers_are_finite_except_years(path: Path, name: str, bad: float) -> None:
     section, field = name.split(".")
     forge(path, lambda _, tensors: tensors.update({name: torch.full_like(tensors[name], bad)}))
     assert f"NaN or infinite values in {section} tensor {field!r}: " in refusal(path)
@@ -668,7 +668,7 @@ def test_link_to_a_checkpoint(path: Path) -> None:
     assert f"{link} is a link to ../{path.name}, which is gone: train first" in refusal(link)
 
 
-def test_refusal_names_the_previous_checkpoint_where_it_is_whole(path: Path) -> None:
+def test_error_names_a_whole_previous_checkpoint(path: Path) -> None:
     save(path, make_checkpoint(1280))
     path.write_bytes(path.read_bytes()[:-1])
     assert f", or give {previous(path)}, the whole checkpoint before it." in refusal(path)

@@ -1,4 +1,4 @@
-"""The command: which settings arrive, in which order they win, and what a mistake looks like."""
+"""The command: its settings, their priority, and its error messages."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def run(*arguments: str, encoding: str = "utf-8") -> subprocess.CompletedProcess
 # ---- what arrives
 
 
-def test_no_option_is_the_preset_of_ppo_on_drift() -> None:
+def test_default_options_are_the_preset_of_ppo_on_drift() -> None:
     assert train_options([]) == Job(defaults("ppo", "drift"))
 
 
@@ -83,8 +83,8 @@ def test_options_of_every_kind() -> None:
         ("a2c", "gym:CartPole-v1", ""),
     ],
 )
-def test_each_field_is_an_option(algo: str, env: str, data: str) -> None:
-    """Each field of the config, given another value by its plain name, arrives in its place."""
+def test_options_set_their_fields(algo: str, env: str, data: str) -> None:
+    """Each option sets the field of the config with its name."""
     chosen = {"data_config": {"data": data}} if data else {}
     base, begin = (
         expected(algo, env, **chosen),
@@ -107,7 +107,7 @@ def test_each_field_is_an_option(algo: str, env: str, data: str) -> None:
 
 
 def other_value(name: str, value: Any) -> tuple[Any, list[str]]:
-    """A value that the field may have, other than ``value``; and the words that set it."""
+    """Another allowed value of the field, and the words of its option."""
     fixed = {
         "encoder": "gru",
         "index": "exact",
@@ -132,7 +132,7 @@ def other_value(name: str, value: Any) -> tuple[Any, list[str]]:
     return new, [option(name), str(new)]
 
 
-def test_flags_win_over_the_file_which_wins_over_the_preset(tmp_path: Path) -> None:
+def test_priority_of_options_file_and_preset(tmp_path: Path) -> None:
     file = tmp_path / "run.toml"
     file.write_text('algo = "a2c"\nenv = "satiation"\n[agent_config]\nlr = 0.5\ngamma = 0.5\n')
     assert trained(f"--config {file} --lr 0.25") == expected(
@@ -143,14 +143,14 @@ def test_flags_win_over_the_file_which_wins_over_the_preset(tmp_path: Path) -> N
     )
 
 
-def test_a_run_can_be_repeated_from_the_file_it_wrote(tmp_path: Path) -> None:
+def test_run_repeated_from_its_own_config_file(tmp_path: Path) -> None:
     config = trained("--algo ppo --env satiation --lr 0.125 --hidden-dims 9 --target-kl 0.5 --no-anneal-lr")
     (tmp_path / "config.toml").write_text(to_toml(config))
     assert trained(f"--config {tmp_path / 'config.toml'}") == config
     assert config.model_config == ModelConfig(hidden_dims=(9,)) and config.agent_config.lr == 0.125
 
 
-def test_the_halves_of_a_rollout_may_come_from_file_and_flags(tmp_path: Path) -> None:
+def test_rollout_settings_from_file_and_options(tmp_path: Path) -> None:
     file = tmp_path / "run.toml"
     file.write_text("[agent_config]\nnum_envs = 2\nn_steps = 8\n")
     assert trained(f"--config {file} --batch-size 16").agent_config.num_envs == 2
@@ -174,7 +174,7 @@ def test_evaluate_takes_the_checkpoint_of_the_algorithm() -> None:
 
 @pytest.fixture
 def doors(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """The calls of the commands, in place of training and evaluating."""
+    """Records the calls of the commands, which then neither train nor evaluate."""
     calls: list[Any] = []
 
     class Interrupted(Exception):
@@ -196,7 +196,7 @@ def doors(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return calls
 
 
-def test_the_commands_open_their_doors(doors: list[Any]) -> None:
+def test_commands_call_their_workflows(doors: list[Any]) -> None:
     assert main(["train", "--algo", "a2c"]) == 0
     assert main(["evaluate", "--checkpoint", "x.pt"]) == 0
     more = {"folder": None, "latest": True}
@@ -280,15 +280,15 @@ def test_ends_of_a_run(
         ),
         (
             "train --env gym:CartPole-v1 --data synthetic",
-            "--data is no setting of gym:CartPole-v1, which brings a world of its own: leave it out.",
+            "--data is no setting of gym:CartPole-v1, which has its own world: leave it out.",
         ),
         ("evaluate --algo dqn", "--algo is 'dqn': it must be one of ppo, a2c."),
-        ("evaluate a.pt --seed 3 b.pt", "There is no place for 'b.pt' here: name files side by side;"),
+        ("evaluate a.pt --seed 3 b.pt", "The position of 'b.pt' is not allowed: name all files together;"),
         ("evaluate --env doom", "--env is 'doom': it must be one of drift"),
         ("evaluate --lr 3", "There is no option --lr: see recsys-rl evaluate --help."),
     ],
 )
-def test_one_sentence_and_exit_code_2(
+def test_mistakes_give_one_sentence_and_exit_code_2(
     line: str, message: str, doors: list[Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(line.split()) == 2
@@ -313,14 +313,14 @@ def test_one_sentence_and_exit_code_2(
         ),
         (
             b"env = 'mine:PLATFORM'",
-            "run.toml names a module to import, as no file may: type --env mine:PLATFORM.",
+            "run.toml names a module, but a file may not import one: type --env mine:PLATFORM.",
         ),
         (b"lr = 0.1", "There is no field lr (did you mean agent_config.lr?)"),
         (b"resume = true", "There is no field resume: choose from algo, env,"),
         (b"[agent_config]\nclip = 1", "There is no field agent_config.clip"),
         (b"[env_config]\nnum_items = '50'", "env_config.num_items is '50': it must be a whole number"),
         (b"[agent_config]\nlr = -1", "agent_config.lr is -1.0: it must be a number, above 0."),
-        (b"env = 'gym:os:X'", "run.toml names a module to import, as no file may: type --env gym:os:X."),
+        (b"env = 'gym:os:X'", "run.toml names a module, but a file may not import one: type --env gym:os:X."),
     ],
 )
 def test_mistakes_in_a_file(
@@ -349,7 +349,7 @@ def test_mistakes_in_a_file(
         ("env = 'doom'", ["--lr", "1"], "env is 'doom': it must be one of drift"),
     ],
 )
-def test_a_value_is_called_as_where_it_stands(
+def test_error_names_the_option_or_the_field(
     content: str,
     options: list[str],
     message: str,
@@ -357,7 +357,7 @@ def test_a_value_is_called_as_where_it_stands(
     doors: list[Any],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """A typed value has the option's name, and any other the field's, as it may be the file's."""
+    """An error names the option of a typed value. Otherwise it names the field, which may be the file's."""
     file = tmp_path / "run.toml"
     file.write_text(content)
     assert main(["train", "--config", str(file), *options]) == 2
@@ -365,7 +365,7 @@ def test_a_value_is_called_as_where_it_stands(
     assert doors == []
 
 
-def test_a_module_is_imported_when_the_person_types_it(tmp_path: Path) -> None:
+def test_typed_module_is_imported(tmp_path: Path) -> None:
     file = tmp_path / "run.toml"
     file.write_text("env = 'gym:some.module:X-v0'\n")
     assert trained(f"--config {file} --env gym:some.module:X-v0").env == "gym:some.module:X-v0"
@@ -374,7 +374,7 @@ def test_a_module_is_imported_when_the_person_types_it(tmp_path: Path) -> None:
 # ---- help
 
 
-def test_without_a_command_comes_the_overview(capsys: pytest.CaptureFixture[str]) -> None:
+def test_overview_without_a_command(capsys: pytest.CaptureFixture[str]) -> None:
     for argv in ([], ["--help"], ["-h"]):
         assert main(argv) == 0
         out, err = capsys.readouterr()
@@ -415,7 +415,7 @@ def test_overview_loads_no_tensors() -> None:
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
-def test_a_mistake_ends_the_process_with_code_2(encoding: str) -> None:
+def test_mistake_ends_the_process_with_code_2(encoding: str) -> None:
     found = run("-m", "train", "--num-items", "many", encoding=encoding)
     assert (found.returncode, found.stdout) == (2, "")
     assert found.stderr.startswith("error: Error parsing --num-items: ") and found.stderr.count("\n") == 1

@@ -1,4 +1,4 @@
-"""The settings: what each field may hold, one sentence for what it may not, and the way there and back."""
+"""The settings: their ranges, the errors of invalid values, and the conversion to dicts and TOML and back."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ ENVS = {
 
 
 def numeric_fields() -> list[tuple[str, type, str, type, Range]]:
-    """Section, its class, field, int or float, range: of each field that holds numbers."""
+    """Section, its class, field, int or float, and range of each numeric field."""
     found = []
     for section, cls in SECTIONS:
         for name, hint in hints(cls).items():
@@ -143,7 +143,7 @@ def configs(draw: st.DrawFn) -> Config:
 
 @given(configs())
 @settings(max_examples=50, deadline=None)
-def test_there_and_back(config: Config) -> None:
+def test_round_trip(config: Config) -> None:
     assert from_dict(Config, to_dict(config)) == config
     assert from_dict(Config, json.loads(json.dumps(to_dict(config)))) == config
     assert from_toml(to_toml(config)) == config
@@ -166,7 +166,7 @@ def test_values_of_a_file_get_the_type_of_the_field() -> None:
     assert from_dict(Config, {}) == Config()
 
 
-def test_overlay_changes_only_what_it_names() -> None:
+def test_overlay_changes_only_given_fields() -> None:
     base = Config()
     over = overlay(to_dict(base), {"agent_config": {"lr": 0.5}})
     agent = dataclasses.replace(base.agent_config, lr=0.5)
@@ -175,7 +175,7 @@ def test_overlay_changes_only_what_it_names() -> None:
 
 @pytest.mark.parametrize("algo", ["ppo", "a2c"])
 @pytest.mark.parametrize("env", ["drift", "satiation", "gym:CartPole-v1"])
-def test_sections_left_out_are_the_preset(algo: Any, env: str) -> None:
+def test_missing_sections_are_the_preset(algo: Any, env: str) -> None:
     """From Python, from a dict and from TOML, as for the command."""
     preset = defaults(algo, env)
     assert Config(algo, env) == from_dict(Config, {"algo": algo, "env": env}) == preset
@@ -187,7 +187,7 @@ def test_sections_left_out_are_the_preset(algo: Any, env: str) -> None:
         }
 
 
-def test_preset_of_satiation_holds_where_a_section_is_given_in_part() -> None:
+def test_preset_of_satiation_fills_incomplete_sections() -> None:
     assert Config(env="satiation").agent_config.gamma == 0.99
     some = from_dict(Config, {"env": "satiation", "agent_config": {"lr": 0.5}})
     assert (some.agent_config.gamma, some.agent_config.lr) == (0.99, 0.5)
@@ -210,14 +210,14 @@ def test_names_of_the_settings_can_be_imported_from_one_module() -> None:
 
 @pytest.mark.parametrize("name", ["log_dir", "checkpoint_dir"])
 def test_fields_of_an_earlier_version(name: str) -> None:
-    with pytest.raises(UserError, match=rf"^train_config\.{name} is of an earlier version: "):
+    with pytest.raises(UserError, match=rf"^train_config\.{name} is a setting of an earlier version: "):
         from_dict(Config, {"train_config": {name: "logs"}})
 
 
 @pytest.mark.parametrize(
     "name", ["a/b", "..", ".", ".hidden", "-x", "a\\b", "a b", "x\x1b[31m", "a" * 101, "a\n"]
 )
-def test_name_that_makes_no_folder(name: str) -> None:
+def test_invalid_run_name(name: str) -> None:
     with pytest.raises(UserError, match=r"^train_config\.name is .*: it becomes the name of a folder"):
         from_dict(Config, {"train_config": {"name": name}})
 
@@ -225,7 +225,7 @@ def test_name_that_makes_no_folder(name: str) -> None:
 # ---- every field has a range, and the range holds
 
 
-def test_every_number_has_a_range() -> None:
+def test_numeric_fields_have_ranges() -> None:
     for _, cls in SECTIONS:
         for name, hint in hints(cls).items():
             parts = [*typing.get_args(hint), hint]
@@ -236,9 +236,7 @@ def test_every_number_has_a_range() -> None:
 
 
 @pytest.mark.parametrize(("section", "cls", "name", "base", "limits"), numeric_fields())
-def test_numbers_outside_their_range_are_refused(
-    section: str, cls: type, name: str, base: type, limits: Range
-) -> None:
+def test_numbers_out_of_range(section: str, cls: type, name: str, base: type, limits: Range) -> None:
     listed = name == "hidden_dims"
     outside: list[Any] = [True, "1", math.nan, math.inf, [[1]]]
     outside += [bound - 1 for bound in (limits.low,) if bound > -math.inf]
@@ -281,8 +279,7 @@ def test_numbers_outside_their_range_are_refused(
         ),
         (
             {"env": "gym:CartPole-v1", "model_config": {"encoder": "gru"}},
-            "model_config.encoder is 'gru': it reads a session's history, and gym:CartPole-v1 shows none; "
-            "leave it out.",
+            "model_config.encoder is 'gru': it needs a history, but gym:CartPole-v1 has none; leave it out.",
         ),
         (
             {"env_config": {"num_items": True}},
@@ -371,7 +368,7 @@ def test_numbers_outside_their_range_are_refused(
         ),
     ],
 )
-def test_one_sentence_names_the_field_the_value_and_what_is_allowed(mapping: Any, message: str) -> None:
+def test_error_names_field_value_and_allowed_values(mapping: Any, message: str) -> None:
     with pytest.raises(UserError) as caught:
         from_dict(Config, mapping)
     assert str(caught.value) == message
@@ -403,7 +400,7 @@ def test_shared_settings_serve_every_platform_and_source() -> None:
     assert Config(agent_config=AgentConfig(lr=0.5)).agent_config == PPOConfig(lr=0.5)
 
 
-def test_a_config_made_in_code_is_checked_as_well() -> None:
+def test_config_made_in_code_is_checked() -> None:
     with pytest.raises(
         UserError, match=r"^agent_config\.gamma is 1\.5: it must be a number, at least 0 and at most 1\.$"
     ):
@@ -424,7 +421,7 @@ def test_values_are_shown_on_one_short_line() -> None:
 @pytest.mark.parametrize(
     "env", ["", "gym:", "gym", "gym:a b", "gym:1:X", "gym::X", "gym:a:b:c", "Drift", "gym:m:"]
 )
-def test_environments_that_cannot_be(env: str) -> None:
+def test_invalid_environment_names(env: str) -> None:
     with pytest.raises(UserError, match=r"^env is "):
         from_dict(Config, {"env": env})
 
@@ -442,7 +439,7 @@ def test_text_that_is_not_toml(text: str) -> None:
 
 @pytest.mark.parametrize("algo", AGENTS)
 @pytest.mark.parametrize("env", ["drift", "satiation", "gym:CartPole-v1", "gym:some.module:Id-v0"])
-def test_each_algorithm_has_a_preset_on_each_environment(algo: str, env: str) -> None:
+def test_presets_of_algorithms_on_environments(algo: str, env: str) -> None:
     config = defaults(algo, env)
     assert (config.algo, config.env) == (algo, env) and type(config.agent_config) is config.algorithm.config
     assert preset_of(algo, env)
@@ -461,8 +458,8 @@ def test_preset_of_an_algorithm_refines_that_of_all() -> None:
     }
 
 
-def test_presets_leave_alone_what_toml_cannot_turn_off() -> None:
-    """A file can't say None, so a preset that gave such a field a value could not be undone by one."""
+def test_presets_set_no_optional_fields() -> None:
+    """A file can't hold None, so it could not reset an optional field that a preset sets."""
     for algo in AGENTS:
         for env in ENVS:
             for section, fields in preset_of(algo, env).items():
@@ -476,7 +473,7 @@ def test_unknown_presets() -> None:
             defaults(algo, env)
 
 
-def test_a_complaint_about_a_field_can_be_copied() -> None:
+def test_field_error_can_be_copied() -> None:
     error = FieldError("agent_config.lr", "is -1: it must be above 0.")
     copied = copy.copy(error)  # as pickling does
     assert str(copied) == str(error) == "agent_config.lr is -1: it must be above 0."

@@ -1,4 +1,4 @@
-"""Each field of the settings is live: another value changes what a tiny run does, where one can see it."""
+"""Each field of the settings has an effect: another value changes the result of a tiny run."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ def refusal(config: Config) -> str:
 
 
 def meeting(config: Config) -> str:
-    """The error of rank 1 where rank 0 is missing."""
+    """The error of rank 1 without a rank 0."""
     with (
         pytest.raises(UserError) as caught,
         join(Place(1, 2, 1, "127.0.0.1", 1), None, config.train_config.join_timeout, False),
@@ -229,7 +229,7 @@ DIALS: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def log_csv(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A made-up log with two columns of each kind."""
+    """A synthetic log with two columns of each kind."""
     rng = np.random.default_rng(0)
     path = tmp_path_factory.mktemp("log") / "log.csv"
     odds = 1 / np.arange(2, 32)
@@ -247,7 +247,7 @@ def log_csv(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log_csv: Path) -> Iterator[Callable[[str], None]]:
-    """Enter a fresh folder that holds log.csv and, as every run writes below it, nothing else."""
+    """Enter a new folder with nothing but log.csv; every run writes below it."""
     threads_before = torch.get_num_threads()
 
     def enter(name: str) -> None:
@@ -264,8 +264,8 @@ def look(folder: Callable[[str], None], name: str, view: View, config: Config) -
     return view(config)
 
 
-def test_no_field_is_left_out() -> None:
-    """Of each platform, algorithm and source that there is."""
+def test_all_fields_are_covered() -> None:
+    """The fields of all platforms, algorithms and sources are covered."""
     records = {"env_config": PLATFORMS, "agent_config": AGENTS, "data_config": SOURCES}
     classes = [
         (section, find(spec, name).config) for section, x in records.items() for name, spec in x.items()
@@ -276,8 +276,8 @@ def test_no_field_is_left_out() -> None:
 
 
 @pytest.mark.parametrize("scenario", ["drift", "satiation", "csv", "gym", "a2c"])
-def test_the_same_settings_give_the_same_weights(scenario: str, folder: Callable[[str], None]) -> None:
-    """Without this, a difference would say nothing."""
+def test_same_settings_give_same_weights(scenario: str, folder: Callable[[str], None]) -> None:
+    """Without this property, a difference between runs would prove nothing."""
     config = settings_of(scenario)
     assert look(folder, "one", weights, config) == look(folder, "two", weights, config)
 
@@ -293,7 +293,7 @@ def test_field(section: str, name: str, folder: Callable[[str], None]) -> None:
     ("scenario", "name"),
     [(s, name) for s in ("drift", "a2c") for name in to_dict(settings_of(s).agent_config)],
 )
-def test_dial(name: str, scenario: str, folder: Callable[[str], None]) -> None:
+def test_setting_of_platform_and_algorithm(name: str, scenario: str, folder: Callable[[str], None]) -> None:
     before = settings_of(scenario)
     value = not before.agent_config.normalize_advantage if name == "normalize_advantage" else DIALS[name]
     after = settings_of(scenario, agent_config={name: value})

@@ -1,4 +1,4 @@
-"""The classic network as one node of the autograd graph, against its modules and autograd."""
+"""The dense network as one node of the autograd graph, against its modules and autograd."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def rng(seed: int) -> torch.Generator:
 
 
 def network(**config: Any) -> ActorCritic:
-    """Away from its special beginning."""
+    """A network with random weights and biases."""
     model = ActorCritic(SHAPES, ModelConfig(head="dense", **config), rng(0))
     for parameter in model.parameters():
         parameter.data += 0.3 * torch.randn(parameter.shape, generator=rng(1))
@@ -73,7 +73,7 @@ def test_equals_the_modules(
 
 
 def test_by_hand() -> None:
-    """One input, a hidden unit each, two items; relu; each weight 1, bias 0; x = 2, G = (3, -1), g = 5."""
+    """One input, one hidden unit each, two items, relu; weights 1, biases 0; x = 2, G = (3, -1), g = 5."""
     model = ActorCritic(
         Shapes(1, (2,)), ModelConfig(head="dense", hidden_dims=(1,), activation="relu"), rng(0)
     )
@@ -94,7 +94,7 @@ def test_by_hand() -> None:
 
 
 def parameters(inputs: int, hidden: tuple[int, ...], num_items: int) -> list[Tensor]:
-    """Those of a network of these sizes, as functional/dense.py orders them."""
+    """The parameters of a network of these sizes, in the order of functional/dense.py."""
     sizes = (inputs, *hidden)
     shapes: list[tuple[int, ...]] = [
         shape for a, b in itertools.pairwise(sizes) for shape in ((2, a, b), (2, 1, b))
@@ -137,7 +137,7 @@ def test_sizes_that_fit_no_block(rows: int, num_items: int, activation: str) -> 
         assert_close(one.double(), other, atol=2e-4, rtol=1e-4)
 
 
-def test_threads_change_nothing() -> None:
+def test_result_is_independent_of_threads() -> None:
     threads = torch.get_num_threads()
     found = []
     try:
@@ -151,7 +151,7 @@ def test_threads_change_nothing() -> None:
 
 @pytest.mark.parametrize("widest", [4, 8])
 def test_products_for_other_processors(widest: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Compiled as if the processor knew no wider vectors."""
+    """Compiled for a processor without wide vectors."""
     compiler = shutil.which("gcc")
     if compiler is None:
         pytest.skip("no compiler here")
@@ -167,15 +167,15 @@ def test_products_for_other_processors(widest: int, tmp_path: Path, monkeypatch:
         assert_close(one, other, atol=2e-4, rtol=1e-4)
 
 
-def test_inputs_of_another_size_are_refused() -> None:
-    """Before their address is passed on: memory beside a tensor is no number of ours."""
+def test_inputs_of_wrong_size() -> None:
+    """They must be rejected before C reads memory beyond a tensor."""
     weights = parameters(4, (3,), 5)
     for inputs in (torch.zeros(2, 3), torch.zeros(4), torch.zeros(2, 2, 4)):
         with pytest.raises(ValueError, match="don't fit a network of 4 inputs"):
             dense.actor_critic(inputs, "tanh", weights)
 
 
-def test_strides_types_no_rows_and_gradients_of_inputs_are_left_to_torch() -> None:
+def test_unsupported_inputs_use_torch() -> None:
     weights, x = parameters(4, (3,), 5), torch.randn(6, 4, generator=rng(1))
     assert dense.serves(x, weights)
     for other in (x.double(), torch.zeros(4, 6).T, x[:0], x.clone().requires_grad_()):
@@ -189,8 +189,8 @@ def test_strides_types_no_rows_and_gradients_of_inputs_are_left_to_torch() -> No
         assert_close(model.double()(Obs(obs.context[:rows].double()))[1].float(), expected[:rows])
 
 
-def test_parameters_that_move_are_found_again() -> None:
-    """Other memory under the same parameter, and a copy of the whole network, whose weights are its own."""
+def test_moved_and_copied_parameters() -> None:
+    """A parameter with other memory, and a copy of the whole network, which has its own weights."""
     model, obs = network(hidden_dims=(3,)), Obs(torch.randn(2, 6, generator=rng(1)))
     before = model(obs)[1].detach()
     twin = copy.deepcopy(model)
@@ -223,8 +223,8 @@ def test_value_alone(activation: Any) -> None:
     assert_close(model.value(obs), model(obs)[1])
 
 
-def test_activations_and_what_is_no_number() -> None:
-    """One hidden unit that passes x on: the value is f(x), at ends, zero and NaN as well."""
+def test_activations_at_extremes_and_nan() -> None:
+    """One hidden unit with weight 1: the value is f(x), also at extremes, zero and NaN."""
     x = torch.cat([torch.linspace(-12, 12, 1001), torch.tensor([torch.inf, -torch.inf, 0.0, torch.nan])])
     one, zero = torch.ones(2, 1, 1), torch.zeros(2, 1, 1)
     for activation in ("tanh", "relu", "elu"):

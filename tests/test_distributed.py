@@ -332,13 +332,13 @@ def test_config_gets_the_number_of_started_processes() -> None:
     [
         (
             "--num-envs 9",
-            "--num-envs is 9: it must be a multiple of num_processes = 2, among which",
+            "--num-envs is 9: it must be a multiple of num_processes = 2, as it is divided",
         ),
         ("--batch-size 11", "--batch-size is 11: it must be a multiple of num_processes = 2"),
         ("--algo a2c --num-envs 5", "--num-envs is 5: it must be a multiple of num_processes = 2"),
         (
             "--env gym:CartPole-v1",  # its preset scales rewards by their deviation
-            "normalize_reward keep statistics of one process, and num_processes is 2: "
+            "normalize_reward need a single process, but num_processes is 2: "
             "give --no-normalize-reward, or one process.",
         ),
         (
@@ -372,8 +372,8 @@ def test_resume_with_another_number_of_processes(here: Path, capsys: pytest.Capt
     capsys.readouterr()
     assert main(["train", "--resume", "--num-processes", "1"]) == 2
     assert capsys.readouterr().err == (
-        "error: runs/drift-synthetic-ppo-0/ppo.pt was made with --num-processes 2, and this run asks for 1: "
-        "leave --num-processes out to resume, or start a new run without --resume.\n"
+        "error: runs/drift-synthetic-ppo-0/ppo.pt was made with --num-processes 2, but --num-processes is 1 "
+        "now: leave --num-processes out to resume, or start a new run without --resume.\n"
     )
 
 

@@ -1,8 +1,8 @@
-"""The docs tell the truth: their Python runs, and what they name exists.
+"""Tests of the docs: their Python runs, their commands parse, and the names in them exist.
 
-In README.md and docs/*.md, blocks tagged ``python`` are executed, those of one file in order and in one
-namespace. Commands in blocks tagged ``bash`` are parsed, not run. A backtick span that looks like a file
-or like ``module.name`` must exist, and a span right after `` `file.py`: `` must be code of that file.
+In README.md and docs/*.md, the blocks ``python`` of one file are executed in order, in one namespace.
+Commands in ``bash`` blocks are parsed, not run. A backtick span that looks like a file or like
+``module.name`` must exist, and a span right after `` `file.py`: `` must be code of that file.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ import recsys_rl.dials
 import recsys_rl.types
 from recsys_rl.agents import AGENTS
 from recsys_rl.cli.evaluate import evaluate_options
+from recsys_rl.cli.recommend import recommend_options
 from recsys_rl.cli.train import train_options
 from recsys_rl.data import SOURCES
 from recsys_rl.env import PLATFORMS
@@ -48,7 +49,7 @@ each_page = pytest.mark.parametrize("page", PAGES, ids=name_of)
 
 
 def blocks(text: str, tag: str) -> list[tuple[int, str]]:
-    """Fenced blocks of that tag, with the number of lines above each."""
+    """Fenced blocks with this tag, with the number of lines above each."""
     return [(text[: m.start(2)].count("\n"), m.group(2)) for m in FENCE.finditer(text) if m.group(1) == tag]
 
 
@@ -57,7 +58,7 @@ def spans(text: str) -> list[str]:
     return re.findall(r"`([^`\n]+)`", FENCE.sub("", text))
 
 
-# What the blocks do.
+# The blocks.
 
 
 @each_page
@@ -103,7 +104,7 @@ def commands(block: str) -> list[list[str]]:
 
 
 def command_complaint(words: list[str]) -> str | None:
-    """The mistake in a command line, as far as it shows without a run."""
+    """The mistake in a command line that can be found without a run."""
     program, *rest = words
     program = Path(program).name
     if program == "make":
@@ -126,7 +127,7 @@ def command_complaint(words: list[str]) -> str | None:
 
 
 def option_complaint(command: str, args: list[str]) -> str | None:
-    parsers = {"train": train_options, "evaluate": evaluate_options}
+    parsers = {"train": train_options, "evaluate": evaluate_options, "recommend": recommend_options}
     if command not in parsers:
         return f"no command {command}"
     for option, value in itertools.pairwise(args):
@@ -149,17 +150,17 @@ def option_complaint(command: str, args: list[str]) -> str | None:
     return None
 
 
-# What the text names.
+# The names in the text.
 
 
 @pytest.mark.parametrize("page", LINKING, ids=name_of)
-def test_links_lead_somewhere(page: Path) -> None:
+def test_links_have_targets(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     assert [link for link in links(text) if link_complaint(page, link)] == []
 
 
 def links(text: str) -> list[str]:
-    """Targets of links and images, but for those to other sites."""
+    """Targets of links and images, except for other sites."""
     found = re.findall(r"\]\(([^)\s]+)\)", FENCE.sub("", text)) + re.findall(r'(?:src|href)="([^"]+)"', text)
     return [target for target in found if not re.match(r"[a-z]+:", target)]
 
@@ -185,7 +186,7 @@ def test_names_exist(page: Path) -> None:
 
 
 @each_page
-def test_quoted_code_stands_in_its_file(page: Path) -> None:
+def test_quoted_code_is_in_its_file(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     assert [quote for quote in QUOTED.findall(text) if not is_quoted_right(*quote)] == []
 
@@ -203,7 +204,7 @@ def formulas(text: str) -> list[str]:
 
 
 def maths_complaint(formula: str) -> bool:
-    """Would GitHub, which reads Markdown before maths, spoil this formula?
+    """True if GitHub, which reads Markdown before maths, would spoil this formula.
 
     It takes the backslash from `\\_`, makes a list or heading of a line that begins with - + = *, a link of
     `[a](b)`, and emphasis of what follows the underscore of `}_{`: put a space behind it
@@ -213,7 +214,7 @@ def maths_complaint(formula: str) -> bool:
 
 
 def is_missing_file(span: str) -> bool:
-    """Is this the path of a source file or page that is not there? `returns.py` may lie anywhere."""
+    """True for the path of a missing source file or page. `returns.py` may be in any folder."""
     if not re.fullmatch(r"[\w.\-]+(/[\w.\-]+)*\.(py|md)", span):
         return False
     if "/" in span:
@@ -223,7 +224,7 @@ def is_missing_file(span: str) -> bool:
 
 
 def is_missing_name(span: str) -> bool:
-    """Is this `module.name`, of a module of ours, without such a name? Fields of the nouns count.
+    """True for `module.name` of a module of ours without this name. Fields of our data types count too.
 
     So `rollout.rewards` may mean Rollout's field: a local variable is often named like a module.
     """
@@ -252,7 +253,7 @@ def is_quoted_right(file: str, code: str) -> bool:
 
 @cache
 def modules() -> dict[str, str]:
-    """Modules by the names that a page may use: whole, by room, and alone (rooms `functional` and top)."""
+    """Modules by their names on a page: the whole name, without `recsys_rl`, and without `functional`."""
     found = {"recsys_rl": "recsys_rl"}
     for module in pkgutil.walk_packages(recsys_rl.__path__, "recsys_rl."):
         name = module.name.removeprefix("recsys_rl.")
@@ -264,7 +265,7 @@ def modules() -> dict[str, str]:
 
 @cache
 def field_names() -> set[str]:
-    """Fields and properties of the nouns and of all settings."""
+    """Fields and properties of the data types and of all settings."""
     records = [find(spec, "") for spec in {*PLATFORMS.values(), *AGENTS.values(), *SOURCES.values()}]
     classes = [record.config for record in records]
     for module in (recsys_rl.config, recsys_rl.dials, recsys_rl.types):
@@ -279,7 +280,7 @@ def field_names() -> set[str]:
 # The checks themselves can fail.
 
 
-def test_blocks_share_one_namespace_and_raise_where_they_stand(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blocks_share_a_namespace_and_keep_line_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     text = "# t\n\n```python\nx = 2\n```\n\n```text\nx = 3\n```\n\n```python\ny = x + 1\nassert y == 3\n```\n"
     found = blocks(text, "python")
     assert [above for above, _ in found] == [3, 11]

@@ -1,4 +1,4 @@
-"""The door to evaluation: which policies stand in the table, and that the file alone makes it."""
+"""Evaluation: the policies in the table, and that it needs only the checkpoint."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ OPTIONS = {"drift": DRIFT, "satiation": SATIATION, "a2c": A2C, "gym": CARTPOLE}
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A checkpoint of each kind, after learning enough to differ from what it was."""
+    """A checkpoint of each kind, trained enough to differ from the untrained policy."""
     folder, found = tmp_path_factory.mktemp("trained"), {}
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -93,7 +93,7 @@ def test_rows_and_numbers(name: str, trained: dict[str, Path], tmp_path: Path) -
         assert all(row["length_mean"] == row["return_mean"] for row in rows.values())
 
 
-def test_the_untrained_policy_is_the_one_that_the_run_began_with(
+def test_untrained_policy_equals_the_start_of_the_run(
     trained: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -104,7 +104,7 @@ def test_the_untrained_policy_is_the_one_that_the_run_began_with(
 
 @pytest.mark.parametrize("name", ROWS)
 def test_paired_differences(name: str, trained: dict[str, Path]) -> None:
-    """Against the best simple row, user by user: narrower or wider than the rows, but of the same mean."""
+    """Differences to the best simple row for each user: their mean is the difference of the means."""
     checkpoint = load(trained[name])
     played = play(checkpoint)
     found = summarise(checkpoint.config.env, played, [checkpoint.config.algo])
@@ -139,8 +139,8 @@ def test_one_session_for_each_held_out_user(name: str, trained: dict[str, Path])
         assert bool((sessions.rewards[gone.bool()] == 0).all())
 
 
-def test_a_table_is_made_of_its_users_alone(trained: dict[str, Path]) -> None:
-    """The greedy policy and the oracle use no noise on drift: each user's row is the same in any company."""
+def test_rows_are_independent_of_other_users(trained: dict[str, Path]) -> None:
+    """Without noise (greedy policy and oracle on drift), a user's result doesn't depend on other users."""
     checkpoint = load(trained["drift"])
     whole, some = play(checkpoint), play(checkpoint, 3)
     for policy in ("ppo-greedy", "oracle", "one-item"):
@@ -149,7 +149,7 @@ def test_a_table_is_made_of_its_users_alone(trained: dict[str, Path]) -> None:
         torch.testing.assert_close(few.returns, all_of_them.returns[[0, 2, 4]])
 
 
-def test_many_users_are_thinned_and_the_table_says_so(
+def test_max_users_is_stated_in_the_table(
     trained: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert table(trained["drift"], tmp_path, "--max-users", "4")["sessions"] == 4
@@ -172,8 +172,8 @@ def test_unavailable_items_are_never_shown(trained: dict[str, Path]) -> None:
         assert bool((items[items >= 0] % 2 == 0).all()), policy
 
 
-def test_the_file_alone_is_enough(trained: dict[str, Path], tmp_path: Path) -> None:
-    """In another folder, with no data, no cache and an empty home, in a process of its own."""
+def test_evaluation_needs_only_the_checkpoint(trained: dict[str, Path], tmp_path: Path) -> None:
+    """In another folder and another process, without data, without a cache and with an empty home."""
     here = table(trained["satiation"], tmp_path, "--threads", "1")
     folder = tmp_path / "elsewhere"
     folder.mkdir()
@@ -203,14 +203,14 @@ def test_the_file_alone_is_enough(trained: dict[str, Path], tmp_path: Path) -> N
     assert all(f">{name}<" in page for name in ROWS["satiation"])
 
 
-def test_a_report_of_other_peoples_environment(trained: dict[str, Path], tmp_path: Path) -> None:
+def test_report_of_a_gym_environment(trained: dict[str, Path], tmp_path: Path) -> None:
     page = tmp_path / "r.html"
     assert main(["evaluate", "--checkpoint", str(trained["gym"]), "--max-users", "9"]) == 2
     assert main(["evaluate", "--checkpoint", str(trained["gym"]), "--report", str(page)]) == 0
     assert "gym:CartPole-v1" in page.read_text()
 
 
-def test_a_module_is_imported_when_the_person_types_it(
+def test_typed_module_is_imported(
     trained: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     env = "gym:gymnasium.envs.classic_control:CartPole-v1"

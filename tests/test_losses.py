@@ -1,4 +1,4 @@
-"""Each equation of PPO's and A2C's losses, against numbers from a pencil."""
+"""Each equation of the losses of PPO and A2C, against numbers worked out by hand."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_surrogate_is_the_mean() -> None:
     assert_close(found, torch.tensor(0.275))
 
 
-def test_surrogate_stops_pulling_where_it_is_clipped() -> None:
+def test_clipped_surrogate_has_zero_gradient() -> None:
     logprob, old = logs(2.0, 0.5, 2.0, 0.5)
     logprob.requires_grad_()
     losses.clipped_surrogate(logprob, old, torch.tensor([1.0, 1.0, -1.0, -1.0]), 0.2).backward()
@@ -53,7 +53,7 @@ def test_surrogate_stops_pulling_where_it_is_clipped() -> None:
 
 
 @given(FLOATS, st.floats(0.01, 0.9))
-def test_surrogate_never_promises_more_than_the_unclipped_objective(numbers: list[float], eps: float) -> None:
+def test_surrogate_is_a_lower_bound_of_the_unclipped_objective(numbers: list[float], eps: float) -> None:
     logprob, advantage = torch.tensor(numbers), torch.tensor(numbers[::-1])
     old = torch.zeros_like(logprob)
     unclipped = -(logprob.exp() * advantage).mean()

@@ -1,4 +1,4 @@
-"""The networks: shapes, masks, what must not matter (order of the catalogue, padding), and how they begin."""
+"""The networks: shapes, masks, invariance to the catalogue's order and to padding, and first weights."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def session_model(seed: int = 0, **config: Any) -> ActorCritic:
 
 
 def stir(model: torch.nn.Module) -> None:
-    """Move every parameter away from its special beginning (zero biases, small gains)."""
+    """Change every parameter from its first value (zero biases, small gains)."""
     for parameter in model.parameters():
         parameter.data += 0.5 * torch.randn(parameter.shape, generator=rng(9))
 
@@ -76,7 +76,7 @@ def test_shapes_and_mask(encoder: Any, head: Any, activation: Any) -> None:
 
 @pytest.mark.parametrize("encoder", ["mlp", "gru"])
 @pytest.mark.parametrize("head", ["two-tower", "dense"])
-def test_every_parameter_gets_a_gradient(encoder: Any, head: Any) -> None:
+def test_parameters_have_gradients(encoder: Any, head: Any) -> None:
     model = session_model(encoder=encoder, head=head, activation="tanh")
     stir(model)
     policy, value = model(session_obs())
@@ -98,7 +98,7 @@ def test_rows_do_not_mix() -> None:
 
 @pytest.mark.parametrize("encoder", ["mlp", "gru"])
 def test_two_tower_follows_a_permuted_catalogue(encoder: Any) -> None:
-    """Item ids are names: renumbering the catalogue renumbers the logits, and changes nothing else."""
+    """Another order of the catalogue gives the same logits in that order."""
     model, renumbered = session_model(encoder=encoder), session_model(encoder=encoder)
     stir(model)
     renumbered.load_state_dict(model.state_dict())
@@ -114,7 +114,7 @@ def test_two_tower_follows_a_permuted_catalogue(encoder: Any) -> None:
     assert not torch.allclose(moved_policy.logits, policy.logits)
 
 
-def test_two_tower_scores_a_catalogue_it_was_not_made_for() -> None:
+def test_two_tower_scores_another_catalogue() -> None:
     model = session_model()
     items = torch.randn(7, model.items.shape[1], generator=rng(5))
     before = model(session_obs())[0].logits
@@ -126,7 +126,7 @@ def test_two_tower_scores_a_catalogue_it_was_not_made_for() -> None:
 
 
 def test_two_tower_by_hand() -> None:
-    """Votes alone: temperature 5 times RATE * votes * (sum of blocks), dotted with each item."""
+    """With votes only, a logit is temperature 5 times RATE * votes * (sum of blocks) . item."""
     head = TwoTowerHead(2, 2, 2, rng())
     for parameter in (head.query.weight, head.tower.weight):
         parameter.data.zero_()
@@ -137,7 +137,7 @@ def test_two_tower_by_hand() -> None:
     assert_close(head(torch.zeros(1, 2), blocks, items), torch.tensor([[[-10.0, 10.0, 0.0]]]))
 
 
-def test_dense_head_knows_ids_only() -> None:
+def test_dense_head_depends_on_ids_only() -> None:
     model = session_model(head="dense")
     assert isinstance(model.head, DenseHead)
     model.head.logits.weight.data.zero_()
@@ -200,7 +200,7 @@ def test_slates_of_one_catalogue(head: Any, num_signals: int) -> None:
 
 
 @pytest.mark.parametrize("reader", ["sum", "gru"])
-def test_an_empty_history_reads_as_nothing(reader: str) -> None:
+def test_empty_history_is_encoded_as_zero(reader: str) -> None:
     items = torch.randn(4, 3, generator=rng())
     session = SessionSum(5, 1) if reader == "sum" else SessionGRU(3, 1, rng())
     stir(session)
@@ -241,7 +241,7 @@ def test_gru_reads_each_row_to_its_own_end() -> None:
         assert_close(session.gru(inputs.unsqueeze(0))[1][0, 0], together[n])
 
 
-def test_linear_begins_orthogonal() -> None:
+def test_linear_starts_orthogonal() -> None:
     tall, wide = Linear(6, 3, 2.0, rng()), Linear(3, 6, 0.5, rng())
     assert_close(tall.weight.T @ tall.weight, 4.0 * torch.eye(3))
     assert_close(wide.weight @ wide.weight.T, 0.25 * torch.eye(3))
@@ -267,7 +267,7 @@ def test_twin_is_two_networks(activation: str, reference: nn.Module) -> None:
         assert_close(twin.one(which, x), hidden)
 
 
-def test_twin_begins_orthogonal_and_different() -> None:
+def test_twin_starts_orthogonal_and_different() -> None:
     first, second = TwinMLP((4, 3), "relu", rng()).weights[0]
     assert_close(first.T @ first, 2.0 * torch.eye(3))
     assert_close(second.T @ second, 2.0 * torch.eye(3))
@@ -276,7 +276,7 @@ def test_twin_begins_orthogonal_and_different() -> None:
 
 @pytest.mark.parametrize("encoder", ["mlp", "gru"])
 @pytest.mark.parametrize("head", ["two-tower", "dense"])
-def test_the_generator_alone_decides_how_a_network_begins(encoder: Any, head: Any) -> None:
+def test_first_weights_depend_only_on_the_generator(encoder: Any, head: Any) -> None:
     before = torch.get_rng_state()
     first = session_model(0, encoder=encoder, head=head)
     torch.manual_seed(12345)
@@ -294,8 +294,8 @@ def test_the_generator_alone_decides_how_a_network_begins(encoder: Any, head: An
 
 
 @pytest.mark.parametrize(("head", "share"), [("two-tower", 0.75), ("dense", 0.999)])
-def test_the_first_policy_explores(head: Any, share: float) -> None:
-    """Its entropy is near the largest possible one, log(number of items), whatever the seed."""
+def test_first_policy_is_nearly_uniform(head: Any, share: float) -> None:
+    """Its entropy is near its maximum, log(number of items), for every seed."""
     for seed in range(5):
         policy = session_model(seed, head=head)(session_obs())[0]
         assert policy.entropy().mean() > share * math.log(NUM_ITEMS)

@@ -92,7 +92,7 @@ def test_command_refuses_weights_of_no_stream(
         ({"watch": math.nan}, "--weights watch is nan: it must be a finite number"),
     ],
 )
-def test_weights_of_no_use_are_one_sentence(weights: dict[str, float], sentence: str) -> None:
+def test_invalid_weights(weights: dict[str, float], sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
         check_weights(weights, TWO)
     with pytest.raises(UserError, match=sentence):

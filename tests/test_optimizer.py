@@ -1,4 +1,4 @@
-"""Adam over flat weights, against torch's own, and what it keeps for a checkpoint."""
+"""Adam over flat weights: against torch's Adam, and its state in a checkpoint."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_equals_torch(monkeypatch: pytest.MonkeyPatch, compiled: bool, max_grad_
         assert_close(one, other, atol=1e-5, rtol=1e-4)
 
 
-def test_the_mean_over_processes_is_what_is_followed() -> None:
+def test_step_uses_the_mean_over_processes() -> None:
     def halve(gradient: Tensor) -> None:
         gradient.mul_(0.5)
 
@@ -89,7 +89,7 @@ def test_the_mean_over_processes_is_what_is_followed() -> None:
     assert_close(averaged.exp_avg, 0.5 * plain.exp_avg)
 
 
-def test_state_goes_on_where_it_stopped() -> None:
+def test_saved_state_resumes() -> None:
     first = FlatAdam(network(), 0.01, 1.0)
     x = torch.ones(2, 5)
 
@@ -114,7 +114,7 @@ def test_state_goes_on_where_it_stopped() -> None:
 
 
 @pytest.mark.parametrize("size", [2**15, 100_003])
-def test_the_number_of_threads_changes_nothing(size: int) -> None:
+def test_step_is_independent_of_threads(size: int) -> None:
     before = torch.get_num_threads()
     found = []
     for threads in (1, 2, 3):
@@ -132,7 +132,7 @@ def test_the_number_of_threads_changes_nothing(size: int) -> None:
 
 
 @pytest.mark.parametrize("move", [copy.deepcopy, lambda model: model.double().float()])
-def test_weights_that_were_copied_or_moved_are_noticed(move: Callable[[nn.Module], nn.Module]) -> None:
+def test_copied_or_moved_weights_are_detected(move: Callable[[nn.Module], nn.Module]) -> None:
     optimizer = FlatAdam(network(), 0.01, 1.0)
     optimizer.model = move(optimizer.model)
     with pytest.raises(RuntimeError, match="copied or moved"):
@@ -170,7 +170,7 @@ def test_backward_passes_add_up_until_zero_grad() -> None:
     assert torch.equal(optimizer.gradient, other.gradient)
 
 
-def test_a_parameter_without_a_gradient_stays() -> None:
+def test_parameter_without_gradient_is_unchanged() -> None:
     optimizer = FlatAdam(network(), 0.01, 1e6)
     before = optimizer.weights.clone()
     first = next(optimizer.model.parameters())

@@ -1,4 +1,4 @@
-"""A platform or an algorithm of one's own: a file by itself, or a file and one line of a dict."""
+"""A user's own platform or algorithm: a file alone, or a file and one line of a dict."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def sentence(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
-    """The error of a command; and the platform's module was not imported."""
+    """The error of a command. It also asserts that the platform's module was not imported."""
     sys.modules.pop("my_tutor", None)
     assert main(argv) == 2
     assert "my_tutor" not in sys.modules
@@ -71,7 +71,7 @@ def sentence(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
 
 
 def test_own_platform_trains_and_is_evaluated_by_whole_commands(tmp_path: Path) -> None:
-    """In processes that know nothing else of it, as a user runs them."""
+    """Whole commands in processes of their own, as a user runs them."""
     (tmp_path / "my_tutor.py").write_text((ROOT / "examples/new_platform.py").read_text())
     options = [*ENV, *DRIFT, *steps(4), "--learning-gain", "0.5"]
     code, _, err = finish(start(tmp_path, "train", *options))
@@ -105,7 +105,7 @@ def test_own_platform_resumes_bit_for_bit(here: Path) -> None:
     assert all(one[name].numpy().tobytes() == two[name].numpy().tobytes() for name in one)
 
 
-def test_no_file_decides_that_a_platform_is_imported(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_platform_module_in_a_file_is_not_imported(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", *ENV, *DRIFT, *home(here / "runs/one"), *steps(1)]) == 0
     allow = "which imports a module: type --env my_tutor:PLATFORM to allow it."
     for argv in (["evaluate"], ["train", "--resume"], ["train", "--run", "runs/one"]):
@@ -113,11 +113,11 @@ def test_no_file_decides_that_a_platform_is_imported(here: Path, capsys: pytest.
         assert sentence([*argv, "--env", "drift"], capsys).endswith(allow)
     config = ["train", "--config", "runs/one/config.toml"]
     assert sentence(config, capsys) == (
-        "error: --config runs/one/config.toml names a module to import, as no file may: type --env "
+        "error: --config runs/one/config.toml names a module, but a file may not import one: type --env "
         "my_tutor:PLATFORM."
     )
     assert sentence([*config, "--env", "drift"], capsys) == (
-        "error: --config runs/one/config.toml is for my_tutor:PLATFORM, and --env is drift: give a file for "
+        "error: --config runs/one/config.toml is for my_tutor:PLATFORM, but --env is drift: give a file for "
         "drift, or type --env my_tutor:PLATFORM."
     )
     with pytest.raises(UserError, match="which imports a module"):

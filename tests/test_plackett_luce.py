@@ -33,7 +33,7 @@ def slates(items: list[int], size: int) -> Tensor:
 
 
 def place_by_place(logits: Tensor, index: Tensor) -> Tensor:
-    """The log-probability by its definition: a categorical draw from what is left, K times."""
+    """The log-probability by its definition: K categorical draws from the remaining items."""
     total = torch.zeros(len(logits), dtype=logits.dtype)
     for place in index.split(1, 1):
         total = total + categorical.logprob(logits, place.squeeze(1))
@@ -66,7 +66,7 @@ def test_probabilities_of_all_slates_sum_to_one(numbers: list[float], size: int,
     assert -1e-6 <= policy.entropy()[0] <= entropy + 1e-4
 
 
-def test_an_item_twice_has_probability_zero() -> None:
+def test_repeated_item_has_probability_zero() -> None:
     found = PlackettLuce(LOGITS.expand(3, 4), 3).logprob(torch.tensor([[1, 2, 1], [0, 0, 3], [0, 1, 2]]))
     assert found[:2].tolist() == [OFF, OFF] and bool(found[2].isfinite())
 
@@ -102,8 +102,8 @@ def test_gradient_equals_autograd(seed: int, batch: int, size: int, more: int, s
     assert_close(ours.grad, theirs.grad, atol=1e-9, rtol=1e-7)
 
 
-def test_gradient_in_float32_where_one_item_has_nearly_all() -> None:
-    """Sums that are subtracted from would leave nothing here."""
+def test_float32_gradient_with_one_dominant_item() -> None:
+    """A difference of sums would lose all digits here."""
     logits = torch.tensor([[60.0, 0.0, -60.0, -61.0]])
     index = torch.tensor([[0, 2, 1]])
     ours, theirs = logits.clone().requires_grad_(), logits.double().requires_grad_()
@@ -137,7 +137,7 @@ def test_one_item_is_the_categorical() -> None:
     assert_close(slate.entropy(), single.entropy())
 
 
-def test_best_is_the_likeliest_slate() -> None:
+def test_best_is_the_most_probable_slate() -> None:
     every = slates([0, 1, 2, 3], 3)
     logits = torch.tensor([0.3, -1.0, 2.0, 0.9])
     likeliest = every[PlackettLuce(logits.expand(len(every), 4), 3).logprob(every).argmax()]
@@ -151,7 +151,7 @@ def test_bound_of_equal_logits() -> None:
     assert math.log(720) - math.log(6) <= bound < math.log(720)
 
 
-def test_a_slate_is_replayed_from_its_numbers() -> None:
+def test_draw_at_replays_a_slate() -> None:
     policy = PlackettLuce(torch.randn(6, 20, generator=rng(1)), 4)
     u = torch.rand(6, 4, generator=rng(3))
     assert torch.equal(policy.draw_at(u)[0], policy.draw(rng(3))[0])
@@ -161,12 +161,12 @@ def test_a_slate_is_replayed_from_its_numbers() -> None:
 
 
 @pytest.mark.parametrize("greedy", [False, True])
-def test_a_slate_larger_than_what_is_allowed(greedy: bool) -> None:
+def test_slate_larger_than_the_allowed_items(greedy: bool) -> None:
     policy = PlackettLuce(torch.tensor([[0.0, 1.0, 2.0], [0.0, OFF, 1.0]]), 3)
-    with pytest.raises(UserError, match="shows 3 items, and no more than 2 may be shown"):
+    with pytest.raises(UserError, match="shows 3 items, but only 2 may be shown"):
         policy.best() if greedy else policy.draw(rng())
     policy = PlackettLuce(torch.zeros(2, 3), 4)
-    with pytest.raises(UserError, match="shows 4 items, and no more than 3 may be shown"):
+    with pytest.raises(UserError, match="shows 4 items, but only 3 may be shown"):
         policy.best() if greedy else policy.draw(rng())
 
 
@@ -181,12 +181,12 @@ def test_all_items_in_one_slate() -> None:
 
 
 def test_nan_does_not_raise() -> None:
-    """It must come out as a NaN loss, which stops the run with a message of its own."""
+    """It must give a NaN loss, which stops the run with its own message."""
     policy = PlackettLuce(torch.tensor([[torch.nan, 0.0, 1.0]]), 2)
     index, _ = policy.draw(rng())
     assert index.shape == (1, 2)
 
 
-def test_slates_of_another_size_are_refused() -> None:
+def test_slates_of_wrong_size() -> None:
     with pytest.raises(ValueError, match="don't fit"):
         PlackettLuce(torch.zeros(2, 5), 3).logprob(torch.zeros(2, 2, dtype=torch.int64))

@@ -1,4 +1,4 @@
-"""The players of the table: progress that a person sees, and the users of each."""
+"""The players of the table: their progress on the terminal, and their users."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def checkpoint(tmp_path: Path) -> str:
     return str(train_in(tmp_path / "run", *SATIATION, *steps(1)))
 
 
-def test_each_policy_has_a_bar_on_a_terminal(checkpoint: str) -> None:
+def test_progress_bar_for_each_policy_on_a_terminal(checkpoint: str) -> None:
     ours, theirs = pty.openpty()
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm-256color", "COLUMNS": "100"}
     command = [sys.executable, "-m", "evaluate", checkpoint]
@@ -39,7 +39,7 @@ def test_each_policy_has_a_bar_on_a_terminal(checkpoint: str) -> None:
     assert re.search(r" \d/5 +\d\d:\d\d$", lines[-1])
 
 
-def test_plain_lines_elsewhere(
+def test_plain_lines_without_a_terminal(
     checkpoint: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(players, "SECONDS_BETWEEN_LINES", 0.0)

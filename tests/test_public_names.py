@@ -1,4 +1,4 @@
-"""The public names: the list, the page that shows them, and their lazy import."""
+"""The public names: their list, their page in the docs, and their lazy import."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_list_of_names() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_name_is_there_and_on_the_page(name: str) -> None:
+def test_public_name_exists_and_is_documented(name: str) -> None:
     found = getattr(recsys_rl, name)
     if hasattr(found, "__module__"):  # the three dicts have none
         assert getattr(importlib.import_module(found.__module__), name) is found
@@ -39,7 +39,7 @@ def test_unknown_name() -> None:
         recsys_rl.Trainer  # noqa: B018
 
 
-def test_import_loads_nothing_heavy() -> None:
+def test_import_loads_no_heavy_modules() -> None:
     program = (
         "import sys, recsys_rl; recsys_rl.PLATFORMS, recsys_rl.UserError; "
         "heavy = {'torch', 'gymnasium', 'polars', 'numpy'} & set(sys.modules); sys.exit(str(heavy or ''))"

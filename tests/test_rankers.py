@@ -15,7 +15,7 @@ from tests.tiny_world import tiny_catalogue
 
 
 def obs(profile: list[list[float]], shown: list[list[int]], signals: list[list[float]] | None = None) -> Obs:
-    """A request of users with these profiles, after ``shown`` (N, L); nothing is shown twice."""
+    """An observation of users with these profiles, after the items ``shown`` (N, L), which are excluded."""
     history = torch.tensor(shown)
     context = torch.cat([torch.tensor(profile), torch.zeros(len(profile), 2)], 1)
     signal = torch.zeros(history.shape) if signals is None else torch.tensor(signals)

@@ -115,8 +115,8 @@ def test_time_limit() -> None:
     assert env.session.steps.tolist() == [1]
 
 
-def test_user_who_leaves() -> None:
-    """Terminated: the one row begins anew, the other goes on."""
+def test_leaving_user() -> None:
+    """The row of the leaving user is terminated and starts again; the other row goes on."""
     env = satiation_env(EAST, NORTH, config=ANGRY)
     env.users = torch.tensor([1])  # who comes next
     step = env.step(show(1, 1))
@@ -133,14 +133,14 @@ def test_user_who_leaves() -> None:
     assert step.obs.history is not None and step.obs.history.tolist() == [[-1, -1, 2], [-1, 1, 2]]
 
 
-def test_user_who_leaves_in_the_last_step_is_not_cut() -> None:
+def test_leaving_in_the_last_step_is_a_termination() -> None:
     env = satiation_env(EAST, NORTH, config=replace(ANGRY, max_episode_steps=1))
     step = env.step(show(1, 1))
     assert step.terminated.tolist() == [True, False] and step.truncated.tolist() == [False, True]
 
 
 def test_item_shown_twice_is_skipped() -> None:
-    """Reward 0 and no trace, but time passes and patience falls by a quarter."""
+    """The reward is 0 and the history is unchanged, but time passes and patience falls by a quarter."""
     env = satiation_env(EAST)
     first = env.step(show(2))
     step = env.step(show(2))
@@ -154,7 +154,7 @@ def test_item_shown_twice_is_skipped() -> None:
     assert step.final_obs.history is not None and step.final_obs.history.tolist() == [[-1, -1, 2]]
 
 
-def test_unavailable_item_is_skipped_where_nothing_repeats() -> None:
+def test_unavailable_item_is_skipped_without_repeats() -> None:
     env = satiation_env(EAST, EAST, available=(False, True, True))
     obs = env.observe()
     assert obs.mask is not None and obs.mask.tolist() == [[False, True, True]] * 2
@@ -168,7 +168,7 @@ def test_unavailable_item_is_skipped_where_nothing_repeats() -> None:
     assert step.feedback is not None and step.feedback.skipped.tolist() == [[False], [True]]
 
 
-def test_unavailable_item_is_skipped_where_items_repeat() -> None:
+def test_unavailable_item_is_skipped_with_repeats() -> None:
     env = drift_env(EAST)
     env.catalogue.available[0] = False
     step = env.step(show(0))
@@ -182,7 +182,7 @@ def test_unavailable_item_is_skipped_where_items_repeat() -> None:
     assert_close(step.obs.context, torch.tensor([[1.1, 0.0, 1.0, 0.0]]))
 
 
-def test_expected_reward_of_what_may_be_shown() -> None:
+def test_expected_reward_of_allowed_items() -> None:
     env = satiation_env(EAST, EAST, available=(True, True, False))
     env.step(show(1, 0))
     expected = env.expected_reward()
@@ -193,7 +193,7 @@ def test_expected_reward_of_what_may_be_shown() -> None:
         assert_close(env.expected_reward(block), expected[:, block])
 
 
-def test_users_are_drawn_from_those_of_the_environment() -> None:
+def test_users_are_drawn_from_the_given_users() -> None:
     env = drift_env(EAST, NORTH, [-1.0, 0.0], [0.0, -1.0])
     env.users, env.num_envs = torch.tensor([1, 3]), 40
     env.reset()
@@ -204,8 +204,8 @@ def test_users_are_drawn_from_those_of_the_environment() -> None:
     assert step.truncated.all() and set(env.session.users.tolist()) <= {1, 3}
 
 
-def test_stream_of_random_numbers_does_not_depend_on_who_left() -> None:
-    """So that one user's choices never change who comes in another row."""
+def test_random_stream_is_independent_of_leaving_users() -> None:
+    """So the actions of one user never change the users in other rows."""
     states = []
     for item in (0, 1):  # she stays, or leaves
         env = satiation_env(EAST, NORTH, config=ANGRY)
@@ -228,17 +228,17 @@ SATIATION_STATE: dict[str, float] = {
 
 
 @pytest.mark.parametrize("name", SATIATION_STATE)
-def test_saved_sessions_out_of_range_are_refused(name: str) -> None:
+def test_saved_sessions_out_of_range(name: str) -> None:
     env = satiation_env(EAST, NORTH)
     env.step(show(1, 2))
     saved = {key: x.clone() for key, x in env.state_dict().items()}
     env.load_state_dict(saved)
     assert_close(env.session.history, torch.tensor([[-1, -1, 1], [-1, -1, 2]]))
-    with pytest.raises(UserError, match="numbers that no session can have"):
+    with pytest.raises(UserError, match="hold impossible numbers"):
         env.load_state_dict(saved | {name: torch.full_like(saved[name], SATIATION_STATE[name])})
     assert env.session.steps.tolist() == [1, 1]  # and the sessions go on as they were
     fewer = {key: x[:1] for key, x in saved.items()}
-    with pytest.raises(UserError, match="not of this environment"):
+    with pytest.raises(UserError, match="do not fit this environment"):
         env.load_state_dict(fewer)
 
 

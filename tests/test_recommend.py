@@ -77,7 +77,7 @@ def test_recommendations_are_the_policys_probabilities_at_the_start_of_a_session
         assert probability == pytest.approx(probabilities[item].item(), rel=1e-5)
 
 
-def test_history_is_not_shown_again_and_moves_the_policy(recommender: Recommender) -> None:
+def test_history_is_excluded_and_changes_the_policy(recommender: Recommender) -> None:
     before = {place.item: place.probability for place in recommender.recommend(user=0, k=24)}
     after = {
         place.item: place.probability for place in recommender.recommend(user=0, history=["item 3", 5], k=22)
@@ -87,7 +87,7 @@ def test_history_is_not_shown_again_and_moves_the_policy(recommender: Recommende
     assert any(abs(p - before[item] / scale) > 1e-5 for item, p in after.items())
 
 
-def test_profile_of_a_stranger_is_the_fold_in_of_the_likes(recommender: Recommender) -> None:
+def test_profile_of_a_new_user_is_the_fold_in_of_the_likes(recommender: Recommender) -> None:
     """By the normal equations of data/embeddings.py: confidence 5 for a like, 10 on the norm."""
     e = recommender.catalogue.embedding.double()
     liked = e[[2, 7]]
@@ -96,7 +96,7 @@ def test_profile_of_a_stranger_is_the_fold_in_of_the_likes(recommender: Recommen
     torch.testing.assert_close(found[0].double(), wanted / wanted.norm(), rtol=1e-5, atol=1e-6)
 
 
-def test_titles_by_a_beginning_that_one_item_has(recommender: Recommender) -> None:
+def test_titles_by_unique_beginnings(recommender: Recommender) -> None:
     assert recommender.item("ITEM 1") == 1  # the whole title of one item, and the beginning of others
     assert recommender.item("item 23") == recommender.item(23) == 23
     with pytest.raises(UserError, match=r"24 titles begin with 'item': .* \(item 0; item 1; .*\.\.\.\)"):
@@ -109,7 +109,7 @@ def test_allowed_and_blocked_items(recommender: Recommender) -> None:
     found = recommender.recommend(user=0, k=2, allow=[4, 9, 11], block=[9])
     assert {place.item for place in found} == {4, 11}
     assert sum(place.probability for place in found) == pytest.approx(1, abs=1e-5)
-    with pytest.raises(UserError, match="Only 2 items may be shown, and k is 3: lower k, or allow more"):
+    with pytest.raises(UserError, match="Only 2 items may be shown, but k is 3: lower k, or allow more"):
         recommender.recommend(user=0, k=3, allow=[4, 9, 11], block=[9])
 
 
@@ -126,7 +126,7 @@ def test_allowed_and_blocked_items(recommender: Recommender) -> None:
         ("--users empty.txt --out x.parquet", "--users empty.txt holds no ids"),
         ("--user 1 --block missing.txt", "--block missing.txt can't be read"),
         ("--user 1 --allow high.txt", "There is no item with the id 77 in the catalogue"),
-        ("--user 1 --k 25", "Only 24 items may be shown, and k is 25"),
+        ("--user 1 --k 25", "Only 24 items may be shown, but k is 25"),
         ("--user 1 --k 0", "--k is 0"),
         ("--user 1 --algo a2c", "is a checkpoint of ppo, not of a2c"),
         ("--user 1 --checkpoint nowhere.pt", "nowhere.pt does not exist"),

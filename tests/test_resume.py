@@ -203,7 +203,7 @@ def wait_for(folder: Path, pattern: str) -> list[Path]:
     return found
 
 
-def test_a_finished_run_stays_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resumed_finished_run_is_unchanged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(["train", *DRIFT, *steps(2)]) == 0
     before = Path("checkpoints/ppo.pt").read_bytes()
@@ -229,7 +229,7 @@ def test_settings_come_from_the_checkpoint(tmp_path: Path, monkeypatch: pytest.M
     assert (settings.runs_dir, settings.name, job.config.agent_config.lr) == ("here", None, 0.125)
 
 
-def test_a_module_to_import_is_typed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resume_needs_a_typed_module_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     env = "gym:gymnasium.envs.classic_control:CartPole-v1"
     assert main(["train", *CARTPOLE, *steps(1), "--env", env]) == 0

@@ -1,4 +1,4 @@
-"""The first stage: exact where it says so, else nearly; built once; and only of what is available."""
+"""The first stage: exact and approximate search, one build of the index, and available items only."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def items() -> SplitFeatures:
 
 
 def queries(items: SplitFeatures, num: int = 100, columns: float = 0.0) -> Tensor:
-    """As actors ask: near the sum of two items, with some weight on the columns."""
+    """Queries as actors make them: near the sum of two items, with some weight on the columns."""
     generator = torch.Generator().manual_seed(2)
     liked = torch.randint(NUM_ITEMS, (num, 2), generator=generator)
     near = items.embedding[liked].sum(1) + 0.05 * torch.randn(num, DIM, generator=generator)
@@ -49,7 +49,7 @@ def recall(found: Tensor, truth: Tensor) -> float:
     return sum(shares) / len(shares)
 
 
-def test_exact_finds_what_brute_force_finds(items: SplitFeatures) -> None:
+def test_exact_equals_brute_force(items: SplitFeatures) -> None:
     query = queries(items, columns=1.0)
     found = Retriever(items, everything(items), "exact").search(query, 50)
     scores = query @ torch.cat([items.embedding, items.columns], 1).T
@@ -71,7 +71,7 @@ def test_auto() -> None:
 @pytest.mark.parametrize("index", ["ivf", "hnsw"])
 @pytest.mark.parametrize("columns", [0.0, 0.1])
 def test_recall(index: str, columns: float, items: SplitFeatures) -> None:
-    """Of the 96 best of 30,000 items, nine in ten at least, and 95 times in 100 the best."""
+    """Of the 96 best of 30,000 items, at least 90 % are found, and the best in 95 % of the queries."""
     pytest.importorskip("faiss")
     query = queries(items, columns=columns)
     found = Retriever(items, everything(items), index).search(query, 96)
@@ -81,7 +81,7 @@ def test_recall(index: str, columns: float, items: SplitFeatures) -> None:
     assert all(len(set(row)) == 96 for row in found.tolist()) and int(found.min()) >= 0
 
 
-def test_all_clusters_leave_only_the_codes_to_err(
+def test_error_with_all_clusters_is_the_codes_error(
     items: SplitFeatures, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One byte a number, and the scaling of the columns cancels out."""
@@ -92,14 +92,14 @@ def test_all_clusters_leave_only_the_codes_to_err(
     assert recall(found, brute_force(items, query, 96)) >= 0.95
 
 
-def test_the_same_each_time(items: SplitFeatures) -> None:
+def test_index_is_deterministic(items: SplitFeatures) -> None:
     pytest.importorskip("faiss")
     query = queries(items)
     one, two = (Retriever(items, everything(items), "ivf").search(query, 96) for _ in range(2))
     assert torch.equal(one, two)
 
 
-def test_built_once_and_again_only_when_something_moved(items: SplitFeatures) -> None:
+def test_index_is_built_again_only_after_a_change(items: SplitFeatures) -> None:
     pytest.importorskip("faiss")
     own = SplitFeatures(items.embedding[:3000].clone(), items.columns[:3000])
     available = torch.ones(3000, dtype=torch.bool)
@@ -137,7 +137,7 @@ def test_unavailable_items_are_never_found(index: str, items: SplitFeatures) -> 
 
 
 @pytest.mark.parametrize("index", ["ivf", "hnsw"])
-def test_an_index_that_comes_back_short_is_completed(
+def test_short_search_results_are_completed(
     index: str, items: SplitFeatures, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One cluster of about 20 items can't fill a list of 100; nor can a list be longer than what there is."""

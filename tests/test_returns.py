@@ -1,4 +1,4 @@
-"""Advantages and returns, against numbers from a pencil and properties of the recursion."""
+"""Advantages and returns, against numbers worked out by hand and properties of the recursion."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ def test_gae_without_ends() -> None:
     assert advantages.flatten().tolist() == [1.59375, 2.375, 2.5]
 
 
-def test_termination_kills_the_bootstrap_and_the_trace() -> None:
+def test_termination_removes_bootstrap_and_trace() -> None:
     # delta_1 = 2 - 1 = 1, and A_0 = 1 + 0.25 * 1
     advantages = gae(REWARDS, VALUES, NEXT_VALUES, AT_ONE, AT_ONE, 0.5, 0.5)
     assert advantages.flatten().tolist() == [1.25, 1.0, 2.5]
 
 
-def test_a_time_limit_cuts_the_trace_and_keeps_the_value_of_what_would_have_followed() -> None:
+def test_time_limit_cuts_the_trace_and_keeps_the_bootstrap() -> None:
     # V(final_obs) = 4 where the next row's value is 1.5: delta_1 = 2 + 2 - 1 = 3, and A_0 = 1 + 0.25 * 3
     next_values = torch.tensor([[1.0], [4.0], [2.0]])
     advantages = gae(REWARDS, VALUES, next_values, NEVER, AT_ONE, 0.5, 0.5)
@@ -53,18 +53,18 @@ def test_lambda_zero_gives_the_temporal_difference() -> None:
     assert gae(REWARDS, VALUES, NEXT_VALUES, NEVER, NEVER, 0.5, 0.0).flatten().tolist() == [1.0, 1.75, 2.5]
 
 
-def test_gamma_zero_looks_at_one_reward() -> None:
+def test_gamma_zero_uses_one_reward() -> None:
     assert gae(REWARDS, VALUES, NEXT_VALUES, NEVER, NEVER, 0.0, 0.9).flatten().tolist() == [0.5, 1.0, 1.5]
 
 
-def test_values_after_termination_are_never_read() -> None:
+def test_values_after_termination_are_ignored() -> None:
     next_values = torch.tensor([[1.0], [math.nan], [2.0]])
     advantages = gae(REWARDS, VALUES, next_values, AT_ONE, AT_ONE, 0.5, 0.5)
     assert advantages.flatten().tolist() == [1.25, 1.0, 2.5]
 
 
-def test_the_true_value_of_an_endless_stream_leaves_nothing_to_gain() -> None:
-    """Reward 1 for ever at gamma 0.9 is worth 10, whoever cuts it where."""
+def test_exact_value_of_an_endless_session_has_zero_advantage() -> None:
+    """Reward 1 for ever at gamma 0.9 has the value 10, wherever a session is cut."""
     ones, tens = torch.ones(50, 2), torch.full((50, 2), 10.0)
     cuts = torch.arange(50).remainder(7).eq(6).unsqueeze(1).expand(50, 2)
     advantages = gae(ones, tens, tens, torch.zeros_like(cuts), cuts, 0.9, 0.95)
@@ -83,7 +83,7 @@ def records(draw: st.DrawFn) -> Record:
 
 
 @given(records())
-def test_each_user_stands_alone(record: Record) -> None:
+def test_users_are_independent(record: Record) -> None:
     rewards, values, next_values, terminated, done, gamma, lam = record
     together = gae(rewards, values, next_values, terminated, done, gamma, lam)
     for n in range(together.shape[1]):
@@ -93,7 +93,7 @@ def test_each_user_stands_alone(record: Record) -> None:
 
 
 @given(records(), st.integers(0, 11))
-def test_no_session_knows_what_came_after_its_end(record: Record, end: int) -> None:
+def test_advantages_ignore_steps_after_the_end(record: Record, end: int) -> None:
     rewards, values, next_values, terminated, done, gamma, lam = record
     end %= len(rewards)
     done = done.clone()
@@ -136,7 +136,7 @@ def test_standardize() -> None:
 
 @pytest.mark.parametrize("size", [2, 3, 7, 9])
 def test_standardize_parts(size: int) -> None:
-    """Each part by itself, the shorter last one as well."""
+    """Each part is standardised by itself, also the shorter last part."""
     advantage = torch.tensor([1.0, 2.0, 4.0, 8.0, -3.0, 0.5, 7.0])
     found = standardize_parts(advantage, size)
     assert_close(found, torch.cat([standardize(part) for part in advantage.split(size)]))

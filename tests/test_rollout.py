@@ -1,4 +1,4 @@
-"""The record of what happened: whose value follows a step, and one session per user."""
+"""Rollouts and sessions: the value after each step, and one session per user."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.small_runs import Toy, learn, settings, toy_agent
 
 
 class Scripted:
-    """Rows count upwards from 0, 10, 20 ...; ``ends`` says after how many steps a row ends, and how.
+    """Rows count upwards from 0, 10, 20 ...; ``ends`` has the number of steps of each row, with a sign.
 
     Positive: the user leaves. Negative: the time limit cuts. A fresh session begins 100 further on.
     """
@@ -78,7 +78,7 @@ class Scripted:
 
 
 class Echo:
-    """Shows the number it sees, values it at that number plus a half, and says how often it was asked."""
+    """Shows its observation's number, with that number plus a half as its value, and counts its calls."""
 
     def __init__(self) -> None:
         self.valued: list[list[float]] = []
@@ -139,8 +139,8 @@ def test_next_values_are_those_of_the_true_successor() -> None:
 
 
 @pytest.mark.parametrize("cut", range(5))
-def test_a_cut_in_any_step_is_followed_by_the_value_of_its_own_end(cut: int) -> None:
-    """Of five steps, the first, the last and the last but one included; row 1 is never cut."""
+def test_next_value_after_a_cut_in_any_step(cut: int) -> None:
+    """Any of five steps may be cut, including the first and the last; row 1 is never cut."""
     env, agent = Scripted([-(cut + 1), 99]), Echo()
     rollout, _ = collect(env, agent, env.reset(), 5)
     assert rollout.truncated.nonzero()[0].tolist() == [cut, 0]
@@ -149,7 +149,7 @@ def test_a_cut_in_any_step_is_followed_by_the_value_of_its_own_end(cut: int) -> 
         assert rollout.values[cut + 1, 0].item() == 100.5
 
 
-def test_collect_goes_on_where_it_stopped() -> None:
+def test_collect_continues_from_its_last_observation() -> None:
     env, agent = Scripted([-3, 5]), Echo()
     whole, _ = collect(env, agent, env.reset(), 7)
     obs = env.reset()
@@ -163,7 +163,7 @@ def test_collect_goes_on_where_it_stopped() -> None:
     assert torch.equal(torch.cat([part.next_values for part in parts])[known], whole.next_values[known])
 
 
-def test_normalised_rewards_stand_beside_raw_streams() -> None:
+def test_streams_are_not_normalised() -> None:
     env = Scripted([-2], normalises=True)
     rollout, _ = collect(env, Echo(), env.reset(), 2)
     assert rollout.rewards.tolist() == [[0.0], [0.5]]
@@ -171,7 +171,7 @@ def test_normalised_rewards_stand_beside_raw_streams() -> None:
 
 
 def test_play_by_hand() -> None:
-    """Sessions of 1, 3 and 2 steps: what comes after the end of a session is not counted."""
+    """Sessions of 1, 3 and 2 steps: rewards after the end of a session are not counted."""
     env, agent = Scripted([1, -3, 2]), Echo()
     users = torch.tensor([7, 8, 9])
     sessions = play(env, agent, users, greedy=True)
@@ -194,7 +194,7 @@ def test_short_sessions_count_once() -> None:
     assert (sessions.items[:, 0] >= 0).sum() == 1
 
 
-def test_sessions_that_never_end_are_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_endless_sessions_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("recsys_rl.experience.rollout.MAX_STEPS", 7)
     env = Scripted(ends=[3, 99])
     with pytest.raises(UserError, match="did not end within 7 steps"):
@@ -228,8 +228,8 @@ def endless(bootstrap: bool) -> Config:
         (False, [4.0951, 3.439, 2.71, 1.9, 1.0]),
     ],
 )
-def test_an_infinite_horizon(seed: int, bootstrap: bool, expected: list[float]) -> None:
-    """Reward 1 at every step, cut after 5: the critic learns what the time limit is declared to be."""
+def test_infinite_horizon(seed: int, bootstrap: bool, expected: list[float]) -> None:
+    """Reward 1 at every step, cut after 5: the learned value depends on bootstrap_time_limit."""
     env = Toy(10, 5, lambda clock, item: torch.ones(len(clock)))
     agent = toy_agent(endless(bootstrap), env, 120, seed)
     learn(env, agent, 120)

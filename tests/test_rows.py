@@ -65,7 +65,7 @@ def test_any_size(n: int, k: int, size: int) -> None:
     assert torch.equal(put[others], x[others])
 
 
-def test_threads_change_nothing() -> None:
+def test_result_is_independent_of_threads() -> None:
     x, table, items, skipped = users_and_items(3000, 2, 33)
     places, fresh = torch.arange(0, 3000, 2), torch.randn(1500, 33, generator=rng(5))
     threads, found = torch.get_num_threads(), []
@@ -84,7 +84,7 @@ def test_threads_change_nothing() -> None:
 
 
 def test_types_strides_and_shapes_of_rows() -> None:
-    """Histories of ids, signals with an axis of their own, flags; and what only torch can take."""
+    """Histories of ids, signals with another axis, flags, and tensors that only torch can take."""
     flags = torch.tensor([True, False, True])
     assert rows.put_rows(flags, torch.tensor([0]), torch.tensor([False])).tolist() == [False, False, True]
     signals, kept = torch.arange(12.0).view(2, 3, 2), torch.tensor([[False], [True]])
@@ -103,7 +103,7 @@ def test_types_strides_and_shapes_of_rows() -> None:
 
 @pytest.mark.parametrize("item", [5, -2, 2**40])
 def test_rows_outside_a_table(item: int) -> None:
-    """Refused before memory is read or written there."""
+    """They are rejected before memory outside is read or written."""
     x, table, items, skipped = users_and_items(4, 2, 6)
     items[3, 1] = item
     last = items[:, 1:].contiguous()
@@ -118,7 +118,7 @@ def test_rows_outside_a_table(item: int) -> None:
 
 
 def test_shapes_that_do_not_fit() -> None:
-    """Refused before an address is passed on."""
+    """They are rejected before an address is passed to C."""
     x, table, items, skipped = users_and_items(4, 2, 6)
     for users, shown in ((x[:3], items), (x[:, :5].contiguous(), items)):
         with pytest.raises(ValueError, match="don't fit"):
@@ -126,7 +126,7 @@ def test_shapes_that_do_not_fit() -> None:
     one = items[:, :1].contiguous()
     with pytest.raises(ValueError, match="skipped"):
         rows.add_rows(x, table, items, skipped[:, :1].contiguous())
-    with pytest.raises(ValueError, match="one item"):
+    with pytest.raises(ValueError, match="one for each user"):
         rows.beside_rows(x, table, items)
     for fresh in (torch.zeros(2, 6), torch.zeros(1, 5), torch.zeros(1, 6).double()):
         with pytest.raises(ValueError, match="places"):
@@ -134,5 +134,5 @@ def test_shapes_that_do_not_fit() -> None:
     for fresh, kept in ((items, skipped[:, :1]), (one, skipped), (one.int(), skipped[:, :1])):
         with pytest.raises(ValueError, match="fit"):
             rows.push_rows(items, fresh, kept.contiguous())
-    with pytest.raises(ValueError, match="one id"):
+    with pytest.raises(ValueError, match="one for each row"):
         rows.rows_hold(items, items)

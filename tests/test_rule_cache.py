@@ -1,4 +1,4 @@
-"""Searched weights are kept under a key of all that the search depends on, held-out users left out."""
+"""The cache of searched weights: its key depends on the inputs of the search, not on held-out users."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_one_search_for_each_key(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert search.calls == 2
 
 
-def test_a_file_of_no_use_is_made_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_cache_file_is_made_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     search, folder = Search(), str(tmp_path)
     cached("rule", "k" * 64, ("a",), folder, search)
     cached("rule", "k" * 64, ("a", "b"), folder, search)  # which the first file lacks
@@ -61,7 +61,7 @@ def test_a_file_of_no_use_is_made_again(tmp_path: Path, capsys: pytest.CaptureFi
     assert search.calls == 3
 
 
-def test_key_holds_all_that_the_search_depends_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_key_depends_on_all_inputs_of_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
     catalogue = tiny_catalogue()
     key = search_key(CONFIG, catalogue, PEOPLE, 100)
     assert key == search_key(
@@ -86,7 +86,7 @@ def test_key_holds_all_that_the_search_depends_on(monkeypatch: pytest.MonkeyPatc
     assert len({key, *others}) == 8
 
 
-def test_key_holds_nothing_of_held_out_users() -> None:
+def test_key_is_independent_of_held_out_users() -> None:
     taste, profile = PEOPLE.taste.clone(), PEOPLE.profile.clone()
     taste[2], profile[2] = 7.0, 7.0
     other = dataclasses.replace(PEOPLE, taste=taste, profile=profile, heldout=torch.tensor([2, 2]))

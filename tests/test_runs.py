@@ -124,7 +124,7 @@ def test_option_of_an_earlier_version_is_refused(here: Path, capsys: pytest.Capt
     for option in ("--log-dir", "--checkpoint-dir", "--checkpoint_dir"):
         said = sentence(["train", *DRIFT, option, "x"], capsys)
         assert said == (
-            f"{option} is of an earlier version: each run has a folder of its own now, in --runs-dir."
+            f"{option} is an option of an earlier version: each run now has its own folder in --runs-dir."
         )
 
 
@@ -257,7 +257,7 @@ def test_seeds_option_is_parsed(words: str, seeds: tuple[int, ...]) -> None:
 @pytest.mark.parametrize("words", ["", "a", "4-0", "-1", "0-", "1,,2", "0-5000", str(2**32), "1.5", "1--2"])
 def test_invalid_seeds_are_refused(words: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert sentence(["train", f"--seeds={words}"], capsys).startswith("--seeds is ")
-    assert sentence(["train", "--seeds", "1-2", "--seed", "3"], capsys).startswith("--seed is one run's")
+    assert sentence(["train", "--seeds", "1-2", "--seed", "3"], capsys).startswith("--seed is for one run")
     assert list(here.iterdir()) == []
 
 
@@ -286,10 +286,10 @@ def test_error_names_the_seeds_not_begun(
     fake.Interrupted = Interrupted
     fake.train = raising(Interrupted("Stopped at step 8."))
     assert main(["train", "--seeds", "0-3"]) == 130
-    assert capsys.readouterr().err == "Stopped at step 8.\nSeeds that were not begun: 1, 2, 3\n"
+    assert capsys.readouterr().err == "Stopped at step 8.\nSeeds not started: 1, 2, 3\n"
     fake.train = raising(UserError("loss became nan."))
     assert main(["train", "--seeds", "0-3"]) == 2
-    assert capsys.readouterr().err == "Seeds that were not begun: 1, 2, 3\nerror: loss became nan.\n"
+    assert capsys.readouterr().err == "Seeds not started: 1, 2, 3\nerror: loss became nan.\n"
 
 
 def raising(error: Exception) -> Callable[..., None]:
@@ -454,12 +454,12 @@ def test_evaluation_of_an_endless_environment_is_cut(
             "The ivf index needs faiss, which isn't",
         ),
         (["--candidates", "9", "--index", "hnsw"], "faiss", "The hnsw index needs faiss"),
-        (["--candidates", "1001"], "", "--candidates is 1001: the catalogue has only 1000 items to propose"),
-        (["--candidates", "9", "--explore-rate", "0.01"], "", "--explore-rate 0.01 of 9 candidates is none"),
+        (["--candidates", "1001"], "", "--candidates is 1001: the catalogue has only 1000 available items"),
+        (["--candidates", "9", "--explore-rate", "0.01"], "", "--explore-rate 0.01 of 9 candidates is less"),
         (
             ["--env", "satiation", "--candidates", "9"],
             "",
-            "--candidates is 9, of which explore_rate 0.25",
+            "--candidates is 9: with explore_rate 0.25",
         ),
         (["--name", "taken"], "", "runs/taken exists, and a run needs a new folder"),
     ],
@@ -489,9 +489,9 @@ def test_settings_of_another_environment_are_reported(here: Path, capsys: pytest
     assert main(["train", *DRIFT, *steps(1), *home(Path("runs/one"))]) == 0
     capsys.readouterr()
     note = (
-        "--config runs/one/config.toml is for ppo on drift: what it sets replaces the preset of ppo on "
-        "satiation. Settings of --config runs/one/config.toml that this run does not have are left out: "
-        "reward_decay, user_drift."
+        "--config runs/one/config.toml is for ppo on drift: its settings replace the preset of ppo on "
+        "satiation. These settings of --config runs/one/config.toml are left out, as this run does not have "
+        "them: reward_decay, user_drift."
     )
     argv = ["--config", "runs/one/config.toml", "--env", "satiation"]
     assert train_options(argv).note == note and train_options(argv[:2]).note == ""

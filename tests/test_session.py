@@ -1,4 +1,4 @@
-"""One Session for environment, log and server: the same observations, and pieces of the context by hand."""
+"""Session: equal observations for environment, log and server, and pieces of the context by hand."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_environment_with_a_window_keeps_the_contract() -> None:
 
 
 class Chooser:
-    """Draws among what is allowed."""
+    """Draws among the allowed items."""
 
     def __init__(self, env: RecEnv) -> None:
         self.env, self.rng = env, torch.Generator().manual_seed(0)
@@ -139,7 +139,7 @@ def test_rollout_stores_the_history_once() -> None:
 
 
 def sessions(slate_size: int = 1, **settings: Any) -> tuple[Interface, Session]:
-    """Two sessions over the tiny catalogue, whose creators are 7, 7, 8, with every piece and one signal."""
+    """Two sessions over the tiny catalogue (creators 7, 7, 8), with every piece and one signal."""
     catalogue = replace(tiny_catalogue(), attributes={"creator": torch.tensor([7, 7, 8])})
     interface = make_interface(
         catalogue,
@@ -177,7 +177,7 @@ def test_pieces_of_the_context_by_hand() -> None:
     assert_close(found, torch.tensor([[0.5, 1, 0, 0.6, 0.75, 2], [0.6, 1, 0, 0.4, 0.75, 2]]))
 
 
-def test_slate_adds_its_places_to_the_history_without_the_skipped_ones() -> None:
+def test_history_of_a_slate_excludes_skipped_places() -> None:
     _, session = sessions(slate_size=2, history_length=3)
     items, liked = torch.tensor([[0, 1], [2, 0]]), torch.tensor([[[0.1], [0.2]], [[0.3], [0.4]]])
     skipped = torch.tensor([[False, False], [True, False]])
@@ -198,16 +198,16 @@ def test_slate_adds_its_places_to_the_history_without_the_skipped_ones() -> None
     [
         ({"context": ["weather"]}, "no piece 'weather' of the context: choose from last_item"),
         ({"context": ["streak"]}, "needs the attribute 'creator' of the items"),
-        ({"slate_size": 4}, "A slate of 4 items is larger than the 3 that may be shown"),
+        ({"slate_size": 4}, "A slate of 4 items is larger than the 3 available items"),
         ({"slate_size": 2, "history_length": 1}, "A history of 1 items is shorter than a slate of 2"),
         ({"history_length": 0}, "A history of 0 items is shorter than a slate of 1"),
     ],
 )
-def test_interface_that_fits_nothing_is_one_sentence(settings: dict[str, Any], sentence: str) -> None:
+def test_invalid_interface(settings: dict[str, Any], sentence: str) -> None:
     given: dict[str, Any] = {"context": ["clock"], "handed": {}, "signals": [], "session_length": 3}
     with pytest.raises(UserError, match=sentence):
         make_interface(tiny_catalogue(), **(given | settings))
-    with pytest.raises(UserError, match="counts in the history, and these sessions have none"):
+    with pytest.raises(UserError, match="is counted in the history, but these sessions have none"):
         sessions()
 
 

@@ -1,4 +1,4 @@
-"""Several checkpoints in one table, means over seeds, and the refusals."""
+"""Several checkpoints in one table, means over seeds, and errors."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_files_before_and_after_other_options(runs: dict[str, str], tmp_path: Pa
     )
 
 
-def test_rows_of_one_algorithm_are_told_apart_by_file_or_folder(runs: dict[str, str]) -> None:
+def test_rows_of_one_algorithm_have_file_or_folder_names(runs: dict[str, str]) -> None:
     ((a, b),) = tables([entry(runs["ppo"]), entry(runs["lr"])])
     assert (a.name, b.name) == ("ppo (ppo)", "ppo (lr)")  # the folders, as both files are ppo.pt
     other = dataclasses.replace(b, path=Path("runs/lr/better.pt"))
@@ -106,13 +106,13 @@ def test_runs_that_differ_in_their_seed_give_a_mean_over_seeds(
     assert not (tmp_path / "r.html").exists()
 
 
-def test_seeds_on_other_peoples_environment(runs: dict[str, str], tmp_path: Path) -> None:
+def test_seeds_of_a_gym_environment(runs: dict[str, str], tmp_path: Path) -> None:
     found = table(tmp_path, runs["gym"], runs["gym-1"])
     assert (found["seeds"], found["sessions"]) == (2, 200) and found["shares"] == []
     assert list(rows(found)) == ["ppo", "ppo-greedy", "untrained", "random"]
 
 
-def test_each_checkpoint_has_its_own_normalisation(runs: dict[str, str], tmp_path: Path) -> None:
+def test_checkpoints_keep_their_own_normalisation(runs: dict[str, str], tmp_path: Path) -> None:
     both = rows(table(tmp_path, runs["gym"], runs["gym-raw"]))
     for name in ("gym", "gym-raw"):
         alone = rows(table(tmp_path, runs[name]))

@@ -75,12 +75,12 @@ def test_empty_place_is_skipped() -> None:
 @pytest.mark.parametrize(
     ("items", "sentence"),
     [
-        ([[1, 2, 1], [3, 4, 5]], "Item 1 stands twice in a slate"),
-        ([[1, 2], [3, 4]], r"items of shape \(2, 3\), users x places, and these are \(2, 2\)"),
-        ([[1, 2, 3]], r"these are \(1, 3\)"),
+        ([[1, 2, 1], [3, 4, 5]], "Item 1 is twice in a slate"),
+        ([[1, 2], [3, 4]], r"items of a step must be of shape \(2, 3\), users x places, but are \(2, 2\)"),
+        ([[1, 2, 3]], r"are \(1, 3\)"),
     ],
 )
-def test_slate_that_is_none_is_one_sentence(items: list[list[int]], sentence: str) -> None:
+def test_invalid_slates(items: list[list[int]], sentence: str) -> None:
     env = feed_env(2)
     before = env.reset()
     with pytest.raises(UserError, match=sentence):
@@ -88,13 +88,13 @@ def test_slate_that_is_none_is_one_sentence(items: list[list[int]], sentence: st
     assert torch.equal(env.observe().context, before.context)  # and nothing was lost
 
 
-def test_slate_larger_than_the_catalogue_is_one_sentence() -> None:
-    with pytest.raises(UserError, match="A slate of 31 items is larger than the 30 that may be shown"):
+def test_slate_larger_than_the_catalogue() -> None:
+    with pytest.raises(UserError, match="A slate of 31 items is larger than the 30 available items"):
         feed_env(config=FeedConfig(num_items=30, embedding_dim=4, max_episode_steps=1, slate_size=31))
 
 
 def test_hidden_state_and_hidden_signals_never_reach_the_observation() -> None:
-    """Users of another patience, and other pleasure: the same observation."""
+    """Users with other patience and other pleasure have the same observation."""
     env, other = feed_env(), feed_env()
     env.reset(), other.reset()
     state: FeedState = other.user_state
@@ -108,7 +108,7 @@ def test_hidden_state_and_hidden_signals_never_reach_the_observation() -> None:
 
 
 def policies(env: RecEnv) -> dict[str, Policy]:
-    """Every policy of the table that learns nothing."""
+    """All baselines of the table."""
     some = RuleWeights(*(torch.tensor(x) for x in (0.1, 0.1, 0.2, 0.1, 0.5, 0.2)))
     return {
         **simple_baselines(env, env.users, torch.Generator().manual_seed(0)),
@@ -174,13 +174,13 @@ def test_lists_of_slates() -> None:
 
 
 def test_planner_of_slates_is_not_below_its_base_policies() -> None:
-    """With price 0 a base policy is the myopic one; users tire of paid items, so that planning pays."""
+    """With price 0 a base policy is myopic. Users tire of paid items, so planning increases the return."""
     env = feed_env(20, config=FeedConfig(num_items=30, embedding_dim=4, max_episode_steps=4, fatigue=3.0))
     planned, myopic = (play(env, agent, env.users).returns for agent in (Planner(env), Myopic(env)))
     assert bool((planned >= myopic - 1e-4).all()) and planned.mean() > 1.05 * myopic.mean()
 
 
-def test_dials_are_tuned_on_slates() -> None:
+def test_hyperparameters_are_tuned_on_slates() -> None:
     env = feed_env()
     model = env.user_model
     assert isinstance(model, Feed)
@@ -238,7 +238,7 @@ def test_hidden_signal_is_kept_for_the_report() -> None:
 
 
 def test_gymnasium_takes_slates(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its checker draws actions without regard to repeated items: such places stay empty."""
+    """Its checker may draw an item twice; such places stay empty."""
     monkeypatch.setattr(gymnasium_ids, "make_rec_env", lambda _, num_envs: feed_env(num_envs))
     env = gymnasium_ids.RecSysEnv("feed")
     assert env.action_space == gymnasium.spaces.MultiDiscrete([30] * 3)

@@ -22,7 +22,7 @@ from recsys_rl.experience.rollout import Sessions
 
 
 def sessions(*returns: float) -> Sessions:
-    """One step each, which earns the return."""
+    """Sessions of one step, with these returns."""
     n = len(returns)
     rewards = torch.tensor([returns], dtype=torch.float32)
     return Sessions(torch.zeros(1, n, 1, dtype=torch.int64), rewards, torch.zeros(n, dtype=torch.bool))
@@ -53,7 +53,7 @@ def found() -> dict[str, Any]:
     return summarise("satiation", example(), ["ppo", "ranker"], ["mine"], 4)
 
 
-def test_rows_name_their_users() -> None:
+def test_rows_state_their_users() -> None:
     rows = {row["policy"]: row for row in found()["rows"]}
     assert {name: row["users"] for name, row in rows.items() if row["users"] != 4} == {"planner": 2}
     assert (rows["planner"]["return_mean"], rows["ppo"]["return_mean"]) == (6, 3)
@@ -88,7 +88,7 @@ def test_differences_to_the_yardstick_and_between_checkpoints() -> None:
     }
 
 
-def test_share_of_the_way_over_the_users_of_the_planner() -> None:
+def test_share_uses_the_users_of_the_planner() -> None:
     """Of users 1 and 3: mf 2, 2; planner 5, 7; ppo 3, 5: (1 + 3) / (3 + 5) of the way."""
     shares = {row["policy"]: row for row in found()["shares"]}
     assert list(shares) == ["ppo", "ppo-greedy", "ranker", "ranker-greedy", "mine"]
@@ -106,7 +106,7 @@ def test_interval_of_a_share_by_hand() -> None:
 
 
 def test_interval_of_a_share_holds_the_truth_95_times_in_100() -> None:
-    """The truth is 0.6; 400 draws of 100 users. Three standard errors of a share of 0.95 are 0.033."""
+    """The true share is 0.6; 400 draws of 100 users. Three standard errors of 0.95 are 0.033."""
     rng, hits = torch.Generator().manual_seed(0), 0
     for _ in range(400):
         start = torch.randn(100, generator=rng)
@@ -117,7 +117,7 @@ def test_interval_of_a_share_holds_the_truth_95_times_in_100() -> None:
     assert abs(hits / 400 - 0.95) < 0.033
 
 
-def test_share_where_there_is_no_way() -> None:
+def test_share_without_a_gap_to_the_reference() -> None:
     start = torch.tensor([1.0, 2.0, 3.0])
     assert all(math.isnan(x) for x in share_of_way(start + 1, start, start))
     assert all(math.isnan(x) for x in share_of_way(start + 1, start, start - 1))
@@ -159,7 +159,7 @@ def test_mean_over_seeds_by_hand() -> None:
     assert share["share"] == pytest.approx(0.5) and (share["from"], share["to"]) == ("rule/mf", "planner")
 
 
-def test_mean_rows_leave_out_policies_that_some_seeds_lack() -> None:
+def test_mean_rows_exclude_policies_missing_on_a_seed() -> None:
     one = [{"policy": "ppo", "return_mean": 1.0, "length_mean": 4.0}]
     two = [{"policy": "ppo", "return_mean": 3.0, "length_mean": 6.0}, {"policy": "mf", "return_mean": 9.0}]
     (row,) = mean_rows([one, two])

@@ -1,4 +1,4 @@
-"""The shipped batteries pass what is sound, and name the method that is not."""
+"""The shipped checks accept correct objects, and name the faulty method of others."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_user_model_of_slates_keeps_the_contract() -> None:
 
 
 class MixedResponse(Satiation):
-    """Users compare themselves with the mean user of the batch."""
+    """The response depends on the mean user of the batch."""
 
     def respond(self, user_state: SatiationState, items: Tensor, *rest: Any) -> Feedback:
         feedback = super().respond(user_state, items, *rest)
@@ -86,7 +86,7 @@ class BoundlessSignal(Satiation):
 
 
 class WrongExpectation(Satiation):
-    """The myopic reference would be told other rewards than users give."""
+    """The expected reward differs from the true one."""
 
     def prospects(self, user_state: SatiationState, block: slice = slice(None)) -> tuple[Tensor, Tensor]:
         reward, patience = super().prospects(user_state, block)
@@ -99,7 +99,7 @@ class MixedSight(Satiation):
 
 
 class Restless(Satiation):
-    """Draws from a generator of its own where there should be no noise."""
+    """Adds noise without a generator."""
 
     def respond(self, user_state: SatiationState, items: Tensor, skipped: Tensor, generator: Any) -> Feedback:
         return super().respond(user_state, items, skipped, RESTLESS)
@@ -118,7 +118,7 @@ RESTLESS = torch.Generator().manual_seed(0)
         (Restless, "respond gives another result when it is called again"),
         (LoudSkip, "respond: the signals of a skipped place must be 0"),
         (BoundlessSignal, r"respond: 'engagement' is outside 0 \.\. 1"),
-        (WrongExpectation, "expected_reward differs from the reward that follows"),
+        (WrongExpectation, "expected_reward differs from the reward without noise"),
     ],
 )
 def test_user_model_that_breaks_the_contract_is_named(kind: type[Satiation], sentence: str) -> None:
@@ -136,7 +136,7 @@ class Twice(RecEnv):
 
 
 class Forgetful(RecEnv):
-    """Saved sessions begin anew."""
+    """Loaded sessions start again."""
 
     def load_state_dict(self, state: Any) -> None:
         super().load_state_dict(state)
@@ -144,7 +144,7 @@ class Forgetful(RecEnv):
 
 
 class Stale(RecEnv):
-    """A new session's observation is that of the old one."""
+    """The observation of a new session is the one of the old session."""
 
     def step(self, items: Tensor) -> Step:
         step = super().step(items)
@@ -155,7 +155,7 @@ class Stale(RecEnv):
     ("kind", "sentence"),
     [
         (Twice, "step: terminated and truncated are both True"),
-        (Forgetful, "load_state_dict: the resumed sessions went another way"),
+        (Forgetful, "load_state_dict: the resumed sessions gave other steps"),
         (Stale, "step: obs is not the first of a new session"),
     ],
 )
@@ -185,7 +185,7 @@ def always(*items: int) -> Callable[[], FixedList]:
     ("make", "sentence"),
     [
         (lambda: Shouting((30,), torch.Generator().manual_seed(0), 3), "act changed the observation"),
-        (always(1, 2, 1), "act: an item stands twice in a slate"),
+        (always(1, 2, 1), "act: an item is twice in a slate"),
         (always(1, 2, 30), "act: there is no such item: they are 0 to 29"),
         (lambda: FixedList(torch.tensor([4])), r"they must be torch.int64 of \(5, 3\)"),
         (lambda: RandomPolicy((30,), torch.Generator().manual_seed(0), 3), "act: greedy is not determin"),
@@ -197,11 +197,11 @@ def test_agent_that_breaks_the_contract_is_named(make: Callable[[], Any], senten
         check_agent(make, obs, 30, slate_size=3)
 
 
-def test_state_that_possible_refuses_is_named() -> None:
+def test_state_rejected_by_possible_is_named() -> None:
     class Strict(Satiation):
         def possible(self, user_state: UserState) -> bool:
             return bool((user_state.patience == self.config.patience_start).all())
 
     model = satiation(Strict)
-    with pytest.raises(AssertionError, match="possible is False for a state that a session came to"):
+    with pytest.raises(AssertionError, match="possible is False for a state of a played session"):
         check_user_model(model, model.catalogue, model.population.train)

@@ -1,4 +1,4 @@
-"""Blocked top-k: what torch.topk finds on the whole matrix, without the matrix."""
+"""Blocked top-k: the result of torch.topk on the whole matrix, without the matrix."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_forbidden_items_are_padding(monkeypatch: pytest.MonkeyPatch) -> None:
     assert items.tolist() == [[4, 2, -1], [3, 1, -1]]
 
 
-def test_more_than_there_are() -> None:
+def test_k_larger_than_the_catalogue() -> None:
     with pytest.raises(ValueError, match="only 5 items"):
         top_k.blocked_top_k(lambda block: SCORES[:, block], 2, 5, 6)
 
@@ -46,7 +46,7 @@ def test_equals_topk(data: st.DataObject) -> None:
     assert all(len(set(row)) == k for row in items.tolist())
 
 
-def test_no_block_holds_more_scores_than_it_may() -> None:
+def test_blocks_respect_the_maximum_of_scores() -> None:
     sizes = [block.stop - block.start for block in top_k.blocks(64, 100_000)]
     assert max(sizes) == 2**20 // 64 and sum(sizes) == 100_000
     assert [block.stop for block in top_k.blocks(2**21, 3)] == [1, 2, 3]  # one item at least

@@ -1,4 +1,4 @@
-"""The door to training: what is said, what is written, and that the same settings do the same."""
+"""Training: its messages, its files, and equal results of equal settings."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_the_quickstart(tmp_path: Path) -> None:
-    """Both commands as the README has them, from a folder without anything; plain lines, no control codes."""
+def test_quickstart(tmp_path: Path) -> None:
+    """Both commands of the README, in an empty folder, with plain lines and without control codes."""
     world = ("--data", "synthetic", "--num-items", "40", "--num-users", "50", "--total-timesteps", "4096")
     code, out, err = finish(start(tmp_path, "train", "--algo", "ppo", *world))
     assert (code, out) == (0, ""), err
@@ -79,13 +79,13 @@ def test_the_quickstart(tmp_path: Path) -> None:
 
 
 def test_log_without_ratings_has_no_catchy_items(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The console and the report have a sentence on it."""
+    """The console and the report state it."""
     likes = [(user, item) for user in range(12) for item in range(10) if (user + item) % 4]
     Path("log.csv").write_text("user,item\n" + "".join(f"{user},{item}\n" for user, item in likes))
     sizes = [*SIZES, *PPO, "--num-items", "10", "--embedding-dim", "2", "--max-episode-steps", "5"]
     options = ["--data", "log.csv", "--min-item-likes", "1", "--cache-dir", "cache", *sizes]
     assert main(["train", "--env", "satiation", *options, *steps(1)]) == 0
-    assumed = "the data hold no ratings that differ, so no item is catchier than it is good"
+    assumed = "the data hold no ratings that differ, so no item is catchy"
     assert capsys.readouterr().err.splitlines()[1] == f"satiation: {assumed}"
     assert main(["evaluate", "--report", "r.html", "--cache-dir", "cache"]) == 0
     assert assumed in Path("r.html").read_text()
@@ -110,7 +110,7 @@ def test_users_with_too_few_likes_are_counted(here: Path, capsys: pytest.Capture
     assert capsys.readouterr().err.splitlines()[0] == data
 
 
-def test_on_a_terminal_there_is_one_bar(tmp_path: Path) -> None:
+def test_one_progress_bar_on_a_terminal(tmp_path: Path) -> None:
     ours, theirs = pty.openpty()
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm-256color", "COLUMNS": "100"}
     command = [sys.executable, "-m", "train", *DRIFT, *steps(60)]
@@ -135,7 +135,7 @@ def test_on_a_terminal_there_is_one_bar(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "options", [DRIFT, SATIATION, A2C, CARTPOLE], ids=["drift", "satiation", "a2c", "gym"]
 )
-def test_the_same_settings_end_in_the_same_weights(options: list[str], here: Path) -> None:
+def test_same_settings_end_in_same_weights(options: list[str], here: Path) -> None:
     """Twice from the options, and once from the config.toml that a run writes beside its log."""
     algo = "a2c" if options is A2C else "ppo"
     assert main(["train", *options, *steps(5), "--seed", "7"]) == 0
@@ -149,7 +149,7 @@ def test_the_same_settings_end_in_the_same_weights(options: list[str], here: Pat
         assert_same_weights(first, here / f"runs/other/{algo}.pt")
 
 
-def test_the_log(here: Path) -> None:
+def test_log_file(here: Path) -> None:
     assert main(["train", *DRIFT, *steps(9), "--log-interval", "2"]) == 0
     path = here / "runs/drift-synthetic-ppo-0/log.csv"
     assert path.read_text().splitlines()[0] == "step,seconds,name,value"
@@ -170,8 +170,8 @@ def test_the_log(here: Path) -> None:
     assert seconds == sorted(seconds)
 
 
-def test_evaluation_changes_nothing(here: Path) -> None:
-    """Looking does not touch the course of learning."""
+def test_evaluation_does_not_change_training(here: Path) -> None:
+    """Periodic evaluation does not affect learning."""
     assert main(["train", *CARTPOLE, *steps(6), "--eval-interval", "1", "--name", "often"]) == 0
     assert main(["train", *CARTPOLE, *steps(6), "--eval-interval", "0", "--name", "never"]) == 0
     assert len(load(Path("runs/often/ppo.pt")).info["curve"]) == 7
@@ -179,14 +179,14 @@ def test_evaluation_changes_nothing(here: Path) -> None:
     assert_same_weights(here / "runs/often/ppo.pt", here / "runs/never/ppo.pt")
 
 
-def test_the_checkpoint_before_is_kept(here: Path) -> None:
+def test_previous_checkpoint_is_kept(here: Path) -> None:
     assert main(["train", *DRIFT, *steps(7)]) == 0  # saved at 0, 3, 6 and 7
     path = Path("runs/drift-synthetic-ppo-0/ppo.pt")
     assert (load(path).updates, load(previous(path)).updates) == (7, 6)
 
 
 def test_gym_evaluation_is_on_the_device_of_the_run(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Shown on one device: its generator is asked for there by name, and not left to the default."""
+    """Shown on one device: the generator is made there by name, not by default."""
     asked: list[object] = []
 
     real = torch.Generator
@@ -211,7 +211,7 @@ def test_tensorboard(here: Path) -> None:
     assert [event.step for event in events.Scalars("loss")] == [24, 48, 72]
 
 
-def test_tensorboard_that_is_missing(
+def test_missing_tensorboard(
     here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)

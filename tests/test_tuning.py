@@ -1,4 +1,4 @@
-"""The dials of `mf`, `mmr` and `rule`: chosen on training users, and never by held-out ones."""
+"""Hyperparameters of `mf`, `mmr` and `rule`: tuned on training users, never on held-out users."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def small() -> Small:
     return config, world(config)
 
 
-def test_training_part_holds_nothing_of_the_others(small: Small) -> None:
+def test_training_part_excludes_other_users(small: Small) -> None:
     _, (_, population) = small
     part = tuning.training_part(population)
     assert len(part.taste) == len(part.profile) == len(part.user_ids) == len(population.train) == 160
@@ -78,7 +78,7 @@ def test_search_with_a_tiny_budget_takes_one_round(small: Small) -> None:
     assert 0 <= weights.decay < 1 and weights.fold_in >= 0
 
 
-def test_tuned_dials_are_the_best_of_those_tried(small: Small) -> None:
+def test_tuned_values_are_the_best_of_those_tried(small: Small) -> None:
     """`mmr` with weight 0 is the ranking by profile: the tuned one earns no less on training users."""
     config, place = small
     catalogue, population = place
@@ -117,10 +117,8 @@ def played(checkpoint: Checkpoint, cache_dir: Path) -> dict[str, Played]:
     return play_all([Entry(Path("x"), checkpoint, "ppo")], users, 0, CPU, cache_dir=str(cache_dir))
 
 
-def test_other_held_out_users_leave_the_tuned_values_as_they_are(
-    checkpoint: Checkpoint, tmp_path: Path
-) -> None:
-    """All held-out users become others; the training users stay. Each search has a cache of its own."""
+def test_tuned_values_are_independent_of_held_out_users(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    """All held-out users are replaced, and the training users stay. Each search has its own cache."""
     population = checkpoint.population
     taste, profile = population.taste.clone(), population.profile.clone()
     taste[population.heldout], profile[population.heldout] = (

@@ -1,4 +1,4 @@
-"""The two-stage policy: its distribution, its log-probability and gradient, and nothing as wide as (N, I)."""
+"""The two-stage policy: its distribution, log-probability and gradient, and no tensor of size (N, I)."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def context(num_rows: int) -> Tensor:
 
 
 @pytest.mark.parametrize("restricted", [False, True])
-def test_items_come_as_often_as_documented(restricted: bool) -> None:
+def test_frequencies_of_items_equal_the_documented_formula(restricted: bool) -> None:
     """E = 3 draws of 12 items make 12**3 equally likely candidate sets S: P(a) is the mean of pi(a | S)."""
     catalogue = small_world()
     two_stage, full = two_models(catalogue, 6, 0.5)
@@ -101,7 +101,7 @@ def test_items_come_as_often_as_documented(restricted: bool) -> None:
     )
 
 
-def test_logprob_is_that_of_the_softmax_over_the_candidates() -> None:
+def test_logprob_is_the_softmax_over_the_candidates() -> None:
     catalogue = small_world(40)
     two_stage, full = two_models(catalogue, 10, 0.4)
     action = agent_of(two_stage).act(Obs(context(200)))
@@ -115,7 +115,7 @@ def test_logprob_is_that_of_the_softmax_over_the_candidates() -> None:
         assert_close(action.logprob[row], expected, atol=1e-5, rtol=1e-4)
 
 
-def test_all_items_as_candidates_are_the_whole_catalogue() -> None:
+def test_all_items_as_candidates_equal_the_whole_catalogue() -> None:
     catalogue = small_world()
     two_stage, full = two_models(catalogue, NUM_ITEMS, 0.0)
     obs = Obs(context(50))
@@ -124,7 +124,7 @@ def test_all_items_as_candidates_are_the_whole_catalogue() -> None:
     assert_close(one.logprob, two.logprob, atol=1e-5, rtol=1e-4)
 
 
-def test_greedy_draws_nothing() -> None:
+def test_greedy_candidates_are_not_random() -> None:
     two_stage, _ = two_models(small_world(40), 10, 0.4)
     agent = agent_of(two_stage)
     before = agent.generators["policy"].get_state()
@@ -134,7 +134,7 @@ def test_greedy_draws_nothing() -> None:
     assert torch.equal(action.items, agent.act(Obs(context(30)), greedy=True).items)
 
 
-def test_candidates_that_are_given_are_kept() -> None:
+def test_given_candidates_are_kept() -> None:
     two_stage, full = two_models(small_world(40), 10, 0.4)
     given = torch.tensor([[7, 3, -1], [3, 30, 21]])
     obs = Obs(context(2), candidates=given)
@@ -180,7 +180,7 @@ def test_rollout_keeps_the_candidates_and_the_update_scores_them_again() -> None
     assert_close(logprob, rollout.logprobs.flatten().clone(), atol=1e-5, rtol=1e-4)
 
 
-def test_gradient_is_that_of_a_softmax_with_everything_else_forbidden() -> None:
+def test_gradient_equals_a_masked_softmax() -> None:
     """Through the whole catalogue's logits and autograd, every parameter's gradient is the same."""
     catalogue = small_world(40)
     two_stage, full = two_models(catalogue, 10, 0.4)
@@ -202,8 +202,8 @@ def test_gradient_is_that_of_a_softmax_with_everything_else_forbidden() -> None:
 
 
 @pytest.mark.parametrize(("algo", "env_name"), [*itertools.product(("ppo", "a2c"), ("drift", "satiation"))])
-def test_no_item_twice_in_a_session(algo: str, env_name: str) -> None:
-    """An update, then whole sessions: no step is skipped for want of an allowed candidate."""
+def test_items_are_never_repeated_in_a_session(algo: str, env_name: str) -> None:
+    """After an update, whole sessions have an allowed candidate at every step."""
     run, env, agent = small_run({}, algo, env_name)
     rollout, _ = collect(env, agent, env.reset(), run.agent_config.n_steps)
     assert all(value == value for value in agent.update(rollout).values())
@@ -295,7 +295,10 @@ def stop_after(patch: pytest.MonkeyPatch, updates: int) -> None:
         ),
         ("--candidates -1", "--candidates is -1"),
         ("--candidates 8 --head dense", "the dense head has one weight vector for each item id"),
-        ("--candidates 8 --explore-rate 0.5", "leaves 4 to the search, and 4 of those may have been shown"),
+        (
+            "--candidates 8 --explore-rate 0.5",
+            "the search proposes 4 items, and a session may already have shown 4 of them",
+        ),
         ("--candidates 8 --index tree", "index"),
     ],
 )
@@ -331,9 +334,7 @@ class Widest(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("index", ["exact", "ivf"])
-def test_memory_holds_no_users_times_items(
-    index: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_tensor_of_users_times_items(index: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Training, its evaluations and `evaluate` on 200,000 items; the table itself is 800,000 numbers."""
     if index == "ivf":
         pytest.importorskip("faiss")

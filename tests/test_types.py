@@ -1,4 +1,4 @@
-"""The few things that the nouns can do."""
+"""Methods of the shared data types."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from recsys_rl.types import Obs, tensors_of, tree_map
 from tests.tiny_world import tiny_catalogue
 
 
-def test_allowed_puts_mask_and_exclusion_together() -> None:
+def test_allowed_combines_mask_and_exclusion() -> None:
     context = torch.zeros(2, 1)
     mask = torch.tensor([[True, True, False], [True, True, True]])
     exclude = torch.tensor([[-1, 0], [-1, -1]])
@@ -21,7 +21,7 @@ def test_allowed_puts_mask_and_exclusion_together() -> None:
     assert both.tolist() == [[False, True, False], [True, True, True]]
 
 
-def test_tensor_in_two_fields_stays_one() -> None:
+def test_tensor_in_two_fields_is_mapped_once() -> None:
     shown = torch.arange(6).view(3, 2)
     obs = Obs(torch.zeros(3, 1), history=shown, exclude=shown)
     for part in (obs.map(torch.clone), obs.rows(torch.tensor([2, 0])), *obs.split(2)):

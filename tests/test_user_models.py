@@ -1,4 +1,4 @@
-"""The two user models, step by step with a pencil; and rows never mix."""
+"""The two user models, step by step by hand, and the independence of rows."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_drift_by_hand() -> None:
     assert reward == pytest.approx(1.16 * 0.81) and not leaves
 
 
-def test_a_skip_leaves_a_drifting_user_as_they_were() -> None:
+def test_skip_does_not_change_a_drift_user() -> None:
     model = tiny_drift([[1.0, 0.0]])
     before = model.sample(torch.tensor([0]))
     item, skipped = torch.tensor([[0]]), torch.tensor([[True]])
@@ -61,12 +61,10 @@ def test_a_skip_leaves_a_drifting_user_as_they_were() -> None:
     assert leaves.tolist() == [False]
 
 
-def test_a_catalogue_must_last_for_a_session() -> None:
+def test_catalogue_smaller_than_a_session() -> None:
     world = World(*synthetic_world(9, 20, 4, 0.5, 0))
     dials = {"embedding_dim": 4, "max_episode_steps": 10}
-    with pytest.raises(
-        UserError, match="A session shows 10 items and none twice, but the catalogue has only 9"
-    ):
+    with pytest.raises(UserError, match="A session shows 10 different items, but the catalogue has only 9"):
         make_user_model(from_dict(Config, {"env": "satiation", "env_config": dials}), world)
     make_user_model(from_dict(Config, {"env": "drift", "env_config": dials}), world)
 
@@ -81,7 +79,7 @@ def test_drift_best_return_by_hand() -> None:
 
 @settings(max_examples=50, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), items=st.lists(st.integers(0, 29), min_size=3, max_size=3))
-def test_no_sequence_earns_more_than_the_closed_form(seed: int, items: list[int]) -> None:
+def test_closed_form_bounds_every_sequence(seed: int, items: list[int]) -> None:
     catalogue, population = synthetic_world(30, 10, 2, 0.2, seed % 1000)
     model = Drift(catalogue, population, DRIFT)
     state = model.sample(torch.arange(10))
@@ -119,7 +117,7 @@ def test_satiation_by_hand() -> None:
     assert state.patience.item() == pytest.approx(0.809601 + 0.5 * 0.066589, abs=1e-5)
 
 
-def test_prospects_are_what_happens() -> None:
+def test_prospects_equal_the_simulated_step() -> None:
     """For each item, the announced reward and change of patience are those of showing it."""
     model = tiny_satiation([[0.8, 0.6]])
     state, *_ = show(model, model.sample(torch.tensor([0])), 1)
@@ -130,7 +128,7 @@ def test_prospects_are_what_happens() -> None:
         assert patience[0, item].item() == pytest.approx((after.patience - state.patience).item(), abs=1e-6)
 
 
-def test_patience_moves_the_appeal_of_everything() -> None:
+def test_patience_changes_the_appeal_of_all_items() -> None:
     """From patience 1/2: 2 logits for each unit above or below it."""
     config = replace(SATIATION, patience_start=0.5, patience_gain=2.0)
     model = tiny_satiation([[1.0, 0.0]], config)
@@ -154,17 +152,15 @@ def test_tiresomeness_by_hand() -> None:
 
 
 def test_without_differing_ratings_no_item_is_catchy() -> None:
-    """Popularity alone is no evidence that an item disappoints."""
+    """Popularity alone does not show that an item disappoints."""
     model = tiny_satiation([[1.0, 0.0]])
     assert model.assumptions == ""
     unrated = replace(model, catalogue=replace(model.catalogue, quality=torch.full((3,), 0.7)))
     assert unrated.catch.tolist() == [0.0, 0.0, 0.0]
-    assert (
-        unrated.assumptions == "the data hold no ratings that differ, so no item is catchier than it is good"
-    )
+    assert unrated.assumptions == "the data hold no ratings that differ, so no item is catchy"
 
 
-def test_the_opposite_of_what_was_seen_is_not_refreshing() -> None:
+def test_opposite_item_does_not_lower_weariness() -> None:
     model = tiny_satiation([[1.0, 0.0]])
     fresh = model.sample(torch.tensor([0]))
     opposite = replace(fresh, weary_of=torch.tensor([[-1.0, 0.0]]))
@@ -180,7 +176,7 @@ def test_patience_never_exceeds_one() -> None:
 @pytest.mark.parametrize(
     ("patience", "left", "leaves"), [(0.3, 0.05, False), (0.25, 0.0, True), (0.2, -0.05, True)]
 )
-def test_a_skip_costs_patience_and_wearies_nobody(patience: float, left: float, leaves: bool) -> None:
+def test_skip_costs_patience_without_weariness(patience: float, left: float, leaves: bool) -> None:
     model = tiny_satiation([[1.0, 0.0]])
     state = replace(
         model.sample(torch.tensor([0])),
@@ -198,7 +194,7 @@ def test_a_skip_costs_patience_and_wearies_nobody(patience: float, left: float, 
     assert_close(after.weary_of_genres, torch.tensor([[0.5, 0.0]]))
 
 
-def test_noise_moves_engagement_alone_and_stays_within_bounds() -> None:
+def test_noise_changes_only_engagement_within_bounds() -> None:
     model = tiny_satiation([[1.0, 0.0]], replace(SATIATION, noise=0.2))
     state = model.sample(torch.zeros(4000, dtype=torch.int64))
     items = torch.full((4000, 1), 2)
@@ -244,7 +240,7 @@ def test_rows_never_mix(platform: Callable[..., UserModel], config: EnvConfig) -
 
 
 def test_item_that_becomes_unavailable_between_steps_is_skipped() -> None:
-    """The catalogue is shared with its owner, who may write to it."""
+    """The catalogue may be changed between steps."""
     model = tiny_drift([[1.0, 0.0]])
     env = env_of(model, model.catalogue, DRIFT, torch.tensor([0]))
     assert env.step(torch.tensor([[0]])).reward.tolist() == [1.0] and env.observe().mask is None
@@ -254,7 +250,7 @@ def test_item_that_becomes_unavailable_between_steps_is_skipped() -> None:
     assert step.obs.mask is not None and step.obs.mask.tolist() == [[False, True, True]]
 
 
-def test_a_session_remembers_what_was_shown_when_the_caller_writes_to_its_own_tensors() -> None:
+def test_session_copies_the_tensors_of_the_caller() -> None:
     model = tiny_drift([[1.0, 0.0]])
     env = env_of(model, model.catalogue, DRIFT, torch.tensor([0]))
     items = torch.tensor([[1]])

@@ -50,7 +50,7 @@ def test_wheel_contains_only_the_package(wheel: Path) -> None:
     assert endings - {".so"} == {".c", ".css", ".h", ".py", ".typed"}
 
 
-def test_wheel_without_a_compiler_is_for_every_machine(tmp_path: Path) -> None:
+def test_wheel_without_a_compiler_is_platform_independent(tmp_path: Path) -> None:
     environment = os.environ | {"CC": "/bin/false"}
     command: list[str | Path] = [
         sys.executable,

@@ -1,4 +1,4 @@
-"""The figures of README.md and docs/ are those of benchmarks/results; the command that writes them works."""
+"""The figures of README.md and docs/ equal benchmarks/results, and the command that writes them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Three items in the plane, few users, round numbers: worlds that a pencil can follow."""
+"""Three items in the plane, few users, round numbers: worlds for calculations by hand."""
 
 from __future__ import annotations
 

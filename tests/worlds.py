@@ -1,4 +1,4 @@
-"""Small made-up logs, and where real data lies if it does."""
+"""Small synthetic logs, and the folder of real data if there is one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Policies. An algorithm is one file with its settings; none imports another. The first is default."""
+"""Policies, one file for each algorithm with its settings. None imports another. The first is the default."""
 
 AGENTS = {
     "ppo": "recsys_rl.agents.ppo:ALGORITHM",

@@ -1,7 +1,7 @@
 """Advantage actor-critic, synchronous (Mnih et al. 2016, arXiv:1602.01783), top to bottom.
 
-docs/04_theory_a2c.md derives each formula. N users are stepped together for n_steps; one gradient
-step is taken on all of it, and the record is thrown away.
+docs/04_theory_a2c.md derives each formula. N users are stepped together for n_steps. The rollout serves one
+gradient step and is then thrown away.
 """
 
 from __future__ import annotations
@@ -43,10 +43,13 @@ class A2C:
         generators: Mapping[str, torch.Generator],
         average: Callable[[Tensor], None] | None = None,
     ) -> None:
-        """``num_updates`` is the length of the run, over which dials are annealed.
+        """Make the learner of ``model``.
 
-        ``generators`` holds the stream "policy" (actions). ``average`` replaces a gradient by its mean over
-        all processes that train together, in place.
+        Args:
+            num_updates: updates of the whole run; the learning rate and the entropy bonus are annealed over
+                them.
+            generators: holds the stream "policy", which draws the actions.
+            average: replaces a gradient in place by its mean over all processes of the run.
         """
         self.model = model
         self.config = config
@@ -125,7 +128,7 @@ class A2C:
         return self.optimizer.state_dict() | {"updates": torch.tensor(self.updates)}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """The inverse of ``state_dict``; KeyError, RuntimeError or ValueError where it doesn't fit."""
+        """The inverse of ``state_dict``. Raises KeyError, RuntimeError or ValueError if it doesn't fit."""
         self.optimizer.load_state_dict(state)
         self.updates = int(state["updates"])
         if self.updates < 0:

@@ -1,7 +1,7 @@
-"""The simple alternatives that stand in every table: what a recommender can do without learning per user.
+"""The simple baselines of every table: recommenders that adapt to no single user.
 
-They know the training users at most, never the user before them. Who beats only `random` has shown
-nothing; who doesn't beat `static-list` could be replaced by a printed page.
+They use the training users at most, never the present user. A policy that beats only `random` shows
+nothing. A policy that does not beat `static-list` is no better than one fixed list for everybody.
 """
 
 from __future__ import annotations
@@ -20,21 +20,24 @@ from recsys_rl.types import Action, Catalogue, Obs
 PRICES = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 """Rewards per unit of patience that `static-list` tries."""
 MAX_USERS = 2048
-"""Training users that a list is made from; more (evenly thinned out) cost time and change nothing."""
+"""Most training users that a list is made from. Of more users, every n-th is taken: all of them would cost
+time and change nothing."""
 MAX_SCORES = 2**32
-"""Of users, items, positions and prices behind `static-list`: fewer users where there are many items."""
+"""Largest product of users, items, positions and prices behind `static-list`: many items, fewer users."""
 MIN_USERS = 64
 
 
 class RandomPolicy:
-    """Every allowed alternative with the same probability, greedy or not; in a slate, none twice."""
+    """Draws each allowed alternative with the same probability, greedy or not; no item twice in a slate."""
 
     def __init__(
         self, action_sizes: tuple[int, ...], generator: torch.Generator, slate_size: int = 1
     ) -> None:
-        """``action_sizes``: alternatives of each choice; ``(num_items,)`` for items of a catalogue.
+        """Make the policy.
 
-        ``slate_size``: K, different items of the catalogue that each step shows.
+        Args:
+            action_sizes: alternatives of each choice; ``(num_items,)`` for items of a catalogue.
+            slate_size: K, the number of different items of the catalogue that each step shows.
         """
         self.sizes = action_sizes * slate_size  # (K,)
         self.slate_size = slate_size
@@ -62,14 +65,14 @@ class RandomPolicy:
 
 
 class FixedList:
-    """Shows everyone the same items in the same order, K at a step, and stays at the last ones.
+    """Shows everyone the same items in the same order, K at a step, and repeats the last K at the end.
 
-    The position is the number of items that were shown (``obs.exclude``, or else ``obs.history``), so that
-    users may be at different steps. Where an observation has neither, the first K items are shown for ever.
+    The position in the list is the number of items in ``obs.exclude`` (or else in ``obs.history``), so users
+    may be at different steps. If an observation has neither, every step shows the first K items.
     """
 
     def __init__(self, items: Tensor, slate_size: int = 1) -> None:
-        """``items`` (T,) int64. The last K are shown at every further step, be they allowed or not."""
+        """``items`` (T,) int64. Every further step shows the last K, even if they are not allowed."""
         self.items = items
         self.slate_size = slate_size
 
@@ -91,8 +94,8 @@ def most_popular(catalogue: Catalogue, length: int) -> Tensor:
 def best_first(user_model: UserModel, catalogue: Catalogue, users: Tensor) -> Tensor:
     """The K items with the highest mean first reward over ``users``, (K,).
 
-    Where a shown item pulls each user towards itself by the same amount, it is also the best item to repeat
-    for a whole session.
+    If a shown item moves every user towards itself by the same amount, the best of them is also the best
+    item to repeat for a whole session.
     """
     user_state = user_model.sample(users)
     blocks = top_k.blocks(len(users), catalogue.num_items)
@@ -104,10 +107,10 @@ def best_first(user_model: UserModel, catalogue: Catalogue, users: Tensor) -> Te
 def static_list(user_model: UserModel, catalogue: Catalogue, users: Tensor, length: int) -> Tensor:
     """The best list for ``users`` (N,) that a greedy search finds: (T K,) int64, ``length`` steps at most.
 
-    The candidates are `popularity` and, for each price of patience in PRICES, the list that takes at
-    each step the K items with the highest sums, over the users who are still there, of expected
-    reward plus price times expected change of patience. The one with the highest mean return in the
-    simulator, without noise, is kept.
+    The candidates are `popularity` and one list for each price of patience in PRICES. At each step such a
+    list takes the K items with the highest score. The score is the sum, over the users who are still
+    present, of the expected reward plus the price times the expected change of patience. The candidate with
+    the highest mean return in the simulator without noise is kept.
     """
     prices = PRICES if isinstance(user_model, PatientUsers) else (0.0,)
     candidates = [most_popular(catalogue, length * user_model.slate_size)]
@@ -119,7 +122,7 @@ def static_list(user_model: UserModel, catalogue: Catalogue, users: Tensor, leng
 def greedy_list(
     user_model: UserModel, catalogue: Catalogue, users: Tensor, length: int, price: float
 ) -> Tensor:
-    """The list of static_list for one price of patience, (T K,) int64."""
+    """One candidate of ``static_list``, for one price of patience: (T K,) int64."""
     slate_size = user_model.slate_size
     user_state = user_model.sample(users)
     present = torch.ones(len(users), device=users.device)  # (N,)
@@ -159,7 +162,7 @@ def mean_return(user_model: UserModel, users: Tensor, items: Tensor) -> Tensor:
 
 
 def show(user_model: UserModel, user_state: Any, items: Tensor) -> tuple[Any, Tensor, Tensor]:
-    """Show ``items`` (N, K), without noise: the state afterwards, reward (N,), users who leave (N,) bool."""
+    """Show ``items`` (N, K) without noise: the next state, reward (N,) and leaving users (N,) bool."""
     feedback = user_model.respond(user_state, items, torch.zeros_like(items, dtype=torch.bool), None)
     user_state, leaves = user_model.advance(user_state, items, feedback)
     reward = weighted(user_model.rewards(feedback), stream_weights(user_model.streams))
@@ -167,9 +170,11 @@ def show(user_model: UserModel, user_state: Any, items: Tensor) -> tuple[Any, Te
 
 
 def simple_baselines(simulator: Simulator, users: Tensor, generator: torch.Generator) -> dict[str, Policy]:
-    """The rows of the table that learn nothing, in its order.
+    """The baselines without learning, in the order of the table.
 
-    ``users`` (N,) are the training users' rows of the population; ``generator`` draws `random`.
+    Args:
+        users: (N,) rows of the training users in the population.
+        generator: draws the actions of `random`.
     """
     user_model, catalogue = simulator.user_model, simulator.catalogue
     length, slate_size = simulator.interface.session_length, simulator.interface.slate_size

@@ -33,13 +33,13 @@ class PPOConfig(AgentConfig):
     batch_size: Count = 512
     """Samples per gradient step."""
     target_kl: Positive | None = None
-    """Stop the epochs of an update once approx_kl exceeds this; none = never."""
+    """End the epochs of an update when approx_kl exceeds this value; none = never."""
     clip_vloss: bool = False
-    """Clip the value loss around the old value by clip_eps, too."""
+    """Also clip the value loss, within clip_eps of the old value."""
 
 
 class Targets(NamedTuple):
-    """The record's numbers that the loss compares the network's with, (S,) each."""
+    """Recorded numbers that the loss compares with the network's outputs, (S,) each."""
 
     old_logprob: Tensor
     old_value: Tensor
@@ -48,7 +48,7 @@ class Targets(NamedTuple):
 
 
 class Outputs(NamedTuple):
-    """The network's numbers for the same samples, (S,) each."""
+    """Outputs of the network for the same samples, (S,) each."""
 
     logprob: Tensor
     entropy: Tensor
@@ -56,7 +56,7 @@ class Outputs(NamedTuple):
 
 
 class Samples(NamedTuple):
-    """Rows of a rollout, in the order in which an epoch takes them, (S, ...) each."""
+    """Rows of a rollout in the shuffled order of one epoch, (S, ...) each."""
 
     obs: Obs
     places: Tensor  # (S, K): of the items among the alternatives
@@ -70,7 +70,7 @@ class Samples(NamedTuple):
 
 
 class PPO:
-    """An actor-critic that improves itself by clipped, repeated passes over each rollout."""
+    """An actor-critic that takes several epochs of clipped gradient steps on each rollout."""
 
     def __init__(
         self,
@@ -80,10 +80,13 @@ class PPO:
         generators: Mapping[str, torch.Generator],
         average: Callable[[Tensor], None] | None = None,
     ) -> None:
-        """``num_updates`` is the length of the run, over which dials are annealed.
+        """Make the learner of ``model``.
 
-        ``generators`` holds the streams "policy" (actions) and "shuffle" (minibatches). ``average``
-        replaces a tensor by its mean over all processes that train together, in place.
+        Args:
+            num_updates: updates of the whole run; the learning rate and the entropy bonus are annealed over
+                them.
+            generators: holds the streams "policy" (draws actions) and "shuffle" (orders minibatches).
+            average: replaces a tensor in place by its mean over all processes of the run.
         """
         self.model = model
         self.config = config
@@ -162,7 +165,7 @@ class PPO:
         return dict(zip(metrics, values, strict=True)) | {"lr": self.optimizer.lr}
 
     def _epoch(self, samples: Samples, ent_coef: float) -> Outputs:
-        """A gradient step for each minibatch, in their order. Returns the outputs before each step."""
+        """One gradient step for each minibatch. Returns the outputs as they were before each step."""
         seen: list[Outputs] = []
         for batch in samples.split(self.config.batch_size):
             distribution, value = self.model(batch.obs)
@@ -189,7 +192,7 @@ class PPO:
         return {"loss": loss, "policy_loss": policy_loss, "value_loss": value_loss, "entropy": mean_entropy}
 
     def _diagnostics(self, epochs: list[tuple[Targets, Outputs]], ent_coef: float) -> dict[str, Tensor]:
-        """Means over all samples of an update, each as it was before its gradient step."""
+        """Means over all samples of an update, with the outputs as they were before each gradient step."""
         of_targets, of_outputs = zip(*epochs, strict=True)
         targets = Targets(*map(torch.cat, zip(*of_targets, strict=True)))
         outputs = Outputs(*map(torch.cat, zip(*of_outputs, strict=True)))
@@ -199,7 +202,7 @@ class PPO:
         }
 
     def _kl(self, targets: Targets, outputs: Outputs) -> Tensor:
-        """approx_kl of an epoch's last minibatch, the same on all processes, which stop together."""
+        """approx_kl of the last minibatch of an epoch, averaged over processes so that all stop together."""
         last = -(len(outputs.logprob) % self.config.batch_size or self.config.batch_size)
         kl = losses.approx_kl(outputs.logprob[last:], targets.old_logprob[last:])
         if self.average is not None:
@@ -210,7 +213,7 @@ class PPO:
         return self.optimizer.state_dict() | {"updates": torch.tensor(self.updates)}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """The inverse of ``state_dict``; KeyError, RuntimeError or ValueError where it doesn't fit."""
+        """The inverse of ``state_dict``. Raises KeyError, RuntimeError or ValueError if it doesn't fit."""
         self.optimizer.load_state_dict(state)
         self.updates = int(state["updates"])
         if self.updates < 0:

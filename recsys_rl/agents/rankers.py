@@ -1,8 +1,7 @@
 """Rankings that a team would ship without reinforcement learning: `mf`, `mmr` and `rule`.
 
-Each scores the features of an item against the profile of the user, and shows the best K items that may be
-shown.
-Nothing of size (N, I) is held where the catalogue is large. evaluation/tuning.py chooses the dials.
+Each scores the features of an item against the profile of the user, and shows the K best allowed items.
+For a large catalogue no tensor of size (N, I) is made. evaluation/tuning.py chooses the hyperparameters.
 """
 
 from __future__ import annotations
@@ -20,15 +19,15 @@ from recsys_rl.models.heads import item_columns
 from recsys_rl.types import Action, Catalogue, Obs
 
 SHORTLIST = 1000
-"""Items, best first by `mf`, that `mmr` ranks again: all of a small catalogue, the top of a large one."""
+"""Best items by `mf` that `mmr` ranks again. A smaller catalogue is ranked as a whole."""
 
 
 @dataclass(frozen=True)
 class RuleWeights:
-    """The dials of `rule`, each () or (N,): a score linear in what a recommender sees of user and item.
+    """The weights of `rule`, () or (N,) each: a linear score of the visible features of user and item.
 
-    With u the profile after the fold-in, e_i of unit norm, g_i the genres (unit norm), and the sums over
-    the items shown k steps ago::
+    u is the profile after the fold-in, e_i the embedding (unit norm), g_i the genres (unit norm). The sums
+    are over the items shown, and k counts the steps since::
 
         score_i = u . e_i + popularity z(log popularity_i) + quality z(quality_i)
                   - similarity sum_k decay^k e_k . e_i - overlap sum_k decay^k g_k . g_i
@@ -39,18 +38,18 @@ class RuleWeights:
     similarity: Tensor
     overlap: Tensor
     decay: Tensor
-    """In [0, 1): 0 counts the last item alone."""
+    """In [0, 1): with 0 only the last item counts."""
     fold_in: Tensor
-    """Weight of the session's feedback in the profile (see fold_in)."""
+    """Weight of the feedback of this session in the profile (see ``fold_in``)."""
 
     @classmethod
     def zeros(cls) -> RuleWeights:
-        """The weights of a ranking by profile alone."""
+        """All weights 0: a ranking by the profile alone."""
         return cls(*(torch.tensor(0.0) for _ in fields(cls)))
 
 
 class Rule:
-    """Shows the K items with the highest linear scores (RuleWeights); with all weights 0 it is `mf`."""
+    """Shows the K items with the highest linear scores (``RuleWeights``). With all weights 0 it is `mf`."""
 
     def __init__(self, catalogue: Catalogue, weights: RuleWeights, slate_size: int = 1) -> None:
         self.catalogue = catalogue
@@ -80,14 +79,14 @@ class Rule:
 
 
 class MaximalMarginalRelevance:
-    """Shows the items of the highest maximal marginal relevance (Carbonell and Goldstein 1998, SIGIR).
+    """Shows the items with the highest maximal marginal relevance (Carbonell and Goldstein 1998, SIGIR).
 
-    With u the profile after the fold-in, and the maximum over the last ``window`` items shown and those that
-    stand before in the same slate::
+    u is the profile after the fold-in. The maximum is over the last ``window`` items shown and the earlier
+    items of the same slate::
 
         score_i = (1 - weight) u . e_i - weight max_k e_k . e_i
 
-    A catalogue of more than SHORTLIST items is cut to those with the highest u . e_i first.
+    Of a larger catalogue, only the SHORTLIST items with the highest u . e_i are scored.
     """
 
     def __init__(
@@ -105,11 +104,11 @@ class MaximalMarginalRelevance:
         def score(block: slice) -> Tensor:
             return profile @ embedding[block].T  # (N, b)
 
-        if obs.history is None and self.slate_size == 1:  # nothing to differ from
+        if obs.history is None and self.slate_size == 1:  # no item to be similar to
             return Action.certain(best_allowed(obs, self.catalogue, score, 1)[1])
         if num_items > SHORTLIST:
             relevance, items = best_allowed(obs, self.catalogue, score, SHORTLIST)  # (N, C) each
-        else:  # all of them in no order, as to sort them would take most of the time
+        else:  # all items, unsorted: sorting would take most of the time
             items = None
             relevance = allowed_scores(obs, score, slice(0, num_items))  # (N, I)
         nearest = torch.full_like(relevance, -torch.inf)
@@ -132,11 +131,11 @@ class MaximalMarginalRelevance:
 
 
 def fold_in(obs: Obs, embedding: Tensor, rate: Tensor) -> Tensor:
-    """The profile (N, D) moved towards what this session liked above its own average, of unit norm.
+    """The profile (N, D), moved towards the items with a signal above the session's mean; unit norm.
 
-    ``u + rate sum_k (s_k - mean(s)) e_k`` over the items shown, s_k being the first visible signal (Rocchio
-    1971, "Relevance feedback in information retrieval"). ``rate`` is () or (N,); 0 leaves the profile as it
-    is.
+    It is ``u + rate sum_k (s_k - mean(s)) e_k`` over the items shown, divided by its norm; s_k is the first
+    visible signal (Rocchio 1971, "Relevance feedback in information retrieval"). ``rate`` is () or (N,); 0
+    does not change the profile.
     """
     profile = obs.context[:, : embedding.shape[1]]  # (N, D)
     if obs.history is None or obs.signals is None or not (obs.signals.shape[2] and bool(rate.any())):
@@ -152,9 +151,9 @@ def fold_in(obs: Obs, embedding: Tensor, rate: Tensor) -> Tensor:
 def best_allowed(
     obs: Obs, catalogue: Catalogue, score: Callable[[slice], Tensor], count: int
 ) -> tuple[Tensor, Tensor]:
-    """The ``count`` items with the highest scores of those that may be shown: scores and items (N, count).
+    """The ``count`` allowed items with the highest scores: scores and items, (N, count) each.
 
-    Items that may not be shown have the score -inf and the id -1.
+    If fewer items are allowed, the rest has score -inf and id -1.
     """
 
     return blocked_top_k(

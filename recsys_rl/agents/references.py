@@ -1,6 +1,6 @@
-"""Upper references: agents that see the state that the simulator hides.
+"""Upper references: agents that see the hidden state of the simulator.
 
-These agents read the environment itself: ``obs`` must be the one that the environment gave last.
+These agents read the environment itself, so ``obs`` must be its latest observation.
 """
 
 from __future__ import annotations
@@ -19,17 +19,18 @@ from recsys_rl.types import Action, Obs, tree_map
 PATIENCE_PRICES = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 """Rewards per unit of patience."""
 WEARINESS_PRICES = (0.0, 0.5, 1.0, 2.0)
-"""Rewards per logit of tiresomeness, with a whole session to go. Each pair of prices is one base policy."""
+"""Rewards per logit of tiresomeness at the start of a session. Each pair of prices is one base policy."""
 FIRST_ITEMS = 3
 """First items that the planner tries with each base policy."""
 PLANNER_ITEMS = 20_000
-"""It looks at all items hundreds of times a step, and with many more of them would take days."""
+"""Largest catalogue of the planner. It scores all items hundreds of times a step; many more items would
+take days."""
 CHUNK = 4
-"""Users planned together: the scores of 4 * 28 * 3 rows still fit a core's cache."""
+"""Users planned together: the scores of 4 * 28 * 3 rows fit the cache of a core."""
 
 
 class Myopic:
-    """Knows the true expected reward of each item now, shows the K highest, and never looks ahead."""
+    """Shows the K items with the highest true expected reward now, and never looks ahead."""
 
     def __init__(self, simulator: Simulator) -> None:
         self.simulator = simulator
@@ -41,7 +42,7 @@ class Myopic:
 
 
 class Oracle:
-    """Plays the optimum that the user model knows in closed form."""
+    """Plays the optimum, which the user model has in closed form."""
 
     def __init__(self, simulator: Simulator) -> None:
         assert isinstance(simulator.user_model, SolvedUsers)
@@ -54,18 +55,19 @@ class Oracle:
 class Planner:
     """Looks ahead in the simulator by the rollout algorithm (Bertsekas, Tsitsiklis and Wu 1997).
 
-    A base policy takes the item with the highest expected reward, plus a price times its expected change of
-    patience, minus a price times its tiresomeness, which falls with the share of the session that is left.
-    Each pair of prices makes one, so that every stock of the user is paid for. At each step, and for each
-    base policy, the planner tries the FIRST_ITEMS items that the base policy likes most, lets the base policy
-    play the session to its end without noise, and shows the first item of the session that earned most. The
-    better of several base policies followed by one more free choice is never worse than any of them, as long
-    as the simulation is exact; here it leaves out that noise is clipped to [0, 1]. In a slate, a base policy
-    shows the K items that it likes most, and the planner chooses among these slates. A strong reference from
-    below: the true optimum is unknown and may lie above it.
+    A base policy takes the item with the highest score. The score is the expected reward, plus a price times
+    the expected change of patience, minus a price times the tiresomeness. The second price falls with the
+    share of the session that is left. Each pair of prices makes one base policy.
 
-    ``informed``: plans with the profile in place of the taste, with patience and weariness as they are: the
-    knowledge that a recommender may have of a stranger, and besides it two states that are hidden.
+    At each step the planner tries, for each base policy, the FIRST_ITEMS items with its highest scores, and
+    lets this base policy play the rest of the session without noise. It shows the first item of the session
+    with the highest return. With an exact simulation this is never worse than the best of the base policies;
+    here the simulation neglects the clipping of the noise to [0, 1]. In a slate, a base policy shows the K
+    items with the highest scores, and the planner chooses among these slates. The result is a lower bound of
+    the true optimum, which is unknown and may lie above it.
+
+    ``informed``: plan with the profile in place of the taste. A recommender can have this profile of a
+    stranger. Patience and weariness are still the true ones, which are hidden from a recommender.
     """
 
     def __init__(self, simulator: Simulator, informed: bool = False) -> None:
@@ -93,7 +95,7 @@ class Planner:
 def best_first_items(
     user_model: PatientUsers, user_state: Any, mask: Tensor, left: Tensor, length: int
 ) -> Tensor:
-    """The planner's choice (N, K) for users with ``left`` (N,) of ``length`` steps to go; ``mask`` (N, I)."""
+    """The planner's choice (N, K) for users with ``left`` (N,) of ``length`` steps left; ``mask`` (N, I)."""
     pairs = torch.cartesian_prod(
         left.new_tensor(PATIENCE_PRICES, dtype=torch.float32),
         left.new_tensor(WEARINESS_PRICES, dtype=torch.float32),
@@ -133,8 +135,8 @@ def base_scores(
 ) -> Tensor:
     """Scores (N, B, I) of each item under the ``prices`` (N, B, 2) of patience and of weariness.
 
-    ``user_state`` and ``share_left``, the share of the session that is left, have N rows, or N * B where
-    branches have states of their own. ``tiresome`` is (N, I), as it depends on the taste alone.
+    ``share_left`` is the share of the session that is left. ``user_state`` and ``share_left`` have N rows, or
+    N * B rows if each branch has its own state. ``tiresome`` is (N, I), as it depends on the taste alone.
     """
     n = len(prices)
     reward, patience = (x.view(n, -1, x.shape[-1]) for x in user_model.prospects(user_state))
@@ -153,7 +155,7 @@ def simulate(
     tiresome: Tensor,
     prices: Tensor,
 ) -> Tensor:
-    """Expected return (R,) of showing ``items`` (R, K) and then the choice of the base policy of its prices.
+    """Expected return (R,) of showing ``items`` (R, K) and then the choices of the row's base policy.
 
     ``user_state``, ``mask`` (R, I) and ``left`` (R,) have R = N * B rows; ``tiresome`` is (N, I), ``prices``
     (N, B, 2).
@@ -176,9 +178,9 @@ def simulate(
 
 
 def upper_bounds(simulator: Simulator) -> dict[str, Policy]:
-    """The upper rows of the table that can be computed here: myopic, and the oracle or a planner.
+    """The upper references that this simulator allows: `myopic`, and the oracle or the planners.
 
-    There is no planner over more than PLANNER_ITEMS items.
+    A catalogue of more than PLANNER_ITEMS items has no planner.
     """
     agents: dict[str, Policy] = {"myopic": Myopic(simulator)}
     if isinstance(simulator.user_model, SolvedUsers):

@@ -1,4 +1,4 @@
-"""The command `recsys-rl`, one file per verb. Options are the fields of the settings' dataclasses."""
+"""The command `recsys-rl`, with one file per subcommand. Options are fields of the settings' dataclasses."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ Reinforcement learning for recommender systems.
 
 commands:
   train      train PPO or A2C on simulated users made from real ratings
-  evaluate   play a checkpoint's policy with held-out users, beside the baselines
-  recommend  print or write what a checkpoint's policy shows next to real people
+  evaluate   compare the policy of a checkpoint with baselines, on held-out users
+  recommend  print or write recommendations of a checkpoint's policy for real people
 
 `recsys-rl COMMAND --help` lists the options; from a checkout, `python -m COMMAND` is the same."""
 
@@ -36,21 +36,19 @@ def main(argv: list[str] | None = None) -> int:
     except (MemoryError, RuntimeError) as error:
         if not isinstance(error, MemoryError) and "alloc" not in str(error) and "memory" not in str(error):
             raise
-        print(
-            "error: the memory of this machine does not hold it: lower the sizes asked for.", file=sys.stderr
-        )
+        print("error: the memory of this machine is too small: use smaller settings.", file=sys.stderr)
         return 2
     except SystemExit as stop:  # tyro has printed its help
         return int(stop.code or 0)
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:  # `| head` has read enough; what is still buffered goes nowhere
+    except BrokenPipeError:  # `| head` has closed the pipe; the rest of the output is dropped
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
 
 
 def _as_typed(error: FieldError, argv: list[str]) -> str:
-    """The complaint by the option's name; by the field's where it isn't typed and there is a --config."""
+    """The error with the name of the option, or of the field if it comes from the file of --config."""
     typed = {word.partition("=")[0].replace("_", "-").replace("--no-", "--") for word in argv}
     if "--config" in typed and error.option not in typed:
         return str(error)

@@ -1,4 +1,4 @@
-"""As launch.py starts it, and `torchrun --nproc-per-node 2 -m recsys_rl.cli train`."""
+"""Entry point for launch.py, and for `torchrun --nproc-per-node 2 -m recsys_rl.cli train`."""
 
 from __future__ import annotations
 
@@ -11,4 +11,4 @@ if __name__ == "__main__":
     code = main()
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(code)  # all is written; threads of gloo have been seen to abort an interpreter that winds down
+    os._exit(code)  # all files are written; threads of gloo can abort an interpreter that ends normally

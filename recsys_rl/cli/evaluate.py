@@ -12,32 +12,32 @@ from recsys_rl.cli.parse import parse, peek
 from recsys_rl.errors import UserError
 from recsys_rl.workflows.evaluate import EvaluateConfig, evaluate
 
-TEXT = """Evaluate a checkpoint: every held-out user plays one whole session with it and each baseline.
+TEXT = """Evaluate a checkpoint: its policy and each baseline play one whole session with every held-out user.
 
 Examples:
   recsys-rl evaluate                                      checkpoints/ppo.pt
   recsys-rl evaluate --algo a2c --json table.json         checkpoints/a2c.pt, table to a file
   recsys-rl evaluate --checkpoint old.pt --report old.html
   recsys-rl evaluate ppo.pt ranker.pt                     both in one table, with their difference
-  recsys-rl evaluate --policy my_policy:Newest            a policy of yours beside the others
+  recsys-rl evaluate --policy my_policy:Newest            your own policy beside the others
 
-Checkpoints of one world share a table. Of runs that differ in their seed alone, each is evaluated in its
-own world, and the table holds means over seeds. A policy is an object with act(obs, greedy) -> Action, a
-callable that makes one from the catalogue, or a Stable-Baselines3 model; its module is imported."""
+Checkpoints with the same items and users share a table. If runs differ only in their seed, each is evaluated
+with its own users, and the table holds means over seeds. A policy is an object with act(obs, greedy) ->
+Action, a callable that makes one from the catalogue, or a Stable-Baselines3 model. Its module is imported."""
 
 
 @dataclass(frozen=True)
 class EvaluateOptions(EvaluateConfig):
-    """The options of `evaluate`; files need no option, and --policy may be given several times."""
+    """The options of `evaluate`. Files are given without an option, and --policy may be repeated."""
 
     files: tyro.conf.Positional[tuple[str, ...]] = ()
     """Checkpoints to evaluate in one table, in place of --checkpoint."""
     policy: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """module:NAME of a policy of yours, which gets a row too: an object with act(obs, greedy), a callable
+    """module:NAME of your own policy, for a row in the table: an object with act(obs, greedy), a callable
     that makes one from the catalogue, or a Stable-Baselines3 model. The current folder is searched first."""
 
     def __post_init__(self) -> None:
-        """The values are checked in the EvaluateConfig that is made of them."""
+        """Check nothing here: the EvaluateConfig made from these options checks the values."""
 
 
 def run(argv: list[str]) -> None:
@@ -45,7 +45,7 @@ def run(argv: list[str]) -> None:
 
 
 def evaluate_options(argv: list[str]) -> EvaluateConfig:
-    """Raises UserError; `--help` raises SystemExit(0)."""
+    """The settings from the command line. Raises UserError; `--help` raises SystemExit(0)."""
     given = peek(argv, "algo", "checkpoint")
     default = EvaluateOptions()
     if given.algo in AGENTS:

@@ -1,4 +1,4 @@
-"""Options by tyro, with errors of one sentence."""
+"""Parse options with tyro, with errors of one sentence."""
 
 from __future__ import annotations
 
@@ -27,9 +27,10 @@ def parse(
     see: str,
     whose: Callable[[str], str | None] = lambda option: None,
 ) -> T:
-    """Parse with tyro, whose complaints become a UserError of one sentence.
+    """Parse with tyro, and turn its errors into a UserError of one sentence.
 
-    ``whose`` gives the rest of a sentence about an unknown option that others have; None where none has.
+    ``whose`` returns the rest of the sentence about an unknown option that another platform, algorithm or
+    source has; None for any other option.
     """
     drawing = io.StringIO()
     try:
@@ -50,10 +51,10 @@ def parse(
     if unknown:
         name = unknown[0].partition("=")[0]
         if not name.startswith("-") and hasattr(options, "files"):
-            raise UserError(f"There is no place for {name!r} here: name files side by side; see {see}.")
+            raise UserError(f"The position of {name!r} is not allowed: name all files together; see {see}.")
         if name.replace("_", "-") in ("--log-dir", "--checkpoint-dir"):
             raise UserError(
-                f"{name} is of an earlier version: each run has a folder of its own now, in --runs-dir."
+                f"{name} is an option of an earlier version: each run now has its own folder in --runs-dir."
             )
         complaint = whose(name.replace("_", "-"))
         if complaint is not None:
@@ -64,7 +65,7 @@ def parse(
 
 
 def _complaint(drawing: str) -> str:
-    """The sentence below the title in what tyro draws: title, rule, sentence, rule, help; framed or not."""
+    """The sentence in tyro's error text: title, rule, sentence, rule, help; with or without a frame."""
     plain = re.sub(r"\x1b\[[0-9;]*m|[╭╮╰╯│]", "", drawing)
     parts = [" ".join(part.split()) for part in re.split("─+|-{4,}", plain)]
     title, *rest = [part for part in parts if part]
@@ -80,7 +81,7 @@ def option_names(options: Any) -> list[str]:
 
 
 def peek(argv: list[str], *names: str) -> Any:
-    """The options on which the defaults of all the others depend; None where absent."""
+    """The options that decide the defaults of all others; None for an absent option."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     for name in names:
         parser.add_argument(f"--{name}", nargs="?")

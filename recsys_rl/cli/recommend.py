@@ -10,30 +10,33 @@ import tyro
 from recsys_rl.cli.parse import parse
 from recsys_rl.workflows.recommend import RecommendConfig, recommend
 
-TEXT = """Print what a trained policy shows next to one person, or write lists for many.
+TEXT = """Print the recommendations of a trained policy for one person, or write those for many users.
 
 Examples:
-  recsys-rl recommend --user 42                        checkpoints/ppo.pt, a user of the data
-  recsys-rl recommend --like "Toy Story" --like Alien  a stranger, by titles (or beginnings of them)
+  recsys-rl recommend --user 42                        a user of the data, with checkpoints/ppo.pt
+  recsys-rl recommend --like "Toy Story" --like Alien  a new user, from titles or beginnings of titles
   recsys-rl recommend --users all --out lists.parquet  every user of the data
-  recsys-rl recommend --user 42 --block seen.txt       without the item ids in the file"""
+  recsys-rl recommend --user 42 --block seen.txt       without the item ids in seen.txt"""
 
 
 @dataclass(frozen=True)
 class RecommendOptions(RecommendConfig):
-    """The options of `recommend`; --like may be given several times."""
+    """The options of `recommend`; --like may be repeated."""
 
     like: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """Title of an item that a stranger likes, or a beginning of it that only one item has."""
+    """Title of an item that a new user likes, or a beginning that only one title has."""
 
     def __post_init__(self) -> None:
-        """The values are checked in the RecommendConfig that is made of them."""
+        """Check nothing here: the RecommendConfig made from these options checks the values."""
 
 
 def run(argv: list[str]) -> None:
+    recommend(recommend_options(argv))
+
+
+def recommend_options(argv: list[str]) -> RecommendConfig:
+    """The settings from the command line. Raises UserError; `--help` raises SystemExit(0)."""
     options = parse(
         RecommendOptions, RecommendOptions(), argv, "recsys-rl recommend", TEXT, "recsys-rl recommend --help"
     )
-    recommend(
-        RecommendConfig(**{f.name: getattr(options, f.name) for f in dataclasses.fields(RecommendConfig)})
-    )
+    return RecommendConfig(**{f.name: getattr(options, f.name) for f in dataclasses.fields(RecommendConfig)})

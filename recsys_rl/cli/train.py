@@ -1,4 +1,4 @@
-"""`recsys-rl train`. The options are those of the chosen platform, algorithm and source."""
+"""`recsys-rl train`, with the options of the chosen platform, algorithm and source."""
 
 from __future__ import annotations
 
@@ -29,31 +29,32 @@ TEXT = """Train a recommender on simulated users.
 
 Examples:
   recsys-rl train                                 PPO on drift, over MovieLens
-  recsys-rl train --env satiation --seed 1        users who tire of what they have seen
+  recsys-rl train --env satiation --seed 1        users who tire of repetition
   recsys-rl train --algo a2c --data synthetic     A2C, on made-up items and users
   recsys-rl train --data ratings.csv --rating-column stars
-  recsys-rl train --env gym:CartPole-v1           anyone's Gymnasium environment
-  recsys-rl train --config run.toml --lr 1e-3     a file's settings, but for one
+  recsys-rl train --env gym:CartPole-v1           any Gymnasium environment
+  recsys-rl train --config run.toml --lr 1e-3     the settings of a file, with another learning rate
   recsys-rl train --num-processes 2               two processes that average their gradients
   recsys-rl train --seeds 0-4                     five runs, one after another
-  recsys-rl train --resume                        go on with the latest run, that behind checkpoints/ppo.pt
-  recsys-rl train --run runs/drift-movielens-ppo-0          go on with another
+  recsys-rl train --resume                        resume the latest run, behind checkpoints/ppo.pt
+  recsys-rl train --run runs/drift-movielens-ppo-0          resume another run
 
-Each run makes a folder of its own in runs/, which holds its settings, log and checkpoints, and
-checkpoints/ppo.pt becomes a link to its checkpoint.
+Each run has its own folder in runs/ with its settings, log and checkpoints, and checkpoints/ppo.pt becomes a
+link to its checkpoint.
 
-The defaults shown are those of the chosen --algo and --env. Settings in the file of --config replace
-them, and options given here replace both. A run that is resumed keeps its own settings; only intervals, data
-folders and threads may be given anew, and it goes on on the kind of device (cpu, cuda) that it began on."""
+The options and defaults shown belong to the chosen --algo, --env and --data. Settings in the file of --config
+replace the defaults, and options given here replace both. A resumed run keeps its own settings. Only
+intervals, data folders and threads may be changed. It must run on the same kind of device (cpu, cuda) as
+before."""
 
 
 class Job(NamedTuple):
     """The runs of one command `train`."""
 
     config: Config
-    folder: Path | None = None  # of the run that goes on; None: a new one
-    seeds: tuple[int, ...] = ()  # of several new runs
-    note: str = ""  # for the user, about the settings
+    folder: Path | None = None  # folder of the run to resume; None for a new run
+    seeds: tuple[int, ...] = ()  # seeds of several new runs
+    note: str = ""  # message to the user about the settings
 
     def configs(self) -> list[Config]:
         """The settings of each run."""
@@ -71,17 +72,17 @@ class Job(NamedTuple):
 
 def run(argv: list[str]) -> None:
     place = find_place()
-    if place is not None:  # what torch would say in fifty lines, we say in a sentence
+    if place is not None:  # torch would print fifty lines; we print one sentence
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")
     requests = None if place is None or place.listener is None else obey_parent()
     job = train_options(argv)
     if job.note and (place is None or (place.rank == 0 and place.listener is None)):
         print(job.note, file=sys.stderr)
     if place is not None and job.seeds:
-        raise UserError("--seeds makes runs one after another: with torchrun, give --seed to each of them.")
+        raise UserError("--seeds does not work with torchrun: start one run for each seed, with --seed.")
     configs = job.configs()
     if job.seeds:
-        for config in configs:  # all of them before the first begins
+        for config in configs:  # check all before the first run begins
             folders.check_free(config)
     for number, config in enumerate(configs):
         try:
@@ -92,12 +93,12 @@ def run(argv: list[str]) -> None:
         except (KeyboardInterrupt, UserError):
             left = ", ".join(str(later.train_config.seed) for later in configs[number + 1 :])
             if left:
-                print(f"Seeds that were not begun: {left}", file=sys.stderr)
+                print(f"Seeds not started: {left}", file=sys.stderr)
             raise
 
 
 def _train_here(place: Place | None, requests: list[int] | None, config: Config, folder: Path | None) -> None:
-    """One run, or this process's part of it; ``folder`` is that of a run that goes on."""
+    """Train one run, or this process's part of it; ``folder`` is the folder of a run to resume."""
     from recsys_rl.workflows.train import Interrupted, train
 
     resume = folder is not None
@@ -115,13 +116,13 @@ def _train_here(place: Place | None, requests: list[int] | None, config: Config,
             train(config, resume, ranks, folder=folder, latest=True)
     except Interrupted as stop:
         if place is None or place.rank == 0:
-            with contextlib.suppress(OSError):  # a terminal that was closed
+            with contextlib.suppress(OSError):  # the terminal may be closed
                 print(stop, file=sys.stderr)
         raise KeyboardInterrupt from None
 
 
 def _argv_of_rank(argv: list[str], job: Job, config: Config) -> list[str]:
-    """Of the processes of one run: its own seed and name, and the folder that ``--resume`` found."""
+    """The options for the processes of one run: its seed and name, and the folder found by ``--resume``."""
     settings = config.train_config
     if job.folder is not None:
         return [*_without(argv, ("run",), ("resume",)), "--run", str(job.folder)]
@@ -132,7 +133,7 @@ def _argv_of_rank(argv: list[str], job: Job, config: Config) -> list[str]:
 
 
 def _without(argv: list[str], options: tuple[str, ...], flags: tuple[str, ...] = ()) -> list[str]:
-    """``argv`` without these options and their values, and without these flags."""
+    """``argv`` without these flags, and without these options and their values."""
     kept, words = [], iter(argv)
     for word in words:
         name, equals, _ = word.partition("=")
@@ -145,14 +146,14 @@ def _without(argv: list[str], options: tuple[str, ...], flags: tuple[str, ...] =
 
 
 def train_options(argv: list[str]) -> Job:
-    """The settings, and the run that goes on. Raises UserError; `--help` raises SystemExit(0)."""
+    """The settings, and the run to resume. Raises UserError; `--help` raises SystemExit(0)."""
     given = peek(argv, "algo", "env", "data", "config", "run")
     file = {} if given.config is None else _read_settings(Path(given.config), given.env)
     typed = {name: getattr(given, name) for name in ("algo", "env") if getattr(given, name) is not None}
     folder, base = None, {}
     if given.run is not None or "--resume" in argv:
         if given.run is not None and "--resume" in argv:
-            raise UserError("--resume goes on with the latest run and --run with another: give one of them.")
+            raise UserError("--resume resumes the latest run and --run the given run: give one of them.")
         if given.run is not None:
             folder = Path(given.run)
             typed.setdefault("algo", folders.algo_of(folder))
@@ -175,7 +176,7 @@ def train_options(argv: list[str]) -> Job:
 
 
 def _parse(argv: list[str], settings: Mapping[str, Any], file: str | None) -> Any:
-    """The options over these settings: a dataclass with the fields of Config, and those of the command."""
+    """Parse the options over these settings, into a dataclass with the fields of Config and the command's."""
     algo, env = settings["algo"], settings["env"]
     try:
         sections = sections_from(settings)
@@ -184,7 +185,7 @@ def _parse(argv: list[str], settings: Mapping[str, Any], file: str | None) -> An
     except FieldError as error:
         if file is None:
             raise
-        raise UserError(str(error)) from None  # of the file, even where an option replaces it
+        raise UserError(str(error)) from None  # an error of the file, even if an option replaces the value
     data = getattr(sections["data_config"], "data", "")
 
     def text(help_: str) -> Any:
@@ -193,10 +194,12 @@ def _parse(argv: list[str], settings: Mapping[str, Any], file: str | None) -> An
     of_command = [
         (
             "config",
-            text("TOML file of settings by section, as in [env_config] num_items = 500; a run writes one."),
+            text(
+                "TOML file of settings by section, as in [env_config] num_items = 500; each run writes one."
+            ),
         ),
-        ("run", text("Go on with the run in this folder, whose settings it takes, as if never interrupted.")),
-        ("seeds", text("Make a run for each of these seeds, one after another: 0-4, or 0,2,5.")),
+        ("run", text("Resume the run in this folder with its own settings, as if it was never interrupted.")),
+        ("seeds", text("Train one run for each of these seeds, one after another: 0-4, or 0,2,5.")),
     ]
     cls = dataclasses.make_dataclass(
         "TrainOptions",
@@ -215,13 +218,13 @@ def _parse(argv: list[str], settings: Mapping[str, Any], file: str | None) -> An
 
 ALGO_HELP = f"The algorithm: {' or '.join(AGENTS)}."
 ENV_HELP = (
-    f"The platform: {', '.join(PLATFORMS)}:Id (gym:CartPole-v1), gym:module:Id, or module:PLATFORM of yours."
+    f"The platform: {', '.join(PLATFORMS)}:Id (gym:CartPole-v1), gym:module:Id, or your own module:PLATFORM."
 )
-RESUME_HELP = "Go on with the run behind checkpoints/<algo>.pt in the same way."
+RESUME_HELP = "Resume the latest run, behind checkpoints/<algo>.pt, with its own settings."
 
 
 def _whose(algo: str, env: str, data: str) -> Callable[[str], str | None]:
-    """From an unknown option to the rest of a sentence, where another platform or the like has it."""
+    """A function from an unknown option to the rest of a sentence; None if no platform or the like has it."""
 
     def complaint(option: str) -> str | None:
         field = option.removeprefix("--").removeprefix("no-").replace("-", "_")
@@ -235,9 +238,9 @@ def _whose(algo: str, env: str, data: str) -> Callable[[str], str | None]:
 
 
 def _of_chosen(file: Mapping[str, Any], chosen: Mapping[str, Any], given: Any) -> tuple[dict[str, Any], str]:
-    """The settings of a file as far as the chosen platform, algorithm and source have them; and a note.
+    """The settings of a file that the chosen platform, algorithm and source have, and a note.
 
-    The note is a sentence where a setting was chosen for another problem, or is left out.
+    The note is a message to the user if the file is for another problem, or if a setting is left out.
     """
     if not file:
         return {}, ""
@@ -245,7 +248,7 @@ def _of_chosen(file: Mapping[str, Any], chosen: Mapping[str, Any], given: Any) -
     of_file = file.get("data_config")
     data = of_file.get("data", DataConfig.data) if isinstance(of_file, Mapping) else DataConfig.data
     if not all(isinstance(whose[name], str) for name in ("algo", "env")):
-        return dict(file), ""  # an error that is found later
+        return dict(file), ""  # a later check raises the error
     before = section_classes(whose["algo"], whose["env"], data)
     after = section_classes(chosen["algo"], chosen["env"], given.data or data)
     kept, left_out = dict(file), []
@@ -259,35 +262,35 @@ def _of_chosen(file: Mapping[str, Any], chosen: Mapping[str, Any], given: Any) -
     notes = []
     if any(whose[name] != chosen[name] for name in ("algo", "env")):
         notes.append(
-            f"--config {given.config} is for {whose['algo']} on {whose['env']}: what it sets replaces the "
+            f"--config {given.config} is for {whose['algo']} on {whose['env']}: its settings replace the "
             f"preset of {chosen['algo']} on {chosen['env']}."
         )
     if left_out:
         notes.append(
-            f"Settings of --config {given.config} that this run does not have are left out: "
+            f"These settings of --config {given.config} are left out, as this run does not have them: "
             f"{', '.join(left_out)}."
         )
     return kept, " ".join(notes)
 
 
 def _check_same_world(folder: Path, base: Mapping[str, Any], env: str, data: str | None) -> None:
-    """Raise UserError where a run that goes on would get other settings altogether."""
+    """Raise UserError if the resumed run would get another platform or other data."""
     before = base["data_config"].get("data")
     for name, old, new in (("env", base["env"], env), ("data", before, data or before)):
         if old != new:
             raise UserError(
-                f"The run in {folder} was made with --{name} {old}, and this run asks for {new}: leave "
+                f"The run in {folder} was made with --{name} {old}, but --{name} is {new} now: leave "
                 f"--{name} out to resume, or start a new run without --resume."
             )
 
 
 def _check_continuation(options: Any, folder: Path, base: Mapping[str, Any]) -> None:
     if options.seeds is not None:
-        raise UserError("--seeds makes new runs: leave it out to go on with one.")
+        raise UserError("--seeds makes new runs: leave it out to resume a run.")
     settings = options.train_config
     if settings.name is not None or settings.runs_dir != base["train_config"]["runs_dir"]:
         raise UserError(
-            f"The run in {folder} keeps its folder: leave --name and --runs-dir out, or start a new run."
+            f"The resumed run keeps its folder {folder}: leave --name and --runs-dir out, or start a new run."
         )
 
 
@@ -296,12 +299,12 @@ def _seeds(text: str | None, argv: list[str]) -> tuple[int, ...]:
     if text is None:
         return ()
     if peek(argv, "seed").seed is not None:
-        raise UserError("--seed is one run's, and --seeds are those of several: give one of them.")
+        raise UserError("--seed is for one run and --seeds is for several runs: give one of them.")
     return parse_seeds(text)
 
 
 def _config_of_run(folder: Path, algo: str, env: str | None) -> Config:
-    """The settings in the checkpoint to resume; ``env`` is the one that was typed."""
+    """The settings in the checkpoint to resume; ``env`` is the typed name of the platform."""
     from recsys_rl.checkpoint import check_algo, load
 
     path = folder / f"{algo}.pt"
@@ -318,10 +321,10 @@ def _read_settings(path: Path, typed_env: str | None) -> dict[str, Any]:
     settings = read_toml(text, f"--config {path}")
     env = str(settings.get("env"))
     if names_a_module(env) and typed_env is None:
-        raise UserError(f"--config {path} names a module to import, as no file may: type --env {env}.")
+        raise UserError(f"--config {path} names a module, but a file may not import one: type --env {env}.")
     if names_a_module(env) and typed_env != env and env.partition(":")[0] not in PLATFORMS:
-        raise UserError(  # its settings are known to its module alone, which nobody typed
-            f"--config {path} is for {env}, and --env is {typed_env}: give a file for {typed_env}, or type "
+        raise UserError(  # only its module defines its settings, and the user did not type it
+            f"--config {path} is for {env}, but --env is {typed_env}: give a file for {typed_env}, or type "
             f"--env {env}."
         )
     return settings

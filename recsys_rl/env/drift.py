@@ -1,12 +1,12 @@
-"""`drift`, the seed formulation: what you are shown is what you become.
+"""`drift`, the formulation of the original project: shown items move the user towards themselves.
 
 With user embedding u (norm 1 at the start), items e_i and step t counted from 0::
 
     r_t     = (u_t . e_i) * reward_decay**t       [dot product; unbounded, about -1 .. 2]
     u_{t+1} = u_t + user_drift * e_i
 
-The reward is discounted here, as the seed formulation has it, and the agent discounts again with
-gamma: the agent's return is then sum((gamma * reward_decay)**t ...). Evaluation sums r_t alone.
+The reward is discounted here, as in the original formulation, and the agent discounts it again with gamma. So
+the agent's return is sum((gamma * reward_decay)**t ...). Evaluation sums r_t without gamma.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class DriftConfig(EnvConfig):
     reward_decay: Share = 0.99
     """The reward of step t is multiplied by reward_decay**t."""
     user_drift: NonNegative = 0.05
-    """Share of a shown item that is added to the user."""
+    """Share of a shown item's embedding that is added to the user's."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Drift:
 
     @property
     def bounds(self) -> dict[str, float]:
-        """A user grows by at most ``user_drift`` a step."""
+        """The norm of a user grows by at most ``user_drift`` in each step."""
         return {"user": 1.0 + abs(self.config.user_drift) * self.config.max_episode_steps}
 
     def sample(self, users: Tensor) -> DriftState:
@@ -91,7 +91,7 @@ class Drift:
         return user_state.user @ self.catalogue.embedding[block].T * self._decay(user_state)
 
     def best_items(self, user_state: DriftState) -> Tensor:
-        """(N, 1): the item whose repetition from here on is optimal (see best_return)."""
+        """(N, 1): the best item to repeat for the rest of the session (see ``best_return``)."""
 
         def appeal(block: slice) -> Tensor:
             appeal = user_state.user @ self.catalogue.embedding[block].T  # (N, b)
@@ -112,13 +112,13 @@ class Drift:
 def best_return(user: Tensor, embedding: Tensor, config: DriftConfig) -> Tensor:
     """The largest return of a whole session, in closed form, for items of unit norm.
 
-    Write m for max_i u_0 . e_i. As e_i . e_j <= 1, the reward of step t is at most
-    (m + user_drift * t) * reward_decay**t, and repeating the best item attains it at every step::
+    Let m be max_i u_0 . e_i. As e_i . e_j <= 1, the reward of step t is at most
+    (m + user_drift * t) * reward_decay**t. Repeating the best item attains this bound at every step::
 
         R* = sum_t (m + user_drift * t) * reward_decay**t,   t = 0 .. max_episode_steps - 1
 
-    Rewards are linear in the user, so that the same holds for the mean of several users: the best list for
-    everybody repeats one item, that of the highest mean first reward.
+    Rewards are linear in the user, so the same holds for the mean of several users: the best list for
+    everybody repeats the item with the highest mean first reward.
 
     Args: ``user`` (N, D), ``embedding`` (I, D) of unit norm. Returns: (N,).
     """

@@ -1,4 +1,4 @@
-"""Anyone's Gymnasium environment for our agents: ``gym:CartPole-v1``, or ``gym:module:Id``."""
+"""Any Gymnasium environment for our agents: ``gym:CartPole-v1``, or ``gym:module:Id``."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ Bools = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class GymConfig:
-    """Normalisation of anyone's environment."""
+    """Normalisation of a Gymnasium environment."""
 
     normalize_obs: bool = False
-    """Normalise observations by running mean and variance (saved in the checkpoint)."""
+    """Normalise observations by their running mean and variance, which the checkpoint holds."""
     normalize_reward: bool = False
-    """Divide rewards by the running deviation of the return (saved too)."""
+    """Divide rewards by the running deviation of the return, which the checkpoint holds."""
 
 
 class GymEnv:
@@ -44,14 +44,14 @@ class GymEnv:
     Observations (Box, or Dict and Tuple of Box, Discrete, MultiDiscrete and MultiBinary) are flattened to
     ``Obs.context`` (N, F) float32 as ``gymnasium.spaces.utils.flatten`` does. With a Discrete action, an
     ``action_mask`` in a Dict observation, or else in ``info``, becomes ``Obs.mask`` (N, A). Actions are
-    Discrete (K = 1) or MultiDiscrete (one position for each component); they count from 0 here, wherever
-    the space starts.
+    Discrete (K = 1) or MultiDiscrete (one position for each component). They count from 0 here, whatever the
+    start of the space is.
 
-    Where an environment reports both ends at once, ``terminated`` counts and ``truncated`` does not.
+    If an environment reports both ends in one step, ``terminated`` counts and ``truncated`` does not.
 
-    The state inside somebody else's environment can't be saved. ``state_dict()`` therefore holds all
-    actions since ``reset()``, and ``load_state_dict()`` takes them again: a resumed run first spends the
-    environment time of the run so far, and then goes on bit for bit.
+    The inner state of a Gymnasium environment can't be saved. Therefore ``state_dict()`` holds all actions
+    since ``reset()``, and ``load_state_dict()`` takes them again. A resumed run first needs the environment
+    time of the run so far, and then goes on bit for bit.
     """
 
     streams: tuple[Stream, ...] = (Stream("reward"),)
@@ -72,16 +72,16 @@ class GymEnv:
     ) -> None:
         """
         Args:
-            env_id: ``gym:Id``, or ``gym:module:Id`` for an environment that importing ``module`` registers;
-                ``gym:`` may be left out.
+            env_id: ``gym:Id``, or ``gym:module:Id`` for an environment that the import of ``module``
+                registers; ``gym:`` may be left out.
             gamma: discount of the return whose deviation scales the reward.
             normalize_obs: standardise observations by their running moments.
             normalize_reward: divide rewards by the running deviation of the discounted return.
-            training: False freezes these statistics and leaves rewards as they are, for evaluation.
-            allow_module: whether ``module`` may be imported. Only True where the user typed the name: a
+            training: False freezes these statistics and does not scale rewards, for evaluation.
+            allow_module: allow the import of ``module``. Set it only if the user typed the name: a
                 checkpoint alone must not decide which code runs.
 
-        Raises UserError for an unknown environment, a forbidden module, or spaces that don't serve.
+        Raises UserError for an unknown environment, a forbidden module, or an unsupported space.
         """
         env_id = f"gym:{env_id.removeprefix('gym:')}"
         self.env_id, self.num_envs, self.seed, self.gamma = env_id, num_envs, seed, gamma
@@ -97,7 +97,7 @@ class GymEnv:
         self.interface = Interface(
             (("observation", self._context_size),), self._sizes, session_length=limit or 0
         )
-        self._actions: list[Tensor] = []  # each (N, K): all that were taken since reset
+        self._actions: list[Tensor] = []  # (N, K) each: all actions since reset
         self._now: Obs
         self._mask_in_obs = self._obs_space is not self._envs.single_observation_space
         self._mask_in_info = False  # known after the first reset
@@ -106,7 +106,7 @@ class GymEnv:
         self._returns = torch.zeros(num_envs, dtype=torch.float64, device=self.device)  # (N,): discounted
 
     def reset(self, users: Tensor | None = None) -> Obs:
-        """Start N episodes, seeded by ``users`` (N,) int64 where given, else by the seed."""
+        """Start N episodes. Their seeds are ``users`` (N,) int64 if given, else they come from the seed."""
         if users is None:
             seeds = np.random.SeedSequence(self.seed).generate_state(self.num_envs).tolist()
         else:
@@ -114,7 +114,7 @@ class GymEnv:
         batch, infos = self._envs.reset(seed=seeds)
         self._mask_in_info = not self._mask_in_obs and MASK in infos
         if (self._mask_in_obs or self._mask_in_info) and len(self._sizes) > 1:
-            raise UserError(f"{self.env_id} masks MultiDiscrete actions: only Discrete ones may have a mask.")
+            raise UserError(f"{self.env_id} masks MultiDiscrete actions: only Discrete actions may have one.")
         self._returns = torch.zeros_like(self._returns)
         self._actions = []
         context, mask = self._flatten(batch), self._masks(batch, infos)
@@ -123,11 +123,11 @@ class GymEnv:
         return self._now
 
     def close(self) -> None:
-        """Let go of what the environments hold."""
+        """Close the environments."""
         self._envs.close()
 
     def observe(self) -> Obs:
-        """The observation that waits for an action now."""
+        """The present observation."""
         return self._now
 
     def step(self, items: Tensor) -> Step:
@@ -162,18 +162,17 @@ class GymEnv:
         )
 
     def state_dict(self) -> dict[str, Tensor]:
-        """All actions since ``reset()``, the observation they led to, and the statistics."""
+        """All actions since ``reset()``, the present observation, and the statistics."""
         empty = torch.zeros(0, self.num_envs, len(self._sizes), dtype=self._stored_as)
         actions = torch.stack(self._actions) if self._actions else empty  # (T, N, K)
         return {"actions": actions, "context": self._now.context.clone()} | self.statistics()
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take the saved actions again; ``observe()`` gives the observation that was waiting.
+        """Take the saved actions again. ``observe()`` then returns the saved observation.
 
-        Raises UserError where the state is of another environment, or where this one does not do the
-        same twice.
+        Raises UserError if the state is of another environment, or if this environment is not deterministic.
         """
-        self.load_statistics(state)  # checked, and learned anew
+        self.load_statistics(state)  # a check: the replay computes them again
         for moments in self._moments().values():
             moments.clear()
         self.reset()
@@ -184,12 +183,12 @@ class GymEnv:
         now = self.state_dict()
         if not all(torch.equal(now[name], value.to(now[name])) for name, value in state.items()):
             raise UserError(
-                f"{self.env_id} did not come to the same place when the saved actions were taken again: it "
-                "can't be resumed, so start a new run without --resume."
+                f"{self.env_id} gave another observation when the saved actions were taken again, so it is "
+                "not deterministic and can't be resumed: start a new run without --resume."
             )
 
     def statistics(self) -> dict[str, Tensor]:
-        """The moments of the normalisation, under flat names."""
+        """The moments of the normalisation, in a flat dict."""
         return {
             f"{prefix}.{name}": value
             for prefix, moments in self._moments().items()
@@ -197,7 +196,7 @@ class GymEnv:
         }
 
     def load_statistics(self, state: Mapping[str, Tensor]) -> None:
-        """Take up the moments in ``state``; its other entries are passed over. Raises UserError."""
+        """Load the moments in ``state`` and ignore its other entries. Raises UserError if they don't fit."""
         own = self.statistics()
         self._check_layout({name: value for name, value in state.items() if "." in name}, own)
         for prefix, moments in self._moments().items():
@@ -209,16 +208,16 @@ class GymEnv:
 
         if layout(state) != layout(own):
             raise UserError(
-                f"The saved state is not of {self.env_id} with these settings: keep num_envs, normalize_obs "
-                "and normalize_reward as the run that saved it had them."
+                f"The saved state does not fit {self.env_id} with these settings: use the num_envs, "
+                "normalize_obs and normalize_reward of the run that saved it."
             )
 
     def _check_actions(self, actions: Tensor) -> None:
-        """Raise UserError where some of ``actions`` (T, N, K) are no actions of this environment."""
+        """Raise UserError if any of ``actions`` (T, N, K) is no action of this environment."""
         sizes = torch.tensor(self._sizes)  # (K,)
         if actions.dtype != self._stored_as or bool(((actions < 0) | (actions >= sizes)).any()):
             raise UserError(
-                f"The saved actions are not of {self.env_id}, which has {self._sizes} of them: give a "
+                f"The saved actions do not fit {self.env_id}, which has {self._sizes} actions: give a "
                 "whole checkpoint of this version, or train again."
             )
 
@@ -249,23 +248,23 @@ class GymEnv:
         return Obs(seen, mask=None if mask is None else torch.from_numpy(mask).to(self.device))
 
     def _flatten(self, batch: Any) -> Floats:
-        """Observations of all N to (N, F)."""
+        """Flatten the observations of all N environments to (N, F)."""
         if isinstance(self._obs_space, spaces.Box):
             return np.array(batch, np.float32).reshape(self.num_envs, -1)
-        if isinstance(self._obs_space, spaces.Discrete):  # all rows at once, as the numbers may be many
+        if isinstance(self._obs_space, spaces.Discrete):  # all rows at once, as N may be large
             place = np.asarray(batch) - self._obs_space.start  # (N,)
             return np.asarray(place[:, None] == np.arange(self._context_size), np.float32)
         rows = iterate(self._envs.observation_space, batch)
         return np.stack([self._flatten_row(row) for row in rows])
 
     def _flatten_row(self, obs: Any) -> Floats:
-        """One observation to (F,)."""
+        """Flatten one observation to (F,)."""
         if self._mask_in_obs:
             obs = {name: x for name, x in obs.items() if name != MASK}
         return np.asarray(flatten(self._obs_space, obs), np.float32)
 
     def _masks(self, batch: Any, infos: dict[str, Any]) -> Bools | None:
-        """(N, A) bool, or None where the environment has no masks."""
+        """(N, A) bool, or None if the environment has no masks."""
         if self._mask_in_obs:
             return np.stack([self._mask_row({MASK: row}) for row in batch[MASK]])
         if not self._mask_in_info:
@@ -273,12 +272,12 @@ class GymEnv:
         return np.stack([self._mask_row(_info_row(infos, row)) for row in range(self.num_envs)])
 
     def _mask_row(self, source: Mapping[str, Any]) -> Bools:
-        """The mask (A,) in an observation or info; everything is allowed where there is none."""
+        """The mask (A,) in an observation or info; without one every action is allowed."""
         mask = np.asarray(source.get(MASK, np.ones(self._sizes)), dtype=np.bool_)
         if mask.shape != self._sizes:
             raise UserError(
                 f"{self.env_id} has {self._sizes[0]} actions but an action_mask of shape {mask.shape}: "
-                "mend the environment, whose mask needs one entry for each action."
+                "correct the environment, so that its mask has one entry for each action."
             )
         return mask
 
@@ -297,7 +296,7 @@ def _make(env_id: str, num_envs: int, allow_module: bool) -> SyncVectorEnv[Any, 
     except (gymnasium.error.Error, ImportError) as error:
         reason = " ".join(str(error).split()).rstrip(".")
         raise UserError(
-            f"{env_id} can't be made ({reason}): use gym:Id, or gym:module:Id where importing a module "
+            f"{env_id} can't be made ({reason}): use gym:Id, or gym:module:Id if the import of a module "
             "registers it."
         ) from error
 
@@ -315,7 +314,7 @@ def _actions(env_id: str, space: spaces.Space[Any]) -> tuple[tuple[int, ...], np
 
 
 def _without_mask(env_id: str, space: spaces.Space[Any]) -> spaces.Space[Any]:
-    """What is left to flatten: the space itself, where no action_mask is in it."""
+    """The space without its action_mask, if it has one."""
     if not _can_flatten(space):
         raise UserError(
             f"{env_id} has the observation space {space}: choose an environment with Box, Discrete, "
@@ -335,7 +334,7 @@ def _can_flatten(space: spaces.Space[Any]) -> bool:
 
 
 def _info_row(infos: Mapping[str, Any], row: int) -> dict[str, Any]:
-    """The mask of one environment, where its info had one."""
+    """The info of one environment with its mask only; empty if it had none."""
     return {MASK: infos[MASK][row]} if MASK in infos and infos[f"_{MASK}"][row] else {}
 
 
@@ -349,7 +348,7 @@ def _check_name(env: str) -> None:
 def _make_env(
     env: str, config: GymConfig, num_envs: int, generator: torch.Generator, gamma: float, training: bool
 ) -> GymEnv:
-    """The environment of a run, whose seed is the generator's."""
+    """The environment of a run, seeded from the generator."""
     return GymEnv(
         env,
         num_envs,
@@ -380,7 +379,7 @@ PLATFORM = Platform(
                 "num_envs": 16,
                 "max_grad_norm": 0.5,
             },
-            "env_config": {"normalize_reward": True},  # rewards of -10 and of 1 are learned from alike
+            "env_config": {"normalize_reward": True},  # the scale of rewards differs between environments
             "model_config": {"head": "dense", "activation": "tanh", "hidden_dims": [64, 64]},
         },
         "a2c": {
@@ -395,7 +394,7 @@ PLATFORM = Platform(
                 "normalize_advantage": False,
             },
             "model_config": {"head": "dense", "activation": "tanh"},
-            # An update is 40 steps only, and an evaluation many episodes.
+            # An update is only 40 steps, but an evaluation is many episodes.
             "train_config": {"log_interval": 100, "eval_interval": 2000, "save_interval": 2000},
         },
     },

@@ -20,9 +20,9 @@ from recsys_rl.types import Catalogue, Obs, Signal, Step, Stream, UserError, ten
 class RecEnv:
     """A batched environment with same-step autoreset.
 
-    Each step shows a slate of K items to each of N users. Where a session ends, ``Step.obs`` is the
-    first request of a new one by another user, and ``Step.final_obs`` the end of the old one.
-    ``terminated``: the user left. ``truncated``: the time limit, ``max_episode_steps``, came first.
+    Each step shows a slate of K items to each of N users. When a session ends, ``Step.obs`` is the first
+    observation of another user's session, and ``Step.final_obs`` is the last observation of the old session.
+    ``terminated``: the user left. ``truncated``: the time limit ``max_episode_steps`` ended the session.
     """
 
     def __init__(
@@ -37,11 +37,11 @@ class RecEnv:
     ) -> None:
         """
         Args:
-            users: (U',) int64, rows of the population that sessions are drawn from.
-            history_length: items in the history of an observation; None for all of a session, or none where
-                items repeat.
+            users: (U',) int64, rows of the population. Sessions draw their users from these.
+            history_length: items in the history of an observation. None: all items of a session, or no
+                history if items repeat.
 
-        Raises UserError where the slate is larger than the catalogue, or the catalogue lacks an attribute.
+        Raises UserError if the slate is larger than the catalogue, or if the catalogue lacks an attribute.
         """
         self.user_model = user_model
         self.catalogue = catalogue
@@ -71,32 +71,32 @@ class RecEnv:
         self.session: Session
 
     def reset(self, users: Tensor | None = None) -> Obs:
-        """Start N sessions: of ``users`` (N,) where given, else of users drawn at random."""
+        """Start N sessions, of ``users`` (N,) if given, else of users drawn at random."""
         users = self._draw_users() if users is None else users
         self.num_envs = users.shape[0]
         self.user_state, self.session = self._begin(users)
         return self.observe()
 
     def observe(self) -> Obs:
-        """The request that waits for an answer now; asking twice changes nothing."""
+        """The present observation. The call changes nothing."""
         self._look_at_availability()
         return self._request(self.user_state, self.session)
 
     @property
     def streams(self) -> tuple[Stream, ...]:
-        """The M kinds of reward."""
+        """The M reward streams."""
         return self.user_model.streams
 
     @property
     def signals(self) -> tuple[Signal, ...]:
-        """All signals of the feedback, hidden ones too."""
+        """All signals of the feedback, visible and hidden."""
         return self.user_model.signals
 
     def step(self, items: Tensor) -> Step:
         """Show ``items`` (N, K) int64 and return the response.
 
-        In a slate, -1 leaves a place empty. Raises UserError for another shape, and for an item that stands
-        twice in a slate.
+        In a slate, -1 leaves a place empty. Raises UserError for another shape, and for a slate with an item
+        twice.
         """
         self._look_at_availability()
         items, skipped = self._admit(items)  # (N, K) each
@@ -110,8 +110,8 @@ class RecEnv:
         truncated = (session.steps >= self.config.max_episode_steps) & ~terminated
         final_obs = obs = self._request(user_state, session)
 
-        # Fresh users are drawn for every row, used or not: the stream of random numbers then does
-        # not depend on who left when.
+        # New users are drawn for every row, even if only some are needed. So the stream of random numbers
+        # does not depend on the sessions that ended.
         drawn = self._draw_users()
         ended = (terminated | truncated).nonzero().squeeze(1)  # (R,)
         if len(ended):
@@ -135,7 +135,7 @@ class RecEnv:
         return Step(obs, final_obs, reward, terminated, truncated, streams, feedback)
 
     def expected_reward(self, block: slice = slice(None)) -> Tensor:
-        """True expected reward now of each item of the block (N, b); -inf where it may not be shown."""
+        """True expected reward of each item of the block now, (N, b); -inf for forbidden items."""
         expected = self.user_model.expected_reward(self.user_state, block)
         expected = expected.masked_fill(~self.catalogue.available[block], -torch.inf)
         excluded = self.session.excluded  # (N, X)
@@ -146,31 +146,31 @@ class RecEnv:
         return categorical.forbid_(expected.unsqueeze(1), None, place).squeeze(1)
 
     def statistics(self) -> dict[str, Tensor]:
-        """Nothing: observations and rewards are not normalised."""
+        """Empty: observations and rewards are not normalised."""
         return {}
 
     def load_statistics(self, state: Mapping[str, Tensor]) -> None:
-        """There are none."""
+        """Do nothing: there are no statistics."""
 
     def close(self) -> None:
-        """Holds nothing beside memory."""
+        """Do nothing: only memory is in use."""
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The sessions under way, under flat names; the generator's state is the caller's to keep."""
+        """The sessions under way, in a flat dict. The caller saves the generator's state."""
         return _flat(self.user_state, self.session)
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Go on with saved sessions, bit for bit; ``observe()`` gives the request that was waiting.
+        """Go on with saved sessions, bit for bit. ``observe()`` then returns the saved observation.
 
-        Raises UserError where they are not sessions of this environment.
+        Raises UserError if they are not sessions of this environment.
         """
         state = {name: value.to(self.device) for name, value in state.items()}
         users = state.get("session.users", self.users[:0])
         known = users.shape == (self.num_envs,) and bool(torch.isin(users, self.users).all())
-        user_state, session = self._begin(users if known else self.users[:0])  # what the layout must be
+        user_state, session = self._begin(users if known else self.users[:0])  # shows the expected layout
         if _layout(_flat(user_state, session)) != _layout(state):
             raise UserError(
-                "The saved sessions are not of this environment: resume with the data and the settings of "
+                "The saved sessions do not fit this environment: resume with the data and the settings of "
                 "the run that saved them."
             )
         user_state = dataclasses.replace(user_state, **_part(state, "user_state."))
@@ -178,22 +178,22 @@ class RecEnv:
         finite = all(bool(x.isfinite().all()) for x in state.values())
         if not (finite and self._possible(session) and self.user_model.possible(user_state)):
             raise UserError(
-                "The saved sessions hold numbers that no session can have: give a whole checkpoint of this "
-                "version, or train again."
+                "The saved sessions hold impossible numbers: give a whole checkpoint of this version, or "
+                "train again."
             )
         self.user_state, self.session = user_state, session
 
     def _possible(self, session: Session) -> bool:
-        """True where all steps and items are within their ranges."""
+        """True if all steps and items are within their ranges."""
         in_time = (session.steps >= 0) & (session.steps < self.config.max_episode_steps)
         known = [items for items in (session.history, session.shown) if items is not None]
         there = all(bool(((x >= -1) & (x < self.catalogue.num_items)).all()) for x in known)
         return bool(in_time.all()) and there
 
     def _look_at_availability(self) -> None:
-        """The catalogue's owner may write to it between steps."""
+        """Read the availability again if it was written to: the catalogue may change between steps."""
         available = self.catalogue.available
-        written = None if available.is_inference() else available._version  # which some tensors don't count
+        written = None if available.is_inference() else available._version  # no count in inference mode
         if written is not None and written == self.written:
             return
         self.written = written
@@ -212,7 +212,7 @@ class RecEnv:
         shape = (self.num_envs, self.interface.slate_size)
         if items.shape != shape:
             raise UserError(
-                f"A step takes items of shape {shape}, users x places, and these are {tuple(items.shape)}."
+                f"The items of a step must be of shape {shape}, users x places, but are {tuple(items.shape)}."
             )
         if shape[1] == 1:
             return items, self._skipped(items)
@@ -220,13 +220,13 @@ class RecEnv:
         twice = (ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)  # (N, K - 1)
         if bool(twice.any()):
             item = int(ordered[:, 1:][twice][0])
-            raise UserError(f"Item {item} stands twice in a slate: show each item once, or -1 for no item.")
+            raise UserError(f"Item {item} is twice in a slate: show each item once, or -1 for no item.")
         empty, items = items < 0, items.clamp_min(0)
         places = [self._skipped(item.contiguous()) for item in items.split(1, 1)]
         return items, torch.cat(places, 1) | empty
 
     def _skipped(self, items: Tensor) -> Tensor:
-        """(N, 1): the item of one place may not be shown."""
+        """(N, 1) bool: True if the item of this one place may not be shown."""
         if self.all_shown:
             return torch.zeros_like(items, dtype=torch.bool)
         excluded = self.session.excluded

@@ -1,14 +1,14 @@
-"""`satiation`, the flagship: a session in which looking ahead pays.
+"""`satiation`, the flagship: sessions in which planning ahead increases the return.
 
-State that the simulator hides about a user (units in brackets):
+Hidden state of a user (units in brackets):
 
-- taste u [unit vector], from the whole history; a recommender only sees the profile, from its earlier part
+- taste u [unit vector], from all of the user's log; a recommender only sees the profile, from its first part
 - weariness m [vector] and w [vector]: recency-weighted sums of the embeddings e and genres g just shown
 - patience p [patience_start at the start, 1 at most; the user leaves at 0]
 
 Showing item i, with popularity_i the z-score of log(popularity + 0.001) and quality_i that of quality::
 
-    catch_i      = max(0, (popularity_i - quality_i) / sqrt(2))           [z-score; catchier than it is good]
+    catch_i      = max(0, (popularity_i - quality_i) / sqrt(2))           [z-score; more popular than good]
     wear_i       = max(0, m . e_i) + w . g_i                              [1 = one such item shown just now]
     base_i       = affinity_gain * (u . e_i - affinity_midpoint)
                    + patience_gain * (p - patience_start) - satiation_strength * wear_i               [logits]
@@ -19,13 +19,13 @@ Showing item i, with popularity_i the z-score of log(popularity + 0.001) and qua
     m <- satiation_recovery * (m + e_i)        w <- satiation_recovery * (w + g_i)
     p <- min(1, p - patience_cost * (1/2 - satisfaction))
 
-Satisfaction below one half disappoints and costs patience, above it restores patience. A patient user is open
-to everything; one who was disappointed watches less of everything, and leaves in the end. A position that
-could not be shown counts as a skip: reward 0, satisfaction 0, no weariness. Where the data know nothing of
-quality (all items have the same), no item is catchy, as there is no evidence that it disappoints.
+Satisfaction below one half costs patience, and above one half it restores patience. A patient user watches
+more of every item. A disappointed user watches less of every item, and leaves in the end. An item that may
+not be shown counts as a skip: reward 0, satisfaction 0, no weariness. If the data hold no quality (it is the
+same for all items), no item is catchy, as nothing shows that it disappoints.
 
-Three reasons to look ahead: patience is won early and spent late, on catchy items when the session is nearly
-over; each item makes those like it worse for a while; and a disappointed user leaves.
+There are three reasons to plan ahead. Patience can be gained early and spent late, on catchy items near the
+end of the session. Each item lowers the appeal of similar items for a while. A disappointed user leaves.
 """
 
 from __future__ import annotations
@@ -46,12 +46,12 @@ from recsys_rl.schema import NonNegative, Range
 from recsys_rl.types import Catalogue, Feedback, Population, Signal, Stream
 
 FAVOURITES = 50
-"""Items of a user, best first, that ``tiresomeness`` looks at."""
+"""Number of a user's best items that ``tiresomeness`` averages over."""
 
 
 @dataclass(frozen=True)
 class SatiationConfig(EnvConfig):
-    """Users who tire of repetition and lose patience; the equations stand at the top of the file."""
+    """Users who tire of repetition and lose patience; the equations are at the top of the file."""
 
     affinity_gain: NonNegative = 4.0
     """Logits of appeal per unit of affinity."""
@@ -60,13 +60,13 @@ class SatiationConfig(EnvConfig):
     satiation_strength: NonNegative = 0.5
     """Logits of appeal lost per unit of weariness."""
     satiation_recovery: Annotated[float, Range(0, below=1)] = 0.9
-    """Share of the weariness that is left after one step, in [0, 1)."""
+    """Share of the weariness that remains after one step, in [0, 1)."""
     catchiness_gain: NonNegative = 3.0
-    """Logits of appeal that a catchy item gains now and loses in satisfaction after."""
+    """Logits that a catchy item adds to appeal and takes from satisfaction, per unit of catch."""
     patience_cost: NonNegative = 0.5
     """Patience lost per unit of disappointment."""
     patience_start: Annotated[float, Range(above=0, high=1)] = 0.5
-    """Patience at the start of a session, of 1 at most."""
+    """Patience at the start of a session; the largest is 1."""
     patience_gain: NonNegative = 2.0
     """Logits of appeal per unit of patience above (or below) patience_start."""
     noise: NonNegative = 0.1
@@ -98,7 +98,7 @@ class Satiation:
 
     @cached_property
     def catch(self) -> Tensor:
-        """(I,): how much catchier than good each item is, in z-scores, 0 at least."""
+        """(I,): catch_i of each item, in z-scores, at least 0."""
         if not self.knows_quality:
             return torch.zeros_like(self.catalogue.quality)
         gap = zscore((self.catalogue.popularity + 1e-3).log()) - zscore(self.catalogue.quality)
@@ -106,15 +106,15 @@ class Satiation:
 
     @property
     def knows_quality(self) -> bool:
-        """True where quality differs between items."""
+        """True if quality differs between items."""
         return bool((self.catalogue.quality != self.catalogue.quality[0]).any())
 
     @property
     def assumptions(self) -> str:
-        """Part of a sentence for the console and the report, where the data lack quality; "" elsewhere."""
+        """Part of a sentence for the console and the report if the data lack quality, else ""."""
         if self.knows_quality:
             return ""
-        return "the data hold no ratings that differ, so no item is catchier than it is good"
+        return "the data hold no ratings that differ, so no item is catchy"
 
     @cached_property
     def genres(self) -> Tensor:
@@ -182,9 +182,9 @@ class Satiation:
         return self.prospects(user_state, block)[0]
 
     def prospects(self, user_state: SatiationState, block: slice = slice(None)) -> tuple[Tensor, Tensor]:
-        """Expected reward and change of patience, (N, b) each, of showing each item now.
+        """Expected reward and expected change of patience, (N, b) each, of showing each item now.
 
-        A planner that pays a price for patience needs both, and they share most of their work.
+        The planner needs both, and they share most of the computation.
         """
         embedding, genres = self.catalogue.embedding[block], self.genres[block]
         base = self._base(  # (N, b)
@@ -198,9 +198,9 @@ class Satiation:
         return (base + catch).sigmoid(), torch.minimum(gain, (1 - user_state.patience).unsqueeze(-1))
 
     def tiresomeness(self, user_state: SatiationState) -> Tensor:
-        """Logits (N, I) that showing each item takes from the user's FAVOURITES, on average.
+        """Mean loss of logits, over the user's FAVOURITES best items, from showing each item: (N, I).
 
-        A planner that pays a price for weariness needs it. It depends on the taste alone.
+        The planner needs it. It depends on the taste alone.
         """
         embedding = self.catalogue.embedding
         top = (user_state.taste @ embedding.T).topk(min(FAVOURITES, len(embedding))).indices  # (N, F)
@@ -208,7 +208,7 @@ class Satiation:
         return self.config.satiation_strength * wear
 
     def as_known(self, user_state: SatiationState) -> SatiationState:
-        """The state with the profile in place of the taste: the most that is known of a user in advance."""
+        """The state with the profile in place of the taste, as a recommender knows the user."""
         return replace(user_state, taste=user_state.profile)
 
     def _base(self, affinity: Tensor, wear: Tensor, wear_of_genres: Tensor, patience: Tensor) -> Tensor:
@@ -220,7 +220,7 @@ class Satiation:
 
 
 def zscore(x: Tensor) -> Tensor:
-    """Standardise; zero where nothing varies."""
+    """Standardise; zero if ``x`` is constant."""
     return (x - x.mean()) / x.std(correction=0).clamp_min(1e-6)
 
 
@@ -232,7 +232,7 @@ PLATFORM = Platform(
             "agent_config": {
                 "gamma": 0.99,
                 "gae_lambda": 0.95,
-                "bootstrap_time_limit": False,  # the history shows how many steps are left
+                "bootstrap_time_limit": False,  # the history shows the number of steps left
             }
         },
         "ppo": {"agent_config": {"lr": 1e-3}, "train_config": {"total_timesteps": 600_000}},

@@ -1,1 +1,1 @@
-"""The table that commands print and pages show: its players, its numbers, sample sessions."""
+"""The table of policies: its players, its numbers, its printing, and sample sessions for the report."""

@@ -1,6 +1,7 @@
-"""Anyone's policy in our table: ``evaluate --policy module:NAME``.
+"""A policy of the user's own in the table: ``evaluate --policy module:NAME``.
 
-The name is typed by the person who runs the command, and never read from a file: the module is imported.
+The module is imported, so the name must be typed by the person who runs the command. It is never read from a
+file.
 """
 
 from __future__ import annotations
@@ -23,11 +24,11 @@ from recsys_rl.utils.find import reason
 
 
 def players(spec: str, found: Any, env: Env, catalogue: Catalogue | None) -> dict[str, tuple[Policy, bool]]:
-    """The rows of a policy for ``env``, each with an agent and whether it plays greedily.
+    """The rows of a policy for ``env``: by name, an agent, and True if it plays greedily.
 
-    ``found`` is an object with ``act``, a Stable-Baselines3 model, or a callable that makes one of these;
-    the callable gets the catalogue if it takes an argument. A model has two rows, as ours have: sampled and
-    greedy. Raises UserError where ``found`` is none of them.
+    ``found`` is an object with ``act``, a Stable-Baselines3 model, or a callable that makes one of these. The
+    callable gets the catalogue if it takes an argument. A model has two rows, sampled and greedy, as our
+    agents have. Raises UserError if ``found`` is none of these.
     """
     made = found
     if inspect.isclass(found) or not (hasattr(found, "act") or hasattr(found, "predict")):
@@ -52,14 +53,14 @@ def players(spec: str, found: Any, env: Env, catalogue: Catalogue | None) -> dic
 
 
 class Checked:
-    """A policy whose mistakes become a UserError of one sentence."""
+    """Calls a policy, and turns its mistakes into a UserError of one sentence."""
 
     def __init__(self, spec: str, policy: Any, place_sizes: tuple[int, ...]) -> None:
         self.spec, self.policy = spec, policy
         self.sizes = torch.tensor(place_sizes)  # (K,)
 
     def act(self, obs: Obs, greedy: bool = False) -> Action:
-        given = obs.map(torch.clone)  # so that a policy that writes to its observation changes no session
+        given = obs.map(torch.clone)  # a copy, as the policy may write to its observation
         try:
             action = self.policy.act(given, greedy)
         except UserError:
@@ -75,8 +76,8 @@ class Checked:
                 else f"a value of type {type(action).__name__}"
             )
             raise UserError(
-                f"--policy {self.spec}: act returned {was}: it must be an Action with whole numbers of shape "
-                f"{shape} as items."
+                f"--policy {self.spec}: act returned {was}: it must return an Action with whole numbers of "
+                f"shape {shape} as items."
             )
         items = items.to(obs.context.device, torch.int64)
         least = -1 if len(self.sizes) > 1 else 0  # -1 leaves a place of a slate empty
@@ -84,14 +85,14 @@ class Checked:
         if bool(bad.any()):
             row, place = bad.nonzero()[0].tolist()
             raise UserError(
-                f"--policy {self.spec}: act chose {int(items[row, place])}, and the items are 0 to "
+                f"--policy {self.spec}: act chose item {int(items[row, place])}: items must be 0 to "
                 f"{int(self.sizes[place]) - 1}."
             )
         return Action(items, obs.context.new_zeros(obs.num_rows))
 
 
 class Model:
-    """A model of Stable-Baselines3 (2.x), which reads the observations of our Gymnasium environments."""
+    """A model of Stable-Baselines3 (2.x) with observations as in our Gymnasium environments."""
 
     def __init__(self, spec: str, model: Any, env: Env) -> None:
         self.spec, self.model, self.env = spec, model, env
@@ -105,7 +106,7 @@ class Model:
         return Action(items, torch.zeros(obs.num_rows))
 
     def _arrays(self, obs: Obs) -> Any:
-        """The parts of the observation that the model's space has. Raises UserError where one is missing."""
+        """The parts of the observation in the model's space. Raises UserError if one is missing."""
         space = self.model.observation_space
         if self.of_episodes:
             size = self.env.interface.context_size
@@ -120,16 +121,16 @@ class Model:
             elif not isinstance(arrays, dict) and arrays.shape[1:] == space.shape:
                 return arrays
         raise UserError(
-            f"--policy {self.spec} was trained on other observations than this environment gives: give a "
-            "model that was trained on it, in sessions of the same length."
+            f"--policy {self.spec} was trained with other observations than those of this environment: give "
+            "a model that was trained in this environment, with sessions of the same length."
         )
 
 
 def _takes_argument(found: Any) -> bool:
-    """True where it must be called with an argument, the catalogue."""
+    """True if ``found`` must be called with one argument, the catalogue."""
     try:
         parameters = inspect.signature(found).parameters.values()
-    except (TypeError, ValueError):  # of some built-in types
+    except (TypeError, ValueError):  # for some built-in types
         return False
     return any(
         p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters

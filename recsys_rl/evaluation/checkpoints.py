@@ -1,4 +1,4 @@
-"""The checkpoints of a table: those that can share one, and the names of their rows."""
+"""The checkpoints of a table: groups that can share one table, and the names of their rows."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ class Entry:
 
     path: Path
     checkpoint: Checkpoint
-    name: str = ""  # of its row
+    name: str = ""  # name of its row
 
 
 def tables(entries: Sequence[Entry]) -> list[list[Entry]]:
-    """The checkpoints as tables: one table for all of one world, or else one for each seed.
+    """Group the checkpoints into tables: one table if all have the same world, else one table per seed.
 
-    Runs of other seeds live in other worlds, as a seed splits the users. They make one table for each seed
-    where every seed has checkpoints of the same settings, and only the seed differs. Each entry gets
-    the name of its row, the same on every seed.
+    Runs of different seeds have different worlds, because the seed splits the users. They make one table per
+    seed if every seed has checkpoints of the same settings and only the seed differs. Each entry gets the
+    name of its row, which is the same on every seed.
 
-    Raises UserError, in one sentence, where a file is given twice and where the worlds differ otherwise.
+    Raises UserError if a file is given twice, and if the worlds differ in more than the seed.
     """
     for place, entry in enumerate(entries):
         if entry.path.resolve() in [other.path.resolve() for other in entries[:place]]:
@@ -56,12 +56,12 @@ def tables(entries: Sequence[Entry]) -> list[list[Entry]]:
 
 
 def row_name(config: Config) -> str:
-    """The algorithm, or `ranker` where it was trained for the next reward alone."""
+    """The algorithm, or `ranker` if it was trained with gamma 0, for the next reward alone."""
     return "ranker" if config.agent_config.gamma == 0 else config.algo
 
 
 def _named(entries: Sequence[Entry]) -> list[Entry]:
-    """Entries with names. Two of one name get the file's name beside it, or else the folder's or the path."""
+    """Entries with names. Equal names get an addition: the file's name, or else the folder's, or the path."""
     names = [row_name(entry.checkpoint.config) for entry in entries]
     found = []
     for entry, name in zip(entries, names, strict=True):
@@ -84,7 +84,7 @@ def _without_seed(config: Config) -> str:
 
 
 def _check_one_world(entries: Sequence[Entry]) -> None:
-    """Raise UserError unless all have the same environment, dials of it, catalogue and users."""
+    """Raise UserError unless all have the same environment, its settings, catalogue and users."""
     first = entries[0]
     for entry in entries[1:]:
         what = _difference(first.checkpoint, entry.checkpoint)
@@ -95,11 +95,11 @@ def _check_one_world(entries: Sequence[Entry]) -> None:
 
 
 def _difference(one: Checkpoint, two: Checkpoint) -> str:
-    """The first thing in which their worlds differ, as a clause; "" where they are the same."""
+    """The first difference between their worlds, as a clause; "" if there is none."""
     if one.config.env != two.config.env:
         return f"one was trained on {one.config.env} and the other on {two.config.env}"
     if one.world.is_empty:
-        return ""  # the settings of the environment say how a policy sees it
+        return ""  # here the settings only define the observations of a policy
     for name, value in vars(one.config.env_config).items():
         other = getattr(two.config.env_config, name)
         if value != other:
@@ -112,7 +112,7 @@ def _difference(one: Checkpoint, two: Checkpoint) -> str:
 
 
 def _same(one: Any, two: Any) -> bool:
-    """True where all fields are equal. A table in a file of its own is compared by its hash."""
+    """True if all fields are equal. Item embeddings in a separate file are compared by its hash."""
     ours, theirs = tensors_of(one), tensors_of(two)
     if ours.keys() != theirs.keys():
         return False
@@ -121,7 +121,9 @@ def _same(one: Any, two: Any) -> bool:
         if name == "embedding" and one.table_sha256 and one.table_sha256 == two.table_sha256:
             if a.shape != b.shape:
                 return False
-        elif not torch.equal(a, b) and not torch.equal(a.nan_to_num(-1), b.nan_to_num(-1)):  # NaN: unknown
+        elif not torch.equal(a, b) and not torch.equal(
+            a.nan_to_num(-1), b.nan_to_num(-1)
+        ):  # NaN means unknown
             return False
     texts = {name: value for name, value in vars(one).items() if not isinstance(value, Tensor | Mapping)}
     return all(value == getattr(two, name) for name, value in texts.items() if name != "table_file")

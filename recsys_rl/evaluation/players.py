@@ -1,4 +1,4 @@
-"""The players of the table: every policy meets the same users, with the same noise."""
+"""The players of the table: every policy plays the same users, with the same noise."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ from recsys_rl.types import Action, Obs, Population, World
 from recsys_rl.utils.logger import SECONDS_BETWEEN_LINES, progress_bar
 from recsys_rl.utils.seeding import generators, stream_seed
 
-NUM_FOREIGN_EPISODES = 100  # on other people's environments, which have no held-out users
-PLANNER_USERS = 64  # a planner takes a second for each
+NUM_FOREIGN_EPISODES = 100  # episodes in gym: environments, which have no held-out users
+PLANNER_USERS = 64  # a planner needs a second for each user
 PLANNERS = ("informed", "planner")
 
 
@@ -41,8 +41,8 @@ class Player:
 
     agent: Policy
     greedy: bool = False
-    config: Config | None = None  # the settings by which it sees a gym: environment; None for the first's
-    checkpoint: Checkpoint | None = None  # whose normalisation of a gym: environment it was trained with
+    config: Config | None = None  # settings of its gym: environment; None for those of the first player
+    checkpoint: Checkpoint | None = None  # holds the normalisation of its gym: environment
     note: str = ""
 
 
@@ -52,13 +52,13 @@ class Table:
 
     config: Config
     world: World
-    users: Tensor  # (n,) rows of the held-out users; seeds of episodes where the world is empty
+    users: Tensor  # (n,) rows of the held-out users, or seeds of episodes if the world is empty
     seed: int
     device: torch.device
     streams: dict[str, torch.Generator]
 
     def env(self, config: Config | None = None, checkpoint: Checkpoint | None = None) -> Env:
-        """A new environment with the settings ``config`` and the normalisation of the checkpoint."""
+        """A new environment with the settings ``config`` and the normalisation in ``checkpoint``."""
         env = make_env(
             config or self.config,
             self.world,
@@ -74,7 +74,7 @@ class Table:
 
 
 def heldout_users(world: World, max_users: int, seed: int) -> Tensor:
-    """Rows of the held-out users that play: all, or ``max_users`` evenly spread; or seeds of episodes."""
+    """Rows of the held-out users to play, all or ``max_users`` evenly spread; or seeds of episodes."""
     if world.is_empty:
         return episodes(NUM_FOREIGN_EPISODES, stream_seed(seed, "evaluation users"))
     heldout = world.population.heldout
@@ -83,7 +83,7 @@ def heldout_users(world: World, max_users: int, seed: int) -> Tensor:
 
 
 def evenly(count: int, total: int) -> Tensor:
-    """``count`` places (count,) int64 spread evenly over 0..total-1."""
+    """``count`` places (count,) int64, spread evenly over 0 .. total - 1."""
     return torch.arange(count) * total // count
 
 
@@ -96,11 +96,14 @@ def play_all(
     full: bool = False,
     cache_dir: str | None = None,
 ) -> dict[str, Played]:
-    """One session per user and policy, in the table's order; all policies see the same noise.
+    """Play one session per user and policy, in the table's order, with the same noise for all policies.
 
-    ``policies`` are the reader's own, by what was typed. Planners play PLANNER_USERS of the users, or
-    all of them where ``full``. ``cache_dir`` keeps the searched weights of `rule`. A bar on standard error
-    names the policy that plays.
+    Args:
+        policies: the user's own policies, by their names module:NAME.
+        full: let the planners play all users, and not only PLANNER_USERS of them.
+        cache_dir: folder for the searched weights of `rule`.
+
+    A progress bar on standard error shows the policy in play.
     """
     first = entries[0].checkpoint
     world, users = first.world.to(device), users.to(device)
@@ -110,7 +113,7 @@ def play_all(
     players = _learned(entries, table, env)
     if policies:
         players |= _anyone(policies, table, env)
-    if isinstance(env, RecEnv):  # references look into the simulator
+    if isinstance(env, RecEnv):  # references read the simulator's state
         budget = max(entry.checkpoint.step for entry in entries)
         players |= _references(table, env, budget, cache_dir)
     else:
@@ -122,7 +125,7 @@ def play_all(
         places = evenly(min(count, PLANNER_USERS) if fewer else count, count)
         streams["evaluation users"].manual_seed(stream_seed(seed, "evaluation users"))
         streams["policy"].manual_seed(stream_seed(seed, "policy"))
-        if world.is_empty:  # a new environment is the only way to begin the same episodes again
+        if world.is_empty:  # only a new environment begins the same episodes again
             env.close()
             env = table.env(player.config, player.checkpoint)
         length = None if world.is_empty else env.interface.session_length
@@ -133,7 +136,7 @@ def play_all(
 
 
 def _learned(entries: Sequence[Entry], table: Table, env: Env) -> dict[str, Player]:
-    """Each checkpoint's policy, sampled and greedy, and the first one's before its first update."""
+    """The policy of each checkpoint, sampled and greedy, and the untrained policy of the first checkpoint."""
     players, streams = {}, table.streams
     agent: Any  # of any algorithm
     for entry in entries:
@@ -144,7 +147,7 @@ def _learned(entries: Sequence[Entry], table: Table, env: Env) -> dict[str, Play
             untrained = agent
             agent = make_agent(config, env.interface, table.world.catalogue, 1, streams, table.device)
         if config.model_config == table.config.model_config:
-            agent.model.retriever = untrained.model.retriever  # one index serves all
+            agent.model.retriever = untrained.model.retriever  # all share one index
         with restoring():
             agent.load_state_dict({name: x.to(table.device) for name, x in checkpoint.agent.items()})
         players[entry.name] = Player(agent, False, config, checkpoint)
@@ -153,11 +156,11 @@ def _learned(entries: Sequence[Entry], table: Table, env: Env) -> dict[str, Play
 
 
 def _references(table: Table, env: RecEnv, budget: int, cache_dir: str | None) -> dict[str, Player]:
-    """The rows without learning, those with dials tuned on training users, and the upper bounds."""
+    """The simple baselines, the rankings tuned on training users, and the upper references."""
     catalogue, population = table.world
     print("making the baselines", file=sys.stderr)
     simple = simple_baselines(env, population.train, table.streams["random"])
-    streams = generators(0, "mf", "mmr", "rule", device=table.device)  # the same dials for each --seed
+    streams = generators(0, "mf", "mmr", "rule", device=table.device)  # the same result for each --seed
 
     def make_training_env(part: Population, num_rows: int, noise: torch.Generator) -> Env:
         return make_env(table.config, World(catalogue, part), num_rows, noise, training=False)
@@ -187,7 +190,7 @@ def _references(table: Table, env: RecEnv, budget: int, cache_dir: str | None) -
 
 
 def _anyone(policies: Mapping[str, Any], table: Table, env: Env) -> dict[str, Player]:
-    """The reader's own policies. They see a ``gym:`` environment as it is, without normalisation."""
+    """The user's own policies. They see a ``gym:`` environment without normalisation."""
     raw = table.config
     if table.world.is_empty:
         raw = dataclasses.replace(raw, env_config=raw.platform.config())
@@ -200,10 +203,10 @@ def _anyone(policies: Mapping[str, Any], table: Table, env: Env) -> dict[str, Pl
 
 
 class _Counted:
-    """An agent whose answers move a bar, or without one print a line every few seconds."""
+    """An agent that counts its calls on a progress bar, or without a bar in lines every few seconds."""
 
     def __init__(self, agent: Policy, title: str, length: int | None, bar: Progress | None) -> None:
-        """``length`` of the longest session, in steps; None where it is unknown."""
+        """``length`` is the number of steps of the longest session; None if it is unknown."""
         self.agent, self.title, self.of, self.bar = agent, title, f" of {length}" if length else "", bar
         self.steps, self.printed = 0, time.monotonic()
         self.task = None if bar is None else bar.add_task(title, total=length, news="")
@@ -221,7 +224,7 @@ class _Counted:
 
 @contextmanager
 def _watched(agent: Policy, title: str, length: int | None) -> Iterator[Policy]:
-    """The agent, with a bar on a terminal, and elsewhere with plain lines."""
+    """The agent, with a progress bar on a terminal and plain lines elsewhere."""
     bar = progress_bar()
     if bar.disable or length is None:
         print(title, file=sys.stderr, flush=True)

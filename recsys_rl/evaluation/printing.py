@@ -10,8 +10,8 @@ from typing import Any
 def print_table(result: Mapping[str, Any], heading: str, total_users: int) -> None:
     """Print ``heading``, the users, the rows, the differences to the yardstick and the shares.
 
-    ``total_users``: held-out users that there are, of which the table may have played some; 0 where
-    there are episodes in place of users, or where the table is of several seeds.
+    ``total_users``: the number of held-out users, of which the table may have played some only; 0 for
+    episodes instead of users, and for a table of several seeds.
     """
     print(f"{heading}\n{_users(result, total_users)}\n")
     width = max(14, *(len(row["policy"]) + 1 for row in result["rows"]))
@@ -47,7 +47,7 @@ def print_table(result: Mapping[str, Any], heading: str, total_users: int) -> No
 
 
 def has_episodes(result: Mapping[str, Any]) -> bool:
-    """True where the rows are of episodes, without users and items."""
+    """True if the rows are of episodes, without users and items."""
     coverage = result["rows"][0]["coverage"]
     return coverage is None or math.isnan(coverage)  # None in its JSON
 
@@ -68,7 +68,7 @@ def _users(result: Mapping[str, Any], total: int) -> str:
 
 
 def share_text(row: Mapping[str, Any]) -> str:
-    """The share of the way of one policy, with its interval where it has one."""
+    """The share of the way of one policy as text, with its interval if it has one."""
     way = f"the way from {row['from']} to {row['to']}"
     if math.isnan(row["share"]):
         return f"no share of {way}, as {row['to']} does not lie above {row['from']}"
@@ -78,7 +78,7 @@ def share_text(row: Mapping[str, Any]) -> str:
 
 
 def without_nan(value: Any) -> Any:
-    """JSON has no NaN: null stands in."""
+    """``value`` with None in place of NaN, as JSON has no NaN."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, dict):

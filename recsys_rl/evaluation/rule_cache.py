@@ -1,4 +1,4 @@
-"""Searched weights, kept so that the next evaluation of the same world takes no search."""
+"""A cache of searched weights, so that the next evaluation of the same world needs no search."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from recsys_rl.data.tensor_cache import digest, read_tensors, write_tensors
 from recsys_rl.types import Catalogue, Population, tensors_of
 
 VERSION = 2
-"""Of the search and of the user models: raise it when a change of either changes the result."""
+"""Version of the search and of the user models. Raise it when a change of either changes the result."""
 
 
 def cached(
@@ -24,12 +24,12 @@ def cached(
     cache_dir: str | None,
     search: Callable[[], Mapping[str, Tensor]],
 ) -> Mapping[str, Tensor]:
-    """The result of ``search``, from the cache where it is there.
+    """The result of ``search``, from the cache if it is there.
 
     Args:
         kind: the first part of the file's name.
-        key: of everything that the result depends on; see ``search_key``.
-        names: of the tensors in the result. A file without them is made again.
+        key: hash of everything that the result depends on; see ``search_key``.
+        names: names of the tensors in the result. A file without them is made again.
         cache_dir: the folder; None for the user's cache folder.
     """
     path = Path(cache_folder(cache_dir)) / f"{kind}-{key[:32]}.safetensors"
@@ -43,9 +43,9 @@ def cached(
 
 
 def search_key(config: Config, catalogue: Catalogue, population: Population, budget: int) -> str:
-    """sha256 (hex) of all that a search on training users depends on, ``budget`` steps among it.
+    """sha256 (hex) of everything that a search on training users depends on.
 
-    Held-out users don't enter.
+    It includes ``budget``, the steps of the search, and excludes the held-out users.
     """
     parts = tensors_of(catalogue)
     users = {name: x for name, x in tensors_of(population).items() if name.startswith("attributes.")}

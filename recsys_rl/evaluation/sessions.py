@@ -1,4 +1,4 @@
-"""The values of the report's page beyond the table: settings, learning curve, sample sessions."""
+"""The values of the report's page beside the table: settings, learning curve, sample sessions."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def report(
 
 
 def _data(checkpoint: Checkpoint) -> str:
-    """Source of the items, and what the platform assumes where the data say nothing."""
+    """The source of the items, and the platform's assumptions about missing data."""
     assumed = assumptions(checkpoint.config, checkpoint.world)
     source = checkpoint.catalogue.source
     return f"{source}; {assumed}" if assumed else source
@@ -60,7 +60,7 @@ def _data(checkpoint: Checkpoint) -> str:
 def _samples(
     checkpoint: Checkpoint, users: Tensor, policies: tuple[str, ...], played: Mapping[str, Played]
 ) -> list[dict[str, Any]]:
-    """The first few held-out users' sessions with each of the policies."""
+    """Sessions of the first few held-out users with each of the policies."""
     catalogue, population = checkpoint.world
     if checkpoint.world.is_empty:
         return []
@@ -95,7 +95,7 @@ def _samples(
 
 
 def _slate(catalogue: Catalogue, items: Sequence[int]) -> dict[str, Any]:
-    """Title, year and genres of the item; of a slate all titles and genres, and no year."""
+    """Title, year and genres of an item. A slate has the titles and genres of all its items, and no year."""
     shown = [item for item in items if item >= 0]
     year = catalogue.year[shown[0]].item() if len(items) == 1 else math.nan
     genres = zip(catalogue.genre_names, catalogue.genres[shown].any(0).tolist(), strict=True)

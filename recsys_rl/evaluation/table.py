@@ -1,14 +1,15 @@
 """The numbers of the table, as plain values: rows, yardstick, paired differences, shares of the way.
 
-The **yardstick** is the best, by mean return over the users of the table, of the policies that a team can
-ship without reinforcement learning (YARDSTICKS). The **share** of a policy is how far it goes from the
-yardstick to the upper reference (`planner`, or else `oracle`)::
+The **yardstick** is the best policy that a team can ship without reinforcement learning (YARDSTICKS), by mean
+return over the users of the table. The **share** of a policy is its part of the way from the yardstick to the
+upper reference (`planner`, or else `oracle`)::
 
     share = mean(policy - yardstick) / mean(reference - yardstick)
 
-a ratio of two means over the same users: those that the reference has played. Its 95 % interval is that of
-the delta method (Casella and Berger 2002, section 5.5.4): with d_n = (policy - yardstick)_n - share *
-(reference - yardstick)_n, the standard error is std(d) / (sqrt(N) * mean(reference - yardstick)).
+This is a ratio of two means over the same users, the users that the reference has played. Its 95 % interval
+comes from the delta method (Casella and Berger 2002, section 5.5.4). With share s and d_n =
+(policy - yardstick)_n - s (reference - yardstick)_n, the standard error of s is
+std(d) / (sqrt(N) * mean(reference - yardstick)).
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from recsys_rl.utils.metrics import interval
 
 YARDSTICKS = ("random", "popularity", "one-item", "static-list", "mf", "mmr", "rule")
 REFERENCES = ("planner", "oracle")
-ROUNDING = 1e-5  # relative difference of two mean returns that counts as none
+ROUNDING = 1e-5  # two mean returns with a smaller relative difference count as equal
 Row = dict[str, Any]
 
 
@@ -53,12 +54,12 @@ def summarise(
         env: the name of the environment.
         played: the rows in their order.
         checkpoints: names of the checkpoints; each has the rows ``name`` and ``name-greedy``.
-        policies: names of the rows that stand for the reader's own policies.
-        num_items: size of the catalogue; 0 where there is none, and then no coverage.
+        policies: names of the rows of the user's own policies.
+        num_items: size of the catalogue; 0 without one, and then there is no coverage.
 
-    Returns: ``env``; ``sessions``, the most users of a row; ``rows`` (``policy``, ``users``,
+    Returns: ``env``; ``sessions``, the largest number of users of a row; ``rows`` (``policy``, ``users``,
     ``return_mean``, ``return_low``, ``return_high``, ``length_mean``, ``distinct_mean``, ``coverage``; and
-    ``streams`` {name: mean sum over a session, without weight} where there are several);
+    ``streams`` {name: mean sum over a session, without weight} if there are several);
     ``yardstick``; ``paired`` differences of each learned policy to the yardstick, and between the
     checkpoints (``policy``, ``versus``, ``mean``, ``low``, ``high``); ``shares`` (``policy``, ``from``,
     ``to``, ``share``, ``low``, ``high``); ``notes`` {row: text}; ``learned``, the names of the learned rows.
@@ -83,14 +84,14 @@ def summarise(
 
 
 def best_of(names: Sequence[str], means: Mapping[str, float]) -> str:
-    """The name with the highest mean, the first of those that are equal up to rounding."""
+    """The name with the highest mean; the first one if several are equal up to rounding."""
     there = [name for name in names if name in means]
     highest = max(means[name] for name in there)
     return next(name for name in there if means[name] >= highest - ROUNDING * abs(highest))
 
 
 def distinct_items(items: Tensor) -> Tensor:
-    """The number of different items that each user saw: (T, N, K) with padding -1 -> (N,)."""
+    """The number of different items shown to each user: (T, N, K) with padding -1 -> (N,)."""
     ordered = items.transpose(1, 2).flatten(0, 1).sort(0).values  # (T K, N)
     new = torch.ones_like(ordered, dtype=torch.bool)
     new[1:] = ordered[1:] != ordered[:-1]
@@ -98,27 +99,28 @@ def distinct_items(items: Tensor) -> Tensor:
 
 
 def share_of_way(policy: Tensor, start: Tensor, end: Tensor) -> tuple[float, float, float]:
-    """Share of the way from ``start`` to ``end`` that ``policy`` goes, with its 95 % interval.
+    """The share of ``policy`` on the way from ``start`` to ``end``, with its 95 % interval.
 
-    All three are returns (N,) of the same users. NaN where ``end`` does not lie above ``start``; bounds
-    are NaN where the 95 % interval of ``end - start`` reaches zero, as a ratio has no finite interval there.
+    All three are returns (N,) of the same users. The share is NaN if ``end`` does not lie above ``start``.
+    The bounds are NaN if the 95 % interval of ``end - start`` contains zero, as the ratio then has no finite
+    interval.
     """
     gain, way = (policy - start).double(), (end - start).double()  # (N,) each
     if way.mean() <= ROUNDING * end.double().abs().mean():
         return math.nan, math.nan, math.nan
     share = (gain.mean() / way.mean()).item()
-    spread = interval((gain - share * way) / way.mean())  # of mean zero
+    spread = interval((gain - share * way) / way.mean())  # its mean is zero
     if not interval(way).low > 0:
         return share, math.nan, math.nan
     return share, share + spread.low, share + spread.high
 
 
 def mean_over_seeds(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """One table of several seeds' tables: means, and intervals (Student's t) over seeds.
+    """One table from the tables of several seeds: means, and intervals (Student's t) over seeds.
 
-    ``results`` are those of ``summarise``, or their JSON. Each seed has a yardstick of its own, the best row
-    of that seed: differences and shares refer to it. ``yardstick`` is the best row by mean over seeds.
-    ``notes`` are those of all seeds.
+    ``results`` are results of ``summarise``, or their JSON. Each seed has its own yardstick, the best row of
+    that seed, and its differences and shares refer to this yardstick. ``yardstick`` is the best row by mean
+    over seeds. ``notes`` are joined over seeds.
     """
     rows = mean_rows([result["rows"] for result in results])
     notes: dict[str, list[str]] = defaultdict(list)
@@ -141,7 +143,7 @@ def mean_over_seeds(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def mean_rows(tables: Sequence[Sequence[Mapping[str, Any]]]) -> list[Row]:
     """The rows of several seeds as one table: means over seeds, ``worst`` seed, 95 % interval of the mean.
 
-    ``users`` are added up. Policies that not all seeds have are left out.
+    ``users`` are added up. A policy that is missing on one of the seeds is left out.
     """
     found = []
     for name in (row["policy"] for row in tables[0]):
@@ -166,7 +168,7 @@ def mean_rows(tables: Sequence[Sequence[Mapping[str, Any]]]) -> list[Row]:
 
 
 def number(value: float | None) -> float:
-    """A number of the table, or of its JSON, where null stands for NaN."""
+    """A number of the table or of its JSON, in which NaN is null."""
     return math.nan if value is None else value
 
 
@@ -187,12 +189,12 @@ def _row(name: str, played: Played, num_items: int) -> Row:
 
 
 def _coverage(items: Tensor, num_items: int) -> float:
-    """Share of the catalogue that was shown to anyone."""
+    """Share of the catalogue that was shown to at least one user."""
     return len(items[items >= 0].unique()) / num_items
 
 
 def _returns(played: Mapping[str, Played], *names: str) -> list[Tensor]:
-    """The returns of these policies with the users that all of them have played."""
+    """The returns of these policies, for the users that all of them have played."""
     common = played[names[0]].places
     for name in names[1:]:
         common = common[torch.isin(common, played[name].places)]
@@ -211,7 +213,7 @@ def _share(played: Mapping[str, Played], name: str, start: str, end: str) -> Row
 
 
 def _mean_values(tables: Sequence[Sequence[Row]], other: str, value: str) -> list[Row]:
-    """The means of ``value`` over seeds, row by row; ``other`` may name another policy on each seed."""
+    """The means of ``value`` over seeds, row by row. The policy in ``other`` may differ between seeds."""
     found = []
     for rows in zip(*tables, strict=True):
         mean = interval(torch.tensor([number(row[value]) for row in rows], dtype=torch.float64))

@@ -1,8 +1,8 @@
-"""The dials of `mf`, `mmr` and `rule`, chosen by playing training users; held-out users are never seen.
+"""Hyperparameters of `mf`, `mmr` and `rule`, tuned on training users; held-out users are never used.
 
-`mf` and `mmr` try a handful of values. The weights of `rule` come from the cross-entropy method (Rubinstein
-and Kroese 2004): candidates are drawn from a normal distribution, each plays the same training users, and
-the distribution moves to the best quarter of them. The search has the agent's own budget of steps.
+For `mf` and `mmr` a few values are tried. The weights of `rule` come from the cross-entropy method
+(Rubinstein and Kroese 2004): candidates are drawn from a normal distribution, each plays the same training
+users, and the distribution moves to the best quarter of them. The search has the agent's budget of steps.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ from recsys_rl.types import Catalogue, Interface, Population
 FOLD_IN = (0.0, 0.05, 0.1, 0.2, 0.4)
 WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
 WINDOWS = (1, 2, 3, 5, 10, 20)
-MAX_USERS = 128  # training users that try each value of mf and mmr
-MAX_SCORES = 2**27  # of users, items and steps behind one value: fewer users above 50,000 items
-CANDIDATES, ELITE, ROUNDS = 32, 8, 25  # of the search for `rule`
-START = (0.0, 0.0, 0.2, 0.1, 1.0, 0.1)  # means of its dials, in the order of RuleWeights; decay as a logit
-SPREAD = (0.1, 0.1, 0.3, 0.1, 1.0, 0.2)  # and their deviations
-KEEP = 0.3  # of the old mean and deviation after each round
-FINAL = 0.2  # share of the budget that chooses among the last candidates
-STEPS_OF_SCORES = 2**33  # items scored by the whole search, at most: fewer steps where there are many items
+MAX_USERS = 128  # training users for each value of mf and mmr
+MAX_SCORES = 2**27  # largest product of users, items and steps for one value: fewer users above 50,000 items
+CANDIDATES, ELITE, ROUNDS = 32, 8, 25  # in the search for `rule`
+START = (0.0, 0.0, 0.2, 0.1, 1.0, 0.1)  # first means of the weights, as in RuleWeights; decay as a logit
+SPREAD = (0.1, 0.1, 0.3, 0.1, 1.0, 0.2)  # their first deviations
+KEEP = 0.3  # share of the old mean and deviation that is kept in each round
+FINAL = 0.2  # share of the budget for the choice among the last candidates
+STEPS_OF_SCORES = 2**33  # most items scored by the whole search: a large catalogue gets fewer steps
 
 
 @dataclass(frozen=True)
 class Trainees:
-    """The training users as a place to play: nothing else of the population is within reach."""
+    """The training users for tuning, without the rest of the population."""
 
-    make_env: Callable[[Population, int, torch.Generator], Env]  # from users, number of rows, noise
+    make_env: Callable[[Population, int, torch.Generator], Env]  # from users, number of rows, generator
     catalogue: Catalogue
-    population: Population  # as ``training_part`` makes it
-    interface: Interface  # of the environments
+    population: Population  # made by ``training_part``
+    interface: Interface  # the interface of the environments
     generator: torch.Generator  # draws users, candidates and noise
 
     @property
@@ -48,18 +48,18 @@ class Trainees:
         return self.interface.session_length * self.interface.slate_size
 
     def play(self, agent: Policy, users: Tensor) -> Sessions:
-        """One session with each of ``users`` (N,), rows of the training part."""
+        """Play one session with each of ``users`` (N,), rows of the training part."""
         return play(self.make_env(self.population, len(users), self.generator), agent, users)
 
     def draw(self, count: int) -> Tensor:
-        """``count`` training users (count,), each once where there are enough."""
+        """Draw ``count`` training users (count,), each once if there are enough."""
         total, device = len(self.population.train), self.generator.device
         order = torch.randperm(total, generator=self.generator, device=device)
         return order.repeat(-(-count // total))[:count]
 
 
 def training_part(population: Population) -> Population:
-    """The training users alone, as a population of their own without held-out users."""
+    """A population of the training users alone, without held-out users."""
     rows = population.train
     return Population(
         taste=population.taste[rows],
@@ -72,7 +72,7 @@ def training_part(population: Population) -> Population:
 
 
 def tune_mf(trainees: Trainees) -> tuple[Policy, str]:
-    """The ranking by profile and the fold-in (of FOLD_IN) with the highest mean return; with a note."""
+    """The ranking by profile with the rate of FOLD_IN that has the highest mean return, and a note."""
     rates = torch.tensor(FOLD_IN, device=trainees.generator.device)
     weights = dataclasses.replace(_spread(RuleWeights.zeros(), len(rates)), fold_in=rates)
     best = int(_returns(trainees, weights, _users(trainees)).argmax())
@@ -81,11 +81,11 @@ def tune_mf(trainees: Trainees) -> tuple[Policy, str]:
 
 
 def tune_mmr(trainees: Trainees) -> tuple[Policy, str]:
-    """Maximal marginal relevance with the dials that earn most, one after another; with a note."""
+    """Maximal marginal relevance with the best hyperparameters, tuned one after another, and a note."""
     slate_size = trainees.interface.slate_size
     if not trainees.interface.history_length and slate_size == 1:
         alone = MaximalMarginalRelevance(trainees.catalogue, 0.0, 1, 0.0)
-        return alone, "as mf, since an observation has no history here"
+        return alone, "the same as mf, because observations have no history here"
     users, tried = _users(trainees), {}
 
     def earned(weight: float, window: int, rate: float) -> float:
@@ -106,10 +106,10 @@ def tune_mmr(trainees: Trainees) -> tuple[Policy, str]:
 
 
 def search_rule(trainees: Trainees, budget: int) -> tuple[RuleWeights, int]:
-    """The weights of `rule` with the highest mean return that the search finds, and the steps it took.
+    """The weights of `rule` with the highest mean return in the search, and the number of its steps.
 
-    It ends after ``budget`` environment steps (one round at least), or earlier on a large catalogue. The
-    last candidates are the mean of the distribution, the same without fold-in, and `mf` with and without.
+    The search ends after ``budget`` environment steps (at least one round), or earlier for a large catalogue.
+    The last candidates are the mean of the distribution and `mf`, each with and without fold-in.
     """
     budget = min(budget, STEPS_OF_SCORES // trainees.catalogue.num_items)
     device = trainees.generator.device
@@ -117,7 +117,7 @@ def search_rule(trainees: Trainees, budget: int) -> tuple[RuleWeights, int]:
     for_search = round(budget * (1 - FINAL))
     each = max(
         1, for_search // (CANDIDATES * trainees.interface.session_length * ROUNDS)
-    )  # users for each candidate
+    )  # users of each candidate
     taken, done = 0, False
     while not done:
         noise = torch.randn(CANDIDATES, len(START), generator=trainees.generator, device=device)
@@ -130,7 +130,7 @@ def search_rule(trainees: Trainees, budget: int) -> tuple[RuleWeights, int]:
         taken += steps
         done = taken + CANDIDATES * each * trainees.interface.session_length > for_search
     last = _weights(mean.repeat(4, 1))
-    factor = torch.tensor([1.0, 1.0, 0.0, 0.0], device=device)  # two of the rule, two of mf
+    factor = torch.tensor([1.0, 1.0, 0.0, 0.0], device=device)  # two of rule, two of mf
     last = RuleWeights(*(getattr(last, f.name) * factor for f in dataclasses.fields(last)))
     off = torch.tensor([1.0, 0.0, 1.0, 0.0], device=device)
     last = dataclasses.replace(last, fold_in=mean[-1].clamp_min(0) * off)
@@ -140,7 +140,7 @@ def search_rule(trainees: Trainees, budget: int) -> tuple[RuleWeights, int]:
 
 
 def rule_note(weights: RuleWeights, steps: int) -> str:
-    """The weights as text, with the steps that the search took."""
+    """The weights as text, with the number of steps of the search."""
     names = [field.name for field in dataclasses.fields(RuleWeights)]
     values = {name: round(getattr(weights, name).item(), 2) + 0.0 for name in names}  # + 0.0: no -0.00
     rate = values.pop("fold_in")
@@ -158,7 +158,7 @@ def _users(trainees: Trainees) -> Tensor:
 
 
 def _play_each(trainees: Trainees, weights: RuleWeights, users: Tensor) -> tuple[Tensor, int]:
-    """Mean return (P,) of each of P candidates with the same users (n,), and the steps that it took."""
+    """Mean return (P,) of each of P candidates with the same users (n,), and the number of steps."""
     num = len(weights.decay)
     rows = RuleWeights(*(getattr(weights, f.name).repeat_interleave(len(users)) for f in _fields()))
     agent = Rule(trainees.catalogue, rows, trainees.interface.slate_size)
@@ -171,7 +171,7 @@ def _returns(trainees: Trainees, weights: RuleWeights, users: Tensor) -> Tensor:
 
 
 def _weights(drawn: Tensor) -> RuleWeights:
-    """From the search's numbers (P, 6) to weights of (P,) each."""
+    """Turn the search's numbers (P, 6) into weights of (P,) each."""
     popularity, quality, similarity, overlap, decay, rate = drawn.unbind(1)
     return RuleWeights(popularity, quality, similarity, overlap, decay.sigmoid(), rate.clamp_min(0))
 

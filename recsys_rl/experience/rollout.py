@@ -1,4 +1,4 @@
-"""Let an environment and an agent talk, and write down what happened."""
+"""Play an agent in an environment, and record the steps."""
 
 from __future__ import annotations
 
@@ -15,17 +15,20 @@ from recsys_rl.types import Obs, Rollout, UserError
 
 @torch.inference_mode()
 def collect(env: Env, agent: Learner, obs: Obs, num_steps: int) -> tuple[Rollout, Obs]:
-    """``num_steps`` steps of every user, from ``obs`` on. Returns the record and the next observation."""
-    record: dict[str, Tensor] = {}  # (T, N, ...) each, made once the first step has shown what there is
+    """Play ``num_steps`` steps of every user, starting from the observation ``obs``.
+
+    Returns: the record of these steps, and the next observation.
+    """
+    record: dict[str, Tensor] = {}  # (T, N, ...) each, allocated after the first step
     rows: dict[str, tuple[Tensor, ...]] = {}
-    cut: list[tuple[int, Tensor, Tensor]] = []  # step, users (R,) whom the time limit cut, their V (R,)
+    cut: list[tuple[int, Tensor, Tensor]] = []  # step, users (R,) at their time limit, their values (R,)
     for t in range(num_steps):
         action = agent.act(obs)
         assert action.value is not None
-        # An update must choose again among the same candidates.
+        # The update needs the same candidates again.
         asked = obs if action.candidates is None else obs.among(action.candidates)
         step = env.step(action.items)
-        same = asked.exclude is not None and asked.exclude is asked.history  # then one record serves both
+        same = asked.exclude is not None and asked.exclude is asked.history  # then it is recorded once
         seen = {
             name: x for name, x in vars(asked).items() if x is not None and not (same and name == "exclude")
         } | {
@@ -49,11 +52,11 @@ def collect(env: Env, agent: Learner, obs: Obs, num_steps: int) -> tuple[Rollout
             rows["mask"][t].fill_(True)
         users = step.truncated.nonzero().squeeze(1)
         if len(users) and t < num_steps - 1:
-            left = dataclasses.replace(step.final_obs, mask=None)  # which may be wide, and a value needs none
+            left = dataclasses.replace(step.final_obs, mask=None)  # a value needs no mask, which may be wide
             cut.append((t, users, agent.value(left.rows(users))))
         obs = step.obs
 
-    # V of the true successor: the next row's; where a session was cut, the next row is another user's.
+    # The value of the true successor is the next row's. After a time limit the next row is of another user.
     next_values = torch.cat([record["values"][1:], agent.value(step.final_obs).unsqueeze(0)])
     for t, users, value in cut:
         next_values[t, users] = value
@@ -68,11 +71,11 @@ def collect(env: Env, agent: Learner, obs: Obs, num_steps: int) -> tuple[Rollout
 class Sessions:
     """One whole session of each of N users; steps after the end hold items -1 and reward 0."""
 
-    items: Tensor  # (T, N, K) int64; an empty place is -1 as well
+    items: Tensor  # (T, N, K) int64; an empty place is also -1
     rewards: Tensor  # (T, N): the platform's own
     left: Tensor  # (N,) bool: the user left before the time limit
-    streams: Mapping[str, Tensor] = field(default_factory=dict)  # (T, N) each, by name: the kinds of reward
-    hidden: Mapping[str, Tensor] = field(default_factory=dict)  # (T, N, K) each: signals no policy sees
+    streams: Mapping[str, Tensor] = field(default_factory=dict)  # (T, N) each: reward streams by name
+    hidden: Mapping[str, Tensor] = field(default_factory=dict)  # (T, N, K) each: hidden signals by name
     num_cut: int = 0  # sessions that ``play`` cut at its ``max_steps``
 
     @property
@@ -84,7 +87,7 @@ class Sessions:
         return (self.items >= 0).any(-1).sum(0)
 
 
-MAX_STEPS = 100_000  # of one session, before `play` gives up
+MAX_STEPS = 100_000  # steps of one session after which `play` raises an error
 
 
 @torch.inference_mode()
@@ -95,10 +98,10 @@ def play(
     greedy: bool = False,
     max_steps: int | None = None,
 ) -> Sessions:
-    """One whole session for each of ``users`` (or for each row of ``env``), none counted twice.
+    """Play one whole session for each of ``users``, or for each row of ``env``.
 
-    Sessions that have not ended after ``max_steps`` are cut there and counted as they are. Raises UserError
-    where sessions don't end and no ``max_steps`` is given.
+    Sessions that have not ended after ``max_steps`` are cut there and included. Raises UserError if a session
+    does not end and no ``max_steps`` is given.
     """
     obs = env.reset(users)
     alive = torch.ones(obs.num_rows, dtype=torch.bool, device=obs.context.device)

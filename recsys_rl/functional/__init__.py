@@ -1,1 +1,1 @@
-"""Arithmetic: tensors in, tensors out, no memory."""
+"""Arithmetic: pure functions of tensors."""

@@ -11,7 +11,7 @@ from torch import Tensor
 from recsys_rl.functional.compiled import kernels
 
 BETAS = (0.9, 0.999)
-EPS = 1e-5  # torch's default is 1e-8: with more, steps stay small while gradients are tiny
+EPS = 1e-5  # torch's default is 1e-8; a larger value keeps steps small while gradients are tiny
 
 
 def adam(
@@ -23,13 +23,13 @@ def adam(
     lr: float,
     max_grad_norm: float,
 ) -> None:
-    """One step, in place; ``step`` counts from 1. The gradient is scaled down to ``max_grad_norm`` first::
+    """One step in place; ``step`` counts from 1. First the gradient is scaled down to ``max_grad_norm``::
 
         m <- beta1 m + (1 - beta1) g        v <- beta2 v + (1 - beta2) g^2
         w <- w - lr m / (1 - beta1^t) / (sqrt(v / (1 - beta2^t)) + eps)
 
-    Args: (P,) each; ``gradients`` are pieces of g, one behind the other, of any shape and P numbers together.
-    compiled/kernels.c takes them where they lie, in one pass; torch where that doesn't serve.
+    Args: (P,) each. ``gradients`` are consecutive pieces of g, of any shape, with P numbers together.
+    compiled/kernels.c reads them in one pass without a copy. Without it torch's operators do the same.
     """
     sizes = [piece.numel() for piece in gradients]
     assert weights.shape == exp_avg.shape == exp_avg_sq.shape == (sum(sizes),)
@@ -38,7 +38,7 @@ def adam(
     rate, correction2 = lr / (1 - beta1**step), 1 - beta2**step
     library = kernels.serving(weights)
     if library is not None:
-        pieces = [piece.contiguous() for piece in gradients]  # the name keeps what is copied alive
+        pieces = [piece.contiguous() for piece in gradients]  # the name keeps copies alive
         library.adam(
             weights.data_ptr(),
             exp_avg.data_ptr(),

@@ -1,16 +1,16 @@
 """The masked categorical distribution: draw, log-probability, entropy and their gradient.
 
 Logits have shape (..., A): A alternatives on the last axis. A mask broadcasts against them and is
-True where an alternative is allowed; at least one must be. ``Categorical`` is the policy's distribution:
-K independent positions a row.
+True for allowed alternatives; at least one must be allowed. ``Categorical`` is the policy's distribution:
+K independent positions in each row.
 
 With p = softmax(l), a the alternative taken and H the entropy, the derivatives at the logits are::
 
     d log p_a / d l_j = [j = a] - p_j        d H / d l_j = -p_j (log p_j + H)
 
 (docs/03_theory_ppo.md derives them). Autograd through log_softmax, gather and entropy makes a dozen passes
-over (N, K, A) numbers; compiled/kernels.c takes one pass forwards and one backwards. Where it doesn't serve,
-autograd does.
+over (N, K, A) numbers; compiled/kernels.c needs one pass forwards and one backwards. Autograd is used where
+the compiled loops can't be.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ from recsys_rl.functional.compiled import kernels
 
 
 class Categorical:
-    """K independent positions, each with a distribution of its own over A alternatives."""
+    """K independent positions, each with its own distribution over A alternatives."""
 
     def __init__(self, logits: Tensor) -> None:
-        """``logits`` (N, K, A), -inf where forbidden."""
+        """``logits`` (N, K, A), -inf at forbidden alternatives."""
         self.logits = logits
 
     def draw(self, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-        """Alternatives (N, K) int64 and the log-probability (N,) of each row, without a gradient."""
+        """Draw alternatives (N, K) int64, with the log-probability (N,) of each row, without a gradient."""
         index, log_p = draw(self.logits, generator)
         return index, log_p.sum(-1)
 
     def best(self) -> Tensor:
-        """The likeliest alternative of each position, (N, K) int64."""
+        """The most probable alternative of each position, (N, K) int64."""
         return self.logits.argmax(-1)
 
     def logprob(self, index: Tensor) -> Tensor:
-        """Log-probability (N,) of ``index`` (N, K); -inf where an alternative is forbidden."""
+        """Log-probability (N,) of ``index`` (N, K); -inf if an alternative is forbidden."""
         return self.evaluate(index)[0]
 
     def entropy(self) -> Tensor:
@@ -51,7 +51,7 @@ class Categorical:
     def evaluate(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """``logprob(index)`` and ``entropy()`` in one pass, (N,) each.
 
-        Raises IndexError for an index outside 0 .. A - 1 (RuntimeError where torch looks it up).
+        Raises IndexError for an index outside 0 .. A - 1 (RuntimeError without the compiled loops).
         """
         if index.shape != self.logits.shape[:2]:
             raise ValueError(f"index {tuple(index.shape)} doesn't fit logits {tuple(self.logits.shape)}")
@@ -69,7 +69,7 @@ class _Evaluate(torch.autograd.Function):
     def forward(ctx: Any, logits: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
         rows, positions, width = logits.shape
         log_p, nats = logits.new_empty(rows), logits.new_empty(rows)
-        read = logits.new_empty(rows, positions, 3)  # of each position what the gradient needs again
+        read = logits.new_empty(rows, positions, 3)  # numbers that the gradient needs, for each position
         library, threads = kernels.library(), kernels.threads(logits)
         assert library is not None
         outside = library.evaluate(
@@ -110,15 +110,15 @@ class _Evaluate(torch.autograd.Function):
 
 
 def mask_logits(logits: Tensor, mask: Tensor | None) -> Tensor:
-    """``logits`` with -inf where ``mask`` forbids; unchanged where there is no mask."""
+    """``logits`` with -inf where ``mask`` is False; unchanged without a mask."""
     return logits if mask is None else logits.masked_fill(~mask, -torch.inf)
 
 
 def forbid_(logits: Tensor, mask: Tensor | None, exclude: Tensor | None) -> Tensor:
     """Write -inf into ``logits`` (N, K, A) where ``mask`` (N, A) is False and at the ids ``exclude`` (N, X).
 
-    Padding of ``exclude`` is -1; few ids cost little, where a mask is a pass over all logits. Autograd isn't
-    told: what is forbidden has p = 0, so every gradient of p and log p is 0 there by itself.
+    Padding of ``exclude`` is -1. A few ids cost little; a mask costs a pass over all logits. The write is no
+    part of the autograd graph: at a forbidden alternative p is 0, and so are the gradients of p and log p.
     """
     if mask is None and exclude is None:
         return logits
@@ -127,7 +127,7 @@ def forbid_(logits: Tensor, mask: Tensor | None, exclude: Tensor | None) -> Tens
         values.masked_fill_(~mask.unsqueeze(1), -torch.inf)
     if exclude is not None:
         index = exclude.clamp_min(0).unsqueeze(1).expand(-1, logits.shape[1], -1)  # (N, K, X)
-        # Adding, so that padding changes nothing: an id may stand twice, and 0 beside padding.
+        # An addition, so that padding changes nothing: an id may occur twice, and id 0 beside padding.
         minus = torch.where(exclude < 0, 0.0, -torch.inf).to(logits).unsqueeze(1).expand_as(index)
         values.scatter_add_(-1, index, minus)
     return logits
@@ -141,8 +141,8 @@ def sample(logits: Tensor, generator: torch.Generator | None = None) -> Tensor:
 def draw(logits: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
     """Draw one alternative per row by inverting the cumulative distribution.
 
-    One uniform number a row, where ``torch.multinomial`` and exponential noise need one random number per
-    alternative. A forbidden alternative (-inf) has an empty interval and is never drawn.
+    It needs one uniform number per row; ``torch.multinomial`` and exponential noise need one random number
+    per alternative. A forbidden alternative (-inf) has an empty interval and is never drawn.
 
     Returns: indices (...,) int64 and their log-probabilities (...,), without a gradient.
     """
@@ -151,12 +151,12 @@ def draw(logits: Tensor, generator: torch.Generator | None = None) -> tuple[Tens
 
 
 def draw_at(logits: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
-    """The draw that the numbers ``uniform`` (..., 1) in [0, 1] lead to: the same numbers, the same draw."""
+    """``draw`` with the given numbers ``uniform`` (..., 1) in [0, 1]: the same numbers give the same draw."""
     library = kernels.serving(logits)
     if library is None:
         index = invert(logits.detach(), uniform)
         return index, logprob(logits.detach(), index)
-    uniform = uniform.to(logits).contiguous()  # the name keeps the memory alive whose address is passed
+    uniform = uniform.to(logits).contiguous()  # the name keeps the memory of the passed address alive
     index = torch.empty(logits.shape[:-1], dtype=torch.int64)
     log_p = torch.empty(logits.shape[:-1])
     library.sample(
@@ -172,22 +172,24 @@ def draw_at(logits: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def invert(logits: Tensor, u: Tensor) -> Tensor:
-    """The first alternative (...,) whose cumulative probability exceeds ``u`` (..., 1), by torch."""
+    """The first alternative (...,) whose cumulative probability exceeds ``u`` (..., 1), with torch."""
     cdf = logits.softmax(-1).cumsum(-1)  # (..., A)
     total = cdf[..., -1:]  # (..., 1): 1 up to rounding
     # Rounding may lift u to the total itself, which would point past the last allowed alternative.
     u = torch.minimum(u * total, torch.nextafter(total, torch.zeros_like(total)))
-    # NaN compares with nothing and would point past the end: it must come out as a NaN loss, not crash here.
+    # Comparisons with NaN are False, so the index would be past the end. NaN must give a NaN loss, no crash.
     return torch.searchsorted(cdf, u, right=True).squeeze(-1).clamp_max(logits.shape[-1] - 1)
 
 
 def uniform(
     num_rows: int, num_items: int, exclude: Tensor | None, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """One of ``num_items`` for each row, all alike but for the ids ``exclude`` (N, X), -1 padding.
+    """Draw one of ``num_items`` items for each row, uniformly among those not in ``exclude`` (N, X).
 
-    Draws a rank among what is left and steps over the excluded ids below it: nothing is as wide as
-    the catalogue. An id may be excluded twice. Returns: items (N,) int64, logprob (N,).
+    Padding of ``exclude`` is -1, and an id may be excluded twice. A rank among the remaining items is drawn,
+    and the excluded ids below it are skipped: no tensor is as wide as the catalogue.
+
+    Returns: items (N,) int64, logprob (N,).
     """
     device = generator.device
     if exclude is None:
@@ -205,7 +207,7 @@ def uniform(
 
 
 def logprob(logits: Tensor, index: Tensor) -> Tensor:
-    """Log-probability of ``index`` (...,) under ``logits`` (..., A); -inf where it is forbidden."""
+    """Log-probability of ``index`` (...,) under ``logits`` (..., A); -inf if it is forbidden."""
     return _chosen(logits.log_softmax(-1), index)
 
 

@@ -1,14 +1,15 @@
-"""The classic actor-critic network, one logit an item and no session, as one node of the autograd graph.
+"""The dense actor-critic network, one logit per item and no history, as one node of the autograd graph.
 
-With B rows of inputs x_0 and activation f, actor and critic alike have hidden layers x_l = f(z_l),
-z_l = x_{l-1} W_l + b_l, and then come the logits x_L V + c and the value x_L v + d. From the gradients at
+With B rows of inputs x_0 and activation f, actor and critic each have hidden layers x_l = f(z_l),
+z_l = x_{l-1} W_l + b_l. The outputs are the logits x_L V + c and the value x_L v + d. From the gradients at
 logits (G) and value (g) the chain rule gives::
 
     dV = x_L^T G        dc = sum_rows G        dx_L = G V^T        (the critic's alike, with g and v)
     dz_l = dx_l f'(z_l)        dW_l = x_{l-1}^T dz_l        db_l = sum_rows dz_l        dx_{l-1} = dz_l W_l^T
 
-Autograd does the same sums, one operator after the other. At minibatches of 64 its bookkeeping takes as long
-as they do, and compiled/dense.c does each pass in one call. Where it doesn't serve, the network's modules do.
+Autograd computes the same sums, one operator after the other. With minibatches of 64 its overhead takes as
+long as the sums. compiled/dense.c computes each pass in one call. Where it can't be used, the network's torch
+modules are.
 """
 
 from __future__ import annotations
@@ -24,12 +25,12 @@ from recsys_rl.functional.compiled import kernels
 
 ACTIVATIONS = ("none", "tanh", "relu", "elu")  # in the order of compiled/layers.h
 
-# A wide head over few rows is a walk through its weights, which torch does in longer strides.
+# With a wide head and few rows, most time goes into reading the weights, and torch reads them faster.
 FEW, WIDE = 8, 10_000
 
 
 def serves(inputs: Tensor, parameters: Sequence[Tensor]) -> bool:
-    """Can ``actor_critic`` take these? It needs contiguous float32 on a CPU, no gradient of inputs."""
+    """True if ``actor_critic`` can take these: contiguous float32 on a CPU, inputs without a gradient."""
     few = not len(inputs) or (len(inputs) < FEW and parameters[-4].shape[1] > WIDE)
     if few or inputs.requires_grad or kernels.serving(inputs) is None:
         return False
@@ -37,10 +38,10 @@ def serves(inputs: Tensor, parameters: Sequence[Tensor]) -> bool:
 
 
 def actor_critic(inputs: Tensor, activation: str, parameters: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Logits (B, 1, I) and value (B,) for ``inputs`` (B, F), where ``serves`` says that it can.
+    """Logits (B, 1, I) and value (B,) for ``inputs`` (B, F). Call it only if ``serves`` is True.
 
     ``parameters`` are W (2, in, out) and b (2, 1, out) of each hidden layer, the actor's before the critic's,
-    then V (H, I), c (I,), v (H, 1), d (1,). Raises ValueError where the inputs don't fit them.
+    then V (H, I), c (I,), v (H, 1), d (1,). Raises ValueError if the inputs don't fit them.
     """
     if inputs.ndim != 2 or inputs.shape[1] != parameters[0].shape[1]:
         raise ValueError(
@@ -54,7 +55,7 @@ class _ActorCritic(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, inputs: Tensor, activation: str, *parameters: Tensor) -> tuple[Tensor, Tensor]:
         rows = len(inputs)
-        # Of the inputs, of each hidden layer and of the logits.
+        # The sizes of the inputs, of each hidden layer and of the logits.
         sizes = [inputs.shape[1], *(bias.shape[-1] for bias in parameters[1:-2:2])]
         layers = inputs.new_empty(2 * rows * sum(sizes[1:-1]))  # x_1, ..., x_L, (2, B, size) each
         logits, value = inputs.new_empty(rows, 1, sizes[-1]), inputs.new_empty(rows)

@@ -1,4 +1,4 @@
-"""The losses of PPO and A2C, one equation a function, each a mean over the batch. Agents train these."""
+"""The losses of PPO and A2C, used by the agents. Each function is one equation, a mean over the batch."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def value_loss(value: Tensor, returns: Tensor) -> Tensor:
 
 
 def clipped_value_loss(value: Tensor, old_value: Tensor, returns: Tensor, clip_eps: float) -> Tensor:
-    """Value loss that ignores moves beyond ``clip_eps`` from the old value (PPO's reference code)::
+    """Value loss with the value clipped to ``clip_eps`` around the old value (PPO's reference code)::
 
     0.5 mean(max((V - R)^2, (clip(V, V_old - eps, V_old + eps) - R)^2))
     """

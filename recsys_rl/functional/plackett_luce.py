@@ -1,8 +1,8 @@
-"""An ordered slate of K of A items, none twice: the Plackett-Luce distribution.
+"""The Plackett-Luce distribution: an ordered slate of K of A items, none twice.
 
 Luce (1959), "Individual Choice Behavior"; Plackett (1975), "The analysis of permutations". The first place
-is drawn from the softmax of the logits l; each later place from the softmax of what is left. With
-a_1 ... a_K the slate and Z_k the sum of exp(l_j) over all items but a_1 ... a_{k-1}::
+is drawn from the softmax of the logits l, and each later place from the softmax over the remaining items.
+With a_1 ... a_K the slate and Z_k the sum of exp(l_j) over all items except a_1 ... a_{k-1}::
 
     log p(a_1 ... a_K) = sum_k (l_{a_k} - log Z_k)
 
@@ -23,17 +23,17 @@ from recsys_rl.functional.compiled import kernels
 
 
 class PlackettLuce:
-    """Slates (N, K) from one vector of logits a row."""
+    """Slates (N, K), with one vector of logits per row."""
 
     def __init__(self, logits: Tensor, slate_size: int) -> None:
-        """``logits`` (N, A), -inf where forbidden; ``slate_size`` is K."""
+        """``logits`` (N, A), -inf at forbidden items; ``slate_size`` is K."""
         self.logits = logits
         self.slate_size = slate_size
 
     def draw(self, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-        """Slates (N, K) int64 and their log-probabilities (N,), without a gradient.
+        """Draw slates (N, K) int64, with their log-probabilities (N,), without a gradient.
 
-        Raises UserError where a row allows fewer than K items.
+        Raises UserError if a row allows fewer than K items.
         """
         size = (len(self.logits), self.slate_size)
         return self.draw_at(
@@ -41,8 +41,10 @@ class PlackettLuce:
         )
 
     def draw_at(self, uniform: Tensor) -> tuple[Tensor, Tensor]:
-        """The draw that the numbers ``uniform`` (N, K) in [0, 1] lead to: place k inverts the cumulative
-        distribution of what is left at number k."""
+        """``draw`` with the given numbers ``uniform`` (N, K) in [0, 1].
+
+        Place k inverts the cumulative distribution over the remaining items at number k.
+        """
         left = self.logits.detach().clone()  # (N, A)
         index, total = [], torch.zeros_like(uniform[:, 0])
         for u in uniform.split(1, 1):  # (N, 1)
@@ -54,7 +56,7 @@ class PlackettLuce:
         return torch.stack(index, 1), total
 
     def best(self) -> Tensor:
-        """The likeliest slate, (N, K) int64: the K highest logits in order. Raises UserError as ``draw``."""
+        """The most probable slate (N, K) int64, the K highest logits in order. Raises as ``draw`` does."""
         if self.slate_size > self.logits.shape[1]:
             raise _too_large(self.slate_size, self.logits.shape[1])
         top = self.logits.topk(self.slate_size, 1)  # sorted
@@ -64,7 +66,7 @@ class PlackettLuce:
     def logprob(self, index: Tensor) -> Tensor:
         """Log-probability (N,) of the slates ``index`` (N, K).
 
-        It is -inf where a slate shows a forbidden item, or an item twice.
+        It is -inf if a slate has a forbidden item, or an item twice.
         """
         if index.shape != (len(self.logits), self.slate_size):
             raise ValueError(f"slates {tuple(index.shape)} don't fit {len(self.logits)} x {self.slate_size}")
@@ -76,10 +78,10 @@ class PlackettLuce:
     def entropy(self) -> Tensor:
         """A lower bound of the entropy in nats, (N,): sum_k max(0, H - log k), with H the entropy of place 1.
 
-        By the chain rule the entropy is the sum over places of the entropy given the earlier ones. Let S be
-        the k - 1 items of those, with probability m in place 1, and Y the item of place 1 if it is in S and
-        "another" if not. Then H = H(Y) + (1 - m) H(place k | S), since given "another" place 1 has the
-        distribution of place k. Y has k outcomes, so H(Y) <= log k, and::
+        By the chain rule the entropy is the sum over places of the entropy given the earlier places. Let S be
+        the k - 1 items of the earlier places, and m their probability in place 1. Let Y be the item of place
+        1 if it is in S, and "another" if not. Then H = H(Y) + (1 - m) H(place k | S), since place 1 given
+        "another" has the distribution of place k. Y has k outcomes, so H(Y) <= log k, and::
 
             H(place k | S) = (H - H(Y)) / (1 - m) >= H - log k
 
@@ -90,7 +92,7 @@ class PlackettLuce:
 
     def evaluate(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """``logprob(index)`` and ``entropy()``, (N,) each, with gradients in closed form."""
-        first = Categorical(self.logits.unsqueeze(1))  # of place 1
+        first = Categorical(self.logits.unsqueeze(1))  # the distribution of place 1
         return self.logprob(index), self._bound(first.evaluate(index[:, :1])[1])
 
     def _bound(self, entropy: Tensor) -> Tensor:
@@ -98,9 +100,9 @@ class PlackettLuce:
         return (entropy.unsqueeze(1) - places.to(entropy.dtype).log()).relu().sum(1)
 
     def _check(self, finite: Tensor) -> None:
-        """Raise UserError where ``finite`` (N,) shows that a row ran out of items."""
+        """Raise UserError if ``finite`` (N,) is False for a row that ran out of items."""
         if not bool(finite.isfinite().all()):
-            allowed = int((self.logits != -torch.inf).sum(1).min())  # NaN counts: its loss is to be NaN
+            allowed = int((self.logits != -torch.inf).sum(1).min())  # NaN counts, as it must give a NaN loss
             if allowed < self.slate_size:
                 raise _too_large(self.slate_size, allowed)
 
@@ -108,8 +110,8 @@ class PlackettLuce:
 class _LogProb(torch.autograd.Function):
     """sum_k (l_{a_k} - log Z_k), from the last place to the first: log Z_k = log(Z_{k+1} + exp(l_{a_k})).
 
-    So nothing is subtracted that may have been nearly all of the sum. The derivative at l_j is
-    [j in slate] - exp(l_j) sum_k 1 / Z_k, over those places k at which j was still left.
+    In this order terms are added. Subtracting a term that is nearly the whole sum would lose digits. The
+    derivative at l_j is [j in slate] - exp(l_j) sum_k 1 / Z_k, over the places k where j was not yet taken.
     """
 
     @staticmethod
@@ -132,6 +134,6 @@ class _LogProb(torch.autograd.Function):
 
 def _too_large(slate_size: int, allowed: int) -> UserError:
     return UserError(
-        f"A slate shows {slate_size} items, and no more than {allowed} may be shown to a user: lower the "
-        "slate size, the length of a session or what is excluded, or bring more items."
+        f"A slate shows {slate_size} items, but only {allowed} may be shown to one of the users: use a "
+        "smaller slate, a shorter session, fewer excluded items or a larger catalogue."
     )

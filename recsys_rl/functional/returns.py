@@ -20,8 +20,8 @@ def gae(
         delta_t = r_t + gamma (1 - terminated_t) V(s'_t) - V(s_t)
         A_t     = delta_t + gamma lambda (1 - done_t) A_{t+1}
 
-    ``terminated`` kills the bootstrap; ``done`` (terminated or cut by a time limit) only cuts the trace.
-    ``next_values`` holds V of the true successor s', which after a time limit is not the next row's state.
+    ``terminated`` removes the bootstrap; ``done`` (terminated or cut by a time limit) only cuts the trace.
+    ``next_values`` holds V of the true successor s'. After a time limit s' is not the state of the next row.
 
     Args: all of shape (T, N); ``gamma`` and ``gae_lambda`` in [0, 1].
     Returns: advantages (T, N), in the units of the reward.
@@ -37,13 +37,13 @@ def gae(
 
 
 def standardize(advantage: Tensor) -> Tensor:
-    """(A - mean) / deviation over the batch (..., B); the deviation divides by B. 0 where nothing varies."""
-    # One operator in place of five: "layer normalisation" of each row.
+    """(A - mean) / deviation over the batch (..., B); the deviation divides by B. 0 if A is constant."""
+    # "Layer normalisation" of each row is one operator instead of five.
     return torch.nn.functional.layer_norm(advantage, advantage.shape[-1:], eps=1e-16)
 
 
 def standardize_parts(advantage: Tensor, size: int) -> Tensor:
-    """``standardize`` of each ``size`` numbers of ``advantage`` (S,) by themselves; the last may be fewer."""
+    """``standardize`` for each part of ``size`` numbers of ``advantage`` (S,); the last may be smaller."""
     whole = len(advantage) - len(advantage) % size
     parts = standardize(advantage[:whole].view(-1, size)).flatten()  # all at once
     return parts if whole == len(advantage) else torch.cat([parts, standardize(advantage[whole:])])
@@ -52,7 +52,7 @@ def standardize_parts(advantage: Tensor, size: int) -> Tensor:
 def explained_variance(predicted: Tensor, target: Tensor) -> Tensor:
     """1 - Var[target - predicted] / Var[target]: 1 is perfect, 0 no better than a constant.
 
-    A scalar tensor; NaN where the target doesn't vary (there is nothing to explain).
+    Returns: a scalar tensor, NaN if the target is constant.
     """
     variance = target.var(correction=0)
     return torch.where(variance > 0, 1 - (target - predicted).var(correction=0) / variance, torch.nan)

@@ -1,8 +1,8 @@
-"""What a step of many users does with rows of tables, in one pass each.
+"""Operations of a simulator's step on rows of tables, each in one pass.
 
-A simulator multiplies users by the embeddings of items, adds those to what users are weary of, appends items
-to histories, and puts new users in the place of those who left. Torch gathers the rows first, and then reads
-the copies again; rows.c reads them where they lie. Where it doesn't serve, torch does.
+A simulator multiplies users by the embeddings of items, adds these to the weariness of users, appends items
+to histories, and replaces users who left by new ones. Torch copies the rows first and then reads the copies;
+rows.c reads the rows without a copy. Without the compiled loops torch's operators are used.
 
 Rows outside a table raise IndexError.
 """
@@ -36,7 +36,7 @@ def dot_rows(x: Tensor, table: Tensor, items: Tensor) -> Tensor:
 
 
 def add_rows(x: Tensor, table: Tensor, items: Tensor, skipped: Tensor, scale: float = 1.0) -> Tensor:
-    """``x`` (N, D) plus ``scale`` times the sum of the rows ``items`` (N, K), less the ``skipped`` (N, K)."""
+    """``x`` (N, D) plus ``scale`` times the sum of the rows ``items`` (N, K) that are not ``skipped``."""
     library = _serving(x, table, items) if _plain(skipped) else None
     if skipped.shape != items.shape or skipped.dtype != torch.bool:
         raise ValueError(f"skipped {tuple(skipped.shape)} doesn't fit items {tuple(items.shape)}")
@@ -59,10 +59,10 @@ def add_rows(x: Tensor, table: Tensor, items: Tensor, skipped: Tensor, scale: fl
 
 
 def beside_rows(x: Tensor, table: Tensor, items: Tensor) -> Tensor:
-    """``x`` (N, D) beside the row of ``table`` (I, D) that is its item (N, 1), zeros for -1: (N, 2D)."""
+    """``x`` (N, D) beside the rows ``items`` (N, 1) of ``table`` (I, D), with zeros for -1: (N, 2D)."""
     library = _serving(x, table, items)
     if items.shape[1] != 1:
-        raise ValueError(f"one item belongs beside each user, and items are {tuple(items.shape)}")
+        raise ValueError(f"items are {tuple(items.shape)}: they must be ({len(x)}, 1), one for each user")
     if library is None:
         if bool((items < -1).any()):
             raise IndexError(f"a row is outside -1 .. {len(table) - 1}")
@@ -83,7 +83,7 @@ def beside_rows(x: Tensor, table: Tensor, items: Tensor) -> Tensor:
 
 
 def put_rows(old: Tensor, places: Tensor, fresh: Tensor) -> Tensor:
-    """A copy of ``old`` (N, ...) with those of ``fresh`` (R, ...) in the rows ``places`` (R,)."""
+    """A copy of ``old`` (N, ...) with the rows ``fresh`` (R, ...) at ``places`` (R,)."""
     if fresh.shape != (len(places), *old.shape[1:]) or fresh.dtype != old.dtype:
         raise ValueError(f"rows {tuple(fresh.shape)} don't fit {tuple(old.shape)} in {len(places)} places")
     library = _plain(old, fresh, places) if places.dtype == torch.int64 else None
@@ -104,7 +104,7 @@ def put_rows(old: Tensor, places: Tensor, fresh: Tensor) -> Tensor:
 
 
 def push_rows(old: Tensor, fresh: Tensor, kept: Tensor) -> Tensor:
-    """``old`` (N, L, ...) less its first, then ``fresh`` (N, 1, ...); unchanged where ``kept`` (N, 1)."""
+    """``old`` (N, L, ...) without its first entry, then ``fresh`` (N, 1, ...). Rows ``kept`` (N, 1) stay."""
     if fresh.shape != (len(old), 1, *old.shape[2:]) or fresh.dtype != old.dtype:
         raise ValueError(f"entries {tuple(fresh.shape)} don't fit the ends of {tuple(old.shape)}")
     if kept.shape != (len(old), 1) or kept.dtype != torch.bool:
@@ -128,9 +128,9 @@ def push_rows(old: Tensor, fresh: Tensor, kept: Tensor) -> Tensor:
 
 
 def rows_hold(ids: Tensor, id_: Tensor) -> Tensor:
-    """Which rows of ``ids`` (N, L) hold their ``id_`` (N, 1): (N, 1) bool."""
+    """(N, 1) bool: True where the row of ``ids`` (N, L) holds its ``id_`` (N, 1)."""
     if id_.shape != (len(ids), 1):
-        raise ValueError(f"one id belongs to each of {len(ids)} rows, and there are {tuple(id_.shape)}")
+        raise ValueError(f"id_ is {tuple(id_.shape)}: it must be ({len(ids)}, 1), one for each row")
     library = _plain(ids, id_)
     if library is None or ids.dtype != torch.int64 or id_.dtype != torch.int64:
         return (ids == id_).any(1, keepdim=True)
@@ -140,12 +140,12 @@ def rows_hold(ids: Tensor, id_: Tensor) -> Tensor:
 
 
 def _gather(table: Tensor, items: Tensor) -> Tensor:
-    """table[items], which takes twice as long."""
+    """The same as table[items], in half the time."""
     return table.index_select(0, items.flatten()).view((*items.shape, table.shape[1]))
 
 
 def _serving(x: Tensor, table: Tensor, items: Tensor) -> ctypes.CDLL | None:
-    """The compiled loops, where they can take users ``x``, a table as wide, and items of each user."""
+    """The compiled loops; None if they can't take users ``x``, this table and these items."""
     (rows, size), (number, _) = x.shape, items.shape
     if table.shape[1] != size or number != rows:
         raise ValueError(
@@ -157,10 +157,10 @@ def _serving(x: Tensor, table: Tensor, items: Tensor) -> ctypes.CDLL | None:
 
 
 def _plain(first: Tensor, *others: Tensor) -> ctypes.CDLL | None:
-    """The compiled loops, where all tensors lie in the CPU's memory without gaps."""
+    """The compiled loops; None unless all tensors are contiguous and in the CPU's memory."""
     if not (first.is_cpu and first.is_contiguous()):
         return None
-    for x in others:  # a generator would take longer than what it looks at
+    for x in others:  # a generator would take longer than the checks
         if not (x.is_cpu and x.is_contiguous()):
             return None
     return kernels.library()

@@ -1,4 +1,4 @@
-"""The highest of many scores, exactly, a block of items at a time: nothing of size (N, I) is ever held."""
+"""The exact highest of many scores, a block of items at a time, without a tensor of size (N, I)."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ import torch
 from torch import Tensor
 
 BLOCK_SCORES = 2**20
-"""Scores held at a time. One block is 4 MiB: still in a core's cache when its largest are picked."""
+"""Scores held at a time. One block is 4 MiB, and still in the cache of a core when its highest are picked."""
 
 
 def blocks(num_rows: int, num_items: int) -> Iterator[slice]:
-    """Slices that cover ``num_items`` in turn, with BLOCK_SCORES scores of ``num_rows`` rows in each."""
+    """Consecutive slices of ``num_items``, each with at most BLOCK_SCORES scores for ``num_rows`` rows."""
     size = max(1, BLOCK_SCORES // max(1, num_rows))
     for start in range(0, num_items, size):
         yield slice(start, min(start + size, num_items))
 
 
 def highest(scores: Tensor, k: int) -> Tensor:
-    """Places (N, k) of the ``k`` highest of each row of ``scores`` (N, A), highest first."""
-    return scores.argmax(1, keepdim=True) if k == 1 else scores.topk(k, 1).indices  # one is faster by far
+    """Places (N, k) of the ``k`` highest scores in each row of ``scores`` (N, A), highest first."""
+    return scores.argmax(1, keepdim=True) if k == 1 else scores.topk(k, 1).indices  # argmax is much faster
 
 
 def blocked_top_k(
@@ -28,11 +28,11 @@ def blocked_top_k(
 ) -> tuple[Tensor, Tensor]:
     """The ``k`` highest of ``num_items`` scores of each row, highest first, as ``torch.topk`` finds them.
 
-    ``score(block)`` gives the scores (N, size of the block) of the items in that slice; -inf forbids.
-    Which of several equal scores is taken is undefined, as in ``torch.topk``.
+    ``score(block)`` returns the scores (N, size of the block) of the items in that slice; -inf forbids an
+    item. The choice among equal scores is undefined, as in ``torch.topk``.
 
-    Returns: scores (N, k), and items (N, k) int64 with -1 where fewer than k are allowed.
-    Raises ValueError where k is larger than ``num_items``.
+    Returns: scores (N, k), and items (N, k) int64 with -1 if fewer than k are allowed.
+    Raises ValueError if k is larger than ``num_items``.
     """
     if k > num_items:
         raise ValueError(f"there are only {num_items} items to take the top {k} from")

@@ -1,1 +1,1 @@
-"""Networks that know shapes, not algorithms."""
+"""Networks. They depend on shapes, not on algorithms."""

@@ -1,4 +1,4 @@
-"""The network of PPO and A2C: one reading of the session, then an actor and a critic."""
+"""The network of PPO and A2C: one encoder of the session, then an actor and a critic."""
 
 from __future__ import annotations
 
@@ -21,30 +21,30 @@ from recsys_rl.types import Obs
 
 @dataclass(frozen=True)
 class Shapes:
-    """What a network must know of its environment."""
+    """The sizes and tables of an environment from which a network is built."""
 
     context_dim: int  # F
     action_sizes: tuple[int, ...]  # alternatives of each position: (I,) for one item of a catalogue
-    # (I, F_i): models.heads.item_features; split where a policy chooses from candidates
+    # (I, F_i): models.heads.item_features; in two tables if the policy chooses from candidates
     item_features: Tensor | SplitFeatures | None = None
-    history_length: int = 0  # L; 0 where observations carry no history
+    history_length: int = 0  # L; 0 if observations have no history
     num_signals: int = 0  # S
-    available: Tensor | None = None  # (I,) bool: what a first stage may propose; None where there is none
+    available: Tensor | None = None  # (I,) bool: items that the first stage may propose; None without one
     slate_size: int = 1  # K: items of one catalogue shown together
-    # Places in the context of the pieces in the space of item embeddings; None: its two halves.
+    # Slices of the context that lie in the space of item embeddings; None: its two halves.
     embeddings: tuple[slice, ...] | None = None
 
 
 class ActorCritic(nn.Module):
-    """obs -> (the distribution of what is shown, value (N,)).
+    """obs -> (distribution of the action, value (N,)).
 
-    Actor and critic each have hidden layers ``hidden_dims`` of their own over the same inputs: the
-    context and, where there is one, the summary of the session's history. A slate of ``slate_size`` items
-    is drawn from one vector of logits, without repetition; positions with alternatives of their own are
-    drawn each by itself, and those with fewer than A are padded with -inf.
+    Actor and critic have separate hidden layers ``hidden_dims`` over the same inputs: the context and, if
+    observations have a history, the summary of the history. A slate of ``slate_size`` items is drawn from one
+    vector of logits, without repetition. Positions with different alternatives are drawn independently, and
+    positions with fewer than A alternatives are padded with -inf.
 
-    Where ``obs.candidates`` (N, C) lists the alternatives, only they are scored, and the distribution is
-    over the places 0 .. C - 1, with -inf at padding. ``propose`` adds such a list.
+    If ``obs.candidates`` (N, C) lists the alternatives, only these are scored. The distribution is then over
+    the places 0 .. C - 1, with -inf at padding. ``propose`` adds such a list.
     """
 
     items: Tensor | SplitFeatures
@@ -89,7 +89,7 @@ class ActorCritic(nn.Module):
         self.classic = self._classic()
 
     def _classic(self) -> list[Tensor] | None:
-        """The parameters as ``dense.actor_critic`` takes them; None where the network is another one."""
+        """The parameters for ``dense.actor_critic``; None if this network has another form."""
         if not isinstance(self.head, DenseHead) or len(self.head.action_sizes) > 1 or not self.hidden.weights:
             return None
         layers = zip(self.hidden.weights, self.hidden.biases, strict=True)
@@ -124,11 +124,12 @@ class ActorCritic(nn.Module):
         return scores
 
     def propose(self, obs: Obs, greedy: bool, generator: torch.Generator) -> Obs:
-        """``obs`` with the candidates (N, C) of the first stage; as it is without one, or with some given.
+        """``obs`` with the candidates (N, C) of the first stage.
 
-        The round(explore_rate C) last are drawn uniformly from the available items, with replacement
-        (greedy: none); the first are those with the highest product of the actor's query and the item's
-        features. What may not be shown, or stands there already, is -1.
+        The first candidates are the items with the highest product of the actor's query and the item's
+        features. The last round(explore_rate C) are drawn uniformly from the available items, with
+        replacement (greedy: none). Forbidden and repeated items are replaced by -1. Without a first stage, or
+        if ``obs`` has candidates already, it is returned as it is.
         """
         if self.retriever is None or obs.candidates is not None:
             return obs
@@ -155,7 +156,7 @@ class ActorCritic(nn.Module):
         return value.squeeze(-1)
 
     def _read(self, obs: Obs) -> tuple[Tensor, Tensor | None]:
-        """Inputs (N, num_inputs) of the hidden layers, and the sums over the session, if those are read."""
+        """Inputs (N, num_inputs) of the hidden layers, and the sums over the session if there are any."""
         if isinstance(self.session, SessionSum):
             sums = self.session(obs, self.items)  # (N, (1 + S) P, F_i)
             return torch.cat([obs.context, sums.flatten(1)], -1), sums
@@ -164,9 +165,9 @@ class ActorCritic(nn.Module):
         return obs.context, None
 
     def _blocks(self, obs: Obs, sums: Tensor | None) -> Tensor:
-        """The inputs in the space of item features, (N, num_blocks, F_i): embeddings of the context, sums.
+        """Inputs in the space of item features: embeddings of the context and sums, (N, num_blocks, F_i).
 
-        An item's features begin with its embedding; the rest is 0 for user and last item.
+        The features of an item begin with its embedding. For embeddings of the context the rest is 0.
         """
         embeddings = torch.stack([obs.context[:, place] for place in self.embeddings], 1)  # (N, E, D)
         blocks = nn.functional.pad(embeddings, (0, self.items.shape[1] - embeddings.shape[-1]))

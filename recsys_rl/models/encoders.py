@@ -1,4 +1,4 @@
-"""From an observation to features: multilayer perceptrons, and two readers of a session's history."""
+"""Encoders, from an observation to features: multilayer perceptrons, and two encoders of the history."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from recsys_rl.models.features import SplitFeatures, features_of
 from recsys_rl.types import Obs
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    # tanh by another name: torch's sigmoid is vectorised on every processor, and six times as fast.
+    # This equals tanh. torch's sigmoid is vectorised on every processor, and six times as fast.
     "tanh": lambda x: 2 * torch.sigmoid(2 * x) - 1,
     "relu": torch.relu,
     "elu": nn.functional.elu,
@@ -25,9 +25,9 @@ def orthogonal(inputs: int, outputs: int, gain: float, generator: torch.Generato
 
 
 class Linear(nn.Module):
-    """x W + b with W (inputs, outputs) orthogonal of that gain, b zero.
+    """x W + b, with W (inputs, outputs) orthogonal times ``gain``, and b zero.
 
-    Unlike torch.nn.Linear's (outputs, inputs), W is used as it lies, and so its gradient lies as it is used.
+    torch.nn.Linear stores W as (outputs, inputs). Here neither W nor its gradient is transposed.
     """
 
     def __init__(self, inputs: int, outputs: int, gain: float, generator: torch.Generator) -> None:
@@ -40,10 +40,10 @@ class Linear(nn.Module):
 
 
 class TwinMLP(nn.Module):
-    """Two multilayer perceptrons over the same inputs, with weights of their own: (N, in) -> (2, N, out).
+    """Two multilayer perceptrons over the same inputs, with separate weights: (N, in) -> (2, N, out).
 
-    The hidden layers sizes[0] -> ... -> sizes[-1], of gain sqrt(2), each followed by the activation.
-    Both are computed as one batch of two: half as many operations, and as many sums.
+    The layers are sizes[0] -> ... -> sizes[-1] with gain sqrt(2), each followed by the activation. Both
+    networks are computed as one batch of two, which takes half as many operator calls.
     """
 
     def __init__(self, sizes: Sequence[int], activation: str, generator: torch.Generator) -> None:
@@ -62,23 +62,23 @@ class TwinMLP(nn.Module):
         return x
 
     def one(self, which: int, x: Tensor) -> Tensor:
-        """The first (0) or second (1) alone: (N, in) -> (N, out)."""
+        """Only the first (0) or the second (1) network: (N, in) -> (N, out)."""
         for weight, bias in zip(self.weights, self.biases, strict=True):
             x = self.activation(torch.addmm(bias[which], x, weight[which]))
         return x
 
 
 class SessionSum(nn.Module):
-    """Recency-weighted sums of what a session showed, as it was shown and as it was received.
+    """Recency-weighted sums over the items of a session, without and with their signals.
 
     With item features f, signals s_1 ... s_S and learned weights w_p(k) for the item shown k places ago::
 
         out_p = sum_k w_p(k) f_k      out_{p,i} = sum_k w_p(k) s_{i,k} f_k
 
-    The weights start as exponential decays, the form that forgetting has in most user models.
+    The weights start as exponential decays, as most user models forget exponentially.
     """
 
-    DECAYS = (0.0, 0.5, 0.75, 1.0)  # the last item alone, the last few, more of them, all alike
+    DECAYS = (0.0, 0.5, 0.75, 1.0)  # only the last item; the last few; more of them; all with equal weight
 
     def __init__(self, length: int, num_signals: int) -> None:
         super().__init__()
@@ -105,7 +105,7 @@ class SessionGRU(nn.Module):
         self, num_features: int, num_signals: int, generator: torch.Generator, size: int = 64
     ) -> None:
         super().__init__()
-        # Made without values: torch would draw them from the global generator.
+        # Made without values, because torch would draw them from the global generator.
         self.gru = nn.GRU(num_features + num_signals, size, batch_first=True, device="meta")
         self.gru.to_empty(device="cpu")
         for name, parameter in self.gru.named_parameters():
@@ -119,8 +119,8 @@ class SessionGRU(nn.Module):
         assert obs.history is not None and obs.signals is not None
         n, length = obs.history.shape
         lengths = (obs.history >= 0).sum(1, keepdim=True)  # (N, 1)
-        # Padding comes first in a history, where the unit's biases would make something of it: it is
-        # moved behind the items, and the reading stops at the last of them.
+        # A history begins with padding, and the unit's biases would turn padding into a state. So the
+        # padding is moved behind the items, and the state after the last item is taken.
         order = (torch.arange(length, device=lengths.device) - lengths) % length  # (N, L)
         signals = obs.signals.gather(1, order.unsqueeze(-1).expand_as(obs.signals))
         features = features_of(item_features, obs.history.gather(1, order).clamp_min(0))  # (N, L, F_i)

@@ -1,4 +1,4 @@
-"""The features of items in two tables, so that one of them may be a file."""
+"""The features of items in two tables, so that one of them can be a memory-mapped file."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch.nn.functional import embedding as rows_of  # several times as fast as
 
 
 class SplitFeatures:
-    """Item features whose embedding stays where it lies: ``items[index]`` joins only the rows asked for."""
+    """Item features in two tables. The embedding is not copied: ``items[index]`` joins only these rows."""
 
     def __init__(self, embedding: Tensor, columns: Tensor) -> None:
         """``embedding`` (I, D), ``columns`` (I, G + 4)."""
@@ -21,7 +21,7 @@ class SplitFeatures:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """(I, F_i), as the tensor that is never made would have it."""
+        """(I, F_i), the shape of the joined features, which are never made as a whole."""
         return self.embedding.shape[0], self.embedding.shape[1] + self.columns.shape[1]
 
     def __getitem__(self, index: Tensor | slice) -> Tensor:
@@ -37,6 +37,6 @@ def features_of(items: Tensor | SplitFeatures, index: Tensor) -> Tensor:
 
 
 def feature_parts(items: Tensor | SplitFeatures, index: Tensor) -> tuple[Tensor, ...]:
-    """The features of ``index`` (...) in parts (..., size), which joined would be (..., F_i)."""
+    """The features of ``index`` (...) in parts (..., size). The sizes add up to F_i."""
     tables = (items,) if isinstance(items, Tensor) else (items.embedding, items.columns)
     return tuple(rows_of(index, table) for table in tables)

@@ -1,4 +1,4 @@
-"""Heads: from features to one logit per item, and from logits to the distribution of what is shown."""
+"""Heads: from features to one logit per item, and from logits to the distribution of the action."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from recsys_rl.types import Catalogue
 
 TOWER_SIZE = 32  # learned features of an item beside the given ones
 LOGIT_SCALE = 5.0  # first temperature: item embeddings have unit norm, so their products are small
-RATE = 5.0  # votes and log-temperature are few and must go far: they move this much faster than the rest
+RATE = 5.0  # votes and log-temperature are few weights with far to go: scaled, they move this much faster
 
 
 def item_features(catalogue: Catalogue) -> Tensor:
-    """What a recommender may know of each item, (I, D + G + 4): the embedding, then ``item_columns``."""
+    """The visible features of each item, (I, D + G + 4): the embedding, then ``item_columns``."""
     return torch.cat([catalogue.embedding, item_columns(catalogue)], 1)
 
 
 def item_columns(catalogue: Catalogue) -> Tensor:
-    """What is known of each item beside its embedding, (I, G + 4).
+    """The features of each item beside its embedding, (I, G + 4).
 
-    The genres (unit norm), popularity (log), quality and year, standardised, and a 1, by which sums
-    over a session also count it.
+    They are the genres (unit norm), the standardised log popularity, quality and year, and the constant 1.
+    A sum over a session then also holds the number of its items.
     """
     genres = catalogue.genres / catalogue.genres.norm(dim=1, keepdim=True).clamp_min(1.0)
     year = torch.where(catalogue.year.isnan(), catalogue.year.nanmean(), catalogue.year)
@@ -36,32 +36,32 @@ def item_columns(catalogue: Catalogue) -> Tensor:
 
 
 def distribution(logits: Tensor, slate_size: int) -> Categorical | PlackettLuce:
-    """What ``logits`` (N, K, A) are the policy of, -inf where forbidden.
+    """The distribution with the logits ``logits`` (N, K, A), which are -inf at forbidden alternatives.
 
-    A slate of several items of one catalogue has one vector of logits for all places, (N, 1, A), and no item
-    twice. Anything else is a choice at each of K positions by itself.
+    A slate of several items of one catalogue has one vector of logits for all places, (N, 1, A), and holds no
+    item twice. Otherwise the K positions are independent.
     """
     return PlackettLuce(logits.squeeze(1), slate_size) if slate_size > 1 else Categorical(logits)
 
 
 class TwoTowerHead(nn.Module):
-    """logit_i = temperature * query . item tower(f_i): scores what an item is, not its number.
+    """logit_i = temperature * query . item tower(f_i): scores the features of an item, not its id.
 
-    New items, masks and large catalogues then need no new weights. With f_i the features of an item,
-    h the hidden features of the user's side, and x_b the inputs that live in the space of item
-    features (user, last item, sums over the session)::
+    So new items, masks and large catalogues need no new weights. With f_i the features of an item, h the
+    hidden features of the user's side, and x_b the inputs in the space of item features (user, last item,
+    sums over the session)::
 
         item tower(f) = [f, relu(U f)]        query = [sum_b weight_b * x_b, 0] + W h
 
-    The sum lets each x_b vote for the items like it (or, with negative weight, unlike it); its few
-    weights are learned from few samples. The rest adds what such votes can't say.
+    In the sum each x_b votes for items similar to it, or against them if its weight is negative. These few
+    weights are learned from few samples. The term W h represents everything else.
     """
 
     def __init__(
         self, num_hidden: int, num_blocks: int, num_item_features: int, generator: torch.Generator
     ) -> None:
         super().__init__()
-        # Small gains make the first policy nearly uniform (as is usual for PPO).
+        # Small gains make the first policy nearly uniform, as is usual for PPO.
         self.tower = Linear(num_item_features, TOWER_SIZE, 2**0.5, generator)
         self.query = Linear(num_hidden, num_item_features + TOWER_SIZE, 0.01, generator)
         self.votes = nn.Parameter(0.01 * torch.randn(num_blocks, num_item_features, generator=generator))
@@ -75,10 +75,10 @@ class TwoTowerHead(nn.Module):
         return logits.unsqueeze(1)
 
     def among(self, hidden: Tensor, blocks: Tensor, parts: Sequence[Tensor]) -> Tensor:
-        """As ``forward``, but each row scores items of its own: logits (N, 1, C).
+        """As ``forward``, but each row scores its own C items: logits (N, 1, C).
 
-        ``parts`` (N, C, size) each would be the items' features (N, C, F_i) if they were joined; that
-        copy would cost as much as the scores do.
+        ``parts`` (N, C, size) each are the features of the items, whose sizes add up to F_i. Joining them
+        would cost as much time as the scores.
         """
         sizes = [part.shape[-1] for part in parts]
         query = (self.temperature * self.user(hidden, blocks)).unsqueeze(1)  # (N, 1, F_i + tower)
@@ -92,7 +92,7 @@ class TwoTowerHead(nn.Module):
         return logits
 
     def user(self, hidden: Tensor, blocks: Tensor) -> Tensor:
-        """The query (N, F_i + tower): its first F_i numbers meet an item's features themselves."""
+        """The query (N, F_i + tower). Its first F_i numbers are multiplied by the features themselves."""
         votes = (RATE * self.votes * blocks).sum(1)  # (N, F_i)
         query: Tensor = self.query(hidden) + nn.functional.pad(votes, (0, TOWER_SIZE))
         return query

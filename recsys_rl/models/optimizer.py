@@ -1,4 +1,4 @@
-"""All weights of a network as one flat vector, and what moves them."""
+"""All weights of a network as one flat vector, and their optimiser."""
 
 from __future__ import annotations
 
@@ -12,12 +12,11 @@ from recsys_rl.functional.adam import adam
 
 
 class FlatAdam:
-    """Average over processes, clipping of the gradient, Adam.
+    """Averages the gradient over processes, clips its norm and takes a step of Adam.
 
-    The weights become views of one vector (P,): clipping and Adam are then one operation each, where a list
-    of weights costs a Python call for each of them. Gradients are those of autograd: ``zero_grad``,
-    ``loss.backward()``, ``step``, as with torch's own optimisers, and two backward passes without a
-    ``zero_grad`` between them add up.
+    The weights become views of one vector (P,). Clipping and Adam are then one operation each; a list of
+    weights would need one Python call per weight. It is used as torch's optimisers are: ``zero_grad``,
+    ``loss.backward()``, ``step``. Two backward passes without a ``zero_grad`` between them add up.
     """
 
     def __init__(
@@ -27,7 +26,7 @@ class FlatAdam:
         max_grad_norm: float,
         average: Callable[[Tensor], None] | None = None,
     ) -> None:
-        """``average`` replaces a gradient by the mean over all processes, in place."""
+        """``average`` replaces a gradient in place by its mean over all processes."""
         self.model = model
         self.lr = lr
         self.max_grad_norm = max_grad_norm
@@ -43,7 +42,7 @@ class FlatAdam:
 
     @property
     def gradient(self) -> Tensor:
-        """Of all weights, (P,), as it was before it was scaled down; 0 where a parameter has none."""
+        """The gradient of all weights before clipping, (P,); 0 for a parameter without a gradient."""
         return torch.cat([part.flatten() for part in self._gradients()])
 
     def _gradients(self) -> list[Tensor]:
@@ -54,14 +53,14 @@ class FlatAdam:
             parameter.grad = None
 
     def check(self) -> None:
-        """Raise RuntimeError where the network's weights are no longer these: nothing would be learned."""
+        """Raise RuntimeError if the network has other weights now: a step would not change them."""
         if self.first(self.model).data_ptr() != self.weights.data_ptr():
             raise RuntimeError(
                 "The weights were copied or moved after their FlatAdam was made: make a new one."
             )
 
     def step(self) -> None:
-        """One step against the gradient of the parameters; one without a gradient counts as 0."""
+        """One gradient step. A parameter without a gradient counts as gradient 0."""
         self.check()
         if self.average is not None:
             gradient = self.gradient  # (P,): one message, and not one for each parameter
@@ -80,7 +79,7 @@ class FlatAdam:
         )
 
     def state_dict(self) -> dict[str, Tensor]:
-        """``model.<name>`` and ``optimizer.<name>``: detached copies on the CPU, for a checkpoint."""
+        """Detached copies on the CPU for a checkpoint, named ``model.<name>`` and ``optimizer.<name>``."""
         tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
         tensors |= {
             "optimizer.exp_avg": self.exp_avg,
@@ -90,7 +89,7 @@ class FlatAdam:
         return {name: value.detach().cpu().clone() for name, value in tensors.items()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """The inverse, in place; KeyError, RuntimeError or ValueError where it doesn't fit."""
+        """The inverse of ``state_dict``. Raises KeyError, RuntimeError or ValueError if it doesn't fit."""
         parts = {name.partition(".")[::2]: value for name, value in state.items()}
         self.model.load_state_dict({name: x for (part, name), x in parts.items() if part == "model"})
         for own, name in ((self.exp_avg, "exp_avg"), (self.exp_avg_sq, "exp_avg_sq")):

@@ -1,10 +1,10 @@
-"""The first stage of a two-stage policy: which few items of a large catalogue are worth a closer look.
+"""The first stage of a two-stage policy: the search for a few good items of a large catalogue.
 
-`exact` looks at every item, a block at a time. `ivf` and `hnsw` are indices of faiss (Douze et al. 2024,
-arXiv:2401.08281) over codes of one byte a number, and find nearly the same items much sooner: an inverted
-file looks only at the clusters that a query points to (Sivic and Zisserman 2003), a graph of neighbours is
-walked towards the query (Malkov and Yashunin 2018, arXiv:1603.09320). The index is in memory only, at about
-a quarter of the embeddings' size; they themselves are read where they lie.
+`exact` scores every item, a block at a time. `ivf` and `hnsw` are indices of faiss (Douze et al. 2024,
+arXiv:2401.08281) with one byte for each number. They find nearly the same items in much less time. An
+inverted file searches only the clusters nearest to the query (Sivic and Zisserman 2003). A graph of
+neighbours is walked towards the query (Malkov and Yashunin 2018, arXiv:1603.09320). The index is held in
+memory only, at about a quarter of the size of the embeddings. The embeddings are not copied.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ from recsys_rl.models.features import SplitFeatures
 from recsys_rl.types import UserError
 
 EXACT_UP_TO = 20_000
-"""Items that `auto` searches exactly: 64 queries then cost less than the actor's look at 128 candidates."""
+"""Largest catalogue that `auto` searches exactly. 64 queries then cost less than scoring 128 candidates."""
 NUM_PROBES = 6
-"""Clusters that `ivf` looks at. docs/06_large_catalogues.md has the recall at other numbers."""
+"""Clusters that `ivf` searches. docs/06_large_catalogues.md has the recall at other numbers."""
 COLUMN_SCALE = 0.1
-"""Scale of the features beside the embedding inside an index, and 1 / scale in the query: the products stay
-what they are, and clusters and neighbours are the embedding's."""
-_ALIGN = 8  # numbers: faiss decodes rows of any other length one number at a time, seven times slower
+"""Factor on the features beside the embedding inside an index; the query has 1 / factor. So the products are
+unchanged, and clusters and neighbours depend on the embedding."""
+_ALIGN = 8  # faiss decodes rows whose length is no multiple of this one number at a time, 7 times slower
 _SAMPLE_PER_CLUSTER = 64  # rows that the clusters are made from
-_ROWS = 16_384  # read at a time while an index is built
+_ROWS = 16_384  # rows read at a time while an index is built
 _GRAPH_NEIGHBOURS = 16
-_GRAPH_BREADTH = 256  # neighbours kept in sight on a walk; with fewer it ends in the first of two clusters
+_GRAPH_BREADTH = 256  # candidates kept during a walk; with fewer it ends in the first of two clusters
 
 
 class Retriever:
-    """The items with the highest ``query . f_i`` among those available.
+    """Finds the available items with the highest ``query . f_i``.
 
-    The index is built at the first search and again only when the embedding or the availability has
-    moved, by which is meant another tensor or one that was written to. It is the same one each time.
+    The index is built at the first search. It is built again only if the embedding or the availability is
+    another tensor or was written to. The same rows always give the same index.
     """
 
     def __init__(self, items: SplitFeatures, available: Tensor, index: str) -> None:
@@ -59,7 +59,7 @@ class Retriever:
         return self._rows
 
     def search(self, query: Tensor, k: int) -> Tensor:
-        """query (N, F_i) -> items (N, k) int64, best first; -1 where fewer than k are available."""
+        """query (N, F_i) -> items (N, k) int64, best first; -1 if fewer than k are available."""
         if k == 0:
             return query.new_empty(len(query), 0, dtype=torch.int64)
         self._refresh()
@@ -70,7 +70,7 @@ class Retriever:
             self._index.search(_inside(query, self.items.num_dims, 1 / COLUMN_SCALE), k)[1]
         )
         found = torch.where(places < 0, -1, self._rows[places.to(self._rows.device)]).to(query.device)
-        # Clusters may hold too few items between them, and a graph may have dead ends.
+        # The searched clusters may hold fewer than k items, and a walk in a graph may end early.
         short = (found < 0).any(1).nonzero().squeeze(1)  # (R,)
         if len(short):
             found[short] = self._exact(query[short], k)
@@ -81,7 +81,7 @@ class Retriever:
 
         def score(block: slice) -> Tensor:
             scores: Tensor = of_embedding @ self.items.embedding[block].T  # (N, b)
-            scores.addmm_(of_columns, self.items.columns[block].T)  # apart, as joining them takes a copy
+            scores.addmm_(of_columns, self.items.columns[block].T)  # two products: joining would copy
             return scores.masked_fill_(~self.available[block], -torch.inf)
 
         return blocked_top_k(score, len(query), self.items.shape[0], k)[1]
@@ -100,7 +100,7 @@ class Retriever:
 
     def _build(self) -> Any:
         faiss = import_faiss(self.kind)
-        # `--threads` is for faiss, too.
+        # `--threads` also applies to faiss.
         faiss.omp_set_num_threads(torch.get_num_threads())
         size = -(-self.items.shape[1] // _ALIGN) * _ALIGN
         code, metric = faiss.ScalarQuantizer.QT_8bit, faiss.METRIC_INNER_PRODUCT
@@ -129,17 +129,17 @@ class Retriever:
 
 
 def kind_of(index: str, num_items: int) -> str:
-    """exact, ivf or hnsw: how ``index`` searches a catalogue of that size."""
+    """The kind of search, exact, ivf or hnsw, of ``index`` for a catalogue of that size."""
     if index == "auto":
         return "exact" if num_items <= EXACT_UP_TO else "ivf"
     return index
 
 
 def mark_unusable(candidates: Tensor, num_sure: int, exclude: Tensor | None, mask: Tensor | None) -> Tensor:
-    """``candidates`` (N, C) with -1 in place of what may not be chosen: each item stands once at most.
+    """``candidates`` (N, C) with -1 in place of repeated and forbidden items.
 
-    The first ``num_sure`` of a row differ from each other; a later one that repeats an earlier is dropped,
-    and so is what stands in ``exclude`` (N, X) and what ``mask`` (N, I) forbids.
+    The first ``num_sure`` items of a row must differ from each other. A later item is replaced if it repeats
+    an earlier one. Any item is replaced if it is in ``exclude`` (N, X) or if ``mask`` (N, I) forbids it.
     """
     drawn = candidates[:, num_sure:]  # (N, E)
     if drawn.shape[1]:
@@ -155,7 +155,7 @@ def mark_unusable(candidates: Tensor, num_sure: int, exclude: Tensor | None, mas
 
 
 def import_faiss(kind: str) -> Any:
-    """faiss, at its first use. Raises UserError where it isn't installed."""
+    """Import faiss at its first use. Raises UserError if it isn't installed."""
     try:
         import faiss
     except ImportError as error:
@@ -167,7 +167,7 @@ def import_faiss(kind: str) -> Any:
 
 
 def _inside(features: Tensor, num_dims: int, scale: float) -> Any:
-    """Features (N, F_i) in the form of an index, a numpy array (N, F_i + padding)."""
+    """Features (N, F_i) as an index takes them: a numpy array (N, F_i + padding)."""
     n, size = features.shape
     inside = torch.zeros(n, -(-size // _ALIGN) * _ALIGN)
     inside[:, :num_dims] = features[:, :num_dims]
@@ -176,5 +176,5 @@ def _inside(features: Tensor, num_dims: int, scale: float) -> Any:
 
 
 def _version(tensor: Tensor) -> int:
-    """How often a tensor was written to; 0 for one made in inference mode, which doesn't count."""
+    """Number of writes to a tensor; 0 for one made in inference mode, as torch doesn't count these."""
     return 0 if tensor.is_inference() else tensor._version

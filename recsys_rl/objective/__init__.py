@@ -1,1 +1,1 @@
-"""Reward streams -> the scalar that is learned from."""
+"""From reward streams to the scalar reward of learning."""

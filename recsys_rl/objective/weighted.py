@@ -1,7 +1,7 @@
 """The weighted sum of reward streams: reward = sum_m w_m stream_m.
 
-Each platform has weights of its own, which make the reward of every table. A run may learn from others: they
-are applied between ``collect`` and ``update``, so that the environment stays the same.
+Each platform has its own weights, which make the reward in every table. A run may learn with other weights.
+They are applied between ``collect`` and ``update``, so the environment stays the same.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def parse_weights(texts: Sequence[str]) -> dict[str, float]:
 
 
 def stream_weights(streams: Sequence[Stream], weights: Mapping[str, float] | None = None) -> Tensor:
-    """The weight (M,) of each stream: that of ``weights`` where it is named there, else the platform's."""
+    """The weight (M,) of each stream: from ``weights`` if it has this name, else the platform's."""
     given = weights or {}
     return torch.tensor([given.get(stream.name, stream.weight) for stream in streams])
 
@@ -46,10 +46,10 @@ def weighted(streams: Tensor, weights: Tensor) -> Tensor:
 
 
 def apply_weights(rollout: Rollout, streams: Sequence[Stream], weights: Mapping[str, float]) -> Rollout:
-    """The rollout with the rewards (T, N) that ``weights`` make of its streams.
+    """The rollout with rewards (T, N) made from its streams with ``weights``.
 
-    With the platform's weights it stays as it is. A single stream's weight scales the reward as the
-    environment gave it, which may be normalised. Raises UserError as ``check_weights`` does.
+    With the platform's weights the rollout is returned as it is. With a single stream the recorded reward,
+    which may be normalised, is scaled. Raises UserError as ``check_weights`` does.
     """
     check_weights(weights, streams)
     own, given = stream_weights(streams), stream_weights(streams, weights)
@@ -61,7 +61,7 @@ def apply_weights(rollout: Rollout, streams: Sequence[Stream], weights: Mapping[
 
 
 def check_weights(weights: Mapping[str, float], streams: Sequence[Stream]) -> None:
-    """Raise UserError for a weight that is no finite number, or is of a stream that does not exist."""
+    """Raise UserError for a weight that is no finite number, or whose stream does not exist."""
     names = [stream.name for stream in streams]
     for name, weight in weights.items():
         if name not in names:

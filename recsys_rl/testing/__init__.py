@@ -1,4 +1,4 @@
-"""Batteries for a platform, an environment or an agent of one's own; each names the method at fault.
+"""Checks for your own platform, environment or agent. An error names the faulty method.
 
 from recsys_rl.testing import check_agent, check_env, check_user_model
 """

@@ -19,14 +19,14 @@ def check_agent(
     slate_size: int = 1,
     random_greedy: bool = False,
 ) -> None:
-    """Raise AssertionError, with a sentence, where ``act`` breaks the contract of a Policy.
+    """Raise AssertionError with a sentence if ``act`` breaks the contract of a Policy.
 
     Args:
-        make_agent: gives a new agent from the same seed each time.
-        obs: the observation to answer; an oracle's must come from the environment that it looks into.
+        make_agent: returns a new agent with the same seed at each call.
+        obs: the observation to act on; for an oracle, the latest observation of its environment.
         num_items: size of the catalogue.
-        slate_size: K, items of an action.
-        random_greedy: the agent draws at random even when greedy.
+        slate_size: K, number of items of an action.
+        random_greedy: the agent also draws at random if greedy.
     """
     before = obs.map(torch.clone)
     agent = make_agent()
@@ -44,7 +44,7 @@ def check_agent(
 
 
 def check_action(action: Action, obs: Obs, num_items: int, slate_size: int = 1) -> None:
-    """Shapes, types and ranges; only allowed items, none twice; log-probabilities."""
+    """Check shapes, types, ranges and log-probabilities, that items are allowed, and none is shown twice."""
     n, items, logprob = obs.num_rows, action.items, action.logprob
     found = f"{items.dtype} of shape {tuple(items.shape)}"
     whole = items.shape == (n, slate_size) and items.dtype == torch.int64
@@ -52,7 +52,7 @@ def check_action(action: Action, obs: Obs, num_items: int, slate_size: int = 1) 
     inside = bool(((items >= 0) & (items < num_items)).all())
     require(inside, f"act: there is no such item: they are 0 to {num_items - 1}")
     ordered = items.sort(1).values
-    require(not bool((ordered[:, 1:] == ordered[:, :-1]).any()), "act: an item stands twice in a slate")
+    require(not bool((ordered[:, 1:] == ordered[:, :-1]).any()), "act: an item is twice in a slate")
     require(bool(obs.allowed(num_items).gather(1, items).all()), "act: a forbidden item was shown")
     shaped = logprob.shape == (n,) and logprob.dtype == torch.float32
     require(shaped, f"act: logprob must be torch.float32 of ({n},)")
@@ -64,6 +64,6 @@ def check_action(action: Action, obs: Obs, num_items: int, slate_size: int = 1) 
 
 
 def same(a: Obs, b: Obs) -> bool:
-    """True where two observations are equal, bit for bit."""
+    """True if two observations are equal, bit for bit."""
     pairs = [(x, getattr(b, name)) for name, x in vars(a).items()]
     return all(x is y is None or torch.equal(x, y) for x, y in pairs)

@@ -1,4 +1,4 @@
-"""The contract of every environment of N sessions, ours or anyone's."""
+"""The contract of every environment of N sessions."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from recsys_rl.types import Obs, Step
 
 
 def check_env(make_env: Callable[[int], Env], max_episode_steps: int) -> None:
-    """Raise AssertionError, with a sentence that names the method, where an environment breaks the contract.
+    """Raise AssertionError with a sentence that names the method, if an environment breaks the contract.
 
     Args:
-        make_env: gives a fresh environment of two rows or more from a seed.
+        make_env: makes a new environment of at least two rows from a seed.
         max_episode_steps: the time limit, which must end some of the first sessions.
     """
     _check_shapes(make_env(0))
@@ -26,7 +26,7 @@ def check_env(make_env: Callable[[int], Env], max_episode_steps: int) -> None:
 
 
 def walk(env: Env, obs: Obs, num_steps: int, seed: int = 0) -> list[Step]:
-    """``num_steps`` random allowed actions from ``obs`` on."""
+    """Take ``num_steps`` random allowed actions, starting at ``obs``."""
     rng = torch.Generator().manual_seed(seed)
     steps = []
     for _ in range(num_steps):
@@ -37,7 +37,7 @@ def walk(env: Env, obs: Obs, num_steps: int, seed: int = 0) -> list[Step]:
 
 
 def random_items(env: Env, obs: Obs, rng: torch.Generator) -> Tensor:
-    """(N, K): uniform among what is allowed, no item twice in a slate."""
+    """(N, K): items drawn uniformly from the allowed ones, none twice in a slate."""
     sizes, slate_size = env.interface.action_sizes, env.interface.slate_size
     if obs.mask is not None or obs.exclude is not None or slate_size > 1:
         return torch.multinomial(obs.allowed(sizes[0]).float(), slate_size, generator=rng)
@@ -53,7 +53,7 @@ def require_same_obs(first: Obs, second: Obs, sentence: str) -> None:
 
 
 def require_same_steps(first: list[Step], second: list[Step], sentence: str) -> None:
-    """Raise AssertionError unless two courses are equal, bit for bit."""
+    """Raise AssertionError unless two lists of steps are equal, bit for bit."""
     for one, two in zip(first, second, strict=True):
         require_same_obs(one.obs, two.obs, sentence)
         require_same_obs(one.final_obs, two.final_obs, sentence)
@@ -112,7 +112,7 @@ def _check_shapes(env: Env) -> None:
 
 
 def _check_ends(env: Env, max_episode_steps: int) -> None:
-    """Both ends are apart, the time limit is exact, and only finished rows are reset."""
+    """Check that one end excludes the other, the time limit is exact, and only finished rows are reset."""
     age = torch.zeros(env.num_envs, dtype=torch.int64)
     truncations = 0
     for step in walk(env, env.reset(), 3 * max_episode_steps + 1):
@@ -121,7 +121,7 @@ def _check_ends(env: Env, max_episode_steps: int) -> None:
         both = bool((step.terminated & step.truncated).any())
         require(not both, "step: terminated and truncated are both True in one row: only one may be")
         exact = torch.equal(step.truncated, (age >= max_episode_steps) & ~step.terminated)
-        require(exact, f"step: truncated must be True after {max_episode_steps} steps of a session, not else")
+        require(exact, f"step: truncated must be True after {max_episode_steps} steps of a session only")
         for final, fresh in zip(vars(step.final_obs).values(), vars(step.obs).values(), strict=True):
             same = final is None or torch.equal(final[~done], fresh[~done])
             require(same, "step: obs and final_obs differ in a row whose session goes on")
@@ -144,15 +144,15 @@ def _check_seed(make_env: Callable[[int], Env]) -> None:
     apart = not torch.equal(obs.context, different.context)
     require(apart, "reset: environments of two seeds began alike")
     steps = walk(first, obs, 12), walk(again, same, 12)
-    require_same_steps(*steps, "step: two environments of one seed went apart")
+    require_same_steps(*steps, "step: two environments of one seed gave different steps")
 
 
 def _check_resume(make_env: Callable[[int], Env]) -> None:
-    """A checkpoint in the middle: the resumed run and the one that goes on see the same, bit for bit."""
+    """Check that a resumed environment and one without interruption give the same steps, bit for bit."""
     env, resumed = make_env(5), make_env(5)
     walk(env, env.reset(), 7)
     saved = {name: value.clone() for name, value in env.state_dict().items()}
-    rng = getattr(env, "generator", None)  # the caller keeps the generators
+    rng = getattr(env, "generator", None)  # state_dict does not hold the generator
     saved_rng = None if rng is None else rng.get_state()
     on = walk(env, env.observe(), 9, seed=1)
 
@@ -163,7 +163,7 @@ def _check_resume(make_env: Callable[[int], Env]) -> None:
     obs = resumed.observe()
     before = obs.map(torch.clone)
     after = walk(resumed, obs, 9, seed=1)
-    require_same_steps(on, after, "load_state_dict: the resumed sessions went another way")
-    require_same_obs(before, obs, "step: an observation that was given out was written to")
+    require_same_steps(on, after, "load_state_dict: the resumed sessions gave other steps")
+    require_same_obs(before, obs, "step: it wrote to an observation that it had returned before")
     moved = any(not torch.equal(step.obs.context, before.context) for step in on)
     require(moved, "step: the context never changed")

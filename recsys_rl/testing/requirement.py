@@ -1,9 +1,9 @@
-"""One sentence for each thing that is wrong."""
+"""An assertion with a sentence."""
 
 from __future__ import annotations
 
 
 def require(holds: bool, sentence: str) -> None:
-    """Raise AssertionError with ``sentence`` unless ``holds``, with ``python -O`` as well."""
+    """Raise AssertionError with ``sentence`` unless ``holds``, also with ``python -O``."""
     if not holds:
         raise AssertionError(sentence)

@@ -14,19 +14,19 @@ from recsys_rl.protocols import PatientUsers, UserModel, UserState
 from recsys_rl.testing.requirement import require
 from recsys_rl.types import Catalogue
 
-ROUNDING = 1e-4  # between one row and several together, which torch may compute in other ways
+ROUNDING = 1e-4  # between results of one row and of many rows, which torch may compute differently
 
 
 def check_user_model(
     user_model: UserModel, catalogue: Catalogue, users: Tensor, num_steps: int = 4, seed: int = 0
 ) -> None:
-    """Raise AssertionError, with a sentence that names the method, where a user model breaks the contract.
+    """Raise AssertionError with a sentence that names the method, if a user model breaks the contract.
 
-    Each method is called with all users, with the same users in another order, and with one alone.
+    Each method is called with all users, with the same users in another order, and with one user alone.
 
     Args:
-        users: (N,) int64, rows of the population, two at least.
-        num_steps: length of the session that is played, with random items of which some are skipped.
+        users: (N,) int64, at least two rows of the population.
+        num_steps: length of the played session. Its items are random, and some are skipped.
     """
     require(len(users) >= 2, "check_user_model needs two users or more")
     rng = torch.Generator().manual_seed(seed)
@@ -34,7 +34,7 @@ def check_user_model(
     _check_names(user_model)
     user_state = _pure("sample", user_model.sample, (users,), order)
     for _ in range(num_steps):
-        require(user_model.possible(user_state), "possible is False for a state that a session came to")
+        require(user_model.possible(user_state), "possible is False for a state of a played session")
         _check_seen(user_model, catalogue, user_state, order)
         scores = torch.rand(len(users), catalogue.num_items, generator=rng)
         items = scores.topk(user_model.slate_size, 1).indices  # (N, K)
@@ -51,13 +51,13 @@ def _check_names(user_model: UserModel) -> None:
     for what in ("signals", "streams"):
         names = [entry.name for entry in getattr(user_model, what)]
         unique = bool(names) and len(set(names)) == len(names)
-        require(unique, f"{what} must have names, each once, and these are {names}")
+        require(unique, f"{what} must have names, each once, but these are {names}")
     require(user_model.slate_size >= 1, f"slate_size is {user_model.slate_size}: it must be 1 or more")
     require(bool(user_model.context), "context names no piece: the first must be an embedding of the user")
 
 
 def _check_seen(user_model: UserModel, catalogue: Catalogue, user_state: UserState, order: Tensor) -> None:
-    """``visible``, ``expected_reward`` and ``prospects`` of a state."""
+    """Check ``visible``, ``expected_reward`` and ``prospects`` of a state."""
     n, num_items = len(order), catalogue.num_items
     pieces = _pure("visible", user_model.visible, (user_state,), order)
     require(
@@ -83,7 +83,7 @@ def _check_seen(user_model: UserModel, catalogue: Catalogue, user_state: UserSta
 def _check_step(
     user_model: UserModel, user_state: UserState, items: Tensor, skipped: Tensor, order: Tensor
 ) -> tuple[UserState, Tensor]:
-    """``respond``, ``rewards`` and ``advance``: the state afterwards, and the users who leave (N,) bool."""
+    """Check ``respond``, ``rewards`` and ``advance``. Returns the next state and leaving users (N,)."""
     shape = (*items.shape, len(user_model.signals))
     feedback = _pure("respond", user_model.respond, (user_state, items, skipped, None), order)
     signals = feedback.signals
@@ -106,7 +106,7 @@ def _check_step(
         expected = user_model.expected_reward(user_state).gather(1, items).squeeze(1)
         shown = ~skipped[:, 0]
         same = _close(reward[shown], expected[shown])
-        require(same, "expected_reward differs from the reward that follows without noise")
+        require(same, "expected_reward differs from the reward without noise")
     after, leaves = _pure("advance", user_model.advance, (user_state, items, feedback), order)
     shaped = leaves.shape == (len(items),) and leaves.dtype == torch.bool
     require(shaped, f"advance: the second result must be torch.bool of ({len(items)},)")
@@ -114,7 +114,7 @@ def _check_step(
 
 
 def _pure(name: str, method: Callable[..., Any], arguments: tuple[Any, ...], order: Tensor) -> Any:
-    """The method's result, if it is the same twice, row by row, and leaves its arguments as they were."""
+    """The result of a method, after checks that it is pure and that rows do not depend on each other."""
     before = [x.clone() for x in _leaves(arguments)]
     result = method(*arguments)
     same = all(torch.equal(x, y) for x, y in zip(_leaves(arguments), before, strict=True))
@@ -129,7 +129,7 @@ def _pure(name: str, method: Callable[..., Any], arguments: tuple[Any, ...], ord
 
 
 def _leaves(tree: Any) -> list[Tensor]:
-    """The tensors of tensors, dataclasses, mappings and tuples; everything else has none."""
+    """All tensors in a tree of tensors, dataclasses, mappings and tuples; any other value has none."""
     if isinstance(tree, Tensor):
         return [tree]
     if dataclasses.is_dataclass(tree):

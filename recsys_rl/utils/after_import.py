@@ -1,4 +1,4 @@
-"""A call that waits for somebody's import of a module, so that the caller need not load it."""
+"""A call that runs when another module is imported, so that the caller need not import it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from types import ModuleType
 
 
 def after_import(name: str, call: Callable[[], None]) -> None:
-    """Call ``call`` when the top-level module ``name`` has been imported: now, where it has been already."""
+    """Call ``call`` after the import of the top-level module ``name``; at once if it is already imported."""
     if name in sys.modules:
         call()
     else:
@@ -19,7 +19,7 @@ def after_import(name: str, call: Callable[[], None]) -> None:
 
 
 class _Finder(MetaPathFinder):
-    """Stands first among the finders, and finds the module of one name by the others."""
+    """The first entry of ``sys.meta_path``. It finds one module through the others, and adds the call."""
 
     def __init__(self, name: str, call: Callable[[], None]) -> None:
         self.name, self.call, self.searching = name, call, False

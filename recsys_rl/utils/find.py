@@ -1,4 +1,4 @@
-"""Objects by name: module:NAME, or a name in one of the three dicts from names to module:NAME."""
+"""Find an object by its name module:NAME."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from recsys_rl.errors import UserError
 def find(spec: str, option: str, *, typed: bool = False) -> Any:
     """The object NAME of the module, for ``spec`` = "module:NAME". Only that module is imported.
 
-    ``typed``: a person typed ``spec``. Then the current folder is searched first, as ``python -m`` does, and
-    without it the folder is not searched. ``option`` is the option that gave ``spec``;
-    errors name it. Never pass a spec from a file: importing the module executes it. Raises UserError.
+    ``typed``: a person typed ``spec``. Then the current folder is searched first, as ``python -m`` does;
+    otherwise it is not searched. ``option`` is the option with this value, for errors. Never pass a spec from a
+    file, as the import executes the module. Raises UserError.
     """
     module_name, colon, name = spec.partition(":")
     words = module_name.split(".")
     if not colon or not name.isidentifier() or not all(word.isidentifier() for word in words):
-        raise UserError(f"{option} {spec} is no module:NAME, as in my_module:NAME.")
+        raise UserError(f"{option} {spec} is not of the form module:NAME, as in my_module:NAME.")
     if typed and str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
     try:

@@ -1,4 +1,4 @@
-"""The door to evaluation: checkpoints -> held-out users -> a table with intervals, beside the baselines."""
+"""Evaluation of checkpoints on held-out users: a table with intervals and baselines."""
 
 from __future__ import annotations
 
@@ -32,32 +32,33 @@ class EvaluateConfig:
     """One evaluation of one or more checkpoints."""
 
     checkpoint: str = f"checkpoints/{DEFAULT_ALGO}.pt"
-    """The file to evaluate; catalogue, settings and weights all come from it."""
+    """The file to evaluate. Catalogue, settings and weights come from it."""
     algo: str | None = None
-    """Refuse a checkpoint of another algorithm; without --checkpoint, chooses checkpoints/<algo>.pt."""
+    """Reject a checkpoint of another algorithm. Without --checkpoint, evaluate checkpoints/<algo>.pt."""
     env: str | None = None
-    """Refuse a checkpoint of another environment; to be typed where a module is imported (gym:module:Id)."""
+    """Reject a checkpoint of another environment. Required if its name holds a module (gym:module:Id)."""
     seed: Seed = 0
-    """The seed of the sessions, the same ones for every policy."""
+    """The seed of the sessions, which are the same for every policy."""
     json: str | None = None
     """Write the table to this file as JSON."""
     report: str | None = None
     """Write a self-contained HTML page to this file: learning curve, table, sample sessions."""
     max_users: CountOrZero = 1000
-    """Held-out users that play, spread evenly over all of them where there are more; 0 = all."""
+    """Number of held-out users to play; of more users, an evenly spread part plays. 0 = all."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """auto takes cuda where there is one."""
+    """Device; auto uses cuda if there is one."""
     threads: Annotated[int, Range(0, 1024)] = 1
-    """Threads of torch on the CPU: more help on idle cores, stall on busy ones; 0 = torch's choice."""
+    """Threads of torch on the CPU. More are faster on idle cores and slower on busy ones; 0 = torch's choice.
+    """
     files: tuple[str, ...] = ()
     """Checkpoints to evaluate in one table, in place of --checkpoint."""
     policy: tuple[str, ...] = ()
-    """module:NAME of a policy of yours, which gets a row too: an object with act(obs, greedy), a callable
+    """module:NAME of your own policy, for a row in the table: an object with act(obs, greedy), a callable
     that makes one from the catalogue, or a Stable-Baselines3 model. The current folder is searched first."""
     full: bool = False
-    """Let the planner play all users of the table, and not 64 of them: it takes minutes."""
+    """Let the planner play all users of the table, not only 64 of them; this takes minutes."""
     cache_dir: str | None = None
-    """Folder that keeps the searched weights of the row `rule` (default: the user's cache folder)."""
+    """Folder for the searched weights of the row `rule` (default: the user's cache folder)."""
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -73,13 +74,13 @@ class EvaluateConfig:
 
 
 def evaluate(options: EvaluateConfig) -> dict[str, Any]:
-    """Play every policy with the same held-out users and print the table; returns what ``--json`` writes.
+    """Play every policy with the same held-out users, and print the table.
 
-    Several checkpoints of one world share a table. Where they differ in their seed alone, each seed is
+    Several checkpoints with the same world share a table. If they differ only in their seed, each seed is
     played in its own world, and the table holds means over seeds (evaluation/table.py).
 
-    Raises UserError for a checkpoint or a policy that can't be used, for checkpoints that can't share a
-    table, and for outputs that can't be written.
+    Returns: the values that ``--json`` writes. Raises UserError for a checkpoint or a policy that can't be
+    used, for checkpoints that can't share a table, and for outputs that can't be written.
     """
     device = choose_device(options.device)
     if options.threads:
@@ -89,8 +90,8 @@ def evaluate(options: EvaluateConfig) -> dict[str, Any]:
     _check_outputs(options, [entry.path for entry in entries])
     if len(groups) > 1 and options.report is not None:
         raise UserError(
-            f"--report is for one world, and these checkpoints are of {len(groups)}, one for each seed: give "
-            "those of one seed, or leave it out."
+            f"--report is for one seed, but these checkpoints are of {len(groups)} seeds: give those of one "
+            "seed, or leave --report out."
         )
     policies = {spec: find(spec, "--policy", typed=True) for spec in options.policy}
     results = []
@@ -117,7 +118,7 @@ def evaluate(options: EvaluateConfig) -> dict[str, Any]:
 
 
 def _load(path: Path, options: EvaluateConfig) -> Checkpoint:
-    """The checkpoint, if it is of the algorithm and the environment that were typed."""
+    """Load the checkpoint. Raises UserError if it is of another algorithm or environment than typed."""
     checkpoint = load(path, options.env)
     env = checkpoint.config.env
     if options.algo is not None:
@@ -127,12 +128,12 @@ def _load(path: Path, options: EvaluateConfig) -> Checkpoint:
             f"{path} was trained on {env}, not on {options.env}: leave --env out, or give another file."
         )
     if checkpoint.world.is_empty and options.max_users != EvaluateConfig.max_users:
-        raise UserError(f"--max-users is for simulated users, and {path} is of {env}: leave it out.")
+        raise UserError(f"--max-users is for simulated users, but {path} is of {env}: leave it out.")
     return checkpoint
 
 
 def _check_outputs(options: EvaluateConfig, checkpoints: Sequence[Path]) -> None:
-    """Raise UserError where an output can't be written, or would take the place of something else."""
+    """Raise UserError if an output can't be written, or would replace another file of this run."""
     taken = {path.resolve(): "the checkpoint itself" for path in checkpoints}
     for name in ("json", "report"):
         if getattr(options, name) is None:
@@ -142,11 +143,11 @@ def _check_outputs(options: EvaluateConfig, checkpoints: Sequence[Path]) -> None
         if output.resolve() in taken or output.suffix in {path.suffix for path in checkpoints}:
             what = taken.get(output.resolve(), f"named like a checkpoint ({output.suffix})")
             raise UserError(f"--{name} {output} is {what}: give another name.")
-        taken[output.resolve()] = "the file of --json as well"
+        taken[output.resolve()] = "also the file of --json"
 
 
 def _heading(groups: Sequence[Sequence[Entry]]) -> str:
-    """The environment, each policy with its steps, and the data."""
+    """The heading of the table: environment, policies with their steps, and data."""
     first = groups[0][0].checkpoint
     steps = ", ".join(f"{entry.name} after {entry.checkpoint.step:,} steps" for entry in groups[0])
     seeds = ", ".join(str(group[0].checkpoint.config.train_config.seed) for group in groups)

@@ -1,4 +1,4 @@
-"""Recommendations of a trained policy for real people: known users, or strangers by what they like."""
+"""Recommendations of a trained policy for real people: users of the data, or new users from their likes."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ from recsys_rl.session import PIECES, Session
 from recsys_rl.types import Action, Obs
 from recsys_rl.utils.files import check_writable, write_bytes
 
-BLOCK = 256  # users that are scored together
+BLOCK = 256  # users scored together
 
 
 @dataclass(frozen=True)
 class RecommendConfig:
-    """Recommendations for one user, for a stranger, or for many users."""
+    """Recommendations for one user, for a new user, or for many users."""
 
     checkpoint: str = f"checkpoints/{DEFAULT_ALGO}.pt"
     """The file with the policy, the catalogue and the users."""
     algo: str | None = None
-    """Refuse a checkpoint of another algorithm."""
+    """Reject a checkpoint of another algorithm."""
     env: str | None = None
-    """To be typed if the environment's name contains a module to import."""
+    """Environment of the checkpoint. Required if its name holds a module to import."""
     user: int | None = None
     """Id of one user of the data."""
     like: tuple[str, ...] = ()
-    """Title of an item that a stranger likes, or a beginning of it that only one item has."""
+    """Title of an item that a new user likes, or a beginning that only one title has."""
     users: str | None = None
     """File of user ids, one in each line; or all."""
     out: str | None = None
@@ -49,7 +49,7 @@ class RecommendConfig:
     k: Count = 10
     """Items for each user."""
     allow: str | None = None
-    """File of item ids, one in each line: recommend no others."""
+    """File of item ids, one in each line: recommend only these."""
     block: str | None = None
     """File of item ids, one in each line: recommend none of them."""
 
@@ -58,11 +58,11 @@ class RecommendConfig:
 
 
 class Recommendation(NamedTuple):
-    """One place of a list."""
+    """One place of a list of recommendations."""
 
-    item: int  # the id of the source
+    item: int  # the item's id in the data
     title: str
-    probability: float  # of the policy, to show this item next
+    probability: float  # the policy's probability of showing this item next
 
 
 class Recommender:
@@ -78,7 +78,7 @@ class Recommender:
         self._users = {int(id_): row for row, id_ in enumerate(self.population.user_ids.tolist())}
 
     def act(self, obs: Obs, greedy: bool = False) -> Action:
-        """The policy's choice for N requests, as a Policy."""
+        """The action of the policy for N observations, as in ``Policy``."""
         action: Action = self.agent.act(obs, greedy)
         return action
 
@@ -92,18 +92,19 @@ class Recommender:
         allow: Sequence[int] | None = None,
         block: Sequence[int] = (),
     ) -> list[Recommendation]:
-        """The ``k`` items that the policy most probably shows next to one person, best first.
+        """The ``k`` items that the policy shows next to one person with the highest probability, best first.
 
         Args:
-            user: id of a user of the data. A stranger has none.
-            likes: of a stranger: item ids, or titles (a beginning that only one item has is enough).
+            user: id of a user of the data; None for a new user.
+            likes: liked items of a new user: ids, or titles (a beginning that only one title has is enough).
             history: items already shown in this session, latest last; each counts as consumed in full.
-            allow, block: ids of the only items, and of the items, that may not be shown.
+            allow: ids of the only items that may be shown; None for all.
+            block: ids of items that may not be shown.
 
-        Raises UserError for unknown users and items, and where fewer than ``k`` items are left.
+        Raises UserError for unknown users and items, and if fewer than ``k`` items are left.
         """
         if (user is None) == (not likes):
-            raise UserError("A recommendation is for a user or for likes: give one of them.")
+            raise UserError("A recommendation needs either a user or likes: give one of them.")
         profile = self.profile_of(likes) if user is None else self._profiles([user])
         shown = [self.item(item) for item in history]
         again = () if self.checkpoint.interface.repeats else shown
@@ -121,10 +122,10 @@ class Recommender:
             yield from self._best(obs, k)
 
     def profile_of(self, likes: Sequence[int | str]) -> Tensor:
-        """(1, D): the profile of a stranger, folded in from the items liked (data/embeddings.py).
+        """(1, D): the profile of a new user, folded in from the liked items (data/embeddings.py).
 
-        The checkpoint holds the embeddings with unit norm, and the fold-in takes these. On MovieLens the
-        result has a mean cosine of 0.96 to the profile that the data give to the same likes.
+        The fold-in uses the embeddings in the checkpoint, which have unit norm. On MovieLens the mean cosine
+        between this profile and the profile from the data, for the same likes, is 0.96.
         """
         items = [self.item(item) for item in ([likes] if isinstance(likes, str) else likes)]
         row = csr_matrix(
@@ -135,7 +136,7 @@ class Recommender:
         return unit_rows(fold_in(row, self.catalogue.embedding.double().numpy()))
 
     def item(self, item: int | str) -> int:
-        """The row of an item by its id or title. Raises UserError where none or several match."""
+        """The row of the item with this id or title. Raises UserError if none or several match."""
         if not isinstance(item, str):
             if int(item) not in self._rows:
                 raise UserError(f"There is no item with the id {item} in the catalogue: give another.")
@@ -165,17 +166,17 @@ class Recommender:
         mask[[self.item(int(item)) for item in block]] = False
         if int(mask.sum()) < k:
             raise UserError(
-                f"Only {int(mask.sum())} items may be shown, and k is {k}: lower k, or allow more."
+                f"Only {int(mask.sum())} items may be shown, but k is {k}: lower k, or allow more items."
             )
         return mask.unsqueeze(0)
 
     def _profiles(self, users: Sequence[int]) -> Tensor:
-        """(N, D) of users of the data."""
+        """The profiles (N, D) of users of the data."""
         for user in users:
             if user not in self._users:
                 raise UserError(
-                    f"There is no user with the id {user} in the data: give another, or the titles that a "
-                    "stranger likes."
+                    f"There is no user with the id {user} in the data: give another id, or titles that a new "
+                    "user likes."
                 )
         return self.population.profile[[self._users[user] for user in users]]
 
@@ -183,7 +184,7 @@ class Recommender:
         interface = self.checkpoint.interface
         session = Session.begin(interface, self.catalogue, torch.arange(len(profiles)))
         places = torch.arange(interface.slate_size).expand(len(profiles), -1)  # (N, K)
-        for item in history:  # each in the first place of a slate
+        for item in history:  # each item in the first place of its own slate
             items = torch.full_like(places, item)
             signals = torch.ones(*places.shape, len(interface.signals))
             session = session.record(items, signals, skipped=places > 0)
@@ -209,10 +210,10 @@ class Recommender:
         left = int((policy.logits[:, 0] > -torch.inf).sum(1).min())
         if left < k:
             raise UserError(
-                f"The first stage of this policy proposes {left} items that may be shown, and k is {k}: "
+                f"The first stage of this policy proposes {left} items that may be shown, but k is {k}: "
                 "lower k, or name the items (allow)."
             )
-        # Of the first place of a slate, in which the logits are those of all places.
+        # A slate has one vector of logits for all places. These are the probabilities of the first place.
         top = policy.logits.flatten(1).softmax(-1).topk(min(k, policy.logits.shape[-1]), -1)  # (N, k)
         probabilities, items = top.values, obs.items_at(top.indices)
         for ps, rows in zip(probabilities.tolist(), items.tolist(), strict=True):
@@ -223,9 +224,9 @@ class Recommender:
 
 
 def load(path: str | Path = f"checkpoints/{DEFAULT_ALGO}.pt", env: str | None = None) -> Recommender:
-    """The policy in a checkpoint, ready to act and to recommend, on the CPU.
+    """Load the policy of a checkpoint on the CPU, to act and to recommend.
 
-    ``env`` is the name of its environment, to be given where that contains a module to import. Raises
+    ``env`` is the name of its environment. It is required only if the name holds a module to import. Raises
     UserError for a file that is no whole checkpoint.
     """
     return Recommender(load_checkpoint(path, env))
@@ -260,7 +261,7 @@ def recommend(options: RecommendConfig) -> None:
 
 
 def _parquet(users: Sequence[int], lists: Sequence[Sequence[Recommendation]]) -> bytes:
-    """A row for each user and place: user, place (from 1), item, title, probability."""
+    """A Parquet file with a row for each user and place: user, place (from 1), item, title, probability."""
     import polars as pl
 
     rows = [

@@ -1,1 +1,1 @@
-"""The C that every agent or every platform uses, and what opens it."""
+"""C code used by all agents or all platforms, and the module that loads it."""

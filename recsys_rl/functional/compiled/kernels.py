@@ -1,9 +1,8 @@
 """The compiled loops of kernels.c, dense.c and rows.c, for contiguous tensors on the CPU.
 
 ``hatch_build.py`` compiles them while the package is installed. The library's name holds a hash of the
-source, so that an edited file is never mistaken for the compiled one: install again (``pip install -e .``)
-to compile it. Without the library everything is done by torch's operators, with the same results up to
-rounding.
+sources, so a library of older sources is never loaded: after an edit, install again (``pip install -e .``).
+Without the library torch's operators are used, with the same results up to rounding.
 """
 
 from __future__ import annotations
@@ -14,15 +13,15 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
-import torch  # before the library is opened: it shares torch's OpenMP
+import torch  # must come before the library is loaded, which uses torch's OpenMP
 from torch import Tensor
 
-MIN_PARALLEL = 2**15  # numbers; fewer are done before a second thread is awake
+MIN_PARALLEL = 2**15  # numbers; fewer take less time than it takes to wake a second thread
 
 
 @cache
 def library() -> ctypes.CDLL | None:
-    """The compiled loops; None where they were not compiled here."""
+    """The compiled loops; None if they were not compiled here."""
     try:
         return load(path())
     except OSError:
@@ -37,7 +36,7 @@ def path() -> Path:
 
 
 def load(file: Path) -> ctypes.CDLL:
-    """The library that was compiled to ``file``; OSError where it can't be opened."""
+    """Load the library in ``file``. Raises OSError if it can't be opened."""
     loaded = ctypes.CDLL(str(file))
     p, n, i = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
     f = ctypes.c_float
@@ -63,30 +62,30 @@ def load(file: Path) -> ctypes.CDLL:
 
 
 def serving(tensor: Tensor) -> ctypes.CDLL | None:
-    """The library, where it can take this tensor; None where torch must."""
+    """The library if it can take this tensor, else None."""
     return library() if plain(tensor) else None
 
 
 def plain(tensor: Tensor) -> bool:
-    """Is it float32, in the CPU's memory, without gaps?"""
+    """True if the tensor is contiguous float32 in the CPU's memory."""
     return tensor.dtype == torch.float32 and tensor.is_cpu and tensor.is_contiguous()
 
 
 def threads(tensor: Tensor) -> int:
-    """How many threads share the work on this tensor."""
+    """The number of threads for work on this tensor."""
     return torch.get_num_threads() if tensor.numel() >= MIN_PARALLEL else 1
 
 
 def addresses(tensors: Sequence[Tensor]) -> ctypes.Array[ctypes.c_void_p]:
-    """Where they lie: an array of pointers, for contiguous tensors that outlive the call."""
+    """The addresses of contiguous tensors, as an array of pointers. The caller keeps the tensors alive."""
     return (ctypes.c_void_p * len(tensors))(*[x.data_ptr() for x in tensors])
 
 
 def check_first_derivative() -> None:
-    """Raise RuntimeError inside a backward pass that is to be differentiated again (``create_graph``).
+    """Raise RuntimeError in a backward pass with ``create_graph``.
 
-    The gradients here are numbers, not graphs. (torch's ``once_differentiable`` says the same, and takes as
-    long as a small kernel.)
+    The gradients here have no graph, so they can't be differentiated again. torch's ``once_differentiable``
+    does the same check, but takes as long as a small kernel.
     """
     if torch.is_grad_enabled():
         raise RuntimeError("there is no second derivative here: leave create_graph out")
