@@ -222,7 +222,8 @@ Preset = Mapping[str, Mapping[str, Any]]  # fields by section, as in a TOML file
 class Platform:
     """A kind of environment.
 
-    ``users`` makes the user model of a world, and is a class with the attribute ``repeats``. A platform
+    ``users`` makes the user model of a world, and is a class with the attribute ``repeats``. A slate size
+    other than 1 is a field ``slate_size`` of ``config`` or an attribute of that class. A platform
     without users brings a world of its own: its settings have the form ``<platform>:<name>``, ``check``
     raises UserError for a name that can't be one, and ``env`` makes the environment.
     """
