@@ -26,7 +26,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import gymnasium
 import numpy as np
@@ -47,9 +47,18 @@ from recsys_rl.run import begin
 from recsys_rl.utils.metrics import interval
 from recsys_rl.utils.seeding import parse_seeds
 
-STEPS, EPISODES = 200_000, 100
 UNSEEN = 10_000  # added to the seed of training: the seed of the episodes that are played at the end
 OURS, PEER, RANDOM = "recsys_rl", "stable-baselines3", "random"
+
+
+class Sizes(NamedTuple):
+    """Of one run."""
+
+    steps: int  # of training
+    episodes: int  # played at the end
+
+
+WHOLE, SMOKE = Sizes(200_000, 100), Sizes(512, 3)
 
 
 @dataclass(frozen=True)
@@ -84,16 +93,16 @@ ENVIRONMENTS = {
 }
 
 
-def random(env_id: str, seed: int, steps: int) -> tuple[Policy, GymEnv]:
+def random(env_id: str, seed: int, sizes: Sizes) -> tuple[Policy, GymEnv]:
     """Every action with the same probability."""
-    env = unseen_episodes(env_id, seed)
+    env = unseen_episodes(env_id, seed, sizes)
     return RandomPolicy(env.interface.action_sizes, torch.Generator().manual_seed(seed)), env
 
 
-def ours(env_id: str, seed: int, steps: int, **dials: Row) -> tuple[Policy, GymEnv]:
+def ours(env_id: str, seed: int, sizes: Sizes, **dials: Row) -> tuple[Policy, GymEnv]:
     """PPO by the preset of `gym:`, as `recsys-rl train` does it; ``dials`` are sections of other settings."""
     config = defaults("ppo", f"gym:{env_id}")
-    settings = {"train_config": {"seed": seed, "total_timesteps": steps}}
+    settings = {"train_config": {"seed": seed, "total_timesteps": sizes.steps}}
     config = from_dict(Config, overlay(overlay(to_dict(config), dials), settings))
     run = begin(config, None, torch.device("cpu"))
     obs = run.env.observe()
@@ -102,35 +111,35 @@ def ours(env_id: str, seed: int, steps: int, **dials: Row) -> tuple[Policy, GymE
         run.agent.update(rollout)
     assert isinstance(run.env, GymEnv)
     episodes = torch.Generator().manual_seed(UNSEEN + seed)
-    env = make_env(config, run.world, EPISODES, episodes, training=False)
+    env = make_env(config, run.world, sizes.episodes, episodes, training=False)
     assert isinstance(env, GymEnv)
     env.load_statistics(run.env.statistics())
     return run.agent, env
 
 
-def stable_baselines3(env_id: str, seed: int, steps: int) -> tuple[Policy, GymEnv]:
+def stable_baselines3(env_id: str, seed: int, sizes: Sizes) -> tuple[Policy, GymEnv]:
     """Its PPO as its documentation shows it, with no option but the seed and the device."""
     from stable_baselines3 import PPO
 
     model = PPO("MlpPolicy", gymnasium.make(env_id), seed=seed, device="cpu")
-    model.learn(steps)
-    env = unseen_episodes(env_id, seed)
+    model.learn(sizes.steps)
+    env = unseen_episodes(env_id, seed, sizes)
     return Model(PEER, model, env), env
 
 
-def unseen_episodes(env_id: str, seed: int) -> GymEnv:
-    return GymEnv(env_id, EPISODES, UNSEEN + seed, training=False, allow_module=True)
+def unseen_episodes(env_id: str, seed: int, sizes: Sizes) -> GymEnv:
+    return GymEnv(env_id, sizes.episodes, UNSEEN + seed, training=False, allow_module=True)
 
 
-Train = Callable[[str, int, int], tuple[Policy, GymEnv]]
+Train = Callable[[str, int, Sizes], tuple[Policy, GymEnv]]
 SYSTEMS: dict[str, Train] = {RANDOM: random, PEER: stable_baselines3, OURS: ours}
 
 
-def measure(train: Train, env_id: str, seed: int, steps: int) -> Row:
+def measure(train: Train, env_id: str, seed: int, sizes: Sizes) -> Row:
     """Train, then play the unseen episodes: greedily, and once more by sampling."""
     np.random.seed(seed)  # noqa: NPY002  (RecSim draws from it)
     started = time.perf_counter()
-    agent, env = train(env_id, seed, steps)
+    agent, env = train(env_id, seed, sizes)
     seconds = time.perf_counter() - started
     greedy, sampled = (play(env, agent, greedy=way) for way in (True, False))
     return {
@@ -188,13 +197,13 @@ def find(rows: Iterable[Row], **wanted: Any) -> Row | None:
     return found[-1] if found else None
 
 
-def run_once(rows: list[Row], path: Path | None, name: str, system: str, seed: int, steps: int) -> None:
+def run_once(rows: list[Row], path: Path | None, name: str, system: str, seed: int, sizes: Sizes) -> None:
     """Add the row of this run to ``rows`` and to the file, unless it is there."""
     version = version_of(system)
-    known = {"env": name, "system": system, "version": version, "seed": seed, "steps": steps}
+    known = {"env": name, "system": system, "version": version, "seed": seed, "steps": sizes.steps}
     if find(rows, **known) is not None and not version.endswith("+"):
         return
-    row = tables.about() | known | measure(SYSTEMS[system], ENVIRONMENTS[name].id, seed, steps)
+    row = tables.about() | known | measure(SYSTEMS[system], ENVIRONMENTS[name].id, seed, sizes)
     print(f"{name} {system} seed {seed}: {row['return_mean']:.2f}, {row['seconds']:.0f} s", file=sys.stderr)
     rows.append(row)
     if path is not None:
@@ -267,14 +276,14 @@ def main() -> None:
     parser.add_argument("--cached", action="store_true", help="run nothing; the newest rows of the file")
     args = tables.parse(parser, "foreign")
     torch.set_num_threads(args.threads or 1)
-    steps, seeds = (512, [0]) if args.smoke else (STEPS, args.seeds)
+    sizes, seeds = (SMOKE, [0]) if args.smoke else (WHOLE, args.seeds)
     rows = [] if args.smoke else read(args.csv)
     notes = {name: ENVIRONMENTS[name].missing() for name in args.only}
     if not args.cached:
         here = [name for name, note in notes.items() if note is None]
         systems = [system for system in args.systems if system != PEER or installed("stable_baselines3")]
         for seed, name, system in itertools.product(seeds, here, systems):
-            run_once(rows, args.csv, name, system, seed, steps)
+            run_once(rows, args.csv, name, system, seed, sizes)
     table = [row for name in args.only for row in summary(name, rows, seeds)]
     table += [{"env": name, "note": note} for name, note in notes.items() if note is not None]
     args.csv = None  # has a row per run already

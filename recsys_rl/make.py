@@ -131,7 +131,8 @@ def make_agent(
         interface.embeddings if has_items else (),
     )
     if has_items and config.model_config.candidates:
-        check_candidates(config.model_config, int(catalogue.available.sum()), interface.most_shown)
+        available = int(catalogue.available.sum())
+        check_candidates(config.model_config, available, interface.most_shown, interface.slate_size)
     model = ActorCritic(shapes, config.model_config, generators["model"]).to(device or torch.device("cpu"))
     return config.algorithm.agent(model, config.agent_config, num_updates, generators, average)
 
@@ -143,8 +144,18 @@ def _features(catalogue: Catalogue, config: ModelConfig) -> Tensor | SplitFeatur
     return item_features(catalogue).cpu()
 
 
-def check_candidates(config: ModelConfig, available: int, history_length: int) -> None:
-    """Raise FieldError if a first stage over ``available`` items can't fill its list of candidates."""
+def slate_size_of(config: Config) -> int:
+    """K as far as it is known before the world is made: of the settings or of the class of users, else 1."""
+    of_class = getattr(config.platform.users, "slate_size", 1)
+    size = getattr(config.env_config, "slate_size", of_class)
+    return size if isinstance(size, int) else 1
+
+
+def check_candidates(config: ModelConfig, available: int, most_shown: int, slate_size: int = 1) -> None:
+    """Raise FieldError where a first stage over ``available`` items can't fill its list of candidates.
+
+    ``most_shown``: T K items that may not be shown again at the end of a session; 0 where items repeat.
+    """
     if config.candidates > available:
         raise FieldError(
             "model_config.candidates",
@@ -159,12 +170,20 @@ def check_candidates(config: ModelConfig, available: int, history_length: int) -
             "candidates, a higher explore_rate, or 0 for no exploration.",
         )
     sure = config.candidates - drawn
-    if sure < history_length:  # the last item of a session excludes nothing
+    left = (
+        f"is {config.candidates}, of which explore_rate {config.explore_rate:g} leaves {sure} to the search"
+    )
+    if slate_size > 1 and sure < slate_size:
         raise FieldError(
             "model_config.candidates",
-            f"is {config.candidates}: with explore_rate {config.explore_rate:g} the search proposes {sure} "
-            f"items, and a session may already have shown {history_length - 1} of them; give more candidates "
-            "or a lower explore_rate.",
+            f"{left}, and a slate shows {slate_size} different items: give more candidates or a lower "
+            "explore_rate.",
+        )
+    if sure < most_shown:  # Before the last step, all but one slate have been shown.
+        raise FieldError(
+            "model_config.candidates",
+            f"{left}, and {most_shown - slate_size} of those may have been shown in the same session: give "
+            "more candidates or a lower explore_rate.",
         )
 
 

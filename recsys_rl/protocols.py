@@ -220,9 +220,10 @@ Preset = Mapping[str, Mapping[str, Any]]  # fields by section, as in a TOML file
 class Platform:
     """A kind of environment.
 
-    ``users`` is a class with the attribute ``repeats``. It makes the user model of a world. A platform
-    without users has its own world: its name has the form ``<platform>:<name>``, ``check`` raises UserError
-    for an impossible name, and ``env`` makes the environment.
+    ``users`` is a class with the attribute ``repeats``. It makes the user model of a world. A slate size
+    other than 1 is a field ``slate_size`` of ``config`` or an attribute of that class. A platform without
+    users has its own world: its name has the form ``<platform>:<name>``, ``check`` raises UserError for an
+    impossible name, and ``env`` makes the environment.
     """
 
     config: type[Any]  # the class of its section env_config

@@ -13,6 +13,7 @@ from torch import Tensor
 from recsys_rl.data.synthetic import synthetic_world
 from recsys_rl.dials import EnvConfig
 from recsys_rl.env.rec_env import RecEnv
+from recsys_rl.protocols import Platform
 from recsys_rl.types import Catalogue, Feedback, Population, Signal, Stream
 
 
@@ -105,6 +106,9 @@ class Feed:
         return user_state
 
 
+PLATFORM = Platform(FeedConfig, Feed)
+
+
 def feed_env(
     num_envs: int = 5,
     seed: int = 0,
@@ -114,7 +118,7 @@ def feed_env(
 ) -> RecEnv:
     """Sessions of four steps over made-up items; each creator has six, and every fifth item is paid."""
     config = config or FeedConfig(num_items=num_items, embedding_dim=4, max_episode_steps=4)
-    catalogue, population = synthetic_world(num_items, 40, 4, 0.5, 0)
+    catalogue, population = synthetic_world(num_items, 40, config.embedding_dim, 0.5, 0)
     places = torch.arange(num_items)
     named = {"creator": places // 6, "bid": (places % 5 == 0).float()}
     catalogue = replace(catalogue, attributes=named)

@@ -174,8 +174,10 @@ def test_mistakes(
     (folder / "ends.py").write_text("import sys\nsys.exit('good bye')\n")
     (folder / "needs_more.py").write_text("import not_there\n")
     assert main(["evaluate", trained["drift"], "--policy", spec, "--json", "t.json"]) == 2
-    error = capsys.readouterr().err.splitlines()[-1]
+    said = capsys.readouterr().err
+    error = said.splitlines()[-1]
     assert error.startswith(f"error: --policy {spec}") and complaint in error
+    assert "making the baselines" not in said and "playing" not in said  # the error comes first
     assert not Path("t.json").exists()
 
 

@@ -145,6 +145,12 @@ def test_options(line: str, words: str, folder: Path, capsys: pytest.CaptureFixt
     assert files(folder) == before
 
 
+def test_empty_name_of_a_checkpoint(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert sentence(["evaluate", ""], capsys) == (
+        "A checkpoint has the empty name '': give the path of a file, or none for checkpoints/ppo.pt."
+    )
+
+
 # ---- checkpoints
 
 

@@ -89,7 +89,7 @@ def test_environments_play_a_whole_session(name: str) -> None:
     if missing is not None:
         pytest.skip(missing)
     game = GymEnv(env.id, 2, 0, allow_module=True)
-    agent, _ = foreign.random(env.id, 0, 0)
+    agent, _ = foreign.random(env.id, 0, foreign.SMOKE)
     sessions = play(game, agent)
     assert bool((sessions.lengths > 0).all()) and bool(sessions.returns.isfinite().all())
     assert game.observe().mask is None  # so that both systems see the same
@@ -100,7 +100,7 @@ def stand_in(value: Mapping[str, float]) -> Any:
     """A system that earns ``value`` of each environment, whatever the seed; counts its runs."""
     runs: list[tuple[str, int]] = []
 
-    def measure(train: Any, env_id: str, seed: int, steps: int) -> dict[str, float]:
+    def measure(train: Any, env_id: str, seed: int, sizes: foreign.Sizes) -> dict[str, float]:
         runs.append((env_id, seed))
         mean = value[env_id] + 0.01 * seed
         return {"return_mean": mean, "sampled_mean": mean, "length_mean": 1.0, "seconds": 0.0}

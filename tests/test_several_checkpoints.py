@@ -141,6 +141,15 @@ def test_checkpoints_that_share_no_table(
     assert list(tmp_path.iterdir()) == [] and before == {path: path.read_bytes() for path in before}
 
 
+def test_mix_of_environments_is_refused_before_an_option(
+    runs: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["evaluate", runs["ppo"], runs["gym"], "--max-users", "5"]) == 2
+    assert "one was trained on satiation and the other on gym:CartPole-v1" in capsys.readouterr().err
+    assert main(["evaluate", runs["gym"], "--max-users", "5"]) == 2
+    assert "error: --max-users is for simulated users, and " in capsys.readouterr().err
+
+
 def test_other_catalogue_of_the_same_size_and_seed(runs: dict[str, str], tmp_path: Path) -> None:
     one = load(Path(runs["ppo"]))
     available = one.catalogue.available.clone()

@@ -52,6 +52,10 @@ def evaluate_options(argv: list[str]) -> EvaluateConfig:
         default = EvaluateOptions(checkpoint=f"checkpoints/{given.algo}.pt")
     see = "recsys-rl evaluate --help"
     options = parse(EvaluateOptions, default, argv, "recsys-rl evaluate", TEXT, see)
+    if "" in options.files:
+        raise UserError(
+            f"A checkpoint has the empty name '': give the path of a file, or none for {default.checkpoint}."
+        )
     if options.files and given.checkpoint is not None:
         raise UserError(
             f"{options.files[0]} and --checkpoint {given.checkpoint} are given: name all files in one way."

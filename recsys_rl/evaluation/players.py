@@ -190,7 +190,10 @@ def _references(table: Table, env: RecEnv, budget: int, cache_dir: str | None) -
 
 
 def _anyone(policies: Mapping[str, Any], table: Table, env: Env) -> dict[str, Player]:
-    """The user's own policies. They see a ``gym:`` environment without normalisation."""
+    """The user's own policies. They see a ``gym:`` environment without normalisation.
+
+    Each acts once here, so that its mistakes are reported before the baselines are tuned. Raises UserError.
+    """
     raw = table.config
     if table.world.is_empty:
         raw = dataclasses.replace(raw, env_config=raw.platform.config())
@@ -199,6 +202,14 @@ def _anyone(policies: Mapping[str, Any], table: Table, env: Env) -> dict[str, Pl
         for spec, found in policies.items()
         for name, row in anyone.players(spec, found, env, table.world.catalogue).items()
     }
+    if table.world.is_empty:
+        env = table.env(raw)
+    with torch.inference_mode():
+        obs = env.reset(table.users)
+        for agent, greedy in rows.values():
+            agent.act(obs, greedy)
+    if table.world.is_empty:
+        env.close()
     return {name: Player(agent, greedy, raw) for name, (agent, greedy) in rows.items()}
 
 

@@ -16,8 +16,8 @@ def find(spec: str, option: str, *, typed: bool = False) -> Any:
     """The object NAME of the module, for ``spec`` = "module:NAME". Only that module is imported.
 
     ``typed``: a person typed ``spec``. Then the current folder is searched first, as ``python -m`` does;
-    otherwise it is not searched. ``option`` is the option with this value, for errors. Never pass a spec from a
-    file, as the import executes the module. Raises UserError.
+    otherwise it is not searched. ``option`` is the option with this value, for errors. Never pass a spec
+    from a file, as the import executes the module. Raises UserError.
     """
     module_name, colon, name = spec.partition(":")
     words = module_name.split(".")

@@ -87,6 +87,10 @@ def evaluate(options: EvaluateConfig) -> dict[str, Any]:
         torch.set_num_threads(options.threads)
     groups = tables([Entry(Path(path), _load(Path(path), options)) for path in options.paths])
     entries = [entry for group in groups for entry in group]
+    first = entries[0].checkpoint
+    if first.world.is_empty and options.max_users != EvaluateConfig.max_users:
+        path, env = entries[0].path, first.config.env
+        raise UserError(f"--max-users is for simulated users, and {path} is of {env}: leave it out.")
     _check_outputs(options, [entry.path for entry in entries])
     if len(groups) > 1 and options.report is not None:
         raise UserError(
@@ -127,8 +131,6 @@ def _load(path: Path, options: EvaluateConfig) -> Checkpoint:
         raise UserError(
             f"{path} was trained on {env}, not on {options.env}: leave --env out, or give another file."
         )
-    if checkpoint.world.is_empty and options.max_users != EvaluateConfig.max_users:
-        raise UserError(f"--max-users is for simulated users, but {path} is of {env}: leave it out.")
     return checkpoint
 
 

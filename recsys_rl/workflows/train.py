@@ -20,7 +20,7 @@ from recsys_rl.config import Config, to_toml
 from recsys_rl.experience.rollout import collect
 from recsys_rl.functional.compiled import kernels
 from recsys_rl.lookup import source_of
-from recsys_rl.make import check_candidates
+from recsys_rl.make import check_candidates, slate_size_of
 from recsys_rl.models.retrieval import import_faiss, kind_of
 from recsys_rl.objective.weighted import apply_weights, parse_weights, stream_weights, weighted
 from recsys_rl.protocols import Learner
@@ -188,8 +188,9 @@ def _check_new(config: Config, folder: Path | None, first: bool) -> None:
     model, sizes, users = config.model_config, config.env_config, config.platform.users
     if not model.candidates or users is None:
         return
-    history_length = 0 if users.repeats else sizes.max_episode_steps
-    check_candidates(model, sizes.num_items, history_length)  # a log may have fewer items
+    slate_size = slate_size_of(config)
+    most_shown = 0 if users.repeats else sizes.max_episode_steps * slate_size
+    check_candidates(model, sizes.num_items, most_shown, slate_size)  # a log may have fewer items
     made_up = source_of(config.data_config.data).made_up
     kind = kind_of(model.index, sizes.num_items if made_up else 0)
     if kind != "exact":
