@@ -121,6 +121,8 @@ def other_value(name: str, value: Any) -> tuple[Any, list[str]]:
     }
     if isinstance(value, bool):
         return not value, [option(f"no_{name}" if value else name)]
+    if name == "weights":
+        return ["watch=2", "revenue=-1"], [option(name), "watch=2", "revenue=-1"]
     if isinstance(value, list):
         return [5, 6], [option(name), "5", "6"]
     if name in fixed:

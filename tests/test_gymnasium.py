@@ -297,7 +297,7 @@ def test_users_come_from_the_chosen_part() -> None:
     assert not torch.equal(other.sessions.catalogue.embedding, train.sessions.catalogue.embedding)
     stranger = int(population.heldout[0])
     for users in ([stranger], [0, 1], "all"):
-        with pytest.raises(UserError, match=r"options\['users'\] must list 1 of the 32 rows"):
+        with pytest.raises(UserError, match=r"options\['users'\] must list 1 of the 32 allowed rows"):
             train.reset(options={"users": users})
 
 

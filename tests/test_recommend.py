@@ -180,7 +180,7 @@ def test_long_history_is_not_shown_again(recommender: Recommender) -> None:
     """Of a session longer than those of training, too."""
     found = recommender.recommend(user=3, history=list(range(1, 12)), k=13)
     assert {place.item for place in found} == {0, *range(13, 24), 12}
-    with pytest.raises(UserError, match="Only 13 items may be shown, and k is 14"):
+    with pytest.raises(UserError, match="Only 13 items may be shown, but k is 14"):
         recommender.recommend(user=3, history=list(range(1, 12)), k=14)
 
 
@@ -192,7 +192,7 @@ def test_items_that_are_allowed_reach_a_two_stage_policy(here: Path) -> None:
     found = recommender.recommend(user=3, k=3, allow=[1, 2, 3])
     assert {place.item for place in found} == {1, 2, 3}
     assert sum(place.probability for place in found) == pytest.approx(1, abs=1e-5)
-    with pytest.raises(UserError, match="proposes 8 items that may be shown, and k is 9: lower k, or name"):
+    with pytest.raises(UserError, match="proposes 8 items that may be shown, but k is 9: lower k, or name"):
         recommender.recommend(user=3, k=9)
 
 

@@ -284,7 +284,7 @@ def stop_after(patch: pytest.MonkeyPatch, updates: int) -> None:
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        ("--candidates 25", "--candidates is 25: the catalogue has only 24 items"),
+        ("--candidates 25", "--candidates is 25: the catalogue has only 24"),
         (
             "--candidates 8 --explore-rate 1.5",
             "--explore-rate is 1.5: it must be a number, at least 0 and at most 1",
@@ -297,7 +297,7 @@ def stop_after(patch: pytest.MonkeyPatch, updates: int) -> None:
         ("--candidates 8 --head dense", "the dense head has one weight vector for each item id"),
         (
             "--candidates 8 --explore-rate 0.5",
-            "the search proposes 4 items, and a session may already have shown 4 of them",
+            "leaves 4 to the search, and 4 of those may have been shown in the same session",
         ),
         ("--candidates 8 --index tree", "index"),
     ],
