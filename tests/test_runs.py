@@ -459,7 +459,7 @@ def test_evaluation_of_an_endless_environment_is_cut(
         (
             ["--env", "satiation", "--candidates", "9"],
             "",
-            "--candidates is 9: with explore_rate 0.25",
+            "--candidates is 9, of which explore_rate 0.25",
         ),
         (["--name", "taken"], "", "runs/taken exists, and a run needs a new folder"),
     ],
