@@ -60,20 +60,12 @@ class A2C:
 
     @torch.inference_mode()
     def act(self, obs: Obs, greedy: bool = False) -> Action:
-        obs = self.model.propose(obs, greedy, self.generators["policy"])
-        distribution, value = self.model(obs)
-        if greedy:
-            index = distribution.best()  # (N, K)
-            logprob = distribution.logprob(index)  # (N,)
-        else:
-            index, logprob = distribution.draw(self.generators["policy"])
-        return Action(obs.items_at(index), logprob, value, obs.candidates)
+        return self.model.act(obs, greedy, self.generators["policy"])
 
     @torch.inference_mode()
     def logprob(self, obs: Obs, items: Tensor) -> Tensor:
         """Log-probability (N,) of showing ``items`` (N, K); a two-stage policy needs ``obs.candidates``."""
-        found: Tensor = self.model(obs)[0].logprob(obs.places_of(items))
-        return found
+        return self.model.logprob(obs, items)
 
     @torch.inference_mode()
     def value(self, obs: Obs) -> Tensor:

@@ -16,7 +16,7 @@ from recsys_rl.models.encoders import Linear, SessionGRU, SessionSum, TwinMLP
 from recsys_rl.models.features import SplitFeatures, feature_parts
 from recsys_rl.models.heads import DenseHead, TwoTowerHead, distribution
 from recsys_rl.models.retrieval import Retriever, mark_unusable
-from recsys_rl.types import Obs
+from recsys_rl.types import Action, Obs
 
 
 @dataclass(frozen=True)
@@ -149,6 +149,25 @@ class ActorCritic(nn.Module):
         )  # (N, E)
         candidates = torch.cat([top, rows[places]], 1)
         return mark_unusable(candidates, top.shape[1], obs.exclude, obs.mask)
+
+    def act(self, obs: Obs, greedy: bool, generator: torch.Generator) -> Action:
+        """The actor's choice for N observations, its log-probability (N,) and V(obs).
+
+        ``greedy`` takes the most probable items; otherwise ``generator`` draws them.
+        """
+        obs = self.propose(obs, greedy, generator)
+        distribution, value = self(obs)
+        if greedy:
+            index = distribution.best()  # (N, K)
+            logprob = distribution.logprob(index)  # (N,)
+        else:
+            index, logprob = distribution.draw(generator)
+        return Action(obs.items_at(index), logprob, value, obs.candidates)
+
+    def logprob(self, obs: Obs, items: Tensor) -> Tensor:
+        """Log-probability (N,) of showing ``items`` (N, K); a first stage needs ``obs.candidates``."""
+        found: Tensor = self(obs)[0].logprob(obs.places_of(items))
+        return found
 
     def value(self, obs: Obs) -> Tensor:
         """V(obs), (N,)."""
