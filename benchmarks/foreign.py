@@ -37,7 +37,7 @@ from benchmarks import foreign_envs
 from benchmarks.harness import tables, turns
 from benchmarks.harness.turns import Row
 from recsys_rl.agents.baselines import RandomPolicy
-from recsys_rl.config import Config, defaults, from_dict, overlay, to_dict
+from recsys_rl.config import Config, from_dict, overlay
 from recsys_rl.env.foreign import GymEnv
 from recsys_rl.evaluation.anyone import Model
 from recsys_rl.experience.rollout import collect, play
@@ -101,9 +101,8 @@ def random(env_id: str, seed: int, sizes: Sizes) -> tuple[Policy, GymEnv]:
 
 def ours(env_id: str, seed: int, sizes: Sizes, **dials: Row) -> tuple[Policy, GymEnv]:
     """PPO by the preset of `gym:`, as `recsys-rl train` does it; ``dials`` are sections of other settings."""
-    config = defaults("ppo", f"gym:{env_id}")
-    settings = {"train_config": {"seed": seed, "total_timesteps": sizes.steps}}
-    config = from_dict(Config, overlay(overlay(to_dict(config), dials), settings))
+    settings = overlay(dials, {"train_config": {"seed": seed, "total_timesteps": sizes.steps}})
+    config = from_dict(Config, {"algo": "ppo", "env": f"gym:{env_id}", **settings})
     run = begin(config, None, torch.device("cpu"))
     obs = run.env.observe()
     for _ in range(run.num_updates):

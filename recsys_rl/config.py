@@ -205,8 +205,7 @@ def sections_from(mapping: Mapping[str, Any]) -> dict[str, Any]:
         if name in mapping and not isinstance(mapping[name], str):
             raise FieldError(name, f"is {shown(mapping[name])}: it must be a text.")
     algo, env = mapping.get("algo", DEFAULT_ALGO), mapping.get("env", DEFAULT_ENV)
-    given_data = mapping.get("data_config")
-    data = given_data.get("data", DataConfig.data) if isinstance(given_data, Mapping) else DataConfig.data
+    data = data_name(mapping)
     classes = section_classes(algo, env, data)
     homes = {name: section for section, first in classes.items() for name in hints(first)}
     _check_names(mapping, homes)
@@ -219,6 +218,12 @@ def sections_from(mapping: Mapping[str, Any]) -> dict[str, Any]:
                 if complaint is not None:
                     raise FieldError(f"{section}.{field}", complaint)
     return {name: build(first, given.get(name, {}), name, homes) for name, first in classes.items()}
+
+
+def data_name(mapping: Mapping[str, Any]) -> Any:
+    """The source that the settings name in data_config, unchecked; else the default one."""
+    section = mapping.get("data_config")
+    return section.get("data", DataConfig.data) if isinstance(section, Mapping) else DataConfig.data
 
 
 def _check_names(mapping: Mapping[str, Any], homes: Mapping[str, str]) -> None:

@@ -44,7 +44,7 @@ from recsys_rl.config import Config, from_dict, no_setting, section_classes, to_
 from recsys_rl.dials import DataConfig, EnvConfig
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.lookup import DEFAULT_ALGO
-from recsys_rl.make import make_user_model, make_world
+from recsys_rl.make import make_env, make_world
 from recsys_rl.schema import did_you_mean, hints
 from recsys_rl.types import Interface, Obs, UserError
 
@@ -159,10 +159,9 @@ def make_rec_env(
             raise UserError(f"{gymnasium_id(platform)}: {_unknown(name, platform, data, classes)}")
         sections[home][name] = value
     config = from_dict(Config, {"env": platform, **sections, "train_config": {"seed": world_seed}})
-    world = make_world(config)
-    rows = world.population.train if users == "train" else world.population.heldout
-    user_model = make_user_model(config, world)
-    return RecEnv(user_model, world.catalogue, config.env_config, rows, num_envs, torch.Generator())
+    env = make_env(config, make_world(config), num_envs, torch.Generator(), heldout=users == "heldout")
+    assert isinstance(env, RecEnv)  # only platforms with users are registered
+    return env
 
 
 def _unknown(name: str, platform: str, data: str, classes: dict[str, type[Any]]) -> str:

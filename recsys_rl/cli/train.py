@@ -15,8 +15,16 @@ import tyro
 from recsys_rl import folder as folders
 from recsys_rl.agents import AGENTS
 from recsys_rl.cli.parse import parse, peek
-from recsys_rl.config import Config, no_setting, overlay, read_toml, section_classes, sections_from, to_dict
-from recsys_rl.dials import DataConfig
+from recsys_rl.config import (
+    Config,
+    data_name,
+    no_setting,
+    overlay,
+    read_toml,
+    section_classes,
+    sections_from,
+    to_dict,
+)
 from recsys_rl.distributed.launch import launch
 from recsys_rl.distributed.place import Place, find_place, obey_parent
 from recsys_rl.env import PLATFORMS
@@ -155,11 +163,9 @@ def train_options(argv: list[str]) -> Job:
         if given.run is not None and "--resume" in argv:
             raise UserError("--resume resumes the latest run and --run the given run: give one of them.")
         if given.run is not None:
-            folder = Path(given.run)
-            typed.setdefault("algo", folders.algo_of(folder))
-        else:
-            folder = folders.latest({"algo": DEFAULT_ALGO, **file, **typed}["algo"])
+            typed.setdefault("algo", folders.algo_of(Path(given.run)))
         algo = {"algo": DEFAULT_ALGO, **file, **typed}["algo"]
+        folder = folders.latest(algo) if given.run is None else Path(given.run)
         base = to_dict(_config_of_run(folder, algo, given.env))
     chosen = {"algo": DEFAULT_ALGO, "env": DEFAULT_ENV, **base, **file, **typed}
     if folder is not None:
@@ -245,8 +251,7 @@ def _of_chosen(file: Mapping[str, Any], chosen: Mapping[str, Any], given: Any) -
     if not file:
         return {}, ""
     whose = {"algo": DEFAULT_ALGO, "env": DEFAULT_ENV, **file}
-    of_file = file.get("data_config")
-    data = of_file.get("data", DataConfig.data) if isinstance(of_file, Mapping) else DataConfig.data
+    data = data_name(file)
     if not all(isinstance(whose[name], str) for name in ("algo", "env")):
         return dict(file), ""  # a later check raises the error
     before = section_classes(whose["algo"], whose["env"], data)

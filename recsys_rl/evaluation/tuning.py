@@ -17,7 +17,7 @@ from torch import Tensor
 from recsys_rl.agents.rankers import MaximalMarginalRelevance, Rule, RuleWeights
 from recsys_rl.experience.rollout import Sessions, play
 from recsys_rl.protocols import Env, Policy
-from recsys_rl.types import Catalogue, Interface, Population
+from recsys_rl.types import Catalogue, Interface, Population, tree_map
 
 FOLD_IN = (0.0, 0.05, 0.1, 0.2, 0.4)
 WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
@@ -74,8 +74,10 @@ def training_part(population: Population) -> Population:
 def tune_mf(trainees: Trainees) -> tuple[Policy, str]:
     """The ranking by profile with the rate of FOLD_IN that has the highest mean return, and a note."""
     rates = torch.tensor(FOLD_IN, device=trainees.generator.device)
-    weights = dataclasses.replace(_spread(RuleWeights.zeros(), len(rates)), fold_in=rates)
-    best = int(_returns(trainees, weights, _users(trainees)).argmax())
+    nothing = tree_map(lambda x: x.expand(len(rates)), RuleWeights.zeros())
+    weights = dataclasses.replace(nothing, fold_in=rates)
+    returns, _ = _play_each(trainees, weights, _users(trainees))
+    best = int(returns.argmax())
     agent = Rule(trainees.catalogue, _pick(weights, best), trainees.interface.slate_size)
     return agent, fold_in_note(FOLD_IN[best])
 
@@ -131,7 +133,7 @@ def search_rule(trainees: Trainees, budget: int) -> tuple[RuleWeights, int]:
         done = taken + CANDIDATES * each * trainees.interface.session_length > for_search
     last = _weights(mean.repeat(4, 1))
     factor = torch.tensor([1.0, 1.0, 0.0, 0.0], device=device)  # two of rule, two of mf
-    last = RuleWeights(*(getattr(last, f.name) * factor for f in dataclasses.fields(last)))
+    last = tree_map(lambda x: x * factor, last)
     off = torch.tensor([1.0, 0.0, 1.0, 0.0], device=device)
     last = dataclasses.replace(last, fold_in=mean[-1].clamp_min(0) * off)
     each = max(1, (budget - taken) // (4 * trainees.interface.session_length))
@@ -160,14 +162,10 @@ def _users(trainees: Trainees) -> Tensor:
 def _play_each(trainees: Trainees, weights: RuleWeights, users: Tensor) -> tuple[Tensor, int]:
     """Mean return (P,) of each of P candidates with the same users (n,), and the number of steps."""
     num = len(weights.decay)
-    rows = RuleWeights(*(getattr(weights, f.name).repeat_interleave(len(users)) for f in _fields()))
+    rows = tree_map(lambda x: x.repeat_interleave(len(users)), weights)
     agent = Rule(trainees.catalogue, rows, trainees.interface.slate_size)
     sessions = trainees.play(agent, users.repeat(num))  # N = P * n
     return sessions.returns.view(num, -1).mean(1), int(sessions.lengths.sum())
-
-
-def _returns(trainees: Trainees, weights: RuleWeights, users: Tensor) -> Tensor:
-    return _play_each(trainees, weights, users)[0]
 
 
 def _weights(drawn: Tensor) -> RuleWeights:
@@ -176,13 +174,5 @@ def _weights(drawn: Tensor) -> RuleWeights:
     return RuleWeights(popularity, quality, similarity, overlap, decay.sigmoid(), rate.clamp_min(0))
 
 
-def _spread(weights: RuleWeights, count: int) -> RuleWeights:
-    return RuleWeights(*(getattr(weights, f.name).expand(count) for f in _fields()))
-
-
 def _pick(weights: RuleWeights, place: int) -> RuleWeights:
-    return RuleWeights(*(getattr(weights, f.name)[place].clone() for f in _fields()))
-
-
-def _fields() -> tuple[dataclasses.Field[object], ...]:
-    return dataclasses.fields(RuleWeights)
+    return tree_map(lambda x: x[place].clone(), weights)

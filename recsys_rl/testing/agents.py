@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 
 from recsys_rl.protocols import Policy
+from recsys_rl.testing.envs import require_same_obs
 from recsys_rl.testing.requirement import require
 from recsys_rl.types import Action, Obs
 
@@ -32,7 +33,7 @@ def check_agent(
     agent = make_agent()
     for greedy in (False, True):
         check_action(agent.act(obs, greedy), obs, num_items, slate_size)
-    require(same(obs, before), "act changed the observation")
+    require_same_obs(obs, before, "act changed the observation")
 
     for greedy in (False, True):
         first, second = make_agent().act(obs, greedy), make_agent().act(obs, greedy)
@@ -61,9 +62,3 @@ def check_action(action: Action, obs: Obs, num_items: int, slate_size: int = 1) 
     if action.value is not None:
         valued = action.value.shape == (n,) and bool(action.value.isfinite().all())
         require(valued, f"act: value must be finite numbers of shape ({n},)")
-
-
-def same(a: Obs, b: Obs) -> bool:
-    """True if two observations are equal, bit for bit."""
-    pairs = [(x, getattr(b, name)) for name, x in vars(a).items()]
-    return all(x is y is None or torch.equal(x, y) for x, y in pairs)
