@@ -6,6 +6,7 @@ import io
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -74,8 +75,21 @@ class Recommender:
         agent: Any = agent_of(checkpoint)  # of any algorithm
         self.agent = agent
         self.model: Any = self.agent.model
-        self._rows = {int(id_): row for row, id_ in enumerate(self.catalogue.item_ids.tolist())}
-        self._users = {int(id_): row for row, id_ in enumerate(self.population.user_ids.tolist())}
+
+    @cached_property
+    def _rows(self) -> dict[int, int]:
+        """The row of each item id."""
+        return {id_: row for row, id_ in enumerate(self.catalogue.item_ids.tolist())}
+
+    @cached_property
+    def _users(self) -> dict[int, int]:
+        """The row of each user id."""
+        return {id_: row for row, id_ in enumerate(self.population.user_ids.tolist())}
+
+    @cached_property
+    def _titles(self) -> list[str]:
+        """The titles of all items, in lower case for comparison."""
+        return [self.catalogue.title(row).casefold() for row in range(self.catalogue.num_items)]
 
     def act(self, obs: Obs, greedy: bool = False) -> Action:
         """The action of the policy for N observations, as in ``Policy``."""
@@ -142,17 +156,20 @@ class Recommender:
                 raise UserError(f"There is no item with the id {item} in the catalogue: give another.")
             return self._rows[int(item)]
         text = item.casefold()
-        titles = [self.catalogue.title(row) for row in range(self.catalogue.num_items)]
-        exact = [row for row, title in enumerate(titles) if title.casefold() == text]
-        found = exact or [row for row, title in enumerate(titles) if title.casefold().startswith(text)]
+        exact = [row for row, title in enumerate(self._titles) if title == text]
+        found = exact or [row for row, title in enumerate(self._titles) if title.startswith(text)]
         if len(found) == 1:
             return found[0]
         if not found:
-            inside = [title for title in titles if text in title.casefold()][:5]
-            near = f": did you mean {'; '.join(inside)}?" if inside else ": give another."
+            inside = [row for row, title in enumerate(self._titles) if text in title]
+            near = f": did you mean {self._listed(inside)}?" if inside else ": give another."
             raise UserError(f"No title begins with {shown(item)}{near}")
-        names = "; ".join(titles[row] for row in found[:5]) + (" ..." if len(found) > 5 else "")
+        names = self._listed(found) + (" ..." if len(found) > 5 else "")
         raise UserError(f"{len(found)} titles begin with {shown(item)}: give more of one of them ({names}).")
+
+    def _listed(self, rows: Sequence[int]) -> str:
+        """The titles of the first five of these rows."""
+        return "; ".join(self.catalogue.title(row) for row in rows[:5])
 
     def mask(self, k: int, allow: Sequence[int] | None, block: Sequence[int]) -> Tensor:
         """(1, I) bool: the items that may be shown."""
@@ -164,10 +181,9 @@ class Recommender:
             allowed[[self.item(int(item)) for item in allow]] = True
             mask &= allowed
         mask[[self.item(int(item)) for item in block]] = False
-        if int(mask.sum()) < k:
-            raise UserError(
-                f"Only {int(mask.sum())} items may be shown, but k is {k}: lower k, or allow more items."
-            )
+        left = int(mask.sum())
+        if left < k:
+            raise UserError(f"Only {left} items may be shown, but k is {k}: lower k, or allow more items.")
         return mask.unsqueeze(0)
 
     def _profiles(self, users: Sequence[int]) -> Tensor:
