@@ -1,4 +1,7 @@
-"""Make a world, an environment and an agent from settings. They get sections, never the whole Config."""
+"""Make a world, an environment and an agent from the settings of a run.
+
+The functions here take the whole Config. Of what they make, each object gets only its own section.
+"""
 
 from __future__ import annotations
 

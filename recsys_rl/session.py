@@ -26,9 +26,8 @@ class Session:
     steps: Tensor  # (N,) int64: steps so far
     history: Tensor  # (N, W) int64: the last W items, latest last, -1 padding first; W = max(L, K)
     signals: Tensor  # (N, W, S) float32: the visible signals of each, 0 at padding
-    shown: (
-        Tensor | None
-    )  # (N, T K) int64: all items so far, where the window may not hold them and none repeats
+    # (N, T K) int64: all items so far, where the window may not hold them and none repeats; else None
+    shown: Tensor | None
 
     @classmethod
     def begin(cls, interface: Interface, catalogue: Catalogue, users: Tensor) -> Session:

@@ -284,9 +284,8 @@ def _map_table(found: Mapping[str, Any]) -> Tensor:
 
 def _check_catalogue(catalogue: Catalogue) -> None:
     rows, columns = catalogue.num_items, len(catalogue.genre_names)
-    if catalogue.titles and len(catalogue.titles) != rows:
-        raise Refused("holds a catalogue whose fields disagree in their number of items")
-    if any(tensor.shape[:1] != (rows,) for tensor in _take_apart(catalogue)[1].values()):
+    sizes = [tensor.shape[:1] for tensor in _take_apart(catalogue)[1].values()]
+    if any(size != (rows,) for size in sizes) or len(catalogue.titles) not in (0, rows):
         raise Refused("holds a catalogue whose fields disagree in their number of items")
     if catalogue.genres.shape != (rows, columns) or catalogue.embedding.ndim != 2:
         raise Refused("holds a catalogue whose embedding or genres have a wrong shape")
