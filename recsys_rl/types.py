@@ -289,7 +289,7 @@ class Step:
     """The result of one step of N users (same-step autoreset, as in Gymnasium's SAME_STEP mode)."""
 
     obs: Obs  # the next observation; after the end of a session, the first of a new session
-    final_obs: Obs  # the true successor, before any reset
+    final_obs: Obs  # the true successor, before any reset; `obs` itself if no session ended
     reward: Tensor  # (N,) float32: the environment's reward, normalised if the environment normalises
     terminated: Tensor  # (N,) bool: the session ended by itself; no value follows
     truncated: Tensor  # (N,) bool: the time limit cut the session; value follows

@@ -12,6 +12,8 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from recsys_rl.functional import losses
+from recsys_rl.functional.compiled import kernels
+from tests.compiled import without_kernels  # noqa: F401
 
 FLOATS = st.lists(st.floats(-3, 3, width=32), min_size=1, max_size=8)
 
@@ -125,6 +127,70 @@ def test_value_gradient_within_the_clip_range_is_the_unclipped_one(scale: float)
     value, returns, old = scale * value, scale * (value + error), scale * value + 0.15 * move.tanh()
     assert_close(value_gradient(value, returns, old), value_gradient(value, returns), atol=0, rtol=1e-6)
     assert_close(losses.clipped_value_loss(value, old, returns, 0.2), losses.value_loss(value, returns))
+
+
+# ---- the whole loss, with its compiled gradient and without
+
+
+def ppo_loss(samples: Tensor, clip_vloss: bool) -> tuple[Tensor, Tensor]:
+    """The loss of ``samples`` (7, B), and its gradient (3, B) at log-probability, entropy and value."""
+    outputs = [x.clone().requires_grad_() for x in samples[:3]]
+    loss = losses.ppo_loss(
+        *outputs, *samples[3:], clip_eps=0.2, ent_coef=0.1, vf_coef=0.5, clip_vloss=clip_vloss
+    )
+    return loss.detach(), torch.stack(torch.autograd.grad(loss, outputs))
+
+
+@pytest.fixture(params=["compiled", "torch"])
+def way(request: pytest.FixtureRequest) -> str:
+    """The test runs with the compiled loss and with torch's operators."""
+    if request.param == "torch":
+        request.getfixturevalue("without_kernels")
+    elif kernels.library() is None:
+        pytest.skip("the kernels were not compiled here")
+    return str(request.param)
+
+
+@pytest.mark.parametrize("clip_vloss", [False, True])
+def test_ppo_loss_by_hand(way: str, clip_vloss: bool) -> None:
+    """Two samples: ratio 2 with advantage 1 and ratio 0.5 with advantage 1; errors 1 and -2."""
+    ratio = torch.tensor([2.0, 0.5])
+    old = torch.tensor([-1.0, -1.0])
+    value, returns, old_value = torch.tensor([[3.0, 0.0], [2.0, 2.0], [2.9, 1.0]])
+    samples = torch.stack([old + ratio.log(), torch.tensor([1.0, 3.0]), value, old, old_value, returns])
+    loss, gradient = ppo_loss(torch.cat([samples, torch.ones(1, 2)]), clip_vloss)
+    # surrogate -(1.2 + 0.5) / 2, entropy 2, squared errors 1 and 4; clipped, 0 counts as 0.8, nearer
+    assert_close(loss, torch.tensor(-0.85 - 0.1 * 2 + 0.5 * 0.5 * 2.5))
+    assert_close(gradient, torch.tensor([[0.0, -0.25], [-0.05, -0.05], [0.25, -0.5]]))
+
+
+@pytest.mark.parametrize("clip_vloss", [False, True])
+def test_compiled_ppo_loss_equals_autograd(clip_vloss: bool) -> None:
+    if kernels.library() is None:
+        pytest.skip("the kernels were not compiled here")
+    samples = 0.3 * torch.randn(7, 1000, generator=torch.Generator().manual_seed(0))
+    samples[:, :10] = 0.0  # ratio 1, advantage 0, error 0
+    found = ppo_loss(samples, clip_vloss)
+    exact = ppo_loss(samples.double(), clip_vloss)  # the compiled loss takes single precision alone
+    assert_close(found[0], exact[0].float(), rtol=1e-6, atol=1e-7)
+    assert_close(found[1], exact[1].float(), rtol=1e-5, atol=1e-8)
+
+
+def test_ppo_loss_keeps_nan(way: str) -> None:
+    for row in range(7):
+        samples = torch.zeros(7, 4)
+        samples[row, 2] = torch.nan
+        assert ppo_loss(samples, clip_vloss=True)[0].isnan()
+
+
+def test_ppo_loss_has_no_second_derivative() -> None:
+    if kernels.library() is None:
+        pytest.skip("the kernels were not compiled here")
+    logprob = torch.zeros(3, requires_grad=True)
+    rest = [torch.ones(3) for _ in range(6)]
+    loss = losses.ppo_loss(logprob, *rest, clip_eps=0.2, ent_coef=0.0, vf_coef=0.5)
+    with pytest.raises(RuntimeError, match="no second derivative"):
+        torch.autograd.grad(loss, logprob, create_graph=True)
 
 
 def test_approx_kl() -> None:

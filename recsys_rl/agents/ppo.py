@@ -163,34 +163,45 @@ class PPO:
             distribution, value = self.model(batch.obs)
             logprob, entropy = distribution.evaluate(batch.places)  # (B,) each, B = batch_size
             outputs = Outputs(logprob, entropy, value)
-            loss = self._losses(batch.targets, outputs, ent_coef)["loss"]
+            loss = self._loss(batch.targets, outputs, ent_coef)
             self.optimizer.zero_grad()
             loss.backward()
             self.optimizer.step()
             seen.append(Outputs(*(x.detach() for x in outputs)))
         return Outputs(*map(torch.cat, zip(*seen, strict=True)))
 
-    def _losses(self, targets: Targets, outputs: Outputs, ent_coef: float) -> dict[str, Tensor]:
-        """The loss of these samples (arXiv:1707.06347, eq. 9) and its three terms, scalars."""
-        config, (logprob, entropy, value) = self.config, outputs
-        old_logprob, old_value, returns, advantage = targets
-        policy_loss = losses.clipped_surrogate(logprob, old_logprob, advantage, config.clip_eps)
+    def _loss(self, targets: Targets, outputs: Outputs, ent_coef: float) -> Tensor:
+        config = self.config
+        return losses.ppo_loss(
+            *outputs,
+            *targets,
+            clip_eps=config.clip_eps,
+            ent_coef=ent_coef,
+            vf_coef=config.vf_coef,
+            clip_vloss=config.clip_vloss,
+        )
+
+    def _diagnostics(self, epochs: list[tuple[Targets, Outputs]], ent_coef: float) -> dict[str, Tensor]:
+        """Means over all samples of an update, with the outputs as they were before each gradient step."""
+        config = self.config
+        of_targets, of_outputs = zip(*epochs, strict=True)
+        targets = Targets(*map(torch.cat, zip(*of_targets, strict=True)))
+        outputs = Outputs(*map(torch.cat, zip(*of_outputs, strict=True)))
+        value, old_value, returns = outputs.value, targets.old_value, targets.returns
+        policy_loss = losses.clipped_surrogate(
+            outputs.logprob, targets.old_logprob, targets.advantage, config.clip_eps
+        )
         if config.clip_vloss:
             value_loss = losses.clipped_value_loss(value, old_value, returns, config.clip_eps)
         else:
             value_loss = losses.value_loss(value, returns)
-        mean_entropy = entropy.mean()
-        loss = policy_loss - ent_coef * mean_entropy + config.vf_coef * value_loss
-        return {"loss": loss, "policy_loss": policy_loss, "value_loss": value_loss, "entropy": mean_entropy}
-
-    def _diagnostics(self, epochs: list[tuple[Targets, Outputs]], ent_coef: float) -> dict[str, Tensor]:
-        """Means over all samples of an update, with the outputs as they were before each gradient step."""
-        of_targets, of_outputs = zip(*epochs, strict=True)
-        targets = Targets(*map(torch.cat, zip(*of_targets, strict=True)))
-        outputs = Outputs(*map(torch.cat, zip(*of_outputs, strict=True)))
-        return self._losses(targets, outputs, ent_coef) | {
+        return {
+            "loss": self._loss(targets, outputs, ent_coef),
+            "policy_loss": policy_loss,
+            "value_loss": value_loss,
+            "entropy": outputs.entropy.mean(),
             "approx_kl": losses.approx_kl(outputs.logprob, targets.old_logprob),
-            "clipfrac": losses.clip_fraction(outputs.logprob, targets.old_logprob, self.config.clip_eps),
+            "clipfrac": losses.clip_fraction(outputs.logprob, targets.old_logprob, config.clip_eps),
         }
 
     def _kl(self, targets: Targets, outputs: Outputs) -> Tensor:

@@ -103,7 +103,9 @@ class RecEnv:
         feedback = self.user_model.respond(self.user_state, items, skipped, self.generator)
         streams = self.user_model.rewards(feedback)  # (N, M)
         user_state, terminated = self.user_model.advance(self.user_state, items, feedback)
-        seen = feedback.signals.index_select(-1, self._visible)  # (N, K, S)
+        seen = feedback.signals  # (N, K, S), S as many as are visible
+        if len(self._visible) < len(self.signals):
+            seen = seen.index_select(-1, self._visible)
         session = self.session.record(
             items, seen, None if self.all_shown and items.shape[1] == 1 else skipped
         )

@@ -50,10 +50,13 @@ def collect(env: Env, agent: Learner, obs: Obs, num_steps: int) -> tuple[Rollout
             rows[name][t].copy_(x)
         if "mask" in record and "mask" not in seen:  # and again
             rows["mask"][t].fill_(True)
-        users = step.truncated.nonzero().squeeze(1)
-        if len(users) and t < num_steps - 1:
-            left = dataclasses.replace(step.final_obs, mask=None)  # a value needs no mask, which may be wide
-            cut.append((t, users, agent.value(left.rows(users))))
+        if step.final_obs is not step.obs and t < num_steps - 1:  # some sessions ended
+            users = step.truncated.nonzero().squeeze(1)
+            if len(users):
+                left = dataclasses.replace(
+                    step.final_obs, mask=None
+                )  # it may be wide, and a value needs none
+                cut.append((t, users, agent.value(left.rows(users))))
         obs = step.obs
 
     # The value of the true successor is the next row's. After a time limit the next row is of another user.

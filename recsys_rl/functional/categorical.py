@@ -122,7 +122,9 @@ def forbid_(logits: Tensor, mask: Tensor | None, exclude: Tensor | None) -> Tens
     """
     if mask is None and exclude is None:
         return logits
-    values = logits.detach()  # the same memory
+    # The same memory. ``detach`` would also share the version: autograd would then write the gradient of a
+    # view, which logits are, into zeros first, and that takes as long as the gradient itself.
+    values = logits.data
     if mask is not None:
         values.masked_fill_(~mask.unsqueeze(1), -torch.inf)
     if exclude is not None:

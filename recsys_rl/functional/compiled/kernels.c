@@ -113,6 +113,31 @@ void evaluate_gradient(const float *logits, const int64_t *items, const Row *rea
     }
 }
 
+/* ---- losses.ppo_loss, and its derivatives by log-probability, entropy and value: gradient (3, rows). NaN
+ * stays. */
+
+INLINE float clamp(float x, float low, float high) { return !(x >= low) ? low : !(x <= high) ? high : x; }
+
+float ppo_loss(const float *logprob, const float *entropy, const float *value, const float *old_logprob,
+               const float *old_value, const float *returns, const float *advantage, int64_t rows,
+               float clip_eps, float ent_coef, float vf_coef, int clip_vloss, float *gradient) {
+    double sum = 0.0, share = 1.0 / rows;
+    for (int64_t i = 0; i < rows; i++) {
+        float ratio = expf(logprob[i] - old_logprob[i]), minus = -advantage[i];
+        float free = ratio * minus, clipped = clamp(ratio, 1 - clip_eps, 1 + clip_eps) * minus;
+        float error = value[i] - returns[i], far = error;
+        if (clip_vloss)
+            far = clamp(value[i], old_value[i] - clip_eps, old_value[i] + clip_eps) - returns[i];
+        int kept = !(free < clipped), near = !(error * error < far * far) && far == far;
+        sum += (kept ? free : clipped) - ent_coef * entropy[i];
+        sum += 0.5f * vf_coef * (near ? error * error : far * far);
+        gradient[i] = kept ? share * free : 0.0f; /* d ratio / d logprob = ratio */
+        gradient[rows + i] = -share * ent_coef;
+        gradient[2 * rows + i] = near ? share * vf_coef * error : 0.0f;
+    }
+    return share * sum;
+}
+
 /* ---- adam: one step with bias-corrected rates, the gradient scaled down to max_norm first. The weights and
  * their moments are vectors; the gradient lies in pieces, one behind the other in that order. */
 

@@ -45,6 +45,8 @@ def load(file: Path) -> ctypes.CDLL:
     loaded.evaluate_gradient.argtypes = [p, p, p, p, p, n, n, n, i, p]
     loaded.dense_forward.argtypes = [p, p, n, i, p, n, i, p, p, p]
     loaded.dense_backward.argtypes = [p, p, n, i, p, n, i, p, p, p, p, p]
+    loaded.ppo_loss.argtypes = [p, p, p, p, p, p, p, n, f, f, f, i, p]
+    loaded.ppo_loss.restype = f
     loaded.adam.argtypes = [p, p, p, p, p, n, f, f, f, f, f, f, i]
     loaded.dot_rows.argtypes = [p, p, p, n, n, n, n, i, p]
     loaded.add_rows.argtypes = [p, p, p, p, n, n, n, n, f, i, p]

@@ -30,32 +30,37 @@ INLINE void TILE(int height, int64_t depth, Matrix a, const float *b, int64_t b_
 /* c (height, width) = a (height, depth) b (depth, width); c has rows of `c_row` floats. */
 TARGET static void PRODUCT(int64_t height, int64_t width, int64_t depth, Matrix a, Matrix b, float *c,
                            int64_t c_row) {
-    /* Where b's columns aren't its rows, or are fewer than a tile's, they are copied to lie as they are used,
-     * and the tile is computed beside c. */
+    /* b's columns are copied to lie as they are used where they aren't its rows, where they are fewer than a
+     * tile's, and where enough tiles use them: rows far apart lie on as many pages. A tile that is wider
+     * than c is computed beside it. */
     float packed[DEPTH * PANEL] __attribute__((aligned(64))),
         beside[TALL * PANEL] __attribute__((aligned(64)));
     for (int64_t j = 0; j < width; j += PANEL)
         for (int64_t k = 0; k < depth; k += DEPTH) {
             int64_t wide = least(PANEL, width - j), deep = least(DEPTH, depth - k), b_row = b.row;
             const float *panel = b.at + k * b.row + j * b.column;
-            if (wide < PANEL || b.column != 1) {
+            if (wide < PANEL || b.column != 1 || height >= 4 * TALL) {
                 for (int64_t q = 0; q < deep; q++)
-                    for (int64_t x = 0; x < PANEL; x++)
-                        packed[q * PANEL + x] = x < wide ? panel[q * b.row + x * b.column] : 0.0f;
+                    if (wide == PANEL && b.column == 1)
+                        memcpy(packed + q * PANEL, panel + q * b.row, PANEL * sizeof *panel);
+                    else
+                        for (int64_t x = 0; x < PANEL; x++)
+                            packed[q * PANEL + x] = x < wide ? panel[q * b.row + x * b.column] : 0.0f;
                 panel = packed;
                 b_row = PANEL;
             }
             for (int64_t i = 0; i < height;) {
                 Matrix rows = {a.at + i * a.row + k * a.column, a.row, a.column};
-                int64_t tall = height - i < TALL ? 1 : TALL;
+                int64_t tall = least(height - i, TALL);
                 float *to = c + i * c_row + j, *into = wide < PANEL ? beside : to;
                 int64_t into_row = wide < PANEL ? PANEL : c_row;
                 for (int64_t q = 0; q < tall && into == beside && k > 0; q++)
                     memcpy(beside + q * PANEL, to + q * c_row, wide * sizeof *to);
-                if (tall == TALL)
-                    TILE(TALL, deep, rows, panel, b_row, into, into_row, k > 0);
-                else
-                    TILE(1, deep, rows, panel, b_row, into, into_row, k > 0);
+                switch (tall) {
+#define HEIGHT(n) case n: TILE(n < TALL ? n : TALL, deep, rows, panel, b_row, into, into_row, k > 0); break;
+                    HEIGHT(1) HEIGHT(2) HEIGHT(3) HEIGHT(4) HEIGHT(5) HEIGHT(6) HEIGHT(7) HEIGHT(8)
+#undef HEIGHT
+                }
                 for (int64_t q = 0; q < tall && into == beside; q++)
                     memcpy(to + q * c_row, beside + q * PANEL, wide * sizeof *to);
                 i += tall;
