@@ -74,7 +74,7 @@ class RecSysEnv(gymnasium.Env[Arrays, Any]):
 
     def step(self, action: Any) -> tuple[Arrays, float, bool, bool, Info]:
         _check(action, self.action_space)
-        step = self.sessions.step(_items(action, self.sessions, 1))
+        step = self.sessions.step(_items(action, 1))
         arrays, info = _arrays(step.final_obs, self.sessions)
         ended = bool(step.terminated), bool(step.truncated)
         return _row(arrays, 0), step.reward.item(), *ended, _row(info, 0)
@@ -109,7 +109,7 @@ class RecSysVectorEnv(VectorEnv[Arrays, npt.NDArray[np.int64], npt.NDArray[Any]]
         self, actions: npt.NDArray[np.int64]
     ) -> tuple[Arrays, npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any], Info]:
         _check(actions, self.action_space)
-        step = self.sessions.step(_items(actions, self.sessions, self.num_envs))
+        step = self.sessions.step(_items(actions, self.num_envs))
         arrays, info = _arrays(step.obs, self.sessions)
         infos = self._infos(info)
         ended = torch.nonzero(step.terminated | step.truncated).flatten().tolist()
@@ -220,7 +220,7 @@ def _context_space(env: RecEnv) -> spaces.Box:
     return spaces.Box(low, high)
 
 
-def _items(actions: Any, env: RecEnv, num_envs: int) -> Tensor:
+def _items(actions: Any, num_envs: int) -> Tensor:
     """The items (N, K) of an action. A place that repeats an earlier item of the slate stays empty."""
     return without_repeats(torch.as_tensor(actions).long().reshape(num_envs, -1))
 

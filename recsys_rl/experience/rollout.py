@@ -43,12 +43,12 @@ def collect(env: Env, agent: Learner, obs: Obs, num_steps: int) -> tuple[Rollout
         if t == 0:
             record = {name: x.new_empty(num_steps, *x.shape) for name, x in seen.items()}
             rows = {name: x.unbind() for name, x in record.items()}
-        if "mask" in seen and "mask" not in record:  # until now every item was available
+        if "mask" in seen and "mask" not in record:  # every item was available before
             record["mask"] = torch.ones_like(seen["mask"]).expand(num_steps, -1, -1).clone()
             rows["mask"] = record["mask"].unbind()
         for name, x in seen.items():
             rows[name][t].copy_(x)
-        if "mask" in record and "mask" not in seen:  # and again
+        if "mask" in record and "mask" not in seen:  # every item is available again
             rows["mask"][t].fill_(True)
         if step.final_obs is not step.obs and t < num_steps - 1:  # some sessions ended
             users = step.truncated.nonzero().squeeze(1)

@@ -18,7 +18,7 @@ from recsys_rl.types import Rollout, Stream, UserError
 
 
 def parse_weights(texts: Sequence[str]) -> dict[str, float]:
-    """``("watch=1", "revenue=0.2")`` as numbers by name. Raises UserError."""
+    """The numbers by name in texts such as ``("watch=1", "revenue=0.2")``. Raises UserError."""
     found: dict[str, float] = {}
     for text in texts:
         name, equals, number = text.partition("=")

@@ -39,7 +39,7 @@ class _Finder(MetaPathFinder):
 
             def exec_module(module: ModuleType) -> None:
                 execute(module)
-                if self in sys.meta_path:  # a search alone, without an import, leaves it there
+                if self in sys.meta_path:  # it stays after a search without an import
                     sys.meta_path.remove(self)
                     self.call()
 

@@ -24,7 +24,7 @@ def generators(seed: int, *names: str, device: torch.device | str = "cpu") -> di
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:
-    """The seeds that "0-4", "0,2,5" or "0-2,7" names, in that order and none of them twice.
+    """The seeds in a text such as "0-4", "0,2,5" or "0-2,7", in that order and none twice.
 
     Raises UserError for another text, for a seed over 2**32 - 1, and for a range of more than 1000.
     """

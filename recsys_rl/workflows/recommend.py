@@ -207,8 +207,8 @@ class Recommender:
         first, *others = (name for name, _ in interface.context if name not in PIECES)
         if others:
             raise UserError(
-                f"The policy needs more of a user than the profile ({', '.join(others)}), which only the "
-                "environment has: recommend with a policy of another platform."
+                f"The policy needs more than the profile of a user ({', '.join(others)}), and only the "
+                "environment has these: recommend with a policy of another platform."
             )
         return session.request({first: profiles}, mask.expand(len(profiles), -1))
 
