@@ -170,6 +170,23 @@ def test_forbid_by_hand() -> None:
     assert categorical.forbid_(logits, None, None) is logits
 
 
+def test_forbid_refuses_other_ids() -> None:
+    with pytest.raises((IndexError, RuntimeError)):
+        categorical.forbid_(torch.zeros(2, 1, 3), None, torch.tensor([[0], [3]]))
+
+
+def test_forbid_of_several_positions() -> None:
+    got = categorical.forbid_(torch.zeros(1, 2, 3), None, torch.tensor([[1, -1]]))
+    assert got.isinf().tolist() == [[[False, True, False]] * 2]
+
+
+def test_gradient_of_forbidden_logits_needs_no_copy() -> None:
+    """In a network logits are a view. A write through ``detach`` would make autograd copy their gradient."""
+    flat = torch.zeros(2, 3, requires_grad=True) + 0
+    logits = categorical.forbid_(flat.unsqueeze(1), None, torch.tensor([[1], [-1]]))
+    assert logits.grad_fn is not None and logits.grad_fn.name() == "UnsqueezeBackward0"
+
+
 def test_forbid_keeps_the_gradient_of_allowed_alternatives() -> None:
     logits = torch.zeros(1, 1, 3, requires_grad=True)
     categorical.logprob(

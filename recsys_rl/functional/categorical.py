@@ -119,6 +119,7 @@ def forbid_(logits: Tensor, mask: Tensor | None, exclude: Tensor | None) -> Tens
 
     Padding of ``exclude`` is -1. A few ids cost little; a mask costs a pass over all logits. The write is no
     part of the autograd graph: at a forbidden alternative p is 0, and so are the gradients of p and log p.
+    Raises IndexError for an id outside -1 .. A - 1 (RuntimeError without the compiled loops).
     """
     if mask is None and exclude is None:
         return logits
@@ -127,12 +128,28 @@ def forbid_(logits: Tensor, mask: Tensor | None, exclude: Tensor | None) -> Tens
     values = logits.data
     if mask is not None:
         values.masked_fill_(~mask.unsqueeze(1), -torch.inf)
-    if exclude is not None:
+    if exclude is not None and not _forbid_compiled(values, exclude):
         index = exclude.clamp_min(0).unsqueeze(1).expand(-1, logits.shape[1], -1)  # (N, K, X)
         # An addition, so that padding changes nothing: an id may occur twice, and id 0 beside padding.
         minus = torch.where(exclude < 0, 0.0, -torch.inf).to(logits).unsqueeze(1).expand_as(index)
         values.scatter_add_(-1, index, minus)
     return logits
+
+
+def _forbid_compiled(logits: Tensor, exclude: Tensor) -> bool:
+    """Write -inf at the ids ``exclude`` (N, X) in one pass; False if the compiled loops can't."""
+    library = kernels.serving(logits)
+    if library is None or not (exclude.is_cpu and exclude.is_contiguous() and exclude.dtype == torch.int64):
+        return False
+    outside = library.forbid(
+        logits.data_ptr(),
+        exclude.data_ptr(),
+        *exclude.shape,
+        *logits.shape[1:],
+    )
+    if outside:
+        raise IndexError(f"an id of exclude is outside -1 .. {logits.shape[-1] - 1}")
+    return True
 
 
 def sample(logits: Tensor, generator: torch.Generator | None = None) -> Tensor:

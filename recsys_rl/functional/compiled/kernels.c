@@ -55,6 +55,19 @@ void sample(const float *logits, const float *uniform, int64_t rows, int64_t wid
         index[i] = draw_row(logits + i * width, width, uniform[i], logprob + i);
 }
 
+/* ---- categorical.forbid_: -inf at the alternatives `ids` (rows, number) of each row; padding is -1. Returns
+ * 1 where one is no alternative. */
+int forbid(float *logits, const int64_t *ids, int64_t rows, int64_t number, int64_t positions, int64_t width) {
+    int outside = 0;
+    for (int64_t i = 0; i < rows; i++)
+        for (int64_t x = i * number; x < (i + 1) * number; x++) {
+            outside |= ids[x] < -1 || ids[x] >= width;
+            for (int64_t place = i * positions; place < (i + 1) * positions; place++)
+                if (ids[x] >= 0 && ids[x] < width) logits[place * width + ids[x]] = -INFINITY;
+        }
+    return outside;
+}
+
 /* ---- categorical.evaluate: log-probability and entropy of rows of positions, and the gradient of both */
 
 typedef struct {

@@ -41,6 +41,7 @@ def load(file: Path) -> ctypes.CDLL:
     p, n, i = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
     f = ctypes.c_float
     loaded.sample.argtypes = [p, p, n, n, i, p, p]
+    loaded.forbid.argtypes = [p, p, n, n, n, n]
     loaded.evaluate.argtypes = [p, p, n, n, n, i, p, p, p]
     loaded.evaluate_gradient.argtypes = [p, p, p, p, p, n, n, n, i, p]
     loaded.dense_forward.argtypes = [p, p, n, i, p, n, i, p, p, p]
@@ -54,7 +55,7 @@ def load(file: Path) -> ctypes.CDLL:
     loaded.put_rows.argtypes = [p, p, p, n, n, n, i, p]
     loaded.push_rows.argtypes = [p, p, p, n, n, n, i, p]
     loaded.rows_hold.argtypes = [p, p, n, n, i, p]
-    checking = loaded.evaluate, loaded.dot_rows, loaded.add_rows
+    checking = loaded.forbid, loaded.evaluate, loaded.dot_rows, loaded.add_rows
     for function in (*checking, loaded.beside_rows, loaded.put_rows):  # 1 where an index is out of range
         function.restype = i
     plain = loaded.sample, loaded.evaluate_gradient, loaded.dense_forward, loaded.dense_backward, loaded.adam
