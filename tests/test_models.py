@@ -134,7 +134,18 @@ def test_two_tower_by_hand() -> None:
     blocks = torch.tensor([[[1.0, 2.0], [3.0, 4.0]]])
     items = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
     # query = (1 - 3, 2 + 0) = (-2, 2)
-    assert_close(head(torch.zeros(1, 2), blocks, items), torch.tensor([[[-10.0, 10.0, 0.0]]]))
+    assert_close(head(torch.zeros(1, 2), [blocks], items), torch.tensor([[[-10.0, 10.0, 0.0]]]))
+
+
+def test_two_tower_votes_of_shorter_blocks_by_hand() -> None:
+    """Two blocks of one and of two features: the missing feature counts as 0."""
+    head = TwoTowerHead(2, 2, 2, rng())
+    head.query.weight.data.zero_()
+    head.votes.data = torch.tensor([[0.2, 9.0], [-0.2, 0.4]])
+    user = head.user(torch.zeros(1, 2), [torch.tensor([[[3.0]]]), torch.tensor([[[1.0, 2.0]]])])
+    # RATE 5: 5 * (0.2 * 3 - 0.2 * 1) = 2 and 5 * 0.4 * 2 = 4
+    assert_close(user[:, :2], torch.tensor([[2.0, 4.0]]))
+    assert not user[:, 2:].any()
 
 
 def test_dense_head_depends_on_ids_only() -> None:

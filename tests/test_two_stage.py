@@ -385,7 +385,7 @@ def agent_of(model: ActorCritic) -> Any:
     return PPO(model, config, 1, generators(0, "policy", "shuffle"))
 
 
-def read(model: ActorCritic, rows: Tensor) -> tuple[Tensor, Tensor]:
+def read(model: ActorCritic, rows: Tensor) -> tuple[Tensor, list[Tensor]]:
     """The inputs of the head: hidden features and blocks."""
     inputs, sums = model._read(Obs(rows))
     return model.hidden(inputs)[0], model._blocks(Obs(rows), sums)

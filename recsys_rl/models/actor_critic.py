@@ -183,11 +183,10 @@ class ActorCritic(nn.Module):
             return torch.cat([obs.context, self.session(obs, self.items)], -1), None
         return obs.context, None
 
-    def _blocks(self, obs: Obs, sums: Tensor | None) -> Tensor:
-        """Inputs in the space of item features: embeddings of the context and sums, (N, num_blocks, F_i).
+    def _blocks(self, obs: Obs, sums: Tensor | None) -> list[Tensor]:
+        """Inputs in the space of item features: embeddings of the context (N, E, D), sums (N, number, F_i).
 
-        The features of an item begin with its embedding. For embeddings of the context the rest is 0.
+        The features of an item begin with its embedding.
         """
         embeddings = torch.stack([obs.context[:, place] for place in self.embeddings], 1)  # (N, E, D)
-        blocks = nn.functional.pad(embeddings, (0, self.items.shape[1] - embeddings.shape[-1]))
-        return blocks if sums is None else torch.cat([blocks, sums], 1)
+        return [embeddings] if sums is None else [embeddings, sums]

@@ -67,14 +67,14 @@ class TwoTowerHead(nn.Module):
         self.votes = nn.Parameter(0.01 * torch.randn(num_blocks, num_item_features, generator=generator))
         self.log_temperature = nn.Parameter(torch.tensor(LOGIT_SCALE).log() / RATE)
 
-    def forward(self, hidden: Tensor, blocks: Tensor, items: Tensor) -> Tensor:
-        """hidden (N, H), blocks (N, number, F_i), items (I, F_i) -> logits (N, 1, I)."""
+    def forward(self, hidden: Tensor, blocks: Sequence[Tensor], items: Tensor) -> Tensor:
+        """hidden (N, H), blocks as ``user`` takes them, items (I, F_i) -> logits (N, 1, I)."""
         query = self.temperature * self.user(hidden, blocks)  # (N, F_i + tower)
         towers = torch.cat([items, self.tower(items).relu()], 1)  # (I, F_i + tower)
         logits: Tensor = query @ towers.T  # (N, I)
         return logits.unsqueeze(1)
 
-    def among(self, hidden: Tensor, blocks: Tensor, parts: Sequence[Tensor]) -> Tensor:
+    def among(self, hidden: Tensor, blocks: Sequence[Tensor], parts: Sequence[Tensor]) -> Tensor:
         """As ``forward``, but each row scores its own C items: logits (N, 1, C).
 
         ``parts`` (N, C, size) each are the features of the items, whose sizes add up to F_i. Joining them
@@ -91,10 +91,19 @@ class TwoTowerHead(nn.Module):
             logits = logits + of_query @ part.mT
         return logits
 
-    def user(self, hidden: Tensor, blocks: Tensor) -> Tensor:
-        """The query (N, F_i + tower). Its first F_i numbers are multiplied by the features themselves."""
-        votes = (RATE * self.votes * blocks).sum(1)  # (N, F_i)
-        query: Tensor = self.query(hidden) + nn.functional.pad(votes, (0, TOWER_SIZE))
+    def user(self, hidden: Tensor, blocks: Sequence[Tensor]) -> Tensor:
+        """The query (N, F_i + tower). Its first F_i numbers are multiplied by the features themselves.
+
+        ``blocks`` (N, number, size) each hold the x_b, ``num_blocks`` together. Features beyond ``size``
+        count as 0.
+        """
+        query: Tensor = self.query(hidden)
+        votes, at = RATE * self.votes, 0
+        for block in blocks:
+            number, size = block.shape[1:]
+            vote = (votes[at : at + number, :size] * block).sum(1)  # (N, size)
+            query = query + nn.functional.pad(vote, (0, query.shape[1] - size))
+            at += number
         return query
 
     @property
