@@ -1,0 +1,75 @@
+"""Choices of users over a slate of K places: probabilities of picking each place, and draws from them.
+
+Each function takes the utilities (N, K) of the shown items in logits, and the utility (N,) of picking none of
+them. An empty place has utility -inf and is never picked. The result is (N, K); the rest to 1 is the
+probability of picking none. With one place, all three models are the same.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def multinomial_logit(utility: Tensor, none: Tensor) -> Tensor:
+    """The user sees all places (McFadden 1974, "Conditional logit analysis of qualitative choice behavior").
+
+    ::
+
+        P(k) = exp(u_k) / (exp(u_none) + sum_j exp(u_j))
+    """
+    return torch.cat([utility, none.unsqueeze(-1)], -1).softmax(-1)[..., :-1]
+
+
+def position_based(utility: Tensor, none: Tensor, eta: float) -> Tensor:
+    """The user reads from the top, sees place k with probability k^-eta, and picks by multinomial logit.
+
+    The chance k^-eta is that of Joachims, Swaminathan and Schnabel (2017, "Unbiased learning-to-rank with
+    biased feedback"). The user sees the first d places, with P(d) = d^-eta - (d + 1)^-eta for d < K and
+    P(K) = K^-eta, so that place k is among them with probability k^-eta::
+
+        P(k) = sum_{d >= k} P(d) exp(u_k) / (exp(u_none) + sum_{j <= d} exp(u_j))
+
+    ``eta`` is at least 0; at 0 the user sees all places.
+    """
+    places = torch.arange(1, utility.shape[-1] + 2, dtype=utility.dtype, device=utility.device)
+    seen = places**-eta  # (K + 1,)
+    seen[-1] = 0
+    depth = seen[:-1] - seen[1:]  # (K,): P(d)
+    highest = torch.maximum(utility.amax(-1), none).unsqueeze(-1)  # (N, 1): exp can't overflow
+    weight = (utility - highest).exp()  # (N, K)
+    total = weight.cumsum(-1) + (none.unsqueeze(-1) - highest).exp()  # (N, K): of the first d places
+    # A total can be 0 only if all its utilities lie far below the highest, which is then further down.
+    share = depth / total.clamp_min(torch.finfo(total.dtype).tiny)  # (N, K)
+    return weight * share.flip(-1).cumsum(-1).flip(-1)
+
+
+def cascade(utility: Tensor, none: Tensor, persistence: float = 1.0) -> Tensor:
+    """The user judges one place after another, and stops at the first one to be picked.
+
+    Each place is a choice of its own against none, with a_k = sigmoid(u_k - u_none). After a place that is
+    not picked, the user goes on with probability ``persistence`` in [0, 1] (Craswell, Zoeter, Taylor and
+    Ramsey 2008, "An experimental comparison of click position-bias models", for 1; Chapelle and Zhang 2009,
+    "A dynamic Bayesian network click model", for less)::
+
+        P(k) = a_k prod_{j < k} persistence (1 - a_j)
+    """
+    attraction = (utility - none.unsqueeze(-1)).sigmoid()  # (N, K)
+    goes_on = persistence * (1 - attraction)
+    reached = torch.cat([torch.ones_like(goes_on[..., :1]), goes_on[..., :-1]], -1).cumprod(-1)
+    return attraction * reached
+
+
+def draw(probability: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """Draw a place (N,) int64 for each row of ``probability`` (N, K); -1 for none."""
+    size = probability.shape[:-1]
+    return draw_at(
+        probability,
+        torch.rand(size, generator=generator, dtype=probability.dtype, device=probability.device),
+    )
+
+
+def draw_at(probability: Tensor, uniform: Tensor) -> Tensor:
+    """``draw`` with the given numbers ``uniform`` (N,) in [0, 1): inverts the cumulative distribution."""
+    place = (probability.cumsum(-1) <= uniform.unsqueeze(-1)).sum(-1)  # (N,)
+    return place.masked_fill(place == probability.shape[-1], -1)
