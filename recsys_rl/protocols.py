@@ -168,6 +168,16 @@ class UserModel(Protocol):
 
 
 @runtime_checkable
+class EventUsers(UserModel, Protocol):
+    """A user model whose history holds the ``events`` of its feedback, and not all shown items."""
+
+    @property
+    def history_length(self) -> int:
+        """L: number of latest events in the history, at least the slate size."""
+        ...
+
+
+@runtime_checkable
 class PatientUsers(UserModel, Protocol):
     """A user model with a patience, for planners: users leave when their patience is used up."""
 
@@ -176,6 +186,15 @@ class PatientUsers(UserModel, Protocol):
     def tiresomeness(self, user_state: UserState) -> Tensor: ...
 
     def as_known(self, user_state: UserState) -> UserState: ...
+
+
+@runtime_checkable
+class UncertainUsers(PatientUsers, Protocol):
+    """Patient users whose response without a generator is one of many futures, and not the expected one."""
+
+    def scenario(self, user_state: UserState, number: int, of: int) -> UserState:
+        """The same state before the ``number``-th of ``of`` futures. It has one future for all branches."""
+        ...
 
 
 @runtime_checkable

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from recsys_rl.functional import rows
-from recsys_rl.types import Catalogue, Interface, Obs, UserError
+from recsys_rl.types import Catalogue, Events, Interface, Obs, UserError
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Session:
     steps: Tensor  # (N,) int64: steps so far
     history: Tensor  # (N, W) int64: the last W items, latest last, -1 padding first; W = max(L, K)
     signals: Tensor  # (N, W, S) float32: the visible signals of each, 0 at padding
-    # (N, T K) int64: all items so far, where the window may not hold them and none repeats; else None
+    # (N, T K) int64: all items shown so far, where the history may not hold them and none repeats; else None
     shown: Tensor | None
 
     @classmethod
@@ -34,6 +34,7 @@ class Session:
         """New sessions of ``users`` (N,) before their first step."""
         n, device = len(users), users.device
         window, most = max(interface.history_length, interface.slate_size), interface.most_shown
+        events = interface.events
         return cls(
             interface=interface,
             catalogue=catalogue,
@@ -41,27 +42,32 @@ class Session:
             steps=torch.zeros(n, dtype=torch.int64, device=device),
             history=torch.full((n, window), -1, device=device),
             signals=torch.zeros(n, window, len(interface.signals), device=device),
-            shown=torch.full((n, most), -1, device=device) if window < most else None,
+            shown=torch.full((n, most), -1, device=device) if most and (window < most or events) else None,
         )
 
-    def record(self, items: Tensor, signals: Tensor, skipped: Tensor | None = None) -> Session:
+    def record(
+        self, items: Tensor, signals: Tensor, skipped: Tensor | None = None, events: Events | None = None
+    ) -> Session:
         """The sessions after a step with ``items`` (N, K) and their ``signals`` (N, K, S).
 
         Places that are ``skipped`` (N, K) were not shown and are not recorded. None: all were shown.
+        ``events``, with the visible signals, are the new entries of the history in place of the items.
         """
         history, seen, shown = self.history, self.signals, self.shown
         slate_size = self.interface.slate_size
-        if skipped is None and shown is None and history.shape[1] == slate_size:
+        if events is not None:
+            if shown is not None:
+                shown = _push(shown, items, skipped)  # (N, T K)
+            none = events.items < 0  # (N, E)
+            history = _push(history, events.items, none)  # (N, W)
+            seen = _push(seen, events.signals, none)  # (N, W, S)
+        elif skipped is None and shown is None and history.shape[1] == slate_size:
             # Copy: the caller still holds these tensors.
             history, seen = items.to(history, copy=True), signals.to(seen, copy=True)
         else:
-            skipped = torch.zeros_like(items, dtype=torch.bool) if skipped is None else skipped
-            for place in range(slate_size):  # One after another, as each row may have skipped other places.
-                at = slice(place, place + 1)
-                item, kept = items[:, at].to(history).contiguous(), skipped[:, at].contiguous()
-                history = rows.push_rows(history, item, kept)  # (N, W)
-                seen = rows.push_rows(seen, signals[:, at].to(seen).contiguous(), kept)  # (N, W, S)
-                shown = None if shown is None else rows.push_rows(shown, item, kept)  # (N, T K)
+            history = _push(history, items, skipped)  # (N, W)
+            seen = _push(seen, signals, skipped)  # (N, W, S)
+            shown = None if shown is None else _push(shown, items, skipped)  # (N, T K)
         return replace(self, steps=self.steps + 1, history=history, signals=seen, shown=shown)
 
     def request(self, handed: Mapping[str, Tensor], mask: Tensor | None = None) -> Obs:
@@ -95,6 +101,19 @@ class Session:
                 return rows.beside_rows(user, table, self.history[:, -1:].contiguous())
         parts = [handed[name] if name in handed else PIECES[name](self) for name in names]
         return torch.cat(parts, -1)
+
+
+def _push(old: Tensor, fresh: Tensor, skipped: Tensor | None) -> Tensor:
+    """``old`` (N, W, ...) moved on by the entries ``fresh`` (N, E, ...) that are not ``skipped`` (N, E)."""
+    number = fresh.shape[1]
+    if number > 1 and (skipped is None or not bool(skipped.any())):  # in one pass instead of E
+        return torch.cat([old, fresh.to(old)], 1)[:, number:].contiguous()
+    if skipped is None:
+        skipped = torch.zeros(fresh.shape[:2], dtype=torch.bool, device=fresh.device)
+    for place in range(number):  # One after another, as each row may have skipped other places.
+        at = slice(place, place + 1)
+        old = rows.push_rows(old, fresh[:, at].to(old).contiguous(), skipped[:, at].contiguous())
+    return old
 
 
 def _last_item(session: Session) -> Tensor:
@@ -142,6 +161,7 @@ def make_interface(
     slate_size: int = 1,
     repeats: bool = False,
     history_length: int | None = None,
+    events: bool = False,
 ) -> Interface:
     """The interface of sessions over ``catalogue``.
 
@@ -153,6 +173,7 @@ def make_interface(
         slate_size: K, items of each step.
         repeats: True if an item may be shown twice in a session.
         history_length: L, items in the history. None: all items of a session, or 0 if items repeat.
+        events: True if the history holds events (``Session.record``), and not all shown items.
 
     Raises UserError for an unknown piece, and for sizes that don't fit together.
     """
@@ -189,6 +210,7 @@ def make_interface(
         history_length=length,
         signals=tuple(signals),
         session_length=session_length,
+        events=events,
     )
 
 

@@ -164,11 +164,20 @@ class Stream:
 
 
 @dataclass(frozen=True)
+class Events:
+    """Entries that a step adds to the history, where the history does not hold all shown items."""
+
+    items: Tensor  # (N, E) int64; -1 for no entry
+    signals: Tensor  # (N, E, S) float32; 0 without an entry
+
+
+@dataclass(frozen=True)
 class Feedback:
     """The response to each shown place."""
 
     signals: Tensor  # (N, K, S) float32, in the order of the user model's ``signals``; 0 where skipped
     skipped: Tensor  # (N, K) bool: places whose item could not be shown
+    events: Events | None = None  # the new entries of the history; None: the shown places
 
 
 @dataclass(frozen=True)
@@ -184,6 +193,7 @@ class Interface:
     history_length: int = 0  # L: items in Obs.history, the latest last; 0 without a history
     signals: tuple[str, ...] = ()  # names of the S signals in Obs.signals
     session_length: int = 0  # T: steps of the longest session; 0 if it is unknown
+    events: bool = False  # True if the history holds Feedback.events, and not all shown items
 
     @property
     def context_size(self) -> int:
@@ -192,10 +202,13 @@ class Interface:
 
     @property
     def embeddings(self) -> tuple[slice, ...]:
-        """The slices of Obs.context with embeddings: the first piece, the user's, and the last item's."""
+        """The slices of Obs.context with embeddings: the first piece, the user's, and those of items.
+
+        The pieces of items are "last_item" and "current_item".
+        """
         found, at = [], 0
         for place, (name, size) in enumerate(self.context):
-            if place == 0 or name == "last_item":
+            if place == 0 or name in ("last_item", "current_item"):
                 found.append(slice(at, at + size))
             at += size
         return tuple(found)

@@ -13,7 +13,7 @@ from torch import Tensor
 from recsys_rl.functional import categorical
 from recsys_rl.functional.top_k import blocked_top_k, highest
 from recsys_rl.objective.weighted import stream_weights, weighted
-from recsys_rl.protocols import PatientUsers, Policy, Simulator, SolvedUsers
+from recsys_rl.protocols import PatientUsers, Policy, Simulator, SolvedUsers, UncertainUsers
 from recsys_rl.types import Action, Obs, tree_map
 
 PATIENCE_PRICES = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
@@ -27,6 +27,8 @@ PLANNER_ITEMS = 20_000
 take days."""
 CHUNK = 4
 """Users planned together: the scores of 4 * 28 * 3 rows fit the cache of a core."""
+FUTURES = 8
+"""Futures that each branch is simulated in, where the response without noise is one of many."""
 
 
 class Myopic:
@@ -63,8 +65,9 @@ class Planner:
     lets this base policy play the rest of the session without noise. It shows the first item of the session
     with the highest return. With an exact simulation this is never worse than the best of the base policies;
     here the simulation neglects the clipping of the noise to [0, 1]. In a slate, a base policy shows the K
-    items with the highest scores, and the planner chooses among these slates. The result is a lower bound of
-    the true optimum, which is unknown and may lie above it.
+    items with the highest scores, and the planner chooses among these slates. A branch of UncertainUsers is
+    simulated in FUTURES futures, the same for all branches, and its return is their mean. The result is a
+    lower bound of the true optimum, which is unknown and may lie above it.
 
     ``informed``: plan with the profile in place of the taste. A recommender can have this profile of a
     stranger. Patience and weariness are still the true ones, which are hidden from a recommender.
@@ -113,21 +116,33 @@ def best_first_items(
     def branch(x: Tensor) -> Tensor:
         return x.repeat_interleave(branches, 0)  # (N * B, ...)
 
-    returns = simulate(
-        user_model,
-        tree_map(branch, user_state),
-        branch(mask),
-        branch(left),
-        length,
-        slates.flatten(0, 1),
-        tiresome,
-        prices.repeat_interleave(branches // prices.shape[1], 1),
-    )
+    returns = torch.stack(
+        [
+            simulate(
+                user_model,
+                tree_map(branch, future),
+                branch(mask),
+                branch(left),
+                length,
+                slates.flatten(0, 1),
+                tiresome,
+                prices.repeat_interleave(branches // prices.shape[1], 1),
+            )
+            for future in futures(user_model, user_state)
+        ]
+    ).mean(0)
     allowed = mask.gather(1, slates.flatten(1)).view_as(slates).all(-1)  # (N, B)
     returns = returns.view_as(allowed).masked_fill(~allowed, -torch.inf)
     best = returns.argmax(1).view(-1, 1, 1).expand(-1, 1, slate_size)
     chosen: Tensor = slates.gather(1, best)  # (N, 1, K)
     return chosen.squeeze(1)
+
+
+def futures(user_model: PatientUsers, user_state: Any) -> list[Any]:
+    """The state before each of FUTURES futures; only itself if its response without noise is expected."""
+    if not isinstance(user_model, UncertainUsers):
+        return [user_state]
+    return [user_model.scenario(user_state, number, FUTURES) for number in range(FUTURES)]
 
 
 def base_scores(

@@ -3,6 +3,7 @@
 PLATFORMS = {
     "drift": "recsys_rl.env.drift:PLATFORM",
     "satiation": "recsys_rl.env.satiation:PLATFORM",
+    "long-video": "recsys_rl.env.long_video:PLATFORM",
     "gym": "recsys_rl.env.foreign:PLATFORM",
 }
 WITHOUT_ID = ("gym",)  # Gymnasium already has ids for these environments

@@ -12,9 +12,9 @@ from torch import Tensor
 from recsys_rl.dials import EnvConfig
 from recsys_rl.functional import categorical, rows
 from recsys_rl.objective.weighted import stream_weights, weighted
-from recsys_rl.protocols import UserModel, UserState
+from recsys_rl.protocols import EventUsers, UserModel, UserState
 from recsys_rl.session import Session, make_interface
-from recsys_rl.types import Catalogue, Obs, Signal, Step, Stream, UserError, tensors_of, tree_map
+from recsys_rl.types import Catalogue, Events, Obs, Signal, Step, Stream, UserError, tensors_of, tree_map
 
 
 class RecEnv:
@@ -38,8 +38,8 @@ class RecEnv:
         """
         Args:
             users: (U',) int64, rows of the population. Sessions draw their users from these.
-            history_length: items in the history of an observation. None: all items of a session, or no
-                history if items repeat.
+            history_length: items in the history of an observation. None: the user model's (EventUsers), else
+                all items of a session, or no history if items repeat.
 
         Raises UserError if the slate is larger than the catalogue, or if the catalogue lacks an attribute.
         """
@@ -51,6 +51,9 @@ class RecEnv:
         self.generator = generator
         self.device = catalogue.embedding.device
         pieces = user_model.visible(user_model.sample(users[:1]))
+        events = isinstance(user_model, EventUsers)
+        if history_length is None and isinstance(user_model, EventUsers):
+            history_length = user_model.history_length
         visible = [place for place, signal in enumerate(user_model.signals) if signal.visible]
         self.interface = make_interface(
             catalogue,
@@ -61,6 +64,7 @@ class RecEnv:
             slate_size=user_model.slate_size,
             repeats=user_model.repeats,
             history_length=history_length,
+            events=events,
         )
         self.weights = stream_weights(user_model.streams).to(self.device)  # (M,)
         # (S,): places of the visible ones among all signals
@@ -103,11 +107,12 @@ class RecEnv:
         feedback = self.user_model.respond(self.user_state, items, skipped, self.generator)
         streams = self.user_model.rewards(feedback)  # (N, M)
         user_state, terminated = self.user_model.advance(self.user_state, items, feedback)
-        seen = feedback.signals  # (N, K, S), S as many as are visible
-        if len(self._visible) < len(self.signals):
-            seen = seen.index_select(-1, self._visible)
+        all_shown = self.all_shown and items.shape[1] == 1
+        events = feedback.events
+        if events is not None:
+            events = Events(events.items, self._seen(events.signals))
         session = self.session.record(
-            items, seen, None if self.all_shown and items.shape[1] == 1 else skipped
+            items, self._seen(feedback.signals), None if all_shown else skipped, events
         )
         truncated = (session.steps >= self.config.max_episode_steps) & ~terminated
         final_obs = obs = self._request(user_state, session)
@@ -236,6 +241,12 @@ class RecEnv:
             return ~self.catalogue.available[items]
         seen = rows.rows_hold(excluded, items)
         return seen if self.all_available else seen | ~self.catalogue.available[items]
+
+    def _seen(self, signals: Tensor) -> Tensor:
+        """The visible ones of ``signals`` (..., S)."""
+        return (
+            signals if len(self._visible) == len(self.signals) else signals.index_select(-1, self._visible)
+        )
 
     def _request(self, user_state: UserState, session: Session) -> Obs:
         handed = self.user_model.visible(user_state)

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from recsys_rl.objective.weighted import stream_weights, weighted
-from recsys_rl.protocols import PatientUsers, UserModel, UserState
+from recsys_rl.protocols import EventUsers, PatientUsers, UserModel, UserState
 from recsys_rl.testing.requirement import require
-from recsys_rl.types import Catalogue
+from recsys_rl.types import Catalogue, Events
 
 ROUNDING = 1e-4  # between results of one row and of many rows, which torch may compute differently
 
@@ -39,7 +39,7 @@ def check_user_model(
         scores = torch.rand(len(users), catalogue.num_items, generator=rng)
         items = scores.topk(user_model.slate_size, 1).indices  # (N, K)
         skipped = torch.rand(items.shape, generator=rng) < 0.25
-        user_state, leaves = _check_step(user_model, user_state, items, skipped, order)
+        user_state, leaves = _check_step(user_model, catalogue, user_state, items, skipped, order)
         stay = (~leaves).nonzero().squeeze(1)
         if len(stay) < 2:
             return
@@ -81,7 +81,12 @@ def _check_seen(user_model: UserModel, catalogue: Catalogue, user_state: UserSta
 
 
 def _check_step(
-    user_model: UserModel, user_state: UserState, items: Tensor, skipped: Tensor, order: Tensor
+    user_model: UserModel,
+    catalogue: Catalogue,
+    user_state: UserState,
+    items: Tensor,
+    skipped: Tensor,
+    order: Tensor,
 ) -> tuple[UserState, Tensor]:
     """Check ``respond``, ``rewards`` and ``advance``. Returns the next state and leaving users (N,)."""
     shape = (*items.shape, len(user_model.signals))
@@ -98,6 +103,8 @@ def _check_step(
             values = found[..., place][~skipped]
             within = bool(((values >= signal.low) & (values <= signal.high)).all())
             require(within, f"respond: {signal.name!r} is outside {signal.low:g} .. {signal.high:g}")
+    if feedback.events is not None:
+        _check_events(user_model, catalogue, feedback.events)
     streams = _pure("rewards", user_model.rewards, (feedback,), order)
     wanted = (len(items), len(user_model.streams))
     require(streams.shape == wanted, f"rewards are {tuple(streams.shape)}: they must be {wanted}")
@@ -111,6 +118,16 @@ def _check_step(
     shaped = leaves.shape == (len(items),) and leaves.dtype == torch.bool
     require(shaped, f"advance: the second result must be torch.bool of ({len(items)},)")
     return after, leaves
+
+
+def _check_events(user_model: UserModel, catalogue: Catalogue, events: Events) -> None:
+    """Check the new entries of the history."""
+    require(isinstance(user_model, EventUsers), "respond gives events: history_length must be there")
+    shape = (*events.items.shape, len(user_model.signals))
+    require(events.signals.shape == shape, f"respond: signals of events must be {shape}")
+    inside = bool(((events.items >= -1) & (events.items < catalogue.num_items)).all())
+    require(inside, "respond: events hold an item outside the catalogue")
+    require(not bool(events.signals[events.items < 0].any()), "respond: an event without item has signals")
 
 
 def _pure(name: str, method: Callable[..., Any], arguments: tuple[Any, ...], order: Tensor) -> Any:

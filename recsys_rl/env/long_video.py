@@ -1,0 +1,502 @@
+"""`long-video`: two surfaces, suggestions that compete with the video that plays, and trust.
+
+A session is a series of requests, each with an ordered slate of K suggestions. While nothing plays the slate is
+the **home** page. While a video plays it is the **sidebar**: one request at the start of each quarter of the
+video, which therefore stays over several requests. Hidden state of a user (units in brackets):
+
+- taste u [unit vector], from all of the user's log; a recommender only sees the profile, from its first part
+- wear w [vector]: recency-weighted sum of the categories g of the videos started (1 = one started just now)
+- trust t [0..1; trust_start at the start]
+- the video c that plays, and the number q of its quarters watched; both are visible
+
+With catch_i = max(0, (popularity_i - quality_i) / sqrt(2)) of z-scores (more popular than good)::
+
+    fit_i   = u . e_i - fit_midpoint                                                    [cosine]
+    want_i  = want_gain fit_i + lure_gain catch_i - wear_gain w . g_i
+              + trust_gain (t - trust_start)                                            [logits, to pick it]
+    hold_c  = hold_bias + hold_gain fit_c - lure_gain catch_c - length_cost ln(duration_c / 10 min)
+                                                                                        [logits, to go on]
+    none    = 0 at home, and go_on_bias + hold_c while c plays                          [logits]
+
+Place k is seen with probability k^-seeing_exponent, from the top. Among the seen places the user picks one or
+none by multinomial logit (functional/choice_model.py, ``position_based``). Then:
+
+- a pick ends the video c that plays, and starts the picked one;
+- without a pick, the user watches another quarter of c with probability sigmoid(hold_c), and else leaves c for
+  the home page. After the fourth quarter c ends and the first place starts by itself (autoplay).
+
+When c is left after q quarters, completion = q / 4 is paid, the user subscribes to its creator with probability
+completion x sigmoid(subscribe_bias + subscribe_gain fit_c) if he has not yet, and::
+
+    t <- clip(t + trust_rate (completion - trust_midpoint), 0, 1)        w <- wear_recovery w + g_started
+
+    reward = 0.6 completion + 0.2 clicked + 0.2 subscribed - sameness_cost sameness + 0 ad_clicks
+
+``sameness`` is the mean cosine of a started video to the videos started before. With probability ad_share an ad
+runs before a video, and ad_click_rate of these ads are clicked. A session ends after idle_limit requests in a
+row in which nothing was picked and no quarter finished. A video still playing at the time limit pays nothing.
+
+There are three reasons to plan ahead. Completion is paid requests after the pick that earned it. A catchy video
+is picked, left early, and costs trust, without which no suggestion is picked. A good suggestion beside a good
+video takes the user away from it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from types import MappingProxyType
+from typing import Annotated, ClassVar
+
+import torch
+from torch import Tensor
+
+from recsys_rl.dials import EnvConfig
+from recsys_rl.functional import rows
+from recsys_rl.functional.choice_model import draw_at, position_based
+from recsys_rl.objective.weighted import stream_weights
+from recsys_rl.protocols import Platform
+from recsys_rl.schema import NonNegative, Range, Share
+from recsys_rl.types import Catalogue, Events, Feedback, Population, Signal, Stream
+
+FAVOURITES = 50
+"""Number of a user's best items that ``tiresomeness`` averages over."""
+QUARTERS = 4
+MEMORY = 16
+"""Number of creators, the latest, that a user remembers a subscription to."""
+SEQUENCE = (0.7548776662466927, 0.5698402909980532)
+"""Steps of the R2 sequence (Roberts 2018, "The unreasonable effectiveness of quasirandom sequences")."""
+Real = Annotated[float, Range()]
+
+# Places of the signals in a feedback. The first four are visible in the history, one entry for each video left.
+COMPLETION, CLICKED, SUBSCRIBED, AD_CLICKED, STARTED, SAMENESS, CHANCE, TRUST = range(8)
+
+
+@dataclass(frozen=True)
+class LongVideoConfig(EnvConfig):
+    """Users who watch long videos; the equations are at the top of the file."""
+
+    suggestions: Annotated[int, Range(1, 100)] = 6
+    """K: ordered suggestions of a request."""
+    watched_window: Annotated[int, Range(1, 10_000)] = 50
+    """Videos in the visible history, the last ones that were left."""
+    seeing_exponent: NonNegative = 0.7
+    """Place k is seen with probability k to the power of minus this."""
+    fit_midpoint: Annotated[float, Range(-1, 1)] = 0.25
+    """Cosine of user and item of a video that is neither good nor bad."""
+    want_gain: NonNegative = 4.0
+    """Logits of picking a suggestion per unit of fit."""
+    lure_gain: NonNegative = 1.5
+    """Logits that a catchy video adds to picking and takes from watching on, per unit of catch."""
+    wear_gain: NonNegative = 0.7
+    """Logits of picking lost per unit of wear of the video's categories."""
+    wear_recovery: Annotated[float, Range(0, below=1)] = 0.95
+    """Share of the wear that remains after one request, in [0, 1)."""
+    trust_gain: NonNegative = 5.0
+    """Logits of picking per unit of trust above (or below) trust_start."""
+    trust_start: Annotated[float, Range(0, 1)] = 0.5
+    """Trust at the start of a session, from 0 to 1."""
+    trust_rate: NonNegative = 0.25
+    """Trust gained per unit of completion above (or lost below) trust_midpoint."""
+    trust_midpoint: Share = 0.5
+    """Completion that leaves the trust as it is."""
+    hold_bias: Real = 1.0
+    """Logits of watching another quarter of a video of ten minutes that is neither good nor bad."""
+    hold_gain: NonNegative = 4.0
+    """Logits of watching another quarter per unit of fit."""
+    length_cost: NonNegative = 0.3
+    """Logits of watching another quarter lost each time that the duration is e times as long."""
+    go_on_bias: Real = 0.5
+    """Logits of picking no suggestion while a video of hold 0 plays."""
+    subscribe_bias: Real = -2.0
+    """Logits of subscribing after a whole video that is neither good nor bad."""
+    subscribe_gain: NonNegative = 4.0
+    """Logits of subscribing per unit of fit."""
+    sameness_cost: NonNegative = 0.1
+    """Reward lost when a video starts, per unit of mean cosine to the videos before."""
+    ad_share: Share = 0.5
+    """Share of the videos with an ad before them."""
+    ad_click_rate: Share = 0.02
+    """Share of the ads that are clicked."""
+    idle_limit: Annotated[int, Range(1, 10_000)] = 5
+    """Requests in a row without a pick and without a finished quarter that end a session."""
+
+
+@dataclass(frozen=True)
+class LongVideoState:
+    taste: Tensor  # (N, D)
+    profile: Tensor  # (N, D)
+    wear: Tensor  # (N, G): w
+    trust: Tensor  # (N,): t
+    current: Tensor  # (N,) int64: the video that plays, -1 at home
+    quarters: Tensor  # (N,) int64: quarters of it that were watched, 0 .. 3
+    clicked: Tensor  # (N,): 1 if it was picked, 0 if it started by itself
+    ad_clicked: Tensor  # (N,): 1 if an ad before it was clicked
+    watched: Tensor  # (N, D): sum of the embeddings of the videos started
+    num_watched: Tensor  # (N,)
+    subscribed: Tensor  # (N, MEMORY) int64: creators subscribed to, the latest last, -1 padding
+    idle: Tensor  # (N,) int64: requests in a row without a pick and without a finished quarter
+    phase: Tensor  # (N, 2) in [0, 1): the numbers in place of draws where there is no generator
+
+
+@dataclass(frozen=True)
+class LongVideo:
+    """The user model. Without a generator the numbers of a sequence take the place of random draws."""
+
+    catalogue: Catalogue
+    population: Population
+    config: LongVideoConfig
+    repeats: ClassVar[bool] = False
+    context: ClassVar[tuple[str, ...]] = ("profile", "current_item", "progress", "idle", "clock")
+    signals: ClassVar[tuple[Signal, ...]] = (
+        Signal("completion"),
+        Signal("clicked"),
+        Signal("subscribed"),
+        Signal("ad_clicked"),
+        Signal("started", visible=False),
+        Signal("sameness", visible=False, low=-1.0),
+        Signal("chance", visible=False),
+        Signal("trust", visible=False),
+    )
+    bounds: ClassVar[Mapping[str, float]] = MappingProxyType(
+        {"profile": 1.0, "current_item": 1.0, "progress": 1.0, "idle": 1.0}
+    )
+
+    @property
+    def slate_size(self) -> int:
+        return self.config.suggestions
+
+    @property
+    def history_length(self) -> int:
+        return max(self.config.watched_window, self.slate_size)
+
+    @cached_property
+    def streams(self) -> tuple[Stream, ...]:
+        return (
+            Stream("completion", 0.6),
+            Stream("clicked", 0.2),
+            Stream("subscribed", 0.2),
+            Stream("sameness", -self.config.sameness_cost),
+            Stream("ad_clicks", 0.0),
+        )
+
+    @property
+    def assumptions(self) -> str:
+        """Part of a sentence: the attributes that the data lack and this platform draws, or ""."""
+        drawn = [name for name in ("duration", "creator") if name not in self.catalogue.attributes]
+        texts = [f"the data hold no {' and no '.join(drawn)} of videos: drawn from the item ids"] if drawn else []
+        if not self.knows_quality:
+            texts.append("the data hold no ratings that differ, so no video is catchy")
+        return "; ".join(texts)
+
+    @property
+    def knows_quality(self) -> bool:
+        """True if quality differs between items."""
+        return bool((self.catalogue.quality != self.catalogue.quality[0]).any())
+
+    @cached_property
+    def catch(self) -> Tensor:
+        """(I,): catch_i of each item, in z-scores, at least 0."""
+        if not self.knows_quality:
+            return torch.zeros_like(self.catalogue.quality)
+        gap = zscore((self.catalogue.popularity + 1e-3).log()) - zscore(self.catalogue.quality)
+        return (gap / 2**0.5).clamp_min(0)
+
+    @cached_property
+    def categories(self) -> Tensor:
+        """(I, G) genres as unit vectors (zero where an item has none)."""
+        genres = self.catalogue.genres
+        return genres.div(genres.norm(dim=1, keepdim=True).clamp_min(1.0))
+
+    @cached_property
+    def hold_of_item(self) -> Tensor:
+        """(I,): hold of each item without the taste, in logits."""
+        attributes, config = self.catalogue.attributes, self.config
+        duration = attributes.get("duration", drawn_durations(self.catalogue.item_ids))  # (I,) seconds
+        longer = (duration.float() / 600).clamp_min(1e-3).log()
+        offset = config.hold_bias - config.hold_gain * config.fit_midpoint
+        return offset - config.lure_gain * self.catch - config.length_cost * longer
+
+    @cached_property
+    def creator(self) -> Tensor:
+        """(I,) int64: the creator of each item, at least 0."""
+        drawn = drawn_creators(self.catalogue.item_ids)
+        return self.catalogue.attributes.get("creator", drawn).long()
+
+    def sample(self, users: Tensor) -> LongVideoState:
+        taste = self.population.taste.index_select(0, users)  # (N, D)
+        n, zeros = len(users), taste.new_zeros(len(users))
+        steps = torch.tensor(SEQUENCE, dtype=torch.float64, device=users.device)
+        return LongVideoState(
+            taste=taste,
+            profile=self.population.profile.index_select(0, users),
+            wear=taste.new_zeros(n, self.categories.shape[1]),
+            trust=taste.new_full((n,), self.config.trust_start),
+            current=torch.full_like(users, -1),
+            quarters=torch.zeros_like(users),
+            clicked=zeros,
+            ad_clicked=zeros,
+            watched=torch.zeros_like(taste),
+            num_watched=zeros,
+            subscribed=torch.full((n, MEMORY), -1, device=users.device),
+            idle=torch.zeros_like(users),
+            phase=((users + 1).unsqueeze(1) * steps).frac().float().clamp_max(1 - 2**-24),
+        )
+
+    def scenario(self, user_state: LongVideoState, number: int, of: int) -> LongVideoState:
+        """The state with other numbers in place of draws, for the ``number``-th of several futures."""
+        shifted = (user_state.phase + number / of).frac()
+        return replace(user_state, phase=shifted)
+
+    def possible(self, user_state: LongVideoState) -> bool:
+        state, num_items = user_state, self.catalogue.num_items
+        ranges = (
+            (state.trust, 0, 1),
+            (state.current, -1, num_items - 1),
+            (state.quarters, 0, QUARTERS - 1),
+            (state.clicked, 0, 1),
+            (state.ad_clicked, 0, 1),
+            (state.idle, 0, self.config.idle_limit - 1),
+            (state.phase, 0, 1),
+            (state.wear, 0, math.inf),
+            (state.num_watched, 0, math.inf),
+            (state.subscribed, -1, math.inf),
+        )
+        return all(bool(((x >= low) & (x <= high)).all()) for x, low, high in ranges)
+
+    def visible(self, user_state: LongVideoState) -> dict[str, Tensor]:
+        """The profile, the video that plays, its quarter 1 .. 4 (or home) as one of five, and idleness."""
+        playing = user_state.current >= 0
+        embedding = self.catalogue.embedding.index_select(0, user_state.current.clamp_min(0))
+        surface = torch.where(playing, user_state.quarters + 1, 0)  # (N,)
+        return {
+            "profile": user_state.profile,
+            "current_item": embedding.masked_fill_(~playing.unsqueeze(1), 0.0),  # (N, D)
+            "progress": torch.nn.functional.one_hot(surface, QUARTERS + 1).float(),  # (N, 5)
+            "idle": (user_state.idle / self.config.idle_limit).unsqueeze(1),  # (N, 1)
+        }
+
+    def respond(
+        self, user_state: LongVideoState, items: Tensor, skipped: Tensor, generator: torch.Generator | None
+    ) -> Feedback:
+        state, config, n = user_state, self.config, len(items)
+        random = (
+            state.phase
+            if generator is None
+            else torch.rand(n, 2, generator=generator, device=items.device, dtype=state.trust.dtype)
+        )
+        embedding = self.catalogue.embedding
+        want = self._want(  # (N, K)
+            rows.dot_rows(state.taste, embedding, items),
+            self.catch[items],
+            rows.dot_rows(state.wear, self.categories, items),
+            state.trust,
+        ).masked_fill_(skipped, -torch.inf)
+        hold, none = self._hold(state)  # (N,) each
+        chance = position_based(want, none, config.seeing_exponent)  # (N, K)
+        place = draw_at(chance, random[:, 0])  # (N,), -1 for none
+        playing, picked = state.current >= 0, place >= 0
+        watches_on = playing & ~picked & (random[:, 1] < hold.sigmoid())
+        ends = watches_on & (state.quarters == QUARTERS - 1)
+        left = playing & (ends | ~watches_on)
+        started = torch.where(picked, place, torch.where(ends & ~skipped[:, 0], 0, -1))  # (N,)
+
+        completion = torch.where(ends, 1.0, state.quarters / QUARTERS)  # (N,)
+        subscribed = self._subscribes(state, completion)
+        ad_clicked = state.trust.new_full((n,), config.ad_share * config.ad_click_rate)  # expected
+        if generator is not None:
+            random = torch.rand(n, 2, generator=generator, device=items.device, dtype=state.trust.dtype)
+            subscribed = (random[:, 0] < subscribed).float()
+            ad_clicked = (random[:, 1] < ad_clicked).float()
+
+        at = torch.arange(items.shape[1], device=items.device) == started.unsqueeze(1)  # (N, K)
+        mean = state.watched / state.num_watched.clamp_min(1).unsqueeze(1)  # (N, D)
+        sameness = rows.dot_rows(mean, embedding, items).clamp(-1, 1)  # (N, K)
+        signals = items.new_zeros((*items.shape, 8), dtype=state.trust.dtype)  # (N, K, S)
+        signals[..., CLICKED] = (at & picked.unsqueeze(1)).float()
+        signals[..., AD_CLICKED] = at * ad_clicked.unsqueeze(1)
+        signals[..., STARTED] = at.float()
+        signals[..., SAMENESS] = at * sameness
+        signals[..., CHANCE] = chance
+        signals[..., TRUST] = ~skipped * state.trust.unsqueeze(1)
+        event = torch.stack([completion, state.clicked, subscribed, state.ad_clicked], -1)  # (N, 4)
+        event = torch.nn.functional.pad(event * left.unsqueeze(1), (0, 4)).unsqueeze(1)  # (N, 1, S)
+        events = Events(state.current.masked_fill(~left, -1).unsqueeze(1), event)
+        return Feedback(signals, skipped, events)
+
+    def rewards(self, feedback: Feedback) -> Tensor:
+        assert feedback.events is not None
+        shown, left = feedback.signals.sum(1), feedback.events.signals[:, 0]  # (N, S) each
+        return torch.stack(
+            [
+                left[:, COMPLETION],
+                shown[:, CLICKED],
+                left[:, SUBSCRIBED],
+                shown[:, SAMENESS],
+                shown[:, AD_CLICKED],
+            ],
+            -1,
+        )  # (N, M)
+
+    def advance(
+        self, user_state: LongVideoState, items: Tensor, feedback: Feedback
+    ) -> tuple[LongVideoState, Tensor]:
+        assert feedback.events is not None
+        state, config = user_state, self.config
+        signals, event = feedback.signals, feedback.events.signals[:, 0]  # (N, K, S), (N, S)
+        not_started = signals[..., STARTED] == 0  # (N, K)
+        starts, picked = ~not_started.all(1), (signals[..., CLICKED] > 0).any(1)  # (N,) each
+        item = items.masked_fill(not_started, 0).sum(1)  # (N,)
+        left = feedback.events.items[:, 0] >= 0  # (N,)
+        watches_on = (state.current >= 0) & ~left
+        finished = watches_on | (left & (event[:, COMPLETION] == 1))  # a quarter
+        gain = config.trust_rate * (event[:, COMPLETION] - config.trust_midpoint)
+        wear = rows.add_rows(state.wear, self.categories, items, not_started, 1 / config.wear_recovery)
+        creator = self.creator[state.current.clamp_min(0)]  # (N,)
+        forgets = (event[:, SUBSCRIBED] < 1).unsqueeze(1)  # fractions, without a generator, are not kept
+        idle = torch.where(picked | finished, 0, state.idle + 1)
+        steps = state.phase.new_tensor(SEQUENCE)
+        after = replace(
+            state,
+            wear=wear.mul_(config.wear_recovery),
+            trust=torch.where(left, (state.trust + gain).clamp(0, 1), state.trust),
+            current=torch.where(starts, item, torch.where(watches_on, state.current, -1)),
+            quarters=torch.where(watches_on, state.quarters + 1, 0),
+            clicked=torch.where(watches_on, state.clicked, picked.float()),
+            ad_clicked=torch.where(watches_on, state.ad_clicked, signals[..., AD_CLICKED].sum(1)),
+            watched=rows.add_rows(state.watched, self.catalogue.embedding, items, not_started),
+            num_watched=state.num_watched + starts,
+            subscribed=rows.push_rows(state.subscribed, creator.unsqueeze(1), forgets),
+            idle=idle,
+            phase=(state.phase + steps).frac(),
+        )
+        return after, idle >= config.idle_limit
+
+    def expected_reward(self, user_state: LongVideoState, block: slice = slice(None)) -> Tensor:
+        """Expected reward (N, b) of the next step if the item stands alone in the first place.
+
+        The completion of the item itself is paid later and is not in it.
+        """
+        return self.prospects(user_state, block)[0]
+
+    def prospects(self, user_state: LongVideoState, block: slice = slice(None)) -> tuple[Tensor, Tensor]:
+        """Expected reward of the next step and expected change of trust, (N, b) each, of each item alone.
+
+        The trust is counted until the started video is left, as if nothing took the user away from it.
+        """
+        state, config = user_state, self.config
+        embedding, categories = self.catalogue.embedding[block], self.categories[block]
+        w_complete, w_click, w_subscribe, w_sameness, w_ad = stream_weights(self.streams).tolist()
+        affinity = state.taste @ embedding.T  # (N, b)
+        want = self._want(affinity, self.catch[block], state.wear @ categories.T, state.trust)
+        hold, none = self._hold(state)  # (N,) each
+        playing = (state.current >= 0).float()
+        p = (want - none.unsqueeze(1)).sigmoid()  # (N, b): picks it
+        goes_on = playing * hold.sigmoid()  # (N,)
+        ends = goes_on * (state.quarters == QUARTERS - 1)  # (N,)
+
+        def paid(completion: Tensor) -> Tensor:  # (N,): by leaving the current video
+            return playing * (w_complete * completion + w_subscribe * self._subscribes(state, completion))
+
+        left_now, whole = paid(state.quarters / QUARTERS), paid(torch.ones_like(hold))
+        stays = (1 - goes_on) * left_now + ends * whole  # (N,): expected without a pick
+        mean = state.watched / state.num_watched.clamp_min(1).unsqueeze(1)
+        start = w_sameness * (mean @ embedding.T) + w_ad * config.ad_share * config.ad_click_rate  # (N, b)
+        starts = p + (1 - p) * ends.unsqueeze(1)  # (N, b): it starts, by a pick or by itself
+        reward = p * (w_click + left_now.unsqueeze(1)) + (1 - p) * stays.unsqueeze(1) + starts * start
+
+        of_item = expected_completion((config.hold_gain * affinity + self.hold_of_item[block]).sigmoid())
+        of_current = expected_completion(hold.sigmoid(), state.quarters)  # (N,)
+        lost = playing * (of_current - state.quarters / QUARTERS)  # (N,): by a pick
+        kept = playing * (of_current - config.trust_midpoint)  # (N,)
+        gain = starts * (of_item - config.trust_midpoint) - p * lost.unsqueeze(1) + kept.unsqueeze(1)
+        return reward, torch.minimum(config.trust_rate * gain, (1 - state.trust).unsqueeze(1))
+
+    def tiresomeness(self, user_state: LongVideoState) -> Tensor:
+        """Mean loss of logits, over the user's FAVOURITES best items, from starting each item: (N, I)."""
+        embedding, categories = self.catalogue.embedding, self.categories
+        top = (user_state.taste @ embedding.T).topk(min(FAVOURITES, len(embedding))).indices  # (N, F)
+        return self.config.wear_gain * (categories[top].mean(1) @ categories.T)
+
+    def as_known(self, user_state: LongVideoState) -> LongVideoState:
+        """The state with the profile in place of the taste, as a recommender knows the user."""
+        return replace(user_state, taste=user_state.profile)
+
+    def _want(self, affinity: Tensor, catch: Tensor, wear: Tensor, trust: Tensor) -> Tensor:
+        """Logits (N, ...) to pick items, from u . e_i, catch_i and w . g_i (N, ...), and t (N,)."""
+        config = self.config
+        offset = config.trust_gain * (trust - config.trust_start) - config.want_gain * config.fit_midpoint
+        return (
+            config.want_gain * affinity
+            + config.lure_gain * catch
+            - config.wear_gain * wear
+            + offset.unsqueeze(-1)
+        )
+
+    def _hold(self, state: LongVideoState) -> tuple[Tensor, Tensor]:
+        """hold_c (N,), for any item at home, and the utility (N,) of picking nothing."""
+        current = state.current.clamp_min(0).unsqueeze(1)  # (N, 1)
+        affinity = rows.dot_rows(state.taste, self.catalogue.embedding, current)[:, 0]  # (N,)
+        hold = self.hold_of_item[current[:, 0]] + self.config.hold_gain * affinity
+        return hold, torch.where(state.current >= 0, self.config.go_on_bias + hold, 0.0)
+
+    def _subscribes(self, state: LongVideoState, completion: Tensor) -> Tensor:
+        """Probability (N,) of subscribing when the current video is left after ``completion`` (N,)."""
+        config, current = self.config, state.current.clamp_min(0).unsqueeze(1)  # (N, 1)
+        affinity = rows.dot_rows(state.taste, self.catalogue.embedding, current)[:, 0]
+        logit = config.subscribe_bias + config.subscribe_gain * (affinity - config.fit_midpoint)
+        already = rows.rows_hold(state.subscribed, self.creator[current])[:, 0]
+        return (completion * logit.sigmoid()).masked_fill(already, 0.0)
+
+
+def expected_completion(p: Tensor, quarters: Tensor | None = None) -> Tensor:
+    """Expected share of a video that is watched, if each further quarter is with probability ``p`` (...).
+
+    ``quarters`` (...) of it are watched already; None for 0.
+    """
+    done = torch.zeros_like(p) if quarters is None else quarters.to(p.dtype)
+    total, reached = done, torch.ones_like(p)
+    for quarter in range(QUARTERS):
+        reached = reached * torch.where(done <= quarter, p, 1.0)
+        total = total + reached * (done <= quarter)
+    return total / QUARTERS
+
+
+def drawn_durations(item_ids: Tensor) -> Tensor:
+    """(I,) seconds: log-normal about 10 minutes, log sd 0.8, cut to 1 minute .. 2 hours; from the id alone."""
+    u = ((item_ids.double() + 1) * SEQUENCE[0]).frac().clamp(1e-6, 1 - 1e-6)
+    normal = 2**0.5 * torch.erfinv(2 * u - 1)
+    return (600 * (0.8 * normal).exp()).clamp(60, 7200).float()
+
+
+def drawn_creators(item_ids: Tensor, number: int = 200) -> Tensor:
+    """(I,) int64: one of ``number`` creators; the first ones have most videos. From the id alone."""
+    u = ((item_ids.double() + 1) * SEQUENCE[1]).frac()
+    return (number * u.square()).long()
+
+
+def zscore(x: Tensor) -> Tensor:
+    """Standardise; zero if ``x`` is constant."""
+    return (x - x.mean()) / x.std(correction=0).clamp_min(1e-6)
+
+
+PLATFORM = Platform(
+    LongVideoConfig,
+    users=LongVideo,
+    presets={
+        "*": {
+            "env_config": {"max_episode_steps": 40},
+            "agent_config": {
+                "gamma": 0.99,
+                "gae_lambda": 0.5,
+                "num_envs": 64,
+                "n_steps": 32,
+                "bootstrap_time_limit": False,  # the clock shows the number of steps left
+            },
+        },
+        "ppo": {"agent_config": {"lr": 1e-3}, "train_config": {"total_timesteps": 300_000}},
+        "a2c": {"train_config": {"total_timesteps": 300_000}},
+    },
+)
