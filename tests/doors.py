@@ -11,9 +11,11 @@ import torch
 
 from recsys_rl.checkpoint import load
 from recsys_rl.cli.train import train_options
+from recsys_rl.env import PLATFORMS, WITHOUT_ID
 from recsys_rl.workflows.train import train
 
 ROOT = Path(__file__).parents[1]
+WITH_CATALOGUE = ", ".join(name for name in PLATFORMS if name not in WITHOUT_ID)  # as errors list them
 PPO = ["--batch-size", "12", "--update-epochs", "2"]
 SIZES = [
     *("--n-steps", "6", "--num-envs", "4", "--save-interval", "3", "--eval-interval", "4"),

@@ -22,7 +22,7 @@ from recsys_rl.cli import main
 from recsys_rl.errors import UserError, one_line
 from recsys_rl.utils import logger as logger_module
 from recsys_rl.workflows import train as train_module
-from tests.doors import A2C, CARTPOLE, DRIFT, PPO, SATIATION, SIZES, finish, start, steps
+from tests.doors import A2C, CARTPOLE, DRIFT, PPO, SATIATION, SIZES, WITH_CATALOGUE, finish, start, steps
 
 PPO_FILE = Path("runs/drift-synthetic-ppo-0/ppo.pt")
 A2C_FILE = Path("runs/drift-synthetic-a2c-0/a2c.pt")
@@ -109,7 +109,7 @@ def sentence(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         ("train --encoder gru", "--encoder is 'gru': it needs a history, but drift has none"),
         (
             "train --env gym:CartPole-v1 --num-items 9",
-            "--num-items is no setting of gym:CartPole-v1: drift, satiation have it.",
+            f"--num-items is no setting of gym:CartPole-v1: {WITH_CATALOGUE} have it.",
         ),
         (
             "train --env gym:CartPole-v1 --data synthetic",

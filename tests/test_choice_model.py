@@ -43,7 +43,9 @@ def test_position_based_by_hand() -> None:
 
 def test_cascade_by_hand() -> None:
     """Weights 1 and 3 against 1: 1/2, then a half goes on with probability 0.8 and picks in 3 of 4 cases."""
-    assert_close(cascade(*one([0.0, LOG3]), 0.8), torch.tensor([[0.5, 0.5 * 0.8 * 0.75]], dtype=torch.float64))
+    assert_close(
+        cascade(*one([0.0, LOG3]), 0.8), torch.tensor([[0.5, 0.5 * 0.8 * 0.75]], dtype=torch.float64)
+    )
     assert_close(cascade(*one([0.0, LOG3])), torch.tensor([[0.5, 0.375]], dtype=torch.float64))
 
 

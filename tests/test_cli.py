@@ -21,6 +21,7 @@ from recsys_rl.config import Config, defaults, from_dict, overlay, to_dict, to_t
 from recsys_rl.dials import ModelConfig
 from recsys_rl.types import UserError
 from recsys_rl.workflows.evaluate import EvaluateConfig
+from tests.doors import WITH_CATALOGUE
 
 ROOT = Path(__file__).parents[1]
 
@@ -229,7 +230,8 @@ def test_ends_of_a_run(
         ("train --algo dqn", "--algo is 'dqn': it must be one of ppo, a2c."),
         (
             "train --env satiatoin",
-            "--env is 'satiatoin' (did you mean satiation?): it must be one of drift, satiation, gym (gym:Id",
+            "--env is 'satiatoin' (did you mean satiation?): it must be one of "
+            f"{WITH_CATALOGUE}, gym (gym:Id",
         ),
         (
             "train --lrr 3",
@@ -278,7 +280,7 @@ def test_ends_of_a_run(
         ),
         (
             "train --env gym:CartPole-v1 --num-items 9",
-            "--num-items is no setting of gym:CartPole-v1: drift, satiation have it.",
+            f"--num-items is no setting of gym:CartPole-v1: {WITH_CATALOGUE} have it.",
         ),
         (
             "train --env gym:CartPole-v1 --data synthetic",

@@ -37,6 +37,7 @@ from recsys_rl.errors import FieldError
 from recsys_rl.schema import Range, hints
 from recsys_rl.types import UserError
 from recsys_rl.workflows.evaluate import EvaluateConfig
+from tests.doors import WITH_CATALOGUE
 
 SECTIONS = [
     ("data_config", DatasetConfig),
@@ -268,7 +269,7 @@ def test_numbers_out_of_range(section: str, cls: type, name: str, base: type, li
         ({"algo": "pppo"}, "algo is 'pppo' (did you mean ppo?): it must be one of ppo, a2c."),
         (
             {"env": "drfit"},
-            "env is 'drfit' (did you mean drift?): it must be one of drift, satiation, gym (gym:Id for one "
+            f"env is 'drfit' (did you mean drift?): it must be one of {WITH_CATALOGUE}, gym (gym:Id for one "
             "of Gymnasium's, as in gym:CartPole-v1), or module:PLATFORM.",
         ),
         (
@@ -356,7 +357,7 @@ def test_numbers_out_of_range(section: str, cls: type, name: str, base: type, li
         ),
         (
             {"env": "gym:CartPole-v1", "env_config": {"num_items": 1000}},
-            "env_config.num_items is no setting of gym:CartPole-v1: drift, satiation have it.",
+            f"env_config.num_items is no setting of gym:CartPole-v1: {WITH_CATALOGUE} have it.",
         ),
         (
             {"algo": "a2c", "agent_config": {"clip_eps": 0.2}},

@@ -20,8 +20,11 @@ from recsys_rl.dials import ModelConfig, TrainConfig
 from recsys_rl.distributed.group import join
 from recsys_rl.distributed.place import Place
 from recsys_rl.env import PLATFORMS
+from recsys_rl.env.rec_env import RecEnv
+from recsys_rl.make import make_world
 from recsys_rl.models.retrieval import Retriever
 from recsys_rl.run import choose_device
+from recsys_rl.testing.envs import walk
 from recsys_rl.types import UserError
 from recsys_rl.utils.find import find
 from recsys_rl.workflows import train as train_module
@@ -48,6 +51,7 @@ SCENARIOS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "satiation": ("ppo", "satiation", {}),
     "gym": ("ppo", "gym:CartPole-v1", {}),
     "a2c": ("a2c", "drift", {}),
+    "long-video": ("ppo", "long-video", {}),
     "two-stage": ("ppo", "drift", {}),
     "csv": ("ppo", "drift", {"data": "log.csv"}),
     "files": ("ppo", "drift", {"data": "ml-100k", "data_dir": "one"}),
@@ -68,6 +72,8 @@ def settings_of(scenario: str, **changes: dict[str, Any]) -> Config:
     base: dict[str, Any] = {"algo": algo, "env": env, **tiny}
     if scenario == "two-stage":
         base = overlay(base, {"model_config": {"candidates": 8}})
+    if scenario == "long-video":
+        base = overlay(base, {"env_config": {"num_items": 60, "suggestions": 3, "max_episode_steps": 12}})
     if algo == "ppo":
         base = overlay(base, {"agent_config": {"batch_size": 12, "target_kl": None}})
     return from_dict(Config, overlay(base, changes))
@@ -119,6 +125,19 @@ def device(config: Config) -> str:
         return str(choose_device(config.train_config.device))
     except UserError as error:
         return str(error)
+
+
+def watching(config: Config) -> list[Any]:
+    """What 30 users of three categories see and earn."""
+    catalogue, population = make_world(config)
+    genres = torch.nn.functional.one_hot(torch.arange(catalogue.num_items) % 3).float()
+    catalogue = dataclasses.replace(catalogue, genres=genres)
+    users = config.platform.users(catalogue, population, config.env_config)
+    people, rng = torch.arange(30), torch.Generator().manual_seed(0)
+    env = RecEnv(users, catalogue, config.env_config, people, 30, rng)
+    steps = walk(env, env.reset(people), 12)
+    seen = ((step.reward, *vars(step.obs).values()) for step in steps)
+    return [x.tolist() for row in seen for x in row if x is not None]
 
 
 def index(config: Config) -> set[str]:
@@ -183,6 +202,28 @@ CHANGES: dict[tuple[str, str], tuple[str, Any, View]] = {
     ("env_config", "patience_start"): ("satiation", 0.9, weights),
     ("env_config", "patience_gain"): ("satiation", 20.0, weights),
     ("env_config", "noise"): ("satiation", 0.5, weights),
+    ("env_config", "suggestions"): ("long-video", 2, watching),
+    ("env_config", "watched_window"): ("long-video", 3, watching),
+    ("env_config", "seeing_exponent"): ("long-video", 0.1, watching),
+    ("env_config", "fit_midpoint"): ("long-video", -0.5, watching),
+    ("env_config", "want_gain"): ("long-video", 9.0, watching),
+    ("env_config", "lure_gain"): ("long-video", 9.0, watching),
+    ("env_config", "wear_gain"): ("long-video", 9.0, watching),
+    ("env_config", "wear_recovery"): ("long-video", 0.1, watching),
+    ("env_config", "trust_gain"): ("long-video", 50.0, watching),
+    ("env_config", "trust_start"): ("long-video", 1.0, watching),
+    ("env_config", "trust_rate"): ("long-video", 0.9, watching),
+    ("env_config", "trust_midpoint"): ("long-video", 0.1, watching),
+    ("env_config", "hold_bias"): ("long-video", 3.0, watching),
+    ("env_config", "hold_gain"): ("long-video", 9.0, watching),
+    ("env_config", "length_cost"): ("long-video", 9.0, watching),
+    ("env_config", "go_on_bias"): ("long-video", 9.0, watching),
+    ("env_config", "subscribe_bias"): ("long-video", 9.0, watching),
+    ("env_config", "subscribe_gain"): ("long-video", 50.0, watching),
+    ("env_config", "sameness_cost"): ("long-video", 0.9, watching),
+    ("env_config", "ad_share"): ("long-video", 0.0, watching),
+    ("env_config", "ad_click_rate"): ("long-video", 1.0, watching),
+    ("env_config", "idle_limit"): ("long-video", 1, watching),
     ("env_config", "normalize_obs"): ("gym", True, weights),
     ("env_config", "normalize_reward"): ("gym", False, weights),
     ("model_config", "encoder"): ("satiation", "gru", weights),

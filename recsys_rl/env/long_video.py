@@ -1,8 +1,8 @@
 """`long-video`: two surfaces, suggestions that compete with the video that plays, and trust.
 
-A session is a series of requests, each with an ordered slate of K suggestions. While nothing plays the slate is
-the **home** page. While a video plays it is the **sidebar**: one request at the start of each quarter of the
-video, which therefore stays over several requests. Hidden state of a user (units in brackets):
+A session is a series of requests, each with an ordered slate of K suggestions. While nothing plays the slate
+is the **home** page. While a video plays it is the **sidebar**: one request at the start of each quarter of
+the video, which therefore stays over several requests. Hidden state of a user (units in brackets):
 
 - taste u [unit vector], from all of the user's log; a recommender only sees the profile, from its first part
 - wear w [vector]: recency-weighted sum of the categories g of the videos started (1 = one started just now)
@@ -22,23 +22,23 @@ Place k is seen with probability k^-seeing_exponent, from the top. Among the see
 none by multinomial logit (functional/choice_model.py, ``position_based``). Then:
 
 - a pick ends the video c that plays, and starts the picked one;
-- without a pick, the user watches another quarter of c with probability sigmoid(hold_c), and else leaves c for
-  the home page. After the fourth quarter c ends and the first place starts by itself (autoplay).
+- without a pick, the user watches another quarter of c with probability sigmoid(hold_c), and else leaves c
+  for the home page. After the fourth quarter c ends and the first place starts by itself (autoplay).
 
-When c is left after q quarters, completion = q / 4 is paid, the user subscribes to its creator with probability
-completion x sigmoid(subscribe_bias + subscribe_gain fit_c) if he has not yet, and::
+When c is left after q quarters, completion = q / 4 is paid, the user subscribes to its creator with
+probability completion x sigmoid(subscribe_bias + subscribe_gain fit_c), but only once, and::
 
     t <- clip(t + trust_rate (completion - trust_midpoint), 0, 1)        w <- wear_recovery w + g_started
 
     reward = 0.6 completion + 0.2 clicked + 0.2 subscribed - sameness_cost sameness + 0 ad_clicks
 
-``sameness`` is the mean cosine of a started video to the videos started before. With probability ad_share an ad
-runs before a video, and ad_click_rate of these ads are clicked. A session ends after idle_limit requests in a
-row in which nothing was picked and no quarter finished. A video still playing at the time limit pays nothing.
+``sameness`` is the mean cosine of a started video to the videos started before. With probability ad_share an
+ad runs before a video, and ad_click_rate of these ads are clicked. A session ends after idle_limit requests in
+a row in which nothing was picked and no quarter finished. A video that plays at the time limit pays nothing.
 
-There are three reasons to plan ahead. Completion is paid requests after the pick that earned it. A catchy video
-is picked, left early, and costs trust, without which no suggestion is picked. A good suggestion beside a good
-video takes the user away from it.
+There are three reasons to plan ahead. Completion is paid requests after the pick that earned it. A catchy
+video is picked, left early, and costs trust, without which no suggestion is picked. A good suggestion beside a
+good video takes the user away from it.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ SEQUENCE = (0.7548776662466927, 0.5698402909980532)
 """Steps of the R2 sequence (Roberts 2018, "The unreasonable effectiveness of quasirandom sequences")."""
 Real = Annotated[float, Range()]
 
-# Places of the signals in a feedback. The first four are visible in the history, one entry for each video left.
+# Places of the signals in a feedback. The first four are visible, one entry for each video that was left.
 COMPLETION, CLICKED, SUBSCRIBED, AD_CLICKED, STARTED, SAMENESS, CHANCE, TRUST = range(8)
 
 
@@ -186,7 +186,9 @@ class LongVideo:
     def assumptions(self) -> str:
         """Part of a sentence: the attributes that the data lack and this platform draws, or ""."""
         drawn = [name for name in ("duration", "creator") if name not in self.catalogue.attributes]
-        texts = [f"the data hold no {' and no '.join(drawn)} of videos: drawn from the item ids"] if drawn else []
+        texts = (
+            [f"the data hold no {' and no '.join(drawn)} of videos: drawn from the item ids"] if drawn else []
+        )
         if not self.knows_quality:
             texts.append("the data hold no ratings that differ, so no video is catchy")
         return "; ".join(texts)
@@ -428,12 +430,8 @@ class LongVideo:
         """Logits (N, ...) to pick items, from u . e_i, catch_i and w . g_i (N, ...), and t (N,)."""
         config = self.config
         offset = config.trust_gain * (trust - config.trust_start) - config.want_gain * config.fit_midpoint
-        return (
-            config.want_gain * affinity
-            + config.lure_gain * catch
-            - config.wear_gain * wear
-            + offset.unsqueeze(-1)
-        )
+        want: Tensor = config.want_gain * affinity + config.lure_gain * catch - config.wear_gain * wear
+        return want + offset.unsqueeze(-1)
 
     def _hold(self, state: LongVideoState) -> tuple[Tensor, Tensor]:
         """hold_c (N,), for any item at home, and the utility (N,) of picking nothing."""
@@ -465,7 +463,7 @@ def expected_completion(p: Tensor, quarters: Tensor | None = None) -> Tensor:
 
 
 def drawn_durations(item_ids: Tensor) -> Tensor:
-    """(I,) seconds: log-normal about 10 minutes, log sd 0.8, cut to 1 minute .. 2 hours; from the id alone."""
+    """(I,) seconds: log-normal about 10 minutes, log sd 0.8, cut to 1 minute .. 2 hours, by the id."""
     u = ((item_ids.double() + 1) * SEQUENCE[0]).frac().clamp(1e-6, 1 - 1e-6)
     normal = 2**0.5 * torch.erfinv(2 * u - 1)
     return (600 * (0.8 * normal).exp()).clamp(60, 7200).float()

@@ -244,9 +244,7 @@ class RecEnv:
 
     def _seen(self, signals: Tensor) -> Tensor:
         """The visible ones of ``signals`` (..., S)."""
-        return (
-            signals if len(self._visible) == len(self.signals) else signals.index_select(-1, self._visible)
-        )
+        return signals if len(self._visible) == len(self.signals) else signals.index_select(-1, self._visible)
 
     def _request(self, user_state: UserState, session: Session) -> Obs:
         handed = self.user_model.visible(user_state)

@@ -1,0 +1,379 @@
+"""The platform of long videos: each equation by hand, the contracts, and what a recommender can see of it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from gymnasium.utils.env_checker import check_env as gymnasium_check
+from torch import Tensor
+from torch.testing import assert_close
+
+from recsys_rl.agents.baselines import simple_baselines
+from recsys_rl.agents.rankers import Rule, RuleWeights
+from recsys_rl.agents.references import upper_bounds
+from recsys_rl.config import Config, from_dict
+from recsys_rl.env.long_video import (
+    LongVideo,
+    LongVideoConfig,
+    LongVideoState,
+    drawn_creators,
+    drawn_durations,
+    expected_completion,
+)
+from recsys_rl.env.rec_env import RecEnv
+from recsys_rl.experience.rollout import play
+from recsys_rl.gymnasium_ids import RecSysEnv
+from recsys_rl.make import make_env, make_world
+from recsys_rl.protocols import EventUsers, UncertainUsers
+from recsys_rl.testing import check_env, check_user_model
+from recsys_rl.types import Feedback, UserError
+from tests.tiny_world import population, tiny_catalogue
+
+TINY = LongVideoConfig(
+    num_items=3,
+    embedding_dim=2,
+    max_episode_steps=6,
+    suggestions=2,
+    watched_window=4,
+    seeing_exponent=1.0,
+    fit_midpoint=0.5,
+    want_gain=4.0,
+    lure_gain=1.0,
+    wear_gain=1.0,
+    wear_recovery=0.5,
+    trust_gain=2.0,
+    trust_start=0.5,
+    trust_rate=0.4,
+    trust_midpoint=0.5,
+    hold_bias=1.0,
+    hold_gain=2.0,
+    length_cost=0.5,
+    go_on_bias=0.25,
+    subscribe_bias=-1.0,
+    subscribe_gain=2.0,
+    sameness_cost=0.1,
+    ad_share=0.5,
+    ad_click_rate=0.5,
+    idle_limit=2,
+)
+SURE, NEVER = 1 - 1e-6, 0.0
+SHOWN = torch.zeros(1, 2, dtype=torch.bool)
+EAST_NORTH = torch.tensor([[0, 1]])
+
+
+def tiny(config: LongVideoConfig = TINY) -> LongVideo:
+    """East is catchy by sqrt(3), 10 minutes long; north lasts 10 e^2 minutes, between 10 minutes."""
+    duration = torch.tensor([600.0, 600 * math.e**2, 600.0])
+    items = replace(tiny_catalogue(), attributes={"duration": duration, "creator": torch.tensor([0, 1, 1])})
+    return LongVideo(items, population([[1.0, 0.0]]), config)
+
+
+def begin(model: LongVideo, pick: float = NEVER, go_on: float = NEVER) -> LongVideoState:
+    """A fresh user; ``pick`` and ``go_on`` are the numbers in place of the two draws."""
+    return replace(model.sample(torch.tensor([0])), phase=torch.tensor([[pick, go_on]]))
+
+
+def step(
+    model: LongVideo, state: LongVideoState, items: Tensor = EAST_NORTH, skipped: Tensor = SHOWN
+) -> tuple[LongVideoState, Feedback, dict[str, float], bool]:
+    feedback = model.respond(state, items, skipped, None)
+    after, leaves = model.advance(state, items, feedback)
+    names = [stream.name for stream in model.streams]
+    return after, feedback, dict(zip(names, model.rewards(feedback)[0].tolist(), strict=True)), bool(leaves)
+
+
+def numbers(state: LongVideoState, pick: float, go_on: float) -> LongVideoState:
+    return replace(state, phase=torch.tensor([[pick, go_on]]))
+
+
+def test_choice_at_home_by_hand() -> None:
+    """want = 4 (1 - 1/2) + sqrt(3) of east, 4 (0 - 1/2) of north; none 0; half of the users see north."""
+    model = tiny()
+    state = begin(model, pick=SURE)
+    east, north = math.exp(2 + 3**0.5), math.exp(-2)
+    alone, both = 1 + east, 1 + east + north
+    expected = [east / 2 * (1 / alone + 1 / both), north / 2 / both]
+    after, feedback, paid, leaves = step(model, state)
+    assert_close(feedback.signals[0, :, 6], torch.tensor(expected), atol=1e-6, rtol=0)  # chance
+    assert paid == {"completion": 0, "clicked": 0, "subscribed": 0, "sameness": 0, "ad_clicks": 0}
+    assert after.current.item() == -1 and after.idle.item() == 1 and not leaves
+    *_, leaves = step(model, numbers(after, SURE, NEVER))
+    assert leaves  # after two idle requests
+
+
+def test_pick_and_four_quarters_by_hand() -> None:
+    model = tiny()
+    state, feedback, paid, _ = step(model, begin(model))  # picks east
+    assert feedback.signals[0, :, 1].tolist() == [1, 0] and feedback.signals[0, :, 4].tolist() == [1, 0]
+    assert paid == {"completion": 0, "clicked": 1, "subscribed": 0, "sameness": 0, "ad_clicks": 0.25}
+    assert (state.current.item(), state.quarters.item(), state.clicked.item()) == (0, 0, 1)
+    assert_close(state.wear, torch.tensor([[1.0, 0.0]]))
+    assert_close(model.visible(state)["progress"], torch.tensor([[0.0, 1.0, 0.0, 0.0, 0.0]]))
+    # hold of east: 1 + 2 (1 - 1/2) - sqrt(3) = 0.267949, sigmoid 0.566589
+    for quarter in (1, 2, 3):
+        state, _, paid, _ = step(model, numbers(state, SURE, 0.566))
+        assert (state.current.item(), state.quarters.item(), state.idle.item()) == (0, quarter, 0)
+        assert not any(paid.values())
+    assert_close(state.wear, torch.tensor([[0.125, 0.0]]))
+    assert_close(model.visible(state)["current_item"], torch.tensor([[1.0, 0.0]]))
+    items = torch.tensor([[2, 1]])
+    state, feedback, paid, _ = step(
+        model, numbers(state, SURE, 0.566), items
+    )  # ends; between starts by itself
+    assert feedback.events is not None and feedback.events.items.tolist() == [[0]]
+    # subscribes with sigmoid(-1 + 2 (1 - 1/2)) = 1/2; sameness of between and east is 0.6
+    assert paid == pytest.approx(
+        {"completion": 1, "clicked": 0, "subscribed": 0.5, "sameness": 0.6, "ad_clicks": 0.25}
+    )
+    assert_close(feedback.events.signals[0, 0, :4], torch.tensor([1.0, 1.0, 0.5, 0.25]))
+    assert (state.current.item(), state.quarters.item(), state.clicked.item()) == (2, 0, 0)
+    assert state.trust.item() == pytest.approx(0.5 + 0.4 * 0.5)
+    assert_close(state.wear, torch.tensor([[0.0625 + 0.5**0.5, 0.5**0.5]]))
+    assert_close(state.watched, torch.tensor([[1.6, 0.8]]))
+
+
+def test_quarter_is_left_beyond_its_probability() -> None:
+    model = tiny()
+    state, *_ = step(model, begin(model))
+    state, feedback, paid, _ = step(model, numbers(state, SURE, 0.567))  # just above 0.566589
+    assert feedback.events is not None and feedback.events.signals[0, 0, 0] == 0
+    assert state.current.item() == -1 and state.idle.item() == 1 and paid["completion"] == 0
+    assert state.trust.item() == pytest.approx(0.5 - 0.4 * 0.5)
+    # less trust: want falls by 2 * 0.2, and by the wear 1/2 of east, for which w = 1 was halved
+    *_, feedback = step(model, state)[:2]
+    east, north = math.exp(2 + 3**0.5 - 0.4 - 1.0), math.exp(-2 - 0.4)
+    wear = float(state.wear[0, 0])
+    east = math.exp(2 + 3**0.5 - 0.4 - wear)
+    expected = [east / 2 * (1 / (1 + east) + 1 / (1 + east + north)), north / 2 / (1 + east + north)]
+    assert wear == 0.5
+    assert_close(feedback.signals[0, :, 6], torch.tensor(expected), atol=1e-6, rtol=0)
+
+
+def test_pick_from_the_sidebar_leaves_the_video() -> None:
+    model = tiny()
+    state, *_ = step(model, begin(model))
+    state, *_ = step(model, numbers(state, SURE, NEVER))  # one quarter
+    items = torch.tensor([[2, 1]])
+    _, none = model._hold(state)
+    assert none.item() == pytest.approx(0.25 + 2 - 3**0.5)  # go_on_bias + hold
+    state, feedback, paid, _ = step(model, numbers(state, NEVER, NEVER), items)
+    assert paid["completion"] == 0.25 and paid["clicked"] == 1 and paid["sameness"] == pytest.approx(0.6)
+    assert paid["subscribed"] == pytest.approx(0.25 * 0.5)
+    assert (state.current.item(), state.quarters.item(), state.clicked.item()) == (2, 0, 1)
+    assert state.trust.item() == pytest.approx(0.5 - 0.4 * 0.25)
+    assert feedback.events is not None and feedback.events.items.item() == 0
+
+
+def test_autoplay_needs_a_first_place() -> None:
+    """With an empty first place the user is at home after the end."""
+    model = tiny()
+    state = replace(begin(model, SURE, NEVER), current=torch.tensor([2]), quarters=torch.tensor([3]))
+    after, feedback, paid, _ = step(model, state, torch.tensor([[0, 1]]), torch.tensor([[True, False]]))
+    assert paid["completion"] == 1 and after.current.item() == -1
+    assert not feedback.signals[0, 0].any()
+
+
+def test_hold_falls_with_duration() -> None:
+    """North lasts e^2 times 10 minutes: 1 + 2 (0 - 1/2) - 0.5 * 2."""
+    model = tiny()
+    state = replace(begin(model), current=torch.tensor([1]))
+    assert model._hold(state)[0].item() == pytest.approx(-1.0)
+
+
+def test_creator_is_subscribed_to_once() -> None:
+    model = tiny()
+    state = replace(begin(model), current=torch.tensor([1]))
+    one = torch.ones(1)
+    # sigmoid(-1 + 2 (0 - 1/2))
+    assert model._subscribes(state, one).item() == pytest.approx(0.119203)
+    known = replace(state, subscribed=state.subscribed.index_fill(1, torch.tensor([3]), 1))
+    assert model._subscribes(known, one).item() == 0
+    feedback = model.respond(replace(state, phase=torch.tensor([[SURE, SURE]])), EAST_NORTH, SHOWN, None)
+    assert feedback.events is not None
+    feedback.events.signals[0, 0, 2] = 1.0
+    after, _ = model.advance(state, EAST_NORTH, feedback)
+    assert after.subscribed[0, -1].item() == 1 and after.subscribed[0, :-1].eq(-1).all()
+
+
+def test_expected_completion_by_hand() -> None:
+    p = torch.tensor([0.5, 0.5, 1.0])
+    expected = torch.tensor([(0.5 + 0.25 + 0.125 + 0.0625) / 4, (2 + 0.5 + 0.25) / 4, 1.0])
+    assert_close(expected_completion(p, torch.tensor([0, 2, 3])), expected)
+    assert_close(expected_completion(p[:1]), expected[:1])
+
+
+def test_prospects_equal_the_mean_of_simulated_steps() -> None:
+    """Each item alone, in many futures: the announced reward is the mean reward of the next step."""
+    model = tiny()
+    base = replace(
+        begin(model),
+        wear=torch.tensor([[0.3, 0.1]]),
+        watched=torch.tensor([[0.6, 0.8]]),
+        num_watched=torch.ones(1),
+        trust=torch.tensor([0.6]),
+    )
+    weights = torch.tensor([stream.weight for stream in model.streams])
+    n = 200_000
+    for current, quarters in ((-1, 0), (0, 1), (0, 3)):
+        state = replace(base, current=torch.tensor([current]), quarters=torch.tensor([quarters]))
+        reward, _ = model.prospects(state)
+        many = LongVideoState(**{k: x.expand(n, *x.shape[1:]) for k, x in vars(state).items()})
+        for item in range(3):
+            items = torch.tensor([[item, (item + 1) % 3]]).expand(n, -1)
+            skipped = torch.tensor([[False, True]]).expand(n, -1)
+            feedback = model.respond(many, items, skipped, torch.Generator().manual_seed(item))
+            mean = (model.rewards(feedback) @ weights).mean().item()
+            assert reward[0, item].item() == pytest.approx(mean, abs=5e-3)
+
+
+def test_prospects_of_trust_by_hand() -> None:
+    """At home: P(pick) 0.4 (expected completion - 1/2). Between: want 0.4, hold 1 + 2 * 0.1 = 1.2."""
+    model = tiny()
+    _, trust = model.prospects(begin(model))
+    p = 1 / (1 + math.exp(-1.2))
+    completion = (p + p**2 + p**3 + p**4) / 4
+    assert trust[0, 2].item() == pytest.approx(0.4 / (1 + math.exp(-0.4)) * (completion - 0.5), abs=1e-6)
+
+
+def test_futures_share_nothing_but_the_state() -> None:
+    """The mean over evenly spread futures approaches the probability of a pick."""
+    model = tiny()
+    state = model.sample(torch.tensor([0]))
+    assert isinstance(model, UncertainUsers) and isinstance(model, EventUsers)
+    picks = [
+        model.respond(model.scenario(state, k, 50), EAST_NORTH, SHOWN, None).signals[0, :, 1].sum().item()
+        for k in range(50)
+    ]
+    chance = model.respond(state, EAST_NORTH, SHOWN, None).signals[0, :, 6].sum().item()
+    assert sum(picks) / 50 == pytest.approx(chance, abs=0.02)
+
+
+# ---- drawn attributes
+
+
+def test_drawn_attributes_depend_on_the_ids_alone() -> None:
+    ids = torch.arange(5000)
+    duration, creator = drawn_durations(ids), drawn_creators(ids)
+    assert duration.median().item() == pytest.approx(600, rel=0.02)
+    assert duration.log().std().item() == pytest.approx(0.8, abs=0.03)
+    assert duration.min() >= 60 and duration.max() <= 7200
+    assert creator.min() == 0 and creator.max() == 199
+    order = torch.randperm(5000, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(drawn_durations(ids[order]), duration[order])
+    model = tiny()
+    assert model.assumptions == ""
+    bare = replace(model, catalogue=tiny_catalogue())
+    assert bare.assumptions == "the data hold no duration and no creator of videos: drawn from the item ids"
+
+
+# ---- contracts
+
+
+def settings(**env_config: object) -> Config:
+    small = {"num_items": 120, "embedding_dim": 4, "max_episode_steps": 8, "watched_window": 6}
+    return from_dict(
+        Config,
+        {
+            "env": "long-video",
+            "data_config": {"data": "synthetic", "num_users": 60},
+            "env_config": small | env_config,
+        },
+    )
+
+
+def small_env(num_envs: int = 5, seed: int = 0, **env_config: object) -> RecEnv:
+    config = settings(**env_config)
+    env = make_env(config, make_world(config), num_envs, torch.Generator().manual_seed(seed))
+    assert isinstance(env, RecEnv)
+    return env
+
+
+def test_users_keep_the_contract() -> None:
+    env = small_env()
+    check_user_model(env.user_model, env.catalogue, env.users[:12], 8)
+
+
+def test_environment_keeps_the_contract() -> None:
+    """Also save and load in mid-session, bit for bit."""
+    check_env(lambda seed: small_env(8, seed), max_episode_steps=8)
+
+
+def test_gymnasium_checker() -> None:
+    size = LongVideoConfig(num_items=100, embedding_dim=4, max_episode_steps=8)
+    env = RecSysEnv("long-video", data="synthetic", num_users=40, env_config=size)
+    gymnasium_check(env, skip_render_check=True)
+
+
+def test_hidden_state_never_reaches_the_observation() -> None:
+    """Two sessions with another taste, wear, trust and memory, but the same answers, have the same Obs."""
+    env, other = small_env(40), small_env(40)
+    env.reset(), other.reset()
+    items = torch.arange(240).view(40, 6) % 120
+    env.step(items), other.step(items)
+    state: LongVideoState = other.user_state
+    other.user_state = replace(
+        state,
+        taste=-state.taste,
+        wear=state.wear + 1,
+        trust=1 - state.trust,
+        watched=-state.watched,
+        num_watched=state.num_watched + 1,
+        phase=1 - state.phase,
+        subscribed=state.subscribed + 1,
+        clicked=1 - state.clicked,
+        ad_clicked=1 - state.ad_clicked,
+    )
+    for name, x in vars(env.observe()).items():
+        assert x is None or torch.equal(x, getattr(other.observe(), name)), name
+
+
+def test_history_holds_the_videos_left_with_their_completion() -> None:
+    env = small_env(1)
+    obs, left, shown = env.reset(), [], []
+    for number in range(6):
+        items = torch.arange(6).unsqueeze(0) + 6 * number
+        step = env.step(items)
+        if bool(step.terminated):
+            break
+        assert step.feedback is not None and step.feedback.events is not None
+        shown += items[0].tolist()
+        event = step.feedback.events
+        left += [(i, s[0]) for i, s in zip(event.items[0].tolist(), event.signals[0].tolist(), strict=True)]
+        obs = step.obs
+        found = [pair for pair in left if pair[0] >= 0]
+        assert obs.history is not None and obs.signals is not None and obs.exclude is not None
+        kept = [(i, s[0]) for i, s in zip(obs.history[0].tolist(), obs.signals[0].tolist(), strict=True)]
+        assert [pair for pair in kept if pair[0] >= 0] == found[-6:]
+        assert sorted(x for x in obs.exclude[0].tolist() if x >= 0) == sorted(shown)
+    assert left
+
+
+SATURATED = {"trust": 1.5, "current": 120, "quarters": 4, "idle": 5, "phase": 2.0, "num_watched": -1.0}
+
+
+@pytest.mark.parametrize("name", SATURATED)
+def test_saved_sessions_out_of_range(name: str) -> None:
+    env = small_env(3)
+    env.reset()
+    saved = env.state_dict()
+    key = f"user_state.{name}"
+    with pytest.raises(UserError, match="hold impossible numbers"):
+        env.load_state_dict(saved | {key: torch.full_like(saved[key], SATURATED[name])})
+
+
+def test_all_players_play_slates() -> None:
+    env = small_env(4)
+    zeros = RuleWeights.zeros()
+    players = {
+        **simple_baselines(env, env.users, torch.Generator().manual_seed(0)),
+        "mf": Rule(env.catalogue, zeros, 6),
+        **upper_bounds(env),
+    }
+    assert list(players)[-3:] == ["myopic", "informed", "planner"]
+    for name, agent in players.items():
+        sessions = play(env, agent, env.users[:4])
+        assert sessions.items.shape[1:] == (4, 6) and bool(sessions.returns.isfinite().all()), name
+        assert list(sessions.streams) == ["completion", "clicked", "subscribed", "sameness", "ad_clicks"]
