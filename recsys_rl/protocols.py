@@ -172,7 +172,7 @@ class EventUsers(UserModel, Protocol):
     """A user model whose history holds the ``events`` of its feedback, and not all shown items."""
 
     @property
-    def history_length(self) -> int:
+    def event_history_length(self) -> int:
         """L: number of latest events in the history, at least the slate size."""
         ...
 

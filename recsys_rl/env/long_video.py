@@ -33,12 +33,13 @@ probability completion x sigmoid(subscribe_bias + subscribe_gain fit_c), but onl
     reward = 0.6 completion + 0.2 clicked + 0.2 subscribed - sameness_cost sameness + 0 ad_clicks
 
 ``sameness`` is the mean cosine of a started video to the videos started before. With probability ad_share an
-ad runs before a video, and ad_click_rate of these ads are clicked. A session ends after idle_limit requests in
-a row in which nothing was picked and no quarter finished. A video that plays at the time limit pays nothing.
+ad runs before a video, and ad_click_rate of these ads are clicked. A session ends after idle_limit requests
+in a row in which nothing was picked and no quarter finished. A video that plays at the time limit pays
+nothing.
 
 There are three reasons to plan ahead. Completion is paid requests after the pick that earned it. A catchy
-video is picked, left early, and costs trust, without which no suggestion is picked. A good suggestion beside a
-good video takes the user away from it.
+video is picked, left early, and costs trust, without which no suggestion is picked. A good suggestion beside
+a good video takes the user away from it.
 """
 
 from __future__ import annotations
@@ -169,7 +170,7 @@ class LongVideo:
         return self.config.suggestions
 
     @property
-    def history_length(self) -> int:
+    def event_history_length(self) -> int:
         return max(self.config.watched_window, self.slate_size)
 
     @cached_property
@@ -431,7 +432,8 @@ class LongVideo:
         config = self.config
         offset = config.trust_gain * (trust - config.trust_start) - config.want_gain * config.fit_midpoint
         want: Tensor = config.want_gain * affinity + config.lure_gain * catch - config.wear_gain * wear
-        return want + offset.unsqueeze(-1)
+        want += offset.unsqueeze(-1)
+        return want
 
     def _hold(self, state: LongVideoState) -> tuple[Tensor, Tensor]:
         """hold_c (N,), for any item at home, and the utility (N,) of picking nothing."""

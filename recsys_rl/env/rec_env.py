@@ -53,7 +53,7 @@ class RecEnv:
         pieces = user_model.visible(user_model.sample(users[:1]))
         events = isinstance(user_model, EventUsers)
         if history_length is None and isinstance(user_model, EventUsers):
-            history_length = user_model.history_length
+            history_length = user_model.event_history_length
         visible = [place for place, signal in enumerate(user_model.signals) if signal.visible]
         self.interface = make_interface(
             catalogue,
