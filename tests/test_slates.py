@@ -19,15 +19,19 @@ from recsys_rl import gymnasium_ids
 from recsys_rl.agents.baselines import FixedList, RandomPolicy, mean_return, simple_baselines
 from recsys_rl.agents.rankers import MaximalMarginalRelevance, Rule, RuleWeights
 from recsys_rl.agents.references import Myopic, Planner, upper_bounds
+from recsys_rl.dials import ModelConfig
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.evaluation import tuning
 from recsys_rl.evaluation.printing import print_table
 from recsys_rl.evaluation.table import Played, mean_rows, summarise
 from recsys_rl.experience.rollout import play
+from recsys_rl.models.actor_critic import ActorCritic, Shapes
+from recsys_rl.models.heads import item_features
 from recsys_rl.protocols import Policy
 from recsys_rl.testing import check_agent
+from recsys_rl.testing.agents import check_action
 from recsys_rl.testing.envs import check_env, walk
-from recsys_rl.types import Obs, Population, UserError
+from recsys_rl.types import Action, Obs, Population, UserError
 from tests.feed import Feed, FeedConfig, FeedState, feed_env
 from tests.tiny_world import tiny_catalogue
 
@@ -260,3 +264,91 @@ def test_gymnasium_takes_slates(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_repeated_items_leave_their_places_empty() -> None:
     items = torch.tensor([[4, 4, 4], [1, 2, 1], [0, 3, 5]])
     assert gymnasium_ids.without_repeats(items).tolist() == [[4, -1, -1], [1, 2, -1], [0, 3, 5]]
+
+
+# ---- empty places
+
+
+def narrow_env(*allowed: int) -> RecEnv:
+    """Sessions in which only these items may be shown, a step after their start."""
+    env = feed_env(4)
+    env.reset(env.users[:4])
+    env.step(torch.tensor([[0, 1, 2]] * 4))
+    env.catalogue.available[:] = False
+    env.catalogue.available[list(allowed)] = True
+    return env
+
+
+@pytest.mark.parametrize("allowed", [(7, 9), (1,), (2, 5, 9)])
+def test_places_without_an_allowed_item_stay_empty(allowed: tuple[int, ...]) -> None:
+    """Items 0 to 2 were shown, so that fewer than K = 3 are left."""
+    left = sorted(set(allowed) - {0, 1, 2})
+    for name in policies(narrow_env(*allowed)):
+        env = narrow_env(*allowed)
+        agent, obs = policies(env)[name], env.observe()
+        if isinstance(agent, FixedList):  # it goes by its position in the list, not by the mask
+            assert sorted(agent.items[:3].tolist()) == sorted([-1] * (3 - len(allowed)) + list(allowed))
+            continue
+        action = agent.act(obs)
+        for row in action.items.tolist():
+            assert sorted(row) == [-1] * (3 - len(left)) + left, name
+        if name == "random":  # each order of the items that are left
+            assert_close(action.logprob.exp(), torch.full((4,), 1 / math.factorial(len(left))))
+        check_action(action, obs, 30, 3)
+        step = env.step(action.items)
+        assert bool(step.reward.isfinite().all()) and step.feedback is not None
+        assert torch.equal(step.feedback.skipped, action.items < 0), name
+
+
+def test_random_slates_beyond_the_excluded_items() -> None:
+    obs = Obs(torch.zeros(50, 1), exclude=torch.tensor([[0, 3, -1]]).expand(50, -1))
+    action = RandomPolicy((4,), torch.Generator().manual_seed(0), 3).act(obs)
+    assert {tuple(row) for row in action.items.tolist()} == {(1, 2, -1), (2, 1, -1)}
+    assert_close(action.logprob, torch.full((50,), -math.log(2)))
+
+
+class Sparse:
+    """Shows an item only in every second step, in the second place."""
+
+    def __init__(self) -> None:
+        self.step = 0
+
+    def act(self, obs: Obs, greedy: bool = False) -> Action:
+        items = torch.full((obs.num_rows, 3), -1)
+        if self.step % 2:
+            items[:, 1] = self.step
+        self.step += 1
+        return Action.certain(items)
+
+
+def test_sessions_with_empty_slates_are_counted_in_full() -> None:
+    """Four steps, of which two show one item each: 2 distinct items of 30."""
+    env = feed_env(6, config=FeedConfig(num_items=30, embedding_dim=4, max_episode_steps=4, fatigue=0.0))
+    sessions = play(env, Sparse(), env.users[:6])
+    assert sessions.lengths.tolist() == [4] * 6 and sessions.items[:, :, 0].eq(-1).all()
+    assert sessions.items[:, 0, 1].tolist() == [-1, 1, -1, 3]
+    played = {name: Played(sessions, torch.arange(6)) for name in ("random", "ppo", "ppo-greedy")}
+    row = summarise("feed", played, ["ppo"], (), 30)["rows"][0]
+    assert (row["length_mean"], row["distinct_mean"], row["coverage"]) == (4, 2, 2 / 30)
+    assert row["streams"]["watch"] == pytest.approx(sessions.rewards.sum(0).mean().item(), abs=1) and all(
+        math.isfinite(x) for x in row["streams"].values()
+    )
+    end = env.observe()
+    assert end.exclude is not None and end.exclude.shape == (6, 12)
+
+
+def test_learner_names_a_mask_that_is_too_narrow() -> None:
+    env = narrow_env(7, 9)
+    shapes = Shapes(
+        env.interface.context_size,
+        env.interface.action_sizes,
+        item_features(env.catalogue),
+        env.interface.history_length,
+        len(env.interface.signals),
+        slate_size=3,
+        embeddings=env.interface.embeddings,
+    )
+    model = ActorCritic(shapes, ModelConfig(), torch.Generator().manual_seed(0))
+    for greedy in (False, True):
+        with pytest.raises(UserError, match="A slate shows 3 items, but only 2 may be shown to one"):
+            model.act(env.observe(), greedy, torch.Generator())

@@ -28,7 +28,10 @@ MIN_USERS = 64
 
 
 class RandomPolicy:
-    """Draws each allowed alternative with the same probability, greedy or not; no item twice in a slate."""
+    """Draws each allowed alternative with the same probability, greedy or not; no item twice in a slate.
+
+    A place of a slate stays empty, -1, if no item is left for it.
+    """
 
     def __init__(
         self, action_sizes: tuple[int, ...], generator: torch.Generator, slate_size: int = 1
@@ -54,6 +57,11 @@ class RandomPolicy:
                 logits = categorical.mask_logits(obs.context.new_zeros(obs.num_rows, size), obs.allowed(size))
                 item = categorical.sample(logits, self.generator)  # (N,)
                 log_p = categorical.logprob(logits, item)
+            if self.slate_size > 1:
+                empty = (
+                    item >= size if obs.mask is None else ~(obs.allowed(size).any(1))
+                )  # no item is left for this place
+                item, log_p = item.masked_fill(empty, -1), log_p.masked_fill(empty, 0.0)
             logprob = logprob + log_p
             items.append(item)
             if self.slate_size > 1:
@@ -72,8 +80,11 @@ class FixedList:
     """
 
     def __init__(self, items: Tensor, slate_size: int = 1) -> None:
-        """``items`` (T,) int64. Every further step shows the last K, even if they are not allowed."""
-        self.items = items
+        """``items`` (T,) int64. Every further step shows the last K, even if they are not allowed.
+
+        If there are fewer than K items, the last places of the slate stay empty.
+        """
+        self.items = torch.nn.functional.pad(items, (0, max(0, slate_size - len(items))), value=-1)
         self.slate_size = slate_size
 
     def act(self, obs: Obs, greedy: bool = False) -> Action:
@@ -100,8 +111,7 @@ def best_first(user_model: UserModel, catalogue: Catalogue, users: Tensor) -> Te
     user_state = user_model.sample(users)
     blocks = top_k.blocks(len(users), catalogue.num_items)
     first = torch.cat([user_model.expected_reward(user_state, block).mean(0) for block in blocks])  # (I,)
-    first = first.masked_fill(~catalogue.available, -torch.inf)
-    return top_k.highest(first.unsqueeze(0), user_model.slate_size).squeeze(0)
+    return _best_slate(first, catalogue.available, user_model.slate_size)
 
 
 def static_list(user_model: UserModel, catalogue: Catalogue, users: Tensor, length: int) -> Tensor:
@@ -128,17 +138,25 @@ def greedy_list(
     present = torch.ones(len(users), device=users.device)  # (N,)
     allowed = catalogue.available.clone()  # (I,)
     items: list[Tensor] = []
-    for _ in range(length if user_model.repeats else min(length, int(allowed.sum()) // slate_size)):
+    whole = max(1, int(allowed.sum()) // slate_size)
+    for _ in range(length if user_model.repeats else min(length, whole)):
         blocks = top_k.blocks(len(users), catalogue.num_items)
         scores = torch.cat(
             [present @ appeal(user_model, user_state, block, price) for block in blocks]
         )  # (I,)
-        slate = top_k.highest(scores.masked_fill(~allowed, -torch.inf).unsqueeze(0), slate_size)  # (1, K)
-        allowed[slate[0]] = user_model.repeats
-        items.append(slate[0])
+        slate = _best_slate(scores, allowed, slate_size)  # (K,)
+        allowed[slate[slate >= 0]] = user_model.repeats
+        items.append(slate)
         user_state, _, leaves = show(user_model, user_state, slate.expand(len(users), -1))
         present = present * ~leaves
     return torch.cat(items)
+
+
+def _best_slate(scores: Tensor, allowed: Tensor, slate_size: int) -> Tensor:
+    """The allowed items with the highest ``scores`` (I,): (K,), with -1 in places without an allowed item."""
+    scores = scores.masked_fill(~allowed, -torch.inf)
+    best = top_k.highest(scores.unsqueeze(0), min(slate_size, len(scores))).squeeze(0)
+    return best.masked_fill(scores[best] == -torch.inf, -1)
 
 
 def appeal(user_model: UserModel, user_state: Any, block: slice, price: float) -> Tensor:
@@ -162,8 +180,12 @@ def mean_return(user_model: UserModel, users: Tensor, items: Tensor) -> Tensor:
 
 
 def show(user_model: UserModel, user_state: Any, items: Tensor) -> tuple[Any, Tensor, Tensor]:
-    """Show ``items`` (N, K) without noise: the next state, reward (N,) and leaving users (N,) bool."""
-    feedback = user_model.respond(user_state, items, torch.zeros_like(items, dtype=torch.bool), None)
+    """Show ``items`` (N, K) without noise: the next state, reward (N,) and leaving users (N,) bool.
+
+    Places with -1 are empty.
+    """
+    empty, items = items < 0, items.clamp_min(0)
+    feedback = user_model.respond(user_state, items, empty, None)
     user_state, leaves = user_model.advance(user_state, items, feedback)
     reward = weighted(user_model.rewards(feedback), stream_weights(user_model.streams))
     return user_state, reward, leaves

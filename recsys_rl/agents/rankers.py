@@ -122,6 +122,8 @@ class MaximalMarginalRelevance:
             score_now = (1 - self.weight) * relevance - self.weight * likeness
             best = score_now.argmax(1, keepdim=True)  # (N, 1)
             chosen = best if items is None else items.gather(1, best)
+            if self.slate_size > 1:  # a place without an allowed item stays empty
+                chosen = chosen.masked_fill(relevance.gather(1, best) == -torch.inf, -1)
             slate.append(chosen)
             if place + 1 < self.slate_size:
                 relevance = relevance.scatter(1, best, -torch.inf)

@@ -109,7 +109,10 @@ def best_first_items(
     scores = categorical.mask_logits(scores, mask.unsqueeze(1))
     slate_size = user_model.slate_size
     tried = min(FIRST_ITEMS, mask.shape[1]) if slate_size == 1 else slate_size
-    first = scores.topk(tried, -1).indices  # (N, P, F) single items, or (N, P, K) one slate each
+    best = scores.topk(tried, -1)
+    first = best.indices  # (N, P, F) single items, or (N, P, K) one slate each
+    if slate_size > 1:  # a place without an allowed item stays empty
+        first = first.masked_fill(best.values == -torch.inf, -1)
     slates = first.flatten(1).unflatten(1, (-1, slate_size))  # (N, B, K)
     branches = slates.shape[1]  # B
 
@@ -131,10 +134,11 @@ def best_first_items(
             for future in futures(user_model, user_state)
         ]
     ).mean(0)
-    allowed = mask.gather(1, slates.flatten(1)).view_as(slates).all(-1)  # (N, B)
+    allowed = mask.gather(1, slates.flatten(1).clamp_min(0)).view_as(slates)  # (N, B, K)
+    allowed = (allowed | (slates < 0)).all(-1)  # (N, B)
     returns = returns.view_as(allowed).masked_fill(~allowed, -torch.inf)
-    best = returns.argmax(1).view(-1, 1, 1).expand(-1, 1, slate_size)
-    chosen: Tensor = slates.gather(1, best)  # (N, 1, K)
+    place = returns.argmax(1).view(-1, 1, 1).expand(-1, 1, slate_size)
+    chosen: Tensor = slates.gather(1, place)  # (N, 1, K)
     return chosen.squeeze(1)
 
 
@@ -183,12 +187,13 @@ def simulate(
             share_left = (left - step).clamp_min(0) / length  # (R,)
             scores = base_scores(user_model, user_state, tiresome, prices, share_left).view_as(mask)
             items = highest(categorical.mask_logits(scores, mask), user_model.slate_size)  # (R, K)
-        feedback = user_model.respond(user_state, items, ~mask.gather(1, items), None)
+        empty, items = items < 0, items.clamp_min(0)
+        feedback = user_model.respond(user_state, items, ~mask.gather(1, items) | empty, None)
         user_state, leaves = user_model.advance(user_state, items, feedback)
         total += weighted(user_model.rewards(feedback), weights) * present
         present = present & ~leaves & (left > step + 1)
         if not user_model.repeats:
-            mask = mask.scatter(1, items, False)
+            mask = mask.scatter(1, items, mask.gather(1, items) & empty)
     return total
 
 

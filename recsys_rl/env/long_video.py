@@ -401,7 +401,9 @@ class LongVideo:
         ends = goes_on * (state.quarters == QUARTERS - 1)  # (N,)
 
         def paid(completion: Tensor) -> Tensor:  # (N,): by leaving the current video
-            return playing * (w_complete * completion + w_subscribe * self._subscribes(state, completion))
+            subscribes = self._subscribes(state, completion)
+            value: Tensor = playing * (w_complete * completion + w_subscribe * subscribes)
+            return value
 
         left_now, whole = paid(state.quarters / QUARTERS), paid(torch.ones_like(hold))
         stays = (1 - goes_on) * left_now + ends * whole  # (N,): expected without a pick

@@ -80,6 +80,7 @@ class Sessions:
     streams: Mapping[str, Tensor] = field(default_factory=dict)  # (T, N) each: reward streams by name
     hidden: Mapping[str, Tensor] = field(default_factory=dict)  # (T, N, K) each: hidden signals by name
     num_cut: int = 0  # sessions that ``play`` cut at its ``max_steps``
+    steps: Tensor | None = None  # (N,) int64: steps of each session; None: the steps that show an item
 
     @property
     def returns(self) -> Tensor:  # (N,)
@@ -87,6 +88,8 @@ class Sessions:
 
     @property
     def lengths(self) -> Tensor:  # (N,)
+        if self.steps is not None:
+            return self.steps
         return (self.items >= 0).any(-1).sum(0)
 
 
@@ -109,6 +112,7 @@ def play(
     obs = env.reset(users)
     alive = torch.ones(obs.num_rows, dtype=torch.bool, device=obs.context.device)
     left = torch.zeros_like(alive)
+    steps = torch.zeros_like(alive, dtype=torch.int64)
     items: list[Tensor] = []
     rewards: list[Tensor] = []
     streams: list[Tensor] = []
@@ -123,6 +127,7 @@ def play(
         action = agent.act(obs, greedy)
         step = env.step(action.items)
         items.append(torch.where(alive.unsqueeze(1), action.items, -1))
+        steps += alive
         rewards.append(torch.where(alive, step.reward, 0.0))
         streams.append(torch.where(alive.unsqueeze(1), step.streams, 0.0))
         if hidden and step.feedback is not None:
@@ -139,4 +144,5 @@ def play(
         streams=dict(zip((x.name for x in env.streams), torch.stack(streams).unbind(-1), strict=True)),
         hidden=dict(zip(names, torch.stack(signals).unbind(-1), strict=True)) if names else {},
         num_cut=int(alive.sum()),
+        steps=steps,
     )

@@ -50,11 +50,14 @@ def check_action(action: Action, obs: Obs, num_items: int, slate_size: int = 1) 
     found = f"{items.dtype} of shape {tuple(items.shape)}"
     whole = items.shape == (n, slate_size) and items.dtype == torch.int64
     require(whole, f"act: items are {found}: they must be torch.int64 of ({n}, {slate_size})")
-    inside = bool(((items >= 0) & (items < num_items)).all())
-    require(inside, f"act: there is no such item: they are 0 to {num_items - 1}")
+    empty = (items == -1) & (slate_size > 1)
+    inside = bool((((items >= 0) & (items < num_items)) | empty).all())
+    require(inside, f"act: there is no such item: they are 0 to {num_items - 1}, or -1 in a slate")
     ordered = items.sort(1).values
-    require(not bool((ordered[:, 1:] == ordered[:, :-1]).any()), "act: an item is twice in a slate")
-    require(bool(obs.allowed(num_items).gather(1, items).all()), "act: a forbidden item was shown")
+    twice = (ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)
+    require(not bool(twice.any()), "act: an item is twice in a slate")
+    allowed = obs.allowed(num_items).gather(1, items.clamp_min(0)) | empty
+    require(bool(allowed.all()), "act: a forbidden item was shown")
     shaped = logprob.shape == (n,) and logprob.dtype == torch.float32
     require(shaped, f"act: logprob must be torch.float32 of ({n},)")
     possible = bool(logprob.isfinite().all()) and bool((logprob <= 0).all())
