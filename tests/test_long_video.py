@@ -73,7 +73,7 @@ def tiny(config: LongVideoConfig = TINY) -> LongVideo:
 
 def begin(model: LongVideo, pick: float = NEVER, go_on: float = NEVER) -> LongVideoState:
     """A fresh user; ``pick`` and ``go_on`` are the numbers in place of the two draws."""
-    return replace(model.sample(torch.tensor([0])), phase=torch.tensor([[pick, go_on]]))
+    return numbers(model.sample(torch.tensor([0])), pick, go_on)
 
 
 def step(
@@ -86,7 +86,7 @@ def step(
 
 
 def numbers(state: LongVideoState, pick: float, go_on: float) -> LongVideoState:
-    return replace(state, phase=torch.tensor([[pick, go_on]]))
+    return replace(state, luck=torch.tensor([[int(pick * 2**32), int(go_on * 2**32)]]))
 
 
 def test_choice_at_home_by_hand() -> None:
@@ -191,7 +191,7 @@ def test_creator_is_subscribed_to_once() -> None:
     assert model._subscribes(state, one).item() == pytest.approx(0.119203)
     known = replace(state, subscribed=state.subscribed.index_fill(1, torch.tensor([3]), 1))
     assert model._subscribes(known, one).item() == 0
-    feedback = model.respond(replace(state, phase=torch.tensor([[SURE, SURE]])), EAST_NORTH, SHOWN, None)
+    feedback = model.respond(numbers(state, SURE, SURE), EAST_NORTH, SHOWN, None)
     assert feedback.events is not None
     feedback.events.signals[0, 0, 2] = 1.0
     after, _ = model.advance(state, EAST_NORTH, feedback)
@@ -321,7 +321,7 @@ def test_hidden_state_never_reaches_the_observation() -> None:
         trust=1 - state.trust,
         watched=-state.watched,
         num_watched=state.num_watched + 1,
-        phase=1 - state.phase,
+        luck=state.luck + 1,
         subscribed=state.subscribed + 1,
         clicked=1 - state.clicked,
         ad_clicked=1 - state.ad_clicked,
@@ -351,7 +351,7 @@ def test_history_holds_the_videos_left_with_their_completion() -> None:
     assert left
 
 
-SATURATED = {"trust": 1.5, "current": 120, "quarters": 4, "idle": 5, "phase": 2.0, "num_watched": -1.0}
+SATURATED = {"trust": 1.5, "current": 120, "quarters": 4, "idle": 5, "luck": -1, "num_watched": -1.0}
 
 
 @pytest.mark.parametrize("name", SATURATED)

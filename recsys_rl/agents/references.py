@@ -27,8 +27,12 @@ PLANNER_ITEMS = 20_000
 take days."""
 CHUNK = 4
 """Users planned together: the scores of 4 * 28 * 3 rows fit the cache of a core."""
-FUTURES = 8
+UNCERTAIN_CHUNK = 16
+"""The same for UncertainUsers, who have fewer branches: 16 * 8 rows in each future."""
+FUTURES = 4
 """Futures that each branch is simulated in, where the response without noise is one of many."""
+UNCERTAIN_PRICES = ((0.0, 2.0, 8.0, 32.0), (0.0, 0.5))
+"""Prices of patience and of weariness in that case: fewer, as each branch costs FUTURES simulations."""
 
 
 class Myopic:
@@ -81,16 +85,17 @@ class Planner:
         simulator, length = self.simulator, self.simulator.interface.session_length
         user_state = self.user_model.as_known(simulator.user_state) if self.informed else simulator.user_state
         left = length - simulator.session.steps  # (N,)
+        chunk = UNCERTAIN_CHUNK if isinstance(self.user_model, UncertainUsers) else CHUNK
         n, mask = obs.num_rows, obs.allowed(simulator.catalogue.num_items)  # (N, I)
         items = [
             best_first_items(
                 self.user_model,
-                tree_map(lambda x, i=i: x[i : i + CHUNK], user_state),
-                mask[i : i + CHUNK],
-                left[i : i + CHUNK],
+                tree_map(lambda x, i=i: x[i : i + chunk], user_state),
+                mask[i : i + chunk],
+                left[i : i + chunk],
                 length,
             )
-            for i in range(0, n, CHUNK)
+            for i in range(0, n, chunk)
         ]
         return Action.certain(torch.cat(items))
 
@@ -99,10 +104,9 @@ def best_first_items(
     user_model: PatientUsers, user_state: Any, mask: Tensor, left: Tensor, length: int
 ) -> Tensor:
     """The planner's choice (N, K) for users with ``left`` (N,) of ``length`` steps left; ``mask`` (N, I)."""
-    pairs = torch.cartesian_prod(
-        left.new_tensor(PATIENCE_PRICES, dtype=torch.float32),
-        left.new_tensor(WEARINESS_PRICES, dtype=torch.float32),
-    )  # (P, 2)
+    uncertain = isinstance(user_model, UncertainUsers)
+    grid = UNCERTAIN_PRICES if uncertain else (PATIENCE_PRICES, WEARINESS_PRICES)
+    pairs = torch.cartesian_prod(*(left.new_tensor(x, dtype=torch.float32) for x in grid))  # (P, 2)
     prices = pairs.unsqueeze(0).expand(len(left), -1, -1)  # (N, P, 2)
     tiresome = user_model.tiresomeness(user_state)  # (N, I)
     scores = base_scores(user_model, user_state, tiresome, prices, left / length)  # (N, P, I)

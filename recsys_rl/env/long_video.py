@@ -67,8 +67,10 @@ FAVOURITES = 50
 QUARTERS = 4
 MEMORY = 16
 """Number of creators, the latest, that a user remembers a subscription to."""
-SEQUENCE = (0.7548776662466927, 0.5698402909980532)
-"""Steps of the R2 sequence (Roberts 2018, "The unreasonable effectiveness of quasirandom sequences")."""
+MODULUS, FACTOR, SUMMAND = 2**32, 1664525, 1013904223
+"""The linear congruential generator of Press et al. (1992, "Numerical Recipes in C", section 7.1)."""
+FIRST = (2654435761, 2246822519)
+"""Odd factors that spread the rows of users over 0 .. MODULUS - 1."""
 Real = Annotated[float, Range()]
 
 # Places of the signals in a feedback. The first four are visible, one entry for each video that was left.
@@ -95,11 +97,11 @@ class LongVideoConfig(EnvConfig):
     """Logits of picking lost per unit of wear of the video's categories."""
     wear_recovery: Annotated[float, Range(0, below=1)] = 0.95
     """Share of the wear that remains after one request, in [0, 1)."""
-    trust_gain: NonNegative = 5.0
+    trust_gain: NonNegative = 6.0
     """Logits of picking per unit of trust above (or below) trust_start."""
     trust_start: Annotated[float, Range(0, 1)] = 0.5
     """Trust at the start of a session, from 0 to 1."""
-    trust_rate: NonNegative = 0.25
+    trust_rate: NonNegative = 0.4
     """Trust gained per unit of completion above (or lost below) trust_midpoint."""
     trust_midpoint: Share = 0.5
     """Completion that leaves the trust as it is."""
@@ -109,7 +111,7 @@ class LongVideoConfig(EnvConfig):
     """Logits of watching another quarter per unit of fit."""
     length_cost: NonNegative = 0.3
     """Logits of watching another quarter lost each time that the duration is e times as long."""
-    go_on_bias: Real = 0.5
+    go_on_bias: Real = 1.5
     """Logits of picking no suggestion while a video of hold 0 plays."""
     subscribe_bias: Real = -2.0
     """Logits of subscribing after a whole video that is neither good nor bad."""
@@ -139,7 +141,7 @@ class LongVideoState:
     num_watched: Tensor  # (N,)
     subscribed: Tensor  # (N, MEMORY) int64: creators subscribed to, the latest last, -1 padding
     idle: Tensor  # (N,) int64: requests in a row without a pick and without a finished quarter
-    phase: Tensor  # (N, 2) in [0, 1): the numbers in place of draws where there is no generator
+    luck: Tensor  # (N, 2) int64 in 0 .. MODULUS - 1: in place of draws where there is no generator
 
 
 @dataclass(frozen=True)
@@ -231,7 +233,7 @@ class LongVideo:
     def sample(self, users: Tensor) -> LongVideoState:
         taste = self.population.taste.index_select(0, users)  # (N, D)
         n, zeros = len(users), taste.new_zeros(len(users))
-        steps = torch.tensor(SEQUENCE, dtype=torch.float64, device=users.device)
+        spread = torch.tensor(FIRST, device=users.device)
         return LongVideoState(
             taste=taste,
             profile=self.population.profile.index_select(0, users),
@@ -245,13 +247,12 @@ class LongVideo:
             num_watched=zeros,
             subscribed=torch.full((n, MEMORY), -1, device=users.device),
             idle=torch.zeros_like(users),
-            phase=((users + 1).unsqueeze(1) * steps).frac().float().clamp_max(1 - 2**-24),
+            luck=column(users + 1) * spread % MODULUS,
         )
 
     def scenario(self, user_state: LongVideoState, number: int, of: int) -> LongVideoState:
         """The state with other numbers in place of draws, for the ``number``-th of several futures."""
-        shifted = (user_state.phase + number / of).frac()
-        return replace(user_state, phase=shifted)
+        return replace(user_state, luck=(user_state.luck + number * MODULUS // of) % MODULUS)
 
     def possible(self, user_state: LongVideoState) -> bool:
         state, num_items = user_state, self.catalogue.num_items
@@ -262,7 +263,7 @@ class LongVideo:
             (state.clicked, 0, 1),
             (state.ad_clicked, 0, 1),
             (state.idle, 0, self.config.idle_limit - 1),
-            (state.phase, 0, 1),
+            (state.luck, 0, MODULUS - 1),
             (state.wear, 0, math.inf),
             (state.num_watched, 0, math.inf),
             (state.subscribed, -1, math.inf),
@@ -286,7 +287,7 @@ class LongVideo:
     ) -> Feedback:
         state, config, n = user_state, self.config, len(items)
         random = (
-            state.phase
+            as_uniform(state.luck)
             if generator is None
             else torch.rand(n, 2, generator=generator, device=items.device, dtype=state.trust.dtype)
         )
@@ -360,7 +361,6 @@ class LongVideo:
         creator = self.creator[state.current.clamp_min(0)]  # (N,)
         forgets = (event[:, SUBSCRIBED] < 1).unsqueeze(1)  # fractions, without a generator, are not kept
         idle = torch.where(picked | finished, 0, state.idle + 1)
-        steps = state.phase.new_tensor(SEQUENCE)
         after = replace(
             state,
             wear=wear.mul_(config.wear_recovery),
@@ -373,7 +373,7 @@ class LongVideo:
             num_watched=state.num_watched + starts,
             subscribed=rows.push_rows(state.subscribed, creator.unsqueeze(1), forgets),
             idle=idle,
-            phase=(state.phase + steps).frac(),
+            luck=(state.luck * FACTOR + SUMMAND) % MODULUS,
         )
         return after, idle >= config.idle_limit
 
@@ -389,35 +389,35 @@ class LongVideo:
 
         The trust is counted until the started video is left, as if nothing took the user away from it.
         """
-        state, config = user_state, self.config
-        embedding, categories = self.catalogue.embedding[block], self.categories[block]
+        state, config, embedding = user_state, self.config, self.catalogue.embedding[block]
         w_complete, w_click, w_subscribe, w_sameness, w_ad = stream_weights(self.streams).tolist()
         affinity = state.taste @ embedding.T  # (N, b)
-        want = self._want(affinity, self.catch[block], state.wear @ categories.T, state.trust)
         hold, none = self._hold(state)  # (N,) each
-        playing = (state.current >= 0).float()
-        p = (want - none.unsqueeze(1)).sigmoid()  # (N, b): picks it
+        wear = state.wear @ self.categories[block].T  # (N, b)
+        p = (self._want(affinity, self.catch[block], wear, state.trust) - column(none)).sigmoid_()  # picks it
+        playing = (state.current >= 0).float()  # (N,)
         goes_on = playing * hold.sigmoid()  # (N,)
         ends = goes_on * (state.quarters == QUARTERS - 1)  # (N,)
+        done = state.quarters / QUARTERS  # (N,)
 
         def paid(completion: Tensor) -> Tensor:  # (N,): by leaving the current video
             subscribes = self._subscribes(state, completion)
             value: Tensor = playing * (w_complete * completion + w_subscribe * subscribes)
             return value
 
-        left_now, whole = paid(state.quarters / QUARTERS), paid(torch.ones_like(hold))
-        stays = (1 - goes_on) * left_now + ends * whole  # (N,): expected without a pick
-        mean = state.watched / state.num_watched.clamp_min(1).unsqueeze(1)
-        start = w_sameness * (mean @ embedding.T) + w_ad * config.ad_share * config.ad_click_rate  # (N, b)
-        starts = p + (1 - p) * ends.unsqueeze(1)  # (N, b): it starts, by a pick or by itself
-        reward = p * (w_click + left_now.unsqueeze(1)) + (1 - p) * stays.unsqueeze(1) + starts * start
+        left_now = paid(done)
+        stays = (1 - goes_on) * left_now + ends * paid(torch.ones_like(hold))  # (N,): expected without a pick
+        mean = state.watched / column(state.num_watched.clamp_min(1))  # (N, D)
+        starts = torch.addcmul(column(ends), p, column(1 - ends))  # (N, b): by a pick or by itself
+        start = (w_sameness * mean) @ embedding.T + w_ad * config.ad_share * config.ad_click_rate  # (N, b)
+        reward = torch.addcmul(column(stays), p, column(w_click + left_now - stays)).addcmul_(starts, start)
 
-        of_item = expected_completion((config.hold_gain * affinity + self.hold_of_item[block]).sigmoid())
+        holds = torch.add(self.hold_of_item[block], affinity, alpha=config.hold_gain).sigmoid_()  # (N, b)
         of_current = expected_completion(hold.sigmoid(), state.quarters)  # (N,)
-        lost = playing * (of_current - state.quarters / QUARTERS)  # (N,): by a pick
-        kept = playing * (of_current - config.trust_midpoint)  # (N,)
-        gain = starts * (of_item - config.trust_midpoint) - p * lost.unsqueeze(1) + kept.unsqueeze(1)
-        return reward, torch.minimum(config.trust_rate * gain, (1 - state.trust).unsqueeze(1))
+        lost, kept = playing * (of_current - done), playing * (of_current - config.trust_midpoint)  # (N,)
+        trust = torch.addcmul(column(kept), starts, expected_completion(holds) - config.trust_midpoint)
+        trust = trust.addcmul_(p, column(-lost)).mul_(config.trust_rate)  # (N, b)
+        return reward, torch.minimum(trust, column(1 - state.trust))
 
     def tiresomeness(self, user_state: LongVideoState) -> Tensor:
         """Mean loss of logits, over the user's FAVOURITES best items, from starting each item: (N, I)."""
@@ -433,9 +433,8 @@ class LongVideo:
         """Logits (N, ...) to pick items, from u . e_i, catch_i and w . g_i (N, ...), and t (N,)."""
         config = self.config
         offset = config.trust_gain * (trust - config.trust_start) - config.want_gain * config.fit_midpoint
-        want: Tensor = config.want_gain * affinity + config.lure_gain * catch - config.wear_gain * wear
-        want += offset.unsqueeze(-1)
-        return want
+        want = torch.add(config.lure_gain * catch, affinity, alpha=config.want_gain)
+        return want.add_(wear, alpha=-config.wear_gain).add_(column(offset))
 
     def _hold(self, state: LongVideoState) -> tuple[Tensor, Tensor]:
         """hold_c (N,), for any item at home, and the utility (N,) of picking nothing."""
@@ -458,25 +457,40 @@ def expected_completion(p: Tensor, quarters: Tensor | None = None) -> Tensor:
 
     ``quarters`` (...) of it are watched already; None for 0.
     """
-    done = torch.zeros_like(p) if quarters is None else quarters.to(p.dtype)
-    total, reached = done, torch.ones_like(p)
+    if quarters is None:
+        return p * (1 + p * (1 + p * (1 + p))) / QUARTERS
+    total, reached = quarters.to(p.dtype), torch.ones_like(p)
     for quarter in range(QUARTERS):
-        reached = reached * torch.where(done <= quarter, p, 1.0)
-        total = total + reached * (done <= quarter)
+        reached = reached * torch.where(quarters <= quarter, p, 1.0)
+        total = total + reached * (quarters <= quarter)
     return total / QUARTERS
+
+
+def as_uniform(luck: Tensor) -> Tensor:
+    """Numbers (N, 2) in [0, 1) from integers in 0 .. MODULUS - 1; exact in float32."""
+    return (luck >> 8).float() / 2**24
+
+
+def column(x: Tensor) -> Tensor:
+    """(N,) beside (N, b)."""
+    return x.unsqueeze(-1)
 
 
 def drawn_durations(item_ids: Tensor) -> Tensor:
     """(I,) seconds: log-normal about 10 minutes, log sd 0.8, cut to 1 minute .. 2 hours, by the id."""
-    u = ((item_ids.double() + 1) * SEQUENCE[0]).frac().clamp(1e-6, 1 - 1e-6)
+    u = from_ids(item_ids, 0).clamp(1e-6, 1 - 1e-6)
     normal = 2**0.5 * torch.erfinv(2 * u - 1)
     return (600 * (0.8 * normal).exp()).clamp(60, 7200).float()
 
 
 def drawn_creators(item_ids: Tensor, number: int = 200) -> Tensor:
     """(I,) int64: one of ``number`` creators; the first ones have most videos. From the id alone."""
-    u = ((item_ids.double() + 1) * SEQUENCE[1]).frac()
-    return (number * u.square()).long()
+    return (number * from_ids(item_ids, 1).square()).long()
+
+
+def from_ids(ids: Tensor, which: int) -> Tensor:
+    """Evenly spread numbers in [0, 1), float64, one for each id."""
+    return ((ids + 1) * FIRST[which] % MODULUS).double() / MODULUS
 
 
 def zscore(x: Tensor) -> Tensor:
