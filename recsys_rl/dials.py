@@ -64,8 +64,9 @@ class ModelConfig:
 
     encoder: Literal["mlp", "gru"] = "mlp"
     """Encoder of the session's history: recency-weighted sums, or a GRU."""
-    head: Literal["two-tower", "dense"] = "two-tower"
-    """two-tower scores item embeddings; dense has one logit per item id."""
+    head: Literal["two-tower", "dense", "scorer"] = "two-tower"
+    """two-tower scores item features; dense has one logit per item id; scorer starts as a ranking by profile
+    and learns the weight of each visible feature."""
     hidden_dims: tuple[Size, ...] = (128, 64)
     """Hidden layers of actor and critic."""
     activation: Literal["tanh", "relu", "elu"] = "relu"

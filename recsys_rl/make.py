@@ -114,14 +114,15 @@ def make_agent(
         device: None for the CPU.
         average: replaces a tensor in place by its mean over all processes of the run.
 
-    Raises UserError if the two-tower head has no items to score, or if the first stage can't fill its list.
+    Raises UserError if the head has no items to score, or if the first stage can't fill its list.
     """
     if generators is None:
         generators = make_generators(config.train_config.seed, "model", "policy", "shuffle")
     has_items = catalogue.num_items > 0
-    if not has_items and config.model_config.head == "two-tower":
+    if not has_items and config.model_config.head != "dense":
         raise UserError(
-            f"{config.env} has no catalogue of items for the two-tower head to score: choose --head dense."
+            f"{config.env} has no catalogue of items for the {config.model_config.head} head to score: "
+            "choose --head dense."
         )
     shapes = Shapes(
         interface.context_size,

@@ -306,7 +306,8 @@ def test_numbers_out_of_range(section: str, cls: type, name: str, base: type, li
         ),
         (
             {"model_config": {"head": "densee"}},
-            "model_config.head is 'densee' (did you mean dense?): it must be one of two-tower, dense.",
+            "model_config.head is 'densee' (did you mean dense?): it must be one of two-tower, dense, "
+            "scorer.",
         ),
         (
             {"model_config": {"hidden_dims": []}},

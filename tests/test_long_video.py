@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,12 +16,14 @@ from torch.testing import assert_close
 
 from recsys_rl.agents.baselines import simple_baselines
 from recsys_rl.agents.rankers import Rule, RuleWeights
-from recsys_rl.agents.references import upper_bounds
+from recsys_rl.agents.references import FUTURES, futures, upper_bounds
+from recsys_rl.cli import main
 from recsys_rl.config import Config, from_dict
 from recsys_rl.env.long_video import (
     LongVideo,
     LongVideoConfig,
     LongVideoState,
+    as_uniform,
     drawn_creators,
     drawn_durations,
     expected_completion,
@@ -377,3 +382,67 @@ def test_all_players_play_slates() -> None:
         sessions = play(env, agent, env.users[:4])
         assert sessions.items.shape[1:] == (4, 6) and bool(sessions.returns.isfinite().all()), name
         assert list(sessions.streams) == ["completion", "clicked", "subscribed", "sameness", "ad_clicks"]
+
+
+def test_commands_from_training_to_the_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """CSV log, table and report carry each reward stream, and the output names what was drawn."""
+    monkeypatch.chdir(tmp_path)
+    world = "--data synthetic --num-items 60 --num-users 30 --embedding-dim 4 --max-episode-steps 6"
+    small = "--suggestions 3 --n-steps 6 --num-envs 4 --batch-size 12 --hidden-dims 6 --total-timesteps 96"
+    where = ["--cache-dir", str(tmp_path)]
+    assert main(["train", "--env", "long-video", *world.split(), *small.split(), *where]) == 0
+    drawn = "the data hold no duration and no creator of videos: drawn from the item ids"
+    assert drawn in capsys.readouterr().err
+    (log,) = tmp_path.rglob("log.csv")
+    names = ["completion", "clicked", "subscribed", "sameness", "ad_clicks"]
+    assert all(f"stream_{name}_mean" in log.read_text() for name in names)
+    assert main(["evaluate", "--json", "table.json", "--report", "report.html"]) == 0
+    table = capsys.readouterr().out
+    result = json.loads(Path("table.json").read_text())
+    rows = {row["policy"]: row for row in result["rows"]}
+    assert {"mf", "mmr", "rule", "myopic", "informed", "planner", "ppo-greedy"} <= set(rows)
+    for row in rows.values():
+        assert list(row["streams"]) == names
+        weights = dict(zip(names, (0.6, 0.2, 0.2, -0.1, 0.0), strict=True))
+        total = sum(weights[name] * row["streams"][name] for name in names)
+        assert row["return_mean"] == pytest.approx(total, abs=1e-4)
+    head = next(line for line in table.splitlines() if line.startswith("policy"))
+    page = Path("report.html").read_text()
+    assert head.split()[-5:] == names and drawn in page
+    assert all(f">{name}</th>" in page for name in names)
+
+
+def test_slate_larger_than_the_catalogue_allows() -> None:
+    with pytest.raises(UserError, match="A session shows 48 different items, but the catalogue has only 30"):
+        small_env(num_items=30)
+
+
+class Astray(LongVideo):
+    """Its events hold an item that does not exist."""
+
+    def respond(self, *arguments: Any) -> Feedback:
+        feedback = super().respond(*arguments)
+        assert feedback.events is not None
+        return replace(feedback, events=replace(feedback.events, items=feedback.events.items + 1000))
+
+
+def test_events_outside_the_catalogue_are_named() -> None:
+    env = small_env()
+    model = env.user_model
+    assert isinstance(model, LongVideo)
+    wrong = Astray(model.catalogue, model.population, model.config)
+    with pytest.raises(AssertionError, match="events hold an item outside the catalogue"):
+        check_user_model(wrong, env.catalogue, env.users[:6], 8)
+
+
+def test_planner_averages_over_futures() -> None:
+    env = small_env(4)
+    model = env.user_model
+    assert isinstance(model, LongVideo)
+    state = model.sample(env.users[:4])
+    found = futures(model, state)
+    assert len({tuple(x.luck.flatten().tolist()) for x in found}) == len(found) == FUTURES
+    numbers = torch.stack([as_uniform(x.luck) for x in found])  # spread evenly, also in later steps
+    assert_close((numbers.sort(0).values.diff(dim=0)), torch.full((FUTURES - 1, 4, 2), 1 / FUTURES))

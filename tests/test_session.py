@@ -16,7 +16,7 @@ from recsys_rl.experience.rollout import collect
 from recsys_rl.make import make_env
 from recsys_rl.session import Session, make_interface
 from recsys_rl.testing.envs import check_env, random_items, require_same_obs
-from recsys_rl.types import Action, Interface, Obs, Rollout, UserError
+from recsys_rl.types import Action, Events, Interface, Obs, Rollout, UserError
 from tests.feed import FeedConfig, feed_env
 from tests.small_runs import settings, world
 from tests.tiny_world import tiny_catalogue
@@ -227,3 +227,41 @@ def test_record_without_skips_remembers_all_items() -> None:
         session = session.record(torch.tensor([[item]]), torch.ones(1, 1, 1))
     assert session.history.tolist() == [[2]] and session.excluded is not None
     assert session.excluded.tolist() == [[-1, 0, 1, 2]]
+
+
+def test_history_of_events_is_apart_from_the_items_shown() -> None:
+    """Two steps of two places: the history holds the events, and everything shown is excluded."""
+    catalogue = replace(tiny_catalogue(), available=torch.ones(3, dtype=torch.bool))
+    interface = make_interface(
+        catalogue,
+        context=["user"],
+        handed={"user": 2},
+        signals=["liked"],
+        session_length=3,
+        slate_size=2,
+        history_length=2,
+        events=True,
+    )
+    session = Session.begin(interface, catalogue, torch.tensor([7, 8]))
+    items, signals = torch.tensor([[0, 1], [2, 0]]), torch.ones(2, 2, 1)
+    event = Events(torch.tensor([[1], [-1]]), torch.tensor([[[0.25]], [[0.0]]]))
+    session = session.record(items, signals, torch.tensor([[False, False], [False, True]]), event)
+    obs = session.request({"user": torch.zeros(2, 2)})
+    assert obs.history is not None and obs.signals is not None and obs.exclude is not None
+    assert obs.history.tolist() == [[-1, 1], [-1, -1]]
+    assert obs.signals.flatten(1).tolist() == [[0, 0.25], [0, 0]]
+    assert obs.exclude.tolist() == [[-1, -1, -1, -1, 0, 1], [-1, -1, -1, -1, -1, 2]]
+    assert session.record(items, signals, None, event).steps.tolist() == [2, 2]
+
+
+def test_slates_are_recorded_in_one_pass_as_place_by_place() -> None:
+    """A row in which a place is skipped makes the session record place by place, also for the other rows."""
+    interface, session = sessions(slate_size=2, history_length=3)
+    items = torch.tensor([[0, 1], [1, 2]])
+    signals = torch.rand(2, 2, len(interface.signals))
+    skipped = torch.tensor([[False, False], [True, False]])
+    one = session.record(items, signals, torch.zeros_like(skipped))
+    other = session.record(items, signals, skipped)
+    for name in ("history", "signals"):
+        assert torch.equal(getattr(one, name)[0], getattr(other, name)[0])
+    assert other.history[1, -2:].tolist() == [-1, 2] and one.history[1, -2:].tolist() == [1, 2]

@@ -16,6 +16,7 @@ from recsys_rl.models.encoders import Linear, SessionGRU, SessionSum, TwinMLP
 from recsys_rl.models.features import SplitFeatures, feature_parts
 from recsys_rl.models.heads import DenseHead, TwoTowerHead, distribution
 from recsys_rl.models.retrieval import Retriever, mark_unusable
+from recsys_rl.models.scorer import ScorerHead
 from recsys_rl.types import Action, Obs
 
 
@@ -80,9 +81,13 @@ class ActorCritic(nn.Module):
         sizes = (num_inputs, *config.hidden_dims)
         self.hidden = TwinMLP(sizes, config.activation, generator)  # the actor's and the critic's
         self.value_head = Linear(sizes[-1], 1, 1.0, generator)
-        self.head: DenseHead | TwoTowerHead
+        self.head: DenseHead | TwoTowerHead | ScorerHead
         if config.head == "dense":
             self.head = DenseHead(sizes[-1], shapes.action_sizes, generator)
+        elif config.head == "scorer":
+            first = self.embeddings[0]
+            size = first.stop - first.start
+            self.head = ScorerHead(sizes[-1], num_blocks, num_item_features, size, generator)
         else:
             self.head = TwoTowerHead(sizes[-1], num_blocks, num_item_features, generator)
         self.activation = config.activation
@@ -138,7 +143,7 @@ class ActorCritic(nn.Module):
 
     def _candidates(self, retriever: Retriever, obs: Obs, greedy: bool, generator: torch.Generator) -> Tensor:
         inputs, sums = self._read(obs)
-        assert isinstance(self.head, TwoTowerHead)
+        assert not isinstance(self.head, DenseHead)
         user = self.head.user(self.hidden.one(0, inputs), self._blocks(obs, sums))
         query = user[:, : self.items.shape[1]]  # (N, F_i)
         num_drawn = 0 if greedy else self.num_drawn

@@ -1,0 +1,81 @@
+"""A head that scores items by a few visible features, with gates from the state.
+
+With f_i the features of an item (embedding e_i, genres g_i, then popularity, quality, year and the constant
+1), x_b the inputs in the space of item features (profile, current or last item, recency-weighted
+sums of the history, alone and with each signal), h the hidden features of the user's side, and one gate for
+each product::
+
+    score(s, i) = sum_b (gate_b(h) x_b[e] . e_i + gate'_b(h) x_b[g] . g_i) + sum_n gate_n(h) f_i[n]
+    gate(h) = first + W h,   W = 0 at the start
+
+``first`` is 1 for the user's embedding, and 0 for the rest. So an untrained policy ranks by profile, and its
+mean gates show what the policy has learned. The sums of the history are the wear of categories among others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from recsys_rl.models.encoders import Linear
+from recsys_rl.models.heads import LOGIT_SCALE, RATE
+
+NUMBERS = 3
+"""Popularity, quality and year, which follow the genres. The constant 1, the last column, has no gate."""
+
+
+class ScorerHead(nn.Module):
+    """logit_i = temperature * score(s, i), over the features of items as in ``TwoTowerHead``."""
+
+    def __init__(
+        self,
+        num_hidden: int,
+        num_blocks: int,
+        num_item_features: int,
+        num_dims: int,
+        generator: torch.Generator,
+    ) -> None:
+        """``num_dims``: D, size of the embedding at the start of the item features."""
+        super().__init__()
+        self.sizes = (num_dims, num_item_features - num_dims - NUMBERS - 1)  # of embedding and genres
+        self.num_blocks = num_blocks
+        self.gates = Linear(num_hidden, 2 * num_blocks + NUMBERS, 0.01, generator)
+        with torch.no_grad():
+            self.gates.weight.zero_()
+            self.gates.bias[0] = 1 / RATE
+        self.log_temperature = nn.Parameter(torch.tensor(LOGIT_SCALE).log() / RATE)
+
+    def forward(self, hidden: Tensor, blocks: Tensor, items: Tensor) -> Tensor:
+        """hidden (N, H), blocks (N, number, F_i), items (I, F_i) -> logits (N, 1, I)."""
+        logits: Tensor = (self.temperature * self.user(hidden, blocks)) @ items.T  # (N, I)
+        return logits.unsqueeze(1)
+
+    def among(self, hidden: Tensor, blocks: Tensor, parts: Sequence[Tensor]) -> Tensor:
+        """As ``forward``, but each row scores its own C items: logits (N, 1, C).
+
+        ``parts`` (N, C, size) each are the features of the items, whose sizes add up to F_i.
+        """
+        query = (self.temperature * self.user(hidden, blocks)).unsqueeze(1)  # (N, 1, F_i)
+        of_parts = query.split([part.shape[-1] for part in parts], -1)
+        products = [x @ part.mT for x, part in zip(of_parts, parts, strict=True)]  # (N, 1, C) each
+        return torch.stack(products).sum(0)
+
+    def user(self, hidden: Tensor, blocks: Tensor) -> Tensor:
+        """The query (N, F_i), which is multiplied by the features of an item."""
+        gates = RATE * self.gates(hidden)  # (N, 2 number + NUMBERS)
+        of_embedding, of_genres, of_numbers = gates.split([self.num_blocks, self.num_blocks, NUMBERS], -1)
+        embedding, genres, _ = blocks.split([*self.sizes, NUMBERS + 1], -1)  # (N, number, size) each
+        return torch.cat(
+            [
+                (of_embedding.unsqueeze(1) @ embedding).squeeze(1),
+                (of_genres.unsqueeze(1) @ genres).squeeze(1),
+                nn.functional.pad(of_numbers, (0, 1)),
+            ],
+            -1,
+        )
+
+    @property
+    def temperature(self) -> Tensor:
+        return (RATE * self.log_temperature).exp()
