@@ -271,7 +271,13 @@ def test_drawn_attributes_depend_on_the_ids_alone() -> None:
     model = tiny()
     assert model.assumptions == ""
     bare = replace(model, catalogue=tiny_catalogue())
-    assert bare.assumptions == "the data hold no duration and no creator of videos: drawn from the item ids"
+    drawn = "the data hold no duration and no creator of videos: drawn from the item ids"
+    assert bare.assumptions == drawn
+    plain = replace(tiny_catalogue(), genres=torch.zeros(3, 0), quality=torch.ones(3))
+    assert replace(model, catalogue=plain).assumptions == (
+        f"{drawn}; the data hold no ratings that differ, so no video is catchy; the data hold no categories, "
+        "so nobody tires of one"
+    )
 
 
 # ---- contracts

@@ -187,13 +187,15 @@ class LongVideo:
 
     @property
     def assumptions(self) -> str:
-        """Part of a sentence: the attributes that the data lack and this platform draws, or ""."""
+        """Part of a sentence: attributes that the data lack, drawn or done without; or ""."""
         drawn = [name for name in ("duration", "creator") if name not in self.catalogue.attributes]
         texts = (
             [f"the data hold no {' and no '.join(drawn)} of videos: drawn from the item ids"] if drawn else []
         )
         if not self.knows_quality:
             texts.append("the data hold no ratings that differ, so no video is catchy")
+        if not bool(self.catalogue.genres.any()):
+            texts.append("the data hold no categories, so nobody tires of one")
         return "; ".join(texts)
 
     @property
