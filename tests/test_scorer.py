@@ -10,8 +10,8 @@ from torch.testing import assert_close
 
 from recsys_rl.agents.rankers import Rule, RuleWeights
 from recsys_rl.experience.rollout import collect
-from recsys_rl.models.heads import RATE
-from recsys_rl.models.scorer import FIRST_TEMPERATURE, ScorerHead
+from recsys_rl.models.heads import LOGIT_SCALE, RATE
+from recsys_rl.models.scorer import ScorerHead
 from tests.small_runs import begin, settings
 
 
@@ -49,7 +49,7 @@ def test_untrained_policy_ranks_by_profile(platform: str) -> None:
     obs = env.step(shown).obs
     assert torch.equal(agent.act(obs, greedy=True).items, ranking.act(obs).items)
     logits = agent.model(obs)[0].logits.flatten(1)
-    fits = FIRST_TEMPERATURE * obs.context[:, :4] @ catalogue.embedding.T
+    fits = LOGIT_SCALE * obs.context[:, :4] @ catalogue.embedding.T
     allowed = logits > -torch.inf
     assert_close(logits[allowed], fits[allowed])
 

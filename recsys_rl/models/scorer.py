@@ -20,11 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from recsys_rl.models.encoders import Linear
-from recsys_rl.models.heads import RATE
+from recsys_rl.models.heads import LOGIT_SCALE, RATE
 
-FIRST_TEMPERATURE = 20.0
-"""Logits per unit of score at the start. Draws then stay near the ranking: 1,000 items with the same chance
-would bury it."""
 NUMBERS = 3
 """Popularity, quality and year, which follow the genres. The constant 1, the last column, has no gate."""
 
@@ -48,7 +45,7 @@ class ScorerHead(nn.Module):
         with torch.no_grad():
             self.gates.weight.zero_()
             self.gates.bias[0] = 1 / RATE
-        self.log_temperature = nn.Parameter(torch.tensor(FIRST_TEMPERATURE).log() / RATE)
+        self.log_temperature = nn.Parameter(torch.tensor(LOGIT_SCALE).log() / RATE)
 
     def forward(self, hidden: Tensor, blocks: Tensor, items: Tensor) -> Tensor:
         """hidden (N, H), blocks (N, number, F_i), items (I, F_i) -> logits (N, 1, I)."""
