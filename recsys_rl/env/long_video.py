@@ -97,11 +97,11 @@ class LongVideoConfig(EnvConfig):
     """Logits of picking lost per unit of wear of the video's categories."""
     wear_recovery: Annotated[float, Range(0, below=1)] = 0.95
     """Share of the wear that remains after one request, in [0, 1)."""
-    trust_gain: NonNegative = 6.0
+    trust_gain: NonNegative = 5.0
     """Logits of picking per unit of trust above (or below) trust_start."""
     trust_start: Annotated[float, Range(0, 1)] = 0.5
     """Trust at the start of a session, from 0 to 1."""
-    trust_rate: NonNegative = 0.4
+    trust_rate: NonNegative = 0.25
     """Trust gained per unit of completion above (or lost below) trust_midpoint."""
     trust_midpoint: Share = 0.5
     """Completion that leaves the trust as it is."""
@@ -111,7 +111,7 @@ class LongVideoConfig(EnvConfig):
     """Logits of watching another quarter per unit of fit."""
     length_cost: NonNegative = 0.3
     """Logits of watching another quarter lost each time that the duration is e times as long."""
-    go_on_bias: Real = 1.5
+    go_on_bias: Real = 0.5
     """Logits of picking no suggestion while a video of hold 0 plays."""
     subscribe_bias: Real = -2.0
     """Logits of subscribing after a whole video that is neither good nor bad."""
