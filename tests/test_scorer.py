@@ -27,9 +27,11 @@ def test_scores_by_hand() -> None:
     items = torch.tensor([[0.6, 0.8, 1.0, 3.0, 0.0, 0.0, 1.0], [1.0, 0.0, 0.0, -1.0, 0.0, 0.0, 1.0]])
     # 1.5 * 0.6 - 0.5 * 2 * 0.8 + 2 * 0.5 * 1 + 0.1 * 3, and 1.5 - 0.1
     expected = torch.tensor([[[1.4, 1.4]]])
-    assert_close(head(hidden, blocks, items), expected)
     parts = [items[:, :2].unsqueeze(0), items[:, 2:].unsqueeze(0)]
-    assert_close(head.among(hidden, blocks, parts), expected)
+    # together, or the first as a bare embedding
+    for given in ([blocks], [blocks[:, :1, :2], blocks[:, 1:]]):
+        assert_close(head(hidden, given, items), expected)
+        assert_close(head.among(hidden, given, parts), expected)
 
 
 @pytest.mark.parametrize("platform", ["satiation", "drift", "long-video"])

@@ -47,12 +47,12 @@ class ScorerHead(nn.Module):
             self.gates.bias[0] = 1 / RATE
         self.log_temperature = nn.Parameter(torch.tensor(LOGIT_SCALE).log() / RATE)
 
-    def forward(self, hidden: Tensor, blocks: Tensor, items: Tensor) -> Tensor:
-        """hidden (N, H), blocks (N, number, F_i), items (I, F_i) -> logits (N, 1, I)."""
+    def forward(self, hidden: Tensor, blocks: Sequence[Tensor], items: Tensor) -> Tensor:
+        """hidden (N, H), blocks as ``user`` takes them, items (I, F_i) -> logits (N, 1, I)."""
         logits: Tensor = (self.temperature * self.user(hidden, blocks)) @ items.T  # (N, I)
         return logits.unsqueeze(1)
 
-    def among(self, hidden: Tensor, blocks: Tensor, parts: Sequence[Tensor]) -> Tensor:
+    def among(self, hidden: Tensor, blocks: Sequence[Tensor], parts: Sequence[Tensor]) -> Tensor:
         """As ``forward``, but each row scores its own C items: logits (N, 1, C).
 
         ``parts`` (N, C, size) each are the features of the items, whose sizes add up to F_i.
@@ -62,20 +62,32 @@ class ScorerHead(nn.Module):
         products = [x @ part.mT for x, part in zip(of_parts, parts, strict=True)]  # (N, 1, C) each
         return torch.stack(products).sum(0)
 
-    def user(self, hidden: Tensor, blocks: Tensor) -> Tensor:
-        """The query (N, F_i), which is multiplied by the features of an item."""
-        gates = RATE * self.gates(hidden)  # (N, 2 number + NUMBERS)
+    def user(self, hidden: Tensor, blocks: Sequence[Tensor]) -> Tensor:
+        """The query (N, F_i), which is multiplied by the features of an item.
+
+        ``blocks`` (N, number, D or F_i) each hold the x_b, ``num_blocks`` together. Those of size D have no
+        genres.
+        """
+        gates: Tensor = RATE * self.gates(hidden)  # (N, 2 num_blocks + NUMBERS)
         of_embedding, of_genres, of_numbers = gates.split([self.num_blocks, self.num_blocks, NUMBERS], -1)
-        embedding, genres, _ = blocks.split([*self.sizes, NUMBERS + 1], -1)  # (N, number, size) each
-        return torch.cat(
-            [
-                (of_embedding.unsqueeze(1) @ embedding).squeeze(1),
-                (of_genres.unsqueeze(1) @ genres).squeeze(1),
-                nn.functional.pad(of_numbers, (0, 1)),
-            ],
-            -1,
-        )
+        num_dims, num_genres = self.sizes
+        embedding = hidden.new_zeros(len(hidden), num_dims)
+        genres, at = hidden.new_zeros(len(hidden), num_genres), 0
+        for block in blocks:
+            of_block = slice(at, at + block.shape[1])
+            embedding = embedding + _gated(of_embedding[:, of_block], block[..., :num_dims])
+            if block.shape[2] > num_dims:
+                of_items = block[..., num_dims : num_dims + num_genres]
+                genres = genres + _gated(of_genres[:, of_block], of_items)
+            at += block.shape[1]
+        return torch.cat([embedding, genres, nn.functional.pad(of_numbers, (0, 1))], -1)
 
     @property
     def temperature(self) -> Tensor:
         return (RATE * self.log_temperature).exp()
+
+
+def _gated(gates: Tensor, blocks: Tensor) -> Tensor:
+    """sum_b gates (N, number) times ``blocks`` (N, number, size): (N, size)."""
+    total: Tensor = (gates.unsqueeze(1) @ blocks).squeeze(1)
+    return total
