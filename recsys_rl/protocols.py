@@ -223,8 +223,8 @@ class Platform:
     ``users`` is a class with the attribute ``repeats``. It makes the user model of a world. A slate size
     other than 1 is a field ``slate_size`` of ``config`` or an attribute of that class. A platform without
     users has its own world: its name has the form ``<platform>:<name>``, ``check`` raises UserError for an
-    impossible name, and ``env`` makes the environment. ``furnish`` adds to a new world the attributes of items
-    and users that the platform needs and the data lack, drawn from the seed.
+    impossible name, and ``env`` makes the environment. ``furnish`` adds to a new world, from the seed, the
+    attributes of items and users that the platform needs and the data lack.
     """
 
     config: type[Any]  # the class of its section env_config

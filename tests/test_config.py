@@ -356,7 +356,7 @@ def test_numbers_out_of_range(section: str, cls: type, name: str, base: type, li
         ),
         (
             {"env": "gym:CartPole-v1", "env_config": {"num_items": 1000}},
-            "env_config.num_items is no setting of gym:CartPole-v1: drift, satiation have it.",
+            "env_config.num_items is no setting of gym:CartPole-v1: drift, satiation, short-video have it.",
         ),
         (
             {"algo": "a2c", "agent_config": {"clip_eps": 0.2}},

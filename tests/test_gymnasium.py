@@ -25,7 +25,7 @@ from recsys_rl.make import make_env, make_world
 from recsys_rl.testing.envs import check_env, walk
 from recsys_rl.types import UserError
 
-IDS = ["recsys_rl/Drift-v0", "recsys_rl/Satiation-v0"]
+IDS = ["recsys_rl/Drift-v0", "recsys_rl/Satiation-v0", "recsys_rl/ShortVideo-v0"]
 SMALL: dict[str, Any] = {"data": "synthetic", "num_items": 30, "num_users": 40, "embedding_dim": 4}
 ROUNDING = 1e-6  # between one row and several together, which torch may compute in other ways
 NOBODY_LEAVES: dict[str, Any] = {  # satisfaction is 1 whatever is shown

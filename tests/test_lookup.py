@@ -78,7 +78,7 @@ def test_names_of_platforms_algorithms_and_sources() -> None:
 
 def test_settings_and_their_owners() -> None:
     assert owners("env_config", "noise") == ["satiation"]
-    assert owners("env_config", "num_items") == ["drift", "satiation"]
+    assert owners("env_config", "num_items") == ["drift", "satiation", "short-video"]
     assert owners("agent_config", "lr") == ["ppo", "a2c"]
     assert owners("data_config", "data_dir") == ["movielens", "kuairec"]  # each record once
     assert owners("env_config", "lr") == owners("model_config", "head") == []

@@ -1,7 +1,7 @@
-"""Attributes of items and users that a platform needs: kept where the data have them, else drawn from the seed.
+"""Attributes of items and users that a platform needs: from the data, else drawn from the seed.
 
-They are drawn once, when the world is made, and lie in the checkpoint with it. So training and evaluation have
-the same items. Each attribute has its own stream of the seed: data that have one of them change no other.
+They are drawn once, when the world is made, and lie in the checkpoint with it. So training and evaluation
+have the same items. Each attribute has its own stream of the seed, so that none depends on another.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def normal(count: int, generator: torch.Generator) -> Tensor:
 
 
 def creators(count: int, generator: torch.Generator) -> Tensor:
-    """(count,) int64: one of about CREATOR_SHARE * count creators each; a few have many items, most have few."""
+    """(count,) int64: one of about CREATOR_SHARE * count creators each, by a power law."""
     number = max(1, round(CREATOR_SHARE * count))
     weights = torch.arange(1, number + 1, dtype=torch.float64) ** -CREATOR_SKEW
     ends = (weights.cumsum(0) / weights.sum())[:-1]

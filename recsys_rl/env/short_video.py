@@ -5,7 +5,7 @@ Hidden state of a user (units in brackets):
 - taste u [unit vector], from all of the user's log; a recommender sees the profile, from its first part
 - mood m [logits, one number for each of 2 axes]: a slow random walk that only the history betrays
 - weariness of creators c and of tags w [1 = one such video just now]; both fade by weariness_kept a video
-- patience p [first_patience at the start, 1 at most; the user leaves at 0]
+- patience p [first_patience at the start, MOST_PATIENCE at most; the user leaves at 0]
 - habits, drawn once for each user: ease a [logits], loop habit l and loop noise n [standard normal]
 
 Video i has an embedding e_i, tags g_i (unit norm), a creator, a duration d_i [s], a pull x_i (the sum of the
@@ -26,17 +26,17 @@ axes: the two leading principal axes of all embeddings, each standardised. Showi
     satisfaction = sigmoid(appeal)                                                                    [0..1]
     after     = z_i . q_u                                                                [standard deviations]
 
-    p <- min(1, p + patience_feed (satisfaction - satisfaction_bar) + after_gain after)
-    m <- mood_kept m + mood_deviation sqrt(1 - mood_kept^2) N(0, 1)    [the first step: mood_deviation N(0, 1)]
+    p <- min(MOST_PATIENCE, p - patience_drain + patience_feed satisfaction + after_gain after)
+    m <- mood_kept m + mood_deviation sqrt(1 - mood_kept^2) N(0, 1)   [first step: mood_deviation N(0, 1)]
 
     reward    = -0.5 skip + 0.4 watch_ratio (0 if skipped) + 0.3 liked + 0.2 shared + 0.1 followed
 
-A long video is watched for at most about a minute. The time until a user leaves depends on the video and not on
-its length. The after-effect is *assumed*: some videos restore a user and others drain him, and neither the ratio
-nor the likes show it. q_u is the unit vector at a right angle to the user's taste in the plane of the two axes, so
-that the after-effect differs between users and is independent of the fit (the difference between wanting and
-valuing: Kleinberg, Mullainathan and Raghavan 2022, "The challenge of understanding what users want"). A video
-that may not be shown counts as a skip without reward, satisfaction or weariness.
+A long video is watched for at most about a minute. The time until a user leaves depends on the video and not
+on its length. The after-effect is *assumed*: some videos restore a user and others drain him, and neither the
+ratio nor the likes show it. q_u is the unit vector at a right angle to the user's taste in the plane of the
+two axes. So the after-effect differs between users and is independent of the fit in that plane (wanting is
+not valuing: Kleinberg, Mullainathan and Raghavan 2022, "The challenge of understanding what users want"). A
+video that may not be shown brings no reward, satisfaction or weariness, and costs patience.
 """
 
 from __future__ import annotations
@@ -60,6 +60,7 @@ from recsys_rl.schema import Finite, NonNegative, Positive, Range, Share
 from recsys_rl.types import Catalogue, Feedback, Population, Signal, Stream, UserError, World
 
 HIGHEST_RATIO = 5.0
+MOST_PATIENCE = 10.0
 LONG = 60.0  # seconds: people watch at most about this much of a video
 REMEMBERED = 16  # latest videos whose creators can tire
 FAVOURITES = 50  # a user's best items, over which ``tiresomeness`` averages
@@ -117,15 +118,15 @@ class ShortVideoConfig(EnvConfig):
     """Share of the likes that come with a forward."""
     follow_rate: Share = 0.009
     """Share of the likes that come with a new follow of the creator."""
-    first_patience: Annotated[float, Range(above=0, high=1)] = 0.5
-    """Patience at the start of a session; the largest is 1."""
-    patience_feed: NonNegative = 0.08
-    """Patience gained per unit of satisfaction above satisfaction_bar."""
-    satisfaction_bar: Share = 0.65
-    """Satisfaction that neither feeds nor costs patience."""
-    patience_pull: NonNegative = 1.0
+    first_patience: Annotated[float, Range(above=0, high=10)] = 5.0
+    """Patience at the start of a session; the largest is 10."""
+    patience_drain: NonNegative = 0.3
+    """Patience that each video costs."""
+    patience_feed: NonNegative = 0.24
+    """Patience gained per unit of satisfaction."""
+    patience_pull: NonNegative = 0.1
     """Logits of appeal per unit of patience above (or below) first_patience."""
-    after_gain: NonNegative = 0.02
+    after_gain: NonNegative = 0.2
     """Patience gained per standard deviation of a video's after-effect."""
 
 
@@ -230,7 +231,8 @@ class ShortVideo:
         around = embedding - embedding.mean(0)
         vectors = torch.linalg.eigh(around.T @ around)[1][:, -2:].flip(1)  # (D, 2), the leading one first
         largest = vectors.gather(0, vectors.abs().argmax(0, keepdim=True))  # (1, 2)
-        return (vectors * largest.sign()).float()
+        axes: Tensor = (vectors * largest.sign()).float()
+        return axes
 
     @cached_property
     def coordinates(self) -> Tensor:
@@ -280,7 +282,13 @@ class ShortVideo:
     def possible(self, user_state: ShortVideoState) -> bool:
         patience, recent, hour = user_state.patience, user_state.recent, user_state.hour
         known = (recent >= -1) & (recent < self.num_creators)
-        within = (patience > 0) & (patience <= 1) & (hour >= 0) & (hour < HOURS) & (user_state.spread > 0)
+        within = (
+            (patience > 0)
+            & (patience <= MOST_PATIENCE)
+            & (hour >= 0)
+            & (hour < HOURS)
+            & (user_state.spread > 0)
+        )
         return bool(known.all() and within.all() and (user_state.weary_of_tags >= 0).all())
 
     def visible(self, user_state: ShortVideoState) -> dict[str, Tensor]:
@@ -302,8 +310,10 @@ class ShortVideo:
         else:
             found, shared, followed, steps = self._draw(user_state, appeal, satisfaction, facts, generator)
         signals = torch.stack(
-            [found.ratio, found.liked, shared, followed, found.skip, found.watch]
-            + [found.ratio * facts.duration, satisfaction, *steps],
+            [
+                *(found.ratio, found.liked, shared, followed, found.skip, found.watch),
+                *(found.ratio * facts.duration, satisfaction, *steps),
+            ],
             -1,
         )  # (N, K, S)
         return Feedback(signals.masked_fill_(skipped.unsqueeze(-1), 0), skipped)
@@ -318,7 +328,7 @@ class ShortVideo:
         config, skipped = self.config, feedback.skipped
         seconds, satisfaction, *steps = feedback.signals[:, 0, 6:].unbind(1)  # (N,) each
         after = (self.coordinates[items[:, 0]] * self._restoring(user_state)).sum(1)  # (N,)
-        fed = config.patience_feed * (satisfaction - config.satisfaction_bar)
+        fed = config.patience_feed * satisfaction - config.patience_drain
         fed = fed + (config.after_gain * after).masked_fill(skipped[:, 0], 0)
         tags = rows.add_rows(user_state.weary_of_tags, self.tags, items, skipped)  # (N, G)
         creator = self.catalogue.attributes["creator"][items]  # (N, 1)
@@ -327,7 +337,7 @@ class ShortVideo:
             mood=config.mood_kept * user_state.mood + torch.stack(steps, 1),
             recent=rows.push_rows(user_state.recent, creator, skipped),
             weary_of_tags=tags.mul_(config.weariness_kept),
-            patience=(user_state.patience + fed).clamp_max(1),
+            patience=(user_state.patience + fed).clamp_max(MOST_PATIENCE),
             begun=user_state.begun | ~skipped[:, 0],
             hour=(user_state.hour + seconds / 3600) % HOURS,
         )
@@ -351,18 +361,20 @@ class ShortVideo:
         by_like = 0.3 + 0.2 * config.share_rate + 0.1 * config.follow_rate
         reward = 0.4 * found.watch + by_like * found.liked - 0.5 * found.skip
         after = self._restoring(user_state) @ self.coordinates[block].T  # (N, b)
-        fed = config.patience_feed * (stays - config.satisfaction_bar) + config.after_gain * after
-        return reward, torch.minimum(fed, (1 - user_state.patience).unsqueeze(1))
+        fed = config.patience_feed * stays - config.patience_drain + config.after_gain * after
+        return reward, torch.minimum(fed, (MOST_PATIENCE - user_state.patience).unsqueeze(1))
 
     def tiresomeness(self, user_state: ShortVideoState) -> Tensor:
         """Mean loss of logits, over the user's FAVOURITES best videos, from showing each video: (N, I)."""
-        appeal = self.config.taste_gain * (user_state.taste @ self.catalogue.embedding.T) + self.facts[:, 0]
+        affinity = user_state.taste @ self.catalogue.embedding.T  # (N, I)
+        appeal = self.config.taste_gain * affinity + self.facts[:, 0]
         best = appeal.topk(min(FAVOURITES, appeal.shape[1])).indices  # (N, F)
         creators = self.catalogue.attributes["creator"]
         count = torch.zeros(len(best), self.num_creators, device=best.device)  # (N, C)
         count.scatter_add_(1, creators[best], torch.ones_like(best, dtype=count.dtype))
         by_creator = self.config.creator_wear * count[:, creators] / best.shape[1]
-        return by_creator + self.config.tag_wear * (self.tags[best].mean(1) @ self.tags.T)
+        by_tags: Tensor = self.config.tag_wear * (self.tags[best].mean(1) @ self.tags.T)
+        return by_creator + by_tags
 
     def as_known(self, user_state: ShortVideoState) -> ShortVideoState:
         """The state as a recommender knows a user: the profile for the taste, average habits, no mood."""
@@ -394,11 +406,13 @@ class ShortVideo:
         wear += config.tag_wear * rows.dot_rows(user_state.weary_of_tags, self.tags, items)
         affinity = rows.dot_rows(user_state.taste, self.catalogue.embedding, items)
         along = rows.dot_rows(user_state.mood, self.coordinates, items)
-        return config.taste_gain * affinity + along + facts.pull + self._offset(user_state).unsqueeze(1) - wear
+        offset = self._offset(user_state).unsqueeze(1)  # (N, 1)
+        return config.taste_gain * affinity + along + facts.pull + offset - wear
 
     def _offset(self, user_state: ShortVideoState) -> Tensor:
         """(N,): logits that are the same for every video."""
-        return user_state.ease + self.config.patience_pull * (user_state.patience - self.config.first_patience)
+        left = user_state.patience - self.config.first_patience
+        return user_state.ease + self.config.patience_pull * left
 
     def _creator_weariness(self, user_state: ShortVideoState) -> Tensor:
         """(N, C): c of each creator."""
@@ -410,7 +424,8 @@ class ShortVideo:
         """(N, 2): q, the unit vector at a right angle to the taste in the plane of the axes."""
         first, second = (user_state.taste @ self.axes).unbind(1)
         across = torch.stack([-second, first], 1)
-        return across / across.norm(dim=1, keepdim=True).clamp_min(1e-6)
+        size: Tensor = across.norm(dim=1, keepdim=True)  # (N, 1)
+        return across / size.clamp_min(1e-6)
 
     def _stay_location(self, user_state: ShortVideoState, appeal: Tensor, facts: Facts) -> Tensor:
         """Mean logarithm of the watch ratio of users who stay, of the shape of ``appeal``."""

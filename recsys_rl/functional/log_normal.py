@@ -23,4 +23,5 @@ def capped_mean(location: Tensor, deviation: Tensor, high: Tensor | float, low: 
     inside = torch.special.ndtr(top - deviation)
     if low > 0:
         inside = inside - torch.special.ndtr((math.log(low) - location) / deviation - deviation)
-    return (location + deviation.square() / 2).exp() * inside + high * torch.special.ndtr(-top)
+    mean: Tensor = (location + deviation.square() / 2).exp() * inside + high * torch.special.ndtr(-top)
+    return mean
