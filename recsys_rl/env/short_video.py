@@ -9,15 +9,16 @@ Hidden state of a user (units in brackets):
 - habits, drawn once for each user: ease a [logits], loop habit l and loop noise n [standard normal]
 
 Video i has an embedding e_i, tags g_i (unit norm), a creator, a duration d_i [s], a pull x_i (the sum of the
-z-scores of log popularity and quality, as a z-score), a hook h_i [standard normal] and coordinates z_i on the
-axes: the two leading principal axes of all embeddings, each standardised. Showing it::
+z-scores of log popularity and quality, as a z-score), a hook h_i and a replay value r_i [standard normal] and
+coordinates z_i on the axes: the two leading principal axes of all embeddings, each standardised. Showing it::
 
     wear      = creator_wear c_i + tag_wear w . g_i                                                  [logits]
     appeal    = appeal_base + pull_gain x_i + ease_deviation a + taste_gain u . e_i + m . z_i
                 + patience_pull (p - first_patience) - wear                                          [logits]
     stays     ~ Bernoulli(sigmoid(appeal))
-    ratio     = exp(ratio_base + ratio_slope appeal + loop_deviation l - max(0, ln(d_i / 60))
-                + ratio_noise exp(loop_spread n) N(0, 1))               if the user stays            [of d_i]
+    ratio     = exp(ratio_base + ratio_slope (appeal - pull_gain x_i) + replay_deviation r_i
+                + loop_deviation l - max(0, ln(d_i / 60)) + ratio_noise exp(loop_spread n) N(0, 1))  [of d_i]
+                                                                                        if the user stays
               = leave_seconds exp(hook_spread h_i + leave_noise N(0, 1)) / d_i                      otherwise
     watch_ratio = min(ratio, 5)                     seconds = watch_ratio d_i
     skip      = the user leaves within skip_seconds
@@ -65,10 +66,10 @@ LONG = 60.0  # seconds: people watch at most about this much of a video
 REMEMBERED = 16  # latest videos whose creators can tire
 FAVOURITES = 50  # a user's best items, over which ``tiresomeness`` averages
 HOURS = 168  # of a week
-# Share of the views in each hour of the day (KuaiRand, the days 2022-04-08 to 2022-04-14).
+# Share of the views in each hour of the day (KuaiRand, users with even places in the order of their ids).
 OPENED_AT = (
-    *(0.038, 0.020, 0.011, 0.006, 0.005, 0.006, 0.014, 0.027, 0.033, 0.038, 0.044, 0.052),
-    *(0.064, 0.067, 0.042, 0.041, 0.049, 0.057, 0.066, 0.063, 0.060, 0.064, 0.072, 0.062),
+    *(0.038, 0.019, 0.010, 0.007, 0.007, 0.007, 0.017, 0.030, 0.034, 0.036, 0.042, 0.050),
+    *(0.062, 0.065, 0.040, 0.039, 0.045, 0.056, 0.067, 0.067, 0.057, 0.065, 0.076, 0.064),
 )
 
 
@@ -76,11 +77,11 @@ OPENED_AT = (
 class ShortVideoConfig(EnvConfig):
     """Users of a feed of short videos; the equations are at the top of the file."""
 
-    appeal_base: Finite = 0.15
+    appeal_base: Finite = 0.6
     """Logits of staying with an average video."""
-    pull_gain: NonNegative = 1.3
+    pull_gain: NonNegative = 2.2
     """Logits of appeal per standard deviation of a video's pull."""
-    ease_deviation: NonNegative = 0.45
+    ease_deviation: NonNegative = 0.65
     """Standard deviation between users of the logits of staying."""
     taste_gain: NonNegative = 2.6
     """Logits of appeal per unit of affinity (cosine of user and video)."""
@@ -97,16 +98,18 @@ class ShortVideoConfig(EnvConfig):
     ratio_base: Finite = -0.11
     """Logarithm of the watch ratio of users who stay, at an appeal of 0."""
     ratio_slope: Finite = 0.15
-    """Increase of this logarithm per logit of appeal."""
-    ratio_noise: Positive = 0.33
+    """Increase of this logarithm per logit of appeal, the video's pull aside."""
+    replay_deviation: NonNegative = 0.05
+    """Standard deviation of this logarithm between videos."""
+    ratio_noise: Positive = 0.28
     """Standard deviation of this logarithm between the videos of an average user."""
-    loop_deviation: NonNegative = 0.2
+    loop_deviation: NonNegative = 0.23
     """Standard deviation of this logarithm between users."""
-    loop_spread: NonNegative = 0.5
+    loop_spread: NonNegative = 0.45
     """Standard deviation between users of the logarithm of ratio_noise."""
     leave_seconds: Positive = 4.6
     """Median of the seconds after which a user leaves a video."""
-    hook_spread: NonNegative = 0.5
+    hook_spread: NonNegative = 0.6
     """Standard deviation between videos of the logarithm of these seconds."""
     leave_noise: Positive = 0.1
     """Standard deviation of this logarithm for one video."""
@@ -149,7 +152,7 @@ class Facts(NamedTuple):
     """Numbers of videos, (I,) each, or (N, K) after a choice."""
 
     pull: Tensor  # logits
-    long: Tensor  # lost log watch ratio
+    replay: Tensor  # added to the log watch ratio of a user who stays
     leave: Tensor  # mean logarithm of the seconds until a user leaves
     duration: Tensor  # seconds
     left_ratio: Tensor  # expected watch ratio of a user who leaves
@@ -252,7 +255,9 @@ class ShortVideo:
         watched = capped_mean(leave, noise, most.clamp_min(skip), skip).minimum(most) / duration
         columns = Facts(
             pull=config.appeal_base + config.pull_gain * pull,
-            long=(duration / LONG).log().clamp_min(0),
+            replay=config.replay_deviation * items["replay"]
+            - config.ratio_slope * config.pull_gain * pull
+            - (duration / LONG).log().clamp_min(0),
             leave=leave,
             duration=duration,
             left_ratio=capped_mean(leave, noise, most) / duration,
@@ -429,7 +434,7 @@ class ShortVideo:
 
     def _stay_location(self, user_state: ShortVideoState, appeal: Tensor, facts: Facts) -> Tensor:
         """Mean logarithm of the watch ratio of users who stay, of the shape of ``appeal``."""
-        location = self.config.ratio_base + self.config.ratio_slope * appeal - facts.long
+        location = self.config.ratio_base + self.config.ratio_slope * appeal + facts.replay
         return location + user_state.habit.unsqueeze(1)
 
     def _expect(self, user_state: ShortVideoState, appeal: Tensor, stays: Tensor, facts: Facts) -> Expected:
@@ -476,18 +481,24 @@ def zscore(x: Tensor) -> Tensor:
 
 
 def opening_hours(count: int, generator: torch.Generator) -> Tensor:
-    """(count,): hour of the week at which a session starts, by OPENED_AT on each day alike."""
-    hour = torch.multinomial(torch.tensor(OPENED_AT), count, replacement=True, generator=generator)
+    """(count,): hour of the week at which a session starts, by OPENED_AT on each day alike.
+
+    Users are spread evenly over the quantiles, so that few users have the same shares.
+    """
+    shares = torch.tensor(OPENED_AT, dtype=torch.float64)
+    place = (torch.randperm(count, generator=generator) + 0.5) / count  # (count,), in (0, 1)
+    hour = torch.searchsorted((shares.cumsum(0) / shares.sum())[:-1], place.double())
     day = torch.randint(7, (count,), generator=generator)
-    return 24.0 * day + hour + torch.rand(count, generator=generator) * 0.999
+    return (24 * day + hour).float() + 0.999 * torch.rand(count, generator=generator)
 
 
-DURATIONS = "log-normal with median 10 s and log deviation 0.4, within 3 .. 300 s"
+DURATIONS = "log-normal with median 10 s and log deviation 0.5, within 3 .. 300 s"
 CREATORS = "one for three videos, by a power law with exponent 0.7"
 ITEMS = {
-    "duration": attributes.log_normal(10.0, 0.4, 3.0, 300.0),
+    "duration": attributes.log_normal(10.0, 0.5, 3.0, 300.0),
     "creator": attributes.creators,
     "hook": attributes.normal,
+    "replay": attributes.normal,
 }
 """Attributes of videos; the first two come from the data where these have them."""
 USERS = {
@@ -510,7 +521,7 @@ PLATFORM = Platform(
     presets={
         "*": {
             "env_config": {"max_episode_steps": 200},
-            "agent_config": {"gamma": 0.99, "gae_lambda": 0.8, "num_envs": 128, "n_steps": 64},
+            "agent_config": {"gamma": 0.99, "gae_lambda": 0.95, "num_envs": 128, "n_steps": 64},
         },
         "ppo": {
             "agent_config": {"lr": 2e-3, "batch_size": 2048, "update_epochs": 3},
