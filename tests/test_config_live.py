@@ -20,6 +20,7 @@ from recsys_rl.dials import ModelConfig, TrainConfig
 from recsys_rl.distributed.group import join
 from recsys_rl.distributed.place import Place
 from recsys_rl.env import PLATFORMS
+from recsys_rl.make import make_user_model
 from recsys_rl.models.retrieval import Retriever
 from recsys_rl.run import choose_device
 from recsys_rl.types import UserError
@@ -27,6 +28,7 @@ from recsys_rl.utils.find import find
 from recsys_rl.workflows import train as train_module
 from recsys_rl.workflows.evaluate import EvaluateConfig, evaluate
 from recsys_rl.workflows.train import train
+from tests.small_runs import world
 
 TINY: dict[str, dict[str, Any]] = {
     "data_config": {"data": "synthetic", "cache_dir": "cache", "num_users": 30},
@@ -138,6 +140,16 @@ def index(config: Config) -> set[str]:
     return kinds
 
 
+def tired_of_tags(config: Config) -> list[float]:
+    """Expected rewards after one item, where items have genres; made-up items have none."""
+    made = world(config)
+    user_model = make_user_model(config, config.platform.furnish(made, 0))
+    state, item = user_model.sample(made.population.train[:1]), torch.zeros(1, 1, dtype=torch.int64)
+    feedback = user_model.respond(state, item, torch.zeros_like(item, dtype=torch.bool), None)
+    rewards = user_model.expected_reward(user_model.advance(state, item, feedback)[0])
+    return [float(x) for x in rewards[0]]
+
+
 def refusal(config: Config) -> str:
     try:
         train(config)
@@ -191,7 +203,7 @@ CHANGES: dict[tuple[str, str], tuple[str, Any, View]] = {
     ("env_config", "mood_deviation"): ("short-video", 5.0, weights),
     ("env_config", "mood_kept"): ("short-video", 0.0, weights),
     ("env_config", "creator_wear"): ("short-video", 9.0, weights),
-    ("env_config", "tag_wear"): ("short-video", 9.0, weights),
+    ("env_config", "tag_wear"): ("short-video", 9.0, tired_of_tags),
     ("env_config", "weariness_kept"): ("short-video", 0.1, weights),
     ("env_config", "ratio_base"): ("short-video", 1.0, weights),
     ("env_config", "ratio_slope"): ("short-video", 1.0, weights),

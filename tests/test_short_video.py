@@ -42,7 +42,6 @@ CONFIG = ShortVideoConfig(
     ratio_base=-0.11,
     ratio_slope=0.15,
     ratio_noise=1e-3,
-    replay_deviation=0.3,
     loop_deviation=0.2,
     loop_spread=0.5,
     leave_seconds=4.6,
@@ -77,7 +76,6 @@ def tiny(config: ShortVideoConfig = CONFIG) -> ShortVideo:
             "duration": torch.tensor([10.0, 120.0, 5.0, 60.0]),
             "creator": torch.tensor([0, 0, 1, 2]),
             "hook": torch.tensor([0.0, 1.0, 0.0, -1.0]),
-            "replay": torch.tensor([0.0, 0.0, 1.0, 0.0]),
         },
     )
     row, taste = torch.tensor([0]), torch.tensor([[0.6, 0.8]])
@@ -161,9 +159,9 @@ def test_long_video_and_skip_by_hand() -> None:
     # appeal 0; log ratio -0.11 + 0.15 * (0 - 1) + 0.2 - ln(120 / 60); left after 4.6 e^0.6 s
     left = 4.6 * math.exp(0.6) / 120
     assert long["watch_ratio"] == pytest.approx(0.5 * math.exp(-0.06) / 2 + 0.5 * left, abs=1e-4)
-    _, replayed, _ = show(model, state, 2)
-    # appeal 0; log ratio -0.11 + 0.15 * (0 + 1) + 0.3 + 0.2; left after 4.6 of 5 s
-    assert replayed["watch_ratio"] == pytest.approx(0.5 * math.exp(0.54) + 0.5 * 0.92, abs=1e-4)
+    _, rare, _ = show(model, state, 2)
+    # appeal 0; log ratio -0.11 + 0.15 * (0 + 1) + 0.2; left after 4.6 of 5 s
+    assert rare["watch_ratio"] == pytest.approx(0.5 * math.exp(0.24) + 0.5 * 0.92, abs=1e-4)
     _, skipped, _ = show(model, state, 3)
     # appeal -1.6; left after 4.6 e^-0.6 = 2.52 s, which is a skip
     leaves = 1 - sigmoid(-1.6)
@@ -377,9 +375,9 @@ def test_attributes_of_the_data_are_kept_and_others_are_drawn() -> None:
     bare = World(replace(model.catalogue, attributes=known), replace(model.population, attributes={}))
     world = furnish(bare, 3)
     assert torch.equal(world.catalogue.attributes["duration"], known["duration"])
-    assert world.catalogue.drawn == ("creator", "hook", "replay")
+    assert world.catalogue.drawn == ("creator", "hook")
     again = furnish(World(replace(bare.catalogue, attributes={}), bare.population), 3)
-    for name in ("creator", "hook", "replay"):  # the same, although durations were drawn too
+    for name in ("creator", "hook"):  # the same, although durations were drawn too
         assert torch.equal(world.catalogue.attributes[name], again.catalogue.attributes[name]), name
     assert again.catalogue.drawn[0] == "duration"
     assert not torch.equal(furnish(bare, 4).catalogue.attributes["hook"], world.catalogue.attributes["hook"])

@@ -9,16 +9,15 @@ Hidden state of a user (units in brackets):
 - habits, drawn once for each user: ease a [logits], loop habit l and loop noise n [standard normal]
 
 Video i has an embedding e_i, tags g_i (unit norm), a creator, a duration d_i [s], a pull x_i (the sum of the
-z-scores of log popularity and quality, as a z-score), a hook h_i and a replay value r_i [standard normal] and
-coordinates z_i on the axes: the two leading principal axes of all embeddings, each standardised. Showing it::
+z-scores of log popularity and quality, as a z-score), a hook h_i [standard normal] and coordinates z_i on the
+axes: the two leading principal axes of all embeddings, each standardised. Showing it::
 
     wear      = creator_wear c_i + tag_wear w . g_i                                                  [logits]
     appeal    = appeal_base + pull_gain x_i + ease_deviation a + taste_gain u . e_i + m . z_i
                 + patience_pull (p - first_patience) - wear                                          [logits]
     stays     ~ Bernoulli(sigmoid(appeal))
-    ratio     = exp(ratio_base + ratio_slope (appeal - pull_gain x_i) + replay_deviation r_i
-                + loop_deviation l - max(0, ln(d_i / 60)) + ratio_noise exp(loop_spread n) N(0, 1))  [of d_i]
-                                                                                        if the user stays
+    ratio     = exp(ratio_base + ratio_slope (appeal - pull_gain x_i) + loop_deviation l
+                - max(0, ln(d_i / 60)) + ratio_noise exp(loop_spread n) N(0, 1))   if the user stays [of d_i]
               = leave_seconds exp(hook_spread h_i + leave_noise N(0, 1)) / d_i                      otherwise
     watch_ratio = min(ratio, 5)                     seconds = watch_ratio d_i
     skip      = the user leaves within skip_seconds
@@ -95,21 +94,19 @@ class ShortVideoConfig(EnvConfig):
     """Logits of appeal lost after one video with the same tags."""
     weariness_kept: Annotated[float, Range(0, below=1)] = 0.85
     """Share of the weariness that remains after one video."""
-    ratio_base: Finite = -0.11
+    ratio_base: Finite = -0.1
     """Logarithm of the watch ratio of users who stay, at an appeal of 0."""
     ratio_slope: Finite = 0.15
     """Increase of this logarithm per logit of appeal, the video's pull aside."""
-    replay_deviation: NonNegative = 0.05
-    """Standard deviation of this logarithm between videos."""
-    ratio_noise: Positive = 0.28
+    ratio_noise: Positive = 0.32
     """Standard deviation of this logarithm between the videos of an average user."""
     loop_deviation: NonNegative = 0.23
     """Standard deviation of this logarithm between users."""
     loop_spread: NonNegative = 0.45
     """Standard deviation between users of the logarithm of ratio_noise."""
-    leave_seconds: Positive = 4.6
+    leave_seconds: Positive = 4.5
     """Median of the seconds after which a user leaves a video."""
-    hook_spread: NonNegative = 0.6
+    hook_spread: NonNegative = 0.62
     """Standard deviation between videos of the logarithm of these seconds."""
     leave_noise: Positive = 0.1
     """Standard deviation of this logarithm for one video."""
@@ -152,7 +149,7 @@ class Facts(NamedTuple):
     """Numbers of videos, (I,) each, or (N, K) after a choice."""
 
     pull: Tensor  # logits
-    replay: Tensor  # added to the log watch ratio of a user who stays
+    less: Tensor  # taken from the log watch ratio of a user who stays
     leave: Tensor  # mean logarithm of the seconds until a user leaves
     duration: Tensor  # seconds
     left_ratio: Tensor  # expected watch ratio of a user who leaves
@@ -255,9 +252,7 @@ class ShortVideo:
         watched = capped_mean(leave, noise, most.clamp_min(skip), skip).minimum(most) / duration
         columns = Facts(
             pull=config.appeal_base + config.pull_gain * pull,
-            replay=config.replay_deviation * items["replay"]
-            - config.ratio_slope * config.pull_gain * pull
-            - (duration / LONG).log().clamp_min(0),
+            less=config.ratio_slope * config.pull_gain * pull + (duration / LONG).log().clamp_min(0),
             leave=leave,
             duration=duration,
             left_ratio=capped_mean(leave, noise, most) / duration,
@@ -434,7 +429,7 @@ class ShortVideo:
 
     def _stay_location(self, user_state: ShortVideoState, appeal: Tensor, facts: Facts) -> Tensor:
         """Mean logarithm of the watch ratio of users who stay, of the shape of ``appeal``."""
-        location = self.config.ratio_base + self.config.ratio_slope * appeal + facts.replay
+        location = self.config.ratio_base + self.config.ratio_slope * appeal - facts.less
         return location + user_state.habit.unsqueeze(1)
 
     def _expect(self, user_state: ShortVideoState, appeal: Tensor, stays: Tensor, facts: Facts) -> Expected:
@@ -498,7 +493,6 @@ ITEMS = {
     "duration": attributes.log_normal(10.0, 0.5, 3.0, 300.0),
     "creator": attributes.creators,
     "hook": attributes.normal,
-    "replay": attributes.normal,
 }
 """Attributes of videos; the first two come from the data where these have them."""
 USERS = {
