@@ -11,6 +11,8 @@ import pytest
 
 from benchmarks import calibration
 from benchmarks.calibration import auc, aucs, variance_share
+from recsys_rl.config import Config, from_dict
+from recsys_rl.make import make_world
 from tests.doors import benchmark_without
 from tests.worlds import shared_data
 
@@ -55,8 +57,8 @@ def test_rows_without_real_files_are_not_available(tmp_path: Path) -> None:
 
 def test_rows_on_real_files() -> None:
     folder = shared_data("kuairec").parent
-    config = calibration.from_dict(calibration.Config, {"env": "short-video"})
-    world = calibration.make_world(config)
+    config = from_dict(Config, {"env": "short-video"})
+    world = make_world(config)
     rows = calibration.watch_ratio_rows(calibration.simulate(config, world, 300_000, 4096), folder)
     found = {row["statistic"]: row for row in rows}
     assert found["watch ratio above 2"]["real"] == pytest.approx(0.047, abs=1e-3)

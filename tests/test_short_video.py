@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from recsys_rl.agents.references import Myopic, Planner, rest_of_session
 from recsys_rl.checkpoint import load
 from recsys_rl.config import Config, from_dict
 from recsys_rl.env.rec_env import RecEnv
@@ -21,6 +22,7 @@ from recsys_rl.env.short_video import (
     furnish,
     opening_hours,
 )
+from recsys_rl.experience.rollout import play
 from recsys_rl.make import make_env, make_user_model, make_world
 from recsys_rl.testing import check_env, check_user_model
 from recsys_rl.testing.envs import require_same_obs
@@ -277,6 +279,24 @@ def test_known_state_has_the_profile_and_no_hidden_habits() -> None:
     known = model.as_known(state)
     assert torch.equal(known.taste, state.profile) and not known.mood.any() and not known.ease.any()
     assert known.spread.item() == pytest.approx(1e-3) and known.patience.item() == 5
+
+
+def test_rest_of_a_long_session_by_hand() -> None:
+    """10 rewards in 20 steps; 4 of 6 units of patience in 20 steps leave enough for 10 more."""
+    total, before = torch.full((4,), 10.0), torch.full((4,), 6.0)
+    after = torch.tensor([6.0, 2.0, 7.0, 2.0])
+    rest = rest_of_session(total, before, after, torch.tensor([50, 50, 25, 20]))
+    assert_close(rest, torch.tensor([15.0, 0.5 * 10, 0.5 * 5, 0.0]))
+
+
+def test_planner_keeps_users_longer_than_myopic() -> None:
+    """In sessions longer than the planner's horizon."""
+    returns = {}
+    for kind in (Myopic, Planner):
+        env = small_env(num_envs=4, num_items=60, max_episode_steps=25, after_gain=0.8)
+        with torch.inference_mode():
+            returns[kind] = play(env, kind(env), env.users[:4]).returns.mean().item()
+    assert returns[Planner] > 1.2 * returns[Myopic]
 
 
 # ---- the world
