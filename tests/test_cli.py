@@ -229,7 +229,7 @@ def test_ends_of_a_run(
         ("train --algo dqn", "--algo is 'dqn': it must be one of ppo, a2c."),
         (
             "train --env satiatoin",
-            "--env is 'satiatoin' (did you mean satiation?): it must be one of drift, satiation, gym (gym:Id",
+            "--env is 'satiatoin' (did you mean satiation?): it must be one of drift, satiation, short-video, gym (gym:Id",
         ),
         (
             "train --lrr 3",
