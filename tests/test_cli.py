@@ -229,7 +229,8 @@ def test_ends_of_a_run(
         ("train --algo dqn", "--algo is 'dqn': it must be one of ppo, a2c."),
         (
             "train --env satiatoin",
-            "--env is 'satiatoin' (did you mean satiation?): it must be one of drift, satiation, short-video, gym (gym:Id",
+            "--env is 'satiatoin' (did you mean satiation?): it must be one of drift, satiation, "
+            "short-video, gym (gym:Id",
         ),
         (
             "train --lrr 3",
@@ -278,7 +279,7 @@ def test_ends_of_a_run(
         ),
         (
             "train --env gym:CartPole-v1 --num-items 9",
-            "--num-items is no setting of gym:CartPole-v1: drift, satiation have it.",
+            "--num-items is no setting of gym:CartPole-v1: drift, satiation, short-video have it.",
         ),
         (
             "train --env gym:CartPole-v1 --data synthetic",

@@ -268,8 +268,8 @@ def test_numbers_out_of_range(section: str, cls: type, name: str, base: type, li
         ({"algo": "pppo"}, "algo is 'pppo' (did you mean ppo?): it must be one of ppo, a2c."),
         (
             {"env": "drfit"},
-            "env is 'drfit' (did you mean drift?): it must be one of drift, satiation, short-video, gym (gym:Id for one "
-            "of Gymnasium's, as in gym:CartPole-v1), or module:PLATFORM.",
+            "env is 'drfit' (did you mean drift?): it must be one of drift, satiation, short-video, "
+            "gym (gym:Id for one of Gymnasium's, as in gym:CartPole-v1), or module:PLATFORM.",
         ),
         (
             {"env_confg": {}},
