@@ -80,7 +80,7 @@ def __dir__() -> list[str]:
 
 
 def gymnasium_id(platform: str) -> str:
-    """``short-video`` -> ``recsys_rl/ShortVideo-v0``."""
+    """``two-words`` -> ``recsys_rl/TwoWords-v0``."""
     return f"recsys_rl/{''.join(word.title() for word in platform.split('-'))}-v0"
 
 

@@ -32,8 +32,10 @@ def make_world(config: Config) -> World:
     """
     if config.platform.users is None:
         return empty_world()
-    source = source_of(config.data_config.data)
-    return source.make_world(config.data_config, config.env_config, config.train_config.seed)
+    source, seed = source_of(config.data_config.data), config.train_config.seed
+    world = source.make_world(config.data_config, config.env_config, seed)
+    furnish = config.platform.furnish
+    return world if furnish is None else furnish(world, seed)
 
 
 def make_user_model(config: Config, world: World) -> UserModel:
@@ -83,7 +85,8 @@ def make_env(
         return platform.env(config.env, config.env_config, num_envs, generator, gamma, training)
     users = world.population.heldout if heldout else world.population.train
     user_model = make_user_model(config, world)
-    return RecEnv(user_model, world.catalogue, config.env_config, users, num_envs, generator)
+    length = getattr(user_model, "history_length", None)  # None: all items of a session
+    return RecEnv(user_model, world.catalogue, config.env_config, users, num_envs, generator, length)
 
 
 def episodes(count: int, seed: int) -> Tensor:

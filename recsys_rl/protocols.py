@@ -179,11 +179,15 @@ class EventUsers(UserModel, Protocol):
 
 @runtime_checkable
 class PatientUsers(UserModel, Protocol):
-    """A user model with a patience, for planners: users leave when their patience is used up."""
+    """A user model with a stock that a planner prices, such as patience, whose end is the session's."""
 
     def prospects(self, user_state: UserState, block: slice = ...) -> tuple[Tensor, Tensor]: ...
 
     def tiresomeness(self, user_state: UserState) -> Tensor: ...
+
+    def patience(self, user_state: UserState) -> Tensor:
+        """(N,): users leave at 0; infinite where no stock ends a session."""
+        ...
 
     def as_known(self, user_state: UserState) -> UserState: ...
 
@@ -242,13 +246,15 @@ class Platform:
     ``users`` is a class with the attribute ``repeats``. It makes the user model of a world. A slate size
     other than 1 is a field ``slate_size`` of ``config`` or an attribute of that class. A platform without
     users has its own world: its name has the form ``<platform>:<name>``, ``check`` raises UserError for an
-    impossible name, and ``env`` makes the environment.
+    impossible name, and ``env`` makes the environment. ``furnish`` adds to a new world, from the seed, the
+    attributes of items and users that the platform needs and the data lack.
     """
 
     config: type[Any]  # the class of its section env_config
     users: Any = None
     env: Callable[..., Env] | None = None
     check: Callable[[str], None] | None = None
+    furnish: Callable[[World, int], World] | None = None
     presets: Mapping[str, Preset] = field(default_factory=dict)  # by algorithm; "*" is for all algorithms
 
 

@@ -72,6 +72,7 @@ class Catalogue:
     table_file: str = ""  # memory-mapped .npy file of the embedding; "" if the embedding is in memory
     table_sha256: str = ""  # sha256 of that file, hex
     attributes: Mapping[str, Tensor] = field(default_factory=dict)  # (I, ...) each: creator, duration
+    drawn: tuple[str, ...] = ()  # names of the attributes that the data lack, drawn from the seed
 
     @property
     def num_items(self) -> int:

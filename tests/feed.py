@@ -99,6 +99,9 @@ class Feed:
         pleasure = watched - self.catalogue.attributes["bid"][block] / 2
         return self.expected_reward(user_state, block), self.config.fatigue * pleasure / self.slate_size
 
+    def patience(self, user_state: FeedState) -> Tensor:
+        return user_state.patience
+
     def tiresomeness(self, user_state: FeedState) -> Tensor:
         return user_state.taste.new_zeros(len(user_state.taste), self.catalogue.num_items)
 

@@ -21,7 +21,7 @@ from recsys_rl.distributed.group import join
 from recsys_rl.distributed.place import Place
 from recsys_rl.env import PLATFORMS
 from recsys_rl.env.rec_env import RecEnv
-from recsys_rl.make import make_world
+from recsys_rl.make import make_user_model, make_world
 from recsys_rl.models.retrieval import Retriever
 from recsys_rl.run import choose_device
 from recsys_rl.testing.envs import walk
@@ -30,6 +30,7 @@ from recsys_rl.utils.find import find
 from recsys_rl.workflows import train as train_module
 from recsys_rl.workflows.evaluate import EvaluateConfig, evaluate
 from recsys_rl.workflows.train import train
+from tests.small_runs import world
 
 TINY: dict[str, dict[str, Any]] = {
     "data_config": {"data": "synthetic", "cache_dir": "cache", "num_users": 30},
@@ -49,6 +50,7 @@ TINY: dict[str, dict[str, Any]] = {
 SCENARIOS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "drift": ("ppo", "drift", {}),
     "satiation": ("ppo", "satiation", {}),
+    "short-video": ("ppo", "short-video", {}),
     "gym": ("ppo", "gym:CartPole-v1", {}),
     "a2c": ("a2c", "drift", {}),
     "long-video": ("ppo", "long-video", {}),
@@ -156,6 +158,17 @@ def index(config: Config) -> set[str]:
     return kinds
 
 
+def tired_of_tags(config: Config) -> list[float]:
+    """Expected rewards after one item, where items have genres; made-up items have none."""
+    made, furnish = world(config), config.platform.furnish
+    assert furnish is not None
+    user_model = make_user_model(config, furnish(made, 0))
+    state, item = user_model.sample(made.population.train[:1]), torch.zeros(1, 1, dtype=torch.int64)
+    feedback = user_model.respond(state, item, torch.zeros_like(item, dtype=torch.bool), None)
+    rewards = user_model.expected_reward(user_model.advance(state, item, feedback)[0])
+    return [float(x) for x in rewards[0]]
+
+
 def refusal(config: Config) -> str:
     try:
         train(config)
@@ -202,6 +215,32 @@ CHANGES: dict[tuple[str, str], tuple[str, Any, View]] = {
     ("env_config", "patience_start"): ("satiation", 0.9, weights),
     ("env_config", "patience_gain"): ("satiation", 20.0, weights),
     ("env_config", "noise"): ("satiation", 0.5, weights),
+    ("env_config", "appeal_base"): ("short-video", -3.0, weights),
+    ("env_config", "pull_gain"): ("short-video", 5.0, weights),
+    ("env_config", "ease_deviation"): ("short-video", 5.0, weights),
+    ("env_config", "taste_gain"): ("short-video", 20.0, weights),
+    ("env_config", "mood_deviation"): ("short-video", 5.0, weights),
+    ("env_config", "mood_kept"): ("short-video", 0.0, weights),
+    ("env_config", "creator_wear"): ("short-video", 9.0, weights),
+    ("env_config", "tag_wear"): ("short-video", 9.0, tired_of_tags),
+    ("env_config", "weariness_kept"): ("short-video", 0.1, weights),
+    ("env_config", "ratio_base"): ("short-video", 1.0, weights),
+    ("env_config", "ratio_slope"): ("short-video", 1.0, weights),
+    ("env_config", "ratio_noise"): ("short-video", 1.0, weights),
+    ("env_config", "loop_deviation"): ("short-video", 1.0, weights),
+    ("env_config", "loop_spread"): ("short-video", 1.0, weights),
+    ("env_config", "leave_seconds"): ("short-video", 1.0, weights),
+    ("env_config", "hook_spread"): ("short-video", 2.0, weights),
+    ("env_config", "leave_noise"): ("short-video", 1.0, weights),
+    ("env_config", "skip_seconds"): ("short-video", 1.0, weights),
+    ("env_config", "like_cost"): ("short-video", -1.0, weights),
+    ("env_config", "share_rate"): ("short-video", 1.0, weights),
+    ("env_config", "follow_rate"): ("short-video", 1.0, weights),
+    ("env_config", "first_patience"): ("short-video", 0.5, weights),
+    ("env_config", "patience_drain"): ("short-video", 2.0, weights),
+    ("env_config", "patience_feed"): ("short-video", 2.0, weights),
+    ("env_config", "patience_pull"): ("short-video", 1.0, weights),
+    ("env_config", "after_gain"): ("short-video", 3.0, weights),
     ("env_config", "suggestions"): ("long-video", 2, watching),
     ("env_config", "watched_window"): ("long-video", 3, watching),
     ("env_config", "seeing_exponent"): ("long-video", 0.1, watching),

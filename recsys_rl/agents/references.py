@@ -22,6 +22,8 @@ WEARINESS_PRICES = (0.0, 0.5, 1.0, 2.0)
 """Rewards per logit of tiresomeness at the start of a session. Each pair of prices is one base policy."""
 FIRST_ITEMS = 3
 """First items that the planner tries with each base policy."""
+LOOKAHEAD = 20
+"""Most steps that the planner simulates; beyond them it extrapolates (``rest_of_session``)."""
 PLANNER_ITEMS = 20_000
 """Largest catalogue of the planner. It scores all items hundreds of times a step; many more items would
 take days."""
@@ -186,7 +188,8 @@ def simulate(
     total = torch.zeros(len(left), device=left.device)
     present = torch.ones_like(left, dtype=torch.bool)
     weights = stream_weights(user_model.streams)
-    for step in range(int(left.max())):
+    longest, before = int(left.max()), user_state
+    for step in range(min(longest, LOOKAHEAD)):
         if step > 0:
             share_left = (left - step).clamp_min(0) / length  # (R,)
             scores = base_scores(user_model, user_state, tiresome, prices, share_left).view_as(mask)
@@ -198,7 +201,22 @@ def simulate(
         present = present & ~leaves & (left > step + 1)
         if not user_model.repeats:
             mask = mask.scatter(1, items, mask.gather(1, items) & empty)
+    if longest > LOOKAHEAD:
+        total += present * rest_of_session(
+            total, user_model.patience(before), user_model.patience(user_state), left
+        )
     return total
+
+
+def rest_of_session(total: Tensor, before: Tensor, after: Tensor, left: Tensor) -> Tensor:
+    """Estimated return (R,) after LOOKAHEAD steps, in which ``total`` (R,) was earned.
+
+    The mean reward of these steps goes on until the session's last step, or until the patience is used up, if
+    it went from ``before`` to ``after`` (R,) and falls on at this rate.
+    """
+    loss = (before - after) / LOOKAHEAD  # (R,) of patience in a step
+    patient = torch.where(loss > 0, after / loss, torch.inf)  # (R,) steps
+    return total / LOOKAHEAD * torch.minimum(patient, (left - LOOKAHEAD).clamp_min(0))
 
 
 def upper_bounds(simulator: Simulator) -> dict[str, Policy]:

@@ -3,6 +3,7 @@
 PLATFORMS = {
     "drift": "recsys_rl.env.drift:PLATFORM",
     "satiation": "recsys_rl.env.satiation:PLATFORM",
+    "short-video": "recsys_rl.env.short_video:PLATFORM",
     "long-video": "recsys_rl.env.long_video:PLATFORM",
     "gym": "recsys_rl.env.foreign:PLATFORM",
 }

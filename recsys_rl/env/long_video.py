@@ -421,6 +421,10 @@ class LongVideo:
         trust = trust.addcmul_(p, column(-lost)).mul_(config.trust_rate)  # (N, b)
         return reward, torch.minimum(trust, column(1 - state.trust))
 
+    def patience(self, user_state: LongVideoState) -> Tensor:
+        """Infinite: a session without trust goes on, but earns little."""
+        return torch.full_like(user_state.trust, torch.inf)
+
     def tiresomeness(self, user_state: LongVideoState) -> Tensor:
         """Mean loss of logits, over the user's FAVOURITES best items, from starting each item: (N, I)."""
         embedding, categories = self.catalogue.embedding, self.categories

@@ -197,6 +197,9 @@ class Satiation:
         gain = self.config.patience_cost * ((base - catch).sigmoid() - 0.5)  # (N, b)
         return (base + catch).sigmoid(), torch.minimum(gain, (1 - user_state.patience).unsqueeze(-1))
 
+    def patience(self, user_state: SatiationState) -> Tensor:
+        return user_state.patience
+
     def tiresomeness(self, user_state: SatiationState) -> Tensor:
         """Mean loss of logits, over the user's FAVOURITES best items, from showing each item: (N, I).
 

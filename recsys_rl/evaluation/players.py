@@ -31,7 +31,8 @@ from recsys_rl.utils.logger import SECONDS_BETWEEN_LINES, progress_bar
 from recsys_rl.utils.seeding import generators, stream_seed
 
 NUM_FOREIGN_EPISODES = 100  # episodes in gym: environments, which have no held-out users
-PLANNER_USERS = 64  # a planner needs a second for each user
+PLANNER_USERS = 64  # a planner needs a second for each user in a short session
+LONG_SESSION, FEWER_USERS = 50, 16  # in sessions of more steps, planners play fewer users
 PLANNERS = ("informed", "planner")
 
 
@@ -122,7 +123,8 @@ def play_all(
     for number, (name, player) in enumerate(players.items(), 1):
         count = len(users)
         fewer = name in PLANNERS and not full
-        places = evenly(min(count, PLANNER_USERS) if fewer else count, count)
+        most = FEWER_USERS if env.interface.session_length > LONG_SESSION else PLANNER_USERS
+        places = evenly(min(count, most) if fewer else count, count)
         streams["evaluation users"].manual_seed(stream_seed(seed, "evaluation users"))
         streams["policy"].manual_seed(stream_seed(seed, "policy"))
         if world.is_empty:  # only a new environment begins the same episodes again

@@ -22,7 +22,7 @@ from recsys_rl.types import UserError
 EXACT_UP_TO = 20_000
 """Largest catalogue that `auto` searches exactly. 64 queries then cost less than scoring 128 candidates."""
 NUM_PROBES = 6
-"""Clusters that `ivf` searches. docs/06_large_catalogues.md has the recall at other numbers."""
+"""Clusters that `ivf` searches. docs/08_large_catalogues.md has the recall at other numbers."""
 COLUMN_SCALE = 0.1
 """Factor on the features beside the embedding inside an index; the query has 1 / factor. So the products are
 unchanged, and clusters and neighbours depend on the embedding."""

@@ -1,0 +1,300 @@
+"""How near do the simulated users come to real ones? One row for each statistic.
+
+    python -m benchmarks.calibration [--views 1000000] [--real FOLDER] [--json FILE] [--csv FILE] [--smoke]
+
+A row has the real value and its source, the simulated value under the uniform policy (videos drawn
+uniformly), their distance, the limit and True if the distance is within it. The real values come from the
+files in FOLDER (default: ../shared/data), from the half of the users that chose no setting: those with odd
+places in the order of their ids. Rows whose file is absent are "not available". The official statistics of
+KuaiRec are of all its users. The simulated users are all users of the default world.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+from numpy.typing import NDArray
+from scipy.stats import rankdata
+
+from benchmarks.harness import tables
+from benchmarks.harness.turns import Row
+from recsys_rl.config import Config, from_dict
+from recsys_rl.env.rec_env import RecEnv
+from recsys_rl.env.short_video import ShortVideoState
+from recsys_rl.make import make_env, make_world
+from recsys_rl.types import World
+
+Array = NDArray[Any]
+ENV = "short-video"
+KUAIREC = "KuaiRec small matrix"
+OFFICIAL = {"quartiles": (0.466, 0.766, 1.114), "mean": 0.855, "deviation": 0.595}
+NUM_ENVS = 4096
+FIFTHS = np.array([0.2, 0.4, 0.6, 0.8])
+PRIOR = 5.0  # a rate is shrunk as if it had this many more views at the overall rate
+DISLIKED = 0.1  # a simulated view with a satisfaction below this counts as disliked
+WORLDS = 8  # in which the videos have other durations
+
+
+@dataclasses.dataclass(frozen=True)
+class Views:
+    """Views of videos, (V,) each."""
+
+    user: Array
+    video: Array
+    ratio: Array
+    seconds: Array
+    duration: Array
+    liked: Array
+    shared: Array
+    followed: Array
+    satisfaction: Array
+    hour: Array  # of the day, at the start of the view
+
+
+def simulate(config: Config, world: World, count: int, num_envs: int, seed: int = 0) -> Views:
+    """At least ``count`` views of videos that are drawn uniformly, each once in a session."""
+    env = make_env(config, world, num_envs, torch.Generator().manual_seed(seed))
+    assert isinstance(env, RecEnv)
+    everyone = torch.arange(len(world.population.user_ids))
+    env.users = everyone
+    env.reset(everyone.repeat(-(-num_envs // len(everyone)))[:num_envs])
+    generator = torch.Generator().manual_seed(seed + 1)
+    parts: list[list[torch.Tensor]] = []
+    seen = 0
+    with torch.inference_mode():
+        while seen < count:
+            users, state = env.session.users, env.user_state
+            assert isinstance(state, ShortVideoState)
+            items = torch.randint(world.catalogue.num_items, (num_envs, 1), generator=generator)
+            feedback = env.step(items).feedback
+            assert feedback is not None
+            shown = ~feedback.skipped[:, 0]
+            signals = {s.name: feedback.signals[:, 0, place] for place, s in enumerate(env.signals)}
+            duration = world.catalogue.attributes["duration"][items[:, 0]]
+            names = ("watch_ratio", "seconds", "liked", "shared", "followed", "satisfaction")
+            ratio, seconds, liked, shared, followed, satisfaction = (signals[name] for name in names)
+            columns = (
+                *(users, items[:, 0], ratio, seconds, duration),
+                *(liked, shared, followed, satisfaction, state.hour % 24),
+            )
+            parts.append([x[shown] for x in columns])
+            seen += int(shown.sum())
+    return Views(*(torch.cat(column).numpy() for column in zip(*parts, strict=True)))
+
+
+def variance_share(values: Array, group: Array) -> float:
+    """Share of the variance that lies between groups, by the one-way analysis of variance.
+
+    Groups of different sizes n_g count as ones of (N - sum n_g^2 / N) / (G - 1) (Searle, Casella and
+    McCulloch 1992, "Variance components", section 3.6).
+    """
+    group = np.unique(group, return_inverse=True)[1]
+    size = np.bincount(group)
+    number, total = len(size), len(values)
+    mean = np.bincount(group, values) / size
+    within = ((values - mean[group]) ** 2).sum() / (total - number)
+    between = (size * (mean - values.mean()) ** 2).sum() / (number - 1)
+    share = (between - within) / ((total - (size**2).sum() / total) / (number - 1))
+    return float(share / (share + within))
+
+
+def auc(score: Array, label: Array) -> float:
+    """Probability that a positive has a higher score than a negative; ties count one half."""
+    positives = int(label.sum())
+    ranks = rankdata(score)[label].sum()
+    return float((ranks - positives * (positives + 1) / 2) / (positives * (len(label) - positives)))
+
+
+def aucs(user: Array, video: Array, often: Array, seed: int = 0) -> tuple[float, float]:
+    """AUC of ``often`` on a random half of the views, by rates in the other half: of videos, of both."""
+    first = np.random.default_rng(seed).random(len(often)) < 0.5
+    overall = often[first].mean()
+
+    def log_rate(group: Array) -> Array:
+        group = np.unique(group, return_inverse=True)[1]
+        hits = np.bincount(group[first], often[first], minlength=group.max() + 1) + PRIOR * overall
+        views = np.bincount(group[first], minlength=group.max() + 1) + PRIOR
+        return np.asarray(np.log(hits / views)[group[~first]])
+
+    of_video = log_rate(video)
+    label = often[~first].astype(bool)
+    return auc(of_video, label), auc(of_video + log_rate(user), label)
+
+
+def row(statistic: str, source: str, real: Any, simulated: Any, distance: float, limit: float) -> Row:
+    return {
+        "platform": ENV,
+        "statistic": statistic,
+        "source": source,
+        "real": real,
+        "simulated": simulated,
+        "distance": distance,
+        "limit": limit,
+        "passed": distance <= limit,
+        "note": "",
+    }
+
+
+def missing(statistic: str, source: str, limit: float, note: str = "not available") -> Row:
+    empty = row(statistic, source, None, None, 0.0, limit)
+    return {**empty, "distance": None, "passed": None, "note": note}
+
+
+def difference(statistic: str, source: str, real: float, simulated: float, limit: float) -> Row:
+    return row(statistic, source, real, simulated, abs(simulated - real), limit)
+
+
+def relative(statistic: str, source: str, real: float, simulated: float, limit: float) -> Row:
+    return row(statistic, source, real, simulated, abs(simulated / real - 1), limit)
+
+
+def watch_ratio_rows(views: Views, folder: Path) -> list[Row]:
+    """Watch ratios under the uniform policy against KuaiRec."""
+    ratio, often = views.ratio, views.ratio > 2
+    quartiles = np.quantile(ratio, (0.25, 0.5, 0.75))
+    gap = float(np.abs(quartiles - OFFICIAL["quartiles"]).mean())
+    official = f"{KUAIREC}, official statistics"
+    wanted = " ".join(f"{x:.3f}" for x in np.array(OFFICIAL["quartiles"]))
+    found = [
+        row("watch ratio, quartiles", official, wanted, " ".join(f"{x:.3f}" for x in quartiles), gap, 0.05),
+        difference("watch ratio, mean", official, float(str(OFFICIAL["mean"])), float(ratio.mean()), 0.05),
+        difference("watch ratio, sd", official, float(str(OFFICIAL["deviation"])), float(ratio.std()), 0.05),
+    ]
+    log_ratio = np.log(0.05 + ratio)
+    simulated = aucs(views.user, views.video, often)
+    names = ("watch ratio above 2", "AUC of above 2, video", "AUC of above 2, user and video")
+    likes = folder / "kuairec" / "small_matrix_like.npz"
+    if likes.is_file():
+        real, theirs = _real_likes(likes)
+        found += [
+            difference(names[0], KUAIREC, real, float(often.mean()), 0.01),
+            difference(names[1], KUAIREC, theirs[0], simulated[0], 0.03),
+            difference(names[2], KUAIREC, theirs[1], simulated[1], 0.03),
+        ]
+    else:
+        found += [
+            missing(name, KUAIREC, limit) for name, limit in zip(names, (0.01, 0.03, 0.03), strict=True)
+        ]
+    sample = folder / "kuairec" / "small_matrix_watch_ratio_sample.csv.gz"
+    shares = {"user": views.user, "video": views.video}
+    if not sample.is_file():
+        return found + [missing(f"variance of ln(0.05 + ratio), {name}", KUAIREC, 0.05) for name in shares]
+    frame = _odd(pl.read_csv(sample))
+    log_real = np.log(0.05 + frame["watch_ratio"].to_numpy())
+    for name, group in shares.items():
+        real = variance_share(log_real, frame[f"{name}_id"].to_numpy())
+        statistic = f"variance of ln(0.05 + ratio), {name}"
+        found.append(difference(statistic, KUAIREC, real, variance_share(log_ratio, group), 0.05))
+    return found
+
+
+def _real_likes(path: Path) -> tuple[float, tuple[float, float]]:
+    """Share of the cells above 2, and the AUCs, of users with odd places."""
+    with np.load(path, allow_pickle=False) as file:
+        likes = np.unpackbits(file["like_packed"], axis=1, count=len(file["video_id"]))[1::2]
+    users, videos = np.indices(likes.shape)
+    return float(likes.mean()), aucs(users.ravel(), videos.ravel(), likes.ravel())
+
+
+def explicit_views(folder: Path) -> pl.DataFrame | None:
+    """Liked and disliked views of KuaiRand by users with odd places; None if the file is absent."""
+    path = folder / "kuairand" / "kuairand27k_explicit_kcore15.tsv.gz"
+    if not path.is_file():
+        return None
+    return _odd(pl.read_csv(path, separator="\t"))
+
+
+def _odd(frame: pl.DataFrame) -> pl.DataFrame:
+    """The rows of users with odd places, counted from 0, in the order of their ids."""
+    return frame.filter(pl.col("user_id").rank("dense") % 2 == 0)
+
+
+def kuairand_rows(
+    config: Config, world: World, count: int, num_envs: int, real: pl.DataFrame | None
+) -> list[Row]:
+    """Behaviour by length of the video, after a like, and by hour, against KuaiRand."""
+    source, parts = "KuaiRand, explicit feedback", range(1, 6)
+    left = [f"disliked: median seconds, fifth {k} of length" for k in parts]
+    ends = [f"liked: median watch ratio, fifth {k} of length" for k in parts]
+    after = {"follow, given a like": "is_follow", "forward, given a like": "is_forward"}
+    comment = missing("comment, given a like", source, 1 / 3, "not simulated")
+    if real is None:
+        names = [(name, 0.15) for name in left + ends]
+        names += [*((name, 1 / 3) for name in after), ("hour of the day, total variation", 0.05)]
+        return [*(missing(name, source, limit) for name, limit in names), comment]
+    timed = real.filter(pl.col("duration_ms") > 0)
+    length, played, label = (timed[x].to_numpy() for x in ("duration_ms", "play_time_ms", "label"))
+    length, played = length / 1000, played / 1000
+    worlds = [_with_durations(world, length, seed) for seed in range(WORLDS)]
+    drawn = [simulate(config, part, count // WORLDS, num_envs, seed) for seed, part in enumerate(worlds)]
+    views = Views(*(np.concatenate(columns) for columns in zip(*map(_columns, drawn), strict=True)))
+    found = []
+    of_dislikes = (label == 0, views.satisfaction < DISLIKED)
+    found += _by_length(left, source, (length, played), (views.duration, views.seconds), of_dislikes)
+    of_likes = (label == 1, views.liked == 1)
+    found += _by_length(ends, source, (length, played / length), (views.duration, views.ratio), of_likes)
+    liked = real.filter(pl.col("label") == 1)
+    for (name, column), flag in zip(after.items(), (views.followed, views.shared), strict=True):
+        share = float(flag[views.liked == 1].mean())
+        found.append(relative(name, source, float(liked[column].to_numpy().mean()), share, 1 / 3))
+    hours = np.bincount(real["hourmin"].to_numpy() // 100, minlength=24) / len(real)
+    simulated = np.bincount(views.hour.astype(int), minlength=24) / len(views.hour)
+    variation = float(np.abs(hours - simulated).sum() / 2)
+    found.append(row("hour of the day, total variation", source, None, None, variation, 0.05))
+    return [*found, comment]
+
+
+def _columns(views: Views) -> list[Array]:
+    return [getattr(views, field.name) for field in dataclasses.fields(views)]
+
+
+def _with_durations(world: World, length: Array, seed: int) -> World:
+    """The world with durations drawn from ``length``, in seconds."""
+    drawn = np.random.default_rng(seed).choice(length, world.catalogue.num_items)
+    attributes = {**world.catalogue.attributes, "duration": torch.from_numpy(drawn).float()}
+    return World(dataclasses.replace(world.catalogue, attributes=attributes), world.population)
+
+
+def _by_length(
+    names: list[str],
+    source: str,
+    real: tuple[Array, Array],
+    simulated: tuple[Array, Array],
+    chosen: tuple[Array, Array],
+) -> list[Row]:
+    """Medians of the second column in fifths of the first; the fifths are those of the real views."""
+    edges = np.quantile(real[0][chosen[0]], FIFTHS)
+    medians = []
+    for (length, value), mask in zip((real, simulated), chosen, strict=True):
+        fifth = np.searchsorted(edges, length[mask])
+        medians.append([float(np.median(value[mask][fifth == k])) for k in range(5)])
+    return [relative(name, source, one, two, 0.15) for name, one, two in zip(names, *medians, strict=True)]
+
+
+def main() -> None:
+    parser = tables.parser(__doc__)
+    parser.add_argument("--views", type=int, default=1_000_000, help="simulated views of each world")
+    parser.add_argument("--real", type=Path, default=tables.ROOT.parent / "shared" / "data")
+    parser.add_argument("--seed", type=int, default=1)
+    args = tables.parse(parser, "calibration")
+    torch.set_num_threads(args.threads or 1)
+    settings: dict[str, Any] = {"env": ENV, "train_config": {"seed": args.seed}}
+    num_envs = NUM_ENVS
+    if args.smoke:
+        small = {"num_items": 60, "embedding_dim": 8, "max_episode_steps": 30}
+        settings |= {"data_config": {"data": "synthetic", "num_users": 50}, "env_config": small}
+        args.views, num_envs = 20_000, 256
+    config = from_dict(Config, settings)
+    world = make_world(config)
+    rows = watch_ratio_rows(simulate(config, world, args.views, num_envs), args.real)
+    rows += kuairand_rows(config, world, args.views, num_envs, explicit_views(args.real))
+    tables.publish(rows, args)
+
+
+if __name__ == "__main__":
+    tables.run(main)

@@ -1,0 +1,70 @@
+"""Attributes of items and users that a platform needs: from the data, else drawn from the seed.
+
+They are drawn once, when the world is made, and lie in the checkpoint with it. So training and evaluation
+have the same items. Each attribute has its own stream of the seed, so that none depends on another.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+from recsys_rl.types import World
+from recsys_rl.utils.seeding import generators
+
+Draw = Callable[[int, torch.Generator], Tensor]
+"""From a number of rows and a generator to the values (rows, ...)."""
+
+CREATOR_SHARE = 1 / 3
+"""Creators for each item."""
+CREATOR_SKEW = 0.7
+"""The creator of rank r is drawn with a probability proportional to r to the power of minus this."""
+
+
+def with_attributes(world: World, items: Mapping[str, Draw], users: Mapping[str, Draw], seed: int) -> World:
+    """The world with these attributes of its items and users.
+
+    ``Catalogue.drawn`` then names the attributes of items that the data lack.
+    """
+    catalogue, population = world
+    lacking = [name for name in items if name not in catalogue.attributes]
+    streams = generators(seed, *(f"attribute {name}" for name in (*items, *users)))
+
+    def draw(name: str, draws: Mapping[str, Draw], count: int) -> Tensor:
+        return draws[name](count, streams[f"attribute {name}"])
+
+    of_items = {name: draw(name, items, catalogue.num_items) for name in lacking}
+    of_users = {name: draw(name, users, len(population.user_ids)) for name in users}
+    return World(
+        dataclasses.replace(
+            catalogue,
+            attributes={**catalogue.attributes, **of_items},
+            drawn=(*catalogue.drawn, *lacking),
+        ),
+        dataclasses.replace(population, attributes={**population.attributes, **of_users}),
+    )
+
+
+def log_normal(median: float, deviation: float, low: float, high: float) -> Draw:
+    """Log-normal values with this median and deviation of the logarithm, cut to ``low`` .. ``high``."""
+
+    def draw(count: int, generator: torch.Generator) -> Tensor:
+        return (median * (deviation * torch.randn(count, generator=generator)).exp()).clamp(low, high)
+
+    return draw
+
+
+def normal(count: int, generator: torch.Generator) -> Tensor:
+    """Standard normal values (count,)."""
+    return torch.randn(count, generator=generator)
+
+
+def creators(count: int, generator: torch.Generator) -> Tensor:
+    """(count,) int64: one of about CREATOR_SHARE * count creators each, by a power law."""
+    number = max(1, round(CREATOR_SHARE * count))
+    weights = torch.arange(1, number + 1, dtype=torch.float64) ** -CREATOR_SKEW
+    ends = (weights.cumsum(0) / weights.sum())[:-1]
+    return torch.searchsorted(ends, torch.rand(count, generator=generator, dtype=torch.float64))

@@ -1,0 +1,529 @@
+"""`short-video`: a vertical feed of short videos, one at a time, until the user has had enough.
+
+Hidden state of a user (units in brackets):
+
+- taste u [unit vector], from all of the user's log; a recommender sees the profile, from its first part
+- mood m [logits, one number for each of 2 axes]: a slow random walk that only the history betrays
+- weariness of creators c and of tags w [1 = one such video just now]; both fade by weariness_kept a video
+- patience p [first_patience at the start, MOST_PATIENCE at most; the user leaves at 0]
+- habits, drawn once for each user: ease a [logits], loop habit l and loop noise n [standard normal]
+
+Video i has an embedding e_i, tags g_i (unit norm), a creator, a duration d_i [s], a pull x_i (the sum of the
+z-scores of log popularity and quality, as a z-score), a hook h_i [standard normal] and coordinates z_i on the
+axes: the two leading principal axes of all embeddings, each standardised. Showing it::
+
+    wear      = creator_wear c_i + tag_wear w . g_i                                                  [logits]
+    appeal    = appeal_base + pull_gain x_i + ease_deviation a + taste_gain u . e_i + m . z_i
+                + patience_pull (p - first_patience) - wear                                          [logits]
+    stays     ~ Bernoulli(sigmoid(appeal))
+    ratio     = exp(ratio_base + ratio_slope (appeal - pull_gain x_i) + loop_deviation l
+                - max(0, ln(d_i / 60)) + ratio_noise exp(loop_spread n) N(0, 1))   if the user stays [of d_i]
+              = leave_seconds exp(hook_spread h_i + leave_noise N(0, 1)) / d_i                      otherwise
+    watch_ratio = min(ratio, 5)                     seconds = watch_ratio d_i
+    skip      = the user leaves within skip_seconds
+    liked     ~ Bernoulli(sigmoid(appeal - like_cost)) if the user stays, else 0
+    shared    ~ liked Bernoulli(share_rate)         followed ~ liked Bernoulli(follow_rate)
+    satisfaction = sigmoid(appeal)                                                                    [0..1]
+    after     = z_i . q_u                                                                [standard deviations]
+
+    p <- min(MOST_PATIENCE, p - patience_drain + patience_feed satisfaction + after_gain after)
+    m <- mood_kept m + mood_deviation sqrt(1 - mood_kept^2) N(0, 1)   [first step: mood_deviation N(0, 1)]
+
+    reward    = -0.5 skip + 0.4 watch_ratio (0 if skipped) + 0.3 liked + 0.2 shared + 0.1 followed
+
+A long video is watched for at most about a minute. The time until a user leaves depends on the video and not
+on its length. The after-effect is *assumed*: some videos restore a user and others drain him, and neither the
+ratio nor the likes show it. q_u is the unit vector at a right angle to the user's taste in the plane of the
+two axes. So the after-effect differs between users and is independent of the fit in that plane (wanting is
+not valuing: Kleinberg, Mullainathan and Raghavan 2022, "The challenge of understanding what users want"). A
+video that may not be shown brings no reward, satisfaction or weariness, and costs patience.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from types import MappingProxyType
+from typing import Annotated, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+
+from recsys_rl.data import attributes
+from recsys_rl.dials import EnvConfig
+from recsys_rl.functional import rows
+from recsys_rl.functional.log_normal import capped_mean
+from recsys_rl.protocols import Platform
+from recsys_rl.schema import Finite, NonNegative, Positive, Range, Share
+from recsys_rl.types import Catalogue, Feedback, Population, Signal, Stream, UserError, World
+
+HIGHEST_RATIO = 5.0
+MOST_PATIENCE = 10.0
+LONG = 60.0  # seconds: people watch at most about this much of a video
+REMEMBERED = 16  # latest videos whose creators can tire
+FAVOURITES = 50  # a user's best items, over which ``tiresomeness`` averages
+HOURS = 168  # of a week
+# Share of the views in each hour of the day (KuaiRand, users with even places in the order of their ids).
+OPENED_AT = (
+    *(0.038, 0.019, 0.010, 0.007, 0.007, 0.007, 0.017, 0.030, 0.034, 0.036, 0.042, 0.050),
+    *(0.062, 0.065, 0.040, 0.039, 0.045, 0.056, 0.067, 0.067, 0.057, 0.065, 0.076, 0.064),
+)
+
+
+@dataclass(frozen=True)
+class ShortVideoConfig(EnvConfig):
+    """Users of a feed of short videos; the equations are at the top of the file."""
+
+    appeal_base: Finite = 0.6
+    """Logits of staying with an average video."""
+    pull_gain: NonNegative = 2.2
+    """Logits of appeal per standard deviation of a video's pull."""
+    ease_deviation: NonNegative = 0.65
+    """Standard deviation between users of the logits of staying."""
+    taste_gain: NonNegative = 2.6
+    """Logits of appeal per unit of affinity (cosine of user and video)."""
+    mood_deviation: NonNegative = 0.5
+    """Standard deviation of the mood: logits per standard deviation of videos along an axis."""
+    mood_kept: Share = 0.98
+    """Share of the mood that remains after one video."""
+    creator_wear: NonNegative = 1.0
+    """Logits of appeal lost after one video of the same creator."""
+    tag_wear: NonNegative = 0.4
+    """Logits of appeal lost after one video with the same tags."""
+    weariness_kept: Annotated[float, Range(0, below=1)] = 0.85
+    """Share of the weariness that remains after one video."""
+    ratio_base: Finite = -0.1
+    """Logarithm of the watch ratio of users who stay, at an appeal of 0."""
+    ratio_slope: Finite = 0.15
+    """Increase of this logarithm per logit of appeal, the video's pull aside."""
+    ratio_noise: Positive = 0.32
+    """Standard deviation of this logarithm between the videos of an average user."""
+    loop_deviation: NonNegative = 0.23
+    """Standard deviation of this logarithm between users."""
+    loop_spread: NonNegative = 0.45
+    """Standard deviation between users of the logarithm of ratio_noise."""
+    leave_seconds: Positive = 4.5
+    """Median of the seconds after which a user leaves a video."""
+    hook_spread: NonNegative = 0.62
+    """Standard deviation between videos of the logarithm of these seconds."""
+    leave_noise: Positive = 0.1
+    """Standard deviation of this logarithm for one video."""
+    skip_seconds: Positive = 3.0
+    """A user who leaves sooner has skipped the video."""
+    like_cost: Finite = 2.5
+    """Appeal, in logits, of a video that half of the users who stay like."""
+    share_rate: Share = 0.006
+    """Share of the likes that come with a forward."""
+    follow_rate: Share = 0.009
+    """Share of the likes that come with a new follow of the creator."""
+    first_patience: Annotated[float, Range(above=0, high=10)] = 5.0
+    """Patience at the start of a session; the largest is 10."""
+    patience_drain: NonNegative = 0.3
+    """Patience that each video costs."""
+    patience_feed: NonNegative = 0.24
+    """Patience gained per unit of satisfaction."""
+    patience_pull: NonNegative = 0.1
+    """Logits of appeal per unit of patience above (or below) first_patience."""
+    after_gain: NonNegative = 0.2
+    """Patience gained per standard deviation of a video's after-effect."""
+
+
+@dataclass(frozen=True)
+class ShortVideoState:
+    taste: Tensor  # (N, D)
+    profile: Tensor  # (N, D)
+    ease: Tensor  # (N,): logits
+    habit: Tensor  # (N,): added to the log watch ratio
+    spread: Tensor  # (N,): standard deviation of the log watch ratio
+    mood: Tensor  # (N, 2)
+    recent: Tensor  # (N, REMEMBERED) int64: creators of the latest videos, latest last, -1 padding
+    weary_of_tags: Tensor  # (N, G): w
+    patience: Tensor  # (N,)
+    begun: Tensor  # (N,) bool: a video was shown in this session
+    hour: Tensor  # (N,): of the week, 0 .. 168, from Monday at midnight
+
+
+class Facts(NamedTuple):
+    """Numbers of videos, (I,) each, or (N, K) after a choice."""
+
+    pull: Tensor  # logits
+    less: Tensor  # taken from the log watch ratio of a user who stays
+    leave: Tensor  # mean logarithm of the seconds until a user leaves
+    duration: Tensor  # seconds
+    left_ratio: Tensor  # expected watch ratio of a user who leaves
+    left_watch: Tensor  # the same, with 0 for skips
+    left_skip: Tensor  # probability that a user who leaves skips
+
+
+class Expected(NamedTuple):
+    """Expectations of a response, of one shape."""
+
+    ratio: Tensor
+    watch: Tensor  # the ratio, with 0 for skips
+    skip: Tensor
+    liked: Tensor
+
+
+@dataclass(frozen=True)
+class ShortVideo:
+    """The user model."""
+
+    catalogue: Catalogue
+    population: Population
+    config: ShortVideoConfig
+    repeats: ClassVar[bool] = False
+    history_length: ClassVar[int] = 50
+    context: ClassVar[tuple[str, ...]] = ("profile", "last_item", "last_signals", "time_of_week", "streak")
+    signals: ClassVar[tuple[Signal, ...]] = (
+        Signal("watch_ratio", high=HIGHEST_RATIO),
+        Signal("liked"),
+        Signal("shared"),
+        Signal("followed"),
+        Signal("skip", visible=False),
+        Signal("watch", visible=False, high=HIGHEST_RATIO),
+        Signal("seconds", visible=False, high=math.inf),
+        Signal("satisfaction", visible=False),
+        Signal("mood_step_1", visible=False, low=-math.inf, high=math.inf),
+        Signal("mood_step_2", visible=False, low=-math.inf, high=math.inf),
+    )
+    streams: ClassVar[tuple[Stream, ...]] = (
+        Stream("skip", -0.5),
+        Stream("watch", 0.4),
+        Stream("like", 0.3),
+        Stream("share", 0.2),
+        Stream("follow", 0.1),
+        Stream("seconds", 0.0),
+    )
+    slate_size: ClassVar[int] = 1
+    bounds: ClassVar[Mapping[str, float]] = MappingProxyType({"profile": 1.0, "time_of_week": 1.0})
+
+    def __post_init__(self) -> None:
+        held = {"items": self.catalogue.attributes, "users": self.population.attributes}
+        for whose, draws in (("items", ITEMS), ("users", USERS)):
+            missing = [name for name in draws if name not in held[whose]]
+            if missing:
+                raise UserError(
+                    f"A feed of short videos needs the attributes {', '.join(missing)} of its {whose}: make "
+                    "the world with make_world, which draws those that the data lack."
+                )
+
+    @property
+    def assumptions(self) -> str:
+        """Part of a sentence about attributes that were drawn, and those that are always drawn."""
+        texts = {"duration": f"durations ({DURATIONS})", "creator": f"creators ({CREATORS})"}
+        drawn = [text for name, text in texts.items() if name in self.catalogue.drawn]
+        return (f"the data lack {' and '.join(drawn)}, drawn from the seed; " if drawn else "") + (
+            "hooks of videos, habits of users and the after-effect are assumed"
+        )
+
+    @cached_property
+    def tags(self) -> Tensor:
+        """(I, G) tags as unit vectors (zero where a video has none)."""
+        genres = self.catalogue.genres
+        return genres.div(genres.norm(dim=1, keepdim=True).clamp_min(1.0))
+
+    @cached_property
+    def axes(self) -> Tensor:
+        """(D, 2): the leading principal axes of the embeddings, each with a positive largest entry."""
+        embedding = self.catalogue.embedding.double()
+        around = embedding - embedding.mean(0)
+        vectors = torch.linalg.eigh(around.T @ around)[1][:, -2:].flip(1)  # (D, 2), the leading one first
+        largest = vectors.gather(0, vectors.abs().argmax(0, keepdim=True))  # (1, 2)
+        axes: Tensor = (vectors * largest.sign()).float()
+        return axes
+
+    @cached_property
+    def coordinates(self) -> Tensor:
+        """(I, 2): z, the standardised coordinates of the videos on the axes."""
+        return torch.stack([zscore(x) for x in (self.catalogue.embedding @ self.axes).unbind(1)], 1)
+
+    @cached_property
+    def facts(self) -> Tensor:
+        """(I, 7): the columns of ``Facts``."""
+        config, items = self.config, self.catalogue.attributes
+        pull = zscore(zscore((self.catalogue.popularity + 1e-3).log()) + zscore(self.catalogue.quality))
+        duration = items["duration"]
+        leave = math.log(config.leave_seconds) + config.hook_spread * items["hook"]
+        noise = torch.full_like(leave, config.leave_noise)
+        most, skip = HIGHEST_RATIO * duration, config.skip_seconds
+        skipped = torch.special.ndtr((math.log(skip) - leave) / noise)
+        watched = capped_mean(leave, noise, most.clamp_min(skip), skip).minimum(most) / duration
+        columns = Facts(
+            pull=config.appeal_base + config.pull_gain * pull,
+            less=config.ratio_slope * config.pull_gain * pull + (duration / LONG).log().clamp_min(0),
+            leave=leave,
+            duration=duration,
+            left_ratio=capped_mean(leave, noise, most) / duration,
+            left_watch=watched,
+            left_skip=skipped,
+        )
+        return torch.stack(columns, 1)
+
+    def sample(self, users: Tensor) -> ShortVideoState:
+        config, n = self.config, len(users)
+        taste = self.population.taste.index_select(0, users)  # (N, D)
+        habits = {name: self.population.attributes[name].index_select(0, users) for name in USERS}
+        return ShortVideoState(
+            taste=taste,
+            profile=self.population.profile.index_select(0, users),
+            ease=config.ease_deviation * habits["ease"],
+            habit=config.loop_deviation * habits["loop_habit"],
+            spread=config.ratio_noise * (config.loop_spread * habits["loop_noise"]).exp(),
+            mood=taste.new_zeros(n, 2),
+            recent=users.new_full((n, REMEMBERED), -1),
+            weary_of_tags=taste.new_zeros(n, self.tags.shape[1]),
+            patience=taste.new_full((n,), config.first_patience),
+            begun=torch.zeros_like(users, dtype=torch.bool),
+            hour=habits["opened"],
+        )
+
+    def possible(self, user_state: ShortVideoState) -> bool:
+        patience, recent, hour = user_state.patience, user_state.recent, user_state.hour
+        known = (recent >= -1) & (recent < self.num_creators)
+        within = (
+            (patience > 0)
+            & (patience <= MOST_PATIENCE)
+            & (hour >= 0)
+            & (hour < HOURS)
+            & (user_state.spread > 0)
+        )
+        return bool(known.all() and within.all() and (user_state.weary_of_tags >= 0).all())
+
+    def visible(self, user_state: ShortVideoState) -> dict[str, Tensor]:
+        turn = 2 * math.pi * user_state.hour
+        angles = torch.stack([turn / 24, turn / HOURS], 1)  # (N, 2)
+        return {"profile": user_state.profile, "time_of_week": torch.cat([angles.sin(), angles.cos()], 1)}
+
+    def respond(
+        self, user_state: ShortVideoState, items: Tensor, skipped: Tensor, generator: torch.Generator | None
+    ) -> Feedback:
+        facts = Facts(*self.facts[items].unbind(-1))  # (N, K) each
+        appeal = self._appeal_of(user_state, items, facts)  # (N, K)
+        satisfaction = appeal.sigmoid()
+        if generator is None:
+            found = self._expect(user_state, appeal, satisfaction, facts)
+            config = self.config
+            shared, followed = config.share_rate * found.liked, config.follow_rate * found.liked
+            steps = [torch.zeros_like(appeal)] * 2
+        else:
+            found, shared, followed, steps = self._draw(user_state, appeal, satisfaction, facts, generator)
+        signals = torch.stack(
+            [
+                *(found.ratio, found.liked, shared, followed, found.skip, found.watch),
+                *(found.ratio * facts.duration, satisfaction, *steps),
+            ],
+            -1,
+        )  # (N, K, S)
+        return Feedback(signals.masked_fill_(skipped.unsqueeze(-1), 0), skipped)
+
+    def rewards(self, feedback: Feedback) -> Tensor:
+        _, liked, shared, followed, skip, watch, seconds, *_ = feedback.signals.sum(1).unbind(1)
+        return torch.stack([skip, watch, liked, shared, followed, seconds], 1)  # (N, M)
+
+    def advance(
+        self, user_state: ShortVideoState, items: Tensor, feedback: Feedback
+    ) -> tuple[ShortVideoState, Tensor]:
+        config, skipped = self.config, feedback.skipped
+        seconds, satisfaction, *steps = feedback.signals[:, 0, 6:].unbind(1)  # (N,) each
+        after = (self.coordinates[items[:, 0]] * self._restoring(user_state)).sum(1)  # (N,)
+        fed = config.patience_feed * satisfaction - config.patience_drain
+        fed = fed + (config.after_gain * after).masked_fill(skipped[:, 0], 0)
+        tags = rows.add_rows(user_state.weary_of_tags, self.tags, items, skipped)  # (N, G)
+        creator = self.catalogue.attributes["creator"][items]  # (N, 1)
+        state = replace(
+            user_state,
+            mood=config.mood_kept * user_state.mood + torch.stack(steps, 1),
+            recent=rows.push_rows(user_state.recent, creator, skipped),
+            weary_of_tags=tags.mul_(config.weariness_kept),
+            patience=(user_state.patience + fed).clamp_max(MOST_PATIENCE),
+            begun=user_state.begun | ~skipped[:, 0],
+            hour=(user_state.hour + seconds / 3600) % HOURS,
+        )
+        return state, state.patience <= 0
+
+    def expected_reward(self, user_state: ShortVideoState, block: slice = slice(None)) -> Tensor:
+        """Expected reward (N, b) of showing each video of the block now."""
+        return self.prospects(user_state, block)[0]
+
+    def prospects(self, user_state: ShortVideoState, block: slice = slice(None)) -> tuple[Tensor, Tensor]:
+        """Expected reward and expected change of patience, (N, b) each, of showing each video now."""
+        config, facts = self.config, Facts(*self.facts[block].unbind(1))
+        wear = config.tag_wear * (user_state.weary_of_tags @ self.tags[block].T)  # (N, b)
+        creators = self.catalogue.attributes["creator"][block]
+        wear += config.creator_wear * self._creator_weariness(user_state)[:, creators]
+        appeal = user_state.taste @ self.catalogue.embedding[block].T
+        appeal = config.taste_gain * appeal + user_state.mood @ self.coordinates[block].T
+        appeal += facts.pull + self._offset(user_state).unsqueeze(1) - wear  # (N, b)
+        stays = appeal.sigmoid()
+        found = self._expect(user_state, appeal, stays, facts)
+        by_like = 0.3 + 0.2 * config.share_rate + 0.1 * config.follow_rate
+        reward = 0.4 * found.watch + by_like * found.liked - 0.5 * found.skip
+        after = self._restoring(user_state) @ self.coordinates[block].T  # (N, b)
+        fed = config.patience_feed * stays - config.patience_drain + config.after_gain * after
+        return reward, torch.minimum(fed, (MOST_PATIENCE - user_state.patience).unsqueeze(1))
+
+    def patience(self, user_state: ShortVideoState) -> Tensor:
+        return user_state.patience
+
+    def tiresomeness(self, user_state: ShortVideoState) -> Tensor:
+        """Mean loss of logits, over the user's FAVOURITES best videos, from showing each video: (N, I)."""
+        affinity = user_state.taste @ self.catalogue.embedding.T  # (N, I)
+        appeal = self.config.taste_gain * affinity + self.facts[:, 0]
+        best = appeal.topk(min(FAVOURITES, appeal.shape[1])).indices  # (N, F)
+        creators = self.catalogue.attributes["creator"]
+        count = torch.zeros(len(best), self.num_creators, device=best.device)  # (N, C)
+        count.scatter_add_(1, creators[best], torch.ones_like(best, dtype=count.dtype))
+        by_creator = self.config.creator_wear * count[:, creators] / best.shape[1]
+        by_tags: Tensor = self.config.tag_wear * (self.tags[best].mean(1) @ self.tags.T)
+        return by_creator + by_tags
+
+    def as_known(self, user_state: ShortVideoState) -> ShortVideoState:
+        """The state as a recommender knows a user: the profile for the taste, average habits, no mood."""
+        nothing = torch.zeros_like(user_state.ease)
+        return replace(
+            user_state,
+            taste=user_state.profile,
+            ease=nothing,
+            habit=nothing,
+            spread=torch.full_like(nothing, self.config.ratio_noise),
+            mood=torch.zeros_like(user_state.mood),
+        )
+
+    @cached_property
+    def num_creators(self) -> int:
+        return int(self.catalogue.attributes["creator"].max()) + 1
+
+    @cached_property
+    def fading(self) -> Tensor:
+        """(REMEMBERED,): weariness left of each of the latest videos, the latest last."""
+        age = torch.arange(REMEMBERED, 0, -1, device=self.catalogue.embedding.device)
+        return self.config.weariness_kept**age
+
+    def _appeal_of(self, user_state: ShortVideoState, items: Tensor, facts: Facts) -> Tensor:
+        """The appeal (N, K) of the videos shown."""
+        config = self.config
+        same = user_state.recent.unsqueeze(1) == self.catalogue.attributes["creator"][items].unsqueeze(2)
+        wear = config.creator_wear * (same * self.fading).sum(2)  # (N, K)
+        wear += config.tag_wear * rows.dot_rows(user_state.weary_of_tags, self.tags, items)
+        affinity = rows.dot_rows(user_state.taste, self.catalogue.embedding, items)
+        along = rows.dot_rows(user_state.mood, self.coordinates, items)
+        offset = self._offset(user_state).unsqueeze(1)  # (N, 1)
+        return config.taste_gain * affinity + along + facts.pull + offset - wear
+
+    def _offset(self, user_state: ShortVideoState) -> Tensor:
+        """(N,): logits that are the same for every video."""
+        left = user_state.patience - self.config.first_patience
+        return user_state.ease + self.config.patience_pull * left
+
+    def _creator_weariness(self, user_state: ShortVideoState) -> Tensor:
+        """(N, C): c of each creator."""
+        known, recent = user_state.recent >= 0, user_state.recent.clamp_min(0)
+        worn = torch.zeros(len(recent), self.num_creators, device=recent.device)
+        return worn.scatter_add_(1, recent, known * self.fading)
+
+    def _restoring(self, user_state: ShortVideoState) -> Tensor:
+        """(N, 2): q, the unit vector at a right angle to the taste in the plane of the axes."""
+        first, second = (user_state.taste @ self.axes).unbind(1)
+        across = torch.stack([-second, first], 1)
+        size: Tensor = across.norm(dim=1, keepdim=True)  # (N, 1)
+        return across / size.clamp_min(1e-6)
+
+    def _stay_location(self, user_state: ShortVideoState, appeal: Tensor, facts: Facts) -> Tensor:
+        """Mean logarithm of the watch ratio of users who stay, of the shape of ``appeal``."""
+        location = self.config.ratio_base + self.config.ratio_slope * appeal - facts.less
+        return location + user_state.habit.unsqueeze(1)
+
+    def _expect(self, user_state: ShortVideoState, appeal: Tensor, stays: Tensor, facts: Facts) -> Expected:
+        location = self._stay_location(user_state, appeal, facts)
+        stayed = stays * capped_mean(location, user_state.spread.unsqueeze(1), HIGHEST_RATIO)
+        leaves = 1 - stays
+        return Expected(
+            ratio=stayed + leaves * facts.left_ratio,
+            watch=stayed + leaves * facts.left_watch,
+            skip=leaves * facts.left_skip,
+            liked=stays * (appeal - self.config.like_cost).sigmoid(),
+        )
+
+    def _draw(
+        self,
+        user_state: ShortVideoState,
+        appeal: Tensor,
+        satisfaction: Tensor,
+        facts: Facts,
+        generator: torch.Generator,
+    ) -> tuple[Expected, Tensor, Tensor, list[Tensor]]:
+        """A drawn response with shared, followed and the steps of the mood, (N, K) each."""
+        config, device = self.config, appeal.device
+        chance = torch.rand(4, *appeal.shape, generator=generator, device=device)
+        normal = torch.randn(3, *appeal.shape, generator=generator, device=device)
+        stays = chance[0] < satisfaction
+        location = torch.where(
+            stays, self._stay_location(user_state, appeal, facts), facts.leave - facts.duration.log()
+        )
+        deviation = torch.where(stays, user_state.spread.unsqueeze(1), config.leave_noise)
+        ratio = (location + deviation * normal[0]).exp().clamp_max(HIGHEST_RATIO)
+        skip = ~stays & (facts.leave + config.leave_noise * normal[0] < math.log(config.skip_seconds))
+        liked = (stays & (chance[1] < (appeal - config.like_cost).sigmoid())).float()
+        later = config.mood_deviation * (1 - config.mood_kept**2) ** 0.5
+        scale = torch.where(user_state.begun, later, config.mood_deviation).unsqueeze(1)
+        found = Expected(ratio=ratio, watch=ratio.masked_fill(skip, 0), skip=skip.float(), liked=liked)
+        shared, followed = liked * (chance[2] < config.share_rate), liked * (chance[3] < config.follow_rate)
+        return found, shared, followed, [scale * normal[1], scale * normal[2]]
+
+
+def zscore(x: Tensor) -> Tensor:
+    """Standardise; zero if ``x`` is constant."""
+    return (x - x.mean()) / x.std(correction=0).clamp_min(1e-6)
+
+
+def opening_hours(count: int, generator: torch.Generator) -> Tensor:
+    """(count,): hour of the week at which a session starts, by OPENED_AT on each day alike.
+
+    Users are spread evenly over the quantiles, so that few users have the same shares.
+    """
+    shares = torch.tensor(OPENED_AT, dtype=torch.float64)
+    place = (torch.randperm(count, generator=generator) + 0.5) / count  # (count,), in (0, 1)
+    hour = torch.searchsorted((shares.cumsum(0) / shares.sum())[:-1], place.double())
+    day = torch.randint(7, (count,), generator=generator)
+    return (24 * day + hour).float() + 0.999 * torch.rand(count, generator=generator)
+
+
+DURATIONS = "log-normal with median 10 s and log deviation 0.5, within 3 .. 300 s"
+CREATORS = "one for three videos, by a power law with exponent 0.7"
+ITEMS = {
+    "duration": attributes.log_normal(10.0, 0.5, 3.0, 300.0),
+    "creator": attributes.creators,
+    "hook": attributes.normal,
+}
+"""Attributes of videos; the first two come from the data where these have them."""
+USERS = {
+    "ease": attributes.normal,
+    "loop_habit": attributes.normal,
+    "loop_noise": attributes.normal,
+    "opened": opening_hours,
+}
+
+
+def furnish(world: World, seed: int) -> World:
+    """The world with the attributes that this platform needs."""
+    return attributes.with_attributes(world, ITEMS, USERS, seed)
+
+
+PLATFORM = Platform(
+    ShortVideoConfig,
+    users=ShortVideo,
+    furnish=furnish,
+    presets={
+        "*": {
+            "env_config": {"max_episode_steps": 200},
+            "agent_config": {"gamma": 0.99, "gae_lambda": 0.95, "num_envs": 128, "n_steps": 64},
+        },
+        "ppo": {
+            "agent_config": {"lr": 2e-3, "batch_size": 2048, "update_epochs": 3},
+            "train_config": {"total_timesteps": 400_000},
+        },
+        "a2c": {"train_config": {"total_timesteps": 400_000}},
+    },
+)

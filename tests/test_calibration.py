@@ -1,0 +1,67 @@
+"""The benchmark of calibration: its statistics by hand, its smoke run, and its rows on real files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks import calibration
+from benchmarks.calibration import auc, aucs, variance_share
+from recsys_rl.config import Config, from_dict
+from recsys_rl.make import make_world
+from tests.doors import benchmark_without
+from tests.worlds import shared_data
+
+
+def test_auc_by_hand() -> None:
+    assert auc(np.array([0.1, 0.4, 0.35, 0.8]), np.array([False, False, True, True])) == 0.75
+    assert auc(np.array([1.0, 1.0]), np.array([True, False])) == 0.5
+
+
+def test_variance_share_by_hand() -> None:
+    # means 1 and 4, within 2 and between 9 with two views each: (9 - 2) / 2 = 3.5 of 5.5
+    assert variance_share(np.array([0.0, 2.0, 3.0, 5.0]), np.array([7, 7, 9, 9])) == pytest.approx(3.5 / 5.5)
+    rng = np.random.default_rng(0)
+    group = rng.integers(300, size=60_000)
+    values = rng.standard_normal(300)[group] + 2 * rng.standard_normal(60_000)
+    assert variance_share(values, group) == pytest.approx(0.2, abs=0.03)
+
+
+def test_aucs_find_the_effects_of_users_and_videos() -> None:
+    rng = np.random.default_rng(0)
+    user, video = rng.integers(200, size=80_000), rng.integers(100, size=80_000)
+    chance = 1 / (1 + np.exp(2 - rng.standard_normal(200)[user] - rng.standard_normal(100)[video]))
+    of_video, of_both = aucs(user, video, rng.random(80_000) < chance)
+    assert 0.65 < of_video < of_both - 0.05 < 0.8
+
+
+def rows_of(folder: Path, *options: str) -> list[dict[str, Any]]:
+    done = benchmark_without([], "calibration", folder, "--smoke", "--json", "table.json", *options)
+    assert done.returncode == 0, done.stderr
+    rows: list[dict[str, Any]] = json.loads((folder / "table.json").read_text())["rows"]
+    return rows
+
+
+def test_rows_without_real_files_are_not_available(tmp_path: Path) -> None:
+    rows = rows_of(tmp_path, "--real", str(tmp_path))
+    official, others = rows[:3], rows[3:]
+    for row in official:
+        assert row["passed"] == (row["distance"] <= row["limit"]) and row["simulated"]
+    assert len(others) == 19 and all(row["passed"] is None and row["distance"] is None for row in others)
+    assert [row["note"] for row in others] == ["not available"] * 18 + ["not simulated"]
+
+
+def test_rows_on_real_files() -> None:
+    folder = shared_data("kuairec").parent
+    config = from_dict(Config, {"env": "short-video"})
+    world = make_world(config)
+    rows = calibration.watch_ratio_rows(calibration.simulate(config, world, 300_000, 4096), folder)
+    found = {row["statistic"]: row for row in rows}
+    assert found["watch ratio above 2"]["real"] == pytest.approx(0.047, abs=1e-3)
+    assert found["AUC of above 2, video"]["real"] == pytest.approx(0.75, abs=0.02)
+    assert found["variance of ln(0.05 + ratio), video"]["real"] == pytest.approx(0.47, abs=0.02)
+    assert {name for name, row in found.items() if not row["passed"]} == set()
