@@ -109,7 +109,7 @@ def sentence(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         ("train --encoder gru", "--encoder is 'gru': it needs a history, but drift has none"),
         (
             "train --env gym:CartPole-v1 --num-items 9",
-            "--num-items is no setting of gym:CartPole-v1: drift, satiation have it.",
+            "--num-items is no setting of gym:CartPole-v1: drift, satiation, short-video have it.",
         ),
         (
             "train --env gym:CartPole-v1 --data synthetic",
