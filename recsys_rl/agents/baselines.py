@@ -22,7 +22,7 @@ PRICES = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 MAX_USERS = 2048
 """Most training users that a list is made from. Of more users, every n-th is taken: all of them would cost
 time and change nothing."""
-MAX_SCORES = 2**32
+MAX_SCORES = 2**28
 """Largest product of users, items, positions and prices behind `static-list`: many items, fewer users."""
 MIN_USERS = 64
 

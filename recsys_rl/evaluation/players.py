@@ -31,8 +31,8 @@ from recsys_rl.utils.logger import SECONDS_BETWEEN_LINES, progress_bar
 from recsys_rl.utils.seeding import generators, stream_seed
 
 NUM_FOREIGN_EPISODES = 100  # episodes in gym: environments, which have no held-out users
-PLANNER_USERS = 64  # a planner needs a second for each user in a short session
-LONG_SESSION, FEWER_USERS = 50, 16  # in sessions of more steps, planners play fewer users
+PLANNER_USERS = 64  # a planner needs a second for each user in a session of LONG_SESSION steps
+LONG_SESSION = 50  # and minutes in one of 200
 PLANNERS = ("informed", "planner")
 
 
@@ -101,7 +101,8 @@ def play_all(
 
     Args:
         policies: the user's own policies, by their names module:NAME.
-        full: let the planners play all users, and not only PLANNER_USERS of them.
+        full: let the planners play all users, and not only PLANNER_USERS of them; and let them play sessions
+            of more than LONG_SESSION steps at all.
         cache_dir: folder for the searched weights of `rule`.
 
     A progress bar on standard error shows the policy in play.
@@ -119,12 +120,13 @@ def play_all(
         players |= _references(table, env, budget, cache_dir)
     else:
         players["random"] = Player(RandomPolicy(env.interface.action_sizes, streams["random"]))
+    if not full and env.interface.session_length > LONG_SESSION:
+        _leave_out_planners(players, env.interface.session_length)
     played = {}
     for number, (name, player) in enumerate(players.items(), 1):
         count = len(users)
         fewer = name in PLANNERS and not full
-        most = FEWER_USERS if env.interface.session_length > LONG_SESSION else PLANNER_USERS
-        places = evenly(min(count, most) if fewer else count, count)
+        places = evenly(min(count, PLANNER_USERS) if fewer else count, count)
         streams["evaluation users"].manual_seed(stream_seed(seed, "evaluation users"))
         streams["policy"].manual_seed(stream_seed(seed, "policy"))
         if world.is_empty:  # only a new environment begins the same episodes again
@@ -135,6 +137,17 @@ def play_all(
             sessions = play(env, agent, users[places.to(device)], player.greedy)
         played[name] = Played(sessions, places, player.note)
     return played
+
+
+def _leave_out_planners(players: dict[str, Player], session_length: int) -> None:
+    """Remove the planners and print a line about it."""
+    removed = [name for name in PLANNERS if players.pop(name, None) is not None]
+    if removed:
+        print(
+            f"{' and '.join(removed)}: only with --full, as a session of {session_length} steps takes them "
+            "minutes for each user",
+            file=sys.stderr,
+        )
 
 
 def _learned(entries: Sequence[Entry], table: Table, env: Env) -> dict[str, Player]:
