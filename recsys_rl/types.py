@@ -78,6 +78,16 @@ class Catalogue:
     def num_items(self) -> int:
         return self.embedding.shape[0]
 
+    @property
+    def unit_genres(self) -> Tensor:
+        """(I, G) genres as unit vectors (zero where an item has none)."""
+        return self.genres.div(self.genres.norm(dim=1, keepdim=True).clamp_min(1.0))
+
+    @property
+    def knows_quality(self) -> bool:
+        """True if quality differs between items."""
+        return bool((self.quality != self.quality[0]).any())
+
     def title(self, row: int) -> str:
         """The title of the item in this row; ``item <id>`` if there are no titles."""
         return self.titles[row] if self.titles else f"item {int(self.item_ids[row])}"

@@ -54,13 +54,13 @@ class RandomPolicy:
                     obs.num_rows, size, obs.exclude, self.generator
                 )  # (N,) each
             else:
-                logits = categorical.mask_logits(obs.context.new_zeros(obs.num_rows, size), obs.allowed(size))
+                allowed = obs.allowed(size)  # (N, I)
+                logits = categorical.mask_logits(obs.context.new_zeros(obs.num_rows, size), allowed)
                 item = categorical.sample(logits, self.generator)  # (N,)
                 log_p = categorical.logprob(logits, item)
             if self.slate_size > 1:
-                empty = (
-                    item >= size if obs.mask is None else ~(obs.allowed(size).any(1))
-                )  # no item is left for this place
+                # No item is left for this place.
+                empty = item >= size if obs.mask is None else ~allowed.any(1)
                 item, log_p = item.masked_fill(empty, -1), log_p.masked_fill(empty, 0.0)
             logprob = logprob + log_p
             items.append(item)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from recsys_rl.types import World
+from recsys_rl.types import Catalogue, World
 from recsys_rl.utils.seeding import generators
 
 Draw = Callable[[int, torch.Generator], Tensor]
@@ -68,3 +68,16 @@ def creators(count: int, generator: torch.Generator) -> Tensor:
     weights = torch.arange(1, number + 1, dtype=torch.float64) ** -CREATOR_SKEW
     ends = (weights.cumsum(0) / weights.sum())[:-1]
     return torch.searchsorted(ends, torch.rand(count, generator=generator, dtype=torch.float64))
+
+
+def catch(catalogue: Catalogue) -> Tensor:
+    """(I,): excess of log popularity over quality, in z-scores, at least 0; 0 if the data hold no quality."""
+    if not catalogue.knows_quality:
+        return torch.zeros_like(catalogue.quality)
+    gap = zscore((catalogue.popularity + 1e-3).log()) - zscore(catalogue.quality)
+    return (gap / 2**0.5).clamp_min(0)
+
+
+def zscore(x: Tensor) -> Tensor:
+    """Standardise; zero if ``x`` is constant."""
+    return (x - x.mean()) / x.std(correction=0).clamp_min(1e-6)

@@ -54,12 +54,13 @@ from typing import Annotated, ClassVar
 import torch
 from torch import Tensor
 
+from recsys_rl.data.attributes import catch
 from recsys_rl.dials import EnvConfig
 from recsys_rl.functional import rows
 from recsys_rl.functional.choice_model import draw_at, position_based
 from recsys_rl.objective.weighted import stream_weights
 from recsys_rl.protocols import Platform
-from recsys_rl.schema import NonNegative, Range, Share
+from recsys_rl.schema import Finite, NonNegative, Range, Share
 from recsys_rl.types import Catalogue, Events, Feedback, Population, Signal, Stream
 
 FAVOURITES = 50
@@ -71,7 +72,6 @@ MODULUS, FACTOR, SUMMAND = 2**32, 1664525, 1013904223
 """The linear congruential generator of Press et al. (1992, "Numerical Recipes in C", section 7.1)."""
 FIRST = (2654435761, 2246822519)
 """Odd factors that spread the rows of users over 0 .. MODULUS - 1."""
-Real = Annotated[float, Range()]
 
 # Places of the signals in a feedback. The first four are visible, one entry for each video that was left.
 COMPLETION, CLICKED, SUBSCRIBED, AD_CLICKED, STARTED, SAMENESS, CHANCE, TRUST = range(8)
@@ -105,15 +105,15 @@ class LongVideoConfig(EnvConfig):
     """Trust gained per unit of completion above (or lost below) trust_midpoint."""
     trust_midpoint: Share = 0.5
     """Completion that leaves the trust as it is."""
-    hold_bias: Real = 1.0
+    hold_bias: Finite = 1.0
     """Logits of watching another quarter of a video of ten minutes that is neither good nor bad."""
     hold_gain: NonNegative = 4.0
     """Logits of watching another quarter per unit of fit."""
     length_cost: NonNegative = 0.3
     """Logits of watching another quarter lost each time that the duration is e times as long."""
-    go_on_bias: Real = 0.5
+    go_on_bias: Finite = 0.5
     """Logits of picking no suggestion while a video of hold 0 plays."""
-    subscribe_bias: Real = -2.0
+    subscribe_bias: Finite = -2.0
     """Logits of subscribing after a whole video that is neither good nor bad."""
     subscribe_gain: NonNegative = 4.0
     """Logits of subscribing per unit of fit."""
@@ -192,30 +192,21 @@ class LongVideo:
         texts = (
             [f"the data hold no {' and no '.join(drawn)} of videos: drawn from the item ids"] if drawn else []
         )
-        if not self.knows_quality:
+        if not self.catalogue.knows_quality:
             texts.append("the data hold no ratings that differ, so no video is catchy")
         if not bool(self.catalogue.genres.any()):
             texts.append("the data hold no categories, so nobody tires of one")
         return "; ".join(texts)
 
-    @property
-    def knows_quality(self) -> bool:
-        """True if quality differs between items."""
-        return bool((self.catalogue.quality != self.catalogue.quality[0]).any())
-
     @cached_property
     def catch(self) -> Tensor:
         """(I,): catch_i of each item, in z-scores, at least 0."""
-        if not self.knows_quality:
-            return torch.zeros_like(self.catalogue.quality)
-        gap = zscore((self.catalogue.popularity + 1e-3).log()) - zscore(self.catalogue.quality)
-        return (gap / 2**0.5).clamp_min(0)
+        return catch(self.catalogue)
 
     @cached_property
     def categories(self) -> Tensor:
         """(I, G) genres as unit vectors (zero where an item has none)."""
-        genres = self.catalogue.genres
-        return genres.div(genres.norm(dim=1, keepdim=True).clamp_min(1.0))
+        return self.catalogue.unit_genres
 
     @cached_property
     def hold_of_item(self) -> Tensor:
@@ -497,11 +488,6 @@ def drawn_creators(item_ids: Tensor, number: int = 200) -> Tensor:
 def from_ids(ids: Tensor, which: int) -> Tensor:
     """Evenly spread numbers in [0, 1), float64, one for each id."""
     return ((ids + 1) * FIRST[which] % MODULUS).double() / MODULUS
-
-
-def zscore(x: Tensor) -> Tensor:
-    """Standardise; zero if ``x`` is constant."""
-    return (x - x.mean()) / x.std(correction=0).clamp_min(1e-6)
 
 
 PLATFORM = Platform(

@@ -39,6 +39,7 @@ from typing import Annotated, ClassVar
 import torch
 from torch import Tensor
 
+from recsys_rl.data.attributes import catch
 from recsys_rl.dials import EnvConfig
 from recsys_rl.functional import rows
 from recsys_rl.protocols import Platform
@@ -99,28 +100,19 @@ class Satiation:
     @cached_property
     def catch(self) -> Tensor:
         """(I,): catch_i of each item, in z-scores, at least 0."""
-        if not self.knows_quality:
-            return torch.zeros_like(self.catalogue.quality)
-        gap = zscore((self.catalogue.popularity + 1e-3).log()) - zscore(self.catalogue.quality)
-        return (gap / 2**0.5).clamp_min(0)
-
-    @property
-    def knows_quality(self) -> bool:
-        """True if quality differs between items."""
-        return bool((self.catalogue.quality != self.catalogue.quality[0]).any())
+        return catch(self.catalogue)
 
     @property
     def assumptions(self) -> str:
         """Part of a sentence for the console and the report if the data lack quality, else ""."""
-        if self.knows_quality:
+        if self.catalogue.knows_quality:
             return ""
         return "the data hold no ratings that differ, so no item is catchy"
 
     @cached_property
     def genres(self) -> Tensor:
         """(I, G) genres as unit vectors (zero where an item has none)."""
-        genres = self.catalogue.genres
-        return genres.div(genres.norm(dim=1, keepdim=True).clamp_min(1.0))
+        return self.catalogue.unit_genres
 
     def sample(self, users: Tensor) -> SatiationState:
         taste = self.population.taste.index_select(0, users)  # (N, D)
@@ -220,11 +212,6 @@ class Satiation:
         mood = config.patience_gain * (patience - config.patience_start)  # (N,)
         offset = mood - config.affinity_gain * config.affinity_midpoint
         return config.affinity_gain * affinity - config.satiation_strength * wear + offset.unsqueeze(-1)
-
-
-def zscore(x: Tensor) -> Tensor:
-    """Standardise; zero if ``x`` is constant."""
-    return (x - x.mean()) / x.std(correction=0).clamp_min(1e-6)
 
 
 PLATFORM = Platform(

@@ -52,6 +52,7 @@ import torch
 from torch import Tensor
 
 from recsys_rl.data import attributes
+from recsys_rl.data.attributes import zscore
 from recsys_rl.dials import EnvConfig
 from recsys_rl.functional import rows
 from recsys_rl.functional.log_normal import capped_mean
@@ -221,8 +222,7 @@ class ShortVideo:
     @cached_property
     def tags(self) -> Tensor:
         """(I, G) tags as unit vectors (zero where a video has none)."""
-        genres = self.catalogue.genres
-        return genres.div(genres.norm(dim=1, keepdim=True).clamp_min(1.0))
+        return self.catalogue.unit_genres
 
     @cached_property
     def axes(self) -> Tensor:
@@ -358,8 +358,10 @@ class ShortVideo:
         appeal += facts.pull + self._offset(user_state).unsqueeze(1) - wear  # (N, b)
         stays = appeal.sigmoid()
         found = self._expect(user_state, appeal, stays, facts)
-        by_like = 0.3 + 0.2 * config.share_rate + 0.1 * config.follow_rate
-        reward = 0.4 * found.watch + by_like * found.liked - 0.5 * found.skip
+        weight = {stream.name: stream.weight for stream in self.streams}
+        by_like = weight["like"]
+        by_like += weight["share"] * config.share_rate + weight["follow"] * config.follow_rate
+        reward = weight["watch"] * found.watch + by_like * found.liked + weight["skip"] * found.skip
         after = self._restoring(user_state) @ self.coordinates[block].T  # (N, b)
         fed = config.patience_feed * stays - config.patience_drain + config.after_gain * after
         return reward, torch.minimum(fed, (MOST_PATIENCE - user_state.patience).unsqueeze(1))
@@ -471,11 +473,6 @@ class ShortVideo:
         found = Expected(ratio=ratio, watch=ratio.masked_fill(skip, 0), skip=skip.float(), liked=liked)
         shared, followed = liked * (chance[2] < config.share_rate), liked * (chance[3] < config.follow_rate)
         return found, shared, followed, [scale * normal[1], scale * normal[2]]
-
-
-def zscore(x: Tensor) -> Tensor:
-    """Standardise; zero if ``x`` is constant."""
-    return (x - x.mean()) / x.std(correction=0).clamp_min(1e-6)
 
 
 def opening_hours(count: int, generator: torch.Generator) -> Tensor:

@@ -28,11 +28,10 @@ def item_columns(catalogue: Catalogue) -> Tensor:
     They are the genres (unit norm), the standardised log popularity, quality and year, and the constant 1.
     A sum over a session then also holds the number of its items.
     """
-    genres = catalogue.genres / catalogue.genres.norm(dim=1, keepdim=True).clamp_min(1.0)
     year = torch.where(catalogue.year.isnan(), catalogue.year.nanmean(), catalogue.year)
     numbers = torch.stack([(catalogue.popularity + 1e-3).log(), catalogue.quality, year.nan_to_num()], 1)
     numbers = (numbers - numbers.mean(0)) / numbers.std(0, correction=0).clamp_min(1e-6)
-    return torch.cat([genres, numbers, torch.ones_like(numbers[:, :1])], 1)
+    return torch.cat([catalogue.unit_genres, numbers, torch.ones_like(numbers[:, :1])], 1)
 
 
 def distribution(logits: Tensor, slate_size: int) -> Categorical | PlackettLuce:
