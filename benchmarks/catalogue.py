@@ -14,14 +14,15 @@ size, and ``above_bare_over_table`` the same without what `import torch` alone t
 (`pip install -e ".[peers]"`) has one logit per item, and goes as far as its tensors let it.
 
 The second form trains on 1,000,000 items with embeddings of size 32, the default, and writes what
-share of the optimum held-out users get, over steps and for each seed; the optimum is exact, by a look
-at all items in blocks. Its rows go to benchmarks/results/million.csv.
+share of the optimum held-out users get, over steps and for each seed, and beside it the share of `mf`,
+the ranking by profile without learning; the optimum is exact, by a look at all items in blocks. Its rows go to benchmarks/results/million.csv.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -42,6 +43,7 @@ from benchmarks.harness.world import World
 from benchmarks.peers import PEERS, seconds_per_update
 from benchmarks.peers.ours import our_agent, time_cycles
 from recsys_rl.agents.ppo import PPOConfig
+from recsys_rl.agents.rankers import Rule, RuleWeights
 from recsys_rl.config import Config, defaults, from_dict
 from recsys_rl.dials import ModelConfig
 from recsys_rl.env.drift import best_return
@@ -173,6 +175,8 @@ def learning(seed: int, smoke: bool, folder: str) -> list[Row]:
     world = clustered(num_items, defaults("ppo", "drift").env_config.embedding_dim, seed, folder)
     heldout = world.population.heldout[:NUM_HELDOUT]
     best = best_return(world.population.profile[heldout], world.catalogue.embedding, world.config.env_config)
+    ranking = Rule(world.catalogue, RuleWeights.zeros())
+    by_profile = play(world.env(len(heldout), seed, heldout=True), ranking, heldout, greedy=True).returns
     env = world.env(dials.ppo.num_envs, seed)
     agent = our_agent(env, dials, seed, ModelConfig(candidates=candidates))
     obs, rows, seconds = env.reset(), [], 0.0
@@ -183,6 +187,7 @@ def learning(seed: int, smoke: bool, folder: str) -> list[Row]:
             for name, greedy in (("share_of_oracle", False), ("greedy_share_of_oracle", True)):
                 returns = play(world.env(len(heldout), seed, heldout=True), agent, heldout, greedy).returns
                 row[name] = (returns.sum() / best.sum()).item()
+            row["mf_share_of_oracle"] = (by_profile.sum() / best.sum()).item()
             rows.append(row)
             print(row, file=sys.stderr, flush=True)
         if update < dials.num_updates:
@@ -198,10 +203,11 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     steps = sorted({row["step"] for row in rows})
     shares = [[r["greedy_share_of_oracle"] for r in rows if r["step"] == step] for step in steps]
     found = [interval(torch.tensor(values)) for values in shares]
+    references = {"oracle": 1.0, "mf": statistics.mean(row["mf_share_of_oracle"] for row in rows)}
     curve = {"step": steps} | {name: [getattr(x, name) for x in found] for name in ("mean", "low", "high")}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(learning_curve_svg(curve, {"oracle": 1.0}, name="ppo-greedy"))
+        path.write_text(learning_curve_svg(curve, references, name="ppo-greedy"))
     except OSError as error:
         raise UserError(
             f"--curve {path} can't be written ({error.strerror}): choose another place."

@@ -44,6 +44,7 @@ FIGURES: dict[str, Callable[[Path], str]] = {
     "dense-best": partial(speed_texts.best_share, whose="dense"),
     "million-greedy": partial(speed_texts.million, column="greedy_share_of_oracle"),
     "million-sampled": partial(speed_texts.million, column="share_of_oracle"),
+    "million-mf": partial(speed_texts.million, column="mf_share_of_oracle"),
     "million-seconds": partial(speed_texts.million, column="seconds"),
 }
 
