@@ -15,7 +15,8 @@ size, and ``above_bare_over_table`` the same without what `import torch` alone t
 
 The second form trains on 1,000,000 items with embeddings of size 32, the default, and writes what
 share of the optimum held-out users get, over steps and for each seed, and beside it the share of `mf`,
-the ranking by profile without learning; the optimum is exact, by a look at all items in blocks. Its rows go to benchmarks/results/million.csv.
+the ranking by profile without learning. The optimum is exact, by a look at all items in blocks. Its
+rows go to benchmarks/results/million.csv.
 """
 
 from __future__ import annotations
