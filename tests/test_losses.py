@@ -12,7 +12,9 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from recsys_rl.functional import losses
+from recsys_rl.functional.categorical import Categorical
 from recsys_rl.functional.compiled import kernels
+from recsys_rl.functional.plackett_luce import PlackettLuce
 from tests.compiled import without_kernels  # noqa: F401
 
 FLOATS = st.lists(st.floats(-3, 3, width=32), min_size=1, max_size=8)
@@ -134,10 +136,10 @@ def test_value_gradient_within_the_clip_range_is_the_unclipped_one(scale: float)
 
 def ppo_loss(samples: Tensor, clip_vloss: bool) -> tuple[Tensor, Tensor]:
     """The loss of ``samples`` (7, B), and its gradient (3, B) at log-probability, entropy and value."""
-    outputs = [x.clone().requires_grad_() for x in samples[:3]]
-    loss = losses.ppo_loss(
-        *outputs, *samples[3:], clip_eps=0.2, ent_coef=0.1, vf_coef=0.5, clip_vloss=clip_vloss
-    )
+    outputs = logprob, entropy, value = [x.clone().requires_grad_() for x in samples[:3]]
+    coefficients = losses.Coefficients(clip_eps=0.2, ent_coef=0.1, vf_coef=0.5, clip_vloss=clip_vloss)
+    old, old_value, returns, advantage = samples[3:]
+    loss = losses.ppo_loss(logprob, entropy, value, old, old_value, returns, advantage, coefficients)
     return loss.detach(), torch.stack(torch.autograd.grad(loss, outputs))
 
 
@@ -187,10 +189,80 @@ def test_ppo_loss_has_no_second_derivative() -> None:
     if kernels.library() is None:
         pytest.skip("the kernels were not compiled here")
     logprob = torch.zeros(3, requires_grad=True)
-    rest = [torch.ones(3) for _ in range(6)]
-    loss = losses.ppo_loss(logprob, *rest, clip_eps=0.2, ent_coef=0.0, vf_coef=0.5)
+    one, coefficients = torch.ones(3), losses.Coefficients(clip_eps=0.2, ent_coef=0.0, vf_coef=0.5)
+    loss = losses.ppo_loss(logprob, one, one, one, one, one, one, coefficients)
     with pytest.raises(RuntimeError, match="no second derivative"):
         torch.autograd.grad(loss, logprob, create_graph=True)
+
+
+def of_logits(logits: Tensor, places: Tensor, samples: Tensor, clip_vloss: bool) -> list[Tensor]:
+    """Loss, log-probability and entropy, and the gradients of 3 times the loss at logits and value.
+
+    ``logits`` (B, K, A), ``places`` (B, K); ``samples`` (5, B) begin with the value.
+    """
+    logits, value = logits.clone().requires_grad_(), samples[0].clone().requires_grad_()
+    coefficients = losses.Coefficients(clip_eps=0.2, ent_coef=0.1, vf_coef=0.5, clip_vloss=clip_vloss)
+    old, old_value, returns, advantage = samples[1:]
+    found = losses.evaluate_ppo_loss(
+        Categorical(logits), places, value, old, old_value, returns, advantage, coefficients
+    )
+    assert not (found[1].requires_grad or found[2].requires_grad)
+    return [*(x.detach() for x in found), *torch.autograd.grad(3 * found[0], (logits, value))]
+
+
+@pytest.mark.parametrize("clip_vloss", [False, True])
+@pytest.mark.parametrize(("positions", "width"), [(1, 1000), (1, 7), (3, 5)])
+def test_loss_of_logits_equals_autograd(way: str, clip_vloss: bool, positions: int, width: int) -> None:
+    """Against single operators in double precision, with forbidden items and ratios far outside the range."""
+    rng = torch.Generator().manual_seed(0)
+    logits = torch.randn(64, positions, width, generator=rng)
+    logits[::2, :, 3] = -torch.inf
+    places = torch.randint(3, (64, positions), generator=rng)  # none of them forbidden
+    samples = torch.randn(5, 64, generator=rng)
+    samples[1] = Categorical(logits).logprob(places) + 0.3 * samples[1]  # the old log-probability
+    found = of_logits(logits, places, samples, clip_vloss)
+    exact = of_logits(logits.double(), places, samples.double(), clip_vloss)
+    for one, other in zip(found, exact, strict=True):
+        assert_close(one, other.float(), rtol=1e-4, atol=1e-6)
+    assert found[3][::2, :, 3].eq(0).all()
+
+
+def test_backward_of_the_loss_of_logits(way: str) -> None:
+    """``loss.backward()`` twice adds the same gradient twice."""
+    logits, value = torch.zeros(2, 1, 4, requires_grad=True), torch.zeros(2, requires_grad=True)
+    old, one = torch.full((2,), -math.log(4)), torch.ones(2)
+    coefficients = losses.Coefficients(clip_eps=0.2, ent_coef=0.0, vf_coef=0.5)
+    loss, logprob, entropy = losses.evaluate_ppo_loss(
+        Categorical(logits), torch.zeros(2, 1, dtype=torch.int64), value, old, one, one, one, coefficients
+    )
+    assert_close(logprob, old)
+    assert_close(entropy, -old)
+    once = torch.tensor([-0.375, 0.125, 0.125, 0.125]).expand(2, 1, 4)  # -1/2 ([1, 0, 0, 0] - 1/4)
+    for times in (1, 2):
+        loss.backward(retain_graph=True)
+        assert logits.grad is not None and value.grad is not None
+        assert_close(logits.grad, times * once)
+        assert_close(value.grad, torch.full((2,), -0.25 * times))
+
+
+def test_loss_of_an_unknown_alternative_is_an_error(way: str) -> None:
+    for place in (-4, 3):
+        with pytest.raises((IndexError, RuntimeError)):
+            of_logits(torch.zeros(2, 1, 3), torch.tensor([[0], [place]]), torch.ones(5, 2), False)
+    with pytest.raises(ValueError, match="doesn't fit"):
+        of_logits(torch.zeros(2, 1, 3), torch.tensor([[0]]), torch.ones(5, 2), False)
+
+
+def test_loss_of_slates_is_evaluate_and_loss(way: str) -> None:
+    rng = torch.Generator().manual_seed(0)
+    slates = PlackettLuce(torch.randn(16, 9, generator=rng, requires_grad=True), 3)
+    places, _ = slates.draw(rng)
+    value, old, old_value, returns, advantage = torch.randn(5, 16, generator=rng)
+    targets = old, old_value, returns, advantage
+    coefficients = losses.Coefficients(clip_eps=0.2, ent_coef=0.1, vf_coef=0.5)
+    loss, logprob, entropy = losses.evaluate_ppo_loss(slates, places, value, *targets, coefficients)
+    assert torch.equal(logprob, slates.logprob(places)) and torch.equal(entropy, slates.evaluate(places)[1])
+    assert torch.equal(loss, losses.ppo_loss(logprob, entropy, value, *targets, coefficients))
 
 
 def test_approx_kl() -> None:

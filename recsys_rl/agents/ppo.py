@@ -159,27 +159,21 @@ class PPO:
     def _epoch(self, samples: Samples, ent_coef: float) -> Outputs:
         """One gradient step for each minibatch. Returns the outputs as they were before each step."""
         seen: list[Outputs] = []
+        coefficients = self._coefficients(ent_coef)
         for batch in samples.split(self.config.batch_size):
-            distribution, value = self.model(batch.obs)
-            logprob, entropy = distribution.evaluate(batch.places)  # (B,) each, B = batch_size
-            outputs = Outputs(logprob, entropy, value)
-            loss = self._loss(batch.targets, outputs, ent_coef)
+            distribution, value = self.model(batch.obs)  # value (B,), B = batch_size
+            loss, logprob, entropy = losses.evaluate_ppo_loss(
+                distribution, batch.places, value, *batch.targets, coefficients
+            )
             self.optimizer.zero_grad()
             loss.backward()
             self.optimizer.step()
-            seen.append(Outputs(*(x.detach() for x in outputs)))
+            seen.append(Outputs(logprob, entropy, value.detach()))
         return Outputs(*map(torch.cat, zip(*seen, strict=True)))
 
-    def _loss(self, targets: Targets, outputs: Outputs, ent_coef: float) -> Tensor:
+    def _coefficients(self, ent_coef: float) -> losses.Coefficients:
         config = self.config
-        return losses.ppo_loss(
-            *outputs,
-            *targets,
-            clip_eps=config.clip_eps,
-            ent_coef=ent_coef,
-            vf_coef=config.vf_coef,
-            clip_vloss=config.clip_vloss,
-        )
+        return losses.Coefficients(config.clip_eps, ent_coef, config.vf_coef, config.clip_vloss)
 
     def _diagnostics(self, epochs: list[tuple[Targets, Outputs]], ent_coef: float) -> dict[str, Tensor]:
         """Means over all samples of an update, with the outputs as they were before each gradient step."""
@@ -196,7 +190,7 @@ class PPO:
         else:
             value_loss = losses.value_loss(value, returns)
         return {
-            "loss": self._loss(targets, outputs, ent_coef),
+            "loss": losses.ppo_loss(*outputs, *targets, self._coefficients(ent_coef)),
             "policy_loss": policy_loss,
             "value_loss": value_loss,
             "entropy": outputs.entropy.mean(),

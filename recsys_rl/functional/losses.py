@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
+from recsys_rl.functional.categorical import Categorical
 from recsys_rl.functional.compiled import kernels
+from recsys_rl.functional.plackett_luce import PlackettLuce
 
 
 def clipped_surrogate(logprob: Tensor, old_logprob: Tensor, advantage: Tensor, clip_eps: float) -> Tensor:
@@ -26,6 +29,15 @@ def clipped_surrogate(logprob: Tensor, old_logprob: Tensor, advantage: Tensor, c
     return torch.maximum(ratio * minus, clipped * minus).mean()
 
 
+class Coefficients(NamedTuple):
+    """The settings of PPO's loss."""
+
+    clip_eps: float
+    ent_coef: float
+    vf_coef: float
+    clip_vloss: bool = False
+
+
 def ppo_loss(
     logprob: Tensor,
     entropy: Tensor,
@@ -34,11 +46,7 @@ def ppo_loss(
     old_value: Tensor,
     returns: Tensor,
     advantage: Tensor,
-    *,
-    clip_eps: float,
-    ent_coef: float,
-    vf_coef: float,
-    clip_vloss: bool = False,
+    coefficients: Coefficients,
 ) -> Tensor:
     """The loss of PPO (arXiv:1707.06347, eq. 9, to be minimised)::
 
@@ -50,10 +58,10 @@ def ppo_loss(
     Args: (B,) each. Gradients flow to ``logprob``, ``entropy`` and ``value``. Returns: a scalar.
     """
     tensors = logprob, entropy, value, old_logprob, old_value, returns, advantage
-    fits = all([kernels.plain(x) and x.shape == logprob.shape for x in tensors])  # noqa: C419 (a generator is slower)
-    if fits and kernels.library() is not None:
-        loss: Tensor = _PPOLoss.apply(*tensors, clip_eps, ent_coef, vf_coef, clip_vloss)  # type: ignore[no-untyped-call]
+    if kernels.library() is not None and _fit(tensors, len(logprob)):
+        loss: Tensor = _PPOLoss.apply(None, *tensors[:3], None, tensors[3:], coefficients)  # type: ignore[no-untyped-call]
         return loss
+    clip_eps, ent_coef, vf_coef, clip_vloss = coefficients
     policy_loss = clipped_surrogate(logprob, old_logprob, advantage, clip_eps)
     if clip_vloss:
         error = clipped_value_loss(value, old_value, returns, clip_eps)
@@ -62,33 +70,93 @@ def ppo_loss(
     return policy_loss - ent_coef * entropy.mean() + vf_coef * error
 
 
+def evaluate_ppo_loss(
+    distribution: Categorical | PlackettLuce,
+    places: Tensor,
+    value: Tensor,
+    old_logprob: Tensor,
+    old_value: Tensor,
+    returns: Tensor,
+    advantage: Tensor,
+    coefficients: Coefficients,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """``ppo_loss`` of the actions ``places`` (B, K), with their log-probability and the entropy.
+
+    It equals ``distribution.evaluate(places)`` and then ``ppo_loss``. With a categorical distribution
+    kernels.c does both in one pass over the logits, and the gradient with them: each exponential is taken
+    once, and autograd has one node fewer.
+
+    Args: (B,) each. Gradients flow from the loss to the logits and to ``value``. Returns: the loss (a
+    scalar), logprob (B,) and entropy (B,), which have no gradient. Raises as ``evaluate`` does.
+    """
+    targets = old_logprob, old_value, returns, advantage
+    logits = distribution.logits
+    if (
+        isinstance(distribution, Categorical)
+        and kernels.serving(logits) is not None
+        and places.shape == logits.shape[:2]
+        and _fit((value, *targets), len(logits))
+    ):
+        logprob, entropy = torch.empty_like(old_logprob), torch.empty_like(old_logprob)
+        loss: Tensor = _PPOLoss.apply(  # type: ignore[no-untyped-call]
+            logits, logprob, entropy, value, places.contiguous(), targets, coefficients
+        )
+        return loss, logprob, entropy
+    logprob, entropy = distribution.evaluate(places)
+    return ppo_loss(logprob, entropy, value, *targets, coefficients), logprob.detach(), entropy.detach()
+
+
+def _fit(tensors: Sequence[Tensor], number: int) -> bool:
+    """True if the compiled loss can take these vectors of ``number`` elements."""
+    return all([kernels.plain(x) and x.shape == (number,) for x in tensors])  # noqa: C419 (a generator is slower)
+
+
 class _PPOLoss(torch.autograd.Function):
-    """``ppo_loss`` with its gradient in closed form."""
+    """``ppo_loss`` or, if ``logits`` are given, ``evaluate_ppo_loss``, with the gradient in closed form.
+
+    ``logprob`` and ``entropy`` are read in the first case and written in the second.
+    """
 
     @staticmethod
-    def forward(ctx: Any, logprob: Tensor, *others: Any) -> Tensor:
-        *tensors, clip_eps, ent_coef, vf_coef, clip_vloss = others
-        gradient = logprob.new_empty(3, len(logprob))  # by logprob, entropy and value
+    def forward(
+        ctx: Any,
+        logits: Tensor | None,
+        logprob: Tensor,
+        entropy: Tensor,
+        value: Tensor,
+        places: Tensor | None,
+        targets: Sequence[Tensor],
+        coefficients: Coefficients,
+    ) -> Tensor:
+        loss, work = value.new_empty(()), value.new_empty(4, len(value))
+        of_logits: Tensor | None = None
+        first: tuple[int | None, ...] = None, None, None, len(value), 0, 0, 1
+        if logits is not None and places is not None:
+            of_logits = torch.empty_like(logits)
+            first = logits.data_ptr(), places.data_ptr(), of_logits.data_ptr(), *logits.shape
+            first = *first, kernels.threads(logits)
         library = kernels.library()
         assert library is not None
-        loss = library.ppo_loss(
-            logprob.data_ptr(),
-            *[x.data_ptr() for x in tensors],
-            len(logprob),
-            clip_eps,
-            ent_coef,
-            vf_coef,
-            clip_vloss,
-            gradient.data_ptr(),
+        outside = library.ppo_loss(
+            *first,
+            *coefficients,
+            *[x.data_ptr() for x in (*targets, value, logprob, entropy, work, loss)],
         )
-        ctx.save_for_backward(gradient)
-        return logprob.new_full((), loss)
+        if outside:
+            raise IndexError("an alternative is outside the logits")
+        ctx.save_for_backward(of_logits, work)
+        return loss
 
     @staticmethod
     def backward(ctx: Any, by_loss: Tensor) -> tuple[Tensor | None, ...]:
         kernels.check_first_derivative()
-        (gradient,) = ctx.saved_tensors
-        return *(gradient * by_loss).unbind(), *[None] * 8
+        of_logits, work = ctx.saved_tensors
+        if by_loss.item() != 1:  # It is 1 in loss.backward(). A product would be one more pass over logits.
+            of_logits, work = None if of_logits is None else of_logits * by_loss, work * by_loss
+        of_logprob, of_entropy, of_value, _ = work.unbind()
+        if of_logits is None:
+            return None, of_logprob, of_entropy, of_value, None, None, None
+        return of_logits, None, None, of_value, None, None, None
 
 
 def policy_gradient(logprob: Tensor, advantage: Tensor) -> Tensor:

@@ -11,6 +11,7 @@
 
 #include "kernels.h"
 
+#define BLOCK 64 /* numbers summed together in single precision */
 #define PARTS 64 /* of the weights, and at most so many threads take them */
 
 /* ---- categorical.draw: invert the cumulative distribution at `uniform` in [0, 1]. */
@@ -74,40 +75,76 @@ typedef struct {
     float top, log_total, entropy;
 } Row;
 
-VECTORISED static Row read_row(const float *logits, int64_t width) {
-    float top = largest(logits, width), total, weighted;
-    softmax_sums(logits, width, top, &total, &weighted);
+/* The sums of a row; `exps`, where `keep`, gets the terms exp(z_j - top). */
+INLINE Row sums_of_row(const float *z, int64_t width, int keep, float *exps) {
+    float top = largest(z, width), total = 0.0f, weighted = 0.0f;
+#pragma omp simd reduction(+ : total, weighted)
+    for (int64_t j = 0; j < width; j++) {
+        float x = z[j] - top, e = exp_of_negative(x);
+        total += e;
+        weighted += e == 0.0f ? 0.0f : e * x; /* 0 and not 0 * -inf */
+        if (keep) exps[j] = e;
+    }
     return (Row){top, logf(total), logf(total) - weighted / total};
 }
 
-/* `read` (rows, positions) is what the gradient needs again. Returns 1 where an item is none of the
- * alternatives. */
+VECTORISED static Row read_row(const float *z, int64_t width, float *exps) {
+    return exps ? sums_of_row(z, width, 1, exps) : sums_of_row(z, width, 0, exps);
+}
+
+/* gradient_j = -p_j (weight + bonus (log p_j + H)). It holds the terms of read_row where they are `known`. */
+INLINE void gradient_of_row(const float *z, int64_t width, float scale, float weight, float bonus, float top,
+                            int known, float *gradient) {
+#pragma omp simd
+    for (int64_t j = 0; j < width; j++) {
+        float x = z[j] - top, p = (known ? gradient[j] : exp_of_negative(x)) * scale;
+        gradient[j] = p == 0.0f ? 0.0f : -p * (bonus * x + weight);
+    }
+}
+
+/* With log p_j = z_j - top - log_total; at the alternative that was taken it is `weight` more. */
+VECTORISED static void write_row(const float *z, int64_t width, int64_t taken, float weight, float bonus,
+                                 Row row, int known, float *gradient) {
+    float scale = expf(-row.log_total), all = weight + bonus * (row.entropy - row.log_total);
+    if (known)
+        gradient_of_row(z, width, scale, all, bonus, row.top, 1, gradient);
+    else
+        gradient_of_row(z, width, scale, all, bonus, row.top, 0, gradient);
+    gradient[taken] += weight;
+}
+
+/* One row. Returns 1 where an item is none of the alternatives. */
+static int evaluate_row(const float *logits, const int64_t *items, int64_t positions, int64_t width,
+                        float *logprob, float *entropy, Row *read, float *exps) {
+    *logprob = *entropy = 0.0f;
+    if (!all_within(items, positions, width)) return 1;
+    for (int64_t k = 0; k < positions; k++, logits += width) {
+        read[k] = read_row(logits, width, exps ? exps + k * width : 0);
+        *logprob += logits[items[k]] - read[k].top - read[k].log_total;
+        *entropy += read[k].entropy;
+    }
+    return 0;
+}
+
+static void write_rows(const float *logits, const int64_t *items, int64_t positions, int64_t width,
+                       const Row *read, float by_logprob, float by_entropy, int known, float *gradient) {
+    if (by_logprob == 0.0f && by_entropy == 0.0f) /* a clipped sample moves nothing */
+        memset(gradient, 0, positions * width * sizeof *gradient);
+    else
+        for (int64_t k = 0; k < positions; k++)
+            write_row(logits + k * width, width, items[k], by_logprob, by_entropy, read[k], known,
+                      gradient + k * width);
+}
+
+/* `read` (rows, positions) is what the gradient needs again. */
 int evaluate(const float *logits, const int64_t *items, int64_t rows, int64_t positions, int64_t width,
              int threads, float *logprob, float *entropy, Row *read) {
     int outside = 0;
 #pragma omp parallel for num_threads(threads) if (threads > 1) reduction(| : outside)
-    for (int64_t i = 0; i < rows; i++) {
-        logprob[i] = entropy[i] = 0.0f;
-        if (!all_within(items + i * positions, positions, width)) {
-            outside = 1;
-            continue;
-        }
-        for (int64_t place = i * positions; place < (i + 1) * positions; place++) {
-            const float *row = logits + place * width;
-            read[place] = read_row(row, width);
-            logprob[i] += row[items[place]] - read[place].top - read[place].log_total;
-            entropy[i] += read[place].entropy;
-        }
-    }
+    for (int64_t i = 0; i < rows; i++)
+        outside |= evaluate_row(logits + i * positions * width, items + i * positions, positions, width,
+                                logprob + i, entropy + i, read + i * positions, 0);
     return outside;
-}
-
-/* gradient_j = -p_j (weight + bonus (log p_j + H)), and `weight` more at the alternative that was taken. */
-VECTORISED static void write_row(const float *logits, int64_t width, int64_t taken, float weight, float bonus,
-                                 Row row, float *gradient) {
-    softmax_gradient(logits, width, row.top, expf(-row.log_total), -bonus,
-                     -bonus * (row.entropy - row.log_total) - weight, gradient);
-    gradient[taken] += weight;
 }
 
 /* From the derivatives of a loss by each row's log-probability and entropy. */
@@ -115,50 +152,81 @@ void evaluate_gradient(const float *logits, const int64_t *items, const Row *rea
                        const float *by_entropy, int64_t rows, int64_t positions, int64_t width, int threads,
                        float *gradient) {
 #pragma omp parallel for num_threads(threads) if (threads > 1)
-    for (int64_t place = 0; place < rows * positions; place++) {
-        int64_t i = place / positions;
-        float *row = gradient + place * width;
-        if (by_logprob[i] == 0.0f && by_entropy[i] == 0.0f) /* a clipped sample moves nothing */
-            memset(row, 0, width * sizeof *row);
-        else
-            write_row(logits + place * width, width, items[place], by_logprob[i], by_entropy[i], read[place],
-                      row);
-    }
+    for (int64_t i = 0; i < rows; i++)
+        write_rows(logits + i * positions * width, items + i * positions, positions, width,
+                   read + i * positions, by_logprob[i], by_entropy[i], 0, gradient + i * positions * width);
 }
 
-/* ---- losses.ppo_loss, and its derivatives by log-probability, entropy and value: gradient (3, rows). NaN
- * stays. */
+/* ---- losses.ppo_loss, and its derivatives by log-probability, entropy and value: the first rows of `work`
+ * (4, rows); its last has each row's part of the loss. With positions > 0 a row is evaluated first, and then
+ * the derivatives by its logits are taken, while it lies in the cache. NaN stays. */
 
 INLINE float clamp(float x, float low, float high) { return !(x >= low) ? low : !(x <= high) ? high : x; }
 
-float ppo_loss(const float *logprob, const float *entropy, const float *value, const float *old_logprob,
-               const float *old_value, const float *returns, const float *advantage, int64_t rows,
-               float clip_eps, float ent_coef, float vf_coef, int clip_vloss, float *gradient) {
+int ppo_loss(const float *logits, const int64_t *items, float *by_logits, int64_t rows, int64_t positions,
+             int64_t width, int threads, float clip_eps, float ent_coef, float vf_coef, int clip_vloss,
+             const float *old_logprob, const float *old_value, const float *returns, const float *advantage,
+             const float *value, float *logprob, float *entropy, float *work, float *loss) {
+    int outside = 0;
     double sum = 0.0, share = 1.0 / rows;
+#pragma omp parallel for num_threads(threads) if (threads > 1) reduction(| : outside)
     for (int64_t i = 0; i < rows; i++) {
+        const float *z = logits + i * positions * width;
+        float *by_z = by_logits + i * positions * width;
+        const int64_t *taken = items + i * positions;
+        Row read[positions + 1];
+        if (positions && evaluate_row(z, taken, positions, width, logprob + i, entropy + i, read, by_z)) {
+            outside = 1;
+            continue;
+        }
         float ratio = expf(logprob[i] - old_logprob[i]), minus = -advantage[i];
         float free = ratio * minus, clipped = clamp(ratio, 1 - clip_eps, 1 + clip_eps) * minus;
         float error = value[i] - returns[i], far = error;
         if (clip_vloss)
             far = clamp(value[i], old_value[i] - clip_eps, old_value[i] + clip_eps) - returns[i];
         int kept = !(free < clipped), near = !(error * error < far * far) && far == far;
-        sum += (kept ? free : clipped) - ent_coef * entropy[i];
-        sum += 0.5f * vf_coef * (near ? error * error : far * far);
-        gradient[i] = kept ? share * free : 0.0f; /* d ratio / d logprob = ratio */
-        gradient[rows + i] = -share * ent_coef;
-        gradient[2 * rows + i] = near ? share * vf_coef * error : 0.0f;
+        work[i] = kept ? share * free : 0.0f; /* d ratio / d logprob = ratio */
+        work[rows + i] = -share * ent_coef;
+        work[2 * rows + i] = near ? share * vf_coef * error : 0.0f;
+        work[3 * rows + i] = (kept ? free : clipped) - ent_coef * entropy[i] +
+                             0.5f * vf_coef * (near ? error * error : far * far);
+        if (positions) write_rows(z, taken, positions, width, read, work[i], work[rows + i], 1, by_z);
     }
-    return share * sum;
+    for (int64_t i = 0; i < rows; i++) sum += work[3 * rows + i]; /* in this order, whatever the threads */
+    *loss = share * sum;
+    return outside;
 }
 
 /* ---- adam: one step with bias-corrected rates, the gradient scaled down to max_norm first. The weights and
  * their moments are vectors; the gradient lies in pieces, one behind the other in that order. */
 
-VECTORISED static double sum_of_squares(const float *x, int64_t size) { return squares_of(x, size); }
+VECTORISED static double sum_of_squares(const float *x, int64_t size) {
+    double total = 0.0;
+    for (int64_t start = 0; start < size; start += BLOCK) {
+        int64_t end = least(start + BLOCK, size);
+        float sum = 0.0f;
+#pragma omp simd reduction(+ : sum)
+        for (int64_t j = start; j < end; j++) sum += x[j] * x[j];
+        total += sum;
+    }
+    return total;
+}
+
+typedef struct {
+    float scale, beta1, beta2, rate, root, eps;
+} Rates;
 
 VECTORISED static void adam_part(float *weights, float *exp_avg, float *exp_avg_sq, const float *gradient,
-                                 int64_t size, Rates rates) {
-    adam_step(weights, exp_avg, exp_avg_sq, gradient, size, rates);
+                                 int64_t size, Rates r) {
+#pragma omp simd
+    for (int64_t j = 0; j < size; j++) {
+        float g = gradient[j] * r.scale;
+        float m = r.beta1 * exp_avg[j] + (1.0f - r.beta1) * g;
+        float v = r.beta2 * exp_avg_sq[j] + (1.0f - r.beta2) * g * g;
+        exp_avg[j] = m;
+        exp_avg_sq[j] = v;
+        weights[j] -= r.rate * m / (sqrtf(v) * r.root + r.eps);
+    }
 }
 
 void adam(float *weights, float *exp_avg, float *exp_avg_sq, const float *const *gradients,
@@ -176,7 +244,8 @@ void adam(float *weights, float *exp_avg, float *exp_avg_sq, const float *const 
         }
     for (int64_t i = 0; i < PARTS; i++) total += squares[i];
 
-    Rates rates = {scale_to(max_norm, total), beta1, beta2, rate, 1.0f / sqrtf(correction2), eps};
+    float scale = max_norm / ((float)sqrt(total) + 1e-6f); /* NaN stays, and comes out as a NaN loss */
+    Rates rates = {scale > 1.0f ? 1.0f : scale, beta1, beta2, rate, 1.0f / sqrtf(correction2), eps};
 #pragma omp parallel for num_threads(threads) if (threads > 1)
     for (int64_t i = 0; i < PARTS; i++)
         for (int64_t p = 0, at = 0; p < pieces; at += sizes[p++]) {

@@ -46,8 +46,7 @@ def load(file: Path) -> ctypes.CDLL:
     loaded.evaluate_gradient.argtypes = [p, p, p, p, p, n, n, n, i, p]
     loaded.dense_forward.argtypes = [p, p, n, i, p, n, i, p, p, p]
     loaded.dense_backward.argtypes = [p, p, n, i, p, n, i, p, p, p, p, p]
-    loaded.ppo_loss.argtypes = [p, p, p, p, p, p, p, n, f, f, f, i, p]
-    loaded.ppo_loss.restype = f
+    loaded.ppo_loss.argtypes = [p, p, p, n, n, n, i, f, f, f, i, p, p, p, p, p, p, p, p, p]
     loaded.adam.argtypes = [p, p, p, p, p, n, f, f, f, f, f, f, i]
     loaded.dot_rows.argtypes = [p, p, p, n, n, n, n, i, p]
     loaded.add_rows.argtypes = [p, p, p, p, n, n, n, n, f, i, p]
@@ -55,7 +54,7 @@ def load(file: Path) -> ctypes.CDLL:
     loaded.put_rows.argtypes = [p, p, p, n, n, n, i, p]
     loaded.push_rows.argtypes = [p, p, p, n, n, n, i, p]
     loaded.rows_hold.argtypes = [p, p, n, n, i, p]
-    checking = loaded.forbid, loaded.evaluate, loaded.dot_rows, loaded.add_rows
+    checking = loaded.forbid, loaded.evaluate, loaded.ppo_loss, loaded.dot_rows, loaded.add_rows
     for function in (*checking, loaded.beside_rows, loaded.put_rows):  # 1 where an index is out of range
         function.restype = i
     plain = loaded.sample, loaded.evaluate_gradient, loaded.dense_forward, loaded.dense_backward, loaded.adam
