@@ -171,8 +171,9 @@ def test_inputs_of_wrong_size() -> None:
     """They must be rejected before C reads memory beyond a tensor."""
     weights = parameters(4, (3,), 5)
     for inputs in (torch.zeros(2, 3), torch.zeros(4), torch.zeros(2, 2, 4)):
-        with pytest.raises(ValueError, match="don't fit a network of 4 inputs"):
-            dense.actor_critic(inputs, "tanh", weights)
+        for function in (dense.actor_critic, dense.critic):
+            with pytest.raises(ValueError, match="don't fit a network of 4 inputs"):
+                function(inputs, "tanh", weights)
 
 
 def test_unsupported_inputs_use_torch() -> None:
@@ -221,6 +222,8 @@ def test_value_alone(activation: Any) -> None:
     model = network(hidden_dims=(3, 2), activation=activation)
     obs = Obs(torch.randn(6, 6, generator=rng(1)))
     assert_close(model.value(obs), model(obs)[1])
+    with torch.no_grad():  # computed without the logits
+        assert torch.equal(model.value(obs), model(obs)[1])
 
 
 def test_activations_at_extremes_and_nan() -> None:

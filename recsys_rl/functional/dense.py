@@ -43,15 +43,30 @@ def actor_critic(inputs: Tensor, activation: str, parameters: Sequence[Tensor]) 
     ``parameters`` are W (2, in, out) and b (2, 1, out) of each hidden layer, the actor's before the critic's,
     then V (H, I), c (I,), v (H, 1), d (1,). Raises ValueError if the inputs don't fit them.
     """
-    if inputs.ndim != 2 or inputs.shape[1] != parameters[0].shape[1]:
-        raise ValueError(
-            f"inputs {tuple(inputs.shape)} don't fit a network of {parameters[0].shape[1]} inputs"
-        )
+    _check(inputs, parameters)
     if not torch.is_grad_enabled():  # acting: a node of the graph would take a sixth of the time of a step
         logits, value, _ = _forward(inputs, _layout(inputs, activation, parameters), parameters)
         return logits, value
     logits, value = _ActorCritic.apply(inputs, activation, *parameters)  # type: ignore[no-untyped-call]
     return logits, value
+
+
+def critic(inputs: Tensor, activation: str, parameters: Sequence[Tensor]) -> Tensor:
+    """The value (B,) of ``actor_critic`` alone, without a gradient: the same numbers, and no logits.
+
+    torch's products wake a second thread for a few rows, and wait for it longer than they multiply.
+    """
+    _check(inputs, parameters)
+    sizes, depth, place = _layout(inputs, activation, parameters)
+    sizes[depth + 1] = 0
+    return _forward(inputs, (sizes, depth, place), parameters)[1]
+
+
+def _check(inputs: Tensor, parameters: Sequence[Tensor]) -> None:
+    if inputs.ndim != 2 or inputs.shape[1] != parameters[0].shape[1]:
+        raise ValueError(
+            f"inputs {tuple(inputs.shape)} don't fit a network of {parameters[0].shape[1]} inputs"
+        )
 
 
 def _layout(

@@ -176,7 +176,10 @@ class ActorCritic(nn.Module):
 
     def value(self, obs: Obs) -> Tensor:
         """V(obs), (N,)."""
-        value: Tensor = self.value_head(self.hidden.one(1, self._read(obs)[0]))  # (N, 1)
+        inputs = self._read(obs)[0]
+        if not torch.is_grad_enabled() and self.classic is not None and dense.serves(inputs, self.classic):
+            return dense.critic(inputs, self.activation, self.classic)
+        value: Tensor = self.value_head(self.hidden.one(1, inputs))  # (N, 1)
         return value.squeeze(-1)
 
     def _read(self, obs: Obs) -> tuple[Tensor, Tensor | None]:
