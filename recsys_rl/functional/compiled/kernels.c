@@ -25,19 +25,19 @@ INLINE float sum_block(const float *logits, int64_t start, int64_t end, float to
 
 VECTORISED static int64_t draw_row(const float *logits, int64_t width, float uniform, float *logprob) {
     float top = largest(logits, width);
-    double total = 0.0; /* in double: many small probabilities still add up */
+    float sums[width / BLOCK + 1]; /* of the blocks */
+    double total = 0.0;            /* in double: many small probabilities still add up */
     for (int64_t start = 0; start < width; start += BLOCK)
-        total += sum_block(logits, start, start + BLOCK < width ? start + BLOCK : width, top);
+        total += sums[start / BLOCK] = sum_block(logits, start, least(start + BLOCK, width), top);
 
     /* Find the block that passes the goal, then the alternative. What has no probability is never taken. */
     double goal = uniform * total, before = 0.0, reached = 0.0;
     int64_t block = 0, drawn = 0;
     for (int64_t start = 0; start < width && !(before > goal); start += BLOCK) {
-        float sum = sum_block(logits, start, start + BLOCK < width ? start + BLOCK : width, top);
-        if (sum == 0.0f) continue;
+        if (sums[start / BLOCK] == 0.0f) continue;
         block = start;
         reached = before;
-        before += sum;
+        before += sums[start / BLOCK];
     }
     for (int64_t j = block; j < width && j < block + BLOCK && !(reached > goal); j++) {
         float p = exp_of_negative(logits[j] - top);
