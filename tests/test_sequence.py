@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
+from recsys_rl import protocols
 from recsys_rl.agents.a2c import A2C
 from recsys_rl.agents.ppo import PPO
 from recsys_rl.experience.rollout import collect, play
@@ -19,7 +19,7 @@ from recsys_rl.models.gru import GRU
 from recsys_rl.models.sequence import ENCODERS, Encoder, Reader, summarise
 from recsys_rl.models.transformer import DECAYS, Transformer
 from recsys_rl.protocols import Env
-from recsys_rl.types import Action, Obs, Step
+from recsys_rl.types import Action, Obs, Step, tree_map
 from tests.small_runs import begin, settings
 
 N, L, X = 4, 5, 3
@@ -77,7 +77,7 @@ def test_steps_agree_with_windows_at_any_cut(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_summary_depends_on_no_later_entry(name: str) -> None:
     encoder, rows = stirred(name), torch.randn(1, L, X, generator=rng())
-    other, everyone = rows.clone(), torch.ones(1, dtype=torch.bool)
+    other, everyone = rows.clone(), None
     other[:, 3] += 1
     changed = []
     first, second = encoder.start(1), encoder.start(1)
@@ -113,24 +113,23 @@ def test_transformer_by_its_equations() -> None:
     """The equations at the top of its file, for one user and one head at a time."""
     encoder = stirred("transformer")
     window = torch.randn(N, L, X, generator=rng())
-    found, size = read(encoder, window), 8 // len(DECAYS)
+    found, size = read(encoder, window), 4 // len(DECAYS)
     before, between, after = encoder.norms
-    key, value = encoder.keys_values
     for n in (1, 2, 3):
         entries = window[n, L - LENGTHS[n] :]  # the entries alone
         embedded = entries @ encoder.embed.weight + encoder.embed.bias
         normed = before(embedded)
+        keys, values = encoder.key(normed), encoder.value(normed)
         heads = []
         for head in range(len(DECAYS)):
             part = slice(head * size, (head + 1) * size)
             q = encoder.query(normed[-1:])[0, part]
             scores = [
-                float(q @ key(normed)[j, part]) / math.sqrt(size)
-                + float(encoder.bias[head, len(entries) - 1 - j])
+                float(q @ keys[j, part]) / math.sqrt(size) + float(encoder.bias[head, len(entries) - 1 - j])
                 for j in range(len(entries))
             ]
             weights = torch.tensor(scores).softmax(0)
-            heads.append(weights @ value(normed)[:, part])
+            heads.append(weights @ values[:, part])
         hidden = embedded[-1] + encoder.attended(torch.cat(heads).unsqueeze(0))[0]
         wide = torch.relu(encoder.widen(between(hidden).unsqueeze(0)))
         assert_close(after(hidden + encoder.narrow(wide)[0]), found[n], atol=1e-5, rtol=1e-5)
@@ -198,6 +197,7 @@ def test_reader_copies_what_it_compares() -> None:
     assert obs.history is not None and obs.signals is not None
     reader.follow(obs)
     after = observed([[1, 3], [2, 4]])
+    assert after.history is not None and after.signals is not None
     obs.history.copy_(after.history)
     obs.signals.copy_(after.signals)
     assert_close(reader.follow(obs).summary, summarise(encoder, after, ITEMS), atol=1e-5, rtol=0)
@@ -248,7 +248,7 @@ def test_rollout_has_the_numbers_of_whole_windows(name: str, head: str) -> None:
         assert rollout.obs.summary is None  # an update must read the windows with its own weights
         assert bool(rollout.truncated.any()) and bool(rollout.terminated.any())
         for t in range(20):
-            now = replace(rollout.obs.map(lambda x, t=t: x[t]), summary=None)
+            now = tree_map(lambda x, t=t: x[t], rollout.obs)
             assert_close(agent.value(now), rollout.values[t], atol=1e-5, rtol=1e-5)
             assert_close(agent.logprob(now, rollout.items[t]), rollout.logprobs[t], atol=1e-4, rtol=1e-5)
             follows = ~rollout.terminated[t]
@@ -263,7 +263,7 @@ def test_played_sessions_act_on_summaries_of_whole_windows(name: str) -> None:
     largest = []
 
     class Compared:
-        def reader(self) -> Reader | None:
+        def reader(self) -> protocols.Reader | None:
             return agent.reader()
 
         def act(self, obs: Obs, greedy: bool = False) -> Action:

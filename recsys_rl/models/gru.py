@@ -48,10 +48,10 @@ class GRU(nn.Module):
         states: Tensor = self.gru(entries[users, (place - lengths) % length])[0]  # (L, N, H): time first
         return Hidden(torch.where((lengths > 0).unsqueeze(1), states[lengths - 1, users], 0.0))
 
-    def step(self, state: Hidden, entry: Tensor, shown: Tensor) -> Hidden:
+    def step(self, state: Hidden, entry: Tensor, shown: Tensor | None) -> Hidden:
         """The state after one more entry (N, X) of the users where ``shown`` (N,)."""
         hidden = torch.gru_cell(entry, state.hidden, *self.gru.all_weights[0])
-        return Hidden(torch.where(shown.unsqueeze(1), hidden, state.hidden))
+        return Hidden(hidden if shown is None else torch.where(shown.unsqueeze(1), hidden, state.hidden))
 
     def read(self, state: Hidden) -> Tensor:
         """The summary (N, H) of each history."""

@@ -22,7 +22,12 @@ State = Any  # a frozen dataclass of (N, ...) tensors; each encoder has its own
 
 
 class Encoder(Protocol):
-    """From entries (X numbers each) to a summary of H numbers. The rows of a state are independent."""
+    """From entries (X numbers each) to a summary of H numbers. The rows of a state are independent.
+
+    ``encode`` takes a window of entries (N, L, X), the last ones real where the mask (N, L) is True. ``step``
+    takes one entry of each user (N, X), real where its mask (N,) is True; None: all are. It may write to its
+    state.
+    """
 
     out_features: int  # H
     slides: bool
@@ -32,7 +37,7 @@ class Encoder(Protocol):
 
     def encode(self, entries: Tensor, shown: Tensor) -> State: ...
 
-    def step(self, state: State, entry: Tensor, shown: Tensor) -> State: ...
+    def step(self, state: State, entry: Tensor, shown: Tensor | None) -> State: ...
 
     def read(self, state: State) -> Tensor: ...
 
@@ -96,6 +101,10 @@ class Reader:
     def _go_on(self, obs: Obs, last: Obs) -> None:
         history, signals = obs.history, obs.signals
         assert history is not None and signals is not None and last.history is not None
+        if self._each_has_one_more(obs, last):
+            entry = entries(history[:, -1], signals[:, -1], self.items)
+            self.state = self.encoder.step(self.state, entry, None)
+            return
         empty = history[:, -1] < 0  # (N,)
         anew = empty & (last.history[:, -1] >= 0)
         number, largest = self._count(obs, last, empty)
@@ -112,6 +121,17 @@ class Reader:
             rows = to_build.nonzero().squeeze(1)
             window = Obs(obs.context, history, signals).rows(rows)
             self._put(rows, _state(self.encoder, window, self.items))
+
+    def _each_has_one_more(self, obs: Obs, last: Obs) -> bool:
+        """True if one step for all rows does: the usual case, found in a third of the time of ``_count``."""
+        assert obs.history is not None and obs.signals is not None
+        assert last.history is not None and last.signals is not None
+        return (
+            torch.equal(obs.history[:, :-1], last.history[:, 1:])
+            and torch.equal(obs.signals[:, :-1], last.signals[:, 1:])
+            and bool((obs.history[:, -1] >= 0).all())
+            and (self.encoder.slides or bool((last.history[:, 0] < 0).all()))
+        )
 
     def _count(self, obs: Obs, last: Obs, empty: Tensor) -> tuple[Tensor, int]:
         """New entries (N,) of each history, and the largest number; -1 where it does not go on.
