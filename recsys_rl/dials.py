@@ -62,8 +62,8 @@ class EnvConfig:
 class ModelConfig:
     """The networks."""
 
-    encoder: Literal["mlp", "gru"] = "mlp"
-    """Encoder of the session's history: recency-weighted sums, or a GRU."""
+    encoder: Literal["mlp", "gru", "transformer"] = "mlp"
+    """Encoder of the session's history: recency-weighted sums, alone or beside a GRU or a transformer."""
     head: Literal["two-tower", "dense", "scorer"] = "two-tower"
     """two-tower scores item features; dense has one logit per item id; scorer starts as a ranking by profile
     and learns the weight of each visible feature."""

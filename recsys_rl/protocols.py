@@ -32,6 +32,23 @@ class Policy(Protocol):
     def act(self, obs: Obs, greedy: bool = False) -> Action: ...
 
 
+class Reader(Protocol):
+    """The state that a policy keeps of N users while they act."""
+
+    def follow(self, obs: Obs) -> Obs:
+        """The next observation of the same users, with the summary of its history."""
+        ...
+
+
+@runtime_checkable
+class ReadingPolicy(Policy, Protocol):
+    """A policy that encodes histories, and can go on from its encoding of the last observation."""
+
+    def reader(self) -> Reader | None:
+        """A new state; None if there is nothing to keep."""
+        ...
+
+
 class Learner(Policy, Protocol):
     """A policy that learns from a record of its actions."""
 

@@ -245,6 +245,7 @@ class Obs:
     exclude: Tensor | None = None  # (N, X) int64: items that may not be shown (again); -1 is padding
     candidates: Tensor | None = None  # (N, C) int64, each once, -1 padding; None for the whole catalogue
     mask: Tensor | None = None  # (N, I) or (N, C) bool: True if the item may be shown and is not excluded
+    summary: Tensor | None = None  # (N, H) float32: of the history, by the policy's encoder while it acts
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Obs:
         """Apply ``function`` to each tensor."""

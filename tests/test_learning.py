@@ -156,6 +156,7 @@ SATIATION = {"num_items": 60, "embedding_dim": 8, "max_episode_steps": 12}
         ("ppo", "mlp", 12, 0),
         ("ppo", "mlp", 12, 1),
         pytest.param("ppo", "gru", 10, 0, marks=pytest.mark.slow),
+        pytest.param("ppo", "transformer", 10, 0, marks=pytest.mark.slow),
         ("a2c", "mlp", 300, 0),
         ("a2c", "mlp", 300, 1),
     ],

@@ -13,7 +13,7 @@ from torch.testing import assert_close
 from recsys_rl.dials import ModelConfig
 from recsys_rl.functional.plackett_luce import PlackettLuce
 from recsys_rl.models.actor_critic import ActorCritic, Shapes
-from recsys_rl.models.encoders import Linear, SessionGRU, SessionSum, TwinMLP
+from recsys_rl.models.encoders import Linear, SessionSum, TwinMLP
 from recsys_rl.models.heads import DenseHead, TwoTowerHead, item_features
 from recsys_rl.types import Obs
 from tests.tiny_world import tiny_catalogue
@@ -57,7 +57,7 @@ def test_item_features_by_hand() -> None:
     assert_close(features, expected, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("encoder", ["mlp", "gru"])
+@pytest.mark.parametrize("encoder", ["mlp", "gru", "transformer"])
 @pytest.mark.parametrize("head", ["two-tower", "dense"])
 @pytest.mark.parametrize("activation", ["tanh", "relu", "elu"])
 def test_shapes_and_mask(encoder: Any, head: Any, activation: Any) -> None:
@@ -74,7 +74,7 @@ def test_shapes_and_mask(encoder: Any, head: Any, activation: Any) -> None:
     assert_close(model.value(session_obs()), value)
 
 
-@pytest.mark.parametrize("encoder", ["mlp", "gru"])
+@pytest.mark.parametrize("encoder", ["mlp", "gru", "transformer"])
 @pytest.mark.parametrize("head", ["two-tower", "dense"])
 def test_parameters_have_gradients(encoder: Any, head: Any) -> None:
     model = session_model(encoder=encoder, head=head, activation="tanh")
@@ -96,7 +96,7 @@ def test_rows_do_not_mix() -> None:
     assert_close(permuted_value, value[order])
 
 
-@pytest.mark.parametrize("encoder", ["mlp", "gru"])
+@pytest.mark.parametrize("encoder", ["mlp", "gru", "transformer"])
 def test_two_tower_follows_a_permuted_catalogue(encoder: Any) -> None:
     """Another order of the catalogue gives the same logits in that order."""
     model, renumbered = session_model(encoder=encoder), session_model(encoder=encoder)
@@ -210,46 +210,11 @@ def test_slates_of_one_catalogue(head: Any, num_signals: int) -> None:
     assert [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []
 
 
-@pytest.mark.parametrize("reader", ["sum", "gru"])
-def test_empty_history_is_encoded_as_zero(reader: str) -> None:
-    items = torch.randn(4, 3, generator=rng())
-    session = SessionSum(5, 1) if reader == "sum" else SessionGRU(3, 1, rng())
+def test_empty_history_has_sum_zero() -> None:
+    session = SessionSum(5, 1)
     stir(session)
     empty = Obs(torch.zeros(2, 1), torch.full((2, 5), -1), torch.zeros(2, 5, 1))
-    assert not session(empty, items).any()
-
-
-def test_gru_ignores_padding() -> None:
-    """The same two items, with any number of empty places before them."""
-    items = torch.randn(4, 3, generator=rng())
-    session = SessionGRU(3, 1, rng())
-    stir(session)  # with the zero biases of the beginning, padding could not be noticed
-    history, signals = torch.tensor([[3, 1]]), torch.tensor([[[0.2], [0.9]]])
-    short = session(Obs(torch.zeros(1, 1), history, signals), items)
-    for padding in (1, 2, 6):
-        longer = Obs(
-            torch.zeros(1, 1),
-            torch.cat([torch.full((1, padding), -1), history], 1),
-            torch.cat([torch.zeros(1, padding, 1), signals], 1),
-        )
-        assert_close(session(longer, items), short)
-    turned = session(Obs(torch.zeros(1, 1), history.flip(1), signals.flip(1)), items)
-    assert not torch.allclose(turned, short)  # and it does read the order
-
-
-def test_gru_reads_each_row_to_its_own_end() -> None:
-    items = torch.randn(4, 3, generator=rng())
-    session = SessionGRU(3, 1, rng())
-    stir(session)
-    obs = session_obs()
-    together = session(obs, items)
-    for n in range(N):
-        assert_close(session(obs.rows(torch.tensor([n])), items), together[n : n + 1])
-    # the unit itself, over the items of the last row alone (which fill its history) and of the third
-    for n, length in ((4, 4), (2, 2)):
-        assert obs.signals is not None
-        inputs = torch.cat([items[HISTORY[n, L - length :]], obs.signals[n, L - length :]], -1)
-        assert_close(session.gru(inputs.unsqueeze(0))[1][0, 0], together[n])
+    assert not session(empty, torch.randn(4, 3, generator=rng())).any()
 
 
 def test_linear_starts_orthogonal() -> None:
@@ -285,7 +250,7 @@ def test_twin_starts_orthogonal_and_different() -> None:
     assert not torch.allclose(first, second)
 
 
-@pytest.mark.parametrize("encoder", ["mlp", "gru"])
+@pytest.mark.parametrize("encoder", ["mlp", "gru", "transformer"])
 @pytest.mark.parametrize("head", ["two-tower", "dense"])
 def test_first_weights_depend_only_on_the_generator(encoder: Any, head: Any) -> None:
     before = torch.get_rng_state()
@@ -298,9 +263,7 @@ def test_first_weights_depend_only_on_the_generator(encoder: Any, head: Any) -> 
     assert torch.equal(torch.get_rng_state(), before), "the global generator was used"
     for name, weight in first.state_dict().items():
         assert torch.equal(weight, again.state_dict()[name]), name
-        constant = (
-            name.endswith("bias") or "bias" in name or name in ("session.kernels", "head.log_temperature")
-        )
+        constant = "bias" in name or "norms" in name or name in ("session.kernels", "head.log_temperature")
         assert torch.equal(weight, other.state_dict()[name]) == constant, name
 
 

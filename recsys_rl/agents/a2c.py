@@ -17,7 +17,7 @@ from recsys_rl.functional import losses
 from recsys_rl.functional.returns import explained_variance, gae, standardize
 from recsys_rl.models.actor_critic import ActorCritic
 from recsys_rl.models.optimizer import FlatAdam
-from recsys_rl.protocols import Algorithm
+from recsys_rl.protocols import Algorithm, Reader
 from recsys_rl.schema import Size
 from recsys_rl.types import Action, Obs, Rollout
 
@@ -61,6 +61,9 @@ class A2C:
     @torch.inference_mode()
     def act(self, obs: Obs, greedy: bool = False) -> Action:
         return self.model.act(obs, greedy, self.generators["policy"])
+
+    def reader(self) -> Reader | None:
+        return self.model.reader()
 
     @torch.inference_mode()
     def logprob(self, obs: Obs, items: Tensor) -> Tensor:

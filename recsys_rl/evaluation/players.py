@@ -25,7 +25,7 @@ from recsys_rl.evaluation.checkpoints import Entry
 from recsys_rl.evaluation.table import Played
 from recsys_rl.experience.rollout import play
 from recsys_rl.make import episodes, make_agent, make_env
-from recsys_rl.protocols import Env, Policy
+from recsys_rl.protocols import Env, Policy, Reader, ReadingPolicy
 from recsys_rl.types import Action, Obs, Population, World
 from recsys_rl.utils.logger import SECONDS_BETWEEN_LINES, progress_bar
 from recsys_rl.utils.seeding import generators, stream_seed
@@ -236,6 +236,9 @@ class _Counted:
         self.agent, self.title, self.of, self.bar = agent, title, f" of {length}" if length else "", bar
         self.steps, self.printed = 0, time.monotonic()
         self.task = None if bar is None else bar.add_task(title, total=length, news="")
+
+    def reader(self) -> Reader | None:
+        return self.agent.reader() if isinstance(self.agent, ReadingPolicy) else None
 
     def act(self, obs: Obs, greedy: bool = False) -> Action:
         action = self.agent.act(obs, greedy)

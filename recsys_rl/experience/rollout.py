@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from recsys_rl.protocols import Env, Learner, Policy
+from recsys_rl.protocols import Env, Learner, Policy, ReadingPolicy
 from recsys_rl.types import Obs, Rollout, UserError
 
 
@@ -17,13 +17,18 @@ from recsys_rl.types import Obs, Rollout, UserError
 def collect(env: Env, agent: Learner, obs: Obs, num_steps: int) -> tuple[Rollout, Obs]:
     """Play ``num_steps`` steps of every user, starting from the observation ``obs``.
 
+    A state of the agent's encoder goes with the users. It is built from ``obs`` at the start, because an
+    update has changed the weights.
+
     Returns: the record of these steps, and the next observation.
     """
+    follow = _follower(agent)
+    now = follow(obs)
     record: dict[str, Tensor] = {}  # (T, N, ...) each, allocated after the first step
     rows: dict[str, tuple[Tensor, ...]] = {}
     cut: list[tuple[int, Tensor, Tensor]] = []  # step, users (R,) at their time limit, their values (R,)
     for t in range(num_steps):
-        action = agent.act(obs)
+        action = agent.act(now)
         assert action.value is not None
         # The update needs the same candidates again.
         asked = obs if action.candidates is None else obs.among(action.candidates)
@@ -50,17 +55,16 @@ def collect(env: Env, agent: Learner, obs: Obs, num_steps: int) -> tuple[Rollout
             rows[name][t].copy_(x)
         if "mask" in record and "mask" not in seen:  # every item is available again
             rows["mask"][t].fill_(True)
+        obs, now = step.obs, follow(step.final_obs)
         if step.final_obs is not step.obs and t < num_steps - 1:  # some sessions ended
             users = step.truncated.nonzero().squeeze(1)
             if len(users):
-                left = dataclasses.replace(
-                    step.final_obs, mask=None
-                )  # it may be wide, and a value needs none
+                left = dataclasses.replace(now, mask=None)  # it may be wide, and a value needs none
                 cut.append((t, users, agent.value(left.rows(users))))
-        obs = step.obs
+            now = follow(obs)
 
     # The value of the true successor is the next row's. After a time limit the next row is of another user.
-    next_values = torch.cat([record["values"][1:], agent.value(step.final_obs).unsqueeze(0)])
+    next_values = torch.cat([record["values"][1:], agent.value(now).unsqueeze(0)])
     for t, users, value in cut:
         next_values[t, users] = value
     names = [entry.name for entry in dataclasses.fields(Obs) if entry.name in record]
@@ -68,6 +72,12 @@ def collect(env: Env, agent: Learner, obs: Obs, num_steps: int) -> tuple[Rollout
     if same:
         asked = dataclasses.replace(asked, exclude=asked.history)
     return Rollout(asked, next_values=next_values, **record), obs
+
+
+def _follower(agent: Policy) -> Callable[[Obs], Obs]:
+    """Adds the summaries of the agent's encoder to observations of the same users, one after another."""
+    reader = agent.reader() if isinstance(agent, ReadingPolicy) else None
+    return (lambda obs: obs) if reader is None else reader.follow
 
 
 @dataclass(frozen=True)
@@ -109,7 +119,7 @@ def play(
     Sessions that have not ended after ``max_steps`` are cut there and included. Raises UserError if a session
     does not end and no ``max_steps`` is given.
     """
-    obs = env.reset(users)
+    obs, follow = env.reset(users), _follower(agent)
     alive = torch.ones(obs.num_rows, dtype=torch.bool, device=obs.context.device)
     left = torch.zeros_like(alive)
     steps = torch.zeros_like(alive, dtype=torch.int64)
@@ -124,7 +134,7 @@ def play(
                 f"A session did not end within {MAX_STEPS:,} steps: give the environment a time limit, as "
                 "max_episode_steps in gymnasium.register does."
             )
-        action = agent.act(obs, greedy)
+        action = agent.act(follow(obs), greedy)
         step = env.step(action.items)
         items.append(torch.where(alive.unsqueeze(1), action.items, -1))
         steps += alive

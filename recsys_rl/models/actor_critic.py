@@ -12,11 +12,12 @@ from recsys_rl.dials import ModelConfig
 from recsys_rl.functional import categorical, dense
 from recsys_rl.functional.categorical import Categorical
 from recsys_rl.functional.plackett_luce import PlackettLuce
-from recsys_rl.models.encoders import Linear, SessionGRU, SessionSum, TwinMLP
+from recsys_rl.models.encoders import Linear, SessionSum, TwinMLP
 from recsys_rl.models.features import SplitFeatures, feature_parts
 from recsys_rl.models.heads import DenseHead, TwoTowerHead, distribution
 from recsys_rl.models.retrieval import Retriever, mark_unusable
 from recsys_rl.models.scorer import ScorerHead
+from recsys_rl.models.sequence import ENCODERS, Encoder, Reader, num_inputs, summarise
 from recsys_rl.types import Action, Obs
 
 
@@ -40,9 +41,9 @@ class ActorCritic(nn.Module):
     """obs -> (distribution of the action, value (N,)).
 
     Actor and critic have separate hidden layers ``hidden_dims`` over the same inputs: the context and, if
-    observations have a history, the summary of the history. A slate of ``slate_size`` items is drawn from one
-    vector of logits, without repetition. Positions with different alternatives are drawn independently, and
-    positions with fewer than A alternatives are padded with -inf.
+    observations have a history, the sums over it and the summary of an encoder that reads its order. A slate
+    of ``slate_size`` items is drawn from one vector of logits, without repetition. Positions with different
+    alternatives are drawn independently, and positions with fewer than A alternatives are padded with -inf.
 
     If ``obs.candidates`` (N, C) lists the alternatives, only these are scored. The distribution is then over
     the places 0 .. C - 1, with -inf at padding. ``propose`` adds such a list.
@@ -69,16 +70,19 @@ class ActorCritic(nn.Module):
         self.embeddings = (
             (slice(0, half), slice(half, 2 * half)) if shapes.embeddings is None else shapes.embeddings
         )
-        num_inputs, num_blocks = shapes.context_dim, len(self.embeddings)
-        self.session: SessionSum | SessionGRU | None = None
-        if shapes.history_length and config.encoder == "gru":
-            self.session = SessionGRU(num_item_features, shapes.num_signals, generator)
-            num_inputs += self.session.out_features
-        elif shapes.history_length:
+        width, num_blocks = shapes.context_dim, len(self.embeddings)
+        self.session: SessionSum | None = None
+        self.encoder: Encoder | None = None
+        if shapes.history_length:
             self.session = SessionSum(shapes.history_length, shapes.num_signals)
-            num_inputs += self.session.num_blocks * num_item_features
+            width += self.session.num_blocks * num_item_features
             num_blocks += self.session.num_blocks
-        sizes = (num_inputs, *config.hidden_dims)
+            if config.encoder != "mlp":
+                inputs = num_inputs(num_item_features, shapes.num_signals)
+                encoder = ENCODERS[config.encoder](inputs, shapes.history_length, generator)
+                self.encoder = encoder
+                width += encoder.out_features
+        sizes = (width, *config.hidden_dims)
         self.hidden = TwinMLP(sizes, config.activation, generator)  # the actor's and the critic's
         self.value_head = Linear(sizes[-1], 1, 1.0, generator)
         self.head: DenseHead | TwoTowerHead | ScorerHead
@@ -183,13 +187,22 @@ class ActorCritic(nn.Module):
         return value.squeeze(-1)
 
     def _read(self, obs: Obs) -> tuple[Tensor, Tensor | None]:
-        """Inputs (N, num_inputs) of the hidden layers, and the sums over the session if there are any."""
-        if isinstance(self.session, SessionSum):
-            sums = self.session(obs, self.items)  # (N, (1 + S) P, F_i)
-            return torch.cat([obs.context, sums.flatten(1)], -1), sums
-        if self.session is not None:
-            return torch.cat([obs.context, self.session(obs, self.items)], -1), None
-        return obs.context, None
+        """Inputs (N, width) of the hidden layers, and the sums over the session if there are any."""
+        if self.session is None:
+            return obs.context, None
+        sums = self.session(obs, self.items)  # (N, (1 + S) P, F_i)
+        parts = [obs.context, sums.flatten(1)]
+        if self.encoder is not None:
+            summary = summarise(self.encoder, obs, self.items) if obs.summary is None else obs.summary
+            parts.append(summary)  # (N, H)
+        return torch.cat(parts, -1), sums
+
+    def reader(self) -> Reader | None:
+        """A new state of the encoder for users who act; None if there is nothing to keep."""
+        if self.encoder is None:
+            return None
+        most = min(self.shapes.slate_size, self.shapes.history_length)
+        return Reader(self.encoder, self.items, most)
 
     def _blocks(self, obs: Obs, sums: Tensor | None) -> list[Tensor]:
         """Inputs in the space of item features: embeddings of the context (N, E, D), sums (N, number, F_i).

@@ -1,4 +1,4 @@
-"""Encoders, from an observation to features: multilayer perceptrons, and two encoders of the history."""
+"""From an observation to features: multilayer perceptrons, and the sums over a history."""
 
 from __future__ import annotations
 
@@ -96,34 +96,3 @@ class SessionSum(nn.Module):
         weights = torch.cat([plain, received.flatten(1, 2)], 1)  # (N, (1 + S) P, L)
         features = features_of(item_features, obs.history.clamp_min(0))  # (N, L, F_i)
         return weights @ features  # (N, (1 + S) P, F_i)
-
-
-class SessionGRU(nn.Module):
-    """A gated recurrent unit (Cho et al. 2014) over the shown items' features and signals."""
-
-    def __init__(
-        self, num_features: int, num_signals: int, generator: torch.Generator, size: int = 64
-    ) -> None:
-        super().__init__()
-        # Made without values, because torch would draw them from the global generator.
-        self.gru = nn.GRU(num_features + num_signals, size, batch_first=True, device="meta")
-        self.gru.to_empty(device="cpu")
-        for name, parameter in self.gru.named_parameters():
-            if name.startswith("weight"):
-                nn.init.orthogonal_(parameter, generator=generator)
-            else:
-                nn.init.zeros_(parameter)
-        self.out_features = size
-
-    def forward(self, obs: Obs, item_features: Tensor | SplitFeatures) -> Tensor:
-        assert obs.history is not None and obs.signals is not None
-        n, length = obs.history.shape
-        lengths = (obs.history >= 0).sum(1, keepdim=True)  # (N, 1)
-        # A history begins with padding, and the unit's biases would turn padding into a state. So the
-        # padding is moved behind the items, and the state after the last item is taken.
-        order = (torch.arange(length, device=lengths.device) - lengths) % length  # (N, L)
-        signals = obs.signals.gather(1, order.unsqueeze(-1).expand_as(obs.signals))
-        features = features_of(item_features, obs.history.gather(1, order).clamp_min(0))  # (N, L, F_i)
-        states, _ = self.gru(torch.cat([features, signals], -1))  # (N, L, size)
-        last = states[torch.arange(n, device=lengths.device), lengths[:, 0] - 1]  # (N, size)
-        return torch.where(lengths > 0, last, 0.0)

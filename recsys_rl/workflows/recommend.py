@@ -20,6 +20,7 @@ from recsys_rl.checkpoint import load as load_checkpoint
 from recsys_rl.data.embeddings import fold_in, unit_rows
 from recsys_rl.errors import UserError
 from recsys_rl.lookup import DEFAULT_ALGO
+from recsys_rl.protocols import Reader, ReadingPolicy
 from recsys_rl.run import agent_of
 from recsys_rl.schema import Count, check_fields, shown
 from recsys_rl.session import PIECES, Session
@@ -95,6 +96,10 @@ class Recommender:
         """The action of the policy for N observations, as in ``Policy``."""
         action: Action = self.agent.act(obs, greedy)
         return action
+
+    def reader(self) -> Reader | None:
+        """The state of its encoder for N users who act, as in ``ReadingPolicy``."""
+        return self.agent.reader() if isinstance(self.agent, ReadingPolicy) else None
 
     def recommend(
         self,

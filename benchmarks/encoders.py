@@ -1,0 +1,148 @@
+"""Milliseconds of acting and learning with each encoder of histories.
+
+    python -m benchmarks.encoders [--rounds 9] [--smoke]
+
+64 users choose among 1,000 items, by the two-tower head, with windows of 50 entries. "act" is one step of a
+rollout without its environment: going on from the last observation, and choosing. It is given for histories
+of about 10 and 45 entries, and for a full window that slides. "encoding" acts as "act at 45", but encodes the
+whole window at each step.
+
+"update" is one gradient step of PPO on 512 full windows: forward, loss, backward, Adam. "products" are the
+matrix products of that step alone, with the same tensors. Encoders take turns within a round. Times are of
+the processor, for one thread: medians over the rounds.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+import tyro
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from recsys_rl.agents.ppo import PPO, PPOConfig
+from recsys_rl.dials import ModelConfig
+from recsys_rl.models.actor_critic import ActorCritic, Shapes
+from recsys_rl.types import Obs, Rollout
+
+USERS, WINDOW, ITEMS, DIMS, FEATURES, BATCH = 64, 50, 1000, 32, 55, 512
+ENCODERS = ("mlp", "gru", "transformer")
+PRODUCTS = {torch.ops.aten.mm, torch.ops.aten.addmm, torch.ops.aten.bmm, torch.ops.aten.baddbmm}
+
+
+class Products(TorchDispatchMode):
+    """Keeps the calls of matrix products with their tensors."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.calls: list[tuple[Callable[..., Any], tuple[Any, ...]]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.overloadpacket in PRODUCTS:
+            self.calls.append((func, args))
+        return func(*args, **(kwargs or {}))
+
+    def repeat(self) -> None:
+        for func, args in self.calls:
+            func(*args)
+
+
+def make_agent(encoder: Any) -> PPO:
+    streams = {name: torch.Generator().manual_seed(0) for name in ("model", "policy", "shuffle")}
+    features = torch.randn(ITEMS, FEATURES, generator=streams["model"])
+    shapes = Shapes(2 * DIMS, (ITEMS,), features, WINDOW, num_signals=1)
+    model = ActorCritic(shapes, ModelConfig(encoder=encoder), streams["model"])
+    return PPO(model, PPOConfig(update_epochs=1, batch_size=BATCH), 10**6, streams)
+
+
+def sessions(rows: int, steps: int) -> list[Obs]:
+    """The observations of ``rows`` sessions, one after another, with the same window as it moves on."""
+    generator = torch.Generator().manual_seed(1)
+    items = torch.randint(ITEMS, (rows, steps), generator=generator)
+    signals = torch.rand(rows, steps, 1, generator=generator)
+    items = torch.cat([torch.full((rows, WINDOW), -1), items], 1)
+    signals = torch.cat([torch.zeros(rows, WINDOW, 1), signals], 1)
+    context = torch.randn(rows, 2 * DIMS, generator=generator)
+    windows = [slice(at, at + WINDOW) for at in range(steps + 1)]
+    return [Obs(context, items[:, at].contiguous(), signals[:, at].contiguous()) for at in windows]
+
+
+def act(agent: PPO, seen: list[Obs], first: int, last: int, *, reads: bool = True) -> float:
+    """Milliseconds of one of the steps ``first`` to ``last``."""
+    reader = agent.reader() if reads else None
+    with torch.inference_mode():
+        if reader is not None:
+            reader.follow(seen[first - 1])
+        started = time.process_time()
+        for obs in seen[first:last]:
+            agent.act(obs if reader is None else reader.follow(obs))
+        return 1e3 * (time.process_time() - started) / (last - first)
+
+
+def record(agent: PPO, obs: Obs) -> Rollout:
+    """A rollout of one step of ``BATCH`` users, hence one minibatch."""
+    action = agent.act(obs)
+    assert action.value is not None
+    zeros = torch.zeros(1, BATCH)
+    random = torch.rand(1, BATCH, generator=torch.Generator().manual_seed(2))
+    return Rollout(
+        obs.map(lambda x: x.unsqueeze(0)),
+        items=action.items.unsqueeze(0),
+        logprobs=action.logprob.unsqueeze(0),
+        values=action.value.unsqueeze(0),
+        next_values=zeros,
+        rewards=random,
+        streams=random.unsqueeze(-1),
+        terminated=zeros > 0,
+        truncated=zeros > 0,
+    )
+
+
+def milliseconds(work: Callable[[], object]) -> float:
+    started = time.process_time()
+    work()
+    return 1e3 * (time.process_time() - started)
+
+
+def main(rounds: int = 9, smoke: bool = False) -> None:
+    """Print the table; ``smoke`` is one short round."""
+    torch.set_num_threads(1)
+    seen, full = sessions(USERS, 70), sessions(BATCH, WINDOW)[-1]
+    agents = {encoder: make_agent(encoder) for encoder in ENCODERS}
+    batches = {encoder: record(agent, full) for encoder, agent in agents.items()}
+    products: dict[str, Products] = {}
+    for encoder, agent in agents.items():
+        agent.update(batches[encoder])  # warm
+        with Products() as products[encoder]:
+            agent.update(batches[encoder])
+    times: dict[str, dict[str, list[float]]] = {encoder: {} for encoder in ENCODERS}
+    for _ in range(1 if smoke else rounds):
+        for encoder, agent in agents.items():
+            found = {
+                "act at 10": act(agent, seen, 5, 15),
+                "at 45": act(agent, seen, 40, 50),
+                "sliding": act(agent, seen, 55, 65),
+                "encoding": act(agent, seen, 40, 50, reads=False),
+                "update": milliseconds(partial(agent.update, batches[encoder])),
+                "products": milliseconds(products[encoder].repeat),
+            }
+            for name, value in found.items():
+                times[encoder].setdefault(name, []).append(value)
+    print(*_table({e: {n: statistics.median(x) for n, x in of.items()} for e, of in times.items()}), sep="\n")
+
+
+def _table(medians: dict[str, dict[str, float]]) -> list[str]:
+    head = [*medians[ENCODERS[0]], "update / products", "act at 45 / mlp"]
+    rows = [f"| ms | {' | '.join(head)} |", f"|---|{'---:|' * len(head)}"]
+    for encoder, of in medians.items():
+        shares = of["update"] / of["products"], of["at 45"] / medians["mlp"]["at 45"]
+        rows.append(f"| {encoder} | {' | '.join(f'{x:.2f}' for x in (*of.values(), *shares))} |")
+    return rows
+
+
+if __name__ == "__main__":
+    tyro.cli(main)

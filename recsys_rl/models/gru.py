@@ -1,0 +1,58 @@
+"""A gated recurrent unit over the entries of a history (Cho et al. 2014, arXiv:1406.1078)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Hidden:
+    """The state of N users."""
+
+    hidden: Tensor  # (N, H)
+
+
+class GRU(nn.Module):
+    """Reads the entries one after another. The summary is the hidden state, 0 before the first entry."""
+
+    slides = False  # the oldest entry can't be taken out of a hidden state
+
+    def __init__(self, num_inputs: int, length: int, generator: torch.Generator, size: int = 64) -> None:
+        """``num_inputs``: X, numbers of an entry. The unit has the same weights for every length."""
+        super().__init__()
+        # Made without values, because torch would draw them from the global generator.
+        self.gru = nn.GRU(num_inputs, size, device="meta")
+        self.gru.to_empty(device="cpu")
+        for name, parameter in self.gru.named_parameters():
+            if name.startswith("weight"):
+                nn.init.orthogonal_(parameter, generator=generator)
+            else:
+                nn.init.zeros_(parameter)
+        self.out_features = size
+
+    def start(self, n: int) -> Hidden:
+        """The state of ``n`` users before their first entry."""
+        return Hidden(next(self.parameters()).new_zeros(n, self.out_features))
+
+    def encode(self, entries: Tensor, shown: Tensor) -> Hidden:
+        """The state after the entries (N, L, X) where ``shown`` (N, L); the others stand before them."""
+        n, length = shown.shape
+        lengths = shown.sum(1)  # (N,)
+        # A history begins with padding, and the unit's biases would turn padding into a state. So the
+        # padding is moved behind the entries, and the state after the last entry is taken.
+        users = torch.arange(n, device=shown.device)
+        place = torch.arange(length, device=shown.device).unsqueeze(1)  # (L, 1)
+        states: Tensor = self.gru(entries[users, (place - lengths) % length])[0]  # (L, N, H): time first
+        return Hidden(torch.where((lengths > 0).unsqueeze(1), states[lengths - 1, users], 0.0))
+
+    def step(self, state: Hidden, entry: Tensor, shown: Tensor | None) -> Hidden:
+        """The state after one more entry (N, X) of the users where ``shown`` (N,)."""
+        hidden = torch.gru_cell(entry, state.hidden, *self.gru.all_weights[0])
+        return Hidden(hidden if shown is None else torch.where(shown.unsqueeze(1), hidden, state.hidden))
+
+    def read(self, state: Hidden) -> Tensor:
+        """The summary (N, H) of each history."""
+        return state.hidden

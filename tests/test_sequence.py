@@ -1,0 +1,282 @@
+"""Encoders of histories: a window at once, and one entry after another while acting."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.testing import assert_close
+
+from recsys_rl import protocols
+from recsys_rl.agents.a2c import A2C
+from recsys_rl.agents.ppo import PPO
+from recsys_rl.experience.rollout import collect, play
+from recsys_rl.models import sequence
+from recsys_rl.models.gru import GRU
+from recsys_rl.models.sequence import ENCODERS, Encoder, Reader, summarise
+from recsys_rl.models.transformer import DECAYS, Transformer
+from recsys_rl.protocols import Env
+from recsys_rl.types import Action, Obs, Step, tree_map
+from tests.small_runs import begin, settings
+
+N, L, X = 4, 5, 3
+LENGTHS = torch.tensor([0, 1, 3, 5])
+SHOWN = torch.arange(L) >= L - LENGTHS.unsqueeze(1)  # (N, L)
+NAMES = sorted(ENCODERS)
+
+
+def rng(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def stirred(name: str, size: int = 8) -> Any:
+    """An encoder whose weights differ from their first values; also the biases, which padding would show."""
+    made = {"gru": GRU, "transformer": Transformer}[name](X, L, rng(), size)
+    for parameter in made.parameters():
+        parameter.data += 0.3 * torch.randn(parameter.shape, generator=rng(parameter.numel()))
+    return made
+
+
+def read(encoder: Encoder, window: Tensor, shown: Tensor = SHOWN) -> Tensor:
+    return encoder.read(encoder.encode(window, shown))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_padding_is_ignored(name: str) -> None:
+    encoder, window = stirred(name), torch.randn(N, L, X, generator=rng())
+    garbage = torch.where(SHOWN.unsqueeze(-1), window, 100 * torch.randn(N, L, X, generator=rng(1)))
+    found = read(encoder, window)
+    assert_close(read(encoder, garbage), found)
+    assert not found[0].any() and bool(found[1:].any(1).all())  # an empty history has summary 0
+    for n in range(N):
+        assert_close(read(encoder, window[n : n + 1], SHOWN[n : n + 1]), found[n : n + 1])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_steps_agree_with_windows_at_any_cut(name: str) -> None:
+    """Entries come at other times for each user, in slots that the ring has reached at other times."""
+    encoder, rows = stirred(name), torch.randn(N, 9, X, generator=rng())
+    come = torch.rand(9, N, generator=rng(1)) < 0.7
+    state, window, shown = encoder.start(N), torch.zeros(N, L, X), torch.zeros(N, L, dtype=torch.bool)
+    for at in range(9):
+        which = come[at]
+        if not encoder.slides:
+            which = which & ~shown[:, 0]
+        state = encoder.step(state, rows[:, at], which)
+        moved = torch.cat([window[:, 1:], rows[:, at : at + 1]], 1)
+        window = torch.where(which.view(N, 1, 1), moved, window)
+        shown = torch.where(which.unsqueeze(1), torch.cat([shown[:, 1:], torch.ones(N, 1) > 0], 1), shown)
+        assert_close(encoder.read(state), read(encoder, window, shown), atol=1e-5, rtol=0)
+        state = encoder.step(state, rows[:, 0], torch.zeros(N, dtype=torch.bool))  # no entry: no change
+    assert bool(shown.all()) or not encoder.slides
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_summary_depends_on_no_later_entry(name: str) -> None:
+    encoder, rows = stirred(name), torch.randn(1, L, X, generator=rng())
+    other, everyone = rows.clone(), None
+    other[:, 3] += 1
+    changed = []
+    first, second = encoder.start(1), encoder.start(1)
+    for at in range(L):
+        first = encoder.step(first, rows[:, at], everyone)
+        second = encoder.step(second, other[:, at], everyone)
+        changed.append(not torch.allclose(encoder.read(first), encoder.read(second)))
+    assert changed == [False, False, False, True, True]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_gradients_agree_with_differences(name: str) -> None:
+    encoder = stirred(name).double()
+    window = torch.randn(N, L, X, generator=rng(), dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x: read(encoder, x)[1:], window)
+    read(encoder, window)[1:].square().sum().backward()
+    assert window.grad is not None
+    assert torch.equal(window.grad.any(-1), SHOWN)  # each entry counts, and no padding
+    # all weights together, a small step in one direction
+    weights = list(encoder.parameters())
+    ways = [torch.randn(weight.shape, generator=rng(2), dtype=torch.float64) for weight in weights]
+    expected = sum(float((weight.grad * way).sum()) for weight, way in zip(weights, ways, strict=True))
+    losses = []
+    for step in (1e-6, -2e-6):
+        for weight, way in zip(weights, ways, strict=True):
+            weight.data += step * way
+        losses.append(read(encoder, window)[1:].square().sum().item())
+    assert (losses[0] - losses[1]) / 2e-6 == pytest.approx(expected, rel=1e-6)
+
+
+@torch.no_grad()
+def test_transformer_by_its_equations() -> None:
+    """The equations at the top of its file, for one user and one head at a time."""
+    encoder = stirred("transformer")
+    window = torch.randn(N, L, X, generator=rng())
+    found, size = read(encoder, window), 4 // len(DECAYS)
+    before, between, after = encoder.norms
+    for n in (1, 2, 3):
+        entries = window[n, L - LENGTHS[n] :]  # the entries alone
+        embedded = entries @ encoder.embed.weight + encoder.embed.bias
+        normed = before(embedded)
+        keys, values = encoder.key(normed), encoder.value(normed)
+        heads = []
+        for head in range(len(DECAYS)):
+            part = slice(head * size, (head + 1) * size)
+            q = encoder.query(normed[-1:])[0, part]
+            scores = [
+                float(q @ keys[j, part]) / math.sqrt(size) + float(encoder.bias[head, len(entries) - 1 - j])
+                for j in range(len(entries))
+            ]
+            weights = torch.tensor(scores).softmax(0)
+            heads.append(weights @ values[:, part])
+        hidden = embedded[-1] + encoder.attended(torch.cat(heads).unsqueeze(0))[0]
+        wide = torch.relu(encoder.widen(between(hidden).unsqueeze(0)))
+        assert_close(after(hidden + encoder.narrow(wide)[0]), found[n], atol=1e-5, rtol=1e-5)
+
+
+def test_transformer_starts_with_exponential_decays() -> None:
+    weights = Transformer(X, L, rng()).bias.exp()
+    expected = torch.tensor([[decay**age for age in range(L)] for decay in DECAYS])
+    assert_close(weights, expected)
+
+
+# The reader: observations of the same users, one after another.
+
+ITEMS = torch.randn(30, X - 1, generator=rng(5))
+
+
+def observed(history: list[list[int]]) -> Obs:
+    """Each item has its signal: the same each time, so that a window tells its entries."""
+    ids = torch.tensor([[-1] * (L - len(row)) + row[-L:] for row in history])
+    signals = torch.where(ids >= 0, ids / 30.0, 0.0).unsqueeze(-1)
+    return Obs(torch.zeros(len(history), 1), ids, signals)
+
+
+@pytest.fixture
+def built(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The number of windows of each time that states were built from windows."""
+    counts: list[int] = []
+    build = sequence._state
+
+    def counted(encoder: Encoder, obs: Obs, items: Tensor) -> Any:
+        counts.append(obs.num_rows)
+        return build(encoder, obs, items)
+
+    monkeypatch.setattr(sequence, "_state", counted)
+    return counts
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_reader_follows_entries_resets_and_jumps(name: str, built: list[int]) -> None:
+    encoder = stirred(name)
+    reader = Reader(encoder, ITEMS, 2)
+    full, jump = [1, 2, 3, 4, 5], 0 if encoder.slides else 1
+    steps = [
+        ([[], [7], [1, 2, 3]], [3]),  # the first observation: all are built from their windows
+        ([[4], [7, 8], [1, 2, 3]], []),  # one entry, one entry, none
+        ([[4, 4], [], [1, 2, 3, 4, 5]], []),  # the same item again, a new session, two entries
+        ([[4, 4, 4], [], [*full, 6]], [jump]),  # the window slides
+        ([[], [9], [*full, 6, 6]], [jump]),  # a new session
+        ([[3], [9, 9], [*full, 6, 6]], []),  # a full window without a new entry
+        ([[2, 1], [9], [*full, 6, 6]], [2]),  # histories that do not go on: of other users, say
+    ]
+    for history, builds in steps:
+        del built[:]
+        obs = observed(history)
+        found = reader.follow(obs).summary
+        assert found is not None
+        assert [count for count in built if count] == [count for count in builds if count], history
+        assert_close(found, summarise(encoder, obs, ITEMS), atol=1e-5, rtol=0)
+
+
+def test_reader_copies_what_it_compares() -> None:
+    """An environment may write its next observation to the tensors of the last one."""
+    encoder = stirred("gru")
+    reader, obs = Reader(encoder, ITEMS, 1), observed([[1], [2]])
+    assert obs.history is not None and obs.signals is not None
+    reader.follow(obs)
+    after = observed([[1, 3], [2, 4]])
+    assert after.history is not None and after.signals is not None
+    obs.history.copy_(after.history)
+    obs.signals.copy_(after.signals)
+    assert_close(reader.follow(obs).summary, summarise(encoder, after, ITEMS), atol=1e-5, rtol=0)
+
+
+# Rollouts and sessions with an encoder's state.
+
+
+class Watched:
+    """An environment that keeps the true successors."""
+
+    def __init__(self, env: Env) -> None:
+        self.env, self.successors = env, []  # type: tuple[Env, list[Obs]]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.env, name)
+
+    def step(self, items: Tensor) -> Step:
+        step = self.env.step(items)
+        self.successors.append(step.final_obs)
+        return step
+
+
+def small(encoder: str, **model: Any) -> tuple[Env, PPO | A2C]:
+    config = settings(
+        "ppo",
+        "satiation",
+        env_config={"num_items": 40, "embedding_dim": 4, "max_episode_steps": 7, "patience_cost": 0.2},
+        data_config={"num_users": 30},
+        agent_config={"n_steps": 20, "num_envs": 6, "batch_size": 60},
+        model_config={"encoder": encoder, "hidden_dims": [8], **model},
+    )
+    env, agent = begin(config)
+    for parameter in agent.model.parameters():
+        parameter.data += 0.1 * torch.randn(parameter.shape, generator=rng(parameter.numel()))
+    return env, agent
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("head", ["two-tower", "dense", "scorer"])
+def test_rollout_has_the_numbers_of_whole_windows(name: str, head: str) -> None:
+    """20 steps of sessions of at most 7: values and log-probabilities, also across time limits."""
+    env, agent = small(name, head=head)
+    watched, obs = Watched(env), env.reset()
+    for _ in range(2):
+        del watched.successors[:]
+        rollout, obs = collect(watched, agent, obs, 20)
+        assert rollout.obs.summary is None  # an update must read the windows with its own weights
+        assert bool(rollout.truncated.any()) and bool(rollout.terminated.any())
+        for t in range(20):
+            now = tree_map(lambda x, t=t: x[t], rollout.obs)
+            assert_close(agent.value(now), rollout.values[t], atol=1e-5, rtol=1e-5)
+            assert_close(agent.logprob(now, rollout.items[t]), rollout.logprobs[t], atol=1e-4, rtol=1e-5)
+            follows = ~rollout.terminated[t]
+            successor = agent.value(watched.successors[t])
+            assert_close(successor[follows], rollout.next_values[t][follows], atol=1e-5, rtol=1e-5)
+        agent.update(rollout)  # the next rollout must begin with a state of the new weights
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_played_sessions_act_on_summaries_of_whole_windows(name: str) -> None:
+    env, agent = small(name)
+    largest = []
+
+    class Compared:
+        def reader(self) -> protocols.Reader | None:
+            return agent.reader()
+
+        def act(self, obs: Obs, greedy: bool = False) -> Action:
+            assert obs.summary is not None and agent.model.encoder is not None
+            again = summarise(agent.model.encoder, obs, agent.model.items)
+            largest.append(float((again - obs.summary).abs().max()))
+            return agent.act(obs, greedy)
+
+    play(env, Compared())
+    assert len(largest) == 7 and max(largest) < 1e-5
+
+
+def test_sums_alone_keep_no_state() -> None:
+    env, agent = small("mlp")
+    assert agent.reader() is None
+    assert collect(env, agent, env.reset(), 3)[0].obs.summary is None
