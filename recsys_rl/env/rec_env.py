@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from recsys_rl.dials import EnvConfig
+from recsys_rl.env.visits import DAYS, LONGEST_GAP
 from recsys_rl.functional import categorical, rows
 from recsys_rl.objective.weighted import stream_weights, weighted
-from recsys_rl.env.visits import DAYS, LONGEST_GAP
 from recsys_rl.protocols import EventUsers, ReturningUsers, UserModel, UserState
 from recsys_rl.session import Session, make_interface
 from recsys_rl.types import Catalogue, Events, Obs, Signal, Step, Stream, UserError, tensors_of, tree_map
@@ -25,8 +25,8 @@ class RecEnv:
     observation of another user's session, and ``Step.final_obs`` is the last observation of the old session.
     ``terminated``: the user left. ``truncated``: the time limit ``max_episode_steps`` ended the session.
 
-    With ``visits`` above 1 (ReturningUsers) an episode is a user's life. A user who leaves, or reaches the time
-    limit of a visit, comes back some days later in the same row. ``terminated``: the user never returns.
+    With ``visits`` above 1 (ReturningUsers) an episode is a user's life. A user who leaves, or reaches the
+    time limit of a visit, comes back some days later in the same row. ``terminated``: the user never returns.
     ``truncated``: the life was cut after DAYS days or ``visits`` visits; ``final_obs`` is then the first
     observation of the visit that was cut off.
     """
@@ -230,7 +230,7 @@ class RecEnv:
     def _next_visits(
         self, user_state: UserState, session: Session, ends: Tensor
     ) -> tuple[UserState, Session, Tensor, Tensor]:
-        """The rows in which a visit ``ends`` (N,) at the start of the next one; terminated, truncated (N,)."""
+        """Start the next visit where one ``ends`` (N,). Returns also terminated and truncated (N,)."""
         assert isinstance(self.user_model, ReturningUsers)
         # Drawn for every row, for the reason given in ``step``.
         chance = torch.rand(len(ends), generator=self.generator, device=self.device)

@@ -39,7 +39,7 @@ not valuing: Kleinberg, Mullainathan and Raghavan 2022, "The challenge of unders
 video that may not be shown brings no reward, satisfaction or weariness, and costs patience.
 
 With ``visits`` above 1 an episode is a user's life (env/visits.py has the days of return). The feeling of a
-video is its change of patience before the cap. A user's habit and the feeling that he is used to at first are::
+video is its change of patience before the cap. A user's habit, and the feeling he is used to at first, are::
 
     habit = habit_base + habit_deviation N(0, 1), drawn once                                         [logits]
     usual = patience_feed sigmoid(appeal_base + ease_deviation a) - patience_drain
@@ -245,9 +245,11 @@ class ShortVideo:
         """Part of a sentence about attributes that were drawn, and those that are always drawn."""
         texts = {"duration": f"durations ({DURATIONS})", "creator": f"creators ({CREATORS})"}
         drawn = [text for name, text in texts.items() if name in self.catalogue.drawn]
-        return (f"the data lack {' and '.join(drawn)}, drawn from the seed; " if drawn else "") + (
-            "hooks of videos, habits of users and the after-effect are assumed"
-        ) + ("; so are the days on which users return" if self.visits > 1 else "")
+        return (
+            (f"the data lack {' and '.join(drawn)}, drawn from the seed; " if drawn else "")
+            + ("hooks of videos, habits of users and the after-effect are assumed")
+            + ("; so are the days on which users return" if self.visits > 1 else "")
+        )
 
     @cached_property
     def tags(self) -> Tensor:
