@@ -29,7 +29,8 @@ from tests.doors import (
     steps,
 )
 
-RUNS = {"drift": DRIFT, "satiation": SATIATION, "gym": CARTPOLE, "a2c": A2C}
+LIVES = ["--env", "short-video", "--visits", "4", *DRIFT]
+RUNS = {"drift": DRIFT, "satiation": SATIATION, "gym": CARTPOLE, "a2c": A2C, "lives": LIVES}
 
 
 def log_of(folder: Path) -> list[tuple[int, str, float]]:

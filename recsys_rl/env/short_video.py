@@ -140,7 +140,7 @@ class ShortVideoConfig(EnvConfig):
     """Patience gained per standard deviation of a video's after-effect."""
     visits: Annotated[int, Range(1, visits.DAYS)] = 1
     """Most visits of an episode. 1: an episode is one visit; more: a user's life of up to 35 days."""
-    habit_base: Finite = 0.0
+    habit_base: Finite = -0.3
     """Logits of returning on the next day after a visit as usual; habits matter only with visits above 1."""
     habit_deviation: NonNegative = 1.5
     """Standard deviation of these logits between users."""
