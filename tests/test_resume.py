@@ -111,7 +111,7 @@ sys.exit(main(resume))
 """
 
 
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize("name", [name for name in RUNS if name != "lives"])  # interrupted twice above
 def test_killed_at_random_moments(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """kill -9 ten times, then to the end."""
     whole, pieces = tmp_path / "whole", tmp_path / "pieces"

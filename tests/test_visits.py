@@ -35,8 +35,8 @@ from recsys_rl.testing.envs import require_same_steps, walk
 from recsys_rl.types import UserError
 from tests.test_short_video import CONFIG, tiny, tiny_of_users
 
-ALWAYS = {"habit_base": 50.0, "habit_deviation": 0.0, "habit_fade": 0.0, "visit_gain": 0.0}
-NEVER = {**ALWAYS, "habit_base": -50.0}
+ALWAYS: dict[str, Any] = {"habit_base": 50.0, "habit_deviation": 0.0, "habit_fade": 0.0, "visit_gain": 0.0}
+NEVER: dict[str, Any] = {**ALWAYS, "habit_base": -50.0}
 SMALL = ["--data", "synthetic", "--num-items", "30", "--embedding-dim", "4", "--num-users", "40"]
 LIVES = [
     *("--env", "short-video", *SMALL, "--visits", "35", "--max-episode-steps", "2", "--hidden-dims", "6"),
@@ -53,12 +53,20 @@ def small_env(seed: int = 0, num_envs: int = 6, visits: int = 3, **dials: float)
     return env
 
 
-def lasting(model: ShortVideo, **dials: float) -> ShortVideo:
+def lasting(model: ShortVideo) -> ShortVideo:
     """The model with lives of 35 visits; its users have the standard normal number 0.5 for a habit."""
     habit = torch.full((len(model.population.user_ids),), 0.5)
     attributes = {**model.population.attributes, "habit": habit}
-    dials = {"habit_base": 0.4, "habit_deviation": 1.2, "habit_fade": 0.5, "visit_gain": 10.0, **dials}
-    config = replace(CONFIG, visits=35, usual_rate=0.2, overnight=0.4, **dials)
+    config = replace(
+        CONFIG,
+        visits=35,
+        habit_base=0.4,
+        habit_deviation=1.2,
+        habit_fade=0.5,
+        visit_gain=10.0,
+        usual_rate=0.2,
+        overnight=0.4,
+    )
     return replace(model, population=replace(model.population, attributes=attributes), config=config)
 
 
