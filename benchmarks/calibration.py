@@ -6,7 +6,8 @@ A row has the real value and its source, the simulated value under the uniform p
 uniformly), their distance, the limit and True if the distance is within it. The real values come from the
 files in FOLDER (default: ../shared/data), from the half of the users that chose no setting: those with odd
 places in the order of their ids. Rows whose file is absent are "not available". The official statistics of
-KuaiRec are of all its users. The simulated users are all users of the default world.
+KuaiRec are of all its users. The simulated users are all users of the default world. The rows of visits are
+of whole lives under the popularity policy; the heavy users are the tenth with the most videos in 14 days.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
+from benchmarks import calibration_visits as visits
 from benchmarks.harness import tables
 from benchmarks.harness.turns import Row
 from recsys_rl.config import Config, from_dict
@@ -249,6 +251,26 @@ def kuairand_rows(
     return [*found, comment]
 
 
+def visit_rows(config: Config, world: World, real: pl.DataFrame | None) -> list[Row]:
+    """Days between active days of heavy users, against KuaiRand; and retention, for which no log is open."""
+    name, source = "gaps of 1, 2, 3, more days, total variation", "KuaiRand, explicit feedback"
+    counts = visits.simulate_days(config, world)
+    shares = visits.gap_shares(visits.gaps_of(visits.heavy_users(counts)))
+    if real is None:
+        found = [missing(name, source, 0.05)]
+    else:
+        wanted = visits.gap_shares(visits.real_gaps(real))
+        gap = float(np.abs(wanted - shares).sum() / 2)
+        theirs, ours = (" ".join(f"{x:.3f}" for x in part) for part in (wanted, shares))
+        found = [row(name, source, theirs, ours, gap, 0.05)]
+    kept = {day: visits.retention(counts, day) for day in (1, 7, 30)}
+    for day, share in kept.items():
+        found.append({**missing(f"D{day}", "none", 1.0, "assumed"), "simulated": share, "limit": None})
+    slower = (kept[7] - kept[30]) / 23 / max(1e-9, (kept[1] - kept[7]) / 6)
+    name = "fall of retention a day, D7 to D30 over D1 to D7"
+    return [*found, {**row(name, "none", None, slower, slower, 1.0), "note": "assumed"}]
+
+
 def _columns(views: Views) -> list[Array]:
     return [getattr(views, field.name) for field in dataclasses.fields(views)]
 
@@ -292,7 +314,9 @@ def main() -> None:
     config = from_dict(Config, settings)
     world = make_world(config)
     rows = watch_ratio_rows(simulate(config, world, args.views, num_envs), args.real)
-    rows += kuairand_rows(config, world, args.views, num_envs, explicit_views(args.real))
+    real = explicit_views(args.real)
+    rows += kuairand_rows(config, world, args.views, num_envs, real)
+    rows += visit_rows(config, world, real)
     tables.publish(rows, args)
 
 

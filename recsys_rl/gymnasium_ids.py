@@ -22,6 +22,9 @@ A masked action counts as a skip, with reward 0. ``terminated``: the user left.
 ``max_episode_steps`` for its own time limit, which can shorten a session but not lengthen it. Give
 ``env_config=EnvConfig(max_episode_steps=40)`` instead.)
 
+With ``visits=35``, on a platform that has visits, an episode is a user's life of several visits. It goes on
+in the next visit without a reset. ``terminated``: the user never returns. ``truncated``: the life was cut.
+
 ``reset(options={"users": [3, 8]})`` starts sessions of these rows of the population, one for each
 environment.
 """

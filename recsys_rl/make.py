@@ -89,6 +89,13 @@ def make_env(
     return RecEnv(user_model, world.catalogue, config.env_config, users, num_envs, generator, length)
 
 
+def one_visit(config: Config) -> Config:
+    """The same settings with one visit as an episode."""
+    if getattr(config.env_config, "visits", 1) == 1:
+        return config
+    return dataclasses.replace(config, env_config=dataclasses.replace(config.env_config, visits=1))
+
+
 def episodes(count: int, seed: int) -> Tensor:
     """(count,) int64: seeds of episodes, in place of users if the world has none."""
     return torch.from_numpy(np.random.SeedSequence(seed).generate_state(count).astype(np.int64))

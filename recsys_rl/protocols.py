@@ -195,6 +195,24 @@ class EventUsers(UserModel, Protocol):
 
 
 @runtime_checkable
+class ReturningUsers(UserModel, Protocol):
+    """A user model whose users come back: with ``visits`` above 1 an episode is a life of several visits."""
+
+    @property
+    def visits(self) -> int:
+        """Most visits of an episode."""
+        ...
+
+    def come_back(self, user_state: UserState, chance: Tensor) -> tuple[UserState, Tensor]:
+        """The state at the start of the next visit, and the days until then, (N,) int64, at least 1.
+
+        ``user_state`` is that at the end of a visit, and ``chance`` (N,), uniform in [0, 1), its noise. A gap
+        of more than LONGEST_GAP days (env/visits.py) means that the user never returns.
+        """
+        ...
+
+
+@runtime_checkable
 class PatientUsers(UserModel, Protocol):
     """A user model with a stock that a planner prices, such as patience, whose end is the session's."""
 

@@ -28,13 +28,16 @@ class Session:
     signals: Tensor  # (N, W, S) float32: the visible signals of each, 0 at padding
     # (N, T K) int64: all items shown so far, where the history may not hold them and none repeats; else None
     shown: Tensor | None
+    visit: Tensor | None = None  # (N,) int64: visits before this one; None: an episode is one visit
+    day: Tensor | None = None  # (N,) int64: days since the first visit
 
     @classmethod
     def begin(cls, interface: Interface, catalogue: Catalogue, users: Tensor) -> Session:
         """New sessions of ``users`` (N,) before their first step."""
         n, device = len(users), users.device
         window, most = max(interface.history_length, interface.slate_size), interface.most_shown
-        events = interface.events
+        apart = interface.events or interface.visits > 1  # then the history is not all that was shown
+        first = torch.zeros(n, dtype=torch.int64, device=device) if interface.visits > 1 else None
         return cls(
             interface=interface,
             catalogue=catalogue,
@@ -42,7 +45,9 @@ class Session:
             steps=torch.zeros(n, dtype=torch.int64, device=device),
             history=torch.full((n, window), -1, device=device),
             signals=torch.zeros(n, window, len(interface.signals), device=device),
-            shown=torch.full((n, most), -1, device=device) if most and (window < most or events) else None,
+            shown=torch.full((n, most), -1, device=device) if most and (window < most or apart) else None,
+            visit=first,
+            day=first,
         )
 
     def record(
@@ -69,6 +74,20 @@ class Session:
             seen = _push(seen, signals, skipped)  # (N, W, S)
             shown = None if shown is None else _push(shown, items, skipped)  # (N, T K)
         return replace(self, steps=self.steps + 1, history=history, signals=seen, shown=shown)
+
+    def next_visit(self, gap: Tensor) -> Session:
+        """The sessions at the start of the users' next visit, ``gap`` (N,) int64 days later.
+
+        Every item may be shown again. The history goes on: a recommender remembers earlier visits.
+        """
+        assert self.visit is not None and self.day is not None
+        return replace(
+            self,
+            steps=torch.zeros_like(self.steps),
+            shown=None if self.shown is None else torch.full_like(self.shown, -1),
+            visit=self.visit + 1,
+            day=self.day + gap,
+        )
 
     def request(self, handed: Mapping[str, Tensor], mask: Tensor | None = None) -> Obs:
         """The observation of the next step.
@@ -136,10 +155,13 @@ def _clock(session: Session) -> Tensor:
 
 
 def _streak(session: Session) -> Tensor:
-    """(N, 1): number of latest items in the history, in a row, with the same creator."""
+    """(N, 1): number of latest items of this visit, in a row, with the same creator, within the history."""
     creators = session.catalogue.attributes["creator"][session.history.clamp_min(0)]  # (N, W)
     same = (session.history >= 0) & (creators == creators[:, -1:])
-    return same.flip(1).long().cumprod(1).sum(1, keepdim=True).float()
+    streak = same.flip(1).long().cumprod(1).sum(1, keepdim=True)  # (N, 1)
+    if session.visit is not None and session.shown is not None:
+        streak = streak.minimum((session.shown >= 0).sum(1, keepdim=True))  # earlier visits don't count
+    return streak.float()
 
 
 PIECES: dict[str, Callable[[Session], Tensor]] = {
@@ -162,6 +184,7 @@ def make_interface(
     repeats: bool = False,
     history_length: int | None = None,
     events: bool = False,
+    visits: int = 1,
 ) -> Interface:
     """The interface of sessions over ``catalogue``.
 
@@ -169,11 +192,12 @@ def make_interface(
         context: names of the pieces of the context, in their order.
         handed: sizes of the pieces that the caller passes to ``Session.request``.
         signals: names of the visible signals.
-        session_length: T, steps of the longest session.
+        session_length: T, steps of the longest session, or visit.
         slate_size: K, items of each step.
         repeats: True if an item may be shown twice in a session.
         history_length: L, items in the history. None: all items of a session, or 0 if items repeat.
         events: True if the history holds events (``Session.record``), and not all shown items.
+        visits: most visits of an episode; 1: an episode is one visit.
 
     Raises UserError for an unknown piece, and for sizes that don't fit together.
     """
@@ -211,6 +235,7 @@ def make_interface(
         signals=tuple(signals),
         session_length=session_length,
         events=events,
+        visits=visits,
     )
 
 

@@ -203,8 +203,9 @@ class Interface:
     repeats: bool = True  # True if an item may be shown twice in a session
     history_length: int = 0  # L: items in Obs.history, the latest last; 0 without a history
     signals: tuple[str, ...] = ()  # names of the S signals in Obs.signals
-    session_length: int = 0  # T: steps of the longest session; 0 if it is unknown
+    session_length: int = 0  # T: steps of the longest session, or visit; 0 if it is unknown
     events: bool = False  # True if the history holds Feedback.events, and not all shown items
+    visits: int = 1  # most visits of an episode; 1: an episode is one visit
 
     @property
     def context_size(self) -> int:
@@ -228,6 +229,11 @@ class Interface:
     def place_sizes(self) -> tuple[int, ...]:
         """Number of alternatives of each place of an action, (K,)."""
         return self.action_sizes * self.slate_size
+
+    @property
+    def episode_length(self) -> int:
+        """Steps of the longest episode; 0 if it is unknown."""
+        return self.session_length * self.visits
 
     @property
     def most_shown(self) -> int:
@@ -320,6 +326,7 @@ class Step:
     truncated: Tensor  # (N,) bool: the time limit cut the session; value follows
     streams: Tensor  # (N, M) float32: reward streams, without weights and never normalised
     feedback: Feedback | None = None
+    day: Tensor | None = None  # (N,) int64: day of the user's life, from 0; None: an episode is one visit
 
 
 @dataclass(frozen=True)

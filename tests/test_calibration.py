@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 
-from benchmarks import calibration
+from benchmarks import calibration, calibration_visits
 from benchmarks.calibration import auc, aucs, variance_share
 from recsys_rl.config import Config, from_dict
 from recsys_rl.make import make_world
@@ -39,6 +41,25 @@ def test_aucs_find_the_effects_of_users_and_videos() -> None:
     assert 0.65 < of_video < of_both - 0.05 < 0.8
 
 
+def test_gaps_between_active_days_by_hand() -> None:
+    """Two users with active days 0, 1, 4 and 0, 5, 13 of 14; days after the 14th don't count."""
+    counts = np.zeros((2, 35), np.int64)
+    counts[0, [0, 1, 4, 20]], counts[1, [0, 5, 13]] = 9, 1
+    assert calibration_visits.gaps_of(counts).tolist() == [1, 3, 5, 8]
+    assert calibration_visits.gap_shares(np.array([1, 3, 5, 8])).tolist() == [0.25, 0, 0.25, 0.5]
+    assert calibration_visits.heavy_users(counts).tolist() == counts[:1].tolist()
+    assert calibration_visits.retention(counts, 20) == 0.5
+    dates = {"user_id": [7, 8, 7, 7, 8], "date": [20220430, 20220408, 20220501, 20220501, 20220412]}
+    assert sorted(calibration_visits.real_gaps(pl.DataFrame(dates)).tolist()) == [1, 4]
+
+
+def test_gaps_of_heavy_users_on_real_files() -> None:
+    """The shares of all 664 users; the row is of the half with odd places."""
+    views = pl.read_csv(shared_data("kuairand") / "kuairand27k_explicit_kcore15.tsv.gz", separator="\t")
+    shares = calibration_visits.gap_shares(calibration_visits.real_gaps(views))
+    assert shares == pytest.approx([0.879, 0.086, 0.021, 0.014], abs=5e-4)
+
+
 def rows_of(folder: Path, *options: str) -> list[dict[str, Any]]:
     done = benchmark_without([], "calibration", folder, "--smoke", "--json", "table.json", *options)
     assert done.returncode == 0, done.stderr
@@ -51,8 +72,13 @@ def test_rows_without_real_files_are_not_available(tmp_path: Path) -> None:
     official, others = rows[:3], rows[3:]
     for row in official:
         assert row["passed"] == (row["distance"] <= row["limit"]) and row["simulated"]
-    assert len(others) == 19 and all(row["passed"] is None and row["distance"] is None for row in others)
-    assert [row["note"] for row in others] == ["not available"] * 18 + ["not simulated"]
+    *others, first, seventh, thirtieth, slower = others
+    assert len(others) == 20 and all(row["passed"] is None and row["distance"] is None for row in others)
+    assert [row["note"] for row in others] == ["not available"] * 18 + ["not simulated", "not available"]
+    for row in (first, seventh, thirtieth):
+        assert 0 < row["simulated"] < 1 and (row["note"], row["passed"]) == ("assumed", None)
+    fall = [(one["simulated"] - two["simulated"]) for one, two in pairwise((first, seventh, thirtieth))]
+    assert slower["simulated"] == pytest.approx(fall[1] / 23 / (fall[0] / 6), rel=0.01)
 
 
 def test_rows_on_real_files() -> None:

@@ -51,6 +51,7 @@ SCENARIOS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "drift": ("ppo", "drift", {}),
     "satiation": ("ppo", "satiation", {}),
     "short-video": ("ppo", "short-video", {}),
+    "short-video-lives": ("ppo", "short-video", {}),
     "gym": ("ppo", "gym:CartPole-v1", {}),
     "a2c": ("a2c", "drift", {}),
     "long-video": ("ppo", "long-video", {}),
@@ -76,6 +77,9 @@ def settings_of(scenario: str, **changes: dict[str, Any]) -> Config:
         base = overlay(base, {"model_config": {"candidates": 8}})
     if scenario == "long-video":
         base = overlay(base, {"env_config": {"num_items": 60, "suggestions": 3, "max_episode_steps": 12}})
+    if scenario == "short-video-lives":
+        lives = {"visits": 35, "max_episode_steps": 3, "visit_gain": 50.0, "habit_base": 1.0}
+        base = overlay(base, {"env_config": lives, "train_config": {"total_timesteps": 480}})
     if algo == "ppo":
         base = overlay(base, {"agent_config": {"batch_size": 12, "target_kl": None}})
     return from_dict(Config, overlay(base, changes))
@@ -241,6 +245,13 @@ CHANGES: dict[tuple[str, str], tuple[str, Any, View]] = {
     ("env_config", "patience_feed"): ("short-video", 2.0, weights),
     ("env_config", "patience_pull"): ("short-video", 1.0, weights),
     ("env_config", "after_gain"): ("short-video", 3.0, weights),
+    ("env_config", "visits"): ("short-video", 3, weights),
+    ("env_config", "habit_base"): ("short-video-lives", -9.0, weights),
+    ("env_config", "habit_deviation"): ("short-video-lives", 50.0, weights),
+    ("env_config", "habit_fade"): ("short-video-lives", 50.0, weights),
+    ("env_config", "visit_gain"): ("short-video-lives", 1e4, weights),
+    ("env_config", "usual_rate"): ("short-video-lives", 1.0, weights),
+    ("env_config", "overnight"): ("short-video-lives", 0.99, weights),
     ("env_config", "suggestions"): ("long-video", 2, watching),
     ("env_config", "watched_window"): ("long-video", 3, watching),
     ("env_config", "seeing_exponent"): ("long-video", 0.1, watching),

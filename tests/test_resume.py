@@ -29,7 +29,8 @@ from tests.doors import (
     steps,
 )
 
-RUNS = {"drift": DRIFT, "satiation": SATIATION, "gym": CARTPOLE, "a2c": A2C}
+LIVES = ["--env", "short-video", "--visits", "4", *DRIFT]
+RUNS = {"drift": DRIFT, "satiation": SATIATION, "gym": CARTPOLE, "a2c": A2C, "lives": LIVES}
 
 
 def log_of(folder: Path) -> list[tuple[int, str, float]]:
@@ -110,7 +111,7 @@ sys.exit(main(resume))
 """
 
 
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize("name", [name for name in RUNS if name != "lives"])  # interrupted twice above
 def test_killed_at_random_moments(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """kill -9 ten times, then to the end."""
     whole, pieces = tmp_path / "whole", tmp_path / "pieces"

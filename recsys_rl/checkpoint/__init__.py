@@ -215,7 +215,7 @@ def _interface(fields: Mapping[str, Any]) -> Interface:
         found = dataclasses.replace(
             found, action_sizes=tuple(found.action_sizes), signals=tuple(found.signals)
         )
-        counts = (found.slate_size, *found.action_sizes, *(size for _, size in found.context))
+        counts = (found.slate_size, found.visits, *found.action_sizes, *(size for _, size in found.context))
         lengths = (found.history_length, found.session_length)
         names = (*found.signals, *(name for name, _ in found.context))
         sound = (

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from recsys_rl.dials import EnvConfig
+from recsys_rl.env.visits import DAYS, LONGEST_GAP
 from recsys_rl.functional import categorical, rows
 from recsys_rl.objective.weighted import stream_weights, weighted
-from recsys_rl.protocols import EventUsers, UserModel, UserState
+from recsys_rl.protocols import EventUsers, ReturningUsers, UserModel, UserState
 from recsys_rl.session import Session, make_interface
 from recsys_rl.types import Catalogue, Events, Obs, Signal, Step, Stream, UserError, tensors_of, tree_map
 
@@ -23,6 +24,11 @@ class RecEnv:
     Each step shows a slate of K items to each of N users. When a session ends, ``Step.obs`` is the first
     observation of another user's session, and ``Step.final_obs`` is the last observation of the old session.
     ``terminated``: the user left. ``truncated``: the time limit ``max_episode_steps`` ended the session.
+
+    With ``visits`` above 1 (ReturningUsers) an episode is a user's life. A user who leaves, or reaches the
+    time limit of a visit, comes back some days later in the same row. ``terminated``: the user never returns.
+    ``truncated``: the life was cut after DAYS days or ``visits`` visits; ``final_obs`` is then the first
+    observation of the visit that was cut off.
     """
 
     def __init__(
@@ -65,6 +71,7 @@ class RecEnv:
             repeats=user_model.repeats,
             history_length=history_length,
             events=events,
+            visits=user_model.visits if isinstance(user_model, ReturningUsers) else 1,
         )
         self.weights = stream_weights(user_model.streams).to(self.device)  # (M,)
         # (S,): places of the visible ones among all signals
@@ -106,7 +113,7 @@ class RecEnv:
         items, skipped = self._admit(items)  # (N, K) each
         feedback = self.user_model.respond(self.user_state, items, skipped, self.generator)
         streams = self.user_model.rewards(feedback)  # (N, M)
-        user_state, terminated = self.user_model.advance(self.user_state, items, feedback)
+        user_state, leaves = self.user_model.advance(self.user_state, items, feedback)
         all_shown = self.all_shown and items.shape[1] == 1
         events = feedback.events
         if events is not None:
@@ -114,7 +121,12 @@ class RecEnv:
         session = self.session.record(
             items, self._seen(feedback.signals), None if all_shown else skipped, events
         )
-        truncated = (session.steps >= self.config.max_episode_steps) & ~terminated
+        timed_out = session.steps >= self.config.max_episode_steps
+        terminated, truncated = leaves, timed_out & ~leaves
+        if self.interface.visits > 1:
+            user_state, session, terminated, truncated = self._next_visits(
+                user_state, session, leaves | timed_out
+            )
         final_obs = obs = self._request(user_state, session)
 
         # New users are drawn for every row, even if only some are needed. So the stream of random numbers
@@ -137,9 +149,9 @@ class RecEnv:
                 signals=session.signals if obs.signals is not None else None,
                 exclude=session.excluded,
             )
+        reward, day = weighted(streams, self.weights), self.session.day  # (N,) each
         self.user_state, self.session = user_state, session
-        reward = weighted(streams, self.weights)  # (N,)
-        return Step(obs, final_obs, reward, terminated, truncated, streams, feedback)
+        return Step(obs, final_obs, reward, terminated, truncated, streams, feedback, day)
 
     def expected_reward(self, block: slice = slice(None)) -> Tensor:
         """True expected reward of each item of the block now, (N, b); -inf for forbidden items."""
@@ -191,7 +203,11 @@ class RecEnv:
         self.user_state, self.session = user_state, session
 
     def _possible(self, session: Session) -> bool:
-        """True if all steps and items are within their ranges."""
+        """True if all steps, visits, days and items are within their ranges."""
+        if session.visit is not None and session.day is not None:
+            within = (session.visit >= 0) & (session.visit <= session.day) & (session.day < DAYS)
+            if not bool((within & (session.visit < self.interface.visits)).all()):
+                return False
         in_time = (session.steps >= 0) & (session.steps < self.config.max_episode_steps)
         known = [items for items in (session.history, session.shown) if items is not None]
         there = all(bool(((x >= -1) & (x < self.catalogue.num_items)).all()) for x in known)
@@ -210,6 +226,35 @@ class RecEnv:
     def _draw_users(self) -> Tensor:
         picks = torch.randint(len(self.users), (self.num_envs,), generator=self.generator, device=self.device)
         return self.users.index_select(0, picks)
+
+    def _next_visits(
+        self, user_state: UserState, session: Session, ends: Tensor
+    ) -> tuple[UserState, Session, Tensor, Tensor]:
+        """Start the next visit where one ``ends`` (N,). Returns also terminated and truncated (N,)."""
+        assert isinstance(self.user_model, ReturningUsers)
+        # Drawn for every row, for the reason given in ``step``.
+        chance = torch.rand(len(ends), generator=self.generator, device=self.device)
+        terminated, truncated = torch.zeros_like(ends), torch.zeros_like(ends)
+        ended = ends.nonzero().squeeze(1)  # (R,)
+        if not len(ended):
+            return user_state, session, terminated, truncated
+
+        def pick(x: Tensor) -> Tensor:
+            return x.index_select(0, ended)
+
+        rested, gap = self.user_model.come_back(tree_map(pick, user_state), pick(chance))
+        later = tree_map(pick, session).next_visit(gap)
+        assert later.visit is not None and later.day is not None
+        churned = gap > LONGEST_GAP  # (R,)
+        terminated[ended] = churned
+        truncated[ended] = ~churned & ((later.day >= DAYS) | (later.visit >= self.interface.visits))
+        back = (~churned).nonzero().squeeze(1)
+        places = ended.index_select(0, back)
+
+        def put(old: Tensor, fresh: Tensor) -> Tensor:
+            return rows.put_rows(old, places, fresh.index_select(0, back))
+
+        return tree_map(put, user_state, rested), tree_map(put, session, later), terminated, truncated
 
     def _begin(self, users: Tensor) -> tuple[UserState, Session]:
         return self.user_model.sample(users), Session.begin(self.interface, self.catalogue, users)

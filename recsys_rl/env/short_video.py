@@ -37,13 +37,22 @@ ratio nor the likes show it. q_u is the unit vector at a right angle to the user
 two axes. So the after-effect differs between users and is independent of the fit in that plane (wanting is
 not valuing: Kleinberg, Mullainathan and Raghavan 2022, "The challenge of understanding what users want"). A
 video that may not be shown brings no reward, satisfaction or weariness, and costs patience.
+
+With ``visits`` above 1 an episode is a user's life (env/visits.py has the days of return). The feeling of a
+video is its change of patience before the cap. A user's habit, and the feeling he is used to at first, are::
+
+    habit = habit_base + habit_deviation N(0, 1), drawn once                                         [logits]
+    usual = patience_feed sigmoid(appeal_base + ease_deviation a) - patience_drain
+
+A gap of g days leaves the share overnight^g of the weariness of creators and tags, and of the distance of
+patience from first_patience. Each visit has a new mood, and begins at the same hour of the day.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
 from typing import Annotated, ClassVar, NamedTuple
@@ -54,6 +63,7 @@ from torch import Tensor
 from recsys_rl.data import attributes
 from recsys_rl.data.attributes import zscore
 from recsys_rl.dials import EnvConfig
+from recsys_rl.env import visits
 from recsys_rl.functional import rows
 from recsys_rl.functional.log_normal import capped_mean
 from recsys_rl.protocols import Platform
@@ -65,7 +75,6 @@ MOST_PATIENCE = 10.0
 LONG = 60.0  # seconds: people watch at most about this much of a video
 REMEMBERED = 16  # latest videos whose creators can tire
 FAVOURITES = 50  # a user's best items, over which ``tiresomeness`` averages
-HOURS = 168  # of a week
 # Share of the views in each hour of the day (KuaiRand, users with even places in the order of their ids).
 OPENED_AT = (
     *(0.038, 0.019, 0.010, 0.007, 0.007, 0.007, 0.017, 0.030, 0.034, 0.036, 0.042, 0.050),
@@ -129,6 +138,20 @@ class ShortVideoConfig(EnvConfig):
     """Logits of appeal per unit of patience above (or below) first_patience."""
     after_gain: NonNegative = 0.2
     """Patience gained per standard deviation of a video's after-effect."""
+    visits: Annotated[int, Range(1, visits.DAYS)] = 1
+    """Most visits of an episode. 1: an episode is one visit; more: a user's life of up to 35 days."""
+    habit_base: Finite = -0.3
+    """Logits of returning on the next day after a visit as usual; habits matter only with visits above 1."""
+    habit_deviation: NonNegative = 1.5
+    """Standard deviation of these logits between users."""
+    habit_fade: NonNegative = 0.5
+    """Logits of returning lost on each day away."""
+    visit_gain: NonNegative = 10.0
+    """Logits of returning per unit of patience that a video of the visit gave more than usual."""
+    usual_rate: Share = 0.1
+    """Share by which the usual feeling moves to that of a visit."""
+    overnight: Annotated[float, Range(0, below=1)] = 0.3
+    """Share of weariness, and of patience lost or gained, that remains after a day away."""
 
 
 @dataclass(frozen=True)
@@ -144,6 +167,7 @@ class ShortVideoState:
     patience: Tensor  # (N,)
     begun: Tensor  # (N,) bool: a video was shown in this session
     hour: Tensor  # (N,): of the week, 0 .. 168, from Monday at midnight
+    life: visits.Life = field(default_factory=dict)  # (N,) each; empty if an episode is one visit
 
 
 class Facts(NamedTuple):
@@ -204,6 +228,8 @@ class ShortVideo:
         held = {"items": self.catalogue.attributes, "users": self.population.attributes}
         for whose, draws in (("items", ITEMS), ("users", USERS)):
             missing = [name for name in draws if name not in held[whose]]
+            if self.visits == 1 and "habit" in missing:  # worlds of earlier versions have none
+                missing.remove("habit")
             if missing:
                 raise UserError(
                     f"A feed of short videos needs the attributes {', '.join(missing)} of its {whose}: make "
@@ -211,12 +237,18 @@ class ShortVideo:
                 )
 
     @property
+    def visits(self) -> int:
+        return self.config.visits
+
+    @property
     def assumptions(self) -> str:
         """Part of a sentence about attributes that were drawn, and those that are always drawn."""
         texts = {"duration": f"durations ({DURATIONS})", "creator": f"creators ({CREATORS})"}
         drawn = [text for name, text in texts.items() if name in self.catalogue.drawn]
-        return (f"the data lack {' and '.join(drawn)}, drawn from the seed; " if drawn else "") + (
-            "hooks of videos, habits of users and the after-effect are assumed"
+        return (
+            (f"the data lack {' and '.join(drawn)}, drawn from the seed; " if drawn else "")
+            + ("hooks of videos, habits of users and the after-effect are assumed")
+            + ("; so are the days on which users return" if self.visits > 1 else "")
         )
 
     @cached_property
@@ -264,11 +296,20 @@ class ShortVideo:
     def sample(self, users: Tensor) -> ShortVideoState:
         config, n = self.config, len(users)
         taste = self.population.taste.index_select(0, users)  # (N, D)
-        habits = {name: self.population.attributes[name].index_select(0, users) for name in USERS}
+        drawn = self.population.attributes
+        habits = {name: drawn[name].index_select(0, users) for name in USERS if name in drawn}
+        ease = config.ease_deviation * habits["ease"]
+        life: visits.Life = {}
+        if self.visits > 1:
+            life = visits.begin(
+                habit=config.habit_base + config.habit_deviation * habits["habit"],
+                usual=config.patience_feed * (config.appeal_base + ease).sigmoid() - config.patience_drain,
+                opened=habits["opened"],
+            )
         return ShortVideoState(
             taste=taste,
             profile=self.population.profile.index_select(0, users),
-            ease=config.ease_deviation * habits["ease"],
+            ease=ease,
             habit=config.loop_deviation * habits["loop_habit"],
             spread=config.ratio_noise * (config.loop_spread * habits["loop_noise"]).exp(),
             mood=taste.new_zeros(n, 2),
@@ -277,6 +318,7 @@ class ShortVideo:
             patience=taste.new_full((n,), config.first_patience),
             begun=torch.zeros_like(users, dtype=torch.bool),
             hour=habits["opened"],
+            life=life,
         )
 
     def possible(self, user_state: ShortVideoState) -> bool:
@@ -286,14 +328,15 @@ class ShortVideo:
             (patience > 0)
             & (patience <= MOST_PATIENCE)
             & (hour >= 0)
-            & (hour < HOURS)
+            & (hour < visits.HOURS)
             & (user_state.spread > 0)
         )
-        return bool(known.all() and within.all() and (user_state.weary_of_tags >= 0).all())
+        weary = user_state.weary_of_tags
+        return bool(known.all() and within.all() and (weary >= 0).all()) and visits.possible(user_state.life)
 
     def visible(self, user_state: ShortVideoState) -> dict[str, Tensor]:
         turn = 2 * math.pi * user_state.hour
-        angles = torch.stack([turn / 24, turn / HOURS], 1)  # (N, 2)
+        angles = torch.stack([turn / 24, turn / visits.HOURS], 1)  # (N, 2)
         return {"profile": user_state.profile, "time_of_week": torch.cat([angles.sin(), angles.cos()], 1)}
 
     def respond(
@@ -339,9 +382,28 @@ class ShortVideo:
             weary_of_tags=tags.mul_(config.weariness_kept),
             patience=(user_state.patience + fed).clamp_max(MOST_PATIENCE),
             begun=user_state.begun | ~skipped[:, 0],
-            hour=(user_state.hour + seconds / 3600) % HOURS,
+            hour=(user_state.hour + seconds / 3600) % visits.HOURS,
+            life=visits.feel(user_state.life, fed) if user_state.life else user_state.life,
         )
         return state, state.patience <= 0
+
+    def come_back(self, user_state: ShortVideoState, chance: Tensor) -> tuple[ShortVideoState, Tensor]:
+        config = self.config
+        life, gap = visits.next_visit(
+            user_state.life, chance, config.visit_gain, config.habit_fade, config.usual_rate
+        )
+        left = config.overnight**gap  # (N,)
+        beyond = user_state.patience.clamp_min(0) - config.first_patience  # (N,)
+        return replace(
+            user_state,
+            mood=torch.zeros_like(user_state.mood),
+            recent=self._forget(user_state.recent, left),
+            weary_of_tags=user_state.weary_of_tags * left.unsqueeze(1),
+            patience=config.first_patience + left * beyond,
+            begun=torch.zeros_like(user_state.begun),
+            hour=life["opened"],
+            life=life,
+        ), gap
 
     def expected_reward(self, user_state: ShortVideoState, block: slice = slice(None)) -> Tensor:
         """Expected reward (N, b) of showing each video of the block now."""
@@ -413,6 +475,12 @@ class ShortVideo:
         along = rows.dot_rows(user_state.mood, self.coordinates, items)
         offset = self._offset(user_state).unsqueeze(1)  # (N, 1)
         return config.taste_gain * affinity + along + facts.pull + offset - wear
+
+    def _forget(self, recent: Tensor, left: Tensor) -> Tensor:
+        """``recent`` (N, REMEMBERED) after as many videos of nobody as leave the share ``left`` (N,) of c."""
+        moved = (left.log() / math.log(max(self.config.weariness_kept, 1e-6))).clamp_max(REMEMBERED).round()
+        place = torch.arange(REMEMBERED, device=recent.device) + moved.long().unsqueeze(1)  # (N, REMEMBERED)
+        return recent.gather(1, place.clamp_max(REMEMBERED - 1)).masked_fill(place >= REMEMBERED, -1)
 
     def _offset(self, user_state: ShortVideoState) -> Tensor:
         """(N,): logits that are the same for every video."""
@@ -500,6 +568,7 @@ USERS = {
     "loop_habit": attributes.normal,
     "loop_noise": attributes.normal,
     "opened": opening_hours,
+    "habit": attributes.normal,
 }
 
 

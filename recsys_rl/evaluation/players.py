@@ -22,9 +22,10 @@ from recsys_rl.config import Config
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.evaluation import anyone, rule_cache, tuning
 from recsys_rl.evaluation.checkpoints import Entry
+from recsys_rl.evaluation.sessions import NUM_SAMPLE_USERS
 from recsys_rl.evaluation.table import Played
 from recsys_rl.experience.rollout import play
-from recsys_rl.make import episodes, make_agent, make_env
+from recsys_rl.make import episodes, make_agent, make_env, one_visit
 from recsys_rl.protocols import Env, Policy, Reader, ReadingPolicy
 from recsys_rl.types import Action, Obs, Population, World
 from recsys_rl.utils.logger import SECONDS_BETWEEN_LINES, progress_bar
@@ -120,8 +121,8 @@ def play_all(
         players |= _references(table, env, budget, cache_dir)
     else:
         players["random"] = Player(RandomPolicy(env.interface.action_sizes, streams["random"]))
-    if not full and env.interface.session_length > LONG_SESSION:
-        _leave_out_planners(players, env.interface.session_length)
+    if not full and env.interface.episode_length > LONG_SESSION:
+        _leave_out_planners(players, env.interface.episode_length)
     played = {}
     for number, (name, player) in enumerate(players.items(), 1):
         count = len(users)
@@ -132,9 +133,11 @@ def play_all(
         if world.is_empty:  # only a new environment begins the same episodes again
             env.close()
             env = table.env(player.config, player.checkpoint)
-        length = None if world.is_empty else env.interface.session_length
+        length = None if world.is_empty else env.interface.episode_length
         with _watched(player.agent, f"playing {name} ({number} of {len(players)})", length) as agent:
             sessions = play(env, agent, users[places.to(device)], player.greedy)
+        if sessions.days is not None:
+            sessions = sessions.summed(NUM_SAMPLE_USERS)
         played[name] = Played(sessions, places, player.note)
     return played
 
@@ -171,18 +174,23 @@ def _learned(entries: Sequence[Entry], table: Table, env: Env) -> dict[str, Play
 
 
 def _references(table: Table, env: RecEnv, budget: int, cache_dir: str | None) -> dict[str, Player]:
-    """The simple baselines, the rankings tuned on training users, and the upper references."""
+    """The simple baselines, the rankings tuned on training users, and the upper references.
+
+    The rankings are tuned on single visits, also for a table of lives, in which few users could be played.
+    """
     catalogue, population = table.world
+    config = one_visit(table.config)
     print("making the baselines", file=sys.stderr)
     simple = simple_baselines(env, population.train, table.streams["random"])
+    interface = dataclasses.replace(env.interface, visits=1)
     streams = generators(0, "mf", "mmr", "rule", device=table.device)  # the same result for each --seed
 
     def make_training_env(part: Population, num_rows: int, noise: torch.Generator) -> Env:
-        return make_env(table.config, World(catalogue, part), num_rows, noise, training=False)
+        return make_env(config, World(catalogue, part), num_rows, noise, training=False)
 
     def trainees(name: str) -> tuning.Trainees:
         part = tuning.training_part(population)
-        return tuning.Trainees(make_training_env, catalogue, part, env.interface, streams[name])
+        return tuning.Trainees(make_training_env, catalogue, part, interface, streams[name])
 
     def search() -> dict[str, Tensor]:
         print(f"searching `rule` with at most {budget:,} steps of training users", file=sys.stderr)
@@ -192,7 +200,7 @@ def _references(table: Table, env: RecEnv, budget: int, cache_dir: str | None) -
     print("tuning mf and mmr on training users", file=sys.stderr)
     tuned = {"mf": tuning.tune_mf(trainees("mf")), "mmr": tuning.tune_mmr(trainees("mmr"))}
     names = [field.name for field in dataclasses.fields(RuleWeights)]
-    key = rule_cache.search_key(table.config, catalogue, population, budget)
+    key = rule_cache.search_key(config, catalogue, population, budget)
     found = rule_cache.cached("rule", key, [*names, "steps"], cache_dir, search)
     weights = RuleWeights(**{name: found[name].to(table.device) for name in names})
     agent = Rule(catalogue, weights, env.interface.slate_size)

@@ -17,7 +17,11 @@ def print_table(result: Mapping[str, Any], heading: str, total_users: int) -> No
     width = max(14, *(len(row["policy"]) + 1 for row in result["rows"]))
     streams = list(result["rows"][0].get("streams", ()))  # several, or none
     wide = {name: max(10, len(name) + 2) for name in streams}
-    numbers = f"{'length':>7}{'distinct':>10}{'coverage':>10}" + "".join(f"{n:>{wide[n]}}" for n in streams)
+    numbers = (
+        f"{'length':>7}{'distinct':>10}{'coverage':>10}"
+        + _life_heads(result)
+        + "".join(f"{n:>{wide[n]}}" for n in streams)
+    )
     print(f"{'policy':<{width}}{'return':>9}  {'95 % interval':<20}{numbers}")
     most = max(row["users"] for row in result["rows"])
     for row in result["rows"]:
@@ -27,6 +31,7 @@ def print_table(result: Mapping[str, Any], heading: str, total_users: int) -> No
         print(
             f"{row['policy']:<{width}}{row['return_mean']:>9.3f}  {bounds:<20}{row['length_mean']:>7.1f}"
             f"{row['distinct_mean']:>10.1f}{coverage:>10}"
+            + _life_numbers(row)
             + "".join(f"{row['streams'][name]:>{wide[name]}.3f}" for name in streams)
             + fewer
         )
@@ -46,6 +51,23 @@ def print_table(result: Mapping[str, Any], heading: str, total_users: int) -> No
         print(f"{row['policy']}: {share_text(row)}")
 
 
+def has_lives(result: Mapping[str, Any]) -> bool:
+    """True if the rows are of lives of several visits."""
+    return "active_days" in result["rows"][0]
+
+
+def _life_heads(result: Mapping[str, Any]) -> str:
+    return f"{'days':>7}{'D1':>8}{'D7':>8}{'D30':>8}{'churn':>8}" if has_lives(result) else ""
+
+
+def _life_numbers(row: Mapping[str, Any]) -> str:
+    """Active days, retention and churn; an unknown retention is left out."""
+    if "active_days" not in row:
+        return ""
+    shares = ("" if math.isnan(row[key]) else f"{row[key]:.1%}" for key in ("d1", "d7", "d30", "churn"))
+    return f"{row['active_days']:>7.1f}" + "".join(f"{share:>8}" for share in shares)
+
+
 def has_episodes(result: Mapping[str, Any]) -> bool:
     """True if the rows are of episodes, without users and items."""
     coverage = result["rows"][0]["coverage"]
@@ -53,7 +75,8 @@ def has_episodes(result: Mapping[str, Any]) -> bool:
 
 
 def _users(result: Mapping[str, Any], total: int) -> str:
-    who = "episodes on unseen seeds" if has_episodes(result) else "held-out users, one session each"
+    who = "held-out users, one life each" if has_lives(result) else "held-out users, one session each"
+    who = "episodes on unseen seeds" if has_episodes(result) else who
     if "seeds" in result:
         return (
             f"means over {result['seeds']} seeds with 95 % intervals over seeds; {result['sessions']:,} {who}"

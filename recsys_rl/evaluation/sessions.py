@@ -60,7 +60,7 @@ def _data(checkpoint: Checkpoint) -> str:
 def _samples(
     checkpoint: Checkpoint, users: Tensor, policies: tuple[str, ...], played: Mapping[str, Played]
 ) -> list[dict[str, Any]]:
-    """Sessions of the first few held-out users with each of the policies."""
+    """Sessions of the first few held-out users with each of the policies; of a life, its first visit."""
     catalogue, population = checkpoint.world
     if checkpoint.world.is_empty:
         return []
@@ -70,6 +70,10 @@ def _samples(
         for policy in policies:
             sessions = played[policy].sessions
             length = int(sessions.lengths[row])
+            left = bool(sessions.left[row])
+            if sessions.days is not None:
+                length = int((sessions.days[:, row] == 0).sum())
+                left = length < checkpoint.interface.session_length
             hidden = {name: x[:length, row].mean(-1).tolist() for name, x in sessions.hidden.items()}
             steps = zip(
                 sessions.items[:length, row].tolist(), sessions.rewards[:length, row].tolist(), strict=True
@@ -79,8 +83,8 @@ def _samples(
                     "policy": policy,
                     "user": int(population.user_ids[user]),
                     "likes": [catalogue.title(int(item)) for item in nearest],
-                    "return": sessions.returns[row].item(),
-                    "left": bool(sessions.left[row]),
+                    "return": sessions.rewards[:length, row].sum().item(),
+                    "left": left,
                     "steps": [
                         {
                             **_slate(catalogue, items),

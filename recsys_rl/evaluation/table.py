@@ -23,11 +23,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from recsys_rl.evaluation.lives import RETENTION, life_columns
 from recsys_rl.experience.rollout import Sessions
 from recsys_rl.utils.metrics import interval
 
 YARDSTICKS = ("random", "popularity", "one-item", "static-list", "mf", "mmr", "rule")
 REFERENCES = ("planner", "oracle")
+LIFE = ("active_days", *(f"d{day}" for day in RETENTION), "churn")
 ROUNDING = 1e-5  # two mean returns with a smaller relative difference count as equal
 Row = dict[str, Any]
 
@@ -59,7 +61,8 @@ def summarise(
 
     Returns: ``env``; ``sessions``, the largest number of users of a row; ``rows`` (``policy``, ``users``,
     ``return_mean``, ``return_low``, ``return_high``, ``length_mean``, ``distinct_mean``, ``coverage``; and
-    ``streams`` {name: mean sum over a session, without weight} if there are several);
+    ``streams`` {name: mean sum over a session, without weight} if there are several; and of lives the columns
+    of ``life_columns``);
     ``yardstick``; ``paired`` differences of each learned policy to the yardstick, and between the
     checkpoints (``policy``, ``versus``, ``mean``, ``low``, ``high``); ``shares`` (``policy``, ``from``,
     ``to``, ``share``, ``low``, ``high``); ``notes`` {row: text}; ``learned``, the names of the learned rows.
@@ -155,7 +158,7 @@ def mean_rows(tables: Sequence[Sequence[Mapping[str, Any]]]) -> list[Row]:
         bounds = {"return_mean": mean.mean, "return_low": mean.low, "return_high": mean.high}
         others: Row = {
             key: sum(number(row[key]) for row in rows) / (1 if key == "users" else len(rows))
-            for key in ("users", "length_mean", "distinct_mean", "coverage")
+            for key in ("users", "length_mean", "distinct_mean", "coverage", *LIFE)
             if key in rows[0]
         }
         if "streams" in rows[0]:
@@ -185,6 +188,7 @@ def _row(name: str, played: Played, num_items: int) -> Row:
         "length_mean": sessions.lengths.double().mean().item(),
         "distinct_mean": distinct_items(sessions.items).double().mean().item(),
         "coverage": _coverage(sessions.items, num_items) if num_items else math.nan,
+        **life_columns(sessions),
     } | ({"streams": sums} if len(sums) > 1 else {})
 
 

@@ -82,7 +82,7 @@ def _follower(agent: Policy) -> Callable[[Obs], Obs]:
 
 @dataclass(frozen=True)
 class Sessions:
-    """One whole session of each of N users; steps after the end hold items -1 and reward 0."""
+    """One whole session, or life, of each of N users; steps after the end hold items -1 and reward 0."""
 
     items: Tensor  # (T, N, K) int64; an empty place is also -1
     rewards: Tensor  # (T, N): the platform's own
@@ -91,6 +91,9 @@ class Sessions:
     hidden: Mapping[str, Tensor] = field(default_factory=dict)  # (T, N, K) each: hidden signals by name
     num_cut: int = 0  # sessions that ``play`` cut at its ``max_steps``
     steps: Tensor | None = None  # (N,) int64: steps of each session; None: the steps that show an item
+    # (T, N) int64: day of the user's life on which each step was taken, -1 after its end; None: one visit
+    days: Tensor | None = None
+    visits: int = 1  # most visits of an episode
 
     @property
     def returns(self) -> Tensor:  # (N,)
@@ -101,6 +104,15 @@ class Sessions:
         if self.steps is not None:
             return self.steps
         return (self.items >= 0).any(-1).sum(0)
+
+    def summed(self, keep: int) -> Sessions:
+        """The streams as sums (1, N), and the hidden signals of the first ``keep`` users alone.
+
+        Whole lives of many users would need much memory.
+        """
+        streams = {name: x.sum(0, keepdim=True) for name, x in self.streams.items()}
+        hidden = {name: x[:, :keep].clone() for name, x in self.hidden.items()}
+        return dataclasses.replace(self, streams=streams, hidden=hidden)
 
 
 MAX_STEPS = 100_000  # steps of one session after which `play` raises an error
@@ -114,7 +126,7 @@ def play(
     greedy: bool = False,
     max_steps: int | None = None,
 ) -> Sessions:
-    """Play one whole session for each of ``users``, or for each row of ``env``.
+    """Play one whole session, or life, for each of ``users``, or for each row of ``env``.
 
     Sessions that have not ended after ``max_steps`` are cut there and included. Raises UserError if a session
     does not end and no ``max_steps`` is given.
@@ -127,6 +139,7 @@ def play(
     rewards: list[Tensor] = []
     streams: list[Tensor] = []
     signals: list[Tensor] = []
+    days: list[Tensor] = []
     hidden = [place for place, signal in enumerate(env.signals) if not signal.visible]
     while bool(alive.any()) and len(items) != max_steps:
         if len(items) == MAX_STEPS:
@@ -143,6 +156,8 @@ def play(
         if hidden and step.feedback is not None:
             felt = step.feedback.signals[:, :, hidden]  # (N, K, H)
             signals.append(torch.where(alive.view(-1, 1, 1), felt, 0.0))
+        if step.day is not None:
+            days.append(torch.where(alive, step.day, -1))
         left |= alive & step.terminated
         alive = alive & ~(step.terminated | step.truncated)
         obs = step.obs
@@ -155,4 +170,6 @@ def play(
         hidden=dict(zip(names, torch.stack(signals).unbind(-1), strict=True)) if names else {},
         num_cut=int(alive.sum()),
         steps=steps,
+        days=torch.stack(days) if days else None,
+        visits=env.interface.visits,
     )

@@ -14,6 +14,7 @@ from recsys_rl.types import UserError
 from recsys_rl.utils.files import write_text
 
 Row = Mapping[str, Any]
+SHARES = ("coverage", "d1", "d7", "d30", "churn")  # columns in per cent
 
 
 def write_report(path: Path, report: Mapping[str, Any]) -> None:
@@ -23,7 +24,8 @@ def write_report(path: Path, report: Mapping[str, Any]) -> None:
     ``step`` (environment steps trained), ``heldout_users`` (their number), ``hardware``, ``date``,
     ``version``; ``config`` {section: {field: value}}; ``rows``, one for each policy (``policy``,
     ``return_mean``, ``return_low``, ``return_high``, ``length_mean``, ``distinct_mean``, ``coverage`` in
-    [0, 1], ``users`` if fewer played, and ``streams`` {name: mean} if there are several); ``paired``
+    [0, 1], ``users`` if fewer played, ``streams`` {name: mean} if there are several, and of lives
+    ``active_days`` and, in [0, 1], ``d1``, ``d7``, ``d30`` and ``churn``); ``paired``
     (``policy``, ``versus``, ``mean``, ``low``, ``high``); ``curve`` (``step``, ``mean``, ``low``, ``high``),
     of training users; ``sessions`` (``policy``, ``user``, ``likes``, the titles nearest to the user's
     profile, ``return``, ``left``, ``steps`` of ``title``, ``year``, ``genres``, ``reward`` and ``hidden``,
@@ -71,7 +73,7 @@ def _header(report: Mapping[str, Any]) -> str:
         sentence += f"earns {_big(ours, places)} per episode on unseen seeds"
     else:
         people = number(report.get("heldout_users"), 0)
-        sentence += f"earns {_big(ours, places)} per session from {people} held-out users"
+        sentence += f"earns {_big(ours, places)} per {_unit(report)} from {people} held-out users"
     against = []
     if simple is not None:
         title = "best simple baseline" if yardstick is None else "yardstick"
@@ -94,6 +96,10 @@ def _big(row: Row, places: int) -> str:
     return f'<b class="{kind(str(row["policy"]))}">{number(row["return_mean"], places)}</b>'
 
 
+def _unit(report: Mapping[str, Any]) -> str:
+    return "life" if words.has_lives(report) else "session"
+
+
 def _sizes(draw: Callable[[int], str]) -> str:
     """Three charts, for a phone, a tablet and a desktop, with text of one size. The style sheet shows one."""
     sizes = {"narrow": 358, "medium": 760, "wide": 1072}
@@ -112,7 +118,7 @@ def _returns(report: Mapping[str, Any]) -> str:
     except UserError as error:
         return f'<h2>Returns</h2><p class="plain">{text(error)}</p>'
     places = decimals([row[key] for row in rows for key in charts.RETURN if finite(row[key])])
-    unit = "episode" if foreign else "session"
+    unit = "episode" if foreign else _unit(report)
     pairs = [_pair(pair, places, unit) for pair in report.get("paired", ())]
     pairs += [_way(share) for share in report.get("shares", ())]
     one = "seed" if foreign else "user"
@@ -127,6 +133,7 @@ def _returns(report: Mapping[str, Any]) -> str:
 def _columns(rows: Sequence[Row]) -> dict[str, str]:
     """Keys and heads of the columns after the return, without columns that have no number in any row."""
     columns = {"length_mean": "Length", "distinct_mean": "Distinct", "coverage": "Coverage"}
+    columns |= {"active_days": "Active days", "d1": "D1", "d7": "D7", "d30": "D30", "churn": "Churn"}
     return {name: head for name, head in columns.items() if any(finite(row.get(name)) for row in rows)}
 
 
@@ -147,7 +154,7 @@ def _table(rows: Sequence[Row], places: int, yardstick: str | None) -> str:
             f'<tr class="{kind(policy)}"><th scope="row">{text(policy)}{mark}</th>'
             f"<td>{number(row['return_mean'], places)} <small>{charts.interval(row, places)}</small></td>"
             + "".join(
-                f"<td>{_percent(row.get(name)) if name == 'coverage' else number(row.get(name), 1)}</td>"
+                f"<td>{_percent(row.get(name)) if name in SHARES else number(row.get(name), 1)}</td>"
                 for name in known
             )
             + "".join(f"<td>{number((row.get('streams') or {}).get(name), places)}</td>" for name in streams)
@@ -202,7 +209,8 @@ def _definitions(report: Mapping[str, Any], rows: Sequence[Row]) -> str:
         found.append(
             ("yardstick", words.define_yardstick(report["yardstick"], [str(row["policy"]) for row in rows]))
         )
-    found += [(head, words.define_column(head, foreign)) for head in ("Return", *_columns(rows).values())]
+    lives, heads = words.has_lives(report), ("Return", *_columns(rows).values())
+    found += [(head, words.define_column(head, foreign, lives)) for head in heads]
     found += [(name, words.STREAM) for name in _streams(rows)]
     listed = "".join(f"<div><dt>{text(name)}</dt><dd>{text(meaning)}</dd></div>" for name, meaning in found)
     return f'<details open="open"><summary>Rows and columns defined</summary><dl>{listed}</dl></details>'
@@ -215,6 +223,8 @@ def _curve(report: Mapping[str, Any]) -> str:
     over = "training users, always the same; the returns above are over held-out users"
     if words.is_foreign(report):
         over = "episodes on seeds of their own"
+    if words.has_lives(report):
+        over += "; each point is of single visits, and the returns above are of whole lives"
     note = (
         f"Mean return of the greedy policy during training, and its 95 % interval as a band, over {over}."
         f"{missing}"

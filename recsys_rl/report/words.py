@@ -27,12 +27,18 @@ POLICIES = {
     "planner": "Sees the hidden user, simulates to the end of the session, and shows the best first item "
     "found: a strong reference, not a proven optimum.",
 }
+RETENTION = "Retention: share of the users who are active on day {day} after their first day."
 COLUMNS = {
     "Return": "Sum of the rewards of {session}, undiscounted: the mean over {players}, and its 95 % "
     "interval (Student's t).",
     "Length": "Mean number of steps of {session}.",
     "Distinct": "Mean number of different {items} in {session}.",
     "Coverage": "Share of the catalogue that was shown to any of the users.",
+    "Active days": "Mean number of days on which a user is active, of 35 at most.",
+    "D1": RETENTION.format(day=1),
+    "D7": RETENTION.format(day=7),
+    "D30": RETENTION.format(day=30),
+    "Churn": "Share of the users who stay away for more than 30 days.",
 }
 
 STREAM = "Mean sum of this kind of reward over a session, without its weight."
@@ -54,10 +60,12 @@ def define_policy(policy: str, learned: Sequence[str], episodes: bool, note: str
     return f"{found.format(item='action' if episodes else 'item')} {note}".strip()
 
 
-def define_column(column: str, episodes: bool) -> str:
-    """One sentence about a column of the table."""
+def define_column(column: str, episodes: bool, lives: bool = False) -> str:
+    """One sentence about a column of the table; ``lives``: an episode is a user's life."""
     session, players, items = (
-        ("an episode", "seeds", "actions") if episodes else ("a session", "users", "items")
+        ("an episode", "seeds", "actions")
+        if episodes
+        else ("a life" if lives else "a session", "users", "items")
     )
     return COLUMNS[column].format(session=session, players=players, items=items)
 
@@ -71,7 +79,8 @@ def define_yardstick(yardstick: str, policies: Sequence[str]) -> str:
 
 def population(report: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
     """The sentence about the users behind the means and intervals."""
-    over = "episodes on unseen seeds" if is_foreign(report) else "held-out users, one whole session each"
+    unit = "life of several visits" if has_lives(report) else "session"
+    over = "episodes on unseen seeds" if is_foreign(report) else f"held-out users, one whole {unit} each"
     count = report.get("heldout_users")
     fewer: dict[int, list[str]] = {}
     for row in rows:
@@ -83,6 +92,11 @@ def population(report: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> 
         f"Means and intervals are over {number(count, 0)} {over}, of one training run (seed {seed}).{some} "
         "The intervals don't cover the choice of the training seed."
     )
+
+
+def has_lives(report: Mapping[str, Any]) -> bool:
+    """True if an episode is a user's life of several visits."""
+    return any("active_days" in row for row in report["rows"])
 
 
 def is_foreign(report: Mapping[str, Any]) -> bool:

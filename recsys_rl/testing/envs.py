@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -17,10 +18,14 @@ def check_env(make_env: Callable[[int], Env], max_episode_steps: int) -> None:
 
     Args:
         make_env: makes a new environment of at least two rows from a seed.
-        max_episode_steps: the time limit, which must end some of the first sessions.
+        max_episode_steps: the time limit of a session, which must end some of the first sessions. Of an
+            environment with ``interface.visits`` above 1 it is that of a visit, and the largest number of
+            visits or days must cut some of the first lives.
     """
     _check_shapes(make_env(0))
     _check_ends(make_env(0), max_episode_steps)
+    if make_env(0).interface.visits > 1:
+        _check_lives(make_env(0))
     _check_seed(make_env)
     _check_resume(make_env)
 
@@ -112,15 +117,21 @@ def _check_shapes(env: Env) -> None:
 
 
 def _check_ends(env: Env, max_episode_steps: int) -> None:
-    """Check that one end excludes the other, the time limit is exact, and only finished rows are reset."""
+    """Check that one end excludes the other, the time limit is exact, and only finished rows are reset.
+
+    A life is cut after a number of visits or days, so that its length in steps has only an upper limit.
+    """
     age = torch.zeros(env.num_envs, dtype=torch.int64)
-    truncations = 0
-    for step in walk(env, env.reset(), 3 * max_episode_steps + 1):
+    truncations, visits = 0, env.interface.visits
+    longest = max_episode_steps * visits
+    for step in walk(env, env.reset(), 3 * longest + 1):
         age += 1
         done = step.terminated | step.truncated
         both = bool((step.terminated & step.truncated).any())
         require(not both, "step: terminated and truncated are both True in one row: only one may be")
-        exact = torch.equal(step.truncated, (age >= max_episode_steps) & ~step.terminated)
+        in_time = bool((age <= longest).all())
+        require(in_time, f"step: an episode is longer than {longest} steps")
+        exact = visits > 1 or torch.equal(step.truncated, (age >= longest) & ~step.terminated)
         require(exact, f"step: truncated must be True after {max_episode_steps} steps of a session only")
         for final, fresh in zip(vars(step.final_obs).values(), vars(step.obs).values(), strict=True):
             same = final is None or torch.equal(final[~done], fresh[~done])
@@ -135,6 +146,25 @@ def _check_ends(env: Env, max_episode_steps: int) -> None:
         truncations += int(step.truncated.sum())
         age[done] = 0
     require(truncations > 0, "step: no session reached the time limit, so that it is not tested")
+
+
+def _check_lives(env: Env) -> None:
+    """Check the days of lives, and that all items may be shown again in the next visit."""
+    steps = walk(env, env.reset(), env.interface.episode_length + 1)
+    day = torch.zeros(env.num_envs, dtype=torch.int64)
+    for before, step in pairwise(steps):
+        found = step.day
+        require(found is not None, "step: day must be there where an episode has several visits")
+        assert found is not None
+        _require_tensor(found, (env.num_envs,), torch.int64, "step: day")
+        done = before.terminated | before.truncated
+        require(bool((found[done] == 0).all()), "step: day of a new life must be 0")
+        require(bool((found >= day)[~done].all()), "step: day falls within a life")
+        later = ~done & (found > day)
+        if before.obs.exclude is not None:
+            again = not bool((before.obs.exclude[later] >= 0).any())
+            require(again, "step: obs of a new visit must exclude no item")
+        day = found
 
 
 def _check_seed(make_env: Callable[[int], Env]) -> None:

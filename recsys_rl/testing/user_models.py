@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from recsys_rl.objective.weighted import stream_weights, weighted
-from recsys_rl.protocols import EventUsers, PatientUsers, UserModel, UserState
+from recsys_rl.protocols import EventUsers, PatientUsers, ReturningUsers, UserModel, UserState
 from recsys_rl.testing.requirement import require
 from recsys_rl.types import Catalogue, Events
 
@@ -26,7 +26,8 @@ def check_user_model(
 
     Args:
         users: (N,) int64, at least two rows of the population.
-        num_steps: length of the played session. Its items are random, and some are skipped.
+        num_steps: length of the played session. Its items are random, and some are skipped. Where users
+            come back, they do so after each step.
     """
     require(len(users) >= 2, "check_user_model needs two users or more")
     rng = torch.Generator().manual_seed(seed)
@@ -45,6 +46,8 @@ def check_user_model(
             return
         user_state, users = _rows(user_state, stay), users[stay]
         order = torch.randperm(len(users), generator=rng)
+        if isinstance(user_model, ReturningUsers) and user_model.visits > 1:
+            user_state = _check_return(user_model, user_state, order, torch.rand(len(users), generator=rng))
 
 
 def _check_names(user_model: UserModel) -> None:
@@ -118,6 +121,22 @@ def _check_step(
     shaped = leaves.shape == (len(items),) and leaves.dtype == torch.bool
     require(shaped, f"advance: the second result must be torch.bool of ({len(items)},)")
     return after, leaves
+
+
+def _check_return(
+    user_model: ReturningUsers, user_state: UserState, order: Tensor, chance: Tensor
+) -> UserState:
+    """Check ``come_back``, as if a visit ended here. Returns the state at the start of the next visit."""
+    later, gap = _pure("come_back", user_model.come_back, (user_state, chance), order)
+    shaped = gap.shape == chance.shape and gap.dtype == torch.int64
+    require(shaped, f"come_back: the second result must be torch.int64 of ({len(chance)},)")
+    require(bool((gap >= 1).all()), "come_back: the next visit must be at least a day later")
+    layout = [(x.shape, x.dtype) for x in _leaves(later)]
+    require(
+        layout == [(x.shape, x.dtype) for x in _leaves(user_state)], "come_back: the state has changed shape"
+    )
+    require(user_model.possible(later), "possible is False for the state after come_back")
+    return later
 
 
 def _check_events(user_model: UserModel, catalogue: Catalogue, events: Events) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from recsys_rl.experience.rollout import MAX_STEPS, Sessions, play
-from recsys_rl.make import episodes, make_env
+from recsys_rl.make import episodes, make_env, one_visit
 from recsys_rl.run import Run
 from recsys_rl.utils.logger import Logger
 from recsys_rl.utils.metrics import interval
@@ -65,7 +65,10 @@ class Diary:
 
 
 def evaluate_training_users(run: Run) -> Sessions:
-    """Greedy sessions of a fixed sample of training users, or episodes if the world has no users."""
+    """Greedy sessions of a fixed sample of training users, or episodes if the world has no users.
+
+    A session is one visit: whole lives would take longer than the training itself.
+    """
     seed = stream_seed(run.config.train_config.seed, "training evaluation")
     device = run.streams["users"].device
     train = run.world.population.train
@@ -75,7 +78,7 @@ def evaluate_training_users(run: Run) -> Sessions:
         order = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))
         users = train[order[:NUM_EVAL_USERS].to(device)]
     generator = torch.Generator(device).manual_seed(seed)
-    env = make_env(run.config, run.world, len(users), generator, training=False)
+    env = make_env(one_visit(run.config), run.world, len(users), generator, training=False)
     env.load_statistics(run.env.statistics())
     max_steps = min(env.interface.session_length or MAX_EVAL_STEPS, MAX_STEPS)
     return play(env, run.agent, users, greedy=True, max_steps=max_steps)

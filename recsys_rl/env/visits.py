@@ -1,0 +1,79 @@
+"""Lives: users who leave and come back some days later. Pure functions over the rows of N users.
+
+A life is a mapping of tensors (N,) each; it is empty if an episode is one visit:
+
+- ``habit`` h [logits of returning on the next day, after a visit as usual]
+- ``usual`` u [feeling per item that the user is used to]
+- ``felt`` f and ``items`` n: sum of the feelings of this visit's items, and their number
+- ``opened`` [hour of the week at which this visit began, 0 .. 168]
+
+The feeling of an item is a number of the platform. At the end of a visit::
+
+    went  = f / n                                                              [feeling per item]
+    z     = h + visit_gain (went - u)                                                    [logits]
+    P(return on day k after the visit, not before) = sigmoid(z - habit_fade (k - 1)),  k = 1 .. 30
+    u    <- u + usual_rate (went - u)
+
+A user who has not come back after 30 days never does (churn). A life is observed for DAYS days. Each day has
+one visit at most, at the same hour of the day.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+HOURS = 168  # of a week
+LONGEST_GAP = 30  # days; a user who stays away for longer never returns
+DAYS = 35  # of a life
+
+Life = Mapping[str, Tensor]
+
+
+def begin(habit: Tensor, usual: Tensor, opened: Tensor) -> Life:
+    """The lives at the start of their first visit; all arguments are (N,)."""
+    nothing = torch.zeros_like(habit)
+    return {"habit": habit, "usual": usual, "felt": nothing, "items": nothing, "opened": opened}
+
+
+def feel(life: Life, feeling: Tensor) -> Life:
+    """The lives after one more item with this ``feeling`` (N,)."""
+    return {**life, "felt": life["felt"] + feeling, "items": life["items"] + 1}
+
+
+def went(life: Life) -> Tensor:
+    """(N,): mean feeling of the visit's items; the usual one before the first item."""
+    mean = life["felt"] / life["items"].clamp_min(1)
+    return torch.where(life["items"] > 0, mean, life["usual"])
+
+
+def gap_days(logit: Tensor, fade: float, chance: Tensor) -> Tensor:
+    """(N,) int64: days until the next visit, 1 .. LONGEST_GAP + 1; the last stands for churn.
+
+    P(gap > k) is the product over days j = 1 .. k of 1 - sigmoid(logit - fade (j - 1)). ``chance`` (N,),
+    uniform in [0, 1), is inverted: the gap is the first k with P(gap > k) <= chance.
+    """
+    day = torch.arange(LONGEST_GAP, device=logit.device)
+    stays_away = torch.nn.functional.logsigmoid(fade * day - logit.unsqueeze(1))  # (N, 30)
+    beyond = stays_away.cumsum(1).exp()  # (N, 30): P(gap > k)
+    return 1 + (beyond > chance.unsqueeze(1)).sum(1)
+
+
+def next_visit(
+    life: Life, chance: Tensor, visit_gain: float, habit_fade: float, usual_rate: float
+) -> tuple[Life, Tensor]:
+    """The lives at the start of their next visit, and the days until then, (N,) int64 (``gap_days``)."""
+    better = went(life) - life["usual"]  # (N,)
+    gap = gap_days(life["habit"] + visit_gain * better, habit_fade, chance)
+    usual = life["usual"] + usual_rate * better
+    return begin(life["habit"], usual, (life["opened"] + 24 * gap) % HOURS), gap
+
+
+def possible(life: Life) -> bool:
+    """True if these numbers can be those of lives under way."""
+    if not life:
+        return True
+    within = (life["items"] >= 0) & (life["opened"] >= 0) & (life["opened"] < HOURS)
+    return bool(within.all())
