@@ -7,7 +7,6 @@ import dataclasses
 from pathlib import Path
 
 import polars as pl
-import pytest
 import torch
 from torch import Tensor
 
