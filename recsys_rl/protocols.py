@@ -32,6 +32,17 @@ class Policy(Protocol):
     def act(self, obs: Obs, greedy: bool = False) -> Action: ...
 
 
+class Behaviour(Policy, Protocol):
+    """A policy whose decisions have a known probability, so that they can be recorded."""
+
+    def place_logprobs(self, obs: Obs, items: Tensor) -> Tensor:
+        """The terms (N, K) of the log-probability of ``items`` (N, K), each place given those above it.
+
+        -inf at an impossible place. The terms below it have no meaning.
+        """
+        ...
+
+
 class Learner(Policy, Protocol):
     """A policy that learns from a record of its actions."""
 

@@ -174,6 +174,17 @@ class ActorCritic(nn.Module):
         found: Tensor = self(obs)[0].logprob(obs.places_of(items))
         return found
 
+    def place_logprobs(self, obs: Obs, items: Tensor) -> Tensor:
+        """The terms (N, K) of the log-probability of ``items`` (N, K), each place given those above it.
+
+        Empty places (-1), items that may not be shown and items outside the candidates have -inf.
+        """
+        impossible = items < 0  # (N, K)
+        if obs.candidates is not None:
+            impossible = impossible | ~(obs.candidates.unsqueeze(1) == items.unsqueeze(2)).any(-1)
+        found: Tensor = self(obs)[0].place_logprobs(obs.places_of(items).clamp_min(0))
+        return found.nan_to_num(nan=-torch.inf, neginf=-torch.inf).masked_fill(impossible, -torch.inf)
+
     def value(self, obs: Obs) -> Tensor:
         """V(obs), (N,)."""
         value: Tensor = self.value_head(self.hidden.one(1, self._read(obs)[0]))  # (N, 1)
