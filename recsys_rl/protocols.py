@@ -38,7 +38,7 @@ class Behaviour(Policy, Protocol):
     def place_logprobs(self, obs: Obs, items: Tensor) -> Tensor:
         """The terms (N, K) of the log-probability of ``items`` (N, K), each place given those above it.
 
-        -inf at an impossible place. The terms below it have no meaning.
+        They are float64, and -inf at an impossible place. The terms below it have no meaning.
         """
         ...
 

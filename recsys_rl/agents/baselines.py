@@ -108,7 +108,7 @@ class RandomPolicy:
             here = left - place
             repeated = (items[:, :place] == item.unsqueeze(1)).any(1)
             fits = possible[:, place] & (item >= 0) & ~repeated
-            log_p = torch.where(fits, -here.clamp_min(1).float().log(), -torch.inf)
+            log_p = torch.where(fits, -here.clamp_min(1).double().log(), -torch.inf)
             found.append(log_p.masked_fill((item < 0) & (here <= 0), 0.0))
         return torch.stack(found, 1)
 

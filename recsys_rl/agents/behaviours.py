@@ -19,15 +19,20 @@ class Fixed:
     def __init__(self, policy: Policy, greedy: bool = False) -> None:
         """``greedy``: of ``policy.act``, in every act."""
         self.policy, self.greedy = policy, greedy
+        self._last: tuple[Obs, Tensor] | None = None  # a planner's second answer would take as long
 
     def act(self, obs: Obs, greedy: bool = False) -> Action:
         action = self.policy.act(obs, self.greedy)
+        self._last = obs, action.items
         return dataclasses.replace(action, logprob=torch.zeros(obs.num_rows))
 
     def place_logprobs(self, obs: Obs, items: Tensor) -> Tensor:
-        """(N, K): 0 where the policy shows this item in this place, else -inf."""
-        chosen = self.policy.act(obs, self.greedy).items
-        return torch.zeros(items.shape).masked_fill_(chosen != items, -torch.inf)
+        """(N, K) float64: 0 where the policy shows this item in this place, else -inf."""
+        if self._last is None or self._last[0] is not obs:
+            self.act(obs)
+        assert self._last is not None
+        chosen = self._last[1]
+        return torch.zeros(items.shape, dtype=torch.float64).masked_fill_(chosen != items, -torch.inf)
 
 
 class EpsilonMixture:
@@ -67,8 +72,8 @@ class EpsilonMixture:
 
     def place_logprobs(self, obs: Obs, items: Tensor) -> Tensor:
         """(N, K) float64."""
-        ours = self.policy.place_logprobs(obs, items).double().cumsum(1)  # (N, K): of the places up to k
-        theirs = self.other.place_logprobs(obs, items).double().cumsum(1)
+        ours = self.policy.place_logprobs(obs, items).cumsum(1)  # (N, K): of the places up to k
+        theirs = self.other.place_logprobs(obs, items).cumsum(1)
         mixed = torch.logaddexp(math.log1p(-self.epsilon) + ours, math.log(self.epsilon) + theirs)
         terms = mixed.diff(dim=1, prepend=mixed.new_zeros(len(mixed), 1))
         return terms.nan_to_num(nan=-torch.inf, neginf=-torch.inf)  # NaN: below an impossible place

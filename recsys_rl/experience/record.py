@@ -74,9 +74,7 @@ def _decide(obs: Obs, behaviours: Sequence[Behaviour], loggers: Tensor) -> tuple
     if actions[0].candidates is not None:  # a policy with a first stage is the only one
         columns["candidates"] = actions[0].candidates
         asked = obs.among(actions[0].candidates)
-    if len(behaviours) == 1 and places == 1:
-        return items, columns | {"logprobs": actions[0].logprob.double()}
-    terms = torch.stack([x.place_logprobs(asked, items).double() for x in behaviours])  # (P, N, K)
+    terms = torch.stack([x.place_logprobs(asked, items) for x in behaviours])  # (P, N, K)
     by_logger = terms.sum(2).T.nan_to_num(nan=-torch.inf, neginf=-torch.inf).contiguous()  # (N, P)
     columns["logprobs"] = by_logger.gather(1, loggers.unsqueeze(1)).squeeze(1)
     if places > 1:

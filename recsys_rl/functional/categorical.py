@@ -45,8 +45,8 @@ class Categorical:
         return self.evaluate(index)[0]
 
     def place_logprobs(self, index: Tensor) -> Tensor:
-        """The terms (N, K) of ``logprob(index)``, without a gradient."""
-        return logprob(self.logits.detach(), index)
+        """The terms (N, K) of ``logprob(index)`` in float64, without a gradient."""
+        return logprob(self.logits.detach().double(), index)
 
     def entropy(self) -> Tensor:
         """Entropy in nats, (N,): the sum over positions."""

@@ -78,9 +78,9 @@ class PlackettLuce:
     def place_logprobs(self, index: Tensor) -> Tensor:
         """The terms (N, K) of ``logprob(index)``: each place given the places above it, without a gradient.
 
-        The terms after a forbidden or repeated item have no meaning; that item's term is -inf.
+        They are float64. A forbidden or repeated item has -inf; the terms below it have no meaning.
         """
-        left = self.logits.detach().clone()  # (N, A)
+        left = self.logits.detach().double()  # (N, A)
         found = []
         for place in index.unbind(1):  # (N,)
             found.append(categorical.logprob(left, place))

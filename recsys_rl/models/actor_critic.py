@@ -177,7 +177,8 @@ class ActorCritic(nn.Module):
     def place_logprobs(self, obs: Obs, items: Tensor) -> Tensor:
         """The terms (N, K) of the log-probability of ``items`` (N, K), each place given those above it.
 
-        Empty places (-1), items that may not be shown and items outside the candidates have -inf.
+        They are float64, as an importance weight is the exponential of a sum of many. Empty places (-1),
+        items that may not be shown and items outside the candidates have -inf.
         """
         impossible = items < 0  # (N, K)
         if obs.candidates is not None:
