@@ -1,6 +1,6 @@
 """Write a DecisionLog as Parquet, one row for each decision.
 
-docs/09_logs.md lists the columns. The header is JSON under the key ``recsys_rl.decisions`` of the file's
+docs/09_logs.md lists the columns. The header is JSON under the key ``recsys-rl.decisions`` of the file's
 metadata. data/decision_reader.py reads the file.
 """
 
@@ -23,7 +23,7 @@ from recsys_rl.data.decisions import DecisionHeader, DecisionLog
 from recsys_rl.types import UserError
 
 FORMAT = 1
-KEY = "recsys_rl.decisions"
+KEY = "recsys-rl.decisions"
 ROWS = 65_536
 """Rows of a row group: a reader or a writer in pieces holds this many at a time."""
 
