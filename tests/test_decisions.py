@@ -89,6 +89,18 @@ def test_streams_by_name_sum_each_signal_over_the_slate() -> None:
     assert streams["click"].tolist() == [2.0, 10.0, 18.0, 26.0, 34.0, 42.0]  # 0 + 2, 4 + 6, ...
 
 
+def test_log_without_propensities_is_read(tmp_path: Path) -> None:
+    unknown = torch.full((6,), math.nan).double()
+    log = dataclasses.replace(two_sessions(), logprobs=unknown, place_logprobs=None, logger_logprobs=None)
+    write_decisions(tmp_path / "log.parquet", log)
+    read = read_decisions(tmp_path / "log.parquet")
+    assert two_sessions().has_propensities and not read.has_propensities
+    assert bool(read.logprobs.isnan().all()) and torch.equal(read.items, log.items)
+    change(tmp_path / "log.parquet", pl.lit(0.5).alias("propensity"), pl.lit(-0.7).alias("logprob"))
+    with pytest.raises(UserError, match="both logprob and propensity"):
+        read_decisions(tmp_path / "log.parquet")
+
+
 def test_probabilities_are_read_as_logarithms(tmp_path: Path) -> None:
     path = tmp_path / "log.parquet"
     write_decisions(path, two_sessions())
@@ -182,7 +194,7 @@ def test_impossible_probabilities_are_refused(value: pl.Expr, complaint: str, tm
     [
         ("signal.hidden", "has no column 'signal.hidden', and its header names that signal"),
         ("time", "has no column 'time'"),
-        ("logprob", "has no column logprob: give natural logarithms in logprob"),
+        ("logprob", "has place_logprobs or logger_logprobs but neither logprob nor propensity"),
         ("logger_logprobs", "has several loggers but no column logger_logprobs"),
     ],
 )

@@ -30,6 +30,7 @@ from recsys_rl.testing.envs import require_same_obs
 from recsys_rl.types import Action, Obs, Step, tree_map
 from recsys_rl.workflows import record as workflow
 from tests.doors import DRIFT, SATIATION, train_in
+from tests.small_runs import begin, settings
 
 RUNS = {
     "satiation": [*SATIATION, "--total-timesteps", "48"],
@@ -337,6 +338,24 @@ def test_list_passes_over_items_that_another_policy_has_shown() -> None:
     items = policy.act(Obs(torch.zeros(4, 1), exclude=exclude)).items
     # Nothing shown; its own first slate; 7 shown by another; fewer than two are left, so the end repeats.
     assert items.tolist() == [[4, 2], [7, 1], [4, 2], [7, 1]]
+
+
+def test_place_logprobs_do_not_depend_on_the_number_of_rows() -> None:
+    """With logits of up to 30, which float32 rounds to 2e-6."""
+    sizes = {"num_items": 1682, "embedding_dim": 32}
+    env, agent = begin(settings("ppo", "satiation", env_config=sizes, data_config={"num_users": 64}))
+    generator = torch.Generator().manual_seed(0)
+    head: Any = agent.model.head
+    with torch.no_grad():
+        for weights, scale in ((head.votes, 0.05), (head.query.weight, 0.1), (head.tower.weight, 0.1)):
+            weights.add_(scale * torch.randn(weights.shape, generator=generator))
+    obs = env.reset(torch.arange(45))
+    items = agent.act(obs).items
+    whole = agent.place_logprobs(obs, items)
+    assert -20 < float(whole.min()) < -5
+    for size in (1, 5, 33):
+        parts = [agent.place_logprobs(obs.rows(i), items[i]) for i in torch.arange(45).split(size)]
+        assert_close(torch.cat(parts), whole, rtol=0, atol=3e-6)
 
 
 def test_catalogue_hash_depends_on_the_order_of_items(trained: Callable[[str], Path]) -> None:

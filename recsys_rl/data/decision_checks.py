@@ -190,6 +190,16 @@ def _check_values(name: str, log: DecisionLog, rows: Tensor) -> None:
         found = _first(~values.isfinite().all(1), rows)
         if found is not None:
             raise UserError(f"{name}: the context {piece!r} is no finite number in row {found[1]}.")
+    if log.has_propensities:
+        _check_factors(name, log, rows)
+    elif log.place_logprobs is not None or log.logger_logprobs is not None:
+        raise UserError(
+            f"{name} has place_logprobs or logger_logprobs but neither logprob nor propensity: add that of "
+            "the whole action."
+        )
+
+
+def _check_factors(name: str, log: DecisionLog, rows: Tensor) -> None:
     factors = log.place_logprobs
     if factors is not None:
         found = _first(~((factors.sum(1) - log.logprobs).abs() <= ROUNDING * factors.shape[1]), rows)

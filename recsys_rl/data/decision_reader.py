@@ -22,7 +22,7 @@ from recsys_rl.types import Interface, UserError
 def read_decisions(path: str | Path) -> DecisionLog:
     """Read a log, check it, and order its rows by session and step.
 
-    A file may hold a column ``propensity``, with probabilities, in place of ``logprob``.
+    A file may hold a column ``propensity``, with probabilities, in place of ``logprob``, or neither.
 
     Raises UserError for the first mistake that is found: a damaged file, a missing column, an impossible
     probability, an item that could not be shown, steps or times out of order (data/decision_checks.py).
@@ -180,13 +180,12 @@ class _Columns:
         return torch.stack([self.lists(name, torch.float32, places) for name in names], -1)
 
     def logprobs(self) -> Tensor:
-        """(E,) float64, from logprob or propensity."""
+        """(E,) float64, from logprob or propensity; NaN without either."""
         both = [name for name in ("logprob", "propensity") if name in self.frame.columns]
-        if len(both) != 1:
-            has = "both logprob and propensity" if both else "no column logprob"
-            raise UserError(
-                f"{self.name} has {has}: give natural logarithms in logprob, or probabilities in propensity."
-            )
+        if not both:
+            return torch.full((self.frame.height,), torch.nan, dtype=torch.float64)
+        if len(both) > 1:
+            raise UserError(f"{self.name} has both logprob and propensity: leave one of the columns out.")
         values = self.numbers(both[0], torch.float64)
         check_probabilities(self.name, values, both[0])
         return values if both[0] == "logprob" else values.log()

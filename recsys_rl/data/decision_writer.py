@@ -105,9 +105,9 @@ def frame_of(log: DecisionLog) -> pl.DataFrame:
             list(range(len(header.loggers))), list(header.loggers), return_dtype=pl.String
         ),
         "items": _column(log.items),
-        "logprob": _column(log.logprobs),
     }
     optional = {
+        "logprob": log.logprobs if log.has_propensities else None,
         "place_logprobs": log.place_logprobs,
         "logger_logprobs": log.logger_logprobs,
     }

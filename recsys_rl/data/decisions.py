@@ -50,7 +50,9 @@ class DecisionLog:
     steps: Tensor  # (E,) int64: 0, 1, ... within the session
     times: Tensor  # (E,) int64: of any unit; only their order counts
     items: Tensor  # (E, K) int64, -1 padding
-    logprobs: Tensor  # (E,) float64: of the whole action, under the policy that made the decision
+    # (E,) float64: of the whole action, under the policy that made the decision; NaN in every row if the log
+    # holds no propensities.
+    logprobs: Tensor
     signals: Tensor  # (E, K, S) float32: the outcome of each place; 0 at empty places
     terminated: Tensor  # (E,) bool: the user left after this step
     truncated: Tensor  # (E,) bool: the time limit, or the end of the recording, cut the session here
@@ -79,6 +81,11 @@ class DecisionLog:
         if index.dtype == torch.bool:
             index = index.nonzero().squeeze(1)
         return self.map(lambda x: x.index_select(0, index))
+
+    @property
+    def has_propensities(self) -> bool:
+        """False if the probabilities of the decisions are unknown."""
+        return not bool(self.logprobs.isnan().all())
 
     @property
     def skipped(self) -> Tensor:
