@@ -49,6 +49,17 @@ class ReadingPolicy(Policy, Protocol):
         ...
 
 
+class Behaviour(Policy, Protocol):
+    """A policy whose decisions have a known probability, so that they can be recorded."""
+
+    def place_logprobs(self, obs: Obs, items: Tensor) -> Tensor:
+        """The terms (N, K) of the log-probability of ``items`` (N, K), each place given those above it.
+
+        They are float64, and -inf at an impossible place. The terms below it have no meaning.
+        """
+        ...
+
+
 class Learner(Policy, Protocol):
     """A policy that learns from a record of its actions."""
 

@@ -225,7 +225,8 @@ def test_ends_of_a_run(
     [
         (
             "trian",
-            "There is no command 'trian' (did you mean train?): choose from train, evaluate, recommend.",
+            "There is no command 'trian' (did you mean train?): choose from train, evaluate, recommend, "
+            "record.",
         ),
         ("train --algo dqn", "--algo is 'dqn': it must be one of ppo, a2c."),
         (

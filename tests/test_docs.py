@@ -28,6 +28,7 @@ import recsys_rl.types
 from recsys_rl.agents import AGENTS
 from recsys_rl.cli.evaluate import evaluate_options
 from recsys_rl.cli.recommend import recommend_options
+from recsys_rl.cli.record import record_options
 from recsys_rl.cli.train import train_options
 from recsys_rl.data import SOURCES
 from recsys_rl.env import PLATFORMS
@@ -127,7 +128,12 @@ def command_complaint(words: list[str]) -> str | None:
 
 
 def option_complaint(command: str, args: list[str]) -> str | None:
-    parsers = {"train": train_options, "evaluate": evaluate_options, "recommend": recommend_options}
+    parsers = {
+        "train": train_options,
+        "evaluate": evaluate_options,
+        "recommend": recommend_options,
+        "record": record_options,
+    }
     if command not in parsers:
         return f"no command {command}"
     for option, value in itertools.pairwise(args):

@@ -7,12 +7,14 @@ nothing. A policy that does not beat `static-list` is no better than one fixed l
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from recsys_rl.functional import categorical, top_k
+from recsys_rl.functional.plackett_luce import PlackettLuce
 from recsys_rl.objective.weighted import stream_weights, weighted
 from recsys_rl.protocols import PatientUsers, Policy, Simulator, UserModel
 from recsys_rl.types import Action, Catalogue, Obs
@@ -47,6 +49,11 @@ class RandomPolicy:
         self.generator = generator
 
     def act(self, obs: Obs, greedy: bool = False) -> Action:
+        if obs.candidates is not None:
+            logits = torch.zeros_like(obs.candidates, dtype=torch.float32)
+            logits.masked_fill_(obs.candidates < 0, -torch.inf)  # (N, C)
+            places, log_p = PlackettLuce(logits, len(self.sizes)).draw(self.generator)
+            return Action(obs.items_at(places), log_p, candidates=obs.candidates)
         items, logprob = [], obs.context.new_zeros(obs.num_rows)
         for size in self.sizes:
             if obs.mask is None:
@@ -71,12 +78,48 @@ class RandomPolicy:
                 obs = dataclasses.replace(obs, exclude=taken)  # (N, X + places filled)
         return Action(torch.stack(items, -1), logprob)
 
+    def logprob(self, obs: Obs, items: Tensor) -> Tensor:
+        """Log-probability (N,) of showing ``items`` (N, K) of a catalogue."""
+        return self.place_logprobs(obs, items).sum(1)
+
+    def place_logprobs(self, obs: Obs, items: Tensor) -> Tensor:
+        """The terms (N, K) of ``logprob``: -log of the number of items left for each place.
+
+        -inf for an item that may not be shown or is in the slate twice, and for an empty place (-1) if there
+        are items left for it; 0 for an empty place without items left.
+        """
+        if obs.candidates is not None:
+            left = (obs.candidates >= 0).sum(1)  # (N,)
+            possible = (obs.candidates.unsqueeze(1) == items.unsqueeze(2)).any(-1)  # (N, K)
+        elif obs.mask is not None:
+            allowed = obs.allowed(self.sizes[0])  # (N, I)
+            left, possible = allowed.sum(1), allowed.gather(1, items.clamp_min(0))
+        else:
+            left = torch.full_like(items[:, 0], self.sizes[0])
+            possible = torch.ones_like(items, dtype=torch.bool)
+            if obs.exclude is not None:
+                ids = obs.exclude.sort(1).values  # (N, X)
+                first = torch.ones_like(ids, dtype=torch.bool)
+                first[:, 1:] = ids[:, 1:] != ids[:, :-1]
+                left = left - (first & (ids >= 0)).sum(1)
+                possible = ~(ids.unsqueeze(1) == items.unsqueeze(2)).any(-1)
+        found = []
+        for place, item in enumerate(items.unbind(1)):  # (N,)
+            here = left - place
+            repeated = (items[:, :place] == item.unsqueeze(1)).any(1)
+            fits = possible[:, place] & (item >= 0) & ~repeated
+            log_p = torch.where(fits, -here.clamp_min(1).double().log(), -torch.inf)
+            found.append(log_p.masked_fill((item < 0) & (here <= 0), 0.0))
+        return torch.stack(found, 1)
+
 
 class FixedList:
     """Shows everyone the same items in the same order, K at a step, and repeats the last K at the end.
 
     The position in the list is the number of items in ``obs.exclude`` (or else in ``obs.history``), so users
-    may be at different steps. If an observation has neither, every step shows the first K items.
+    may be at different steps. If an observation has neither, every step shows the first K items. If an item
+    at this position may not be shown, as another policy has shown it, the first K of the list that may be
+    shown take the places.
     """
 
     def __init__(self, items: Tensor, slate_size: int = 1) -> None:
@@ -93,7 +136,22 @@ class FixedList:
         if shown is not None:
             position = (shown >= 0).sum(1).clamp_max(len(self.items) - self.slate_size)  # (N,)
         places = torch.arange(self.slate_size, device=position.device)  # (K,)
-        return Action.certain(self.items[position.unsqueeze(1) + places])
+        items = self.items[position.unsqueeze(1) + places]  # (N, K)
+        if obs.exclude is not None:
+            taken = (obs.exclude.unsqueeze(1) == items.unsqueeze(2)).any(-1) & (items >= 0)  # (N, K)
+            rows = taken.any(1).nonzero().squeeze(1)  # (R,)
+            if len(rows):
+                items[rows] = self._next_allowed(obs.exclude[rows], items[rows])
+        return Action.certain(items)
+
+    def _next_allowed(self, exclude: Tensor, items: Tensor) -> Tensor:
+        """The first K items of the list outside ``exclude`` (R, X); ``items`` (R, K) where fewer are left."""
+        left = (self.items >= 0).repeat(len(exclude), 1)  # (R, T)
+        for shown in exclude.unbind(1):
+            left &= self.items != shown.unsqueeze(1)
+        order = left.int().sort(dim=1, descending=True, stable=True).indices[:, : self.slate_size]
+        enough = left.sum(1, keepdim=True) >= self.slate_size
+        return torch.where(enough, self.items[order], items)
 
 
 def most_popular(catalogue: Catalogue, length: int) -> Tensor:
@@ -198,6 +256,13 @@ def simple_baselines(simulator: Simulator, users: Tensor, generator: torch.Gener
         users: (N,) rows of the training users in the population.
         generator: draws the actions of `random`.
     """
+    return {name: make() for name, make in baseline_makers(simulator, users, generator).items()}
+
+
+def baseline_makers(
+    simulator: Simulator, users: Tensor, generator: torch.Generator
+) -> dict[str, Callable[[], Policy]]:
+    """Functions that make ``simple_baselines`` one by one: `static-list` takes most of the time."""
     user_model, catalogue = simulator.user_model, simulator.catalogue
     length, slate_size = simulator.interface.session_length, simulator.interface.slate_size
     some = users[:: -(-len(users) // MAX_USERS)]
@@ -205,8 +270,8 @@ def simple_baselines(simulator: Simulator, users: Tensor, generator: torch.Gener
     affordable = max(MIN_USERS, MAX_SCORES // (catalogue.num_items * length * prices))
     fewer = some[:: -(-len(some) // affordable)]
     return {
-        "random": RandomPolicy((catalogue.num_items,), generator, slate_size),
-        "popularity": FixedList(most_popular(catalogue, length * slate_size), slate_size),
-        "one-item": FixedList(best_first(user_model, catalogue, some), slate_size),
-        "static-list": FixedList(static_list(user_model, catalogue, fewer, length), slate_size),
+        "random": lambda: RandomPolicy((catalogue.num_items,), generator, slate_size),
+        "popularity": lambda: FixedList(most_popular(catalogue, length * slate_size), slate_size),
+        "one-item": lambda: FixedList(best_first(user_model, catalogue, some), slate_size),
+        "static-list": lambda: FixedList(static_list(user_model, catalogue, fewer, length), slate_size),
     }

@@ -109,6 +109,11 @@ class PPO:
         return self.model.logprob(obs, items)
 
     @torch.inference_mode()
+    def place_logprobs(self, obs: Obs, items: Tensor) -> Tensor:
+        """The terms (N, K) of ``logprob``: each place given those above it; -inf if it is impossible."""
+        return self.model.place_logprobs(obs, items)
+
+    @torch.inference_mode()
     def value(self, obs: Obs) -> Tensor:
         return self.model.value(obs)
 

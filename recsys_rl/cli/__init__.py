@@ -10,7 +10,7 @@ from recsys_rl import __version__
 from recsys_rl.errors import FieldError, UserError, one_line
 from recsys_rl.schema import did_you_mean
 
-COMMANDS = ("train", "evaluate", "recommend")
+COMMANDS = ("train", "evaluate", "recommend", "record")
 
 OVERVIEW = """usage: recsys-rl [--version] [--help] COMMAND [OPTIONS]
 
@@ -20,6 +20,7 @@ commands:
   train      train PPO or A2C on simulated users made from real ratings
   evaluate   compare the policy of a checkpoint with baselines, on held-out users
   recommend  print or write recommendations of a checkpoint's policy for real people
+  record     record decisions of a policy on simulated users, with their probabilities
 
 `recsys-rl COMMAND --help` lists the options; from a checkout, `python -m COMMAND` is the same."""
 

@@ -5,16 +5,17 @@ from __future__ import annotations
 import dataclasses
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from rich.progress import Progress
 from torch import Tensor
 
-from recsys_rl.agents.baselines import RandomPolicy, simple_baselines
+from recsys_rl.agents.baselines import RandomPolicy, baseline_makers
 from recsys_rl.agents.rankers import Rule, RuleWeights
 from recsys_rl.agents.references import upper_bounds
 from recsys_rl.checkpoint import Checkpoint, restoring
@@ -118,7 +119,8 @@ def play_all(
         players |= _anyone(policies, table, env)
     if isinstance(env, RecEnv):  # references read the simulator's state
         budget = max(entry.checkpoint.step for entry in entries)
-        players |= _references(table, env, budget, cache_dir)
+        print("making the baselines", file=sys.stderr)
+        players |= {name: make() for name, make in references(table, env, budget, cache_dir).items()}
     else:
         players["random"] = Player(RandomPolicy(env.interface.action_sizes, streams["random"]))
     if not full and env.interface.episode_length > LONG_SESSION:
@@ -173,16 +175,18 @@ def _learned(entries: Sequence[Entry], table: Table, env: Env) -> dict[str, Play
     return players | {"untrained": Player(untrained, False, table.config, entries[0].checkpoint)}
 
 
-def _references(table: Table, env: RecEnv, budget: int, cache_dir: str | None) -> dict[str, Player]:
-    """The simple baselines, the rankings tuned on training users, and the upper references.
+def references(
+    table: Table, env: RecEnv, budget: int, cache_dir: str | None
+) -> dict[str, Callable[[], Player]]:
+    """Functions that make the simple baselines, the tuned rankings and the upper references.
 
     The rankings are tuned on single visits, also for a table of lives, in which few users could be played.
+    ``table.streams`` holds "random". ``budget``: environment steps for the search of `rule`.
     """
     catalogue, population = table.world
     config = one_visit(table.config)
-    print("making the baselines", file=sys.stderr)
-    simple = simple_baselines(env, population.train, table.streams["random"])
     interface = dataclasses.replace(env.interface, visits=1)
+    simple = baseline_makers(env, population.train, table.streams["random"])
     streams = generators(0, "mf", "mmr", "rule", device=table.device)  # the same result for each --seed
 
     def make_training_env(part: Population, num_rows: int, noise: torch.Generator) -> Env:
@@ -197,19 +201,29 @@ def _references(table: Table, env: RecEnv, budget: int, cache_dir: str | None) -
         weights, steps = tuning.search_rule(trainees("rule"), budget)
         return vars(weights) | {"steps": torch.tensor(steps)}
 
-    print("tuning mf and mmr on training users", file=sys.stderr)
-    tuned = {"mf": tuning.tune_mf(trainees("mf")), "mmr": tuning.tune_mmr(trainees("mmr"))}
-    names = [field.name for field in dataclasses.fields(RuleWeights)]
-    key = rule_cache.search_key(config, catalogue, population, budget)
-    found = rule_cache.cached("rule", key, [*names, "steps"], cache_dir, search)
-    weights = RuleWeights(**{name: found[name].to(table.device) for name in names})
-    agent = Rule(catalogue, weights, env.interface.slate_size)
-    tuned["rule"] = agent, tuning.rule_note(weights, int(found["steps"]))
+    def tune(name: str) -> Player:
+        print(f"tuning {name} on training users", file=sys.stderr)
+        agent, note = (tuning.tune_mf if name == "mf" else tuning.tune_mmr)(trainees(name))
+        return Player(agent, note=note)
+
+    def rule() -> Player:
+        names = [field.name for field in dataclasses.fields(RuleWeights)]
+        key = rule_cache.search_key(config, catalogue, population, budget)
+        found = rule_cache.cached("rule", key, [*names, "steps"], cache_dir, search)
+        weights = RuleWeights(**{name: found[name].to(table.device) for name in names})
+        agent = Rule(catalogue, weights, env.interface.slate_size)
+        return Player(agent, note=tuning.rule_note(weights, int(found["steps"])))
+
     return (
-        {name: Player(agent) for name, agent in simple.items()}
-        | {name: Player(agent, note=note) for name, (agent, note) in tuned.items()}
-        | {name: Player(agent) for name, agent in upper_bounds(env).items()}
+        {name: partial(_plain, make) for name, make in simple.items()}
+        | {name: partial(tune, name) for name in ("mf", "mmr")}
+        | {"rule": rule}
+        | {name: partial(Player, agent) for name, agent in upper_bounds(env).items()}
     )
+
+
+def _plain(make: Callable[[], Policy]) -> Player:
+    return Player(make())
 
 
 def _anyone(policies: Mapping[str, Any], table: Table, env: Env) -> dict[str, Player]:

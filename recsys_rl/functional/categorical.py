@@ -44,6 +44,10 @@ class Categorical:
         """Log-probability (N,) of ``index`` (N, K); -inf if an alternative is forbidden."""
         return self.evaluate(index)[0]
 
+    def place_logprobs(self, index: Tensor) -> Tensor:
+        """The terms (N, K) of ``logprob(index)`` in float64, without a gradient."""
+        return logprob(self.logits.detach().double(), index)
+
     def entropy(self) -> Tensor:
         """Entropy in nats, (N,): the sum over positions."""
         return entropy(self.logits).sum(-1)

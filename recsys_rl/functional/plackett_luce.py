@@ -75,6 +75,18 @@ class PlackettLuce:
         twice = (ordered[:, 1:] == ordered[:, :-1]).any(1)  # (N,)
         return found.masked_fill(twice, -torch.inf)
 
+    def place_logprobs(self, index: Tensor) -> Tensor:
+        """The terms (N, K) of ``logprob(index)``: each place given the places above it, without a gradient.
+
+        They are float64. A forbidden or repeated item has -inf; the terms below it have no meaning.
+        """
+        left = self.logits.detach().double()  # (N, A)
+        found = []
+        for place in index.unbind(1):  # (N,)
+            found.append(categorical.logprob(left, place))
+            left.scatter_(1, place.unsqueeze(1), -torch.inf)
+        return torch.stack(found, 1)
+
     def entropy(self) -> Tensor:
         """A lower bound of the entropy in nats, (N,): sum_k max(0, H - log k), with H the entropy of place 1.
 

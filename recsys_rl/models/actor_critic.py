@@ -20,6 +20,10 @@ from recsys_rl.models.scorer import ScorerHead
 from recsys_rl.models.sequence import ENCODERS, Encoder, Reader, num_inputs, summarise
 from recsys_rl.types import Action, Obs
 
+TILE = 32
+"""``place_logprobs`` computes multiples of this many rows. The rounding of a matrix product depends on the
+number of its rows: with fewer, logits of 30 differed by 1e-5 between the log and its reader."""
+
 
 @dataclass(frozen=True)
 class Shapes:
@@ -177,6 +181,22 @@ class ActorCritic(nn.Module):
         """Log-probability (N,) of showing ``items`` (N, K); a first stage needs ``obs.candidates``."""
         found: Tensor = self(obs)[0].logprob(obs.places_of(items))
         return found
+
+    def place_logprobs(self, obs: Obs, items: Tensor) -> Tensor:
+        """The terms (N, K) of the log-probability of ``items`` (N, K), each place given those above it.
+
+        They are float64, as an importance weight is the exponential of a sum of many. Empty places (-1),
+        items that may not be shown and items outside the candidates have -inf.
+        """
+        if obs.num_rows % TILE:
+            rows = torch.arange(-(-obs.num_rows // TILE) * TILE, device=items.device)
+            rows = rows.clamp_max(obs.num_rows - 1)
+            return self.place_logprobs(obs.rows(rows), items[rows])[: obs.num_rows]
+        impossible = items < 0  # (N, K)
+        if obs.candidates is not None:
+            impossible = impossible | ~(obs.candidates.unsqueeze(1) == items.unsqueeze(2)).any(-1)
+        found: Tensor = self(obs)[0].place_logprobs(obs.places_of(items).clamp_min(0))
+        return found.nan_to_num(nan=-torch.inf, neginf=-torch.inf).masked_fill(impossible, -torch.inf)
 
     def value(self, obs: Obs) -> Tensor:
         """V(obs), (N,)."""

@@ -1,0 +1,148 @@
+"""Write a DecisionLog as Parquet, one row for each decision.
+
+docs/09_logs.md lists the columns. The header is JSON under the key ``recsys-rl.decisions`` of the file's
+metadata. data/decision_reader.py reads the file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import polars as pl
+from torch import Tensor
+
+from recsys_rl.data.decisions import DecisionHeader, DecisionLog
+from recsys_rl.types import UserError
+
+FORMAT = 1
+KEY = "recsys-rl.decisions"
+ROWS = 65_536
+"""Rows of a row group: a reader or a writer in pieces holds this many at a time."""
+
+
+class DecisionWriter:
+    """Writes a log in pieces, each a DecisionLog with the same header, inside a ``with`` block.
+
+    The pieces lie in a hidden folder beside the file. At the end of the block they are joined, a row group at
+    a time, and renamed: a file at ``path`` is whole at every moment. After an error nothing is left.
+    """
+
+    def __init__(self, path: Path, header: DecisionHeader) -> None:
+        self.path, self.header = path, header
+        self.folder = path.parent / f".{path.name}.{os.getpid()}.tmp"
+        self.num_pieces = 0
+        self.num_rows = 0
+
+    def __enter__(self) -> DecisionWriter:
+        with self._writing():
+            self.folder.mkdir(parents=True, exist_ok=True)
+        return self
+
+    def write(self, log: DecisionLog) -> None:
+        """Add the rows of ``log``. Raises UserError if the disk is full."""
+        with self._writing():
+            frame_of(log).write_parquet(self.folder / f"{self.num_pieces:08}.parquet", compression="zstd")
+        self.num_pieces += 1
+        self.num_rows += log.num_rows
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
+        try:
+            if kind is None:
+                with self._writing():
+                    self._join()
+        finally:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _join(self) -> None:
+        if not self.num_pieces:
+            raise UserError(f"{self.path} isn't written: there are no decisions.")
+        whole = self.folder / "whole"
+        pl.scan_parquet(self.folder / "*.parquet").sink_parquet(
+            whole,
+            compression="zstd",
+            row_group_size=ROWS,
+            metadata={KEY: json.dumps(header_to_dict(self.header))},
+            engine="streaming",
+        )
+        with whole.open("rb+") as file:
+            os.fsync(file.fileno())
+        whole.replace(self.path)
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, pl.exceptions.ComputeError) as error:
+            why = getattr(error, "strerror", None) or str(error).split("\n", 1)[0]
+            raise UserError(
+                f"{self.path} can't be written ({why}): make room there, or choose another place."
+            ) from error
+
+
+def write_decisions(path: Path, log: DecisionLog) -> None:
+    """Write the whole log at once. Raises UserError."""
+    with DecisionWriter(path, log.header) as writer:
+        writer.write(log)
+
+
+def frame_of(log: DecisionLog) -> pl.DataFrame:
+    """The columns of the file."""
+    header = log.header
+    columns: dict[str, pl.Series] = {
+        "user": _column(log.users),
+        "session": _column(log.sessions),
+        "step": _column(log.steps),
+        "time": _column(log.times),
+        "logger": _column(log.loggers).replace_strict(
+            list(range(len(header.loggers))), list(header.loggers), return_dtype=pl.String
+        ),
+        "items": _column(log.items),
+    }
+    optional = {
+        "logprob": log.logprobs if log.has_propensities else None,
+        "place_logprobs": log.place_logprobs,
+        "logger_logprobs": log.logger_logprobs,
+    }
+    columns |= {name: _column(x) for name, x in optional.items() if x is not None}
+    padded = {"candidates": log.candidates, "exclude": log.exclude}
+    columns |= {name: _without_padding(x) for name, x in padded.items() if x is not None}
+    columns |= _signal_columns("signal", header, log.signals)
+    if log.event_items is not None and log.event_signals is not None:
+        columns["event_items"] = _column(log.event_items)
+        columns |= _signal_columns("event_signal", header, log.event_signals)
+    columns |= {f"context.{name}": _column(x) for name, x in log.handed.items()}
+    columns |= {"terminated": _column(log.terminated), "truncated": _column(log.truncated)}
+    return pl.DataFrame(columns)
+
+
+def header_to_dict(header: DecisionHeader) -> dict[str, Any]:
+    """The header as JSON primitives, with the number of the format."""
+    return {"format": FORMAT, **dataclasses.asdict(header)}
+
+
+def _signal_columns(prefix: str, header: DecisionHeader, signals: Tensor) -> dict[str, pl.Series]:
+    values = zip(header.signals, signals.unbind(-1), strict=True)
+    return {f"{prefix}.{name}": _column(x.contiguous()) for name, x in values}
+
+
+def _column(values: Tensor) -> pl.Series:
+    """A column of numbers (E,), or of lists (E, n)."""
+    array = values.cpu().numpy()
+    if array.ndim == 1:
+        return pl.Series(array)
+    if array.shape[1] == 0:
+        return pl.Series([[]] * len(array), dtype=pl.List(pl.Series(array.reshape(-1)).dtype))
+    return pl.Series(array).arr.to_list()
+
+
+def _without_padding(items: Tensor) -> pl.Series:
+    """A column of the lists of items >= 0 in each row of ``items`` (E, n)."""
+    return _column(items).list.eval(pl.element().filter(pl.element() >= 0))

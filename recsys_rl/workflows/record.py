@@ -1,0 +1,221 @@
+"""Record the decisions of a policy, with their probabilities, in a Parquet file."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import torch
+from torch import Tensor
+
+from recsys_rl.agents.behaviours import Fixed
+from recsys_rl.checkpoint import Checkpoint, load
+from recsys_rl.data.decision_writer import ROWS, DecisionWriter
+from recsys_rl.data.decisions import DecisionHeader, DecisionLog, catalogue_hash, concatenate
+from recsys_rl.dials import Seed
+from recsys_rl.env.rec_env import RecEnv
+from recsys_rl.evaluation.behaviours import SEERS, Behaviours
+from recsys_rl.evaluation.players import Table
+from recsys_rl.experience.record import record as record_sessions
+from recsys_rl.lookup import DEFAULT_ALGO, platform_of
+from recsys_rl.protocols import Behaviour
+from recsys_rl.schema import Count, Range, check_fields
+from recsys_rl.types import Population, UserError
+from recsys_rl.utils.files import check_writable
+from recsys_rl.utils.logger import SECONDS_BETWEEN_LINES, progress_bar
+from recsys_rl.utils.seeding import generators
+
+WIDTH = 256  # sessions played together
+
+
+@dataclass(frozen=True)
+class RecordConfig:
+    """One recording of the decisions of one or more policies."""
+
+    checkpoint: str = f"checkpoints/{DEFAULT_ALGO}.pt"
+    """The file with the policy, the catalogue and the users."""
+    env: str | None = None
+    """Environment of the checkpoint. Required if its name holds a module to import."""
+    policy: tuple[str, ...] = ()
+    """Row of the evaluation table that decides: ppo, ppo-greedy, random, popularity ... (default: the
+    checkpoint's own policy, sampled). Of several policies, each session draws one."""
+    mix: str | None = None
+    """A second policy, which decides with probability epsilon in place of the first."""
+    epsilon: Annotated[float, Range(above=0, below=1)] | None = None
+    """Probability of the policy of --mix in each decision."""
+    sessions: Count = 1000
+    """Sessions to record."""
+    out: str | None = None
+    """The Parquet file to write."""
+    users: Literal["heldout", "train", "all"] = "heldout"
+    """The users who play, each equally often."""
+    seed: Seed = 0
+    """The seed of users, responses and decisions."""
+    threads: Annotated[int, Range(0, 1024)] = 1
+    """Threads of torch; 0 = torch's choice."""
+    quiet: bool = False
+    """Print no progress."""
+    cache_dir: str | None = None
+    """Folder for the searched weights of the policy `rule` (default: the user's cache folder)."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if self.env is not None:
+            platform_of(self.env)
+        if (self.mix is None) != (self.epsilon is None):
+            raise UserError("--mix and --epsilon belong together: give both, or neither.")
+        if self.mix is not None and len(self.policy) > 1:
+            raise UserError("--mix is for one --policy: give one, or several without --mix.")
+        for place, name in enumerate(self.policy):
+            if name in self.policy[:place]:
+                raise UserError(f"--policy {name} is given twice: name each policy once.")
+
+
+def record(options: RecordConfig) -> Path:
+    """Play the sessions, and write their decisions in pieces. Returns the path of the file.
+
+    Raises UserError for a checkpoint or a policy that can't be used, and if the file can't be written.
+    """
+    if options.out is None:
+        raise UserError("The file to write is missing: give --out FILE.parquet.")
+    path = Path(options.out)
+    check_writable(path, "--out")
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    checkpoint = load(options.checkpoint, options.env)
+    if path.resolve() == Path(options.checkpoint).resolve():
+        raise UserError(f"--out {path} is the checkpoint itself: give another name.")
+    if checkpoint.world.is_empty:
+        raise UserError(
+            f"{options.checkpoint} is of {checkpoint.config.env}, which has no catalogue: record a policy of "
+            "a platform with items."
+        )
+    streams = generators(options.seed, "evaluation users", "policy", "random", "mixture", "sessions")
+    users = _users(checkpoint.population, options.users)
+    table = Table(checkpoint.config, checkpoint.world, users, options.seed, torch.device("cpu"), streams)
+    env = table.env()
+    assert isinstance(env, RecEnv)
+    loggers, header = _loggers(
+        options, checkpoint, Behaviours(checkpoint, table, env, options.cache_dir), env
+    )
+    _print_overlap(loggers)
+    with DecisionWriter(path, header) as writer, _progress(options) as show:
+        for piece in _pieces(options.sessions, env, loggers, header, checkpoint, users, streams["sessions"]):
+            writer.write(piece)
+            show(int(piece.sessions[-1]) + 1)
+    if not options.quiet:
+        print(f"{writer.num_rows:,} decisions of {options.sessions:,} sessions: {path}", file=sys.stderr)
+    return path
+
+
+def _loggers(
+    options: RecordConfig, checkpoint: Checkpoint, behaviours: Behaviours, env: RecEnv
+) -> tuple[dict[str, Behaviour], DecisionHeader]:
+    """The policies that decide, by their names in the log, and the log's header."""
+    names = options.policy or (behaviours.name,)
+    rule = behaviours.candidate_rule(names)
+    if options.mix is not None and options.epsilon is not None:
+        mixture = behaviours.mix(names[0], options.mix, options.epsilon)
+        loggers = {f"{1 - options.epsilon:g} {names[0]} + {options.epsilon:g} {options.mix}": mixture}
+    else:
+        seers = [name for name in names if name in SEERS]
+        if seers and len(names) > 1:
+            raise UserError(
+                f"{seers[0]} reads the simulator's state, so its probability in other sessions is unknown: "
+                "record it alone."
+            )
+        loggers = {name: behaviours.make(name) for name in names}
+    header = DecisionHeader(
+        loggers=tuple(loggers),
+        interface=env.interface,
+        signals=tuple(signal.name for signal in env.signals),
+        discount=checkpoint.config.agent_config.gamma,
+        platform=checkpoint.config.env,
+        catalogue=catalogue_hash(checkpoint.catalogue),
+        candidates=rule,
+    )
+    return loggers, header
+
+
+def _print_overlap(loggers: dict[str, Behaviour]) -> None:
+    """Print a line about policies without chance."""
+    fixed = [name for name, behaviour in loggers.items() if isinstance(behaviour, Fixed)]
+    if fixed:
+        print(
+            f"{', '.join(fixed)}: every decision has probability 1 (logprob 0), so the log overlaps with no "
+            "other policy and can't judge one; mix a random policy in with --mix random --epsilon 0.2",
+            file=sys.stderr,
+        )
+
+
+def _users(population: Population, part: str) -> Tensor:
+    """(U',) rows of the users who play."""
+    if part == "all":
+        return torch.arange(len(population.user_ids))
+    return population.heldout if part == "heldout" else population.train
+
+
+def _pieces(
+    sessions: int,
+    env: RecEnv,
+    loggers: dict[str, Behaviour],
+    header: DecisionHeader,
+    checkpoint: Checkpoint,
+    users: Tensor,
+    generator: torch.Generator,
+) -> Iterator[DecisionLog]:
+    """The log in pieces of about ROWS rows."""
+    waiting: list[DecisionLog] = []
+    at = 0
+    for part in _turns(users, sessions, generator):
+        played = record_sessions(
+            env,
+            lambda: env.user_model.visible(env.user_state),
+            list(loggers.values()),
+            header,
+            part,
+            checkpoint.population.user_ids[part],
+            at,
+            generator,
+        )
+        at += len(part)
+        waiting.append(played)
+        if sum(log.num_rows for log in waiting) >= ROWS or at == sessions:
+            yield concatenate(waiting)
+            waiting = []
+
+
+def _turns(users: Tensor, sessions: int, generator: torch.Generator) -> Iterator[Tensor]:
+    """The users (n,) of WIDTH sessions at a time: in each round every user has one, in random order."""
+    queue = users[:0]
+    while sessions:
+        count = min(sessions, WIDTH)
+        while len(queue) < count:
+            queue = torch.cat([queue, users[torch.randperm(len(users), generator=generator)]])
+        yield queue[:count]
+        queue, sessions = queue[count:], sessions - count
+
+
+@contextmanager
+def _progress(options: RecordConfig) -> Iterator[Callable[[int], None]]:
+    """A function that shows the number of sessions: on a bar, or in lines every few seconds."""
+    bar = progress_bar(options.quiet)
+    printed = time.monotonic()
+
+    def print_line(done: int) -> None:
+        nonlocal printed
+        if not options.quiet and time.monotonic() - printed > SECONDS_BETWEEN_LINES:
+            printed = time.monotonic()
+            print(f"recorded {done:,} of {options.sessions:,} sessions", file=sys.stderr, flush=True)
+
+    if bar.disable:
+        yield print_line
+        return
+    with bar:
+        task = bar.add_task("recording sessions", total=options.sessions, news="")
+        yield lambda done: bar.update(task, completed=done)

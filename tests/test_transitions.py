@@ -1,0 +1,146 @@
+"""Observations, transitions and splits of a DecisionLog, worked out by hand."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+
+from recsys_rl.data.decisions import DecisionHeader, DecisionLog
+from recsys_rl.data.split import split_by_time, split_by_user
+from recsys_rl.data.synthetic import synthetic_world
+from recsys_rl.data.transitions import observations, observe, transitions
+from recsys_rl.session import make_interface
+from recsys_rl.types import UserError
+
+CATALOGUE, _ = synthetic_world(8, 5, 4, 0.2, 0)
+INTERFACE = make_interface(
+    CATALOGUE, context=("profile", "clock"), handed={"profile": 1}, signals=["liked"], session_length=4
+)
+LENGTHS = (2, 1, 3)
+
+
+def three_sessions() -> DecisionLog:
+    """Sessions of 2, 1 and 3 steps of the users 5, 6 and 5; a hidden signal; items 0, 1, 2 in turn."""
+    steps = torch.cat([torch.arange(n) for n in LENGTHS])
+    rows = len(steps)
+    last = torch.tensor([False, True, True, False, False, True])
+    signals = torch.stack([torch.full((rows, 1), 9.0), torch.arange(1.0, rows + 1).unsqueeze(1)], -1)
+    return DecisionLog(
+        header=DecisionHeader(("one",), INTERFACE, ("hidden", "liked")),
+        users=torch.tensor([5, 5, 6, 5, 5, 5]),
+        sessions=torch.tensor([0, 0, 1, 2, 2, 2]),
+        steps=steps,
+        times=torch.tensor([10, 11, 10, 30, 31, 32]),
+        items=steps.unsqueeze(1),
+        logprobs=torch.zeros(rows).double(),
+        signals=signals,  # (E, 1, 2)
+        terminated=last & (torch.arange(rows) < 5),
+        truncated=last & (torch.arange(rows) == 5),
+        loggers=torch.zeros(rows, dtype=torch.int64),
+        handed={"profile": torch.arange(rows).float().unsqueeze(1)},
+    )
+
+
+def test_observations_hold_the_history_before_each_decision() -> None:
+    obs = observe(three_sessions(), CATALOGUE)
+    assert obs.history is not None and obs.signals is not None and obs.exclude is not None
+    # The last row: items 0 and 1 were shown in this session, with the visible signals 4 and 5.
+    assert obs.history.tolist()[5] == obs.exclude.tolist()[5] == [-1, -1, 0, 1]
+    assert obs.signals[5].flatten().tolist() == [0, 0, 4, 5]
+    assert obs.context.tolist() == [[0, 0], [1, 0.25], [2, 0], [3, 0], [4, 0.25], [5, 0.5]]
+    assert bool((obs.history[[0, 2, 3]] == -1).all())
+
+
+def test_observations_come_in_groups_of_whole_sessions() -> None:
+    log = three_sessions()
+    groups = list(observations(log, CATALOGUE, sessions=2))
+    assert [rows.tolist() for rows, _ in groups] == [[0, 1, 2], [3, 4, 5]]
+    whole = observe(log, CATALOGUE)
+    for rows, obs in groups:
+        assert torch.equal(obs.context, whole.context[rows])
+
+
+def test_excluded_items_and_unavailable_items_are_not_allowed() -> None:
+    available = CATALOGUE.available.clone()
+    available[3] = False
+    exclude = torch.tensor([[2, -1]] * 6)
+    log = dataclasses.replace(
+        three_sessions(), exclude=exclude, items=torch.tensor([[0], [1], [0], [0], [1], [4]])
+    )
+    allowed = observe(log, dataclasses.replace(CATALOGUE, available=available)).allowed(CATALOGUE.num_items)
+    assert (~allowed[5]).nonzero().flatten().tolist() == [
+        0,
+        1,
+        2,
+        3,
+    ]  # two shown, one excluded, one unavailable
+    assert (~allowed[0]).nonzero().flatten().tolist() == [2, 3]
+
+
+def test_next_observation_is_that_of_the_next_row() -> None:
+    log = three_sessions()
+    rewards = torch.arange(6.0)
+    (batch,) = transitions(log, CATALOGUE, rewards, 100)
+    assert torch.equal(batch.rewards, rewards) and torch.equal(batch.terminated, log.terminated)
+    assert torch.equal(batch.obs.context, observe(log, CATALOGUE).context)
+    for row in (0, 3, 4):
+        assert torch.equal(batch.next_obs.rows(torch.tensor([row])).context[0], batch.obs.context[row + 1])
+    after = batch.next_obs
+    assert after.exclude is not None
+    # After the last step: its own profile, the clock moved on, its item excluded.
+    assert after.context[5].tolist() == [5, 0.75] and after.exclude[5].tolist() == [-1, 0, 1, 2]
+
+
+def test_candidates_limit_the_observations_and_the_next_ones() -> None:
+    candidates = torch.tensor([[0, 1, 2, 4]] * 6)
+    log = dataclasses.replace(three_sessions(), candidates=candidates)
+    (batch,) = transitions(log, CATALOGUE, torch.zeros(6), 100)
+    assert batch.obs.candidates is not None and batch.next_obs.candidates is not None
+    assert torch.equal(batch.obs.candidates, candidates) and batch.obs.exclude is None
+    assert batch.next_obs.candidates[0].tolist() == [0, 1, 2, 4]  # of the next row
+    assert batch.next_obs.candidates[2].tolist() == [-1, 1, 2, 4]  # after the end: without the item shown
+
+
+@pytest.mark.parametrize("shuffled", [False, True])
+def test_batches_hold_each_row_once(shuffled: bool) -> None:
+    log = three_sessions()
+    generator = torch.Generator().manual_seed(1) if shuffled else None
+    batches = list(transitions(log, CATALOGUE, torch.arange(6.0), 4, generator))
+    assert [len(batch.rewards) for batch in batches] == [4, 2]
+    rewards = torch.cat([batch.rewards for batch in batches])
+    assert (
+        rewards.sort().values.tolist() == [0, 1, 2, 3, 4, 5]
+        and (rewards.tolist() != sorted(rewards)) == shuffled
+    )
+    profiles = torch.cat([batch.obs.context[:, 0] for batch in batches])
+    assert torch.equal(profiles, rewards)  # rows stay together
+
+
+def test_missing_piece_of_the_context_is_refused() -> None:
+    with pytest.raises(UserError, match=r"no column context\.profile"):
+        observe(dataclasses.replace(three_sessions(), handed={}), CATALOGUE)
+
+
+def test_split_by_time_parts_no_session() -> None:
+    earlier, later = split_by_time(three_sessions(), 0.67)
+    assert earlier.sessions.tolist() == [0, 0, 1] and later.sessions.tolist() == [2, 2, 2]
+    assert int(earlier.times.max()) < int(later.times.min())
+    observe(later, CATALOGUE)  # whole sessions
+
+
+def test_sessions_of_one_time_stay_on_one_side() -> None:
+    with pytest.raises(UserError, match="one side of the log empty"):
+        split_by_time(three_sessions(), 0.34)  # two sessions begin at time 10, so the cut can't part them
+    earlier, _ = split_by_time(three_sessions(), 1.0)
+    assert earlier.sessions.unique().tolist() == [0, 1]
+
+
+def test_split_by_user_parts_no_user() -> None:
+    one, other = split_by_user(three_sessions(), 0.5, torch.Generator().manual_seed(0))
+    sides = sorted([sorted(set(one.users.tolist())), sorted(set(other.users.tolist()))])
+    assert sides == [[5], [6]]
+    alone = three_sessions().rows(torch.tensor([0, 1]))
+    with pytest.raises(UserError, match="empty \\(1 user\\)"):
+        split_by_user(alone, 0.5, torch.Generator())
