@@ -2,9 +2,10 @@
 
 An item's own weight is huge or zero where the catalogue is large. The weight of its cluster is unbiased if
 the items of a cluster have the same reward, and it is wrong by their difference where the logger and the
-policy prefer different items of a cluster. Saito and Joachims 2022, "Off-policy evaluation for large action spaces
-via embeddings"; Saito, Ren and Joachims 2023, "Off-policy evaluation for large action spaces via
-conjunct effect modeling".
+policy prefer different items of a cluster.
+
+Saito and Joachims 2022, "Off-policy evaluation for large action spaces via embeddings"; Saito, Ren and
+Joachims 2023, "Off-policy evaluation for large action spaces via conjunct effect modeling".
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Estimators of slates of K items. Each function returns the terms (E,); their mean is the estimate.
 
 Each is unbiased under its own assumption about the user: ``sips`` under none; ``rips`` if the reward of a
-place depends on the items at it and above; ``iips`` if it depends on its own item; ``pi`` if the slate's reward
-is a sum over places of numbers that depend on the place's own item (the places' rewards need not be logged).
+place depends on the items at it and above; ``iips`` if it depends on its own item; ``pi`` if the slate's
+reward is a sum over places of numbers that depend on the place's own item (it reads only the sum).
 """
 
 from __future__ import annotations
