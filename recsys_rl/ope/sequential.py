@@ -99,8 +99,6 @@ def each_step_normalised(weights: Tensor, x: Tensor) -> Tensor:
 SEQUENTIAL: dict[str, Callable[[Sessions], Tensor]] = {
     "pdis": pdis, "wpdis": wpdis, "sdr": sdr, "wdr": wdr, "fqe": fqe,
 }  # fmt: skip
-WITH_MODEL = ("dm", "dr", "sndr", "switch-dr", "dros", "sdr", "wdr", "fqe", "offcem")
-"""Estimators that need a reward model."""
 
 Alternatives = Callable[[int, Tensor], tuple[Tensor, Tensor]]
 """Step t and rows (B,) -> features (B, A, F) of A actions, and the policy's probability of each, (B, A)."""

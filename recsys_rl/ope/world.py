@@ -23,7 +23,8 @@ from recsys_rl.session import Session
 from recsys_rl.types import Catalogue, UserError
 
 HIDDEN = (64, 32)
-EPOCHS, BATCH, LR = 15, 1024, 4e-3
+EPOCHS, BATCH, LR = 15, 512, 4e-3
+LEAST_STEPS = 300  # of the optimiser, for small logs
 WIDTH = 4096  # sessions played together
 
 
@@ -64,10 +65,11 @@ class WorldModel:
         self._train(x, y, left.float(), generator)
 
     def _train(self, x: Tensor, y: Tensor, left: Tensor, generator: torch.Generator) -> None:
-        steps = EPOCHS * -(-len(x) // BATCH)
+        batches = -(-len(x) // BATCH)  # of an epoch
+        epochs = max(EPOCHS, -(-LEAST_STEPS // batches))
         optimizer = torch.optim.Adam(self.net.parameters(), LR)
-        schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.01, steps)
-        for _ in range(EPOCHS):
+        schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.01, epochs * batches)
+        for _ in range(epochs):
             for rows in torch.randperm(len(x), generator=generator).split(BATCH):
                 out = self.net(x[rows])  # (b, 2 + K S)
                 loss = nn.functional.mse_loss(out[:, :-1], y[rows])
@@ -154,8 +156,8 @@ def _play(worlds: Worlds, policy: Policy, rows: Tensor) -> Tensor:
     folds = worlds.folds[rows]
     available = None if bool(catalogue.available.all()) else catalogue.available.expand(len(rows), -1)
     exclude = worlds.starts.exclude
-    total, alive = torch.zeros(2, len(rows), dtype=torch.float64)
-    alive += 1
+    total = torch.zeros(len(rows), dtype=torch.float64)
+    alive = torch.ones(len(rows), dtype=torch.float64)
     for step in range(interface.session_length):
         obs = session.request(handed, available)
         if exclude is not None:
@@ -166,11 +168,9 @@ def _play(worlds: Worlds, policy: Policy, rows: Tensor) -> Tensor:
         x = worlds.features(obs, items)
         outcomes = [model(x, items.shape[1]) for model in worlds.models]
         pick = torch.arange(len(rows))
-        reward, leave, signals = (
-            torch.stack([getattr(outcome, name) for outcome in outcomes])[folds, pick]
-            for name in ("reward", "leave", "signals")
-        )
-        total += worlds.gamma**step * alive * reward
-        alive *= 1 - leave.double()
-        session = session.record(items, signals)
+        reward = torch.stack([x.reward for x in outcomes])[folds, pick]  # (B,)
+        leave = torch.stack([x.leave for x in outcomes])[folds, pick]
+        total = total + worlds.gamma**step * alive * reward
+        alive = alive * (1 - leave.double())
+        session = session.record(items, torch.stack([x.signals for x in outcomes])[folds, pick])
     return total
