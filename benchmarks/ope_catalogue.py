@@ -14,7 +14,7 @@ from torch import Tensor
 
 from benchmarks.harness.turns import Row
 from recsys_rl.ope.bandit import Decisions, dr, ips, snips
-from recsys_rl.ope.clustered import cluster_weights, mips, offcem
+from recsys_rl.ope.clustered import cluster_ratios, mips, offcem
 from recsys_rl.ope.fits import ridge
 from recsys_rl.ope.reward_model import cross_fit, folds_by_user, predict
 
@@ -54,7 +54,12 @@ def shop(spread: float, logger_sd: float, generator: torch.Generator, num_items:
 def estimates(made: Shop, rows: int, generator: torch.Generator) -> dict[str, float]:
     """The estimate of each estimator on one log of ``rows`` decisions."""
     who = torch.randint(len(made.users), (rows,), generator=generator)
-    items = torch.multinomial(made.logging[who], 1, generator=generator).squeeze(1)  # (E,)
+    uniform = torch.rand(rows, generator=generator, dtype=torch.float64)
+    items = torch.zeros(rows, dtype=torch.int64)  # (E,), by the inverse of each user's distribution
+    below = made.logging.cumsum(1)
+    for user in range(len(made.users)):
+        mine = who == user
+        items[mine] = torch.searchsorted(below[user], uniform[mine]).clamp_max(len(made.items) - 1)
     rewards = torch.bernoulli(made.click[who, items], generator=generator)
     weights = (made.target / made.logging)[who, items]
     # A model of user x cluster centre: what a team has that knows no single item.
@@ -75,7 +80,8 @@ def estimates(made: Shop, rows: int, generator: torch.Generator) -> dict[str, fl
         q.gather(1, made.clusters[items].unsqueeze(1)).squeeze(1),
         (in_cluster[who] * q).sum(1),
     )
-    of_cluster = cluster_weights(made.target[who], made.logging[who], made.clusters, items)
+    ratios = cluster_ratios(made.target, made.logging, made.clusters)  # (U, C)
+    of_cluster = ratios[who, made.clusters[items]]
     found = {"ips": ips(log), "snips": snips(log), "dr": dr(log)}
     found |= {"mips": mips(log, of_cluster), "offcem": offcem(log, of_cluster)}
     return {name: float(terms.mean()) for name, terms in found.items()}

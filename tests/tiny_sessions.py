@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from itertools import product
 
@@ -82,19 +82,8 @@ def solved_q(
             for after, b in product(range(2), range(2)):
                 share = (1 - end[x, a]) * (move[x, a] if after else 1 - move[x, a])
                 matrix[row, (t + 1) * 4 + after * 2 + b] -= GAMMA * share * policy[after, b]
-    return torch.linalg.solve(matrix, right).reshape(STEPS, 2, 2)
-
-
-def expectation(estimate: Callable[[Sessions], float], length: int) -> float:
-    """The expected estimate over all logs of ``length`` sessions."""
-    known = list(paths())
-    total = 0.0
-    for chosen in product(known, repeat=length):
-        p = 1.0
-        for path in chosen:
-            p *= path.probability
-        total += p * estimate(batch(list(chosen)))
-    return total
+    solved: Tensor = torch.linalg.solve(matrix, right)
+    return solved.reshape(STEPS, 2, 2)
 
 
 VALUE = float((START.unsqueeze(1) * POLICY * solved_q()[0]).sum())

@@ -18,22 +18,25 @@ from torch import Tensor
 from recsys_rl.ope.bandit import Decisions, dr, ips
 
 
-# w(c) = sum_{a in c} pi(a|x) / sum_{a in c} pi_b(a|x), of the cluster of the logged item
-def cluster_weights(policy: Tensor, logging: Tensor, clusters: Tensor, items: Tensor) -> Tensor:
-    """(E,) float64.
+# w(c) = sum_{a in c} pi(a|x) / sum_{a in c} pi_b(a|x)
+def cluster_ratios(policy: Tensor, logging: Tensor, clusters: Tensor) -> Tensor:
+    """(E, G) float64: the weight of each cluster; infinite or NaN where the logger never shows it.
 
     Args:
         policy, logging: (E, A) probabilities of all items under both policies.
         clusters: (A,) int64, the cluster (or the cell of the embedding) of each item, 0..G-1.
-        items: (E,) int64, the logged items.
     """
     number = int(clusters.max()) + 1
     mine, theirs = (
         torch.zeros(len(x), number, dtype=torch.float64).index_add_(1, clusters, x.double())
         for x in (policy, logging)
     )
-    at = clusters[items].unsqueeze(1)  # (E, 1)
-    return (mine.gather(1, at) / theirs.gather(1, at)).squeeze(1)
+    return mine / theirs
+
+
+def cluster_weights(policy: Tensor, logging: Tensor, clusters: Tensor, items: Tensor) -> Tensor:
+    """(E,) float64: the weight of the cluster of the logged ``items`` (E,); see ``cluster_ratios``."""
+    return cluster_ratios(policy, logging, clusters).gather(1, clusters[items].unsqueeze(1)).squeeze(1)
 
 
 # w(c) r
