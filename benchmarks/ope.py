@@ -1,6 +1,6 @@
-"""Off-policy evaluation against known truths: how often intervals cover, and errors on large catalogues.
+"""Off-policy evaluation against known truths: coverage, large catalogues, and the choice of a policy.
 
-    python -m benchmarks.ope [--only coverage|catalogue] [--seeds 1] [--json FILE] [--smoke]
+    python -m benchmarks.ope [--only coverage|catalogue|selection] [--seeds 1] [--json FILE] [--smoke]
 
 `coverage`: 1,000 logs of 2,000 sessions of `satiation`'s users over made-up items. Policies are
 softmax(5 b profile . e) mixed with 0.2 of uniform; b = 0.5 logs and b = 1 is judged. ``covered`` counts the
@@ -9,6 +9,9 @@ mixture: ``warned`` counts the logs for which our output warns.
 
 `catalogue`: mean squared errors on 10,000 decisions over 2,000 items in 45 clusters, by the spread of items
 within a cluster, for a logger with strong and one with mild preferences. ``over_ips`` is that over ips's.
+
+`selection`: ten policies of `satiation` (PPO, stopped early too, sampled and greedy; mf, mmr ...) estimated
+from three logs of 20,000 sessions, half random and half PPO stopped early. It trains PPO first (minutes).
 """
 
 from __future__ import annotations
@@ -19,8 +22,9 @@ from benchmarks.harness import tables
 from benchmarks.harness.turns import Row
 from benchmarks.ope_catalogue import catalogue
 from benchmarks.ope_coverage import CASES, SESSIONS, coverage
+from benchmarks.ope_selection import SMOKE, Sizes, selection
 
-QUESTIONS = ("coverage", "catalogue")
+QUESTIONS = ("coverage", "catalogue", "selection")
 
 
 def main() -> None:
@@ -42,6 +46,8 @@ def answers(question: str, seed: int, args: object) -> list[Row]:
     if question == "coverage":
         sizes = (4, 200, 20_000) if smoke else (logs, SESSIONS, 400_000)
         return [row for case in CASES for row in coverage(case, *sizes, seed)]
+    if question == "selection":
+        return selection(SMOKE, 1, seed, "synthetic") if smoke else selection(Sizes(), 3, seed)
     if smoke:
         return catalogue(500, 2, (0.1,), seed, 100)
     return catalogue(10_000, 50, (0.0, 0.1, 0.2, 0.3, 0.5), seed)

@@ -55,7 +55,7 @@ def test_benchmark_writes_a_row_for_each_estimator_and_case(
     monkeypatch.setattr(sys, "argv", ["ope", "--smoke", "--json", str(out)])
     benchmark.main()
     rows = json.loads(out.read_text())["rows"]
-    assert {row["question"] for row in rows} == {"coverage", "catalogue"}
+    assert {row["question"] for row in rows} == {"coverage", "catalogue", "selection"}
     assert {row["estimator"] for row in rows if row.get("case") == "1 step"} == {
         "ips", "snips", "dr", "sndr", "ips, bernstein", "dr, bernstein"
     }  # fmt: skip

@@ -19,6 +19,7 @@ from recsys_rl.data.decisions import DecisionLog
 from recsys_rl.data.target import read_target
 from recsys_rl.data.transitions import observations
 from recsys_rl.errors import UserError
+from recsys_rl.ope import world as world_module
 from recsys_rl.ope.features import Features
 from recsys_rl.ope.logged import session_grid
 from recsys_rl.ope.world import fit_world, world
@@ -39,6 +40,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         out = str(root / f"{name}.parquet")
         assert main(["record", "--checkpoint", str(root / "ppo.pt"), *words, *sizes, "--out", out]) == 0
     return root
+
+
+@pytest.fixture(autouse=True)
+def short_fits(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A few steps of the world's optimiser, where its accuracy does not matter."""
+    if "mean_return" not in request.node.name:
+        monkeypatch.setattr(world_module, "EPOCHS", 2)
+        monkeypatch.setattr(world_module, "LEAST_STEPS", 20)
 
 
 def command(folder: Path, log: str | Path, *words: str) -> dict[str, Any]:
@@ -103,14 +112,15 @@ def test_a_deterministic_policy_is_not_to_be_trusted_and_the_world_is_recommende
 def test_bootstrap_agrees_with_the_t_interval_and_bernstein_refuses_several_steps(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    t = {row["estimator"]: row for row in command(folder, "both.parquet", "--no-world")["rows"]}
-    found = command(folder, "both.parquet", "--interval", "bootstrap", "--no-world", "--draws", "1")
+    words = ("--no-world", "--draws", "1")
+    t = {row["estimator"]: row for row in command(folder, "both.parquet", *words)["rows"]}
+    found = command(folder, "both.parquet", "--interval", "bootstrap", *words)
     for row in found["rows"]:
         assert row["interval"] == "bootstrap"
         same = t[row["estimator"]]
         assert row["high"] - row["low"] == pytest.approx(same["high"] - same["low"], rel=0.35)
-    words = ("--interval", "bernstein", "--largest-weight", "5", "--no-world")
-    assert "as wide as everything" in refusal(folder, "both.parquet", capsys, *words)
+    bernstein = ("--interval", "bernstein", "--largest-weight", "5")
+    assert "as wide as everything" in refusal(folder, "both.parquet", capsys, *words, *bernstein)
 
 
 def one_step(folder: Path) -> Path:
