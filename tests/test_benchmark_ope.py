@@ -15,14 +15,14 @@ from benchmarks.ope_coverage import CASES, Simulator, Softmax, coverage
 
 
 def test_intervals_cover_the_truth_and_the_case_without_overlap_is_warned_of() -> None:
-    """60 logs of 500 sessions: 52 to 60 of 60 have probability 0.99 at 95 %."""
+    """Of 40 intervals at 95 %, 34 or more cover with probability 0.99."""
     for case in CASES:
-        rows = coverage(case, logs=60, sessions=500, truth_sessions=40_000, seed=3)
+        rows = coverage(case, logs=40, sessions=500, truth_sessions=20_000, seed=3)
         for row in rows:
             if case.name == "no overlap":
-                assert row["warned"] == 60 and row["covered"] < 57, row
+                assert row["warned"] == 40 and row["covered"] < 37, row
             else:
-                assert row["covered"] >= 52, row
+                assert row["covered"] >= 34, row
 
 
 def test_softmax_policies_give_nothing_to_items_already_shown() -> None:
