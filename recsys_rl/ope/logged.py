@@ -74,6 +74,11 @@ def prepare(
             f"Row {row + 1} of the log has an empty place, whose probability no policy knows: drop its "
             "session."
         )
+    if not log.has_propensities:
+        raise UserError(
+            "The log has no propensities, which the weights of the estimators need: log the probability of "
+            "each decision, or enter what is known by design in a column propensity."
+        )
     if not bool(rewards.isfinite().all()):
         row = int((~rewards.isfinite()).nonzero()[0])
         raise UserError(f"The reward of row {row + 1} is missing or infinite: drop its session.")
