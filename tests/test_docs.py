@@ -27,6 +27,7 @@ import recsys_rl.dials
 import recsys_rl.types
 from recsys_rl.agents import AGENTS
 from recsys_rl.cli.evaluate import evaluate_options
+from recsys_rl.cli.ope import ope_options
 from recsys_rl.cli.recommend import recommend_options
 from recsys_rl.cli.record import record_options
 from recsys_rl.cli.train import train_options
@@ -133,6 +134,7 @@ def option_complaint(command: str, args: list[str]) -> str | None:
         "evaluate": evaluate_options,
         "recommend": recommend_options,
         "record": record_options,
+        "ope": ope_options,
     }
     if command not in parsers:
         return f"no command {command}"

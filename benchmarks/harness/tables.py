@@ -87,10 +87,10 @@ def about() -> Row:
     }
 
 
-def publish(rows: Sequence[Row], args: argparse.Namespace, **more: Any) -> None:
+def publish(rows: Sequence[Row], args: argparse.Namespace, digits: int = 4, **more: Any) -> None:
     """Print the table, and write what was asked for: {"about", "rows", **more} as JSON, the rows as CSV."""
-    rows = [{name: _rounded(value) for name, value in row.items()} for row in rows]
-    more = {name: _rounded(value) for name, value in more.items()}
+    rows = [{name: _rounded(value, digits) for name, value in row.items()} for row in rows]
+    more = {name: _rounded(value, digits) for name, value in more.items()}
     for row in rows:
         print("  ".join(f"{name}={value}" for name, value in row.items() if value is not None))
     for name, value in more.items():
@@ -103,13 +103,13 @@ def publish(rows: Sequence[Row], args: argparse.Namespace, **more: Any) -> None:
         _append(args.csv, [origin | row for row in rows])
 
 
-def _rounded(value: Any) -> Any:
-    """Four significant digits, or whole numbers where there are more; JSON has no NaN, so null stands in."""
+def _rounded(value: Any, digits: int) -> Any:
+    """With ``digits`` significant digits, whole from 1,000 on; JSON has no NaN, so null stands in."""
     if not isinstance(value, float):
         return value
     if not math.isfinite(value):
         return None
-    return round(value) if abs(value) >= 1000 else float(f"{value:.4g}")
+    return round(value) if abs(value) >= 1000 else float(f"{value:.{digits}g}")
 
 
 def _commit() -> str:

@@ -1,0 +1,197 @@
+"""How often intervals of off-policy estimates hold the truth, over many logs of simulated users."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from benchmarks.harness.turns import Row
+from recsys_rl.data.synthetic import synthetic_world
+from recsys_rl.env.satiation import Satiation, SatiationConfig
+from recsys_rl.ope.bandit import BANDIT, Decisions
+from recsys_rl.ope.diagnostics import weigh
+from recsys_rl.ope.fits import ridge
+from recsys_rl.ope.intervals import bernstein, student_t
+from recsys_rl.ope.reward_model import folds_by_user
+from recsys_rl.ope.sequential import SEQUENTIAL, Sessions, cumulative, with_fitted_q
+
+NUM_USERS, DIM, SEED, MEMORY = 1000, 24, 0, 0.9
+SESSIONS = 2000  # of each log
+AT_ONCE = 20_000  # sessions simulated together
+
+
+@dataclass(frozen=True)
+class Softmax:
+    """softmax(5 b profile . e) over the items not yet shown, mixed with ``uniform`` of uniform."""
+
+    b: float
+    uniform: float = 0.2
+
+    def probabilities(self, affinity: Tensor, allowed: Tensor) -> Tensor:
+        """(N, I) float64 from profile . e (N, I); 0 where not allowed."""
+        soft = (5 * self.b * affinity.double()).masked_fill(~allowed, -torch.inf).softmax(1)
+        return (1 - self.uniform) * soft + self.uniform * allowed / allowed.sum(1, keepdim=True)
+
+
+@dataclass(frozen=True)
+class Logged:
+    """N sessions of T steps; F features of each action, and their average under the judged policy."""
+
+    alive: Tensor  # (N, T) bool
+    ratios: Tensor  # (N, T) float64: judged over logging
+    rewards: Tensor  # (N, T) float64
+    features: Tensor  # (N, T, F) float64
+    averaged: Tensor  # (N, T, F) float64: sum_a pi(a|x) of the features
+
+    def rows(self, at: slice) -> Logged:
+        return Logged(*(x[at] for x in vars(self).values()))
+
+
+class Simulator:
+    """The users of `satiation` over made-up items, as plain tensors."""
+
+    def __init__(self, num_items: int, steps: int) -> None:
+        catalogue, population = synthetic_world(num_items, NUM_USERS, DIM, 0.2, SEED)
+        config = SatiationConfig(num_items=num_items, embedding_dim=DIM, max_episode_steps=steps)
+        self.users = Satiation(catalogue, population, config)
+        self.steps = steps
+        popularity = (catalogue.popularity + 1e-3).log()
+        self.item_features = torch.stack(  # (I, 2): z-scores
+            [(x - x.mean()) / x.std() for x in (popularity, catalogue.quality)], 1
+        )
+
+    def play(self, number: int, logging: Softmax, judged: Softmax, generator: torch.Generator) -> Logged:
+        """``number`` sessions by ``logging``, of users drawn with replacement."""
+        embedding = self.users.catalogue.embedding
+        state = self.users.sample(torch.randint(NUM_USERS, (number,), generator=generator))
+        alive = torch.ones(number, dtype=torch.bool)
+        allowed = torch.ones(number, len(embedding), dtype=torch.bool)
+        shown = torch.zeros(number, DIM)  # decayed sum of the embeddings shown
+        earned = torch.zeros(number, 1)
+        nothing = torch.zeros(number, 1, dtype=torch.bool)
+        affinity = state.profile @ embedding.T  # (N, I)
+        rows: list[tuple[Tensor, ...]] = []
+        for _ in range(self.steps):
+            theirs, mine = (x.probabilities(affinity, allowed) for x in (logging, judged))
+            items = torch.multinomial(theirs, 1, generator=generator)  # (N, 1)
+            every = self._features(affinity, shown @ embedding.T, earned)  # (N, I, F)
+            at = items.unsqueeze(2).expand(-1, -1, every.shape[2])
+            feedback = self.users.respond(state, items, nothing, generator)
+            reward = self.users.rewards(feedback)  # (N, 1)
+            rows.append(
+                (
+                    alive,
+                    (mine.gather(1, items) / theirs.gather(1, items)).squeeze(1),
+                    torch.where(alive, reward.squeeze(1), 0.0).double(),
+                    every.gather(1, at).squeeze(1),
+                    (mine.unsqueeze(1) @ every).squeeze(1),
+                )
+            )
+            state, left = self.users.advance(state, items, feedback)
+            alive = alive & ~left
+            allowed = allowed.scatter(1, items, False)
+            shown = MEMORY * (shown + embedding[items.squeeze(1)])
+            earned = reward
+        return Logged(*(torch.stack(column, 1) for column in zip(*rows, strict=True)))
+
+    def _features(self, affinity: Tensor, overlap: Tensor, earned: Tensor) -> Tensor:
+        """(N, I, F) float64: affinity, overlap with what was shown, last reward, popularity, quality."""
+        parts = [affinity, overlap.clamp_min(0), earned.expand_as(affinity)]
+        parts += [x.expand_as(affinity) for x in self.item_features.T]
+        return torch.stack(parts, 2).double()
+
+    def value(self, policy: Softmax, number: int, generator: torch.Generator) -> float:
+        """The mean return of ``number`` sessions of ``policy`` itself."""
+        total = sum(
+            float(self.play(AT_ONCE, policy, policy, generator).rewards.sum())
+            for _ in range(max(1, number // AT_ONCE))
+        )
+        return total / (max(1, number // AT_ONCE) * AT_ONCE)
+
+    def largest_weight(self, logging: Softmax, judged: Softmax) -> float:
+        """The largest possible weight at the first step, over all users and items."""
+        affinity = self.users.population.profile @ self.users.catalogue.embedding.T
+        allowed = torch.ones_like(affinity, dtype=torch.bool)
+        ratio = judged.probabilities(affinity, allowed) / logging.probabilities(affinity, allowed)
+        return float(ratio.max())
+
+
+def estimates(log: Logged, generator: torch.Generator) -> Sessions:
+    """The log with a cross-fitted ridge Q; with a linear Q the averaged features give V."""
+    number = len(log.alive)
+    plain = Sessions(cumulative(log.ratios, log.alive), log.rewards, log.alive, 1.0)
+    folds = folds_by_user(torch.arange(number), generator)
+
+    def alternatives(t: int, rows: Tensor) -> tuple[Tensor, Tensor]:
+        return log.averaged[rows, t].unsqueeze(1), torch.ones(len(rows), 1, dtype=torch.float64)
+
+    return with_fitted_q(plain, log.features, alternatives, ridge(), folds)
+
+
+@dataclass(frozen=True)
+class Case:
+    name: str
+    num_items: int
+    steps: int
+    logging: Softmax
+    judged: Softmax
+
+
+CASES = (
+    Case("5 steps", 50, 5, Softmax(0.5), Softmax(1.0)),
+    Case("1 step", 20, 1, Softmax(0.5), Softmax(1.0)),
+    Case("no overlap", 50, 5, Softmax(0.0), Softmax(2.0, uniform=0.0)),
+)
+
+
+def coverage(case: Case, logs: int, sessions: int, truth_sessions: int, seed: int) -> list[Row]:
+    """One row an estimator: how many of ``logs`` logs gave an interval that holds the true value."""
+    simulator = Simulator(case.num_items, case.steps)
+    truth = simulator.value(case.judged, truth_sessions, torch.Generator().manual_seed(10_000 + seed))
+    bound = simulator.largest_weight(case.logging, case.judged)
+    covered: dict[str, int] = {}
+    ess, shape, warned = [], [], 0
+    for number, log in enumerate(played(simulator, case, logs, sessions, seed)):
+        found = intervals(log, bound, torch.Generator().manual_seed(number))
+        for name, (low, high) in found.items():
+            covered[name] = covered.get(name, 0) + (low <= truth <= high)
+        report = weigh(cumulative(log.ratios, log.alive)[:, -1])
+        ess.append(report.ess)
+        shape.append(report.pareto_k)
+        warned += report.ess < 200 or report.pareto_k > 0.5
+    numbers = {"ess": float(torch.tensor(ess).median()), "pareto_k": float(torch.tensor(shape).median())}
+    return [
+        {"case": case.name, "estimator": name, "covered": count, "logs": logs, "truth": truth}
+        | numbers
+        | {"warned": warned}
+        for name, count in covered.items()
+    ]
+
+
+def played(simulator: Simulator, case: Case, logs: int, sessions: int, seed: int) -> Iterator[Logged]:
+    """``logs`` logs of ``sessions`` sessions each, simulated several at once."""
+    at_once = max(1, AT_ONCE // sessions)
+    for start in range(0, logs, at_once):
+        count = min(at_once, logs - start)
+        generator = torch.Generator().manual_seed(seed * 1_000_003 + start)
+        many = simulator.play(count * sessions, case.logging, case.judged, generator)
+        for k in range(count):
+            yield many.rows(slice(k * sessions, (k + 1) * sessions))
+
+
+def intervals(log: Logged, bound: float, generator: torch.Generator) -> dict[str, tuple[float, float]]:
+    """The interval of each estimator; ``bound`` is the largest weight that the policies can have."""
+    sessions = estimates(log, generator)
+    if log.alive.shape[1] > 1:
+        return {name: student_t(SEQUENTIAL[name](sessions)) for name in ("pdis", "wpdis", "sdr", "wdr")}
+    assert sessions.q is not None and sessions.v is not None
+    one = Decisions(*(x[:, 0] for x in (sessions.weights, sessions.rewards, sessions.q, sessions.v)))
+    found = {name: student_t(BANDIT[name](one)) for name in ("ips", "snips", "dr", "sndr")}
+    # A reward lies in [0, 1]; q is clipped to it, so that the terms of dr are bounded too.
+    safe = Decisions(one.weights, one.rewards, sessions.q[:, 0].clamp(0, 1), sessions.v[:, 0].clamp(0, 1))
+    found["ips, bernstein"] = bernstein(BANDIT["ips"](one), 0.0, bound)
+    found["dr, bernstein"] = bernstein(BANDIT["dr"](safe), -bound, 1 + bound)
+    return found

@@ -1,0 +1,193 @@
+"""Which of ten policies is the best? Chosen from a log alone, against what each of them earns.
+
+The log is half by a random policy and half by PPO stopped early, sampled. For each estimator: Spearman's
+correlation of its ten estimates with the true returns, among the better five too, and the regret of the
+policy that it puts first, as a share of the best return.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from benchmarks.harness.turns import Row
+from recsys_rl.agents.behaviours import EpsilonMixture, Fixed
+from recsys_rl.checkpoint import Checkpoint, load
+from recsys_rl.config import Config, from_dict
+from recsys_rl.data.decisions import DecisionHeader, DecisionLog, catalogue_hash, concatenate
+from recsys_rl.env.rec_env import RecEnv
+from recsys_rl.evaluation.behaviours import Behaviours
+from recsys_rl.evaluation.players import Table
+from recsys_rl.experience.record import record
+from recsys_rl.experience.rollout import play
+from recsys_rl.objective.weighted import weighted
+from recsys_rl.ope.fits import ridge
+from recsys_rl.ope.judging import Way, judgement
+from recsys_rl.ope.logged import judge, prepare, sessions_of
+from recsys_rl.ope.world import fit_world, world
+from recsys_rl.protocols import Behaviour
+from recsys_rl.utils.seeding import generators
+from recsys_rl.workflows.train import train
+
+WIDTH = 256  # sessions played together
+TABLE = (
+    "popularity",
+    "static-list",
+    "mf",
+    "mmr",
+)  # policies of the evaluation table, beside PPO's and random
+
+
+@dataclass(frozen=True)
+class Sizes:
+    sessions: int = 20_000  # of each log
+    truth_sessions: int = 4_000  # of each policy
+    steps: int = 600_000  # of PPO
+    early_share: float = 0.1  # of these for PPO stopped early
+    settings: tuple[tuple[str, object], ...] = ()  # of env_config, for a small run
+
+
+SMOKE = Sizes(60, 20, 400, 0.5, (("num_items", 24), ("max_episode_steps", 4)))
+
+
+class Arena:
+    """Two PPO policies, the table's simple ones, and the environment that they share."""
+
+    def __init__(self, sizes: Sizes, seed: int, data: str) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            whole, early = (
+                self._train(Path(folder) / name, sizes, seed, data, share)
+                for name, share in (("whole", 1.0), ("early", sizes.early_share))
+            )
+        self.checkpoint = whole
+        self.streams = generators(seed, "evaluation users", "policy", "random", "mixture", "sessions", "ope")
+        self.users = whole.population.train
+        cpu = torch.device("cpu")
+        table = Table(whole.config, whole.world, self.users[:1], seed, cpu, self.streams)
+        env = table.env()
+        assert isinstance(env, RecEnv)
+        self.env = env
+        self.policies = self._policies(
+            Behaviours(whole, table, env, None), Behaviours(early, table, env, None)
+        )
+        self.loggers = {name: self.policies[name] for name in ("random", "ppo-early")}
+
+    def _train(self, folder: Path, sizes: Sizes, seed: int, data: str, share: float) -> Checkpoint:
+        settings = {
+            "env": "satiation",
+            "env_config": dict(sizes.settings),
+            "data_config": {"data": data},
+            "train_config": {"seed": seed, "total_timesteps": int(sizes.steps * share), "eval_interval": 0},
+        }
+        return load(train(from_dict(Config, settings), folder=folder, quiet=True))
+
+    def _policies(self, whole: Behaviours, early: Behaviours) -> dict[str, Behaviour]:
+        made = {name: whole.make(name) for name in ("random", *TABLE)}
+        stopped, random = early.make("ppo"), made["random"]
+        made["half random"] = EpsilonMixture(stopped, random, 0.5, self.streams["mixture"])
+        made |= {"ppo-early": stopped, "ppo-early-greedy": early.make("ppo-greedy")}
+        return made | {"ppo": whole.make("ppo"), "ppo-greedy": whole.make("ppo-greedy")}
+
+    def log(self, sessions: int, generator: torch.Generator) -> DecisionLog:
+        env, header = self.env, self._header()
+        parts = []
+        for start in range(0, sessions, WIDTH):
+            count = min(WIDTH, sessions - start)
+            users = self.users[torch.randint(len(self.users), (count,), generator=generator)]
+            parts.append(
+                record(
+                    env,
+                    lambda: env.user_model.visible(env.user_state),
+                    list(self.loggers.values()),
+                    header,
+                    users,
+                    self.checkpoint.population.user_ids[users],
+                    start,
+                    generator,
+                )
+            )
+        return concatenate(parts)
+
+    def _header(self) -> DecisionHeader:
+        return DecisionHeader(
+            loggers=tuple(self.loggers),
+            interface=self.env.interface,
+            signals=tuple(signal.name for signal in self.env.signals),
+            platform=self.checkpoint.config.env,
+            catalogue=catalogue_hash(self.checkpoint.catalogue),
+        )
+
+    def truth(self, policy: Behaviour, sessions: int) -> float:
+        """The mean return of ``sessions`` sessions, of evenly spread training users."""
+        places = torch.arange(sessions) * len(self.users) // sessions
+        played = [play(self.env, policy, self.users[part]).returns for part in places.split(WIDTH)]
+        return float(torch.cat(played).mean())
+
+
+def rank(x: Tensor) -> Tensor:
+    """(n,) ranks from 0; equal values are not expected."""
+    return x.argsort().argsort().double()
+
+
+def spearman(x: Tensor, y: Tensor) -> float:
+    a, b = rank(x), rank(y)
+    a, b = a - a.mean(), b - b.mean()
+    return float((a @ b) / (a.norm() * b.norm()))
+
+
+def selection(sizes: Sizes, logs: int, seed: int, data: str = "movielens") -> list[Row]:
+    """A row for each estimator and log, and the true returns in the first."""
+    arena = Arena(sizes, seed, data)
+    names = list(arena.policies)
+    truth = torch.tensor([arena.truth(arena.policies[name], sizes.truth_sessions) for name in names])
+    rows: list[Row] = [
+        {"policy": name, "truth": float(value)} for name, value in zip(names, truth, strict=True)
+    ]
+    for number in range(logs):
+        values, seconds = estimates(
+            arena, sizes.sessions, torch.Generator().manual_seed(1000 * seed + number)
+        )
+        for estimator, found in values.items():
+            best = truth.topk(5).indices
+            rows.append(
+                {
+                    "log": number,
+                    "estimator": estimator,
+                    "spearman": spearman(found, truth),
+                    "spearman_of_five": spearman(found[best], truth[best]),
+                    "regret": float((truth.max() - truth[found.argmax()]) / truth.max()),
+                }
+                | (seconds if estimator == "world" else {})
+            )
+    return rows
+
+
+def estimates(arena: Arena, sessions: int, generator: torch.Generator) -> tuple[dict[str, Tensor], Row]:
+    """The ten estimates (10,) of each estimator on a new log, and the seconds that `world` took."""
+    log = arena.log(sessions, generator)
+    rewards = weighted(arena.env.user_model.rewards(log.feedback), arena.env.weights)  # (E,)
+    catalogue = arena.checkpoint.catalogue
+    prepared = prepare(log, catalogue, rewards, 1.0, generator)
+    started = time.monotonic()
+    worlds = fit_world(
+        log, catalogue, prepared.features, prepared.rows, rewards, prepared.folds, 1.0, generator
+    )
+    fitted = time.monotonic()
+    found: dict[str, list[float]] = {}
+    playing = 0.0
+    for policy in arena.policies.values():
+        mine = judge(prepared, policy, 1 if isinstance(policy, Fixed) else 2)
+        before = time.monotonic()
+        played = world(worlds, policy)
+        playing = max(playing, time.monotonic() - before)
+        of = sessions_of(prepared, mine.logprobs, mine.draws, ridge())
+        judged = judgement(of, prepared.users, Way(), 0.0, prepared.most, played)
+        for name, terms in judged.terms.items():
+            found.setdefault(name, []).append(float(terms.mean()))
+    seconds = {"fit_s": fitted - started, "most_s_of_a_policy": playing}
+    return {name: torch.tensor(values) for name, values in found.items()}, seconds

@@ -1,0 +1,43 @@
+"""`recsys-rl ope`."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import tyro
+
+from recsys_rl.cli.parse import parse
+from recsys_rl.workflows.ope import OpeConfig, ope
+
+TEXT = """Estimate from a log of decisions the return that a policy would have earned.
+
+Examples:
+  recsys-rl ope --log log.parquet                                    checkpoints/ppo.pt, sampled
+  recsys-rl ope --log log.parquet --policy ppo --policy popularity --json ope.json
+  recsys-rl ope --log log.parquet --compare ppo random               their difference, and is it settled?
+  recsys-rl ope --log log.parquet --target mine.parquet              your own policy's probabilities
+
+docs/09_logs.md says when to believe the numbers."""
+
+
+@dataclass(frozen=True)
+class OpeOptions(OpeConfig):
+    """The options of `ope`; --policy may be repeated."""
+
+    policy: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """Row of the evaluation table to judge: ppo, ppo-greedy, random, popularity ... (default: the
+    checkpoint's own policy, sampled)."""
+
+    def __post_init__(self) -> None:
+        """Check nothing here: the OpeConfig made from these options checks the values."""
+
+
+def run(argv: list[str]) -> None:
+    ope(ope_options(argv))
+
+
+def ope_options(argv: list[str]) -> OpeConfig:
+    """The settings from the command line. Raises UserError; `--help` raises SystemExit(0)."""
+    options = parse(OpeOptions, OpeOptions(), argv, "recsys-rl ope", TEXT, "recsys-rl ope --help")
+    return OpeConfig(**{f.name: getattr(options, f.name) for f in dataclasses.fields(OpeConfig)})

@@ -1,0 +1,152 @@
+"""Open Bandit Dataset: fashion items shown by a random policy and by Thompson sampling, with propensities.
+
+Saito, Aihara, Matsutani and Narita 2021, "Open Bandit Dataset and Pipeline: Towards Realistic and
+Reproducible Off-Policy Evaluation", NeurIPS Datasets and Benchmarks, arXiv:2008.07146. Its terms stand on
+https://research.zozo.com/data.html; the small version is part of the authors' repository (Apache 2.0).
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import torch
+from torch import Tensor
+
+from recsys_rl.data.download import read_member
+from recsys_rl.types import UserError
+
+CAMPAIGNS = ("all", "men", "women")
+LOGGERS = ("random", "bts")
+USER_FEATURES = tuple(f"user_feature_{k}" for k in range(4))
+ITEM_FEATURES = tuple(f"item_feature_{k}" for k in range(1, 4))
+PRIOR = "prior_bts.csv"
+
+
+@dataclass(frozen=True)
+class OpenBandit:
+    """E impressions of one campaign by one logging policy, in the order of their times."""
+
+    items: Tensor  # (E,) int64, 0..A-1
+    positions: Tensor  # (E,) int64: 0, 1, 2 are the left, middle and right place
+    clicks: Tensor  # (E,) float64: 0 or 1
+    propensities: Tensor  # (E,) float64: probability of the item at this place
+    times: Tensor  # (E,) int64: microseconds since 1970
+    user_features: Tensor  # (E, F) float64: one-hot, the first value of each feature left out
+    item_features: Tensor  # (A, G) float64: one number, and three features coded by the rank of their value
+    source: str
+
+    @property
+    def num_items(self) -> int:
+        """A"""
+        return len(self.item_features)
+
+
+def load_open_bandit(data_dir: str | Path, logger: str = "random", campaign: str = "all") -> OpenBandit:
+    """One log of the small or the full dataset, unpacked in ``data_dir``.
+
+    The log is the file ``<logger>/<campaign>/<campaign>.csv`` or ``.csv.gz``, beside it item_context.csv.
+    Raises UserError if a file is missing or damaged, or if a propensity is no probability.
+    """
+    if logger not in LOGGERS or campaign not in CAMPAIGNS:
+        raise UserError(
+            f"Open Bandit has no log {logger}/{campaign}: choose a logger of {', '.join(LOGGERS)} and a "
+            f"campaign of {', '.join(CAMPAIGNS)}."
+        )
+    place = Path(data_dir) / logger / campaign
+    if not place.is_dir():
+        raise UserError(
+            f"{data_dir} has no folder {logger}/{campaign}: give the folder of Open Bandit's data."
+        )
+    name = f"{campaign}.csv"
+    columns = ["timestamp", "item_id", "position", "click", "propensity_score", *USER_FEATURES]
+    frame = _table(place, name, columns)
+    # Rows of one request have the same time; the order of the file decides between them.
+    frame = frame.sort("timestamp", maintain_order=True)
+    items = _table(place, "item_context.csv", ["item_id", "item_feature_0", *ITEM_FEATURES]).sort("item_id")
+    rows, number = f"{place / name}", len(items)
+    _check(frame, number, rows)
+    codes = [items[column].rank("dense").to_numpy() - 1 for column in ITEM_FEATURES]
+    return OpenBandit(
+        items=torch.from_numpy(frame["item_id"].to_numpy().astype(np.int64)),
+        positions=torch.from_numpy(frame["position"].to_numpy().astype(np.int64) - 1),
+        clicks=torch.from_numpy(frame["click"].to_numpy().astype(np.float64)),
+        propensities=torch.from_numpy(frame["propensity_score"].to_numpy().astype(np.float64)),
+        times=torch.from_numpy(frame["timestamp"].dt.epoch("us").to_numpy().astype(np.int64)),
+        user_features=one_hot(frame, USER_FEATURES),
+        item_features=torch.from_numpy(
+            np.stack([*codes, items["item_feature_0"].to_numpy()], 1).astype(np.float64)
+        ),
+        source=f"open bandit ({logger}/{campaign}, {len(frame):,} rows)",
+    )
+
+
+def load_prior(data_dir: str | Path, campaign: str = "all") -> Tensor:
+    """(A, 2) float64: alpha and beta of each item in the published prior of Thompson sampling."""
+    frame = _table(Path(data_dir), PRIOR, ["campaign", "item_id", "alpha", "beta"])
+    mine = frame.filter(pl.col("campaign") == campaign).sort("item_id")
+    if not len(mine):
+        raise UserError(f"{Path(data_dir) / PRIOR} has no campaign {campaign}: choose one that it has.")
+    return torch.from_numpy(mine.select("alpha", "beta").to_numpy().astype(np.float64))
+
+
+# argsort of draws theta_a ~ Beta(alpha_a, beta_a): Thompson sampling without an update
+def thompson_policy(prior: Tensor, draws: int, places: int, generator: np.random.RandomState) -> Tensor:
+    """(places, A) float64: how often each item is the best, the second best ... of ``draws`` draws.
+
+    numpy's older generator, as the published table was made with it.
+    """
+    number = len(prior)
+    count = np.zeros((places, number))
+    block = max(1, min(draws, 2_000_000 // number))
+    for start in range(0, draws, block):
+        rows = min(block, draws - start)
+        drawn = generator.beta(prior[:, 0].numpy(), prior[:, 1].numpy(), size=(rows, number))
+        best = np.argpartition(drawn, number - places, axis=1)[:, number - places :]
+        order = np.take_along_axis(drawn, best, 1).argsort(1)[:, ::-1]
+        best = np.take_along_axis(best, order, 1)  # (rows, places), the largest first
+        for place in range(places):
+            count[place] += np.bincount(best[:, place], minlength=number)
+    return torch.from_numpy(count / draws)
+
+
+def one_hot(frame: pl.DataFrame, columns: Sequence[str]) -> Tensor:
+    """(E, F) float64: one column for each value of each feature but the first in the order of the values."""
+    parts = []
+    for column in columns:
+        code = frame[column].fill_null("").rank("dense").to_numpy().astype(np.int64) - 1
+        parts.append(np.eye(int(code.max()) + 1)[code][:, 1:])
+    return torch.from_numpy(np.concatenate(parts, 1))
+
+
+def _table(place: Path, name: str, columns: Sequence[str]) -> pl.DataFrame:
+    raw = read_member(place, name)
+    try:
+        frame = pl.read_csv(io.BytesIO(raw), columns=list(columns))
+        if "timestamp" in columns:
+            frame = frame.with_columns(pl.col("timestamp").str.to_datetime(time_unit="us", time_zone="UTC"))
+    except (pl.exceptions.PolarsError, ValueError) as error:
+        reason = str(error).split("\n", 1)[0]
+        raise UserError(f"{place / name} is no file of Open Bandit ({reason}): get it again.") from error
+    if not len(frame):
+        raise UserError(f"{place / name} has no rows: get it again.")
+    return frame
+
+
+def _check(frame: pl.DataFrame, number: int, place: str) -> None:
+    checks = {
+        f"an item outside 0..{number - 1}": ~pl.col("item_id").is_between(0, number - 1),
+        "a position outside 1..3": ~pl.col("position").is_between(1, 3),
+        "a click that is not 0 or 1": ~pl.col("click").is_in([0, 1]),
+        "a propensity outside (0, 1]": ~(
+            (pl.col("propensity_score") > 0) & (pl.col("propensity_score") <= 1)
+        ).fill_null(False),
+    }
+    for complaint, wrong in checks.items():
+        rows = frame.filter(wrong)
+        if len(rows):
+            raise UserError(f"{place} has {complaint} in {len(rows)} rows: get the file again.")

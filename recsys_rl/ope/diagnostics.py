@@ -1,0 +1,140 @@
+"""Numbers that show when an estimate can be trusted, and warnings in plain words."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from recsys_rl.ope.intervals import student_t
+
+FEW = 200
+"""Effective samples under which an estimate is not to be trusted."""
+HEAVY = 0.5
+"""Pareto k of the weights above which intervals cover less than they should."""
+
+
+@dataclass(frozen=True)
+class WeightReport:
+    """The weights of one policy on one log."""
+
+    ess: float
+    mean: float
+    mean_low: float
+    mean_high: float
+    largest: float
+    largest_share: float  # of the sum of all weights
+    pareto_k: float
+
+
+# (sum w)^2 / sum w^2: Kish 1965
+def effective_sample_size(weights: Tensor) -> float:
+    total = float(weights.sum())
+    return total**2 / float((weights**2).sum()) if total > 0 else 0.0
+
+
+# sum_a pi(a|x) 1{pi_b(a|x) = 0}, mean over rows
+def unsupported_mass(policy: Tensor, logging: Tensor) -> float:
+    """Share of the policy's mass where the log has none; both (E, A) probabilities of the same items."""
+    return float(torch.where(logging > 0, 0.0, policy).sum(1).mean())
+
+
+def pareto_k(weights: Tensor) -> float:
+    """The shape k of a generalised Pareto distribution fitted to the largest weights.
+
+    Zhang and Stephens 2009, with the tail and the prior of Vehtari et al. 2024 (Pareto smoothed importance
+    sampling): the largest min(E / 5, 3 sqrt E) weights. -inf if the tail is constant, NaN with fewer than 5.
+    """
+    tail = int(min(len(weights) / 5, 3 * math.sqrt(len(weights))))
+    if tail < 5:
+        return math.nan
+    ordered = weights.double().sort().values
+    threshold = ordered[-tail - 1]
+    over = ordered[-tail:] - threshold  # (M,)
+    if float(over[-1]) <= 1e-12 * max(float(ordered[-1]), 1.0):
+        return -math.inf
+    over = over.clamp_min(1e-12 * float(over[-1]))
+    number = 30 + int(math.sqrt(tail))
+    quarter = over[int(tail / 4 + 0.5) - 1]
+    steps = torch.arange(1, number + 1, dtype=torch.float64)
+    theta = 1 / over[-1] + (1 - (number / (steps - 0.5)).sqrt()) / (3 * quarter)  # (m,)
+    shape = torch.log1p(-theta.unsqueeze(1) * over).mean(1)  # (m,) k at each theta
+    likelihood = tail * ((-theta / shape).log() - shape - 1)
+    mean = (torch.softmax(likelihood, 0) * theta).sum()
+    k = float(torch.log1p(-mean * over).mean())
+    return (tail * k + 5) / (tail + 10)  # towards 0.5, by the prior
+
+
+def weigh(weights: Tensor, users: Tensor | None = None) -> WeightReport:
+    """Everything that the weights (E,) alone show. Raises UserError with fewer than two users."""
+    low, high = student_t(weights, users)
+    total, largest = float(weights.sum()), float(weights.max())
+    return WeightReport(
+        ess=effective_sample_size(weights),
+        mean=float(weights.mean()),
+        mean_low=low,
+        mean_high=high,
+        largest=largest,
+        largest_share=largest / total if total > 0 else 0.0,
+        pareto_k=pareto_k(weights),
+    )
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A cross-fitted reward model against the logged rewards."""
+
+    mean_reward: float
+    mean_q: float
+    slope: float  # of the reward on q; 1 is right, under 1 the model's differences are too large
+
+
+def calibration(q: Tensor, rewards: Tensor) -> Calibration:
+    """How the predictions q (E,) of the logged actions fit the rewards (E,)."""
+    centred = q - q.mean()
+    spread = float((centred**2).sum())
+    slope = float((centred * rewards).sum()) / spread if spread > 1e-24 else math.nan
+    return Calibration(float(rewards.mean()), float(q.mean()), slope)
+
+
+def warnings_for(
+    report: WeightReport, unsupported: float = 0.0, value: float = 0.0, most: float = math.inf
+) -> list[str]:
+    """Plain sentences about an estimate that rests on these weights.
+
+    Args:
+        unsupported: share of the policy's mass where the log has none.
+        most: the largest possible return.
+    """
+    found = []
+    if report.ess < FEW:
+        found.append(
+            f"Do not trust this: the log is worth {report.ess:.0f} rows for this policy, and "
+            f"{FEW} are needed."
+        )
+    if report.pareto_k > HEAVY:
+        found.append(
+            f"A few large weights decide (Pareto k {report.pareto_k:.2f} > {HEAVY}): the interval covers the "
+            "truth less often than it should."
+        )
+    if not report.mean_low <= 1 <= report.mean_high:
+        found.append(
+            f"The mean weight is {report.mean:.3g} and its interval [{report.mean_low:.3g}, "
+            f"{report.mean_high:.3g}] does not hold 1: the propensities are wrong, or the log lacks actions "
+            "that the policy takes."
+        )
+    if unsupported > 0.01:
+        found.append(
+            f"{unsupported:.0%} of the policy's choices were impossible for the logging policy, so that no "
+            "row of the log shows their rewards."
+        )
+    return found + touches(value, most)
+
+
+def touches(value: float, most: float) -> list[str]:
+    """The warning that ``value`` reaches the largest possible return ``most``, if it does."""
+    if value < most * (1 - 1e-9):
+        return []
+    return [f"The estimate reaches the largest possible return, {most:g}: it can't be right."]

@@ -1,0 +1,73 @@
+"""Features of a decision for reward models: the context, the items, and what the session has shown so far."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from recsys_rl.types import Catalogue, Interface, Obs
+
+MEMORY = 0.9
+"""Share of an item's overlap that remains after each later item of the history."""
+
+
+class Features:
+    """Numbers about observation and items that every log has. It is made once for a catalogue."""
+
+    def __init__(self, catalogue: Catalogue, interface: Interface) -> None:
+        self.embedding = catalogue.embedding  # (I, D)
+        self.genres = catalogue.unit_genres  # (I, G)
+        popularity = _z((catalogue.popularity + 1e-3).log())
+        quality = _z(catalogue.quality)
+        self.item = torch.stack(  # (I, 3): popular, good, and more popular than good
+            [popularity, quality, (popularity - quality).clamp_min(0)], 1
+        )
+        self.interface = interface
+        embeddings = interface.embeddings
+        self.user = next(
+            (part for part in embeddings if part.stop - part.start == self.embedding.shape[1]), None
+        )
+        large = {k for part in embeddings for k in range(part.start, part.stop)}
+        self.other = [k for k in range(interface.context_size) if k not in large]  # small pieces of context
+
+    def __call__(self, obs: Obs, items: Tensor) -> Tensor:
+        """(B, F) float32, from B observations and the items (B, K) shown, -1 at empty places.
+
+        The features of a slate are the means over its places.
+        """
+        known = (items >= 0).float()  # (B, K)
+        count = known.sum(1, keepdim=True).clamp_min(1)
+        rows = items.clamp_min(0)
+
+        def mean(x: Tensor) -> Tensor:  # (B, K, ...) -> (B, ...)
+            return (x * known.view(*known.shape, *[1] * (x.dim() - 2))).sum(1) / count
+
+        embedding, genres = mean(self.embedding[rows]), mean(self.genres[rows])  # (B, D), (B, G)
+        columns = [mean(self.item[rows]), obs.context[:, self.other], count]
+        if self.user is not None:
+            columns.append((obs.context[:, self.user] * embedding).sum(1, keepdim=True))
+        if obs.history is not None and obs.signals is not None:
+            columns += self._session(obs.history, obs.signals, embedding, genres)
+        return torch.cat(columns, 1)
+
+    def _session(self, history: Tensor, signals: Tensor, embedding: Tensor, genres: Tensor) -> list[Tensor]:
+        """Overlap with what was shown, its mean features, and the user's signals so far."""
+        shown = (history >= 0).float()  # (B, L)
+        number = shown.sum(1, keepdim=True)  # (B, 1)
+        age = shown.flip(1).cumsum(1).flip(1) - 1  # (B, L): 0 for the latest
+        decay = shown * MEMORY**age
+        rows = history.clamp_min(0)
+        past = torch.einsum("bl,bld->bd", decay, self.embedding[rows])
+        of_genres = torch.einsum("bl,blg->bg", decay, self.genres[rows])
+        overlap = [(past * embedding).sum(1), (of_genres * genres).sum(1)]
+        columns = [x.unsqueeze(1).clamp_min(0) for x in overlap]
+        columns.append((self.item[rows] * shown.unsqueeze(2)).sum(1) / number.clamp_min(1))
+        columns.append((signals * shown.unsqueeze(2)).sum(1) / number.clamp_min(1))
+        columns.append((signals * decay.unsqueeze(2)).sum(1))
+        columns.append(signals[:, -1])
+        columns.append(number)
+        return columns
+
+
+def _z(x: Tensor) -> Tensor:
+    return (x - x.mean()) / x.std().clamp_min(1e-6)

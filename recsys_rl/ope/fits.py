@@ -1,0 +1,133 @@
+"""Regressions for reward models: from features and targets to a prediction. All in float64, on the CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+Predict = Callable[[Tensor], Tensor]
+"""Features (B, F) -> predictions (B,)."""
+Fit = Callable[[Tensor, Tensor], Predict]
+"""Features (E, F) and targets (E,) -> a prediction."""
+
+
+def with_one(features: Tensor) -> Tensor:
+    """(B, F + 1): the features and a column of ones, for the intercept."""
+    return torch.cat([features, features.new_ones(len(features), 1)], 1)
+
+
+# argmin |X b - y|^2 + strength |b|^2, the intercept free
+def ridge(strength: float = 1.0) -> Fit:
+    def fit(features: Tensor, targets: Tensor) -> Predict:
+        x = with_one(features.double())
+        penalty = torch.full((x.shape[1],), strength, dtype=torch.float64)
+        penalty[-1] = 0.0
+        beta = torch.linalg.lstsq(
+            x.T @ x + penalty.diag(), (x.T @ targets.double()).unsqueeze(1), driver="gelsd"
+        ).solution.squeeze(1)  # (F + 1,)
+        return lambda rows: with_one(rows.double()) @ beta
+
+    return fit
+
+
+# argmin sum log(1 + exp(-(2 y - 1) X b)) + |b|^2 / (2 C), the intercept free; by Newton's method
+def logistic(inverse_strength: float = 1.0, steps: int = 50) -> Fit:
+    """Logistic regression of targets in [0, 1]."""
+
+    def fit(features: Tensor, targets: Tensor) -> Predict:
+        beta = logistic_coefficients(features, targets, inverse_strength, steps)
+        return lambda rows: (with_one(rows.double()) @ beta).sigmoid()
+
+    return fit
+
+
+def logistic_coefficients(
+    features: Tensor, targets: Tensor, inverse_strength: float = 1.0, steps: int = 50
+) -> Tensor:
+    """(F + 1,) the coefficients of ``logistic``, the intercept last.
+
+    With targets that are all 0 or all 1 the intercept is that of one more target of each kind.
+    """
+    x, y = with_one(features.double()), targets.double()
+    size = x.shape[1]
+    penalty = torch.full((size,), 1 / inverse_strength, dtype=torch.float64)
+    penalty[-1] = 0.0
+    beta = torch.zeros(size, dtype=torch.float64)
+    beta[-1] = torch.logit((y.sum() + 1) / (len(y) + 2))
+    if float(y.min()) == float(y.max()) and float(y[0]) in (0.0, 1.0):
+        return beta
+
+    def loss(at: Tensor) -> Tensor:
+        score = x @ at
+        return nn.functional.softplus(score).sum() - y @ score + 0.5 * penalty @ at**2
+
+    now = loss(beta)
+    for _ in range(steps):
+        p = (x @ beta).sigmoid()
+        gradient = x.T @ (p - y) + penalty * beta
+        hessian = (x * (p * (1 - p)).unsqueeze(1)).T @ x + penalty.diag()
+        step = torch.linalg.solve(hessian + 1e-10 * torch.eye(size, dtype=torch.float64), gradient)
+        scale = 1.0
+        while loss(beta - scale * step) > now and scale > 1e-6:  # a full step may go too far
+            scale /= 2
+        beta = beta - scale * step
+        now, before = loss(beta), now
+        if before - now <= 1e-12 * (1 + abs(now)):
+            break
+    return beta
+
+
+def mlp(
+    generator: torch.Generator,
+    hidden: tuple[int, ...] = (64, 32),
+    *,
+    binary: bool = False,
+    epochs: int = 20,
+    batch: int = 512,
+    lr: float = 3e-3,
+    decay: float = 1e-4,
+) -> Fit:
+    """A network with standardised features, trained by Adam; ``binary``: with the log loss, to a share."""
+
+    def fit(features: Tensor, targets: Tensor) -> Predict:
+        x, y = features.float(), targets.float()
+        mean, scale = x.mean(0), x.std(0).clamp_min(1e-6)
+        net = _network(x.shape[1], hidden, generator)
+        offset, size = (0.0, 1.0) if binary else (y.mean(), y.std().clamp_min(1e-6))
+        y = (y - offset) / size
+        x = (x - mean) / scale
+        steps = max(1, epochs * ((len(x) + batch - 1) // batch))
+        optimizer = torch.optim.Adam(net.parameters(), lr=lr, weight_decay=decay)
+        schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.01, steps)
+        loss_of = nn.functional.binary_cross_entropy_with_logits if binary else nn.functional.mse_loss
+        for _ in range(epochs):
+            for rows in torch.randperm(len(x), generator=generator).split(batch):
+                loss = loss_of(net(x[rows]).squeeze(1), y[rows])
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                schedule.step()
+
+        @torch.no_grad()
+        def predict(rows: Tensor) -> Tensor:
+            out: Tensor = net((rows.float() - mean) / scale).squeeze(1)
+            return (out.sigmoid() if binary else out * size + offset).double()
+
+        return predict
+
+    return fit
+
+
+def _network(size: int, hidden: tuple[int, ...], generator: torch.Generator) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for wide in hidden:
+        layers += [nn.Linear(size, wide), nn.ReLU()]
+        size = wide
+    layers.append(nn.Linear(size, 1))
+    for layer in layers:
+        if isinstance(layer, nn.Linear):
+            nn.init.kaiming_uniform_(layer.weight, nonlinearity="relu", generator=generator)
+            nn.init.zeros_(layer.bias)
+    return nn.Sequential(*layers)

@@ -1,0 +1,215 @@
+"""All estimates of one policy on one log, with the interval and the warnings of each."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from recsys_rl.ope.bandit import BANDIT, CLIPPED, Decisions
+from recsys_rl.ope.clipping import by_error, grid_of
+from recsys_rl.ope.diagnostics import Calibration, calibration, weigh
+from recsys_rl.ope.estimate import Estimate, estimated
+from recsys_rl.ope.intervals import bernstein, bootstrap, student_t
+from recsys_rl.ope.sequential import SEQUENTIAL, Sessions
+from recsys_rl.types import UserError
+
+NEEDS_MODEL = ("dm", "dr", "sndr", "switch-dr", "dros", "sdr", "wdr", "fqe")
+NO_WEIGHTS = ("dm", "fqe", "world")
+BOUNDED = ("ips", "clipped-ips", "dr")
+"""Averages of independent terms with a known bound, for the Bernstein interval."""
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """The terms (N,) of each estimator for one policy; their means are the estimates."""
+
+    terms: dict[str, Tensor]
+    estimates: list[Estimate]
+
+
+@dataclass(frozen=True)
+class Way:
+    """How intervals are made."""
+
+    interval: str = "student-t"
+    level: float = 0.95
+    largest_weight: float | None = None  # what the two policies can have at most, for bernstein
+    seed: int = 0
+
+
+def at_one_step(log: Sessions) -> Decisions:
+    """Sessions of one step as decisions."""
+    q, v = (None if x is None else x[:, 0] for x in (log.q, log.v))
+    return Decisions(log.weights[:, 0], log.rewards[:, 0], q, v)
+
+
+def estimators(log: Sessions) -> dict[str, tuple[Callable[[Sessions], Tensor], float | None]]:
+    """The estimators that fit the log, by name, with the clip that was chosen for each."""
+    if log.rewards.shape[1] > 1:
+        return {
+            name: (f, None) for name, f in SEQUENTIAL.items() if log.q is not None or name not in NEEDS_MODEL
+        }
+    decisions = at_one_step(log)
+    found: dict[str, tuple[Callable[[Sessions], Tensor], float | None]] = {}
+    for name, estimate in BANDIT.items():
+        if log.q is not None or name not in NEEDS_MODEL:
+            found[name] = (_of_decisions(estimate), None)
+    for name, (clipped, _) in CLIPPED.items():
+        if log.q is not None or name not in NEEDS_MODEL:
+            clip = by_error(name, decisions, grid_of(name))
+            found[name] = (_of_decisions(_with_clip(clipped, clip)), clip)
+    return found
+
+
+def _of_decisions(estimate: Callable[[Decisions], Tensor]) -> Callable[[Sessions], Tensor]:
+    return lambda log: estimate(at_one_step(log))
+
+
+def _with_clip(estimate: Callable[[Decisions, float], Tensor], clip: float) -> Callable[[Decisions], Tensor]:
+    return lambda log: estimate(log, clip)
+
+
+def judgement(
+    log: Sessions, users: Tensor, way: Way, unsupported: float, most: float, world: Tensor | None = None
+) -> Judgement:
+    """All estimates from a log of N sessions.
+
+    Args:
+        users: (N,).
+        unsupported: share of the policy's mass that the log lacks.
+        most: the largest possible return.
+        world: (N,) the terms of ``world``; None without.
+
+    Raises UserError for an interval that no estimator has on this log.
+    """
+    if way.interval == "bernstein":
+        _check_bernstein(log, way)
+    report, model = weigh(log.weights[:, -1], users), _calibration(log)
+    chosen = estimators(log)
+    terms = {name: f(log) for name, (f, _) in chosen.items()}
+    if world is not None:
+        terms["world"] = world
+    estimates = []
+    for name, mine in terms.items():
+        estimate, clip = chosen.get(name, (None, None))
+        row = estimated(
+            name,
+            mine,
+            None if name in NO_WEIGHTS else report,
+            users,
+            unsupported=0.0 if name in NO_WEIGHTS else unsupported,
+            calibration=model if name in NEEDS_MODEL else None,
+            clip=clip,
+            most=most,
+            level=way.level,
+        )
+        if estimate is not None:
+            row = _with_interval(row, estimate, log, mine, users, way)
+        estimates.append(row)
+    return Judgement(terms, estimates)
+
+
+def _with_interval(
+    row: Estimate,
+    estimate: Callable[[Sessions], Tensor],
+    log: Sessions,
+    terms: Tensor,
+    users: Tensor,
+    way: Way,
+) -> Estimate:
+    if way.interval == "bootstrap":
+        generator = torch.Generator().manual_seed(way.seed)
+        low, high = bootstrap(
+            lambda rows: float(estimate(log.rows(rows)).mean()), len(terms), generator, users, way.level
+        )
+        return replace(row, low=low, high=high, interval="bootstrap")
+    if way.interval == "bernstein" and row.estimator in BOUNDED and way.largest_weight is not None:
+        least, best = float(log.rewards.min()), float(log.rewards.max())
+        bound = way.largest_weight
+        low, high = bound * min(least, 0.0), bound * max(best, 0.0)
+        if row.estimator == "dr":  # v + w (r - q), with q and v within the rewards
+            low, high = least - bound * (best - least), best + bound * (best - least)
+        low, high = bernstein(terms, low, high, users, way.level)
+        return replace(row, low=low, high=high, interval="bernstein")
+    return row
+
+
+def _check_bernstein(log: Sessions, way: Way) -> None:
+    if log.rewards.shape[1] > 1:
+        raise UserError(
+            "The Bernstein interval of sessions with several steps is as wide as everything that can be "
+            "earned: choose --interval student-t or bootstrap."
+        )
+    if way.largest_weight is None:
+        raise UserError(
+            "The Bernstein interval needs the largest weight that the two policies can have, not the largest "
+            "in the log: give --largest-weight."
+        )
+    if float(log.weights.max()) > way.largest_weight:
+        raise UserError(
+            f"The log has the weight {float(log.weights.max()):g}, above --largest-weight "
+            f"{way.largest_weight:g}: give the largest that is possible."
+        )
+
+
+def _calibration(log: Sessions) -> Calibration | None:
+    """Of the reward model on the first step's target: r_0 + g V_1."""
+    if log.q is None or log.v is None:
+        return None
+    target = log.residual[:, 0] + log.q[:, 0]
+    return calibration(log.q[:, 0], target)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The difference of two policies on the same log, by one estimator."""
+
+    first: str
+    second: str
+    estimator: str
+    value: float  # first less second
+    low: float
+    high: float
+    rows: int  # of the log
+    more_rows: float  # that would settle it, if the difference is as estimated; 0 if it is settled
+
+    @property
+    def settled(self) -> bool:
+        return self.low > 0 or self.high < 0
+
+    @property
+    def sentence(self) -> str:
+        """The answer in one sentence."""
+        names = f"{self.first} less {self.second} by {self.estimator}: {self.value:.4g} "
+        names += f"[{self.low:.4g}, {self.high:.4g}]"
+        if self.settled:
+            better = self.first if self.value > 0 else self.second
+            return f"{names}: {better} is better."
+        if not math.isfinite(self.more_rows):
+            return f"{names}: no difference was seen, and no number of rows would settle it."
+        return f"{names}: not enough data; about {self.more_rows:,.0f} more rows like these would settle it."
+
+
+# the half-width falls as 1 / sqrt(rows): rows (half / |difference|)^2 in all
+def difference(
+    names: tuple[str, str],
+    estimator: str,
+    first: Tensor,
+    second: Tensor,
+    users: Tensor,
+    rows: int,
+    level: float = 0.95,
+) -> Difference:
+    """The paired difference of the terms (N,) of two policies on the same sessions."""
+    terms = first - second
+    low, high = student_t(terms, users, level)
+    value = float(terms.mean())
+    half = (high - low) / 2
+    more = 0.0
+    if half >= abs(value):
+        more = rows * ((half / abs(value)) ** 2 - 1) if value else math.inf
+    return Difference(*names, estimator, value, low, high, rows, more)

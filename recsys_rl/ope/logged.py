@@ -1,0 +1,171 @@
+"""From a DecisionLog and a policy to the tensors that the estimators read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from recsys_rl.data.decisions import DecisionLog
+from recsys_rl.data.transitions import observations
+from recsys_rl.ope.features import Features
+from recsys_rl.ope.fits import Fit
+from recsys_rl.ope.reward_model import folds_by_user
+from recsys_rl.ope.sequential import Sessions, balanced, cumulative, with_fitted_q
+from recsys_rl.protocols import Behaviour
+from recsys_rl.types import Catalogue, UserError
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A log and what all judged policies share: E rows, of N sessions of at most T steps."""
+
+    log: DecisionLog
+    catalogue: Catalogue
+    features: Features
+    rewards: Tensor  # (E,) float64
+    rows: Tensor  # (E, F) float32: features of the logged decisions
+    grid: Tensor  # (N, T) int64: the row of each step, -1 after the end
+    folds: Tensor  # (E,) int64, by user
+    gamma: float
+
+    @property
+    def users(self) -> Tensor:
+        """(N,)"""
+        return self.log.users[self.grid[:, 0]]
+
+    @property
+    def alive(self) -> Tensor:
+        """(N, T) bool"""
+        return self.grid >= 0
+
+    def on_grid(self, x: Tensor) -> Tensor:
+        """(N, T, ...): the values ``x`` (E, ...) of the rows; 0 after the end."""
+        found = x[self.grid.clamp_min(0)]
+        found[~self.alive] = 0
+        return found
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """The smallest and the largest reward of a step in the log."""
+        return float(self.rewards.min()), float(self.rewards.max())
+
+    @property
+    def most(self) -> float:
+        """The largest possible return: the largest reward of the log in each step."""
+        weight = sum(self.gamma**t for t in range(self.grid.shape[1]))
+        return self.bounds[1] * weight
+
+
+def prepare(
+    log: DecisionLog, catalogue: Catalogue, rewards: Tensor, gamma: float, generator: torch.Generator
+) -> Prepared:
+    """Check the log and compute what all policies share. Raises UserError.
+
+    Args:
+        rewards: (E,), of the rows.
+        gamma: discount per step.
+        generator: draws the folds.
+    """
+    if bool((log.items < 0).any()):
+        row = int((log.items < 0).any(1).nonzero()[0])
+        raise UserError(
+            f"Row {row + 1} of the log has an empty place, whose probability no policy knows: drop its "
+            "session."
+        )
+    if not log.has_propensities:
+        raise UserError(
+            "The log has no propensities, which the weights of the estimators need: log the probability of "
+            "each decision, or enter what is known by design in a column propensity."
+        )
+    if not bool(rewards.isfinite().all()):
+        row = int((~rewards.isfinite()).nonzero()[0])
+        raise UserError(f"The reward of row {row + 1} is missing or infinite: drop its session.")
+    if len(log.items.unique()) < 2:
+        raise UserError("The log has one item in every row: it shows nothing about other choices.")
+    if len(log.users.unique()) < 2:
+        raise UserError("The log has one user: an interval over users needs at least two, so add users.")
+    features = Features(catalogue, log.header.interface)
+    found = [(at, features(obs, log.items[at])) for at, obs in observations(log, catalogue)]
+    rows = torch.zeros(log.num_rows, found[0][1].shape[1])
+    for at, part in found:
+        rows[at] = part
+    return Prepared(
+        log=log,
+        catalogue=catalogue,
+        features=features,
+        rewards=rewards.double(),
+        rows=rows,
+        grid=session_grid(log),
+        folds=folds_by_user(log.users, generator),
+        gamma=gamma,
+    )
+
+
+def session_grid(log: DecisionLog) -> Tensor:
+    """(N, T) int64: the row of each step of each session, -1 after its end."""
+    number = (log.steps == 0).cumsum(0) - 1  # (E,)
+    grid = torch.full((int(number[-1]) + 1, int(log.steps.max()) + 1), -1)
+    grid[number, log.steps] = torch.arange(log.num_rows)
+    return grid
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A policy on a log."""
+
+    logprobs: Tensor  # (E,) float64: of the logged actions under the policy
+    draws: Tensor  # (E, M, F) float32: features of M actions that it draws itself
+
+
+@torch.no_grad()
+def judge(prepared: Prepared, policy: Behaviour, draws: int) -> Judged:
+    """The probabilities of the logged actions under ``policy``, and its own draws."""
+    log = prepared.log
+    logprobs = torch.zeros(log.num_rows, dtype=torch.float64)
+    drawn = torch.zeros(log.num_rows, draws, prepared.rows.shape[1])
+    for at, obs in observations(log, prepared.catalogue):
+        terms = policy.place_logprobs(obs, log.items[at]).double()  # (B, K)
+        logprobs[at] = terms.sum(1).nan_to_num(nan=-torch.inf, neginf=-torch.inf)
+        for k in range(draws):
+            drawn[at, k] = prepared.features(obs, policy.act(obs).items)
+    return Judged(logprobs, drawn)
+
+
+def weights(prepared: Prepared, logprobs: Tensor) -> Tensor:
+    """(N, T) float64: w_{0:t} from the policy's log-probabilities (E,); by the balance heuristic if P > 1."""
+    log, alive = prepared.log, prepared.alive
+    mine = prepared.on_grid(logprobs)
+    if log.logger_logprobs is None:
+        return cumulative((mine - prepared.on_grid(log.logprobs)).exp(), alive)
+    shares = log.loggers[prepared.grid[:, 0]].bincount(minlength=len(log.header.loggers)).double()
+    present = shares > 0
+    theirs = prepared.on_grid(log.logger_logprobs)[:, :, present]
+    return balanced(mine, theirs, alive, (shares / shares.sum())[present])
+
+
+def sessions_of(prepared: Prepared, logprobs: Tensor, draws: Tensor | None, fit: Fit | None) -> Sessions:
+    """The log as the estimators read it; without ``draws`` (E, M, F) or ``fit`` it has no Q."""
+    plain = Sessions(
+        weights=weights(prepared, logprobs),
+        rewards=prepared.on_grid(prepared.rewards),
+        alive=prepared.alive,
+        gamma=prepared.gamma,
+    )
+    if draws is None or fit is None:
+        return plain
+    grid = prepared.grid
+
+    def alternatives(t: int, rows: Tensor) -> tuple[Tensor, Tensor]:
+        at = draws[grid[rows, t]]  # (B, M, F)
+        return at, torch.full(at.shape[:2], 1 / at.shape[1], dtype=torch.float64)
+
+    folds = prepared.folds[grid[:, 0]]
+    return with_fitted_q(plain, prepared.on_grid(prepared.rows), alternatives, fit, folds, prepared.bounds)
+
+
+def certain_mass(prepared: Prepared, logprobs: Tensor) -> float:
+    """Share of the policy's mass that the log surely lacks: elsewhere in rows with propensity 1."""
+    sure = prepared.log.logprobs >= 0  # (E,)
+    return float(torch.where(sure, 1 - logprobs.exp(), 0.0).mean())

@@ -1,0 +1,49 @@
+"""The table of `recsys-rl ope` on standard output."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+
+def plain(value: Any) -> Any:
+    """JSON has no NaN and no infinity: None stands for both."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def print_result(result: Mapping[str, Any]) -> None:
+    """Print the table, the warnings and the comparison."""
+    about = result["about"]
+    print(
+        f"{about['decisions']:,} decisions in {about['sessions']:,} sessions of {about['users']:,} users, "
+        f"logged by {', '.join(about['loggers'])}; discount {about['discount']:g}"
+    )
+    print(f"intervals ({about['interval']}): {about['promise']}")
+    width = max(len(row["policy"]) for row in result["rows"]) + 2
+    numbers = f"{'ess':>9}{'weight':>8}{'k':>7}"
+    print(f"{'policy':<{width}}{'estimator':<13}{'value':>9}  {'95 % interval':<20}{numbers}")
+    for row in result["rows"]:
+        bounds = f"[{row['low']:.3f}, {row['high']:.3f}]"
+        weights = "" if row["ess"] is None else f"{row['ess']:>9,.0f}{row['mean_weight']:>8.3f}"
+        shape = "" if row["pareto_k"] is None else f"{row['pareto_k']:>7.2f}"
+        mark = "  <- recommended" if row["recommended"] else ""
+        value = f"{row['value']:>9.3f}  {bounds:<20}"
+        print(f"{row['policy']:<{width}}{row['estimator']:<13}{value}{weights}{shape}{mark}")
+    told: dict[str, list[str]] = {}
+    for row in result["rows"]:
+        if row["warning"]:
+            told.setdefault(f"{row['policy']}: {row['warning']}", []).append(row["estimator"])
+    for text, names in told.items():
+        print(f"warning ({', '.join(names)}): {text}")
+    if any(row["recommended"] and row["estimator"] == "world" for row in result["rows"]):
+        print(
+            "world is a learned model, without promise: its interval does not cover the error of the model."
+        )
+    for check in result["world_checks"]:
+        print(
+            f"world without the sessions of {check['logger']} predicts {check['predicted']:.3f} for it; it "
+            f"earned {check['earned']:.3f}."
+        )
+    if result["compare"] is not None:
+        print(result["compare"]["text"])

@@ -1,0 +1,309 @@
+"""The command `ope` on recorded logs: whole runs, refusals, and other people's probabilities."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+import torch
+
+from recsys_rl.cli import main
+from recsys_rl.cli.ope import ope_options
+from recsys_rl.data.decision_reader import read_decisions
+from recsys_rl.data.decision_writer import write_decisions
+from recsys_rl.data.decisions import DecisionLog
+from recsys_rl.data.target import read_target
+from recsys_rl.data.transitions import observations
+from recsys_rl.errors import UserError
+from recsys_rl.ope import world as world_module
+from recsys_rl.ope.features import Features
+from recsys_rl.ope.logged import session_grid
+from recsys_rl.ope.world import fit_world, world
+from recsys_rl.types import Action, Catalogue, Obs
+from recsys_rl.workflows.recommend import load
+from tests.doors import SATIATION, steps, train_in
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint, the log of two policies, and a log of random alone."""
+    root = tmp_path_factory.mktemp("ope")
+    checkpoint = train_in(root / "run", *SATIATION, *steps(6))
+    checkpoint.rename(root / "ppo.pt")
+    for name, policies in (("both", ("random", "ppo")), ("random", ("random",))):
+        words = [word for policy in policies for word in ("--policy", policy)]
+        sizes = ["--sessions", "300", "--users", "all", "--quiet"]
+        out = str(root / f"{name}.parquet")
+        assert main(["record", "--checkpoint", str(root / "ppo.pt"), *words, *sizes, "--out", out]) == 0
+    return root
+
+
+@pytest.fixture(autouse=True)
+def short_fits(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A few steps of the world's optimiser, where its accuracy does not matter."""
+    if "mean_return" not in request.node.name:
+        monkeypatch.setattr(world_module, "EPOCHS", 2)
+        monkeypatch.setattr(world_module, "LEAST_STEPS", 20)
+
+
+def command(folder: Path, log: str | Path, *words: str) -> dict[str, Any]:
+    out = folder / "out.json"
+    paths = ["--checkpoint", str(folder / "ppo.pt"), "--log", str(folder / log), "--json", str(out)]
+    assert main(["ope", *paths, *words]) == 0
+    found: dict[str, Any] = json.loads(out.read_text())
+    return found
+
+
+def refusal(folder: Path, log: str | Path, capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    assert main(["ope", "--checkpoint", str(folder / "ppo.pt"), "--log", str(folder / log), *words]) == 2
+    return capsys.readouterr().err
+
+
+def test_policies_of_a_log_are_estimated_and_compared(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = command(folder, "both.parquet", "--compare", "ppo", "random", "--discount", "1")
+    rows = {(row["policy"], row["estimator"]): row for row in found["rows"]}
+    names = ("pdis", "wpdis", "sdr", "wdr", "fqe", "world")
+    assert set(rows) == {(policy, name) for policy in ("ppo", "random") for name in names}
+    log = read_decisions(folder / "both.parquet")
+    by = {name: log.loggers[session_grid(log)[:, 0]] == k for k, name in enumerate(log.header.loggers)}
+    grid = session_grid(log)
+    earned = torch.where(grid >= 0, log.signals[grid.clamp_min(0), 0, 0], 0.0).sum(1)  # (N,) engagement
+    for policy in ("ppo", "random"):
+        row = rows[policy, "wdr"]
+        assert row["low"] < float(earned[by[policy]].mean()) < row["high"]  # what the logger really earned
+        assert row["recommended"] and row["ess"] > 200 and row["warning"] == ""
+        assert row["mean_weight_low"] < 1 < row["mean_weight_high"]
+        assert rows[policy, "world"]["ess"] is None
+    difference = found["compare"]
+    paired = rows["ppo", "wdr"]["value"] - rows["random", "wdr"]["value"]
+    assert difference["value"] == pytest.approx(paired) and difference["estimator"] == "wdr"
+    assert difference["text"] in capsys.readouterr().out
+
+
+def test_the_logs_own_policy_has_weights_of_one_and_its_mean_return(folder: Path) -> None:
+    found = command(folder, "random.parquet", "--policy", "random", "--discount", "1")
+    rows = {row["estimator"]: row for row in found["rows"]}
+    log = read_decisions(folder / "random.parquet")
+    earned = float(log.signals[:, 0, 0].sum()) / int((log.steps == 0).sum())
+    assert rows["pdis"]["value"] == pytest.approx(earned, rel=1e-5)
+    assert rows["pdis"]["ess"] == pytest.approx(300, rel=1e-5)
+    assert rows["wpdis"]["value"] == pytest.approx(rows["pdis"]["value"])
+    assert rows["world"]["value"] == pytest.approx(earned, rel=0.15)
+
+
+def test_a_deterministic_policy_is_not_to_be_trusted_and_the_world_is_recommended(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = command(folder, "both.parquet", "--policy", "popularity")
+    rows = {row["estimator"]: row for row in found["rows"]}
+    assert rows["world"]["recommended"] and not rows["wdr"]["recommended"]
+    assert "Do not trust this" in rows["wdr"]["warning"]
+    assert {check["logger"] for check in found["world_checks"]} == {"random", "ppo"}
+    out = capsys.readouterr().out
+    assert "world without the sessions of random predicts" in out and "without promise" in out
+
+
+def test_bootstrap_agrees_with_the_t_interval_and_bernstein_refuses_several_steps(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("--no-world", "--draws", "1")
+    t = {row["estimator"]: row for row in command(folder, "both.parquet", *words)["rows"]}
+    found = command(folder, "both.parquet", "--interval", "bootstrap", *words)
+    for row in found["rows"]:
+        assert row["interval"] == "bootstrap"
+        same = t[row["estimator"]]
+        assert row["high"] - row["low"] == pytest.approx(same["high"] - same["low"], rel=0.35)
+    bernstein = ("--interval", "bernstein", "--largest-weight", "5")
+    assert "as wide as everything" in refusal(folder, "both.parquet", capsys, *words, *bernstein)
+
+
+def one_step(folder: Path) -> Path:
+    """The first step of each session alone, as a log of one step."""
+    log = read_decisions(folder / "random.parquet")
+    first = log.rows(log.steps == 0)
+    interface = log.header.interface
+    first = replace(first, terminated=torch.ones_like(first.terminated), truncated=first.truncated & False)
+    write_decisions(folder / "one.parquet", replace(first, header=replace(log.header, interface=interface)))
+    return folder / "one.parquet"
+
+
+def test_one_step_logs_get_the_bandit_estimators_and_their_clips(folder: Path) -> None:
+    one_step(folder)
+    found = command(folder, "one.parquet", "--interval", "bernstein", "--largest-weight", "24", "--no-world")
+    rows = {row["estimator"]: row for row in found["rows"]}
+    assert set(rows) == {"dm", "ips", "snips", "dr", "sndr", "clipped-ips", "switch-dr", "dros", "sg"}
+    assert rows["ips"]["interval"] == "bernstein" and rows["snips"]["interval"] == "student-t"
+    assert rows["dr"]["recommended"] or rows["dr"]["warning"]
+    assert rows["sg"]["clip"] is not None and rows["ips"]["clip"] is None
+
+
+def target_file(folder: Path, log: DecisionLog, **columns: Any) -> Path:
+    data = {"session": log.sessions.tolist(), "step": log.steps.tolist()} | columns
+    path = folder / "target.parquet"
+    pl.DataFrame(data).sample(fraction=1.0, shuffle=True, seed=0).write_parquet(path)
+    return path
+
+
+def test_target_file_with_the_loggers_own_probabilities_gives_weights_of_one(folder: Path) -> None:
+    log = read_decisions(folder / "random.parquet")
+    path = target_file(folder, log, propensity=log.logprobs.exp().tolist())
+    found = command(folder, "random.parquet", "--target", str(path))
+    rows = {row["estimator"]: row for row in found["rows"]}
+    assert set(rows) == {"pdis", "wpdis"}  # without probabilities of every item there is no Q
+    assert rows["pdis"]["mean_weight"] == pytest.approx(1) and rows["pdis"]["ess"] == pytest.approx(300)
+
+
+def test_target_file_with_probabilities_of_every_item_has_the_other_estimators(folder: Path) -> None:
+    log = read_decisions(folder / "random.parquet")
+    allowed = torch.cat([obs.allowed(24) for _, obs in observations(log, load(folder / "ppo.pt").catalogue)])
+    every = (allowed / allowed.sum(1, keepdim=True)).double()
+    every /= every.sum(1, keepdim=True)
+    path = target_file(folder, log, logprob=log.logprobs.tolist(), probabilities=every.tolist())
+    rows = {row["estimator"] for row in command(folder, "random.parquet", "--target", str(path))["rows"]}
+    assert rows == {"pdis", "wpdis", "sdr", "wdr", "fqe"}
+    logprobs, found = read_target(path, log)
+    assert torch.equal(logprobs, log.logprobs)
+    assert found is not None and torch.allclose(found, every)
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "complaint"),
+    [
+        ("propensity", -0.1, "is impossible: a probability lies in 0..1"),
+        ("propensity", 1.5, "is impossible: a probability lies in 0..1"),
+        ("propensity", float("nan"), "has no propensity for step"),
+        ("logprob", 0.2, "is impossible: a logarithm of a probability is at most 0"),
+    ],
+)
+def test_impossible_target_probabilities_are_refused(
+    folder: Path, column: str, value: float, complaint: str
+) -> None:
+    log = read_decisions(folder / "random.parquet")
+    values = [0.5 if column == "propensity" else -1.0] * log.num_rows
+    values[7] = value
+    with pytest.raises(UserError, match=complaint):
+        read_target(target_file(folder, log, **{column: values}), log)
+
+
+def test_target_files_with_missing_rows_or_columns_are_refused(folder: Path) -> None:
+    log = read_decisions(folder / "random.parquet")
+    with pytest.raises(UserError, match="no column logprob"):
+        read_target(target_file(folder, log), log)
+    part = log.rows(torch.arange(log.num_rows - 1))
+    with pytest.raises(UserError, match="has no propensity for step"):
+        read_target(target_file(folder, part, propensity=[0.5] * part.num_rows), log)
+    twice = log.rows(torch.cat([torch.arange(log.num_rows), torch.tensor([3])]))
+    with pytest.raises(UserError, match="a decision twice"):
+        read_target(target_file(folder, twice, propensity=[0.5] * twice.num_rows), log)
+
+
+def test_bad_logs_and_policies_are_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "not a file" in refusal(folder, "none.parquet", capsys)
+    (folder / "cut.parquet").write_bytes((folder / "both.parquet").read_bytes()[:2000])
+    assert "cut.parquet" in refusal(folder, "cut.parquet", capsys)
+    assert "There is no policy 'popularty'" in refusal(
+        folder, "both.parquet", capsys, "--policy", "popularty"
+    )
+    assert "reads the simulator's state" in refusal(folder, "both.parquet", capsys, "--policy", "planner")
+    assert "names the stream" in refusal(folder, "both.parquet", capsys, "--weights", "sales=1")
+    log = read_decisions(folder / "random.parquet")
+    write_decisions(folder / "lonely.parquet", replace(log, users=torch.zeros_like(log.users)))
+    assert "one user" in refusal(folder, "lonely.parquet", capsys)
+    same = log.rows(log.steps == 0)
+    same = replace(
+        same,
+        items=torch.zeros_like(same.items),
+        terminated=torch.ones_like(same.terminated),
+        truncated=torch.zeros_like(same.truncated),
+    )
+    write_decisions(folder / "same.parquet", same)
+    assert "one item in every row" in refusal(folder, "same.parquet", capsys)
+    lost = replace(log, signals=torch.full_like(log.signals, torch.nan))
+    write_decisions(folder / "lost.parquet", lost)
+    assert "signal" in refusal(folder, "lost.parquet", capsys)
+    unknown = replace(log, logprobs=torch.full_like(log.logprobs, torch.nan))
+    write_decisions(folder / "unknown.parquet", unknown)
+    assert "no propensities" in refusal(folder, "unknown.parquet", capsys)
+    other = replace(log, header=replace(log.header, catalogue="0" * 64))
+    write_decisions(folder / "other.parquet", other)
+    assert "another catalogue" in refusal(folder, "other.parquet", capsys)
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (("--compare", "ppo", "ppo"), "two different policies"),
+        (("--policy", "ppo", "--policy", "ppo"), "given twice"),
+        (("--largest-weight", "3"), "belongs to --interval bernstein"),
+        (("--discount", "1.5"), "--discount"),
+        (("--draws", "0"), "--draws"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(
+    words: tuple[str, ...], complaint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["ope", "--log", "x.parquet", *words]) == 2
+    assert complaint in capsys.readouterr().err
+
+
+def test_the_log_must_be_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert ope_options([]).log is None
+    assert main(["ope"]) == 2
+    assert "give --log" in capsys.readouterr().err
+
+
+class Scripted:
+    """Shows the first item that is allowed."""
+
+    def act(self, obs: Obs, greedy: bool = False) -> Action:
+        return Action.certain(obs.allowed(24).long().argmax(1, keepdim=True))
+
+
+def test_world_plays_the_policy_for_the_whole_session_and_never_shows_an_item_twice(folder: Path) -> None:
+    log, catalogue = read_decisions(folder / "random.parquet"), load(folder / "ppo.pt").catalogue
+    features = Features(catalogue, log.header.interface)
+    rows = torch.cat([features(obs, log.items[at]) for at, obs in observations(log, catalogue)])
+    folds = log.users % 3
+    constant = torch.full((log.num_rows,), 0.5)
+    stay = replace(log, terminated=torch.zeros_like(log.terminated))
+    worlds = fit_world(
+        stay, catalogue, features, rows, constant, folds, 0.9, torch.Generator().manual_seed(0)
+    )
+    terms = world(worlds, Scripted(), sessions=20)
+    whole = sum(0.5 * 0.9**t for t in range(log.header.interface.session_length))
+    assert len(terms) == 20 and terms.tolist() == pytest.approx([whole] * 20)  # nobody ever left
+
+
+def test_world_of_a_user_is_fitted_on_other_users(folder: Path) -> None:
+    log, catalogue = read_decisions(folder / "random.parquet"), load(folder / "ppo.pt").catalogue
+    features = Features(catalogue, log.header.interface)
+    rows = torch.cat([features(obs, log.items[at]) for at, obs in observations(log, catalogue)])
+    folds = log.users % 3
+    rewards = log.signals[:, 0, 0]
+    changed = torch.where(folds == 0, rewards + 5, rewards)
+
+    def terms(of: torch.Tensor) -> torch.Tensor:
+        rng = torch.Generator().manual_seed(0)
+        return world(fit_world(log, catalogue, features, rows, of, folds, 1.0, rng), Scripted())
+
+    starts = log.rows(log.steps == 0).users % 3
+    before, after = terms(rewards), terms(changed)
+    assert torch.equal(before[starts == 0], after[starts == 0])
+    assert (after[starts != 0] > before[starts != 0] + 1).all()
+
+
+def test_features_of_a_slate_are_the_means_of_its_items(folder: Path) -> None:
+    log = read_decisions(folder / "random.parquet")
+    catalogue: Catalogue = load(folder / "ppo.pt").catalogue
+    features = Features(catalogue, log.header.interface)
+    _, obs = next(observations(log, catalogue))
+    one = [features(obs, torch.full((obs.num_rows, 1), k)) for k in (3, 5)]
+    both = features(obs, torch.tensor([3, 5]).expand(obs.num_rows, 2))
+    assert torch.allclose(both[:, :3], (one[0][:, :3] + one[1][:, :3]) / 2, atol=1e-6)
+    assert torch.isfinite(both).all()

@@ -1,0 +1,192 @@
+"""Intervals, choices of the clip and diagnostics, by hand and against simulations."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from scipy import stats
+
+from recsys_rl.errors import UserError
+from recsys_rl.ope.bandit import Decisions
+from recsys_rl.ope.clipping import GRID, by_error, by_slope, grid_of
+from recsys_rl.ope.diagnostics import (
+    WeightReport,
+    calibration,
+    effective_sample_size,
+    pareto_k,
+    unsupported_mass,
+    warnings_for,
+    weigh,
+)
+from recsys_rl.ope.estimate import Estimate, estimated, recommend
+from recsys_rl.ope.intervals import bernstein, bootstrap, student_t, user_terms
+
+F64 = torch.float64
+INFINITE = float("inf")
+
+
+def test_t_interval_agrees_with_scipy() -> None:
+    terms = torch.rand(30, generator=torch.Generator().manual_seed(0)).double()
+    expected = stats.t.interval(0.95, 29, terms.mean(), stats.sem(terms))
+    assert student_t(terms) == pytest.approx(expected)
+
+
+def test_rows_of_one_user_count_once() -> None:
+    """Ten copies of each user's row must not narrow the interval."""
+    terms = torch.tensor([1.0, 2.0, 4.0, 9.0], dtype=F64)
+    users = torch.arange(4)
+    assert student_t(terms.repeat(10), users.repeat(10)) == pytest.approx(student_t(terms))
+    # Users with 1 and 3 rows: (sum - mean n) / mean n, around the mean of the rows.
+    mine = user_terms(torch.tensor([1.0, 2.0, 2.0, 3.0], dtype=F64), torch.tensor([0, 1, 1, 1]))
+    assert mine.tolist() == pytest.approx([2 - 0.5, 2 + 0.5])
+
+
+def test_bootstrap_agrees_with_the_t_interval_on_many_users() -> None:
+    rng = torch.Generator().manual_seed(1)
+    terms = torch.rand(400, generator=rng).double()
+    users = torch.arange(200).repeat_interleave(2)
+    found = bootstrap(lambda rows: float(terms[rows].mean()), 400, rng, users, resamples=999)
+    low, high = student_t(terms, users)
+    assert found[0] == pytest.approx(low, abs=0.006) and found[1] == pytest.approx(high, abs=0.006)
+
+
+def test_bootstrap_resamples_whole_users() -> None:
+    users = torch.tensor([5, 9, 5, 9, 9])
+    seen = []
+
+    def estimate(rows: torch.Tensor) -> float:
+        seen.append(tuple(sorted(rows.tolist())))
+        return 0.0
+
+    bootstrap(estimate, 5, torch.Generator().manual_seed(0), users, resamples=50)
+    assert set(seen) == {(0, 0, 2, 2), (0, 1, 2, 3, 4), (1, 1, 3, 3, 4, 4)}
+
+
+def test_bernstein_interval_by_hand_and_wider_than_the_t_interval() -> None:
+    terms = torch.tensor([0.0, 1.0] * 200, dtype=F64)
+    half = math.sqrt(2 * float(terms.var()) * math.log(80) / 400) + 7 * 2 * math.log(80) / (3 * 399)
+    assert bernstein(terms, 0, 2) == pytest.approx((0.5 - half, 0.5 + half))
+    low, high = student_t(terms)
+    assert 0.5 - half < low < high < 0.5 + half
+    with pytest.raises(UserError, match="outside"):
+        bernstein(terms, 0, 0.9)
+
+
+def test_one_user_is_refused() -> None:
+    with pytest.raises(UserError, match="one user"):
+        student_t(torch.ones(5).double(), torch.zeros(5, dtype=torch.int64))
+
+
+def overlap(seed: int, scale: float) -> tuple[Decisions, float]:
+    """1,000 rows whose log-weights are normal: ``scale`` is their spread. The value is 0.5."""
+    rng = torch.Generator().manual_seed(seed)
+    weights = (scale * torch.randn(1000, generator=rng).double() - scale**2 / 2).exp()
+    return Decisions(weights, (torch.rand(1000, generator=rng) < 0.5).double()), 0.5
+
+
+@pytest.mark.parametrize("scale", [0.3, 1.0])
+def test_clip_by_error_costs_little_on_easy_logs(scale: float) -> None:
+    chosen, unclipped = 0.0, 0.0
+    for seed in range(60):
+        log, value = overlap(seed, scale)
+        clip = by_error("clipped-ips", log, GRID)
+        chosen += float((log.weights.clamp_max(clip) * log.rewards).mean() - value) ** 2
+        unclipped += float((log.weights * log.rewards).mean() - value) ** 2
+    assert chosen <= 1.25 * unclipped
+
+
+def test_clip_by_error_halves_the_error_where_hardly_anything_overlaps() -> None:
+    errors = {"chosen": 0.0, "unclipped": 0.0}
+    for seed in range(100):
+        log, value = overlap(seed, 3.0)
+        clip = by_error("clipped-ips", log, GRID)
+        errors["chosen"] += float((log.weights.clamp_max(clip) * log.rewards).mean() - value) ** 2
+        errors["unclipped"] += float((log.weights * log.rewards).mean() - value) ** 2
+    assert errors["chosen"] < 0.5 * errors["unclipped"]
+
+
+def test_both_choices_leave_weights_alone_that_need_no_clip() -> None:
+    log = Decisions(torch.ones(50).double(), torch.rand(50).double())
+    for estimator in ("clipped-ips", "sg"):
+        least_biased = grid_of(estimator)[-1]
+        assert by_error(estimator, log, grid_of(estimator)) == least_biased
+    assert by_slope("clipped-ips", log, GRID) == 1.0  # all estimates agree: the most biased is as good
+    heavy = Decisions(torch.full((500,), 3.0).double(), torch.ones(500).double())
+    assert by_slope("clipped-ips", heavy, GRID) == 5.0  # a smaller one would differ for sure
+
+
+def test_effective_sample_size_and_lost_mass_by_hand() -> None:
+    assert effective_sample_size(torch.tensor([1.0, 1.0, 2.0])) == pytest.approx(16 / 6)
+    assert effective_sample_size(torch.zeros(3)) == 0
+    policy = torch.tensor([[0.5, 0.5], [0.2, 0.8]])
+    assert unsupported_mass(policy, torch.tensor([[1.0, 0.0], [0.5, 0.5]])) == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize("shape", [0.2, 0.7, 1.2])
+def test_pareto_k_finds_the_shape_of_pareto_weights(shape: float) -> None:
+    uniform = torch.rand(100_000, generator=torch.Generator().manual_seed(0)).double()
+    assert pareto_k(uniform**-shape) == pytest.approx(shape, abs=0.15)
+
+
+def test_pareto_k_of_bounded_and_of_constant_weights() -> None:
+    bounded = torch.rand(10_000, generator=torch.Generator().manual_seed(0)).double()
+    assert pareto_k(bounded) < 0
+    assert pareto_k(torch.ones(100)) == -math.inf
+    assert math.isnan(pareto_k(torch.ones(10)))
+
+
+def test_calibration_by_hand() -> None:
+    found = calibration(torch.tensor([0.0, 1.0]).double(), torch.tensor([0.25, 0.75]).double())
+    assert (found.mean_reward, found.mean_q, found.slope) == pytest.approx((0.5, 0.5, 0.5))
+    assert math.isnan(calibration(torch.ones(3).double(), torch.rand(3).double()).slope)
+
+
+def report(ess: float = 1000.0, k: float = 0.1) -> WeightReport:
+    return WeightReport(ess, 1.0, 0.9, 1.1, 3.0, 0.001, k)
+
+
+def test_warnings_name_each_reason() -> None:
+    assert warnings_for(report(), value=1.0, most=2.0) == []
+    assert "worth 199 rows" in warnings_for(report(ess=199))[0]
+    assert "k 0.51" in warnings_for(report(k=0.51))[0]
+    assert "30% of the policy's choices were impossible" in warnings_for(report(), unsupported=0.3)[0]
+    assert "largest possible return, 2" in warnings_for(report(), value=2.0, most=2.0)[0]
+    off = WeightReport(1000, 0.8, 0.7, 0.9, 3.0, 0.001, 0.1)
+    assert "does not hold 1" in warnings_for(off)[0]
+
+
+def row(name: str, of: WeightReport | None) -> Estimate:
+    return Estimate(name, 1.0, 0.5, 1.5, "student-t", of)
+
+
+@pytest.mark.parametrize(
+    ("other", "name"), [(report(), "wdr"), (report(ess=150), "world"), (report(k=0.6), "world")]
+)
+def test_one_policy_without_enough_samples_moves_the_recommendation_for_all(
+    other: WeightReport, name: str
+) -> None:
+    found = recommend(
+        {
+            "a": [row("wdr", report()), row("world", None)],
+            "b": [row("wdr", other), row("world", None)],
+        },
+        trusted="wdr",
+    )
+    marked = {policy: [x.estimator for x in rows if x.recommended] for policy, rows in found.items()}
+    assert marked == {"a": [name], "b": [name]}
+
+
+def test_estimate_has_every_number_of_its_json_row() -> None:
+    weights = torch.rand(400, generator=torch.Generator().manual_seed(0)).double() * 2
+    found = estimated("ips", weights * 0.5, weigh(weights), most=1.0).row()
+    assert found["value"] == pytest.approx(0.5, abs=0.05)
+    assert found["low"] < found["value"] < found["high"]  # type: ignore[operator]
+    assert found["ess"] == pytest.approx(effective_sample_size(weights))
+    assert found["warning"] == ""
+
+
+def test_terms_that_are_not_finite_are_refused_with_their_row() -> None:
+    with pytest.raises(UserError, match="row 2"):
+        estimated("ips", torch.tensor([1.0, INFINITE]).double(), None)
