@@ -21,7 +21,7 @@ from recsys_rl.agents.references import upper_bounds
 from recsys_rl.checkpoint import Checkpoint, restoring
 from recsys_rl.config import Config
 from recsys_rl.env.rec_env import RecEnv
-from recsys_rl.evaluation import anyone, rule_cache, tuning
+from recsys_rl.evaluation import anyone, rule_cache, rule_search, tuning
 from recsys_rl.evaluation.checkpoints import Entry
 from recsys_rl.evaluation.sessions import NUM_SAMPLE_USERS
 from recsys_rl.evaluation.table import Played
@@ -198,8 +198,9 @@ def references(
 
     def search() -> dict[str, Tensor]:
         print(f"searching `rule` with at most {budget:,} steps of training users", file=sys.stderr)
-        weights, steps = tuning.search_rule(trainees("rule"), budget)
-        return vars(weights) | {"steps": torch.tensor(steps)}
+        found = rule_search.search_rule(trainees("rule"), budget)
+        others = {"leave_rates": found.leave_rates, "steps": torch.tensor(found.steps)}
+        return vars(found.weights) | others
 
     def tune(name: str) -> Player:
         print(f"tuning {name} on training users", file=sys.stderr)
@@ -209,10 +210,10 @@ def references(
     def rule() -> Player:
         names = [field.name for field in dataclasses.fields(RuleWeights)]
         key = rule_cache.search_key(config, catalogue, population, budget)
-        found = rule_cache.cached("rule", key, [*names, "steps"], cache_dir, search)
+        found = rule_cache.cached("rule", key, [*names, "leave_rates", "steps"], cache_dir, search)
         weights = RuleWeights(**{name: found[name].to(table.device) for name in names})
-        agent = Rule(catalogue, weights, env.interface.slate_size)
-        return Player(agent, note=tuning.rule_note(weights, int(found["steps"])))
+        agent = Rule(catalogue, weights, env.interface.slate_size, found["leave_rates"].to(table.device))
+        return Player(agent, note=rule_search.rule_note(weights, int(found["steps"])))
 
     return (
         {name: partial(_plain, make) for name, make in simple.items()}
