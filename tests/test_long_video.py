@@ -162,7 +162,7 @@ def test_pick_from_the_sidebar_leaves_the_video() -> None:
     state, *_ = step(model, begin(model))
     state, *_ = step(model, numbers(state, SURE, NEVER))  # one quarter
     items = torch.tensor([[2, 1]])
-    _, none = model._hold(state)
+    _, none = model._hold(state, model._affinity_of_current(state))
     assert none.item() == pytest.approx(0.25 + 2 - 3**0.5)  # go_on_bias + hold
     state, feedback, paid, _ = step(model, numbers(state, NEVER, NEVER), items)
     assert paid["completion"] == 0.25 and paid["clicked"] == 1 and paid["sameness"] == pytest.approx(0.6)
@@ -185,17 +185,16 @@ def test_hold_falls_with_duration() -> None:
     """North lasts e^2 times 10 minutes: 1 + 2 (0 - 1/2) - 0.5 * 2."""
     model = tiny()
     state = replace(begin(model), current=torch.tensor([1]))
-    assert model._hold(state)[0].item() == pytest.approx(-1.0)
+    assert model._hold(state, model._affinity_of_current(state))[0].item() == pytest.approx(-1.0)
 
 
 def test_creator_is_subscribed_to_once() -> None:
     model = tiny()
     state = replace(begin(model), current=torch.tensor([1]))
-    one = torch.ones(1)
     # sigmoid(-1 + 2 (0 - 1/2))
-    assert model._subscribes(state, one).item() == pytest.approx(0.119203)
+    assert model._subscribes(state, model._affinity_of_current(state)).item() == pytest.approx(0.119203)
     known = replace(state, subscribed=state.subscribed.index_fill(1, torch.tensor([3]), 1))
-    assert model._subscribes(known, one).item() == 0
+    assert model._subscribes(known, model._affinity_of_current(known)).item() == 0
     feedback = model.respond(numbers(state, SURE, SURE), EAST_NORTH, SHOWN, None)
     assert feedback.events is not None
     feedback.events.signals[0, 0, 2] = 1.0

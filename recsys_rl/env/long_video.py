@@ -291,7 +291,8 @@ class LongVideo:
             rows.dot_rows(state.wear, self.categories, items),
             state.trust,
         ).masked_fill_(skipped, -torch.inf)
-        hold, none = self._hold(state)  # (N,) each
+        affinity = self._affinity_of_current(state)  # (N,)
+        hold, none = self._hold(state, affinity)  # (N,) each
         chance = position_based(want, none, config.seeing_exponent)  # (N, K)
         place = draw_at(chance, random[:, 0])  # (N,), -1 for none
         playing, picked = state.current >= 0, place >= 0
@@ -301,7 +302,7 @@ class LongVideo:
         started = torch.where(picked, place, torch.where(ends & ~skipped[:, 0], 0, -1))  # (N,)
 
         completion = torch.where(ends, 1.0, state.quarters / QUARTERS)  # (N,)
-        subscribed = self._subscribes(state, completion)
+        subscribed = completion * self._subscribes(state, affinity)
         ad_clicked = state.trust.new_full((n,), config.ad_share * config.ad_click_rate)  # expected
         if generator is not None:
             random = torch.rand(n, 2, generator=generator, device=items.device, dtype=state.trust.dtype)
@@ -385,7 +386,9 @@ class LongVideo:
         state, config, embedding = user_state, self.config, self.catalogue.embedding[block]
         w_complete, w_click, w_subscribe, w_sameness, w_ad = stream_weights(self.streams).tolist()
         affinity = state.taste @ embedding.T  # (N, b)
-        hold, none = self._hold(state)  # (N,) each
+        of_playing = self._affinity_of_current(state)  # (N,)
+        hold, none = self._hold(state, of_playing)  # (N,) each
+        subscribes = self._subscribes(state, of_playing)  # (N,), after a whole video
         wear = state.wear @ self.categories[block].T  # (N, b)
         p = (self._want(affinity, self.catch[block], wear, state.trust) - column(none)).sigmoid_()  # picks it
         playing = (state.current >= 0).float()  # (N,)
@@ -394,8 +397,7 @@ class LongVideo:
         done = state.quarters / QUARTERS  # (N,)
 
         def paid(completion: Tensor) -> Tensor:  # (N,): by leaving the current video
-            subscribes = self._subscribes(state, completion)
-            value: Tensor = playing * (w_complete * completion + w_subscribe * subscribes)
+            value: Tensor = playing * completion * (w_complete + w_subscribe * subscribes)
             return value
 
         left_now = paid(done)
@@ -433,20 +435,22 @@ class LongVideo:
         want = torch.add(config.lure_gain * catch, affinity, alpha=config.want_gain)
         return want.add_(wear, alpha=-config.wear_gain).add_(column(offset))
 
-    def _hold(self, state: LongVideoState) -> tuple[Tensor, Tensor]:
-        """hold_c (N,), for any item at home, and the utility (N,) of picking nothing."""
+    def _affinity_of_current(self, state: LongVideoState) -> Tensor:
+        """u . e_c (N,) of the video that plays, or of any video at home."""
         current = state.current.clamp_min(0).unsqueeze(1)  # (N, 1)
-        affinity = rows.dot_rows(state.taste, self.catalogue.embedding, current)[:, 0]  # (N,)
-        hold = self.hold_of_item[current[:, 0]] + self.config.hold_gain * affinity
+        return rows.dot_rows(state.taste, self.catalogue.embedding, current)[:, 0]
+
+    def _hold(self, state: LongVideoState, affinity: Tensor) -> tuple[Tensor, Tensor]:
+        """hold_c (N,), for any item at home, and the utility (N,) of picking nothing."""
+        hold = self.hold_of_item[state.current.clamp_min(0)] + self.config.hold_gain * affinity
         return hold, torch.where(state.current >= 0, self.config.go_on_bias + hold, 0.0)
 
-    def _subscribes(self, state: LongVideoState, completion: Tensor) -> Tensor:
-        """Probability (N,) of subscribing when the current video is left after ``completion`` (N,)."""
+    def _subscribes(self, state: LongVideoState, affinity: Tensor) -> Tensor:
+        """Probability (N,) of subscribing when the current video is left after its end."""
         config, current = self.config, state.current.clamp_min(0).unsqueeze(1)  # (N, 1)
-        affinity = rows.dot_rows(state.taste, self.catalogue.embedding, current)[:, 0]
         logit = config.subscribe_bias + config.subscribe_gain * (affinity - config.fit_midpoint)
         already = rows.rows_hold(state.subscribed, self.creator[current])[:, 0]
-        return (completion * logit.sigmoid()).masked_fill(already, 0.0)
+        return logit.sigmoid().masked_fill(already, 0.0)
 
 
 def expected_completion(p: Tensor, quarters: Tensor | None = None) -> Tensor:

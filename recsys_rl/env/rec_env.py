@@ -274,11 +274,10 @@ class RecEnv:
             item = int(ordered[:, 1:][twice][0])
             raise UserError(f"Item {item} is twice in a slate: show each item once, or -1 for no item.")
         empty, items = items < 0, items.clamp_min(0)
-        places = [self._skipped(item.contiguous()) for item in items.split(1, 1)]
-        return items, torch.cat(places, 1) | empty
+        return items, self._skipped(items) | empty
 
     def _skipped(self, items: Tensor) -> Tensor:
-        """(N, 1) bool: True if the item of this one place may not be shown."""
+        """(N, K) bool: True if the item of this place may not be shown."""
         if self.all_shown:
             return torch.zeros_like(items, dtype=torch.bool)
         excluded = self.session.excluded
