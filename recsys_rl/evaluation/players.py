@@ -17,7 +17,7 @@ from torch import Tensor
 
 from recsys_rl.agents.baselines import RandomPolicy, baseline_makers
 from recsys_rl.agents.rankers import Rule, RuleWeights
-from recsys_rl.agents.references import upper_bounds
+from recsys_rl.agents.references import LONG_SESSION, upper_bounds
 from recsys_rl.checkpoint import Checkpoint, restoring
 from recsys_rl.config import Config
 from recsys_rl.env.rec_env import RecEnv
@@ -34,7 +34,7 @@ from recsys_rl.utils.seeding import generators, stream_seed
 
 NUM_FOREIGN_EPISODES = 100  # episodes in gym: environments, which have no held-out users
 PLANNER_USERS = 64  # a planner needs a second for each user in a session of LONG_SESSION steps
-LONG_SESSION = 50  # and minutes in one of 200
+LONG_PLANNER_USERS = 32  # in longer sessions
 PLANNERS = ("informed", "planner")
 
 
@@ -103,8 +103,8 @@ def play_all(
 
     Args:
         policies: the user's own policies, by their names module:NAME.
-        full: let the planners play all users, and not only PLANNER_USERS of them; and let them play sessions
-            of more than LONG_SESSION steps at all.
+        full: let the planners play all users, and not only PLANNER_USERS of them, or LONG_PLANNER_USERS in
+            sessions of more than LONG_SESSION steps.
         cache_dir: folder for the searched weights of `rule`.
 
     A progress bar on standard error shows the policy in play.
@@ -123,13 +123,15 @@ def play_all(
         players |= {name: make() for name, make in references(table, env, budget, cache_dir).items()}
     else:
         players["random"] = Player(RandomPolicy(env.interface.action_sizes, streams["random"]))
-    if not full and env.interface.episode_length > LONG_SESSION:
-        _leave_out_planners(players, env.interface.episode_length)
+    episode, session = env.interface.episode_length, env.interface.session_length
+    if not full and episode > session:
+        _leave_out_planners(players, episode)
+    fewer = LONG_PLANNER_USERS if session > LONG_SESSION else PLANNER_USERS
+    planned = len(users) if full else min(len(users), fewer)
     played = {}
     for number, (name, player) in enumerate(players.items(), 1):
         count = len(users)
-        fewer = name in PLANNERS and not full
-        places = evenly(min(count, PLANNER_USERS) if fewer else count, count)
+        places = evenly(planned if name in PLANNERS else count, count)
         streams["evaluation users"].manual_seed(stream_seed(seed, "evaluation users"))
         streams["policy"].manual_seed(stream_seed(seed, "policy"))
         if world.is_empty:  # only a new environment begins the same episodes again
@@ -144,12 +146,12 @@ def play_all(
     return played
 
 
-def _leave_out_planners(players: dict[str, Player], session_length: int) -> None:
+def _leave_out_planners(players: dict[str, Player], episode_length: int) -> None:
     """Remove the planners and print a line about it."""
     removed = [name for name in PLANNERS if players.pop(name, None) is not None]
     if removed:
         print(
-            f"{' and '.join(removed)}: only with --full, as a session of {session_length} steps takes them "
+            f"{' and '.join(removed)}: only with --full, as a life of {episode_length} steps takes them "
             "minutes for each user",
             file=sys.stderr,
         )
