@@ -54,6 +54,7 @@ from typing import Annotated, ClassVar
 import torch
 from torch import Tensor
 
+from recsys_rl.data import attributes
 from recsys_rl.data.attributes import catch
 from recsys_rl.dials import EnvConfig
 from recsys_rl.functional import rows
@@ -61,7 +62,7 @@ from recsys_rl.functional.choice_model import draw_at, position_based
 from recsys_rl.objective.weighted import stream_weights
 from recsys_rl.protocols import Platform
 from recsys_rl.schema import Finite, NonNegative, Range, Share
-from recsys_rl.types import Catalogue, Events, Feedback, Population, Signal, Stream
+from recsys_rl.types import Catalogue, Events, Feedback, Population, Signal, Stream, World
 
 FAVOURITES = 50
 """Number of a user's best items that ``tiresomeness`` averages over."""
@@ -152,6 +153,7 @@ class LongVideo:
     population: Population
     config: LongVideoConfig
     repeats: ClassVar[bool] = False
+    num_events: ClassVar[int] = 1
     context: ClassVar[tuple[str, ...]] = ("profile", "current_item", "progress", "idle", "clock")
     signals: ClassVar[tuple[Signal, ...]] = (
         Signal("completion"),
@@ -167,12 +169,15 @@ class LongVideo:
         {"profile": 1.0, "current_item": 1.0, "progress": 1.0, "idle": 1.0}
     )
 
+    def __post_init__(self) -> None:
+        attributes.require("A site of long videos", self.catalogue, ITEMS, {}, {})
+
     @property
     def slate_size(self) -> int:
         return self.config.suggestions
 
     @property
-    def event_history_length(self) -> int:
+    def history_length(self) -> int:
         return max(self.config.watched_window, self.slate_size)
 
     @cached_property
@@ -188,10 +193,8 @@ class LongVideo:
     @property
     def assumptions(self) -> str:
         """Part of a sentence: attributes that the data lack, drawn or done without; or ""."""
-        drawn = [name for name in ("duration", "creator") if name not in self.catalogue.attributes]
-        texts = (
-            [f"the data hold no {' and no '.join(drawn)} of videos: drawn from the item ids"] if drawn else []
-        )
+        drawn = attributes.assumed(self.catalogue, {"duration": DURATIONS, "creator": CREATORS})
+        texts = [drawn] if drawn else []
         if not self.catalogue.knows_quality:
             texts.append("the data hold no ratings that differ, so no video is catchy")
         if not bool(self.catalogue.genres.any()):
@@ -211,8 +214,7 @@ class LongVideo:
     @cached_property
     def hold_of_item(self) -> Tensor:
         """(I,): hold of each item without the taste, in logits."""
-        attributes, config = self.catalogue.attributes, self.config
-        duration = attributes.get("duration", drawn_durations(self.catalogue.item_ids))  # (I,) seconds
+        config, duration = self.config, self.catalogue.attributes["duration"]  # (I,) seconds
         longer = (duration.float() / 600).clamp_min(1e-3).log()
         offset = config.hold_bias - config.hold_gain * config.fit_midpoint
         return offset - config.lure_gain * self.catch - config.length_cost * longer
@@ -220,8 +222,7 @@ class LongVideo:
     @cached_property
     def creator(self) -> Tensor:
         """(I,) int64: the creator of each item, at least 0."""
-        drawn = drawn_creators(self.catalogue.item_ids)
-        return self.catalogue.attributes.get("creator", drawn).long()
+        return self.catalogue.attributes["creator"].long()
 
     def sample(self, users: Tensor) -> LongVideoState:
         taste = self.population.taste.index_select(0, users)  # (N, D)
@@ -477,26 +478,21 @@ def column(x: Tensor) -> Tensor:
     return x.unsqueeze(-1)
 
 
-def drawn_durations(item_ids: Tensor) -> Tensor:
-    """(I,) seconds: log-normal about 10 minutes, log sd 0.8, cut to 1 minute .. 2 hours, by the id."""
-    u = from_ids(item_ids, 0).clamp(1e-6, 1 - 1e-6)
-    normal = 2**0.5 * torch.erfinv(2 * u - 1)
-    return (600 * (0.8 * normal).exp()).clamp(60, 7200).float()
+DURATIONS = "log-normal with median 10 min and log deviation 0.8, within 1 min .. 2 h"
+CREATORS = "one for three videos, by a power law with exponent 0.7"
+ITEMS = {"duration": attributes.log_normal(600.0, 0.8, 60.0, 7200.0), "creator": attributes.creators}
+"""Attributes of videos, from the data where these have them."""
 
 
-def drawn_creators(item_ids: Tensor, number: int = 200) -> Tensor:
-    """(I,) int64: one of ``number`` creators; the first ones have most videos. From the id alone."""
-    return (number * from_ids(item_ids, 1).square()).long()
-
-
-def from_ids(ids: Tensor, which: int) -> Tensor:
-    """Evenly spread numbers in [0, 1), float64, one for each id."""
-    return ((ids + 1) * FIRST[which] % MODULUS).double() / MODULUS
+def furnish(world: World, seed: int) -> World:
+    """The world with the attributes that this platform needs."""
+    return attributes.with_attributes(world, ITEMS, {}, seed)
 
 
 PLATFORM = Platform(
     LongVideoConfig,
     users=LongVideo,
+    furnish=furnish,
     presets={
         "*": {
             "env_config": {"max_episode_steps": 40},

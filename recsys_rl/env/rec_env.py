@@ -13,7 +13,7 @@ from recsys_rl.dials import EnvConfig
 from recsys_rl.env.visits import DAYS, LONGEST_GAP
 from recsys_rl.functional import categorical, rows
 from recsys_rl.objective.weighted import stream_weights, weighted
-from recsys_rl.protocols import EventUsers, ReturningUsers, UserModel, UserState
+from recsys_rl.protocols import EventUsers, ReturningUsers, UserModel, UserState, WindowUsers
 from recsys_rl.session import Session, make_interface
 from recsys_rl.types import Catalogue, Events, Obs, Signal, Step, Stream, UserError, tensors_of, tree_map
 
@@ -44,7 +44,7 @@ class RecEnv:
         """
         Args:
             users: (U',) int64, rows of the population. Sessions draw their users from these.
-            history_length: items in the history of an observation. None: the user model's (EventUsers), else
+            history_length: items in the history of an observation. None: the user model's (WindowUsers), else
                 all items of a session, or no history if items repeat.
 
         Raises UserError if the slate is larger than the catalogue, or if the catalogue lacks an attribute.
@@ -58,8 +58,8 @@ class RecEnv:
         self.device = catalogue.embedding.device
         pieces = user_model.visible(user_model.sample(users[:1]))
         events = isinstance(user_model, EventUsers)
-        if history_length is None and isinstance(user_model, EventUsers):
-            history_length = user_model.event_history_length
+        if history_length is None and isinstance(user_model, WindowUsers):
+            history_length = user_model.history_length
         visible = [place for place, signal in enumerate(user_model.signals) if signal.visible]
         self.interface = make_interface(
             catalogue,

@@ -68,7 +68,7 @@ from recsys_rl.functional import rows
 from recsys_rl.functional.log_normal import capped_mean
 from recsys_rl.protocols import Platform
 from recsys_rl.schema import Finite, NonNegative, Positive, Range, Share
-from recsys_rl.types import Catalogue, Feedback, Population, Signal, Stream, UserError, World
+from recsys_rl.types import Catalogue, Feedback, Population, Signal, Stream, World
 
 HIGHEST_RATIO = 5.0
 MOST_PATIENCE = 10.0
@@ -226,16 +226,10 @@ class ShortVideo:
     bounds: ClassVar[Mapping[str, float]] = MappingProxyType({"profile": 1.0, "time_of_week": 1.0})
 
     def __post_init__(self) -> None:
-        held = {"items": self.catalogue.attributes, "users": self.population.attributes}
-        for whose, draws in (("items", ITEMS), ("users", USERS)):
-            missing = [name for name in draws if name not in held[whose]]
-            if self.visits == 1 and "habit" in missing:  # worlds of earlier versions have none
-                missing.remove("habit")
-            if missing:
-                raise UserError(
-                    f"A feed of short videos needs the attributes {', '.join(missing)} of its {whose}: make "
-                    "the world with make_world, which draws those that the data lack."
-                )
+        # Worlds of earlier versions have no habit, which a single visit doesn't need.
+        needed = {name: draw for name, draw in USERS.items() if self.visits > 1 or name != "habit"}
+        items, users = self.catalogue, self.population.attributes
+        attributes.require("A feed of short videos", items, ITEMS, users, needed)
 
     @property
     def visits(self) -> int:
@@ -244,13 +238,10 @@ class ShortVideo:
     @property
     def assumptions(self) -> str:
         """Part of a sentence about attributes that were drawn, and those that are always drawn."""
-        texts = {"duration": f"durations ({DURATIONS})", "creator": f"creators ({CREATORS})"}
-        drawn = [text for name, text in texts.items() if name in self.catalogue.drawn]
-        return (
-            (f"the data lack {' and '.join(drawn)}, drawn from the seed; " if drawn else "")
-            + ("hooks of videos, habits of users and the after-effect are assumed")
-            + ("; so are the days on which users return" if self.visits > 1 else "")
-        )
+        drawn = attributes.assumed(self.catalogue, {"duration": DURATIONS, "creator": CREATORS})
+        always = "hooks of videos, habits of users and the after-effect are assumed"
+        returns = "; so are the days on which users return" if self.visits > 1 else ""
+        return (f"{drawn}; " if drawn else "") + always + returns
 
     @cached_property
     def tags(self) -> Tensor:
