@@ -85,8 +85,7 @@ def make_env(
         return platform.env(config.env, config.env_config, num_envs, generator, gamma, training)
     users = world.population.heldout if heldout else world.population.train
     user_model = make_user_model(config, world)
-    length = getattr(user_model, "history_length", None)  # None: all items of a session
-    return RecEnv(user_model, world.catalogue, config.env_config, users, num_envs, generator, length)
+    return RecEnv(user_model, world.catalogue, config.env_config, users, num_envs, generator)
 
 
 def one_visit(config: Config) -> Config:

@@ -196,12 +196,22 @@ class UserModel(Protocol):
 
 
 @runtime_checkable
-class EventUsers(UserModel, Protocol):
+class WindowUsers(UserModel, Protocol):
+    """A user model whose history is a window. The history of other models holds all items of a session."""
+
+    @property
+    def history_length(self) -> int:
+        """L: number of latest entries in the history, at least the slate size."""
+        ...
+
+
+@runtime_checkable
+class EventUsers(WindowUsers, Protocol):
     """A user model whose history holds the ``events`` of its feedback, and not all shown items."""
 
     @property
-    def event_history_length(self) -> int:
-        """L: number of latest events in the history, at least the slate size."""
+    def num_events(self) -> int:
+        """E: number of entries that a step can add to the history."""
         ...
 
 

@@ -26,7 +26,7 @@ class Session:
     steps: Tensor  # (N,) int64: steps so far
     history: Tensor  # (N, W) int64: the last W items, latest last, -1 padding first; W = max(L, K)
     signals: Tensor  # (N, W, S) float32: the visible signals of each, 0 at padding
-    # (N, T K) int64: all items shown so far, where the history may not hold them and none repeats; else None
+    # (N, T K) int64: all items shown, -1 at empty places; None if the history holds them, or they repeat
     shown: Tensor | None
     visit: Tensor | None = None  # (N,) int64: visits before this one; None: an episode is one visit
     day: Tensor | None = None  # (N,) int64: days since the first visit
@@ -62,7 +62,7 @@ class Session:
         slate_size = self.interface.slate_size
         if events is not None:
             if shown is not None:
-                shown = _push(shown, items, skipped)  # (N, T K)
+                shown = _append(shown, items, skipped)  # (N, T K)
             none = events.items < 0  # (N, E)
             history = _push(history, events.items, none)  # (N, W)
             seen = _push(seen, events.signals, none)  # (N, W, S)
@@ -72,7 +72,7 @@ class Session:
         else:
             history = _push(history, items, skipped)  # (N, W)
             seen = _push(seen, signals, skipped)  # (N, W, S)
-            shown = None if shown is None else _push(shown, items, skipped)  # (N, T K)
+            shown = None if shown is None else _append(shown, items, skipped)  # (N, T K)
         return replace(self, steps=self.steps + 1, history=history, signals=seen, shown=shown)
 
     def next_visit(self, gap: Tensor) -> Session:
@@ -126,13 +126,19 @@ def _push(old: Tensor, fresh: Tensor, skipped: Tensor | None) -> Tensor:
     """``old`` (N, W, ...) moved on by the entries ``fresh`` (N, E, ...) that are not ``skipped`` (N, E)."""
     number = fresh.shape[1]
     if number > 1 and (skipped is None or not bool(skipped.any())):  # in one pass instead of E
-        return torch.cat([old, fresh.to(old)], 1)[:, number:].contiguous()
+        return torch.cat([old[:, number:], fresh.to(old)], 1)
     if skipped is None:
         skipped = torch.zeros(fresh.shape[:2], dtype=torch.bool, device=fresh.device)
     for place in range(number):  # One after another, as each row may have skipped other places.
         at = slice(place, place + 1)
         old = rows.push_rows(old, fresh[:, at].to(old).contiguous(), skipped[:, at].contiguous())
     return old
+
+
+def _append(shown: Tensor, items: Tensor, skipped: Tensor | None) -> Tensor:
+    """``shown`` (N, T K) moved on by the ``items`` (N, K) of a step, -1 where ``skipped`` (N, K)."""
+    fresh = items if skipped is None else items.masked_fill(skipped, -1)
+    return torch.cat([shown[:, items.shape[1] :], fresh], 1)
 
 
 def _last_item(session: Session) -> Tensor:
@@ -156,12 +162,17 @@ def _clock(session: Session) -> Tensor:
 
 def _streak(session: Session) -> Tensor:
     """(N, 1): number of latest items of this visit, in a row, with the same creator, within the history."""
-    creators = session.catalogue.attributes["creator"][session.history.clamp_min(0)]  # (N, W)
-    same = (session.history >= 0) & (creators == creators[:, -1:])
-    streak = same.flip(1).long().cumprod(1).sum(1, keepdim=True)  # (N, 1)
+    history = session.history  # (N, W)
+    known = session.catalogue.attributes["creator"]
+    creators = known.index_select(0, history.flatten().clamp_min(0)).view_as(history)  # (N, W)
+    same = (history >= 0) & (creators == creators[:, -1:])
+    # The streak begins after the last entry of another creator.
+    places = torch.arange(1, history.shape[1] + 1, dtype=torch.float32, device=history.device)  # (W,)
+    last_other = places.where(~same, places.new_zeros(())).amax(1, keepdim=True)  # (N, 1), 0 for none
+    streak = history.shape[1] - last_other
     if session.visit is not None and session.shown is not None:
         streak = streak.minimum((session.shown >= 0).sum(1, keepdim=True))  # earlier visits don't count
-    return streak.float()
+    return streak
 
 
 PIECES: dict[str, Callable[[Session], Tensor]] = {

@@ -24,9 +24,8 @@ from recsys_rl.env.long_video import (
     LongVideoConfig,
     LongVideoState,
     as_uniform,
-    drawn_creators,
-    drawn_durations,
     expected_completion,
+    furnish,
 )
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.experience.rollout import play
@@ -34,7 +33,7 @@ from recsys_rl.gymnasium_ids import RecSysEnv
 from recsys_rl.make import make_env, make_world
 from recsys_rl.protocols import EventUsers, UncertainUsers
 from recsys_rl.testing import check_env, check_user_model
-from recsys_rl.types import Feedback, UserError
+from recsys_rl.types import Feedback, UserError, World
 from tests.tiny_world import population, tiny_catalogue
 
 TINY = LongVideoConfig(
@@ -162,7 +161,7 @@ def test_pick_from_the_sidebar_leaves_the_video() -> None:
     state, *_ = step(model, begin(model))
     state, *_ = step(model, numbers(state, SURE, NEVER))  # one quarter
     items = torch.tensor([[2, 1]])
-    _, none = model._hold(state)
+    _, none = model._hold(state, model._affinity_of_current(state))
     assert none.item() == pytest.approx(0.25 + 2 - 3**0.5)  # go_on_bias + hold
     state, feedback, paid, _ = step(model, numbers(state, NEVER, NEVER), items)
     assert paid["completion"] == 0.25 and paid["clicked"] == 1 and paid["sameness"] == pytest.approx(0.6)
@@ -185,17 +184,16 @@ def test_hold_falls_with_duration() -> None:
     """North lasts e^2 times 10 minutes: 1 + 2 (0 - 1/2) - 0.5 * 2."""
     model = tiny()
     state = replace(begin(model), current=torch.tensor([1]))
-    assert model._hold(state)[0].item() == pytest.approx(-1.0)
+    assert model._hold(state, model._affinity_of_current(state))[0].item() == pytest.approx(-1.0)
 
 
 def test_creator_is_subscribed_to_once() -> None:
     model = tiny()
     state = replace(begin(model), current=torch.tensor([1]))
-    one = torch.ones(1)
     # sigmoid(-1 + 2 (0 - 1/2))
-    assert model._subscribes(state, one).item() == pytest.approx(0.119203)
+    assert model._subscribes(state, model._affinity_of_current(state)).item() == pytest.approx(0.119203)
     known = replace(state, subscribed=state.subscribed.index_fill(1, torch.tensor([3]), 1))
-    assert model._subscribes(known, one).item() == 0
+    assert model._subscribes(known, model._affinity_of_current(known)).item() == 0
     feedback = model.respond(numbers(state, SURE, SURE), EAST_NORTH, SHOWN, None)
     assert feedback.events is not None
     feedback.events.signals[0, 0, 2] = 1.0
@@ -259,21 +257,19 @@ def test_futures_share_nothing_but_the_state() -> None:
 # ---- drawn attributes
 
 
-def test_drawn_attributes_depend_on_the_ids_alone() -> None:
-    ids = torch.arange(5000)
-    duration, creator = drawn_durations(ids), drawn_creators(ids)
-    assert duration.median().item() == pytest.approx(600, rel=0.02)
-    assert duration.log().std().item() == pytest.approx(0.8, abs=0.03)
-    assert duration.min() >= 60 and duration.max() <= 7200
-    assert creator.min() == 0 and creator.max() == 199
-    order = torch.randperm(5000, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(drawn_durations(ids[order]), duration[order])
+def test_attributes_that_the_data_lack_are_drawn_and_named() -> None:
     model = tiny()
     assert model.assumptions == ""
-    bare = replace(model, catalogue=tiny_catalogue())
-    drawn = "the data hold no duration and no creator of videos: drawn from the item ids"
-    assert bare.assumptions == drawn
-    plain = replace(tiny_catalogue(), genres=torch.zeros(3, 0), quality=torch.ones(3))
+    bare = replace(tiny_catalogue(), attributes={"duration": torch.full((3,), 60.0)})
+    with pytest.raises(UserError, match="A site of long videos needs the attributes creator of its items"):
+        replace(model, catalogue=bare)
+    items = furnish(World(bare, model.population), 0).catalogue
+    assert torch.equal(items.attributes["duration"], bare.attributes["duration"])
+    drawn = (
+        "the data lack creators (one for three videos, by a power law with exponent 0.7), drawn from the seed"
+    )
+    assert replace(model, catalogue=items).assumptions == drawn
+    plain = replace(items, genres=torch.zeros(3, 0), quality=torch.ones(3))
     assert replace(model, catalogue=plain).assumptions == (
         f"{drawn}; the data hold no ratings that differ, so no video is catchy; the data hold no categories, "
         "so nobody tires of one"
@@ -399,7 +395,7 @@ def test_commands_from_training_to_the_table(
     small = "--suggestions 3 --n-steps 6 --num-envs 4 --batch-size 12 --hidden-dims 6 --total-timesteps 96"
     where = ["--cache-dir", str(tmp_path)]
     assert main(["train", "--env", "long-video", *world.split(), *small.split(), *where]) == 0
-    drawn = "the data hold no duration and no creator of videos: drawn from the item ids"
+    drawn = "the data lack durations (log-normal with median 10 min"
     assert drawn in capsys.readouterr().err
     (log,) = tmp_path.rglob("log.csv")
     names = ["completion", "clicked", "subscribed", "sameness", "ad_clicks"]

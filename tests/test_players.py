@@ -50,16 +50,16 @@ def test_plain_lines_without_a_terminal(
     assert lines == [title, *(f"{title}: step {step} of 5" for step in range(1, len(lines)))]
 
 
-def test_planners_play_long_sessions_only_with_full(
+def test_planners_play_fewer_users_in_long_sessions(
     checkpoint: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(players, "LONG_SESSION", 4)
+    monkeypatch.setattr(players, "LONG_PLANNER_USERS", 2)
     assert main(["evaluate", checkpoint]) == 0
-    table, news = capsys.readouterr()
-    assert "informed and planner: only with --full, as a session of 5 steps takes them" in news
-    assert "planner" not in table and "myopic" in table
+    table = capsys.readouterr().out
+    assert re.search(r": 2 of \d+ users \(--full plays all\)", table)
     assert main(["evaluate", checkpoint, "--full"]) == 0
-    assert "planner" in capsys.readouterr().out
+    assert "--full plays all" not in capsys.readouterr().out
 
 
 def test_users_are_spread_evenly() -> None:

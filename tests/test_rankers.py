@@ -62,6 +62,13 @@ def test_similarity_of_the_rule_decays() -> None:
     assert shown_by(Rule(catalogue, half), older) == [1, 0]
 
 
+def test_rule_avoids_items_after_which_users_leave() -> None:
+    """The user (0.6, 0.8) has 1 for between and 0.8 for north; the leave rates are 1 and -1."""
+    for leaving, best in ((0.09, 2), (0.11, 1)):
+        rule = Rule(tiny_catalogue(), weights(leaving=leaving), 1, torch.tensor([0.0, -1.0, 1.0]))
+        assert shown_by(rule, obs([[0.6, 0.8]], [[-1, -1]])) == [best]
+
+
 def test_fold_in_moves_towards_items_above_the_average_of_the_session() -> None:
     """East 1, north 0: average 1/2, so that (0.6, 0.8) + rate (1/2, -1/2) is of direction (1.1, 0.3)."""
     request = obs([[0.6, 0.8]], [[0, 1]], [[1.0, 0.0]])

@@ -36,6 +36,7 @@ def test_by_hand() -> None:
     queue, kept = torch.tensor([[-1, 4, 6], [1, 2, 3]]), torch.tensor([[False], [True]])
     assert rows.push_rows(queue, torch.tensor([[9], [9]]), kept).tolist() == [[4, 6, 9], [1, 2, 3]]
     assert rows.rows_hold(queue, torch.tensor([[6], [6]])).tolist() == [[True], [False]]
+    assert rows.rows_hold(queue, torch.tensor([[6, 5], [6, 3]])).tolist() == [[True, False], [False, True]]
 
 
 @pytest.mark.parametrize(("n", "k", "size"), [(0, 1, 3), (1, 1, 1), (7, 3, 19), (3000, 1, 33)])
@@ -57,6 +58,8 @@ def test_any_size(n: int, k: int, size: int) -> None:
     pushed = torch.where(kept, queue, torch.cat([queue[:, 1:], newest], 1))
     assert torch.equal(rows.push_rows(queue, newest, kept), pushed)
     assert torch.equal(rows.rows_hold(queue, newest), (queue == newest).any(1, keepdim=True))
+    held = torch.stack([(queue == items[:, [place]]).any(1) for place in range(k)], 1)
+    assert torch.equal(rows.rows_hold(queue, items), held)
     places = torch.randperm(n, generator=rng(4))[: n // 2]
     fresh = torch.randn(len(places), size, generator=rng(5))
     put = rows.put_rows(x, places, fresh)
@@ -134,5 +137,5 @@ def test_shapes_that_do_not_fit() -> None:
     for fresh, kept in ((items, skipped[:, :1]), (one, skipped), (one.int(), skipped[:, :1])):
         with pytest.raises(ValueError, match="fit"):
             rows.push_rows(items, fresh, kept.contiguous())
-    with pytest.raises(ValueError, match="one for each row"):
-        rows.rows_hold(items, items)
+    with pytest.raises(ValueError, match="must have"):
+        rows.rows_hold(items, items[:1])

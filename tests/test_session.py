@@ -250,7 +250,7 @@ def test_history_of_events_is_apart_from_the_items_shown() -> None:
     assert obs.history is not None and obs.signals is not None and obs.exclude is not None
     assert obs.history.tolist() == [[-1, 1], [-1, -1]]
     assert obs.signals.flatten(1).tolist() == [[0, 0.25], [0, 0]]
-    assert obs.exclude.tolist() == [[-1, -1, -1, -1, 0, 1], [-1, -1, -1, -1, -1, 2]]
+    assert obs.exclude.tolist() == [[-1, -1, -1, -1, 0, 1], [-1, -1, -1, -1, 2, -1]]
     assert session.record(items, signals, None, event).steps.tolist() == [2, 2]
 
 

@@ -10,7 +10,15 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from recsys_rl.agents.references import Myopic, Planner, rest_of_session
+from recsys_rl.agents.references import (
+    LONG_PRICES,
+    PATIENCE_PRICES,
+    WEARINESS_PRICES,
+    Myopic,
+    Planner,
+    Search,
+    rest_of_session,
+)
 from recsys_rl.checkpoint import load
 from recsys_rl.config import Config, from_dict
 from recsys_rl.env.rec_env import RecEnv
@@ -285,7 +293,7 @@ def test_rest_of_a_long_session_by_hand() -> None:
     """10 rewards in 20 steps; 4 of 6 units of patience in 20 steps leave enough for 10 more."""
     total, before = torch.full((4,), 10.0), torch.full((4,), 6.0)
     after = torch.tensor([6.0, 2.0, 7.0, 2.0])
-    rest = rest_of_session(total, before, after, torch.tensor([50, 50, 25, 20]))
+    rest = rest_of_session(total, before, after, torch.tensor([50, 50, 25, 20]), 20)
     assert_close(rest, torch.tensor([15.0, 0.5 * 10, 0.5 * 5, 0.0]))
 
 
@@ -441,3 +449,9 @@ def test_streams_and_their_sums() -> None:
     feedback = model.respond(model.sample(torch.tensor([0])), torch.tensor([[3]]), SHOWN, None)
     skip, watch, *_, seconds = model.rewards(feedback)[0].tolist()
     assert skip > 0.8 and 0 < watch < 0.2 and seconds > 60 * watch
+
+
+def test_search_of_the_planner_is_narrower_in_long_sessions() -> None:
+    model = tiny()
+    assert Search.of(model, 51) == Search(LONG_PRICES, 2, 10) and Search.of(model, 51).chunk == 21
+    assert Search.of(model, 50) == Search((PATIENCE_PRICES, WEARINESS_PRICES), 3, 20)

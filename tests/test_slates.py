@@ -21,7 +21,7 @@ from recsys_rl.agents.rankers import MaximalMarginalRelevance, Rule, RuleWeights
 from recsys_rl.agents.references import Myopic, Planner, upper_bounds
 from recsys_rl.dials import ModelConfig
 from recsys_rl.env.rec_env import RecEnv
-from recsys_rl.evaluation import tuning
+from recsys_rl.evaluation import rule_search, tuning
 from recsys_rl.evaluation.printing import print_table
 from recsys_rl.evaluation.table import Played, mean_rows, summarise
 from recsys_rl.experience.rollout import play
@@ -113,7 +113,7 @@ def test_hidden_state_and_hidden_signals_never_reach_the_observation() -> None:
 
 def policies(env: RecEnv) -> dict[str, Policy]:
     """All baselines of the table."""
-    some = RuleWeights(*(torch.tensor(x) for x in (0.1, 0.1, 0.2, 0.1, 0.5, 0.2)))
+    some = RuleWeights(*(torch.tensor(x) for x in (0.1, 0.1, 0.2, 0.1, 0.5, 0.2, 0.1)))
     return {
         **simple_baselines(env, env.users, torch.Generator().manual_seed(0)),
         "mf": Rule(env.catalogue, RuleWeights.zeros(), 3),
@@ -201,8 +201,8 @@ def test_hyperparameters_are_tuned_on_slates() -> None:
     obs = env.reset()
     for agent, note in (tuning.tune_mf(trainees()), tuning.tune_mmr(trainees())):
         assert agent.act(obs).items.shape == (5, 3) and "fold-in" in note
-    weights, taken = tuning.search_rule(trainees(), 2000)
-    assert 0 < taken <= 2000 and bool(weights.fold_in >= 0)
+    found = rule_search.search_rule(trainees(), 2000)
+    assert 0 < found.steps <= 2000 and bool(found.weights.fold_in >= 0)
 
 
 def table() -> dict[str, Any]:

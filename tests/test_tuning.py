@@ -1,4 +1,4 @@
-"""Hyperparameters of `mf`, `mmr` and `rule`: tuned on training users, never on held-out users."""
+"""Hyperparameters of `mf` and `mmr`, and the table's `rule`: from training users, never held-out ones."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from recsys_rl.agents.rankers import MaximalMarginalRelevance, Rule, RuleWeights
+from recsys_rl.agents.rankers import MaximalMarginalRelevance
 from recsys_rl.checkpoint import Checkpoint, load
 from recsys_rl.config import Config
-from recsys_rl.evaluation import tuning
+from recsys_rl.evaluation import rule_search, tuning
 from recsys_rl.evaluation.checkpoints import Entry
 from recsys_rl.evaluation.players import heldout_users, play_all
 from recsys_rl.evaluation.table import Played
@@ -55,29 +55,6 @@ def test_training_part_excludes_other_users(small: Small) -> None:
     assert len(part.heldout) == 0
 
 
-def test_search_beats_the_ranking_by_profile_and_keeps_its_budget(
-    small: Small,
-) -> None:
-    config, place = small
-    catalogue, population = place
-    weights, taken = tuning.search_rule(trainees(config, place), 20_000)
-    assert 15_000 < taken <= 20_000
-    strangers = population.heldout
-    plain = Rule(catalogue, RuleWeights.zeros())
-    both = []
-    for agent in (Rule(catalogue, weights), plain):
-        noise = torch.Generator().manual_seed(1)
-        env = make_env(config, place, len(strangers), noise, heldout=True)
-        both.append(play(env, agent, strangers).returns.mean().item())
-    assert both[0] > 1.05 * both[1]
-
-
-def test_search_with_a_tiny_budget_takes_one_round(small: Small) -> None:
-    weights, taken = tuning.search_rule(trainees(*small), 0)
-    assert 0 < taken <= (tuning.CANDIDATES + 4) * 20
-    assert 0 <= weights.decay < 1 and weights.fold_in >= 0
-
-
 def test_tuned_values_are_the_best_of_those_tried(small: Small) -> None:
     """`mmr` with weight 0 is the ranking by profile: the tuned one earns no less on training users."""
     config, place = small
@@ -94,16 +71,6 @@ def test_tuned_values_are_the_best_of_those_tried(small: Small) -> None:
         env = make_env(config, place, len(users), noise)
         both.append(play(env, one, users).returns.mean().item())
     assert both[0] > both[1]
-
-
-def test_note_of_the_rule() -> None:
-    values = (0.124, -0.001, 0.2, 0.0, 0.5)
-    off = RuleWeights(*(torch.tensor(x) for x in (*values, 0.0)))
-    assert tuning.rule_note(off, 98_304) == (
-        "popularity 0.12, quality 0.00, similarity 0.20, overlap 0.00, decay 0.50, fold-in off; "
-        "searched with 98,304 steps of training users"
-    )
-    assert "fold-in on (0.25)" in tuning.rule_note(dataclasses.replace(off, fold_in=torch.tensor(0.25)), 1)
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +110,7 @@ def test_second_evaluation_makes_no_search(
 ) -> None:
     first = played(checkpoint, tmp_path)
     assert "searching `rule` with at most 480 steps" in capsys.readouterr().err
-    monkeypatch.setattr(tuning, "search_rule", None)  # to be called is to fail
+    monkeypatch.setattr(rule_search, "search_rule", None)  # to be called is to fail
     second = played(checkpoint, tmp_path)
     assert second["rule"].note == first["rule"].note
     assert torch.equal(second["rule"].sessions.items, first["rule"].sessions.items)

@@ -1,7 +1,8 @@
 """Rankings that a team would ship without reinforcement learning: `mf`, `mmr` and `rule`.
 
 Each scores the features of an item against the profile of the user, and shows the K best allowed items.
-For a large catalogue no tensor of size (N, I) is made. evaluation/tuning.py chooses the hyperparameters.
+For a large catalogue no tensor of size (N, I) is made. The hyperparameters come from evaluation/tuning.py and
+evaluation/rule_search.py.
 """
 
 from __future__ import annotations
@@ -26,10 +27,11 @@ SHORTLIST = 1000
 class RuleWeights:
     """The weights of `rule`, () or (N,) each: a linear score of the visible features of user and item.
 
-    u is the profile after the fold-in, e_i the embedding (unit norm), g_i the genres (unit norm). The sums
-    are over the items shown, and k counts the steps since::
+    u is the profile after the fold-in, e_i the embedding (unit norm), g_i the genres (unit norm), and
+    leave_rate_i the share of sessions that ended after the item. The sums are over the items shown, and k
+    counts the steps since::
 
-        score_i = u . e_i + popularity z(log popularity_i) + quality z(quality_i)
+        score_i = u . e_i + popularity z(log popularity_i) + quality z(quality_i) - leaving z(leave_rate_i)
                   - similarity sum_k decay^k e_k . e_i - overlap sum_k decay^k g_k . g_i
     """
 
@@ -41,6 +43,8 @@ class RuleWeights:
     """In [0, 1): with 0 only the last item counts."""
     fold_in: Tensor
     """Weight of the feedback of this session in the profile (see ``fold_in``)."""
+    leaving: Tensor
+    """Weight of the leave rate of the item."""
 
     @classmethod
     def zeros(cls) -> RuleWeights:
@@ -51,26 +55,38 @@ class RuleWeights:
 class Rule:
     """Shows the K items with the highest linear scores (``RuleWeights``). With all weights 0 it is `mf`."""
 
-    def __init__(self, catalogue: Catalogue, weights: RuleWeights, slate_size: int = 1) -> None:
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        weights: RuleWeights,
+        slate_size: int = 1,
+        leave_rates: Tensor | None = None,
+    ) -> None:
+        """``leave_rates`` (I,): leave rates of the items as z-scores; None counts as 0."""
         self.catalogue = catalogue
         self.weights = weights
         self.slate_size = slate_size
+        self.leave_rates = leave_rates
 
     @cached_property
     def columns(self) -> Tensor:
-        """(I, G + 2): genres of unit norm, log popularity and quality as z-scores."""
-        return item_columns(self.catalogue)[:, : len(self.catalogue.genre_names) + 2]
+        """(I, G + 3): genres of unit norm; log popularity, quality and leave rate as z-scores."""
+        known = item_columns(self.catalogue)[:, : len(self.catalogue.genre_names) + 2]
+        rates = self.leave_rates
+        leaving = torch.zeros_like(known[:, 0]) if rates is None else rates  # (I,)
+        return torch.cat([known, leaving.unsqueeze(1)], 1)
 
     def act(self, obs: Obs, greedy: bool = False) -> Action:
         weights, embedding = self.weights, self.catalogue.embedding
         query = fold_in(obs, embedding, weights.fold_in)  # (N, D)
-        of_columns = torch.zeros(obs.num_rows, self.columns.shape[1], device=query.device)  # (N, G + 2)
+        of_columns = torch.zeros(obs.num_rows, self.columns.shape[1], device=query.device)  # (N, G + 3)
         if obs.history is not None:
             kernel = _recency(obs.history, weights.decay)  # (N, L)
             query = query - _column(weights.similarity) * _weighted_rows(kernel, embedding, obs.history)
             of_columns -= _column(weights.overlap) * _weighted_rows(kernel, self.columns, obs.history)
-        of_columns[:, -2] = weights.popularity
-        of_columns[:, -1] = weights.quality
+        of_columns[:, -3] = weights.popularity
+        of_columns[:, -2] = weights.quality
+        of_columns[:, -1] = -weights.leaving
 
         def score(block: slice) -> Tensor:
             return query @ embedding[block].T + of_columns @ self.columns[block].T  # (N, b)

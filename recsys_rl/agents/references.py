@@ -5,6 +5,7 @@ These agents read the environment itself, so ``obs`` must be its latest observat
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -27,14 +28,43 @@ LOOKAHEAD = 20
 PLANNER_ITEMS = 20_000
 """Largest catalogue of the planner. It scores all items hundreds of times a step; many more items would
 take days."""
-CHUNK = 4
-"""Users planned together: the scores of 4 * 28 * 3 rows fit the cache of a core."""
-UNCERTAIN_CHUNK = 16
-"""The same for UncertainUsers, who have fewer branches: 16 * 8 rows in each future."""
+ROWS = 336
+"""Largest number of branches simulated together: their scores fit the cache of a core."""
 FUTURES = 4
 """Futures that each branch is simulated in, where the response without noise is one of many."""
 UNCERTAIN_PRICES = ((0.0, 2.0, 8.0, 32.0), (0.0, 0.5))
 """Prices of patience and of weariness in that case: fewer, as each branch costs FUTURES simulations."""
+LONG_SESSION = 50
+"""Steps of the longest session that is planned with the whole search. In a longer one the search below is
+narrower, as it is made at each step: it takes a twentieth of the time for each step."""
+LONG_PRICES = ((0.5, 1.0, 2.0, 4.0), (0.0, 0.5))
+LONG_FIRST_ITEMS = 2
+LONG_LOOKAHEAD = 10
+
+
+@dataclass(frozen=True)
+class Search:
+    """The size of the planner's search."""
+
+    prices: tuple[tuple[float, ...], tuple[float, ...]]  # of patience and of weariness
+    first_items: int  # tried with each pair of prices; a slate is one
+    lookahead: int  # most steps simulated
+
+    @classmethod
+    def of(cls, user_model: PatientUsers, session_length: int) -> Search:
+        """The search for this kind of users and for sessions of ``session_length`` steps."""
+        first_items = FIRST_ITEMS if user_model.slate_size == 1 else 1
+        if isinstance(user_model, UncertainUsers):
+            return cls(UNCERTAIN_PRICES, first_items, LOOKAHEAD)
+        if session_length > LONG_SESSION:
+            return cls(LONG_PRICES, min(first_items, LONG_FIRST_ITEMS), LONG_LOOKAHEAD)
+        return cls((PATIENCE_PRICES, WEARINESS_PRICES), first_items, LOOKAHEAD)
+
+    @property
+    def chunk(self) -> int:
+        """Users planned together."""
+        prices = len(self.prices[0]) * len(self.prices[1])
+        return max(1, ROWS // (prices * self.first_items))
 
 
 class Myopic:
@@ -72,8 +102,9 @@ class Planner:
     with the highest return. With an exact simulation this is never worse than the best of the base policies;
     here the simulation neglects the clipping of the noise to [0, 1]. In a slate, a base policy shows the K
     items with the highest scores, and the planner chooses among these slates. A branch of UncertainUsers is
-    simulated in FUTURES futures, the same for all branches, and its return is their mean. The result is a
-    lower bound of the true optimum, which is unknown and may lie above it.
+    simulated in FUTURES futures, the same for all branches, and its return is their mean. ``Search`` has the
+    prices, the number of first items and the steps that are simulated. The result is a lower bound of the
+    true optimum, which is unknown and may lie above it.
 
     ``informed``: plan with the profile in place of the taste. A recommender can have this profile of a
     stranger. Patience and weariness are still the true ones, which are hidden from a recommender.
@@ -87,7 +118,7 @@ class Planner:
         simulator, length = self.simulator, self.simulator.interface.session_length
         user_state = self.user_model.as_known(simulator.user_state) if self.informed else simulator.user_state
         left = length - simulator.session.steps  # (N,)
-        chunk = UNCERTAIN_CHUNK if isinstance(self.user_model, UncertainUsers) else CHUNK
+        chunk = Search.of(self.user_model, length).chunk
         n, mask = obs.num_rows, obs.allowed(simulator.catalogue.num_items)  # (N, I)
         items = [
             best_first_items(
@@ -106,15 +137,14 @@ def best_first_items(
     user_model: PatientUsers, user_state: Any, mask: Tensor, left: Tensor, length: int
 ) -> Tensor:
     """The planner's choice (N, K) for users with ``left`` (N,) of ``length`` steps left; ``mask`` (N, I)."""
-    uncertain = isinstance(user_model, UncertainUsers)
-    grid = UNCERTAIN_PRICES if uncertain else (PATIENCE_PRICES, WEARINESS_PRICES)
-    pairs = torch.cartesian_prod(*(left.new_tensor(x, dtype=torch.float32) for x in grid))  # (P, 2)
+    search = Search.of(user_model, length)
+    pairs = torch.cartesian_prod(*(left.new_tensor(x, dtype=torch.float32) for x in search.prices))  # (P, 2)
     prices = pairs.unsqueeze(0).expand(len(left), -1, -1)  # (N, P, 2)
     tiresome = user_model.tiresomeness(user_state)  # (N, I)
     scores = base_scores(user_model, user_state, tiresome, prices, left / length)  # (N, P, I)
     scores = categorical.mask_logits(scores, mask.unsqueeze(1))
     slate_size = user_model.slate_size
-    tried = min(FIRST_ITEMS, mask.shape[1]) if slate_size == 1 else slate_size
+    tried = min(search.first_items, mask.shape[1]) if slate_size == 1 else slate_size
     best = scores.topk(tried, -1)
     first = best.indices  # (N, P, F) single items, or (N, P, K) one slate each
     if slate_size > 1:  # a place without an allowed item stays empty
@@ -136,6 +166,7 @@ def best_first_items(
                 slates.flatten(0, 1),
                 tiresome,
                 prices.repeat_interleave(branches // prices.shape[1], 1),
+                search.lookahead,
             )
             for future in futures(user_model, user_state)
         ]
@@ -179,17 +210,18 @@ def simulate(
     items: Tensor,
     tiresome: Tensor,
     prices: Tensor,
+    lookahead: int,
 ) -> Tensor:
     """Expected return (R,) of showing ``items`` (R, K) and then the choices of the row's base policy.
 
     ``user_state``, ``mask`` (R, I) and ``left`` (R,) have R = N * B rows; ``tiresome`` is (N, I), ``prices``
-    (N, B, 2).
+    (N, B, 2). Steps after ``lookahead`` are extrapolated (``rest_of_session``).
     """
     total = torch.zeros(len(left), device=left.device)
     present = torch.ones_like(left, dtype=torch.bool)
     weights = stream_weights(user_model.streams)
     longest, before = int(left.max()), user_state
-    for step in range(min(longest, LOOKAHEAD)):
+    for step in range(min(longest, lookahead)):
         if step > 0:
             share_left = (left - step).clamp_min(0) / length  # (R,)
             scores = base_scores(user_model, user_state, tiresome, prices, share_left).view_as(mask)
@@ -201,22 +233,21 @@ def simulate(
         present = present & ~leaves & (left > step + 1)
         if not user_model.repeats:
             mask = mask.scatter(1, items, mask.gather(1, items) & empty)
-    if longest > LOOKAHEAD:
-        total += present * rest_of_session(
-            total, user_model.patience(before), user_model.patience(user_state), left
-        )
+    if longest > lookahead:
+        stock = user_model.patience(before), user_model.patience(user_state)
+        total += present * rest_of_session(total, *stock, left, lookahead)
     return total
 
 
-def rest_of_session(total: Tensor, before: Tensor, after: Tensor, left: Tensor) -> Tensor:
-    """Estimated return (R,) after LOOKAHEAD steps, in which ``total`` (R,) was earned.
+def rest_of_session(total: Tensor, before: Tensor, after: Tensor, left: Tensor, lookahead: int) -> Tensor:
+    """Estimated return (R,) after ``lookahead`` steps, in which ``total`` (R,) was earned.
 
     The mean reward of these steps goes on until the session's last step, or until the patience is used up, if
     it went from ``before`` to ``after`` (R,) and falls on at this rate.
     """
-    loss = (before - after) / LOOKAHEAD  # (R,) of patience in a step
+    loss = (before - after) / lookahead  # (R,) of patience in a step
     patient = torch.where(loss > 0, after / loss, torch.inf)  # (R,) steps
-    return total / LOOKAHEAD * torch.minimum(patient, (left - LOOKAHEAD).clamp_min(0))
+    return total / lookahead * torch.minimum(patient, (left - lookahead).clamp_min(0))
 
 
 def upper_bounds(simulator: Simulator) -> dict[str, Policy]:

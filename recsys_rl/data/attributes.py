@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from recsys_rl.types import Catalogue, World
+from recsys_rl.types import Catalogue, UserError, World
 from recsys_rl.utils.seeding import generators
 
 Draw = Callable[[int, torch.Generator], Tensor]
@@ -46,6 +46,35 @@ def with_attributes(world: World, items: Mapping[str, Draw], users: Mapping[str,
         ),
         dataclasses.replace(population, attributes={**population.attributes, **of_users}),
     )
+
+
+def require(
+    platform: str,
+    catalogue: Catalogue,
+    items: Mapping[str, Draw],
+    users: Mapping[str, Tensor],
+    draws: Mapping[str, Draw],
+) -> None:
+    """Raise UserError if the catalogue lacks one of ``items``, or ``users`` one of ``draws``.
+
+    ``users``: the attributes of the population.
+    """
+    for whose, needed, held in (("items", items, catalogue.attributes), ("users", draws, users)):
+        missing = [name for name in needed if name not in held]
+        if missing:
+            raise UserError(
+                f"{platform} needs the attributes {', '.join(missing)} of its {whose}: make the world with "
+                "make_world, which draws those that the data lack."
+            )
+
+
+def assumed(catalogue: Catalogue, texts: Mapping[str, str]) -> str:
+    """Part of a sentence about the attributes that were drawn; "" if there are none.
+
+    ``texts``: the distribution of each attribute, by its name.
+    """
+    drawn = [f"{name}s ({text})" for name, text in texts.items() if name in catalogue.drawn]
+    return f"the data lack {' and '.join(drawn)}, drawn from the seed" if drawn else ""
 
 
 def log_normal(median: float, deviation: float, low: float, high: float) -> Draw:

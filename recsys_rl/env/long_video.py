@@ -54,6 +54,7 @@ from typing import Annotated, ClassVar
 import torch
 from torch import Tensor
 
+from recsys_rl.data import attributes
 from recsys_rl.data.attributes import catch
 from recsys_rl.dials import EnvConfig
 from recsys_rl.functional import rows
@@ -61,7 +62,7 @@ from recsys_rl.functional.choice_model import draw_at, position_based
 from recsys_rl.objective.weighted import stream_weights
 from recsys_rl.protocols import Platform
 from recsys_rl.schema import Finite, NonNegative, Range, Share
-from recsys_rl.types import Catalogue, Events, Feedback, Population, Signal, Stream
+from recsys_rl.types import Catalogue, Events, Feedback, Population, Signal, Stream, World
 
 FAVOURITES = 50
 """Number of a user's best items that ``tiresomeness`` averages over."""
@@ -152,6 +153,7 @@ class LongVideo:
     population: Population
     config: LongVideoConfig
     repeats: ClassVar[bool] = False
+    num_events: ClassVar[int] = 1
     context: ClassVar[tuple[str, ...]] = ("profile", "current_item", "progress", "idle", "clock")
     signals: ClassVar[tuple[Signal, ...]] = (
         Signal("completion"),
@@ -167,12 +169,15 @@ class LongVideo:
         {"profile": 1.0, "current_item": 1.0, "progress": 1.0, "idle": 1.0}
     )
 
+    def __post_init__(self) -> None:
+        attributes.require("A site of long videos", self.catalogue, ITEMS, {}, {})
+
     @property
     def slate_size(self) -> int:
         return self.config.suggestions
 
     @property
-    def event_history_length(self) -> int:
+    def history_length(self) -> int:
         return max(self.config.watched_window, self.slate_size)
 
     @cached_property
@@ -188,10 +193,8 @@ class LongVideo:
     @property
     def assumptions(self) -> str:
         """Part of a sentence: attributes that the data lack, drawn or done without; or ""."""
-        drawn = [name for name in ("duration", "creator") if name not in self.catalogue.attributes]
-        texts = (
-            [f"the data hold no {' and no '.join(drawn)} of videos: drawn from the item ids"] if drawn else []
-        )
+        drawn = attributes.assumed(self.catalogue, {"duration": DURATIONS, "creator": CREATORS})
+        texts = [drawn] if drawn else []
         if not self.catalogue.knows_quality:
             texts.append("the data hold no ratings that differ, so no video is catchy")
         if not bool(self.catalogue.genres.any()):
@@ -211,8 +214,7 @@ class LongVideo:
     @cached_property
     def hold_of_item(self) -> Tensor:
         """(I,): hold of each item without the taste, in logits."""
-        attributes, config = self.catalogue.attributes, self.config
-        duration = attributes.get("duration", drawn_durations(self.catalogue.item_ids))  # (I,) seconds
+        config, duration = self.config, self.catalogue.attributes["duration"]  # (I,) seconds
         longer = (duration.float() / 600).clamp_min(1e-3).log()
         offset = config.hold_bias - config.hold_gain * config.fit_midpoint
         return offset - config.lure_gain * self.catch - config.length_cost * longer
@@ -220,8 +222,7 @@ class LongVideo:
     @cached_property
     def creator(self) -> Tensor:
         """(I,) int64: the creator of each item, at least 0."""
-        drawn = drawn_creators(self.catalogue.item_ids)
-        return self.catalogue.attributes.get("creator", drawn).long()
+        return self.catalogue.attributes["creator"].long()
 
     def sample(self, users: Tensor) -> LongVideoState:
         taste = self.population.taste.index_select(0, users)  # (N, D)
@@ -291,7 +292,8 @@ class LongVideo:
             rows.dot_rows(state.wear, self.categories, items),
             state.trust,
         ).masked_fill_(skipped, -torch.inf)
-        hold, none = self._hold(state)  # (N,) each
+        affinity = self._affinity_of_current(state)  # (N,)
+        hold, none = self._hold(state, affinity)  # (N,) each
         chance = position_based(want, none, config.seeing_exponent)  # (N, K)
         place = draw_at(chance, random[:, 0])  # (N,), -1 for none
         playing, picked = state.current >= 0, place >= 0
@@ -301,7 +303,7 @@ class LongVideo:
         started = torch.where(picked, place, torch.where(ends & ~skipped[:, 0], 0, -1))  # (N,)
 
         completion = torch.where(ends, 1.0, state.quarters / QUARTERS)  # (N,)
-        subscribed = self._subscribes(state, completion)
+        subscribed = completion * self._subscribes(state, affinity)
         ad_clicked = state.trust.new_full((n,), config.ad_share * config.ad_click_rate)  # expected
         if generator is not None:
             random = torch.rand(n, 2, generator=generator, device=items.device, dtype=state.trust.dtype)
@@ -385,7 +387,9 @@ class LongVideo:
         state, config, embedding = user_state, self.config, self.catalogue.embedding[block]
         w_complete, w_click, w_subscribe, w_sameness, w_ad = stream_weights(self.streams).tolist()
         affinity = state.taste @ embedding.T  # (N, b)
-        hold, none = self._hold(state)  # (N,) each
+        of_playing = self._affinity_of_current(state)  # (N,)
+        hold, none = self._hold(state, of_playing)  # (N,) each
+        subscribes = self._subscribes(state, of_playing)  # (N,), after a whole video
         wear = state.wear @ self.categories[block].T  # (N, b)
         p = (self._want(affinity, self.catch[block], wear, state.trust) - column(none)).sigmoid_()  # picks it
         playing = (state.current >= 0).float()  # (N,)
@@ -394,8 +398,7 @@ class LongVideo:
         done = state.quarters / QUARTERS  # (N,)
 
         def paid(completion: Tensor) -> Tensor:  # (N,): by leaving the current video
-            subscribes = self._subscribes(state, completion)
-            value: Tensor = playing * (w_complete * completion + w_subscribe * subscribes)
+            value: Tensor = playing * completion * (w_complete + w_subscribe * subscribes)
             return value
 
         left_now = paid(done)
@@ -433,20 +436,22 @@ class LongVideo:
         want = torch.add(config.lure_gain * catch, affinity, alpha=config.want_gain)
         return want.add_(wear, alpha=-config.wear_gain).add_(column(offset))
 
-    def _hold(self, state: LongVideoState) -> tuple[Tensor, Tensor]:
-        """hold_c (N,), for any item at home, and the utility (N,) of picking nothing."""
+    def _affinity_of_current(self, state: LongVideoState) -> Tensor:
+        """u . e_c (N,) of the video that plays, or of any video at home."""
         current = state.current.clamp_min(0).unsqueeze(1)  # (N, 1)
-        affinity = rows.dot_rows(state.taste, self.catalogue.embedding, current)[:, 0]  # (N,)
-        hold = self.hold_of_item[current[:, 0]] + self.config.hold_gain * affinity
+        return rows.dot_rows(state.taste, self.catalogue.embedding, current)[:, 0]
+
+    def _hold(self, state: LongVideoState, affinity: Tensor) -> tuple[Tensor, Tensor]:
+        """hold_c (N,), for any item at home, and the utility (N,) of picking nothing."""
+        hold = self.hold_of_item[state.current.clamp_min(0)] + self.config.hold_gain * affinity
         return hold, torch.where(state.current >= 0, self.config.go_on_bias + hold, 0.0)
 
-    def _subscribes(self, state: LongVideoState, completion: Tensor) -> Tensor:
-        """Probability (N,) of subscribing when the current video is left after ``completion`` (N,)."""
+    def _subscribes(self, state: LongVideoState, affinity: Tensor) -> Tensor:
+        """Probability (N,) of subscribing when the current video is left after its end."""
         config, current = self.config, state.current.clamp_min(0).unsqueeze(1)  # (N, 1)
-        affinity = rows.dot_rows(state.taste, self.catalogue.embedding, current)[:, 0]
         logit = config.subscribe_bias + config.subscribe_gain * (affinity - config.fit_midpoint)
         already = rows.rows_hold(state.subscribed, self.creator[current])[:, 0]
-        return (completion * logit.sigmoid()).masked_fill(already, 0.0)
+        return logit.sigmoid().masked_fill(already, 0.0)
 
 
 def expected_completion(p: Tensor, quarters: Tensor | None = None) -> Tensor:
@@ -473,26 +478,21 @@ def column(x: Tensor) -> Tensor:
     return x.unsqueeze(-1)
 
 
-def drawn_durations(item_ids: Tensor) -> Tensor:
-    """(I,) seconds: log-normal about 10 minutes, log sd 0.8, cut to 1 minute .. 2 hours, by the id."""
-    u = from_ids(item_ids, 0).clamp(1e-6, 1 - 1e-6)
-    normal = 2**0.5 * torch.erfinv(2 * u - 1)
-    return (600 * (0.8 * normal).exp()).clamp(60, 7200).float()
+DURATIONS = "log-normal with median 10 min and log deviation 0.8, within 1 min .. 2 h"
+CREATORS = "one for three videos, by a power law with exponent 0.7"
+ITEMS = {"duration": attributes.log_normal(600.0, 0.8, 60.0, 7200.0), "creator": attributes.creators}
+"""Attributes of videos, from the data where these have them."""
 
 
-def drawn_creators(item_ids: Tensor, number: int = 200) -> Tensor:
-    """(I,) int64: one of ``number`` creators; the first ones have most videos. From the id alone."""
-    return (number * from_ids(item_ids, 1).square()).long()
-
-
-def from_ids(ids: Tensor, which: int) -> Tensor:
-    """Evenly spread numbers in [0, 1), float64, one for each id."""
-    return ((ids + 1) * FIRST[which] % MODULUS).double() / MODULUS
+def furnish(world: World, seed: int) -> World:
+    """The world with the attributes that this platform needs."""
+    return attributes.with_attributes(world, ITEMS, {}, seed)
 
 
 PLATFORM = Platform(
     LongVideoConfig,
     users=LongVideo,
+    furnish=furnish,
     presets={
         "*": {
             "env_config": {"max_episode_steps": 40},

@@ -13,7 +13,7 @@ from recsys_rl.dials import EnvConfig
 from recsys_rl.env.visits import DAYS, LONGEST_GAP
 from recsys_rl.functional import categorical, rows
 from recsys_rl.objective.weighted import stream_weights, weighted
-from recsys_rl.protocols import EventUsers, ReturningUsers, UserModel, UserState
+from recsys_rl.protocols import EventUsers, ReturningUsers, UserModel, UserState, WindowUsers
 from recsys_rl.session import Session, make_interface
 from recsys_rl.types import Catalogue, Events, Obs, Signal, Step, Stream, UserError, tensors_of, tree_map
 
@@ -44,7 +44,7 @@ class RecEnv:
         """
         Args:
             users: (U',) int64, rows of the population. Sessions draw their users from these.
-            history_length: items in the history of an observation. None: the user model's (EventUsers), else
+            history_length: items in the history of an observation. None: the user model's (WindowUsers), else
                 all items of a session, or no history if items repeat.
 
         Raises UserError if the slate is larger than the catalogue, or if the catalogue lacks an attribute.
@@ -58,8 +58,8 @@ class RecEnv:
         self.device = catalogue.embedding.device
         pieces = user_model.visible(user_model.sample(users[:1]))
         events = isinstance(user_model, EventUsers)
-        if history_length is None and isinstance(user_model, EventUsers):
-            history_length = user_model.event_history_length
+        if history_length is None and isinstance(user_model, WindowUsers):
+            history_length = user_model.history_length
         visible = [place for place, signal in enumerate(user_model.signals) if signal.visible]
         self.interface = make_interface(
             catalogue,
@@ -274,11 +274,10 @@ class RecEnv:
             item = int(ordered[:, 1:][twice][0])
             raise UserError(f"Item {item} is twice in a slate: show each item once, or -1 for no item.")
         empty, items = items < 0, items.clamp_min(0)
-        places = [self._skipped(item.contiguous()) for item in items.split(1, 1)]
-        return items, torch.cat(places, 1) | empty
+        return items, self._skipped(items) | empty
 
     def _skipped(self, items: Tensor) -> Tensor:
-        """(N, 1) bool: True if the item of this one place may not be shown."""
+        """(N, K) bool: True if the item of this place may not be shown."""
         if self.all_shown:
             return torch.zeros_like(items, dtype=torch.bool)
         excluded = self.session.excluded

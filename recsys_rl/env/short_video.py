@@ -68,7 +68,7 @@ from recsys_rl.functional import rows
 from recsys_rl.functional.log_normal import capped_mean
 from recsys_rl.protocols import Platform
 from recsys_rl.schema import Finite, NonNegative, Positive, Range, Share
-from recsys_rl.types import Catalogue, Feedback, Population, Signal, Stream, UserError, World
+from recsys_rl.types import Catalogue, Feedback, Population, Signal, Stream, World
 
 HIGHEST_RATIO = 5.0
 MOST_PATIENCE = 10.0
@@ -161,6 +161,7 @@ class ShortVideoState:
     ease: Tensor  # (N,): logits
     habit: Tensor  # (N,): added to the log watch ratio
     spread: Tensor  # (N,): standard deviation of the log watch ratio
+    restoring: Tensor  # (N, 2): q, which depends on the taste alone
     mood: Tensor  # (N, 2)
     recent: Tensor  # (N, REMEMBERED) int64: creators of the latest videos, latest last, -1 padding
     weary_of_tags: Tensor  # (N, G): w
@@ -225,16 +226,10 @@ class ShortVideo:
     bounds: ClassVar[Mapping[str, float]] = MappingProxyType({"profile": 1.0, "time_of_week": 1.0})
 
     def __post_init__(self) -> None:
-        held = {"items": self.catalogue.attributes, "users": self.population.attributes}
-        for whose, draws in (("items", ITEMS), ("users", USERS)):
-            missing = [name for name in draws if name not in held[whose]]
-            if self.visits == 1 and "habit" in missing:  # worlds of earlier versions have none
-                missing.remove("habit")
-            if missing:
-                raise UserError(
-                    f"A feed of short videos needs the attributes {', '.join(missing)} of its {whose}: make "
-                    "the world with make_world, which draws those that the data lack."
-                )
+        # Worlds of earlier versions have no habit, which a single visit doesn't need.
+        needed = {name: draw for name, draw in USERS.items() if self.visits > 1 or name != "habit"}
+        items, users = self.catalogue, self.population.attributes
+        attributes.require("A feed of short videos", items, ITEMS, users, needed)
 
     @property
     def visits(self) -> int:
@@ -243,13 +238,10 @@ class ShortVideo:
     @property
     def assumptions(self) -> str:
         """Part of a sentence about attributes that were drawn, and those that are always drawn."""
-        texts = {"duration": f"durations ({DURATIONS})", "creator": f"creators ({CREATORS})"}
-        drawn = [text for name, text in texts.items() if name in self.catalogue.drawn]
-        return (
-            (f"the data lack {' and '.join(drawn)}, drawn from the seed; " if drawn else "")
-            + ("hooks of videos, habits of users and the after-effect are assumed")
-            + ("; so are the days on which users return" if self.visits > 1 else "")
-        )
+        drawn = attributes.assumed(self.catalogue, {"duration": DURATIONS, "creator": CREATORS})
+        always = "hooks of videos, habits of users and the after-effect are assumed"
+        returns = "; so are the days on which users return" if self.visits > 1 else ""
+        return (f"{drawn}; " if drawn else "") + always + returns
 
     @cached_property
     def tags(self) -> Tensor:
@@ -312,6 +304,7 @@ class ShortVideo:
             ease=ease,
             habit=config.loop_deviation * habits["loop_habit"],
             spread=config.ratio_noise * (config.loop_spread * habits["loop_noise"]).exp(),
+            restoring=self._restoring(taste),
             mood=taste.new_zeros(n, 2),
             recent=users.new_full((n, REMEMBERED), -1),
             weary_of_tags=taste.new_zeros(n, self.tags.shape[1]),
@@ -370,7 +363,7 @@ class ShortVideo:
     ) -> tuple[ShortVideoState, Tensor]:
         config, skipped = self.config, feedback.skipped
         seconds, satisfaction, *steps = feedback.signals[:, 0, 6:].unbind(1)  # (N,) each
-        after = (self.coordinates[items[:, 0]] * self._restoring(user_state)).sum(1)  # (N,)
+        after = (self.coordinates[items[:, 0]] * user_state.restoring).sum(1)  # (N,)
         fed = config.patience_feed * satisfaction - config.patience_drain
         fed = fed + (config.after_gain * after).masked_fill(skipped[:, 0], 0)
         tags = rows.add_rows(user_state.weary_of_tags, self.tags, items, skipped)  # (N, G)
@@ -424,7 +417,7 @@ class ShortVideo:
         by_like = weight["like"]
         by_like += weight["share"] * config.share_rate + weight["follow"] * config.follow_rate
         reward = weight["watch"] * found.watch + by_like * found.liked + weight["skip"] * found.skip
-        after = self._restoring(user_state) @ self.coordinates[block].T  # (N, b)
+        after = user_state.restoring @ self.coordinates[block].T  # (N, b)
         fed = config.patience_feed * stays - config.patience_drain + config.after_gain * after
         return reward, torch.minimum(fed, (MOST_PATIENCE - user_state.patience).unsqueeze(1))
 
@@ -452,6 +445,7 @@ class ShortVideo:
             ease=nothing,
             habit=nothing,
             spread=torch.full_like(nothing, self.config.ratio_noise),
+            restoring=self._restoring(user_state.profile),
             mood=torch.zeros_like(user_state.mood),
         )
 
@@ -493,9 +487,9 @@ class ShortVideo:
         worn = torch.zeros(len(recent), self.num_creators, device=recent.device)
         return worn.scatter_add_(1, recent, known * self.fading)
 
-    def _restoring(self, user_state: ShortVideoState) -> Tensor:
-        """(N, 2): q, the unit vector at a right angle to the taste in the plane of the axes."""
-        first, second = (user_state.taste @ self.axes).unbind(1)
+    def _restoring(self, taste: Tensor) -> Tensor:
+        """(N, 2): q, the unit vector at a right angle to the taste (N, D) in the plane of the axes."""
+        first, second = (taste @ self.axes).unbind(1)
         across = torch.stack([-second, first], 1)
         size: Tensor = across.norm(dim=1, keepdim=True)  # (N, 1)
         return across / size.clamp_min(1e-6)

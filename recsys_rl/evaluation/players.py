@@ -17,11 +17,11 @@ from torch import Tensor
 
 from recsys_rl.agents.baselines import RandomPolicy, baseline_makers
 from recsys_rl.agents.rankers import Rule, RuleWeights
-from recsys_rl.agents.references import upper_bounds
+from recsys_rl.agents.references import LONG_SESSION, upper_bounds
 from recsys_rl.checkpoint import Checkpoint, restoring
 from recsys_rl.config import Config
 from recsys_rl.env.rec_env import RecEnv
-from recsys_rl.evaluation import anyone, rule_cache, tuning
+from recsys_rl.evaluation import anyone, rule_cache, rule_search, tuning
 from recsys_rl.evaluation.checkpoints import Entry
 from recsys_rl.evaluation.sessions import NUM_SAMPLE_USERS
 from recsys_rl.evaluation.table import Played
@@ -34,7 +34,7 @@ from recsys_rl.utils.seeding import generators, stream_seed
 
 NUM_FOREIGN_EPISODES = 100  # episodes in gym: environments, which have no held-out users
 PLANNER_USERS = 64  # a planner needs a second for each user in a session of LONG_SESSION steps
-LONG_SESSION = 50  # and minutes in one of 200
+LONG_PLANNER_USERS = 32  # in longer sessions
 PLANNERS = ("informed", "planner")
 
 
@@ -103,8 +103,8 @@ def play_all(
 
     Args:
         policies: the user's own policies, by their names module:NAME.
-        full: let the planners play all users, and not only PLANNER_USERS of them; and let them play sessions
-            of more than LONG_SESSION steps at all.
+        full: let the planners play all users, and not only PLANNER_USERS of them, or LONG_PLANNER_USERS in
+            sessions of more than LONG_SESSION steps.
         cache_dir: folder for the searched weights of `rule`.
 
     A progress bar on standard error shows the policy in play.
@@ -123,13 +123,15 @@ def play_all(
         players |= {name: make() for name, make in references(table, env, budget, cache_dir).items()}
     else:
         players["random"] = Player(RandomPolicy(env.interface.action_sizes, streams["random"]))
-    if not full and env.interface.episode_length > LONG_SESSION:
-        _leave_out_planners(players, env.interface.episode_length)
+    episode, session = env.interface.episode_length, env.interface.session_length
+    if not full and episode > session:
+        _leave_out_planners(players, episode)
+    fewer = LONG_PLANNER_USERS if session > LONG_SESSION else PLANNER_USERS
+    planned = len(users) if full else min(len(users), fewer)
     played = {}
     for number, (name, player) in enumerate(players.items(), 1):
         count = len(users)
-        fewer = name in PLANNERS and not full
-        places = evenly(min(count, PLANNER_USERS) if fewer else count, count)
+        places = evenly(planned if name in PLANNERS else count, count)
         streams["evaluation users"].manual_seed(stream_seed(seed, "evaluation users"))
         streams["policy"].manual_seed(stream_seed(seed, "policy"))
         if world.is_empty:  # only a new environment begins the same episodes again
@@ -144,12 +146,12 @@ def play_all(
     return played
 
 
-def _leave_out_planners(players: dict[str, Player], session_length: int) -> None:
+def _leave_out_planners(players: dict[str, Player], episode_length: int) -> None:
     """Remove the planners and print a line about it."""
     removed = [name for name in PLANNERS if players.pop(name, None) is not None]
     if removed:
         print(
-            f"{' and '.join(removed)}: only with --full, as a session of {session_length} steps takes them "
+            f"{' and '.join(removed)}: only with --full, as a life of {episode_length} steps takes them "
             "minutes for each user",
             file=sys.stderr,
         )
@@ -198,8 +200,9 @@ def references(
 
     def search() -> dict[str, Tensor]:
         print(f"searching `rule` with at most {budget:,} steps of training users", file=sys.stderr)
-        weights, steps = tuning.search_rule(trainees("rule"), budget)
-        return vars(weights) | {"steps": torch.tensor(steps)}
+        found = rule_search.search_rule(trainees("rule"), budget)
+        others = {"leave_rates": found.leave_rates, "steps": torch.tensor(found.steps)}
+        return vars(found.weights) | others
 
     def tune(name: str) -> Player:
         print(f"tuning {name} on training users", file=sys.stderr)
@@ -209,10 +212,10 @@ def references(
     def rule() -> Player:
         names = [field.name for field in dataclasses.fields(RuleWeights)]
         key = rule_cache.search_key(config, catalogue, population, budget)
-        found = rule_cache.cached("rule", key, [*names, "steps"], cache_dir, search)
+        found = rule_cache.cached("rule", key, [*names, "leave_rates", "steps"], cache_dir, search)
         weights = RuleWeights(**{name: found[name].to(table.device) for name in names})
-        agent = Rule(catalogue, weights, env.interface.slate_size)
-        return Player(agent, note=tuning.rule_note(weights, int(found["steps"])))
+        agent = Rule(catalogue, weights, env.interface.slate_size, found["leave_rates"].to(table.device))
+        return Player(agent, note=rule_search.rule_note(weights, int(found["steps"])))
 
     return (
         {name: partial(_plain, make) for name, make in simple.items()}

@@ -1,9 +1,4 @@
-"""Hyperparameters of `mf`, `mmr` and `rule`, tuned on training users; held-out users are never used.
-
-For `mf` and `mmr` a few values are tried. The weights of `rule` come from the cross-entropy method
-(Rubinstein and Kroese 2004): candidates are drawn from a normal distribution, each plays the same training
-users, and the distribution moves to the best quarter of them. The search has the agent's budget of steps.
-"""
+"""Hyperparameters of `mf` and `mmr`, tuned on training users; held-out users are never used."""
 
 from __future__ import annotations
 
@@ -24,12 +19,6 @@ WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
 WINDOWS = (1, 2, 3, 5, 10, 20)
 MAX_USERS = 128  # training users for each value of mf and mmr
 MAX_SCORES = 2**27  # largest product of users, items and steps for one value: fewer users above 50,000 items
-CANDIDATES, ELITE, ROUNDS = 32, 8, 25  # in the search for `rule`
-START = (0.0, 0.0, 0.2, 0.1, 1.0, 0.1)  # first means of the weights, as in RuleWeights; decay as a logit
-SPREAD = (0.1, 0.1, 0.3, 0.1, 1.0, 0.2)  # their first deviations
-KEEP = 0.3  # share of the old mean and deviation that is kept in each round
-FINAL = 0.2  # share of the budget for the choice among the last candidates
-STEPS_OF_SCORES = 2**33  # most items scored by the whole search: a large catalogue gets fewer steps
 
 
 @dataclass(frozen=True)
@@ -76,9 +65,9 @@ def tune_mf(trainees: Trainees) -> tuple[Policy, str]:
     rates = torch.tensor(FOLD_IN, device=trainees.generator.device)
     nothing = tree_map(lambda x: x.expand(len(rates)), RuleWeights.zeros())
     weights = dataclasses.replace(nothing, fold_in=rates)
-    returns, _ = _play_each(trainees, weights, _users(trainees))
+    returns, _ = play_each(trainees, weights, _users(trainees))
     best = int(returns.argmax())
-    agent = Rule(trainees.catalogue, _pick(weights, best), trainees.interface.slate_size)
+    agent = Rule(trainees.catalogue, pick(weights, best), trainees.interface.slate_size)
     return agent, fold_in_note(FOLD_IN[best])
 
 
@@ -107,49 +96,6 @@ def tune_mmr(trainees: Trainees) -> tuple[Policy, str]:
     return agent, f"weight {weight:g}, window {window}, {fold_in_note(rate)}"
 
 
-def search_rule(trainees: Trainees, budget: int) -> tuple[RuleWeights, int]:
-    """The weights of `rule` with the highest mean return in the search, and the number of its steps.
-
-    The search ends after ``budget`` environment steps (at least one round), or earlier for a large catalogue.
-    The last candidates are the mean of the distribution and `mf`, each with and without fold-in.
-    """
-    budget = min(budget, STEPS_OF_SCORES // trainees.catalogue.num_items)
-    device = trainees.generator.device
-    mean, deviation = torch.tensor(START, device=device), torch.tensor(SPREAD, device=device)
-    for_search = round(budget * (1 - FINAL))
-    each = max(
-        1, for_search // (CANDIDATES * trainees.interface.session_length * ROUNDS)
-    )  # users of each candidate
-    taken, done = 0, False
-    while not done:
-        noise = torch.randn(CANDIDATES, len(START), generator=trainees.generator, device=device)
-        drawn = mean + deviation * noise  # (P, 6)
-        drawn[0] = mean
-        returns, steps = _play_each(trainees, _weights(drawn), trainees.draw(each))
-        elite = drawn[returns.topk(ELITE).indices]  # (E, 6)
-        mean = KEEP * mean + (1 - KEEP) * elite.mean(0)
-        deviation = KEEP * deviation + (1 - KEEP) * elite.std(0)
-        taken += steps
-        done = taken + CANDIDATES * each * trainees.interface.session_length > for_search
-    last = _weights(mean.repeat(4, 1))
-    factor = torch.tensor([1.0, 1.0, 0.0, 0.0], device=device)  # two of rule, two of mf
-    last = tree_map(lambda x: x * factor, last)
-    off = torch.tensor([1.0, 0.0, 1.0, 0.0], device=device)
-    last = dataclasses.replace(last, fold_in=mean[-1].clamp_min(0) * off)
-    each = max(1, (budget - taken) // (4 * trainees.interface.session_length))
-    returns, steps = _play_each(trainees, last, trainees.draw(each))
-    return _pick(last, int(returns.argmax())), taken + steps
-
-
-def rule_note(weights: RuleWeights, steps: int) -> str:
-    """The weights as text, with the number of steps of the search."""
-    names = [field.name for field in dataclasses.fields(RuleWeights)]
-    values = {name: round(getattr(weights, name).item(), 2) + 0.0 for name in names}  # + 0.0: no -0.00
-    rate = values.pop("fold_in")
-    dials = ", ".join(f"{name} {value:.2f}" for name, value in values.items())
-    return f"{dials}, {fold_in_note(rate)}; searched with {steps:,} steps of training users"
-
-
 def fold_in_note(rate: float) -> str:
     return f"fold-in on ({rate:.2g})" if rate > 0 else "fold-in off"
 
@@ -159,7 +105,7 @@ def _users(trainees: Trainees) -> Tensor:
     return trainees.draw(max(8, min(MAX_USERS, affordable, len(trainees.population.train))))
 
 
-def _play_each(trainees: Trainees, weights: RuleWeights, users: Tensor) -> tuple[Tensor, int]:
+def play_each(trainees: Trainees, weights: RuleWeights, users: Tensor) -> tuple[Tensor, int]:
     """Mean return (P,) of each of P candidates with the same users (n,), and the number of steps."""
     num = len(weights.decay)
     rows = tree_map(lambda x: x.repeat_interleave(len(users)), weights)
@@ -168,11 +114,5 @@ def _play_each(trainees: Trainees, weights: RuleWeights, users: Tensor) -> tuple
     return sessions.returns.view(num, -1).mean(1), int(sessions.lengths.sum())
 
 
-def _weights(drawn: Tensor) -> RuleWeights:
-    """Turn the search's numbers (P, 6) into weights of (P,) each."""
-    popularity, quality, similarity, overlap, decay, rate = drawn.unbind(1)
-    return RuleWeights(popularity, quality, similarity, overlap, decay.sigmoid(), rate.clamp_min(0))
-
-
-def _pick(weights: RuleWeights, place: int) -> RuleWeights:
+def pick(weights: RuleWeights, place: int) -> RuleWeights:
     return tree_map(lambda x: x[place].clone(), weights)

@@ -127,15 +127,22 @@ def push_rows(old: Tensor, fresh: Tensor, kept: Tensor) -> Tensor:
     return result
 
 
-def rows_hold(ids: Tensor, id_: Tensor) -> Tensor:
-    """(N, 1) bool: True where the row of ``ids`` (N, L) holds its ``id_`` (N, 1)."""
-    if id_.shape != (len(ids), 1):
-        raise ValueError(f"id_ is {tuple(id_.shape)}: it must be ({len(ids)}, 1), one for each row")
-    library = _plain(ids, id_)
-    if library is None or ids.dtype != torch.int64 or id_.dtype != torch.int64:
-        return (ids == id_).any(1, keepdim=True)
-    result = torch.empty_like(id_, dtype=torch.bool)
-    library.rows_hold(ids.data_ptr(), id_.data_ptr(), *ids.shape, kernels.threads(ids), result.data_ptr())
+def rows_hold(ids: Tensor, sought: Tensor) -> Tensor:
+    """(N, K) bool: True where the row of ``ids`` (N, L) holds this one of its ``sought`` (N, K)."""
+    if sought.ndim != 2 or len(sought) != len(ids):
+        raise ValueError(f"sought is {tuple(sought.shape)}: it must have {len(ids)} rows of ids")
+    library = _plain(ids, sought)
+    if library is None or ids.dtype != torch.int64 or sought.dtype != torch.int64:
+        return torch.cat([(ids == one).any(1, keepdim=True) for one in sought.split(1, 1)], 1)
+    result = torch.empty_like(sought, dtype=torch.bool)
+    library.rows_hold(
+        ids.data_ptr(),
+        sought.data_ptr(),
+        *ids.shape,
+        sought.shape[1],
+        kernels.threads(ids),
+        result.data_ptr(),
+    )
     return result
 
 

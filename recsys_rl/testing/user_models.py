@@ -141,7 +141,10 @@ def _check_return(
 
 def _check_events(user_model: UserModel, catalogue: Catalogue, events: Events) -> None:
     """Check the new entries of the history."""
-    require(isinstance(user_model, EventUsers), "respond gives events: event_history_length must be there")
+    require(
+        isinstance(user_model, EventUsers),
+        "respond gives events: num_events and history_length must be there",
+    )
     shape = (*events.items.shape, len(user_model.signals))
     require(events.signals.shape == shape, f"respond: signals of events must be {shape}")
     inside = bool(((events.items >= -1) & (events.items < catalogue.num_items)).all())

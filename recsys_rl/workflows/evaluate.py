@@ -56,8 +56,8 @@ class EvaluateConfig:
     """module:NAME of your own policy, for a row in the table: an object with act(obs, greedy), a callable
     that makes one from the catalogue, or a Stable-Baselines3 model. The current folder is searched first."""
     full: bool = False
-    """Let the planner play all users of the table, not only 64 of them, and also sessions of more than 50
-    steps; this takes minutes, and hours if sessions are long."""
+    """Let the planners play all users of the table, not only 64 of them, or 32 in sessions of more than 50
+    steps; this takes minutes."""
     cache_dir: str | None = None
     """Folder for the searched weights of the row `rule` (default: the user's cache folder)."""
 

@@ -53,7 +53,7 @@ def load(file: Path) -> ctypes.CDLL:
     loaded.beside_rows.argtypes = [p, p, p, n, n, n, i, p]
     loaded.put_rows.argtypes = [p, p, p, n, n, n, i, p]
     loaded.push_rows.argtypes = [p, p, p, n, n, n, i, p]
-    loaded.rows_hold.argtypes = [p, p, n, n, i, p]
+    loaded.rows_hold.argtypes = [p, p, n, n, n, i, p]
     checking = loaded.forbid, loaded.evaluate, loaded.ppo_loss, loaded.dot_rows, loaded.add_rows
     for function in (*checking, loaded.beside_rows, loaded.put_rows):  # 1 where an index is out of range
         function.restype = i

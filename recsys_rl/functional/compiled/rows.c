@@ -98,8 +98,10 @@ VECTORISED static int holds(const int64_t *ids, int64_t length, int64_t id) {
     return found;
 }
 
-void rows_hold(const int64_t *ids, const int64_t *id, int64_t rows, int64_t length, int threads,
+void rows_hold(const int64_t *ids, const int64_t *sought, int64_t rows, int64_t length, int64_t number, int threads,
                uint8_t *result) {
 #pragma omp parallel for num_threads(threads) if (threads > 1)
-    for (int64_t i = 0; i < rows; i++) result[i] = holds(ids + i * length, length, id[i]);
+    for (int64_t i = 0; i < rows; i++)
+        for (int64_t k = 0; k < number; k++)
+            result[i * number + k] = holds(ids + i * length, length, sought[i * number + k]);
 }
