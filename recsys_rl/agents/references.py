@@ -36,7 +36,7 @@ UNCERTAIN_PRICES = ((0.0, 2.0, 8.0, 32.0), (0.0, 0.5))
 """Prices of patience and of weariness in that case: fewer, as each branch costs FUTURES simulations."""
 LONG_SESSION = 50
 """Steps of the longest session that is planned with the whole search. In a longer one the search below is
-narrower, as it is made at each step: it takes a twentieth of the time for each step."""
+narrower, as it is made at each step."""
 LONG_PRICES = ((0.5, 1.0, 2.0, 4.0), (0.0, 0.5))
 LONG_FIRST_ITEMS = 2
 LONG_LOOKAHEAD = 10

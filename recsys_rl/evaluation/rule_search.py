@@ -123,7 +123,8 @@ def search_rule(trainees: Trainees, budget: int) -> Found:
         return min(MOST_USERS, int(steps / (candidates * trials.length)))
 
     first = trials.play(starts, affordable(RACE * budget, len(starts)))
-    mean, means = starts[int(first.argmax())], []
+    mean = starts[int(first.argmax())]  # (7,)
+    means: list[Tensor] = []
     end = (1 - FINAL) * budget
     rounds = round((end - trials.steps) / (CANDIDATES * USERS * trials.length))
     for left in range(min(max(rounds, ROUNDS[0]), ROUNDS[1]), 0, -1):
