@@ -90,7 +90,7 @@ def clean_events(
     frame = pl.DataFrame({role: values for role, values in columns.items() if values is not None})
     frame = frame.with_row_index("row")
     roles = [role for role in frame.columns if role != "row"]
-    gaps = frame.select(_no_value(frame[role]).alias(role) for role in roles)
+    gaps = frame.select(no_value(frame[role]).alias(role) for role in roles)
     gone = gaps.select(pl.any_horizontal(roles)).to_series()
     for role in roles:
         count = int(gaps[role].sum())
@@ -109,7 +109,7 @@ def clean_events(
     parsed = {"row": kept["row"]}
     for role in roles:
         values, rows = kept[role], kept["row"]
-        parse = {"user": _ids, "item": _ids, "time": _times}.get(role, _numbers)
+        parse = {"user": _ids, "item": _ids, "time": times_of}.get(role, numbers_of)
         parsed[role], bad, rule, unit = parse(values, role)
         problems.bad_values(names[role], values, rows, bad, rule)
         notes += [unit] if unit else []
@@ -121,7 +121,8 @@ def clean_events(
     return Events(kept, (*notes, *([note] if note else [])))
 
 
-def _no_value(column: pl.Series) -> pl.Series:
+def no_value(column: pl.Series) -> pl.Series:
+    """True for null, NaN, blank text and NO_VALUE."""
     if column.dtype == pl.String:
         blank = column.str.strip_chars().str.to_lowercase().is_in(NO_VALUE)
         return column.is_null() | blank.fill_null(True)
@@ -162,7 +163,7 @@ def _whole(numbers: pl.Series) -> pl.Series:
     return numbers.set(~sound.fill_null(False), None).cast(pl.Int64, strict=False)
 
 
-def _times(column: pl.Series, role: str) -> Parsed:
+def times_of(column: pl.Series, role: str) -> Parsed:
     """Seconds as Int64, or as Float64 with fractions; the caller cuts fractions off after sorting."""
     rule = "times are numbers of at most 64 bits, dates, or ISO texts such as 2024-05-01T12:00:00Z"
     note = ""
@@ -205,7 +206,7 @@ def _iso_seconds(column: pl.Series) -> pl.Series:
     return column.to_frame("text").select(pl.when(sound).then(seconds)).to_series()
 
 
-def _numbers(column: pl.Series, role: str) -> Parsed:
+def numbers_of(column: pl.Series, role: str) -> Parsed:
     numbers = pl.repeat(None, column.len(), dtype=pl.Float32, eager=True)
     if column.dtype in (pl.String, pl.Boolean) or column.dtype.is_numeric():
         numbers = column.cast(pl.Float32, strict=False)

@@ -15,6 +15,7 @@ OPTIONS = {
     "time": "--time-column",
     "rating": "--rating-column",
     "weight": "--weight-column",
+    **{role: f"--{role}-column" for role in ("session", "reward", "propensity", "policy", "candidates")},
 }
 PLAIN = {"user": "user", "item": "item", "time": "timestamp", "rating": "rating", "weight": "weight"}
 """The name of each column that needs no search: it is taken even if other names fit too."""
@@ -32,6 +33,11 @@ COMMON = {
     },
     "rating": {"rating", "ratings", "stars", "score", "overall"},
     "weight": {"weight", "plays", "playcount", "numplays", "listens", "listencount", "purchases"},
+    "session": {"session", "sessionid", "visit", "visitid", "episode"},
+    "reward": {"reward", "rewards", "click", "isclick", "clicked"},
+    "propensity": {"propensity", "propensityscore", "pscore", "logprob"},
+    "policy": {"policy", "policyname", "loggingpolicy", "behaviorpolicy", "logger"},
+    "candidates": {"candidates", "couldbeshown"},
 }
 """Common names of each column, without case and signs: `User_ID` is `userid`."""
 
@@ -41,12 +47,16 @@ def plain_name(name: str) -> str:
 
 
 def find_columns(
-    path: Path, names: Sequence[str], given: Mapping[str, str | None], roles: Sequence[str] = tuple(PLAIN)
+    path: Path,
+    names: Sequence[str],
+    given: Mapping[str, str | None],
+    roles: Sequence[str] = tuple(PLAIN),
+    required: Sequence[str] = ("user", "item"),
 ) -> tuple[dict[str, str], str]:
     """The name of each role's column, and a text about those that were found by another name.
 
     Roles without a column are left out. Raises UserError, once for all columns: a named column does not
-    exist, several names fit, or there is no user or no item.
+    exist, several names fit, or a required role has none.
     """
     found, wrong = {}, []
     lacking = [name for role in roles if (name := given.get(role)) is not None and name not in names]
@@ -57,11 +67,11 @@ def find_columns(
         fits = [name for name in names if plain_name(name) in COMMON[role]]
         if given.get(role) is not None:
             found[role] = str(given[role])
-        elif PLAIN[role] in names or len(fits) == 1:
-            found[role] = PLAIN[role] if PLAIN[role] in names else fits[0]
+        elif PLAIN.get(role, role) in names or len(fits) == 1:
+            found[role] = PLAIN.get(role, role) if PLAIN.get(role, role) in names else fits[0]
         elif fits:
             wrong.append(f"{listed(fits)} may all hold the {role}: give {OPTIONS[role]}")
-        elif role in ("user", "item"):
+        elif role in required:
             wrong.append(f"it has no column for the {role}")
     if wrong:
         options = ", ".join(OPTIONS[role] for role in roles)
@@ -72,6 +82,8 @@ def find_columns(
     if twice:
         raise UserError(f"{path} has more than one column {short(twice[0])}: rename or remove the others.")
     other = [
-        f"{role} = {found[role]}" for role in found if given.get(role) is None and found[role] != PLAIN[role]
+        f"{role} = {found[role]}"
+        for role in found
+        if given.get(role) is None and found[role] != PLAIN.get(role, role)
     ]
     return found, f"columns taken: {', '.join(other)}" if other else ""

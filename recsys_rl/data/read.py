@@ -65,6 +65,11 @@ class TableFile:
             return self.rows(columns).lazy()
         return pl.scan_parquet(self.path).select(columns)
 
+    def collect(self, scan: pl.LazyFrame) -> pl.DataFrame:
+        """The rows of a scan. Raises UserError if the file is damaged."""
+        with parsing(self.path):
+            return scan.collect()
+
 
 def open_table(path: str | Path, separator: str | None = None, headless: Sequence[str] = ()) -> TableFile:
     """Read the header of a file that ends in one of ``ENDINGS``.
