@@ -135,6 +135,8 @@ class TrainConfig:
     """Processes of one run. num_envs and batch_size are divided among them, and gradients are averaged."""
     join_timeout: Annotated[float, Range(above=0, high=86_400)] = 60.0
     """Seconds within which all processes must have connected at the start."""
+    init_from: str | None = None
+    """Checkpoint whose weights a new run begins with, for example to go on with newer data."""
     weights: tuple[str, ...] = ()
     """Weights of reward streams for learning, as NAME=NUMBER. A stream without one keeps the platform's
     weight. Tables show the platform's own reward."""

@@ -19,12 +19,14 @@ from torch import Tensor
 
 from recsys_rl.data.catalogue import LikesConfig, world_of_log
 from recsys_rl.data.clean import Duplicates, Events, Missing, as_series, clean_events, observed_range
+from recsys_rl.data.cold import with_cold_items
 from recsys_rl.data.columns import PLAIN, find_columns
 from recsys_rl.data.items import ItemFacts, read_items
 from recsys_rl.data.read import open_table
 from recsys_rl.dials import EnvConfig
 from recsys_rl.errors import one_line
 from recsys_rl.protocols import Source
+from recsys_rl.schema import CountOrZero
 from recsys_rl.types import InteractionLog, UserError, World
 
 HEADLESS = ("user", "item", "rating", "timestamp")
@@ -56,6 +58,8 @@ class LogConfig(LikesConfig):
     first."""
     items: str | None = None
     """File about the items: id, title, genres, year, and any other column as an attribute."""
+    cold_items: CountOrZero = 0
+    """Most items of --items without events that join the catalogue, with vectors from their attributes."""
 
 
 def make_log(
@@ -214,7 +218,14 @@ def _make_world(config: LogConfig, sizes: EnvConfig, seed: int) -> World:
         duplicates=config.duplicates,
         items=config.items,
     )
-    return world_of_log(log, config, sizes, seed)
+    world = world_of_log(log, config, sizes, seed)
+    if not config.cold_items:
+        return world
+    if config.items is None:
+        raise UserError("--cold-items needs the attributes of items: give --items FILE.")
+    seen: set[object] = set(log.item_names or log.item_ids.tolist())
+    facts = read_items(config.items, config.item_column or "item", bool(log.item_names))
+    return World(with_cold_items(world.catalogue, facts, seen, config.cold_items, seed), world.population)
 
 
 SOURCE = Source(LogConfig, _make_world)
