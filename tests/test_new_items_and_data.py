@@ -33,7 +33,8 @@ SIZES = {
 
 def write_log(path: Path, likes: bool = True) -> None:
     rows = [
-        f"{user},{item},{5 if (user + item) % 2 else 1},{at}" for at, (user, item, _) in enumerate(camps())
+        f"{user},{item},{5 if (user + item) % 2 else 1},{at % 12}"
+        for at, (user, item, _) in enumerate(camps())
     ]
     path.write_text("\n".join(["user,item,rating,timestamp", *rows]) + "\n", encoding="utf-8")
 
@@ -213,7 +214,7 @@ def test_warm_start_on_newer_data_rotates_the_embeddings(
     rows = [
         (warm.item(id_), row)
         for row, id_ in enumerate(alone.catalogue.item_ids.tolist())
-        if id_ in warm._rows
+        if id_ in warm.row_of_item
     ]
     here_, there = (torch.tensor(side) for side in zip(*rows, strict=True))
     cosine = (warm.catalogue.embedding[here_] * alone.catalogue.embedding[there]).sum(1)

@@ -8,6 +8,8 @@ SOURCES = {
     "ml-25m": "recsys_rl.data.movielens:SOURCE",
     "ml-32m": "recsys_rl.data.movielens:SOURCE",
     "kuairec": "recsys_rl.data.kuairec:SOURCE",
+    "kuairand": "recsys_rl.data.kuairand:SOURCE",
+    "coat": "recsys_rl.data.coat:SOURCE",
     "synthetic": "recsys_rl.data.synthetic:SOURCE",
     "clustered": "recsys_rl.data.clustered:SOURCE",
     ".csv": "recsys_rl.data.log:SOURCE",

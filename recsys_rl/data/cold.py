@@ -86,8 +86,8 @@ def with_cold_items(
     mean_alone = heldout_cosines(np.zeros((len(ids), 1)), v, 1.0, folds).mean()
     vectors = predict(x[len(ids) :], ridge(x[: len(ids)], v, best))
     said = (
-        f"{len(new):,} items without events, with vectors from {x.shape[1]:,} columns of attributes (cosine on "
-        f"held-out items {scores[best]:.2f}, of the mean vector alone {mean_alone:.2f})"
+        f"{len(new):,} items without events, with vectors from {x.shape[1]:,} columns of attributes (cosine "
+        f"on held-out items {scores[best]:.2f}, of the mean vector alone {mean_alone:.2f})"
     )
     return _extended(catalogue, new, facts, attributes, genres, year, torch.from_numpy(vectors).float(), said)
 

@@ -78,13 +78,13 @@ class Recommender:
         self.model: Any = self.agent.model
 
     @cached_property
-    def _rows(self) -> dict[int | str, int]:
+    def row_of_item(self) -> dict[int | str, int]:
         """The row of each item id."""
         names = self.catalogue.item_names
         return {id_: row for row, id_ in enumerate(names or self.catalogue.item_ids.tolist())}
 
     @cached_property
-    def _users(self) -> dict[int | str, int]:
+    def row_of_user(self) -> dict[int | str, int]:
         """The row of each user id."""
         names = self.population.user_names
         return {id_: row for row, id_ in enumerate(names or self.population.user_ids.tolist())}
@@ -92,7 +92,7 @@ class Recommender:
     @property
     def users(self) -> list[int | str]:
         """The ids of all users of the data."""
-        return list(self._users)
+        return list(self.row_of_user)
 
     @cached_property
     def _factors(self) -> tuple[Floats, Floats | None]:
@@ -165,7 +165,10 @@ class Recommender:
         For the same likes it is the profile of the data: the item factors lie in the checkpoint. Without
         factors (made-up users), the embeddings take their place.
         """
-        items = [self.item(item) for item in ([likes] if isinstance(likes, str) else likes)]
+        return self.fold_in([self.item(item) for item in ([likes] if isinstance(likes, str) else likes)])
+
+    def fold_in(self, items: Sequence[int]) -> Tensor:
+        """(1, D): the profile of a user who likes the items in these rows of the catalogue."""
         row = csr_matrix(
             (np.ones(len(items), np.float32), (np.zeros(len(items), int), items)),
             shape=(1, self.catalogue.num_items),
@@ -174,9 +177,25 @@ class Recommender:
         factors, gram = self._factors
         return unit_rows(fold_in(row, factors, gram=gram))
 
+    @torch.inference_mode()
+    def scores(self, profiles: Tensor, allowed: Tensor) -> Tensor:
+        """(N, I): the policy's logits of the first place at the start of a session.
+
+        Items that the first stage of a two-stage policy does not propose have the same, lowest score.
+        """
+        obs = self._request(profiles, [], allowed)
+        obs = self.model.propose(obs, True, torch.Generator())
+        policy, _ = self.model(obs)
+        logits = policy.logits[:, 0].clamp_min(-1e30)
+        if obs.candidates is None:
+            return torch.as_tensor(logits)
+        scores = logits.new_full((len(profiles), self.catalogue.num_items + 1), -1e30)
+        places = torch.where(obs.candidates < 0, self.catalogue.num_items, obs.candidates)
+        return torch.as_tensor(scores.scatter(1, places, logits)[:, :-1])
+
     def item(self, item: int | str) -> int:
         """The row of the item with this id or title. Raises UserError if none or several match."""
-        known = self._rows.get(item if isinstance(item, str) else int(item))
+        known = self.row_of_item.get(item if isinstance(item, str) else int(item))
         if known is not None:
             return known
         if not isinstance(item, str):
@@ -215,12 +234,12 @@ class Recommender:
     def _profiles(self, users: Sequence[int | str]) -> Tensor:
         """The profiles (N, D) of users of the data."""
         for user in users:
-            if user not in self._users:
+            if user not in self.row_of_user:
                 raise UserError(
                     f"There is no user with the id {shown(user)} in the data: give another id, or "
                     "titles that a new user likes."
                 )
-        return self.population.profile[[self._users[user] for user in users]]
+        return self.population.profile[[self.row_of_user[user] for user in users]]
 
     def _request(self, profiles: Tensor, history: Sequence[int], mask: Tensor) -> Obs:
         interface = self.checkpoint.interface
