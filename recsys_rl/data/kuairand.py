@@ -1,8 +1,8 @@
 """KuaiRand: views of short videos, and views of videos that were put into the feed at random.
 
 Gao et al. 2022, "KuaiRand: An Unbiased Sequential Recommendation Dataset with Randomly Exposed Videos",
-CIKM, DOI 10.1145/3511808.3557624; CC BY-SA 4.0. A like is a view with ``is_click``: the video was opened, or watched
-for long where the feed plays by itself.
+CIKM, DOI 10.1145/3511808.3557624; CC BY-SA 4.0. A like is a view with ``is_click``: the video was opened, or
+watched for long where the feed plays by itself.
 """
 
 from __future__ import annotations
@@ -89,11 +89,9 @@ def _log(place: Path, names: list[str], source: str) -> InteractionLog:
     parts = []
     for name in names:
         with parsing(f"{source}: {name}"):
-            parts.append(
-                pl.read_csv(read_member(place, name), columns=list(schema), schema_overrides=schema).select(
-                    schema
-                )
-            )
+            raw = read_member(place, name)
+            part = pl.read_csv(raw, columns=list(schema), schema_overrides=schema)
+            parts.append(part.select(list(schema)))
     frame = pl.concat(parts).drop_nulls().unique(["user_id", "video_id", "time_ms"], maintain_order=True)
     videos = frame["video_id"].unique().to_list()
     return make_log(
