@@ -33,8 +33,9 @@ class DataConfig:
     """The users and the items."""
 
     data: str = "movielens"
-    """movielens, ml-100k, ml-latest-small, ml-1m, ml-25m, ml-32m, kuairec, synthetic, clustered, a
-    CSV/Parquet log, or a .npy table of item embeddings."""
+    """movielens, ml-100k, ml-latest-small, ml-1m, ml-25m, ml-32m, kuairec, kuairand, coat, synthetic,
+    clustered, a log (.csv, .tsv, .dat, .txt, .inter, gzipped or not, .parquet), or a .npy table of item
+    embeddings."""
     cache_dir: str | None = None
     """Folder for downloads, learned embeddings and `clustered` items (default: the user's cache folder)."""
     heldout_fraction: Annotated[float, Range(above=0, below=1)] = 0.2
@@ -135,6 +136,8 @@ class TrainConfig:
     """Processes of one run. num_envs and batch_size are divided among them, and gradients are averaged."""
     join_timeout: Annotated[float, Range(above=0, high=86_400)] = 60.0
     """Seconds within which all processes must have connected at the start."""
+    init_from: str | None = None
+    """Checkpoint whose weights a new run begins with, for example to go on with newer data."""
     weights: tuple[str, ...] = ()
     """Weights of reward streams for learning, as NAME=NUMBER. A stream without one keeps the platform's
     weight. Tables show the platform's own reward."""

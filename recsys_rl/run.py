@@ -18,6 +18,7 @@ from torch import Tensor
 import recsys_rl
 from recsys_rl.checkpoint import Checkpoint, check_algo, load, restoring
 from recsys_rl.config import Config, to_dict
+from recsys_rl.data.align import align
 from recsys_rl.make import assumptions, make_agent, make_env, make_world, part_of_rank
 from recsys_rl.objective.weighted import check_weights, parse_weights
 from recsys_rl.protocols import Env, Learner
@@ -57,6 +58,7 @@ class Run:
     num_updates: int  # updates of the whole run
     updates: int = 0
     curve: list[list[float]] = field(default_factory=list)  # rows of step, mean, low, high
+    note: str = ""  # about the weights that it began with
 
     @property
     def per_update(self) -> int:
@@ -77,7 +79,12 @@ def begin(config: Config, before: Checkpoint | None, device: torch.device, ranks
     Raises UserError on every rank if ranks would begin with different settings, worlds or weights.
     """
     settings = config.train_config
-    world = _world(config, before, ranks).to(device)
+    world, warm, note = _world(config, before, ranks), None, ""
+    if before is None and settings.init_from is not None:
+        warm = load(settings.init_from, config.env)
+        world, shared = align(world, warm.catalogue)
+        note = f"weights of {settings.init_from}, step {warm.step:,}" + (f"; {shared}" if shared else "")
+    world = world.to(device)
     # All ranks draw the weights from the same stream, on the CPU. Each rank has its own other streams.
     names = {name: f"{name}/{ranks.rank}" if ranks.rank else name for name in STREAMS}
     own = generators(settings.seed, *names.values(), device=device)
@@ -90,7 +97,9 @@ def begin(config: Config, before: Checkpoint | None, device: torch.device, ranks
     average = ranks.average if ranks.size > 1 else None
     agent = make_agent(part, env.interface, world.catalogue, num_updates, streams, device, average)
     sessions = SessionReturns(env.num_envs, device)
-    run = Run(config, world, env, agent, sessions, streams, num_updates)
+    run = Run(config, world, env, agent, sessions, streams, num_updates, note=note)
+    if warm is not None:
+        _warm_start(run, warm, device)
     check_weights(parse_weights(settings.weights), env.streams)
     if before is None:
         env.reset()
@@ -99,6 +108,30 @@ def begin(config: Config, before: Checkpoint | None, device: torch.device, ranks
     if ranks.size > 1:
         _check_same(run, device, ranks)
     return run
+
+
+def _warm_start(run: Run, warm: Checkpoint, device: torch.device) -> None:
+    """Give the agent the weights of another run; its optimiser and its count of updates begin anew.
+
+    Raises UserError if the weights do not fit the network, or if they belong to other items.
+    """
+    own, path = run.agent.state_dict(), run.config.train_config.init_from
+    weights = {name: x for name, x in warm.agent.items() if name.startswith("model.")}
+    names = {name for name in own if name.startswith("model.")}
+    differ = sorted(names ^ weights.keys())
+    differ += [name for name in sorted(names & weights.keys()) if own[name].shape != weights[name].shape]
+    old, new = warm.catalogue, run.world.catalogue
+    items = [[c.id_of(row) for row in range(c.num_items)] for c in (old, new)]
+    dense = run.config.model_config.head == "dense" and items[0] != items[1]
+    if differ or dense or old.genre_names != new.genre_names:
+        cause = f"its {differ[0]} has another shape or is missing" if differ else "its genres differ"
+        cause = "its dense head has one weight vector for each of its own items" if dense else cause
+        raise UserError(
+            f"--init-from {path} does not fit this run: {cause}; give the same --env, --head, --hidden-dims, "
+            "--embedding-dim and genres as that run."
+        )
+    with restoring():
+        run.agent.load_state_dict({name: x.to(device) for name, x in {**own, **weights}.items()})
 
 
 def _world(config: Config, before: Checkpoint | None, ranks: Ranks) -> World:

@@ -73,6 +73,10 @@ class Catalogue:
     table_sha256: str = ""  # sha256 of that file, hex
     attributes: Mapping[str, Tensor] = field(default_factory=dict)  # (I, ...) each: creator, duration
     drawn: tuple[str, ...] = ()  # names of the attributes that the data lack, drawn from the seed
+    item_names: tuple[str, ...] = ()  # (I,): the ids of the source if they are strings, else empty
+    # Of the matrix factorisation, for new users: norm (I,) of each item's factor, whose direction is the
+    # embedding, and gram (D, D), YᵀY over the factors of all items. Empty if nothing was factorised.
+    factors: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def num_items(self) -> int:
@@ -92,6 +96,10 @@ class Catalogue:
         """The title of the item in this row; ``item <id>`` if there are no titles."""
         return self.titles[row] if self.titles else f"item {int(self.item_ids[row])}"
 
+    def id_of(self, row: int) -> int | str:
+        """The id of the item in this row, as the source writes it."""
+        return self.item_names[row] if self.item_names else int(self.item_ids[row])
+
     def to(self, device: torch.device) -> Self:
         return tree_map(lambda x: x.to(device), self)
 
@@ -107,6 +115,11 @@ class Population:
     heldout: Tensor  # (U_heldout,) int64: rows of the held-out users
     source: str = ""  # description of this part of the source's users; "" for all users
     attributes: Mapping[str, Tensor] = field(default_factory=dict)  # (U, ...) each: activity, age
+    user_names: tuple[str, ...] = ()  # (U,): the ids of the source if they are strings, else empty
+
+    def id_of(self, row: int) -> int | str:
+        """The id of the user in this row, as the source writes it."""
+        return self.user_names[row] if self.user_names else int(self.user_ids[row])
 
     def to(self, device: torch.device) -> Self:
         return tree_map(lambda x: x.to(device), self)
@@ -154,6 +167,10 @@ class InteractionLog:
     year: Tensor  # (I,) float32, NaN where unknown
     source: str
     rating_range: tuple[float, float]  # smallest and largest possible rating of the source
+    weights: Tensor | None = None  # (E,) float32, positive: plays, seconds, purchases; None: all events alike
+    user_names: tuple[str, ...] = ()  # (U,): the ids of the source if they are strings, else empty
+    item_names: tuple[str, ...] = ()  # (I,): likewise
+    attributes: Mapping[str, Tensor] = field(default_factory=dict)  # (I, ...) each
 
 
 @dataclass(frozen=True)

@@ -125,7 +125,10 @@ def sentence(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         ),
         ("train --data synthetic --like-threshold 3", "--like-threshold is no setting of synthetic: movie"),
         ("train --user-column x", "--user-column is no setting of movielens: .csv has it."),
-        ("train --data log.csv --data-dir x", "--data-dir is no setting of log.csv: movielens, kuairec have"),
+        (
+            "train --data log.csv --data-dir x",
+            "--data-dir is no setting of log.csv: movielens, kuairec, kuairand, coat have",
+        ),
         ("evaluate --max-users -1", "--max-users is -1: it must be a whole number, at least 0"),
         ("evaluate --seed x", "Error parsing --seed"),
         ("evaluate --json checkpoints/ppo.pt", "--json checkpoints/ppo.pt is the checkpoint itself"),

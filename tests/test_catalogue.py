@@ -40,6 +40,9 @@ def assert_same(first: object, second: object, skip: tuple[str, ...] = ()) -> No
         if isinstance(value, torch.Tensor):
             assert value.dtype == other.dtype and value.shape == other.shape, name
             assert value.numpy().tobytes() == other.numpy().tobytes(), name
+        elif isinstance(value, dict):
+            assert value.keys() == other.keys(), name
+            assert all(value[key].numpy().tobytes() == other[key].numpy().tobytes() for key in value), name
         else:
             assert value == other, name
 
@@ -258,7 +261,10 @@ def test_users_with_fewer_than_five_likes_are_removed(tmp_path: Path) -> None:
     ratings[liked[4:]] = 1.0
     _, population = build(dataclasses.replace(log, ratings=ratings), tmp_path, min_item_likes=1)
     assert sorted(set(range(100, 160)) - set(population.user_ids.tolist())) == [107]
-    assert population.source == "59 of 60 users, those with enough likes among them (at least 5)"
+    assert population.source == (
+        "1,200 events, 595 likes (50%) at rating >= 4 of 1..5; "
+        "59 of 60 users, those with enough likes among them (at least 5)"
+    )
 
 
 def test_each_event_of_a_log_without_ratings_is_a_like(tmp_path: Path) -> None:

@@ -277,7 +277,7 @@ def test_ends_of_a_run(
         ),
         (
             "train --data synthetic --like-threshold 4",
-            "--like-threshold is no setting of synthetic: movielens, kuairec, .csv have it.",
+            "--like-threshold is no setting of synthetic: movielens, kuairec, kuairand, coat, .csv have it.",
         ),
         (
             "train --env gym:CartPole-v1 --num-items 9",

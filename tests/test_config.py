@@ -366,7 +366,8 @@ def test_numbers_out_of_range(section: str, cls: type, name: str, base: type, li
         ),
         (
             {"data_config": {"data": "synthetic", "like_threshold": 4.0}},
-            "data_config.like_threshold is no setting of synthetic: movielens, kuairec, .csv have it.",
+            "data_config.like_threshold is no setting of synthetic: movielens, kuairec, kuairand, coat, .csv "
+            "have it.",
         ),
         (
             {"data_config": {"num_users": 2000}},

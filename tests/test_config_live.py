@@ -57,6 +57,7 @@ SCENARIOS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "long-video": ("ppo", "long-video", {}),
     "two-stage": ("ppo", "drift", {}),
     "csv": ("ppo", "drift", {"data": "log.csv"}),
+    "gaps": ("ppo", "drift", {"data": "gaps.csv"}),
     "files": ("ppo", "drift", {"data": "ml-100k", "data_dir": "one"}),
 }
 
@@ -201,6 +202,12 @@ CHANGES: dict[tuple[str, str], tuple[str, Any, View]] = {
     ("data_config", "item_column"): ("csv", "item2", weights),
     ("data_config", "time_column"): ("csv", "timestamp2", weights),
     ("data_config", "rating_column"): ("csv", "rating2", weights),
+    ("data_config", "weight_column"): ("csv", "rating2", weights),
+    ("data_config", "separator"): ("gaps", ";", refusal),
+    ("data_config", "missing"): ("gaps", "drop", refusal),
+    ("data_config", "duplicates"): ("gaps", "sum", refusal),
+    ("data_config", "items"): ("csv", "items.csv", weights),
+    ("data_config", "cold_items"): ("csv", 3, refusal),
     ("data_config", "like_threshold"): ("csv", 3.0, weights),
     ("data_config", "min_item_likes"): ("csv", 12, weights),
     ("data_config", "heldout_fraction"): ("csv", 0.5, weights),
@@ -292,6 +299,7 @@ CHANGES: dict[tuple[str, str], tuple[str, Any, View]] = {
     ("train_config", "seed"): ("drift", 1, weights),
     ("train_config", "device"): ("drift", "cuda", device),
     ("train_config", "threads"): ("drift", 2, threads),
+    ("train_config", "init_from"): ("drift", "absent.pt", refusal),
     ("train_config", "weights"): ("drift", ["match=2"], weights),
     ("train_config", "num_processes"): ("drift", 2, refusal),
     ("train_config", "join_timeout"): ("drift", 0.5, meeting),
@@ -344,6 +352,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log_csv: Path) -> It
     def enter(name: str) -> None:
         (tmp_path / name).mkdir()
         (tmp_path / name / "log.csv").write_bytes(log_csv.read_bytes())
+        (tmp_path / name / "gaps.csv").write_text("user,item\n1,2\n,3\n1,2\n")
+        (tmp_path / name / "items.csv").write_text(
+            "item,genres\n" + "".join(f"{i},{'odd' * (i % 2)}\n" for i in range(30))
+        )
         monkeypatch.chdir(tmp_path / name)
 
     yield enter

@@ -103,10 +103,24 @@ def test_official_archive_and_folders(tmp_path: Path) -> None:
     assert load_kuairec(archive).history.source == "kuairec (data folder: KuaiRec.zip)"
 
 
+def test_sample_of_watch_ratios_beside_packed_likes(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path, packed_files())
+    likes = load_kuairec(folder)
+    user, video = int(likes.user_ids[1]), int(likes.video_ids[0])
+    sample = f"user_id,video_id,watch_ratio\n{user},{video},2.5\n"
+    (folder / "small_matrix_watch_ratio_sample.csv").write_text(sample)
+    ratio = load_kuairec(folder).watch_ratio
+    assert ratio is not None and ratio.shape == likes.like.shape
+    assert ratio[1, 0] == 2.5 and int(ratio.isnan().sum()) == ratio.numel() - 1
+    (folder / "small_matrix_watch_ratio_sample.csv").write_text("user_id,video_id,watch_ratio\n-1,1,2\n")
+    with pytest.raises(UserError, match="holds users or videos that"):
+        load_kuairec(folder)
+
+
 def test_packed_likes(tmp_path: Path) -> None:
     data = load_kuairec(make_folder(tmp_path, packed_files()))
     check_matrix(data)
-    assert data.watch_ratio is None
+    assert data.watch_ratio is None  # the layout has no sample of ratios here
     assert data.history.users.tolist() == [0, 1, 1]
     assert data.history.times.tolist() == [1, 0, 2]  # the order of the rows
 

@@ -239,21 +239,29 @@ def _rebuild(kind: type[T_Noun], texts: object, tensors: Mapping[str, Tensor]) -
     """The dataclass from its texts and tensors; Refused if a field is missing or has a wrong type."""
     what = kind.__name__.lower()
     optional = {f.name: f.default for f in dataclasses.fields(kind) if f.default is not dataclasses.MISSING}
-    attributes = {n.partition(".")[2]: x for n, x in tensors.items() if n.startswith("attributes.")}
-    tensors = {name: x for name, x in tensors.items() if not name.startswith("attributes.")}
-    found = {**optional, **(texts if isinstance(texts, dict) else {}), **tensors, "attributes": attributes}
+    hints = typing.get_type_hints(kind)
+    mappings: dict[str, dict[str, Tensor]] = {
+        name: {n.partition(".")[2]: x for n, x in tensors.items() if n.startswith(f"{name}.")}
+        for name, hint in hints.items()
+        if hint == Mapping[str, Tensor]
+    }
+    tensors = {name: x for name, x in tensors.items() if name.partition(".")[0] not in mappings}
+    found = {**optional, **(texts if isinstance(texts, dict) else {}), **tensors, **mappings}
     if found.get("table_file"):
         found["embedding"] = _map_table(found)
-    hints = typing.get_type_hints(kind)
     if found.keys() != hints.keys():
         name = min(found.keys() ^ hints.keys())
         how = "with the unknown" if name in found else "without the"
         raise Refused(f"holds a {what} {how} field {name!r}")
     for name, hint in hints.items():
         value = found[name]
-        if name == "attributes":
+        if name in mappings:
             continue
-        if hint == tuple[str, ...] and isinstance(value, list) and all(type(text) is str for text in value):
+        if (
+            hint == tuple[str, ...]
+            and isinstance(value, list | tuple)
+            and all(type(text) is str for text in value)
+        ):
             found[name] = tuple(value)
         elif hint not in (Tensor, str) or not isinstance(value, hint):
             raise Refused(f"holds a {what} whose {name!r} is of the wrong type")
@@ -284,15 +292,38 @@ def _map_table(found: Mapping[str, Any]) -> Tensor:
 
 def _check_catalogue(catalogue: Catalogue) -> None:
     rows, columns = catalogue.num_items, len(catalogue.genre_names)
-    sizes = [tensor.shape[:1] for tensor in _take_apart(catalogue)[1].values()]
-    if any(size != (rows,) for size in sizes) or len(catalogue.titles) not in (0, rows):
+    named = _take_apart(catalogue)[1]
+    gram = named.pop("factors.gram", None)
+    lengths = {len(catalogue.titles), len(catalogue.item_names)}
+    if any(tensor.shape[:1] != (rows,) for tensor in named.values()) or not lengths <= {0, rows}:
         raise Refused("holds a catalogue whose fields disagree in their number of items")
     if catalogue.genres.shape != (rows, columns) or catalogue.embedding.ndim != 2:
         raise Refused("holds a catalogue whose embedding or genres have a wrong shape")
+    _check_factors(catalogue, gram)
     for name in ("genres", "popularity"):
         values = getattr(catalogue, name)
         if bool(((values < 0) | (values > 1)).any()):
             raise Refused(f"holds a catalogue whose {name!r} has values outside 0 .. 1")
+
+
+def _check_factors(catalogue: Catalogue, gram: Tensor | None) -> None:
+    """Both factors or none, in their shapes."""
+    rows, size = catalogue.embedding.shape
+    if not catalogue.factors:
+        return
+    norm = catalogue.factors.get("norm")
+    if (
+        norm is None
+        or gram is None
+        or norm.shape != (rows,)
+        or gram.shape != (size, size)
+        or len(catalogue.factors) != 2
+    ):
+        raise Refused("holds a catalogue whose 'factors' have a wrong shape")
+    for name, values in (("factors.norm", norm), ("factors.gram", gram)):
+        if values.dtype != torch.float32:
+            raise Refused(f"holds a catalogue whose {name!r} is {values.dtype} and not torch.float32")
+    _check_finite("catalogue", {"factors.norm": norm, "factors.gram": gram})
 
 
 def _check_population(population: Population) -> None:
@@ -300,6 +331,8 @@ def _check_population(population: Population) -> None:
     if population.profile.shape != shape or len(shape) != 2 or population.user_ids.shape != shape[:1]:
         raise Refused("holds a population whose fields disagree in their number of users")
     if any(values.shape[:1] != shape[:1] for values in population.attributes.values()):
+        raise Refused("holds a population whose fields disagree in their number of users")
+    if len(population.user_names) not in (0, shape[0]):
         raise Refused("holds a population whose fields disagree in their number of users")
     for name, rows in (("train", population.train), ("heldout", population.heldout)):
         if rows.ndim != 1 or len(rows) == 0:

@@ -10,7 +10,7 @@ from recsys_rl import __version__
 from recsys_rl.errors import FieldError, UserError, one_line
 from recsys_rl.schema import did_you_mean
 
-COMMANDS = ("train", "evaluate", "recommend", "record", "ope")
+COMMANDS = ("train", "evaluate", "recommend", "record", "ope", "ranking", "data")
 
 OVERVIEW = """usage: recsys-rl [--version] [--help] COMMAND [OPTIONS]
 
@@ -22,6 +22,8 @@ commands:
   recommend  print or write recommendations of a checkpoint's policy for real people
   record     record decisions of a policy on simulated users, with their probabilities
   ope        estimate from a log of decisions the return that a policy would have earned
+  ranking    print NDCG, recall and other ranking metrics on a held-out log
+  data       describe a log file, or split it in two by time or by user
 
 `recsys-rl COMMAND --help` lists the options; from a checkout, `python -m COMMAND` is the same."""
 

@@ -21,7 +21,8 @@ from recsys_rl.schema import Count, Finite, Range
 from recsys_rl.types import Catalogue, InteractionLog, Population, UserError, World
 
 QUALITY_PRIOR = 5.0  # an item's mean rating is shrunk as if it had this many more ratings at the overall mean
-_FORMAT = 1  # of the cache file; raise it when the meaning of a computed tensor changes
+RARE = 0.05  # a smaller share of likes, or of events that are none, says little about tastes
+_FORMAT = 2  # of the cache file; raise it when the meaning of a computed tensor changes
 # One of the independent streams of the seed: data/synthetic.py uses 1, 2, 4 and 5, data/table.py 11 to 15.
 _SPLIT_STREAM = 3
 
@@ -30,8 +31,9 @@ _SPLIT_STREAM = 3
 class LikesConfig(DataConfig):
     """The users and the items of a log of likes."""
 
-    like_threshold: Finite = 4.0
-    """A rating of at least this much is a like."""
+    like_threshold: Finite | None = None
+    """A rating of at least this much is a like. Default: the lowest rating in the data from three quarters of
+    their scale on (4 of 1..5); if less than 5 % of the ratings reach it, the median."""
     min_item_likes: Count = 5
     """Items with fewer likes than this are removed."""
     profile_fraction: Annotated[float, Range(above=0, below=1)] = 0.8
@@ -76,7 +78,7 @@ def build_world(
     *,
     num_items: int,
     embedding_dim: int,
-    like_threshold: float,
+    like_threshold: float | None,
     min_item_likes: int,
     heldout_fraction: float,
     profile_fraction: float,
@@ -85,15 +87,15 @@ def build_world(
 ) -> tuple[Catalogue, Population]:
     """The ``num_items`` items most liked by training users, and the users, with unit-norm embeddings.
 
-    A rating of at least ``like_threshold`` is a like. Each event of a log without ratings is a like. The
-    split of the users depends only on their ids and the seed. An item is kept if training users gave it at
-    least ``min_item_likes`` likes. If fewer than ``num_items`` items are kept, the catalogue's ``source``
-    gives their number. Users with fewer than 5 likes among all kept items are removed, and users whose vector
-    the regularisation shrank to zero. The population's ``source`` gives the number of users that
-    remain; the catalogue's does not, because the number depends on held-out users. ``popularity`` and
-    ``quality`` use training users only. ``quality`` is the mean rating, mapped to 0..1 by the source's range
-    and shrunk towards the overall mean by ``QUALITY_PRIOR`` ratings. Items keep the order of the log.
-    data/embeddings.py has the equations.
+    A rating of at least ``like_threshold`` is a like; None: of at least ``fitting_threshold``. Each event of
+    a log without ratings is a like. The split of the users depends only on their ids and the seed. An item is
+    kept if training users gave it at least ``min_item_likes`` likes. If fewer than ``num_items`` items are
+    kept, the catalogue's ``source`` gives their number. Users with fewer than 5 likes among all kept items
+    are removed, and users whose vector the regularisation shrank to zero. The population's ``source`` gives
+    the number of users that remain, and of all events and likes; the catalogue's does not, because these
+    depend on held-out users. ``popularity`` and ``quality`` use training users only. ``quality`` is the mean
+    rating, mapped to 0..1 by the source's range and shrunk towards the overall mean by ``QUALITY_PRIOR``
+    ratings. Items keep the order of the log. data/embeddings.py has the equations.
 
     The result is kept in ``cache_dir`` (default: the user's cache folder) under a hash of all its inputs.
     A damaged file is made again. If the folder can't be written, a line on stderr reports it.
@@ -103,7 +105,9 @@ def build_world(
     settings: dict[str, Any] = {
         "num_items": num_items,
         "embedding_dim": embedding_dim,
-        "like_threshold": _reachable(like_threshold, log),
+        "like_threshold": _threshold(
+            like_threshold, log, split_users(log.user_ids.numpy(), heldout_fraction, seed)
+        ),
         "min_item_likes": min_item_likes,
         "heldout_fraction": heldout_fraction,
         "profile_fraction": profile_fraction,
@@ -114,7 +118,7 @@ def build_world(
     if tensors is None:
         tensors = _learn_world(log, **settings)
         write_tensors(path, tensors)
-    return _assemble(log, tensors, num_items, min_item_likes)
+    return _assemble(log, tensors, num_items, min_item_likes, settings["like_threshold"])
 
 
 def unrated_items(
@@ -155,17 +159,49 @@ def split_users(user_ids: Ints, heldout_fraction: float, seed: int) -> Bools:
     return heldout
 
 
-def _reachable(like_threshold: float, log: InteractionLog) -> float:
+def fitting_threshold(log: InteractionLog, heldout: Bools) -> float:
+    """The like threshold that fits the scale of the ratings of training users.
+
+    It is the lowest rating from three quarters of the scale on (4 of 1..5 and of 0.5..5; 1 of 0 and 1). If
+    less than RARE of the ratings reach it, as with counts of plays, it is the median. It is 1.0 for a log
+    without ratings.
+    """
+    low, high = log.rating_range
+    ratings = log.ratings.numpy()[~heldout[log.users.numpy()]]
+    above = ratings[ratings >= low + 0.75 * (high - low)]
+    if len(above) == 0 or len(above) < RARE * len(ratings):
+        return float(np.quantile(ratings, 0.5, method="higher")) if len(ratings) else high
+    return float(above.min())
+
+
+def _threshold(given: float | None, log: InteractionLog, heldout: Bools) -> float:
     """The like threshold for this log. A log without ratings has only 1.0 in 0..1: each event is a like."""
     highest = log.rating_range[1]
-    if like_threshold <= highest:
-        return like_threshold
+    if given is None:
+        return fitting_threshold(log, heldout)
+    if given <= highest:
+        return given
     if log.rating_range == (0.0, 1.0) and bool((log.ratings == 1.0).all()):
         return 1.0
     raise UserError(
-        f"{log.source}: no rating can reach the like threshold of {like_threshold:g}, as the highest is "
+        f"{log.source}: no rating can reach the like threshold of {given:g}, as the highest is "
         f"{highest:g}: lower --like-threshold."
     )
+
+
+def about_likes(log: InteractionLog, like_threshold: float) -> str:
+    """The number of events and likes of all users, with a warning if they hardly differ."""
+    events, likes = len(log.ratings), int((log.ratings >= like_threshold).sum())
+    low, high = log.rating_range
+    if log.rating_range == (0.0, 1.0) and likes == events:
+        return f"{events:,} events, each a like"
+    share = likes / events
+    scale = f"{like_threshold:,.10g} of {low:,.10g}..{high:,.10g}"
+    text = f"{events:,} events, {likes:,} likes ({share:.0%}) at rating >= {scale}"
+    if share > 1 - RARE or share < RARE:
+        which = "nearly all" if share > 0.5 else "hardly any"
+        text += f" (warning: {which} events are likes, which says little about tastes: see --like-threshold)"
+    return text
 
 
 def _learn_world(
@@ -206,6 +242,9 @@ def _learn_world(
         "quality": _quality(log, heldout)[rows],
         "taste": unit_rows(learned.taste),
         "profile": unit_rows(learned.profile),
+        "user_rows": torch.from_numpy(learned.user_rows),
+        "factor_norm": torch.from_numpy(np.linalg.norm(learned.item_factors[chosen], axis=1)).float(),
+        "gram": torch.from_numpy(learned.gram).float(),
         "user_ids": log.user_ids[torch.from_numpy(learned.user_rows)],
         "train": torch.from_numpy(np.flatnonzero(~learned.heldout)),
         "heldout": torch.from_numpy(np.flatnonzero(learned.heldout)),
@@ -233,7 +272,11 @@ def _quality(log: InteractionLog, heldout: Bools) -> Tensor:
 
 
 def _assemble(
-    log: InteractionLog, tensors: Mapping[str, Tensor], num_items: int, min_item_likes: int
+    log: InteractionLog,
+    tensors: Mapping[str, Tensor],
+    num_items: int,
+    min_item_likes: int,
+    like_threshold: float,
 ) -> tuple[Catalogue, Population]:
     rows, kept = tensors["rows"], int(tensors["num_kept"])
     which = (
@@ -252,6 +295,9 @@ def _assemble(
         year=log.year[rows],
         available=torch.ones(len(rows), dtype=torch.bool),
         source=f"{log.source}: {which} with at least {min_item_likes} likes by training users",
+        attributes={name: values[rows] for name, values in log.attributes.items()},
+        item_names=tuple(log.item_names[row] for row in rows.tolist()) if log.item_names else (),
+        factors={"norm": tensors["factor_norm"], "gram": tensors["gram"]},
     )
     population = Population(
         taste=tensors["taste"],
@@ -259,8 +305,11 @@ def _assemble(
         user_ids=tensors["user_ids"],
         train=tensors["train"],
         heldout=tensors["heldout"],
-        source=f"{len(tensors['user_ids'])} of {len(log.user_ids)} users, those with enough likes among them "
-        f"(at least {embeddings.MIN_USER_LIKES})",
+        source=f"{about_likes(log, like_threshold)}; {len(tensors['user_ids'])} of {len(log.user_ids)} "
+        f"users, those with enough likes among them (at least {embeddings.MIN_USER_LIKES})",
+        user_names=tuple(log.user_names[row] for row in tensors["user_rows"].tolist())
+        if log.user_names
+        else (),
     )
     return catalogue, population
 

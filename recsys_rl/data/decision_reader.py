@@ -14,7 +14,7 @@ from torch import Tensor
 from recsys_rl.data.decision_checks import check_probabilities, check_rows
 from recsys_rl.data.decision_writer import FORMAT, KEY
 from recsys_rl.data.decisions import DecisionHeader, DecisionLog
-from recsys_rl.data.log import parsing
+from recsys_rl.data.read import parsing
 from recsys_rl.errors import one_line
 from recsys_rl.types import Interface, UserError
 

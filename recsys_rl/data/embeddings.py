@@ -5,8 +5,10 @@ Source: Hu, Koren & Volinsky 2008, "Collaborative filtering for implicit feedbac
 
     x = (YᵀY + (alpha - 1) sum_{i in S} y_i y_iᵀ + lambda I)^-1  alpha sum_{i in S} y_i      (their eq. 4)
 
-A liked item has confidence ``alpha``, every other item has confidence 1. Y is learned from training users
-only. The vector of each user, training or held-out, is the solution of this equation.
+A liked item has confidence ``alpha``, every other item has confidence 1. If a log has weights (plays,
+seconds, purchases), the confidence is alpha w_ui, at least 1: w_ui is log(1 + the weight of all likes of the
+pair), divided by its mean over the training users. Y is learned from training users only. The vector of each
+user, training or held-out, is the solution of this equation.
 """
 
 from __future__ import annotations
@@ -49,6 +51,7 @@ class Embeddings:
     profile: Floats  # (U, D) from the earlier likes
     earlier: csr_matrix  # (U, I) 0 or 1
     later: csr_matrix  # (U, I) 0 or 1
+    gram: Floats  # (D, D): YᵀY over all items that learned a factor, kept or not
 
 
 def learn_embeddings(
@@ -73,22 +76,25 @@ def learn_embeddings(
 
     num_users, num_items = len(log.user_ids), len(log.item_ids)
     users, items = first_likes(log, like_threshold)
+    trust = confidence(log, like_threshold, users, items, heldout)
     train_likes = np.bincount(items[~heldout[users]], minlength=num_items)
     item_rows = np.flatnonzero(train_likes >= max(1, min_item_likes))
     column = np.full(num_items, -1)
     column[item_rows] = np.arange(len(item_rows))
-    users, items = users[column[items] >= 0], column[items][column[items] >= 0]
+    known = column[items] >= 0
+    users, items, trust = users[known], column[items[known]], trust[known]
 
     # One thread: sums over several threads have no fixed order, and such small solves gain nothing.
     with threadpool_limits(1, "blas"):
-        likes = like_matrix(users, items, (num_users, len(item_rows)))
+        likes = like_matrix(users, items, (num_users, len(item_rows)), trust)
         factors = learn_items(likes[np.flatnonzero(~heldout)], embedding_dim, seed)
         user_rows = np.flatnonzero(np.bincount(users, minlength=num_users) >= MIN_USER_LIKES)
         first = is_earlier(users, profile_fraction)
-        earlier = like_matrix(users[first], items[first], likes.shape)[user_rows]
+        earlier = like_matrix(users[first], items[first], likes.shape, trust[first])[user_rows]
         later = like_matrix(users[~first], items[~first], likes.shape)[user_rows]
         taste = fold_in(likes[user_rows], factors)
         profile = fold_in(earlier, factors)
+    earlier.data[:] = 1
 
     item_ok, user_ok = _points_somewhere(factors), _points_somewhere(taste) & _points_somewhere(profile)
     return Embeddings(
@@ -101,6 +107,7 @@ def learn_embeddings(
         profile=profile[user_ok],
         earlier=earlier[user_ok][:, item_ok],
         later=later[user_ok][:, item_ok],
+        gram=factors.T @ factors,
     )
 
 
@@ -114,6 +121,22 @@ def first_likes(log: InteractionLog, like_threshold: float) -> tuple[Ints, Ints]
     return users[first], items[first]
 
 
+def confidence(
+    log: InteractionLog, like_threshold: float, users: Ints, items: Ints, heldout: Bools
+) -> NDArray[np.float32]:
+    """w of each pair of ``first_likes`` (the second equation at the top); 1 for a log without weights."""
+    if log.weights is None or len(users) == 0:
+        return np.ones(len(users), dtype=np.float32)
+    liked = log.ratings.numpy() >= like_threshold
+    pairs = (log.users.numpy() * len(log.item_ids) + log.items.numpy())[liked]
+    known, place = np.unique(pairs, return_inverse=True)
+    total = np.log1p(np.bincount(place, weights=log.weights.numpy()[liked].astype(np.float64)))
+    own = total[np.searchsorted(known, users * len(log.item_ids) + items)]
+    by_training = own[~heldout[users]]
+    mean = by_training.mean() if len(by_training) else own.mean()
+    return np.asarray(np.maximum(own / mean, 1 / ALPHA), dtype=np.float32)
+
+
 def is_earlier(users: Ints, fraction: float) -> Bools:
     """True for the first floor(fraction * n) likes of each user, at least one; ordered by user and time."""
     counts = np.bincount(users) if len(users) else np.zeros(1, dtype=np.int64)
@@ -122,9 +145,12 @@ def is_earlier(users: Ints, fraction: float) -> Bools:
     return np.asarray(rank < np.maximum(1, np.floor(fraction * counts + 1e-9))[users])
 
 
-def like_matrix(users: Ints, items: Ints, shape: tuple[int, int]) -> csr_matrix:
-    """(U, I) float32: 1 if the user liked the item, else 0."""
-    return csr_matrix((np.ones(len(users), dtype=np.float32), (users, items)), shape=shape)
+def like_matrix(
+    users: Ints, items: Ints, shape: tuple[int, int], weights: NDArray[np.float32] | None = None
+) -> csr_matrix:
+    """(U, I) float32: the weight of a like, 1 without weights; 0 if the user did not like the item."""
+    values = np.ones(len(users), dtype=np.float32) if weights is None else weights
+    return csr_matrix((values, (users, items)), shape=shape)
 
 
 def learn_items(likes: csr_matrix, embedding_dim: int, seed: int) -> Floats:
@@ -147,17 +173,27 @@ def learn_items(likes: csr_matrix, embedding_dim: int, seed: int) -> Floats:
 
 
 def fold_in(
-    likes: csr_matrix, item_factors: Floats, regularization: float = REGULARIZATION, alpha: float = ALPHA
+    likes: csr_matrix,
+    item_factors: Floats,
+    regularization: float = REGULARIZATION,
+    alpha: float = ALPHA,
+    gram: Floats | None = None,
 ) -> Floats:
-    """User vectors (N, D) from likes (N, I) and fixed item factors (I, D): the equation at the top."""
+    """User vectors (N, D) from likes (N, I) and fixed item factors (I, D): the equation at the top.
+
+    ``gram``: YᵀY (D, D) of all items, if ``item_factors`` has only some of them.
+    """
     dim = item_factors.shape[1]
-    shared = item_factors.T @ item_factors + regularization * np.eye(dim)  # (D, D)
+    shared = item_factors.T @ item_factors if gram is None else gram  # (D, D)
+    shared = shared + regularization * np.eye(dim)
     vectors = np.zeros((likes.shape[0], dim))
     # Solve one user at a time: the (D, D) systems of a large dataset don't fit in memory together, and a
     # user's bits must not depend on the other users of a batch.
     for row, (start, end) in enumerate(zip(likes.indptr[:-1], likes.indptr[1:], strict=True)):
-        liked = item_factors[np.sort(likes.indices[start:end])]  # (n, D)
-        vectors[row] = np.linalg.solve(shared + (alpha - 1) * liked.T @ liked, alpha * liked.sum(axis=0))
+        order = np.argsort(likes.indices[start:end])
+        liked = item_factors[likes.indices[start:end][order]]  # (n, D)
+        trust = alpha * likes.data[start:end][order].astype(np.float64)[:, None]  # (n, 1)
+        vectors[row] = np.linalg.solve(shared + ((trust - 1) * liked).T @ liked, (trust * liked).sum(axis=0))
     return vectors
 
 

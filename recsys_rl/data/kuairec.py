@@ -19,7 +19,8 @@ from torch import Tensor
 
 from recsys_rl.data.catalogue import DatasetConfig, world_of_log
 from recsys_rl.data.download import NoNetwork, cache_folder, check_unpacked, fetch, has_member, read_member
-from recsys_rl.data.log import make_log, parsing
+from recsys_rl.data.log import make_log
+from recsys_rl.data.read import parsing
 from recsys_rl.dials import EnvConfig
 from recsys_rl.protocols import Source
 from recsys_rl.types import InteractionLog, UserError, World
@@ -31,6 +32,7 @@ LIKE_RATIO = 2.0
 
 OFFICIAL = "small_matrix.csv"
 PACKED = "small_matrix_like.npz"  # likes only: user_id (U,), video_id (I,), like_packed (U, ceil(I / 8))
+SAMPLE = "small_matrix_watch_ratio_sample.csv"  # beside PACKED: user_id, video_id, watch_ratio of some cells
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class KuaiRec:
 
     like: Tensor  # (U, I) bool: watch_ratio > 2; False in the 0.4 % of cells that were not observed
     watch_ratio: Tensor | None  # (U, I) float32: seconds watched per second of video, NaN if not observed;
-    # None if the source has only likes
+    # None if the source has only likes; the packed layout may have some of them
     user_ids: Tensor  # (U,) int64, ascending
     video_ids: Tensor  # (I,) int64, ascending
     categories: Tensor  # (I, G) float32, 0 or 1: the tags of the matrix's videos
@@ -87,12 +89,13 @@ def _find(root: Path) -> Path | None:
 
 def _read(place: Path, source: str) -> KuaiRec:
     if has_member(place, OFFICIAL):
+        ratio: Tensor | None
         user_ids, video_ids, watch_ratio = _small_matrix(read_member(place, OFFICIAL), source)
         like, ratio = watch_ratio > LIKE_RATIO, torch.from_numpy(watch_ratio)  # (U, I); NaN is no like
         history = _big_matrix(read_member(place, "big_matrix.csv"), source)
     else:
         user_ids, video_ids, like = _packed_likes(read_member(place, PACKED), source)
-        ratio = None
+        ratio = _some_ratios(place, user_ids, video_ids, source)
         history = _ids_only(read_member(place, "big_matrix_like_excl_small.csv"), source)
     inside = pl.col("user_id").is_in(user_ids) & pl.col("video_id").is_in(video_ids)
     history = history.filter(~inside)
@@ -129,6 +132,18 @@ def _small_matrix(raw: bytes, source: str) -> tuple[np.ndarray, np.ndarray, np.n
     ratio = np.full((len(user_ids), len(video_ids)), np.nan, dtype=np.float32)
     ratio[users, videos] = frame["watch_ratio"].to_numpy()
     return user_ids, video_ids, ratio
+
+
+def _some_ratios(place: Path, user_ids: np.ndarray, video_ids: np.ndarray, source: str) -> Tensor | None:
+    """Watch ratios (U, I) of the packed layout, NaN where its sample has none; None without a sample."""
+    if not has_member(place, SAMPLE):
+        return None
+    users, videos, known = _small_matrix(read_member(place, SAMPLE), source)
+    if not (np.isin(users, user_ids).all() and np.isin(videos, video_ids).all()):
+        raise UserError(f"{source}: {SAMPLE} holds users or videos that {PACKED} lacks: give files that fit.")
+    ratio = np.full((len(user_ids), len(video_ids)), np.nan, dtype=np.float32)
+    ratio[np.ix_(np.searchsorted(user_ids, users), np.searchsorted(video_ids, videos))] = known
+    return torch.from_numpy(ratio)
 
 
 def _packed_likes(raw: bytes, source: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

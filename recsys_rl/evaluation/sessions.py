@@ -81,7 +81,7 @@ def _samples(
             shown.append(
                 {
                     "policy": policy,
-                    "user": int(population.user_ids[user]),
+                    "user": population.id_of(int(user)),
                     "likes": [catalogue.title(int(item)) for item in nearest],
                     "return": sessions.rewards[:length, row].sum().item(),
                     "left": left,

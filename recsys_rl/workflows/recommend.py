@@ -17,7 +17,7 @@ from torch import Tensor
 
 from recsys_rl.checkpoint import Checkpoint, check_algo
 from recsys_rl.checkpoint import load as load_checkpoint
-from recsys_rl.data.embeddings import fold_in, unit_rows
+from recsys_rl.data.embeddings import Floats, fold_in, unit_rows
 from recsys_rl.errors import UserError
 from recsys_rl.lookup import DEFAULT_ALGO
 from recsys_rl.protocols import Reader, ReadingPolicy
@@ -40,7 +40,7 @@ class RecommendConfig:
     """Reject a checkpoint of another algorithm."""
     env: str | None = None
     """Environment of the checkpoint. Required if its name holds a module to import."""
-    user: int | None = None
+    user: str | None = None
     """Id of one user of the data."""
     like: tuple[str, ...] = ()
     """Title of an item that a new user likes, or a beginning that only one title has."""
@@ -62,7 +62,7 @@ class RecommendConfig:
 class Recommendation(NamedTuple):
     """One place of a list of recommendations."""
 
-    item: int  # the item's id in the data
+    item: int | str  # the item's id in the data
     title: str
     probability: float  # the policy's probability of showing this item next
 
@@ -78,14 +78,29 @@ class Recommender:
         self.model: Any = self.agent.model
 
     @cached_property
-    def _rows(self) -> dict[int, int]:
+    def row_of_item(self) -> dict[int | str, int]:
         """The row of each item id."""
-        return {id_: row for row, id_ in enumerate(self.catalogue.item_ids.tolist())}
+        names = self.catalogue.item_names
+        return {id_: row for row, id_ in enumerate(names or self.catalogue.item_ids.tolist())}
 
     @cached_property
-    def _users(self) -> dict[int, int]:
+    def row_of_user(self) -> dict[int | str, int]:
         """The row of each user id."""
-        return {id_: row for row, id_ in enumerate(self.population.user_ids.tolist())}
+        names = self.population.user_names
+        return {id_: row for row, id_ in enumerate(names or self.population.user_ids.tolist())}
+
+    @property
+    def users(self) -> list[int | str]:
+        """The ids of all users of the data."""
+        return list(self.row_of_user)
+
+    @cached_property
+    def _factors(self) -> tuple[Floats, Floats | None]:
+        """The item factors (I, D) of the matrix factorisation, and YᵀY (D, D) over all its items."""
+        embedding, known = self.catalogue.embedding.double(), self.catalogue.factors
+        if not known:
+            return embedding.numpy(), None
+        return (known["norm"].double().unsqueeze(1) * embedding).numpy(), known["gram"].double().numpy()
 
     @cached_property
     def _titles(self) -> list[str]:
@@ -103,18 +118,18 @@ class Recommender:
 
     def recommend(
         self,
-        user: int | None = None,
+        user: int | str | None = None,
         *,
         likes: Sequence[int | str] = (),
         history: Sequence[int | str] = (),
         k: int = 10,
-        allow: Sequence[int] | None = None,
-        block: Sequence[int] = (),
+        allow: Sequence[int | str] | None = None,
+        block: Sequence[int | str] = (),
     ) -> list[Recommendation]:
         """The ``k`` items that the policy shows next to one person with the highest probability, best first.
 
         Args:
-            user: id of a user of the data; None for a new user.
+            user: id of a user of the data, a number or a string as in the data; None for a new user.
             likes: liked items of a new user: ids, or titles (a beginning that only one title has is enough).
             history: items already shown in this session, latest last; each counts as consumed in full.
             allow: ids of the only items that may be shown; None for all.
@@ -127,11 +142,15 @@ class Recommender:
         profile = self.profile_of(likes) if user is None else self._profiles([user])
         shown = [self.item(item) for item in history]
         again = () if self.checkpoint.interface.repeats else shown
-        mask = self.mask(k, allow, [*block, *(int(self.catalogue.item_ids[row]) for row in again)])
+        mask = self.mask(k, allow, [*block, *(self.catalogue.id_of(row) for row in again)])
         return next(self._best(self._among(self._request(profile, shown, mask), allow), k))
 
     def for_users(
-        self, users: Sequence[int], k: int = 10, allow: Sequence[int] | None = None, block: Sequence[int] = ()
+        self,
+        users: Sequence[int | str],
+        k: int = 10,
+        allow: Sequence[int | str] | None = None,
+        block: Sequence[int | str] = (),
     ) -> Iterator[list[Recommendation]]:
         """``recommend`` for many users of the data, one list after another."""
         mask = self.mask(k, allow, block)
@@ -143,23 +162,44 @@ class Recommender:
     def profile_of(self, likes: Sequence[int | str]) -> Tensor:
         """(1, D): the profile of a new user, folded in from the liked items (data/embeddings.py).
 
-        The fold-in uses the embeddings in the checkpoint, which have unit norm. On MovieLens the mean cosine
-        between this profile and the profile from the data, for the same likes, is 0.96.
+        For the same likes it is the profile of the data: the item factors lie in the checkpoint. Without
+        factors (made-up users), the embeddings take their place.
         """
-        items = [self.item(item) for item in ([likes] if isinstance(likes, str) else likes)]
+        return self.fold_in([self.item(item) for item in ([likes] if isinstance(likes, str) else likes)])
+
+    def fold_in(self, items: Sequence[int]) -> Tensor:
+        """(1, D): the profile of a user who likes the items in these rows of the catalogue."""
         row = csr_matrix(
             (np.ones(len(items), np.float32), (np.zeros(len(items), int), items)),
             shape=(1, self.catalogue.num_items),
         )
         row.data[:] = 1  # a title given twice is one like
-        return unit_rows(fold_in(row, self.catalogue.embedding.double().numpy()))
+        factors, gram = self._factors
+        return unit_rows(fold_in(row, factors, gram=gram))
+
+    @torch.inference_mode()
+    def scores(self, profiles: Tensor, allowed: Tensor) -> Tensor:
+        """(N, I): the policy's logits of the first place at the start of a session.
+
+        Items that the first stage of a two-stage policy does not propose have the same, lowest score.
+        """
+        obs = self._request(profiles, [], allowed)
+        obs = self.model.propose(obs, True, torch.Generator())
+        policy, _ = self.model(obs)
+        logits = policy.logits[:, 0].clamp_min(-1e30)
+        if obs.candidates is None:
+            return torch.as_tensor(logits)
+        scores = logits.new_full((len(profiles), self.catalogue.num_items + 1), -1e30)
+        places = torch.where(obs.candidates < 0, self.catalogue.num_items, obs.candidates)
+        return torch.as_tensor(scores.scatter(1, places, logits)[:, :-1])
 
     def item(self, item: int | str) -> int:
         """The row of the item with this id or title. Raises UserError if none or several match."""
+        known = self.row_of_item.get(item if isinstance(item, str) else int(item))
+        if known is not None:
+            return known
         if not isinstance(item, str):
-            if int(item) not in self._rows:
-                raise UserError(f"There is no item with the id {item} in the catalogue: give another.")
-            return self._rows[int(item)]
+            raise UserError(f"There is no item with the id {item} in the catalogue: give another.")
         text = item.casefold()
         exact = [row for row, title in enumerate(self._titles) if title == text]
         found = exact or [row for row, title in enumerate(self._titles) if title.startswith(text)]
@@ -176,30 +216,30 @@ class Recommender:
         """The titles of the first five of these rows."""
         return "; ".join(self.catalogue.title(row) for row in rows[:5])
 
-    def mask(self, k: int, allow: Sequence[int] | None, block: Sequence[int]) -> Tensor:
+    def mask(self, k: int, allow: Sequence[int | str] | None, block: Sequence[int | str]) -> Tensor:
         """(1, I) bool: the items that may be shown."""
         if k < 1:
             raise UserError(f"k is {k}: it must be at least 1.")
         mask = self.catalogue.available.clone()
         if allow is not None:
             allowed = torch.zeros_like(mask)
-            allowed[[self.item(int(item)) for item in allow]] = True
+            allowed[[self.item(item) for item in allow]] = True
             mask &= allowed
-        mask[[self.item(int(item)) for item in block]] = False
+        mask[[self.item(item) for item in block]] = False
         left = int(mask.sum())
         if left < k:
             raise UserError(f"Only {left} items may be shown, but k is {k}: lower k, or allow more items.")
         return mask.unsqueeze(0)
 
-    def _profiles(self, users: Sequence[int]) -> Tensor:
+    def _profiles(self, users: Sequence[int | str]) -> Tensor:
         """The profiles (N, D) of users of the data."""
         for user in users:
-            if user not in self._users:
+            if user not in self.row_of_user:
                 raise UserError(
-                    f"There is no user with the id {user} in the data: give another id, or titles that a new "
-                    "user likes."
+                    f"There is no user with the id {shown(user)} in the data: give another id, or "
+                    "titles that a new user likes."
                 )
-        return self.population.profile[[self._users[user] for user in users]]
+        return self.population.profile[[self.row_of_user[user] for user in users]]
 
     def _request(self, profiles: Tensor, history: Sequence[int], mask: Tensor) -> Obs:
         interface = self.checkpoint.interface
@@ -217,7 +257,7 @@ class Recommender:
             )
         return session.request({first: profiles}, mask.expand(len(profiles), -1))
 
-    def _among(self, obs: Obs, allow: Sequence[int] | None) -> Obs:
+    def _among(self, obs: Obs, allow: Sequence[int | str] | None) -> Obs:
         """For a two-stage policy, the allowed items as candidates: its search could miss them."""
         if allow is None or self.model.retriever is None or obs.mask is None:
             return obs
@@ -239,7 +279,7 @@ class Recommender:
         probabilities, items = top.values, obs.items_at(top.indices)
         for ps, rows in zip(probabilities.tolist(), items.tolist(), strict=True):
             yield [
-                Recommendation(int(self.catalogue.item_ids[row]), self.catalogue.title(row), p)
+                Recommendation(self.catalogue.id_of(row), self.catalogue.title(row), p)
                 for p, row in zip(ps, rows, strict=True)
             ]
 
@@ -260,8 +300,6 @@ def recommend(options: RecommendConfig) -> None:
         raise UserError("Give one of --user ID, --like TITLE and --users FILE.")
     if (options.users is None) != (options.out is None):
         raise UserError("--users and --out belong together: give both, or neither.")
-    allow = None if options.allow is None else _ids(options.allow, "--allow")
-    block = [] if options.block is None else _ids(options.block, "--block")
     if options.out is not None:
         check_writable(Path(options.out), "--out")
     recommender = load(options.checkpoint, options.env)
@@ -269,48 +307,55 @@ def recommend(options: RecommendConfig) -> None:
         check_algo(Path(options.checkpoint), recommender.checkpoint, options.algo)
     if recommender.checkpoint.world.is_empty:
         raise UserError(f"{options.checkpoint} has no catalogue of items to recommend from.")
+    names_items = bool(recommender.catalogue.item_names)
+    allow = None if options.allow is None else _ids(options.allow, "--allow", names_items)
+    block = [] if options.block is None else _ids(options.block, "--block", names_items)
+    names_users = bool(recommender.population.user_names)
     if options.users is None or options.out is None:
-        found = recommender.recommend(options.user, likes=options.like, k=options.k, allow=allow, block=block)
+        user = None if options.user is None else _id(options.user, "--user", names_users)
+        found = recommender.recommend(user, likes=options.like, k=options.k, allow=allow, block=block)
         for place, (item, title, probability) in enumerate(found, 1):
             print(f"{place:>3}  {probability:7.2%}  {title}  (id {item})")
         return
-    known = recommender.population.user_ids.tolist()
-    users = known if options.users == "all" else _ids(options.users, "--users")
+    users = recommender.users if options.users == "all" else _ids(options.users, "--users", names_users)
     lists = list(recommender.for_users(users, options.k, allow, block))
     write_bytes(Path(options.out), _parquet(users, lists))
     print(f"{len(users):,} users: {options.out}", file=sys.stderr)
 
 
-def _parquet(users: Sequence[int], lists: Sequence[Sequence[Recommendation]]) -> bytes:
+def _parquet(users: Sequence[int | str], lists: Sequence[Sequence[Recommendation]]) -> bytes:
     """A Parquet file with a row for each user and place: user, place (from 1), item, title, probability."""
     import polars as pl
 
+    items = [row[0].item for row in lists if row]
     rows = [
         (user, place, *row)
         for user, its in zip(users, lists, strict=True)
         for place, row in enumerate(its, 1)
     ]
-    types = (pl.Int64, pl.Int32, pl.Int64, pl.String, pl.Float32)
+    of_users, of_items = (
+        pl.String if row and isinstance(row[0], str) else pl.Int64 for row in (users, items)
+    )
+    types = (of_users, pl.Int32, of_items, pl.String, pl.Float32)
     names = ("user", "place", *Recommendation._fields)
     file = io.BytesIO()
     pl.DataFrame(rows, dict(zip(names, types, strict=True)), orient="row").write_parquet(file)
     return file.getvalue()
 
 
-def _ids(path: str, option: str) -> list[int]:
-    """The whole numbers in a file, one in each line."""
+def _ids(path: str, option: str, names: bool) -> list[int | str]:
+    """The ids in a file, one in each line: strings as they are if ``names``, else whole numbers."""
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError) as error:
         raise UserError(f"{option} {path} can't be read ({error}): give a file of ids.") from error
-    found = []
-    for number, line in enumerate(lines, 1):
-        if line.strip():
-            if not line.strip().isdecimal():
-                raise UserError(
-                    f"{option} {path}, line {number}: {shown(line.strip())} is no id: give whole numbers."
-                )
-            found.append(int(line))
-    if not found:
+    rows = [(number, line.strip()) for number, line in enumerate(lines, 1) if line.strip()]
+    if not rows:
         raise UserError(f"{option} {path} holds no ids: give one in each line.")
-    return found
+    return [_id(line, f"{option} {path}, line {number}", names) for number, line in rows]
+
+
+def _id(text: str, where: str, names: bool) -> int | str:
+    if not names and not text.isdecimal():
+        raise UserError(f"{where}: {shown(text)} is no id: give whole numbers.")
+    return text if names else int(text)

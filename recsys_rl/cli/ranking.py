@@ -1,0 +1,38 @@
+"""`recsys-rl ranking`."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import tyro
+
+from recsys_rl.cli.parse import parse
+from recsys_rl.errors import UserError
+from recsys_rl.workflows.ranking import RankingConfig, ranking
+
+TEXT = """Rank all items for the users of a held-out log, and print NDCG, recall, hit rate, MRR and more.
+
+Examples:
+  recsys-rl data split plays.tsv                              writes train.parquet and test.parquet
+  recsys-rl train --env satiation --data train.parquet
+  recsys-rl ranking test.parquet --seen train.parquet --k 20"""
+
+
+@dataclass(frozen=True)
+class RankingOptions(RankingConfig):
+    """The options of `ranking`. The log is given without an option."""
+
+    log: tyro.conf.Positional[str] = ""
+    """Held-out events: a text file or Parquet, such as the test.parquet of `recsys-rl data split`."""
+
+    def __post_init__(self) -> None:
+        """Check nothing here: the RankingConfig made from these options checks the values."""
+
+
+def run(argv: list[str]) -> None:
+    prog = "recsys-rl ranking"
+    options = parse(RankingOptions, RankingOptions(), argv, prog, TEXT, f"{prog} --help")
+    if not options.log:
+        raise UserError(f"{prog} needs a log: give the path of a file with held-out events.")
+    ranking(RankingConfig(**{f.name: getattr(options, f.name) for f in dataclasses.fields(RankingConfig)}))

@@ -1,0 +1,58 @@
+"""Turn the embeddings of new data into the axes of an earlier catalogue.
+
+A matrix factorisation fixes its vectors only up to a rotation: all products stay the same. A policy that was
+trained on the earlier vectors needs the earlier axes. With A and B the vectors of the shared items, the
+rotation that minimises ||B R - A|| is R = U Wᵀ, where U S Wᵀ is the singular value decomposition of BᵀA
+(Schoenemann 1966, "A generalized solution of the orthogonal Procrustes problem").
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+from torch import Tensor
+
+from recsys_rl.types import Catalogue, UserError, World
+
+
+def rotation(old: Tensor, new: Tensor) -> Tensor:
+    """R (D, D) that minimises ||new R - old|| for vectors (n, D) of the same items."""
+    left, _, right = torch.linalg.svd(new.double().T @ old.double())
+    found: Tensor = left @ right
+    return found
+
+
+def align(world: World, before: Catalogue) -> tuple[World, str]:
+    """The world in the axes of ``before``, and a note. A world without factors stays as it is.
+
+    Raises UserError if the catalogues share fewer items than the embedding has numbers.
+    """
+    catalogue, population = world
+    if not catalogue.factors or not before.factors or torch.equal(catalogue.embedding, before.embedding):
+        return world, ""
+    old = {before.id_of(row): row for row in range(before.num_items)}
+    rows = [(row, old[id_]) for row in range(catalogue.num_items) if (id_ := catalogue.id_of(row)) in old]
+    size = catalogue.embedding.shape[1]
+    if len(rows) < size or before.embedding.shape[1] != size:
+        raise UserError(
+            f"--init-from: its catalogue and this one share {len(rows)} items, and embeddings of size "
+            f"{before.embedding.shape[1]} and {size} need as many shared items to have the same axes: give a "
+            "checkpoint of the same data and size, or train without it."
+        )
+    here, there = (torch.tensor(side) for side in zip(*rows, strict=True))
+    turn = rotation(before.embedding[there], catalogue.embedding[here])
+
+    def turned(vectors: Tensor) -> Tensor:
+        return (vectors.double() @ turn).float()
+
+    catalogue = dataclasses.replace(
+        catalogue,
+        embedding=turned(catalogue.embedding),
+        factors={**catalogue.factors, "gram": (turn.T @ catalogue.factors["gram"].double() @ turn).float()},
+    )
+    population = dataclasses.replace(
+        population, taste=turned(population.taste), profile=turned(population.profile)
+    )
+    cosine = (catalogue.embedding[here] * before.embedding[there]).sum(1).mean()
+    return World(catalogue, population), f"{len(rows):,} shared items, cosine {cosine:.2f} after rotation"

@@ -1,0 +1,262 @@
+"""Check the events of a log: parse ids, times and numbers, and name all problems together.
+
+Ids are whole numbers 0..2**63-1, or strings. If any id of a column does not look like a number, the column is
+read as strings. Times are seconds, milliseconds, microseconds or nanoseconds as numbers, dates, or ISO texts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import polars as pl
+
+from recsys_rl.data.read import NUMBER, short
+from recsys_rl.types import UserError
+
+Missing = Literal["refuse", "drop"]
+Duplicates = Literal["refuse", "sum", "keep-first"]
+
+NO_VALUE = ("", "nan", "null", "\\n")  # without case and spaces; \N is the null of database exports
+_ISO = (
+    r"^\s*(\d{4})[-/](\d{1,2})[-/](\d{1,2})"
+    r"(?:[T ]+(\d{1,2}):(\d{2})(?::(\d{2}(?:[.,]\d+)?))?)?\s*(Z|z|UTC|GMT|[+-]\d{2}:?(?:\d{2})?)?\s*$"
+)
+# The unit of whole-number times, by their median: 1e11 s is the year 5138, and 1e11 ms is 1973.
+_UNITS = ((1e17, 1e9, "nanoseconds"), (1e14, 1e6, "microseconds"), (1e11, 1e3, "milliseconds"))
+
+
+@dataclass
+class Problems:
+    """The problems of one source, each with its count and its first row (counted from 1)."""
+
+    source: str
+    found: list[str] = field(default_factory=list)
+    mends: list[str] = field(default_factory=list)
+
+    def add(self, text: str, mend: str) -> None:
+        self.found.append(text)
+        if mend not in self.mends:
+            self.mends.append(mend)
+
+    def bad_values(self, name: str, values: pl.Series, rows: pl.Series, bad: pl.Series, rule: str) -> None:
+        """Add the values with a true ``bad`` (null counts as true)."""
+        places = bad.fill_null(True).arg_true()
+        if places.len():
+            first = int(places[0])
+            (value,) = values.slice(first, 1).to_list()
+            more = f" (and {places.len() - 1:,} more rows)" if places.len() > 1 else ""
+            self.add(f"column {name!r} has {short(value)} in row {int(rows[first]) + 1}{more}", rule)
+
+    def refuse(self) -> None:
+        """Raise UserError with all problems, if there are any."""
+        if len(self.found) == 1:
+            raise UserError(f"{self.source}: {self.found[0]}: {self.mends[0]}.")
+        if self.found:
+            raise UserError(
+                f"{self.source} has {len(self.found)} problems: {'; '.join(self.found)}: "
+                f"{'; '.join(self.mends)}."
+            )
+
+
+@dataclass(frozen=True)
+class Events:
+    """Checked events, and notes about rows that were dropped or merged."""
+
+    frame: pl.DataFrame  # user, item: Int64 or String; time: Int64 or Float64 in seconds; rating; weight
+    notes: tuple[str, ...]
+
+
+def clean_events(
+    columns: dict[str, pl.Series | None],
+    names: dict[str, str],
+    source: str,
+    missing: Missing = "refuse",
+    duplicates: Duplicates = "refuse",
+) -> Events:
+    """Check E events, given as columns ``user``, ``item`` and maybe ``time``, ``rating``, ``weight``.
+
+    A row without a value in one of the columns is refused or dropped. Rows with the same user, item and time
+    (without times: the same user and item) are refused, or only the first is kept, or they are merged into
+    the first: their weights are summed (1 for each row without a weight) and their ratings averaged.
+
+    Args:
+        names: the name of each column in the source, for errors.
+
+    Raises UserError with all problems of the source together, their counts and first rows.
+    """
+    problems, notes = Problems(source), []
+    frame = pl.DataFrame({role: values for role, values in columns.items() if values is not None})
+    frame = frame.with_row_index("row")
+    roles = [role for role in frame.columns if role != "row"]
+    gaps = frame.select(no_value(frame[role]).alias(role) for role in roles)
+    gone = gaps.select(pl.any_horizontal(roles)).to_series()
+    for role in roles:
+        count = int(gaps[role].sum())
+        if count:
+            row = int(gaps[role].arg_true()[0]) + 1
+            counted = f"{count:,} {'row' if count == 1 else 'rows'}"
+            text = f"column {names[role]!r} has no value in {counted} (the first is row {row})"
+            if missing == "drop":
+                notes.append(f"{counted} without a {role} dropped")
+            else:
+                problems.add(text, "fill the gaps, or give --missing drop to leave such rows out")
+    kept = frame.filter(~gone)
+    if kept.height == 0:
+        problems.refuse()
+        raise UserError(f"{source} holds no events, so no users: give a log with at least one row.")
+    parsed = {"row": kept["row"]}
+    for role in roles:
+        values, rows = kept[role], kept["row"]
+        parse = {"user": _ids, "item": _ids, "time": times_of}.get(role, numbers_of)
+        parsed[role], bad, rule, unit = parse(values, role)
+        problems.bad_values(names[role], values, rows, bad, rule)
+        notes += [unit] if unit else []
+    kept = pl.DataFrame(parsed).drop_nulls()
+    if duplicates == "sum" and "weight" not in kept.columns:
+        kept = kept.with_columns(weight=pl.lit(1.0, pl.Float32))
+    kept, note = _without_repeats(kept, problems, duplicates)
+    problems.refuse()
+    return Events(kept, (*notes, *([note] if note else [])))
+
+
+def no_value(column: pl.Series) -> pl.Series:
+    """True for null, NaN, blank text and NO_VALUE."""
+    if column.dtype == pl.String:
+        blank = column.str.strip_chars().str.to_lowercase().is_in(NO_VALUE)
+        return column.is_null() | blank.fill_null(True)
+    if column.dtype.is_float():
+        return column.is_null() | column.is_nan().fill_null(True)
+    return column.is_null()
+
+
+Parsed = tuple[pl.Series, pl.Series, str, str]
+"""Parsed values (null where bad), True for each bad value, the rule, and a note."""
+
+
+def _ids(column: pl.Series, role: str) -> Parsed:
+    """Ids as Int64, or as String if they are names."""
+    rule = "ids are whole numbers from 0 to 2**63-1, or strings"
+    if column.dtype in (pl.Categorical, pl.Enum):
+        column = column.cast(pl.String)
+    if column.dtype == pl.String:
+        if not column.str.contains(NUMBER).all():
+            return column, pl.repeat(False, column.len(), dtype=pl.Boolean, eager=True), rule, ""
+        texts = column.str.strip_chars()
+        numbers = texts.cast(pl.Int64, strict=False)
+        if numbers.has_nulls():  # 12.0, as programs write whole numbers of a column with gaps
+            numbers = numbers.fill_null(_whole(texts.cast(pl.Float64, strict=False)))
+    elif column.dtype.is_integer():
+        numbers = column.cast(pl.Int64, strict=False)
+    elif column.dtype.is_float():
+        numbers = _whole(column)
+    else:
+        numbers = pl.repeat(None, column.len(), dtype=pl.Int64, eager=True)
+    bad = (numbers < 0).fill_null(True)
+    return numbers.set(bad, None), bad, rule, ""
+
+
+def _whole(numbers: pl.Series) -> pl.Series:
+    """Int64, null where a number has a fraction or is too large to be exact."""
+    sound = (numbers == numbers.floor()) & (numbers.abs() < 2.0**53)
+    return numbers.set(~sound.fill_null(False), None).cast(pl.Int64, strict=False)
+
+
+def times_of(column: pl.Series, role: str) -> Parsed:
+    """Seconds as Int64, or as Float64 with fractions; the caller cuts fractions off after sorting."""
+    rule = "times are numbers of at most 64 bits, dates, or ISO texts such as 2024-05-01T12:00:00Z"
+    note = ""
+    if column.dtype == pl.Date or isinstance(column.dtype, pl.Datetime):
+        instants = column.cast(pl.Datetime("us")) if column.dtype == pl.Date else column
+        seconds = instants.dt.epoch("us") / 1e6
+    elif column.dtype == pl.String and column.str.contains(_ISO).any():
+        seconds = _iso_seconds(column)
+    elif column.dtype == pl.String or column.dtype.is_numeric():
+        seconds = column.cast(pl.Int64, strict=False) if not column.dtype.is_float() else column
+        if seconds.has_nulls():
+            seconds = column.cast(pl.Float64, strict=False)
+        middle = seconds.abs().median()
+        for least, parts, unit in _UNITS:
+            if isinstance(middle, int | float) and least <= middle < 2.0**63:
+                seconds, note = seconds / parts, f"times in {unit}"
+                break
+    else:
+        seconds = pl.repeat(None, column.len(), dtype=pl.Float64, eager=True)
+    bad = seconds.is_null()
+    if seconds.dtype.is_float():
+        bad = (seconds.abs() < 2.0**63).not_().fill_null(True)
+    return seconds.set(bad, None), bad, rule, note
+
+
+def _iso_seconds(column: pl.Series) -> pl.Series:
+    """Seconds since 1970 of ISO texts; UTC where they name no zone, null where the text is none."""
+    part = [pl.col("text").str.extract(_ISO, group) for group in range(1, 8)]
+    digits = part[6].str.replace_all(r"[^0-9]", "")
+    offset = 60 * digits.str.slice(0, 2).cast(pl.Int64, strict=False).fill_null(0)
+    offset += digits.str.slice(2, 2).cast(pl.Int64, strict=False).fill_null(0)  # minutes
+    sign = pl.when(part[6].str.starts_with("-")).then(-1).otherwise(1)
+    day = pl.concat_str(part[0], part[1].str.zfill(2), part[2].str.zfill(2), separator="-").str.to_date(
+        "%Y-%m-%d", strict=False
+    )
+    hour, minute = (part[i].cast(pl.Int64).fill_null(0) for i in (3, 4))
+    second = part[5].str.replace(",", ".").cast(pl.Float64).fill_null(0.0)
+    sound = (hour < 24) & (minute < 60) & (second < 61)
+    seconds = day.dt.epoch("s") + 3600 * hour + 60 * minute + second - 60 * sign * offset
+    return column.to_frame("text").select(pl.when(sound).then(seconds)).to_series()
+
+
+def numbers_of(column: pl.Series, role: str) -> Parsed:
+    numbers = pl.repeat(None, column.len(), dtype=pl.Float32, eager=True)
+    if column.dtype in (pl.String, pl.Boolean) or column.dtype.is_numeric():
+        numbers = column.cast(pl.Float32, strict=False)
+    bad = numbers.is_finite().not_().fill_null(True)
+    rule = f"{role}s are finite numbers"
+    if role == "weight":
+        bad, rule = bad | (numbers <= 0).fill_null(True), "weights are finite numbers above 0"
+    return numbers.set(bad, None), bad, rule, ""
+
+
+def _without_repeats(frame: pl.DataFrame, problems: Problems, how: Duplicates) -> tuple[pl.DataFrame, str]:
+    """The events without repeats, sorted by row, and a note; or a problem."""
+    keys = [role for role in ("user", "item", "time") if role in frame.columns]
+    more = frame.height - frame.select(pl.struct(keys).n_unique()).item()
+    if more == 0:
+        return frame, ""
+    if how == "refuse":
+        repeated = frame.filter(frame.select(keys).is_duplicated())
+        first = repeated.join(repeated.head(1).select(keys), on=keys, how="semi")["row"] + 1
+        text = f"rows {first[0]} and {first[1]} have the same {', '.join(keys)}"
+        if more > 1:
+            text += f" (and {more - 1:,} more rows repeat others)"
+        mend = "remove repeated rows, give a time column with different times for them, or give --duplicates "
+        problems.add(text, mend + "sum or --duplicates keep-first")
+        return frame, ""
+    if how == "keep-first":
+        kept = frame.unique(keys, keep="first", maintain_order=True)
+        return kept, f"{more:,} repeated rows dropped"
+    merged = frame.group_by(keys, maintain_order=True).agg(
+        pl.col("row").first(),
+        *([pl.col("rating").mean()] if "rating" in frame.columns else []),
+        pl.col("weight").sum(),
+    )
+    return merged, f"{more:,} repeated rows merged into others"
+
+
+def observed_range(ratings: pl.Series) -> tuple[float, float]:
+    """The smallest and the largest rating; 0 or 1 stands in for one of them if all are the same."""
+    low, high = float(np.min(ratings.to_numpy())), float(np.max(ratings.to_numpy()))
+    # A single rating does not show its scale: extend the range to 0, or to 1.
+    return (low, high) if low < high else (min(low, 0.0), max(high, 1.0))
+
+
+def as_series(name: str, values: Any) -> pl.Series:
+    """A column as a series. Raises UserError if its values are of several kinds."""
+    if isinstance(values, pl.Series):
+        return values
+    try:
+        return pl.Series(name, values, strict=True)
+    except (TypeError, OverflowError, pl.exceptions.PolarsError) as error:
+        raise UserError(
+            f"column {name!r} mixes kinds of values or exceeds 64 bits: give one kind."
+        ) from error

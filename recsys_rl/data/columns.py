@@ -1,0 +1,89 @@
+"""Find the columns of a log by common names, where the user names none."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from recsys_rl.data.read import listed, short
+from recsys_rl.types import UserError
+
+OPTIONS = {
+    "user": "--user-column",
+    "item": "--item-column",
+    "time": "--time-column",
+    "rating": "--rating-column",
+    "weight": "--weight-column",
+    **{role: f"--{role}-column" for role in ("session", "reward", "propensity", "policy", "candidates")},
+}
+PLAIN = {"user": "user", "item": "item", "time": "timestamp", "rating": "rating", "weight": "weight"}
+"""The name of each column that needs no search: it is taken even if other names fit too."""
+
+_WITH_ID = {
+    "user": "user visitor customer member listener reviewer account viewer shopper",
+    "item": "item product movie film video track song artist book article news game business content sku",
+}
+COMMON = {
+    "user": {"uid", "userno", *(n + s for n in _WITH_ID["user"].split() for s in ("", "id"))},
+    "item": {"iid", "asin", "isbn", "itemno", *(n + s for n in _WITH_ID["item"].split() for s in ("", "id"))},
+    "time": {
+        *("timestamp", "time", "datetime", "date", "ts", "unixtime", "timems", "timestampms", "createdat"),
+        *("eventtime", "reviewtime", "unixreviewtime", "eventtimestamp"),
+    },
+    "rating": {"rating", "ratings", "stars", "score", "overall"},
+    "weight": {"weight", "plays", "playcount", "numplays", "listens", "listencount", "purchases"},
+    "session": {"session", "sessionid", "visit", "visitid", "episode"},
+    "reward": {"reward", "rewards", "click", "isclick", "clicked"},
+    "propensity": {"propensity", "propensityscore", "pscore", "logprob"},
+    "policy": {"policy", "policyname", "loggingpolicy", "behaviorpolicy", "logger"},
+    "candidates": {"candidates", "couldbeshown"},
+}
+"""Common names of each column, without case and signs: `User_ID` is `userid`."""
+
+
+def plain_name(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+def find_columns(
+    path: Path,
+    names: Sequence[str],
+    given: Mapping[str, str | None],
+    roles: Sequence[str] = tuple(PLAIN),
+    required: Sequence[str] = ("user", "item"),
+) -> tuple[dict[str, str], str]:
+    """The name of each role's column, and a text about those that were found by another name.
+
+    Roles without a column are left out. Raises UserError, once for all columns: a named column does not
+    exist, several names fit, or a required role has none.
+    """
+    found, wrong = {}, []
+    lacking = [name for role in roles if (name := given.get(role)) is not None and name not in names]
+    if lacking:
+        noun = "columns" if len(lacking) > 1 else "column"
+        wrong.append(f"it has no {noun} {listed(lacking)}")
+    for role in roles:
+        fits = [name for name in names if plain_name(name) in COMMON[role]]
+        if given.get(role) is not None:
+            found[role] = str(given[role])
+        elif PLAIN.get(role, role) in names or len(fits) == 1:
+            found[role] = PLAIN.get(role, role) if PLAIN.get(role, role) in names else fits[0]
+        elif fits:
+            wrong.append(f"{listed(fits)} may all hold the {role}: give {OPTIONS[role]}")
+        elif role in required:
+            wrong.append(f"it has no column for the {role}")
+    if wrong:
+        options = ", ".join(OPTIONS[role] for role in roles)
+        raise UserError(
+            f"{path}: {'; '.join(wrong)}; its columns are {listed(names)}: name them with {options}."
+        )
+    twice = [name for name in dict.fromkeys(found.values()) if list(names).count(name) > 1]
+    if twice:
+        raise UserError(f"{path} has more than one column {short(twice[0])}: rename or remove the others.")
+    other = [
+        f"{role} = {found[role]}"
+        for role in found
+        if given.get(role) is None and found[role] != PLAIN.get(role, role)
+    ]
+    return found, f"columns taken: {', '.join(other)}" if other else ""

@@ -1,0 +1,149 @@
+"""A file about the items of a log: id, title, genres, year, and any other column as an attribute."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import torch
+from torch import Tensor
+
+from recsys_rl.data.columns import COMMON, plain_name
+from recsys_rl.data.read import listed, open_table
+from recsys_rl.errors import one_line
+from recsys_rl.types import UserError
+
+MOST_GENRES = 100  # the most frequent are kept
+ALWAYS_CLASSES = {"creator"}  # numbers in these columns are names, too
+
+_HEADLESS = ("item", "title", "genres")
+_TITLES = ("title", "name", "itemtitle", "itemname", "movietitle", "productname", "trackname", "artistname")
+_GENRES = ("genres", "genre", "categories", "category", "tags")
+_YEARS = ("year", "releaseyear", "releasedate", "published")
+_YEAR = r"\b(1[89]\d\d|20\d\d)\b"
+
+
+@dataclass(frozen=True)
+class ItemFacts:
+    """Facts about items by their ids; ids without a fact are absent."""
+
+    ids: Sequence[Any] = ()  # each once
+    titles: Mapping[Any, str] = field(default_factory=dict)
+    genres: Mapping[Any, Sequence[str]] = field(default_factory=dict)
+    years: Mapping[Any, float] = field(default_factory=dict)
+    attributes: Mapping[str, Mapping[Any, Any]] = field(default_factory=dict)  # by column, then id
+    note: str = ""
+
+    def tensors(self, ids: Sequence[Any]) -> dict[str, Tensor]:
+        """Each attribute of these items (I,), as ``encoded`` gives it."""
+        return {
+            name: encoded([values.get(id_) for id_ in ids], name in ALWAYS_CLASSES)
+            for name, values in self.attributes.items()
+        }
+
+
+def read_items(path: str | Path, item_column: str, text_ids: bool) -> ItemFacts:
+    """Read a file about items. Raises UserError if it can't be read or holds no ids.
+
+    Args:
+        item_column: the name of the item column in the log, which is looked for first.
+        text_ids: True if the ids of the log are strings; else other ids than whole numbers are left out.
+    """
+    table = open_table(path, headless=_HEADLESS)
+    names = list(table.names)
+    fits = [name for name in names if plain_name(name) in COMMON["item"] | {"id"}]
+    if item_column in names:
+        fits = [item_column]
+    if len(fits) != 1:
+        raise UserError(
+            f"{path} has {'no' if not fits else 'more than one'} column for the id of an item; its columns "
+            f"are {listed(names)}: name the column {item_column!r}, as in the log."
+        )
+    frame = table.rows(list(dict.fromkeys(names)))
+    ids = frame[fits[0]].cast(pl.String).str.strip_chars()
+    keys = ids if text_ids else ids.cast(pl.Float64, strict=False).cast(pl.Int64, strict=False)
+    frame = (
+        frame.with_columns(keys.alias("\0id"))
+        .drop_nulls("\0id")
+        .unique("\0id", keep="first", maintain_order=True)
+    )
+    known = frame["\0id"].to_list()
+    roles = {role: _first(names, wanted, fits[0]) for role, wanted in _ROLES.items()}
+    titles = _column(frame, roles["title"])
+    years = {
+        id_: year for id_, text in _column(frame, roles["year"]).items() if (year := _year(text)) is not None
+    }
+    if roles["year"] is None:
+        years = {
+            id_: float(found[1]) for id_, text in titles.items() if (found := re.search(r"\((\d{4})\)", text))
+        }
+    others = [name for name in dict.fromkeys(names) if name not in (fits[0], *roles.values())]
+    return ItemFacts(
+        ids=known,
+        titles={id_: " ".join(str(text).split()) for id_, text in titles.items()},
+        genres=_most_frequent({id_: _split(value) for id_, value in _column(frame, roles["genres"]).items()}),
+        years=years,
+        attributes={re.sub(r"\W+", "_", name): _column(frame, name) for name in others},
+        note=f"{len(known):,} items in {one_line(Path(path).name)}",
+    )
+
+
+_ROLES = {"title": _TITLES, "genres": _GENRES, "year": _YEARS}
+
+
+def _first(names: Sequence[str], wanted: Sequence[str], not_: str) -> str | None:
+    """The first of the wanted names among the columns."""
+    plain = {plain_name(name): name for name in reversed(names) if name != not_}
+    return next((plain[name] for name in wanted if name in plain), None)
+
+
+def _column(frame: pl.DataFrame, name: str | None) -> dict[Any, Any]:
+    """The values of a column by id, without gaps."""
+    if name is None:
+        return {}
+    rows = frame.select("\0id", pl.col(name)).drop_nulls().rows()
+    return {id_: value for id_, value in rows if value != ""}
+
+
+def _year(value: object) -> float | None:
+    found = re.search(_YEAR, str(value))
+    return None if found is None else float(found[1])
+
+
+def _split(value: object) -> list[str]:
+    """The names in a list, or in a text that separates them by | , or ;"""
+    parts: Iterable[Any] = value if isinstance(value, list) else re.split(r"[|;,]", str(value).strip("[]"))
+    names = (str(part).strip().strip("'\"") for part in parts)
+    return [name for name in dict.fromkeys(names) if name and name != "(no genres listed)"]
+
+
+def _most_frequent(genres: Mapping[Any, list[str]]) -> dict[Any, list[str]]:
+    count: dict[str, int] = {}
+    for row in genres.values():
+        for name in row:
+            count[name] = count.get(name, 0) + 1
+    kept = set(sorted(count, key=lambda name: (-count[name], name))[:MOST_GENRES])
+    return {id_: [name for name in row if name in kept] for id_, row in genres.items()}
+
+
+def encoded(values: Sequence[Any], classes: bool = False) -> Tensor:
+    """Numbers (I,) as float32, with the mean for a gap; any other values as int64 numbers of their classes.
+
+    Classes are numbered in alphabetical order. A gap is a class of its own, the first.
+    """
+    texts = ["" if value is None else str(value).strip() for value in values]
+    try:
+        numbers = [float(text) if text else float("nan") for text in texts]
+    except ValueError:
+        classes = True
+    else:
+        column = torch.tensor(numbers, dtype=torch.float64)
+        finite = column.isfinite()
+        if not classes and bool(finite.any()):
+            return torch.where(finite, column, column[finite].mean()).float()
+    names = {name: number for number, name in enumerate(sorted(set(texts)))}
+    return torch.tensor([names[text] for text in texts], dtype=torch.int64)

@@ -1,0 +1,166 @@
+"""Tables in the formats that people have: text with any separator, gzip of it, and Parquet.
+
+The separator of a text file is found in its first line, or given. A header may be typed (`user_id:token`, as
+in `.inter` files) or absent (as in the `.dat` files of MovieLens). Text columns stay text: the caller parses
+them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from recsys_rl.data.download import gunzip
+from recsys_rl.types import UserError
+
+TEXT_ENDINGS = (".csv", ".tsv", ".dat", ".txt", ".inter")
+ENDINGS = (*(ending + packed for ending in TEXT_ENDINGS for packed in ("", ".gz")), ".parquet")
+
+# Numbers as programs write them. "007" is a name: if it were read as 7, two ids could become one.
+NUMBER = r"(?i)^\s*[+-]?(nan|inf(inity)?|(0|[1-9]\d*)(\.\d*)?(e[+-]?\d+)?)\s*$"
+
+WORDS = {"tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";", "pipe": "|", "space": " "}
+"""Words for --separator, as some separators are hard to type."""
+
+_UNIT = "\x1f"  # replaces "::", as the parser takes separators of one byte
+_TYPED = re.compile(r":(token|float|token_seq|float_seq)$")
+
+
+@dataclass(frozen=True)
+class TableFile:
+    """A table on disk. The names of its columns are known, and its rows are not parsed yet."""
+
+    path: Path
+    names: tuple[str, ...]  # of the columns, without types
+    raw: bytes | None = None  # the text; None for Parquet
+    separator: str = ""  # one byte; "" for Parquet
+    quoted: bool = True  # a field may be enclosed in quotation marks
+
+    def rows(self, columns: Sequence[str]) -> pl.DataFrame:
+        """These columns; those of a text file as strings. Raises UserError if the file can't be parsed."""
+        with parsing(self.path):
+            if self.raw is None:
+                return pl.read_parquet(self.path, columns=list(columns))
+            places = sorted({self.names.index(name) for name in columns})
+            frame = pl.read_csv(
+                self.raw,
+                columns=places,
+                separator=self.separator,
+                quote_char='"' if self.quoted else None,
+                infer_schema=False,
+            )
+            frame.columns = [self.names[place] for place in places]
+            return frame.select(list(dict.fromkeys(columns)))
+
+    def scan(self, columns: Sequence[str]) -> pl.LazyFrame:
+        """``rows``, read in pieces if the file is Parquet."""
+        if self.raw is not None:
+            return self.rows(columns).lazy()
+        return pl.scan_parquet(self.path).select(columns)
+
+    def collect(self, scan: pl.LazyFrame) -> pl.DataFrame:
+        """The rows of a scan. Raises UserError if the file is damaged."""
+        with parsing(self.path):
+            return scan.collect()
+
+
+def open_table(path: str | Path, separator: str | None = None, headless: Sequence[str] = ()) -> TableFile:
+    """Read the header of a file that ends in one of ``ENDINGS``.
+
+    ``separator``: the text between two fields, or a word of ``WORDS``; None to find it in the first line.
+    ``headless``: names of the columns of a file without a header; the file may have fewer. Raises UserError.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path} is not a file: give the path of a file that ends in {', '.join(ENDINGS)}.")
+    if path.name.lower().endswith(".parquet"):
+        if path.stat().st_size == 0:
+            raise UserError(f"{path} is empty: give a log with a header and at least one row.")
+        if separator is not None:
+            raise UserError(f"{path} is Parquet, which has no separator: leave --separator out.")
+        with parsing(path):
+            return TableFile(path, tuple(pl.scan_parquet(path).collect_schema().names()))
+    raw = _text_of(path)
+    first = raw[: (raw.find(b"\n") + 1) or len(raw)].decode("utf-8", "replace").rstrip("\r\n")
+    between = WORDS.get(separator, separator) if separator is not None else _separator(first)
+    if len(between) > 1:
+        raw, first = raw.replace(between.encode(), _UNIT.encode()), first.replace(between, _UNIT)
+        between = _UNIT
+    quoted = between in ",;|" or '"' in first
+    fields = _fields(first, between, quoted, path)
+    if any(re.match(NUMBER, field) for field in fields):
+        if len(fields) > len(headless):
+            raise UserError(
+                f"{path} has {len(fields)} columns and no header (its first line holds numbers): give it a "
+                "first line with the names of its columns."
+            )
+        fields = list(headless[: len(fields)])
+        raw = between.join(fields).encode() + b"\n" + raw
+    return TableFile(path, tuple(_TYPED.sub("", field) for field in fields), raw, between, quoted)
+
+
+def _text_of(path: Path) -> bytes:
+    try:
+        raw = path.read_bytes()
+        if raw[:2] == b"\x1f\x8b":
+            raw = gunzip(raw, path)
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(f"{path} can't be read ({error}): give a whole, readable file.") from error
+    raw = raw.removeprefix(b"\xef\xbb\xbf")
+    if not raw:
+        raise UserError(f"{path} is empty: give a log with a header and at least one row.")
+    if b"\0" in raw:
+        raise UserError(f"{path} holds NUL bytes, so it is no CSV text: export it again as UTF-8 CSV.")
+    return raw
+
+
+def _separator(line: str) -> str:
+    """The separator of the first line: `::`, else a tab, else the most frequent of , ; |, else a space."""
+    for sure in ("::", "\t"):
+        if sure in line:
+            return sure
+    likely = max(",;|", key=line.count)
+    return likely if likely in line or " " not in line.strip() else " "
+
+
+def _fields(line: str, separator: str, quoted: bool, path: Path) -> list[str]:
+    with parsing(path):
+        frame = pl.read_csv(
+            io.BytesIO(line.encode() + b"\n"),
+            has_header=False,
+            separator=separator,
+            quote_char='"' if quoted else None,
+            infer_schema=False,
+        )
+        return ["" if value is None else value.strip() for value in frame.row(0)]
+
+
+@contextlib.contextmanager
+def parsing(where: str | Path) -> Iterator[None]:
+    """Turn a parser's error inside the block into a UserError about the file ``where``."""
+    try:
+        yield
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, ValueError) as error:
+        quoted = re.sub(r"`(.*?)`", lambda found: short(found[1]), str(error), flags=re.DOTALL)
+        reason = quoted.split("\n", 1)[0][:300]
+        raise UserError(
+            f"{where} can't be parsed ({reason}): give the whole file, as it was written."
+        ) from error
+
+
+def short(value: object) -> str:
+    """A value of a file as one short line; the value may have many lines."""
+    return repr(value[:37] + "..." if isinstance(value, str) and len(value) > 40 else value)
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first 20 names, and the number of all if there are more."""
+    most = 20
+    return ", ".join(map(short, names[:most])) + (f" ... ({len(names):,})" if len(names) > most else "")

@@ -1,0 +1,115 @@
+"""Describe a log file with its problems, or split it in two."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from recsys_rl.data.describe import Description, describe
+from recsys_rl.data.split_file import split_by_time, split_by_user
+from recsys_rl.dials import Seed
+from recsys_rl.errors import UserError
+from recsys_rl.schema import Range, check_fields
+from recsys_rl.utils.files import check_writable, write_text
+
+
+@dataclass(frozen=True)
+class ColumnsConfig:
+    """The columns of a log file; each is found by a common name if the option is not given."""
+
+    user_column: str | None = None
+    """Column of the user id."""
+    item_column: str | None = None
+    """Column of the item id."""
+    time_column: str | None = None
+    """Column of the time."""
+    session_column: str | None = None
+    """Column of the session id. Sessions of different users are different."""
+
+    def names(self) -> dict[str, str | None]:
+        """The given name of each column, by role."""
+        own = dataclasses.fields(ColumnsConfig)
+        return {f.name.removesuffix("_column"): getattr(self, f.name) for f in own}
+
+
+@dataclass(frozen=True)
+class DescribeConfig(ColumnsConfig):
+    """One file to describe."""
+
+    file: str = ""
+    """The log: a text file or Parquet."""
+    separator: str | None = None
+    """Separator of a text file, or tab, comma, semicolon, pipe, space (default: found in the first line)."""
+    rating_column: str | None = None
+    """Column of the rating."""
+    weight_column: str | None = None
+    """Column of plays, seconds or purchases."""
+    reward_column: str | None = None
+    """Column of the reward of a decision."""
+    propensity_column: str | None = None
+    """Column of the probability with which the logging policy chose the item."""
+    policy_column: str | None = None
+    """Column of the name of the logging policy."""
+    candidates_column: str | None = None
+    """Column of the list of items that could be shown."""
+    json: str | None = None
+    """File for the description as JSON."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+    def names(self) -> dict[str, str | None]:
+        roles = ("rating", "weight", "reward", "propensity", "policy", "candidates")
+        return super().names() | {role: getattr(self, f"{role}_column") for role in roles}
+
+
+@dataclass(frozen=True)
+class SplitConfig(ColumnsConfig):
+    """One file to split in two Parquet files."""
+
+    file: str = ""
+    """The log: a text file or Parquet."""
+    by: Literal["time", "user"] = "time"
+    """time: whole sessions, the latest in the second file. user: all rows of a random part of the users in
+    the second file."""
+    fraction: Annotated[float, Range(above=0, below=1)] = 0.2
+    """Share of the second file: of the rows by time, of the users by user."""
+    seed: Seed = 0
+    """Seed of the draw of users."""
+    train: str = "train.parquet"
+    """The first file."""
+    test: str = "test.parquet"
+    """The second file."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+def describe_file(options: DescribeConfig) -> Description:
+    """Print the description of a log, and write it to the file of ``json``. Raises UserError."""
+    if options.json is not None:
+        check_writable(Path(options.json), "--json")
+    found = describe(options.file, options.separator, options.names())
+    for line in found.lines():
+        print(line)
+    if options.json is not None:
+        values = dataclasses.asdict(found) | {"density": found.density}
+        write_text(Path(options.json), json.dumps(values, indent=1) + "\n")
+    return found
+
+
+def split_file(options: SplitConfig) -> None:
+    """Write both files and print the number of rows of each. Raises UserError."""
+    train, test = Path(options.train), Path(options.test)
+    if len({path.resolve() for path in (train, test, Path(options.file))}) < 3:
+        raise UserError(f"{train}, {test} and {options.file} must be three files: give other names.")
+    for path, option in ((train, "--train"), (test, "--test")):
+        check_writable(path, option)
+    if options.by == "time":
+        rows = split_by_time(Path(options.file), train, test, options.fraction, options.names())
+    else:
+        rows = split_by_user(Path(options.file), train, test, options.fraction, options.seed, options.names())
+    print(f"{train}: {rows[0]:,} rows; {test}: {rows[1]:,} rows")

@@ -1,0 +1,175 @@
+"""Ranking metrics of a trained policy, popularity, matrix factorisation and chance on a held-out log."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from recsys_rl.data.catalogue import fitting_threshold
+from recsys_rl.data.log import read_log
+from recsys_rl.errors import UserError
+from recsys_rl.evaluation.ranking import PER_USER, coverage, rank
+from recsys_rl.lookup import DEFAULT_ALGO
+from recsys_rl.schema import Count, Finite, check_fields
+from recsys_rl.types import InteractionLog
+from recsys_rl.utils.files import check_writable, write_text
+from recsys_rl.workflows.recommend import Recommender, load
+
+BLOCK = 64  # users ranked together
+
+
+@dataclass(frozen=True)
+class RankingConfig:
+    """The ranking metrics of one checkpoint on one log."""
+
+    log: str = ""
+    """Held-out events: a text file or Parquet, such as the test.parquet of `recsys-rl data split`."""
+    seen: str | None = None
+    """Earlier events of the same users: their items are not ranked. Users that the checkpoint lacks are
+    folded in from these."""
+    checkpoint: str = f"checkpoints/{DEFAULT_ALGO}.pt"
+    """The file with the policy, the catalogue and the users."""
+    env: str | None = None
+    """Environment of the checkpoint. Required if its name holds a module to import."""
+    k: Count = 10
+    """Items of a list."""
+    like_threshold: Finite | None = None
+    """An item with a rating of at least this much is relevant (default: as in training)."""
+    user_column: str | None = None
+    """Column of the user id."""
+    item_column: str | None = None
+    """Column of the item id."""
+    rating_column: str | None = None
+    """Column of the rating. Without one, every row is a like."""
+    json: str | None = None
+    """Write the table to this file as JSON."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+def ranking(options: RankingConfig) -> dict[str, Any]:
+    """Print the metrics of each ranking, and return them as plain values. Raises UserError."""
+    if options.json is not None:
+        check_writable(Path(options.json), "--json")
+    recommender = load(options.checkpoint, options.env)
+    if recommender.checkpoint.world.is_empty:
+        raise UserError(f"{options.checkpoint} has no catalogue of items to rank.")
+    relevant = _likes(options, options.log, recommender)
+    seen = {} if options.seen is None else _likes(options, options.seen, recommender)
+    known = {user for user in relevant if user in recommender.row_of_user or seen.get(user)}
+    if not known:
+        raise UserError(
+            f"{options.log}: no user with a relevant item of the catalogue is in {options.checkpoint}: give "
+            "the log of the same users, or their earlier events with --seen."
+        )
+    rows = _rows(recommender, {user: relevant[user] for user in relevant if user in known}, seen, options.k)
+    table = {"k": options.k, "users": len(known), "rows": rows}
+    print(f"{options.log}: {len(known):,} users with relevant items, lists of {options.k}")
+    names = list(rows[0])
+    print("  ".join(f"{name:>12}" for name in names))
+    for row in rows:
+        print(
+            "  ".join(
+                f"{value:>12}" if isinstance(value, str) else f"{value:>12.4f}" for value in row.values()
+            )
+        )
+    if options.json is not None:
+        write_text(Path(options.json), json.dumps(table, indent=1) + "\n")
+        print(f"table: {options.json}", file=sys.stderr)
+    return table
+
+
+def _likes(options: RankingConfig, path: str, recommender: Recommender) -> dict[int | str, list[int]]:
+    """Rows of the catalogue that each user of a log likes, by user id."""
+    log: InteractionLog = read_log(
+        path, options.user_column, options.item_column, None, options.rating_column, duplicates="keep-first"
+    )
+    nobody = torch.zeros(len(log.user_ids), dtype=torch.bool).numpy()
+    least = options.like_threshold
+    if least is None:
+        least = getattr(recommender.checkpoint.config.data_config, "like_threshold", None)
+    if least is None:
+        least = fitting_threshold(log, nobody)
+    users, items = (
+        names or ids.tolist()
+        for names, ids in ((log.user_names, log.user_ids), (log.item_names, log.item_ids))
+    )
+    found: dict[int | str, list[int]] = {}
+    for user, item, rating in zip(log.users.tolist(), log.items.tolist(), log.ratings.tolist(), strict=True):
+        row = recommender.row_of_item.get(items[item])
+        if rating >= least and row is not None:
+            found.setdefault(users[user], []).append(row)
+    return found
+
+
+def _rows(
+    recommender: Recommender,
+    relevant: Mapping[int | str, list[int]],
+    seen: Mapping[int | str, list[int]],
+    k: int,
+) -> list[dict[str, Any]]:
+    """A row of metrics for the policy and for each simple ranking."""
+    catalogue = recommender.catalogue
+    sums: dict[str, dict[str, list[Tensor]]] = {}
+    unlisted: dict[str, Tensor] = {}
+    for profiles, hits, allowed in _blocks(recommender, relevant, seen, k):
+        rankings = {
+            recommender.checkpoint.config.algo: recommender.scores(profiles, allowed),
+            "mf": profiles @ catalogue.embedding.T,
+            "popularity": catalogue.popularity.expand(len(profiles), -1),
+            "random": torch.zeros_like(hits, dtype=torch.float32),
+        }
+        for name, scores in rankings.items():
+            found = rank(scores, hits, allowed, k, catalogue.embedding, catalogue.popularity)
+            for metric in PER_USER:
+                sums.setdefault(name, {}).setdefault(metric, []).append(getattr(found, metric))
+            unlisted[name] = unlisted.get(name, 1) * (1 - found.listed).prod(0)
+    table = []
+    for name, metrics in sums.items():
+        row: dict[str, Any] = {"ranking": name}
+        for metric, parts in metrics.items():
+            values = torch.cat(parts)
+            row[metric] = values.mean().item()
+            if metric == "ndcg":
+                spread = values.std(correction=1).item() if len(values) > 1 else math.nan
+                row["ndcg_95"] = 1.96 * spread / math.sqrt(len(values))
+        row["coverage"] = coverage(unlisted[name], catalogue.available)
+        table.append(row)
+    return table
+
+
+def _blocks(
+    recommender: Recommender,
+    relevant: Mapping[int | str, list[int]],
+    seen: Mapping[int | str, list[int]],
+    k: int,
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Profiles (N, D), relevant items (N, I) and rankable items (N, I) of the users with relevant items."""
+    catalogue, users = recommender.catalogue, list(relevant)
+    for start in range(0, len(users), BLOCK):
+        own = users[start : start + BLOCK]
+        hits = torch.zeros(len(own), catalogue.num_items, dtype=torch.bool)
+        allowed = catalogue.available.repeat(len(own), 1)
+        profiles = []
+        for row, user in enumerate(own):
+            hits[row, relevant[user]] = True
+            allowed[row, seen.get(user, [])] = False
+            place = recommender.row_of_user.get(user)
+            profiles.append(
+                recommender.fold_in(seen[user])[0] if place is None else recommender.population.profile[place]
+            )
+        hits &= allowed
+        some = hits.any(1)
+        if int(allowed.sum(1).min()) < k:
+            raise UserError(f"A user has fewer than {k} items that are not seen: lower --k.")
+        if some.any():
+            yield torch.stack(profiles)[some], hits[some], allowed[some]

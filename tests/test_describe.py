@@ -1,0 +1,190 @@
+"""The description of log files, and their splits: counts worked by hand, small pieces, whole commands."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from recsys_rl.cli import main
+from recsys_rl.data import describe as module
+from recsys_rl.data.describe import Problem, describe
+
+LOG = (
+    "user_id,item,timestamp,session,rating\n"
+    "a,x,2024-01-01T00:00:00Z,1,4\n"
+    "b,x,2024-01-02T00:00:00Z,1,2\n"
+    ",y,2024-01-02T00:00:00Z,2,2\n"
+    "a,x,2024-01-01T00:00:00Z,1,5\n"
+    "a,y,soon,2,\n"
+    "a,z,2024-01-03T00:00:00Z,2,no\n"
+    "b,x,2024-01-02T00:00:00Z,1,1\n"
+)
+
+
+@pytest.mark.parametrize("piece", [1, 2, 1000])
+def test_description_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, piece: int) -> None:
+    monkeypatch.setattr(module, "PIECE", piece)
+    (tmp_path / "log.csv").write_text(LOG)
+    found = describe(tmp_path / "log.csv")
+    assert (found.rows, found.users, found.items, found.sessions) == (7, 2, 3, 4)
+    assert found.density == 7 / 6
+    assert found.times == (1704067200.0, 1704240000.0)
+    assert found.ranges == {"rating": (1.0, 2.8, 5.0)}
+    assert found.events_of_item == (1, 2, 4) and found.most_frequent == ("x", 4)
+    assert sorted(found.problems, key=lambda problem: problem.text) == [
+        Problem("column 'rating' has no finite number", 1, 6),
+        Problem("column 'rating' has no value", 1, 5),
+        Problem("column 'timestamp' has no time", 1, 5),
+        Problem("column 'user_id' has no value", 1, 3),
+        Problem("rows that repeat the user, item, time of an earlier row", 2, 4),
+    ]
+
+
+def test_description_of_decisions(tmp_path: Path) -> None:
+    pl.DataFrame(
+        {
+            "user": [1, 1, 2, 3],
+            "item": [5, 6, 5, 5],
+            "reward": [0.0, 1.0, 0.5, 0.0],
+            "propensity": [0.5, 0.25, 0.0, 1.5],
+            "policy": ["old", "new", "old", "old"],
+            "candidates": [[5, 6], [5, 6, 7, 8], [5, -1], [5]],
+        }
+    ).write_parquet(tmp_path / "log.parquet")
+    found = describe(tmp_path / "log.parquet")
+    assert found.ranges["reward"] == (0.0, 0.375, 1.0) and found.ranges["propensity"] == (0.0, 0.5625, 1.5)
+    assert found.inverse_propensity == 3.0  # (2 + 4) / 2
+    assert found.candidates_per_row == 2.0  # 8 entries that are no padding, 4 rows
+    assert found.shown_of_item == (1, 2, 4)
+    assert found.policies == {"old": 3, "new": 1}
+    assert found.problems == (Problem("column 'propensity' is no probability above 0 and up to 1", 2, 3),)
+    said = "\n".join(found.lines())
+    assert "mean of 1/propensity: 3 (2 candidates a row" in said
+    assert "logging policies: 2 ('new' 1, 'old' 3)" in said
+
+
+def test_description_of_slates_with_logprobs(tmp_path: Path) -> None:
+    pl.DataFrame(
+        {"user": [1, 1], "items": [[5, 6], [5, -1]], "logprob": [0.0, np.log(0.25)], "session": [0, 0]}
+    ).write_parquet(tmp_path / "log.parquet")
+    found = describe(tmp_path / "log.parquet")
+    assert (found.items, found.events_of_item, found.most_frequent) == (2, (1, 2, 2), ("5", 2))
+    assert found.inverse_propensity == pytest.approx(2.5)
+    assert found.problems == (Problem("all rows have the same user", 2, 1),)
+
+
+def test_describe_command_prints_and_writes_json(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("log.csv").write_text(LOG)
+    assert main(["data", "describe", "log.csv", "--json", "log.json"]) == 0
+    said = capsys.readouterr().out
+    assert "7 rows, 2 users, 3 items, 4 sessions" in said
+    assert "time: 2024-01-01 00:00:00 UTC to 2024-01-03 00:00:00 UTC" in said
+    assert "column 'user_id' has no value: 1 rows, the first is row 3" in said
+    values = json.loads(Path("log.json").read_text())
+    assert values["rows"] == 7 and values["problems"][0]["first_row"] == 3
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("data describe", "needs a file"),
+        ("data describe absent.csv", "absent.csv is not a file"),
+        ("data describe broken.parquet", "broken.parquet can't be parsed"),
+        ("data describ log.csv", "did you mean describe?"),
+        ("data describe log.csv --item-column thing", "no column 'thing'"),
+        ("data split log.csv", "column 'timestamp' has no time in row 5"),
+        (
+            "data split log.csv --by user --fraction 0.01",
+            "one side of the split would have no rows (7 and 0)",
+        ),
+        ("data split log.csv --train log.csv", "must be three files"),
+        ("data split log.csv --fraction 2", "--fraction is 2.0: it must be"),
+    ],
+)
+def test_bad_commands_are_refused_in_one_sentence(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    command: str,
+    words: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("log.csv").write_text(LOG)
+    Path("broken.parquet").write_bytes(b"PAR1 no")
+    assert main(command.split()) == 2
+    said = capsys.readouterr().err
+    assert words in said and said.count("\n") == 1
+    assert {path.name for path in tmp_path.iterdir()} == {"log.csv", "broken.parquet"}
+
+
+def big_log(path: Path, rows: int, users: int = 500, items: int = 200) -> pl.DataFrame:
+    """A log with string ids; each user has a session a day."""
+    rng = np.random.default_rng(0)
+    times = 1_700_000_000 + rng.integers(20 * 86400, size=rows)
+    frame = pl.DataFrame(
+        {
+            "user": rng.integers(users, size=rows),
+            "item": (items * rng.random(rows) ** 3).astype(np.int64),
+            "timestamp": times,
+            "session": times // 86400,
+        }
+    ).with_columns(pl.format("user_{}", "user").alias("user"), pl.format("item_{}", "item").alias("item"))
+    frame.write_parquet(path)
+    return frame
+
+
+def test_split_by_time_has_no_session_on_both_sides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    frame = big_log(Path("log.parquet"), 5000)
+    assert main(["data", "split", "log.parquet", "--fraction", "0.25"]) == 0
+    train, test = pl.read_parquet("train.parquet"), pl.read_parquet("test.parquet")
+    assert pl.concat([train, test]).sort(frame.columns).equals(frame.sort(frame.columns))
+    keys = ["user", "session"]
+    assert train.join(test, on=keys, how="semi").height == 0
+    cut = frame["timestamp"].sort()[3750]
+    assert train["timestamp"].max() < cut
+    late = test.group_by(keys).agg(pl.col("timestamp").max())["timestamp"]
+    assert late.min() >= cut
+    assert 1250 <= test.height < 1400
+
+
+def test_split_by_user_is_drawn_from_ids_and_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    frame = big_log(Path("log.parquet"), 5000, users=100)
+    assert main(["data", "split", "log.parquet", "--by", "user", "--fraction", "0.3"]) == 0
+    train, test = pl.read_parquet("train.parquet"), pl.read_parquet("test.parquet")
+    assert test["user"].n_unique() == 30 and train["user"].n_unique() == 70
+    assert train.join(test, on="user", how="semi").height == 0
+    frame.sample(fraction=1, shuffle=True, seed=1).write_csv("log.csv")
+    assert main(["data", "split", "log.csv", "--by", "user", "--fraction", "0.3", "--test", "b.parquet"]) == 0
+    assert set(pl.read_parquet("b.parquet")["user"]) == set(test["user"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["describe", "split --by time", "split --by user"])
+def test_large_log_stays_within_memory(tmp_path: Path, command: str) -> None:
+    """3,000,000 rows; 20,000,000 are measured in docs/log.md."""
+    big_log(tmp_path / "log.parquet", 3_000_000, 100_000, 50_000)
+    code = (
+        "import sys, resource; from recsys_rl.cli import main; assert main(sys.argv[1:]) == 0;"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    )
+    name, *options = command.split()
+    done = subprocess.run(
+        [sys.executable, "-c", code, "data", name, str(tmp_path / "log.parquet"), *options],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    kilobytes = int(done.stdout.splitlines()[-1])
+    assert kilobytes < 1_200_000

@@ -1,0 +1,57 @@
+"""The loaders of datasets with random exposures, on small files of the official layout and on real data."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from recsys_rl.data.coat import load_coat
+from recsys_rl.data.kuairand import load_kuairand
+from recsys_rl.types import UserError
+from tests.worlds import shared_data
+
+HEAD = "user_id,video_id,date,hourmin,time_ms,is_click,is_like,play_time_ms,duration_ms,is_rand\n"
+
+
+def test_coat_by_hand(tmp_path: Path) -> None:
+    (tmp_path / "train.ascii").write_text("0 5 1\n3 0 0\n")
+    (tmp_path / "test.ascii").write_text("2 0 0\n0 0 4\n")
+    found = load_coat(tmp_path)
+    assert found.chosen.users.tolist() == [0, 0, 1] and found.chosen.ratings.tolist() == [5.0, 1.0, 3.0]
+    assert found.chosen.item_ids[found.chosen.items].tolist() == [1, 2, 0]
+    assert found.random.ratings.tolist() == [2.0, 4.0] and found.random.source.endswith("random exposures")
+    (tmp_path / "test.ascii").write_text("2 0 9\n0 0 4\n")
+    with pytest.raises(UserError, match=r"test.ascii can't be parsed \(a rating is outside"):
+        load_coat(tmp_path)
+    with pytest.raises(UserError, match="holds no Coat data"):
+        load_coat(tmp_path / "absent")
+
+
+def test_coat_counts() -> None:
+    found = load_coat(shared_data("coat"))
+    assert (len(found.chosen.users), len(found.random.users)) == (6_960, 4_640)
+    for log, each in ((found.chosen, 24), (found.random, 16)):
+        assert np.bincount(log.users.numpy()).tolist() == [each] * 290
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_kuairand_by_hand(tmp_path: Path, packed: bool) -> None:
+    files = {
+        "log_standard_4_08_to_4_21_pure.csv": "7,3,20220408,1,5000,1,0,2500,9000,0\n" * 2,
+        "log_standard_4_22_to_5_08_pure.csv": "6,3,20220422,1,9000,0,0,0,9000,0\n",
+        "log_random_4_22_to_5_08_pure.csv": "6,4,20220422,1,8000,1,0,10,9000,1\n",
+    }
+    for name, rows in files.items():
+        raw = (HEAD + rows).encode()
+        (tmp_path / (name + ".gz" * packed)).write_bytes(gzip.compress(raw) if packed else raw)
+    found = load_kuairand(tmp_path)
+    assert found.standard.user_ids.tolist() == [6, 7] and found.standard.item_ids.tolist() == [3]
+    assert found.standard.ratings.tolist() == [0.0, 1.0] and found.standard.times.tolist() == [9, 5]
+    assert found.standard.weights is not None
+    assert found.standard.weights.tolist() == pytest.approx([0.001, 2.5])
+    assert found.random.item_ids.tolist() == [4] and found.random.source.endswith("random exposures")
+    with pytest.raises(UserError, match="holds no KuaiRand data"):
+        load_kuairand(tmp_path / "absent")

@@ -1,0 +1,324 @@
+"""Files as people have them: formats, headers, times, gaps, repeats; whole commands on ordinary files."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from recsys_rl.checkpoint import load
+from recsys_rl.cli import main
+from recsys_rl.data.items import encoded
+from recsys_rl.data.log import read_log
+from recsys_rl.types import UserError
+
+ROWS = [("2", "5", "4.5", "9"), ("1", "6", "3", "8"), ("1", "5", "1", "7")]
+
+
+def write(folder: Path, name: str, text: str) -> Path:
+    path = folder / name
+    raw = text.encode()
+    path.write_bytes(gzip.compress(raw) if name.endswith(".gz") else raw)
+    return path
+
+
+def table(header: Sequence[str], separator: str, rows: Sequence[Sequence[str]] = ROWS) -> str:
+    lines = [separator.join(row) for row in ([header] if header else []) + list(rows)]
+    return "\n".join(lines) + "\n"
+
+
+NAMES = ("user", "item", "rating", "timestamp")
+TYPED = ("user_id:token", "item_id:token", "rating:float", "timestamp:float")
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("log.csv", table(NAMES, ",")),
+        ("log.csv", table(NAMES, ";")),
+        ("log.csv.gz", table(NAMES, "|")),
+        ("log.csv", "\ufeff" + table(NAMES, ",").replace("\n", "\r\n")),
+        ("log.tsv", table(NAMES, "\t")),
+        ("log.tsv", table([f'"{name}"' for name in NAMES], "\t")),
+        ("log.txt.gz", table(NAMES, " ")),
+        ("log.inter", table(TYPED, "\t")),
+        ("log.inter.gz", table(TYPED, ",")),
+        ("ratings.dat", table((), "::")),
+        ("u.txt", table((), "\t")),
+        ("log.dat.gz", table(("UserID", "MovieID", "Rating", "Timestamp"), "::")),
+        ("log.csv", table(("Customer-ID", "product_id", "stars", "event time"), ",")),
+    ],
+)
+def test_formats_give_the_same_events(tmp_path: Path, name: str, text: str) -> None:
+    log = read_log(write(tmp_path, name, text))
+    assert log.user_ids.tolist() == [1, 2] and log.item_ids.tolist() == [5, 6]
+    assert log.users.tolist() == [0, 0, 1]
+    assert log.items.tolist() == [0, 1, 0]
+    assert log.times.tolist() == [7, 8, 9]
+    assert log.ratings.tolist() == [1.0, 3.0, 4.5]
+
+
+def test_given_separator_replaces_the_found_one(tmp_path: Path) -> None:
+    text = "user/item\n1/5,6\n2/5,6\n"
+    assert read_log(write(tmp_path, "log.txt", text), separator="/").item_names == ("5,6",)
+    tabs = write(tmp_path, "log.tsv", "user\titem,x\n1\t5\n2\t6\n")
+    assert read_log(tabs, item_column="item,x", separator="tab").item_ids.tolist() == [5, 6]
+
+
+def test_columns_found_by_other_names_are_stated(tmp_path: Path) -> None:
+    log = read_log(write(tmp_path, "log.csv", "userId,movieId,rating\n1,2,3\n"))
+    assert log.source == "log.csv (columns taken: user = userId, item = movieId)"
+
+
+def test_ambiguous_and_missing_columns_are_refused_together(tmp_path: Path) -> None:
+    path = write(tmp_path, "log.csv", "user_id,customer,thing,date,time\n1,2,3,4,5\n")
+    with pytest.raises(UserError) as caught:
+        read_log(path, rating_column="stars")
+    for words in (
+        "no column 'stars'",
+        "'user_id', 'customer' may all hold the user: give --user-column",
+        "no column for the item",
+        "'date', 'time' may all hold the time: give --time-column",
+    ):
+        assert words in str(caught.value)
+
+
+def test_headless_file_with_too_many_columns_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="has 5 columns and no header"):
+        read_log(write(tmp_path, "log.csv", "1,2,3,4,5\n"))
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("1970-01-02T00:00:05Z", 86405),
+        ("1970-01-02T01:00:00+01:00", 86400),
+        ("1970-01-01 19:30:00-0430", 86400),
+        ("1970-01-02 00:00:01.75 UTC", 86401),
+        ("1970-01-02", 86400),
+        ("1970/1/2 00:01", 86460),
+        ("1700000000123", 1_700_000_000),
+        ("1700000000123456", 1_700_000_000),
+        ("1700000000", 1_700_000_000),
+        ("1700000000.5", 1_700_000_000),
+    ],
+)
+def test_times_become_seconds(tmp_path: Path, text: str, seconds: int) -> None:
+    path = write(tmp_path, "log.csv", f"user,item,timestamp\n1,2,{text}\n1,3,{text}\n")
+    assert read_log(path).times.tolist() == [seconds, seconds]
+
+
+def test_unit_of_times_is_stated(tmp_path: Path) -> None:
+    path = write(tmp_path, "log.csv", "user,item,rating,timestamp\n1,2,3,1700000000123\n")
+    assert read_log(path).source == "log.csv (times in milliseconds)"
+
+
+@pytest.mark.parametrize("time", ["1970-13-01", "1970-01-01T25:00:00Z", "yesterday", "01/02/1970"])
+def test_impossible_times_are_refused(tmp_path: Path, time: str) -> None:
+    path = write(tmp_path, "log.csv", f"user,item,timestamp\n1,2,1970-01-01\n1,3,{time}\n")
+    with pytest.raises(UserError, match=f"column 'timestamp' has '{time}' in row 2"):
+        read_log(path)
+
+
+PROBLEMS = (
+    "user,item,timestamp,rating\n"
+    "a,x,5,1\n,x,6,1\nb,x,7,\na,x,5,2\nc,y,8,good\nnull,y,9,1\na,x,5,3\nd,y,soon,bad\ne,z,10,5\n"
+)
+
+
+def test_problems_of_a_file_are_refused_together_with_counts_and_first_rows(tmp_path: Path) -> None:
+    with pytest.raises(UserError) as caught:
+        read_log(write(tmp_path, "log.csv", PROBLEMS))
+    assert str(caught.value) == (
+        "log.csv has 5 problems: column 'user' has no value in 2 rows (the first is row 2); column 'rating' "
+        "has no value in 1 row (the first is row 3); column 'timestamp' has 'soon' in row 8; column 'rating' "
+        "has 'good' in row 5 (and 1 more rows); rows 1 and 4 have the same user, item, time (and 1 more rows "
+        "repeat others): fill the gaps, or give --missing drop to leave such rows out; times are numbers "
+        "of at most 64 bits, dates, or ISO texts such as 2024-05-01T12:00:00Z; ratings are finite numbers; "
+        "remove repeated rows, give a time column with different times for them, or give --duplicates sum or "
+        "--duplicates keep-first."
+    )
+
+
+MENDED = PROBLEMS.replace("good", "4").replace("soon", "11").replace("bad", "2")
+
+
+def test_gaps_are_dropped_and_repeats_merged_by_options(tmp_path: Path) -> None:
+    path = write(tmp_path, "log.csv", MENDED)
+    log = read_log(path, missing="drop", duplicates="sum")
+    assert log.user_names == ("a", "c", "d", "e") and log.item_names == ("x", "y", "z")
+    assert log.ratings.tolist() == [2.0, 4.0, 2.0, 5.0]  # the mean of 1, 2 and 3 first
+    assert log.weights is not None and log.weights.tolist() == [3.0, 1.0, 1.0, 1.0]
+    assert log.source == (
+        "log.csv (2 rows without a user dropped; 1 row without a rating dropped; "
+        "2 repeated rows merged into others)"
+    )
+    first = read_log(path, missing="drop", duplicates="keep-first")
+    assert first.ratings.tolist() == [1.0, 4.0, 2.0, 5.0] and first.weights is None
+    assert "2 repeated rows dropped" in first.source
+
+
+def test_ids_with_a_zero_fraction_are_whole_numbers(tmp_path: Path) -> None:
+    path = write(tmp_path, "log.csv", "user,item\n1.0,7\n,8\n2.0,9\n")
+    assert read_log(path, missing="drop").user_ids.tolist() == [1, 2]
+
+
+def test_weights_are_positive(tmp_path: Path) -> None:
+    path = write(tmp_path, "log.csv", "user,item,plays\n1,2,3\n1,3,0\n")
+    with pytest.raises(
+        UserError, match="column 'plays' has '0' in row 2: weights are finite numbers above 0"
+    ):
+        read_log(path)
+
+
+ITEMS = (
+    "movieId,title,genres,year,length,studio\n"
+    "5,The  Sea,Drama|War,1999,90,B\n6,Sky,,,,A\n7,New,War,2020,60,A\n"
+)
+
+
+def test_items_file_brings_titles_genres_years_and_attributes(tmp_path: Path) -> None:
+    path = write(tmp_path, "log.csv", "userId,movieId\n1,5\n1,6\n1,8\n")
+    log = read_log(path, items=write(tmp_path, "items.csv", ITEMS))
+    assert log.titles == ("The Sea", "Sky", "item 8")
+    assert log.genre_names == ("Drama", "War")
+    assert log.genres.tolist() == [[1.0, 1.0], [0.0, 0.0], [0.0, 0.0]]
+    assert log.year[0] == 1999 and log.year[1:].isnan().all()
+    assert log.attributes["length"].tolist() == [90.0, 90.0, 90.0]  # the mean of one
+    assert log.attributes["studio"].tolist() == [2, 1, 0]  # "", A, B
+    assert "3 items in items.csv" in log.source
+
+
+def test_headless_items_file_of_movielens_layout(tmp_path: Path) -> None:
+    ratings = write(tmp_path, "ratings.dat", table((), "::"))
+    items = write(tmp_path, "movies.dat", "5::Sea (1999)::Drama|War\n6::Sky (2001)::War\n")
+    log = read_log(ratings, items=items)
+    assert log.titles == ("Sea (1999)", "Sky (2001)") and log.year.tolist() == [1999.0, 2001.0]
+    assert log.genre_names == ("Drama", "War")
+
+
+def test_numbers_of_creators_are_classes() -> None:
+    assert encoded(["12", None, "7"]).tolist() == [12.0, 9.5, 7.0]
+    assert encoded(["12", None, "7"], classes=True).tolist() == [1, 0, 2]
+
+
+# Whole commands.
+
+SIZES = ["--num-items", "20", "--embedding-dim", "4", "--max-episode-steps", "5", "--cache-dir", "cache"]
+RUN = [
+    *SIZES,
+    "--n-steps",
+    "8",
+    "--num-envs",
+    "8",
+    "--total-timesteps",
+    "64",
+    "--eval-interval",
+    "0",
+    "--batch-size",
+    "32",
+]
+
+
+def camps(num_users: int = 40, num_items: int = 30, plays: int = 12) -> list[tuple[int, int, int]]:
+    """Events (user, item, count) of two kinds of users; each likes the items of its kind."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for user in range(num_users):
+        for item in rng.permutation(num_items)[:plays]:
+            rows.append((user, int(item), int(rng.geometric(0.02 if (user + item) % 2 else 0.3))))
+    return rows
+
+
+def ordinary(kind: str) -> tuple[str, str, list[str]]:
+    """The name and the text of an ordinary file, and the options of its first run."""
+    rows = camps()
+    if kind == "plays":
+        lines = [f"u{user:03}\tartist {item}\t{count}" for user, item, count in rows]
+        return "plays.tsv", "\n".join(["userID\tartistID\tplaycount", *lines]), []
+    if kind == "typed":
+        lines = [f"{u},{i},{min(n, 5)},{1_700_000_000_000 + 60 * at}" for at, (u, i, n) in enumerate(rows)]
+        return "ml.inter", "\n".join(["user_id:token,item_id:token,rating:float,timestamp:float", *lines]), []
+    if kind == "gaps":
+        lines = [
+            f"u_{u:06x};B{i:04};2024-03-01T{at % 24:02}:00:00+02:00" for at, (u, i, _) in enumerate(rows)
+        ]
+        lines[5:5] = [";B0001;2024-03-01T00:00:00Z", "u_00;;2024-03-01T00:00:00Z", "u_01;B0002;"]
+        return "shop.csv", "\n".join(["visitor_id;product_id;event_time", *lines]), ["--missing", "drop"]
+    clicks = [f"{user}|{item}" for user, item, count in rows for _ in range(min(count, 3))]
+    return "clicks.txt", "\n".join(["user|item", *clicks]), ["--duplicates", "sum"]
+
+
+@pytest.mark.parametrize("kind", ["plays", "typed", "gaps", "clicks"])
+def test_ordinary_file_trains_with_one_command(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    name, text, options = ordinary(kind)
+    Path(name).write_text(text + "\n", encoding="utf-8")
+    assert main(["train", "--data", name, *options, *RUN]) == 0
+    said = capsys.readouterr().err
+    assert f"data: {name} (" in said
+    checkpoint = load("checkpoints/ppo.pt")
+    assert checkpoint.catalogue.num_items == 20
+    assert set(checkpoint.catalogue.factors) == {"norm", "gram"}
+    if options:
+        assert main(["train", "--data", name, *RUN]) == 2
+        refused = capsys.readouterr().err
+        assert options[0] in refused and refused.count("\n") == 1
+
+
+def test_string_ids_are_shown_by_every_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    name, text, options = ordinary("gaps")
+    Path(name).write_text(text + "\n", encoding="utf-8")
+    assert main(["train", "--data", name, *options, *RUN, "--env", "satiation"]) == 0
+    population = load("checkpoints/ppo.pt").population
+    user = population.id_of(int(population.heldout[0]))
+    assert isinstance(user, str) and user.startswith("u_00")
+    capsys.readouterr()
+    assert main(["recommend", "--user", user, "--k", "3"]) == 0
+    assert capsys.readouterr().out.count("(id B0") == 3
+    assert main(["recommend", "--like", "B0003", "--k", "3"]) == 0
+    assert main(["recommend", "--user", "28"]) == 2
+    assert "no user with the id '28'" in capsys.readouterr().err
+    assert main(["recommend", "--users", "all", "--out", "lists.parquet", "--k", "2"]) == 0
+    lists = pl.read_parquet("lists.parquet")
+    assert lists["user"].dtype == pl.String and lists["item"].str.starts_with("B0").all()
+    Path("ids.txt").write_text("B0003\n", encoding="utf-8")
+    Path("users.txt").write_text(f"{user}\n", encoding="utf-8")
+    assert (
+        main(["recommend", "--users", "users.txt", "--out", "one.parquet", "--block", "ids.txt", "--k", "19"])
+        == 0
+    )
+    one = pl.read_parquet("one.parquet")
+    assert one["user"].unique().to_list() == [user] and "B0003" not in one["item"].to_list()
+    assert main(["evaluate", "--report", "report.html", "--max-users", "2"]) == 0
+    assert f"<h3>User {user}</h3>" in Path("report.html").read_text(encoding="utf-8")
+
+
+def likes_of(name: str, text: str, capsys: pytest.CaptureFixture[str], *options: str) -> str:
+    Path(name).write_text(text + "\n", encoding="utf-8")
+    assert main(["train", "--data", name, *options, *RUN]) == 0
+    return next(line for line in capsys.readouterr().err.splitlines() if line.startswith("data: "))
+
+
+def test_data_line_counts_likes_and_warns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows = camps()
+    counts = "\n".join(["user,item,rating", *(f"{u},{i},{n}" for u, i, n in rows)])
+    fitting = likes_of("a.csv", counts, capsys)
+    most = max(n for _, _, n in rows)
+    assert "480 events, " in fitting and f"of 1..{most}; " in fitting and "warning" not in fitting
+    share = sum(n >= 2 for _, _, n in rows) / 480
+    assert 0.8 < share < 0.95
+    nearly_all = likes_of("b.csv", counts, capsys, "--like-threshold", "1")
+    assert f"480 events, 480 likes (100%) at rating >= 1 of 1..{most} (warning: nearly all" in nearly_all
