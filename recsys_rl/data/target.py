@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from recsys_rl.data.decisions import DecisionLog
-from recsys_rl.data.log import parsing
+from recsys_rl.data.read import parsing
 from recsys_rl.errors import one_line
 from recsys_rl.types import UserError
 
