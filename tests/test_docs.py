@@ -26,8 +26,10 @@ import recsys_rl.config
 import recsys_rl.dials
 import recsys_rl.types
 from recsys_rl.agents import AGENTS
+from recsys_rl.cli.data import data_options
 from recsys_rl.cli.evaluate import evaluate_options
 from recsys_rl.cli.ope import ope_options
+from recsys_rl.cli.ranking import ranking_options
 from recsys_rl.cli.recommend import recommend_options
 from recsys_rl.cli.record import record_options
 from recsys_rl.cli.train import train_options
@@ -135,6 +137,8 @@ def option_complaint(command: str, args: list[str]) -> str | None:
         "recommend": recommend_options,
         "record": record_options,
         "ope": ope_options,
+        "ranking": ranking_options,
+        "data": data_options,
     }
     if command not in parsers:
         return f"no command {command}"

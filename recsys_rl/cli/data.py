@@ -57,16 +57,31 @@ class SplitOptions(SplitConfig):
 
 
 def run(argv: list[str]) -> None:
-    first = argv[0] if argv else "--help"
-    if first in ("-h", "--help"):
+    if not argv or argv[0] in ("-h", "--help"):
         print(OVERVIEW)
-    elif first == "describe":
-        describe_file(_options(DescribeOptions, DescribeConfig, argv[1:], first, DESCRIBE))
+        return
+    config = data_options(argv)
+    if isinstance(config, DescribeConfig):
+        describe_file(config)
+    else:
+        split_file(config)
+
+
+def data_options(argv: list[str]) -> DescribeConfig | SplitConfig:
+    """The settings of ``describe`` or ``split``, the first word of ``argv``.
+
+    Raises UserError; `--help` raises SystemExit(0).
+    """
+    first, rest = argv[0], argv[1:]
+    found: DescribeConfig | SplitConfig
+    if first == "describe":
+        found = _options(DescribeOptions, DescribeConfig, rest, first, DESCRIBE)
     elif first == "split":
-        split_file(_options(SplitOptions, SplitConfig, argv[1:], first, SPLIT))
+        found = _options(SplitOptions, SplitConfig, rest, first, SPLIT)
     else:
         near = did_you_mean(first, ("describe", "split"))
         raise UserError(f"There is no command data {first!r}{near}: choose from describe, split.")
+    return found
 
 
 def _options(cls: type[Any], config: type[Any], argv: list[str], name: str, text: str) -> Any:

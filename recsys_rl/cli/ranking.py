@@ -31,8 +31,13 @@ class RankingOptions(RankingConfig):
 
 
 def run(argv: list[str]) -> None:
+    ranking(ranking_options(argv))
+
+
+def ranking_options(argv: list[str]) -> RankingConfig:
+    """The settings from the command line. Raises UserError; `--help` raises SystemExit(0)."""
     prog = "recsys-rl ranking"
     options = parse(RankingOptions, RankingOptions(), argv, prog, TEXT, f"{prog} --help")
     if not options.log:
         raise UserError(f"{prog} needs a log: give the path of a file with held-out events.")
-    ranking(RankingConfig(**{f.name: getattr(options, f.name) for f in dataclasses.fields(RankingConfig)}))
+    return RankingConfig(**{f.name: getattr(options, f.name) for f in dataclasses.fields(RankingConfig)})
