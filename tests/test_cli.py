@@ -116,6 +116,10 @@ def other_value(name: str, value: Any) -> tuple[Any, list[str]]:
         "activation": "elu",
         "device": "cpu",
         "target_kl": 0.01,
+        "like_threshold": 3.0,
+        "missing": "drop",
+        "duplicates": "sum",
+        "separator": ";",
         "batch_size": 64,
         "n_steps": 128,
         "num_envs": 128,
@@ -226,7 +230,7 @@ def test_ends_of_a_run(
         (
             "trian",
             "There is no command 'trian' (did you mean train?): choose from train, evaluate, recommend, "
-            "record.",
+            "record, ope, ranking, data.",
         ),
         ("train --algo dqn", "--algo is 'dqn': it must be one of ppo, a2c."),
         (
