@@ -103,12 +103,12 @@ def test_ratio_of_the_first_minibatch_is_one(env: str) -> None:
 
 
 def test_target_kl_stops_the_epochs() -> None:
-    def steps(target_kl: float | None) -> float:
+    def steps(target_kl: float) -> float:
         agent, rollout = record(small(agent_config={"lr": 0.05, "update_epochs": 6, "target_kl": target_kl}))
         agent.update(rollout)
         return agent.state_dict()["optimizer.steps"].item()
 
-    assert steps(None) == 18  # 6 epochs of 48 / 16 minibatches
+    assert steps(0.0) == 18  # 6 epochs of 48 / 16 minibatches
     assert steps(1e9) == 18
     assert steps(1e-9) == 3  # the first epoch has already moved the policy
 

@@ -82,7 +82,7 @@ def settings_of(scenario: str, **changes: dict[str, Any]) -> Config:
         lives = {"visits": 35, "max_episode_steps": 3, "visit_gain": 50.0, "habit_base": 1.0}
         base = overlay(base, {"env_config": lives, "train_config": {"total_timesteps": 480}})
     if algo == "ppo":
-        base = overlay(base, {"agent_config": {"batch_size": 12, "target_kl": None}})
+        base = overlay(base, {"agent_config": {"batch_size": 12, "target_kl": 0.0}})
     return from_dict(Config, overlay(base, changes))
 
 

@@ -18,7 +18,7 @@ from recsys_rl.functional.returns import explained_variance, gae, standardize_pa
 from recsys_rl.models.actor_critic import ActorCritic
 from recsys_rl.models.optimizer import FlatAdam
 from recsys_rl.protocols import Algorithm, Reader
-from recsys_rl.schema import Count, Positive, Range, Size
+from recsys_rl.schema import Count, NonNegative, Range, Size
 from recsys_rl.types import Action, Obs, Rollout
 
 
@@ -32,8 +32,8 @@ class PPOConfig(AgentConfig):
     """Passes over each rollout."""
     batch_size: Count = 512
     """Samples per gradient step."""
-    target_kl: Positive | None = None
-    """End the epochs of an update when approx_kl exceeds this value; none = never."""
+    target_kl: NonNegative = 0.0
+    """End the epochs of an update when approx_kl exceeds this value; 0 = never."""
     clip_vloss: bool = False
     """Also clip the value loss, within clip_eps of the old value."""
 
@@ -155,7 +155,7 @@ class PPO:
                 targets = targets._replace(advantage=weights)
             samples = Samples(obs.rows(order), places.index_select(0, order), targets)
             epochs.append((targets, self._epoch(samples, ent_coef)))
-            if config.target_kl is not None and self._kl(*epochs[-1]) > config.target_kl:
+            if config.target_kl > 0 and self._kl(*epochs[-1]) > config.target_kl:
                 break
 
         self.updates += 1
