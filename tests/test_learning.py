@@ -50,11 +50,12 @@ def bandit(algo: str, rewards: list[list[float]], ent_coef: float, num_updates: 
         "normalize_advantage": False,
         "max_grad_norm": 100.0,
         "lr": 0.02,
+        "anneal_lr": True,
         "n_steps": 4,
         "num_envs": 64,
     }
     if algo == "ppo":
-        agent |= {"batch_size": 128, "update_epochs": 2}
+        agent |= {"batch_size": 128, "update_epochs": 2, "target_kl": 0.0}
     config = settings(
         algo, "gym:Bandit", agent_config=agent, model_config={"head": "dense", "hidden_dims": [8]}
     )
