@@ -27,7 +27,7 @@ from recsys_rl.make import make_env, make_user_model
 from recsys_rl.protocols import Behaviour
 from recsys_rl.run import agent_of
 from recsys_rl.testing.envs import require_same_obs
-from recsys_rl.types import Action, Obs, Step, tree_map
+from recsys_rl.types import Action, Obs, Step, UserError, tree_map
 from recsys_rl.workflows import record as workflow
 from tests.doors import DRIFT, SATIATION, train_in
 from tests.small_runs import begin, settings
@@ -36,6 +36,10 @@ RUNS = {
     "satiation": [*SATIATION, "--total-timesteps", "48"],
     "drift": [*DRIFT, "--total-timesteps", "48"],
     "long-video": [*DRIFT, "--env", "long-video", "--num-items", "60", "--total-timesteps", "48"],
+    "visits": [
+        *(*DRIFT, "--env", "short-video", "--num-items", "60", "--visits", "3"),
+        *("--total-timesteps", "48"),
+    ],
     "two-stage": [
         *(*SATIATION, "--head", "two-tower", "--candidates", "12", "--explore-rate", "0.25"),
         *("--total-timesteps", "48"),
@@ -247,6 +251,40 @@ def test_policy_without_chance_has_logprob_zero_and_a_warning(
     log = recorded(tmp_path, trained("satiation"), "--policy", "popularity", "--sessions", "5")
     assert bool((log.logprobs == 0).all())
     assert "popularity: every decision has probability 1 (logprob 0)" in capsys.readouterr().err
+
+
+def test_deterministic_policy_beside_random_is_named_without_the_advice_to_mix(
+    trained: Callable[[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recorded(
+        tmp_path, trained("satiation"), "--policy", "popularity", "--policy", "random", "--sessions", "5"
+    )
+    printed = capsys.readouterr().err
+    assert "popularity: every decision has probability 1" in printed and "--mix" not in printed
+
+
+def test_brackets_in_the_name_of_the_file_are_no_pattern(
+    trained: Callable[[str], Path], tmp_path: Path
+) -> None:
+    out = tmp_path / "log[1]*.parquet"
+    line = ["record", "--checkpoint", str(trained("drift")), "--out", str(out), "--sessions", "5", "--quiet"]
+    assert main(line) == 0
+    assert len(read_decisions(out).sessions.unique()) == 5
+    assert [path.name for path in tmp_path.iterdir()] == [out.name]
+
+
+def test_lives_of_several_visits_are_refused(
+    trained: Callable[[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Steps and exclusions begin anew at each visit, which the columns of a log don't show."""
+    out = tmp_path / "log.parquet"
+    assert main(["record", "--checkpoint", str(trained("visits")), "--out", str(out), "--quiet"]) == 2
+    assert "trained with --visits 1" in capsys.readouterr().err and not out.exists()
+    log = recorded(tmp_path, trained("drift"), "--sessions", "2")
+    interface = dataclasses.replace(log.header.interface, visits=2)
+    lives = dataclasses.replace(log, header=dataclasses.replace(log.header, interface=interface))
+    with pytest.raises(UserError, match="several visits"):
+        observe(lives, load(trained("drift")).catalogue)
 
 
 def test_pieces_and_seed_do_not_change_the_log(

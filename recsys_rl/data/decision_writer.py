@@ -65,7 +65,9 @@ class DecisionWriter:
         if not self.num_pieces:
             raise UserError(f"{self.path} isn't written: there are no decisions.")
         whole = self.folder / "whole"
-        pl.scan_parquet(self.folder / "*.parquet").sink_parquet(
+        # A list, as brackets in the name of the file would be read as a pattern.
+        pieces = [self.folder / f"{number:08}.parquet" for number in range(self.num_pieces)]
+        pl.scan_parquet(pieces, glob=False).sink_parquet(
             whole,
             compression="zstd",
             row_group_size=ROWS,

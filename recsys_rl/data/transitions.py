@@ -184,7 +184,12 @@ def _limited(obs: Obs, log: DecisionLog, rows: Tensor, ended: Tensor) -> Obs:
 
 
 def _check_pieces(log: DecisionLog) -> None:
-    """Raise UserError if neither the log nor the session has a piece of the context."""
+    """Raise UserError for a piece of the context that is nowhere, and for users with several visits."""
+    if log.header.interface.visits > 1:
+        raise UserError(
+            "The log is of users with several visits, and no log holds the days between them: record "
+            "sessions of one visit (--visits 1)."
+        )
     for name, _ in log.header.interface.context:
         if name not in log.handed and name not in PIECES:
             raise UserError(

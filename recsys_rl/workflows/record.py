@@ -95,6 +95,11 @@ def record(options: RecordConfig) -> Path:
             f"{options.checkpoint} is of {checkpoint.config.env}, which has no catalogue: record a policy of "
             "a platform with items."
         )
+    if checkpoint.interface.visits > 1:
+        raise UserError(
+            f"{options.checkpoint} is of users with up to {checkpoint.interface.visits} visits, and a log "
+            "holds sessions of one visit: record a policy that was trained with --visits 1."
+        )
     streams = generators(options.seed, "evaluation users", "policy", "random", "mixture", "sessions")
     users = _users(checkpoint.population, options.users)
     table = Table(checkpoint.config, checkpoint.world, users, options.seed, torch.device("cpu"), streams)
@@ -145,12 +150,19 @@ def _loggers(
 def _print_overlap(loggers: dict[str, Behaviour]) -> None:
     """Print a line about policies without chance."""
     fixed = [name for name, behaviour in loggers.items() if isinstance(behaviour, Fixed)]
-    if fixed:
-        print(
-            f"{', '.join(fixed)}: every decision has probability 1 (logprob 0), so the log overlaps with no "
-            "other policy and can't judge one; mix a random policy in with --mix random --epsilon 0.2",
-            file=sys.stderr,
+    if not fixed:
+        return
+    if len(fixed) < len(loggers):
+        what = "the sessions of the other policies alone can judge another one"
+    else:
+        what = (
+            "the log overlaps with no other policy and can't judge one; mix a random policy in with --mix "
+            "random --epsilon 0.2"
         )
+    print(
+        f"{', '.join(fixed)}: every decision has probability 1 (logprob 0), so {what}",
+        file=sys.stderr,
+    )
 
 
 def _users(population: Population, part: str) -> Tensor:
