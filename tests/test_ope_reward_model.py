@@ -109,3 +109,9 @@ def test_missing_rewards_and_empty_logs_are_refused() -> None:
         cross_fit(ridge(), x[:0], torch.zeros(0), torch.zeros(0, dtype=torch.int64))
     with pytest.raises(UserError, match="one fold"):
         cross_fit(ridge(), x, torch.ones(3), torch.zeros(3, dtype=torch.int64))
+
+
+def test_mlp_of_one_row_predicts_its_target() -> None:
+    x = torch.tensor([[0.3, 2.0]])
+    model = mlp(torch.Generator().manual_seed(0), epochs=1)(x, torch.tensor([0.7]))
+    assert model(x).item() == pytest.approx(0.7, abs=1e-3)

@@ -93,9 +93,9 @@ def mlp(
 
     def fit(features: Tensor, targets: Tensor) -> Predict:
         x, y = features.float(), targets.float()
-        mean, scale = x.mean(0), x.std(0).clamp_min(1e-6)
+        mean, scale = x.mean(0), x.std(0, correction=0).clamp_min(1e-6)  # of one row: 0, not NaN
         net = _network(x.shape[1], hidden, generator)
-        offset, size = (0.0, 1.0) if binary else (y.mean(), y.std().clamp_min(1e-6))
+        offset, size = (0.0, 1.0) if binary else (y.mean(), y.std(correction=0).clamp_min(1e-6))
         y = (y - offset) / size
         x = (x - mean) / scale
         steps = max(1, epochs * ((len(x) + batch - 1) // batch))

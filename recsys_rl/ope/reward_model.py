@@ -27,15 +27,18 @@ def folds_by_user(users: Tensor, generator: torch.Generator, folds: int = FOLDS)
     return (torch.randperm(len(known), generator=generator) % folds)[place]
 
 
-def cross_fit(fit: Fit, features: Tensor, targets: Tensor, folds: Tensor) -> list[Predict]:
+def cross_fit(
+    fit: Fit, features: Tensor, targets: Tensor, folds: Tensor, alone: Predict | None = None
+) -> list[Predict]:
     """One model for each fold, fitted on the rows of the other folds.
 
     Args:
         features: (E, F) of the logged action.
         targets: (E,).
         folds: (E,) int64.
+        alone: the model of a fold without other rows; None: UserError.
 
-    Raises UserError if a target is missing, or if a fold has no other rows.
+    Raises UserError if a target is missing.
     """
     if not len(targets):
         raise UserError("There are no rewards to fit a reward model on: give a log with rewards.")
@@ -45,9 +48,12 @@ def cross_fit(fit: Fit, features: Tensor, targets: Tensor, folds: Tensor) -> lis
     models = []
     for fold in range(int(folds.max()) + 1):
         others = folds != fold
-        if not bool(others.any()):
+        if bool(others.any()):
+            models.append(fit(features[others], targets[others]))
+        elif alone is not None:
+            models.append(alone)
+        else:
             raise UserError("All rows are of one fold: cross-fitting needs at least two.")
-        models.append(fit(features[others], targets[others]))
     return models
 
 

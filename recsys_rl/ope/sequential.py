@@ -133,7 +133,7 @@ def with_fitted_q(
         if not len(here):
             continue
         target = (log.rewards[:, t] + log.gamma * after)[here]
-        models = cross_fit(fit, features[here, t], target, folds[here])
+        models = cross_fit(fit, features[here, t], target, folds[here], alone=_nothing)
         q_here = predict(models, features[here, t], folds[here])
         v_here = _policy_average(models, here, folds[here], t, alternatives, bounds and (least, most))
         after = torch.zeros(number, dtype=torch.float64)
@@ -141,6 +141,11 @@ def with_fitted_q(
         q[here, t] = q_here.clamp(least, most) if bounds else q_here
         v[here, t] = v_here
     return replace(log, q=q, v=v)
+
+
+def _nothing(features: Tensor) -> Tensor:
+    """Q = 0, for a step that no other fold reached: any Q that its own rows did not train is allowed."""
+    return torch.zeros(len(features), dtype=torch.float64)
 
 
 def _policy_average(
