@@ -20,8 +20,9 @@ from recsys_rl.data.target import read_target
 from recsys_rl.data.transitions import observations
 from recsys_rl.errors import UserError
 from recsys_rl.ope import world as world_module
+from recsys_rl.ope.diagnostics import touches
 from recsys_rl.ope.features import Features
-from recsys_rl.ope.logged import session_grid
+from recsys_rl.ope.logged import Prepared, certain_mass, prepare, session_grid
 from recsys_rl.ope.world import fit_world, world
 from recsys_rl.types import Action, Catalogue, Obs
 from recsys_rl.workflows.recommend import load
@@ -138,9 +139,101 @@ def test_one_step_logs_get_the_bandit_estimators_and_their_clips(folder: Path) -
     found = command(folder, "one.parquet", "--interval", "bernstein", "--largest-weight", "24", "--no-world")
     rows = {row["estimator"]: row for row in found["rows"]}
     assert set(rows) == {"dm", "ips", "snips", "dr", "sndr", "clipped-ips", "switch-dr", "dros", "sg"}
+    promises = found["about"]["promises"]
+    assert set(promises) == {"bernstein", "student-t"} and "rewards" not in promises["student-t"]
     assert rows["ips"]["interval"] == "bernstein" and rows["snips"]["interval"] == "student-t"
     assert rows["dr"]["recommended"] or rows["dr"]["warning"]
     assert rows["sg"]["clip"] is not None and rows["ips"]["clip"] is None
+
+
+def test_steps_that_one_user_alone_reaches_are_estimated(folder: Path) -> None:
+    """Nobody else's rows can fit a reward model there, so Q is 0, and sdr stays unbiased."""
+    log = read_decisions(folder / "random.parquet")
+    last = torch.where(log.users == log.users[0], log.header.interface.session_length, 2) - 1  # (E,)
+    short = log.rows(log.steps <= last)
+    ends = short.steps == last[log.steps <= last]
+    short = replace(short, terminated=ends | short.terminated, truncated=short.truncated & ~ends)
+    write_decisions(folder / "late.parquet", short)
+    for q in ("ridge", "mlp"):
+        found = command(folder, "late.parquet", "--policy", "random", "--no-world", "--q", q)
+        rows = {row["estimator"]: row for row in found["rows"]}
+        assert rows["sdr"]["value"] == pytest.approx(rows["pdis"]["value"], abs=0.3)
+
+
+def test_session_of_two_loggers_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log = read_decisions(folder / "both.parquet")
+    assert log.logger_logprobs is not None
+    loggers = torch.where(log.steps == 1, 1 - log.loggers, log.loggers)
+    own = log.logger_logprobs.gather(1, loggers.unsqueeze(1)).squeeze(1)
+    write_decisions(folder / "mixed.parquet", replace(log, loggers=loggers, logprobs=own))
+    assert "decisions of two loggers" in refusal(folder, "mixed.parquet", capsys)
+
+
+def test_log_with_other_signals_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Rewards are made of the signals by their places, so another order gives another number."""
+    log = read_decisions(folder / "random.parquet")
+    names = log.header.signals
+    more = replace(log.header, signals=("hidden", *names))
+    signals = torch.cat([torch.zeros_like(log.signals[..., :1]), log.signals], 2)
+    write_decisions(folder / "signals.parquet", replace(log, header=more, signals=signals))
+    assert "has the signals hidden" in refusal(folder, "signals.parquet", capsys)
+
+
+def test_json_never_replaces_a_file_that_is_read(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = (folder / "random.parquet").read_bytes()
+    words = ("--json", str(folder / "random.parquet"))
+    assert "is a file that is read" in refusal(folder, "random.parquet", capsys, *words)
+    assert (folder / "random.parquet").read_bytes() == before
+
+
+def test_random_sessions_support_the_choices_that_a_fixed_logger_never_makes(folder: Path) -> None:
+    prepared = prepared_log(folder, "both.parquet")
+    log = prepared.log
+    assert log.logger_logprobs is not None
+    logprobs = log.logger_logprobs[:, 0]
+    certain = replace(log, logger_logprobs=log.logger_logprobs.clone(), logprobs=torch.zeros(log.num_rows))
+    assert certain.logger_logprobs is not None
+    certain.logger_logprobs[:, 1] = 0.0  # the second logger has no chance in it, the first is random
+    assert certain_mass(replace(prepared, log=certain), logprobs) == 0
+    alone = replace(certain, logger_logprobs=None)
+    lost = certain_mass(replace(prepared, log=alone), logprobs)
+    assert lost == pytest.approx(1 - float(logprobs.exp().mean()))
+
+
+def test_largest_possible_return_of_costs_is_that_of_a_short_session(folder: Path) -> None:
+    prepared = prepared_log(folder, "both.parquet")
+    costs = replace(prepared, rewards=-prepared.rewards - 1)
+    assert costs.most == costs.bounds[1] <= -1
+    assert touches(-0.5, -1.0) and touches(-1.0, -1.0) and not touches(-1.1, -1.0)
+
+
+def prepared_log(folder: Path, name: str) -> Prepared:
+    log, catalogue = read_decisions(folder / name), load(folder / "ppo.pt").catalogue
+    return prepare(log, catalogue, log.signals[:, 0, 0], 1.0, torch.Generator().manual_seed(0))
+
+
+def test_comparison_without_a_trusted_row_is_doubted(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("--compare", "popularity", "random")
+    by_model = command(folder, "random.parquet", *words)["compare"]
+    assert by_model["estimator"] == "world" and "does not cover its error" in by_model["text"]
+    none = command(folder, "random.parquet", *words, "--no-world")["compare"]
+    assert none["estimator"] == "wdr" and "Do not trust this" in none["text"]
+    assert "No row is recommended" in capsys.readouterr().out
+
+
+def test_world_is_not_checked_by_a_policy_that_has_only_the_loggers_name(folder: Path) -> None:
+    log = read_decisions(folder / "both.parquet")
+    names = tuple("untrained" if name == "ppo" else name for name in log.header.loggers)
+    other = replace(log, header=replace(log.header, loggers=names))
+    assert log.logger_logprobs is not None
+    theirs = log.logger_logprobs.clone()
+    theirs[:, names.index("untrained")] -= 0.1
+    own = theirs.gather(1, log.loggers.unsqueeze(1)).squeeze(1)
+    write_decisions(folder / "names.parquet", replace(other, logger_logprobs=theirs, logprobs=own))
+    found = command(folder, "names.parquet", "--policy", "popularity")
+    assert {check["logger"] for check in found["world_checks"]} == {"random"}
 
 
 def target_file(folder: Path, log: DecisionLog, **columns: Any) -> Path:
@@ -189,6 +282,34 @@ def test_impossible_target_probabilities_are_refused(
     values[7] = value
     with pytest.raises(UserError, match=complaint):
         read_target(target_file(folder, log, **{column: values}), log)
+
+
+def test_probabilities_of_every_item_that_fit_nothing_are_refused(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = read_decisions(folder / "random.parquet")
+    own = log.logprobs.exp().tolist()
+    uniform = torch.full((log.num_rows, 24), 1 / 24, dtype=torch.float64)
+    missing = uniform.clone()
+    missing[5, 3] = torch.nan
+    wrong: dict[str, Any] = {
+        "a list of 24 numbers": own,
+        "list of 24 numbers, one": [None, *uniform[1:].tolist()],
+        "are no distribution": missing.tolist(),
+        "has the propensity": uniform.tolist(),  # from the second step on fewer than 24 items are left
+    }
+    for complaint, column in wrong.items():
+        with pytest.raises(UserError, match=complaint):
+            read_target(target_file(folder, log, propensity=own, probabilities=column), log)
+    texts = [["a"] * 24] * log.num_rows
+    with pytest.raises(UserError, match="a list of 24 numbers"):
+        read_target(target_file(folder, log, propensity=own, probabilities=texts), log)
+    # Right at the logged item, but with mass on items that were shown before.
+    chosen = log.logprobs.exp().unsqueeze(1)
+    forbidden = ((1 - chosen) / 23).expand(-1, 24).scatter(1, log.items, chosen)
+    path = target_file(folder, log, propensity=own, probabilities=forbidden.tolist())
+    words = ("--target", str(path), "--no-world")
+    assert "could not be shown: give it 0" in refusal(folder, "random.parquet", capsys, *words)
 
 
 def test_target_files_with_missing_rows_or_columns_are_refused(folder: Path) -> None:

@@ -16,7 +16,7 @@ RESAMPLES = 1999
 PROMISES = {
     "student-t": "right for many users and light tails; it covers less with few effective samples",
     "bootstrap": "right for many users; it covers less with few effective samples",
-    "bernstein": "holds for every number of users, as the weights are bounded; wide",
+    "bernstein": "holds for every number of users if no reward lies outside those of the log; wide",
 }
 """The promise of each kind of interval, as the report prints it."""
 

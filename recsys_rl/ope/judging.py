@@ -47,8 +47,13 @@ def at_one_step(log: Sessions) -> Decisions:
     return Decisions(log.weights[:, 0], log.rewards[:, 0], q, v)
 
 
-def estimators(log: Sessions) -> dict[str, tuple[Callable[[Sessions], Tensor], float | None]]:
-    """The estimators that fit the log, by name, with the clip that was chosen for each."""
+def estimators(
+    log: Sessions, users: Tensor | None = None
+) -> dict[str, tuple[Callable[[Sessions], Tensor], float | None]]:
+    """The estimators that fit the log, by name, with the clip that was chosen for each.
+
+    ``users`` (N,): the error of a clip is estimated over users.
+    """
     if log.rewards.shape[1] > 1:
         return {
             name: (f, None) for name, f in SEQUENTIAL.items() if log.q is not None or name not in NEEDS_MODEL
@@ -60,7 +65,7 @@ def estimators(log: Sessions) -> dict[str, tuple[Callable[[Sessions], Tensor], f
             found[name] = (_of_decisions(estimate), None)
     for name, (clipped, _) in CLIPPED.items():
         if log.q is not None or name not in NEEDS_MODEL:
-            clip = by_error(name, decisions, grid_of(name))
+            clip = by_error(name, decisions, grid_of(name), users)
             found[name] = (_of_decisions(_with_clip(clipped, clip)), clip)
     return found
 
@@ -89,7 +94,7 @@ def judgement(
     if way.interval == "bernstein":
         _check_bernstein(log, way)
     report, model = weigh(log.weights[:, -1], users), _calibration(log)
-    chosen = estimators(log)
+    chosen = estimators(log, users)
     terms = {name: f(log) for name, (f, _) in chosen.items()}
     if world is not None:
         terms["world"] = world
@@ -176,6 +181,7 @@ class Difference:
     high: float
     rows: int  # of the log
     more_rows: float  # that would settle it, if the difference is as estimated; 0 if it is settled
+    doubt: str = ""  # a sentence about why the difference is not to be trusted
 
     @property
     def settled(self) -> bool:
@@ -183,7 +189,11 @@ class Difference:
 
     @property
     def sentence(self) -> str:
-        """The answer in one sentence."""
+        """The answer in one sentence, and ``doubt`` if there is any."""
+        return f"{self._answer} {self.doubt}".strip()
+
+    @property
+    def _answer(self) -> str:
         names = f"{self.first} less {self.second} by {self.estimator}: {self.value:.4g} "
         names += f"[{self.low:.4g}, {self.high:.4g}]"
         if self.settled:
@@ -203,6 +213,7 @@ def difference(
     users: Tensor,
     rows: int,
     level: float = 0.95,
+    doubt: str = "",
 ) -> Difference:
     """The paired difference of the terms (N,) of two policies on the same sessions."""
     terms = first - second
@@ -212,4 +223,4 @@ def difference(
     more = 0.0
     if half >= abs(value):
         more = rows * ((half / abs(value)) ** 2 - 1) if value else math.inf
-    return Difference(*names, estimator, value, low, high, rows, more)
+    return Difference(*names, estimator, value, low, high, rows, more, doubt)

@@ -53,9 +53,12 @@ class Prepared:
 
     @property
     def most(self) -> float:
-        """The largest possible return: the largest reward of the log in each step."""
-        weight = sum(self.gamma**t for t in range(self.grid.shape[1]))
-        return self.bounds[1] * weight
+        """The largest possible return: the largest reward of the log in each step.
+
+        Where all rewards are negative it is that of a session of one step.
+        """
+        best = self.bounds[1]
+        return best * sum(self.gamma**t for t in range(self.grid.shape[1])) if best > 0 else best
 
 
 def prepare(
@@ -82,6 +85,14 @@ def prepare(
     if not bool(rewards.isfinite().all()):
         row = int((~rewards.isfinite()).nonzero()[0])
         raise UserError(f"The reward of row {row + 1} is missing or infinite: drop its session.")
+    number = session_numbers(log)
+    begun = log.loggers[log.steps == 0]  # (N,)
+    if bool((log.loggers != begun[number]).any()):
+        row = int((log.loggers != begun[number]).nonzero()[0])
+        raise UserError(
+            f"Session {int(log.sessions[row])} has decisions of two loggers, but its weight is that of a "
+            "session by one: give each logger its own sessions."
+        )
     if len(log.items.unique()) < 2:
         raise UserError("The log has one item in every row: it shows nothing about other choices.")
     if len(log.users.unique()) < 2:
@@ -103,9 +114,14 @@ def prepare(
     )
 
 
+def session_numbers(log: DecisionLog) -> Tensor:
+    """(E,) int64: 0, 1 ... of the row's session."""
+    return (log.steps == 0).cumsum(0) - 1
+
+
 def session_grid(log: DecisionLog) -> Tensor:
     """(N, T) int64: the row of each step of each session, -1 after its end."""
-    number = (log.steps == 0).cumsum(0) - 1  # (E,)
+    number = session_numbers(log)
     grid = torch.full((int(number[-1]) + 1, int(log.steps.max()) + 1), -1)
     grid[number, log.steps] = torch.arange(log.num_rows)
     return grid
@@ -166,6 +182,12 @@ def sessions_of(prepared: Prepared, logprobs: Tensor, draws: Tensor | None, fit:
 
 
 def certain_mass(prepared: Prepared, logprobs: Tensor) -> float:
-    """Share of the policy's mass that the log surely lacks: elsewhere in rows with propensity 1."""
-    sure = prepared.log.logprobs >= 0  # (E,)
-    return float(torch.where(sure, 1 - logprobs.exp(), 0.0).mean())
+    """Share of the policy's mass that the log surely lacks: elsewhere in rows with propensity 1.
+
+    With several loggers a row counts if every logger of the log takes its action with probability 1.
+    """
+    log = prepared.log
+    theirs = log.logprobs  # (E,)
+    if log.logger_logprobs is not None:
+        theirs = log.logger_logprobs[:, log.loggers.unique()].amin(1)
+    return float(torch.where(theirs > -1e-9, 1 - logprobs.exp(), 0.0).mean())

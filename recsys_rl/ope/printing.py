@@ -12,6 +12,11 @@ def plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+def number(value: float) -> str:
+    """Three decimals, or three digits if the value is small: click rates are a few thousandths."""
+    return f"{value:.3f}" if value == 0 or abs(value) >= 0.1 else f"{value:.3g}"
+
+
 def print_result(result: Mapping[str, Any]) -> None:
     """Print the table, the warnings and the comparison."""
     about = result["about"]
@@ -19,16 +24,19 @@ def print_result(result: Mapping[str, Any]) -> None:
         f"{about['decisions']:,} decisions in {about['sessions']:,} sessions of {about['users']:,} users, "
         f"logged by {', '.join(about['loggers'])}; discount {about['discount']:g}"
     )
-    print(f"intervals ({about['interval']}): {about['promise']}")
-    width = max(len(row["policy"]) for row in result["rows"]) + 2
+    for kind, promise in about["promises"].items():
+        names = list(dict.fromkeys(row["estimator"] for row in result["rows"] if row["interval"] == kind))
+        of = f" of {', '.join(names)}" if len(about["promises"]) > 1 else ""
+        print(f"intervals{of} ({kind}): {promise}")
+    width = max(len("policy"), *(len(row["policy"]) for row in result["rows"])) + 2
     numbers = f"{'ess':>9}{'weight':>8}{'k':>7}"
     print(f"{'policy':<{width}}{'estimator':<13}{'value':>9}  {'95 % interval':<20}{numbers}")
     for row in result["rows"]:
-        bounds = f"[{row['low']:.3f}, {row['high']:.3f}]"
+        bounds = f"[{number(row['low'])}, {number(row['high'])}]"
         weights = "" if row["ess"] is None else f"{row['ess']:>9,.0f}{row['mean_weight']:>8.3f}"
         shape = "" if row["pareto_k"] is None else f"{row['pareto_k']:>7.2f}"
         mark = "  <- recommended" if row["recommended"] else ""
-        value = f"{row['value']:>9.3f}  {bounds:<20}"
+        value = f"{number(row['value']):>9}  {bounds:<20}"
         print(f"{row['policy']:<{width}}{row['estimator']:<13}{value}{weights}{shape}{mark}")
     told: dict[str, list[str]] = {}
     for row in result["rows"]:
@@ -36,6 +44,8 @@ def print_result(result: Mapping[str, Any]) -> None:
             told.setdefault(f"{row['policy']}: {row['warning']}", []).append(row["estimator"])
     for text, names in told.items():
         print(f"warning ({', '.join(names)}): {text}")
+    if not any(row["recommended"] for row in result["rows"]):
+        print("No row is recommended: the log is too small for these policies, or too unlike them.")
     if any(row["recommended"] and row["estimator"] == "world" for row in result["rows"]):
         print(
             "world is a learned model, without promise: its interval does not cover the error of the model."

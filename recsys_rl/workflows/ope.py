@@ -16,7 +16,7 @@ from recsys_rl.checkpoint import Checkpoint, load
 from recsys_rl.data.decision_checks import check_catalogue
 from recsys_rl.data.decision_reader import read_decisions
 from recsys_rl.data.decisions import DecisionLog
-from recsys_rl.data.target import read_target
+from recsys_rl.data.target import check_support, read_target, showable
 from recsys_rl.data.transitions import observations
 from recsys_rl.dials import Seed
 from recsys_rl.env.rec_env import RecEnv
@@ -100,6 +100,9 @@ def ope(options: OpeConfig) -> dict[str, Any]:
         raise UserError("The log is missing: give --log FILE.parquet.")
     if options.json is not None:
         check_writable(Path(options.json), "--json")
+        for given in (options.log, options.checkpoint, options.target):
+            if given is not None and Path(options.json).resolve() == Path(given).resolve():
+                raise UserError(f"--json {options.json} is a file that is read: give another name.")
     if options.threads:
         torch.set_num_threads(options.threads)
     log = read_decisions(options.log)
@@ -140,6 +143,12 @@ class Bench:
             raise UserError(
                 f"{options.log} was logged in other sessions than those of {options.checkpoint} (platform, "
                 "length, or pieces of the context): give the checkpoint of the same settings."
+            )
+        known = tuple(signal.name for signal in env.signals)
+        if log.header.signals != known:
+            raise UserError(
+                f"{options.log} has the signals {', '.join(log.header.signals)}, but the rewards of "
+                f"{checkpoint.config.env} are made of {', '.join(known)}: write them in this order."
             )
         given = parse_weights(options.weights)
         check_weights(given, env.streams)
@@ -187,10 +196,11 @@ class Bench:
 
     def judge_all(self) -> dict[str, Judgement]:
         policies = {name: self.policy(name) for name in self.names}  # all refusals come first
+        target = None if self.options.target is None else read_target(self.options.target, self.prepared.log)
         worlds = self.worlds() if policies else None
         found = {name: self._judge(policy, worlds) for name, policy in policies.items()}
-        if self.options.target is not None:
-            found[f"target {Path(self.options.target).name}"] = self._judge_target(self.options.target)
+        if self.options.target is not None and target is not None:
+            found[f"target {Path(self.options.target).name}"] = self._judge_target(*target)
         return found
 
     def _judge(self, policy: Behaviour, worlds: Worlds | None) -> Judgement:
@@ -199,9 +209,8 @@ class Bench:
         played = None if worlds is None else world(worlds, policy)
         return self._judgement(mine.logprobs, mine, played)
 
-    def _judge_target(self, path: str) -> Judgement:
+    def _judge_target(self, logprobs: Tensor, every: Tensor | None) -> Judgement:
         of = self.prepared
-        logprobs, every = read_target(path, of.log)
         if every is None:
             return self._judgement(logprobs, None, None)
         drawn = torch.multinomial(
@@ -209,6 +218,7 @@ class Bench:
         )
         features = torch.zeros(*drawn.shape, of.rows.shape[1])
         for at, obs in observations(of.log, of.catalogue):
+            check_support(every[at], showable(obs, every.shape[1]), at, of.log)
             for k in range(drawn.shape[1]):
                 features[at, k] = of.features(obs, drawn[at, k].unsqueeze(1))
         return self._judgement(logprobs, Judged(logprobs, features), None)
@@ -224,9 +234,16 @@ class Bench:
         if self.options.compare is None:
             return None
         first, second = self.options.compare
-        name = next((x.estimator for x in table[first] if x.recommended), self.trusted)
+        name = next((x.estimator for x in table[first] if x.recommended), None)
+        doubt = ""
+        if name is None:
+            doubt = "Do not trust this: no estimator is recommended on this log."
+        elif name == "world":
+            doubt = "This is the answer of a learned model, and the interval does not cover its error."
+        name = name or self.trusted
         terms = judged[first].terms[name], judged[second].terms[name]
-        return difference((first, second), name, *terms, self.prepared.users, self.prepared.log.num_rows)
+        rows = self.prepared.log.num_rows
+        return difference((first, second), name, *terms, self.prepared.users, rows, doubt=doubt)
 
     def world_checks(self) -> list[dict[str, Any]]:
         """For each logger: its return, predicted by a world of the other loggers' sessions."""
@@ -238,14 +255,23 @@ class Bench:
             theirs = of.log.loggers != place
             if name not in self.behaviours.names or not bool(theirs.any()) or bool(theirs.all()):
                 continue
+            policy = self.behaviours.make(name)
+            if not self._logged_by(policy, place):  # a policy of the same name, of another checkpoint
+                continue
             if len(of.log.users[theirs].unique()) < 3 or (worlds := self.worlds(theirs)) is None:
                 continue
             mine = of.log.loggers[of.grid[:, 0]] == place
             discounts = of.gamma ** torch.arange(of.grid.shape[1], dtype=torch.float64)
             earned = float((of.on_grid(of.rewards)[mine] @ discounts).mean())
-            predicted = float(world(worlds, self.behaviours.make(name)).mean())
+            predicted = float(world(worlds, policy).mean())
             found.append({"logger": name, "predicted": predicted, "earned": earned})
         return found
+
+    def _logged_by(self, policy: Behaviour, place: int) -> bool:
+        """True if ``policy`` gives the log's own probabilities under the logger at ``place``."""
+        theirs = self.prepared.log.logger_logprobs
+        mine = judge(self.prepared, policy, 0).logprobs
+        return theirs is not None and torch.allclose(mine.exp(), theirs[:, place].exp(), atol=1e-4)
 
     def result(self, table: dict[str, list[Estimate]], found: Difference | None) -> dict[str, Any]:
         """The content of the JSON file."""
@@ -265,6 +291,7 @@ class Bench:
                 "loggers": list(of.log.header.loggers),
                 "interval": self.options.interval,
                 "promise": PROMISES[self.options.interval],
+                "promises": {kind: PROMISES[kind] for kind in sorted({str(row["interval"]) for row in rows})},
             },
             "rows": [{name: plain(value) for name, value in row.items()} for row in rows],
             "world_checks": self.world_checks() if by_model else [],
