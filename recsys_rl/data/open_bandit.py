@@ -144,9 +144,9 @@ def _check(frame: pl.DataFrame, number: int, place: str) -> None:
         "a click that is not 0 or 1": ~pl.col("click").is_in([0, 1]),
         "a propensity outside (0, 1]": ~(
             (pl.col("propensity_score") > 0) & (pl.col("propensity_score") <= 1)
-        ).fill_null(False),
+        ),
     }
     for complaint, wrong in checks.items():
-        rows = frame.filter(wrong)
+        rows = frame.filter(wrong.fill_null(True))  # a missing value fits no range
         if len(rows):
             raise UserError(f"{place} has {complaint} in {len(rows)} rows: get the file again.")
