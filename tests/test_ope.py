@@ -160,6 +160,23 @@ def test_steps_that_one_user_alone_reaches_are_estimated(folder: Path) -> None:
         assert rows["sdr"]["value"] == pytest.approx(rows["pdis"]["value"], abs=0.3)
 
 
+def test_propensities_are_estimated_where_the_log_has_none_and_each_row_names_it(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = read_decisions(folder / "random.parquet")
+    unknown = replace(log, logprobs=torch.full_like(log.logprobs, torch.nan))
+    write_decisions(folder / "unknown.parquet", unknown)
+    found = command(folder, "unknown.parquet", "--policy", "random")
+    for row in found["rows"]:
+        assert row["propensities"] == "estimated"
+        assert ("they were estimated" in row["warning"]) == (row["ess"] is not None)
+    first = found["propensities"]
+    assert first["logprob"] == pytest.approx(first["uniform"], abs=0.05)  # the logger was random
+    assert "propensities are estimated: log-likelihood" in capsys.readouterr().out
+    known = command(folder, "random.parquet", "--policy", "random", "--no-world")
+    assert known["propensities"] is None and known["rows"][0]["propensities"] == "logged"
+
+
 def test_session_of_two_loggers_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     log = read_decisions(folder / "both.parquet")
     assert log.logger_logprobs is not None
@@ -348,9 +365,6 @@ def test_bad_logs_and_policies_are_refused(folder: Path, capsys: pytest.CaptureF
     lost = replace(log, signals=torch.full_like(log.signals, torch.nan))
     write_decisions(folder / "lost.parquet", lost)
     assert "signal" in refusal(folder, "lost.parquet", capsys)
-    unknown = replace(log, logprobs=torch.full_like(log.logprobs, torch.nan))
-    write_decisions(folder / "unknown.parquet", unknown)
-    assert "no propensities" in refusal(folder, "unknown.parquet", capsys)
     other = replace(log, header=replace(log.header, catalogue="0" * 64))
     write_decisions(folder / "other.parquet", other)
     assert "another catalogue" in refusal(folder, "other.parquet", capsys)

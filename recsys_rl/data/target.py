@@ -12,7 +12,7 @@ from torch import Tensor
 from recsys_rl.data.decisions import DecisionLog
 from recsys_rl.data.read import parsing
 from recsys_rl.errors import one_line
-from recsys_rl.types import Obs, UserError
+from recsys_rl.types import UserError
 
 
 def read_target(path: str | Path, log: DecisionLog) -> tuple[Tensor, Tensor | None]:
@@ -70,7 +70,7 @@ def _distributions(name: str, column: pl.Series, log: DecisionLog) -> Tensor:
     if isinstance(column.dtype, pl.Array):
         column = column.arr.to_list()
     kind = column.dtype
-    numbers = isinstance(kind, pl.List) and kind.inner.is_numeric()  # type: ignore[union-attr]
+    numbers = isinstance(kind, pl.List) and kind.inner.is_numeric()
     if not numbers or column.is_null().any() or (column.list.len() != items).any():
         raise UserError(
             f"{name}: each row of the column probabilities needs a list of {items} numbers, one of each item."
@@ -84,15 +84,6 @@ def _distributions(name: str, column: pl.Series, log: DecisionLog) -> Tensor:
             "least 0 that sum to 1."
         )
     return every
-
-
-def showable(obs: Obs, num_items: int) -> Tensor:
-    """(N, I) bool: items that could be shown: those of the candidates, or those that are not excluded."""
-    if obs.candidates is None:
-        return obs.allowed(num_items)
-    found = torch.zeros(obs.num_rows, num_items + 1, dtype=torch.bool)  # padding writes to an extra column
-    found.scatter_(1, torch.where(obs.candidates < 0, num_items, obs.candidates), True)
-    return found[:, :-1]
 
 
 def check_support(every: Tensor, allowed: Tensor, rows: Tensor, log: DecisionLog) -> None:

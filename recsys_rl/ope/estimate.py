@@ -27,6 +27,7 @@ class Estimate:
     clip: float | None = None
     warnings: tuple[str, ...] = ()
     recommended: bool = False
+    estimated_propensities: bool = False  # True if the log has none, and a model filled them in
 
     @property
     def promise(self) -> str:
@@ -57,6 +58,7 @@ class Estimate:
             "mean_reward": None if q is None else q.mean_reward,
             "q_slope": None if q is None else q.slope,
             "clip": self.clip,
+            "propensities": "estimated" if self.estimated_propensities else "logged",
             "warning": self.warning,
             "recommended": self.recommended,
         }
@@ -101,6 +103,18 @@ def estimated(
         clip=clip,
         warnings=tuple(found),
     )
+
+
+def with_doubt(rows: list[Estimate], warning: str) -> list[Estimate]:
+    """The rows of a log whose propensities are estimated; ``warning`` is added to those with weights."""
+    return [
+        replace(
+            row,
+            estimated_propensities=True,
+            warnings=row.warnings if row.weights is None else (warning, *row.warnings),
+        )
+        for row in rows
+    ]
 
 
 def recommend(

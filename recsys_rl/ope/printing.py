@@ -24,6 +24,8 @@ def print_result(result: Mapping[str, Any]) -> None:
         f"{about['decisions']:,} decisions in {about['sessions']:,} sessions of {about['users']:,} users, "
         f"logged by {', '.join(about['loggers'])}; discount {about['discount']:g}"
     )
+    if result["propensities"] is not None:
+        print(result["propensities"]["text"])
     for kind, promise in about["promises"].items():
         names = list(dict.fromkeys(row["estimator"] for row in result["rows"] if row["interval"] == kind))
         of = f" of {', '.join(names)}" if len(about["promises"]) > 1 else ""

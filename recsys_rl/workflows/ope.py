@@ -16,20 +16,21 @@ from recsys_rl.checkpoint import Checkpoint, load
 from recsys_rl.data.decision_checks import check_catalogue
 from recsys_rl.data.decision_reader import read_decisions
 from recsys_rl.data.decisions import DecisionLog
-from recsys_rl.data.target import check_support, read_target, showable
-from recsys_rl.data.transitions import observations
+from recsys_rl.data.target import check_support, read_target
+from recsys_rl.data.transitions import observations, showable
 from recsys_rl.dials import Seed
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.evaluation.behaviours import SEERS, Behaviours
 from recsys_rl.evaluation.players import Table
 from recsys_rl.lookup import DEFAULT_ALGO, platform_of
 from recsys_rl.objective.weighted import check_weights, parse_weights, stream_weights, weighted
-from recsys_rl.ope.estimate import Estimate, recommend
+from recsys_rl.ope.estimate import Estimate, recommend, with_doubt
 from recsys_rl.ope.fits import Fit, mlp, ridge
 from recsys_rl.ope.intervals import PROMISES
 from recsys_rl.ope.judging import Difference, Judgement, Way, difference, judgement
 from recsys_rl.ope.logged import Judged, Prepared, certain_mass, judge, prepare, sessions_of
 from recsys_rl.ope.printing import plain, print_result
+from recsys_rl.ope.propensities import WARNING, PropensityFit, with_propensities
 from recsys_rl.ope.world import Worlds, fit_world, world
 from recsys_rl.protocols import Behaviour
 from recsys_rl.schema import Count, Positive, Range, Share, check_fields
@@ -131,10 +132,13 @@ class Bench:
     prepared: Prepared
     behaviours: Behaviours
     streams: dict[str, torch.Generator]
+    fitted: PropensityFit | None  # of estimated propensities; None: the log has its own
 
     @classmethod
     def make(cls, options: OpeConfig, checkpoint: Checkpoint, log: DecisionLog) -> Bench:
-        streams = generators(options.seed, "evaluation users", "policy", "random", "mixture", "ope")
+        streams = generators(
+            options.seed, "evaluation users", "policy", "random", "mixture", "ope", "propensities"
+        )
         users = checkpoint.population.heldout[:1]
         table = Table(checkpoint.config, checkpoint.world, users, options.seed, torch.device("cpu"), streams)
         env = table.env()
@@ -154,8 +158,11 @@ class Bench:
         check_weights(given, env.streams)
         rewards = weighted(env.user_model.rewards(log.feedback), stream_weights(env.streams, given))  # (E,)
         gamma = log.header.discount if options.discount is None else options.discount
+        fitted = None
+        if not log.has_propensities:
+            log, fitted = with_propensities(log, checkpoint.catalogue, streams["propensities"])
         prepared = prepare(log, checkpoint.catalogue, rewards, gamma, streams["ope"])
-        return cls(options, prepared, Behaviours(checkpoint, table, env, options.cache_dir), streams)
+        return cls(options, prepared, Behaviours(checkpoint, table, env, options.cache_dir), streams, fitted)
 
     @property
     def trusted(self) -> str:
@@ -227,7 +234,10 @@ class Bench:
         of, options = self.prepared, self.options
         sessions = sessions_of(of, logprobs, None if mine is None else mine.draws, self.fit())
         way = Way(options.interval, largest_weight=options.largest_weight, seed=options.seed)
-        return judgement(sessions, of.users, way, certain_mass(of, logprobs), of.most, played)
+        found = judgement(sessions, of.users, way, certain_mass(of, logprobs), of.most, played)
+        if self.fitted is None:
+            return found
+        return dataclasses.replace(found, estimates=with_doubt(found.estimates, WARNING))
 
     def compare(self, judged: dict[str, Judgement], table: dict[str, list[Estimate]]) -> Difference | None:
         """The difference of the two policies of --compare, by the recommended estimator."""
@@ -294,6 +304,7 @@ class Bench:
                 "promises": {kind: PROMISES[kind] for kind in sorted({str(row["interval"]) for row in rows})},
             },
             "rows": [{name: plain(value) for name, value in row.items()} for row in rows],
+            "propensities": None if self.fitted is None else self.fitted.row(),
             "world_checks": self.world_checks() if by_model else [],
             "compare": None
             if found is None

@@ -1,0 +1,190 @@
+"""Propensities of a log that holds none: a two-tower softmax over the items that could be shown.
+
+    pi_b(a|x) = softmax_a  (W s(x)) . [f_a, relu(U f_a)]
+
+with f_a the visible features of an item and s(x) the context and the session so far; a slate is a
+Plackett-Luce draw. It is fitted by maximum likelihood and cross-fitted by user. Estimates that rest on it are
+as wrong as it is: a reason for a choice that the observation lacks can't be found in it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from recsys_rl.data.decisions import DecisionLog
+from recsys_rl.data.transitions import observe, showable
+from recsys_rl.models.heads import distribution, item_features
+from recsys_rl.ope.features import MEMORY
+from recsys_rl.ope.reward_model import folds_by_user
+from recsys_rl.types import Catalogue, Obs, UserError
+
+TOWER, BATCH, LR = 16, 256, 1e-2
+PATIENCE = 3  # epochs without a gain of 0.001 a decision, after which the fit ends
+WARNING = (
+    "The log has no propensities: they were estimated, and the interval does not cover their error; log the "
+    "probability of each decision."
+)
+
+
+@dataclass(frozen=True)
+class PropensityFit:
+    """The quality of estimated propensities, on rows of users that the model was not fitted on."""
+
+    logprob: float  # mean log-probability of the logged item of the first place
+    uniform: float  # the same for a uniform choice
+    slope: float  # of "was shown" on the probability, over all items that could be shown; 1 is right
+    # Mean of 1 / (propensity x number of items that could be shown); 1 for true propensities if every item
+    # has a chance.
+    mean_inverse: float
+
+    def row(self) -> dict[str, float | str | None]:
+        """The values of the JSON file, and a sentence of them."""
+        numbers = {k: v if math.isfinite(v) else None for k, v in dataclasses.asdict(self).items()}
+        return numbers | {"text": self.sentence}
+
+    @property
+    def sentence(self) -> str:
+        return (
+            f"propensities are estimated: log-likelihood {self.logprob:.3f} a decision (uniform "
+            f"{self.uniform:.3f}), slope {self.slope:.2f} (1 is right), mean of 1 / (propensity x items) "
+            f"{self.mean_inverse:.2f} (1 is right)"
+        )
+
+
+class TwoTower(nn.Module):
+    """Logits (B, I) from states (B, F) and item features (I, F_i); uniform before training."""
+
+    def __init__(self, num_state: int, num_item: int, generator: torch.Generator) -> None:
+        super().__init__()
+        self.tower = nn.Linear(num_item, TOWER)
+        nn.init.kaiming_uniform_(self.tower.weight, nonlinearity="relu", generator=generator)
+        nn.init.zeros_(self.tower.bias)
+        self.query = nn.Linear(num_state, num_item + TOWER)
+        nn.init.zeros_(self.query.weight)
+        nn.init.zeros_(self.query.bias)
+
+    def forward(self, state: Tensor, items: Tensor) -> Tensor:
+        features = torch.cat([items, self.tower(items).relu()], 1)  # (I, F_i + TOWER)
+        logits: Tensor = self.query(state) @ features.T
+        return logits
+
+
+def with_propensities(
+    log: DecisionLog, catalogue: Catalogue, generator: torch.Generator
+) -> tuple[DecisionLog, PropensityFit]:
+    """The log with estimated ``logprobs`` and ``place_logprobs``.
+
+    All its decisions count as those of one policy, whose probabilities are the average of the loggers'.
+    Raises UserError with an empty place, and with fewer than three users.
+    """
+    if bool((log.items < 0).any()):
+        row = int((log.items < 0).any(1).nonzero()[0])
+        raise UserError(f"Row {row + 1} of the log has an empty place: drop its session.")
+    obs, items = observe(log, catalogue), item_features(catalogue)
+    folds = folds_by_user(log.users, generator)
+    users = log.users.unique(return_inverse=True)[1]  # (E,) from 0
+    states = _states(obs, items)
+    states = (states - states.mean(0)) / states.std(0, correction=0).clamp_min(1e-6)
+    terms = torch.zeros(log.items.shape, dtype=torch.float64)
+    sums = torch.zeros(6, dtype=torch.float64)
+    seeds = torch.randint(2**62, (int(folds.max()) + 1,), generator=generator).tolist()
+    for fold, seed in enumerate(
+        seeds
+    ):  # a stream each, as fits end after different epochs
+        generator = torch.Generator().manual_seed(seed)
+        net = _fit(states, items, obs, log.items, users.masked_fill(folds == fold, -1), generator)
+        for rows in (folds == fold).nonzero().squeeze(1).split(BATCH):
+            with torch.no_grad():
+                logits = _logits(net, states, items, obs, rows)
+            terms[rows] = distribution(logits.unsqueeze(1), log.items.shape[1]).place_logprobs(
+                log.items[rows]
+            )
+            sums += _sums(logits, log.items[rows, 0], terms[rows, 0])
+    if not bool(terms.isfinite().all()):
+        row = int((~terms.isfinite()).any(1).nonzero()[0])
+        raise UserError(f"Row {row + 1} of the log shows an item that could not be shown: drop its session.")
+    whole = dataclasses.replace(
+        log, logprobs=terms.sum(1), place_logprobs=terms if log.items.shape[1] > 1 else None
+    )
+    return whole, _summary(sums, log.num_rows)
+
+
+def _states(obs: Obs, items: Tensor) -> Tensor:
+    """(E, F) float32: the context, and sums over the session of item features and of signals times these."""
+    if obs.history is None or obs.signals is None:
+        return obs.context
+    shown = (obs.history >= 0).float()  # (E, L)
+    decay = shown * MEMORY ** (shown.flip(1).cumsum(1).flip(1) - 1)
+    parts = []
+    for rows in torch.arange(obs.num_rows).split(BATCH):
+        past = items[obs.history[rows].clamp_min(0)] * decay[rows].unsqueeze(2)  # (B, L, F_i)
+        liked = torch.einsum("bls,blf->bsf", obs.signals[rows], past).flatten(1)
+        parts.append(torch.cat([past.sum(1), liked], 1))
+    return torch.cat([obs.context, torch.cat(parts)], 1)
+
+
+def _logits(net: TwoTower, states: Tensor, items: Tensor, obs: Obs, rows: Tensor) -> Tensor:
+    """(B, I): -inf for items that could not be shown."""
+    allowed = showable(obs.rows(rows), len(items))
+    logits: Tensor = net(states[rows], items)
+    return logits.masked_fill(~allowed, -torch.inf)
+
+
+def _fit(
+    states: Tensor, items: Tensor, obs: Obs, shown: Tensor, users: Tensor, generator: torch.Generator
+) -> TwoTower:
+    """The net of the epoch that is best for a fifth of the ``users``, on which it is not trained.
+
+    ``users`` (E,): -1 in the rows of other folds. The start counts as an epoch, so that a log without any
+    pattern keeps the uniform choice.
+    """
+    net = TwoTower(states.shape[1], items.shape[1], generator)
+    known = users[users >= 0].unique()
+    kept = known[torch.randperm(len(known), generator=generator)[: max(1, len(known) // 5)]]
+    test = torch.isin(users, kept)
+    rows, held = ((users >= 0) & ~test).nonzero().squeeze(1), test.nonzero().squeeze(1)
+
+    def loss_of(part: Tensor) -> Tensor:
+        choice = distribution(_logits(net, states, items, obs, part).unsqueeze(1), shown.shape[1])
+        return -choice.logprob(shown[part]).sum()
+
+    @torch.no_grad()
+    def error() -> float:
+        return sum(float(loss_of(part)) for part in held.split(BATCH))
+
+    best, state = error(), {name: x.clone() for name, x in net.state_dict().items()}
+    optimizer = torch.optim.Adam(net.parameters(), LR)
+    worse = 0
+    while worse < PATIENCE and len(rows):
+        for part in rows[torch.randperm(len(rows), generator=generator)].split(BATCH):
+            optimizer.zero_grad()
+            (loss_of(part) / len(part)).backward()
+            optimizer.step()
+        now = error()
+        worse = 0 if now < best - 1e-3 * len(held) else worse + 1
+        if now < best:
+            best, state = now, {name: x.clone() for name, x in net.state_dict().items()}
+    net.load_state_dict(state)
+    return net
+
+
+def _sums(logits: Tensor, shown: Tensor, logprobs: Tensor) -> Tensor:
+    """(6,): pairs of row and item; sums of p^2, of p at the shown item, of log p, of -log n, of 1 / (p n)."""
+    p = logits.double().softmax(1)  # (B, I)
+    number = logits.isfinite().sum(1).double()  # (B,): n
+    at = p.gather(1, shown.unsqueeze(1))
+    parts = [number, p**2, at, logprobs, -number.log(), (-logprobs).exp() / number]
+    return torch.stack([x.sum() for x in parts])
+
+
+def _summary(sums: Tensor, rows: int) -> PropensityFit:
+    pairs, squares, at, logprob, uniform, inverse = sums.tolist()
+    mean = rows / pairs  # of the probability, and of "was shown"
+    spread = squares - pairs * mean**2
+    slope = (at - pairs * mean**2) / spread if spread > 1e-9 else math.nan
+    return PropensityFit(logprob / rows, uniform / rows, slope, inverse / rows)
