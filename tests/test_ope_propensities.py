@@ -11,6 +11,7 @@ from recsys_rl.data.decisions import DecisionHeader, DecisionLog
 from recsys_rl.data.synthetic import synthetic_world
 from recsys_rl.errors import UserError
 from recsys_rl.ope.propensities import with_propensities
+from recsys_rl.ope.reward_model import folds_by_user
 from recsys_rl.types import Catalogue, Interface
 
 ROWS, ITEMS, DIM = 3000, 12, 4
@@ -80,8 +81,9 @@ def test_rows_of_a_user_never_train_the_propensities_of_his_rows() -> None:
     turned = torch.where(mine.unsqueeze(1), (log.exclude + 1) % ITEMS, log.items)
     changed = dataclasses.replace(log, items=turned)
     after, _ = with_propensities(changed, catalogue, torch.Generator().manual_seed(1))
-    same = (before.logprobs == after.logprobs) & ~mine
-    assert 0.2 < float(same.double().mean()) < 0.5  # the others of his fold, a third of all
+    folds = folds_by_user(log.users, torch.Generator().manual_seed(1))
+    same = before.logprobs == after.logprobs
+    assert bool(same[(folds == folds[mine][0]) & ~mine].all()) and not bool(same[~mine].all())
 
 
 def test_item_that_could_not_be_shown_is_refused() -> None:

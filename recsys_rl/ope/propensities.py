@@ -93,9 +93,7 @@ def with_propensities(
     terms = torch.zeros(log.items.shape, dtype=torch.float64)
     sums = torch.zeros(6, dtype=torch.float64)
     seeds = torch.randint(2**62, (int(folds.max()) + 1,), generator=generator).tolist()
-    for fold, seed in enumerate(
-        seeds
-    ):  # a stream each, as fits end after different epochs
+    for fold, seed in enumerate(seeds):  # a stream each, as fits end after different epochs
         generator = torch.Generator().manual_seed(seed)
         net = _fit(states, items, obs, log.items, users.masked_fill(folds == fold, -1), generator)
         for rows in (folds == fold).nonzero().squeeze(1).split(BATCH):
