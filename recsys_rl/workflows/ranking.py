@@ -88,8 +88,8 @@ def ranking(options: RankingConfig) -> dict[str, Any]:
     new = {user: items for user in known if (items := sorted({*relevant[user]} - {*seen.get(user, ())}))}
     if not new:
         raise UserError(
-            f"{options.log}: --seen {options.seen} has all relevant items of each user: give the log of later "
-            "events, or leave --seen out."
+            f"{options.log}: --seen {options.seen} has all relevant items of each user: give the log of "
+            "later events, or leave --seen out."
         )
     rows = _rows(recommender, new, seen, options.k)
     table = {"k": options.k, "users": len(new), "rows": rows}
@@ -187,7 +187,7 @@ def _blocks(
     seen: Mapping[int | str, list[int]],
     k: int,
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Profiles (N, D), relevant items (N, I) and rankable items (N, I), some of them relevant for each user."""
+    """Profiles (N, D), relevant items (N, I), at least one a user, and rankable items (N, I)."""
     catalogue, users = recommender.catalogue, list(relevant)
     for start in range(0, len(users), BLOCK):
         own = users[start : start + BLOCK]
