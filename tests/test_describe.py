@@ -182,6 +182,16 @@ def test_split_by_time_has_no_session_on_both_sides(tmp_path: Path, monkeypatch:
     assert 1250 <= test.height < 1400
 
 
+def test_split_makes_folders_and_takes_a_separator(tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_text("user§item§time\n1§2§3\n1§4§5\n")
+    train, test = tmp_path / "new" / "train.parquet", tmp_path / "other" / "test.parquet"
+    sides = ["--train", str(train), "--test", str(test), "--fraction", "0.5"]
+    assert main(["data", "split", str(tmp_path / "log.csv"), *sides, "--separator", "§"]) == 0
+    assert pl.read_parquet(train)["item"].to_list() == ["2"]
+    assert test.stat().st_mode == (tmp_path / "log.csv").stat().st_mode  # readable by the same people
+    assert [path.name for path in train.parent.iterdir()] == ["train.parquet"]
+
+
 def test_split_by_user_is_drawn_from_ids_and_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     frame = big_log(Path("log.parquet"), 5000, users=100)

@@ -222,6 +222,12 @@ def test_text_that_is_not_utf8_is_read_as_latin1(tmp_path: Path) -> None:
     assert log.user_names == ("Éva",) and "read as Latin-1" in log.source
 
 
+def test_items_of_other_ids_are_refused(tmp_path: Path) -> None:
+    items = write(tmp_path, "items.csv", "id,title\n5,one\n")
+    with pytest.raises(UserError, match=r"has no item of .*log\.csv, column 'item_id'"):
+        read_log(write(tmp_path, "log.csv", "user,item_id\n1,6\n"), items=items)
+
+
 def test_spaces_around_names_are_no_part_of_them(tmp_path: Path) -> None:
     assert read_log(write(tmp_path, "log.csv", "user,item\nu1, a\nu1 ,b\n")).user_names == ("u1",)
 
@@ -330,7 +336,7 @@ def test_string_ids_are_shown_by_every_command(
     lists = pl.read_parquet("lists.parquet")
     assert lists["user"].dtype == pl.String and lists["item"].str.starts_with("B0").all()
     Path("ids.txt").write_text("B0003\n", encoding="utf-8")
-    Path("users.txt").write_text(f"{user}\n", encoding="utf-8")
+    Path("users.txt").write_text(f"\ufeff{user}\n", encoding="utf-8")  # as some programs begin a file
     assert (
         main(["recommend", "--users", "users.txt", "--out", "one.parquet", "--block", "ids.txt", "--k", "19"])
         == 0

@@ -142,6 +142,11 @@ def _log_and_facts(
     facts = ItemFacts()
     if items is not None:
         facts = read_items(items, named["item"], events.frame["item"].dtype == pl.String)
+        if set(facts.ids).isdisjoint(events.frame["item"].unique().to_list()):
+            raise UserError(
+                f"{items} has no item of {table.path}, column {named['item']!r}: give a file with the "
+                "same ids."
+            )
         notes.append(facts.note)
     if "rating" not in named:
         notes.append("it has no column 'rating', so each row counts as a like")
