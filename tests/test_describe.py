@@ -14,6 +14,7 @@ import pytest
 from recsys_rl.cli import main
 from recsys_rl.data import describe as module
 from recsys_rl.data.describe import Problem, describe
+from recsys_rl.types import UserError
 
 LOG = (
     "user_id,item,timestamp,session,rating\n"
@@ -46,6 +47,30 @@ def test_description_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pi
     ]
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("Benutzer;Artikel\n1;2\n", "no column has a known name; its columns are 'Benutzer', 'Artikel'"),
+        ("u1,i1\nu1,i2\n", "put a header above the first line"),
+        ("user,item\n", "holds no rows"),
+    ],
+)
+def test_file_without_known_columns_or_rows_is_refused(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "log.csv").write_text(text)
+    with pytest.raises(UserError, match=said):
+        describe(tmp_path / "log.csv")
+
+
+def test_other_columns_and_lacking_roles_are_printed(tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_text("item,colour\n1,red\n,blue\n")
+    lines = list(describe(tmp_path / "log.csv").lines())
+    assert lines[1:3] == [
+        "columns without a known role: 'colour'",
+        "no column for the user is known: give --user-column",
+    ]
+    assert lines[-2:] == ["problems: 1", "  column 'item' has no value: 1 row, the first is row 2"]
+
+
 def test_description_of_decisions(tmp_path: Path) -> None:
     pl.DataFrame(
         {
@@ -76,7 +101,7 @@ def test_description_of_slates_with_logprobs(tmp_path: Path) -> None:
     found = describe(tmp_path / "log.parquet")
     assert (found.items, found.events_of_item, found.most_frequent) == (2, (1, 2, 2), ("5", 2))
     assert found.inverse_propensity == pytest.approx(2.5)
-    assert found.problems == (Problem("all rows have the same user", 2, 1),)
+    assert found.problems == (Problem("all rows with a value have the same user", 2, 1),)
 
 
 def test_describe_command_prints_and_writes_json(
@@ -88,7 +113,7 @@ def test_describe_command_prints_and_writes_json(
     said = capsys.readouterr().out
     assert "7 rows, 2 users, 3 items, 4 sessions" in said
     assert "time: 2024-01-01 00:00:00 UTC to 2024-01-03 00:00:00 UTC" in said
-    assert "column 'user_id' has no value: 1 rows, the first is row 3" in said
+    assert "column 'user_id' has no value: 1 row, the first is row 3" in said
     values = json.loads(Path("log.json").read_text())
     assert values["rows"] == 7 and values["problems"][0]["first_row"] == 3
 
@@ -155,6 +180,16 @@ def test_split_by_time_has_no_session_on_both_sides(tmp_path: Path, monkeypatch:
     late = test.group_by(keys).agg(pl.col("timestamp").max())["timestamp"]
     assert late.min() >= cut
     assert 1250 <= test.height < 1400
+
+
+def test_split_makes_folders_and_takes_a_separator(tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_text("user§item§time\n1§2§3\n1§4§5\n")
+    train, test = tmp_path / "new" / "train.parquet", tmp_path / "other" / "test.parquet"
+    sides = ["--train", str(train), "--test", str(test), "--fraction", "0.5"]
+    assert main(["data", "split", str(tmp_path / "log.csv"), *sides, "--separator", "§"]) == 0
+    assert pl.read_parquet(train)["item"].to_list() == ["2"]
+    assert test.stat().st_mode == (tmp_path / "log.csv").stat().st_mode  # readable by the same people
+    assert [path.name for path in train.parent.iterdir()] == ["train.parquet"]
 
 
 def test_split_by_user_is_drawn_from_ids_and_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

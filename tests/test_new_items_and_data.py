@@ -16,7 +16,9 @@ from recsys_rl.data.align import align, rotation
 from recsys_rl.data.catalogue import build_world
 from recsys_rl.data.cold import features, heldout_cosines, predict, ridge
 from recsys_rl.data.embeddings import first_likes, fold_in, is_earlier, like_matrix, unit_rows
+from recsys_rl.data.log import SOURCE, LogConfig
 from recsys_rl.data.movielens import load_movielens
+from recsys_rl.dials import EnvConfig
 from recsys_rl.types import UserError, World
 from recsys_rl.workflows.recommend import load
 from tests.test_read import RUN, camps
@@ -151,6 +153,23 @@ def test_items_without_events_join_the_catalogue(here: Path, capsys: pytest.Capt
     assert catalogue.popularity[-4:].tolist() == [0.0] * 4
     assert main(["recommend", "--checkpoint", "runs/cold/ppo.pt", "--user", "3", "--k", "29"]) == 0
     assert "(id 33)" in capsys.readouterr().out
+
+
+def test_cold_items_take_the_found_id_column(tmp_path: Path) -> None:
+    """The file has another column with a common name for ids, and the log's column is not named."""
+    rows = [f"{user},{item}" for user, item, _ in camps()]
+    (tmp_path / "log.csv").write_text("\n".join(["user,sku", *rows]) + "\n", encoding="utf-8")
+    items = [f"{item},{item + 7},{'odd' if item % 2 else 'even'}" for item in range(34)]
+    (tmp_path / "items.csv").write_text("\n".join(["sku,id,camp", *items]) + "\n", encoding="utf-8")
+    config = LogConfig(
+        data=str(tmp_path / "log.csv"),
+        items=str(tmp_path / "items.csv"),
+        cold_items=9,
+        min_item_likes=1,
+        cache_dir=str(tmp_path),
+    )
+    world = SOURCE.make_world(config, EnvConfig(num_items=30, embedding_dim=4), 0)
+    assert world.catalogue.item_ids.tolist()[-4:] == [30, 31, 32, 33]
 
 
 def test_cold_items_need_a_file_with_such_items(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -91,4 +91,16 @@ def test_command_ranks_for_the_users_of_a_log(
     Path("strangers.csv").write_text("user,item\n900,1\n", encoding="utf-8")
     assert main(["ranking", "strangers.csv"]) == 2
     assert "no user with a relevant item" in capsys.readouterr().err
+    assert main(["ranking", "train.parquet", "--seen", "train.parquet", "--k", "1"]) == 2
+    assert "has all relevant items of each user" in capsys.readouterr().err
+    # User 1 likes even items. Of his two, one is seen; of user 3's, all: the table counts user 1 alone.
+    Path("seen.csv").write_text("user,item,rating\n1,2,5\n3,2,5\n3,4,1\n", encoding="utf-8")
+    Path("later.csv").write_text("user;item;rating;date;time\n1;2;5;1;1\n1;4;5;1;1\n3;2;5;1;1\n")
+    arguments = ["ranking", "later.csv", "--seen", "seen.csv", "--k", "5", "--json", "table.json"]
+    assert main(arguments) == 2 and "give --time-column" in capsys.readouterr().err
+    assert main([*arguments, "--time-column", "date"]) == 2  # seen.csv has no such column
+    capsys.readouterr()
+    Path("later.csv").write_text("user;item;rating\n1;2;5\n1;4;5\n1;6;3\n3;2;5\n3;4;1\n", encoding="utf-8")
+    assert main(arguments) == 0 and "1 users with relevant items" in capsys.readouterr().out
+    assert json.loads(Path("table.json").read_text())["users"] == 1
     assert main(["ranking"]) == 2 and "needs a log" in capsys.readouterr().err

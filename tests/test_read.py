@@ -201,6 +201,50 @@ def test_headless_items_file_of_movielens_layout(tmp_path: Path) -> None:
     assert log.genre_names == ("Drama", "War")
 
 
+def test_large_ids_find_their_own_items(tmp_path: Path) -> None:
+    large = 2**53 + 1  # as a float it would be 2**53
+    items = write(
+        tmp_path, "items.csv", f"id,title,price\n{large - 1},one,1\n{large},two,NULL\n5.5,three,4\n"
+    )
+    log = read_log(write(tmp_path, "log.csv", f"user,item\n1,{large}\n1,{large - 1}\n1,5\n"), items=items)
+    assert log.titles == ("item 5", "one", "two")
+    assert log.attributes["price"].tolist() == [1.0, 1.0, 1.0]  # NULL is a gap and not the name of a class
+
+
+def test_text_that_is_not_utf8_is_read_as_latin1(tmp_path: Path) -> None:
+    path = tmp_path / "items.csv"
+    path.write_bytes("id;title;genres\n5;Amélie, la fée;Comédie|Drame\n".encode("latin-1"))
+    log = read_log(write(tmp_path, "log.csv", "user,item\n1,5\n"), items=path)
+    assert log.titles == ("Amélie, la fée",) and log.genre_names == ("Comédie", "Drame")
+    assert "1 items in items.csv (read as Latin-1, as it is not UTF-8)" in log.source
+    path.write_bytes("user,item\nÉva,é1\n".encode("latin-1"))
+    log = read_log(path)
+    assert log.user_names == ("Éva",) and "read as Latin-1" in log.source
+
+
+def test_items_of_other_ids_are_refused(tmp_path: Path) -> None:
+    items = write(tmp_path, "items.csv", "id,title\n5,one\n")
+    with pytest.raises(UserError, match=r"has no item of .*log\.csv, column 'item_id'"):
+        read_log(write(tmp_path, "log.csv", "user,item_id\n1,6\n"), items=items)
+
+
+def test_spaces_around_names_are_no_part_of_them(tmp_path: Path) -> None:
+    assert read_log(write(tmp_path, "log.csv", "user,item\nu1, a\nu1 ,b\n")).user_names == ("u1",)
+
+
+def test_decimal_commas_are_read_where_they_are_clear(tmp_path: Path) -> None:
+    log = read_log(write(tmp_path, "log.csv", "user;item;rating\n1;5;3,5\n1;6;4\n1;7;0,125\n"))
+    assert log.ratings.tolist() == [3.5, 4.0, 0.125] and "decimal commas read as points" in log.source
+    for rating in ("1,234", "1.234,5"):
+        path = write(tmp_path, "log.csv", f"user;item;rating\n1;5;{rating}\n1;6;2\n")
+        with pytest.raises(UserError, match=f"'{rating}' in row 1: .* without commas between digits"):
+            read_log(path)
+
+
+def test_separator_may_be_any_text(tmp_path: Path) -> None:
+    assert len(read_log(write(tmp_path, "log.csv", "user§item\n1§2\n"), separator="§").users) == 1
+
+
 def test_numbers_of_creators_are_classes() -> None:
     assert encoded(["12", None, "7"]).tolist() == [12.0, 9.5, 7.0]
     assert encoded(["12", None, "7"], classes=True).tolist() == [1, 0, 2]
@@ -292,7 +336,7 @@ def test_string_ids_are_shown_by_every_command(
     lists = pl.read_parquet("lists.parquet")
     assert lists["user"].dtype == pl.String and lists["item"].str.starts_with("B0").all()
     Path("ids.txt").write_text("B0003\n", encoding="utf-8")
-    Path("users.txt").write_text(f"{user}\n", encoding="utf-8")
+    Path("users.txt").write_text(f"\ufeff{user}\n", encoding="utf-8")  # as some programs begin a file
     assert (
         main(["recommend", "--users", "users.txt", "--out", "one.parquet", "--block", "ids.txt", "--k", "19"])
         == 0

@@ -142,11 +142,9 @@ def _ids(column: pl.Series, role: str) -> Parsed:
         column = column.cast(pl.String)
     if column.dtype == pl.String:
         if not column.str.contains(NUMBER).all():
-            return column, pl.repeat(False, column.len(), dtype=pl.Boolean, eager=True), rule, ""
-        texts = column.str.strip_chars()
-        numbers = texts.cast(pl.Int64, strict=False)
-        if numbers.has_nulls():  # 12.0, as programs write whole numbers of a column with gaps
-            numbers = numbers.fill_null(_whole(texts.cast(pl.Float64, strict=False)))
+            names = column.str.strip_chars()
+            return names, pl.repeat(False, column.len(), dtype=pl.Boolean, eager=True), rule, ""
+        numbers = whole_numbers(column.str.strip_chars())
     elif column.dtype.is_integer():
         numbers = column.cast(pl.Int64, strict=False)
     elif column.dtype.is_float():
@@ -155,6 +153,14 @@ def _ids(column: pl.Series, role: str) -> Parsed:
         numbers = pl.repeat(None, column.len(), dtype=pl.Int64, eager=True)
     bad = (numbers < 0).fill_null(True)
     return numbers.set(bad, None), bad, rule, ""
+
+
+def whole_numbers(texts: pl.Series) -> pl.Series:
+    """Int64 of texts without spaces at the ends, null where a text is no whole number."""
+    numbers = texts.cast(pl.Int64, strict=False)
+    if numbers.has_nulls():  # 12.0, as programs write whole numbers of a column with gaps
+        numbers = numbers.fill_null(_whole(texts.cast(pl.Float64, strict=False)))
+    return numbers
 
 
 def _whole(numbers: pl.Series) -> pl.Series:
@@ -207,14 +213,26 @@ def _iso_seconds(column: pl.Series) -> pl.Series:
 
 
 def numbers_of(column: pl.Series, role: str) -> Parsed:
-    numbers = pl.repeat(None, column.len(), dtype=pl.Float32, eager=True)
+    numbers, note, commas = pl.repeat(None, column.len(), dtype=pl.Float32, eager=True), "", ""
+    if column.dtype == pl.String:
+        column, note = _with_points(column)
+        commas = ", without commas between digits" if column.str.contains(r"\d,\d").any() else ""
     if column.dtype in (pl.String, pl.Boolean) or column.dtype.is_numeric():
         numbers = column.cast(pl.Float32, strict=False)
     bad = numbers.is_finite().not_().fill_null(True)
-    rule = f"{role}s are finite numbers"
+    rule = f"{role}s are finite numbers{commas}"
     if role == "weight":
-        bad, rule = bad | (numbers <= 0).fill_null(True), "weights are finite numbers above 0"
-    return numbers.set(bad, None), bad, rule, ""
+        bad, rule = bad | (numbers <= 0).fill_null(True), f"weights are finite numbers above 0{commas}"
+    return numbers.set(bad, None), bad, rule, note
+
+
+def _with_points(column: pl.Series) -> tuple[pl.Series, str]:
+    """Texts with points in place of decimal commas, and a note; unchanged if 1,234 could be 1234."""
+    commas = column.filter(column.str.contains(r"^\s*[+-]?\d+,\d+\s*$").fill_null(False))
+    clear = commas.len() and not commas.str.contains(r",\d{3}\s*$").all()
+    if not clear or column.str.contains(".", literal=True).any():
+        return column, ""
+    return column.str.replace(",", ".", literal=True), "decimal commas read as points"
 
 
 def _without_repeats(frame: pl.DataFrame, problems: Problems, how: Duplicates) -> tuple[pl.DataFrame, str]:

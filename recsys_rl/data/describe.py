@@ -7,6 +7,7 @@ million).
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -18,8 +19,9 @@ import polars as pl
 from numpy.typing import NDArray
 
 from recsys_rl.data.clean import no_value, numbers_of, times_of
-from recsys_rl.data.columns import find_columns
-from recsys_rl.data.read import TableFile, open_table
+from recsys_rl.data.columns import OPTIONS, find_columns
+from recsys_rl.data.read import TableFile, listed, open_table
+from recsys_rl.types import UserError
 
 PIECE = 500_000  # rows read at a time
 HEADLESS = ("user", "item", "rating", "timestamp")
@@ -66,6 +68,7 @@ class Description:
     candidates_per_row: float | None = None
     inverse_propensity: float | None = None  # mean of 1 / propensity
     problems: tuple[Problem, ...] = ()
+    others: tuple[str, ...] = ()  # columns without a role
 
     @property
     def density(self) -> float | None:
@@ -75,6 +78,12 @@ class Description:
     def lines(self) -> Iterator[str]:
         """The description for people."""
         yield "columns: " + ", ".join(f"{role} = {name}" for role, name in self.columns.items())
+        if self.others:
+            yield f"columns without a known role: {listed(self.others)}"
+        lacking = [role for role in ("user", "item") if role not in self.columns]
+        if lacking:
+            options = " and ".join(OPTIONS[role] for role in lacking)
+            yield f"no column for the {' and the '.join(lacking)} is known: give {options}"
         counts = {"rows": self.rows, "users": self.users, "items": self.items, "sessions": self.sessions}
         yield ", ".join(f"{count:,} {name}" for name, count in counts.items() if count is not None)
         if self.density is not None:
@@ -95,7 +104,8 @@ class Description:
             yield f"logging policies: {len(self.policies)} ({each})"
         yield f"problems: {len(self.problems)}" if self.problems else "problems: none"
         for problem in self.problems:
-            yield f"  {problem.text}: {problem.count:,} rows, the first is row {problem.first_row:,}"
+            rows = "row" if problem.count == 1 else "rows"
+            yield f"  {problem.text}: {problem.count:,} {rows}, the first is row {problem.first_row:,}"
 
     def _expected(self) -> str:
         """The expectation of 1/p: the number of actions that the policy could take."""
@@ -118,15 +128,28 @@ def _spread(counts: tuple[int, int, int]) -> str:
 def describe(
     path: str | Path, separator: str | None = None, given: Mapping[str, str | None] | None = None
 ) -> Description:
-    """Describe the file at ``path``. ``given`` names columns by role. Raises UserError for no table file."""
+    """Describe the file at ``path``. ``given`` names columns by role.
+
+    Raises UserError if it is no table file, or has no row or no column with a known name.
+    """
     table = open_table(path, separator, HEADLESS)
     columns, _ = find_columns(Path(path), table.names, given or {}, ROLES, required=())
     if "item" not in columns and "items" in table.names:  # a slate for each row, as in a DecisionLog
         columns["item"] = "items"
+    if not columns:
+        raise UserError(
+            f"{path}: no column has a known name; its columns are {listed(table.names)}: name them with "
+            f"{OPTIONS['user']}, {OPTIONS['item']} and others, put a header above the first line if it is a "
+            "row of the data, or give --separator if these are no columns."
+        )
     survey = Survey(columns)
     for start, piece in pieces(table, list(dict.fromkeys(columns.values()))):
         survey.add(start, piece)
-    return survey.finish(table)
+    if survey.rows == 0:
+        raise UserError(f"{path} holds no rows: give a log with at least one.")
+    return dataclasses.replace(
+        survey.finish(table), others=tuple(name for name in table.names if name not in columns.values())
+    )
 
 
 def pieces(table: TableFile, columns: Sequence[str]) -> Iterator[tuple[int, pl.DataFrame]]:
@@ -223,16 +246,16 @@ class Survey:
         repeats = self._repeats()
         if repeats is not None:
             problems.append(repeats)
-        users, _, _ = self._distinct("user")
+        users, of_user, _ = self._distinct("user")
         items, counts, most = self._distinct("item")
         sessions, _, _ = self._distinct("session")
         shown = np.array(list(self.shown.values()), dtype=np.int64)
         inverse, with_p = (
             (sum(part) for part in zip(*self.inverse, strict=True)) if self.inverse else (0.0, 0)
         )
-        for role, number in (("user", users), ("item", items)):
-            if number == 1 and self.rows > 1:
-                problems.append(Problem(f"all rows have the same {role}", self.rows, 1))
+        for role, each in (("user", of_user), ("item", counts)):
+            if each is not None and {"user": users, "item": items}[role] == 1 and each[0] > 1:
+                problems.append(Problem(f"all rows with a value have the same {role}", each[0], 1))
         return Description(
             columns=self.columns,
             rows=self.rows,

@@ -12,6 +12,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
+from recsys_rl.data.clean import no_value, whole_numbers
 from recsys_rl.data.columns import COMMON, plain_name
 from recsys_rl.data.read import listed, open_table
 from recsys_rl.errors import one_line
@@ -65,7 +66,7 @@ def read_items(path: str | Path, item_column: str, text_ids: bool) -> ItemFacts:
         )
     frame = table.rows(list(dict.fromkeys(names)))
     ids = frame[fits[0]].cast(pl.String).str.strip_chars()
-    keys = ids if text_ids else ids.cast(pl.Float64, strict=False).cast(pl.Int64, strict=False)
+    keys = ids if text_ids else whole_numbers(ids)
     frame = (
         frame.with_columns(keys.alias("\0id"))
         .drop_nulls("\0id")
@@ -88,7 +89,7 @@ def read_items(path: str | Path, item_column: str, text_ids: bool) -> ItemFacts:
         genres=_most_frequent({id_: _split(value) for id_, value in _column(frame, roles["genres"]).items()}),
         years=years,
         attributes={re.sub(r"\W+", "_", name): _column(frame, name) for name in others},
-        note=f"{len(known):,} items in {one_line(Path(path).name)}",
+        note=f"{len(known):,} items in {one_line(Path(path).name)}" + f" ({table.note})" * bool(table.note),
     )
 
 
@@ -105,8 +106,7 @@ def _column(frame: pl.DataFrame, name: str | None) -> dict[Any, Any]:
     """The values of a column by id, without gaps."""
     if name is None:
         return {}
-    rows = frame.select("\0id", pl.col(name)).drop_nulls().rows()
-    return {id_: value for id_, value in rows if value != ""}
+    return dict(frame.filter(~no_value(frame[name])).select("\0id", pl.col(name)).rows())
 
 
 def _year(value: object) -> float | None:

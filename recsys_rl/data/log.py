@@ -22,7 +22,7 @@ from recsys_rl.data.clean import Duplicates, Events, Missing, as_series, clean_e
 from recsys_rl.data.cold import with_cold_items
 from recsys_rl.data.columns import PLAIN, find_columns
 from recsys_rl.data.items import ItemFacts, read_items
-from recsys_rl.data.read import open_table
+from recsys_rl.data.read import TableFile, open_table
 from recsys_rl.dials import EnvConfig
 from recsys_rl.errors import one_line
 from recsys_rl.protocols import Source
@@ -120,23 +120,38 @@ def read_log(
     """
     path = Path(path)
     table = open_table(path, separator, HEADLESS)
-    given = dict(
-        zip(PLAIN, (user_column, item_column, time_column, rating_column, weight_column), strict=True)
-    )
-    named, taken = find_columns(path, table.names, given)
+    columns = (user_column, item_column, time_column, rating_column, weight_column)
+    given = dict(zip(PLAIN, columns, strict=True))
+    return _log_and_facts(table, given, missing, duplicates, items)[0]
+
+
+def _log_and_facts(
+    table: TableFile,
+    given: dict[str, str | None],
+    missing: Missing,
+    duplicates: Duplicates,
+    items: str | Path | None,
+) -> tuple[InteractionLog, ItemFacts]:
+    """``read_log``, and all that the file of items holds."""
+    named, taken = find_columns(table.path, table.names, given)
     frame = table.rows(list(dict.fromkeys(named.values())))
     columns = {role: frame[named[role]] if role in named else None for role in PLAIN}
-    source = one_line(path.name)
+    source = one_line(table.path.name)
     events = clean_events(columns, named, source, missing, duplicates)
-    notes = [taken, *events.notes]
+    notes = [taken, table.note, *events.notes]
     facts = ItemFacts()
     if items is not None:
         facts = read_items(items, named["item"], events.frame["item"].dtype == pl.String)
+        if set(facts.ids).isdisjoint(events.frame["item"].unique().to_list()):
+            raise UserError(
+                f"{items} has no item of {table.path}, column {named['item']!r}: give a file with the "
+                "same ids."
+            )
         notes.append(facts.note)
     if "rating" not in named:
         notes.append("it has no column 'rating', so each row counts as a like")
     said = "; ".join(filter(None, notes))
-    return _number(events, f"{source} ({said})" if said else source, facts, None)
+    return _number(events, f"{source} ({said})" if said else source, facts, None), facts
 
 
 def _number(
@@ -206,25 +221,15 @@ def _tensor(column: pl.Series, dtype: type) -> Tensor:
 
 
 def _make_world(config: LogConfig, sizes: EnvConfig, seed: int) -> World:
-    log = read_log(
-        config.data,
-        config.user_column,
-        config.item_column,
-        config.time_column,
-        config.rating_column,
-        config.weight_column,
-        separator=config.separator,
-        missing=config.missing,
-        duplicates=config.duplicates,
-        items=config.items,
-    )
+    given: dict[str, str | None] = {role: getattr(config, f"{role}_column") for role in PLAIN}
+    table = open_table(config.data, config.separator, HEADLESS)
+    log, facts = _log_and_facts(table, given, config.missing, config.duplicates, config.items)
     world = world_of_log(log, config, sizes, seed)
     if not config.cold_items:
         return world
     if config.items is None:
         raise UserError("--cold-items needs the attributes of items: give --items FILE.")
     seen: set[object] = set(log.item_names or log.item_ids.tolist())
-    facts = read_items(config.items, config.item_column or "item", bool(log.item_names))
     return World(with_cold_items(world.catalogue, facts, seen, config.cold_items, seed), world.population)
 
 

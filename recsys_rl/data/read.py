@@ -1,8 +1,8 @@
 """Tables in the formats that people have: text with any separator, gzip of it, and Parquet.
 
-The separator of a text file is found in its first line, or given. A header may be typed (`user_id:token`, as
-in `.inter` files) or absent (as in the `.dat` files of MovieLens). Text columns stay text: the caller parses
-them.
+Text is UTF-8, else Latin-1. The separator of a text file is found in its first line, or given. A header may
+be typed (`user_id:token`, as in `.inter` files) or absent (as in the `.dat` files of MovieLens). Text columns
+stay text: the caller parses them.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ class TableFile:
     raw: bytes | None = None  # the text; None for Parquet
     separator: str = ""  # one byte; "" for Parquet
     quoted: bool = True  # a field may be enclosed in quotation marks
+    note: str = ""  # about the encoding, if it is not UTF-8
 
     def rows(self, columns: Sequence[str]) -> pl.DataFrame:
         """These columns; those of a text file as strings. Raises UserError if the file can't be parsed."""
@@ -87,10 +88,10 @@ def open_table(path: str | Path, separator: str | None = None, headless: Sequenc
             raise UserError(f"{path} is Parquet, which has no separator: leave --separator out.")
         with parsing(path):
             return TableFile(path, tuple(pl.scan_parquet(path).collect_schema().names()))
-    raw = _text_of(path)
-    first = raw[: (raw.find(b"\n") + 1) or len(raw)].decode("utf-8", "replace").rstrip("\r\n")
+    raw, note = _utf8(_text_of(path))
+    first = raw[: (raw.find(b"\n") + 1) or len(raw)].decode().rstrip("\r\n")
     between = WORDS.get(separator, separator) if separator is not None else _separator(first)
-    if len(between) > 1:
+    if len(between.encode()) > 1:
         raw, first = raw.replace(between.encode(), _UNIT.encode()), first.replace(between, _UNIT)
         between = _UNIT
     quoted = between in ",;|" or '"' in first
@@ -103,7 +104,16 @@ def open_table(path: str | Path, separator: str | None = None, headless: Sequenc
             )
         fields = list(headless[: len(fields)])
         raw = between.join(fields).encode() + b"\n" + raw
-    return TableFile(path, tuple(_TYPED.sub("", field) for field in fields), raw, between, quoted)
+    return TableFile(path, tuple(_TYPED.sub("", field) for field in fields), raw, between, quoted, note)
+
+
+def _utf8(raw: bytes) -> tuple[bytes, str]:
+    """The text in UTF-8, and a note if it was not. Latin-1 fits always: each byte is a character."""
+    try:
+        raw.decode()
+    except UnicodeDecodeError:
+        return raw.decode("latin-1").encode(), "read as Latin-1, as it is not UTF-8"
+    return raw, ""
 
 
 def _text_of(path: Path) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -19,7 +19,12 @@ _USER_STREAM = 21  # one of the independent streams of the seed
 
 
 def split_by_time(
-    path: Path, train: Path, test: Path, fraction: float, given: Mapping[str, str | None] | None = None
+    path: Path,
+    train: Path,
+    test: Path,
+    fraction: float,
+    given: Mapping[str, str | None] | None = None,
+    separator: str | None = None,
 ) -> tuple[int, int]:
     """Write the rows before a time to ``train`` and the others to ``test``; the numbers of both.
 
@@ -28,7 +33,7 @@ def split_by_time(
     both sides, and ``train`` holds nothing from that time on. Without one, each row is a session. Raises
     UserError if the file has no time or a row without one, or if a side is empty.
     """
-    table, columns = _open(path, given, ("user", "session", "time"), ("time",))
+    table, columns = _open(path, separator, given, ("user", "session", "time"), ("time",))
     seconds = []
     for start, piece in pieces(table, [columns["time"]]):
         found, bad, _, _ = times_of(piece[columns["time"]], "time")
@@ -62,12 +67,13 @@ def split_by_user(
     fraction: float,
     seed: int,
     given: Mapping[str, str | None] | None = None,
+    separator: str | None = None,
 ) -> tuple[int, int]:
     """Write the rows of a random ``fraction`` of the users to ``test``, the others to ``train``.
 
     The draw depends on the users' ids and the seed alone. Raises UserError if a side is empty.
     """
-    table, columns = _open(path, given, ("user",), ("user",))
+    table, columns = _open(path, separator, given, ("user",), ("user",))
     name = columns["user"]
     users = table.collect(table.scan([name]).select(pl.col(name).unique()))[name].sort()
     drawn = np.random.default_rng([_USER_STREAM, seed]).permutation(users.len())[
@@ -77,9 +83,13 @@ def split_by_user(
 
 
 def _open(
-    path: Path, given: Mapping[str, str | None] | None, roles: tuple[str, ...], required: tuple[str, ...]
+    path: Path,
+    separator: str | None,
+    given: Mapping[str, str | None] | None,
+    roles: tuple[str, ...],
+    required: tuple[str, ...],
 ) -> tuple[TableFile, dict[str, str]]:
-    table = open_table(path, headless=HEADLESS)
+    table = open_table(path, separator, HEADLESS)
     return table, find_columns(path, table.names, given or {}, roles, required)[0]
 
 
@@ -102,12 +112,11 @@ def _write(
 ) -> tuple[int, int]:
     """Write both sides to temporary files, and rename them if both have rows."""
     counts, done = [], []
+    target = train
     try:
         for scan, target in ((early, train), (late, test)):
-            with tempfile.NamedTemporaryFile(
-                dir=target.parent, prefix=f".{target.name}.", delete=False
-            ) as file:
-                done.append(Path(file.name))
+            target.parent.mkdir(parents=True, exist_ok=True)
+            done.append(target.parent / f".{target.name}.{os.getpid()}.tmp")  # with the usual permissions
             with parsing(table.path):
                 scan.sink_parquet(done[-1])
             counts.append(int(pl.scan_parquet(done[-1]).select(pl.len()).collect().item()))
@@ -119,7 +128,7 @@ def _write(
         for temporary, target in zip(done, (train, test), strict=True):
             temporary.replace(target)
     except OSError as error:
-        raise UserError(f"{train} can't be written ({error.strerror or error}): make room there.") from error
+        raise UserError(f"{target} can't be written ({error.strerror or error}): make room there.") from error
     finally:
         for temporary in done:
             temporary.unlink(missing_ok=True)

@@ -72,6 +72,8 @@ class SplitConfig(ColumnsConfig):
 
     file: str = ""
     """The log: a text file or Parquet."""
+    separator: str | None = None
+    """Separator of a text file, or tab, comma, semicolon, pipe, space (default: found in the first line)."""
     by: Literal["time", "user"] = "time"
     """time: whole sessions, the latest in the second file. user: all rows of a random part of the users in
     the second file."""
@@ -108,8 +110,9 @@ def split_file(options: SplitConfig) -> None:
         raise UserError(f"{train}, {test} and {options.file} must be three files: give other names.")
     for path, option in ((train, "--train"), (test, "--test")):
         check_writable(path, option)
+    files = (Path(options.file), train, test)
     if options.by == "time":
-        rows = split_by_time(Path(options.file), train, test, options.fraction, options.names())
+        rows = split_by_time(*files, options.fraction, options.names(), options.separator)
     else:
-        rows = split_by_user(Path(options.file), train, test, options.fraction, options.seed, options.names())
+        rows = split_by_user(*files, options.fraction, options.seed, options.names(), options.separator)
     print(f"{train}: {rows[0]:,} rows; {test}: {rows[1]:,} rows")

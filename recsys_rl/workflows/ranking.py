@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from recsys_rl.data.catalogue import fitting_threshold
+from recsys_rl.data.clean import Missing
 from recsys_rl.data.log import read_log
 from recsys_rl.errors import UserError
 from recsys_rl.evaluation.ranking import PER_USER, coverage, rank
@@ -42,13 +44,22 @@ class RankingConfig:
     k: Count = 10
     """Items of a list."""
     like_threshold: Finite | None = None
-    """An item with a rating of at least this much is relevant (default: as in training)."""
+    """An item with a rating of at least this much is relevant (default: the option of the training; if that
+    was not given, the threshold that fits the ratings of --seen, or of the held-out log without it)."""
     user_column: str | None = None
     """Column of the user id."""
     item_column: str | None = None
     """Column of the item id."""
     rating_column: str | None = None
     """Column of the rating. Without one, every row is a like."""
+    time_column: str | None = None
+    """Column of the time. Without one, the order of the rows is the time."""
+    weight_column: str | None = None
+    """Column of plays, seconds or purchases."""
+    separator: str | None = None
+    """Separator of a text file, or tab, comma, semicolon, pipe, space (default: found in the first line)."""
+    missing: Missing = "refuse"
+    """Rows without a user, item, time or rating: refuse the file, or drop the rows."""
     json: str | None = None
     """Write the table to this file as JSON."""
 
@@ -63,17 +74,26 @@ def ranking(options: RankingConfig) -> dict[str, Any]:
     recommender = load(options.checkpoint, options.env)
     if recommender.checkpoint.world.is_empty:
         raise UserError(f"{options.checkpoint} has no catalogue of items to rank.")
-    relevant = _likes(options, options.log, recommender)
-    seen = {} if options.seen is None else _likes(options, options.seen, recommender)
-    known = {user for user in relevant if user in recommender.row_of_user or seen.get(user)}
+    heldout = _read(options, options.log)
+    earlier = None if options.seen is None else _read(options, options.seen)
+    least = _threshold(options, recommender, heldout if earlier is None else earlier)
+    relevant = _likes(heldout, least, recommender)
+    seen = {} if earlier is None else _likes(earlier, least, recommender)
+    known = [user for user in relevant if user in recommender.row_of_user or seen.get(user)]
     if not known:
         raise UserError(
             f"{options.log}: no user with a relevant item of the catalogue is in {options.checkpoint}: give "
             "the log of the same users, or their earlier events with --seen."
         )
-    rows = _rows(recommender, {user: relevant[user] for user in relevant if user in known}, seen, options.k)
-    table = {"k": options.k, "users": len(known), "rows": rows}
-    print(f"{options.log}: {len(known):,} users with relevant items, lists of {options.k}")
+    new = {user: items for user in known if (items := sorted({*relevant[user]} - {*seen.get(user, ())}))}
+    if not new:
+        raise UserError(
+            f"{options.log}: --seen {options.seen} has all relevant items of each user: give the log of "
+            "later events, or leave --seen out."
+        )
+    rows = _rows(recommender, new, seen, options.k)
+    table = {"k": options.k, "users": len(new), "rows": rows}
+    print(f"{options.log}: {len(new):,} users with relevant items, lists of {options.k}")
     names = list(rows[0])
     print("  ".join(f"{name:>12}" for name in names))
     for row in rows:
@@ -88,17 +108,31 @@ def ranking(options: RankingConfig) -> dict[str, Any]:
     return table
 
 
-def _likes(options: RankingConfig, path: str, recommender: Recommender) -> dict[int | str, list[int]]:
-    """Rows of the catalogue that each user of a log likes, by user id."""
-    log: InteractionLog = read_log(
-        path, options.user_column, options.item_column, None, options.rating_column, duplicates="keep-first"
+def _read(options: RankingConfig, path: str) -> InteractionLog:
+    return read_log(
+        path,
+        options.user_column,
+        options.item_column,
+        options.time_column,
+        options.rating_column,
+        options.weight_column,
+        separator=options.separator,
+        missing=options.missing,
+        duplicates="keep-first",
     )
-    nobody = torch.zeros(len(log.user_ids), dtype=torch.bool).numpy()
-    least = options.like_threshold
-    if least is None:
-        least = getattr(recommender.checkpoint.config.data_config, "like_threshold", None)
-    if least is None:
-        least = fitting_threshold(log, nobody)
+
+
+def _threshold(options: RankingConfig, recommender: Recommender, log: InteractionLog) -> float:
+    """The lowest rating of a relevant item, the same in both logs."""
+    trained = getattr(recommender.checkpoint.config.data_config, "like_threshold", None)
+    for given in (options.like_threshold, trained):
+        if given is not None:
+            return float(given)
+    return fitting_threshold(log, np.zeros(len(log.user_ids), dtype=np.bool_))
+
+
+def _likes(log: InteractionLog, least: float, recommender: Recommender) -> dict[int | str, list[int]]:
+    """Rows of the catalogue that each user of a log likes, by user id."""
     users, items = (
         names or ids.tolist()
         for names, ids in ((log.user_names, log.user_ids), (log.item_names, log.item_ids))
@@ -153,7 +187,7 @@ def _blocks(
     seen: Mapping[int | str, list[int]],
     k: int,
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Profiles (N, D), relevant items (N, I) and rankable items (N, I) of the users with relevant items."""
+    """Profiles (N, D), relevant items (N, I), at least one a user, and rankable items (N, I)."""
     catalogue, users = recommender.catalogue, list(relevant)
     for start in range(0, len(users), BLOCK):
         own = users[start : start + BLOCK]
@@ -167,9 +201,6 @@ def _blocks(
             profiles.append(
                 recommender.fold_in(seen[user])[0] if place is None else recommender.population.profile[place]
             )
-        hits &= allowed
-        some = hits.any(1)
         if int(allowed.sum(1).min()) < k:
             raise UserError(f"A user has fewer than {k} items that are not seen: lower --k.")
-        if some.any():
-            yield torch.stack(profiles)[some], hits[some], allowed[some]
+        yield torch.stack(profiles), hits, allowed

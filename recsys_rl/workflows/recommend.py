@@ -346,7 +346,7 @@ def _parquet(users: Sequence[int | str], lists: Sequence[Sequence[Recommendation
 def _ids(path: str, option: str, names: bool) -> list[int | str]:
     """The ids in a file, one in each line: strings as they are if ``names``, else whole numbers."""
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, ValueError) as error:
         raise UserError(f"{option} {path} can't be read ({error}): give a file of ids.") from error
     rows = [(number, line.strip()) for number, line in enumerate(lines, 1) if line.strip()]
