@@ -112,7 +112,7 @@ class ShortVideoConfig(EnvConfig):
     """Standard deviation of this logarithm between the videos of an average user."""
     loop_deviation: NonNegative = 0.23
     """Standard deviation of this logarithm between users."""
-    loop_spread: NonNegative = 0.45
+    loop_spread: Annotated[float, Range(0, high=10)] = 0.45
     """Standard deviation between users of the logarithm of ratio_noise."""
     leave_seconds: Positive = 4.5
     """Median of the seconds after which a user leaves a video."""
