@@ -23,13 +23,12 @@ from recsys_rl.checkpoint import load
 from recsys_rl.config import Config, from_dict
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.env.short_video import (
-    OPENED_AT,
     ShortVideo,
     ShortVideoConfig,
     ShortVideoState,
     furnish,
-    opening_hours,
 )
+from recsys_rl.env.visits import OPENED_AT, opening_hours
 from recsys_rl.experience.rollout import play
 from recsys_rl.make import make_env, make_user_model, make_world
 from recsys_rl.testing import check_env, check_user_model
