@@ -32,8 +32,12 @@ from tests.doors import (
 LIVES = ["--env", "short-video", "--visits", "4", *DRIFT]
 READER = [*SATIATION, "--encoder", "transformer"]
 RUNS = {
-    **{"drift": DRIFT, "satiation": SATIATION, "gym": CARTPOLE, "a2c": A2C},
-    **{"lives": LIVES, "transformer": READER},
+    "drift": DRIFT,
+    "satiation": SATIATION,
+    "gym": CARTPOLE,
+    "a2c": A2C,
+    "lives": LIVES,
+    "transformer": READER,
 }
 
 
