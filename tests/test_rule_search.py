@@ -53,7 +53,7 @@ def test_rounds_end_when_longer_sessions_have_used_their_budget(
     small: Small, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Sessions of one step with the starts, of 20 steps afterwards: the first round takes it all."""
-    played = []
+    played: list[int] = []
 
     class Lengthening(Trials):
         def play(self, drawn: Tensor, count: int) -> Tensor:

@@ -247,7 +247,8 @@ def test_expected_reward_is_finite_with_extreme_dials(dial: str) -> None:
     users = tiny_of_users(8).population
     noise = {"loop_noise": torch.linspace(-3, 3, 8)}
     users = replace(users, attributes={**users.attributes, **noise})
-    model = replace(tiny(replace(CONFIG, **{dial: extreme[dial]})), population=users)
+    config = ShortVideoConfig(**{**vars(CONFIG), dial: extreme[dial]})
+    model = replace(tiny(config), population=users)
     expected = model.expected_reward(model.sample(torch.arange(8)))
     assert bool((expected.isfinite() & (expected <= 0.4 * 5 + 0.6)).all())
 
