@@ -139,6 +139,14 @@ def test_pick_and_four_quarters_by_hand() -> None:
     assert_close(state.watched, torch.tensor([[1.6, 0.8]]))
 
 
+def test_wear_without_a_memory_is_that_of_the_video_just_started() -> None:
+    model = tiny(replace(TINY, wear_recovery=0.0))
+    state, *_ = step(model, begin(model))  # picks east
+    assert_close(state.wear, torch.tensor([[1.0, 0.0]]))
+    state, *_ = step(model, numbers(state, SURE, NEVER))  # a quarter of it
+    assert not state.wear.any()
+
+
 def test_quarter_is_left_beyond_its_probability() -> None:
     model = tiny()
     state, *_ = step(model, begin(model))
@@ -148,9 +156,8 @@ def test_quarter_is_left_beyond_its_probability() -> None:
     assert state.trust.item() == pytest.approx(0.5 - 0.4 * 0.5)
     # less trust: want falls by 2 * 0.2, and by the wear 1/2 of east, for which w = 1 was halved
     *_, feedback = step(model, state)[:2]
-    east, north = math.exp(2 + 3**0.5 - 0.4 - 1.0), math.exp(-2 - 0.4)
     wear = float(state.wear[0, 0])
-    east = math.exp(2 + 3**0.5 - 0.4 - wear)
+    east, north = math.exp(2 + 3**0.5 - 0.4 - wear), math.exp(-2 - 0.4)
     expected = [east / 2 * (1 / (1 + east) + 1 / (1 + east + north)), north / 2 / (1 + east + north)]
     assert wear == 0.5
     assert_close(feedback.signals[0, :, 6], torch.tensor(expected), atol=1e-6, rtol=0)

@@ -49,6 +49,25 @@ def test_search_with_a_tiny_budget_takes_one_round(small: Small) -> None:
     assert 0 <= found.weights.decay < 1 and found.weights.fold_in >= 0
 
 
+def test_rounds_end_when_longer_sessions_have_used_their_budget(
+    small: Small, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sessions of one step with the starts, of 20 steps afterwards: the first round takes it all."""
+    played: list[int] = []
+
+    class Lengthening(Trials):
+        def play(self, drawn: Tensor, count: int) -> Tensor:
+            number = len(drawn) * max(1, count)
+            self.steps += number * (20 if played else 1)
+            self.sessions += number
+            played.append(len(drawn))
+            return torch.arange(float(len(drawn)))
+
+    monkeypatch.setattr(rule_search, "Trials", Lengthening)
+    search_rule(trainees(*small), 5000)
+    assert played.count(rule_search.CANDIDATES) == 1
+
+
 def test_noisy_rounds_do_not_lose_the_best_start(small: Small, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rounds with the opposite of the returns lead away; the last comparison still takes the best start."""
 

@@ -190,6 +190,18 @@ def test_reader_follows_entries_resets_and_jumps(name: str, built: list[int]) ->
         assert_close(found, summarise(encoder, obs, ITEMS), atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_reader_builds_a_short_history_after_a_full_window(name: str) -> None:
+    """A step may fill the whole window, so any window could be the next one; but padding is no entry."""
+    encoder = stirred(name)
+    reader = Reader(encoder, ITEMS, L)
+    for history in ([[1, 2, 3, 4, 5], []], [[7, 8], [1, 2, 3, 4, 5]], [[1, 2, 3, 4, 5], [9, 8, 7, 6, 5]]):
+        obs = observed(history)
+        found = reader.follow(obs).summary
+        assert found is not None
+        assert_close(found, summarise(encoder, obs, ITEMS), atol=1e-5, rtol=0)
+
+
 def test_reader_copies_what_it_compares() -> None:
     """An environment may write its next observation to the tensors of the last one."""
     encoder = stirred("gru")

@@ -23,13 +23,12 @@ from recsys_rl.checkpoint import load
 from recsys_rl.config import Config, from_dict
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.env.short_video import (
-    OPENED_AT,
     ShortVideo,
     ShortVideoConfig,
     ShortVideoState,
     furnish,
-    opening_hours,
 )
+from recsys_rl.env.visits import OPENED_AT, opening_hours
 from recsys_rl.experience.rollout import play
 from recsys_rl.make import make_env, make_user_model, make_world
 from recsys_rl.testing import check_env, check_user_model
@@ -241,6 +240,19 @@ def test_drawn_responses_have_the_expected_means() -> None:
         assert not drawn[ends, 5].any() and torch.equal(drawn[~ends, 5], drawn[~ends, 0])
 
 
+@pytest.mark.parametrize("dial", ["ratio_noise", "ratio_base", "loop_spread"])
+def test_expected_reward_is_finite_with_extreme_dials(dial: str) -> None:
+    """The mean of exp(N) overflows, and the watch ratio is still cut at 5."""
+    extreme: dict[str, float] = {"ratio_noise": 50.0, "ratio_base": 1e4, "loop_spread": 10.0}
+    users = tiny_of_users(8).population
+    noise = {"loop_noise": torch.linspace(-3, 3, 8)}
+    users = replace(users, attributes={**users.attributes, **noise})
+    config = ShortVideoConfig(**{**vars(CONFIG), dial: extreme[dial]})
+    model = replace(tiny(config), population=users)
+    expected = model.expected_reward(model.sample(torch.arange(8)))
+    assert bool((expected.isfinite() & (expected <= 0.4 * 5 + 0.6)).all())
+
+
 def test_steps_of_the_mood() -> None:
     """The first step has the deviation of the walk, and later steps keep it there."""
     model = tiny()
@@ -395,6 +407,19 @@ def test_world_without_the_attributes_is_refused() -> None:
         replace(model, catalogue=replace(model.catalogue, attributes=fewer))
     with pytest.raises(UserError, match="needs the attributes ease, loop_habit, loop_noise, opened of its"):
         replace(model, population=replace(model.population, attributes={}))
+
+
+@pytest.mark.parametrize(
+    "duration",
+    [torch.tensor([9.0, 0.0, 5.0, 7.0]), torch.tensor([9.0, torch.nan, 5.0, 7.0]), torch.arange(1, 5)],
+    ids=["zero", "nan", "texts"],
+)
+def test_durations_that_are_no_seconds_are_refused(duration: torch.Tensor) -> None:
+    """A file about items may have any values in its column; texts come as numbers of classes."""
+    model = tiny()
+    attributes = {**model.catalogue.attributes, "duration": duration}
+    with pytest.raises(UserError, match="feed of short videos needs the duration of each item as a number"):
+        replace(model, catalogue=replace(model.catalogue, attributes=attributes))
 
 
 def test_attributes_of_the_data_are_kept_and_others_are_drawn() -> None:

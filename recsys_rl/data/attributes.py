@@ -57,7 +57,8 @@ def require(
 ) -> None:
     """Raise UserError if the catalogue lacks one of ``items``, or ``users`` one of ``draws``.
 
-    ``users``: the attributes of the population.
+    Also raise it if durations are needed and are not numbers above 0. ``users``: the attributes of the
+    population.
     """
     for whose, needed, held in (("items", items, catalogue.attributes), ("users", draws, users)):
         missing = [name for name in needed if name not in held]
@@ -66,6 +67,14 @@ def require(
                 f"{platform} needs the attributes {', '.join(missing)} of its {whose}: make the world with "
                 "make_world, which draws those that the data lack."
             )
+    if "duration" not in items:
+        return
+    seconds = catalogue.attributes["duration"]  # (I,); whole numbers stand for texts (data/items.py)
+    if not (seconds.is_floating_point() and bool(((seconds > 0) & seconds.isfinite()).all())):
+        raise UserError(
+            f"{platform} needs the duration of each item as a number of seconds above 0: mend the column "
+            "'duration' of the file about the items, or leave it out."
+        )
 
 
 def assumed(catalogue: Catalogue, texts: Mapping[str, str]) -> str:

@@ -352,13 +352,13 @@ class LongVideo:
         watches_on = (state.current >= 0) & ~left
         finished = watches_on | (left & (event[:, COMPLETION] == 1))  # a quarter
         gain = config.trust_rate * (event[:, COMPLETION] - config.trust_midpoint)
-        wear = rows.add_rows(state.wear, self.categories, items, not_started, 1 / config.wear_recovery)
+        faded = state.wear * config.wear_recovery  # (N, G)
         creator = self.creator[state.current.clamp_min(0)]  # (N,)
         forgets = (event[:, SUBSCRIBED] < 1).unsqueeze(1)  # fractions, without a generator, are not kept
         idle = torch.where(picked | finished, 0, state.idle + 1)
         after = replace(
             state,
-            wear=wear.mul_(config.wear_recovery),
+            wear=rows.add_rows(faded, self.categories, items, not_started),
             trust=torch.where(left, (state.trust + gain).clamp(0, 1), state.trust),
             current=torch.where(starts, item, torch.where(watches_on, state.current, -1)),
             quarters=torch.where(watches_on, state.quarters + 1, 0),

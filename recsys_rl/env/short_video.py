@@ -63,23 +63,17 @@ from torch import Tensor
 from recsys_rl.data import attributes
 from recsys_rl.data.attributes import zscore
 from recsys_rl.dials import EnvConfig
-from recsys_rl.env import visits
+from recsys_rl.env import visits, watch_time
+from recsys_rl.env.watch_time import HIGHEST_RATIO, Watched
 from recsys_rl.functional import rows
-from recsys_rl.functional.log_normal import capped_mean
 from recsys_rl.protocols import Platform
 from recsys_rl.schema import Finite, NonNegative, Positive, Range, Share
 from recsys_rl.types import Catalogue, Feedback, Population, Signal, Stream, World
 
-HIGHEST_RATIO = 5.0
 MOST_PATIENCE = 10.0
 LONG = 60.0  # seconds: people watch at most about this much of a video
 REMEMBERED = 16  # latest videos whose creators can tire
 FAVOURITES = 50  # a user's best items, over which ``tiresomeness`` averages
-# Share of the views in each hour of the day (KuaiRand, users with even places in the order of their ids).
-OPENED_AT = (
-    *(0.038, 0.019, 0.010, 0.007, 0.007, 0.007, 0.017, 0.030, 0.034, 0.036, 0.042, 0.050),
-    *(0.062, 0.065, 0.040, 0.039, 0.045, 0.056, 0.067, 0.067, 0.057, 0.065, 0.076, 0.064),
-)
 
 
 @dataclass(frozen=True)
@@ -112,7 +106,7 @@ class ShortVideoConfig(EnvConfig):
     """Standard deviation of this logarithm between the videos of an average user."""
     loop_deviation: NonNegative = 0.23
     """Standard deviation of this logarithm between users."""
-    loop_spread: NonNegative = 0.45
+    loop_spread: Annotated[float, Range(0, high=10)] = 0.45
     """Standard deviation between users of the logarithm of ratio_noise."""
     leave_seconds: Positive = 4.5
     """Median of the seconds after which a user leaves a video."""
@@ -182,14 +176,9 @@ class Facts(NamedTuple):
     left_watch: Tensor  # the same, with 0 for skips
     left_skip: Tensor  # probability that a user who leaves skips
 
-
-class Expected(NamedTuple):
-    """Expectations of a response, of one shape."""
-
-    ratio: Tensor
-    watch: Tensor  # the ratio, with 0 for skips
-    skip: Tensor
-    liked: Tensor
+    @property
+    def of_leavers(self) -> Watched:
+        return Watched(self.left_ratio, self.left_watch, self.left_skip)
 
 
 @dataclass(frozen=True)
@@ -270,18 +259,11 @@ class ShortVideo:
         pull = zscore(zscore((self.catalogue.popularity + 1e-3).log()) + zscore(self.catalogue.quality))
         duration = items["duration"]
         leave = math.log(config.leave_seconds) + config.hook_spread * items["hook"]
-        noise = torch.full_like(leave, config.leave_noise)
-        most, skip = HIGHEST_RATIO * duration, config.skip_seconds
-        skipped = torch.special.ndtr((math.log(skip) - leave) / noise)
-        watched = capped_mean(leave, noise, most.clamp_min(skip), skip).minimum(most) / duration
+        left = watch_time.expected_of_leavers(leave, config.leave_noise, duration, config.skip_seconds)
         columns = Facts(
-            pull=config.appeal_base + config.pull_gain * pull,
-            less=config.ratio_slope * config.pull_gain * pull + (duration / LONG).log().clamp_min(0),
-            leave=leave,
-            duration=duration,
-            left_ratio=capped_mean(leave, noise, most) / duration,
-            left_watch=watched,
-            left_skip=skipped,
+            config.appeal_base + config.pull_gain * pull,
+            config.ratio_slope * config.pull_gain * pull + (duration / LONG).log().clamp_min(0),
+            *(leave, duration, *left),
         )
         return torch.stack(columns, 1)
 
@@ -338,16 +320,27 @@ class ShortVideo:
         facts = Facts(*self.facts[items].unbind(-1))  # (N, K) each
         appeal = self._appeal_of(user_state, items, facts)  # (N, K)
         satisfaction = appeal.sigmoid()
+        config = self.config
+        location, spread = self._of_stayers(user_state, appeal, facts), user_state.spread.unsqueeze(1)
+        likes = (appeal - config.like_cost).sigmoid()
         if generator is None:
-            found = self._expect(user_state, appeal, satisfaction, facts)
-            config = self.config
-            shared, followed = config.share_rate * found.liked, config.follow_rate * found.liked
+            found = watch_time.expected(satisfaction, location, spread, facts.of_leavers)
+            liked = satisfaction * likes
+            shared, followed = config.share_rate * liked, config.follow_rate * liked
             steps = [torch.zeros_like(appeal)] * 2
         else:
-            found, shared, followed, steps = self._draw(user_state, appeal, satisfaction, facts, generator)
+            chance = torch.rand(4, *appeal.shape, generator=generator, device=appeal.device)
+            normal = torch.randn(3, *appeal.shape, generator=generator, device=appeal.device)
+            stays = chance[0] < satisfaction
+            of_leaving = facts.leave, config.leave_noise, facts.duration, config.skip_seconds
+            found = watch_time.drawn(stays, location, spread, *of_leaving, normal[0])
+            liked = (stays & (chance[1] < likes)).float()
+            shared = liked * (chance[2] < config.share_rate)
+            followed = liked * (chance[3] < config.follow_rate)
+            steps = self._steps_of_mood(user_state, normal[1:])
         signals = torch.stack(
             [
-                *(found.ratio, found.liked, shared, followed, found.skip, found.watch),
+                *(found.ratio, liked, shared, followed, found.skip, found.watch),
                 *(found.ratio * facts.duration, satisfaction, *steps),
             ],
             -1,
@@ -412,11 +405,13 @@ class ShortVideo:
         appeal = config.taste_gain * appeal + user_state.mood @ self.coordinates[block].T
         appeal += facts.pull + self._offset(user_state).unsqueeze(1) - wear  # (N, b)
         stays = appeal.sigmoid()
-        found = self._expect(user_state, appeal, stays, facts)
+        location = self._of_stayers(user_state, appeal, facts)
+        found = watch_time.expected(stays, location, user_state.spread.unsqueeze(1), facts.of_leavers)
+        liked = stays * (appeal - config.like_cost).sigmoid()
         weight = {stream.name: stream.weight for stream in self.streams}
         by_like = weight["like"]
         by_like += weight["share"] * config.share_rate + weight["follow"] * config.follow_rate
-        reward = weight["watch"] * found.watch + by_like * found.liked + weight["skip"] * found.skip
+        reward = weight["watch"] * found.watch + by_like * liked + weight["skip"] * found.skip
         after = user_state.restoring @ self.coordinates[block].T  # (N, b)
         fed = config.patience_feed * stays - config.patience_drain + config.after_gain * after
         return reward, torch.minimum(fed, (MOST_PATIENCE - user_state.patience).unsqueeze(1))
@@ -494,59 +489,17 @@ class ShortVideo:
         size: Tensor = across.norm(dim=1, keepdim=True)  # (N, 1)
         return across / size.clamp_min(1e-6)
 
-    def _stay_location(self, user_state: ShortVideoState, appeal: Tensor, facts: Facts) -> Tensor:
+    def _of_stayers(self, user_state: ShortVideoState, appeal: Tensor, facts: Facts) -> Tensor:
         """Mean logarithm of the watch ratio of users who stay, of the shape of ``appeal``."""
         location = self.config.ratio_base + self.config.ratio_slope * appeal - facts.less
         return location + user_state.habit.unsqueeze(1)
 
-    def _expect(self, user_state: ShortVideoState, appeal: Tensor, stays: Tensor, facts: Facts) -> Expected:
-        location = self._stay_location(user_state, appeal, facts)
-        stayed = stays * capped_mean(location, user_state.spread.unsqueeze(1), HIGHEST_RATIO)
-        leaves = 1 - stays
-        return Expected(
-            ratio=stayed + leaves * facts.left_ratio,
-            watch=stayed + leaves * facts.left_watch,
-            skip=leaves * facts.left_skip,
-            liked=stays * (appeal - self.config.like_cost).sigmoid(),
-        )
-
-    def _draw(
-        self,
-        user_state: ShortVideoState,
-        appeal: Tensor,
-        satisfaction: Tensor,
-        facts: Facts,
-        generator: torch.Generator,
-    ) -> tuple[Expected, Tensor, Tensor, list[Tensor]]:
-        """A drawn response with shared, followed and the steps of the mood, (N, K) each."""
-        config, device = self.config, appeal.device
-        chance = torch.rand(4, *appeal.shape, generator=generator, device=device)
-        normal = torch.randn(3, *appeal.shape, generator=generator, device=device)
-        stays = chance[0] < satisfaction
-        location = torch.where(
-            stays, self._stay_location(user_state, appeal, facts), facts.leave - facts.duration.log()
-        )
-        deviation = torch.where(stays, user_state.spread.unsqueeze(1), config.leave_noise)
-        ratio = (location + deviation * normal[0]).exp().clamp_max(HIGHEST_RATIO)
-        skip = ~stays & (facts.leave + config.leave_noise * normal[0] < math.log(config.skip_seconds))
-        liked = (stays & (chance[1] < (appeal - config.like_cost).sigmoid())).float()
+    def _steps_of_mood(self, user_state: ShortVideoState, normal: Tensor) -> list[Tensor]:
+        """The steps (N, K) of the mood along both axes, from the noise ``normal`` (2, N, K)."""
+        config = self.config
         later = config.mood_deviation * (1 - config.mood_kept**2) ** 0.5
         scale = torch.where(user_state.begun, later, config.mood_deviation).unsqueeze(1)
-        found = Expected(ratio=ratio, watch=ratio.masked_fill(skip, 0), skip=skip.float(), liked=liked)
-        shared, followed = liked * (chance[2] < config.share_rate), liked * (chance[3] < config.follow_rate)
-        return found, shared, followed, [scale * normal[1], scale * normal[2]]
-
-
-def opening_hours(count: int, generator: torch.Generator) -> Tensor:
-    """(count,): hour of the week at which a session starts, by OPENED_AT on each day alike.
-
-    Users are spread evenly over the quantiles, so that few users have the same shares.
-    """
-    shares = torch.tensor(OPENED_AT, dtype=torch.float64)
-    place = (torch.randperm(count, generator=generator) + 0.5) / count  # (count,), in (0, 1)
-    hour = torch.searchsorted((shares.cumsum(0) / shares.sum())[:-1], place.double())
-    day = torch.randint(7, (count,), generator=generator)
-    return (24 * day + hour).float() + 0.999 * torch.rand(count, generator=generator)
+        return [scale * normal[0], scale * normal[1]]
 
 
 DURATIONS = "log-normal with median 10 s and log deviation 0.5, within 3 .. 300 s"
@@ -561,7 +514,7 @@ USERS = {
     "ease": attributes.normal,
     "loop_habit": attributes.normal,
     "loop_noise": attributes.normal,
-    "opened": opening_hours,
+    "opened": visits.opening_hours,
     "habit": attributes.normal,
 }
 

@@ -15,7 +15,7 @@ The feeling of an item is a number of the platform. At the end of a visit::
     u    <- u + usual_rate (went - u)
 
 A user who has not come back after 30 days never does (churn). A life is observed for DAYS days. Each day has
-one visit at most, at the same hour of the day.
+one visit at most, at the same hour of the day. ``opening_hours`` draws that hour.
 """
 
 from __future__ import annotations
@@ -28,6 +28,11 @@ from torch import Tensor
 HOURS = 168  # of a week
 LONGEST_GAP = 30  # days; a user who stays away for longer never returns
 DAYS = 35  # of a life
+# Share of the views in each hour of the day (KuaiRand, users with even places in the order of their ids).
+OPENED_AT = (
+    *(0.038, 0.019, 0.010, 0.007, 0.007, 0.007, 0.017, 0.030, 0.034, 0.036, 0.042, 0.050),
+    *(0.062, 0.065, 0.040, 0.039, 0.045, 0.056, 0.067, 0.067, 0.057, 0.065, 0.076, 0.064),
+)
 
 Life = Mapping[str, Tensor]
 
@@ -77,3 +82,15 @@ def possible(life: Life) -> bool:
         return True
     within = (life["items"] >= 0) & (life["opened"] >= 0) & (life["opened"] < HOURS)
     return bool(within.all())
+
+
+def opening_hours(count: int, generator: torch.Generator) -> Tensor:
+    """(count,): hour of the week at which a session starts, by OPENED_AT on each day alike.
+
+    Users are spread evenly over the quantiles, so that few users have the same shares.
+    """
+    shares = torch.tensor(OPENED_AT, dtype=torch.float64)
+    place = (torch.randperm(count, generator=generator) + 0.5) / count  # (count,), in (0, 1)
+    hour = torch.searchsorted((shares.cumsum(0) / shares.sum())[:-1], place.double())
+    day = torch.randint(7, (count,), generator=generator)
+    return (24 * day + hour).float() + 0.999 * torch.rand(count, generator=generator)

@@ -129,7 +129,7 @@ def search_rule(trainees: Trainees, budget: int) -> Found:
     rounds = round((end - trials.steps) / (CANDIDATES * USERS * trials.length))
     for left in range(min(max(rounds, ROUNDS[0]), ROUNDS[1]), 0, -1):
         count = affordable((end - trials.steps) / left, CANDIDATES)
-        if count == 0 and means:
+        if count < 1 and means:  # below 0 where longer sessions than before took more than their share
             break
         noise = torch.randn(CANDIDATES, len(mean), generator=trainees.generator, device=device)
         drawn = mean + deviation * noise  # (P, 7)

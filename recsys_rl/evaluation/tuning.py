@@ -65,7 +65,7 @@ def tune_mf(trainees: Trainees) -> tuple[Policy, str]:
     rates = torch.tensor(FOLD_IN, device=trainees.generator.device)
     nothing = tree_map(lambda x: x.expand(len(rates)), RuleWeights.zeros())
     weights = dataclasses.replace(nothing, fold_in=rates)
-    returns, _ = play_each(trainees, weights, _users(trainees))
+    returns = play_each(trainees, weights, _users(trainees))
     best = int(returns.argmax())
     agent = Rule(trainees.catalogue, pick(weights, best), trainees.interface.slate_size)
     return agent, fold_in_note(FOLD_IN[best])
@@ -105,13 +105,13 @@ def _users(trainees: Trainees) -> Tensor:
     return trainees.draw(max(8, min(MAX_USERS, affordable, len(trainees.population.train))))
 
 
-def play_each(trainees: Trainees, weights: RuleWeights, users: Tensor) -> tuple[Tensor, int]:
-    """Mean return (P,) of each of P candidates with the same users (n,), and the number of steps."""
+def play_each(trainees: Trainees, weights: RuleWeights, users: Tensor) -> Tensor:
+    """Mean return (P,) of each of P candidates, which play the same users (n,)."""
     num = len(weights.decay)
     rows = tree_map(lambda x: x.repeat_interleave(len(users)), weights)
     agent = Rule(trainees.catalogue, rows, trainees.interface.slate_size)
-    sessions = trainees.play(agent, users.repeat(num))  # N = P * n
-    return sessions.returns.view(num, -1).mean(1), int(sessions.lengths.sum())
+    returns = trainees.play(agent, users.repeat(num)).returns  # (N,), N = P * n
+    return returns.view(num, -1).mean(1)
 
 
 def pick(weights: RuleWeights, place: int) -> RuleWeights:

@@ -146,6 +146,8 @@ class Reader:
             kept = length - new
             same = (obs.history[:, :kept] == last.history[:, new:]).all(1)
             same &= (obs.signals[:, :kept] == last.signals[:, new:]).flatten(1).all(1)
+            if new:  # no padding among them, as in a window that was replaced as a whole
+                same &= obs.history[:, kept] >= 0
             if new and not self.encoder.slides:
                 same &= last.history[:, new - 1] < 0
             number = torch.where(same & (number < 0), new, number)
