@@ -36,7 +36,9 @@ def world(config: Config) -> World:
     catalogue, population = synthetic_world(size.num_items, num_users, size.embedding_dim, 0.2, 0)
     rng = torch.Generator().manual_seed(0)
     genres = (torch.rand(size.num_items, 6, generator=rng) < 0.3).float()
-    return World(replace(catalogue, genres=genres, genre_names=tuple("abcdef")), population)
+    made = World(replace(catalogue, genres=genres, genre_names=tuple("abcdef")), population)
+    furnish = config.platform.furnish
+    return made if furnish is None else furnish(made, 0)
 
 
 def begin(config: Config, num_updates: int = 10, seed: int = 0) -> tuple[Env, PPO | A2C]:

@@ -101,8 +101,8 @@ def test_users_with_too_few_likes_are_counted(here: Path, capsys: pytest.Capture
     data = capsys.readouterr().err.splitlines()[0]
     assert data.startswith(
         "data: log.csv (it has no column 'rating', so each row counts as a like): the 10 most liked of 10 "
-        "items with at least 1 likes by training users; 8 of 10 users, those with enough likes "
-        "among them (at least 5): "
+        "items with at least 1 likes by training users; 85 events, each a like; 8 of 10 users, those "
+        "with enough likes among them (at least 5): "
     )
     found = re.search(r": (\d+) training users, (\d+) held out$", data)
     assert found is not None and int(found[1]) + int(found[2]) == 8

@@ -10,9 +10,9 @@ A life is a mapping of tensors (N,) each; it is empty if an episode is one visit
 The feeling of an item is a number of the platform. At the end of a visit::
 
     went  = f / n                                                              [feeling per item]
-    z     = h + visit_gain (went - u)                                                    [logits]
-    P(return on day k after the visit, not before) = sigmoid(z - habit_fade (k - 1)),  k = 1 .. 30
-    u    <- u + usual_rate (went - u)
+    z     = h + gain (went - u)                                                          [logits]
+    P(return on day k after the visit, not before) = sigmoid(z - fade (k - 1)),  k = 1 .. 30
+    u    <- u + rate (went - u)
 
 A user who has not come back after 30 days never does (churn). A life is observed for DAYS days. Each day has
 one visit at most, at the same hour of the day. ``opening_hours`` draws that hour.
@@ -66,13 +66,11 @@ def gap_days(logit: Tensor, fade: float, chance: Tensor) -> Tensor:
     return 1 + (beyond > chance.unsqueeze(1)).sum(1)
 
 
-def next_visit(
-    life: Life, chance: Tensor, visit_gain: float, habit_fade: float, usual_rate: float
-) -> tuple[Life, Tensor]:
+def next_visit(life: Life, chance: Tensor, gain: float, fade: float, rate: float) -> tuple[Life, Tensor]:
     """The lives at the start of their next visit, and the days until then, (N,) int64 (``gap_days``)."""
     better = went(life) - life["usual"]  # (N,)
-    gap = gap_days(life["habit"] + visit_gain * better, habit_fade, chance)
-    usual = life["usual"] + usual_rate * better
+    gap = gap_days(life["habit"] + gain * better, fade, chance)
+    usual = life["usual"] + rate * better
     return begin(life["habit"], usual, (life["opened"] + 24 * gap) % HOURS), gap
 
 

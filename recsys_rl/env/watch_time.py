@@ -1,7 +1,7 @@
 """The watch time of short videos, in two regimes: of users who stay, and of users who leave.
 
 The watch ratio is the time watched over the duration, at most HIGHEST_RATIO. For a user who stays it is
-log-normal. A user who leaves does so after a log-normal number of seconds; before ``skip_seconds`` that is a
+log-normal. A user who leaves does so after a log-normal number of seconds; before ``skip_below`` that is a
 skip. ``env/short_video.py`` has the equations. All functions work element by element.
 """
 
@@ -26,18 +26,18 @@ class Watched(NamedTuple):
     skip: Tensor  # 1 for a skip, or its probability
 
 
-def expected_of_leavers(leave: Tensor, leave_noise: float, duration: Tensor, skip_seconds: float) -> Watched:
+def expected_of_leavers(leave: Tensor, leave_spread: float, duration: Tensor, skip_below: float) -> Watched:
     """The expectation for a user who leaves.
 
-    ``leave`` and ``leave_noise`` are mean and standard deviation of the logarithm of the seconds.
+    ``leave`` and ``leave_spread`` are mean and standard deviation of the logarithm of the seconds.
     """
-    noise = torch.full_like(leave, leave_noise)
+    noise = torch.full_like(leave, leave_spread)
     most = HIGHEST_RATIO * duration
-    watched = capped_mean(leave, noise, most.clamp_min(skip_seconds), skip_seconds).minimum(most) / duration
+    watched = capped_mean(leave, noise, most.clamp_min(skip_below), skip_below).minimum(most) / duration
     return Watched(
         ratio=capped_mean(leave, noise, most) / duration,
         watch=watched,
-        skip=torch.special.ndtr((math.log(skip_seconds) - leave) / noise),
+        skip=torch.special.ndtr((math.log(skip_below) - leave) / noise),
     )
 
 
@@ -59,14 +59,14 @@ def drawn(
     location: Tensor,
     spread: Tensor,
     leave: Tensor,
-    leave_noise: float,
+    leave_spread: float,
     duration: Tensor,
-    skip_seconds: float,
+    skip_below: float,
     normal: Tensor,
 ) -> Watched:
     """The outcome where ``stays`` is bool and ``normal`` the noise; the rest as in the functions above."""
     center = torch.where(stays, location, leave - duration.log())
-    deviation = torch.where(stays, spread, leave_noise)
+    deviation = torch.where(stays, spread, leave_spread)
     ratio = (center + deviation * normal).exp().clamp_max(HIGHEST_RATIO)
-    skip = ~stays & (leave + leave_noise * normal < math.log(skip_seconds))
+    skip = ~stays & (leave + leave_spread * normal < math.log(skip_below))
     return Watched(ratio, ratio.masked_fill(skip, 0), skip.float())
