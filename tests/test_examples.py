@@ -36,11 +36,11 @@ def test_own_log_trains_and_evaluates(tmp_path: Path) -> None:
     assert "plays.csv" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
-def test_own_log_without_columns_is_an_error(tmp_path: Path) -> None:
+def test_own_log_without_the_named_column_is_an_error(tmp_path: Path) -> None:
     example = load("own_log")
     log = example.made_up_log(tmp_path / "plays.csv")
-    with pytest.raises(UserError, match="user"):
-        example.main(log, {"item_column": "track"}, tmp_path, total_timesteps=4096)
+    with pytest.raises(UserError, match="person"):
+        example.main(log, {"user_column": "person"}, tmp_path, total_timesteps=4096)
     assert not (tmp_path / "runs").exists()
 
 

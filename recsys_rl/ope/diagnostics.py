@@ -135,6 +135,6 @@ def warnings_for(
 
 def touches(value: float, most: float) -> list[str]:
     """The warning that ``value`` reaches the largest possible return ``most``, if it does."""
-    if value < most - 1e-9 * abs(most):
+    if value < most and not math.isclose(value, most, rel_tol=1e-9):
         return []
     return [f"The estimate reaches the largest possible return, {most:g}: it can't be right."]
