@@ -374,7 +374,7 @@ PLATFORM = Platform(
                 "gae_lambda": 0.95,
                 "ent_coef": 0.0,
                 "update_epochs": 10,
-                "batch_size": 128,
+                "batch_size": 64,
                 # Of hundreds of actions, each is tried a few times in a rollout: ten epochs would fit noise.
                 "target_kl": 0.02,
                 "anneal_lr": False,
