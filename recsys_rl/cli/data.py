@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
 import tyro
 
-from recsys_rl.cli.parse import parse
+from recsys_rl.cli.parse import checked, parse
 from recsys_rl.errors import UserError
 from recsys_rl.schema import did_you_mean
 from recsys_rl.workflows.data import DescribeConfig, SplitConfig, describe_file, split_file
@@ -89,4 +88,4 @@ def _options(cls: type[Any], config: type[Any], argv: list[str], name: str, text
     options = parse(cls, cls(), argv, prog, text, f"{prog} --help")
     if not options.file:
         raise UserError(f"{prog} needs a file: give the path of a log.")
-    return config(**{f.name: getattr(options, f.name) for f in dataclasses.fields(config)})
+    return checked(config, options)

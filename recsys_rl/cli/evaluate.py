@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 
 import tyro
 
 from recsys_rl.agents import AGENTS
-from recsys_rl.cli.parse import parse, peek
+from recsys_rl.cli.parse import checked, parse, peek
 from recsys_rl.errors import UserError
 from recsys_rl.workflows.evaluate import EvaluateConfig, evaluate
 
@@ -60,4 +59,4 @@ def evaluate_options(argv: list[str]) -> EvaluateConfig:
         raise UserError(
             f"{options.files[0]} and --checkpoint {given.checkpoint} are given: name all files in one way."
         )
-    return EvaluateConfig(**{f.name: getattr(options, f.name) for f in dataclasses.fields(EvaluateConfig)})
+    return checked(EvaluateConfig, options)

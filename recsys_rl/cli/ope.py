@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 
 import tyro
 
-from recsys_rl.cli.parse import parse
+from recsys_rl.cli.parse import checked, parse
 from recsys_rl.workflows.ope import OpeConfig, ope
 
 TEXT = """Estimate from a log of decisions the return that a policy would have earned.
@@ -40,4 +39,4 @@ def run(argv: list[str]) -> None:
 def ope_options(argv: list[str]) -> OpeConfig:
     """The settings from the command line. Raises UserError; `--help` raises SystemExit(0)."""
     options = parse(OpeOptions, OpeOptions(), argv, "recsys-rl ope", TEXT, "recsys-rl ope --help")
-    return OpeConfig(**{f.name: getattr(options, f.name) for f in dataclasses.fields(OpeConfig)})
+    return checked(OpeConfig, options)

@@ -64,6 +64,14 @@ def parse(
     return options
 
 
+def checked(config: type[T], options: Any) -> T:
+    """The settings ``config``, which check their values, from ``options``, a subclass that does not.
+
+    The command line has positional and repeated options, which are types of the subclass alone.
+    """
+    return config(**{f.name: getattr(options, f.name) for f in dataclasses.fields(config)})  # type: ignore[arg-type]
+
+
 def _complaint(drawing: str) -> str:
     """The sentence in tyro's error text: title, rule, sentence, rule, help; with or without a frame."""
     plain = re.sub(r"\x1b\[[0-9;]*m|[╭╮╰╯│]", "", drawing)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 
 import tyro
 
-from recsys_rl.cli.parse import parse
+from recsys_rl.cli.parse import checked, parse
 from recsys_rl.errors import UserError
 from recsys_rl.workflows.ranking import RankingConfig, ranking
 
@@ -40,4 +39,4 @@ def ranking_options(argv: list[str]) -> RankingConfig:
     options = parse(RankingOptions, RankingOptions(), argv, prog, TEXT, f"{prog} --help")
     if not options.log:
         raise UserError(f"{prog} needs a log: give the path of a file with held-out events.")
-    return RankingConfig(**{f.name: getattr(options, f.name) for f in dataclasses.fields(RankingConfig)})
+    return checked(RankingConfig, options)

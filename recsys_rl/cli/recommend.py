@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 
 import tyro
 
-from recsys_rl.cli.parse import parse
+from recsys_rl.cli.parse import checked, parse
 from recsys_rl.workflows.recommend import RecommendConfig, recommend
 
 TEXT = """Print the recommendations of a trained policy for one person, or write those for many users.
@@ -39,4 +38,4 @@ def recommend_options(argv: list[str]) -> RecommendConfig:
     options = parse(
         RecommendOptions, RecommendOptions(), argv, "recsys-rl recommend", TEXT, "recsys-rl recommend --help"
     )
-    return RecommendConfig(**{f.name: getattr(options, f.name) for f in dataclasses.fields(RecommendConfig)})
+    return checked(RecommendConfig, options)

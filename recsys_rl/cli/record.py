@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 
 import tyro
 
-from recsys_rl.cli.parse import parse
+from recsys_rl.cli.parse import checked, parse
 from recsys_rl.workflows.record import RecordConfig, record
 
 TEXT = """Record the decisions of a policy, their probabilities and the users' responses in a Parquet file.
@@ -40,4 +39,4 @@ def run(argv: list[str]) -> None:
 def record_options(argv: list[str]) -> RecordConfig:
     """The settings from the command line. Raises UserError; `--help` raises SystemExit(0)."""
     options = parse(RecordOptions, RecordOptions(), argv, "recsys-rl record", TEXT, "recsys-rl record --help")
-    return RecordConfig(**{f.name: getattr(options, f.name) for f in dataclasses.fields(RecordConfig)})
+    return checked(RecordConfig, options)
