@@ -189,18 +189,15 @@ class PPO:
         of_targets, of_outputs = zip(*epochs, strict=True)
         targets = Targets(*map(torch.cat, zip(*of_targets, strict=True)))
         outputs = Outputs(*map(torch.cat, zip(*of_outputs, strict=True)))
-        value, old_value, returns = outputs.value, targets.old_value, targets.returns
-        policy_loss = losses.clipped_surrogate(
-            outputs.logprob, targets.old_logprob, targets.advantage, config.clip_eps
-        )
-        if config.clip_vloss:
-            value_loss = losses.clipped_value_loss(value, old_value, returns, config.clip_eps)
-        else:
-            value_loss = losses.value_loss(value, returns)
+        coefficients = self._coefficients(ent_coef)
         return {
-            "loss": losses.ppo_loss(*outputs, *targets, self._coefficients(ent_coef)),
-            "policy_loss": policy_loss,
-            "value_loss": value_loss,
+            "loss": losses.ppo_loss(*outputs, *targets, coefficients),
+            "policy_loss": losses.clipped_surrogate(
+                outputs.logprob, targets.old_logprob, targets.advantage, config.clip_eps
+            ),
+            "value_loss": losses.value_loss_of(
+                outputs.value, targets.old_value, targets.returns, coefficients
+            ),
             "entropy": outputs.entropy.mean(),
             "approx_kl": losses.approx_kl(outputs.logprob, targets.old_logprob),
             "clipfrac": losses.clip_fraction(outputs.logprob, targets.old_logprob, config.clip_eps),

@@ -61,12 +61,9 @@ def ppo_loss(
     if kernels.library() is not None and _fit(tensors, len(logprob)):
         loss: Tensor = _PPOLoss.apply(None, *tensors[:3], None, tensors[3:], coefficients)  # type: ignore[no-untyped-call]
         return loss
-    clip_eps, ent_coef, vf_coef, clip_vloss = coefficients
+    clip_eps, ent_coef, vf_coef, _ = coefficients
     policy_loss = clipped_surrogate(logprob, old_logprob, advantage, clip_eps)
-    if clip_vloss:
-        error = clipped_value_loss(value, old_value, returns, clip_eps)
-    else:
-        error = value_loss(value, returns)
+    error = value_loss_of(value, old_value, returns, coefficients)
     return policy_loss - ent_coef * entropy.mean() + vf_coef * error
 
 
@@ -176,6 +173,13 @@ def clipped_value_loss(value: Tensor, old_value: Tensor, returns: Tensor, clip_e
     """
     clipped = value.clamp(old_value - clip_eps, old_value + clip_eps)
     return 0.5 * torch.maximum((value - returns).square(), (clipped - returns).square()).mean()
+
+
+def value_loss_of(value: Tensor, old_value: Tensor, returns: Tensor, coefficients: Coefficients) -> Tensor:
+    """``clipped_value_loss`` if the settings have ``clip_vloss``, else ``value_loss``. Args: (B,) each."""
+    if coefficients.clip_vloss:
+        return clipped_value_loss(value, old_value, returns, coefficients.clip_eps)
+    return value_loss(value, returns)
 
 
 def approx_kl(logprob: Tensor, old_logprob: Tensor) -> Tensor:
