@@ -2,7 +2,7 @@
 
 The watch ratio is the time watched over the duration, at most HIGHEST_RATIO. For a user who stays it is
 log-normal. A user who leaves does so after a log-normal number of seconds; before ``skip_below`` that is a
-skip. ``env/short_video.py`` has the equations. All functions work element by element.
+skip. The platform's file has the equations. All functions work element by element.
 """
 
 from __future__ import annotations

@@ -92,7 +92,7 @@ class Calibration:
 
 
 def calibration(q: Tensor, rewards: Tensor) -> Calibration:
-    """How the predictions q (E,) of the logged actions fit the rewards (E,)."""
+    """Means and slope of the rewards (E,) against the predictions q (E,) of the logged actions."""
     centred = q - q.mean()
     spread = float((centred**2).sum())
     slope = float((centred * rewards).sum()) / spread if spread > 1e-24 else math.nan

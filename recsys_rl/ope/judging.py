@@ -33,7 +33,7 @@ class Judgement:
 
 @dataclass(frozen=True)
 class Way:
-    """How intervals are made."""
+    """The kind and the settings of intervals."""
 
     interval: str = "student-t"
     level: float = 0.95
