@@ -186,21 +186,20 @@ class Survey:
             slates = series.pop("item").explode().drop_nulls()
             self.hashes["item"].append(hashes_of(slates.filter(slates != -1)))
         complete = pl.repeat(True, piece.height, dtype=pl.Boolean, eager=True)
-        for role, column in series.items():
-            gaps = no_value(column)
-            complete = complete & ~gaps
-            self._problem(f"column {self.columns[role]!r} has no value", gaps, start)
-        keys = [hashes_of(series[role]) for role in ("user", "item") if role in series]
-        for role, hashes in zip((r for r in ("user", "item") if r in series), keys, strict=True):
-            self.hashes[role].append(hashes[~no_value(series[role]).to_numpy()])
-        if "session" in series:
-            own = [hashes_of(series[role]) for role in ("user", "session") if role in series]
-            self.hashes["session"].append(mixed(own))
+        gaps = {role: no_value(column) for role, column in series.items()}
+        for role, rows in gaps.items():
+            complete = complete & ~rows
+            self._problem(f"column {self.columns[role]!r} has no value", rows, start)
+        hashes = {role: hashes_of(series[role]) for role in ("user", "item", "session") if role in series}
+        keys = [hashes[role] for role in ("user", "item") if role in hashes]
+        for role in ("user", "item"):
+            if role in hashes:
+                self.hashes[role].append(hashes[role][~gaps[role].to_numpy()])
+        if "session" in hashes:
+            self.hashes["session"].append(mixed([hashes[r] for r in ("user", "session") if r in hashes]))
         if "time" in series:
             seconds, bad, _, _ = times_of(series["time"], "time")
-            self._problem(
-                f"column {self.columns['time']!r} has no time", bad & ~no_value(series["time"]), start
-            )
+            self._problem(f"column {self.columns['time']!r} has no time", bad & ~gaps["time"], start)
             known = seconds.drop_nulls()
             self.times += [float(known.min()), float(known.max())] if known.len() else []  # type: ignore[arg-type]
             keys.append(seconds.cast(pl.Float64).fill_null(float("nan")).to_numpy().view(np.uint64))
@@ -209,7 +208,7 @@ class Survey:
             self.hashes["repeat"].append(row)
         for role in NUMBERS:
             if role in series:
-                self._numbers(role, series[role], start)
+                self._numbers(role, series[role], ~gaps[role], start)
         if "policy" in series:
             for name, count in series["policy"].cast(pl.String).value_counts().rows():
                 self.policies[str(name)] = self.policies.get(str(name), 0) + count
@@ -224,8 +223,8 @@ class Survey:
             before, first = self.problems.get(text, (0, start + int(rows.arg_true()[0]) + 1))
             self.problems[text] = (before + count, first)
 
-    def _numbers(self, role: str, column: pl.Series, start: int) -> None:
-        name, present = self.columns[role], ~no_value(column)
+    def _numbers(self, role: str, column: pl.Series, present: pl.Series, start: int) -> None:
+        name = self.columns[role]
         numbers, bad, _, _ = numbers_of(column, role if role == "weight" else "number")
         self._problem(
             f"column {name!r} has no finite number" + " above 0" * (role == "weight"), bad & present, start
