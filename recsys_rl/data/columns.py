@@ -65,10 +65,11 @@ def find_columns(
         wrong.append(f"it has no {noun} {listed(lacking)}")
     for role in roles:
         fits = [name for name in names if plain_name(name) in COMMON[role]]
+        plain = PLAIN.get(role, role)
         if given.get(role) is not None:
             found[role] = str(given[role])
-        elif PLAIN.get(role, role) in names or len(fits) == 1:
-            found[role] = PLAIN.get(role, role) if PLAIN.get(role, role) in names else fits[0]
+        elif plain in names or len(fits) == 1:
+            found[role] = plain if plain in names else fits[0]
         elif fits:
             wrong.append(f"{listed(fits)} may all hold the {role}: give {OPTIONS[role]}")
         elif role in required:

@@ -23,6 +23,13 @@ SEERS = ("myopic", "oracle", "informed", "planner")
 """Upper references, which read the simulator's state at the present step."""
 
 
+def check_once(names: Sequence[str]) -> None:
+    """Raise UserError if --policy has a name twice."""
+    for place, name in enumerate(names):
+        if name in names[:place]:
+            raise UserError(f"--policy {name} is given twice: name each policy once.")
+
+
 class Behaviours:
     """Makes the behaviours of one checkpoint, by the names of the table's rows."""
 

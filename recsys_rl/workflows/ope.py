@@ -20,7 +20,7 @@ from recsys_rl.data.target import check_support, read_target
 from recsys_rl.data.transitions import observations, showable
 from recsys_rl.dials import Seed
 from recsys_rl.env.rec_env import RecEnv
-from recsys_rl.evaluation.behaviours import SEERS, Behaviours
+from recsys_rl.evaluation.behaviours import SEERS, Behaviours, check_once
 from recsys_rl.evaluation.players import Table
 from recsys_rl.lookup import DEFAULT_ALGO, platform_of
 from recsys_rl.objective.weighted import check_weights, parse_weights, stream_weights, weighted
@@ -83,9 +83,7 @@ class OpeConfig:
         check_fields(self)
         if self.env is not None:
             platform_of(self.env)
-        for place, name in enumerate(self.policy):
-            if name in self.policy[:place]:
-                raise UserError(f"--policy {name} is given twice: name each policy once.")
+        check_once(self.policy)
         if self.compare is not None and self.compare[0] == self.compare[1]:
             raise UserError("--compare needs two different policies.")
         if self.interval != "bernstein" and self.largest_weight is not None:
@@ -181,7 +179,7 @@ class Bench:
             raise UserError(f"{name} reads the simulator's state, which no log holds: choose another policy.")
         policy = self.behaviours.make(name)
         rule, theirs = self.behaviours.candidate_rule([name]), self.prepared.log.header.candidates
-        if rule != theirs and (rule or name not in ("random",)):
+        if rule != theirs and (rule or name != "random"):
             raise UserError(
                 f"{name} chooses among {rule or 'all items'}, but the log's policy among "
                 f"{theirs or 'all items'}: their probabilities can't be compared."

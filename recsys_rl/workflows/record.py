@@ -19,7 +19,7 @@ from recsys_rl.data.decision_writer import ROWS, DecisionWriter
 from recsys_rl.data.decisions import DecisionHeader, DecisionLog, catalogue_hash, concatenate
 from recsys_rl.dials import Seed
 from recsys_rl.env.rec_env import RecEnv
-from recsys_rl.evaluation.behaviours import SEERS, Behaviours
+from recsys_rl.evaluation.behaviours import SEERS, Behaviours, check_once
 from recsys_rl.evaluation.players import Table
 from recsys_rl.experience.record import record as record_sessions
 from recsys_rl.lookup import DEFAULT_ALGO, platform_of
@@ -71,9 +71,7 @@ class RecordConfig:
             raise UserError("--mix and --epsilon belong together: give both, or neither.")
         if self.mix is not None and len(self.policy) > 1:
             raise UserError("--mix is for one --policy: give one, or several without --mix.")
-        for place, name in enumerate(self.policy):
-            if name in self.policy[:place]:
-                raise UserError(f"--policy {name} is given twice: name each policy once.")
+        check_once(self.policy)
 
 
 def record(options: RecordConfig) -> Path:
