@@ -17,9 +17,13 @@ from recsys_rl.utils.files import check_writable, write_text
 
 
 @dataclass(frozen=True)
-class ColumnsConfig:
-    """The columns of a log file; each is found by a common name if the option is not given."""
+class FileConfig:
+    """A log file and its columns; each is found by a common name if the option is not given."""
 
+    file: str = ""
+    """The log: a text file or Parquet."""
+    separator: str | None = None
+    """Separator of a text file, or tab, comma, semicolon, pipe, space (default: found in the first line)."""
     user_column: str | None = None
     """Column of the user id."""
     item_column: str | None = None
@@ -31,18 +35,14 @@ class ColumnsConfig:
 
     def names(self) -> dict[str, str | None]:
         """The given name of each column, by role."""
-        own = dataclasses.fields(ColumnsConfig)
-        return {f.name.removesuffix("_column"): getattr(self, f.name) for f in own}
+        names = [f.name for f in dataclasses.fields(self) if f.name.endswith("_column")]
+        return {name.removesuffix("_column"): getattr(self, name) for name in names}
 
 
 @dataclass(frozen=True)
-class DescribeConfig(ColumnsConfig):
+class DescribeConfig(FileConfig):
     """One file to describe."""
 
-    file: str = ""
-    """The log: a text file or Parquet."""
-    separator: str | None = None
-    """Separator of a text file, or tab, comma, semicolon, pipe, space (default: found in the first line)."""
     rating_column: str | None = None
     """Column of the rating."""
     weight_column: str | None = None
@@ -61,19 +61,11 @@ class DescribeConfig(ColumnsConfig):
     def __post_init__(self) -> None:
         check_fields(self)
 
-    def names(self) -> dict[str, str | None]:
-        roles = ("rating", "weight", "reward", "propensity", "policy", "candidates")
-        return super().names() | {role: getattr(self, f"{role}_column") for role in roles}
-
 
 @dataclass(frozen=True)
-class SplitConfig(ColumnsConfig):
+class SplitConfig(FileConfig):
     """One file to split in two Parquet files."""
 
-    file: str = ""
-    """The log: a text file or Parquet."""
-    separator: str | None = None
-    """Separator of a text file, or tab, comma, semicolon, pipe, space (default: found in the first line)."""
     by: Literal["time", "user"] = "time"
     """time: whole sessions, the latest in the second file. user: all rows of a random part of the users in
     the second file."""
