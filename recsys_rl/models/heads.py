@@ -69,8 +69,11 @@ class TwoTowerHead(nn.Module):
     def forward(self, hidden: Tensor, blocks: Sequence[Tensor], items: Tensor) -> Tensor:
         """hidden (N, H), blocks as ``user`` takes them, items (I, F_i) -> logits (N, 1, I)."""
         query = self.temperature * self.user(hidden, blocks)  # (N, F_i + tower)
-        towers = torch.cat([items, self.tower(items).relu()], 1)  # (I, F_i + tower)
-        logits: Tensor = query @ towers.T  # (N, I)
+        fixed, learned = query.split([items.shape[1], TOWER_SIZE], -1)
+        # Two products: backwards, the given features need no gradient, and this one is the dearest product.
+        # The tower is made transposed: its gradient is then made in the order in which torch is fastest.
+        tower = torch.addmm(self.tower.bias.unsqueeze(1), self.tower.weight.T, items.T)  # (tower, I)
+        logits = torch.addmm(fixed @ items.T, learned, tower.relu())  # (N, I)
         return logits.unsqueeze(1)
 
     def among(self, hidden: Tensor, blocks: Sequence[Tensor], parts: Sequence[Tensor]) -> Tensor:
