@@ -59,9 +59,10 @@ class Config:
 
     def __post_init__(self) -> None:
         """Raise UserError for a value out of its range, and for values that exclude each other."""
-        preset = preset_of(self.algo, self.env)
         data = getattr(self.data_config, "data", DataConfig.data)
-        for name, cls in section_classes(self.algo, self.env, data).items():
+        classes = section_classes(self.algo, self.env, data)
+        preset = _applicable(preset_of(self.algo, self.env), classes)
+        for name, cls in classes.items():
             given = getattr(self, name)
             if given is None:
                 object.__setattr__(self, name, build(cls, preset.get(name, {}), name))
@@ -160,6 +161,14 @@ def preset_of(algo: str, env: str) -> dict[str, Any]:
     return overlay(presets.get("*", {}), presets.get(algo, {}))
 
 
+def _applicable(preset: dict[str, Any], classes: Mapping[str, type[Any]]) -> dict[str, Any]:
+    """The preset without the settings of data that the chosen source does not have."""
+    if "data_config" not in preset:
+        return preset
+    known = hints(classes["data_config"])
+    return {**preset, "data_config": {k: v for k, v in preset["data_config"].items() if k in known}}
+
+
 def section_classes(algo: str, env: str, data: object) -> dict[str, type[Any]]:
     """The class of each section. ``data`` is the source's name, unused if the platform has its own world."""
     platform = platform_of(env)
@@ -209,7 +218,8 @@ def sections_from(mapping: Mapping[str, Any]) -> dict[str, Any]:
     classes = section_classes(algo, env, data)
     homes = {name: section for section, first in classes.items() for name in hints(first)}
     _check_names(mapping, homes)
-    given = overlay(preset_of(algo, env), {name: mapping[name] for name in classes if name in mapping})
+    preset = _applicable(preset_of(algo, env), classes)
+    given = overlay(preset, {name: mapping[name] for name in classes if name in mapping})
     _check_gone(given.get("train_config"))
     for section, part in given.items():
         for field in part if isinstance(part, Mapping) else ():

@@ -465,6 +465,7 @@ def test_presets_of_algorithms_on_environments(algo: str, env: str) -> None:
 
 def test_preset_of_an_algorithm_refines_that_of_all() -> None:
     assert preset_of("ppo", "satiation") == {
+        "data_config": {"profile_fraction": 0.9},
         "agent_config": {"gamma": 0.99, "gae_lambda": 0.95, "bootstrap_time_limit": False, "lr": 1e-3},
         "train_config": {"total_timesteps": 600_000},
     }
@@ -473,6 +474,15 @@ def test_preset_of_an_algorithm_refines_that_of_all() -> None:
         "gae_lambda": 0.95,
         "bootstrap_time_limit": False,
     }
+
+
+def test_preset_of_data_is_for_sources_that_have_the_setting() -> None:
+    assert vars(Config(env="satiation").data_config)["profile_fraction"] == 0.9
+    assert vars(Config(env="drift").data_config)["profile_fraction"] == 0.8
+    made_up = from_dict(Config, {"env": "satiation", "data_config": {"data": "synthetic"}})
+    assert "profile_fraction" not in vars(made_up.data_config)
+    with pytest.raises(UserError, match="profile_fraction is no setting of synthetic"):
+        from_dict(Config, {"env": "satiation", "data_config": {"data": "synthetic", "profile_fraction": 0.9}})
 
 
 def test_presets_set_no_optional_fields() -> None:

@@ -219,11 +219,12 @@ PLATFORM = Platform(
     users=Satiation,
     presets={
         "*": {
+            "data_config": {"profile_fraction": 0.9},
             "agent_config": {
                 "gamma": 0.99,
                 "gae_lambda": 0.95,
                 "bootstrap_time_limit": False,  # the history shows the number of steps left
-            }
+            },
         },
         "ppo": {"agent_config": {"lr": 1e-3}, "train_config": {"total_timesteps": 600_000}},
         "a2c": {"train_config": {"total_timesteps": 300_000}},
