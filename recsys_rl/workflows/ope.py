@@ -27,7 +27,7 @@ from recsys_rl.objective.weighted import check_weights, parse_weights, stream_we
 from recsys_rl.ope.estimate import Estimate, recommend, with_doubt
 from recsys_rl.ope.fits import Fit, mlp, ridge
 from recsys_rl.ope.intervals import PROMISES
-from recsys_rl.ope.judging import Difference, Judgement, Way, difference, judgement
+from recsys_rl.ope.judging import Difference, Judgement, Terms, Way, difference, judgement
 from recsys_rl.ope.logged import Judged, Prepared, certain_mass, judge, prepare, sessions_of
 from recsys_rl.ope.printing import plain, print_result
 from recsys_rl.ope.propensities import WARNING, PropensityFit, with_propensities
@@ -232,7 +232,14 @@ class Bench:
         of, options = self.prepared, self.options
         sessions = sessions_of(of, logprobs, None if mine is None else mine.draws, self.fit())
         way = Way(options.interval, largest_weight=options.largest_weight, seed=options.seed)
-        found = judgement(sessions, of.users, way, certain_mass(of, logprobs), of.most, played)
+        found = judgement(
+            sessions,
+            of.users,
+            way,
+            certain_mass(of, logprobs),
+            of.most,
+            {} if played is None else {"world": Terms(played)},
+        )
         if self.fitted is None:
             return found
         return dataclasses.replace(found, estimates=with_doubt(found.estimates, WARNING))
