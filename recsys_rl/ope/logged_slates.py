@@ -87,6 +87,16 @@ def place_marginals(policy: Behaviour, obs: Obs, items: Tensor, draws: int) -> T
     return found / draws
 
 
+@torch.no_grad()
+def marginals_of(prepared: Prepared, policy: Behaviour, draws: int) -> Tensor:
+    """(E, K, K): ``place_marginals`` of the logged slates."""
+    items = prepared.log.items
+    found = torch.zeros(*items.shape, items.shape[1], dtype=torch.float64)
+    for at, obs in observations(prepared.log, prepared.catalogue):
+        found[at] = place_marginals(policy, obs, items[at], draws)
+    return found
+
+
 # 1_pi' G^+ 1_s for a logger that draws K of n items uniformly, without replacement: G has the eigenvalue
 # K / n at the constant, (n - K) / (n (n - 1)) at differences of items, 1 / (n - 1) at differences of both
 def uniform_additive(marginals: Tensor, numbers: Tensor) -> Tensor:
