@@ -138,12 +138,31 @@ def test_one_step_logs_get_the_bandit_estimators_and_their_clips(folder: Path) -
     one_step(folder)
     found = command(folder, "one.parquet", "--interval", "bernstein", "--largest-weight", "24", "--no-world")
     rows = {row["estimator"]: row for row in found["rows"]}
-    assert set(rows) == {"dm", "ips", "snips", "dr", "sndr", "clipped-ips", "switch-dr", "dros", "sg", "mips", "offcem"}
+    assert set(rows) == {
+        "dm",
+        "ips",
+        "snips",
+        "dr",
+        "sndr",
+        "clipped-ips",
+        "switch-dr",
+        "dros",
+        "sg",
+        "mips",
+        "offcem",
+    }
     promises = found["about"]["promises"]
     assert set(promises) == {"bernstein", "student-t"} and "rewards" not in promises["student-t"]
     assert rows["ips"]["interval"] == "bernstein" and rows["snips"]["interval"] == "student-t"
     assert rows["dr"]["recommended"] or rows["dr"]["warning"]
     assert rows["sg"]["clip"] is not None and rows["ips"]["clip"] is None
+    assert rows["mips"]["mean_weight"] == pytest.approx(1, abs=0.1)
+    assert found["about"]["clusters"].startswith("5 clusters")  # the square root of 24 items
+    own = command(folder, "one.parquet", "--policy", "random", "--policy", "logged", "--no-world")
+    same = {(row["policy"], row["estimator"]): row["value"] for row in own["rows"]}
+    assert same["random", "mips"] == pytest.approx(
+        same["logged", "mean"], rel=1e-5
+    )  # the logger's own weights
 
 
 def test_steps_that_one_user_alone_reaches_are_estimated(folder: Path) -> None:

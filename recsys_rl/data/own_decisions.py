@@ -113,7 +113,7 @@ def read_own(
     order = torch.from_numpy(np.lexsort((log.steps.numpy(), log.sessions.numpy())))
     log = _ended(log.rows(order))
     check_rows(name, log, order + 1)
-    probabilities = read.numbers_in_lists("probabilities", len(names))
+    probabilities = read.probabilities([str(x) for x in names])
     by_id = names if not text_ids else [str(x) for x in names]
     shares = log.items.flatten().bincount(minlength=len(names)).float() / log.num_rows
     notes = [taken, table.note, facts.note, note, *read.notes]
@@ -310,6 +310,27 @@ class _Reader:
             )
         return self._numbers(column, series.explode()).nan_to_num(nan=torch.nan).view(-1, size)
 
+    def probabilities(self, ids: Sequence[str]) -> Tensor | None:
+        """(E, I) float64 of every item under the logger, from a list or from columns ``probability.ID``."""
+        named = [f"probability.{x}" for x in ids]
+        if "probabilities" not in self.frame.columns and any(x in self.frame.columns for x in named):
+            lacking = [x for x in named if x not in self.frame.columns]
+            if lacking:
+                raise UserError(f"{self.name} has no column {short(lacking[0])}, but others of its kind.")
+            found: Tensor | None = torch.stack([self._numbers(x, self._filled(x)) for x in named], 1)
+        else:
+            found = self.numbers_in_lists("probabilities", len(ids))
+        if found is None:
+            return None
+        wrong = ~((found >= 0).all(1) & ((found.sum(1) - 1).abs() <= 1e-4))
+        if bool(wrong.any()):
+            row = int(wrong.nonzero()[0])
+            raise UserError(
+                f"{self.name}: the probabilities of row {row + 1} are no distribution: give numbers of at "
+                "least 0 that sum to 1."
+            )
+        return found
+
     def logprobs(self) -> Tensor:
         """(E,) float64; NaN without propensities."""
         if "propensity" not in self.columns:
@@ -326,7 +347,7 @@ class _Reader:
         """Names (P,), the logger (E,), the logprobs (E, P) under each, and a note."""
         nobody = torch.zeros(self.frame.height, dtype=torch.int64)
         if "policy" not in self.columns:
-            return ("logged",), nobody, None, ""
+            return ("the log's policy",), nobody, None, ""
         texts = self._filled(self.columns["policy"]).cast(pl.String)
         names = texts.unique().sort().to_list()
         columns = [f"propensity.{name}" for name in names]
