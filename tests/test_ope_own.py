@@ -310,3 +310,36 @@ def test_wrong_probabilities_of_the_logger_are_refused(tmp_path: Path) -> None:
     pl.DataFrame(log).write_csv(tmp_path / "log.csv")
     with pytest.raises(UserError, match="probabilities of row 1 are no distribution"):
         read_own(tmp_path / "log.csv")
+
+
+def test_errors_about_sessions_have_the_ids_of_the_file(
+    files: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log, mine = files
+    wrong = pl.read_csv(mine).select("propensity")["propensity"].to_list()
+    wrong[5] = -1.0
+    pl.DataFrame({"propensity": wrong}).write_csv(tmp_path / "t.csv")
+    text = refusal(capsys, log, "--target", str(tmp_path / "t.csv"))
+    assert "the propensity -1 of row 6 is impossible" in text
+    rows = [("ann", "s-a", 0, "x"), ("ann", "s-a", 1, "y"), ("bob", "s-b", 0, "x"), ("cy", "s-b", 1, "y")]
+    frame = pl.DataFrame(rows, schema=["user", "session", "step", "item"], orient="row")
+    frame = frame.with_columns(propensity=pl.lit(0.5), reward=pl.lit(1.0))
+    frame.write_csv(tmp_path / "log.csv")
+    text = refusal(capsys, tmp_path / "log.csv", "--policy", "random")
+    assert "session 's-b' is of the users 'bob' and 'cy' (row 4)" in text
+
+
+def test_items_that_the_logger_never_shows_and_equal_rewards_are_warned_of(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    chosen = rng.choice(2, size=900)
+    log = {"user": np.arange(900) % 200, "item": chosen, "candidates": ["0|1|2"] * 900}
+    log |= {"propensity": np.full(900, 0.5), "reward": np.ones(900)}
+    log |= {f"probability.{k}": np.full(900, p) for k, p in enumerate((0.5, 0.5, 0.0))}
+    pl.DataFrame(log).write_csv(tmp_path / "log.csv")
+    columns = {f"probability.{k}": np.full(900, p) for k, p in enumerate((0.3, 0.3, 0.4))}
+    pl.DataFrame({"propensity": np.full(900, 0.3)} | columns).write_csv(tmp_path / "t.csv")
+    found = judged(tmp_path, tmp_path / "log.csv", "--target", str(tmp_path / "t.csv"))
+    row = next(row for row in found["rows"] if row["estimator"] == "ips")
+    assert row["unsupported"] == pytest.approx(0.4)
+    assert "40% of the policy's choices were impossible for the logging policy" in row["warning"]
+    assert "Every reward of the log is 1" in row["warning"]

@@ -6,8 +6,10 @@ names as candidates; what is known of them is in the file of ``items``.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -112,7 +114,8 @@ def read_own(
     )
     order = torch.from_numpy(np.lexsort((log.steps.numpy(), log.sessions.numpy())))
     log = _ended(log.rows(order))
-    check_rows(name, log, order + 1)
+    with own_ids(sessions, users):
+        check_rows(name, log, order + 1)
     probabilities = read.probabilities([str(x) for x in names])
     by_id = names if not text_ids else [str(x) for x in names]
     shares = log.items.flatten().bincount(minlength=len(names)).float() / log.num_rows
@@ -127,6 +130,30 @@ def read_own(
         whole=read.whole,
         notes=tuple(filter(None, notes)),
     )
+
+
+@contextlib.contextmanager
+def own_ids(sessions: Sequence[str] | None, users: Sequence[str] | None = None) -> Iterator[None]:
+    """Give errors inside the block the ids of the file in place of our numbers of sessions and users.
+
+    Without sessions in the file a session is a row.
+    """
+    try:
+        yield
+    except UserError as error:
+        text = str(error)
+        if sessions is None:
+            text = re.sub(r"step 0 of session (\d+)", lambda found: f"row {int(found[1]) + 1}", text)
+        else:
+            text = re.sub(r"session (\d+)", lambda found: f"session {short(sessions[int(found[1])])}", text)
+        if users is not None:
+            pair = r"the users (\d+) and (\d+)"
+            text = re.sub(
+                pair,
+                lambda found: f"the users {short(users[int(found[1])])} and {short(users[int(found[2])])}",
+                text,
+            )
+        raise UserError(text) from error
 
 
 def _ordered(ids: pl.Series) -> tuple[list[object], bool]:

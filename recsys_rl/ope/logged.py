@@ -55,9 +55,11 @@ class Prepared:
     def most(self) -> float:
         """The largest possible return: the largest reward of the log in each step.
 
-        Where all rewards are negative it is that of a session of one step.
+        Where all rewards are negative it is that of a session of one step. Equal rewards bound nothing.
         """
-        best = self.bounds[1]
+        least, best = self.bounds
+        if least == best:
+            return float("inf")
         return best * sum(self.gamma**t for t in range(self.grid.shape[1])) if best > 0 else best
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -16,12 +17,12 @@ from torch import Tensor
 from recsys_rl.agents.baselines import RandomPolicy
 from recsys_rl.agents.behaviours import Fixed
 from recsys_rl.data.own_catalogue import knows_items
-from recsys_rl.data.own_decisions import OwnLog
+from recsys_rl.data.own_decisions import OwnLog, own_ids
 from recsys_rl.data.target import Ids, Target, check_support, read_target
 from recsys_rl.data.transitions import observations, showable
 from recsys_rl.evaluation.behaviours import SEERS, Behaviours
 from recsys_rl.ope.bandit import BANDIT, CLIPPED
-from recsys_rl.ope.diagnostics import FEW, HEAVY
+from recsys_rl.ope.diagnostics import FEW, HEAVY, unsupported_mass
 from recsys_rl.ope.estimate import Estimate, estimated, recommend, with_doubt
 from recsys_rl.ope.fits import Fit, mlp, ridge
 from recsys_rl.ope.intervals import PROMISES
@@ -211,7 +212,8 @@ class Bench:
         target = None
         if self.options.target is not None:
             own = None if self.own is None else Ids(self.own.items, self.own.rows, self.own.sessions)
-            target = read_target(self.options.target, self.prepared.log, own)
+            with self._naming():
+                target = read_target(self.options.target, self.prepared.log, own)
         worlds = self.worlds() if policies else None
         found = {name: self._judge(name, policy, worlds) for name, policy in policies.items()}
         if target is not None:
@@ -250,7 +252,8 @@ class Bench:
         )
         features = torch.zeros(*drawn.shape, of.rows.shape[1])
         for at, obs in observations(of.log, of.catalogue):
-            check_support(every[at], showable(obs, every.shape[1]), at, of.log)
+            with self._naming():
+                check_support(every[at], showable(obs, every.shape[1]), at, of.log)
             for k in range(drawn.shape[1]):
                 features[at, k] = of.features(obs, drawn[at, k].unsqueeze(1))
         mine = Judged(target.logprobs, features)
@@ -280,10 +283,30 @@ class Bench:
         elif self.steps == 1 and self.places == 1:
             self._leave_out(name, dict.fromkeys(CLUSTERED, reason or unknown))
         lost = certain_mass(of, logprobs)
+        if probabilities is not None and self.steps == 1 and self.places == 1:
+            lost = max(lost, self._lost(probabilities))
         found = judgement(sessions, of.users, self.way, lost, of.most, more)
-        if self.fitted is None:
-            return found
-        return dataclasses.replace(found, estimates=with_doubt(found.estimates, WARNING))
+        rows = found.estimates if self.fitted is None else with_doubt(found.estimates, WARNING)
+        least, best = of.bounds
+        if least == best:
+            text = f"Every reward of the log is {best:g}: it shows no difference between policies."
+            rows = [dataclasses.replace(row, warnings=(*row.warnings, text)) for row in rows]
+        return dataclasses.replace(found, estimates=rows)
+
+    def _lost(self, policy: Probabilities) -> float:
+        """Share of the policy's mass on items that the logger never shows, if the log holds its own."""
+        of = self.prepared
+        if self.own is None or self.own.probabilities is None:
+            return 0.0
+        parts = [
+            unsupported_mass(policy(rows, obs), self.own.probabilities[rows]) * len(rows)
+            for rows, obs in observations(of.log, of.catalogue)
+        ]
+        return sum(parts) / of.log.num_rows
+
+    def _naming(self) -> AbstractContextManager[None]:
+        """Errors with the ids of people's own log."""
+        return nullcontext() if self.own is None else own_ids(self.own.sessions)
 
     def _logged(self) -> Judgement:
         """What the log's own policies earned: no estimate, but the mean of the sessions."""
