@@ -34,8 +34,8 @@ class DataConfig:
 
     data: str = "movielens"
     """movielens, ml-100k, ml-latest-small, ml-1m, ml-25m, ml-32m, kuairec, kuairand, coat, synthetic,
-    clustered, a log (.csv, .tsv, .dat, .txt, .inter, gzipped or not, .parquet), or a .npy table of item
-    embeddings."""
+    clustered, a log (.csv, .tsv, .dat, .txt, .inter, .data, gzipped or not, .parquet), or a .npy table
+    of item embeddings."""
     cache_dir: str | None = None
     """Folder for downloads, learned embeddings and `clustered` items (default: the user's cache folder)."""
     heldout_fraction: Annotated[float, Range(above=0, below=1)] = 0.2

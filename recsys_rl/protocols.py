@@ -59,6 +59,10 @@ class Behaviour(Policy, Protocol):
         """
         ...
 
+    def item_probabilities(self, obs: Obs, num_items: int) -> Tensor:
+        """(N, I) float64: the probability of showing each item, for policies of single items."""
+        ...
+
 
 class Learner(Policy, Protocol):
     """A policy that learns from a record of its actions."""

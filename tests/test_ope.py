@@ -138,12 +138,31 @@ def test_one_step_logs_get_the_bandit_estimators_and_their_clips(folder: Path) -
     one_step(folder)
     found = command(folder, "one.parquet", "--interval", "bernstein", "--largest-weight", "24", "--no-world")
     rows = {row["estimator"]: row for row in found["rows"]}
-    assert set(rows) == {"dm", "ips", "snips", "dr", "sndr", "clipped-ips", "switch-dr", "dros", "sg"}
+    assert set(rows) == {
+        "dm",
+        "ips",
+        "snips",
+        "dr",
+        "sndr",
+        "clipped-ips",
+        "switch-dr",
+        "dros",
+        "sg",
+        "mips",
+        "offcem",
+    }
     promises = found["about"]["promises"]
     assert set(promises) == {"bernstein", "student-t"} and "rewards" not in promises["student-t"]
     assert rows["ips"]["interval"] == "bernstein" and rows["snips"]["interval"] == "student-t"
     assert rows["dr"]["recommended"] or rows["dr"]["warning"]
     assert rows["sg"]["clip"] is not None and rows["ips"]["clip"] is None
+    assert rows["mips"]["mean_weight"] == pytest.approx(1, abs=0.1)
+    assert found["about"]["clusters"].startswith("5 clusters")  # the square root of 24 items
+    own = command(folder, "one.parquet", "--policy", "random", "--policy", "logged", "--no-world")
+    same = {(row["policy"], row["estimator"]): row["value"] for row in own["rows"]}
+    assert same["random", "mips"] == pytest.approx(
+        same["logged", "mean"], rel=1e-5
+    )  # the logger's own weights
 
 
 def test_steps_that_one_user_alone_reaches_are_estimated(folder: Path) -> None:
@@ -278,9 +297,9 @@ def test_target_file_with_probabilities_of_every_item_has_the_other_estimators(f
     path = target_file(folder, log, logprob=log.logprobs.tolist(), probabilities=every.tolist())
     rows = {row["estimator"] for row in command(folder, "random.parquet", "--target", str(path))["rows"]}
     assert rows == {"pdis", "wpdis", "sdr", "wdr", "fqe"}
-    logprobs, found = read_target(path, log)
-    assert torch.equal(logprobs, log.logprobs)
-    assert found is not None and torch.allclose(found, every)
+    found = read_target(path, log)
+    assert torch.equal(found.logprobs, log.logprobs)
+    assert found.every is not None and torch.allclose(found.every, every)
 
 
 @pytest.mark.parametrize(

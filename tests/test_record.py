@@ -83,6 +83,10 @@ class Witness:
         found: Tensor = self.behaviour.place_logprobs(obs, items)
         return found
 
+    def item_probabilities(self, obs: Obs, num_items: int) -> Tensor:
+        found: Tensor = self.behaviour.item_probabilities(obs, num_items)
+        return found
+
 
 class WatchedEnv(RecEnv):
     """An environment that keeps the streams of its steps."""
@@ -342,6 +346,9 @@ class Tilted:
     def place_logprobs(self, obs: Obs, items: Tensor) -> Tensor:
         first, second = self.weights[items].unbind(1)
         return torch.stack([first / 10, second / (10 - first)], 1).log()
+
+    def item_probabilities(self, obs: Obs, num_items: int) -> Tensor:
+        return self.weights.expand(obs.num_rows, -1) / 10
 
 
 def test_mixture_of_slates_has_the_probability_of_both() -> None:

@@ -112,6 +112,16 @@ class RandomPolicy:
             found.append(log_p.masked_fill((item < 0) & (here <= 0), 0.0))
         return torch.stack(found, 1)
 
+    def item_probabilities(self, obs: Obs, num_items: int) -> Tensor:
+        """(N, I) float64: equal for the items that may be shown; for policies of single items."""
+        if obs.candidates is None:
+            allowed = obs.allowed(num_items)
+        else:  # padding writes to an extra column
+            allowed = torch.zeros(obs.num_rows, num_items + 1, dtype=torch.bool)
+            allowed.scatter_(1, torch.where(obs.candidates < 0, num_items, obs.candidates), True)
+            allowed = allowed[:, :-1]
+        return allowed.double() / allowed.sum(1, keepdim=True).clamp_min(1)
+
 
 class FixedList:
     """Shows everyone the same items in the same order, K at a step, and repeats the last K at the end.

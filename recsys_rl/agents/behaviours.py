@@ -34,6 +34,11 @@ class Fixed:
         chosen = self._last[1]
         return torch.zeros(items.shape, dtype=torch.float64).masked_fill_(chosen != items, -torch.inf)
 
+    def item_probabilities(self, obs: Obs, num_items: int) -> Tensor:
+        """(N, I) float64: 1 at the item that is shown."""
+        found = torch.zeros(obs.num_rows, num_items, dtype=torch.float64)
+        return found.scatter_(1, self.act(obs).items, 1.0)
+
 
 class EpsilonMixture:
     """Shows the slate of ``other`` with probability epsilon, else that of ``policy``.
@@ -77,3 +82,8 @@ class EpsilonMixture:
         mixed = torch.logaddexp(math.log1p(-self.epsilon) + ours, math.log(self.epsilon) + theirs)
         terms = mixed.diff(dim=1, prepend=mixed.new_zeros(len(mixed), 1))
         return terms.nan_to_num(nan=-torch.inf, neginf=-torch.inf)  # NaN: below an impossible place
+
+    def item_probabilities(self, obs: Obs, num_items: int) -> Tensor:
+        """(N, I) float64."""
+        ours, theirs = (x.item_probabilities(obs, num_items) for x in (self.policy, self.other))
+        return (1 - self.epsilon) * ours + self.epsilon * theirs

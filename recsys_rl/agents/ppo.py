@@ -114,6 +114,11 @@ class PPO:
         return self.model.place_logprobs(obs, items)
 
     @torch.inference_mode()
+    def item_probabilities(self, obs: Obs, num_items: int) -> Tensor:
+        """(N, I) float64: the probability of showing each item, for policies of single items."""
+        return self.model.item_probabilities(obs, num_items)
+
+    @torch.inference_mode()
     def value(self, obs: Obs) -> Tensor:
         return self.model.value(obs)
 

@@ -20,7 +20,7 @@ split      write two Parquet files, split by time (no session in both) or by use
 
 `recsys-rl data describe --help` and `recsys-rl data split --help` list the options."""
 
-DESCRIBE = """Describe a log file: Parquet, or text with any separator (.csv, .tsv, .dat, .txt, .inter, .gz).
+DESCRIBE = """Describe a log file: Parquet, or text with any separator (.csv .tsv .dat .data .txt .inter .gz).
 
 Examples:
   recsys-rl data describe plays.tsv

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import tyro
 
 from recsys_rl.cli.parse import checked, parse
-from recsys_rl.workflows.ope import OpeConfig, ope
+from recsys_rl.workflows.ope import ope
+from recsys_rl.workflows.ope_config import OpeConfig
 
 TEXT = """Estimate from a log of decisions the return that a policy would have earned.
 
@@ -16,6 +17,7 @@ Examples:
   recsys-rl ope --log log.parquet --policy ppo --policy popularity --json ope.json
   recsys-rl ope --log log.parquet --compare ppo random               their difference, and is it settled?
   recsys-rl ope --log log.parquet --target mine.parquet              your own policy's probabilities
+  recsys-rl ope --log clicks.csv --target mine.csv --compare target logged      your own log
 
 docs/09_logs.md says when to believe the numbers."""
 
@@ -26,7 +28,7 @@ class OpeOptions(OpeConfig):
 
     policy: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """Row of the evaluation table to judge: ppo, ppo-greedy, random, popularity ... (default: the
-    checkpoint's own policy, sampled)."""
+    checkpoint's own policy, sampled). Of your own log: random."""
 
     def __post_init__(self) -> None:
         """Check nothing here: the OpeConfig made from these options checks the values."""

@@ -22,6 +22,8 @@ SOURCES = {
     ".txt.gz": "recsys_rl.data.log:SOURCE",
     ".inter": "recsys_rl.data.log:SOURCE",
     ".inter.gz": "recsys_rl.data.log:SOURCE",
+    ".data": "recsys_rl.data.log:SOURCE",
+    ".data.gz": "recsys_rl.data.log:SOURCE",
     ".parquet": "recsys_rl.data.log:SOURCE",
     ".npy": "recsys_rl.data.table:SOURCE",
 }

@@ -1,7 +1,7 @@
 """Check the events of a log: parse ids, times and numbers, and name all problems together.
 
 Ids are whole numbers 0..2**63-1, or strings. If any id of a column does not look like a number, the column is
-read as strings. Times are seconds, milliseconds, microseconds or nanoseconds as numbers, dates, or ISO texts.
+read as strings. data/times.py parses times.
 """
 
 from __future__ import annotations
@@ -13,18 +13,13 @@ import numpy as np
 import polars as pl
 
 from recsys_rl.data.read import NUMBER, short
+from recsys_rl.data.times import times_of
 from recsys_rl.types import UserError
 
 Missing = Literal["refuse", "drop"]
 Duplicates = Literal["refuse", "sum", "keep-first"]
 
 NO_VALUE = ("", "nan", "null", "\\n")  # without case and spaces; \N is the null of database exports
-_ISO = (
-    r"^\s*(\d{4})[-/](\d{1,2})[-/](\d{1,2})"
-    r"(?:[T ]+(\d{1,2}):(\d{2})(?::(\d{2}(?:[.,]\d+)?))?)?\s*(Z|z|UTC|GMT|[+-]\d{2}:?(?:\d{2})?)?\s*$"
-)
-# The unit of whole-number times, by their median: 1e11 s is the year 5138, and 1e11 ms is 1973.
-_UNITS = ((1e17, 1e9, "nanoseconds"), (1e14, 1e6, "microseconds"), (1e11, 1e3, "milliseconds"))
 
 
 @dataclass
@@ -167,49 +162,6 @@ def _whole(numbers: pl.Series) -> pl.Series:
     """Int64, null where a number has a fraction or is too large to be exact."""
     sound = (numbers == numbers.floor()) & (numbers.abs() < 2.0**53)
     return numbers.set(~sound.fill_null(False), None).cast(pl.Int64, strict=False)
-
-
-def times_of(column: pl.Series, role: str) -> Parsed:
-    """Seconds as Int64, or as Float64 with fractions; the caller cuts fractions off after sorting."""
-    rule = "times are numbers of at most 64 bits, dates, or ISO texts such as 2024-05-01T12:00:00Z"
-    note = ""
-    if column.dtype == pl.Date or isinstance(column.dtype, pl.Datetime):
-        instants = column.cast(pl.Datetime("us")) if column.dtype == pl.Date else column
-        seconds = instants.dt.epoch("us") / 1e6
-    elif column.dtype == pl.String and column.str.contains(_ISO).any():
-        seconds = _iso_seconds(column)
-    elif column.dtype == pl.String or column.dtype.is_numeric():
-        seconds = column.cast(pl.Int64, strict=False) if not column.dtype.is_float() else column
-        if seconds.has_nulls():
-            seconds = column.cast(pl.Float64, strict=False)
-        middle = seconds.abs().median()
-        for least, parts, unit in _UNITS:
-            if isinstance(middle, int | float) and least <= middle < 2.0**63:
-                seconds, note = seconds / parts, f"times in {unit}"
-                break
-    else:
-        seconds = pl.repeat(None, column.len(), dtype=pl.Float64, eager=True)
-    bad = seconds.is_null()
-    if seconds.dtype.is_float():
-        bad = (seconds.abs() < 2.0**63).not_().fill_null(True)
-    return seconds.set(bad, None), bad, rule, note
-
-
-def _iso_seconds(column: pl.Series) -> pl.Series:
-    """Seconds since 1970 of ISO texts; UTC where they name no zone, null where the text is none."""
-    part = [pl.col("text").str.extract(_ISO, group) for group in range(1, 8)]
-    digits = part[6].str.replace_all(r"[^0-9]", "")
-    offset = 60 * digits.str.slice(0, 2).cast(pl.Int64, strict=False).fill_null(0)
-    offset += digits.str.slice(2, 2).cast(pl.Int64, strict=False).fill_null(0)  # minutes
-    sign = pl.when(part[6].str.starts_with("-")).then(-1).otherwise(1)
-    day = pl.concat_str(part[0], part[1].str.zfill(2), part[2].str.zfill(2), separator="-").str.to_date(
-        "%Y-%m-%d", strict=False
-    )
-    hour, minute = (part[i].cast(pl.Int64).fill_null(0) for i in (3, 4))
-    second = part[5].str.replace(",", ".").cast(pl.Float64).fill_null(0.0)
-    sound = (hour < 24) & (minute < 60) & (second < 61)
-    seconds = day.dt.epoch("s") + 3600 * hour + 60 * minute + second - 60 * sign * offset
-    return column.to_frame("text").select(pl.when(sound).then(seconds)).to_series()
 
 
 def numbers_of(column: pl.Series, role: str) -> Parsed:

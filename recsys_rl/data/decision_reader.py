@@ -47,6 +47,18 @@ def read_decisions(path: str | Path) -> DecisionLog:
     return log
 
 
+def has_header(path: str | Path) -> bool:
+    """False for a file without our header, which data/own_decisions.py reads. Raises UserError if damaged."""
+    path = Path(path)
+    if not path.is_file():
+        return True  # read_decisions reports it
+    with path.open("rb") as file:
+        if file.read(4) != b"PAR1":
+            return False
+    with parsing(one_line(path)):
+        return KEY in pl.read_parquet_metadata(path)
+
+
 def _header(name: str, texts: Mapping[str, str]) -> DecisionHeader:
     if KEY not in texts:
         raise UserError(

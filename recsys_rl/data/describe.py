@@ -18,9 +18,10 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from recsys_rl.data.clean import no_value, numbers_of, times_of
+from recsys_rl.data.clean import no_value, numbers_of
 from recsys_rl.data.columns import OPTIONS, find_columns
 from recsys_rl.data.read import TableFile, listed, open_table
+from recsys_rl.data.times import UNCLEAR, order_of, times_of
 from recsys_rl.types import UserError
 
 PIECE = 500_000  # rows read at a time
@@ -142,7 +143,7 @@ def describe(
             f"{OPTIONS['user']}, {OPTIONS['item']} and others, put a header above the first line if it is a "
             "row of the data, or give --separator if these are no columns."
         )
-    survey = Survey(columns)
+    survey = Survey(columns, order_of(table, columns["time"]) if "time" in columns else None)
     for start, piece in pieces(table, list(dict.fromkeys(columns.values()))):
         survey.add(start, piece)
     if survey.rows == 0:
@@ -167,8 +168,9 @@ def pieces(table: TableFile, columns: Sequence[str]) -> Iterator[tuple[int, pl.D
 class Survey:
     """The sums over the pieces so far."""
 
-    def __init__(self, columns: Mapping[str, str]) -> None:
-        self.columns, self.rows = columns, 0
+    def __init__(self, columns: Mapping[str, str], order: str | None = None) -> None:
+        """``order``: of the texts in the column of times (``times.order_of``)."""
+        self.columns, self.rows, self.order = columns, 0, order
         self.hashes: dict[str, list[Hashes]] = {"user": [], "item": [], "session": [], "repeat": []}
         self.shown: dict[Any, int] = {}
         self.times: list[float] = []
@@ -198,8 +200,9 @@ class Survey:
         if "session" in hashes:
             self.hashes["session"].append(mixed([hashes[r] for r in ("user", "session") if r in hashes]))
         if "time" in series:
-            seconds, bad, _, _ = times_of(series["time"], "time")
-            self._problem(f"column {self.columns['time']!r} has no time", bad & ~gaps["time"], start)
+            seconds, bad, _, _ = times_of(series["time"], "time", self.order)
+            why = f" ({UNCLEAR[self.order]})" if self.order in UNCLEAR else ""
+            self._problem(f"column {self.columns['time']!r} has no time{why}", bad & ~gaps["time"], start)
             known = seconds.drop_nulls()
             self.times += [float(known.min()), float(known.max())] if known.len() else []  # type: ignore[arg-type]
             keys.append(seconds.cast(pl.Float64).fill_null(float("nan")).to_numpy().view(np.uint64))

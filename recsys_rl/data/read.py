@@ -1,8 +1,8 @@
 """Tables in the formats that people have: text with any separator, gzip of it, and Parquet.
 
 Text is UTF-8, else Latin-1. The separator of a text file is found in its first line, or given. A header may
-be typed (`user_id:token`, as in `.inter` files) or absent (as in the `.dat` files of MovieLens). Text columns
-stay text: the caller parses them.
+be typed (`user_id:token`, as in `.inter` files) or absent (as in the `.dat` and `.data` files of MovieLens).
+Text columns stay text: the caller parses them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import polars as pl
 from recsys_rl.data.download import gunzip
 from recsys_rl.types import UserError
 
-TEXT_ENDINGS = (".csv", ".tsv", ".dat", ".txt", ".inter")
+TEXT_ENDINGS = (".csv", ".tsv", ".dat", ".txt", ".inter", ".data")
 ENDINGS = (*(ending + packed for ending in TEXT_ENDINGS for packed in ("", ".gz")), ".parquet")
 
 # Numbers as programs write them. "007" is a name: if it were read as 7, two ids could become one.

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from recsys_rl.data.clean import times_of
 from recsys_rl.data.columns import find_columns
 from recsys_rl.data.describe import HEADLESS, pieces
 from recsys_rl.data.read import TableFile, open_table, parsing
+from recsys_rl.data.times import UNCLEAR, order_of, times_of
 from recsys_rl.types import UserError
 
 _USER_STREAM = 21  # one of the independent streams of the seed
@@ -35,8 +35,11 @@ def split_by_time(
     """
     table, columns = _open(path, separator, given, ("user", "session", "time"), ("time",))
     seconds = []
+    order = order_of(table, columns["time"])
+    if order in UNCLEAR:
+        raise UserError(f"{path}: column {columns['time']!r}: {UNCLEAR[order]}.")
     for start, piece in pieces(table, [columns["time"]]):
-        found, bad, _, _ = times_of(piece[columns["time"]], "time")
+        found, bad, _, _ = times_of(piece[columns["time"]], "time", order)
         if bad.any():
             raise UserError(
                 f"{path}: column {columns['time']!r} has no time in row "
@@ -50,7 +53,7 @@ def split_by_time(
     cut = float(np.partition(times, place)[place])
     del times, seconds
     late = pl.col(columns["time"]).map_batches(
-        lambda x: times_of(x, "time")[0] >= cut, return_dtype=pl.Boolean
+        lambda x: times_of(x, "time", order)[0] >= cut, return_dtype=pl.Boolean
     )
     scan = table.scan(table.names)
     if "session" not in columns:

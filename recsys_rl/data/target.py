@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -10,27 +12,49 @@ import torch
 from torch import Tensor
 
 from recsys_rl.data.decisions import DecisionLog
-from recsys_rl.data.read import parsing
+from recsys_rl.data.read import open_table, parsing
 from recsys_rl.errors import one_line
 from recsys_rl.types import UserError
 
 
-def read_target(path: str | Path, log: DecisionLog) -> tuple[Tensor, Tensor | None]:
-    """Log-probabilities (E,) of the logged actions, and probabilities (E, I) of every item or None.
+@dataclass(frozen=True)
+class Target:
+    """Anyone's policy on the E rows of a log."""
 
-    The file has one row for each decision, in any order: ``session``, ``step``, and ``propensity`` (or
-    ``logprob``) of the logged action under the policy. A Parquet file may have a list column
-    ``probabilities``, of all items (``check_support`` checks the masks).
+    logprobs: Tensor  # (E,) float64: of the logged actions
+    every: Tensor | None = None  # (E, I) float64: the probability of every item
+    places: Tensor | None = None  # (E, K) float64: the terms of logprobs, each place given those above
 
-    Raises UserError if a row is missing, double, or has no probability, or if its two columns disagree.
+
+@dataclass(frozen=True)
+class Ids:
+    """The ids of people's own log (data/own_decisions.py), which a file of probabilities refers to."""
+
+    items: Sequence[str]  # (I,)
+    rows: Tensor  # (E,): the place in the log's file of each row
+    sessions: Sequence[str] | None  # by number; None: the log has none
+
+
+def read_target(path: str | Path, log: DecisionLog, ids: Ids | None = None) -> Target:
+    """The probabilities of a policy, from a CSV or Parquet file with one row for each decision.
+
+    Columns: ``session``, ``step``, and ``propensity`` (or ``logprob``) of the logged action under the policy.
+    It may have the probability of every item (``check_support`` checks the masks): a list ``probabilities``
+    in the order of the catalogue, or a column ``probability.ID`` for each item. For slates it may have a
+    list ``place_logprobs``. Beside people's own log (``ids``) a file without ``session`` has the rows of the
+    log in the order of its file, and ``step`` may be absent if each session has one.
+
+    Raises UserError if a row is missing, double, or has no probability, or if its columns disagree.
     """
     path = Path(path)
     name = one_line(path)
     if not path.is_file():
         raise UserError(f"{name} is not a file: give a file with the columns session, step and propensity.")
     with parsing(name):
-        frame = pl.read_parquet(path, glob=False) if path.suffix == ".parquet" else pl.read_csv(path)
+        table = open_table(path)
+        frame = table.rows(table.names)
     column = "propensity" if "propensity" in frame.columns else "logprob"
+    frame = _keyed(name, frame, log, ids)
     missing = [x for x in ("session", "step", column) if x not in frame.columns]
     if missing:
         raise UserError(
@@ -45,10 +69,79 @@ def read_target(path: str | Path, log: DecisionLog) -> tuple[Tensor, Tensor | No
     values = torch.from_numpy(joined[column].fill_null(float("nan")).to_numpy().astype(np.float64))
     _check(name, column, values, log)
     logprobs = values if column == "logprob" else values.log()
-    if "probabilities" not in frame.columns:
-        return logprobs, None
-    every = _distributions(name, joined["probabilities"], log)
-    chosen = every.gather(1, log.items).squeeze(1)  # (E,)
+    every = _every(name, joined, log, ids)
+    if every is not None:
+        _check_agreement(name, column, values, every.gather(1, log.items).squeeze(1), logprobs, log)
+    return Target(logprobs, every, _places(name, joined, logprobs, log))
+
+
+def _keyed(name: str, frame: pl.DataFrame, log: DecisionLog, ids: Ids | None) -> pl.DataFrame:
+    """The frame with the numbers of sessions and steps, beside people's own log."""
+    if ids is None:
+        return frame
+    if "session" not in frame.columns:
+        if frame.height != log.num_rows:
+            raise UserError(
+                f"{name} has {frame.height:,} rows and the log {log.num_rows:,}: give a row for each "
+                "decision, in the order of the log, or the column session."
+            )
+        at = ids.rows.numpy()
+        columns = {"session": log.sessions.numpy(), "step": log.steps.numpy()}
+        return frame.drop("step", strict=False)[at].with_columns(
+            **{k: pl.Series(x) for k, x in columns.items()}
+        )
+    if ids.sessions is not None:
+        numbers = {text: number for number, text in enumerate(ids.sessions)}
+        texts = frame["session"].cast(pl.String).str.strip_chars()
+        frame = frame.with_columns(texts.replace_strict(numbers, default=None, return_dtype=pl.Int64))
+    if "step" not in frame.columns and not bool(log.steps.any()):
+        frame = frame.with_columns(step=pl.lit(0))
+    return frame
+
+
+def _every(name: str, joined: pl.DataFrame, log: DecisionLog, ids: Ids | None) -> Tensor | None:
+    """(E, I) of the list ``probabilities`` or of the columns ``probability.ID``; None without either."""
+    if "probabilities" in joined.columns:
+        return _distributions(name, joined["probabilities"], log)
+    named = [x for x in joined.columns if x.startswith("probability.")]
+    if not named:
+        return None
+    items = ids.items if ids is not None else [str(k) for k in range(log.header.num_items)]
+    lacking = [x for x in items if f"probability.{x}" not in named]
+    if lacking or len(named) > len(items):
+        more = [x for x in named if x.removeprefix("probability.") not in items]
+        what = (
+            f"no column probability.{one_line(lacking[0])}" if lacking else f"the column {one_line(more[0])}"
+        )
+        raise UserError(
+            f"{name} has {what}: give one column for each of the {len(items):,} items of the log."
+        )
+    with parsing(name):
+        columns = [joined[f"probability.{x}"].cast(pl.Float64) for x in items]
+        lists = pl.DataFrame(columns).select(pl.concat_list(pl.all())).to_series()
+    return _distributions(name, lists, log)
+
+
+def _places(name: str, joined: pl.DataFrame, logprobs: Tensor, log: DecisionLog) -> Tensor | None:
+    """(E, K) of the list ``place_logprobs``; None without it."""
+    if "place_logprobs" not in joined.columns:
+        return None
+    places, lists = log.items.shape[1], joined["place_logprobs"]
+    if isinstance(lists.dtype, pl.Array):
+        lists = lists.arr.to_list()
+    if not isinstance(lists.dtype, pl.List) or lists.is_null().any() or (lists.list.len() != places).any():
+        raise UserError(f"{name}: each row of place_logprobs needs a list of {places} numbers.")
+    found = torch.from_numpy(lists.explode().cast(pl.Float64).to_numpy().copy()).view(-1, places)
+    wrong = ~((found.sum(1) - logprobs).abs() <= 1e-4) & logprobs.isfinite()
+    if bool(wrong.any()):
+        row = int(wrong.nonzero()[0])
+        raise UserError(f"{name}: place_logprobs of {_place(log, row)} do not sum to its log-probability.")
+    return found
+
+
+def _check_agreement(
+    name: str, column: str, values: Tensor, chosen: Tensor, logprobs: Tensor, log: DecisionLog
+) -> None:
     wrong = (chosen - logprobs.exp()).abs() > 1e-4
     if bool(wrong.any()):
         row = int(wrong.nonzero()[0])
@@ -56,7 +149,6 @@ def read_target(path: str | Path, log: DecisionLog) -> tuple[Tensor, Tensor | No
             f"{name}: the logged item of {_place(log, row)} has the {column} {float(values[row]):g}, but "
             f"{float(chosen[row]):g} in the column probabilities: correct one of them."
         )
-    return logprobs, every
 
 
 def _distributions(name: str, column: pl.Series, log: DecisionLog) -> Tensor:

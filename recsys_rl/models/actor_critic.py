@@ -198,6 +198,15 @@ class ActorCritic(nn.Module):
         found: Tensor = self(obs)[0].place_logprobs(obs.places_of(items).clamp_min(0))
         return found.nan_to_num(nan=-torch.inf, neginf=-torch.inf).masked_fill(impossible, -torch.inf)
 
+    def item_probabilities(self, obs: Obs, num_items: int) -> Tensor:
+        """(N, I) float64: the probability of showing each item; 0 outside the candidates. For one place."""
+        found: Tensor = self(obs)[0].logits.detach().double().squeeze(1).softmax(1)  # (N, I) or (N, C)
+        if obs.candidates is None:
+            return found
+        every = found.new_zeros(len(found), num_items + 1)  # padding adds 0 to an extra column
+        at = torch.where(obs.candidates < 0, num_items, obs.candidates)
+        return every.scatter_add_(1, at, found)[:, :-1]
+
     def value(self, obs: Obs) -> Tensor:
         """V(obs), (N,)."""
         inputs = self._read(obs)[0]

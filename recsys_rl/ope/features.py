@@ -44,7 +44,9 @@ class Features:
 
         embedding, genres = mean(self.embedding[rows]), mean(self.genres[rows])  # (B, D), (B, G)
         columns = [mean(self.item[rows]), obs.context[:, self.other], count]
-        if self.user is not None:
+        if self.user is None:  # no profile that an item could be compared with
+            columns.append(embedding)
+        else:
             columns.append((obs.context[:, self.user] * embedding).sum(1, keepdim=True))
         if obs.history is not None and obs.signals is not None:
             columns += self._session(obs.history, obs.signals, embedding, genres)

@@ -3,24 +3,34 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from recsys_rl.ope.bandit import BANDIT, CLIPPED, Decisions
-from recsys_rl.ope.clipping import by_error, grid_of
+from recsys_rl.ope.clipping import by_error, by_slope, grid_of
 from recsys_rl.ope.diagnostics import Calibration, calibration, weigh
 from recsys_rl.ope.estimate import Estimate, estimated
 from recsys_rl.ope.intervals import bernstein, bootstrap, student_t
 from recsys_rl.ope.sequential import SEQUENTIAL, Sessions
 from recsys_rl.types import UserError
 
-NEEDS_MODEL = ("dm", "dr", "sndr", "switch-dr", "dros", "sdr", "wdr", "fqe")
+NEEDS_MODEL = ("dm", "dr", "sndr", "switch-dr", "dros", "sdr", "wdr", "fqe", "offcem")
 NO_WEIGHTS = ("dm", "fqe", "world")
 BOUNDED = ("ips", "clipped-ips", "dr")
 """Averages of independent terms with a known bound, for the Bernstein interval."""
+
+
+@dataclass(frozen=True)
+class Terms:
+    """An estimate that is the mean of terms which were computed elsewhere."""
+
+    values: Tensor  # (N,) float64, one for each session
+    weights: Tensor | None = None  # (N,) float64, of expectation 1; None: it rests on none
+    unsupported: float = 0.0  # share of the policy's mass where the log has none
 
 
 @dataclass(frozen=True)
@@ -39,6 +49,7 @@ class Way:
     level: float = 0.95
     largest_weight: float | None = None  # what the two policies can have at most, for bernstein
     seed: int = 0
+    clip: Literal["error", "slope"] = "error"  # how c is chosen: by estimated squared error, or by SLOPE
 
 
 def at_one_step(log: Sessions) -> Decisions:
@@ -48,12 +59,13 @@ def at_one_step(log: Sessions) -> Decisions:
 
 
 def estimators(
-    log: Sessions, users: Tensor | None = None
+    log: Sessions, users: Tensor | None = None, clip_by: str = "error"
 ) -> dict[str, tuple[Callable[[Sessions], Tensor], float | None]]:
     """The estimators that fit the log, by name, with the clip that was chosen for each.
 
-    ``users`` (N,): the error of a clip is estimated over users.
+    ``users`` (N,): the error of a clip is estimated over users. ``clip_by``: as ``Way.clip``.
     """
+    choose = by_slope if clip_by == "slope" else by_error
     if log.rewards.shape[1] > 1:
         return {
             name: (f, None) for name, f in SEQUENTIAL.items() if log.q is not None or name not in NEEDS_MODEL
@@ -65,7 +77,7 @@ def estimators(
             found[name] = (_of_decisions(estimate), None)
     for name, (clipped, _) in CLIPPED.items():
         if log.q is not None or name not in NEEDS_MODEL:
-            clip = by_error(name, decisions, grid_of(name), users)
+            clip = choose(name, decisions, grid_of(name), users)
             found[name] = (_of_decisions(_with_clip(clipped, clip)), clip)
     return found
 
@@ -79,7 +91,12 @@ def _with_clip(estimate: Callable[[Decisions, float], Tensor], clip: float) -> C
 
 
 def judgement(
-    log: Sessions, users: Tensor, way: Way, unsupported: float, most: float, world: Tensor | None = None
+    log: Sessions,
+    users: Tensor,
+    way: Way,
+    unsupported: float,
+    most: float,
+    more: Mapping[str, Terms] | None = None,
 ) -> Judgement:
     """All estimates from a log of N sessions.
 
@@ -87,40 +104,52 @@ def judgement(
         users: (N,).
         unsupported: share of the policy's mass that the log lacks.
         most: the largest possible return.
-        world: (N,) the terms of ``world``; None without.
+        more: further estimates by name: ``world``, and those of slates and of clusters.
 
     Raises UserError for an interval that no estimator has on this log.
     """
     if way.interval == "bernstein":
         _check_bernstein(log, way)
     report, model = weigh(log.weights[:, -1], users), _calibration(log)
-    chosen = estimators(log, users)
+    chosen, more = estimators(log, users, way.clip), more or {}
     terms = {name: f(log) for name, (f, _) in chosen.items()}
-    if world is not None:
-        terms["world"] = world
+    terms |= {name: x.values for name, x in more.items()}
     estimates = []
     for name, mine in terms.items():
-        estimate, clip = chosen.get(name, (None, None))
+        known, (_, clip) = more.get(name), chosen.get(name, (None, None))
+        weights, lost = report, unsupported
+        if known is not None and known.weights is not None:
+            weights, lost = weigh(known.weights, users), known.unsupported
         row = estimated(
             name,
             mine,
-            None if name in NO_WEIGHTS else report,
+            None if name in NO_WEIGHTS else weights,
             users,
-            unsupported=0.0 if name in NO_WEIGHTS else unsupported,
+            unsupported=0.0 if name in NO_WEIGHTS else lost,
             calibration=model if name in NEEDS_MODEL else None,
             clip=clip,
             most=most,
             level=way.level,
         )
-        if estimate is not None:
-            row = _with_interval(row, estimate, log, mine, users, way)
-        estimates.append(row)
+        estimates.append(_with_interval(row, _again(name, chosen, mine, log), log, mine, users, way))
     return Judgement(terms, estimates)
+
+
+def _again(
+    name: str,
+    chosen: Mapping[str, tuple[Callable[[Sessions], Tensor], float | None]],
+    terms: Tensor,
+    log: Sessions,
+) -> Callable[[Tensor], float]:
+    """The estimate from the sessions ``rows`` (B,) alone, where one may be several times."""
+    if name not in chosen:
+        return lambda rows: float(terms[rows].mean())
+    return lambda rows: float(chosen[name][0](log.rows(rows)).mean())
 
 
 def _with_interval(
     row: Estimate,
-    estimate: Callable[[Sessions], Tensor],
+    estimate: Callable[[Tensor], float],
     log: Sessions,
     terms: Tensor,
     users: Tensor,
@@ -128,9 +157,7 @@ def _with_interval(
 ) -> Estimate:
     if way.interval == "bootstrap":
         generator = torch.Generator().manual_seed(way.seed)
-        low, high = bootstrap(
-            lambda rows: float(estimate(log.rows(rows)).mean()), len(terms), generator, users, way.level
-        )
+        low, high = bootstrap(estimate, len(terms), generator, users, way.level)
         return replace(row, low=low, high=high, interval="bootstrap")
     if way.interval == "bernstein" and row.estimator in BOUNDED and way.largest_weight is not None:
         least, best = float(log.rewards.min()), float(log.rewards.max())

@@ -55,9 +55,11 @@ class Prepared:
     def most(self) -> float:
         """The largest possible return: the largest reward of the log in each step.
 
-        Where all rewards are negative it is that of a session of one step.
+        Where all rewards are negative it is that of a session of one step. Equal rewards bound nothing.
         """
-        best = self.bounds[1]
+        least, best = self.bounds
+        if least == best:
+            return float("inf")
         return best * sum(self.gamma**t for t in range(self.grid.shape[1])) if best > 0 else best
 
 
@@ -133,20 +135,21 @@ class Judged:
 
     logprobs: Tensor  # (E,) float64: of the logged actions under the policy
     draws: Tensor  # (E, M, F) float32: features of M actions that it draws itself
+    places: Tensor | None = None  # (E, K) float64: the terms of logprobs, each place given those above
 
 
 @torch.no_grad()
 def judge(prepared: Prepared, policy: Behaviour, draws: int) -> Judged:
     """The probabilities of the logged actions under ``policy``, and its own draws."""
     log = prepared.log
-    logprobs = torch.zeros(log.num_rows, dtype=torch.float64)
+    places = torch.zeros(log.items.shape, dtype=torch.float64)
     drawn = torch.zeros(log.num_rows, draws, prepared.rows.shape[1])
     for at, obs in observations(log, prepared.catalogue):
         terms = policy.place_logprobs(obs, log.items[at]).double()  # (B, K)
-        logprobs[at] = terms.sum(1).nan_to_num(nan=-torch.inf, neginf=-torch.inf)
+        places[at] = terms.nan_to_num(nan=-torch.inf, neginf=-torch.inf)
         for k in range(draws):
             drawn[at, k] = prepared.features(obs, policy.act(obs).items)
-    return Judged(logprobs, drawn)
+    return Judged(places.sum(1), drawn, places)
 
 
 def weights(prepared: Prepared, logprobs: Tensor) -> Tensor:

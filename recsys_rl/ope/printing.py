@@ -40,6 +40,11 @@ def print_result(result: Mapping[str, Any]) -> None:
         mark = "  <- recommended" if row["recommended"] else ""
         value = f"{number(row['value']):>9}  {bounds:<20}"
         print(f"{row['policy']:<{width}}{row['estimator']:<13}{value}{weights}{shape}{mark}")
+    if about["clusters"]:
+        print(f"mips, offcem: {about['clusters']}")
+    for part in result["not_computed"]:
+        whose = f" of {', '.join(part['policies'])}" if part["policies"] else ""
+        print(f"not computed{whose}: {', '.join(part['estimators'])} ({part['reason']})")
     told: dict[str, list[str]] = {}
     for row in result["rows"]:
         if row["warning"]:
@@ -47,7 +52,7 @@ def print_result(result: Mapping[str, Any]) -> None:
     for text, names in told.items():
         print(f"warning ({', '.join(names)}): {text}")
     if not any(row["recommended"] for row in result["rows"]):
-        print("No row is recommended: the log is too small for these policies, or too unlike them.")
+        print(_no_recommendation(result))
     if any(row["recommended"] and row["estimator"] == "world" for row in result["rows"]):
         print(
             "world is a learned model, without promise: its interval does not cover the error of the model."
@@ -59,3 +64,13 @@ def print_result(result: Mapping[str, Any]) -> None:
         )
     if result["compare"] is not None:
         print(result["compare"]["text"])
+
+
+def _no_recommendation(result: Mapping[str, Any]) -> str:
+    trusted = {"dr", "wdr"}
+    lacking = [
+        part for part in result["not_computed"] if trusted & set(part["estimators"]) and part["policies"]
+    ]
+    if lacking:
+        return f"No row is recommended: that would be dr or wdr, but {lacking[0]['reason']}."
+    return "No row is recommended: the log is too small for these policies, or too unlike them."

@@ -20,10 +20,7 @@ def folds_by_user(users: Tensor, generator: torch.Generator, folds: int = FOLDS)
     """
     known, place = users.unique(return_inverse=True)
     if len(known) < folds:
-        raise UserError(
-            f"The log has {len(known)} users, but cross-fitting needs {folds}: add users, or choose an "
-            "estimator without a reward model (ips, snips, pdis, wpdis)."
-        )
+        raise UserError(f"The log has {len(known)} users, but cross-fitting needs {folds}: add users.")
     return (torch.randperm(len(known), generator=generator) % folds)[place]
 
 

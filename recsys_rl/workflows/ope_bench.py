@@ -1,0 +1,430 @@
+"""One log with all that is needed to judge policies on it, and the policies' results."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from recsys_rl.agents.baselines import RandomPolicy
+from recsys_rl.agents.behaviours import Fixed
+from recsys_rl.data.own_catalogue import knows_items
+from recsys_rl.data.own_decisions import OwnLog, own_ids
+from recsys_rl.data.target import Ids, Target, check_support, read_target
+from recsys_rl.data.transitions import observations, showable
+from recsys_rl.evaluation.behaviours import SEERS, Behaviours
+from recsys_rl.ope.bandit import BANDIT, CLIPPED
+from recsys_rl.ope.diagnostics import FEW, HEAVY, unsupported_mass
+from recsys_rl.ope.estimate import Estimate, estimated, recommend, with_doubt
+from recsys_rl.ope.fits import Fit, mlp, ridge
+from recsys_rl.ope.intervals import PROMISES
+from recsys_rl.ope.judging import (
+    NEEDS_MODEL,
+    Difference,
+    Judgement,
+    Terms,
+    Way,
+    at_one_step,
+    difference,
+    judgement,
+)
+from recsys_rl.ope.logged import Judged, Prepared, certain_mass, judge, sessions_of
+from recsys_rl.ope.logged_clusters import ClusterBench, Probabilities, k_means, uniform
+from recsys_rl.ope.logged_slates import Places, SlateBench, marginals_of, place_rewards, uniform_choices
+from recsys_rl.ope.printing import plain
+from recsys_rl.ope.propensities import WARNING, PropensityFit
+from recsys_rl.ope.sequential import SEQUENTIAL
+from recsys_rl.ope.slate import SLATE
+from recsys_rl.ope.world import Worlds, fit_world, world
+from recsys_rl.protocols import Behaviour
+from recsys_rl.types import Feedback, Obs, UserError
+from recsys_rl.workflows.ope_config import LOGGED, TARGET, OpeConfig
+
+Rewards = Callable[[Feedback], Tensor]
+CLUSTERED = ("mips", "offcem")
+Reasons = dict[str, str]
+"""Estimators that can't be computed, each with the reason."""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """One log, its rewards, and what all judged policies share."""
+
+    options: OpeConfig
+    prepared: Prepared
+    rewards: Rewards
+    behaviours: Behaviours | None  # of the checkpoint; None for a log without one
+    streams: dict[str, torch.Generator]
+    fitted: PropensityFit | None  # of estimated propensities; None: the log has its own
+    own: OwnLog | None  # people's own file
+    checkpoint: str | None
+    left_out: dict[str, Reasons] = field(default_factory=dict)  # by policy
+
+    @property
+    def steps(self) -> int:
+        return self.prepared.grid.shape[1]
+
+    @property
+    def places(self) -> int:
+        return self.prepared.log.items.shape[1]
+
+    @property
+    def trusted(self) -> str:
+        return "wdr" if self.steps > 1 else "dr"
+
+    @property
+    def target_name(self) -> str:
+        return f"target {Path(self.options.target or '').name}"
+
+    @property
+    def names(self) -> list[str]:
+        """The policies of the table to judge."""
+        chosen = self.options.table_policies
+        asked = {*self.options.policy, *(self.options.compare or ())}
+        if chosen or self.options.target or LOGGED in asked or self.behaviours is None:
+            return chosen
+        return [self.behaviours.name]
+
+    def policy(self, name: str) -> Behaviour:
+        """The policy of the table. Raises UserError if the log can't judge it."""
+        if self.behaviours is None:
+            sizes = (self.prepared.catalogue.num_items,)
+            return RandomPolicy(sizes, self.streams["random"], self.places)
+        if name in SEERS:
+            raise UserError(f"{name} reads the simulator's state, which no log holds: choose another policy.")
+        policy = self.behaviours.make(name)
+        rule, theirs = self.behaviours.candidate_rule([name]), self.prepared.log.header.candidates
+        if rule != theirs and (rule or name != "random"):
+            raise UserError(
+                f"{name} chooses among {rule or 'all items'}, but the log's policy among "
+                f"{theirs or 'all items'}: their probabilities can't be compared."
+            )
+        return policy
+
+    def fit(self) -> Fit:
+        return ridge() if self.options.q == "ridge" else mlp(self.streams["ope"], epochs=10)
+
+    @cached_property
+    def way(self) -> Way:
+        options = self.options
+        return Way(
+            options.interval, largest_weight=options.largest_weight, seed=options.seed, clip=options.clip
+        )
+
+    @cached_property
+    def no_world(self) -> str:
+        """The reason why the log has no world model; "" if it can have one."""
+        of = self.prepared.log
+        if not self.options.world:
+            return "--no-world"
+        if of.header.interface.events:
+            return "no world model predicts the events in this log"
+        return "" if of.candidates is None else "no world model predicts the candidates of a row"
+
+    def worlds(self, keep: Tensor | None = None) -> Worlds | None:
+        """The world model, of the rows where ``keep`` (E,) is True; None if the log can't have one."""
+        of = self.prepared
+        if self.no_world:
+            return None
+        log, rows, rewards, folds = of.log, of.rows, of.rewards, of.folds
+        if keep is not None:
+            log, rows, rewards, folds = log.rows(keep), rows[keep], rewards[keep], folds[keep]
+        return fit_world(log, of.catalogue, of.features, rows, rewards, folds, of.gamma, self.streams["ope"])
+
+    @cached_property
+    def slates(self) -> SlateBench | None:
+        """For slates of several items."""
+        if self.places == 1:
+            return None
+        of = self.prepared
+        whole = self.own is not None and self.own.whole
+        each = None if whole else place_rewards(self.rewards, of.log.feedback)
+        return SlateBench(of, each, None if of.log.logger_logprobs is not None else uniform_choices(of))
+
+    @cached_property
+    def clusters(self) -> tuple[ClusterBench | None, str]:
+        """For single decisions, or the reason why there are no clusters."""
+        of = self.prepared
+        if self.steps > 1 or self.places > 1:
+            return None, "for logs of one step and one item"
+        if self.behaviours is None and not knows_items(of.catalogue):
+            return None, "nothing is known of the items that could group them: give --items FILE"
+        logging = self._logging()
+        if logging is None:
+            return None, "the logger's probability of each item is not known"
+        number = self.options.clusters or max(2, round(of.catalogue.num_items**0.5))
+        found = k_means(of.catalogue.embedding, number, self.streams["clusters"])
+        return ClusterBench.make(of, found, logging), ""
+
+    def _logging(self) -> Probabilities | None:
+        """The probability of each item under the average of the loggers; None if it is unknown."""
+        of = self.prepared
+        if self.own is not None and self.own.probabilities is not None:
+            every = self.own.probabilities
+            return lambda rows, obs: every[rows]
+        names = of.log.header.loggers
+        if len(names) == 1 and uniform_choices(of) is not None:
+            return uniform(of)
+        shares = of.log.loggers.bincount(minlength=len(names)).double() / of.log.num_rows
+        found = [(float(share), self._logger(place)) for place, share in enumerate(shares) if share > 0]
+        if any(policy is None for _, policy in found):
+            return None
+
+        def average(rows: Tensor, obs: Obs) -> Tensor:
+            size = of.catalogue.num_items
+            parts = [share * x.item_probabilities(obs, size) for share, x in found if x is not None]
+            return torch.stack(parts).sum(0)
+
+        return average
+
+    def _logger(self, place: int) -> Behaviour | None:
+        """The logger, if the checkpoint has a policy with its name and its probabilities."""
+        name = self.prepared.log.header.loggers[place]
+        mixed = re.fullmatch(r"\S+ (\S+) \+ (\S+) (\S+)", name)
+        if self.behaviours is None or self.fitted is not None:
+            return None
+        parts = [mixed[1], mixed[3]] if mixed else [name]
+        if any(part not in self.behaviours.names or part in SEERS for part in parts):
+            return None
+        if mixed:
+            policy = self.behaviours.mix(parts[0], parts[1], float(mixed[2]))
+        else:
+            policy = self.behaviours.make(name)
+        return policy if self._logged_by(policy, place) else None
+
+    def _logged_by(self, policy: Behaviour, place: int) -> bool:
+        """True if ``policy`` gives the log's own probabilities under the logger at ``place``."""
+        log = self.prepared.log
+        theirs = log.logprobs if log.logger_logprobs is None else log.logger_logprobs[:, place]
+        mine = judge(self.prepared, policy, 0).logprobs
+        return torch.allclose(mine.exp(), theirs.exp(), atol=1e-4)
+
+    def judge_all(self) -> dict[str, Judgement]:
+        policies = {name: self.policy(name) for name in self.names}  # all refusals come first
+        target = None
+        if self.options.target is not None:
+            own = None if self.own is None else Ids(self.own.items, self.own.rows, self.own.sessions)
+            with self._naming():
+                target = read_target(self.options.target, self.prepared.log, own)
+        worlds = self.worlds() if policies else None
+        found = {name: self._judge(name, policy, worlds) for name, policy in policies.items()}
+        if target is not None:
+            found[self.target_name] = self._judge_target(target)
+        asked = {*self.options.policy, *(self.options.compare or ())}
+        if self.behaviours is None or LOGGED in asked:
+            found[LOGGED] = self._logged()
+        return found
+
+    def _judge(self, name: str, policy: Behaviour, worlds: Worlds | None) -> Judgement:
+        draws = 1 if isinstance(policy, Fixed) else self.options.draws
+        mine = judge(self.prepared, policy, draws)
+        marginals = None
+        if self.slates is not None and self.slates.numbers is not None:
+            marginals = marginals_of(self.prepared, policy, draws)
+        size = self.prepared.catalogue.num_items
+
+        def probabilities(rows: Tensor, obs: Obs) -> Tensor:
+            return policy.item_probabilities(obs, size)
+
+        more = {} if worlds is None else {"world": Terms(world(worlds, policy))}
+        if worlds is None:
+            self._leave_out(name, {"world": self.no_world})
+        return self._judgement(
+            name, mine.logprobs, mine.draws, Places(mine.places, marginals), probabilities, more
+        )
+
+    def _judge_target(self, target: Target) -> Judgement:
+        name, of, every = self.target_name, self.prepared, target.every
+        self._leave_out(name, {"world": self.no_world or "a target file holds no policy to play"})
+        places = Places(target.places, None)
+        if every is None:
+            return self._judgement(name, target.logprobs, None, places, None, {})
+        drawn = torch.multinomial(
+            every, self.options.draws, replacement=True, generator=self.streams["policy"]
+        )
+        features = torch.zeros(*drawn.shape, of.rows.shape[1])
+        for at, obs in observations(of.log, of.catalogue):
+            with self._naming():
+                check_support(every[at], showable(obs, every.shape[1]), at, of.log)
+            for k in range(drawn.shape[1]):
+                features[at, k] = of.features(obs, drawn[at, k].unsqueeze(1))
+        mine = Judged(target.logprobs, features)
+        return self._judgement(name, mine.logprobs, mine.draws, places, lambda rows, obs: every[rows], {})
+
+    def _judgement(
+        self,
+        name: str,
+        logprobs: Tensor,
+        draws: Tensor | None,
+        places: Places,
+        probabilities: Probabilities | None,
+        more: dict[str, Terms],
+    ) -> Judgement:
+        of = self.prepared
+        sessions = sessions_of(of, logprobs, draws, self.fit())
+        unknown = "the target file has no probabilities of every item"
+        if draws is None:
+            mine = (*BANDIT, *CLIPPED) if self.steps == 1 else tuple(SEQUENTIAL)
+            self._leave_out(name, {x: unknown for x in mine if x in NEEDS_MODEL})
+        if self.slates is not None:
+            more = self.slates.terms(sessions.weights, places) | more
+            self._leave_out(name, self.slates.reasons(places))
+        clusters, reason = self.clusters
+        if clusters is not None and probabilities is not None:
+            more = clusters.terms(probabilities, at_one_step(sessions)) | more
+        elif self.steps == 1 and self.places == 1:
+            self._leave_out(name, dict.fromkeys(CLUSTERED, reason or unknown))
+        lost = certain_mass(of, logprobs)
+        if probabilities is not None and self.steps == 1 and self.places == 1:
+            lost = max(lost, self._lost(probabilities))
+        found = judgement(sessions, of.users, self.way, lost, of.most, more)
+        rows = found.estimates if self.fitted is None else with_doubt(found.estimates, WARNING)
+        least, best = of.bounds
+        if least == best:
+            text = f"Every reward of the log is {best:g}: it shows no difference between policies."
+            rows = [dataclasses.replace(row, warnings=(*row.warnings, text)) for row in rows]
+        return dataclasses.replace(found, estimates=rows)
+
+    def _lost(self, policy: Probabilities) -> float:
+        """Share of the policy's mass on items that the logger never shows, if the log holds its own."""
+        of = self.prepared
+        if self.own is None or self.own.probabilities is None:
+            return 0.0
+        parts = [
+            unsupported_mass(policy(rows, obs), self.own.probabilities[rows]) * len(rows)
+            for rows, obs in observations(of.log, of.catalogue)
+        ]
+        return sum(parts) / of.log.num_rows
+
+    def _naming(self) -> AbstractContextManager[None]:
+        """Errors with the ids of people's own log."""
+        return nullcontext() if self.own is None else own_ids(self.own.sessions)
+
+    def _logged(self) -> Judgement:
+        """What the log's own policies earned: no estimate, but the mean of the sessions."""
+        of = self.prepared
+        discounts = of.gamma ** torch.arange(self.steps, dtype=torch.float64)
+        earned = of.on_grid(of.rewards) @ discounts
+        return Judgement({"mean": earned}, [estimated("mean", earned, None, of.users)])
+
+    def _leave_out(self, policy: str, reasons: Reasons) -> None:
+        self.left_out.setdefault(policy, {}).update(reasons)
+
+    def compare(self, judged: dict[str, Judgement], table: dict[str, list[Estimate]]) -> Difference | None:
+        """The difference of the two policies of --compare, by the recommended estimator."""
+        if self.options.compare is None:
+            return None
+        pair = self.options.compare
+        keys = [self.target_name if name == TARGET else name for name in pair]
+        rows = [row for key in keys for row in table[key]]
+        name = next((row.estimator for row in rows if row.recommended), None)
+        doubt = ""
+        if name is None:
+            name = next(
+                x for x in (self.trusted, "snips", "wpdis") if any(row.estimator == x for row in rows)
+            )
+            weak = [row for row in rows if row.estimator == name and row.weights is not None]
+            if name == self.trusted or any(
+                row.weights.ess < FEW or row.weights.pareto_k >= HEAVY for row in weak if row.weights
+            ):
+                doubt = "Do not trust this: no estimator is recommended on this log."
+        elif name == "world":
+            doubt = "This is the answer of a learned model, and the interval does not cover its error."
+        first, second = (judged[key].terms.get(name, judged[key].terms.get("mean")) for key in keys)
+        assert first is not None and second is not None
+        number = self.prepared.log.num_rows
+        return difference(pair, name, first, second, self.prepared.users, number, doubt=doubt)
+
+    def world_checks(self) -> list[dict[str, Any]]:
+        """For each logger: its return, predicted by a world of the other loggers' sessions."""
+        of, names = self.prepared, self.prepared.log.header.loggers
+        if len(names) < 2 or self.no_world or self.behaviours is None:
+            return []
+        found = []
+        for place, name in enumerate(names):
+            theirs = of.log.loggers != place
+            if name not in self.behaviours.names or not bool(theirs.any()) or bool(theirs.all()):
+                continue
+            policy = self._logger(place)
+            if policy is None:  # a policy of the same name, of another checkpoint
+                continue
+            if len(of.log.users[theirs].unique()) < 3 or (worlds := self.worlds(theirs)) is None:
+                continue
+            mine = of.log.loggers[of.grid[:, 0]] == place
+            discounts = of.gamma ** torch.arange(of.grid.shape[1], dtype=torch.float64)
+            earned = float((of.on_grid(of.rewards)[mine] @ discounts).mean())
+            predicted = float(world(worlds, policy).mean())
+            found.append({"logger": name, "predicted": predicted, "earned": earned})
+        return found
+
+    def _not_computed(self) -> list[dict[str, Any]]:
+        """Each reason for which estimators are missing, with the estimators and the policies."""
+        found: dict[str, tuple[list[str], list[str]]] = {}
+        if self.steps > 1:
+            names = [*BANDIT, *CLIPPED, *CLUSTERED]
+            found["for logs of one step, and these sessions have several"] = names, []
+        else:
+            same = "for sessions of several steps; at one step they are ips, snips, dr, sndr and dm"
+            found[same] = list(SEQUENTIAL), []
+            if self.places > 1:
+                found["for single items, and these are slates"] = list(CLUSTERED), []
+        if self.places == 1:
+            found["for slates of several items"] = list(SLATE), []
+        for policy, reasons in self.left_out.items():
+            for name, reason in reasons.items():
+                estimators, policies = found.setdefault(reason, ([], []))
+                estimators += [] if name in estimators else [name]
+                policies += [] if policy in policies else [policy]
+        return [
+            {"reason": reason, "estimators": estimators, "policies": policies}
+            for reason, (estimators, policies) in found.items()
+        ]
+
+    def _grouped(self) -> str:
+        """How the items are grouped for mips and offcem; "" if they are not."""
+        clusters, _ = self.clusters
+        if clusters is None:
+            return ""
+        return f"{int(clusters.clusters.max()) + 1} clusters, by k-means of the items' embeddings"
+
+    def result(self) -> dict[str, Any]:
+        """The content of the JSON file."""
+        judged = self.judge_all()
+        table = recommend({name: x.estimates for name, x in judged.items()}, self.trusted)
+        found = self.compare(judged, table)
+        rows: list[dict[str, Any]] = []
+        for name, estimates in table.items():
+            rows += [{"policy": name, **row.row()} for row in estimates]
+        of = self.prepared
+        by_model = any(row["recommended"] and row["estimator"] == "world" for row in rows)
+        return {
+            "about": {
+                "log": self.options.log,
+                "checkpoint": self.checkpoint,
+                "decisions": of.log.num_rows,
+                "sessions": len(of.grid),
+                "users": len(of.users.unique()),
+                "items": of.catalogue.num_items,
+                "discount": of.gamma,
+                "loggers": list(of.log.header.loggers),
+                "interval": self.options.interval,
+                "promise": PROMISES[self.options.interval],
+                "promises": {kind: PROMISES[kind] for kind in sorted({str(row["interval"]) for row in rows})},
+                "clusters": self._grouped(),
+            },
+            "rows": [{name: plain(value) for name, value in row.items()} for row in rows],
+            "not_computed": self._not_computed(),
+            "propensities": None if self.fitted is None else self.fitted.row(),
+            "world_checks": self.world_checks() if by_model else [],
+            "compare": None
+            if found is None
+            else {name: plain(x) for name, x in dataclasses.asdict(found).items()} | {"text": found.sentence},
+        }

@@ -1,0 +1,107 @@
+"""The settings of `recsys-rl ope`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Annotated, Literal
+
+from recsys_rl.dials import Seed
+from recsys_rl.evaluation.behaviours import check_once
+from recsys_rl.lookup import platform_of
+from recsys_rl.schema import Count, Positive, Range, Share, check_fields
+from recsys_rl.types import UserError
+
+LOGGED, TARGET = "logged", "target"
+"""Names in --compare: what the log's own policy earned, and the policy of --target."""
+
+
+@dataclass(frozen=True)
+class OpeConfig:
+    """One evaluation of policies on a log of decisions."""
+
+    log: str | None = None
+    """The decisions: a file of recsys-rl record, or your own text or Parquet file with named columns."""
+    checkpoint: str | None = None
+    """The file with the policy and the catalogue (default: checkpoints/ppo.pt, for a log of recsys-rl
+    record). Your own log needs none."""
+    env: str | None = None
+    """Environment of the checkpoint. Required if its name holds a module to import."""
+    policy: tuple[str, ...] = ()
+    """Row of the evaluation table to judge: ppo, ppo-greedy, random, popularity ... (default: the
+    checkpoint's own policy, sampled). Of your own log: random."""
+    compare: tuple[str, str] | None = None
+    """Two policies: their difference on the same sessions, and how many more rows settle it. `target` is that
+    of --target, and `logged` what the log itself earned."""
+    target: str | None = None
+    """CSV or Parquet file with the probabilities of another policy: session, step, propensity."""
+    items: str | None = None
+    """File about the items of your own log: id, genres, and any other column."""
+    separator: str | None = None
+    """Separator of your own text file, or tab, comma, semicolon, pipe, space (default: found)."""
+    user_column: str | None = None
+    """Column of the user in your own log (default: a common name, as for all columns)."""
+    item_column: str | None = None
+    """Column of the item that was shown; `items` for slates."""
+    time_column: str | None = None
+    """Column of the time."""
+    session_column: str | None = None
+    """Column of the session. Without one, each row is a session."""
+    reward_column: str | None = None
+    """Column of the reward."""
+    propensity_column: str | None = None
+    """Column of the probability with which the logged item was chosen."""
+    policy_column: str | None = None
+    """Column of the name of the logging policy."""
+    candidates_column: str | None = None
+    """Column of the list of items that could be shown."""
+    json: str | None = None
+    """Write all estimates to this file."""
+    discount: Share | None = None
+    """Discount per step (default: the log's)."""
+    weights: tuple[str, ...] = ()
+    """Weights of reward streams as NAME=NUMBER (default: the platform's)."""
+    q: Literal["ridge", "mlp"] = "ridge"
+    """Regression of the reward model."""
+    world: bool = True
+    """Estimate also by a learned one-step model in which the policy is played."""
+    draws: Count = 8
+    """Actions drawn from the policy for each row, over which its values are averaged."""
+    clip: Literal["error", "slope"] = "error"
+    """How the clip c of weights is chosen: by estimated mean squared error, or by SLOPE."""
+    clusters: Annotated[int, Range(2, 10**6)] | None = None
+    """Clusters of items for mips and offcem, by k-means of the embeddings (default: the square root of the
+    number of items)."""
+    interval: Literal["student-t", "bootstrap", "bernstein"] = "student-t"
+    """Interval over users. bernstein is for one step, and needs --largest-weight."""
+    largest_weight: Positive | None = None
+    """The largest weight that the policy and the logging policy can have."""
+    seed: Seed = 0
+    """The seed of folds, draws and models."""
+    threads: Annotated[int, Range(0, 1024)] = 1
+    """Threads of torch; 0 = torch's choice."""
+    cache_dir: str | None = None
+    """Folder for the searched weights of the policy `rule` (default: the user's cache folder)."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if self.env is not None:
+            platform_of(self.env)
+        check_once(self.policy)
+        if self.compare is not None and self.compare[0] == self.compare[1]:
+            raise UserError("--compare needs two different policies.")
+        if self.compare is not None and TARGET in self.compare and self.target is None:
+            raise UserError("--compare target is the policy of --target: give --target FILE.")
+        if self.interval != "bernstein" and self.largest_weight is not None:
+            raise UserError("--largest-weight belongs to --interval bernstein: give both, or neither.")
+
+    @property
+    def columns(self) -> dict[str, str | None]:
+        """The given name of each column of people's own log, by role."""
+        names = [f.name for f in fields(self) if f.name.endswith("_column")]
+        return {name.removesuffix("_column"): getattr(self, name) for name in names}
+
+    @property
+    def table_policies(self) -> list[str]:
+        """The policies of --policy and --compare, without the names of other things."""
+        chosen = [*self.policy, *(self.compare or ())]
+        return [name for name in dict.fromkeys(chosen) if name not in (LOGGED, TARGET)]

@@ -1,0 +1,125 @@
+"""What the estimators of slates and clusters read of policies and logs."""
+
+from __future__ import annotations
+
+from itertools import permutations
+
+import pytest
+import torch
+from torch import Tensor
+
+from recsys_rl.agents.baselines import RandomPolicy
+from recsys_rl.agents.behaviours import EpsilonMixture, Fixed
+from recsys_rl.functional.plackett_luce import PlackettLuce
+from recsys_rl.ope.logged_clusters import k_means
+from recsys_rl.ope.logged_slates import place_marginals, place_rewards, uniform_additive
+from recsys_rl.ope.slate import pseudo_inverse_weights
+from recsys_rl.types import Action, Events, Feedback, Obs
+
+F64 = torch.float64
+SLATES = torch.tensor(list(permutations(range(4), 2)))  # (12, 2)
+
+
+class Tilted:
+    """Plackett-Luce with the same logits for everyone."""
+
+    logits = torch.tensor([0.0, 1.0, 2.0, -1.0])
+
+    def __init__(self) -> None:
+        self.generator = torch.Generator().manual_seed(0)
+
+    def distribution(self, rows: int) -> PlackettLuce:
+        return PlackettLuce(self.logits.repeat(rows, 1), 2)
+
+    def act(self, obs: Obs, greedy: bool = False) -> Action:
+        return Action(*self.distribution(obs.num_rows).draw(self.generator))
+
+    def place_logprobs(self, obs: Obs, items: Tensor) -> Tensor:
+        return self.distribution(len(items)).place_logprobs(items)
+
+    def item_probabilities(self, obs: Obs, num_items: int) -> Tensor:
+        return self.logits.double().softmax(0).expand(obs.num_rows, -1)
+
+
+def exact_marginals() -> Tensor:
+    """(4, 2): the probability of each item at each place."""
+    p = Tilted().distribution(12).logprob(SLATES).double().exp()
+    one = torch.nn.functional.one_hot(SLATES, 4).double()  # (12, 2, 4)
+    return torch.einsum("m,mki->ik", p, one)
+
+
+def test_marginals_of_slates_are_right_in_expectation() -> None:
+    found = place_marginals(Tilted(), Obs(torch.zeros(12, 1)), SLATES, 4000)
+    expected = exact_marginals()[SLATES].transpose(1, 2)  # (12, place, item of place j)
+    assert torch.allclose(found, expected, atol=0.025)
+    first = found[:, 0]  # nothing stands above the first place, so that its probability is exact
+    assert torch.allclose(first, expected[:, 0], atol=1e-6)
+
+
+@pytest.mark.parametrize(("items", "places"), [(4, 2), (5, 3), (3, 3), (6, 1)])
+def test_closed_form_of_uniform_slates_is_the_pseudo_inverse(items: int, places: int) -> None:
+    slates = torch.tensor(list(permutations(range(items), places)))
+    rng = torch.Generator().manual_seed(0)
+    policy = torch.rand(len(slates), generator=rng, dtype=F64)
+    policy /= policy.sum()
+    uniform = torch.full_like(policy, 1 / len(slates))
+    number = len(slates)
+    expected = pseudo_inverse_weights(
+        policy.expand(number, -1), uniform.expand(number, -1), slates, slates, items
+    )
+    one = torch.nn.functional.one_hot(slates, items).double()  # (M, K, I)
+    at = torch.einsum("m,mki->ki", policy, one)  # (K, I)
+    marginals = at[:, slates].permute(1, 0, 2)  # (M, K, K)
+    found = uniform_additive(marginals, torch.full((number,), items))
+    assert torch.allclose(found, expected, atol=1e-10)
+
+
+def test_rewards_of_places_are_found_for_sums_and_refused_for_anything_else() -> None:
+    rng = torch.Generator().manual_seed(0)
+    signals = torch.rand(5, 3, 2, generator=rng)
+    events = Events(torch.zeros(5, 1, dtype=torch.int64), torch.ones(5, 1, 2))
+    feedback = Feedback(signals, torch.zeros(5, 3, dtype=torch.bool), events)
+    found = place_rewards(lambda x: x.signals[..., 0].sum(1) + 2 * x.signals[..., 1].mean(1), feedback)
+    assert found is not None
+    assert torch.allclose(found, (signals[..., 0] + 2 / 3 * signals[..., 1]).double())
+    assert place_rewards(lambda x: x.signals[..., 0].amax(1), feedback) is None
+
+    def of_events(x: Feedback) -> Tensor:
+        assert x.events is not None
+        return x.signals[..., 0].sum(1) + x.events.signals[:, 0, 0]
+
+    assert place_rewards(of_events, feedback) is None
+
+
+def test_item_probabilities_are_those_of_single_items() -> None:
+    rng = torch.Generator().manual_seed(0)
+    obs = Obs(torch.zeros(3, 1), exclude=torch.tensor([[0, 1], [-1, 4], [2, 2]]))
+    random = RandomPolicy((5,), rng)
+    fixed = Fixed(Always())
+    mixture = EpsilonMixture(fixed, random, 0.4, rng)
+    for policy in (random, fixed, mixture):
+        every = torch.stack(
+            [policy.place_logprobs(obs, torch.full((3, 1), k))[:, 0] for k in range(5)], 1
+        ).exp()
+        assert torch.allclose(policy.item_probabilities(obs, 5), every, atol=1e-12)
+    staged = Obs(torch.zeros(1, 1), candidates=torch.tensor([[3, 1, -1]]))
+    assert random.item_probabilities(staged, 5).tolist() == [[0, 0.5, 0, 0.5, 0]]
+
+
+class Always:
+    """Shows item 3."""
+
+    def act(self, obs: Obs, greedy: bool = False) -> Action:
+        return Action.certain(torch.full((obs.num_rows, 1), 3))
+
+
+def test_k_means_finds_separate_groups_and_no_more_clusters_than_points() -> None:
+    rng = torch.Generator().manual_seed(0)
+    groups = torch.arange(60) % 3
+    points = 10 * torch.eye(3)[groups] + 0.1 * torch.randn(60, 3, generator=rng)
+    found = k_means(points, 3, rng)
+    for group in range(3):
+        assert len(found[groups == group].unique()) == 1
+    assert len(found.unique()) == 3
+    same = k_means(torch.eye(2)[torch.arange(20) % 2], 7, rng)
+    assert same.max() == 1 and (same[::2] == same[0]).all() and same[0] != same[1]

@@ -1,0 +1,345 @@
+"""`recsys-rl ope` on people's own logs: named columns, no checkpoint and no header of ours."""
+
+from __future__ import annotations
+
+import json
+from itertools import permutations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from recsys_rl.cli import main
+from recsys_rl.data.own_decisions import read_own
+from recsys_rl.errors import UserError
+
+ITEMS = ("tea", "coffee", "milk", "water")
+RATES = np.array([0.1, 0.4, 0.2, 0.05])
+LOGGING, POLICY = np.array([0.4, 0.2, 0.2, 0.2]), np.array([0.1, 0.6, 0.2, 0.1])
+
+
+def clicks(rows: int = 4000, seed: int = 0) -> dict[str, Any]:
+    rng = np.random.default_rng(seed)
+    chosen = rng.choice(4, size=rows, p=LOGGING)
+    return {
+        "visitor": [f"u_{k % 500}" for k in range(rows)],
+        "sku": [ITEMS[k] for k in chosen],
+        "date": [f"{1 + k % 28:02d}.11.2026 12:{k % 60:02d}" for k in range(rows)],
+        "clicked": (rng.random(rows) < RATES[chosen]).astype(int),
+        "pscore": LOGGING[chosen],
+        "context.age": rng.random(rows),
+    }
+
+
+def target(log: dict[str, Any], every: bool = False) -> pl.DataFrame:
+    chosen = [ITEMS.index(x) for x in log["sku"]]
+    columns = {"propensity": POLICY[chosen]}
+    if every:
+        columns |= {f"probability.{x}": np.full(len(chosen), POLICY[k]) for k, x in enumerate(ITEMS)}
+    return pl.DataFrame(columns)
+
+
+def judged(folder: Path, log: Path, *words: str) -> dict[str, Any]:
+    assert main(["ope", "--log", str(log), "--json", str(folder / "out.json"), *words]) == 0
+    found: dict[str, Any] = json.loads((folder / "out.json").read_text())
+    return found
+
+
+def refusal(capsys: pytest.CaptureFixture[str], log: Path, *words: str) -> str:
+    assert main(["ope", "--log", str(log), *words]) == 2
+    text = capsys.readouterr().err
+    assert text.splitlines()[-1].startswith("error: ") and text.count("error: ") == 1
+    return text
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> tuple[Path, Path]:
+    """A CSV log and the file of a policy with the probability of every item."""
+    log = clicks()
+    pl.DataFrame(log).write_csv(tmp_path / "log.csv")
+    target(log, every=True).write_csv(tmp_path / "target.csv")
+    return tmp_path / "log.csv", tmp_path / "target.csv"
+
+
+@pytest.mark.parametrize("ending", ["csv", "tsv", "parquet"])
+def test_csv_and_parquet_of_clicks_are_judged_against_what_the_log_earned(
+    tmp_path: Path, ending: str
+) -> None:
+    log = clicks()
+    path, mine = tmp_path / f"log.{ending}", tmp_path / f"mine.{ending}"
+    for frame, file in ((pl.DataFrame(log), path), (target(log, every=True), mine)):
+        if ending == "parquet":
+            frame.write_parquet(file)
+        else:
+            frame.write_csv(file, separator="," if ending == "csv" else "\t")
+    found = judged(tmp_path, path, "--target", str(mine), "--compare", "target", "logged")
+    rows = {(row["policy"], row["estimator"]): row for row in found["rows"]}
+    truth = float(POLICY @ RATES)  # 0.295
+    for name in ("ips", "snips", "dr", "sndr"):
+        row = rows[f"target mine.{ending}", name]
+        assert row["low"] < truth < row["high"] and row["high"] - row["low"] < 0.06
+    assert rows[f"target mine.{ending}", "dr"]["recommended"]
+    assert rows["logged", "mean"]["value"] == pytest.approx(np.mean(log["clicked"]))
+    assert found["about"]["users"] == 500 and found["about"]["items"] == 4
+    assert found["about"]["checkpoint"] is None
+    assert "target is better" in found["compare"]["text"]
+
+
+def test_each_missing_estimator_has_one_reason(files: tuple[Path, Path], tmp_path: Path) -> None:
+    log, mine = files
+    pl.read_csv(mine).select("propensity").write_csv(tmp_path / "short.csv")
+    found = judged(tmp_path, log, "--target", str(tmp_path / "short.csv"))
+    present = {row["estimator"] for row in found["rows"]}
+    assert present == {"ips", "snips", "clipped-ips", "sg", "mean"}
+    reasons = {x: part["reason"] for part in found["not_computed"] for x in part["estimators"]}
+    assert len(reasons) == sum(len(part["estimators"]) for part in found["not_computed"])
+    every = {"dm", "ips", "clipped-ips", "snips", "dr", "sndr", "switch-dr", "dros", "sg", "mips", "offcem"}
+    every |= {"pdis", "wpdis", "sdr", "wdr", "fqe", "world", "sips", "iips", "rips", "pi", "mean"}
+    assert present | set(reasons) == every and not present & set(reasons)
+    assert reasons["dr"] == "the target file has no probabilities of every item"
+    assert reasons["rips"] == "for slates of several items"
+
+
+def test_items_of_a_file_are_clustered_for_mips_where_the_logger_is_known(tmp_path: Path) -> None:
+    log = clicks()
+    log |= {f"probability.{x}": [LOGGING[k]] * len(log["sku"]) for k, x in enumerate(ITEMS)}
+    pl.DataFrame(log).write_csv(tmp_path / "log.csv")
+    target(log, every=True).write_csv(tmp_path / "target.csv")
+    kinds = ["hot", "hot", "cold", "cold"]
+    pl.DataFrame({"sku": ITEMS, "kind": kinds}).write_csv(tmp_path / "items.csv")
+    words = ("--target", str(tmp_path / "target.csv"), "--items", str(tmp_path / "items.csv"))
+    found = judged(tmp_path, tmp_path / "log.csv", *words)
+    rows = {row["estimator"]: row for row in found["rows"] if row["policy"] != "logged"}
+    assert found["about"]["clusters"].startswith("2 clusters")
+    hot = np.array([x in ("tea", "coffee") for x in log["sku"]])
+    w = np.where(hot, (0.1 + 0.6) / (0.4 + 0.2), (0.2 + 0.1) / (0.2 + 0.2))
+    assert rows["mips"]["value"] == pytest.approx(float(np.mean(w * np.array(log["clicked"]))))
+    assert rows["mips"]["largest_weight"] == pytest.approx(0.7 / 0.6)
+    assert rows["mips"]["ess"] > rows["ips"]["ess"] and "offcem" in rows
+
+
+def test_clip_by_slope_and_by_error_differ(files: tuple[Path, Path], tmp_path: Path) -> None:
+    log, mine = files
+    clips = {}
+    for how in ("error", "slope"):
+        found = judged(tmp_path, log, "--target", str(mine), "--clip", how)
+        clips[how] = {row["estimator"]: row["clip"] for row in found["rows"] if row["clip"] is not None}
+    assert clips["error"]["sg"] == 0 and clips["slope"]["sg"] > 0  # SLOPE takes the last that agrees
+
+
+def test_own_log_without_propensities_is_judged_by_estimated_ones(tmp_path: Path) -> None:
+    log = clicks()
+    log.pop("pscore")
+    pl.DataFrame(log).write_csv(tmp_path / "log.csv")
+    target(log).write_csv(tmp_path / "target.csv")
+    found = judged(tmp_path, tmp_path / "log.csv", "--target", str(tmp_path / "target.csv"))
+    row = next(row for row in found["rows"] if row["estimator"] == "snips")
+    assert row["propensities"] == "estimated" and "they were estimated" in row["warning"]
+    assert row["low"] < float(POLICY @ RATES) < row["high"]
+
+
+SLATES = np.array(list(permutations(range(4), 2)))  # (12, 2)
+
+
+def slates(folder: Path, rows: int = 6000) -> Path:
+    """Uniform slates of two of four items; a click on place k has the rate of its item over k."""
+    rng = np.random.default_rng(1)
+    shown = SLATES[rng.integers(12, size=rows)]  # (E, 2)
+    clicked = (rng.random((rows, 2)) < RATES[shown] / [1, 2]).astype(int)
+    frame = pl.DataFrame(
+        {
+            "user": [k % 700 for k in range(rows)],
+            "items": ["|".join(ITEMS[x] for x in row) for row in shown],
+            "signal.click": ["|".join(map(str, row)) for row in clicked],
+            "propensity": [1 / 12] * rows,
+            "place_logprobs": [f"{np.log(1 / 4)}|{np.log(1 / 3)}"] * rows,
+        }
+    )
+    frame.write_csv(folder / "slates.csv")
+    return folder / "slates.csv"
+
+
+def test_uniform_slates_have_all_estimators_of_slates(tmp_path: Path) -> None:
+    found = judged(tmp_path, slates(tmp_path), "--policy", "random", "--draws", "2")
+    rows = {row["estimator"]: row for row in found["rows"] if row["policy"] == "random"}
+    mean = next(row["value"] for row in found["rows"] if row["policy"] == "logged")
+    for name in ("sips", "rips"):  # its weights are 1, exactly
+        assert rows[name]["value"] == pytest.approx(mean, rel=1e-6)
+        assert rows[name]["ess"] == pytest.approx(6000, rel=1e-6)
+    for name in ("iips", "pi"):  # marginals are averages over slates that the policy draws
+        assert rows[name]["low"] < mean < rows[name]["high"]
+        assert rows[name]["mean_weight"] == pytest.approx(1, abs=0.05)
+    assert {"dm", "dr", "snips"} <= set(rows)
+
+
+def test_slates_of_a_target_have_the_estimators_that_its_columns_allow(tmp_path: Path) -> None:
+    path = slates(tmp_path)
+    log = read_own(path).log
+    logits = np.log(POLICY)[np.argsort(ITEMS)]  # items are in alphabetical order
+    first = np.exp(logits)[log.items[:, 0]]
+    second = np.exp(logits)[log.items[:, 1]] / (1 - first)
+    file = pl.DataFrame({"propensity": first * second, "place_logprobs": np.log([first, second]).T.tolist()})
+    file.write_parquet(tmp_path / "mine.parquet")
+    found = judged(tmp_path, path, "--target", str(tmp_path / "mine.parquet"))
+    rows = {row["estimator"]: row for row in found["rows"] if row["policy"] != "logged"}
+    assert {"sips", "rips"} <= set(rows) and not {"iips", "pi"} & set(rows)
+    p = np.array([POLICY[a] * POLICY[b] / (1 - POLICY[a]) for a, b in SLATES])
+    truth = float(p @ (RATES[SLATES] / [1, 2]).sum(1))
+    for name in ("sips", "rips"):
+        assert rows[name]["low"] < truth < rows[name]["high"]
+    reasons = {x: part["reason"] for part in found["not_computed"] for x in part["estimators"]}
+    assert "no policy to draw slates from" in reasons["iips"]
+
+
+def test_sessions_with_text_ids_and_times_have_the_estimators_of_sessions(tmp_path: Path) -> None:
+    rng = np.random.default_rng(2)
+    rows = [
+        {"user": f"u{s % 90}", "session": f"s{s}", "item": int(rng.integers(3)), "time": f"2026-11-0{t + 1}"}
+        for s in range(600)
+        for t in range(3)
+    ]
+    frame = pl.DataFrame(rows).with_columns(propensity=pl.lit(1 / 3))
+    frame = frame.with_columns(reward=(pl.col("item") == 2).cast(pl.Int64)).sample(
+        fraction=1.0, shuffle=True, seed=1
+    )
+    frame.write_csv(tmp_path / "log.csv")
+    probability = np.array([0.2, 0.2, 0.6])
+    columns = {f"probability.{k}": [probability[k]] * frame.height for k in range(3)}
+    pl.DataFrame({"propensity": probability[frame["item"].to_numpy()]} | columns).write_csv(
+        tmp_path / "t.csv"
+    )
+    found = judged(tmp_path, tmp_path / "log.csv", "--target", str(tmp_path / "t.csv"))
+    rows_of = {row["estimator"]: row for row in found["rows"] if row["policy"] != "logged"}
+    assert set(rows_of) == {"pdis", "wpdis", "sdr", "wdr", "fqe"}
+    for row in rows_of.values():
+        assert row["value"] == pytest.approx(3 * 0.6, abs=0.2)
+    log = read_own(tmp_path / "log.csv").log
+    assert log.steps.tolist()[:3] == [0, 1, 2] and bool((log.times[1:3] > log.times[:2]).all())
+
+
+def test_several_loggers_share_their_probabilities_by_the_balance_heuristic(tmp_path: Path) -> None:
+    log = clicks()
+    rows = len(log["sku"])
+    log["policy"] = ["old" if k % 2 else "new" for k in range(rows)]
+    chosen = [ITEMS.index(x) for x in log["sku"]]
+    log |= {"propensity.old": LOGGING[chosen], "propensity.new": LOGGING[chosen]}
+    pl.DataFrame(log).write_csv(tmp_path / "log.csv")
+    target(log).write_csv(tmp_path / "t.csv")
+    found = judged(tmp_path, tmp_path / "log.csv", "--target", str(tmp_path / "t.csv"))
+    assert found["about"]["loggers"] == ["new", "old"]
+    row = next(row for row in found["rows"] if row["estimator"] == "ips")
+    assert row["largest_weight"] == pytest.approx(0.6 / 0.2)
+
+
+def bad(column: str, row: int, value: Any) -> dict[str, Any]:
+    log = {name: list(values) for name, values in clicks(40).items()}
+    log[column][row] = value
+    return log
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "complaint"),
+    [
+        ("pscore", 0.0, "propensity is 0 in row 3: a probability is above 0"),
+        ("pscore", -0.5, "propensity is -0.5 in row 3"),
+        ("pscore", 1.5, "propensity is 1.5 in row 3"),
+        ("pscore", None, "column 'pscore' has no value in 1 rows (the first is row 3)"),
+        ("clicked", None, "column 'clicked' has no value in 1 rows (the first is row 3)"),
+        ("date", "31.02.2026", "column 'date' has '31.02.2026' in row 3"),
+        ("sku", None, "column 'sku' has no value"),
+    ],
+)
+def test_wrong_cells_are_refused_with_their_row(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], column: str, value: Any, complaint: str
+) -> None:
+    pl.DataFrame(bad(column, 2, value)).write_csv(tmp_path / "log.csv")
+    assert complaint in refusal(capsys, tmp_path / "log.csv", "--policy", "random")
+
+
+def test_logarithms_as_probabilities_and_the_reverse_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = clicks(40)
+    values = log.pop("pscore")
+    for name, column in (("propensity", np.log(values)), ("logprob", values)):
+        pl.DataFrame(log | {name: column}).write_csv(tmp_path / "log.csv")
+        text = refusal(capsys, tmp_path / "log.csv", "--policy", "random")
+        assert f"name the column {'logprob' if name == 'propensity' else 'propensity'}" in text
+
+
+def test_own_logs_that_do_not_fit_are_refused(
+    files: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log, mine = files
+    assert "give --target FILE" in refusal(capsys, log)
+    assert "no policy 'ppo' without a checkpoint" in refusal(capsys, log, "--policy", "ppo")
+    assert "leave it out" in refusal(capsys, log, "--checkpoint", "x.pt", "--policy", "random")
+    assert "give --target FILE" in refusal(capsys, log, "--compare", "target", "logged")
+    pl.read_csv(mine).head(10).write_csv(tmp_path / "short.csv")
+    assert "has 10 rows and the log 4,000" in refusal(capsys, log, "--target", str(tmp_path / "short.csv"))
+    pl.read_csv(mine).drop("probability.tea").write_csv(tmp_path / "part.csv")
+    text = refusal(capsys, log, "--target", str(tmp_path / "part.csv"))
+    assert "no column probability.tea" in text
+    frame = pl.read_csv(log)
+    frame.drop("clicked").write_csv(tmp_path / "bad.csv")
+    assert "no column of rewards" in refusal(capsys, tmp_path / "bad.csv", "--policy", "random")
+    frame.with_columns(pl.col("clicked").alias("signal.a"), pl.col("clicked").alias("signal.b")).write_csv(
+        tmp_path / "bad.csv"
+    )
+    assert "say what counts" in refusal(capsys, tmp_path / "bad.csv", "--policy", "random")
+    frame.with_columns(sku=pl.lit("tea")).write_csv(tmp_path / "bad.csv")
+    assert "one item in every row" in refusal(capsys, tmp_path / "bad.csv", "--policy", "random")
+    frame.with_columns(visitor=pl.lit("u")).write_csv(tmp_path / "bad.csv")
+    assert "one user" in refusal(capsys, tmp_path / "bad.csv", "--policy", "random")
+    frame.with_columns(candidates=pl.lit("milk|water")).write_csv(tmp_path / "bad.csv")
+    assert "is not among the row's candidates" in refusal(capsys, tmp_path / "bad.csv", "--policy", "random")
+
+
+def test_repeated_rows_are_a_loud_warning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    frame = pl.DataFrame(clicks(300))
+    pl.concat([frame, frame.head(2)]).write_csv(tmp_path / "log.csv")
+    judged(tmp_path, tmp_path / "log.csv", "--policy", "random", "--no-world")
+    assert "2 rows repeat another in every column (the first is row 301)" in capsys.readouterr().err
+
+
+def test_wrong_probabilities_of_the_logger_are_refused(tmp_path: Path) -> None:
+    log = clicks(40)
+    log |= {f"probability.{x}": [0.3] * 40 for x in ITEMS}
+    pl.DataFrame(log).write_csv(tmp_path / "log.csv")
+    with pytest.raises(UserError, match="probabilities of row 1 are no distribution"):
+        read_own(tmp_path / "log.csv")
+
+
+def test_errors_about_sessions_have_the_ids_of_the_file(
+    files: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log, mine = files
+    wrong = pl.read_csv(mine).select("propensity")["propensity"].to_list()
+    wrong[5] = -1.0
+    pl.DataFrame({"propensity": wrong}).write_csv(tmp_path / "t.csv")
+    text = refusal(capsys, log, "--target", str(tmp_path / "t.csv"))
+    assert "the propensity -1 of row 6 is impossible" in text
+    rows = [("ann", "s-a", 0, "x"), ("ann", "s-a", 1, "y"), ("bob", "s-b", 0, "x"), ("cy", "s-b", 1, "y")]
+    frame = pl.DataFrame(rows, schema=["user", "session", "step", "item"], orient="row")
+    frame = frame.with_columns(propensity=pl.lit(0.5), reward=pl.lit(1.0))
+    frame.write_csv(tmp_path / "log.csv")
+    text = refusal(capsys, tmp_path / "log.csv", "--policy", "random")
+    assert "session 's-b' is of the users 'bob' and 'cy' (row 4)" in text
+
+
+def test_items_that_the_logger_never_shows_and_equal_rewards_are_warned_of(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    chosen = rng.choice(2, size=900)
+    log = {"user": np.arange(900) % 200, "item": chosen, "candidates": ["0|1|2"] * 900}
+    log |= {"propensity": np.full(900, 0.5), "reward": np.ones(900)}
+    log |= {f"probability.{k}": np.full(900, p) for k, p in enumerate((0.5, 0.5, 0.0))}
+    pl.DataFrame(log).write_csv(tmp_path / "log.csv")
+    columns = {f"probability.{k}": np.full(900, p) for k, p in enumerate((0.3, 0.3, 0.4))}
+    pl.DataFrame({"propensity": np.full(900, 0.3)} | columns).write_csv(tmp_path / "t.csv")
+    found = judged(tmp_path, tmp_path / "log.csv", "--target", str(tmp_path / "t.csv"))
+    row = next(row for row in found["rows"] if row["estimator"] == "ips")
+    assert row["unsupported"] == pytest.approx(0.4)
+    assert "40% of the policy's choices were impossible for the logging policy" in row["warning"]
+    assert "Every reward of the log is 1" in row["warning"]
