@@ -266,14 +266,15 @@ def test_futures_share_nothing_but_the_state() -> None:
 
 def test_attributes_that_the_data_lack_are_drawn_and_named() -> None:
     model = tiny()
-    assert model.assumptions == ""
+    assert model.assumptions == "durations and creators come from the data"
     bare = replace(tiny_catalogue(), attributes={"duration": torch.full((3,), 60.0)})
     with pytest.raises(UserError, match="A site of long videos needs the attributes creator of its items"):
         replace(model, catalogue=bare)
     items = furnish(World(bare, model.population), 0).catalogue
     assert torch.equal(items.attributes["duration"], bare.attributes["duration"])
     drawn = (
-        "the data lack creators (one for three videos, by a power law with exponent 0.7), drawn from the seed"
+        "durations come from the data; the data lack creators (one for three videos, by a power law with "
+        "exponent 0.7), drawn from the seed"
     )
     assert replace(model, catalogue=items).assumptions == drawn
     plain = replace(items, genres=torch.zeros(3, 0), quality=torch.ones(3))

@@ -192,9 +192,9 @@ class LongVideo:
 
     @property
     def assumptions(self) -> str:
-        """Part of a sentence: attributes that the data lack, drawn or done without; or ""."""
-        drawn = attributes.assumed(self.catalogue, {"duration": DURATIONS, "creator": CREATORS})
-        texts = [drawn] if drawn else []
+        """Part of a sentence: where the attributes come from, and what the data lack."""
+        origins = attributes.origins(self.catalogue, {"duration": DURATIONS, "creator": CREATORS})
+        texts = [origins]
         if not self.catalogue.knows_quality:
             texts.append("the data hold no ratings that differ, so no video is catchy")
         if not bool(self.catalogue.genres.any()):

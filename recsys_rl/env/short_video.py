@@ -226,11 +226,11 @@ class ShortVideo:
 
     @property
     def assumptions(self) -> str:
-        """Part of a sentence about attributes that were drawn, and those that are always drawn."""
-        drawn = attributes.assumed(self.catalogue, {"duration": DURATIONS, "creator": CREATORS})
+        """Part of a sentence: where the attributes come from, and those that are always drawn."""
+        origins = attributes.origins(self.catalogue, {"duration": DURATIONS, "creator": CREATORS})
         always = "hooks of videos, habits of users and the after-effect are assumed"
         returns = "; so are the days on which users return" if self.visits > 1 else ""
-        return (f"{drawn}; " if drawn else "") + always + returns
+        return f"{origins}; {always}{returns}"
 
     @cached_property
     def tags(self) -> Tensor:
