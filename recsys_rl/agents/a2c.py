@@ -95,6 +95,7 @@ class A2C:
             done,
             config.gamma,
             config.gae_lambda,
+            rollout.discounts,
         )  # (T, N)
         returns = (advantages + rollout.values).flatten()  # (B,), B = T N from here on
         advantage = advantages.flatten()

@@ -133,6 +133,7 @@ class PPO:
             done,
             config.gamma,
             config.gae_lambda,
+            rollout.discounts,
         )  # (T, N)
         obs = rollout.obs.map(lambda x: x.flatten(0, 1))
         places = obs.places_of(rollout.items.flatten(0, 1))  # (S, K), S = T N from here on
