@@ -102,7 +102,8 @@ class A2C:
         if config.normalize_advantage:
             advantage = standardize(advantage)
 
-        obs = rollout.obs.map(lambda x: x.flatten(0, 1).clone())
+        read = self.model.in_order(rollout.obs) if self.model.recurrent else rollout.obs
+        obs = read.map(lambda x: x.flatten(0, 1).clone())
         places = obs.places_of(rollout.items.flatten(0, 1).clone())  # (B, K)
         distribution, value = self.model(obs)
         logprob, entropies = distribution.evaluate(places)  # (B,) each
