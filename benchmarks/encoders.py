@@ -7,9 +7,10 @@ rollout without its environment: going on from the last observation, and choosin
 of about 10 and 45 entries, and for a full window that slides. "encoding" acts as "act at 45", but encodes the
 whole window at each step.
 
-"update" is one gradient step of PPO on 512 full windows: forward, loss, backward, Adam. "products" are the
-matrix products of that step alone, with the same tensors. Encoders take turns within a round. Times are of
-the processor, for one thread: medians over the rounds.
+"update" is one gradient step of PPO on 512 full windows, 32 steps of 16 users: forward, loss, backward, Adam.
+"products" are the matrix products of that step alone, with the same tensors. The GRU reads the 16 first
+windows and goes on from there; the transformer reads each window. Encoders take turns within a round. Times
+are of the processor, for one thread: medians over the rounds.
 """
 
 from __future__ import annotations
@@ -27,9 +28,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from recsys_rl.agents.ppo import PPO, PPOConfig
 from recsys_rl.dials import ModelConfig
 from recsys_rl.models.actor_critic import ActorCritic, Shapes
-from recsys_rl.types import Obs, Rollout
+from recsys_rl.types import Obs, Rollout, tree_map
 
-USERS, WINDOW, ITEMS, DIMS, FEATURES, BATCH = 64, 50, 1000, 32, 55, 512
+USERS, WINDOW, ITEMS, DIMS, FEATURES, BATCH, STEPS = 64, 50, 1000, 32, 55, 512, 32
 ENCODERS = ("mlp", "gru", "transformer")
 PRODUCTS = {torch.ops.aten.mm, torch.ops.aten.addmm, torch.ops.aten.bmm, torch.ops.aten.baddbmm}
 
@@ -83,17 +84,19 @@ def act(agent: PPO, seen: list[Obs], first: int, last: int, *, reads: bool = Tru
         return 1e3 * (time.process_time() - started) / (last - first)
 
 
-def record(agent: PPO, obs: Obs) -> Rollout:
-    """A rollout of one step of ``BATCH`` users, hence one minibatch."""
-    action = agent.act(obs)
+def record(agent: PPO, seen: list[Obs]) -> Rollout:
+    """A rollout of these observations, one minibatch: ``STEPS`` steps of BATCH / STEPS users."""
+    obs: Obs = tree_map(lambda *x: torch.stack(x), *seen)
+    action = agent.act(obs.map(lambda x: x.flatten(0, 1)))
     assert action.value is not None
-    zeros = torch.zeros(1, BATCH)
-    random = torch.rand(1, BATCH, generator=torch.Generator().manual_seed(2))
+    shape = obs.context.shape[:2]
+    zeros = torch.zeros(shape)
+    random = torch.rand(shape, generator=torch.Generator().manual_seed(2))
     return Rollout(
-        obs.map(lambda x: x.unsqueeze(0)),
-        items=action.items.unsqueeze(0),
-        logprobs=action.logprob.unsqueeze(0),
-        values=action.value.unsqueeze(0),
+        obs,
+        items=action.items.unflatten(0, shape),
+        logprobs=action.logprob.unflatten(0, shape),
+        values=action.value.unflatten(0, shape),
         next_values=zeros,
         rewards=random,
         streams=random.unsqueeze(-1),
@@ -111,7 +114,7 @@ def milliseconds(work: Callable[[], object]) -> float:
 def main(rounds: int = 9, smoke: bool = False) -> None:
     """Print the table; ``smoke`` is one short round."""
     torch.set_num_threads(1)
-    seen, full = sessions(USERS, 70), sessions(BATCH, WINDOW)[-1]
+    seen, full = sessions(USERS, 70), sessions(BATCH // STEPS, WINDOW + STEPS - 1)[-STEPS:]
     agents = {encoder: make_agent(encoder) for encoder in ENCODERS}
     batches = {encoder: record(agent, full) for encoder, agent in agents.items()}
     products: dict[str, Products] = {}
@@ -136,10 +139,14 @@ def main(rounds: int = 9, smoke: bool = False) -> None:
 
 
 def _table(medians: dict[str, dict[str, float]]) -> list[str]:
-    head = [*medians[ENCODERS[0]], "update / products", "act at 45 / mlp"]
+    head = [*medians[ENCODERS[0]], "update / products", "at 45 / mlp", "sliding / mlp"]
     rows = [f"| ms | {' | '.join(head)} |", f"|---|{'---:|' * len(head)}"]
     for encoder, of in medians.items():
-        shares = of["update"] / of["products"], of["at 45"] / medians["mlp"]["at 45"]
+        shares = (
+            of["update"] / of["products"],
+            of["at 45"] / medians["mlp"]["at 45"],
+            of["sliding"] / medians["mlp"]["sliding"],
+        )
         rows.append(f"| {encoder} | {' | '.join(f'{x:.2f}' for x in (*of.values(), *shares))} |")
     return rows
 

@@ -1,10 +1,12 @@
 """Retention of PPO trained on whole lives and on single visits, on `short-video`.
 
-    python -m benchmarks.lives [--seeds 2] [--steps 300000] [--num-items 1000] [--visit-steps 200]
+    python -m benchmarks.lives [--seeds 2] [--first-seed 0] [--steps 300000] [--num-items 1000]
+        [--visit-steps 200] [--lives 4] [--day-discounts 0.5 1]
 
-Both have the same settings and number of steps, and the same observation. Each then plays one life of 35
-days with each held-out user, with the same noise. Intervals (95 %, Student's t) are over the users of all
-seeds; the difference is paired by user.
+Both have the same settings and number of steps, and the same observation; training on lives is repeated for
+each of ``--day-discounts`` (default: the platform's). Each policy then plays several lives of 35 days with
+each held-out user, and the mean over a user's lives counts. Intervals (95 %, Student's t) are over the users
+of all seeds; the differences to single visits are paired by user.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from benchmarks.harness import tables
 from benchmarks.harness.turns import Row
 from recsys_rl.checkpoint import load
 from recsys_rl.config import Config, from_dict
+from recsys_rl.env.short_video import ShortVideoConfig
 from recsys_rl.evaluation.lives import active_days
 from recsys_rl.experience.rollout import Sessions, play
 from recsys_rl.make import make_env
@@ -29,16 +32,16 @@ from recsys_rl.workflows.train import train
 WHOLE = 35
 
 
-def settings(args: Any, visits: int, seed: int) -> Config:
-    """PPO on `short-video` with episodes of that many visits."""
-    sizes = {"num_items": args.num_items, "max_episode_steps": args.visit_steps, "visits": visits}
+def settings(args: Any, day_discount: float | None, seed: int) -> Config:
+    """PPO on `short-video`, on whole lives with this discount of a day; None: on single visits."""
+    sizes: dict[str, Any] = {"num_items": args.num_items, "max_episode_steps": args.visit_steps}
+    if day_discount is not None:
+        sizes |= {"visits": WHOLE, "day_discount": day_discount}
     found: dict[str, Any] = {
         "env": "short-video",
         "env_config": sizes,
         "train_config": {"total_timesteps": args.steps, "eval_interval": 0, "seed": seed},
     }
-    if args.gamma is not None:
-        found["agent_config"] = {"gamma": args.gamma}
     if args.smoke:
         found["data_config"] = {"data": "synthetic", "num_users": 40}
         found["env_config"] |= {"embedding_dim": 4}
@@ -46,12 +49,12 @@ def settings(args: Any, visits: int, seed: int) -> Config:
     return from_dict(Config, found)
 
 
-def lives(config: Config) -> Sessions:
-    """Train, and play one whole life with each held-out user."""
+def lives(config: Config, number: int) -> Sessions:
+    """Train, and play this number of whole lives with each held-out user, one user after another."""
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = load(train(config, folder=Path(folder) / "run", quiet=True))
     world = checkpoint.world
-    users, seed = world.population.heldout, config.train_config.seed
+    users, seed = world.population.heldout.repeat_interleave(number), config.train_config.seed
     whole = from_dict(Config, {"env": config.env, "env_config": {**vars(config.env_config), "visits": WHOLE}})
     env = make_env(whole, world, len(users), torch.Generator().manual_seed(seed), heldout=True)
     return play(env, agent_of(checkpoint), users).summed(0)
@@ -59,50 +62,54 @@ def lives(config: Config) -> Sessions:
 
 def row(name: str, samples: list[torch.Tensor]) -> Row:
     """Mean and interval of the values (n,) of the users of each seed."""
-    found = interval(torch.cat([x.double() for x in samples]))
+    found = interval(torch.cat(samples))
     return {"value": name, "mean": found.mean, "low": found.low, "high": found.high}
+
+
+def columns(sessions: Sessions, number: int) -> dict[str, torch.Tensor]:
+    """Numbers (U,) of the users, each the mean over his ``number`` lives."""
+    assert sessions.days is not None
+    found = {f"D{day}": (sessions.days == day).any(0) for day in (1, 7, 30)}
+    found |= {
+        "churn": sessions.left,
+        "active days": active_days(sessions.days),
+        "return of a life": sessions.returns,
+        "videos of a visit": sessions.lengths / active_days(sessions.days),
+    }
+    return {name: x.double().view(-1, number).mean(1) for name, x in found.items()}
 
 
 def main() -> None:
     parser = tables.parser(__doc__)
     parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=300_000, help="of each training")
     parser.add_argument("--num-items", type=int, default=1000)
     parser.add_argument("--visit-steps", type=int, default=200, help="most videos of a visit")
-    parser.add_argument("--gamma", type=float, help="discount of both, in place of the preset")
+    parser.add_argument("--lives", type=int, default=4, help="of each held-out user")
+    parser.add_argument("--day-discounts", type=float, nargs="+", default=[ShortVideoConfig.day_discount])
     args = tables.parse(parser, "lives")
     torch.set_num_threads(args.threads or 1)
     if args.smoke:
-        args.seeds, args.steps, args.num_items, args.visit_steps = 1, 512, 20, 4
+        args.seeds, args.steps, args.num_items, args.visit_steps, args.lives = 1, 512, 20, 4, 2
+    trained = {"single visits": None} | {f"lives, a day {x:g}": x for x in args.day_discounts}
     rows: list[Row] = []
     found: dict[str, dict[str, list[torch.Tensor]]] = {}
-    for trained, visits in (("single visits", 1), ("whole lives", WHOLE)):
+    for kind, day_discount in trained.items():
         values: dict[str, list[torch.Tensor]] = {}
-        for seed in range(args.seeds):
-            sessions = lives(settings(args, visits, seed))
-            assert sessions.days is not None
-            of_users = {f"D{day}": (sessions.days == day).any(0).double() for day in (1, 7, 30)}
-            of_users |= {
-                "churn": sessions.left.double(),
-                "active days": active_days(sessions.days).double(),
-                "return of a life": sessions.returns,
-                "videos of a visit": sessions.lengths / active_days(sessions.days),
-            }
+        for seed in range(args.first_seed, args.first_seed + args.seeds):
+            sessions = lives(settings(args, day_discount, seed), args.lives)
+            of_users = columns(sessions, args.lives)
             for name, x in of_users.items():
                 values.setdefault(name, []).append(x)
-            print(
-                trained,
-                "seed",
-                seed,
-                {name: round(x.mean().item(), 3) for name, x in of_users.items()},
-                flush=True,
-            )
-        found[trained] = values
-        rows += [{"trained": trained, **row(name, x)} for name, x in values.items()]
-    single, whole = found["single visits"], found["whole lives"]
-    for name, ours in whole.items():
-        gap = [one.double() - two.double() for one, two in zip(ours, single[name], strict=True)]
-        rows.append({"trained": "whole lives - single visits", **row(name, gap)})
+            means = {name: round(x.mean().item(), 3) for name, x in of_users.items()}
+            print(kind, "seed", seed, means, flush=True)
+        found[kind] = values
+        rows += [{"trained": kind, **row(name, x)} for name, x in values.items()]
+    for kind in list(trained)[1:]:
+        for name, single in found["single visits"].items():
+            gap = [one - two for one, two in zip(found[kind][name], single, strict=True)]
+            rows.append({"trained": f"{kind} - single visits", **row(name, gap)})
     tables.publish(rows, args)
 
 

@@ -228,6 +228,11 @@ class ReturningUsers(UserModel, Protocol):
         """Most visits of an episode."""
         ...
 
+    @property
+    def day_discount(self) -> float:
+        """Discount of learning for each day between two visits, 0 .. 1."""
+        ...
+
     def come_back(self, user_state: UserState, chance: Tensor) -> tuple[UserState, Tensor]:
         """The state at the start of the next visit, and the days until then, (N,) int64, at least 1.
 

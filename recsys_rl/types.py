@@ -344,6 +344,7 @@ class Step:
     streams: Tensor  # (N, M) float32: reward streams, without weights and never normalised
     feedback: Feedback | None = None
     day: Tensor | None = None  # (N,) int64: day of the user's life, from 0; None: an episode is one visit
+    discount: Tensor | None = None  # (N,): of what follows, times gamma; below 1 before a gap; None: 1
 
 
 @dataclass(frozen=True)
@@ -359,6 +360,7 @@ class Rollout:
     streams: Tensor  # (T, N, M): reward streams, without weights and never normalised
     terminated: Tensor  # (T, N) bool
     truncated: Tensor  # (T, N) bool
+    discounts: Tensor | None = None  # (T, N): of what follows a step, times gamma; None: all are 1
 
     @property
     def num_steps(self) -> int:

@@ -121,12 +121,15 @@ def epochs_of(ratios: list[float], target_kl: float, monkeypatch: pytest.MonkeyP
     assert isinstance(agent, PPO)
     made = 0
 
-    def epoch(samples: Samples, ent_coef: float) -> Outputs:
+    def epoch(batches: list[Samples], steps: int, ent_coef: float) -> Outputs:
         nonlocal made
         made += 1
         nothing = torch.zeros(48)
-        old = samples.targets
-        return Outputs(old.old_logprob + torch.tensor(ratios).log(), nothing, old.old_value)
+        old_logprob, old_value = (
+            torch.cat([getattr(batch.targets, name) for batch in batches])
+            for name in ("old_logprob", "old_value")
+        )
+        return Outputs(old_logprob + torch.tensor(ratios).log(), nothing, old_value)
 
     monkeypatch.setattr(agent, "_epoch", epoch)
     agent.update(rollout)

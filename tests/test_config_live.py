@@ -55,6 +55,7 @@ SCENARIOS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "gym": ("ppo", "gym:CartPole-v1", {}),
     "a2c": ("a2c", "drift", {}),
     "long-video": ("ppo", "long-video", {}),
+    "long-video-lives": ("ppo", "long-video", {}),
     "two-stage": ("ppo", "drift", {}),
     "csv": ("ppo", "drift", {"data": "log.csv"}),
     "gaps": ("ppo", "drift", {"data": "gaps.csv"}),
@@ -76,8 +77,10 @@ def settings_of(scenario: str, **changes: dict[str, Any]) -> Config:
     base: dict[str, Any] = {"algo": algo, "env": env, **tiny}
     if scenario == "two-stage":
         base = overlay(base, {"model_config": {"candidates": 8}})
-    if scenario == "long-video":
+    if scenario.startswith("long-video"):
         base = overlay(base, {"env_config": {"num_items": 60, "suggestions": 3, "max_episode_steps": 12}})
+    if scenario == "long-video-lives":
+        base = overlay(base, {"env_config": {"visits": 35, "idle_limit": 1}})
     if scenario == "short-video-lives":
         lives = {"visits": 35, "max_episode_steps": 3, "visit_gain": 50.0, "habit_base": 1.0}
         base = overlay(base, {"env_config": lives, "train_config": {"total_timesteps": 480}})
@@ -259,6 +262,8 @@ CHANGES: dict[tuple[str, str], tuple[str, Any, View]] = {
     ("env_config", "visit_gain"): ("short-video-lives", 1e4, weights),
     ("env_config", "usual_rate"): ("short-video-lives", 1.0, weights),
     ("env_config", "overnight"): ("short-video-lives", 0.99, weights),
+    ("env_config", "day_discount"): ("short-video-lives", 1.0, weights),
+    ("env_config", "first_usual"): ("long-video-lives", 1.0, watching),
     ("env_config", "suggestions"): ("long-video", 2, watching),
     ("env_config", "watched_window"): ("long-video", 3, watching),
     ("env_config", "seeing_exponent"): ("long-video", 0.1, watching),

@@ -103,6 +103,28 @@ def test_official_archive_and_folders(tmp_path: Path) -> None:
     assert load_kuairec(archive).history.source == "kuairec (data folder: KuaiRec.zip)"
 
 
+def test_durations_creators_and_captions_where_the_files_are_there(tmp_path: Path) -> None:
+    """Video 6 has two days, video 9 no duration, which becomes the mean of the others (6 and 5)."""
+    features = (
+        "video_id,date,author_id,video_duration\n6,20200705,70,9000\n6,20200706,70,8000\n9,20200705,4,\n"
+        "5,20200705,4,1000\n"
+    )
+    long = "a " * 60
+    captions = f"video_id,manual_cover_text,caption\n6,UNKNOWN,one\r two\n9,UNKNOWN,{long}\n5,UNKNOWN,\n"
+    files = FILES | {"item_daily_features.csv": features, "kuairec_caption_category.csv": captions}
+    for folder in (make_folder(tmp_path / "official", files), make_archive(tmp_path / "zip", files)):
+        log = load_kuairec(folder).history
+        assert log.item_ids.tolist() == [6, 9]
+        assert log.attributes["duration"].tolist() == [9.0, 9.0]  # the catalogue holds no video 5
+        assert log.attributes["creator"].tolist() == [1, 0]  # the classes of 70 and 4
+        assert log.titles == ("one two", ("a " * 30)[:59] + "\N{HORIZONTAL ELLIPSIS}")
+        assert log.source.endswith("; 1 of 3 videos without a duration have the mean")
+    assert load_kuairec(make_folder(tmp_path / "bare")).history.attributes == {}
+    (tmp_path / "official" / "item_daily_features.csv").write_text("video_id,date\n6,20200705\n")
+    with pytest.raises(UserError, match=r"item_daily_features.csv can't be parsed"):
+        load_kuairec(tmp_path / "official")
+
+
 def test_sample_of_watch_ratios_beside_packed_likes(tmp_path: Path) -> None:
     folder = make_folder(tmp_path, packed_files())
     likes = load_kuairec(folder)
@@ -231,3 +253,10 @@ def test_real_likes() -> None:
         log.item_ids[log.items], data.video_ids
     )
     assert not inside.any()
+    # Of the 10,728 captions 1,355 are empty. The packed layout has no durations.
+    assert sum(title.startswith("video ") for title in log.titles) < 1_400
+    assert (
+        log.titles[0]
+        == "\u7cbe\u795e\u5c0f\u4f19\u8def\u96be\u8d70 \u7a0b\u54e5\u4f60\u72d7\u7cae\u6162\u70b9\u6492"
+    )
+    assert max(map(len, log.titles)) == 60 and not log.attributes

@@ -33,7 +33,7 @@ from recsys_rl.gymnasium_ids import RecSysEnv
 from recsys_rl.make import make_env, make_world
 from recsys_rl.protocols import EventUsers, UncertainUsers
 from recsys_rl.testing import check_env, check_user_model
-from recsys_rl.types import Feedback, UserError, World
+from recsys_rl.types import Feedback, UserError, World, tree_map
 from tests.tiny_world import population, tiny_catalogue
 
 TINY = LongVideoConfig(
@@ -230,7 +230,7 @@ def test_prospects_equal_the_mean_of_simulated_steps() -> None:
     for current, quarters in ((-1, 0), (0, 1), (0, 3)):
         state = replace(base, current=torch.tensor([current]), quarters=torch.tensor([quarters]))
         reward, _ = model.prospects(state)
-        many = LongVideoState(**{k: x.expand(n, *x.shape[1:]) for k, x in vars(state).items()})
+        many: LongVideoState = tree_map(lambda x: x.expand(n, *x.shape[1:]), state)
         for item in range(3):
             items = torch.tensor([[item, (item + 1) % 3]]).expand(n, -1)
             skipped = torch.tensor([[False, True]]).expand(n, -1)
@@ -266,14 +266,15 @@ def test_futures_share_nothing_but_the_state() -> None:
 
 def test_attributes_that_the_data_lack_are_drawn_and_named() -> None:
     model = tiny()
-    assert model.assumptions == ""
+    assert model.assumptions == "durations and creators come from the data"
     bare = replace(tiny_catalogue(), attributes={"duration": torch.full((3,), 60.0)})
     with pytest.raises(UserError, match="A site of long videos needs the attributes creator of its items"):
         replace(model, catalogue=bare)
     items = furnish(World(bare, model.population), 0).catalogue
     assert torch.equal(items.attributes["duration"], bare.attributes["duration"])
     drawn = (
-        "the data lack creators (one for three videos, by a power law with exponent 0.7), drawn from the seed"
+        "durations come from the data; the data lack creators (one for three videos, by a power law with "
+        "exponent 0.7), drawn from the seed"
     )
     assert replace(model, catalogue=items).assumptions == drawn
     plain = replace(items, genres=torch.zeros(3, 0), quality=torch.ones(3))

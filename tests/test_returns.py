@@ -40,6 +40,15 @@ def test_time_limit_cuts_the_trace_and_keeps_the_bootstrap() -> None:
     assert advantages.flatten().tolist() == [1.75, 3.0, 2.5]
 
 
+def test_discounts_multiply_gamma_in_bootstrap_and_trace() -> None:
+    """Half of what follows the second step counts: delta_1 = 2 + 0.25 * 1.5 - 1, A_1 = delta_1 + 2.5 / 8."""
+    discounts = torch.tensor([[1.0], [0.5], [1.0]])
+    advantages = gae(REWARDS, VALUES, NEXT_VALUES, NEVER, NEVER, 0.5, 0.5, discounts)
+    assert advantages.flatten().tolist() == [1 + 0.25 * 1.6875, 1.6875, 2.5]
+    none = gae(REWARDS, VALUES, NEXT_VALUES, NEVER, NEVER, 0.5, 0.5, 0 * discounts)
+    assert none.flatten().tolist() == [0.5, 1.0, 1.5]
+
+
 def test_lambda_one_gives_n_step_returns() -> None:
     # 1 + 2/2 + 3/4 + 2/8, 2 + 3/2 + 2/4, 3 + 2/2
     returns = gae(REWARDS, VALUES, NEXT_VALUES, NEVER, NEVER, 0.5, 1.0) + VALUES

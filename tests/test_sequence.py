@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from torch.testing import assert_close
 from recsys_rl import protocols
 from recsys_rl.agents.a2c import A2C
 from recsys_rl.agents.ppo import PPO
+from recsys_rl.env.short_video import ShortVideo
 from recsys_rl.experience.rollout import collect, play
 from recsys_rl.models import sequence
 from recsys_rl.models.gru import GRU
@@ -63,7 +65,7 @@ def test_steps_agree_with_windows_at_any_cut(name: str) -> None:
     state, window, shown = encoder.start(N), torch.zeros(N, L, X), torch.zeros(N, L, dtype=torch.bool)
     for at in range(9):
         which = come[at]
-        if not encoder.slides:
+        if encoder.recurrent:  # a state remembers what left the window
             which = which & ~shown[:, 0]
         state = encoder.step(state, rows[:, at], which)
         moved = torch.cat([window[:, 1:], rows[:, at : at + 1]], 1)
@@ -71,7 +73,7 @@ def test_steps_agree_with_windows_at_any_cut(name: str) -> None:
         shown = torch.where(which.unsqueeze(1), torch.cat([shown[:, 1:], torch.ones(N, 1) > 0], 1), shown)
         assert_close(encoder.read(state), read(encoder, window, shown), atol=1e-5, rtol=0)
         state = encoder.step(state, rows[:, 0], torch.zeros(N, dtype=torch.bool))  # no entry: no change
-    assert bool(shown.all()) or not encoder.slides
+    assert bool(shown.all()) or encoder.recurrent
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -153,6 +155,17 @@ def observed(history: list[list[int]]) -> Obs:
     return Obs(torch.zeros(len(history), 1), ids, signals)
 
 
+def expected(encoder: Encoder, read: list[list[int]]) -> Tensor:
+    """Summaries (N, H) of the windows or, by a recurrent encoder, of all that the states have ``read``."""
+    found = summarise(encoder, observed(read), ITEMS)
+    for row, ids in enumerate(read if encoder.recurrent else []):
+        if ids:
+            signals = torch.tensor(ids).view(1, -1, 1) / 30.0
+            window = sequence.entries(torch.tensor([ids]), signals, ITEMS)
+            found[row] = encoder.read(encoder.encode(window, torch.ones(1, len(ids)) > 0))[0]
+    return found
+
+
 @pytest.fixture
 def built(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The number of windows of each time that states were built from windows."""
@@ -171,13 +184,13 @@ def built(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def test_reader_follows_entries_resets_and_jumps(name: str, built: list[int]) -> None:
     encoder = stirred(name)
     reader = Reader(encoder, ITEMS, 2)
-    full, jump = [1, 2, 3, 4, 5], 0 if encoder.slides else 1
+    full = [1, 2, 3, 4, 5]
     steps = [
         ([[], [7], [1, 2, 3]], [3]),  # the first observation: all are built from their windows
         ([[4], [7, 8], [1, 2, 3]], []),  # one entry, one entry, none
         ([[4, 4], [], [1, 2, 3, 4, 5]], []),  # the same item again, a new session, two entries
-        ([[4, 4, 4], [], [*full, 6]], [jump]),  # the window slides
-        ([[], [9], [*full, 6, 6]], [jump]),  # a new session
+        ([[4, 4, 4], [], [*full, 6]], []),  # the window slides
+        ([[], [9], [*full, 6, 6]], []),  # a new session
         ([[3], [9, 9], [*full, 6, 6]], []),  # a full window without a new entry
         ([[2, 1], [9], [*full, 6, 6]], [2]),  # histories that do not go on: of other users, say
     ]
@@ -186,8 +199,8 @@ def test_reader_follows_entries_resets_and_jumps(name: str, built: list[int]) ->
         obs = observed(history)
         found = reader.follow(obs).summary
         assert found is not None
-        assert [count for count in built if count] == [count for count in builds if count], history
-        assert_close(found, summarise(encoder, obs, ITEMS), atol=1e-5, rtol=0)
+        assert built == builds, history
+        assert_close(found, expected(encoder, history), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -195,11 +208,13 @@ def test_reader_builds_a_short_history_after_a_full_window(name: str) -> None:
     """A step may fill the whole window, so any window could be the next one; but padding is no entry."""
     encoder = stirred(name)
     reader = Reader(encoder, ITEMS, L)
-    for history in ([[1, 2, 3, 4, 5], []], [[7, 8], [1, 2, 3, 4, 5]], [[1, 2, 3, 4, 5], [9, 8, 7, 6, 5]]):
-        obs = observed(history)
-        found = reader.follow(obs).summary
+    full, other = [1, 2, 3, 4, 5], [9, 8, 7, 6, 5]
+    steps = [([full, []], [full, []]), ([[7, 8], full], [[7, 8], full])]
+    steps.append(([full, other], [[7, 8, *full], [*full, *other]]))  # the windows, and all that was read
+    for history, read in steps:
+        found = reader.follow(observed(history)).summary
         assert found is not None
-        assert_close(found, summarise(encoder, obs, ITEMS), atol=1e-5, rtol=0)
+        assert_close(found, expected(encoder, read), atol=1e-5, rtol=0)
 
 
 def test_reader_copies_what_it_compares() -> None:
@@ -233,13 +248,13 @@ class Watched:
         return step
 
 
-def small(encoder: str, **model: Any) -> tuple[Env, PPO | A2C]:
+def small(encoder: str, algo: str = "ppo", **model: Any) -> tuple[Env, PPO | A2C]:
     config = settings(
-        "ppo",
+        algo,
         "satiation",
         env_config={"num_items": 40, "embedding_dim": 4, "max_episode_steps": 7, "patience_cost": 0.2},
         data_config={"num_users": 30},
-        agent_config={"n_steps": 20, "num_envs": 6, "batch_size": 60},
+        agent_config={"n_steps": 20, "num_envs": 6} | ({"batch_size": 60} if algo == "ppo" else {}),
         model_config={"encoder": encoder, "hidden_dims": [8], **model},
     )
     env, agent = begin(config)
@@ -292,3 +307,86 @@ def test_sums_alone_keep_no_state() -> None:
     env, agent = small("mlp")
     assert agent.reader() is None
     assert collect(env, agent, env.reset(), 3)[0].obs.summary is None
+
+
+def sliding(encoder: str, algo: str) -> tuple[Env, PPO | A2C]:
+    """Sessions of up to 30 videos, with windows of 4."""
+    config = settings(
+        algo,
+        "short-video",
+        env_config={"num_items": 40, "embedding_dim": 4, "max_episode_steps": 30, "first_patience": 1.5},
+        data_config={"num_users": 30},
+        agent_config={"n_steps": 20, "num_envs": 6} | ({"batch_size": 45} if algo == "ppo" else {}),
+        model_config={"encoder": encoder, "hidden_dims": [8]},
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ShortVideo, "history_length", 4)
+        env, agent = begin(config)
+    for parameter in agent.model.parameters():
+        parameter.data += 0.3 * torch.randn(parameter.shape, generator=rng(parameter.numel()))
+    return env, agent
+
+
+@pytest.mark.parametrize("algo", ["ppo", "a2c"])
+@pytest.mark.parametrize("name", NAMES)
+def test_learning_reads_what_acting_read(name: str, algo: str) -> None:
+    """Windows slide and sessions end within a rollout. Yet the ratio of probabilities begins at 1."""
+    env, agent = sliding(name, algo)
+    obs, seen = env.reset(), []
+    for _ in range(3):
+        rollout, obs = collect(env, agent, obs, 20)
+        history = rollout.obs.history
+        assert history is not None and history.shape[-1] == 4
+        seen.append((bool((history[:, :, 0] >= 0).any()), bool((history[1:, :, -1] < 0).any())))
+        read = agent.model.in_order(rollout.obs) if agent.model.recurrent else rollout.obs
+        flat = read.map(lambda x: x.flatten(0, 1).clone())
+        distribution, value = agent.model(flat)
+        items = rollout.items.flatten(0, 1).clone()
+        logprob = distribution.logprob(items)
+        assert_close(logprob, rollout.logprobs.flatten(), atol=1e-4, rtol=1e-5)
+        assert_close(value, rollout.values.flatten(), atol=1e-5, rtol=1e-5)
+        if agent.model.recurrent:  # the windows alone are something else
+            windows = rollout.obs.map(lambda x: x.flatten(0, 1).clone())
+            alone = agent.model.logprob(windows, items)
+            assert float((alone - logprob).abs().max()) > 1e-3
+        agent.update(rollout)
+    assert seen == [(True, True)] * 3
+
+
+def test_minibatches_of_a_recurrent_encoder_are_whole_users() -> None:
+    """Batches of 45 hold two of six users with 20 steps each. The ratio of probabilities begins at 1."""
+    env, agent = sliding("gru", "ppo")
+    assert isinstance(agent, PPO)
+    rollout, _ = collect(env, agent, env.reset(), 20)
+    order, size = agent._order(rollout)
+    assert size == 40 and sorted(order.tolist()) == list(range(120))
+    for batch in order.split(size):
+        steps, users = batch.view(20, 2) // 6, batch.view(20, 2) % 6
+        assert steps.tolist() == [[t, t] for t in range(20)]
+        assert bool((users == users[0]).all()) and users[0, 0] != users[0, 1]
+    agent.optimizer.lr = 0.0
+    agent.config = replace(agent.config, lr=1e-12, update_epochs=1)
+    metrics = agent.update(rollout)
+    assert abs(metrics["approx_kl"]) < 1e-6 and metrics["clipfrac"] == 0
+
+
+def test_gradient_reaches_entries_that_left_the_window() -> None:
+    env, agent = sliding("gru", "ppo")
+    rollout, _ = collect(env, agent, env.reset(), 20)
+    signals = rollout.obs.signals
+    assert signals is not None and rollout.obs.history is not None
+    users = (rollout.obs.history[:, :, -1] >= 0)[1:].all(0).nonzero().flatten()  # one session all the time
+    assert len(users)
+    obs = rollout.obs.map(lambda x: x.clone())
+    first = obs.signals[1].clone().requires_grad_()  # type: ignore[index]
+    steps = torch.cat([obs.signals[:1], first.unsqueeze(0), obs.signals[2:]])  # type: ignore[index]
+    encoder = agent.model.encoder
+    assert encoder is not None
+    reader, summary = agent.model.reader(), None
+    assert reader is not None
+    for t in range(12):
+        now = replace(obs.map(lambda x, t=t: x[t]), signals=steps[t])  # type: ignore[misc]
+        summary = reader.follow(now).summary
+    assert summary is not None
+    summary[users].sum().backward()
+    assert first.grad is not None and bool(first.grad[users, -1].any())

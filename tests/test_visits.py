@@ -27,12 +27,13 @@ from recsys_rl.env.short_video import ShortVideo
 from recsys_rl.evaluation.lives import active_days, life_columns, retained
 from recsys_rl.evaluation.printing import print_table
 from recsys_rl.evaluation.table import Played, mean_rows, summarise
-from recsys_rl.experience.rollout import Sessions, play
-from recsys_rl.make import make_env, make_world
+from recsys_rl.experience.rollout import Sessions, collect, play
+from recsys_rl.make import make_agent, make_env, make_world
 from recsys_rl.protocols import ReturningUsers
 from recsys_rl.testing import check_env, check_user_model
 from recsys_rl.testing.envs import require_same_steps, walk
 from recsys_rl.types import UserError
+from recsys_rl.utils.seeding import generators
 from tests.test_short_video import CONFIG, tiny, tiny_of_users
 
 ALWAYS: dict[str, Any] = {"habit_base": 50.0, "habit_deviation": 0.0, "habit_fade": 0.0, "visit_gain": 0.0}
@@ -176,6 +177,33 @@ def test_next_visit_begins_in_the_same_row() -> None:
     # the weekday of the visit that was cut off, three days after the first
     turn = 2 * math.pi * ((hour + 72) % 168) / 168
     assert_close(step.final_obs.context[:, -4], turn.sin(), atol=1e-5, rtol=0)
+
+
+def test_days_away_discount_what_follows() -> None:
+    """Gaps of 1 to 31 days, each at the end of a visit of five steps."""
+    env = small_env(num_envs=32, visits=35, **{**ALWAYS, "habit_base": 0.0}, day_discount=0.5)
+    env.reset()
+    day = torch.zeros(32, dtype=torch.int64)
+    for number in range(15):
+        step = env.step(torch.full((32, 1), number % 5))
+        assert step.discount is not None and env.session.day is not None
+        later = env.session.day - day  # 0 within a visit
+        lasts = ~(step.terminated | step.truncated)
+        assert_close(step.discount[lasts], 0.5 ** later[lasts])
+        assert bool((later[lasts] > 0).all()) == (number % 5 == 4)
+        day = env.session.day.clone()
+    one = small_env(visits=1)
+    one.reset()
+    assert one.step(torch.zeros(6, 1, dtype=torch.int64)).discount is None
+
+
+def test_learner_sees_the_discounts() -> None:
+    config = from_dict(Config, {"env": "short-video", "agent_config": {"num_envs": 6, "batch_size": 64}})
+    env = small_env(**ALWAYS, day_discount=0.25)
+    agent = make_agent(config, env.interface, env.catalogue, 1, generators(0, "model", "policy", "shuffle"))
+    rollout, _ = collect(env, agent, env.reset(), 12)
+    assert rollout.discounts is not None
+    assert rollout.discounts[:, 0].tolist() == [1, 1, 1, 1, 0.25] * 2 + [1, 1]
 
 
 def test_user_who_never_returns_is_terminated() -> None:
@@ -345,8 +373,8 @@ def test_commands_with_lives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ca
 
 def test_platform_without_visits_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "--env", "satiation", "--visits", "3"]) == 2
-    assert "--visits is no setting of satiation: short-video has it." in capsys.readouterr().err
+    assert "--visits is no setting of satiation: short-video, long-video have it." in capsys.readouterr().err
     assert main(["train", "--env", "short-video", "--visits", "36"]) == 2
     assert "--visits is 36: it must be a whole number, at least 1 and at most 35." in capsys.readouterr().err
-    with pytest.raises(UserError, match="visits is no setting of drift: short-video has it"):
+    with pytest.raises(UserError, match="visits is no setting of drift: short-video, long-video have it"):
         gymnasium.make("recsys_rl/Drift-v0", visits=2)

@@ -52,7 +52,7 @@ def parse(made: argparse.ArgumentParser, name: str, argv: Sequence[str] | None =
     """
     args = made.parse_args(argv)
     for option, value in vars(args).items():
-        least = 0 if option == "threads" else 1
+        least = 0 if option in ("threads", "first_seed") else 1
         if type(value) is int and value < least:
             raise UserError(f"--{option} is {value}: it must be at least {least}.")
     if args.csv is None and not args.smoke:

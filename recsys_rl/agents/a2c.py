@@ -100,13 +100,15 @@ class A2C:
             done,
             config.gamma,
             config.gae_lambda,
+            rollout.discounts,
         )  # (T, N)
         returns = (advantages + rollout.values).flatten()  # (B,), B = T N from here on
         advantage = advantages.flatten()
         if config.normalize_advantage:
             advantage = standardize(advantage)
 
-        obs = rollout.obs.map(lambda x: x.flatten(0, 1).clone())
+        read = self.model.in_order(rollout.obs) if self.model.recurrent else rollout.obs
+        obs = read.map(lambda x: x.flatten(0, 1).clone())
         places = obs.places_of(rollout.items.flatten(0, 1).clone())  # (B, K)
         distribution, value = self.model(obs)
         logprob, entropies = distribution.evaluate(places)  # (B,) each

@@ -138,6 +138,7 @@ class PPO:
             done,
             config.gamma,
             config.gae_lambda,
+            rollout.discounts,
         )  # (T, N)
         obs = rollout.obs.map(lambda x: x.flatten(0, 1))
         places = obs.places_of(rollout.items.flatten(0, 1))  # (S, K), S = T N from here on
@@ -148,19 +149,17 @@ class PPO:
             returns.flatten(),
             advantages.flatten(),
         )
-        num_samples = rollout.num_steps
         epochs: list[tuple[Targets, Outputs]] = []
         for _ in range(config.update_epochs):
-            order = torch.randperm(
-                num_samples, generator=self.generators["shuffle"], device=rollout.rewards.device
-            )
+            order, size = self._order(rollout)
             targets = Targets(*(x.index_select(0, order) for x in record))
             if config.normalize_advantage:
-                weights = standardize_parts(targets.advantage, config.batch_size)
+                weights = standardize_parts(targets.advantage, size)
                 targets = targets._replace(advantage=weights)
             samples = Samples(obs.rows(order), places.index_select(0, order), targets)
-            epochs.append((targets, self._epoch(samples, ent_coef)))
-            if config.target_kl > 0 and self._kl(*epochs[-1]) > config.target_kl:
+            outputs = self._epoch(samples.split(size), len(rollout.rewards), ent_coef)
+            epochs.append((targets, outputs))
+            if config.target_kl > 0 and self._kl(targets, outputs, size) > config.target_kl:
                 break
 
         self.updates += 1
@@ -169,12 +168,34 @@ class PPO:
         values = torch.stack(list(metrics.values())).tolist()
         return dict(zip(metrics, values, strict=True)) | {"lr": self.optimizer.lr}
 
-    def _epoch(self, samples: Samples, ent_coef: float) -> Outputs:
-        """One gradient step for each minibatch. Returns the outputs as they were before each step."""
+    def _order(self, rollout: Rollout) -> tuple[Tensor, int]:
+        """A random order (S,) of the T N samples, and the size of a minibatch.
+
+        A recurrent encoder reads the steps in their order. Then a minibatch holds all steps of some users,
+        time first, and of one user at least.
+        """
+        generator, device = self.generators["shuffle"], rollout.rewards.device
+        steps, users = rollout.rewards.shape  # T, N
+        if not self.model.recurrent:
+            return torch.randperm(steps * users, generator=generator, device=device), self.config.batch_size
+        each = max(1, self.config.batch_size // steps)
+        starts = users * torch.arange(steps, device=device).unsqueeze(1)  # (T, 1): rows of the first user
+        groups = torch.randperm(users, generator=generator, device=device).split(each)
+        return torch.cat([(starts + group).flatten() for group in groups]), each * steps
+
+    def _epoch(self, batches: list[Samples], steps: int, ent_coef: float) -> Outputs:
+        """One gradient step for each minibatch. Returns the outputs as they were before each step.
+
+        ``steps``: T, for a recurrent encoder.
+        """
         seen: list[Outputs] = []
         coefficients = self._coefficients(ent_coef)
-        for batch in samples.split(self.config.batch_size):
-            distribution, value = self.model(batch.obs)  # value (B,), B = batch_size
+        for batch in batches:
+            obs = batch.obs
+            if self.model.recurrent:
+                obs = self.model.in_order(obs.map(lambda x: x.unflatten(0, (steps, -1))))
+                obs = obs.map(lambda x: x.flatten(0, 1))
+            distribution, value = self.model(obs)  # value (B,), B = batch_size
             loss, logprob, entropy = losses.evaluate_ppo_loss(
                 distribution, batch.places, value, *batch.targets, coefficients
             )
@@ -208,9 +229,9 @@ class PPO:
             "clipfrac": losses.clip_fraction(outputs.logprob, targets.old_logprob, config.clip_eps),
         }
 
-    def _kl(self, targets: Targets, outputs: Outputs) -> Tensor:
-        """approx_kl of the last minibatch of an epoch, averaged over processes so that all stop together."""
-        last = -(len(outputs.logprob) % self.config.batch_size or self.config.batch_size)
+    def _kl(self, targets: Targets, outputs: Outputs, size: int) -> Tensor:
+        """approx_kl of an epoch's last minibatch of ``size``, averaged over processes: all stop together."""
+        last = -(len(outputs.logprob) % size or size)
         kl = losses.approx_kl(outputs.logprob[last:], targets.old_logprob[last:])
         if self.average is not None:
             self.average(kl)

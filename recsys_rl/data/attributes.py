@@ -77,13 +77,17 @@ def require(
         )
 
 
-def assumed(catalogue: Catalogue, texts: Mapping[str, str]) -> str:
-    """Part of a sentence about the attributes that were drawn; "" if there are none.
+def origins(catalogue: Catalogue, texts: Mapping[str, str]) -> str:
+    """Part of a sentence: which of these attributes come from the data, and which were drawn from the seed.
 
     ``texts``: the distribution of each attribute, by its name.
     """
+    known = [f"{name}s" for name in texts if name not in catalogue.drawn]
     drawn = [f"{name}s ({text})" for name, text in texts.items() if name in catalogue.drawn]
-    return f"the data lack {' and '.join(drawn)}, drawn from the seed" if drawn else ""
+    parts = [f"{' and '.join(known)} come from the data"] if known else []
+    if drawn:
+        parts.append(f"the data lack {' and '.join(drawn)}, drawn from the seed")
+    return "; ".join(parts)
 
 
 def log_normal(median: float, deviation: float, low: float, high: float) -> Draw:

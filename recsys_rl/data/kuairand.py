@@ -14,6 +14,8 @@ import polars as pl
 
 from recsys_rl.data.catalogue import DatasetConfig, world_of_log
 from recsys_rl.data.download import NoNetwork, cache_folder, fetch, has_member, read_member
+from recsys_rl.data.items import ItemFacts
+from recsys_rl.data.kuaishou import video_facts
 from recsys_rl.data.log import make_log
 from recsys_rl.data.read import parsing
 from recsys_rl.dials import EnvConfig
@@ -28,6 +30,7 @@ ARCHIVES = {
 DEFAULT = "KuaiRand-Pure.tar.gz"
 STANDARD = ("log_standard_4_08_to_4_21_{}.csv", "log_standard_4_22_to_5_08_{}.csv")
 RANDOM = "log_random_4_22_to_5_08_{}.csv"
+FEATURES = "video_features_basic_{}.csv"
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,8 @@ def load_kuairand(data_dir: str | Path | None = None, cache_dir: str | Path | No
     """Load KuaiRand-Pure or -1K from ``data_dir``, else from the cache, else download Pure (47 MB).
 
     ``data_dir`` is an official archive, its unpacked folder, or the folder of its CSV files (gzipped or not).
-    Repeated views (same user, video and time) count once. Raises UserError.
+    Repeated views (same user, video and time) count once. Videos have the durations [s], creators and tags
+    of the file ``FEATURES`` where it stands beside the logs. Raises UserError.
     """
     root = cache_folder(cache_dir) if data_dir is None else Path(data_dir)
     found = _find(root)
@@ -62,9 +66,11 @@ def load_kuairand(data_dir: str | Path | None = None, cache_dir: str | Path | No
             ) from error
     place, kind = found
     source = f"kuairand ({place.name})"
+    facts = video_facts(place, FEATURES.format(kind), source)
+    source = f"kuairand ({place.name}; {facts.note})" if facts.note else source
     return KuaiRand(
-        _log(place, [name.format(kind) for name in STANDARD], source),
-        _log(place, [RANDOM.format(kind)], f"{source}, random exposures"),
+        _log(place, [name.format(kind) for name in STANDARD], source, facts),
+        _log(place, [RANDOM.format(kind)], f"{source}, random exposures", facts),
     )
 
 
@@ -78,7 +84,7 @@ def _find(root: Path) -> tuple[Path, str] | None:
     return None
 
 
-def _log(place: Path, names: list[str], source: str) -> InteractionLog:
+def _log(place: Path, names: list[str], source: str, facts: ItemFacts) -> InteractionLog:
     schema = {
         "user_id": pl.Int64,
         "video_id": pl.Int64,
@@ -103,6 +109,8 @@ def _log(place: Path, names: list[str], source: str) -> InteractionLog:
         source=source,
         titles={video: f"video {video}" for video in videos},
         rating_range=(0.0, 1.0),
+        genres=facts.genres,
+        attributes=facts.attributes,
     )
 
 

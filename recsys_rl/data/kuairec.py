@@ -19,6 +19,7 @@ from torch import Tensor
 
 from recsys_rl.data.catalogue import DatasetConfig, world_of_log
 from recsys_rl.data.download import NoNetwork, cache_folder, check_unpacked, fetch, has_member, read_member
+from recsys_rl.data.kuaishou import tag_name, video_facts
 from recsys_rl.data.log import make_log
 from recsys_rl.data.read import parsing
 from recsys_rl.dials import EnvConfig
@@ -32,6 +33,9 @@ LIKE_RATIO = 2.0
 
 OFFICIAL = "small_matrix.csv"
 PACKED = "small_matrix_like.npz"  # likes only: user_id (U,), video_id (I,), like_packed (U, ceil(I / 8))
+FEATURES = "item_daily_features.csv"  # a row for each video and day: author_id, video_duration
+CAPTIONS = "kuairec_caption_category.csv"
+LONGEST_TITLE = 60  # characters of a caption
 SAMPLE = "small_matrix_watch_ratio_sample.csv"  # beside PACKED: user_id, video_id, watch_ratio of some cells
 
 
@@ -58,6 +62,10 @@ def load_kuairec(data_dir: str | Path | None = None, cache_dir: str | Path | Non
     ``history`` has no pair of a matrix user and a matrix video, so a model that learns from ``history`` has
     seen no part of ``like``. Repeated rows of the official big matrix count once. Rows without a time are
     removed. The packed layout has no times: the order of its rows replaces them. Raises UserError.
+
+    Videos have the durations [s] and creators of item_daily_features.csv, and the captions of
+    kuairec_caption_category.csv for titles, where these files stand beside the others. The packed layout has
+    no durations and no creators.
     """
     if data_dir is not None:
         place = _find(Path(data_dir))
@@ -101,6 +109,8 @@ def _read(place: Path, source: str) -> KuaiRec:
     history = history.filter(~inside)
     tags = _categories(read_member(place, "item_categories.csv"), source)
     names = sorted({name for row in tags.values() for name in row})
+    facts = video_facts(place, FEATURES, source)
+    captions = _captions(place, source)
     rows = [[float(name in tags.get(video, ())) for name in names] for video in video_ids.tolist()]
     return KuaiRec(
         like=torch.from_numpy(like),
@@ -113,9 +123,13 @@ def _read(place: Path, source: str) -> KuaiRec:
             history["user_id"],
             history["video_id"],
             history["timestamp"],
-            source=source,
-            titles={video: f"video {video}" for video in history["video_id"].unique().to_list()},
+            source=f"{source}; {facts.note}" if facts.note else source,
+            titles={
+                video: captions.get(video, f"video {video}")
+                for video in history["video_id"].unique().to_list()
+            },
             genres=tags,
+            attributes=facts.attributes,
         ),
     )
 
@@ -185,10 +199,23 @@ def _categories(raw: bytes, source: str) -> dict[int, list[str]]:
     schema = {"video_id": pl.Int64, "feat": pl.String}
     with parsing(f"{source}: item_categories.csv"):
         rows = pl.read_csv(raw, columns=list(schema), schema_overrides=schema).rows()
-        return {
-            video: [f"tag {int(tag):02}" for tag in feat.strip("[]").split(",") if tag]
-            for video, feat in rows
-        }
+        return {video: [tag_name(tag) for tag in feat.strip("[]").split(",") if tag] for video, feat in rows}
+
+
+def _captions(place: Path, source: str) -> dict[int, str]:
+    """The caption of each video that has one, cut to LONGEST_TITLE characters; nothing without the file."""
+    if not has_member(place, CAPTIONS):
+        return {}
+    schema = {"video_id": pl.Int64, "caption": pl.String}
+    with parsing(f"{source}: {CAPTIONS}"):
+        # Some captions hold a carriage return. Only \n ends a line.
+        frame = pl.read_csv(read_member(place, CAPTIONS), columns=list(schema), schema_overrides=schema)
+    texts = ((video, " ".join(text.split())) for video, text in frame.drop_nulls().rows())
+    return {
+        video: text if len(text) <= LONGEST_TITLE else text[: LONGEST_TITLE - 1] + "\N{HORIZONTAL ELLIPSIS}"
+        for video, text in texts
+        if text
+    }
 
 
 def _make_world(config: DatasetConfig, sizes: EnvConfig, seed: int) -> World:

@@ -74,6 +74,7 @@ def make_log(
     years: Mapping[Any, float] | None = None,
     rating_range: tuple[float, float] | None = None,
     weights: Any = None,
+    attributes: Mapping[str, Mapping[Any, Any]] | None = None,
 ) -> InteractionLog:
     """Check E events and number their U users and I items 0, 1, ... by ascending id.
 
@@ -83,8 +84,9 @@ def make_log(
     ``user_names`` or ``item_names``, and the string of an item without a title becomes its title. ``times``
     are numbers (the fraction of a second only orders events), dates, or ISO texts; without them the order
     of the rows is the time. Without ``ratings`` each event counts as a like: rating 1.0 of the range (0, 1).
-    ``weights`` are positive. The keys of ``titles``, ``genres``, ``years`` are ids of the source; the default
-    title is "item <id>". ``rating_range`` defaults to the smallest and largest rating in the column.
+    ``weights`` are positive. The keys of ``titles``, ``genres``, ``years`` and of each of the ``attributes``
+    are ids of the source; the default title is "item <id>". ``items.encoded`` turns an attribute into
+    numbers, and fills its gaps. ``rating_range`` defaults to the smallest and largest rating in the column.
 
     A repeated event (same user, item and time; without times, same user and item) is an error: it is
     usually a broken export, and it would count twice. Raises UserError, with rows counted from 1.
@@ -95,7 +97,9 @@ def make_log(
     }
     if len({column.len() for column in columns.values() if column is not None}) > 1:
         raise UserError(f"{source}: the columns differ in length: give one value per event in each.")
-    facts = ItemFacts(titles=titles or {}, genres=genres or {}, years=years or {})
+    facts = ItemFacts(
+        titles=titles or {}, genres=genres or {}, years=years or {}, attributes=attributes or {}
+    )
     names = {role: column.name or PLAIN[role] for role, column in columns.items() if column is not None}
     return _number(clean_events(columns, names, source), source, facts, rating_range)
 

@@ -37,6 +37,16 @@ ad runs before a video, and ad_click_rate of these ads are clicked. A session en
 in a row in which nothing was picked and no quarter finished. A video that plays at the time limit pays
 nothing.
 
+With ``visits`` above 1 an episode is a user's life (env/visits.py has the days of return). Its feelings are
+completion - trust_midpoint of each video that is left, and -trust_midpoint of each request at home without a
+pick. A user's habit, and the feeling that he is used to at first, are::
+
+    habit = habit_base + habit_deviation N(0, 1), drawn once                                         [logits]
+    usual = first_usual
+
+A gap of g days leaves the share overnight^g of the wear. Trust and subscriptions stay. The next visit begins
+at home, with no video watched.
+
 There are three reasons to plan ahead. Completion is paid requests after the pick that earned it. A catchy
 video is picked, left early, and costs trust, without which no suggestion is picked. A good suggestion beside
 a good video takes the user away from it.
@@ -46,7 +56,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
 from typing import Annotated, ClassVar
@@ -56,7 +66,8 @@ from torch import Tensor
 
 from recsys_rl.data import attributes
 from recsys_rl.data.attributes import catch
-from recsys_rl.dials import EnvConfig
+from recsys_rl.env import visits
+from recsys_rl.env.visits import VisitsConfig
 from recsys_rl.functional import rows
 from recsys_rl.functional.choice_model import draw_at, position_based
 from recsys_rl.objective.weighted import stream_weights
@@ -79,7 +90,7 @@ COMPLETION, CLICKED, SUBSCRIBED, AD_CLICKED, STARTED, SAMENESS, CHANCE, TRUST = 
 
 
 @dataclass(frozen=True)
-class LongVideoConfig(EnvConfig):
+class LongVideoConfig(VisitsConfig):
     """Users who watch long videos; the equations are at the top of the file."""
 
     suggestions: Annotated[int, Range(1, 100)] = 6
@@ -126,6 +137,10 @@ class LongVideoConfig(EnvConfig):
     """Share of the ads that are clicked."""
     idle_limit: Annotated[int, Range(1, 10_000)] = 5
     """Requests in a row without a pick and without a finished quarter that end a session."""
+    visit_gain: NonNegative = 5.0
+    """Logits of returning per unit of completion by which the visit's videos were better than usual."""
+    first_usual: Annotated[float, Range(-1, 1)] = -0.4
+    """Feeling that users are used to before their first visit; it matters only with visits above 1."""
 
 
 @dataclass(frozen=True)
@@ -143,6 +158,7 @@ class LongVideoState:
     subscribed: Tensor  # (N, MEMORY) int64: creators subscribed to, the latest last, -1 padding
     idle: Tensor  # (N,) int64: requests in a row without a pick and without a finished quarter
     luck: Tensor  # (N, 2) int64 in 0 .. MODULUS - 1: in place of draws where there is no generator
+    life: visits.Life = field(default_factory=dict)  # (N,) each; empty if an episode is one visit
 
 
 @dataclass(frozen=True)
@@ -170,7 +186,17 @@ class LongVideo:
     )
 
     def __post_init__(self) -> None:
-        attributes.require("A site of long videos", self.catalogue, ITEMS, {}, {})
+        needed = USERS if self.visits > 1 else {}  # a single visit needs no habit
+        held = self.population.attributes
+        attributes.require("A site of long videos", self.catalogue, ITEMS, held, needed)
+
+    @property
+    def visits(self) -> int:
+        return self.config.visits
+
+    @property
+    def day_discount(self) -> float:
+        return self.config.day_discount
 
     @property
     def slate_size(self) -> int:
@@ -192,13 +218,15 @@ class LongVideo:
 
     @property
     def assumptions(self) -> str:
-        """Part of a sentence: attributes that the data lack, drawn or done without; or ""."""
-        drawn = attributes.assumed(self.catalogue, {"duration": DURATIONS, "creator": CREATORS})
-        texts = [drawn] if drawn else []
+        """Part of a sentence: where the attributes come from, and what the data lack."""
+        origins = attributes.origins(self.catalogue, {"duration": DURATIONS, "creator": CREATORS})
+        texts = [origins]
         if not self.catalogue.knows_quality:
             texts.append("the data hold no ratings that differ, so no video is catchy")
         if not bool(self.catalogue.genres.any()):
             texts.append("the data hold no categories, so nobody tires of one")
+        if self.visits > 1:
+            texts.append("habits of users and the days on which they return are assumed")
         return "; ".join(texts)
 
     @cached_property
@@ -225,14 +253,21 @@ class LongVideo:
         return self.catalogue.attributes["creator"].long()
 
     def sample(self, users: Tensor) -> LongVideoState:
+        config = self.config
         taste = self.population.taste.index_select(0, users)  # (N, D)
         n, zeros = len(users), taste.new_zeros(len(users))
+        life: visits.Life = {}
+        if self.visits > 1:
+            habit = self.population.attributes["habit"].index_select(0, users)
+            life = visits.begin(
+                config.habit_base + config.habit_deviation * habit, zeros + config.first_usual
+            )
         spread = torch.tensor(FIRST, device=users.device)
         return LongVideoState(
             taste=taste,
             profile=self.population.profile.index_select(0, users),
             wear=taste.new_zeros(n, self.categories.shape[1]),
-            trust=taste.new_full((n,), self.config.trust_start),
+            trust=taste.new_full((n,), config.trust_start),
             current=torch.full_like(users, -1),
             quarters=torch.zeros_like(users),
             clicked=zeros,
@@ -242,6 +277,7 @@ class LongVideo:
             subscribed=torch.full((n, MEMORY), -1, device=users.device),
             idle=torch.zeros_like(users),
             luck=column(users + 1) * spread % MODULUS,
+            life=life,
         )
 
     def scenario(self, user_state: LongVideoState, number: int, of: int) -> LongVideoState:
@@ -262,7 +298,8 @@ class LongVideo:
             (state.num_watched, 0, math.inf),
             (state.subscribed, -1, math.inf),
         )
-        return all(bool(((x >= low) & (x <= high)).all()) for x, low, high in ranges)
+        within = all(bool(((x >= low) & (x <= high)).all()) for x, low, high in ranges)
+        return within and visits.possible(state.life)
 
     def visible(self, user_state: LongVideoState) -> dict[str, Tensor]:
         """The profile, the video that plays, its quarter 1 .. 4 (or home) as one of five, and idleness."""
@@ -356,6 +393,7 @@ class LongVideo:
         creator = self.creator[state.current.clamp_min(0)]  # (N,)
         forgets = (event[:, SUBSCRIBED] < 1).unsqueeze(1)  # fractions, without a generator, are not kept
         idle = torch.where(picked | finished, 0, state.idle + 1)
+        nothing = (state.current < 0) & ~picked  # (N,): a request at home without a pick; its completion is 0
         after = replace(
             state,
             wear=rows.add_rows(faded, self.categories, items, not_started),
@@ -369,8 +407,27 @@ class LongVideo:
             subscribed=rows.push_rows(state.subscribed, creator.unsqueeze(1), forgets),
             idle=idle,
             luck=(state.luck * FACTOR + SUMMAND) % MODULUS,
+            life=visits.feel(state.life, event[:, COMPLETION] - config.trust_midpoint, left | nothing),
         )
         return after, idle >= config.idle_limit
+
+    def come_back(self, user_state: LongVideoState, chance: Tensor) -> tuple[LongVideoState, Tensor]:
+        state, config = user_state, self.config
+        life, gap = visits.next_visit(
+            state.life, chance, config.visit_gain, config.habit_fade, config.usual_rate
+        )
+        return replace(
+            state,
+            wear=state.wear * column(config.overnight**gap),
+            current=torch.full_like(state.current, -1),
+            quarters=torch.zeros_like(state.quarters),
+            clicked=torch.zeros_like(state.clicked),
+            ad_clicked=torch.zeros_like(state.ad_clicked),
+            watched=torch.zeros_like(state.watched),
+            num_watched=torch.zeros_like(state.num_watched),
+            idle=torch.zeros_like(state.idle),
+            life=life,
+        ), gap
 
     def expected_reward(self, user_state: LongVideoState, block: slice = slice(None)) -> Tensor:
         """Expected reward (N, b) of the next step if the item stands alone in the first place.
@@ -482,11 +539,12 @@ DURATIONS = "log-normal with median 10 min and log deviation 0.8, within 1 min .
 CREATORS = "one for three videos, by a power law with exponent 0.7"
 ITEMS = {"duration": attributes.log_normal(600.0, 0.8, 60.0, 7200.0), "creator": attributes.creators}
 """Attributes of videos, from the data where these have them."""
+USERS = {"habit": attributes.normal}
 
 
 def furnish(world: World, seed: int) -> World:
     """The world with the attributes that this platform needs."""
-    return attributes.with_attributes(world, ITEMS, {}, seed)
+    return attributes.with_attributes(world, ITEMS, USERS, seed)
 
 
 PLATFORM = Platform(

@@ -28,7 +28,8 @@ class RecEnv:
     With ``visits`` above 1 (ReturningUsers) an episode is a user's life. A user who leaves, or reaches the
     time limit of a visit, comes back some days later in the same row. ``terminated``: the user never returns.
     ``truncated``: the life was cut after DAYS days or ``visits`` visits; ``final_obs`` is then the first
-    observation of the visit that was cut off.
+    observation of the visit that was cut off. A gap of g days before the next visit has the discount
+    day_discount^g, which the learner multiplies by its gamma: days pass, not steps.
     """
 
     def __init__(
@@ -123,8 +124,9 @@ class RecEnv:
         )
         timed_out = session.steps >= self.config.max_episode_steps
         terminated, truncated = leaves, timed_out & ~leaves
+        discount: Tensor | None = None
         if self.interface.visits > 1:
-            user_state, session, terminated, truncated = self._next_visits(
+            user_state, session, terminated, truncated, discount = self._next_visits(
                 user_state, session, leaves | timed_out
             )
         final_obs = obs = self._request(user_state, session)
@@ -151,7 +153,7 @@ class RecEnv:
             )
         reward, day = weighted(streams, self.weights), self.session.day  # (N,) each
         self.user_state, self.session = user_state, session
-        return Step(obs, final_obs, reward, terminated, truncated, streams, feedback, day)
+        return Step(obs, final_obs, reward, terminated, truncated, streams, feedback, day, discount)
 
     def expected_reward(self, block: slice = slice(None)) -> Tensor:
         """True expected reward of each item of the block now, (N, b); -inf for forbidden items."""
@@ -229,15 +231,19 @@ class RecEnv:
 
     def _next_visits(
         self, user_state: UserState, session: Session, ends: Tensor
-    ) -> tuple[UserState, Session, Tensor, Tensor]:
-        """Start the next visit where one ``ends`` (N,). Returns also terminated and truncated (N,)."""
+    ) -> tuple[UserState, Session, Tensor, Tensor, Tensor]:
+        """Start the next visit where one ``ends`` (N,).
+
+        Returns also terminated, truncated and the discount of what follows, (N,) each.
+        """
         assert isinstance(self.user_model, ReturningUsers)
         # Drawn for every row, for the reason given in ``step``.
         chance = torch.rand(len(ends), generator=self.generator, device=self.device)
         terminated, truncated = torch.zeros_like(ends), torch.zeros_like(ends)
+        discount = torch.ones_like(chance)
         ended = ends.nonzero().squeeze(1)  # (R,)
         if not len(ended):
-            return user_state, session, terminated, truncated
+            return user_state, session, terminated, truncated, discount
 
         def pick(x: Tensor) -> Tensor:
             return x.index_select(0, ended)
@@ -247,6 +253,7 @@ class RecEnv:
         assert later.visit is not None and later.day is not None
         churned = gap > LONGEST_GAP  # (R,)
         terminated[ended] = churned
+        discount[ended] = self.user_model.day_discount**gap
         truncated[ended] = ~churned & ((later.day >= DAYS) | (later.visit >= self.interface.visits))
         back = (~churned).nonzero().squeeze(1)
         places = ended.index_select(0, back)
@@ -254,7 +261,8 @@ class RecEnv:
         def put(old: Tensor, fresh: Tensor) -> Tensor:
             return rows.put_rows(old, places, fresh.index_select(0, back))
 
-        return tree_map(put, user_state, rested), tree_map(put, session, later), terminated, truncated
+        user_state, session = tree_map(put, user_state, rested), tree_map(put, session, later)
+        return user_state, session, terminated, truncated, discount
 
     def _begin(self, users: Tensor) -> tuple[UserState, Session]:
         return self.user_model.sample(users), Session.begin(self.interface, self.catalogue, users)

@@ -62,8 +62,8 @@ from torch import Tensor
 
 from recsys_rl.data import attributes
 from recsys_rl.data.attributes import zscore
-from recsys_rl.dials import EnvConfig
 from recsys_rl.env import visits, watch_time
+from recsys_rl.env.visits import VisitsConfig
 from recsys_rl.env.watch_time import HIGHEST_RATIO, Watched
 from recsys_rl.functional import rows
 from recsys_rl.protocols import Platform
@@ -77,7 +77,7 @@ FAVOURITES = 50  # a user's best items, over which ``tiresomeness`` averages
 
 
 @dataclass(frozen=True)
-class ShortVideoConfig(EnvConfig):
+class ShortVideoConfig(VisitsConfig):
     """Users of a feed of short videos; the equations are at the top of the file."""
 
     appeal_base: Finite = 0.6
@@ -132,20 +132,6 @@ class ShortVideoConfig(EnvConfig):
     """Logits of appeal per unit of patience above (or below) first_patience."""
     after_gain: NonNegative = 0.2
     """Patience gained per standard deviation of a video's after-effect."""
-    visits: Annotated[int, Range(1, visits.DAYS)] = 1
-    """Most visits of an episode. 1: an episode is one visit; more: a user's life of up to 35 days."""
-    habit_base: Finite = -0.3
-    """Logits of returning on the next day after a visit as usual; habits matter only with visits above 1."""
-    habit_deviation: NonNegative = 1.5
-    """Standard deviation of these logits between users."""
-    habit_fade: NonNegative = 0.5
-    """Logits of returning lost on each day away."""
-    visit_gain: NonNegative = 10.0
-    """Logits of returning per unit of patience that a video of the visit gave more than usual."""
-    usual_rate: Share = 0.1
-    """Share by which the usual feeling moves to that of a visit."""
-    overnight: Annotated[float, Range(0, below=1)] = 0.3
-    """Share of weariness, and of patience lost or gained, that remains after a day away."""
 
 
 @dataclass(frozen=True)
@@ -225,12 +211,16 @@ class ShortVideo:
         return self.config.visits
 
     @property
+    def day_discount(self) -> float:
+        return self.config.day_discount
+
+    @property
     def assumptions(self) -> str:
-        """Part of a sentence about attributes that were drawn, and those that are always drawn."""
-        drawn = attributes.assumed(self.catalogue, {"duration": DURATIONS, "creator": CREATORS})
+        """Part of a sentence: where the attributes come from, and those that are always drawn."""
+        origins = attributes.origins(self.catalogue, {"duration": DURATIONS, "creator": CREATORS})
         always = "hooks of videos, habits of users and the after-effect are assumed"
         returns = "; so are the days on which users return" if self.visits > 1 else ""
-        return (f"{drawn}; " if drawn else "") + always + returns
+        return f"{origins}; {always}{returns}"
 
     @cached_property
     def tags(self) -> Tensor:
@@ -369,7 +359,7 @@ class ShortVideo:
             patience=(user_state.patience + fed).clamp_max(MOST_PATIENCE),
             begun=user_state.begun | ~skipped[:, 0],
             hour=(user_state.hour + seconds / 3600) % visits.HOURS,
-            life=visits.feel(user_state.life, fed) if user_state.life else user_state.life,
+            life=visits.feel(user_state.life, fed),
         )
         return state, state.patience <= 0
 

@@ -5,7 +5,7 @@ A life is a mapping of tensors (N,) each; it is empty if an episode is one visit
 - ``habit`` h [logits of returning on the next day, after a visit as usual]
 - ``usual`` u [feeling per item that the user is used to]
 - ``felt`` f and ``items`` n: sum of the feelings of this visit's items, and their number
-- ``opened`` [hour of the week at which this visit began, 0 .. 168]
+- ``opened`` [hour of the week at which this visit began, 0 .. 168], where the hour matters
 
 The feeling of an item is a number of the platform. At the end of a visit::
 
@@ -21,9 +21,14 @@ one visit at most, at the same hour of the day. ``opening_hours`` draws that hou
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
+
+from recsys_rl.dials import EnvConfig
+from recsys_rl.schema import Finite, NonNegative, Range, Share
 
 HOURS = 168  # of a week
 LONGEST_GAP = 30  # days; a user who stays away for longer never returns
@@ -37,15 +42,44 @@ OPENED_AT = (
 Life = Mapping[str, Tensor]
 
 
-def begin(habit: Tensor, usual: Tensor, opened: Tensor) -> Life:
+@dataclass(frozen=True)
+class VisitsConfig(EnvConfig):
+    """Users who come back. All but the first setting matter only with ``visits`` above 1."""
+
+    visits: Annotated[int, Range(1, DAYS)] = 1
+    """Most visits of an episode. 1: an episode is one visit; more: a user's life of up to 35 days."""
+    habit_base: Finite = -0.3
+    """Logits of returning on the next day after a visit as usual; habits matter only with visits above 1."""
+    habit_deviation: NonNegative = 1.5
+    """Standard deviation of these logits between users."""
+    habit_fade: NonNegative = 0.5
+    """Logits of returning lost on each day away."""
+    visit_gain: NonNegative = 10.0
+    """Logits of returning per unit of feeling by which a visit was better than usual."""
+    usual_rate: Share = 0.1
+    """Share by which the usual feeling moves to that of a visit."""
+    overnight: Annotated[float, Range(0, below=1)] = 0.3
+    """Share of a user's weariness, and of other passing states, that remains after a day away."""
+    day_discount: Share = 0.5
+    """Discount of learning for each day away, between one visit and the next; gamma counts steps alone."""
+
+
+def begin(habit: Tensor, usual: Tensor, opened: Tensor | None = None) -> Life:
     """The lives at the start of their first visit; all arguments are (N,)."""
     nothing = torch.zeros_like(habit)
-    return {"habit": habit, "usual": usual, "felt": nothing, "items": nothing, "opened": opened}
+    life = {"habit": habit, "usual": usual, "felt": nothing, "items": nothing}
+    return life if opened is None else {**life, "opened": opened}
 
 
-def feel(life: Life, feeling: Tensor) -> Life:
-    """The lives after one more item with this ``feeling`` (N,)."""
-    return {**life, "felt": life["felt"] + feeling, "items": life["items"] + 1}
+def feel(life: Life, feeling: Tensor, counts: Tensor | None = None) -> Life:
+    """The lives after one more item with this ``feeling`` (N,), where it ``counts`` (N,); None: everywhere.
+
+    Without visits there is no life, and none is returned.
+    """
+    if not life:
+        return life
+    number = torch.ones_like(feeling) if counts is None else counts.to(feeling.dtype)
+    return {**life, "felt": life["felt"] + number * feeling, "items": life["items"] + number}
 
 
 def went(life: Life) -> Tensor:
@@ -71,14 +105,17 @@ def next_visit(life: Life, chance: Tensor, gain: float, fade: float, rate: float
     better = went(life) - life["usual"]  # (N,)
     gap = gap_days(life["habit"] + gain * better, fade, chance)
     usual = life["usual"] + rate * better
-    return begin(life["habit"], usual, (life["opened"] + 24 * gap) % HOURS), gap
+    opened = (life["opened"] + 24 * gap) % HOURS if "opened" in life else None
+    return begin(life["habit"], usual, opened), gap
 
 
 def possible(life: Life) -> bool:
     """True if these numbers can be those of lives under way."""
     if not life:
         return True
-    within = (life["items"] >= 0) & (life["opened"] >= 0) & (life["opened"] < HOURS)
+    within = life["items"] >= 0
+    if "opened" in life:
+        within = within & (life["opened"] >= 0) & (life["opened"] < HOURS)
     return bool(within.all())
 
 

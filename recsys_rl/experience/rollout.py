@@ -45,6 +45,8 @@ def collect(env: Env, agent: Learner, obs: Obs, num_steps: int) -> tuple[Rollout
             "terminated": step.terminated,
             "truncated": step.truncated,
         }
+        if step.discount is not None:
+            seen["discounts"] = step.discount
         if t == 0:
             record = {name: x.new_empty(num_steps, *x.shape) for name, x in seen.items()}
             rows = {name: x.unbind() for name, x in record.items()}

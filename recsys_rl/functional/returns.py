@@ -14,6 +14,7 @@ def gae(
     done: Tensor,
     gamma: float,
     gae_lambda: float,
+    discounts: Tensor | None = None,
 ) -> Tensor:
     """Generalised advantage estimation (Schulman et al. 2016, arXiv:1506.02438, eq. 11 and 16)::
 
@@ -22,12 +23,15 @@ def gae(
 
     ``terminated`` removes the bootstrap; ``done`` (terminated or cut by a time limit) only cuts the trace.
     ``next_values`` holds V of the true successor s'. After a time limit s' is not the state of the next row.
+    ``discounts``, if given, multiply gamma step by step, where a step takes longer than others (a semi-Markov
+    decision process: Sutton, Precup and Singh 1999, Artificial Intelligence 112).
 
-    Args: all of shape (T, N); ``gamma`` and ``gae_lambda`` in [0, 1].
+    Args: all of shape (T, N); ``gamma``, ``gae_lambda`` and ``discounts`` in [0, 1].
     Returns: advantages (T, N), in the units of the reward.
     """
-    deltas = rewards + gamma * torch.where(terminated, 0.0, next_values) - values  # (T, N)
-    keep = gamma * gae_lambda * (~done).to(rewards.dtype)  # (T, N)
+    each = gamma if discounts is None else gamma * discounts  # (T, N) or one number
+    deltas = rewards + each * torch.where(terminated, 0.0, next_values) - values  # (T, N)
+    keep = each * gae_lambda * (~done).to(rewards.dtype)  # (T, N)
     running = torch.zeros_like(deltas[0])  # (N,)
     advantages: list[Tensor] = []  # latest first
     for delta, kept in zip(reversed(deltas.unbind()), reversed(keep.unbind()), strict=True):

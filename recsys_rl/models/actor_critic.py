@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -232,6 +232,18 @@ class ActorCritic(nn.Module):
             return None
         most = min(self.shapes.slate_size, self.shapes.history_length)
         return Reader(self.encoder, self.items, most)
+
+    @property
+    def recurrent(self) -> bool:
+        """True if learning must read the steps of each user in their order (``in_order``)."""
+        return self.encoder is not None and self.encoder.recurrent
+
+    def in_order(self, obs: Obs) -> Obs:
+        """``obs`` (T, N, ...) of a rollout, with summaries (T, N, H) as acting had them, for any weights."""
+        reader = self.reader()
+        assert reader is not None
+        steps = [reader.follow(obs.map(lambda x, t=t: x[t])) for t in range(len(obs.context))]  # type: ignore[misc]
+        return replace(obs, summary=torch.stack([step.summary for step in steps if step.summary is not None]))
 
     def _blocks(self, obs: Obs, sums: Tensor | None) -> list[Tensor]:
         """Inputs in the space of item features: embeddings of the context (N, E, D), sums (N, number, F_i).

@@ -1,4 +1,8 @@
-"""A gated recurrent unit over the entries of a history (Cho et al. 2014, arXiv:1406.1078)."""
+"""A gated recurrent unit over the entries of a history (Cho et al. 2014, arXiv:1406.1078).
+
+The oldest entry of a window can't be taken out of a hidden state. So the state goes on where the window
+slides, and remembers what left it. A window read alone gives the same summary up to its length.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +22,7 @@ class Hidden:
 class GRU(nn.Module):
     """Reads the entries one after another. The summary is the hidden state, 0 before the first entry."""
 
-    slides = False  # the oldest entry can't be taken out of a hidden state
+    recurrent = True
 
     def __init__(self, num_inputs: int, length: int, generator: torch.Generator, size: int = 64) -> None:
         """``num_inputs``: X, numbers of an entry. The unit has the same weights for every length."""

@@ -1,7 +1,10 @@
 """Encoders that read a history in its order, and the state that they keep while acting.
 
-An encoder has two ways to the same summary of a history: ``encode`` reads a whole window, as learning needs
-it, and ``step`` adds one entry to a state, as acting needs it.
+An encoder has two ways to the same summary of a history: ``encode`` reads a whole window, and ``step`` adds
+one entry to a state, as acting needs it. Once entries have left the window, the state of a ``recurrent``
+encoder is another one than that of the window: it has read more. Learning must then read a rollout in the
+order of its steps, as acting did. That is also cheaper, as each entry is read once and not once for each
+window that holds it.
 """
 
 from __future__ import annotations
@@ -30,8 +33,8 @@ class Encoder(Protocol):
     """
 
     out_features: int  # H
-    slides: bool
-    """True if ``step`` gives the state of a full window without its oldest entry."""
+    recurrent: bool
+    """False if ``step`` on a full window gives the state of the window without its oldest entry."""
 
     def start(self, n: int) -> State: ...
 
@@ -77,8 +80,7 @@ class Reader:
     """An encoder's state of N users who act. ``follow`` takes one observation after another.
 
     A state goes on where the history is the last one with new entries at its end. It starts anew where the
-    history is empty. Elsewhere it is built from the window: at the first observation and, unless the encoder
-    ``slides``, where an entry left the window.
+    history is empty. Elsewhere it is built from the window, as at the first observation.
     """
 
     encoder: Encoder
@@ -130,7 +132,6 @@ class Reader:
             torch.equal(obs.history[:, :-1], last.history[:, 1:])
             and torch.equal(obs.signals[:, :-1], last.signals[:, 1:])
             and bool((obs.history[:, -1] >= 0).all())
-            and (self.encoder.slides or bool((last.history[:, 0] < 0).all()))
         )
 
     def _count(self, obs: Obs, last: Obs, empty: Tensor) -> tuple[Tensor, int]:
@@ -148,8 +149,6 @@ class Reader:
             same &= (obs.signals[:, :kept] == last.signals[:, new:]).flatten(1).all(1)
             if new:  # no padding among them, as in a window that was replaced as a whole
                 same &= obs.history[:, kept] >= 0
-            if new and not self.encoder.slides:
-                same &= last.history[:, new - 1] < 0
             number = torch.where(same & (number < 0), new, number)
             if new < self.most and bool((number >= 0).all()):
                 break

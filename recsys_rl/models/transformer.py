@@ -41,7 +41,7 @@ class Transformer(nn.Module):
     """Attends from the last entry to itself and the earlier ones. Without an entry the summary is 0."""
 
     parts: Tensor  # (heads, A): 1 where a number belongs to the head
-    slides = True  # a step is right also when the window is full
+    recurrent = False  # a step also takes the oldest entry out of a full window
 
     def __init__(self, num_inputs: int, length: int, generator: torch.Generator, size: int = 64) -> None:
         """``length``: L, entries of the window. ``num_inputs``: X, numbers of an entry."""
