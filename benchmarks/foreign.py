@@ -4,7 +4,7 @@
 
 Both train for 200,000 steps per seed, ours by the preset of ``--env gym:...`` whatever the environment,
 Stable-Baselines3 by `PPO("MlpPolicy", env)`. Then both play the same 100 episodes on unseen seeds, greedily
-(its `deterministic=True`); the file also has the return of the sampled policy. Each row of
+(its `deterministic=True`) and sampled. Each row of
 benchmarks/results/foreign.csv is one environment, system and seed. A row that is there is not run again:
 ours as long as recsys_rl/ is of the same commit, a peer's as long as its version is the same. The whole takes
 hours, ``--only`` minutes; ``--cached`` runs nothing and prints the table of the newest rows.
@@ -47,8 +47,10 @@ from recsys_rl.run import begin
 from recsys_rl.utils.metrics import interval
 from recsys_rl.utils.seeding import parse_seeds
 
+NEVER_REPORTED = 100  # seeds from here on are for choosing hyperparameters
 UNSEEN = 10_000  # added to the seed of training: the seed of the episodes that are played at the end
 OURS, PEER, RANDOM = "recsys_rl", "stable-baselines3", "random"
+POLICIES = {"greedy": "return_mean", "sampled": "sampled_mean"}  # columns of the file
 
 
 class Sizes(NamedTuple):
@@ -209,25 +211,30 @@ def run_once(rows: list[Row], path: Path | None, name: str, system: str, seed: i
         append(path, row)
 
 
-def summary(name: str, rows: Sequence[Row], seeds: Sequence[int]) -> list[Row]:
-    """A row per system: mean over seeds with its interval; ours also against Stable-Baselines3."""
-    table, means = [], {}
+def summary(name: str, rows: Sequence[Row], seeds: Sequence[int], policy: str = "greedy") -> list[Row]:
+    """A row per system: mean over seeds with its interval; ours also against Stable-Baselines3.
+
+    ``policy``: greedy, or sampled.
+    """
+    table, means, column = [], {}, POLICIES[policy]
     for system in SYSTEMS:
         found = {seed: find(rows, env=name, system=system, seed=seed) for seed in seeds}
-        means[system] = {seed: row["return_mean"] for seed, row in found.items() if row is not None}
+        means[system] = {seed: row[column] for seed, row in found.items() if row is not None}
         values = list(means[system].values())
         if values:
             over = interval(torch.tensor(values))
             line = {"mean": over.mean, "low": over.low, "high": over.high, "worst": min(values)}
-            table.append({"env": name, "system": system, "seeds": len(values), **line})
+            about = {"env": name, "policy": policy, "system": system, "seeds": len(values)}
+            table.append(about | line)
     both = sorted(set(means[OURS]) & set(means[PEER]))
     if both and means[RANDOM]:
         mine, theirs = (torch.tensor([means[system][seed] for seed in both]) for system in (OURS, PEER))
         floor = sum(means[RANDOM].values()) / len(means[RANDOM])
         table[-1] |= compare(mine, theirs, floor, ENVIRONMENTS[name].wide)
-    if name == "coat" and ENVIRONMENTS[name].missing() is None:
+    if name == "coat" and policy == "greedy" and ENVIRONMENTS[name].missing() is None:
         exact = foreign_envs.references(foreign_envs.liked(foreign_envs.ratings_of_coat()))
-        table += [{"env": name, "system": system, "mean": value} for system, value in exact.items()]
+        about = {"env": name, "policy": policy}
+        table += [about | {"system": system, "mean": value} for system, value in exact.items()]
     return table
 
 
@@ -240,21 +247,32 @@ def compare(mine: Tensor, theirs: Tensor, floor: float, wide: bool) -> Row:
     return {"minus_sb3": over.mean, "minus_low": over.low, "minus_high": over.high, "holds": holds}
 
 
-def print_markdown(table: Sequence[Row]) -> None:
-    """The table of the docs: a line per environment."""
-    print("\n| environment | random | Stable-Baselines3 | ours | difference | holds |")
-    print("|---|---:|---:|---:|---:|---|")
+def markdown(table: Sequence[Row]) -> str:
+    """The table of the docs: a line per environment for the greedy policies, and one for the sampled."""
+    lines = [
+        "| environment | random | Stable-Baselines3 | ours | difference | holds |",
+        "|---|---:|---:|---:|---:|---|",
+    ]
     played = [row for row in table if "system" in row]  # the others say why not
-    for name in dict.fromkeys(row["env"] for row in played):
-        rows = {row["system"]: row for row in played if row["env"] == name}
+    for name, policy in dict.fromkeys((row["env"], row["policy"]) for row in played):
+        rows = {row["system"]: row for row in played if (row["env"], row["policy"]) == (name, policy)}
         cells = [_cell(rows.get(system), "mean", "low", "high") for system in SYSTEMS]
         difference = _cell(rows.get(OURS), "minus_sb3", "minus_low", "minus_high", "+")
         holds = {True: "yes", False: "no", None: ""}[rows.get(OURS, {}).get("holds")]
         star = " *" if ENVIRONMENTS[name].wide else ""
-        print("|", " | ".join([f"{name}{star}", *cells, difference, holds]), "|")
+        lines.append(f"| {' | '.join([f'{name}{star}, {policy}', *cells, difference, holds])} |")
         exact = [f"{system} {row['mean']:.3g}" for system, row in rows.items() if system not in SYSTEMS]
         if exact:
-            print(f"| {name}, computed: {', '.join(exact)} | | | | | |")
+            lines.append(f"| {name}, computed: {', '.join(exact)} | | | | | |")
+    return "\n".join(lines)
+
+
+def text(results: Path) -> str:
+    """The table of the docs, from the rows of the file alone."""
+    rows = read(results / "foreign.csv")
+    seeds = sorted({row["seed"] for row in rows if row["seed"] < NEVER_REPORTED})
+    both = [summary(name, rows, seeds, policy) for name in ENVIRONMENTS for policy in POLICIES]
+    return markdown([row for table in both for row in table if row["system"] in SYSTEMS])
 
 
 def _cell(row: Row | None, mean: str, low: str, high: str, sign: str = "") -> str:
@@ -283,11 +301,11 @@ def main() -> None:
         systems = [system for system in args.systems if system != PEER or installed("stable_baselines3")]
         for seed, name, system in itertools.product(seeds, here, systems):
             run_once(rows, args.csv, name, system, seed, sizes)
-    table = [row for name in args.only for row in summary(name, rows, seeds)]
+    table = [row for name in args.only for policy in POLICIES for row in summary(name, rows, seeds, policy)]
     table += [{"env": name, "note": note} for name, note in notes.items() if note is not None]
     args.csv = None  # has a row per run already
     tables.publish(table, args)
-    print_markdown(table)
+    print(f"\n{markdown(table)}")
 
 
 if __name__ == "__main__":

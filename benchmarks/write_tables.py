@@ -16,6 +16,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from benchmarks import foreign
 from benchmarks.harness import learning_texts, log_texts, speed_texts, tables
 from benchmarks.harness.tables import RESULTS, ROOT
 from recsys_rl.errors import UserError
@@ -28,6 +29,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "satiation": learning_texts.satiation,
     "drift": learning_texts.drift,
     "effects": learning_texts.effects,
+    "foreign": foreign.text,
     "throughput": speed_texts.throughput,
     "simulator": speed_texts.simulator,
     "catalogue": speed_texts.catalogue,

@@ -141,8 +141,10 @@ def test_rows_are_run_once(
     run(monkeypatch, *options, "--seeds", "0-2", "--cached", "--json", str(tmp_path / "table.json"))
     assert len(runs) == 12
     table = json.loads((tmp_path / "table.json").read_text())["rows"]
-    assert [(row["system"], row["seeds"]) for row in table] == [(RANDOM, 3), (PEER, 3), (OURS, 3)]
-    assert "| cartpole | 5.01" in capsys.readouterr().out
+    each = [(RANDOM, 3), (PEER, 3), (OURS, 3)]
+    assert [(row["system"], row["seeds"]) for row in table] == each * 2
+    assert [row["policy"] for row in table] == ["greedy"] * 3 + ["sampled"] * 3
+    assert "| cartpole, greedy | 5.01" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
