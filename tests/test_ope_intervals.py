@@ -137,6 +137,18 @@ def test_pareto_k_of_bounded_and_of_constant_weights() -> None:
     assert math.isnan(pareto_k(torch.ones(10)))
 
 
+@pytest.mark.parametrize("values", [3, 40, 300])
+def test_pareto_k_of_few_distinct_values_is_that_of_bounded_weights(values: int) -> None:
+    """A catalogue of few items gives few distinct weights, which tie at the threshold of the tail."""
+    rng = torch.Generator().manual_seed(0)
+    each = 2 * torch.rand(values, generator=rng, dtype=torch.float64)
+    for rows in (1000, 50_000, 200_000):
+        assert pareto_k(each[torch.randint(values, (rows,), generator=rng)]) < 0.3
+    lone = torch.zeros(1000, dtype=torch.float64)
+    lone[7] = 1000.0  # one row that decides everything
+    assert pareto_k(lone) > 0.7
+
+
 def test_calibration_by_hand() -> None:
     found = calibration(torch.tensor([0.0, 1.0]).double(), torch.tensor([0.25, 0.75]).double())
     assert (found.mean_reward, found.mean_q, found.slope) == pytest.approx((0.5, 0.5, 0.5))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from itertools import permutations
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,14 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+import torch
 
 from recsys_rl.cli import main
+from recsys_rl.data.decision_writer import write_decisions
+from recsys_rl.data.decisions import DecisionHeader, DecisionLog
 from recsys_rl.data.own_decisions import read_own
 from recsys_rl.errors import UserError
+from recsys_rl.types import Interface
 
 ITEMS = ("tea", "coffee", "milk", "water")
 RATES = np.array([0.1, 0.4, 0.2, 0.05])
@@ -343,3 +348,42 @@ def test_items_that_the_logger_never_shows_and_equal_rewards_are_warned_of(tmp_p
     assert row["unsupported"] == pytest.approx(0.4)
     assert "40% of the policy's choices were impossible for the logging policy" in row["warning"]
     assert "Every reward of the log is 1" in row["warning"]
+
+
+def test_log_with_our_header_but_no_platform_needs_no_checkpoint(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows, rng = 900, torch.Generator().manual_seed(0)
+    interface = Interface(
+        context=(("profile", 4),), action_sizes=(3,), repeats=True, signals=("click",), session_length=1
+    )
+    items = torch.randint(3, (rows, 1), generator=rng)
+    log = DecisionLog(
+        header=DecisionHeader(loggers=("uniform",), interface=interface, signals=("click",)),
+        users=torch.arange(rows) % 100,
+        sessions=torch.arange(rows),
+        steps=torch.zeros(rows, dtype=torch.int64),
+        times=torch.arange(rows),
+        items=items,
+        logprobs=torch.full((rows,), 1 / 3, dtype=torch.float64).log(),
+        signals=(items == 2).float().unsqueeze(2),
+        terminated=torch.ones(rows, dtype=torch.bool),
+        truncated=torch.zeros(rows, dtype=torch.bool),
+        loggers=torch.zeros(rows, dtype=torch.int64),
+        handed={"profile": torch.randn(rows, 4, generator=rng)},
+    )
+    path = tmp_path / "log.parquet"
+    write_decisions(path, log)
+    policy = torch.tensor([0.2, 0.2, 0.6], dtype=torch.float64)
+    columns = {f"probability.{k}": [float(policy[k])] * rows for k in range(3)}
+    keys = {"session": range(rows), "step": [0] * rows, "propensity": policy[items[:, 0]].tolist()}
+    pl.DataFrame(keys | columns).write_csv(tmp_path / "t.csv")
+    found = judged(tmp_path, path, "--target", str(tmp_path / "t.csv"))
+    row = next(row for row in found["rows"] if row["estimator"] == "dr")
+    assert row["value"] == pytest.approx(0.6, abs=0.02) and row["recommended"]
+    text = refusal(capsys, path, "--target", str(tmp_path / "t.csv"), "--items", "items.csv")
+    assert "--items is for your own log" in text
+    seen = replace(log.header, interface=replace(interface, context=(("profile", 4), ("last_item", 8))))
+    write_decisions(path, replace(log, header=seen))
+    text = refusal(capsys, path, "--target", str(tmp_path / "t.csv"))
+    assert "needs the embeddings of the items" in text

@@ -45,7 +45,8 @@ def pareto_k(weights: Tensor) -> float:
     """The shape k of a generalised Pareto distribution fitted to the largest weights.
 
     Zhang and Stephens 2009, with the tail and the prior of Vehtari et al. 2024 (Pareto smoothed importance
-    sampling): the largest min(E / 5, 3 sqrt E) weights. -inf if the tail is constant, NaN with fewer than 5.
+    sampling): the largest min(E / 5, 3 sqrt E) weights, without those that equal the next smaller. -inf if
+    the tail is constant, NaN with fewer than 5.
     """
     tail = int(min(len(weights) / 5, 3 * math.sqrt(len(weights))))
     if tail < 5:
@@ -55,7 +56,10 @@ def pareto_k(weights: Tensor) -> float:
     over = ordered[-tail:] - threshold  # (M,)
     if float(over[-1]) <= 1e-12 * max(float(ordered[-1]), 1.0):
         return -math.inf
-    over = over.clamp_min(1e-12 * float(over[-1]))
+    above = over[over > 1e-12 * float(over[-1])]
+    # Weights of few distinct values tie at the threshold, where they say nothing about the tail above it.
+    over = above if len(above) >= 5 else over.clamp_min(1e-12 * float(over[-1]))
+    tail = len(over)
     number = 30 + int(math.sqrt(tail))
     quarter = over[int(tail / 4 + 0.5) - 1]
     steps = torch.arange(1, number + 1, dtype=torch.float64)

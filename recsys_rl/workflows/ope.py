@@ -31,6 +31,7 @@ from recsys_rl.utils.files import check_writable, write_text
 from recsys_rl.utils.seeding import generators
 from recsys_rl.workflows.ope_bench import Bench, Rewards
 from recsys_rl.workflows.ope_config import OpeConfig
+from recsys_rl.workflows.ope_result import result_of
 
 STREAMS = (
     "evaluation users", "policy", "random", "mixture", "ope", "propensities", "clusters", "marginals",
@@ -52,7 +53,7 @@ def ope(options: OpeConfig) -> dict[str, Any]:
                 raise UserError(f"--json {options.json} is a file that is read: give another name.")
     if options.threads:
         torch.set_num_threads(options.threads)
-    result = make_bench(options).result()
+    result = result_of(make_bench(options))
     print_result(result)
     if options.json is not None:
         write_text(Path(options.json), json.dumps(result, indent=1, allow_nan=False) + "\n")

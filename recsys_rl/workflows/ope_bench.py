@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -23,9 +22,8 @@ from recsys_rl.data.transitions import observations, showable
 from recsys_rl.evaluation.behaviours import SEERS, Behaviours
 from recsys_rl.ope.bandit import BANDIT, CLIPPED
 from recsys_rl.ope.diagnostics import FEW, HEAVY, unsupported_mass
-from recsys_rl.ope.estimate import Estimate, estimated, recommend, with_doubt
+from recsys_rl.ope.estimate import Estimate, estimated, with_doubt
 from recsys_rl.ope.fits import Fit, mlp, ridge
-from recsys_rl.ope.intervals import PROMISES
 from recsys_rl.ope.judging import (
     NEEDS_MODEL,
     Difference,
@@ -37,16 +35,15 @@ from recsys_rl.ope.judging import (
     judgement,
 )
 from recsys_rl.ope.logged import Judged, Prepared, certain_mass, judge, sessions_of
-from recsys_rl.ope.logged_clusters import ClusterBench, Probabilities, k_means, uniform
+from recsys_rl.ope.logged_clusters import ClusterBench, Probabilities, k_means
 from recsys_rl.ope.logged_slates import Places, SlateBench, marginals_of, place_rewards, uniform_choices
-from recsys_rl.ope.printing import plain
 from recsys_rl.ope.propensities import WARNING, PropensityFit
 from recsys_rl.ope.sequential import SEQUENTIAL
-from recsys_rl.ope.slate import SLATE
 from recsys_rl.ope.world import Worlds, fit_world, world
 from recsys_rl.protocols import Behaviour
 from recsys_rl.types import Feedback, Obs, UserError
 from recsys_rl.workflows.ope_config import LOGGED, TARGET, OpeConfig
+from recsys_rl.workflows.ope_loggers import Loggers
 
 Rewards = Callable[[Feedback], Tensor]
 CLUSTERED = ("mips", "offcem")
@@ -139,6 +136,10 @@ class Bench:
             log, rows, rewards, folds = log.rows(keep), rows[keep], rewards[keep], folds[keep]
         return fit_world(log, of.catalogue, of.features, rows, rewards, folds, of.gamma, self.streams["ope"])
 
+    @property
+    def loggers(self) -> Loggers:
+        return Loggers(self.prepared, self.behaviours, self.own, self.fitted is not None)
+
     @cached_property
     def slates(self) -> SlateBench | None:
         """For slates of several items."""
@@ -157,55 +158,12 @@ class Bench:
             return None, "for logs of one step and one item"
         if self.behaviours is None and not knows_items(of.catalogue):
             return None, "nothing is known of the items that could group them: give --items FILE"
-        logging = self._logging()
+        logging = self.loggers.probabilities()
         if logging is None:
             return None, "the logger's probability of each item is not known"
         number = self.options.clusters or max(2, round(of.catalogue.num_items**0.5))
         found = k_means(of.catalogue.embedding, number, self.streams["clusters"])
         return ClusterBench.make(of, found, logging), ""
-
-    def _logging(self) -> Probabilities | None:
-        """The probability of each item under the average of the loggers; None if it is unknown."""
-        of = self.prepared
-        if self.own is not None and self.own.probabilities is not None:
-            every = self.own.probabilities
-            return lambda rows, obs: every[rows]
-        names = of.log.header.loggers
-        if len(names) == 1 and uniform_choices(of) is not None:
-            return uniform(of)
-        shares = of.log.loggers.bincount(minlength=len(names)).double() / of.log.num_rows
-        found = [(float(share), self._logger(place)) for place, share in enumerate(shares) if share > 0]
-        if any(policy is None for _, policy in found):
-            return None
-
-        def average(rows: Tensor, obs: Obs) -> Tensor:
-            size = of.catalogue.num_items
-            parts = [share * x.item_probabilities(obs, size) for share, x in found if x is not None]
-            return torch.stack(parts).sum(0)
-
-        return average
-
-    def _logger(self, place: int) -> Behaviour | None:
-        """The logger, if the checkpoint has a policy with its name and its probabilities."""
-        name = self.prepared.log.header.loggers[place]
-        mixed = re.fullmatch(r"\S+ (\S+) \+ (\S+) (\S+)", name)
-        if self.behaviours is None or self.fitted is not None:
-            return None
-        parts = [mixed[1], mixed[3]] if mixed else [name]
-        if any(part not in self.behaviours.names or part in SEERS for part in parts):
-            return None
-        if mixed:
-            policy = self.behaviours.mix(parts[0], parts[1], float(mixed[2]))
-        else:
-            policy = self.behaviours.make(name)
-        return policy if self._logged_by(policy, place) else None
-
-    def _logged_by(self, policy: Behaviour, place: int) -> bool:
-        """True if ``policy`` gives the log's own probabilities under the logger at ``place``."""
-        log = self.prepared.log
-        theirs = log.logprobs if log.logger_logprobs is None else log.logger_logprobs[:, place]
-        mine = judge(self.prepared, policy, 0).logprobs
-        return torch.allclose(mine.exp(), theirs.exp(), atol=1e-4)
 
     def judge_all(self) -> dict[str, Judgement]:
         policies = {name: self.policy(name) for name in self.names}  # all refusals come first
@@ -353,7 +311,7 @@ class Bench:
             theirs = of.log.loggers != place
             if name not in self.behaviours.names or not bool(theirs.any()) or bool(theirs.all()):
                 continue
-            policy = self._logger(place)
+            policy = self.loggers.behaviour(place)
             if policy is None:  # a policy of the same name, of another checkpoint
                 continue
             if len(of.log.users[theirs].unique()) < 3 or (worlds := self.worlds(theirs)) is None:
@@ -364,67 +322,3 @@ class Bench:
             predicted = float(world(worlds, policy).mean())
             found.append({"logger": name, "predicted": predicted, "earned": earned})
         return found
-
-    def _not_computed(self) -> list[dict[str, Any]]:
-        """Each reason for which estimators are missing, with the estimators and the policies."""
-        found: dict[str, tuple[list[str], list[str]]] = {}
-        if self.steps > 1:
-            names = [*BANDIT, *CLIPPED, *CLUSTERED]
-            found["for logs of one step, and these sessions have several"] = names, []
-        else:
-            same = "for sessions of several steps; at one step they are ips, snips, dr, sndr and dm"
-            found[same] = list(SEQUENTIAL), []
-            if self.places > 1:
-                found["for single items, and these are slates"] = list(CLUSTERED), []
-        if self.places == 1:
-            found["for slates of several items"] = list(SLATE), []
-        for policy, reasons in self.left_out.items():
-            for name, reason in reasons.items():
-                estimators, policies = found.setdefault(reason, ([], []))
-                estimators += [] if name in estimators else [name]
-                policies += [] if policy in policies else [policy]
-        return [
-            {"reason": reason, "estimators": estimators, "policies": policies}
-            for reason, (estimators, policies) in found.items()
-        ]
-
-    def _grouped(self) -> str:
-        """How the items are grouped for mips and offcem; "" if they are not."""
-        clusters, _ = self.clusters
-        if clusters is None:
-            return ""
-        return f"{int(clusters.clusters.max()) + 1} clusters, by k-means of the items' embeddings"
-
-    def result(self) -> dict[str, Any]:
-        """The content of the JSON file."""
-        judged = self.judge_all()
-        table = recommend({name: x.estimates for name, x in judged.items()}, self.trusted)
-        found = self.compare(judged, table)
-        rows: list[dict[str, Any]] = []
-        for name, estimates in table.items():
-            rows += [{"policy": name, **row.row()} for row in estimates]
-        of = self.prepared
-        by_model = any(row["recommended"] and row["estimator"] == "world" for row in rows)
-        return {
-            "about": {
-                "log": self.options.log,
-                "checkpoint": self.checkpoint,
-                "decisions": of.log.num_rows,
-                "sessions": len(of.grid),
-                "users": len(of.users.unique()),
-                "items": of.catalogue.num_items,
-                "discount": of.gamma,
-                "loggers": list(of.log.header.loggers),
-                "interval": self.options.interval,
-                "promise": PROMISES[self.options.interval],
-                "promises": {kind: PROMISES[kind] for kind in sorted({str(row["interval"]) for row in rows})},
-                "clusters": self._grouped(),
-            },
-            "rows": [{name: plain(value) for name, value in row.items()} for row in rows],
-            "not_computed": self._not_computed(),
-            "propensities": None if self.fitted is None else self.fitted.row(),
-            "world_checks": self.world_checks() if by_model else [],
-            "compare": None
-            if found is None
-            else {name: plain(x) for name, x in dataclasses.asdict(found).items()} | {"text": found.sentence},
-        }

@@ -1,0 +1,70 @@
+"""The policies that made a log, where their probability of every item is known."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from recsys_rl.data.own_decisions import OwnLog
+from recsys_rl.evaluation.behaviours import SEERS, Behaviours
+from recsys_rl.ope.logged import Prepared, judge
+from recsys_rl.ope.logged_clusters import Probabilities, uniform
+from recsys_rl.ope.logged_slates import uniform_choices
+from recsys_rl.protocols import Behaviour
+from recsys_rl.types import Obs
+
+
+@dataclass(frozen=True)
+class Loggers:
+    """The loggers of a log."""
+
+    prepared: Prepared
+    behaviours: Behaviours | None  # of the checkpoint; None for a log without one
+    own: OwnLog | None  # people's own file
+    estimated: bool  # True if the propensities are estimated, so that no policy can be recognised by them
+
+    def probabilities(self) -> Probabilities | None:
+        """The probability of each item under the average of the loggers; None if it is unknown."""
+        of = self.prepared
+        if self.own is not None and self.own.probabilities is not None:
+            every = self.own.probabilities
+            return lambda rows, obs: every[rows]
+        names = of.log.header.loggers
+        if len(names) == 1 and uniform_choices(of) is not None:
+            return uniform(of)
+        shares = of.log.loggers.bincount(minlength=len(names)).double() / of.log.num_rows
+        found = [(float(share), self.behaviour(place)) for place, share in enumerate(shares) if share > 0]
+        if any(policy is None for _, policy in found):
+            return None
+
+        def average(rows: Tensor, obs: Obs) -> Tensor:
+            size = of.catalogue.num_items
+            parts = [share * x.item_probabilities(obs, size) for share, x in found if x is not None]
+            return torch.stack(parts).sum(0)
+
+        return average
+
+    def behaviour(self, place: int) -> Behaviour | None:
+        """The logger, if the checkpoint has a policy with its name and its probabilities."""
+        name = self.prepared.log.header.loggers[place]
+        mixed = re.fullmatch(r"\S+ (\S+) \+ (\S+) (\S+)", name)
+        if self.behaviours is None or self.estimated:
+            return None
+        parts = [mixed[1], mixed[3]] if mixed else [name]
+        if any(part not in self.behaviours.names or part in SEERS for part in parts):
+            return None
+        if mixed:
+            policy = self.behaviours.mix(parts[0], parts[1], float(mixed[2]))
+        else:
+            policy = self.behaviours.make(name)
+        return policy if self._logged_by(policy, place) else None
+
+    def _logged_by(self, policy: Behaviour, place: int) -> bool:
+        """True if ``policy`` gives the log's own probabilities under the logger at ``place``."""
+        log = self.prepared.log
+        theirs = log.logprobs if log.logger_logprobs is None else log.logger_logprobs[:, place]
+        mine = judge(self.prepared, policy, 0).logprobs
+        return torch.allclose(mine.exp(), theirs.exp(), atol=1e-4)
