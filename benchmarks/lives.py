@@ -1,7 +1,7 @@
 """Retention of PPO trained on whole lives and on single visits, on `short-video`.
 
     python -m benchmarks.lives [--seeds 2] [--first-seed 0] [--steps 300000] [--num-items 1000]
-        [--visit-steps 200] [--lives 4] [--day-discounts 0.5 1]
+        [--visit-steps 200] [--lives 4] [--day-discounts 0 0.5]
 
 Both have the same settings and number of steps, and the same observation; training on lives is repeated for
 each of ``--day-discounts`` (default: the platform's). Each policy then plays several lives of 35 days with

@@ -78,12 +78,16 @@ class Session:
     def next_visit(self, gap: Tensor) -> Session:
         """The sessions at the start of the users' next visit, ``gap`` (N,) int64 days later.
 
-        Every item may be shown again. The history goes on: a recommender remembers earlier visits.
+        Every item may be shown again. The history begins anew, as its length tells how long this visit is.
+        A history of events goes on.
         """
         assert self.visit is not None and self.day is not None
+        goes_on = self.interface.events
         return replace(
             self,
             steps=torch.zeros_like(self.steps),
+            history=self.history if goes_on else torch.full_like(self.history, -1),
+            signals=self.signals if goes_on else torch.zeros_like(self.signals),
             shown=None if self.shown is None else torch.full_like(self.shown, -1),
             visit=self.visit + 1,
             day=self.day + gap,
@@ -161,7 +165,7 @@ def _clock(session: Session) -> Tensor:
 
 
 def _streak(session: Session) -> Tensor:
-    """(N, 1): number of latest items of this visit, in a row, with the same creator, within the history."""
+    """(N, 1): number of latest items, in a row, with the same creator, within the history."""
     history = session.history  # (N, W)
     known = session.catalogue.attributes["creator"]
     creators = known.index_select(0, history.flatten().clamp_min(0)).view_as(history)  # (N, W)
@@ -169,10 +173,7 @@ def _streak(session: Session) -> Tensor:
     # The streak begins after the last entry of another creator.
     places = torch.arange(1, history.shape[1] + 1, dtype=torch.float32, device=history.device)  # (W,)
     last_other = places.where(~same, places.new_zeros(())).amax(1, keepdim=True)  # (N, 1), 0 for none
-    streak = history.shape[1] - last_other
-    if session.visit is not None and session.shown is not None:
-        streak = streak.minimum((session.shown >= 0).sum(1, keepdim=True))  # earlier visits don't count
-    return streak
+    return history.shape[1] - last_other
 
 
 PIECES: dict[str, Callable[[Session], Tensor]] = {

@@ -168,7 +168,8 @@ def test_next_visit_begins_in_the_same_row() -> None:
             assert torch.equal(env.session.users, users)
             assert env.session.steps.tolist() == [0] * 6
             assert step.obs.exclude is not None and bool((step.obs.exclude == -1).all())
-            assert step.obs.history is not None and step.obs.history[:, -5:].tolist() == [[0, 1, 2, 3, 4]] * 6
+            assert step.obs.history is not None and step.obs.signals is not None
+            assert bool((step.obs.history == -1).all()) and not step.obs.signals.any()
             assert_close(env.user_state.hour, (hour + 24) % 168)
             names = [name for name, _ in env.interface.context]
             assert names[-1] == "streak" and not step.obs.context[:, -1].any()
@@ -212,7 +213,8 @@ def test_user_who_never_returns_is_terminated() -> None:
     for number in range(5):
         step = env.step(torch.full((6, 1), number))
     assert step.terminated.all() and not step.truncated.any()
-    assert step.final_obs.history is not None and bool((step.final_obs.history[:, -5:] >= 0).all())
+    assert step.final_obs.history is not None  # of the last visit
+    assert step.final_obs.history[:, -5:].tolist() == [[0, 1, 2, 3, 4]] * 6
 
 
 def test_life_ends_after_35_days() -> None:

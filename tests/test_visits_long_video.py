@@ -84,16 +84,17 @@ def test_one_visit_is_as_before() -> None:
 def test_next_visit_begins_at_home_with_all_items() -> None:
     env = small_env(6, visits=3, idle_limit=1, **ALWAYS)  # users come back on each day
     env.reset()
-    ends = []
+    ends, remembered = [], False
     for number in range(40):
         step = env.step(torch.arange(6).expand(6, 6) + 6 * (number % 8))
-        assert step.day is not None and step.obs.exclude is not None
+        assert step.day is not None and step.obs.exclude is not None and step.obs.history is not None
         fresh = env.session.steps == 0
+        remembered |= bool((step.obs.history[fresh] >= 0).any())  # what was watched in earlier visits
         assert bool((env.user_state.current[fresh] == -1).all())
         assert bool((step.obs.exclude[fresh] == -1).all())
         ends += step.truncated.nonzero().flatten().tolist()
         assert not step.terminated.any()
-    assert len(ends) > 6  # lives of three visits
+    assert len(ends) > 6 and remembered  # lives of three visits
 
 
 def test_batteries_cover_lives_of_long_videos() -> None:

@@ -60,8 +60,8 @@ class VisitsConfig(EnvConfig):
     """Share by which the usual feeling moves to that of a visit."""
     overnight: Annotated[float, Range(0, below=1)] = 0.3
     """Share of a user's weariness, and of other passing states, that remains after a day away."""
-    day_discount: Share = 0.5
-    """Discount of learning for each day away, between one visit and the next; gamma counts steps alone."""
+    day_discount: Share = 0.0
+    """Discount of learning for each day away; gamma counts steps. 0: each visit is learned alone."""
 
 
 def begin(habit: Tensor, usual: Tensor, opened: Tensor | None = None) -> Life:

@@ -141,7 +141,9 @@ def _check_ends(env: Env, max_episode_steps: int) -> None:
         if step.obs.history is not None and step.final_obs.history is not None:
             fresh_start = not bool((step.obs.history[done] >= 0).any())
             require(fresh_start, "step: obs of a new session must have an empty history")
-            kept = env.interface.events or bool((step.final_obs.history[done] >= 0).any(1).all())
+            # A life that was cut ends with the first observation of a visit.
+            last = done if visits == 1 else step.terminated
+            kept = env.interface.events or bool((step.final_obs.history[last] >= 0).any(1).all())
             require(kept, "step: final_obs must have the history of the session that ended")
         truncations += int(step.truncated.sum())
         age[done] = 0
