@@ -95,6 +95,8 @@ def test_csv_and_parquet_of_clicks_are_judged_against_what_the_log_earned(
 def test_each_missing_estimator_has_one_reason(files: tuple[Path, Path], tmp_path: Path) -> None:
     log, mine = files
     pl.read_csv(mine).select("propensity").write_csv(tmp_path / "short.csv")
+    both = judged(tmp_path, log, "--target", str(tmp_path / "short.csv"), "--compare", "target", "random")
+    assert both["compare"]["estimator"] == "snips" and "target is better" in both["compare"]["text"]
     found = judged(tmp_path, log, "--target", str(tmp_path / "short.csv"))
     present = {row["estimator"] for row in found["rows"]}
     assert present == {"ips", "snips", "clipped-ips", "sg", "mean"}

@@ -283,16 +283,16 @@ class Bench:
         pair = self.options.compare
         keys = [self.target_name if name == TARGET else name for name in pair]
         rows = [row for key in keys for row in table[key]]
-        name = next((row.estimator for row in rows if row.recommended), None)
-        doubt = ""
-        if name is None:
-            name = next(
-                x for x in (self.trusted, "snips", "wpdis") if any(row.estimator == x for row in rows)
-            )
-            weak = [row for row in rows if row.estimator == name and row.weights is not None]
-            if name == self.trusted or any(
-                row.weights.ess < FEW or row.weights.pareto_k >= HEAVY for row in weak if row.weights
-            ):
+        marked = next((row.estimator for row in rows if row.recommended), None)
+        shared = [
+            x
+            for x in (marked, self.trusted, "snips", "wpdis")
+            if all(x in judged[key].terms or key == LOGGED for key in keys)
+        ]
+        name, doubt = str(shared[0]), ""
+        if name != marked:
+            weights = [row.weights for row in rows if row.estimator == name and row.weights is not None]
+            if name == self.trusted or any(x.ess < FEW or x.pareto_k >= HEAVY for x in weights):
                 doubt = "Do not trust this: no estimator is recommended on this log."
         elif name == "world":
             doubt = "This is the answer of a learned model, and the interval does not cover its error."
