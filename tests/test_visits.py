@@ -6,7 +6,7 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import gymnasium
 import pytest
@@ -249,6 +249,22 @@ def test_user_model_whose_returns_mix_rows_is_refused() -> None:
     impure = _Impure(model.catalogue, model.population, model.config)
     with pytest.raises(AssertionError, match="come_back mixes rows"):
         check_user_model(impure, env.catalogue, env.users[:8], num_steps=8)
+
+
+def test_user_model_without_its_day_discount_is_refused() -> None:
+    """RecEnv would take its users for users of a single visit."""
+
+    class Incomplete:
+        visits = 3
+
+        def __getattr__(self, name: str) -> Any:
+            if name == "day_discount":
+                raise AttributeError(name)
+            return getattr(env.user_model, name)
+
+    env, incomplete = small_env(), cast("Any", Incomplete())
+    with pytest.raises(AssertionError, match="visits and day_discount must be there too"):
+        check_user_model(incomplete, env.catalogue, env.users[:8], num_steps=8)
 
 
 def test_lives_go_on_after_save_and_load() -> None:
