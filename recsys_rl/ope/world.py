@@ -166,11 +166,13 @@ def _play(worlds: Worlds, policy: Policy, rows: Tensor) -> Tensor:
             obs = dataclasses.replace(obs, exclude=known)
         items = policy.act(obs).items  # (B, K)
         x = worlds.features(obs, items)
-        outcomes = [model(x, items.shape[1]) for model in worlds.models]
-        pick = torch.arange(len(rows))
-        reward = torch.stack([x.reward for x in outcomes])[folds, pick]  # (B,)
-        leave = torch.stack([x.leave for x in outcomes])[folds, pick]
+        reward, leave = torch.zeros(len(rows)), torch.zeros(len(rows))
+        signals = torch.zeros(*items.shape, len(interface.signals))
+        for fold, model in enumerate(worlds.models):
+            mine = (folds == fold).nonzero().squeeze(1)
+            outcome = model(x[mine], items.shape[1])
+            reward[mine], leave[mine], signals[mine] = outcome.reward, outcome.leave, outcome.signals
         total = total + worlds.gamma**step * alive * reward
         alive = alive * (1 - leave.double())
-        session = session.record(items, torch.stack([x.signals for x in outcomes])[folds, pick])
+        session = session.record(items, signals)
     return total
