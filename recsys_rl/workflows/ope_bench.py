@@ -18,7 +18,7 @@ from recsys_rl.agents.behaviours import Fixed
 from recsys_rl.data.own_catalogue import knows_items
 from recsys_rl.data.own_decisions import OwnLog, own_ids
 from recsys_rl.data.target import Ids, Target, check_support, read_target
-from recsys_rl.data.transitions import observations, showable
+from recsys_rl.data.transitions import observations
 from recsys_rl.errors import one_line
 from recsys_rl.evaluation.behaviours import SEERS, Behaviours
 from recsys_rl.ope.bandit import BANDIT, CLIPPED
@@ -211,7 +211,7 @@ class Bench:
         features = torch.zeros(*drawn.shape, of.rows.shape[1])
         for at, obs in observations(of.log, of.catalogue):
             with self._naming():
-                check_support(every[at], showable(obs, every.shape[1]), at, of.log)
+                check_support(every[at], obs.showable(every.shape[1]), at, of.log)
             for k in range(drawn.shape[1]):
                 features[at, k] = of.features(obs, drawn[at, k].unsqueeze(1))
         mine = Judged(target.logprobs, features)
