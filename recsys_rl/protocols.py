@@ -35,8 +35,11 @@ class Policy(Protocol):
 class Reader(Protocol):
     """The state that a policy keeps of N users while they act."""
 
-    def follow(self, obs: Obs) -> Obs:
-        """The next observation of the same users, with the summary of its history."""
+    def follow(self, obs: Obs, ended: Tensor | None = None) -> Obs:
+        """The next observation of the same users, with the summary of its history.
+
+        ``ended`` (N,) bool: only these rows differ from the last observation. None: any may.
+        """
         ...
 
 

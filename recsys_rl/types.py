@@ -312,6 +312,13 @@ class Obs:
             allowed.scatter_(1, torch.where(self.exclude < 0, num_items, self.exclude), False)
         return allowed[:, :-1] if self.mask is None else allowed[:, :-1] & self.mask
 
+    def showable(self, num_items: int) -> Tensor:
+        """(N, I) bool: the items of the candidates; without candidates those that are ``allowed``."""
+        if self.candidates is None:
+            return self.allowed(num_items)
+        found = self.context.new_zeros(self.num_rows, num_items + 1, dtype=torch.bool)
+        return found.scatter_(1, torch.where(self.candidates < 0, num_items, self.candidates), True)[:, :-1]
+
     @property
     def num_rows(self) -> int:
         return self.context.shape[0]

@@ -16,7 +16,8 @@ import torch
 from recsys_rl.cli import main
 from recsys_rl.data.decision_writer import write_decisions
 from recsys_rl.data.decisions import DecisionHeader, DecisionLog
-from recsys_rl.data.own_decisions import read_own
+from recsys_rl.data.own_decisions import OwnLog, read_own
+from recsys_rl.data.target import Ids, Target, read_target
 from recsys_rl.errors import UserError
 from recsys_rl.types import Interface
 
@@ -334,6 +335,107 @@ def test_errors_about_sessions_have_the_ids_of_the_file(
     frame.write_csv(tmp_path / "log.csv")
     text = refusal(capsys, tmp_path / "log.csv", "--policy", "random")
     assert "session 's-b' is of the users 'bob' and 'cy' (row 4)" in text
+
+
+SMALL = {
+    "session_id": ["b", "c", "a", "d"],
+    "item": ["tea", "milk", "tea", "milk"],
+    "reward": [1, 0, 0, 1],
+    "propensity": [0.6, 0.4, 0.6, 0.4],
+}
+
+
+def own(folder: Path, more: dict[str, list[Any]] | None = None, name: str = "log.csv") -> OwnLog:
+    pl.DataFrame(SMALL | (more or {})).write_csv(folder / name)
+    return read_own(folder / name)
+
+
+def read(folder: Path, log: OwnLog, **columns: list[Any]) -> Target:
+    pl.DataFrame(columns).write_csv(folder / "t.csv")
+    ids = Ids(log.items, log.rows, log.sessions, log.session_column)
+    return read_target(folder / "t.csv", log.log, ids)
+
+
+def test_target_rows_are_found_by_any_common_name_of_the_session(tmp_path: Path) -> None:
+    log = own(tmp_path)  # its sessions are ordered a, b, c, d
+    shares = [0.1, 0.2, 0.3, 0.4]
+    for name in ("session", "session_id", "Session ID"):
+        columns: dict[str, list[Any]] = {name: ["d", "c", "b", "a"], "propensity": shares}
+        found = read(tmp_path, log, **columns)
+        assert found.logprobs.exp().tolist() == pytest.approx([0.4, 0.3, 0.2, 0.1])
+    by_row = read(tmp_path, log, propensity=shares)  # of b, c, a, d
+    assert by_row.logprobs.exp().tolist() == pytest.approx([0.3, 0.1, 0.2, 0.4])
+    with pytest.raises(UserError, match="may all hold the session"):
+        read(tmp_path, log, visit=["a"] * 4, episode=["a"] * 4, propensity=shares)
+
+
+def test_target_without_sessions_is_refused_if_its_steps_are_others(tmp_path: Path) -> None:
+    log = own(tmp_path, {"session_id": ["a", "a", "b", "b"], "step": [1, 0, 0, 1]})
+    shares = [0.1, 0.2, 0.3, 0.4]
+    right = read(tmp_path, log, step=[1, 0, 0, 1], propensity=shares)
+    assert right.logprobs.exp().tolist() == pytest.approx([0.2, 0.1, 0.3, 0.4])
+    with pytest.raises(UserError, match="steps are not those of the log row by row"):
+        read(tmp_path, log, step=[0, 1, 0, 1], propensity=shares)
+
+
+def test_lists_of_numbers_in_text_files_are_read(tmp_path: Path) -> None:
+    log = own(tmp_path, {"context.seen": ["1|0.5", "0|2", "[3, 4]", "5;6"]})
+    assert log.log.handed["seen"].tolist() == [[3.0, 4.0], [1.0, 0.5], [0.0, 2.0], [5.0, 6.0]]
+    found = read(tmp_path, log, propensity=[0.3, 0.7, 0.3, 0.7], probabilities=["0.7|0.3"] * 4)
+    assert found.every is not None and found.every.tolist() == [[0.7, 0.3]] * 4  # milk, tea
+    with pytest.raises(UserError, match="'x' in row 3: give numbers"):
+        own(tmp_path, {"context.seen": ["1|0.5", "0|2", "3|x", "5|6"]})
+    with pytest.raises(UserError, match="no distribution"):
+        read(tmp_path, log, propensity=[0.3, 0.7, 0.3, 0.7], probabilities=["0.7|x"] * 4)
+
+
+def test_place_logprobs_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
+    pl.DataFrame({"items": ["tea|milk", "milk|tea"], "reward": [0, 1], "propensity": [0.5, 0.5]}).write_csv(
+        tmp_path / "log.csv"
+    )
+    log = read_own(tmp_path / "log.csv")
+    half = "-0.6931|0"
+    found = read(tmp_path, log, propensity=[0.5, 0.0], place_logprobs=[half, "-1|-inf"])
+    assert found.places is not None and found.places[1].tolist() == [-1.0, -np.inf]
+    for wrong in ("nan|-inf", "-1|0"):  # of a slate with probability 0
+        with pytest.raises(UserError, match="do not sum to its log-probability"):
+            read(tmp_path, log, propensity=[0.5, 0.0], place_logprobs=[half, wrong])
+
+
+def test_probabilities_of_every_item_give_and_check_the_propensities(tmp_path: Path) -> None:
+    shares: dict[str, list[Any]] = {"probability.tea": [0.6] * 4, "probability.milk": [0.3] * 4}
+    shares["probability.rum"] = [0.1] * 4  # never shown, and yet an item of the log
+    with pytest.raises(UserError, match=r"row 2 has the probability 0.4 by the column propensity, but 0.3"):
+        own(tmp_path, shares)
+    frame = pl.DataFrame(SMALL | shares).drop("propensity")
+    frame.write_csv(tmp_path / "log.csv")
+    log = read_own(tmp_path / "log.csv")
+    assert log.items == ("milk", "rum", "tea") and log.log.header.num_items == 3
+    assert log.log.logprobs.exp().tolist() == pytest.approx([0.6, 0.6, 0.3, 0.3])  # of a, b, c, d
+    frame.with_columns(pl.lit(0).alias("probability.milk"), pl.lit(0.4).alias("probability.rum")).write_csv(
+        tmp_path / "log.csv"
+    )
+    with pytest.raises(UserError, match="propensity is 0 in row 2"):
+        read_own(tmp_path / "log.csv")
+
+
+def test_given_column_of_rewards_comes_before_signals(tmp_path: Path) -> None:
+    both = own(tmp_path, {"signal.view": [7, 7, 7, 7]})
+    assert both.log.header.signals == ("view",) and "reward is not" in " ".join(both.notes)
+    given = read_own(tmp_path / "log.csv", {"reward": "reward"})
+    assert given.log.header.signals == ("reward",)
+    assert given.log.signals.flatten().tolist() == [0.0, 1.0, 0.0, 1.0]
+
+
+def test_errors_keep_the_name_of_the_file_and_have_the_ids_of_items(tmp_path: Path) -> None:
+    name = "session 99 of item 77.csv"
+    with pytest.raises(UserError, match=rf"{name}: item 'tea' of row 1 is not among the row's candidates"):
+        own(tmp_path, {"candidates": ["milk|rum", "milk", "tea", "milk"]}, name)
+    with pytest.raises(UserError, match=rf"{name}: session 'b' has step 1 in row 1 but no step 0"):
+        own(tmp_path, {"step": [1, 0, 0, 0]}, name)
+    pl.DataFrame(SMALL | {"step": [0, 0, 0, 0]}).drop("session_id").write_csv(tmp_path / name)
+    with pytest.raises(UserError, match="name it with --session-column"):
+        read_own(tmp_path / name)
 
 
 def test_items_that_the_logger_never_shows_and_equal_rewards_are_warned_of(tmp_path: Path) -> None:

@@ -114,12 +114,7 @@ class RandomPolicy:
 
     def item_probabilities(self, obs: Obs, num_items: int) -> Tensor:
         """(N, I) float64: equal for the items that may be shown; for policies of single items."""
-        if obs.candidates is None:
-            allowed = obs.allowed(num_items)
-        else:  # padding writes to an extra column
-            allowed = torch.zeros(obs.num_rows, num_items + 1, dtype=torch.bool)
-            allowed.scatter_(1, torch.where(obs.candidates < 0, num_items, obs.candidates), True)
-            allowed = allowed[:, :-1]
+        allowed = obs.showable(num_items)
         return allowed.double() / allowed.sum(1, keepdim=True).clamp_min(1)
 
 

@@ -82,11 +82,12 @@ def make_log(
     polars series). Ids are whole numbers 0..2**63-1, or strings. If any id of a column does not look like a
     number, the column is read as strings: the sorted rank of a string becomes the id, its string is kept in
     ``user_names`` or ``item_names``, and the string of an item without a title becomes its title. ``times``
-    are numbers (the fraction of a second only orders events), dates, or ISO texts; without them the order
-    of the rows is the time. Without ``ratings`` each event counts as a like: rating 1.0 of the range (0, 1).
-    ``weights`` are positive. The keys of ``titles``, ``genres``, ``years`` and of each of the ``attributes``
-    are ids of the source; the default title is "item <id>". ``items.encoded`` turns an attribute into
-    numbers, and fills its gaps. ``rating_range`` defaults to the smallest and largest rating in the column.
+    are numbers (the fraction of a second only orders events), dates, or texts (data/times.py); without them
+    the order of the rows is the time. Without ``ratings`` each event counts as a like: rating 1.0 of the
+    range (0, 1). ``weights`` are positive. The keys of ``titles``, ``genres``, ``years`` and of each of the
+    ``attributes`` are ids of the source; the default title is "item <id>". ``items.encoded`` turns an
+    attribute into numbers, and fills its gaps. ``rating_range`` defaults to the smallest and largest rating
+    in the column.
 
     A repeated event (same user, item and time; without times, same user and item) is an error: it is
     usually a broken export, and it would count twice. Raises UserError, with rows counted from 1.

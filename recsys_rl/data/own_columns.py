@@ -12,11 +12,11 @@ from torch import Tensor
 from recsys_rl.data.clean import no_value
 from recsys_rl.data.columns import plain_name
 from recsys_rl.data.decision_checks import check_probabilities
-from recsys_rl.data.read import listed, short
+from recsys_rl.data.read import listed, lists_of, short
 from recsys_rl.data.times import order_in, times_of
 from recsys_rl.types import UserError
 
-LISTS = ("items", "candidates")  # columns of several ids; in a text file they are separated by | , or ;
+LISTS = ("items", "candidates")  # columns of several ids
 
 
 def tensor_of(column: pl.Series) -> Tensor:
@@ -49,14 +49,15 @@ class Reader:
             )
         return series
 
-    def _numbers(self, column: str, series: pl.Series) -> Tensor:
-        """(E,) float64"""
+    def _numbers(self, column: str, series: pl.Series, size: int = 1) -> Tensor:
+        """(E size,) float64, from ``size`` values of each row."""
         found = series.cast(pl.Float64, strict=False)
         bad = found.is_null() & series.is_not_null()
         if bad.any():
-            row = int(bad.arg_true()[0])
+            place = int(bad.arg_true()[0])
+            row = place // size + 1
             raise UserError(
-                f"{self.name}: column {column!r} has {short(series[row])} in row {row + 1}: give numbers."
+                f"{self.name}: column {column!r} has {short(series[place])} in row {row}: give numbers."
             )
         return tensor_of(found)
 
@@ -64,14 +65,10 @@ class Reader:
         """(E,) lists of ids as text."""
         column = self.columns[role]
         series = self._filled(column)
-        if series.dtype.base_type() is pl.Array:
-            series = series.arr.to_list()
-        if series.dtype.base_type() is pl.List:
-            return series.list.eval(pl.element().cast(pl.String))
-        texts = series.cast(pl.String).str.strip_chars()
-        if column not in LISTS and role != "candidates":
-            return texts.to_frame("x").select(pl.concat_list("x")).to_series()
-        return texts.str.strip_chars("[]").str.replace_all(r"\s*[|,;]\s*", "|").str.split("|")
+        lists = lists_of(series) if column in LISTS or role == "candidates" else None
+        if lists is None:
+            lists = series.to_frame("x").select(pl.concat_list("x")).to_series()
+        return lists.list.eval(pl.element().cast(pl.String).str.strip_chars())
 
     def places(self, shown: pl.Series) -> int:
         """K, the same in each row."""
@@ -123,16 +120,23 @@ class Reader:
         found[torch.from_numpy(order)] = torch.arange(len(ordered)) - first
         return found
 
-    def signal_names(self) -> tuple[str, ...]:
+    def signal_names(self, given: bool) -> tuple[str, ...]:
+        """The columns signal.NAME, else that of rewards, which comes first if the user has ``given`` it."""
         named = tuple(x.removeprefix("signal.") for x in self.frame.columns if x.startswith("signal."))
-        if named:
-            return named
-        if "reward" not in self.columns:
+        if given or (not named and "reward" in self.columns):
+            return (self.columns["reward"],)
+        if not named:
             raise UserError(
                 f"{self.name} has no column of rewards; its columns are {listed(self.frame.columns)}: name "
                 "it with --reward-column, or give columns signal.NAME."
             )
-        return (self.columns["reward"],)
+        if "reward" in self.columns:
+            column = self.columns["reward"]
+            self.notes.append(
+                f"the columns signal.NAME are read, and {column} is not: give --reward-column {column} to "
+                "read it in their place"
+            )
+        return named
 
     def signals(self, names: Sequence[str], places: int) -> Tensor:
         """(E, K, S) float32. A number for the whole slate stands at its first place."""
@@ -147,34 +151,43 @@ class Reader:
             found.append(lists.float())
         return torch.stack(found, 2)
 
-    def numbers_in_lists(self, column: str, size: int) -> Tensor | None:
-        """(E, size) float64; None without the column, or if it holds single numbers."""
+    def numbers_in_lists(self, column: str, size: int | None = None) -> Tensor | None:
+        """(E, size) float64; None without the column, or if it holds single numbers.
+
+        ``size`` None is that of the first row.
+        """
         if column not in self.frame.columns:
             return None
-        series = self._filled(column)
-        if series.dtype.base_type() is pl.Array:
-            series = series.arr.to_list()
-        if series.dtype == pl.String and (size == 1 or series.str.contains(r"[|;,]").any()):
-            series = series.str.strip_chars("[] ").str.replace_all(r"\s*[|,;]\s*", "|").str.split("|")
-        if series.dtype.base_type() is not pl.List:
+        lists = lists_of(self._filled(column))
+        if lists is None:
             return None
-        wrong = (series.list.len() != size).arg_true()
+        size = int(lists.list.len()[0]) if size is None else size
+        wrong = (lists.list.len() != size).arg_true()
         if wrong.len():
             row = int(wrong[0])
             raise UserError(
-                f"{self.name}: {column!r} holds {series.list.len()[row]} values in row {row + 1}, and must "
+                f"{self.name}: {column!r} holds {lists.list.len()[row]} values in row {row + 1}, and must "
                 f"hold {size} in each row."
             )
-        return self._numbers(column, series.explode()).nan_to_num(nan=torch.nan).view(-1, size)
+        return self._numbers(column, lists.explode(), size).view(-1, size)
+
+    @property
+    def named_items(self) -> list[str]:
+        """The ids of the items with a column ``probability.ID``."""
+        return [x.removeprefix("probability.") for x in self.frame.columns if x.startswith("probability.")]
 
     def probabilities(self, ids: Sequence[str]) -> Tensor | None:
-        """(E, I) float64 of every item under the logger, from a list or from columns ``probability.ID``."""
-        named = [f"probability.{x}" for x in ids]
-        if "probabilities" not in self.frame.columns and any(x in self.frame.columns for x in named):
-            lacking = [x for x in named if x not in self.frame.columns]
+        """(E, I) float64 of every item under the logger: columns ``probability.ID``, or a list.
+
+        The list has the order of ``ids``.
+        """
+        if "probabilities" not in self.frame.columns and self.named_items:
+            lacking = [x for x in ids if x not in self.named_items]
             if lacking:
-                raise UserError(f"{self.name} has no column {short(lacking[0])}, but others of its kind.")
-            found: Tensor | None = torch.stack([self._numbers(x, self._filled(x)) for x in named], 1)
+                column = short(f"probability.{lacking[0]}")
+                raise UserError(f"{self.name} has no column {column}, but others of its kind: add it.")
+            columns = [f"probability.{x}" for x in ids]
+            found: Tensor | None = torch.stack([self._numbers(x, self._filled(x)) for x in columns], 1)
         else:
             found = self.numbers_in_lists("probabilities", len(ids))
         if found is None:
@@ -188,12 +201,28 @@ class Reader:
             )
         return found
 
-    def logprobs(self) -> Tensor:
-        """(E,) float64; NaN without propensities."""
+    def logprobs(self, every: Tensor | None, items: Tensor) -> Tensor:
+        """(E,) float64; NaN without propensities.
+
+        ``every`` (E, I): ``probabilities``, which give the propensities of single ``items`` (E, 1).
+        """
+        own = None if every is None or items.shape[1] > 1 else every.gather(1, items).squeeze(1)  # (E,)
         if "propensity" not in self.columns:
-            return torch.full((self.frame.height,), torch.nan, dtype=torch.float64)
+            if own is None:
+                return torch.full((self.frame.height,), torch.nan, dtype=torch.float64)
+            check_probabilities(self.name, own, "propensity")
+            return own.log()
         column = self.columns["propensity"]
-        return self._logarithms(column, plain_name(column) in ("logprob", "logpropensity"))
+        found = self._logarithms(column, plain_name(column) in ("logprob", "logpropensity"))
+        wrong = torch.zeros_like(found) if own is None else (found.exp() - own).abs() > 1e-4
+        if own is not None and bool(wrong.any()):
+            row = int(wrong.nonzero()[0])
+            raise UserError(
+                f"{self.name}: the item of row {row + 1} has the probability {float(found[row].exp()):g} by "
+                f"the column {column}, but {float(own[row]):g} among those of every item: correct one of "
+                "them. A list of probabilities has the order of the items' ids."
+            )
+        return found
 
     def _logarithms(self, column: str, as_log: bool) -> Tensor:
         values = self._numbers(column, self._filled(column))
@@ -230,12 +259,9 @@ class Reader:
     def context(self) -> dict[str, Tensor]:
         found = {}
         for column in (x for x in self.frame.columns if x.startswith("context.")):
-            series = self._filled(column)
-            if series.dtype.base_type() is pl.Array:
-                series = series.arr.to_list()
-            size = int(series.list.len()[0]) if series.dtype.base_type() is pl.List else 1
-            lists = self.numbers_in_lists(column, size)
-            values = self._numbers(column, series).unsqueeze(1) if lists is None else lists
+            values = self.numbers_in_lists(column)
+            if values is None:
+                values = self._numbers(column, self._filled(column)).unsqueeze(1)
             found[column.removeprefix("context.")] = values.float()
         return found
 

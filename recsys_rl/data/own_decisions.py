@@ -42,6 +42,7 @@ class OwnLog:
     items: tuple[str, ...]  # (I,) ids as text, in the order of the catalogue
     rows: Tensor  # (E,) int64: the place in the file of each row of ``log``
     sessions: tuple[str, ...] | None  # ids as text by number of the session; None: each row is a session
+    session_column: str  # "" without sessions
     probabilities: Tensor | None  # (E, I) float64 of every item under the logger; None: not in the file
     whole: bool  # True if the rewards are of whole slates, and stand at the first place
     notes: tuple[str, ...]
@@ -70,16 +71,21 @@ def read_own(
     if frame.height == 0:
         raise UserError(f"{name} holds no decisions: give a log with at least one row.")
     read = Reader(name, frame, columns)
-    signals = read.signal_names()
+    signals = read.signal_names(wanted.get("reward") is not None)
     shown = read.ids("item")  # (E,) lists of text
     places = read.places(shown)
     offered = read.ids("candidates") if "candidates" in columns else None
-    every = pl.concat([x.explode() for x in (shown, offered) if x is not None]).unique()
+    parts = [x.explode() for x in (shown, offered) if x is not None]
+    every = pl.concat([*parts, pl.Series(read.named_items, dtype=pl.String)]).unique()
     names, text_ids = _ordered(every)
+    texts = tuple(map(str, names))
     facts = ItemFacts() if items is None else read_items(items, columns["item"], text_ids)
+    if "step" in table.names and "session" not in columns:
+        raise UserError(f"{name} has steps but no column of sessions: name it with --session-column.")
     sessions, numbers = read.keys("session")
     users, user_numbers = read.keys("user")
-    steps, times = read.steps(numbers), read.times()
+    steps = read.steps(numbers)
+    times = read.times() if "time" in columns else steps  # the rows of a session may be in any order
     handed = read.context()
     interface = Interface(
         context=(("clock", 1), *((piece, x.shape[1]) for piece, x in handed.items())),
@@ -91,7 +97,9 @@ def read_own(
         session_length=int(steps.max()) + 1,
     )
     loggers, of_row, under_each, note = read.loggers()
-    logprobs = read.logprobs()
+    chosen = _rows_of(shown, names).view(-1, places)
+    probabilities = read.probabilities(texts)
+    logprobs = read.logprobs(probabilities, chosen)
     if under_each is not None and "propensity" not in columns:
         logprobs = under_each.gather(1, of_row.unsqueeze(1)).squeeze(1)
     log = DecisionLog(
@@ -100,7 +108,7 @@ def read_own(
         sessions=numbers,
         steps=steps,
         times=times,
-        items=_rows_of(shown, names).view(-1, places),
+        items=chosen,
         logprobs=logprobs,
         signals=read.signals(signals, places),
         terminated=read.flags("terminated"),
@@ -113,18 +121,17 @@ def read_own(
     )
     order = torch.from_numpy(np.lexsort((log.steps.numpy(), log.sessions.numpy())))
     log = _ended(log.rows(order))
-    with own_ids(sessions, users):
+    with own_ids(name, texts, sessions, users):
         check_rows(name, log, order + 1)
-    probabilities = read.probabilities([str(x) for x in names])
-    by_id = names if not text_ids else [str(x) for x in names]
     shares = log.items.flatten().bincount(minlength=len(names)).float() / log.num_rows
     notes = [taken, table.note, facts.note, note, *read.notes]
     return OwnLog(
         log=log,
-        catalogue=own_catalogue(by_id, facts, shares, one_line(path.name)),
-        items=tuple(map(str, names)),
+        catalogue=own_catalogue(texts if text_ids else names, facts, shares, one_line(path.name)),
+        items=texts,
         rows=order,
         sessions=None if sessions is None else tuple(sessions),
+        session_column=columns.get("session", ""),
         probabilities=None if probabilities is None else probabilities[order],
         whole=read.whole,
         notes=tuple(filter(None, notes)),
@@ -132,27 +139,35 @@ def read_own(
 
 
 @contextlib.contextmanager
-def own_ids(sessions: Sequence[str] | None, users: Sequence[str] | None = None) -> Iterator[None]:
-    """Give errors inside the block the ids of the file in place of our numbers of sessions and users.
+def own_ids(
+    name: str, items: Sequence[str], sessions: Sequence[str] | None, users: Sequence[str] | None = None
+) -> Iterator[None]:
+    """Give errors inside the block the ids of the file in place of our numbers.
 
-    Without sessions in the file a session is a row.
+    Args:
+        name: the file's, which an error may begin with. It is left as it is.
+        sessions: None if the file has none: then each session is a row.
     """
+
+    def put(found: re.Match[str]) -> str:
+        item, user, other, of_session, session = found.groups()
+        if item is not None:
+            return f"item {short(items[int(item)])}"
+        if user is not None:
+            return f"users {short(users[int(user)])} and {short(users[int(other)])}" if users else found[0]
+        if sessions is None:
+            return f"row {int(session) + 1}"
+        return f"{of_session} {short(sessions[int(session)])}"
+
     try:
         yield
     except UserError as error:
         text = str(error)
-        if sessions is None:
-            text = re.sub(r"step 0 of session (\d+)", lambda found: f"row {int(found[1]) + 1}", text)
-        else:
-            text = re.sub(r"session (\d+)", lambda found: f"session {short(sessions[int(found[1])])}", text)
-        if users is not None:
-            pair = r"the users (\d+) and (\d+)"
-            text = re.sub(
-                pair,
-                lambda found: f"the users {short(users[int(found[1])])} and {short(users[int(found[2])])}",
-                text,
-            )
-        raise UserError(text) from error
+        head = name if text.startswith(name) else ""
+        raise UserError(head + _NUMBERS.sub(put, text.removeprefix(head))) from error
+
+
+_NUMBERS = re.compile(r"\bitem (\d+)|\busers (\d+) and (\d+)|\b((?:step 0 of )?[Ss]ession) (\d+)")
 
 
 def _ordered(ids: pl.Series) -> tuple[list[object], bool]:

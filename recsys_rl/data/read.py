@@ -72,6 +72,20 @@ class TableFile:
             return scan.collect()
 
 
+def lists_of(column: pl.Series) -> pl.Series | None:
+    """The column as lists; None if it holds single values.
+
+    A text is a list, maybe in [ ], if the entries of some row are separated by | , or ; (texts have no type).
+    """
+    if column.dtype.base_type() is pl.Array:
+        return column.arr.to_list()
+    if column.dtype.base_type() is pl.List:
+        return column
+    if column.dtype != pl.String or not column.str.contains(r"[|;,\[]").any():
+        return None
+    return column.str.strip_chars("[] ").str.replace_all(r"\s*[|,;]\s*", "|").str.split("|")
+
+
 def open_table(path: str | Path, separator: str | None = None, headless: Sequence[str] = ()) -> TableFile:
     """Read the header of a file that ends in one of ``ENDINGS``.
 

@@ -11,8 +11,9 @@ import polars as pl
 import torch
 from torch import Tensor
 
+from recsys_rl.data.columns import COMMON, plain_name
 from recsys_rl.data.decisions import DecisionLog
-from recsys_rl.data.read import open_table, parsing
+from recsys_rl.data.read import listed, lists_of, open_table, parsing
 from recsys_rl.errors import one_line
 from recsys_rl.types import UserError
 
@@ -33,6 +34,7 @@ class Ids:
     items: Sequence[str]  # (I,)
     rows: Tensor  # (E,): the place in the log's file of each row
     sessions: Sequence[str] | None  # by number; None: the log has none
+    session_column: str = ""
 
 
 def read_target(path: str | Path, log: DecisionLog, ids: Ids | None = None) -> Target:
@@ -41,8 +43,9 @@ def read_target(path: str | Path, log: DecisionLog, ids: Ids | None = None) -> T
     Columns: ``session``, ``step``, and ``propensity`` (or ``logprob``) of the logged action under the policy.
     It may have the probability of every item (``check_support`` checks the masks): a list ``probabilities``
     in the order of the catalogue, or a column ``probability.ID`` for each item. For slates it may have a
-    list ``place_logprobs``. Beside people's own log (``ids``) a file without ``session`` has the rows of the
-    log in the order of its file, and ``step`` may be absent if each session has one.
+    list ``place_logprobs``. Beside people's own log (``ids``) the column of the sessions may have the log's
+    name or another common one; a file without it has the rows of the log in the order of its file. ``step``
+    may be absent if each session has one.
 
     Raises UserError if a row is missing, double, or has no probability, or if its columns disagree.
     """
@@ -79,17 +82,10 @@ def _keyed(name: str, frame: pl.DataFrame, log: DecisionLog, ids: Ids | None) ->
     """The frame with the numbers of sessions and steps, beside people's own log."""
     if ids is None:
         return frame
+    if ids.sessions is not None:
+        frame = _with_session(name, frame, ids.session_column)
     if "session" not in frame.columns:
-        if frame.height != log.num_rows:
-            raise UserError(
-                f"{name} has {frame.height:,} rows and the log {log.num_rows:,}: give a row for each "
-                "decision, in the order of the log, or the column session."
-            )
-        at = ids.rows.numpy()
-        columns = {"session": log.sessions.numpy(), "step": log.steps.numpy()}
-        return frame.drop("step", strict=False)[at].with_columns(
-            **{k: pl.Series(x) for k, x in columns.items()}
-        )
+        return _in_order(name, frame, log, ids.rows)
     if ids.sessions is not None:
         numbers = {text: number for number, text in enumerate(ids.sessions)}
         texts = frame["session"].cast(pl.String).str.strip_chars()
@@ -97,6 +93,34 @@ def _keyed(name: str, frame: pl.DataFrame, log: DecisionLog, ids: Ids | None) ->
     if "step" not in frame.columns and not bool(log.steps.any()):
         frame = frame.with_columns(step=pl.lit(0))
     return frame
+
+
+def _with_session(name: str, frame: pl.DataFrame, wanted: str) -> pl.DataFrame:
+    """The frame whose column of sessions, if it has one, has the name ``session``."""
+    if "session" in frame.columns:
+        return frame
+    fits = [x for x in frame.columns if x == wanted]
+    fits = fits or [x for x in frame.columns if plain_name(x) in COMMON["session"]]
+    if len(fits) > 1:
+        raise UserError(f"{name}: {listed(fits)} may all hold the session: name one of them session.")
+    return frame.rename(dict.fromkeys(fits, "session"))
+
+
+def _in_order(name: str, frame: pl.DataFrame, log: DecisionLog, rows: Tensor) -> pl.DataFrame:
+    """The frame of a file that has the rows of the log in the order of its file; ``rows`` (E,): see Ids."""
+    if frame.height != log.num_rows:
+        raise UserError(
+            f"{name} has {frame.height:,} rows and the log {log.num_rows:,}: give a row for each "
+            "decision, in the order of the log, or the column session."
+        )
+    frame = frame[rows.numpy()]
+    steps = pl.Series("step", log.steps.numpy())
+    if "step" in frame.columns and not frame["step"].cast(pl.Int64, strict=False).eq_missing(steps).all():
+        raise UserError(
+            f"{name} has no column of sessions, and its steps are not those of the log row by row: add the "
+            "column session, or give the rows in the order of the log."
+        )
+    return frame.with_columns(steps, pl.Series("session", log.sessions.numpy()))
 
 
 def _every(name: str, joined: pl.DataFrame, log: DecisionLog, ids: Ids | None) -> Tensor | None:
@@ -126,17 +150,21 @@ def _places(name: str, joined: pl.DataFrame, logprobs: Tensor, log: DecisionLog)
     """(E, K) of the list ``place_logprobs``; None without it."""
     if "place_logprobs" not in joined.columns:
         return None
-    places, lists = log.items.shape[1], joined["place_logprobs"]
-    if isinstance(lists.dtype, pl.Array):
-        lists = lists.arr.to_list()
-    if not isinstance(lists.dtype, pl.List) or lists.is_null().any() or (lists.list.len() != places).any():
+    places, lists = log.items.shape[1], lists_of(joined["place_logprobs"])
+    if lists is None or lists.is_null().any() or (lists.list.len() != places).any():
         raise UserError(f"{name}: each row of place_logprobs needs a list of {places} numbers.")
-    found = torch.from_numpy(lists.explode().cast(pl.Float64).to_numpy().copy()).view(-1, places)
-    wrong = ~((found.sum(1) - logprobs).abs() <= 1e-4) & logprobs.isfinite()
+    found = _numbers(lists).view(-1, places)
+    total = found.sum(1)
+    wrong = torch.where(logprobs.isfinite(), ~((total - logprobs).abs() <= 1e-4), total != logprobs)
     if bool(wrong.any()):
         row = int(wrong.nonzero()[0])
         raise UserError(f"{name}: place_logprobs of {_place(log, row)} do not sum to its log-probability.")
     return found
+
+
+def _numbers(lists: pl.Series) -> Tensor:
+    """(n,) float64: the entries of one list after another, NaN where an entry is no number."""
+    return torch.from_numpy(lists.explode().cast(pl.Float64, strict=False).to_numpy().copy())
 
 
 def _check_agreement(
@@ -158,16 +186,12 @@ def _distributions(name: str, column: pl.Series, log: DecisionLog) -> Tensor:
             f"{name}: the column probabilities is for logs of single items, and this log has slates of "
             f"{log.items.shape[1]}: leave the column out."
         )
-    items = log.header.num_items
-    if isinstance(column.dtype, pl.Array):
-        column = column.arr.to_list()
-    kind = column.dtype
-    numbers = isinstance(kind, pl.List) and kind.inner.is_numeric()
-    if not numbers or column.is_null().any() or (column.list.len() != items).any():
+    items, lists = log.header.num_items, lists_of(column)
+    if lists is None or lists.is_null().any() or (lists.list.len() != items).any():
         raise UserError(
             f"{name}: each row of the column probabilities needs a list of {items} numbers, one of each item."
         )
-    every = torch.from_numpy(column.explode().cast(pl.Float64).to_numpy().copy()).reshape(-1, items)
+    every = _numbers(lists).view(-1, items)
     wrong = ~((every >= 0).all(1) & ((every.sum(1) - 1).abs() <= 1e-4))  # True for NaN
     if bool(wrong.any()):
         row = int(wrong.nonzero()[0])

@@ -20,7 +20,9 @@ _UNITS = ((1e17, 1e9, "nanoseconds"), (1e14, 1e6, "microseconds"), (1e11, 1e3, "
 
 ISO, DAY, MONTH, EITHER, BOTH = "year first", "day first", "month first", "either", "both"
 """The order of day, month and year in a column of texts."""
-RULE = "times are numbers of at most 64 bits, dates, or ISO texts such as 2024-05-01T12:00:00Z"
+RULE = (
+    "times are numbers of at most 64 bits, dates, or texts such as 2024-05-01T12:00:00Z or 31.12.2024 12:00"
+)
 UNCLEAR = {
     EITHER: "such times may begin with the day or with the month, and no row shows which: write them as "
     "2024-05-01",

@@ -59,15 +59,6 @@ def observe(log: DecisionLog, catalogue: Catalogue) -> Obs:
     return tree_map(lambda *x: torch.cat(x), *parts)
 
 
-def showable(obs: Obs, num_items: int) -> Tensor:
-    """(N, I) bool: items that could be shown: those of the candidates, or those that are not excluded."""
-    if obs.candidates is None:
-        return obs.allowed(num_items)
-    found = torch.zeros(obs.num_rows, num_items + 1, dtype=torch.bool)  # padding writes to an extra column
-    found.scatter_(1, torch.where(obs.candidates < 0, num_items, obs.candidates), True)
-    return found[:, :-1]
-
-
 def transitions(
     log: DecisionLog,
     catalogue: Catalogue,

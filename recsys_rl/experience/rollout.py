@@ -63,7 +63,7 @@ def collect(env: Env, agent: Learner, obs: Obs, num_steps: int) -> tuple[Rollout
             if len(users):
                 left = dataclasses.replace(now, mask=None)  # it may be wide, and a value needs none
                 cut.append((t, users, agent.value(left.rows(users))))
-            now = follow(obs)
+            now = follow(obs, step.terminated | step.truncated)
 
     # The value of the true successor is the next row's. After a time limit the next row is of another user.
     next_values = torch.cat([record["values"][1:], agent.value(now).unsqueeze(0)])
@@ -76,10 +76,10 @@ def collect(env: Env, agent: Learner, obs: Obs, num_steps: int) -> tuple[Rollout
     return Rollout(asked, next_values=next_values, **record), obs
 
 
-def _follower(agent: Policy) -> Callable[[Obs], Obs]:
-    """Adds the summaries of the agent's encoder to observations of the same users, one after another."""
+def _follower(agent: Policy) -> Callable[..., Obs]:
+    """``Reader.follow`` of the agent's encoder; without one, a function that returns the observation."""
     reader = agent.reader() if isinstance(agent, ReadingPolicy) else None
-    return (lambda obs: obs) if reader is None else reader.follow
+    return (lambda obs, ended=None: obs) if reader is None else reader.follow
 
 
 @dataclass(frozen=True)

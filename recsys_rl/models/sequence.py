@@ -89,27 +89,33 @@ class Reader:
     state: State = None
     last: Obs | None = None  # history and signals alone
 
-    def follow(self, obs: Obs) -> Obs:
-        """``obs`` with the summary (N, H) of its history."""
+    def follow(self, obs: Obs, ended: Tensor | None = None) -> Obs:
+        """``obs`` with the summary (N, H) of its history.
+
+        ``ended`` (N,) bool: ``obs`` differs from the last one in these rows alone. None: in any.
+        """
         assert obs.history is not None and obs.signals is not None
         if self.last is None or self.last.num_rows != obs.num_rows:
             self.state = _state(self.encoder, obs, self.items)
         else:
-            self._go_on(obs, self.last)
+            self._go_on(obs, self.last, ended)
         # Copies: an environment may write its next observation to the same tensors.
         self.last = Obs(obs.context, obs.history.clone(), obs.signals.clone())
         return replace(obs, summary=self.encoder.read(self.state))
 
-    def _go_on(self, obs: Obs, last: Obs) -> None:
+    def _go_on(self, obs: Obs, last: Obs, ended: Tensor | None) -> None:
         history, signals = obs.history, obs.signals
         assert history is not None and signals is not None and last.history is not None
-        if self._each_has_one_more(obs, last):
+        if ended is None and self._each_has_one_more(obs, last):
             entry = entries(history[:, -1], signals[:, -1], self.items)
             self.state = self.encoder.step(self.state, entry, None)
             return
         empty = history[:, -1] < 0  # (N,)
         anew = empty & (last.history[:, -1] >= 0)
-        number, largest = self._count(obs, last, empty)
+        if ended is None:
+            number, largest = self._count(obs, last, empty)
+        else:  # not counted: where one item fills the window, it is the same with one entry more
+            number, largest = torch.where(empty | ~ended, 0, -1), 0
         to_build = number < 0
         some_anew, some_to_build = torch.stack([anew.any(), to_build.any()]).tolist()
         for new in range(largest, 0, -1):

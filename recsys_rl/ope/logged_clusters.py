@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from recsys_rl.data.transitions import observations, showable
+from recsys_rl.data.transitions import observations
 from recsys_rl.ope.bandit import Decisions
 from recsys_rl.ope.clustered import mips, offcem
 from recsys_rl.ope.judging import Terms
@@ -56,7 +56,7 @@ def uniform(prepared: Prepared) -> Probabilities:
     """The policy that draws from what could be shown."""
 
     def probabilities(rows: Tensor, obs: Obs) -> Tensor:
-        allowed = showable(obs, prepared.catalogue.num_items).double()
+        allowed = obs.showable(prepared.catalogue.num_items).double()
         return allowed / allowed.sum(1, keepdim=True)
 
     return probabilities

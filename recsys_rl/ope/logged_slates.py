@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from recsys_rl.data.transitions import observations, showable
+from recsys_rl.data.transitions import observations
 from recsys_rl.ope.judging import Terms
 from recsys_rl.ope.logged import Prepared
 from recsys_rl.ope.slate import SLATE, Slates
@@ -60,7 +60,7 @@ def uniform_choices(prepared: Prepared) -> Tensor | None:
     log = prepared.log
     numbers = torch.zeros(log.num_rows, dtype=torch.int64)
     for at, obs in observations(log, prepared.catalogue):
-        numbers[at] = showable(obs, prepared.catalogue.num_items).sum(1)
+        numbers[at] = obs.showable(prepared.catalogue.num_items).sum(1)
     left = numbers.unsqueeze(1) - torch.arange(log.items.shape[1])  # (E, K)
     expected = -left.clamp_min(1).double().log()
     terms = log.logprobs.unsqueeze(1) if log.items.shape[1] == 1 else log.place_logprobs

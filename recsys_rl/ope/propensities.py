@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from recsys_rl.data.decisions import DecisionLog
-from recsys_rl.data.transitions import observe, showable
+from recsys_rl.data.transitions import observe
 from recsys_rl.models.heads import distribution, item_features
 from recsys_rl.ope.features import MEMORY
 from recsys_rl.ope.reward_model import folds_by_user
@@ -128,7 +128,7 @@ def _states(obs: Obs, items: Tensor) -> Tensor:
 
 def _logits(net: TwoTower, states: Tensor, items: Tensor, obs: Obs, rows: Tensor) -> Tensor:
     """(B, I): -inf for items that could not be shown."""
-    allowed = showable(obs.rows(rows), len(items))
+    allowed = obs.rows(rows).showable(len(items))
     logits: Tensor = net(states[rows], items)
     return logits.masked_fill(~allowed, -torch.inf)
 

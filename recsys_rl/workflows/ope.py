@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from recsys_rl.data.decision_reader import has_header, read_decisions
 from recsys_rl.data.decisions import DecisionLog
 from recsys_rl.data.items import ItemFacts
 from recsys_rl.data.own_catalogue import own_catalogue
-from recsys_rl.data.own_decisions import OwnLog, read_own
+from recsys_rl.data.own_decisions import OwnLog, own_ids, read_own
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.evaluation.behaviours import Behaviours
 from recsys_rl.evaluation.players import Table
@@ -179,5 +180,6 @@ def _bench(
     fitted = None
     if not log.has_propensities:
         log, fitted = with_propensities(log, catalogue, generator["propensities"])
-    prepared = prepare(log, catalogue, earned, gamma, generator["ope"])
+    with nullcontext() if own is None else own_ids("", own.items, own.sessions):
+        prepared = prepare(log, catalogue, earned, gamma, generator["ope"])
     return Bench(options, prepared, rewards, behaviours, generator, fitted, own, checkpoint)

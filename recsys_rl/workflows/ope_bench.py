@@ -18,7 +18,8 @@ from recsys_rl.agents.behaviours import Fixed
 from recsys_rl.data.own_catalogue import knows_items
 from recsys_rl.data.own_decisions import OwnLog, own_ids
 from recsys_rl.data.target import Ids, Target, check_support, read_target
-from recsys_rl.data.transitions import observations, showable
+from recsys_rl.data.transitions import observations
+from recsys_rl.errors import one_line
 from recsys_rl.evaluation.behaviours import SEERS, Behaviours
 from recsys_rl.ope.bandit import BANDIT, CLIPPED
 from recsys_rl.ope.diagnostics import FEW, HEAVY, unsupported_mass
@@ -169,9 +170,8 @@ class Bench:
         policies = {name: self.policy(name) for name in self.names}  # all refusals come first
         target = None
         if self.options.target is not None:
-            own = None if self.own is None else Ids(self.own.items, self.own.rows, self.own.sessions)
             with self._naming():
-                target = read_target(self.options.target, self.prepared.log, own)
+                target = read_target(self.options.target, self.prepared.log, self._ids)
         worlds = self.worlds() if policies else None
         found = {name: self._judge(name, policy, worlds) for name, policy in policies.items()}
         if target is not None:
@@ -211,7 +211,7 @@ class Bench:
         features = torch.zeros(*drawn.shape, of.rows.shape[1])
         for at, obs in observations(of.log, of.catalogue):
             with self._naming():
-                check_support(every[at], showable(obs, every.shape[1]), at, of.log)
+                check_support(every[at], obs.showable(every.shape[1]), at, of.log)
             for k in range(drawn.shape[1]):
                 features[at, k] = of.features(obs, drawn[at, k].unsqueeze(1))
         mine = Judged(target.logprobs, features)
@@ -262,9 +262,15 @@ class Bench:
         ]
         return sum(parts) / of.log.num_rows
 
+    @property
+    def _ids(self) -> Ids | None:
+        of = self.own
+        return None if of is None else Ids(of.items, of.rows, of.sessions, of.session_column)
+
     def _naming(self) -> AbstractContextManager[None]:
-        """Errors with the ids of people's own log."""
-        return nullcontext() if self.own is None else own_ids(self.own.sessions)
+        """Errors about the target file, with the ids of people's own log."""
+        of = self.own
+        return nullcontext() if of is None else own_ids(one_line(self.options.target), of.items, of.sessions)
 
     def _logged(self) -> Judgement:
         """What the log's own policies earned: no estimate, but the mean of the sessions."""
