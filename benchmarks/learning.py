@@ -90,7 +90,7 @@ def run_once(task: str, seed: int, extra: list[str]) -> tuple[dict[str, Any], li
         files = [_train(folder / algo, algo, train)]
         seconds = time.monotonic() - started
         if task in RANKED:
-            files.append(_train(folder / "ranker", algo, [*train, "--gamma", "0"]))
+            files.append(_train(folder / "ranker", algo, [*train, "--gamma", "0", "--eval-interval", "0"]))
         commands.recsys_rl(folder, ["evaluate", *files, "--json", "table.json"])
         result = json.loads((folder / "table.json").read_text())
         (log,) = (folder / algo).glob("runs/*/log.csv")
@@ -214,9 +214,11 @@ def main() -> None:
         if is_new:
             writer.writeheader()
         for task in args.tasks:
-            found = list(pool.map(lambda seed, task=task: run_once(task, seed, extra), args.seeds))
-            writer.writerows(about | row for _, rows, _ in found for row in rows)
-            file.flush()
+            found = []
+            for one in pool.map(lambda seed, task=task: run_once(task, seed, extra), args.seeds):
+                found.append(one)
+                writer.writerows(about | row for row in one[1])
+                file.flush()  # a run that is stopped keeps the seeds before
             print_summary(task, args.seeds, [result for result, _, _ in found])
             if args.curve is not None and task == args.tasks[-1]:
                 curve = mean_curve([points for _, _, points in found])
