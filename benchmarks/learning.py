@@ -3,11 +3,11 @@
     python -m benchmarks.learning drift satiation cartpole-ppo cartpole-a2c --seeds 0-4
 
 Each run is the two commands that anyone can type (``recsys-rl train``, ``recsys-rl evaluate``) in a
-folder of its own, with one thread; two runs go side by side. On `drift` and `satiation` a second training,
-for the next reward alone (gamma 0), makes the row `ranker`, and one evaluation plays both. A row of the table
-is the mean over seeds with a 95 % interval (Student's t over seeds; a seed changes the world's split, the
-users, the weights and all noise). Then follow, for each seed, the gain over that seed's yardstick and over
-`ranker`. Writes one CSV row per task, seed and policy, and with ``--curve FILE.svg`` a picture of the
+folder of its own, with one thread; two runs go side by side. PPO on a platform has a second training, for
+the next reward alone (gamma 0), which makes the row `ranker`, and one evaluation plays both. A row of the
+table is the mean over seeds with a 95 % interval (Student's t over seeds; a seed changes the world's split,
+the users, the weights and all noise). Then follow, for each seed, the gain over that seed's yardstick and
+over `ranker`. Writes one CSV row per task, seed and policy, and with ``--curve FILE.svg`` a picture of the
 learning curve of the last task.
 """
 
@@ -47,6 +47,10 @@ TASKS: dict[str, tuple[str, list[str]]] = {  # algo, options of `train`
     "cartpole-a2c": ("a2c", ["--env", "gym:CartPole-v1", "--total-timesteps", "500000"]),
     "drift-a2c": ("a2c", ["--data", "synthetic"]),
     "satiation-a2c": ("a2c", ["--env", "satiation"]),
+    "short-video": ("ppo", ["--env", "short-video"]),
+    "short-video-a2c": ("a2c", ["--env", "short-video"]),
+    "long-video": ("ppo", ["--env", "long-video"]),
+    "long-video-a2c": ("a2c", ["--env", "long-video"]),
 }
 EFFECTS: dict[str, list[str]] = {  # of `satiation`, each switched off, or another knowledge of the users
     "no-weariness": ["--satiation-strength", "0"],
@@ -57,7 +61,7 @@ EFFECTS: dict[str, list[str]] = {  # of `satiation`, each switched off, or anoth
     "well-known": ["--profile-fraction", "0.99"],
 }
 TASKS |= {f"satiation-{name}": ("ppo", ["--env", "satiation", *dials]) for name, dials in EFFECTS.items()}
-RANKED = ("drift", "satiation")  # tasks with the row `ranker`
+RANKED = ("drift", "satiation", "short-video", "long-video")  # tasks with the row `ranker`
 COLUMNS = (
     "date",
     "hardware",
@@ -86,7 +90,7 @@ def run_once(task: str, seed: int, extra: list[str]) -> tuple[dict[str, Any], li
         files = [_train(folder / algo, algo, train)]
         seconds = time.monotonic() - started
         if task in RANKED:
-            files.append(_train(folder / "ranker", algo, [*train, "--gamma", "0"]))
+            files.append(_train(folder / "ranker", algo, [*train, "--gamma", "0", "--eval-interval", "0"]))
         commands.recsys_rl(folder, ["evaluate", *files, "--json", "table.json"])
         result = json.loads((folder / "table.json").read_text())
         (log,) = (folder / algo).glob("runs/*/log.csv")
@@ -210,9 +214,11 @@ def main() -> None:
         if is_new:
             writer.writeheader()
         for task in args.tasks:
-            found = list(pool.map(lambda seed, task=task: run_once(task, seed, extra), args.seeds))
-            writer.writerows(about | row for _, rows, _ in found for row in rows)
-            file.flush()
+            found = []
+            for one in pool.map(lambda seed, task=task: run_once(task, seed, extra), args.seeds):
+                found.append(one)
+                writer.writerows(about | row for row in one[1])
+                file.flush()  # a run that is stopped keeps the seeds before
             print_summary(task, args.seeds, [result for result, _, _ in found])
             if args.curve is not None and task == args.tasks[-1]:
                 curve = mean_curve([points for _, _, points in found])

@@ -26,7 +26,7 @@ PLACE = re.compile(r"<!-- (table|figure):([\w-]+) -->(.*?)<!-- /\1 -->", re.DOTA
 MARK = re.compile(r"<!-- /?(?:table|figure)\b")
 
 TABLES: dict[str, Callable[[Path], str]] = {
-    "satiation": learning_texts.satiation,
+    "satiation": partial(learning_texts.platform, task="satiation"),
     "drift": learning_texts.drift,
     "effects": learning_texts.effects,
     "foreign": foreign.text,

@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any, NamedTuple, Self, TypeVar
 
 import torch
@@ -235,12 +236,16 @@ class Interface:
 
         The pieces of items are "last_item" and "current_item".
         """
-        found, at = [], 0
-        for place, (name, size) in enumerate(self.context):
-            if place == 0 or name in ("last_item", "current_item"):
-                found.append(slice(at, at + size))
-            at += size
-        return tuple(found)
+        return tuple(
+            slice(at, at + size)
+            for place, (at, (name, size)) in enumerate(zip(self.starts, self.context, strict=True))
+            if place == 0 or name in ("last_item", "current_item")
+        )
+
+    @property
+    def starts(self) -> tuple[int, ...]:
+        """The place in Obs.context where each piece begins."""
+        return tuple(accumulate((size for _, size in self.context), initial=0))[:-1]
 
     @property
     def place_sizes(self) -> tuple[int, ...]:

@@ -68,3 +68,33 @@ def test_every_product_learns() -> None:
     moved = head.gates.bias.detach() != before
     assert bool(moved[: head.num_blocks].all()) and bool(head.gates.weight.any())
     assert bool(moved[-3:-1].all())  # popularity and quality; these items have no year
+
+
+def test_mean_gates_have_names() -> None:
+    """An untrained policy ranks by profile, so this gate is 1 and all others are 0; then two are set."""
+    config = settings(
+        "ppo",
+        "long-video",
+        model_config={"head": "scorer", "hidden_dims": [8]},
+        env_config={"num_items": 60, "embedding_dim": 4, "max_episode_steps": 4},
+    )
+    env, agent = begin(config)
+    obs = env.reset()
+    model, head = agent.model, agent.model.head
+    assert isinstance(head, ScorerHead)
+    gates = model.mean_gates(obs, env.interface)
+    assert [name for name, gate in gates.items() if gate != 0] == ["profile"]
+    assert gates["profile"] == pytest.approx(1)
+    # Inputs: profile, current item, four sums of the videos left, and four of each of the four signals.
+    assert len(gates) == 2 + 2 * 4 * (1 + 4) + 3
+    assert list(gates)[1:3] == ["current_item", "shown sum 1"] and list(gates)[-1] == "year"
+    with torch.no_grad():
+        head.gates.bias[2 + 4 + 3] = -0.5 / RATE  # the last sum of the first signal, completion
+        head.gates.bias[-3] = 0.25 / RATE
+    gates = model.mean_gates(obs, env.interface)
+    assert gates["completion sum 4"] == pytest.approx(-0.5) and gates["popularity"] == pytest.approx(0.25)
+
+
+def test_gates_of_another_head_are_empty() -> None:
+    env, agent = begin(settings("ppo", "drift", env_config={"num_items": 60, "embedding_dim": 4}))
+    assert agent.model.mean_gates(env.reset(), env.interface) == {}

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from benchmarks import write_tables
-from benchmarks.harness.learning_texts import Runs, gain_over_yardstick, satiation, share_of_way
+from benchmarks.harness.learning_texts import Runs, gain_over_yardstick, platform, share_of_way
 from benchmarks.harness.log_texts import log_a2c, log_ppo, short
 from benchmarks.harness.newest import read, table
 from benchmarks.harness.tables import RESULTS, ROOT
@@ -81,7 +81,7 @@ def test_each_seed_has_its_own_yardstick_and_measured_shares_go_first(tmp_path: 
 
 
 def test_the_table_of_satiation_has_all_rows_in_order(results: Path) -> None:
-    lines = satiation(results).splitlines()
+    lines = platform(results, "satiation").splitlines()
     assert lines[0] == "| policy | return | 95 % interval | worst seed | session length | coverage |"
     assert [line.split("|")[1].strip() for line in lines[2:7]] == [
         "**ppo-greedy**",

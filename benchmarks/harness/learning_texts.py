@@ -115,8 +115,9 @@ def duration(seconds: float) -> str:
     return f"{seconds:.0f} seconds" if seconds < 60 else f"{seconds // 60:.0f} min {seconds % 60:.0f} s"
 
 
-def satiation(results: Path) -> str:
-    runs, body = Runs(results, "satiation"), []
+def platform(results: Path, task: str) -> str:
+    """The table of a task of one platform, with the gain over the yardstick and the share of the way."""
+    runs, body = Runs(results, task), []
     more = {key: shape for key, shape in MORE.items() if any(runs.values(p, key) for p in runs.policies)}
     for policy in runs.policies:
         found, bold = runs.mean(policy), "**" if policy in LEARNED else ""
@@ -126,7 +127,7 @@ def satiation(results: Path) -> str:
         cells += [more[key][1].format(statistics.mean(v)) if v else "" for key, v in known.items()]
         body.append(cells)
     head = ["policy", "return", "95 % interval", "worst seed", *(name for name, _ in more.values())]
-    said = origin(runs, "satiation", "seed")
+    said = origin(runs, task, "seed")
     if {"rule", "planner"} <= set(runs.policies):
         share = percent(runs.share())
         said += (

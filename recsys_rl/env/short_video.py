@@ -521,12 +521,21 @@ PLATFORM = Platform(
     presets={
         "*": {
             "env_config": {"max_episode_steps": 200},
-            "agent_config": {"gamma": 0.99, "gae_lambda": 0.95, "num_envs": 128, "n_steps": 64},
+            "agent_config": {"gamma": 0.99, "gae_lambda": 0.88},
         },
         "ppo": {
-            "agent_config": {"lr": 2e-3, "batch_size": 2048, "update_epochs": 3},
+            "agent_config": {
+                "lr": 2e-3,
+                "ent_coef": 0.003,
+                "num_envs": 128,
+                "n_steps": 64,
+                "update_epochs": 3,
+            },
             "train_config": {"total_timesteps": 400_000},
         },
-        "a2c": {"train_config": {"total_timesteps": 400_000}},
+        "a2c": {
+            "agent_config": {"lr": 7e-4, "ent_coef": 0.01, "num_envs": 64, "n_steps": 16},
+            "train_config": {"total_timesteps": 800_000},
+        },
     },
 )

@@ -16,9 +16,9 @@ from recsys_rl.models.encoders import Linear, SessionSum, TwinMLP
 from recsys_rl.models.features import SplitFeatures, feature_parts
 from recsys_rl.models.heads import DenseHead, TwoTowerHead, distribution
 from recsys_rl.models.retrieval import Retriever, mark_unusable
-from recsys_rl.models.scorer import ScorerHead
+from recsys_rl.models.scorer import ScorerHead, gate_names
 from recsys_rl.models.sequence import ENCODERS, Encoder, Reader, num_inputs, summarise
-from recsys_rl.types import Action, Obs
+from recsys_rl.types import Action, Interface, Obs
 
 TILE = 32
 """``place_logprobs`` computes multiples of this many rows. The rounding of a matrix product depends on the
@@ -214,6 +214,24 @@ class ActorCritic(nn.Module):
             return dense.critic(inputs, self.activation, self.classic)
         value: Tensor = self.value_head(self.hidden.one(1, inputs))  # (N, 1)
         return value.squeeze(-1)
+
+    @torch.no_grad()
+    def mean_gates(self, obs: Obs, interface: Interface) -> dict[str, float]:
+        """The mean gates of the scorer head over N observations, by name; empty with another head.
+
+        A sum over the session has two gates, of embeddings and of genres; the gate of the genres of a bare
+        embedding has no effect and is left out.
+        """
+        if not isinstance(self.head, ScorerHead):
+            return {}
+        names_at = dict(zip(interface.starts, (name for name, _ in interface.context), strict=True))
+        pieces = [names_at[place.start] for place in self.embeddings]
+        num_sums = 0 if self.session is None else len(SessionSum.DECAYS)
+        names = gate_names(pieces, interface.signals, num_sums)
+        actor = self.hidden.one(0, self._read(obs)[0])
+        means = self.head.gates_of(actor).mean(0).tolist()
+        bare = {f"{piece} (genres)" for piece in pieces}
+        return {name: mean for name, mean in zip(names, means, strict=True) if name not in bare}
 
     def _read(self, obs: Obs) -> tuple[Tensor, Tensor | None]:
         """Inputs (N, width) of the hidden layers, and the sums over the session if there are any."""

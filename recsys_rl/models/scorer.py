@@ -68,7 +68,7 @@ class ScorerHead(nn.Module):
         ``blocks`` (N, number, D or F_i) each hold the x_b, ``num_blocks`` together. Those of size D have no
         genres.
         """
-        gates: Tensor = RATE * self.gates(hidden)  # (N, 2 num_blocks + NUMBERS)
+        gates = self.gates_of(hidden)
         of_embedding, of_genres, of_numbers = gates.split([self.num_blocks, self.num_blocks, NUMBERS], -1)
         num_dims, num_genres = self.sizes
         embedding = hidden.new_zeros(len(hidden), num_dims)
@@ -82,9 +82,25 @@ class ScorerHead(nn.Module):
             at += block.shape[1]
         return torch.cat([embedding, genres, nn.functional.pad(of_numbers, (0, 1))], -1)
 
+    def gates_of(self, hidden: Tensor) -> Tensor:
+        """The gates (N, 2 num_blocks + NUMBERS): of embeddings, of genres, of the numbers."""
+        gates: Tensor = RATE * self.gates(hidden)
+        return gates
+
     @property
     def temperature(self) -> Tensor:
         return (RATE * self.log_temperature).exp()
+
+
+def gate_names(pieces: Sequence[str], signals: Sequence[str], num_sums: int) -> list[str]:
+    """Names of the gates, in their order.
+
+    ``pieces`` are the inputs before the sums over the session, of which there are ``num_sums`` alone and with
+    each of the ``signals``; a session without a history has none (0).
+    """
+    sums = [f"{of} sum {number}" for of in ("shown", *signals) for number in range(1, num_sums + 1)]
+    blocks = [*pieces, *sums]
+    return [*blocks, *(f"{name} (genres)" for name in blocks), "popularity", "quality", "year"]
 
 
 def _gated(gates: Tensor, blocks: Tensor) -> Tensor:

@@ -23,6 +23,7 @@ from recsys_rl.report import write_report
 from recsys_rl.run import choose_device
 from recsys_rl.schema import CountOrZero, Range, check_fields
 from recsys_rl.types import UserError
+from recsys_rl.utils.allocator import keep_freed_memory
 from recsys_rl.utils.files import check_writable, write_text
 from recsys_rl.utils.find import find
 
@@ -99,6 +100,7 @@ def evaluate(options: EvaluateConfig) -> dict[str, Any]:
             "seed, or leave --report out."
         )
     policies = {spec: find(spec, "--policy", typed=True) for spec in options.policy}
+    keep_freed_memory()
     results = []
     for group in groups:
         first = group[0].checkpoint

@@ -21,16 +21,20 @@ from recsys_rl.experience.rollout import collect
 from recsys_rl.functional.compiled import kernels
 from recsys_rl.lookup import source_of
 from recsys_rl.make import check_candidates, slate_size_of
+from recsys_rl.models.actor_critic import ActorCritic
 from recsys_rl.models.retrieval import import_faiss, kind_of
 from recsys_rl.objective.weighted import apply_weights, parse_weights, stream_weights, weighted
 from recsys_rl.protocols import Learner
 from recsys_rl.ranks import ALONE, Ranks
 from recsys_rl.run import Run, about_data, begin, choose_device, load_to_resume, snapshot
-from recsys_rl.types import Rollout, UserError
+from recsys_rl.types import Obs, Rollout, UserError
 from recsys_rl.utils.allocator import keep_freed_memory
 from recsys_rl.utils.files import write_text
 from recsys_rl.utils.logger import Logger, summary_writer
 from recsys_rl.workflows.diary import Diary
+
+SHOWN_GATES = 10
+"""Gates of the scorer head that are printed after training, the largest ones."""
 
 
 class Interrupted(Exception):
@@ -260,7 +264,18 @@ def _go_on(
             f"Stopped at step {run.step:,}; {folder} holds the run: continue it with --run {folder}."
         )
     if course.diary is not None and not course.quiet:
-        _say(f"done: {run.step:,} steps; checkpoint: {course.path}; log: {course.diary.logger.path}")
+        _say(
+            f"done: {run.step:,} steps; checkpoint: {course.path}; log: {course.diary.logger.path}",
+            _about_gates(run, obs),
+        )
+
+
+def _about_gates(run: Run, obs: Obs) -> str:
+    """A line with the largest mean gates of the scorer head; "" for another head."""
+    model = getattr(run.agent, "model", None)
+    gates = model.mean_gates(obs, run.env.interface) if isinstance(model, ActorCritic) else {}
+    largest = sorted(gates, key=lambda name: -abs(gates[name]))[:SHOWN_GATES]
+    return "mean gates: " + ", ".join(f"{name} {gates[name]:.2f}" for name in largest) if gates else ""
 
 
 def _save(course: Course) -> None:
