@@ -531,7 +531,7 @@ PLATFORM = Platform(
                 "n_steps": 64,
                 "update_epochs": 3,
             },
-            "train_config": {"total_timesteps": 400_000},
+            "train_config": {"total_timesteps": 800_000},
         },
         "a2c": {
             "agent_config": {"lr": 7e-4, "ent_coef": 0.01, "num_envs": 64, "n_steps": 16},
