@@ -419,6 +419,15 @@ def test_probabilities_of_every_item_give_and_check_the_propensities(tmp_path: P
         read_own(tmp_path / "log.csv")
 
 
+def test_empty_ids_in_lists_are_refused_with_their_row(tmp_path: Path) -> None:
+    shown = {"items": [["tea", "rum"], ["tea", None]], "reward": [1, 0], "propensity": [0.5, 0.5]}
+    pl.DataFrame(shown).write_parquet(tmp_path / "log.parquet")
+    with pytest.raises(UserError, match="column 'items' has an empty id in row 2"):
+        read_own(tmp_path / "log.parquet")
+    with pytest.raises(UserError, match="column 'candidates' has an empty id in row 3"):
+        own(tmp_path, {"candidates": ["tea", "milk", "tea|", "milk"]})
+
+
 def test_given_column_of_rewards_comes_before_signals(tmp_path: Path) -> None:
     both = own(tmp_path, {"signal.view": [7, 7, 7, 7]})
     assert both.log.header.signals == ("view",) and "reward is not" in " ".join(both.notes)
