@@ -385,7 +385,7 @@ def test_lists_of_numbers_in_text_files_are_read(tmp_path: Path) -> None:
     assert found.every is not None and found.every.tolist() == [[0.7, 0.3]] * 4  # milk, tea
     with pytest.raises(UserError, match="'x' in row 3: give numbers"):
         own(tmp_path, {"context.seen": ["1|0.5", "0|2", "3|x", "5|6"]})
-    with pytest.raises(UserError, match="no distribution"):
+    with pytest.raises(UserError, match="needs a list of 2 numbers"):
         read(tmp_path, log, propensity=[0.3, 0.7, 0.3, 0.7], probabilities=["0.7|x"] * 4)
 
 
