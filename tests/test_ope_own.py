@@ -385,7 +385,7 @@ def test_lists_of_numbers_in_text_files_are_read(tmp_path: Path) -> None:
     assert found.every is not None and found.every.tolist() == [[0.7, 0.3]] * 4  # milk, tea
     with pytest.raises(UserError, match="'x' in row 3: give numbers"):
         own(tmp_path, {"context.seen": ["1|0.5", "0|2", "3|x", "5|6"]})
-    with pytest.raises(UserError, match="no distribution"):
+    with pytest.raises(UserError, match="needs a list of 2 numbers"):
         read(tmp_path, log, propensity=[0.3, 0.7, 0.3, 0.7], probabilities=["0.7|x"] * 4)
 
 
@@ -417,6 +417,15 @@ def test_probabilities_of_every_item_give_and_check_the_propensities(tmp_path: P
     )
     with pytest.raises(UserError, match="propensity is 0 in row 2"):
         read_own(tmp_path / "log.csv")
+
+
+def test_empty_ids_in_lists_are_refused_with_their_row(tmp_path: Path) -> None:
+    shown = {"items": [["tea", "rum"], ["tea", None]], "reward": [1, 0], "propensity": [0.5, 0.5]}
+    pl.DataFrame(shown).write_parquet(tmp_path / "log.parquet")
+    with pytest.raises(UserError, match="column 'items' has an empty id in row 2"):
+        read_own(tmp_path / "log.parquet")
+    with pytest.raises(UserError, match="column 'candidates' has an empty id in row 3"):
+        own(tmp_path, {"candidates": ["tea", "milk", "tea|", "milk"]})
 
 
 def test_given_column_of_rewards_comes_before_signals(tmp_path: Path) -> None:

@@ -138,10 +138,9 @@ def test_problems_of_a_file_are_refused_together_with_counts_and_first_rows(tmp_
         "has no value in 1 row (the first is row 3); column 'timestamp' has 'soon' in row 8; column 'rating' "
         "has 'good' in row 5 (and 1 more rows); rows 1 and 4 have the same user, item, time (and 1 more rows "
         "repeat others): fill the gaps, or give --missing drop to leave such rows out; times are numbers "
-        "of at most 64 bits, dates, or texts such as 2024-05-01T12:00:00Z or 31.12.2024 12:00; "
-        "ratings are finite numbers; "
-        "remove repeated rows, give a time column with different times for them, or give --duplicates sum or "
-        "--duplicates keep-first."
+        "of at most 64 bits, dates, or texts such as 2024-05-01T12:00:00Z or 31.12.2024 12:00; ratings are "
+        "finite numbers; remove repeated rows, give a time column with different times for them, or give "
+        "--duplicates sum or --duplicates keep-first."
     )
 
 

@@ -68,7 +68,12 @@ class Reader:
         lists = lists_of(series) if column in LISTS or role == "candidates" else None
         if lists is None:
             lists = series.to_frame("x").select(pl.concat_list("x")).to_series()
-        return lists.list.eval(pl.element().cast(pl.String).str.strip_chars())
+        ids = lists.list.eval(pl.element().cast(pl.String).str.strip_chars())
+        gap = ids.list.eval(pl.element().is_null() | (pl.element() == "")).list.any().arg_true()
+        if gap.len():
+            row = int(gap[0]) + 1
+            raise UserError(f"{self.name}: column {column!r} has an empty id in row {row}: give all ids.")
+        return ids
 
     def places(self, shown: pl.Series) -> int:
         """K, the same in each row."""

@@ -150,10 +150,10 @@ def _places(name: str, joined: pl.DataFrame, logprobs: Tensor, log: DecisionLog)
     """(E, K) of the list ``place_logprobs``; None without it."""
     if "place_logprobs" not in joined.columns:
         return None
-    places, lists = log.items.shape[1], lists_of(joined["place_logprobs"])
-    if lists is None or lists.is_null().any() or (lists.list.len() != places).any():
+    places = log.items.shape[1]
+    found = _numbers(joined["place_logprobs"], places)
+    if found is None:
         raise UserError(f"{name}: each row of place_logprobs needs a list of {places} numbers.")
-    found = _numbers(lists).view(-1, places)
     total = found.sum(1)
     wrong = torch.where(logprobs.isfinite(), ~((total - logprobs).abs() <= 1e-4), total != logprobs)
     if bool(wrong.any()):
@@ -162,9 +162,16 @@ def _places(name: str, joined: pl.DataFrame, logprobs: Tensor, log: DecisionLog)
     return found
 
 
-def _numbers(lists: pl.Series) -> Tensor:
-    """(n,) float64: the entries of one list after another, NaN where an entry is no number."""
-    return torch.from_numpy(lists.explode().cast(pl.Float64, strict=False).to_numpy().copy())
+def _numbers(column: pl.Series, size: int) -> Tensor | None:
+    """(E, size) float64, NaN for a missing number; None if a row is no list of ``size`` numbers."""
+    lists = lists_of(column)
+    if lists is None or lists.is_null().any() or (lists.list.len() != size).any():
+        return None
+    values = lists.explode()
+    found = values.cast(pl.Float64, strict=False)
+    if (found.is_null() & values.is_not_null()).any():
+        return None
+    return torch.from_numpy(found.to_numpy().copy()).view(-1, size)
 
 
 def _check_agreement(
@@ -186,12 +193,12 @@ def _distributions(name: str, column: pl.Series, log: DecisionLog) -> Tensor:
             f"{name}: the column probabilities is for logs of single items, and this log has slates of "
             f"{log.items.shape[1]}: leave the column out."
         )
-    items, lists = log.header.num_items, lists_of(column)
-    if lists is None or lists.is_null().any() or (lists.list.len() != items).any():
+    items = log.header.num_items
+    every = _numbers(column, items)
+    if every is None:
         raise UserError(
             f"{name}: each row of the column probabilities needs a list of {items} numbers, one of each item."
         )
-    every = _numbers(lists).view(-1, items)
     wrong = ~((every >= 0).all(1) & ((every.sum(1) - 1).abs() <= 1e-4))  # True for NaN
     if bool(wrong.any()):
         row = int(wrong.nonzero()[0])

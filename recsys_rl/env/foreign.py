@@ -389,7 +389,7 @@ PLATFORM = Platform(
             "agent_config": {
                 "lr": 1e-3,
                 "gamma": 0.99,
-                "gae_lambda": 1.0,
+                "gae_lambda": 0.95,
                 "ent_coef": 0.0,
                 "max_grad_norm": 0.5,
                 "n_steps": 5,

@@ -34,9 +34,7 @@ from recsys_rl.workflows.ope_bench import Bench, Rewards
 from recsys_rl.workflows.ope_config import OpeConfig
 from recsys_rl.workflows.ope_result import result_of
 
-STREAMS = (
-    "evaluation users", "policy", "random", "mixture", "ope", "propensities", "clusters", "marginals",
-)  # fmt: skip
+STREAMS = ("evaluation users", "policy", "random", "mixture", "ope", "propensities", "clusters")
 OWN_OPTIONS = ("items", "separator")  # beside those of columns
 
 

@@ -67,4 +67,5 @@ class Loggers:
         log = self.prepared.log
         theirs = log.logprobs if log.logger_logprobs is None else log.logger_logprobs[:, place]
         mine = judge(self.prepared, policy, 0).logprobs
-        return torch.allclose(mine.exp(), theirs.exp(), atol=1e-4)
+        # Logarithms: in a large catalogue all probabilities are near 0, and so near each other.
+        return torch.allclose(mine, theirs, rtol=1e-4, atol=1e-3)

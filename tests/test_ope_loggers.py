@@ -1,0 +1,34 @@
+"""Which policy of a checkpoint made a log."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from recsys_rl.workflows import ope_loggers
+from recsys_rl.workflows.ope_loggers import Loggers
+
+
+@pytest.mark.parametrize("items", [10, 100_000])
+def test_logger_is_recognised_by_its_logarithms(monkeypatch: pytest.MonkeyPatch, items: int) -> None:
+    """A policy of the same name that gives an item twice the probability is another policy."""
+    theirs = torch.full((4,), 1 / items, dtype=torch.float64).log()
+    theirs[3] = -torch.inf  # an item that this logger never shows
+    several = torch.stack([theirs, theirs], 1)
+    header = SimpleNamespace(loggers=("ppo", "random"))
+    log = SimpleNamespace(header=header, logprobs=theirs, logger_logprobs=several)
+    behaviours = SimpleNamespace(names=["ppo"], make=lambda name: name)
+    prepared: Any = SimpleNamespace(log=log)
+    made: Any = behaviours
+    loggers = Loggers(prepared, made, None, estimated=False)
+    mine = theirs.clone()
+    monkeypatch.setattr(ope_loggers, "judge", lambda *_: SimpleNamespace(logprobs=mine))
+    assert loggers.behaviour(0) is not None
+    mine[:3] += 1e-5  # rounding
+    assert loggers.behaviour(0) is not None
+    mine[0] += torch.tensor(2.0).log()
+    assert loggers.behaviour(0) is None
+    assert loggers.behaviour(1) is None  # the checkpoint has no policy of this name
