@@ -36,6 +36,8 @@ MORE = {"length_mean": ("session length", "{:.1f}"), "distinct_mean": ("distinct
 WORDS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
 
+OTHER_LABELS = {"short-video": {"planner": "planner (simulates ten steps, then extrapolates)"}}
+"""Rows of a task with another name than in LABELS."""
 EFFECTS = {
     "satiation": "all effects",
     "satiation-no-weariness": "no weariness (`satiation_strength` 0)",
@@ -118,10 +120,11 @@ def duration(seconds: float) -> str:
 def platform(results: Path, task: str) -> str:
     """The table of a task of one platform, with the gain over the yardstick and the share of the way."""
     runs, body = Runs(results, task), []
+    labels = LABELS | OTHER_LABELS.get(task, {})
     more = {key: shape for key, shape in MORE.items() if any(runs.values(p, key) for p in runs.policies)}
     for policy in runs.policies:
         found, bold = runs.mean(policy), "**" if policy in LEARNED else ""
-        cells = [LABELS.get(policy, policy), f"{bold}{found.mean:.2f}{bold}", spread(found)]
+        cells = [labels.get(policy, policy), f"{bold}{found.mean:.2f}{bold}", spread(found)]
         cells.append(f"{min(runs.values(policy)):.2f}")
         known = {key: runs.values(policy, key) for key in more}
         cells += [more[key][1].format(statistics.mean(v)) if v else "" for key, v in known.items()]
