@@ -37,8 +37,8 @@ class Places:
 def place_rewards(rewards: Callable[[Feedback], Tensor], feedback: Feedback) -> Tensor | None:
     """The rewards (E, K) of the places of each slate; None if they don't sum to the reward of the slate.
 
-    ``rewards`` gives (E,) from the signals. It need not know places: it is asked once for each place, with
-    all other signals 0. Rewards of events, or of two places together, belong to no place.
+    ``rewards`` gives (E,) from the signals. It is called once for each place, with all other signals 0.
+    Rewards of events, or of two places together, belong to no place.
     """
     events = feedback.events
     if events is not None:

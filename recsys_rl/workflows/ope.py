@@ -82,7 +82,7 @@ def make_bench(options: OpeConfig) -> Bench:
 
 
 def _bare_catalogue(name: str, log: DecisionLog) -> Catalogue:
-    """The items of a log that knows nothing of them but their numbers."""
+    """The catalogue of a log in our format without a checkpoint: only the numbers of its items are known."""
     derived = [x for x, _ in log.header.interface.context if x in PIECES and x not in log.handed]
     if set(derived) & {"last_item", "streak"}:
         raise UserError(
