@@ -194,7 +194,7 @@ def test_smoke_with_stable_baselines3(tmp_path: Path) -> None:
     done = benchmark_without([], "foreign", tmp_path, *options)
     assert done.returncode == 0, done.stderr
     rows = json.loads((tmp_path / "table.json").read_text())["rows"]
-    assert [row["system"] for row in rows] == [RANDOM, PEER, OURS] * 2
+    assert [row["system"] for row in rows] == [RANDOM, PEER, OURS] * 4  # greedy and sampled of each
 
 
 def test_versions() -> None:

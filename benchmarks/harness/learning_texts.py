@@ -117,8 +117,11 @@ def duration(seconds: float) -> str:
     return f"{seconds:.0f} seconds" if seconds < 60 else f"{seconds // 60:.0f} min {seconds % 60:.0f} s"
 
 
-def platform(results: Path, task: str) -> str:
-    """The table of a task of one platform, with the gain over the yardstick and the share of the way."""
+def platform(results: Path, task: str, converged: bool = True) -> str:
+    """The table of a task of one platform, with the gain over the yardstick.
+
+    The share of the way to the planner follows if its search has ``converged``.
+    """
     runs, body = Runs(results, task), []
     labels = LABELS | OTHER_LABELS.get(task, {})
     more = {key: shape for key, shape in MORE.items() if any(runs.values(p, key) for p in runs.policies)}
@@ -132,11 +135,9 @@ def platform(results: Path, task: str) -> str:
     head = ["policy", "return", "95 % interval", "worst seed", *(name for name, _ in more.values())]
     said = origin(runs, task, "seed")
     if {"rule", "planner"} <= set(runs.policies):
-        share = percent(runs.share())
-        said += (
-            f"\nThe yardstick is {runs.yardstick}: {runs.learned} earns {percent(runs.gain())} more,\n"
-            f"and closes {share} of the way from it to the planner."
-        )
+        said += f"\nThe yardstick is {runs.yardstick}: {runs.learned} earns {percent(runs.gain())} more"
+        way = f",\nand closes {percent(runs.share())} of the way from it to the planner."
+        said += way if converged else "."
     return f"{table(head, body)}\n\n{said}"
 
 
