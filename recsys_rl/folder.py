@@ -36,7 +36,7 @@ LATEST = Path("checkpoints")
 def default_name(config: Config) -> str:
     """env-data-algo-seed, only letters, digits and ``. _ -``; without data if the environment needs none."""
     name = PurePath(getattr(config.data_config, "data", "")).name
-    data = re.sub(r"\.(csv|csv\.gz|parquet|npy)$", "", name, flags=re.IGNORECASE)
+    data = re.sub(r"\.(csv|tsv|dat|txt|inter|data|parquet|npy)(\.gz)?$", "", name, flags=re.IGNORECASE)
     parts = (config.env, data, config.algo, str(config.train_config.seed))
     return "-".join(_safe(part) for part in parts if part)
 

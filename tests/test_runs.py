@@ -87,6 +87,8 @@ def test_second_run_does_not_change_the_first(here: Path) -> None:
     [
         ("drift", "movielens", "drift-movielens-ppo-0"),
         ("satiation", "some/where/my plays.CSV.gz", "satiation-my-plays-ppo-0"),
+        ("satiation", "plays.tsv", "satiation-plays-ppo-0"),
+        ("satiation", "ml-100k/u.data", "satiation-u-ppo-0"),
         ("drift", "/a/../b/Été_2.parquet", "drift-Été_2-ppo-0"),
         ("drift", "..csv", "drift-data-ppo-0"),
         ("drift", "$(rm -rf x)\x1b[31m.csv", "drift-rm-rf-x-31m-ppo-0"),
