@@ -30,6 +30,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "drift": learning_texts.drift,
     "effects": learning_texts.effects,
     "short-video": partial(learning_texts.platform, task="short-video", converged=False),
+    "long-video": partial(learning_texts.platform, task="long-video", converged=False),
     "foreign": foreign.text,
     "throughput": speed_texts.throughput,
     "simulator": speed_texts.simulator,
