@@ -24,6 +24,7 @@ from pathlib import Path, PurePath
 from recsys_rl.agents import AGENTS
 from recsys_rl.config import Config
 from recsys_rl.errors import UserError
+from recsys_rl.lookup import source_key
 
 try:
     import fcntl
@@ -36,7 +37,8 @@ LATEST = Path("checkpoints")
 def default_name(config: Config) -> str:
     """env-data-algo-seed, only letters, digits and ``. _ -``; without data if the environment needs none."""
     name = PurePath(getattr(config.data_config, "data", "")).name
-    data = re.sub(r"\.(csv|tsv|dat|txt|inter|data|parquet|npy)(\.gz)?$", "", name, flags=re.IGNORECASE)
+    key = source_key(name)
+    data = name[: -len(key)] if key is not None and key.startswith(".") else name
     parts = (config.env, data, config.algo, str(config.train_config.seed))
     return "-".join(_safe(part) for part in parts if part)
 
