@@ -61,7 +61,7 @@ class Config:
         """Raise UserError for a value out of its range, and for values that exclude each other."""
         data = getattr(self.data_config, "data", DataConfig.data)
         classes = section_classes(self.algo, self.env, data)
-        preset = _applicable(preset_of(self.algo, self.env), classes)
+        preset = _preset_for(self.algo, self.env, classes)
         for name, cls in classes.items():
             given = getattr(self, name)
             if given is None:
@@ -161,8 +161,9 @@ def preset_of(algo: str, env: str) -> dict[str, Any]:
     return overlay(presets.get("*", {}), presets.get(algo, {}))
 
 
-def _applicable(preset: dict[str, Any], classes: Mapping[str, type[Any]]) -> dict[str, Any]:
+def _preset_for(algo: str, env: str, classes: Mapping[str, type[Any]]) -> dict[str, Any]:
     """The preset without the settings of data that the chosen source does not have."""
+    preset = preset_of(algo, env)
     if "data_config" not in preset:
         return preset
     known = hints(classes["data_config"])
@@ -218,7 +219,7 @@ def sections_from(mapping: Mapping[str, Any]) -> dict[str, Any]:
     classes = section_classes(algo, env, data)
     homes = {name: section for section, first in classes.items() for name in hints(first)}
     _check_names(mapping, homes)
-    preset = _applicable(preset_of(algo, env), classes)
+    preset = _preset_for(algo, env, classes)
     given = overlay(preset, {name: mapping[name] for name in classes if name in mapping})
     _check_gone(given.get("train_config"))
     for section, part in given.items():
