@@ -101,11 +101,12 @@ def test_life_after_a_visit_by_hand() -> None:
     for feeling in (0.1, -0.3, 0.1, -0.1):
         life = visits.feel(life, torch.tensor([feeling]))
     assert visits.went(life).item() == pytest.approx(-0.05)
+    config = visits.VisitsConfig(visit_gain=10.0, habit_fade=0.5, usual_rate=0.2)
     # z = 1 + 10 * 0.05 = 1.5; P(gap > 1) = 1 - sigmoid(1.5) = 0.18243; on the second day sigmoid(1)
     away = 0.18243
     assert visits.gap_days(torch.tensor([1.5]), 0.5, torch.tensor([away + 1e-4])).item() == 1
     for chance, gap in ((away - 1e-4, 2), (away * 0.26894 + 1e-4, 2), (away * 0.26894 - 1e-4, 3)):
-        after, found = visits.next_visit(life, torch.tensor([chance]), 10.0, 0.5, 0.2)
+        after, found = visits.next_visit(life, torch.tensor([chance]), config)
         assert found.item() == gap
         assert after["usual"].item() == pytest.approx(-0.09) and after["habit"].item() == 1
         assert after["opened"].item() == (150 + 24 * gap) % 168

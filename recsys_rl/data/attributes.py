@@ -22,6 +22,8 @@ CREATOR_SHARE = 1 / 3
 """Creators for each item."""
 CREATOR_SKEW = 0.7
 """The creator of rank r is drawn with a probability proportional to r to the power of minus this."""
+CREATORS = "one for three videos, by a power law with exponent 0.7"
+"""The distribution of ``creators`` in words."""
 
 
 def with_attributes(world: World, items: Mapping[str, Draw], users: Mapping[str, Draw], seed: int) -> World:

@@ -162,7 +162,7 @@ class LongVideoState:
 
 
 @dataclass(frozen=True)
-class LongVideo:
+class LongVideo(visits.Visiting):
     """The user model. Without a generator the numbers of a sequence take the place of random draws."""
 
     catalogue: Catalogue
@@ -191,14 +191,6 @@ class LongVideo:
         attributes.require("A site of long videos", self.catalogue, ITEMS, held, needed)
 
     @property
-    def visits(self) -> int:
-        return self.config.visits
-
-    @property
-    def day_discount(self) -> float:
-        return self.config.day_discount
-
-    @property
     def slate_size(self) -> int:
         return self.config.suggestions
 
@@ -219,8 +211,7 @@ class LongVideo:
     @property
     def assumptions(self) -> str:
         """Part of a sentence: where the attributes come from, and what the data lack."""
-        origins = attributes.origins(self.catalogue, {"duration": DURATIONS, "creator": CREATORS})
-        texts = [origins]
+        texts = [attributes.origins(self.catalogue, {"duration": DURATIONS, "creator": attributes.CREATORS})]
         if not self.catalogue.knows_quality:
             texts.append("the data hold no ratings that differ, so no video is catchy")
         if not bool(self.catalogue.genres.any()):
@@ -413,9 +404,7 @@ class LongVideo:
 
     def come_back(self, user_state: LongVideoState, chance: Tensor) -> tuple[LongVideoState, Tensor]:
         state, config = user_state, self.config
-        life, gap = visits.next_visit(
-            state.life, chance, config.visit_gain, config.habit_fade, config.usual_rate
-        )
+        life, gap = visits.next_visit(state.life, chance, config)
         return replace(
             state,
             wear=state.wear * column(config.overnight**gap),
@@ -536,7 +525,6 @@ def column(x: Tensor) -> Tensor:
 
 
 DURATIONS = "log-normal with median 10 min and log deviation 0.8, within 1 min .. 2 h"
-CREATORS = "one for three videos, by a power law with exponent 0.7"
 ITEMS = {"duration": attributes.log_normal(600.0, 0.8, 60.0, 7200.0), "creator": attributes.creators}
 """Attributes of videos, from the data where these have them."""
 USERS = {"habit": attributes.normal}

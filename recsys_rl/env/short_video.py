@@ -168,7 +168,7 @@ class Facts(NamedTuple):
 
 
 @dataclass(frozen=True)
-class ShortVideo:
+class ShortVideo(visits.Visiting):
     """The user model."""
 
     catalogue: Catalogue
@@ -207,17 +207,9 @@ class ShortVideo:
         attributes.require("A feed of short videos", items, ITEMS, users, needed)
 
     @property
-    def visits(self) -> int:
-        return self.config.visits
-
-    @property
-    def day_discount(self) -> float:
-        return self.config.day_discount
-
-    @property
     def assumptions(self) -> str:
         """Part of a sentence: where the attributes come from, and those that are always drawn."""
-        origins = attributes.origins(self.catalogue, {"duration": DURATIONS, "creator": CREATORS})
+        origins = attributes.origins(self.catalogue, {"duration": DURATIONS, "creator": attributes.CREATORS})
         always = "hooks of videos, habits of users and the after-effect are assumed"
         returns = "; so are the days on which users return" if self.visits > 1 else ""
         return f"{origins}; {always}{returns}"
@@ -365,9 +357,7 @@ class ShortVideo:
 
     def come_back(self, user_state: ShortVideoState, chance: Tensor) -> tuple[ShortVideoState, Tensor]:
         config = self.config
-        life, gap = visits.next_visit(
-            user_state.life, chance, config.visit_gain, config.habit_fade, config.usual_rate
-        )
+        life, gap = visits.next_visit(user_state.life, chance, config)
         left = config.overnight**gap  # (N,)
         beyond = user_state.patience.clamp_min(0) - config.first_patience  # (N,)
         return replace(
@@ -493,7 +483,6 @@ class ShortVideo:
 
 
 DURATIONS = "log-normal with median 10 s and log deviation 0.5, within 3 .. 300 s"
-CREATORS = "one for three videos, by a power law with exponent 0.7"
 ITEMS = {
     "duration": attributes.log_normal(10.0, 0.5, 3.0, 300.0),
     "creator": attributes.creators,

@@ -64,6 +64,20 @@ class VisitsConfig(EnvConfig):
     """Discount of learning for each day away; gamma counts steps. 0: each visit is learned alone."""
 
 
+class Visiting:
+    """The part of ``ReturningUsers`` that the settings give."""
+
+    config: VisitsConfig
+
+    @property
+    def visits(self) -> int:
+        return self.config.visits
+
+    @property
+    def day_discount(self) -> float:
+        return self.config.day_discount
+
+
 def begin(habit: Tensor, usual: Tensor, opened: Tensor | None = None) -> Life:
     """The lives at the start of their first visit; all arguments are (N,)."""
     nothing = torch.zeros_like(habit)
@@ -100,11 +114,11 @@ def gap_days(logit: Tensor, fade: float, chance: Tensor) -> Tensor:
     return 1 + (beyond > chance.unsqueeze(1)).sum(1)
 
 
-def next_visit(life: Life, chance: Tensor, gain: float, fade: float, rate: float) -> tuple[Life, Tensor]:
+def next_visit(life: Life, chance: Tensor, config: VisitsConfig) -> tuple[Life, Tensor]:
     """The lives at the start of their next visit, and the days until then, (N,) int64 (``gap_days``)."""
     better = went(life) - life["usual"]  # (N,)
-    gap = gap_days(life["habit"] + gain * better, fade, chance)
-    usual = life["usual"] + rate * better
+    gap = gap_days(life["habit"] + config.visit_gain * better, config.habit_fade, chance)
+    usual = life["usual"] + config.usual_rate * better
     opened = (life["opened"] + 24 * gap) % HOURS if "opened" in life else None
     return begin(life["habit"], usual, opened), gap
 
