@@ -5,6 +5,8 @@ Rows are counted from 1, in the order of the file.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -13,6 +15,17 @@ from recsys_rl.types import Catalogue, UserError
 
 ROUNDING = 1e-5
 """Largest error of a logarithm or of a sum of logarithms that counts as rounding."""
+
+
+def check_distributions(name: str, every: Tensor, place: Callable[[int], str]) -> None:
+    """Raise UserError unless each row of ``every`` (E, I) is a distribution; ``place`` names a row."""
+    wrong = ~((every >= 0).all(1) & ((every.sum(1) - 1).abs() <= 1e-4))  # True for NaN
+    if bool(wrong.any()):
+        row = int(wrong.nonzero()[0])
+        raise UserError(
+            f"{name}: the probabilities of {place(row)} are no distribution: give numbers of at least 0 that "
+            "sum to 1."
+        )
 
 
 def check_probabilities(name: str, values: Tensor, column: str) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from recsys_rl.data.clean import no_value
 from recsys_rl.data.columns import plain_name
-from recsys_rl.data.decision_checks import check_probabilities
+from recsys_rl.data.decision_checks import check_distributions, check_probabilities
 from recsys_rl.data.read import listed, lists_of, short
 from recsys_rl.data.times import order_in, times_of
 from recsys_rl.types import UserError
@@ -197,13 +197,7 @@ class Reader:
             found = self.numbers_in_lists("probabilities", len(ids))
         if found is None:
             return None
-        wrong = ~((found >= 0).all(1) & ((found.sum(1) - 1).abs() <= 1e-4))
-        if bool(wrong.any()):
-            row = int(wrong.nonzero()[0])
-            raise UserError(
-                f"{self.name}: the probabilities of row {row + 1} are no distribution: give numbers of at "
-                "least 0 that sum to 1."
-            )
+        check_distributions(self.name, found, lambda row: f"row {row + 1}")
         return found
 
     def logprobs(self, every: Tensor | None, items: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from recsys_rl.data.columns import COMMON, plain_name
+from recsys_rl.data.decision_checks import check_distributions
 from recsys_rl.data.decisions import DecisionLog
 from recsys_rl.data.read import listed, lists_of, open_table, parsing
 from recsys_rl.errors import one_line
@@ -199,13 +200,7 @@ def _distributions(name: str, column: pl.Series, log: DecisionLog) -> Tensor:
         raise UserError(
             f"{name}: each row of the column probabilities needs a list of {items} numbers, one of each item."
         )
-    wrong = ~((every >= 0).all(1) & ((every.sum(1) - 1).abs() <= 1e-4))  # True for NaN
-    if bool(wrong.any()):
-        row = int(wrong.nonzero()[0])
-        raise UserError(
-            f"{name}: the probabilities of {_place(log, row)} are no distribution: give numbers of at "
-            "least 0 that sum to 1."
-        )
+    check_distributions(name, every, lambda row: _place(log, row))
     return every
 
 

@@ -52,19 +52,9 @@ def _distance(points: Tensor, centre: Tensor) -> Tensor:
     return found
 
 
-def uniform(prepared: Prepared) -> Probabilities:
-    """The policy that draws from what could be shown."""
-
-    def probabilities(rows: Tensor, obs: Obs) -> Tensor:
-        allowed = obs.showable(prepared.catalogue.num_items).double()
-        return allowed / allowed.sum(1, keepdim=True)
-
-    return probabilities
-
-
 @dataclass(frozen=True)
 class ClusterBench:
-    """What `mips` and `offcem` of all policies share: the clusters, and the logger's probability of each."""
+    """The clusters of `mips` and `offcem`, with the logger's probability of each, for all policies."""
 
     prepared: Prepared
     clusters: Tensor  # (I,) int64

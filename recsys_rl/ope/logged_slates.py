@@ -110,7 +110,7 @@ def uniform_additive(marginals: Tensor, numbers: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class SlateBench:
-    """What the slate estimators of all policies share."""
+    """The slates of a log and the rewards of their places, for all policies."""
 
     prepared: Prepared
     rewards: Tensor | None  # (E, K) of each place (``place_rewards``)

@@ -35,7 +35,7 @@ from recsys_rl.ope.judging import (
     difference,
     judgement,
 )
-from recsys_rl.ope.logged import Judged, Prepared, certain_mass, judge, sessions_of
+from recsys_rl.ope.logged import Prepared, certain_mass, judge, sessions_of
 from recsys_rl.ope.logged_clusters import ClusterBench, Probabilities, k_means
 from recsys_rl.ope.logged_slates import Places, SlateBench, marginals_of, place_rewards, uniform_choices
 from recsys_rl.ope.propensities import WARNING, PropensityFit
@@ -214,8 +214,7 @@ class Bench:
                 check_support(every[at], obs.showable(every.shape[1]), at, of.log)
             for k in range(drawn.shape[1]):
                 features[at, k] = of.features(obs, drawn[at, k].unsqueeze(1))
-        mine = Judged(target.logprobs, features)
-        return self._judgement(name, mine.logprobs, mine.draws, places, lambda rows, obs: every[rows], {})
+        return self._judgement(name, target.logprobs, features, places, lambda rows, obs: every[rows], {})
 
     def _judgement(
         self,
@@ -273,7 +272,7 @@ class Bench:
         return nullcontext() if of is None else own_ids(one_line(self.options.target), of.items, of.sessions)
 
     def _logged(self) -> Judgement:
-        """What the log's own policies earned: no estimate, but the mean of the sessions."""
+        """The mean return of the log's own policies over its sessions; it is no estimate."""
         of = self.prepared
         discounts = of.gamma ** torch.arange(self.steps, dtype=torch.float64)
         earned = of.on_grid(of.rewards) @ discounts

@@ -67,7 +67,7 @@ class OpeConfig:
     draws: Count = 8
     """Actions drawn from the policy for each row, over which its values are averaged."""
     clip: Literal["error", "slope"] = "error"
-    """How the clip c of weights is chosen: by estimated mean squared error, or by SLOPE."""
+    """Choice of the clip c of weights: by estimated mean squared error, or by SLOPE."""
     clusters: Annotated[int, Range(2, 10**6)] | None = None
     """Clusters of items for mips and offcem, by k-means of the embeddings (default: the square root of the
     number of items)."""

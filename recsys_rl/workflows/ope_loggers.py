@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from recsys_rl.agents.baselines import RandomPolicy
 from recsys_rl.data.own_decisions import OwnLog
 from recsys_rl.evaluation.behaviours import SEERS, Behaviours
 from recsys_rl.ope.logged import Prepared, judge
-from recsys_rl.ope.logged_clusters import Probabilities, uniform
+from recsys_rl.ope.logged_clusters import Probabilities
 from recsys_rl.ope.logged_slates import uniform_choices
 from recsys_rl.protocols import Behaviour
 from recsys_rl.types import Obs
@@ -28,20 +29,20 @@ class Loggers:
 
     def probabilities(self) -> Probabilities | None:
         """The probability of each item under the average of the loggers; None if it is unknown."""
-        of = self.prepared
+        of, size = self.prepared, self.prepared.catalogue.num_items
         if self.own is not None and self.own.probabilities is not None:
             every = self.own.probabilities
             return lambda rows, obs: every[rows]
         names = of.log.header.loggers
         if len(names) == 1 and uniform_choices(of) is not None:
-            return uniform(of)
+            anything = RandomPolicy((size,), torch.Generator())  # draws nothing here
+            return lambda rows, obs: anything.item_probabilities(obs, size)
         shares = of.log.loggers.bincount(minlength=len(names)).double() / of.log.num_rows
         found = [(float(share), self.behaviour(place)) for place, share in enumerate(shares) if share > 0]
         if any(policy is None for _, policy in found):
             return None
 
         def average(rows: Tensor, obs: Obs) -> Tensor:
-            size = of.catalogue.num_items
             parts = [share * x.item_probabilities(obs, size) for share, x in found if x is not None]
             return torch.stack(parts).sum(0)
 

@@ -39,7 +39,7 @@ def _not_computed(bench: Bench) -> list[dict[str, Any]]:
 
 
 def _grouped(bench: Bench) -> str:
-    """How the items are grouped for mips and offcem; "" if they are not."""
+    """The groups of items for mips and offcem, in words; "" without groups."""
     clusters, _ = bench.clusters
     if clusters is None:
         return ""
