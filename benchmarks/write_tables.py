@@ -33,6 +33,8 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "long-video": partial(learning_texts.platform, task="long-video", converged=False),
     "foreign": foreign.text,
     "throughput": speed_texts.throughput,
+    "throughput-one-thread": partial(speed_texts.throughput, name="throughput-one-thread"),
+    "throughput-allocator": partial(speed_texts.throughput, name="throughput-allocator"),
     "simulator": speed_texts.simulator,
     "catalogue": speed_texts.catalogue,
     "log-ppo": log_texts.log_ppo,
@@ -41,6 +43,9 @@ TABLES: dict[str, Callable[[Path], str]] = {
 FIGURES: dict[str, Callable[[Path], str]] = {
     "satiation-gain": learning_texts.gain_over_yardstick,
     "satiation-share": learning_texts.share_of_way,
+    "flagship-update": partial(speed_texts.update_share, name="throughput"),
+    "flagship-update-one-thread": partial(speed_texts.update_share, name="throughput-one-thread"),
+    "flagship-update-allocator": partial(speed_texts.update_share, name="throughput-allocator"),
     "greedy-seconds-to-0-95": partial(speed_texts.seconds_to_095, policy="greedy"),
     "sampled-seconds-to-0-95": partial(speed_texts.seconds_to_095, policy="sampled"),
     "peers-best-with-our-dials": partial(speed_texts.best_share, whose="ours"),

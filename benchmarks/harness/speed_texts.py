@@ -28,8 +28,9 @@ SIMULATORS = {
 }
 
 
-def throughput(results: Path) -> str:
-    rows = {(row["dials"], row["system"]): row for row in read(results, "throughput")}
+def throughput(results: Path, name: str = "throughput") -> str:
+    """``name``: of the CSV file; each condition (threads, allocator) has its own."""
+    rows = {(row["dials"], row["system"]): row for row in read(results, name)}
     names = [name for name in SYSTEMS if any(system == name for _, system in rows)]
     versions = {system: row["version"] for (_, system), row in rows.items()}
     head = ["dials", *(f"{SYSTEMS[n]} {versions[n]}".strip() if n != "recsys_rl" else "ours" for n in names)]
@@ -45,6 +46,12 @@ def throughput(results: Path) -> str:
     cells = [f"{float(mb):.0f}" if mb else "" for mb in memory]
     body.append(["peak resident memory of the first, MB", f"**{cells[0]}**", *cells[1:], ""])
     return table([*head, "torch's matrix products alone"], body)
+
+
+def update_share(results: Path, name: str) -> str:
+    """The time of the flagship's own matrix products, as a share of its update."""
+    (row,) = read(results, name, dials="flagship")
+    return f"{float(row['update_share_of_floor']):.2f}"
 
 
 def simulator(results: Path) -> str:

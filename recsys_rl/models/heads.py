@@ -74,7 +74,7 @@ class TwoTowerHead(nn.Module):
         # The tower is made transposed: its gradient is then made in the order in which torch is fastest.
         tower = torch.addmm(self.tower.bias.unsqueeze(1), self.tower.weight.T, items.T)  # (tower, I)
         # Added in place: torch.addmm would first copy the (N, I) numbers of the other product.
-        logits = (fixed @ items.T).addmm_(learned, tower.relu())  # (N, I)
+        logits: Tensor = (fixed @ items.T).addmm_(learned, tower.relu())  # (N, I)
         return logits.unsqueeze(1)
 
     def among(self, hidden: Tensor, blocks: Sequence[Tensor], parts: Sequence[Tensor]) -> Tensor:
