@@ -69,6 +69,16 @@ def files(tmp_path: Path) -> tuple[Path, Path]:
     return tmp_path / "log.csv", tmp_path / "target.csv"
 
 
+def test_rewards_may_be_true_or_false(tmp_path: Path) -> None:
+    log = clicks(rows=40)
+    words = ["true" if x else "False" for x in log["clicked"]]
+    pl.DataFrame(log | {"clicked": words}).write_csv(tmp_path / "log.csv")
+    pl.DataFrame(log | {"clicked": [x == 1 for x in log["clicked"]]}).write_parquet(tmp_path / "log.parquet")
+    for name in ("log.csv", "log.parquet"):
+        found = read_own(tmp_path / name).log.signals[:, 0, 0].tolist()
+        assert found == [float(x) for x in log["clicked"]]
+
+
 @pytest.mark.parametrize("ending", ["csv", "tsv", "parquet"])
 def test_csv_and_parquet_of_clicks_are_judged_against_what_the_log_earned(
     tmp_path: Path, ending: str

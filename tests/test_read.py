@@ -232,6 +232,11 @@ def test_spaces_around_names_are_no_part_of_them(tmp_path: Path) -> None:
     assert read_log(write(tmp_path, "log.csv", "user,item\nu1, a\nu1 ,b\n")).user_names == ("u1",)
 
 
+def test_true_and_false_are_one_and_zero(tmp_path: Path) -> None:
+    log = read_log(write(tmp_path, "log.csv", "user,item,rating\n1,5,true\n1,6,FALSE\n2,5, False\n2,6,0.5\n"))
+    assert log.ratings.tolist() == [1.0, 0.0, 0.0, 0.5]
+
+
 def test_decimal_commas_are_read_where_they_are_clear(tmp_path: Path) -> None:
     log = read_log(write(tmp_path, "log.csv", "user;item;rating\n1;5;3,5\n1;6;4\n1;7;0,125\n"))
     assert log.ratings.tolist() == [3.5, 4.0, 0.125] and "decimal commas read as points" in log.source

@@ -167,7 +167,7 @@ def _whole(numbers: pl.Series) -> pl.Series:
 def numbers_of(column: pl.Series, role: str) -> Parsed:
     numbers, note, commas = pl.repeat(None, column.len(), dtype=pl.Float32, eager=True), "", ""
     if column.dtype == pl.String:
-        column, note = _with_points(column)
+        column, note = _with_points(truths_as_numbers(column))
         commas = ", without commas between digits" if column.str.contains(r"\d,\d").any() else ""
     if column.dtype in (pl.String, pl.Boolean) or column.dtype.is_numeric():
         numbers = column.cast(pl.Float32, strict=False)
@@ -176,6 +176,12 @@ def numbers_of(column: pl.Series, role: str) -> Parsed:
     if role == "weight":
         bad, rule = bad | (numbers <= 0).fill_null(True), f"weights are finite numbers above 0{commas}"
     return numbers.set(bad, None), bad, rule, note
+
+
+def truths_as_numbers(texts: pl.Series) -> pl.Series:
+    """Texts with 1 in place of `true` and 0 in place of `false`, whatever their case."""
+    words = texts.str.strip_chars().str.to_lowercase()
+    return texts.set((words == "true").fill_null(False), "1").set((words == "false").fill_null(False), "0")
 
 
 def _with_points(column: pl.Series) -> tuple[pl.Series, str]:

@@ -9,7 +9,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from recsys_rl.data.clean import no_value
+from recsys_rl.data.clean import no_value, truths_as_numbers
 from recsys_rl.data.columns import plain_name
 from recsys_rl.data.decision_checks import check_distributions, check_probabilities
 from recsys_rl.data.read import listed, lists_of, short
@@ -51,7 +51,8 @@ class Reader:
 
     def _numbers(self, column: str, series: pl.Series, size: int = 1) -> Tensor:
         """(E size,) float64, from ``size`` values of each row."""
-        found = series.cast(pl.Float64, strict=False)
+        texts = series.dtype == pl.String
+        found = (truths_as_numbers(series) if texts else series).cast(pl.Float64, strict=False)
         bad = found.is_null() & series.is_not_null()
         if bad.any():
             place = int(bad.arg_true()[0])
