@@ -270,6 +270,15 @@ class UncertainUsers(PatientUsers, Protocol):
 
 
 @runtime_checkable
+class DelayedUsers(Protocol):
+    """A user model in which a part of what a step starts is paid in later steps."""
+
+    def credited_reward(self, user_state: UserState, block: slice = ...) -> Tensor:
+        """``expected_reward`` (N, b), with all that the step starts, as if nothing intervened."""
+        ...
+
+
+@runtime_checkable
 class SolvedUsers(Protocol):
     """A user model with a known optimum."""
 

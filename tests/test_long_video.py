@@ -239,6 +239,26 @@ def test_prospects_equal_the_mean_of_simulated_steps() -> None:
             assert reward[0, item].item() == pytest.approx(mean, abs=5e-3)
 
 
+@pytest.mark.parametrize("item", [0, 1])
+def test_credited_reward_equals_the_mean_of_whole_videos(item: int) -> None:
+    """One suggestion at home, then empty slates until the video is left."""
+    model, n = tiny(replace(TINY, idle_limit=10)), 40_000
+    generator = torch.Generator().manual_seed(0)
+    state = model.sample(torch.zeros(n, dtype=torch.int64))
+    expected = model.credited_reward(state)[0, item].item()
+    assert expected > model.expected_reward(state)[0, item].item()
+    items, empty = torch.tensor([[item, 0]]).expand(n, 2), torch.ones(n, 2, dtype=torch.bool)
+    skipped, total = torch.tensor([[False, True]]).expand(n, 2), torch.zeros(n)
+    weights = torch.tensor([stream.weight for stream in model.streams])
+    for _ in range(6):
+        feedback = model.respond(state, items, skipped, generator)
+        state, _ = model.advance(state, items, feedback)
+        total += model.rewards(feedback) @ weights
+        skipped = empty
+    assert bool((state.current < 0).all())
+    assert abs(total.mean().item() - expected) < 3.5 * total.std().item() / n**0.5
+
+
 def test_prospects_of_trust_by_hand() -> None:
     """At home: P(pick) 0.4 (expected completion - 1/2). Between: want 0.4, hold 1 + 2 * 0.1 = 1.2."""
     model = tiny()
@@ -387,7 +407,7 @@ def test_all_players_play_slates() -> None:
         "mf": Rule(env.catalogue, zeros, 6),
         **upper_bounds(env),
     }
-    assert list(players)[-3:] == ["myopic", "informed", "planner"]
+    assert list(players)[-3:] == ["credited", "informed", "planner"]
     for name, agent in players.items():
         sessions = play(env, agent, env.users[:4])
         assert sessions.items.shape[1:] == (4, 6) and bool(sessions.returns.isfinite().all()), name
@@ -412,7 +432,7 @@ def test_commands_from_training_to_the_table(
     table = capsys.readouterr().out
     result = json.loads(Path("table.json").read_text())
     rows = {row["policy"]: row for row in result["rows"]}
-    assert {"mf", "mmr", "rule", "myopic", "informed", "planner", "ppo-greedy"} <= set(rows)
+    assert {"mf", "mmr", "rule", "myopic", "credited", "informed", "planner", "ppo-greedy"} <= set(rows)
     for row in rows.values():
         assert list(row["streams"]) == names
         weights = dict(zip(names, (0.6, 0.2, 0.2, -0.1, 0.0), strict=True))

@@ -26,6 +26,7 @@ LABELS = {name: f"**{name}**" for name in LEARNED} | {
     "random": "random",
     "untrained": "untrained",
     "myopic": "myopic (sees the true next reward)",
+    "credited": "credited (sees the true reward, later completion included)",
     "informed": "informed (the planner, with the profile for the taste)",
     "planner": "planner (simulates to the end)",
     "oracle": "oracle (the optimum)",

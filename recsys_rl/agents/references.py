@@ -14,7 +14,7 @@ from torch import Tensor
 from recsys_rl.functional import categorical
 from recsys_rl.functional.top_k import blocked_top_k, highest
 from recsys_rl.objective.weighted import stream_weights, weighted
-from recsys_rl.protocols import PatientUsers, Policy, Simulator, SolvedUsers, UncertainUsers
+from recsys_rl.protocols import DelayedUsers, PatientUsers, Policy, Simulator, SolvedUsers, UncertainUsers
 from recsys_rl.types import Action, Obs, tree_map
 
 PATIENCE_PRICES = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
@@ -77,6 +77,23 @@ class Myopic:
         n, num_items = obs.num_rows, self.simulator.catalogue.num_items
         slate_size = self.simulator.interface.slate_size
         return Action.certain(blocked_top_k(self.simulator.expected_reward, n, num_items, slate_size)[1])
+
+
+class Credited:
+    """Shows the K items with the highest reward when a step is paid at once for all that it starts.
+
+    With completion paid at the end of a video, `myopic` can't tell a video that holds the user from another;
+    this policy can, and sees the taste. It counts no cost of trust, patience or weariness.
+    """
+
+    def __init__(self, simulator: Simulator) -> None:
+        assert isinstance(simulator.user_model, DelayedUsers)
+        self.simulator, self.user_model = simulator, simulator.user_model
+
+    def act(self, obs: Obs, greedy: bool = False) -> Action:
+        scores = self.user_model.credited_reward(self.simulator.user_state)  # (N, I)
+        scores = categorical.mask_logits(scores, obs.allowed(self.simulator.catalogue.num_items))
+        return Action.certain(highest(scores, self.simulator.interface.slate_size))
 
 
 class Oracle:
@@ -251,11 +268,13 @@ def rest_of_session(total: Tensor, before: Tensor, after: Tensor, left: Tensor, 
 
 
 def upper_bounds(simulator: Simulator) -> dict[str, Policy]:
-    """The upper references that this simulator allows: `myopic`, and the oracle or the planners.
+    """The upper references that this simulator allows: `myopic`, `credited`, and the oracle or the planners.
 
     A catalogue of more than PLANNER_ITEMS items has no planner.
     """
     agents: dict[str, Policy] = {"myopic": Myopic(simulator)}
+    if isinstance(simulator.user_model, DelayedUsers):
+        agents["credited"] = Credited(simulator)
     if isinstance(simulator.user_model, SolvedUsers):
         agents["oracle"] = Oracle(simulator)
     elif isinstance(simulator.user_model, PatientUsers) and simulator.catalogue.num_items <= PLANNER_ITEMS:

@@ -436,8 +436,7 @@ class LongVideo(visits.Visiting):
         of_playing = self._affinity_of_current(state)  # (N,)
         hold, none = self._hold(state, of_playing)  # (N,) each
         subscribes = self._subscribes(state, of_playing)  # (N,), after a whole video
-        wear = state.wear @ self.categories[block].T  # (N, b)
-        p = (self._want(affinity, self.catch[block], wear, state.trust) - column(none)).sigmoid_()  # picks it
+        p = self._picks(state, affinity, none, block)  # (N, b)
         playing = (state.current >= 0).float()  # (N,)
         goes_on = playing * hold.sigmoid()  # (N,)
         ends = goes_on * (state.quarters == QUARTERS - 1)  # (N,)
@@ -461,6 +460,24 @@ class LongVideo(visits.Visiting):
         trust = trust.addcmul_(p, column(-lost)).mul_(config.trust_rate)  # (N, b)
         return reward, torch.minimum(trust, column(1 - state.trust))
 
+    def credited_reward(self, user_state: LongVideoState, block: slice = slice(None)) -> Tensor:
+        """``expected_reward`` (N, b), with the completion of the item itself and the subscription after it.
+
+        They are counted as if nothing took the user away from the item once it has started.
+        """
+        state, config, embedding = user_state, self.config, self.catalogue.embedding[block]
+        w_complete, _, w_subscribe, *_ = stream_weights(self.streams).tolist()
+        affinity = state.taste @ embedding.T  # (N, b)
+        hold, none = self._hold(state, self._affinity_of_current(state))  # (N,) each
+        p = self._picks(state, affinity, none, block)  # (N, b)
+        ends = (state.current >= 0) * (state.quarters == QUARTERS - 1) * hold.sigmoid()  # (N,)
+        starts = p + (1 - p) * column(ends)  # (N, b)
+        completes = expected_completion((self.hold_of_item[block] + config.hold_gain * affinity).sigmoid())
+        already = rows.rows_hold(state.subscribed, self.creator[block].expand(len(affinity), -1).contiguous())
+        subscribes = self._subscribes_to(affinity).masked_fill(already, 0.0)  # (N, b)
+        later = completes * (w_complete + w_subscribe * subscribes)
+        return self.expected_reward(state, block).addcmul_(starts, later)
+
     def patience(self, user_state: LongVideoState) -> Tensor:
         """Infinite: a session without trust goes on, but earns little."""
         return torch.full_like(user_state.trust, torch.inf)
@@ -482,6 +499,12 @@ class LongVideo(visits.Visiting):
         want = torch.add(config.lure_gain * catch, affinity, alpha=config.want_gain)
         return want.add_(wear, alpha=-config.wear_gain).add_(column(offset))
 
+    def _picks(self, state: LongVideoState, affinity: Tensor, none: Tensor, block: slice) -> Tensor:
+        """Probability (N, b) that the user picks each item, alone in the first place, from u . e_i (N, b)."""
+        wear = state.wear @ self.categories[block].T  # (N, b)
+        want = self._want(affinity, self.catch[block], wear, state.trust)
+        return want.sub_(column(none)).sigmoid_()
+
     def _affinity_of_current(self, state: LongVideoState) -> Tensor:
         """u . e_c (N,) of the video that plays, or of any video at home."""
         current = state.current.clamp_min(0).unsqueeze(1)  # (N, 1)
@@ -494,10 +517,15 @@ class LongVideo(visits.Visiting):
 
     def _subscribes(self, state: LongVideoState, affinity: Tensor) -> Tensor:
         """Probability (N,) of subscribing when the current video is left after its end."""
-        config, current = self.config, state.current.clamp_min(0).unsqueeze(1)  # (N, 1)
-        logit = config.subscribe_bias + config.subscribe_gain * (affinity - config.fit_midpoint)
+        current = state.current.clamp_min(0).unsqueeze(1)  # (N, 1)
         already = rows.rows_hold(state.subscribed, self.creator[current])[:, 0]
-        return logit.sigmoid().masked_fill(already, 0.0)
+        return self._subscribes_to(affinity).masked_fill(already, 0.0)
+
+    def _subscribes_to(self, affinity: Tensor) -> Tensor:
+        """The same for u . e_i (...) of any items, if the user has not subscribed to their creators."""
+        config = self.config
+        logit = config.subscribe_bias + config.subscribe_gain * (affinity - config.fit_midpoint)
+        return logit.sigmoid()
 
 
 def expected_completion(p: Tensor, quarters: Tensor | None = None) -> Tensor:

@@ -19,7 +19,7 @@ from recsys_rl.schema import did_you_mean
 from recsys_rl.types import Obs, UserError
 from recsys_rl.utils.seeding import stream_seed
 
-SEERS = ("myopic", "oracle", "informed", "planner")
+SEERS = ("myopic", "credited", "oracle", "informed", "planner")
 """Upper references, which read the simulator's state at the present step."""
 
 

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Sequence
 from html import escape
 
-INSIDE = ("myopic", "informed", "oracle", "planner")
+INSIDE = ("myopic", "credited", "informed", "oracle", "planner")
 """Policies that read the simulator's hidden state, which no recommender sees."""
 BASELINES = ("untrained", "random", "popularity", "one-item", "static-list", "mf", "mmr", "rule")
 LONGEST_LABEL = 22  # letters of a name in a chart, so that there is room for the bars

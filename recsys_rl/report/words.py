@@ -22,6 +22,7 @@ POLICIES = {
     "searched on training users, with the agent's number of steps.",
     "ranker": "The agent's network and number of steps, trained for the next reward alone (gamma 0).",
     "myopic": "Sees the true expected reward of each item now, shows the highest, and never looks ahead.",
+    "credited": "As myopic, but the reward that an item pays in later steps is counted at once.",
     "informed": "The planner with the user's profile in place of the hidden taste, never updated.",
     "oracle": "Sees the hidden user and plays the optimum, known in closed form.",
     "planner": "Sees the hidden user, simulates to the end of the session, and shows the best first item "
