@@ -203,6 +203,28 @@ def test_reader_follows_entries_resets_and_jumps(name: str, built: list[int]) ->
         assert_close(found, expected(encoder, history), atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("jump", [[], [[[2, 1], [9, 9]]]])
+def test_reader_follows_all_steps_at_once(jump: list[Any], built: list[int]) -> None:
+    encoder = stirred("gru")
+    full = [1, 2, 3, 4, 5]
+    steps = [
+        [[], full],
+        [[4], [*full, 6]],
+        [[4], []],
+        [[4, 4], [7]],
+        [[], [7]],
+        [[], [7, 7]],
+        [[8], [7, 7, 9]],
+        *jump,
+    ]
+    each = [observed(history) for history in steps]
+    every: Obs = tree_map(lambda *x: torch.stack(x), *each)
+    found = Reader(encoder, ITEMS, 1).follow_all(every).summary
+    assert len(built) == 1 + len(jump)  # the first windows, and those that do not go on
+    reader = Reader(encoder, ITEMS, 1)
+    assert_close(found, torch.stack([reader.follow(obs).summary for obs in each]), atol=1e-6, rtol=0)  # type: ignore[misc]
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_reader_builds_a_short_history_after_a_full_window(name: str) -> None:
     """A step may fill the whole window, so any window could be the next one; but padding is no entry."""

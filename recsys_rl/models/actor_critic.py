@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -260,8 +260,7 @@ class ActorCritic(nn.Module):
         """``obs`` (T, N, ...) of a rollout, with summaries (T, N, H) as acting had them, for any weights."""
         reader = self.reader()
         assert reader is not None
-        steps = [reader.follow(obs.map(lambda x, t=t: x[t])) for t in range(len(obs.context))]  # type: ignore[misc]
-        return replace(obs, summary=torch.stack([step.summary for step in steps if step.summary is not None]))
+        return reader.follow_all(obs)
 
     def _blocks(self, obs: Obs, sums: Tensor | None) -> list[Tensor]:
         """Inputs in the space of item features: embeddings of the context (N, E, D), sums (N, number, F_i).

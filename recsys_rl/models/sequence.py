@@ -75,6 +75,20 @@ def _state(encoder: Encoder, obs: Obs, items: Tensor | SplitFeatures) -> State:
     return encoder.encode(entries(obs.history, obs.signals, items), obs.history >= 0)
 
 
+def _moves(history: Tensor, signals: Tensor) -> tuple[Tensor | None, Tensor]:
+    """What each step does to the window before it, (T - 1, N) bool each: it adds one entry; it is empty.
+
+    ``history`` (T, N, L), ``signals`` (T, N, L, S). The first is None if a window does anything but these or
+    stay as it is.
+    """
+    old, new = history[:-1], history[1:]
+    stays = (old == new).all(-1) & (signals[:-1] == signals[1:]).flatten(2).all(-1)
+    adds = (old[..., 1:] == new[..., :-1]).all(-1) & (new[..., -1] >= 0)
+    adds &= (signals[:-1, :, 1:] == signals[1:, :, :-1]).flatten(2).all(-1)
+    empty = new[..., -1] < 0
+    return (adds if bool((stays | adds | empty).all()) else None), empty
+
+
 @dataclass
 class Reader:
     """An encoder's state of N users who act. ``follow`` takes one observation after another.
@@ -102,6 +116,31 @@ class Reader:
         # Copies: an environment may write its next observation to the same tensors.
         self.last = Obs(obs.context, obs.history.clone(), obs.signals.clone())
         return replace(obs, summary=self.encoder.read(self.state))
+
+    def follow_all(self, obs: Obs) -> Obs:
+        """``obs`` (T, N, ...) of T steps with the summaries (T, N, H) that ``follow`` gives step by step.
+
+        Where each step adds one entry at most, what ``follow`` compares and gathers is done for all at once.
+        """
+        history, signals = obs.history, obs.signals
+        assert history is not None and signals is not None
+        steps = [obs.map(lambda x, t=t: x[t]) for t in range(len(history))]  # type: ignore[misc]
+        adds, empty = _moves(history, signals)  # (T - 1, N) each
+        if adds is None:
+            read = [self.follow(step).summary for step in steps]
+            return replace(obs, summary=torch.stack([x for x in read if x is not None]))
+        entry = entries(history[1:, :, -1], signals[1:, :, -1], self.items)  # (T - 1, N, X)
+        all_add, some_empty = adds.all(1).tolist(), empty.any(1).tolist()
+        self.follow(steps[0])
+        summaries = [self.encoder.read(self.state)]
+        for t in range(len(adds)):
+            self.state = self.encoder.step(self.state, entry[t], None if all_add[t] else adds[t])
+            if some_empty[t]:
+                rows = empty[t].nonzero().squeeze(1)
+                self._put(rows, self.encoder.start(len(rows)))
+            summaries.append(self.encoder.read(self.state))
+        self.last = steps[-1]
+        return replace(obs, summary=torch.stack(summaries))
 
     def _go_on(self, obs: Obs, last: Obs, ended: Tensor | None) -> None:
         history, signals = obs.history, obs.signals
