@@ -29,7 +29,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "satiation": partial(learning_texts.platform, task="satiation"),
     "drift": learning_texts.drift,
     "effects": learning_texts.effects,
-    "short-video": partial(learning_texts.platform, task="short-video", converged=False),
+    "short-video": partial(learning_texts.platform, task="short-video"),
     "long-video": partial(learning_texts.platform, task="long-video", converged=False),
     "foreign": foreign.text,
     "throughput": speed_texts.throughput,
