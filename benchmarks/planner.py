@@ -102,7 +102,7 @@ def main() -> None:
         noise = nullcontext() if isinstance(env.user_model, UncertainUsers) else quiet(kind)
         with noise, mock.patch.dict(vars(references), search):
             earned = play(env, references.Planner(env), users).returns
-        row: Row = {"search": name, "return_mean": earned.mean().item()}
+        row: Row = {"env": args.env, "search": name, "users": args.users, "return_mean": earned.mean().item()}
         if before is None:
             before = earned
         else:
