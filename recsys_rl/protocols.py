@@ -316,6 +316,18 @@ class Simulator(Protocol):
 Preset = Mapping[str, Mapping[str, Any]]  # fields by section, as in a TOML file
 
 
+TRADE = "trade-"
+"""Names of rows that are heuristics of the platform's trade begin with this."""
+
+
+@dataclass(frozen=True)
+class Heuristic:
+    """A ranking that the trade of a platform uses. The best of its settings on training users is a row."""
+
+    description: str  # one sentence
+    settings: Callable[[Catalogue, Interface], Mapping[str, Policy]]  # by their description
+
+
 @dataclass(frozen=True)
 class Platform:
     """A kind of environment.
@@ -332,6 +344,7 @@ class Platform:
     env: Callable[..., Env] | None = None
     check: Callable[[str], None] | None = None
     furnish: Callable[[World, int], World] | None = None
+    heuristics: Mapping[str, Heuristic] = field(default_factory=dict)  # rows `trade-NAME` of the table
     presets: Mapping[str, Preset] = field(default_factory=dict)  # by algorithm; "*" is for all algorithms
 
 

@@ -432,7 +432,17 @@ def test_commands_from_training_to_the_table(
     table = capsys.readouterr().out
     result = json.loads(Path("table.json").read_text())
     rows = {row["policy"]: row for row in result["rows"]}
-    assert {"mf", "mmr", "rule", "myopic", "credited", "informed", "planner", "ppo-greedy"} <= set(rows)
+    assert {
+        "mf",
+        "mmr",
+        "trade-up-next",
+        "rule",
+        "myopic",
+        "credited",
+        "informed",
+        "planner",
+        "ppo-greedy",
+    } <= set(rows)
     for row in rows.values():
         assert list(row["streams"]) == names
         weights = dict(zip(names, (0.6, 0.2, 0.2, -0.1, 0.0), strict=True))

@@ -348,7 +348,7 @@ def definitions(page: str) -> dict[str, str]:
 
 
 def test_every_row_and_column_is_defined(tmp_path: Path) -> None:
-    names = [*INSIDE, *BASELINES, "ranker", "ppo", "ppo-greedy", "my_module:Bandit"]
+    names = [*INSIDE, *BASELINES, "trade-up-next", "ranker", "ppo", "ppo-greedy", "my_module:Bandit"]
     rows = [row(name, 1, 0, 2) for name in names]
     found = definitions(written(tmp_path, rows=rows, yardstick="rule", notes={"mmr": "Weight 0.3."}))
     assert set(found) == {*names, "yardstick", "Return", "Length", "Distinct", "Coverage"}
@@ -487,5 +487,5 @@ def test_second_write_replaces_the_report(tmp_path: Path) -> None:
 
 def test_policy_names_have_the_right_kind() -> None:
     assert {kind(name) for name in ("ppo", "a2c-greedy", "ranker")} == {"learned"}
-    assert {kind(name) for name in ("static-list", "untrained", "mf", "mmr", "rule")} == {"baseline"}
+    assert {kind(name) for name in ("untrained", "mf", "trade-up-next", "rule")} == {"baseline"}
     assert {kind(name) for name in ("myopic", "planner", "informed")} == {"inside"}

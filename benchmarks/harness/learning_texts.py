@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.harness.newest import read, table
-from recsys_rl.evaluation.table import YARDSTICKS, best_of
+from recsys_rl.evaluation.table import best_of, yardsticks
 from recsys_rl.utils.metrics import Interval, interval
 
 LEARNED = ("ppo-greedy", "ppo", "a2c-greedy", "a2c")
@@ -20,6 +20,8 @@ LABELS = {name: f"**{name}**" for name in LEARNED} | {
     "rule": "rule (linear, searched)",
     "mmr": "mmr (mf, diversified)",
     "mf": "mf (profile times item)",
+    "trade-up-next": "trade-up-next (most like the video that plays)",
+    "trade-fresh-creators": "trade-fresh-creators (popular, no creator again)",
     "static-list": "static-list",
     "one-item": "one-item",
     "popularity": "popularity",
@@ -61,7 +63,7 @@ class Runs:
         given = list(dict.fromkeys(row["policy"] for row in rows))
         self.policies = sorted(given, key=lambda p: [*LABELS, *given].index(p))
         self.learned = "a2c-greedy" if "a2c-greedy" in given else "ppo-greedy"
-        self.yardstick = self.best(YARDSTICKS)
+        self.yardstick = self.best(yardsticks(given))
         self.seconds = statistics.median(float(row["train_seconds"]) for row in rows)
         self.origin = f"commit {rows[0]['commit']}, {rows[0]['date']}"
 
@@ -90,7 +92,7 @@ class Runs:
 
     def yardsticks(self) -> Tensor:
         """The return of the best simple policy of each seed."""
-        names = [name for name in YARDSTICKS if name in self.policies]
+        names = [name for name in yardsticks(self.policies) if name in self.policies]
         return torch.stack([_vector(self.values(name)) for name in names]).amax(0)
 
 

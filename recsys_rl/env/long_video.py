@@ -67,6 +67,7 @@ from torch import Tensor
 from recsys_rl.data import attributes
 from recsys_rl.data.attributes import catch
 from recsys_rl.env import visits
+from recsys_rl.env.heuristics import UP_NEXT
 from recsys_rl.env.visits import VisitsConfig
 from recsys_rl.functional import rows
 from recsys_rl.functional.choice_model import draw_at, position_based
@@ -567,6 +568,7 @@ PLATFORM = Platform(
     LongVideoConfig,
     users=LongVideo,
     furnish=furnish,
+    heuristics={"up-next": UP_NEXT},
     presets={
         "*": {
             "env_config": {"max_episode_steps": 40},

@@ -63,6 +63,7 @@ from torch import Tensor
 from recsys_rl.data import attributes
 from recsys_rl.data.attributes import zscore
 from recsys_rl.env import visits, watch_time
+from recsys_rl.env.heuristics import FRESH_CREATORS
 from recsys_rl.env.visits import VisitsConfig
 from recsys_rl.env.watch_time import HIGHEST_RATIO, Watched
 from recsys_rl.functional import rows
@@ -507,6 +508,7 @@ PLATFORM = Platform(
     ShortVideoConfig,
     users=ShortVideo,
     furnish=furnish,
+    heuristics={"fresh-creators": FRESH_CREATORS},
     presets={
         "*": {
             "env_config": {"max_episode_steps": 200},

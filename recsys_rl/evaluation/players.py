@@ -27,7 +27,7 @@ from recsys_rl.evaluation.sessions import NUM_SAMPLE_USERS
 from recsys_rl.evaluation.table import Played
 from recsys_rl.experience.rollout import play
 from recsys_rl.make import episodes, make_agent, make_env, one_visit
-from recsys_rl.protocols import Env, Policy, Reader, ReadingPolicy
+from recsys_rl.protocols import TRADE, Env, Policy, Reader, ReadingPolicy
 from recsys_rl.types import Action, Obs, Population, World
 from recsys_rl.utils.logger import SECONDS_BETWEEN_LINES, progress_bar
 from recsys_rl.utils.seeding import generators, stream_seed
@@ -189,7 +189,9 @@ def references(
     config = one_visit(table.config)
     interface = dataclasses.replace(env.interface, visits=1)
     simple = baseline_makers(env, population.train, table.streams["random"])
-    streams = generators(0, "mf", "mmr", "rule", device=table.device)  # the same result for each --seed
+    trade = {f"{TRADE}{name}": found for name, found in config.platform.heuristics.items()}
+    tuned = ("mf", "mmr", *trade)
+    streams = generators(0, *tuned, "rule", device=table.device)  # the same result for each --seed
 
     def make_training_env(part: Population, num_rows: int, noise: torch.Generator) -> Env:
         return make_env(config, World(catalogue, part), num_rows, noise, training=False)
@@ -206,7 +208,10 @@ def references(
 
     def tune(name: str) -> Player:
         print(f"tuning {name} on training users", file=sys.stderr)
-        agent, note = (tuning.tune_mf if name == "mf" else tuning.tune_mmr)(trainees(name))
+        if name in trade:
+            agent, note = tuning.tune_heuristic(trainees(name), trade[name])
+        else:
+            agent, note = (tuning.tune_mf if name == "mf" else tuning.tune_mmr)(trainees(name))
         return Player(agent, note=note)
 
     def rule() -> Player:
@@ -219,7 +224,7 @@ def references(
 
     return (
         {name: partial(_plain, make) for name, make in simple.items()}
-        | {name: partial(tune, name) for name in ("mf", "mmr")}
+        | {name: partial(tune, name) for name in tuned}
         | {"rule": rule}
         | {name: partial(Player, agent) for name, agent in upper_bounds(env).items()}
     )

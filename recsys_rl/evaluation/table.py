@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,7 @@ from torch import Tensor
 
 from recsys_rl.evaluation.lives import RETENTION, life_columns
 from recsys_rl.experience.rollout import Sessions
+from recsys_rl.protocols import TRADE
 from recsys_rl.utils.metrics import interval
 
 YARDSTICKS = ("random", "popularity", "one-item", "static-list", "mf", "mmr", "rule")
@@ -67,7 +68,9 @@ def summarise(
     checkpoints (``policy``, ``versus``, ``mean``, ``low``, ``high``); ``shares`` (``policy``, ``from``,
     ``to``, ``share``, ``low``, ``high``); ``notes`` {row: text}; ``learned``, the names of the learned rows.
     """
-    yardstick = best_of(YARDSTICKS, {name: x.sessions.returns.mean().item() for name, x in played.items()})
+    yardstick = best_of(
+        yardsticks(played), {name: x.sessions.returns.mean().item() for name, x in played.items()}
+    )
     learned = [row for name in checkpoints for row in (name, f"{name}-greedy")]
     compared = [*learned, *policies]
     pairs = [(name, yardstick) for name in compared]
@@ -84,6 +87,11 @@ def summarise(
         "notes": {name: x.note for name, x in played.items() if x.note},
         "learned": learned,
     }
+
+
+def yardsticks(policies: Iterable[str]) -> list[str]:
+    """The names of YARDSTICKS, and of ``policies`` the heuristics of the platform."""
+    return [*YARDSTICKS, *(name for name in policies if name.startswith(TRADE))]
 
 
 def best_of(names: Sequence[str], means: Mapping[str, float]) -> str:
@@ -126,6 +134,7 @@ def mean_over_seeds(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     over seeds. ``notes`` are joined over seeds.
     """
     rows = mean_rows([result["rows"] for result in results])
+    means = {str(row["policy"]): row["return_mean"] for row in rows}
     notes: dict[str, list[str]] = defaultdict(list)
     for result in results:
         for name, note in result["notes"].items():
@@ -135,7 +144,7 @@ def mean_over_seeds(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "seeds": len(results),
         "sessions": sum(result["sessions"] for result in results),
         "rows": rows,
-        "yardstick": best_of(YARDSTICKS, {row["policy"]: row["return_mean"] for row in rows}),
+        "yardstick": best_of(yardsticks(means), means),
         "paired": _mean_values([result["paired"] for result in results], "versus", "mean"),
         "shares": _mean_values([result["shares"] for result in results], "from", "share"),
         "notes": {name: "; ".join(dict.fromkeys(texts)) for name, texts in notes.items()},

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from recsys_rl.agents.rankers import MaximalMarginalRelevance, Rule, RuleWeights
 from recsys_rl.experience.rollout import Sessions, play
-from recsys_rl.protocols import Env, Policy
+from recsys_rl.protocols import Env, Heuristic, Policy
 from recsys_rl.types import Catalogue, Interface, Population, tree_map
 
 FOLD_IN = (0.0, 0.05, 0.1, 0.2, 0.4)
@@ -94,6 +94,15 @@ def tune_mmr(trainees: Trainees) -> tuple[Policy, str]:
         rate = max(FOLD_IN, key=lambda x: earned(weight, window, x))
     agent = MaximalMarginalRelevance(trainees.catalogue, weight, window, rate, slate_size)
     return agent, f"weight {weight:g}, window {window}, {fold_in_note(rate)}"
+
+
+def tune_heuristic(trainees: Trainees, heuristic: Heuristic) -> tuple[Policy, str]:
+    """The setting of a trade's heuristic with the highest mean return, and a note."""
+    users = _users(trainees)
+    settings = heuristic.settings(trainees.catalogue, trainees.interface)
+    earned = {name: trainees.play(agent, users).returns.mean().item() for name, agent in settings.items()}
+    best = max(earned, key=earned.__getitem__)
+    return settings[best], f"{heuristic.description} Tuned: {best}"
 
 
 def fold_in_note(rate: float) -> str:

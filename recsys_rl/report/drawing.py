@@ -12,6 +12,8 @@ import re
 from collections.abc import Callable, Sequence
 from html import escape
 
+from recsys_rl.protocols import TRADE
+
 INSIDE = ("myopic", "credited", "informed", "oracle", "planner")
 """Policies that read the simulator's hidden state, which no recommender sees."""
 BASELINES = ("untrained", "random", "popularity", "one-item", "static-list", "mf", "mmr", "rule")
@@ -48,7 +50,9 @@ stroke-linejoin:round}
 
 def kind(policy: str) -> str:
     """``inside`` (sees the simulator), ``baseline`` (no reinforcement learning) or ``learned`` (the rest)."""
-    return "inside" if policy in INSIDE else "baseline" if policy in BASELINES else "learned"
+    if policy in INSIDE:
+        return "inside"
+    return "baseline" if policy in BASELINES or policy.startswith(TRADE) else "learned"
 
 
 def text(value: object) -> str:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from recsys_rl.protocols import TRADE
 from recsys_rl.report.drawing import BASELINES, number
 
 POLICIES = {
@@ -57,6 +58,8 @@ def define_policy(policy: str, learned: Sequence[str], episodes: bool, note: str
             found += " Always takes the most probable {item}."
         else:
             found += " Draws each {item} with the probability that the policy gives it."
+    if policy.startswith(TRADE):
+        found = "A heuristic of this platform's trade, tuned on training users."
     found = found or "Given to this evaluation beside the checkpoint."
     return f"{found.format(item='action' if episodes else 'item')} {note}".strip()
 
@@ -73,7 +76,8 @@ def define_column(column: str, episodes: bool, lives: bool = False) -> str:
 
 def define_yardstick(yardstick: str, policies: Sequence[str]) -> str:
     """The sentence that defines the yardstick; ``policies`` are all rows of the table."""
-    simple = [name for name in BASELINES if name in policies and name != "untrained"]
+    names = [*BASELINES, *(name for name in policies if name.startswith(TRADE))]
+    simple = [name for name in names if name in policies and name != "untrained"]
     best = f"The best of {', '.join(simple)}: {yardstick}."
     return f"{best} Training is worth its cost only if the policy beats it."
 

@@ -1,0 +1,91 @@
+"""Rankings that a platform's trade uses without reinforcement learning, beside those of agents/rankers.py."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from recsys_rl.functional.top_k import highest
+from recsys_rl.protocols import Heuristic, Policy
+from recsys_rl.types import Action, Catalogue, Interface, Obs
+
+PROFILE_WEIGHTS = (0.0, 0.25, 0.5, 0.75)
+POPULARITIES = (0.1, 0.3, 1.0, 3.0)
+GAPS = (1, 10)
+
+
+@dataclass(frozen=True)
+class UpNext:
+    """The K items that are most like the video that plays; at home those that are most like the profile.
+
+    With c the embedding of the video that plays, u the profile and w the weight::
+
+        score_i = (1 - w) c . e_i + w u . e_i
+    """
+
+    catalogue: Catalogue
+    interface: Interface
+    weight: float
+
+    def act(self, obs: Obs, greedy: bool = False) -> Action:
+        profile, current = (piece(obs, self.interface, name) for name in ("profile", "current_item"))
+        playing = current.any(1, keepdim=True)
+        query = torch.where(playing, torch.lerp(current, profile, self.weight), profile)  # (N, D)
+        scores = query @ self.catalogue.embedding.T  # (N, I)
+        scores = scores.masked_fill(~obs.allowed(self.catalogue.num_items), -torch.inf)
+        return Action.certain(highest(scores, self.interface.slate_size))
+
+
+@dataclass(frozen=True)
+class FreshCreators:
+    """The item with the highest score whose creator is not among those of the last ``gap`` items shown.
+
+    With u the profile: ``score_i = u . e_i + popularity z(log popularity_i)``. Where every creator is among
+    them, any allowed item may be shown.
+    """
+
+    catalogue: Catalogue
+    interface: Interface
+    popularity: float
+    gap: int
+
+    def act(self, obs: Obs, greedy: bool = False) -> Action:
+        assert obs.history is not None
+        creator = self.catalogue.attributes["creator"].long()  # (I,)
+        logs = (self.catalogue.popularity + 1e-3).log()
+        popular = (logs - logs.mean()) / logs.std(correction=0).clamp_min(1e-6)
+        scores = piece(obs, self.interface, "profile") @ self.catalogue.embedding.T  # (N, I)
+        scores = scores + self.popularity * popular
+        allowed = obs.allowed(self.catalogue.num_items)  # (N, I)
+        last = obs.history[:, -self.gap :]  # (N, G)
+        recent = torch.where(last >= 0, creator[last.clamp_min(0)], -1)
+        seen = torch.zeros(len(scores), int(creator.max()) + 2, dtype=torch.bool, device=scores.device)
+        fresh = allowed & ~seen.scatter(1, recent + 1, True)[:, creator + 1]
+        fresh = torch.where(fresh.any(1, keepdim=True), fresh, allowed)
+        return Action.certain(highest(scores.masked_fill(~fresh, -torch.inf), 1))
+
+
+def piece(obs: Obs, interface: Interface, name: str) -> Tensor:
+    """The part of ``Obs.context`` with this name, (N, size)."""
+    names = [piece for piece, _ in interface.context]
+    at = names.index(name)
+    start = interface.starts[at]
+    return obs.context[:, start : start + interface.context[at][1]]
+
+
+def up_next(catalogue: Catalogue, interface: Interface) -> dict[str, Policy]:
+    return {f"profile weight {w:g}": UpNext(catalogue, interface, w) for w in PROFILE_WEIGHTS}
+
+
+def fresh_creators(catalogue: Catalogue, interface: Interface) -> dict[str, Policy]:
+    return {
+        f"popularity {weight:g}, gap {gap}": FreshCreators(catalogue, interface, weight, gap)
+        for weight in POPULARITIES
+        for gap in GAPS
+    }
+
+
+UP_NEXT = Heuristic("Most like the video that plays; at home, most like the profile.", up_next)
+FRESH_CREATORS = Heuristic("Profile and popularity, no creator twice within a few videos.", fresh_creators)
