@@ -300,7 +300,7 @@ def test_attributes_that_the_data_lack_are_drawn_and_named() -> None:
     plain = replace(items, genres=torch.zeros(3, 0), quality=torch.ones(3))
     assert replace(model, catalogue=plain).assumptions == (
         f"{drawn}; the data hold no ratings that differ, so no video is catchy; the data hold no categories, "
-        "so nobody tires of one"
+        "so no user tires of a category"
     )
 
 

@@ -87,12 +87,12 @@ def test_mean_gates_have_names() -> None:
     assert gates["profile"] == pytest.approx(1)
     # Inputs: profile, current item, four sums of the videos left, and four of each of the four signals.
     assert len(gates) == 2 + 2 * 4 * (1 + 4) + 3
-    assert list(gates)[1:3] == ["current_item", "shown sum 1"] and list(gates)[-1] == "year"
+    assert list(gates)[1:3] == ["current_item", "shown, the last"] and list(gates)[-1] == "year"
     with torch.no_grad():
         head.gates.bias[2 + 4 + 3] = -0.5 / RATE  # the last sum of the first signal, completion
         head.gates.bias[-3] = 0.25 / RATE
     gates = model.mean_gates(obs, env.interface)
-    assert gates["completion sum 4"] == pytest.approx(-0.5) and gates["popularity"] == pytest.approx(0.25)
+    assert gates["completion, all"] == pytest.approx(-0.5) and gates["popularity"] == pytest.approx(0.25)
 
 
 def test_gates_of_another_head_are_empty() -> None:

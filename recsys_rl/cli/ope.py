@@ -19,7 +19,7 @@ Examples:
   recsys-rl ope --log log.parquet --target mine.parquet              your own policy's probabilities
   recsys-rl ope --log clicks.csv --target mine.csv --compare target logged      your own log
 
-docs/09_logs.md says when to believe the numbers."""
+docs/09_logs.md: when the numbers can be trusted."""
 
 
 @dataclass(frozen=True)

@@ -216,7 +216,7 @@ class LongVideo(visits.Visiting):
         if not self.catalogue.knows_quality:
             texts.append("the data hold no ratings that differ, so no video is catchy")
         if not bool(self.catalogue.genres.any()):
-            texts.append("the data hold no categories, so nobody tires of one")
+            texts.append("the data hold no categories, so no user tires of a category")
         if self.visits > 1:
             texts.append("habits of users and the days on which they return are assumed")
         return "; ".join(texts)

@@ -447,7 +447,7 @@ class ShortVideo(visits.Visiting):
         return config.taste_gain * affinity + along + facts.pull + offset - wear
 
     def _forget(self, recent: Tensor, left: Tensor) -> Tensor:
-        """``recent`` (N, REMEMBERED) after as many videos of nobody as leave the share ``left`` (N,) of c."""
+        """``recent`` (N, REMEMBERED) after so many videos without a creator that ``left`` (N,) of c stays."""
         moved = (left.log() / math.log(max(self.config.weariness_kept, 1e-6))).clamp_max(REMEMBERED).round()
         place = torch.arange(REMEMBERED, device=recent.device) + moved.long().unsqueeze(1)  # (N, REMEMBERED)
         return recent.gather(1, place.clamp_max(REMEMBERED - 1)).masked_fill(place >= REMEMBERED, -1)

@@ -226,8 +226,8 @@ class ActorCritic(nn.Module):
             return {}
         names_at = dict(zip(interface.starts, (name for name, _ in interface.context), strict=True))
         pieces = [names_at[place.start] for place in self.embeddings]
-        num_sums = 0 if self.session is None else len(SessionSum.DECAYS)
-        names = gate_names(pieces, interface.signals, num_sums)
+        decays = () if self.session is None else SessionSum.DECAYS
+        names = gate_names(pieces, interface.signals, decays)
         actor = self.hidden.one(0, self._read(obs)[0])
         means = self.head.gates_of(actor).mean(0).tolist()
         bare = {f"{piece} (genres)" for piece in pieces}

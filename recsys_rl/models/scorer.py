@@ -92,13 +92,14 @@ class ScorerHead(nn.Module):
         return (RATE * self.log_temperature).exp()
 
 
-def gate_names(pieces: Sequence[str], signals: Sequence[str], num_sums: int) -> list[str]:
-    """Names of the gates, in their order.
+def gate_names(pieces: Sequence[str], signals: Sequence[str], decays: Sequence[float]) -> list[str]:
+    """Names of the gates, in their order, such as "liked, decay 0.75".
 
-    ``pieces`` are the inputs before the sums over the session, of which there are ``num_sums`` alone and with
-    each of the ``signals``; a session without a history has none (0).
+    ``pieces`` are the inputs before the sums over the session. These are named by the ``decays`` that they
+    start with, alone ("shown") and with each of the ``signals``; a session without a history has none.
     """
-    sums = [f"{of} sum {number}" for of in ("shown", *signals) for number in range(1, num_sums + 1)]
+    words = [{0.0: "the last", 1.0: "all"}.get(decay, f"decay {decay:g}") for decay in decays]
+    sums = [f"{of}, {word}" for of in ("shown", *signals) for word in words]
     blocks = [*pieces, *sums]
     return [*blocks, *(f"{name} (genres)" for name in blocks), "popularity", "quality", "year"]
 
