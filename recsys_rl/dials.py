@@ -51,7 +51,8 @@ class EnvConfig:
     embedding_dim: Size = 32
     """Size of user and item embeddings."""
     max_episode_steps: Size = 20
-    """Most steps of one session. The end by this time limit is a truncation, not a termination."""
+    """Most steps of one session, or of one visit of a life. The end by this limit is a truncation, not a
+    termination."""
 
     @property
     def state_dim(self) -> int:
