@@ -553,7 +553,7 @@ PLATFORM = Platform(
         "ppo": {"agent_config": {"lr": 1e-3}, "train_config": {"total_timesteps": 300_000}},
         "a2c": {
             "agent_config": {"lr": 2e-3, "ent_coef": 0.012, "n_steps": 8},
-            # Of 512 steps each: more frequent evaluations would take longer than the updates.
+            # Updates are of 512 steps: evaluations each 10 of them took 17 to 32 % of the time.
             "train_config": {"total_timesteps": 600_000, "eval_interval": 100, "save_interval": 100},
         },
     },
