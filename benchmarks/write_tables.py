@@ -31,6 +31,12 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "effects": learning_texts.effects,
     "short-video": partial(learning_texts.platform, task="short-video"),
     "long-video": partial(learning_texts.platform, task="long-video", converged=False),
+    "long-video-a2c": partial(
+        learning_texts.platform,
+        task="long-video-a2c",
+        converged=False,
+        policies=("a2c-greedy", "a2c", "rule", "mmr"),
+    ),
     "foreign": foreign.text,
     "throughput": speed_texts.throughput,
     "throughput-one-thread": partial(speed_texts.throughput, name="throughput-one-thread"),

@@ -96,6 +96,12 @@ def test_the_table_of_satiation_has_all_rows_in_order(results: Path) -> None:
     assert "Two seeds" in lines[-4] and "commit b, 2026-11-25; 1 min 30 s of training a seed." in lines[-3]
 
 
+def test_a_table_of_some_policies_keeps_the_yardstick_of_all(results: Path) -> None:
+    lines = platform(results, "satiation", policies=("random", "ppo-greedy")).splitlines()
+    assert [line.split("|")[1].strip() for line in lines[2:4]] == ["**ppo-greedy**", "random"]
+    assert lines[4] == "" and lines[-2].startswith("The yardstick is rule: ppo-greedy earns 40 %")
+
+
 def test_numbers_of_a_log_have_no_exponent() -> None:
     shown = [short(value) for value in (17.57, 0.354, 0.0179, 0.00031, 0.00001, -0.168, None)]
     assert shown == ["17.6", "0.35", "0.018", "0.0003", "0", "-0.17", "–"]

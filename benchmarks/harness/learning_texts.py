@@ -120,15 +120,18 @@ def duration(seconds: float) -> str:
     return f"{seconds:.0f} seconds" if seconds < 60 else f"{seconds // 60:.0f} min {seconds % 60:.0f} s"
 
 
-def platform(results: Path, task: str, converged: bool = True) -> str:
+def platform(results: Path, task: str, converged: bool = True, policies: Sequence[str] | None = None) -> str:
     """The table of a task of one platform, with the gain over the yardstick.
 
-    The share of the way to the planner follows if its search has ``converged``.
+    The share of the way to the planner follows if its search has ``converged``. With ``policies`` the table
+    has their rows alone.
     """
     runs, body = Runs(results, task), []
     labels = LABELS | OTHER_LABELS.get(task, {})
     more = {key: shape for key, shape in MORE.items() if any(runs.values(p, key) for p in runs.policies)}
     for policy in runs.policies:
+        if policies is not None and policy not in policies:
+            continue
         found, bold = runs.mean(policy), "**" if policy in LEARNED else ""
         cells = [labels.get(policy, policy), f"{bold}{found.mean:.2f}{bold}", spread(found)]
         cells.append(f"{min(runs.values(policy)):.2f}")
