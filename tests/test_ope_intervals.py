@@ -169,6 +169,13 @@ def test_warnings_name_each_reason() -> None:
     assert "does not hold 1" in warnings_for(off)[0]
 
 
+def test_rounded_propensities_are_no_wrong_ones() -> None:
+    thirds = weigh(torch.full((900,), 1 / 3 / 0.3333, dtype=torch.float64))
+    assert thirds.mean_low == pytest.approx(1.0001, abs=1e-5) and warnings_for(thirds) == []
+    wrong = weigh(torch.full((900,), 1 / 3 / 0.332, dtype=torch.float64))
+    assert "does not hold 1" in warnings_for(wrong)[0]
+
+
 def row(name: str, of: WeightReport | None) -> Estimate:
     return Estimate(name, 1.0, 0.5, 1.5, "student-t", of)
 

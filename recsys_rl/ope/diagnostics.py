@@ -14,6 +14,8 @@ FEW = 200
 """Effective samples under which an estimate is not to be trusted."""
 HEAVY = 0.5
 """Pareto k of the weights above which intervals cover less than they should."""
+ROUNDING = 1e-3
+"""Distance of the mean weight's interval from 1 that counts as rounding: logs hold 0.3333 for a third."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,11 @@ class WeightReport:
     largest: float
     largest_share: float  # of the sum of all weights
     pareto_k: float
+
+    @property
+    def holds_one(self) -> bool:
+        """True if the interval of the mean holds 1, up to ROUNDING."""
+        return self.mean_low - ROUNDING <= 1 <= self.mean_high + ROUNDING
 
 
 # (sum w)^2 / sum w^2: Kish 1965
@@ -123,7 +130,7 @@ def warnings_for(
             f"A few large weights decide (Pareto k {report.pareto_k:.2f} > {HEAVY}): the interval covers the "
             "truth less often than it should."
         )
-    if not report.mean_low <= 1 <= report.mean_high:
+    if not report.holds_one:
         found.append(
             f"The mean weight is {report.mean:.3g} and its interval [{report.mean_low:.3g}, "
             f"{report.mean_high:.3g}] does not hold 1: the propensities are wrong, or the log lacks actions "
