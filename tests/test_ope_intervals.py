@@ -176,20 +176,28 @@ def test_rounded_propensities_are_no_wrong_ones() -> None:
     assert "does not hold 1" in warnings_for(wrong)[0]
 
 
-def row(name: str, of: WeightReport | None) -> Estimate:
-    return Estimate(name, 1.0, 0.5, 1.5, "student-t", of)
+def row(name: str, of: WeightReport | None, unsupported: float = 0.0) -> Estimate:
+    return Estimate(name, 1.0, 0.5, 1.5, "student-t", of, unsupported)
 
 
 @pytest.mark.parametrize(
-    ("other", "name"), [(report(), "wdr"), (report(ess=150), "world"), (report(k=0.6), "world")]
+    ("other", "unsupported", "name"),
+    [
+        (report(), 0.0, "wdr"),
+        (report(), 0.01, "wdr"),
+        (report(), 0.02, "world"),
+        (report(ess=150), 0.0, "world"),
+        (report(k=0.6), 0.0, "world"),
+        (WeightReport(1000, 0.8, 0.7, 0.9, 3.0, 0.001, 0.1), 0.0, "world"),
+    ],
 )
-def test_one_policy_without_enough_samples_moves_the_recommendation_for_all(
-    other: WeightReport, name: str
+def test_one_policy_that_the_log_does_not_cover_moves_the_recommendation_for_all(
+    other: WeightReport, unsupported: float, name: str
 ) -> None:
     found = recommend(
         {
             "a": [row("wdr", report()), row("world", None)],
-            "b": [row("wdr", other), row("world", None)],
+            "b": [row("wdr", other, unsupported), row("world", None)],
         },
         trusted="wdr",
     )

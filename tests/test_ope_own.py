@@ -473,6 +473,40 @@ def test_items_that_the_logger_never_shows_and_equal_rewards_are_warned_of(tmp_p
     assert "Every reward of the log is 1" in row["warning"]
 
 
+def test_policy_that_a_log_without_chance_does_not_cover_is_never_recommended(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Five items in turn, each with propensity 1: no row shows what one item for everybody would earn."""
+    clicked = [int(k % 5 == 4 or k % 7 == 0) for k in range(2000)]
+    rows = {"user": [k % 60 for k in range(2000)], "item": [f"i{k % 5}" for k in range(2000)]}
+    pl.DataFrame(rows | {"click": clicked, "propensity": [1.0] * 2000}).write_csv(tmp_path / "log.csv")
+    always = {f"probability.i{k}": [float(k == 4)] * 2000 for k in range(5)}
+    pl.DataFrame({"propensity": [float(k % 5 == 4) for k in range(2000)]} | always).write_csv(
+        tmp_path / "t.csv"
+    )
+    words = ("--target", str(tmp_path / "t.csv"), "--compare", "target", "logged")
+    found = judged(tmp_path, tmp_path / "log.csv", *words)
+    assert not any(row["recommended"] for row in found["rows"])
+    answer = found["compare"]["text"]
+    assert "Do not trust this" in answer
+    assert "80% of the policy's choices were impossible" in answer
+    assert not answer.endswith("target is better.") and answer in capsys.readouterr().out
+    found = judged(tmp_path, tmp_path / "log.csv", "--policy", "random", "--compare", "random", "logged")
+    marked = {(row["policy"], row["estimator"]) for row in found["rows"] if row["recommended"]}
+    assert marked == {("random", "world")}
+    assert found["compare"]["more_rows"] is None
+    assert "more rows like these would not settle it" in found["compare"]["text"]
+
+
+def test_comparison_on_estimated_propensities_is_doubted(tmp_path: Path) -> None:
+    log = clicks(900)
+    log.pop("pscore")
+    pl.DataFrame(log).write_csv(tmp_path / "log.csv")
+    found = judged(tmp_path, tmp_path / "log.csv", "--compare", "random", "logged", "--no-world")
+    assert found["compare"]["estimator"] == "dr"
+    assert "they were estimated" in found["compare"]["doubt"]
+
+
 def test_log_with_our_header_but_no_platform_needs_no_checkpoint(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

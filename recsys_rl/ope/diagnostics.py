@@ -14,6 +14,8 @@ FEW = 200
 """Effective samples under which an estimate is not to be trusted."""
 HEAVY = 0.5
 """Pareto k of the weights above which intervals cover less than they should."""
+LOST = 0.01
+"""Share of a policy's choices that the logging policy can't make, up to which the log covers the policy."""
 ROUNDING = 1e-3
 """Distance of the mean weight's interval from 1 that counts as rounding: logs hold 0.3333 for a third."""
 
@@ -34,6 +36,11 @@ class WeightReport:
     def holds_one(self) -> bool:
         """True if the interval of the mean holds 1, up to ROUNDING."""
         return self.mean_low - ROUNDING <= 1 <= self.mean_high + ROUNDING
+
+    @property
+    def below_one(self) -> bool:
+        """True if the mean is surely under 1: the log lacks actions that the policy takes."""
+        return self.mean_high + ROUNDING < 1
 
 
 # (sum w)^2 / sum w^2: Kish 1965
@@ -136,7 +143,7 @@ def warnings_for(
             f"{report.mean_high:.3g}] does not hold 1: the propensities are wrong, or the log lacks actions "
             "that the policy takes."
         )
-    if unsupported > 0.01:
+    if unsupported > LOST:
         found.append(
             f"{unsupported:.0%} of the policy's choices were impossible for the logging policy, so that no "
             "row of the log shows their rewards."

@@ -22,7 +22,7 @@ from recsys_rl.data.transitions import observations
 from recsys_rl.errors import one_line
 from recsys_rl.evaluation.behaviours import SEERS, Behaviours
 from recsys_rl.ope.bandit import BANDIT, CLIPPED
-from recsys_rl.ope.diagnostics import FEW, HEAVY, unsupported_mass
+from recsys_rl.ope.diagnostics import unsupported_mass
 from recsys_rl.ope.estimate import Estimate, estimated, with_doubt
 from recsys_rl.ope.fits import Fit, mlp, ridge
 from recsys_rl.ope.judging import (
@@ -294,17 +294,27 @@ class Bench:
             for x in (marked, self.trusted, "snips", "wpdis")
             if all(x in judged[key].terms or key == LOGGED for key in keys)
         ]
-        name, doubt = str(shared[0]), ""
-        if name != marked:
-            weights = [row.weights for row in rows if row.estimator == name and row.weights is not None]
-            if name == self.trusted or any(x.ess < FEW or x.pareto_k >= HEAVY for x in weights):
-                doubt = "Do not trust this: no estimator is recommended on this log."
-        elif name == "world":
-            doubt = "This is the answer of a learned model, and the interval does not cover its error."
+        name, doubts = str(shared[0]), []
+        if name == "world":
+            doubts = ["This is the answer of a learned model, and the interval does not cover its error."]
+        elif name == self.trusted and name != marked:
+            doubts = ["Do not trust this: no estimator is recommended on this log."]
+        for key in keys:
+            for row in table[key]:
+                if row.estimator in (name, "mean") and row.warnings:
+                    doubts.append(f"Warning for {key}: {row.warning}")
         first, second = (judged[key].terms.get(name, judged[key].terms.get("mean")) for key in keys)
         assert first is not None and second is not None
-        number = self.prepared.log.num_rows
-        return difference(pair, name, first, second, self.prepared.users, number, doubt=doubt)
+        return difference(
+            pair,
+            name,
+            first,
+            second,
+            self.prepared.users,
+            self.prepared.log.num_rows,
+            doubt=" ".join(doubts),
+            covered=all(row.covered for row in rows),
+        )
 
     def world_checks(self) -> list[dict[str, Any]]:
         """For each logger: its return, predicted by a world of the other loggers' sessions."""
