@@ -120,6 +120,8 @@ def test_both_choices_leave_weights_alone_that_need_no_clip() -> None:
 def test_effective_sample_size_and_lost_mass_by_hand() -> None:
     assert effective_sample_size(torch.tensor([1.0, 1.0, 2.0])) == pytest.approx(16 / 6)
     assert effective_sample_size(torch.zeros(3)) == 0
+    huge = torch.tensor([1e190, 1e190, 2e190], dtype=torch.float64)
+    assert effective_sample_size(huge) == pytest.approx(16 / 6)
     policy = torch.tensor([[0.5, 0.5], [0.2, 0.8]])
     assert unsupported_mass(policy, torch.tensor([[1.0, 0.0], [0.5, 0.5]])) == pytest.approx(0.25)
 

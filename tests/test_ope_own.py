@@ -498,6 +498,37 @@ def test_policy_that_a_log_without_chance_does_not_cover_is_never_recommended(
     assert "more rows like these would not settle it" in found["compare"]["text"]
 
 
+def test_huge_weights_are_warned_of_and_infinite_ones_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """0.9 / 0.1 over 200 steps is 7e190, whose square is no number."""
+    steps = [(s, t) for s in range(60) for t in range(200)]
+    rows: dict[str, Any] = {"user": [f"u{s % 20}" for s, _ in steps], "session": [f"s{s}" for s, _ in steps]}
+    rows |= {"step": [t for _, t in steps], "item": [f"i{(s * 7 + t) % 10}" for s, t in steps]}
+    log = pl.DataFrame(rows | {"click": [k % 3 // 2 for k in range(12_000)]})
+    log.with_columns(propensity=pl.lit(0.1)).write_csv(tmp_path / "log.csv")
+    target = log.select("session", "step").with_columns(
+        propensity=pl.when(pl.col("session") == "s7").then(0.9).otherwise(0.1)
+    )
+    target.write_csv(tmp_path / "t.csv")
+    words = ("--target", str(tmp_path / "t.csv"))
+    found = {row["estimator"]: row for row in judged(tmp_path, tmp_path / "log.csv", *words)["rows"]}
+    assert found["pdis"]["ess"] == pytest.approx(1) and found["pdis"]["high"] > 1e180
+    assert "Do not trust this" in found["pdis"]["warning"]
+    assert max(map(len, capsys.readouterr().out.splitlines())) < 400  # no number of 190 digits
+    log.with_columns(propensity=pl.lit(0.01)).write_csv(tmp_path / "log.csv")
+    text = refusal(capsys, tmp_path / "log.csv", *words)
+    assert "log.csv: the weight of session 's7' is inf, too large to estimate with, as its 200 steps" in text
+
+
+def test_tiny_propensity_is_blamed_for_its_weight(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log = bad("pscore", 2, 1e-310)
+    pl.DataFrame(log).write_csv(tmp_path / "log.csv")
+    text = refusal(capsys, tmp_path / "log.csv", "--policy", "random")
+    assert "log.csv: the weight of row 3 is inf, too large" in text
+    assert "as its propensity is 1e-310: correct the propensity" in text
+
+
 def test_comparison_on_estimated_propensities_is_doubted(tmp_path: Path) -> None:
     log = clicks(900)
     log.pop("pscore")

@@ -45,8 +45,11 @@ class WeightReport:
 
 # (sum w)^2 / sum w^2: Kish 1965
 def effective_sample_size(weights: Tensor) -> float:
-    total = float(weights.sum())
-    return total**2 / float((weights**2).sum()) if total > 0 else 0.0
+    largest = float(weights.max())
+    if largest <= 0:
+        return 0.0
+    shares = weights / largest  # squares of huge weights are no numbers
+    return float(shares.sum() ** 2 / (shares**2).sum())
 
 
 # sum_a pi(a|x) 1{pi_b(a|x) = 0}, mean over rows

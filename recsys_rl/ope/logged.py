@@ -16,6 +16,9 @@ from recsys_rl.ope.sequential import Sessions, balanced, cumulative, with_fitted
 from recsys_rl.protocols import Behaviour
 from recsys_rl.types import Catalogue, UserError
 
+LARGEST = 1e300
+"""The largest term of an estimate; sums of larger ones are no numbers."""
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -182,6 +185,26 @@ def sessions_of(prepared: Prepared, logprobs: Tensor, draws: Tensor | None, fit:
 
     folds = prepared.folds[grid[:, 0]]
     return with_fitted_q(plain, prepared.on_grid(prepared.rows), alternatives, fit, folds, prepared.bounds)
+
+
+def check_weights(prepared: Prepared, weights: Tensor) -> None:
+    """Raise UserError if a weight (N, T), times what a session can earn, is too large for a number."""
+    most = max(map(abs, prepared.bounds)) * weights.shape[1]
+    wrong = ~(weights.amax(1) * (1 + 2 * most) <= LARGEST)  # (N,); a term holds r - q + V
+    if not bool(wrong.any()):
+        return
+    place = int(wrong.nonzero()[0])
+    log, row, steps = prepared.log, int(prepared.grid[place, 0]), int(prepared.alive[place].sum())
+    where = f"the weight of session {int(log.sessions[row])} is {float(weights[place].max()):.3g}"
+    if steps == 1:
+        raise UserError(
+            f"{where}, too large to estimate with, as its propensity is "
+            f"{float(log.logprobs[row].exp()):.3g}: correct the propensity, or drop the row."
+        )
+    raise UserError(
+        f"{where}, too large to estimate with, as its {steps} steps multiply the policy's probabilities over "
+        "the propensities: correct the propensities, or cut the sessions into shorter ones."
+    )
 
 
 def certain_mass(prepared: Prepared, logprobs: Tensor) -> float:

@@ -13,8 +13,14 @@ def plain(value: Any) -> Any:
 
 
 def number(value: float) -> str:
-    """Three decimals, or three digits if the value is small: click rates are a few thousandths."""
+    """Three decimals, or three digits if the value is small or huge: click rates are a few thousandths."""
+    if abs(value) >= 1e6:
+        return f"{value:.3g}"
     return f"{value:.3f}" if value == 0 or abs(value) >= 0.1 else f"{value:.3g}"
+
+
+def _weight(value: float) -> str:
+    return f"{value:.3f}" if value < 1000 else f"{value:.3g}"
 
 
 def print_result(result: Mapping[str, Any]) -> None:
@@ -35,7 +41,7 @@ def print_result(result: Mapping[str, Any]) -> None:
     print(f"{'policy':<{width}}{'estimator':<13}{'value':>9}  {'95 % interval':<20}{numbers}")
     for row in result["rows"]:
         bounds = f"[{number(row['low'])}, {number(row['high'])}]"
-        weights = "" if row["ess"] is None else f"{row['ess']:>9,.0f}{row['mean_weight']:>8.3f}"
+        weights = "" if row["ess"] is None else f"{row['ess']:>9,.0f} {_weight(row['mean_weight']):>7}"
         shape = "" if row["pareto_k"] is None else f"{row['pareto_k']:>7.2f}"
         mark = "  <- recommended" if row["recommended"] else ""
         value = f"{number(row['value']):>9}  {bounds:<20}"

@@ -35,7 +35,7 @@ from recsys_rl.ope.judging import (
     difference,
     judgement,
 )
-from recsys_rl.ope.logged import Prepared, certain_mass, judge, sessions_of
+from recsys_rl.ope.logged import Prepared, certain_mass, check_weights, judge, sessions_of
 from recsys_rl.ope.logged_clusters import ClusterBench, Probabilities, k_means
 from recsys_rl.ope.logged_slates import Places, SlateBench, marginals_of, place_rewards, uniform_choices
 from recsys_rl.ope.propensities import WARNING, PropensityFit
@@ -44,6 +44,7 @@ from recsys_rl.ope.world import Worlds, fit_world, world
 from recsys_rl.protocols import Behaviour
 from recsys_rl.types import Feedback, Obs, UserError
 from recsys_rl.workflows.ope_config import LOGGED, TARGET, OpeConfig
+from recsys_rl.workflows.ope_errors import errors_of
 from recsys_rl.workflows.ope_loggers import Loggers
 
 Rewards = Callable[[Feedback], Tensor]
@@ -227,6 +228,8 @@ class Bench:
     ) -> Judgement:
         of = self.prepared
         sessions = sessions_of(of, logprobs, draws, self.fit())
+        with errors_of(self.options.log, self.own):
+            check_weights(of, sessions.weights)
         unknown = "the target file has no probabilities of every item"
         if draws is None:
             mine = (*BANDIT, *CLIPPED) if self.steps == 1 else tuple(SEQUENTIAL)
