@@ -494,6 +494,9 @@ def test_policy_that_a_log_without_chance_does_not_cover_is_never_recommended(
     found = judged(tmp_path, tmp_path / "log.csv", "--policy", "random", "--compare", "random", "logged")
     marked = {(row["policy"], row["estimator"]) for row in found["rows"] if row["recommended"]}
     assert marked == {("random", "world")}
+    world = next(row for row in found["rows"] if row["recommended"])
+    assert world["warning"].startswith("Model-based, no promise of coverage")
+    assert "Not checked: one logger." in world["warning"]
     assert found["compare"]["more_rows"] is None
     assert "more rows like these would not settle it" in found["compare"]["text"]
 

@@ -16,6 +16,7 @@ from recsys_rl.ope.diagnostics import Calibration, calibration, weigh
 from recsys_rl.ope.estimate import Estimate, estimated
 from recsys_rl.ope.intervals import bernstein, bootstrap, student_t
 from recsys_rl.ope.sequential import SEQUENTIAL, Sessions
+from recsys_rl.ope.world import WARNING
 from recsys_rl.types import UserError
 
 NEEDS_MODEL = ("dm", "dr", "sndr", "switch-dr", "dros", "sdr", "wdr", "fqe", "offcem")
@@ -131,7 +132,10 @@ def judgement(
             most=most,
             level=way.level,
         )
-        estimates.append(_with_interval(row, _again(name, chosen, mine, log), log, mine, users, way))
+        row = _with_interval(row, _again(name, chosen, mine, log), log, mine, users, way)
+        if name == "world":
+            row = replace(row, interval="model", warnings=(WARNING, *row.warnings))
+        estimates.append(row)
     return Judgement(terms, estimates)
 
 

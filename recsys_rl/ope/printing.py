@@ -51,23 +51,17 @@ def print_result(result: Mapping[str, Any]) -> None:
     for part in result["not_computed"]:
         whose = f" of {', '.join(part['policies'])}" if part["policies"] else ""
         print(f"not computed{whose}: {', '.join(part['estimators'])} ({part['reason']})")
-    told: dict[str, list[str]] = {}
+    told: dict[tuple[str, str], list[str]] = {}  # the estimators of each policy and warning
     for row in result["rows"]:
         if row["warning"]:
-            told.setdefault(f"{row['policy']}: {row['warning']}", []).append(row["estimator"])
-    for text, names in told.items():
-        print(f"warning ({', '.join(names)}): {text}")
+            told.setdefault((row["policy"], row["warning"]), []).append(row["estimator"])
+    by_text: dict[tuple[str, tuple[str, ...]], list[str]] = {}  # the policies of each warning
+    for (policy, text), of_policy in told.items():
+        by_text.setdefault((text, tuple(of_policy)), []).append(policy)
+    for (text, estimators), policies in by_text.items():
+        print(f"warning ({', '.join(estimators)}): {', '.join(policies)}: {text}")
     if not any(row["recommended"] for row in result["rows"]):
         print(_no_recommendation(result))
-    if any(row["recommended"] and row["estimator"] == "world" for row in result["rows"]):
-        print(
-            "world is a learned model, without promise: its interval does not cover the error of the model."
-        )
-    for check in result["world_checks"]:
-        print(
-            f"world without the sessions of {check['logger']} predicts {check['predicted']:.3f} for it; it "
-            f"earned {check['earned']:.3f}."
-        )
     if result["compare"] is not None:
         print(result["compare"]["text"])
 

@@ -8,7 +8,6 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -298,14 +297,14 @@ class Bench:
             if all(x in judged[key].terms or key == LOGGED for key in keys)
         ]
         name, doubts = str(shared[0]), []
-        if name == "world":
-            doubts = ["This is the answer of a learned model, and the interval does not cover its error."]
-        elif name == self.trusted and name != marked:
+        if name == self.trusted and name != marked:
             doubts = ["Do not trust this: no estimator is recommended on this log."]
+        told: dict[str, list[str]] = {}  # the policies of each warning
         for key in keys:
             for row in table[key]:
                 if row.estimator in (name, "mean") and row.warnings:
-                    doubts.append(f"Warning for {key}: {row.warning}")
+                    told.setdefault(row.warning, []).append(key)
+        doubts += [f"Warning for {' and '.join(those)}: {text}" for text, those in told.items()]
         first, second = (judged[key].terms.get(name, judged[key].terms.get("mean")) for key in keys)
         assert first is not None and second is not None
         return difference(
@@ -318,25 +317,3 @@ class Bench:
             doubt=" ".join(doubts),
             covered=all(row.covered for row in rows),
         )
-
-    def world_checks(self) -> list[dict[str, Any]]:
-        """For each logger: its return, predicted by a world of the other loggers' sessions."""
-        of, names = self.prepared, self.prepared.log.header.loggers
-        if len(names) < 2 or self.no_world or self.behaviours is None:
-            return []
-        found = []
-        for place, name in enumerate(names):
-            theirs = of.log.loggers != place
-            if name not in self.behaviours.names or not bool(theirs.any()) or bool(theirs.all()):
-                continue
-            policy = self.loggers.behaviour(place)
-            if policy is None:  # a policy of the same name, of another checkpoint
-                continue
-            if len(of.log.users[theirs].unique()) < 3 or (worlds := self.worlds(theirs)) is None:
-                continue
-            mine = of.log.loggers[of.grid[:, 0]] == place
-            discounts = of.gamma ** torch.arange(of.grid.shape[1], dtype=torch.float64)
-            earned = float((of.on_grid(of.rewards)[mine] @ discounts).mean())
-            predicted = float(world(worlds, policy).mean())
-            found.append({"logger": name, "predicted": predicted, "earned": earned})
-        return found
