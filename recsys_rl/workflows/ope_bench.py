@@ -34,9 +34,25 @@ from recsys_rl.ope.judging import (
     difference,
     judgement,
 )
-from recsys_rl.ope.logged import Prepared, certain_mass, check_weights, judge, sessions_of
-from recsys_rl.ope.logged_clusters import ClusterBench, Probabilities, k_means
-from recsys_rl.ope.logged_slates import Places, SlateBench, marginals_of, place_rewards, uniform_choices
+from recsys_rl.ope.logged import (
+    Actions,
+    Prepared,
+    Probabilities,
+    certain_mass,
+    check_weights,
+    every_item,
+    judge,
+    sessions_of,
+)
+from recsys_rl.ope.logged_clusters import ClusterBench, k_means
+from recsys_rl.ope.logged_slates import (
+    Places,
+    SlateBench,
+    marginals_of,
+    place_rewards,
+    uniform_choices,
+    uniform_marginals,
+)
 from recsys_rl.ope.propensities import WARNING, PropensityFit
 from recsys_rl.ope.sequential import SEQUENTIAL
 from recsys_rl.ope.world import Worlds, fit_world, world
@@ -182,21 +198,32 @@ class Bench:
         return found
 
     def _judge(self, name: str, policy: Behaviour, worlds: Worlds | None) -> Judgement:
-        draws = 1 if isinstance(policy, Fixed) else self.options.draws
-        mine = judge(self.prepared, policy, draws)
-        marginals = None
-        if self.slates is not None and self.slates.numbers is not None:
-            marginals = marginals_of(self.prepared, policy, draws)
+        certain = isinstance(policy, Fixed)
+        draws = 1 if certain else self.options.draws
         size = self.prepared.catalogue.num_items
 
         def probabilities(rows: Tensor, obs: Obs) -> Tensor:
             return policy.item_probabilities(obs, size)
 
+        sums = self.places == 1 and not certain
+        actions = every_item(self.prepared, probabilities) if sums else None
+        mine = judge(self.prepared, policy, draws if actions is None else 0)
+        marginals = None
+        if self.slates is not None and self.slates.numbers is not None:
+            if isinstance(policy, RandomPolicy):
+                marginals = uniform_marginals(self.slates.numbers, self.places)
+            else:
+                marginals = marginals_of(self.prepared, policy, draws)
         more = {} if worlds is None else {"world": Terms(world(worlds, policy))}
         if worlds is None:
             self._leave_out(name, {"world": self.no_world})
         return self._judgement(
-            name, mine.logprobs, mine.draws, Places(mine.places, marginals), probabilities, more
+            name,
+            mine.logprobs,
+            actions or Actions(mine.draws),
+            Places(mine.places, marginals),
+            probabilities,
+            more,
         )
 
     def _judge_target(self, target: Target) -> Judgement:
@@ -205,32 +232,43 @@ class Bench:
         places = Places(target.places, None)
         if every is None:
             return self._judgement(name, target.logprobs, None, places, None, {})
+        for at, obs in observations(of.log, of.catalogue):
+            with self._naming():
+                check_support(every[at], obs.showable(every.shape[1]), at, of.log)
+
+        def probabilities(rows: Tensor, obs: Obs) -> Tensor:
+            return every[rows]
+
+        actions = every_item(of, probabilities) or self._drawn(every)
+        return self._judgement(name, target.logprobs, actions, places, probabilities, {})
+
+    def _drawn(self, every: Tensor) -> Actions:
+        """Items that are drawn with the probabilities ``every`` (E, I)."""
+        of = self.prepared
         drawn = torch.multinomial(
             every, self.options.draws, replacement=True, generator=self.streams["policy"]
         )
         features = torch.zeros(*drawn.shape, of.rows.shape[1])
         for at, obs in observations(of.log, of.catalogue):
-            with self._naming():
-                check_support(every[at], obs.showable(every.shape[1]), at, of.log)
             for k in range(drawn.shape[1]):
                 features[at, k] = of.features(obs, drawn[at, k].unsqueeze(1))
-        return self._judgement(name, target.logprobs, features, places, lambda rows, obs: every[rows], {})
+        return Actions(features)
 
     def _judgement(
         self,
         name: str,
         logprobs: Tensor,
-        draws: Tensor | None,
+        actions: Actions | None,
         places: Places,
         probabilities: Probabilities | None,
         more: dict[str, Terms],
     ) -> Judgement:
         of = self.prepared
-        sessions = sessions_of(of, logprobs, draws, self.fit())
+        sessions = sessions_of(of, logprobs, actions, self.fit())
         with errors_of(self.options.log, self.own):
             check_weights(of, sessions.weights)
         unknown = "the target file has no probabilities of every item"
-        if draws is None:
+        if actions is None:
             mine = (*BANDIT, *CLIPPED) if self.steps == 1 else tuple(SEQUENTIAL)
             self._leave_out(name, {x: unknown for x in mine if x in NEEDS_MODEL})
         if self.slates is not None:
