@@ -28,7 +28,7 @@ from recsys_rl.experience.rollout import play
 from recsys_rl.objective.weighted import weighted
 from recsys_rl.ope.fits import ridge
 from recsys_rl.ope.judging import Terms, Way, judgement
-from recsys_rl.ope.logged import judge, prepare, sessions_of
+from recsys_rl.ope.logged import Actions, judge, prepare, sessions_of
 from recsys_rl.ope.world import fit_world, world
 from recsys_rl.protocols import Behaviour
 from recsys_rl.utils.seeding import generators
@@ -185,7 +185,7 @@ def estimates(arena: Arena, sessions: int, generator: torch.Generator) -> tuple[
         before = time.process_time()
         played = world(worlds, policy)
         playing = max(playing, time.process_time() - before)
-        of = sessions_of(prepared, mine.logprobs, mine.draws, ridge())
+        of = sessions_of(prepared, mine.logprobs, Actions(mine.draws), ridge())
         judged = judgement(of, prepared.users, Way(), 0.0, prepared.most, {"world": Terms(played)})
         for name, terms in judged.terms.items():
             found.setdefault(name, []).append(float(terms.mean()))

@@ -25,6 +25,7 @@ from recsys_rl.ope.features import Features
 from recsys_rl.ope.logged import Prepared, certain_mass, prepare, session_grid
 from recsys_rl.ope.world import fit_world, world
 from recsys_rl.types import Action, Catalogue, Obs
+from recsys_rl.workflows.ope_world import WorldCheck
 from recsys_rl.workflows.recommend import load
 from tests.doors import SATIATION, steps, train_in
 
@@ -106,8 +107,33 @@ def test_a_deterministic_policy_is_not_to_be_trusted_and_the_world_is_recommende
     assert rows["world"]["recommended"] and not rows["wdr"]["recommended"]
     assert "Do not trust this" in rows["wdr"]["warning"]
     assert {check["logger"] for check in found["world_checks"]} == {"random", "ppo"}
+    assert rows["world"]["interval"] == "model"
+    assert found["about"]["promises"]["model"].startswith("none")
+    assert rows["world"]["warning"].startswith("Model-based, no promise of coverage")
+    assert all(check["text"] in rows["world"]["warning"] for check in found["world_checks"])
     out = capsys.readouterr().out
-    assert "world without the sessions of random predicts" in out and "without promise" in out
+    assert "world without the sessions of random predicts" in out and "no promise" in out
+    alone = command(folder, "random.parquet", "--policy", "popularity")["rows"]
+    assert next(row for row in alone if row["estimator"] == "world")["warning"].endswith(
+        "Not checked: one logger."
+    )
+
+
+@pytest.mark.parametrize(
+    ("predicted", "wrong", "gap"),
+    [(6.6, True, "44% too low"), (11.9, False, "1% too high"), (12.3, True, "4% too high")],
+)
+def test_world_that_mistakes_the_other_logger_is_not_to_be_trusted(
+    predicted: float, wrong: bool, gap: str
+) -> None:
+    check = WorldCheck("ppo", predicted, earned=11.8, low=11.4, high=12.2)
+    assert check.wrong == wrong == check.sentence.startswith("Do not trust this: world without")
+    assert gap in check.sentence and "it earned 11.800 [11.400, 12.200]" in check.sentence
+
+
+def test_world_far_off_within_a_wide_interval_is_not_to_be_trusted() -> None:
+    assert WorldCheck("ppo", 1.2, earned=1.0, low=0.5, high=1.5).wrong
+    assert "0.300 too high" in WorldCheck("ppo", 0.3, earned=0.0, low=-1.0, high=1.0).sentence
 
 
 def test_bootstrap_agrees_with_the_t_interval_and_bernstein_refuses_several_steps(

@@ -120,6 +120,8 @@ def test_both_choices_leave_weights_alone_that_need_no_clip() -> None:
 def test_effective_sample_size_and_lost_mass_by_hand() -> None:
     assert effective_sample_size(torch.tensor([1.0, 1.0, 2.0])) == pytest.approx(16 / 6)
     assert effective_sample_size(torch.zeros(3)) == 0
+    huge = torch.tensor([1e190, 1e190, 2e190], dtype=torch.float64)
+    assert effective_sample_size(huge) == pytest.approx(16 / 6)
     policy = torch.tensor([[0.5, 0.5], [0.2, 0.8]])
     assert unsupported_mass(policy, torch.tensor([[1.0, 0.0], [0.5, 0.5]])) == pytest.approx(0.25)
 
@@ -169,20 +171,35 @@ def test_warnings_name_each_reason() -> None:
     assert "does not hold 1" in warnings_for(off)[0]
 
 
-def row(name: str, of: WeightReport | None) -> Estimate:
-    return Estimate(name, 1.0, 0.5, 1.5, "student-t", of)
+def test_rounded_propensities_are_no_wrong_ones() -> None:
+    thirds = weigh(torch.full((900,), 1 / 3 / 0.3333, dtype=torch.float64))
+    assert thirds.mean_low == pytest.approx(1.0001, abs=1e-5) and warnings_for(thirds) == []
+    wrong = weigh(torch.full((900,), 1 / 3 / 0.332, dtype=torch.float64))
+    assert "does not hold 1" in warnings_for(wrong)[0]
+
+
+def row(name: str, of: WeightReport | None, unsupported: float = 0.0) -> Estimate:
+    return Estimate(name, 1.0, 0.5, 1.5, "student-t", of, unsupported)
 
 
 @pytest.mark.parametrize(
-    ("other", "name"), [(report(), "wdr"), (report(ess=150), "world"), (report(k=0.6), "world")]
+    ("other", "unsupported", "name"),
+    [
+        (report(), 0.0, "wdr"),
+        (report(), 0.01, "wdr"),
+        (report(), 0.02, "world"),
+        (report(ess=150), 0.0, "world"),
+        (report(k=0.6), 0.0, "world"),
+        (WeightReport(1000, 0.8, 0.7, 0.9, 3.0, 0.001, 0.1), 0.0, "world"),
+    ],
 )
-def test_one_policy_without_enough_samples_moves_the_recommendation_for_all(
-    other: WeightReport, name: str
+def test_one_policy_that_the_log_does_not_cover_moves_the_recommendation_for_all(
+    other: WeightReport, unsupported: float, name: str
 ) -> None:
     found = recommend(
         {
             "a": [row("wdr", report()), row("world", None)],
-            "b": [row("wdr", other), row("world", None)],
+            "b": [row("wdr", other, unsupported), row("world", None)],
         },
         trusted="wdr",
     )

@@ -19,6 +19,7 @@ from recsys_rl.data.decisions import DecisionHeader, DecisionLog
 from recsys_rl.data.own_decisions import OwnLog, read_own
 from recsys_rl.data.target import Ids, Target, read_target
 from recsys_rl.errors import UserError
+from recsys_rl.ope import logged
 from recsys_rl.types import Interface
 
 ITEMS = ("tea", "coffee", "milk", "water")
@@ -158,6 +159,25 @@ def test_own_log_without_propensities_is_judged_by_estimated_ones(tmp_path: Path
     assert row["low"] < float(POLICY @ RATES) < row["high"]
 
 
+@pytest.mark.parametrize("words", [("--policy", "random"), ("--target",)])
+def test_direct_method_averages_over_every_item_whatever_the_draws(
+    tmp_path: Path, words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = clicks(rows=300)
+    pl.DataFrame(log).write_csv(tmp_path / "log.csv")
+    target(log, every=True).write_csv(tmp_path / "t.csv")
+    words = (*words, str(tmp_path / "t.csv")) if words == ("--target",) else words
+
+    def values(draws: int) -> list[float]:
+        found = judged(tmp_path, tmp_path / "log.csv", *words, "--no-world", "--draws", str(draws))
+        return [row["value"] for row in found["rows"] if row["estimator"] in ("dm", "dr", "sndr")]
+
+    assert len(values(1)) == 3 and values(1) == values(50)
+    exact = values(8)
+    monkeypatch.setattr(logged, "PAIRS", 300)  # rows times items are 1,200: the items are drawn
+    assert values(8) != values(50) and values(2000) == pytest.approx(exact, abs=2e-3)
+
+
 SLATES = np.array(list(permutations(range(4), 2)))  # (12, 2)
 
 
@@ -183,12 +203,9 @@ def test_uniform_slates_have_all_estimators_of_slates(tmp_path: Path) -> None:
     found = judged(tmp_path, slates(tmp_path), "--policy", "random", "--draws", "2")
     rows = {row["estimator"]: row for row in found["rows"] if row["policy"] == "random"}
     mean = next(row["value"] for row in found["rows"] if row["policy"] == "logged")
-    for name in ("sips", "rips"):  # its weights are 1, exactly
+    for name in ("sips", "rips", "iips", "pi"):  # its weights are 1, exactly
         assert rows[name]["value"] == pytest.approx(mean, rel=1e-6)
         assert rows[name]["ess"] == pytest.approx(6000, rel=1e-6)
-    for name in ("iips", "pi"):  # marginals are averages over slates that the policy draws
-        assert rows[name]["low"] < mean < rows[name]["high"]
-        assert rows[name]["mean_weight"] == pytest.approx(1, abs=0.05)
     assert {"dm", "dr", "snips"} <= set(rows)
 
 
@@ -471,6 +488,74 @@ def test_items_that_the_logger_never_shows_and_equal_rewards_are_warned_of(tmp_p
     assert row["unsupported"] == pytest.approx(0.4)
     assert "40% of the policy's choices were impossible for the logging policy" in row["warning"]
     assert "Every reward of the log is 1" in row["warning"]
+
+
+def test_policy_that_a_log_without_chance_does_not_cover_is_never_recommended(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Five items in turn, each with propensity 1: no row shows what one item for everybody would earn."""
+    clicked = [int(k % 5 == 4 or k % 7 == 0) for k in range(2000)]
+    rows = {"user": [k % 60 for k in range(2000)], "item": [f"i{k % 5}" for k in range(2000)]}
+    pl.DataFrame(rows | {"click": clicked, "propensity": [1.0] * 2000}).write_csv(tmp_path / "log.csv")
+    always = {f"probability.i{k}": [float(k == 4)] * 2000 for k in range(5)}
+    pl.DataFrame({"propensity": [float(k % 5 == 4) for k in range(2000)]} | always).write_csv(
+        tmp_path / "t.csv"
+    )
+    words = ("--target", str(tmp_path / "t.csv"), "--compare", "target", "logged")
+    found = judged(tmp_path, tmp_path / "log.csv", *words)
+    assert not any(row["recommended"] for row in found["rows"])
+    answer = found["compare"]["text"]
+    assert "Do not trust this" in answer
+    assert "80% of the policy's choices were impossible" in answer
+    assert not answer.endswith("target is better.") and answer in capsys.readouterr().out
+    found = judged(tmp_path, tmp_path / "log.csv", "--policy", "random", "--compare", "random", "logged")
+    marked = {(row["policy"], row["estimator"]) for row in found["rows"] if row["recommended"]}
+    assert marked == {("random", "world")}
+    world = next(row for row in found["rows"] if row["recommended"])
+    assert world["warning"].startswith("Model-based, no promise of coverage")
+    assert "Not checked: one logger." in world["warning"]
+    assert found["compare"]["more_rows"] is None
+    assert "more rows like these would not settle it" in found["compare"]["text"]
+
+
+def test_huge_weights_are_warned_of_and_infinite_ones_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """0.9 / 0.1 over 200 steps is 7e190, whose square is no number."""
+    steps = [(s, t) for s in range(60) for t in range(200)]
+    rows: dict[str, Any] = {"user": [f"u{s % 20}" for s, _ in steps], "session": [f"s{s}" for s, _ in steps]}
+    rows |= {"step": [t for _, t in steps], "item": [f"i{(s * 7 + t) % 10}" for s, t in steps]}
+    log = pl.DataFrame(rows | {"click": [k % 3 // 2 for k in range(12_000)]})
+    log.with_columns(propensity=pl.lit(0.1)).write_csv(tmp_path / "log.csv")
+    target = log.select("session", "step").with_columns(
+        propensity=pl.when(pl.col("session") == "s7").then(0.9).otherwise(0.1)
+    )
+    target.write_csv(tmp_path / "t.csv")
+    words = ("--target", str(tmp_path / "t.csv"))
+    found = {row["estimator"]: row for row in judged(tmp_path, tmp_path / "log.csv", *words)["rows"]}
+    assert found["pdis"]["ess"] == pytest.approx(1) and found["pdis"]["high"] > 1e180
+    assert "Do not trust this" in found["pdis"]["warning"]
+    assert max(map(len, capsys.readouterr().out.splitlines())) < 400  # no number of 190 digits
+    log.with_columns(propensity=pl.lit(0.01)).write_csv(tmp_path / "log.csv")
+    text = refusal(capsys, tmp_path / "log.csv", *words)
+    assert "log.csv: the weight of session 's7' is inf, too large to estimate with, as its 200 steps" in text
+
+
+def test_tiny_propensity_is_blamed_for_its_weight(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log = bad("pscore", 2, 1e-310)
+    pl.DataFrame(log).write_csv(tmp_path / "log.csv")
+    text = refusal(capsys, tmp_path / "log.csv", "--policy", "random")
+    assert "log.csv: the weight of row 3 is inf, too large" in text
+    assert "as its propensity is 1e-310: correct the propensity" in text
+
+
+def test_comparison_on_estimated_propensities_is_doubted(tmp_path: Path) -> None:
+    log = clicks(900)
+    log.pop("pscore")
+    pl.DataFrame(log).write_csv(tmp_path / "log.csv")
+    found = judged(tmp_path, tmp_path / "log.csv", "--compare", "random", "logged", "--no-world")
+    assert found["compare"]["estimator"] == "dr"
+    assert "they were estimated" in found["compare"]["doubt"]
 
 
 def test_log_with_our_header_but_no_platform_needs_no_checkpoint(

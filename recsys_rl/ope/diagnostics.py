@@ -14,6 +14,10 @@ FEW = 200
 """Effective samples under which an estimate is not to be trusted."""
 HEAVY = 0.5
 """Pareto k of the weights above which intervals cover less than they should."""
+LOST = 0.01
+"""Share of a policy's choices that the logging policy can't make, up to which the log covers the policy."""
+ROUNDING = 1e-3
+"""Distance of the mean weight's interval from 1 that counts as rounding: logs hold 0.3333 for a third."""
 
 
 @dataclass(frozen=True)
@@ -28,11 +32,24 @@ class WeightReport:
     largest_share: float  # of the sum of all weights
     pareto_k: float
 
+    @property
+    def holds_one(self) -> bool:
+        """True if the interval of the mean holds 1, up to ROUNDING."""
+        return self.mean_low - ROUNDING <= 1 <= self.mean_high + ROUNDING
+
+    @property
+    def below_one(self) -> bool:
+        """True if the mean is surely under 1: the log lacks actions that the policy takes."""
+        return self.mean_high + ROUNDING < 1
+
 
 # (sum w)^2 / sum w^2: Kish 1965
 def effective_sample_size(weights: Tensor) -> float:
-    total = float(weights.sum())
-    return total**2 / float((weights**2).sum()) if total > 0 else 0.0
+    largest = float(weights.max())
+    if largest <= 0:
+        return 0.0
+    shares = weights / largest  # squares of huge weights are no numbers
+    return float(shares.sum() ** 2 / (shares**2).sum())
 
 
 # sum_a pi(a|x) 1{pi_b(a|x) = 0}, mean over rows
@@ -123,13 +140,13 @@ def warnings_for(
             f"A few large weights decide (Pareto k {report.pareto_k:.2f} > {HEAVY}): the interval covers the "
             "truth less often than it should."
         )
-    if not report.mean_low <= 1 <= report.mean_high:
+    if not report.holds_one:
         found.append(
             f"The mean weight is {report.mean:.3g} and its interval [{report.mean_low:.3g}, "
             f"{report.mean_high:.3g}] does not hold 1: the propensities are wrong, or the log lacks actions "
             "that the policy takes."
         )
-    if unsupported > 0.01:
+    if unsupported > LOST:
         found.append(
             f"{unsupported:.0%} of the policy's choices were impossible for the logging policy, so that no "
             "row of the log shows their rewards."

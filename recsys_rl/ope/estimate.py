@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from recsys_rl.errors import UserError
-from recsys_rl.ope.diagnostics import FEW, HEAVY, Calibration, WeightReport, touches, warnings_for
+from recsys_rl.ope.diagnostics import FEW, HEAVY, LOST, Calibration, WeightReport, touches, warnings_for
 from recsys_rl.ope.intervals import PROMISES, student_t
 
 
@@ -36,6 +36,11 @@ class Estimate:
     @property
     def warning(self) -> str:
         return " ".join(self.warnings)
+
+    @property
+    def covered(self) -> bool:
+        """False if its weights show that the log lacks actions that the policy takes."""
+        return self.unsupported <= LOST and (self.weights is None or not self.weights.below_one)
 
     def row(self) -> dict[str, float | str | bool | None]:
         """The values of a JSON row; None where there is none."""
@@ -122,12 +127,13 @@ def recommend(
 ) -> dict[str, list[Estimate]]:
     """Mark one estimator, the same for each of the compared policies.
 
-    It is ``trusted`` (``wdr``; at one step ``dr``) if its weights have an effective sample size of at least
-    FEW and a Pareto k under HEAVY for every policy, else ``model``, which promises no coverage. If there is
-    no row of ``model``, none is marked.
+    It is ``trusted`` (``wdr``; at one step ``dr``) if for every policy its weights have an effective sample
+    size of at least FEW, a Pareto k under HEAVY and a mean whose interval holds 1, and if the log lacks at
+    most LOST of the policy's mass. Otherwise it is ``model``, which promises no coverage. If there is no row
+    of ``model``, none is marked.
     """
     rest = [row for rows in policies.values() for row in rows if row.estimator == trusted]
-    good = bool(rest) and all(_enough(row.weights) for row in rest)
+    good = bool(rest) and all(_enough(row) for row in rest)
     name = trusted if good else model
     return {
         policy: [replace(row, recommended=row.estimator == name) for row in rows]
@@ -135,5 +141,8 @@ def recommend(
     }
 
 
-def _enough(report: WeightReport | None) -> bool:
-    return report is not None and report.ess >= FEW and report.pareto_k < HEAVY
+def _enough(row: Estimate) -> bool:
+    of = row.weights
+    if of is None or row.unsupported > LOST:
+        return False
+    return of.ess >= FEW and of.pareto_k < HEAVY and of.holds_one

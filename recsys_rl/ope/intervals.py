@@ -12,10 +12,13 @@ from torch import Tensor
 from recsys_rl.types import UserError
 
 RESAMPLES = 1999
+HUGE = 1e100
+"""Terms above it are divided by the largest before they are squared."""
 
 PROMISES = {
     "student-t": "right for many users and light tails; it covers less with few effective samples",
     "bootstrap": "right for many users; it covers less with few effective samples",
+    "model": "none: it is the spread of a learned model's answers, and does not cover the model's error",
     "bernstein": "holds for every number of users if no reward lies outside those of the log; wide",
 }
 """The promise of each kind of interval, as the report prints it."""
@@ -40,7 +43,9 @@ def user_terms(terms: Tensor, users: Tensor | None) -> Tensor:
 def standard_error(terms: Tensor, users: Tensor | None = None) -> Tensor:
     """() standard error of the mean of ``terms`` (E,), over users if given."""
     mine = user_terms(terms, users)
-    return mine.std() / math.sqrt(len(mine))
+    largest = mine.abs().max()
+    size = torch.where(largest > HUGE, largest, 1.0)  # squares of huge terms are no numbers
+    return (mine / size).std() * size / math.sqrt(len(mine))
 
 
 # mean +- t_{1 - alpha/2, U - 1} s / sqrt U

@@ -16,6 +16,7 @@ from recsys_rl.ope.diagnostics import Calibration, calibration, weigh
 from recsys_rl.ope.estimate import Estimate, estimated
 from recsys_rl.ope.intervals import bernstein, bootstrap, student_t
 from recsys_rl.ope.sequential import SEQUENTIAL, Sessions
+from recsys_rl.ope.world import WARNING
 from recsys_rl.types import UserError
 
 NEEDS_MODEL = ("dm", "dr", "sndr", "switch-dr", "dros", "sdr", "wdr", "fqe", "offcem")
@@ -131,7 +132,10 @@ def judgement(
             most=most,
             level=way.level,
         )
-        estimates.append(_with_interval(row, _again(name, chosen, mine, log), log, mine, users, way))
+        row = _with_interval(row, _again(name, chosen, mine, log), log, mine, users, way)
+        if name == "world":
+            row = replace(row, interval="model", warnings=(WARNING, *row.warnings))
+        estimates.append(row)
     return Judgement(terms, estimates)
 
 
@@ -207,8 +211,10 @@ class Difference:
     low: float
     high: float
     rows: int  # of the log
-    more_rows: float  # that would settle it, if the difference is as estimated; 0 if it is settled
-    doubt: str = ""  # a sentence about why the difference is not to be trusted
+    # That would settle it, if the difference is as estimated; 0 if it is settled, infinite if none would.
+    more_rows: float
+    doubt: str = ""  # sentences about why the difference is not to be trusted
+    covered: bool = True  # False if the log lacks actions that one of the two takes
 
     @property
     def settled(self) -> bool:
@@ -226,6 +232,11 @@ class Difference:
         if self.settled:
             better = self.first if self.value > 0 else self.second
             return f"{names}: {better} is better."
+        if not self.covered:
+            return (
+                f"{names}: no answer, and more rows like these would not settle it, as the log lacks actions "
+                "that one of the two takes."
+            )
         if not math.isfinite(self.more_rows):
             return f"{names}: no difference was seen, and no number of rows would settle it."
         return f"{names}: not enough data; about {self.more_rows:,.0f} more rows like these would settle it."
@@ -241,13 +252,17 @@ def difference(
     rows: int,
     level: float = 0.95,
     doubt: str = "",
+    covered: bool = True,
 ) -> Difference:
-    """The paired difference of the terms (N,) of two policies on the same sessions."""
+    """The paired difference of the terms (N,) of two policies on the same sessions.
+
+    ``doubt``, ``covered``: as in Difference.
+    """
     terms = first - second
     low, high = student_t(terms, users, level)
     value = float(terms.mean())
     half = (high - low) / 2
     more = 0.0
     if half >= abs(value):
-        more = rows * ((half / abs(value)) ** 2 - 1) if value else math.inf
-    return Difference(*names, estimator, value, low, high, rows, more, doubt)
+        more = rows * ((half / abs(value)) ** 2 - 1) if value and covered else math.inf
+    return Difference(*names, estimator, value, low, high, rows, more, doubt, covered)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +15,14 @@ from recsys_rl.ope.fits import Fit
 from recsys_rl.ope.reward_model import folds_by_user
 from recsys_rl.ope.sequential import Sessions, balanced, cumulative, with_fitted_q
 from recsys_rl.protocols import Behaviour
-from recsys_rl.types import Catalogue, UserError
+from recsys_rl.types import Catalogue, Obs, UserError
+
+Probabilities = Callable[[Tensor, Obs], Tensor]
+"""Rows (B,) of the log and their observations -> the probability of every item, (B, I) float64."""
+PAIRS = 1_000_000
+"""Pairs of a row and an item, up to which a reward model is averaged over every item."""
+LARGEST = 1e300
+"""The largest term of an estimate; sums of larger ones are no numbers."""
 
 
 @dataclass(frozen=True)
@@ -130,6 +138,14 @@ def session_grid(log: DecisionLog) -> Tensor:
 
 
 @dataclass(frozen=True)
+class Actions:
+    """M actions of each row, over which a reward model is averaged."""
+
+    features: Tensor  # (E, M, F) float32
+    probabilities: Tensor | None = None  # (E, M) float64; None: draws of the policy, each with 1 / M
+
+
+@dataclass(frozen=True)
 class Judged:
     """A policy on a log."""
 
@@ -152,6 +168,21 @@ def judge(prepared: Prepared, policy: Behaviour, draws: int) -> Judged:
     return Judged(places.sum(1), drawn, places)
 
 
+@torch.no_grad()
+def every_item(prepared: Prepared, policy: Probabilities) -> Actions | None:
+    """All I items of each row with their probabilities under the policy; None above PAIRS features."""
+    log, items = prepared.log, prepared.catalogue.num_items
+    if log.num_rows * items > PAIRS:
+        return None
+    features = torch.zeros(log.num_rows, items, prepared.rows.shape[1])
+    probabilities = torch.zeros(log.num_rows, items, dtype=torch.float64)
+    for at, obs in observations(log, prepared.catalogue):
+        probabilities[at] = policy(at, obs).double()
+        for item in range(items):
+            features[at, item] = prepared.features(obs, torch.full((len(at), 1), item))
+    return Actions(features, probabilities)
+
+
 def weights(prepared: Prepared, logprobs: Tensor) -> Tensor:
     """(N, T) float64: w_{0:t} from the policy's log-probabilities (E,); by the balance heuristic if P > 1."""
     log, alive = prepared.log, prepared.alive
@@ -164,24 +195,46 @@ def weights(prepared: Prepared, logprobs: Tensor) -> Tensor:
     return balanced(mine, theirs, alive, (shares / shares.sum())[present])
 
 
-def sessions_of(prepared: Prepared, logprobs: Tensor, draws: Tensor | None, fit: Fit | None) -> Sessions:
-    """The log as the estimators read it; without ``draws`` (E, M, F) or ``fit`` it has no Q."""
+def sessions_of(prepared: Prepared, logprobs: Tensor, actions: Actions | None, fit: Fit | None) -> Sessions:
+    """The log as the estimators read it; without ``actions`` or ``fit`` it has no Q."""
     plain = Sessions(
         weights=weights(prepared, logprobs),
         rewards=prepared.on_grid(prepared.rewards),
         alive=prepared.alive,
         gamma=prepared.gamma,
     )
-    if draws is None or fit is None:
+    if actions is None or fit is None:
         return plain
-    grid = prepared.grid
+    grid, known = prepared.grid, actions.probabilities
 
     def alternatives(t: int, rows: Tensor) -> tuple[Tensor, Tensor]:
-        at = draws[grid[rows, t]]  # (B, M, F)
+        at = actions.features[grid[rows, t]]  # (B, M, F)
+        if known is not None:
+            return at, known[grid[rows, t]]
         return at, torch.full(at.shape[:2], 1 / at.shape[1], dtype=torch.float64)
 
     folds = prepared.folds[grid[:, 0]]
     return with_fitted_q(plain, prepared.on_grid(prepared.rows), alternatives, fit, folds, prepared.bounds)
+
+
+def check_weights(prepared: Prepared, weights: Tensor) -> None:
+    """Raise UserError if a weight (N, T), times what a session can earn, is too large for a number."""
+    most = max(map(abs, prepared.bounds)) * weights.shape[1]
+    wrong = ~(weights.amax(1) * (1 + 2 * most) <= LARGEST)  # (N,); a term holds r - q + V
+    if not bool(wrong.any()):
+        return
+    place = int(wrong.nonzero()[0])
+    log, row, steps = prepared.log, int(prepared.grid[place, 0]), int(prepared.alive[place].sum())
+    where = f"the weight of session {int(log.sessions[row])} is {float(weights[place].max()):.3g}"
+    if steps == 1:
+        raise UserError(
+            f"{where}, too large to estimate with, as its propensity is "
+            f"{float(log.logprobs[row].exp()):.3g}: correct the propensity, or drop the row."
+        )
+    raise UserError(
+        f"{where}, too large to estimate with, as its {steps} steps multiply the policy's probabilities over "
+        "the propensities: correct the propensities, or cut the sessions into shorter ones."
+    )
 
 
 def certain_mass(prepared: Prepared, logprobs: Tensor) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -12,14 +11,10 @@ from recsys_rl.data.transitions import observations
 from recsys_rl.ope.bandit import Decisions
 from recsys_rl.ope.clustered import mips, offcem
 from recsys_rl.ope.judging import Terms
-from recsys_rl.ope.logged import Prepared
-from recsys_rl.types import Obs
+from recsys_rl.ope.logged import Prepared, Probabilities
 
 ROUNDS = 25  # of k-means at most
 BLOCK = 4096
-
-Probabilities = Callable[[Tensor, Obs], Tensor]
-"""Rows (B,) of the log and their observations -> the probability of every item, (B, I) float64."""
 
 
 def k_means(points: Tensor, number: int, generator: torch.Generator) -> Tensor:

@@ -97,6 +97,11 @@ def marginals_of(prepared: Prepared, policy: Behaviour, draws: int) -> Tensor:
     return found
 
 
+def uniform_marginals(numbers: Tensor, places: int) -> Tensor:
+    """(E, K, K): ``place_marginals`` of the uniform policy, 1 / n, with n (E,) from ``uniform_choices``."""
+    return (1 / numbers.double()).view(-1, 1, 1).expand(-1, places, places)
+
+
 # 1_pi' G^+ 1_s for a logger that draws K of n items uniformly, without replacement: G has the eigenvalue
 # K / n at the constant, (n - K) / (n (n - 1)) at differences of items, 1 / (n - 1) at differences of both
 def uniform_additive(marginals: Tensor, numbers: Tensor) -> Tensor:

@@ -13,8 +13,14 @@ def plain(value: Any) -> Any:
 
 
 def number(value: float) -> str:
-    """Three decimals, or three digits if the value is small: click rates are a few thousandths."""
+    """Three decimals, or three digits if the value is small or huge: click rates are a few thousandths."""
+    if abs(value) >= 1e6:
+        return f"{value:.3g}"
     return f"{value:.3f}" if value == 0 or abs(value) >= 0.1 else f"{value:.3g}"
+
+
+def _weight(value: float) -> str:
+    return f"{value:.3f}" if value < 1000 else f"{value:.3g}"
 
 
 def print_result(result: Mapping[str, Any]) -> None:
@@ -35,7 +41,7 @@ def print_result(result: Mapping[str, Any]) -> None:
     print(f"{'policy':<{width}}{'estimator':<13}{'value':>9}  {'95 % interval':<20}{numbers}")
     for row in result["rows"]:
         bounds = f"[{number(row['low'])}, {number(row['high'])}]"
-        weights = "" if row["ess"] is None else f"{row['ess']:>9,.0f}{row['mean_weight']:>8.3f}"
+        weights = "" if row["ess"] is None else f"{row['ess']:>9,.0f} {_weight(row['mean_weight']):>7}"
         shape = "" if row["pareto_k"] is None else f"{row['pareto_k']:>7.2f}"
         mark = "  <- recommended" if row["recommended"] else ""
         value = f"{number(row['value']):>9}  {bounds:<20}"
@@ -45,23 +51,17 @@ def print_result(result: Mapping[str, Any]) -> None:
     for part in result["not_computed"]:
         whose = f" of {', '.join(part['policies'])}" if part["policies"] else ""
         print(f"not computed{whose}: {', '.join(part['estimators'])} ({part['reason']})")
-    told: dict[str, list[str]] = {}
+    told: dict[tuple[str, str], list[str]] = {}  # the estimators of each policy and warning
     for row in result["rows"]:
         if row["warning"]:
-            told.setdefault(f"{row['policy']}: {row['warning']}", []).append(row["estimator"])
-    for text, names in told.items():
-        print(f"warning ({', '.join(names)}): {text}")
+            told.setdefault((row["policy"], row["warning"]), []).append(row["estimator"])
+    by_text: dict[tuple[str, tuple[str, ...]], list[str]] = {}  # the policies of each warning
+    for (policy, text), of_policy in told.items():
+        by_text.setdefault((text, tuple(of_policy)), []).append(policy)
+    for (text, estimators), policies in by_text.items():
+        print(f"warning ({', '.join(estimators)}): {', '.join(policies)}: {text}")
     if not any(row["recommended"] for row in result["rows"]):
         print(_no_recommendation(result))
-    if any(row["recommended"] and row["estimator"] == "world" for row in result["rows"]):
-        print(
-            "world is a learned model, without promise: its interval does not cover the error of the model."
-        )
-    for check in result["world_checks"]:
-        print(
-            f"world without the sessions of {check['logger']} predicts {check['predicted']:.3f} for it; it "
-            f"earned {check['earned']:.3f}."
-        )
     if result["compare"] is not None:
         print(result["compare"]["text"])
 

@@ -22,6 +22,10 @@ from recsys_rl.protocols import Policy
 from recsys_rl.session import Session
 from recsys_rl.types import Catalogue, UserError
 
+WARNING = (
+    "Model-based, no promise of coverage: this is the answer of a learned model, and the interval does not "
+    "cover its error."
+)
 HIDDEN = (64, 32)
 EPOCHS, BATCH, LR = 15, 512, 4e-3
 LEAST_STEPS = 300  # of the optimiser, for small logs

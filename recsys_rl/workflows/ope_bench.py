@@ -8,7 +8,6 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,7 +21,7 @@ from recsys_rl.data.transitions import observations
 from recsys_rl.errors import one_line
 from recsys_rl.evaluation.behaviours import SEERS, Behaviours
 from recsys_rl.ope.bandit import BANDIT, CLIPPED
-from recsys_rl.ope.diagnostics import FEW, HEAVY, unsupported_mass
+from recsys_rl.ope.diagnostics import unsupported_mass
 from recsys_rl.ope.estimate import Estimate, estimated, with_doubt
 from recsys_rl.ope.fits import Fit, mlp, ridge
 from recsys_rl.ope.judging import (
@@ -35,15 +34,32 @@ from recsys_rl.ope.judging import (
     difference,
     judgement,
 )
-from recsys_rl.ope.logged import Prepared, certain_mass, judge, sessions_of
-from recsys_rl.ope.logged_clusters import ClusterBench, Probabilities, k_means
-from recsys_rl.ope.logged_slates import Places, SlateBench, marginals_of, place_rewards, uniform_choices
+from recsys_rl.ope.logged import (
+    Actions,
+    Prepared,
+    Probabilities,
+    certain_mass,
+    check_weights,
+    every_item,
+    judge,
+    sessions_of,
+)
+from recsys_rl.ope.logged_clusters import ClusterBench, k_means
+from recsys_rl.ope.logged_slates import (
+    Places,
+    SlateBench,
+    marginals_of,
+    place_rewards,
+    uniform_choices,
+    uniform_marginals,
+)
 from recsys_rl.ope.propensities import WARNING, PropensityFit
 from recsys_rl.ope.sequential import SEQUENTIAL
 from recsys_rl.ope.world import Worlds, fit_world, world
 from recsys_rl.protocols import Behaviour
 from recsys_rl.types import Feedback, Obs, UserError
 from recsys_rl.workflows.ope_config import LOGGED, TARGET, OpeConfig
+from recsys_rl.workflows.ope_errors import errors_of
 from recsys_rl.workflows.ope_loggers import Loggers
 
 Rewards = Callable[[Feedback], Tensor]
@@ -182,21 +198,32 @@ class Bench:
         return found
 
     def _judge(self, name: str, policy: Behaviour, worlds: Worlds | None) -> Judgement:
-        draws = 1 if isinstance(policy, Fixed) else self.options.draws
-        mine = judge(self.prepared, policy, draws)
-        marginals = None
-        if self.slates is not None and self.slates.numbers is not None:
-            marginals = marginals_of(self.prepared, policy, draws)
+        certain = isinstance(policy, Fixed)
+        draws = 1 if certain else self.options.draws
         size = self.prepared.catalogue.num_items
 
         def probabilities(rows: Tensor, obs: Obs) -> Tensor:
             return policy.item_probabilities(obs, size)
 
+        sums = self.places == 1 and not certain
+        actions = every_item(self.prepared, probabilities) if sums else None
+        mine = judge(self.prepared, policy, draws if actions is None else 0)
+        marginals = None
+        if self.slates is not None and self.slates.numbers is not None:
+            if isinstance(policy, RandomPolicy):
+                marginals = uniform_marginals(self.slates.numbers, self.places)
+            else:
+                marginals = marginals_of(self.prepared, policy, draws)
         more = {} if worlds is None else {"world": Terms(world(worlds, policy))}
         if worlds is None:
             self._leave_out(name, {"world": self.no_world})
         return self._judgement(
-            name, mine.logprobs, mine.draws, Places(mine.places, marginals), probabilities, more
+            name,
+            mine.logprobs,
+            actions or Actions(mine.draws),
+            Places(mine.places, marginals),
+            probabilities,
+            more,
         )
 
     def _judge_target(self, target: Target) -> Judgement:
@@ -205,30 +232,43 @@ class Bench:
         places = Places(target.places, None)
         if every is None:
             return self._judgement(name, target.logprobs, None, places, None, {})
+        for at, obs in observations(of.log, of.catalogue):
+            with self._naming():
+                check_support(every[at], obs.showable(every.shape[1]), at, of.log)
+
+        def probabilities(rows: Tensor, obs: Obs) -> Tensor:
+            return every[rows]
+
+        actions = every_item(of, probabilities) or self._drawn(every)
+        return self._judgement(name, target.logprobs, actions, places, probabilities, {})
+
+    def _drawn(self, every: Tensor) -> Actions:
+        """Items that are drawn with the probabilities ``every`` (E, I)."""
+        of = self.prepared
         drawn = torch.multinomial(
             every, self.options.draws, replacement=True, generator=self.streams["policy"]
         )
         features = torch.zeros(*drawn.shape, of.rows.shape[1])
         for at, obs in observations(of.log, of.catalogue):
-            with self._naming():
-                check_support(every[at], obs.showable(every.shape[1]), at, of.log)
             for k in range(drawn.shape[1]):
                 features[at, k] = of.features(obs, drawn[at, k].unsqueeze(1))
-        return self._judgement(name, target.logprobs, features, places, lambda rows, obs: every[rows], {})
+        return Actions(features)
 
     def _judgement(
         self,
         name: str,
         logprobs: Tensor,
-        draws: Tensor | None,
+        actions: Actions | None,
         places: Places,
         probabilities: Probabilities | None,
         more: dict[str, Terms],
     ) -> Judgement:
         of = self.prepared
-        sessions = sessions_of(of, logprobs, draws, self.fit())
+        sessions = sessions_of(of, logprobs, actions, self.fit())
+        with errors_of(self.options.log, self.own):
+            check_weights(of, sessions.weights)
         unknown = "the target file has no probabilities of every item"
-        if draws is None:
+        if actions is None:
             mine = (*BANDIT, *CLIPPED) if self.steps == 1 else tuple(SEQUENTIAL)
             self._leave_out(name, {x: unknown for x in mine if x in NEEDS_MODEL})
         if self.slates is not None:
@@ -294,36 +334,24 @@ class Bench:
             for x in (marked, self.trusted, "snips", "wpdis")
             if all(x in judged[key].terms or key == LOGGED for key in keys)
         ]
-        name, doubt = str(shared[0]), ""
-        if name != marked:
-            weights = [row.weights for row in rows if row.estimator == name and row.weights is not None]
-            if name == self.trusted or any(x.ess < FEW or x.pareto_k >= HEAVY for x in weights):
-                doubt = "Do not trust this: no estimator is recommended on this log."
-        elif name == "world":
-            doubt = "This is the answer of a learned model, and the interval does not cover its error."
+        name, doubts = str(shared[0]), []
+        if name == self.trusted and name != marked:
+            doubts = ["Do not trust this: no estimator is recommended on this log."]
+        told: dict[str, list[str]] = {}  # the policies of each warning
+        for key in keys:
+            for row in table[key]:
+                if row.estimator in (name, "mean") and row.warnings:
+                    told.setdefault(row.warning, []).append(key)
+        doubts += [f"Warning for {' and '.join(those)}: {text}" for text, those in told.items()]
         first, second = (judged[key].terms.get(name, judged[key].terms.get("mean")) for key in keys)
         assert first is not None and second is not None
-        number = self.prepared.log.num_rows
-        return difference(pair, name, first, second, self.prepared.users, number, doubt=doubt)
-
-    def world_checks(self) -> list[dict[str, Any]]:
-        """For each logger: its return, predicted by a world of the other loggers' sessions."""
-        of, names = self.prepared, self.prepared.log.header.loggers
-        if len(names) < 2 or self.no_world or self.behaviours is None:
-            return []
-        found = []
-        for place, name in enumerate(names):
-            theirs = of.log.loggers != place
-            if name not in self.behaviours.names or not bool(theirs.any()) or bool(theirs.all()):
-                continue
-            policy = self.loggers.behaviour(place)
-            if policy is None:  # a policy of the same name, of another checkpoint
-                continue
-            if len(of.log.users[theirs].unique()) < 3 or (worlds := self.worlds(theirs)) is None:
-                continue
-            mine = of.log.loggers[of.grid[:, 0]] == place
-            discounts = of.gamma ** torch.arange(of.grid.shape[1], dtype=torch.float64)
-            earned = float((of.on_grid(of.rewards)[mine] @ discounts).mean())
-            predicted = float(world(worlds, policy).mean())
-            found.append({"logger": name, "predicted": predicted, "earned": earned})
-        return found
+        return difference(
+            pair,
+            name,
+            first,
+            second,
+            self.prepared.users,
+            self.prepared.log.num_rows,
+            doubt=" ".join(doubts),
+            covered=all(row.covered for row in rows),
+        )

@@ -11,8 +11,7 @@ from torch import Tensor
 from recsys_rl.agents.baselines import RandomPolicy
 from recsys_rl.data.own_decisions import OwnLog
 from recsys_rl.evaluation.behaviours import SEERS, Behaviours
-from recsys_rl.ope.logged import Prepared, judge
-from recsys_rl.ope.logged_clusters import Probabilities
+from recsys_rl.ope.logged import Prepared, Probabilities, judge
 from recsys_rl.ope.logged_slates import uniform_choices
 from recsys_rl.protocols import Behaviour
 from recsys_rl.types import Obs

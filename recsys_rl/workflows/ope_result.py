@@ -12,6 +12,7 @@ from recsys_rl.ope.printing import plain
 from recsys_rl.ope.sequential import SEQUENTIAL
 from recsys_rl.ope.slate import SLATE
 from recsys_rl.workflows.ope_bench import CLUSTERED, Bench
+from recsys_rl.workflows.ope_world import with_checks
 
 
 def _not_computed(bench: Bench) -> list[dict[str, Any]]:
@@ -48,14 +49,13 @@ def _grouped(bench: Bench) -> str:
 
 def result_of(bench: Bench) -> dict[str, Any]:
     """The content of the JSON file."""
-    judged = bench.judge_all()
+    judged, checks = with_checks(bench, bench.judge_all())
     table = recommend({name: x.estimates for name, x in judged.items()}, bench.trusted)
     found = bench.compare(judged, table)
     rows: list[dict[str, Any]] = []
     for name, estimates in table.items():
         rows += [{"policy": name, **row.row()} for row in estimates]
     of = bench.prepared
-    by_model = any(row["recommended"] and row["estimator"] == "world" for row in rows)
     return {
         "about": {
             "log": bench.options.log,
@@ -74,7 +74,7 @@ def result_of(bench: Bench) -> dict[str, Any]:
         "rows": [{name: plain(value) for name, value in row.items()} for row in rows],
         "not_computed": _not_computed(bench),
         "propensities": None if bench.fitted is None else bench.fitted.row(),
-        "world_checks": bench.world_checks() if by_model else [],
+        "world_checks": [dataclasses.asdict(x) | {"text": x.sentence} for x in checks],
         "compare": None
         if found is None
         else {name: plain(x) for name, x in dataclasses.asdict(found).items()} | {"text": found.sentence},

@@ -1,0 +1,97 @@
+"""The check of the estimator `world`: its prediction for a logger whose sessions it was not fitted on."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import torch
+
+from recsys_rl.ope.estimate import Estimate
+from recsys_rl.ope.intervals import student_t
+from recsys_rl.ope.judging import Judgement
+from recsys_rl.ope.printing import number
+from recsys_rl.ope.world import world
+from recsys_rl.workflows.ope_bench import Bench
+
+OFF = 0.1
+"""Error of the prediction, as a share of what the logger earned, above which the check warns."""
+
+
+@dataclass(frozen=True)
+class WorldCheck:
+    """A logger's return, predicted by a world of the other loggers' sessions."""
+
+    logger: str
+    predicted: float
+    earned: float  # mean return of the logger's own sessions
+    low: float  # of the interval of `earned`
+    high: float
+
+    @property
+    def wrong(self) -> bool:
+        """True if the prediction lies outside the interval, or is off by more than OFF."""
+        off = abs(self.predicted - self.earned)
+        return not self.low <= self.predicted <= self.high or off > OFF * abs(self.earned)
+
+    @property
+    def sentence(self) -> str:
+        off = self.predicted - self.earned
+        size = f"{abs(off / self.earned):.0%}" if self.earned else number(abs(off))
+        text = (
+            f"world without the sessions of {self.logger} predicts {number(self.predicted)} for it; it "
+            f"earned {number(self.earned)} [{number(self.low)}, {number(self.high)}]: {size} too "
+            f"{'high' if off > 0 else 'low'}."
+        )
+        return f"Do not trust this: {text}" if self.wrong else text
+
+
+def with_checks(bench: Bench, judged: dict[str, Judgement]) -> tuple[dict[str, Judgement], list[WorldCheck]]:
+    """The judgements whose rows of `world` hold the check in their warnings, and the checks."""
+    if not any(row.estimator == "world" for x in judged.values() for row in x.estimates):
+        return judged, []
+    checks = world_checks(bench)
+    texts = tuple(x.sentence for x in checks) or (f"Not checked: {_reason(bench)}.",)
+
+    def marked(row: Estimate) -> Estimate:
+        if row.estimator != "world":
+            return row
+        return dataclasses.replace(row, warnings=(*row.warnings, *texts))
+
+    return {
+        name: dataclasses.replace(x, estimates=[marked(row) for row in x.estimates])
+        for name, x in judged.items()
+    }, checks
+
+
+def _reason(bench: Bench) -> str:
+    """The reason why no logger checks the world."""
+    if len(bench.prepared.log.loggers.unique()) < 2:
+        return "one logger"
+    if bench.fitted is not None:
+        return "the propensities are estimated, so that no logger is recognised by them"
+    if bench.behaviours is None:
+        return "the log holds no policy of its loggers to play"
+    return "no logger's policy can be played, or too few users are left without its sessions"
+
+
+def world_checks(bench: Bench) -> list[WorldCheck]:
+    """A check by each logger whose policy can be played."""
+    of, names = bench.prepared, bench.prepared.log.header.loggers
+    discounts = of.gamma ** torch.arange(of.grid.shape[1], dtype=torch.float64)
+    found = []
+    for place in of.log.loggers.unique().tolist():
+        others = of.log.loggers != place
+        policy = bench.loggers.behaviour(place) if bool(others.any()) else None
+        if policy is None:  # unknown, or a policy of the same name, of another checkpoint
+            continue
+        if len(of.log.users[others].unique()) < 3 or (worlds := bench.worlds(others)) is None:
+            continue
+        mine = of.log.loggers[of.grid[:, 0]] == place
+        returns = of.on_grid(of.rewards)[mine] @ discounts
+        if len(of.users[mine].unique()) < 2:
+            continue
+        low, high = student_t(returns, of.users[mine])
+        predicted = float(world(worlds, policy).mean())
+        found.append(WorldCheck(names[place], predicted, float(returns.mean()), low, high))
+    return found
