@@ -13,7 +13,8 @@ import pytest
 
 from recsys_rl.cli import main
 from recsys_rl.data import describe as module
-from recsys_rl.data.describe import Problem, describe
+from recsys_rl.data.describe import describe
+from recsys_rl.data.description import Problem
 from recsys_rl.types import UserError
 
 LOG = (
@@ -205,10 +206,19 @@ def test_split_by_user_is_drawn_from_ids_and_seed(tmp_path: Path, monkeypatch: p
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", ["describe", "split --by time", "split --by user"])
-def test_large_log_stays_within_memory(tmp_path: Path, command: str) -> None:
+@pytest.mark.parametrize(
+    ("command", "decisions"),
+    [("describe", False), ("describe", True), ("split --by time", False), ("split --by user", False)],
+)
+def test_large_log_stays_within_memory(tmp_path: Path, command: str, decisions: bool) -> None:
     """3,000,000 rows; 20,000,000 are measured in docs/log.md."""
     big_log(tmp_path / "log.parquet", 3_000_000, 100_000, 50_000)
+    if decisions:
+        as_decisions = pl.scan_parquet(tmp_path / "log.parquet").with_columns(
+            session=pl.int_range(pl.len()) // 5, step=pl.int_range(pl.len()) % 5, propensity=pl.lit(0.1)
+        )
+        as_decisions.sink_parquet(tmp_path / "decisions.parquet")
+        (tmp_path / "decisions.parquet").replace(tmp_path / "log.parquet")
     code = (
         "import sys, resource; from recsys_rl.cli import main; assert main(sys.argv[1:]) == 0;"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"

@@ -35,15 +35,26 @@ COMMON = {
     "weight": {"weight", "plays", "playcount", "numplays", "listens", "listencount", "purchases"},
     "session": {"session", "sessionid", "visit", "visitid", "episode"},
     "reward": {"reward", "rewards", "click", "isclick", "clicked"},
-    "propensity": {"propensity", "propensityscore", "pscore", "logprob"},
+    "propensity": {
+        *("propensity", "propensityscore", "pscore", "prob", "probability", "actionprob"),
+        *("actionprobability", "logprob", "logpropensity", "logprobability", "actionlogprob"),
+    },
     "policy": {"policy", "policyname", "loggingpolicy", "behaviorpolicy", "logger"},
     "candidates": {"candidates", "couldbeshown"},
 }
 """Common names of each column, without case and signs: `User_ID` is `userid`."""
 
 
+_LOGARITHMS = {"logprob", "logpropensity", "logprobability", "actionlogprob"}
+
+
 def plain_name(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+def is_logarithm(name: str) -> bool:
+    """True if a column of propensities of this name holds logarithms."""
+    return plain_name(name) in _LOGARITHMS
 
 
 def find_columns(

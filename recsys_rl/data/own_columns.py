@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from recsys_rl.data.clean import no_value, truths_as_numbers
-from recsys_rl.data.columns import plain_name
+from recsys_rl.data.columns import is_logarithm
 from recsys_rl.data.decision_checks import check_distributions, check_probabilities
 from recsys_rl.data.read import listed, lists_of, short
 from recsys_rl.data.times import order_in, times_of
@@ -213,7 +213,7 @@ class Reader:
             check_probabilities(self.name, own, "propensity")
             return own.log()
         column = self.columns["propensity"]
-        found = self._logarithms(column, plain_name(column) in ("logprob", "logpropensity"))
+        found = self._logarithms(column, is_logarithm(column))
         wrong = torch.zeros_like(found) if own is None else (found.exp() - own).abs() > 1e-4
         if own is not None and bool(wrong.any()):
             row = int(wrong.nonzero()[0])

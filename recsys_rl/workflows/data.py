@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from recsys_rl.data.describe import Description, describe
+from recsys_rl.data.describe import describe
+from recsys_rl.data.description import Description
 from recsys_rl.data.split_file import split_by_time, split_by_user
 from recsys_rl.dials import Seed
 from recsys_rl.errors import UserError
