@@ -319,7 +319,30 @@ def test_repeated_rows_are_a_loud_warning(tmp_path: Path, capsys: pytest.Capture
     frame = pl.DataFrame(clicks(300))
     pl.concat([frame, frame.head(2)]).write_csv(tmp_path / "log.csv")
     judged(tmp_path, tmp_path / "log.csv", "--policy", "random", "--no-world")
-    assert "2 rows repeat another in every column (the first is row 301)" in capsys.readouterr().err
+    assert (
+        "2 rows repeat another in every column (the first is row 301) and count twice"
+        in capsys.readouterr().err
+    )
+
+
+def test_a_repeated_row_of_single_decisions_is_a_warning(tmp_path: Path) -> None:
+    pl.DataFrame(SMALL).write_csv(tmp_path / "log.csv")
+    assert not read_own(tmp_path / "log.csv").notes[1:]  # beside the names of the columns
+    frame = pl.DataFrame(SMALL)
+    pl.concat([frame, frame[1:2]]).write_csv(tmp_path / "log.csv")
+    log = read_own(tmp_path / "log.csv")
+    assert log.log.steps.tolist() == [0, 0, 0, 1, 0]  # of the sessions a, b, c, c, d
+    (warning,) = [note for note in log.notes if "warning" in note]
+    assert "1 row repeats another in every column (row 5)" in warning
+    assert "counts twice, as a further step of its session: remove copies" in warning
+
+
+@pytest.mark.parametrize(("step", "shown"), [("1.5", "'1.5'"), ("0.01", "'0.01'"), ("1e300", "'1e300'")])
+def test_steps_with_a_fraction_are_refused(tmp_path: Path, step: str, shown: str) -> None:
+    rows = SMALL | {"session_id": ["a", "a", "b", "b"], "step": ["0", step, "0", "1"]}
+    pl.DataFrame(rows).write_csv(tmp_path / "log.csv")
+    with pytest.raises(UserError, match=f"column 'step' has {shown} in row 2: steps are whole numbers"):
+        read_own(tmp_path / "log.csv")
 
 
 def test_wrong_probabilities_of_the_logger_are_refused(tmp_path: Path) -> None:
