@@ -74,6 +74,11 @@ def test_columns_found_by_other_names_are_stated(tmp_path: Path) -> None:
     assert log.source == "log.csv (columns taken: user = userId, item = movieId)"
 
 
+def test_a_plain_name_is_not_stated_and_columns_that_are_not_read_are(tmp_path: Path) -> None:
+    log = read_log(write(tmp_path, "log.csv", "user,item,time,rating,count,watch\n1,2,3,4,5,6\n"))
+    assert log.source == "log.csv (not read: 'count', 'watch')"
+
+
 def test_ambiguous_and_missing_columns_are_refused_together(tmp_path: Path) -> None:
     path = write(tmp_path, "log.csv", "user_id,customer,thing,date,time\n1,2,3,4,5\n")
     with pytest.raises(UserError) as caught:
