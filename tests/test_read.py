@@ -159,12 +159,19 @@ def test_gaps_are_dropped_and_repeats_merged_by_options(tmp_path: Path) -> None:
     assert log.ratings.tolist() == [2.0, 4.0, 2.0, 5.0]  # the mean of 1, 2 and 3 first
     assert log.weights is not None and log.weights.tolist() == [3.0, 1.0, 1.0, 1.0]
     assert log.source == (
-        "log.csv (2 rows without a user dropped; 1 row without a rating dropped; "
-        "2 repeated rows merged into others)"
+        "log.csv (3 rows dropped (2 without a user, 1 without a rating); 2 repeated rows merged into others)"
     )
     first = read_log(path, missing="drop", duplicates="keep-first")
     assert first.ratings.tolist() == [1.0, 4.0, 2.0, 5.0] and first.weights is None
     assert "2 repeated rows dropped" in first.source
+
+
+def test_a_row_without_two_values_is_dropped_and_counted_once(tmp_path: Path) -> None:
+    path = write(tmp_path, "log.csv", "user,item,time,rating\n1,2,3,4\n1,,,4\n2,3,4,5\n2,,5,5\n")
+    log = read_log(path, missing="drop")
+    assert log.source == "log.csv (2 rows dropped (2 without an item, 1 without a time))"
+    path = write(tmp_path, "log.csv", "user,item,time,rating\n1,2,3,4\n1,,3,4\n")
+    assert read_log(path, missing="drop").source == "log.csv (1 row without an item dropped)"
 
 
 def test_ids_with_a_zero_fraction_are_whole_numbers(tmp_path: Path) -> None:
