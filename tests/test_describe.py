@@ -13,7 +13,8 @@ import pytest
 
 from recsys_rl.cli import main
 from recsys_rl.data import describe as module
-from recsys_rl.data.describe import Problem, describe
+from recsys_rl.data.describe import describe
+from recsys_rl.data.description import Problem
 from recsys_rl.types import UserError
 
 LOG = (
@@ -118,6 +119,9 @@ def test_describe_command_prints_and_writes_json(
     assert values["rows"] == 7 and values["problems"][0]["first_row"] == 3
 
 
+GAPS = "user,item,time,session\na,x,1,1\na,y,,1\n,x,3,2\nb,y,null,3\nb,z,5,4\nc,z,6,5\nc,x,7,5\n"
+
+
 @pytest.mark.parametrize(
     ("command", "words"),
     [
@@ -126,10 +130,14 @@ def test_describe_command_prints_and_writes_json(
         ("data describe broken.parquet", "broken.parquet can't be parsed"),
         ("data describ log.csv", "did you mean describe?"),
         ("data describe log.csv --item-column thing", "no column 'thing'"),
-        ("data split log.csv", "column 'timestamp' has no time in row 5"),
+        ("data split log.csv", "column 'timestamp' has 'soon' in row 5: times are numbers"),
+        ("data split gaps.csv", "'time' has no value in 2 rows (the first is row 2): fill the gaps, or give"),
+        ("data split gaps.csv --by user", "'user' has no value in 1 row (the first is row 3): fill the gaps"),
+        ("data split timeless.csv", "no column for the time; its columns are 'user', 'item': name it with"),
+        ("data split timeless.csv", "--time-column, or give --by user"),
         (
-            "data split log.csv --by user --fraction 0.01",
-            "one side of the split would have no rows (7 and 0)",
+            "data split log.csv --by user --fraction 0.01 --missing drop",
+            "one side of the split would have no rows (6 and 0)",
         ),
         ("data split log.csv --train log.csv", "must be three files"),
         ("data split log.csv --fraction 2", "--fraction is 2.0: it must be"),
@@ -145,10 +153,13 @@ def test_bad_commands_are_refused_in_one_sentence(
     monkeypatch.chdir(tmp_path)
     Path("log.csv").write_text(LOG)
     Path("broken.parquet").write_bytes(b"PAR1 no")
+    Path("gaps.csv").write_text(GAPS)
+    Path("timeless.csv").write_text("user,item\n1,2\n3,4\n")
+    before = {path.name for path in tmp_path.iterdir()}
     assert main(command.split()) == 2
     said = capsys.readouterr().err
     assert words in said and said.count("\n") == 1
-    assert {path.name for path in tmp_path.iterdir()} == {"log.csv", "broken.parquet"}
+    assert {path.name for path in tmp_path.iterdir()} == before
 
 
 def big_log(path: Path, rows: int, users: int = 500, items: int = 200) -> pl.DataFrame:
@@ -182,6 +193,35 @@ def test_split_by_time_has_no_session_on_both_sides(tmp_path: Path, monkeypatch:
     assert 1250 <= test.height < 1400
 
 
+@pytest.mark.parametrize(
+    ("by", "dropped", "rows"),
+    [
+        ("time", "2 rows without a time", [(1, "1"), (3, "2"), (5, "4")]),
+        ("user", "1 row without a user", None),
+    ],
+)
+def test_rows_without_a_value_are_dropped_from_a_split(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    by: str,
+    dropped: str,
+    rows: list[tuple[int, str]] | None,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(module, "PIECE", 2)
+    Path("log.csv").write_text(GAPS)
+    assert main(["data", "split", "log.csv", "--by", by, "--fraction", "0.4", "--missing", "drop"]) == 0
+    assert f"; {dropped} dropped" in capsys.readouterr().out
+    train, test = pl.read_parquet("train.parquet"), pl.read_parquet("test.parquet")
+    assert train.height + test.height == (5 if by == "time" else 6)
+    if rows is not None:  # the times 6 and 7 are of one session
+        assert sorted(zip(train["time"].cast(pl.Int64), train["session"], strict=True)) == rows
+        assert test["time"].to_list() == ["6", "7"]
+    else:
+        assert set(train["user"]) | set(test["user"]) == {"a", "b", "c"} and test["user"].n_unique() == 1
+
+
 def test_split_makes_folders_and_takes_a_separator(tmp_path: Path) -> None:
     (tmp_path / "log.csv").write_text("user§item§time\n1§2§3\n1§4§5\n")
     train, test = tmp_path / "new" / "train.parquet", tmp_path / "other" / "test.parquet"
@@ -205,10 +245,19 @@ def test_split_by_user_is_drawn_from_ids_and_seed(tmp_path: Path, monkeypatch: p
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", ["describe", "split --by time", "split --by user"])
-def test_large_log_stays_within_memory(tmp_path: Path, command: str) -> None:
+@pytest.mark.parametrize(
+    ("command", "decisions"),
+    [("describe", False), ("describe", True), ("split --by time", False), ("split --by user", False)],
+)
+def test_large_log_stays_within_memory(tmp_path: Path, command: str, decisions: bool) -> None:
     """3,000,000 rows; 20,000,000 are measured in docs/log.md."""
     big_log(tmp_path / "log.parquet", 3_000_000, 100_000, 50_000)
+    if decisions:
+        as_decisions = pl.scan_parquet(tmp_path / "log.parquet").with_columns(
+            session=pl.int_range(pl.len()) // 5, step=pl.int_range(pl.len()) % 5, propensity=pl.lit(0.1)
+        )
+        as_decisions.sink_parquet(tmp_path / "decisions.parquet")
+        (tmp_path / "decisions.parquet").replace(tmp_path / "log.parquet")
     code = (
         "import sys, resource; from recsys_rl.cli import main; assert main(sys.argv[1:]) == 0;"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"

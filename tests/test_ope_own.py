@@ -27,6 +27,14 @@ RATES = np.array([0.1, 0.4, 0.2, 0.05])
 LOGGING, POLICY = np.array([0.4, 0.2, 0.2, 0.2]), np.array([0.1, 0.6, 0.2, 0.1])
 
 
+SMALL: dict[str, list[Any]] = {
+    "session_id": ["b", "c", "a", "d"],
+    "item": ["tea", "milk", "tea", "milk"],
+    "reward": [1, 0, 0, 1],
+    "propensity": [0.6, 0.4, 0.6, 0.4],
+}
+
+
 def clicks(rows: int = 4000, seed: int = 0) -> dict[str, Any]:
     rng = np.random.default_rng(seed)
     chosen = rng.choice(4, size=rows, p=LOGGING)
@@ -336,7 +344,53 @@ def test_repeated_rows_are_a_loud_warning(tmp_path: Path, capsys: pytest.Capture
     frame = pl.DataFrame(clicks(300))
     pl.concat([frame, frame.head(2)]).write_csv(tmp_path / "log.csv")
     judged(tmp_path, tmp_path / "log.csv", "--policy", "random", "--no-world")
-    assert "2 rows repeat another in every column (the first is row 301)" in capsys.readouterr().err
+    assert (
+        "2 rows repeat another in every column (the first is row 301) and count twice"
+        in capsys.readouterr().err
+    )
+
+
+def test_columns_that_are_not_read_are_named(tmp_path: Path) -> None:
+    log = own(tmp_path, {"time": [1, 2, 3, 4], "age": [1, 2, 3, 4], "p": [1.0] * 4, "context.x": [0] * 4})
+    assert log.notes == (
+        "columns taken: session = session_id",
+        "not read: 'age', 'p' (what a policy knew is read from columns context.NAME)",
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        *((name, SMALL["propensity"]) for name in ("prob", "action_prob", "Action Probability")),
+        *((name, np.log(SMALL["propensity"])) for name in ("log_propensity", "log_prob", "LogProb")),
+    ],
+)
+def test_common_names_of_propensities_are_known(tmp_path: Path, name: str, values: Any) -> None:
+    rows = {column: x for column, x in SMALL.items() if column != "propensity"}
+    pl.DataFrame(rows | {name: values}).write_csv(tmp_path / "log.csv")
+    log = read_own(tmp_path / "log.csv")
+    assert log.log.logprobs.exp().tolist() == pytest.approx([0.6, 0.6, 0.4, 0.4])  # sessions a, b, c, d
+    assert not any("not read" in note for note in log.notes)
+
+
+def test_a_repeated_row_of_single_decisions_is_a_warning(tmp_path: Path) -> None:
+    pl.DataFrame(SMALL).write_csv(tmp_path / "log.csv")
+    assert not read_own(tmp_path / "log.csv").notes[1:]  # beside the names of the columns
+    frame = pl.DataFrame(SMALL)
+    pl.concat([frame, frame[1:2]]).write_csv(tmp_path / "log.csv")
+    log = read_own(tmp_path / "log.csv")
+    assert log.log.steps.tolist() == [0, 0, 0, 1, 0]  # of the sessions a, b, c, c, d
+    (warning,) = [note for note in log.notes if "warning" in note]
+    assert "1 row repeats another in every column (row 5)" in warning
+    assert "counts twice, as a further step of its session: remove copies" in warning
+
+
+@pytest.mark.parametrize(("step", "shown"), [("1.5", "'1.5'"), ("0.01", "'0.01'"), ("1e300", "'1e300'")])
+def test_steps_with_a_fraction_are_refused(tmp_path: Path, step: str, shown: str) -> None:
+    rows = SMALL | {"session_id": ["a", "a", "b", "b"], "step": ["0", step, "0", "1"]}
+    pl.DataFrame(rows).write_csv(tmp_path / "log.csv")
+    with pytest.raises(UserError, match=f"column 'step' has {shown} in row 2: steps are whole numbers"):
+        read_own(tmp_path / "log.csv")
 
 
 def test_wrong_probabilities_of_the_logger_are_refused(tmp_path: Path) -> None:
@@ -362,14 +416,6 @@ def test_errors_about_sessions_have_the_ids_of_the_file(
     frame.write_csv(tmp_path / "log.csv")
     text = refusal(capsys, tmp_path / "log.csv", "--policy", "random")
     assert "session 's-b' is of the users 'bob' and 'cy' (row 4)" in text
-
-
-SMALL = {
-    "session_id": ["b", "c", "a", "d"],
-    "item": ["tea", "milk", "tea", "milk"],
-    "reward": [1, 0, 0, 1],
-    "propensity": [0.6, 0.4, 0.6, 0.4],
-}
 
 
 def own(folder: Path, more: dict[str, list[Any]] | None = None, name: str = "log.csv") -> OwnLog:

@@ -74,6 +74,11 @@ def test_columns_found_by_other_names_are_stated(tmp_path: Path) -> None:
     assert log.source == "log.csv (columns taken: user = userId, item = movieId)"
 
 
+def test_a_plain_name_is_not_stated_and_columns_that_are_not_read_are(tmp_path: Path) -> None:
+    log = read_log(write(tmp_path, "log.csv", "user,item,time,rating,count,watch\n1,2,3,4,5,6\n"))
+    assert log.source == "log.csv (not read: 'count', 'watch')"
+
+
 def test_ambiguous_and_missing_columns_are_refused_together(tmp_path: Path) -> None:
     path = write(tmp_path, "log.csv", "user_id,customer,thing,date,time\n1,2,3,4,5\n")
     with pytest.raises(UserError) as caught:
@@ -154,12 +159,19 @@ def test_gaps_are_dropped_and_repeats_merged_by_options(tmp_path: Path) -> None:
     assert log.ratings.tolist() == [2.0, 4.0, 2.0, 5.0]  # the mean of 1, 2 and 3 first
     assert log.weights is not None and log.weights.tolist() == [3.0, 1.0, 1.0, 1.0]
     assert log.source == (
-        "log.csv (2 rows without a user dropped; 1 row without a rating dropped; "
-        "2 repeated rows merged into others)"
+        "log.csv (3 rows dropped (2 without a user, 1 without a rating); 2 repeated rows merged into others)"
     )
     first = read_log(path, missing="drop", duplicates="keep-first")
     assert first.ratings.tolist() == [1.0, 4.0, 2.0, 5.0] and first.weights is None
     assert "2 repeated rows dropped" in first.source
+
+
+def test_a_row_without_two_values_is_dropped_and_counted_once(tmp_path: Path) -> None:
+    path = write(tmp_path, "log.csv", "user,item,time,rating\n1,2,3,4\n1,,,4\n2,3,4,5\n2,,5,5\n")
+    log = read_log(path, missing="drop")
+    assert log.source == "log.csv (2 rows dropped (2 without an item, 1 without a time))"
+    path = write(tmp_path, "log.csv", "user,item,time,rating\n1,2,3,4\n1,,3,4\n")
+    assert read_log(path, missing="drop").source == "log.csv (1 row without an item dropped)"
 
 
 def test_ids_with_a_zero_fraction_are_whole_numbers(tmp_path: Path) -> None:

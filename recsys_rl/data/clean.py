@@ -6,6 +6,7 @@ read as strings. data/times.py parses times.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -35,6 +36,11 @@ class Problems:
         if mend not in self.mends:
             self.mends.append(mend)
 
+    def gaps(self, name: str, count: int, first_row: int) -> None:
+        """Add the rows without a value in the column ``name``."""
+        text = f"column {name!r} has no value in {_rows(count)} (the first is row {first_row})"
+        self.add(text, "fill the gaps, or give --missing drop to leave such rows out")
+
     def bad_values(self, name: str, values: pl.Series, rows: pl.Series, bad: pl.Series, rule: str) -> None:
         """Add the values with a true ``bad`` (null counts as true)."""
         places = bad.fill_null(True).arg_true()
@@ -53,6 +59,18 @@ class Problems:
                 f"{self.source} has {len(self.found)} problems: {'; '.join(self.found)}: "
                 f"{'; '.join(self.mends)}."
             )
+
+
+def _rows(count: int) -> str:
+    return f"{count:,} {'row' if count == 1 else 'rows'}"
+
+
+def dropped(lacking: Mapping[str, int], total: int) -> str:
+    """A note about rows left out. ``lacking``: those without a value, by role; a row may lack several."""
+    without = {role: f"without {'an' if role == 'item' else 'a'} {role}" for role in lacking}
+    if len(lacking) == 1:
+        return f"{_rows(total)} {without.popitem()[1]} dropped"
+    return f"{_rows(total)} dropped ({', '.join(f'{lacking[x]:,} {text}' for x, text in without.items())})"
 
 
 @dataclass(frozen=True)
@@ -87,16 +105,12 @@ def clean_events(
     roles = [role for role in frame.columns if role != "row"]
     gaps = frame.select(no_value(frame[role]).alias(role) for role in roles)
     gone = gaps.select(pl.any_horizontal(roles)).to_series()
-    for role in roles:
-        count = int(gaps[role].sum())
-        if count:
-            row = int(gaps[role].arg_true()[0]) + 1
-            counted = f"{count:,} {'row' if count == 1 else 'rows'}"
-            text = f"column {names[role]!r} has no value in {counted} (the first is row {row})"
-            if missing == "drop":
-                notes.append(f"{counted} without a {role} dropped")
-            else:
-                problems.add(text, "fill the gaps, or give --missing drop to leave such rows out")
+    lacking = {role: count for role in roles if (count := int(gaps[role].sum()))}
+    if missing == "drop":
+        notes += [dropped(lacking, int(gone.sum()))] if lacking else []
+    else:
+        for role, count in lacking.items():
+            problems.gaps(names[role], count, int(gaps[role].arg_true()[0]) + 1)
     kept = frame.filter(~gone)
     if kept.height == 0:
         problems.refuse()

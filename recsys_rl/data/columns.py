@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from recsys_rl.data.read import listed, short
@@ -35,15 +35,32 @@ COMMON = {
     "weight": {"weight", "plays", "playcount", "numplays", "listens", "listencount", "purchases"},
     "session": {"session", "sessionid", "visit", "visitid", "episode"},
     "reward": {"reward", "rewards", "click", "isclick", "clicked"},
-    "propensity": {"propensity", "propensityscore", "pscore", "logprob"},
+    "propensity": {
+        *("propensity", "propensityscore", "pscore", "prob", "probability", "actionprob"),
+        *("actionprobability", "logprob", "logpropensity", "logprobability", "actionlogprob"),
+    },
     "policy": {"policy", "policyname", "loggingpolicy", "behaviorpolicy", "logger"},
     "candidates": {"candidates", "couldbeshown"},
 }
 """Common names of each column, without case and signs: `User_ID` is `userid`."""
 
 
+_LOGARITHMS = {"logprob", "logpropensity", "logprobability", "actionlogprob"}
+
+
 def plain_name(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+def is_logarithm(name: str) -> bool:
+    """True if a column of propensities of this name holds logarithms."""
+    return plain_name(name) in _LOGARITHMS
+
+
+def not_read(names: Sequence[str], read: Collection[str], hint: str = "") -> str:
+    """A note about the columns ``names`` that are not among those ``read``; empty if there are none."""
+    others = [name for name in dict.fromkeys(names) if name not in read]
+    return f"not read: {listed(others)}{hint}" if others else ""
 
 
 def find_columns(
@@ -85,6 +102,6 @@ def find_columns(
     other = [
         f"{role} = {found[role]}"
         for role in found
-        if given.get(role) is None and found[role] != PLAIN.get(role, role)
+        if given.get(role) is None and found[role] not in (role, PLAIN.get(role, role))
     ]
     return found, f"columns taken: {', '.join(other)}" if other else ""

@@ -20,7 +20,7 @@ from torch import Tensor
 from recsys_rl.data.catalogue import LikesConfig, world_of_log
 from recsys_rl.data.clean import Duplicates, Events, Missing, as_series, clean_events, observed_range
 from recsys_rl.data.cold import with_cold_items
-from recsys_rl.data.columns import PLAIN, find_columns
+from recsys_rl.data.columns import PLAIN, find_columns, not_read
 from recsys_rl.data.items import ItemFacts, read_items
 from recsys_rl.data.read import TableFile, open_table
 from recsys_rl.dials import EnvConfig
@@ -143,7 +143,7 @@ def _log_and_facts(
     columns = {role: frame[named[role]] if role in named else None for role in PLAIN}
     source = one_line(table.path.name)
     events = clean_events(columns, named, source, missing, duplicates)
-    notes = [taken, table.note, *events.notes]
+    notes = [taken, not_read(table.names, named.values()), table.note, *events.notes]
     facts = ItemFacts()
     if items is not None:
         facts = read_items(items, named["item"], events.frame["item"].dtype == pl.String)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from recsys_rl.data.clean import no_value, truths_as_numbers
-from recsys_rl.data.columns import plain_name
+from recsys_rl.data.columns import is_logarithm
 from recsys_rl.data.decision_checks import check_distributions, check_probabilities
 from recsys_rl.data.read import listed, lists_of, short
 from recsys_rl.data.times import order_in, times_of
@@ -23,6 +23,18 @@ def tensor_of(column: pl.Series) -> Tensor:
     return torch.from_numpy(column.to_numpy().copy())
 
 
+def _repeated(rows: pl.Series, of_sessions: bool) -> str:
+    """The warning about ``rows``, True for each that repeats another."""
+    count, first = int(rows.sum()), int(rows.arg_true()[0]) + 1
+    text = (
+        f"warning: {count:,} rows repeat another in every column (the first is row {first}) and count twice"
+    )
+    if count == 1:
+        text = f"warning: 1 row repeats another in every column (row {first}) and counts twice"
+    more = ", as a further step of its session: remove copies, or add a column step"
+    return text + more * of_sessions
+
+
 class Reader:
     """The columns of the file as tensors; each method raises UserError with the first wrong row."""
 
@@ -30,13 +42,10 @@ class Reader:
         self.name, self.frame, self.columns = name, frame, columns
         self.notes: list[str] = []
         self.whole = False  # a reward is of a whole slate of several items
-        if "time" in columns and "step" not in frame.columns:
+        if {"time", "session"} & columns.keys() and "step" not in frame.columns:
             twice = ~frame.select(pl.struct(pl.all()).is_first_distinct()).to_series()
             if twice.any():
-                self.notes.append(
-                    f"warning: {int(twice.sum()):,} rows repeat another in every column (the first is row "
-                    f"{int(twice.arg_true()[0]) + 1}) and count twice"
-                )
+                self.notes.append(_repeated(twice, "session" in columns))
 
     def _filled(self, column: str) -> pl.Series:
         """The column, without gaps."""
@@ -116,7 +125,16 @@ class Reader:
     def steps(self, sessions: Tensor) -> Tensor:
         """(E,) int64: the column ``step``, or the order of time (then of rows) within the session."""
         if "step" in self.frame.columns:
-            return self._numbers("step", self._filled("step")).long()
+            series = self._filled("step")
+            numbers = self._numbers("step", series)
+            wrong = (numbers != numbers.floor()) | (numbers.abs() >= 2**53)
+            if bool(wrong.any()):
+                row = int(wrong.nonzero()[0])
+                raise UserError(
+                    f"{self.name}: column 'step' has {short(series[row])} in row {row + 1}: steps are whole "
+                    "numbers from 0 on."
+                )
+            return numbers.long()
         order = np.lexsort((np.arange(len(sessions)), self.times().numpy(), sessions.numpy()))
         ordered = sessions[torch.from_numpy(order)]
         new = torch.ones(len(ordered), dtype=torch.bool)
@@ -213,7 +231,7 @@ class Reader:
             check_probabilities(self.name, own, "propensity")
             return own.log()
         column = self.columns["propensity"]
-        found = self._logarithms(column, plain_name(column) in ("logprob", "logpropensity"))
+        found = self._logarithms(column, is_logarithm(column))
         wrong = torch.zeros_like(found) if own is None else (found.exp() - own).abs() > 1e-4
         if own is not None and bool(wrong.any()):
             row = int(wrong.nonzero()[0])

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from recsys_rl.data.clean import whole_numbers
-from recsys_rl.data.columns import find_columns, plain_name
+from recsys_rl.data.columns import find_columns, not_read, plain_name
 from recsys_rl.data.decision_checks import check_rows
 from recsys_rl.data.decisions import DecisionHeader, DecisionLog
 from recsys_rl.data.items import ItemFacts, read_items
@@ -124,7 +124,7 @@ def read_own(
     with own_ids(name, texts, sessions, users):
         check_rows(name, log, order + 1)
     shares = log.items.flatten().bincount(minlength=len(names)).float() / log.num_rows
-    notes = [taken, table.note, facts.note, note, *read.notes]
+    notes = [taken, _unread(table.names, columns), table.note, facts.note, note, *read.notes]
     return OwnLog(
         log=log,
         catalogue=own_catalogue(texts if text_ids else names, facts, shares, one_line(path.name)),
@@ -136,6 +136,17 @@ def read_own(
         whole=read.whole,
         notes=tuple(filter(None, notes)),
     )
+
+
+def _unread(names: Sequence[str], columns: Mapping[str, str]) -> str:
+    """A note about the columns that are neither in ``columns`` nor known by their name."""
+    known = [x for x in names if x in _KNOWN or x.startswith(_PREFIXES)]
+    hint = " (what a policy knew is read from columns context.NAME)"
+    return not_read(names, {*known, *columns.values()}, hint)
+
+
+_KNOWN = ("step", "terminated", "truncated", "place_logprobs", "probabilities")
+_PREFIXES = ("signal.", "context.", "probability.", "propensity.")
 
 
 @contextlib.contextmanager

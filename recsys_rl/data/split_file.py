@@ -8,10 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
+from recsys_rl.data.clean import Missing, Problems, no_value
 from recsys_rl.data.columns import find_columns
 from recsys_rl.data.describe import HEADLESS, pieces
-from recsys_rl.data.read import TableFile, open_table, parsing
+from recsys_rl.data.read import TableFile, listed, open_table, parsing, short
 from recsys_rl.data.times import UNCLEAR, order_of, times_of
 from recsys_rl.types import UserError
 
@@ -25,42 +27,77 @@ def split_by_time(
     fraction: float,
     given: Mapping[str, str | None] | None = None,
     separator: str | None = None,
-) -> tuple[int, int]:
-    """Write the rows before a time to ``train`` and the others to ``test``; the numbers of both.
+    missing: Missing = "refuse",
+) -> tuple[int, int, int]:
+    """Write the rows before a time to ``train`` and the others to ``test``; the numbers of both, and dropped.
 
     The time is that quantile of all times after which a ``fraction`` of the rows lies. If the file has a
     session column, a session with a row at or after that time goes to ``test`` whole, so no session is on
-    both sides, and ``train`` holds nothing from that time on. Without one, each row is a session. Raises
-    UserError if the file has no time or a row without one, or if a side is empty.
+    both sides, and ``train`` holds nothing from that time on. Without one, each row is a session. Rows
+    without a time are refused or dropped, as ``missing`` says. Raises UserError if the file has no column of
+    times or a value that is no time, or if a side is empty.
     """
-    table, columns = _open(path, separator, given, ("user", "session", "time"), ("time",))
-    seconds = []
+    table = open_table(path, separator, HEADLESS)
+    columns, _ = find_columns(path, table.names, given or {}, ("user", "session", "time"), required=())
+    if "time" not in columns:
+        raise UserError(
+            f"{path}: it has no column for the time; its columns are {listed(table.names)}: name it with "
+            "--time-column, or give --by user."
+        )
     order = order_of(table, columns["time"])
     if order in UNCLEAR:
         raise UserError(f"{path}: column {columns['time']!r}: {UNCLEAR[order]}.")
-    for start, piece in pieces(table, [columns["time"]]):
-        found, bad, _, _ = times_of(piece[columns["time"]], "time", order)
-        if bad.any():
-            raise UserError(
-                f"{path}: column {columns['time']!r} has no time in row "
-                f"{start + int(bad.arg_true()[0]) + 1}: a split by time needs one in each row."
-            )
-        seconds.append(found.cast(pl.Float64).to_numpy())
-    times = np.concatenate(seconds) if seconds else np.zeros(0)
-    if len(times) == 0:
-        raise UserError(f"{path} holds no rows: give a log with at least one.")
+    times, gone = _times(table, columns["time"], order, missing)
     place = min(int((1 - fraction) * len(times)), len(times) - 1)
     cut = float(np.partition(times, place)[place])
-    del times, seconds
+    del times
     late = pl.col(columns["time"]).map_batches(
         lambda x: times_of(x, "time", order)[0] >= cut, return_dtype=pl.Boolean
     )
-    scan = table.scan(table.names)
+    scan = _with_values(table.scan(table.names), columns["time"])
     if "session" not in columns:
-        return _write(table, scan.filter(~late), scan.filter(late), train, test)
+        return *_write(table, scan.filter(~late), scan.filter(late), train, test), gone
     keys = [columns[role] for role in ("user", "session") if role in columns]
-    sessions = table.collect(table.scan([*keys, columns["time"]]).filter(late).select(keys).unique())
-    return _by_keys(table, sessions, keys, train, test)
+    times_and_keys = _with_values(table.scan([*keys, columns["time"]]), columns["time"])
+    sessions = table.collect(times_and_keys.filter(late).select(keys).unique())
+    return *_by_keys(table, scan, sessions, keys, train, test), gone
+
+
+def _times(table: TableFile, column: str, order: str, missing: Missing) -> tuple[NDArray[np.float64], int]:
+    """The times in seconds, and the number of rows without one. Raises UserError with all wrong rows."""
+    problems, seconds = Problems(str(table.path)), []
+    gaps, wrong = [0, 0], [0, 0]  # counts and first rows
+    example, rule = "", ""
+    for start, piece in pieces(table, [column]):
+        found, bad, why, _ = times_of(piece[column], "time", order)
+        no = no_value(piece[column])
+        _count(gaps, no, start)
+        if _count(wrong, bad & ~no, start):
+            example, rule = short(piece[column][wrong[1] - 1 - start]), why
+        seconds.append(found.drop_nulls().cast(pl.Float64).to_numpy())
+    if gaps[0] and missing == "refuse":
+        problems.gaps(column, *gaps)
+    if wrong[0]:
+        more = f" (and {wrong[0] - 1:,} more rows)" * (wrong[0] > 1)
+        problems.add(f"column {column!r} has {example} in row {wrong[1]}{more}", rule)
+    problems.refuse()
+    times = np.concatenate(seconds) if seconds else np.zeros(0)
+    if len(times) == 0:
+        raise UserError(f"{table.path} holds no rows: give a log with at least one.")
+    return times, gaps[0]
+
+
+def _count(so_far: list[int], rows: pl.Series, start: int) -> bool:
+    """Add the rows with True to the count and the first row, from 1; True if they are the first."""
+    count = int(rows.sum())
+    first = count > 0 and so_far[0] == 0
+    so_far[:] = [so_far[0] + count, start + int(rows.arg_true()[0]) + 1 if first else so_far[1]]
+    return first
+
+
+def _with_values(scan: pl.LazyFrame, column: str) -> pl.LazyFrame:
+    """The rows that have a value in the column."""
+    return scan.filter(pl.col(column).map_batches(lambda x: ~no_value(x), return_dtype=pl.Boolean))
 
 
 def split_by_user(
@@ -71,36 +108,36 @@ def split_by_user(
     seed: int,
     given: Mapping[str, str | None] | None = None,
     separator: str | None = None,
-) -> tuple[int, int]:
+    missing: Missing = "refuse",
+) -> tuple[int, int, int]:
     """Write the rows of a random ``fraction`` of the users to ``test``, the others to ``train``.
 
-    The draw depends on the users' ids and the seed alone. Raises UserError if a side is empty.
+    Returns the numbers of rows of both, and of those that were dropped. The draw depends on the users' ids
+    and the seed alone. Rows without a user are refused or dropped, as ``missing`` says. Raises UserError if a
+    side is empty.
     """
-    table, columns = _open(path, separator, given, ("user",), ("user",))
-    name = columns["user"]
-    users = table.collect(table.scan([name]).select(pl.col(name).unique()))[name].sort()
+    table = open_table(path, separator, HEADLESS)
+    name = find_columns(path, table.names, given or {}, ("user",), ("user",))[0]["user"]
+    gaps = [0, 0]
+    for start, piece in pieces(table, [name]):
+        _count(gaps, no_value(piece[name]), start)
+    problems = Problems(str(path))
+    if gaps[0] and missing == "refuse":
+        problems.gaps(name, *gaps)
+    problems.refuse()
+    scan = _with_values(table.scan(table.names), name)
+    users = table.collect(_with_values(table.scan([name]), name).select(pl.col(name).unique()))[name].sort()
     drawn = np.random.default_rng([_USER_STREAM, seed]).permutation(users.len())[
         : round(fraction * users.len())
     ]
-    return _by_keys(table, users.gather(np.sort(drawn)).to_frame(), [name], train, test)
-
-
-def _open(
-    path: Path,
-    separator: str | None,
-    given: Mapping[str, str | None] | None,
-    roles: tuple[str, ...],
-    required: tuple[str, ...],
-) -> tuple[TableFile, dict[str, str]]:
-    table = open_table(path, separator, HEADLESS)
-    return table, find_columns(path, table.names, given or {}, roles, required)[0]
+    return *_by_keys(table, scan, users.gather(np.sort(drawn)).to_frame(), [name], train, test), gaps[0]
 
 
 def _by_keys(
-    table: TableFile, chosen: pl.DataFrame, keys: list[str], train: Path, test: Path
+    table: TableFile, scan: pl.LazyFrame, chosen: pl.DataFrame, keys: list[str], train: Path, test: Path
 ) -> tuple[int, int]:
     """The rows with the keys ``chosen`` go to ``test``. Joins stream: a window over the keys would not."""
-    scan, chosen_rows = table.scan(table.names), chosen.lazy()
+    chosen_rows = chosen.lazy()
     return _write(
         table,
         scan.join(chosen_rows, on=keys, how="anti", nulls_equal=True),

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from recsys_rl.data.describe import Description, describe
+from recsys_rl.data.clean import Missing, dropped
+from recsys_rl.data.describe import describe
+from recsys_rl.data.description import Description
 from recsys_rl.data.split_file import split_by_time, split_by_user
 from recsys_rl.dials import Seed
 from recsys_rl.errors import UserError
@@ -73,6 +75,8 @@ class SplitConfig(FileConfig):
     """Share of the second file: of the rows by time, of the users by user."""
     seed: Seed = 0
     """Seed of the draw of users."""
+    missing: Missing = "refuse"
+    """Rows without a time (by time) or without a user (by user): refuse the file, or drop the rows."""
     train: str = "train.parquet"
     """The first file."""
     test: str = "test.parquet"
@@ -103,8 +107,10 @@ def split_file(options: SplitConfig) -> None:
     for path, option in ((train, "--train"), (test, "--test")):
         check_writable(path, option)
     files = (Path(options.file), train, test)
+    names, separator, missing = options.names(), options.separator, options.missing
     if options.by == "time":
-        rows = split_by_time(*files, options.fraction, options.names(), options.separator)
+        rows = split_by_time(*files, options.fraction, names, separator, missing)
     else:
-        rows = split_by_user(*files, options.fraction, options.seed, options.names(), options.separator)
-    print(f"{train}: {rows[0]:,} rows; {test}: {rows[1]:,} rows")
+        rows = split_by_user(*files, options.fraction, options.seed, names, separator, missing)
+    note = f"; {dropped({options.by: rows[2]}, rows[2])}" if rows[2] else ""
+    print(f"{train}: {rows[0]:,} rows; {test}: {rows[1]:,} rows{note}")
