@@ -1,6 +1,7 @@
 """Tests of the docs: their Python runs, their commands parse, and the names in them exist.
 
 In README.md and docs/*.md, the blocks ``python`` of one file are executed in order, in one namespace.
+A block that begins with ``# Data: FOLDER`` needs real data: tests/test_docs_on_data.py runs these.
 Commands in ``bash`` blocks are parsed, not run. A backtick span that looks like a file or like
 ``module.name`` must exist, and a span right after `` `file.py`: `` must be code of that file.
 """
@@ -42,6 +43,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 LINKING = [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+NEEDS_DATA = re.compile(r"# Data: (\S+)\n")
 QUOTED = re.compile(r"`([\w/]+\.py)`: ?`([^`\n]+)`")
 
 
@@ -68,6 +70,7 @@ def spans(text: str) -> list[str]:
 @each_page
 def test_python_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = blocks(page.read_text(encoding="utf-8"), "python")
+    found = [(above, code) for above, code in found if not NEEDS_DATA.match(code)]
     if not found:
         pytest.skip(f"{name_of(page)} has no Python in it")
     monkeypatch.chdir(tmp_path)  # a block may write files

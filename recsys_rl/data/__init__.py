@@ -1,5 +1,6 @@
-"""Sources of users and items, one file each. A name that begins with a dot is a file ending."""
+"""Sources of users and items, and logs of decisions, one file each."""
 
+# A name that begins with a dot is a file ending.
 SOURCES = {
     "movielens": "recsys_rl.data.movielens:SOURCE",
     "ml-100k": "recsys_rl.data.movielens:SOURCE",
@@ -26,4 +27,11 @@ SOURCES = {
     ".data.gz": "recsys_rl.data.log:SOURCE",
     ".parquet": "recsys_rl.data.log:SOURCE",
     ".npy": "recsys_rl.data.table:SOURCE",
+}
+
+# Public logs of decisions with known propensities: functions (data_dir, cache_dir) -> OwnLog.
+LOGS = {
+    "open-bandit": "recsys_rl.data.open_bandit:open_bandit_decisions",
+    "kuairand-random": "recsys_rl.data.kuairand:random_decisions",
+    "coat-random": "recsys_rl.data.coat:random_decisions",
 }

@@ -11,15 +11,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from recsys_rl.data.catalogue import DatasetConfig, world_of_log
 from recsys_rl.data.download import cache_folder, has_member, read_member
+from recsys_rl.data.items import ItemFacts
 from recsys_rl.data.log import make_log
+from recsys_rl.data.own_catalogue import own_catalogue
+from recsys_rl.data.own_decisions import OwnLog
 from recsys_rl.data.read import parsing
+from recsys_rl.data.single_decisions import by_design, single_decisions
 from recsys_rl.dials import EnvConfig
 from recsys_rl.protocols import Source
 from recsys_rl.types import InteractionLog, UserError, World
+
+FEATURES = ("user_features.ascii", "item_features.ascii", "item_features_map.txt")
 
 
 @dataclass(frozen=True)
@@ -32,27 +39,102 @@ class Coat:
 
 def load_coat(data_dir: str | Path | None = None, cache_dir: str | Path | None = None) -> Coat:
     """Load Coat from ``data_dir`` or the cache: the archive's folder, or coat.zip. Raises UserError."""
-    roots = [Path(data_dir)] if data_dir is not None else [cache_folder(cache_dir)]
-    places = [place for root in roots for place in (root, root / "coat", root / "coat.zip")]
-    place = next((place for place in places if has_member(place, "train.ascii")), None)
-    if place is None:
-        raise UserError(
-            f"{roots[0]} holds no Coat data: give the folder of train.ascii and test.ascii, or coat.zip "
-            "(--data-dir)."
-        )
+    place = _find(data_dir, cache_dir)
     source = f"coat ({place.name})"
-    return Coat(_log(place, "train.ascii", source), _log(place, "test.ascii", f"{source}, random exposures"))
+    return Coat(
+        _log(_ratings(place, "train.ascii"), source),
+        _log(_ratings(place, "test.ascii"), f"{source}, random exposures"),
+    )
 
 
-def _log(place: Path, name: str, source: str) -> InteractionLog:
-    with parsing(f"{source}: {name}"):
-        ratings = np.loadtxt(read_member(place, name).decode("ascii").splitlines(), dtype=np.float32, ndmin=2)
+def random_decisions(data_dir: str | Path | None = None, cache_dir: str | Path | None = None) -> OwnLog:
+    """The random exposures of ``load_coat`` as decisions, rewarded by the rating, 1 to 5.
+
+    Each coat had the same chance, so the propensity is 1 / (number of coats); coats of the user's own choice
+    could be shown, too. Rows are ordered by user and coat. The features of people are the context, those of
+    coats their genres, where the files stand beside the ratings. Raises UserError.
+    """
+    place = _find(data_dir, cache_dir)
+    ratings = _ratings(place, "test.ascii")
+    users, items = (torch.from_numpy(part) for part in np.nonzero(ratings))
+    people, names, coats = _features(place, *ratings.shape)
+    number = ratings.shape[1]
+    facts = ItemFacts(
+        titles=_titles(number),
+        genres={item: [names[k] for k in np.flatnonzero(row)] for item, row in enumerate(coats)},
+    )
+    shares = items.bincount(minlength=number).float() / len(items)
+    source = f"coat ({place.name}, random exposures)"
+    return single_decisions(
+        users,
+        items,
+        torch.from_numpy(ratings)[users, items],
+        torch.full((len(items),), 1 / number, dtype=torch.float64),
+        signal="rating",
+        logger=by_design(number, "coats"),
+        catalogue=own_catalogue(range(number), facts, shares, source),
+        ids=[str(item) for item in range(number)],
+        context={"user": torch.from_numpy(people)[users]} if people.shape[1] else {},
+    )
+
+
+def _find(data_dir: str | Path | None, cache_dir: str | Path | None) -> Path:
+    root = Path(data_dir) if data_dir is not None else cache_folder(cache_dir)
+    for place in (root, root / "coat", root / "coat.zip"):
+        if has_member(place, "train.ascii"):
+            return place
+    raise UserError(
+        f"{root} holds no Coat data: give the folder of train.ascii and test.ascii, or coat.zip (--data-dir)."
+    )
+
+
+def _ratings(place: Path, name: str) -> NDArray[np.float32]:
+    """(U, I): 0 for a coat without a rating."""
+    ratings = _matrix(place, name)
+    with parsing(f"coat ({place.name}): {name}"):
         if not bool(((ratings >= 0) & (ratings <= 5)).all()):
             raise ValueError("a rating is outside 0 .. 5")
+    return ratings
+
+
+def _matrix(place: Path, name: str) -> NDArray[np.float32]:
+    with parsing(f"coat ({place.name}): {name}"):
+        lines = read_member(place, name).decode("ascii").splitlines()
+        return np.loadtxt(lines, dtype=np.float32, ndmin=2)
+
+
+def _features(
+    place: Path, num_users: int, num_items: int
+) -> tuple[NDArray[np.float32], list[str], NDArray[np.float32]]:
+    """Those of people (U, F), and of coats the names (G,) and the values (I, G); F = G = 0 without files."""
+    folder = place / "user_item_features" if place.is_dir() else place
+    if not all(has_member(folder, name) for name in FEATURES):
+        return np.zeros((num_users, 0), np.float32), [], np.zeros((num_items, 0), np.float32)
+    people, coats = _matrix(folder, FEATURES[0]), _matrix(folder, FEATURES[1])
+    names = read_member(folder, FEATURES[2]).decode("utf-8").split("\n")
+    names = [name.strip() for name in names if name.strip()]
+    if (len(people), len(coats), coats.shape[1]) != (num_users, num_items, len(names)):
+        raise UserError(
+            f"{folder} has not the features of {num_users} people and {num_items} coats: get it again."
+        )
+    return people, names, coats
+
+
+def _titles(number: int) -> dict[int, str]:
+    return {item: f"coat {item}" for item in range(number)}
+
+
+def _log(ratings: NDArray[np.float32], source: str) -> InteractionLog:
     users, items = (part.astype(np.int64) for part in np.nonzero(ratings))
-    values: NDArray[np.float32] = ratings[users, items]
-    titles = {item: f"coat {item}" for item in range(ratings.shape[1])}
-    return make_log(users, items, None, values, source=source, titles=titles, rating_range=(1.0, 5.0))
+    return make_log(
+        users,
+        items,
+        None,
+        ratings[users, items],
+        source=source,
+        titles=_titles(ratings.shape[1]),
+        rating_range=(1.0, 5.0),
+    )
 
 
 def _make_world(config: DatasetConfig, sizes: EnvConfig, seed: int) -> World:

@@ -11,13 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
+import torch
 
 from recsys_rl.data.catalogue import DatasetConfig, world_of_log
 from recsys_rl.data.download import NoNetwork, cache_folder, fetch, has_member, read_member
 from recsys_rl.data.items import ItemFacts
 from recsys_rl.data.kuaishou import video_facts
 from recsys_rl.data.log import make_log
+from recsys_rl.data.own_catalogue import own_catalogue
+from recsys_rl.data.own_decisions import OwnLog
 from recsys_rl.data.read import parsing
+from recsys_rl.data.single_decisions import by_design, single_decisions
 from recsys_rl.dials import EnvConfig
 from recsys_rl.protocols import Source
 from recsys_rl.types import InteractionLog, UserError, World
@@ -48,6 +52,39 @@ def load_kuairand(data_dir: str | Path | None = None, cache_dir: str | Path | No
     Repeated views (same user, video and time) count once. Videos have the durations [s], creators and tags
     of the file ``FEATURES`` where it stands beside the logs. Raises UserError.
     """
+    place, kind, source, facts = _open(data_dir, cache_dir)
+    return KuaiRand(
+        _log(place, [name.format(kind) for name in STANDARD], source, facts),
+        _log(place, [RANDOM.format(kind)], f"{source}, random exposures", facts),
+    )
+
+
+def random_decisions(data_dir: str | Path | None = None, cache_dir: str | Path | None = None) -> OwnLog:
+    """The random exposures of ``load_kuairand`` as decisions, rewarded by the click.
+
+    Each video of the pool had the same chance, so the propensity is 1 / (number of videos in this log).
+    Rows are ordered by user, time and video. Raises UserError.
+    """
+    place, kind, source, facts = _open(data_dir, cache_dir)
+    log = _log(place, [RANDOM.format(kind)], f"{source}, random exposures", facts)
+    ids = log.item_ids.tolist()
+    number, rows = len(ids), len(log.items)
+    shares = log.items.bincount(minlength=number).float() / rows
+    return single_decisions(
+        log.users,
+        log.items,
+        log.ratings,
+        torch.full((rows,), 1 / number, dtype=torch.float64),
+        signal="click",
+        logger=by_design(number, "videos"),
+        catalogue=own_catalogue(ids, facts, shares, log.source),
+        ids=[str(id_) for id_ in ids],
+        times=log.times,
+    )
+
+
+def _open(data_dir: str | Path | None, cache_dir: str | Path | None) -> tuple[Path, str, str, ItemFacts]:
+    """The archive or folder, the kind in the names of its logs, the name of the source, and the videos."""
     root = cache_folder(cache_dir) if data_dir is None else Path(data_dir)
     found = _find(root)
     if found is None and data_dir is not None:
@@ -68,10 +105,7 @@ def load_kuairand(data_dir: str | Path | None = None, cache_dir: str | Path | No
     source = f"kuairand ({place.name})"
     facts = video_facts(place, FEATURES.format(kind), source)
     source = f"kuairand ({place.name}; {facts.note})" if facts.note else source
-    return KuaiRand(
-        _log(place, [name.format(kind) for name in STANDARD], source, facts),
-        _log(place, [RANDOM.format(kind)], f"{source}, random exposures", facts),
-    )
+    return place, kind, source, facts
 
 
 def _find(root: Path) -> tuple[Path, str] | None:

@@ -18,12 +18,17 @@ import torch
 from torch import Tensor
 
 from recsys_rl.data.download import read_member
+from recsys_rl.data.items import ItemFacts
+from recsys_rl.data.own_catalogue import own_catalogue
+from recsys_rl.data.own_decisions import OwnLog
+from recsys_rl.data.single_decisions import by_design, single_decisions
 from recsys_rl.types import UserError
 
 CAMPAIGNS = ("all", "men", "women")
 LOGGERS = ("random", "bts")
 USER_FEATURES = tuple(f"user_feature_{k}" for k in range(4))
 ITEM_FEATURES = tuple(f"item_feature_{k}" for k in range(1, 4))
+PLACES = 3  # left, middle, right
 PRIOR = "prior_bts.csv"
 
 
@@ -82,6 +87,50 @@ def load_open_bandit(data_dir: str | Path, logger: str = "random", campaign: str
             np.stack([*codes, items["item_feature_0"].to_numpy()], 1).astype(np.float64)
         ),
         source=f"open bandit ({logger}/{campaign}, {len(frame):,} rows)",
+    )
+
+
+def open_bandit_decisions(data_dir: str | Path | None, cache_dir: str | Path | None = None) -> OwnLog:
+    """The impressions as decisions of one item each; the place and the user's features are the context.
+
+    ``data_dir``: the folder of the dataset, whose log random/all is read, or the folder of one log, such as
+    bts/men. The propensity is that of the item at this place. Rows with the same time are one request, and
+    count as one user, as the dataset has no ids of users. Nothing is downloaded, so ``cache_dir`` has no
+    effect. Raises UserError.
+    """
+    if data_dir is None:
+        raise UserError(
+            "Open Bandit is not downloaded: give its folder with --data-dir, the folder obd of the authors' "
+            "repository zr-obp (the small version) or the unpacked open_bandit_dataset.zip (the full one)."
+        )
+    root, logger, campaign = Path(data_dir), "random", "all"
+    if (root / "item_context.csv").is_file():
+        place = root.resolve()
+        root, logger, campaign = place.parents[1], place.parent.name, place.name
+    found = load_open_bandit(root, logger, campaign)
+    number, features = found.num_items, found.item_features
+    classes = {
+        name: {item: f"class {int(code)}" for item, code in enumerate(features[:, k].tolist())}
+        for k, name in enumerate(ITEM_FEATURES)
+    }
+    facts = ItemFacts(attributes=classes | {"item_feature_0": dict(enumerate(features[:, -1].tolist()))})
+    shares = found.items.bincount(minlength=number).float() / len(found.items)
+    uniform = logger == "random" and bool((found.propensities * number - 1).abs().max() < 1e-3)
+    design = by_design(number, "items at each place")
+    return single_decisions(
+        found.times.unique(return_inverse=True)[1],
+        found.items,
+        found.clicks,
+        found.propensities,
+        signal="click",
+        logger=design if uniform else f"{logger} (propensities of the file)",
+        catalogue=own_catalogue(range(number), facts, shares, found.source),
+        ids=[str(item) for item in range(number)],
+        times=found.times,
+        context={
+            "place": torch.nn.functional.one_hot(found.positions, PLACES),
+            "user": found.user_features,
+        },
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from recsys_rl.checkpoint import Checkpoint, load
+from recsys_rl.data import LOGS
 from recsys_rl.data.decision_checks import check_catalogue
 from recsys_rl.data.decision_reader import has_header, read_decisions
 from recsys_rl.data.decisions import DecisionLog
@@ -26,9 +28,11 @@ from recsys_rl.objective.weighted import check_weights, parse_weights, stream_we
 from recsys_rl.ope.logged import prepare
 from recsys_rl.ope.printing import print_result
 from recsys_rl.ope.propensities import with_propensities
+from recsys_rl.schema import did_you_mean
 from recsys_rl.session import PIECES
 from recsys_rl.types import Catalogue, Feedback, Stream, UserError
 from recsys_rl.utils.files import check_writable, write_text
+from recsys_rl.utils.find import find
 from recsys_rl.utils.seeding import generators
 from recsys_rl.workflows.ope_bench import Bench, Rewards
 from recsys_rl.workflows.ope_config import OpeConfig
@@ -62,6 +66,17 @@ def ope(options: OpeConfig) -> dict[str, Any]:
 def make_bench(options: OpeConfig) -> Bench:
     """The log with its catalogue and its rewards: of a checkpoint, or people's own."""
     assert options.log is not None
+    if options.log in LOGS:
+        return _public_bench(options, options.log)
+    if options.data_dir is not None:
+        raise UserError(
+            f"--data-dir is for a public log ({', '.join(LOGS)}), and {options.log} is a file: leave it out."
+        )
+    if not Path(options.log).exists() and not Path(options.log).suffix:
+        raise UserError(
+            f"There is no log {options.log}{did_you_mean(options.log, LOGS)}: choose {', '.join(LOGS)}, or "
+            "give a file."
+        )
     if not has_header(options.log):
         if options.checkpoint is not None:
             raise UserError(
@@ -71,14 +86,28 @@ def make_bench(options: OpeConfig) -> Bench:
         for note in own.notes:
             print(note, file=sys.stderr)
         return _own_bench(options, own.log, own.catalogue, own)
-    given = [name for name, value in options.columns.items() if value is not None]
-    given = [f"{name}-column" for name in given] + [x for x in OWN_OPTIONS if getattr(options, x) is not None]
-    if given:
-        raise UserError(f"--{given[0]} is for your own log, and {options.log} has the columns of ours.")
+    _refuse_own_options(options, f"{options.log} has the columns of ours")
     log = read_decisions(options.log)
     if log.header.platform or options.checkpoint is not None:
         return _checkpoint_bench(options, log)
     return _own_bench(options, log, _bare_catalogue(options.log, log), None)
+
+
+def _public_bench(options: OpeConfig, name: str) -> Bench:
+    """A log of data.LOGS."""
+    if options.checkpoint is not None:
+        raise UserError(f"--log {name} has no policy of a checkpoint: leave --checkpoint out.")
+    _refuse_own_options(options, f"{name} has its own columns")
+    load_log: Callable[[str | None, str | None], OwnLog] = find(LOGS[name], "--log")
+    own = load_log(options.data_dir, options.cache_dir)
+    return _own_bench(options, own.log, own.catalogue, own)
+
+
+def _refuse_own_options(options: OpeConfig, why: str) -> None:
+    given = [f"{name}-column" for name, value in options.columns.items() if value is not None]
+    given += [name for name in OWN_OPTIONS if getattr(options, name) is not None]
+    if given:
+        raise UserError(f"--{given[0]} is for your own log, and {why}.")
 
 
 def _bare_catalogue(name: str, log: DecisionLog) -> Catalogue:

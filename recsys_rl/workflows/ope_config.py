@@ -20,7 +20,11 @@ class OpeConfig:
     """One evaluation of policies on a log of decisions."""
 
     log: str | None = None
-    """The decisions: a file of recsys-rl record, or your own text or Parquet file with named columns."""
+    """The decisions: a file of recsys-rl record, your own text or Parquet file with named columns, or a
+    public log: open-bandit, kuairand-random, coat-random."""
+    data_dir: str | None = None
+    """Folder of the public log's own files. open-bandit takes the dataset's folder, or that of one log of it,
+    as bts/men. Without it, kuairand-random is downloaded (47 MB)."""
     checkpoint: str | None = None
     """The file with the policy and the catalogue (default: checkpoints/ppo.pt, for a log of recsys-rl
     record). Your own log needs none."""
@@ -81,7 +85,8 @@ class OpeConfig:
     threads: Annotated[int, Range(0, 1024)] = 1
     """Threads of torch; 0 = torch's choice."""
     cache_dir: str | None = None
-    """Folder for the searched weights of the policy `rule` (default: the user's cache folder)."""
+    """Folder for downloads, and for the searched weights of the policy `rule` (default: the user's cache
+    folder)."""
 
     def __post_init__(self) -> None:
         check_fields(self)
