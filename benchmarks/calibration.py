@@ -1,6 +1,7 @@
 """How near do the simulated users come to real ones? One row for each statistic.
 
-    python -m benchmarks.calibration [--views 1000000] [--real FOLDER] [--json FILE] [--csv FILE] [--smoke]
+    python -m benchmarks.calibration [--views 1000000] [--requests 160000] [--real FOLDER] [--json FILE]
+                                     [--csv FILE] [--smoke]
 
 A row has the real value and its source, the simulated value under the uniform policy (videos drawn
 uniformly), their distance, the limit and True if the distance is within it. The real values come from the
@@ -8,6 +9,9 @@ files in FOLDER (default: ../shared/data), from the half of the users that chose
 places in the order of their ids. Rows whose file is absent are "not available". The official statistics of
 KuaiRec are of all its users. The simulated users are all users of the default world. The rows of visits are
 of whole lives under the popularity policy; the heavy users are the tenth with the most videos in 14 days.
+
+The rows of long-video compare settings with a fit of the choice model to --requests simulated requests, as no
+log is open (calibration_choice.py).
 """
 
 from __future__ import annotations
@@ -22,7 +26,9 @@ import torch
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
+from benchmarks import calibration_choice as choice
 from benchmarks import calibration_visits as visits
+from benchmarks.calibration_rows import difference, missing, relative, row
 from benchmarks.harness import tables
 from benchmarks.harness.turns import Row
 from recsys_rl.config import Config, from_dict
@@ -126,33 +132,6 @@ def aucs(user: Array, video: Array, often: Array, seed: int = 0) -> tuple[float,
     of_video = log_rate(video)
     label = often[~first].astype(bool)
     return auc(of_video, label), auc(of_video + log_rate(user), label)
-
-
-def row(statistic: str, source: str, real: Any, simulated: Any, distance: float, limit: float) -> Row:
-    return {
-        "platform": ENV,
-        "statistic": statistic,
-        "source": source,
-        "real": real,
-        "simulated": simulated,
-        "distance": distance,
-        "limit": limit,
-        "passed": distance <= limit,
-        "note": "",
-    }
-
-
-def missing(statistic: str, source: str, limit: float, note: str = "not available") -> Row:
-    empty = row(statistic, source, None, None, 0.0, limit)
-    return {**empty, "distance": None, "passed": None, "note": note}
-
-
-def difference(statistic: str, source: str, real: float, simulated: float, limit: float) -> Row:
-    return row(statistic, source, real, simulated, abs(simulated - real), limit)
-
-
-def relative(statistic: str, source: str, real: float, simulated: float, limit: float) -> Row:
-    return row(statistic, source, real, simulated, abs(simulated / real - 1), limit)
 
 
 def watch_ratio_rows(views: Views, folder: Path) -> list[Row]:
@@ -301,22 +280,32 @@ def _by_length(
 def main() -> None:
     parser = tables.parser(__doc__)
     parser.add_argument("--views", type=int, default=1_000_000, help="simulated views of each world")
+    parser.add_argument(
+        "--requests",
+        type=int,
+        default=choice.REQUESTS,
+        help=f"simulated requests of long-video, a multiple of {choice.STEPS}",
+    )
     parser.add_argument("--real", type=Path, default=tables.ROOT.parent / "shared" / "data")
     parser.add_argument("--seed", type=int, default=1)
     args = tables.parse(parser, "calibration")
     torch.set_num_threads(args.threads or 1)
-    settings: dict[str, Any] = {"env": ENV, "train_config": {"seed": args.seed}}
+    settings: dict[str, Any] = {"train_config": {"seed": args.seed}}
     num_envs = NUM_ENVS
+    slates: dict[str, Any] = {}  # settings of long-video alone
     if args.smoke:
-        small = {"num_items": 60, "embedding_dim": 8, "max_episode_steps": 30}
+        small: dict[str, Any] = {"num_items": 60, "embedding_dim": 8, "max_episode_steps": 30}
         settings |= {"data_config": {"data": "synthetic", "num_users": 50}, "env_config": small}
-        args.views, num_envs = 20_000, 256
-    config = from_dict(Config, settings)
+        slates = {"env_config": {**small, "num_items": 300}}
+        args.views, args.requests, num_envs = 20_000, 4_000, 256
+    config = from_dict(Config, {"env": ENV, **settings})
     world = make_world(config)
     rows = watch_ratio_rows(simulate(config, world, args.views, num_envs), args.real)
     real = explicit_views(args.real)
     rows += kuairand_rows(config, world, args.views, num_envs, real)
     rows += visit_rows(config, world, real)
+    config = from_dict(Config, {"env": choice.ENV, **settings, **slates})
+    rows += choice.choice_rows(config, make_world(config), args.requests)
     tables.publish(rows, args)
 
 

@@ -41,6 +41,14 @@ def test_position_based_by_hand() -> None:
     assert_close(position_based(*one([0.3, -1.0, 2.0]), 0.0), multinomial_logit(*one([0.3, -1.0, 2.0])))
 
 
+def test_position_based_has_a_gradient_in_eta() -> None:
+    """Two places of weight 1, none 1. P(2) = 2^-eta / 3, and its derivative is -ln 2 times that."""
+    eta = torch.tensor(1.0, dtype=torch.float64, requires_grad=True)
+    found = position_based(*one([0.0, 0.0]), eta)[0, 1]
+    (slope,) = torch.autograd.grad(found, eta)
+    assert [found.item(), slope.item()] == pytest.approx([1 / 6, -LOG2 / 6])
+
+
 def test_cascade_by_hand() -> None:
     """Weights 1 and 3 against 1: 1/2, then a half goes on with probability 0.8 and picks in 3 of 4 cases."""
     assert_close(

@@ -21,7 +21,7 @@ def multinomial_logit(utility: Tensor, none: Tensor) -> Tensor:
     return torch.cat([utility, none.unsqueeze(-1)], -1).softmax(-1)[..., :-1]
 
 
-def position_based(utility: Tensor, none: Tensor, eta: float) -> Tensor:
+def position_based(utility: Tensor, none: Tensor, eta: float | Tensor) -> Tensor:
     """The user reads from the top, sees place k with probability k^-eta, and picks by multinomial logit.
 
     The chance k^-eta is that of Joachims, Swaminathan and Schnabel (2017, "Unbiased learning-to-rank with
@@ -30,11 +30,10 @@ def position_based(utility: Tensor, none: Tensor, eta: float) -> Tensor:
 
         P(k) = sum_{d >= k} P(d) exp(u_k) / (exp(u_none) + sum_{j <= d} exp(u_j))
 
-    ``eta`` is at least 0; at 0 the user sees all places.
+    ``eta`` is at least 0; at 0 the user sees all places. A tensor () gets a gradient, for fits.
     """
     places = torch.arange(1, utility.shape[-1] + 2, dtype=utility.dtype, device=utility.device)
-    seen = places**-eta  # (K + 1,)
-    seen[-1] = 0
+    seen = torch.nn.functional.pad((places**-eta)[:-1], (0, 1))  # (K + 1,): no place beyond the slate
     depth = seen[:-1] - seen[1:]  # (K,): P(d)
     highest = torch.maximum(utility.amax(-1), none).unsqueeze(-1)  # (N, 1): exp can't overflow
     weight = (utility - highest).exp()  # (N, K)
