@@ -178,6 +178,30 @@ def test_direct_method_averages_over_every_item_whatever_the_draws(
     assert values(8) != values(50) and values(2000) == pytest.approx(exact, abs=2e-3)
 
 
+def test_logistic_reward_model_is_for_rewards_in_0_to_1_of_one_step(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = clicks(rows=900)
+    pl.DataFrame(log).write_csv(tmp_path / "log.csv")
+    target(log, every=True).write_csv(tmp_path / "t.csv")
+    words = ("--target", str(tmp_path / "t.csv"), "--q")
+    dm = {
+        q: {row["estimator"]: row for row in judged(tmp_path, tmp_path / "log.csv", *words, q)["rows"]}["dm"]
+        for q in ("ridge", "logistic")
+    }
+    assert dm["logistic"]["value"] != dm["ridge"]["value"]
+    assert dm["logistic"]["value"] == pytest.approx(float(POLICY @ RATES), abs=0.05)
+    dear = pl.DataFrame(log | {"clicked": [5 * k for k in log["clicked"]]})
+    dear.write_csv(tmp_path / "dear.csv")
+    text = refusal(capsys, tmp_path / "dear.csv", "--policy", "random", "--q", "logistic")
+    assert "dear.csv has the reward 5, but --q logistic predicts numbers in 0..1" in text
+    steps = {"session": [f"s{k // 2}" for k in range(900)], "step": [k % 2 for k in range(900)]}
+    steps["visitor"] = [f"u{k // 2 % 90}" for k in range(900)]
+    pl.DataFrame(log | steps).write_csv(tmp_path / "steps.csv")
+    text = refusal(capsys, tmp_path / "steps.csv", "--policy", "random", "--q", "logistic")
+    assert "steps.csv has sessions of several steps" in text
+
+
 SLATES = np.array(list(permutations(range(4), 2)))  # (12, 2)
 
 

@@ -19,6 +19,7 @@ from recsys_rl.data.items import ItemFacts
 from recsys_rl.data.own_catalogue import own_catalogue
 from recsys_rl.data.own_decisions import OwnLog, own_ids, read_own
 from recsys_rl.env.rec_env import RecEnv
+from recsys_rl.errors import one_line
 from recsys_rl.evaluation.behaviours import Behaviours
 from recsys_rl.evaluation.players import Table
 from recsys_rl.lookup import DEFAULT_ALGO
@@ -162,6 +163,21 @@ def _table(options: OpeConfig, checkpoint: Checkpoint, generator: dict[str, torc
     return Table(checkpoint.config, checkpoint.world, users, options.seed, torch.device("cpu"), generator)
 
 
+def _check_logistic(name: str | None, log: DecisionLog, rewards: Tensor) -> None:
+    """Raise UserError where a logistic regression can't predict the rewards (E,) or their sums."""
+    wrong = (rewards < 0) | (rewards > 1)
+    if bool(wrong.any()):
+        raise UserError(
+            f"{one_line(name)} has the reward {float(rewards[wrong][0]):g}, but --q logistic predicts "
+            "numbers in 0..1: give --q ridge or mlp."
+        )
+    if int(log.steps.max()) > 0:
+        raise UserError(
+            f"{one_line(name)} has sessions of several steps, whose rewards add up, but --q logistic "
+            "predicts numbers in 0..1: give --q ridge or mlp."
+        )
+
+
 def _bench(
     options: OpeConfig,
     log: DecisionLog,
@@ -174,6 +190,8 @@ def _bench(
 ) -> Bench:
     generator = generator or generators(options.seed, *STREAMS)
     earned = rewards(log.feedback)  # (E,)
+    if options.q == "logistic":
+        _check_logistic(options.log, log, earned)
     gamma = log.header.discount if options.discount is None else options.discount
     fitted = None
     if not log.has_propensities:

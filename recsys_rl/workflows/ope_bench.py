@@ -23,7 +23,7 @@ from recsys_rl.evaluation.behaviours import SEERS, Behaviours
 from recsys_rl.ope.bandit import BANDIT, CLIPPED
 from recsys_rl.ope.diagnostics import unsupported_mass
 from recsys_rl.ope.estimate import Estimate, estimated, with_doubt
-from recsys_rl.ope.fits import Fit, mlp, ridge
+from recsys_rl.ope.fits import Fit, logistic, mlp, ridge
 from recsys_rl.ope.judging import (
     NEEDS_MODEL,
     Difference,
@@ -124,7 +124,9 @@ class Bench:
         return policy
 
     def fit(self) -> Fit:
-        return ridge() if self.options.q == "ridge" else mlp(self.streams["ope"], epochs=10)
+        if self.options.q == "mlp":
+            return mlp(self.streams["ope"], epochs=10)
+        return logistic() if self.options.q == "logistic" else ridge()
 
     @cached_property
     def way(self) -> Way:
