@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from itertools import permutations
 from pathlib import Path
@@ -349,9 +350,14 @@ def test_own_logs_that_do_not_fit_are_refused(
     )
     assert "say what counts" in refusal(capsys, tmp_path / "bad.csv", "--policy", "random")
     frame.with_columns(sku=pl.lit("tea")).write_csv(tmp_path / "bad.csv")
-    assert "one item in every row" in refusal(capsys, tmp_path / "bad.csv", "--policy", "random")
+    text = refusal(capsys, tmp_path / "bad.csv", "--policy", "random")
+    assert "bad.csv: the log has one item in every row" in text and "chose among several" in text
     frame.with_columns(visitor=pl.lit("u")).write_csv(tmp_path / "bad.csv")
-    assert "one user" in refusal(capsys, tmp_path / "bad.csv", "--policy", "random")
+    text = refusal(capsys, tmp_path / "bad.csv", "--policy", "random")
+    assert "bad.csv: the log has one user" in text
+    frame.with_columns(visitor=pl.int_range(pl.len()) % 2).write_csv(tmp_path / "bad.csv")
+    text = refusal(capsys, tmp_path / "bad.csv", "--policy", "random")
+    assert "bad.csv: the log has 2 users" in text and "add users" in text
     frame.with_columns(candidates=pl.lit("milk|water")).write_csv(tmp_path / "bad.csv")
     assert "is not among the row's candidates" in refusal(capsys, tmp_path / "bad.csv", "--policy", "random")
 
@@ -418,6 +424,26 @@ def test_target_rows_are_found_by_any_common_name_of_the_session(tmp_path: Path)
     assert by_row.logprobs.exp().tolist() == pytest.approx([0.3, 0.1, 0.2, 0.4])
     with pytest.raises(UserError, match="may all hold the session"):
         read(tmp_path, log, visit=["a"] * 4, episode=["a"] * 4, propensity=shares)
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "complaint"),
+    [
+        ("propensity", ["0.1", "0.2", "x", "0.4"], "column 'propensity' has 'x' in row 3: give numbers"),
+        ("propensity", ["0.1", None, "0.3", None], "has no value in 2 rows (the first is row 2): fill"),
+        ("probability.tea", ["0.1", "?1", "0.3", "0.4"], "'probability.tea' has '?1' in row 2: give numbers"),
+        ("step", ["0", "0", "0", "first"], "column 'step' has 'first' in row 4: give whole numbers"),
+        ("propensity", ["-0.1", "-0.2", "-3", "0"], "look like logarithms: name the column logprob"),
+        ("logprob", ["0.1", "0.2", "0.3", "0.4"], "look like probabilities: name the column propensity"),
+    ],
+)
+def test_wrong_cells_of_a_target_are_refused_with_their_row(
+    tmp_path: Path, column: str, values: list[str | None], complaint: str
+) -> None:
+    columns: dict[str, list[Any]] = {} if column == "logprob" else {"propensity": [0.1] * 4}
+    with pytest.raises(UserError, match=re.escape(complaint)) as refused:
+        read(tmp_path, own(tmp_path), **columns | {column: values})
+    assert "t.csv" in str(refused.value)
 
 
 def test_target_without_sessions_is_refused_if_its_steps_are_others(tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from recsys_rl.data.decision_reader import has_header, read_decisions
 from recsys_rl.data.decisions import DecisionLog
 from recsys_rl.data.items import ItemFacts
 from recsys_rl.data.own_catalogue import own_catalogue
-from recsys_rl.data.own_decisions import OwnLog, own_ids, read_own
+from recsys_rl.data.own_decisions import OwnLog, read_own
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.errors import one_line
 from recsys_rl.evaluation.behaviours import Behaviours
@@ -33,6 +32,7 @@ from recsys_rl.utils.files import check_writable, write_text
 from recsys_rl.utils.seeding import generators
 from recsys_rl.workflows.ope_bench import Bench, Rewards
 from recsys_rl.workflows.ope_config import OpeConfig
+from recsys_rl.workflows.ope_errors import errors_of
 from recsys_rl.workflows.ope_result import result_of
 
 STREAMS = ("evaluation users", "policy", "random", "mixture", "ope", "propensities", "clusters")
@@ -194,8 +194,8 @@ def _bench(
         _check_logistic(options.log, log, earned)
     gamma = log.header.discount if options.discount is None else options.discount
     fitted = None
-    if not log.has_propensities:
-        log, fitted = with_propensities(log, catalogue, generator["propensities"])
-    with nullcontext() if own is None else own_ids("", own.items, own.sessions):
+    with errors_of(options.log, own):
+        if not log.has_propensities:
+            log, fitted = with_propensities(log, catalogue, generator["propensities"])
         prepared = prepare(log, catalogue, earned, gamma, generator["ope"])
     return Bench(options, prepared, rewards, behaviours, generator, fitted, own, checkpoint)

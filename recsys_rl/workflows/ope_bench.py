@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -15,10 +14,9 @@ from torch import Tensor
 from recsys_rl.agents.baselines import RandomPolicy
 from recsys_rl.agents.behaviours import Fixed
 from recsys_rl.data.own_catalogue import knows_items
-from recsys_rl.data.own_decisions import OwnLog, own_ids
+from recsys_rl.data.own_decisions import OwnLog
 from recsys_rl.data.target import Ids, Target, check_support, read_target
 from recsys_rl.data.transitions import observations
-from recsys_rl.errors import one_line
 from recsys_rl.evaluation.behaviours import SEERS, Behaviours
 from recsys_rl.ope.bandit import BANDIT, CLIPPED
 from recsys_rl.ope.diagnostics import unsupported_mass
@@ -188,7 +186,7 @@ class Bench:
         policies = {name: self.policy(name) for name in self.names}  # all refusals come first
         target = None
         if self.options.target is not None:
-            with self._naming():
+            with errors_of(self.options.target, self.own):
                 target = read_target(self.options.target, self.prepared.log, self._ids)
         worlds = self.worlds() if policies else None
         found = {name: self._judge(name, policy, worlds) for name, policy in policies.items()}
@@ -235,7 +233,7 @@ class Bench:
         if every is None:
             return self._judgement(name, target.logprobs, None, places, None, {})
         for at, obs in observations(of.log, of.catalogue):
-            with self._naming():
+            with errors_of(self.options.target, self.own):
                 check_support(every[at], obs.showable(every.shape[1]), at, of.log)
 
         def probabilities(rows: Tensor, obs: Obs) -> Tensor:
@@ -307,11 +305,6 @@ class Bench:
     def _ids(self) -> Ids | None:
         of = self.own
         return None if of is None else Ids(of.items, of.rows, of.sessions, of.session_column)
-
-    def _naming(self) -> AbstractContextManager[None]:
-        """Errors about the target file, with the ids of people's own log."""
-        of = self.own
-        return nullcontext() if of is None else own_ids(one_line(self.options.target), of.items, of.sessions)
 
     def _logged(self) -> Judgement:
         """The mean return of the log's own policies over its sessions; it is no estimate."""
