@@ -20,16 +20,14 @@ from recsys_rl.data.transitions import observations
 from recsys_rl.evaluation.behaviours import SEERS, Behaviours
 from recsys_rl.ope.bandit import BANDIT, CLIPPED
 from recsys_rl.ope.diagnostics import unsupported_mass
-from recsys_rl.ope.estimate import Estimate, estimated, with_doubt
+from recsys_rl.ope.estimate import estimated, with_doubt
 from recsys_rl.ope.fits import Fit, logistic, mlp, ridge
 from recsys_rl.ope.judging import (
     NEEDS_MODEL,
-    Difference,
     Judgement,
     Terms,
     Way,
     at_one_step,
-    difference,
     judgement,
 )
 from recsys_rl.ope.logged import (
@@ -56,7 +54,7 @@ from recsys_rl.ope.sequential import SEQUENTIAL
 from recsys_rl.ope.world import Worlds, fit_world, world
 from recsys_rl.protocols import Behaviour
 from recsys_rl.types import Feedback, Obs, UserError
-from recsys_rl.workflows.ope_config import LOGGED, TARGET, OpeConfig
+from recsys_rl.workflows.ope_config import LOGGED, OpeConfig
 from recsys_rl.workflows.ope_errors import errors_of
 from recsys_rl.workflows.ope_loggers import Loggers
 
@@ -315,38 +313,3 @@ class Bench:
 
     def _leave_out(self, policy: str, reasons: Reasons) -> None:
         self.left_out.setdefault(policy, {}).update(reasons)
-
-    def compare(self, judged: dict[str, Judgement], table: dict[str, list[Estimate]]) -> Difference | None:
-        """The difference of the two policies of --compare, by the recommended estimator."""
-        if self.options.compare is None:
-            return None
-        pair = self.options.compare
-        keys = [self.target_name if name == TARGET else name for name in pair]
-        rows = [row for key in keys for row in table[key]]
-        marked = next((row.estimator for row in rows if row.recommended), None)
-        shared = [
-            x
-            for x in (marked, self.trusted, "snips", "wpdis")
-            if all(x in judged[key].terms or key == LOGGED for key in keys)
-        ]
-        name, doubts = str(shared[0]), []
-        if name == self.trusted and name != marked:
-            doubts = ["Do not trust this: no estimator is recommended on this log."]
-        told: dict[str, list[str]] = {}  # the policies of each warning
-        for key in keys:
-            for row in table[key]:
-                if row.estimator in (name, "mean") and row.warnings:
-                    told.setdefault(row.warning, []).append(key)
-        doubts += [f"Warning for {' and '.join(those)}: {text}" for text, those in told.items()]
-        first, second = (judged[key].terms.get(name, judged[key].terms.get("mean")) for key in keys)
-        assert first is not None and second is not None
-        return difference(
-            pair,
-            name,
-            first,
-            second,
-            self.prepared.users,
-            self.prepared.log.num_rows,
-            doubt=" ".join(doubts),
-            covered=all(row.covered for row in rows),
-        )
