@@ -333,7 +333,7 @@ def test_target_file_with_probabilities_of_every_item_has_the_other_estimators(f
     [
         ("propensity", -0.1, "is impossible: a probability lies in 0..1"),
         ("propensity", 1.5, "is impossible: a probability lies in 0..1"),
-        ("propensity", float("nan"), "has no propensity for step"),
+        ("propensity", float("nan"), "column 'propensity' has no value in 1 rows"),
         ("logprob", 0.2, "is impossible: a logarithm of a probability is at most 0"),
     ],
 )
@@ -372,7 +372,9 @@ def test_probabilities_of_every_item_that_fit_nothing_are_refused(
     forbidden = ((1 - chosen) / 23).expand(-1, 24).scatter(1, log.items, chosen)
     path = target_file(folder, log, propensity=own, probabilities=forbidden.tolist())
     words = ("--target", str(path), "--no-world")
-    assert "could not be shown: give it 0" in refusal(folder, "random.parquet", capsys, *words)
+    text = refusal(folder, "random.parquet", capsys, *words)
+    assert "could not be shown: give it 0" in text
+    assert f"{path}: the column probabilities gives item" in text
 
 
 def test_target_files_with_missing_rows_or_columns_are_refused(folder: Path) -> None:

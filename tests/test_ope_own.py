@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from itertools import permutations
 from pathlib import Path
@@ -186,6 +187,30 @@ def test_direct_method_averages_over_every_item_whatever_the_draws(
     assert values(8) != values(50) and values(2000) == pytest.approx(exact, abs=2e-3)
 
 
+def test_logistic_reward_model_is_for_rewards_in_0_to_1_of_one_step(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = clicks(rows=900)
+    pl.DataFrame(log).write_csv(tmp_path / "log.csv")
+    target(log, every=True).write_csv(tmp_path / "t.csv")
+    words = ("--target", str(tmp_path / "t.csv"), "--q")
+    dm = {
+        q: {row["estimator"]: row for row in judged(tmp_path, tmp_path / "log.csv", *words, q)["rows"]}["dm"]
+        for q in ("ridge", "logistic")
+    }
+    assert dm["logistic"]["value"] != dm["ridge"]["value"]
+    assert dm["logistic"]["value"] == pytest.approx(float(POLICY @ RATES), abs=0.05)
+    dear = pl.DataFrame(log | {"clicked": [5 * k for k in log["clicked"]]})
+    dear.write_csv(tmp_path / "dear.csv")
+    text = refusal(capsys, tmp_path / "dear.csv", "--policy", "random", "--q", "logistic")
+    assert "dear.csv has the reward 5, but --q logistic predicts numbers in 0..1" in text
+    steps = {"session": [f"s{k // 2}" for k in range(900)], "step": [k % 2 for k in range(900)]}
+    steps["visitor"] = [f"u{k // 2 % 90}" for k in range(900)]
+    pl.DataFrame(log | steps).write_csv(tmp_path / "steps.csv")
+    text = refusal(capsys, tmp_path / "steps.csv", "--policy", "random", "--q", "logistic")
+    assert "steps.csv has sessions of several steps" in text
+
+
 SLATES = np.array(list(permutations(range(4), 2)))  # (12, 2)
 
 
@@ -333,9 +358,14 @@ def test_own_logs_that_do_not_fit_are_refused(
     )
     assert "say what counts" in refusal(capsys, tmp_path / "bad.csv", "--policy", "random")
     frame.with_columns(sku=pl.lit("tea")).write_csv(tmp_path / "bad.csv")
-    assert "one item in every row" in refusal(capsys, tmp_path / "bad.csv", "--policy", "random")
+    text = refusal(capsys, tmp_path / "bad.csv", "--policy", "random")
+    assert "bad.csv: the log has one item in every row" in text and "chose among several" in text
     frame.with_columns(visitor=pl.lit("u")).write_csv(tmp_path / "bad.csv")
-    assert "one user" in refusal(capsys, tmp_path / "bad.csv", "--policy", "random")
+    text = refusal(capsys, tmp_path / "bad.csv", "--policy", "random")
+    assert "bad.csv: the log has one user" in text
+    frame.with_columns(visitor=pl.int_range(pl.len()) % 2).write_csv(tmp_path / "bad.csv")
+    text = refusal(capsys, tmp_path / "bad.csv", "--policy", "random")
+    assert "bad.csv: the log has 2 users" in text and "add users" in text
     frame.with_columns(candidates=pl.lit("milk|water")).write_csv(tmp_path / "bad.csv")
     assert "is not among the row's candidates" in refusal(capsys, tmp_path / "bad.csv", "--policy", "random")
 
@@ -440,6 +470,26 @@ def test_target_rows_are_found_by_any_common_name_of_the_session(tmp_path: Path)
     assert by_row.logprobs.exp().tolist() == pytest.approx([0.3, 0.1, 0.2, 0.4])
     with pytest.raises(UserError, match="may all hold the session"):
         read(tmp_path, log, visit=["a"] * 4, episode=["a"] * 4, propensity=shares)
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "complaint"),
+    [
+        ("propensity", ["0.1", "0.2", "x", "0.4"], "column 'propensity' has 'x' in row 3: give numbers"),
+        ("propensity", ["0.1", None, "0.3", None], "has no value in 2 rows (the first is row 2): fill"),
+        ("probability.tea", ["0.1", "?1", "0.3", "0.4"], "'probability.tea' has '?1' in row 2: give numbers"),
+        ("step", ["0", "0", "0", "first"], "column 'step' has 'first' in row 4: give whole numbers"),
+        ("propensity", ["-0.1", "-0.2", "-3", "0"], "look like logarithms: name the column logprob"),
+        ("logprob", ["0.1", "0.2", "0.3", "0.4"], "look like probabilities: name the column propensity"),
+    ],
+)
+def test_wrong_cells_of_a_target_are_refused_with_their_row(
+    tmp_path: Path, column: str, values: list[str | None], complaint: str
+) -> None:
+    columns: dict[str, list[Any]] = {} if column == "logprob" else {"propensity": [0.1] * 4}
+    with pytest.raises(UserError, match=re.escape(complaint)) as refused:
+        read(tmp_path, own(tmp_path), **columns | {column: values})
+    assert "t.csv" in str(refused.value)
 
 
 def test_target_without_sessions_is_refused_if_its_steps_are_others(tmp_path: Path) -> None:

@@ -11,10 +11,11 @@ import polars as pl
 import torch
 from torch import Tensor
 
+from recsys_rl.data.clean import no_value
 from recsys_rl.data.columns import COMMON, plain_name
 from recsys_rl.data.decision_checks import check_distributions
 from recsys_rl.data.decisions import DecisionLog
-from recsys_rl.data.read import listed, lists_of, open_table, parsing
+from recsys_rl.data.read import listed, lists_of, open_table, parsing, short
 from recsys_rl.errors import one_line
 from recsys_rl.types import UserError
 
@@ -58,6 +59,7 @@ def read_target(path: str | Path, log: DecisionLog, ids: Ids | None = None) -> T
         table = open_table(path)
         frame = table.rows(table.names)
     column = "propensity" if "propensity" in frame.columns else "logprob"
+    frame = _as_numbers(name, frame, column, texts=ids is not None and ids.sessions is not None)
     frame = _keyed(name, frame, log, ids)
     missing = [x for x in ("session", "step", column) if x not in frame.columns]
     if missing:
@@ -66,7 +68,7 @@ def read_target(path: str | Path, log: DecisionLog, ids: Ids | None = None) -> T
         )
     keys = pl.DataFrame({"session": log.sessions.numpy(), "step": log.steps.numpy()}).with_row_index("row")
     with parsing(name):
-        frame = frame.with_columns(pl.col("session", "step").cast(pl.Int64), pl.col(column).cast(pl.Float64))
+        frame = frame.with_columns(pl.col("session", "step").cast(pl.Int64))
     joined = keys.join(frame, on=["session", "step"], how="left", maintain_order="left")
     if len(joined) != log.num_rows:
         raise UserError(f"{name} has a decision twice: give one row for each session and step.")
@@ -77,6 +79,36 @@ def read_target(path: str | Path, log: DecisionLog, ids: Ids | None = None) -> T
     if every is not None:
         _check_agreement(name, column, values, every.gather(1, log.items).squeeze(1), logprobs, log)
     return Target(logprobs, every, _places(name, joined, logprobs, log))
+
+
+def _as_numbers(name: str, frame: pl.DataFrame, column: str, texts: bool) -> pl.DataFrame:
+    """The frame with its numbers as such; ``texts``: its sessions may be texts.
+
+    Raises UserError for a cell that is empty or no number, with its row.
+    """
+    kinds = {x: pl.Float64 for x in frame.columns if x == column or x.startswith("probability.")}
+    whole = {x: pl.Int64 for x in ("step", *(() if texts else ("session",))) if x in frame.columns}
+    found = []
+    for which, kind in {**kinds, **whole}.items():
+        series = frame[which]
+        gaps = no_value(series)
+        if gaps.any():
+            raise UserError(
+                f"{name}: column {short(which)} has no value in {int(gaps.sum()):,} rows (the first is row "
+                f"{int(gaps.arg_true()[0]) + 1}): fill them in, or leave these rows out."
+            )
+        with parsing(name):
+            plain = series.str.strip_chars() if series.dtype == pl.String else series
+            numbers = plain.cast(kind, strict=False)
+        wrong = numbers.is_null().arg_true()
+        if wrong.len():
+            row = int(wrong[0])
+            what = "whole numbers" if kind == pl.Int64 else "numbers"
+            raise UserError(
+                f"{name}: column {short(which)} has {short(series[row])} in row {row + 1}: give {what}."
+            )
+        found.append(numbers)
+    return frame.with_columns(found)
 
 
 def _keyed(name: str, frame: pl.DataFrame, log: DecisionLog, ids: Ids | None) -> pl.DataFrame:
@@ -141,9 +173,8 @@ def _every(name: str, joined: pl.DataFrame, log: DecisionLog, ids: Ids | None) -
         raise UserError(
             f"{name} has {what}: give one column for each of the {len(items):,} items of the log."
         )
-    with parsing(name):
-        columns = [joined[f"probability.{x}"].cast(pl.Float64) for x in items]
-        lists = pl.DataFrame(columns).select(pl.concat_list(pl.all())).to_series()
+    columns = [joined[f"probability.{x}"] for x in items]
+    lists = pl.DataFrame(columns).select(pl.concat_list(pl.all())).to_series()
     return _distributions(name, lists, log)
 
 
@@ -236,11 +267,13 @@ def _check(name: str, column: str, values: Tensor, log: DecisionLog) -> None:
     wrong = (values < low) | (values > high)
     if bool(wrong.any()):
         row = int(wrong.nonzero()[0])
-        hint = (
-            "a probability lies in 0..1"
-            if column == "propensity"
-            else "a logarithm of a probability is at most 0"
-        )
+        hint = "a logarithm of a probability is at most 0"
+        if column == "propensity":
+            hint = "a probability lies in 0..1"
+            if bool((values <= 0).all()):
+                hint += "; the values look like logarithms: name the column logprob"
+        elif bool(((values >= 0) & (values <= 1)).all()):
+            hint += "; the values look like probabilities: name the column propensity"
         raise UserError(
             f"{name}: the {column} {float(values[row]):g} of {_place(log, row)} is impossible: {hint}."
         )

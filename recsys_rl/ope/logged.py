@@ -104,7 +104,10 @@ def prepare(
             "session by one: give each logger its own sessions."
         )
     if len(log.items.unique()) < 2:
-        raise UserError("The log has one item in every row: it shows nothing about other choices.")
+        raise UserError(
+            "The log has one item in every row, so that it shows nothing about other choices: give a log of "
+            "a policy that chose among several."
+        )
     if len(log.users.unique()) < 2:
         raise UserError("The log has one user: an interval over users needs at least two, so add users.")
     features = Features(catalogue, log.header.interface)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +18,9 @@ from recsys_rl.data.decision_reader import has_header, read_decisions
 from recsys_rl.data.decisions import DecisionLog
 from recsys_rl.data.items import ItemFacts
 from recsys_rl.data.own_catalogue import own_catalogue
-from recsys_rl.data.own_decisions import OwnLog, own_ids, read_own
+from recsys_rl.data.own_decisions import OwnLog, read_own
 from recsys_rl.env.rec_env import RecEnv
+from recsys_rl.errors import one_line
 from recsys_rl.evaluation.behaviours import Behaviours
 from recsys_rl.evaluation.players import Table
 from recsys_rl.lookup import DEFAULT_ALGO
@@ -36,6 +36,7 @@ from recsys_rl.utils.find import find
 from recsys_rl.utils.seeding import generators
 from recsys_rl.workflows.ope_bench import Bench, Rewards
 from recsys_rl.workflows.ope_config import OpeConfig
+from recsys_rl.workflows.ope_errors import errors_of
 from recsys_rl.workflows.ope_result import result_of
 
 STREAMS = ("evaluation users", "policy", "random", "mixture", "ope", "propensities", "clusters")
@@ -191,6 +192,21 @@ def _table(options: OpeConfig, checkpoint: Checkpoint, generator: dict[str, torc
     return Table(checkpoint.config, checkpoint.world, users, options.seed, torch.device("cpu"), generator)
 
 
+def _check_logistic(name: str | None, log: DecisionLog, rewards: Tensor) -> None:
+    """Raise UserError where a logistic regression can't predict the rewards (E,) or their sums."""
+    wrong = (rewards < 0) | (rewards > 1)
+    if bool(wrong.any()):
+        raise UserError(
+            f"{one_line(name)} has the reward {float(rewards[wrong][0]):g}, but --q logistic predicts "
+            "numbers in 0..1: give --q ridge or mlp."
+        )
+    if int(log.steps.max()) > 0:
+        raise UserError(
+            f"{one_line(name)} has sessions of several steps, whose rewards add up, but --q logistic "
+            "predicts numbers in 0..1: give --q ridge or mlp."
+        )
+
+
 def _bench(
     options: OpeConfig,
     log: DecisionLog,
@@ -203,10 +219,12 @@ def _bench(
 ) -> Bench:
     generator = generator or generators(options.seed, *STREAMS)
     earned = rewards(log.feedback)  # (E,)
+    if options.q == "logistic":
+        _check_logistic(options.log, log, earned)
     gamma = log.header.discount if options.discount is None else options.discount
     fitted = None
-    if not log.has_propensities:
-        log, fitted = with_propensities(log, catalogue, generator["propensities"])
-    with nullcontext() if own is None else own_ids("", own.items, own.sessions):
+    with errors_of(options.log, own):
+        if not log.has_propensities:
+            log, fitted = with_propensities(log, catalogue, generator["propensities"])
         prepared = prepare(log, catalogue, earned, gamma, generator["ope"])
     return Bench(options, prepared, rewards, behaviours, generator, fitted, own, checkpoint)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -15,23 +14,20 @@ from torch import Tensor
 from recsys_rl.agents.baselines import RandomPolicy
 from recsys_rl.agents.behaviours import Fixed
 from recsys_rl.data.own_catalogue import knows_items
-from recsys_rl.data.own_decisions import OwnLog, own_ids
+from recsys_rl.data.own_decisions import OwnLog
 from recsys_rl.data.target import Ids, Target, check_support, read_target
 from recsys_rl.data.transitions import observations
-from recsys_rl.errors import one_line
 from recsys_rl.evaluation.behaviours import SEERS, Behaviours
 from recsys_rl.ope.bandit import BANDIT, CLIPPED
 from recsys_rl.ope.diagnostics import unsupported_mass
-from recsys_rl.ope.estimate import Estimate, estimated, with_doubt
-from recsys_rl.ope.fits import Fit, mlp, ridge
+from recsys_rl.ope.estimate import estimated, with_doubt
+from recsys_rl.ope.fits import Fit, logistic, mlp, ridge
 from recsys_rl.ope.judging import (
     NEEDS_MODEL,
-    Difference,
     Judgement,
     Terms,
     Way,
     at_one_step,
-    difference,
     judgement,
 )
 from recsys_rl.ope.logged import (
@@ -58,7 +54,7 @@ from recsys_rl.ope.sequential import SEQUENTIAL
 from recsys_rl.ope.world import Worlds, fit_world, world
 from recsys_rl.protocols import Behaviour
 from recsys_rl.types import Feedback, Obs, UserError
-from recsys_rl.workflows.ope_config import LOGGED, TARGET, OpeConfig
+from recsys_rl.workflows.ope_config import LOGGED, OpeConfig
 from recsys_rl.workflows.ope_errors import errors_of
 from recsys_rl.workflows.ope_loggers import Loggers
 
@@ -124,7 +120,9 @@ class Bench:
         return policy
 
     def fit(self) -> Fit:
-        return ridge() if self.options.q == "ridge" else mlp(self.streams["ope"], epochs=10)
+        if self.options.q == "mlp":
+            return mlp(self.streams["ope"], epochs=10)
+        return logistic() if self.options.q == "logistic" else ridge()
 
     @cached_property
     def way(self) -> Way:
@@ -186,7 +184,7 @@ class Bench:
         policies = {name: self.policy(name) for name in self.names}  # all refusals come first
         target = None
         if self.options.target is not None:
-            with self._naming():
+            with errors_of(self.options.target, self.own):
                 target = read_target(self.options.target, self.prepared.log, self._ids)
         worlds = self.worlds() if policies else None
         found = {name: self._judge(name, policy, worlds) for name, policy in policies.items()}
@@ -233,7 +231,7 @@ class Bench:
         if every is None:
             return self._judgement(name, target.logprobs, None, places, None, {})
         for at, obs in observations(of.log, of.catalogue):
-            with self._naming():
+            with errors_of(self.options.target, self.own):
                 check_support(every[at], obs.showable(every.shape[1]), at, of.log)
 
         def probabilities(rows: Tensor, obs: Obs) -> Tensor:
@@ -306,11 +304,6 @@ class Bench:
         of = self.own
         return None if of is None else Ids(of.items, of.rows, of.sessions, of.session_column)
 
-    def _naming(self) -> AbstractContextManager[None]:
-        """Errors about the target file, with the ids of people's own log."""
-        of = self.own
-        return nullcontext() if of is None else own_ids(one_line(self.options.target), of.items, of.sessions)
-
     def _logged(self) -> Judgement:
         """The mean return of the log's own policies over its sessions; it is no estimate."""
         of = self.prepared
@@ -320,38 +313,3 @@ class Bench:
 
     def _leave_out(self, policy: str, reasons: Reasons) -> None:
         self.left_out.setdefault(policy, {}).update(reasons)
-
-    def compare(self, judged: dict[str, Judgement], table: dict[str, list[Estimate]]) -> Difference | None:
-        """The difference of the two policies of --compare, by the recommended estimator."""
-        if self.options.compare is None:
-            return None
-        pair = self.options.compare
-        keys = [self.target_name if name == TARGET else name for name in pair]
-        rows = [row for key in keys for row in table[key]]
-        marked = next((row.estimator for row in rows if row.recommended), None)
-        shared = [
-            x
-            for x in (marked, self.trusted, "snips", "wpdis")
-            if all(x in judged[key].terms or key == LOGGED for key in keys)
-        ]
-        name, doubts = str(shared[0]), []
-        if name == self.trusted and name != marked:
-            doubts = ["Do not trust this: no estimator is recommended on this log."]
-        told: dict[str, list[str]] = {}  # the policies of each warning
-        for key in keys:
-            for row in table[key]:
-                if row.estimator in (name, "mean") and row.warnings:
-                    told.setdefault(row.warning, []).append(key)
-        doubts += [f"Warning for {' and '.join(those)}: {text}" for text, those in told.items()]
-        first, second = (judged[key].terms.get(name, judged[key].terms.get("mean")) for key in keys)
-        assert first is not None and second is not None
-        return difference(
-            pair,
-            name,
-            first,
-            second,
-            self.prepared.users,
-            self.prepared.log.num_rows,
-            doubt=" ".join(doubts),
-            covered=all(row.covered for row in rows),
-        )

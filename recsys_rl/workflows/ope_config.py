@@ -64,8 +64,8 @@ class OpeConfig:
     """Discount per step (default: the log's)."""
     weights: tuple[str, ...] = ()
     """Weights of reward streams as NAME=NUMBER (default: the platform's)."""
-    q: Literal["ridge", "mlp"] = "ridge"
-    """Regression of the reward model."""
+    q: Literal["ridge", "logistic", "mlp"] = "ridge"
+    """Regression of the reward model. logistic is for rewards in 0..1, in sessions of one step."""
     world: bool = True
     """Estimate also by a learned one-step model in which the policy is played."""
     draws: Count = 8

@@ -12,6 +12,7 @@ from recsys_rl.ope.printing import plain
 from recsys_rl.ope.sequential import SEQUENTIAL
 from recsys_rl.ope.slate import SLATE
 from recsys_rl.workflows.ope_bench import CLUSTERED, Bench
+from recsys_rl.workflows.ope_compare import compare
 from recsys_rl.workflows.ope_world import with_checks
 
 
@@ -51,7 +52,7 @@ def result_of(bench: Bench) -> dict[str, Any]:
     """The content of the JSON file."""
     judged, checks = with_checks(bench, bench.judge_all())
     table = recommend({name: x.estimates for name, x in judged.items()}, bench.trusted)
-    found = bench.compare(judged, table)
+    found = compare(bench, judged, table)
     rows: list[dict[str, Any]] = []
     for name, estimates in table.items():
         rows += [{"policy": name, **row.row()} for row in estimates]

@@ -1,0 +1,46 @@
+"""The answer of `recsys-rl ope --compare`."""
+
+from __future__ import annotations
+
+from recsys_rl.ope.estimate import Estimate
+from recsys_rl.ope.judging import Difference, Judgement, difference
+from recsys_rl.workflows.ope_bench import Bench
+from recsys_rl.workflows.ope_config import LOGGED, TARGET
+
+
+def compare(
+    bench: Bench, judged: dict[str, Judgement], table: dict[str, list[Estimate]]
+) -> Difference | None:
+    """The difference of the two policies of --compare, by the recommended estimator."""
+    if bench.options.compare is None:
+        return None
+    pair = bench.options.compare
+    keys = [bench.target_name if name == TARGET else name for name in pair]
+    rows = [row for key in keys for row in table[key]]
+    marked = next((row.estimator for row in rows if row.recommended), None)
+    shared = [
+        x
+        for x in (marked, bench.trusted, "snips", "wpdis")
+        if all(x in judged[key].terms or key == LOGGED for key in keys)
+    ]
+    name, doubts = str(shared[0]), []
+    if name == bench.trusted and name != marked:
+        doubts = ["Do not trust this: no estimator is recommended on this log."]
+    told: dict[str, list[str]] = {}  # the policies of each warning
+    for key in keys:
+        for row in table[key]:
+            if row.estimator in (name, "mean") and row.warnings:
+                told.setdefault(row.warning, []).append(key)
+    doubts += [f"Warning for {' and '.join(those)}: {text}" for text, those in told.items()]
+    first, second = (judged[key].terms.get(name, judged[key].terms.get("mean")) for key in keys)
+    assert first is not None and second is not None
+    return difference(
+        pair,
+        name,
+        first,
+        second,
+        bench.prepared.users,
+        bench.prepared.log.num_rows,
+        doubt=" ".join(doubts),
+        covered=all(row.covered for row in rows),
+    )
