@@ -38,6 +38,12 @@ class WeightReport:
         return self.mean_low - ROUNDING <= 1 <= self.mean_high + ROUNDING
 
     @property
+    def far_from_one(self) -> bool:
+        """True if an interval of twice the width does not hold 1: by chance under 1 of 1,000 sound logs."""
+        half = self.mean_high - self.mean_low
+        return not self.mean - half - ROUNDING <= 1 <= self.mean + half + ROUNDING
+
+    @property
     def below_one(self) -> bool:
         """True if the mean is surely under 1: the log lacks actions that the policy takes."""
         return self.mean_high + ROUNDING < 1
