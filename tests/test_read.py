@@ -242,6 +242,9 @@ def test_counts_in_the_place_of_ratings_are_explained(
     said = capsys.readouterr().err
     assert "(ratings of at least 1" in said and " of 1..199): none of " in said
     assert "if these ratings are counts, such as plays, name their column with --weight-column" in said
+    Path("likes.tsv").write_text("user\titem\n" + "".join(f"u{u}\ti{i}\n" for u, i, n in rows))
+    assert main(["train", "--data", "likes.tsv", "--heldout-fraction", "0.0001", *RUN]) == 2
+    assert "users with at least 5 likes: none of 80 is a held-out user: change" in capsys.readouterr().err
     assert main(["train", "--data", "plays.tsv", "--weight-column", "rating", *RUN]) == 0
     assert "1,200 events, each a like" in capsys.readouterr().err
 

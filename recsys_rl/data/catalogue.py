@@ -232,13 +232,12 @@ def _learn_world(
             f"{len(log.item_ids)} have at least {min_item_likes} ratings of {like_threshold:g} or more by "
             f"training users: lower --min-item-likes or --like-threshold, or give more data{_counts(log)}."
         )
-    low, high = log.rating_range
-    _check_split(
-        learned.heldout,
-        f"{log.source}, users with at least {embeddings.MIN_USER_LIKES} likes (ratings of at least "
-        f"{like_threshold:,.10g} of {low:,.10g}..{high:,.10g})",
-        f", lower --like-threshold{_counts(log)}",
-    )
+    whose, more = f"{log.source}, users with at least {embeddings.MIN_USER_LIKES} likes", ""
+    if bool((log.ratings != log.ratings[0]).any()):
+        low, high = log.rating_range
+        whose += f" (ratings of at least {like_threshold:,.10g} of {low:,.10g}..{high:,.10g})"
+        more = f", or lower --like-threshold{_counts(log)}"
+    _check_split(learned.heldout, whose, more)
     chosen = np.sort(np.argsort(-learned.item_likes, kind="stable")[:num_items])  # the most liked
     rows = learned.item_rows[chosen]
     return {

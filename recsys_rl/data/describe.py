@@ -201,7 +201,7 @@ class Survey:
 
     def finish(self, table: TableFile) -> Description:
         """The description; the hashes are given up one after another."""
-        sessions = None if self.decisions is None else self.decisions.finish()
+        sessions = None if self.decisions is None else self.decisions.finish(self.rows)
         problems = self.found.listed() + self._repeats()
         users, of_user, _ = self._distinct("user")
         items, counts, most = self._distinct("item")

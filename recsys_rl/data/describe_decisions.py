@@ -144,9 +144,11 @@ class DecisionSurvey:
         if times is not None and self.by_step:
             self.parts["time"].append(times.cast(pl.Float64).fill_null(float("nan")).to_numpy())
 
-    def finish(self) -> int | None:
+    def finish(self, rows: int) -> int | None:
         """Compare the rows of each session; the number of sessions. Hashes are given up one after another."""
-        if not self.parts["session"]:
+        if "session" not in self.columns:
+            if "step" in self.names:
+                self.found.count("steps, and no column of sessions: name it with --session-column", rows, 1)
             return None
         steps, sessions = np.concatenate(self.parts.pop("step")), np.concatenate(self.parts.pop("session"))
         order = np.lexsort((steps, sessions))  # stable: of two equal rows the later one is the repeat
