@@ -83,6 +83,14 @@ def test_every_problem_is_named_that_ope_refuses(
         read_own(path)
 
 
+def test_steps_without_sessions_are_a_problem(tmp_path: Path) -> None:
+    path = write(tmp_path / "log.csv", {x: y for x, y in sessions().items() if x != "session"})
+    problem = Problem("steps, and no column of sessions: name it with --session-column", 12, 1)
+    assert problem in describe(path).problems
+    with pytest.raises(UserError, match="has steps but no column of sessions"):
+        read_own(path)
+
+
 @pytest.mark.parametrize("ending", ["csv", "parquet"])
 def test_a_sound_log_has_no_problem(tmp_path: Path, ending: str) -> None:
     path, rows = tmp_path / f"log.{ending}", sessions()

@@ -12,6 +12,8 @@ import pytest
 
 from recsys_rl.checkpoint import load
 from recsys_rl.cli import main
+from recsys_rl.data.catalogue import about_likes
+from recsys_rl.data.decision_writer import KEY
 from recsys_rl.data.items import encoded
 from recsys_rl.data.log import read_log
 from recsys_rl.types import UserError
@@ -172,6 +174,79 @@ def test_a_row_without_two_values_is_dropped_and_counted_once(tmp_path: Path) ->
     assert log.source == "log.csv (2 rows dropped (2 without an item, 1 without a time))"
     path = write(tmp_path, "log.csv", "user,item,time,rating\n1,2,3,4\n1,,3,4\n")
     assert read_log(path, missing="drop").source == "log.csv (1 row without an item dropped)"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "row"),
+    [
+        ("log.csv", 'user,item\n1,2\n"a, b",3\n1,2,3\n1,2,3,4\n', 3),
+        ("log.tsv", "1\t2\t3\n1\t2\t3\t4\n", 2),
+    ],
+)
+def test_a_row_with_too_many_fields_is_named(tmp_path: Path, name: str, text: str, row: int) -> None:
+    fields = 3 if name == "log.csv" else 4
+    with pytest.raises(UserError, match=f"row {row} has {fields} fields, and the header names {fields - 1}"):
+        read_log(write(tmp_path, name, text))
+
+
+def test_a_column_given_for_a_role_is_taken_for_no_other(tmp_path: Path) -> None:
+    log = read_log(write(tmp_path, "log.tsv", "1\t2\t30\n1\t3\t40\n"), weight_column="rating")
+    assert log.weights is not None and log.weights.tolist() == [30.0, 40.0]
+    assert log.ratings.tolist() == [1.0, 1.0] and "each row counts as a like" in log.source
+
+
+@pytest.mark.parametrize("rating", ["1", "5"])
+def test_constant_ratings_are_a_warning(tmp_path: Path, rating: str) -> None:
+    log = read_log(write(tmp_path, "log.csv", f"user,item,rating\n1,2,{rating}\n1,3,{rating}\n"))
+    assert log.source == f"log.csv (warning: all ratings are {rating}, so each row counts as a like)"
+    assert about_likes(log, float(rating)) == "2 events, each a like"
+
+
+def test_repeated_ids_and_years_that_are_none_are_stated(tmp_path: Path) -> None:
+    items = "id,title,year\n5,one,1999\n6,two,x\n5,three,2001\n7,four,\n"
+    log = read_log(
+        write(tmp_path, "log.csv", "user,item\n1,5\n1,6\n"), items=write(tmp_path, "items.csv", items)
+    )
+    assert log.titles == ("one", "two") and log.year[0] == 1999
+    said = "3 items in items.csv (repeated ids: 1, the first row is kept; unreadable years: 1, such as 'x')"
+    assert said in log.source
+
+
+def test_a_log_of_decisions_is_refused_by_its_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "log.parquet"
+    pl.DataFrame({"user": [1], "items": [[2]]}).write_parquet(path, metadata={KEY: "{}"})
+    assert main(["train", "--data", str(path)]) == 2
+    assert f"{path} is a log of decisions, for recsys-rl ope" in capsys.readouterr().err
+
+
+def test_like_threshold_without_ratings_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write(tmp_path, "log.tsv", "user\titem\tplays\n1\t2\t3\n")
+    assert main(["train", "--data", str(path), "--like-threshold", "3"]) == 2
+    assert (
+        f"--like-threshold 3 has no effect on {path}: it has no column of ratings" in capsys.readouterr().err
+    )
+
+
+def test_counts_in_the_place_of_ratings_are_explained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    rows = [(u, i, rng.integers(1, 200)) for u in range(80) for i in rng.permutation(60)[:15]]
+    Path("plays.tsv").write_text("".join(f"u{u}\ti{i}\t{n}\n" for u, i, n in rows))
+    assert main(["train", "--data", "plays.tsv", "--heldout-fraction", "0.0001", *RUN]) == 2
+    said = capsys.readouterr().err
+    assert "(ratings of at least 1" in said and " of 1..199): none of " in said
+    assert "if these ratings are counts, such as plays, name their column with --weight-column" in said
+    Path("likes.tsv").write_text("user\titem\n" + "".join(f"u{u}\ti{i}\n" for u, i, n in rows))
+    assert main(["train", "--data", "likes.tsv", "--heldout-fraction", "0.0001", *RUN]) == 2
+    assert "users with at least 5 likes: none of 80 is a held-out user: change" in capsys.readouterr().err
+    assert main(["train", "--data", "plays.tsv", "--weight-column", "rating", *RUN]) == 0
+    assert "1,200 events, each a like" in capsys.readouterr().err
 
 
 def test_ids_with_a_zero_fraction_are_whole_numbers(tmp_path: Path) -> None:

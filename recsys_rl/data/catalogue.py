@@ -193,7 +193,7 @@ def about_likes(log: InteractionLog, like_threshold: float) -> str:
     """The number of events and likes of all users, with a warning if they hardly differ."""
     events, likes = len(log.ratings), int((log.ratings >= like_threshold).sum())
     low, high = log.rating_range
-    if log.rating_range == (0.0, 1.0) and likes == events:
+    if likes == events and bool((log.ratings == log.ratings[0]).all()):  # 1 in a log without ratings
         return f"{events:,} events, each a like"
     share = likes / events
     scale = f"{like_threshold:,.10g} of {low:,.10g}..{high:,.10g}"
@@ -230,9 +230,14 @@ def _learn_world(
         raise UserError(
             f"{log.source}: too few items to recommend from, because {len(learned.item_rows)} of "
             f"{len(log.item_ids)} have at least {min_item_likes} ratings of {like_threshold:g} or more by "
-            "training users: lower --min-item-likes or --like-threshold, or give more data."
+            f"training users: lower --min-item-likes or --like-threshold, or give more data{_counts(log)}."
         )
-    _check_split(learned.heldout, f"{log.source}, users with at least {embeddings.MIN_USER_LIKES} likes")
+    whose, more = f"{log.source}, users with at least {embeddings.MIN_USER_LIKES} likes", ""
+    if bool((log.ratings != log.ratings[0]).any()):
+        low, high = log.rating_range
+        whose += f" (ratings of at least {like_threshold:,.10g} of {low:,.10g}..{high:,.10g})"
+        more = f", or lower --like-threshold{_counts(log)}"
+    _check_split(learned.heldout, whose, more)
     chosen = np.sort(np.argsort(-learned.item_likes, kind="stable")[:num_items])  # the most liked
     rows = learned.item_rows[chosen]
     return {
@@ -252,12 +257,22 @@ def _learn_world(
     }
 
 
-def _check_split(heldout: Bools, whose: str) -> None:
+def _counts(log: InteractionLog) -> str:
+    """Part of an error: ratings beyond the usual scales may be counts."""
+    if log.rating_range[1] <= 10:
+        return ""
+    return (
+        "; if these ratings are counts, such as plays, name their column with --weight-column (rating, in a "
+        "file without a header), so that each row is a like"
+    )
+
+
+def _check_split(heldout: Bools, whose: str, more: str = "") -> None:
     for side, count in (("training", int((~heldout).sum())), ("held-out", int(heldout.sum()))):
         if count == 0:
             raise UserError(
                 f"{whose}: none of {len(heldout)} is a {side} user: change --heldout-fraction or give "
-                "more users and likes."
+                f"more users and likes{more}."
             )
 
 

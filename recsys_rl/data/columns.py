@@ -72,7 +72,8 @@ def find_columns(
 ) -> tuple[dict[str, str], str]:
     """The name of each role's column, and a text about those that were found by another name.
 
-    Roles without a column are left out. Raises UserError, once for all columns: a named column does not
+    A column that is ``given`` for a role is looked for in no other. Roles without a column are left out.
+    Raises UserError, once for all columns: a named column does not
     exist, several names fit, or a required role has none.
     """
     found, wrong = {}, []
@@ -81,12 +82,12 @@ def find_columns(
         noun = "columns" if len(lacking) > 1 else "column"
         wrong.append(f"it has no {noun} {listed(lacking)}")
     for role in roles:
-        fits = [name for name in names if plain_name(name) in COMMON[role]]
+        fits = [x for x in names if plain_name(x) in COMMON[role] and x not in given.values()]
         plain = PLAIN.get(role, role)
         if given.get(role) is not None:
             found[role] = str(given[role])
-        elif plain in names or len(fits) == 1:
-            found[role] = plain if plain in names else fits[0]
+        elif plain in fits or len(fits) == 1:
+            found[role] = plain if plain in fits else fits[0]
         elif fits:
             wrong.append(f"{listed(fits)} may all hold the {role}: give {OPTIONS[role]}")
         elif role in required:

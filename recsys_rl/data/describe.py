@@ -110,14 +110,13 @@ class Survey:
             self.found.add(f"column {self.columns[role]!r} has no value", rows, start)
         if "item" in series and self._is_slate(series["item"]):
             self.hashes["item"].append(hashes_of(lists_in(series.pop("item")).explode().drop_nulls()))
-        hashes = {role: hashes_of(series[role]) for role in ("user", "item", "session") if role in series}
+        hashes = {role: hashes_of(series[role]) for role in ("user", "item") if role in series}
         for role in ("user", "item"):
             if role in hashes:
                 self.hashes[role].append(hashes[role][~gaps[role].to_numpy()])
-        if "session" in hashes:
-            # In a log of decisions a session is of one user; else its id may count the user's own sessions.
-            whose = ["session"] if self.decisions is not None else ["user", "session"]
-            self.hashes["session"].append(mixed([hashes[role] for role in whose if role in hashes]))
+        if "session" in series and self.decisions is None:  # its id may count the sessions of one user
+            whose = [hashes["user"]] if "user" in hashes else []
+            self.hashes["session"].append(mixed([*whose, hashes_of(series["session"])]))
         seconds = self._times(start, series["time"], gaps["time"]) if "time" in series else None
         for role in NUMBERS:
             if role in series:
@@ -202,12 +201,11 @@ class Survey:
 
     def finish(self, table: TableFile) -> Description:
         """The description; the hashes are given up one after another."""
-        if self.decisions is not None:
-            self.decisions.finish()
+        sessions = None if self.decisions is None else self.decisions.finish(self.rows)
         problems = self.found.listed() + self._repeats()
         users, of_user, _ = self._distinct("user")
         items, counts, most = self._distinct("item")
-        sessions, _, _ = self._distinct("session")
+        sessions = self._distinct("session")[0] if self.decisions is None else sessions
         shown = np.array(list(self.shown.values()), dtype=np.int64)
         inverse, with_p = (
             (sum(part) for part in zip(*self.inverse, strict=True)) if self.inverse else (0.0, 0)

@@ -1,6 +1,6 @@
 """The problems of a log of decisions that `recsys-rl ope` refuses, found piece by piece.
 
-Rows of a session are compared after the last piece: 28 bytes a row are kept for that, hashes in place of ids.
+Rows of a session are compared after the last piece: 24 bytes a row are kept for that, hashes in place of ids.
 """
 
 from __future__ import annotations
@@ -138,16 +138,18 @@ class DecisionSurvey:
         self.parts["step"].append(steps)
         self.parts["session"].append(hashes_of(sessions))
         if "user" in self.columns:
-            users = hashes_of(piece[self.columns["user"]]).copy()
+            users = hashes_of(piece[self.columns["user"]]).astype(np.uint32)
             users[no_value(piece[self.columns["user"]]).to_numpy()] = 0
             self.parts["user"].append(users)
         if times is not None and self.by_step:
             self.parts["time"].append(times.cast(pl.Float64).fill_null(float("nan")).to_numpy())
 
-    def finish(self) -> None:
-        """Compare the rows of each session. The hashes are given up one after another."""
-        if not self.parts["session"]:
-            return
+    def finish(self, rows: int) -> int | None:
+        """Compare the rows of each session; the number of sessions. Hashes are given up one after another."""
+        if "session" not in self.columns:
+            if "step" in self.names:
+                self.found.count("steps, and no column of sessions: name it with --session-column", rows, 1)
+            return None
         steps, sessions = np.concatenate(self.parts.pop("step")), np.concatenate(self.parts.pop("session"))
         order = np.lexsort((steps, sessions))  # stable: of two equal rows the later one is the repeat
         order = order[steps[order] >= 0]
@@ -157,7 +159,7 @@ class DecisionSurvey:
         del sessions
         again = np.zeros(len(order), dtype=np.bool_)
         if self.by_step:
-            ahead = np.diff(steps[order].astype(np.int64), prepend=0)  # of the row before
+            ahead = np.diff(steps[order], prepend=np.int32(0))  # of the row before
             again = same & (ahead == 0)
             self._problem("rows that repeat the session and step of an earlier row", again, order)
             lacking = np.where(same, ahead > 1, steps[order] > 0)
@@ -176,6 +178,7 @@ class DecisionSurvey:
                 else:
                     wrong[1:] = (values[1:] != values[:-1]) & (values[1:] != 0) & (values[:-1] != 0)
                 self._problem(text, wrong & same, order)
+        return int(len(same) - same.sum())
 
     def _problem(self, text: str, wrong: Flags, order: NDArray[np.int64]) -> None:
         if wrong.any():

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from recsys_rl.data.clean import no_value, whole_numbers
 from recsys_rl.data.columns import COMMON, plain_name
-from recsys_rl.data.read import listed, open_table
+from recsys_rl.data.read import listed, open_table, short
 from recsys_rl.errors import one_line
 from recsys_rl.types import UserError
 
@@ -67,29 +67,33 @@ def read_items(path: str | Path, item_column: str, text_ids: bool) -> ItemFacts:
     frame = table.rows(list(dict.fromkeys(names)))
     ids = frame[fits[0]].cast(pl.String).str.strip_chars()
     keys = ids if text_ids else whole_numbers(ids)
-    frame = (
-        frame.with_columns(keys.alias("\0id"))
-        .drop_nulls("\0id")
-        .unique("\0id", keep="first", maintain_order=True)
-    )
+    frame = frame.with_columns(keys.alias("\0id")).drop_nulls("\0id")
+    rows = frame.height
+    frame = frame.unique("\0id", keep="first", maintain_order=True)
     known = frame["\0id"].to_list()
     roles = {role: _first(names, wanted, fits[0]) for role, wanted in _ROLES.items()}
     titles = _column(frame, roles["title"])
-    years = {
-        id_: year for id_, text in _column(frame, roles["year"]).items() if (year := _year(text)) is not None
-    }
+    texts = _column(frame, roles["year"])
+    years = {id_: year for id_, text in texts.items() if (year := _year(text)) is not None}
+    unclear = [text for text in texts.values() if _year(text) is None]
     if roles["year"] is None:
         years = {
             id_: float(found[1]) for id_, text in titles.items() if (found := re.search(r"\((\d{4})\)", text))
         }
     others = [name for name in dict.fromkeys(names) if name not in (fits[0], *roles.values())]
+    notes = [
+        table.note,
+        f"repeated ids: {rows - len(known):,}, the first row is kept" if rows > len(known) else "",
+        f"unreadable years: {len(unclear):,}, such as {short(unclear[0])}" if unclear else "",
+    ]
+    said = "; ".join(filter(None, notes))
     return ItemFacts(
         ids=known,
         titles={id_: " ".join(str(text).split()) for id_, text in titles.items()},
         genres=_most_frequent({id_: _split(value) for id_, value in _column(frame, roles["genres"]).items()}),
         years=years,
         attributes={re.sub(r"\W+", "_", name): _column(frame, name) for name in others},
-        note=f"{len(known):,} items in {one_line(Path(path).name)}" + f" ({table.note})" * bool(table.note),
+        note=f"{len(known):,} items in {one_line(Path(path).name)}" + f" ({said})" * bool(said),
     )
 
 

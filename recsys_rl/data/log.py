@@ -21,6 +21,7 @@ from recsys_rl.data.catalogue import LikesConfig, world_of_log
 from recsys_rl.data.clean import Duplicates, Events, Missing, as_series, clean_events, observed_range
 from recsys_rl.data.cold import with_cold_items
 from recsys_rl.data.columns import PLAIN, find_columns, not_read
+from recsys_rl.data.decision_reader import has_header
 from recsys_rl.data.items import ItemFacts, read_items
 from recsys_rl.data.read import TableFile, open_table
 from recsys_rl.dials import EnvConfig
@@ -130,6 +131,14 @@ def read_log(
     return _log_and_facts(table, given, missing, duplicates, items)[0]
 
 
+def _refuse_decisions(path: Path) -> None:
+    if has_header(path):
+        raise UserError(
+            f"{path} is a log of decisions, for recsys-rl ope: give a log of events, with a row for each "
+            "event of a user and an item."
+        )
+
+
 def _log_and_facts(
     table: TableFile,
     given: dict[str, str | None],
@@ -138,6 +147,7 @@ def _log_and_facts(
     items: str | Path | None,
 ) -> tuple[InteractionLog, ItemFacts]:
     """``read_log``, and all that the file of items holds."""
+    _refuse_decisions(table.path)
     named, taken = find_columns(table.path, table.names, given)
     frame = table.rows(list(dict.fromkeys(named.values())))
     columns = {role: frame[named[role]] if role in named else None for role in PLAIN}
@@ -153,7 +163,11 @@ def _log_and_facts(
                 "same ids."
             )
         notes.append(facts.note)
-    if "rating" not in named:
+    if "rating" in named:
+        ratings = events.frame["rating"]
+        if ratings.len() > 1 and ratings.n_unique() == 1:
+            notes.append(f"warning: all ratings are {ratings[0]:,.10g}, so each row counts as a like")
+    else:
         notes.append("it has no column 'rating', so each row counts as a like")
     said = "; ".join(filter(None, notes))
     return _number(events, f"{source} ({said})" if said else source, facts, None), facts
@@ -228,6 +242,12 @@ def _tensor(column: pl.Series, dtype: type) -> Tensor:
 def _make_world(config: LogConfig, sizes: EnvConfig, seed: int) -> World:
     given: dict[str, str | None] = {role: getattr(config, f"{role}_column") for role in PLAIN}
     table = open_table(config.data, config.separator, HEADLESS)
+    _refuse_decisions(table.path)
+    if config.like_threshold is not None and "rating" not in find_columns(table.path, table.names, given)[0]:
+        raise UserError(
+            f"--like-threshold {config.like_threshold:g} has no effect on {config.data}: it has no column of "
+            "ratings, so each row counts as a like; leave the option out, or give --rating-column."
+        )
     log, facts = _log_and_facts(table, given, config.missing, config.duplicates, config.items)
     world = world_of_log(log, config, sizes, seed)
     if not config.cold_items:

@@ -8,12 +8,14 @@ Text columns stay text: the caller parses them.
 from __future__ import annotations
 
 import contextlib
+import csv
 import io
 import re
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import polars as pl
 
@@ -50,15 +52,34 @@ class TableFile:
             if self.raw is None:
                 return pl.read_parquet(self.path, columns=list(columns))
             places = sorted({self.names.index(name) for name in columns})
-            frame = pl.read_csv(
-                self.raw,
-                columns=places,
-                separator=self.separator,
-                quote_char='"' if self.quoted else None,
-                infer_schema=False,
-            )
+            try:
+                frame = pl.read_csv(
+                    self.raw,
+                    columns=places,
+                    separator=self.separator,
+                    quote_char='"' if self.quoted else None,
+                    infer_schema=False,
+                )
+            except pl.exceptions.PolarsError:
+                self._refuse_long_row()
+                raise
             frame.columns = [self.names[place] for place in places]
             return frame.select(list(dict.fromkeys(columns)))
+
+    def _refuse_long_row(self) -> None:
+        """Raise UserError for the first row with more fields than the header, if there is one."""
+        assert self.raw is not None
+        text = io.TextIOWrapper(io.BytesIO(self.raw), encoding="utf-8", newline="")
+        quote = '"' if self.quoted else None
+        how: Literal[0, 3] = csv.QUOTE_MINIMAL if self.quoted else csv.QUOTE_NONE
+        with contextlib.suppress(csv.Error):
+            rows = csv.reader(text, delimiter=self.separator, quotechar=quote, quoting=how)
+            for row, fields in enumerate(rows):
+                if len(fields) > len(self.names):
+                    raise UserError(
+                        f"{self.path} can't be parsed: row {row} has {len(fields)} fields, and the header "
+                        f"names {len(self.names)}: mend the row, or put texts with the separator in quotes."
+                    )
 
     def scan(self, columns: Sequence[str]) -> pl.LazyFrame:
         """``rows``, read in pieces if the file is Parquet."""
