@@ -64,7 +64,7 @@ def simulator(results: Path) -> str:
     for name, words in SIMULATORS.items():
         row = rows.get(name, {})
         speed, of_processor = (float(row.get(x) or 0) for x in ("steps_per_s", "steps_per_cpu_s"))
-        work.append(f"{of_processor:,.0f}" if of_processor else "")
+        work.append(f"{round(of_processor, -3):,.0f}" if of_processor else "")
         if words.startswith("ours"):
             cells.append(f"**{round(speed, -3):,.0f}**" if speed else "not measured")
         else:
