@@ -1,10 +1,16 @@
 """Users stepped per second by the simulators alone, with random actions.
 
-    python -m benchmarks.simulator [--rounds 3] [--threads N] [--json FILE] [--csv FILE] [--smoke]
+    python -m benchmarks.simulator [--rounds 3] [--threads N] [--only DIALS ...] [--json FILE] [--csv FILE]
+                                   [--smoke]
 
 Ours is `satiation` on 1,000 synthetic items: ``RecEnv.step`` with everything it normally gives back
 (observations with history, feedback, autoreset), for N = 4,096 and N = 64 users, on items drawn
 uniformly anew for each step. One step of N users counts N. The drawing is part of the time, for all.
+The rows `short-video` and `long-video` are the same for these platforms with N = 4,096; the slates of
+`long-video` have six items, drawn without repetition. ``--only short-video long-video`` measures these alone.
+
+Each row also has the steps per second of processor time, which other work on the machine affects less. With
+more than one thread this time includes that of threads that wait for each other.
 
 The peers step one user at a time, so theirs are steps and resets of one environment:
 
@@ -39,12 +45,32 @@ def ours(num_envs: int, world: World, seconds: float) -> Row:
     env.reset()
 
     def step() -> int:
-        items = torch.randint(world.catalogue.num_items, (num_envs, 1), generator=generator)
-        env.step(items)
+        env.step(random_slates(world.catalogue.num_items, num_envs, env.interface.slate_size, generator))
         return num_envs
 
     with torch.inference_mode():
         return per_second(step, seconds)
+
+
+def random_slates(num_items: int, num_envs: int, size: int, generator: torch.Generator) -> torch.Tensor:
+    """(N, K) int64 items drawn uniformly, none twice in a slate.
+
+    Each place is drawn from the items that the places before it have left: a number counts up past each of
+    these that is at most as large, the smallest first.
+    """
+    slates = torch.randint(num_items, (num_envs, 1), generator=generator)
+    for place in range(1, size):
+        drawn = torch.randint(num_items - place, (num_envs,), generator=generator)
+        for taken in slates.sort(1).values.unbind(1):
+            drawn = drawn + (drawn >= taken)
+        slates = torch.cat([slates, drawn.unsqueeze(1)], 1)
+    return slates
+
+
+def platform(env: str, num_envs: int, world: World, seconds: float) -> Row:
+    """``ours`` on another platform, with as many items and users as ``world``."""
+    users = len(world.population.user_ids)
+    return ours(num_envs, make_world(0, world.catalogue.num_items, users, env), seconds)
 
 
 def recsim(environment: str, world: World, seconds: float) -> Row:
@@ -83,11 +109,12 @@ def sardine(environment: str, world: World, seconds: float) -> Row:
 
 
 def per_second(step: Callable[[], int], seconds: float) -> Row:
-    """Users stepped per second; ``step`` says how many it stepped."""
+    """Users stepped per second, and per second of processor time; ``step`` returns how many it stepped."""
     _run(step, WARM_UP * seconds)
-    started = time.perf_counter()
+    started, worked = time.perf_counter(), time.process_time()
     users = _run(step, seconds)
-    return {"steps_per_s": users / (time.perf_counter() - started)}
+    passed, work = time.perf_counter() - started, time.process_time() - worked
+    return {"steps_per_s": users / passed, "steps_per_cpu_s": users / work}
 
 
 def _run(step: Callable[[], int], seconds: float) -> int:
@@ -97,21 +124,28 @@ def _run(step: Callable[[], int], seconds: float) -> int:
     return users
 
 
+VIDEO = ("short-video", "long-video")
 RECSIM, SARDINE = ("interest_evolution", "long_term_satisfaction"), "SingleItem-BoredInf-v0"
 SYSTEMS = [
     *(System("recsys_rl", f"N={n}", "recsys-rl", "recsys_rl", partial(ours, n)) for n in (4096, 64)),
+    *(System("recsys_rl", env, "recsys-rl", "recsys_rl", partial(platform, env, 4096)) for env in VIDEO),
     *(System("recsim", name, "recsim-no-tf", "recsim", partial(recsim, name)) for name in RECSIM),
     System("sardine", SARDINE, "sardine-rec", "sardine", partial(sardine, SARDINE)),
 ]
 
 
 def main() -> None:
-    args = tables.parse(tables.parser(__doc__), "simulator")
+    parser = tables.parser(__doc__)
+    names = [system.dials for system in SYSTEMS]
+    parser.add_argument("--only", nargs="+", choices=names, default=names, help="measure these rows alone")
+    args = tables.parse(parser, "simulator")
     world = make_world(seed=0, env="satiation")
     rounds, seconds = (1, 0.2) if args.smoke else (args.rounds, 3.0)
     way = turns.attempt if args.smoke else turns.apart
-    rows = turns.interleaved(SYSTEMS, rounds, world, seconds, way=way)
-    turns.add_ratios(rows, rows[0]["steps_per_s"])
+    chosen = [system for system in SYSTEMS if system.dials in args.only]
+    rows = turns.interleaved(chosen, rounds, world, seconds, way=way)
+    if chosen[0] is SYSTEMS[0]:
+        turns.add_ratios(rows, rows[0]["steps_per_s"])
     tables.publish(rows, args)
 
 

@@ -88,6 +88,7 @@ def test_json_and_csv_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert (old["date"], old["system"], old["colour"], old["steps_per_s"]) == ("2020-01-01", "old", "red", "")
     assert (new["system"], new["colour"], new["steps_per_s"]) == ("new", "", "1235")
     assert new["commit"] and new["torch"] == torch.__version__
+    assert b"\r" not in older.read_bytes()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["old.csv", "x.json"]
     assert "steps_per_s=1235" in capsys.readouterr().out
 

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from torch import Tensor
 
 from benchmarks import learning, simulator, throughput, time_to_quality
-from benchmarks.harness import commands, tables
+from benchmarks.harness import commands, speed_texts, tables
 from benchmarks.harness.turns import System
 from benchmarks.harness.world import World, make_world
 from benchmarks.peers import PEERS
@@ -182,16 +183,42 @@ def test_floor_of_the_flagship_counts_the_products(monkeypatch: pytest.MonkeyPat
 
 
 def test_users_per_second(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A clock that moves a second at each look: 9 steps of 7 users fit 10 seconds, and 12 pass by the end."""
-    ticks = itertools.count()
+    """A clock that moves a second at each look: 9 steps of 7 users fit 10 seconds, and 12 pass by the end.
+
+    The clock of the processor's work is looked at twice: 3 seconds pass.
+    """
+    ticks, work = itertools.count(), itertools.count(0, 3)
     monkeypatch.setattr(time, "perf_counter", lambda: float(next(ticks)))
-    assert simulator.per_second(lambda: 7, 10.0) == {"steps_per_s": 9 * 7 / 12}
+    monkeypatch.setattr(time, "process_time", lambda: float(next(work)))
+    found = simulator.per_second(lambda: 7, 10.0)
+    assert found == {"steps_per_s": 9 * 7 / 12, "steps_per_cpu_s": 9 * 7 / 3}
+
+
+def test_random_slates_are_uniform_without_repetition() -> None:
+    """Of 4 items the slates of 3 places are 24, each with a chance of 1/24, within 4 standard errors."""
+    generator = torch.Generator().manual_seed(0)
+    slates = simulator.random_slates(4, 24_000, 3, generator)
+    assert slates.shape == (24_000, 3) and slates.dtype == torch.int64
+    counts = torch.unique(slates, dim=0, return_counts=True)[1]
+    assert len(counts) == 24 and (counts - 1000).abs().max() < 4 * 31
+    assert (slates.sort(1).values.diff(dim=1) > 0).all()
+
+
+def test_table_of_simulators_has_the_newest_row_of_each(tmp_path: Path) -> None:
+    head = "date,commit,system,dials,steps_per_s,steps_per_cpu_s\n"
+    old = "2026-01-01,a,recsys_rl,N=4096,2000000,\n2026-01-01,a,sardine,SingleItem-BoredInf-v0,1000,\n"
+    new = "2026-01-02,b,recsys_rl,short-video,501234,600000\n"
+    (tmp_path / "simulator.csv").write_text(head + old + new)
+    wall, work = speed_texts.simulator(tmp_path).splitlines()[2:]
+    cells = ["**2,000,000**", "**501,000**", "not measured", "not measured", "not measured", "1,000 (2000x)"]
+    assert wall == "| users stepped per second | " + " | ".join(cells) + " |"
+    assert work == "| the same, per second of processor time | | 600,000 | | | | |"
 
 
 @pytest.mark.parametrize("system", simulator.SYSTEMS, ids=lambda system: f"{system.name}-{system.dials}")
 def test_simulators_step(system: System) -> None:
     pytest.importorskip(system.module)
-    small = make_world(seed=0, num_items=30, num_users=20, env="satiation")
+    small = make_world(seed=0, num_items=300, num_users=20, env="satiation")  # enough for slates of six
     assert system.measure(small, 0.05)["steps_per_s"] > 0
 
 

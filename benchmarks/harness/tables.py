@@ -134,7 +134,8 @@ def _append(path: Path, rows: Sequence[Row]) -> None:
             before = list(csv.DictReader(file))
     both = [*before, *rows]
     table = io.StringIO()
-    writer = csv.DictWriter(table, list(dict.fromkeys(name for row in both for name in row)))
+    columns = list(dict.fromkeys(name for row in both for name in row))
+    writer = csv.DictWriter(table, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(both)
     write_text(path, table.getvalue())
