@@ -1,4 +1,4 @@
-"""A new platform in one file: a tutor that chooses exercises, trained with PPO.
+"""A new platform in one file: a tutor that chooses exercises, one or several at a time, trained with PPO.
 
     python examples/new_platform.py
 
@@ -7,6 +7,7 @@ The record PLATFORM holds its settings, users and presets. The commands accept i
     cd examples
     recsys-rl train --env new_platform:PLATFORM --data synthetic --learning-gain 0.5
     recsys-rl evaluate --env new_platform:PLATFORM --report tutor.html
+    recsys-rl train --env new_platform:PLATFORM --data synthetic --slate-size 3
 
 A learner of skill s gets an exercise of difficulty d and solves it with probability p. Exercises that are
 neither trivial nor hopeless teach most:
@@ -14,6 +15,9 @@ neither trivial nor hopeless teach most:
     p       = sigmoid(sharpness (s - d))     [0..1]
     reward  = d p                            [0..1: a hard exercise is worth more]
     s      <- s + learning_gain p (1 - p)    [difficulties and skills are on one scale, 0..1 at the start]
+
+With ``slate_size`` K above 1 a step shows a sheet of K different exercises, in an order that does not matter
+here: all are tried with the same skill, the reward is their sum, and so is the gain of skill.
 
 The tutor never sees the skill. It sees the exercises that it has shown and their rewards.
 """
@@ -24,7 +28,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor
@@ -36,10 +40,10 @@ from recsys_rl.dials import EnvConfig
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.experience.rollout import collect, play
 from recsys_rl.make import make_agent, make_env, make_world
-from recsys_rl.protocols import Platform, Policy
-from recsys_rl.schema import NonNegative, Positive
-from recsys_rl.testing import check_user_model
-from recsys_rl.types import Catalogue, Feedback, Population, Signal, Stream
+from recsys_rl.protocols import Env, Platform, Policy
+from recsys_rl.schema import NonNegative, Positive, Range
+from recsys_rl.testing import check_agent, check_env, check_user_model
+from recsys_rl.types import Catalogue, Feedback, Population, Signal, Stream, World
 from recsys_rl.utils.metrics import Interval, interval
 from recsys_rl.utils.seeding import generators
 
@@ -48,6 +52,8 @@ from recsys_rl.utils.seeding import generators
 class TutorConfig(EnvConfig):
     """Learners whose skill grows. Each field is an option, with its range and its help."""
 
+    slate_size: Annotated[int, Range(1, 10)] = 1
+    """K: exercises of one step."""
     sharpness: Positive = 10.0
     """Logits of solving an exercise per unit of skill above its difficulty."""
     learning_gain: NonNegative = 0.25
@@ -72,8 +78,11 @@ class Tutor:
     context: ClassVar[tuple[str, ...]] = ("profile", "last_item")  # what the tutor sees besides the history
     signals: ClassVar[tuple[Signal, ...]] = (Signal("points"), Signal("solved", visible=False))
     streams: ClassVar[tuple[Stream, ...]] = (Stream("points"),)
-    slate_size: ClassVar[int] = 1
     bounds: ClassVar[Mapping[str, float]] = MappingProxyType({"profile": 0.0})
+
+    @property
+    def slate_size(self) -> int:
+        return self.config.slate_size
 
     def sample(self, users: Tensor) -> LearnerState:
         profile = self.population.profile[users]
@@ -119,18 +128,39 @@ PLATFORM = Platform(
 )
 
 
-def main(num_updates: int = 60) -> dict[str, Interval]:
+def check(config: Config, world: World) -> None:
+    """Run the batteries on the platform; an error names the method at fault."""
+    check_user_model(Tutor(*world, config.env_config), world.catalogue, world.population.train[:8])
+
+    def env(seed: int) -> Env:
+        return make_env(config, world, 4, torch.Generator().manual_seed(seed))
+
+    check_env(env, config.env_config.max_episode_steps)
+    interface, obs, size = env(0).interface, env(0).reset(), config.env_config.slate_size
+    check_agent(
+        lambda: make_agent(config, interface, world.catalogue),
+        obs,
+        world.catalogue.num_items,
+        slate_size=size,
+    )
+
+
+def main(num_updates: int = 60, slate_size: int = 1) -> dict[str, Interval]:
     """Train; return the mean return on held-out learners of PPO, a random policy and a myopic oracle."""
     torch.set_num_threads(1)  # in networks this small, more threads only wait for each other
     settings = {
         "env": "new_platform:PLATFORM",
         "data_config": {"data": "synthetic", "num_users": 1000},
-        "env_config": {"num_items": 200, "embedding_dim": 8, "max_episode_steps": 30},
+        "env_config": {
+            "num_items": 200,
+            "embedding_dim": 8,
+            "max_episode_steps": 30 // slate_size,
+            "slate_size": slate_size,
+        },
     }
     config = from_dict(Config, settings)
     world = make_world(config)
-    tutor = Tutor(*world, config.env_config)
-    check_user_model(tutor, world.catalogue, world.population.train[:8])  # names a method at fault
+    check(config, world)
     streams = generators(0, "users", "model", "policy", "shuffle")
 
     env = make_env(config, world, 64, streams["users"])
@@ -148,7 +178,7 @@ def main(num_updates: int = 60) -> dict[str, Interval]:
     assert isinstance(heldout, RecEnv)  # Myopic reads its hidden state
     policies: dict[str, Policy] = {
         "ppo-greedy": agent,
-        "random": RandomPolicy(env.interface.place_sizes, torch.Generator().manual_seed(2)),
+        "random": RandomPolicy(env.interface.action_sizes, torch.Generator().manual_seed(2), slate_size),
         "myopic": Myopic(heldout),
     }
     return {

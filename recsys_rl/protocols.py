@@ -329,6 +329,21 @@ class Heuristic:
 
 
 @dataclass(frozen=True)
+class Opening:
+    """What an environment passes to ``Session`` at the start of a visit, for policies that act without it.
+
+    ``pieces`` returns the pieces of the context that ``UserModel.visible`` hands in then, (size,) each, by
+    name and without the first, which is the user's embedding. Its arguments are the interface and the hour of
+    the week, 0 .. 168 from Monday at midnight; ``by_hour``: the pieces depend on it. ``consumed`` has the
+    visible signals of an item that was consumed in full, by name; a signal without an entry is 1.
+    """
+
+    pieces: Callable[[Interface, float], Mapping[str, Tensor]]
+    by_hour: bool = False
+    consumed: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Platform:
     """A kind of environment.
 
@@ -336,7 +351,8 @@ class Platform:
     other than 1 is a field ``slate_size`` of ``config`` or an attribute of that class. A platform without
     users has its own world: its name has the form ``<platform>:<name>``, ``check`` raises UserError for an
     impossible name, and ``env`` makes the environment. ``furnish`` adds to a new world, from the seed, the
-    attributes of items and users that the platform needs and the data lack.
+    attributes of items and users that the platform needs and the data lack. ``opening`` is required for
+    recommendations if ``UserModel.visible`` hands in more than an embedding of the user.
     """
 
     config: type[Any]  # the class of its section env_config
@@ -345,6 +361,7 @@ class Platform:
     check: Callable[[str], None] | None = None
     furnish: Callable[[World, int], World] | None = None
     heuristics: Mapping[str, Heuristic] = field(default_factory=dict)  # rows `trade-NAME` of the table
+    opening: Opening | None = None
     presets: Mapping[str, Preset] = field(default_factory=dict)  # by algorithm; "*" is for all algorithms
 
 

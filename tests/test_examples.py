@@ -44,14 +44,17 @@ def test_own_log_without_the_named_column_is_an_error(tmp_path: Path) -> None:
     assert not (tmp_path / "runs").exists()
 
 
-def test_new_platform_gives_returns_in_range(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("slate_size", [1, 3])
+def test_new_platform_gives_returns_in_range(slate_size: int, capsys: pytest.CaptureFixture[str]) -> None:
     threads = torch.get_num_threads()
     try:
-        found = load("new_platform").main(num_updates=10)
+        found = load("new_platform").main(num_updates=10, slate_size=slate_size)
         assert torch.get_num_threads() == 1
     finally:
         torch.set_num_threads(threads)
-    assert capsys.readouterr().err.startswith("update 10 of 10: reward 0.")
+    err = capsys.readouterr().err
+    assert err.startswith("update 10 of 10: reward ")
+    assert 0 < float(err.split()[-1]) < slate_size
     assert list(found) == ["ppo-greedy", "random", "myopic"]
     # 30 exercises, each of a reward in 0..1; chance is far from who knows each next reward
     assert all(0 < x.low <= x.mean <= x.high < 30 for x in found.values())

@@ -20,7 +20,7 @@ from recsys_rl.data.log import SOURCE, LogConfig
 from recsys_rl.data.movielens import load_movielens
 from recsys_rl.dials import EnvConfig
 from recsys_rl.types import UserError, World
-from recsys_rl.workflows.recommend import load
+from recsys_rl.workflows.recommender import load
 from tests.test_read import RUN, camps
 from tests.worlds import shared_data, two_camps
 

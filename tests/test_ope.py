@@ -26,7 +26,7 @@ from recsys_rl.ope.logged import Prepared, certain_mass, prepare, session_grid
 from recsys_rl.ope.world import fit_world, world
 from recsys_rl.types import Action, Catalogue, Obs
 from recsys_rl.workflows.ope_world import WorldCheck
-from recsys_rl.workflows.recommend import load
+from recsys_rl.workflows.recommender import load
 from tests.doors import SATIATION, steps, train_in
 
 

@@ -190,7 +190,8 @@ def row(name: str, of: WeightReport | None, unsupported: float = 0.0) -> Estimat
         (report(), 0.02, "world"),
         (report(ess=150), 0.0, "world"),
         (report(k=0.6), 0.0, "world"),
-        (WeightReport(1000, 0.8, 0.7, 0.9, 3.0, 0.001, 0.1), 0.0, "world"),
+        (WeightReport(1000, 0.8, 0.7, 0.9, 3.0, 0.001, 0.1), 0.0, "wdr"),  # as happens by chance
+        (WeightReport(1000, 0.7, 0.6, 0.8, 3.0, 0.001, 0.1), 0.0, "world"),
     ],
 )
 def test_one_policy_that_the_log_does_not_cover_moves_the_recommendation_for_all(

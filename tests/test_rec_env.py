@@ -23,6 +23,15 @@ ANGRY = replace(SATIATION, patience_cost=3.0)
 """A user who likes east leaves when shown north: satisfaction 0.119203 costs 3 * (1/2 - 0.119203) = 1.14."""
 
 
+@pytest.mark.parametrize("item", [-1, 3, 2**40])
+def test_item_outside_the_catalogue(item: int) -> None:
+    for env in (drift_env([1.0, 0.0], [0.0, 1.0]), satiation_env([1.0, 0.0], [0.0, 1.0])):
+        before = env.reset()
+        with pytest.raises(UserError, match=rf"^There is no item {item}: .* catalogue are 0 to 2\.$"):
+            env.step(torch.tensor([[0], [item]]))
+        assert torch.equal(env.observe().context, before.context)
+
+
 def drift_env(*tastes: list[float]) -> RecEnv:
     model = tiny_drift(tastes)
     return env_of(model, model.catalogue, DRIFT, torch.arange(len(tastes)))

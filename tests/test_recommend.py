@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,12 @@ import torch
 
 from recsys_rl.checkpoint import load as load_checkpoint
 from recsys_rl.cli import main
+from recsys_rl.env import long_video
 from recsys_rl.errors import UserError
 from recsys_rl.make import make_env
-from recsys_rl.workflows.recommend import Recommender, load
+from recsys_rl.protocols import Opening
+from recsys_rl.types import Obs
+from recsys_rl.workflows.recommender import Recommender, load
 
 SIZES = ["--num-items", "24", "--num-users", "30", "--embedding-dim", "4", "--max-episode-steps", "5"]
 RUN = ["--data", "synthetic", *SIZES, "--n-steps", "8", "--num-envs", "8", "--total-timesteps", "256"]
@@ -28,6 +32,18 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         assert main(["train", "--algo", "a2c", *RUN]) == 0
         assert main(["train", "--env", "satiation", *RUN, "--batch-size", "32"]) == 0
     return path
+
+
+@pytest.fixture(scope="module")
+def videos(folder: Path) -> Path:
+    """The working folder with runs on short-video and long-video, three suggestions each, too."""
+    sizes = [*SIZES[:-1], "8", *RUN[len(SIZES) + 2 :], "--batch-size", "32"]
+    run = ["train", "--data", "synthetic", *sizes]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert main([*run, "--env", "short-video", "--name", "short-video"]) == 0
+        assert main([*run, "--env", "long-video", "--suggestions", "3", "--name", "long-video"]) == 0
+    return folder
 
 
 @pytest.fixture
@@ -174,6 +190,110 @@ def test_command_writes_lists_of_many_users(here: Path, recommender: Recommender
         alone = recommender.recommend(user, k=3)
         assert rows["item"].to_list() == [place.item for place in alone]
         assert rows["probability"].to_list() == pytest.approx([p.probability for p in alone], rel=1e-5)
+
+
+@pytest.mark.parametrize("env", ["short-video", "long-video"])
+def test_session_of_a_platform_begins_as_its_environment_does(videos: Path, env: str) -> None:
+    """The probabilities are those of the environment's first observation of the same user."""
+    recommender = load(videos / f"runs/{env}/ppo.pt")
+    checkpoint = recommender.checkpoint
+    platform = make_env(checkpoint.config, checkpoint.world, 1, torch.Generator().manual_seed(0))
+    user = int(checkpoint.population.train[3])
+    with torch.no_grad():
+        policy, _ = recommender.model(platform.reset(torch.tensor([user])))
+    probabilities = policy.logits.flatten().softmax(-1)
+    opened = checkpoint.population.attributes.get("opened")
+    hour = None if opened is None else opened[user].item()
+    assert (hour is None) == (env == "long-video")
+    found = recommender.recommend(int(checkpoint.population.user_ids[user]), k=24, hour=hour)
+    assert {place.item: place.probability for place in found} == pytest.approx(
+        {item: p.item() for item, p in enumerate(probabilities)}, rel=1e-4
+    )
+    slate = recommender.act(platform.observe(), greedy=True).items[0].tolist()
+    assert [place.item for place in found][: len(slate)] == slate  # the places of a slate in their order
+
+
+def test_history_of_a_platform_counts_as_watched(videos: Path) -> None:
+    recommender = load(videos / "runs/long-video/ppo.pt")
+    profile = recommender.population.profile[:1]
+    allowed = torch.ones(1, 24, dtype=torch.bool)
+    obs = recommender._request(profile, list(range(10)), allowed, None)
+    assert obs.history is not None and obs.signals is not None and obs.exclude is not None
+    assert obs.history[0, -10:].tolist() == list(range(10))
+    assert obs.signals[0, -1].tolist() == [1, 1, 0, 0]  # completion, clicked, subscribed, ad_clicked
+    context = dict(
+        zip(
+            (name for name, _ in recommender.checkpoint.interface.context),
+            obs.context[0].split([size for _, size in recommender.checkpoint.interface.context]),
+            strict=True,
+        )
+    )
+    assert context["progress"].tolist() == [1, 0, 0, 0, 0]  # nothing plays
+    assert not context["current_item"].any() and context["idle"].item() == 0
+    assert context["clock"].item() == 7 / 8  # ten videos are more than a session has requests
+
+
+def test_hour_of_the_week_is_stated(
+    videos: Path, here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ["recommend", "--user", "3", "--k", "2", "--checkpoint", "runs/short-video/ppo.pt"]
+    printed = []
+    for hour in (["--hour", "68.7"], ["--hour", "3"], []):
+        assert main([*command, *hour]) == 0
+        printed.append(capsys.readouterr())
+    assert printed[0].err == "for Wednesday, 20:42: hour 68.7 of the week (--hour)\n"
+    assert printed[1].err.startswith("for Monday, 03:00: hour 3.0 of the week")
+    assert printed[2].err.endswith("of the week (this machine's clock; --hour for another)\n")
+    assert all(len(said.out.splitlines()) == 2 for said in printed)
+    assert printed[0].out != printed[1].out
+    everyone = [*command[:1], "--users", "all", "--out", "x.parquet", *command[-2:]]
+    assert main([*everyone, "--hour", "68.7", "--k", "2"]) == 0
+    row = pl.read_parquet("x.parquet").filter(pl.col("user") == 3)
+    Path("x.parquet").unlink()
+    assert [f"{p:.2%}" for p in row["probability"]] == [
+        line.split()[1] for line in printed[0].out.splitlines()
+    ]
+
+
+def test_command_prints_a_slate_in_its_order(
+    videos: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["recommend", "--user", "3", "--checkpoint", "runs/long-video/ppo.pt"]
+    assert main(command) == 0
+    said = capsys.readouterr()
+    assert [line.split()[0] for line in said.out.splitlines()] == ["1", "2", "3"] and said.err == ""
+    assert main([*command, "--hour", "3"]) == 2
+    wanted = "error: --hour is 3, but a policy of long-video does not see the hour: leave it out.\n"
+    assert capsys.readouterr().err == wanted
+    assert main([*command[:1], "--like", "item 3", "--k", "24", *command[-2:]]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 24
+
+
+def test_platform_without_an_opening(videos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recommender = load(videos / "runs/long-video/ppo.pt")
+    platform = recommender.checkpoint.config.platform
+    other = Opening(lambda interface, hour: {"progress": torch.zeros(4)})
+    for opening, sentence in ((None, "give its Platform an opening"), (other, "of other sizes than long-vi")):
+        monkeypatch.setattr(long_video, "PLATFORM", replace(platform, opening=opening))
+        with pytest.raises(UserError, match=r"current_item, progress, idle.*" + sentence):
+            recommender.recommend(user=3)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"context": torch.zeros(2, 7)}, r"context of the observation is of shape \(2, 7\), .* \(2, 8\)"),
+        ({"history": torch.full((2, 4), -1)}, r"history .* is of shape \(2, 4\), .* with \(2, 5\)"),
+        ({"history": None}, r"history of the observation is missing, .* with \(2, 5\)"),
+        ({"signals": torch.zeros(1, 5, 1)}, r"signals .* \(1, 5, 1\), .* \(2, 5, 1\)"),
+        ({"mask": torch.ones(2, 25, dtype=torch.bool)}, r"mask .* \(2, 25\), .* \(2, 24\)"),
+    ],
+)
+def test_observation_of_other_sizes(recommender: Recommender, change: dict[str, Any], sentence: str) -> None:
+    obs = Obs(torch.zeros(2, 8), torch.full((2, 5), -1), torch.zeros(2, 5, 1))
+    assert recommender.act(obs).items.shape == (2, 1)
+    with pytest.raises(UserError, match=sentence):
+        recommender.act(replace(obs, **change))
 
 
 def test_long_history_is_not_shown_again(recommender: Recommender) -> None:

@@ -82,6 +82,11 @@ def test_empty_place_is_skipped() -> None:
         ([[1, 2, 1], [3, 4, 5]], "Item 1 is twice in a slate"),
         ([[1, 2], [3, 4]], r"items of a step must be of shape \(2, 3\), users x places, but are \(2, 2\)"),
         ([[1, 2, 3]], r"are \(1, 3\)"),
+        (
+            [[1, 2, 3], [-2, 4, 5]],
+            r"^There is no item -2: the items of this catalogue are 0 to 29, and -1 leaves a place empty\.$",
+        ),
+        ([[1, 30, 3], [4, 5, -1]], "There is no item 30: the items of this catalogue are 0 to 29"),
     ],
 )
 def test_invalid_slates(items: list[list[int]], sentence: str) -> None:

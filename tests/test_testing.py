@@ -151,12 +151,20 @@ class Stale(RecEnv):
         return replace(step, obs=step.final_obs)
 
 
+class OneUser(RecEnv):
+    """Every session is of the first user, so that two seeds differ in nothing."""
+
+    def _draw_users(self) -> Tensor:
+        return self.users[:1].expand(self.num_envs)
+
+
 @pytest.mark.parametrize(
     ("kind", "sentence"),
     [
         (Twice, "step: terminated and truncated are both True"),
         (Forgetful, "load_state_dict: the resumed sessions gave other steps"),
         (Stale, "step: obs is not the first of a new session"),
+        (OneUser, "reset: environments of two seeds began alike"),
     ],
 )
 def test_environment_that_breaks_the_contract_is_named(kind: type[RecEnv], sentence: str) -> None:

@@ -72,9 +72,9 @@ from recsys_rl.env.visits import VisitsConfig
 from recsys_rl.functional import rows
 from recsys_rl.functional.choice_model import draw_at, position_based
 from recsys_rl.objective.weighted import stream_weights
-from recsys_rl.protocols import Platform
+from recsys_rl.protocols import Opening, Platform
 from recsys_rl.schema import Finite, NonNegative, Range, Share
-from recsys_rl.types import Catalogue, Events, Feedback, Population, Signal, Stream, World
+from recsys_rl.types import Catalogue, Events, Feedback, Interface, Population, Signal, Stream, World
 
 FAVOURITES = 50
 """Number of a user's best items that ``tiresomeness`` averages over."""
@@ -564,11 +564,19 @@ def furnish(world: World, seed: int) -> World:
     return attributes.with_attributes(world, ITEMS, USERS, seed)
 
 
+def at_home(interface: Interface, hour: float) -> dict[str, Tensor]:
+    """The context (size,) each of a visit that begins on the home page, without a video that plays."""
+    nothing = {name: torch.zeros(size) for name, size in interface.context}
+    home = torch.nn.functional.one_hot(torch.tensor(0), QUARTERS + 1).float()
+    return {"current_item": nothing["current_item"], "progress": home, "idle": nothing["idle"]}
+
+
 PLATFORM = Platform(
     LongVideoConfig,
     users=LongVideo,
     furnish=furnish,
     heuristics={"up-next": UP_NEXT},
+    opening=Opening(at_home, consumed={"subscribed": 0.0, "ad_clicked": 0.0}),
     presets={
         "*": {
             "env_config": {"max_episode_steps": 40},

@@ -107,8 +107,8 @@ class RecEnv:
     def step(self, items: Tensor) -> Step:
         """Show ``items`` (N, K) int64 and return the response.
 
-        In a slate, -1 leaves a place empty. Raises UserError for another shape, and for a slate with an item
-        twice.
+        In a slate, -1 leaves a place empty. Raises UserError for another shape, for a number that is no item,
+        and for a slate with an item twice.
         """
         self._look_at_availability()
         items, skipped = self._admit(items)  # (N, K) each
@@ -274,6 +274,7 @@ class RecEnv:
             raise UserError(
                 f"The items of a step must be of shape {shape}, users x places, but are {tuple(items.shape)}."
             )
+        self._check_range(items, -1 if shape[1] > 1 else 0)
         if shape[1] == 1:
             return items, self._skipped(items)
         ordered = items.sort(1).values
@@ -283,6 +284,16 @@ class RecEnv:
             raise UserError(f"Item {item} is twice in a slate: show each item once, or -1 for no item.")
         empty, items = items < 0, items.clamp_min(0)
         return items, self._skipped(items) | empty
+
+    def _check_range(self, items: Tensor, lowest: int) -> None:
+        """Raise UserError for items that are not ``lowest`` .. I - 1."""
+        low, high = (int(x) for x in items.aminmax())
+        if low < lowest or high >= self.catalogue.num_items:
+            empty = ", and -1 leaves a place empty" if lowest < 0 else ""
+            raise UserError(
+                f"There is no item {low if low < lowest else high}: the items of this catalogue are 0 to "
+                f"{self.catalogue.num_items - 1}{empty}."
+            )
 
     def _skipped(self, items: Tensor) -> Tensor:
         """(N, K) bool: True if the item of this place may not be shown."""

@@ -67,9 +67,9 @@ from recsys_rl.env.heuristics import FRESH_CREATORS
 from recsys_rl.env.visits import VisitsConfig
 from recsys_rl.env.watch_time import HIGHEST_RATIO, Watched
 from recsys_rl.functional import rows
-from recsys_rl.protocols import Platform
+from recsys_rl.protocols import Opening, Platform
 from recsys_rl.schema import Finite, NonNegative, Positive, Range, Share
-from recsys_rl.types import Catalogue, Feedback, Population, Signal, Stream, World
+from recsys_rl.types import Catalogue, Feedback, Interface, Population, Signal, Stream, World
 
 MOST_PATIENCE = 10.0
 LONG = 60.0  # seconds: people watch at most about this much of a video
@@ -293,9 +293,7 @@ class ShortVideo(visits.Visiting):
         return bool(known.all() and within.all() and (weary >= 0).all()) and visits.possible(user_state.life)
 
     def visible(self, user_state: ShortVideoState) -> dict[str, Tensor]:
-        turn = 2 * math.pi * user_state.hour
-        angles = torch.stack([turn / 24, turn / visits.HOURS], 1)  # (N, 2)
-        return {"profile": user_state.profile, "time_of_week": torch.cat([angles.sin(), angles.cos()], 1)}
+        return {"profile": user_state.profile, "time_of_week": time_of_week(user_state.hour)}
 
     def respond(
         self, user_state: ShortVideoState, items: Tensor, skipped: Tensor, generator: torch.Generator | None
@@ -483,6 +481,18 @@ class ShortVideo(visits.Visiting):
         return [scale * normal[0], scale * normal[1]]
 
 
+def time_of_week(hour: Tensor) -> Tensor:
+    """(N, 4): sines, then cosines, of the hour of the day and of the ``hour`` (N,) of the week."""
+    turn = 2 * math.pi * hour
+    angles = torch.stack([turn / 24, turn / visits.HOURS], 1)  # (N, 2)
+    return torch.cat([angles.sin(), angles.cos()], 1)
+
+
+def opened_at(interface: Interface, hour: float) -> dict[str, Tensor]:
+    """The context (size,) of a visit that begins at this hour of the week."""
+    return {"time_of_week": time_of_week(torch.tensor([hour]))[0]}
+
+
 DURATIONS = "log-normal with median 10 s and log deviation 0.5, within 3 .. 300 s"
 ITEMS = {
     "duration": attributes.log_normal(10.0, 0.5, 3.0, 300.0),
@@ -509,6 +519,7 @@ PLATFORM = Platform(
     users=ShortVideo,
     furnish=furnish,
     heuristics={"fresh-creators": FRESH_CREATORS},
+    opening=Opening(opened_at, by_hour=True, consumed={"liked": 0.0, "shared": 0.0, "followed": 0.0}),
     presets={
         "*": {
             "env_config": {"max_episode_steps": 200},

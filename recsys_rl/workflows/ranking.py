@@ -23,7 +23,7 @@ from recsys_rl.lookup import DEFAULT_ALGO
 from recsys_rl.schema import Count, Finite, check_fields
 from recsys_rl.types import InteractionLog
 from recsys_rl.utils.files import check_writable, write_text
-from recsys_rl.workflows.recommend import Recommender, load
+from recsys_rl.workflows.recommender import Recommender, load
 
 BLOCK = 64  # users ranked together
 
