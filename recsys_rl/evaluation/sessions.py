@@ -14,6 +14,7 @@ from torch import Tensor
 import recsys_rl
 from recsys_rl.checkpoint import Checkpoint
 from recsys_rl.config import to_dict
+from recsys_rl.evaluation.categories import categories
 from recsys_rl.evaluation.table import Played
 from recsys_rl.make import assumptions
 from recsys_rl.types import Catalogue
@@ -31,6 +32,7 @@ def report(
     """The values of the page of the checkpoint ``name``, as report/page.py lists them."""
     config = checkpoint.config
     curve = checkpoint.info.get("curve", [])
+    compared = (f"{name}-greedy", result["yardstick"], "myopic")
     return {
         **result,
         "algo": name,
@@ -46,8 +48,17 @@ def report(
             key: [point[place] for point in curve]
             for place, key in enumerate(("step", "mean", "low", "high"))
         },
-        "sessions": _samples(checkpoint, users, (f"{name}-greedy", result["yardstick"], "myopic"), played),
-    }
+        "sessions": _samples(checkpoint, users, compared, played),
+    } | _categories(checkpoint, {policy: played[policy] for policy in compared if policy in played})
+
+
+def _categories(checkpoint: Checkpoint, played: Mapping[str, Played]) -> dict[str, Any]:
+    """The picture of the categories; nothing for an environment without items of a catalogue."""
+    if checkpoint.world.is_empty:
+        return {}
+    sessions = {policy: x.sessions for policy, x in played.items()}
+    length = checkpoint.interface.session_length
+    return {"categories": categories(checkpoint.catalogue, sessions, length)}
 
 
 def _data(checkpoint: Checkpoint) -> str:
