@@ -34,6 +34,7 @@ def write_report(path: Path, report: Mapping[str, Any]) -> None:
     Optional: ``learned``, the policies of checkpoints (default: ``algo`` and its ``-greedy``);
     ``yardstick``, a policy's name; ``shares`` of the way between two policies (``policy``,
     ``from``, ``to``, ``share``, ``low``, ``high``); ``notes`` {policy: a sentence with tuned values};
+    ``planner_steps``, the largest number that the planner simulates, and the steps of a session;
     ``categories``, a result of ``evaluation.categories``, or None for a sentence in place of the picture.
     Numbers may be None or NaN: the page shows a dash. Raises UserError if the file can't be written.
     """
@@ -52,7 +53,8 @@ def _page(report: Mapping[str, Any]) -> str:
         f"<title>{text(report['algo'])} on {text(report['env'])}: recsys_rl report</title>"
         f"<style>{style}</style></head><body><main>{_header(report)}{_returns(report)}{_curve(report)}"
         f"{categories_html(report['categories']) if 'categories' in report else ''}"
-        f"{sessions_html(report.get('sessions', ()))}{_config(report.get('config', {}))}"
+        f"{sessions_html(report.get('sessions', ()), words.has_lives(report))}"
+        f"{_config(report.get('config', {}))}"
         "</main></body></html>\n"
     )
 
@@ -193,10 +195,11 @@ def _way(share: Row) -> str:
 def _definitions(report: Mapping[str, Any], rows: Sequence[Row]) -> str:
     foreign, algo, notes = words.is_foreign(report), str(report["algo"]), report.get("notes") or {}
     learned = report.get("learned") or (algo, f"{algo}-greedy")
+    reach = words.planner_reach(report.get("planner_steps"))
     found = [
         (
             str(row["policy"]),
-            words.define_policy(str(row["policy"]), learned, foreign, notes.get(row["policy"], "")),
+            words.define_policy(str(row["policy"]), learned, foreign, notes.get(row["policy"], ""), reach),
         )
         for row in rows
     ]
@@ -206,7 +209,7 @@ def _definitions(report: Mapping[str, Any], rows: Sequence[Row]) -> str:
         )
     lives, heads = words.has_lives(report), ("Return", *_columns(rows).values())
     found += [(head, words.define_column(head, foreign, lives)) for head in heads]
-    found += [(name, words.STREAM) for name in _streams(rows)]
+    found += [(name, words.STREAM.format(session=words.session(foreign, lives))) for name in _streams(rows)]
     listed = "".join(f"<div><dt>{text(name)}</dt><dd>{text(meaning)}</dd></div>" for name, meaning in found)
     return f'<details open="open"><summary>Rows and columns defined</summary><dl>{listed}</dl></details>'
 
