@@ -368,6 +368,40 @@ def test_every_row_and_column_is_defined(tmp_path: Path) -> None:
     assert foreign["Length"] == "Mean number of steps of an episode."
 
 
+@pytest.mark.parametrize(
+    ("steps", "said"),
+    [
+        ((20, 20), "Sees the hidden user, simulates to the end of the session, and shows"),
+        (
+            (10, 200),
+            "Sees the hidden user, simulates at most 10 of the 200 steps of a session, extrapolates the",
+        ),
+        (None, "Sees the hidden user, simulates sessions from here on, and shows"),
+    ],
+)
+def test_planner_is_defined_by_the_steps_that_it_simulates(
+    tmp_path: Path, steps: tuple[int, int] | None, said: str
+) -> None:
+    assert definitions(written(tmp_path, planner_steps=steps))["planner"].startswith(said)
+
+
+def test_report_of_lives_names_lives_and_first_visits(tmp_path: Path) -> None:
+    life = {
+        "active_days": 3.0,
+        "d1": 0.5,
+        "d7": 0.4,
+        "d30": 0.3,
+        "churn": 0.2,
+        "streams": {"skip": 1.0, "like": 2.0},
+    }
+    lives = written(tmp_path, rows=[row("ppo", 5, 4, 6) | life])
+    assert definitions(lives)["skip"] == "Mean sum of this kind of reward over a life, without its weight."
+    assert "Of each user's life, the first visit; the table is of whole lives." in words(parsed(lives))
+    streams = written(tmp_path, rows=[row("ppo", 5, 4, 6) | {"streams": life["streams"]}])
+    assert definitions(streams)["like"].endswith("over a session, without its weight.")
+    assert "the first visit" not in words(parsed(streams))
+
+
 def test_yardstick_and_shares_are_shown_if_given(tmp_path: Path) -> None:
     share = {"policy": "ppo", "from": "rule", "to": "planner", "share": 0.664, "low": 0.6, "high": 0.72}
     loose = share | {"policy": "ppo-greedy", "low": NAN, "high": NAN}

@@ -39,7 +39,10 @@ MORE = {"length_mean": ("session length", "{:.1f}"), "distinct_mean": ("distinct
 WORDS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
 
-OTHER_LABELS = {"short-video": {"planner": "planner (simulates ten steps, then extrapolates)"}}
+OTHER_LABELS = {
+    "short-video": {"planner": "planner (simulates 10 of 200 steps, then extrapolates)"},
+    "long-video": {"planner": "planner (simulates 20 of 40 steps, then extrapolates)"},
+}
 """Rows of a task with another name than in LABELS."""
 EFFECTS = {
     "satiation": "all effects",

@@ -114,7 +114,7 @@ def play_all(
     streams = generators(seed, "evaluation users", "policy", "shuffle", "random", device=device)
     table = Table(first.config, world, users, seed, device, streams)
     env = table.env(None, first)
-    players = _learned(entries, table, env)
+    players = learned(entries, table, env)
     if policies:
         players |= _anyone(policies, table, env)
     if isinstance(env, RecEnv):  # references read the simulator's state
@@ -157,7 +157,7 @@ def _leave_out_planners(players: dict[str, Player], episode_length: int) -> None
         )
 
 
-def _learned(entries: Sequence[Entry], table: Table, env: Env) -> dict[str, Player]:
+def learned(entries: Sequence[Entry], table: Table, env: Env) -> dict[str, Player]:
     """The policy of each checkpoint, sampled and greedy, and the untrained policy of the first checkpoint."""
     players, streams = {}, table.streams
     agent: Any  # of any algorithm

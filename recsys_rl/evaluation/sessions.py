@@ -12,10 +12,13 @@ import torch
 from torch import Tensor
 
 import recsys_rl
+from recsys_rl.agents.references import Search
 from recsys_rl.checkpoint import Checkpoint
 from recsys_rl.config import to_dict
+from recsys_rl.evaluation.categories import categories
 from recsys_rl.evaluation.table import Played
-from recsys_rl.make import assumptions
+from recsys_rl.make import assumptions, make_user_model
+from recsys_rl.protocols import PatientUsers
 from recsys_rl.types import Catalogue
 
 NUM_SAMPLE_USERS = 3
@@ -31,6 +34,7 @@ def report(
     """The values of the page of the checkpoint ``name``, as report/page.py lists them."""
     config = checkpoint.config
     curve = checkpoint.info.get("curve", [])
+    compared = (f"{name}-greedy", result["yardstick"], "myopic")
     return {
         **result,
         "algo": name,
@@ -46,8 +50,32 @@ def report(
             key: [point[place] for point in curve]
             for place, key in enumerate(("step", "mean", "low", "high"))
         },
-        "sessions": _samples(checkpoint, users, (f"{name}-greedy", result["yardstick"], "myopic"), played),
+        "sessions": _samples(checkpoint, users, compared, played),
+        **_planner_steps(checkpoint),
+        **_categories(checkpoint, {policy: played[policy] for policy in compared if policy in played}),
     }
+
+
+def _planner_steps(checkpoint: Checkpoint) -> dict[str, Any]:
+    """The steps that the planner simulates, and those of a session; nothing if it can't plan here."""
+    if checkpoint.world.is_empty:
+        return {}
+    user_model, length = (
+        make_user_model(checkpoint.config, checkpoint.world),
+        checkpoint.interface.session_length,
+    )
+    if not isinstance(user_model, PatientUsers):
+        return {}
+    return {"planner_steps": (Search.of(user_model, length).lookahead, length)}
+
+
+def _categories(checkpoint: Checkpoint, played: Mapping[str, Played]) -> dict[str, Any]:
+    """The picture of the categories; nothing for an environment without items of a catalogue."""
+    if checkpoint.world.is_empty:
+        return {}
+    sessions = {policy: x.sessions for policy, x in played.items()}
+    length = checkpoint.interface.session_length
+    return {"categories": categories(checkpoint.catalogue, sessions, length)}
 
 
 def _data(checkpoint: Checkpoint) -> str:

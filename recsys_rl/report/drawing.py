@@ -1,4 +1,4 @@
-"""Names, numbers, colours and scales of both charts.
+"""Names, numbers, colours and scales of the charts.
 
 Each chart follows the reader's light or dark scheme and has its own background, so that it looks the same
 in the report, in a README and on any page. The palette is blue, grey and orange. These colours differ for
@@ -44,6 +44,7 @@ stroke-linejoin:round}
 .bar.learned{fill:var(--learned)}.bar.baseline{fill:var(--baseline)}
 .bar.inside{fill:none;stroke:var(--inside);stroke-width:1.5}
 .halo{stroke:var(--surface);stroke-width:3.5}.whisker{stroke:var(--ink);stroke-width:1.5}
+.area.learned{fill:var(--learned)}.area.baseline{fill:var(--baseline)}.area.inside{fill:var(--inside)}
 .hit rect{fill:transparent}.hit circle{fill:var(--learned);opacity:0}.hit:hover circle{opacity:1}
 """
 
@@ -132,4 +133,12 @@ def svg(width: float, height: float, label: str, parts: Sequence[str]) -> str:
         f'viewBox="0 0 {width} {height}" width="{width}" height="{height}">'
         f"<style>{PALETTE_CSS}{CHART_CSS}</style>"
         f'<rect class="plate" width="{width}" height="{height}" rx="8"/>{"".join(parts)}</svg>'
+    )
+
+
+def sizes(draw: Callable[[int], str]) -> str:
+    """Three charts, for a phone, a tablet and a desktop, with text of one size. The style sheet shows one."""
+    widths = {"narrow": 358, "medium": 760, "wide": 1072}
+    return "".join(
+        draw(px).replace('class="chart"', f'class="chart {name}"', 1) for name, px in widths.items()
     )

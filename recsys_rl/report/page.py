@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from recsys_rl.report import charts, words
-from recsys_rl.report.drawing import PALETTE_CSS, decimals, finite, kind, number, text
+from recsys_rl.report.categories import categories_html
+from recsys_rl.report.drawing import PALETTE_CSS, decimals, finite, kind, number, sizes, text
 from recsys_rl.report.sessions import sessions_html
 from recsys_rl.types import UserError
 from recsys_rl.utils.files import write_text
@@ -32,7 +33,9 @@ def write_report(path: Path, report: Mapping[str, Any]) -> None:
     by name the signals that no recommender sees, all usually in [0, 1]).
     Optional: ``learned``, the policies of checkpoints (default: ``algo`` and its ``-greedy``);
     ``yardstick``, a policy's name; ``shares`` of the way between two policies (``policy``,
-    ``from``, ``to``, ``share``, ``low``, ``high``); ``notes`` {policy: a sentence with tuned values}.
+    ``from``, ``to``, ``share``, ``low``, ``high``); ``notes`` {policy: a sentence with tuned values};
+    ``planner_steps``, the largest number that the planner simulates, and the steps of a session;
+    ``categories``, a result of ``evaluation.categories``, or None for a sentence in place of the picture.
     Numbers may be None or NaN: the page shows a dash. Raises UserError if the file can't be written.
     """
     write_text(path, _page(report))
@@ -49,7 +52,9 @@ def _page(report: Mapping[str, Any]) -> str:
         "content=\"default-src 'none'; style-src 'unsafe-inline'\"/>"
         f"<title>{text(report['algo'])} on {text(report['env'])}: recsys_rl report</title>"
         f"<style>{style}</style></head><body><main>{_header(report)}{_returns(report)}{_curve(report)}"
-        f"{sessions_html(report.get('sessions', ()))}{_config(report.get('config', {}))}"
+        f"{categories_html(report['categories']) if 'categories' in report else ''}"
+        f"{sessions_html(report.get('sessions', ()), words.has_lives(report))}"
+        f"{_config(report.get('config', {}))}"
         "</main></body></html>\n"
     )
 
@@ -100,21 +105,13 @@ def _unit(report: Mapping[str, Any]) -> str:
     return "life" if words.has_lives(report) else "session"
 
 
-def _sizes(draw: Callable[[int], str]) -> str:
-    """Three charts, for a phone, a tablet and a desktop, with text of one size. The style sheet shows one."""
-    sizes = {"narrow": 358, "medium": 760, "wide": 1072}
-    return "".join(
-        draw(px).replace('class="chart"', f'class="chart {name}"', 1) for name, px in sizes.items()
-    )
-
-
 def _returns(report: Mapping[str, Any]) -> str:
     """The chart, the table, the differences, and the definitions of all rows and columns."""
     rows, foreign = charts.by_return(report["rows"]), words.is_foreign(report)
     yardstick = report.get("yardstick")
     note = words.population(report, rows)
     try:
-        drawn = _sizes(lambda px: charts.returns_chart_svg(rows, yardstick=yardstick, width=px))
+        drawn = sizes(lambda px: charts.returns_chart_svg(rows, yardstick=yardstick, width=px))
     except UserError as error:
         return f'<h2>Returns</h2><p class="plain">{text(error)}</p>'
     places = decimals([row[key] for row in rows for key in charts.RETURN if finite(row[key])])
@@ -198,10 +195,11 @@ def _way(share: Row) -> str:
 def _definitions(report: Mapping[str, Any], rows: Sequence[Row]) -> str:
     foreign, algo, notes = words.is_foreign(report), str(report["algo"]), report.get("notes") or {}
     learned = report.get("learned") or (algo, f"{algo}-greedy")
+    reach = words.planner_reach(report.get("planner_steps"))
     found = [
         (
             str(row["policy"]),
-            words.define_policy(str(row["policy"]), learned, foreign, notes.get(row["policy"], "")),
+            words.define_policy(str(row["policy"]), learned, foreign, notes.get(row["policy"], ""), reach),
         )
         for row in rows
     ]
@@ -211,7 +209,7 @@ def _definitions(report: Mapping[str, Any], rows: Sequence[Row]) -> str:
         )
     lives, heads = words.has_lives(report), ("Return", *_columns(rows).values())
     found += [(head, words.define_column(head, foreign, lives)) for head in heads]
-    found += [(name, words.STREAM) for name in _streams(rows)]
+    found += [(name, words.STREAM.format(session=words.session(foreign, lives))) for name in _streams(rows)]
     listed = "".join(f"<div><dt>{text(name)}</dt><dd>{text(meaning)}</dd></div>" for name, meaning in found)
     return f'<details open="open"><summary>Rows and columns defined</summary><dl>{listed}</dl></details>'
 
@@ -231,7 +229,7 @@ def _curve(report: Mapping[str, Any]) -> str:
     )
     try:
         name = f"{report['algo']}-greedy"
-        drawn = _sizes(lambda px: charts.learning_curve_svg(curve, {}, name=name, width=px))
+        drawn = sizes(lambda px: charts.learning_curve_svg(curve, {}, name=name, width=px))
     except UserError as error:
         return f'<h2>Learning curve</h2><p class="plain">{text(error)}{missing}</p>'
     return f'<h2>Learning curve</h2><p class="note">{note}</p>{drawn}'

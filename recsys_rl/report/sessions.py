@@ -17,11 +17,15 @@ NOTE = (
     "Each bar is one step, in the order shown. Its height is the reward{tick}. All strips of a user have the "
     "same scale; a short strip is a short session."
 )
+VISITS = "Of each user's life, the first visit; the table is of whole lives."
 TICK = ", and the tick is the {name}, which no recommender sees"
 
 
-def sessions_html(sessions: Sequence[Row]) -> str:
-    """The section of the page, user by user; an empty string if there are no sessions."""
+def sessions_html(sessions: Sequence[Row], lives: bool = False) -> str:
+    """The section of the page, user by user; an empty string if there are no sessions.
+
+    ``lives``: the table is of whole lives, and these sessions are first visits.
+    """
     if not sessions:
         return ""
     rewards = [step["reward"] for session in sessions for step in session["steps"] if finite(step["reward"])]
@@ -32,6 +36,7 @@ def sessions_html(sessions: Sequence[Row]) -> str:
     shown = "".join(_user(user, together, full) for user, together in users.items())
     hidden = next((name for session in sessions for step in session["steps"] for name in _hidden(step)), None)
     note = NOTE.format(tick="" if hidden is None else TICK.format(name=text(hidden)))
+    note = f"{VISITS} {note}" if lives else note
     return f'<h2>Sample sessions</h2><p class="note">{note}</p>{shown}'
 
 

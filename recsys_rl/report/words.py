@@ -26,8 +26,8 @@ POLICIES = {
     "credited": "As myopic, but the reward that an item pays in later steps is counted at once.",
     "informed": "The planner with the user's profile in place of the hidden taste, never updated.",
     "oracle": "Sees the hidden user and plays the optimum, known in closed form.",
-    "planner": "Sees the hidden user, simulates to the end of the session, and shows the best first item "
-    "found: a strong reference, not a proven optimum.",
+    "planner": "Sees the hidden user, simulates {reach}, and shows the best first item found: a strong "
+    "reference, not a proven optimum.",
 }
 RETENTION = "Retention: share of the users who are active on day {day} after their first day."
 COLUMNS = {
@@ -43,13 +43,16 @@ COLUMNS = {
     "Churn": "Share of the users who stay away for more than 30 days.",
 }
 
-STREAM = "Mean sum of this kind of reward over a session, without its weight."
+STREAM = "Mean sum of this kind of reward over {session}, without its weight."
 
 
-def define_policy(policy: str, learned: Sequence[str], episodes: bool, note: str = "") -> str:
+def define_policy(
+    policy: str, learned: Sequence[str], episodes: bool, note: str = "", reach: str = ""
+) -> str:
     """One or two sentences about a row of the table, and then ``note`` (for example tuned values).
 
-    ``learned`` are the rows of checkpoints: for each checkpoint one that draws items, and a ``-greedy`` one.
+    ``reach`` is what the planner simulates (``planner_reach``). ``learned`` are the rows of checkpoints: for
+    each checkpoint one that draws items, and a ``-greedy`` one.
     """
     found = POLICIES.get(policy.removesuffix("-greedy"), "")
     if policy in learned:
@@ -61,17 +64,28 @@ def define_policy(policy: str, learned: Sequence[str], episodes: bool, note: str
     if policy.startswith(TRADE):
         found = "A heuristic of this platform's trade, tuned on training users."
     found = found or "Given to this evaluation beside the checkpoint."
-    return f"{found.format(item='action' if episodes else 'item')} {note}".strip()
+    return f"{found.format(item='action' if episodes else 'item', reach=reach)} {note}".strip()
+
+
+def planner_reach(steps: Sequence[int] | None) -> str:
+    """What the planner simulates: ``steps`` are its largest number and the session's; None if unknown."""
+    if steps is None:
+        return "sessions from here on"
+    simulated, length = steps
+    if simulated >= length:
+        return "to the end of the session"
+    return f"at most {simulated} of the {length} steps of a session, extrapolates the others"
 
 
 def define_column(column: str, episodes: bool, lives: bool = False) -> str:
     """One sentence about a column of the table; ``lives``: an episode is a user's life."""
-    session, players, items = (
-        ("an episode", "seeds", "actions")
-        if episodes
-        else ("a life" if lives else "a session", "users", "items")
-    )
-    return COLUMNS[column].format(session=session, players=players, items=items)
+    players, items = ("seeds", "actions") if episodes else ("users", "items")
+    return COLUMNS[column].format(session=session(episodes, lives), players=players, items=items)
+
+
+def session(episodes: bool, lives: bool) -> str:
+    """What a number of the table is over."""
+    return "an episode" if episodes else "a life" if lives else "a session"
 
 
 def define_yardstick(yardstick: str, policies: Sequence[str]) -> str:

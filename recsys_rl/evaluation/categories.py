@@ -1,0 +1,93 @@
+"""Which categories a policy shows over the session: the values of the report's picture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from recsys_rl.experience.rollout import Sessions
+from recsys_rl.types import Catalogue
+
+NAMED = 5  # categories with a row of their own
+OTHERS = "others"
+BINS = 20  # most parts of a session
+FEWEST = 0.1  # share of the users who must still be there, or else a part has too few items to draw
+
+
+def categories(
+    catalogue: Catalogue, sessions: Mapping[str, Sessions], session_length: int
+) -> dict[str, Any] | None:
+    """The shares of the categories among the shown items over the session, for each policy of ``sessions``.
+
+    A session of at most ``session_length`` steps is cut into BINS parts or fewer. An item of several
+    categories counts in equal shares in each. The NAMED most shown categories are named; the last name,
+    OTHERS, has the rest and the items without a category. Of a life, its first visit counts.
+
+    Returns: plain values: ``names``; ``parts``, the first and last step of each part, from 1; ``length``;
+    ``visits``, True if the sessions are first visits of lives; and ``policies`` (``policy``, ``users``,
+    ``length_mean``, ``present`` [0..1] and ``shares`` {name: [0..1]} of each part, to the last part with
+    FEWEST of the users, and ``mean`` {name: [0..1]} of the whole sessions). None if the data hold no
+    categories.
+    """
+    if not bool(catalogue.genres.any()):
+        return None
+    size = -(-session_length // BINS)
+    starts = range(0, session_length, size)
+    counts = {name: _counts(catalogue, found, starts, size) for name, found in sessions.items()}
+    shares = torch.stack([_shares(x.sum(0)) for x in counts.values()]).sum(0)  # (G + 1,)
+    best = shares[:-1].argsort(descending=True, stable=True)[:NAMED].tolist()
+    named = [place for place in best if shares[place] > 0]
+    rest = [place for place in range(len(shares)) if place not in named]
+    names = [*(catalogue.genre_names[place] for place in named), OTHERS]
+
+    def by_name(x: Tensor) -> dict[str, Any]:  # (..., G + 1)
+        columns = [*(x[..., place] for place in named), x[..., rest].sum(-1)]
+        return dict(zip(names, (column.tolist() for column in columns), strict=True))
+
+    rows = []
+    for name, found in sessions.items():
+        there = _there(found)  # (T, N)
+        present = torch.stack([there[at : at + size].float().mean() for at in starts if at < len(there)])
+        drawn = int((present >= FEWEST).cumprod(0).sum())
+        rows.append(
+            {
+                "policy": name,
+                "users": there.shape[1],
+                "length_mean": there.sum(0).double().mean().item(),
+                "present": present[:drawn].tolist(),
+                "shares": by_name(_shares(counts[name][:drawn])),
+                "mean": by_name(_shares(counts[name].sum(0))),
+            }
+        )
+    return {
+        "names": names,
+        "parts": [[at + 1, min(at + size, session_length)] for at in starts],
+        "length": session_length,
+        "visits": any(found.days is not None for found in sessions.values()),
+        "policies": rows,
+    }
+
+
+def _there(sessions: Sessions) -> Tensor:
+    """(T, N) bool: steps of the session, or of a life's first visit."""
+    if sessions.days is not None:
+        return sessions.days.cpu() == 0
+    return torch.arange(len(sessions.items)).unsqueeze(1) < sessions.lengths.cpu()
+
+
+def _counts(catalogue: Catalogue, sessions: Sessions, starts: range, size: int) -> Tensor:
+    """(parts, G + 1): shown items by category in each part of the session; the last column has none."""
+    genres = catalogue.genres / catalogue.genres.sum(1, keepdim=True).clamp_min(1)  # (I, G)
+    weights = torch.cat([genres, 1 - genres.sum(1, keepdim=True)], 1)  # (I, G + 1)
+    items = sessions.items.cpu().masked_fill(~_there(sessions).unsqueeze(-1), -1)  # (T, N, K)
+    parts = [items[at : at + size] for at in starts]
+    shown = [part[part >= 0].bincount(minlength=len(weights)).to(weights.dtype) for part in parts]
+    return torch.stack(shown) @ weights
+
+
+def _shares(counts: Tensor) -> Tensor:
+    """Counts (..., G + 1) as shares of their sum."""
+    return counts / counts.sum(-1, keepdim=True).clamp_min(1)
