@@ -54,11 +54,11 @@ def split_by_time(
     late = pl.col(columns["time"]).map_batches(
         lambda x: times_of(x, "time", order)[0] >= cut, return_dtype=pl.Boolean
     )
-    scan = _with_values(table.scan(table.names), columns["time"])
+    scan = _with_values(table.scan(table.names), columns["time"], gone)
     if "session" not in columns:
         return *_write(table, scan.filter(~late), scan.filter(late), train, test), gone
     keys = [columns[role] for role in ("user", "session") if role in columns]
-    times_and_keys = _with_values(table.scan([*keys, columns["time"]]), columns["time"])
+    times_and_keys = _with_values(table.scan([*keys, columns["time"]]), columns["time"], gone)
     sessions = table.collect(times_and_keys.filter(late).select(keys).unique())
     return *_by_keys(table, scan, sessions, keys, train, test), gone
 
@@ -95,8 +95,10 @@ def _count(so_far: list[int], rows: pl.Series, start: int) -> bool:
     return first
 
 
-def _with_values(scan: pl.LazyFrame, column: str) -> pl.LazyFrame:
-    """The rows that have a value in the column."""
+def _with_values(scan: pl.LazyFrame, column: str, gaps: int) -> pl.LazyFrame:
+    """The rows that have a value in the column, which ``gaps`` rows lack. A filter takes memory."""
+    if gaps == 0:
+        return scan
     return scan.filter(pl.col(column).map_batches(lambda x: ~no_value(x), return_dtype=pl.Boolean))
 
 
@@ -125,8 +127,9 @@ def split_by_user(
     if gaps[0] and missing == "refuse":
         problems.gaps(name, *gaps)
     problems.refuse()
-    scan = _with_values(table.scan(table.names), name)
-    users = table.collect(_with_values(table.scan([name]), name).select(pl.col(name).unique()))[name].sort()
+    scan = _with_values(table.scan(table.names), name, gaps[0])
+    some = _with_values(table.scan([name]), name, gaps[0])
+    users = table.collect(some.select(pl.col(name).unique()))[name].sort()
     drawn = np.random.default_rng([_USER_STREAM, seed]).permutation(users.len())[
         : round(fraction * users.len())
     ]
