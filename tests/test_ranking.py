@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from recsys_rl.cli import main
-from recsys_rl.evaluation.ranking import Ranking, coverage, rank, regret
+from recsys_rl.evaluation.ranking import Ranking, coverage, rank
 from tests.test_new_items_and_data import write_log
 from tests.test_read import RUN
 
@@ -63,11 +63,9 @@ def test_ties_are_the_mean_over_all_their_orders(scores: list[int], relevant: li
         torch.testing.assert_close(value, mean, equal_nan=True)
 
 
-def test_coverage_and_regret_by_hand() -> None:
+def test_coverage_by_hand() -> None:
     unlisted = torch.tensor([0.0, 0.5, 1.0, 1.0])
     assert coverage(unlisted, torch.tensor([True, True, True, False])) == pytest.approx(0.5)
-    found = regret(torch.tensor([1.0, 1.0, 0.5]), torch.tensor([0.5, 1.0, 0.25]))
-    assert found.tolist() == [0.5, 0.5, 0.75]
 
 
 def test_command_ranks_for_the_users_of_a_log(

@@ -159,6 +159,25 @@ def test_mean_over_seeds_by_hand() -> None:
     assert share["share"] == pytest.approx(0.5) and (share["from"], share["to"]) == ("rule/mf", "planner")
 
 
+def test_regret_is_the_paired_difference_to_the_oracle(capsys: pytest.CaptureFixture[str]) -> None:
+    played = {"ppo": whole(2, 3, 2, 5), "ppo-greedy": whole(2, 4, 2, 4), "mf": whole(1, 2, 1, 2)}
+    table = summarise("drift", played | {"oracle": whole(4, 5, 5, 6)}, ["ppo"], num_items=2)
+    rows = {row["policy"]: row for row in table["regret"]}
+    assert list(rows) == ["ppo", "ppo-greedy", "mf"] and rows["ppo"]["versus"] == "oracle"
+    assert rows["ppo"]["mean"] == 2.0  # of 2, 2, 3, 1
+    # Student's t of 97.5 % with 3 degrees of freedom is 3.182, times sqrt(2 / 3) / 2.
+    assert rows["ppo"]["high"] == pytest.approx(2 + 3.1824 * math.sqrt(2 / 3) / 2, abs=1e-3)
+    print_table(table, "drift, ppo", 4)
+    line = "regret to oracle, summed over a session: ppo 2.000 [0.701, 3.299], ppo-greedy 2.000 ["
+    assert f"\n{line}" in capsys.readouterr().out
+    better = {"ppo": whole(4, 5, 5, 4), "mf": whole(1, 2, 1, 2), "oracle": whole(4, 5, 5, 6)}
+    better["ppo-greedy"] = better["ppo"]
+    mean = mean_over_seeds([table, summarise("drift", better, ["ppo"], num_items=2)])
+    regrets = {row["policy"]: row["mean"] for row in mean["regret"]}
+    assert regrets == {"ppo": 1.25, "ppo-greedy": 1.25, "mf": 3.5}
+    assert found()["regret"] == []  # a planner only searches for the best
+
+
 def test_mean_rows_exclude_policies_missing_on_a_seed() -> None:
     one = [{"policy": "ppo", "return_mean": 1.0, "length_mean": 4.0}]
     two = [{"policy": "ppo", "return_mean": 3.0, "length_mean": 6.0}, {"policy": "mf", "return_mean": 9.0}]

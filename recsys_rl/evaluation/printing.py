@@ -49,6 +49,9 @@ def print_table(result: Mapping[str, Any], heading: str, total_users: int) -> No
         )
     for row in result["shares"]:
         print(f"{row['policy']}: {share_text(row)}")
+    if result["regret"]:
+        each = (f"{x['policy']} {x['mean']:.3f} [{x['low']:.3f}, {x['high']:.3f}]" for x in result["regret"])
+        print(f"regret to {result['regret'][0]['versus']}, summed over a session: {', '.join(each)}")
 
 
 def has_lives(result: Mapping[str, Any]) -> bool:

@@ -122,8 +122,3 @@ def coverage(unlisted: Tensor, available: Tensor) -> float:
     ``unlisted`` (I,): the product over users of 1 - ``Ranking.listed``.
     """
     return float((1 - unlisted)[available].mean())
-
-
-def regret(best: Tensor, earned: Tensor) -> Tensor:
-    """Cumulative regret (T,): sums of the best expected reward of each step (T,) less the earned one."""
-    return (best - earned).cumsum(0)

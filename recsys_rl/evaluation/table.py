@@ -29,7 +29,8 @@ from recsys_rl.protocols import TRADE
 from recsys_rl.utils.metrics import interval
 
 YARDSTICKS = ("random", "popularity", "one-item", "static-list", "mf", "mmr", "rule")
-REFERENCES = ("planner", "oracle")
+ORACLE = "oracle"  # it knows the best expected return; a planner only searches for it
+REFERENCES = ("planner", ORACLE)
 LIFE = ("active_days", *(f"d{day}" for day in RETENTION), "churn")
 ROUNDING = 1e-5  # two mean returns with a smaller relative difference count as equal
 Row = dict[str, Any]
@@ -66,7 +67,9 @@ def summarise(
     of ``life_columns``);
     ``yardstick``; ``paired`` differences of each learned policy to the yardstick, and between the
     checkpoints (``policy``, ``versus``, ``mean``, ``low``, ``high``); ``shares`` (``policy``, ``from``,
-    ``to``, ``share``, ``low``, ``high``); ``notes`` {row: text}; ``learned``, the names of the learned rows.
+    ``to``, ``share``, ``low``, ``high``); ``regret`` (``policy``, ``versus``, ``mean``, ``low``, ``high``),
+    the cumulative regret of a session: the oracle's return less the policy's for the same user, empty
+    without an oracle; ``notes`` {row: text}; ``learned``, the names of the learned rows.
     """
     yardstick = best_of(
         yardsticks(played), {name: x.sessions.returns.mean().item() for name, x in played.items()}
@@ -84,6 +87,7 @@ def summarise(
         "yardstick": yardstick,
         "paired": [_difference(played, name, versus) for name, versus in pairs],
         "shares": [] if reference is None else [_share(played, n, yardstick, reference) for n in compared],
+        "regret": _regrets(played),
         "notes": {name: x.note for name, x in played.items() if x.note},
         "learned": learned,
     }
@@ -147,6 +151,7 @@ def mean_over_seeds(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "yardstick": best_of(yardsticks(means), means),
         "paired": _mean_values([result["paired"] for result in results], "versus", "mean"),
         "shares": _mean_values([result["shares"] for result in results], "from", "share"),
+        "regret": _mean_values(_common([result.get("regret", []) for result in results]), "versus", "mean"),
         "notes": {name: "; ".join(dict.fromkeys(texts)) for name, texts in notes.items()},
         "learned": results[0]["learned"],
     }
@@ -218,6 +223,24 @@ def _difference(played: Mapping[str, Played], name: str, versus: str) -> Row:
     ours, theirs = _returns(played, name, versus)
     found = interval(ours - theirs)
     return {"policy": name, "versus": versus, "mean": found.mean, "low": found.low, "high": found.high}
+
+
+def _regrets(played: Mapping[str, Played]) -> list[Row]:
+    if ORACLE not in played:
+        return []
+    found = []
+    for name in played:
+        if name != ORACLE:
+            row = _difference(played, ORACLE, name)
+            found.append(row | {"policy": name, "versus": ORACLE})
+    return found
+
+
+def _common(tables: Sequence[Sequence[Row]]) -> list[list[Row]]:
+    """The rows of the policies that every table has, in the order of the first table."""
+    by_name = [{row["policy"]: row for row in rows} for rows in tables]
+    names = [row["policy"] for row in tables[0] if all(row["policy"] in rows for rows in by_name)]
+    return [[rows[name] for name in names] for rows in by_name]
 
 
 def _share(played: Mapping[str, Played], name: str, start: str, end: str) -> Row:
