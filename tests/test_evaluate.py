@@ -153,7 +153,7 @@ def test_max_users_is_stated_in_the_table(
     trained: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert table(trained["drift"], tmp_path, "--max-users", "4")["sessions"] == 4
-    assert "\n4 of 6 (--max-users 0 plays all) held-out users, one session each\n" in capsys.readouterr().out
+    assert "\n4 of 6 held-out users, one session each (--max-users 0 plays all)\n" in capsys.readouterr().out
     assert table(trained["drift"], tmp_path)["sessions"] == 6
     assert "\n6 held-out users, one session each\n" in capsys.readouterr().out
     checkpoint = load(trained["drift"])

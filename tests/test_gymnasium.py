@@ -26,9 +26,14 @@ from recsys_rl.make import make_env, make_world
 from recsys_rl.testing.envs import check_env, walk
 from recsys_rl.types import UserError
 
-IDS = ["recsys_rl/Drift-v0", "recsys_rl/Satiation-v0", "recsys_rl/ShortVideo-v0"]
+IDS = [
+    "recsys_rl/Drift-v0",
+    "recsys_rl/Satiation-v0",
+    "recsys_rl/ShortVideo-v0",
+    "recsys_rl/LongVideo-v0",
+]
 SMALL: dict[str, Any] = {"data": "synthetic", "num_items": 30, "num_users": 40, "embedding_dim": 4}
-LARGER = {IDS[2]: {"num_items": 200}}  # as many as a session shows
+LARGER = {IDS[2]: {"num_items": 200}, IDS[3]: {"num_items": 240}}  # as many as a session shows
 ROUNDING = 1e-6  # between one row and several together, which torch may compute in other ways
 NOBODY_LEAVES: dict[str, Any] = {  # satisfaction is 1 whatever is shown
     "affinity_midpoint": -1.0,
@@ -186,40 +191,57 @@ def test_masked_action_is_a_skip() -> None:
     assert terminated and reward == 0  # 4 skips of 1/4 each
 
 
-@pytest.mark.parametrize("env_id", IDS[:2])  # the third always has noise
-def test_vector_equals_single_sessions(env_id: str) -> None:
-    settings = {"noise": 0.0, **NOBODY_LEAVES} if env_id == IDS[1] else {}
+def without_noise(env_id: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Give all users of the platform their responses without noise; the settings with which few leave."""
+    if env_id in IDS[:2]:
+        return {"noise": 0.0, **NOBODY_LEAVES} if env_id == IDS[1] else {}
+    kind: Any = type(make(env_id).sessions.user_model)
+    respond = kind.respond
+    monkeypatch.setattr(kind, "respond", lambda self, *given: respond(self, *given[:3], None))
+    return {}
+
+
+@pytest.mark.parametrize("env_id", IDS)
+def test_vector_equals_single_sessions(env_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = without_noise(env_id, monkeypatch)
     users = make(env_id).sessions.users[:3].tolist()
     envs, singles = make_vec(env_id, 3, **settings), [make(env_id, **settings) for _ in range(3)]
     vector_obs, _ = envs.reset(seed=0, options={"users": users})
     rows = [env.reset(options={"users": [user]})[0] for env, user in zip(singles, users, strict=True)]
-    rng = np.random.default_rng(0)
-    for step in range(20):
-        for row, obs in enumerate(rows):
+    rng, live, length = np.random.default_rng(0), {0, 1, 2}, [0, 0, 0]
+    for _ in range(20):
+        for row in live:
             inside = isinstance(vector_obs, dict)
             mine = {name: x[row] for name, x in vector_obs.items()} if inside else vector_obs[row]
-            assert_same(mine, obs, ROUNDING)
-        actions = rng.integers(30, size=3)
+            assert_same(mine, rows[row], ROUNDING)
+        actions = rng.integers(30, size=(3, 6) if env_id == IDS[3] else 3)  # a slate may have an item twice
         vector_obs, rewards, terminated, truncated, infos = envs.step(actions)
-        results = [env.step(action) for env, action in zip(singles, actions, strict=True)]
-        rows = [result[0] for result in results]
-        assert rewards.tolist() == pytest.approx([result[1] for result in results], abs=ROUNDING)
-        assert terminated.tolist() == [result[2] for result in results]
-        assert truncated.tolist() == [result[3] for result in results] == [step == 19] * 3
-    finals = infos["final_obs"]
-    for row, obs in enumerate(rows):
-        assert_same(finals[row], obs, ROUNDING)
+        for row in sorted(live):
+            rows[row], reward, *ends, _ = singles[row].step(actions[row])
+            length[row] += 1
+            assert rewards[row] == pytest.approx(reward, abs=ROUNDING)
+            assert [terminated[row], truncated[row]] == ends
+            if any(ends):  # another user takes this row
+                assert_same(infos["final_obs"][row], rows[row], ROUNDING)
+                live.remove(row)
+    assert min(length) >= 4  # of long-video, where five idle requests end a session
+    if env_id in IDS[:2]:
+        assert length == [20, 20, 20] and not live and truncated.all()
 
 
-@pytest.mark.parametrize("env_id", IDS[:2])  # the third always has noise
-def test_infos_are_shaped_as_those_of_gymnasiums_own_vector(env_id: str) -> None:
-    # Noise 0 and one user: fresh sessions then look alike, too, whoever draws them.
+@pytest.mark.parametrize("env_id", IDS)
+def test_infos_are_shaped_as_those_of_gymnasiums_own_vector(
+    env_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Without noise and with one user, fresh sessions look alike, too, whoever draws them.
     settings: dict[str, Any] = {"max_episode_steps": 3, "num_users": 2, "heldout_fraction": 0.5}
+    settings |= without_noise(env_id, monkeypatch)
     if env_id == IDS[1]:
-        settings |= {"noise": 0.0, "patience_cost": 2.0, **NOBODY_LEAVES}
+        settings |= {"patience_cost": 2.0}
+    platform = next(name for name in PLATFORMS if recsys_rl.gymnasium_id(name) == env_id)
     ours = make_vec(env_id, 2, **settings)
     theirs = SyncVectorEnv(
-        [lambda: RecSysEnv(env_id.split("/")[1][:-3].lower(), **{**SMALL, **settings})] * 2,
+        [lambda: RecSysEnv(platform, **{**SMALL, **LARGER.get(env_id, {}), **settings})] * 2,
         autoreset_mode=AutoresetMode.SAME_STEP,
     )
     assert ours.observation_space == theirs.observation_space
@@ -227,9 +249,11 @@ def test_infos_are_shaped_as_those_of_gymnasiums_own_vector(env_id: str) -> None
     for one, two in zip(ours.reset(seed=1), theirs.reset(seed=1), strict=True):
         assert_same(one, two, ROUNDING)
     ends = []
+    places: Any = np.arange(6) if env_id == IDS[3] else 0  # the slate of item a is a .. a + 5
     # Row 0 is shown item 4 twice, which on satiation makes the user leave; row 1 runs into the time limit.
     for actions in ([4, 5], [4, 6], [7, 8], [9, 9]):
-        mine, others = ours.step(np.array(actions)), theirs.step(np.array(actions))
+        shown = np.stack([places + np.int64(action) for action in actions])
+        mine, others = ours.step(shown), theirs.step(shown)
         for one, two in zip(mine, others, strict=True):
             assert_same(one, two, ROUNDING)
         ends.append((mine[2].tolist(), mine[3].tolist()))
@@ -266,7 +290,7 @@ def test_sessions_depend_on_the_seed(env_id: str) -> None:
     def play(envs: RecSysVectorEnv, seed: int | None) -> list[Any]:
         found: list[Any] = [*envs.reset(seed=seed)]
         for action in range(25):
-            found += envs.step(np.full(4, action))
+            found += envs.step(np.full(envs.action_space.shape, action))  # type: ignore[arg-type]
         return found
 
     envs, others = make_vec(env_id, 4), make_vec(env_id, 4)
@@ -362,16 +386,23 @@ def test_default_world_is_movielens(tmp_path: Path) -> None:
     assert obs["context"].shape == (64,) and obs["action_mask"].sum() == 1000
 
 
-@pytest.mark.parametrize(("env_id", "policy"), [(IDS[0], "MlpPolicy"), (IDS[1], "MultiInputPolicy")])
-def test_stable_baselines3_trains(env_id: str, policy: str) -> None:
+@pytest.mark.parametrize("env_id", IDS)
+def test_stable_baselines3_trains(env_id: str) -> None:
+    """It ignores masks and shows items twice in a slate."""
     sb3 = pytest.importorskip("stable_baselines3", reason="stable-baselines3 is not installed")
     from stable_baselines3.common.env_checker import check_env as sb3_check
     from stable_baselines3.common.env_util import make_vec_env
 
+    def short() -> RecSysEnv:
+        return make(env_id, env_config=EnvConfig(max_episode_steps=20))
+
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        sb3_check(make(env_id))
-    envs = make_vec_env(lambda: make(env_id), n_envs=2, seed=0)
+        # Several signals are (L, S). Its policies flatten them, and its checker recommends to do so before.
+        warnings.filterwarnings("ignore", "Your observation signals has an unconventional shape")
+        sb3_check(short())
+    envs = make_vec_env(short, n_envs=2, seed=0)
+    policy = "MlpPolicy" if env_id == IDS[0] else "MultiInputPolicy"
     agent = sb3.PPO(policy, envs, n_steps=64, batch_size=32, n_epochs=2, seed=0, device="cpu")
     before = [x.clone() for x in agent.policy.parameters()]
     agent.learn(256)

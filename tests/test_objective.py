@@ -55,14 +55,16 @@ def test_weights_as_they_are_typed() -> None:
 @pytest.mark.parametrize(
     ("texts", "sentence"),
     [
-        (["watch"], "--weights watch is no NAME=NUMBER"),
-        (["=1"], "--weights =1 is no NAME=NUMBER"),
-        (["watch=inf"], "--weights watch=inf is no NAME=NUMBER"),
-        (["watch=1", "watch=2"], "--weights names watch twice"),
+        (["watch"], "watch is no NAME=NUMBER, as in watch=0.5."),
+        (["completion=high"], "completion=high is no NAME=NUMBER, as in completion=0.5."),
+        (["=1"], "=1 is no NAME=NUMBER, as in NAME=0.5."),
+        (["watch=inf"], "watch is inf: it must be a finite number."),
+        (["watch=nan"], "watch is nan: it must be a finite number."),
+        (["watch=1", "watch=2"], "names watch twice: give one weight."),
     ],
 )
 def test_weights_that_are_no_numbers_by_name(texts: list[str], sentence: str) -> None:
-    with pytest.raises(UserError, match=sentence):
+    with pytest.raises(UserError, match=f"^train_config.weights {sentence}$"):
         parse_weights(texts)
 
 
@@ -85,11 +87,27 @@ def test_command_refuses_weights_of_no_stream(
     assert sentence in capsys.readouterr().err and not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("given", ["foo=1", "match", "match=nan"])
+def test_weights_of_a_file_have_the_name_of_its_field(
+    given: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("run.toml").write_text(f'[train_config]\nweights = ["{given}"]\n')
+    small = ["train", "--data", "synthetic", "--num-items", "9"]
+    assert main([*small, "--config", "run.toml"]) == 2
+    of_file = capsys.readouterr().err
+    assert main([*small, "--weights", given]) == 2
+    typed = capsys.readouterr().err
+    assert of_file.startswith(f"error: train_config.weights {'names the stream ' * ('foo' in given)}")
+    assert typed == of_file.replace("train_config.weights", "--weights")
+    assert [path.name for path in tmp_path.iterdir()] == ["run.toml"]
+
+
 @pytest.mark.parametrize(
     ("weights", "sentence"),
     [
         ({"clicks": 1.0}, "names the stream clicks, which does not exist: choose from watch, revenue"),
-        ({"watch": math.nan}, "--weights watch is nan: it must be a finite number"),
+        ({"watch": math.nan}, "watch is nan: it must be a finite number"),
     ],
 )
 def test_invalid_weights(weights: dict[str, float], sentence: str) -> None:

@@ -190,7 +190,7 @@ def test_printed_table(capsys: pytest.CaptureFixture[str]) -> None:
     print_table(found(), "satiation, ppo", 9)
     out = capsys.readouterr().out
     assert out.startswith(
-        "satiation, ppo\n4 of 9 (--max-users 0 plays all) held-out users, one session each; "
+        "satiation, ppo\n4 of 9 held-out users, one session each (--max-users 0 plays all); "
         "planner: 2 of 4 users (--full plays all)\n\npolicy "
     )
     assert "\nrule: six weights\nyardstick, the best row without reinforcement learning: mf\n" in out

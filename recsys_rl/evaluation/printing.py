@@ -84,8 +84,9 @@ def _users(result: Mapping[str, Any], total: int) -> str:
         return (
             f"means over {result['seeds']} seeds with 95 % intervals over seeds; {result['sessions']:,} {who}"
         )
-    some = "" if total in (0, result["sessions"]) else f" of {total:,} (--max-users 0 plays all)"
-    line = f"{result['sessions']:,}{some} {who}"
+    whole = total in (0, result["sessions"])
+    some, rest = ("", "") if whole else (f" of {total:,}", " (--max-users 0 plays all)")
+    line = f"{result['sessions']:,}{some} {who}{rest}"
     fewer = [row for row in result["rows"] if row["users"] < result["sessions"]]
     if fewer:
         names = ", ".join(row["policy"] for row in fewer)

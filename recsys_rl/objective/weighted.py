@@ -13,23 +13,28 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from recsys_rl.errors import one_line
-from recsys_rl.types import Rollout, Stream, UserError
+from recsys_rl.errors import FieldError, one_line
+from recsys_rl.types import Rollout, Stream
+
+FIELD = "train_config.weights"
 
 
-def parse_weights(texts: Sequence[str]) -> dict[str, float]:
-    """The numbers by name in texts such as ``("watch=1", "revenue=0.2")``. Raises UserError."""
+def parse_weights(texts: Sequence[str], field: str = FIELD) -> dict[str, float]:
+    """The numbers by name in texts such as ``("watch=1", "revenue=0.2")``. Raises FieldError on ``field``."""
     found: dict[str, float] = {}
     for text in texts:
         name, equals, number = text.partition("=")
         try:
-            weight = float(number)
+            weight = float(number) if name and equals else None
         except ValueError:
-            weight = math.nan
-        if not (name and equals) or not math.isfinite(weight):
-            raise UserError(f"--weights {one_line(text)} is no NAME=NUMBER, as in watch=0.5.")
+            weight = None
+        if weight is None:
+            example = f"{name or 'NAME'}=0.5"
+            raise FieldError(field, f"{one_line(text)} is no NAME=NUMBER, as in {one_line(example)}.")
+        if not math.isfinite(weight):
+            raise FieldError(field, f"{one_line(name)} is {weight}: it must be a finite number.")
         if name in found:
-            raise UserError(f"--weights names {one_line(name)} twice: give one weight.")
+            raise FieldError(field, f"names {one_line(name)} twice: give one weight.")
         found[name] = weight
     return found
 
@@ -49,7 +54,7 @@ def apply_weights(rollout: Rollout, streams: Sequence[Stream], weights: Mapping[
     """The rollout with rewards (T, N) made from its streams with ``weights``.
 
     With the platform's weights the rollout is returned as it is. With a single stream the recorded reward,
-    which may be normalised, is scaled. Raises UserError as ``check_weights`` does.
+    which may be normalised, is scaled. Raises FieldError as ``check_weights`` does.
     """
     check_weights(weights, streams)
     own, given = stream_weights(streams), stream_weights(streams, weights)
@@ -60,14 +65,14 @@ def apply_weights(rollout: Rollout, streams: Sequence[Stream], weights: Mapping[
     return dataclasses.replace(rollout, rewards=weighted(rollout.streams, given))
 
 
-def check_weights(weights: Mapping[str, float], streams: Sequence[Stream]) -> None:
-    """Raise UserError for a weight that is no finite number, or whose stream does not exist."""
+def check_weights(weights: Mapping[str, float], streams: Sequence[Stream], field: str = FIELD) -> None:
+    """Raise FieldError about ``field`` for a weight that is not finite, or whose stream does not exist."""
     names = [stream.name for stream in streams]
     for name, weight in weights.items():
         if name not in names:
-            raise UserError(
-                f"--weights names the stream {one_line(name)}, which does not exist: choose from "
-                f"{', '.join(names)}."
+            raise FieldError(
+                field,
+                f"names the stream {one_line(name)}, which does not exist: choose from {', '.join(names)}.",
             )
         if not math.isfinite(weight):
-            raise UserError(f"--weights {name} is {weight}: it must be a finite number.")
+            raise FieldError(field, f"{name} is {weight}: it must be a finite number.")

@@ -137,7 +137,7 @@ def _own_bench(options: OpeConfig, log: DecisionLog, catalogue: Catalogue, own: 
             f"No policy to judge on {options.log}: give --target FILE with your policy's probabilities (a "
             "row for each row of the log, column propensity), or --policy random."
         )
-    given = parse_weights(options.weights)
+    given = parse_weights(options.weights, "weights")
     names = log.header.signals
     if len(names) > 1 and not given:
         raise UserError(
@@ -145,7 +145,7 @@ def _own_bench(options: OpeConfig, log: DecisionLog, catalogue: Catalogue, own: 
             f"{names[0]}=1."
         )
     streams = tuple(Stream(name, 0.0 if given else 1.0) for name in names)
-    check_weights(given, streams)
+    check_weights(given, streams, "weights")
     by = stream_weights(streams, given)
 
     def rewards(feedback: Feedback) -> Tensor:
@@ -176,8 +176,8 @@ def _checkpoint_bench(options: OpeConfig, log: DecisionLog) -> Bench:
             f"{options.log} has the signals {', '.join(log.header.signals)}, but the rewards of "
             f"{checkpoint.config.env} are made of {', '.join(known)}: write them in this order."
         )
-    given = parse_weights(options.weights)
-    check_weights(given, env.streams)
+    given = parse_weights(options.weights, "weights")
+    check_weights(given, env.streams, "weights")
     by = stream_weights(env.streams, given)
 
     def rewards(feedback: Feedback) -> Tensor:
