@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 
 from benchmarks import calibration, calibration_visits
-from benchmarks.calibration import auc, aucs, variance_share
+from benchmarks.calibration_statistics import auc, aucs, gain_of_taste, variance_share
 from recsys_rl.config import Config, from_dict
 from recsys_rl.make import make_world
 from tests.doors import benchmark_without
@@ -39,6 +39,28 @@ def test_aucs_find_the_effects_of_users_and_videos() -> None:
     chance = 1 / (1 + np.exp(2 - rng.standard_normal(200)[user] - rng.standard_normal(100)[video]))
     of_video, of_both = aucs(user, video, rng.random(80_000) < chance)
     assert 0.65 < of_video < of_both - 0.05 < 0.8
+
+
+def test_a_taste_raises_the_auc_where_there_is_one() -> None:
+    """Two camps of users like two halves of the videos; without camps a fit finds nothing."""
+    rng = np.random.default_rng(0)
+    user, video = rng.integers(200, size=80_000), rng.integers(100, size=80_000)
+    affinity = np.where((user < 100) == (video < 50), 0.5, -0.5)
+    for gain, fitted, most in ((2.0, (0.1, 0.25), (0.1, 0.25)), (0.0, (-0.02, 0.001), (-0.05, 0.005))):
+        often = rng.random(80_000) < 1 / (1 + np.exp(1 - gain * affinity))
+        found = gain_of_taste(user, video, often), gain_of_taste(user, video, often, affinity)
+        for value, (low, high) in zip(found, (fitted, most), strict=True):
+            assert low < value < high
+
+
+def test_row_of_the_taste_tells_which_world_is_more_personal() -> None:
+    row = calibration.taste_row(0.005, 0.008, 0.01)
+    assert row["note"].startswith("this world is more personal by 0.0030; the true taste gains 0.0100")
+    assert row["distance"] == pytest.approx(0.003) and row["limit"] is None and row["passed"] is None
+    less = calibration.taste_row(0.005, 0.001, 0.01)["note"]
+    assert less.startswith("this world is less personal by 0.0040")
+    row = calibration.taste_row(None, 0.008, 0.01)
+    assert (row["distance"], row["simulated"], row["note"]) == (None, 0.008, "not available")
 
 
 def test_gaps_between_active_days_by_hand() -> None:
@@ -76,8 +98,10 @@ def test_rows_without_real_files_are_not_available(tmp_path: Path) -> None:
     for row in official:
         assert row["passed"] == (row["distance"] <= row["limit"]) and row["simulated"]
     *others, first, seventh, thirtieth, slower = others
-    assert len(others) == 20 and all(row["passed"] is None and row["distance"] is None for row in others)
-    assert [row["note"] for row in others] == ["not available"] * 18 + ["not simulated", "not available"]
+    assert len(others) == 21 and all(row["passed"] is None and row["distance"] is None for row in others)
+    assert {row["note"] for row in others} == {"not available"}
+    simulated = [row["statistic"] for row in others if row["simulated"] is not None]
+    assert simulated == ["AUC of above 2, gain by a low-rank taste"]
     for row in (first, seventh, thirtieth):
         assert 0 < row["simulated"] < 1 and (row["note"], row["passed"]) == ("assumed", None)
     fall = [(one["simulated"] - two["simulated"]) for one, two in pairwise((first, seventh, thirtieth))]
@@ -93,4 +117,35 @@ def test_rows_on_real_files() -> None:
     assert found["watch ratio above 2"]["real"] == pytest.approx(0.047, abs=1e-3)
     assert found["AUC of above 2, video"]["real"] == pytest.approx(0.75, abs=0.02)
     assert found["variance of ln(0.05 + ratio), video"]["real"] == pytest.approx(0.47, abs=0.02)
+    taste = found.pop("AUC of above 2, gain by a low-rank taste")
+    assert taste["real"] == pytest.approx(0.0053, abs=5e-4) and 0.001 < taste["simulated"] < 0.006
     assert {name for name, row in found.items() if not row["passed"]} == set()
+
+
+def test_rows_of_behaviour_on_real_files() -> None:
+    """The real values are of users with odd places; a like is a view with the label 1."""
+    real = calibration.explicit_views(shared_data("kuairand").parent)
+    config = from_dict(Config, {"env": "short-video", "train_config": {"seed": 1}})
+    rows = calibration.kuairand_rows(config, make_world(config), 240_000, 2048, real)
+    found = {row["statistic"]: row for row in rows}
+    lengths = [found[f"disliked: median seconds, fifth {k} of length"]["real"] for k in range(1, 6)]
+    assert lengths == pytest.approx([4.70, 4.21, 4.20, 4.71, 4.33], abs=0.01)
+    after = [found[f"{name}, given a like"]["real"] for name in ("follow", "forward", "comment")]
+    assert after == pytest.approx([0.0093, 0.0074, 0.0404], abs=1e-4)
+    assert len(rows) == 14
+    # With few views the medians of a fifth and the rare follows and forwards are noisy.
+    steady = [row for row in rows if row["statistic"].startswith(("liked", "comment", "hour"))]
+    assert {row["statistic"] for row in steady if not row["passed"]} == set()
+
+
+def test_rows_of_visits_on_real_files() -> None:
+    """Visits of 30 videos: the gaps of heavy users lie within a total variation of 0.1 of the real ones."""
+    real = calibration.explicit_views(shared_data("kuairand").parent)
+    config = from_dict(Config, {"env": "short-video", "env_config": {"max_episode_steps": 30}})
+    gaps, *kept, slower = calibration.visit_rows(config, make_world(config), real)
+    assert gaps["real"] == "0.885 0.080 0.019 0.016"
+    assert sum(float(x) for x in gaps["simulated"].split()) == pytest.approx(1, abs=2e-3)
+    parts = [[float(x) for x in gaps[name].split()] for name in ("real", "simulated")]
+    wanted = sum(abs(one - two) for one, two in zip(*parts, strict=True)) / 2
+    assert gaps["distance"] == pytest.approx(wanted, abs=2e-3) and gaps["distance"] < 0.1
+    assert [row["note"] for row in (*kept, slower)] == ["assumed"] * 4 and slower["simulated"] < 1

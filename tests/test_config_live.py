@@ -150,6 +150,16 @@ def watching(config: Config) -> list[Any]:
     return [x.tolist() for row in seen for x in row if x is not None]
 
 
+def comments(config: Config) -> float:
+    """The hidden comments of 30 users on twelve videos."""
+    users = config.platform.users(*make_world(config), config.env_config)
+    state, none = users.sample(torch.arange(30)), torch.zeros(30, 1, dtype=torch.bool)
+    place = [signal.name for signal in users.signals].index("commented")
+    rng = torch.Generator().manual_seed(0)
+    shown = (torch.full((30, 1), item) for item in range(12))
+    return sum(float(users.respond(state, x, none, rng).signals[..., place].sum()) for x in shown)
+
+
 def index(config: Config) -> set[str]:
     """The index of the first stage."""
     pytest.importorskip("faiss")
@@ -250,6 +260,7 @@ CHANGES: dict[tuple[str, str], tuple[str, Any, View]] = {
     ("env_config", "like_cost"): ("short-video", -1.0, weights),
     ("env_config", "share_rate"): ("short-video", 1.0, weights),
     ("env_config", "follow_rate"): ("short-video", 1.0, weights),
+    ("env_config", "comment_rate"): ("short-video", 1.0, comments),
     ("env_config", "first_patience"): ("short-video", 0.5, weights),
     ("env_config", "patience_drain"): ("short-video", 2.0, weights),
     ("env_config", "patience_feed"): ("short-video", 2.0, weights),

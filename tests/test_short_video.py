@@ -157,6 +157,7 @@ def test_response_by_hand() -> None:
     assert seen["liked"] == pytest.approx(liked, abs=1e-5)
     assert seen["shared"] == pytest.approx(0.006 * liked, abs=1e-6)
     assert seen["followed"] == pytest.approx(0.009 * liked, abs=1e-6)
+    assert seen["commented"] == pytest.approx(0.036 * liked, abs=1e-6)
     reward = 0.4 * ratio + liked * (0.3 + 0.2 * 0.006 + 0.1 * 0.009)
     assert model.expected_reward(state)[0, 0].item() == pytest.approx(reward, abs=1e-4)
 
@@ -225,7 +226,8 @@ def test_place_that_is_not_shown_changes_only_patience_and_memory() -> None:
 
 
 def test_drawn_responses_have_the_expected_means() -> None:
-    model = tiny(replace(CONFIG, ratio_noise=0.6, leave_noise=0.5, share_rate=0.3, follow_rate=0.6))
+    noisy = replace(CONFIG, ratio_noise=0.6, leave_noise=0.5)
+    model = tiny(replace(noisy, share_rate=0.3, follow_rate=0.6, comment_rate=0.4))
     one, count = model.sample(torch.tensor([0])), 200_000
     state = tree_map(lambda x: x.expand(count, *x.shape[1:]).contiguous(), one)
     for item in range(4):
@@ -237,6 +239,10 @@ def test_drawn_responses_have_the_expected_means() -> None:
         assert bool(((drawn.mean(0) - expected).abs() < error).all()), item
         assert drawn[:, 0].max() <= 5
         ends = drawn[:, 4].bool()
+        # Comments and follows after a like are independent.
+        likers = drawn[:, 1].bool()
+        together = (drawn[likers, 3] * drawn[likers, 10]).mean()
+        assert together.item() == pytest.approx(0.24, abs=0.02) and not drawn[~likers, 10].any()
         assert not drawn[ends, 5].any() and torch.equal(drawn[~ends, 5], drawn[~ends, 0])
 
 

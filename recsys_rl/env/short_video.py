@@ -23,6 +23,7 @@ axes: the two leading principal axes of all embeddings, each standardised. Showi
     skip      = the user leaves within skip_seconds
     liked     ~ Bernoulli(sigmoid(appeal - like_cost)) if the user stays, else 0
     shared    ~ liked Bernoulli(share_rate)         followed ~ liked Bernoulli(follow_rate)
+    commented ~ liked Bernoulli(comment_rate)       (hidden and unpaid)
     satisfaction = sigmoid(appeal)                                                                    [0..1]
     after     = z_i . q_u                                                                [standard deviations]
 
@@ -123,6 +124,8 @@ class ShortVideoConfig(VisitsConfig):
     """Share of the likes that come with a forward."""
     follow_rate: Share = 0.009
     """Share of the likes that come with a new follow of the creator."""
+    comment_rate: Share = 0.036
+    """Share of the likes that come with a comment, which is neither observed nor paid."""
     first_patience: Annotated[float, Range(above=0, high=10)] = 5.0
     """Patience at the start of a session; the largest is 10."""
     patience_drain: NonNegative = 0.3
@@ -189,6 +192,7 @@ class ShortVideo(visits.Visiting):
         Signal("satisfaction", visible=False),
         Signal("mood_step_1", visible=False, low=-math.inf, high=math.inf),
         Signal("mood_step_2", visible=False, low=-math.inf, high=math.inf),
+        Signal("commented", visible=False),
     )
     streams: ClassVar[tuple[Stream, ...]] = (
         Stream("skip", -0.5),
@@ -308,6 +312,7 @@ class ShortVideo(visits.Visiting):
             found = watch_time.expected(satisfaction, location, spread, facts.of_leavers)
             liked = satisfaction * likes
             shared, followed = config.share_rate * liked, config.follow_rate * liked
+            commented = config.comment_rate * liked
             steps = [torch.zeros_like(appeal)] * 2
         else:
             chance = torch.rand(4, *appeal.shape, generator=generator, device=appeal.device)
@@ -318,11 +323,13 @@ class ShortVideo(visits.Visiting):
             liked = (stays & (chance[1] < likes)).float()
             shared = liked * (chance[2] < config.share_rate)
             followed = liked * (chance[3] < config.follow_rate)
+            # Given a like, chance[1] / likes is uniform and independent of the other draws.
+            commented = liked * (chance[1] < likes * config.comment_rate)
             steps = self._steps_of_mood(user_state, normal[1:])
         signals = torch.stack(
             [
                 *(found.ratio, liked, shared, followed, found.skip, found.watch),
-                *(found.ratio * facts.duration, satisfaction, *steps),
+                *(found.ratio * facts.duration, satisfaction, *steps, commented),
             ],
             -1,
         )  # (N, K, S)
@@ -336,7 +343,7 @@ class ShortVideo(visits.Visiting):
         self, user_state: ShortVideoState, items: Tensor, feedback: Feedback
     ) -> tuple[ShortVideoState, Tensor]:
         config, skipped = self.config, feedback.skipped
-        seconds, satisfaction, *steps = feedback.signals[:, 0, 6:].unbind(1)  # (N,) each
+        seconds, satisfaction, *steps = feedback.signals[:, 0, 6:10].unbind(1)  # (N,) each
         after = (self.coordinates[items[:, 0]] * user_state.restoring).sum(1)  # (N,)
         fed = config.patience_feed * satisfaction - config.patience_drain
         fed = fed + (config.after_gain * after).masked_fill(skipped[:, 0], 0)
