@@ -574,6 +574,7 @@ PLATFORM = Platform(
     LongVideoConfig,
     users=LongVideo,
     furnish=furnish,
+    slate_field="suggestions",
     opening=Opening(at_home, consumed={"subscribed": 0.0, "ad_clicked": 0.0}),
     presets={
         "*": {
