@@ -49,9 +49,11 @@ def make_user_model(config: Config, world: World) -> UserModel:
         raise UserError("No item of the catalogue is available: make at least one available.")
     most = length * user_model.slate_size
     if not user_model.repeats and most > available:
+        field = config.platform.slate_field
+        smaller = f" or --{field.replace('_', '-')}" if hasattr(config.env_config, field) else ""
         raise UserError(
             f"A session shows {most} different items, but the catalogue has only {available}: lower "
-            "--max-episode-steps, or use a larger catalogue."
+            f"--max-episode-steps{smaller}, or use a larger catalogue."
         )
     return user_model
 
@@ -160,7 +162,7 @@ def _features(catalogue: Catalogue, config: ModelConfig) -> Tensor | SplitFeatur
 def slate_size_of(config: Config) -> int:
     """K as far as it is known before the world is made: of the settings or of the class of users, else 1."""
     of_class = getattr(config.platform.users, "slate_size", 1)
-    size = getattr(config.env_config, "slate_size", of_class)
+    size = getattr(config.env_config, config.platform.slate_field, of_class)
     return size if isinstance(size, int) else 1
 
 

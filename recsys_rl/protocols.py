@@ -348,10 +348,10 @@ class Platform:
     """A kind of environment.
 
     ``users`` is a class with the attribute ``repeats``. It makes the user model of a world. A slate size
-    other than 1 is a field ``slate_size`` of ``config`` or an attribute of that class. A platform without
-    users has its own world: its name has the form ``<platform>:<name>``, ``check`` raises UserError for an
-    impossible name, and ``env`` makes the environment. ``furnish`` adds to a new world, from the seed, the
-    attributes of items and users that the platform needs and the data lack. ``opening`` is required for
+    other than 1 is a field of ``config``, named ``slate_field``, or an attribute of that class. A platform
+    without users has its own world: its name has the form ``<platform>:<name>``, ``check`` raises UserError
+    for an impossible name, and ``env`` makes the environment. ``furnish`` adds to a new world, from the seed,
+    the attributes of items and users that the platform needs and the data lack. ``opening`` is required for
     recommendations if ``UserModel.visible`` hands in more than an embedding of the user.
     """
 
@@ -362,6 +362,7 @@ class Platform:
     furnish: Callable[[World, int], World] | None = None
     heuristics: Mapping[str, Heuristic] = field(default_factory=dict)  # rows `trade-NAME` of the table
     opening: Opening | None = None
+    slate_field: str = "slate_size"
     presets: Mapping[str, Preset] = field(default_factory=dict)  # by algorithm; "*" is for all algorithms
 
 

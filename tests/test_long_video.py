@@ -455,8 +455,37 @@ def test_commands_from_training_to_the_table(
 
 
 def test_slate_larger_than_the_catalogue_allows() -> None:
-    with pytest.raises(UserError, match="A session shows 48 different items, but the catalogue has only 30"):
+    sentence = (
+        "A session shows 48 different items, but the catalogue has only 30: lower --max-episode-steps or "
+        "--suggestions, or use a larger catalogue."
+    )
+    with pytest.raises(UserError, match=f"^{sentence}$"):
         small_env(num_items=30)
+
+
+@pytest.mark.parametrize(
+    ("value", "found"),
+    [("-3", "that of item 5 is -3"), ("0", "that of item 5 is 0"), ("1:20", "the column holds texts")],
+)
+def test_duration_that_is_no_number_of_seconds(
+    value: str,
+    found: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    plays = [f"{user},{item}" for user in range(30) for item in range(user % 3, 24, 2)]
+    Path("plays.csv").write_text("\n".join(["user,item", *plays, ""]))
+    durations = [f"{item},{value if item == 5 else 60}" for item in range(24)]
+    Path("videos.csv").write_text("\n".join(["item,duration", *durations, ""]))
+    small = "--embedding-dim 4 --max-episode-steps 3 --suggestions 3 --cache-dir cache"
+    argv = ["train", "--env", "long-video", "--data", "plays.csv", "--items", "videos.csv", *small.split()]
+    assert main(argv) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("error: ") and err.count("\n") == 1
+    assert f"a number of seconds above 0, but {found}: mend the column 'duration'" in err
+    assert "24 items in videos.csv" in err and not Path("runs").exists()
 
 
 class Astray(LongVideo):

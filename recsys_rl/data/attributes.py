@@ -12,7 +12,9 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from recsys_rl.types import Catalogue, UserError, World
+from recsys_rl.errors import UserError, one_line
+from recsys_rl.schema import shown
+from recsys_rl.types import Catalogue, World
 from recsys_rl.utils.seeding import generators
 
 Draw = Callable[[int, torch.Generator], Tensor]
@@ -72,11 +74,19 @@ def require(
     if "duration" not in items:
         return
     seconds = catalogue.attributes["duration"]  # (I,); whole numbers stand for texts (data/items.py)
-    if not (seconds.is_floating_point() and bool(((seconds > 0) & seconds.isfinite()).all())):
-        raise UserError(
-            f"{platform} needs the duration of each item as a number of seconds above 0: mend the column "
-            "'duration' of the file about the items, or leave it out."
-        )
+    wrong = ~((seconds > 0) & seconds.isfinite())  # (I,)
+    if not seconds.is_floating_point():
+        found = "but the column holds texts"
+    elif bool(wrong.any()):
+        row = int(wrong.nonzero()[0])
+        found = f"but that of item {shown(catalogue.id_of(row))} is {seconds[row].item():g}"
+    else:
+        return
+    raise UserError(
+        f"{platform} needs the duration of each item as a number of seconds above 0, {found}: mend the "
+        f"column 'duration' of the file about the items, or leave it out (the data: "
+        f"{one_line(catalogue.source)})."
+    )
 
 
 def origins(catalogue: Catalogue, texts: Mapping[str, str]) -> str:

@@ -576,6 +576,7 @@ PLATFORM = Platform(
     users=LongVideo,
     furnish=furnish,
     heuristics={"up-next": UP_NEXT},
+    slate_field="suggestions",
     opening=Opening(at_home, consumed={"subscribed": 0.0, "ad_clicked": 0.0}),
     presets={
         "*": {
