@@ -57,7 +57,7 @@ def lives(config: Config, number: int) -> Sessions:
     users, seed = world.population.heldout.repeat_interleave(number), config.train_config.seed
     whole = from_dict(Config, {"env": config.env, "env_config": {**vars(config.env_config), "visits": WHOLE}})
     env = make_env(whole, world, len(users), torch.Generator().manual_seed(seed), heldout=True)
-    return play(env, agent_of(checkpoint), users).summed(0)
+    return play(env, agent_of(checkpoint), users).summed()
 
 
 def row(name: str, samples: list[torch.Tensor]) -> Row:

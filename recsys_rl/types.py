@@ -182,6 +182,8 @@ class Signal:
     visible: bool = True  # False: for the simulator and the report only, not for the policy
     low: float = 0.0
     high: float = 1.0
+    chosen: bool = False  # 1 at the place of a slate whose item the user takes, 0 at the others
+    meaning: str = ""  # of a hidden signal, for the report, which marks the first that has one
 
 
 @dataclass(frozen=True)

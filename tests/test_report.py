@@ -341,6 +341,56 @@ def test_items_without_titles_show_their_attributes_or_are_counted(tmp_path: Pat
     assert "item 554" not in page and "Nearest to the profile" not in page
 
 
+def slate(title: str, place: int | None, **more: Any) -> dict[str, Any]:
+    genres = ["Crime"] if title and not title.startswith("item ") else []
+    step = bare(title, 0.2, genres) | {
+        "place": place,
+        "places": 6,
+        "goes_on": "",
+        "events": [],
+        "visible": {},
+    }
+    return step | more
+
+
+def test_slates_show_the_chosen_item_and_what_ended(tmp_path: Path) -> None:
+    ended = {"title": "Fargo", "visible": {"completion": 0.75, "clicked": 1.0}}
+    steps = [
+        slate("Fargo", 2, visible={"clicked": 1.0}, hidden={"chance": 0.25, "trust": 0.5}),
+        slate("", None, goes_on="Fargo", hidden={"trust": 0.5}),
+        slate("", None, events=[ended]),
+        slate("", None),
+    ]
+    tick = {"name": "trust", "meaning": "the trust before the request"}
+    page = written(tmp_path, sessions=[session("ppo", "", False) | {"steps": steps}], tick=tick)
+    assert [words(card) for card in folded(page).iter("li")] == [
+        "step 1Fargoplace 2 of 6 · Crimereward 0.20chance 0.25trust 0.50clicked 1.00",
+        "step 2Fargo goes on6 items shownreward 0.20trust 0.50",
+        "step 3Nothing chosen6 items shownended: Fargo, completion 0.75, clicked 1.00reward 0.20",
+        "step 4Nothing chosen6 items shownreward 0.20",
+    ]
+    assert "and the tick is the trust before the request, which no recommender sees" in page
+    strip = next(s for s in parsed(page).iter("section") if s.get("class") == "session")
+    assert [u.get("style") for u in strip.iter("u")] == ["bottom:50%"] * 2
+
+
+def test_lists_of_numbers_are_no_titles(tmp_path: Path) -> None:
+    joined = [bare("item 136, item 158, item -7", 0.5, [])] * 20
+    chosen = [slate("item 136", 1), slate("", None), slate("item 158", 3)]
+    page = written(
+        tmp_path,
+        sessions=[
+            session("ppo", "item 3", False) | {"steps": joined},
+            session("random", "item 3", False) | {"steps": chosen},
+        ],
+    )
+    assert [words(note) for note in folded(page).iter("p")] == [
+        "20 steps, the same item each time, without a title.",
+        "3 steps, 2 items chosen from slates, without a title.",
+    ]
+    assert "item 136" not in page
+
+
 def definitions(page: str) -> dict[str, str]:
     root = parsed(page)
     names, meanings = ([words(e) for e in root.iter(tag)] for tag in ("dt", "dd"))

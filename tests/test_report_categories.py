@@ -10,10 +10,12 @@ from xml.etree import ElementTree
 import pytest
 import torch
 
+from benchmarks import categories as benchmark
+from recsys_rl.cli import main as cli
 from recsys_rl.evaluation.categories import categories
 from recsys_rl.experience.rollout import Sessions
 from recsys_rl.report.categories import categories_svg
-from recsys_rl.types import Catalogue, empty_world
+from recsys_rl.types import Catalogue, UserError, empty_world
 from tests.test_report import SVG, parsed, words, written
 
 
@@ -135,3 +137,20 @@ def test_page_has_the_picture_in_three_sizes_and_says_what_it_holds(tmp_path: Pa
         "to the same 131 held-out users, one session each" in note
         and "in each 2 steps of the session" in note
     )
+
+
+def test_benchmark_refuses_a_checkpoint_without_categories_and_an_unknown_yardstick(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    small = ["--data", "synthetic", "--num-items", "40", "--num-users", "40", "--total-timesteps", "512"]
+    assert cli(["train", "--env", "satiation", *small, "--n-steps", "8", "--num-envs", "64"]) == 0
+    monkeypatch.setattr(benchmark, "IMAGES", tmp_path)
+    for options, said in (
+        (["--yardstick", "static-list"], "the data hold no categories of items, so there is no picture"),
+        (["--yardstick", "best"], "There is no row best: --yardstick must be one of random, popularity,"),
+    ):
+        monkeypatch.setattr("sys.argv", ["categories", "checkpoints/ppo.pt", *options])
+        with pytest.raises(UserError, match=said):
+            benchmark.main()
+    assert not list(tmp_path.glob("*.svg"))

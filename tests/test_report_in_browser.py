@@ -18,7 +18,8 @@ import pytest
 from benchmarks import pictures
 from benchmarks.pictures import OPTIONS, browser, scheme
 from recsys_rl.report import write_report
-from tests.test_report import example, row, session
+from tests.test_report import example, row, session, slate
+from tests.test_report_categories import picture
 
 BROWSER = browser()
 WIDTHS = (320, 390, 768, 1280)
@@ -62,13 +63,20 @@ def demanding() -> dict[str, Any]:
     names = ("random", "static-list", "rule", "informed", "planner", "ppo-greedy", f"my_module:{long}")
     steps = session("ppo", long, False)["steps"] * 40
     other = [step | {"title": f"{long} {i}"} for i, step in enumerate(steps)]
+    ended = {"title": long, "visible": {long: 0.75, "clicked": 1.0}}
+    chosen = [slate(long, 6, visible={long: 1.0}), slate("", None, goes_on=long, events=[ended])]
     return example(
+        categories=picture(),
+        tick={"name": long, "meaning": long},
         rows=[row(name, 1000 + i, 900, 1100) for i, name in enumerate(names)],
         yardstick="static-list",
         notes={"rule": long},
         data=long,
         config={"agent_config": {long: long}},
-        sessions=[session("ppo", long, True) | {"steps": other}, session(long, long, False)],
+        sessions=[
+            session("ppo", long, True) | {"steps": other},
+            session(long, long, False) | {"steps": chosen},
+        ],
     )
 
 

@@ -178,13 +178,19 @@ def test_play_by_hand() -> None:
     assert env.asked is users and agent.greedy == {True}
     assert sessions.items.squeeze(-1).tolist() == [[0, 10, 20], [-1, 11, 21], [-1, 12, -1]]
     assert sessions.rewards.tolist() == [[0.0, 5.0, 10.0], [0.0, 5.5, 10.5], [0.0, 6.0, 0.0]]
-    felt = [[0.0, 1.25, 2.5], [0.0, 1.375, 2.625], [0.0, 1.5, 0.0]]
-    assert list(sessions.hidden) == ["felt"] and sessions.hidden["felt"].squeeze(-1).tolist() == felt
+    felt = torch.stack([step.signals[:, 0, 1] for step in sessions.reactions])  # (T, N), also after the end
+    assert felt[:, 1].tolist() == [1.25, 1.375, 1.5] and felt[:2, 2].tolist() == [2.5, 2.625]
     assert torch.equal(sessions.streams["number"], sessions.rewards)
     assert torch.equal(sessions.streams["double"], 2 * sessions.rewards)
     assert sessions.left.tolist() == [True, False, True]
     assert sessions.returns.tolist() == [0.0, 16.5, 20.5]
     assert sessions.lengths.tolist() == [1, 3, 2]
+
+
+def test_reactions_of_the_first_users_are_kept() -> None:
+    sessions = play(Scripted([-2] * 5), Echo())
+    assert [step.signals.shape for step in sessions.reactions] == [(3, 1, 2)] * 2
+    assert [step.skipped.shape for step in sessions.reactions] == [(3, 1)] * 2
 
 
 def test_short_sessions_count_once() -> None:

@@ -238,12 +238,11 @@ def test_table_counts_items_over_places_and_shows_each_stream(capsys: pytest.Cap
     assert first.split()[-2:] == [f"{rows['random']['streams'][name]:.3f}" for name in ("watch", "revenue")]
 
 
-def test_hidden_signal_is_kept_for_the_report() -> None:
+def test_reactions_are_kept_for_the_report() -> None:
     env = feed_env(4)
     sessions = play(env, RandomPolicy((30,), torch.Generator().manual_seed(0), 3))
-    assert sessions.items.shape[2] == 3 and list(sessions.hidden) == ["pleasure"]
-    pleasure = sessions.hidden["pleasure"]
-    assert pleasure.shape == sessions.items.shape and not pleasure[sessions.items < 0].any()
+    assert sessions.items.shape[2] == 3 and len(sessions.reactions) == len(sessions.items)
+    assert sessions.reactions[0].signals.shape == (3, 3, 3)  # three users, three places, three signals
 
 
 def test_gymnasium_takes_slates(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -177,10 +177,10 @@ class LongVideo(visits.Visiting):
         Signal("clicked"),
         Signal("subscribed"),
         Signal("ad_clicked"),
-        Signal("started", visible=False),
+        Signal("started", visible=False, chosen=True),
         Signal("sameness", visible=False, low=-1.0),
         Signal("chance", visible=False),
-        Signal("trust", visible=False),
+        Signal("trust", visible=False, meaning="the trust before the request"),
     )
     bounds: ClassVar[Mapping[str, float]] = MappingProxyType(
         {"profile": 1.0, "current_item": 1.0, "progress": 1.0, "idle": 1.0}

@@ -92,7 +92,10 @@ class Satiation:
     config: SatiationConfig
     repeats: ClassVar[bool] = False
     context: ClassVar[tuple[str, ...]] = ("profile", "last_item")
-    signals: ClassVar[tuple[Signal, ...]] = (Signal("engagement"), Signal("satisfaction", visible=False))
+    signals: ClassVar[tuple[Signal, ...]] = (
+        Signal("engagement"),
+        Signal("satisfaction", visible=False, meaning="the satisfaction"),
+    )
     streams: ClassVar[tuple[Stream, ...]] = (Stream("engagement"),)
     slate_size: ClassVar[int] = 1
     bounds: ClassVar[Mapping[str, float]] = MappingProxyType({"profile": 1.0})

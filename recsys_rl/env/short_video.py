@@ -189,7 +189,7 @@ class ShortVideo(visits.Visiting):
         Signal("skip", visible=False),
         Signal("watch", visible=False, high=HIGHEST_RATIO),
         Signal("seconds", visible=False, high=math.inf),
-        Signal("satisfaction", visible=False),
+        Signal("satisfaction", visible=False, meaning="the satisfaction"),
         Signal("mood_step_1", visible=False, low=-math.inf, high=math.inf),
         Signal("mood_step_2", visible=False, low=-math.inf, high=math.inf),
         Signal("commented", visible=False),

@@ -23,7 +23,6 @@ from recsys_rl.config import Config
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.evaluation import anyone, rule_cache, rule_search, tuning
 from recsys_rl.evaluation.checkpoints import Entry
-from recsys_rl.evaluation.sessions import NUM_SAMPLE_USERS
 from recsys_rl.evaluation.table import Played
 from recsys_rl.experience.rollout import play
 from recsys_rl.make import episodes, make_agent, make_env, one_visit
@@ -141,7 +140,7 @@ def play_all(
         with _watched(player.agent, f"playing {name} ({number} of {len(players)})", length) as agent:
             sessions = play(env, agent, users[places.to(device)], player.greedy)
         if sessions.days is not None:
-            sessions = sessions.summed(NUM_SAMPLE_USERS)
+            sessions = sessions.summed()
         played[name] = Played(sessions, places, player.note)
     return played
 

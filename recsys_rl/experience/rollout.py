@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from recsys_rl.protocols import Env, Learner, Policy, ReadingPolicy
-from recsys_rl.types import Obs, Rollout, UserError
+from recsys_rl.types import Feedback, Obs, Rollout, UserError, tree_map
 
 
 @torch.inference_mode()
@@ -90,7 +90,7 @@ class Sessions:
     rewards: Tensor  # (T, N): the platform's own
     left: Tensor  # (N,) bool: the user left before the time limit
     streams: Mapping[str, Tensor] = field(default_factory=dict)  # (T, N) each: reward streams by name
-    hidden: Mapping[str, Tensor] = field(default_factory=dict)  # (T, N, K) each: hidden signals by name
+    reactions: tuple[Feedback, ...] = ()  # (T,): of the first NUM_SAMPLE_USERS, also after a session's end
     num_cut: int = 0  # sessions that ``play`` cut at its ``max_steps``
     steps: Tensor | None = None  # (N,) int64: steps of each session; None: the steps that show an item
     # (T, N) int64: day of the user's life on which each step was taken, -1 after its end; None: one visit
@@ -107,16 +107,13 @@ class Sessions:
             return self.steps
         return (self.items >= 0).any(-1).sum(0)
 
-    def summed(self, keep: int) -> Sessions:
-        """The streams as sums (1, N), and the hidden signals of the first ``keep`` users alone.
-
-        Whole lives of many users would need much memory.
-        """
+    def summed(self) -> Sessions:
+        """The streams as sums (1, N). Whole lives of many users would need much memory."""
         streams = {name: x.sum(0, keepdim=True) for name, x in self.streams.items()}
-        hidden = {name: x[:, :keep].clone() for name, x in self.hidden.items()}
-        return dataclasses.replace(self, streams=streams, hidden=hidden)
+        return dataclasses.replace(self, streams=streams)
 
 
+NUM_SAMPLE_USERS = 3  # users of a report's sample sessions
 MAX_STEPS = 100_000  # steps of one session after which `play` raises an error
 
 
@@ -140,9 +137,8 @@ def play(
     items: list[Tensor] = []
     rewards: list[Tensor] = []
     streams: list[Tensor] = []
-    signals: list[Tensor] = []
+    reactions: list[Feedback] = []
     days: list[Tensor] = []
-    hidden = [place for place, signal in enumerate(env.signals) if not signal.visible]
     while bool(alive.any()) and len(items) != max_steps:
         if len(items) == MAX_STEPS:
             raise UserError(
@@ -155,23 +151,31 @@ def play(
         steps += alive
         rewards.append(torch.where(alive, step.reward, 0.0))
         streams.append(torch.where(alive.unsqueeze(1), step.streams, 0.0))
-        if hidden and step.feedback is not None:
-            felt = step.feedback.signals[:, :, hidden]  # (N, K, H)
-            signals.append(torch.where(alive.view(-1, 1, 1), felt, 0.0))
+        if step.feedback is not None:
+            reactions.append(_first(step.feedback))
         if step.day is not None:
             days.append(torch.where(alive, step.day, -1))
         left |= alive & step.terminated
         alive = alive & ~(step.terminated | step.truncated)
         obs = step.obs
-    names = [env.signals[place].name for place in hidden]
     return Sessions(
         items=torch.stack(items),
         rewards=torch.stack(rewards),
         left=left,
         streams=dict(zip((x.name for x in env.streams), torch.stack(streams).unbind(-1), strict=True)),
-        hidden=dict(zip(names, torch.stack(signals).unbind(-1), strict=True)) if names else {},
+        reactions=tuple(reactions),
         num_cut=int(alive.sum()),
         steps=steps,
         days=torch.stack(days) if days else None,
         visits=env.interface.visits,
+    )
+
+
+def _first(feedback: Feedback) -> Feedback:
+    """The rows of the first NUM_SAMPLE_USERS."""
+    events = feedback.events
+    if events is not None:
+        events = tree_map(lambda x: x[:NUM_SAMPLE_USERS].clone(), events)
+    return Feedback(
+        feedback.signals[:NUM_SAMPLE_USERS].clone(), feedback.skipped[:NUM_SAMPLE_USERS].clone(), events
     )

@@ -30,12 +30,15 @@ def write_report(path: Path, report: Mapping[str, Any]) -> None:
     (``policy``, ``versus``, ``mean``, ``low``, ``high``); ``curve`` (``step``, ``mean``, ``low``, ``high``),
     of training users; ``sessions`` (``policy``, ``user``, ``likes``, the titles nearest to the user's
     profile, ``return``, ``left``, ``steps`` of ``title``, ``year``, ``genres``, ``reward`` and ``hidden``,
-    by name the signals that no recommender sees, all usually in [0, 1]).
+    by name the signals that no recommender sees, all usually in [0, 1]; of the item that a user chose from a
+    slate also ``place``, None if he chose none, and ``places``, ``visible`` signals by name, ``goes_on``, the
+    title of an item chosen before, and ``events``, each with ``title`` and ``visible``).
     Optional: ``learned``, the policies of checkpoints (default: ``algo`` and its ``-greedy``);
     ``yardstick``, a policy's name; ``shares`` of the way between two policies (``policy``,
     ``from``, ``to``, ``share``, ``low``, ``high``); ``notes`` {policy: a sentence with tuned values};
-    ``planner_steps``, the largest number that the planner simulates, and the steps of a session;
-    ``categories``, a result of ``evaluation.categories``, or None for a sentence in place of the picture.
+    ``tick``, the hidden signal of the ticks in sessions, ``name`` and ``meaning``; ``planner_steps``, the
+    largest number that the planner simulates, and the steps of a session; ``categories``, a result of
+    ``evaluation.categories``, or None for a sentence in place of the picture.
     Numbers may be None or NaN: the page shows a dash. Raises UserError if the file can't be written.
     """
     write_text(path, _page(report))
@@ -53,7 +56,7 @@ def _page(report: Mapping[str, Any]) -> str:
         f"<title>{text(report['algo'])} on {text(report['env'])}: recsys_rl report</title>"
         f"<style>{style}</style></head><body><main>{_header(report)}{_returns(report)}{_curve(report)}"
         f"{categories_html(report['categories']) if 'categories' in report else ''}"
-        f"{sessions_html(report.get('sessions', ()), words.has_lives(report))}"
+        f"{sessions_html(report.get('sessions', ()), words.has_lives(report), report.get('tick'))}"
         f"{_config(report.get('config', {}))}"
         "</main></body></html>\n"
     )

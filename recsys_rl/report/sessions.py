@@ -18,13 +18,14 @@ NOTE = (
     "same scale; a short strip is a short session."
 )
 VISITS = "Of each user's life, the first visit; the table is of whole lives."
-TICK = ", and the tick is the {name}, which no recommender sees"
+TICK = ", and the tick is {name}, which no recommender sees"
 
 
-def sessions_html(sessions: Sequence[Row], lives: bool = False) -> str:
+def sessions_html(sessions: Sequence[Row], lives: bool = False, tick: Row | None = None) -> str:
     """The section of the page, user by user; an empty string if there are no sessions.
 
-    ``lives``: the table is of whole lives, and these sessions are first visits.
+    ``lives``: the table is of whole lives, and these sessions are first visits. ``tick`` is the hidden signal
+    of the ticks, ``name`` and ``meaning``; None for the first hidden signal, if there is one.
     """
     if not sessions:
         return ""
@@ -33,27 +34,29 @@ def sessions_html(sessions: Sequence[Row], lives: bool = False) -> str:
     users: dict[Any, list[Row]] = {}
     for session in sessions:
         users.setdefault(session["user"], []).append(session)
-    shown = "".join(_user(user, together, full) for user, together in users.items())
-    hidden = next((name for session in sessions for step in session["steps"] for name in _hidden(step)), None)
-    note = NOTE.format(tick="" if hidden is None else TICK.format(name=text(hidden)))
+    first = next((name for session in sessions for step in session["steps"] for name in _hidden(step)), None)
+    mark = first if tick is None else str(tick["name"])
+    meaning = f"the {first}" if tick is None else tick["meaning"]
+    shown = "".join(_user(user, together, full, mark) for user, together in users.items())
+    note = NOTE.format(tick="" if first is None else TICK.format(name=text(meaning)))
     note = f"{VISITS} {note}" if lives else note
     return f'<h2>Sample sessions</h2><p class="note">{note}</p>{shown}'
 
 
-def _user(user: object, sessions: Sequence[Row], full: float) -> str:
+def _user(user: object, sessions: Sequence[Row], full: float, mark: str | None) -> str:
     likes = ", ".join(text(title) for title in sessions[0].get("likes", ()) if not _is_bare(title))
     longest = max(len(session["steps"]) for session in sessions)
     return (
         f"<h3>User {text(user)}</h3>"
         + (f'<p class="note">Nearest to the profile of this user: {likes}.</p>' if likes else "")
-        + "".join(_session(session, full, longest) for session in sessions)
+        + "".join(_session(session, full, longest, mark) for session in sessions)
         + f'<details class="items"><summary>The items shown to user {text(user)}</summary>'
         + "".join(_items(session) for session in sessions)
         + "</details>"
     )
 
 
-def _session(session: Row, full: float, longest: int) -> str:
+def _session(session: Row, full: float, longest: int, mark: str | None) -> str:
     """The session's policy, return, end and strip."""
     policy, steps = str(session["policy"]), session["steps"]
     ending = f'class="left">left after step {len(steps)}' if session["left"] else ">stayed to the end"
@@ -63,13 +66,13 @@ def _session(session: Row, full: float, longest: int) -> str:
         f"<p>return {number(session['return'], 1)}, <span {ending}</span></p></div>"
         f'<div class="strip {kind(policy)}" role="img" aria-label="rewards: {rewards}" '
         f'style="grid-template-columns:repeat({longest},1fr)">'
-        + "".join(_bar(step, full) for step in steps)
+        + "".join(_bar(step, full, mark) for step in steps)
         + "</div></section>"
     )
 
 
-def _bar(step: Row, full: float) -> str:
-    reward, felt = step["reward"], next(iter(_hidden(step).values()), None)
+def _bar(step: Row, full: float, mark: str | None) -> str:
+    reward, felt = step["reward"], _hidden(step).get(mark or "")
     bar = f'<i style="height:{_percent(reward, full)}%"></i>' if finite(reward) else ""
     tick = (
         f'<u style="bottom:{_percent(felt, full)}%"></u>' if isinstance(felt, float) and finite(felt) else ""
@@ -86,12 +89,14 @@ def _items(session: Row) -> str:
     policy, steps = str(session["policy"]), session["steps"]
     head = f'<h4 class="policy {kind(policy)}">{text(policy)}</h4>'
     if not any(_about(step) or not _is_bare(step["title"]) for step in steps):
-        distinct = len({step["title"] for step in steps})
-        counted = f"{distinct} different items" if distinct > 1 else "the same item each time"
+        distinct = len({step["title"] for step in steps if step["title"]})
+        counted = f"{distinct} different items" if distinct != 1 else "the same item each time"
+        if any("places" in step for step in steps):
+            counted = f"{sum(bool(step['title']) for step in steps)} items chosen from slates"
         return f'{head}<p class="note">{len(steps)} steps, {counted}, without a title.</p>'
     cards, first = "", 1
-    for _, alike in groupby(steps, key=lambda step: step["title"]):
-        run = list(alike)
+    for _, alike in groupby(enumerate(steps), key=lambda at: (at[1]["title"], "places" in at[1] and at[0])):
+        run = [step for _, step in alike]
         cards += _card(first, run)
         first += len(run)
     if session["left"]:
@@ -105,6 +110,8 @@ def _card(first: int, run: Sequence[Row]) -> str:
     step = run[0]
     about = _about(step)
     title, about = (about, step["title"]) if _is_bare(step["title"]) and about else (step["title"], about)
+    if "places" in step:
+        title, about = _of_slate(step, title, about)
     when = f"{first}" if len(run) == 1 else f"{first} to {first + len(run) - 1}"
     said = "".join(
         f"<span>{name} {number(mean, 2)}</span>"
@@ -112,10 +119,31 @@ def _card(first: int, run: Sequence[Row]) -> str:
         if (mean := _mean([_hidden(member).get(name, member.get(name)) for member in run])) is not None
         or name == "reward"
     )
+    said += "".join(f"<span>{text(part)}</span>" for part in _signals(step.get("visible") or {}))
     return (
         f'<li class="card"><span class="when">step {when}</span><span class="title">{text(title)}</span>'
-        f'<span class="about">{text(about)}</span><span class="reaction">{said}</span></li>'
+        f'<span class="about">{text(about)}</span>{_ended(step)}<span class="reaction">{said}</span></li>'
     )
+
+
+def _of_slate(step: Row, title: str, about: str) -> tuple[str, str]:
+    """Title and description of a step whose user chose an item of a slate, or none."""
+    if step["place"] is None:
+        goes_on = step.get("goes_on")
+        return (f"{goes_on} goes on" if goes_on else "Nothing chosen"), f"{step['places']} items shown"
+    return title, f"place {step['place']} of {step['places']}" + (f" · {about}" if about else "")
+
+
+def _ended(step: Row) -> str:
+    """The entries that this step added to the history."""
+    return "".join(
+        f'<span class="about">ended: {text(", ".join([event["title"], *_signals(event["visible"])]))}</span>'
+        for event in step.get("events") or ()
+    )
+
+
+def _signals(values: Row) -> list[str]:
+    return [f"{name} {number(value, 2)}" for name, value in values.items()]
 
 
 def _hidden(step: Row) -> Mapping[str, object]:
@@ -137,5 +165,5 @@ def _mean(values: Sequence[object]) -> float | None:
 
 
 def _is_bare(title: object) -> bool:
-    """True if a title is empty or only the item's number."""
-    return re.fullmatch(r"(item -?\d+)?", str(title)) is not None
+    """True if a title is empty, or only the number of an item or of several items."""
+    return re.fullmatch(r"(item -?\d+(, item -?\d+)*)?", str(title)) is not None

@@ -1,0 +1,137 @@
+"""Sample sessions for the report's page: what was shown, how the user reacted, and what no policy sees."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from recsys_rl.checkpoint import Checkpoint
+from recsys_rl.evaluation.table import Played
+from recsys_rl.experience.rollout import NUM_SAMPLE_USERS, Sessions
+from recsys_rl.make import make_user_model
+from recsys_rl.types import Catalogue, Feedback, Signal
+
+Step = dict[str, Any]
+
+
+def samples(
+    checkpoint: Checkpoint, users: Tensor, policies: Sequence[str], played: Mapping[str, Played]
+) -> dict[str, Any]:
+    """``sessions`` of the first few held-out users with each of the policies; of a life, its first visit.
+
+    ``tick`` is the hidden signal that the page marks: ``name`` and ``meaning``; None if no signal has one.
+    """
+    catalogue, population = checkpoint.world
+    if checkpoint.world.is_empty:
+        return {"sessions": []}
+    signals = make_user_model(checkpoint.config, checkpoint.world).signals
+    shown = []
+    for row, user in enumerate(users[:NUM_SAMPLE_USERS]):
+        nearest = (catalogue.embedding @ population.profile[user]).topk(min(5, catalogue.num_items)).indices
+        for policy in policies:
+            sessions = played[policy].sessions
+            length, left = int(sessions.lengths[row]), bool(sessions.left[row])
+            if sessions.days is not None:
+                length = int((sessions.days[:, row] == 0).sum())
+                left = length < checkpoint.interface.session_length
+            shown.append(
+                {
+                    "policy": policy,
+                    "user": population.id_of(int(user)),
+                    "likes": [catalogue.title(int(item)) for item in nearest],
+                    "return": sessions.rewards[:length, row].sum().item(),
+                    "left": left,
+                    "steps": _steps(catalogue, signals, sessions, row, length),
+                }
+            )
+    tick = next(({"name": x.name, "meaning": x.meaning} for x in signals if x.meaning), None)
+    return {"sessions": shown, "tick": tick}
+
+
+def _steps(
+    catalogue: Catalogue, signals: Sequence[Signal], sessions: Sessions, row: int, length: int
+) -> list[Step]:
+    """The steps of one session. If a signal tells the chosen item of a slate, a step is of this item."""
+    choice = next((place for place, signal in enumerate(signals) if signal.chosen), None)
+    steps: list[Step] = []
+    under_way = ""  # title of the chosen item that has no event yet
+    rewards = sessions.rewards[:length, row].tolist()
+    for items, reward, found in zip(
+        sessions.items[:length, row].tolist(), rewards, sessions.reactions, strict=False
+    ):
+        felt = found.signals[row].cpu()  # (K, S)
+        if choice is None:
+            values = felt.mean(0)
+            steps.append({**_slate(catalogue, items), "reward": reward, "hidden": _hidden(signals, values)})
+            continue
+        chosen = [place for place, took in enumerate(felt[:, choice].tolist()) if took > 0]
+        events = _events(catalogue, signals, found, row)
+        under_way = "" if events else under_way
+        steps.append(
+            {
+                **_slate(catalogue, [items[place] for place in chosen]),
+                "reward": reward,
+                "hidden": _hidden_of_slate(signals, felt[chosen or ~found.skipped[row].cpu()], bool(chosen)),
+                "visible": _visible(signals, felt[chosen].sum(0)),
+                "place": chosen[0] + 1 if chosen else None,
+                "places": len(items),
+                "goes_on": under_way,
+                "events": events,
+            }
+        )
+        under_way = steps[-1]["title"] or under_way
+    return steps
+
+
+def _hidden(signals: Sequence[Signal], values: Tensor) -> dict[str, float]:
+    return {x.name: v for x, v in zip(signals, values.tolist(), strict=True) if not x.visible}
+
+
+def _hidden_of_slate(signals: Sequence[Signal], felt: Tensor, chosen: bool) -> dict[str, float]:
+    """Hidden signals of the chosen item; without one, those that are equal for all shown items (n, S)."""
+    if chosen:
+        found = _hidden(signals, felt[0])
+    else:
+        alike = (felt == felt[:1]).all(0).tolist()
+        values = felt[0].tolist() if len(felt) else []
+        found = {
+            x.name: value
+            for x, value, same in zip(signals, values, alike, strict=False)
+            if same and x.meaning and not x.visible
+        }
+    return {x.name: found[x.name] for x in signals if x.name in found and not x.chosen}
+
+
+def _visible(signals: Sequence[Signal], values: Tensor) -> dict[str, float]:
+    """The visible signals that are not 0."""
+    return {x.name: v for x, v in zip(signals, values.tolist(), strict=True) if x.visible and v != 0}
+
+
+def _events(catalogue: Catalogue, signals: Sequence[Signal], found: Feedback, row: int) -> list[Step]:
+    """The new entries of the history: titles, and visible signals, the first of them also where it is 0."""
+    if found.events is None:
+        return []
+    first = next(x.name for x in signals if x.visible)
+    return [
+        {"title": catalogue.title(item), "visible": {first: 0.0} | _visible(signals, values)}
+        for item, values in zip(
+            found.events.items[row].tolist(), found.events.signals[row].cpu().unbind(0), strict=True
+        )
+        if item >= 0
+    ]
+
+
+def _slate(catalogue: Catalogue, items: Sequence[int]) -> Step:
+    """Title, year and genres of an item. A slate has the titles and genres of all its items, and no year."""
+    shown = [item for item in items if item >= 0]
+    year = catalogue.year[shown[0]].item() if len(shown) == 1 == len(items) else math.nan
+    known = catalogue.genres[torch.tensor(shown, dtype=torch.int64)].any(0).tolist()
+    return {
+        "title": ", ".join(catalogue.title(item) for item in shown),
+        "year": None if math.isnan(year) else int(year),
+        "genres": [name for name, has in zip(catalogue.genre_names, known, strict=True) if has],
+    }
