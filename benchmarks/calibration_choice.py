@@ -156,7 +156,7 @@ def fit(log: Requests, names: list[str], fit_midpoint: float) -> tuple[Tensor, T
 def choice_rows(config: Config, world: World, count: int = REQUESTS, seed: int = 0) -> list[Row]:
     """A row for each setting of the choice, and one of completion by duration.
 
-    In a world without categories nobody tires of one, and wear_gain has no row.
+    In a world without categories there is no wear, and wear_gain has no row.
     """
     users = config.env_config
     assert isinstance(users, LongVideoConfig)

@@ -75,6 +75,8 @@ def main() -> None:
     parser.add_argument("--data", default="movielens", help="as of recsys-rl train")
     parser.add_argument("--only", type=int, nargs="+", help="places of the searches, from 0 on; 0 is needed")
     args = tables.parse(parser, "planner")
+    if args.only and args.only[0] != 0:
+        parser.error("--only begins with 0, the search as it is: gains are against it")
     torch.set_num_threads(args.threads or 1)
     sizes, data = {}, {"data": args.data}
     if args.smoke:

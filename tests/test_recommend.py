@@ -238,11 +238,11 @@ def test_hour_of_the_week_is_stated(
 ) -> None:
     command = ["recommend", "--user", "3", "--k", "2", "--checkpoint", "runs/short-video/ppo.pt"]
     printed = []
-    for hour in (["--hour", "68.7"], ["--hour", "3"], []):
+    for hour in (["--hour", "68.7"], ["--hour", "1.6666666"], []):
         assert main([*command, *hour]) == 0
         printed.append(capsys.readouterr())
     assert printed[0].err == "for Wednesday, 20:42: hour 68.7 of the week (--hour)\n"
-    assert printed[1].err.startswith("for Monday, 03:00: hour 3.0 of the week")
+    assert printed[1].err.startswith("for Monday, 01:40: hour 1.7 of the week")
     assert printed[2].err.endswith("of the week (this machine's clock; --hour for another)\n")
     assert all(len(said.out.splitlines()) == 2 for said in printed)
     assert printed[0].out != printed[1].out

@@ -54,6 +54,23 @@ def test_long_session_is_cut_into_parts_and_ends_with_its_users() -> None:
     assert len(found["parts"]) == 15 and found["policies"][0]["present"] == pytest.approx([1, 1 / 3])
 
 
+def test_presence_counts_the_steps_that_nobody_reaches() -> None:
+    """Two users of at most 40 steps, parts of 2 steps: one leaves after a step, and one after 3."""
+    played = sessions([[[0], [0]], [[0], [-1]], [[0], [-1]]])
+    found = categories(TWO, {"ppo": played}, 40)
+    assert found is not None and found["policies"][0]["present"] == [0.75, 0.25]
+    soon = categories(TWO, {"ppo": played}, 1000)  # parts of 50 steps: 4 of 100 steps of the users
+    assert soon is not None and soon["policies"][0]["present"] == pytest.approx([0.04])
+    categories_svg(soon)  # the first part is drawn, however few of the users are left
+
+
+def test_category_with_the_name_of_another_row_is_among_the_others() -> None:
+    named = replace(TWO, genre_names=("others", "B"))
+    found = categories(named, {"ppo": sessions([[[0]], [[0]], [[1]], [[3]]])}, 4)
+    assert found is not None and found["names"] == ["B", "others"]
+    assert found["policies"][0]["mean"] == {"B": 0.25, "others": 0.75}
+
+
 def test_only_the_first_visit_of_a_life_counts() -> None:
     played = sessions([[[0]], [[1]], [[1]]], days=[[0], [1], [-1]])
     found = categories(TWO, {"ppo": played}, 3)

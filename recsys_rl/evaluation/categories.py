@@ -13,6 +13,7 @@ from recsys_rl.types import Catalogue
 
 NAMED = 5  # categories with a row of their own
 OTHERS = "others"
+TAKEN = (OTHERS, "users still there")  # names of other rows: a category of that name is among the others
 BINS = 20  # most parts of a session
 FEWEST = 0.1  # share of the users who must still be there, or else a part has too few items to draw
 
@@ -38,8 +39,8 @@ def categories(
     starts = range(0, session_length, size)
     counts = {name: _counts(catalogue, found, starts, size) for name, found in sessions.items()}
     shares = torch.stack([_shares(x.sum(0)) for x in counts.values()]).sum(0)  # (G + 1,)
-    best = shares[:-1].argsort(descending=True, stable=True)[:NAMED].tolist()
-    named = [place for place in best if shares[place] > 0]
+    order = shares[:-1].argsort(descending=True, stable=True).tolist()
+    named = [x for x in order if shares[x] > 0 and catalogue.genre_names[x] not in TAKEN][:NAMED]
     rest = [place for place in range(len(shares)) if place not in named]
     names = [*(catalogue.genre_names[place] for place in named), OTHERS]
 
@@ -50,8 +51,9 @@ def categories(
     rows = []
     for name, found in sessions.items():
         there = _there(found)  # (T, N)
-        present = torch.stack([there[at : at + size].float().mean() for at in starts if at < len(there)])
-        drawn = int((present >= FEWEST).cumprod(0).sum())
+        every = [min(size, session_length - at) * there.shape[1] for at in starts]  # if no user had left
+        present = torch.stack([there[at : at + size].sum() for at in starts]) / torch.tensor(every)
+        drawn = max(1, int((present >= FEWEST).cumprod(0).sum()))
         rows.append(
             {
                 "policy": name,

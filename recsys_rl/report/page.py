@@ -31,7 +31,7 @@ def write_report(path: Path, report: Mapping[str, Any]) -> None:
     of training users; ``sessions`` (``policy``, ``user``, ``likes``, the titles nearest to the user's
     profile, ``return``, ``left``, ``steps`` of ``title``, ``year``, ``genres``, ``reward`` and ``hidden``,
     by name the signals that no recommender sees, all usually in [0, 1]; of the item that a user chose from a
-    slate also ``place``, None if he chose none, and ``places``, ``visible`` signals by name, ``goes_on``, the
+    slate also ``place``, None without a choice, and ``places``, ``visible`` signals by name, ``goes_on``, the
     title of an item chosen before, and ``events``, each with ``title`` and ``visible``).
     Optional: ``learned``, the policies of checkpoints (default: ``algo`` and its ``-greedy``);
     ``yardstick``, a policy's name; ``shares`` of the way between two policies (``policy``,

@@ -47,7 +47,7 @@ STREAM = "Mean sum of this kind of reward over {session}, without its weight."
 
 
 def define_policy(
-    policy: str, learned: Sequence[str], episodes: bool, note: str = "", reach: str = ""
+    policy: str, learned: Sequence[str], episodes: bool, note: str = "", reach: str = "the session"
 ) -> str:
     """One or two sentences about a row of the table, and then ``note`` (for example tuned values).
 

@@ -88,7 +88,7 @@ def recommend(options: RecommendConfig) -> None:
 def _print_hour(hour: float | None, by_clock: bool) -> None:
     if hour is None:
         return
-    minutes = int(60 * hour)
+    minutes = round(60 * hour) % (7 * 1440)
     day, time = DAYS[minutes // 1440], f"{minutes // 60 % 24:02}:{minutes % 60:02}"
     how = "this machine's clock; --hour for another" if by_clock else "--hour"
     print(f"for {day}, {time}: hour {hour:.1f} of the week ({how})", file=sys.stderr)

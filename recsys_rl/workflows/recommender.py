@@ -292,8 +292,8 @@ class Recommender:
         names = ", ".join(name for name, _ in wanted)
         if opening is None:
             raise UserError(
-                f"The policy needs more than the profile of a user ({names}), and {config.env} does not say "
-                "what these are at the start of a session: give its Platform an opening."
+                f"The policy needs more than the profile of a user ({names}), and the platform "
+                f"{config.env} lacks their values at the start of a session: give its Platform an opening."
             )
         found = opening.pieces(self.checkpoint.interface, NOON if hour is None else hour)
         if any(name not in found or found[name].shape != (size,) for name, size in wanted):
