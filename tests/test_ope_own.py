@@ -614,6 +614,25 @@ def test_policy_that_a_log_without_chance_does_not_cover_is_never_recommended(
     assert "more rows like these would not settle it" in found["compare"]["text"]
 
 
+def test_heavy_weights_of_a_uniform_log_are_not_taken_for_missing_actions(tmp_path: Path) -> None:
+    """300 sessions of 20 steps, and rewards that no item changes: the true difference is 0."""
+    rng = np.random.default_rng(1)
+    steps = [(s, t) for s in range(300) for t in range(20)]
+    items, policy = rng.integers(10, size=6000), np.array([0.55, *[0.05] * 9])
+    rows: dict[str, Any] = {"user": [f"u{s}" for s, _ in steps], "session": [f"s{s}" for s, _ in steps]}
+    rows |= {"step": [t for _, t in steps], "item": [f"i{k}" for k in items], "propensity": [0.1] * 6000}
+    pl.DataFrame(rows | {"click": rng.integers(2, size=6000)}).write_csv(tmp_path / "log.csv")
+    columns = {f"probability.i{k}": [policy[k]] * 6000 for k in range(10)}
+    pl.DataFrame({"propensity": policy[items]} | columns).write_csv(tmp_path / "t.csv")
+    words = ("--target", str(tmp_path / "t.csv"), "--compare", "target", "logged")
+    found = judged(tmp_path, tmp_path / "log.csv", *words)
+    row = next(row for row in found["rows"] if row["estimator"] == "wdr")
+    assert row["ess"] < 20 and row["mean_weight_high"] < 1 and row["unsupported"] == 0
+    assert "or the rows are too few for weights as heavy as these" in row["warning"]
+    assert found["compare"]["estimator"] == "wdr" and found["compare"]["covered"]
+    assert "more rows like these would not settle it" not in found["compare"]["text"]
+
+
 def test_huge_weights_are_warned_of_and_infinite_ones_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -39,8 +39,8 @@ class Estimate:
 
     @property
     def covered(self) -> bool:
-        """False if its weights show that the log lacks actions that the policy takes."""
-        return self.unsupported <= LOST and (self.weights is None or not self.weights.below_one)
+        """False if the logging policy can't make more than LOST of the policy's choices."""
+        return self.unsupported <= LOST
 
     def row(self) -> dict[str, float | str | bool | None]:
         """The values of a JSON row; None where there is none."""
