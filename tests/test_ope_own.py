@@ -116,8 +116,14 @@ def test_csv_and_parquet_of_clicks_are_judged_against_what_the_log_earned(
 def test_each_missing_estimator_has_one_reason(files: tuple[Path, Path], tmp_path: Path) -> None:
     log, mine = files
     pl.read_csv(mine).select("propensity").write_csv(tmp_path / "short.csv")
-    both = judged(tmp_path, log, "--target", str(tmp_path / "short.csv"), "--compare", "target", "random")
+    both_words = ("--compare", "target", "random")
+    both = judged(tmp_path, log, "--target", str(tmp_path / "short.csv"), *both_words)
     assert both["compare"]["estimator"] == "snips" and "target is better" in both["compare"]["text"]
+    pl.read_csv(log).head(150).write_csv(tmp_path / "few.csv")  # too few for an answer
+    pl.read_csv(tmp_path / "short.csv").head(150).write_csv(tmp_path / "first.csv")
+    few = judged(tmp_path, tmp_path / "few.csv", "--target", str(tmp_path / "first.csv"), *both_words)
+    assert few["compare"]["estimator"] == "snips" and few["compare"]["low"] > 0
+    assert "]: no answer. Do not trust this" in few["compare"]["text"]
     found = judged(tmp_path, log, "--target", str(tmp_path / "short.csv"))
     present = {row["estimator"] for row in found["rows"]}
     assert present == {"ips", "snips", "clipped-ips", "sg", "mean"}
@@ -603,7 +609,8 @@ def test_policy_that_a_log_without_chance_does_not_cover_is_never_recommended(
     answer = found["compare"]["text"]
     assert "Do not trust this" in answer
     assert "80% of the policy's choices were impossible" in answer
-    assert not answer.endswith("target is better.") and answer in capsys.readouterr().out
+    assert found["compare"]["low"] > 0 and "]: no answer, and more rows like these" in answer
+    assert "is better" not in answer and answer in capsys.readouterr().out
     found = judged(tmp_path, tmp_path / "log.csv", "--policy", "random", "--compare", "random", "logged")
     marked = {(row["policy"], row["estimator"]) for row in found["rows"] if row["recommended"]}
     assert marked == {("random", "world")}
@@ -630,7 +637,8 @@ def test_heavy_weights_of_a_uniform_log_are_not_taken_for_missing_actions(tmp_pa
     assert row["ess"] < 20 and row["mean_weight_high"] < 1 and row["unsupported"] == 0
     assert "or the rows are too few for weights as heavy as these" in row["warning"]
     assert found["compare"]["estimator"] == "wdr" and found["compare"]["covered"]
-    assert "more rows like these would not settle it" not in found["compare"]["text"]
+    assert "]: no answer. Do not trust this: no estimator is" in found["compare"]["text"]
+    assert found["compare"]["more_rows"] is None and not found["compare"]["trusted"]
 
 
 def test_huge_weights_are_warned_of_and_infinite_ones_refused(
