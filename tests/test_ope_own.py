@@ -484,6 +484,7 @@ def test_target_rows_are_found_by_any_common_name_of_the_session(tmp_path: Path)
         ("propensity", ["0.1", "0.2", "x", "0.4"], "column 'propensity' has 'x' in row 3: give numbers"),
         ("propensity", ["0.1", None, "0.3", None], "has no value in 2 rows (the first is row 2): fill"),
         ("probability.tea", ["0.1", "?1", "0.3", "0.4"], "'probability.tea' has '?1' in row 2: give numbers"),
+        ("step", ["0", "0", "0.7", "0"], "column 'step' has '0.7' in row 3: give whole numbers"),
         ("step", ["0", "0", "0", "first"], "column 'step' has 'first' in row 4: give whole numbers"),
         ("propensity", ["-0.1", "-0.2", "-3", "0"], "look like logarithms: name the column logprob"),
         ("logprob", ["0.1", "0.2", "0.3", "0.4"], "look like probabilities: name the column propensity"),
@@ -496,6 +497,18 @@ def test_wrong_cells_of_a_target_are_refused_with_their_row(
     with pytest.raises(UserError, match=re.escape(complaint)) as refused:
         read(tmp_path, own(tmp_path), **columns | {column: values})
     assert "t.csv" in str(refused.value)
+
+
+def test_sessions_and_steps_of_a_target_are_whole_numbers(tmp_path: Path) -> None:
+    pl.DataFrame(SMALL).drop("session_id").write_csv(tmp_path / "log.csv")
+    log = read_own(tmp_path / "log.csv").log
+    shares, zeros = [0.1, 0.2, 0.3, 0.4], [0.0] * 4
+    columns = {"session": [3.0, 2.0, 1.0, 0.0], "step": zeros, "propensity": shares}
+    pl.DataFrame(columns).write_csv(tmp_path / "t.csv")
+    assert read_target(tmp_path / "t.csv", log).logprobs.exp().tolist() == pytest.approx(shares[::-1])
+    pl.DataFrame(columns | {"session": [3.0, 2.9, 1.0, 0.0]}).write_parquet(tmp_path / "t.parquet")
+    with pytest.raises(UserError, match=r"column 'session' has 2\.9 in row 2: give whole numbers"):
+        read_target(tmp_path / "t.parquet", log)
 
 
 def test_target_without_sessions_is_refused_if_its_steps_are_others(tmp_path: Path) -> None:
