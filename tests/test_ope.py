@@ -282,7 +282,7 @@ def test_comparison_without_a_trusted_row_is_doubted(
     by_model = command(folder, "random.parquet", *words)["compare"]
     assert by_model["estimator"] == "world" and "does not cover its error" in by_model["text"]
     none = command(folder, "random.parquet", *words, "--no-world")["compare"]
-    assert none["estimator"] == "wdr" and "Do not trust this" in none["text"]
+    assert none["estimator"] == "wdr" and "]: no answer. Do not trust this" in none["text"]
     assert "No row is recommended" in capsys.readouterr().out
 
 

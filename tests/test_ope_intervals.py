@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -168,7 +169,9 @@ def test_warnings_name_each_reason() -> None:
     assert "30% of the policy's choices were impossible" in warnings_for(report(), unsupported=0.3)[0]
     assert "largest possible return, 2" in warnings_for(report(), value=2.0, most=2.0)[0]
     off = WeightReport(1000, 0.8, 0.7, 0.9, 3.0, 0.001, 0.1)
-    assert "does not hold 1" in warnings_for(off)[0]
+    assert warnings_for(off)[0].endswith("or the log lacks actions that the policy takes.")
+    for heavy in (replace(off, ess=150.0), replace(off, pareto_k=0.6)):
+        assert "or the rows are too few for weights as heavy as these" in warnings_for(heavy)[1]
 
 
 def test_rounded_propensities_are_no_wrong_ones() -> None:

@@ -116,8 +116,14 @@ def test_csv_and_parquet_of_clicks_are_judged_against_what_the_log_earned(
 def test_each_missing_estimator_has_one_reason(files: tuple[Path, Path], tmp_path: Path) -> None:
     log, mine = files
     pl.read_csv(mine).select("propensity").write_csv(tmp_path / "short.csv")
-    both = judged(tmp_path, log, "--target", str(tmp_path / "short.csv"), "--compare", "target", "random")
+    both_words = ("--compare", "target", "random")
+    both = judged(tmp_path, log, "--target", str(tmp_path / "short.csv"), *both_words)
     assert both["compare"]["estimator"] == "snips" and "target is better" in both["compare"]["text"]
+    pl.read_csv(log).head(150).write_csv(tmp_path / "few.csv")  # too few for an answer
+    pl.read_csv(tmp_path / "short.csv").head(150).write_csv(tmp_path / "first.csv")
+    few = judged(tmp_path, tmp_path / "few.csv", "--target", str(tmp_path / "first.csv"), *both_words)
+    assert few["compare"]["estimator"] == "snips" and few["compare"]["low"] > 0
+    assert "]: no answer. Do not trust this" in few["compare"]["text"]
     found = judged(tmp_path, log, "--target", str(tmp_path / "short.csv"))
     present = {row["estimator"] for row in found["rows"]}
     assert present == {"ips", "snips", "clipped-ips", "sg", "mean"}
@@ -478,6 +484,7 @@ def test_target_rows_are_found_by_any_common_name_of_the_session(tmp_path: Path)
         ("propensity", ["0.1", "0.2", "x", "0.4"], "column 'propensity' has 'x' in row 3: give numbers"),
         ("propensity", ["0.1", None, "0.3", None], "has no value in 2 rows (the first is row 2): fill"),
         ("probability.tea", ["0.1", "?1", "0.3", "0.4"], "'probability.tea' has '?1' in row 2: give numbers"),
+        ("step", ["0", "0", "0.7", "0"], "column 'step' has '0.7' in row 3: give whole numbers"),
         ("step", ["0", "0", "0", "first"], "column 'step' has 'first' in row 4: give whole numbers"),
         ("propensity", ["-0.1", "-0.2", "-3", "0"], "look like logarithms: name the column logprob"),
         ("logprob", ["0.1", "0.2", "0.3", "0.4"], "look like probabilities: name the column propensity"),
@@ -490,6 +497,18 @@ def test_wrong_cells_of_a_target_are_refused_with_their_row(
     with pytest.raises(UserError, match=re.escape(complaint)) as refused:
         read(tmp_path, own(tmp_path), **columns | {column: values})
     assert "t.csv" in str(refused.value)
+
+
+def test_sessions_and_steps_of_a_target_are_whole_numbers(tmp_path: Path) -> None:
+    pl.DataFrame(SMALL).drop("session_id").write_csv(tmp_path / "log.csv")
+    log = read_own(tmp_path / "log.csv").log
+    shares, zeros = [0.1, 0.2, 0.3, 0.4], [0.0] * 4
+    columns = {"session": [3.0, 2.0, 1.0, 0.0], "step": zeros, "propensity": shares}
+    pl.DataFrame(columns).write_csv(tmp_path / "t.csv")
+    assert read_target(tmp_path / "t.csv", log).logprobs.exp().tolist() == pytest.approx(shares[::-1])
+    pl.DataFrame(columns | {"session": [3.0, 2.9, 1.0, 0.0]}).write_parquet(tmp_path / "t.parquet")
+    with pytest.raises(UserError, match=r"column 'session' has 2\.9 in row 2: give whole numbers"):
+        read_target(tmp_path / "t.parquet", log)
 
 
 def test_target_without_sessions_is_refused_if_its_steps_are_others(tmp_path: Path) -> None:
@@ -603,7 +622,8 @@ def test_policy_that_a_log_without_chance_does_not_cover_is_never_recommended(
     answer = found["compare"]["text"]
     assert "Do not trust this" in answer
     assert "80% of the policy's choices were impossible" in answer
-    assert not answer.endswith("target is better.") and answer in capsys.readouterr().out
+    assert found["compare"]["low"] > 0 and "]: no answer, and more rows like these" in answer
+    assert "is better" not in answer and answer in capsys.readouterr().out
     found = judged(tmp_path, tmp_path / "log.csv", "--policy", "random", "--compare", "random", "logged")
     marked = {(row["policy"], row["estimator"]) for row in found["rows"] if row["recommended"]}
     assert marked == {("random", "world")}
@@ -612,6 +632,26 @@ def test_policy_that_a_log_without_chance_does_not_cover_is_never_recommended(
     assert "Not checked: one logger." in world["warning"]
     assert found["compare"]["more_rows"] is None
     assert "more rows like these would not settle it" in found["compare"]["text"]
+
+
+def test_heavy_weights_of_a_uniform_log_are_not_taken_for_missing_actions(tmp_path: Path) -> None:
+    """300 sessions of 20 steps, and rewards that no item changes: the true difference is 0."""
+    rng = np.random.default_rng(1)
+    steps = [(s, t) for s in range(300) for t in range(20)]
+    items, policy = rng.integers(10, size=6000), np.array([0.55, *[0.05] * 9])
+    rows: dict[str, Any] = {"user": [f"u{s}" for s, _ in steps], "session": [f"s{s}" for s, _ in steps]}
+    rows |= {"step": [t for _, t in steps], "item": [f"i{k}" for k in items], "propensity": [0.1] * 6000}
+    pl.DataFrame(rows | {"click": rng.integers(2, size=6000)}).write_csv(tmp_path / "log.csv")
+    columns = {f"probability.i{k}": [policy[k]] * 6000 for k in range(10)}
+    pl.DataFrame({"propensity": policy[items]} | columns).write_csv(tmp_path / "t.csv")
+    words = ("--target", str(tmp_path / "t.csv"), "--compare", "target", "logged")
+    found = judged(tmp_path, tmp_path / "log.csv", *words)
+    row = next(row for row in found["rows"] if row["estimator"] == "wdr")
+    assert row["ess"] < 20 and row["mean_weight_high"] < 1 and row["unsupported"] == 0
+    assert "or the rows are too few for weights as heavy as these" in row["warning"]
+    assert found["compare"]["estimator"] == "wdr" and found["compare"]["covered"]
+    assert "]: no answer. Do not trust this: no estimator is" in found["compare"]["text"]
+    assert found["compare"]["more_rows"] is None and not found["compare"]["trusted"]
 
 
 def test_huge_weights_are_warned_of_and_infinite_ones_refused(

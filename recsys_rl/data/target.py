@@ -84,7 +84,7 @@ def read_target(path: str | Path, log: DecisionLog, ids: Ids | None = None) -> T
 def _as_numbers(name: str, frame: pl.DataFrame, column: str, texts: bool) -> pl.DataFrame:
     """The frame with its numbers as such; ``texts``: its sessions may be texts.
 
-    Raises UserError for a cell that is empty or no number, with its row.
+    Raises UserError with the row of a cell that is empty or no number, of sessions and steps no whole number.
     """
     kinds = {x: pl.Float64 for x in frame.columns if x == column or x.startswith("probability.")}
     whole = {x: pl.Int64 for x in ("step", *(() if texts else ("session",))) if x in frame.columns}
@@ -99,8 +99,10 @@ def _as_numbers(name: str, frame: pl.DataFrame, column: str, texts: bool) -> pl.
             )
         with parsing(name):
             plain = series.str.strip_chars() if series.dtype == pl.String else series
-            numbers = plain.cast(kind, strict=False)
-        wrong = numbers.is_null().arg_true()
+            values = plain.cast(pl.Float64, strict=False)
+            # Large whole numbers are read as such; the text 1.0 is none to polars.
+            numbers = plain.cast(kind, strict=False).fill_null(values.cast(kind, strict=False))
+        wrong = (numbers.is_null() | (values != numbers)).arg_true()  # a cast to whole numbers cuts fractions
         if wrong.len():
             row = int(wrong[0])
             what = "whole numbers" if kind == pl.Int64 else "numbers"

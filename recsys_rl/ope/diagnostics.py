@@ -43,11 +43,6 @@ class WeightReport:
         half = self.mean_high - self.mean_low
         return not self.mean - half - ROUNDING <= 1 <= self.mean + half + ROUNDING
 
-    @property
-    def below_one(self) -> bool:
-        """True if the mean is surely under 1: the log lacks actions that the policy takes."""
-        return self.mean_high + ROUNDING < 1
-
 
 # (sum w)^2 / sum w^2: Kish 1965
 def effective_sample_size(weights: Tensor) -> float:
@@ -147,10 +142,13 @@ def warnings_for(
             "truth less often than it should."
         )
     if not report.holds_one:
+        # The mean of heavy weights lies under 1 in most logs, and its interval with it.
+        heavy = report.ess < FEW or report.pareto_k > HEAVY
+        third = ", or the rows are too few for weights as heavy as these" if heavy else ""
         found.append(
             f"The mean weight is {report.mean:.3g} and its interval [{report.mean_low:.3g}, "
             f"{report.mean_high:.3g}] does not hold 1: the propensities are wrong, or the log lacks actions "
-            "that the policy takes."
+            f"that the policy takes{third}."
         )
     if unsupported > LOST:
         found.append(

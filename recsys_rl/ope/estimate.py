@@ -39,8 +39,8 @@ class Estimate:
 
     @property
     def covered(self) -> bool:
-        """False if its weights show that the log lacks actions that the policy takes."""
-        return self.unsupported <= LOST and (self.weights is None or not self.weights.below_one)
+        """False if the logging policy can't make more than LOST of the policy's choices."""
+        return self.unsupported <= LOST
 
     def row(self) -> dict[str, float | str | bool | None]:
         """The values of a JSON row; None where there is none."""
@@ -133,7 +133,7 @@ def recommend(
     of ``model``, none is marked.
     """
     rest = [row for rows in policies.values() for row in rows if row.estimator == trusted]
-    good = bool(rest) and all(_enough(row) for row in rest)
+    good = bool(rest) and all(enough(row) for row in rest)
     name = trusted if good else model
     return {
         policy: [replace(row, recommended=row.estimator == name) for row in rows]
@@ -141,7 +141,8 @@ def recommend(
     }
 
 
-def _enough(row: Estimate) -> bool:
+def enough(row: Estimate) -> bool:
+    """True if its weights fulfil what ``recommend`` asks of the trusted estimator's."""
     of = row.weights
     if of is None or row.unsupported > LOST:
         return False

@@ -211,14 +211,16 @@ class Difference:
     low: float
     high: float
     rows: int  # of the log
-    # That would settle it, if the difference is as estimated; 0 if it is settled, infinite if none would.
+    # That would settle it, if the difference is as estimated; 0 if it is settled, infinite if none would or
+    # if the estimate is too poor to tell.
     more_rows: float
     doubt: str = ""  # sentences about why the difference is not to be trusted
     covered: bool = True  # False if the log lacks actions that one of the two takes
+    trusted: bool = True  # False if the estimator is not recommended: the interval may miss the truth
 
     @property
     def settled(self) -> bool:
-        return self.low > 0 or self.high < 0
+        return self.trusted and (self.low > 0 or self.high < 0)
 
     @property
     def sentence(self) -> str:
@@ -237,6 +239,8 @@ class Difference:
                 f"{names}: no answer, and more rows like these would not settle it, as the log lacks actions "
                 "that one of the two takes."
             )
+        if not self.trusted:
+            return f"{names}: no answer."
         if not math.isfinite(self.more_rows):
             return f"{names}: no difference was seen, and no number of rows would settle it."
         return f"{names}: not enough data; about {self.more_rows:,.0f} more rows like these would settle it."
@@ -253,16 +257,17 @@ def difference(
     level: float = 0.95,
     doubt: str = "",
     covered: bool = True,
+    trusted: bool = True,
 ) -> Difference:
     """The paired difference of the terms (N,) of two policies on the same sessions.
 
-    ``doubt``, ``covered``: as in Difference.
+    ``doubt``, ``covered``, ``trusted``: as in Difference.
     """
     terms = first - second
     low, high = student_t(terms, users, level)
     value = float(terms.mean())
     half = (high - low) / 2
-    more = 0.0
+    more = 0.0 if trusted else math.inf
     if half >= abs(value):
-        more = rows * ((half / abs(value)) ** 2 - 1) if value and covered else math.inf
-    return Difference(*names, estimator, value, low, high, rows, more, doubt, covered)
+        more = rows * ((half / abs(value)) ** 2 - 1) if value and covered and trusted else math.inf
+    return Difference(*names, estimator, value, low, high, rows, more, doubt, covered, trusted)

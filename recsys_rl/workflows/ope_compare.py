@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from recsys_rl.ope.estimate import Estimate
+from recsys_rl.ope.estimate import Estimate, enough
 from recsys_rl.ope.judging import Difference, Judgement, difference
 from recsys_rl.workflows.ope_bench import Bench
 from recsys_rl.workflows.ope_config import LOGGED, TARGET
@@ -23,9 +23,12 @@ def compare(
         for x in (marked, bench.trusted, "snips", "wpdis")
         if all(x in judged[key].terms or key == LOGGED for key in keys)
     ]
-    name, doubts = str(shared[0]), []
-    if name == bench.trusted and name != marked:
-        doubts = ["Do not trust this: no estimator is recommended on this log."]
+    name = str(shared[0])
+    # snips and wpdis stand in for an estimator that can't be computed, and must meet its conditions.
+    good = name == marked or (
+        name != bench.trusted and all(enough(row) for row in rows if row.estimator == name)
+    )
+    doubts = [] if good else ["Do not trust this: no estimator is recommended on this log."]
     told: dict[str, list[str]] = {}  # the policies of each warning
     for key in keys:
         for row in table[key]:
@@ -43,4 +46,5 @@ def compare(
         bench.prepared.log.num_rows,
         doubt=" ".join(doubts),
         covered=all(row.covered for row in rows),
+        trusted=good,
     )
