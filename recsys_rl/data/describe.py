@@ -108,7 +108,8 @@ class Survey:
         gaps = {role: no_value(column) for role, column in series.items()}
         for role, rows in gaps.items():
             self.found.add(f"column {self.columns[role]!r} has no value", rows, start)
-        if "item" in series and self._is_slate(series["item"]):
+        slates = "item" in series and self._is_slate(series["item"])
+        if slates:
             self.hashes["item"].append(hashes_of(lists_in(series.pop("item")).explode().drop_nulls()))
         hashes = {role: hashes_of(series[role]) for role in ("user", "item") if role in series}
         for role in ("user", "item"):
@@ -123,6 +124,8 @@ class Survey:
                 self._numbers(role, series[role], ~gaps[role], start)
         if self.decisions is not None:
             self.decisions.add(start, piece, seconds)
+        elif "reward" in series and not slates:  # a slate may have a list of rewards
+            self._numbers("reward", series["reward"], ~gaps["reward"], start)
         self._keep_repeats(start, piece, hashes, seconds, gaps)
         if "policy" in series:
             for name, count in series["policy"].cast(pl.String).value_counts().rows():

@@ -24,9 +24,9 @@ Flags = NDArray[np.bool_]
 
 
 def is_log_of_decisions(columns: Mapping[str, str], names: Sequence[str]) -> bool:
-    """True if the file has a propensity, a reward, signals or candidates."""
-    known = {"propensity", "reward", "candidates"} & columns.keys()
-    return bool(known) or any(name.startswith("signal.") for name in names)
+    """True if the file has propensities, signals or candidates; logs of events have rewards (clicks) too."""
+    known = {"propensity", "candidates"} & columns.keys() or "probabilities" in names
+    return bool(known) or any(name.startswith(("signal.", "probability.", "propensity.")) for name in names)
 
 
 def has_meaning(name: str) -> bool:
