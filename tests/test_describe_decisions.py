@@ -107,6 +107,31 @@ def test_a_sound_log_has_no_problem(tmp_path: Path, ending: str) -> None:
     read_own(path)
 
 
+@pytest.mark.parametrize("kind", [pl.Categorical(), pl.Enum(["a", "b", "c"]), pl.Binary()])
+@pytest.mark.parametrize("lists", [False, True])
+def test_ids_may_be_of_any_type_of_text(tmp_path: Path, kind: pl.DataType, lists: bool) -> None:
+    rows = sessions()
+    frame = pl.DataFrame(rows | {"candidates": [x.split("|") for x in rows["candidates"]]})
+    frame = frame.with_columns(pl.col("item").cast(kind), pl.col("candidates").cast(pl.List(kind)))
+    if lists:
+        frame = frame.select(pl.exclude("item"), items=pl.concat_list("item"))
+    frame.write_parquet(tmp_path / "log.parquet")
+    found = describe(tmp_path / "log.parquet")
+    assert (found.items, found.shown_of_item, found.problems) == (3, (8, 8, 12), ())
+    assert found.most_frequent is not None and found.most_frequent[1] == 4
+    assert read_own(tmp_path / "log.parquet").items == ("a", "b", "c")
+
+
+def test_bytes_that_are_no_text_stay_apart(tmp_path: Path) -> None:
+    rows: Rows = {"item": [b"\xff", b"\xfe", b"a"], "reward": [0, 1, 1], "propensity": [0.5] * 3}
+    pl.DataFrame(rows | {"candidates": [[x, b"\xfd"] for x in rows["item"]]}).write_parquet(
+        tmp_path / "log.parquet"
+    )
+    found = describe(tmp_path / "log.parquet")
+    assert (found.items, found.shown_of_item, found.problems) == (3, (1, 1, 3), ())
+    assert read_own(tmp_path / "log.parquet").items == ("\\xfd", "\\xfe", "\\xff", "a")
+
+
 def test_single_decisions_with_the_same_user_and_item_are_no_repeats(tmp_path: Path) -> None:
     rows: Rows = {
         "user": ["u"] * 3 + ["v"],

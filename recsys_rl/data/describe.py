@@ -20,7 +20,7 @@ from recsys_rl.data.columns import OPTIONS, find_columns, is_logarithm
 from recsys_rl.data.describe_decisions import DecisionSurvey, has_meaning, is_log_of_decisions, lists_in
 from recsys_rl.data.description import Description, Found, Problem
 from recsys_rl.data.hashes import Hashes, hashes_of, mixed, repeats, sorted_counts
-from recsys_rl.data.read import NUMBER, TableFile, listed, open_table
+from recsys_rl.data.read import NUMBER, TableFile, listed, open_table, plain_texts
 from recsys_rl.data.times import UNCLEAR, order_of, times_of
 from recsys_rl.types import UserError
 
@@ -80,7 +80,7 @@ def pieces(table: TableFile, columns: Sequence[str]) -> Iterator[tuple[int, pl.D
     while True:
         piece = table.collect(scan.slice(start, PIECE))
         if piece.height:
-            yield start, piece
+            yield start, plain_texts(piece)
         start += piece.height
         if piece.height < PIECE:
             return

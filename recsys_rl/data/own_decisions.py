@@ -25,7 +25,7 @@ from recsys_rl.data.decisions import DecisionHeader, DecisionLog
 from recsys_rl.data.items import ItemFacts, read_items
 from recsys_rl.data.own_catalogue import own_catalogue
 from recsys_rl.data.own_columns import Reader, tensor_of
-from recsys_rl.data.read import NUMBER, open_table, short
+from recsys_rl.data.read import NUMBER, open_table, plain_texts, short
 from recsys_rl.errors import one_line
 from recsys_rl.types import Catalogue, Interface, UserError
 
@@ -67,7 +67,7 @@ def read_own(
     both = [x for x in table.names if plain_name(x) in ("propensity", "logprob")]
     if len(both) > 1 and wanted.get("propensity") is None:
         raise UserError(f"{name} has both {both[0]} and {both[1]}: give --propensity-column.")
-    frame = table.rows(table.names)
+    frame = plain_texts(table.rows(table.names))
     if frame.height == 0:
         raise UserError(f"{name} holds no decisions: give a log with at least one row.")
     read = Reader(name, frame, columns)
