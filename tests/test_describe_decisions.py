@@ -107,6 +107,37 @@ def test_a_sound_log_has_no_problem(tmp_path: Path, ending: str) -> None:
     read_own(path)
 
 
+@pytest.mark.parametrize(
+    ("column", "problem"),
+    [
+        ("propensity", "column 'propensity' has no finite number"),
+        ("step", "column 'step' has no whole number from 0 on"),
+        ("user", "column 'user' has a list in place of a name"),
+        ("session", "column 'session' has a list in place of a name"),
+        ("policy", "column 'policy' has a list in place of a name"),
+        ("reward", "column 'reward' has no finite number"),
+    ],
+)
+def test_lists_in_place_of_numbers_or_names(tmp_path: Path, column: str, problem: str) -> None:
+    rows = sessions() | {"policy": ["old"] * 12}
+    rows[column] = [[[x]] if column == "reward" else [x] for x in rows[column]]
+    pl.DataFrame(rows).write_parquet(tmp_path / "log.parquet")
+    assert describe(tmp_path / "log.parquet").problems == (Problem(problem, 12, 1),)
+    with pytest.raises(UserError, match=rf"log.parquet: column '{column}' has .*: give .*\.$") as error:
+        read_own(tmp_path / "log.parquet")
+    assert "\n" not in str(error.value)
+
+
+def test_rewards_and_propensities_may_be_categories(tmp_path: Path) -> None:
+    frame = pl.DataFrame(sessions())
+    frame = frame.with_columns(pl.col("reward", "propensity", "step").cast(pl.String).cast(pl.Categorical()))
+    frame.write_parquet(tmp_path / "log.parquet")
+    found = describe(tmp_path / "log.parquet")
+    assert found.ranges == {"propensity": (0.25, pytest.approx(5 / 12), 0.5), "reward": (0.0, 0.5, 1.0)}
+    assert found.problems == ()
+    assert read_own(tmp_path / "log.parquet").log.signals.flatten().tolist() == [0.0, 1.0, 0.5] * 4
+
+
 @pytest.mark.parametrize("kind", [pl.Categorical(), pl.Enum(["a", "b", "c"]), pl.Binary()])
 @pytest.mark.parametrize("lists", [False, True])
 def test_ids_may_be_of_any_type_of_text(tmp_path: Path, kind: pl.DataType, lists: bool) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from recsys_rl.data.clean import no_value, truths_as_numbers
+from recsys_rl.data.clean import floats, no_value
 from recsys_rl.data.description import Found
 from recsys_rl.data.hashes import hashes_of, mixed
 from recsys_rl.data.read import lists_of
@@ -100,28 +100,27 @@ class DecisionSurvey:
 
     def _outcome(self, start: int, column: pl.Series) -> None:
         """Rewards or signals: a number a row, or a list of them."""
-        gaps = no_value(column)
-        if column.name.startswith("signal."):  # those of the reward are counted as those of all roles
-            self.found.add(f"column {column.name!r} has no value", gaps, start)
+        name, gaps = column.name, no_value(column)
+        if name.startswith("signal."):  # those of the reward are counted as those of all roles
+            self.found.add(f"column {name!r} has no value", gaps, start)
         lists = lists_of(column)
         rows = np.arange(column.len())
         if lists is not None:
             another = (lists.list.len() != (self.slate_size or 1)).fill_null(False)
-            text = f"column {column.name!r} holds another number of values than the slate of its row"
+            text = f"column {name!r} holds another number of values than the slate of its row"
             self.found.add(text, another, start)
             rows = np.repeat(rows, lists.list.len().fill_null(0).to_numpy())
-            column = lists.filter(lists.list.len() > 0).explode().alias(column.name)
-        texts = column.dtype == pl.String
-        numbers = (truths_as_numbers(column) if texts else column).cast(pl.Float64, strict=False)
+            column = lists.filter(lists.list.len() > 0).explode()
+        numbers = floats(column)
         bad = np.zeros(gaps.len(), dtype=np.bool_)
         bad[rows[numbers.is_finite().fill_null(False).not_().to_numpy()]] = True
         wrong = pl.Series(bad) & ~gaps
-        self.found.add(f"column {column.name!r} has no finite number", wrong, start)
+        self.found.add(f"column {name!r} has no finite number", wrong, start)
         known = numbers.filter(numbers.is_finite().fill_null(False))
         if known.len():
             low, total, high = known.min(), known.sum(), known.max()
             part = (float(low), float(total), float(high), known.len())  # type: ignore[arg-type]
-            self.sums.setdefault(column.name, []).append(part)
+            self.sums.setdefault(name, []).append(part)
 
     def _keep(self, start: int, piece: pl.DataFrame, times: pl.Series | None) -> None:
         """Keep what the checks of sessions need; a step of -1 is unknown."""
@@ -129,7 +128,7 @@ class DecisionSurvey:
         steps = np.zeros(piece.height, dtype=np.int32)
         if self.by_step:
             column = piece[self.columns["step"]]
-            numbers = column.cast(pl.Float64, strict=False)
+            numbers = floats(column)
             sound = ((numbers == numbers.floor()) & (numbers >= 0) & (numbers < 2**31)).fill_null(False)
             text = f"column {column.name!r} has no whole number from 0 on"
             self.found.add(text, ~sound & ~no_value(column), start)

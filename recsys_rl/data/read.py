@@ -230,7 +230,10 @@ def parsing(where: str | Path) -> Iterator[None]:
 
 def short(value: object) -> str:
     """A value of a file as one short line; the value may have many lines."""
-    return repr(value[:37] + "..." if isinstance(value, str) and len(value) > 40 else value)
+    if isinstance(value, str):
+        return repr(value[:37] + "..." if len(value) > 40 else value)
+    text = repr(value)
+    return text[:37] + "..." if len(text) > 40 else text
 
 
 def listed(names: Sequence[str]) -> str:
