@@ -153,6 +153,20 @@ def test_ids_may_be_of_any_type_of_text(tmp_path: Path, kind: pl.DataType, lists
     assert read_own(tmp_path / "log.parquet").items == ("a", "b", "c")
 
 
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_whole_items_with_points_are_the_candidates_without(tmp_path: Path, ending: str) -> None:
+    items, path = [1.0, 2.0, 2.0**40, 3.0], tmp_path / f"log.{ending}"
+    frame = pl.DataFrame({"item": items, "reward": [0, 1, 1, 0], "propensity": [0.5] * 4})
+    frame = frame.with_columns(candidates=pl.Series([[int(x), 7] for x in items]))
+    if ending == "parquet":
+        frame.write_parquet(path)
+    else:
+        text = pl.col("candidates").cast(pl.List(pl.String)).list.join("|")
+        frame.with_columns(text).write_csv(path)
+    assert describe(path).problems == ()
+    assert read_own(path).items == ("1", "2", "3", "7", str(2**40))
+
+
 def test_bytes_that_are_no_text_stay_apart(tmp_path: Path) -> None:
     rows: Rows = {"item": [b"\xff", b"\xfe", b"a"], "reward": [0, 1, 1], "propensity": [0.5] * 3}
     pl.DataFrame(rows | {"candidates": [[x, b"\xfd"] for x in rows["item"]]}).write_parquet(

@@ -186,7 +186,17 @@ class DecisionSurvey:
 
 def _less(lists: pl.Series, others: pl.Series) -> pl.Series:
     """The number of distinct entries of each list that are not in the other."""
-    if lists.dtype != others.dtype:
-        lists, others = lists.cast(pl.List(pl.String)), others.cast(pl.List(pl.String))
+    if lists.dtype != others.dtype or lists.dtype == pl.List(pl.String):
+        lists, others = _as_text(lists), _as_text(others)
     frame = pl.DataFrame({"x": lists, "y": others.fill_null([])})
     return frame.select(pl.col("x").list.set_difference("y").list.drop_nulls().list.len()).to_series()
+
+
+def _as_text(lists: pl.Series) -> pl.Series:
+    """Lists of ids as text; 1.0, as programs write whole numbers of a column with gaps, is 1."""
+    one = pl.element()
+    if isinstance(lists.dtype, pl.List) and lists.dtype.inner in (pl.Float32, pl.Float64):
+        exact = (one == one.floor()) & (one.abs() < 2.0**53)
+        whole = pl.when(exact).then(one).cast(pl.Int64).cast(pl.String)
+        return lists.list.eval(pl.coalesce(whole, one.cast(pl.String)))
+    return lists.list.eval(one.cast(pl.String).str.replace(r"^([+-]?\d+)\.0*$", "$1"))
