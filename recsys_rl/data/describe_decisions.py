@@ -13,13 +13,15 @@ import polars as pl
 from numpy.typing import NDArray
 
 from recsys_rl.data.clean import floats, no_value
+from recsys_rl.data.columns import DECISION_NAMES, DECISION_STARTS
 from recsys_rl.data.description import Found
 from recsys_rl.data.hashes import hashes_of, mixed
 from recsys_rl.data.read import lists_of
 
 PADDING = -1  # an empty place of a list
-_NAMES = ("step", "exclude", "probabilities", "place_logprobs", "logger_logprobs", "terminated", "truncated")
-_STARTS = ("signal.", "context.", "probability.", "propensity.", "event_")
+# Recorded logs (data/decision_writer.py) have further columns.
+_NAMES = (*DECISION_NAMES, "exclude", "logger_logprobs")
+_STARTS = (*DECISION_STARTS, "event_")
 Flags = NDArray[np.bool_]
 
 

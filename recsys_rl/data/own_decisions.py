@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from recsys_rl.data.clean import whole_numbers
-from recsys_rl.data.columns import find_columns, not_read, plain_name
+from recsys_rl.data.columns import DECISION_NAMES, DECISION_STARTS, find_columns, not_read, plain_name
 from recsys_rl.data.decision_checks import check_rows
 from recsys_rl.data.decisions import DecisionHeader, DecisionLog
 from recsys_rl.data.items import ItemFacts, read_items
@@ -140,13 +140,9 @@ def read_own(
 
 def _unread(names: Sequence[str], columns: Mapping[str, str]) -> str:
     """A note about the columns that are neither in ``columns`` nor known by their name."""
-    known = [x for x in names if x in _KNOWN or x.startswith(_PREFIXES)]
+    known = [x for x in names if x in DECISION_NAMES or x.startswith(DECISION_STARTS)]
     hint = " (what a policy knew is read from columns context.NAME)"
     return not_read(names, {*known, *columns.values()}, hint)
-
-
-_KNOWN = ("step", "terminated", "truncated", "place_logprobs", "probabilities")
-_PREFIXES = ("signal.", "context.", "probability.", "propensity.")
 
 
 @contextlib.contextmanager
