@@ -48,6 +48,22 @@ def test_description_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pi
     ]
 
 
+@pytest.mark.parametrize("name", ["click", "reward"])
+def test_events_with_clicks_are_no_decisions(tmp_path: Path, name: str) -> None:
+    """Sessions are numbered for each user, and a repeat is one of user, item and time."""
+    (tmp_path / "log.csv").write_text(
+        f"user,item,session,timestamp,{name}\n"
+        "a,x,1,100,1\na,y,2,200,0\nb,x,1,100,true\nb,y,2,200,0\na,x,1,100,0\nb,z,2,300,maybe\n"
+    )
+    found = describe(tmp_path / "log.csv")
+    assert (found.users, found.items, found.sessions, found.slate_size) == (2, 3, 4, 1)
+    assert found.ranges == {name: (0.0, 0.4, 1.0)}
+    assert sorted(found.problems, key=lambda problem: problem.text) == [
+        Problem(f"column {name!r} has no finite number", 1, 6),
+        Problem("rows that repeat the user, item, time of an earlier row", 1, 5),
+    ]
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

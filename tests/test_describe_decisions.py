@@ -107,6 +107,76 @@ def test_a_sound_log_has_no_problem(tmp_path: Path, ending: str) -> None:
     read_own(path)
 
 
+@pytest.mark.parametrize(
+    ("column", "problem"),
+    [
+        ("propensity", "column 'propensity' has no finite number"),
+        ("step", "column 'step' has no whole number from 0 on"),
+        ("user", "column 'user' has a list in place of a name"),
+        ("session", "column 'session' has a list in place of a name"),
+        ("policy", "column 'policy' has a list in place of a name"),
+        ("reward", "column 'reward' has no finite number"),
+    ],
+)
+def test_lists_in_place_of_numbers_or_names(tmp_path: Path, column: str, problem: str) -> None:
+    rows = sessions() | {"policy": ["old"] * 12}
+    rows[column] = [[[x]] if column == "reward" else [x] for x in rows[column]]
+    pl.DataFrame(rows).write_parquet(tmp_path / "log.parquet")
+    assert describe(tmp_path / "log.parquet").problems == (Problem(problem, 12, 1),)
+    with pytest.raises(UserError, match=rf"log.parquet: column '{column}' has .*: give .*\.$") as error:
+        read_own(tmp_path / "log.parquet")
+    assert "\n" not in str(error.value)
+
+
+def test_rewards_and_propensities_may_be_categories(tmp_path: Path) -> None:
+    frame = pl.DataFrame(sessions())
+    frame = frame.with_columns(pl.col("reward", "propensity", "step").cast(pl.String).cast(pl.Categorical()))
+    frame.write_parquet(tmp_path / "log.parquet")
+    found = describe(tmp_path / "log.parquet")
+    assert found.ranges == {"propensity": (0.25, pytest.approx(5 / 12), 0.5), "reward": (0.0, 0.5, 1.0)}
+    assert found.problems == ()
+    assert read_own(tmp_path / "log.parquet").log.signals.flatten().tolist() == [0.0, 1.0, 0.5] * 4
+
+
+@pytest.mark.parametrize("kind", [pl.Categorical(), pl.Enum(["a", "b", "c"]), pl.Binary()])
+@pytest.mark.parametrize("lists", [False, True])
+def test_ids_may_be_of_any_type_of_text(tmp_path: Path, kind: pl.DataType, lists: bool) -> None:
+    rows = sessions()
+    frame = pl.DataFrame(rows | {"candidates": [x.split("|") for x in rows["candidates"]]})
+    frame = frame.with_columns(pl.col("item").cast(kind), pl.col("candidates").cast(pl.List(kind)))
+    if lists:
+        frame = frame.select(pl.exclude("item"), items=pl.concat_list("item"))
+    frame.write_parquet(tmp_path / "log.parquet")
+    found = describe(tmp_path / "log.parquet")
+    assert (found.items, found.shown_of_item, found.problems) == (3, (8, 8, 12), ())
+    assert found.most_frequent is not None and found.most_frequent[1] == 4
+    assert read_own(tmp_path / "log.parquet").items == ("a", "b", "c")
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_whole_items_with_points_are_the_candidates_without(tmp_path: Path, ending: str) -> None:
+    items, path = [1.0, 2.0, 2.0**40, 3.0], tmp_path / f"log.{ending}"
+    frame = pl.DataFrame({"item": items, "reward": [0, 1, 1, 0], "propensity": [0.5] * 4})
+    frame = frame.with_columns(candidates=pl.Series([[int(x), 7] for x in items]))
+    if ending == "parquet":
+        frame.write_parquet(path)
+    else:
+        text = pl.col("candidates").cast(pl.List(pl.String)).list.join("|")
+        frame.with_columns(text).write_csv(path)
+    assert describe(path).problems == ()
+    assert read_own(path).items == ("1", "2", "3", "7", str(2**40))
+
+
+def test_bytes_that_are_no_text_stay_apart(tmp_path: Path) -> None:
+    rows: Rows = {"item": [b"\xff", b"\xfe", b"a"], "reward": [0, 1, 1], "propensity": [0.5] * 3}
+    pl.DataFrame(rows | {"candidates": [[x, b"\xfd"] for x in rows["item"]]}).write_parquet(
+        tmp_path / "log.parquet"
+    )
+    found = describe(tmp_path / "log.parquet")
+    assert (found.items, found.shown_of_item, found.problems) == (3, (1, 1, 3), ())
+    assert read_own(tmp_path / "log.parquet").items == ("\\xfd", "\\xfe", "\\xff", "a")
+
+
 def test_single_decisions_with_the_same_user_and_item_are_no_repeats(tmp_path: Path) -> None:
     rows: Rows = {
         "user": ["u"] * 3 + ["v"],

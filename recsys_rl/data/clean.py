@@ -192,6 +192,13 @@ def numbers_of(column: pl.Series, role: str) -> Parsed:
     return numbers.set(bad, None), bad, rule, note
 
 
+def floats(column: pl.Series) -> pl.Series:
+    """Float64, null where a value is no number, as in a column of lists; `true` is 1 and `false` 0."""
+    if column.dtype.is_nested():
+        return pl.repeat(None, column.len(), dtype=pl.Float64, eager=True)
+    return (truths_as_numbers(column) if column.dtype == pl.String else column).cast(pl.Float64, strict=False)
+
+
 def truths_as_numbers(texts: pl.Series) -> pl.Series:
     """Texts with 1 in place of `true` and 0 in place of `false`, whatever their case."""
     words = texts.str.strip_chars().str.to_lowercase()

@@ -15,12 +15,12 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from recsys_rl.data.clean import no_value, numbers_of
+from recsys_rl.data.clean import floats, no_value, numbers_of
 from recsys_rl.data.columns import OPTIONS, find_columns, is_logarithm
 from recsys_rl.data.describe_decisions import DecisionSurvey, has_meaning, is_log_of_decisions, lists_in
 from recsys_rl.data.description import Description, Found, Problem
 from recsys_rl.data.hashes import Hashes, hashes_of, mixed, repeats, sorted_counts
-from recsys_rl.data.read import NUMBER, TableFile, listed, open_table
+from recsys_rl.data.read import NUMBER, TableFile, listed, open_table, plain_texts
 from recsys_rl.data.times import UNCLEAR, order_of, times_of
 from recsys_rl.types import UserError
 
@@ -80,7 +80,7 @@ def pieces(table: TableFile, columns: Sequence[str]) -> Iterator[tuple[int, pl.D
     while True:
         piece = table.collect(scan.slice(start, PIECE))
         if piece.height:
-            yield start, piece
+            yield start, plain_texts(piece)
         start += piece.height
         if piece.height < PIECE:
             return
@@ -108,7 +108,10 @@ class Survey:
         gaps = {role: no_value(column) for role, column in series.items()}
         for role, rows in gaps.items():
             self.found.add(f"column {self.columns[role]!r} has no value", rows, start)
-        if "item" in series and self._is_slate(series["item"]):
+            if role in ("user", "session", "policy") and series[role].dtype.is_nested():
+                self.found.add(f"column {self.columns[role]!r} has a list in place of a name", ~rows, start)
+        slates = "item" in series and self._is_slate(series["item"])
+        if slates:
             self.hashes["item"].append(hashes_of(lists_in(series.pop("item")).explode().drop_nulls()))
         hashes = {role: hashes_of(series[role]) for role in ("user", "item") if role in series}
         for role in ("user", "item"):
@@ -123,9 +126,13 @@ class Survey:
                 self._numbers(role, series[role], ~gaps[role], start)
         if self.decisions is not None:
             self.decisions.add(start, piece, seconds)
+        elif "reward" in series and not slates:  # a slate may have a list of rewards
+            self._numbers("reward", series["reward"], ~gaps["reward"], start)
         self._keep_repeats(start, piece, hashes, seconds, gaps)
         if "policy" in series:
-            for name, count in series["policy"].cast(pl.String).value_counts().rows():
+            nested = series["policy"].dtype.is_nested()
+            policies = pl.Series([], dtype=pl.String) if nested else series["policy"].cast(pl.String)
+            for name, count in policies.value_counts().rows():
                 self.policies[str(name)] = self.policies.get(str(name), 0) + count
         if "candidates" in series:
             for item, count in lists_in(series["candidates"]).explode().drop_nulls().value_counts().rows():
@@ -175,7 +182,7 @@ class Survey:
         name = self.columns[role]
         if role == "propensity":
             # Double precision: a probability of 1e-50 is above 0.
-            numbers = column.cast(pl.Float64, strict=False)
+            numbers = floats(column)
             numbers = numbers.exp() if is_logarithm(name) else numbers
             bad = numbers.is_finite().not_().fill_null(True)
             numbers = numbers.set(bad, None)

@@ -12,21 +12,23 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from recsys_rl.data.clean import no_value, truths_as_numbers
+from recsys_rl.data.clean import floats, no_value
+from recsys_rl.data.columns import DECISION_NAMES, DECISION_STARTS
 from recsys_rl.data.description import Found
 from recsys_rl.data.hashes import hashes_of, mixed
 from recsys_rl.data.read import lists_of
 
 PADDING = -1  # an empty place of a list
-_NAMES = ("step", "exclude", "probabilities", "place_logprobs", "logger_logprobs", "terminated", "truncated")
-_STARTS = ("signal.", "context.", "probability.", "propensity.", "event_")
+# Recorded logs (data/decision_writer.py) have further columns.
+_NAMES = (*DECISION_NAMES, "exclude", "logger_logprobs")
+_STARTS = (*DECISION_STARTS, "event_")
 Flags = NDArray[np.bool_]
 
 
 def is_log_of_decisions(columns: Mapping[str, str], names: Sequence[str]) -> bool:
-    """True if the file has a propensity, a reward, signals or candidates."""
-    known = {"propensity", "reward", "candidates"} & columns.keys()
-    return bool(known) or any(name.startswith("signal.") for name in names)
+    """True if the file has propensities, signals or candidates; logs of events have rewards (clicks) too."""
+    known = {"propensity", "candidates"} & columns.keys() or "probabilities" in names
+    return bool(known) or any(name.startswith(("signal.", "probability.", "propensity.")) for name in names)
 
 
 def has_meaning(name: str) -> bool:
@@ -100,28 +102,27 @@ class DecisionSurvey:
 
     def _outcome(self, start: int, column: pl.Series) -> None:
         """Rewards or signals: a number a row, or a list of them."""
-        gaps = no_value(column)
-        if column.name.startswith("signal."):  # those of the reward are counted as those of all roles
-            self.found.add(f"column {column.name!r} has no value", gaps, start)
+        name, gaps = column.name, no_value(column)
+        if name.startswith("signal."):  # those of the reward are counted as those of all roles
+            self.found.add(f"column {name!r} has no value", gaps, start)
         lists = lists_of(column)
         rows = np.arange(column.len())
         if lists is not None:
             another = (lists.list.len() != (self.slate_size or 1)).fill_null(False)
-            text = f"column {column.name!r} holds another number of values than the slate of its row"
+            text = f"column {name!r} holds another number of values than the slate of its row"
             self.found.add(text, another, start)
             rows = np.repeat(rows, lists.list.len().fill_null(0).to_numpy())
-            column = lists.filter(lists.list.len() > 0).explode().alias(column.name)
-        texts = column.dtype == pl.String
-        numbers = (truths_as_numbers(column) if texts else column).cast(pl.Float64, strict=False)
+            column = lists.filter(lists.list.len() > 0).explode()
+        numbers = floats(column)
         bad = np.zeros(gaps.len(), dtype=np.bool_)
         bad[rows[numbers.is_finite().fill_null(False).not_().to_numpy()]] = True
         wrong = pl.Series(bad) & ~gaps
-        self.found.add(f"column {column.name!r} has no finite number", wrong, start)
+        self.found.add(f"column {name!r} has no finite number", wrong, start)
         known = numbers.filter(numbers.is_finite().fill_null(False))
         if known.len():
             low, total, high = known.min(), known.sum(), known.max()
             part = (float(low), float(total), float(high), known.len())  # type: ignore[arg-type]
-            self.sums.setdefault(column.name, []).append(part)
+            self.sums.setdefault(name, []).append(part)
 
     def _keep(self, start: int, piece: pl.DataFrame, times: pl.Series | None) -> None:
         """Keep what the checks of sessions need; a step of -1 is unknown."""
@@ -129,7 +130,7 @@ class DecisionSurvey:
         steps = np.zeros(piece.height, dtype=np.int32)
         if self.by_step:
             column = piece[self.columns["step"]]
-            numbers = column.cast(pl.Float64, strict=False)
+            numbers = floats(column)
             sound = ((numbers == numbers.floor()) & (numbers >= 0) & (numbers < 2**31)).fill_null(False)
             text = f"column {column.name!r} has no whole number from 0 on"
             self.found.add(text, ~sound & ~no_value(column), start)
@@ -187,7 +188,17 @@ class DecisionSurvey:
 
 def _less(lists: pl.Series, others: pl.Series) -> pl.Series:
     """The number of distinct entries of each list that are not in the other."""
-    if lists.dtype != others.dtype:
-        lists, others = lists.cast(pl.List(pl.String)), others.cast(pl.List(pl.String))
+    if lists.dtype != others.dtype or lists.dtype == pl.List(pl.String):
+        lists, others = _as_text(lists), _as_text(others)
     frame = pl.DataFrame({"x": lists, "y": others.fill_null([])})
     return frame.select(pl.col("x").list.set_difference("y").list.drop_nulls().list.len()).to_series()
+
+
+def _as_text(lists: pl.Series) -> pl.Series:
+    """Lists of ids as text; 1.0, as programs write whole numbers of a column with gaps, is 1."""
+    one = pl.element()
+    if isinstance(lists.dtype, pl.List) and lists.dtype.inner in (pl.Float32, pl.Float64):
+        exact = (one == one.floor()) & (one.abs() < 2.0**53)
+        whole = pl.when(exact).then(one).cast(pl.Int64).cast(pl.String)
+        return lists.list.eval(pl.coalesce(whole, one.cast(pl.String)))
+    return lists.list.eval(one.cast(pl.String).str.replace(r"^([+-]?\d+)\.0*$", "$1"))

@@ -9,7 +9,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from recsys_rl.data.clean import no_value, truths_as_numbers
+from recsys_rl.data.clean import floats, no_value
 from recsys_rl.data.columns import is_logarithm
 from recsys_rl.data.decision_checks import check_distributions, check_probabilities
 from recsys_rl.data.read import listed, lists_of, short
@@ -58,17 +58,21 @@ class Reader:
             )
         return series
 
+    def _texts(self, column: str) -> pl.Series:
+        """The column as text, without gaps."""
+        series = self._filled(column)
+        if series.dtype.is_nested():
+            raise UserError(f"{self.name}: column {column!r} has lists: give one value in each row.")
+        return series.cast(pl.String)
+
     def _numbers(self, column: str, series: pl.Series, size: int = 1) -> Tensor:
         """(E size,) float64, from ``size`` values of each row."""
-        texts = series.dtype == pl.String
-        found = (truths_as_numbers(series) if texts else series).cast(pl.Float64, strict=False)
+        found = floats(series)
         bad = found.is_null() & series.is_not_null()
         if bad.any():
             place = int(bad.arg_true()[0])
-            row = place // size + 1
-            raise UserError(
-                f"{self.name}: column {column!r} has {short(series[place])} in row {row}: give numbers."
-            )
+            row, value = place // size + 1, short(series.slice(place, 1).to_list()[0])
+            raise UserError(f"{self.name}: column {column!r} has {value} in row {row}: give numbers.")
         return tensor_of(found)
 
     def ids(self, role: str) -> pl.Series:
@@ -102,7 +106,7 @@ class Reader:
         """The ids as text in ascending order, and the number (E,) of each row's; rows count without them."""
         if role not in self.columns:
             return None, torch.arange(self.frame.height)
-        texts = self._filled(self.columns[role]).cast(pl.String).str.strip_chars()
+        texts = self._texts(self.columns[role]).str.strip_chars()
         known = texts.unique().sort()
         places = {text: place for place, text in enumerate(known.to_list())}
         return known.to_list(), tensor_of(texts.replace_strict(places, return_dtype=pl.Int64))
@@ -252,7 +256,7 @@ class Reader:
         nobody = torch.zeros(self.frame.height, dtype=torch.int64)
         if "policy" not in self.columns:
             return ("the log's policy",), nobody, None, ""
-        texts = self._filled(self.columns["policy"]).cast(pl.String)
+        texts = self._texts(self.columns["policy"])
         names = texts.unique().sort().to_list()
         columns = [f"propensity.{name}" for name in names]
         if len(names) == 1 or any(column not in self.frame.columns for column in columns):
@@ -287,7 +291,7 @@ class Reader:
         """(E,) bool; False without the column."""
         if column not in self.frame.columns:
             return torch.zeros(self.frame.height, dtype=torch.bool)
-        texts = self._filled(column).cast(pl.String).str.to_lowercase()
+        texts = self._texts(column).str.to_lowercase()
         bad = (~texts.is_in(["true", "false", "1", "0"])).arg_true()
         if bad.len():
             row = int(bad[0])

@@ -19,13 +19,13 @@ import torch
 from torch import Tensor
 
 from recsys_rl.data.clean import whole_numbers
-from recsys_rl.data.columns import find_columns, not_read, plain_name
+from recsys_rl.data.columns import DECISION_NAMES, DECISION_STARTS, find_columns, not_read, plain_name
 from recsys_rl.data.decision_checks import check_rows
 from recsys_rl.data.decisions import DecisionHeader, DecisionLog
 from recsys_rl.data.items import ItemFacts, read_items
 from recsys_rl.data.own_catalogue import own_catalogue
 from recsys_rl.data.own_columns import Reader, tensor_of
-from recsys_rl.data.read import NUMBER, open_table, short
+from recsys_rl.data.read import NUMBER, open_table, plain_texts, short
 from recsys_rl.errors import one_line
 from recsys_rl.types import Catalogue, Interface, UserError
 
@@ -67,7 +67,7 @@ def read_own(
     both = [x for x in table.names if plain_name(x) in ("propensity", "logprob")]
     if len(both) > 1 and wanted.get("propensity") is None:
         raise UserError(f"{name} has both {both[0]} and {both[1]}: give --propensity-column.")
-    frame = table.rows(table.names)
+    frame = plain_texts(table.rows(table.names))
     if frame.height == 0:
         raise UserError(f"{name} holds no decisions: give a log with at least one row.")
     read = Reader(name, frame, columns)
@@ -140,13 +140,9 @@ def read_own(
 
 def _unread(names: Sequence[str], columns: Mapping[str, str]) -> str:
     """A note about the columns that are neither in ``columns`` nor known by their name."""
-    known = [x for x in names if x in _KNOWN or x.startswith(_PREFIXES)]
+    known = [x for x in names if x in DECISION_NAMES or x.startswith(DECISION_STARTS)]
     hint = " (what a policy knew is read from columns context.NAME)"
     return not_read(names, {*known, *columns.values()}, hint)
-
-
-_KNOWN = ("step", "terminated", "truncated", "place_logprobs", "probabilities")
-_PREFIXES = ("signal.", "context.", "probability.", "propensity.")
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import polars as pl
 
@@ -91,6 +91,34 @@ class TableFile:
         """The rows of a scan. Raises UserError if the file is damaged."""
         with parsing(self.path):
             return scan.collect()
+
+
+def plain_texts(frame: pl.DataFrame) -> pl.DataFrame:
+    """The frame with String in place of Categorical, Enum and Binary, also inside lists.
+
+    Bytes that are no UTF-8 are written as \\xff.
+    """
+    return frame.with_columns(_plain(column) for column in frame.get_columns())
+
+
+def _plain(column: pl.Series) -> pl.Series:
+    kind = column.dtype
+    if isinstance(kind, pl.Array):
+        column, kind = column.arr.to_list(), pl.List(kind.inner)
+    inner = kind.inner if isinstance(kind, pl.List) else kind
+    if inner not in (pl.Categorical, pl.Enum, pl.Binary):
+        return column
+    wanted = pl.List(pl.String) if isinstance(kind, pl.List) else pl.String()
+    try:
+        return column.cast(wanted)
+    except pl.exceptions.ComputeError:
+        return pl.Series(column.name, _decoded(column.to_list()), dtype=wanted)
+
+
+def _decoded(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_decoded(x) for x in value]
+    return value.decode(errors="backslashreplace") if isinstance(value, bytes) else value
 
 
 def lists_of(column: pl.Series) -> pl.Series | None:
@@ -202,7 +230,10 @@ def parsing(where: str | Path) -> Iterator[None]:
 
 def short(value: object) -> str:
     """A value of a file as one short line; the value may have many lines."""
-    return repr(value[:37] + "..." if isinstance(value, str) and len(value) > 40 else value)
+    if isinstance(value, str):
+        return repr(value[:37] + "..." if len(value) > 40 else value)
+    text = repr(value)
+    return text[:37] + "..." if len(text) > 40 else text
 
 
 def listed(names: Sequence[str]) -> str:
