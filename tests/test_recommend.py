@@ -35,8 +35,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def videos(folder: Path) -> Path:
-    """The working folder with runs on short-video and long-video, three suggestions each, too."""
+def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A working folder of its own with runs on short-video and long-video, three suggestions each."""
+    folder = tmp_path_factory.mktemp("videos")
     sizes = [*SIZES[:-1], "8", *RUN[len(SIZES) + 2 :], "--batch-size", "32"]
     run = ["train", "--data", "synthetic", *sizes]
     with pytest.MonkeyPatch.context() as patch:
@@ -134,7 +135,7 @@ def test_allowed_and_blocked_items(recommender: Recommender) -> None:
     [
         ("", "Give one of --user ID, --like TITLE and --users FILE."),
         ("--user 1 --like item", "Give one of --user ID, --like TITLE and --users FILE."),
-        ("--user 999", "There is no user with the id 999 in the data"),
+        ("--user 999", "There is no user with the id 999 among those whom training kept"),
         ("--like nothing", "No title begins with 'nothing': give another."),
         ("--users all", "--users and --out belong together"),
         ("--user 1 --out x.parquet", "--users and --out belong together"),
@@ -234,8 +235,9 @@ def test_history_of_a_platform_counts_as_watched(videos: Path) -> None:
 
 
 def test_hour_of_the_week_is_stated(
-    videos: Path, here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    videos: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir(videos)
     command = ["recommend", "--user", "3", "--k", "2", "--checkpoint", "runs/short-video/ppo.pt"]
     printed = []
     for hour in (["--hour", "68.7"], ["--hour", "1.6666666"], []):
@@ -256,8 +258,9 @@ def test_hour_of_the_week_is_stated(
 
 
 def test_command_prints_a_slate_in_its_order(
-    videos: Path, here: Path, capsys: pytest.CaptureFixture[str]
+    videos: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir(videos)
     command = ["recommend", "--user", "3", "--checkpoint", "runs/long-video/ppo.pt"]
     assert main(command) == 0
     said = capsys.readouterr()

@@ -265,8 +265,8 @@ class Recommender:
         for user in users:
             if user not in self.row_of_user:
                 raise UserError(
-                    f"There is no user with the id {shown(user)} in the data: give another id, or "
-                    "titles that a new user likes."
+                    f"There is no user with the id {shown(user)} among those whom training kept (users with "
+                    "enough likes): give another id, or titles that this user likes."
                 )
         return self.population.profile[[self.row_of_user[user] for user in users]]
 
