@@ -144,6 +144,6 @@ def recommend(
 def enough(row: Estimate) -> bool:
     """True if its weights fulfil what ``recommend`` asks of the trusted estimator's."""
     of = row.weights
-    if of is None or row.unsupported > LOST:
+    if of is None or not row.covered:
         return False
     return of.ess >= FEW and of.pareto_k < HEAVY and not of.far_from_one

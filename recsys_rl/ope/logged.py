@@ -172,18 +172,30 @@ def judge(prepared: Prepared, policy: Behaviour, draws: int) -> Judged:
 
 
 @torch.no_grad()
-def every_item(prepared: Prepared, policy: Probabilities) -> Actions | None:
-    """All I items of each row with their probabilities under the policy; None above PAIRS features."""
-    log, items = prepared.log, prepared.catalogue.num_items
-    if log.num_rows * items > PAIRS:
+def features_of(prepared: Prepared, items: Tensor) -> Tensor:
+    """(E, M, F) float32: the features of the items (E, M) in each row of the log."""
+    found = torch.zeros(*items.shape, prepared.rows.shape[1])
+    for at, obs in observations(prepared.log, prepared.catalogue):
+        for k in range(items.shape[1]):
+            found[at, k] = prepared.features(obs, items[at, k].unsqueeze(1))
+    return found
+
+
+def every_item(prepared: Prepared) -> Tensor | None:
+    """(E, I, F): the features of all I items in each row, for any policy; None above PAIRS of both."""
+    number, items = prepared.log.num_rows, prepared.catalogue.num_items
+    if number * items > PAIRS:
         return None
-    features = torch.zeros(log.num_rows, items, prepared.rows.shape[1])
-    probabilities = torch.zeros(log.num_rows, items, dtype=torch.float64)
-    for at, obs in observations(log, prepared.catalogue):
-        probabilities[at] = policy(at, obs).double()
-        for item in range(items):
-            features[at, item] = prepared.features(obs, torch.full((len(at), 1), item))
-    return Actions(features, probabilities)
+    return features_of(prepared, torch.arange(items).expand(number, -1))
+
+
+@torch.no_grad()
+def probabilities_of(prepared: Prepared, policy: Probabilities) -> Tensor:
+    """(E, I) float64: the policy's probability of every item in each row."""
+    found = torch.zeros(prepared.log.num_rows, prepared.catalogue.num_items, dtype=torch.float64)
+    for at, obs in observations(prepared.log, prepared.catalogue):
+        found[at] = policy(at, obs).double()
+    return found
 
 
 def weights(prepared: Prepared, logprobs: Tensor) -> Tensor:

@@ -37,7 +37,9 @@ from recsys_rl.ope.logged import (
     certain_mass,
     check_weights,
     every_item,
+    features_of,
     judge,
+    probabilities_of,
     sessions_of,
 )
 from recsys_rl.ope.logged_clusters import ClusterBench, k_means
@@ -156,6 +158,17 @@ class Bench:
         return Loggers(self.prepared, self.behaviours, self.own, self.fitted is not None)
 
     @cached_property
+    def every_item(self) -> Tensor | None:
+        """The features of all items in each row, the same for all policies; None if they are too many."""
+        return every_item(self.prepared)
+
+    def _all_items(self, policy: Probabilities) -> Actions | None:
+        """All items with the policy's probabilities; None if they are too many."""
+        if self.every_item is None:
+            return None
+        return Actions(self.every_item, probabilities_of(self.prepared, policy))
+
+    @cached_property
     def slates(self) -> SlateBench | None:
         """For slates of several items."""
         if self.places == 1:
@@ -204,7 +217,7 @@ class Bench:
             return policy.item_probabilities(obs, size)
 
         sums = self.places == 1 and not certain
-        actions = every_item(self.prepared, probabilities) if sums else None
+        actions = self._all_items(probabilities) if sums else None
         mine = judge(self.prepared, policy, draws if actions is None else 0)
         marginals = None
         if self.slates is not None and self.slates.numbers is not None:
@@ -237,20 +250,14 @@ class Bench:
         def probabilities(rows: Tensor, obs: Obs) -> Tensor:
             return every[rows]
 
-        actions = every_item(of, probabilities) or self._drawn(every)
+        actions = self._all_items(probabilities) or self._drawn(every)
         return self._judgement(name, target.logprobs, actions, places, probabilities, {})
 
     def _drawn(self, every: Tensor) -> Actions:
         """Items that are drawn with the probabilities ``every`` (E, I)."""
-        of = self.prepared
-        drawn = torch.multinomial(
-            every, self.options.draws, replacement=True, generator=self.streams["policy"]
-        )
-        features = torch.zeros(*drawn.shape, of.rows.shape[1])
-        for at, obs in observations(of.log, of.catalogue):
-            for k in range(drawn.shape[1]):
-                features[at, k] = of.features(obs, drawn[at, k].unsqueeze(1))
-        return Actions(features)
+        number, generator = self.options.draws, self.streams["policy"]
+        drawn = torch.multinomial(every, number, replacement=True, generator=generator)
+        return Actions(features_of(self.prepared, drawn))
 
     def _judgement(
         self,
