@@ -249,6 +249,11 @@ class Interface:
         """The place in Obs.context where each piece begins."""
         return tuple(accumulate((size for _, size in self.context), initial=0))[:-1]
 
+    def place_of(self, name: str) -> slice:
+        """The place in Obs.context of the piece with this name. Raises KeyError if there is none."""
+        places = zip(self.starts, self.context, strict=True)
+        return {known: slice(at, at + size) for at, (known, size) in places}[name]
+
     @property
     def place_sizes(self) -> tuple[int, ...]:
         """Number of alternatives of each place of an action, (K,)."""

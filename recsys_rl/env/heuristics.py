@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from recsys_rl.data.attributes import zscore
+from recsys_rl.functional import categorical
 from recsys_rl.functional.top_k import highest
 from recsys_rl.protocols import Heuristic, Policy
 from recsys_rl.types import Action, Catalogue, Interface, Obs
@@ -30,11 +33,11 @@ class UpNext:
     weight: float
 
     def act(self, obs: Obs, greedy: bool = False) -> Action:
-        profile, current = (piece(obs, self.interface, name) for name in ("profile", "current_item"))
+        profile, current = (obs.context[:, self.interface.place_of(x)] for x in ("profile", "current_item"))
         playing = current.any(1, keepdim=True)
         query = torch.where(playing, torch.lerp(current, profile, self.weight), profile)  # (N, D)
         scores = query @ self.catalogue.embedding.T  # (N, I)
-        scores = scores.masked_fill(~obs.allowed(self.catalogue.num_items), -torch.inf)
+        scores = categorical.mask_logits(scores, obs.allowed(self.catalogue.num_items))
         return Action.certain(highest(scores, self.interface.slate_size))
 
 
@@ -51,28 +54,28 @@ class FreshCreators:
     popularity: float
     gap: int
 
+    @cached_property
+    def creator(self) -> Tensor:
+        """(I,) int64"""
+        return self.catalogue.attributes["creator"].long()
+
+    @cached_property
+    def popular(self) -> Tensor:
+        """(I,): z(log popularity_i)."""
+        return zscore((self.catalogue.popularity + 1e-3).log())
+
     def act(self, obs: Obs, greedy: bool = False) -> Action:
         assert obs.history is not None
-        creator = self.catalogue.attributes["creator"].long()  # (I,)
-        logs = (self.catalogue.popularity + 1e-3).log()
-        popular = (logs - logs.mean()) / logs.std(correction=0).clamp_min(1e-6)
-        scores = piece(obs, self.interface, "profile") @ self.catalogue.embedding.T  # (N, I)
-        scores = scores + self.popularity * popular
+        creator = self.creator
+        profile = obs.context[:, self.interface.place_of("profile")]
+        scores = profile @ self.catalogue.embedding.T + self.popularity * self.popular  # (N, I)
         allowed = obs.allowed(self.catalogue.num_items)  # (N, I)
         last = obs.history[:, -self.gap :]  # (N, G)
         recent = torch.where(last >= 0, creator[last.clamp_min(0)], -1)
         seen = torch.zeros(len(scores), int(creator.max()) + 2, dtype=torch.bool, device=scores.device)
         fresh = allowed & ~seen.scatter(1, recent + 1, True)[:, creator + 1]
         fresh = torch.where(fresh.any(1, keepdim=True), fresh, allowed)
-        return Action.certain(highest(scores.masked_fill(~fresh, -torch.inf), 1))
-
-
-def piece(obs: Obs, interface: Interface, name: str) -> Tensor:
-    """The part of ``Obs.context`` with this name, (N, size)."""
-    names = [piece for piece, _ in interface.context]
-    at = names.index(name)
-    start = interface.starts[at]
-    return obs.context[:, start : start + interface.context[at][1]]
+        return Action.certain(highest(categorical.mask_logits(scores, fresh), 1))
 
 
 def up_next(catalogue: Catalogue, interface: Interface) -> dict[str, Policy]:
