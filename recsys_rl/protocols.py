@@ -316,6 +316,8 @@ class Simulator(Protocol):
 Preset = Mapping[str, Mapping[str, Any]]  # fields by section, as in a TOML file
 
 
+SEERS = ("myopic", "credited", "oracle", "informed", "planner")
+"""Rows of the table whose policies read the simulator's hidden state, which no recommender sees."""
 TRADE = "trade-"
 """Names of rows that are heuristics of the platform's trade begin with this."""
 

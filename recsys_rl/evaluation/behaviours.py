@@ -14,13 +14,10 @@ from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.evaluation.checkpoints import row_name
 from recsys_rl.evaluation.players import Table, references
 from recsys_rl.make import make_agent
-from recsys_rl.protocols import Behaviour
+from recsys_rl.protocols import SEERS, Behaviour
 from recsys_rl.schema import did_you_mean
 from recsys_rl.types import Obs, UserError
 from recsys_rl.utils.seeding import stream_seed
-
-SEERS = ("myopic", "credited", "oracle", "informed", "planner")
-"""Upper references, which read the simulator's state at the present step."""
 
 
 def check_once(names: Sequence[str]) -> None:

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from recsys_rl.experience.rollout import Sessions
+from recsys_rl.report.categories import STAY
 from recsys_rl.types import Catalogue
 
 NAMED = 5  # categories with a row of their own
 OTHERS = "others"
-TAKEN = (OTHERS, "users still there")  # names of other rows: a category of that name is among the others
+TAKEN = (OTHERS, STAY)  # names of other rows: a category of that name is among the others
 BINS = 20  # most parts of a session
 FEWEST = 0.1  # share of the users who must still be there, or else a part has too few items to draw
 

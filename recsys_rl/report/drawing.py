@@ -12,10 +12,8 @@ import re
 from collections.abc import Callable, Sequence
 from html import escape
 
-from recsys_rl.protocols import TRADE
+from recsys_rl.protocols import SEERS, TRADE
 
-INSIDE = ("myopic", "credited", "informed", "oracle", "planner")
-"""Policies that read the simulator's hidden state, which no recommender sees."""
 BASELINES = ("untrained", "random", "popularity", "one-item", "static-list", "mf", "mmr", "rule")
 LONGEST_LABEL = 22  # letters of a name in a chart, so that there is room for the bars
 LETTER = 8.2
@@ -51,7 +49,7 @@ stroke-linejoin:round}
 
 def kind(policy: str) -> str:
     """``inside`` (sees the simulator), ``baseline`` (no reinforcement learning) or ``learned`` (the rest)."""
-    if policy in INSIDE:
+    if policy in SEERS:
         return "inside"
     return "baseline" if policy in BASELINES or policy.startswith(TRADE) else "learned"
 

@@ -17,7 +17,7 @@ from recsys_rl.data.own_catalogue import knows_items
 from recsys_rl.data.own_decisions import OwnLog
 from recsys_rl.data.target import Ids, Target, check_support, read_target
 from recsys_rl.data.transitions import observations
-from recsys_rl.evaluation.behaviours import SEERS, Behaviours
+from recsys_rl.evaluation.behaviours import Behaviours
 from recsys_rl.ope.bandit import BANDIT, CLIPPED
 from recsys_rl.ope.diagnostics import unsupported_mass
 from recsys_rl.ope.estimate import estimated, with_doubt
@@ -54,7 +54,7 @@ from recsys_rl.ope.logged_slates import (
 from recsys_rl.ope.propensities import WARNING, PropensityFit
 from recsys_rl.ope.sequential import SEQUENTIAL
 from recsys_rl.ope.world import Worlds, fit_world, world
-from recsys_rl.protocols import Behaviour
+from recsys_rl.protocols import SEERS, Behaviour
 from recsys_rl.types import Feedback, Obs, UserError
 from recsys_rl.workflows.ope_config import LOGGED, OpeConfig
 from recsys_rl.workflows.ope_errors import errors_of

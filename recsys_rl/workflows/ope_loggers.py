@@ -10,10 +10,10 @@ from torch import Tensor
 
 from recsys_rl.agents.baselines import RandomPolicy
 from recsys_rl.data.own_decisions import OwnLog
-from recsys_rl.evaluation.behaviours import SEERS, Behaviours
+from recsys_rl.evaluation.behaviours import Behaviours
 from recsys_rl.ope.logged import Prepared, Probabilities, judge
 from recsys_rl.ope.logged_slates import uniform_choices
-from recsys_rl.protocols import Behaviour
+from recsys_rl.protocols import SEERS, Behaviour
 from recsys_rl.types import Obs
 
 

@@ -19,11 +19,11 @@ from recsys_rl.data.decision_writer import ROWS, DecisionWriter
 from recsys_rl.data.decisions import DecisionHeader, DecisionLog, catalogue_hash, concatenate
 from recsys_rl.dials import Seed
 from recsys_rl.env.rec_env import RecEnv
-from recsys_rl.evaluation.behaviours import SEERS, Behaviours, check_once
+from recsys_rl.evaluation.behaviours import Behaviours, check_once
 from recsys_rl.evaluation.players import Table
 from recsys_rl.experience.record import record as record_sessions
 from recsys_rl.lookup import DEFAULT_ALGO, platform_of
-from recsys_rl.protocols import Behaviour
+from recsys_rl.protocols import SEERS, Behaviour
 from recsys_rl.schema import Count, Range, check_fields
 from recsys_rl.types import Population, UserError
 from recsys_rl.utils.files import check_writable
