@@ -17,8 +17,14 @@ from numpy.typing import NDArray
 
 from recsys_rl.data.clean import floats, no_value, numbers_of
 from recsys_rl.data.columns import OPTIONS, find_columns, is_logarithm
-from recsys_rl.data.describe_decisions import DecisionSurvey, has_meaning, is_log_of_decisions, lists_in
-from recsys_rl.data.description import Description, Found, Problem
+from recsys_rl.data.describe_decisions import (
+    DecisionSurvey,
+    has_meaning,
+    is_log_of_decisions,
+    is_slate,
+    lists_in,
+)
+from recsys_rl.data.description import Description, Found, Part, Problem, part_of
 from recsys_rl.data.hashes import Hashes, hashes_of, mixed, repeats, sorted_counts
 from recsys_rl.data.read import NUMBER, TableFile, listed, open_table, plain_texts
 from recsys_rl.data.times import UNCLEAR, order_of, times_of
@@ -98,7 +104,7 @@ class Survey:
         self.shown: dict[Any, int] = {}
         self.times: list[float] = []
         self.dates = False  # some times are texts or dates, no numbers
-        self.sums: dict[str, list[tuple[float, float, float, int]]] = {}
+        self.sums: dict[str, list[Part]] = {}
         self.inverse: list[tuple[float, int]] = []
         self.policies: dict[str, int] = {}
 
@@ -110,7 +116,7 @@ class Survey:
             self.found.add(f"column {self.columns[role]!r} has no value", rows, start)
             if role in ("user", "session", "policy") and series[role].dtype.is_nested():
                 self.found.add(f"column {self.columns[role]!r} has a list in place of a name", ~rows, start)
-        slates = "item" in series and self._is_slate(series["item"])
+        slates = "item" in series and is_slate(series["item"])
         if slates:
             self.hashes["item"].append(hashes_of(lists_in(series.pop("item")).explode().drop_nulls()))
         hashes = {role: hashes_of(series[role]) for role in ("user", "item") if role in series}
@@ -137,9 +143,6 @@ class Survey:
         if "candidates" in series:
             for item, count in lists_in(series["candidates"]).explode().drop_nulls().value_counts().rows():
                 self.shown[item] = self.shown.get(item, 0) + count
-
-    def _is_slate(self, items: pl.Series) -> bool:
-        return self.columns["item"] == "items" or isinstance(items.dtype, pl.List | pl.Array)
 
     def _times(self, start: int, column: pl.Series, gaps: pl.Series) -> pl.Series:
         """The times in seconds."""
@@ -201,10 +204,8 @@ class Survey:
             )
             sound = numbers.filter(~wrong).drop_nulls()
             self.inverse.append((float((1 / sound).sum()), sound.len()))
-        known = numbers.drop_nulls().cast(pl.Float64)
-        if known.len():
-            low, total, high = known.min(), known.sum(), known.max()
-            self.sums.setdefault(role, []).append((float(low), float(total), float(high), known.len()))  # type: ignore[arg-type]
+        for part in part_of(numbers.drop_nulls().cast(pl.Float64)):
+            self.sums.setdefault(role, []).append(part)
 
     def finish(self, table: TableFile) -> Description:
         """The description; the hashes are given up one after another."""
@@ -271,7 +272,7 @@ class Survey:
         name = self.columns["item"]
         for _, piece in pieces(table, [name]):
             items = piece[name]
-            if self._is_slate(items):
+            if is_slate(items):
                 items = lists_in(items).explode().drop_nulls()
             found = np.flatnonzero(hashes_of(items) == most[0])
             if len(found):
@@ -279,7 +280,7 @@ class Survey:
         raise AssertionError("the item of a hash is in the file")
 
 
-def _range(parts: Sequence[tuple[float, float, float, int]]) -> tuple[float, float, float]:
+def _range(parts: Sequence[Part]) -> tuple[float, float, float]:
     lows, totals, highs, counts = zip(*parts, strict=True)
     return min(lows), sum(totals) / sum(counts), max(highs)
 

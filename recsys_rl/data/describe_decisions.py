@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from recsys_rl.data.clean import floats, no_value
 from recsys_rl.data.columns import DECISION_NAMES, DECISION_STARTS
-from recsys_rl.data.description import Found
+from recsys_rl.data.description import Found, Part, part_of
 from recsys_rl.data.hashes import hashes_of, mixed
 from recsys_rl.data.read import lists_of
 
@@ -34,6 +34,11 @@ def is_log_of_decisions(columns: Mapping[str, str], names: Sequence[str]) -> boo
 def has_meaning(name: str) -> bool:
     """True for a column that only a log of decisions has, by its name."""
     return name in _NAMES or name.startswith(_STARTS)
+
+
+def is_slate(column: pl.Series) -> bool:
+    """True if a column of items holds a slate in each row, by its name or its type."""
+    return column.name == "items" or isinstance(column.dtype, pl.List | pl.Array)
 
 
 def lists_in(column: pl.Series) -> pl.Series:
@@ -57,7 +62,7 @@ class DecisionSurvey:
         # A log without steps may show an item twice to a user: only a whole row can be a repeat.
         self.whole_rows = not self.by_step and bool({"session", "time"} & columns.keys())
         self.slate_size: int | None = None
-        self.sums: dict[str, list[tuple[float, float, float, int]]] = {}
+        self.sums: dict[str, list[Part]] = {}
         self.parts: dict[str, list[NDArray[Any]]] = {"session": [], "step": [], "user": [], "time": []}
 
     def reads(self) -> list[str]:
@@ -82,7 +87,7 @@ class DecisionSurvey:
 
     def _items(self, start: int, piece: pl.DataFrame) -> None:
         column = piece[self.columns["item"]]
-        slate = self.columns["item"] == "items" or isinstance(column.dtype, pl.List | pl.Array)
+        slate = is_slate(column)
         shown = lists_in(column if slate else column.to_frame().select(pl.concat_list(pl.all())).to_series())
         if slate:
             listed = lists_of(column)
@@ -118,10 +123,7 @@ class DecisionSurvey:
         bad[rows[numbers.is_finite().fill_null(False).not_().to_numpy()]] = True
         wrong = pl.Series(bad) & ~gaps
         self.found.add(f"column {name!r} has no finite number", wrong, start)
-        known = numbers.filter(numbers.is_finite().fill_null(False))
-        if known.len():
-            low, total, high = known.min(), known.sum(), known.max()
-            part = (float(low), float(total), float(high), known.len())  # type: ignore[arg-type]
+        for part in part_of(numbers.filter(numbers.is_finite().fill_null(False))):
             self.sums.setdefault(name, []).append(part)
 
     def _keep(self, start: int, piece: pl.DataFrame, times: pl.Series | None) -> None:

@@ -41,6 +41,18 @@ class Found:
         return [Problem(text, count, row) for text, (count, row) in self.problems.items()]
 
 
+Part = tuple[float, float, float, int]
+"""Of the numbers of a piece: the lowest, their sum, the highest, how many."""
+
+
+def part_of(numbers: pl.Series) -> list[Part]:
+    """The part of these numbers, without gaps; empty if there are none."""
+    if numbers.is_empty():
+        return []
+    low, total, high = numbers.min(), numbers.sum(), numbers.max()
+    return [(float(low), float(total), float(high), numbers.len())]  # type: ignore[arg-type]
+
+
 @dataclass(frozen=True)
 class Description:
     """Facts about a log file. A count is None, and a mapping is empty, if the file has no such column."""

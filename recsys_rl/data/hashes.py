@@ -15,9 +15,7 @@ Hashes = NDArray[np.uint64]
 
 
 def hashes_of(column: pl.Series) -> Hashes:
-    """(n,) uint64, the same for equal values of all pieces."""
-    if column.dtype in (pl.Categorical, pl.Enum):
-        column = column.cast(pl.String)
+    """(n,) uint64, the same for equal values of all pieces (of ``read.plain_texts``)."""
     if column.dtype == pl.String:
         column = column.str.strip_chars()
     return column.hash(seed=7).to_numpy()

@@ -13,10 +13,12 @@ from numpy.typing import NDArray
 from recsys_rl.data.clean import Missing, Problems, no_value
 from recsys_rl.data.columns import find_columns
 from recsys_rl.data.describe import HEADLESS, pieces
+from recsys_rl.data.description import Found
 from recsys_rl.data.read import TableFile, listed, open_table, parsing, short
 from recsys_rl.data.times import UNCLEAR, order_of, times_of
 from recsys_rl.types import UserError
 
+GAPS, WRONG = "rows without a value", "rows with a wrong value"
 _USER_STREAM = 21  # one of the independent streams of the seed
 
 
@@ -65,34 +67,38 @@ def split_by_time(
 
 def _times(table: TableFile, column: str, order: str, missing: Missing) -> tuple[NDArray[np.float64], int]:
     """The times in seconds, and the number of rows without one. Raises UserError with all wrong rows."""
-    problems, seconds = Problems(str(table.path)), []
-    gaps, wrong = [0, 0], [0, 0]  # counts and first rows
+    found, seconds = Found(), []
     example, rule = "", ""
     for start, piece in pieces(table, [column]):
-        found, bad, why, _ = times_of(piece[column], "time", order)
+        parsed, bad, why, _ = times_of(piece[column], "time", order)
         no = no_value(piece[column])
-        _count(gaps, no, start)
-        if _count(wrong, bad & ~no, start):
-            example, rule = short(piece[column][wrong[1] - 1 - start]), why
-        seconds.append(found.drop_nulls().cast(pl.Float64).to_numpy())
-    if gaps[0] and missing == "refuse":
-        problems.gaps(column, *gaps)
-    if wrong[0]:
-        more = f" (and {wrong[0] - 1:,} more rows)" * (wrong[0] > 1)
-        problems.add(f"column {column!r} has {example} in row {wrong[1]}{more}", rule)
+        found.add(GAPS, no, start)
+        wrong = (bad & ~no).arg_true()
+        if wrong.len() and WRONG not in found.problems:
+            example, rule = short(piece[column][int(wrong[0])]), why
+        found.add(WRONG, bad & ~no, start)
+        seconds.append(parsed.drop_nulls().cast(pl.Float64).to_numpy())
+    problems = Problems(str(table.path))
+    dropped = _gaps(problems, column, found, missing)
+    if WRONG in found.problems:
+        count, row = found.problems[WRONG]
+        more = f" (and {count - 1:,} more rows)" * (count > 1)
+        problems.add(f"column {column!r} has {example} in row {row}{more}", rule)
     problems.refuse()
     times = np.concatenate(seconds) if seconds else np.zeros(0)
     if len(times) == 0:
         raise UserError(f"{table.path} holds no rows: give a log with at least one.")
-    return times, gaps[0]
+    return times, dropped
 
 
-def _count(so_far: list[int], rows: pl.Series, start: int) -> bool:
-    """Add the rows with True to the count and the first row, from 1; True if they are the first."""
-    count = int(rows.sum())
-    first = count > 0 and so_far[0] == 0
-    so_far[:] = [so_far[0] + count, start + int(rows.arg_true()[0]) + 1 if first else so_far[1]]
-    return first
+def _gaps(problems: Problems, column: str, found: Found, missing: Missing) -> int:
+    """The number of rows without a value in the column, which are a problem unless they are dropped."""
+    if GAPS not in found.problems:
+        return 0
+    count, row = found.problems[GAPS]
+    if missing == "refuse":
+        problems.gaps(column, count, row)
+    return count
 
 
 def _with_values(scan: pl.LazyFrame, column: str, gaps: int) -> pl.LazyFrame:
@@ -120,20 +126,19 @@ def split_by_user(
     """
     table = open_table(path, separator, HEADLESS)
     name = find_columns(path, table.names, given or {}, ("user",), ("user",))[0]["user"]
-    gaps = [0, 0]
+    found = Found()
     for start, piece in pieces(table, [name]):
-        _count(gaps, no_value(piece[name]), start)
+        found.add(GAPS, no_value(piece[name]), start)
     problems = Problems(str(path))
-    if gaps[0] and missing == "refuse":
-        problems.gaps(name, *gaps)
+    gone = _gaps(problems, name, found, missing)
     problems.refuse()
-    scan = _with_values(table.scan(table.names), name, gaps[0])
-    some = _with_values(table.scan([name]), name, gaps[0])
+    scan = _with_values(table.scan(table.names), name, gone)
+    some = _with_values(table.scan([name]), name, gone)
     users = table.collect(some.select(pl.col(name).unique()))[name].sort()
     drawn = np.random.default_rng([_USER_STREAM, seed]).permutation(users.len())[
         : round(fraction * users.len())
     ]
-    return *_by_keys(table, scan, users.gather(np.sort(drawn)).to_frame(), [name], train, test), gaps[0]
+    return *_by_keys(table, scan, users.gather(np.sort(drawn)).to_frame(), [name], train, test), gone
 
 
 def _by_keys(
