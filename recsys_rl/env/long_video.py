@@ -59,7 +59,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -160,6 +160,15 @@ class LongVideoState:
     idle: Tensor  # (N,) int64: requests in a row without a pick and without a finished quarter
     luck: Tensor  # (N, 2) int64 in 0 .. MODULUS - 1: in place of draws where there is no generator
     life: visits.Life = field(default_factory=dict)  # (N,) each; empty if an episode is one visit
+
+
+class Odds(NamedTuple):
+    """Probabilities of a request with each item alone in the first place."""
+
+    picks: Tensor  # (N, b): the user picks the item
+    starts: Tensor  # (N, b): the item starts, by a pick or by itself
+    goes_on: Tensor  # (N,): another quarter of the video that plays is watched, if nothing is picked
+    ends: Tensor  # (N,): and it is the last
 
 
 @dataclass(frozen=True)
@@ -437,10 +446,8 @@ class LongVideo(visits.Visiting):
         of_playing = self._affinity_of_current(state)  # (N,)
         hold, none = self._hold(state, of_playing)  # (N,) each
         subscribes = self._subscribes(state, of_playing)  # (N,), after a whole video
-        p = self._picks(state, affinity, none, block)  # (N, b)
+        p, starts, goes_on, ends = self._odds(state, affinity, hold, none, block)
         playing = (state.current >= 0).float()  # (N,)
-        goes_on = playing * hold.sigmoid()  # (N,)
-        ends = goes_on * (state.quarters == QUARTERS - 1)  # (N,)
         done = state.quarters / QUARTERS  # (N,)
 
         def paid(completion: Tensor) -> Tensor:  # (N,): by leaving the current video
@@ -450,14 +457,12 @@ class LongVideo(visits.Visiting):
         left_now = paid(done)
         stays = (1 - goes_on) * left_now + ends * paid(torch.ones_like(hold))  # (N,): expected without a pick
         mean = state.watched / column(state.num_watched.clamp_min(1))  # (N, D)
-        starts = torch.addcmul(column(ends), p, column(1 - ends))  # (N, b): by a pick or by itself
         start = (w_sameness * mean) @ embedding.T + w_ad * config.ad_share * config.ad_click_rate  # (N, b)
         reward = torch.addcmul(column(stays), p, column(w_click + left_now - stays)).addcmul_(starts, start)
 
-        holds = torch.add(self.hold_of_item[block], affinity, alpha=config.hold_gain).sigmoid_()  # (N, b)
         of_current = expected_completion(hold.sigmoid(), state.quarters)  # (N,)
         lost, kept = playing * (of_current - done), playing * (of_current - config.trust_midpoint)  # (N,)
-        trust = torch.addcmul(column(kept), starts, expected_completion(holds) - config.trust_midpoint)
+        trust = torch.addcmul(column(kept), starts, self._completes(affinity, block) - config.trust_midpoint)
         trust = trust.addcmul_(p, column(-lost)).mul_(config.trust_rate)  # (N, b)
         return reward, torch.minimum(trust, column(1 - state.trust))
 
@@ -466,17 +471,14 @@ class LongVideo(visits.Visiting):
 
         They are counted as if nothing took the user away from the item once it has started.
         """
-        state, config, embedding = user_state, self.config, self.catalogue.embedding[block]
+        state = user_state
         w_complete, _, w_subscribe, *_ = stream_weights(self.streams).tolist()
-        affinity = state.taste @ embedding.T  # (N, b)
+        affinity = state.taste @ self.catalogue.embedding[block].T  # (N, b)
         hold, none = self._hold(state, self._affinity_of_current(state))  # (N,) each
-        p = self._picks(state, affinity, none, block)  # (N, b)
-        ends = (state.current >= 0) * (state.quarters == QUARTERS - 1) * hold.sigmoid()  # (N,)
-        starts = p + (1 - p) * column(ends)  # (N, b)
-        completes = expected_completion((self.hold_of_item[block] + config.hold_gain * affinity).sigmoid())
+        starts = self._odds(state, affinity, hold, none, block).starts
         already = rows.rows_hold(state.subscribed, self.creator[block].expand(len(affinity), -1).contiguous())
         subscribes = self._subscribes_to(affinity).masked_fill(already, 0.0)  # (N, b)
-        later = completes * (w_complete + w_subscribe * subscribes)
+        later = self._completes(affinity, block) * (w_complete + w_subscribe * subscribes)
         return self.expected_reward(state, block).addcmul_(starts, later)
 
     def patience(self, user_state: LongVideoState) -> Tensor:
@@ -500,11 +502,21 @@ class LongVideo(visits.Visiting):
         want = torch.add(config.lure_gain * catch, affinity, alpha=config.want_gain)
         return want.add_(wear, alpha=-config.wear_gain).add_(column(offset))
 
-    def _picks(self, state: LongVideoState, affinity: Tensor, none: Tensor, block: slice) -> Tensor:
-        """Probability (N, b) that the user picks each item, alone in the first place, from u . e_i (N, b)."""
+    def _odds(
+        self, state: LongVideoState, affinity: Tensor, hold: Tensor, none: Tensor, block: slice
+    ) -> Odds:
+        """Of u . e_i (N, b), and of ``hold`` and ``none`` (N,) each, as ``_hold`` returns them."""
         wear = state.wear @ self.categories[block].T  # (N, b)
         want = self._want(affinity, self.catch[block], wear, state.trust)
-        return want.sub_(column(none)).sigmoid_()
+        picks = want.sub_(column(none)).sigmoid_()  # (N, b)
+        goes_on = (state.current >= 0).float() * hold.sigmoid()  # (N,)
+        ends = goes_on * (state.quarters == QUARTERS - 1)  # (N,)
+        return Odds(picks, torch.addcmul(column(ends), picks, column(1 - ends)), goes_on, ends)
+
+    def _completes(self, affinity: Tensor, block: slice) -> Tensor:
+        """Expected completion (N, b) of each item once it has started, from u . e_i (N, b)."""
+        holds = torch.add(self.hold_of_item[block], affinity, alpha=self.config.hold_gain).sigmoid_()
+        return expected_completion(holds)
 
     def _affinity_of_current(self, state: LongVideoState) -> Tensor:
         """u . e_c (N,) of the video that plays, or of any video at home."""
