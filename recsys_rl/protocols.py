@@ -332,7 +332,7 @@ class Heuristic:
 
 @dataclass(frozen=True)
 class Opening:
-    """What an environment passes to ``Session`` at the start of a visit, for policies that act without it.
+    """The values that an environment passes to ``Session`` at the start of a visit, for use without it.
 
     ``pieces`` returns the pieces of the context that ``UserModel.visible`` hands in then, (size,) each, by
     name and without the first, which is the user's embedding. Its arguments are the interface and the hour of

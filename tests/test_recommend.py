@@ -9,6 +9,7 @@ from typing import Any
 import polars as pl
 import pytest
 import torch
+from torch import Tensor
 
 from recsys_rl.checkpoint import load as load_checkpoint
 from recsys_rl.cli import main
@@ -75,23 +76,30 @@ def test_agent_from_its_interface_acts_as_with_the_environment(folder: Path, alg
         obs = env.step(action.items).obs
 
 
+def first_probabilities(recommender: Recommender) -> tuple[int, Obs, Tensor]:
+    """A training user, the environment's first observation of him, and the policy's probabilities (A,)."""
+    checkpoint = recommender.checkpoint
+    env = make_env(checkpoint.config, checkpoint.world, 1, torch.Generator().manual_seed(0))
+    user = int(checkpoint.population.train[3])
+    obs = env.reset(torch.tensor([user]))
+    with torch.no_grad():
+        policy, _ = recommender.model(obs)
+    return user, obs, policy.logits.flatten().softmax(-1)
+
+
 @pytest.mark.parametrize("algo", ["ppo", "a2c"])
 def test_recommendations_are_the_policys_probabilities_at_the_start_of_a_session(
     folder: Path, algo: str
 ) -> None:
     recommender = load(folder / f"checkpoints/{algo}.pt")
     checkpoint = recommender.checkpoint
-    env = make_env(checkpoint.config, checkpoint.world, 1, torch.Generator().manual_seed(0))
-    user = int(checkpoint.population.train[3])
-    with torch.no_grad():
-        policy, _ = recommender.model(env.reset(torch.tensor([user])))
-    probabilities = policy.logits[0, 0].softmax(-1)
+    user, _, probabilities = first_probabilities(recommender)
     found = recommender.recommend(int(checkpoint.population.user_ids[user]), k=24)
     assert sum(place.probability for place in found) == pytest.approx(1, abs=1e-5)
     assert sorted((place.probability for place in found), reverse=True) == [p.probability for p in found]
     for item, title, probability in found:
         assert title == f"item {item}"
-        assert probability == pytest.approx(probabilities[item].item(), rel=1e-5)
+        assert probability == pytest.approx(probabilities[int(item)].item(), rel=1e-5)
 
 
 def test_history_is_excluded_and_changes_the_policy(recommender: Recommender) -> None:
@@ -198,11 +206,7 @@ def test_session_of_a_platform_begins_as_its_environment_does(videos: Path, env:
     """The probabilities are those of the environment's first observation of the same user."""
     recommender = load(videos / f"runs/{env}/ppo.pt")
     checkpoint = recommender.checkpoint
-    platform = make_env(checkpoint.config, checkpoint.world, 1, torch.Generator().manual_seed(0))
-    user = int(checkpoint.population.train[3])
-    with torch.no_grad():
-        policy, _ = recommender.model(platform.reset(torch.tensor([user])))
-    probabilities = policy.logits.flatten().softmax(-1)
+    user, obs, probabilities = first_probabilities(recommender)
     opened = checkpoint.population.attributes.get("opened")
     hour = None if opened is None else opened[user].item()
     assert (hour is None) == (env == "long-video")
@@ -210,7 +214,7 @@ def test_session_of_a_platform_begins_as_its_environment_does(videos: Path, env:
     assert {place.item: place.probability for place in found} == pytest.approx(
         {item: p.item() for item, p in enumerate(probabilities)}, rel=1e-4
     )
-    slate = recommender.act(platform.observe(), greedy=True).items[0].tolist()
+    slate = recommender.act(obs, greedy=True).items[0].tolist()
     assert [place.item for place in found][: len(slate)] == slate  # the places of a slate in their order
 
 

@@ -47,7 +47,7 @@ COMMON = {
 DECISION_NAMES = ("step", "terminated", "truncated", "place_logprobs", "probabilities")
 """Columns of a team's own log of decisions that are read by their name."""
 DECISION_STARTS = ("signal.", "context.", "probability.", "propensity.")
-"""What the names of its columns for signals, pieces of context, items and policies start with."""
+"""Beginnings of the names of its columns for signals, pieces of context, items and policies."""
 
 _LOGARITHMS = {"logprob", "logpropensity", "logprobability", "actionlogprob"}
 

@@ -1,4 +1,4 @@
-"""Which categories a policy shows over the session: the values of the report's picture."""
+"""The shares of the categories that a policy shows over the session: the values of the report's picture."""
 
 from __future__ import annotations
 

@@ -76,10 +76,10 @@ def _state(encoder: Encoder, obs: Obs, items: Tensor | SplitFeatures) -> State:
 
 
 def _moves(history: Tensor, signals: Tensor) -> tuple[Tensor | None, Tensor]:
-    """What each step does to the window before it, (T - 1, N) bool each: it adds one entry; it is empty.
+    """True where a step adds an entry to the window before it, and where its window is empty.
 
-    ``history`` (T, N, L), ``signals`` (T, N, L, S). The first is None if a window does anything but these or
-    stay as it is.
+    Args: ``history`` (T, N, L), ``signals`` (T, N, L, S). Returns: (T - 1, N) bool each, the first of them
+    None if a window does anything but these or stay as it is.
     """
     old, new = history[:-1], history[1:]
     stays = (old == new).all(-1) & (signals[:-1] == signals[1:]).flatten(2).all(-1)

@@ -68,7 +68,7 @@ def define_policy(
 
 
 def planner_reach(steps: Sequence[int] | None) -> str:
-    """What the planner simulates: ``steps`` are its largest number and the session's; None if unknown."""
+    """The steps that the planner simulates, in words. ``steps``: the most of them, and of a session."""
     if steps is None:
         return "sessions from here on"
     simulated, length = steps
@@ -84,7 +84,7 @@ def define_column(column: str, episodes: bool, lives: bool = False) -> str:
 
 
 def session(episodes: bool, lives: bool) -> str:
-    """What a number of the table is over."""
+    """The noun for the unit of a number of the table, such as "a session"."""
     return "an episode" if episodes else "a life" if lives else "a session"
 
 
