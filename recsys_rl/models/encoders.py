@@ -90,9 +90,8 @@ class SessionSum(nn.Module):
 
     def forward(self, obs: Obs, item_features: Tensor | SplitFeatures) -> Tensor:
         assert obs.history is not None and obs.signals is not None
-        shown = (obs.history >= 0).to(obs.signals.dtype)  # (N, L)
-        plain = shown.unsqueeze(1) * self.kernels  # (N, P, L)
-        received = plain.unsqueeze(1) * obs.signals.mT.unsqueeze(2)  # (N, S, P, L)
-        weights = torch.cat([plain, received.flatten(1, 2)], 1)  # (N, (1 + S) P, L)
+        shown = (obs.history >= 0).to(obs.signals.dtype).unsqueeze(1)  # (N, 1, L)
+        scales = torch.cat([shown, shown * obs.signals.mT], 1)  # (N, 1 + S, L): no gradient flows here
+        weights = (scales.unsqueeze(2) * self.kernels).flatten(1, 2)  # (N, (1 + S) P, L)
         features = features_of(item_features, obs.history.clamp_min(0))  # (N, L, F_i)
         return weights @ features  # (N, (1 + S) P, F_i)
