@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from benchmarks.harness.turns import Row
+from recsys_rl.config import from_dict
 from recsys_rl.data.synthetic import synthetic_world
 from recsys_rl.env.satiation import Satiation, SatiationConfig
 from recsys_rl.ope.bandit import BANDIT, Decisions
@@ -18,7 +19,7 @@ from recsys_rl.ope.intervals import bernstein, student_t
 from recsys_rl.ope.reward_model import folds_by_user
 from recsys_rl.ope.sequential import SEQUENTIAL, Sessions, cumulative, with_fitted_q
 
-NUM_USERS, DIM, SEED, MEMORY = 1000, 24, 0, 0.9
+NUM_USERS, SEED, MEMORY = 1000, 0, 0.9
 SESSIONS = 2000  # of each log
 AT_ONCE = 20_000  # sessions simulated together
 
@@ -34,6 +35,29 @@ class Softmax:
         """(N, I) float64 from profile . e (N, I); 0 where not allowed."""
         soft = (5 * self.b * affinity.double()).masked_fill(~allowed, -torch.inf).softmax(1)
         return (1 - self.uniform) * soft + self.uniform * allowed / allowed.sum(1, keepdim=True)
+
+
+@dataclass(frozen=True)
+class Users:
+    """Users of `satiation`; ``dials`` are hyperparameters that differ from its defaults."""
+
+    dim: int  # D, of the embeddings; chosen for the effective sample size of the first case, about 1,150
+    dials: Mapping[str, float] = field(default_factory=dict)
+
+
+TODAY = Users(24)
+# The defaults of commit 309d4ec, with which the ranges that docs/log.md quotes as wanted were found.
+EARLIER = Users(
+    32,
+    {
+        "affinity_gain": 8.0,
+        "affinity_midpoint": 0.3,
+        "satiation_recovery": 0.8,
+        "catchiness_gain": 2.0,
+        "patience_start": 1.0,
+        "patience_gain": 0.0,
+    },
+)
 
 
 @dataclass(frozen=True)
@@ -53,10 +77,10 @@ class Logged:
 class Simulator:
     """The users of `satiation` over made-up items, as plain tensors."""
 
-    def __init__(self, num_items: int, steps: int) -> None:
-        catalogue, population = synthetic_world(num_items, NUM_USERS, DIM, 0.2, SEED)
-        config = SatiationConfig(num_items=num_items, embedding_dim=DIM, max_episode_steps=steps)
-        self.users = Satiation(catalogue, population, config)
+    def __init__(self, num_items: int, steps: int, users: Users = TODAY) -> None:
+        catalogue, population = synthetic_world(num_items, NUM_USERS, users.dim, 0.2, SEED)
+        sizes = {"num_items": num_items, "embedding_dim": users.dim, "max_episode_steps": steps}
+        self.users = Satiation(catalogue, population, from_dict(SatiationConfig, {**users.dials, **sizes}))
         self.steps = steps
         popularity = (catalogue.popularity + 1e-3).log()
         self.item_features = torch.stack(  # (I, 2): z-scores
@@ -69,7 +93,7 @@ class Simulator:
         state = self.users.sample(torch.randint(NUM_USERS, (number,), generator=generator))
         alive = torch.ones(number, dtype=torch.bool)
         allowed = torch.ones(number, len(embedding), dtype=torch.bool)
-        shown = torch.zeros(number, DIM)  # decayed sum of the embeddings shown
+        shown = torch.zeros_like(state.taste)  # decayed sum of the embeddings shown
         earned = torch.zeros(number, 1)
         nothing = torch.zeros(number, 1, dtype=torch.bool)
         affinity = state.profile @ embedding.T  # (N, I)
@@ -138,18 +162,21 @@ class Case:
     steps: int
     logging: Softmax
     judged: Softmax
+    users: Users = TODAY
 
 
 CASES = (
     Case("5 steps", 50, 5, Softmax(0.5), Softmax(1.0)),
     Case("1 step", 20, 1, Softmax(0.5), Softmax(1.0)),
     Case("no overlap", 50, 5, Softmax(0.0), Softmax(2.0, uniform=0.0)),
+    Case("5 steps, earlier users", 50, 5, Softmax(0.5), Softmax(1.0), EARLIER),
+    Case("no overlap, earlier users", 50, 5, Softmax(0.0), Softmax(2.0, uniform=0.0), EARLIER),
 )
 
 
 def coverage(case: Case, logs: int, sessions: int, truth_sessions: int, seed: int) -> list[Row]:
     """One row an estimator: how many of ``logs`` logs gave an interval that holds the true value."""
-    simulator = Simulator(case.num_items, case.steps)
+    simulator = Simulator(case.num_items, case.steps, case.users)
     truth = simulator.value(case.judged, truth_sessions, torch.Generator().manual_seed(10_000 + seed))
     bound = simulator.largest_weight(case.logging, case.judged)
     covered: dict[str, int] = {}
