@@ -2,9 +2,10 @@
 
 No log of suggestions beside a video that plays is open, so no real value can be set against these users.
 Instead these rows compare the settings of the simulator with their maximum-likelihood estimates from a log of
-random slates. They show that the platform follows its equations (env/long_video.py), and that such a log
-holds enough to estimate them. The log holds the hidden taste, wear and trust of the users, which a real log
-lacks: a fit to real requests would have to infer these as well.
+random slates. Short and long videos are drawn more often than those of medium length, so that ``length_cost``
+has a standard error of 2.1 % and not 2.9 %. They show that the platform follows its equations
+(env/long_video.py), and that such a log holds enough to estimate them. The log holds the hidden taste, wear
+and trust of the users, which a real log lacks: a fit to real requests would have to infer these as well.
 
 The likelihood of a request is that of its pick (multinomial logit over the seen places, summed over the
 number of places that may have been seen). Where a video plays and nothing is picked, the likelihood of
@@ -56,7 +57,10 @@ class Requests:
 
 
 def simulate(config: Config, world: World, count: int, seed: int = 0) -> Requests:
-    """``count`` requests (a multiple of STEPS) with slates of items drawn uniformly."""
+    """``count`` requests (a multiple of STEPS) with random slates.
+
+    The chance of an item is proportional to the distance of its log duration from the mean.
+    """
     everyone = torch.arange(len(world.population.user_ids))
     num_envs = count // STEPS
     env = make_env(config, world, num_envs, torch.Generator().manual_seed(seed))
@@ -64,17 +68,19 @@ def simulate(config: Config, world: World, count: int, seed: int = 0) -> Request
     env.users = everyone
     env.reset(everyone.repeat(-(-num_envs // len(everyone)))[:num_envs])
     generator = torch.Generator().manual_seed(seed + 1)
+    longer = env.catalogue.attributes["duration"].log()  # (I,)
+    weight = (longer - longer.mean()).abs().clamp_min(1e-3)  # above 0, so that all can be drawn
     with torch.inference_mode():
-        parts = [_request(env, generator) for _ in range(STEPS)]
+        parts = [_request(env, weight, generator) for _ in range(STEPS)]
     return Requests(*(torch.cat(column).clone() for column in zip(*parts, strict=True)))
 
 
-def _request(env: RecEnv, generator: torch.Generator) -> list[Tensor]:
-    """One request of each user: the columns of ``Requests``."""
+def _request(env: RecEnv, weight: Tensor, generator: torch.Generator) -> list[Tensor]:
+    """One request of each user, with items drawn by ``weight`` (I,): the columns of ``Requests``."""
     users, state, catalogue = env.user_model, env.user_state, env.catalogue
     assert isinstance(users, LongVideo) and isinstance(state, LongVideoState)
-    numbers = torch.rand(env.num_envs, catalogue.num_items, generator=generator)
-    items = numbers.topk(users.slate_size).indices  # (N, K)
+    weights = weight.expand(env.num_envs, -1)
+    items = torch.multinomial(weights, users.slate_size, generator=generator)  # (N, K), none twice
     current = state.current.clamp_min(0)
     numbers_of_state = [
         rows.dot_rows(state.taste, catalogue.embedding, items),
