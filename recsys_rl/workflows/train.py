@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import shlex
 import sys
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, nullcontext
@@ -19,7 +20,7 @@ from recsys_rl.checkpoint import save
 from recsys_rl.config import Config, to_toml
 from recsys_rl.experience.rollout import collect
 from recsys_rl.functional.compiled import kernels
-from recsys_rl.lookup import source_of
+from recsys_rl.lookup import names_a_module, source_of
 from recsys_rl.make import check_candidates, slate_size_of
 from recsys_rl.models.actor_critic import ActorCritic
 from recsys_rl.models.retrieval import import_faiss, kind_of
@@ -212,6 +213,11 @@ def _say_beginning(run: Run, folder: Path | None) -> None:
     """Print the data and the length of the run; ``folder`` is the folder of a resumed run."""
     asked, planned = run.config.train_config.total_timesteps, run.num_updates * run.per_update
     resuming = f"resuming {folder} at step {run.step:,} of {planned:,}"
+    if folder is not None and run.updates == run.num_updates:
+        resuming = (
+            f"{folder} is finished at step {run.step:,} of {planned:,}: nothing is left to train. "
+            f"To train longer, start a new run from its weights: {_from_weights(run.config, folder)}"
+        )
     whole = f"whole updates of {run.per_update:,}: {planned:,} steps"
     uncompiled = (
         "The compiled loops are missing, so torch's operators replace them and are slower: install a C "
@@ -226,6 +232,13 @@ def _say_beginning(run: Run, folder: Path | None) -> None:
     )
 
 
+def _from_weights(config: Config, folder: Path) -> str:
+    """The command for a new run with the settings and the weights of the run in ``folder``."""
+    env = ["--env", config.env] if names_a_module(config.env) else []
+    files = ["--config", str(folder / "config.toml"), "--init-from", str(folder / f"{config.algo}.pt")]
+    return f"{shlex.join(['recsys-rl', 'train', *files, *env])} --total-timesteps NUMBER"
+
+
 def _say(*lines: str) -> None:
     for line in filter(None, lines):
         with contextlib.suppress(OSError):  # a terminal that was closed
@@ -237,6 +250,7 @@ def _go_on(
 ) -> Iterator[Update]:
     """Yield the remaining updates. A request to stop ends the loop after the current update."""
     run, ranks = course.run, course.ranks
+    before = run.updates
     settings, n_steps = run.config.train_config, run.config.agent_config.n_steps
     diary, weights = course.diary, parse_weights(settings.weights)
     obs, stop, asked = run.env.observe(), False, False
@@ -263,7 +277,7 @@ def _go_on(
         raise Interrupted(
             f"Stopped at step {run.step:,}; {folder} holds the run: continue it with --run {folder}."
         )
-    if course.diary is not None and not course.quiet:
+    if course.diary is not None and not course.quiet and run.updates > before:
         _say(
             f"done: {run.step:,} steps; checkpoint: {course.path}; log: {course.diary.logger.path}",
             _about_gates(run, obs),
