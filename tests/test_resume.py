@@ -225,7 +225,7 @@ def test_resumed_finished_run_is_unchanged_and_says_how_to_train_longer(
     folder = "runs/satiation-synthetic-ppo-0"
     last = capsys.readouterr().err.splitlines()[-1]
     assert last == (
-        f"{folder} is finished at step 48 of 48: nothing is left to train. To train longer, start a new run "
+        f"{folder} is finished at step 48: nothing is left to train. To train longer, start a new run "
         f"from its weights: recsys-rl train --config {folder}/config.toml --init-from {folder}/ppo.pt "
         "--total-timesteps NUMBER"
     )

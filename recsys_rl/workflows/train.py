@@ -213,11 +213,6 @@ def _say_beginning(run: Run, folder: Path | None) -> None:
     """Print the data and the length of the run; ``folder`` is the folder of a resumed run."""
     asked, planned = run.config.train_config.total_timesteps, run.num_updates * run.per_update
     resuming = f"resuming {folder} at step {run.step:,} of {planned:,}"
-    if folder is not None and run.updates == run.num_updates:
-        resuming = (
-            f"{folder} is finished at step {run.step:,} of {planned:,}: nothing is left to train. "
-            f"To train longer, start a new run from its weights: {_from_weights(run.config, folder)}"
-        )
     whole = f"whole updates of {run.per_update:,}: {planned:,} steps"
     uncompiled = (
         "The compiled loops are missing, so torch's operators replace them and are slower: install a C "
@@ -226,7 +221,7 @@ def _say_beginning(run: Run, folder: Path | None) -> None:
     _say(
         about_data(run),
         run.note,
-        resuming if folder is not None else "",
+        resuming if folder is not None and run.updates < run.num_updates else "",
         f"total_timesteps {asked:,} is rounded to {whole}" if folder is None and asked != planned else "",
         uncompiled if run.streams["users"].device.type == "cpu" and kernels.library() is None else "",
     )
@@ -277,11 +272,13 @@ def _go_on(
         raise Interrupted(
             f"Stopped at step {run.step:,}; {folder} holds the run: continue it with --run {folder}."
         )
-    if course.diary is not None and not course.quiet and run.updates > before:
-        _say(
-            f"done: {run.step:,} steps; checkpoint: {course.path}; log: {course.diary.logger.path}",
-            _about_gates(run, obs),
+    if course.diary is not None and not course.quiet:
+        done = f"done: {run.step:,} steps; checkpoint: {course.path}; log: {course.diary.logger.path}"
+        finished = (
+            f"{folder} is finished at step {run.step:,}: nothing is left to train. To train longer, start a "
+            f"new run from its weights: {_from_weights(run.config, folder)}"
         )
+        _say(done if run.updates > before else finished, _about_gates(run, obs))
 
 
 def _about_gates(run: Run, obs: Obs) -> str:
