@@ -285,9 +285,10 @@ def load_to_resume(path: Path, config: Config, device: torch.device) -> Checkpoi
             new = now[section][name] if isinstance(value, dict) else now[section]
             if old != new and (section, name) not in FREE_ON_RESUME:
                 option = f"--{(name or section).replace('_', '-')}"
+                weights = f"; --init-from {path} gives it these weights" if name == "total_timesteps" else ""
                 raise UserError(
                     f"{path} was made with {option} {old}, but {option} is {new} now: leave {option} out "
-                    "to resume, or start a new run without --resume."
+                    f"to resume, or start a new run without --resume{weights}."
                 )
     return checkpoint
 

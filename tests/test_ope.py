@@ -115,7 +115,8 @@ def test_a_deterministic_policy_is_not_to_be_trusted_and_the_world_is_recommende
     assert "world without the sessions of random predicts" in out and "no promise" in out
     alone = command(folder, "random.parquet", "--policy", "popularity")["rows"]
     assert next(row for row in alone if row["estimator"] == "world")["warning"].endswith(
-        "Not checked: one logger."
+        "The model was not checked on a policy that it was not fitted on, as one policy logged all sessions: "
+        "sessions of a second policy (record --policy A --policy B) allow this check."
     )
 
 

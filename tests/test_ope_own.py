@@ -110,6 +110,7 @@ def test_csv_and_parquet_of_clicks_are_judged_against_what_the_log_earned(
     assert rows["logged", "mean"]["value"] == pytest.approx(np.mean(log["clicked"]))
     assert found["about"]["users"] == 500 and found["about"]["items"] == 4
     assert found["about"]["checkpoint"] is None
+    assert found["compare"]["text"].startswith("target minus logged by dr: ")
     assert "target is better" in found["compare"]["text"]
 
 
@@ -629,7 +630,8 @@ def test_policy_that_a_log_without_chance_does_not_cover_is_never_recommended(
     assert marked == {("random", "world")}
     world = next(row for row in found["rows"] if row["recommended"])
     assert world["warning"].startswith("Model-based, no promise of coverage")
-    assert "Not checked: one logger." in world["warning"]
+    assert "was not fitted on, as none of the policies that logged can be played" in world["warning"]
+    assert "a log of recsys-rl record by two policies, with its --checkpoint, allows" in world["warning"]
     assert found["compare"]["more_rows"] is None
     assert "more rows like these would not settle it" in found["compare"]["text"]
 

@@ -18,6 +18,7 @@ from recsys_rl.errors import UserError
 from recsys_rl.make import make_env
 from recsys_rl.protocols import Opening
 from recsys_rl.types import Obs
+from recsys_rl.workflows.id_files import read_ids
 from recsys_rl.workflows.recommender import Recommender, load
 
 SIZES = ["--num-items", "24", "--num-users", "30", "--embedding-dim", "4", "--max-episode-steps", "5"]
@@ -147,10 +148,30 @@ def test_allowed_and_blocked_items(recommender: Recommender) -> None:
         ("--like nothing", "No title begins with 'nothing': give another."),
         ("--users all", "--users and --out belong together"),
         ("--user 1 --out x.parquet", "--users and --out belong together"),
-        ("--users words.txt --out x.parquet", "--users words.txt, line 2: 'two' is no id"),
+        (
+            "--users words.txt --out x.parquet",
+            "--users words.txt: 'two' (line 2) is no id: give whole",
+        ),
+        (
+            "--users unknown.txt --out x.parquet",
+            "--users unknown.txt: 8 of 10 ids are not among the users whom training kept (those with enough "
+            "likes): 700 (line 2), 701 (line 3), 702 (line 4), 703 (line 5), 704 (line 6) and 3 more; leave "
+            "them out, or give --missing drop.",
+        ),
+        (
+            "--users strangers.txt --out x.parquet --missing drop",
+            "no id of this file is among the users whom training kept (those with enough likes): "
+            "700 (line 1) and 701 (line 2); give ids of the data",
+        ),
+        (
+            "--user 1 --block high.txt",
+            "--block high.txt: 1 of 2 ids is not in the catalogue: 77 (line 2)",
+        ),
+        ("--user 1 --missing drop", "--missing is for the ids in files (--users, --allow, --block): leave"),
+        ("--users all --out x.parquet --missing drop", "--missing is for the ids in files"),
         ("--users empty.txt --out x.parquet", "--users empty.txt holds no ids"),
         ("--user 1 --block missing.txt", "--block missing.txt can't be read"),
-        ("--user 1 --allow high.txt", "There is no item with the id 77 in the catalogue"),
+        ("--user 1 --allow high.txt", "--allow high.txt: 1 of 2 ids is not in the catalogue: 77 (line 2)"),
         ("--user 1 --k 25", "Only 24 items may be shown, but k is 25"),
         ("--user 1 --k 0", "--k is 0"),
         ("--user 1 --algo a2c", "is a checkpoint of ppo, not of a2c"),
@@ -162,6 +183,8 @@ def test_mistakes(here: Path, line: str, sentence: str, capsys: pytest.CaptureFi
     Path("words.txt").write_text("1\ntwo\n")
     Path("empty.txt").write_text("\n")
     Path("high.txt").write_text("1\n77\n")
+    Path("unknown.txt").write_text("1\n" + "".join(f"{id_}\n" for id_ in range(700, 708)) + "2\n")
+    Path("strangers.txt").write_text("700\n701\n")
     assert main(["recommend", *line.split()]) == 2
     said = capsys.readouterr()
     assert said.out == "" and said.err.startswith("error: ") and sentence in said.err
@@ -199,6 +222,38 @@ def test_command_writes_lists_of_many_users(here: Path, recommender: Recommender
         alone = recommender.recommend(user, k=3)
         assert rows["item"].to_list() == [place.item for place in alone]
         assert rows["probability"].to_list() == pytest.approx([p.probability for p in alone], rel=1e-5)
+
+
+def test_unknown_ids_of_files_are_dropped_if_wanted(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("some.txt").write_text("5\n999\n3\n")
+    Path("seen.txt").write_text("77\n88\n")
+    files = ["--users", "some.txt", "--block", "seen.txt", "--out", "some.parquet"]
+    assert main(["recommend", *files, "--k", "2", "--missing", "drop"]) == 0
+    assert capsys.readouterr().err.splitlines() == [
+        "--block seen.txt: 2 of 2 ids left out, not in the catalogue: 77 (line 1) and 88 (line 2)",
+        "--users some.txt: 1 of 3 ids left out, not among the users whom training kept (those with enough "
+        "likes): 999 (line 2)",
+        "checkpoint: runs/satiation-synthetic-ppo-0/ppo.pt, ppo on satiation after 256 steps "
+        "(checkpoints/ppo.pt; --checkpoint for another)",
+        "2 users: some.parquet",
+    ]
+    assert pl.read_parquet("some.parquet")["user"].to_list() == [5, 5, 3, 3]
+
+
+def test_id_of_a_file_is_no_beginning_of_a_title(tmp_path: Path) -> None:
+    """Without titles, the title of an item is its id: p1 is not p12."""
+    file = tmp_path / "ids.txt"
+    file.write_text("p12\n p1\n")
+    with pytest.raises(UserError, match=r"1 of 2 ids is not in the catalogue: 'p1' \(line 2\); leave it out"):
+        read_ids(str(file), "--block", {"p12": 0}, "in the catalogue", names=True)
+
+
+def test_all_unknown_users_are_named_before_the_first_list(recommender: Recommender) -> None:
+    lists = recommender.for_users([*range(30), *[3] * 300, 40, 41], k=1)
+    with pytest.raises(
+        UserError, match=r"^2 of 332 users are not among .* likes\): 40, 41; leave them out\.$"
+    ):
+        next(lists)
 
 
 @pytest.mark.parametrize("env", ["short-video", "long-video"])

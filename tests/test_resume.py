@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
 import time
 from pathlib import Path
@@ -212,12 +213,41 @@ def wait_for(folder: Path, pattern: str) -> list[Path]:
     return found
 
 
-def test_resumed_finished_run_is_unchanged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resumed_finished_run_is_unchanged_and_says_how_to_train_longer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
-    assert main(["train", *DRIFT, *steps(2)]) == 0
+    assert main(["train", *SATIATION, *steps(2)]) == 0
     before = Path("checkpoints/ppo.pt").read_bytes()
+    capsys.readouterr()
     assert main(["train", "--resume"]) == 0
     assert Path("checkpoints/ppo.pt").read_bytes() == before
+    folder = "runs/satiation-synthetic-ppo-0"
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last == (
+        f"{folder} is finished at step 48: nothing is left to train. To train longer, start a new run "
+        f"from its weights: recsys-rl train --config {folder}/config.toml --init-from {folder}/ppo.pt "
+        "--total-timesteps NUMBER"
+    )
+    assert main(["train", "--resume", "--total-timesteps", "96"]) == 2
+    assert f"start a new run without --resume; --init-from {folder}/ppo.pt gives" in capsys.readouterr().err
+    command = last.partition("recsys-rl ")[2].replace("NUMBER", "96").split()
+    assert main(command) == 0
+    longer = load(Path("checkpoints/ppo.pt")).config
+    assert (longer.env, longer.train_config.total_timesteps) == ("satiation", 96)
+
+
+def test_module_of_a_finished_run_is_typed_to_train_longer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    env = "gym:gymnasium.envs.classic_control:CartPole-v1"
+    assert main(["train", *CARTPOLE, *steps(1), "--env", env, *home(Path("my runs/pole"))]) == 0
+    assert main(["train", "--resume", "--env", env]) == 0
+    command = capsys.readouterr().err.splitlines()[-1].partition("recsys-rl ")[2]
+    words = shlex.split(command.replace("NUMBER", "48"))
+    assert "my runs/pole/ppo.pt" in words and words[-4:-2] == ["--env", env]
+    assert main(words) == 0
 
 
 # ---- whose settings a resumed run has

@@ -14,7 +14,7 @@ from recsys_rl.checkpoint import Checkpoint, load, save
 from recsys_rl.cli import main
 from recsys_rl.evaluation.checkpoints import Entry, tables
 from recsys_rl.evaluation.table import mean_over_seeds
-from recsys_rl.types import World
+from recsys_rl.types import UserError, World
 from tests.doors import CARTPOLE, DRIFT, SATIATION, steps, train_in
 
 RUNS = {
@@ -22,6 +22,8 @@ RUNS = {
     "ranker": [*SATIATION, "--gamma", "0"],
     "ppo-1": [*SATIATION, "--seed", "1"],
     "ranker-1": [*SATIATION, "--gamma", "0", "--seed", "1"],
+    "again": [*SATIATION],
+    "long-1": [*SATIATION, "--seed", "1", "--total-timesteps", "96"],
     "lr": [*SATIATION, "--lr", "0.01"],
     "lr-1": [*SATIATION, "--lr", "0.01", "--seed", "1"],
     "drift": [*DRIFT],
@@ -37,7 +39,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """A small run of each kind: the paths of their checkpoints, ``<name>/ppo.pt``."""
     home, found = tmp_path_factory.mktemp("runs"), {}
     for name, options in RUNS.items():
-        found[name] = str(train_in(home / name, *options, *steps(3)))
+        found[name] = str(train_in(home / name, *steps(3), *options))
     return found
 
 
@@ -124,8 +126,18 @@ def test_checkpoints_keep_their_own_normalisation(runs: dict[str, str], tmp_path
     [
         ("ppo drift", "one was trained on satiation and the other on drift: evaluate them one by one."),
         ("ppo tired", "--satiation-strength is 0.5 in one and 2.0 in the other"),
-        ("ppo lr-1", "their catalogues differ (their seeds are 0 and 1)"),
-        ("ppo ppo-1 lr", "their catalogues differ (their seeds are 0 and 1)"),
+        ("ppo lr-1", "lr-1/ppo.pt, not 0.001): a mean over seeds needs the same settings on"),
+        (
+            "ppo ppo-1 lr",
+            "lr/ppo.pt is of seed 0, and no checkpoint of seed 1 has its settings (--lr is 0.001 in ",
+        ),
+        (
+            "ppo ppo-1 long-1",
+            "of seed 1, and no checkpoint of seed 0 has its settings (--total-timesteps is 72 in ",
+        ),
+        ("ppo ppo-1 long-1", "ppo/ppo.pt, not 96): a mean over seeds needs"),
+        ("ppo again ppo-1", "again/ppo.pt are two runs of seed 0 with the same settings, and a"),
+        ("ppo-1 lr again ppo", "give one of them, or the checkpoints of seed 0 alone."),
         ("ppo ppo", "ppo.pt is given twice: name each checkpoint once."),
         ("ppo gym", "one was trained on satiation and the other on gym:CartPole-v1"),
     ],
@@ -139,6 +151,16 @@ def test_checkpoints_that_share_no_table(
     err = capsys.readouterr().err
     assert complaint in err and err.startswith("error: ") and err.count("\n") == 1
     assert list(tmp_path.iterdir()) == [] and before == {path: path.read_bytes() for path in before}
+
+
+def test_runs_with_other_weights_of_the_streams_give_no_mean(runs: dict[str, str]) -> None:
+    one, two = entry(runs["ppo"]), entry(runs["ppo-1"])
+    weighted = dataclasses.replace(one.checkpoint.config.train_config, weights=("watch=2",))
+    config = dataclasses.replace(one.checkpoint.config, train_config=weighted)
+    other = Entry(one.path, dataclasses.replace(one.checkpoint, config=config))
+    assert len(tables([one, two])) == 2
+    with pytest.raises(UserError, match=r"\(--weights is \[\] in .*ppo-1/ppo.pt, not \['watch=2'\]\)"):
+        tables([other, two])
 
 
 def test_mix_of_environments_is_refused_before_an_option(

@@ -13,8 +13,10 @@ from torch import Tensor
 
 from recsys_rl.checkpoint import Checkpoint
 from recsys_rl.config import Config, to_dict
-from recsys_rl.dials import TrainConfig
 from recsys_rl.types import UserError, tensors_of
+
+OF_A_RUN = ("total_timesteps", "num_processes", "weights")
+"""Settings of training that shape the policy."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,8 @@ def tables(entries: Sequence[Entry]) -> list[list[Entry]]:
     seed if every seed has checkpoints of the same settings and only the seed differs. Each entry gets the
     name of its row, which is the same on every seed.
 
-    Raises UserError if a file is given twice, and if the worlds differ in more than the seed.
+    Raises UserError if a file is given twice, if the worlds differ in more than the seed, and if a seed has
+    two runs of the same settings, or lacks settings that another seed has.
     """
     for place, entry in enumerate(entries):
         if entry.path.resolve() in [other.path.resolve() for other in entries[:place]]:
@@ -41,17 +44,17 @@ def tables(entries: Sequence[Entry]) -> list[list[Entry]]:
     groups: dict[int, list[Entry]] = {}
     for entry in entries:
         groups.setdefault(entry.checkpoint.config.train_config.seed, []).append(entry)
-    seeds = [{_without_seed(x.checkpoint.config): x for x in group} for group in groups.values()]
-    alike = all(by_settings.keys() == seeds[0].keys() for by_settings in seeds)
-    if len(seeds) > 1 and alike and sum(map(len, seeds)) == len(entries):
-        for by_settings in seeds:
-            _check_one_world(list(by_settings.values()))
-        named = {_without_seed(x.checkpoint.config): x.name for x in _named(list(seeds[0].values()))}
+    cause = _no_mean(groups)
+    if len(groups) > 1 and not cause:
+        for group in groups.values():
+            _check_one_world(group)
+        first, *others = [{_key(x): x for x in group} for group in groups.values()]
+        named = {_key(x): x.name for x in _named(list(first.values()))}
         return [
-            [dataclasses.replace(by_settings[settings], name=name) for settings, name in named.items()]
-            for by_settings in seeds
+            [dataclasses.replace(by_key[key], name=name) for key, name in named.items()]
+            for by_key in (first, *others)
         ]
-    _check_one_world(entries)
+    _check_one_world(entries, cause)
     return [_named(entries)]
 
 
@@ -75,27 +78,84 @@ def _named(entries: Sequence[Entry]) -> list[Entry]:
     return found
 
 
-def _without_seed(config: Config) -> str:
-    """The settings as text, without the seed and without folders and intervals."""
-    settings: dict[str, Any] = to_dict(dataclasses.replace(config, train_config=TrainConfig()))
+def _settings(config: Config) -> dict[str, Any]:
+    """The settings by section.field, without the seed and without folders and intervals."""
+    sections: dict[str, Any] = to_dict(config)
     for name in ("data_dir", "cache_dir"):
-        settings["data_config"].pop(name, None)
-    return repr([settings, config.train_config.total_timesteps, config.train_config.num_processes])
+        sections["data_config"].pop(name, None)
+    of_training = sections.pop("train_config")
+    sections["train_config"] = {name: of_training[name] for name in OF_A_RUN}
+    return {
+        f"{section}.{name}": value
+        for section, fields in sections.items()
+        for name, value in (fields if isinstance(fields, dict) else {section: fields}).items()
+    }
 
 
-def _check_one_world(entries: Sequence[Entry]) -> None:
-    """Raise UserError unless all have the same environment, its settings, catalogue and users."""
+def _key(entry: Entry) -> str:
+    return repr(_settings(entry.checkpoint.config))
+
+
+def _no_mean(groups: Mapping[int, Sequence[Entry]]) -> str:
+    """The reason why these checkpoints, by seed, give no mean over seeds, as a sentence; "" if they do."""
+    for seed, group in groups.items():
+        first: dict[str, Entry] = {}
+        for entry in group:
+            other = first.setdefault(_key(entry), entry)
+            if other is not entry:
+                return (
+                    f"{other.path} and {entry.path} are two runs of seed {seed} with the same settings, "
+                    "and a mean over seeds has one run of each seed: give one of them, or the checkpoints "
+                    f"of seed {seed} alone."
+                )
+    for seed, group in groups.items():
+        for theirs, others in groups.items():
+            keys = {_key(entry) for entry in others}
+            for entry in group:
+                if _key(entry) not in keys:
+                    return (
+                        f"{entry.path} is of seed {seed}, and no checkpoint of seed {theirs} has its "
+                        f"settings ({_nearest(entry, others)}): a mean over seeds needs the same settings "
+                        "on each seed, so leave it out, or evaluate each seed alone."
+                    )
+    return ""
+
+
+def _nearest(entry: Entry, others: Sequence[Entry]) -> str:
+    """A setting in which the most similar of ``others`` differs from ``entry``, as a clause."""
+    mine = _settings(entry.checkpoint.config)
+
+    def differing(other: Entry) -> list[tuple[str, Any]]:
+        theirs = _settings(other.checkpoint.config)
+        return [(name, theirs.get(name)) for name in {**mine, **theirs} if mine.get(name) != theirs.get(name)]
+
+    other = min(others, key=lambda x: len(differing(x)))
+    name, value = differing(other)[0]
+    option = name.rpartition(".")[2].replace("_", "-")
+    return f"--{option} is {value} in {other.path}, not {mine.get(name)}"
+
+
+def _check_one_world(entries: Sequence[Entry], no_mean: str = "") -> None:
+    """Raise UserError unless all have the same environment, its settings, catalogue and users.
+
+    ``no_mean`` is the error for worlds that differ because of their seed.
+    """
     first = entries[0]
     for entry in entries[1:]:
-        what = _difference(first.checkpoint, entry.checkpoint)
+        one, two = first.checkpoint, entry.checkpoint
+        what = _other_settings(one, two)
+        if not what and not one.world.is_empty:
+            what = _other_world(one, two)
+            if what and one.config.train_config.seed != two.config.train_config.seed:
+                raise UserError(no_mean)
         if what:
             raise UserError(
                 f"{first.path} and {entry.path} can't share a table, as {what}: evaluate them one by one."
             )
 
 
-def _difference(one: Checkpoint, two: Checkpoint) -> str:
-    """The first difference between their worlds, as a clause; "" if there is none."""
+def _other_settings(one: Checkpoint, two: Checkpoint) -> str:
+    """The first difference between the settings of their worlds, as a clause; "" if there is none."""
     if one.config.env != two.config.env:
         return f"one was trained on {one.config.env} and the other on {two.config.env}"
     if one.world.is_empty:
@@ -104,10 +164,13 @@ def _difference(one: Checkpoint, two: Checkpoint) -> str:
         other = getattr(two.config.env_config, name)
         if value != other:
             return f"--{name.replace('_', '-')} is {value} in one and {other} in the other"
+    return ""
+
+
+def _other_world(one: Checkpoint, two: Checkpoint) -> str:
+    """The first difference between their catalogues and users, as a clause; "" if there is none."""
     if one.catalogue.source != two.catalogue.source or not _same(one.catalogue, two.catalogue):
-        seeds = [x.config.train_config.seed for x in (one, two)]
-        cause = f" (their seeds are {seeds[0]} and {seeds[1]})" if seeds[0] != seeds[1] else ""
-        return f"their catalogues differ{cause}"
+        return "their catalogues differ"
     return "" if _same(one.population, two.population) else "their users differ"
 
 

@@ -68,7 +68,7 @@ def summarise(
     ``yardstick``; ``paired`` differences of each learned policy to the yardstick, and between the
     checkpoints (``policy``, ``versus``, ``mean``, ``low``, ``high``); ``shares`` (``policy``, ``from``,
     ``to``, ``share``, ``low``, ``high``); ``regret`` (``policy``, ``versus``, ``mean``, ``low``, ``high``),
-    the cumulative regret of a session: the oracle's return less the policy's for the same user, empty
+    the cumulative regret of a session: the oracle's return minus the policy's for the same user, empty
     without an oracle; ``notes`` {row: text}; ``learned``, the names of the learned rows.
     """
     yardstick = best_of(

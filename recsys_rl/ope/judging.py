@@ -207,7 +207,7 @@ class Difference:
     first: str
     second: str
     estimator: str
-    value: float  # first less second
+    value: float  # first minus second
     low: float
     high: float
     rows: int  # of the log
@@ -229,7 +229,7 @@ class Difference:
 
     @property
     def _answer(self) -> str:
-        names = f"{self.first} less {self.second} by {self.estimator}: {self.value:.4g} "
+        names = f"{self.first} minus {self.second} by {self.estimator}: {self.value:.4g} "
         names += f"[{self.low:.4g}, {self.high:.4g}]"
         if self.settled:
             better = self.first if self.value > 0 else self.second

@@ -26,6 +26,7 @@ from recsys_rl.types import UserError
 from recsys_rl.utils.allocator import keep_freed_memory
 from recsys_rl.utils.files import check_writable, write_text
 from recsys_rl.utils.find import find
+from recsys_rl.workflows.latest import print_latest
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,8 @@ def evaluate(options: EvaluateConfig) -> dict[str, Any]:
             "seed, or leave --report out."
         )
     policies = {spec: find(spec, "--policy", typed=True) for spec in options.policy}
+    for entry in entries:
+        print_latest(entry.path, entry.checkpoint)
     keep_freed_memory()
     results = []
     for group in groups:

@@ -34,6 +34,7 @@ from recsys_rl.types import Catalogue, Feedback, Stream, UserError
 from recsys_rl.utils.files import check_writable, write_text
 from recsys_rl.utils.find import find
 from recsys_rl.utils.seeding import generators
+from recsys_rl.workflows.latest import print_latest
 from recsys_rl.workflows.ope_bench import Bench, Rewards
 from recsys_rl.workflows.ope_config import OpeConfig
 from recsys_rl.workflows.ope_errors import errors_of
@@ -183,6 +184,7 @@ def _checkpoint_bench(options: OpeConfig, log: DecisionLog) -> Bench:
     def rewards(feedback: Feedback) -> Tensor:
         return weighted(env.user_model.rewards(feedback), by)  # (E,)
 
+    print_latest(path, checkpoint)
     behaviours = Behaviours(checkpoint, table, env, options.cache_dir)
     return _bench(options, log, checkpoint.catalogue, rewards, behaviours, None, generator, path)
 

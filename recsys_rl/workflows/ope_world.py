@@ -51,7 +51,7 @@ def with_checks(bench: Bench, judged: dict[str, Judgement]) -> tuple[dict[str, J
     if not any(row.estimator == "world" for x in judged.values() for row in x.estimates):
         return judged, []
     checks = world_checks(bench)
-    texts = tuple(x.sentence for x in checks) or (f"Not checked: {_reason(bench)}.",)
+    texts = tuple(x.sentence for x in checks) or (_not_checked(bench),)
 
     def marked(row: Estimate) -> Estimate:
         if row.estimator != "world":
@@ -64,15 +64,23 @@ def with_checks(bench: Bench, judged: dict[str, Judgement]) -> tuple[dict[str, J
     }, checks
 
 
-def _reason(bench: Bench) -> str:
-    """The reason why no logger checks the world."""
-    if len(bench.prepared.log.loggers.unique()) < 2:
-        return "one logger"
-    if bench.fitted is not None:
-        return "the propensities are estimated, so that no logger is recognised by them"
+def _not_checked(bench: Bench) -> str:
+    """The sentence for a world without a check: the reason, and what would allow the check."""
+    reason, mend = (
+        "as no logger's policy can be played with this checkpoint, or too few users are left without its "
+        "sessions",
+        "the checkpoint of the loggers, and sessions of more users, allow this check",
+    )
     if bench.behaviours is None:
-        return "the log holds no policy of its loggers to play"
-    return "no logger's policy can be played, or too few users are left without its sessions"
+        reason = "as none of the policies that logged can be played without a checkpoint"
+        mend = "a log of recsys-rl record by two policies, with its --checkpoint, allows this check"
+    elif bench.fitted is not None:
+        reason = "as the propensities are estimated, so that no logger can be recognised by them"
+        mend = "a log with propensities allows this check"
+    elif len(bench.prepared.log.loggers.unique()) < 2:
+        reason = "as one policy logged all sessions"
+        mend = "sessions of a second policy (record --policy A --policy B) allow this check"
+    return f"The model was not checked on a policy that it was not fitted on, {reason}: {mend}."
 
 
 def world_checks(bench: Bench) -> list[WorldCheck]:

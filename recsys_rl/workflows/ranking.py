@@ -23,6 +23,7 @@ from recsys_rl.lookup import DEFAULT_ALGO
 from recsys_rl.schema import Count, Finite, check_fields
 from recsys_rl.types import InteractionLog
 from recsys_rl.utils.files import check_writable, write_text
+from recsys_rl.workflows.latest import print_latest
 from recsys_rl.workflows.recommender import Recommender, load
 
 BLOCK = 64  # users ranked together
@@ -91,6 +92,7 @@ def ranking(options: RankingConfig) -> dict[str, Any]:
             f"{options.log}: --seen {options.seen} has all relevant items of each user: give the log of "
             "later events, or leave --seen out."
         )
+    print_latest(options.checkpoint, recommender.checkpoint)
     rows = _rows(recommender, new, seen, options.k)
     table = {"k": options.k, "users": len(new), "rows": rows}
     print(f"{options.log}: {len(new):,} users with relevant items, lists of {options.k}")

@@ -10,11 +10,14 @@ from pathlib import Path
 from typing import Annotated
 
 from recsys_rl.checkpoint import check_algo
+from recsys_rl.data.clean import Missing
 from recsys_rl.errors import UserError
 from recsys_rl.lookup import DEFAULT_ALGO
-from recsys_rl.schema import Count, Range, check_fields, shown
+from recsys_rl.schema import Count, Range, check_fields
 from recsys_rl.utils.files import check_writable, write_bytes
-from recsys_rl.workflows.recommender import HOURS, Recommendation, load
+from recsys_rl.workflows.id_files import parse_id, read_ids
+from recsys_rl.workflows.latest import print_latest
+from recsys_rl.workflows.recommender import HOURS, Recommendation, Recommender, load
 
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 
@@ -45,6 +48,9 @@ class RecommendConfig:
     """File of item ids, one in each line: recommend only these."""
     block: str | None = None
     """File of item ids, one in each line: recommend none of them."""
+    missing: Missing = "refuse"
+    """Ids in these files that the checkpoint does not have, such as users with too few likes: refuse the
+    file, or drop these ids."""
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -57,6 +63,8 @@ def recommend(options: RecommendConfig) -> None:
         raise UserError("Give one of --user ID, --like TITLE and --users FILE.")
     if (options.users is None) != (options.out is None):
         raise UserError("--users and --out belong together: give both, or neither.")
+    if options.missing == "drop" and not {options.users, options.allow, options.block} - {None, "all"}:
+        raise UserError("--missing is for the ids in files (--users, --allow, --block): leave it out.")
     if options.out is not None:
         check_writable(Path(options.out), "--out")
     recommender = load(options.checkpoint, options.env)
@@ -64,25 +72,44 @@ def recommend(options: RecommendConfig) -> None:
         check_algo(Path(options.checkpoint), recommender.checkpoint, options.algo)
     if recommender.checkpoint.world.is_empty:
         raise UserError(f"{options.checkpoint} has no catalogue of items to recommend from.")
-    names_items = bool(recommender.catalogue.item_names)
-    allow = None if options.allow is None else _ids(options.allow, "--allow", names_items)
-    block = [] if options.block is None else _ids(options.block, "--block", names_items)
-    names_users = bool(recommender.population.user_names)
+    allow = None if options.allow is None else _items(recommender, options, "allow")
+    block = [] if options.block is None else _items(recommender, options, "block")
     hour = recommender.hour(options.hour)
     if options.users is None or options.out is None:
-        user = None if options.user is None else _id(options.user, "--user", names_users)
+        names = bool(recommender.population.user_names)
+        user = None if options.user is None else parse_id(options.user, "--user", names)
         found = recommender.recommend(
             user, likes=options.like, k=options.k, allow=allow, block=block, hour=hour
         )
-        _print_hour(hour, options.hour is None)
+        _print_used(recommender, options, hour)
         for place, (item, title, probability) in enumerate(found, 1):
             print(f"{place:>3}  {probability:7.2%}  {title}  (id {item})")
         return
-    users = recommender.users if options.users == "all" else _ids(options.users, "--users", names_users)
+    users = recommender.users if options.users == "all" else _users(recommender, options)
     lists = list(recommender.for_users(users, options.k, allow, block, hour))
-    _print_hour(hour, options.hour is None)
+    _print_used(recommender, options, hour)
     write_bytes(Path(options.out), _parquet(users, lists))
     print(f"{len(users):,} users: {options.out}", file=sys.stderr)
+
+
+def _print_used(recommender: Recommender, options: RecommendConfig, hour: float | None) -> None:
+    """Print the checkpoint and the hour of the lists, if they were not given."""
+    print_latest(options.checkpoint, recommender.checkpoint)
+    _print_hour(hour, options.hour is None)
+
+
+def _items(recommender: Recommender, options: RecommendConfig, name: str) -> list[int | str]:
+    """The item ids in the file of the option ``name``."""
+    names, known = bool(recommender.catalogue.item_names), recommender.row_of_item
+    file, place = getattr(options, name), "in the catalogue"
+    return read_ids(file, f"--{name}", known, place, names, options.missing, empty=name == "block")
+
+
+def _users(recommender: Recommender, options: RecommendConfig) -> list[int | str]:
+    """The user ids in the file of --users."""
+    names, known = bool(recommender.population.user_names), recommender.row_of_user
+    place = "among the users whom training kept (those with enough likes)"
+    return read_ids(options.users or "", "--users", known, place, names, options.missing)
 
 
 def _print_hour(hour: float | None, by_clock: bool) -> None:
@@ -112,21 +139,3 @@ def _parquet(users: Sequence[int | str], lists: Sequence[Sequence[Recommendation
     file = io.BytesIO()
     pl.DataFrame(rows, dict(zip(names, types, strict=True)), orient="row").write_parquet(file)
     return file.getvalue()
-
-
-def _ids(path: str, option: str, names: bool) -> list[int | str]:
-    """The ids in a file, one in each line: strings as they are if ``names``, else whole numbers."""
-    try:
-        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, ValueError) as error:
-        raise UserError(f"{option} {path} can't be read ({error}): give a file of ids.") from error
-    rows = [(number, line.strip()) for number, line in enumerate(lines, 1) if line.strip()]
-    if not rows:
-        raise UserError(f"{option} {path} holds no ids: give one in each line.")
-    return [_id(line, f"{option} {path}, line {number}", names) for number, line in rows]
-
-
-def _id(text: str, where: str, names: bool) -> int | str:
-    if not names and not text.isdecimal():
-        raise UserError(f"{where}: {shown(text)} is no id: give whole numbers.")
-    return text if names else int(text)

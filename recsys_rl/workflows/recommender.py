@@ -155,7 +155,11 @@ class Recommender:
         block: Sequence[int | str] = (),
         hour: float | None = None,
     ) -> Iterator[list[Recommendation]]:
-        """``recommend`` for many users of the data, one list after another."""
+        """``recommend`` for many users of the data, one list after another.
+
+        Raises the errors of ``recommend`` before the first list; one names all unknown users.
+        """
+        self._check_users(users)
         k = self.default_k if k is None else k
         mask, hour = self.mask(k, allow, block), self.hour(hour)
         for start in range(0, len(users), BLOCK):
@@ -260,14 +264,25 @@ class Recommender:
             raise UserError(f"Only {left} items may be shown, but k is {k}: lower k, or allow more items.")
         return mask.unsqueeze(0)
 
+    def _check_users(self, users: Sequence[int | str]) -> None:
+        """Raise UserError, one for all of them, if users are unknown."""
+        unknown = [user for user in users if user not in self.row_of_user]
+        if unknown and len(users) == 1:
+            raise UserError(
+                f"There is no user with the id {shown(unknown[0])} among those whom training kept (users "
+                "with enough likes): give another id, or titles that this user likes."
+            )
+        if unknown:
+            first = ", ".join(map(shown, unknown[:5])) + (", ..." if len(unknown) > 5 else "")
+            are, them = ("is", "it") if len(unknown) == 1 else ("are", "them")
+            raise UserError(
+                f"{len(unknown):,} of {len(users):,} users {are} not among those whom training kept (users "
+                f"with enough likes): {first}; leave {them} out."
+            )
+
     def _profiles(self, users: Sequence[int | str]) -> Tensor:
         """The profiles (N, D) of users of the data."""
-        for user in users:
-            if user not in self.row_of_user:
-                raise UserError(
-                    f"There is no user with the id {shown(user)} among those whom training kept (users with "
-                    "enough likes): give another id, or titles that this user likes."
-                )
+        self._check_users(users)
         return self.population.profile[[self.row_of_user[user] for user in users]]
 
     def _request(self, profiles: Tensor, history: Sequence[int], mask: Tensor, hour: float | None) -> Obs:

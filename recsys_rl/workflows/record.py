@@ -29,6 +29,7 @@ from recsys_rl.types import Population, UserError
 from recsys_rl.utils.files import check_writable
 from recsys_rl.utils.logger import SECONDS_BETWEEN_LINES, progress_bar
 from recsys_rl.utils.seeding import generators
+from recsys_rl.workflows.latest import print_latest
 
 WIDTH = 256  # sessions played together
 
@@ -106,6 +107,8 @@ def record(options: RecordConfig) -> Path:
     loggers, header = _loggers(
         options, checkpoint, Behaviours(checkpoint, table, env, options.cache_dir), env
     )
+    if not options.quiet:
+        print_latest(options.checkpoint, checkpoint)
     _print_overlap(loggers)
     with DecisionWriter(path, header) as writer, _progress(options) as show:
         for piece in _pieces(options.sessions, env, loggers, header, checkpoint, users, streams["sessions"]):

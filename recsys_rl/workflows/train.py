@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import shlex
 import sys
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, nullcontext
@@ -19,7 +20,7 @@ from recsys_rl.checkpoint import save
 from recsys_rl.config import Config, to_toml
 from recsys_rl.experience.rollout import collect
 from recsys_rl.functional.compiled import kernels
-from recsys_rl.lookup import source_of
+from recsys_rl.lookup import names_a_module, source_of
 from recsys_rl.make import check_candidates, slate_size_of
 from recsys_rl.models.actor_critic import ActorCritic
 from recsys_rl.models.retrieval import import_faiss, kind_of
@@ -220,10 +221,17 @@ def _say_beginning(run: Run, folder: Path | None) -> None:
     _say(
         about_data(run),
         run.note,
-        resuming if folder is not None else "",
+        resuming if folder is not None and run.updates < run.num_updates else "",
         f"total_timesteps {asked:,} is rounded to {whole}" if folder is None and asked != planned else "",
         uncompiled if run.streams["users"].device.type == "cpu" and kernels.library() is None else "",
     )
+
+
+def _from_weights(config: Config, folder: Path) -> str:
+    """The command for a new run with the settings and the weights of the run in ``folder``."""
+    env = ["--env", config.env] if names_a_module(config.env) else []
+    files = ["--config", str(folder / "config.toml"), "--init-from", str(folder / f"{config.algo}.pt")]
+    return f"{shlex.join(['recsys-rl', 'train', *files, *env])} --total-timesteps NUMBER"
 
 
 def _say(*lines: str) -> None:
@@ -237,6 +245,7 @@ def _go_on(
 ) -> Iterator[Update]:
     """Yield the remaining updates. A request to stop ends the loop after the current update."""
     run, ranks = course.run, course.ranks
+    before = run.updates
     settings, n_steps = run.config.train_config, run.config.agent_config.n_steps
     diary, weights = course.diary, parse_weights(settings.weights)
     obs, stop, asked = run.env.observe(), False, False
@@ -264,10 +273,12 @@ def _go_on(
             f"Stopped at step {run.step:,}; {folder} holds the run: continue it with --run {folder}."
         )
     if course.diary is not None and not course.quiet:
-        _say(
-            f"done: {run.step:,} steps; checkpoint: {course.path}; log: {course.diary.logger.path}",
-            _about_gates(run, obs),
+        done = f"done: {run.step:,} steps; checkpoint: {course.path}; log: {course.diary.logger.path}"
+        finished = (
+            f"{folder} is finished at step {run.step:,}: nothing is left to train. To train longer, start a "
+            f"new run from its weights: {_from_weights(run.config, folder)}"
         )
+        _say(done if run.updates > before else finished, _about_gates(run, obs))
 
 
 def _about_gates(run: Run, obs: Obs) -> str:
