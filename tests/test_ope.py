@@ -19,7 +19,7 @@ from recsys_rl.data.decisions import DecisionLog
 from recsys_rl.data.target import read_target
 from recsys_rl.data.transitions import observations
 from recsys_rl.errors import UserError
-from recsys_rl.ope import world as world_module
+from recsys_rl.ope import world_model
 from recsys_rl.ope.diagnostics import touches
 from recsys_rl.ope.features import Features
 from recsys_rl.ope.logged import Prepared, certain_mass, prepare, session_grid
@@ -48,8 +48,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def short_fits(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """A few steps of the world's optimiser, where its accuracy does not matter."""
     if "mean_return" not in request.node.name:
-        monkeypatch.setattr(world_module, "EPOCHS", 2)
-        monkeypatch.setattr(world_module, "LEAST_STEPS", 20)
+        monkeypatch.setattr(world_model, "EPOCHS", 2)
+        monkeypatch.setattr(world_model, "LEAST_STEPS", 20)
 
 
 def command(folder: Path, log: str | Path, *words: str) -> dict[str, Any]:

@@ -115,3 +115,12 @@ def test_mlp_of_one_row_predicts_its_target() -> None:
     x = torch.tensor([[0.3, 2.0]])
     model = mlp(torch.Generator().manual_seed(0), epochs=1)(x, torch.tensor([0.7]))
     assert model(x).item() == pytest.approx(0.7, abs=1e-3)
+
+
+def test_mlp_ignores_a_feature_that_never_varied() -> None:
+    x, y = data()
+    x[:, 2] = 1.0
+    model = mlp(torch.Generator().manual_seed(0), epochs=1)(x, y)
+    other = x.clone()
+    other[:, 2] = 0.0
+    assert torch.equal(model(other), model(x))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -93,8 +94,8 @@ def mlp(
 
     def fit(features: Tensor, targets: Tensor) -> Predict:
         x, y = features.float(), targets.float()
-        mean, scale = x.mean(0), x.std(0, correction=0).clamp_min(1e-6)  # of one row: 0, not NaN
-        net = _network(x.shape[1], hidden, generator)
+        mean, scale = x.mean(0), spread(x)
+        net = network((x.shape[1], *hidden, 1), generator)
         offset, size = (0.0, 1.0) if binary else (y.mean(), y.std(correction=0).clamp_min(1e-6))
         y = (y - offset) / size
         x = (x - mean) / scale
@@ -120,14 +121,21 @@ def mlp(
     return fit
 
 
-def _network(size: int, hidden: tuple[int, ...], generator: torch.Generator) -> nn.Sequential:
+def spread(features: Tensor) -> Tensor:
+    """(F,) the standard deviation of each column of the features (E, F), infinite for a constant one.
+
+    Divided by it, a column that never varied stays 0 whatever a new row has there.
+    """
+    found = features.std(0, correction=0)
+    return torch.where(found > 1e-6, found, torch.inf)
+
+
+def network(sizes: tuple[int, ...], generator: torch.Generator) -> nn.Sequential:
+    """Linear layers of these sizes, from the features to the outputs, with rectifiers between them."""
     layers: list[nn.Module] = []
-    for wide in hidden:
-        layers += [nn.Linear(size, wide), nn.ReLU()]
-        size = wide
-    layers.append(nn.Linear(size, 1))
-    for layer in layers:
-        if isinstance(layer, nn.Linear):
-            nn.init.kaiming_uniform_(layer.weight, nonlinearity="relu", generator=generator)
-            nn.init.zeros_(layer.bias)
-    return nn.Sequential(*layers)
+    for size, wide in pairwise(sizes):
+        layer = nn.Linear(size, wide)
+        nn.init.kaiming_uniform_(layer.weight, nonlinearity="relu", generator=generator)
+        nn.init.zeros_(layer.bias)
+        layers += [layer, nn.ReLU()]
+    return nn.Sequential(*layers[:-1])

@@ -14,10 +14,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from recsys_rl.data.decisions import DecisionLog
 from recsys_rl.ope.features import Features
+from recsys_rl.ope.world_model import WorldModel
 from recsys_rl.protocols import Policy
 from recsys_rl.session import Session
 from recsys_rl.types import Catalogue, UserError
@@ -26,73 +27,7 @@ WARNING = (
     "Model-based, no promise of coverage: this is the answer of a learned model, and the interval does not "
     "cover its error."
 )
-HIDDEN = (64, 32)
-EPOCHS, BATCH, LR = 15, 512, 4e-3
-LEAST_STEPS = 300  # of the optimiser, for small logs
 WIDTH = 4096  # sessions played together
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """The model's expectation for B decisions."""
-
-    reward: Tensor  # (B,)
-    leave: Tensor  # (B,) probability that the user leaves
-    signals: Tensor  # (B, K, S): the visible signals of each place
-
-
-class WorldModel:
-    """A network 64-32 from features to reward, visible signals and leaving."""
-
-    def __init__(self, features: Tensor, targets: Tensor, left: Tensor, generator: torch.Generator) -> None:
-        """Fit the model.
-
-        Args:
-            features: (E, F) float32.
-            targets: (E, 1 + K S) float32: the reward, then the visible signals.
-            left: (E,) bool.
-        """
-        self.mean, self.scale = features.mean(0), features.std(0).clamp_min(1e-6)
-        self.offset, self.size = targets.mean(0), targets.std(0).clamp_min(1e-6)
-        self.low, self.high = targets.min(0).values, targets.max(0).values
-        layers: list[nn.Module] = []
-        size = features.shape[1]
-        for wide in (*HIDDEN, targets.shape[1] + 1):
-            layer = nn.Linear(size, wide)
-            nn.init.kaiming_uniform_(layer.weight, nonlinearity="relu", generator=generator)
-            nn.init.zeros_(layer.bias)
-            layers += [layer, nn.ReLU()]
-            size = wide
-        self.net = nn.Sequential(*layers[:-1])
-        self.leaves = bool(left.any())
-        x, y = (features - self.mean) / self.scale, (targets - self.offset) / self.size
-        self._train(x, y, left.float(), generator)
-
-    def _train(self, x: Tensor, y: Tensor, left: Tensor, generator: torch.Generator) -> None:
-        batches = -(-len(x) // BATCH)  # of an epoch
-        epochs = max(EPOCHS, -(-LEAST_STEPS // batches))
-        optimizer = torch.optim.Adam(self.net.parameters(), LR)
-        schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.01, epochs * batches)
-        for _ in range(epochs):
-            for rows in torch.randperm(len(x), generator=generator).split(BATCH):
-                out = self.net(x[rows])  # (b, 2 + K S)
-                loss = nn.functional.mse_loss(out[:, :-1], y[rows])
-                loss = loss + nn.functional.binary_cross_entropy_with_logits(out[:, -1], left[rows])
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-                schedule.step()
-
-    @torch.no_grad()
-    def __call__(self, features: Tensor, places: int) -> Outcome:
-        """The outcome of decisions with these features (B, F), on slates of ``places`` items.
-
-        Predictions stay within what was seen; without any leaving in the log nobody leaves.
-        """
-        out = self.net((features - self.mean) / self.scale)
-        seen = (out[:, :-1] * self.size + self.offset).clamp(self.low, self.high)
-        leave = out[:, -1].sigmoid() if self.leaves else torch.zeros(len(out))
-        return Outcome(seen[:, 0], leave, seen[:, 1:].reshape(len(out), places, -1))
 
 
 @dataclass(frozen=True)
@@ -136,7 +71,9 @@ def fit_world(
     models = []
     for fold in range(int(folds.max()) + 1):
         others = folds != fold
-        models.append(WorldModel(rows[others], targets[others], log.terminated[others], generator))
+        models.append(
+            WorldModel(rows[others], targets[others], log.terminated[others], log.users[others], generator)
+        )
     first = log.steps == 0
     return Worlds(models, features, catalogue, log.rows(first), folds[first], gamma)
 

@@ -65,7 +65,8 @@ class OpeConfig:
     weights: tuple[str, ...] = ()
     """Weights of reward streams as NAME=NUMBER (default: the platform's)."""
     q: Literal["ridge", "logistic", "mlp"] = "ridge"
-    """Regression of the reward model. logistic is for rewards in 0..1, in sessions of one step."""
+    """Regression of the reward model. logistic is for rewards in 0..1, in sessions of one step; on rare
+    clicks, dm is too high with the others."""
     world: bool = True
     """Estimate also by a learned one-step model in which the policy is played."""
     draws: Count = 8

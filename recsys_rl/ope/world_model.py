@@ -1,0 +1,137 @@
+"""The network of the estimator `world`: from the features of a decision to what comes of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from recsys_rl.ope.fits import network, spread
+
+HIDDEN = (64, 32)
+EPOCHS, BATCH, LR = 15, 512, 4e-3
+LEAST_STEPS = 300  # of the optimiser, for small logs
+CHECKED = 5  # one user of so many is held out, to stop early
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The model's expectation for B decisions."""
+
+    reward: Tensor  # (B,)
+    leave: Tensor  # (B,) probability that the user leaves
+    signals: Tensor  # (B, K, S): the visible signals of each place
+
+
+# y = low + (high - low) sigmoid(net(x) + shift), low and high the smallest and largest y seen
+class WorldModel:
+    """A network 64-32 whose outputs are sigmoids over the seen range of each target, fitted by the log loss.
+
+    The log loss is proper for the mean of any target in [0, 1], binary or not. Predictions stay within what
+    was seen without being cut there: cut errors would not cancel, and the mean of rare clicks would be too
+    high. The first epoch begins at the mean of each target, the epoch with the least loss on held-out users
+    is kept, and the intercepts are then shifted until the mean prediction is the mean target.
+    """
+
+    def __init__(
+        self, features: Tensor, targets: Tensor, left: Tensor, users: Tensor, generator: torch.Generator
+    ) -> None:
+        """Fit the model.
+
+        Args:
+            features: (E, F) float32.
+            targets: (E, 1 + K S) float32: the reward, then the visible signals.
+            left: (E,) bool.
+            users: (E,) int64. A fifth of them is held out; with fewer than five users, none is, and the loss
+                is that of the fitted rows.
+        """
+        self.mean, self.scale = features.mean(0), spread(features)
+        y = torch.cat([targets, left.float().unsqueeze(1)], 1)  # (E, T)
+        self.low = y.min(0).values
+        self.size = y.max(0).values - self.low  # 0 for a constant target, which is then predicted exactly
+        y = (y - self.low) / torch.where(self.size > 0, self.size, 1.0)
+        x = (features - self.mean) / self.scale
+        self.net = network((x.shape[1], *HIDDEN, y.shape[1]), generator)
+        last = self.net[-1]
+        assert isinstance(last, nn.Linear)
+        start = y.mean(0).clamp(1e-6, 1 - 1e-6)
+        with torch.no_grad():
+            last.weight.zero_()
+            last.bias.copy_(start.logit())
+        held = held_out(users, generator)
+        checked = held if bool(held.any()) else ~held
+        self._train((x[~held], y[~held]), (x[checked], y[checked]), shares(y, start), generator)
+        with torch.no_grad():
+            last.bias.add_(shift(self.net(x), y.mean(0)))
+
+    def _train(
+        self,
+        fitted: tuple[Tensor, Tensor],
+        checked: tuple[Tensor, Tensor],
+        weights: Tensor,
+        generator: torch.Generator,
+    ) -> None:
+        def loss(x: Tensor, y: Tensor) -> Tensor:
+            found: Tensor = nn.functional.binary_cross_entropy_with_logits(self.net(x), y, reduction="none")
+            return (found * weights).mean(0).sum()
+
+        @torch.no_grad()
+        def state() -> tuple[float, dict[str, Tensor]]:
+            return float(loss(*checked)), {name: p.clone() for name, p in self.net.state_dict().items()}
+
+        x, y = fitted
+        batches = -(-len(x) // BATCH)  # of an epoch
+        epochs = max(EPOCHS, -(-LEAST_STEPS // batches))
+        optimizer = torch.optim.Adam(self.net.parameters(), LR)
+        schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.01, epochs * batches)
+        best, kept = state()
+        for _ in range(epochs):
+            for rows in torch.randperm(len(x), generator=generator).split(BATCH):
+                now = loss(x[rows], y[rows])
+                optimizer.zero_grad()
+                now.backward()
+                optimizer.step()
+                schedule.step()
+            found, here = state()
+            if found < best:
+                best, kept = found, here
+        self.net.load_state_dict(kept)
+
+    @torch.no_grad()
+    def __call__(self, features: Tensor, places: int) -> Outcome:
+        """The outcome of decisions with these features (B, F), on slates of ``places`` items.
+
+        Predictions stay within what was seen; without any leaving in the log nobody leaves.
+        """
+        out = self.net((features - self.mean) / self.scale).sigmoid() * self.size + self.low
+        return Outcome(out[:, 0], out[:, -1], out[:, 1:-1].reshape(len(out), places, -1))
+
+
+def held_out(users: Tensor, generator: torch.Generator) -> Tensor:
+    """(E,) bool: the rows of a fifth of the users (E,), drawn at random; none of fewer than five users."""
+    known, place = users.unique(return_inverse=True)
+    return (torch.randperm(len(known), generator=generator) < len(known) // CHECKED)[place]
+
+
+def shares(targets: Tensor, means: Tensor) -> Tensor:
+    """(T,) the weight of each target's log loss, for targets (E, T) in [0, 1] and their means (T,).
+
+    With it, the loss of the means exceeds that of the targets themselves by 1, so that targets of all scales
+    count the same. 0 for a constant target.
+    """
+    entropy = nn.functional.binary_cross_entropy
+    least = entropy(targets, targets, reduction="none").mean(0)
+    of_means = entropy(means.expand_as(targets), targets, reduction="none").mean(0)
+    varies = targets.min(0).values < targets.max(0).values
+    return torch.where(varies, 1 / (of_means - least).clamp_min(1e-6), 0.0)
+
+
+def shift(logits: Tensor, means: Tensor) -> Tensor:
+    """(T,) what to add to the logits (E, T) for their sigmoids to have the means (T,); by bisection."""
+    low, high = torch.full_like(means, -20.0), torch.full_like(means, 20.0)
+    for _ in range(40):
+        middle = (low + high) / 2
+        above = (logits + middle).sigmoid().mean(0) > means
+        low, high = torch.where(above, low, middle), torch.where(above, middle, high)
+    return (low + high) / 2
