@@ -369,21 +369,20 @@ PLATFORM = Platform(
     presets={
         "ppo": {
             "agent_config": {
-                "lr": 1e-3,
+                "lr": 2e-3,
                 "gamma": 0.99,
                 "gae_lambda": 0.95,
                 "ent_coef": 0.0,
                 "update_epochs": 10,
-                "batch_size": 64,
+                "batch_size": 128,
                 # Of hundreds of actions, each is tried a few times in a rollout: ten epochs would fit noise.
                 "target_kl": 0.02,
-                "anneal_lr": False,
                 "n_steps": 64,
                 "num_envs": 16,
                 "max_grad_norm": 0.5,
             },
             "env_config": {"normalize_reward": True},  # the scale of rewards differs between environments
-            "model_config": {"head": "dense", "activation": "tanh", "hidden_dims": [64, 64]},
+            "model_config": {"head": "dense", "activation": "relu", "hidden_dims": [64, 64]},
         },
         "a2c": {
             "agent_config": {
