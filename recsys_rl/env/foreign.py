@@ -382,7 +382,7 @@ PLATFORM = Platform(
                 "max_grad_norm": 0.5,
             },
             "env_config": {"normalize_reward": True},  # the scale of rewards differs between environments
-            "model_config": {"head": "dense", "activation": "relu", "hidden_dims": [64, 64]},
+            "model_config": {"head": "dense", "hidden_dims": [64, 64]},
         },
         "a2c": {
             "agent_config": {
