@@ -24,9 +24,10 @@ class Outcome:
     signals: Tensor  # (B, K, S): the visible signals of each place
 
 
-# y = low + (high - low) sigmoid(net(x) + shift), low and high the smallest and largest y seen
 class WorldModel:
-    """A network 64-32 whose outputs are sigmoids over the seen range of each target, fitted by the log loss.
+    """A network 64-32 whose outputs are sigmoids over the seen range of each target, fitted by the log loss::
+
+        y = low + (high - low) sigmoid(net(x) + shift)      low, high: the smallest and the largest y seen
 
     The log loss is proper for the mean of any target in [0, 1], binary or not. Predictions stay within what
     was seen without being cut there: cut errors would not cancel, and the mean of rare clicks would be too
