@@ -31,6 +31,11 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "effects": learning_texts.effects,
     "short-video": partial(learning_texts.platform, task="short-video"),
     "long-video": partial(learning_texts.platform, task="long-video", converged=False),
+    "short-video-a2c": partial(
+        learning_texts.platform,
+        task="short-video-a2c",
+        policies=("a2c-greedy", "a2c", "rule", "static-list"),
+    ),
     "long-video-a2c": partial(
         learning_texts.platform,
         task="long-video-a2c",

@@ -1,4 +1,4 @@
-"""The run that a command takes where no checkpoint is given."""
+"""The line that names the run behind a file in checkpoints/, which is taken if no checkpoint is given."""
 
 from __future__ import annotations
 

@@ -132,3 +132,17 @@ def test_weights_and_shifts_of_outputs_by_hand() -> None:
     assert found.tolist() == pytest.approx([1 / 0.693147, 1 / (0.693147 - 0.562335), 0.0], rel=1e-4)
     logits = torch.tensor([[1.0], [1.0]])
     assert float(shift(logits, torch.tensor([0.5]))[0]) == pytest.approx(-1.0, abs=1e-5)
+
+
+def test_rare_signals_that_cannot_be_learned_leave_reward_and_leaving_as_they_are() -> None:
+    """40 signals of pure noise beside a reward and a leaving that follow from the features."""
+    rng = torch.Generator().manual_seed(0)
+    x = torch.randn(5_000, 20, generator=rng)
+    reward, left = (x[:, 0] > 0).float(), x[:, 1] > 0.5
+    noise = (torch.rand(5_000, 40, generator=rng) < 0.02).float()
+    users = torch.arange(5_000) // 5
+    fit, new = slice(0, 4_000), slice(4_000, None)
+    targets = torch.cat([reward.unsqueeze(1), noise], 1)
+    found = WorldModel(x[fit], targets[fit], left[fit], users[fit], rng)(x[new], 40)
+    for guess, true in ((found.reward, reward[new]), (found.leave, left[new].float())):
+        assert float((guess - true).square().mean() / true.var()) < 0.2  # it was 1.0 for both

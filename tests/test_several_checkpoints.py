@@ -153,6 +153,27 @@ def test_checkpoints_that_share_no_table(
     assert list(tmp_path.iterdir()) == [] and before == {path: path.read_bytes() for path in before}
 
 
+def test_run_from_other_weights_has_no_mean_with_one_from_scratch(runs: dict[str, str]) -> None:
+    ours, other = entry(runs["ppo"]), entry(runs["ppo-1"])
+    config = other.checkpoint.config
+    begun = dataclasses.replace(config.train_config, init_from="x.pt")
+    changed = dataclasses.replace(other.checkpoint, config=dataclasses.replace(config, train_config=begun))
+    with pytest.raises(UserError, match=r"--init-from is a checkpoint in .*, not none"):
+        tables([ours, dataclasses.replace(other, checkpoint=changed)])
+
+
+def test_whole_number_is_the_same_setting_as_its_float(runs: dict[str, str]) -> None:
+    ours, other = entry(runs["ppo"]), entry(runs["ppo-1"])
+
+    def with_gamma(e: Entry, gamma: float) -> Entry:
+        config = e.checkpoint.config
+        agent_config = dataclasses.replace(config.agent_config, gamma=gamma)
+        changed = dataclasses.replace(config, agent_config=agent_config)
+        return dataclasses.replace(e, checkpoint=dataclasses.replace(e.checkpoint, config=changed))
+
+    assert [len(group) for group in tables([with_gamma(ours, 1), with_gamma(other, 1.0)])] == [1, 1]
+
+
 def test_runs_with_other_weights_of_the_streams_give_no_mean(runs: dict[str, str]) -> None:
     one, two = entry(runs["ppo"]), entry(runs["ppo-1"])
     weighted = dataclasses.replace(one.checkpoint.config.train_config, weights=("watch=2",))

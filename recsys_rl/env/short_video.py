@@ -546,7 +546,7 @@ PLATFORM = Platform(
             "agent_config": {
                 "lr": 2e-3,
                 "ent_coef": 0.03,
-                # With 0.88 the policy would follow a critic that knows little at first.
+                # With 0.88, as above, the policy would follow a critic that knows little at first.
                 "gae_lambda": 0.95,
                 "num_envs": 32,
                 "n_steps": 64,

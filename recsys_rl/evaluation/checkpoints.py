@@ -85,6 +85,8 @@ def _settings(config: Config) -> dict[str, Any]:
         sections["data_config"].pop(name, None)
     of_training = sections.pop("train_config")
     sections["train_config"] = {name: of_training[name] for name in OF_A_RUN}
+    # Only whether there was one: each seed has its own.
+    sections["train_config"]["init_from"] = "a checkpoint" if of_training["init_from"] else "none"
     return {
         f"{section}.{name}": value
         for section, fields in sections.items()
@@ -93,7 +95,12 @@ def _settings(config: Config) -> dict[str, Any]:
 
 
 def _key(entry: Entry) -> str:
-    return repr(_settings(entry.checkpoint.config))
+    """The settings as text, with 1 and 1.0 as the same number."""
+
+    def plain(value: Any) -> Any:
+        return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+    return repr({name: plain(value) for name, value in _settings(entry.checkpoint.config).items()})
 
 
 def _no_mean(groups: Mapping[int, Sequence[Entry]]) -> str:

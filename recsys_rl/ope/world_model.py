@@ -12,6 +12,7 @@ from recsys_rl.ope.fits import network, spread
 HIDDEN = (64, 32)
 EPOCHS, BATCH, LR = 15, 512, 4e-3
 LEAST_STEPS = 300  # of the optimiser, for small logs
+BLOCK = 2**16  # rows that pass the network together
 CHECKED = 5  # one user of so many is held out, to stop early
 
 
@@ -62,9 +63,15 @@ class WorldModel:
             last.bias.copy_(start.logit())
         held = held_out(users, generator)
         checked = held if bool(held.any()) else ~held
-        self._train((x[~held], y[~held]), (x[checked], y[checked]), shares(y, start), generator)
+        weights = shares(y, start)
+        weights[1:-1] /= max(1, int((weights[1:-1] > 0).sum()))  # all signals together count as the reward
+        self._train((x[~held], y[~held]), (x[checked], y[checked]), weights, generator)
         with torch.no_grad():
-            last.bias.add_(shift(self.net(x), y.mean(0)))
+            last.bias.add_(shift(self._logits(x), y.mean(0)))
+
+    def _logits(self, x: Tensor) -> Tensor:
+        """(E, T) of the features (E, F), in blocks of rows: a large log would need much memory at once."""
+        return torch.cat([self.net(rows) for rows in x.split(BLOCK)])
 
     def _train(
         self,
@@ -73,13 +80,21 @@ class WorldModel:
         weights: Tensor,
         generator: torch.Generator,
     ) -> None:
-        def loss(x: Tensor, y: Tensor) -> Tensor:
-            found: Tensor = nn.functional.binary_cross_entropy_with_logits(self.net(x), y, reduction="none")
+        essential = weights.clone()
+        essential[1:-1] = 0
+
+        def loss(logits: Tensor, y: Tensor, weights: Tensor) -> Tensor:
+            found = nn.functional.binary_cross_entropy_with_logits(logits, y, reduction="none")
             return (found * weights).mean(0).sum()
 
         @torch.no_grad()
         def state() -> tuple[float, dict[str, Tensor]]:
-            return float(loss(*checked)), {name: p.clone() for name, p in self.net.state_dict().items()}
+            """The loss that decides when to stop, of reward and leaving alone, and the weights.
+
+            Signals that can't be learned would stop the training before these are.
+            """
+            found = float(loss(self._logits(checked[0]), checked[1], essential))
+            return found, {name: p.clone() for name, p in self.net.state_dict().items()}
 
         x, y = fitted
         batches = -(-len(x) // BATCH)  # of an epoch
@@ -89,7 +104,7 @@ class WorldModel:
         best, kept = state()
         for _ in range(epochs):
             for rows in torch.randperm(len(x), generator=generator).split(BATCH):
-                now = loss(x[rows], y[rows])
+                now = loss(self.net(x[rows]), y[rows], weights)
                 optimizer.zero_grad()
                 now.backward()
                 optimizer.step()

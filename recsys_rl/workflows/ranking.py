@@ -73,6 +73,7 @@ def ranking(options: RankingConfig) -> dict[str, Any]:
     if options.json is not None:
         check_writable(Path(options.json), "--json")
     recommender = load(options.checkpoint, options.env)
+    print_latest(options.checkpoint, recommender.checkpoint)
     if recommender.checkpoint.world.is_empty:
         raise UserError(f"{options.checkpoint} has no catalogue of items to rank.")
     heldout = _read(options, options.log)
@@ -92,7 +93,6 @@ def ranking(options: RankingConfig) -> dict[str, Any]:
             f"{options.log}: --seen {options.seen} has all relevant items of each user: give the log of "
             "later events, or leave --seen out."
         )
-    print_latest(options.checkpoint, recommender.checkpoint)
     rows = _rows(recommender, new, seen, options.k)
     table = {"k": options.k, "users": len(new), "rows": rows}
     print(f"{options.log}: {len(new):,} users with relevant items, lists of {options.k}")

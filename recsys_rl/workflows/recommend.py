@@ -68,6 +68,7 @@ def recommend(options: RecommendConfig) -> None:
     if options.out is not None:
         check_writable(Path(options.out), "--out")
     recommender = load(options.checkpoint, options.env)
+    print_latest(options.checkpoint, recommender.checkpoint)
     if options.algo is not None:
         check_algo(Path(options.checkpoint), recommender.checkpoint, options.algo)
     if recommender.checkpoint.world.is_empty:
@@ -81,21 +82,15 @@ def recommend(options: RecommendConfig) -> None:
         found = recommender.recommend(
             user, likes=options.like, k=options.k, allow=allow, block=block, hour=hour
         )
-        _print_used(recommender, options, hour)
+        _print_hour(hour, options.hour is None)
         for place, (item, title, probability) in enumerate(found, 1):
             print(f"{place:>3}  {probability:7.2%}  {title}  (id {item})")
         return
     users = recommender.users if options.users == "all" else _users(recommender, options)
     lists = list(recommender.for_users(users, options.k, allow, block, hour))
-    _print_used(recommender, options, hour)
+    _print_hour(hour, options.hour is None)
     write_bytes(Path(options.out), _parquet(users, lists))
     print(f"{len(users):,} users: {options.out}", file=sys.stderr)
-
-
-def _print_used(recommender: Recommender, options: RecommendConfig, hour: float | None) -> None:
-    """Print the checkpoint and the hour of the lists, if they were not given."""
-    print_latest(options.checkpoint, recommender.checkpoint)
-    _print_hour(hour, options.hour is None)
 
 
 def _items(recommender: Recommender, options: RecommendConfig, name: str) -> list[int | str]:
