@@ -116,7 +116,7 @@ def test_a_deterministic_policy_is_not_to_be_trusted_and_the_world_is_recommende
     alone = command(folder, "random.parquet", "--policy", "popularity")["rows"]
     assert next(row for row in alone if row["estimator"] == "world")["warning"].endswith(
         "The model was not checked on a policy that it was not fitted on, as one policy logged all sessions: "
-        "sessions of a second policy (record --policy A --policy B) allow this check."
+        "the check needs sessions of a second policy (record --policy A --policy B)."
     )
 
 

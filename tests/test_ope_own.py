@@ -631,7 +631,7 @@ def test_policy_that_a_log_without_chance_does_not_cover_is_never_recommended(
     world = next(row for row in found["rows"] if row["recommended"])
     assert world["warning"].startswith("Model-based, no promise of coverage")
     assert "was not fitted on, as none of the policies that logged can be played" in world["warning"]
-    assert "a log of recsys-rl record by two policies, with its --checkpoint, allows" in world["warning"]
+    assert "needs a log of recsys-rl record by two policies, with its --checkpoint" in world["warning"]
     assert found["compare"]["more_rows"] is None
     assert "more rows like these would not settle it" in found["compare"]["text"]
 

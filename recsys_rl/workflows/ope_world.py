@@ -65,22 +65,34 @@ def with_checks(bench: Bench, judged: dict[str, Judgement]) -> tuple[dict[str, J
 
 
 def _not_checked(bench: Bench) -> str:
-    """The sentence for a world without a check: the reason, and what would allow the check."""
-    reason, mend = (
+    """The sentence for a world without a check: the reason, and what the check needs."""
+
+    def sentence(reason: str, needed: str) -> str:
+        return (
+            f"The model was not checked on a policy that it was not fitted on, {reason}: the check needs "
+            f"{needed}."
+        )
+
+    if bench.behaviours is None:
+        return sentence(
+            "as none of the policies that logged can be played without a checkpoint",
+            "a log of recsys-rl record by two policies, with its --checkpoint",
+        )
+    if bench.fitted is not None:
+        return sentence(
+            "as the propensities are estimated, so that no logger can be recognised by them",
+            "a log with propensities",
+        )
+    if len(bench.prepared.log.loggers.unique()) < 2:
+        return sentence(
+            "as one policy logged all sessions",
+            "sessions of a second policy (record --policy A --policy B)",
+        )
+    return sentence(
         "as no logger's policy can be played with this checkpoint, or too few users are left without its "
         "sessions",
-        "the checkpoint of the loggers, and sessions of more users, allow this check",
+        "the checkpoint of the loggers, and sessions of more users",
     )
-    if bench.behaviours is None:
-        reason = "as none of the policies that logged can be played without a checkpoint"
-        mend = "a log of recsys-rl record by two policies, with its --checkpoint, allows this check"
-    elif bench.fitted is not None:
-        reason = "as the propensities are estimated, so that no logger can be recognised by them"
-        mend = "a log with propensities allows this check"
-    elif len(bench.prepared.log.loggers.unique()) < 2:
-        reason = "as one policy logged all sessions"
-        mend = "sessions of a second policy (record --policy A --policy B) allow this check"
-    return f"The model was not checked on a policy that it was not fitted on, {reason}: {mend}."
 
 
 def world_checks(bench: Bench) -> list[WorldCheck]:
@@ -93,7 +105,8 @@ def world_checks(bench: Bench) -> list[WorldCheck]:
         policy = bench.loggers.behaviour(place) if bool(others.any()) else None
         if policy is None:  # unknown, or a policy of the same name, of another checkpoint
             continue
-        if len(of.log.users[others].unique()) < 3 or (worlds := bench.worlds(others)) is None:
+        # The model of a fold needs rows of another one.
+        if len(of.folds[others].unique()) < 2 or (worlds := bench.worlds(others)) is None:
             continue
         mine = of.log.loggers[of.grid[:, 0]] == place
         returns = of.on_grid(of.rewards)[mine] @ discounts
