@@ -74,12 +74,12 @@ class Transformer(nn.Module):
     def encode(self, entries: Tensor, shown: Tensor) -> Cache:
         """The state after the entries (N, L, X) where ``shown`` (N, L); the others stand before them."""
         n, length = shown.shape
-        embedded = self.embed(entries.flatten(0, 1))  # (N L, D)
-        normed = self.norms[0](embedded)
+        normed = self.norms[0](self.embed(entries.flatten(0, 1)))  # (N L, D)
         keys, values = (of(normed).unflatten(0, (n, length)) for of in (self.key, self.value))  # (N, L, A)
-        last = slice(length - 1, None, length)  # the rows of the last places
+        # The last entries once more: backwards, a slice of all rows would first fill all of them with zeros.
+        last = self.embed(entries[:, -1])  # (N, D)
         slot = torch.zeros(n, dtype=torch.int64, device=shown.device)  # The first place is the oldest.
-        return Cache(keys, values, ~shown, slot, embedded[last], self.query(normed[last]))
+        return Cache(keys, values, ~shown, slot, last, self.query(self.norms[0](last)))
 
     def step(self, state: Cache, entry: Tensor, shown: Tensor | None) -> Cache:
         """The state after one more entry (N, X) of the users where ``shown`` (N,). It replaces ``state``."""
