@@ -94,19 +94,16 @@ def _settings(config: Config) -> dict[str, Any]:
     }
 
 
-def _key(entry: Entry) -> str:
-    """The settings as text, with 1 and 1.0 as the same number."""
-
-    def plain(value: Any) -> Any:
-        return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
-
-    return repr({name: plain(value) for name, value in _settings(entry.checkpoint.config).items()})
+def _key(entry: Entry) -> tuple[Any, ...]:
+    """The settings, to be looked up in a dict; 1 and 1.0 are the same there, as they are in ``_nearest``."""
+    settings = _settings(entry.checkpoint.config)
+    return tuple((name, tuple(x) if isinstance(x, list) else x) for name, x in settings.items())
 
 
 def _no_mean(groups: Mapping[int, Sequence[Entry]]) -> str:
     """The reason why these checkpoints, by seed, give no mean over seeds, as a sentence; "" if they do."""
     for seed, group in groups.items():
-        first: dict[str, Entry] = {}
+        first: dict[tuple[Any, ...], Entry] = {}
         for entry in group:
             other = first.setdefault(_key(entry), entry)
             if other is not entry:
