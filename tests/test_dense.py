@@ -72,6 +72,31 @@ def test_equals_the_modules(
         assert_close(one, other, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("head", ["two-tower", "scorer", "dense"])
+def test_network_over_a_session_is_one_node_too(head: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sums depend on weights, so their gradient goes on through this node."""
+    items = torch.randn(5, 9, generator=rng(2))
+    shapes = Shapes(6, (5,), items, history_length=4, num_signals=2, embeddings=(slice(0, 3), slice(3, 6)))
+    model = ActorCritic(shapes, ModelConfig(head=head, hidden_dims=(8, 4)), rng(0))
+    for parameter in model.parameters():
+        parameter.data += 0.3 * torch.randn(parameter.shape, generator=rng(1))
+    history = torch.tensor([[-1, -1, 2, 0], [4, 3, 1, 2], [-1, -1, -1, -1]])
+    signals = torch.randn(3, 4, 2, generator=rng(3))
+    obs = Obs(torch.randn(3, 6, generator=rng(4)), history=history, signals=signals)
+    weights = torch.randn(3, 1, 5, generator=rng(5)), torch.randn(3, generator=rng(6))
+    assert model(obs)[1].grad_fn.name() == "_ActorCriticBackward"
+    found = outputs_and_gradients(model, obs, *weights)
+    monkeypatch.setattr(dense, "serves", lambda *rest: False)
+    for one, other in zip(found, outputs_and_gradients(model, obs, *weights), strict=True):
+        assert bool(other.any())
+        assert_close(one, other, atol=1e-4, rtol=1e-4)
+    model.zero_grad()
+    model(obs)[1].sum().backward()
+    assert model.session is not None
+    of_kernels = model.session.kernels.grad
+    assert of_kernels is not None and bool(of_kernels.any())
+
+
 def test_by_hand() -> None:
     """One input, one hidden unit each, two items, relu; weights 1, biases 0; x = 2, G = (3, -1), g = 5."""
     model = ActorCritic(
@@ -105,17 +130,21 @@ def parameters(inputs: int, hidden: tuple[int, ...], num_items: int) -> list[Ten
 
 
 def passes(rows: int, num_items: int, activation: str) -> list[Tensor]:
-    """Outputs and gradients of a network whose sizes fit no tile, panel or block of dense.c."""
+    """Outputs and gradients of a network whose sizes fit no tile, panel or block of dense.c.
+
+    The gradients are those of the weights, and of the last 11 inputs.
+    """
     weights = [x.requires_grad_() for x in parameters(37, (301, 19), num_items)]
     inputs, at_logits, at_value = numbers(rows, num_items)
-    logits, value = dense.actor_critic(inputs, activation, weights)
+    varying = inputs[:, 26:].clone().requires_grad_()
+    logits, value = dense.actor_critic(inputs[:, :26], activation, weights, varying)
     (logits * at_logits).sum().add((value * at_value).sum()).backward()
-    return [logits.detach(), value.detach(), *(x.grad for x in weights if x.grad is not None)]
+    return [logits.detach(), value.detach(), *(x.grad for x in (*weights, varying) if x.grad is not None)]
 
 
 def numbers(rows: int, num_items: int) -> tuple[Tensor, Tensor, Tensor]:
     inputs = torch.randn(rows, 37, generator=rng(7))
-    return inputs, torch.randn(rows, 1, num_items, generator=rng(8)), torch.randn(rows, generator=rng(9))
+    return inputs, torch.randn(rows, num_items, generator=rng(8)), torch.randn(rows, generator=rng(9))
 
 
 @pytest.mark.parametrize(("rows", "num_items"), [(1, 1), (3, 7), (150, 300)])
@@ -126,14 +155,15 @@ def test_sizes_that_fit_no_block(rows: int, num_items: int, activation: str) -> 
     weights = [x.double().requires_grad_() for x in parameters(37, (301, 19), num_items)]
     inputs, at_logits, at_value = (x.double() for x in numbers(rows, num_items))
     function = getattr(torch.nn.functional, activation)
-    x = inputs.expand(2, -1, -1)
+    x = inputs.requires_grad_().expand(2, -1, -1)
     for weight, bias in zip(weights[:-4:2], weights[1:-4:2], strict=True):
         x = function(x @ weight + bias)
-    logits = (x[0] @ weights[-4] + weights[-3]).unsqueeze(1)
+    logits = x[0] @ weights[-4] + weights[-3]
     value = (x[1] @ weights[-2] + weights[-1]).squeeze(1)
     (logits * at_logits).sum().add((value * at_value).sum()).backward()
+    assert inputs.grad is not None
     expected = [logits.detach(), value.detach(), *(x.grad for x in weights if x.grad is not None)]
-    for one, other in zip(found, expected, strict=True):
+    for one, other in zip(found, [*expected, inputs.grad[:, 26:]], strict=True):
         assert_close(one.double(), other, atol=2e-4, rtol=1e-4)
 
 

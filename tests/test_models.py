@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import pytest
@@ -11,10 +12,11 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from recsys_rl.dials import ModelConfig
+from recsys_rl.functional.item_scores import item_scores
 from recsys_rl.functional.plackett_luce import PlackettLuce
 from recsys_rl.models.actor_critic import ActorCritic, Shapes
 from recsys_rl.models.encoders import Linear, SessionSum, TwinMLP
-from recsys_rl.models.heads import DenseHead, TwoTowerHead, item_features
+from recsys_rl.models.heads import TOWER_SIZE, DenseHead, TwoTowerHead, item_features
 from recsys_rl.types import Obs
 from tests.tiny_world import tiny_catalogue
 
@@ -128,21 +130,39 @@ def test_two_tower_scores_another_catalogue() -> None:
 def test_two_tower_by_hand() -> None:
     """With votes only, a logit is temperature 5 times RATE * votes * (sum of blocks) . item."""
     head = TwoTowerHead(2, 2, 2, rng())
-    for parameter in (head.query.weight, head.tower.weight):
-        parameter.data.zero_()
+    head.tower.weight.data.zero_()
     head.votes.data = torch.tensor([[0.2, 0.2], [-0.2, 0.0]])
     blocks = torch.tensor([[[1.0, 2.0], [3.0, 4.0]]])
     items = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
     # query = (1 - 3, 2 + 0) = (-2, 2)
-    assert_close(head(torch.zeros(1, 2), [blocks], items), torch.tensor([[[-10.0, 10.0, 0.0]]]))
+    found = head(torch.zeros(1, 2 + TOWER_SIZE), [blocks], items)
+    assert_close(found, torch.tensor([[[-10.0, 10.0, 0.0]]]))
+
+
+def test_gradient_of_item_scores() -> None:
+    """Against finite differences in double precision, and by hand for one user, one item."""
+    generator = rng(2)
+    of_shape = partial(torch.randn, generator=generator, dtype=torch.float64)
+    query, temperature, tower = of_shape(3, 6), of_shape(()), of_shape(2, 5)
+    items = of_shape(5, 4)
+    learned = [x.requires_grad_() for x in (query, temperature, tower)]
+    assert torch.autograd.gradcheck(lambda q, t, learned: item_scores(q, t, items, learned), learned)
+
+    query, temperature = torch.tensor([[1.0, 2.0]], requires_grad=True), torch.tensor(3.0, requires_grad=True)
+    tower = torch.tensor([[5.0]], requires_grad=True)
+    scores = item_scores(query, temperature, torch.tensor([[-4.0]]), tower)
+    assert scores.tolist() == [[18.0]]  # 3 (1 * -4 + 2 * 5)
+    scores.backward()
+    assert query.grad is not None and temperature.grad is not None and tower.grad is not None
+    assert query.grad.tolist() == [[-12.0, 15.0]]
+    assert temperature.grad.item() == 6.0 and tower.grad.tolist() == [[6.0]]
 
 
 def test_two_tower_votes_of_shorter_blocks_by_hand() -> None:
     """Two blocks of one and of two features: the missing feature counts as 0."""
     head = TwoTowerHead(2, 2, 2, rng())
-    head.query.weight.data.zero_()
     head.votes.data = torch.tensor([[0.2, 9.0], [-0.2, 0.4]])
-    user = head.user(torch.zeros(1, 2), [torch.tensor([[[3.0]]]), torch.tensor([[[1.0, 2.0]]])])
+    user = head.user(torch.zeros(1, 2 + TOWER_SIZE), [torch.tensor([[[3.0]]]), torch.tensor([[[1.0, 2.0]]])])
     # RATE 5: 5 * (0.2 * 3 - 0.2 * 1) = 2 and 5 * 0.4 * 2 = 4
     assert_close(user[:, :2], torch.tensor([[2.0, 4.0]]))
     assert not user[:, 2:].any()

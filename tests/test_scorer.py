@@ -30,8 +30,8 @@ def test_scores_by_hand() -> None:
     parts = [items[:, :2].unsqueeze(0), items[:, 2:].unsqueeze(0)]
     # together, or the first as a bare embedding
     for given in ([blocks], [blocks[:, :1, :2], blocks[:, 1:]]):
-        assert_close(head(hidden, given, items), expected)
-        assert_close(head.among(hidden, given, parts), expected)
+        assert_close(head(head.gates(hidden), given, items), expected)
+        assert_close(head.among(head.gates(hidden), given, parts), expected)
 
 
 @pytest.mark.parametrize("platform", ["satiation", "drift", "long-video"])

@@ -23,7 +23,7 @@ from recsys_rl.experience.rollout import collect, play
 from recsys_rl.make import make_agent, make_env
 from recsys_rl.models.actor_critic import ActorCritic, Shapes
 from recsys_rl.models.features import SplitFeatures
-from recsys_rl.models.heads import TwoTowerHead, item_columns, item_features
+from recsys_rl.models.heads import DenseHead, TwoTowerHead, item_columns, item_features
 from recsys_rl.types import Catalogue, Obs, World
 from recsys_rl.utils.seeding import generators
 from recsys_rl.workflows.evaluate import EvaluateConfig, evaluate
@@ -387,5 +387,5 @@ def agent_of(model: ActorCritic) -> Any:
 
 def read(model: ActorCritic, rows: Tensor) -> tuple[Tensor, list[Tensor]]:
     """The inputs of the head: hidden features and blocks."""
-    inputs, sums = model._read(Obs(rows))
-    return model.hidden(inputs)[0], model._blocks(Obs(rows), sums)
+    assert not isinstance(model.head, DenseHead)
+    return model.head.last(model.hidden.one(0, rows)), model._blocks(Obs(rows), None)

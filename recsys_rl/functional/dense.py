@@ -1,15 +1,16 @@
-"""The dense actor-critic network, one logit per item and no history, as one node of the autograd graph.
+"""The dense layers of actor and critic as one node of the autograd graph.
 
 With B rows of inputs x_0 and activation f, actor and critic each have hidden layers x_l = f(z_l),
-z_l = x_{l-1} W_l + b_l. The outputs are the logits x_L V + c and the value x_L v + d. From the gradients at
-logits (G) and value (g) the chain rule gives::
+z_l = x_{l-1} W_l + b_l. The outputs are x_L V + c of the actor (the logits, or what the head makes them of)
+and the value x_L v + d. From the gradients at these outputs (G, g) the chain rule gives::
 
     dV = x_L^T G        dc = sum_rows G        dx_L = G V^T        (the critic's alike, with g and v)
     dz_l = dx_l f'(z_l)        dW_l = x_{l-1}^T dz_l        db_l = sum_rows dz_l        dx_{l-1} = dz_l W_l^T
 
 Autograd computes the same sums, one operator after the other. With minibatches of 64 its overhead takes as
 long as the sums. compiled/dense.c computes each pass in one call. Where it can't be used, the network's torch
-modules are.
+modules are. Only inputs that depend on weights, such as the sums over a session, get their dx_0 (actor's and
+critic's together).
 """
 
 from __future__ import annotations
@@ -28,31 +29,41 @@ ACTIVATIONS = ("none", "tanh", "relu", "elu")  # in the order of compiled/layers
 # With a wide head and few rows, most time goes into reading the weights, and torch reads them faster.
 FEW, WIDE = 8, 10_000
 
+NO_HIDDEN = 4  # parameters of the last layers: a network without hidden layers has no others
+
 
 def serves(inputs: Tensor, parameters: Sequence[Tensor]) -> bool:
     """True if ``actor_critic`` can take these: contiguous float32 on a CPU, inputs without a gradient."""
     few = not len(inputs) or (len(inputs) < FEW and parameters[-4].shape[1] > WIDE)
-    if few or inputs.requires_grad or kernels.serving(inputs) is None:
+    if few or len(parameters) == NO_HIDDEN or inputs.requires_grad or kernels.serving(inputs) is None:
         return False
     return all([kernels.plain(x) for x in parameters])  # noqa: C419 (a generator takes longer)
 
 
-def actor_critic(inputs: Tensor, activation: str, parameters: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Logits (B, 1, I) and value (B,) for ``inputs`` (B, F). Call it only if ``serves`` is True.
+def actor_critic(
+    inputs: Tensor, activation: str, parameters: Sequence[Tensor], varying: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """The actor's outputs (B, O) and the value (B,). Call it only if ``serves`` is True.
 
-    ``parameters`` are W (2, in, out) and b (2, 1, out) of each hidden layer, the actor's before the critic's,
-    then V (H, I), c (I,), v (H, 1), d (1,). Raises ValueError if the inputs don't fit them.
+    Args:
+        inputs: (B, F).
+        parameters: W (2, in, out) and b (2, 1, out) of each hidden layer, the actor's before the critic's,
+            then V (H, O), c (O,), v (H, 1), d (1,).
+        varying: (B, G), float32 on the CPU: inputs that stand after the others and get a gradient.
+
+    Raises ValueError if the inputs don't fit the parameters.
     """
-    _check(inputs, parameters)
+    joined = inputs if varying is None else torch.cat([inputs, varying.detach()], 1)
+    _check(joined, parameters)
     if not torch.is_grad_enabled():  # acting: a node of the graph would take a sixth of the time of a step
-        logits, value, _ = _forward(inputs, _layout(inputs, activation, parameters), parameters)
-        return logits, value
-    logits, value = _ActorCritic.apply(inputs, activation, *parameters)  # type: ignore[no-untyped-call]
-    return logits, value
+        outputs, value, _ = _forward(joined, _layout(joined, activation, parameters), parameters)
+        return outputs, value
+    outputs, value = _ActorCritic.apply(joined, varying, activation, *parameters)  # type: ignore[no-untyped-call]
+    return outputs, value
 
 
 def critic(inputs: Tensor, activation: str, parameters: Sequence[Tensor]) -> Tensor:
-    """The value (B,) of ``actor_critic`` alone, without a gradient: the same numbers, and no logits.
+    """The value (B,) of ``actor_critic`` alone, without a gradient: the same numbers, and no other outputs.
 
     torch's products wake a second thread for a few rows, and wait for it longer than they multiply.
     """
@@ -72,7 +83,7 @@ def _check(inputs: Tensor, parameters: Sequence[Tensor]) -> None:
 def _layout(
     inputs: Tensor, activation: str, parameters: Sequence[Tensor]
 ) -> tuple[ctypes.Array[ctypes.c_int64], int, int]:
-    """Sizes of inputs, hidden layers and logits, the number of layers, and the activation."""
+    """Sizes of inputs, hidden layers and outputs, the number of layers, and the activation."""
     sizes = [inputs.shape[1], *(bias.shape[-1] for bias in parameters[1:-2:2])]
     return (ctypes.c_int64 * len(sizes))(*sizes), len(sizes) - 2, ACTIVATIONS.index(activation)
 
@@ -80,10 +91,10 @@ def _layout(
 def _forward(
     inputs: Tensor, layout: tuple[ctypes.Array[ctypes.c_int64], int, int], parameters: Sequence[Tensor]
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Logits (B, 1, I), value (B,), and the hidden layers x_1, ..., x_L, (2, B, size) each, as one vector."""
+    """Outputs (B, O), value (B,), and the hidden layers x_1, ..., x_L, (2, B, size) each, as one vector."""
     rows, sizes = len(inputs), layout[0]
     layers = inputs.new_empty(2 * rows * sum(sizes[1:-1]))
-    logits, value = inputs.new_empty(rows, 1, sizes[-1]), inputs.new_empty(rows)
+    outputs, value = inputs.new_empty(rows, sizes[-1]), inputs.new_empty(rows)
     library = kernels.library()
     assert library is not None
     library.dense_forward(
@@ -93,25 +104,29 @@ def _forward(
         rows,
         torch.get_num_threads(),
         layers.data_ptr(),
-        logits.data_ptr(),
+        outputs.data_ptr(),
         value.data_ptr(),
     )
-    return logits, value, layers
+    return outputs, value, layers
 
 
 class _ActorCritic(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, inputs: Tensor, activation: str, *parameters: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        ctx: Any, inputs: Tensor, varying: Tensor | None, activation: str, *parameters: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """``inputs`` (B, F + G) end with ``varying`` (B, G)."""
         ctx.layout = _layout(inputs, activation, parameters)
-        logits, value, layers = _forward(inputs, ctx.layout, parameters)
+        ctx.num_varying = 0 if varying is None else varying.shape[1]
+        outputs, value, layers = _forward(inputs, ctx.layout, parameters)
         ctx.save_for_backward(inputs, layers, *parameters)
-        return logits, value
+        return outputs, value
 
     @staticmethod
-    def backward(ctx: Any, by_logits: Tensor, by_value: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, by_outputs: Tensor, by_value: Tensor) -> tuple[Tensor | None, ...]:
         kernels.check_first_derivative()
         inputs, layers, *parameters = ctx.saved_tensors
-        by_logits, by_value = by_logits.contiguous(), by_value.contiguous()
+        by_outputs, by_value = by_outputs.contiguous(), by_value.contiguous()
         gradients = [torch.empty_like(x) for x in parameters]
         scratch = torch.empty_like(layers)
         library = kernels.library()
@@ -123,9 +138,15 @@ class _ActorCritic(torch.autograd.Function):
             len(inputs),
             torch.get_num_threads(),
             layers.data_ptr(),
-            by_logits.data_ptr(),
+            by_outputs.data_ptr(),
             by_value.data_ptr(),
             scratch.data_ptr(),
             kernels.addresses(gradients),
         )
-        return None, None, *gradients
+        by_varying: Tensor | None = None
+        if ctx.num_varying:
+            rows, size = len(inputs), parameters[0].shape[2]
+            actor, critic = scratch[: 2 * rows * size].view(2, rows, size)  # dz_1 of each
+            of_actor, of_critic = parameters[0][:, -ctx.num_varying :].mT  # (H, G) each
+            by_varying = torch.mm(actor, of_actor).addmm_(critic, of_critic)
+        return None, by_varying, None, *gradients

@@ -99,41 +99,35 @@ class ActorCritic(nn.Module):
         else:
             self.head = TwoTowerHead(sizes[-1], num_blocks, num_item_features, generator)
         self.activation = config.activation
-        self.classic = self._classic()
-
-    def _classic(self) -> list[Tensor] | None:
-        """The parameters for ``dense.actor_critic``; None if this network has another form."""
-        if not isinstance(self.head, DenseHead) or len(self.head.action_sizes) > 1 or not self.hidden.weights:
-            return None
         layers = zip(self.hidden.weights, self.hidden.biases, strict=True)
-        heads = self.head.logits, self.value_head
-        return [*itertools.chain(*layers), *(x for head in heads for x in (head.weight, head.bias))]
+        last = [x for layer in (self.head.last, self.value_head) for x in (layer.weight, layer.bias)]
+        self.layers: list[Tensor] = [*itertools.chain(*layers), *last]  # as dense.actor_critic takes them
 
     def forward(self, obs: Obs) -> tuple[Categorical | PlackettLuce, Tensor]:
-        inputs, sums = self._read(obs)
-        if obs.candidates is None and self.classic is not None and dense.serves(inputs, self.classic):
-            logits, value = dense.actor_critic(inputs, self.activation, self.classic)
+        varying, sums = self._read(obs)
+        if dense.serves(obs.context, self.layers):
+            outputs, value = dense.actor_critic(obs.context, self.activation, self.layers, varying)
         else:
-            actor, critic = self.hidden(inputs)  # (N, H) each
-            logits = self._score(actor, obs, sums)  # (N, K, A)
-            value = self.value_head(critic).squeeze(-1)
+            actor, critic = self.hidden(_joined(obs, varying))  # (N, H) each
+            outputs, value = self.head.last(actor), self.value_head(critic).squeeze(-1)
+        logits = self._score(outputs, obs, sums)  # (N, K, A)
         if obs.candidates is None:
             categorical.forbid_(logits, obs.mask, obs.exclude)
         else:
             categorical.forbid_(logits, obs.candidates >= 0, None)
         return distribution(logits, self.shapes.slate_size), value
 
-    def _score(self, actor: Tensor, obs: Obs, sums: Tensor | None) -> Tensor:
-        """Logits (N, K, A) of all items, or (N, 1, C) of the candidates."""
+    def _score(self, outputs: Tensor, obs: Obs, sums: Tensor | None) -> Tensor:
+        """Logits (N, K, A) of all items, or (N, 1, C) of the candidates, from those of ``head.last``."""
         candidates = None if obs.candidates is None else obs.candidates.clamp_min(0)
         if isinstance(self.head, DenseHead):
-            logits: Tensor = self.head(actor)
+            logits: Tensor = self.head(outputs)
             return logits if candidates is None else logits.gather(-1, candidates.unsqueeze(1))
         blocks = self._blocks(obs, sums)
         if candidates is not None:
-            return self.head.among(actor, blocks, feature_parts(self.items, candidates))
+            return self.head.among(outputs, blocks, feature_parts(self.items, candidates))
         assert isinstance(self.items, Tensor)
-        scores: Tensor = self.head(actor, blocks, self.items)
+        scores: Tensor = self.head(outputs, blocks, self.items)
         return scores
 
     def propose(self, obs: Obs, greedy: bool, generator: torch.Generator) -> Obs:
@@ -150,9 +144,10 @@ class ActorCritic(nn.Module):
             return obs.among(self._candidates(self.retriever, obs, greedy, generator))
 
     def _candidates(self, retriever: Retriever, obs: Obs, greedy: bool, generator: torch.Generator) -> Tensor:
-        inputs, sums = self._read(obs)
+        varying, sums = self._read(obs)
         assert not isinstance(self.head, DenseHead)
-        user = self.head.user(self.hidden.one(0, inputs), self._blocks(obs, sums))
+        outputs = self.head.last(self.hidden.one(0, _joined(obs, varying)))
+        user = self.head.user(outputs, self._blocks(obs, sums))
         query = user[:, : self.items.shape[1]]  # (N, F_i)
         num_drawn = 0 if greedy else self.num_drawn
         top = retriever.search(query, self.num_candidates - num_drawn)  # (N, C - E)
@@ -209,9 +204,9 @@ class ActorCritic(nn.Module):
 
     def value(self, obs: Obs) -> Tensor:
         """V(obs), (N,)."""
-        inputs = self._read(obs)[0]
-        if not torch.is_grad_enabled() and self.classic is not None and dense.serves(inputs, self.classic):
-            return dense.critic(inputs, self.activation, self.classic)
+        inputs = _joined(obs, self._read(obs)[0])
+        if not torch.is_grad_enabled() and dense.serves(inputs, self.layers):
+            return dense.critic(inputs, self.activation, self.layers)
         value: Tensor = self.value_head(self.hidden.one(1, inputs))  # (N, 1)
         return value.squeeze(-1)
 
@@ -228,21 +223,23 @@ class ActorCritic(nn.Module):
         pieces = [names_at[place.start] for place in self.embeddings]
         decays = () if self.session is None else SessionSum.DECAYS
         names = gate_names(pieces, interface.signals, decays)
-        actor = self.hidden.one(0, self._read(obs)[0])
+        actor = self.hidden.one(0, _joined(obs, self._read(obs)[0]))
         means = self.head.gates_of(actor).mean(0).tolist()
         bare = {f"{piece} (genres)" for piece in pieces}
         return {name: mean for name, mean in zip(names, means, strict=True) if name not in bare}
 
-    def _read(self, obs: Obs) -> tuple[Tensor, Tensor | None]:
-        """Inputs (N, width) of the hidden layers, and the sums over the session if there are any."""
+    def _read(self, obs: Obs) -> tuple[Tensor | None, Tensor | None]:
+        """What the hidden layers read beside the context (N, width - F), and the sums over the session.
+
+        Each is None if there is none. Both depend on weights.
+        """
         if self.session is None:
-            return obs.context, None
+            return None, None
         sums = self.session(obs, self.items)  # (N, (1 + S) P, F_i)
-        parts = [obs.context, sums.flatten(1)]
-        if self.encoder is not None:
-            summary = summarise(self.encoder, obs, self.items) if obs.summary is None else obs.summary
-            parts.append(summary)  # (N, H)
-        return torch.cat(parts, -1), sums
+        if self.encoder is None:
+            return sums.flatten(1), sums
+        summary = summarise(self.encoder, obs, self.items) if obs.summary is None else obs.summary
+        return torch.cat([sums.flatten(1), summary], -1), sums  # the summary: (N, H)
 
     def reader(self) -> Reader | None:
         """A new state of the encoder for users who act; None if there is nothing to keep."""
@@ -269,3 +266,8 @@ class ActorCritic(nn.Module):
         """
         embeddings = torch.stack([obs.context[:, place] for place in self.embeddings], 1)  # (N, E, D)
         return [embeddings] if sums is None else [embeddings, sums]
+
+
+def _joined(obs: Obs, varying: Tensor | None) -> Tensor:
+    """The inputs (N, width) of the hidden layers."""
+    return obs.context if varying is None else torch.cat([obs.context, varying], -1)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from recsys_rl.functional.categorical import Categorical
+from recsys_rl.functional.item_scores import item_scores
 from recsys_rl.functional.plackett_luce import PlackettLuce
 from recsys_rl.models.encoders import Linear
 from recsys_rl.types import Catalogue
@@ -66,25 +67,26 @@ class TwoTowerHead(nn.Module):
         self.votes = nn.Parameter(0.01 * torch.randn(num_blocks, num_item_features, generator=generator))
         self.log_temperature = nn.Parameter(torch.tensor(LOGIT_SCALE).log() / RATE)
 
-    def forward(self, hidden: Tensor, blocks: Sequence[Tensor], items: Tensor) -> Tensor:
-        """hidden (N, H), blocks as ``user`` takes them, items (I, F_i) -> logits (N, 1, I)."""
-        query = self.temperature * self.user(hidden, blocks)  # (N, F_i + tower)
-        fixed, learned = query.split([items.shape[1], TOWER_SIZE], -1)
-        # Two products: backwards, the given features need no gradient, and this one is the dearest product.
+    @property
+    def last(self) -> Linear:
+        """The layer after the hidden ones; ``forward`` and ``among`` take what it makes of them."""
+        return self.query
+
+    def forward(self, query: Tensor, blocks: Sequence[Tensor], items: Tensor) -> Tensor:
+        """query (N, F_i + tower) = W h, blocks as ``user`` takes them, items (I, F_i) -> logits (N, 1, I)."""
         # The tower is made transposed: its gradient is then made in the order in which torch is fastest.
-        tower = torch.addmm(self.tower.bias.unsqueeze(1), self.tower.weight.T, items.T)  # (tower, I)
-        # Added in place: torch.addmm would first copy the (N, I) numbers of the other product.
-        logits: Tensor = (fixed @ items.T).addmm_(learned, tower.relu())  # (N, I)
+        tower = torch.addmm(self.tower.bias.unsqueeze(1), self.tower.weight.T, items.T).relu()  # (tower, I)
+        logits = item_scores(self.user(query, blocks), self.temperature, items, tower)  # (N, I)
         return logits.unsqueeze(1)
 
-    def among(self, hidden: Tensor, blocks: Sequence[Tensor], parts: Sequence[Tensor]) -> Tensor:
+    def among(self, query: Tensor, blocks: Sequence[Tensor], parts: Sequence[Tensor]) -> Tensor:
         """As ``forward``, but each row scores its own C items: logits (N, 1, C).
 
         ``parts`` (N, C, size) each are the features of the items, whose sizes add up to F_i. Joining them
         would cost as much time as the scores.
         """
         sizes = [part.shape[-1] for part in parts]
-        query = (self.temperature * self.user(hidden, blocks)).unsqueeze(1)  # (N, 1, F_i + tower)
+        query = (self.temperature * self.user(query, blocks)).unsqueeze(1)  # (N, 1, F_i + tower)
         *fixed, learned = query.split([*sizes, TOWER_SIZE], -1)  # (N, 1, size) each
         tower: Tensor = self.tower.bias
         for part, weight in zip(parts, self.tower.weight.split(sizes), strict=True):
@@ -94,13 +96,12 @@ class TwoTowerHead(nn.Module):
             logits = logits + of_query @ part.mT
         return logits
 
-    def user(self, hidden: Tensor, blocks: Sequence[Tensor]) -> Tensor:
-        """The query (N, F_i + tower). Its first F_i numbers are multiplied by the features themselves.
+    def user(self, query: Tensor, blocks: Sequence[Tensor]) -> Tensor:
+        """``query`` = W h with the votes added, (N, F_i + tower). The first F_i are for the given features.
 
         ``blocks`` (N, number, size) each hold the x_b, ``num_blocks`` together. Features beyond ``size``
         count as 0.
         """
-        query: Tensor = self.query(hidden)
         votes, at = RATE * self.votes, 0
         for block in blocks:
             number, size = block.shape[1:]
@@ -122,9 +123,13 @@ class DenseHead(nn.Module):
         self.action_sizes = action_sizes
         self.logits = Linear(num_hidden, sum(action_sizes), 0.01, generator)
 
-    def forward(self, hidden: Tensor) -> Tensor:
-        """hidden (N, H) -> logits (N, K, A)."""
-        flat: Tensor = self.logits(hidden)  # (N, sum of A)
+    @property
+    def last(self) -> Linear:
+        """The layer after the hidden ones; ``forward`` takes what it makes of them."""
+        return self.logits
+
+    def forward(self, flat: Tensor) -> Tensor:
+        """flat (N, sum of A) -> logits (N, K, A)."""
         if len(self.action_sizes) == 1:
             return flat.unsqueeze(1)
         widest = max(self.action_sizes)

@@ -47,32 +47,39 @@ class ScorerHead(nn.Module):
             self.gates.bias[0] = 1 / RATE
         self.log_temperature = nn.Parameter(torch.tensor(LOGIT_SCALE).log() / RATE)
 
-    def forward(self, hidden: Tensor, blocks: Sequence[Tensor], items: Tensor) -> Tensor:
-        """hidden (N, H), blocks as ``user`` takes them, items (I, F_i) -> logits (N, 1, I)."""
-        logits: Tensor = (self.temperature * self.user(hidden, blocks)) @ items.T  # (N, I)
+    @property
+    def last(self) -> Linear:
+        """The layer after the hidden ones; ``forward``, ``among`` and ``user`` take what it makes of them."""
+        return self.gates
+
+    def forward(self, gates: Tensor, blocks: Sequence[Tensor], items: Tensor) -> Tensor:
+        """gates and blocks as ``user`` takes them, items (I, F_i) -> logits (N, 1, I)."""
+        logits: Tensor = (self.temperature * self.user(gates, blocks)) @ items.T  # (N, I)
         return logits.unsqueeze(1)
 
-    def among(self, hidden: Tensor, blocks: Sequence[Tensor], parts: Sequence[Tensor]) -> Tensor:
+    def among(self, gates: Tensor, blocks: Sequence[Tensor], parts: Sequence[Tensor]) -> Tensor:
         """As ``forward``, but each row scores its own C items: logits (N, 1, C).
 
         ``parts`` (N, C, size) each are the features of the items, whose sizes add up to F_i.
         """
-        query = (self.temperature * self.user(hidden, blocks)).unsqueeze(1)  # (N, 1, F_i)
+        query = (self.temperature * self.user(gates, blocks)).unsqueeze(1)  # (N, 1, F_i)
         of_parts = query.split([part.shape[-1] for part in parts], -1)
         products = [x @ part.mT for x, part in zip(of_parts, parts, strict=True)]  # (N, 1, C) each
         return torch.stack(products).sum(0)
 
-    def user(self, hidden: Tensor, blocks: Sequence[Tensor]) -> Tensor:
+    def user(self, gates: Tensor, blocks: Sequence[Tensor]) -> Tensor:
         """The query (N, F_i), which is multiplied by the features of an item.
 
+        ``gates`` (N, 2 num_blocks + NUMBERS) are those of the layer ``gates``, not multiplied by RATE yet.
         ``blocks`` (N, number, D or F_i) each hold the x_b, ``num_blocks`` together. Those of size D have no
         genres.
         """
-        gates = self.gates_of(hidden)
-        of_embedding, of_genres, of_numbers = gates.split([self.num_blocks, self.num_blocks, NUMBERS], -1)
+        of_embedding, of_genres, of_numbers = (RATE * gates).split(
+            [self.num_blocks, self.num_blocks, NUMBERS], -1
+        )
         num_dims, num_genres = self.sizes
-        embedding = hidden.new_zeros(len(hidden), num_dims)
-        genres, at = hidden.new_zeros(len(hidden), num_genres), 0
+        embedding = gates.new_zeros(len(gates), num_dims)
+        genres, at = gates.new_zeros(len(gates), num_genres), 0
         for block in blocks:
             of_block = slice(at, at + block.shape[1])
             embedding = embedding + _gated(of_embedding[:, of_block], block[..., :num_dims])
