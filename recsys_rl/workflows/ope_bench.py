@@ -46,14 +46,15 @@ from recsys_rl.ope.logged_clusters import ClusterBench, k_means
 from recsys_rl.ope.logged_slates import (
     Places,
     SlateBench,
-    marginals_of,
     place_rewards,
     uniform_choices,
     uniform_marginals,
 )
 from recsys_rl.ope.propensities import WARNING, PropensityFit
 from recsys_rl.ope.sequential import SEQUENTIAL
+from recsys_rl.ope.slate_choices import Choices, choices_of, logger_choices, possible_slates
 from recsys_rl.ope.world import Worlds, fit_world, world
+from recsys_rl.ope.world_model import mlp_of_shares
 from recsys_rl.protocols import SEERS, Behaviour
 from recsys_rl.types import Feedback, Obs, UserError
 from recsys_rl.workflows.ope_config import LOGGED, OpeConfig
@@ -78,6 +79,7 @@ class Bench:
     fitted: PropensityFit | None  # of estimated propensities; None: the log has its own
     own: OwnLog | None  # people's own file
     checkpoint: str | None
+    others: tuple[Behaviours, ...] = ()  # of further checkpoints whose policies may have made the log
     left_out: dict[str, Reasons] = field(default_factory=dict)  # by policy
 
     @property
@@ -122,7 +124,11 @@ class Bench:
         return policy
 
     def fit(self) -> Fit:
+        """The regression of the reward model. Of several steps, it predicts sums of rewards."""
         if self.options.q == "mlp":
+            rewards = self.prepared.rewards
+            if self.steps == 1 and bool(((rewards == 0) | (rewards == 1)).all()):
+                return mlp_of_shares(self.streams["ope"])
             return mlp(self.streams["ope"], epochs=10)
         return logistic() if self.options.q == "logistic" else ridge()
 
@@ -155,7 +161,8 @@ class Bench:
 
     @property
     def loggers(self) -> Loggers:
-        return Loggers(self.prepared, self.behaviours, self.own, self.fitted is not None)
+        known = [] if self.behaviours is None else [self.behaviours, *self.others]
+        return Loggers(self.prepared, known, self.own, self.fitted is not None)
 
     @cached_property
     def every_item(self) -> Tensor | None:
@@ -176,7 +183,12 @@ class Bench:
         of = self.prepared
         whole = self.own is not None and self.own.whole
         each = None if whole else place_rewards(self.rewards, of.log.feedback)
-        return SlateBench(of, each, None if of.log.logger_logprobs is not None else uniform_choices(of))
+        if of.log.logger_logprobs is not None:
+            return SlateBench(of, each, None)
+        numbers, slates = uniform_choices(of), possible_slates(of)
+        logger = self.loggers.behaviour(0) if numbers is None and not whole else None
+        logging = None if logger is None else logger_choices(of, logger, slates, self.options.draws)
+        return SlateBench(of, each, numbers, slates, logging)
 
     @cached_property
     def clusters(self) -> tuple[ClusterBench | None, str]:
@@ -219,12 +231,13 @@ class Bench:
         sums = self.places == 1 and not certain
         actions = self._all_items(probabilities) if sums else None
         mine = judge(self.prepared, policy, draws if actions is None else 0)
-        marginals = None
-        if self.slates is not None and self.slates.numbers is not None:
-            if isinstance(policy, RandomPolicy):
-                marginals = uniform_marginals(self.slates.numbers, self.places)
+        choices = None
+        if self.slates is not None and self.slates.known:
+            numbers = self.slates.numbers
+            if isinstance(policy, RandomPolicy) and numbers is not None:
+                choices = Choices(uniform_marginals(numbers, self.places))
             else:
-                marginals = marginals_of(self.prepared, policy, draws)
+                choices = choices_of(self.prepared, policy, self.slates.slates, draws)
         more = {} if worlds is None else {"world": Terms(world(worlds, policy))}
         if worlds is None:
             self._leave_out(name, {"world": self.no_world})
@@ -232,7 +245,7 @@ class Bench:
             name,
             mine.logprobs,
             actions or Actions(mine.draws),
-            Places(mine.places, marginals),
+            Places(mine.places, choices),
             probabilities,
             more,
         )
