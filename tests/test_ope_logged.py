@@ -18,7 +18,7 @@ from recsys_rl.ope.logged import Prepared, prepare
 from recsys_rl.ope.logged_clusters import k_means
 from recsys_rl.ope.logged_slates import Places, SlateBench, place_rewards, uniform_additive, uniform_choices
 from recsys_rl.ope.slate import pseudo_inverse_weights
-from recsys_rl.ope.slate_choices import choices_of, logger_choices, place_marginals, possible_slates
+from recsys_rl.ope.slate_choices import Choices, choices_of, logger_choices, place_marginals, possible_slates
 from recsys_rl.types import Action, Events, Feedback, Interface, Obs
 
 F64 = torch.float64
@@ -177,8 +177,8 @@ def test_slate_estimators_of_a_known_logger_with_unequal_scores_are_unbiased() -
     mine = policy.place_logprobs(Obs(torch.zeros(12, 1)), SLATES).double()
     p, theirs = mine.sum(1).exp(), of.log.logprobs.exp()
     places = Places(mine, choices_of(of, policy, slates, 1))
-    assert bench.reasons(places) == {}
-    found = bench.terms((p / theirs).unsqueeze(1), places)
+    found, reasons = bench.terms((p / theirs).unsqueeze(1), places)
+    assert reasons == {}
     value = float(p @ each.sum(1))
     assert set(found) == {"sips", "iips", "rips", "pi"}
     for name, terms in found.items():
@@ -209,3 +209,16 @@ def test_unknown_logger_of_slates_is_a_reason() -> None:
     assert uniform_choices(of) is None
     reasons = SlateBench(of, None, None).reasons(Places(None, None))
     assert "--logger FILE" in reasons["pi"]
+
+
+def test_slates_that_the_logger_never_shows_leave_pi_out() -> None:
+    """The logger always shows (0, 1), and the policy any slate."""
+    of = slate_log(Tilted())
+    slates = possible_slates(of)
+    never = torch.tensor([1.0] + 11 * [0.0], dtype=F64).expand(12, -1)
+    alone = torch.ones(12, 2, 2, dtype=F64)
+    bench = SlateBench(of, None, None, slates, Choices(alone, never))
+    found, reasons = bench.terms(
+        torch.ones(12, 1, dtype=F64), Places(None, choices_of(of, Tilted(), slates, 1))
+    )
+    assert "pi" not in found and "never does" in reasons["pi"]

@@ -79,6 +79,12 @@ def files(tmp_path: Path) -> tuple[Path, Path]:
     return tmp_path / "log.csv", tmp_path / "target.csv"
 
 
+def test_checkpoints_of_loggers_are_for_recorded_logs(
+    files: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "column probabilities" in refusal(capsys, files[0], "--policy", "random", "--logger", "old.pt")
+
+
 def test_rewards_may_be_true_or_false(tmp_path: Path) -> None:
     log = clicks(rows=40)
     words = ["true" if x else "False" for x in log["clicked"]]

@@ -20,7 +20,7 @@ from recsys_rl.ope.judging import Terms
 from recsys_rl.ope.logged import Prepared
 from recsys_rl.ope.slate import SLATE, Slates, pseudo_inverse_weights
 from recsys_rl.ope.slate_choices import Choices
-from recsys_rl.types import Feedback
+from recsys_rl.types import Feedback, UserError
 
 UNIFORM_ERROR = 1e-4  # of a log-probability, up to which a logger counts as uniform
 
@@ -129,8 +129,11 @@ class SlateBench:
             found = dict.fromkeys(("rips", "iips"), whole) | found
         return found
 
-    def terms(self, weights: Tensor, places: Places) -> dict[str, Terms]:
-        """The estimators of slates that the log and the policy allow; ``weights`` (N, T) of whole slates."""
+    def terms(self, weights: Tensor, places: Places) -> tuple[dict[str, Terms], dict[str, str]]:
+        """The estimators of slates that the log and the policy allow, and the reasons for the others.
+
+        ``weights`` (N, T) of whole slates.
+        """
         of = self.prepared
         total = of.rewards  # (E,)
         found = {"sips": Terms((weights * of.on_grid(total)) @ self._discounts(weights), weights[:, -1])}
@@ -144,7 +147,11 @@ class SlateBench:
         if places.choices is not None and self.known:
             alone = self._alone(places.choices)
             by_place["iips"] = Slates(alone, each), alone.mean(1)
-            additive = self._additive(places.choices)
+            additive = None
+            try:
+                additive = self._additive(places.choices)
+            except UserError:
+                left_out["pi"] = "the policy shows items at places where the log's policy never does"
             if additive is not None:
                 of_slate = torch.zeros_like(alone)
                 of_slate[:, 0] = total  # `pi` reads only the sum
@@ -152,7 +159,7 @@ class SlateBench:
         for name, (slates, own) in by_place.items():
             if name not in left_out:
                 found[name] = self._over_steps(SLATE[name](slates), own, weights)
-        return {name: found[name] for name in SLATE if name in found}
+        return {name: found[name] for name in SLATE if name in found}, left_out
 
     def _alone(self, choices: Choices) -> Tensor:
         """(E, K): the weight of each place's item, whatever stands above it."""
@@ -163,7 +170,10 @@ class SlateBench:
         return mine / self.logging.marginals.diagonal(dim1=1, dim2=2)
 
     def _additive(self, choices: Choices) -> Tensor | None:
-        """(E,): the weight of `pi`; None if it can't be computed."""
+        """(E,): the weight of `pi`; None if it can't be computed.
+
+        Raises UserError if the logger does not cover the policy.
+        """
         if self.numbers is not None:
             return uniform_additive(choices.marginals, self.numbers)
         if self.logging is None or self.slates is None or self.logging.every is None or choices.every is None:

@@ -198,18 +198,22 @@ def _checkpoint_bench(options: OpeConfig, log: DecisionLog) -> Bench:
     print_latest(path, checkpoint)
     behaviours = Behaviours(checkpoint, table, env, options.cache_dir)
     bench = _bench(options, log, checkpoint.catalogue, rewards, behaviours, None, generator, path)
-    return dataclasses.replace(bench, others=_others(options, log, table, env))
+    return dataclasses.replace(bench, others=_others(options, log, table, generator))
 
 
-def _others(options: OpeConfig, log: DecisionLog, table: Table, env: RecEnv) -> tuple[Behaviours, ...]:
-    """The policies of the checkpoints of --logger. Raises UserError for another catalogue than the log's."""
+def _others(
+    options: OpeConfig, log: DecisionLog, table: Table, generator: dict[str, torch.Generator]
+) -> tuple[Behaviours, ...]:
+    """The policies of the checkpoints of --logger. Raises UserError for one that can't be the log's."""
     found = []
     for path in options.logger:
         checkpoint = load(path, options.env)
-        if log.header.catalogue != catalogue_hash(checkpoint.catalogue):
+        env = _table(options, checkpoint, generator).env()
+        same = log.header.catalogue == catalogue_hash(checkpoint.catalogue)
+        if not same or not isinstance(env, RecEnv) or env.interface != log.header.interface:
             raise UserError(
-                f"--logger {path} has another catalogue than {options.log}: give the checkpoint of the "
-                "policy that made the log."
+                f"--logger {path} is of another catalogue or of other sessions than {options.log}: give the "
+                "checkpoint of the policy that made the log."
             )
         found.append(Behaviours(checkpoint, table, env, options.cache_dir))
     return tuple(found)

@@ -290,8 +290,9 @@ class Bench:
             mine = (*BANDIT, *CLIPPED) if self.steps == 1 else tuple(SEQUENTIAL)
             self._leave_out(name, {x: unknown for x in mine if x in NEEDS_MODEL})
         if self.slates is not None:
-            more = self.slates.terms(sessions.weights, places) | more
-            self._leave_out(name, self.slates.reasons(places))
+            of_slates, reasons = self.slates.terms(sessions.weights, places)
+            more = of_slates | more
+            self._leave_out(name, reasons)
         clusters, reason = self.clusters
         if clusters is not None and probabilities is not None:
             more = clusters.terms(probabilities, at_one_step(sessions)) | more
