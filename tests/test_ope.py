@@ -416,7 +416,7 @@ def test_bad_logs_and_policies_are_refused(folder: Path, capsys: pytest.CaptureF
     assert "signal" in refusal(folder, "lost.parquet", capsys)
     other = replace(log, header=replace(log.header, catalogue="0" * 64))
     write_decisions(folder / "other.parquet", other)
-    assert "other sessions" in refusal(folder, "other.parquet", capsys)
+    assert "another catalogue" in refusal(folder, "other.parquet", capsys)
 
 
 @pytest.mark.parametrize(
