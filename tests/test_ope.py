@@ -27,7 +27,7 @@ from recsys_rl.ope.world import fit_world, world
 from recsys_rl.types import Action, Catalogue, Obs
 from recsys_rl.workflows.ope_world import WorldCheck
 from recsys_rl.workflows.recommender import load
-from tests.doors import SATIATION, steps, train_in
+from tests.doors import PPO, SATIATION, SIZES, steps, train_in
 
 
 @pytest.fixture(scope="module")
@@ -491,3 +491,49 @@ def test_features_of_a_slate_are_the_means_of_its_items(folder: Path) -> None:
     both = features(obs, torch.tensor([3, 5]).expand(obs.num_rows, 2))
     assert torch.allclose(both[:, :3], (one[0][:, :3] + one[1][:, :3]) / 2, atol=1e-6)
     assert torch.isfinite(both).all()
+
+
+@pytest.mark.parametrize(
+    ("platform", "sizes", "names"),
+    [
+        ("satiation", ("--num-items", "24", "--max-episode-steps", "1"), {"mips", "offcem"}),
+        (
+            "long-video",
+            ("--num-items", "12", "--suggestions", "2", "--max-episode-steps", "2"),
+            {"iips", "pi"},
+        ),
+    ],
+)
+def test_logger_of_another_checkpoint_is_named(
+    tmp_path: Path,
+    platform: str,
+    sizes: tuple[str, ...],
+    names: set[str],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The log is of an older model, whose checkpoint knows the probabilities of what was not shown."""
+    people = ["--data", "synthetic", "--num-users", "30", "--embedding-dim", "4"]
+    for name, updates in (("old", 3), ("ppo", 6)):
+        made = train_in(tmp_path / name, "--env", platform, *SIZES, *PPO, *people, *sizes, *steps(updates))
+        made.rename(tmp_path / f"{name}.pt")
+    words = [
+        "--checkpoint",
+        str(tmp_path / "old.pt"),
+        "--policy",
+        "ppo",
+        "--sessions",
+        "90",
+        "--users",
+        "all",
+    ]
+    assert main(["record", *words, "--quiet", "--out", str(tmp_path / "log.parquet")]) == 0
+    plain = command(tmp_path, "log.parquet", "--no-world")
+    assert not names & {row["estimator"] for row in plain["rows"]}
+    found = command(tmp_path, "log.parquet", "--no-world", "--logger", str(tmp_path / "old.pt"))
+    rows = {row["estimator"]: row for row in found["rows"]}
+    assert names <= set(rows)
+    for name in names:
+        assert rows[name]["mean_weight_low"] < 1 < rows[name]["mean_weight_high"]
+    capsys.readouterr()
+    other = train_in(tmp_path / "other", *SATIATION, *steps(1))
+    assert "other sessions" in refusal(tmp_path, "log.parquet", capsys, "--logger", str(other))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from itertools import permutations
 
 import pytest
@@ -10,11 +11,15 @@ from torch import Tensor
 
 from recsys_rl.agents.baselines import RandomPolicy
 from recsys_rl.agents.behaviours import EpsilonMixture, Fixed
+from recsys_rl.data.decisions import DecisionHeader, DecisionLog
+from recsys_rl.data.synthetic import synthetic_world
 from recsys_rl.functional.plackett_luce import PlackettLuce
+from recsys_rl.ope.logged import Prepared, prepare
 from recsys_rl.ope.logged_clusters import k_means
-from recsys_rl.ope.logged_slates import place_marginals, place_rewards, uniform_additive
+from recsys_rl.ope.logged_slates import Places, SlateBench, place_rewards, uniform_additive, uniform_choices
 from recsys_rl.ope.slate import pseudo_inverse_weights
-from recsys_rl.types import Action, Events, Feedback, Obs
+from recsys_rl.ope.slate_choices import Choices, choices_of, logger_choices, place_marginals, possible_slates
+from recsys_rl.types import Action, Events, Feedback, Interface, Obs
 
 F64 = torch.float64
 SLATES = torch.tensor(list(permutations(range(4), 2)))  # (12, 2)
@@ -123,3 +128,97 @@ def test_k_means_finds_separate_groups_and_no_more_clusters_than_points() -> Non
     assert len(found.unique()) == 3
     same = k_means(torch.eye(2)[torch.arange(20) % 2], 7, rng)
     assert same.max() == 1 and (same[::2] == same[0]).all() and same[0] != same[1]
+
+
+class Softer(Tilted):
+    logits = torch.tensor([0.5, 0.0, 0.2, 1.0])
+
+
+def slate_log(logger: Tilted) -> Prepared:
+    """One row for each of the 12 slates, with the logger's probabilities."""
+    catalogue, _ = synthetic_world(4, 50, 4, 0.2, 0)
+    interface = Interface(
+        context=(("profile", 4),), action_sizes=(4,), slate_size=2, signals=("click",), session_length=1
+    )
+    rows, terms = torch.arange(12), logger.place_logprobs(Obs(torch.zeros(12, 1)), SLATES).double()
+    log = DecisionLog(
+        header=DecisionHeader(loggers=("ppo",), interface=interface, signals=("click",)),
+        users=rows,
+        sessions=rows,
+        steps=torch.zeros_like(rows),
+        times=rows,
+        items=SLATES,
+        logprobs=terms.sum(1),
+        place_logprobs=terms,
+        signals=torch.zeros(12, 2, 1),
+        terminated=torch.ones(12, dtype=torch.bool),
+        truncated=torch.zeros(12, dtype=torch.bool),
+        loggers=torch.zeros_like(rows),
+        handed={"profile": torch.zeros(12, 4)},
+    )
+    taste = torch.tensor([[0.9, 0.2, 0.4, 0.1], [0.3, 0.8, 0.1, 0.6]])  # (place, item)
+    each = taste[torch.arange(2), SLATES]  # (12, 2): of its own item alone
+    log = dataclasses.replace(log, signals=each.unsqueeze(2))
+    return prepare(log, catalogue, each.double().sum(1), 1.0, RNG)
+
+
+RNG = torch.Generator().manual_seed(0)
+
+
+def test_slate_estimators_of_a_known_logger_with_unequal_scores_are_unbiased() -> None:
+    """Each slate weighted by the logger's probability: that is the expectation over all logs."""
+    logger, policy = Tilted(), Softer()
+    of = slate_log(logger)
+    each = of.log.signals[..., 0].double()
+    slates = possible_slates(of)
+    assert slates is not None and slates.tolist() == SLATES.tolist()
+    logging = logger_choices(of, logger, slates, 1)
+    bench = SlateBench(of, each, None, slates, logging)
+    mine = policy.place_logprobs(Obs(torch.zeros(12, 1)), SLATES).double()
+    p, theirs = mine.sum(1).exp(), of.log.logprobs.exp()
+    places = Places(mine, choices_of(of, policy, slates, 1))
+    found, reasons = bench.terms((p / theirs).unsqueeze(1), places)
+    assert reasons == {}
+    value = float(p @ each.sum(1))
+    assert set(found) == {"sips", "iips", "rips", "pi"}
+    for name, terms in found.items():
+        assert float(theirs @ terms.values) == pytest.approx(value, abs=1e-10), name
+        assert terms.weights is not None
+        assert float(theirs @ terms.weights) == pytest.approx(1.0, abs=1e-10), name
+    # The weights of the places as they were logged, given those above, are other numbers: not iips.
+    assert of.log.place_logprobs is not None
+    wrong = ((mine - of.log.place_logprobs).exp() * each).sum(1)
+    assert abs(float(theirs @ wrong) - value) > 1e-3
+
+
+def test_drawn_slates_of_a_known_logger_come_near_the_exact_probabilities() -> None:
+    logger = Tilted()
+    of = slate_log(logger)
+    exact = logger_choices(of, logger, possible_slates(of), 1).marginals
+    drawn = logger_choices(of, logger, None, 3000).marginals
+    assert torch.allclose(drawn, exact, atol=0.03)
+    once = logger_choices(of, logger, None, 1).marginals.diagonal(dim1=1, dim2=2)
+    assert bool((once > 0).all())  # the logged slate counts, too
+    bench = SlateBench(of, None, None, None, logger_choices(of, logger, None, 5))
+    reasons = bench.reasons(Places(None, choices_of(of, logger, None, 5)))
+    assert "too many slates" in reasons["pi"] and "not a sum" in reasons["iips"]
+
+
+def test_unknown_logger_of_slates_is_a_reason() -> None:
+    of = slate_log(Tilted())
+    assert uniform_choices(of) is None
+    reasons = SlateBench(of, None, None).reasons(Places(None, None))
+    assert "--logger FILE" in reasons["pi"]
+
+
+def test_slates_that_the_logger_never_shows_leave_pi_out() -> None:
+    """The logger always shows (0, 1), and the policy any slate."""
+    of = slate_log(Tilted())
+    slates = possible_slates(of)
+    never = torch.tensor([1.0] + 11 * [0.0], dtype=F64).expand(12, -1)
+    alone = torch.ones(12, 2, 2, dtype=F64)
+    bench = SlateBench(of, None, None, slates, Choices(alone, never))
+    found, reasons = bench.terms(
+        torch.ones(12, 1, dtype=F64), Places(None, choices_of(of, Tilted(), slates, 1))
+    )
+    assert "pi" not in found and "never does" in reasons["pi"]

@@ -23,7 +23,7 @@ def test_logger_is_recognised_by_its_logarithms(monkeypatch: pytest.MonkeyPatch,
     behaviours = SimpleNamespace(names=["ppo"], make=lambda name: name)
     prepared: Any = SimpleNamespace(log=log)
     made: Any = behaviours
-    loggers = Loggers(prepared, made, None, estimated=False)
+    loggers = Loggers(prepared, [made], None, estimated=False)
     mine = theirs.clone()
     monkeypatch.setattr(ope_loggers, "judge", lambda *_: SimpleNamespace(logprobs=mine))
     assert loggers.behaviour(0) is not None

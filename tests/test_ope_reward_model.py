@@ -61,7 +61,7 @@ def test_mlp_is_the_same_for_the_same_seed_whatever_was_drawn_before() -> None:
     x, y = data(64)
 
     def predictions() -> Tensor:
-        return mlp(torch.Generator().manual_seed(1), epochs=2, binary=True)(x, y)(x)
+        return mlp(torch.Generator().manual_seed(1), epochs=2)(x, y)(x)
 
     first = predictions()
     torch.rand(3)

@@ -377,6 +377,32 @@ def test_mixture_explores_at_its_rate() -> None:
     assert bool((mixture.place_logprobs(obs, third) == -torch.inf).all())
 
 
+def test_mixture_draws_slates_with_the_probability_that_it_gives() -> None:
+    """Each policy acts on its own rows: order and probability of the rows are still those of the mixture."""
+    random = RandomPolicy((4,), torch.Generator().manual_seed(0), 2)
+    listed = Fixed(FixedList(torch.tensor([3, 2]), 2))
+    mixture = EpsilonMixture(listed, random, 0.25, torch.Generator().manual_seed(1))
+    obs = Obs(torch.zeros(40_000, 1), exclude=torch.tensor([[0], [-1]]).repeat(20_000, 1))
+    action = mixture.act(obs)
+    assert not bool((action.items[::2] == 0).any()) and bool((action.items[1::2] == 0).any())
+    assert_close(action.logprob, mixture.place_logprobs(obs, action.items).sum(1), rtol=0, atol=1e-6)
+    first = Obs(torch.zeros(40_000, 1))
+    # The list is always (3, 2), which is one of the 12 slates of the random quarter, too.
+    share = (mixture.act(first).items == torch.tensor([3, 2])).all(1).double().mean().item()
+    assert share == pytest.approx(0.75 + 0.25 / 12, abs=0.01)
+
+
+def test_mixture_acts_where_one_policy_has_no_rows() -> None:
+    env, agent = begin(settings("ppo", "satiation", env_config={"num_items": 40}))
+    obs = env.reset(torch.tensor([3]))
+    random = RandomPolicy((40,), torch.Generator().manual_seed(0))
+    mixture = EpsilonMixture(agent, random, 0.5, torch.Generator().manual_seed(0))
+    found = [mixture.act(obs) for _ in range(20)]
+    for action in found:
+        assert action.items.shape == (1, 1)
+        assert_close(action.logprob, mixture.place_logprobs(obs, action.items).sum(1), rtol=0, atol=1e-6)
+
+
 def test_list_passes_over_items_that_another_policy_has_shown() -> None:
     policy = FixedList(torch.tensor([4, 2, 7, 1]), 2)
     exclude = torch.tensor([[-1, -1, -1, -1], [-1, -1, 4, 2], [-1, -1, 7, 0], [4, 2, 7, 0]])

@@ -69,11 +69,23 @@ class EpsilonMixture:
 
     def act(self, obs: Obs, greedy: bool = False) -> Action:
         obs = self.propose(obs)
-        ours, theirs = self.policy.act(obs), self.other.act(obs)
         explore = torch.rand(obs.num_rows, generator=self.generator) < self.epsilon  # (N,)
-        items = torch.where(explore.unsqueeze(1), theirs.items, ours.items)  # (N, K)
-        logprob = self.place_logprobs(obs, items).sum(1)
+        rows = [which.nonzero().squeeze(1) for which in (~explore, explore)]
+        ours = self._choose(self.policy, self.other, 1 - self.epsilon, obs.rows(rows[0]))
+        theirs = self._choose(self.other, self.policy, self.epsilon, obs.rows(rows[1]))
+        order = torch.cat(rows).argsort()
+        items, logprob = (torch.cat(parts)[order] for parts in zip(ours, theirs, strict=True))
         return Action(items, logprob, candidates=obs.candidates)
+
+    def _choose(self, policy: Behaviour, other: Behaviour, share: float, obs: Obs) -> tuple[Tensor, Tensor]:
+        """The items (B, K) of ``policy`` and their log-probability (B,) float64 under the mixture.
+
+        Each policy scores the items once: where it chooses, or where the other one did.
+        """
+        action = policy.act(obs)
+        above = other.place_logprobs(obs, action.items).sum(1).nan_to_num(nan=-torch.inf, neginf=-torch.inf)
+        mixed = torch.logaddexp(math.log(share) + action.logprob.double(), math.log1p(-share) + above)
+        return action.items, mixed
 
     def place_logprobs(self, obs: Obs, items: Tensor) -> Tensor:
         """(N, K) float64."""

@@ -84,28 +84,26 @@ def mlp(
     generator: torch.Generator,
     hidden: tuple[int, ...] = (64, 32),
     *,
-    binary: bool = False,
     epochs: int = 20,
     batch: int = 512,
     lr: float = 3e-3,
     decay: float = 1e-4,
 ) -> Fit:
-    """A network with standardised features, trained by Adam; ``binary``: with the log loss, to a share."""
+    """A network with standardised features, trained by Adam on squared errors."""
 
     def fit(features: Tensor, targets: Tensor) -> Predict:
         x, y = features.float(), targets.float()
         mean, scale = x.mean(0), spread(x)
         net = network((x.shape[1], *hidden, 1), generator)
-        offset, size = (0.0, 1.0) if binary else (y.mean(), y.std(correction=0).clamp_min(1e-6))
+        offset, size = y.mean(), y.std(correction=0).clamp_min(1e-6)
         y = (y - offset) / size
         x = (x - mean) / scale
         steps = max(1, epochs * ((len(x) + batch - 1) // batch))
         optimizer = torch.optim.Adam(net.parameters(), lr=lr, weight_decay=decay)
         schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.01, steps)
-        loss_of = nn.functional.binary_cross_entropy_with_logits if binary else nn.functional.mse_loss
         for _ in range(epochs):
             for rows in torch.randperm(len(x), generator=generator).split(batch):
-                loss = loss_of(net(x[rows]).squeeze(1), y[rows])
+                loss = nn.functional.mse_loss(net(x[rows]).squeeze(1), y[rows])
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
@@ -114,7 +112,7 @@ def mlp(
         @torch.no_grad()
         def predict(rows: Tensor) -> Tensor:
             out: Tensor = net((rows.float() - mean) / scale).squeeze(1)
-            return (out.sigmoid() if binary else out * size + offset).double()
+            return (out * size + offset).double()
 
         return predict
 

@@ -18,9 +18,9 @@ from torch import Tensor
 from recsys_rl.data.transitions import observations
 from recsys_rl.ope.judging import Terms
 from recsys_rl.ope.logged import Prepared
-from recsys_rl.ope.slate import SLATE, Slates
-from recsys_rl.protocols import Behaviour
-from recsys_rl.types import Feedback, Obs
+from recsys_rl.ope.slate import SLATE, Slates, pseudo_inverse_weights
+from recsys_rl.ope.slate_choices import Choices
+from recsys_rl.types import Feedback, UserError
 
 UNIFORM_ERROR = 1e-4  # of a log-probability, up to which a logger counts as uniform
 
@@ -30,7 +30,7 @@ class Places:
     """The probabilities of a policy for the places of the logged slates."""
 
     logprobs: Tensor | None  # (E, K) float64: of each place's item, given those above; None if unknown
-    marginals: Tensor | None  # (E, K, K) float64: it shows the item of place j (last) at place k
+    choices: Choices | None  # whatever stands above; None if unknown
 
 
 # r_k = r(feedback without the signals of the other places)
@@ -69,36 +69,8 @@ def uniform_choices(prepared: Prepared) -> Tensor | None:
     return numbers if bool(((terms - expected).abs() <= UNIFORM_ERROR).all()) else None
 
 
-def place_marginals(policy: Behaviour, obs: Obs, items: Tensor, draws: int) -> Tensor:
-    """(B, K, K) float64: the probability that ``policy`` shows the item of place j (last) at place k.
-
-    It is the mean over ``draws`` slates of the policy of the probability given the drawn places above, which
-    is right in expectation. ``items`` (B, K).
-    """
-    number, places = items.shape
-    found = torch.zeros(number, places, places, dtype=torch.float64)
-    for _ in range(draws):
-        drawn = policy.act(obs).items  # (B, K)
-        for k in range(places):
-            for j in range(places):
-                asked = drawn.clone()
-                asked[:, k] = items[:, j]
-                found[:, k, j] += policy.place_logprobs(obs, asked)[:, k].double().exp()
-    return found / draws
-
-
-@torch.no_grad()
-def marginals_of(prepared: Prepared, policy: Behaviour, draws: int) -> Tensor:
-    """(E, K, K): ``place_marginals`` of the logged slates."""
-    items = prepared.log.items
-    found = torch.zeros(*items.shape, items.shape[1], dtype=torch.float64)
-    for at, obs in observations(prepared.log, prepared.catalogue):
-        found[at] = place_marginals(policy, obs, items[at], draws)
-    return found
-
-
 def uniform_marginals(numbers: Tensor, places: int) -> Tensor:
-    """(E, K, K): ``place_marginals`` of the uniform policy, 1 / n, with n (E,) from ``uniform_choices``."""
+    """(E, K, K): the marginals of the uniform policy, 1 / n, with n (E,) from ``uniform_choices``."""
     return (1 / numbers.double()).view(-1, 1, 1).expand(-1, places, places)
 
 
@@ -120,6 +92,13 @@ class SlateBench:
     prepared: Prepared
     rewards: Tensor | None  # (E, K) of each place (``place_rewards``)
     numbers: Tensor | None  # (E,) of ``uniform_choices``
+    slates: Tensor | None = None  # (M, K) of ``possible_slates``
+    logging: Choices | None = None  # of the logger, if it is known and not uniform
+
+    @property
+    def known(self) -> bool:
+        """True if the logger's probability of an item at a place, whatever stands above, is known."""
+        return self.numbers is not None or self.logging is not None
 
     def reasons(self, places: Places) -> dict[str, str]:
         """The estimators that can't be computed for a policy, each with the reason."""
@@ -132,23 +111,29 @@ class SlateBench:
             found["rips"] = "the log has no place_logprobs"
         elif places.logprobs is None:
             found["rips"] = "the target file has no column place_logprobs"
-        if self.numbers is None:
-            uniform = (
-                "the log does not show how often its policy puts an item at a place, whatever stands above: "
-                "only uniform slates do"
+        if not self.known:
+            unknown = (
+                "it is not known how often the log's policy puts an item at a place, whatever stands above: "
+                "its slates are not uniform, and no checkpoint has this policy (--logger FILE)"
             )
-            found = dict.fromkeys(("iips", "pi"), uniform) | found
-        elif places.marginals is None:
+            found = dict.fromkeys(("iips", "pi"), unknown) | found
+        elif places.choices is None:
             found = (
                 dict.fromkeys(("iips", "pi"), "the target file holds no policy to draw slates from") | found
             )
+        elif self.numbers is None and self.slates is None:
+            many = "the log's slates are not uniform, and too many slates are possible to score each one"
+            found = {"pi": many} | found
         if self.rewards is None:
             whole = "the reward is not a sum of rewards of places"
             found = dict.fromkeys(("rips", "iips"), whole) | found
         return found
 
-    def terms(self, weights: Tensor, places: Places) -> dict[str, Terms]:
-        """The estimators of slates that the log and the policy allow; ``weights`` (N, T) of whole slates."""
+    def terms(self, weights: Tensor, places: Places) -> tuple[dict[str, Terms], dict[str, str]]:
+        """The estimators of slates that the log and the policy allow, and the reasons for the others.
+
+        ``weights`` (N, T) of whole slates.
+        """
         of = self.prepared
         total = of.rewards  # (E,)
         found = {"sips": Terms((weights * of.on_grid(total)) @ self._discounts(weights), weights[:, -1])}
@@ -159,17 +144,44 @@ class SlateBench:
         if "rips" not in left_out and places.logprobs is not None and log.place_logprobs is not None:
             ratios = (places.logprobs - log.place_logprobs).exp()
             by_place["rips"] = Slates(ratios, each), ratios.cumprod(1).mean(1)
-        if places.marginals is not None and self.numbers is not None:
-            alone = places.marginals.diagonal(dim1=1, dim2=2) * self.numbers.unsqueeze(1)  # (E, K)
-            additive = uniform_additive(places.marginals, self.numbers)
-            of_slate = torch.zeros_like(alone)
-            of_slate[:, 0] = total  # `pi` reads only the sum
+        if places.choices is not None and self.known:
+            alone = self._alone(places.choices)
             by_place["iips"] = Slates(alone, each), alone.mean(1)
-            by_place["pi"] = Slates(alone, of_slate, additive=additive), additive
+            additive = None
+            try:
+                additive = self._additive(places.choices)
+            except UserError:
+                left_out["pi"] = "the policy shows items at places where the log's policy never does"
+            if additive is not None:
+                of_slate = torch.zeros_like(alone)
+                of_slate[:, 0] = total  # `pi` reads only the sum
+                by_place["pi"] = Slates(alone, of_slate, additive=additive), additive
         for name, (slates, own) in by_place.items():
             if name not in left_out:
                 found[name] = self._over_steps(SLATE[name](slates), own, weights)
-        return {name: found[name] for name in SLATE if name in found}
+        return {name: found[name] for name in SLATE if name in found}, left_out
+
+    def _alone(self, choices: Choices) -> Tensor:
+        """(E, K): the weight of each place's item, whatever stands above it."""
+        mine = choices.marginals.diagonal(dim1=1, dim2=2)
+        if self.numbers is not None:
+            return mine * self.numbers.unsqueeze(1)
+        assert self.logging is not None
+        return mine / self.logging.marginals.diagonal(dim1=1, dim2=2)
+
+    def _additive(self, choices: Choices) -> Tensor | None:
+        """(E,): the weight of `pi`; None if it can't be computed.
+
+        Raises UserError if the logger does not cover the policy.
+        """
+        if self.numbers is not None:
+            return uniform_additive(choices.marginals, self.numbers)
+        if self.logging is None or self.slates is None or self.logging.every is None or choices.every is None:
+            return None
+        of = self.prepared
+        return pseudo_inverse_weights(
+            choices.every, self.logging.every, self.slates, of.log.items, of.catalogue.num_items
+        )
 
     def _discounts(self, weights: Tensor) -> Tensor:
         return self.prepared.gamma ** torch.arange(weights.shape[1], dtype=torch.float64)

@@ -84,36 +84,31 @@ def world(worlds: Worlds, policy: Policy, sessions: int | None = None) -> Tensor
 
     ``sessions``: only the first of them; None for all.
     """
-    number = len(worlds.folds) if sessions is None else min(sessions, len(worlds.folds))
-    parts = [_play(worlds, policy, rows) for rows in torch.arange(number).split(WIDTH)]
-    return torch.cat(parts)
+    folds = worlds.folds if sessions is None else worlds.folds[:sessions]
+    found = torch.zeros(len(folds), dtype=torch.float64)
+    for fold, model in enumerate(worlds.models):
+        for rows in (folds == fold).nonzero().squeeze(1).split(WIDTH):
+            found[rows] = _play(worlds, model, policy, rows)
+    return found
 
 
-def _play(worlds: Worlds, policy: Policy, rows: Tensor) -> Tensor:
-    """(B,) float64 for the sessions ``rows`` (B,)."""
+def _play(worlds: Worlds, model: WorldModel, policy: Policy, rows: Tensor) -> Tensor:
+    """(B,) float64 for the sessions ``rows`` (B,), in ``model``."""
     interface, catalogue = worlds.starts.header.interface, worlds.catalogue
     session = Session.begin(interface, catalogue, worlds.starts.users[rows])
     handed = {name: x[rows] for name, x in worlds.starts.handed.items()}
-    folds = worlds.folds[rows]
     available = None if bool(catalogue.available.all()) else catalogue.available.expand(len(rows), -1)
-    exclude = worlds.starts.exclude
+    more = None if worlds.starts.exclude is None else worlds.starts.exclude[rows]
     total = torch.zeros(len(rows), dtype=torch.float64)
     alive = torch.ones(len(rows), dtype=torch.float64)
     for step in range(interface.session_length):
         obs = session.request(handed, available)
-        if exclude is not None:
-            more = exclude[rows]
+        if more is not None:
             known = more if obs.exclude is None else torch.cat([obs.exclude, more], 1)
             obs = dataclasses.replace(obs, exclude=known)
         items = policy.act(obs).items  # (B, K)
-        x = worlds.features(obs, items)
-        reward, leave = torch.zeros(len(rows)), torch.zeros(len(rows))
-        signals = torch.zeros(*items.shape, len(interface.signals))
-        for fold, model in enumerate(worlds.models):
-            mine = (folds == fold).nonzero().squeeze(1)
-            outcome = model(x[mine], items.shape[1])
-            reward[mine], leave[mine], signals[mine] = outcome.reward, outcome.leave, outcome.signals
-        total = total + worlds.gamma**step * alive * reward
-        alive = alive * (1 - leave.double())
-        session = session.record(items, signals)
+        outcome = model(worlds.features(obs, items), items.shape[1])
+        total += worlds.gamma**step * alive * outcome.reward
+        alive *= 1 - outcome.leave.double()
+        session = session.record(items, outcome.signals)
     return total

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from recsys_rl.ope.fits import network, spread
+from recsys_rl.ope.fits import Fit, Predict, network, spread
 
 HIDDEN = (64, 32)
 EPOCHS, BATCH, LR = 15, 512, 4e-3
@@ -62,56 +62,64 @@ class WorldModel:
             last.weight.zero_()
             last.bias.copy_(start.logit())
         held = held_out(users, generator)
-        checked = held if bool(held.any()) else ~held
+        fitted = (~held).nonzero().squeeze(1)  # rows
+        checked = held.nonzero().squeeze(1) if bool(held.any()) else fitted
         weights = shares(y, start)
         weights[1:-1] /= max(1, int((weights[1:-1] > 0).sum()))  # all signals together count as the reward
-        self._train((x[~held], y[~held]), (x[checked], y[checked]), weights, generator)
+        self._train(x, y, fitted, checked, weights, generator)
         with torch.no_grad():
-            last.bias.add_(shift(self._logits(x), y.mean(0)))
-
-    def _logits(self, x: Tensor) -> Tensor:
-        """(E, T) of the features (E, F), in blocks of rows: a large log would need much memory at once."""
-        return torch.cat([self.net(rows) for rows in x.split(BLOCK)])
+            # In blocks of rows: a large log would need much memory at once.
+            logits = torch.cat([self.net(rows) for rows in x.split(BLOCK)])  # (E, T)
+            last.bias.add_(shift(logits, y.mean(0)))
 
     def _train(
         self,
-        fitted: tuple[Tensor, Tensor],
-        checked: tuple[Tensor, Tensor],
+        x: Tensor,
+        y: Tensor,
+        fitted: Tensor,
+        checked: Tensor,
         weights: Tensor,
         generator: torch.Generator,
     ) -> None:
+        """Train on the rows ``fitted`` of x (E, F) and y (E, T); keep the best weights on ``checked``."""
         essential = weights.clone()
         essential[1:-1] = 0
 
-        def loss(logits: Tensor, y: Tensor, weights: Tensor) -> Tensor:
-            found = nn.functional.binary_cross_entropy_with_logits(logits, y, reduction="none")
-            return (found * weights).mean(0).sum()
+        def loss(rows: Tensor, weights: Tensor) -> Tensor:
+            """The mean over ``rows`` (B,)."""
+            logits = self.net(x.index_select(0, rows))
+            found = nn.functional.binary_cross_entropy_with_logits(
+                logits, y.index_select(0, rows), reduction="none"
+            )
+            return (found @ weights).mean()
 
         @torch.no_grad()
-        def state() -> tuple[float, dict[str, Tensor]]:
-            """The loss that decides when to stop, of reward and leaving alone, and the weights.
+        def checked_loss() -> float:
+            """The loss that decides when to stop, of reward and leaving alone.
 
             Signals that can't be learned would stop the training before these are.
             """
-            found = float(loss(self._logits(checked[0]), checked[1], essential))
-            return found, {name: p.clone() for name, p in self.net.state_dict().items()}
+            return sum(float(loss(rows, essential)) * len(rows) for rows in checked.split(BLOCK)) / len(
+                checked
+            )
 
-        x, y = fitted
-        batches = -(-len(x) // BATCH)  # of an epoch
+        def weights_now() -> dict[str, Tensor]:
+            return {name: p.clone() for name, p in self.net.state_dict().items()}
+
+        batches = -(-len(fitted) // BATCH)  # of an epoch
         epochs = max(EPOCHS, -(-LEAST_STEPS // batches))
         optimizer = torch.optim.Adam(self.net.parameters(), LR)
         schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.01, epochs * batches)
-        best, kept = state()
+        best, kept = checked_loss(), weights_now()
         for _ in range(epochs):
-            for rows in torch.randperm(len(x), generator=generator).split(BATCH):
-                now = loss(self.net(x[rows]), y[rows], weights)
+            for places in torch.randperm(len(fitted), generator=generator).split(BATCH):
+                now = loss(fitted[places], weights)
                 optimizer.zero_grad()
                 now.backward()
                 optimizer.step()
                 schedule.step()
-            found, here = state()
-            if found < best:
-                best, kept = found, here
+            if (found := checked_loss()) < best:
+                best, kept = found, weights_now()
         self.net.load_state_dict(kept)
 
     @torch.no_grad()
@@ -122,6 +130,22 @@ class WorldModel:
         """
         out = self.net((features - self.mean) / self.scale).sigmoid() * self.size + self.low
         return Outcome(out[:, 0], out[:, -1], out[:, 1:-1].reshape(len(out), places, -1))
+
+
+def mlp_of_shares(generator: torch.Generator) -> Fit:
+    """The network of WorldModel for a reward alone: for rewards of 0 and 1, with the log loss.
+
+    ``mlp`` also predicts numbers below 0 for rare clicks. Cut at 0, their mean is too high.
+    """
+
+    def fit(features: Tensor, targets: Tensor) -> Predict:
+        rows = len(targets)
+        nobody = torch.zeros(rows, dtype=torch.bool)
+        each = torch.arange(rows)  # a fifth of the rows decides when to stop
+        model = WorldModel(features.float(), targets.float().unsqueeze(1), nobody, each, generator)
+        return lambda x: model(x.float(), 1).reward.double()
+
+    return fit
 
 
 def held_out(users: Tensor, generator: torch.Generator) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from recsys_rl.checkpoint import Checkpoint, load
 from recsys_rl.data import LOGS
 from recsys_rl.data.decision_checks import check_catalogue
 from recsys_rl.data.decision_reader import has_header, read_decisions
-from recsys_rl.data.decisions import DecisionLog
+from recsys_rl.data.decisions import DecisionLog, catalogue_hash
 from recsys_rl.data.items import ItemFacts
 from recsys_rl.data.own_catalogue import own_catalogue
 from recsys_rl.data.own_decisions import OwnLog, read_own
@@ -53,7 +54,7 @@ def ope(options: OpeConfig) -> dict[str, Any]:
         raise UserError("The log is missing: give --log FILE.")
     if options.json is not None:
         check_writable(Path(options.json), "--json")
-        for given in (options.log, options.checkpoint, options.target, options.items):
+        for given in (options.log, options.checkpoint, options.target, options.items, *options.logger):
             if given is not None and Path(options.json).resolve() == Path(given).resolve():
                 raise UserError(f"--json {options.json} is a file that is read: give another name.")
     if options.threads:
@@ -80,6 +81,7 @@ def make_bench(options: OpeConfig) -> Bench:
             "give a file."
         )
     if not has_header(options.log):
+        _refuse_logger(options)
         if options.checkpoint is not None:
             raise UserError(
                 f"{options.log} is no log of recsys-rl record, so --checkpoint does not fit it: leave it out."
@@ -99,10 +101,19 @@ def _public_bench(options: OpeConfig, name: str) -> Bench:
     """A log of data.LOGS."""
     if options.checkpoint is not None:
         raise UserError(f"--log {name} has no policy of a checkpoint: leave --checkpoint out.")
+    _refuse_logger(options)
     _refuse_own_options(options, f"{name} has its own columns")
     load_log: Callable[[str | None, str | None], OwnLog] = find(LOGS[name], "--log")
     own = load_log(options.data_dir, options.cache_dir)
     return _own_bench(options, own.log, own.catalogue, own)
+
+
+def _refuse_logger(options: OpeConfig) -> None:
+    if options.logger:
+        raise UserError(
+            f"--logger is for a log of recsys-rl record, and {options.log} is none: leave it out. Your own "
+            "log may hold the logger's probability of every item in a column probabilities."
+        )
 
 
 def _refuse_own_options(options: OpeConfig, why: str) -> None:
@@ -186,7 +197,26 @@ def _checkpoint_bench(options: OpeConfig, log: DecisionLog) -> Bench:
 
     print_latest(path, checkpoint)
     behaviours = Behaviours(checkpoint, table, env, options.cache_dir)
-    return _bench(options, log, checkpoint.catalogue, rewards, behaviours, None, generator, path)
+    bench = _bench(options, log, checkpoint.catalogue, rewards, behaviours, None, generator, path)
+    return dataclasses.replace(bench, others=_others(options, log, table, generator))
+
+
+def _others(
+    options: OpeConfig, log: DecisionLog, table: Table, generator: dict[str, torch.Generator]
+) -> tuple[Behaviours, ...]:
+    """The policies of the checkpoints of --logger. Raises UserError for one that can't be the log's."""
+    found = []
+    for path in options.logger:
+        checkpoint = load(path, options.env)
+        env = _table(options, checkpoint, generator).env()
+        same = log.header.catalogue == catalogue_hash(checkpoint.catalogue)
+        if not same or not isinstance(env, RecEnv) or env.interface != log.header.interface:
+            raise UserError(
+                f"--logger {path} is of another catalogue or of other sessions than {options.log}: give the "
+                "checkpoint of the policy that made the log."
+            )
+        found.append(Behaviours(checkpoint, table, env, options.cache_dir))
+    return tuple(found)
 
 
 def _table(options: OpeConfig, checkpoint: Checkpoint, generator: dict[str, torch.Generator]) -> Table:

@@ -1,8 +1,7 @@
-"""One log with all that is needed to judge policies on it, and the policies' results."""
+"""One log with all that is needed to judge policies on it (ope_judge.py)."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,52 +11,30 @@ import torch
 from torch import Tensor
 
 from recsys_rl.agents.baselines import RandomPolicy
-from recsys_rl.agents.behaviours import Fixed
 from recsys_rl.data.own_catalogue import knows_items
 from recsys_rl.data.own_decisions import OwnLog
-from recsys_rl.data.target import Ids, Target, check_support, read_target
-from recsys_rl.data.transitions import observations
 from recsys_rl.evaluation.behaviours import Behaviours
-from recsys_rl.ope.bandit import BANDIT, CLIPPED
-from recsys_rl.ope.diagnostics import unsupported_mass
-from recsys_rl.ope.estimate import estimated, with_doubt
 from recsys_rl.ope.fits import Fit, logistic, mlp, ridge
 from recsys_rl.ope.judging import (
-    NEEDS_MODEL,
-    Judgement,
-    Terms,
     Way,
-    at_one_step,
-    judgement,
 )
 from recsys_rl.ope.logged import (
-    Actions,
     Prepared,
-    Probabilities,
-    certain_mass,
-    check_weights,
     every_item,
-    features_of,
-    judge,
-    probabilities_of,
-    sessions_of,
 )
 from recsys_rl.ope.logged_clusters import ClusterBench, k_means
 from recsys_rl.ope.logged_slates import (
-    Places,
     SlateBench,
-    marginals_of,
     place_rewards,
     uniform_choices,
-    uniform_marginals,
 )
-from recsys_rl.ope.propensities import WARNING, PropensityFit
-from recsys_rl.ope.sequential import SEQUENTIAL
-from recsys_rl.ope.world import Worlds, fit_world, world
+from recsys_rl.ope.propensities import PropensityFit
+from recsys_rl.ope.slate_choices import logger_choices, possible_slates
+from recsys_rl.ope.world import Worlds, fit_world
+from recsys_rl.ope.world_model import mlp_of_shares
 from recsys_rl.protocols import SEERS, Behaviour
-from recsys_rl.types import Feedback, Obs, UserError
+from recsys_rl.types import Feedback, UserError
 from recsys_rl.workflows.ope_config import LOGGED, OpeConfig
-from recsys_rl.workflows.ope_errors import errors_of
 from recsys_rl.workflows.ope_loggers import Loggers
 
 Rewards = Callable[[Feedback], Tensor]
@@ -78,6 +55,7 @@ class Bench:
     fitted: PropensityFit | None  # of estimated propensities; None: the log has its own
     own: OwnLog | None  # people's own file
     checkpoint: str | None
+    others: tuple[Behaviours, ...] = ()  # of further checkpoints whose policies may have made the log
     left_out: dict[str, Reasons] = field(default_factory=dict)  # by policy
 
     @property
@@ -122,7 +100,11 @@ class Bench:
         return policy
 
     def fit(self) -> Fit:
+        """The regression of the reward model. Of several steps, it predicts sums of rewards."""
         if self.options.q == "mlp":
+            rewards = self.prepared.rewards
+            if self.steps == 1 and bool(((rewards == 0) | (rewards == 1)).all()):
+                return mlp_of_shares(self.streams["ope"])
             return mlp(self.streams["ope"], epochs=10)
         return logistic() if self.options.q == "logistic" else ridge()
 
@@ -155,18 +137,13 @@ class Bench:
 
     @property
     def loggers(self) -> Loggers:
-        return Loggers(self.prepared, self.behaviours, self.own, self.fitted is not None)
+        known = [] if self.behaviours is None else [self.behaviours, *self.others]
+        return Loggers(self.prepared, known, self.own, self.fitted is not None)
 
     @cached_property
     def every_item(self) -> Tensor | None:
         """The features of all items in each row, the same for all policies; None if they are too many."""
         return every_item(self.prepared)
-
-    def _all_items(self, policy: Probabilities) -> Actions | None:
-        """All items with the policy's probabilities; None if they are too many."""
-        if self.every_item is None:
-            return None
-        return Actions(self.every_item, probabilities_of(self.prepared, policy))
 
     @cached_property
     def slates(self) -> SlateBench | None:
@@ -176,7 +153,12 @@ class Bench:
         of = self.prepared
         whole = self.own is not None and self.own.whole
         each = None if whole else place_rewards(self.rewards, of.log.feedback)
-        return SlateBench(of, each, None if of.log.logger_logprobs is not None else uniform_choices(of))
+        if of.log.logger_logprobs is not None:
+            return SlateBench(of, each, None)
+        numbers, slates = uniform_choices(of), possible_slates(of)
+        logger = self.loggers.behaviour(0) if numbers is None and not whole else None
+        logging = None if logger is None else logger_choices(of, logger, slates, self.options.draws)
+        return SlateBench(of, each, numbers, slates, logging)
 
     @cached_property
     def clusters(self) -> tuple[ClusterBench | None, str]:
@@ -193,130 +175,5 @@ class Bench:
         found = k_means(of.catalogue.embedding, number, self.streams["clusters"])
         return ClusterBench.make(of, found, logging), ""
 
-    def judge_all(self) -> dict[str, Judgement]:
-        policies = {name: self.policy(name) for name in self.names}  # all refusals come first
-        target = None
-        if self.options.target is not None:
-            with errors_of(self.options.target, self.own):
-                target = read_target(self.options.target, self.prepared.log, self._ids)
-        worlds = self.worlds() if policies else None
-        found = {name: self._judge(name, policy, worlds) for name, policy in policies.items()}
-        if target is not None:
-            found[self.target_name] = self._judge_target(target)
-        asked = {*self.options.policy, *(self.options.compare or ())}
-        if self.behaviours is None or LOGGED in asked:
-            found[LOGGED] = self._logged()
-        return found
-
-    def _judge(self, name: str, policy: Behaviour, worlds: Worlds | None) -> Judgement:
-        certain = isinstance(policy, Fixed)
-        draws = 1 if certain else self.options.draws
-        size = self.prepared.catalogue.num_items
-
-        def probabilities(rows: Tensor, obs: Obs) -> Tensor:
-            return policy.item_probabilities(obs, size)
-
-        sums = self.places == 1 and not certain
-        actions = self._all_items(probabilities) if sums else None
-        mine = judge(self.prepared, policy, draws if actions is None else 0)
-        marginals = None
-        if self.slates is not None and self.slates.numbers is not None:
-            if isinstance(policy, RandomPolicy):
-                marginals = uniform_marginals(self.slates.numbers, self.places)
-            else:
-                marginals = marginals_of(self.prepared, policy, draws)
-        more = {} if worlds is None else {"world": Terms(world(worlds, policy))}
-        if worlds is None:
-            self._leave_out(name, {"world": self.no_world})
-        return self._judgement(
-            name,
-            mine.logprobs,
-            actions or Actions(mine.draws),
-            Places(mine.places, marginals),
-            probabilities,
-            more,
-        )
-
-    def _judge_target(self, target: Target) -> Judgement:
-        name, of, every = self.target_name, self.prepared, target.every
-        self._leave_out(name, {"world": self.no_world or "a target file holds no policy to play"})
-        places = Places(target.places, None)
-        if every is None:
-            return self._judgement(name, target.logprobs, None, places, None, {})
-        for at, obs in observations(of.log, of.catalogue):
-            with errors_of(self.options.target, self.own):
-                check_support(every[at], obs.showable(every.shape[1]), at, of.log)
-
-        def probabilities(rows: Tensor, obs: Obs) -> Tensor:
-            return every[rows]
-
-        actions = self._all_items(probabilities) or self._drawn(every)
-        return self._judgement(name, target.logprobs, actions, places, probabilities, {})
-
-    def _drawn(self, every: Tensor) -> Actions:
-        """Items that are drawn with the probabilities ``every`` (E, I)."""
-        number, generator = self.options.draws, self.streams["policy"]
-        drawn = torch.multinomial(every, number, replacement=True, generator=generator)
-        return Actions(features_of(self.prepared, drawn))
-
-    def _judgement(
-        self,
-        name: str,
-        logprobs: Tensor,
-        actions: Actions | None,
-        places: Places,
-        probabilities: Probabilities | None,
-        more: dict[str, Terms],
-    ) -> Judgement:
-        of = self.prepared
-        sessions = sessions_of(of, logprobs, actions, self.fit())
-        with errors_of(self.options.log, self.own):
-            check_weights(of, sessions.weights)
-        unknown = "the target file has no probabilities of every item"
-        if actions is None:
-            mine = (*BANDIT, *CLIPPED) if self.steps == 1 else tuple(SEQUENTIAL)
-            self._leave_out(name, {x: unknown for x in mine if x in NEEDS_MODEL})
-        if self.slates is not None:
-            more = self.slates.terms(sessions.weights, places) | more
-            self._leave_out(name, self.slates.reasons(places))
-        clusters, reason = self.clusters
-        if clusters is not None and probabilities is not None:
-            more = clusters.terms(probabilities, at_one_step(sessions)) | more
-        elif self.steps == 1 and self.places == 1:
-            self._leave_out(name, dict.fromkeys(CLUSTERED, reason or unknown))
-        lost = certain_mass(of, logprobs)
-        if probabilities is not None and self.steps == 1 and self.places == 1:
-            lost = max(lost, self._lost(probabilities))
-        found = judgement(sessions, of.users, self.way, lost, of.most, more)
-        rows = found.estimates if self.fitted is None else with_doubt(found.estimates, WARNING)
-        least, best = of.bounds
-        if least == best:
-            text = f"Every reward of the log is {best:g}: it shows no difference between policies."
-            rows = [dataclasses.replace(row, warnings=(*row.warnings, text)) for row in rows]
-        return dataclasses.replace(found, estimates=rows)
-
-    def _lost(self, policy: Probabilities) -> float:
-        """Share of the policy's mass on items that the logger never shows, if the log holds its own."""
-        of = self.prepared
-        if self.own is None or self.own.probabilities is None:
-            return 0.0
-        parts = [
-            unsupported_mass(policy(rows, obs), self.own.probabilities[rows]) * len(rows)
-            for rows, obs in observations(of.log, of.catalogue)
-        ]
-        return sum(parts) / of.log.num_rows
-
-    @property
-    def _ids(self) -> Ids | None:
-        of = self.own
-        return None if of is None else Ids(of.items, of.rows, of.sessions, of.session_column)
-
-    def _logged(self) -> Judgement:
-        """The mean return of the log's own policies over its sessions; it is no estimate."""
-        of = self.prepared
-        discounts = of.gamma ** torch.arange(self.steps, dtype=torch.float64)
-        earned = of.on_grid(of.rewards) @ discounts
-        return Judgement({"mean": earned}, [estimated("mean", earned, None, of.users)])
-
-    def _leave_out(self, policy: str, reasons: Reasons) -> None:
+    def leave_out(self, policy: str, reasons: Reasons) -> None:
         self.left_out.setdefault(policy, {}).update(reasons)

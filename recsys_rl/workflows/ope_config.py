@@ -36,6 +36,9 @@ class OpeConfig:
     compare: tuple[str, str] | None = None
     """Two policies: their difference on the same sessions, and how many more rows settle it. `target` is that
     of --target, and `logged` what the log itself earned."""
+    logger: tuple[str, ...] = ()
+    """Further checkpoints, whose policies made the log of recsys-rl record: an older model, for instance.
+    Some estimators need the logger's probability of other items than the logged ones."""
     target: str | None = None
     """CSV or Parquet file with the probabilities of another policy: session, step, propensity."""
     items: str | None = None
@@ -66,7 +69,7 @@ class OpeConfig:
     """Weights of reward streams as NAME=NUMBER (default: the platform's)."""
     q: Literal["ridge", "logistic", "mlp"] = "ridge"
     """Regression of the reward model. logistic is for rewards in 0..1, in sessions of one step; on rare
-    clicks, dm is too high with the others."""
+    clicks, dm is too high with ridge."""
     world: bool = True
     """Estimate also by a learned one-step model in which the policy is played."""
     draws: Count = 8

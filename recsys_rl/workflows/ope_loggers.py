@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -22,7 +23,7 @@ class Loggers:
     """The loggers of a log."""
 
     prepared: Prepared
-    behaviours: Behaviours | None  # of the checkpoint; None for a log without one
+    behaviours: Sequence[Behaviours]  # of each checkpoint; empty for a log without one
     own: OwnLog | None  # people's own file
     estimated: bool  # True if the propensities are estimated, so that no policy can be recognised by them
 
@@ -48,19 +49,19 @@ class Loggers:
         return average
 
     def behaviour(self, place: int) -> Behaviour | None:
-        """The logger, if the checkpoint has a policy with its name and its probabilities."""
+        """The logger, if a checkpoint has a policy with its name and its probabilities."""
         name = self.prepared.log.header.loggers[place]
         mixed = re.fullmatch(r"\S+ (\S+) \+ (\S+) (\S+)", name)
-        if self.behaviours is None or self.estimated:
-            return None
         parts = [mixed[1], mixed[3]] if mixed else [name]
-        if any(part not in self.behaviours.names or part in SEERS for part in parts):
+        if self.estimated:
             return None
-        if mixed:
-            policy = self.behaviours.mix(parts[0], parts[1], float(mixed[2]))
-        else:
-            policy = self.behaviours.make(name)
-        return policy if self._logged_by(policy, place) else None
+        for behaviours in self.behaviours:
+            if any(part not in behaviours.names or part in SEERS for part in parts):
+                continue
+            policy = behaviours.mix(parts[0], parts[1], float(mixed[2])) if mixed else behaviours.make(name)
+            if self._logged_by(policy, place):
+                return policy
+        return None
 
     def _logged_by(self, policy: Behaviour, place: int) -> bool:
         """True if ``policy`` gives the log's own probabilities under the logger at ``place``."""

@@ -13,6 +13,7 @@ from recsys_rl.ope.sequential import SEQUENTIAL
 from recsys_rl.ope.slate import SLATE
 from recsys_rl.workflows.ope_bench import CLUSTERED, Bench
 from recsys_rl.workflows.ope_compare import compare
+from recsys_rl.workflows.ope_judge import judge_all
 from recsys_rl.workflows.ope_world import with_checks
 
 
@@ -50,7 +51,7 @@ def _grouped(bench: Bench) -> str:
 
 def result_of(bench: Bench) -> dict[str, Any]:
     """The content of the JSON file."""
-    judged, checks = with_checks(bench, bench.judge_all())
+    judged, checks = with_checks(bench, judge_all(bench))
     table = recommend({name: x.estimates for name, x in judged.items()}, bench.trusted)
     found = compare(bench, judged, table)
     rows: list[dict[str, Any]] = []

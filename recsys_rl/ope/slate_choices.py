@@ -1,0 +1,124 @@
+"""The probability of an item at a place of a slate, whatever stands above it.
+
+Where few slates are possible each one is scored, and the probabilities are exact. Elsewhere they are means
+over drawn slates.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from itertools import permutations
+
+import torch
+from torch import Tensor
+
+from recsys_rl.data.transitions import observations
+from recsys_rl.ope.logged import PAIRS, Prepared
+from recsys_rl.protocols import Behaviour
+from recsys_rl.types import Obs
+
+MOST = 1_000
+"""Number of possible slates, up to which each one is scored."""
+
+
+@dataclass(frozen=True)
+class Choices:
+    """The slates of one policy on the rows of a log."""
+
+    marginals: Tensor  # (E, K, K) float64: it shows the item of place j (last) of the logged slate at place k
+    every: Tensor | None = (
+        None  # (E, M) float64: its probability of each of ``possible_slates``; None: too many
+    )
+
+
+def possible_slates(prepared: Prepared) -> Tensor | None:
+    """(M, K) int64: all slates of different items; None above MOST, or if rows times slates exceed PAIRS."""
+    items, places = prepared.catalogue.num_items, prepared.log.items.shape[1]
+    number = math.perm(items, places)
+    if number > MOST or number * prepared.log.num_rows > PAIRS:
+        return None
+    return torch.tensor(list(permutations(range(items), places)))
+
+
+def choices_of(prepared: Prepared, policy: Behaviour, slates: Tensor | None, draws: int) -> Choices:
+    """Exact with the ``slates`` (M, K) of ``possible_slates``, else a mean over ``draws`` slates."""
+    if slates is None:
+        return Choices(marginals_of(prepared, policy, draws))
+    every = slate_probabilities(prepared, policy, slates)
+    return Choices(exact_marginals(every, slates, prepared.log.items, prepared.catalogue.num_items), every)
+
+
+@torch.no_grad()
+def slate_probabilities(prepared: Prepared, policy: Behaviour, slates: Tensor) -> Tensor:
+    """(E, M) float64: the policy's probability of each of the ``slates`` (M, K) in each row."""
+    found = torch.zeros(prepared.log.num_rows, len(slates), dtype=torch.float64)
+    for at, obs in observations(prepared.log, prepared.catalogue):
+        for m, slate in enumerate(slates):
+            terms = policy.place_logprobs(obs, slate.expand(len(at), -1).contiguous())  # (B, K)
+            whole = terms.double().sum(1).nan_to_num(nan=-torch.inf, neginf=-torch.inf)
+            found[at, m] = whole.exp()
+    return found
+
+
+# m_k(a) = sum over the slates s with s_k = a of P(s)
+def exact_marginals(every: Tensor, slates: Tensor, items: Tensor, num_items: int) -> Tensor:
+    """(E, K, K): of place k the probability of the item of place j (last) of ``items`` (E, K).
+
+    ``every`` (E, M) are the probabilities of the ``slates`` (M, K).
+    """
+    found = []
+    for at_place in slates.unbind(1):  # (M,)
+        of_items = every.new_zeros(len(every), num_items).index_add_(1, at_place, every)  # (E, I)
+        found.append(of_items.gather(1, items))
+    return torch.stack(found, 1)
+
+
+def place_marginals(policy: Behaviour, obs: Obs, items: Tensor, draws: int) -> Tensor:
+    """(B, K, K) float64: the probability that ``policy`` shows the item of place j (last) at place k.
+
+    It is the mean over ``draws`` slates of the policy of the probability given the drawn places above, which
+    is right in expectation. ``items`` (B, K).
+    """
+    found = torch.zeros(*items.shape, items.shape[1], dtype=torch.float64)
+    for _ in range(draws):
+        found += _given_above(policy, obs, policy.act(obs).items, items)
+    return found / draws
+
+
+def _given_above(policy: Behaviour, obs: Obs, drawn: Tensor, items: Tensor) -> Tensor:
+    """(B, K, K): as ``place_marginals``, for the places above of the slates ``drawn`` (B, K)."""
+    places = range(items.shape[1])
+    found = torch.zeros(*items.shape, items.shape[1], dtype=torch.float64)
+    for k in places:
+        for j in places:
+            asked = drawn.clone()
+            asked[:, k] = items[:, j]
+            found[:, k, j] = policy.place_logprobs(obs, asked)[:, k].double().exp()
+    return found
+
+
+@torch.no_grad()
+def marginals_of(prepared: Prepared, policy: Behaviour, draws: int) -> Tensor:
+    """(E, K, K): ``place_marginals`` of the logged slates."""
+    items = prepared.log.items
+    found = torch.zeros(*items.shape, items.shape[1], dtype=torch.float64)
+    for at, obs in observations(prepared.log, prepared.catalogue):
+        found[at] = place_marginals(policy, obs, items[at], draws)
+    return found
+
+
+@torch.no_grad()
+def logger_choices(prepared: Prepared, policy: Behaviour, slates: Tensor | None, draws: int) -> Choices:
+    """As ``choices_of``, of the policy that made the log.
+
+    The logged slate counts as one more drawn slate. Then no logged item has probability 0; the error falls
+    as 1 / ``draws``.
+    """
+    found = choices_of(prepared, policy, slates, draws)
+    if slates is not None:
+        return found
+    items, logged = prepared.log.items, torch.zeros_like(found.marginals)
+    for at, obs in observations(prepared.log, prepared.catalogue):
+        logged[at] = _given_above(policy, obs, items[at], items[at])
+    return Choices((draws * found.marginals + logged) / (draws + 1))
