@@ -29,6 +29,7 @@ from recsys_rl.agents.ppo import PPO, PPOConfig
 from recsys_rl.dials import ModelConfig
 from recsys_rl.models.actor_critic import ActorCritic, Shapes
 from recsys_rl.types import Obs, Rollout, tree_map
+from recsys_rl.utils.allocator import keep_freed_memory
 
 USERS, WINDOW, ITEMS, DIMS, FEATURES, BATCH, STEPS = 64, 50, 1000, 32, 55, 512, 32
 ENCODERS = ("mlp", "gru", "transformer")
@@ -47,6 +48,7 @@ class Products(TorchDispatchMode):
             self.calls.append((func, args))
         return func(*args, **(kwargs or {}))
 
+    @torch.no_grad()
     def repeat(self) -> None:
         for func, args in self.calls:
             func(*args)
@@ -114,6 +116,7 @@ def milliseconds(work: Callable[[], object]) -> float:
 def main(rounds: int = 9, smoke: bool = False) -> None:
     """Print the table; ``smoke`` is one short round."""
     torch.set_num_threads(1)
+    keep_freed_memory()  # as in training
     seen, full = sessions(USERS, 70), sessions(BATCH // STEPS, WINDOW + STEPS - 1)[-STEPS:]
     agents = {encoder: make_agent(encoder) for encoder in ENCODERS}
     batches = {encoder: record(agent, full) for encoder, agent in agents.items()}

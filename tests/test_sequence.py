@@ -203,6 +203,13 @@ def test_reader_follows_entries_resets_and_jumps(name: str, built: list[int]) ->
         assert_close(found, expected(encoder, history), atol=1e-5, rtol=0)
 
 
+def test_reader_follows_a_single_step_at_once() -> None:
+    encoder, obs = stirred("gru"), observed([[], [1, 2]])
+    found = Reader(encoder, ITEMS, 1).follow_all(obs.map(lambda x: x.unsqueeze(0))).summary
+    assert found is not None and found.shape == (1, 2, encoder.out_features)
+    assert_close(found[0], expected(encoder, [[], [1, 2]]), atol=1e-5, rtol=0)
+
+
 @pytest.mark.parametrize("jump", [[], [[[2, 1], [9, 9]]]])
 def test_reader_follows_all_steps_at_once(jump: list[Any], built: list[int]) -> None:
     encoder = stirred("gru")

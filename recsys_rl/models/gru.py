@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from recsys_rl.functional import recurrence
+
 
 @dataclass(frozen=True)
 class Hidden:
@@ -44,6 +46,10 @@ class GRU(nn.Module):
     def encode(self, entries: Tensor, shown: Tensor) -> Hidden:
         """The state after the entries (N, L, X) where ``shown`` (N, L); the others stand before them."""
         n, length = shown.shape
+        if torch.is_grad_enabled() and entries.device.type == "cpu":
+            never = torch.zeros_like(shown).T
+            return self.steps(self.start(n), entries.transpose(0, 1), shown.T, never)[0]
+        # torch's unit needs a third of the memory, and on an accelerator it is one operation.
         lengths = shown.sum(1)  # (N,)
         # A history begins with padding, and the unit's biases would turn padding into a state. So the
         # padding is moved behind the entries, and the state after the last entry is taken.
@@ -56,6 +62,18 @@ class GRU(nn.Module):
         """The state after one more entry (N, X) of the users where ``shown`` (N,)."""
         hidden = torch.gru_cell(entry, state.hidden, *self.gru.all_weights[0])
         return Hidden(hidden if shown is None else torch.where(shown.unsqueeze(1), hidden, state.hidden))
+
+    def steps(self, state: Hidden, entries: Tensor, shown: Tensor, empty: Tensor) -> tuple[Hidden, Tensor]:
+        """The state after T more entries (T, N, X), and the summaries (T, N, H) after each of them.
+
+        A row takes an entry where ``shown`` (T, N). Its state is 0 after the steps where ``empty`` (T, N).
+        """
+        weight, across, bias, bias_across = self.gru.all_weights[0]  # (3 H, X), (3 H, H), (3 H,), (3 H,)
+        inputs = torch.addmm(bias, entries.flatten(0, 1), weight.T).unflatten(0, shown.shape)  # (T, N, 3 H)
+        size = self.out_features
+        inputs[..., size : 2 * size].masked_fill_(~shown.unsqueeze(-1), torch.inf)  # no step
+        states = recurrence.gru(inputs, state.hidden, across, bias_across, empty)
+        return Hidden(states[-1]), states
 
     def read(self, state: Hidden) -> Tensor:
         """The summary (N, H) of each history."""

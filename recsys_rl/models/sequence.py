@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor
@@ -43,6 +43,17 @@ class Encoder(Protocol):
     def step(self, state: State, entry: Tensor, shown: Tensor | None) -> State: ...
 
     def read(self, state: State) -> Tensor: ...
+
+
+class Recurrent(Encoder, Protocol):
+    """An encoder that learning reads in the order of its steps."""
+
+    def steps(self, state: State, entries: Tensor, shown: Tensor, empty: Tensor) -> tuple[State, Tensor]:
+        """The state after T entries (T, N, X), and the summaries (T, N, H) after each of them.
+
+        A row takes an entry where ``shown`` (T, N), and starts anew after the steps where ``empty`` (T, N).
+        """
+        ...
 
 
 ENCODERS: dict[str, Callable[[int, int, torch.Generator], Encoder]] = {
@@ -120,27 +131,21 @@ class Reader:
     def follow_all(self, obs: Obs) -> Obs:
         """``obs`` (T, N, ...) of T steps with the summaries (T, N, H) that ``follow`` gives step by step.
 
-        Where each step adds one entry at most, what ``follow`` compares and gathers is done for all at once.
+        It is for a ``recurrent`` encoder. Where each step adds one entry at most, all steps are read at once.
         """
         history, signals = obs.history, obs.signals
         assert history is not None and signals is not None
         steps = [obs.map(lambda x, t=t: x[t]) for t in range(len(history))]  # type: ignore[misc]
         adds, empty = _moves(history, signals)  # (T - 1, N) each
-        if adds is None:
+        if adds is None or not len(adds):
             read = [self.follow(step).summary for step in steps]
             return replace(obs, summary=torch.stack([x for x in read if x is not None]))
         entry = entries(history[1:, :, -1], signals[1:, :, -1], self.items)  # (T - 1, N, X)
-        all_add, some_empty = adds.all(1).tolist(), empty.any(1).tolist()
         self.follow(steps[0])
-        summaries = [self.encoder.read(self.state)]
-        for t in range(len(adds)):
-            self.state = self.encoder.step(self.state, entry[t], None if all_add[t] else adds[t])
-            if some_empty[t]:
-                rows = empty[t].nonzero().squeeze(1)
-                self._put(rows, self.encoder.start(len(rows)))
-            summaries.append(self.encoder.read(self.state))
+        first = self.encoder.read(self.state).unsqueeze(0)
+        self.state, later = cast(Recurrent, self.encoder).steps(self.state, entry, adds, empty)
         self.last = steps[-1]
-        return replace(obs, summary=torch.stack(summaries))
+        return replace(obs, summary=torch.cat([first, later]))
 
     def _go_on(self, obs: Obs, last: Obs, ended: Tensor | None) -> None:
         history, signals = obs.history, obs.signals
