@@ -204,6 +204,8 @@ def test_inputs_of_wrong_size() -> None:
         for function in (dense.actor_critic, dense.critic):
             with pytest.raises(ValueError, match="don't fit a network of 4 inputs"):
                 function(inputs, "tanh", weights)
+    with pytest.raises(ValueError, match=r"float64 inputs \(2, 4\) don't fit"):
+        dense.actor_critic(torch.zeros(2, 3), "tanh", weights, torch.zeros(2, 1, dtype=torch.float64))
 
 
 def test_unsupported_inputs_use_torch() -> None:

@@ -156,6 +156,18 @@ def test_gradient_of_item_scores() -> None:
     assert query.grad is not None and temperature.grad is not None and tower.grad is not None
     assert query.grad.tolist() == [[-12.0, 15.0]]
     assert temperature.grad.item() == 6.0 and tower.grad.tolist() == [[6.0]]
+    with pytest.raises(RuntimeError, match="no second derivative"):
+        torch.autograd.grad(
+            item_scores(query, temperature, torch.ones(1, 1), tower), query, create_graph=True
+        )
+
+
+def test_item_scores_without_a_gradient_are_the_same() -> None:
+    of_shape = partial(torch.randn, generator=rng(3))
+    given = of_shape(3, 6), of_shape(()), of_shape(5, 4), of_shape(2, 5)
+    with torch.no_grad():
+        assert_close(item_scores(*given), given[1] * given[0] @ torch.cat([given[2].T, given[3]]))
+    assert_close(item_scores(*given), given[1] * given[0] @ torch.cat([given[2].T, given[3]]))
 
 
 def test_two_tower_votes_of_shorter_blocks_by_hand() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import Tensor
 from torch.testing import assert_close
@@ -65,3 +66,11 @@ def test_gradients_agree_with_differences() -> None:
     given, empty = made(torch.float64)
     leaves = [x.requires_grad_() for x in given]
     assert torch.autograd.gradcheck(recurrence.gru, (*leaves, empty))
+
+
+def test_there_is_no_second_derivative() -> None:
+    given, empty = made(torch.float32)
+    inputs = given[0].requires_grad_()
+    states = recurrence.gru(*given, empty)
+    with pytest.raises(RuntimeError, match="no second derivative"):
+        torch.autograd.grad(states.sum(), inputs, create_graph=True)

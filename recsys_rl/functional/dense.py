@@ -1,8 +1,8 @@
 """The dense layers of actor and critic as one node of the autograd graph.
 
 With B rows of inputs x_0 and activation f, actor and critic each have hidden layers x_l = f(z_l),
-z_l = x_{l-1} W_l + b_l. The outputs are x_L V + c of the actor (the logits, or what the head makes them of)
-and the value x_L v + d. From the gradients at these outputs (G, g) the chain rule gives::
+z_l = x_{l-1} W_l + b_l. The outputs are x_L V + c of the actor (logits, or the inputs of another head) and
+the value x_L v + d. From the gradients at these outputs (G, g) the chain rule gives::
 
     dV = x_L^T G        dc = sum_rows G        dx_L = G V^T        (the critic's alike, with g and v)
     dz_l = dx_l f'(z_l)        dW_l = x_{l-1}^T dz_l        db_l = sum_rows dz_l        dx_{l-1} = dz_l W_l^T
@@ -74,10 +74,9 @@ def critic(inputs: Tensor, activation: str, parameters: Sequence[Tensor]) -> Ten
 
 
 def _check(inputs: Tensor, parameters: Sequence[Tensor]) -> None:
-    if inputs.ndim != 2 or inputs.shape[1] != parameters[0].shape[1]:
-        raise ValueError(
-            f"inputs {tuple(inputs.shape)} don't fit a network of {parameters[0].shape[1]} inputs"
-        )
+    size = parameters[0].shape[1]
+    if inputs.ndim != 2 or inputs.shape[1] != size or not kernels.plain(inputs):
+        raise ValueError(f"{inputs.dtype} inputs {tuple(inputs.shape)} don't fit a network of {size} inputs")
 
 
 def _layout(

@@ -4,12 +4,12 @@ With u the query of a user, tau the temperature and t_i the features of item i, 
 
     score_i = tau u . t_i
 
-From the gradient G (N, I) at the scores the chain rule gives, for each row::
+From the gradient G (N, I) at the scores the chain rule gives::
 
-    du = tau sum_i G_i t_i        dtau = u . du / tau        dt_i = tau sum_rows G_i u
+    du = tau sum_i G_i t_i        dtau = sum_rows u . (sum_i G_i t_i)        dt_i = tau sum_rows G_i u
 
-Given and learned features stand in one table here, so that there are two wide products with it. Autograd
-either takes four, or makes the gradient of the given features too, which nobody needs.
+Given and learned features stand in one table here, so that a pass has one wide product with it. Autograd
+either takes two, or computes the gradient of the given features too, which is not used.
 """
 
 from __future__ import annotations
@@ -27,11 +27,15 @@ def item_scores(query: Tensor, temperature: Tensor, items: Tensor, tower: Tensor
 
     Args:
         query: (N, F + T).
-        temperature: a scalar, not 0.
+        temperature: a scalar.
         items: (I, F), the given features, which get no gradient.
         tower: (T, I), the learned features.
     """
-    scores: Tensor = _ItemScores.apply(query, temperature, items, tower)  # type: ignore[no-untyped-call]
+    if not torch.is_grad_enabled():  # acting on few rows: the table would take longer than the products
+        given, learned = (temperature * query).split([items.shape[1], len(tower)], -1)
+        scores: Tensor = (given @ items.T).addmm_(learned, tower)
+        return scores
+    scores = _ItemScores.apply(query, temperature, items, tower)  # type: ignore[no-untyped-call]
     return scores
 
 
@@ -45,6 +49,7 @@ class _ItemScores(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, by_scores: Tensor) -> tuple[Tensor, Tensor, None, Tensor]:
+        """From the gradient (N, I) those at query (N, F + T), temperature and tower (T, I)."""
         kernels.check_first_derivative()
         query, temperature, table = ctx.saved_tensors
         by_scaled = by_scores @ table.T  # (N, F + T): at the product of temperature and query

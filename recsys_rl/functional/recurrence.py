@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+
+from recsys_rl.functional.compiled import kernels
 
 
 def gru(inputs: Tensor, hidden: Tensor, weight: Tensor, bias: Tensor, empty: Tensor) -> Tensor:
@@ -55,8 +56,8 @@ class _GRU(torch.autograd.Function):
         return states
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, of_states: Tensor) -> tuple[Tensor | None, ...]:
+        kernels.check_first_derivative()
         hidden, weight, empty, gates, states, products = ctx.saved_tensors
         size = hidden.shape[1]
         old = torch.cat([hidden.unsqueeze(0), states[:-1]])  # (T, N, H): h before each step

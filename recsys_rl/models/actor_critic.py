@@ -118,7 +118,7 @@ class ActorCritic(nn.Module):
         return distribution(logits, self.shapes.slate_size), value
 
     def _score(self, outputs: Tensor, obs: Obs, sums: Tensor | None) -> Tensor:
-        """Logits (N, K, A) of all items, or (N, 1, C) of the candidates, from those of ``head.last``."""
+        """Logits (N, K, A) of all items, or (N, 1, C) of candidates, from the outputs of ``head.last``."""
         candidates = None if obs.candidates is None else obs.candidates.clamp_min(0)
         if isinstance(self.head, DenseHead):
             logits: Tensor = self.head(outputs)
@@ -224,14 +224,14 @@ class ActorCritic(nn.Module):
         decays = () if self.session is None else SessionSum.DECAYS
         names = gate_names(pieces, interface.signals, decays)
         actor = self.hidden.one(0, _joined(obs, self._read(obs)[0]))
-        means = self.head.gates_of(actor).mean(0).tolist()
+        means = self.head.scaled(self.head.last(actor)).mean(0).tolist()
         bare = {f"{piece} (genres)" for piece in pieces}
         return {name: mean for name, mean in zip(names, means, strict=True) if name not in bare}
 
     def _read(self, obs: Obs) -> tuple[Tensor | None, Tensor | None]:
-        """What the hidden layers read beside the context (N, width - F), and the sums over the session.
+        """The inputs of the hidden layers after the context (N, width - F), and the sums over the session.
 
-        Each is None if there is none. Both depend on weights.
+        Each is None if there is none. Both depend on weights of the network.
         """
         if self.session is None:
             return None, None

@@ -69,7 +69,7 @@ class TwoTowerHead(nn.Module):
 
     @property
     def last(self) -> Linear:
-        """The layer after the hidden ones; ``forward`` and ``among`` take what it makes of them."""
+        """The layer after the hidden layers: its outputs are the first input of ``forward`` and ``among``."""
         return self.query
 
     def forward(self, query: Tensor, blocks: Sequence[Tensor], items: Tensor) -> Tensor:
@@ -125,7 +125,7 @@ class DenseHead(nn.Module):
 
     @property
     def last(self) -> Linear:
-        """The layer after the hidden ones; ``forward`` takes what it makes of them."""
+        """The layer after the hidden layers: its outputs are the input of ``forward``."""
         return self.logits
 
     def forward(self, flat: Tensor) -> Tensor:

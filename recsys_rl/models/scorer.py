@@ -49,7 +49,7 @@ class ScorerHead(nn.Module):
 
     @property
     def last(self) -> Linear:
-        """The layer after the hidden ones; ``forward``, ``among`` and ``user`` take what it makes of them."""
+        """The layer after the hidden layers: its outputs are the first input of ``forward`` and ``among``."""
         return self.gates
 
     def forward(self, gates: Tensor, blocks: Sequence[Tensor], items: Tensor) -> Tensor:
@@ -70,13 +70,12 @@ class ScorerHead(nn.Module):
     def user(self, gates: Tensor, blocks: Sequence[Tensor]) -> Tensor:
         """The query (N, F_i), which is multiplied by the features of an item.
 
-        ``gates`` (N, 2 num_blocks + NUMBERS) are those of the layer ``gates``, not multiplied by RATE yet.
+        ``gates`` (N, 2 num_blocks + NUMBERS) are the outputs of ``last``.
         ``blocks`` (N, number, D or F_i) each hold the x_b, ``num_blocks`` together. Those of size D have no
         genres.
         """
-        of_embedding, of_genres, of_numbers = (RATE * gates).split(
-            [self.num_blocks, self.num_blocks, NUMBERS], -1
-        )
+        sizes = [self.num_blocks, self.num_blocks, NUMBERS]
+        of_embedding, of_genres, of_numbers = self.scaled(gates).split(sizes, -1)
         num_dims, num_genres = self.sizes
         embedding = gates.new_zeros(len(gates), num_dims)
         genres, at = gates.new_zeros(len(gates), num_genres), 0
@@ -89,10 +88,10 @@ class ScorerHead(nn.Module):
             at += block.shape[1]
         return torch.cat([embedding, genres, nn.functional.pad(of_numbers, (0, 1))], -1)
 
-    def gates_of(self, hidden: Tensor) -> Tensor:
+    @staticmethod
+    def scaled(gates: Tensor) -> Tensor:
         """The gates (N, 2 num_blocks + NUMBERS): of embeddings, of genres, of the numbers."""
-        gates: Tensor = RATE * self.gates(hidden)
-        return gates
+        return RATE * gates
 
     @property
     def temperature(self) -> Tensor:

@@ -1,4 +1,4 @@
-/* The classic network forwards and backwards, in one call each.
+/* The dense layers of actor and critic forwards and backwards, in one call each.
  *
  * functional/dense.py says what is computed and has the same in torch. At 64 rows torch takes some thirty
  * operators of a few microseconds each around products that take little longer, and its products don't use
@@ -74,8 +74,8 @@ static void backward(Layer layer, const float *x, int64_t x_twin, const float *d
 }
 
 /* ---- the network. Parameters, and their gradients, are W_1, b_1, ..., W_L, b_L, V, c, v, d; sizes are
- * those of x_0, ..., x_L and of the logits; in `layers` lie x_1, ..., x_L one behind the other, and in
- * `dlayers` the gradients at z_1, ..., z_L. */
+ * those of x_0, ..., x_L and of the outputs; in `layers` lie x_1, ..., x_L one behind the other, and in
+ * `dlayers` the gradients at z_1, ..., z_L, the first of which functional/dense.py reads. */
 
 INLINE Layer hidden(const float *const *parameters, const int64_t *sizes, int64_t l) {
     return (Layer){2, sizes[l], sizes[l + 1], parameters[2 * l], parameters[2 * l + 1]};
@@ -86,7 +86,7 @@ INLINE Layer head(const float *const *parameters, int64_t inputs, int64_t output
 }
 
 void dense_forward(const float *const *parameters, const int64_t *sizes, int64_t depth, int activation,
-                   const float *x, int64_t rows, int threads, float *layers, float *logits, float *value) {
+                   const float *x, int64_t rows, int threads, float *layers, float *output, float *value) {
     int64_t x_twin = 0, top = sizes[depth];
     for (int64_t l = 0; l < depth; l++) {
         forward(hidden(parameters, sizes, l), x, x_twin, rows, activation, threads, layers);
@@ -94,12 +94,12 @@ void dense_forward(const float *const *parameters, const int64_t *sizes, int64_t
         x_twin = rows * sizes[l + 1];
         layers += 2 * x_twin;
     }
-    forward(head(parameters + 2 * depth, top, sizes[depth + 1]), x, 0, rows, NONE, threads, logits);
+    forward(head(parameters + 2 * depth, top, sizes[depth + 1]), x, 0, rows, NONE, threads, output);
     forward(head(parameters + 2 * depth + 2, top, 1), x + x_twin, 0, rows, NONE, threads, value);
 }
 
 void dense_backward(const float *const *parameters, const int64_t *sizes, int64_t depth, int activation,
-                    const float *x, int64_t rows, int threads, const float *layers, const float *dlogits,
+                    const float *x, int64_t rows, int threads, const float *layers, const float *doutput,
                     const float *dvalue, float *dlayers, float *const *gradients) {
     int64_t top = sizes[depth], critic = rows * top; /* where x_L of the critic begins */
     float *const *of_heads = gradients + 2 * depth;
@@ -107,7 +107,7 @@ void dense_backward(const float *const *parameters, const int64_t *sizes, int64_
         layers += 2 * rows * sizes[l];
         dlayers += 2 * rows * sizes[l];
     }
-    backward(head(parameters + 2 * depth, top, sizes[depth + 1]), layers, 0, dlogits, rows, activation,
+    backward(head(parameters + 2 * depth, top, sizes[depth + 1]), layers, 0, doutput, rows, activation,
              threads, of_heads[0], of_heads[1], dlayers);
     backward(head(parameters + 2 * depth + 2, top, 1), layers + critic, 0, dvalue, rows, activation, threads,
              of_heads[2], of_heads[3], dlayers + critic);
