@@ -381,7 +381,8 @@ PLATFORM = Platform(
                 "num_envs": 16,
                 "max_grad_norm": 0.5,
             },
-            "env_config": {"normalize_reward": True},  # the scale of rewards differs between environments
+            # The scales of observations and rewards differ within and between environments.
+            "env_config": {"normalize_obs": True, "normalize_reward": True},
             "model_config": {"head": "dense", "hidden_dims": [64, 64]},
         },
         "a2c": {

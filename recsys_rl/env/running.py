@@ -14,7 +14,8 @@ from torch import Tensor
 
 from recsys_rl.types import UserError
 
-CLIP = 10.0  # normalised values are cut to -CLIP .. CLIP
+# Normalised values are cut: an entry that is 1 in one observation of 300, and else 0, would be 17.
+OBS_CUT, REWARD_CUT = 3.0, 10.0
 EPSILON = 1e-8  # added to the variance
 
 
@@ -63,13 +64,13 @@ class RunningMoments:
 
 
 def normalize_obs(moments: RunningMoments, context: Tensor) -> Tensor:
-    """(context - mean) / deviation, cut to -CLIP .. CLIP, for ``context`` (N, F)."""
-    return ((context - moments.mean) / moments.deviation).clamp(-CLIP, CLIP).float()
+    """(context - mean) / deviation, cut to -OBS_CUT .. OBS_CUT, for ``context`` (N, F)."""
+    return ((context - moments.mean) / moments.deviation).clamp(-OBS_CUT, OBS_CUT).float()
 
 
 def scale_reward(moments: RunningMoments, reward: Tensor) -> Tensor:
-    """reward / deviation of the discounted return, cut to -CLIP .. CLIP.
+    """reward / deviation of the discounted return, cut to -REWARD_CUT .. REWARD_CUT.
 
     The mean is not subtracted: that would change the task.
     """
-    return (reward / moments.deviation).clamp(-CLIP, CLIP).float()
+    return (reward / moments.deviation).clamp(-REWARD_CUT, REWARD_CUT).float()
