@@ -11,6 +11,7 @@ import polars as pl
 import pytest
 import torch
 
+from recsys_rl.checkpoint import load as load_checkpoint
 from recsys_rl.cli import main
 from recsys_rl.cli.ope import ope_options
 from recsys_rl.data.decision_reader import read_decisions
@@ -25,9 +26,10 @@ from recsys_rl.ope.features import Features
 from recsys_rl.ope.logged import Prepared, certain_mass, prepare, session_grid
 from recsys_rl.ope.world import fit_world, world
 from recsys_rl.types import Action, Catalogue, Obs
+from recsys_rl.workflows.ope import make_bench
 from recsys_rl.workflows.ope_world import WorldCheck
 from recsys_rl.workflows.recommender import load
-from tests.doors import PPO, SATIATION, SIZES, steps, train_in
+from tests.doors import CARTPOLE, PPO, SATIATION, SIZES, steps, train_in
 
 
 @pytest.fixture(scope="module")
@@ -516,24 +518,63 @@ def test_logger_of_another_checkpoint_is_named(
     for name, updates in (("old", 3), ("ppo", 6)):
         made = train_in(tmp_path / name, "--env", platform, *SIZES, *PPO, *people, *sizes, *steps(updates))
         made.rename(tmp_path / f"{name}.pt")
-    words = [
-        "--checkpoint",
-        str(tmp_path / "old.pt"),
-        "--policy",
-        "ppo",
-        "--sessions",
-        "90",
-        "--users",
-        "all",
-    ]
-    assert main(["record", *words, "--quiet", "--out", str(tmp_path / "log.parquet")]) == 0
+    log = ["--log", str(tmp_path / "log.parquet")]
+    words = ["--policy", "ppo", "--sessions", "90", "--users", "all", "--quiet", "--out", log[1]]
+    assert main(["record", "--checkpoint", str(tmp_path / "old.pt"), *words]) == 0
     plain = command(tmp_path, "log.parquet", "--no-world")
     assert not names & {row["estimator"] for row in plain["rows"]}
-    found = command(tmp_path, "log.parquet", "--no-world", "--logger", str(tmp_path / "old.pt"))
+    old = str(tmp_path / "old.pt")
+    found = command(tmp_path, "log.parquet", "--no-world", "--logger", old)
     rows = {row["estimator"]: row for row in found["rows"]}
-    assert names <= set(rows)
     for name in names:
-        assert rows[name]["mean_weight_low"] < 1 < rows[name]["mean_weight_high"]
+        row = rows[name]
+        assert row["mean_weight_low"] < 1 < row["mean_weight_high"] and row["ess"] < 89.99  # of 90 sessions
+    # With the older model as --checkpoint, random has the same weights.
+    random = ("--no-world", "--policy", "random")
+    given = command(tmp_path, "log.parquet", *random, "--logger", old)["rows"]
+    swapped = command(tmp_path, "log.parquet", *random, "--checkpoint", old)
+    assert swapped["about"]["checkpoint"] == old
+    by_old = {row["estimator"]: row for row in swapped["rows"]}
+    for row in given:
+        if row["estimator"] in names:
+            assert row["ess"] == pytest.approx(by_old[row["estimator"]]["ess"], rel=1e-6)
+    bench = make_bench(ope_options(["--checkpoint", str(tmp_path / "ppo.pt"), *log, "--logger", old]))
+    (other,) = bench.others
+    assert other.table.config == other.checkpoint.config != load_checkpoint(tmp_path / "ppo.pt").config
+    if platform == "long-video":
+        reasons = {x: part["reason"] for part in plain["not_computed"] for x in part["estimators"]}
+        assert reasons["pi"].endswith("ppo.pt gives the logged probabilities (give --logger FILE)")
+        ppo = str(tmp_path / "ppo.pt")
+        wrong = command(tmp_path, "log.parquet", "--no-world", "--logger", ppo)["not_computed"]
+        reasons = {x: part["reason"] for part in wrong for x in part["estimators"]}
+        assert reasons["pi"].endswith("ppo.pt gives the logged probabilities") and ppo in reasons["pi"]
     capsys.readouterr()
-    other = train_in(tmp_path / "other", *SATIATION, *steps(1))
-    assert "other sessions" in refusal(tmp_path, "log.parquet", capsys, "--logger", str(other))
+    path = train_in(tmp_path / "other", *SATIATION, *steps(1))
+    assert "other sessions" in refusal(tmp_path, "log.parquet", capsys, "--logger", str(path))
+
+
+def test_logger_of_an_environment_without_items_is_refused(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = train_in(tmp_path / "run", *CARTPOLE, *steps(1))
+    assert "other sessions" in refusal(folder, "random.parquet", capsys, "--logger", str(path))
+
+
+def test_slates_of_a_mixture_without_a_model_have_exact_weights(tmp_path: Path) -> None:
+    """1,560 slates are possible, too many to score each one."""
+    sizes = ("--num-items", "40", "--suggestions", "2", "--max-episode-steps", "1")
+    people = ("--data", "synthetic", "--num-users", "30", "--embedding-dim", "4")
+    path = train_in(tmp_path / "run", "--env", "long-video", *SIZES, *PPO, *people, *sizes, *steps(1))
+    path.rename(tmp_path / "ppo.pt")
+
+    def iips(*policy: str) -> dict[str, Any]:
+        words = ("--checkpoint", str(tmp_path / "ppo.pt"), *policy, "--sessions", "300", "--users", "all")
+        assert main(["record", *words, "--quiet", "--out", str(tmp_path / "log.parquet")]) == 0
+        rows = command(tmp_path, "log.parquet", "--no-world", "--policy", "random", "--draws", "1")["rows"]
+        found: dict[str, Any] = next(row for row in rows if row["estimator"] == "iips")
+        return found
+
+    mixture = iips("--policy", "static-list", "--mix", "random", "--epsilon", "0.1")
+    # (1/40) / (0.1/40) where static-list shows another item, and at least 1/40 over its own share.
+    assert mixture["largest_weight"] == pytest.approx(10) and "drawn slates" not in mixture["warning"]
+    assert "a mean over 64 drawn slates" in iips("--policy", "ppo")["warning"]

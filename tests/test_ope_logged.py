@@ -18,8 +18,9 @@ from recsys_rl.ope.logged import Prepared, prepare
 from recsys_rl.ope.logged_clusters import k_means
 from recsys_rl.ope.logged_slates import Places, SlateBench, place_rewards, uniform_additive, uniform_choices
 from recsys_rl.ope.slate import pseudo_inverse_weights
-from recsys_rl.ope.slate_choices import Choices, choices_of, logger_choices, place_marginals, possible_slates
+from recsys_rl.ope.slate_choices import Choices, choices_of, place_marginals, possible_slates
 from recsys_rl.types import Action, Events, Feedback, Interface, Obs
+from recsys_rl.workflows.ope_choices import slate_choices
 
 F64 = torch.float64
 SLATES = torch.tensor(list(permutations(range(4), 2)))  # (12, 2)
@@ -72,6 +73,7 @@ def test_closed_form_of_uniform_slates_is_the_pseudo_inverse(items: int, places:
     expected = pseudo_inverse_weights(
         policy.expand(number, -1), uniform.expand(number, -1), slates, slates, items
     )
+    assert expected is not None
     one = torch.nn.functional.one_hot(slates, items).double()  # (M, K, I)
     at = torch.einsum("m,mki->ki", policy, one)  # (K, I)
     marginals = at[:, slates].permute(1, 0, 2)  # (M, K, K)
@@ -172,7 +174,7 @@ def test_slate_estimators_of_a_known_logger_with_unequal_scores_are_unbiased() -
     each = of.log.signals[..., 0].double()
     slates = possible_slates(of)
     assert slates is not None and slates.tolist() == SLATES.tolist()
-    logging = logger_choices(of, logger, slates, 1)
+    logging = slate_choices(of, logger, slates, 1, logged=True)
     bench = SlateBench(of, each, None, slates, logging)
     mine = policy.place_logprobs(Obs(torch.zeros(12, 1)), SLATES).double()
     p, theirs = mine.sum(1).exp(), of.log.logprobs.exp()
@@ -194,21 +196,60 @@ def test_slate_estimators_of_a_known_logger_with_unequal_scores_are_unbiased() -
 def test_drawn_slates_of_a_known_logger_come_near_the_exact_probabilities() -> None:
     logger = Tilted()
     of = slate_log(logger)
-    exact = logger_choices(of, logger, possible_slates(of), 1).marginals
-    drawn = logger_choices(of, logger, None, 3000).marginals
-    assert torch.allclose(drawn, exact, atol=0.03)
-    once = logger_choices(of, logger, None, 1).marginals.diagonal(dim1=1, dim2=2)
+    exact = choices_of(of, logger, possible_slates(of), 1)
+    assert exact.draws == 0
+    drawn = choices_of(of, logger, None, 3000, logged=True).marginals
+    assert torch.allclose(drawn, exact.marginals, atol=0.03)
+    once = choices_of(of, logger, None, 1, logged=True).marginals.diagonal(dim1=1, dim2=2)
     assert bool((once > 0).all())  # the logged slate counts, too
-    bench = SlateBench(of, None, None, None, logger_choices(of, logger, None, 5))
+    bench = SlateBench(of, None, None, None, choices_of(of, logger, None, 5, logged=True))
     reasons = bench.reasons(Places(None, choices_of(of, logger, None, 5)))
     assert "too many slates" in reasons["pi"] and "not a sum" in reasons["iips"]
 
 
-def test_unknown_logger_of_slates_is_a_reason() -> None:
-    of = slate_log(Tilted())
+class Listed:
+    """Shows the items 2 and 0."""
+
+    def act(self, obs: Obs, greedy: bool = False) -> Action:
+        return Action.certain(torch.tensor([2, 0]).expand(obs.num_rows, -1))
+
+
+def test_choices_of_random_of_fixed_policies_and_of_their_mixtures_need_no_draws() -> None:
+    of, rng = slate_log(Tilted()), torch.Generator().manual_seed(0)
+    random, fixed = RandomPolicy((4,), rng, 2), Fixed(Listed())
+    slates = possible_slates(of)
+    for policy in (random, fixed, EpsilonMixture(fixed, random, 0.1, rng)):
+        expected = choices_of(of, policy, slates, 1)
+        by_parts = slate_choices(of, policy, slates, 1, logged=True)
+        found = slate_choices(of, policy, None, 1, logged=True)
+        assert found.draws == 0 and found.every is None
+        assert torch.allclose(found.marginals, expected.marginals, atol=1e-12)
+        assert expected.every is not None and by_parts.every is not None
+        assert torch.allclose(by_parts.every, expected.every, atol=1e-12)
+
+
+def test_weights_by_a_logger_of_drawn_slates_are_doubted() -> None:
+    logger = Tilted()
+    of, rng = slate_log(logger), torch.Generator().manual_seed(0)
     assert uniform_choices(of) is None
-    reasons = SlateBench(of, None, None).reasons(Places(None, None))
-    assert "--logger FILE" in reasons["pi"]
+    mixture = EpsilonMixture(logger, RandomPolicy((4,), rng, 2), 0.1, rng)
+    ones, each = torch.ones(12, 1, dtype=F64), of.log.signals[..., 0].double()
+
+    def warnings(logging: Choices) -> dict[str, tuple[str, ...]]:
+        places = Places(None, choices_of(of, logger, None, 5))
+        found, _ = SlateBench(of, each, None, None, logging).terms(ones, places)
+        return {name: x.warnings for name, x in found.items()}
+
+    for policy in (logger, mixture):
+        drawn = warnings(slate_choices(of, policy, None, 7, logged=True))
+        assert "a mean over 7 drawn slates" in drawn["iips"][0] and drawn["sips"] == ()
+    exact = choices_of(of, logger, possible_slates(of), 1)
+    assert warnings(exact)["iips"] == ()
+
+
+def test_unknown_logger_of_slates_is_a_reason() -> None:
+    bench = SlateBench(slate_log(Tilted()), None, None, unknown=", and that is all")
+    assert bench.reasons(Places(None, None))["pi"].endswith("are not uniform, and that is all")
 
 
 def test_slates_that_the_logger_never_shows_leave_pi_out() -> None:

@@ -278,6 +278,14 @@ def test_uniform_slates_have_all_estimators_of_slates(tmp_path: Path) -> None:
     assert {"dm", "dr", "snips"} <= set(rows)
 
 
+def test_unknown_logger_of_own_slates_has_no_hint_to_an_option(tmp_path: Path) -> None:
+    frame = pl.read_csv(slates(tmp_path, 300)).drop("place_logprobs")
+    frame.with_columns(propensity=pl.lit(0.1)).write_csv(tmp_path / "slates.csv")
+    found = judged(tmp_path, tmp_path / "slates.csv", "--policy", "random", "--no-world")
+    reasons = {x: part["reason"] for part in found["not_computed"] for x in part["estimators"]}
+    assert reasons["pi"].endswith("its slates are not uniform")
+
+
 def test_slates_of_a_target_have_the_estimators_that_its_columns_allow(tmp_path: Path) -> None:
     path = slates(tmp_path)
     log = read_own(path).log
@@ -758,6 +766,8 @@ def test_log_with_our_header_but_no_platform_needs_no_checkpoint(
     assert row["value"] == pytest.approx(0.6, abs=0.02) and row["recommended"]
     text = refusal(capsys, path, "--target", str(tmp_path / "t.csv"), "--items", "items.csv")
     assert "--items is for your own log" in text
+    text = refusal(capsys, path, "--target", str(tmp_path / "t.csv"), "--logger", "old.pt")
+    assert "--logger needs --checkpoint FILE" in text
     seen = replace(log.header, interface=replace(interface, context=(("profile", 4), ("last_item", 8))))
     write_decisions(path, replace(log, header=seen))
     text = refusal(capsys, path, "--target", str(tmp_path / "t.csv"))

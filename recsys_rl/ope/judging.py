@@ -32,6 +32,7 @@ class Terms:
     values: Tensor  # (N,) float64, one for each session
     weights: Tensor | None = None  # (N,) float64, of expectation 1; None: it rests on none
     unsupported: float = 0.0  # share of the policy's mass where the log has none
+    warnings: tuple[str, ...] = ()  # further sentences of the row
 
 
 @dataclass(frozen=True)
@@ -133,6 +134,8 @@ def judgement(
             level=way.level,
         )
         row = _with_interval(row, _again(name, chosen, mine, log), log, mine, users, way)
+        if known is not None:
+            row = replace(row, warnings=(*known.warnings, *row.warnings))
         if name == "world":
             row = replace(row, interval="model", warnings=(WARNING, *row.warnings))
         estimates.append(row)

@@ -20,9 +20,13 @@ from recsys_rl.ope.judging import Terms
 from recsys_rl.ope.logged import Prepared
 from recsys_rl.ope.slate import SLATE, Slates, pseudo_inverse_weights
 from recsys_rl.ope.slate_choices import Choices
-from recsys_rl.types import Feedback, UserError
+from recsys_rl.types import Feedback
 
 UNIFORM_ERROR = 1e-4  # of a log-probability, up to which a logger counts as uniform
+DRAWN = (
+    "The logger's probability of an item at its place is a mean over {} drawn slates: the weights of items "
+    "that it rarely shows there are inexact, and the interval does not cover this error."
+)
 
 
 @dataclass(frozen=True)
@@ -52,15 +56,20 @@ def place_rewards(rewards: Callable[[Feedback], Tensor], feedback: Feedback) -> 
     return each if torch.allclose(each.sum(1), whole, rtol=1e-4, atol=1e-5) else None
 
 
+def showable(prepared: Prepared) -> Tensor:
+    """(E,) int64: the number of items that could be shown."""
+    numbers = torch.zeros(prepared.log.num_rows, dtype=torch.int64)
+    for at, obs in observations(prepared.log, prepared.catalogue):
+        numbers[at] = obs.showable(prepared.catalogue.num_items).sum(1)
+    return numbers
+
+
 def uniform_choices(prepared: Prepared) -> Tensor | None:
-    """(E,) int64: the number n of items that could be shown, if the log's slates are uniform among them.
+    """(E,) int64: the number n of ``showable`` items, if the log's slates are uniform among them.
 
     A uniform slate shows each of n items at place k with probability 1/n. None for another logger.
     """
-    log = prepared.log
-    numbers = torch.zeros(log.num_rows, dtype=torch.int64)
-    for at, obs in observations(log, prepared.catalogue):
-        numbers[at] = obs.showable(prepared.catalogue.num_items).sum(1)
+    log, numbers = prepared.log, showable(prepared)
     left = numbers.unsqueeze(1) - torch.arange(log.items.shape[1])  # (E, K)
     expected = -left.clamp_min(1).double().log()
     terms = log.logprobs.unsqueeze(1) if log.items.shape[1] == 1 else log.place_logprobs
@@ -70,7 +79,7 @@ def uniform_choices(prepared: Prepared) -> Tensor | None:
 
 
 def uniform_marginals(numbers: Tensor, places: int) -> Tensor:
-    """(E, K, K): the marginals of the uniform policy, 1 / n, with n (E,) from ``uniform_choices``."""
+    """(E, K, K): the marginals of the uniform policy, 1 / n, with n (E,) from ``showable``."""
     return (1 / numbers.double()).view(-1, 1, 1).expand(-1, places, places)
 
 
@@ -94,6 +103,7 @@ class SlateBench:
     numbers: Tensor | None  # (E,) of ``uniform_choices``
     slates: Tensor | None = None  # (M, K) of ``possible_slates``
     logging: Choices | None = None  # of the logger, if it is known and not uniform
+    unknown: str = ""  # why ``logging`` is not known, as the end of a sentence
 
     @property
     def known(self) -> bool:
@@ -114,7 +124,7 @@ class SlateBench:
         if not self.known:
             unknown = (
                 "it is not known how often the log's policy puts an item at a place, whatever stands above: "
-                "its slates are not uniform, and no checkpoint has this policy (--logger FILE)"
+                f"its slates are not uniform{self.unknown}"
             )
             found = dict.fromkeys(("iips", "pi"), unknown) | found
         elif places.choices is None:
@@ -147,18 +157,19 @@ class SlateBench:
         if places.choices is not None and self.known:
             alone = self._alone(places.choices)
             by_place["iips"] = Slates(alone, each), alone.mean(1)
-            additive = None
-            try:
-                additive = self._additive(places.choices)
-            except UserError:
-                left_out["pi"] = "the policy shows items at places where the log's policy never does"
+            additive = None if "pi" in left_out else self._additive(places.choices)
             if additive is not None:
                 of_slate = torch.zeros_like(alone)
                 of_slate[:, 0] = total  # `pi` reads only the sum
                 by_place["pi"] = Slates(alone, of_slate, additive=additive), additive
+            elif "pi" not in left_out:
+                left_out["pi"] = "the policy shows items at places where the log's policy never does"
         for name, (slates, own) in by_place.items():
             if name not in left_out:
                 found[name] = self._over_steps(SLATE[name](slates), own, weights)
+        if "iips" in found and self.logging is not None and self.logging.draws:
+            text = DRAWN.format(self.logging.draws)
+            found["iips"] = dataclasses.replace(found["iips"], warnings=(text,))
         return {name: found[name] for name in SLATE if name in found}, left_out
 
     def _alone(self, choices: Choices) -> Tensor:
@@ -170,14 +181,11 @@ class SlateBench:
         return mine / self.logging.marginals.diagonal(dim1=1, dim2=2)
 
     def _additive(self, choices: Choices) -> Tensor | None:
-        """(E,): the weight of `pi`; None if it can't be computed.
-
-        Raises UserError if the logger does not cover the policy.
-        """
+        """(E,): the weight of `pi`; None if the logger does not cover the policy."""
         if self.numbers is not None:
             return uniform_additive(choices.marginals, self.numbers)
-        if self.logging is None or self.slates is None or self.logging.every is None or choices.every is None:
-            return None
+        assert self.logging is not None and self.slates is not None
+        assert self.logging.every is not None and choices.every is not None
         of = self.prepared
         return pseudo_inverse_weights(
             choices.every, self.logging.every, self.slates, of.log.items, of.catalogue.num_items

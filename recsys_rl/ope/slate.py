@@ -13,8 +13,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from recsys_rl.types import UserError
-
 
 @dataclass(frozen=True)
 class Slates:
@@ -59,30 +57,26 @@ SLATE: dict[str, Callable[[Slates], Tensor]] = {"sips": sips, "iips": iips, "rip
 
 def pseudo_inverse_weights(
     policy: Tensor, logging: Tensor, slates: Tensor, items: Tensor, size: int
-) -> Tensor:
+) -> Tensor | None:
     """(E,): the weight of ``pi`` for loggers whose places depend on each other.
+
+    None if the policy's slates lie outside the span of the logger's, where no weight is unbiased.
 
     Args:
         policy, logging: (E, M) probabilities of the M possible slates under both policies.
         slates: (M, K) int64, the possible slates.
         items: (E, K) int64, the logged slates.
         size: A, the number of items.
-
-    Raises UserError if the policy's slates lie outside the span of the logger's, where no weight is unbiased.
     """
     number, places = slates.shape
-    at = torch.arange(places) * size
-    shown = torch.zeros(number, places * size, dtype=torch.float64)  # (M, K A): 1_s of each slate
+    at, width = torch.arange(places) * size, places * size
+    shown = torch.zeros(number, width, dtype=torch.float64)  # (M, K A): 1_s of each slate
     shown.scatter_(1, slates + at, 1.0)
     mean = policy.double() @ shown  # (E, K A): 1_pi
-    second = torch.einsum("em,mi,mj->eij", logging.double(), shown, shown)  # (E, K A, K A): G
+    pairs = (shown.unsqueeze(2) * shown.unsqueeze(1)).flatten(1)  # (M, K A K A): 1_s 1_s'
+    second = (logging.double() @ pairs).view(-1, width, width)  # (E, K A, K A): G
     solved = torch.linalg.pinv(second, hermitian=True) @ mean.unsqueeze(2)  # (E, K A, 1)
-    outside = (second @ solved - mean.unsqueeze(2)).abs().amax((1, 2)) > 1e-8
-    if bool(outside.any()):
-        row = int(outside.nonzero()[0])
-        raise UserError(
-            f"The policy shows items at places where the logger never does, as in row {row + 1}: the "
-            "pseudo-inverse estimator can't judge it, so choose a policy that the log covers."
-        )
+    if bool(((second @ solved - mean.unsqueeze(2)).abs() > 1e-8).any()):
+        return None
     chosen: Tensor = solved.squeeze(2).gather(1, items + at)  # (E, K)
     return chosen.sum(1)

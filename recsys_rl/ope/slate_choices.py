@@ -26,10 +26,10 @@ MOST = 1_000
 class Choices:
     """The slates of one policy on the rows of a log."""
 
-    marginals: Tensor  # (E, K, K) float64: it shows the item of place j (last) of the logged slate at place k
-    every: Tensor | None = (
-        None  # (E, M) float64: its probability of each of ``possible_slates``; None: too many
-    )
+    # (E, K, K) float64: the probability of the item of place j (last) of the logged slate at place k
+    marginals: Tensor
+    every: Tensor | None = None  # (E, M) float64: of each of ``possible_slates``; None: too many
+    draws: int = 0  # slates over which ``marginals`` are means; 0: they are exact
 
 
 def possible_slates(prepared: Prepared) -> Tensor | None:
@@ -41,10 +41,15 @@ def possible_slates(prepared: Prepared) -> Tensor | None:
     return torch.tensor(list(permutations(range(items), places)))
 
 
-def choices_of(prepared: Prepared, policy: Behaviour, slates: Tensor | None, draws: int) -> Choices:
-    """Exact with the ``slates`` (M, K) of ``possible_slates``, else a mean over ``draws`` slates."""
+def choices_of(
+    prepared: Prepared, policy: Behaviour, slates: Tensor | None, draws: int, logged: bool = False
+) -> Choices:
+    """Exact with the ``slates`` (M, K) of ``possible_slates``, else a mean over ``draws`` slates.
+
+    ``logged``: as in ``place_marginals``.
+    """
     if slates is None:
-        return Choices(marginals_of(prepared, policy, draws))
+        return Choices(marginals_of(prepared, policy, draws, logged), draws=draws)
     every = slate_probabilities(prepared, policy, slates)
     return Choices(exact_marginals(every, slates, prepared.log.items, prepared.catalogue.num_items), every)
 
@@ -74,51 +79,49 @@ def exact_marginals(every: Tensor, slates: Tensor, items: Tensor, num_items: int
     return torch.stack(found, 1)
 
 
-def place_marginals(policy: Behaviour, obs: Obs, items: Tensor, draws: int) -> Tensor:
+def mixed(first: Choices, second: Choices, epsilon: float) -> Choices:
+    """The slates of ``second`` with probability ``epsilon``, else those of ``first``."""
+    marginals = (1 - epsilon) * first.marginals + epsilon * second.marginals
+    every = None
+    if first.every is not None and second.every is not None:
+        every = (1 - epsilon) * first.every + epsilon * second.every
+    return Choices(marginals, every, max(first.draws, second.draws))
+
+
+def place_marginals(policy: Behaviour, obs: Obs, items: Tensor, draws: int, logged: bool = False) -> Tensor:
     """(B, K, K) float64: the probability that ``policy`` shows the item of place j (last) at place k.
 
     It is the mean over ``draws`` slates of the policy of the probability given the drawn places above, which
-    is right in expectation. ``items`` (B, K).
+    is right in expectation.
+
+    Args:
+        items: (B, K), the logged slates.
+        logged: count the logged slate as one more drawn slate. If the policy made the log, then no logged
+            item has probability 0, and the error falls as 1 / ``draws``.
     """
-    found = torch.zeros(*items.shape, items.shape[1], dtype=torch.float64)
-    for _ in range(draws):
-        found += _given_above(policy, obs, policy.act(obs).items, items)
-    return found / draws
+    above = [items] if logged else []
+    above += [policy.act(obs).items for _ in range(draws)]
+    found = [_at_place(policy, obs, 0, items, items)]  # nothing stands above, so it is exact
+    for k in range(1, items.shape[1]):
+        found.append(torch.stack([_at_place(policy, obs, k, x, items) for x in above]).mean(0))
+    return torch.stack(found, 1)
 
 
-def _given_above(policy: Behaviour, obs: Obs, drawn: Tensor, items: Tensor) -> Tensor:
-    """(B, K, K): as ``place_marginals``, for the places above of the slates ``drawn`` (B, K)."""
-    places = range(items.shape[1])
-    found = torch.zeros(*items.shape, items.shape[1], dtype=torch.float64)
-    for k in places:
-        for j in places:
-            asked = drawn.clone()
-            asked[:, k] = items[:, j]
-            found[:, k, j] = policy.place_logprobs(obs, asked)[:, k].double().exp()
-    return found
+def _at_place(policy: Behaviour, obs: Obs, k: int, above: Tensor, items: Tensor) -> Tensor:
+    """(B, K): the probability of each of ``items`` (B, K) at place k, below the first k of ``above``."""
+    found = []
+    for item in items.unbind(1):  # (B,)
+        slate = above.clone()
+        slate[:, k] = item
+        found.append(policy.place_logprobs(obs, slate)[:, k].double().exp())
+    return torch.stack(found, 1)
 
 
 @torch.no_grad()
-def marginals_of(prepared: Prepared, policy: Behaviour, draws: int) -> Tensor:
+def marginals_of(prepared: Prepared, policy: Behaviour, draws: int, logged: bool) -> Tensor:
     """(E, K, K): ``place_marginals`` of the logged slates."""
     items = prepared.log.items
     found = torch.zeros(*items.shape, items.shape[1], dtype=torch.float64)
     for at, obs in observations(prepared.log, prepared.catalogue):
-        found[at] = place_marginals(policy, obs, items[at], draws)
+        found[at] = place_marginals(policy, obs, items[at], draws, logged)
     return found
-
-
-@torch.no_grad()
-def logger_choices(prepared: Prepared, policy: Behaviour, slates: Tensor | None, draws: int) -> Choices:
-    """As ``choices_of``, of the policy that made the log.
-
-    The logged slate counts as one more drawn slate. Then no logged item has probability 0; the error falls
-    as 1 / ``draws``.
-    """
-    found = choices_of(prepared, policy, slates, draws)
-    if slates is not None:
-        return found
-    items, logged = prepared.log.items, torch.zeros_like(found.marginals)
-    for at, obs in observations(prepared.log, prepared.catalogue):
-        logged[at] = _given_above(policy, obs, items[at], items[at])
-    return Choices((draws * found.marginals + logged) / (draws + 1))

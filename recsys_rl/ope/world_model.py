@@ -139,10 +139,9 @@ def mlp_of_shares(generator: torch.Generator) -> Fit:
     """
 
     def fit(features: Tensor, targets: Tensor) -> Predict:
-        rows = len(targets)
-        nobody = torch.zeros(rows, dtype=torch.bool)
-        each = torch.arange(rows)  # a fifth of the rows decides when to stop
-        model = WorldModel(features.float(), targets.float().unsqueeze(1), nobody, each, generator)
+        left = torch.zeros(len(targets), dtype=torch.bool)
+        rows = torch.arange(len(targets))  # in place of users: a fifth of the rows decides when to stop
+        model = WorldModel(features.float(), targets.float().unsqueeze(1), left, rows, generator)
         return lambda x: model(x.float(), 1).reward.double()
 
     return fit

@@ -94,6 +94,8 @@ def make_bench(options: OpeConfig) -> Bench:
     log = read_decisions(options.log)
     if log.header.platform or options.checkpoint is not None:
         return _checkpoint_bench(options, log)
+    if options.logger:
+        raise UserError("--logger needs --checkpoint FILE, with the catalogue of the log: give both.")
     return _own_bench(options, log, _bare_catalogue(options.log, log), None)
 
 
@@ -198,23 +200,27 @@ def _checkpoint_bench(options: OpeConfig, log: DecisionLog) -> Bench:
     print_latest(path, checkpoint)
     behaviours = Behaviours(checkpoint, table, env, options.cache_dir)
     bench = _bench(options, log, checkpoint.catalogue, rewards, behaviours, None, generator, path)
-    return dataclasses.replace(bench, others=_others(options, log, table, generator))
+    return dataclasses.replace(bench, others=_others(options, log, generator))
 
 
 def _others(
-    options: OpeConfig, log: DecisionLog, table: Table, generator: dict[str, torch.Generator]
+    options: OpeConfig, log: DecisionLog, generator: dict[str, torch.Generator]
 ) -> tuple[Behaviours, ...]:
     """The policies of the checkpoints of --logger. Raises UserError for one that can't be the log's."""
     found = []
     for path in options.logger:
         checkpoint = load(path, options.env)
-        env = _table(options, checkpoint, generator).env()
-        same = log.header.catalogue == catalogue_hash(checkpoint.catalogue)
-        if not same or not isinstance(env, RecEnv) or env.interface != log.header.interface:
-            raise UserError(
-                f"--logger {path} is of another catalogue or of other sessions than {options.log}: give the "
-                "checkpoint of the policy that made the log."
-            )
+        other = UserError(
+            f"--logger {path} is of another catalogue or of other sessions than {options.log}: give the "
+            "checkpoint of the policy that made the log."
+        )
+        if checkpoint.world.is_empty or log.header.catalogue != catalogue_hash(checkpoint.catalogue):
+            raise other
+        table = _table(options, checkpoint, generator)
+        env = table.env()
+        assert isinstance(env, RecEnv)
+        if env.interface != log.header.interface:
+            raise other
         found.append(Behaviours(checkpoint, table, env, options.cache_dir))
     return tuple(found)
 

@@ -15,30 +15,23 @@ from recsys_rl.data.own_catalogue import knows_items
 from recsys_rl.data.own_decisions import OwnLog
 from recsys_rl.evaluation.behaviours import Behaviours
 from recsys_rl.ope.fits import Fit, logistic, mlp, ridge
-from recsys_rl.ope.judging import (
-    Way,
-)
-from recsys_rl.ope.logged import (
-    Prepared,
-    every_item,
-)
+from recsys_rl.ope.judging import Way
+from recsys_rl.ope.logged import Prepared, every_item
 from recsys_rl.ope.logged_clusters import ClusterBench, k_means
-from recsys_rl.ope.logged_slates import (
-    SlateBench,
-    place_rewards,
-    uniform_choices,
-)
+from recsys_rl.ope.logged_slates import SlateBench, place_rewards, uniform_choices
 from recsys_rl.ope.propensities import PropensityFit
-from recsys_rl.ope.slate_choices import logger_choices, possible_slates
+from recsys_rl.ope.slate_choices import possible_slates
 from recsys_rl.ope.world import Worlds, fit_world
 from recsys_rl.ope.world_model import mlp_of_shares
 from recsys_rl.protocols import SEERS, Behaviour
 from recsys_rl.types import Feedback, UserError
+from recsys_rl.workflows.ope_choices import slate_choices
 from recsys_rl.workflows.ope_config import LOGGED, OpeConfig
 from recsys_rl.workflows.ope_loggers import Loggers
 
 Rewards = Callable[[Feedback], Tensor]
 CLUSTERED = ("mips", "offcem")
+LOGGER_DRAWS = 64  # slates, at least: a weight divides by the logger's probability, so its noise is a bias
 Reasons = dict[str, str]
 """Estimators that can't be computed, each with the reason."""
 
@@ -140,6 +133,18 @@ class Bench:
         known = [] if self.behaviours is None else [self.behaviours, *self.others]
         return Loggers(self.prepared, known, self.own, self.fitted is not None)
 
+    @property
+    def unknown_logger(self) -> str:
+        """Why no policy is known to be the log's: the end of a sentence; "" without a checkpoint."""
+        if self.behaviours is None:
+            return ""
+        if self.fitted is not None:
+            return ", and no policy is recognised by estimated propensities"
+        if self.options.logger:
+            files = ", ".join(map(str, (self.checkpoint, *self.options.logger)))
+            return f", and no policy of {files} gives the logged probabilities"
+        return f", and no policy of {self.checkpoint} gives the logged probabilities (give --logger FILE)"
+
     @cached_property
     def every_item(self) -> Tensor | None:
         """The features of all items in each row, the same for all policies; None if they are too many."""
@@ -157,8 +162,11 @@ class Bench:
             return SlateBench(of, each, None)
         numbers, slates = uniform_choices(of), possible_slates(of)
         logger = self.loggers.behaviour(0) if numbers is None and not whole else None
-        logging = None if logger is None else logger_choices(of, logger, slates, self.options.draws)
-        return SlateBench(of, each, numbers, slates, logging)
+        logging = None
+        if logger is not None:
+            draws = max(self.options.draws, LOGGER_DRAWS)
+            logging = slate_choices(of, logger, slates, draws, logged=True)
+        return SlateBench(of, each, numbers, slates, logging, self.unknown_logger)
 
     @cached_property
     def clusters(self) -> tuple[ClusterBench | None, str]:

@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from recsys_rl.agents.baselines import RandomPolicy
 from recsys_rl.agents.behaviours import Fixed
 from recsys_rl.data.target import Ids, Target, check_support, read_target
 from recsys_rl.data.transitions import observations
 from recsys_rl.ope.bandit import BANDIT, CLIPPED
 from recsys_rl.ope.diagnostics import unsupported_mass
 from recsys_rl.ope.estimate import estimated, with_doubt
-from recsys_rl.ope.judging import (
-    NEEDS_MODEL,
-    Judgement,
-    Terms,
-    at_one_step,
-    judgement,
-)
+from recsys_rl.ope.judging import NEEDS_MODEL, Judgement, Terms, at_one_step, judgement
 from recsys_rl.ope.logged import (
     Actions,
     Probabilities,
@@ -31,19 +25,27 @@ from recsys_rl.ope.logged import (
     probabilities_of,
     sessions_of,
 )
-from recsys_rl.ope.logged_slates import (
-    Places,
-    uniform_marginals,
-)
+from recsys_rl.ope.logged_slates import Places
 from recsys_rl.ope.propensities import WARNING
 from recsys_rl.ope.sequential import SEQUENTIAL
-from recsys_rl.ope.slate_choices import Choices, choices_of
 from recsys_rl.ope.world import Worlds, world
 from recsys_rl.protocols import Behaviour
 from recsys_rl.types import Obs
 from recsys_rl.workflows.ope_bench import CLUSTERED, Bench
+from recsys_rl.workflows.ope_choices import slate_choices
 from recsys_rl.workflows.ope_config import LOGGED
 from recsys_rl.workflows.ope_errors import errors_of
+
+
+@dataclass(frozen=True)
+class _Read:
+    """What the estimators read of one policy."""
+
+    name: str
+    logprobs: Tensor  # (E,) float64: of the logged actions
+    actions: Actions | None  # None: its probability of other actions is unknown
+    places: Places
+    probabilities: Probabilities | None
 
 
 def judge_all(bench: Bench) -> dict[str, Judgement]:
@@ -76,23 +78,13 @@ def _judge(bench: Bench, name: str, policy: Behaviour, worlds: Worlds | None) ->
     mine = judge(bench.prepared, policy, draws if actions is None else 0)
     choices = None
     if bench.slates is not None and bench.slates.known:
-        numbers = bench.slates.numbers
-        if isinstance(policy, RandomPolicy) and numbers is not None:
-            choices = Choices(uniform_marginals(numbers, bench.places))
-        else:
-            choices = choices_of(bench.prepared, policy, bench.slates.slates, draws)
+        choices = slate_choices(bench.prepared, policy, bench.slates.slates, draws)
     more = {} if worlds is None else {"world": Terms(world(worlds, policy))}
     if worlds is None:
         bench.leave_out(name, {"world": bench.no_world})
-    return _judgement(
-        bench,
-        name,
-        mine.logprobs,
-        actions or Actions(mine.draws),
-        Places(mine.places, choices),
-        probabilities,
-        more,
-    )
+    places = Places(mine.places, choices)
+    read = _Read(name, mine.logprobs, actions or Actions(mine.draws), places, probabilities)
+    return _judgement(bench, read, more)
 
 
 def _judge_target(bench: Bench, target: Target) -> Judgement:
@@ -100,7 +92,7 @@ def _judge_target(bench: Bench, target: Target) -> Judgement:
     bench.leave_out(name, {"world": bench.no_world or "a target file holds no policy to play"})
     places = Places(target.places, None)
     if every is None:
-        return _judgement(bench, name, target.logprobs, None, places, None, {})
+        return _judgement(bench, _Read(name, target.logprobs, None, places, None), {})
     for at, obs in observations(of.log, of.catalogue):
         with errors_of(bench.options.target, bench.own):
             check_support(every[at], obs.showable(every.shape[1]), at, of.log)
@@ -109,7 +101,7 @@ def _judge_target(bench: Bench, target: Target) -> Judgement:
         return every[rows]
 
     actions = _all_items(bench, probabilities) or _drawn(bench, every)
-    return _judgement(bench, name, target.logprobs, actions, places, probabilities, {})
+    return _judgement(bench, _Read(name, target.logprobs, actions, places, probabilities), {})
 
 
 def _drawn(bench: Bench, every: Tensor) -> Actions:
@@ -119,25 +111,17 @@ def _drawn(bench: Bench, every: Tensor) -> Actions:
     return Actions(features_of(bench.prepared, drawn))
 
 
-def _judgement(
-    bench: Bench,
-    name: str,
-    logprobs: Tensor,
-    actions: Actions | None,
-    places: Places,
-    probabilities: Probabilities | None,
-    more: dict[str, Terms],
-) -> Judgement:
-    of = bench.prepared
-    sessions = sessions_of(of, logprobs, actions, bench.fit())
+def _judgement(bench: Bench, policy: _Read, more: dict[str, Terms]) -> Judgement:
+    of, name, probabilities = bench.prepared, policy.name, policy.probabilities
+    sessions = sessions_of(of, policy.logprobs, policy.actions, bench.fit())
     with errors_of(bench.options.log, bench.own):
         check_weights(of, sessions.weights)
     unknown = "the target file has no probabilities of every item"
-    if actions is None:
+    if policy.actions is None:
         mine = (*BANDIT, *CLIPPED) if bench.steps == 1 else tuple(SEQUENTIAL)
         bench.leave_out(name, {x: unknown for x in mine if x in NEEDS_MODEL})
     if bench.slates is not None:
-        of_slates, reasons = bench.slates.terms(sessions.weights, places)
+        of_slates, reasons = bench.slates.terms(sessions.weights, policy.places)
         more = of_slates | more
         bench.leave_out(name, reasons)
     clusters, reason = bench.clusters
@@ -145,7 +129,7 @@ def _judgement(
         more = clusters.terms(probabilities, at_one_step(sessions)) | more
     elif bench.steps == 1 and bench.places == 1:
         bench.leave_out(name, dict.fromkeys(CLUSTERED, reason or unknown))
-    lost = certain_mass(of, logprobs)
+    lost = certain_mass(of, policy.logprobs)
     if probabilities is not None and bench.steps == 1 and bench.places == 1:
         lost = max(lost, _lost(bench, probabilities))
     found = judgement(sessions, of.users, bench.way, lost, of.most, more)
