@@ -493,7 +493,7 @@ def test_features_of_a_slate_are_the_means_of_its_items(folder: Path) -> None:
     assert torch.isfinite(both).all()
 
 
-def test_past_of_a_session_is_the_decayed_sum_of_its_items_and_of_their_products(folder: Path) -> None:
+def test_past_of_a_session_is_the_sum_of_its_items_and_of_their_products(folder: Path) -> None:
     log = read_decisions(folder / "random.parquet")
     catalogue: Catalogue = load(folder / "ppo.pt").catalogue
     features = Features(catalogue, log.header.interface)
@@ -516,7 +516,7 @@ def test_past_of_a_session_is_the_decayed_sum_of_its_items_and_of_their_products
         ),
     ]
     pairs = [torch.stack([x[i] * x[j] for i in range(7) for j in range(i, 7)]) for x in entries]
-    expected = torch.cat([0.9 * entries[0] + entries[1], 0.9 * pairs[0] + pairs[1]])
+    expected = torch.cat([entries[0] + entries[1], pairs[0] + pairs[1]])
     assert torch.allclose(found[row], expected, atol=1e-5)
     assert not found[log.steps[: len(found)] == 0].any()  # nothing was shown yet
     single = replace(log.header.interface, session_length=1)

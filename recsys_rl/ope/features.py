@@ -56,10 +56,10 @@ class Features:
         """(B, P) float32: what the earlier decisions of the session were, and what came of them.
 
         Each item of the history has its three numbers, its product with the user's profile, its overlap with
-        the items before it, and its signals. The columns are the sums of these and of the products of every
-        two of them, where MEMORY of a sum remains after each later item. So a model can learn what is hidden
-        and adds up, as patience: how good an item was may show in its signal and its fit with the user
-        together, and in neither alone. P = 0 without a history, and in sessions of one step.
+        the items before it, and its signals. The columns are the sums of these over the history, and of the
+        products of every two of them. So a model can learn a hidden state that adds up, as patience: how good
+        an item was may show in its signal and its fit with the user together, and in neither alone.
+        P = 0 without a history, and in sessions of one step.
         """
         history, signals = obs.history, obs.signals
         if history is None or signals is None or self.interface.session_length == 1:
@@ -71,7 +71,8 @@ class Features:
         total = self.item.new_zeros(number, size)
         upper = torch.triu_indices(size, size)
         pairs = self.item.new_zeros(number, size, size)
-        for place in range(history.shape[1]):
+        used = (history >= 0).any(0).nonzero().squeeze(1)
+        for place in used.tolist():
             known = (history[:, place] >= 0).float().unsqueeze(1)  # (B, 1)
             row = history[:, place].clamp_min(0)
             embedding, genres = self.embedding[row] * known, self.genres[row] * known
@@ -84,8 +85,8 @@ class Features:
             if self.user is not None:
                 numbers.append((obs.context[:, self.user] * embedding).sum(1, keepdim=True))
             entry = torch.cat(numbers, 1)  # (B, size)
-            total = MEMORY * total + entry
-            pairs.mul_(MEMORY).addcmul_(entry.unsqueeze(2), entry.unsqueeze(1))
+            total += entry
+            pairs.addcmul_(entry.unsqueeze(2), entry.unsqueeze(1))
             past = MEMORY * past + embedding
             of_genres = MEMORY * of_genres + genres
         return torch.cat([total, pairs[:, upper[0], upper[1]]], 1)
