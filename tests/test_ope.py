@@ -495,6 +495,36 @@ def test_features_of_a_slate_are_the_means_of_its_items(folder: Path) -> None:
     assert torch.isfinite(both).all()
 
 
+def test_past_of_a_session_is_the_sum_of_its_items_and_of_their_products(folder: Path) -> None:
+    log = read_decisions(folder / "random.parquet")
+    catalogue: Catalogue = load(folder / "ppo.pt").catalogue
+    features = Features(catalogue, log.header.interface)
+    _, obs = next(observations(log, catalogue))
+    assert obs.history is not None and obs.signals is not None and features.user is not None
+    found = features.past(obs)
+    row = int((log.steps == 2).nonzero()[0])  # two items were shown before
+    (first, second), (liked, enjoyed) = obs.history[row, -2:].tolist(), obs.signals[row, -2:, 0].tolist()
+    e, g, user = features.embedding, features.genres, obs.context[row, features.user]
+    entries = [
+        torch.tensor([*features.item[first].tolist(), 0, 0, liked, float(user @ e[first])]),
+        torch.tensor(
+            [
+                *features.item[second].tolist(),
+                max(0.0, float(e[first] @ e[second])),
+                float(g[first] @ g[second]),
+                enjoyed,
+                float(user @ e[second]),
+            ]
+        ),
+    ]
+    pairs = [torch.stack([x[i] * x[j] for i in range(7) for j in range(i, 7)]) for x in entries]
+    expected = torch.cat([entries[0] + entries[1], pairs[0] + pairs[1]])
+    assert torch.allclose(found[row], expected, atol=1e-5)
+    assert not found[log.steps[: len(found)] == 0].any()  # nothing was shown yet
+    single = replace(log.header.interface, session_length=1)
+    assert Features(catalogue, single).past(obs).shape == (obs.num_rows, 0)
+
+
 @pytest.mark.parametrize(
     ("platform", "sizes", "names"),
     [

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from recsys_rl.data.decisions import DecisionLog
+from recsys_rl.data.transitions import observations
 from recsys_rl.ope.features import Features
 from recsys_rl.ope.world_model import WorldModel
 from recsys_rl.protocols import Policy
@@ -55,7 +56,7 @@ def fit_world(
     """Fit one model for each fold on the rows of the other folds.
 
     Args:
-        rows: (E, F) float32: the features of each logged decision.
+        rows: (E, F) float32: the features of each logged decision; those of the session so far are added.
         rewards: (E,).
         folds: (E,) int64 by user (``folds_by_user``).
 
@@ -66,6 +67,8 @@ def fit_world(
         raise UserError(
             f"The estimator world can't predict the {what} in this log: choose another estimator."
         )
+    past = torch.cat([features.past(obs) for _, obs in observations(log, catalogue)])  # (E, P)
+    rows = torch.cat([rows, past], 1)
     shown = log.signals[..., log.visible].flatten(1)  # (E, K S)
     targets = torch.cat([rewards.float().unsqueeze(1), shown], 1)
     models = []
@@ -107,7 +110,8 @@ def _play(worlds: Worlds, model: WorldModel, policy: Policy, rows: Tensor) -> Te
             known = more if obs.exclude is None else torch.cat([obs.exclude, more], 1)
             obs = dataclasses.replace(obs, exclude=known)
         items = policy.act(obs).items  # (B, K)
-        outcome = model(worlds.features(obs, items), items.shape[1])
+        seen = torch.cat([worlds.features(obs, items), worlds.features.past(obs)], 1)
+        outcome = model(seen, items.shape[1])
         total += worlds.gamma**step * alive * outcome.reward
         alive *= 1 - outcome.leave.double()
         session = session.record(items, outcome.signals)
