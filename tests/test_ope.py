@@ -110,7 +110,7 @@ def test_a_deterministic_policy_is_not_to_be_trusted_and_the_world_is_recommende
     assert "Do not trust this" in rows["wdr"]["warning"]
     assert {check["logger"] for check in found["world_checks"]} == {"random", "ppo"}
     assert rows["world"]["interval"] == "model"
-    assert found["about"]["promises"]["model"].startswith("none")
+    assert found["about"]["promises"]["model"].startswith("no promise")
     assert rows["world"]["warning"].startswith("Model-based, no promise of coverage")
     assert all(check["text"] in rows["world"]["warning"] for check in found["world_checks"])
     out = capsys.readouterr().out
@@ -146,7 +146,9 @@ def test_bootstrap_agrees_with_the_t_interval_and_bernstein_refuses_several_step
     t = {row["estimator"]: row for row in command(folder, "both.parquet", *words)["rows"]}
     found = command(folder, "both.parquet", "--interval", "bootstrap", *words)
     for row in found["rows"]:
-        assert row["interval"] == "bootstrap"
+        model = row["estimator"] == "fqe"  # a learned model alone, whose interval promises nothing
+        assert row["interval"] == ("model" if model else "bootstrap")
+        assert ("Model-based" in row["warning"]) == model
         same = t[row["estimator"]]
         assert row["high"] - row["low"] == pytest.approx(same["high"] - same["low"], rel=0.35)
     bernstein = ("--interval", "bernstein", "--largest-weight", "5")
@@ -181,7 +183,7 @@ def test_one_step_logs_get_the_bandit_estimators_and_their_clips(folder: Path) -
         "offcem",
     }
     promises = found["about"]["promises"]
-    assert set(promises) == {"bernstein", "student-t"} and "rewards" not in promises["student-t"]
+    assert set(promises) == {"bernstein", "student-t", "model"} and "rewards" not in promises["student-t"]
     assert rows["ips"]["interval"] == "bernstein" and rows["snips"]["interval"] == "student-t"
     assert rows["dr"]["recommended"] or rows["dr"]["warning"]
     assert rows["sg"]["clip"] is not None and rows["ips"]["clip"] is None

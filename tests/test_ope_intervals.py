@@ -152,6 +152,17 @@ def test_pareto_k_of_few_distinct_values_is_that_of_bounded_weights(values: int)
     assert pareto_k(lone) > 0.7
 
 
+def test_pareto_k_of_nearly_equal_weights_is_that_of_equal_ones() -> None:
+    """Estimated propensities: four items, whose weights differ a little from user to user."""
+    rng = torch.Generator().manual_seed(0)
+    share = torch.tensor([0.2, 0.4, 1.0, 4.2], dtype=torch.float64)
+    items = torch.randint(4, (2000,), generator=rng)
+    nearly = share[items] * (1 + 1e-5 * torch.rand(2000, generator=rng, dtype=torch.float64).square())
+    assert pareto_k(nearly) == pareto_k(share[items]) == -math.inf
+    nearly[:7] = 4.25 + 0.01 * torch.rand(7, generator=rng, dtype=torch.float64)
+    assert pareto_k(nearly) < 0.5
+
+
 def test_calibration_by_hand() -> None:
     found = calibration(torch.tensor([0.0, 1.0]).double(), torch.tensor([0.25, 0.75]).double())
     assert (found.mean_reward, found.mean_q, found.slope) == pytest.approx((0.5, 0.5, 0.5))

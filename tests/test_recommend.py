@@ -174,7 +174,7 @@ def test_allowed_and_blocked_items(recommender: Recommender) -> None:
         ("--user 1 --allow high.txt", "--allow high.txt: 1 of 2 ids is not in the catalogue: 77 (line 2)"),
         ("--user 1 --k 25", "Only 24 items may be shown, but k is 25"),
         ("--user 1 --k 0", "--k is 0"),
-        ("--user 1 --algo a2c", "is a checkpoint of ppo, not of a2c"),
+        ("--user 1 --algo a2c --checkpoint checkpoints/ppo.pt", "is a checkpoint of ppo, not of a2c"),
         ("--user 1 --checkpoint nowhere.pt", "nowhere.pt does not exist"),
         ("--user 1 --noise 3", "There is no option --noise"),
     ],

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import tyro
 
-from recsys_rl.cli.parse import checked, parse
+from recsys_rl.agents import AGENTS
+from recsys_rl.cli.parse import checked, parse, peek
 from recsys_rl.workflows.recommend import RecommendConfig, recommend
 
 TEXT = """Print the recommendations of a trained policy for one person, or write those for many users.
@@ -35,7 +36,10 @@ def run(argv: list[str]) -> None:
 
 def recommend_options(argv: list[str]) -> RecommendConfig:
     """The settings from the command line. Raises UserError; `--help` raises SystemExit(0)."""
+    given, default = peek(argv, "algo"), RecommendOptions()
+    if given.algo in AGENTS:
+        default = RecommendOptions(checkpoint=f"checkpoints/{given.algo}.pt")
     options = parse(
-        RecommendOptions, RecommendOptions(), argv, "recsys-rl recommend", TEXT, "recsys-rl recommend --help"
+        RecommendOptions, default, argv, "recsys-rl recommend", TEXT, "recsys-rl recommend --help"
     )
     return checked(RecommendConfig, options)

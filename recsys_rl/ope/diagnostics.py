@@ -16,6 +16,8 @@ HEAVY = 0.5
 """Pareto k of the weights above which intervals cover less than they should."""
 LOST = 0.01
 """Share of a policy's choices that the logging policy can't make, up to which the log covers the policy."""
+NEAR = 1e-3
+"""Share by which weights of the tail may differ and still count as equal."""
 ROUNDING = 1e-3
 """Distance of the mean weight's interval from 1 that counts as rounding: logs hold 0.3333 for a third."""
 
@@ -63,8 +65,9 @@ def pareto_k(weights: Tensor) -> float:
     """The shape k of a generalised Pareto distribution fitted to the largest weights.
 
     Zhang and Stephens 2009, with the tail and the prior of Vehtari et al. 2024 (Pareto smoothed importance
-    sampling): the largest min(E / 5, 3 sqrt E) weights, without those that equal the next smaller. -inf if
-    the tail is constant, NaN with fewer than 5.
+    sampling): the largest min(E / 5, 3 sqrt E) weights, without those within a thousandth of the next smaller
+    (estimated propensities of a few items differ by so little). -inf if the tail is constant, NaN with fewer
+    than 5.
     """
     tail = int(min(len(weights) / 5, 3 * math.sqrt(len(weights))))
     if tail < 5:
@@ -72,11 +75,12 @@ def pareto_k(weights: Tensor) -> float:
     ordered = weights.double().sort().values
     threshold = ordered[-tail - 1]
     over = ordered[-tail:] - threshold  # (M,)
-    if float(over[-1]) <= 1e-12 * max(float(ordered[-1]), 1.0):
+    near = max(NEAR * float(threshold), 1e-12 * float(over[-1]))
+    if float(over[-1]) <= max(near, 1e-12):
         return -math.inf
-    above = over[over > 1e-12 * float(over[-1])]
+    above = over[over > near]
     # Weights of few distinct values tie at the threshold, where they say nothing about the tail above it.
-    over = above if len(above) >= 5 else over.clamp_min(1e-12 * float(over[-1]))
+    over = above if len(above) >= 5 else over.clamp_min(near)
     tail = len(over)
     number = 30 + int(math.sqrt(tail))
     quarter = over[int(tail / 4 + 0.5) - 1]
@@ -146,8 +150,8 @@ def warnings_for(
         heavy = report.ess < FEW or report.pareto_k > HEAVY
         third = ", or the rows are too few for weights as heavy as these" if heavy else ""
         found.append(
-            f"The mean weight is {report.mean:.3g} and its interval [{report.mean_low:.3g}, "
-            f"{report.mean_high:.3g}] does not hold 1: the propensities are wrong, or the log lacks actions "
+            f"The mean weight is {report.mean:.4g} and its interval [{report.mean_low:.4g}, "
+            f"{report.mean_high:.4g}] does not hold 1: the propensities are wrong, or the log lacks actions "
             f"that the policy takes{third}."
         )
     if unsupported > LOST:

@@ -18,7 +18,7 @@ HUGE = 1e100
 PROMISES = {
     "student-t": "right for many users and light tails; it covers less with few effective samples",
     "bootstrap": "right for many users; it covers less with few effective samples",
-    "model": "none: it is the spread of a learned model's answers, and does not cover the model's error",
+    "model": "no promise: the spread of a learned model's answers, without the model's error",
     "bernstein": "holds for every number of users if no reward lies outside those of the log; wide",
 }
 """The promise of each kind of interval, as the report prints it."""

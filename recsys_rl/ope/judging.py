@@ -136,7 +136,7 @@ def judgement(
         row = _with_interval(row, _again(name, chosen, mine, log), log, mine, users, way)
         if known is not None:
             row = replace(row, warnings=(*known.warnings, *row.warnings))
-        if name == "world":
+        if name in NO_WEIGHTS:  # a learned model alone
             row = replace(row, interval="model", warnings=(WARNING, *row.warnings))
         estimates.append(row)
     return Judgement(terms, estimates)
