@@ -297,7 +297,7 @@ CHANGES: dict[tuple[str, str], tuple[str, Any, View]] = {
     ("env_config", "ad_share"): ("long-video", 0.0, watching),
     ("env_config", "ad_click_rate"): ("long-video", 1.0, watching),
     ("env_config", "idle_limit"): ("long-video", 1, watching),
-    ("env_config", "normalize_obs"): ("gym", True, weights),
+    ("env_config", "normalize_obs"): ("gym", False, weights),
     ("env_config", "normalize_reward"): ("gym", False, weights),
     ("model_config", "encoder"): ("satiation", "gru", weights),
     ("model_config", "head"): ("drift", "dense", weights),

@@ -39,7 +39,8 @@ from tests.doors import A2C, CARTPOLE, DRIFT, SATIATION, assert_same_weights, fi
 
 CPU = torch.device("cpu")
 TWO = ("--num-processes", "2")
-PLAIN_CARTPOLE = [word for word in CARTPOLE if not word.startswith("--normalize")] + ["--no-normalize-reward"]
+PLAIN_CARTPOLE = [word for word in CARTPOLE if not word.startswith("--normalize")]
+PLAIN_CARTPOLE += ["--no-normalize-obs", "--no-normalize-reward"]
 GO_ON = "so the others were ended, too: --resume continues from the last checkpoint."
 
 
@@ -337,9 +338,9 @@ def test_config_gets_the_number_of_started_processes() -> None:
         ("--batch-size 11", "--batch-size is 11: it must be a multiple of num_processes = 2"),
         ("--algo a2c --num-envs 5", "--num-envs is 5: it must be a multiple of num_processes = 2"),
         (
-            "--env gym:CartPole-v1",  # its preset scales rewards by their deviation
-            "normalize_reward need a single process, but num_processes is 2: "
-            "give --no-normalize-reward, or one process.",
+            "--env gym:CartPole-v1",  # its preset standardises observations and scales rewards
+            "normalize_obs and normalize_reward need a single process, but num_processes is 2: "
+            "give --no-normalize-obs --no-normalize-reward, or one process.",
         ),
         (
             "--num-processes 0",
