@@ -193,6 +193,16 @@ def test_mistakes(here: Path, line: str, sentence: str, capsys: pytest.CaptureFi
     assert not Path("x.parquet").exists()
 
 
+def test_algo_chooses_the_checkpoint(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As with `evaluate`: that of the latest run of the algorithm."""
+    for words in (["--algo", "a2c"], ["--checkpoint", "checkpoints/a2c.pt"]):
+        assert main(["recommend", "--user", "1", *words]) == 0
+    assert main(["recommend", "--user", "1"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    named, given, default = (said[k * len(said) // 3 : (k + 1) * len(said) // 3] for k in range(3))
+    assert named == given != default
+
+
 def test_command_prints_a_list(
     here: Path, recommender: Recommender, capsys: pytest.CaptureFixture[str]
 ) -> None:

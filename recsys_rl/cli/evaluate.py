@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 import tyro
 
-from recsys_rl.agents import AGENTS
-from recsys_rl.cli.parse import checked, parse, peek
+from recsys_rl.cli.parse import checked, latest_checkpoint, parse, peek
 from recsys_rl.errors import UserError
 from recsys_rl.workflows.evaluate import EvaluateConfig, evaluate
 
@@ -45,10 +44,8 @@ def run(argv: list[str]) -> None:
 
 def evaluate_options(argv: list[str]) -> EvaluateConfig:
     """The settings from the command line. Raises UserError; `--help` raises SystemExit(0)."""
-    given = peek(argv, "algo", "checkpoint")
-    default = EvaluateOptions()
-    if given.algo in AGENTS:
-        default = EvaluateOptions(checkpoint=f"checkpoints/{given.algo}.pt")
+    given = peek(argv, "checkpoint")
+    default = EvaluateOptions(checkpoint=latest_checkpoint(argv))
     see = "recsys-rl evaluate --help"
     options = parse(EvaluateOptions, default, argv, "recsys-rl evaluate", TEXT, see)
     if "" in options.files:

@@ -12,7 +12,9 @@ from typing import Any, TypeVar
 
 import tyro
 
+from recsys_rl.agents import AGENTS
 from recsys_rl.errors import UserError
+from recsys_rl.lookup import DEFAULT_ALGO
 from recsys_rl.schema import did_you_mean
 
 T = TypeVar("T")
@@ -86,6 +88,12 @@ def option_names(options: Any) -> list[str]:
         value = getattr(options, f.name)
         names += option_names(value) if dataclasses.is_dataclass(value) else ["--" + f.name.replace("_", "-")]
     return names
+
+
+def latest_checkpoint(argv: list[str]) -> str:
+    """The checkpoint of the latest run of ``--algo``, or of the default algorithm."""
+    algo = peek(argv, "algo").algo
+    return f"checkpoints/{algo if algo in AGENTS else DEFAULT_ALGO}.pt"
 
 
 def peek(argv: list[str], *names: str) -> Any:

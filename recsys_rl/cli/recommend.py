@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 import tyro
 
-from recsys_rl.agents import AGENTS
-from recsys_rl.cli.parse import checked, parse, peek
+from recsys_rl.cli.parse import checked, latest_checkpoint, parse
 from recsys_rl.workflows.recommend import RecommendConfig, recommend
 
 TEXT = """Print the recommendations of a trained policy for one person, or write those for many users.
@@ -36,9 +35,7 @@ def run(argv: list[str]) -> None:
 
 def recommend_options(argv: list[str]) -> RecommendConfig:
     """The settings from the command line. Raises UserError; `--help` raises SystemExit(0)."""
-    given, default = peek(argv, "algo"), RecommendOptions()
-    if given.algo in AGENTS:
-        default = RecommendOptions(checkpoint=f"checkpoints/{given.algo}.pt")
+    default = RecommendOptions(checkpoint=latest_checkpoint(argv))
     options = parse(
         RecommendOptions, default, argv, "recsys-rl recommend", TEXT, "recsys-rl recommend --help"
     )

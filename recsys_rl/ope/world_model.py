@@ -99,9 +99,8 @@ class WorldModel:
 
             Signals that can't be learned would stop the training before these are.
             """
-            return sum(float(loss(rows, essential)) * len(rows) for rows in checked.split(BLOCK)) / len(
-                checked
-            )
+            blocks = checked.split(BLOCK)
+            return sum(float(loss(rows, essential)) * len(rows) for rows in blocks) / len(checked)
 
         def weights_now() -> dict[str, Tensor]:
             return {name: p.clone() for name, p in self.net.state_dict().items()}

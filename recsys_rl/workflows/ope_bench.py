@@ -71,8 +71,7 @@ class Bench:
     def names(self) -> list[str]:
         """The policies of the table to judge."""
         chosen = self.options.table_policies
-        asked = {*self.options.policy, *(self.options.compare or ())}
-        if chosen or self.options.target or LOGGED in asked or self.behaviours is None:
+        if chosen or self.options.target or LOGGED in self.options.names or self.behaviours is None:
             return chosen
         return [self.behaviours.name]
 

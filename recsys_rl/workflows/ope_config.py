@@ -111,7 +111,11 @@ class OpeConfig:
         return {name.removesuffix("_column"): getattr(self, name) for name in names}
 
     @property
+    def names(self) -> list[str]:
+        """What --policy and --compare name, each once."""
+        return list(dict.fromkeys([*self.policy, *(self.compare or ())]))
+
+    @property
     def table_policies(self) -> list[str]:
         """The policies of --policy and --compare, without the names of other things."""
-        chosen = [*self.policy, *(self.compare or ())]
-        return [name for name in dict.fromkeys(chosen) if name not in (LOGGED, TARGET)]
+        return [name for name in self.names if name not in (LOGGED, TARGET)]

@@ -39,7 +39,7 @@ from recsys_rl.workflows.ope_errors import errors_of
 
 @dataclass(frozen=True)
 class _Read:
-    """What the estimators read of one policy."""
+    """The probabilities of one policy on the log."""
 
     name: str
     logprobs: Tensor  # (E,) float64: of the logged actions
@@ -59,8 +59,7 @@ def judge_all(bench: Bench) -> dict[str, Judgement]:
     found = {name: _judge(bench, name, policy, worlds) for name, policy in policies.items()}
     if target is not None:
         found[bench.target_name] = _judge_target(bench, target)
-    asked = {*bench.options.policy, *(bench.options.compare or ())}
-    if bench.behaviours is None or LOGGED in asked:
+    if bench.behaviours is None or LOGGED in bench.options.names:
         found[LOGGED] = _logged(bench)
     return found
 
