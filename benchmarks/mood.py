@@ -1,12 +1,22 @@
 """How much of the mood's worth do encoders of histories reach, on `short-video`?
 
-    python -m benchmarks.mood [--seeds 2] [--first-seed 0] [--steps 400000] [--num-items 1000]
+    python -m benchmarks.mood [--seeds 4] [--first-seed 0] [--first-steps 400000] [--steps 200000]
+        [--set mood_deviation=1 pull_gain=2.6 ...] [--keep FOLDER]
 
-PPO with the sums, the GRU and the transformer see the platform's observation. Two more runs with the sums see
-more: ``filter`` a Bayesian estimate of the mood from the same history, by the platform's equations, and
-``shown`` the mood itself. Each then plays several sessions with each held-out user, and the means over a
-user's sessions are compared. "share" is that of the distance from the sums to ``shown`` that a row closes.
-Intervals (95 %, Student's t) are over the users of all seeds, paired by user.
+PPO with the sums is trained for ``--first-steps``. Five runs then begin with its weights, and learn for
+``--steps`` more at a lower rate. Those with the sums, the GRU and the transformer see the platform's
+observation. Two more with the sums see more: ``filter`` a Bayesian estimate of the mood from the same
+history, by the platform's equations, and ``shown`` the mood itself. The weights of what is new are 0 at
+first, so all five begin as one policy. (Five trainings from nothing differ by more than the mood is worth.)
+
+Each then plays several sessions with each held-out user, and the means over a user's sessions are compared.
+"share" is that of the distance from the sums to ``shown`` that a row closes. Intervals (95 %, Student's t)
+are over the users of all seeds, paired by user; they leave out that another training of the same seed ends
+elsewhere, so the mean of each seed stands beside them.
+
+With ``--keep`` the first weights and the returns of each run are written to files of the folder. A file that
+is there already is read, and its training is left out: give each set of options a folder of its own. So
+several processes can train other seeds, and the command for all seeds then prints the table.
 
 The filter is an extended Kalman filter of four numbers: the mood (2), the user's ease and his loop habit. It
 knows all settings, the hooks of videos, weariness (which follows from the history), and the profile in place
@@ -15,9 +25,10 @@ of the taste. It estimates patience by its equation.
 
 from __future__ import annotations
 
+import json
 import math
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -29,11 +40,13 @@ from benchmarks.harness import tables
 from benchmarks.harness.turns import Row
 from recsys_rl.config import Config, from_dict
 from recsys_rl.env.short_video import PLATFORM, Facts, ShortVideo, ShortVideoState
+from recsys_rl.errors import UserError
 from recsys_rl.experience.rollout import play
 from recsys_rl.make import make_env
 from recsys_rl.types import Feedback
+from recsys_rl.utils.files import write_text
 from recsys_rl.utils.metrics import interval
-from recsys_rl.workflows.train import updates
+from recsys_rl.workflows.train import Update, updates
 
 RUNS = {
     "sums": ("short-video", "mlp"),
@@ -156,30 +169,97 @@ def _log_density(x: Tensor, mean: Tensor, deviation: float) -> Tensor:
 SHOWN, FILTERED = replace(PLATFORM, users=ShowsMood), replace(PLATFORM, users=FiltersMood)
 
 
-def settings(args: Any, name: str, seed: int) -> Config:
+def settings(args: Any, name: str, seed: int, first: bool = False) -> Config:
+    """Of the ``first`` training, or of the run ``name`` that begins with its weights."""
     env, encoder = RUNS[name]
+    agent, steps = ({}, args.first_steps) if first else ({"lr": args.lr}, args.steps)
     found: dict[str, Any] = {
         "env": env,
-        "env_config": {"num_items": args.num_items},
+        "env_config": {"num_items": args.num_items, **numbers(args.set)},
         "model_config": {"encoder": encoder},
-        "train_config": {"total_timesteps": args.steps, "eval_interval": 0, "seed": seed},
+        "agent_config": agent,
+        "train_config": {"total_timesteps": steps, "eval_interval": 0, "seed": seed},
     }
     if args.smoke:
         found["data_config"] = {"data": "synthetic", "num_users": 40}
         found["env_config"] |= {"embedding_dim": 4, "max_episode_steps": 8}
-        found["agent_config"] = {"num_envs": 8, "n_steps": 16, "batch_size": 64}
+        found["agent_config"] |= {"num_envs": 8, "n_steps": 16, "batch_size": 64}
     return from_dict(Config, found)
 
 
-def returns(config: Config, sessions: int) -> Tensor:
-    """(U,): mean return of the trained policy over this number of sessions with each held-out user."""
+def numbers(words: Sequence[str]) -> dict[str, float]:
+    """Settings of the platform from words NAME=NUMBER. Raises UserError for other words."""
+    try:
+        return {name: float(value) for name, value in (word.split("=") for word in words)}
+    except ValueError:
+        raise UserError(f"--set {' '.join(words)}: each word must be NAME=NUMBER.") from None
+
+
+def trained(config: Config, weights: Mapping[str, Tensor] | None = None) -> Update:
+    """Train to the end. With ``weights`` of the first training, begin with these after the first update."""
     with tempfile.TemporaryDirectory() as folder:
-        *_, last = updates(config, folder=Path(folder) / "run")
-    world, seed = last.run.world, config.train_config.seed
+        for update in updates(config, folder=Path(folder) / "run"):
+            if weights is not None:
+                _begin_with(update, weights)
+                weights = None
+    return update
+
+
+def _begin_with(update: Update, weights: Mapping[str, Tensor]) -> None:
+    own = update.agent.state_dict()
+    context = sum(size for name, size in update.run.env.interface.context if name != "mood")
+    fitted = {name: widened(x, own[name], context) for name, x in weights.items()}
+    update.agent.load_state_dict({**own, **fitted})
+
+
+def widened(weights: Tensor, like: Tensor, context: int) -> Tensor:
+    """The first layer (2, in, out) with more inputs, 0 for the new ones; other ``weights`` as they are.
+
+    The inputs are the context without a mood (``context`` numbers), the mood (2 numbers or none), the sums
+    and the summary of an encoder (or none). ``like`` has the new shape.
+    """
+    if weights.shape == like.shape:
+        return weights
+    more = like.shape[1] - weights.shape[1]
+    at = context + (more if more == 2 else 0)  # of the sums
+    wide = torch.zeros_like(like)
+    wide[:, :context] = weights[:, :context]
+    wide[:, at : at + weights.shape[1] - context] = weights[:, context:]
+    return wide
+
+
+def weights_of(update: Update) -> dict[str, Tensor]:
+    """The weights of the network, without the state of the optimiser."""
+    return {name: x for name, x in update.agent.state_dict().items() if name.startswith("model.")}
+
+
+def first_weights(args: Any, seed: int) -> dict[str, Tensor]:
+    """The network's weights after the first training, from the folder ``args.keep`` if it has them."""
+    file = args.keep / f"first-{seed}.pt"
+    if file.is_file():
+        kept: dict[str, Tensor] = torch.load(file, weights_only=True)
+        return kept
+    weights = weights_of(trained(settings(args, "sums", seed, first=True)))
+    torch.save(weights, file)
+    return weights
+
+
+def returns(args: Any, name: str, seed: int) -> Tensor:
+    """(U,): mean return of a run over several sessions with each held-out user; see ``--keep``."""
+    file = args.keep / f"{name}-{seed}.json"
+    if file.is_file():
+        return torch.tensor(json.loads(file.read_text()), dtype=torch.float64)
+    config = settings(args, name, seed)
+    last = trained(config, first_weights(args, seed))
+    world = last.run.world
     users = world.population.heldout
-    env = make_env(config, world, sessions * len(users), torch.Generator().manual_seed(seed), heldout=True)
-    played = play(env, last.agent, users.repeat(sessions))
-    return played.returns.view(sessions, -1).double().mean(0)
+    env = make_env(
+        config, world, args.sessions * len(users), torch.Generator().manual_seed(seed), heldout=True
+    )
+    played = play(env, last.agent, users.repeat(args.sessions))
+    found = played.returns.view(args.sessions, -1).double().mean(0)
+    write_text(file, json.dumps(found.tolist()))
+    return found
 
 
 def summary(found: Mapping[str, Tensor]) -> list[Row]:
@@ -201,21 +281,32 @@ def summary(found: Mapping[str, Tensor]) -> list[Row]:
 
 def main() -> None:
     parser = tables.parser(__doc__)
-    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--seeds", type=int, default=4)
     parser.add_argument("--first-seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=400_000, help="of each training")
+    parser.add_argument("--first-steps", type=int, default=400_000, help="of the training with the sums")
+    parser.add_argument("--steps", type=int, default=200_000, help="of each run that begins with its weights")
+    parser.add_argument("--lr", type=float, default=1e-3, help="first learning rate of these runs")
     parser.add_argument("--num-items", type=int, default=1000)
     parser.add_argument("--sessions", type=int, default=8, help="with each held-out user")
+    parser.add_argument("--set", nargs="+", default=[], help="settings of the platform, as NAME=NUMBER")
+    parser.add_argument("--keep", type=Path, help="folder for first weights and returns")
     args = tables.parse(parser, "mood")
     torch.set_num_threads(args.threads or 1)
     if args.smoke:
-        args.seeds, args.steps, args.num_items, args.sessions = 1, 256, 20, 2
-    found: dict[str, list[Tensor]] = {name: [] for name in RUNS}
-    for seed in range(args.first_seed, args.first_seed + args.seeds):
-        for name, values in found.items():
-            values.append(returns(settings(args, name, seed), args.sessions))
-            print(name, "seed", seed, round(values[-1].mean().item(), 2), flush=True)
-    tables.publish(summary({name: torch.cat(values) for name, values in found.items()}), args)
+        args.seeds, args.first_steps, args.steps, args.num_items, args.sessions = 1, 256, 256, 20, 2
+    with tempfile.TemporaryDirectory() as folder:
+        args.keep = args.keep or Path(folder)
+        args.keep.mkdir(parents=True, exist_ok=True)
+        found: dict[str, list[Tensor]] = {name: [] for name in RUNS}
+        for seed in range(args.first_seed, args.first_seed + args.seeds):
+            for name, values in found.items():
+                values.append(returns(args, name, seed))
+                print(name, "seed", seed, round(values[-1].mean().item(), 2), flush=True)
+    rows = summary({name: torch.cat(values) for name, values in found.items()})
+    for row, values in zip(rows, found.values(), strict=True):
+        row["by_seed"] = " ".join(f"{one.mean():.1f}" for one in values)
+        row["settings"] = " ".join(args.set)
+    tables.publish(rows, args)
 
 
 if __name__ == "__main__":

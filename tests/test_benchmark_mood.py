@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,9 +13,12 @@ from torch.testing import assert_close
 
 from benchmarks import mood
 from benchmarks.mood import FilteredState, summary
+from recsys_rl.agents.ppo import PPO
 from recsys_rl.config import Config, from_dict
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.make import make_env, make_world
+from recsys_rl.types import UserError
+from recsys_rl.workflows.train import updates
 
 
 def make(env: str, **sizes: Any) -> RecEnv:
@@ -65,6 +71,56 @@ def test_shares_of_the_gap_by_hand() -> None:
     assert rows[1]["share"] == pytest.approx(1) and rows[2]["more"] == pytest.approx(1)
     assert rows[2]["share"] == pytest.approx(0.25) and rows[2]["share_low"] < 0.25 < rows[2]["share_high"]
     assert "share" not in summary({"sums": sums, "shown": sums - 1})[1]  # no gap to close
+
+
+SMALL = Namespace(smoke=True, set=[], num_items=20, first_steps=128, steps=128, lr=1e-3)
+
+
+@pytest.mark.parametrize("name", ["sums", "shown", "gru", "transformer"])
+def test_all_runs_begin_as_the_policy_of_the_first_training(name: str, tmp_path: Path) -> None:
+    first = mood.trained(mood.settings(SMALL, "sums", 0, first=True))
+    update = next(updates(mood.settings(SMALL, name, 0), folder=tmp_path / "run"))
+    mood._begin_with(update, mood.weights_of(first))
+    env = update.run.env
+    env.reset()
+    for number in range(3):
+        obs = env.step(torch.full((8, 1), number)).obs
+    size = first.run.env.interface.context_size
+    usual = replace(obs, context=obs.context[:, :size])
+    assert isinstance(update.agent, PPO) and isinstance(first.agent, PPO)
+    wanted = first.agent.item_probabilities(usual, 20)
+    assert_close(update.agent.item_probabilities(obs, 20), wanted, atol=1e-6, rtol=0)
+    assert (obs.context.shape[1] > size) == (name == "shown")
+
+
+def test_wider_first_layer_keeps_weights_at_their_inputs() -> None:
+    old = torch.arange(1.0, 11.0).view(2, 5, 1)  # three numbers of context, two of sums
+    shown = mood.widened(old, torch.zeros(2, 7, 1), 3)
+    assert shown[0, :, 0].tolist() == [1, 2, 3, 0, 0, 4, 5]
+    assert mood.widened(old, torch.zeros(2, 9, 1), 3)[1, :, 0].tolist() == [6, 7, 8, 9, 10, 0, 0, 0, 0]
+    assert mood.widened(old, torch.zeros(2, 5, 1), 3) is old
+
+
+def test_settings_of_the_platform_are_names_and_numbers() -> None:
+    assert mood.numbers(["mood_deviation=1.5", "ratio_base=-0.2"]) == {
+        "mood_deviation": 1.5,
+        "ratio_base": -0.2,
+    }
+    for wrong in ("mood_deviation", "mood_deviation=much", "a=1=2"):
+        with pytest.raises(UserError, match="NAME=NUMBER"):
+            mood.numbers([wrong])
+
+
+def test_smoke_reads_what_a_folder_keeps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "first-0.pt").touch()  # not read, as no run is trained
+    for place, name in enumerate(mood.RUNS):
+        (tmp_path / f"{name}-0.json").write_text(f"[{place}, {place + 2}]")
+    monkeypatch.setattr("sys.argv", ["mood", "--smoke", "--threads", "1", "--keep", str(tmp_path)])
+    mood.main()
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("run=")]
+    assert [line.split("by_seed=")[1].split()[0] for line in lines] == ["1.0", "2.0", "3.0", "4.0", "5.0"]
 
 
 def test_smoke(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
