@@ -1,10 +1,10 @@
 """How much of the mood's worth do encoders of histories reach, on `short-video`?
 
-    python -m benchmarks.mood [--seeds 4] [--first-seed 0] [--first-steps 400000] [--steps 200000]
+    python -m benchmarks.mood [--seeds 4] [--first-seed 0] [--first-steps 400000] [--steps 400000]
         [--set mood_deviation=1 pull_gain=2.6 ...] [--keep FOLDER]
 
 PPO with the sums is trained for ``--first-steps``. Five runs then begin with its weights, and learn for
-``--steps`` more at a lower rate. Those with the sums, the GRU and the transformer see the platform's
+``--steps`` more. Those with the sums, the GRU and the transformer see the platform's
 observation. Two more with the sums see more: ``filter`` a Bayesian estimate of the mood from the same
 history, by the platform's equations, and ``shown`` the mood itself. The weights of what is new are 0 at
 first, so all five begin as one policy. (Five trainings from nothing differ by more than the mood is worth.)
@@ -284,8 +284,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=4)
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--first-steps", type=int, default=400_000, help="of the training with the sums")
-    parser.add_argument("--steps", type=int, default=200_000, help="of each run that begins with its weights")
-    parser.add_argument("--lr", type=float, default=1e-3, help="first learning rate of these runs")
+    parser.add_argument("--steps", type=int, default=400_000, help="of each run that begins with its weights")
+    parser.add_argument("--lr", type=float, default=2e-3, help="first learning rate of these runs")
     parser.add_argument("--num-items", type=int, default=1000)
     parser.add_argument("--sessions", type=int, default=8, help="with each held-out user")
     parser.add_argument("--set", nargs="+", default=[], help="settings of the platform, as NAME=NUMBER")
