@@ -4,10 +4,10 @@
         [--set mood_deviation=1 pull_gain=2.6 ...] [--keep FOLDER]
 
 PPO with the sums is trained for ``--first-steps``. Five runs then begin with its weights, and learn for
-``--steps`` more. Those with the sums, the GRU and the transformer see the platform's
-observation. Two more with the sums see more: ``filter`` a Bayesian estimate of the mood from the same
-history, by the platform's equations, and ``shown`` the mood itself. The weights of what is new are 0 at
-first, so all five begin as one policy. (Five trainings from nothing differ by more than the mood is worth.)
+``--steps`` more. Those with the sums, the GRU and the transformer see the platform's observation. Two more
+with the sums see more: ``filter`` a Bayesian estimate of the mood from the same history, by the platform's
+equations, and ``shown`` the mood itself. The weights of what is new are 0 at first, so all five begin as one
+policy. (Five trainings from nothing differ by more than the mood is worth.)
 
 Each then plays several sessions with each held-out user, and the means over a user's sessions are compared.
 "share" is that of the distance from the sums to ``shown`` that a row closes. Intervals (95 %, Student's t)

@@ -5,7 +5,8 @@
 
 A place is ``<!-- table:NAME -->`` and the lines until ``<!-- /table -->``, or within a line
 ``<!-- figure:NAME -->`` and the words until ``<!-- /figure -->``. benchmarks/harness/learning_texts.py,
-log_texts.py and speed_texts.py make the text of each name from the newest rows of the CSV files.
+log_texts.py, mood_texts.py and speed_texts.py make the text of each name from the newest rows of the CSV
+files.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks import foreign
-from benchmarks.harness import learning_texts, log_texts, speed_texts, tables
+from benchmarks.harness import learning_texts, log_texts, mood_texts, speed_texts, tables
 from benchmarks.harness.tables import RESULTS, ROOT
 from recsys_rl.errors import UserError
 from recsys_rl.utils.files import write_text
@@ -48,6 +49,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "throughput-allocator": partial(speed_texts.throughput, name="throughput-allocator"),
     "simulator": speed_texts.simulator,
     "catalogue": speed_texts.catalogue,
+    "mood": mood_texts.mood,
     "log-ppo": log_texts.log_ppo,
     "log-a2c": log_texts.log_a2c,
 }
