@@ -1,6 +1,6 @@
 """How much of the mood's worth do encoders of histories reach, on `short-video`?
 
-    python -m benchmarks.mood [--seeds 4] [--first-seed 0] [--first-steps 400000] [--steps 400000]
+    python -m benchmarks.mood [--seeds 0-3] [--first-steps 400000] [--steps 400000]
         [--set mood_deviation=1 pull_gain=2.6 ...] [--keep FOLDER]
 
 PPO with the sums is trained for ``--first-steps``. Five runs then begin with its weights, and learn for
@@ -46,6 +46,7 @@ from recsys_rl.make import make_env
 from recsys_rl.types import Feedback
 from recsys_rl.utils.files import write_text
 from recsys_rl.utils.metrics import interval
+from recsys_rl.utils.seeding import parse_seeds
 from recsys_rl.workflows.train import Update, updates
 
 RUNS = {
@@ -281,8 +282,7 @@ def summary(found: Mapping[str, Tensor]) -> list[Row]:
 
 def main() -> None:
     parser = tables.parser(__doc__)
-    parser.add_argument("--seeds", type=int, default=4)
-    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--seeds", type=parse_seeds, default="0-3", help="as in 0-3 or 0,2 (default: 0-3)")
     parser.add_argument("--first-steps", type=int, default=400_000, help="of the training with the sums")
     parser.add_argument("--steps", type=int, default=400_000, help="of each run that begins with its weights")
     parser.add_argument("--lr", type=float, default=2e-3, help="first learning rate of these runs")
@@ -293,19 +293,19 @@ def main() -> None:
     args = tables.parse(parser, "mood")
     torch.set_num_threads(args.threads or 1)
     if args.smoke:
-        args.seeds, args.first_steps, args.steps, args.num_items, args.sessions = 1, 256, 256, 20, 2
+        args.seeds, args.first_steps, args.steps, args.num_items, args.sessions = [0], 256, 256, 20, 2
     with tempfile.TemporaryDirectory() as folder:
         args.keep = args.keep or Path(folder)
         args.keep.mkdir(parents=True, exist_ok=True)
         found: dict[str, list[Tensor]] = {name: [] for name in RUNS}
-        for seed in range(args.first_seed, args.first_seed + args.seeds):
+        for seed in args.seeds:
             for name, values in found.items():
                 values.append(returns(args, name, seed))
                 print(name, "seed", seed, round(values[-1].mean().item(), 2), flush=True)
     rows = summary({name: torch.cat(values) for name, values in found.items()})
     for row, values in zip(rows, found.values(), strict=True):
         row["by_seed"] = " ".join(f"{one.mean():.1f}" for one in values)
-        row["settings"] = " ".join(args.set)
+        row |= {"seeds": " ".join(map(str, args.seeds)), "settings": " ".join(args.set)}
     tables.publish(rows, args)
 
 

@@ -128,7 +128,8 @@ def test_the_million_items_end_where_the_curve_ends(tmp_path: Path) -> None:
 
 
 def test_the_moods_table_has_the_gain_and_its_share_of_the_gap(tmp_path: Path) -> None:
-    about = {"date": "2026-11-25", "commit": "b", "by_seed": "9.0 11.0", "settings": "mood_deviation=1.5"}
+    about = {"date": "2026-11-25", "commit": "b", "by_seed": "9.0 11.0", "seeds": "0 2"}
+    about |= {"settings": "mood_deviation=1.5"}
     gain = {"more": 4.0, "more_low": 3.0, "more_high": 5.0, "share": 1, "share_low": 0.75, "share_high": 1.25}
     half = {"more": 2.0, "more_low": 0.5, "more_high": 3.5, "share": 0.5, "share_low": 0.1, "share_high": 0.9}
     rows = [about | {"run": "sums", "return": 10.0}, about | {"run": "shown", "return": 14.0} | gain]
@@ -137,7 +138,7 @@ def test_the_moods_table_has_the_gain_and_its_share_of_the_gap(tmp_path: Path) -
     assert "| sums | 10.0 | | | 9.0, 11.0 |" in text
     assert "| sums, and the mood itself | 14.0 | +4.0 (+3.0 to +5.0) | | 9.0, 11.0 |" in text
     assert "| sums and GRU | 12.0 | +2.0 (+0.5 to +3.5) | 50 % (10 to 90 %) | 9.0, 11.0 |" in text
-    assert text.endswith("`python -m benchmarks.mood --threads 1 --set mood_deviation=1.5`.")
+    assert text.endswith("`python -m benchmarks.mood --threads 1 --seeds 0,2 --set mood_deviation=1.5`.")
 
 
 def test_a_table_is_markdown() -> None:

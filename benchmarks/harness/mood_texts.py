@@ -18,6 +18,7 @@ LABELS = {
 def mood(results: Path) -> str:
     """Returns, what stands above the sums, and the share of the mood's worth that a row closes."""
     rows, body = read(results, "mood"), []
+    seeds = rows[0]["seeds"]
     for row in rows:
         cells = [LABELS[row["run"]], f"{float(row['return']):.1f}", "", "", row["by_seed"].replace(" ", ", ")]
         if row["more"]:
@@ -28,9 +29,10 @@ def mood(results: Path) -> str:
             cells[3] = f"{share:.0f} % ({low:.0f} to {high:.0f} %)"
         body.append(cells)
     head = ["policy reads", "return", "more than the sums", "share of the mood's worth", "by seed"]
+    options = f"--seeds {seeds.replace(' ', ',')} --set {rows[0]['settings']}"
     said = (
-        "95 % intervals over the users of all seeds, paired by user; "
+        f"Seeds {seeds.replace(' ', ', ')}; 95 % intervals over the users of all seeds, paired by user; "
         f"commit {rows[0]['commit']}, {rows[0]['date']};\n"
-        f"`python -m benchmarks.mood --threads 1 --set {rows[0]['settings']}`."
+        f"`python -m benchmarks.mood --threads 1 {options}`."
     )
     return f"{table(head, body)}\n\n{said}"
