@@ -31,6 +31,7 @@ from tests.doors import (
 )
 
 LIVES = ["--env", "short-video", "--visits", "4", *DRIFT]
+SLATES = ["--env", "long-video", "--suggestions", "3", *DRIFT]
 READER = [*SATIATION, "--encoder", "transformer"]
 RUNS = {
     "drift": DRIFT,
@@ -38,6 +39,7 @@ RUNS = {
     "gym": CARTPOLE,
     "a2c": A2C,
     "lives": LIVES,
+    "long-video": SLATES,
     "transformer": READER,
 }
 
