@@ -21,6 +21,7 @@ from recsys_rl.types import Obs
 from recsys_rl.utils.seeding import generators
 from recsys_rl.workflows.id_files import read_ids
 from recsys_rl.workflows.recommender import Recommender, load
+from tests.doors import CARTPOLE, steps, train_in
 
 SIZES = ["--num-items", "24", "--num-users", "30", "--embedding-dim", "4", "--max-episode-steps", "5"]
 RUN = ["--data", "synthetic", *SIZES, "--n-steps", "8", "--num-envs", "8", "--total-timesteps", "256"]
@@ -397,3 +398,14 @@ def test_arguments_from_python(recommender: Recommender) -> None:
     assert alike[0] == alike[1] == alike[2]
     with pytest.raises(UserError, match="k is 0: it must be at least 1"):
         recommender.recommend(user=3, k=0)
+
+
+def test_policy_without_a_catalogue(tmp_path: Path) -> None:
+    alone = load(train_in(tmp_path / "run", *CARTPOLE, *steps(1)))
+    for call in (
+        lambda: alone.recommend(3),
+        lambda: alone.recommend(likes=["x"]),
+        lambda: [*alone.for_users([3])],
+    ):
+        with pytest.raises(UserError, match="This policy of gym:CartPole-v1 has no catalogue of items"):
+            call()
