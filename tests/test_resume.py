@@ -45,8 +45,12 @@ RUNS = {
 
 
 def log_of(folder: Path) -> list[tuple[int, str, float]]:
-    """The log without what a clock says."""
-    (path,) = folder.glob("runs/*/log.csv")
+    """The log of the latest run, without the measured speed.
+
+    A run that is killed before it has its link leaves a folder, too.
+    """
+    (link,) = folder.glob("checkpoints/*.pt")
+    path = link.resolve().parent / "log.csv"
     return [(step, name, value) for step, _, name, value in read_log(path) if name != "steps_per_second"]
 
 
