@@ -357,8 +357,8 @@ def bad(column: str, row: int, value: Any) -> dict[str, Any]:
         ("pscore", 0.0, "propensity is 0 in row 3: a probability is above 0"),
         ("pscore", -0.5, "propensity is -0.5 in row 3"),
         ("pscore", 1.5, "propensity is 1.5 in row 3"),
-        ("pscore", None, "column 'pscore' has no value in 1 rows (the first is row 3)"),
-        ("clicked", None, "column 'clicked' has no value in 1 rows (the first is row 3)"),
+        ("pscore", None, "column 'pscore' has no value in 1 row (the first is row 3)"),
+        ("clicked", None, "column 'clicked' has no value in 1 row (the first is row 3)"),
         ("date", "31.02.2026", "column 'date' has '31.02.2026' in row 3"),
         ("sku", None, "column 'sku' has no value"),
     ],
@@ -666,7 +666,12 @@ def test_policy_that_a_log_without_chance_does_not_cover_is_never_recommended(
     marked = {(row["policy"], row["estimator"]) for row in found["rows"] if row["recommended"]}
     assert marked == {("random", "world")}
     world = next(row for row in found["rows"] if row["recommended"])
+    assert "<- recommended (a model, NOT checked on another policy)" in capsys.readouterr().out
     assert world["warning"].startswith("Model-based, no promise of coverage")
+    # No row shows the rewards of these choices, so a learned model has to guess them.
+    lost = [row["unsupported"] for row in found["rows"] if row["policy"] == "random"]
+    assert lost == pytest.approx([0.8] * len(lost))
+    assert "80% of the policy's choices were impossible for the logging policy" in world["warning"]
     assert "was not fitted on, as none of the policies that logged can be played" in world["warning"]
     assert "needs a log of recsys-rl record by two policies, with its --checkpoint" in world["warning"]
     assert found["compare"]["more_rows"] is None
