@@ -156,6 +156,7 @@ GAPS = "user,item,time,session\na,x,1,1\na,y,,1\n,x,3,2\nb,y,null,3\nb,z,5,4\nc,
             "one side of the split would have no rows (6 and 0)",
         ),
         ("data split log.csv --train log.csv", "must be three files"),
+        ("data split empty.csv --by user", "empty.csv holds no rows: give a log with at least one"),
         ("data split log.csv --train a.csv", "--train a.csv is to be a Parquet file: end its name with"),
         ("data split log.csv --fraction 2", "--fraction is 2.0: it must be"),
     ],
@@ -172,6 +173,7 @@ def test_bad_commands_are_refused_in_one_sentence(
     Path("broken.parquet").write_bytes(b"PAR1 no")
     Path("gaps.csv").write_text(GAPS)
     Path("timeless.csv").write_text("user,item\n1,2\n3,4\n")
+    Path("empty.csv").write_text("user,item\n")
     before = {path.name for path in tmp_path.iterdir()}
     assert main(command.split()) == 2
     said = capsys.readouterr().err

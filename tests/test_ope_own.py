@@ -345,6 +345,19 @@ def test_several_loggers_share_their_probabilities_by_the_balance_heuristic(tmp_
     assert row["largest_weight"] == pytest.approx(0.6 / 0.2)
 
 
+def test_propensity_that_is_not_that_of_the_rows_own_policy_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = clicks(40)
+    chosen = LOGGING[[ITEMS.index(x) for x in log["sku"]]]
+    other = chosen.copy()
+    other[3] = 0.9
+    log |= {"policy": ["old", "new"] * 20, "propensity.old": chosen, "propensity.new": other}
+    pl.DataFrame(log).write_csv(tmp_path / "log.csv")
+    said = refusal(capsys, tmp_path / "log.csv", "--policy", "random")
+    assert f"row 4 has the propensity {chosen[3]:g} by the column pscore, but 0.9 by 'propensity.new'" in said
+
+
 def bad(column: str, row: int, value: Any) -> dict[str, Any]:
     log = {name: list(values) for name, values in clicks(40).items()}
     log[column][row] = value

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from recsys_rl.data.clean import floats, no_value, number_of_rows
 from recsys_rl.data.columns import is_logarithm
-from recsys_rl.data.decision_checks import check_distributions, check_probabilities
+from recsys_rl.data.decision_checks import ROUNDING, check_distributions, check_probabilities
 from recsys_rl.data.read import listed, lists_of, short
 from recsys_rl.data.times import order_in, times_of
 from recsys_rl.types import UserError
@@ -33,6 +33,28 @@ def _repeated(rows: pl.Series, of_sessions: bool) -> str:
         text = f"warning: 1 row repeats another in every column (row {first}) and counts twice"
     more = ", as a further step of its session: remove copies, or add a column step"
     return text + more * of_sessions
+
+
+def check_agreement(
+    name: str, column: str, logprobs: Tensor, loggers: Sequence[str], of_row: Tensor, own: Tensor
+) -> None:
+    """Raise UserError with the first row whose propensity is not that of the column of its own policy.
+
+    Args:
+        column: of the propensities.
+        logprobs: (E,) of that column.
+        of_row: (E,) the policy that decided, of ``loggers``.
+        own: (E,) the logprob under it, of its column ``propensity.NAME``.
+    """
+    wrong = ~((logprobs - own).abs() <= ROUNDING)
+    if bool(wrong.any()):
+        row = int(wrong.nonzero()[0])
+        first, second = float(logprobs[row].exp()), float(own[row].exp())
+        other = short(f"propensity.{loggers[int(of_row[row])]}")
+        raise UserError(
+            f"{name}: row {row + 1} has the propensity {first:g} by the column {column}, but {second:g} by "
+            f"{other}, that of its own policy: correct one of them."
+        )
 
 
 class Reader:

@@ -137,6 +137,8 @@ def split_by_user(
     scan = _with_values(table.scan(table.names), name, gone)
     some = _with_values(table.scan([name]), name, gone)
     users = table.collect(some.select(pl.col(name).unique()))[name].sort()
+    if users.is_empty():
+        raise UserError(f"{path} holds no rows: give a log with at least one.")
     drawn = np.random.default_rng([_USER_STREAM, seed]).permutation(users.len())[
         : round(fraction * users.len())
     ]
