@@ -38,8 +38,8 @@ def split_by_time(
     The time is that quantile of all times after which a ``fraction`` of the rows lies. If the file has a
     session column, a session with a row at or after that time goes to ``test`` whole, so no session is on
     both sides, and ``train`` holds nothing from that time on. Without one, each row is a session. Rows
-    without a time are refused or dropped, as ``missing`` says. Raises UserError if the file has no column of
-    times or a value that is no time, or if a side is empty.
+    without a time are refused or dropped, according to ``missing``. Raises UserError if the file has no
+    column of times or a value that is no time, or if a side is empty.
     """
     table = open_table(path, separator, HEADLESS)
     columns, _ = find_columns(path, table.names, given or {}, ("user", "session", "time"), required=())
@@ -123,8 +123,8 @@ def split_by_user(
     """Write the rows of a random ``fraction`` of the users to ``test``, the others to ``train``.
 
     Returns the numbers of rows of both, and of those that were dropped. The draw depends on the users' ids
-    and the seed alone. Rows without a user are refused or dropped, as ``missing`` says. Raises UserError if a
-    side is empty.
+    and the seed alone. Rows without a user are refused or dropped, according to ``missing``. Raises UserError
+    if a side is empty.
     """
     table = open_table(path, separator, HEADLESS)
     name = find_columns(path, table.names, given or {}, ("user",), ("user",))[0]["user"]

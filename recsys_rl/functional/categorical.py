@@ -16,20 +16,28 @@ the compiled loops can't be.
 from __future__ import annotations
 
 import math
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from recsys_rl.functional.compiled import kernels
+from recsys_rl.functional.item_scores import ItemScores
 
 
 class Categorical:
     """K independent positions, each with its own distribution over A alternatives."""
 
-    def __init__(self, logits: Tensor) -> None:
-        """``logits`` (N, K, A), -inf at forbidden alternatives."""
-        self.logits = logits
+    def __init__(self, logits: Tensor | ItemScores) -> None:
+        """``logits`` (N, K, A), -inf at forbidden alternatives; or scores, which are computed when needed."""
+        self.given = logits
+
+    @cached_property
+    def logits(self) -> Tensor:
+        """(N, K, A), -inf at forbidden alternatives; of scores K = 1."""
+        given = self.given
+        return given if isinstance(given, Tensor) else forbid_(given.all().unsqueeze(1), None, given.exclude)
 
     def draw(self, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """Draw alternatives (N, K) int64, with the log-probability (N,) of each row, without a gradient."""
@@ -73,7 +81,8 @@ class _Evaluate(torch.autograd.Function):
     def forward(ctx: Any, logits: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
         rows, positions, width = logits.shape
         log_p, nats = logits.new_empty(rows), logits.new_empty(rows)
-        read = logits.new_empty(rows, positions, 3)  # numbers that the gradient needs, for each position
+        # Numbers that the gradient needs: sums of each position, and the exponentials.
+        read, exps = logits.new_empty(rows, positions, 3), torch.empty_like(logits)
         library, threads = kernels.library(), kernels.threads(logits)
         assert library is not None
         outside = library.evaluate(
@@ -86,22 +95,24 @@ class _Evaluate(torch.autograd.Function):
             log_p.data_ptr(),
             nats.data_ptr(),
             read.data_ptr(),
+            exps.data_ptr(),
         )
         if outside:
             raise IndexError(f"an alternative is outside 0 .. {width - 1}")
-        ctx.save_for_backward(logits, index, read)
+        ctx.save_for_backward(logits, exps, index, read)
         return log_p, nats
 
     @staticmethod
     def backward(ctx: Any, by_logprob: Tensor, by_entropy: Tensor) -> tuple[Tensor, None]:
         kernels.check_first_derivative()
-        logits, index, read = ctx.saved_tensors
+        logits, exps, index, read = ctx.saved_tensors
         by_logprob, by_entropy = by_logprob.contiguous(), by_entropy.contiguous()
         gradient = torch.empty_like(logits)
         library = kernels.library()
         assert library is not None
         library.evaluate_gradient(
             logits.data_ptr(),
+            exps.data_ptr(),
             index.data_ptr(),
             read.data_ptr(),
             by_logprob.data_ptr(),

@@ -154,7 +154,7 @@ def recommend(
 
 
 def enough(row: Estimate) -> bool:
-    """True if its weights fulfil what ``recommend`` asks of the trusted estimator's."""
+    """True if its weights fulfil the conditions of ``recommend`` for the trusted estimator."""
     of = row.weights
     if of is None or not row.covered:
         return False
