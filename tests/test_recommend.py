@@ -172,6 +172,7 @@ def test_allowed_and_blocked_items(recommender: Recommender) -> None:
         ("--user 1 --missing drop", "--missing is for the ids in files (--users, --allow, --block): leave"),
         ("--users all --out x.parquet --missing drop", "--missing is for the ids in files"),
         ("--users empty.txt --out x.parquet", "--users empty.txt holds no ids"),
+        ("--users all --out x.csv", "--out x.csv is to be a Parquet file: end its name with .parquet"),
         ("--user 1 --block missing.txt", "--block missing.txt can't be read"),
         ("--user 1 --allow high.txt", "--allow high.txt: 1 of 2 ids is not in the catalogue: 77 (line 2)"),
         ("--user 1 --k 25", "Only 24 items may be shown, but k is 25"),
