@@ -254,6 +254,10 @@ def test_split_tells_of_repeated_rows(
     out = capsys.readouterr().out
     assert "2 rows repeat the user, item, time of an earlier row (the first is row 3) and are kept" in out
     assert pl.read_parquet("train.parquet").height + pl.read_parquet("test.parquet").height == 8
+    Path("log.csv").write_text(text.replace("a,x,1\nb", "a,x,9\nb"))
+    assert main(["data", "split", "log.csv", "--by", by, "--fraction", "0.4"]) == 0
+    out = capsys.readouterr().out
+    assert "1 row repeats the user, item, time of an earlier row (the first is row 6) and is kept" in out
     Path("log.csv").write_text(text.replace("a,x,1\nb", "a,x,9\nb").replace("b,x,3\nb,,4\nc", "c"))
     assert main(["data", "split", "log.csv", "--by", by, "--fraction", "0.4"]) == 0
     assert "repeat" not in capsys.readouterr().out

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import threading
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -299,14 +302,17 @@ def test_loss_of_scores_equals_the_loss_of_their_logits(
 
 def test_loss_of_scores_is_the_same_for_any_number_of_threads() -> None:
     rng = torch.Generator().manual_seed(0)
-    query, items = torch.randn(300, 7, generator=rng), torch.randn(50, 4, generator=rng)
-    given = [query, torch.tensor(0.7), items, torch.randn(3, 50, generator=rng)]
-    places, samples = torch.randint(50, (300, 1), generator=rng), torch.randn(5, 300, generator=rng)
+    query, items = torch.randn(300, 7, generator=rng), torch.randn(130, 4, generator=rng)
+    given = [query, torch.tensor(0.7), items, torch.randn(3, 130, generator=rng)]
+    places, samples = torch.randint(130, (300, 1), generator=rng), torch.randn(5, 300, generator=rng)
+    assert query.shape[0] * len(items) > kernels.MIN_PARALLEL
     before, found = torch.get_num_threads(), []
-    for threads in (1, 2, 3):
-        torch.set_num_threads(threads)
-        found.append(of_scores(given, None, places, samples, late=True))
-    torch.set_num_threads(before)
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            found.append(of_scores(given, None, places, samples, late=True))
+    finally:
+        torch.set_num_threads(before)
     for one, two, three in zip(*found, strict=True):
         assert torch.equal(one, two) and torch.equal(one, three)
 
@@ -316,6 +322,48 @@ def test_loss_of_scores_of_an_unknown_item_is_an_error(way: str) -> None:
     for place in (-4, 4):
         with pytest.raises((IndexError, RuntimeError)):
             of_scores(given, None, torch.tensor([[0], [place]]), torch.ones(5, 2), late=True)
+
+
+def test_loss_of_scores_reads_no_memory_outside_its_arguments(way: str) -> None:
+    places, samples = torch.zeros(2, 1, dtype=torch.int64), torch.ones(5, 2)
+    items, tower, temperature = torch.ones(4, 2), torch.ones(1, 4), torch.tensor(1.0)
+    with pytest.raises(RuntimeError, match="shape"):  # a query wider than the features of the items
+        of_scores([torch.ones(2, 4), temperature, items, tower], None, places, samples, late=True)
+    given = [torch.ones(2, 3), temperature, items, tower]
+    with pytest.raises(RuntimeError, match="size"):  # more rows of items to exclude than users
+        of_scores(given, torch.full((3, 1), 3), places, samples, late=True)
+    int32 = of_scores(given, None, places.int(), samples, late=True)
+    for one, other in zip(int32, of_scores(given, None, places, samples, late=True), strict=True):
+        assert_close(one, other)
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_logits_first_read_without_a_gradient_still_have_one(mode: Callable[[], Any]) -> None:
+    query = torch.ones(2, 3, requires_grad=True)
+    policy = Categorical(ItemScores(query, torch.tensor(1.0), torch.ones(4, 2), torch.ones(1, 4)))
+    with mode():
+        places = policy.best()
+    (gradient,) = torch.autograd.grad(policy.logprob(places.clone()).sum(), query)
+    assert_close(gradient, torch.zeros(2, 3))
+
+
+def test_loss_of_scores_of_a_wide_catalogue_fits_a_small_stack(way: str) -> None:
+    """A row of the loss's scratch is wider than the stack of this thread (512 KB, as on macOS)."""
+    given = [torch.ones(1, 3), torch.tensor(1.0), torch.ones(200_000, 2), torch.ones(1, 200_000)]
+    place = torch.zeros(1, 1, dtype=torch.int64)
+    found: list[Tensor] = []
+
+    def run() -> None:
+        found.extend(of_scores(given, None, place, torch.ones(5, 1), late=True))
+
+    before = threading.stack_size(2**19)
+    try:
+        thread = threading.Thread(target=run)
+        thread.start()
+        thread.join()
+    finally:
+        threading.stack_size(before)
+    assert_close(found[1], torch.tensor([-math.log(200_000)]))
 
 
 def test_loss_of_scores_has_no_second_derivative() -> None:

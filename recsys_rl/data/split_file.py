@@ -174,10 +174,10 @@ def repeated_rows(
     count, first = repeats(parts) if parts else (0, 0)
     if not count:
         return ""
-    verb = "repeats" if count == 1 else "repeat"
+    verb, kept = ("repeats", "is") if count == 1 else ("repeat", "are")
     return (
         f"{number_of_rows(count)} {verb} the {', '.join(columns)} of an earlier row (the first is row "
-        f"{first + 1:,}) and are kept: train with --duplicates sum or keep-first"
+        f"{first + 1:,}) and {kept} kept: train with --duplicates sum or keep-first"
     )
 
 

@@ -35,9 +35,17 @@ class Categorical:
 
     @cached_property
     def logits(self) -> Tensor:
-        """(N, K, A), -inf at forbidden alternatives; of scores K = 1."""
+        """(N, K, A), -inf at forbidden alternatives; of scores K = 1.
+
+        Those of scores are kept, so they have a gradient even if they are first read under ``no_grad``.
+        """
         given = self.given
-        return given if isinstance(given, Tensor) else forbid_(given.all().unsqueeze(1), None, given.exclude)
+        if isinstance(given, Tensor):
+            return given
+        if torch.is_grad_enabled() or not given.requires_grad:
+            return _logits_of(given)
+        with torch.inference_mode(False), torch.enable_grad():
+            return _logits_of(given)
 
     def draw(self, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """Draw alternatives (N, K) int64, with the log-probability (N,) of each row, without a gradient."""
@@ -67,10 +75,11 @@ class Categorical:
         """
         if index.shape != self.logits.shape[:2]:
             raise ValueError(f"index {tuple(index.shape)} doesn't fit logits {tuple(self.logits.shape)}")
-        if kernels.serving(self.logits) is None:
+        index = index.contiguous()
+        if kernels.serving(self.logits) is None or not kernels.plain_ids(index):
             log_p = self.logits.log_softmax(-1)  # (N, K, A)
             return _chosen(log_p, index).sum(-1), _entropy(log_p).sum(-1)
-        found, nats = _Evaluate.apply(self.logits, index.contiguous())  # type: ignore[no-untyped-call]
+        found, nats = _Evaluate.apply(self.logits, index)  # type: ignore[no-untyped-call]
         return found, nats
 
 
@@ -124,6 +133,10 @@ class _Evaluate(torch.autograd.Function):
         return gradient, None
 
 
+def _logits_of(scores: ItemScores) -> Tensor:
+    return forbid_(scores.all().unsqueeze(1), None, scores.exclude)  # (N, 1, I)
+
+
 def mask_logits(logits: Tensor, mask: Tensor | None) -> Tensor:
     """``logits`` with -inf where ``mask`` is False; unchanged without a mask."""
     return logits if mask is None else logits.masked_fill(~mask, -torch.inf)
@@ -154,7 +167,7 @@ def forbid_(logits: Tensor, mask: Tensor | None, exclude: Tensor | None) -> Tens
 def _forbid_compiled(logits: Tensor, exclude: Tensor) -> bool:
     """Write -inf at the ids ``exclude`` (N, X) in one pass; False if the compiled loops can't."""
     library = kernels.serving(logits)
-    if library is None or not (exclude.is_cpu and exclude.is_contiguous() and exclude.dtype == torch.int64):
+    if library is None or not kernels.plain_ids(exclude) or len(exclude) != len(logits):
         return False
     outside = library.forbid(
         logits.data_ptr(),

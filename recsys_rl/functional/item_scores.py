@@ -40,6 +40,10 @@ class ItemScores:
         """The scores (N, I), those of ``exclude`` as the others."""
         return item_scores(self.query, self.temperature, self.items, self.tower)
 
+    @property
+    def requires_grad(self) -> bool:
+        return any(x.requires_grad for x in (self.query, self.temperature, self.tower))
+
 
 def item_scores(query: Tensor, temperature: Tensor, items: Tensor, tower: Tensor) -> Tensor:
     """The scores (N, I).

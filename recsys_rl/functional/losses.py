@@ -88,7 +88,7 @@ def evaluate_ppo_loss(
     ``value``. Returns: the loss (a scalar), logprob (B,) and entropy (B,), which have no gradient. Raises as
     ``evaluate`` does.
     """
-    targets = old_logprob, old_value, returns, advantage
+    targets, places = (old_logprob, old_value, returns, advantage), places.contiguous()
     given = distribution.given if isinstance(distribution, Categorical) else None
     if isinstance(given, ItemScores) and _served(given, places) and _fit((value, *targets), len(places)):
         logprob, entropy = torch.empty_like(old_logprob), torch.empty_like(old_logprob)
@@ -98,7 +98,7 @@ def evaluate_ppo_loss(
             given.tower,
             value,
             given,
-            (logprob, entropy, places.contiguous()),
+            (logprob, entropy, places),
             targets,
             coefficients,
         )
@@ -107,12 +107,13 @@ def evaluate_ppo_loss(
     if (
         isinstance(distribution, Categorical)
         and kernels.serving(logits) is not None
+        and kernels.plain_ids(places)
         and places.shape == logits.shape[:2]
         and _fit((value, *targets), len(logits))
     ):
         logprob, entropy = torch.empty_like(old_logprob), torch.empty_like(old_logprob)
         loss = _PPOLoss.apply(  # type: ignore[no-untyped-call]
-            logits, logprob, entropy, value, places.contiguous(), targets, coefficients
+            logits, logprob, entropy, value, places, targets, coefficients
         )
         return loss, logprob, entropy
     logprob, entropy = distribution.evaluate(places)
@@ -175,11 +176,17 @@ class _PPOLoss(torch.autograd.Function):
 
 
 def _served(scores: ItemScores, places: Tensor) -> bool:
-    """True if the compiled loss can compute these scores: places (B, 1) of B rows."""
-    exclude = scores.exclude
-    plain = all(map(kernels.plain, (scores.query, scores.items, scores.tower)))
-    ids = exclude is None or (exclude.is_cpu and exclude.is_contiguous() and exclude.dtype == torch.int64)
-    return plain and ids and places.shape == (len(scores.query), 1) and kernels.library() is not None
+    """True if the compiled loss can compute these scores: of B rows, with places (B, 1), and shapes that fit.
+
+    It reads the memory behind these tensors. What doesn't fit is left to torch, which refuses it.
+    """
+    query, items, tower, exclude = scores.query, scores.items, scores.tower, scores.exclude
+    if kernels.library() is None or not all(map(kernels.plain, (query, items, tower))):
+        return False
+    if exclude is not None and not (kernels.plain_ids(exclude) and len(exclude) == len(query)):
+        return False
+    fitting = query.shape[1] == items.shape[1] + len(tower) and places.shape == (len(query), 1)
+    return fitting and kernels.plain_ids(places)
 
 
 class _PPOLossOfScores(torch.autograd.Function):
@@ -207,11 +214,13 @@ class _PPOLossOfScores(torch.autograd.Function):
         learned, width = tower.shape
         # Of the number of rows alone, so that sums have one order for any number of threads.
         chunk = min(128, max(16, rows // 4))
-        threads = min(torch.get_num_threads(), -(-rows // chunk))
+        few = rows * width < kernels.MIN_PARALLEL
+        threads = 1 if few else min(torch.get_num_threads(), -(-rows // chunk))
         scaled = temperature * query
         table, across = torch.cat([scores.items.T, tower]), torch.cat([scores.items, tower.T], 1)
         by_scaled, by_tower = torch.empty_like(query), query.new_empty(-(-rows // chunk), learned, width)
-        block = query.new_empty(threads, chunk, width)
+        # Each thread's scores, and one more row for exponentials: a row of millions would overflow its stack.
+        block = query.new_empty(threads, chunk + 1, width)
         loss, work = value.new_empty(()), value.new_empty(4, rows)
         exclude = scores.exclude
         library = kernels.library()
@@ -227,7 +236,7 @@ class _PPOLossOfScores(torch.autograd.Function):
             *[x.data_ptr() for x in (*targets, value, logprob, entropy, work, loss)],
         )
         if outside:
-            raise IndexError("an alternative is outside the items")
+            raise IndexError(f"an alternative, or an id of exclude, is outside 0 .. {width - 1}")
         by_temperature = (query * by_scaled).sum()
         ctx.save_for_backward(by_scaled.mul_(temperature), by_temperature, by_tower.sum(0), work[2])
         return loss

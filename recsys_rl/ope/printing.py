@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 LEGEND = (
-    "ess: effective sample size, the rows of the policy's own that the log is worth. weight: mean weight, 1 "
-    "with right propensities. k: Pareto k, the tail of the weights; above 0.5 the interval covers too "
-    "seldom, and empty if the largest weights are equal or too few."
+    "ess: effective sample size, the number of rows logged by the policy itself that are worth as much. "
+    "weight: mean weight, 1 with right propensities. k: Pareto k, the tail of the weights; above 0.5 the "
+    "interval covers too seldom; empty if the largest weights are equal or too few."
 )
 
 

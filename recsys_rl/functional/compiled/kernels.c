@@ -150,9 +150,10 @@ void evaluate_gradient(const float *logits, const float *exps, const int64_t *it
  * the derivatives by its logits are taken, while it lies in the cache. NaN stays.
  *
  * With a `query` (rows, inputs) the logits of a `chunk` of rows are its product with `table` (inputs, width),
- * -inf at `exclude` (rows, number). They, and then their derivatives, lie in `logits` (threads, chunk, width).
- * From these follow the derivatives by the query, with the table `across` (width, inputs), and each chunk's
- * part (learned, width) of those by the table's last rows. */
+ * -inf at `exclude` (rows, number). They, and then their derivatives, lie in `logits` (threads, chunk + 1,
+ * width); the row more of each thread holds exponentials. From these follow the derivatives by the query,
+ * with the table `across` (width, inputs), and each chunk's part (learned, width) of those by the table's last
+ * rows. */
 
 INLINE float clamp(float x, float low, float high) { return !(x >= low) ? low : !(x <= high) ? high : x; }
 
@@ -167,10 +168,9 @@ int ppo_loss(const float *query, const float *table, const float *across, int64_
     double sum = 0.0, share = 1.0 / rows;
 #pragma omp parallel for num_threads(threads) if (threads > 1) reduction(| : outside)
     for (int64_t task = 0; task < threads; task++) {
-        float exps[query ? width : 1];
         for (int64_t c = chunks * task / threads; c < chunks * (task + 1) / threads; c++) {
             int64_t start = c * chunk, height = least(chunk, rows - start);
-            float *block = logits + (query ? task * chunk : start) * row;
+            float *block = logits + (query ? task * (chunk + 1) : start) * row;
             Matrix of_query = {query + start * inputs, inputs, 1}, of_block = {block, width, 1};
             Matrix to_logits = {table, width, 1}, to_query = {across, inputs, 1};
             Matrix of_learned = {of_query.at + inputs - learned, 1, inputs};
@@ -180,7 +180,7 @@ int ppo_loss(const float *query, const float *table, const float *across, int64_
             }
             for (int64_t i = start; i < start + height; i++) {
                 float *z = block + (i - start) * row, *by_z = query ? z : by_logits + i * row;
-                float *e = query ? exps : by_z;
+                float *e = query ? block + chunk * row : by_z;
                 const int64_t *taken = items + i * positions;
                 Row read[positions + 1];
                 if (positions && evaluate_row(z, taken, positions, width, logprob + i, entropy + i, read, e)) {

@@ -73,6 +73,11 @@ def plain(tensor: Tensor) -> bool:
     return tensor.dtype == torch.float32 and tensor.is_cpu and tensor.is_contiguous()
 
 
+def plain_ids(tensor: Tensor) -> bool:
+    """True if the tensor is contiguous int64 in the CPU's memory."""
+    return tensor.dtype == torch.int64 and tensor.is_cpu and tensor.is_contiguous()
+
+
 def threads(tensor: Tensor) -> int:
     """The number of threads for work on this tensor."""
     return torch.get_num_threads() if tensor.numel() >= MIN_PARALLEL else 1
