@@ -56,6 +56,18 @@ TABLES: dict[str, Callable[[Path], str]] = {
 FIGURES: dict[str, Callable[[Path], str]] = {
     "satiation-gain": learning_texts.gain_over_yardstick,
     "satiation-share": learning_texts.share_of_way,
+    "short-video-gain": partial(learning_texts.gain_over_yardstick, task="short-video"),
+    "long-video-gain": partial(learning_texts.gain_over_yardstick, task="long-video"),
+    "short-video-gains": partial(learning_texts.gains_by_seed, task="short-video", policy="ppo"),
+    "short-video-a2c-gains": partial(learning_texts.gains_by_seed, task="short-video-a2c", policy="a2c"),
+    "long-video-gains": partial(learning_texts.gains_by_seed, task="long-video", policy="ppo"),
+    "long-video-greedy-gains": partial(learning_texts.gains_by_seed, task="long-video", policy="ppo-greedy"),
+    "long-video-a2c-gains": partial(learning_texts.gains_by_seed, task="long-video-a2c", policy="a2c"),
+    "long-video-a2c-greedy-gains": partial(
+        learning_texts.gains_by_seed, task="long-video-a2c", policy="a2c-greedy"
+    ),
+    "sb3-allocator": partial(speed_texts.times_of, name="throughput-allocator"),
+    "sb3-one-thread": partial(speed_texts.times_of, name="throughput-one-thread"),
     "flagship-update": partial(speed_texts.update_share, name="throughput"),
     "flagship-update-one-thread": partial(speed_texts.update_share, name="throughput-one-thread"),
     "flagship-update-allocator": partial(speed_texts.update_share, name="throughput-allocator"),

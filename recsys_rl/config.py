@@ -67,7 +67,7 @@ class Config:
             if given is None:
                 object.__setattr__(self, name, build(cls, preset.get(name, {}), name))
             elif type(given) in (AgentConfig, DataConfig, EnvConfig) and issubclass(cls, type(given)):
-                object.__setattr__(self, name, cls(**vars(given)))  # the shared settings, whoever's run it is
+                object.__setattr__(self, name, cls(**vars(given)))  # the shared settings, of any run
             elif type(given) is not cls:
                 whose = f"algo {self.algo}" if name == "agent_config" else f"env {self.env}"
                 if name == "data_config" and cls is not NoConfig:

@@ -78,7 +78,7 @@ class Session:
     def next_visit(self, gap: Tensor) -> Session:
         """The sessions at the start of the users' next visit, ``gap`` (N,) int64 days later.
 
-        Every item may be shown again. The history begins anew, as its length tells how long this visit is.
+        Every item may be shown again. The history begins anew, so that its length is that of this visit.
         A history of events goes on.
         """
         assert self.visit is not None and self.day is not None

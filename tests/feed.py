@@ -14,7 +14,7 @@ from recsys_rl.data.synthetic import synthetic_world
 from recsys_rl.dials import EnvConfig
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.protocols import Platform
-from recsys_rl.types import Catalogue, Feedback, Population, Signal, Stream
+from recsys_rl.types import Catalogue, Feedback, Population, Signal, Stream, World
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,14 @@ class Feed:
         return user_state
 
 
-PLATFORM = Platform(FeedConfig, Feed)
+def furnish(world: World, seed: int) -> World:
+    """Creators with six items each, and a bid on every fifth item."""
+    places = torch.arange(world.catalogue.num_items)
+    named = {"creator": places // 6, "bid": (places % 5 == 0).float()}
+    return world._replace(catalogue=replace(world.catalogue, attributes=named))
+
+
+PLATFORM = Platform(FeedConfig, Feed, furnish=furnish)
 
 
 def feed_env(
@@ -119,12 +126,10 @@ def feed_env(
     history_length: int | None = None,
     config: FeedConfig | None = None,
 ) -> RecEnv:
-    """Sessions of four steps over made-up items; each creator has six, and every fifth item is paid."""
+    """Sessions of four steps over made-up items, with creators and bids."""
     config = config or FeedConfig(num_items=num_items, embedding_dim=4, max_episode_steps=4)
-    catalogue, population = synthetic_world(num_items, 40, config.embedding_dim, 0.5, 0)
-    places = torch.arange(num_items)
-    named = {"creator": places // 6, "bid": (places % 5 == 0).float()}
-    catalogue = replace(catalogue, attributes=named)
+    made_up = synthetic_world(num_items, 40, config.embedding_dim, 0.5, 0)
+    catalogue, population = furnish(World(*made_up), 0)
     user_model = Feed(catalogue, population, config)
     generator = torch.Generator().manual_seed(seed)
     return RecEnv(user_model, catalogue, config, population.train, num_envs, generator, history_length)

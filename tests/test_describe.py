@@ -156,6 +156,8 @@ GAPS = "user,item,time,session\na,x,1,1\na,y,,1\n,x,3,2\nb,y,null,3\nb,z,5,4\nc,
             "one side of the split would have no rows (6 and 0)",
         ),
         ("data split log.csv --train log.csv", "must be three files"),
+        ("data split empty.csv --by user", "empty.csv holds no rows: give a log with at least one"),
+        ("data split log.csv --train a.csv", "--train a.csv is to be a Parquet file: end its name with"),
         ("data split log.csv --fraction 2", "--fraction is 2.0: it must be"),
     ],
 )
@@ -171,6 +173,7 @@ def test_bad_commands_are_refused_in_one_sentence(
     Path("broken.parquet").write_bytes(b"PAR1 no")
     Path("gaps.csv").write_text(GAPS)
     Path("timeless.csv").write_text("user,item\n1,2\n3,4\n")
+    Path("empty.csv").write_text("user,item\n")
     before = {path.name for path in tmp_path.iterdir()}
     assert main(command.split()) == 2
     said = capsys.readouterr().err
@@ -236,6 +239,38 @@ def test_rows_without_a_value_are_dropped_from_a_split(
         assert test["time"].to_list() == ["6", "7"]
     else:
         assert set(train["user"]) | set(test["user"]) == {"a", "b", "c"} and test["user"].n_unique() == 1
+
+
+@pytest.mark.parametrize("by", ["time", "user"])
+def test_split_tells_of_repeated_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], by: str
+) -> None:
+    """Rows 3 and 6 repeat others. Rows with a gap, or at another time, don't."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(module, "PIECE", 2)
+    text = "user,item,time\na,x,1\na,x,2\na,x,1\nb,x,3\nb,,4\nb,x,3\nb,,4\nc,y,5\n"
+    Path("log.csv").write_text(text)
+    assert main(["data", "split", "log.csv", "--by", by, "--fraction", "0.4"]) == 0
+    out = capsys.readouterr().out
+    assert "2 rows repeat the user, item, time of an earlier row (the first is row 3) and are kept" in out
+    assert pl.read_parquet("train.parquet").height + pl.read_parquet("test.parquet").height == 8
+    Path("log.csv").write_text(text.replace("a,x,1\nb", "a,x,9\nb"))
+    assert main(["data", "split", "log.csv", "--by", by, "--fraction", "0.4"]) == 0
+    out = capsys.readouterr().out
+    assert "1 row repeats the user, item, time of an earlier row (the first is row 6) and is kept" in out
+    Path("log.csv").write_text(text.replace("a,x,1\nb", "a,x,9\nb").replace("b,x,3\nb,,4\nc", "c"))
+    assert main(["data", "split", "log.csv", "--by", by, "--fraction", "0.4"]) == 0
+    assert "repeat" not in capsys.readouterr().out
+
+
+def test_split_looks_for_no_repeats_among_decisions_or_without_items(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for header, rows in (("user,item,time,propensity", ["a,x,1,0.5"] * 3), ("user,time", ["a,1"] * 3)):
+        Path("log.csv").write_text("\n".join([header, *rows, rows[0].replace("1", "2", 1), ""]))
+        assert main(["data", "split", "log.csv", "--fraction", "0.25"]) == 0
+        assert "repeat" not in capsys.readouterr().out
 
 
 def test_split_makes_folders_and_takes_a_separator(tmp_path: Path) -> None:

@@ -143,11 +143,6 @@ def test_ppo_solves_drift(seed: int) -> None:
     assert before < 0.6 and 0.9 < after <= 1 + 1e-4
 
 
-def test_drift_is_solved_without_the_compiled_library(without_kernels: None) -> None:
-    before, after = share_of_the_optimum_on_drift(0)
-    assert before < 0.6 and 0.9 < after <= 1 + 1e-4
-
-
 SATIATION = {"num_items": 60, "embedding_dim": 8, "max_episode_steps": 12}
 
 
@@ -185,6 +180,30 @@ def test_satiation_is_learned(algo: str, encoder: str, num_updates: int, seed: i
     assert heldout_return(unseen, agent) < returns["static-list"] + 1
     learn(env, agent, num_updates)
     assert heldout_return(unseen, agent) > 1.6 * returns["static-list"] > 1.6 * returns["random"]
+
+
+@pytest.mark.usefixtures("without_kernels")
+class TestWithoutTheCompiledLibrary:
+    """The proofs above and PPO on satiation, once each, with torch's operators alone."""
+
+    @pytest.mark.parametrize("algo", ["ppo", "a2c"])
+    def test_best_arm_of_each_context_is_learned(self, algo: str) -> None:
+        test_best_arm_of_each_context_is_learned(algo, 0)
+
+    @pytest.mark.parametrize("algo", ["ppo", "a2c"])
+    def test_entropy_bonus_optimum_in_closed_form(self, algo: str) -> None:
+        test_entropy_bonus_optimum_in_closed_form(algo, 0)
+
+    @pytest.mark.parametrize(("algo", "num_updates"), [("ppo", 80), ("a2c", 250)])
+    def test_best_ordered_slate_is_learned(self, algo: str, num_updates: int) -> None:
+        test_best_ordered_slate_is_learned(algo, num_updates)
+
+    def test_drift_is_solved(self) -> None:
+        test_ppo_solves_drift(0)
+
+    @pytest.mark.parametrize(("algo", "num_updates"), [("ppo", 12), ("a2c", 300)])
+    def test_satiation_is_learned(self, algo: str, num_updates: int) -> None:
+        test_satiation_is_learned(algo, "mlp", num_updates, 0)
 
 
 @pytest.mark.slow

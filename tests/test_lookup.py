@@ -158,6 +158,15 @@ def test_command_on_made_up_users_loads_no_tables(tmp_path: Path) -> None:
     assert not loaded(program, tmp_path) & ({"polars", "gymnasium", "scipy.stats"} | strangers)
 
 
+def test_help_of_train_loads_no_matrix_factorisation(tmp_path: Path) -> None:
+    program = (
+        "from recsys_rl.cli import main\n"
+        "try: main(['train', '--help'])\n"
+        "except SystemExit as end: assert not end.code"
+    )
+    assert not loaded(program, tmp_path) & {"gymnasium", "implicit", "scipy"}
+
+
 # ---- where a platform is named
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import threading
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +17,7 @@ from torch.testing import assert_close
 from recsys_rl.functional import losses
 from recsys_rl.functional.categorical import Categorical
 from recsys_rl.functional.compiled import kernels
+from recsys_rl.functional.item_scores import ItemScores
 from recsys_rl.functional.plackett_luce import PlackettLuce
 from tests.compiled import without_kernels  # noqa: F401
 
@@ -251,6 +255,127 @@ def test_loss_of_an_unknown_alternative_is_an_error(way: str) -> None:
             of_logits(torch.zeros(2, 1, 3), torch.tensor([[0], [place]]), torch.ones(5, 2), False)
     with pytest.raises(ValueError, match="doesn't fit"):
         of_logits(torch.zeros(2, 1, 3), torch.tensor([[0]]), torch.ones(5, 2), False)
+
+
+def of_scores(
+    given: list[Tensor], exclude: Tensor | None, places: Tensor, samples: Tensor, late: bool
+) -> list[Tensor]:
+    """Loss, log-probability and entropy, and the gradients of 3 times the loss at what it depends on.
+
+    ``given`` has query, temperature, items and tower; ``late`` leaves the scores to the loss.
+    """
+    query, temperature, items, tower = given
+    query, temperature, tower = (x.clone().requires_grad_() for x in (query, temperature, tower))
+    value = samples[0].clone().requires_grad_()
+    policy = Categorical(ItemScores(query, temperature, items, tower, exclude))
+    coefficients = losses.Coefficients(clip_eps=0.2, ent_coef=0.1, vf_coef=0.5)
+    old, old_value, returns, advantage = samples[1:]
+    policy = policy if late else Categorical(policy.logits)
+    found = losses.evaluate_ppo_loss(policy, places, value, old, old_value, returns, advantage, coefficients)
+    assert not (found[1].requires_grad or found[2].requires_grad)
+    gradients = torch.autograd.grad(3 * found[0], (query, temperature, tower, value))
+    return [*(x.detach() for x in found), *gradients]
+
+
+@pytest.mark.parametrize(("rows", "width", "excluded"), [(1, 5, 0), (40, 70, 2), (600, 1000, 20)])
+def test_loss_of_scores_equals_the_loss_of_their_logits(
+    way: str, rows: int, width: int, excluded: int
+) -> None:
+    """Against scores that are computed before, in double precision: one block of rows, and several."""
+    rng = torch.Generator().manual_seed(0)
+    query, items = torch.randn(rows, 7, generator=rng), torch.randn(width, 4, generator=rng)
+    given = [query, torch.tensor(0.7), items, torch.randn(3, width, generator=rng)]
+    places = torch.randint(5, (rows, 1), generator=rng)
+    exclude = None
+    if excluded:  # ids twice, padding, and none of the items that were taken
+        exclude = torch.randint(5, width, (rows, excluded), generator=rng)
+        exclude[:, 0] = exclude[:, 1]
+        exclude[::3, 1:] = -1
+    samples = torch.randn(5, rows, generator=rng)
+    policy = Categorical(ItemScores(given[0], given[1], given[2], given[3], exclude))
+    samples[1] = policy.logprob(places) + 0.3 * samples[1]  # the old log-probability
+    found = of_scores(given, exclude, places, samples, late=True)
+    exact = of_scores([x.double() for x in given], exclude, places, samples.double(), late=False)
+    for one, other in zip(found, exact, strict=True):
+        assert_close(one, other.float(), rtol=1e-4, atol=1e-5)
+
+
+def test_loss_of_scores_is_the_same_for_any_number_of_threads() -> None:
+    rng = torch.Generator().manual_seed(0)
+    query, items = torch.randn(300, 7, generator=rng), torch.randn(130, 4, generator=rng)
+    given = [query, torch.tensor(0.7), items, torch.randn(3, 130, generator=rng)]
+    places, samples = torch.randint(130, (300, 1), generator=rng), torch.randn(5, 300, generator=rng)
+    assert query.shape[0] * len(items) > kernels.MIN_PARALLEL
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            found.append(of_scores(given, None, places, samples, late=True))
+    finally:
+        torch.set_num_threads(before)
+    for one, two, three in zip(*found, strict=True):
+        assert torch.equal(one, two) and torch.equal(one, three)
+
+
+def test_loss_of_scores_of_an_unknown_item_is_an_error(way: str) -> None:
+    given = [torch.ones(2, 3), torch.tensor(1.0), torch.ones(4, 2), torch.ones(1, 4)]
+    for place in (-4, 4):
+        with pytest.raises((IndexError, RuntimeError)):
+            of_scores(given, None, torch.tensor([[0], [place]]), torch.ones(5, 2), late=True)
+
+
+def test_loss_of_scores_reads_no_memory_outside_its_arguments(way: str) -> None:
+    places, samples = torch.zeros(2, 1, dtype=torch.int64), torch.ones(5, 2)
+    items, tower, temperature = torch.ones(4, 2), torch.ones(1, 4), torch.tensor(1.0)
+    with pytest.raises(RuntimeError, match="shape"):  # a query wider than the features of the items
+        of_scores([torch.ones(2, 4), temperature, items, tower], None, places, samples, late=True)
+    given = [torch.ones(2, 3), temperature, items, tower]
+    with pytest.raises(RuntimeError, match="size"):  # more rows of items to exclude than users
+        of_scores(given, torch.full((3, 1), 3), places, samples, late=True)
+    int32 = of_scores(given, None, places.int(), samples, late=True)
+    for one, other in zip(int32, of_scores(given, None, places, samples, late=True), strict=True):
+        assert_close(one, other)
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_logits_first_read_without_a_gradient_still_have_one(mode: Callable[[], Any]) -> None:
+    query = torch.ones(2, 3, requires_grad=True)
+    policy = Categorical(ItemScores(query, torch.tensor(1.0), torch.ones(4, 2), torch.ones(1, 4)))
+    with mode():
+        places = policy.best()
+    (gradient,) = torch.autograd.grad(policy.logprob(places.clone()).sum(), query)
+    assert_close(gradient, torch.zeros(2, 3))
+
+
+def test_loss_of_scores_of_a_wide_catalogue_fits_a_small_stack(way: str) -> None:
+    """A row of the loss's scratch is wider than the stack of this thread (512 KB, as on macOS)."""
+    given = [torch.ones(1, 3), torch.tensor(1.0), torch.ones(200_000, 2), torch.ones(1, 200_000)]
+    place = torch.zeros(1, 1, dtype=torch.int64)
+    found: list[Tensor] = []
+
+    def run() -> None:
+        found.extend(of_scores(given, None, place, torch.ones(5, 1), late=True))
+
+    before = threading.stack_size(2**19)
+    try:
+        thread = threading.Thread(target=run)
+        thread.start()
+        thread.join()
+    finally:
+        threading.stack_size(before)
+    assert_close(found[1], torch.tensor([-math.log(200_000)]))
+
+
+def test_loss_of_scores_has_no_second_derivative() -> None:
+    if kernels.library() is None:
+        pytest.skip("the kernels were not compiled here")
+    query = torch.ones(2, 3, requires_grad=True)
+    policy = Categorical(ItemScores(query, torch.tensor(1.0), torch.ones(4, 2), torch.ones(1, 4)))
+    coefficients = losses.Coefficients(clip_eps=0.2, ent_coef=0.1, vf_coef=0.5)
+    places, one = torch.zeros(2, 1, dtype=torch.int64), torch.ones(2)
+    loss, *_ = losses.evaluate_ppo_loss(policy, places, one, one, one, one, one, coefficients)
+    with pytest.raises(RuntimeError, match="no second derivative"):
+        torch.autograd.grad(loss, query, create_graph=True)
 
 
 def test_loss_of_slates_is_evaluate_and_loss(way: str) -> None:

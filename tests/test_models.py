@@ -135,8 +135,8 @@ def test_two_tower_by_hand() -> None:
     blocks = torch.tensor([[[1.0, 2.0], [3.0, 4.0]]])
     items = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
     # query = (1 - 3, 2 + 0) = (-2, 2)
-    found = head(torch.zeros(1, 2 + TOWER_SIZE), [blocks], items)
-    assert_close(found, torch.tensor([[[-10.0, 10.0, 0.0]]]))
+    found = head(torch.zeros(1, 2 + TOWER_SIZE), [blocks], items).all()
+    assert_close(found, torch.tensor([[-10.0, 10.0, 0.0]]))
 
 
 def test_gradient_of_item_scores() -> None:

@@ -115,6 +115,10 @@ def test_a_deterministic_policy_is_not_to_be_trusted_and_the_world_is_recommende
     assert all(check["text"] in rows["world"]["warning"] for check in found["world_checks"])
     out = capsys.readouterr().out
     assert "world without the sessions of random predicts" in out and "no promise" in out
+    wrong = sum(check["wrong"] for check in found["world_checks"])
+    mark = f"a model; {wrong} of 2 checks FAILED" if wrong else "a model, checked on another policy"
+    assert f"<- recommended ({mark})" in out
+    assert "\ness: effective sample size" in out and "weight: mean weight" in out and "k: Pareto k" in out
     alone = command(folder, "random.parquet", "--policy", "popularity")["rows"]
     assert next(row for row in alone if row["estimator"] == "world")["warning"].endswith(
         "The model was not checked on a policy that it was not fitted on, as one policy logged all sessions: "
@@ -338,7 +342,7 @@ def test_target_file_with_probabilities_of_every_item_has_the_other_estimators(f
     [
         ("propensity", -0.1, "is impossible: a probability lies in 0..1"),
         ("propensity", 1.5, "is impossible: a probability lies in 0..1"),
-        ("propensity", float("nan"), "column 'propensity' has no value in 1 rows"),
+        ("propensity", float("nan"), "column 'propensity' has no value in 1 row"),
         ("logprob", 0.2, "is impossible: a logarithm of a probability is at most 0"),
     ],
 )

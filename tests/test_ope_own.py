@@ -345,6 +345,19 @@ def test_several_loggers_share_their_probabilities_by_the_balance_heuristic(tmp_
     assert row["largest_weight"] == pytest.approx(0.6 / 0.2)
 
 
+def test_propensity_that_is_not_that_of_the_rows_own_policy_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = clicks(40)
+    chosen = LOGGING[[ITEMS.index(x) for x in log["sku"]]]
+    other = chosen.copy()
+    other[3] = 0.9
+    log |= {"policy": ["old", "new"] * 20, "propensity.old": chosen, "propensity.new": other}
+    pl.DataFrame(log).write_csv(tmp_path / "log.csv")
+    said = refusal(capsys, tmp_path / "log.csv", "--policy", "random")
+    assert f"row 4 has the propensity {chosen[3]:g} by the column pscore, but 0.9 by 'propensity.new'" in said
+
+
 def bad(column: str, row: int, value: Any) -> dict[str, Any]:
     log = {name: list(values) for name, values in clicks(40).items()}
     log[column][row] = value
@@ -357,8 +370,8 @@ def bad(column: str, row: int, value: Any) -> dict[str, Any]:
         ("pscore", 0.0, "propensity is 0 in row 3: a probability is above 0"),
         ("pscore", -0.5, "propensity is -0.5 in row 3"),
         ("pscore", 1.5, "propensity is 1.5 in row 3"),
-        ("pscore", None, "column 'pscore' has no value in 1 rows (the first is row 3)"),
-        ("clicked", None, "column 'clicked' has no value in 1 rows (the first is row 3)"),
+        ("pscore", None, "column 'pscore' has no value in 1 row (the first is row 3)"),
+        ("clicked", None, "column 'clicked' has no value in 1 row (the first is row 3)"),
         ("date", "31.02.2026", "column 'date' has '31.02.2026' in row 3"),
         ("sku", None, "column 'sku' has no value"),
     ],
@@ -666,7 +679,12 @@ def test_policy_that_a_log_without_chance_does_not_cover_is_never_recommended(
     marked = {(row["policy"], row["estimator"]) for row in found["rows"] if row["recommended"]}
     assert marked == {("random", "world")}
     world = next(row for row in found["rows"] if row["recommended"])
+    assert "<- recommended (a model, NOT checked on another policy)" in capsys.readouterr().out
     assert world["warning"].startswith("Model-based, no promise of coverage")
+    # No row shows the rewards of these choices, so a learned model has to guess them.
+    lost = [row["unsupported"] for row in found["rows"] if row["policy"] == "random"]
+    assert lost == pytest.approx([0.8] * len(lost))
+    assert "80% of the policy's choices were impossible for the logging policy" in world["warning"]
     assert "was not fitted on, as none of the policies that logged can be played" in world["warning"]
     assert "needs a log of recsys-rl record by two policies, with its --checkpoint" in world["warning"]
     assert found["compare"]["more_rows"] is None

@@ -159,6 +159,26 @@ def test_platform_and_algorithm_are_added_by_one_line_of_a_dict(
     assert "--boldness is no setting of ppo: bold has it." in capsys.readouterr().err
 
 
+def test_platform_of_slates_and_streams_is_added_by_one_line_of_a_dict(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Three items a step, two streams and settings of its own, with an algorithm that is added, too."""
+    monkeypatch.setitem(PLATFORMS, "feed", "tests.feed:PLATFORM")
+    monkeypatch.setitem(AGENTS, "bold", "bold:ALGORITHM")
+    options = ["--algo", "bold", "--env", "feed", *A2C[2:], *steps(4), "--boldness", "2", "--fatigue", "0.3"]
+    assert main(["train", *options, "--weights", "revenue=2"]) == 0
+    assert main(["evaluate", "--algo", "bold", "--json", "t.json", "--report", "r.html"]) == 0
+    assert capsys.readouterr().out.startswith("feed, bold after 96 steps; ")
+    rows = {row["policy"]: row for row in json.loads((here / "t.json").read_text())["rows"]}
+    assert {"bold", "bold-greedy", "mf", "mmr", "rule", "static-list", "planner"} <= rows.keys()
+    for row in rows.values():  # of the platform, and so with its weights
+        watch, revenue = (row["streams"][name] for name in ("watch", "revenue"))
+        assert row["return_mean"] == pytest.approx(watch + 0.5 * revenue, abs=1e-4)
+    assert rows["bold"]["distinct_mean"] == pytest.approx(3 * rows["bold"]["length_mean"])
+    assert main(["train", "--fatigue", "0.3"]) == 2
+    assert "--fatigue is no setting of drift: feed has it." in capsys.readouterr().err
+
+
 def test_platform_of_a_dict_has_an_id_of_gymnasium(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(PLATFORMS, "my-tutor", "my_tutor:PLATFORM")
     recsys_rl.register_ids()

@@ -280,6 +280,17 @@ def test_items_file_brings_titles_genres_years_and_attributes(tmp_path: Path) ->
     assert "3 items in items.csv" in log.source
 
 
+def test_gaps_in_attributes_are_told_and_filled(tmp_path: Path) -> None:
+    """Item 6 has no duration, and item 7 is not in the file; no item has a price."""
+    items = "item,duration,kind,price\n5,10,clip,\n6,,clip,\n8,30,film,\n"
+    path = write(tmp_path, "log.csv", "user,item\n1,5\n1,6\n1,7\n1,8\n")
+    log = read_log(path, items=write(tmp_path, "items.csv", items))
+    assert "items without a value: duration (2), kind (1), filled with the mean of the others" in log.source
+    assert log.attributes["duration"].tolist() == [10.0, 20.0, 20.0, 30.0]
+    log = read_log(path, items=write(tmp_path, "items.csv", items.replace("6,,", "6,9,") + "7,5,clip,\n"))
+    assert "without a value" not in log.source
+
+
 def test_headless_items_file_of_movielens_layout(tmp_path: Path) -> None:
     ratings = write(tmp_path, "ratings.dat", table((), "::"))
     items = write(tmp_path, "movies.dat", "5::Sea (1999)::Drama|War\n6::Sky (2001)::War\n")

@@ -15,11 +15,13 @@ from recsys_rl.checkpoint import load as load_checkpoint
 from recsys_rl.cli import main
 from recsys_rl.env import long_video
 from recsys_rl.errors import UserError
-from recsys_rl.make import make_env
+from recsys_rl.make import make_agent, make_env
 from recsys_rl.protocols import Opening
 from recsys_rl.types import Obs
+from recsys_rl.utils.seeding import generators
 from recsys_rl.workflows.id_files import read_ids
 from recsys_rl.workflows.recommender import Recommender, load
+from tests.doors import CARTPOLE, steps, train_in
 
 SIZES = ["--num-items", "24", "--num-users", "30", "--embedding-dim", "4", "--max-episode-steps", "5"]
 RUN = ["--data", "synthetic", *SIZES, "--n-steps", "8", "--num-envs", "8", "--total-timesteps", "256"]
@@ -66,14 +68,14 @@ def test_agent_from_its_interface_acts_as_with_the_environment(folder: Path, alg
     checkpoint = load_checkpoint(path)
     env = make_env(checkpoint.config, checkpoint.world, 4, torch.Generator().manual_seed(0), heldout=True)
     assert env.interface == checkpoint.interface
+    streams = generators(0, "model", "policy", "shuffle")
+    device = torch.device("cpu")
+    with_env = make_agent(checkpoint.config, env.interface, checkpoint.catalogue, 1, streams, device)
+    with_env.load_state_dict(checkpoint.agent)
     alone, obs = load(path), env.reset(checkpoint.population.heldout[:4])
-    with torch.no_grad():
-        policy, _ = alone.model(obs)
     for _ in range(3):
-        action = alone.act(obs, greedy=True)
-        with torch.no_grad():
-            policy, _ = alone.model(obs)
-        assert torch.equal(action.items, policy.best())
+        action, other = alone.act(obs, greedy=True), with_env.act(obs, greedy=True)
+        assert torch.equal(action.items, other.items) and torch.equal(action.logprob, other.logprob)
         obs = env.step(action.items).obs
 
 
@@ -170,6 +172,7 @@ def test_allowed_and_blocked_items(recommender: Recommender) -> None:
         ("--user 1 --missing drop", "--missing is for the ids in files (--users, --allow, --block): leave"),
         ("--users all --out x.parquet --missing drop", "--missing is for the ids in files"),
         ("--users empty.txt --out x.parquet", "--users empty.txt holds no ids"),
+        ("--users all --out x.csv", "--out x.csv is to be a Parquet file: end its name with .parquet"),
         ("--user 1 --block missing.txt", "--block missing.txt can't be read"),
         ("--user 1 --allow high.txt", "--allow high.txt: 1 of 2 ids is not in the catalogue: 77 (line 2)"),
         ("--user 1 --k 25", "Only 24 items may be shown, but k is 25"),
@@ -396,3 +399,14 @@ def test_arguments_from_python(recommender: Recommender) -> None:
     assert alike[0] == alike[1] == alike[2]
     with pytest.raises(UserError, match="k is 0: it must be at least 1"):
         recommender.recommend(user=3, k=0)
+
+
+def test_policy_without_a_catalogue(tmp_path: Path) -> None:
+    alone = load(train_in(tmp_path / "run", *CARTPOLE, *steps(1)))
+    for call in (
+        lambda: alone.recommend(3),
+        lambda: alone.recommend(likes=["x"]),
+        lambda: [*alone.for_users([3])],
+    ):
+        with pytest.raises(UserError, match="This policy of gym:CartPole-v1 has no catalogue of items"):
+            call()

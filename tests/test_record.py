@@ -234,6 +234,7 @@ def test_first_stage_is_not_mixed_with_policies_of_the_whole_catalogue(
         ("--policy myopic --policy ppo --out log.parquet", "myopic reads the simulator's state"),
         ("--sessions 0 --out log.parquet", "--sessions"),
         ("--policy ppo", "give --out FILE.parquet"),
+        ("--out log.csv", "--out log.csv is to be a Parquet file: end its name with .parquet"),
     ],
 )
 def test_mistakes_of_the_command_are_refused(

@@ -31,6 +31,7 @@ from tests.doors import (
 )
 
 LIVES = ["--env", "short-video", "--visits", "4", *DRIFT]
+SLATES = ["--env", "long-video", "--suggestions", "3", *DRIFT]
 READER = [*SATIATION, "--encoder", "transformer"]
 RUNS = {
     "drift": DRIFT,
@@ -38,13 +39,18 @@ RUNS = {
     "gym": CARTPOLE,
     "a2c": A2C,
     "lives": LIVES,
+    "long-video": SLATES,
     "transformer": READER,
 }
 
 
 def log_of(folder: Path) -> list[tuple[int, str, float]]:
-    """The log without what a clock says."""
-    (path,) = folder.glob("runs/*/log.csv")
+    """The log of the latest run, without the measured speed.
+
+    A run that is killed before it has its link leaves a folder, too.
+    """
+    (link,) = folder.glob("checkpoints/*.pt")
+    path = link.resolve().parent / "log.csv"
     return [(step, name, value) for step, _, name, value in read_log(path) if name != "steps_per_second"]
 
 

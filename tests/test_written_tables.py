@@ -9,10 +9,20 @@ from typing import Any
 import pytest
 
 from benchmarks import write_tables
-from benchmarks.harness.learning_texts import Runs, gain_over_yardstick, platform, share_of_way
+from benchmarks.harness.learning_texts import (
+    EFFECT_ROWS,
+    EFFECTS,
+    Runs,
+    effects,
+    gain_over_yardstick,
+    gains_by_seed,
+    platform,
+    share_of_way,
+)
 from benchmarks.harness.log_texts import log_a2c, log_ppo, short
 from benchmarks.harness.mood_texts import mood
 from benchmarks.harness.newest import read, table
+from benchmarks.harness.speed_texts import times_of
 from benchmarks.harness.tables import RESULTS, ROOT
 from benchmarks.watch import watch
 from benchmarks.write_tables import FIGURES, TABLES, pages, rewritten
@@ -25,9 +35,10 @@ def test_the_figures_of_a_page_are_not_stale(page: Path) -> None:
     assert rewritten(page, RESULTS) == page.read_text(encoding="utf-8"), "python -m benchmarks.write_tables"
 
 
-def test_every_table_has_a_place() -> None:
+def test_every_table_and_figure_has_a_place() -> None:
     text = "".join(page.read_text(encoding="utf-8") for page in pages(ROOT))
     assert [name for name in TABLES if f"<!-- table:{name} -->" not in text] == []
+    assert [name for name in FIGURES if f"<!-- figure:{name} -->" not in text] == []
 
 
 def write_rows(folder: Path, name: str, rows: list[dict[str, Any]]) -> Path:
@@ -79,6 +90,34 @@ def test_each_seed_has_its_own_yardstick_and_measured_shares_go_first(tmp_path: 
     assert runs.gain().mean == pytest.approx((0.2 + 0.5) / 2)
     assert runs.share().mean == pytest.approx(0.75)
     assert (gain_over_yardstick(tmp_path), share_of_way(tmp_path)) == ("35 %", "75 %")
+    assert gains_by_seed(tmp_path, "satiation", "ppo-greedy") == "20 and 50 %"
+
+
+def test_times_of_another_system_are_those_of_both_dials(tmp_path: Path) -> None:
+    about = {"date": "2026-11-26", "commit": "b"}
+    rows = [
+        about | {"system": system, "dials": dials, "ours_over_it": x}
+        for system, dials, x in (
+            ("recsys_rl", "batched", 1.0),
+            ("stable-baselines3", "batched", 4.28),
+            ("stable-baselines3", "original", 4.0),
+            ("sbx", "batched", 2.9),
+        )
+    ]
+    assert times_of(write_rows(tmp_path, "throughput", rows), "throughput") == "4.3 and 4.0 times"
+
+
+def test_effects_name_the_commits_of_both_kinds_of_rows(tmp_path: Path) -> None:
+    rows = []
+    for task in EFFECTS:
+        about = {"task": task, "commit": "five" if task == "satiation" else "one", "share": 0.5}
+        for seed in range(5 if task == "satiation" else 1):
+            rows += [run(policy, seed, 10, **about) for policy in EFFECT_ROWS]
+    said = effects(write_rows(tmp_path, "learning", rows)).splitlines()[-1]
+    assert said == (
+        "The first row is the mean of five seeds (commit five, 2026-11-25), the others of seed 0 "
+        "(commit one, 2026-11-25)."
+    )
 
 
 def test_the_table_of_satiation_has_all_rows_in_order(results: Path) -> None:

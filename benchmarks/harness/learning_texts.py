@@ -176,15 +176,24 @@ def effects(results: Path) -> str:
         gain, share = 100 * runs.gain().mean, 100 * runs.share().mean
         body.append([name, *returns, f"{gain:+.0f} %", f"{share:.0f} %"])
     head = ["", *EFFECT_ROWS, "PPO over the yardstick", "share of the way to the planner"]
-    some = Runs(results, "satiation-no-weariness")
+    first, some = Runs(results, "satiation"), Runs(results, "satiation-no-weariness")
     said = (
-        f"The first row is the mean of five seeds, the others of seed {', '.join(some.seeds)}; {some.origin}."
+        f"The first row is the mean of {WORDS[len(first.seeds)]} seeds ({first.origin}), the others of seed "
+        f"{', '.join(some.seeds)} ({some.origin})."
     )
     return f"{table(head, body)}\n\n{said}"
 
 
-def gain_over_yardstick(results: Path) -> str:
-    return f"{100 * Runs(results, 'satiation').gain().mean:.0f} %"
+def gain_over_yardstick(results: Path, task: str = "satiation") -> str:
+    return f"{100 * Runs(results, task).gain().mean:.0f} %"
+
+
+def gains_by_seed(results: Path, task: str, policy: str) -> str:
+    """The gain of ``policy`` over the yardstick on each seed."""
+    runs = Runs(results, task)
+    gains = 100 * (_vector(runs.values(policy)) / runs.yardsticks() - 1)  # (seeds,)
+    *most, last = (f"{gain:.0f}" for gain in gains.tolist())
+    return f"{', '.join(most)} and {last} %"
 
 
 def share_of_way(results: Path) -> str:

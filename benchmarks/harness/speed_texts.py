@@ -50,6 +50,13 @@ def throughput(results: Path, name: str = "throughput") -> str:
     return table([*head, "torch's matrix products alone"], body)
 
 
+def times_of(results: Path, name: str, system: str = "stable-baselines3") -> str:
+    """How many times the steps per second of ``system`` ours are, at both sets of dials."""
+    rows = {row["dials"]: row for row in read(results, name, system=system)}
+    ratios = (float(rows[dials]["ours_over_it"]) for dials in DIALS)
+    return f"{' and '.join(f'{ratio:.1f}' for ratio in ratios)} times"
+
+
 def update_share(results: Path, name: str) -> str:
     """The time of the flagship's own matrix products, as a share of its update."""
     (row,) = read(results, name, dials="flagship")

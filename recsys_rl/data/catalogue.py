@@ -200,7 +200,7 @@ def about_likes(log: InteractionLog, like_threshold: float) -> str:
     text = f"{events:,} events, {likes:,} likes ({share:.0%}) at rating >= {scale}"
     if share > 1 - RARE or share < RARE:
         which = "nearly all" if share > 0.5 else "hardly any"
-        text += f" (warning: {which} events are likes, which says little about tastes: see --like-threshold)"
+        text += f" (warning: {which} events are likes, which hide the tastes: see --like-threshold)"
     return text
 
 

@@ -38,7 +38,7 @@ class Problems:
 
     def gaps(self, name: str, count: int, first_row: int) -> None:
         """Add the rows without a value in the column ``name``."""
-        text = f"column {name!r} has no value in {_rows(count)} (the first is row {first_row})"
+        text = f"column {name!r} has no value in {number_of_rows(count)} (the first is row {first_row})"
         self.add(text, "fill the gaps, or give --missing drop to leave such rows out")
 
     def bad_values(self, name: str, values: pl.Series, rows: pl.Series, bad: pl.Series, rule: str) -> None:
@@ -61,7 +61,8 @@ class Problems:
             )
 
 
-def _rows(count: int) -> str:
+def number_of_rows(count: int) -> str:
+    """`1 row`, `2 rows`."""
     return f"{count:,} {'row' if count == 1 else 'rows'}"
 
 
@@ -69,8 +70,9 @@ def dropped(lacking: Mapping[str, int], total: int) -> str:
     """A note about rows left out. ``lacking``: those without a value, by role; a row may lack several."""
     without = {role: f"without {'an' if role == 'item' else 'a'} {role}" for role in lacking}
     if len(lacking) == 1:
-        return f"{_rows(total)} {without.popitem()[1]} dropped"
-    return f"{_rows(total)} dropped ({', '.join(f'{lacking[x]:,} {text}' for x, text in without.items())})"
+        return f"{number_of_rows(total)} {without.popitem()[1]} dropped"
+    parts = ", ".join(f"{lacking[x]:,} {text}" for x, text in without.items())
+    return f"{number_of_rows(total)} dropped ({parts})"
 
 
 @dataclass(frozen=True)

@@ -92,6 +92,23 @@ def pieces(table: TableFile, columns: Sequence[str]) -> Iterator[tuple[int, pl.D
             return
 
 
+def event_hashes(
+    start: int, users: Hashes, items: Hashes, seconds: pl.Series | None, gaps: Sequence[pl.Series]
+) -> Hashes:
+    """(n,) hashes of user, item and time of the n events of a piece, which begins at row ``start``.
+
+    A row with a gap repeats no other: its hash is its number. ``gaps``: of each column, True where it has no
+    value.
+    """
+    keys = [users, items]
+    if seconds is not None:
+        keys.append(seconds.cast(pl.Float64).fill_null(float("nan")).to_numpy().view(np.uint64))
+    complete = np.ones(len(users), dtype=np.bool_)
+    for rows in gaps:
+        complete &= ~rows.to_numpy()
+    return np.where(complete, mixed(keys), np.arange(start, start + len(users), dtype=np.uint64))
+
+
 class Survey:
     """The sums over the pieces so far."""
 
@@ -172,14 +189,9 @@ class Survey:
             return
         if not {"user", "item"} <= hashes.keys():
             return
-        keys = [hashes["user"], hashes["item"]]
-        if seconds is not None:
-            keys.append(seconds.cast(pl.Float64).fill_null(float("nan")).to_numpy().view(np.uint64))
-        complete = pl.repeat(True, piece.height, dtype=pl.Boolean, eager=True)
-        for rows in gaps.values():
-            complete = complete & ~rows
-        row = np.where(complete.to_numpy(), mixed(keys), np.arange(start, self.rows, dtype=np.uint64))
-        self.hashes["repeat"].append(row)
+        self.hashes["repeat"].append(
+            event_hashes(start, hashes["user"], hashes["item"], seconds, list(gaps.values()))
+        )
 
     def _numbers(self, role: str, column: pl.Series, present: pl.Series, start: int) -> None:
         name = self.columns[role]

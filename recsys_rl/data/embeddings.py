@@ -14,15 +14,17 @@ user, training or held-out, is the solution of this equation.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.sparse import csr_matrix
 from torch import Tensor
 
 from recsys_rl.types import InteractionLog
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
 
 # Chosen on MovieLens (small) by recall@20 on held-out users' later likes, benchmarks/embeddings.py. Recall is
 # flat over lambda 3..20 and alpha 3..7. Weaker regularisation makes all users' vectors alike (mean cosine
@@ -149,6 +151,8 @@ def like_matrix(
     users: Ints, items: Ints, shape: tuple[int, int], weights: NDArray[np.float32] | None = None
 ) -> csr_matrix:
     """(U, I) float32: the weight of a like, 1 without weights; 0 if the user did not like the item."""
+    from scipy.sparse import csr_matrix  # its import takes time, and most commands need none
+
     values = np.ones(len(users), dtype=np.float32) if weights is None else weights
     return csr_matrix((values, (users, items)), shape=shape)
 

@@ -39,6 +39,16 @@ class ItemFacts:
     attributes: Mapping[str, Mapping[Any, Any]] = field(default_factory=dict)  # by column, then id
     note: str = ""
 
+    def gaps(self, ids: Sequence[Any]) -> str:
+        """A note about attributes that some of these items lack, and what ``encoded`` puts there; "" if none.
+
+        Columns without any value are left out.
+        """
+        lacking = {name: sum(id_ not in x for id_ in ids) for name, x in self.attributes.items() if x}
+        parts = ", ".join(f"{name} ({count:,})" for name, count in lacking.items() if count)
+        filled = "filled with the mean of the others, or for texts with a class of its own"
+        return f"items without a value: {parts}, {filled}" if parts else ""
+
     def tensors(self, ids: Sequence[Any]) -> dict[str, Tensor]:
         """Each attribute of these items (I,), as ``encoded`` gives it."""
         return {

@@ -15,7 +15,7 @@ def video_facts(place: Path, name: str, source: str) -> ItemFacts:
     """Duration [s], creator and, where there is a column ``tag``, tags of each video of the file ``name``.
 
     ``place``: a folder or archive. Without the file there are no facts. A file with several rows of a video
-    gives its longest duration and its first creator. ``note`` tells how many videos lack a duration.
+    gives its longest duration and its first creator. ``note`` states how many videos lack a duration.
     """
     if not has_member(place, name):
         return ItemFacts()

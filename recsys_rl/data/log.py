@@ -157,12 +157,13 @@ def _log_and_facts(
     facts = ItemFacts()
     if items is not None:
         facts = read_items(items, named["item"], events.frame["item"].dtype == pl.String)
-        if set(facts.ids).isdisjoint(events.frame["item"].unique().to_list()):
+        shown = events.frame["item"].unique().to_list()
+        if set(facts.ids).isdisjoint(shown):
             raise UserError(
                 f"{items} has no item of {table.path}, column {named['item']!r}: give a file with the "
                 "same ids."
             )
-        notes.append(facts.note)
+        notes += [facts.note, facts.gaps(shown)]
     if "rating" in named:
         ratings = events.frame["rating"]
         if ratings.len() > 1 and ratings.n_unique() == 1:

@@ -1,4 +1,4 @@
-"""The catalogue of a log without a checkpoint: its items, and what a file about them says."""
+"""The catalogue of a log without a checkpoint: its items, and their attributes from a file."""
 
 from __future__ import annotations
 
@@ -50,6 +50,6 @@ def own_catalogue(ids: Sequence[object], facts: ItemFacts, shown: Tensor, source
 
 
 def knows_items(catalogue: Catalogue) -> bool:
-    """True if the embedding of ``own_catalogue`` says more of an item than which it is."""
+    """True if the embedding of ``own_catalogue`` holds more than the identity of an item."""
     of = catalogue.embedding[:, :-2]
     return of.shape[1] > 0 and not (len(of) == of.shape[1] and torch.equal(of, torch.eye(len(of))))

@@ -9,9 +9,9 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from recsys_rl.data.clean import floats, no_value
+from recsys_rl.data.clean import floats, no_value, number_of_rows
 from recsys_rl.data.columns import is_logarithm
-from recsys_rl.data.decision_checks import check_distributions, check_probabilities
+from recsys_rl.data.decision_checks import ROUNDING, check_distributions, check_probabilities
 from recsys_rl.data.read import listed, lists_of, short
 from recsys_rl.data.times import order_in, times_of
 from recsys_rl.types import UserError
@@ -35,6 +35,28 @@ def _repeated(rows: pl.Series, of_sessions: bool) -> str:
     return text + more * of_sessions
 
 
+def check_agreement(
+    name: str, column: str, logprobs: Tensor, loggers: Sequence[str], of_row: Tensor, own: Tensor
+) -> None:
+    """Raise UserError with the first row whose propensity is not that of the column of its own policy.
+
+    Args:
+        column: of the propensities.
+        logprobs: (E,) of that column.
+        of_row: (E,) the policy that decided, of ``loggers``.
+        own: (E,) the logprob under it, of its column ``propensity.NAME``.
+    """
+    wrong = ~((logprobs - own).abs() <= ROUNDING)
+    if bool(wrong.any()):
+        row = int(wrong.nonzero()[0])
+        first, second = float(logprobs[row].exp()), float(own[row].exp())
+        other = short(f"propensity.{loggers[int(of_row[row])]}")
+        raise UserError(
+            f"{name}: row {row + 1} has the propensity {first:g} by the column {column}, but {second:g} by "
+            f"{other}, that of its own policy: correct one of them."
+        )
+
+
 class Reader:
     """The columns of the file as tensors; each method raises UserError with the first wrong row."""
 
@@ -53,8 +75,8 @@ class Reader:
         gaps = no_value(series)
         if gaps.any():
             raise UserError(
-                f"{self.name}: column {column!r} has no value in {int(gaps.sum()):,} rows (the first is row "
-                f"{int(gaps.arg_true()[0]) + 1}): fill them in, or leave these sessions out."
+                f"{self.name}: column {column!r} has no value in {number_of_rows(int(gaps.sum()))} (the "
+                f"first is row {int(gaps.arg_true()[0]) + 1}): fill them in, or leave these sessions out."
             )
         return series
 

@@ -24,7 +24,7 @@ from recsys_rl.data.decision_checks import check_rows
 from recsys_rl.data.decisions import DecisionHeader, DecisionLog
 from recsys_rl.data.items import ItemFacts, read_items
 from recsys_rl.data.own_catalogue import own_catalogue
-from recsys_rl.data.own_columns import Reader, tensor_of
+from recsys_rl.data.own_columns import Reader, check_agreement, tensor_of
 from recsys_rl.data.read import NUMBER, open_table, plain_texts, short
 from recsys_rl.errors import one_line
 from recsys_rl.types import Catalogue, Interface, UserError
@@ -100,8 +100,12 @@ def read_own(
     chosen = _rows_of(shown, names).view(-1, places)
     probabilities = read.probabilities(texts)
     logprobs = read.logprobs(probabilities, chosen)
-    if under_each is not None and "propensity" not in columns:
-        logprobs = under_each.gather(1, of_row.unsqueeze(1)).squeeze(1)
+    if under_each is not None:
+        own = under_each.gather(1, of_row.unsqueeze(1)).squeeze(1)  # (E,)
+        if "propensity" in columns:
+            check_agreement(name, columns["propensity"], logprobs, loggers, of_row, own)
+        else:
+            logprobs = own
     log = DecisionLog(
         header=DecisionHeader(loggers=loggers, interface=interface, signals=signals),
         users=numbers if users is None else user_numbers,

@@ -10,10 +10,12 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from recsys_rl.data.clean import Missing, Problems, no_value
+from recsys_rl.data.clean import Missing, Problems, no_value, number_of_rows
 from recsys_rl.data.columns import find_columns
-from recsys_rl.data.describe import HEADLESS, pieces
+from recsys_rl.data.describe import HEADLESS, ROLES, event_hashes, pieces
+from recsys_rl.data.describe_decisions import is_log_of_decisions
 from recsys_rl.data.description import Found
+from recsys_rl.data.hashes import hashes_of, repeats
 from recsys_rl.data.read import TableFile, listed, open_table, parsing, short
 from recsys_rl.data.times import UNCLEAR, order_of, times_of
 from recsys_rl.types import UserError
@@ -36,8 +38,8 @@ def split_by_time(
     The time is that quantile of all times after which a ``fraction`` of the rows lies. If the file has a
     session column, a session with a row at or after that time goes to ``test`` whole, so no session is on
     both sides, and ``train`` holds nothing from that time on. Without one, each row is a session. Rows
-    without a time are refused or dropped, as ``missing`` says. Raises UserError if the file has no column of
-    times or a value that is no time, or if a side is empty.
+    without a time are refused or dropped, according to ``missing``. Raises UserError if the file has no
+    column of times or a value that is no time, or if a side is empty.
     """
     table = open_table(path, separator, HEADLESS)
     columns, _ = find_columns(path, table.names, given or {}, ("user", "session", "time"), required=())
@@ -121,8 +123,8 @@ def split_by_user(
     """Write the rows of a random ``fraction`` of the users to ``test``, the others to ``train``.
 
     Returns the numbers of rows of both, and of those that were dropped. The draw depends on the users' ids
-    and the seed alone. Rows without a user are refused or dropped, as ``missing`` says. Raises UserError if a
-    side is empty.
+    and the seed alone. Rows without a user are refused or dropped, according to ``missing``. Raises UserError
+    if a side is empty.
     """
     table = open_table(path, separator, HEADLESS)
     name = find_columns(path, table.names, given or {}, ("user",), ("user",))[0]["user"]
@@ -135,10 +137,48 @@ def split_by_user(
     scan = _with_values(table.scan(table.names), name, gone)
     some = _with_values(table.scan([name]), name, gone)
     users = table.collect(some.select(pl.col(name).unique()))[name].sort()
+    if users.is_empty():
+        raise UserError(f"{path} holds no rows: give a log with at least one.")
     drawn = np.random.default_rng([_USER_STREAM, seed]).permutation(users.len())[
         : round(fraction * users.len())
     ]
     return *_by_keys(table, scan, users.gather(np.sort(drawn)).to_frame(), [name], train, test), gone
+
+
+def repeated_rows(
+    path: Path, given: Mapping[str, str | None] | None = None, separator: str | None = None
+) -> str:
+    """A note about events with the user, item and time of an earlier row, which a split keeps; "" if none.
+
+    None are sought in a log of decisions, which may show an item twice, and in a file whose columns of users
+    and items are unknown.
+    """
+    table = open_table(path, separator, HEADLESS)
+    try:
+        columns, _ = find_columns(path, table.names, given or {}, ROLES, required=("user", "item"))
+    except UserError:
+        return ""
+    if is_log_of_decisions(columns, table.names):
+        return ""
+    columns = {role: columns[role] for role in ("user", "item", "time") if role in columns}
+    order = order_of(table, columns["time"]) if "time" in columns else None
+    parts = []
+    for start, piece in pieces(table, list(columns.values())):
+        gaps = [no_value(piece[name]) for name in columns.values()]
+        seconds = None
+        if "time" in columns:
+            seconds, bad, _, _ = times_of(piece[columns["time"]], "time", order)
+            gaps.append(bad)
+        users, items = (hashes_of(piece[columns[role]]) for role in ("user", "item"))
+        parts.append(event_hashes(start, users, items, seconds, gaps))
+    count, first = repeats(parts) if parts else (0, 0)
+    if not count:
+        return ""
+    verb, kept = ("repeats", "is") if count == 1 else ("repeat", "are")
+    return (
+        f"{number_of_rows(count)} {verb} the {', '.join(columns)} of an earlier row (the first is row "
+        f"{first + 1:,}) and {kept} kept: train with --duplicates sum or keep-first"
+    )
 
 
 def _by_keys(

@@ -11,7 +11,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from recsys_rl.data.clean import no_value
+from recsys_rl.data.clean import no_value, number_of_rows
 from recsys_rl.data.columns import COMMON, plain_name
 from recsys_rl.data.decision_checks import check_distributions
 from recsys_rl.data.decisions import DecisionLog
@@ -94,8 +94,8 @@ def _as_numbers(name: str, frame: pl.DataFrame, column: str, texts: bool) -> pl.
         gaps = no_value(series)
         if gaps.any():
             raise UserError(
-                f"{name}: column {short(which)} has no value in {int(gaps.sum()):,} rows (the first is row "
-                f"{int(gaps.arg_true()[0]) + 1}): fill them in, or leave these rows out."
+                f"{name}: column {short(which)} has no value in {number_of_rows(int(gaps.sum()))} (the "
+                f"first is row {int(gaps.arg_true()[0]) + 1}): fill them in, or leave these rows out."
             )
         with parsing(name):
             plain = series.str.strip_chars() if series.dtype == pl.String else series
@@ -172,8 +172,14 @@ def _every(name: str, joined: pl.DataFrame, log: DecisionLog, ids: Ids | None) -
         what = (
             f"no column probability.{one_line(lacking[0])}" if lacking else f"the column {one_line(more[0])}"
         )
+        hint = ""
+        if ids is not None and not lacking:
+            hint = (
+                " The log neither shows nor offers this item: if it could be shown, name it in the log's "
+                "column candidates, or give the log a column probability.ID for every item."
+            )
         raise UserError(
-            f"{name} has {what}: give one column for each of the {len(items):,} items of the log."
+            f"{name} has {what}: give one column for each of the {len(items):,} items of the log.{hint}"
         )
     columns = [joined[f"probability.{x}"] for x in items]
     lists = pl.DataFrame(columns).select(pl.concat_list(pl.all())).to_series()

@@ -55,7 +55,7 @@ def samples(
 def _steps(
     catalogue: Catalogue, signals: Sequence[Signal], sessions: Sessions, row: int, length: int
 ) -> list[Step]:
-    """The steps of one session. If a signal tells the chosen item of a slate, a step is of this item."""
+    """The steps of one session. If a signal marks the chosen item of a slate, a step is of this item."""
     choice = next((place for place, signal in enumerate(signals) if signal.chosen), None)
     steps: list[Step] = []
     under_way = ""  # title of the chosen item that has no event yet

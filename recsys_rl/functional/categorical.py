@@ -16,20 +16,36 @@ the compiled loops can't be.
 from __future__ import annotations
 
 import math
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from recsys_rl.functional.compiled import kernels
+from recsys_rl.functional.item_scores import ItemScores
 
 
 class Categorical:
     """K independent positions, each with its own distribution over A alternatives."""
 
-    def __init__(self, logits: Tensor) -> None:
-        """``logits`` (N, K, A), -inf at forbidden alternatives."""
-        self.logits = logits
+    def __init__(self, logits: Tensor | ItemScores) -> None:
+        """``logits`` (N, K, A), -inf at forbidden alternatives; or scores, which are computed when needed."""
+        self.given = logits
+
+    @cached_property
+    def logits(self) -> Tensor:
+        """(N, K, A), -inf at forbidden alternatives; of scores K = 1.
+
+        Those of scores are kept, so they have a gradient even if they are first read under ``no_grad``.
+        """
+        given = self.given
+        if isinstance(given, Tensor):
+            return given
+        if torch.is_grad_enabled() or not given.requires_grad:
+            return _logits_of(given)
+        with torch.inference_mode(False), torch.enable_grad():
+            return _logits_of(given)
 
     def draw(self, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """Draw alternatives (N, K) int64, with the log-probability (N,) of each row, without a gradient."""
@@ -59,10 +75,11 @@ class Categorical:
         """
         if index.shape != self.logits.shape[:2]:
             raise ValueError(f"index {tuple(index.shape)} doesn't fit logits {tuple(self.logits.shape)}")
-        if kernels.serving(self.logits) is None:
+        index = index.contiguous()
+        if kernels.serving(self.logits) is None or not kernels.plain_ids(index):
             log_p = self.logits.log_softmax(-1)  # (N, K, A)
             return _chosen(log_p, index).sum(-1), _entropy(log_p).sum(-1)
-        found, nats = _Evaluate.apply(self.logits, index.contiguous())  # type: ignore[no-untyped-call]
+        found, nats = _Evaluate.apply(self.logits, index)  # type: ignore[no-untyped-call]
         return found, nats
 
 
@@ -73,7 +90,8 @@ class _Evaluate(torch.autograd.Function):
     def forward(ctx: Any, logits: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
         rows, positions, width = logits.shape
         log_p, nats = logits.new_empty(rows), logits.new_empty(rows)
-        read = logits.new_empty(rows, positions, 3)  # numbers that the gradient needs, for each position
+        # Numbers that the gradient needs: sums of each position, and the exponentials.
+        read, exps = logits.new_empty(rows, positions, 3), torch.empty_like(logits)
         library, threads = kernels.library(), kernels.threads(logits)
         assert library is not None
         outside = library.evaluate(
@@ -86,22 +104,24 @@ class _Evaluate(torch.autograd.Function):
             log_p.data_ptr(),
             nats.data_ptr(),
             read.data_ptr(),
+            exps.data_ptr(),
         )
         if outside:
             raise IndexError(f"an alternative is outside 0 .. {width - 1}")
-        ctx.save_for_backward(logits, index, read)
+        ctx.save_for_backward(logits, exps, index, read)
         return log_p, nats
 
     @staticmethod
     def backward(ctx: Any, by_logprob: Tensor, by_entropy: Tensor) -> tuple[Tensor, None]:
         kernels.check_first_derivative()
-        logits, index, read = ctx.saved_tensors
+        logits, exps, index, read = ctx.saved_tensors
         by_logprob, by_entropy = by_logprob.contiguous(), by_entropy.contiguous()
         gradient = torch.empty_like(logits)
         library = kernels.library()
         assert library is not None
         library.evaluate_gradient(
             logits.data_ptr(),
+            exps.data_ptr(),
             index.data_ptr(),
             read.data_ptr(),
             by_logprob.data_ptr(),
@@ -111,6 +131,10 @@ class _Evaluate(torch.autograd.Function):
             gradient.data_ptr(),
         )
         return gradient, None
+
+
+def _logits_of(scores: ItemScores) -> Tensor:
+    return forbid_(scores.all().unsqueeze(1), None, scores.exclude)  # (N, 1, I)
 
 
 def mask_logits(logits: Tensor, mask: Tensor | None) -> Tensor:
@@ -143,7 +167,7 @@ def forbid_(logits: Tensor, mask: Tensor | None, exclude: Tensor | None) -> Tens
 def _forbid_compiled(logits: Tensor, exclude: Tensor) -> bool:
     """Write -inf at the ids ``exclude`` (N, X) in one pass; False if the compiled loops can't."""
     library = kernels.serving(logits)
-    if library is None or not (exclude.is_cpu and exclude.is_contiguous() and exclude.dtype == torch.int64):
+    if library is None or not kernels.plain_ids(exclude) or len(exclude) != len(logits):
         return False
     outside = library.forbid(
         logits.data_ptr(),

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from recsys_rl.functional.compiled import kernels
 
-ACTIVATIONS = ("none", "tanh", "relu", "elu")  # in the order of compiled/layers.h
+ACTIVATIONS = ("none", "tanh", "relu", "elu")  # in the order of compiled/dense.c
 
 # With a wide head and few rows, most time goes into reading the weights, and torch reads them faster.
 FEW, WIDE = 8, 10_000

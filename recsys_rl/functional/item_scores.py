@@ -10,16 +10,39 @@ From the gradient G (N, I) at the scores the chain rule gives::
 
 Given and learned features stand in one table here, so that a pass has one wide product with it. Autograd
 either takes two, or computes the gradient of the given features too, which is not used.
+
+``ItemScores`` are scores that are computed when they are needed: the loss of PPO (losses.py) computes them a
+few rows at a time, with their gradients.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from recsys_rl.functional.compiled import kernels
+
+
+@dataclass(frozen=True)
+class ItemScores:
+    """The scores of N users, not computed yet: the arguments of ``item_scores``."""
+
+    query: Tensor  # (N, F + T)
+    temperature: Tensor  # scalar
+    items: Tensor  # (I, F)
+    tower: Tensor  # (T, I)
+    exclude: Tensor | None = None  # (N, X) int64 with -1 padding: items that may not be shown
+
+    def all(self) -> Tensor:
+        """The scores (N, I), those of ``exclude`` as the others."""
+        return item_scores(self.query, self.temperature, self.items, self.tower)
+
+    @property
+    def requires_grad(self) -> bool:
+        return any(x.requires_grad for x in (self.query, self.temperature, self.tower))
 
 
 def item_scores(query: Tensor, temperature: Tensor, items: Tensor, tower: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from torch.nn.functional import mse_loss
 
 from recsys_rl.functional.categorical import Categorical
 from recsys_rl.functional.compiled import kernels
+from recsys_rl.functional.item_scores import ItemScores
 from recsys_rl.functional.plackett_luce import PlackettLuce
 
 
@@ -81,22 +82,38 @@ def evaluate_ppo_loss(
 
     It equals ``distribution.evaluate(places)`` and then ``ppo_loss``. With a categorical distribution
     kernels.c does both in one pass over the logits, and the gradient with them: each exponential is taken
-    once, and autograd has one node fewer.
+    once, and autograd has one node fewer. Scores that are not computed yet are computed in the same pass.
 
-    Args: (B,) each. Gradients flow from the loss to the logits and to ``value``. Returns: the loss (a
-    scalar), logprob (B,) and entropy (B,), which have no gradient. Raises as ``evaluate`` does.
+    Args: (B,) each. Gradients flow from the loss to the logits, or to what scores are computed from, and to
+    ``value``. Returns: the loss (a scalar), logprob (B,) and entropy (B,), which have no gradient. Raises as
+    ``evaluate`` does.
     """
-    targets = old_logprob, old_value, returns, advantage
+    targets, places = (old_logprob, old_value, returns, advantage), places.contiguous()
+    given = distribution.given if isinstance(distribution, Categorical) else None
+    if isinstance(given, ItemScores) and _served(given, places) and _fit((value, *targets), len(places)):
+        logprob, entropy = torch.empty_like(old_logprob), torch.empty_like(old_logprob)
+        loss: Tensor = _PPOLossOfScores.apply(  # type: ignore[no-untyped-call]
+            given.query,
+            given.temperature,
+            given.tower,
+            value,
+            given,
+            (logprob, entropy, places),
+            targets,
+            coefficients,
+        )
+        return loss, logprob, entropy
     logits = distribution.logits
     if (
         isinstance(distribution, Categorical)
         and kernels.serving(logits) is not None
+        and kernels.plain_ids(places)
         and places.shape == logits.shape[:2]
         and _fit((value, *targets), len(logits))
     ):
         logprob, entropy = torch.empty_like(old_logprob), torch.empty_like(old_logprob)
-        loss: Tensor = _PPOLoss.apply(  # type: ignore[no-untyped-call]
-            logits, logprob, entropy, value, places.contiguous(), targets, coefficients
+        loss = _PPOLoss.apply(  # type: ignore[no-untyped-call]
+            logits, logprob, entropy, value, places, targets, coefficients
         )
         return loss, logprob, entropy
     logprob, entropy = distribution.evaluate(places)
@@ -127,6 +144,7 @@ class _PPOLoss(torch.autograd.Function):
     ) -> Tensor:
         loss, work = value.new_empty(()), value.new_empty(4, len(value))
         of_logits: Tensor | None = None
+        scores = None, None, None, 0, 0, 1, None, 0, None, None  # none: the logits are given, or none at all
         first: tuple[int | None, ...] = None, None, None, len(value), 0, 0, 1
         if logits is not None and places is not None:
             of_logits = torch.empty_like(logits)
@@ -135,6 +153,7 @@ class _PPOLoss(torch.autograd.Function):
         library = kernels.library()
         assert library is not None
         outside = library.ppo_loss(
+            *scores,
             *first,
             *coefficients,
             *[x.data_ptr() for x in (*targets, value, logprob, entropy, work, loss)],
@@ -154,6 +173,81 @@ class _PPOLoss(torch.autograd.Function):
         if of_logits is None:
             return None, of_logprob, of_entropy, of_value, None, None, None
         return of_logits, None, None, of_value, None, None, None
+
+
+def _served(scores: ItemScores, places: Tensor) -> bool:
+    """True if the compiled loss can compute these scores: of B rows, with places (B, 1), and shapes that fit.
+
+    It reads the memory behind these tensors. What doesn't fit is left to torch, which refuses it.
+    """
+    query, items, tower, exclude = scores.query, scores.items, scores.tower, scores.exclude
+    if kernels.library() is None or not all(map(kernels.plain, (query, items, tower))):
+        return False
+    if exclude is not None and not (kernels.plain_ids(exclude) and len(exclude) == len(query)):
+        return False
+    fitting = query.shape[1] == items.shape[1] + len(tower) and places.shape == (len(query), 1)
+    return fitting and kernels.plain_ids(places)
+
+
+class _PPOLossOfScores(torch.autograd.Function):
+    """``evaluate_ppo_loss`` of a distribution whose ``ItemScores`` are not computed yet.
+
+    A block of scores, the loss of its rows and the gradients at query and tower are computed while the block
+    lies in the cache: all scores of a minibatch would be written to memory and read again several times.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        query: Tensor,
+        temperature: Tensor,
+        tower: Tensor,
+        value: Tensor,
+        scores: ItemScores,
+        results: tuple[Tensor, Tensor, Tensor],
+        targets: Sequence[Tensor],
+        coefficients: Coefficients,
+    ) -> Tensor:
+        """``results``: logprob and entropy, which are written, and the places (B, 1)."""
+        logprob, entropy, places = results
+        rows, size = query.shape
+        learned, width = tower.shape
+        # Of the number of rows alone, so that sums have one order for any number of threads.
+        chunk = min(128, max(16, rows // 4))
+        few = rows * width < kernels.MIN_PARALLEL
+        threads = 1 if few else min(torch.get_num_threads(), -(-rows // chunk))
+        scaled = temperature * query
+        table, across = torch.cat([scores.items.T, tower]), torch.cat([scores.items, tower.T], 1)
+        by_scaled, by_tower = torch.empty_like(query), query.new_empty(-(-rows // chunk), learned, width)
+        # Each thread's scores, and one more row for exponentials: a row of millions would overflow its stack.
+        block = query.new_empty(threads, chunk + 1, width)
+        loss, work = value.new_empty(()), value.new_empty(4, rows)
+        exclude = scores.exclude
+        library = kernels.library()
+        assert library is not None
+        outside = library.ppo_loss(
+            *[x.data_ptr() for x in (scaled, table, across)],
+            *(size, learned, chunk),
+            None if exclude is None else exclude.data_ptr(),
+            0 if exclude is None else exclude.shape[1],
+            *[x.data_ptr() for x in (by_scaled, by_tower, block, places)],
+            *(None, rows, 1, width, threads),
+            *coefficients,
+            *[x.data_ptr() for x in (*targets, value, logprob, entropy, work, loss)],
+        )
+        if outside:
+            raise IndexError(f"an alternative, or an id of exclude, is outside 0 .. {width - 1}")
+        by_temperature = (query * by_scaled).sum()
+        ctx.save_for_backward(by_scaled.mul_(temperature), by_temperature, by_tower.sum(0), work[2])
+        return loss
+
+    @staticmethod
+    def backward(ctx: Any, by_loss: Tensor) -> tuple[Tensor | None, ...]:
+        kernels.check_first_derivative()
+        gradients = ctx.saved_tensors
+        if by_loss.item() != 1:
+            gradients = [by_loss * x for x in gradients]
+        return *gradients, None, None, None, None
 
 
 def policy_gradient(logprob: Tensor, advantage: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from recsys_rl.dials import ModelConfig
 from recsys_rl.functional import categorical, dense
 from recsys_rl.functional.categorical import Categorical
+from recsys_rl.functional.item_scores import ItemScores
 from recsys_rl.functional.plackett_luce import PlackettLuce
 from recsys_rl.models.encoders import Linear, SessionSum, TwinMLP
 from recsys_rl.models.features import SplitFeatures, feature_parts
@@ -111,13 +112,17 @@ class ActorCritic(nn.Module):
             actor, critic = self.hidden(_joined(obs, varying))  # (N, H) each
             outputs, value = self.head.last(actor), self.value_head(critic).squeeze(-1)
         logits = self._score(outputs, obs, sums)  # (N, K, A)
+        if isinstance(logits, ItemScores):
+            if obs.mask is None and self.shapes.slate_size == 1:
+                return Categorical(replace(logits, exclude=obs.exclude)), value
+            logits = logits.all().unsqueeze(1)
         if obs.candidates is None:
             categorical.forbid_(logits, obs.mask, obs.exclude)
         else:
             categorical.forbid_(logits, obs.candidates >= 0, None)
         return distribution(logits, self.shapes.slate_size), value
 
-    def _score(self, outputs: Tensor, obs: Obs, sums: Tensor | None) -> Tensor:
+    def _score(self, outputs: Tensor, obs: Obs, sums: Tensor | None) -> Tensor | ItemScores:
         """Logits (N, K, A) of all items, or (N, 1, C) of candidates, from the outputs of ``head.last``."""
         candidates = None if obs.candidates is None else obs.candidates.clamp_min(0)
         if isinstance(self.head, DenseHead):
@@ -127,7 +132,7 @@ class ActorCritic(nn.Module):
         if candidates is not None:
             return self.head.among(outputs, blocks, feature_parts(self.items, candidates))
         assert isinstance(self.items, Tensor)
-        scores: Tensor = self.head(outputs, blocks, self.items)
+        scores: Tensor | ItemScores = self.head(outputs, blocks, self.items)
         return scores
 
     def propose(self, obs: Obs, greedy: bool, generator: torch.Generator) -> Obs:

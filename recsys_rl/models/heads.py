@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from recsys_rl.functional.categorical import Categorical
-from recsys_rl.functional.item_scores import item_scores
+from recsys_rl.functional.item_scores import ItemScores
 from recsys_rl.functional.plackett_luce import PlackettLuce
 from recsys_rl.models.encoders import Linear
 from recsys_rl.types import Catalogue
@@ -72,12 +72,14 @@ class TwoTowerHead(nn.Module):
         """The layer after the hidden layers: its outputs are the first input of ``forward`` and ``among``."""
         return self.query
 
-    def forward(self, query: Tensor, blocks: Sequence[Tensor], items: Tensor) -> Tensor:
-        """query (N, F_i + tower) = W h, blocks as ``user`` takes them, items (I, F_i) -> logits (N, 1, I)."""
+    def forward(self, query: Tensor, blocks: Sequence[Tensor], items: Tensor) -> ItemScores:
+        """query (N, F_i + tower) = W h, blocks as ``user`` takes them, items (I, F_i) -> N times I scores.
+
+        They are the logits, which the distribution or the loss computes.
+        """
         # The tower is made transposed: its gradient is then made in the order in which torch is fastest.
         tower = torch.addmm(self.tower.bias.unsqueeze(1), self.tower.weight.T, items.T).relu()  # (tower, I)
-        logits = item_scores(self.user(query, blocks), self.temperature, items, tower)  # (N, I)
-        return logits.unsqueeze(1)
+        return ItemScores(self.user(query, blocks), self.temperature, items, tower)
 
     def among(self, query: Tensor, blocks: Sequence[Tensor], parts: Sequence[Tensor]) -> Tensor:
         """As ``forward``, but each row scores its own C items: logits (N, 1, C).

@@ -154,12 +154,17 @@ def warnings_for(
             f"{report.mean_high:.4g}] does not hold 1: the propensities are wrong, or the log lacks actions "
             f"that the policy takes{third}."
         )
-    if unsupported > LOST:
-        found.append(
-            f"{unsupported:.0%} of the policy's choices were impossible for the logging policy, so that no "
-            "row of the log shows their rewards."
-        )
-    return found + touches(value, most)
+    return found + uncovered(unsupported) + touches(value, most)
+
+
+def uncovered(unsupported: float) -> list[str]:
+    """The warning that the log lacks the share ``unsupported`` of the policy's mass, if it is above LOST."""
+    if unsupported <= LOST:
+        return []
+    return [
+        f"{unsupported:.0%} of the policy's choices were impossible for the logging policy, so that no "
+        "row of the log shows their rewards."
+    ]
 
 
 def touches(value: float, most: float) -> list[str]:

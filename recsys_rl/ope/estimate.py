@@ -8,7 +8,16 @@ import torch
 from torch import Tensor
 
 from recsys_rl.errors import UserError
-from recsys_rl.ope.diagnostics import FEW, HEAVY, LOST, Calibration, WeightReport, touches, warnings_for
+from recsys_rl.ope.diagnostics import (
+    FEW,
+    HEAVY,
+    LOST,
+    Calibration,
+    WeightReport,
+    touches,
+    uncovered,
+    warnings_for,
+)
 from recsys_rl.ope.intervals import PROMISES, student_t
 
 
@@ -95,7 +104,10 @@ def estimated(
         raise UserError(f"{estimator} is not finite in row {row + 1}: its propensity or its reward is wrong.")
     low, high = student_t(terms, users, level)
     value = float(terms.mean())
-    found = touches(value, most) if report is None else warnings_for(report, unsupported, value, most)
+    if report is None:
+        found = uncovered(unsupported) + touches(value, most)
+    else:
+        found = warnings_for(report, unsupported, value, most)
     return Estimate(
         estimator=estimator,
         value=value,
@@ -142,7 +154,7 @@ def recommend(
 
 
 def enough(row: Estimate) -> bool:
-    """True if its weights fulfil what ``recommend`` asks of the trusted estimator's."""
+    """True if its weights fulfil the conditions of ``recommend`` for the trusted estimator."""
     of = row.weights
     if of is None or not row.covered:
         return False

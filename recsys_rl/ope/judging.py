@@ -127,7 +127,7 @@ def judgement(
             mine,
             None if name in NO_WEIGHTS else weights,
             users,
-            unsupported=0.0 if name in NO_WEIGHTS else lost,
+            unsupported=lost,
             calibration=model if name in NEEDS_MODEL else None,
             clip=clip,
             most=most,

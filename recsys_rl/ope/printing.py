@@ -6,6 +6,12 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+LEGEND = (
+    "ess: effective sample size, the number of rows logged by the policy itself that are worth as much. "
+    "weight: mean weight, 1 with right propensities. k: Pareto k, the tail of the weights; above 0.5 the "
+    "interval covers too seldom; empty if the largest weights are equal or too few."
+)
+
 
 def plain(value: Any) -> Any:
     """JSON has no NaN and no infinity: None stands for both."""
@@ -43,9 +49,11 @@ def print_result(result: Mapping[str, Any]) -> None:
         bounds = f"[{number(row['low'])}, {number(row['high'])}]"
         weights = "" if row["ess"] is None else f"{row['ess']:>9,.0f} {_weight(row['mean_weight']):>7}"
         shape = "" if row["pareto_k"] is None else f"{row['pareto_k']:>7.2f}"
-        mark = "  <- recommended" if row["recommended"] else ""
+        mark = f"  <- recommended{_checked(result, row)}" if row["recommended"] else ""
         value = f"{number(row['value']):>9}  {bounds:<20}"
         print(f"{row['policy']:<{width}}{row['estimator']:<13}{value}{weights}{shape}{mark}")
+    if any(row["ess"] is not None for row in result["rows"]):
+        print(LEGEND)
     if about["clusters"]:
         print(f"mips, offcem: {about['clusters']}")
     for part in result["not_computed"]:
@@ -64,6 +72,18 @@ def print_result(result: Mapping[str, Any]) -> None:
         print(_no_recommendation(result))
     if result["compare"] is not None:
         print(result["compare"]["text"])
+
+
+def _checked(result: Mapping[str, Any], row: Mapping[str, Any]) -> str:
+    """What is known of a recommended row of a learned model: whether its check was made, and its outcome."""
+    if row["interval"] != "model":
+        return ""
+    if not result["world_checks"]:
+        return " (a model, NOT checked on another policy)"
+    wrong = sum(check["wrong"] for check in result["world_checks"])
+    if wrong:
+        return f" (a model; {wrong} of {len(result['world_checks'])} checks FAILED)"
+    return " (a model, checked on another policy)"
 
 
 def _no_recommendation(result: Mapping[str, Any]) -> str:

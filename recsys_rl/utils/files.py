@@ -25,6 +25,13 @@ def check_writable(path: Path, option: str) -> None:
         ) from error
 
 
+def check_parquet(path: Path, option: str) -> None:
+    """``check_writable``, also for the ending .parquet: readers take any other name for a text file."""
+    if path.suffix.lower() != ".parquet":
+        raise UserError(f"{option} {path} is to be a Parquet file: end its name with .parquet.")
+    check_writable(path, option)
+
+
 def write_text(path: Path, text: str) -> None:
     """``write_bytes`` of the text in UTF-8."""
     write_bytes(path, text.encode())

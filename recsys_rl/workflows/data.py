@@ -11,11 +11,11 @@ from typing import Annotated, Literal
 from recsys_rl.data.clean import Missing, dropped
 from recsys_rl.data.describe import describe
 from recsys_rl.data.description import Description
-from recsys_rl.data.split_file import split_by_time, split_by_user
+from recsys_rl.data.split_file import repeated_rows, split_by_time, split_by_user
 from recsys_rl.dials import Seed
 from recsys_rl.errors import UserError
 from recsys_rl.schema import Range, check_fields
-from recsys_rl.utils.files import check_writable, write_text
+from recsys_rl.utils.files import check_parquet, check_writable, write_text
 
 
 @dataclass(frozen=True)
@@ -100,12 +100,12 @@ def describe_file(options: DescribeConfig) -> Description:
 
 
 def split_file(options: SplitConfig) -> None:
-    """Write both files and print the number of rows of each. Raises UserError."""
+    """Write both files and print the number of rows of each, and of repeated ones. Raises UserError."""
     train, test = Path(options.train), Path(options.test)
     if len({path.resolve() for path in (train, test, Path(options.file))}) < 3:
         raise UserError(f"{train}, {test} and {options.file} must be three files: give other names.")
     for path, option in ((train, "--train"), (test, "--test")):
-        check_writable(path, option)
+        check_parquet(path, option)
     files = (Path(options.file), train, test)
     names, separator, missing = options.names(), options.separator, options.missing
     if options.by == "time":
@@ -114,3 +114,6 @@ def split_file(options: SplitConfig) -> None:
         rows = split_by_user(*files, options.fraction, options.seed, names, separator, missing)
     note = f"; {dropped({options.by: rows[2]}, rows[2])}" if rows[2] else ""
     print(f"{train}: {rows[0]:,} rows; {test}: {rows[1]:,} rows{note}")
+    repeated = repeated_rows(files[0], names, separator)
+    if repeated:
+        print(repeated)

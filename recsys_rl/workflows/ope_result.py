@@ -76,7 +76,7 @@ def result_of(bench: Bench) -> dict[str, Any]:
         "rows": [{name: plain(value) for name, value in row.items()} for row in rows],
         "not_computed": _not_computed(bench),
         "propensities": None if bench.fitted is None else bench.fitted.row(),
-        "world_checks": [dataclasses.asdict(x) | {"text": x.sentence} for x in checks],
+        "world_checks": [dataclasses.asdict(x) | {"wrong": x.wrong, "text": x.sentence} for x in checks],
         "compare": None
         if found is None
         else {name: plain(x) for name, x in dataclasses.asdict(found).items()} | {"text": found.sentence},

@@ -14,7 +14,7 @@ from recsys_rl.data.clean import Missing
 from recsys_rl.errors import UserError
 from recsys_rl.lookup import DEFAULT_ALGO
 from recsys_rl.schema import Count, Range, check_fields
-from recsys_rl.utils.files import check_writable, write_bytes
+from recsys_rl.utils.files import check_parquet, write_bytes
 from recsys_rl.workflows.id_files import parse_id, read_ids
 from recsys_rl.workflows.latest import print_latest
 from recsys_rl.workflows.recommender import HOURS, Recommendation, Recommender, load
@@ -66,7 +66,7 @@ def recommend(options: RecommendConfig) -> None:
     if options.missing == "drop" and not {options.users, options.allow, options.block} - {None, "all"}:
         raise UserError("--missing is for the ids in files (--users, --allow, --block): leave it out.")
     if options.out is not None:
-        check_writable(Path(options.out), "--out")
+        check_parquet(Path(options.out), "--out")
     recommender = load(options.checkpoint, options.env)
     print_latest(options.checkpoint, recommender.checkpoint)
     if options.algo is not None:

@@ -134,9 +134,10 @@ class Recommender:
             block: ids of items that may not be shown.
             hour: of the week, 0 .. 168 from Monday at midnight, if the policy sees it; None for now.
 
-        Raises UserError for unknown users and items, if fewer than ``k`` items are left, and for an hour on a
-        platform whose policies do not see it.
+        Raises UserError for unknown users and items, if fewer than ``k`` items are left, for an hour on a
+        platform whose policies do not see it, and for a policy of a platform without items.
         """
+        self._check_catalogue()
         if (user is None) == (not likes):
             raise UserError("A recommendation needs either a user or likes: give one of them.")
         profile = self.profile_of(likes) if user is None else self._profiles([user])
@@ -159,6 +160,7 @@ class Recommender:
 
         Raises the errors of ``recommend`` before the first list; one names all unknown users.
         """
+        self._check_catalogue()
         self._check_users(users)
         k = self.default_k if k is None else k
         mask, hour = self.mask(k, allow, block), self.hour(hour)
@@ -166,6 +168,13 @@ class Recommender:
             profiles = self._profiles(users[start : start + BLOCK])
             obs = self._among(self._request(profiles, [], mask, hour), allow)
             yield from self._best(obs, k)
+
+    def _check_catalogue(self) -> None:
+        if self.checkpoint.world.is_empty:
+            raise UserError(
+                f"This policy of {self.checkpoint.config.env} has no catalogue of items to recommend from: "
+                "give observations to act in place of users."
+            )
 
     @property
     def default_k(self) -> int:

@@ -26,7 +26,7 @@ from recsys_rl.lookup import DEFAULT_ALGO, platform_of
 from recsys_rl.protocols import SEERS, Behaviour
 from recsys_rl.schema import Count, Range, check_fields
 from recsys_rl.types import Population, UserError
-from recsys_rl.utils.files import check_writable
+from recsys_rl.utils.files import check_parquet
 from recsys_rl.utils.logger import SECONDS_BETWEEN_LINES, progress_bar
 from recsys_rl.utils.seeding import generators
 from recsys_rl.workflows.latest import print_latest
@@ -83,7 +83,7 @@ def record(options: RecordConfig) -> Path:
     if options.out is None:
         raise UserError("The file to write is missing: give --out FILE.parquet.")
     path = Path(options.out)
-    check_writable(path, "--out")
+    check_parquet(path, "--out")
     if options.threads:
         torch.set_num_threads(options.threads)
     checkpoint = load(options.checkpoint, options.env)

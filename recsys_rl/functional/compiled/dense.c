@@ -6,10 +6,65 @@
  *
  * Each sum is taken in a fixed order, so that the result doesn't depend on the number of threads.
  */
-#include "layers.h"
+#include "products.h"
 
 #define COLUMNS 32             /* a task's part of the result, and with it the least that a thread gets */
 #define MIN_PRODUCTS (1 << 19) /* multiplications; fewer are done before a second thread is awake */
+
+/* The activations, in the order of dense.ACTIVATIONS. */
+enum { NONE, TANH, RELU, ELU };
+
+/* x <- f(x + bias) for a block of a matrix whose rows are `row` floats apart */
+VECTORISED static void activate(int activation, float *x, int64_t row, int64_t height, int64_t width,
+                                const float *bias) {
+    float floor = activation == RELU ? 0.0f : -INFINITY;
+    for (int64_t i = 0; i < height; i++, x += row) {
+        if (activation == TANH) {
+#pragma omp simd
+            for (int64_t j = 0; j < width; j++) {
+                float z = x[j] + bias[j], e = exp_of_negative(-2.0f * __builtin_fabsf(z));
+                x[j] = __builtin_copysignf((1.0f - e) / (1.0f + e), z);
+            }
+        } else if (activation == ELU) {
+#pragma omp simd
+            for (int64_t j = 0; j < width; j++) {
+                float z = x[j] + bias[j];
+                x[j] = z > 0.0f ? z : exp_of_negative(z > 0.0f ? 0.0f : z) - 1.0f;
+            }
+        } else {
+#pragma omp simd
+            for (int64_t j = 0; j < width; j++) {
+                float z = x[j] + bias[j];
+                x[j] = z < floor ? floor : z;
+            }
+        }
+    }
+}
+
+/* d <- d f'(z) for such a block, from x = f(z) */
+VECTORISED static void times_slope(int activation, float *d, const float *x, int64_t row, int64_t height,
+                                   int64_t width) {
+    for (int64_t i = 0; i < height; i++, d += row, x += row) {
+        if (activation == TANH) {
+#pragma omp simd
+            for (int64_t j = 0; j < width; j++) d[j] *= 1.0f - x[j] * x[j];
+        } else if (activation == RELU) {
+#pragma omp simd
+            for (int64_t j = 0; j < width; j++) d[j] *= x[j] > 0.0f ? 1.0f : 0.0f;
+        } else if (activation == ELU) {
+#pragma omp simd
+            for (int64_t j = 0; j < width; j++) d[j] *= x[j] > 0.0f ? 1.0f : x[j] + 1.0f;
+        }
+    }
+}
+
+/* The sum of such a block's rows */
+VECTORISED static void sum_rows(const float *x, int64_t row, int64_t height, int64_t width, float *sum) {
+    for (int64_t j = 0; j < width; j++) sum[j] = 0.0f;
+    for (int64_t i = 0; i < height; i++)
+#pragma omp simd
+        for (int64_t j = 0; j < width; j++) sum[j] += x[i * row + j];
+}
 
 /* ---- one layer. Twins, the actor's layer and the critic's, stand side by side in weight, bias and result.
  */

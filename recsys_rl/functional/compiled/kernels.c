@@ -9,7 +9,7 @@
  */
 #include <string.h>
 
-#include "kernels.h"
+#include "products.h"
 
 #define BLOCK 64 /* numbers summed together in single precision */
 #define PARTS 64 /* of the weights, and at most so many threads take them */
@@ -71,45 +71,31 @@ int forbid(float *logits, const int64_t *ids, int64_t rows, int64_t number, int6
 
 /* ---- categorical.evaluate: log-probability and entropy of rows of positions, and the gradient of both */
 
-typedef struct {
-    float top, log_total, entropy;
-} Row;
+typedef struct { float top, log_total, entropy; } Row;
 
-/* The sums of a row; `exps`, where `keep`, gets the terms exp(z_j - top). */
-INLINE Row sums_of_row(const float *z, int64_t width, int keep, float *exps) {
+/* The sums of a row; `exps` gets the terms exp(z_j - top). */
+VECTORISED static Row read_row(const float *z, int64_t width, float *exps) {
     float top = largest(z, width), total = 0.0f, weighted = 0.0f;
 #pragma omp simd reduction(+ : total, weighted)
     for (int64_t j = 0; j < width; j++) {
         float x = z[j] - top, e = exp_of_negative(x);
         total += e;
         weighted += e == 0.0f ? 0.0f : e * x; /* 0 and not 0 * -inf */
-        if (keep) exps[j] = e;
+        exps[j] = e;
     }
     return (Row){top, logf(total), logf(total) - weighted / total};
 }
 
-VECTORISED static Row read_row(const float *z, int64_t width, float *exps) {
-    return exps ? sums_of_row(z, width, 1, exps) : sums_of_row(z, width, 0, exps);
-}
-
-/* gradient_j = -p_j (weight + bonus (log p_j + H)). It holds the terms of read_row where they are `known`. */
-INLINE void gradient_of_row(const float *z, int64_t width, float scale, float weight, float bonus, float top,
-                            int known, float *gradient) {
+/* gradient_j = -p_j (weight + bonus (log p_j + H)), and `weight` more at the alternative that was taken, with
+ * log p_j = z_j - top - log_total. `gradient` may be `z` or `exps`. */
+VECTORISED static void write_row(const float *z, const float *exps, int64_t width, int64_t taken,
+                                 float weight, float bonus, Row row, float *gradient) {
+    float scale = expf(-row.log_total), all = weight + bonus * (row.entropy - row.log_total);
 #pragma omp simd
     for (int64_t j = 0; j < width; j++) {
-        float x = z[j] - top, p = (known ? gradient[j] : exp_of_negative(x)) * scale;
-        gradient[j] = p == 0.0f ? 0.0f : -p * (bonus * x + weight);
+        float p = exps[j] * scale;
+        gradient[j] = p == 0.0f ? 0.0f : -p * (bonus * (z[j] - row.top) + all);
     }
-}
-
-/* With log p_j = z_j - top - log_total; at the alternative that was taken it is `weight` more. */
-VECTORISED static void write_row(const float *z, int64_t width, int64_t taken, float weight, float bonus,
-                                 Row row, int known, float *gradient) {
-    float scale = expf(-row.log_total), all = weight + bonus * (row.entropy - row.log_total);
-    if (known)
-        gradient_of_row(z, width, scale, all, bonus, row.top, 1, gradient);
-    else
-        gradient_of_row(z, width, scale, all, bonus, row.top, 0, gradient);
     gradient[taken] += weight;
 }
 
@@ -119,78 +105,106 @@ static int evaluate_row(const float *logits, const int64_t *items, int64_t posit
     *logprob = *entropy = 0.0f;
     if (!all_within(items, positions, width)) return 1;
     for (int64_t k = 0; k < positions; k++, logits += width) {
-        read[k] = read_row(logits, width, exps ? exps + k * width : 0);
+        read[k] = read_row(logits, width, exps + k * width);
         *logprob += logits[items[k]] - read[k].top - read[k].log_total;
         *entropy += read[k].entropy;
     }
     return 0;
 }
 
-static void write_rows(const float *logits, const int64_t *items, int64_t positions, int64_t width,
-                       const Row *read, float by_logprob, float by_entropy, int known, float *gradient) {
+static void write_rows(const float *logits, const float *exps, const int64_t *items, int64_t positions,
+                       int64_t width, const Row *read, float by_logprob, float by_entropy, float *gradient) {
     if (by_logprob == 0.0f && by_entropy == 0.0f) /* a clipped sample moves nothing */
         memset(gradient, 0, positions * width * sizeof *gradient);
     else
         for (int64_t k = 0; k < positions; k++)
-            write_row(logits + k * width, width, items[k], by_logprob, by_entropy, read[k], known,
+            write_row(logits + k * width, exps + k * width, width, items[k], by_logprob, by_entropy, read[k],
                       gradient + k * width);
 }
 
-/* `read` (rows, positions) is what the gradient needs again. */
+/* `read` (rows, positions) and `exps` (rows, positions, width) are what the gradient needs again. */
 int evaluate(const float *logits, const int64_t *items, int64_t rows, int64_t positions, int64_t width,
-             int threads, float *logprob, float *entropy, Row *read) {
+             int threads, float *logprob, float *entropy, Row *read, float *exps) {
     int outside = 0;
 #pragma omp parallel for num_threads(threads) if (threads > 1) reduction(| : outside)
     for (int64_t i = 0; i < rows; i++)
         outside |= evaluate_row(logits + i * positions * width, items + i * positions, positions, width,
-                                logprob + i, entropy + i, read + i * positions, 0);
+                                logprob + i, entropy + i, read + i * positions, exps + i * positions * width);
     return outside;
 }
 
 /* From the derivatives of a loss by each row's log-probability and entropy. */
-void evaluate_gradient(const float *logits, const int64_t *items, const Row *read, const float *by_logprob,
-                       const float *by_entropy, int64_t rows, int64_t positions, int64_t width, int threads,
-                       float *gradient) {
+void evaluate_gradient(const float *logits, const float *exps, const int64_t *items, const Row *read,
+                       const float *by_logprob, const float *by_entropy, int64_t rows, int64_t positions,
+                       int64_t width, int threads, float *gradient) {
 #pragma omp parallel for num_threads(threads) if (threads > 1)
-    for (int64_t i = 0; i < rows; i++)
-        write_rows(logits + i * positions * width, items + i * positions, positions, width,
-                   read + i * positions, by_logprob[i], by_entropy[i], 0, gradient + i * positions * width);
+    for (int64_t i = 0; i < rows; i++) {
+        int64_t place = i * positions, at = place * width;
+        write_rows(logits + at, exps + at, items + place, positions, width, read + place, by_logprob[i],
+                   by_entropy[i], gradient + at);
+    }
 }
 
 /* ---- losses.ppo_loss, and its derivatives by log-probability, entropy and value: the first rows of `work`
  * (4, rows); its last has each row's part of the loss. With positions > 0 a row is evaluated first, and then
- * the derivatives by its logits are taken, while it lies in the cache. NaN stays. */
+ * the derivatives by its logits are taken, while it lies in the cache. NaN stays.
+ *
+ * With a `query` (rows, inputs) the logits of a `chunk` of rows are its product with `table` (inputs, width),
+ * -inf at `exclude` (rows, number). They, and then their derivatives, lie in `logits` (threads, chunk + 1,
+ * width); the row more of each thread holds exponentials. From these follow the derivatives by the query,
+ * with the table `across` (width, inputs), and each chunk's part (learned, width) of those by the table's last
+ * rows. */
 
 INLINE float clamp(float x, float low, float high) { return !(x >= low) ? low : !(x <= high) ? high : x; }
 
-int ppo_loss(const float *logits, const int64_t *items, float *by_logits, int64_t rows, int64_t positions,
+int ppo_loss(const float *query, const float *table, const float *across, int64_t inputs, int64_t learned,
+             int64_t chunk, const int64_t *exclude, int64_t number, float *by_query, float *by_table,
+             float *logits, const int64_t *items, float *by_logits, int64_t rows, int64_t positions,
              int64_t width, int threads, float clip_eps, float ent_coef, float vf_coef, int clip_vloss,
              const float *old_logprob, const float *old_value, const float *returns, const float *advantage,
              const float *value, float *logprob, float *entropy, float *work, float *loss) {
     int outside = 0;
+    int64_t chunks = parts(rows, chunk), row = positions * width;
     double sum = 0.0, share = 1.0 / rows;
 #pragma omp parallel for num_threads(threads) if (threads > 1) reduction(| : outside)
-    for (int64_t i = 0; i < rows; i++) {
-        const float *z = logits + i * positions * width;
-        float *by_z = by_logits + i * positions * width;
-        const int64_t *taken = items + i * positions;
-        Row read[positions + 1];
-        if (positions && evaluate_row(z, taken, positions, width, logprob + i, entropy + i, read, by_z)) {
-            outside = 1;
-            continue;
+    for (int64_t task = 0; task < threads; task++) {
+        for (int64_t c = chunks * task / threads; c < chunks * (task + 1) / threads; c++) {
+            int64_t start = c * chunk, height = least(chunk, rows - start);
+            float *block = logits + (query ? task * (chunk + 1) : start) * row;
+            Matrix of_query = {query + start * inputs, inputs, 1}, of_block = {block, width, 1};
+            Matrix to_logits = {table, width, 1}, to_query = {across, inputs, 1};
+            Matrix of_learned = {of_query.at + inputs - learned, 1, inputs};
+            if (query) {
+                product(height, width, inputs, of_query, to_logits, block, width);
+                outside |= forbid(block, exclude + start * number, height, number, 1, width);
+            }
+            for (int64_t i = start; i < start + height; i++) {
+                float *z = block + (i - start) * row, *by_z = query ? z : by_logits + i * row;
+                float *e = query ? block + chunk * row : by_z;
+                const int64_t *taken = items + i * positions;
+                Row read[positions + 1];
+                if (positions && evaluate_row(z, taken, positions, width, logprob + i, entropy + i, read, e)) {
+                    outside = 1;
+                    continue;
+                }
+                float ratio = expf(logprob[i] - old_logprob[i]), minus = -advantage[i];
+                float free = ratio * minus, clipped = clamp(ratio, 1 - clip_eps, 1 + clip_eps) * minus;
+                float error = value[i] - returns[i], far = error, old = old_value[i];
+                if (clip_vloss) far = clamp(value[i], old - clip_eps, old + clip_eps) - returns[i];
+                int kept = !(free < clipped), near = !(error * error < far * far) && far == far;
+                float square = near ? error * error : far * far;
+                work[i] = kept ? share * free : 0.0f; /* d ratio / d logprob = ratio */
+                work[rows + i] = -share * ent_coef;
+                work[2 * rows + i] = near ? share * vf_coef * error : 0.0f;
+                work[3 * rows + i] = (kept ? free : clipped) - ent_coef * entropy[i] + 0.5f * vf_coef * square;
+                if (positions)
+                    write_rows(z, e, taken, positions, width, read, work[i], work[rows + i], by_z);
+            }
+            if (query) {
+                product(height, inputs, width, of_block, to_query, by_query + start * inputs, inputs);
+                product(learned, width, height, of_learned, of_block, by_table + c * learned * width, width);
+            }
         }
-        float ratio = expf(logprob[i] - old_logprob[i]), minus = -advantage[i];
-        float free = ratio * minus, clipped = clamp(ratio, 1 - clip_eps, 1 + clip_eps) * minus;
-        float error = value[i] - returns[i], far = error;
-        if (clip_vloss)
-            far = clamp(value[i], old_value[i] - clip_eps, old_value[i] + clip_eps) - returns[i];
-        int kept = !(free < clipped), near = !(error * error < far * far) && far == far;
-        work[i] = kept ? share * free : 0.0f; /* d ratio / d logprob = ratio */
-        work[rows + i] = -share * ent_coef;
-        work[2 * rows + i] = near ? share * vf_coef * error : 0.0f;
-        work[3 * rows + i] = (kept ? free : clipped) - ent_coef * entropy[i] +
-                             0.5f * vf_coef * (near ? error * error : far * far);
-        if (positions) write_rows(z, taken, positions, width, read, work[i], work[rows + i], 1, by_z);
     }
     for (int64_t i = 0; i < rows; i++) sum += work[3 * rows + i]; /* in this order, whatever the threads */
     *loss = share * sum;

@@ -42,11 +42,11 @@ def load(file: Path) -> ctypes.CDLL:
     f = ctypes.c_float
     loaded.sample.argtypes = [p, p, n, n, i, p, p]
     loaded.forbid.argtypes = [p, p, n, n, n, n]
-    loaded.evaluate.argtypes = [p, p, n, n, n, i, p, p, p]
-    loaded.evaluate_gradient.argtypes = [p, p, p, p, p, n, n, n, i, p]
+    loaded.evaluate.argtypes = [p, p, n, n, n, i, p, p, p, p]
+    loaded.evaluate_gradient.argtypes = [p, p, p, p, p, p, n, n, n, i, p]
     loaded.dense_forward.argtypes = [p, p, n, i, p, n, i, p, p, p]
     loaded.dense_backward.argtypes = [p, p, n, i, p, n, i, p, p, p, p, p]
-    loaded.ppo_loss.argtypes = [p, p, p, n, n, n, i, f, f, f, i, p, p, p, p, p, p, p, p, p]
+    loaded.ppo_loss.argtypes = [p, p, p, n, n, n, p, n, p, p, p, p, p, n, n, n, i, f, f, f, i, *[p] * 9]
     loaded.adam.argtypes = [p, p, p, p, p, n, f, f, f, f, f, f, i]
     loaded.dot_rows.argtypes = [p, p, p, n, n, n, n, i, p]
     loaded.add_rows.argtypes = [p, p, p, p, n, n, n, n, f, i, p]
@@ -71,6 +71,11 @@ def serving(tensor: Tensor) -> ctypes.CDLL | None:
 def plain(tensor: Tensor) -> bool:
     """True if the tensor is contiguous float32 in the CPU's memory."""
     return tensor.dtype == torch.float32 and tensor.is_cpu and tensor.is_contiguous()
+
+
+def plain_ids(tensor: Tensor) -> bool:
+    """True if the tensor is contiguous int64 in the CPU's memory."""
+    return tensor.dtype == torch.int64 and tensor.is_cpu and tensor.is_contiguous()
 
 
 def threads(tensor: Tensor) -> int:

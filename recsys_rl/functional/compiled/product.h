@@ -1,4 +1,4 @@
-/* The product of two matrices for one kind of processor: layers.h includes this once for each.
+/* The product of two matrices for one kind of processor: products.h includes this once for each.
  *
  * Needs PRODUCT (the function's name), TARGET (its attribute), LANES (floats in a vector), and the tile of
  * the result that is held in registers while its sums are taken: TALL rows by PANEL columns.

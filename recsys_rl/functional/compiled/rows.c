@@ -50,9 +50,8 @@ int add_rows(const float *x, const float *table, const int64_t *items, const uin
 
 int beside_rows(const float *x, const float *table, const int64_t *items, int64_t rows, int64_t size,
                 int64_t table_rows, int threads, float *result) {
-    int found = 0;
-    for (int64_t i = 0; i < rows; i++) found |= items[i] < -1 || items[i] >= table_rows;
-    if (found) return 1;
+    for (int64_t i = 0; i < rows; i++)
+        if (items[i] < -1 || items[i] >= table_rows) return 1;
 #pragma omp parallel for num_threads(threads) if (threads > 1)
     for (int64_t i = 0; i < rows; i++) {
         float *row = result + 2 * i * size;
@@ -68,8 +67,7 @@ int beside_rows(const float *x, const float *table, const int64_t *items, int64_
 int put_rows(const char *old, const int64_t *places, const char *fresh, int64_t rows, int64_t number,
              int64_t bytes, int threads, char *result) {
     if (!all_within(places, number, rows)) return 1;
-    int64_t all = rows * bytes, part = all / threads + 1;
-    if (part < LEAST_BYTES) part = LEAST_BYTES;
+    int64_t all = rows * bytes, part = most(all / threads + 1, LEAST_BYTES);
 #pragma omp parallel for num_threads(threads) if (threads > 1)
     for (int64_t start = 0; start < all; start += part)
         memcpy(result + start, old + start, least(part, all - start));
@@ -82,12 +80,9 @@ void push_rows(const char *old, const char *fresh, const uint8_t *kept, int64_t 
     int64_t row = length * bytes;
 #pragma omp parallel for num_threads(threads) if (threads > 1)
     for (int64_t i = 0; i < rows; i++) {
-        if (kept[i]) {
-            memcpy(result + i * row, old + i * row, row);
-        } else {
-            memcpy(result + i * row, old + i * row + bytes, row - bytes);
-            memcpy(result + (i + 1) * row - bytes, fresh + i * bytes, bytes);
-        }
+        int64_t moved = kept[i] ? 0 : bytes;
+        memcpy(result + i * row, old + i * row + moved, row - moved);
+        memcpy(result + (i + 1) * row - moved, fresh + i * bytes, moved);
     }
 }
 
@@ -98,8 +93,8 @@ VECTORISED static int holds(const int64_t *ids, int64_t length, int64_t id) {
     return found;
 }
 
-void rows_hold(const int64_t *ids, const int64_t *sought, int64_t rows, int64_t length, int64_t number, int threads,
-               uint8_t *result) {
+void rows_hold(const int64_t *ids, const int64_t *sought, int64_t rows, int64_t length, int64_t number,
+               int threads, uint8_t *result) {
 #pragma omp parallel for num_threads(threads) if (threads > 1)
     for (int64_t i = 0; i < rows; i++)
         for (int64_t k = 0; k < number; k++)
