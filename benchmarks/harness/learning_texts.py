@@ -41,7 +41,6 @@ WORDS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "
 
 OTHER_LABELS = {
     "short-video": {"planner": "planner (simulates 10 of 200 steps, then extrapolates)"},
-    "long-video": {"planner": "planner (simulates 20 of 40 steps, then extrapolates)"},
 }
 """Rows of a task with another name than in LABELS."""
 EFFECTS = {
