@@ -14,6 +14,7 @@ from recsys_rl.checkpoint import load
 from recsys_rl.cli import main
 from recsys_rl.data.catalogue import about_likes
 from recsys_rl.data.decision_writer import KEY
+from recsys_rl.data.describe import describe
 from recsys_rl.data.items import encoded
 from recsys_rl.data.log import read_log
 from recsys_rl.types import UserError
@@ -97,6 +98,13 @@ def test_ambiguous_and_missing_columns_are_refused_together(tmp_path: Path) -> N
 def test_headless_file_with_too_many_columns_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="has 5 columns and no header"):
         read_log(write(tmp_path, "log.csv", "1,2,3,4,5\n"))
+
+
+def test_headless_file_is_read_by_the_order_of_its_columns_and_a_note_names_them(tmp_path: Path) -> None:
+    path = write(tmp_path, "log.tsv", "7\t3\t5\t1700000000\n8\t3\t4\t1700000001\n")
+    words = "without a header, so its columns are taken as user, item, rating, timestamp"
+    assert words in read_log(path).source
+    assert f"the file is {words}" in list(describe(path).lines())
 
 
 @pytest.mark.parametrize(

@@ -77,7 +77,7 @@ def describe(
     if survey.rows == 0:
         raise UserError(f"{path} holds no rows: give a log with at least one.")
     others = [x for x in table.names if x not in columns.values() and not (decisions and has_meaning(x))]
-    return dataclasses.replace(survey.finish(table), others=tuple(others))
+    return dataclasses.replace(survey.finish(table), others=tuple(others), note=table.note)
 
 
 def pieces(table: TableFile, columns: Sequence[str]) -> Iterator[tuple[int, pl.DataFrame]]:

@@ -74,6 +74,7 @@ class Description:
     slate_size: int = 1
     problems: tuple[Problem, ...] = ()
     others: tuple[str, ...] = ()  # columns without a role
+    note: str = ""  # how the file was read: without a header, in another encoding
 
     @property
     def density(self) -> float | None:
@@ -83,6 +84,8 @@ class Description:
     def lines(self) -> Iterator[str]:
         """The description for people."""
         yield "columns: " + ", ".join(f"{role} = {name}" for role, name in self.columns.items())
+        if self.note:
+            yield f"the file is {self.note}"
         if self.others:
             yield f"columns without a known role: {listed(self.others)}"
         lacking = [role for role in ("user", "item") if role not in self.columns]

@@ -167,6 +167,8 @@ def open_table(path: str | Path, separator: str | None = None, headless: Sequenc
             )
         fields = list(headless[: len(fields)])
         raw = between.join(fields).encode() + b"\n" + raw
+        taken = f"without a header, so its columns are taken as {', '.join(fields)}"
+        note = f"{note}; {taken}" if note else taken
     return TableFile(path, tuple(_TYPED.sub("", field) for field in fields), raw, between, quoted, note)
 
 
