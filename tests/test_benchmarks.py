@@ -73,8 +73,10 @@ def test_smoke_of_planner(tmp_path: Path) -> None:
     assert first["search"] == "as it is" and "gain" not in first
     assert len(wider) == 3 and all(row["gain_low"] <= row["gain"] <= row["gain_high"] for row in wider)
     assert all(row["gain"] >= -0.02 for row in wider)
-    done = run_without_peers("planner", tmp_path, "--smoke", "--env", "long-video", "--only", "0", "4")
+    done = run_without_peers("planner", tmp_path, "--smoke", "--env", "long-video", "--only", "0", "3")
     assert done.returncode == 0 and "twice the futures" in done.stdout, done.stderr
+    done = run_without_peers("planner", tmp_path, "--smoke", "--env", "long-video", "--only", "0", "4")
+    assert done.returncode == 2 and "--only has places 0 to 3 here" in done.stderr, done.stderr
 
 
 def test_smoke_of_learning(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

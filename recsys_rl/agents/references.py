@@ -24,8 +24,7 @@ WEARINESS_PRICES = (0.0, 0.5, 1.0, 2.0)
 FIRST_ITEMS = 3
 """First items that the planner tries with each base policy."""
 LOOKAHEAD = 40
-"""Most steps that the planner simulates, a session of `long-video`; beyond them it extrapolates
-(``rest_of_session``)."""
+"""Most steps that the planner simulates; beyond them it extrapolates (``rest_of_session``)."""
 PLANNER_ITEMS = 20_000
 """Largest catalogue of the planner. It scores all items hundreds of times a step; many more items would
 take days."""
