@@ -39,6 +39,7 @@ from torch import Tensor
 from benchmarks.harness import tables
 from benchmarks.harness.turns import Row
 from recsys_rl.config import Config, from_dict
+from recsys_rl.data.tensor_cache import read_tensors, write_tensors
 from recsys_rl.env.short_video import PLATFORM, Facts, ShortVideo, ShortVideoState
 from recsys_rl.errors import UserError
 from recsys_rl.experience.rollout import play
@@ -236,12 +237,11 @@ def weights_of(update: Update) -> dict[str, Tensor]:
 
 def first_weights(args: Any, seed: int) -> dict[str, Tensor]:
     """The network's weights after the first training, from the folder ``args.keep`` if it has them."""
-    file = args.keep / f"first-{seed}.pt"
-    if file.is_file():
-        kept: dict[str, Tensor] = torch.load(file, weights_only=True)
-        return kept
-    weights = weights_of(trained(settings(args, "sums", seed, first=True)))
-    torch.save(weights, file)
+    file = args.keep / f"first-{seed}.safetensors"
+    weights = read_tensors(file)
+    if weights is None:
+        weights = weights_of(trained(settings(args, "sums", seed, first=True)))
+        write_tensors(file, weights)
     return weights
 
 

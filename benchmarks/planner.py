@@ -40,17 +40,8 @@ def doubled(prices: tuple[float, ...]) -> tuple[float, ...]:
 
 def searches(user_model: UserModel, length: int) -> dict[str, dict[str, Any]]:
     """By name: the constants of references.py to replace, for the search in sessions of ``length`` steps."""
-    if length <= references.LONG_SESSION:
-        assert length <= references.LOOKAHEAD  # the horizon is the whole session
-    if isinstance(user_model, UncertainUsers):
-        patience, weariness = references.UNCERTAIN_PRICES
-        return {
-            "as it is": {},
-            "twice the prices of patience": {"UNCERTAIN_PRICES": (doubled(patience), weariness)},
-            "twice the prices of weariness": {"UNCERTAIN_PRICES": (patience, doubled(weariness))},
-            "twice the futures": {"FUTURES": 2 * references.FUTURES},
-        }
-    if length > references.LONG_SESSION:
+    uncertain = isinstance(user_model, UncertainUsers)
+    if length > references.LONG_SESSION and not uncertain:
         patience, weariness = references.LONG_PRICES
         return {
             "as it is": {},
@@ -58,6 +49,15 @@ def searches(user_model: UserModel, length: int) -> dict[str, dict[str, Any]]:
             "twice the prices of patience": {"LONG_PRICES": (doubled(patience), weariness)},
             "twice the prices of weariness": {"LONG_PRICES": (patience, doubled(weariness))},
             "twice the steps": {"LONG_LOOKAHEAD": 2 * references.LONG_LOOKAHEAD},
+        }
+    assert length <= references.LOOKAHEAD  # the horizon is the whole session
+    if uncertain:
+        patience, weariness = references.UNCERTAIN_PRICES
+        return {
+            "as it is": {},
+            "twice the prices of patience": {"UNCERTAIN_PRICES": (doubled(patience), weariness)},
+            "twice the prices of weariness": {"UNCERTAIN_PRICES": (patience, doubled(weariness))},
+            "twice the futures": {"FUTURES": 2 * references.FUTURES},
         }
     return {
         "as it is": {},

@@ -114,7 +114,7 @@ def test_settings_of_the_platform_are_names_and_numbers() -> None:
 def test_smoke_reads_what_a_folder_keeps(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "first-0.pt").touch()  # not read, as no run is trained
+    (tmp_path / "first-0.safetensors").touch()  # not read, as no run is trained
     for place, name in enumerate(mood.RUNS):
         (tmp_path / f"{name}-0.json").write_text(f"[{place}, {place + 2}]")
     monkeypatch.setattr("sys.argv", ["mood", "--smoke", "--threads", "1", "--keep", str(tmp_path)])

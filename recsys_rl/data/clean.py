@@ -38,8 +38,10 @@ class Problems:
 
     def gaps(self, name: str, count: int, first_row: int) -> None:
         """Add the rows without a value in the column ``name``."""
-        text = f"column {name!r} has no value in {number_of_rows(count)} (the first is row {first_row})"
-        self.add(text, "fill the gaps, or give --missing drop to leave such rows out")
+        self.add(
+            without_value(repr(name), count, first_row),
+            "fill the gaps, or give --missing drop to leave such rows out",
+        )
 
     def bad_values(self, name: str, values: pl.Series, rows: pl.Series, bad: pl.Series, rule: str) -> None:
         """Add the values with a true ``bad`` (null counts as true)."""
@@ -64,6 +66,11 @@ class Problems:
 def number_of_rows(count: int) -> str:
     """`1 row`, `2 rows`."""
     return f"{count:,} {'row' if count == 1 else 'rows'}"
+
+
+def without_value(column: str, count: int, first_row: int) -> str:
+    """`column 'user' has no value in 2 rows (the first is row 5)`, with ``column`` as it is printed."""
+    return f"column {column} has no value in {number_of_rows(count)} (the first is row {first_row})"
 
 
 def dropped(lacking: Mapping[str, int], total: int) -> str:

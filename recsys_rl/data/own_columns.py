@@ -9,7 +9,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from recsys_rl.data.clean import floats, no_value, number_of_rows
+from recsys_rl.data.clean import floats, no_value, without_value
 from recsys_rl.data.columns import is_logarithm
 from recsys_rl.data.decision_checks import ROUNDING, check_distributions, check_probabilities
 from recsys_rl.data.read import listed, lists_of, short
@@ -75,8 +75,8 @@ class Reader:
         gaps = no_value(series)
         if gaps.any():
             raise UserError(
-                f"{self.name}: column {column!r} has no value in {number_of_rows(int(gaps.sum()))} (the "
-                f"first is row {int(gaps.arg_true()[0]) + 1}): fill them in, or leave these sessions out."
+                f"{self.name}: {without_value(repr(column), int(gaps.sum()), int(gaps.arg_true()[0]) + 1)}: "
+                "fill them in, or leave these sessions out."
             )
         return series
 

@@ -11,7 +11,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from recsys_rl.data.clean import no_value, number_of_rows
+from recsys_rl.data.clean import no_value, without_value
 from recsys_rl.data.columns import COMMON, plain_name
 from recsys_rl.data.decision_checks import check_distributions
 from recsys_rl.data.decisions import DecisionLog
@@ -94,8 +94,8 @@ def _as_numbers(name: str, frame: pl.DataFrame, column: str, texts: bool) -> pl.
         gaps = no_value(series)
         if gaps.any():
             raise UserError(
-                f"{name}: column {short(which)} has no value in {number_of_rows(int(gaps.sum()))} (the "
-                f"first is row {int(gaps.arg_true()[0]) + 1}): fill them in, or leave these rows out."
+                f"{name}: {without_value(short(which), int(gaps.sum()), int(gaps.arg_true()[0]) + 1)}: "
+                "fill them in, or leave these rows out."
             )
         with parsing(name):
             plain = series.str.strip_chars() if series.dtype == pl.String else series

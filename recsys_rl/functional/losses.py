@@ -214,11 +214,11 @@ class _PPOLossOfScores(torch.autograd.Function):
         learned, width = tower.shape
         # Of the number of rows alone, so that sums have one order for any number of threads.
         chunk = min(128, max(16, rows // 4))
-        few = rows * width < kernels.MIN_PARALLEL
-        threads = 1 if few else min(torch.get_num_threads(), -(-rows // chunk))
+        chunks = -(-rows // chunk)
+        threads = min(kernels.threads(rows * width), max(1, chunks))
         scaled = temperature * query
         table, across = torch.cat([scores.items.T, tower]), torch.cat([scores.items, tower.T], 1)
-        by_scaled, by_tower = torch.empty_like(query), query.new_empty(-(-rows // chunk), learned, width)
+        by_scaled, by_tower = torch.empty_like(query), query.new_empty(chunks, learned, width)
         # Each thread's scores, and one more row for exponentials: a row of millions would overflow its stack.
         block = query.new_empty(threads, chunk + 1, width)
         loss, work = value.new_empty(()), value.new_empty(4, rows)

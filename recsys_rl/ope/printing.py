@@ -75,7 +75,7 @@ def print_result(result: Mapping[str, Any]) -> None:
 
 
 def _checked(result: Mapping[str, Any], row: Mapping[str, Any]) -> str:
-    """What is known of a recommended row of a learned model: whether its check was made, and its outcome."""
+    """The outcome of the checks of a learned model, for a recommended row of one; "" for another row."""
     if row["interval"] != "model":
         return ""
     if not result["world_checks"]:

@@ -112,7 +112,7 @@ class OpeConfig:
 
     @property
     def names(self) -> list[str]:
-        """What --policy and --compare name, each once."""
+        """The names given to --policy and --compare, each once."""
         return list(dict.fromkeys([*self.policy, *(self.compare or ())]))
 
     @property

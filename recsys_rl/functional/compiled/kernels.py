@@ -78,9 +78,10 @@ def plain_ids(tensor: Tensor) -> bool:
     return tensor.dtype == torch.int64 and tensor.is_cpu and tensor.is_contiguous()
 
 
-def threads(tensor: Tensor) -> int:
-    """The number of threads for work on this tensor."""
-    return torch.get_num_threads() if tensor.numel() >= MIN_PARALLEL else 1
+def threads(work: Tensor | int) -> int:
+    """The number of threads for work on this tensor, or on so many numbers."""
+    numbers = work if isinstance(work, int) else work.numel()
+    return torch.get_num_threads() if numbers >= MIN_PARALLEL else 1
 
 
 def addresses(tensors: Sequence[Tensor]) -> ctypes.Array[ctypes.c_void_p]:
