@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 
 from recsys_rl.config import Config
+from recsys_rl.data.catalogue import LikesConfig
+from recsys_rl.data.new_users import in_place_of_heldout, new_users
 from recsys_rl.dials import ModelConfig
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.errors import FieldError
@@ -21,8 +23,9 @@ from recsys_rl.models.actor_critic import ActorCritic, Shapes
 from recsys_rl.models.features import SplitFeatures
 from recsys_rl.models.heads import item_columns, item_features
 from recsys_rl.protocols import Env, Learner, UserModel
-from recsys_rl.types import Catalogue, Interface, UserError, World, empty_world
+from recsys_rl.types import Catalogue, InteractionLog, Interface, UserError, World, empty_world
 from recsys_rl.utils.seeding import generators as make_generators
+from recsys_rl.utils.seeding import stream_seed
 
 
 def make_world(config: Config) -> World:
@@ -36,6 +39,34 @@ def make_world(config: Config) -> World:
     world = source.make_world(config.data_config, config.env_config, seed)
     furnish = config.platform.furnish
     return world if furnish is None else furnish(world, seed)
+
+
+def with_new_users(
+    config: Config, world: World, log: InteractionLog, like_threshold: float | None = None
+) -> World:
+    """The world with the people of ``log`` in place of its held-out users.
+
+    ``make_env(config, world, heldout=True)`` plays them. Items and training users stay. Profile and taste of
+    the new users are folded in from their likes with the factors of the catalogue (data/new_users.py), with
+    the ``profile_fraction`` and the like threshold of the settings. ``like_threshold`` replaces the latter;
+    if both are None, the one that fits the log is taken. Attributes of users that the platform needs are
+    drawn from the seed. The new population's ``source`` describes the log.
+
+    Raises UserError for an empty world, a log of other items, and a log without users with enough likes.
+    """
+    if world.is_empty:
+        raise UserError(
+            f"{config.env} has its own world without items and users of a log: leave the log out."
+        )
+    data, seed = config.data_config, config.train_config.seed
+    if like_threshold is None:
+        like_threshold = getattr(data, "like_threshold", None)
+    fraction = getattr(data, "profile_fraction", LikesConfig.profile_fraction)
+    new = new_users(world.catalogue, log, like_threshold, fraction)
+    furnish = config.platform.furnish
+    if furnish is not None:
+        new = furnish(World(world.catalogue, new), stream_seed(seed, "new users")).population
+    return World(world.catalogue, in_place_of_heldout(world.population, new))
 
 
 def make_user_model(config: Config, world: World) -> UserModel:

@@ -150,10 +150,7 @@ def test_page_has_the_picture_in_three_sizes_and_says_what_it_holds(tmp_path: Pa
     ]
     assert [s.get("width") for s in drawn] == ["358", "760", "1072"]
     (note,) = [words(p) for p in root.iter("p") if words(p).startswith("What each policy shows")]
-    assert (
-        "to the same 131 held-out users, one session each" in note
-        and "in each 2 steps of the session" in note
-    )
+    assert "to the same 131 users, one session each" in note and "in each 2 steps of the session" in note
 
 
 def test_benchmark_refuses_a_checkpoint_without_categories_and_an_unknown_yardstick(

@@ -17,6 +17,7 @@ Examples:
   recsys-rl evaluate --algo a2c --json table.json         checkpoints/a2c.pt, table to a file
   recsys-rl evaluate --checkpoint old.pt --report old.html
   recsys-rl evaluate ppo.pt ranker.pt                     both in one table, with their difference
+  recsys-rl evaluate --users newcomers.csv                new people, from a log of their events
   recsys-rl evaluate --policy my_policy:Newest            your own policy beside the others
 
 Checkpoints with the same items and users share a table. If runs differ only in their seed, each is evaluated

@@ -105,7 +105,7 @@ def build_world(
     settings: dict[str, Any] = {
         "num_items": num_items,
         "embedding_dim": embedding_dim,
-        "like_threshold": _threshold(
+        "like_threshold": threshold_of(
             like_threshold, log, split_users(log.user_ids.numpy(), heldout_fraction, seed)
         ),
         "min_item_likes": min_item_likes,
@@ -174,8 +174,12 @@ def fitting_threshold(log: InteractionLog, heldout: Bools) -> float:
     return float(above.min())
 
 
-def _threshold(given: float | None, log: InteractionLog, heldout: Bools) -> float:
-    """The like threshold for this log. A log without ratings has only 1.0 in 0..1: each event is a like."""
+def threshold_of(given: float | None, log: InteractionLog, heldout: Bools) -> float:
+    """The like threshold for this log: ``given``, or the one that fits its ratings.
+
+    A log without ratings has only 1.0 in 0..1: each event is a like. Raises UserError if no rating can reach
+    the threshold.
+    """
     highest = log.rating_range[1]
     if given is None:
         return fitting_threshold(log, heldout)

@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from recsys_rl.types import InteractionLog
+from recsys_rl.types import Catalogue, InteractionLog
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -98,7 +98,7 @@ def learn_embeddings(
         profile = fold_in(earlier, factors)
     earlier.data[:] = 1
 
-    item_ok, user_ok = _points_somewhere(factors), _points_somewhere(taste) & _points_somewhere(profile)
+    item_ok, user_ok = points_somewhere(factors), points_somewhere(taste) & points_somewhere(profile)
     return Embeddings(
         item_rows=item_rows[item_ok],
         item_likes=train_likes[item_rows][item_ok],
@@ -201,6 +201,17 @@ def fold_in(
     return vectors
 
 
+def item_factors(catalogue: Catalogue) -> tuple[Floats, Floats | None]:
+    """The item factors (I, D) of the matrix factorisation, and YᵀY (D, D) over all items that have one.
+
+    A catalogue without factors, of made-up users, has its embeddings in their place, and None.
+    """
+    embedding, known = catalogue.embedding.double(), catalogue.factors
+    if not known:
+        return embedding.numpy(), None
+    return (known["norm"].double().unsqueeze(1) * embedding).numpy(), known["gram"].double().numpy()
+
+
 def unit_rows(vectors: Any) -> Tensor:
     """Rows (N, D) scaled to Euclidean norm 1, as float32."""
     rows = torch.as_tensor(vectors, dtype=torch.float64)
@@ -217,5 +228,6 @@ def recall_at_k(scores: Tensor, seen: Tensor, targets: Tensor, k: int) -> Tensor
     return targets.gather(1, top).sum(dim=1) / targets.sum(dim=1)
 
 
-def _points_somewhere(vectors: Floats) -> Bools:
+def points_somewhere(vectors: Floats) -> Bools:
+    """False (N,) for vectors (N, D) that the regularisation shrank to zero: they have no direction."""
     return np.asarray(np.linalg.norm(vectors, axis=1) > _TINY)

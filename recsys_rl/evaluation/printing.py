@@ -77,8 +77,13 @@ def has_episodes(result: Mapping[str, Any]) -> bool:
     return coverage is None or math.isnan(coverage)  # None in its JSON
 
 
+def people(result: Mapping[str, Any]) -> str:
+    """The noun for the users of the table: the held-out users, or those of a file."""
+    return f"users of {result['new_users']['file']}" if "new_users" in result else "held-out users"
+
+
 def _users(result: Mapping[str, Any], total: int) -> str:
-    who = "held-out users, one life each" if has_lives(result) else "held-out users, one session each"
+    who = f"{people(result)}, one {'life' if has_lives(result) else 'session'} each"
     who = "episodes on unseen seeds" if has_episodes(result) else who
     if "seeds" in result:
         return (

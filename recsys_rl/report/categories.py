@@ -31,7 +31,7 @@ def _note(picture: Row) -> str:
     first, last = picture["parts"][0]
     steps = "each step" if first == last else f"each {last - first + 1} steps"
     return (
-        f"What each policy shows to the same {number(users, 0)} held-out users, {of}: the share of each "
+        f"What each policy shows to the same {number(users, 0)} users, {of}: the share of each "
         f"category among the items shown in {steps} of the session. The numbers are its first and last "
         "values. An item of several categories counts in equal shares in each. A column ends where fewer "
         "than a tenth of the users are left."

@@ -38,7 +38,8 @@ def write_report(path: Path, report: Mapping[str, Any]) -> None:
     ``from``, ``to``, ``share``, ``low``, ``high``); ``notes`` {policy: a sentence with tuned values};
     ``tick``, the hidden signal of the ticks in sessions, ``name`` and ``meaning``; ``planner_steps``, the
     largest number that the planner simulates, and the steps of a session; ``categories``, a result of
-    ``evaluation.categories``, or None for a sentence in place of the picture.
+    ``evaluation.categories``, or None for a sentence in place of the picture; ``new_users``, if the users are
+    those of a file: its name ``file``, and ``about`` their events.
     Numbers may be None or NaN: the page shows a dash. Raises UserError if the file can't be written.
     """
     write_text(path, _page(report))
@@ -80,8 +81,8 @@ def _header(report: Mapping[str, Any]) -> str:
     elif words.is_foreign(report):
         sentence += f"earns {_big(ours, places)} per episode on unseen seeds"
     else:
-        people = number(report.get("heldout_users"), 0)
-        sentence += f"earns {_big(ours, places)} per {_unit(report)} from {people} held-out users"
+        people = f"{number(report.get('heldout_users'), 0)} {text(words.people(report))}"
+        sentence += f"earns {_big(ours, places)} per {_unit(report)} from {people}"
     against = []
     if simple is not None:
         title = "best simple baseline" if yardstick is None else "yardstick"
@@ -91,6 +92,7 @@ def _header(report: Mapping[str, Any]) -> str:
     sentence += ("; " + ", and ".join(against) if against else "") + "."
     facts = {
         "Data": report.get("data"),
+        "Users": report.get("new_users", {}).get("about"),
         "Seed": report.get("seed"),
         "Hardware": report.get("hardware"),
         "Written": report.get("date"),
@@ -221,7 +223,7 @@ def _curve(report: Mapping[str, Any]) -> str:
     curve = report.get("curve") or {}
     lost = len(curve.get("step", ())) - len(charts.curve_points(curve))
     missing = f" Not drawn, without a finite number: {lost} of the evaluations." if lost else ""
-    over = "training users, always the same; the returns above are over held-out users"
+    over = f"training users, always the same; the returns above are over {text(words.people(report))}"
     if words.is_foreign(report):
         over = "episodes on seeds of their own"
     if words.has_lives(report):

@@ -99,7 +99,7 @@ def define_yardstick(yardstick: str, policies: Sequence[str]) -> str:
 def population(report: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
     """The sentence about the users behind the means and intervals."""
     unit = "life of several visits" if has_lives(report) else "session"
-    over = "episodes on unseen seeds" if is_foreign(report) else f"held-out users, one whole {unit} each"
+    over = "episodes on unseen seeds" if is_foreign(report) else f"{people(report)}, one whole {unit} each"
     count = report.get("heldout_users")
     fewer: dict[int, list[str]] = {}
     for row in rows:
@@ -111,6 +111,12 @@ def population(report: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> 
         f"Means and intervals are over {number(count, 0)} {over}, of one training run (seed {seed}).{some} "
         "The intervals don't cover the choice of the training seed."
     )
+
+
+def people(report: Mapping[str, Any]) -> str:
+    """The noun for the users of the table."""
+    new = report.get("new_users")
+    return f"users of {new['file']}" if new else "held-out users"
 
 
 def has_lives(report: Mapping[str, Any]) -> bool:

@@ -12,7 +12,9 @@ from typing import Annotated, Any, Literal
 import torch
 
 from recsys_rl.checkpoint import Checkpoint, check_algo, load
+from recsys_rl.data.clean import Missing
 from recsys_rl.dials import Seed
+from recsys_rl.errors import one_line
 from recsys_rl.evaluation.checkpoints import Entry, tables
 from recsys_rl.evaluation.players import heldout_users, play_all
 from recsys_rl.evaluation.printing import print_table, without_nan
@@ -21,12 +23,13 @@ from recsys_rl.evaluation.table import mean_over_seeds, summarise
 from recsys_rl.lookup import DEFAULT_ALGO, algorithm_of, platform_of
 from recsys_rl.report import write_report
 from recsys_rl.run import choose_device
-from recsys_rl.schema import CountOrZero, Range, check_fields
+from recsys_rl.schema import CountOrZero, Finite, Range, check_fields
 from recsys_rl.types import UserError
 from recsys_rl.utils.allocator import keep_freed_memory
 from recsys_rl.utils.files import check_writable, write_text
 from recsys_rl.utils.find import find
 from recsys_rl.workflows.latest import print_latest
+from recsys_rl.workflows.new_users import check_event_options, with_people
 
 
 @dataclass(frozen=True)
@@ -62,9 +65,30 @@ class EvaluateConfig:
     steps; this takes minutes."""
     cache_dir: str | None = None
     """Folder for the searched weights of the row `rule` (default: the user's cache folder)."""
+    users: str | None = None
+    """File of events of other people with the same items: they play in place of the held-out users, with
+    profiles folded in from their likes."""
+    user_column: str | None = None
+    """Column of the user id in the file of --users. It is found by a common name, as the others are."""
+    item_column: str | None = None
+    """Column of the item id in this file."""
+    time_column: str | None = None
+    """Column of the time in this file. Without one, the order of the rows is the time."""
+    rating_column: str | None = None
+    """Column of the rating in this file. Without one, every row is a like."""
+    weight_column: str | None = None
+    """Column of plays, seconds or purchases in this file."""
+    like_threshold: Finite | None = None
+    """A rating of at least this much in this file is a like (default: the option of the training; if that was
+    not given, the threshold that fits the ratings of this file)."""
+    separator: str | None = None
+    """Separator of this file if it is a text (default: found in the first line)."""
+    missing: Missing = "refuse"
+    """Rows of this file without a user, item, time or rating: refuse the file, or drop the rows."""
 
     def __post_init__(self) -> None:
         check_fields(self)
+        check_event_options(self)
         if self.algo is not None:
             algorithm_of(self.algo)
         if self.env is not None:
@@ -89,6 +113,8 @@ def evaluate(options: EvaluateConfig) -> dict[str, Any]:
     if options.threads:
         torch.set_num_threads(options.threads)
     groups = tables([Entry(Path(path), _load(Path(path), options)) for path in options.paths])
+    if options.users is not None:
+        groups = with_people(groups, options, options.users)
     entries = [entry for group in groups for entry in group]
     first = entries[0].checkpoint
     if first.world.is_empty and options.max_users != EvaluateConfig.max_users:
@@ -116,6 +142,12 @@ def evaluate(options: EvaluateConfig) -> dict[str, Any]:
         own = [name for name in played if name.removesuffix("-greedy") in policies]
         results.append(summarise(first.config.env, played, names, own, num_items))
     result = results[0] if len(results) == 1 else mean_over_seeds(results)
+    if options.users is not None:
+        about = {
+            "file": one_line(Path(options.users).name),
+            "about": groups[0][0].checkpoint.population.source,
+        }
+        result["new_users"] = about
     total_users = len(first.population.heldout) if len(groups) == 1 else 0
     print_table(result, _heading(groups), total_users)
     if options.json is not None:

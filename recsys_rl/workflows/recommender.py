@@ -16,7 +16,7 @@ from torch import Tensor
 
 from recsys_rl.checkpoint import Checkpoint
 from recsys_rl.checkpoint import load as load_checkpoint
-from recsys_rl.data.embeddings import Floats, fold_in, unit_rows
+from recsys_rl.data.embeddings import Floats, fold_in, item_factors, unit_rows
 from recsys_rl.errors import FieldError, UserError
 from recsys_rl.lookup import DEFAULT_ALGO
 from recsys_rl.protocols import Reader, ReadingPolicy
@@ -68,11 +68,7 @@ class Recommender:
 
     @cached_property
     def _factors(self) -> tuple[Floats, Floats | None]:
-        """The item factors (I, D) of the matrix factorisation, and YᵀY (D, D) over all its items."""
-        embedding, known = self.catalogue.embedding.double(), self.catalogue.factors
-        if not known:
-            return embedding.numpy(), None
-        return (known["norm"].double().unsqueeze(1) * embedding).numpy(), known["gram"].double().numpy()
+        return item_factors(self.catalogue)
 
     @cached_property
     def _titles(self) -> list[str]:

@@ -1,0 +1,51 @@
+"""The people of a file in place of the held-out users of checkpoints."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from recsys_rl.data.log import read_log
+from recsys_rl.errors import FieldError
+from recsys_rl.evaluation.checkpoints import Entry
+from recsys_rl.make import with_new_users
+
+if TYPE_CHECKING:
+    from recsys_rl.workflows.evaluate import EvaluateConfig
+
+COLUMNS = ("user_column", "item_column", "time_column", "rating_column", "weight_column")
+OF_THE_FILE = (*COLUMNS, "like_threshold", "separator")
+"""Options that have no effect without the file."""
+
+
+def check_event_options(options: EvaluateConfig) -> None:
+    """Raise FieldError for an option about the file of ``users`` if there is none."""
+    if options.users is not None:
+        return
+    given = [name for name in OF_THE_FILE if getattr(options, name) is not None]
+    given += ["missing"] if options.missing != "refuse" else []
+    if given:
+        raise FieldError(given[0], "is about the file of people: give this file with --users too.")
+
+
+def with_people(groups: Sequence[Sequence[Entry]], options: EvaluateConfig, path: str) -> list[list[Entry]]:
+    """The checkpoints with the users of the file ``path`` as held-out users.
+
+    ``options`` has the fields OF_THE_FILE and ``missing``. A line about the file goes to standard error.
+    Raises UserError if the file can't be read or no user of it can be folded in.
+    """
+    columns = [getattr(options, name) for name in COLUMNS]
+    log = read_log(
+        path, *columns, separator=options.separator, missing=options.missing, duplicates="keep-first"
+    )
+    found = []
+    for group in groups:
+        first = group[0].checkpoint
+        world = with_new_users(first.config, first.world, log, options.like_threshold)
+        found.append(
+            [dataclasses.replace(x, checkpoint=dataclasses.replace(x.checkpoint, world=world)) for x in group]
+        )
+    print(f"users: {found[0][0].checkpoint.population.source}", file=sys.stderr)
+    return found
