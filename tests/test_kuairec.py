@@ -13,8 +13,10 @@ import pytest
 import torch
 
 from recsys_rl.data import download, kuairec
+from recsys_rl.data.catalogue import DatasetConfig
 from recsys_rl.data.download import NoNetwork
 from recsys_rl.data.kuairec import KuaiRec, load_kuairec
+from recsys_rl.dials import EnvConfig
 from recsys_rl.types import UserError
 
 SHARED = Path(__file__).parents[2] / "shared" / "data" / "kuairec"
@@ -97,10 +99,13 @@ def test_official_archive_and_folders(tmp_path: Path) -> None:
             [10, 20, 30],
         )
         assert log.ratings.tolist() == [1.0, 1.0, 1.0] and log.rating_range == (0.0, 1.0)
+        assert log.weights is not None
+        torch.testing.assert_close(log.weights, torch.tensor([2.1, 3.0, 2.5]), rtol=1e-6, atol=0)
         assert log.titles == ("video 6", "video 9")
         assert log.genre_names == ("tag 08", "tag 09", "tag 27")
         assert log.genres.tolist() == [[0.0, 1.0, 1.0], [1.0, 1.0, 0.0]]
-    assert load_kuairec(archive).history.source == "kuairec (data folder: KuaiRec.zip)"
+    weighted = "; likes are weighted by their watch ratio"
+    assert load_kuairec(archive).history.source == f"kuairec (data folder: KuaiRec.zip){weighted}"
 
 
 def test_durations_creators_and_captions_where_the_files_are_there(tmp_path: Path) -> None:
@@ -118,11 +123,31 @@ def test_durations_creators_and_captions_where_the_files_are_there(tmp_path: Pat
         assert log.attributes["duration"].tolist() == [9.0, 9.0]  # the catalogue holds no video 5
         assert log.attributes["creator"].tolist() == [1, 0]  # the classes of 70 and 4
         assert log.titles == ("one two", ("a " * 30)[:59] + "\N{HORIZONTAL ELLIPSIS}")
-        assert log.source.endswith("; 1 of 3 videos without a duration have the mean")
+        assert log.source.endswith(
+            "; 1 of 3 videos without a duration have the mean; likes are weighted by their watch ratio"
+        )
     assert load_kuairec(make_folder(tmp_path / "bare")).history.attributes == {}
     (tmp_path / "official" / "item_daily_features.csv").write_text("video_id,date\n6,20200705\n")
     with pytest.raises(UserError, match=r"item_daily_features.csv can't be parsed"):
         load_kuairec(tmp_path / "official")
+
+
+def test_watch_ratios_reach_the_matrix_factorisation(tmp_path: Path) -> None:
+    """Each user likes ten videos of a camp and one of the other; the ratio of this one sets the embedding."""
+    cosines = []
+    for ratio in (2.1, 60.0):
+        views = "".join(
+            row(user, video, 3.0 if video % 2 == user % 2 else ratio, f"{video}.0")
+            for user in range(20)
+            for video in (*range(user % 2, 20, 2), (user + 1) % 20)
+        )
+        folder = make_folder(tmp_path / str(ratio), FILES | {"big_matrix.csv": HEADER + views})
+        config = DatasetConfig("kuairec", data_dir=str(folder), cache_dir=str(tmp_path), min_item_likes=1)
+        world = kuairec.SOURCE.make_world(config, EnvConfig(num_items=20, embedding_dim=2), 0)
+        taste = world.population.taste
+        own = world.catalogue.embedding[[(int(u) + 1) % 20 for u in world.population.user_ids]]
+        cosines.append((taste * own).sum(1).mean().item())
+    assert cosines[1] > cosines[0] + 0.02
 
 
 def test_sample_of_watch_ratios_beside_packed_likes(tmp_path: Path) -> None:
@@ -142,6 +167,7 @@ def test_sample_of_watch_ratios_beside_packed_likes(tmp_path: Path) -> None:
 def test_packed_likes(tmp_path: Path) -> None:
     data = load_kuairec(make_folder(tmp_path, packed_files()))
     check_matrix(data)
+    assert data.history.weights is None and "weighted" not in data.history.source
     assert data.watch_ratio is None  # the layout has no sample of ratios here
     assert data.history.users.tolist() == [0, 1, 1]
     assert data.history.times.tolist() == [1, 0, 2]  # the order of the rows
@@ -214,8 +240,10 @@ def test_cache_is_tried_before_the_checked_download(tmp_path: Path, monkeypatch:
         return make_archive(target.parent)
 
     monkeypatch.setattr(kuairec, "fetch", fetch)
-    assert load_kuairec(cache_dir=tmp_path / "a").history.source == "kuairec (downloaded: KuaiRec.zip)"
-    assert load_kuairec(cache_dir=tmp_path / "a").history.source == "kuairec (cache: KuaiRec.zip)"
+    assert load_kuairec(cache_dir=tmp_path / "a").history.source.startswith(
+        "kuairec (downloaded: KuaiRec.zip);"
+    )
+    assert load_kuairec(cache_dir=tmp_path / "a").history.source.startswith("kuairec (cache: KuaiRec.zip);")
     assert asked == [
         (
             "https://zenodo.org/records/18164998/files/KuaiRec.zip",

@@ -50,7 +50,8 @@ class KuaiRec:
     video_ids: Tensor  # (I,) int64, ascending
     categories: Tensor  # (I, G) float32, 0 or 1: the tags of the matrix's videos
     category_names: tuple[str, ...]  # (G,): "tag 00" ...; the dataset gives the tags no names
-    history: InteractionLog  # likes outside the matrix, one row each: rating 1 of the range (0, 1)
+    history: InteractionLog  # likes outside the matrix, one row each: rating 1 of the range (0, 1); weights
+    # are watch ratios; None in the packed layout, which has none of them
 
 
 def load_kuairec(data_dir: str | Path | None = None, cache_dir: str | Path | None = None) -> KuaiRec:
@@ -58,6 +59,9 @@ def load_kuairec(data_dir: str | Path | None = None, cache_dir: str | Path | Non
 
     ``data_dir`` is KuaiRec.zip, its unpacked folder, or a folder with the packed likes
     small_matrix_like.npz, big_matrix_like_excl_small.csv and item_categories.csv; CSV files may be gzipped.
+
+    The likes of ``history`` have their watch ratios as weights: the matrix factorisation trusts a like more
+    if its ratio is higher (data/embeddings.py). The packed layout has no ratios there.
 
     ``history`` has no pair of a matrix user and a matrix video, so a model that learns from ``history`` has
     seen no part of ``like``. Repeated rows of the official big matrix count once. Rows without a time are
@@ -110,6 +114,8 @@ def _read(place: Path, source: str) -> KuaiRec:
     tags = _categories(read_member(place, "item_categories.csv"), source)
     names = sorted({name for row in tags.values() for name in row})
     facts = video_facts(place, FEATURES, source)
+    weights = history["watch_ratio"] if "watch_ratio" in history.columns else None
+    notes = [source, facts.note, "" if weights is None else "likes are weighted by their watch ratio"]
     captions = _captions(place, source)
     rows = [[float(name in tags.get(video, ())) for name in names] for video in video_ids.tolist()]
     return KuaiRec(
@@ -123,7 +129,8 @@ def _read(place: Path, source: str) -> KuaiRec:
             history["user_id"],
             history["video_id"],
             history["timestamp"],
-            source=f"{source}; {facts.note}" if facts.note else source,
+            weights=weights,
+            source="; ".join(filter(None, notes)),
             titles={
                 video: captions.get(video, f"video {video}")
                 for video in history["video_id"].unique().to_list()
@@ -183,8 +190,8 @@ def _big_matrix(raw: bytes, source: str) -> pl.DataFrame:
     schema = {"user_id": pl.Int64, "video_id": pl.Int64, "timestamp": pl.Float64, "watch_ratio": pl.Float32}
     with parsing(f"{source}: big_matrix.csv"):
         frame = pl.read_csv(raw, columns=list(schema), schema_overrides=schema)
-    liked = frame.filter(pl.col("watch_ratio") > LIKE_RATIO).select("user_id", "video_id", "timestamp")
-    return liked.drop_nulls().unique(maintain_order=True)
+    liked = frame.filter(pl.col("watch_ratio") > LIKE_RATIO).drop_nulls()
+    return liked.unique(["user_id", "video_id", "timestamp"], keep="first", maintain_order=True)
 
 
 def _ids_only(raw: bytes, source: str) -> pl.DataFrame:
