@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -19,7 +19,10 @@ import recsys_rl
 from recsys_rl.checkpoint import Checkpoint, check_algo, load, restoring
 from recsys_rl.config import Config, to_dict
 from recsys_rl.data.align import align
+from recsys_rl.data.read import listed
 from recsys_rl.make import assumptions, make_agent, make_env, make_world, part_of_rank
+from recsys_rl.models.actor_critic import ActorCritic
+from recsys_rl.models.genres import carried
 from recsys_rl.objective.weighted import check_weights, parse_weights
 from recsys_rl.protocols import Env, Learner
 from recsys_rl.ranks import ALONE, Ranks
@@ -113,25 +116,47 @@ def begin(config: Config, before: Checkpoint | None, device: torch.device, ranks
 def _warm_start(run: Run, warm: Checkpoint, device: torch.device) -> None:
     """Give the agent the weights of another run; its optimiser and its count of updates begin anew.
 
-    Raises UserError if the weights do not fit the network, or if they belong to other items.
+    With other genres, the weights of shared genres are kept by their names (models/genres.py), and the run's
+    note gives their numbers. Raises UserError if the weights do not fit the network, or if they belong to
+    other items.
     """
     own, path = run.agent.state_dict(), run.config.train_config.init_from
     weights = {name: x for name, x in warm.agent.items() if name.startswith("model.")}
     names = {name for name in own if name.startswith("model.")}
     differ = sorted(names ^ weights.keys())
+    old, new, model = warm.catalogue, run.world.catalogue, getattr(run.agent, "model", None)
+    other = old.genre_names != new.genre_names
+    if other and not differ and isinstance(model, ActorCritic):
+        bare = {name.removeprefix("model."): x for name, x in weights.items()}
+        bare = carried(bare, model, old.genre_names, new.genre_names)
+        weights = {f"model.{name}": x for name, x in bare.items()}
+        run.note += f"; {_about_genres(old.genre_names, new.genre_names)}"
+        other = False
     differ += [name for name in sorted(names & weights.keys()) if own[name].shape != weights[name].shape]
-    old, new = warm.catalogue, run.world.catalogue
     items = [[c.id_of(row) for row in range(c.num_items)] for c in (old, new)]
     dense = run.config.model_config.head == "dense" and items[0] != items[1]
-    if differ or dense or old.genre_names != new.genre_names:
+    if differ or dense or other:
         cause = f"its {differ[0]} has another shape or is missing" if differ else "its genres differ"
         cause = "its dense head has one weight vector for each of its own items" if dense else cause
         raise UserError(
-            f"--init-from {path} does not fit this run: {cause}; give the same --env, --head, --hidden-dims, "
-            "--embedding-dim and genres as that run."
+            f"--init-from {path} does not fit this run: {cause}; give the same --env, --head, --hidden-dims "
+            "and --embedding-dim as that run."
         )
     with restoring():
         run.agent.load_state_dict({name: x.to(device) for name, x in {**own, **weights}.items()})
+
+
+def _about_genres(old: Sequence[str], new: Sequence[str]) -> str:
+    """A note about genres whose weights are kept, begin at zero, or are left out."""
+    fresh, lost = ([name for name in one if name not in other] for one, other in ((new, old), (old, new)))
+    text = f"weights of {len(new) - len(fresh)} shared genres"
+    for names, one, several in (
+        (fresh, "new genre begins at zero", "new genres begin at zero"),
+        (lost, "is lost", "are lost"),
+    ):
+        if names:
+            text += f", {len(names)} {one if len(names) == 1 else several} ({listed(names)})"
+    return text
 
 
 def _world(config: Config, before: Checkpoint | None, ranks: Ranks) -> World:

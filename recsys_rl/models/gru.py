@@ -25,6 +25,7 @@ class GRU(nn.Module):
     """Reads the entries one after another. The summary is the hidden state, 0 before the first entry."""
 
     recurrent = True
+    entry_weight = ("gru.weight_ih_l0", 1)
 
     def __init__(self, num_inputs: int, length: int, generator: torch.Generator, size: int = 64) -> None:
         """``num_inputs``: X, numbers of an entry. The unit has the same weights for every length."""

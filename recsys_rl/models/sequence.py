@@ -35,6 +35,8 @@ class Encoder(Protocol):
     out_features: int  # H
     recurrent: bool
     """False if ``step`` on a full window gives the state of the window without its oldest entry."""
+    entry_weight: tuple[str, int]
+    """Name of the weight that multiplies an entry, and its axis of the X numbers."""
 
     def start(self, n: int) -> State: ...
 

@@ -42,6 +42,7 @@ class Transformer(nn.Module):
 
     parts: Tensor  # (heads, A): 1 where a number belongs to the head
     recurrent = False  # a step also takes the oldest entry out of a full window
+    entry_weight = ("embed.weight", 0)
 
     def __init__(self, num_inputs: int, length: int, generator: torch.Generator, size: int = 64) -> None:
         """``length``: L, entries of the window. ``num_inputs``: X, numbers of an entry."""
