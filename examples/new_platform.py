@@ -24,6 +24,7 @@ The tutor never sees the skill. It sees the exercises that it has shown and thei
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -187,5 +188,8 @@ def main(num_updates: int = 60, slate_size: int = 1) -> dict[str, Interval]:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(
+        description="Train PPO on a platform of your own, and print returns."
+    ).parse_args()
     for name, found in main().items():
         print(f"{name:<12}{found.mean:7.3f}  [{found.low:.3f}, {found.high:.3f}]")

@@ -1,6 +1,6 @@
 """Train PPO on your own log, and compare it with every simple alternative on held-out users.
 
-    python examples/own_log.py plays.csv --user listener --item track --rating stars
+    python examples/own_log.py plays.csv --user-column listener --item-column track --rating-column stars
 
 The file has one row per event: user, item, and if you have them a time and a rating. The command
 `recsys-rl train --data plays.csv` does the same; this example does it from Python. Without a file, the

@@ -27,7 +27,8 @@ def without_ids(env: gymnasium.Env[Any, Any]) -> gymnasium.Env[Any, Any]:
 
 def main(total_timesteps: int = 50_000) -> tuple[float, float]:
     """Train on training users; return the mean return of 100 held-out sessions before and after."""
-    world = {"data": "synthetic", "num_items": 100, "embedding_dim": 16}
+    # Stable-Baselines3 asks for pictures of each environment unless render_mode is given; there are none.
+    world = {"data": "synthetic", "num_items": 100, "embedding_dim": 16, "render_mode": None}
     envs = make_vec_env("recsys_rl/Satiation-v0", 8, seed=0, wrapper_class=without_ids, env_kwargs=world)
     agent = PPO("MultiInputPolicy", envs, n_steps=128, batch_size=256, seed=0, device="cpu")
     heldout = make_vec_env(

@@ -261,9 +261,15 @@ def test_users_with_fewer_than_five_likes_are_removed(tmp_path: Path) -> None:
     ratings[liked[4:]] = 1.0
     _, population = build(dataclasses.replace(log, ratings=ratings), tmp_path, min_item_likes=1)
     assert sorted(set(range(100, 160)) - set(population.user_ids.tolist())) == [107]
+    likes = sorted(
+        max(1, int(0.8 * count + 1e-9))
+        for user in range(60)
+        if (count := int(((log.users == user) & (ratings >= 4)).sum())) >= 5
+    )
     assert population.source == (
         "1,200 events, 595 likes (50%) at rating >= 4 of 1..5; "
-        "59 of 60 users, those with enough likes among them (at least 5)"
+        "59 of 60 users, those with enough likes among them (at least 5), with profiles from "
+        f"{likes[len(likes) // 2]} likes each (median; {likes[0]} to {likes[-1]})"
     )
 
 

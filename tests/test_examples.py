@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import re
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -80,7 +82,24 @@ def test_tutor_learners_by_hand() -> None:
     assert torch.equal(tutor.advance(learner, items, skipped)[0].skill, learner.skill)
 
 
-def test_stable_baselines3_trains_on_satiation() -> None:
+@pytest.mark.parametrize("name", ["new_platform", "own_log"])
+def test_help_of_an_example(name: str) -> None:
+    command = [sys.executable, str(EXAMPLES / f"{name}.py"), "--help"]
+    said = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    assert said.stdout.startswith(f"usage: {name}.py [-h]") and "Train PPO on" in said.stdout
+    assert said.stderr == ""
+
+
+def test_options_in_the_text_of_own_log_exist() -> None:
+    text = str(load("own_log").__doc__)
+    source = (EXAMPLES / "own_log.py").read_text(encoding="utf-8")
+    named = re.findall(r"--[a-z-]+", text.splitlines()[2])
+    assert named and all(f'add_argument("{option}"' in source for option in named)
+
+
+def test_stable_baselines3_trains_on_satiation(recwarn: pytest.WarningsRecorder) -> None:
     pytest.importorskip("stable_baselines3", reason="Stable-Baselines3 is not installed")
+    recwarn.clear()  # of its import
     returns = load("sb3_on_satiation").main(total_timesteps=1024)
     assert len(returns) == 2 and all(0 < x < 20 for x in returns)
+    assert [str(x.message) for x in recwarn if "WARN" in str(x.message)] == []

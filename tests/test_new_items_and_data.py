@@ -16,6 +16,7 @@ from recsys_rl.data.align import align, rotation
 from recsys_rl.data.catalogue import build_world
 from recsys_rl.data.cold import features, heldout_cosines, predict, ridge
 from recsys_rl.data.embeddings import first_likes, fold_in, is_earlier, like_matrix, unit_rows
+from recsys_rl.data.items import read_items
 from recsys_rl.data.log import SOURCE, LogConfig
 from recsys_rl.data.movielens import load_movielens
 from recsys_rl.dials import EnvConfig
@@ -153,6 +154,22 @@ def test_items_without_events_join_the_catalogue(here: Path, capsys: pytest.Capt
     assert catalogue.popularity[-4:].tolist() == [0.0] * 4
     assert main(["recommend", "--checkpoint", "runs/cold/ppo.pt", "--user", "3", "--k", "29"]) == 0
     assert "(id 33)" in capsys.readouterr().out
+
+
+def test_infinite_numbers_about_items_are_gaps_and_named(tmp_path: Path) -> None:
+    """A price and a weight are numbers; a brand of that name is a text, and so is a creator."""
+    (tmp_path / "items.csv").write_text(
+        "id,price,weight,brand,creator\n1,2.5,1,inf,inf\n2,inf,2,acme,3\n3,3.5,-Infinity,acme,3\n4,,1e999,acme,3\n"
+    )
+    facts = read_items(tmp_path / "items.csv", "id", False)
+    assert facts.note == (
+        "4 items in items.csv (infinite numbers, which count as no value: 'price' (1), 'weight' (2))"
+    )
+    assert facts.gaps([1, 2, 3, 4]).startswith("items without a value: price (2), weight (2), filled with")
+    tensors = facts.tensors([1, 2, 3, 4])
+    assert tensors["price"].tolist() == [2.5, 3.0, 3.5, 3.0]
+    assert tensors["weight"].tolist() == [1.0, 2.0, 1.5, 1.5]
+    assert tensors["brand"].tolist() == [1, 0, 0, 0] and tensors["creator"].tolist() == [1, 0, 0, 0]
 
 
 def test_cold_items_take_the_found_id_column(tmp_path: Path) -> None:

@@ -99,8 +99,8 @@ def test_vectors_by_the_normal_equations() -> None:
         wanted = torch.linalg.solve(e.T @ e + 10 * torch.eye(3) + 4 * liked.T @ liked, 5 * liked.sum(0))
         torch.testing.assert_close(vector[0].double(), wanted / wanted.norm(), rtol=1e-5, atol=1e-6)
     assert found.source == (
-        "x: 6 events, each a like; 1 of 1 users, those with at least 5 likes of known items; 1 events of 1 "
-        "unknown items are dropped"
+        "x: 6 events, each a like; 1 of 1 users, those with at least 5 likes of known items, with "
+        "profiles from 3 likes each (median; 3 to 3); 1 events of 1 unknown items are dropped"
     )
 
 
@@ -160,7 +160,8 @@ def test_whole_command(here: Path, capsys: pytest.CaptureFixture[str], tmp_path:
     assert "\n2 users of new.csv, one session each\n" in said.out
     about = (
         "new.csv: 41 events, 21 likes (51%) at rating >= 5 of 1..5; 2 of 3 users, those with at least 5 "
-        "likes of known items; 3 events of 2 unknown items are dropped"
+        "likes of known items, with profiles from 4 likes each (median; 4 to 8); 3 events "
+        "of 2 unknown items are dropped"
     )
     assert f"users: {about}\n" in said.err
     table = json.loads(out.read_text(encoding="utf-8"))

@@ -21,7 +21,10 @@ from recsys_rl.data.own_decisions import OwnLog, read_own
 from recsys_rl.data.target import Ids, Target, read_target
 from recsys_rl.errors import UserError
 from recsys_rl.ope import logged
+from recsys_rl.ope.judging import difference
 from recsys_rl.types import Interface
+from recsys_rl.workflows.ope_compare import about_model
+from recsys_rl.workflows.ope_world import WorldCheck
 
 ITEMS = ("tea", "coffee", "milk", "water")
 RATES = np.array([0.1, 0.4, 0.2, 0.05])
@@ -689,6 +692,22 @@ def test_policy_that_a_log_without_chance_does_not_cover_is_never_recommended(
     assert "needs a log of recsys-rl record by two policies, with its --checkpoint" in world["warning"]
     assert found["compare"]["more_rows"] is None
     assert "more rows like these would not settle it" in found["compare"]["text"]
+
+
+def test_answer_of_an_unchecked_model_says_so_at_once() -> None:
+    log = torch.arange(6)
+    terms = (torch.ones(6) + 0.01 * log, torch.zeros(6))
+    plain, doubted = (
+        difference(("a", "b"), name, *terms, log, 6, doubt="Why.", model=model)
+        for name, model in (("wdr", ""), ("world", "a model that was NOT checked on another policy"))
+    )
+    assert plain.sentence.endswith("]: a is better. Why.")
+    answer = "]: a is better, by a model that was NOT checked on another policy. Why."
+    assert doubted.sentence.endswith(answer) and doubted.settled
+    checks = [WorldCheck("x", 9.0, 1.0, 0.5, 1.5), WorldCheck("y", 1.0, 1.0, 0.5, 1.5)]
+    assert about_model([]) == "a model that was NOT checked on another policy"
+    assert about_model(checks) == "a model that FAILED 1 of 2 checks on other policies"
+    assert about_model(checks[1:]) == ""
 
 
 def test_heavy_weights_of_a_uniform_log_are_not_taken_for_missing_actions(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import torch
 
 from recsys_rl.cli import main
 from recsys_rl.evaluation.ranking import Ranking, coverage, rank
+from recsys_rl.workflows.ranking import LEGEND
 from tests.test_new_items_and_data import write_log
 from tests.test_read import RUN
 
@@ -79,7 +80,11 @@ def test_command_ranks_for_the_users_of_a_log(
     capsys.readouterr()
     arguments = ["ranking", "test.parquet", "--seen", "train.parquet", "--k", "5", "--json", "table.json"]
     assert main(arguments) == 0
-    assert "users with relevant items, lists of 5" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "users with relevant items, lists of 5" in said
+    heads = said.splitlines()[1].split()
+    assert heads[0] == "ranking" and set(LEGEND) == set(heads[1:])
+    assert [line.partition(": ")[0] for line in said.splitlines()[-len(LEGEND) :]] == heads[1:]
     table = json.loads(Path("table.json").read_text())
     rows = {row["ranking"]: row for row in table["rows"]}
     assert list(rows) == ["ppo", "mf", "popularity", "random"]

@@ -223,6 +223,47 @@ def test_command_prints_a_list(
         ]
 
 
+def test_liked_titles_are_not_recommended_again(
+    here: Path, videos: Path, recommender: Recommender, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert not recommender.checkpoint.interface.repeats
+    found = recommender.recommend(likes=["item 3", 4], k=22)
+    assert {place.item for place in found} == set(range(24)) - {3, 4}
+    assert sum(place.probability for place in found) == pytest.approx(1, abs=1e-5)
+    assert [place.item for place in recommender.recommend(likes="item 3", k=23)].count(3) == 0
+    with pytest.raises(UserError, match="Only 22 items may be shown, but k is 23"):
+        recommender.recommend(likes=[3, 4], k=23)
+    repeating = Recommender(
+        replace(recommender.checkpoint, interface=replace(recommender.checkpoint.interface, repeats=True))
+    )
+    assert len(repeating.recommend(likes=[3, 4], k=24)) == 24
+    assert main(["recommend", "--like", "item 3", "--k", "24"]) == 2
+    assert "Only 23 items may be shown, but k is 24" in capsys.readouterr().err
+
+
+def test_fewer_allowed_items_than_places_are_all_recommended(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("few.txt").write_text("3\n5\n7\n")
+    Path("seen.txt").write_text("5\n")
+
+    def run(*words: str) -> list[str]:
+        assert main(["recommend", "--allow", "few.txt", *words]) == 0
+        said = capsys.readouterr()
+        assert "--allow few.txt: 2 of its items may be shown, so lists have 2 in place of 10\n" in said.err
+        return said.out.splitlines()
+
+    assert sorted(line.split()[-1] for line in run("--user", "3", "--block", "seen.txt")) == ["3)", "7)"]
+    assert sorted(line.split()[-1] for line in run("--like", "item 5")) == ["3)", "7)"]
+    run("--users", "all", "--block", "seen.txt", "--out", "few.parquet")
+    assert pl.read_parquet("few.parquet").height == 30 * 2
+    assert main(["recommend", "--allow", "few.txt", "--user", "3", "--k", "3"]) == 0
+    assert "in place of" not in capsys.readouterr().err
+    Path("seen.txt").write_text("3\n5\n7\n")
+    assert main(["recommend", "--allow", "few.txt", "--user", "3", "--block", "seen.txt"]) == 2
+    assert "Only 0 items may be shown, but k is 10" in capsys.readouterr().err
+
+
 def test_command_writes_lists_of_many_users(here: Path, recommender: Recommender) -> None:
     Path("some.txt").write_text("5\n\n3\n")
     Path("seen.txt").write_text("0\n1\n2\n")
@@ -342,8 +383,8 @@ def test_command_prints_a_slate_in_its_order(
     assert main([*command, "--hour", "3"]) == 2
     wanted = "error: --hour is 3, but a policy of long-video does not see the hour: leave it out.\n"
     assert capsys.readouterr().err == wanted
-    assert main([*command[:1], "--like", "item 3", "--k", "24", *command[-2:]]) == 0
-    assert len(capsys.readouterr().out.splitlines()) == 24
+    assert main([*command[:1], "--like", "item 3", "--k", "23", *command[-2:]]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 23
 
 
 def test_platform_without_an_opening(videos: Path, monkeypatch: pytest.MonkeyPatch) -> None:

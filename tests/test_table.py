@@ -159,6 +159,16 @@ def test_mean_over_seeds_by_hand() -> None:
     assert share["share"] == pytest.approx(0.5) and (share["from"], share["to"]) == ("rule/mf", "planner")
 
 
+def test_a_yardstick_of_each_seed_is_printed_in_words(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table(mean_over_seeds(seed_tables()), "satiation, ppo", 0)
+    said = capsys.readouterr().out
+    assert "ppo minus the yardstick of each seed (rule or mf), mean over 2 seeds: +2.000 [" in said
+    assert "ppo: 50.0% of the way from the yardstick of each seed (rule or mf) to planner" in said
+    assert "rule/mf" not in said
+    print_table(seed_tables()[0], "satiation, ppo", 0)
+    assert "ppo minus rule, same users: " in capsys.readouterr().out
+
+
 def test_regret_is_the_paired_difference_to_the_oracle(capsys: pytest.CaptureFixture[str]) -> None:
     played = {"ppo": whole(2, 3, 2, 5), "ppo-greedy": whole(2, 4, 2, 4), "mf": whole(1, 2, 1, 2)}
     table = summarise("drift", played | {"oracle": whole(4, 5, 5, 6)}, ["ppo"], num_items=2)
@@ -201,7 +211,7 @@ def test_printed_table(capsys: pytest.CaptureFixture[str]) -> None:
     print_table(mean_over_seeds(seed_tables()), "satiation, ppo", 0)
     out = capsys.readouterr().out
     assert "\nmeans over 2 seeds with 95 % intervals over seeds; 4 held-out users, one session each\n" in out
-    assert "\nppo minus rule/mf, mean over 2 seeds: +2.000 [" in out
+    assert "\nppo minus the yardstick of each seed (rule or mf), mean over 2 seeds: +2.000 [" in out
 
 
 def test_json_has_no_nan() -> None:

@@ -23,7 +23,8 @@ class RecommendOptions(RecommendConfig):
     """The options of `recommend`; --like may be repeated."""
 
     like: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """Title of an item that a new user likes, or a beginning that only one title has."""
+    """Title of an item that a new user likes, or a beginning that only one title has. It is not recommended
+    again, except on a platform that repeats items."""
 
     def __post_init__(self) -> None:
         """Check nothing here: the RecommendConfig made from these options checks the values."""

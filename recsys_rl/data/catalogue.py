@@ -22,7 +22,7 @@ from recsys_rl.types import Catalogue, InteractionLog, Population, UserError, Wo
 
 QUALITY_PRIOR = 5.0  # an item's mean rating is shrunk as if it had this many more ratings at the overall mean
 RARE = 0.05  # a smaller share of likes, or of events that are none, says little about tastes
-_FORMAT = 2  # of the cache file; raise it when the meaning of a computed tensor changes
+_FORMAT = 3  # of the cache file; raise it when the meaning of a computed tensor changes
 # One of the independent streams of the seed: data/synthetic.py uses 1, 2, 4 and 5, data/table.py 11 to 15.
 _SPLIT_STREAM = 3
 
@@ -208,6 +208,12 @@ def about_likes(log: InteractionLog, like_threshold: float) -> str:
     return text
 
 
+def about_profiles(likes: Tensor) -> str:
+    """The number of earlier likes behind a profile; ``likes`` (U,) int64 are those of each user."""
+    middle, most = int(likes.median()), int(likes.max())
+    return f"profiles from {middle:,} likes each (median; {int(likes.min()):,} to {most:,})"
+
+
 def _learn_world(
     log: InteractionLog,
     *,
@@ -252,6 +258,7 @@ def _learn_world(
         "taste": unit_rows(learned.taste),
         "profile": unit_rows(learned.profile),
         "user_rows": torch.from_numpy(learned.user_rows),
+        "likes": torch.from_numpy(np.diff(learned.earlier.indptr).astype(np.int64)),
         "factor_norm": torch.from_numpy(np.linalg.norm(learned.item_factors[chosen], axis=1)).float(),
         "gram": torch.from_numpy(learned.gram).float(),
         "user_ids": log.user_ids[torch.from_numpy(learned.user_rows)],
@@ -325,7 +332,8 @@ def _assemble(
         train=tensors["train"],
         heldout=tensors["heldout"],
         source=f"{about_likes(log, like_threshold)}; {len(tensors['user_ids'])} of {len(log.user_ids)} "
-        f"users, those with enough likes among them (at least {embeddings.MIN_USER_LIKES})",
+        f"users, those with enough likes among them (at least {embeddings.MIN_USER_LIKES}), with "
+        f"{about_profiles(tensors['likes'])}",
         user_names=tuple(log.user_names[row] for row in tensors["user_rows"].tolist())
         if log.user_names
         else (),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -91,10 +92,16 @@ def read_items(path: str | Path, item_column: str, text_ids: bool) -> ItemFacts:
             id_: float(found[1]) for id_, text in titles.items() if (found := re.search(r"\((\d{4})\)", text))
         }
     others = [name for name in dict.fromkeys(names) if name not in (fits[0], *roles.values())]
+    columns = {name: _column(frame, name) for name in others}
+    endless = {name: infinite for name in others if (infinite := _infinite(columns[name], name))}
+    for name, infinite in endless.items():
+        columns[name] = {id_: x for id_, x in columns[name].items() if id_ not in infinite}
+    said_of = ", ".join(f"{short(name)} ({len(infinite):,})" for name, infinite in endless.items())
     notes = [
         table.note,
         f"repeated ids: {rows - len(known):,}, the first row is kept" if rows > len(known) else "",
         f"unreadable years: {len(unclear):,}, such as {short(unclear[0])}" if unclear else "",
+        f"infinite numbers, which count as no value: {said_of}" if endless else "",
     ]
     said = "; ".join(filter(None, notes))
     return ItemFacts(
@@ -102,7 +109,7 @@ def read_items(path: str | Path, item_column: str, text_ids: bool) -> ItemFacts:
         titles={id_: " ".join(str(text).split()) for id_, text in titles.items()},
         genres=_most_frequent({id_: _split(value) for id_, value in _column(frame, roles["genres"]).items()}),
         years=years,
-        attributes={re.sub(r"\W+", "_", name): _column(frame, name) for name in others},
+        attributes={re.sub(r"\W+", "_", name): values for name, values in columns.items()},
         note=f"{len(known):,} items in {one_line(Path(path).name)}" + f" ({said})" * bool(said),
     )
 
@@ -121,6 +128,17 @@ def _column(frame: pl.DataFrame, name: str | None) -> dict[Any, Any]:
     if name is None:
         return {}
     return dict(frame.filter(~no_value(frame[name])).select("\0id", pl.col(name)).rows())
+
+
+def _infinite(values: Mapping[Any, Any], name: str) -> set[Any]:
+    """The ids with an infinite number in a column of numbers; none in a column of texts or classes."""
+    if name in ALWAYS_CLASSES:
+        return set()
+    try:
+        numbers = {id_: float(str(value).strip()) for id_, value in values.items()}
+    except ValueError:
+        return set()
+    return {id_ for id_, number in numbers.items() if math.isinf(number)}
 
 
 def _year(value: object) -> float | None:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from recsys_rl.data import embeddings
-from recsys_rl.data.catalogue import about_likes, threshold_of
+from recsys_rl.data.catalogue import about_likes, about_profiles, threshold_of
 from recsys_rl.data.embeddings import (
     Ints,
     confidence,
@@ -62,6 +62,8 @@ def new_users(
             "--like-threshold."
         )
     source = f"{log.source}: {about_likes(log, least)}; {len(kept):,} of {shape[0]:,} users, those {which}"
+    earlier = torch.from_numpy(np.bincount(users[first], minlength=shape[0])[kept])
+    source += f", with {about_profiles(earlier)}"
     if lacking.any():
         events = int(torch.from_numpy(lacking)[log.items].sum())
         source += f"; {events:,} events of {int(lacking.sum()):,} unknown items are dropped"

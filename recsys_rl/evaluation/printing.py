@@ -44,11 +44,12 @@ def print_table(result: Mapping[str, Any], heading: str, total_users: int) -> No
         over = f"mean over {result['seeds']} seeds"
     for row in result["paired"]:
         print(
-            f"{row['policy']} minus {row['versus']}, {over}: {row['mean']:+.3f} "
+            f"{row['policy']} minus {_of_each_seed(row['versus'], result)}, {over}: {row['mean']:+.3f} "
             f"[{row['low']:+.3f}, {row['high']:+.3f}]"
         )
     for row in result["shares"]:
-        print(f"{row['policy']}: {share_text(row)}")
+        start = _of_each_seed(row["from"], result)
+        print(f"{row['policy']}: {share_text({**row, 'from': start})}")
     if result["regret"]:
         each = (f"{x['policy']} {x['mean']:.3f} [{x['low']:.3f}, {x['high']:.3f}]" for x in result["regret"])
         print(f"regret to {result['regret'][0]['versus']}, summed over a session: {', '.join(each)}")
@@ -107,6 +108,13 @@ def share_text(row: Mapping[str, Any]) -> str:
     if math.isnan(row["low"]):
         return f"{row['share']:.1%} of {way}, without an interval"
     return f"{row['share']:.1%} of {way} [{row['low']:.1%}, {row['high']:.1%}]"
+
+
+def _of_each_seed(name: str, result: Mapping[str, Any]) -> str:
+    """The name of a row; of a yardstick that differs between seeds, "a/b", a text about it."""
+    if any(row["policy"] == name for row in result["rows"]):
+        return name
+    return f"the yardstick of each seed ({' or '.join(name.split('/'))})"
 
 
 def without_nan(value: Any) -> Any:

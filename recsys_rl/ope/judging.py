@@ -220,6 +220,7 @@ class Difference:
     doubt: str = ""  # sentences about why the difference is not to be trusted
     covered: bool = True  # False if the log lacks actions that one of the two takes
     trusted: bool = True  # False if the estimator is not recommended: the interval may miss the truth
+    model: str = ""  # the untested model behind the estimate, in words; "" for others
 
     @property
     def settled(self) -> bool:
@@ -236,7 +237,8 @@ class Difference:
         names += f"[{self.low:.4g}, {self.high:.4g}]"
         if self.settled:
             better = self.first if self.value > 0 else self.second
-            return f"{names}: {better} is better."
+            by = f", by {self.model}" if self.model else ""
+            return f"{names}: {better} is better{by}."
         if not self.covered:
             return (
                 f"{names}: no answer, and more rows like these would not settle it, as the log lacks actions "
@@ -261,10 +263,11 @@ def difference(
     doubt: str = "",
     covered: bool = True,
     trusted: bool = True,
+    model: str = "",
 ) -> Difference:
     """The paired difference of the terms (N,) of two policies on the same sessions.
 
-    ``doubt``, ``covered``, ``trusted``: as in Difference.
+    ``doubt``, ``covered``, ``trusted``, ``model``: as in Difference.
     """
     terms = first - second
     low, high = student_t(terms, users, level)
@@ -273,4 +276,4 @@ def difference(
     more = 0.0 if trusted else math.inf
     if half >= abs(value):
         more = rows * ((half / abs(value)) ** 2 - 1) if value and covered and trusted else math.inf
-    return Difference(*names, estimator, value, low, high, rows, more, doubt, covered, trusted)
+    return Difference(*names, estimator, value, low, high, rows, more, doubt, covered, trusted, model)

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from recsys_rl.ope.estimate import Estimate, enough
 from recsys_rl.ope.judging import Difference, Judgement, difference
 from recsys_rl.workflows.ope_bench import Bench
 from recsys_rl.workflows.ope_config import LOGGED, TARGET
+from recsys_rl.workflows.ope_world import WorldCheck
 
 
 def compare(
-    bench: Bench, judged: dict[str, Judgement], table: dict[str, list[Estimate]]
+    bench: Bench,
+    judged: dict[str, Judgement],
+    table: dict[str, list[Estimate]],
+    checks: Sequence[WorldCheck],
 ) -> Difference | None:
-    """The difference of the two policies of --compare, by the recommended estimator."""
+    """The difference of the two policies of --compare, by the recommended estimator.
+
+    ``checks`` are those of the learned model of `world`.
+    """
     if bench.options.compare is None:
         return None
     pair = bench.options.compare
@@ -47,4 +56,13 @@ def compare(
         doubt=" ".join(doubts),
         covered=all(row.covered for row in rows),
         trusted=good,
+        model=about_model(checks) if name == "world" else "",
     )
+
+
+def about_model(checks: Sequence[WorldCheck]) -> str:
+    """The model behind the answer, if no check of it succeeded on another policy; "" if all did."""
+    if not checks:
+        return "a model that was NOT checked on another policy"
+    wrong = sum(check.wrong for check in checks)
+    return f"a model that FAILED {wrong} of {len(checks)} checks on other policies" if wrong else ""

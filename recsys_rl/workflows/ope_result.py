@@ -53,7 +53,7 @@ def result_of(bench: Bench) -> dict[str, Any]:
     """The content of the JSON file."""
     judged, checks = with_checks(bench, judge_all(bench))
     table = recommend({name: x.estimates for name, x in judged.items()}, bench.trusted)
-    found = compare(bench, judged, table)
+    found = compare(bench, judged, table, checks)
     rows: list[dict[str, Any]] = []
     for name, estimates in table.items():
         rows += [{"policy": name, **row.row()} for row in estimates]

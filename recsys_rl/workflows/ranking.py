@@ -27,6 +27,18 @@ from recsys_rl.workflows.latest import print_latest
 from recsys_rl.workflows.recommender import Recommender, load
 
 BLOCK = 64  # users ranked together
+LEGEND = {
+    "ndcg": "gain of the relevant items in the list, less at lower places, over the best possible one",
+    "ndcg_95": "half of the 95 % interval of ndcg over users: ndcg plus or minus this",
+    "recall": "share of the user's relevant items that are in the list",
+    "hit": "share of users with a relevant item in the list",
+    "mrr": "mean of 1 / place of the first relevant item of the whole ranking",
+    "similarity": "mean cosine of the pairs of items in a list; low is diverse",
+    "novelty": "mean of -log2 of the items' popularity, in bits; high is unusual",
+    "popularity": "mean popularity of the items in the list, over its mean in the catalogue",
+    "coverage": "share of the catalogue that is in the list of at least one user",
+}
+"""A sentence for each column of the table."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +116,9 @@ def ranking(options: RankingConfig) -> dict[str, Any]:
                 f"{value:>12}" if isinstance(value, str) else f"{value:>12.4f}" for value in row.values()
             )
         )
+    print()
+    for name in names[1:]:
+        print(f"{name}: {LEGEND[name]}")
     if options.json is not None:
         write_text(Path(options.json), json.dumps(table, indent=1) + "\n")
         print(f"table: {options.json}", file=sys.stderr)

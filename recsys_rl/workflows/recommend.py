@@ -33,9 +33,11 @@ class RecommendConfig:
     env: str | None = None
     """Environment of the checkpoint. Required if its name holds a module to import."""
     user: str | None = None
-    """Id of one user of the data."""
+    """Id of one user of the data. What this user has liked is not in the checkpoint: give --block to leave
+    it out."""
     like: tuple[str, ...] = ()
-    """Title of an item that a new user likes, or a beginning that only one title has."""
+    """Title of an item that a new user likes, or a beginning that only one title has. It is not recommended
+    again, except on a platform that repeats items."""
     users: str | None = None
     """File of user ids, one in each line; or all."""
     out: str | None = None
@@ -45,7 +47,7 @@ class RecommendConfig:
     hour: Annotated[float, Range(0, below=HOURS)] | None = None
     """Hour of the week, from Monday at midnight, if the policy sees it. Default: now."""
     allow: str | None = None
-    """File of item ids, one in each line: recommend only these."""
+    """File of item ids, one in each line: recommend only these, all of them if they are fewer than --k."""
     block: str | None = None
     """File of item ids, one in each line: recommend none of them."""
     missing: Missing = "refuse"
@@ -76,21 +78,38 @@ def recommend(options: RecommendConfig) -> None:
     allow = None if options.allow is None else _items(recommender, options, "allow")
     block = [] if options.block is None else _items(recommender, options, "block")
     hour = recommender.hour(options.hour)
+    k = _number_of_items(recommender, options, allow, block)
     if options.users is None or options.out is None:
         names = bool(recommender.population.user_names)
         user = None if options.user is None else parse_id(options.user, "--user", names)
-        found = recommender.recommend(
-            user, likes=options.like, k=options.k, allow=allow, block=block, hour=hour
-        )
+        found = recommender.recommend(user, likes=options.like, k=k, allow=allow, block=block, hour=hour)
         _print_hour(hour, options.hour is None)
         for place, (item, title, probability) in enumerate(found, 1):
             print(f"{place:>3}  {probability:7.2%}  {title}  (id {item})")
         return
     users = recommender.users if options.users == "all" else _users(recommender, options)
-    lists = list(recommender.for_users(users, options.k, allow, block, hour))
+    lists = list(recommender.for_users(users, k, allow, block, hour))
     _print_hour(hour, options.hour is None)
     write_bytes(Path(options.out), _parquet(users, lists))
     print(f"{len(users):,} users: {options.out}", file=sys.stderr)
+
+
+def _number_of_items(
+    recommender: Recommender,
+    options: RecommendConfig,
+    allow: Sequence[int | str] | None,
+    block: Sequence[int | str],
+) -> int | None:
+    """``options.k``, or the number of items of --allow that may be shown, with a line, if it is smaller."""
+    if allow is None:
+        return options.k
+    wanted = recommender.default_k if options.k is None else options.k
+    left = int(recommender.allowed(allow, [*block, *recommender.seen(options.like)]).sum())
+    if not 0 < left < wanted:
+        return wanted
+    about = f"{left} of its items may be shown, so lists have {left} in place of {wanted}"
+    print(f"--allow {options.allow}: {about}", file=sys.stderr)
+    return left
 
 
 def _items(recommender: Recommender, options: RecommendConfig, name: str) -> list[int | str]:

@@ -121,8 +121,10 @@ class Recommender:
         On a platform with slates the first K of them, in their order, are the policy's most probable slate.
 
         Args:
-            user: id of a user of the data, a number or a string as in the data; None for a new user.
+            user: id of a user of the data, a number or a string as in the data; None for a new user. What
+                this user has liked is not in the checkpoint: give it in ``block`` to leave it out.
             likes: liked items of a new user: ids, or titles (a beginning that only one title has is enough).
+                They are not shown again, except on a platform that repeats items.
             history: items already shown in this session, latest last; each counts as consumed in full, and
                 nothing plays after the last.
             k: None for K, the number of places of a slate, or 10 without slates.
@@ -138,9 +140,8 @@ class Recommender:
             raise UserError("A recommendation needs either a user or likes: give one of them.")
         profile = self.profile_of(likes) if user is None else self._profiles([user])
         shown = [self.item(item) for item in history]
-        again = () if self.checkpoint.interface.repeats else shown
         k = self.default_k if k is None else k
-        mask = self.mask(k, allow, [*block, *(self.catalogue.id_of(row) for row in again)])
+        mask = self.mask(k, allow, [*block, *self.seen(likes, history)])
         obs = self._request(profile, shown, mask, self.hour(hour))
         return next(self._best(self._among(obs, allow), k))
 
@@ -205,6 +206,13 @@ class Recommender:
         """
         return self.fold_in([self.item(item) for item in ([likes] if isinstance(likes, str) else likes)])
 
+    def seen(self, *seen: Sequence[int | str]) -> list[int | str]:
+        """The ids of these items, ids or titles, which may not be shown again; none if items may repeat."""
+        if self.checkpoint.interface.repeats:
+            return []
+        items = [item for part in seen for item in ([part] if isinstance(part, str) else part)]
+        return [self.catalogue.id_of(self.item(item)) for item in items]
+
     def fold_in(self, items: Sequence[int]) -> Tensor:
         """(1, D): the profile of a user who likes the items in these rows of the catalogue."""
         row = csr_matrix(
@@ -255,19 +263,24 @@ class Recommender:
         return "; ".join(self.catalogue.title(row) for row in rows[:5])
 
     def mask(self, k: int, allow: Sequence[int | str] | None, block: Sequence[int | str]) -> Tensor:
-        """(1, I) bool: the items that may be shown."""
+        """(1, I) bool: the items that may be shown. Raises UserError if they are fewer than ``k``."""
         if k < 1:
             raise UserError(f"k is {k}: it must be at least 1.")
+        mask = self.allowed(allow, block)
+        left = int(mask.sum())
+        if left < k:
+            raise UserError(f"Only {left} items may be shown, but k is {k}: lower k, or allow more items.")
+        return mask.unsqueeze(0)
+
+    def allowed(self, allow: Sequence[int | str] | None, block: Sequence[int | str]) -> Tensor:
+        """(I,) bool: the available items among ``allow``, None for all, without ``block``."""
         mask = self.catalogue.available.clone()
         if allow is not None:
             allowed = torch.zeros_like(mask)
             allowed[[self.item(item) for item in allow]] = True
             mask &= allowed
         mask[[self.item(item) for item in block]] = False
-        left = int(mask.sum())
-        if left < k:
-            raise UserError(f"Only {left} items may be shown, but k is {k}: lower k, or allow more items.")
-        return mask.unsqueeze(0)
+        return mask
 
     def _check_users(self, users: Sequence[int | str]) -> None:
         """Raise UserError, one for all of them, if users are unknown."""
