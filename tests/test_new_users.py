@@ -14,7 +14,7 @@ import torch
 from recsys_rl.checkpoint import load as load_checkpoint
 from recsys_rl.cli import main
 from recsys_rl.data.catalogue import build_world
-from recsys_rl.data.log import make_log
+from recsys_rl.data.log import make_log, read_log
 from recsys_rl.data.new_users import new_users
 from recsys_rl.make import make_env, with_new_users
 from recsys_rl.types import Catalogue, InteractionLog, UserError, World
@@ -171,6 +171,26 @@ def test_whole_command(here: Path, capsys: pytest.CaptureFixture[str], tmp_path:
     assert main([*command, "--json", str(out)]) == 0
     assert "new_users" not in json.loads(out.read_text(encoding="utf-8"))
     assert "held-out users" in capsys.readouterr().out
+
+
+def test_each_seed_has_its_own_items_and_folds_the_people_in(
+    here: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert main(["train", "--data", "log.csv", *RUN, "--seeds", "0-1", "--name", "two"]) == 0
+    capsys.readouterr()
+    files = ["runs/two-0/ppo.pt", "runs/two-1/ppo.pt", "--json", str(tmp_path / "t.json")]
+    assert main(["evaluate", *files, "--users", "new.csv", "--cache-dir", str(tmp_path)]) == 0
+    said = capsys.readouterr()
+    sources = []
+    for file in files[:2]:
+        found = load_checkpoint(file)
+        world = with_new_users(found.config, found.world, read_log("new.csv"))
+        sources.append(world.population.source)
+        assert 0 < len(world.population.heldout) < 3
+    assert sources[0] != sources[1]
+    about = f"{sources[0]}; on another seed: {sources[1]}"
+    assert f"users: {about}\n" in said.err and "users of new.csv, one session each" in said.out
+    assert json.loads((tmp_path / "t.json").read_text(encoding="utf-8"))["new_users"]["about"] == about
 
 
 @pytest.mark.parametrize(

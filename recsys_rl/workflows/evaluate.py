@@ -29,7 +29,7 @@ from recsys_rl.utils.allocator import keep_freed_memory
 from recsys_rl.utils.files import check_writable, write_text
 from recsys_rl.utils.find import find
 from recsys_rl.workflows.latest import print_latest
-from recsys_rl.workflows.new_users import check_event_options, with_people
+from recsys_rl.workflows.new_users import about_people, check_event_options, with_people
 
 
 @dataclass(frozen=True)
@@ -143,11 +143,8 @@ def evaluate(options: EvaluateConfig) -> dict[str, Any]:
         results.append(summarise(first.config.env, played, names, own, num_items))
     result = results[0] if len(results) == 1 else mean_over_seeds(results)
     if options.users is not None:
-        about = {
-            "file": one_line(Path(options.users).name),
-            "about": groups[0][0].checkpoint.population.source,
-        }
-        result["new_users"] = about
+        file = one_line(Path(options.users).name)
+        result["new_users"] = {"file": file, "about": about_people(groups)}
     total_users = len(first.population.heldout) if len(groups) == 1 else 0
     print_table(result, _heading(groups), total_users)
     if options.json is not None:

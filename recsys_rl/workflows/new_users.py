@@ -47,5 +47,11 @@ def with_people(groups: Sequence[Sequence[Entry]], options: EvaluateConfig, path
         found.append(
             [dataclasses.replace(x, checkpoint=dataclasses.replace(x.checkpoint, world=world)) for x in group]
         )
-    print(f"users: {found[0][0].checkpoint.population.source}", file=sys.stderr)
+    print(f"users: {about_people(found)}", file=sys.stderr)
     return found
+
+
+def about_people(groups: Sequence[Sequence[Entry]]) -> str:
+    """The text about the users of each group; each seed has its own items, so the users may differ."""
+    sources = (group[0].checkpoint.population.source for group in groups)
+    return "; on another seed: ".join(dict.fromkeys(sources))
