@@ -131,7 +131,7 @@ class Shortlist:
             distinct, user = torch.unique(profile, dim=0, return_inverse=True)  # the same users play often
             row = torch.arange(obs.num_rows, device=user.device)
             self.items = self._best(obs.rows(user.new_empty(len(distinct)).scatter_(0, user, row)))[user]
-        elif ended is not None:
+        elif ended is not None and bool(ended.any()):
             self.items[ended] = self._best(obs.rows(ended.nonzero().flatten()))
         allowed = self._allowed(obs, self.items)  # (N, C)
         few = allowed.sum(1) < self.slate_size  # (N,): in long sessions without repetition
@@ -143,7 +143,7 @@ class Shortlist:
     def _best(self, obs: Obs) -> Tensor:
         """The allowed items (N, C) with the highest u . e_i, -1 if there are fewer."""
         embedding = self.catalogue.embedding
-        found = [torch.empty(0, SHORTLIST, dtype=torch.int64, device=embedding.device)]
+        found = []
         for part in obs.split(SCANNED_ROWS):
             profile = part.context[:, : embedding.shape[1]]  # (n, D)
             score = partial(_product, profile, embedding)
