@@ -14,6 +14,7 @@ from torch.testing import assert_close
 from recsys_rl.dials import ModelConfig
 from recsys_rl.functional.item_scores import item_scores
 from recsys_rl.functional.plackett_luce import PlackettLuce
+from recsys_rl.functional.votes import add_votes
 from recsys_rl.models.actor_critic import ActorCritic, Shapes
 from recsys_rl.models.encoders import Linear, SessionSum, TwinMLP
 from recsys_rl.models.heads import TOWER_SIZE, DenseHead, TwoTowerHead, item_features
@@ -178,6 +179,45 @@ def test_two_tower_votes_of_shorter_blocks_by_hand() -> None:
     # RATE 5: 5 * (0.2 * 3 - 0.2 * 1) = 2 and 5 * 0.4 * 2 = 4
     assert_close(user[:, :2], torch.tensor([[2.0, 4.0]]))
     assert not user[:, 2:].any()
+
+
+def votes_of_two_blocks(dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """A query (40, 7), votes (5, 4), and inputs (40, 2, 3) and (40, 3, 4), all with gradients."""
+    sizes = (40, 7), (5, 4), (40, 2, 3), (40, 3, 4)
+    made = [torch.randn(*size, generator=rng(3), dtype=dtype, requires_grad=True) for size in sizes]
+    return made[0], made[1], made[2], made[3]
+
+
+def test_votes_and_their_gradient_equal_autograd() -> None:
+    """The node of the graph, for float32, against torch's operators, which float64 takes."""
+    query, votes, first, second = votes_of_two_blocks(torch.float32)
+    result = add_votes(query, votes, [first, second])
+    expected = query.clone()
+    expected[:, :3] += (votes[:2, :3] * first).sum(1)
+    expected[:, :4] += (votes[2:] * second).sum(1)
+    assert_close(result, expected)
+    with torch.no_grad():  # as in acting
+        assert torch.equal(add_votes(query, votes, [first, second]), result)
+    plain = add_votes(query.double(), votes.double(), [first.double(), second.double()])
+    assert_close(plain.float(), result)
+    weights = torch.randn(40, 7, generator=rng(4))
+    inputs = (query, votes, first, second)
+    found = torch.autograd.grad(result, inputs, weights)
+    assert_close(found, torch.autograd.grad(expected, inputs, weights))
+    given = add_votes(query, votes, [first.detach(), second])  # a context that needs no gradient
+    assert_close(torch.autograd.grad(given, inputs[:2], weights), found[:2])
+    double = votes_of_two_blocks(torch.float64)
+    assert torch.autograd.gradcheck(lambda q, v, a, b: add_votes(q, v, [a, b]), double)
+
+
+def test_votes_that_do_not_fit() -> None:
+    """They are refused before an address is passed to C."""
+    query, votes, first, second = votes_of_two_blocks(torch.float32)
+    for blocks in ([first], [first, second[:39]], [first, second.repeat(1, 1, 2)]):
+        with pytest.raises(ValueError, match="don't fit"):
+            add_votes(query, votes, blocks)
+    with pytest.raises(ValueError, match="don't fit"):
+        add_votes(query[:, :3], votes, [first, second])
 
 
 def test_dense_head_depends_on_ids_only() -> None:

@@ -31,8 +31,6 @@ def test_by_hand() -> None:
     assert rows.add_rows(x, table, items, skipped, 0.5).tolist() == [[2.0, 3.0], [4.0, 4.0]]
     last = torch.tensor([[-1], [1]])
     assert rows.beside_rows(x, table, last).tolist() == [[1.0, 2.0, 0.0, 0.0], [3.0, 4.0, 0.5, -1.0]]
-    assert rows.put_rows(x, torch.tensor([1]), torch.tensor([[7.0, 8.0]])).tolist() == [[1, 2], [7, 8]]
-    assert x.tolist() == [[1, 2], [3, 4]]
     queue, kept = torch.tensor([[-1, 4, 6], [1, 2, 3]]), torch.tensor([[False], [True]])
     assert rows.push_rows(queue, torch.tensor([[9], [9]]), kept).tolist() == [[4, 6, 9], [1, 2, 3]]
     assert rows.rows_hold(queue, torch.tensor([[6], [6]])).tolist() == [[True], [False]]
@@ -60,23 +58,15 @@ def test_any_size(n: int, k: int, size: int) -> None:
     assert torch.equal(rows.rows_hold(queue, newest), (queue == newest).any(1, keepdim=True))
     held = torch.stack([(queue == items[:, [place]]).any(1) for place in range(k)], 1)
     assert torch.equal(rows.rows_hold(queue, items), held)
-    places = torch.randperm(n, generator=rng(4))[: n // 2]
-    fresh = torch.randn(len(places), size, generator=rng(5))
-    put = rows.put_rows(x, places, fresh)
-    assert torch.equal(put[places], fresh)
-    others = torch.ones(n, dtype=torch.bool).index_fill(0, places, False)
-    assert torch.equal(put[others], x[others])
 
 
 def test_result_is_independent_of_threads() -> None:
     x, table, items, skipped = users_and_items(3000, 2, 33)
-    places, fresh = torch.arange(0, 3000, 2), torch.randn(1500, 33, generator=rng(5))
     threads, found = torch.get_num_threads(), []
     try:
         for number in (1, 2):
             torch.set_num_threads(number)
             found.append([rows.dot_rows(x, table, items), rows.add_rows(x, table, items, skipped)])
-            found[-1].append(rows.put_rows(x, places, fresh))
             last, kept = items[:, :1].contiguous(), skipped[:, :1].contiguous()
             found[-1].append(rows.beside_rows(x, table, last))
             queue = items.repeat(1, 9)
@@ -88,8 +78,6 @@ def test_result_is_independent_of_threads() -> None:
 
 def test_types_strides_and_shapes_of_rows() -> None:
     """Histories of ids, signals with another axis, flags, and tensors that only torch can take."""
-    flags = torch.tensor([True, False, True])
-    assert rows.put_rows(flags, torch.tensor([0]), torch.tensor([False])).tolist() == [False, False, True]
     signals, kept = torch.arange(12.0).view(2, 3, 2), torch.tensor([[False], [True]])
     pushed = rows.push_rows(signals, torch.full((2, 1, 2), 9.0), kept)
     assert pushed.tolist() == [[[2, 3], [4, 5], [9, 9]], signals[1].tolist()]
@@ -116,8 +104,6 @@ def test_rows_outside_a_table(item: int) -> None:
         rows.add_rows(x, table, items, skipped)
     with pytest.raises(IndexError):
         rows.beside_rows(x, table, last)
-    with pytest.raises(IndexError):
-        rows.put_rows(x, torch.tensor([item]), torch.zeros(1, 6))
 
 
 def test_shapes_that_do_not_fit() -> None:
@@ -131,9 +117,6 @@ def test_shapes_that_do_not_fit() -> None:
         rows.add_rows(x, table, items, skipped[:, :1].contiguous())
     with pytest.raises(ValueError, match="one for each user"):
         rows.beside_rows(x, table, items)
-    for fresh in (torch.zeros(2, 6), torch.zeros(1, 5), torch.zeros(1, 6).double()):
-        with pytest.raises(ValueError, match="places"):
-            rows.put_rows(x, torch.tensor([0]), fresh)
     for fresh, kept in ((items, skipped[:, :1]), (one, skipped), (one.int(), skipped[:, :1])):
         with pytest.raises(ValueError, match="fit"):
             rows.push_rows(items, fresh, kept.contiguous())

@@ -139,7 +139,7 @@ class RecEnv:
             fresh_state, fresh_session = self._begin(drawn.index_select(0, ended))
 
             def put(old: Tensor, fresh: Tensor) -> Tensor:
-                return rows.put_rows(old, ended, fresh)
+                return old.index_copy(0, ended, fresh)
 
             user_state = tree_map(put, user_state, fresh_state)
             session = tree_map(put, session, fresh_session)
@@ -259,7 +259,7 @@ class RecEnv:
         places = ended.index_select(0, back)
 
         def put(old: Tensor, fresh: Tensor) -> Tensor:
-            return rows.put_rows(old, places, fresh.index_select(0, back))
+            return old.index_copy(0, places, fresh.index_select(0, back))
 
         user_state, session = tree_map(put, user_state, rested), tree_map(put, session, later)
         return user_state, session, terminated, truncated, discount

@@ -82,27 +82,6 @@ def beside_rows(x: Tensor, table: Tensor, items: Tensor) -> Tensor:
     return _checked(result, outside, table)
 
 
-def put_rows(old: Tensor, places: Tensor, fresh: Tensor) -> Tensor:
-    """A copy of ``old`` (N, ...) with the rows ``fresh`` (R, ...) at ``places`` (R,)."""
-    if fresh.shape != (len(places), *old.shape[1:]) or fresh.dtype != old.dtype:
-        raise ValueError(f"rows {tuple(fresh.shape)} don't fit {tuple(old.shape)} in {len(places)} places")
-    library = _plain(old, fresh, places) if places.dtype == torch.int64 else None
-    if library is None or old.numel() == 0:
-        return old.index_copy(0, places, fresh)
-    result = torch.empty_like(old)
-    outside = library.put_rows(
-        old.data_ptr(),
-        places.data_ptr(),
-        fresh.data_ptr(),
-        len(old),
-        len(places),
-        old[0].nbytes,
-        kernels.threads(old),
-        result.data_ptr(),
-    )
-    return _checked(result, outside, old)
-
-
 def push_rows(old: Tensor, fresh: Tensor, kept: Tensor) -> Tensor:
     """``old`` (N, L, ...) without its first entry, then ``fresh`` (N, 1, ...). Rows ``kept`` (N, 1) stay."""
     if fresh.shape != (len(old), 1, *old.shape[2:]) or fresh.dtype != old.dtype:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from recsys_rl.functional.categorical import Categorical
 from recsys_rl.functional.item_scores import ItemScores
 from recsys_rl.functional.plackett_luce import PlackettLuce
+from recsys_rl.functional.votes import add_votes
 from recsys_rl.models.encoders import Linear
 from recsys_rl.types import Catalogue
 
@@ -104,13 +105,7 @@ class TwoTowerHead(nn.Module):
         ``blocks`` (N, number, size) each hold the x_b, ``num_blocks`` together. Features beyond ``size``
         count as 0.
         """
-        votes, at = RATE * self.votes, 0
-        for block in blocks:
-            number, size = block.shape[1:]
-            vote = (votes[at : at + number, :size] * block).sum(1)  # (N, size)
-            query = query + nn.functional.pad(vote, (0, query.shape[1] - size))
-            at += number
-        return query
+        return add_votes(query, RATE * self.votes, blocks)
 
     @property
     def temperature(self) -> Tensor:

@@ -1,10 +1,8 @@
-/* What a simulator does with rows of a table, without a copy of them: functional/rows.py says what, and has
- * the same in torch, which gathers the rows first and then reads them again. */
+/* Loops over the users of a batch: functional/rows.py and votes.py say what they compute, and have the same in
+ * torch, which makes copies first and then reads them again. */
 #include <string.h>
 
 #include "kernels.h"
-
-#define LEAST_BYTES 4096 /* a thread's part of a plain copy */
 
 VECTORISED static void dot_row(const float *x, const float *table, const int64_t *items, int64_t positions,
                                int64_t size, float *result) {
@@ -64,17 +62,6 @@ int beside_rows(const float *x, const float *table, const int64_t *items, int64_
     return 0;
 }
 
-int put_rows(const char *old, const int64_t *places, const char *fresh, int64_t rows, int64_t number,
-             int64_t bytes, int threads, char *result) {
-    if (!all_within(places, number, rows)) return 1;
-    int64_t all = rows * bytes, part = most(all / threads + 1, LEAST_BYTES);
-#pragma omp parallel for num_threads(threads) if (threads > 1)
-    for (int64_t start = 0; start < all; start += part)
-        memcpy(result + start, old + start, least(part, all - start));
-    for (int64_t i = 0; i < number; i++) memcpy(result + places[i] * bytes, fresh + i * bytes, bytes);
-    return 0;
-}
-
 void push_rows(const char *old, const char *fresh, const uint8_t *kept, int64_t rows, int64_t length,
                int64_t bytes, int threads, char *result) {
     int64_t row = length * bytes;
@@ -99,4 +86,18 @@ void rows_hold(const int64_t *ids, const int64_t *sought, int64_t rows, int64_t 
     for (int64_t i = 0; i < rows; i++)
         for (int64_t k = 0; k < number; k++)
             result[i * number + k] = holds(ids + i * length, length, sought[i * number + k]);
+}
+
+VECTORISED static void add_votes_row(const float *votes, const float *blocks, int64_t number, int64_t size,
+                                     int64_t width, float *sum) {
+    for (int64_t b = 0; b < number; b++)
+#pragma omp simd
+        for (int64_t j = 0; j < size; j++) sum[j] += votes[b * width + j] * blocks[b * size + j];
+}
+
+void add_votes(const float *votes, const float *blocks, int64_t rows, int64_t number, int64_t size,
+               int64_t width, int64_t sum_row, int threads, float *sum) {
+#pragma omp parallel for num_threads(threads) if (threads > 1)
+    for (int64_t i = 0; i < rows; i++)
+        add_votes_row(votes, blocks + i * number * size, number, size, width, sum + i * sum_row);
 }
