@@ -12,7 +12,7 @@ export OPENBLAS_NUM_THREADS = 1
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make train   install what training needs, train PPO on satiation, write report.html"
+	@echo "make train   install what training needs, train PPO on satiation, write its report"
 	@echo "make test    install the tools and run every test"
 	@echo "make check   ruff, mypy and the import rule"
 	@echo "make wheel   build the wheel into dist/"
@@ -21,8 +21,7 @@ help:
 
 train: $(VENV)/data.stamp
 	$(BIN)/python -m train --algo $(ALGO) --env satiation $(ARGS)
-	$(BIN)/python -m evaluate --algo $(ALGO) --checkpoint checkpoints/$(ALGO).pt --report report.html
-	@cp report.html "checkpoints/$$(dirname "$$(readlink checkpoints/$(ALGO).pt)")/"
+	$(BIN)/python -m evaluate --algo $(ALGO) --checkpoint checkpoints/$(ALGO).pt --report
 
 # One thread of torch for each of pytest's processes: more only wait for each other.
 test: $(VENV)/dev.stamp

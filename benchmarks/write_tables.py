@@ -5,8 +5,8 @@
 
 A place is ``<!-- table:NAME -->`` and the lines until ``<!-- /table -->``, or within a line
 ``<!-- figure:NAME -->`` and the words until ``<!-- /figure -->``. benchmarks/harness/learning_texts.py,
-log_texts.py, mood_texts.py and speed_texts.py make the text of each name from the newest rows of the CSV
-files.
+log_texts.py, mood_texts.py, planner_texts.py and speed_texts.py make the text of each name from the newest
+rows of the CSV files.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks import foreign
-from benchmarks.harness import learning_texts, log_texts, mood_texts, speed_texts, tables
+from benchmarks.harness import learning_texts, log_texts, mood_texts, planner_texts, speed_texts, tables
 from benchmarks.harness.tables import RESULTS, ROOT
 from recsys_rl.errors import UserError
 from recsys_rl.utils.files import write_text
@@ -35,7 +35,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "short-video-a2c": partial(
         learning_texts.platform,
         task="short-video-a2c",
-        policies=("a2c-greedy", "a2c", "rule", "static-list"),
+        policies=("a2c-greedy", "a2c", "rule", "trade-fresh-creators", "static-list"),
     ),
     "long-video-a2c": partial(
         learning_texts.platform,
@@ -56,10 +56,16 @@ TABLES: dict[str, Callable[[Path], str]] = {
 FIGURES: dict[str, Callable[[Path], str]] = {
     "satiation-gain": learning_texts.gain_over_yardstick,
     "satiation-share": learning_texts.share_of_way,
+    "satiation-planner": partial(planner_texts.gains, env="satiation"),
+    "short-video-planner": partial(planner_texts.gains, env="short-video"),
     "short-video-gain": partial(learning_texts.gain_over_yardstick, task="short-video"),
     "long-video-gain": partial(learning_texts.gain_over_yardstick, task="long-video"),
     "short-video-gains": partial(learning_texts.gains_by_seed, task="short-video", policy="ppo"),
     "short-video-a2c-gains": partial(learning_texts.gains_by_seed, task="short-video-a2c", policy="a2c"),
+    "long-video-greedy-share": partial(
+        learning_texts.share_with_interval, task="long-video", policy="ppo-greedy"
+    ),
+    "long-video-share": partial(learning_texts.share_with_interval, task="long-video", policy="ppo"),
     "long-video-gains": partial(learning_texts.gains_by_seed, task="long-video", policy="ppo"),
     "long-video-greedy-gains": partial(learning_texts.gains_by_seed, task="long-video", policy="ppo-greedy"),
     "long-video-a2c-gains": partial(learning_texts.gains_by_seed, task="long-video-a2c", policy="a2c"),

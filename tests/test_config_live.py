@@ -434,6 +434,7 @@ def test_algo_and_env(folder: Callable[[str], None]) -> None:
         ("max_users", 3),
         ("json", "table.json"),
         ("report", "report.html"),
+        ("report", True),
         ("device", "cuda"),
         ("threads", 2),
         ("files", ("checkpoints/a2c.pt",)),

@@ -9,7 +9,10 @@ import torch
 
 from recsys_rl.agents import rankers
 from recsys_rl.agents.rankers import MaximalMarginalRelevance, Rule, RuleWeights, fold_in
-from recsys_rl.types import Catalogue, Obs
+from recsys_rl.config import Config
+from recsys_rl.experience.rollout import Sessions, play
+from recsys_rl.make import make_env
+from recsys_rl.types import Catalogue, Obs, World
 from tests.small_runs import settings, world
 from tests.tiny_world import tiny_catalogue
 
@@ -109,3 +112,89 @@ def test_shortlist_of_a_large_catalogue_gives_the_same_items(
     assert torch.equal(chosen(catalogue), every)
     assert available or bool((every % 2 == 0).all())
     assert not bool((history == every).any())
+
+
+@pytest.fixture
+def many() -> tuple[Config, World]:
+    sizes = {"num_items": 50, "embedding_dim": 4, "max_episode_steps": 12}
+    config = settings("ppo", "satiation", env_config=sizes, data_config={"num_users": 30})
+    return config, world(config)
+
+
+def session(place: tuple[Config, World], agent: Rule) -> Sessions:
+    config, (_, population) = place
+    env = make_env(config, place[1], 30, torch.Generator().manual_seed(0), training=False)
+    return play(env, agent, torch.arange(len(population.profile)))
+
+
+SOME = weights(popularity=3.0, quality=1.0, similarity=0.5, overlap=0.2, decay=0.8, fold_in=0.2, leaving=0.5)
+
+
+def test_rule_ranks_a_small_catalogue_as_a_whole(many: tuple[Config, World]) -> None:
+    catalogue, _ = many[1]
+    rates = torch.linspace(-1, 1, 50)
+    whole, agent = Rule(catalogue, SOME, 1, rates), Rule(catalogue, SOME, 1, rates, rerank=True)
+    assert agent.reader() is None
+    assert torch.equal(session(many, agent).items, session(many, whole).items)
+
+
+def test_rule_ranks_the_best_of_mf_again(many: tuple[Config, World], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first item is the best by the scores of the whole catalogue among the 20 nearest to the profile."""
+    catalogue, population = many[1]
+    rates = torch.linspace(-1, 1, 50)
+    whole = session(many, Rule(catalogue, SOME, 1, rates))
+    monkeypatch.setattr(rankers, "SHORTLIST", 20)
+    monkeypatch.setattr(rankers, "SCANNED_ROWS", 7)
+    found = session(many, Rule(catalogue, SOME, 1, rates, rerank=True))
+    nearest = (population.profile @ catalogue.embedding.T).topk(20).indices  # (U, 20)
+    far = torch.ones(30, 50, dtype=torch.bool).scatter_(1, nearest, False)  # (U, I)
+    columns = Rule(catalogue, SOME, 1, rates).columns
+    first = population.profile @ catalogue.embedding.T + 3 * columns[:, -3] + columns[:, -2] - 0.5 * rates
+    assert torch.equal(found.items[0, :, 0], first.masked_fill(far, -torch.inf).argmax(1))
+    shown = found.items[:, :, 0].T  # (U, T)
+    assert not bool(far.gather(1, shown.clamp_min(0))[shown >= 0].any())
+    assert bool(far.gather(1, whole.items[0]).any())  # the whole catalogue has others
+
+
+def test_all_items_as_the_shortlist_give_the_same_session(
+    many: tuple[Config, World], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    catalogue, mild = many[1].catalogue, weights(popularity=0.05, similarity=0.5, decay=0.8, fold_in=0.2)
+    whole = session(many, Rule(catalogue, mild))
+    monkeypatch.setattr(rankers, "SHORTLIST", 49)  # without the item farthest from the profile
+    assert torch.equal(session(many, Rule(catalogue, mild, rerank=True)).items, whole.items)
+
+
+def test_a_used_up_shortlist_is_made_again(
+    many: tuple[Config, World], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """5 of 50 items in sessions of 12 steps without repetition."""
+    monkeypatch.setattr(rankers, "SHORTLIST", 5)
+    found = session(many, Rule(many[1].catalogue, SOME, rerank=True))
+    assert int(found.lengths.max()) > 3
+    for row in found.items[:, :, 0].T:
+        shown = row[row >= 0].tolist()
+        assert len(shown) == len(set(shown))
+
+
+def test_ended_sessions_get_a_new_shortlist(
+    many: tuple[Config, World], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    catalogue, population = many[1]
+    monkeypatch.setattr(rankers, "SHORTLIST", 5)
+    nearest = (population.profile @ catalogue.embedding.T).topk(5).indices  # (U, 5)
+    reader = Rule(catalogue, SOME, rerank=True).reader()
+    assert reader is not None
+
+    def candidates(users: list[int], ended: torch.Tensor | None) -> torch.Tensor:
+        found = reader.follow(Obs(population.profile[users]), ended).candidates
+        assert found is not None
+        return found
+
+    assert torch.equal(candidates([0, 1, 0], None), nearest[[0, 1, 0]])
+    nobody, second = torch.zeros(3, dtype=torch.bool), torch.tensor([False, True, False])
+    assert torch.equal(candidates([0, 1, 0], nobody), nearest[[0, 1, 0]])
+    assert torch.equal(candidates([0, 2, 0], second), nearest[[0, 2, 0]])
+    mask = torch.ones(3, 50, dtype=torch.bool).index_fill_(1, nearest[0, :2], False)
+    found = Rule(catalogue, SOME, rerank=True).act(Obs(population.profile[[0, 0, 0]], mask=mask)).items
+    assert not bool(torch.isin(found, nearest[0, :2]).any())

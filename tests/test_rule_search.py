@@ -8,11 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from recsys_rl.agents import rankers
 from recsys_rl.agents.rankers import Rule, RuleWeights
 from recsys_rl.evaluation import rule_search
 from recsys_rl.evaluation.rule_search import Trials, as_weights, leave_rates, rule_note, search_rule
 from recsys_rl.experience.rollout import Sessions, play
 from recsys_rl.make import make_env
+from recsys_rl.types import Obs
 from tests.small_runs import settings, world
 from tests.test_tuning import Small, trainees
 from tests.tiny_world import tiny_catalogue
@@ -41,6 +43,23 @@ def test_search_beats_its_starts_and_keeps_its_budget(small: Small) -> None:
     starts = [earned(as_weights(torch.tensor(start))) for start in rule_search.STARTS]
     assert earned(found.weights) > 0.98 * max(starts)
     assert earned(found.weights) > 1.05 * earned(RuleWeights.zeros())
+
+
+def test_a_large_catalogue_gets_the_same_budget(small: Small, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step scores the shortlist alone, however many items there are."""
+    monkeypatch.setattr(rankers, "SHORTLIST", 20)
+    scored: list[int] = []
+    follow = rankers.Shortlist.follow
+
+    def counted(self: rankers.Shortlist, obs: Obs, ended: Tensor | None = None) -> Obs:
+        found = follow(self, obs, ended)
+        assert found.candidates is not None
+        scored.append(found.candidates.shape[1])
+        return found
+
+    monkeypatch.setattr(rankers.Shortlist, "follow", counted)
+    found = search_rule(trainees(*small), 20_000)
+    assert 12_000 < found.steps <= 20_000 and set(scored) == {20}
 
 
 def test_search_with_a_tiny_budget_takes_one_round(small: Small) -> None:

@@ -104,8 +104,42 @@ def test_runs_that_differ_in_their_seed_give_a_mean_over_seeds(
         both = [rows(one)[name]["return_mean"] for one in alone]
         assert row["return_mean"] == pytest.approx(sum(both) / 2) and row["worst"] == min(both)
         assert row["users"] == 12
-    assert main(["evaluate", *files, "--report", str(tmp_path / "r.html")]) == 2
+    for place in ([str(tmp_path / "r.html")], []):
+        capsys.readouterr()
+        assert main(["evaluate", *files, "--report", *place]) == 2
+        assert capsys.readouterr().err.startswith("error: --report is for one seed, but these")
     assert not (tmp_path / "r.html").exists()
+
+
+def test_a_report_without_a_file_lands_in_the_folder_of_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("first", "second"):
+        assert main(["train", *SATIATION, *steps(3), "--name", name]) == 0
+    home, other = Path("runs/second"), Path("runs/first")
+    before = {path.name for path in home.iterdir()}
+    for words in (["--report"], ["--report", "--max-users", "3"], [str(home / "ppo.pt"), "--report"]):
+        capsys.readouterr()
+        assert main(["evaluate", "--cache-dir", "cache", *words]) == 0  # checkpoints/ppo.pt is a link
+        assert capsys.readouterr().err.splitlines()[-1] == f"report: {home / 'report.html'}"
+        assert {path.name for path in home.iterdir()} == {*before, "report.html"}
+        page = (home / "report.html").read_text(encoding="utf-8")
+        assert page.startswith("<!DOCTYPE html>") and ">ppo-greedy<" in page
+        (home / "report.html").unlink()
+    shutil.copy(other / "ppo.pt", other / "again.pt")
+    assert (
+        main(["evaluate", "--cache-dir", "cache", str(other / "ppo.pt"), str(other / "again.pt"), "--report"])
+        == 0
+    )
+    assert (other / "report.html").is_file()
+    capsys.readouterr()
+    assert main(["evaluate", str(home / "ppo.pt"), str(other / "ppo.pt"), "--report"]) == 2
+    assert capsys.readouterr().err == (
+        "error: --report has no file, and the checkpoints are in 2 folders: give one, as in "
+        "--report report.html.\n"
+    )
+    assert not (home / "report.html").exists() and not Path("report.html").exists()
 
 
 def test_seeds_of_a_gym_environment(runs: dict[str, str], tmp_path: Path) -> None:

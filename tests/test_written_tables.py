@@ -18,6 +18,7 @@ from benchmarks.harness.learning_texts import (
     gains_by_seed,
     platform,
     share_of_way,
+    share_with_interval,
 )
 from benchmarks.harness.log_texts import log_a2c, log_ppo, short
 from benchmarks.harness.mood_texts import mood
@@ -178,6 +179,20 @@ def test_the_moods_table_has_the_gain_and_its_share_of_the_gap(tmp_path: Path) -
     assert "| sums, and the mood itself | 14.0 | +4.0 (+3.0 to +5.0) | | 9.0, 11.0 |" in text
     assert "| sums and GRU | 12.0 | +2.0 (+0.5 to +3.5) | 50 % (10 to 90 %) | 9.0, 11.0 |" in text
     assert text.endswith("`python -m benchmarks.mood --threads 1 --seeds 0,2 --set mood_deviation=1.5`.")
+
+
+def test_gains_of_wider_searches_are_percents_with_intervals(tmp_path: Path) -> None:
+    about = {"date": "2026-11-27", "commit": "b", "env": "satiation", "users": 525, "return_mean": 16.3}
+    gain = {"gain": 0.0101, "gain_low": -0.0004, "gain_high": 0.02}
+    rows = [about | {"search": "as it is"}, about | {"search": "twice the steps"} | gain]
+    write_rows(tmp_path, "planner", [*rows, about | {"env": "short-video", "search": "as it is"}])
+    said = "525 training users: twice the steps +1.0 % (-0.0 to +2.0)"
+    assert FIGURES["satiation-planner"](tmp_path) == said
+
+
+def test_the_share_of_another_policy_has_its_own_interval(results: Path) -> None:
+    found = share_with_interval(results, "satiation", "random")
+    assert found == "-75 % (-139 to -11 %)"  # 2 and 3 between 10 and 20: shares -0.8 and -0.7
 
 
 def test_a_table_is_markdown() -> None:

@@ -80,12 +80,16 @@ class Runs:
     def mean(self, policy: str, column: str = "return_mean") -> Interval:
         return interval(_vector(self.values(policy, column)))
 
-    def share(self) -> Interval:
-        """The part that the greedy policy goes of the way from each seed's yardstick to the planner."""
-        known = self.values(self.learned, "share")  # of the same users, where the planner plays some alone
+    def share(self, policy: str = "") -> Interval:
+        """The part that ``policy`` goes of the way from each seed's yardstick to the planner.
+
+        Without a name it is the greedy learned policy.
+        """
+        policy = policy or self.learned
+        known = self.values(policy, "share")  # of the same users, where the planner plays some alone
         if known:
             return interval(_vector(known))
-        ours, planner = _vector(self.values(self.learned)), _vector(self.values("planner"))
+        ours, planner = _vector(self.values(policy)), _vector(self.values("planner"))
         return interval((ours - self.yardsticks()) / (planner - self.yardsticks()))
 
     def gain(self) -> Interval:
@@ -193,6 +197,11 @@ def gains_by_seed(results: Path, task: str, policy: str) -> str:
     gains = 100 * (_vector(runs.values(policy)) / runs.yardsticks() - 1)  # (seeds,)
     *most, last = (f"{gain:.0f}" for gain in gains.tolist())
     return f"{', '.join(most)} and {last} %"
+
+
+def share_with_interval(results: Path, task: str, policy: str) -> str:
+    found = Runs(results, task).share(policy)
+    return f"{100 * found.mean:.0f} % ({100 * found.low:.0f} to {100 * found.high:.0f} %)"
 
 
 def share_of_way(results: Path) -> str:

@@ -9,18 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor
 
-from recsys_rl.functional import categorical
-from recsys_rl.functional.top_k import blocked_top_k
+from recsys_rl.functional import categorical, rows
+from recsys_rl.functional.top_k import blocked_top_k, highest
 from recsys_rl.models.heads import item_columns
 from recsys_rl.types import Action, Catalogue, Obs
 
 SHORTLIST = 1000
-"""Best items by `mf` that `mmr` ranks again. A smaller catalogue is ranked as a whole."""
+"""Best items by `mf` that `mmr` and `rule` rank again. A smaller catalogue is ranked as a whole."""
+SCANNED_ROWS = 64
+"""Users whose best items are searched at a time: with more, the blocks of items are too small to be fast."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,10 @@ class RuleWeights:
 
 
 class Rule:
-    """Shows the K items with the highest linear scores (``RuleWeights``). With all weights 0 it is `mf`."""
+    """Shows the K items with the highest linear scores (``RuleWeights``). With all weights 0 it is `mf`.
+
+    With ``rerank``, only a user's ``Shortlist`` is scored in a catalogue of more than SHORTLIST items.
+    """
 
     def __init__(
         self,
@@ -61,12 +66,18 @@ class Rule:
         weights: RuleWeights,
         slate_size: int = 1,
         leave_rates: Tensor | None = None,
+        rerank: bool = False,
     ) -> None:
         """``leave_rates`` (I,): leave rates of the items as z-scores; None counts as 0."""
         self.catalogue = catalogue
         self.weights = weights
         self.slate_size = slate_size
         self.leave_rates = leave_rates
+        self.rerank = rerank and catalogue.num_items > SHORTLIST
+
+    def reader(self) -> Shortlist | None:
+        """The lists of N users for their sessions; None if the whole catalogue is scored."""
+        return Shortlist(self.catalogue, self.slate_size) if self.rerank else None
 
     @cached_property
     def columns(self) -> Tensor:
@@ -77,6 +88,8 @@ class Rule:
         return torch.cat([known, leaving.unsqueeze(1)], 1)
 
     def act(self, obs: Obs, greedy: bool = False) -> Action:
+        if self.rerank and obs.candidates is None:  # alone, without a reader
+            obs = Shortlist(self.catalogue, self.slate_size).follow(obs)
         weights, embedding = self.weights, self.catalogue.embedding
         query = fold_in(obs, embedding, weights.fold_in)  # (N, D)
         of_columns = torch.zeros(obs.num_rows, self.columns.shape[1], device=query.device)  # (N, G + 3)
@@ -87,11 +100,62 @@ class Rule:
         of_columns[:, -3] = weights.popularity
         of_columns[:, -2] = weights.quality
         of_columns[:, -1] = -weights.leaving
+        items = obs.candidates  # (N, C)
+        if items is not None:
+            known = items.clamp_min(0)
+            scores = rows.dot_rows(query, embedding, known) + rows.dot_rows(of_columns, self.columns, known)
+            best = highest(scores.masked_fill_(items < 0, -torch.inf), self.slate_size)  # (N, K)
+            return Action.certain(items.gather(1, best))
 
         def score(block: slice) -> Tensor:
             return query @ embedding[block].T + of_columns @ self.columns[block].T  # (N, b)
 
         return Action.certain(best_allowed(obs, self.catalogue, score, self.slate_size)[1])
+
+
+class Shortlist:
+    """The SHORTLIST items with the highest u . e_i of each user, as candidates; u is the profile.
+
+    The lists are made of the first observation and stay for the session, so that a step scores them alone.
+    In ``play``, a row's next session keeps the list of the first: its steps do not count there.
+    """
+
+    def __init__(self, catalogue: Catalogue, slate_size: int) -> None:
+        self.catalogue, self.slate_size = catalogue, slate_size
+        self.items: Tensor | None = None  # (N, C) int64
+
+    def follow(self, obs: Obs, ended: Tensor | None = None) -> Obs:
+        """The observation with its allowed candidates (N, C), -1 elsewhere; see ``Reader``."""
+        if self.items is None:
+            profile = obs.context[:, : self.catalogue.embedding.shape[1]]  # (N, D)
+            distinct, user = torch.unique(profile, dim=0, return_inverse=True)  # the same users play often
+            row = torch.arange(obs.num_rows, device=user.device)
+            self.items = self._best(obs.rows(user.new_empty(len(distinct)).scatter_(0, user, row)))[user]
+        elif ended is not None and bool(ended.any()):
+            self.items[ended] = self._best(obs.rows(ended.nonzero().flatten()))
+        allowed = self._allowed(obs, self.items)  # (N, C)
+        few = allowed.sum(1) < self.slate_size  # (N,): in long sessions without repetition
+        if bool(few.any()):
+            self.items[few] = self._best(obs.rows(few.nonzero().flatten()))
+            allowed = self._allowed(obs, self.items)
+        return obs.among(torch.where(allowed, self.items, -1))
+
+    def _best(self, obs: Obs) -> Tensor:
+        """The allowed items (N, C) with the highest u . e_i, -1 if there are fewer."""
+        embedding = self.catalogue.embedding
+        found = []
+        for part in obs.split(SCANNED_ROWS):
+            profile = part.context[:, : embedding.shape[1]]  # (n, D)
+            score = partial(_product, profile, embedding)
+            found.append(best_allowed(part, self.catalogue, score, SHORTLIST)[1])
+        return torch.cat(found)
+
+    def _allowed(self, obs: Obs, items: Tensor) -> Tensor:
+        """(N, C) bool: the ``items`` that may be shown."""
+        allowed = items >= 0
+        if obs.exclude is not None:
+            allowed &= ~rows.rows_hold(obs.exclude, items)
+        return allowed if obs.mask is None else allowed & obs.mask.gather(1, items.clamp_min(0))
 
 
 class MaximalMarginalRelevance:
@@ -189,6 +253,11 @@ def allowed_scores(obs: Obs, score: Callable[[slice], Tensor], block: slice) -> 
     return categorical.forbid_(score(block).unsqueeze(1), mask, place).squeeze(1)
 
 
+def _product(query: Tensor, embedding: Tensor, block: slice) -> Tensor:
+    """(N, b): query (N, D) times a block of the items."""
+    return query @ embedding[block].T
+
+
 def _recency(history: Tensor, decay: Tensor) -> Tensor:
     """(N, L): decay**k for the item shown k steps ago, 0 at padding."""
     age = torch.arange(history.shape[1] - 1, -1, -1, device=history.device)  # (L,)
@@ -197,8 +266,8 @@ def _recency(history: Tensor, decay: Tensor) -> Tensor:
 
 def _weighted_rows(weights: Tensor, table: Tensor, index: Tensor) -> Tensor:
     """sum_k weights (N, L) times the rows ``index`` (N, L) of ``table`` (I, F): (N, F)."""
-    rows = torch.nn.functional.embedding(index.clamp_min(0), table)  # (N, L, F)
-    return (weights.unsqueeze(1) @ rows).squeeze(1)
+    found = torch.nn.functional.embedding(index.clamp_min(0), table)  # (N, L, F)
+    return (weights.unsqueeze(1) @ found).squeeze(1)
 
 
 def _products(embedding: Tensor, first: Tensor, others: Tensor | None) -> Tensor:
@@ -206,8 +275,8 @@ def _products(embedding: Tensor, first: Tensor, others: Tensor | None) -> Tensor
     query = embedding.index_select(0, first)  # (N, D)
     if others is None:
         return query @ embedding.T
-    rows = torch.nn.functional.embedding(others.clamp_min(0), embedding)  # (N, C, D)
-    return (rows @ query.unsqueeze(-1)).squeeze(-1)
+    found = torch.nn.functional.embedding(others.clamp_min(0), embedding)  # (N, C, D)
+    return (found @ query.unsqueeze(-1)).squeeze(-1)
 
 
 def _column(x: Tensor) -> Tensor:

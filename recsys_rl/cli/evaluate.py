@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import tyro
+from tyro.constructors import PrimitiveConstructorSpec
 
 from recsys_rl.cli.parse import checked, latest_checkpoint, parse, peek
 from recsys_rl.errors import UserError
@@ -15,7 +17,7 @@ TEXT = """Evaluate a checkpoint: its policy and each baseline play one whole ses
 Examples:
   recsys-rl evaluate                                      checkpoints/ppo.pt
   recsys-rl evaluate --algo a2c --json table.json         checkpoints/a2c.pt, table to a file
-  recsys-rl evaluate --checkpoint old.pt --report old.html
+  recsys-rl evaluate old.pt --report                      report.html in the folder of old.pt
   recsys-rl evaluate ppo.pt ranker.pt                     both in one table, with their difference
   recsys-rl evaluate --users newcomers.csv                new people, from a log of their events
   recsys-rl evaluate --policy my_policy:Newest            your own policy beside the others
@@ -25,12 +27,25 @@ with its own users, and the table holds means over seeds. A policy is an object 
 Action, a callable that makes one from the catalogue, or a Stable-Baselines3 model. Its module is imported."""
 
 
+# An option with or without a file: the file's name, or True; False if it is absent.
+OPTIONAL_FILE = PrimitiveConstructorSpec[str | bool](
+    nargs=(0, 1),
+    metavar="[FILE]",
+    instance_from_str=lambda words: words[0] if words else True,
+    is_instance=lambda value: isinstance(value, str | bool),
+    str_from_instance=lambda value: [value] if isinstance(value, str) else ["none"],
+)
+
+
 @dataclass(frozen=True)
 class EvaluateOptions(EvaluateConfig):
     """The options of `evaluate`. Files are given without an option, and --policy may be repeated."""
 
     files: tyro.conf.Positional[tuple[str, ...]] = ()
     """Checkpoints to evaluate in one table, in place of --checkpoint."""
+    report: Annotated[str | bool, OPTIONAL_FILE] = False
+    """Write a self-contained HTML page: learning curve, table, sample sessions. Without FILE it is
+    report.html in the folder of the run."""
     policy: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """module:NAME of your own policy, for a row in the table: an object with act(obs, greedy), a callable
     that makes one from the catalogue, or a Stable-Baselines3 model. The current folder is searched first."""

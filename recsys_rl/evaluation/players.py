@@ -218,7 +218,8 @@ def references(
         key = rule_cache.search_key(config, catalogue, population, budget)
         found = rule_cache.cached("rule", key, [*names, "leave_rates", "steps"], cache_dir, search)
         weights = RuleWeights(**{name: found[name].to(table.device) for name in names})
-        agent = Rule(catalogue, weights, env.interface.slate_size, found["leave_rates"].to(table.device))
+        rates = found["leave_rates"].to(table.device)
+        agent = Rule(catalogue, weights, env.interface.slate_size, rates, rerank=True)
         return Player(agent, note=rule_search.rule_note(weights, int(found["steps"])))
 
     return (

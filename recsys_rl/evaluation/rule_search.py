@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from recsys_rl.agents.rankers import Rule, RuleWeights
+from recsys_rl.agents.rankers import SHORTLIST, Rule, RuleWeights
 from recsys_rl.data.attributes import zscore
 from recsys_rl.evaluation.tuning import Trainees, fold_in_note, pick
 from recsys_rl.experience.rollout import Sessions
@@ -40,7 +40,7 @@ MOST_USERS = 512  # of each candidate
 KEEP = 0.3  # share of the old mean and deviation that is kept in each round
 RACE, FINAL = 0.15, 0.25  # shares of the budget for the starts and for the choice in the end
 LAST_MEANS = 3  # means of the last rounds that are tried again in the end
-STEPS_OF_SCORES = 2**33  # most items scored by the whole search: a large catalogue gets fewer steps
+MOST_SCORES = 2**33  # most items scored again by the whole search: 8.6 million steps of a whole SHORTLIST
 SHRINKAGE = 100.0  # sessions that an item's tags count for in its leave rate
 
 
@@ -77,7 +77,8 @@ class Trials:
         trainees, num = self.trainees, len(drawn)
         users = trainees.draw(max(1, count))
         weights = as_weights(drawn.repeat_interleave(len(users), 0))
-        agent = Rule(trainees.catalogue, weights, trainees.interface.slate_size, self.leave_rates())
+        slate_size = trainees.interface.slate_size
+        agent = Rule(trainees.catalogue, weights, slate_size, self.leave_rates(), rerank=True)
         sessions = trainees.play(agent, users.repeat(num))  # N = P * n
         self._count(sessions)
         return sessions.returns.view(num, -1).mean(1)
@@ -113,9 +114,9 @@ def leave_rates(catalogue: Catalogue, shown: Tensor, last: Tensor) -> Tensor:
 def search_rule(trainees: Trainees, budget: int) -> Found:
     """The weights with the highest mean return of a search with about ``budget`` environment steps.
 
-    A large catalogue gets fewer steps. At least one user plays each candidate of one round.
+    Steps beyond MOST_SCORES are left out. At least one user plays each candidate of one round.
     """
-    budget = min(budget, STEPS_OF_SCORES // trainees.catalogue.num_items)
+    budget = min(budget, MOST_SCORES // min(trainees.catalogue.num_items, SHORTLIST))
     device, trials = trainees.generator.device, Trials(trainees)
     starts, deviation = torch.tensor(STARTS, device=device), torch.tensor(SPREAD, device=device)
 

@@ -20,6 +20,7 @@ from recsys_rl.evaluation.players import heldout_users, play_all
 from recsys_rl.evaluation.printing import print_table, without_nan
 from recsys_rl.evaluation.sessions import report
 from recsys_rl.evaluation.table import mean_over_seeds, summarise
+from recsys_rl.folder import nearby
 from recsys_rl.lookup import DEFAULT_ALGO, algorithm_of, platform_of
 from recsys_rl.report import write_report
 from recsys_rl.run import choose_device
@@ -46,8 +47,9 @@ class EvaluateConfig:
     """The seed of the sessions, which are the same for every policy."""
     json: str | None = None
     """Write the table to this file as JSON."""
-    report: str | None = None
-    """Write a self-contained HTML page to this file: learning curve, table, sample sessions."""
+    report: str | bool = False
+    """Write a self-contained HTML page to this file: learning curve, table, sample sessions. True means
+    report.html in the folder of the run."""
     max_users: CountOrZero = 1000
     """Number of held-out users to play; of more users, an evenly spread part plays. 0 = all."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -120,12 +122,14 @@ def evaluate(options: EvaluateConfig) -> dict[str, Any]:
     if first.world.is_empty and options.max_users != EvaluateConfig.max_users:
         path, env = entries[0].path, first.config.env
         raise UserError(f"--max-users is for simulated users, and {path} is of {env}: leave it out.")
-    _check_outputs(options, [entry.path for entry in entries])
-    if len(groups) > 1 and options.report is not None:
+    if len(groups) > 1 and options.report is not False:
         raise UserError(
             f"--report is for one seed, but these checkpoints are of {len(groups)} seeds: give those of one "
             "seed, or leave --report out."
         )
+    paths = [entry.path for entry in entries]
+    place = _report_place(options, paths)
+    _check_outputs(options.json, place, paths)
     policies = {spec: find(spec, "--policy", typed=True) for spec in options.policy}
     for entry in entries:
         print_latest(entry.path, entry.checkpoint)
@@ -150,9 +154,9 @@ def evaluate(options: EvaluateConfig) -> dict[str, Any]:
     if options.json is not None:
         write_text(Path(options.json), json.dumps(without_nan(result), indent=1) + "\n")
         print(f"table: {options.json}", file=sys.stderr)
-    if options.report is not None:
-        write_report(Path(options.report), report(names[0], first, users, result, played))
-        print(f"report: {options.report}", file=sys.stderr)
+    if place is not None:
+        write_report(place, report(names[0], first, users, result, played))
+        print(f"report: {place}", file=sys.stderr)
     return result
 
 
@@ -169,13 +173,32 @@ def _load(path: Path, options: EvaluateConfig) -> Checkpoint:
     return checkpoint
 
 
-def _check_outputs(options: EvaluateConfig, checkpoints: Sequence[Path]) -> None:
+def _report_place(options: EvaluateConfig, checkpoints: Sequence[Path]) -> Path | None:
+    """The file of the report; None without a report.
+
+    The folder of a run is that of its checkpoint, where links are followed. Raises UserError if the report
+    has no name and the checkpoints are in several folders.
+    """
+    if options.report is False:
+        return None
+    if options.report is not True:
+        return Path(options.report)
+    folders = {path.resolve().parent for path in checkpoints}
+    if len(folders) > 1:
+        raise UserError(
+            f"--report has no file, and the checkpoints are in {len(folders)} folders: give one, as in "
+            "--report report.html."
+        )
+    return nearby(folders.pop()) / "report.html"
+
+
+def _check_outputs(json: str | None, report: Path | None, checkpoints: Sequence[Path]) -> None:
     """Raise UserError if an output can't be written, or would replace another file of this run."""
     taken = {path.resolve(): "the checkpoint itself" for path in checkpoints}
-    for name in ("json", "report"):
-        if getattr(options, name) is None:
+    for name, output in (("json", json), ("report", report)):
+        if output is None:
             continue
-        output = Path(getattr(options, name))
+        output = Path(output)
         check_writable(output, f"--{name}")
         if output.resolve() in taken or output.suffix in {path.suffix for path in checkpoints}:
             what = taken.get(output.resolve(), f"named like a checkpoint ({output.suffix})")
