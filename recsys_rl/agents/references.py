@@ -17,7 +17,7 @@ from recsys_rl.objective.weighted import stream_weights, weighted
 from recsys_rl.protocols import DelayedUsers, PatientUsers, Policy, Simulator, SolvedUsers, UncertainUsers
 from recsys_rl.types import Action, Obs, tree_map
 
-PATIENCE_PRICES = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
+PATIENCE_PRICES = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 4.0, 8.0)
 """Rewards per unit of patience."""
 WEARINESS_PRICES = (0.0, 0.5, 1.0, 2.0)
 """Rewards per logit of tiresomeness at the start of a session. Each pair of prices is one base policy."""
