@@ -121,7 +121,7 @@ def test_a_user_of_the_data_gets_his_own_vectors_from_his_own_events(tmp_path: P
     assert len(own) == len(before.user_ids)
     for mine, theirs in ((after.profile, before.profile), (after.taste, before.taste)):
         assert (mine[after.heldout] * theirs[own]).sum(1).min() > 1 - 1e-5
-    assert after.source.endswith("(warning: 60 of them have the id of a user of the training)")
+    assert after.source.endswith("(warning: 60 of them have the id of a user of the training data)")
     env = make_env(config, found, 3, torch.Generator().manual_seed(0), heldout=True)
     obs = env.reset(after.heldout[:3])
     torch.testing.assert_close(obs.context[:, :4], after.profile[after.heldout[:3]])
@@ -189,7 +189,7 @@ def test_each_seed_has_its_own_items_and_folds_the_people_in(
         assert 0 < len(world.population.heldout) < 3
     assert sources[0] != sources[1]
     about = f"{sources[0]}; on another seed: {sources[1]}"
-    assert f"users: {about}\n" in said.err and "users of new.csv, one session each" in said.out
+    assert f"users: {about}\n" in said.err and "sessions, one for each seed and user of new.csv\n" in said.out
     assert json.loads((tmp_path / "t.json").read_text(encoding="utf-8"))["new_users"]["about"] == about
 
 

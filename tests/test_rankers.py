@@ -198,3 +198,34 @@ def test_ended_sessions_get_a_new_shortlist(
     mask = torch.ones(3, 50, dtype=torch.bool).index_fill_(1, nearest[0, :2], False)
     found = Rule(catalogue, SOME, rerank=True).act(Obs(population.profile[[0, 0, 0]], mask=mask)).items
     assert not bool(torch.isin(found, nearest[0, :2]).any())
+
+
+@pytest.mark.parametrize("by_mask", [True, False])
+def test_rule_shows_a_row_the_same_items_whatever_rows_are_beside_it(
+    many: tuple[Config, World], monkeypatch: pytest.MonkeyPatch, by_mask: bool
+) -> None:
+    """Two rows of one user; items near the profile may not be shown in the second."""
+    catalogue, population = many[1]
+    monkeypatch.setattr(rankers, "SHORTLIST", 5)
+    nearest = (population.profile @ catalogue.embedding.T).topk(4).indices[0]
+    mask = torch.ones(2, 50, dtype=torch.bool)
+    mask[1, nearest[:3]] = False
+    exclude = torch.stack([torch.full((3,), -1), nearest[:3]])
+    profile = population.profile[[0, 0]]
+    obs = Obs(profile, mask=mask) if by_mask else Obs(profile, exclude=exclude)
+    agent = Rule(catalogue, RuleWeights.zeros(), rerank=True)
+    assert agent.act(obs).items.tolist() == [[nearest[0]], [nearest[3]]]
+
+
+def test_shortlists_hold_available_items_alone(
+    many: tuple[Config, World], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    catalogue, population = many[1]
+    monkeypatch.setattr(rankers, "SHORTLIST", 5)
+    available = torch.arange(50) % 2 == 0
+    reader = Rule(catalogue, SOME, rerank=True).reader()
+    assert reader is not None
+    scores = (population.profile @ catalogue.embedding.T).masked_fill(~available, -torch.inf)
+    users = [3, 1, 3, 0]
+    found = reader.follow(Obs(population.profile[users], mask=available.expand(4, -1))).candidates
+    assert found is not None and torch.equal(found, scores.topk(5).indices[users])

@@ -479,6 +479,12 @@ def test_yardstick_and_shares_are_shown_if_given(tmp_path: Path) -> None:
     assert 'class="reference"' not in written(tmp_path, rows=rows)
 
 
+def test_differences_of_one_user_have_no_interval(tmp_path: Path) -> None:
+    paired = [{"policy": "ppo", "versus": "random", "mean": -1.5, "low": NAN, "high": NAN}]
+    page = written(tmp_path, paired=paired)
+    assert "ppo against random: <b>1.5 less</b> per session (no interval)." in page
+
+
 def test_page_names_the_users_behind_its_numbers(tmp_path: Path) -> None:
     rows = [
         row("ppo", 5, 4, 6),

@@ -169,6 +169,15 @@ def test_a_yardstick_of_each_seed_is_printed_in_words(capsys: pytest.CaptureFixt
     assert "ppo minus rule, same users: " in capsys.readouterr().out
 
 
+def test_a_table_of_one_user_has_no_intervals(capsys: pytest.CaptureFixture[str]) -> None:
+    played = {"ppo": whole(2), "ppo-greedy": whole(3), "mf": whole(1), "oracle": whole(4)}
+    print_table(summarise("drift", played, ["ppo"], num_items=2), "drift, ppo", 0)
+    said = capsys.readouterr().out
+    assert "nan" not in said
+    assert "ppo minus mf, same users: +1.000 (without an interval)\n" in said
+    assert "regret to oracle, summed over a session: ppo 2.000 (without an interval), " in said
+
+
 def test_regret_is_the_paired_difference_to_the_oracle(capsys: pytest.CaptureFixture[str]) -> None:
     played = {"ppo": whole(2, 3, 2, 5), "ppo-greedy": whole(2, 4, 2, 4), "mf": whole(1, 2, 1, 2)}
     table = summarise("drift", played | {"oracle": whole(4, 5, 5, 6)}, ["ppo"], num_items=2)

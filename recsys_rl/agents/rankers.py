@@ -103,7 +103,9 @@ class Rule:
         items = obs.candidates  # (N, C)
         if items is not None:
             known = items.clamp_min(0)
-            scores = rows.dot_rows(query, embedding, known) + rows.dot_rows(of_columns, self.columns, known)
+            scores = rows.dot_rows(of_columns, self.columns, known)
+            # The copy: without the fold-in the query is a part of the context, which takes twice the time.
+            scores += rows.dot_rows(query.contiguous(), embedding, known)
             best = highest(scores.masked_fill_(items < 0, -torch.inf), self.slate_size)  # (N, K)
             return Action.certain(items.gather(1, best))
 
@@ -127,10 +129,7 @@ class Shortlist:
     def follow(self, obs: Obs, ended: Tensor | None = None) -> Obs:
         """The observation with its allowed candidates (N, C), -1 elsewhere; see ``Reader``."""
         if self.items is None:
-            profile = obs.context[:, : self.catalogue.embedding.shape[1]]  # (N, D)
-            distinct, user = torch.unique(profile, dim=0, return_inverse=True)  # the same users play often
-            row = torch.arange(obs.num_rows, device=user.device)
-            self.items = self._best(obs.rows(user.new_empty(len(distinct)).scatter_(0, user, row)))[user]
+            self.items = self._first(obs)
         elif ended is not None and bool(ended.any()):
             self.items[ended] = self._best(obs.rows(ended.nonzero().flatten()))
         allowed = self._allowed(obs, self.items)  # (N, C)
@@ -139,6 +138,19 @@ class Shortlist:
             self.items[few] = self._best(obs.rows(few.nonzero().flatten()))
             allowed = self._allowed(obs, self.items)
         return obs.among(torch.where(allowed, self.items, -1))
+
+    def _first(self, obs: Obs) -> Tensor:
+        """The lists (N, C) at the first observation.
+
+        A search has many rows of the same user. These rows share one list, which is made without ``exclude``,
+        as this may differ between them.
+        """
+        if obs.mask is not None and obs.mask.stride(0) > 0:  # each row has a mask of its own
+            return self._best(obs)
+        profile = obs.context[:, : self.catalogue.embedding.shape[1]]  # (N, D)
+        distinct, user = torch.unique(profile, dim=0, return_inverse=True)
+        mask = None if obs.mask is None else obs.mask[: len(distinct)]
+        return self._best(Obs(distinct, mask=mask))[user]
 
     def _best(self, obs: Obs) -> Tensor:
         """The allowed items (N, C) with the highest u . e_i, -1 if there are fewer."""

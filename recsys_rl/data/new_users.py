@@ -90,7 +90,7 @@ def in_place_of_heldout(population: Population, new: Population) -> Population:
     texts: tuple[str, ...] = ()
     if population.user_names or new.user_names:
         texts = (*_texts(population, rows), *_texts(new, new.heldout))
-    warning = f" (warning: {again:,} of them have the id of a user of the training)" if again else ""
+    warning = f" (warning: {again:,} of them have the id of a user of the training data)" if again else ""
     return Population(
         taste=torch.cat([population.taste[rows], new.taste]),
         profile=torch.cat([population.profile[rows], new.profile]),

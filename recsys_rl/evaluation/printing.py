@@ -25,7 +25,8 @@ def print_table(result: Mapping[str, Any], heading: str, total_users: int) -> No
     print(f"{'policy':<{width}}{'return':>9}  {'95 % interval':<20}{numbers}")
     most = max(row["users"] for row in result["rows"])
     for row in result["rows"]:
-        bounds = f"[{row['return_low']:.3f}, {row['return_high']:.3f}]"
+        alone = math.isnan(row["return_low"])  # one session
+        bounds = "" if alone else f"[{row['return_low']:.3f}, {row['return_high']:.3f}]"
         coverage = "" if math.isnan(row["coverage"]) else f"{row['coverage']:.1%}"
         fewer = "" if row["users"] == most else f"  ({row['users']:,} of {most:,} users)"
         print(
@@ -43,16 +44,21 @@ def print_table(result: Mapping[str, Any], heading: str, total_users: int) -> No
     if "seeds" in result:
         over = f"mean over {result['seeds']} seeds"
     for row in result["paired"]:
-        print(
-            f"{row['policy']} minus {_of_each_seed(row['versus'], result)}, {over}: {row['mean']:+.3f} "
-            f"[{row['low']:+.3f}, {row['high']:+.3f}]"
-        )
+        versus = _of_each_seed(row["versus"], result)
+        print(f"{row['policy']} minus {versus}, {over}: {row['mean']:+.3f}{_interval(row, '+')}")
     for row in result["shares"]:
         start = _of_each_seed(row["from"], result)
         print(f"{row['policy']}: {share_text({**row, 'from': start})}")
     if result["regret"]:
-        each = (f"{x['policy']} {x['mean']:.3f} [{x['low']:.3f}, {x['high']:.3f}]" for x in result["regret"])
+        each = (f"{x['policy']} {x['mean']:.3f}{_interval(x)}" for x in result["regret"])
         print(f"regret to {result['regret'][0]['versus']}, summed over a session: {', '.join(each)}")
+
+
+def _interval(row: Mapping[str, Any], sign: str = "") -> str:
+    """The interval of a mean; a single session has none."""
+    if math.isnan(row["low"]):
+        return " (without an interval)"
+    return f" [{row['low']:{sign}.3f}, {row['high']:{sign}.3f}]"
 
 
 def has_lives(result: Mapping[str, Any]) -> bool:
@@ -87,6 +93,9 @@ def _users(result: Mapping[str, Any], total: int) -> str:
     who = f"{people(result)}, one {'life' if has_lives(result) else 'session'} each"
     who = "episodes on unseen seeds" if has_episodes(result) else who
     if "seeds" in result:
+        if "new_users" in result:  # the same people for each seed
+            who = f"{'lives' if has_lives(result) else 'sessions'}, one for each seed and user of "
+            who += result["new_users"]["file"]
         return (
             f"means over {result['seeds']} seeds with 95 % intervals over seeds; {result['sessions']:,} {who}"
         )

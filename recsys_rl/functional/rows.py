@@ -1,8 +1,8 @@
 """Operations of a simulator's step on rows of tables, each in one pass.
 
-A simulator multiplies users by the embeddings of items, adds these to the weariness of users, appends items
-to histories, and replaces users who left by new ones. Torch copies the rows first and then reads the copies;
-rows.c reads the rows without a copy. Without the compiled loops torch's operators are used.
+A simulator multiplies users by the embeddings of items, adds these to the weariness of users, and appends
+items to histories. Torch copies the rows first and then reads the copies; rows.c reads the rows without a
+copy. Without the compiled loops torch's operators are used.
 
 Rows outside a table raise IndexError.
 """

@@ -220,7 +220,7 @@ class Difference:
     doubt: str = ""  # sentences about why the difference is not to be trusted
     covered: bool = True  # False if the log lacks actions that one of the two takes
     trusted: bool = True  # False if the estimator is not recommended: the interval may miss the truth
-    model: str = ""  # the untested model behind the estimate, in words; "" for others
+    model: str = ""  # in words: the learned model behind it, if it was not checked, or failed a check
 
     @property
     def settled(self) -> bool:

@@ -177,11 +177,13 @@ def _percent(share: float | None) -> str:
 
 def _pair(pair: Row, places: int, unit: str) -> str:
     names = f"{text(pair['policy'])} against {text(pair['versus'])}"
-    if not all(finite(pair[key]) for key in ("mean", "low", "high")):
+    if not finite(pair["mean"]):
         return f"{names}: no number."
-    low, high = number(pair["low"], places), number(pair["high"], places)
     size = number(abs(pair["mean"]), places)
     word = "more" if pair["mean"] >= 0 else "less"
+    if not (finite(pair["low"]) and finite(pair["high"])):
+        return f"{names}: <b>{size} {word}</b> per {unit} (no interval)."
+    low, high = number(pair["low"], places), number(pair["high"], places)
     doubt = ", which is no clear difference" if pair["low"] <= 0 <= pair["high"] else ""
     return f"{names}: <b>{size} {word}</b> per {unit} (95 % interval {low} to {high}){doubt}."
 

@@ -61,7 +61,7 @@ def compare(
 
 
 def about_model(checks: Sequence[WorldCheck]) -> str:
-    """The model behind the answer, if no check of it succeeded on another policy; "" if all did."""
+    """The model behind the answer, if it was not checked or a check on another policy failed; else ""."""
     if not checks:
         return "a model that was NOT checked on another policy"
     wrong = sum(check.wrong for check in checks)
