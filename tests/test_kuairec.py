@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,7 @@ FILES = {
     + row(3, 9, 5.0, "40.0")  # a cell of the small matrix
     + row(3, 6, 2.1, "10.0")
     + row(3, 7, 2.0, "10.0")
+    + row(3, 7, math.nan, "11.0")  # NaN is no like
     + row(8, 6, 9.0, ""),  # no time
     "item_categories.csv": 'video_id,feat\n5,[8]\n6,"[27, 9]"\n9,"[9, 8]"\n',
 }

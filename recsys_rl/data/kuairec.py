@@ -190,7 +190,8 @@ def _big_matrix(raw: bytes, source: str) -> pl.DataFrame:
     schema = {"user_id": pl.Int64, "video_id": pl.Int64, "timestamp": pl.Float64, "watch_ratio": pl.Float32}
     with parsing(f"{source}: big_matrix.csv"):
         frame = pl.read_csv(raw, columns=list(schema), schema_overrides=schema)
-    liked = frame.filter(pl.col("watch_ratio") > LIKE_RATIO).drop_nulls()
+    ratio = pl.col("watch_ratio")  # NaN is no like, though polars orders it above every number
+    liked = frame.filter((ratio > LIKE_RATIO) & ratio.is_not_nan()).drop_nulls()
     return liked.unique(["user_id", "video_id", "timestamp"], keep="first", maintain_order=True)
 
 
