@@ -251,5 +251,9 @@ def test_log_of_another_catalogue_is_refused() -> None:
     log = dataclasses.replace(log, header=dataclasses.replace(header, interface=interface))
     check_catalogue("log.parquet", log, catalogue)
     other = dataclasses.replace(catalogue, popularity=catalogue.popularity.flip(0))
-    with pytest.raises(UserError, match="another catalogue"):
-        check_catalogue("log.parquet", log, other)
+    text = (
+        "log.parquet is a log of another catalogue than the checkpoint's, made of --data x.csv: both have "
+        f"{catalogue.num_items} items, but their ids, embeddings or attributes differ; give the checkpoint"
+    )
+    with pytest.raises(UserError, match=text):
+        check_catalogue("log.parquet", log, other, "--data x.csv")

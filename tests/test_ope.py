@@ -24,6 +24,7 @@ from recsys_rl.ope import world_model
 from recsys_rl.ope.diagnostics import touches
 from recsys_rl.ope.features import Features
 from recsys_rl.ope.logged import Prepared, certain_mass, prepare, session_grid
+from recsys_rl.ope.printing import print_warnings
 from recsys_rl.ope.world import fit_world, world
 from recsys_rl.types import Action, Catalogue, Obs
 from recsys_rl.workflows.ope import make_bench
@@ -116,8 +117,9 @@ def test_a_deterministic_policy_is_not_to_be_trusted_and_the_world_is_recommende
     out = capsys.readouterr().out
     assert "world without the sessions of random predicts" in out and "no promise" in out
     wrong = sum(check["wrong"] for check in found["world_checks"])
-    mark = f"a model; {wrong} of 2 checks FAILED" if wrong else "a model, checked on another policy"
-    assert f"<- recommended ({mark})" in out
+    failed = f"the best there is, a model that FAILED {wrong} of 2 checks on other policies: don't rely on it"
+    mark = failed if wrong else "recommended (a model, checked on another policy)"
+    assert f"<- {mark}\n" in out
     assert "\ness: effective sample size" in out and "weight: mean weight" in out and "k: Pareto k" in out
     alone = command(folder, "random.parquet", "--policy", "popularity")["rows"]
     assert next(row for row in alone if row["estimator"] == "world")["warning"].endswith(
@@ -284,6 +286,26 @@ def prepared_log(folder: Path, name: str) -> Prepared:
     return prepare(log, catalogue, log.signals[:, 0, 0], 1.0, torch.Generator().manual_seed(0))
 
 
+@pytest.mark.parametrize("words", [(), ("ppo",), ("ppo", "random", "popularity"), ("ppo", "--seed", "1")])
+def test_compare_takes_two_names(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["ope", "--log", "log.parquet", "--compare", *words]) == 2
+    text = "error: --compare needs two policies, as in --compare ppo random.\n"
+    assert capsys.readouterr().err == text
+    assert main(["ope", "--log", "log.parquet", "--compare=ppo", *words[1:]]) == 2
+    assert capsys.readouterr().err == text
+
+
+def test_each_warning_is_printed_once_with_its_rows(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [("ppo", "pdis", ["A."]), ("ppo", "wdr", ["A.", "B."]), ("random", "pdis", ["A."])]
+    rows += [("random", "wdr", ["A.", "B."]), ("ppo", "world", ["C.", "B."]), ("ppo", "fqe", [])]
+    print_warnings([dict(zip(("policy", "estimator", "warnings"), row, strict=True)) for row in rows])
+    assert capsys.readouterr().out.splitlines() == [
+        "warning (pdis, wdr of ppo, random): A.",
+        "warning (wdr, world of ppo; wdr of random): B.",
+        "warning (world of ppo): C.",
+    ]
+
+
 def test_comparison_without_a_trusted_row_is_doubted(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -424,7 +446,8 @@ def test_bad_logs_and_policies_are_refused(folder: Path, capsys: pytest.CaptureF
     assert "signal" in refusal(folder, "lost.parquet", capsys)
     other = replace(log, header=replace(log.header, catalogue="0" * 64))
     write_decisions(folder / "other.parquet", other)
-    assert "another catalogue" in refusal(folder, "other.parquet", capsys)
+    text = refusal(folder, "other.parquet", capsys)
+    assert "another catalogue than the checkpoint's, made of --data synthetic --seed 0: both have" in text
 
 
 @pytest.mark.parametrize(

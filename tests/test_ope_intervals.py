@@ -176,6 +176,7 @@ def report(ess: float = 1000.0, k: float = 0.1) -> WeightReport:
 def test_warnings_name_each_reason() -> None:
     assert warnings_for(report(), value=1.0, most=2.0) == []
     assert "worth 199 rows" in warnings_for(report(ess=199))[0]
+    assert "worth 199 sessions" in warnings_for(report(ess=199), unit="sessions")[0]
     assert "k 0.51" in warnings_for(report(k=0.51))[0]
     assert "30% of the policy's choices were impossible" in warnings_for(report(), unsupported=0.3)[0]
     assert "largest possible return, 2" in warnings_for(report(), value=2.0, most=2.0)[0]

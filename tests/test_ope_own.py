@@ -129,10 +129,13 @@ def test_each_missing_estimator_has_one_reason(files: tuple[Path, Path], tmp_pat
     both_words = ("--compare", "target", "random")
     both = judged(tmp_path, log, "--target", str(tmp_path / "short.csv"), *both_words)
     assert both["compare"]["estimator"] == "snips" and "target is better" in both["compare"]["text"]
+    why = "by snips (as dr can't be computed, and the weights are good enough for it): "
+    assert why in both["compare"]["text"] and both["compare"]["missing"] == "dr"
     pl.read_csv(log).head(150).write_csv(tmp_path / "few.csv")  # too few for an answer
     pl.read_csv(tmp_path / "short.csv").head(150).write_csv(tmp_path / "first.csv")
     few = judged(tmp_path, tmp_path / "few.csv", "--target", str(tmp_path / "first.csv"), *both_words)
     assert few["compare"]["estimator"] == "snips" and few["compare"]["low"] > 0
+    assert "by snips (as dr can't be computed): " in few["compare"]["text"]
     assert "]: no answer. Do not trust this" in few["compare"]["text"]
     found = judged(tmp_path, log, "--target", str(tmp_path / "short.csv"))
     present = {row["estimator"] for row in found["rows"]}
@@ -677,12 +680,17 @@ def test_policy_that_a_log_without_chance_does_not_cover_is_never_recommended(
     assert "Do not trust this" in answer
     assert "80% of the policy's choices were impossible" in answer
     assert found["compare"]["low"] > 0 and "]: no answer, and more rows like these" in answer
-    assert "is better" not in answer and answer in capsys.readouterr().out
+    assert "is better" not in answer
+    out = capsys.readouterr().out
+    last = "Do not trust this. See the warnings above."
+    assert out.endswith(f"that one of the two takes. {last}\n") and found["compare"]["brief"] in out
+    assert out.count("80% of the policy's choices were impossible") == 1
     found = judged(tmp_path, tmp_path / "log.csv", "--policy", "random", "--compare", "random", "logged")
     marked = {(row["policy"], row["estimator"]) for row in found["rows"] if row["recommended"]}
     assert marked == {("random", "world")}
     world = next(row for row in found["rows"] if row["recommended"])
-    assert "<- recommended (a model, NOT checked on another policy)" in capsys.readouterr().out
+    out, mark = capsys.readouterr().out, "the best there is, a model that was NOT checked on another policy"
+    assert f"<- {mark}: don't rely on it\n" in out
     assert world["warning"].startswith("Model-based, no promise of coverage")
     # No row shows the rewards of these choices, so a learned model has to guess them.
     lost = [row["unsupported"] for row in found["rows"] if row["policy"] == "random"]
@@ -702,8 +710,9 @@ def test_answer_of_an_unchecked_model_says_so_at_once() -> None:
         for name, model in (("wdr", ""), ("world", "a model that was NOT checked on another policy"))
     )
     assert plain.sentence.endswith("]: a is better. Why.")
-    answer = "]: a is better, by a model that was NOT checked on another policy. Why."
-    assert doubted.sentence.endswith(answer) and doubted.settled
+    answer = "]: a is better, by a model that was NOT checked on another policy: don't rely on it."
+    assert doubted.sentence.endswith(f"{answer} Why.") and doubted.settled
+    assert doubted.brief.endswith(f"{answer} See the warnings above.")
     checks = [WorldCheck("x", 9.0, 1.0, 0.5, 1.5), WorldCheck("y", 1.0, 1.0, 0.5, 1.5)]
     assert about_model([]) == "a model that was NOT checked on another policy"
     assert about_model(checks) == "a model that FAILED 1 of 2 checks on other policies"
@@ -724,7 +733,8 @@ def test_heavy_weights_of_a_uniform_log_are_not_taken_for_missing_actions(tmp_pa
     found = judged(tmp_path, tmp_path / "log.csv", *words)
     row = next(row for row in found["rows"] if row["estimator"] == "wdr")
     assert row["ess"] < 20 and row["mean_weight_high"] < 1 and row["unsupported"] == 0
-    assert "or the rows are too few for weights as heavy as these" in row["warning"]
+    assert "or the sessions are too few for weights as heavy as these" in row["warning"]
+    assert f"the log is worth {row['ess']:.0f} sessions for this policy" in row["warning"]
     assert found["compare"]["estimator"] == "wdr" and found["compare"]["covered"]
     assert "]: no answer. Do not trust this: no estimator is" in found["compare"]["text"]
     assert found["compare"]["more_rows"] is None and not found["compare"]["trusted"]

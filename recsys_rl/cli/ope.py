@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 import tyro
 
 from recsys_rl.cli.parse import checked, parse
+from recsys_rl.errors import UserError
 from recsys_rl.workflows.ope import ope
 from recsys_rl.workflows.ope_config import OpeConfig
 
@@ -41,5 +44,17 @@ def run(argv: list[str]) -> None:
 
 def ope_options(argv: list[str]) -> OpeConfig:
     """The settings from the command line. Raises UserError; `--help` raises SystemExit(0)."""
+    _check_compare(argv)
     options = parse(OpeOptions, OpeOptions(), argv, "recsys-rl ope", TEXT, "recsys-rl ope --help")
     return checked(OpeConfig, options)
+
+
+def _check_compare(argv: Sequence[str]) -> None:
+    """Raise UserError unless two names follow each --compare."""
+    for place, word in enumerate(argv):
+        option, equals, first = word.partition("=")
+        if option != "--compare":
+            continue
+        rest = takewhile(lambda x: not x.startswith("-"), argv[place + 1 :])
+        if len([*rest]) + bool(equals and first) != 2:
+            raise UserError("--compare needs two policies, as in --compare ppo random.")

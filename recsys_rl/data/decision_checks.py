@@ -63,13 +63,24 @@ def check_rows(name: str, log: DecisionLog, rows: Tensor) -> None:
     _check_values(name, log, rows)
 
 
-def check_catalogue(name: str, log: DecisionLog, catalogue: Catalogue) -> None:
-    """Raise UserError if the log is of another catalogue than ``catalogue``."""
-    if log.header.num_items != catalogue.num_items or log.header.catalogue != catalogue_hash(catalogue):
+def check_catalogue(name: str, log: DecisionLog, catalogue: Catalogue, source: str = "") -> None:
+    """Raise UserError if the log is of another catalogue than ``catalogue``.
+
+    ``source``: the data that the checkpoint's catalogue was made of, in words; "" if unknown.
+    """
+    if log.header.num_items == catalogue.num_items and log.header.catalogue == catalogue_hash(catalogue):
+        return
+    of = f", made of {source}" if source else ""
+    mend = "give the checkpoint, or the log, of the same data and seed"
+    if log.header.num_items == catalogue.num_items:
         raise UserError(
-            f"{name} is a log of another catalogue ({log.header.num_items:,} items) than the checkpoint's "
-            f"({catalogue.num_items:,} items): give the checkpoint, or the log, of the same data and seed."
+            f"{name} is a log of another catalogue than the checkpoint's{of}: both have "
+            f"{catalogue.num_items:,} items, but their ids, embeddings or attributes differ; {mend}."
         )
+    raise UserError(
+        f"{name} is a log of another catalogue ({log.header.num_items:,} items) than the checkpoint's "
+        f"({catalogue.num_items:,} items{of}): {mend}."
+    )
 
 
 def _first(bad: Tensor, rows: Tensor) -> tuple[int, int] | None:

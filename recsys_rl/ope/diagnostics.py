@@ -126,18 +126,23 @@ def calibration(q: Tensor, rewards: Tensor) -> Calibration:
 
 
 def warnings_for(
-    report: WeightReport, unsupported: float = 0.0, value: float = 0.0, most: float = math.inf
+    report: WeightReport,
+    unsupported: float = 0.0,
+    value: float = 0.0,
+    most: float = math.inf,
+    unit: str = "rows",
 ) -> list[str]:
     """Plain sentences about an estimate that rests on these weights.
 
     Args:
         unsupported: share of the policy's mass where the log has none.
         most: the largest possible return.
+        unit: the things that have one weight each, rows or sessions.
     """
     found = []
     if report.ess < FEW:
         found.append(
-            f"Do not trust this: the log is worth {report.ess:.0f} rows for this policy, and "
+            f"Do not trust this: the log is worth {report.ess:.0f} {unit} for this policy, and "
             f"{FEW} are needed."
         )
     if report.pareto_k > HEAVY:
@@ -148,7 +153,7 @@ def warnings_for(
     if not report.holds_one:
         # The mean of heavy weights lies under 1 in most logs, and its interval with it.
         heavy = report.ess < FEW or report.pareto_k > HEAVY
-        third = ", or the rows are too few for weights as heavy as these" if heavy else ""
+        third = f", or the {unit} are too few for weights as heavy as these" if heavy else ""
         found.append(
             f"The mean weight is {report.mean:.4g} and its interval [{report.mean_low:.4g}, "
             f"{report.mean_high:.4g}] does not hold 1: the propensities are wrong, or the log lacks actions "

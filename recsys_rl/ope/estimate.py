@@ -51,7 +51,7 @@ class Estimate:
         """False if the logging policy can't make more than LOST of the policy's choices."""
         return self.unsupported <= LOST
 
-    def row(self) -> dict[str, float | str | bool | None]:
+    def row(self) -> dict[str, float | str | bool | list[str] | None]:
         """The values of a JSON row; None where there is none."""
         of, q = self.weights, self.calibration
         return {
@@ -74,6 +74,7 @@ class Estimate:
             "clip": self.clip,
             "propensities": "estimated" if self.estimated_propensities else "logged",
             "warning": self.warning,
+            "warnings": list(self.warnings),
             "recommended": self.recommended,
         }
 
@@ -89,6 +90,7 @@ def estimated(
     clip: float | None = None,
     most: float = float("inf"),
     level: float = 0.95,
+    unit: str = "rows",
 ) -> Estimate:
     """The estimate from ``terms`` (E,), with a t-interval over users and its warnings.
 
@@ -96,6 +98,7 @@ def estimated(
         report: of the weights; None for an estimator without weights.
         unsupported: share of the policy's mass where the log has none.
         most: the largest possible return.
+        unit: of the E terms in the warnings: rows, or sessions of several steps.
 
     Raises UserError if a term is not finite, or with fewer than two users.
     """
@@ -107,7 +110,7 @@ def estimated(
     if report is None:
         found = uncovered(unsupported) + touches(value, most)
     else:
-        found = warnings_for(report, unsupported, value, most)
+        found = warnings_for(report, unsupported, value, most, unit)
     return Estimate(
         estimator=estimator,
         value=value,

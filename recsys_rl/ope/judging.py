@@ -132,6 +132,7 @@ def judgement(
             clip=clip,
             most=most,
             level=way.level,
+            unit="sessions" if log.rewards.shape[1] > 1 else "rows",
         )
         row = _with_interval(row, _again(name, chosen, mine, log), log, mine, users, way)
         if known is not None:
@@ -217,10 +218,11 @@ class Difference:
     # That would settle it, if the difference is as estimated; 0 if it is settled, infinite if none would or
     # if the estimate is too poor to tell.
     more_rows: float
-    doubt: str = ""  # sentences about why the difference is not to be trusted
+    doubt: str = ""  # the warnings of the rows behind it
     covered: bool = True  # False if the log lacks actions that one of the two takes
     trusted: bool = True  # False if the estimator is not recommended: the interval may miss the truth
     model: str = ""  # in words: the learned model behind it, if it was not checked, or failed a check
+    missing: str = ""  # the estimator that can't be computed, and in whose place ``estimator`` stands
 
     @property
     def settled(self) -> bool:
@@ -229,16 +231,27 @@ class Difference:
     @property
     def sentence(self) -> str:
         """The answer in one sentence, and ``doubt`` if there is any."""
-        return f"{self._answer} {self.doubt}".strip()
+        why = "Do not trust this: no estimator is recommended on this log."
+        return " ".join(x for x in (self._answer, "" if self.trusted else why, self.doubt) if x)
+
+    @property
+    def brief(self) -> str:
+        """The answer in one sentence, and that ``doubt`` is to be read elsewhere, if there is any."""
+        text = self._answer if self.trusted else f"{self._answer} Do not trust this."
+        return f"{text} See the warnings above." if self.doubt else text
 
     @property
     def _answer(self) -> str:
-        names = f"{self.first} minus {self.second} by {self.estimator}: {self.value:.4g} "
+        by = self.estimator
+        if self.missing:
+            fit = ", and the weights are good enough for it" if self.trusted else ""
+            by += f" (as {self.missing} can't be computed{fit})"
+        names = f"{self.first} minus {self.second} by {by}: {self.value:.4g} "
         names += f"[{self.low:.4g}, {self.high:.4g}]"
         if self.settled:
             better = self.first if self.value > 0 else self.second
-            by = f", by {self.model}" if self.model else ""
-            return f"{names}: {better} is better{by}."
+            model = f", by {self.model}: don't rely on it" if self.model else ""
+            return f"{names}: {better} is better{model}."
         if not self.covered:
             return (
                 f"{names}: no answer, and more rows like these would not settle it, as the log lacks actions "
@@ -264,10 +277,11 @@ def difference(
     covered: bool = True,
     trusted: bool = True,
     model: str = "",
+    missing: str = "",
 ) -> Difference:
     """The paired difference of the terms (N,) of two policies on the same sessions.
 
-    ``doubt``, ``covered``, ``trusted``, ``model``: as in Difference.
+    ``doubt``, ``covered``, ``trusted``, ``model``, ``missing``: as in Difference.
     """
     terms = first - second
     low, high = student_t(terms, users, level)
@@ -276,4 +290,6 @@ def difference(
     more = 0.0 if trusted else math.inf
     if half >= abs(value):
         more = rows * ((half / abs(value)) ** 2 - 1) if value and covered and trusted else math.inf
-    return Difference(*names, estimator, value, low, high, rows, more, doubt, covered, trusted, model)
+    return Difference(
+        *names, estimator, value, low, high, rows, more, doubt, covered, trusted, model, missing
+    )

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 LEGEND = (
-    "ess: effective sample size, the number of rows logged by the policy itself that are worth as much. "
+    "ess: effective sample size, the number of {unit} logged by the policy itself that are worth as much. "
     "weight: mean weight, 1 with right propensities. k: Pareto k, the tail of the weights; above 0.5 the "
     "interval covers too seldom; empty if the largest weights are equal or too few."
 )
@@ -49,41 +49,51 @@ def print_result(result: Mapping[str, Any]) -> None:
         bounds = f"[{number(row['low'])}, {number(row['high'])}]"
         weights = "" if row["ess"] is None else f"{row['ess']:>9,.0f} {_weight(row['mean_weight']):>7}"
         shape = "" if row["pareto_k"] is None else f"{row['pareto_k']:>7.2f}"
-        mark = f"  <- recommended{_checked(result, row)}" if row["recommended"] else ""
+        mark = f"  <- {_mark(result, row)}" if row["recommended"] else ""
         value = f"{number(row['value']):>9}  {bounds:<20}"
         print(f"{row['policy']:<{width}}{row['estimator']:<13}{value}{weights}{shape}{mark}")
     if any(row["ess"] is not None for row in result["rows"]):
-        print(LEGEND)
+        print(LEGEND.format(unit="rows" if about["decisions"] == about["sessions"] else "sessions"))
     if about["clusters"]:
         print(f"mips, offcem: {about['clusters']}")
     for part in result["not_computed"]:
         whose = f" of {', '.join(part['policies'])}" if part["policies"] else ""
         print(f"not computed{whose}: {', '.join(part['estimators'])} ({part['reason']})")
-    told: dict[tuple[str, str], list[str]] = {}  # the estimators of each policy and warning
-    for row in result["rows"]:
-        if row["warning"]:
-            told.setdefault((row["policy"], row["warning"]), []).append(row["estimator"])
-    by_text: dict[tuple[str, tuple[str, ...]], list[str]] = {}  # the policies of each warning
-    for (policy, text), of_policy in told.items():
-        by_text.setdefault((text, tuple(of_policy)), []).append(policy)
-    for (text, estimators), policies in by_text.items():
-        print(f"warning ({', '.join(estimators)}): {', '.join(policies)}: {text}")
+    print_warnings(result["rows"])
     if not any(row["recommended"] for row in result["rows"]):
         print(_no_recommendation(result))
     if result["compare"] is not None:
-        print(result["compare"]["text"])
+        print(result["compare"]["brief"])
 
 
-def _checked(result: Mapping[str, Any], row: Mapping[str, Any]) -> str:
-    """The outcome of the checks of a learned model, for a recommended row of one; "" for another row."""
+def print_warnings(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print each distinct warning once, with the estimators and the policies of its rows."""
+    told: dict[str, dict[str, list[str]]] = {}  # the estimators of each policy of each warning
+    for row in rows:
+        for text in row["warnings"]:
+            told.setdefault(text, {}).setdefault(row["policy"], []).append(row["estimator"])
+    lines: dict[str, list[str]] = {}  # the warnings of the same rows
+    for text, of_policies in told.items():
+        policies: dict[str, list[str]] = {}  # those with the same estimators
+        for policy, estimators in of_policies.items():
+            policies.setdefault(", ".join(estimators), []).append(policy)
+        whose = "; ".join(f"{estimators} of {', '.join(names)}" for estimators, names in policies.items())
+        lines.setdefault(whose, []).append(text)
+    for whose, texts in lines.items():
+        print(f"warning ({whose}): {' '.join(texts)}")
+
+
+def _mark(result: Mapping[str, Any], row: Mapping[str, Any]) -> str:
+    """The mark of a recommended row, with the outcome of the checks if it is of a learned model."""
     if row["interval"] != "model":
-        return ""
+        return "recommended"
     if not result["world_checks"]:
-        return " (a model, NOT checked on another policy)"
+        return "the best there is, a model that was NOT checked on another policy: don't rely on it"
     wrong = sum(check["wrong"] for check in result["world_checks"])
     if wrong:
-        return f" (a model; {wrong} of {len(result['world_checks'])} checks FAILED)"
-    return " (a model, checked on another policy)"
+        checks = f"{wrong} of {len(result['world_checks'])} checks on other policies"
+        return f"the best there is, a model that FAILED {checks}: don't rely on it"
+    return "recommended (a model, checked on another policy)"
 
 
 def _no_recommendation(result: Mapping[str, Any]) -> str:
@@ -92,5 +102,6 @@ def _no_recommendation(result: Mapping[str, Any]) -> str:
         part for part in result["not_computed"] if trusted & set(part["estimators"]) and part["policies"]
     ]
     if lacking:
-        return f"No row is recommended: that would be dr or wdr, but {lacking[0]['reason']}."
+        name = min(trusted & set(lacking[0]["estimators"]))
+        return f"No row is recommended: that would be {name}, but {lacking[0]['reason']}."
     return "No row is recommended: the log is too small for these policies, or too unlike them."

@@ -174,7 +174,8 @@ def _checkpoint_bench(options: OpeConfig, log: DecisionLog) -> Bench:
     if checkpoint.world.is_empty:
         raise UserError(f"{path} is of {checkpoint.config.env}, which has no catalogue of items.")
     assert options.log is not None
-    check_catalogue(options.log, log, checkpoint.catalogue)
+    source = f"--data {checkpoint.config.data_config.data} --seed {checkpoint.config.train_config.seed}"
+    check_catalogue(options.log, log, checkpoint.catalogue, source)
     generator = generators(options.seed, *STREAMS)
     table = _table(options, checkpoint, generator)
     env = table.env()

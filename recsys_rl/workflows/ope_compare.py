@@ -37,13 +37,12 @@ def compare(
     good = name == marked or (
         name != bench.trusted and all(enough(row) for row in rows if row.estimator == name)
     )
-    doubts = [] if good else ["Do not trust this: no estimator is recommended on this log."]
     told: dict[str, list[str]] = {}  # the policies of each warning
     for key in keys:
         for row in table[key]:
             if row.estimator in (name, "mean") and row.warnings:
                 told.setdefault(row.warning, []).append(key)
-    doubts += [f"Warning for {' and '.join(those)}: {text}" for text, those in told.items()]
+    doubts = [f"Warning for {' and '.join(those)}: {text}" for text, those in told.items()]
     first, second = (judged[key].terms.get(name, judged[key].terms.get("mean")) for key in keys)
     assert first is not None and second is not None
     return difference(
@@ -57,6 +56,7 @@ def compare(
         covered=all(row.covered for row in rows),
         trusted=good,
         model=about_model(checks) if name == "world" else "",
+        missing="" if name in (marked, bench.trusted) else bench.trusted,
     )
 
 

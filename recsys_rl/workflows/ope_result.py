@@ -79,5 +79,6 @@ def result_of(bench: Bench) -> dict[str, Any]:
         "world_checks": [dataclasses.asdict(x) | {"wrong": x.wrong, "text": x.sentence} for x in checks],
         "compare": None
         if found is None
-        else {name: plain(x) for name, x in dataclasses.asdict(found).items()} | {"text": found.sentence},
+        else {name: plain(x) for name, x in dataclasses.asdict(found).items()}
+        | {"text": found.sentence, "brief": found.brief},
     }
