@@ -179,11 +179,12 @@ def _begun(
 def _publish(course: Course, resume: bool, latest: bool) -> None:
     """Print the run's folder, and make the link to its checkpoint if ``latest``.
 
-    The link stays where it is if nothing is left to train.
+    A link to another run stays if nothing is left to train.
     """
     place = folders.LATEST / course.path.name
-    before, left = place.resolve(), course.run.updates < course.run.num_updates
-    linked, news = folders.publish(course.path) if latest and left else (False, "")
+    before, finished = place.resolve(), course.run.updates == course.run.num_updates
+    latest = latest and not (finished and place.is_symlink() and place.exists())
+    linked, news = folders.publish(course.path) if latest else (False, "")
     where = f"{place} is a link to its checkpoint" if linked else ""
     line = "; ".join(filter(None, [f"run: {course.path.parent}", where]))
     if resume:  # the folder has been named
