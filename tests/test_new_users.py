@@ -168,6 +168,9 @@ def test_whole_command(here: Path, capsys: pytest.CaptureFixture[str], tmp_path:
     assert table["new_users"] == {"file": "new.csv", "about": about} and table["sessions"] == 2
     text = page.read_text(encoding="utf-8")
     assert "from 2 users of new.csv" in text and "held-out users" not in text
+    assert main([*command, "--users", "new.csv", "--report"]) == 0  # beside the run's own page
+    assert capsys.readouterr().err.splitlines()[-1] == "report: runs/first/report-new.html"
+    assert not Path("runs/first/report.html").exists()
     assert main([*command, "--json", str(out)]) == 0
     assert "new_users" not in json.loads(out.read_text(encoding="utf-8"))
     assert "held-out users" in capsys.readouterr().out

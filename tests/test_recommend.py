@@ -20,7 +20,7 @@ from recsys_rl.protocols import Opening
 from recsys_rl.types import Obs
 from recsys_rl.utils.seeding import generators
 from recsys_rl.workflows.id_files import read_ids
-from recsys_rl.workflows.recommender import Recommender, load
+from recsys_rl.workflows.recommender import Recommendation, Recommender, load
 from tests.doors import CARTPOLE, steps, train_in
 
 SIZES = ["--num-items", "24", "--num-users", "30", "--embedding-dim", "4", "--max-episode-steps", "5"]
@@ -221,6 +221,19 @@ def test_command_prints_a_list(
             "(id",
             f"{row.item})",
         ]
+
+
+def test_smallest_probabilities_are_no_zeros(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [
+        Recommendation(1, "first", 0.9),
+        Recommendation(2, "last", 0.00004),
+        Recommendation(3, "never", 0.0),
+    ]
+    monkeypatch.setattr(Recommender, "recommend", lambda *args, **kwargs: rows)
+    assert main(["recommend", "--like", "item 3", "--k", "3"]) == 0
+    assert [line.split()[1] for line in capsys.readouterr().out.splitlines()] == ["90.00%", "<0.01%", "0.00%"]
 
 
 def test_liked_titles_are_not_recommended_again(

@@ -278,7 +278,7 @@ def test_gymnasium_report_has_episodes_and_no_empty_columns(tmp_path: Path) -> N
     assert headline.startswith("a2c, trained for ")
     assert headline.endswith("gym:Pendulum-v1, earns −190.0 per episode on unseen seeds.")
     assert [words(cell) for cell in next(root.iter("tr"))] == ["Policy", "Return", "Length"]
-    assert "1.0 less</b> per episode (95 % interval −3.0 to 1.0), which is no clear difference." in page
+    assert "1.0 less</b> per episode (95 % interval −1.0 to 3.0), which is no clear difference." in page
     assert "session" not in re.sub("<style>.*?</style>", "", page, flags=re.DOTALL)
 
 
@@ -456,19 +456,21 @@ def test_yardstick_and_shares_are_shown_if_given(tmp_path: Path) -> None:
     share = {"policy": "ppo", "from": "rule", "to": "planner", "share": 0.664, "low": 0.6, "high": 0.72}
     loose = share | {"policy": "ppo-greedy", "low": NAN, "high": NAN}
     none = share | {"policy": "a2c", "share": NAN}
+    below = share | {"policy": "early", "share": -11.132, "low": -18.2, "high": -4.0}
     rows = [
         row("planner", 18, 17, 19),
         row("rule", 16, 15, 17),
         row("ppo", 17, 16, 18),
         row("mf", 14, 13, 15),
     ]
-    page = written(tmp_path, rows=rows, yardstick="rule", shares=[share, loose, none])
+    page = written(tmp_path, rows=rows, yardstick="rule", shares=[share, loose, none, below])
     root = parsed(page)
     assert "; the yardstick, rule, earns 16.0, and the planner" in words(next(root.iter("h1")))
-    assert [words(li) for li in root.iter("li")][1:4] == [
+    assert [words(li) for li in root.iter("li")][1:5] == [
         "ppo closes 66 % of the way from rule to planner (95 % interval 60 to 72 %).",
         "ppo-greedy closes 66 % of the way from rule to planner (no interval).",
         "a2c: no number for the share of the way from rule to planner.",
+        "early lies below rule, and so closes nothing of the way from rule to planner.",
     ]
     assert definitions(page)["yardstick"].startswith("The best of mf, rule: rule. ")
     heads = [words(th) for th in next(root.iter("tbody")).iter("th")]
@@ -483,6 +485,12 @@ def test_differences_of_one_user_have_no_interval(tmp_path: Path) -> None:
     paired = [{"policy": "ppo", "versus": "random", "mean": -1.5, "low": NAN, "high": NAN}]
     page = written(tmp_path, paired=paired)
     assert "ppo against random: <b>1.5 less</b> per session (no interval)." in page
+
+
+def test_interval_of_a_difference_below_zero_has_the_sign_of_its_words(tmp_path: Path) -> None:
+    paired = [{"policy": "ppo", "versus": "rule", "mean": -1.8, "low": -2.7, "high": -0.9}]
+    page = written(tmp_path, paired=paired)
+    assert "ppo against rule: <b>1.8 less</b> per session (95 % interval 0.9 to 2.7)." in page
 
 
 def test_page_names_the_users_behind_its_numbers(tmp_path: Path) -> None:

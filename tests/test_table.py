@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from recsys_rl.evaluation.printing import print_table, without_nan
+from recsys_rl.evaluation.printing import print_table, share_text, without_nan
 from recsys_rl.evaluation.table import (
     Played,
     distinct_items,
@@ -226,3 +226,11 @@ def test_printed_table(capsys: pytest.CaptureFixture[str]) -> None:
 def test_json_has_no_nan() -> None:
     table = without_nan({"a": [math.nan, 1.0], "b": {"c": math.inf}})
     assert json.loads(json.dumps(table, allow_nan=False)) == {"a": [None, 1.0], "b": {"c": None}}
+
+
+def test_share_below_the_yardstick_has_no_number() -> None:
+    row = {"from": "rule", "to": "planner", "share": -11.132, "low": -18.2, "high": -4.0}
+    assert share_text(row) == "nothing of the way from rule to planner: it lies below rule"
+    assert share_text(row | {"share": 0.5, "low": 0.4, "high": 0.6}) == (
+        "50.0% of the way from rule to planner [40.0%, 60.0%]"
+    )

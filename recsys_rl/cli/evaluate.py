@@ -45,7 +45,7 @@ class EvaluateOptions(EvaluateConfig):
     """Checkpoints to evaluate in one table, in place of --checkpoint."""
     report: Annotated[str | bool, OPTIONAL_FILE] = False
     """Write a self-contained HTML page: learning curve, table, sample sessions. Without FILE it is
-    report.html in the folder of the run."""
+    report.html in the folder of the run, with --users report-FILE.html."""
     policy: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """module:NAME of your own policy, for a row in the table: an object with act(obs, greedy), a callable
     that makes one from the catalogue, or a Stable-Baselines3 model. The current folder is searched first."""

@@ -114,6 +114,8 @@ def share_text(row: Mapping[str, Any]) -> str:
     way = f"the way from {row['from']} to {row['to']}"
     if math.isnan(row["share"]):
         return f"no share of {way}, as {row['to']} does not lie above {row['from']}"
+    if row["share"] < 0:  # the size says little: it is large where the way is short
+        return f"nothing of {way}: it lies below {row['from']}"
     if math.isnan(row["low"]):
         return f"{row['share']:.1%} of {way}, without an interval"
     return f"{row['share']:.1%} of {way} [{row['low']:.1%}, {row['high']:.1%}]"

@@ -30,7 +30,7 @@ def report(
 ) -> dict[str, Any]:
     """The values of the page of the checkpoint ``name``, as report/page.py lists them."""
     config = checkpoint.config
-    curve = checkpoint.info.get("curve", [])
+    curve, threads = checkpoint.info.get("curve", []), torch.get_num_threads()
     compared = (f"{name}-greedy", result["yardstick"], "myopic")
     return {
         **result,
@@ -39,7 +39,7 @@ def report(
         "seed": config.train_config.seed,
         "step": checkpoint.step,
         "heldout_users": result["sessions"],
-        "hardware": f"{platform.machine()}, {torch.get_num_threads()} threads",
+        "hardware": f"{platform.machine()}, {threads} thread{'s' if threads > 1 else ''}",
         "date": datetime.now(UTC).date().isoformat(),
         "version": recsys_rl.__version__,
         "config": {name: part for name, part in to_dict(config).items() if isinstance(part, dict)},

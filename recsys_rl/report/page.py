@@ -183,7 +183,8 @@ def _pair(pair: Row, places: int, unit: str) -> str:
     word = "more" if pair["mean"] >= 0 else "less"
     if not (finite(pair["low"]) and finite(pair["high"])):
         return f"{names}: <b>{size} {word}</b> per {unit} (no interval)."
-    low, high = number(pair["low"], places), number(pair["high"], places)
+    ends = (pair["low"], pair["high"]) if pair["mean"] >= 0 else (-pair["high"], -pair["low"])
+    low, high = (number(end, places) for end in ends)
     doubt = ", which is no clear difference" if pair["low"] <= 0 <= pair["high"] else ""
     return f"{names}: <b>{size} {word}</b> per {unit} (95 % interval {low} to {high}){doubt}."
 
@@ -193,6 +194,8 @@ def _way(share: Row) -> str:
     way = f"of the way from {text(share['from'])} to {text(share['to'])}"
     if not finite(share["share"]):
         return f"{text(share['policy'])}: no number for the share {way}."
+    if share["share"] < 0:
+        return f"{text(share['policy'])} lies below {text(share['from'])}, and so closes nothing {way}."
     low, high = (number(100 * share[key], 0) for key in ("low", "high"))
     known = finite(share["low"]) and finite(share["high"])
     bounds = f"95 % interval {low} to {high} %" if known else "no interval"

@@ -49,7 +49,7 @@ class EvaluateConfig:
     """Write the table to this file as JSON."""
     report: str | bool = False
     """Write a self-contained HTML page to this file: learning curve, table, sample sessions. True means
-    report.html in the folder of the run."""
+    report.html in the folder of the run, with --users report-FILE.html."""
     max_users: CountOrZero = 1000
     """Number of held-out users to play; of more users, an evenly spread part plays. 0 = all."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -189,7 +189,8 @@ def _report_place(options: EvaluateConfig, checkpoints: Sequence[Path]) -> Path 
             f"--report has no file, and the checkpoints are in {len(folders)} folders: give one, as in "
             "--report report.html."
         )
-    return nearby(folders.pop()) / "report.html"
+    people = "" if options.users is None else f"-{Path(options.users).stem}"  # the run keeps its own report
+    return nearby(folders.pop()) / f"report{people}.html"
 
 
 def _check_outputs(json: str | None, report: Path | None, checkpoints: Sequence[Path]) -> None:

@@ -85,7 +85,7 @@ def recommend(options: RecommendConfig) -> None:
         found = recommender.recommend(user, likes=options.like, k=k, allow=allow, block=block, hour=hour)
         _print_hour(hour, options.hour is None)
         for place, (item, title, probability) in enumerate(found, 1):
-            print(f"{place:>3}  {probability:7.2%}  {title}  (id {item})")
+            print(f"{place:>3}  {_percent(probability):>7}  {title}  (id {item})")
         return
     users = recommender.users if options.users == "all" else _users(recommender, options)
     lists = list(recommender.for_users(users, k, allow, block, hour))
@@ -153,3 +153,7 @@ def _parquet(users: Sequence[int | str], lists: Sequence[Sequence[Recommendation
     file = io.BytesIO()
     pl.DataFrame(rows, dict(zip(names, types, strict=True)), orient="row").write_parquet(file)
     return file.getvalue()
+
+
+def _percent(probability: float) -> str:
+    return "<0.01%" if 0 < probability < 0.00005 else f"{probability:.2%}"

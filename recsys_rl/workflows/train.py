@@ -177,11 +177,20 @@ def _begun(
 
 
 def _publish(course: Course, resume: bool, latest: bool) -> None:
-    """Print the run's folder, and make the link to its checkpoint if ``latest``."""
+    """Print the run's folder, and make the link to its checkpoint if ``latest``.
+
+    A link to another run stays if nothing is left to train.
+    """
+    place = folders.LATEST / course.path.name
+    before, finished = place.resolve(), course.run.updates == course.run.num_updates
+    latest = latest and not (finished and place.is_symlink() and place.exists())
     linked, news = folders.publish(course.path) if latest else (False, "")
-    where = f"; {folders.LATEST / course.path.name} is a link to its checkpoint" if linked else ""
+    where = f"{place} is a link to its checkpoint" if linked else ""
+    line = "; ".join(filter(None, [f"run: {course.path.parent}", where]))
+    if resume:  # the folder has been named
+        line = "" if before == course.path.resolve() else where
     if not course.quiet:
-        _say("" if resume else f"run: {course.path.parent}{where}", news)
+        _say(line, news)
 
 
 def _check_new(config: Config, folder: Path | None, first: bool) -> None:

@@ -9,7 +9,7 @@
 #include "products.h"
 
 #define COLUMNS 32             /* a task's part of the result, and with it the least that a thread gets */
-#define MIN_PRODUCTS (1 << 19) /* multiplications; fewer are done before a second thread is awake */
+#define MIN_PRODUCTS (1 << 20) /* multiplications; fewer are done before a second thread is awake */
 
 /* The activations, in the order of dense.ACTIVATIONS. */
 enum { NONE, TANH, RELU, ELU };
