@@ -1,6 +1,8 @@
-"""Exceptions for mistakes that the user can mend. This module imports no torch."""
+"""Exceptions for mistakes that the user can mend, and texts of their messages. It imports no torch."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 
 class UserError(Exception):
@@ -33,3 +35,17 @@ def one_line(text: object) -> str:
     if len(line) > 2_000:
         line = f"{line[:1_500]} ... {line[-400:]}"
     return "".join(x if x.isprintable() else repr(x)[1:-1] for x in line)
+
+
+def short(value: object) -> str:
+    """A value of a file as one short line; the value may have many lines."""
+    if isinstance(value, str):
+        return repr(value[:37] + "..." if len(value) > 40 else value)
+    text = repr(value)
+    return text[:37] + "..." if len(text) > 40 else text
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first 20 names, and the number of all if there are more."""
+    most = 20
+    return ", ".join(map(short, names[:most])) + (f" ... ({len(names):,})" if len(names) > most else "")

@@ -19,7 +19,7 @@ import recsys_rl
 from recsys_rl.checkpoint import Checkpoint, check_algo, load, restoring
 from recsys_rl.config import Config, to_dict
 from recsys_rl.data.align import align
-from recsys_rl.data.read import listed
+from recsys_rl.errors import listed
 from recsys_rl.make import assumptions, make_agent, make_env, make_world, part_of_rank
 from recsys_rl.models.actor_critic import ActorCritic
 from recsys_rl.models.genres import carried

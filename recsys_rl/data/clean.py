@@ -13,8 +13,9 @@ from typing import Any, Literal
 import numpy as np
 import polars as pl
 
-from recsys_rl.data.read import NUMBER, short
+from recsys_rl.data.read import NUMBER
 from recsys_rl.data.times import times_of
+from recsys_rl.errors import short
 from recsys_rl.types import UserError
 
 Missing = Literal["refuse", "drop"]

@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
-from recsys_rl.data.read import listed, short
+from recsys_rl.errors import listed, short
 from recsys_rl.types import UserError
 
 OPTIONS = {

@@ -26,8 +26,9 @@ from recsys_rl.data.describe_decisions import (
 )
 from recsys_rl.data.description import Description, Found, Part, Problem, part_of
 from recsys_rl.data.hashes import Hashes, hashes_of, mixed, repeats, sorted_counts
-from recsys_rl.data.read import NUMBER, TableFile, listed, open_table, plain_texts
+from recsys_rl.data.read import NUMBER, TableFile, open_table, plain_texts
 from recsys_rl.data.times import UNCLEAR, order_of, times_of
+from recsys_rl.errors import listed
 from recsys_rl.types import UserError
 
 PIECE = 500_000  # rows read at a time

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import polars as pl
 
 from recsys_rl.data.columns import OPTIONS
-from recsys_rl.data.read import listed
+from recsys_rl.errors import listed
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from recsys_rl.data.clean import no_value, whole_numbers
 from recsys_rl.data.columns import COMMON, plain_name
-from recsys_rl.data.read import listed, open_table, short
-from recsys_rl.errors import one_line
+from recsys_rl.data.read import open_table
+from recsys_rl.errors import listed, one_line, short
 from recsys_rl.types import UserError
 
 MOST_GENRES = 100  # the most frequent are kept

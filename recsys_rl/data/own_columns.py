@@ -12,8 +12,9 @@ from torch import Tensor
 from recsys_rl.data.clean import floats, no_value, without_value
 from recsys_rl.data.columns import is_logarithm
 from recsys_rl.data.decision_checks import ROUNDING, check_distributions, check_probabilities
-from recsys_rl.data.read import listed, lists_of, short
+from recsys_rl.data.read import lists_of
 from recsys_rl.data.times import order_in, times_of
+from recsys_rl.errors import listed, short
 from recsys_rl.types import UserError
 
 LISTS = ("items", "candidates")  # columns of several ids

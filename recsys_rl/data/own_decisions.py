@@ -25,8 +25,8 @@ from recsys_rl.data.decisions import DecisionHeader, DecisionLog
 from recsys_rl.data.items import ItemFacts, read_items
 from recsys_rl.data.own_catalogue import own_catalogue
 from recsys_rl.data.own_columns import Reader, check_agreement, tensor_of
-from recsys_rl.data.read import NUMBER, open_table, plain_texts, short
-from recsys_rl.errors import one_line
+from recsys_rl.data.read import NUMBER, open_table, plain_texts
+from recsys_rl.errors import one_line, short
 from recsys_rl.types import Catalogue, Interface, UserError
 
 ROLES = ("user", "item", "time", "session", "reward", "propensity", "policy", "candidates")

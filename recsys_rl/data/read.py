@@ -20,7 +20,7 @@ from typing import Any, Literal
 import polars as pl
 
 from recsys_rl.data.download import gunzip
-from recsys_rl.types import UserError
+from recsys_rl.errors import UserError, short
 
 TEXT_ENDINGS = (".csv", ".tsv", ".dat", ".txt", ".inter", ".data")
 ENDINGS = (*(ending + packed for ending in TEXT_ENDINGS for packed in ("", ".gz")), ".parquet")
@@ -228,17 +228,3 @@ def parsing(where: str | Path) -> Iterator[None]:
         raise UserError(
             f"{where} can't be parsed ({reason}): give the whole file, as it was written."
         ) from error
-
-
-def short(value: object) -> str:
-    """A value of a file as one short line; the value may have many lines."""
-    if isinstance(value, str):
-        return repr(value[:37] + "..." if len(value) > 40 else value)
-    text = repr(value)
-    return text[:37] + "..." if len(text) > 40 else text
-
-
-def listed(names: Sequence[str]) -> str:
-    """The first 20 names, and the number of all if there are more."""
-    most = 20
-    return ", ".join(map(short, names[:most])) + (f" ... ({len(names):,})" if len(names) > most else "")

@@ -16,8 +16,9 @@ from recsys_rl.data.describe import HEADLESS, ROLES, event_hashes, pieces
 from recsys_rl.data.describe_decisions import is_log_of_decisions
 from recsys_rl.data.description import Found
 from recsys_rl.data.hashes import hashes_of, repeats
-from recsys_rl.data.read import TableFile, listed, open_table, parsing, short
+from recsys_rl.data.read import TableFile, open_table, parsing
 from recsys_rl.data.times import UNCLEAR, order_of, times_of
+from recsys_rl.errors import listed, short
 from recsys_rl.types import UserError
 
 GAPS, WRONG = "rows without a value", "rows with a wrong value"

@@ -15,8 +15,8 @@ from recsys_rl.data.clean import no_value, without_value
 from recsys_rl.data.columns import COMMON, plain_name
 from recsys_rl.data.decision_checks import check_distributions
 from recsys_rl.data.decisions import DecisionLog
-from recsys_rl.data.read import listed, lists_of, open_table, parsing, short
-from recsys_rl.errors import one_line
+from recsys_rl.data.read import lists_of, open_table, parsing
+from recsys_rl.errors import listed, one_line, short
 from recsys_rl.types import UserError
 
 
