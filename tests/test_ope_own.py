@@ -22,8 +22,8 @@ from recsys_rl.data.target import Ids, Target, read_target
 from recsys_rl.errors import UserError
 from recsys_rl.ope import logged
 from recsys_rl.ope.judging import difference
+from recsys_rl.ope.printing import about_model
 from recsys_rl.types import Interface
-from recsys_rl.workflows.ope_compare import about_model
 from recsys_rl.workflows.ope_world import WorldCheck
 
 ITEMS = ("tea", "coffee", "milk", "water")
@@ -715,8 +715,8 @@ def test_answer_of_an_unchecked_model_says_so_at_once() -> None:
     assert doubted.brief.endswith(f"{answer} See the warnings above.")
     checks = [WorldCheck("x", 9.0, 1.0, 0.5, 1.5), WorldCheck("y", 1.0, 1.0, 0.5, 1.5)]
     assert about_model([]) == "a model that was NOT checked on another policy"
-    assert about_model(checks) == "a model that FAILED 1 of 2 checks on other policies"
-    assert about_model(checks[1:]) == ""
+    assert about_model([x.wrong for x in checks]) == "a model that FAILED 1 of 2 checks on other policies"
+    assert about_model([checks[1].wrong]) == ""
 
 
 def test_heavy_weights_of_a_uniform_log_are_not_taken_for_missing_actions(tmp_path: Path) -> None:

@@ -192,10 +192,7 @@ class MaximalMarginalRelevance:
     def act(self, obs: Obs, greedy: bool = False) -> Action:
         embedding, num_items = self.catalogue.embedding, self.catalogue.num_items
         profile = fold_in(obs, embedding, torch.tensor(self.fold_in))  # (N, D)
-
-        def score(block: slice) -> Tensor:
-            return profile @ embedding[block].T  # (N, b)
-
+        score = partial(_product, profile, embedding)
         if obs.history is None and self.slate_size == 1:  # no item to be similar to
             return Action.certain(best_allowed(obs, self.catalogue, score, 1)[1])
         if num_items > SHORTLIST:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 import polars as pl
 
+from recsys_rl.data.clean import number_of_rows
 from recsys_rl.data.columns import OPTIONS
 from recsys_rl.errors import listed
 
@@ -116,8 +117,8 @@ class Description:
             yield f"logging policies: {len(self.policies)} ({each})"
         yield f"problems: {len(self.problems)}" if self.problems else "problems: none"
         for problem in self.problems:
-            rows = "row" if problem.count == 1 else "rows"
-            yield f"  {problem.text}: {problem.count:,} {rows}, the first is row {problem.first_row:,}"
+            found = number_of_rows(problem.count)
+            yield f"  {problem.text}: {found}, the first is row {problem.first_row:,}"
 
     def _expected(self) -> str:
         """The expectation of 1/p: the number of actions that the policy could take."""

@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from recsys_rl.report.words import has_lives, people
+
 
 def print_table(result: Mapping[str, Any], heading: str, total_users: int) -> None:
     """Print ``heading``, the users, the rows, the differences to the yardstick and the shares.
@@ -61,11 +63,6 @@ def _interval(row: Mapping[str, Any], sign: str = "") -> str:
     return f" [{row['low']:{sign}.3f}, {row['high']:{sign}.3f}]"
 
 
-def has_lives(result: Mapping[str, Any]) -> bool:
-    """True if the rows are of lives of several visits."""
-    return "active_days" in result["rows"][0]
-
-
 def _life_heads(result: Mapping[str, Any]) -> str:
     return f"{'days':>7}{'D1':>8}{'D7':>8}{'D30':>8}{'churn':>8}" if has_lives(result) else ""
 
@@ -82,11 +79,6 @@ def has_episodes(result: Mapping[str, Any]) -> bool:
     """True if the rows are of episodes, without users and items."""
     coverage = result["rows"][0]["coverage"]
     return coverage is None or math.isnan(coverage)  # None in its JSON
-
-
-def people(result: Mapping[str, Any]) -> str:
-    """The noun for the users of the table: the held-out users, or those of a file."""
-    return f"users of {result['new_users']['file']}" if "new_users" in result else "held-out users"
 
 
 def _users(result: Mapping[str, Any], total: int) -> str:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from recsys_rl.models.actor_critic import ActorCritic
 from recsys_rl.models.heads import TwoTowerHead
+from recsys_rl.models.scorer import NUMBERS
 
 
 class Place(NamedTuple):
@@ -47,12 +48,13 @@ def carried(
     that differs from that of ``model`` in more than genres is returned as it is.
     """
     own, (_, num_features) = model.state_dict(), model.items.shape
-    first = num_features - len(new) - 4  # D: the embedding comes first, and four more columns come last
+    last = NUMBERS + 1  # columns after the genres, with the constant 1
+    first = num_features - len(new) - last  # D: the embedding comes first
     place_of = {name: first + at for at, name in enumerate(old)}
     kept = [
         *range(first),
         *(place_of.get(name, -1) for name in new),
-        *(first + len(old) + at for at in range(4)),
+        *(first + len(old) + at for at in range(last)),
     ]  # (F_i,): the place among the old features, -1 for a new genre
     before = num_features + len(old) - len(new)
     found = dict(weights)

@@ -87,13 +87,20 @@ def _mark(result: Mapping[str, Any], row: Mapping[str, Any]) -> str:
     """The mark of a recommended row, with the outcome of the checks if it is of a learned model."""
     if row["interval"] != "model":
         return "recommended"
-    if not result["world_checks"]:
-        return "the best there is, a model that was NOT checked on another policy: don't rely on it"
-    wrong = sum(check["wrong"] for check in result["world_checks"])
-    if wrong:
-        checks = f"{wrong} of {len(result['world_checks'])} checks on other policies"
-        return f"the best there is, a model that FAILED {checks}: don't rely on it"
+    model = about_model([check["wrong"] for check in result["world_checks"]])
+    if model:
+        return f"the best there is, {model}: don't rely on it"
     return "recommended (a model, checked on another policy)"
+
+
+def about_model(wrong: Sequence[bool]) -> str:
+    """The learned model in words, if it was not checked or a check was ``wrong``; else "".
+
+    Each check is of the model's prediction for another policy.
+    """
+    if not wrong:
+        return "a model that was NOT checked on another policy"
+    return f"a model that FAILED {sum(wrong)} of {len(wrong)} checks on other policies" if any(wrong) else ""
 
 
 def _no_recommendation(result: Mapping[str, Any]) -> str:

@@ -7,15 +7,14 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from recsys_rl.data.log import read_log
 from recsys_rl.errors import FieldError
 from recsys_rl.evaluation.checkpoints import Entry
 from recsys_rl.make import with_new_users
+from recsys_rl.workflows.event_file import COLUMNS, read_events
 
 if TYPE_CHECKING:
     from recsys_rl.workflows.evaluate import EvaluateConfig
 
-COLUMNS = ("user_column", "item_column", "time_column", "rating_column", "weight_column")
 OF_THE_FILE = (*COLUMNS, "like_threshold", "separator")
 """Options that have no effect without the file."""
 
@@ -36,11 +35,7 @@ def with_people(groups: Sequence[Sequence[Entry]], options: EvaluateConfig, path
     ``options`` has the fields OF_THE_FILE and ``missing``. A line about the file goes to standard error.
     Raises UserError if the file can't be read or no user of it can be folded in.
     """
-    columns = [getattr(options, name) for name in COLUMNS]
-    log = read_log(
-        path, *columns, separator=options.separator, missing=options.missing, duplicates="keep-first"
-    )
-    found = []
+    log, found = read_events(path, options), []
     for group in groups:
         first = group[0].checkpoint
         world = with_new_users(first.config, first.world, log, options.like_threshold)

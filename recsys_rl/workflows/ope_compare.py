@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from recsys_rl.ope.estimate import Estimate, enough
 from recsys_rl.ope.judging import Difference, Judgement, difference
+from recsys_rl.ope.printing import about_model
 from recsys_rl.workflows.ope_bench import Bench
 from recsys_rl.workflows.ope_config import LOGGED, TARGET
 from recsys_rl.workflows.ope_world import WorldCheck
@@ -55,14 +56,6 @@ def compare(
         doubt=" ".join(doubts),
         covered=all(row.covered for row in rows),
         trusted=good,
-        model=about_model(checks) if name == "world" else "",
+        model=about_model([check.wrong for check in checks]) if name == "world" else "",
         missing="" if name in (marked, bench.trusted) else bench.trusted,
     )
-
-
-def about_model(checks: Sequence[WorldCheck]) -> str:
-    """The model behind the answer, if it was not checked or a check on another policy failed; else ""."""
-    if not checks:
-        return "a model that was NOT checked on another policy"
-    wrong = sum(check.wrong for check in checks)
-    return f"a model that FAILED {wrong} of {len(checks)} checks on other policies" if wrong else ""

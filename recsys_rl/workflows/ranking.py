@@ -16,13 +16,13 @@ from torch import Tensor
 
 from recsys_rl.data.catalogue import fitting_threshold
 from recsys_rl.data.clean import Missing
-from recsys_rl.data.log import read_log
 from recsys_rl.errors import UserError
 from recsys_rl.evaluation.ranking import PER_USER, coverage, rank
 from recsys_rl.lookup import DEFAULT_ALGO
 from recsys_rl.schema import Count, Finite, check_fields
 from recsys_rl.types import InteractionLog
 from recsys_rl.utils.files import check_writable, write_text
+from recsys_rl.workflows.event_file import read_events
 from recsys_rl.workflows.latest import print_latest
 from recsys_rl.workflows.recommender import Recommender, load
 
@@ -88,8 +88,8 @@ def ranking(options: RankingConfig) -> dict[str, Any]:
     print_latest(options.checkpoint, recommender.checkpoint)
     if recommender.checkpoint.world.is_empty:
         raise UserError(f"{options.checkpoint} has no catalogue of items to rank.")
-    heldout = _read(options, options.log)
-    earlier = None if options.seen is None else _read(options, options.seen)
+    heldout = read_events(options.log, options)
+    earlier = None if options.seen is None else read_events(options.seen, options)
     least = _threshold(options, recommender, heldout if earlier is None else earlier)
     relevant = _likes(heldout, least, recommender)
     seen = {} if earlier is None else _likes(earlier, least, recommender)
@@ -123,20 +123,6 @@ def ranking(options: RankingConfig) -> dict[str, Any]:
         write_text(Path(options.json), json.dumps(table, indent=1) + "\n")
         print(f"table: {options.json}", file=sys.stderr)
     return table
-
-
-def _read(options: RankingConfig, path: str) -> InteractionLog:
-    return read_log(
-        path,
-        options.user_column,
-        options.item_column,
-        options.time_column,
-        options.rating_column,
-        options.weight_column,
-        separator=options.separator,
-        missing=options.missing,
-        duplicates="keep-first",
-    )
 
 
 def _threshold(options: RankingConfig, recommender: Recommender, log: InteractionLog) -> float:
