@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from recsys_rl.models.features import SplitFeatures, features_of
+from recsys_rl.functional.session_sums import session_sums, weigh
+from recsys_rl.models.features import SplitFeatures
 from recsys_rl.types import Obs
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -89,9 +90,9 @@ class SessionSum(nn.Module):
         self.num_blocks = (1 + num_signals) * len(self.DECAYS)
 
     def forward(self, obs: Obs, item_features: Tensor | SplitFeatures) -> Tensor:
+        """The sums, (N, (1 + S) P, F_i)."""
         assert obs.history is not None and obs.signals is not None
-        shown = (obs.history >= 0).to(obs.signals.dtype).unsqueeze(1)  # (N, 1, L)
-        scales = torch.cat([shown, shown * obs.signals.mT], 1)  # (N, 1 + S, L): no gradient flows here
-        weights = (scales.unsqueeze(2) * self.kernels).flatten(1, 2)  # (N, (1 + S) P, L)
-        features = features_of(item_features, obs.history.clamp_min(0))  # (N, L, F_i)
-        return weights @ features  # (N, (1 + S) P, F_i)
+        if isinstance(item_features, Tensor):
+            return session_sums(self.kernels, obs.history, obs.signals, item_features)
+        features = item_features[obs.history.clamp_min(0)]  # (N, L, F_i)
+        return weigh(self.kernels, obs.history, obs.signals, features)

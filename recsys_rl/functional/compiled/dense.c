@@ -14,48 +14,42 @@
 /* The activations, in the order of dense.ACTIVATIONS. */
 enum { NONE, TANH, RELU, ELU };
 
+INLINE float tanh_of(float z) {
+    float e = exp_of_negative(-2.0f * __builtin_fabsf(z));
+    return __builtin_copysignf((1.0f - e) / (1.0f + e), z);
+}
+
+INLINE float elu_of(float z) { return z > 0.0f ? z : exp_of_negative(z > 0.0f ? 0.0f : z) - 1.0f; }
+
+/* f'(z) from x = f(z) */
+INLINE float slope(int activation, float x) {
+    if (activation == TANH) return 1.0f - x * x;
+    return activation == NONE || x > 0.0f ? 1.0f : activation == ELU ? x + 1.0f : 0.0f;
+}
+
 /* x <- f(x + bias) for a block of a matrix whose rows are `row` floats apart */
 VECTORISED static void activate(int activation, float *x, int64_t row, int64_t height, int64_t width,
                                 const float *bias) {
     float floor = activation == RELU ? 0.0f : -INFINITY;
     for (int64_t i = 0; i < height; i++, x += row) {
-        if (activation == TANH) {
+        if (activation == TANH)
 #pragma omp simd
-            for (int64_t j = 0; j < width; j++) {
-                float z = x[j] + bias[j], e = exp_of_negative(-2.0f * __builtin_fabsf(z));
-                x[j] = __builtin_copysignf((1.0f - e) / (1.0f + e), z);
-            }
-        } else if (activation == ELU) {
+            for (int64_t j = 0; j < width; j++) x[j] = tanh_of(x[j] + bias[j]);
+        else if (activation == ELU)
 #pragma omp simd
-            for (int64_t j = 0; j < width; j++) {
-                float z = x[j] + bias[j];
-                x[j] = z > 0.0f ? z : exp_of_negative(z > 0.0f ? 0.0f : z) - 1.0f;
-            }
-        } else {
+            for (int64_t j = 0; j < width; j++) x[j] = elu_of(x[j] + bias[j]);
+        else
 #pragma omp simd
-            for (int64_t j = 0; j < width; j++) {
-                float z = x[j] + bias[j];
-                x[j] = z < floor ? floor : z;
-            }
-        }
+            for (int64_t j = 0; j < width; j++) x[j] = x[j] + bias[j] < floor ? floor : x[j] + bias[j];
     }
 }
 
 /* d <- d f'(z) for such a block, from x = f(z) */
 VECTORISED static void times_slope(int activation, float *d, const float *x, int64_t row, int64_t height,
                                    int64_t width) {
-    for (int64_t i = 0; i < height; i++, d += row, x += row) {
-        if (activation == TANH) {
+    for (int64_t i = 0; i < height; i++, d += row, x += row)
 #pragma omp simd
-            for (int64_t j = 0; j < width; j++) d[j] *= 1.0f - x[j] * x[j];
-        } else if (activation == RELU) {
-#pragma omp simd
-            for (int64_t j = 0; j < width; j++) d[j] *= x[j] > 0.0f ? 1.0f : 0.0f;
-        } else if (activation == ELU) {
-#pragma omp simd
-            for (int64_t j = 0; j < width; j++) d[j] *= x[j] > 0.0f ? 1.0f : x[j] + 1.0f;
-        }
-    }
+        for (int64_t j = 0; j < width; j++) d[j] *= slope(activation, x[j]);
 }
 
 /* The sum of such a block's rows */
@@ -66,8 +60,7 @@ VECTORISED static void sum_rows(const float *x, int64_t row, int64_t height, int
         for (int64_t j = 0; j < width; j++) sum[j] += x[i * row + j];
 }
 
-/* ---- one layer. Twins, the actor's layer and the critic's, stand side by side in weight, bias and result.
- */
+/* ---- one layer. Twins, the actor's layer and the critic's, lie side by side in weight, bias and result. */
 
 typedef struct {
     int64_t twins, inputs, outputs;
@@ -78,8 +71,7 @@ INLINE int useful(int threads, Layer layer, int64_t rows) {
     return layer.twins * layer.inputs * layer.outputs * rows < MIN_PRODUCTS ? 1 : threads;
 }
 
-/* y (twins, rows, outputs) = f(x W + b); x_twin is the step from one twin's x to the other's, 0 if shared.
- */
+/* y (twins, rows, outputs) = f(x W + b); x_twin is the step from one twin's x to the other's, or 0. */
 static void forward(Layer layer, const float *x, int64_t x_twin, int64_t rows, int activation, int threads,
                     float *y) {
     int64_t inputs = layer.inputs, outputs = layer.outputs;

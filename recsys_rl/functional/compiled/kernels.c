@@ -7,8 +7,6 @@
  * Plain C, so that one library serves every Python and every torch. Rows are independent and every sum is
  * taken in a fixed order: the result doesn't depend on the number of threads.
  */
-#include <string.h>
-
 #include "products.h"
 
 #define BLOCK 64 /* numbers summed together in single precision */
@@ -59,14 +57,11 @@ void sample(const float *logits, const float *uniform, int64_t rows, int64_t wid
 /* ---- categorical.forbid_: -inf at the alternatives `ids` (rows, number) of each row; padding is -1. Returns
  * 1 where one is no alternative. */
 int forbid(float *logits, const int64_t *ids, int64_t rows, int64_t number, int64_t positions, int64_t width) {
-    int outside = 0;
-    for (int64_t i = 0; i < rows; i++)
-        for (int64_t x = i * number; x < (i + 1) * number; x++) {
-            outside |= ids[x] < -1 || ids[x] >= width;
-            for (int64_t place = i * positions; place < (i + 1) * positions; place++)
-                if (ids[x] >= 0 && ids[x] < width) logits[place * width + ids[x]] = -INFINITY;
-        }
-    return outside;
+    if (!all_within(ids, rows * number, -1, width)) return 1;
+    for (int64_t x = 0; x < rows * number; x++)
+        for (int64_t place = 0; place < positions && ids[x] >= 0; place++)
+            logits[(x / number * positions + place) * width + ids[x]] = -INFINITY;
+    return 0;
 }
 
 /* ---- categorical.evaluate: log-probability and entropy of rows of positions, and the gradient of both */
@@ -103,7 +98,7 @@ VECTORISED static void write_row(const float *z, const float *exps, int64_t widt
 static int evaluate_row(const float *logits, const int64_t *items, int64_t positions, int64_t width,
                         float *logprob, float *entropy, Row *read, float *exps) {
     *logprob = *entropy = 0.0f;
-    if (!all_within(items, positions, width)) return 1;
+    if (!all_within(items, positions, 0, width)) return 1;
     for (int64_t k = 0; k < positions; k++, logits += width) {
         read[k] = read_row(logits, width, exps + k * width);
         *logprob += logits[items[k]] - read[k].top - read[k].log_total;

@@ -19,9 +19,9 @@
 INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 INLINE int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
 
-INLINE int all_within(const int64_t *ids, int64_t number, int64_t size) {
+INLINE int all_within(const int64_t *ids, int64_t number, int64_t lowest, int64_t size) {
     for (int64_t i = 0; i < number; i++)
-        if (ids[i] < 0 || ids[i] >= size) return 0;
+        if (ids[i] < lowest || ids[i] >= size) return 0;
     return 1;
 }
 

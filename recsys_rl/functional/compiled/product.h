@@ -68,10 +68,6 @@ TARGET static void PRODUCT(int64_t height, int64_t width, int64_t depth, Matrix 
         }
 }
 
-#undef JOIN
-#undef NAMED
-#undef VECTOR
-#undef TILE
 #undef PRODUCT
 #undef TARGET
 #undef LANES

@@ -1,5 +1,5 @@
-/* Loops over the users of a batch: functional/rows.py and votes.py say what they compute, and have the same in
- * torch, which makes copies first and then reads them again. */
+/* Loops over the users of a batch: functional/rows.py, votes.py and session_sums.py say what they compute, and
+ * have the same in torch, which makes copies first and then reads them again. */
 #include <string.h>
 
 #include "kernels.h"
@@ -17,7 +17,7 @@ VECTORISED static void dot_row(const float *x, const float *table, const int64_t
 
 int dot_rows(const float *x, const float *table, const int64_t *items, int64_t rows, int64_t positions,
              int64_t size, int64_t table_rows, int threads, float *result) {
-    if (!all_within(items, rows * positions, table_rows)) return 1;
+    if (!all_within(items, rows * positions, 0, table_rows)) return 1;
 #pragma omp parallel for num_threads(threads) if (threads > 1)
     for (int64_t i = 0; i < rows; i++)
         dot_row(x + i * size, table, items + i * positions, positions, size, result + i * positions);
@@ -38,7 +38,7 @@ VECTORISED static void add_row(const float *x, const float *table, const int64_t
 
 int add_rows(const float *x, const float *table, const int64_t *items, const uint8_t *skipped, int64_t rows,
              int64_t positions, int64_t size, int64_t table_rows, float scale, int threads, float *result) {
-    if (!all_within(items, rows * positions, table_rows)) return 1;
+    if (!all_within(items, rows * positions, 0, table_rows)) return 1;
 #pragma omp parallel for num_threads(threads) if (threads > 1)
     for (int64_t i = 0; i < rows; i++)
         add_row(x + i * size, table, items + i * positions, skipped + i * positions, positions, size, scale,
@@ -48,8 +48,7 @@ int add_rows(const float *x, const float *table, const int64_t *items, const uin
 
 int beside_rows(const float *x, const float *table, const int64_t *items, int64_t rows, int64_t size,
                 int64_t table_rows, int threads, float *result) {
-    for (int64_t i = 0; i < rows; i++)
-        if (items[i] < -1 || items[i] >= table_rows) return 1;
+    if (!all_within(items, rows, -1, table_rows)) return 1;
 #pragma omp parallel for num_threads(threads) if (threads > 1)
     for (int64_t i = 0; i < rows; i++) {
         float *row = result + 2 * i * size;
@@ -73,21 +72,6 @@ void push_rows(const char *old, const char *fresh, const uint8_t *kept, int64_t 
     }
 }
 
-VECTORISED static int holds(const int64_t *ids, int64_t length, int64_t id) {
-    int found = 0;
-#pragma omp simd reduction(| : found)
-    for (int64_t j = 0; j < length; j++) found |= ids[j] == id;
-    return found;
-}
-
-void rows_hold(const int64_t *ids, const int64_t *sought, int64_t rows, int64_t length, int64_t number,
-               int threads, uint8_t *result) {
-#pragma omp parallel for num_threads(threads) if (threads > 1)
-    for (int64_t i = 0; i < rows; i++)
-        for (int64_t k = 0; k < number; k++)
-            result[i * number + k] = holds(ids + i * length, length, sought[i * number + k]);
-}
-
 VECTORISED static void add_votes_row(const float *votes, const float *blocks, int64_t number, int64_t size,
                                      int64_t width, float *sum) {
     for (int64_t b = 0; b < number; b++)
@@ -100,4 +84,37 @@ void add_votes(const float *votes, const float *blocks, int64_t rows, int64_t nu
 #pragma omp parallel for num_threads(threads) if (threads > 1)
     for (int64_t i = 0; i < rows; i++)
         add_votes_row(votes, blocks + i * number * size, number, size, width, sum + i * sum_row);
+}
+
+/* ---- encoders.SessionSum. With the kernels spread out to (length, width), width = kernels x size, a user's
+ * sum is that of scale_l kernels_l row_l over his items, and the gradient at kernels_l is the sum of
+ * scale_l sums_l row_l over all users, from that at the sums. So `back` swaps the two: each of the tasks has
+ * kernels of its own then. What is added up is zero at first. */
+VECTORISED static void session_row(const float *table, int64_t size, const int64_t *items,
+                                   const float *signals, int64_t num_signals, int64_t length, int64_t width,
+                                   int back, float *kernels, float *sums) {
+    float row[width];
+    for (int64_t l = 0; l < length; l++, kernels += width) {
+        for (int64_t j = 0; j < width && items[l] >= 0; j += size)
+            memcpy(row + j, table + items[l] * size, size * sizeof *row);
+        for (int64_t s = 0; s <= num_signals && items[l] >= 0; s++) {
+            float scale = s == 0 ? 1.0f : signals[l * num_signals + s - 1], *sum = sums + s * width;
+            float *to = back ? kernels : sum, *from = back ? sum : kernels;
+#pragma omp simd
+            for (int64_t j = 0; j < width; j++) to[j] += scale * from[j] * row[j];
+        }
+    }
+}
+
+int session_sums(const float *table, int64_t table_rows, int64_t size, const int64_t *items,
+                 const float *signals, int64_t rows, int64_t length, int64_t num_signals, int64_t width,
+                 int64_t tasks, int threads, int back, float *kernels, float *sums) {
+    if (!all_within(items, rows * length, -1, table_rows)) return 1;
+#pragma omp parallel for num_threads(threads) if (threads > 1)
+    for (int64_t task = 0; task < tasks; task++)
+        for (int64_t i = rows * task / tasks; i < rows * (task + 1) / tasks; i++)
+            session_row(table, size, items + i * length, signals + i * length * num_signals, num_signals, length,
+                        width, back, kernels + back * task * length * width,
+                        sums + i * (1 + num_signals) * width);
+    return 0;
 }
