@@ -62,6 +62,7 @@ def test_smoke(benchmark: str, peers: list[str], tmp_path: Path) -> None:
         assert 0 < ours[0]["update_share_of_floor"] < 1
         assert 0 < ours[0]["rollout_share_of_floor"] < 1
         assert ours[-1]["dials"] == "flagship" and 0 < ours[-1]["update_share_of_floor"] < 1
+        assert ours[-1]["share_low"] == ours[-1]["update_share_of_floor"] == ours[-1]["share_high"]
     assert [path.name for path in tmp_path.iterdir()] == ["table.json"]  # no CSV, nothing half-written
 
 
@@ -181,7 +182,7 @@ def test_floor_of_the_flagship_counts_the_products(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(throughput, "_seconds", lambda *arguments: 1.0)
     world, dials = throughput.flagship_run(updates=2)
     assert dials.num_updates == 3
-    assert throughput.flagship_floor(world, dials)["update_s"] == 4 * 4 * (2 + 3 * 7 + 2)
+    assert throughput.flagship_floor(world, dials) == 4 * 4 * (2 + 3 * 7 + 2)
 
 
 def test_users_per_second(monkeypatch: pytest.MonkeyPatch) -> None:

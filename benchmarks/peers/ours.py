@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import cast
 
 import torch
@@ -30,8 +31,10 @@ def our_agent(env: RecEnv, dials: Dials, seed: int, model_config: ModelConfig) -
     return cast(PPO, agent)
 
 
-def time_cycles(env: RecEnv, agent: PPO, dials: Dials) -> tuple[float, float]:
-    """Seconds of all rollouts and of all updates but the first."""
+def time_cycles(
+    env: RecEnv, agent: PPO, dials: Dials, between: Callable[[], None] = lambda: None
+) -> tuple[float, float]:
+    """Seconds of all rollouts and of all updates but the first. ``between`` follows each, and isn't counted."""
     obs = env.reset()
     rollout_s = update_s = 0.0
     for update in range(dials.num_updates):
@@ -42,6 +45,7 @@ def time_cycles(env: RecEnv, agent: PPO, dials: Dials) -> tuple[float, float]:
         if update > 0:
             rollout_s += collected - started
             update_s += time.perf_counter() - collected
+        between()
     return rollout_s, update_s
 
 
