@@ -237,7 +237,7 @@ class _PPOLossOfScores(torch.autograd.Function):
         )
         if outside:
             raise IndexError(f"an alternative, or an id of exclude, is outside 0 .. {width - 1}")
-        by_temperature = (query * by_scaled).sum()
+        by_temperature = torch.dot(query.flatten(), by_scaled.flatten())
         ctx.save_for_backward(by_scaled.mul_(temperature), by_temperature, by_tower.sum(0), work[2])
         return loss
 

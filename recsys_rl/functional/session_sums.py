@@ -60,7 +60,7 @@ def _served(weights: Tensor, history: Tensor, signals: Tensor, table: Tensor) ->
 def _forward(weights: Tensor, history: Tensor, signals: Tensor, table: Tensor) -> Tensor:
     num_weights, size = len(weights), table.shape[1]
     spread = weights.T.unsqueeze(2).expand(-1, -1, size).contiguous()  # (L, P, F)
-    sums = table.new_zeros(len(history), (1 + signals.shape[2]) * num_weights, size)
+    sums = table.new_empty(len(history), (1 + signals.shape[2]) * num_weights, size)
     _call(spread, history, signals, table, False, sums)
     return sums
 
@@ -68,7 +68,7 @@ def _forward(weights: Tensor, history: Tensor, signals: Tensor, table: Tensor) -
 def _call(
     spread: Tensor, history: Tensor, signals: Tensor, table: Tensor, backward: bool, sums: Tensor
 ) -> None:
-    """Add to ``sums``, or from the gradient at them to that at ``spread`` (TASKS, L, P, F)."""
+    """Write ``sums``, or from the gradient at them add to that at ``spread`` (TASKS, L, P, F)."""
     library = kernels.library()
     assert library is not None
     outside = library.session_sums(

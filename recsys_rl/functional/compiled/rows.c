@@ -86,20 +86,20 @@ void add_votes(const float *votes, const float *blocks, int64_t rows, int64_t nu
         add_votes_row(votes, blocks + i * number * size, number, size, width, sum + i * sum_row);
 }
 
-/* ---- encoders.SessionSum. With the kernels spread out to (length, width), width = kernels x size, a user's
- * sum is that of scale_l kernels_l row_l over his items, and the gradient at kernels_l is the sum of
- * scale_l sums_l row_l over all users, from that at the sums. So `back` swaps the two: each of the tasks has
- * kernels of its own then. What is added up is zero at first. */
+/* ---- session_sums.py. The weights are spread out to (length, width), width = weights x size: a user's sum
+ * is that of scale_l weights_l row_l over his items. `back` takes the gradient at the sums, and adds
+ * scale_l sums_l row_l to that at weights_l; each task has one of its own. */
 VECTORISED static void session_row(const float *table, int64_t size, const int64_t *items,
                                    const float *signals, int64_t num_signals, int64_t length, int64_t width,
-                                   int back, float *kernels, float *sums) {
+                                   int back, float *weights, float *sums) {
     float row[width];
-    for (int64_t l = 0; l < length; l++, kernels += width) {
+    if (!back) memset(sums, 0, (1 + num_signals) * width * sizeof *sums);
+    for (int64_t l = 0; l < length; l++, weights += width) {
         for (int64_t j = 0; j < width && items[l] >= 0; j += size)
             memcpy(row + j, table + items[l] * size, size * sizeof *row);
         for (int64_t s = 0; s <= num_signals && items[l] >= 0; s++) {
             float scale = s == 0 ? 1.0f : signals[l * num_signals + s - 1], *sum = sums + s * width;
-            float *to = back ? kernels : sum, *from = back ? sum : kernels;
+            float *to = back ? weights : sum, *from = back ? sum : weights;
 #pragma omp simd
             for (int64_t j = 0; j < width; j++) to[j] += scale * from[j] * row[j];
         }
@@ -108,13 +108,13 @@ VECTORISED static void session_row(const float *table, int64_t size, const int64
 
 int session_sums(const float *table, int64_t table_rows, int64_t size, const int64_t *items,
                  const float *signals, int64_t rows, int64_t length, int64_t num_signals, int64_t width,
-                 int64_t tasks, int threads, int back, float *kernels, float *sums) {
+                 int64_t tasks, int threads, int back, float *weights, float *sums) {
     if (!all_within(items, rows * length, -1, table_rows)) return 1;
 #pragma omp parallel for num_threads(threads) if (threads > 1)
     for (int64_t task = 0; task < tasks; task++)
         for (int64_t i = rows * task / tasks; i < rows * (task + 1) / tasks; i++)
-            session_row(table, size, items + i * length, signals + i * length * num_signals, num_signals, length,
-                        width, back, kernels + back * task * length * width,
+            session_row(table, size, items + i * length, signals + i * length * num_signals, num_signals,
+                        length, width, back, weights + back * task * length * width,
                         sums + i * (1 + num_signals) * width);
     return 0;
 }
