@@ -90,7 +90,8 @@ def evaluate_ppo_loss(
     """
     targets, places = (old_logprob, old_value, returns, advantage), places.contiguous()
     given = distribution.given if isinstance(distribution, Categorical) else None
-    if isinstance(given, ItemScores) and _served(given, places) and _fit((value, *targets), len(places)):
+    number = places.shape[0]
+    if isinstance(given, ItemScores) and _served(given, places) and _fit((value, *targets), number):
         logprob, entropy = torch.empty_like(old_logprob), torch.empty_like(old_logprob)
         loss: Tensor = _PPOLossOfScores.apply(  # type: ignore[no-untyped-call]
             given.query,
@@ -109,7 +110,7 @@ def evaluate_ppo_loss(
         and kernels.serving(logits) is not None
         and kernels.plain_ids(places)
         and places.shape == logits.shape[:2]
-        and _fit((value, *targets), len(logits))
+        and _fit((value, *targets), number)
     ):
         logprob, entropy = torch.empty_like(old_logprob), torch.empty_like(old_logprob)
         loss = _PPOLoss.apply(  # type: ignore[no-untyped-call]
@@ -142,7 +143,7 @@ class _PPOLoss(torch.autograd.Function):
         targets: Sequence[Tensor],
         coefficients: Coefficients,
     ) -> Tensor:
-        loss, work = value.new_empty(()), value.new_empty(4, len(value))
+        loss, work = value.new_empty(()), value.new_empty(4, value.shape[0])
         of_logits: Tensor | None = None
         scores = None, None, None, 0, 0, 1, None, 0, None, None  # none: the logits are given, or none at all
         first: tuple[int | None, ...] = None, None, None, len(value), 0, 0, 1
@@ -169,10 +170,9 @@ class _PPOLoss(torch.autograd.Function):
         of_logits, work = ctx.saved_tensors
         if by_loss.item() != 1:  # It is 1 in loss.backward(). A product would be one more pass over logits.
             of_logits, work = None if of_logits is None else of_logits * by_loss, work * by_loss
-        of_logprob, of_entropy, of_value, _ = work.unbind()
         if of_logits is None:
-            return None, of_logprob, of_entropy, of_value, None, None, None
-        return of_logits, None, None, of_value, None, None, None
+            return None, work[0], work[1], work[2], None, None, None
+        return of_logits, None, None, work[2], None, None, None
 
 
 def _served(scores: ItemScores, places: Tensor) -> bool:
