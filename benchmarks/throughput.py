@@ -70,7 +70,7 @@ def ours(world: World, dials: Dials) -> Row:
 
 
 def flagship(world: World, dials: Dials) -> Row:
-    """Our trainer without its log, with the network of the preset, in turns with the products of its update."""
+    """Our trainer without its log, with the network of the preset, in turns with its update's products."""
     products: list[float] = []
     row = timed(
         world, dials, world.config.model_config, lambda: products.append(flagship_floor(world, dials))

@@ -34,7 +34,7 @@ def our_agent(env: RecEnv, dials: Dials, seed: int, model_config: ModelConfig) -
 def time_cycles(
     env: RecEnv, agent: PPO, dials: Dials, between: Callable[[], None] = lambda: None
 ) -> tuple[float, float]:
-    """Seconds of all rollouts and of all updates but the first. ``between`` follows each, and isn't counted."""
+    """Seconds of all rollouts and of all updates but the first. ``between`` follows each, not counted."""
     obs = env.reset()
     rollout_s = update_s = 0.0
     for update in range(dials.num_updates):

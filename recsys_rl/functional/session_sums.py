@@ -20,7 +20,7 @@ from torch.nn.functional import embedding as rows_of
 
 from recsys_rl.functional.compiled import kernels
 
-TASKS = 16  # parts of the users with a sum of their own, so that sums have one order for any number of threads
+TASKS = 16  # parts of the users, each with a sum of its own: one order of sums for any number of threads
 
 
 def session_sums(weights: Tensor, history: Tensor, signals: Tensor, table: Tensor) -> Tensor:
