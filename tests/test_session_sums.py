@@ -63,12 +63,12 @@ def test_float64_and_inputs_that_are_not_contiguous_have_the_same_sums() -> None
 
 
 def test_independent_of_threads() -> None:
-    many = [x.repeat(100, *[1] * (x.ndim - 1)) for x in inputs(1)[1:3]]
-    weights, _, _, table = inputs(1)
+    weights, history, signals, table = inputs(1)
+    history, signals = history.repeat(100, 1), signals.repeat(100, 1, 1)
     before, found = torch.get_num_threads(), []
     for threads in (1, 2, 3):
         torch.set_num_threads(threads)
-        sums = session_sums(weights, *many, table)
+        sums = session_sums(weights, history, signals, table)
         found.append((sums, *torch.autograd.grad(sums, weights, sums.detach())))
     torch.set_num_threads(before)
     for other in found[1:]:
