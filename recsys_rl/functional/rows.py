@@ -110,8 +110,19 @@ def rows_hold(ids: Tensor, sought: Tensor) -> Tensor:
     """(N, K) bool: True where the row of ``ids`` (N, L) holds this one of its ``sought`` (N, K)."""
     if sought.ndim != 2 or len(sought) != len(ids):
         raise ValueError(f"sought is {tuple(sought.shape)}: it must have {len(ids)} rows of ids")
-    held = [(ids == one).any(1, keepdim=True) for one in sought.split(1, 1)]
-    return held[0] if len(held) == 1 else torch.cat(held, 1)
+    library = _plain(ids, sought)
+    if library is None or ids.dtype != torch.int64 or sought.dtype != torch.int64:
+        return torch.cat([(ids == one).any(1, keepdim=True) for one in sought.split(1, 1)], 1)
+    result = torch.empty_like(sought, dtype=torch.bool)
+    library.rows_hold(
+        ids.data_ptr(),
+        sought.data_ptr(),
+        *ids.shape,
+        sought.shape[1],
+        kernels.threads(ids),
+        result.data_ptr(),
+    )
+    return result
 
 
 def _gather(table: Tensor, items: Tensor) -> Tensor:

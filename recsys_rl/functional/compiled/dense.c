@@ -3,16 +3,13 @@
  * functional/dense.py says what is computed and has the same in torch. At 64 rows torch takes some thirty
  * operators of a few microseconds each around products that take little longer, and its products don't use
  * all that every processor has. Here a block of a layer is finished while it lies in the first-level cache.
- *
- * Each sum is taken in a fixed order, so that the result doesn't depend on the number of threads.
  */
 #include "products.h"
 
 #define COLUMNS 32             /* a task's part of the result, and with it the least that a thread gets */
 #define MIN_PRODUCTS (1 << 20) /* multiplications; fewer are done before a second thread is awake */
 
-/* The activations, in the order of dense.ACTIVATIONS. */
-enum { NONE, TANH, RELU, ELU };
+enum { NONE, TANH, RELU, ELU }; /* the activations, in the order of dense.ACTIVATIONS */
 
 INLINE float tanh_of(float z) {
     float e = exp_of_negative(-2.0f * __builtin_fabsf(z));
@@ -31,7 +28,7 @@ INLINE float slope(int activation, float x) {
 VECTORISED static void activate(int activation, float *x, int64_t row, int64_t height, int64_t width,
                                 const float *bias) {
     float floor = activation == RELU ? 0.0f : -INFINITY;
-    for (int64_t i = 0; i < height; i++, x += row) {
+    for (int64_t i = 0; i < height; i++, x += row)
         if (activation == TANH)
 #pragma omp simd
             for (int64_t j = 0; j < width; j++) x[j] = tanh_of(x[j] + bias[j]);
@@ -41,7 +38,6 @@ VECTORISED static void activate(int activation, float *x, int64_t row, int64_t h
         else
 #pragma omp simd
             for (int64_t j = 0; j < width; j++) x[j] = x[j] + bias[j] < floor ? floor : x[j] + bias[j];
-    }
 }
 
 /* d <- d f'(z) for such a block, from x = f(z) */

@@ -4,8 +4,8 @@
  * tests compare them. A row of logits (4 KB for 1,000 items) stays in the first-level cache here,
  * while torch's operators each stream all rows through memory.
  *
- * Plain C, so that one library serves every Python and every torch. Rows are independent and every sum is
- * taken in a fixed order: the result doesn't depend on the number of threads.
+ * Plain C, so that one library serves every Python and every torch. Every sum is taken in a fixed order, in
+ * dense.c and rows.c too: the result doesn't depend on the number of threads.
  */
 #include "products.h"
 
@@ -221,9 +221,7 @@ VECTORISED static double sum_of_squares(const float *x, int64_t size) {
     return total;
 }
 
-typedef struct {
-    float scale, beta1, beta2, rate, root, eps;
-} Rates;
+typedef struct { float scale, beta1, beta2, rate, root, eps; } Rates;
 
 VECTORISED static void adam_part(float *weights, float *exp_avg, float *exp_avg_sq, const float *gradient,
                                  int64_t size, Rates r) {

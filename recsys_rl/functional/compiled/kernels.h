@@ -3,6 +3,7 @@
 #define RECSYS_RL_KERNELS_H
 #include <math.h>
 #include <stdint.h>
+#include <string.h>
 
 /* One binary for old and new processors: the loader takes the widest vectors that the machine has. */
 #if defined(__x86_64__) && defined(__linux__) && __has_attribute(target_clones) /* clang from 14 on */
@@ -46,17 +47,10 @@ INLINE float exp_of_negative(float x) {
     return x < -87.0f ? 0.0f : p * power.value;
 }
 
-#define TOPS 32 /* among which the largest is looked for: a few vectors */
-
 INLINE float largest(const float *logits, int64_t width) {
-    float tops[TOPS], top = -INFINITY; /* clang makes no vectors of a reduction by max */
-    for (int l = 0; l < TOPS; l++) tops[l] = top;
-    int64_t whole = width - width % TOPS;
-    for (int64_t j = 0; j < whole; j += TOPS)
-#pragma omp simd
-        for (int l = 0; l < TOPS; l++) tops[l] = logits[j + l] > tops[l] ? logits[j + l] : tops[l];
-    for (int64_t j = whole; j < width; j++) top = logits[j] > top ? logits[j] : top;
-    for (int l = 0; l < TOPS; l++) top = tops[l] > top ? tops[l] : top;
+    float top = -INFINITY;
+#pragma omp simd reduction(max : top)
+    for (int64_t j = 0; j < width; j++) top = logits[j] > top ? logits[j] : top;
     return top;
 }
 

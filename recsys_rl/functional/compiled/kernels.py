@@ -52,13 +52,14 @@ def load(file: Path) -> ctypes.CDLL:
     loaded.add_rows.argtypes = [p, p, p, p, n, n, n, n, f, i, p]
     loaded.beside_rows.argtypes = [p, p, p, n, n, n, i, p]
     loaded.push_rows.argtypes = [p, p, p, n, n, n, i, p]
+    loaded.rows_hold.argtypes = [p, p, n, n, n, i, p]
     loaded.add_votes.argtypes = [p, p, n, n, n, n, n, i, p]
     loaded.session_sums.argtypes = [p, n, n, p, p, n, n, n, n, n, i, i, p, p]
     checking = loaded.forbid, loaded.evaluate, loaded.ppo_loss, loaded.dot_rows, loaded.add_rows
     for function in (*checking, loaded.beside_rows, loaded.session_sums):  # 1 where an index is out of range
         function.restype = i
     plain = loaded.sample, loaded.evaluate_gradient, loaded.dense_forward, loaded.dense_backward, loaded.adam
-    for function in (*plain, loaded.push_rows, loaded.add_votes):
+    for function in (*plain, loaded.push_rows, loaded.rows_hold, loaded.add_votes):
         function.restype = None
     return loaded
 

@@ -1,8 +1,6 @@
 /* The product of two matrices, on every kind of processor. */
 #ifndef RECSYS_RL_PRODUCTS_H
 #define RECSYS_RL_PRODUCTS_H
-#include <string.h>
-
 #include "kernels.h"
 
 #define DEPTH 256 /* terms of a sum whose factors are kept in the cache together */
