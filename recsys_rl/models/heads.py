@@ -79,7 +79,7 @@ class TwoTowerHead(nn.Module):
         They are the logits, which the distribution or the loss computes.
         """
         # The tower is made transposed: its gradient is then made in the order in which torch is fastest.
-        tower = torch.addmm(self.tower.bias.unsqueeze(1), self.tower.weight.T, items.T).relu()  # (tower, I)
+        tower = torch.addmm(self.tower.bias.unsqueeze(1), self.tower.weight.T, items.T).relu_()  # (tower, I)
         return ItemScores(self.user(query, blocks), self.temperature, items, tower)
 
     def among(self, query: Tensor, blocks: Sequence[Tensor], parts: Sequence[Tensor]) -> Tensor:
