@@ -218,13 +218,17 @@ def widened(weights: Tensor, like: Tensor, context: int) -> Tensor:
     """The first layer (2, in, out) with more inputs, 0 for the new ones; other ``weights`` as they are.
 
     The inputs are the context without a mood (``context`` numbers), the mood (2 numbers or none), the sums
-    and the summary of an encoder (or none). ``like`` has the new shape.
+    and the summary of an encoder (or none). The votes (number, F_i) of the signals that an encoder expects
+    follow the other votes, and are 0 too. ``like`` has the new shape.
     """
     if weights.shape == like.shape:
         return weights
+    wide = torch.zeros_like(like)
+    if weights.ndim == 2:
+        wide[: len(weights)] = weights
+        return wide
     more = like.shape[1] - weights.shape[1]
     at = context + (more if more == 2 else 0)  # of the sums
-    wide = torch.zeros_like(like)
     wide[:, :context] = weights[:, :context]
     wide[:, at : at + weights.shape[1] - context] = weights[:, context:]
     return wide

@@ -66,6 +66,8 @@ class ModelConfig:
 
     encoder: Literal["mlp", "gru", "transformer"] = "mlp"
     """Encoder of the session's history: recency-weighted sums, alone or beside a GRU or a transformer."""
+    signal_coef: NonNegative = 20.0
+    """Weight of the loss by which a GRU or a transformer learns to expect the next signals."""
     head: Literal["two-tower", "dense", "scorer"] = "two-tower"
     """two-tower scores item features; dense has one logit per item id; scorer starts as a ranking by profile
     and learns the weight of each visible feature."""

@@ -129,7 +129,7 @@ def epochs_of(ratios: list[float], target_kl: float, monkeypatch: pytest.MonkeyP
             torch.cat([getattr(batch.targets, name) for batch in batches])
             for name in ("old_logprob", "old_value")
         )
-        return Outputs(old_logprob + torch.tensor(ratios).log(), nothing, old_value)
+        return Outputs(old_logprob + torch.tensor(ratios).log(), nothing, old_value, torch.empty(0))
 
     monkeypatch.setattr(agent, "_epoch", epoch)
     agent.update(rollout)

@@ -93,13 +93,18 @@ def test_options_set_their_fields(algo: str, env: str, data: str) -> None:
     )
     for section, fields in to_dict(base).items():
         for name, value in fields.items() if isinstance(fields, dict) else ():
-            if name == "data" or (name == "encoder" and env != "satiation"):
+            if name == "data" or (name in ("encoder", "signal_coef") and env != "satiation"):
                 continue
             if base.model_config.head == "dense" and name in ("candidates", "explore_rate", "index"):
                 continue  # of the two-tower head alone
             new, words = other_value(name, value)
-            beside = {"model_config": {"candidates": 200}} if name in ("explore_rate", "index") else {}
-            words += ["--candidates", "200"] if beside else []
+            needed = {
+                "explore_rate": ("candidates", 200),
+                "index": ("candidates", 200),
+                "signal_coef": ("encoder", "gru"),
+            }
+            beside = {"model_config": dict([needed[name]])} if name in needed else {}
+            words += [f"--{needed[name][0]}", str(needed[name][1])] if beside else []
             found = train_options([*begin, *words]).config
             assert new != value
             assert to_dict(found) == to_dict(

@@ -138,6 +138,8 @@ def configs(draw: st.DrawFn) -> Config:
     model_config = draw(section_values(ModelConfig))
     if env != "satiation":  # the others show no history to read
         model_config = dataclasses.replace(model_config, encoder="mlp")
+    if model_config.encoder == "mlp":
+        model_config = dataclasses.replace(model_config, signal_coef=ModelConfig.signal_coef)
     if model_config.head == "dense" or not model_config.candidates:
         model_config = dataclasses.replace(model_config, candidates=0, explore_rate=0.25, index="auto")
     return Config(
@@ -280,12 +282,12 @@ def test_numbers_out_of_range(section: str, cls: type, name: str, base: type, li
         (
             {"model_config": {"hidden_dim": [3]}},
             "There is no field model_config.hidden_dim (did you mean hidden_dims?): choose from encoder, "
-            "head, hidden_dims, activation, candidates, explore_rate, index.",
+            "signal_coef, head, hidden_dims, activation, candidates, explore_rate, index.",
         ),
         (
             {"model_config": {"lr": 0.1}},
             "There is no field model_config.lr (did you mean agent_config.lr?): choose from encoder, "
-            "head, hidden_dims, activation, candidates, explore_rate, index.",
+            "signal_coef, head, hidden_dims, activation, candidates, explore_rate, index.",
         ),
         (
             {"lr": 0.1},
@@ -337,8 +339,13 @@ def test_numbers_out_of_range(section: str, cls: type, name: str, base: type, li
         ),
         (
             {"model_config": 3},
-            "model_config is 3: it must be a section of fields (encoder, head, hidden_dims, activation, "
-            "candidates, explore_rate, index).",
+            "model_config is 3: it must be a section of fields (encoder, signal_coef, head, hidden_dims, "
+            "activation, candidates, explore_rate, index).",
+        ),
+        (
+            {"model_config": {"signal_coef": 1.0}},
+            "model_config.signal_coef is 1.0: it only affects a GRU or a transformer, but the encoder is "
+            "'mlp'; leave it out, or give one of these.",
         ),
         ([1], "The settings are [1]: they must be sections of fields."),
         (

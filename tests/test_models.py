@@ -18,6 +18,7 @@ from recsys_rl.functional.votes import add_votes
 from recsys_rl.models.actor_critic import ActorCritic, Shapes
 from recsys_rl.models.encoders import Linear, SessionSum, TwinMLP
 from recsys_rl.models.heads import TOWER_SIZE, DenseHead, TwoTowerHead, item_features
+from recsys_rl.models.next_signals import Entries
 from recsys_rl.types import Obs
 from tests.tiny_world import tiny_catalogue
 
@@ -82,9 +83,14 @@ def test_shapes_and_mask(encoder: Any, head: Any, activation: Any) -> None:
 def test_parameters_have_gradients(encoder: Any, head: Any) -> None:
     model = session_model(encoder=encoder, head=head, activation="tanh")
     stir(model)
-    policy, value = model(session_obs())
+    obs = model.summarised(session_obs())
+    policy, value = model(obs)
     weights = torch.randn(policy.logits.shape, generator=rng(3))
-    ((weights * policy.logits.log_softmax(-1)).sum() + value.square().sum()).backward()
+    loss = (weights * policy.logits.log_softmax(-1)).sum() + value.square().sum()
+    if encoder != "mlp":
+        entries = Entries(HISTORY[:, -1].clamp_min(0), torch.ones(N, 1), torch.ones(N) > 0)
+        loss = loss + model.signal_loss(obs, entries)
+    loss.backward()
     idle = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()]
     assert idle == []
 

@@ -46,6 +46,15 @@ def read(encoder: Encoder, window: Tensor, shown: Tensor = SHOWN) -> Tensor:
     return encoder.read(encoder.encode(window, shown))
 
 
+def test_entry_by_hand() -> None:
+    """Item 1 with the features (3, 4) and the signals (0.5, 2), and padding."""
+    items = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+    signals = torch.tensor([[0.0, 0.0], [0.5, 2.0]])
+    found = sequence.entries(torch.tensor([-1, 1]), signals, items)
+    assert found[1].tolist() == [3.0, 4.0, 1.5, 2.0, 6.0, 8.0, 0.5, 2.0]
+    assert found.shape == (2, sequence.num_inputs(2, 2))
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_padding_is_ignored(name: str) -> None:
     encoder, window = stirred(name), torch.randn(N, L, X, generator=rng())
@@ -145,7 +154,7 @@ def test_transformer_starts_with_exponential_decays() -> None:
 
 # The reader: observations of the same users, one after another.
 
-ITEMS = torch.randn(30, X - 1, generator=rng(5))
+ITEMS = torch.randn(30, (X - 1) // 2, generator=rng(5))  # with one signal
 
 
 def observed(history: list[list[int]]) -> Obs:
@@ -281,7 +290,7 @@ def small(encoder: str, algo: str = "ppo", **model: Any) -> tuple[Env, PPO | A2C
     config = settings(
         algo,
         "satiation",
-        env_config={"num_items": 40, "embedding_dim": 4, "max_episode_steps": 7, "patience_cost": 0.2},
+        env_config={"num_items": 40, "embedding_dim": 4, "max_episode_steps": 7, "patience_cost": 0.19},
         data_config={"num_users": 30},
         agent_config={"n_steps": 20, "num_envs": 6} | ({"batch_size": 60} if algo == "ppo" else {}),
         model_config={"encoder": encoder, "hidden_dims": [8], **model},
@@ -297,12 +306,12 @@ def small(encoder: str, algo: str = "ppo", **model: Any) -> tuple[Env, PPO | A2C
 def test_rollout_has_the_numbers_of_whole_windows(name: str, head: str) -> None:
     """20 steps of sessions of at most 7: values and log-probabilities, also across time limits."""
     env, agent = small(name, head=head)
-    watched, obs = Watched(env), env.reset()
+    watched, obs, ends = Watched(env), env.reset(), []
     for _ in range(2):
         del watched.successors[:]
         rollout, obs = collect(watched, agent, obs, 20)
         assert rollout.obs.summary is None  # an update must read the windows with its own weights
-        assert bool(rollout.truncated.any()) and bool(rollout.terminated.any())
+        ends.append((bool(rollout.truncated.any()), bool(rollout.terminated.any())))
         for t in range(20):
             now = tree_map(lambda x, t=t: x[t], rollout.obs)
             assert_close(agent.value(now), rollout.values[t], atol=1e-5, rtol=1e-5)
@@ -311,6 +320,7 @@ def test_rollout_has_the_numbers_of_whole_windows(name: str, head: str) -> None:
             successor = agent.value(watched.successors[t])
             assert_close(successor[follows], rollout.next_values[t][follows], atol=1e-5, rtol=1e-5)
         agent.update(rollout)  # the next rollout must begin with a state of the new weights
+    assert all(map(any, zip(*ends, strict=True)))  # both kinds of ends were among them
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -413,7 +423,7 @@ def test_minibatches_of_a_recurrent_encoder_are_whole_users() -> None:
 
 def test_gradient_reaches_entries_that_left_the_window() -> None:
     env, agent = sliding("gru", "ppo")
-    rollout, _ = collect(env, agent, env.reset(), 20)
+    rollout, _ = collect(env, agent, env.reset(), 12)
     signals = rollout.obs.signals
     assert signals is not None and rollout.obs.history is not None
     users = (rollout.obs.history[:, :, -1] >= 0)[1:].all(0).nonzero().flatten()  # one session all the time

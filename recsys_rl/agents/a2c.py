@@ -16,6 +16,7 @@ from recsys_rl.dials import AgentConfig
 from recsys_rl.functional import losses
 from recsys_rl.functional.returns import explained_variance, gae, standardize
 from recsys_rl.models.actor_critic import ActorCritic
+from recsys_rl.models.next_signals import next_entries
 from recsys_rl.models.optimizer import FlatAdam
 from recsys_rl.protocols import Algorithm, Reader
 from recsys_rl.schema import Size
@@ -108,7 +109,7 @@ class A2C:
             advantage = standardize(advantage)
 
         read = self.model.in_order(rollout.obs) if self.model.recurrent else rollout.obs
-        obs = read.map(lambda x: x.flatten(0, 1).clone())
+        obs = self.model.summarised(read.map(lambda x: x.flatten(0, 1).clone()))
         places = obs.places_of(rollout.items.flatten(0, 1).clone())  # (B, K)
         distribution, value = self.model(obs)
         logprob, entropies = distribution.evaluate(places)  # (B,) each
@@ -116,13 +117,16 @@ class A2C:
         value_loss = losses.value_loss(value, returns)
         entropy = entropies.mean()
         loss = policy_loss - ent_coef * entropy + config.vf_coef * value_loss
+        metrics = {"loss": loss}
+        if self.model.next_signals is not None:
+            metrics["signal_loss"] = self.model.signal_loss(obs, next_entries(rollout.obs, done))
+            loss = loss + self.model.signal_coef * metrics["signal_loss"]
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
         self.updates += 1
 
-        metrics = {
-            "loss": loss,
+        metrics |= {
             "policy_loss": policy_loss,
             "value_loss": value_loss,
             "entropy": entropy,

@@ -16,6 +16,7 @@ from recsys_rl.dials import AgentConfig
 from recsys_rl.functional import losses
 from recsys_rl.functional.returns import explained_variance, gae, standardize_parts
 from recsys_rl.models.actor_critic import ActorCritic
+from recsys_rl.models.next_signals import Entries, next_entries
 from recsys_rl.models.optimizer import FlatAdam
 from recsys_rl.protocols import Algorithm, Reader
 from recsys_rl.schema import Count, NonNegative, Range, Size
@@ -48,11 +49,12 @@ class Targets(NamedTuple):
 
 
 class Outputs(NamedTuple):
-    """Outputs of the network for the same samples, (S,) each."""
+    """Outputs of the network for the same samples, (S,) each but the last."""
 
     logprob: Tensor
     entropy: Tensor
     value: Tensor
+    signal_loss: Tensor  # one for each minibatch; none without an encoder
 
 
 class Samples(NamedTuple):
@@ -61,11 +63,14 @@ class Samples(NamedTuple):
     obs: Obs
     places: Tensor  # (S, K): of the items among the alternatives
     targets: Targets
+    entries: Entries | None  # that the steps added to the history; None without an encoder
 
     def split(self, size: int) -> list[Samples]:
         """Minibatches of ``size`` rows each; the last may have fewer."""
         targets = map(Targets._make, zip(*(x.split(size) for x in self.targets), strict=True))
-        parts = zip(self.obs.split(size), self.places.split(size), targets, strict=True)
+        observations = self.obs.split(size)
+        entries = [None] * len(observations) if self.entries is None else self.entries.split(size)
+        parts = zip(observations, self.places.split(size), targets, entries, strict=True)
         return [Samples(*part) for part in parts]
 
 
@@ -149,6 +154,7 @@ class PPO:
             returns.flatten(),
             advantages.flatten(),
         )
+        entries = None if self.model.next_signals is None else next_entries(rollout.obs, done)
         epochs: list[tuple[Targets, Outputs]] = []
         for _ in range(config.update_epochs):
             order, size = self._order(rollout)
@@ -156,7 +162,12 @@ class PPO:
             if config.normalize_advantage:
                 weights = standardize_parts(targets.advantage, size)
                 targets = targets._replace(advantage=weights)
-            samples = Samples(obs.rows(order), places.index_select(0, order), targets)
+            samples = Samples(
+                obs.rows(order),
+                places.index_select(0, order),
+                targets,
+                None if entries is None else entries.rows(order),
+            )
             outputs = self._epoch(samples.split(size), len(rollout.rewards), ent_coef)
             epochs.append((targets, outputs))
             if config.target_kl > 0 and self._kl(targets, outputs, size) > config.target_kl:
@@ -195,14 +206,19 @@ class PPO:
             if self.model.recurrent:
                 obs = self.model.in_order(obs.map(lambda x: x.unflatten(0, (steps, -1))))
                 obs = obs.map(lambda x: x.flatten(0, 1))
+            obs = self.model.summarised(obs)
             distribution, value = self.model(obs)  # value (B,), B = batch_size
             loss, logprob, entropy = losses.evaluate_ppo_loss(
                 distribution, batch.places, value, *batch.targets, coefficients
             )
+            signal_loss = value.new_empty(0)
+            if batch.entries is not None:
+                signal_loss = self.model.signal_loss(obs, batch.entries).unsqueeze(0)
+                loss = loss + self.model.signal_coef * signal_loss.squeeze(0)
             self.optimizer.zero_grad()
             loss.backward()
             self.optimizer.step()
-            seen.append(Outputs(logprob, entropy, value.detach()))
+            seen.append(Outputs(logprob, entropy, value.detach(), signal_loss.detach()))
         return Outputs(*map(torch.cat, zip(*seen, strict=True)))
 
     def _coefficients(self, ent_coef: float) -> losses.Coefficients:
@@ -216,8 +232,8 @@ class PPO:
         targets = Targets(*map(torch.cat, zip(*of_targets, strict=True)))
         outputs = Outputs(*map(torch.cat, zip(*of_outputs, strict=True)))
         coefficients = self._coefficients(ent_coef)
-        return {
-            "loss": losses.ppo_loss(*outputs, *targets, coefficients),
+        metrics = {
+            "loss": losses.ppo_loss(*outputs[:3], *targets, coefficients),
             "policy_loss": losses.clipped_surrogate(
                 outputs.logprob, targets.old_logprob, targets.advantage, config.clip_eps
             ),
@@ -228,6 +244,9 @@ class PPO:
             "approx_kl": losses.approx_kl(outputs.logprob, targets.old_logprob),
             "clipfrac": losses.clip_fraction(outputs.logprob, targets.old_logprob, config.clip_eps),
         }
+        if len(outputs.signal_loss):
+            metrics["signal_loss"] = outputs.signal_loss.mean()
+        return metrics
 
     def _kl(self, targets: Targets, outputs: Outputs, size: int) -> Tensor:
         """approx_kl of an epoch's last minibatch of ``size``, averaged over processes: all stop together."""

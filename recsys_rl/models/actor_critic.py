@@ -14,8 +14,9 @@ from recsys_rl.functional.categorical import Categorical
 from recsys_rl.functional.item_scores import ItemScores
 from recsys_rl.functional.plackett_luce import PlackettLuce
 from recsys_rl.models.encoders import Linear, SessionSum, TwinMLP
-from recsys_rl.models.features import SplitFeatures, feature_parts
+from recsys_rl.models.features import SplitFeatures, feature_parts, features_of
 from recsys_rl.models.heads import DenseHead, TwoTowerHead, distribution
+from recsys_rl.models.next_signals import Entries, NextSignals, signal_loss
 from recsys_rl.models.retrieval import Retriever, mark_unusable
 from recsys_rl.models.scorer import ScorerHead, gate_names
 from recsys_rl.models.sequence import ENCODERS, Encoder, Reader, num_inputs, summarise
@@ -46,9 +47,12 @@ class ActorCritic(nn.Module):
     """obs -> (distribution of the action, value (N,)).
 
     Actor and critic have separate hidden layers ``hidden_dims`` over the same inputs: the context and, if
-    observations have a history, the sums over it and the summary of an encoder that reads its order. A slate
-    of ``slate_size`` items is drawn from one vector of logits, without repetition. Positions with different
-    alternatives are drawn independently, and positions with fewer than A alternatives are padded with -inf.
+    observations have a history, the sums over it and the summary of an encoder that reads its order. The
+    encoder also learns to expect the next signals, and what it expects votes for items as the sums do.
+
+    A slate of ``slate_size`` items is drawn from one vector of logits, without repetition. Positions with
+    different alternatives are drawn independently, and positions with fewer than A alternatives are padded
+    with -inf.
 
     If ``obs.candidates`` (N, C) lists the alternatives, only these are scored. The distribution is then over
     the places 0 .. C - 1, with -inf at padding. ``propose`` adds such a list.
@@ -78,6 +82,8 @@ class ActorCritic(nn.Module):
         width, num_blocks = shapes.context_dim, len(self.embeddings)
         self.session: SessionSum | None = None
         self.encoder: Encoder | None = None
+        self.next_signals: NextSignals | None = None
+        self.signal_coef = config.signal_coef
         if shapes.history_length:
             self.session = SessionSum(shapes.history_length, shapes.num_signals)
             width += self.session.num_blocks * num_item_features
@@ -87,6 +93,10 @@ class ActorCritic(nn.Module):
                 encoder = ENCODERS[config.encoder](inputs, shapes.history_length, generator)
                 self.encoder = encoder
                 width += encoder.out_features
+                if shapes.num_signals:
+                    known = shapes.context_dim + encoder.out_features
+                    self.next_signals = NextSignals(known, num_item_features, shapes.num_signals, generator)
+                    num_blocks += shapes.num_signals
         sizes = (width, *config.hidden_dims)
         self.hidden = TwinMLP(sizes, config.activation, generator)  # the actor's and the critic's
         self.value_head = Linear(sizes[-1], 1, 1.0, generator)
@@ -227,24 +237,43 @@ class ActorCritic(nn.Module):
         names_at = dict(zip(interface.starts, (name for name, _ in interface.context), strict=True))
         pieces = [names_at[place.start] for place in self.embeddings]
         decays = () if self.session is None else SessionSum.DECAYS
-        names = gate_names(pieces, interface.signals, decays)
+        names = gate_names(pieces, interface.signals, decays, expected=self.next_signals is not None)
         actor = self.hidden.one(0, _joined(obs, self._read(obs)[0]))
         means = self.head.scaled(self.head.last(actor)).mean(0).tolist()
         bare = {f"{piece} (genres)" for piece in pieces}
         return {name: mean for name, mean in zip(names, means, strict=True) if name not in bare}
 
     def _read(self, obs: Obs) -> tuple[Tensor | None, Tensor | None]:
-        """The inputs of the hidden layers after the context (N, width - F), and the sums over the session.
+        """The inputs of the hidden layers after the context (N, width - F), and what votes for items.
 
-        Each is None if there is none. Both depend on weights of the network.
+        These are the sums over the session and the vectors of the expected signals (N, number, F_i). Each is
+        None if there is none. Both depend on weights of the network.
         """
         if self.session is None:
             return None, None
         sums = self.session(obs, self.items)  # (N, (1 + S) P, F_i)
-        if self.encoder is None:
+        summary = self.summarised(obs).summary  # (N, H)
+        if summary is None:
             return sums.flatten(1), sums
-        summary = summarise(self.encoder, obs, self.items) if obs.summary is None else obs.summary
-        return torch.cat([sums.flatten(1), summary], -1), sums  # the summary: (N, H)
+        varying = torch.cat([sums.flatten(1), summary], -1)
+        if self.next_signals is None:
+            return varying, sums
+        return varying, torch.cat([sums, self.next_signals(obs.context, summary)], 1)
+
+    def summarised(self, obs: Obs) -> Obs:
+        """``obs`` with the summary (N, H) of its history; as it is if it has one, or without an encoder."""
+        if self.encoder is None or obs.summary is not None:
+            return obs
+        return replace(obs, summary=summarise(self.encoder, obs, self.items))
+
+    def signal_loss(self, obs: Obs, entries: Entries) -> Tensor:
+        """The loss of the signals that are expected for ``entries`` (B), of ``summarised`` observations (B).
+
+        Call it only if ``next_signals`` is not None. Returns: a scalar.
+        """
+        assert self.next_signals is not None and obs.summary is not None
+        expected = self.next_signals(obs.context, obs.summary)
+        return signal_loss(expected, features_of(self.items, entries.items), entries)
 
     def reader(self) -> Reader | None:
         """A new state of the encoder for users who act; None if there is nothing to keep."""

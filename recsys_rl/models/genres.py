@@ -32,7 +32,11 @@ def feature_places(model: ActorCritic) -> dict[str, Place]:
         found["hidden.weights.0"] = Place(1, model.shapes.context_dim, model.session.num_blocks)
     if model.encoder is not None:
         name, axis = model.encoder.entry_weight
-        found[f"encoder.{name}"] = Place(axis, 0)
+        signals = model.shapes.num_signals
+        found[f"encoder.{name}"] = Place(axis, 0, 1 + signals)  # sequence.entries
+    if model.next_signals is not None:
+        found["next_signals.layer.weight"] = Place(1, 0, signals)
+        found["next_signals.layer.bias"] = Place(0, 0, signals)
     if isinstance(model.head, TwoTowerHead):
         axes = {"tower.weight": 0, "query.weight": 1, "query.bias": 0, "votes": 1}
         found |= {f"head.{name}": Place(axis, 0) for name, axis in axes.items()}

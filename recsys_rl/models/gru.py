@@ -13,6 +13,9 @@ from torch import Tensor, nn
 
 from recsys_rl.functional import recurrence
 
+INPUT_GAIN = 3.0
+"""Gain of the first weights of an entry. Embeddings have length 1: with a gain of 1 the gates hardly move."""
+
 
 @dataclass(frozen=True)
 class Hidden:
@@ -35,7 +38,8 @@ class GRU(nn.Module):
         self.gru.to_empty(device="cpu")
         for name, parameter in self.gru.named_parameters():
             if name.startswith("weight"):
-                nn.init.orthogonal_(parameter, generator=generator)
+                gain = INPUT_GAIN if "ih" in name else 1.0
+                nn.init.orthogonal_(parameter, gain, generator=generator)
             else:
                 nn.init.zeros_(parameter)
         self.out_features = size

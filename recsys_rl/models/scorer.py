@@ -98,15 +98,18 @@ class ScorerHead(nn.Module):
         return (RATE * self.log_temperature).exp()
 
 
-def gate_names(pieces: Sequence[str], signals: Sequence[str], decays: Sequence[float]) -> list[str]:
+def gate_names(
+    pieces: Sequence[str], signals: Sequence[str], decays: Sequence[float], expected: bool
+) -> list[str]:
     """Names of the gates, in their order, such as "liked, decay 0.75".
 
     ``pieces`` are the inputs before the sums over the session. These are named by the ``decays`` that they
     start with, alone ("shown") and with each of the ``signals``; a session without a history has none.
+    ``expected``: the signals that an encoder expects follow, such as "liked, expected".
     """
     words = [{0.0: "the last", 1.0: "all"}.get(decay, f"decay {decay:g}") for decay in decays]
     sums = [f"{of}, {word}" for of in ("shown", *signals) for word in words]
-    blocks = [*pieces, *sums]
+    blocks = [*pieces, *sums, *(f"{of}, expected" for of in signals if expected)]
     return [*blocks, *(f"{name} (genres)" for name in blocks), "popularity", "quality", "year"]
 
 

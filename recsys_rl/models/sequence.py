@@ -67,15 +67,19 @@ ENCODERS: dict[str, Callable[[int, int, torch.Generator], Encoder]] = {
 
 def num_inputs(num_item_features: int, num_signals: int) -> int:
     """X: numbers of an entry."""
-    return num_item_features + num_signals
+    return num_item_features * (1 + num_signals) + num_signals
 
 
 def entries(history: Tensor, signals: Tensor, items: Tensor | SplitFeatures) -> Tensor:
-    """The entries (..., X) of the items ``history`` (...): their features, then their ``signals`` (..., S).
+    """The entries (..., X) of the items ``history`` (...) with their ``signals`` (..., S).
 
-    At padding, -1, stand numbers that no encoder may use.
+    An entry is the item's features, their product with each signal, and the signals. What a reaction says
+    depends on the item, and a layer can't multiply its inputs. At padding, -1, stand numbers that no encoder
+    may use.
     """
-    return torch.cat([features_of(items, history.clamp_min(0)), signals], -1)
+    features = features_of(items, history.clamp_min(0))  # (..., F_i)
+    products = (signals.unsqueeze(-1) * features.unsqueeze(-2)).flatten(-2)  # (..., S F_i)
+    return torch.cat([features, products, signals], -1)
 
 
 def summarise(encoder: Encoder, obs: Obs, items: Tensor | SplitFeatures) -> Tensor:

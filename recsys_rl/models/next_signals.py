@@ -1,0 +1,81 @@
+"""What an encoder learns beside the return: to expect the signals of the next entry of a history.
+
+For an item with the features f, the signal s is expected to be::
+
+    E[signal_s] = q_s . f        [q_1, ..., q_S] = [context, summary] W + c
+    loss = mean over samples and signals of (q_s . f - signal_s)^2, with signals in standard deviations
+
+The return tells an encoder little of what a history means; the signals tell it at each step. This is an
+auxiliary task (Jaderberg et al. 2017, arXiv:1611.05397). The vectors q_s lie in the space of item features,
+so a head can let them vote for the items whose signals are expected to be high.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from recsys_rl.models.encoders import Linear
+from recsys_rl.types import Obs
+
+
+class Entries(NamedTuple):
+    """The entry that each step of a rollout adds to the history, (B, ...) for B = T N steps."""
+
+    items: Tensor  # (B,) int64; any item where none is known
+    signals: Tensor  # (B, S), in standard deviations over the known ones
+    known: Tensor  # (B,) bool
+
+    def rows(self, index: Tensor) -> Entries:
+        return Entries(*(x.index_select(0, index) for x in self))
+
+    def split(self, size: int) -> list[Entries]:
+        """Views of ``size`` rows each; the last may have fewer."""
+        return [Entries(*part) for part in zip(*(x.split(size) for x in self), strict=True)]
+
+
+def next_entries(obs: Obs, done: Tensor) -> Entries:
+    """The newest entries of the next observations of ``obs`` (T, N, ...), a rollout.
+
+    An entry is not known after a step that ended the session (``done``, (T, N)), after one that added none,
+    and after the last step, whose next observation the rollout doesn't hold.
+    """
+    history, signals = obs.history, obs.signals  # (T, N, L), (T, N, L, S)
+    assert history is not None and signals is not None
+    moves = (history[1:] != history[:-1]).any(-1) | (signals[1:] != signals[:-1]).flatten(2).any(-1)
+    known = torch.zeros_like(done)
+    known[:-1] = moves & (history[1:, :, -1] >= 0) & ~done[:-1]
+    items = history[..., -1].roll(-1, 0).clamp_min(0)  # (T, N)
+    seen = signals[:, :, -1].roll(-1, 0)  # (T, N, S)
+    mean_square = (seen - seen[known].mean(0)).square()[known].mean(0).nan_to_num(1.0)
+    return Entries(*(x.flatten(0, 1) for x in (items, seen / mean_square.sqrt().clamp_min(1e-3), known)))
+
+
+class NextSignals(nn.Module):
+    """The vectors q of the S signals, from the context (F numbers) and an encoder's summary (H)."""
+
+    def __init__(
+        self, num_inputs: int, num_item_features: int, num_signals: int, generator: torch.Generator
+    ) -> None:
+        """``num_inputs``: F + H."""
+        super().__init__()
+        self.layer = Linear(num_inputs, num_signals * num_item_features, 0.01, generator)
+        self.num_signals = num_signals
+
+    def forward(self, context: Tensor, summary: Tensor) -> Tensor:
+        """``context`` (N, F), ``summary`` (N, H) -> q (N, S, F_i)."""
+        queries: Tensor = self.layer(torch.cat([context, summary], 1))
+        return queries.view(len(queries), self.num_signals, -1)
+
+
+def signal_loss(queries: Tensor, features: Tensor, entries: Entries) -> Tensor:
+    """The loss of B samples, from ``queries`` (B, S, F_i) and the ``features`` (B, F_i) of the items.
+
+    Samples without a known entry count as 0. Returns: a scalar.
+    """
+    expected = (queries @ features.unsqueeze(2)).squeeze(2)  # (B, S)
+    error = (expected - entries.signals).square().mean(1)  # (B,)
+    loss: Tensor = error.masked_fill(~entries.known, 0.0).mean()
+    return loss
