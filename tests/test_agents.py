@@ -121,7 +121,7 @@ def epochs_of(ratios: list[float], target_kl: float, monkeypatch: pytest.MonkeyP
     assert isinstance(agent, PPO)
     made = 0
 
-    def epoch(batches: list[Samples], steps: int, ent_coef: float) -> Outputs:
+    def epoch(batches: list[Samples], steps: int, ent_coef: float, signal_losses: list[Tensor]) -> Outputs:
         nonlocal made
         made += 1
         nothing = torch.zeros(48)
@@ -129,7 +129,7 @@ def epochs_of(ratios: list[float], target_kl: float, monkeypatch: pytest.MonkeyP
             torch.cat([getattr(batch.targets, name) for batch in batches])
             for name in ("old_logprob", "old_value")
         )
-        return Outputs(old_logprob + torch.tensor(ratios).log(), nothing, old_value, torch.empty(0))
+        return Outputs(old_logprob + torch.tensor(ratios).log(), nothing, old_value)
 
     monkeypatch.setattr(agent, "_epoch", epoch)
     agent.update(rollout)

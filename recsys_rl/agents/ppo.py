@@ -49,12 +49,11 @@ class Targets(NamedTuple):
 
 
 class Outputs(NamedTuple):
-    """Outputs of the network for the same samples, (S,) each but the last."""
+    """Outputs of the network for the same samples, (S,) each."""
 
     logprob: Tensor
     entropy: Tensor
     value: Tensor
-    signal_loss: Tensor  # one for each minibatch; none without an encoder
 
 
 class Samples(NamedTuple):
@@ -156,6 +155,7 @@ class PPO:
         )
         entries = None if self.model.next_signals is None else next_entries(rollout.obs, done)
         epochs: list[tuple[Targets, Outputs]] = []
+        signal_losses: list[Tensor] = []  # of each minibatch
         for _ in range(config.update_epochs):
             order, size = self._order(rollout)
             targets = Targets(*(x.index_select(0, order) for x in record))
@@ -168,13 +168,15 @@ class PPO:
                 targets,
                 None if entries is None else entries.rows(order),
             )
-            outputs = self._epoch(samples.split(size), len(rollout.rewards), ent_coef)
+            outputs = self._epoch(samples.split(size), len(rollout.rewards), ent_coef, signal_losses)
             epochs.append((targets, outputs))
             if config.target_kl > 0 and self._kl(targets, outputs, size) > config.target_kl:
                 break
 
         self.updates += 1
         metrics = self._diagnostics(epochs, ent_coef)
+        if signal_losses:
+            metrics["signal_loss"] = torch.stack(signal_losses).mean()
         metrics["explained_variance"] = explained_variance(rollout.values, returns)
         values = torch.stack(list(metrics.values())).tolist()
         return dict(zip(metrics, values, strict=True)) | {"lr": self.optimizer.lr}
@@ -194,10 +196,13 @@ class PPO:
         groups = torch.randperm(users, generator=generator, device=device).split(each)
         return torch.cat([(starts + group).flatten() for group in groups]), each * steps
 
-    def _epoch(self, batches: list[Samples], steps: int, ent_coef: float) -> Outputs:
+    def _epoch(
+        self, batches: list[Samples], steps: int, ent_coef: float, signal_losses: list[Tensor]
+    ) -> Outputs:
         """One gradient step for each minibatch. Returns the outputs as they were before each step.
 
-        ``steps``: T, for a recurrent encoder.
+        ``steps``: T, for a recurrent encoder. The loss of the signals that an encoder expects is appended to
+        ``signal_losses``.
         """
         seen: list[Outputs] = []
         coefficients = self._coefficients(ent_coef)
@@ -211,14 +216,14 @@ class PPO:
             loss, logprob, entropy = losses.evaluate_ppo_loss(
                 distribution, batch.places, value, *batch.targets, coefficients
             )
-            signal_loss = value.new_empty(0)
             if batch.entries is not None:
-                signal_loss = self.model.signal_loss(obs, batch.entries).unsqueeze(0)
-                loss = loss + self.model.signal_coef * signal_loss.squeeze(0)
+                signal_loss = self.model.signal_loss(obs, batch.entries)
+                loss = loss + self.model.signal_coef * signal_loss
+                signal_losses.append(signal_loss.detach())
             self.optimizer.zero_grad()
             loss.backward()
             self.optimizer.step()
-            seen.append(Outputs(logprob, entropy, value.detach(), signal_loss.detach()))
+            seen.append(Outputs(logprob, entropy, value.detach()))
         return Outputs(*map(torch.cat, zip(*seen, strict=True)))
 
     def _coefficients(self, ent_coef: float) -> losses.Coefficients:
@@ -232,8 +237,8 @@ class PPO:
         targets = Targets(*map(torch.cat, zip(*of_targets, strict=True)))
         outputs = Outputs(*map(torch.cat, zip(*of_outputs, strict=True)))
         coefficients = self._coefficients(ent_coef)
-        metrics = {
-            "loss": losses.ppo_loss(*outputs[:3], *targets, coefficients),
+        return {
+            "loss": losses.ppo_loss(*outputs, *targets, coefficients),
             "policy_loss": losses.clipped_surrogate(
                 outputs.logprob, targets.old_logprob, targets.advantage, config.clip_eps
             ),
@@ -244,9 +249,6 @@ class PPO:
             "approx_kl": losses.approx_kl(outputs.logprob, targets.old_logprob),
             "clipfrac": losses.clip_fraction(outputs.logprob, targets.old_logprob, config.clip_eps),
         }
-        if len(outputs.signal_loss):
-            metrics["signal_loss"] = outputs.signal_loss.mean()
-        return metrics
 
     def _kl(self, targets: Targets, outputs: Outputs, size: int) -> Tensor:
         """approx_kl of an epoch's last minibatch of ``size``, averaged over processes: all stop together."""

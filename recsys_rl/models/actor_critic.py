@@ -48,7 +48,8 @@ class ActorCritic(nn.Module):
 
     Actor and critic have separate hidden layers ``hidden_dims`` over the same inputs: the context and, if
     observations have a history, the sums over it and the summary of an encoder that reads its order. The
-    encoder also learns to expect the next signals, and what it expects votes for items as the sums do.
+    encoder also learns to expect the next signals. Two-tower head and scorer let the sums, and what is
+    expected, vote for items.
 
     A slate of ``slate_size`` items is drawn from one vector of logits, without repetition. Positions with
     different alternatives are drawn independently, and positions with fewer than A alternatives are padded
@@ -115,6 +116,7 @@ class ActorCritic(nn.Module):
         self.layers: list[Tensor] = [*itertools.chain(*layers), *last]  # as dense.actor_critic takes them
 
     def forward(self, obs: Obs) -> tuple[Categorical | PlackettLuce, Tensor]:
+        obs = self.summarised(obs)
         varying, sums = self._read(obs)
         if dense.serves(obs.context, self.layers):
             outputs, value = dense.actor_critic(obs.context, self.activation, self.layers, varying)
@@ -159,6 +161,7 @@ class ActorCritic(nn.Module):
             return obs.among(self._candidates(self.retriever, obs, greedy, generator))
 
     def _candidates(self, retriever: Retriever, obs: Obs, greedy: bool, generator: torch.Generator) -> Tensor:
+        obs = self.summarised(obs)
         varying, sums = self._read(obs)
         assert not isinstance(self.head, DenseHead)
         outputs = self.head.last(self.hidden.one(0, _joined(obs, varying)))
@@ -219,6 +222,7 @@ class ActorCritic(nn.Module):
 
     def value(self, obs: Obs) -> Tensor:
         """V(obs), (N,)."""
+        obs = self.summarised(obs)
         inputs = _joined(obs, self._read(obs)[0])
         if not torch.is_grad_enabled() and dense.serves(inputs, self.layers):
             return dense.critic(inputs, self.activation, self.layers)
@@ -238,27 +242,24 @@ class ActorCritic(nn.Module):
         pieces = [names_at[place.start] for place in self.embeddings]
         decays = () if self.session is None else SessionSum.DECAYS
         names = gate_names(pieces, interface.signals, decays, expected=self.next_signals is not None)
+        obs = self.summarised(obs)
         actor = self.hidden.one(0, _joined(obs, self._read(obs)[0]))
         means = self.head.scaled(self.head.last(actor)).mean(0).tolist()
         bare = {f"{piece} (genres)" for piece in pieces}
         return {name: mean for name, mean in zip(names, means, strict=True) if name not in bare}
 
     def _read(self, obs: Obs) -> tuple[Tensor | None, Tensor | None]:
-        """The inputs of the hidden layers after the context (N, width - F), and what votes for items.
+        """The inputs of the hidden layers after the context (N, width - F), and the sums over the session.
 
-        These are the sums over the session and the vectors of the expected signals (N, number, F_i). Each is
-        None if there is none. Both depend on weights of the network.
+        Each is None if there is none. Both depend on weights of the network. ``obs`` is ``summarised``.
         """
         if self.session is None:
             return None, None
         sums = self.session(obs, self.items)  # (N, (1 + S) P, F_i)
-        summary = self.summarised(obs).summary  # (N, H)
-        if summary is None:
+        if self.encoder is None:
             return sums.flatten(1), sums
-        varying = torch.cat([sums.flatten(1), summary], -1)
-        if self.next_signals is None:
-            return varying, sums
-        return varying, torch.cat([sums, self.next_signals(obs.context, summary)], 1)
+        assert obs.summary is not None
+        return torch.cat([sums.flatten(1), obs.summary], -1), sums  # the summary: (N, H)
 
     def summarised(self, obs: Obs) -> Obs:
         """``obs`` with the summary (N, H) of its history; as it is if it has one, or without an encoder."""
@@ -294,12 +295,18 @@ class ActorCritic(nn.Module):
         return reader.follow_all(obs)
 
     def _blocks(self, obs: Obs, sums: Tensor | None) -> list[Tensor]:
-        """Inputs in the space of item features: embeddings of the context (N, E, D), sums (N, number, F_i).
+        """Inputs in the space of item features, of ``summarised`` observations.
 
-        The features of an item begin with its embedding.
+        They are embeddings of the context (N, E, D), the sums (N, number, F_i) and, with an encoder, the
+        expected signals (N, S, F_i). The features of an item begin with its embedding.
         """
-        embeddings = torch.stack([obs.context[:, place] for place in self.embeddings], 1)  # (N, E, D)
-        return [embeddings] if sums is None else [embeddings, sums]
+        blocks = [torch.stack([obs.context[:, place] for place in self.embeddings], 1)]  # (N, E, D)
+        if sums is not None:
+            blocks.append(sums)
+        if self.next_signals is not None:
+            assert obs.summary is not None
+            blocks.append(self.next_signals(obs.context, obs.summary))
+        return blocks
 
 
 def _joined(obs: Obs, varying: Tensor | None) -> Tensor:

@@ -1,13 +1,17 @@
 """What an encoder learns beside the return: to expect the signals of the next entry of a history.
 
-For an item with the features f, the signal s is expected to be::
+For an item with the features f, the signal y_s is expected to be::
 
-    E[signal_s] = q_s . f        [q_1, ..., q_S] = [context, summary] W + c
-    loss = mean over samples and signals of (q_s . f - signal_s)^2, with signals in standard deviations
+    E[(y_s - mean_s) / deviation_s] = q_s . f        [q_1, ..., q_S] = [context, summary] W + c
+    loss = mean over known entries and signals of (q_s . f - (y_s - mean_s) / deviation_s)^2
 
-The return tells an encoder little of what a history means; the signals tell it at each step. This is an
-auxiliary task (Jaderberg et al. 2017, arXiv:1611.05397). The vectors q_s lie in the space of item features,
-so a head can let them vote for the items whose signals are expected to be high.
+with mean and deviation over the known entries of the rollout (of each process alone). The return tells an
+encoder little of what a history means; the signals tell it at each step. This is an auxiliary task (Jaderberg
+et al. 2017, arXiv:1611.05397). The vectors q_s lie in the space of item features, so a head can let them vote
+for the items whose signals are expected to be high.
+
+The reaction that ends a session is not in the history of a later observation, so it is not learned: the
+signals are expected of sessions that go on.
 """
 
 from __future__ import annotations
@@ -18,14 +22,18 @@ import torch
 from torch import Tensor, nn
 
 from recsys_rl.models.encoders import Linear
+from recsys_rl.models.sequence import stays
 from recsys_rl.types import Obs
 
 
 class Entries(NamedTuple):
-    """The entry that each step of a rollout adds to the history, (B, ...) for B = T N steps."""
+    """The newest entry that each step of a rollout adds to the history, (B, ...) for B = T N steps.
+
+    Of a slate it is the last place. Where the history holds events, it is an event that ended in this step.
+    """
 
     items: Tensor  # (B,) int64; any item where none is known
-    signals: Tensor  # (B, S), in standard deviations over the known ones
+    signals: Tensor  # (B, S), standardised over the known ones; a signal that doesn't vary is 0
     known: Tensor  # (B,) bool
 
     def rows(self, index: Tensor) -> Entries:
@@ -44,13 +52,14 @@ def next_entries(obs: Obs, done: Tensor) -> Entries:
     """
     history, signals = obs.history, obs.signals  # (T, N, L), (T, N, L, S)
     assert history is not None and signals is not None
-    moves = (history[1:] != history[:-1]).any(-1) | (signals[1:] != signals[:-1]).flatten(2).any(-1)
     known = torch.zeros_like(done)
-    known[:-1] = moves & (history[1:, :, -1] >= 0) & ~done[:-1]
+    known[:-1] = ~stays(history, signals) & (history[1:, :, -1] >= 0) & ~done[:-1]
+    seen, each = signals[:, :, -1].roll(-1, 0), known.unsqueeze(-1)  # (T, N, S), (T, N, 1)
+    number = known.sum().clamp_min(1)
+    around = seen - (seen * each).sum((0, 1)) / number
+    deviation = ((around.square() * each).sum((0, 1)) / number).sqrt().clamp_min(1e-3)
     items = history[..., -1].roll(-1, 0).clamp_min(0)  # (T, N)
-    seen = signals[:, :, -1].roll(-1, 0)  # (T, N, S)
-    mean_square = (seen - seen[known].mean(0)).square()[known].mean(0).nan_to_num(1.0)
-    return Entries(*(x.flatten(0, 1) for x in (items, seen / mean_square.sqrt().clamp_min(1e-3), known)))
+    return Entries(*(x.flatten(0, 1) for x in (items, around / deviation, known)))
 
 
 class NextSignals(nn.Module):
@@ -73,9 +82,9 @@ class NextSignals(nn.Module):
 def signal_loss(queries: Tensor, features: Tensor, entries: Entries) -> Tensor:
     """The loss of B samples, from ``queries`` (B, S, F_i) and the ``features`` (B, F_i) of the items.
 
-    Samples without a known entry count as 0. Returns: a scalar.
+    Returns: a scalar, 0 if no entry is known.
     """
     expected = (queries @ features.unsqueeze(2)).squeeze(2)  # (B, S)
     error = (expected - entries.signals).square().mean(1)  # (B,)
-    loss: Tensor = error.masked_fill(~entries.known, 0.0).mean()
+    loss: Tensor = error.masked_fill(~entries.known, 0.0).sum() / entries.known.sum().clamp_min(1)
     return loss

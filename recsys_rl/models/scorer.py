@@ -1,9 +1,9 @@
 """A head that scores items by a few visible features, with gates from the state.
 
 With f_i the features of an item (embedding e_i, genres g_i, then popularity, quality, year and the constant
-1), x_b the inputs in the space of item features (profile, current or last item, recency-weighted
-sums of the history, alone and with each signal), h the hidden features of the user's side, and one gate for
-each product::
+1), x_b the inputs in the space of item features (profile, current or last item, recency-weighted sums of the
+history, alone and with each signal, signals that an encoder expects), h the hidden features of the user's
+side, and one gate for each product::
 
     score(s, i) = sum_b (gate_b(h) x_b[e] . e_i + gate'_b(h) x_b[g] . g_i) + sum_n gate_n(h) f_i[n]
     gate(h) = first + W h,   W = 0 at the start

@@ -92,6 +92,11 @@ def _state(encoder: Encoder, obs: Obs, items: Tensor | SplitFeatures) -> State:
     return encoder.encode(entries(obs.history, obs.signals, items), obs.history >= 0)
 
 
+def stays(history: Tensor, signals: Tensor) -> Tensor:
+    """(T - 1, N) bool: True where the window (T, N, L) and its signals (T, N, L, S) stay as they were."""
+    return (history[:-1] == history[1:]).all(-1) & (signals[:-1] == signals[1:]).flatten(2).all(-1)
+
+
 def _moves(history: Tensor, signals: Tensor) -> tuple[Tensor | None, Tensor]:
     """True where a step adds an entry to the window before it, and where its window is empty.
 
@@ -99,11 +104,10 @@ def _moves(history: Tensor, signals: Tensor) -> tuple[Tensor | None, Tensor]:
     None if a window does anything but these or stay as it is.
     """
     old, new = history[:-1], history[1:]
-    stays = (old == new).all(-1) & (signals[:-1] == signals[1:]).flatten(2).all(-1)
     adds = (old[..., 1:] == new[..., :-1]).all(-1) & (new[..., -1] >= 0)
     adds &= (signals[:-1, :, 1:] == signals[1:, :, :-1]).flatten(2).all(-1)
     empty = new[..., -1] < 0
-    return (adds if bool((stays | adds | empty).all()) else None), empty
+    return (adds if bool((stays(history, signals) | adds | empty).all()) else None), empty
 
 
 @dataclass
