@@ -27,6 +27,8 @@ from recsys_rl.checkpoint import Checkpoint, check_algo, load, previous, save
 from recsys_rl.config import Config
 from recsys_rl.env.drift import DriftConfig
 from recsys_rl.types import Catalogue, Interface, Population, UserError, World, empty_world
+from recsys_rl.workflows.train import train
+from tests import small_runs
 
 Facts = dict[str, Any]
 Tensors = dict[str, torch.Tensor]
@@ -616,6 +618,29 @@ def test_valid_hash_over_invalid_content(
         assert_equal(make_checkpoint(), load(path))
     else:
         assert cause in refusal(path)
+
+
+def test_encoder_that_expects_no_signals(tmp_path: Path) -> None:
+    """As of a version in which encoders learned from the return alone."""
+    config = small_runs.settings(
+        "a2c",
+        "satiation",
+        data_config={"num_users": 30},
+        env_config={"num_items": 20, "embedding_dim": 4, "max_episode_steps": 5},
+        agent_config={"num_envs": 4, "n_steps": 4},
+        model_config={"encoder": "gru", "hidden_dims": [8]},
+        train_config={"total_timesteps": 16, "eval_interval": 0},
+    )
+    path = train(config, folder=tmp_path / "run", quiet=True)
+    forge(path, lambda facts, tensors: None)
+    assert load(path).config.model_config.encoder == "gru"
+
+    def forget(_: Facts, tensors: Tensors) -> None:
+        for name in [name for name in tensors if "next_signals" in name]:
+            del tensors[name]
+
+    forge(path, forget)
+    assert "holds a gru of an earlier version, which expected no signals: train again" in refusal(path)
 
 
 FLOATS = (

@@ -181,6 +181,10 @@ def _assemble(texts: Mapping[str, Any], tensors: Mapping[str, Tensor], env: str 
     if not _is_curve(checkpoint.info.get("curve", [])):
         raise Refused("holds a learning curve that is no list of step, mean, low and high")
     _check_world(checkpoint)
+    encoder = config.model_config.encoder
+    expects = any(name.startswith("model.next_signals.") for name in checkpoint.agent)
+    if encoder != "mlp" and checkpoint.interface.signals and not expects:
+        raise Refused(f"holds a {encoder} of an earlier version, which expected no signals", "train again")
     return checkpoint
 
 

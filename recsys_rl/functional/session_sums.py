@@ -20,6 +20,7 @@ from torch.nn.functional import embedding as rows_of
 
 from recsys_rl.functional.compiled import kernels
 
+WIDEST = 2**16  # P times F: compiled/rows.c keeps a row of that many floats on the stack
 TASKS = 16  # parts of the users, each with a sum of its own: one order of sums for any number of threads
 
 
@@ -27,8 +28,8 @@ def session_sums(weights: Tensor, history: Tensor, signals: Tensor, table: Tenso
     """The sums (N, (1 + S) P, F): first those without a signal, then those of each signal.
 
     Args:
-        weights: (P, L), of the oldest place first. Only they get a gradient.
-        history: (N, L) rows of the table, the latest last, -1 for none.
+        weights: (P, L), of the oldest place first. They alone need a gradient.
+        history: (N, L) rows of the table, the latest last, -1 for none; no other negative number.
         signals: (N, L, S).
         table: (I, F).
 
@@ -54,6 +55,7 @@ def _served(weights: Tensor, history: Tensor, signals: Tensor, table: Tensor) ->
     if kernels.library() is None or not kernels.plain_ids(history):
         return False
     fitting = signals.shape[:2] == history.shape and weights.shape[1] == history.shape[1]
+    fitting = fitting and len(weights) * table.shape[1] <= WIDEST
     return fitting and kernels.plain(weights) and kernels.plain(signals) and kernels.plain(table)
 
 
