@@ -118,14 +118,14 @@ def _check_together(config: Config) -> None:
                 f"is {shown(value)}: it only affects the choice of candidates, but candidates is 0; leave it "
                 "out, or give candidates.",
             )
+    users = config.platform.users
+    has_history = users is not None and not users.repeats
     if model.encoder == ModelConfig.encoder and model.signal_coef != ModelConfig.signal_coef:
         raise FieldError(
             "model_config.signal_coef",
             f"is {shown(model.signal_coef)}: it only affects a GRU or a transformer, but the encoder is "
-            f"{shown(model.encoder)}; leave it out, or give one of these.",
+            f"{shown(model.encoder)}; leave it out{', or give one of these' if has_history else ''}.",
         )
-    users = config.platform.users
-    has_history = users is not None and not users.repeats
     if model.encoder != ModelConfig.encoder and not has_history:
         raise FieldError(
             "model_config.encoder",

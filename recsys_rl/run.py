@@ -121,6 +121,12 @@ def _warm_start(run: Run, warm: Checkpoint, device: torch.device) -> None:
     other items.
     """
     own, path = run.agent.state_dict(), run.config.train_config.init_from
+    encoder, other_encoder = run.config.model_config.encoder, warm.config.model_config.encoder
+    if encoder != other_encoder:
+        raise UserError(
+            f"--init-from {path} does not fit this run: that run has --encoder {other_encoder}, and this one "
+            f"--encoder {encoder}; give the same."
+        )
     weights = {name: x for name, x in warm.agent.items() if name.startswith("model.")}
     names = {name for name in own if name.startswith("model.")}
     differ = sorted(names ^ weights.keys())

@@ -343,7 +343,12 @@ def test_numbers_out_of_range(section: str, cls: type, name: str, base: type, li
             "activation, candidates, explore_rate, index).",
         ),
         (
-            {"model_config": {"signal_coef": 1.0}},
+            {"env": "drift", "model_config": {"signal_coef": 1.0}},
+            "model_config.signal_coef is 1.0: it only affects a GRU or a transformer, but the encoder is "
+            "'mlp'; leave it out.",
+        ),
+        (
+            {"env": "satiation", "model_config": {"signal_coef": 1.0}},
             "model_config.signal_coef is 1.0: it only affects a GRU or a transformer, but the encoder is "
             "'mlp'; leave it out, or give one of these.",
         ),
