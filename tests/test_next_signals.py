@@ -1,4 +1,4 @@
-"""What an encoder learns beside the return: the entries that it must expect, and their loss."""
+"""The auxiliary loss of an encoder: the entries whose signals it expects, and the error."""
 
 from __future__ import annotations
 

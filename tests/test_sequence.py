@@ -286,11 +286,18 @@ class Watched:
         return step
 
 
-def small(encoder: str, algo: str = "ppo", **model: Any) -> tuple[Env, PPO | A2C]:
+def small(
+    encoder: str, algo: str = "ppo", patience_cost: float = 0.19, **model: Any
+) -> tuple[Env, PPO | A2C]:
     config = settings(
         algo,
         "satiation",
-        env_config={"num_items": 40, "embedding_dim": 4, "max_episode_steps": 7, "patience_cost": 0.19},
+        env_config={
+            "num_items": 40,
+            "embedding_dim": 4,
+            "max_episode_steps": 7,
+            "patience_cost": patience_cost,
+        },
         data_config={"num_users": 30},
         agent_config={"n_steps": 20, "num_envs": 6} | ({"batch_size": 60} if algo == "ppo" else {}),
         model_config={"encoder": encoder, "hidden_dims": [8], **model},
@@ -302,16 +309,16 @@ def small(encoder: str, algo: str = "ppo", **model: Any) -> tuple[Env, PPO | A2C
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("head", ["two-tower", "dense", "scorer"])
-def test_rollout_has_the_numbers_of_whole_windows(name: str, head: str) -> None:
+@pytest.mark.parametrize(("head", "patience_cost"), [("two-tower", 0.25), ("dense", 0.25), ("scorer", 0.18)])
+def test_rollout_has_the_numbers_of_whole_windows(name: str, head: str, patience_cost: float) -> None:
     """20 steps of sessions of at most 7: values and log-probabilities, also across time limits."""
-    env, agent = small(name, head=head)
-    watched, obs, ends = Watched(env), env.reset(), []
+    env, agent = small(name, patience_cost=patience_cost, head=head)
+    watched, obs = Watched(env), env.reset()
     for _ in range(2):
         del watched.successors[:]
         rollout, obs = collect(watched, agent, obs, 20)
         assert rollout.obs.summary is None  # an update must read the windows with its own weights
-        ends.append((bool(rollout.truncated.any()), bool(rollout.terminated.any())))
+        assert bool(rollout.truncated.any()) and bool(rollout.terminated.any())
         for t in range(20):
             now = tree_map(lambda x, t=t: x[t], rollout.obs)
             assert_close(agent.value(now), rollout.values[t], atol=1e-5, rtol=1e-5)
@@ -320,7 +327,6 @@ def test_rollout_has_the_numbers_of_whole_windows(name: str, head: str) -> None:
             successor = agent.value(watched.successors[t])
             assert_close(successor[follows], rollout.next_values[t][follows], atol=1e-5, rtol=1e-5)
         agent.update(rollout)  # the next rollout must begin with a state of the new weights
-    assert all(map(any, zip(*ends, strict=True)))  # both kinds of ends were among them
 
 
 @pytest.mark.parametrize("name", NAMES)

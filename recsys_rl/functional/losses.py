@@ -143,10 +143,11 @@ class _PPOLoss(torch.autograd.Function):
         targets: Sequence[Tensor],
         coefficients: Coefficients,
     ) -> Tensor:
-        loss, work = value.new_empty(()), value.new_empty(4, value.shape[0])
+        number = value.shape[0]
+        loss, work = value.new_empty(()), value.new_empty(4, number)
         of_logits: Tensor | None = None
         scores = None, None, None, 0, 0, 1, None, 0, None, None  # none: the logits are given, or none at all
-        first: tuple[int | None, ...] = None, None, None, len(value), 0, 0, 1
+        first: tuple[int | None, ...] = None, None, None, number, 0, 0, 1
         if logits is not None and places is not None:
             of_logits = torch.empty_like(logits)
             first = logits.data_ptr(), places.data_ptr(), of_logits.data_ptr(), *logits.shape

@@ -1,4 +1,4 @@
-"""What an encoder learns beside the return: to expect the signals of the next entry of a history.
+"""The auxiliary loss of an encoder: the error of the signals that it expects of the next entry of a history.
 
 For an item with the features f, the signal y_s is expected to be::
 
