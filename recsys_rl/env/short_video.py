@@ -82,15 +82,15 @@ FAVOURITES = 50  # a user's best items, over which ``tiresomeness`` averages
 class ShortVideoConfig(VisitsConfig):
     """Users of a feed of short videos; the equations are at the top of the file."""
 
-    appeal_base: Finite = 0.6
+    appeal_base: Finite = 0.65
     """Logits of staying with an average video."""
-    pull_gain: NonNegative = 2.2
+    pull_gain: NonNegative = 3.3
     """Logits of appeal per standard deviation of a video's pull."""
     ease_deviation: NonNegative = 0.65
     """Standard deviation between users of the logits of staying."""
     taste_gain: NonNegative = 2.6
     """Logits of appeal per unit of affinity (cosine of user and video)."""
-    mood_deviation: NonNegative = 0.5
+    mood_deviation: NonNegative = 1.5
     """Standard deviation of the mood: logits per standard deviation of videos along an axis."""
     mood_kept: Share = 0.98
     """Share of the mood that remains after one video."""
@@ -100,19 +100,19 @@ class ShortVideoConfig(VisitsConfig):
     """Logits of appeal lost after one video with the same tags."""
     weariness_kept: Annotated[float, Range(0, below=1)] = 0.85
     """Share of the weariness that remains after one video."""
-    ratio_base: Finite = -0.1
+    ratio_base: Finite = -0.21
     """Logarithm of the watch ratio of users who stay, at an appeal of 0."""
     ratio_slope: Finite = 0.15
     """Increase of this logarithm per logit of appeal, the video's pull aside."""
-    ratio_noise: Positive = 0.32
+    ratio_noise: Positive = 0.24
     """Standard deviation of this logarithm between the videos of an average user."""
-    loop_deviation: NonNegative = 0.23
+    loop_deviation: NonNegative = 0.25
     """Standard deviation of this logarithm between users."""
     loop_spread: Annotated[float, Range(0, high=10)] = 0.45
     """Standard deviation between users of the logarithm of ratio_noise."""
     leave_seconds: Positive = 4.5
     """Median of the seconds after which a user leaves a video."""
-    hook_spread: NonNegative = 0.62
+    hook_spread: NonNegative = 0.6
     """Standard deviation between videos of the logarithm of these seconds."""
     leave_noise: Positive = 0.1
     """Standard deviation of this logarithm for one video."""
