@@ -38,12 +38,15 @@ from torch import Tensor
 
 from benchmarks.harness import tables
 from benchmarks.harness.turns import Row
+from recsys_rl.agents.ppo import PPO
 from recsys_rl.config import Config, from_dict
 from recsys_rl.data.tensor_cache import read_tensors, write_tensors
 from recsys_rl.env.short_video import PLATFORM, Facts, ShortVideo, ShortVideoState
 from recsys_rl.errors import UserError
 from recsys_rl.experience.rollout import play
 from recsys_rl.make import make_env
+from recsys_rl.models.actor_critic import ActorCritic
+from recsys_rl.models.added_encoder import with_encoder, with_zeros
 from recsys_rl.types import Feedback
 from recsys_rl.utils.files import write_text
 from recsys_rl.utils.metrics import interval
@@ -208,35 +211,21 @@ def trained(config: Config, weights: Mapping[str, Tensor] | None = None) -> Upda
 
 
 def _begin_with(update: Update, weights: Mapping[str, Tensor]) -> None:
-    own = update.agent.state_dict()
-    context = sum(size for name, size in update.run.env.interface.context if name != "mood")
-    fitted = {name: widened(x, own[name], context) for name, x in weights.items()}
-    update.agent.load_state_dict({**own, **fitted})
+    """Give the network these weights, with 0 for the inputs from the mood or from an encoder."""
+    model, context = network(update), update.run.env.interface.context
+    found = dict(weights)
+    if model.encoder is not None:
+        found = with_encoder(found, model)
+    elif "mood" in dict(context):  # the last of the context; the sums follow
+        first = "hidden.weights.0"  # (2, in, out)
+        others = sum(size for name, size in context if name != "mood")
+        found[first] = with_zeros(found[first], 1, others, dict(context)["mood"])
+    model.load_state_dict(found)
 
 
-def widened(weights: Tensor, like: Tensor, context: int) -> Tensor:
-    """The first layer (2, in, out) with more inputs, 0 for the new ones; other ``weights`` as they are.
-
-    The inputs are the context without a mood (``context`` numbers), the mood (2 numbers or none), the sums
-    and the summary of an encoder (or none). The votes (number, F_i) of the signals that an encoder expects
-    follow the other votes, and are 0 too. ``like`` has the new shape.
-    """
-    if weights.shape == like.shape:
-        return weights
-    wide = torch.zeros_like(like)
-    if weights.ndim == 2:
-        wide[: len(weights)] = weights
-        return wide
-    more = like.shape[1] - weights.shape[1]
-    at = context + (more if more == 2 else 0)  # of the sums
-    wide[:, :context] = weights[:, :context]
-    wide[:, at : at + weights.shape[1] - context] = weights[:, context:]
-    return wide
-
-
-def weights_of(update: Update) -> dict[str, Tensor]:
-    """The weights of the network, without the state of the optimiser."""
-    return {name: x for name, x in update.agent.state_dict().items() if name.startswith("model.")}
+def network(update: Update) -> ActorCritic:
+    assert isinstance(update.agent, PPO)
+    return update.agent.model
 
 
 def first_weights(args: Any, seed: int) -> dict[str, Tensor]:
@@ -244,7 +233,7 @@ def first_weights(args: Any, seed: int) -> dict[str, Tensor]:
     file = args.keep / f"first-{seed}.safetensors"
     weights = read_tensors(file)
     if weights is None:
-        weights = weights_of(trained(settings(args, "sums", seed, first=True)))
+        weights = network(trained(settings(args, "sums", seed, first=True))).state_dict()
         write_tensors(file, weights)
     return weights
 

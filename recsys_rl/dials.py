@@ -140,7 +140,8 @@ class TrainConfig:
     join_timeout: Annotated[float, Range(above=0, high=86_400)] = 60.0
     """Seconds within which all processes must have connected at the start."""
     init_from: str | None = None
-    """Checkpoint whose weights a new run begins with, for example to go on with newer data."""
+    """Checkpoint whose weights a new run begins with, for example to go on with newer data, or to add an
+    encoder to a run without one."""
     weights: tuple[str, ...] = ()
     """Weights of reward streams for learning, as NAME=NUMBER. A stream without one keeps the platform's
     weight. Tables show the platform's own reward."""

@@ -22,6 +22,7 @@ from recsys_rl.data.align import align
 from recsys_rl.errors import listed
 from recsys_rl.make import assumptions, make_agent, make_env, make_world, part_of_rank
 from recsys_rl.models.actor_critic import ActorCritic
+from recsys_rl.models.added_encoder import with_encoder
 from recsys_rl.models.genres import carried
 from recsys_rl.objective.weighted import check_weights, parse_weights
 from recsys_rl.protocols import Env, Learner
@@ -121,21 +122,23 @@ def _warm_start(run: Run, warm: Checkpoint, device: torch.device) -> None:
     other items.
     """
     own, path = run.agent.state_dict(), run.config.train_config.init_from
+    model = getattr(run.agent, "model", None)
+    weights = {name: x for name, x in warm.agent.items() if name.startswith("model.")}
     encoder, other_encoder = run.config.model_config.encoder, warm.config.model_config.encoder
     if encoder != other_encoder:
-        raise UserError(
-            f"--init-from {path} does not fit this run: that run has --encoder {other_encoder}, and this one "
-            f"--encoder {encoder}; give the same."
-        )
-    weights = {name: x for name, x in warm.agent.items() if name.startswith("model.")}
+        if other_encoder != "mlp" or not isinstance(model, ActorCritic):
+            raise UserError(
+                f"--init-from {path} does not fit this run: that run has --encoder {other_encoder}, and this "
+                f"one --encoder {encoder}; give the same, or begin with a run of --encoder mlp."
+            )
+        weights = _of_model(with_encoder(_bare(weights), model))
+        run.note += f"; the {encoder} begins without influence on the policy"
     names = {name for name in own if name.startswith("model.")}
     differ = sorted(names ^ weights.keys())
-    old, new, model = warm.catalogue, run.world.catalogue, getattr(run.agent, "model", None)
+    old, new = warm.catalogue, run.world.catalogue
     other = old.genre_names != new.genre_names
     if other and not differ and isinstance(model, ActorCritic):
-        bare = {name.removeprefix("model."): x for name, x in weights.items()}
-        bare = carried(bare, model, old.genre_names, new.genre_names)
-        weights = {f"model.{name}": x for name, x in bare.items()}
+        weights = _of_model(carried(_bare(weights), model, old.genre_names, new.genre_names))
         run.note += f"; {_about_genres(old.genre_names, new.genre_names)}"
         other = False
     differ += [name for name in sorted(names & weights.keys()) if own[name].shape != weights[name].shape]
@@ -150,6 +153,16 @@ def _warm_start(run: Run, warm: Checkpoint, device: torch.device) -> None:
         )
     with restoring():
         run.agent.load_state_dict({name: x.to(device) for name, x in {**own, **weights}.items()})
+
+
+def _bare(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """An agent's weights of its network, by their names in the network."""
+    return {name.removeprefix("model."): x for name, x in weights.items()}
+
+
+def _of_model(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The inverse of ``_bare``."""
+    return {f"model.{name}": x for name, x in weights.items()}
 
 
 def _about_genres(old: Sequence[str], new: Sequence[str]) -> str:

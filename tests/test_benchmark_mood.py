@@ -57,7 +57,7 @@ def test_filter_follows_mood_ease_and_habit_and_knows_its_error() -> None:
     truth = torch.cat([state.mood, state.ease.unsqueeze(1), state.habit.unsqueeze(1)], 1)  # (N, 4)
     error = (state.mean - truth).square().mean(0)
     believed = state.covariance.diagonal(dim1=1, dim2=2).mean(0)
-    prior = torch.tensor([1.0, 1.0, 0.65**2, 0.23**2])
+    prior = torch.tensor([1.0, 1.0, 0.65**2, 0.25**2])
     assert bool((error < 0.75 * prior).all()), error / prior
     assert_close(error / believed, torch.ones(4), atol=0.5, rtol=0)
     assert torch.equal(env.observe().context[:, -2:], state.mean[:, :2])
@@ -80,7 +80,7 @@ SMALL = Namespace(smoke=True, set=[], num_items=20, first_steps=128, steps=128, 
 def test_all_runs_begin_as_the_policy_of_the_first_training(name: str, tmp_path: Path) -> None:
     first = mood.trained(mood.settings(SMALL, "sums", 0, first=True))
     update = next(updates(mood.settings(SMALL, name, 0), folder=tmp_path / "run"))
-    mood._begin_with(update, mood.weights_of(first))
+    mood._begin_with(update, mood.network(first).state_dict())
     env = update.run.env
     env.reset()
     for number in range(3):
@@ -91,14 +91,6 @@ def test_all_runs_begin_as_the_policy_of_the_first_training(name: str, tmp_path:
     wanted = first.agent.item_probabilities(usual, 20)
     assert_close(update.agent.item_probabilities(obs, 20), wanted, atol=1e-6, rtol=0)
     assert (obs.context.shape[1] > size) == (name == "shown")
-
-
-def test_wider_first_layer_keeps_weights_at_their_inputs() -> None:
-    old = torch.arange(1.0, 11.0).view(2, 5, 1)  # three numbers of context, two of sums
-    shown = mood.widened(old, torch.zeros(2, 7, 1), 3)
-    assert shown[0, :, 0].tolist() == [1, 2, 3, 0, 0, 4, 5]
-    assert mood.widened(old, torch.zeros(2, 9, 1), 3)[1, :, 0].tolist() == [6, 7, 8, 9, 10, 0, 0, 0, 0]
-    assert mood.widened(old, torch.zeros(2, 5, 1), 3) is old
 
 
 def test_settings_of_the_platform_are_names_and_numbers() -> None:

@@ -179,6 +179,10 @@ def test_the_moods_table_has_the_gain_and_its_share_of_the_gap(tmp_path: Path) -
     assert "| sums, and the mood itself | 14.0 | +4.0 (+3.0 to +5.0) | | 9.0, 11.0 |" in text
     assert "| sums and GRU | 12.0 | +2.0 (+0.5 to +3.5) | 50 % (10 to 90 %) | 9.0, 11.0 |" in text
     assert text.endswith("`python -m benchmarks.mood --threads 1 --seeds 0,2 --set mood_deviation=1.5`.")
+    default = about | {"commit": "c", "settings": ""}
+    sums = default | {"run": "sums", "return": 10.0}
+    write_rows(tmp_path, "mood", [sums, default | {"run": "shown", "return": 14.0} | gain])
+    assert mood(tmp_path).endswith("`python -m benchmarks.mood --threads 1 --seeds 0,2`.")
 
 
 def test_gains_of_wider_searches_are_percents_with_intervals(tmp_path: Path) -> None:

@@ -29,10 +29,10 @@ def mood(results: Path) -> str:
             cells[3] = f"{share:.0f} % ({low:.0f} to {high:.0f} %)"
         body.append(cells)
     head = ["policy reads", "return", "more than the sums", "share of the mood's worth", "by seed"]
-    options = f"--seeds {seeds.replace(' ', ',')} --set {rows[0]['settings']}"
+    changed = f" --set {rows[0]['settings']}" if rows[0]["settings"] else ""
     said = (
         f"Seeds {seeds.replace(' ', ', ')}; 95 % intervals over the users of all seeds, paired by user; "
         f"commit {rows[0]['commit']}, {rows[0]['date']};\n"
-        f"`python -m benchmarks.mood --threads 1 {options}`."
+        f"`python -m benchmarks.mood --threads 1 --seeds {seeds.replace(' ', ',')}{changed}`."
     )
     return f"{table(head, body)}\n\n{said}"

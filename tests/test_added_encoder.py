@@ -1,0 +1,97 @@
+"""`--init-from` with an encoder and the weights of a network without one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from recsys_rl.agents.ppo import PPO
+from recsys_rl.cli import main
+from recsys_rl.config import Config, from_dict
+from recsys_rl.models.added_encoder import with_zeros
+from recsys_rl.types import Obs
+from recsys_rl.workflows.train import Update, updates
+
+RUN: dict[str, Any] = {
+    "env": "short-video",
+    "env_config": {"num_items": 20, "embedding_dim": 4, "max_episode_steps": 8},
+    "data_config": {"data": "synthetic", "num_users": 40},
+    "agent_config": {"num_envs": 8, "n_steps": 16, "batch_size": 64},
+}
+
+
+def last_update(folder: Path, model: dict[str, Any], steps: int, **train: Any) -> Update:
+    settings = {"total_timesteps": steps, "eval_interval": 0, **train}
+    config = from_dict(Config, {**RUN, "model_config": model, "train_config": settings})
+    *_, last = updates(config, folder=folder)
+    return last
+
+
+def observation(update: Update) -> Obs:
+    """Of 8 users in the middle of their sessions."""
+    env, generator = update.run.env, torch.Generator().manual_seed(0)
+    env.reset()
+    for _ in range(3):
+        obs = env.step(torch.randint(20, (8, 1), generator=generator)).obs
+    return obs
+
+
+@pytest.mark.parametrize("head", ["two-tower", "scorer", "dense"])
+@pytest.mark.parametrize("encoder", ["gru", "transformer"])
+def test_run_with_an_encoder_begins_as_the_policy_without(head: str, encoder: str, tmp_path: Path) -> None:
+    """A learning rate of 1e-9 leaves the weights as they were; with the usual rate the encoder learns."""
+    plain = last_update(tmp_path / "plain", {"head": head}, 256)
+    start = {"init_from": str(tmp_path / "plain" / "ppo.pt")}
+    model = {"head": head, "encoder": encoder}
+    run = {**RUN, "agent_config": {**RUN["agent_config"], "lr": 1e-9}}
+    config = from_dict(
+        Config, {**run, "model_config": model, "train_config": {"total_timesteps": 128, **start}}
+    )
+    (same,) = updates(config, folder=tmp_path / "same")
+    obs, new, old = observation(plain), same.agent, plain.agent
+    assert isinstance(new, PPO) and isinstance(old, PPO)
+    wanted = old.item_probabilities(obs, 20)
+    assert_close(new.item_probabilities(obs, 20), wanted, atol=1e-5, rtol=1e-5)
+    assert_close(new.value(obs), old.value(obs), atol=1e-5, rtol=1e-5)
+    assert same.run.note.endswith(f"; the {encoder} begins without influence on the policy")
+    other = last_update(tmp_path / "other", model, 256, **start)
+    first = {name: x for name, x in same.agent.state_dict().items() if ".encoder." in name}
+    learned = other.agent.state_dict()
+    assert first and any(not torch.allclose(learned[name], x, atol=1e-4) for name, x in first.items())
+
+
+def test_zeros_are_inserted_before_a_place() -> None:
+    x = torch.arange(1.0, 7.0).view(2, 3)
+    assert with_zeros(x, 1, 1, 2).tolist() == [[1, 0, 0, 2, 3], [4, 0, 0, 5, 6]]
+    assert with_zeros(x, 0, 2, 1).tolist() == [[1, 2, 3], [4, 5, 6], [0, 0, 0]]
+
+
+def test_an_encoder_cannot_begin_with_the_weights_of_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    world = ["--env", "short-video", "--data", "synthetic", "--num-users", "40", "--num-items", "20"]
+    sizes = ["--embedding-dim", "4", "--max-episode-steps", "8"]
+    steps = ["--total-timesteps", "128", "--num-envs", "8", "--n-steps", "16", "--batch-size", "64"]
+    run = ["train", *world, *sizes, *steps, "--eval-interval", "0"]
+    assert main([*run, "--encoder", "gru", "--name", "first"]) == 0
+    start = ["--init-from", "runs/first/ppo.pt"]
+    for others, said in (
+        (["--encoder", "transformer"], "that run has --encoder gru, and this one --encoder transformer"),
+        ([], "that run has --encoder gru, and this one --encoder mlp"),
+    ):
+        assert main([*run, *others, *start, "--name", "second"]) == 2
+        assert said in capsys.readouterr().err
+    assert not Path("runs/second").exists()
+    assert main([*run, "--name", "sums"]) == 0
+    start = ["--init-from", "runs/sums/ppo.pt", "--encoder", "gru", "--name", "second"]
+    assert main([*run, *start, "--hidden-dims", "8"]) == 2
+    assert "has another shape" in capsys.readouterr().err
+    assert main([*run, *start, "--head", "scorer"]) == 2
+    assert "does not fit this run" in capsys.readouterr().err
+    assert main([*run, *start]) == 0
+    assert "the gru begins without influence on the policy" in capsys.readouterr().err
