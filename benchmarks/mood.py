@@ -1,7 +1,7 @@
 """How much of the mood's worth do encoders of histories reach, on `short-video`?
 
     python -m benchmarks.mood [--seeds 0-3] [--first-steps 400000] [--steps 400000]
-        [--set mood_deviation=1 pull_gain=2.6 ...] [--keep FOLDER]
+        [--set mood_deviation=2 ...] [--keep FOLDER]
 
 PPO with the sums is trained for ``--first-steps``. Five runs then begin with its weights, and learn for
 ``--steps`` more. Those with the sums, the GRU and the transformer see the platform's observation. Two more

@@ -126,11 +126,12 @@ def _warm_start(run: Run, warm: Checkpoint, device: torch.device) -> None:
     weights = {name: x for name, x in warm.agent.items() if name.startswith("model.")}
     encoder, other_encoder = run.config.model_config.encoder, warm.config.model_config.encoder
     if encoder != other_encoder:
-        if other_encoder != "mlp" or not isinstance(model, ActorCritic):
+        if other_encoder != "mlp":
             raise UserError(
                 f"--init-from {path} does not fit this run: that run has --encoder {other_encoder}, and this "
                 f"one --encoder {encoder}; give the same, or begin with a run of --encoder mlp."
             )
+        assert isinstance(model, ActorCritic)  # nothing else has an encoder
         weights = _of_model(with_encoder(_bare(weights), model))
         run.note += f"; the {encoder} begins without influence on the policy"
     names = {name for name in own if name.startswith("model.")}
@@ -139,6 +140,7 @@ def _warm_start(run: Run, warm: Checkpoint, device: torch.device) -> None:
     other = old.genre_names != new.genre_names
     if other and not differ and isinstance(model, ActorCritic):
         weights = _of_model(carried(_bare(weights), model, old.genre_names, new.genre_names))
+        weights |= {name: own[name] for name in names - warm.agent.keys()}  # of an encoder: in the new order
         run.note += f"; {_about_genres(old.genre_names, new.genre_names)}"
         other = False
     differ += [name for name in sorted(names & weights.keys()) if own[name].shape != weights[name].shape]
@@ -148,8 +150,8 @@ def _warm_start(run: Run, warm: Checkpoint, device: torch.device) -> None:
         cause = f"its {differ[0]} has another shape or is missing" if differ else "its genres differ"
         cause = "its dense head has one weight vector for each of its own items" if dense else cause
         raise UserError(
-            f"--init-from {path} does not fit this run: {cause}; give the same --env, --head, --hidden-dims "
-            "and --embedding-dim as that run."
+            f"--init-from {path} does not fit this run: {cause}; give the same --env, --head, --hidden-dims, "
+            "--embedding-dim and --max-episode-steps as that run."
         )
     with restoring():
         run.agent.load_state_dict({name: x.to(device) for name, x in {**own, **weights}.items()})

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -12,9 +13,11 @@ from torch.testing import assert_close
 from recsys_rl.agents.ppo import PPO
 from recsys_rl.cli import main
 from recsys_rl.config import Config, from_dict
-from recsys_rl.models.added_encoder import with_zeros
+from recsys_rl.dials import ModelConfig
+from recsys_rl.models.added_encoder import with_encoder, with_zeros
 from recsys_rl.types import Obs
 from recsys_rl.workflows.train import Update, updates
+from tests.genre_networks import OLD, network, observations
 
 RUN: dict[str, Any] = {
     "env": "short-video",
@@ -59,9 +62,11 @@ def test_run_with_an_encoder_begins_as_the_policy_without(head: str, encoder: st
     assert_close(new.value(obs), old.value(obs), atol=1e-5, rtol=1e-5)
     assert same.run.note.endswith(f"; the {encoder} begins without influence on the policy")
     other = last_update(tmp_path / "other", model, 256, **start)
-    first = {name: x for name, x in same.agent.state_dict().items() if ".encoder." in name}
-    learned = other.agent.state_dict()
-    assert first and any(not torch.allclose(learned[name], x, atol=1e-4) for name, x in first.items())
+    assert isinstance(other.agent, PPO)
+    learned = other.agent.model
+    assert learned.encoder is not None
+    of_encoder = learned.hidden.weights[0][:, -learned.encoder.out_features :]
+    assert bool((of_encoder.abs().amax((1, 2)) > 1e-4).all())  # of the actor and of the critic
 
 
 def test_zeros_are_inserted_before_a_place() -> None:
@@ -93,5 +98,33 @@ def test_an_encoder_cannot_begin_with_the_weights_of_another(
     assert "has another shape" in capsys.readouterr().err
     assert main([*run, *start, "--head", "scorer"]) == 2
     assert "does not fit this run" in capsys.readouterr().err
+    scorer = [*run, "--head", "scorer"]  # on satiation with fewer signals, so fewer gates
+    assert main([*scorer, "--env", "satiation", "--name", "satiation"]) == 0
+    fewer = ["--init-from", "runs/satiation/ppo.pt", "--encoder", "gru", "--name", "second"]
+    assert main([*scorer, *fewer]) == 2
+    assert "does not fit this run" in capsys.readouterr().err
     assert main([*run, *start]) == 0
     assert "the gru begins without influence on the policy" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("encoder", ["gru", "transformer"])
+@pytest.mark.parametrize(
+    ("head", "candidates"), [("two-tower", 0), ("two-tower", 6), ("scorer", 0), ("dense", 0)]
+)
+def test_added_encoder_keeps_logits_and_values_with_genres(
+    head: Literal["two-tower", "scorer", "dense"], candidates: int, encoder: Literal["gru", "transformer"]
+) -> None:
+    """No weight of the old network is zero, and items have genres."""
+    config = ModelConfig(hidden_dims=(8,), head=head, candidates=candidates)
+    old, new = network(OLD, config, 0), network(OLD, replace(config, encoder=encoder), 1)
+    fresh = {name: x.clone() for name, x in new.state_dict().items() if name.startswith(("enc", "next"))}
+    new.load_state_dict(with_encoder(old.state_dict(), new))
+    obs = observations()
+    if candidates:
+        obs = obs.among(torch.arange(6).expand(4, 6))
+    with torch.no_grad():
+        (one, value), (two, other) = old(obs), new(obs)
+    assert_close(two.logits, one.logits, atol=1e-5, rtol=1e-5)
+    assert_close(other, value, atol=1e-5, rtol=1e-5)
+    kept = new.state_dict()
+    assert fresh and all(torch.equal(kept[name], x) for name, x in fresh.items())

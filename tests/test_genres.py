@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -12,54 +11,10 @@ import torch
 from recsys_rl.checkpoint import load as load_checkpoint
 from recsys_rl.cli import main
 from recsys_rl.dials import ModelConfig
-from recsys_rl.models.actor_critic import ActorCritic, Shapes
-from recsys_rl.models.features import SplitFeatures
 from recsys_rl.models.genres import carried
-from recsys_rl.models.heads import item_columns, item_features
-from recsys_rl.types import Catalogue, Obs
-from tests.small_runs import settings
-from tests.small_runs import world as made_up_world
+from tests.genre_networks import NEW, OLD, network, observations
 from tests.test_new_items_and_data import write_log
 from tests.test_read import RUN
-
-OLD, NEW = ("a", "b", "c"), ("b", "d", "a", "e")
-D = 3
-
-
-def catalogue(names: tuple[str, ...]) -> Catalogue:
-    """Twelve items with the genres a and b alone, whatever other names there are."""
-    config = settings("ppo", "drift")
-    made = made_up_world(
-        replace(config, env_config=replace(config.env_config, num_items=12, embedding_dim=D))
-    ).catalogue
-    genres = torch.zeros(12, len(names))
-    genres[::2, names.index("a")] = 1
-    genres[::3, names.index("b")] = 1
-    return replace(made, genres=genres, genre_names=names)
-
-
-def network(names: tuple[str, ...], config: ModelConfig, seed: int) -> ActorCritic:
-    items = catalogue(names)
-    features = (
-        SplitFeatures(items.embedding, item_columns(items)) if config.candidates else item_features(items)
-    )
-    shapes = Shapes(2 * D, (12,), features, 5, 2, items.available)
-    model = ActorCritic(shapes, config, torch.Generator().manual_seed(seed))
-    with torch.no_grad():
-        for parameter in model.parameters():  # no weight is zero
-            parameter.add_(0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(seed)))
-    return model
-
-
-def observations() -> Obs:
-    rng = torch.Generator().manual_seed(1)
-    history = torch.randint(12, (4, 5), generator=rng)
-    history[0, :3] = -1
-    return Obs(
-        context=torch.randn(4, 2 * D, generator=rng),
-        history=history,
-        signals=torch.rand(4, 5, 2, generator=rng),
-    )
 
 
 @pytest.mark.parametrize("encoder", ["mlp", "gru", "transformer"])
@@ -158,3 +113,23 @@ def test_whole_command(
     torch.testing.assert_close(votes[:, size + 3 :], before[:, size + 3 :], atol=1e-6, rtol=0)
     assert main([*start, "--hidden-dims", "7"]) == 2
     assert "does not fit this run: its model.h" in capsys.readouterr().err
+
+
+def test_added_encoder_with_other_genres_keeps_its_own_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many genres as before, one of them new: its place in the encoder is not set to zero."""
+    monkeypatch.chdir(tmp_path)
+    write_log(tmp_path / "log.csv")
+    write_items(tmp_path / "one.csv", ("even", "odd"))
+    write_items(tmp_path / "two.csv", ("even", "strange"))
+    sizes = ["--env", "satiation", "--max-episode-steps", "5", "--lr", "1e-12"]
+    run = ["train", "--data", "log.csv", *RUN, *sizes]
+    assert main([*run, "--items", "one.csv", "--name", "first"]) == 0
+    start = ["--items", "two.csv", "--encoder", "gru", "--init-from", "runs/first/ppo.pt"]
+    assert main([*run, *start, "--name", "warm"]) == 0
+    warm = load_checkpoint("runs/warm/ppo.pt").agent
+    of_entries = warm["model.encoder.gru.weight_ih_l0"]
+    assert bool(of_entries.abs().sum(0).gt(1e-3).all())
+    votes = warm["model.head.votes"]
+    assert not votes[-1].gt(1e-6).any() and votes[:-1].any()

@@ -263,8 +263,7 @@ def test_warm_start_refuses_another_network(here: Path, capsys: pytest.CaptureFi
     assert "--init-from runs/first/ppo.pt does not fit this run: its model." in capsys.readouterr().err
     other = ["--env", "satiation", "--encoder", "gru"]
     assert main(["train", "--data", "log.csv", *RUN, *start, *other]) == 2
-    assert "its model.session.kernels has another shape or is missing; give the same --env" in (
-        capsys.readouterr().err
-    )
+    said = "its model.session.kernels has another shape or is missing; give the same --env"
+    assert said in capsys.readouterr().err
     assert main(["train", "--data", "log.csv", *RUN, "--init-from", "absent.pt"]) == 2
     assert "absent.pt does not exist" in capsys.readouterr().err

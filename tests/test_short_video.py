@@ -316,13 +316,14 @@ def test_rest_of_a_long_session_by_hand() -> None:
 
 
 def test_planner_keeps_users_longer_than_myopic() -> None:
-    """In sessions so long that the planner extrapolates their rest."""
-    returns = {}
-    for kind in (Myopic, Planner):
-        env = small_env(num_envs=4, num_items=120, max_episode_steps=60, after_gain=0.8)
-        with torch.inference_mode():
-            returns[kind] = play(env, kind(env), env.users[:4]).returns.mean().item()
-    assert returns[Planner] > 2 * returns[Myopic]
+    """In sessions of more than LONG_SESSION steps, over four worlds."""
+    returns = {Myopic: 0.0, Planner: 0.0}
+    for kind in returns:
+        for seed in range(4):
+            env = small_env(seed, num_envs=4, num_items=120, max_episode_steps=60, after_gain=0.8)
+            with torch.inference_mode():
+                returns[kind] += play(env, kind(env), env.users[:4]).returns.mean().item()
+    assert returns[Planner] > 1.5 * returns[Myopic]
 
 
 # ---- the world

@@ -1,9 +1,9 @@
 """Weights of a network without an encoder for one that has an encoder as well (``--init-from``).
 
 The encoder reads the history beside the sums. Its outputs are further inputs of the hidden layers, and the
-signals that it expects are further votes or gates. With weights of 0 for these, the new network has the
-policy and the values of the old one, and learns from there. (Networks that grow and keep their function:
-Chen, Goodfellow and Shlens 2016, "Net2Net".)
+signals that it expects are further blocks of the head. With weights of 0 for these, the new network has the
+policy and the values of the old one. (Networks that grow and keep their function: Chen, Goodfellow and Shlens
+2016, "Net2Net".)
 """
 
 from __future__ import annotations
@@ -13,30 +13,32 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from recsys_rl.models.actor_critic import ActorCritic
-from recsys_rl.models.scorer import ScorerHead
+from recsys_rl.models.scorer import NUMBERS, ScorerHead
 
 
 def with_encoder(weights: Mapping[str, Tensor], model: ActorCritic) -> dict[str, Tensor]:
-    """``weights`` of a model without an encoder, by name, with those that ``model`` has beside them.
+    """The ``weights`` of a model without an encoder, by name, widened to the shapes of ``model``.
 
-    The encoder and what expects the signals have the weights of ``model``. A weight that lacks the encoder's
-    inputs, votes or gates has zeros there. Others are returned as they are, whether they fit or not.
+    The weights of ``encoder`` and ``next_signals`` are those of ``model``. A weight that lacks the inputs,
+    votes or gates from the encoder has zeros there. Others are returned as they are, whether they fit or not.
     """
     assert model.encoder is not None
     new_inputs = model.encoder.out_features
     expected = 0 if model.next_signals is None else model.shapes.num_signals
+    blocks = model.head.num_blocks - expected if isinstance(model.head, ScorerHead) else 0
     found = {
         name: x for name, x in model.state_dict().items() if name.startswith(("encoder.", "next_signals."))
     }
     for name, x in weights.items():
         if name == "hidden.weights.0":  # (2, in, out): the encoder's inputs are the last
             found[name] = with_zeros(x, 1, x.shape[1], new_inputs)
-        elif name == "head.votes":  # (blocks, F_i): what is expected is the last block
+        elif name == "head.votes":  # (blocks, F_i): the expected signals are the last blocks
             found[name] = with_zeros(x, 0, len(x), expected)
-        elif name.startswith("head.gates.") and isinstance(model.head, ScorerHead):
-            axis, blocks = x.ndim - 1, model.head.num_blocks - expected
-            wide = with_zeros(x, axis, 2 * blocks, expected)  # gates of genres, after those of embeddings
-            found[name] = with_zeros(wide, axis, blocks, expected)
+        elif name.startswith("head.gates.") and x.shape[-1] == 2 * blocks + NUMBERS:
+            wide = with_zeros(
+                x, x.ndim - 1, 2 * blocks, expected
+            )  # gates of genres follow those of embeddings
+            found[name] = with_zeros(wide, x.ndim - 1, blocks, expected)
         else:
             found[name] = x
     return found
