@@ -63,6 +63,7 @@ class Run:
     updates: int = 0
     curve: list[list[float]] = field(default_factory=list)  # rows of step, mean, low, high
     note: str = ""  # about the weights that it began with
+    steps_before: int = 0  # of the runs whose weights it began with
 
     @property
     def per_update(self) -> int:
@@ -88,6 +89,7 @@ def begin(config: Config, before: Checkpoint | None, device: torch.device, ranks
         warm = load(settings.init_from, config.env)
         world, shared = align(world, warm.catalogue)
         note = f"weights of {settings.init_from}, step {warm.step:,}" + (f"; {shared}" if shared else "")
+        note += _about_users(world, warm.world)
     world = world.to(device)
     # All ranks draw the weights from the same stream, on the CPU. Each rank has its own other streams.
     names = {name: f"{name}/{ranks.rank}" if ranks.rank else name for name in STREAMS}
@@ -149,12 +151,30 @@ def _warm_start(run: Run, warm: Checkpoint, device: torch.device) -> None:
     if differ or dense or other:
         cause = f"its {differ[0]} has another shape or is missing" if differ else "its genres differ"
         cause = "its dense head has one weight vector for each of its own items" if dense else cause
+        if warm.config.env != run.config.env:
+            cause = f"it is of --env {warm.config.env}, and this one of {run.config.env}"
         raise UserError(
             f"--init-from {path} does not fit this run: {cause}; give the same --env, --head, --hidden-dims, "
             "--embedding-dim and --max-episode-steps as that run."
         )
     with restoring():
         run.agent.load_state_dict({name: x.to(device) for name, x in {**own, **weights}.items()})
+    run.steps_before = warm.step + warm.steps_before
+
+
+def _about_users(world: World, before: World) -> str:
+    """A note if training users of another run on the same data are held out in this one."""
+    if not world.catalogue.factors or not before.catalogue.factors:
+        return ""  # made-up users: equal ids mean nothing
+    users, others = world.population, before.population
+    trained = {others.id_of(row) for row in others.train.tolist()}
+    both = sum(users.id_of(row) in trained for row in users.heldout.tolist())
+    if not both:
+        return ""
+    return (
+        f"; {both} of the {len(users.heldout)} held-out users are training users of that run, so tables of "
+        "this run will flatter it: a run with the same --seed and data has the same held-out users"
+    )
 
 
 def _bare(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -263,6 +283,7 @@ def snapshot(run: Run, ranks: Ranks = ALONE) -> Checkpoint:
             states[section][f"{_prefix(rank)}{rest}"] = x
     info: dict[str, Any] = {
         "curve": run.curve,
+        "steps_before": run.steps_before,
         "sessions": {name: x.tolist() for name, x in states["sessions"].items()},
         "device": run.streams["users"].device.type,
         "recsys_rl": recsys_rl.__version__,
@@ -296,7 +317,7 @@ def _restore(run: Run, before: Checkpoint, device: torch.device, rank: int) -> N
         same = run.step == before.step and run.updates == int(before.agent["updates"])
         if not same or run.updates > run.num_updates:
             raise ValueError(f"step {before.step} of a run of {run.num_updates} updates")
-        run.curve = list(before.info["curve"])
+        run.curve, run.steps_before = list(before.info["curve"]), before.steps_before
         run.sessions.load_state_dict(_state_of_rank(before.info["sessions"], rank))
     # An environment with its own world replays its actions. An error there comes from its code, not the file.
     with nullcontext() if run.world.is_empty else restoring():

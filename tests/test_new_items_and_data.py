@@ -22,6 +22,7 @@ from recsys_rl.data.movielens import load_movielens
 from recsys_rl.dials import EnvConfig
 from recsys_rl.types import UserError, World
 from recsys_rl.workflows.recommender import load
+from recsys_rl.workflows.train import updates
 from tests.test_read import RUN, camps
 from tests.worlds import shared_data, two_camps
 
@@ -231,6 +232,47 @@ def test_warm_start_begins_with_the_weights(here: Path, capsys: pytest.CaptureFi
         if name.startswith("model."):
             torch.testing.assert_close(warm.agent[name], weights, atol=1e-6, rtol=0)
     assert main(["train", "--run", "runs/warm"]) == 0  # a finished run
+    assert (first.steps_before, warm.steps_before) == (0, 64)
+
+
+def test_rule_is_searched_with_the_steps_of_both_runs(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    start = ["--total-timesteps", "128", "--init-from", "runs/first/ppo.pt", "--name", "longer"]
+    assert main(["train", "--data", "log.csv", *RUN, *start]) == 0
+    capsys.readouterr()
+    assert main(["evaluate", "runs/longer/ppo.pt", "--max-users", "2"]) == 0
+    said = capsys.readouterr()
+    assert "searching `rule` with at most 192 steps" in said.err
+    assert "ppo after 128 steps (and 64 of the run it began with)" in said.out
+    config = load_checkpoint("runs/longer/ppo.pt").config
+    for _ in updates(config, folder="part"):
+        break
+    assert [update.step for update in updates(config, resume=True, folder="part")] == [128]
+    assert load_checkpoint("part/ppo.pt").steps_before == 64
+
+
+def test_warm_start_from_the_link_names_the_run_behind_it(here: Path) -> None:
+    """The link moves on to the new run, whose settings must go on naming the run it began with."""
+    Path("checkpoints").mkdir(exist_ok=True)
+    link = Path("checkpoints/ppo.pt")
+    link.unlink(missing_ok=True)
+    link.symlink_to("../runs/first/ppo.pt")
+    assert main(["train", "--data", "log.csv", *RUN, "--init-from", str(link), "--name", "linked"]) == 0
+    assert 'init_from = "runs/first/ppo.pt"' in Path("runs/linked/config.toml").read_text(encoding="utf-8")
+
+
+def test_warm_start_with_another_seed_names_held_out_users_who_were_trained_on(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    start = ["--init-from", "runs/first/ppo.pt", "--name"]
+    assert main(["train", "--data", "log.csv", *RUN, "--seed", "1", *start, "other"]) == 0
+    said = capsys.readouterr().err
+    first, other = (load_checkpoint(f"runs/{name}/ppo.pt").world.population for name in ("first", "other"))
+    both = {*first.user_ids[first.train].tolist()} & {*other.user_ids[other.heldout].tolist()}
+    assert both
+    wanted = f"{len(both)} of the {len(other.heldout)} held-out users are training users of that run"
+    assert wanted in said
+    assert main(["train", "--data", "log.csv", *RUN, *start, "same"]) == 0
+    assert "are training users of that run" not in capsys.readouterr().err
 
 
 def test_warm_start_on_newer_data_rotates_the_embeddings(
@@ -263,7 +305,7 @@ def test_warm_start_refuses_another_network(here: Path, capsys: pytest.CaptureFi
     assert "--init-from runs/first/ppo.pt does not fit this run: its model." in capsys.readouterr().err
     other = ["--env", "satiation", "--encoder", "gru"]
     assert main(["train", "--data", "log.csv", *RUN, *start, *other]) == 2
-    said = "its model.session.kernels has another shape or is missing; give the same --env"
+    said = "does not fit this run: it is of --env drift, and this one of satiation; give the same --env"
     assert said in capsys.readouterr().err
     assert main(["train", "--data", "log.csv", *RUN, "--init-from", "absent.pt"]) == 2
     assert "absent.pt does not exist" in capsys.readouterr().err

@@ -43,6 +43,11 @@ class Checkpoint:
     info: Mapping[str, Any]  # JSON primitives: learning curve, unfinished sessions, device, versions
 
     @property
+    def steps_before(self) -> int:
+        """Steps of the runs whose weights this run began with (``init_from``)."""
+        return int(self.info.get("steps_before", 0))
+
+    @property
     def catalogue(self) -> Catalogue:
         return self.world.catalogue
 
@@ -180,6 +185,9 @@ def _assemble(texts: Mapping[str, Any], tensors: Mapping[str, Tensor], env: str 
             raise Refused(f"holds no generator state in {name!r}")
     if not _is_curve(checkpoint.info.get("curve", [])):
         raise Refused("holds a learning curve that is no list of step, mean, low and high")
+    before = checkpoint.info.get("steps_before", 0)
+    if type(before) is not int or not 0 <= before <= _MOST * _MOST:
+        raise Refused(f"holds {before!r:.40} as its number of steps before")
     _check_world(checkpoint)
     encoder = config.model_config.encoder
     expects = any(name.startswith("model.next_signals.") for name in checkpoint.agent)

@@ -91,7 +91,8 @@ class ShortVideoConfig(VisitsConfig):
     taste_gain: NonNegative = 2.6
     """Logits of appeal per unit of affinity (cosine of user and video)."""
     mood_deviation: NonNegative = 1.5
-    """Standard deviation of the mood: logits per standard deviation of videos along an axis."""
+    """Strength of the mood: standard deviation of the logits of appeal that it adds to a video one standard
+    deviation out along one of its two axes. 0: no mood."""
     mood_kept: Share = 0.98
     """Share of the mood that remains after one video."""
     creator_wear: NonNegative = 1.0

@@ -210,7 +210,12 @@ def _check_outputs(json: str | None, report: Path | None, checkpoints: Sequence[
 def _heading(groups: Sequence[Sequence[Entry]]) -> str:
     """The heading of the table: environment, policies with their steps, and data."""
     first = groups[0][0].checkpoint
-    steps = ", ".join(f"{entry.name} after {entry.checkpoint.step:,} steps" for entry in groups[0])
+    steps = ", ".join(f"{entry.name} after {_steps(entry.checkpoint)}" for entry in groups[0])
     seeds = ", ".join(str(group[0].checkpoint.config.train_config.seed) for group in groups)
     data = f"; {first.catalogue.source}" if first.catalogue.source else ""
     return f"{first.config.env}, {steps}" + (data if len(groups) == 1 else f"; seeds {seeds}")
+
+
+def _steps(checkpoint: Checkpoint) -> str:
+    before = checkpoint.steps_before
+    return f"{checkpoint.step:,} steps" + (f" (and {before:,} of the run it began with)" if before else "")

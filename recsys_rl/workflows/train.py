@@ -121,6 +121,16 @@ class Course:
     saved: int | None  # the step of the checkpoint; None before the first
 
 
+def _with_file_of_link(config: Config) -> Config:
+    """The settings with the run's own file as ``init_from``, as the link checkpoints/ALGO.pt moves on."""
+    settings = config.train_config
+    if settings.init_from is None:
+        return config
+    file, here = Path(settings.init_from).resolve(), Path.cwd()
+    file = file.relative_to(here) if file.is_relative_to(here) else file
+    return replace(config, train_config=replace(settings, init_from=str(file)))
+
+
 @contextlib.contextmanager
 def _begun(
     config: Config,
@@ -131,6 +141,7 @@ def _begun(
     quiet: bool,
 ) -> Iterator[Course]:
     """Begin or resume the run and lock its folder; at the end close the log and unlock the folder."""
+    config = _with_file_of_link(config)
     settings, first = config.train_config, ranks.rank == 0
     own = None if folder is None else Path(folder)
     if settings.num_processes != ranks.size:
