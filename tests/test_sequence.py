@@ -354,12 +354,12 @@ def test_sums_alone_keep_no_state() -> None:
     assert collect(env, agent, env.reset(), 3)[0].obs.summary is None
 
 
-def sliding(encoder: str, algo: str, window: int = 4) -> tuple[Env, PPO | A2C]:
-    """Sessions of up to 30 videos, with windows of 4."""
+def sliding(encoder: str, algo: str, window: int = 4, patience: float = 1.5) -> tuple[Env, PPO | A2C]:
+    """Sessions of up to 30 videos, which most users leave sooner, with windows of 4."""
     config = settings(
         algo,
         "short-video",
-        env_config={"num_items": 40, "embedding_dim": 4, "max_episode_steps": 30, "first_patience": 1.5},
+        env_config={"num_items": 40, "embedding_dim": 4, "max_episode_steps": 30, "first_patience": patience},
         data_config={"num_users": 30},
         agent_config={"n_steps": 20, "num_envs": 6} | ({"batch_size": 45} if algo == "ppo" else {}),
         model_config={"encoder": encoder, "hidden_dims": [8]},
@@ -428,7 +428,7 @@ def test_minibatches_of_a_recurrent_encoder_are_whole_users() -> None:
 
 
 def test_gradient_reaches_entries_that_left_the_window() -> None:
-    env, agent = sliding("gru", "ppo")
+    env, agent = sliding("gru", "ppo", patience=9.0)
     rollout, _ = collect(env, agent, env.reset(), 12)
     signals = rollout.obs.signals
     assert signals is not None and rollout.obs.history is not None
