@@ -19,6 +19,7 @@ import recsys_rl
 from recsys_rl.checkpoint import Checkpoint, check_algo, load, restoring
 from recsys_rl.config import Config, to_dict
 from recsys_rl.data.align import align
+from recsys_rl.data.new_users import shared_users
 from recsys_rl.errors import listed
 from recsys_rl.make import assumptions, make_agent, make_env, make_world, part_of_rank
 from recsys_rl.models.actor_critic import ActorCritic
@@ -159,7 +160,7 @@ def _warm_start(run: Run, warm: Checkpoint, device: torch.device) -> None:
         )
     with restoring():
         run.agent.load_state_dict({name: x.to(device) for name, x in {**own, **weights}.items()})
-    run.steps_before = warm.step + warm.steps_before
+    run.steps_before = warm.total_steps
 
 
 def _about_users(world: World, before: World) -> str:
@@ -167,8 +168,7 @@ def _about_users(world: World, before: World) -> str:
     if not world.catalogue.factors or not before.catalogue.factors:
         return ""  # made-up users: equal ids mean nothing
     users, others = world.population, before.population
-    trained = {others.id_of(row) for row in others.train.tolist()}
-    both = sum(users.id_of(row) in trained for row in users.heldout.tolist())
+    both = shared_users(others, others.train, users, users.heldout)
     if not both:
         return ""
     return (

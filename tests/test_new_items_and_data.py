@@ -260,6 +260,24 @@ def test_warm_start_from_the_link_names_the_run_behind_it(here: Path) -> None:
     assert 'init_from = "runs/first/ppo.pt"' in Path("runs/linked/config.toml").read_text(encoding="utf-8")
 
 
+def test_run_whose_settings_name_the_link_is_resumed(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As earlier versions wrote them. The link leads to the run itself by then."""
+    Path("checkpoints").mkdir(exist_ok=True)
+    link = Path("checkpoints/ppo.pt")
+    link.unlink(missing_ok=True)
+    link.symlink_to("../runs/first/ppo.pt")
+    settings = load_checkpoint("runs/first/ppo.pt").config
+    begun = dataclasses.replace(settings.train_config, init_from=str(link), total_timesteps=128)
+    with monkeypatch.context() as patch:
+        patch.setattr("recsys_rl.workflows.train._with_file_of_link", lambda config: config)
+        for _ in updates(dataclasses.replace(settings, train_config=begun), folder="runs/old", latest=True):
+            break
+    assert link.resolve() == Path("runs/old/ppo.pt").resolve()
+    assert load_checkpoint("runs/old/ppo.pt").updates == 1
+    assert main(["train", "--resume"]) == 0
+    assert load_checkpoint("runs/old/ppo.pt").updates == 2
+
+
 def test_warm_start_with_another_seed_names_held_out_users_who_were_trained_on(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -148,9 +148,10 @@ def platform(results: Path, task: str, converged: bool = True, policies: Sequenc
     said = origin(runs, task, "seed")
     if {"rule", "planner"} <= set(runs.policies):
         said += f"\nThe yardstick is {runs.yardstick}: {runs.learned} earns {percent(runs.gain())} more"
-        way = f",\nand closes {percent(runs.share())} of the way from it to the planner"
-        way += ", on the users whom the planner played" if runs.values(runs.learned, "share") else ""
-        said += (way if converged else "") + "."
+        if converged:
+            said += f",\nand closes {percent(runs.share())} of the way from it to the planner"
+            said += ", on the users whom the planner played" if runs.values(runs.learned, "share") else ""
+        said += "."
     return f"{table(head, body)}\n\n{said}"
 
 

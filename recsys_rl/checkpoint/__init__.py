@@ -48,6 +48,11 @@ class Checkpoint:
         return int(self.info.get("steps_before", 0))
 
     @property
+    def total_steps(self) -> int:
+        """Steps of the run and ``steps_before``."""
+        return self.step + self.steps_before
+
+    @property
     def catalogue(self) -> Catalogue:
         return self.world.catalogue
 

@@ -85,8 +85,7 @@ def in_place_of_heldout(population: Population, new: Population) -> Population:
     of ``new``, with a warning about ids that both have.
     """
     rows = population.train
-    known = {str(population.id_of(row)) for row in range(len(population.user_ids))}
-    again = sum(str(new.id_of(row)) in known for row in range(len(new.user_ids)))
+    again = shared_users(population, torch.arange(len(population.user_ids)), new, new.heldout)
     texts: tuple[str, ...] = ()
     if population.user_names or new.user_names:
         texts = (*_texts(population, rows), *_texts(new, new.heldout))
@@ -105,6 +104,11 @@ def in_place_of_heldout(population: Population, new: Population) -> Population:
         },
         user_names=texts,
     )
+
+
+def shared_users(one: Population, rows: Tensor, other: Population, other_rows: Tensor) -> int:
+    """Number of users in these rows of ``one`` whose ids, as texts, are also in these rows of ``other``."""
+    return len({*_texts(one, rows)} & {*_texts(other, other_rows)})
 
 
 def _texts(population: Population, rows: Tensor) -> list[str]:

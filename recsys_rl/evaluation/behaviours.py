@@ -35,7 +35,7 @@ class Behaviours:
         self.checkpoint, self.table = checkpoint, table
         self.name = row_name(checkpoint.config)
         self.two_stage = checkpoint.config.model_config.candidates > 0
-        self.references = references(table, env, checkpoint.step + checkpoint.steps_before, cache_dir)
+        self.references = references(table, env, checkpoint.total_steps, cache_dir)
         self.env = env
 
     @property

@@ -117,8 +117,7 @@ def play_all(
     if policies:
         players |= _anyone(policies, table, env)
     if isinstance(env, RecEnv):  # references read the simulator's state
-        checkpoints = [entry.checkpoint for entry in entries]
-        budget = max(checkpoint.step + checkpoint.steps_before for checkpoint in checkpoints)
+        budget = max(entry.checkpoint.total_steps for entry in entries)
         print("making the baselines", file=sys.stderr)
         players |= {name: make() for name, make in references(table, env, budget, cache_dir).items()}
     else:

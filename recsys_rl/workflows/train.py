@@ -126,8 +126,7 @@ def _with_file_of_link(config: Config) -> Config:
     settings = config.train_config
     if settings.init_from is None:
         return config
-    file, here = Path(settings.init_from).resolve(), Path.cwd()
-    file = file.relative_to(here) if file.is_relative_to(here) else file
+    file = folders.nearby(Path(settings.init_from).resolve())
     return replace(config, train_config=replace(settings, init_from=str(file)))
 
 
@@ -141,7 +140,8 @@ def _begun(
     quiet: bool,
 ) -> Iterator[Course]:
     """Begin or resume the run and lock its folder; at the end close the log and unlock the folder."""
-    config = _with_file_of_link(config)
+    if not resume:  # the link may have moved on since the run began
+        config = _with_file_of_link(config)
     settings, first = config.train_config, ranks.rank == 0
     own = None if folder is None else Path(folder)
     if settings.num_processes != ranks.size:
