@@ -59,9 +59,9 @@ def test_smoke(benchmark: str, peers: list[str], tmp_path: Path) -> None:
     if benchmark == "throughput":
         assert table["floor_steps_per_s"] > 0
         assert all(row["floor_steps_per_s"] > 0 for row in table["rows"])
-        assert 0 < ours[0]["update_share_of_floor"] < 1
-        assert 0 < ours[0]["rollout_share_of_floor"] < 1
-        assert ours[-1]["dials"] == "flagship" and 0 < ours[-1]["update_share_of_floor"] < 1
+        # Shares of two times: a busy machine can slow the floor down by more than our update.
+        assert ours[0]["update_share_of_floor"] > 0 and ours[0]["rollout_share_of_floor"] > 0
+        assert ours[-1]["dials"] == "flagship" and ours[-1]["update_share_of_floor"] > 0
         assert ours[-1]["share_low"] == ours[-1]["update_share_of_floor"] == ours[-1]["share_high"]
     assert [path.name for path in tmp_path.iterdir()] == ["table.json"]  # no CSV, nothing half-written
 
