@@ -264,8 +264,11 @@ class PatientUsers(UserModel, Protocol):
 class UncertainUsers(PatientUsers, Protocol):
     """Patient users whose response without a generator is one of many futures, and not the expected one."""
 
-    def scenario(self, user_state: UserState, number: int, of: int) -> UserState:
-        """The same state before the ``number``-th of ``of`` futures. It has one future for all branches."""
+    def scenario(self, user_state: UserState, shifts: Tensor) -> UserState:
+        """The same state before another future for each shift (N,) in [0, 1); 0 changes nothing.
+
+        A future is the same for all branches, and evenly spread shifts have evenly spread draws.
+        """
         ...
 
 

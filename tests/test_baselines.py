@@ -16,7 +16,15 @@ from torch.testing import assert_close
 
 from recsys_rl.agents import baselines
 from recsys_rl.agents.baselines import FixedList, RandomPolicy, mean_return, most_popular, simple_baselines
-from recsys_rl.agents.references import Myopic, Oracle, Planner, base_scores, best_first_items, upper_bounds
+from recsys_rl.agents.references import (
+    Myopic,
+    Oracle,
+    Planner,
+    base_scores,
+    best_first_items,
+    most_promising,
+    upper_bounds,
+)
 from recsys_rl.data.synthetic import synthetic_world
 from recsys_rl.env.drift import Drift, DriftConfig, best_return
 from recsys_rl.env.rec_env import RecEnv
@@ -220,12 +228,13 @@ def test_scores_under_prices_of_patience_and_weariness() -> None:
     model = tiny_satiation([[0.6, 0.8]], replace(SATIATION, max_episode_steps=2))
     state = model.sample(torch.tensor([0]))
     prices = torch.tensor([[[0.0, 0.0], [2.0, 0.0], [0.0, 1.0]]])  # (1, 3, 2): free, patience, weariness
+    reward, patience = model.prospects(state)  # (1, 3) each, as the tiresomeness
     tiresome = model.tiresomeness(state)
-    scores = base_scores(model, state, tiresome, prices, torch.tensor([0.5]))
-    reward, patience = model.prospects(state)
+    half = torch.full((1, 3), 0.5)  # of the session is left
+    scores = base_scores(reward.unsqueeze(1), patience.unsqueeze(1), tiresome.unsqueeze(1), prices, half)
     assert_close(scores[:, 0], reward)
     assert_close(scores[:, 1], reward + 2.0 * patience)
-    assert_close(scores[:, 2], reward - 0.5 * tiresome)  # half of the session is left
+    assert_close(scores[:, 2], reward - 0.5 * tiresome)
 
 
 def test_planner_uses_each_users_steps_left() -> None:
@@ -248,6 +257,26 @@ def test_planner_shows_no_forbidden_item() -> None:
     weary = replace(model.sample(torch.tensor([0])), weary_of_genres=torch.tensor([[0.0, 8.0]]))
     only_north = torch.tensor([[False, True, False]])
     assert best_first_items(model, weary, only_north, torch.tensor([2]), 3).tolist() == [[1]]
+
+
+def test_most_promising_branch_by_hand() -> None:
+    """Of five branches: three, then two, go on to as many futures again. The first is lucky at the start."""
+    means = torch.tensor([[1.0, 2.0, 5.0, 3.0, 4.0], [5.0, 4.0, 3.0, 2.0, 1.0]])
+    asked: list[tuple[list[list[int]], list[float]]] = []
+
+    def returns(places: torch.Tensor, shifts: torch.Tensor) -> torch.Tensor:
+        asked.append((places.tolist(), sorted(shifts.tolist())))
+        lucky = (places == 0) & (torch.tensor([[len(asked)], [0]]) == 1)
+        return len(shifts) * means.gather(1, places) + 9 * lucky
+
+    assert most_promising(returns, 2, 5, 2).tolist() == [2, 0]
+    assert asked == [
+        ([[0, 1, 2, 3, 4]] * 2, [0.0, 0.5]),
+        ([[0, 2, 4], [0, 1, 2]], [0.25, 0.75]),  # sums 11, 4, 10, 6, 8 of the first row
+        ([[2, 4], [0, 1]], [0.125, 0.375, 0.625, 0.875]),  # 13, 20, 16
+    ]
+    asked.clear()
+    assert most_promising(returns, 2, 5, 1).tolist() == [0, 0] and len(asked) == 1  # a certain return
 
 
 def test_planner_is_optimal_over_two_steps() -> None:

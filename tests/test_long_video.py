@@ -14,9 +14,10 @@ from gymnasium.utils.env_checker import check_env as gymnasium_check
 from torch import Tensor
 from torch.testing import assert_close
 
+from recsys_rl.agents import references
 from recsys_rl.agents.baselines import simple_baselines
 from recsys_rl.agents.rankers import Rule, RuleWeights
-from recsys_rl.agents.references import FUTURES, futures, upper_bounds
+from recsys_rl.agents.references import upper_bounds
 from recsys_rl.cli import main
 from recsys_rl.config import Config, from_dict
 from recsys_rl.env.long_video import (
@@ -273,10 +274,9 @@ def test_futures_share_nothing_but_the_state() -> None:
     model = tiny()
     state = model.sample(torch.tensor([0]))
     assert isinstance(model, UncertainUsers) and isinstance(model, EventUsers)
-    picks = [
-        model.respond(model.scenario(state, k, 50), EAST_NORTH, SHOWN, None).signals[0, :, 1].sum().item()
-        for k in range(50)
-    ]
+    futures = [model.scenario(state, torch.tensor([k / 50])) for k in range(50)]
+    assert torch.equal(futures[0].luck, state.luck)
+    picks = [model.respond(x, EAST_NORTH, SHOWN, None).signals[0, :, 1].sum().item() for x in futures]
     chance = model.respond(state, EAST_NORTH, SHOWN, None).signals[0, :, 6].sum().item()
     assert sum(picks) / 50 == pytest.approx(chance, abs=0.02)
 
@@ -506,12 +506,37 @@ def test_events_outside_the_catalogue_are_named() -> None:
         check_user_model(wrong, env.catalogue, env.users[:6], 8)
 
 
-def test_planner_averages_over_futures() -> None:
+def test_planner_averages_over_evenly_spread_futures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All eight branches in 4 futures, the better four in 4 more, the better two in 8 more: 16 in all."""
     env = small_env(4)
+    drawn: list[torch.Tensor] = []
+
+    def simulate(_: object, state: LongVideoState, *others: object) -> torch.Tensor:
+        drawn.append(as_uniform(state.luck))
+        return torch.arange(float(len(state.luck)))  # the last branch is the best
+
+    monkeypatch.setattr(references, "simulate", simulate)
+    references.Planner(env).act(env.reset(env.users[:4]))
+    assert [len(x) for x in drawn] == [4 * 8 * 4, 4 * 4 * 4, 4 * 2 * 8]
+    of_first = torch.cat(
+        [x.view(4, -1, n, 2)[0, 0] for x, n in zip(drawn, (4, 4, 8), strict=True)]
+    )  # (16, 2)
+    assert_close(of_first.sort(0).values.diff(dim=0), torch.full((15, 2), 1 / 16))
+    assert_close(drawn[0].view(4, 8, 4, 2)[:, :1].expand(-1, 8, -1, -1), drawn[0].view(4, 8, 4, 2))
+
+
+def test_simulation_drops_the_branches_that_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their returns are those of a simulation that keeps all branches to the last step."""
+    env = small_env(32)
     model = env.user_model
     assert isinstance(model, LongVideo)
-    state = model.sample(env.users[:4])
-    found = futures(model, state)
-    assert len({tuple(x.luck.flatten().tolist()) for x in found}) == len(found) == FUTURES
-    numbers = torch.stack([as_uniform(x.luck) for x in found])  # spread evenly, also in later steps
-    assert_close((numbers.sort(0).values.diff(dim=0)), torch.full((FUTURES - 1, 4, 2), 1 / FUTURES))
+    state = model.sample(env.users[:32])
+    mask = torch.ones(32, env.catalogue.num_items, dtype=torch.bool)
+    left = torch.arange(32) % 8 + 1  # steps
+    slates = torch.arange(6).expand(32, -1)
+    tiresome, prices = model.tiresomeness(state), torch.tensor([[2.0, 0.5]]).expand(32, -1)
+    given = (model, state, mask, left, 8, slates, tiresome, prices, 40)
+    dropped = references.simulate(*given)
+    monkeypatch.setattr(references, "PRESENT_SHARE", 0.0)
+    assert_close(references.simulate(*given), dropped)
+    assert len(set(dropped.tolist())) > 10

@@ -485,5 +485,5 @@ def test_streams_and_their_sums() -> None:
 
 def test_search_of_the_planner_is_narrower_in_long_sessions() -> None:
     model = tiny()
-    assert Search.of(model, 51) == Search(LONG_PRICES, 2, 10) and Search.of(model, 51).chunk == 21
+    assert Search.of(model, 51) == Search(LONG_PRICES, 2, 10) and Search.of(model, 51).chunk == 42
     assert Search.of(model, 50) == Search((PATIENCE_PRICES, WEARINESS_PRICES), 3, 40)

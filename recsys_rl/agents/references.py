@@ -5,6 +5,7 @@ These agents read the environment itself, so ``obs`` must be its latest observat
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,10 +29,12 @@ LOOKAHEAD = 40
 PLANNER_ITEMS = 20_000
 """Largest catalogue of the planner. It scores all items hundreds of times a step; many more items would
 take days."""
-ROWS = 336
+ROWS = 672
 """Largest number of branches simulated together: their scores fit the cache of a core."""
+PRESENT_SHARE = 0.8
+"""Share of the simulated branches below which those whose user has left are dropped: a copy costs time."""
 FUTURES = 4
-"""Futures that each branch is simulated in, where the response without noise is one of many."""
+"""Futures that each branch is simulated in at first, where the response without noise is one of many."""
 UNCERTAIN_PRICES = ((0.0, 2.0, 8.0, 32.0), (0.0, 0.5))
 """Prices of patience and of weariness in that case: fewer, as each branch costs FUTURES simulations."""
 LONG_SESSION = 50
@@ -49,13 +52,14 @@ class Search:
     prices: tuple[tuple[float, ...], tuple[float, ...]]  # of patience and of weariness
     first_items: int  # tried with each pair of prices; a slate is one
     lookahead: int  # most steps simulated
+    futures: int = 1  # that each branch is simulated in at first
 
     @classmethod
     def of(cls, user_model: PatientUsers, session_length: int) -> Search:
         """The search for this kind of users and for sessions of ``session_length`` steps."""
         first_items = FIRST_ITEMS if user_model.slate_size == 1 else 1
         if isinstance(user_model, UncertainUsers):
-            return cls(UNCERTAIN_PRICES, first_items, LOOKAHEAD)
+            return cls(UNCERTAIN_PRICES, first_items, LOOKAHEAD, FUTURES)
         if session_length > LONG_SESSION:
             return cls(LONG_PRICES, min(first_items, LONG_FIRST_ITEMS), LONG_LOOKAHEAD)
         return cls((PATIENCE_PRICES, WEARINESS_PRICES), first_items, LOOKAHEAD)
@@ -64,7 +68,7 @@ class Search:
     def chunk(self) -> int:
         """Users planned together."""
         prices = len(self.prices[0]) * len(self.prices[1])
-        return max(1, ROWS // (prices * self.first_items))
+        return max(1, ROWS // (prices * self.first_items * self.futures))
 
 
 class Myopic:
@@ -118,10 +122,10 @@ class Planner:
     lets this base policy play the rest of the session without noise. It shows the first item of the session
     with the highest return. With an exact simulation this is never worse than the best of the base policies;
     here the simulation neglects the clipping of the noise to [0, 1]. In a slate, a base policy shows the K
-    items with the highest scores, and the planner chooses among these slates. A branch of UncertainUsers is
-    simulated in FUTURES futures, the same for all branches, and its return is their mean. ``Search`` has the
-    prices, the number of first items and the steps that are simulated. The result is a lower bound of the
-    true optimum, which is unknown and may lie above it.
+    items with the highest scores, and the planner chooses among these slates. The branches of UncertainUsers
+    are compared in several futures, the same for all of them (``most_promising``). ``Search`` has the prices,
+    the number of first items, the steps that are simulated and the futures. The result is a lower bound of
+    the true optimum, which is unknown and may lie above it.
 
     ``informed``: plan with the profile in place of the taste. A recommender can have this profile of a
     stranger. Patience and weariness are still the true ones, which are hidden from a recommender.
@@ -158,8 +162,9 @@ def best_first_items(
     pairs = torch.cartesian_prod(*(left.new_tensor(x, dtype=torch.float32) for x in search.prices))  # (P, 2)
     prices = pairs.unsqueeze(0).expand(len(left), -1, -1)  # (N, P, 2)
     tiresome = user_model.tiresomeness(user_state)  # (N, I)
-    scores = base_scores(user_model, user_state, tiresome, prices, left / length)  # (N, P, I)
-    scores = categorical.mask_logits(scores, mask.unsqueeze(1))
+    reward, patience, tired = (x.unsqueeze(1) for x in (*user_model.prospects(user_state), tiresome))
+    scores = base_scores(reward, patience, tired, prices, (left / length).unsqueeze(1))  # (N, P, I)
+    scores.masked_fill_(~mask.unsqueeze(1), -torch.inf)
     slate_size = user_model.slate_size
     tried = min(search.first_items, mask.shape[1]) if slate_size == 1 else slate_size
     best = scores.topk(tried, -1)
@@ -167,55 +172,67 @@ def best_first_items(
     if slate_size > 1:  # a place without an allowed item stays empty
         first = first.masked_fill(best.values == -torch.inf, -1)
     slates = first.flatten(1).unflatten(1, (-1, slate_size))  # (N, B, K)
-    branches = slates.shape[1]  # B
-
-    def branch(x: Tensor) -> Tensor:
-        return x.repeat_interleave(branches, 0)  # (N * B, ...)
-
-    returns = torch.stack(
-        [
-            simulate(
-                user_model,
-                tree_map(branch, future),
-                branch(mask),
-                branch(left),
-                length,
-                slates.flatten(0, 1),
-                tiresome,
-                prices.repeat_interleave(branches // prices.shape[1], 1),
-                search.lookahead,
-            )
-            for future in futures(user_model, user_state)
-        ]
-    ).mean(0)
+    prices = prices.repeat_interleave(slates.shape[1] // prices.shape[1], 1)  # (N, B, 2)
     allowed = mask.gather(1, slates.flatten(1).clamp_min(0)).view_as(slates)  # (N, B, K)
-    allowed = (allowed | (slates < 0)).all(-1)  # (N, B)
-    returns = returns.view_as(allowed).masked_fill(~allowed, -torch.inf)
-    place = returns.argmax(1).view(-1, 1, 1).expand(-1, 1, slate_size)
-    chosen: Tensor = slates.gather(1, place)  # (N, 1, K)
+    forbidden = ~(allowed | (slates < 0)).all(-1)  # (N, B)
+
+    def returns(places: Tensor, shifts: Tensor) -> Tensor:
+        """Sums (N, b) of the returns of the branches at ``places`` (N, b), in the futures ``shifts`` (f,)."""
+        times = places.shape[1] * len(shifts)
+
+        def branch(x: Tensor) -> Tensor:
+            return x.repeat_interleave(times, 0)  # (N * b * f, ...)
+
+        def own(x: Tensor) -> Tensor:  # (N, B, ...) -> (N * b * f, ...)
+            index = places.unsqueeze(-1).expand(-1, -1, x.shape[-1])
+            return x.gather(1, index).flatten(0, 1).repeat_interleave(len(shifts), 0)
+
+        states = tree_map(branch, user_state)
+        if isinstance(user_model, UncertainUsers):
+            states = user_model.scenario(states, shifts.repeat(places.numel()))
+        rows = states, branch(mask), branch(left), length, own(slates), branch(tiresome), own(prices)
+        total = simulate(user_model, *rows, search.lookahead).view(*places.shape, len(shifts))
+        return total.sum(-1).masked_fill(forbidden.gather(1, places), -torch.inf)
+
+    place = most_promising(returns, len(slates), slates.shape[1], search.futures).view(-1, 1, 1)
+    chosen: Tensor = slates.gather(1, place.expand(-1, 1, slate_size))  # (N, 1, K)
     return chosen.squeeze(1)
 
 
-def futures(user_model: PatientUsers, user_state: Any) -> list[Any]:
-    """The state before each of FUTURES futures; only itself if its response without noise is expected."""
-    if not isinstance(user_model, UncertainUsers):
-        return [user_state]
-    return [user_model.scenario(user_state, number, FUTURES) for number in range(FUTURES)]
+def most_promising(
+    returns: Callable[[Tensor, Tensor], Tensor], num_rows: int, branches: int, futures: int
+) -> Tensor:
+    """The branch (N,) of the highest mean return, by sequential halving (Karnin, Koren and Somekh 2013).
+
+    All branches are simulated in ``futures`` futures. While more than two are left, the better half of a row
+    goes on to as many futures again as it has had. With one future, which is certain, one round decides.
+
+    ``returns(places, shifts)`` has the sums (N, b) over the futures ``shifts`` (f,) of the branches at
+    ``places`` (N, b). Shifts are evenly spread in [0, 1) after each round: a Sobol sequence.
+    """
+    sequence = torch.quasirandom.SobolEngine(1)
+    places = torch.arange(branches).expand(num_rows, -1)  # (N, B)
+    sums = returns(places, sequence.draw(futures).squeeze(1))  # (N, B)
+    played = futures
+    while futures > 1 and places.shape[1] > 2:
+        best = sums.topk((places.shape[1] + 1) // 2, 1)
+        places = places.gather(1, best.indices)
+        sums = best.values + returns(places, sequence.draw(played).squeeze(1))
+        played *= 2
+    return places.gather(1, sums.argmax(1, keepdim=True)).squeeze(1)
 
 
 def base_scores(
-    user_model: PatientUsers, user_state: Any, tiresome: Tensor, prices: Tensor, share_left: Tensor
+    reward: Tensor, patience: Tensor, tiresome: Tensor, prices: Tensor, share_left: Tensor
 ) -> Tensor:
-    """Scores (N, B, I) of each item under the ``prices`` (N, B, 2) of patience and of weariness.
+    """Scores (..., I) of each item under the ``prices`` (..., 2) of patience and of weariness.
 
-    ``share_left`` is the share of the session that is left. ``user_state`` and ``share_left`` have N rows, or
-    N * B rows if each branch has its own state. ``tiresome`` is (N, I), as it depends on the taste alone.
+    ``reward`` and ``patience`` (..., I) are the user model's ``prospects``, ``tiresome`` (..., I) is its
+    ``tiresomeness``, and ``share_left`` (...) is the share of the session that is left.
     """
-    n = len(prices)
-    reward, patience = (x.view(n, -1, x.shape[-1]) for x in user_model.prospects(user_state))
-    of_patience, of_weariness = prices.unsqueeze(-1).unbind(2)  # (N, B, 1) each
-    of_weariness = of_weariness * share_left.view(n, -1, 1)  # (N, B, 1)
-    return torch.addcmul(reward, of_patience, patience) - of_weariness * tiresome.unsqueeze(1)
+    of_patience, of_weariness = prices.unsqueeze(-2).unbind(-1)  # (..., 1) each
+    scores = torch.addcmul(reward, of_patience, patience)
+    return scores.addcmul_(of_weariness * share_left.unsqueeze(-1), tiresome, value=-1)
 
 
 def simulate(
@@ -229,30 +246,39 @@ def simulate(
     prices: Tensor,
     lookahead: int,
 ) -> Tensor:
-    """Expected return (R,) of showing ``items`` (R, K) and then the choices of the row's base policy.
+    """Return (R,) of showing ``items`` (R, K) and then the choices of the row's base policy.
 
-    ``user_state``, ``mask`` (R, I) and ``left`` (R,) have R = N * B rows; ``tiresome`` is (N, I), ``prices``
-    (N, B, 2). Steps after ``lookahead`` are extrapolated (``rest_of_session``).
+    All arguments have R rows: ``user_state``, ``mask`` and ``tiresome`` (R, I), ``left`` (R,), ``prices``
+    (R, 2). Steps after ``lookahead`` are extrapolated (``rest_of_session``).
     """
     total = torch.zeros(len(left), device=left.device)
+    rows = torch.arange(len(left), device=left.device)  # the row of each user who is simulated on
     present = torch.ones_like(left, dtype=torch.bool)
     weights = stream_weights(user_model.streams)
-    longest, before = int(left.max()), user_state
+    longest, before = int(left.max()), user_model.patience(user_state)
     for step in range(min(longest, lookahead)):
         if step > 0:
-            share_left = (left - step).clamp_min(0) / length  # (R,)
-            scores = base_scores(user_model, user_state, tiresome, prices, share_left).view_as(mask)
-            items = highest(categorical.mask_logits(scores, mask), user_model.slate_size)  # (R, K)
+            share_left = (left - step).clamp_min(0) / length
+            scores = base_scores(*user_model.prospects(user_state), tiresome, prices, share_left)
+            items = highest(scores.masked_fill_(~mask, -torch.inf), user_model.slate_size)
         empty, items = items < 0, items.clamp_min(0)
         feedback = user_model.respond(user_state, items, ~mask.gather(1, items) | empty, None)
         user_state, leaves = user_model.advance(user_state, items, feedback)
-        total += weighted(user_model.rewards(feedback), weights) * present
+        total[rows] += weighted(user_model.rewards(feedback), weights) * present
         present = present & ~leaves & (left > step + 1)
         if not user_model.repeats:
             mask = mask.scatter(1, items, mask.gather(1, items) & empty)
+        if int(present.sum()) < PRESENT_SHARE * len(present):
+            on = present.nonzero().squeeze(1)
+            if len(on) == 0:
+                return total
+            user_state = tree_map(lambda x, on=on: x.index_select(0, on), user_state)
+            rows, present, mask, left, tiresome, prices, before = (
+                x.index_select(0, on) for x in (rows, present, mask, left, tiresome, prices, before)
+            )
     if longest > lookahead:
-        stock = user_model.patience(before), user_model.patience(user_state)
-        total += present * rest_of_session(total, *stock, left, lookahead)
+        rest = rest_of_session(total[rows], before, user_model.patience(user_state), left, lookahead)
+        total[rows] += present * rest
     return total
 
 

@@ -281,9 +281,10 @@ class LongVideo(visits.Visiting):
             life=life,
         )
 
-    def scenario(self, user_state: LongVideoState, number: int, of: int) -> LongVideoState:
-        """The state with other numbers in place of draws, for the ``number``-th of several futures."""
-        return replace(user_state, luck=(user_state.luck + number * MODULUS // of) % MODULUS)
+    def scenario(self, user_state: LongVideoState, shifts: Tensor) -> LongVideoState:
+        """The state with the numbers in place of draws shifted by ``shifts`` (N,), in [0, 1)."""
+        moved = user_state.luck + column((shifts.double() * MODULUS).long())
+        return replace(user_state, luck=moved % MODULUS)
 
     def possible(self, user_state: LongVideoState) -> bool:
         state, num_items = user_state, self.catalogue.num_items
