@@ -26,6 +26,11 @@ class FieldError(UserError):
         return f"{self.field} {self.complaint}"
 
 
+def reason(error: Exception) -> str:
+    """What went wrong, without the file's path, which the sentence around it has."""
+    return getattr(error, "strerror", None) or str(error)
+
+
 def one_line(text: object) -> str:
     """``text`` as one line for a terminal: control characters become escapes, a long text loses its middle.
 

@@ -201,6 +201,11 @@ def nearby(path: Path) -> Path:
     return path.relative_to(here) if path.is_relative_to(here) else path
 
 
+def own_file(path: str) -> str:
+    """The run's own checkpoint behind ``path``, as the link checkpoints/ALGO.pt moves on."""
+    return str(nearby(Path(path).resolve()))
+
+
 def algo_of(folder: Path) -> str:
     """The algorithm of the run in ``folder``, from its checkpoint. Raises UserError if there is not one."""
     found = [algo for algo in AGENTS if (folder / f"{algo}.pt").is_file()]

@@ -353,8 +353,9 @@ def load_to_resume(path: Path, config: Config, device: torch.device) -> Checkpoi
             if old != new and (section, name) not in FREE_ON_RESUME:
                 option = f"--{(name or section).replace('_', '-')}"
                 weights = f"; --init-from {path} gives it these weights" if name == "total_timesteps" else ""
+                made = f"without {option}" if old is None else f"with {option} {old}"
                 raise UserError(
-                    f"{path} was made with {option} {old}, but {option} is {new} now: leave {option} out "
+                    f"{path} was made {made}, but {option} is {new} now: leave {option} out "
                     f"to resume, or start a new run without --resume{weights}."
                 )
     return checkpoint

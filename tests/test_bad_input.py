@@ -412,6 +412,7 @@ def test_environment_error_on_resume_is_no_checkpoint_error(
             "was made with --data synthetic, but --data is movielens now",
         ),
         ("train --resume --seed 1", "was made with --seed 0, but --seed is 1 now"),
+        ("train --resume --init-from x.pt", "was made without --init-from, but --init-from is x.pt now"),
         ("train --resume --total-timesteps 999", "was made with --total-timesteps 96"),
         (
             "train --resume --algo a2c --lr 1",

@@ -273,7 +273,7 @@ def test_ends_of_a_run(
         ),
         ("train --hidden-dims", "--hidden-dims is (): it must be a list of one or more values"),
         ("train --num-envs 4", "--batch-size is 256: it must be at most the rollout"),
-        ("train --config no/such.toml", "--config no/such.toml can't be read"),
+        ("train --config no/such.toml", "--config no/such.toml can't be read (No such file or directory): "),
         ("train --config .", "--config . can't be read"),
         ("train --config", "Missing value for argument '--config'."),
         ("train --noise 0.1", "--noise is no setting of drift: satiation has it."),

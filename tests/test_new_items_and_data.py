@@ -216,6 +216,9 @@ def test_rotation_is_found_and_keeps_all_products(tmp_path: Path) -> None:
     few = dataclasses.replace(before, item_ids=before.item_ids + 38)
     with pytest.raises(UserError, match=r"share [0-3] items"):
         align(world, few)
+    small = dataclasses.replace(before, embedding=before.embedding[:, :3])
+    with pytest.raises(UserError, match=r"have 3 numbers, and these 4: give --embedding-dim 3"):
+        align(world, small)
 
 
 def test_warm_start_begins_with_the_weights(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -260,6 +263,20 @@ def test_warm_start_from_the_link_names_the_run_behind_it(here: Path) -> None:
     assert 'init_from = "runs/first/ppo.pt"' in Path("runs/linked/config.toml").read_text(encoding="utf-8")
 
 
+def test_all_seeds_begin_with_the_run_behind_the_link(here: Path) -> None:
+    """And not the second with the result of the first, to which the link moves on."""
+    Path("checkpoints").mkdir(exist_ok=True)
+    link = Path("checkpoints/ppo.pt")
+    link.unlink(missing_ok=True)
+    link.symlink_to("../runs/first/ppo.pt")
+    words = ["--seeds", "0,1", "--init-from", str(link), "--name", "both"]
+    assert main(["train", "--data", "log.csv", *RUN, *words]) == 0
+    assert link.resolve() == Path("runs/both-1/ppo.pt").resolve()
+    for seed in (0, 1):
+        text = Path(f"runs/both-{seed}/config.toml").read_text(encoding="utf-8")
+        assert 'init_from = "runs/first/ppo.pt"' in text
+
+
 def test_run_whose_settings_name_the_link_is_resumed(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As earlier versions wrote them. The link leads to the run itself by then."""
     Path("checkpoints").mkdir(exist_ok=True)
@@ -269,7 +286,7 @@ def test_run_whose_settings_name_the_link_is_resumed(here: Path, monkeypatch: py
     settings = load_checkpoint("runs/first/ppo.pt").config
     begun = dataclasses.replace(settings.train_config, init_from=str(link), total_timesteps=128)
     with monkeypatch.context() as patch:
-        patch.setattr("recsys_rl.workflows.train._with_file_of_link", lambda config: config)
+        patch.setattr("recsys_rl.folder.own_file", lambda path: path)
         for _ in updates(dataclasses.replace(settings, train_config=begun), folder="runs/old", latest=True):
             break
     assert link.resolve() == Path("runs/old/ppo.pt").resolve()

@@ -306,11 +306,10 @@ def test_seeds_with_several_processes(here: Path, monkeypatch: pytest.MonkeyPatc
     launched: list[list[str]] = []
     monkeypatch.setattr("recsys_rl.cli.train.launch", lambda argv, size: launched.append([*argv, str(size)]))
     words = ["--num-processes=2", "--seeds", "1,5", "--name=n", "--data", "synthetic"]
-    assert main(["train", *words]) == 0
-    assert launched == [
-        ["--num-processes=2", "--data", "synthetic", "--seed", seed, "--name", f"n-{seed}", "2"]
-        for seed in "15"
-    ]
+    Path("link.pt").symlink_to("run.pt")
+    assert main(["train", *words, "--init-from", "link.pt"]) == 0
+    own = ["--num-processes=2", "--data", "synthetic", "--seed"]
+    assert launched == [[*own, x, "--name", f"n-{x}", "--init-from", "run.pt", "2"] for x in "15"]
     launched.clear()
     train(settings(*steps(1)))
     config = load(FIRST / "ppo.pt").config

@@ -28,7 +28,7 @@ from recsys_rl.config import (
 from recsys_rl.distributed.launch import launch
 from recsys_rl.distributed.place import Place, find_place, obey_parent
 from recsys_rl.env import PLATFORMS
-from recsys_rl.errors import FieldError, UserError
+from recsys_rl.errors import FieldError, UserError, reason
 from recsys_rl.lookup import DEFAULT_ALGO, DEFAULT_ENV, names_a_module
 from recsys_rl.schema import check_fields, hints
 from recsys_rl.utils.seeding import parse_seeds
@@ -65,17 +65,15 @@ class Job(NamedTuple):
     note: str = ""  # message to the user about the settings
 
     def configs(self) -> list[Config]:
-        """The settings of each run."""
+        """The settings of each run. All begin with the same weights: the first run may move the link."""
         settings = self.config.train_config
-        return [
-            dataclasses.replace(
-                self.config,
-                train_config=dataclasses.replace(
-                    settings, seed=seed, name=None if settings.name is None else f"{settings.name}-{seed}"
-                ),
-            )
-            for seed in self.seeds
-        ] or [self.config]
+        start = None if settings.init_from is None else folders.own_file(settings.init_from)
+        names = {seed: None if settings.name is None else f"{settings.name}-{seed}" for seed in self.seeds}
+        own = [
+            dataclasses.replace(settings, seed=seed, name=name, init_from=start)
+            for seed, name in names.items()
+        ]
+        return [dataclasses.replace(self.config, train_config=each) for each in own] or [self.config]
 
 
 def run(argv: list[str]) -> None:
@@ -130,13 +128,14 @@ def _train_here(place: Place | None, requests: list[int] | None, config: Config,
 
 
 def _argv_of_rank(argv: list[str], job: Job, config: Config) -> list[str]:
-    """The options for the processes of one run: its seed and name, and the folder found by ``--resume``."""
+    """The options for the processes of one run: its seed, name and weights, or its folder to resume."""
     settings = config.train_config
     if job.folder is not None:
         return [*_without(argv, ("run",), ("resume",)), "--run", str(job.folder)]
     if job.seeds:
-        name = [] if settings.name is None else ["--name", settings.name]
-        return [*_without(argv, ("seeds", "name")), "--seed", str(settings.seed), *name]
+        own = {"seed": str(settings.seed), "name": settings.name, "init-from": settings.init_from}
+        given = [word for name, x in own.items() if x is not None for word in (f"--{name}", x)]
+        return [*_without(argv, ("seeds", *own)), *given]
     return argv
 
 
@@ -145,7 +144,7 @@ def _without(argv: list[str], options: tuple[str, ...], flags: tuple[str, ...] =
     kept, words = [], iter(argv)
     for word in words:
         name, equals, _ = word.partition("=")
-        if name.removeprefix("--") in options and name.startswith("--"):
+        if name.removeprefix("--").replace("_", "-") in options and name.startswith("--"):
             if not equals:
                 next(words, None)
         elif not (name.startswith("--") and name.removeprefix("--") in flags):
@@ -322,7 +321,7 @@ def _read_settings(path: Path, typed_env: str | None) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
-        raise UserError(f"--config {path} can't be read ({error}): give a TOML file.") from error
+        raise UserError(f"--config {path} can't be read ({reason(error)}): give a TOML file.") from error
     settings = read_toml(text, f"--config {path}")
     env = str(settings.get("env"))
     if names_a_module(env) and typed_env is None:

@@ -26,7 +26,8 @@ def rotation(old: Tensor, new: Tensor) -> Tensor:
 def align(world: World, before: Catalogue) -> tuple[World, str]:
     """The world in the axes of ``before``, and a note. A world without factors stays as it is.
 
-    Raises UserError if the catalogues share fewer items than the embedding has numbers.
+    Raises UserError if the catalogues share fewer items than the embedding has numbers, or if the
+    embeddings differ in size.
     """
     catalogue, population = world
     if not catalogue.factors or not before.factors or torch.equal(catalogue.embedding, before.embedding):
@@ -34,11 +35,16 @@ def align(world: World, before: Catalogue) -> tuple[World, str]:
     old = {before.id_of(row): row for row in range(before.num_items)}
     rows = [(row, old[id_]) for row in range(catalogue.num_items) if (id_ := catalogue.id_of(row)) in old]
     size = catalogue.embedding.shape[1]
-    if len(rows) < size or before.embedding.shape[1] != size:
+    if before.embedding.shape[1] != size:
         raise UserError(
-            f"--init-from: its catalogue and this one share {len(rows)} items, and embeddings of size "
-            f"{before.embedding.shape[1]} and {size} need as many shared items to have the same axes: give a "
-            "checkpoint of the same data and size, or train without it."
+            f"--init-from: its embeddings have {before.embedding.shape[1]} numbers, and these {size}: give "
+            f"--embedding-dim {before.embedding.shape[1]}, or train without it."
+        )
+    if len(rows) < size:
+        raise UserError(
+            f"--init-from: its catalogue and this one share {len(rows)} items, and embeddings of {size} "
+            "numbers need as many shared items to have the same axes: give a checkpoint of the same data, or "
+            "train without it."
         )
     here, there = (torch.tensor(side) for side in zip(*rows, strict=True))
     turn = rotation(before.embedding[there], catalogue.embedding[here])

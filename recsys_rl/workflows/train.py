@@ -121,15 +121,6 @@ class Course:
     saved: int | None  # the step of the checkpoint; None before the first
 
 
-def _with_file_of_link(config: Config) -> Config:
-    """The settings with the run's own file as ``init_from``, as the link checkpoints/ALGO.pt moves on."""
-    settings = config.train_config
-    if settings.init_from is None:
-        return config
-    file = folders.nearby(Path(settings.init_from).resolve())
-    return replace(config, train_config=replace(settings, init_from=str(file)))
-
-
 @contextlib.contextmanager
 def _begun(
     config: Config,
@@ -140,9 +131,10 @@ def _begun(
     quiet: bool,
 ) -> Iterator[Course]:
     """Begin or resume the run and lock its folder; at the end close the log and unlock the folder."""
-    if not resume:  # the link may have moved on since the run began
-        config = _with_file_of_link(config)
     settings, first = config.train_config, ranks.rank == 0
+    if not resume and settings.init_from is not None:
+        settings = replace(settings, init_from=folders.own_file(settings.init_from))
+        config = replace(config, train_config=settings)
     own = None if folder is None else Path(folder)
     if settings.num_processes != ranks.size:
         raise UserError(
