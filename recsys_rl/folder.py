@@ -23,7 +23,7 @@ from pathlib import Path, PurePath
 
 from recsys_rl.agents import AGENTS
 from recsys_rl.config import Config
-from recsys_rl.errors import UserError
+from recsys_rl.errors import UserError, reason
 from recsys_rl.lookup import source_key
 
 try:
@@ -161,8 +161,7 @@ def publish(checkpoint: Path) -> tuple[bool, str]:
         if kept is not None:
             kept.unlink(missing_ok=True)
         temporary.unlink(missing_ok=True)
-        why = getattr(error, "strerror", None) or error
-        return False, f"{place} can't be made a link to this run ({why}): use {checkpoint} instead."
+        return False, f"{place} can't be made a link to this run ({reason(error)}): use {checkpoint} instead."
     return True, "" if kept is None else f"{place} was a file, not a link; it is kept as {kept}"
 
 
@@ -201,8 +200,8 @@ def nearby(path: Path) -> Path:
     return path.relative_to(here) if path.is_relative_to(here) else path
 
 
-def own_file(path: str) -> str:
-    """The run's own checkpoint behind ``path``, as the link checkpoints/ALGO.pt moves on."""
+def checkpoint_behind(path: str) -> str:
+    """The file that the link ``path`` leads to now. A later run changes the link checkpoints/ALGO.pt."""
     return str(nearby(Path(path).resolve()))
 
 

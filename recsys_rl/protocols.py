@@ -265,9 +265,10 @@ class UncertainUsers(PatientUsers, Protocol):
     """Patient users whose response without a generator is one of many futures, and not the expected one."""
 
     def scenario(self, user_state: UserState, shifts: Tensor) -> UserState:
-        """The same state before another future for each shift (N,) in [0, 1); 0 changes nothing.
+        """The state with the draws of another future for each shift (N,) in [0, 1); 0 changes nothing.
 
-        A future is the same for all branches, and evenly spread shifts have evenly spread draws.
+        Rows with equal state and shift have the same draws, whatever is shown. Evenly spread shifts give
+        evenly spread draws, also in later steps.
         """
         ...
 

@@ -354,8 +354,9 @@ def load_to_resume(path: Path, config: Config, device: torch.device) -> Checkpoi
                 option = f"--{(name or section).replace('_', '-')}"
                 weights = f"; --init-from {path} gives it these weights" if name == "total_timesteps" else ""
                 made = f"without {option}" if old is None else f"with {option} {old}"
+                given = "left out" if new is None else new
                 raise UserError(
-                    f"{path} was made {made}, but {option} is {new} now: leave {option} out "
+                    f"{path} was made {made}, but {option} is {given} now: leave {option} out "
                     f"to resume, or start a new run without --resume{weights}."
                 )
     return checkpoint

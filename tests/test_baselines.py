@@ -260,23 +260,24 @@ def test_planner_shows_no_forbidden_item() -> None:
 
 
 def test_most_promising_branch_by_hand() -> None:
-    """Of five branches: three, then two, go on to as many futures again. The first is lucky at the start."""
+    """Of five branches three are kept, then two, with twice the futures. The first is lucky at the start."""
     means = torch.tensor([[1.0, 2.0, 5.0, 3.0, 4.0], [5.0, 4.0, 3.0, 2.0, 1.0]])
-    asked: list[tuple[list[list[int]], list[float]]] = []
+    calls: list[tuple[list[list[int]], list[float]]] = []
 
     def returns(places: torch.Tensor, shifts: torch.Tensor) -> torch.Tensor:
-        asked.append((places.tolist(), sorted(shifts.tolist())))
-        lucky = (places == 0) & (torch.tensor([[len(asked)], [0]]) == 1)
+        calls.append((places.tolist(), sorted(shifts.tolist())))
+        lucky = (places == 0) & (torch.tensor([[len(calls)], [0]]) == 1)
         return len(shifts) * means.gather(1, places) + 9 * lucky
 
-    assert most_promising(returns, 2, 5, 2).tolist() == [2, 0]
-    assert asked == [
+    branches = torch.arange(5).expand(2, -1)
+    assert most_promising(returns, branches, 2).tolist() == [2, 0]
+    assert calls == [
         ([[0, 1, 2, 3, 4]] * 2, [0.0, 0.5]),
         ([[0, 2, 4], [0, 1, 2]], [0.25, 0.75]),  # sums 11, 4, 10, 6, 8 of the first row
         ([[2, 4], [0, 1]], [0.125, 0.375, 0.625, 0.875]),  # 13, 20, 16
     ]
-    asked.clear()
-    assert most_promising(returns, 2, 5, 1).tolist() == [0, 0] and len(asked) == 1  # a certain return
+    calls.clear()
+    assert most_promising(returns, branches, 1).tolist() == [0, 0] and len(calls) == 1  # an exact simulation
 
 
 def test_planner_is_optimal_over_two_steps() -> None:

@@ -32,7 +32,7 @@ from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.experience.rollout import play
 from recsys_rl.gymnasium_ids import RecSysEnv
 from recsys_rl.make import make_env, make_world
-from recsys_rl.protocols import EventUsers, UncertainUsers
+from recsys_rl.protocols import EventUsers, PatientUsers, UncertainUsers
 from recsys_rl.testing import check_env, check_user_model
 from recsys_rl.types import Feedback, UserError, World, tree_map
 from tests.tiny_world import population, tiny_catalogue
@@ -506,37 +506,89 @@ def test_events_outside_the_catalogue_are_named() -> None:
         check_user_model(wrong, env.catalogue, env.users[:6], 8)
 
 
-def test_planner_averages_over_evenly_spread_futures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """All eight branches in 4 futures, the better four in 4 more, the better two in 8 more: 16 in all."""
+def test_planner_compares_the_better_branches_in_more_futures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All eight pairs of prices in 4 futures, the better four in 4 more, the better two in 8 more."""
     env = small_env(4)
-    drawn: list[torch.Tensor] = []
+    rounds: list[dict[str, torch.Tensor]] = []
+    good = {(8.0, 0.5): 5.0, (2.0, 0.0): 4.0, (32.0, 0.5): 3.0, (0.0, 0.5): 2.0}  # return by prices
 
-    def simulate(_: object, state: LongVideoState, *others: object) -> torch.Tensor:
-        drawn.append(as_uniform(state.luck))
-        return torch.arange(float(len(state.luck)))  # the last branch is the best
+    def simulate(_: object, state: LongVideoState, *others: Any) -> torch.Tensor:
+        slates, prices = others[3], others[5]
+        rounds.append({"draws": as_uniform(state.luck), "slates": slates, "prices": prices})
+        return torch.tensor([good.get((x, y), 0.0) for x, y in prices.tolist()])
 
     monkeypatch.setattr(references, "simulate", simulate)
-    references.Planner(env).act(env.reset(env.users[:4]))
-    assert [len(x) for x in drawn] == [4 * 8 * 4, 4 * 4 * 4, 4 * 2 * 8]
-    of_first = torch.cat(
-        [x.view(4, -1, n, 2)[0, 0] for x, n in zip(drawn, (4, 4, 8), strict=True)]
-    )  # (16, 2)
-    assert_close(of_first.sort(0).values.diff(dim=0), torch.full((15, 2), 1 / 16))
-    assert_close(drawn[0].view(4, 8, 4, 2)[:, :1].expand(-1, 8, -1, -1), drawn[0].view(4, 8, 4, 2))
+    chosen = references.Planner(env).act(env.reset(env.users[:4])).items
+    shapes = [(4, 8, 4), (4, 4, 4), (4, 2, 8)]  # users, branches, futures
+    seen = [
+        {name: x.view(*shape, -1) for name, x in each.items()}
+        for each, shape in zip(rounds, shapes, strict=True)
+    ]
+    for each, (_, b, f) in zip(seen, shapes, strict=True):  # one future is the same for all branches
+        assert_close(each["draws"], each["draws"][:, :1].expand(-1, b, -1, -1))
+        assert_close(each["prices"], each["prices"][:, :, :1].expand(-1, -1, f, -1))
+        assert_close(each["slates"], each["slates"][:, :, :1].expand(-1, -1, f, -1))
+    draws = torch.cat([each["draws"][:, 0] for each in seen], 1)  # (4, 16, 2)
+    assert_close(draws.sort(1).values.diff(dim=1), torch.full((4, 15, 2), 1 / 16))  # evenly spread
+    for each, kept in zip(seen[1:], (4, 2), strict=True):
+        for user in range(4):
+            assert [tuple(x) for x in each["prices"][user, :, 0].tolist()] == list(good)[:kept]
+    assert torch.equal(chosen, seen[2]["slates"][:, 0, 0])
 
 
-def test_simulation_drops_the_branches_that_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Their returns are those of a simulation that keeps all branches to the last step."""
-    env = small_env(32)
+@pytest.mark.parametrize("lookahead", [4, 40])
+@pytest.mark.parametrize("env_id", ["long-video", "satiation"])
+def test_simulation_drops_the_branches_that_ended(
+    env_id: str, lookahead: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The returns are the same if they are dropped at once or never."""
+    config = from_dict(Config, {"env": env_id, "data_config": {"data": "synthetic", "num_users": 60}})
+    world = make_world(config)
+    env = make_env(config, world, 32, torch.Generator().manual_seed(0))
+    assert isinstance(env, RecEnv)
+    model, users = env.user_model, world.population.train[:32]
+    assert isinstance(model, PatientUsers)
+    state, left = model.sample(users), torch.arange(len(users)) % 8 + 1  # steps
+    mask = torch.ones(len(users), env.catalogue.num_items, dtype=torch.bool)
+    slates = torch.arange(model.slate_size).expand(len(users), -1)
+    tiresome, prices = model.tiresomeness(state), torch.tensor([[2.0, 0.5]]).expand(len(users), -1)
+    numbers_of_rows: list[int] = []
+    respond = type(model).respond
+
+    def counted(self: Any, state: Any, items: torch.Tensor, *others: Any) -> Feedback:
+        numbers_of_rows.append(len(items))
+        return respond(self, state, items, *others)
+
+    monkeypatch.setattr(type(model), "respond", counted)
+    found = []
+    for share in (0.0, 1.0):
+        monkeypatch.setattr(references, "PRESENT_SHARE", share)
+        given = (model, state, mask, left, 8, slates, tiresome, prices, lookahead)
+        found.append(references.simulate(*given))
+    assert_close(found[1], found[0])
+    steps = min(8, lookahead)
+    assert numbers_of_rows[:steps] == [32] * steps
+    assert numbers_of_rows[steps] == 32 and numbers_of_rows[-1] <= 32 * (9 - steps) / 8
+    assert len(set(found[0].tolist())) > 10
+
+
+def test_simulated_slate_with_an_empty_place_shows_no_item_again() -> None:
+    """Of seven allowed items two are shown beside four empty places, then the other five, then none."""
+    env = small_env(1, max_episode_steps=3)
     model = env.user_model
     assert isinstance(model, LongVideo)
-    state = model.sample(env.users[:32])
-    mask = torch.ones(32, env.catalogue.num_items, dtype=torch.bool)
-    left = torch.arange(32) % 8 + 1  # steps
-    slates = torch.arange(6).expand(32, -1)
-    tiresome, prices = model.tiresomeness(state), torch.tensor([[2.0, 0.5]]).expand(32, -1)
-    given = (model, state, mask, left, 8, slates, tiresome, prices, 40)
-    dropped = references.simulate(*given)
-    monkeypatch.setattr(references, "PRESENT_SHARE", 0.0)
-    assert_close(references.simulate(*given), dropped)
-    assert len(set(dropped.tolist())) > 10
+    shown: list[list[int]] = []
+    respond = model.respond
+
+    class Recorded(LongVideo):
+        def respond(self, state: Any, items: torch.Tensor, skipped: torch.Tensor, _: Any) -> Feedback:
+            shown.append(items[~skipped].tolist())
+            return respond(state, items, skipped, None)
+
+    recorded = Recorded(model.catalogue, model.population, model.config)
+    state = recorded.sample(env.users[:1])
+    mask, left = torch.arange(env.catalogue.num_items).unsqueeze(0) < 7, torch.tensor([3])
+    slate = torch.tensor([[0, 1, -1, -1, -1, -1]])
+    prices, tiresome = torch.zeros(1, 2), recorded.tiresomeness(state)
+    references.simulate(recorded, state, mask, left, 3, slate, tiresome, prices, 40)
+    assert [sorted(x) for x in shown] == [[0, 1], [2, 3, 4, 5, 6], []]

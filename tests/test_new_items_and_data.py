@@ -217,7 +217,9 @@ def test_rotation_is_found_and_keeps_all_products(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"share [0-3] items"):
         align(world, few)
     small = dataclasses.replace(before, embedding=before.embedding[:, :3])
-    with pytest.raises(UserError, match=r"have 3 numbers, and these 4: give --embedding-dim 3"):
+    with pytest.raises(
+        UserError, match=r"have 3 numbers, and those of this run have 4: give --embedding-dim 3"
+    ):
         align(world, small)
 
 
@@ -286,7 +288,7 @@ def test_run_whose_settings_name_the_link_is_resumed(here: Path, monkeypatch: py
     settings = load_checkpoint("runs/first/ppo.pt").config
     begun = dataclasses.replace(settings.train_config, init_from=str(link), total_timesteps=128)
     with monkeypatch.context() as patch:
-        patch.setattr("recsys_rl.folder.own_file", lambda path: path)
+        patch.setattr("recsys_rl.folder.checkpoint_behind", lambda path: path)
         for _ in updates(dataclasses.replace(settings, train_config=begun), folder="runs/old", latest=True):
             break
     assert link.resolve() == Path("runs/old/ppo.pt").resolve()

@@ -302,12 +302,12 @@ def raising(error: Exception) -> Callable[..., None]:
 
 
 def test_seeds_with_several_processes(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each launch has its own seed and name; a resumed run has its folder."""
+    """Each launch has its own seed and name, and the file behind the link; a resumed run has its folder."""
     launched: list[list[str]] = []
     monkeypatch.setattr("recsys_rl.cli.train.launch", lambda argv, size: launched.append([*argv, str(size)]))
     words = ["--num-processes=2", "--seeds", "1,5", "--name=n", "--data", "synthetic"]
     Path("link.pt").symlink_to("run.pt")
-    assert main(["train", *words, "--init-from", "link.pt"]) == 0
+    assert main(["train", *words, "--init_from=link.pt"]) == 0
     own = ["--num-processes=2", "--data", "synthetic", "--seed"]
     assert launched == [[*own, x, "--name", f"n-{x}", "--init-from", "run.pt", "2"] for x in "15"]
     launched.clear()

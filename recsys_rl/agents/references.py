@@ -30,13 +30,16 @@ PLANNER_ITEMS = 20_000
 """Largest catalogue of the planner. It scores all items hundreds of times a step; many more items would
 take days."""
 ROWS = 672
-"""Largest number of branches simulated together: their scores fit the cache of a core."""
+"""Largest number of simulations together, one for each branch and future. With half or a quarter of them,
+long-video's planner took 1.2 and 1.6 times as long."""
 PRESENT_SHARE = 0.8
-"""Share of the simulated branches below which those whose user has left are dropped: a copy costs time."""
+"""``simulate`` drops ended branches when less than this share goes on. It does not drop them at each step,
+because copying costs time."""
 FUTURES = 4
-"""Futures that each branch is simulated in at first, where the response without noise is one of many."""
+"""Futures of each branch in the first round, where the response without noise is one of many."""
 UNCERTAIN_PRICES = ((0.0, 2.0, 8.0, 32.0), (0.0, 0.5))
-"""Prices of patience and of weariness in that case: fewer, as each branch costs FUTURES simulations."""
+"""Prices of patience and of weariness in that case: fewer, as each branch costs at least FUTURES
+simulations."""
 LONG_SESSION = 50
 """Steps of the longest session that is planned with the whole search. In a longer one the search below is
 narrower, as it is made at each step."""
@@ -52,7 +55,7 @@ class Search:
     prices: tuple[tuple[float, ...], tuple[float, ...]]  # of patience and of weariness
     first_items: int  # tried with each pair of prices; a slate is one
     lookahead: int  # most steps simulated
-    futures: int = 1  # that each branch is simulated in at first
+    futures: int = 1  # of each branch in the first round; 1 if the simulation is exact
 
     @classmethod
     def of(cls, user_model: PatientUsers, session_length: int) -> Search:
@@ -162,8 +165,9 @@ def best_first_items(
     pairs = torch.cartesian_prod(*(left.new_tensor(x, dtype=torch.float32) for x in search.prices))  # (P, 2)
     prices = pairs.unsqueeze(0).expand(len(left), -1, -1)  # (N, P, 2)
     tiresome = user_model.tiresomeness(user_state)  # (N, I)
-    reward, patience, tired = (x.unsqueeze(1) for x in (*user_model.prospects(user_state), tiresome))
-    scores = base_scores(reward, patience, tired, prices, (left / length).unsqueeze(1))  # (N, P, I)
+    reward, patience = (x.unsqueeze(1) for x in user_model.prospects(user_state))  # (N, 1, I) each
+    share_left = (left / length).unsqueeze(1)  # (N, 1)
+    scores = base_scores(reward, patience, tiresome.unsqueeze(1), prices, share_left)  # (N, P, I)
     scores.masked_fill_(~mask.unsqueeze(1), -torch.inf)
     slate_size = user_model.slate_size
     tried = min(search.first_items, mask.shape[1]) if slate_size == 1 else slate_size
@@ -178,46 +182,51 @@ def best_first_items(
 
     def returns(places: Tensor, shifts: Tensor) -> Tensor:
         """Sums (N, b) of the returns of the branches at ``places`` (N, b), in the futures ``shifts`` (f,)."""
-        times = places.shape[1] * len(shifts)
-
-        def branch(x: Tensor) -> Tensor:
-            return x.repeat_interleave(times, 0)  # (N * b * f, ...)
-
-        def own(x: Tensor) -> Tensor:  # (N, B, ...) -> (N * b * f, ...)
-            index = places.unsqueeze(-1).expand(-1, -1, x.shape[-1])
-            return x.gather(1, index).flatten(0, 1).repeat_interleave(len(shifts), 0)
-
-        states = tree_map(branch, user_state)
+        (n, b), f = places.shape, len(shifts)
+        user = torch.arange(n, device=places.device).repeat_interleave(b * f)  # (N * b * f,)
+        place = places.flatten().repeat_interleave(f)  # (N * b * f,)
+        states = tree_map(lambda x: x[user], user_state)
         if isinstance(user_model, UncertainUsers):
-            states = user_model.scenario(states, shifts.repeat(places.numel()))
-        rows = states, branch(mask), branch(left), length, own(slates), branch(tiresome), own(prices)
-        total = simulate(user_model, *rows, search.lookahead).view(*places.shape, len(shifts))
-        return total.sum(-1).masked_fill(forbidden.gather(1, places), -torch.inf)
+            states = user_model.scenario(states, shifts.repeat(n * b))
+        total = simulate(
+            user_model,
+            states,
+            mask[user],
+            left[user],
+            length,
+            slates[user, place],
+            tiresome[user],
+            prices[user, place],
+            search.lookahead,
+        )
+        return total.view(n, b, f).sum(-1).masked_fill(forbidden.gather(1, places), -torch.inf)
 
-    place = most_promising(returns, len(slates), slates.shape[1], search.futures).view(-1, 1, 1)
-    chosen: Tensor = slates.gather(1, place.expand(-1, 1, slate_size))  # (N, 1, K)
+    places = torch.arange(slates.shape[1], device=slates.device).expand(len(slates), -1)  # (N, B)
+    best_place = most_promising(returns, places, search.futures).view(-1, 1, 1)
+    chosen: Tensor = slates.gather(1, best_place.expand(-1, 1, slate_size))  # (N, 1, K)
     return chosen.squeeze(1)
 
 
-def most_promising(
-    returns: Callable[[Tensor, Tensor], Tensor], num_rows: int, branches: int, futures: int
-) -> Tensor:
-    """The branch (N,) of the highest mean return, by sequential halving (Karnin, Koren and Somekh 2013).
+def most_promising(returns: Callable[[Tensor, Tensor], Tensor], places: Tensor, futures: int) -> Tensor:
+    """The branch (N,) of ``places`` (N, B) with the highest mean return.
 
-    All branches are simulated in ``futures`` futures. While more than two are left, the better half of a row
-    goes on to as many futures again as it has had. With one future, which is certain, one round decides.
+    All branches are simulated in ``futures`` futures. Then the better half is kept and the number of its
+    futures is doubled, until two branches are left (sequential halving; Karnin, Koren and Somekh 2013,
+    "Almost optimal exploration in multi-armed bandits"). With one future, an exact simulation, there is one
+    round.
 
     ``returns(places, shifts)`` has the sums (N, b) over the futures ``shifts`` (f,) of the branches at
-    ``places`` (N, b). Shifts are evenly spread in [0, 1) after each round: a Sobol sequence.
+    ``places`` (N, b). The shifts of all rounds together are evenly spread in [0, 1).
     """
-    sequence = torch.quasirandom.SobolEngine(1)
-    places = torch.arange(branches).expand(num_rows, -1)  # (N, B)
-    sums = returns(places, sequence.draw(futures).squeeze(1))  # (N, B)
-    played = futures
+
+    def shifts(count: int, start: float) -> Tensor:  # (count,)
+        return (torch.arange(count, device=places.device) + start) / count
+
+    sums, played = returns(places, shifts(futures, 0.0)), futures  # (N, B)
     while futures > 1 and places.shape[1] > 2:
         best = sums.topk((places.shape[1] + 1) // 2, 1)
         places = places.gather(1, best.indices)
-        sums = best.values + returns(places, sequence.draw(played).squeeze(1))
+        sums = best.values + returns(places, shifts(played, 0.5))  # halfway between the shifts before
         played *= 2
     return places.gather(1, sums.argmax(1, keepdim=True)).squeeze(1)
 
@@ -227,8 +236,9 @@ def base_scores(
 ) -> Tensor:
     """Scores (..., I) of each item under the ``prices`` (..., 2) of patience and of weariness.
 
-    ``reward`` and ``patience`` (..., I) are the user model's ``prospects``, ``tiresome`` (..., I) is its
-    ``tiresomeness``, and ``share_left`` (...) is the share of the session that is left.
+    Dimensions before the last are broadcast. ``reward`` and ``patience`` (..., I) are the user model's
+    ``prospects``, ``tiresome`` (..., I) is its ``tiresomeness``, and ``share_left`` (...) is the share of the
+    session that is left.
     """
     of_patience, of_weariness = prices.unsqueeze(-2).unbind(-1)  # (..., 1) each
     scores = torch.addcmul(reward, of_patience, patience)
@@ -246,35 +256,37 @@ def simulate(
     prices: Tensor,
     lookahead: int,
 ) -> Tensor:
-    """Return (R,) of showing ``items`` (R, K) and then the choices of the row's base policy.
+    """Total reward (R,) of showing ``items`` (R, K) and then the choices of the row's base policy.
 
     All arguments have R rows: ``user_state``, ``mask`` and ``tiresome`` (R, I), ``left`` (R,), ``prices``
-    (R, 2). Steps after ``lookahead`` are extrapolated (``rest_of_session``).
+    (R, 2). Steps after ``lookahead`` are extrapolated (``rest_of_session``). Of UncertainUsers it is the
+    total reward in one future.
     """
     total = torch.zeros(len(left), device=left.device)
-    rows = torch.arange(len(left), device=left.device)  # the row of each user who is simulated on
+    rows = torch.arange(len(left), device=left.device)  # (r,): rows of ``total`` that are still simulated
     present = torch.ones_like(left, dtype=torch.bool)
     weights = stream_weights(user_model.streams)
     longest, before = int(left.max()), user_model.patience(user_state)
     for step in range(min(longest, lookahead)):
         if step > 0:
-            share_left = (left - step).clamp_min(0) / length
-            scores = base_scores(*user_model.prospects(user_state), tiresome, prices, share_left)
-            items = highest(scores.masked_fill_(~mask, -torch.inf), user_model.slate_size)
+            share_left = (left - step).clamp_min(0) / length  # (r,)
+            scores = base_scores(*user_model.prospects(user_state), tiresome, prices, share_left)  # (r, I)
+            items = highest(scores.masked_fill_(~mask, -torch.inf), user_model.slate_size)  # (r, K)
         empty, items = items < 0, items.clamp_min(0)
         feedback = user_model.respond(user_state, items, ~mask.gather(1, items) | empty, None)
         user_state, leaves = user_model.advance(user_state, items, feedback)
         total[rows] += weighted(user_model.rewards(feedback), weights) * present
         present = present & ~leaves & (left > step + 1)
         if not user_model.repeats:
-            mask = mask.scatter(1, items, mask.gather(1, items) & empty)
-        if int(present.sum()) < PRESENT_SHARE * len(present):
-            on = present.nonzero().squeeze(1)
-            if len(on) == 0:
+            shown = torch.where(empty, items[:, :1], items)  # the first place is empty only if all are
+            mask = mask.scatter(1, shown, False)
+        if int(present.sum()) < PRESENT_SHARE * len(present):  # waits for the device: a reference may
+            staying = present.nonzero().squeeze(1)
+            if len(staying) == 0:
                 return total
-            user_state = tree_map(lambda x, on=on: x.index_select(0, on), user_state)
+            user_state = tree_map(lambda x, staying=staying: x.index_select(0, staying), user_state)
             rows, present, mask, left, tiresome, prices, before = (
-                x.index_select(0, on) for x in (rows, present, mask, left, tiresome, prices, before)
+                x.index_select(0, staying) for x in (rows, present, mask, left, tiresome, prices, before)
             )
     if longest > lookahead:
         rest = rest_of_session(total[rows], before, user_model.patience(user_state), left, lookahead)

@@ -65,15 +65,20 @@ class Job(NamedTuple):
     note: str = ""  # message to the user about the settings
 
     def configs(self) -> list[Config]:
-        """The settings of each run. All begin with the same weights: the first run may move the link."""
+        """The settings of each run. The link checkpoints/ALGO.pt is followed once, as each run changes it."""
         settings = self.config.train_config
-        start = None if settings.init_from is None else folders.own_file(settings.init_from)
-        names = {seed: None if settings.name is None else f"{settings.name}-{seed}" for seed in self.seeds}
-        own = [
-            dataclasses.replace(settings, seed=seed, name=name, init_from=start)
-            for seed, name in names.items()
-        ]
-        return [dataclasses.replace(self.config, train_config=each) for each in own] or [self.config]
+        if settings.init_from is not None:
+            file = folders.checkpoint_behind(settings.init_from)
+            settings = dataclasses.replace(settings, init_from=file)
+        return [
+            dataclasses.replace(
+                self.config,
+                train_config=dataclasses.replace(
+                    settings, seed=seed, name=None if settings.name is None else f"{settings.name}-{seed}"
+                ),
+            )
+            for seed in self.seeds
+        ] or [self.config]
 
 
 def run(argv: list[str]) -> None:
@@ -134,7 +139,8 @@ def _argv_of_rank(argv: list[str], job: Job, config: Config) -> list[str]:
         return [*_without(argv, ("run",), ("resume",)), "--run", str(job.folder)]
     if job.seeds:
         own = {"seed": str(settings.seed), "name": settings.name, "init-from": settings.init_from}
-        given = [word for name, x in own.items() if x is not None for word in (f"--{name}", x)]
+        own = {name: x for name, x in own.items() if x is not None}
+        given = [word for name, x in own.items() for word in (f"--{name}", str(x))]
         return [*_without(argv, ("seeds", *own)), *given]
     return argv
 

@@ -37,14 +37,14 @@ def align(world: World, before: Catalogue) -> tuple[World, str]:
     size = catalogue.embedding.shape[1]
     if before.embedding.shape[1] != size:
         raise UserError(
-            f"--init-from: its embeddings have {before.embedding.shape[1]} numbers, and these {size}: give "
-            f"--embedding-dim {before.embedding.shape[1]}, or train without it."
+            f"--init-from: its embeddings have {before.embedding.shape[1]} numbers, and those of this run "
+            f"have {size}: give --embedding-dim {before.embedding.shape[1]}, or train without --init-from."
         )
     if len(rows) < size:
         raise UserError(
             f"--init-from: its catalogue and this one share {len(rows)} items, and embeddings of {size} "
             "numbers need as many shared items to have the same axes: give a checkpoint of the same data, or "
-            "train without it."
+            "train without --init-from."
         )
     here, there = (torch.tensor(side) for side in zip(*rows, strict=True))
     turn = rotation(before.embedding[there], catalogue.embedding[here])

@@ -132,8 +132,8 @@ def _begun(
 ) -> Iterator[Course]:
     """Begin or resume the run and lock its folder; at the end close the log and unlock the folder."""
     settings, first = config.train_config, ranks.rank == 0
-    if not resume and settings.init_from is not None:
-        settings = replace(settings, init_from=folders.own_file(settings.init_from))
+    if not resume and settings.init_from is not None:  # a resumed run's link may lead to another run by now
+        settings = replace(settings, init_from=folders.checkpoint_behind(settings.init_from))
         config = replace(config, train_config=settings)
     own = None if folder is None else Path(folder)
     if settings.num_processes != ranks.size:
