@@ -34,6 +34,8 @@ from recsys_rl.utils.seeding import generators, set_state
 
 STREAMS = ("model", "users", "policy", "shuffle")
 
+# Settings that give the network's weights their shapes.
+SIZES = (("model_config", "head"), ("model_config", "hidden_dims"), ("env_config", "embedding_dim"))
 # Settings that a resumed run may change. None of them affects learning.
 FREE_ON_RESUME = {
     ("data_config", "data_dir"),
@@ -151,6 +153,7 @@ def _warm_start(run: Run, warm: Checkpoint, device: torch.device) -> None:
     dense = run.config.model_config.head == "dense" and items[0] != items[1]
     if differ or dense or other:
         cause = f"its {differ[0]} has another shape or is missing" if differ else "its genres differ"
+        cause = _other_size(warm.config, run.config) or cause if differ else cause
         cause = "its dense head has one weight vector for each of its own items" if dense else cause
         if warm.config.env != run.config.env:
             cause = f"it is of --env {warm.config.env}, and this one of {run.config.env}"
@@ -161,6 +164,16 @@ def _warm_start(run: Run, warm: Checkpoint, device: torch.device) -> None:
     with restoring():
         run.agent.load_state_dict({name: x.to(device) for name, x in {**own, **weights}.items()})
     run.steps_before = warm.total_steps
+
+
+def _other_size(before: Config, now: Config) -> str:
+    """The first of SIZES in which two configs differ, as part of a sentence; "" if none does."""
+    old, new = to_dict(before), to_dict(now)
+    for section, name in SIZES:
+        one, other = (str(x[section].get(name)).strip("[]").replace(",", "") for x in (old, new))
+        if one != other:
+            return f"it has --{name.replace('_', '-')} {one}, and this run has {other}"
+    return ""
 
 
 def _about_users(world: World, before: World) -> str:
@@ -343,7 +356,7 @@ def load_to_resume(path: Path, config: Config, device: torch.device) -> Checkpoi
     if made_on != device.type:  # generators of other devices have other states
         raise UserError(
             f"{path} was made on {made_on}, but this run is on {device.type}: resume with --device "
-            f"{made_on}, or start a new run without --resume."
+            f"{made_on}, or start a new run without --resume or --run."
         )
     before, now = to_dict(checkpoint.config), to_dict(config)
     for section, value in before.items():
@@ -357,7 +370,7 @@ def load_to_resume(path: Path, config: Config, device: torch.device) -> Checkpoi
                 given = "left out" if new is None else new
                 raise UserError(
                     f"{path} was made {made}, but {option} is {given} now: leave {option} out "
-                    f"to resume, or start a new run without --resume{weights}."
+                    f"to resume, or start a new run without --resume or --run{weights}."
                 )
     return checkpoint
 

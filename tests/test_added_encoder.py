@@ -95,7 +95,7 @@ def test_an_encoder_cannot_begin_with_the_weights_of_another(
     assert main([*run, "--name", "sums"]) == 0
     start = ["--init-from", "runs/sums/ppo.pt", "--encoder", "gru", "--name", "second"]
     assert main([*run, *start, "--hidden-dims", "8"]) == 2
-    assert "has another shape" in capsys.readouterr().err
+    assert "and this run has 8; give" in capsys.readouterr().err
     assert main([*run, *start, "--head", "scorer"]) == 2
     assert "does not fit this run" in capsys.readouterr().err
     scorer = [*run, "--head", "scorer"]  # on satiation with fewer signals, so fewer gates

@@ -375,7 +375,7 @@ def test_resume_on_another_kind_of_device(folder: Path, capsys: pytest.CaptureFi
     before = files(folder)
     assert sentence(["train", "--resume", "--device", "cpu"], capsys) == (
         f"{PPO_FILE} was made on cuda, but this run is on cpu: resume with --device cuda, or start a "
-        "new run without --resume."
+        "new run without --resume or --run."
     )
     assert files(folder) == before
 

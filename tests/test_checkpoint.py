@@ -451,7 +451,7 @@ def test_missing_empty_and_folder(tmp_path: Path) -> None:
     )
     (tmp_path / "empty.pt").touch()
     assert "empty.pt is empty: " in refusal(tmp_path / "empty.pt")
-    assert "is not a file: " in refusal(tmp_path)
+    assert refusal(tmp_path) == f"{tmp_path} is a folder: give a checkpoint in it, as {tmp_path}/ppo.pt."
     if hasattr(os, "mkfifo"):  # reading it would wait for ever
         os.mkfifo(tmp_path / "pipe.pt")
         assert "is not a file: " in refusal(tmp_path / "pipe.pt")

@@ -374,7 +374,7 @@ def test_resume_with_another_number_of_processes(here: Path, capsys: pytest.Capt
     assert main(["train", "--resume", "--num-processes", "1"]) == 2
     assert capsys.readouterr().err == (
         "error: runs/drift-synthetic-ppo-0/ppo.pt was made with --num-processes 2, but --num-processes is 1 "
-        "now: leave --num-processes out to resume, or start a new run without --resume.\n"
+        "now: leave --num-processes out to resume, or start a new run without --resume or --run.\n"
     )
 
 

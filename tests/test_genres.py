@@ -112,7 +112,7 @@ def test_whole_command(
     torch.testing.assert_close(votes[:, size + 2], torch.zeros(len(votes)), atol=1e-6, rtol=0)
     torch.testing.assert_close(votes[:, size + 3 :], before[:, size + 3 :], atol=1e-6, rtol=0)
     assert main([*start, "--hidden-dims", "7"]) == 2
-    assert "does not fit this run: its model.h" in capsys.readouterr().err
+    assert "does not fit this run: it has --hidden-dims 128 64, and this run has 7" in capsys.readouterr().err
 
 
 def test_added_encoder_with_other_genres_keeps_its_own_weights(

@@ -339,7 +339,8 @@ def test_warm_start_on_newer_data_rotates_the_embeddings(
 def test_warm_start_refuses_another_network(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     start = ["--init-from", "runs/first/ppo.pt"]
     assert main(["train", "--data", "log.csv", *RUN, *start, "--hidden-dims", "7"]) == 2
-    assert "--init-from runs/first/ppo.pt does not fit this run: its model." in capsys.readouterr().err
+    said = "runs/first/ppo.pt does not fit this run: it has --hidden-dims 128 64, and this run has 7;"
+    assert said in capsys.readouterr().err
     other = ["--env", "satiation", "--encoder", "gru"]
     assert main(["train", "--data", "log.csv", *RUN, *start, *other]) == 2
     said = "does not fit this run: it is of --env drift, and this one of satiation; give the same --env"

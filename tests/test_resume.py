@@ -236,7 +236,10 @@ def test_resumed_finished_run_is_unchanged_and_says_how_to_train_longer(
         "--total-timesteps NUMBER"
     )
     assert main(["train", "--resume", "--total-timesteps", "96"]) == 2
-    assert f"start a new run without --resume; --init-from {folder}/ppo.pt gives" in capsys.readouterr().err
+    assert (
+        f"start a new run without --resume or --run; --init-from {folder}/ppo.pt gives"
+        in capsys.readouterr().err
+    )
     assert main(["train", *SATIATION, *steps(2), "--name", "newer"]) == 0
     assert main(["train", "--run", folder]) == 0  # it trains nothing, so the link stays
     assert Path("checkpoints/ppo.pt").resolve() == Path("runs/newer/ppo.pt").resolve()

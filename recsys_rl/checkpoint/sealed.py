@@ -143,6 +143,8 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         what = "is not a file" if path.exists() else "does not exist"
         if path.is_symlink() and not path.exists():
             what = f"is a link to {os.readlink(path)}, which is gone"
+        if path.is_dir():
+            raise Refused("is a folder", f"give a checkpoint in it, as {path / 'ppo.pt'}")
         raise Refused(what, "train first, or check the path")
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size

@@ -290,7 +290,7 @@ def _check_same_world(folder: Path, base: Mapping[str, Any], env: str, data: str
         if old != new:
             raise UserError(
                 f"The run in {folder} was made with --{name} {old}, but --{name} is {new} now: leave "
-                f"--{name} out to resume, or start a new run without --resume."
+                f"--{name} out to resume, or start a new run without --resume or --run."
             )
 
 

@@ -184,7 +184,7 @@ class GymEnv:
         if not all(torch.equal(now[name], value.to(now[name])) for name, value in state.items()):
             raise UserError(
                 f"{self.env_id} gave another observation when the saved actions were taken again, so it is "
-                "not deterministic and can't be resumed: start a new run without --resume."
+                "not deterministic and can't be resumed: start a new run without --resume or --run."
             )
 
     def statistics(self) -> dict[str, Tensor]:
