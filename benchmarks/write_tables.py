@@ -31,7 +31,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "drift": learning_texts.drift,
     "effects": learning_texts.effects,
     "short-video": partial(learning_texts.platform, task="short-video"),
-    "long-video": partial(learning_texts.platform, task="long-video", converged=False),
+    "long-video": partial(learning_texts.platform, task="long-video"),
     "short-video-a2c": partial(
         learning_texts.platform,
         task="short-video-a2c",
@@ -58,6 +58,7 @@ FIGURES: dict[str, Callable[[Path], str]] = {
     "satiation-share": learning_texts.share_of_way,
     "satiation-planner": partial(planner_texts.gains, env="satiation"),
     "short-video-planner": partial(planner_texts.gains, env="short-video"),
+    "long-video-planner": partial(planner_texts.gains, env="long-video"),
     "short-video-gain": partial(learning_texts.gain_over_yardstick, task="short-video"),
     "long-video-gain": partial(learning_texts.gain_over_yardstick, task="long-video"),
     "short-video-gains": partial(learning_texts.gains_by_seed, task="short-video", policy="ppo"),
