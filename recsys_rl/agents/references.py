@@ -31,7 +31,7 @@ PLANNER_ITEMS = 20_000
 take days."""
 ROWS = 672
 """Largest number of simulations together, one for each branch and future. With half or a quarter of them,
-long-video's planner took 1.2 and 1.6 times as long."""
+the planner of slates took 1.2 and 1.6 times as long."""
 PRESENT_SHARE = 0.8
 """``simulate`` drops ended branches when less than this share goes on. It does not drop them at each step,
 because copying costs time."""
