@@ -40,7 +40,6 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "long-video-a2c": partial(
         learning_texts.platform,
         task="long-video-a2c",
-        converged=False,
         policies=("a2c-greedy", "a2c", "rule", "mmr"),
     ),
     "foreign": foreign.text,

@@ -26,8 +26,8 @@ class FieldError(UserError):
         return f"{self.field} {self.complaint}"
 
 
-def reason(error: Exception) -> str:
-    """What went wrong, without the file's path, which the sentence around it has."""
+def error_text(error: Exception) -> str:
+    """The text of an error, without the path of its file: messages name the path themselves."""
     return getattr(error, "strerror", None) or str(error)
 
 

@@ -23,7 +23,7 @@ from pathlib import Path, PurePath
 
 from recsys_rl.agents import AGENTS
 from recsys_rl.config import Config
-from recsys_rl.errors import UserError, reason
+from recsys_rl.errors import UserError, error_text
 from recsys_rl.lookup import source_key
 
 try:
@@ -60,7 +60,7 @@ def check_free(config: Config, folder: Path | None = None) -> None:
             parent = parent.parent
     except OSError as error:  # the name is too long, or a folder may not be entered
         raise UserError(
-            f"{place} can't be made ({error.strerror or error}): give another --name or --runs-dir."
+            f"{place} can't be made ({error_text(error)}): give another --name or --runs-dir."
         ) from error
     if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
         raise UserError(f"No folder can be made in {parent}: give another --runs-dir.")
@@ -87,7 +87,7 @@ def take(config: Config, folder: Path | None = None) -> Path:
                 raise _taken(folder if folder.parent.is_dir() else folder.parent) from None
         except OSError as error:
             raise UserError(
-                f"{folder} can't be made ({error.strerror or error}): give another --name or --runs-dir."
+                f"{folder} can't be made ({error_text(error)}): give another --name or --runs-dir."
             ) from error
     raise AssertionError  # itertools.count has no end
 
@@ -161,7 +161,10 @@ def publish(checkpoint: Path) -> tuple[bool, str]:
         if kept is not None:
             kept.unlink(missing_ok=True)
         temporary.unlink(missing_ok=True)
-        return False, f"{place} can't be made a link to this run ({reason(error)}): use {checkpoint} instead."
+        return (
+            False,
+            f"{place} can't be made a link to this run ({error_text(error)}): use {checkpoint} instead.",
+        )
     return True, "" if kept is None else f"{place} was a file, not a link; it is kept as {kept}"
 
 

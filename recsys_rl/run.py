@@ -152,11 +152,15 @@ def _warm_start(run: Run, warm: Checkpoint, device: torch.device) -> None:
     items = [[c.id_of(row) for row in range(c.num_items)] for c in (old, new)]
     dense = run.config.model_config.head == "dense" and items[0] != items[1]
     if differ or dense or other:
-        cause = f"its {differ[0]} has another shape or is missing" if differ else "its genres differ"
-        cause = _other_size(warm.config, run.config) or cause if differ else cause
-        cause = "its dense head has one weight vector for each of its own items" if dense else cause
         if warm.config.env != run.config.env:
             cause = f"it is of --env {warm.config.env}, and this one of {run.config.env}"
+        elif dense:
+            cause = "its dense head has one weight vector for each of its own items"
+        elif differ:
+            other_size = _other_size(warm.config, run.config)
+            cause = other_size or f"its {differ[0]} has another shape or is missing"
+        else:
+            cause = "its genres differ"
         raise UserError(
             f"--init-from {path} does not fit this run: {cause}; give the same --env, --head, --hidden-dims, "
             "--embedding-dim and --max-episode-steps as that run."

@@ -255,22 +255,25 @@ def test_rule_is_searched_with_the_steps_of_both_runs(here: Path, capsys: pytest
     assert load_checkpoint("part/ppo.pt").steps_before == 64
 
 
-def test_warm_start_from_the_link_names_the_run_behind_it(here: Path) -> None:
-    """The link moves on to the new run, whose settings must go on naming the run it began with."""
+def link_to_first() -> Path:
+    """checkpoints/ppo.pt, as a link to the run `first`."""
     Path("checkpoints").mkdir(exist_ok=True)
     link = Path("checkpoints/ppo.pt")
     link.unlink(missing_ok=True)
     link.symlink_to("../runs/first/ppo.pt")
+    return link
+
+
+def test_warm_start_from_the_link_names_the_run_behind_it(here: Path) -> None:
+    """The link moves on to the new run, whose settings must go on naming the run it began with."""
+    link = link_to_first()
     assert main(["train", "--data", "log.csv", *RUN, "--init-from", str(link), "--name", "linked"]) == 0
     assert 'init_from = "runs/first/ppo.pt"' in Path("runs/linked/config.toml").read_text(encoding="utf-8")
 
 
 def test_all_seeds_begin_with_the_run_behind_the_link(here: Path) -> None:
     """And not the second with the result of the first, to which the link moves on."""
-    Path("checkpoints").mkdir(exist_ok=True)
-    link = Path("checkpoints/ppo.pt")
-    link.unlink(missing_ok=True)
-    link.symlink_to("../runs/first/ppo.pt")
+    link = link_to_first()
     words = ["--seeds", "0,1", "--init-from", str(link), "--name", "both"]
     assert main(["train", "--data", "log.csv", *RUN, *words]) == 0
     assert link.resolve() == Path("runs/both-1/ppo.pt").resolve()
@@ -281,10 +284,7 @@ def test_all_seeds_begin_with_the_run_behind_the_link(here: Path) -> None:
 
 def test_run_whose_settings_name_the_link_is_resumed(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As earlier versions wrote them. The link leads to the run itself by then."""
-    Path("checkpoints").mkdir(exist_ok=True)
-    link = Path("checkpoints/ppo.pt")
-    link.unlink(missing_ok=True)
-    link.symlink_to("../runs/first/ppo.pt")
+    link = link_to_first()
     settings = load_checkpoint("runs/first/ppo.pt").config
     begun = dataclasses.replace(settings.train_config, init_from=str(link), total_timesteps=128)
     with monkeypatch.context() as patch:

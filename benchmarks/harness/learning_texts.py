@@ -126,11 +126,10 @@ def duration(seconds: float) -> str:
     return f"{seconds:.0f} seconds" if seconds < 60 else f"{seconds // 60:.0f} min {seconds % 60:.0f} s"
 
 
-def platform(results: Path, task: str, converged: bool = True, policies: Sequence[str] | None = None) -> str:
+def platform(results: Path, task: str, policies: Sequence[str] | None = None) -> str:
     """The table of a task of one platform, with the gain over the yardstick.
 
-    The share of the way to the planner follows if its search has ``converged``. With ``policies`` the table
-    has their rows alone.
+    The share of the way to the planner follows. With ``policies`` the table has their rows alone.
     """
     runs, body = Runs(results, task), []
     labels = LABELS | OTHER_LABELS.get(task, {})
@@ -148,9 +147,8 @@ def platform(results: Path, task: str, converged: bool = True, policies: Sequenc
     said = origin(runs, task, "seed")
     if {"rule", "planner"} <= set(runs.policies):
         said += f"\nThe yardstick is {runs.yardstick}: {runs.learned} earns {percent(runs.gain())} more"
-        if converged:
-            said += f",\nand closes {percent(runs.share())} of the way from it to the planner"
-            said += ", on the users whom the planner played" if runs.values(runs.learned, "share") else ""
+        said += f",\nand closes {percent(runs.share())} of the way from it to the planner"
+        said += ", on the users whom the planner played" if runs.values(runs.learned, "share") else ""
         said += "."
     return f"{table(head, body)}\n\n{said}"
 

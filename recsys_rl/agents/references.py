@@ -168,7 +168,7 @@ def best_first_items(
     reward, patience = (x.unsqueeze(1) for x in user_model.prospects(user_state))  # (N, 1, I) each
     share_left = (left / length).unsqueeze(1)  # (N, 1)
     scores = base_scores(reward, patience, tiresome.unsqueeze(1), prices, share_left)  # (N, P, I)
-    scores.masked_fill_(~mask.unsqueeze(1), -torch.inf)
+    categorical.forbid_(scores, mask, None)
     slate_size = user_model.slate_size
     tried = min(search.first_items, mask.shape[1]) if slate_size == 1 else slate_size
     best = scores.topk(tried, -1)
@@ -271,7 +271,8 @@ def simulate(
         if step > 0:
             share_left = (left - step).clamp_min(0) / length  # (r,)
             scores = base_scores(*user_model.prospects(user_state), tiresome, prices, share_left)  # (r, I)
-            items = highest(scores.masked_fill_(~mask, -torch.inf), user_model.slate_size)  # (r, K)
+            categorical.forbid_(scores.unsqueeze(1), mask, None)
+            items = highest(scores, user_model.slate_size)  # (r, K)
         empty, items = items < 0, items.clamp_min(0)
         feedback = user_model.respond(user_state, items, ~mask.gather(1, items) | empty, None)
         user_state, leaves = user_model.advance(user_state, items, feedback)

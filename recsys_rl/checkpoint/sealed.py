@@ -24,6 +24,7 @@ import safetensors
 import safetensors.torch
 from torch import Tensor
 
+from recsys_rl.errors import error_text
 from recsys_rl.types import UserError
 
 FORMAT = 3
@@ -72,7 +73,7 @@ def write(path: Path, texts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -
         _sync_folder(path.parent)
     except OSError as error:
         raise UserError(
-            f"{path} can't be written ({error.strerror or error}): make room or give another "
+            f"{path} can't be written ({error_text(error)}): make room or give another "
             "--runs-dir; a checkpoint that was there before is unharmed."
         ) from error
     finally:
@@ -87,7 +88,7 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     try:
         return _read(path)
     except OSError as error:
-        raise Refused(f"can't be read ({error.strerror or error})", "mend that") from error
+        raise Refused(f"can't be read ({error_text(error)})", "mend that") from error
     except MemoryError:
         raise Refused("is larger than this machine's memory", "use a larger machine") from None
 
@@ -140,11 +141,11 @@ def _remove_debris(path: Path) -> None:
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     if not path.is_file():
+        if path.is_dir():
+            raise Refused("is a folder", f"give a checkpoint in it, as {path / 'ppo.pt'}")
         what = "is not a file" if path.exists() else "does not exist"
         if path.is_symlink() and not path.exists():
             what = f"is a link to {os.readlink(path)}, which is gone"
-        if path.is_dir():
-            raise Refused("is a folder", f"give a checkpoint in it, as {path / 'ppo.pt'}")
         raise Refused(what, "train first, or check the path")
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size

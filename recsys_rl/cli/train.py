@@ -28,7 +28,7 @@ from recsys_rl.config import (
 from recsys_rl.distributed.launch import launch
 from recsys_rl.distributed.place import Place, find_place, obey_parent
 from recsys_rl.env import PLATFORMS
-from recsys_rl.errors import FieldError, UserError, reason
+from recsys_rl.errors import FieldError, UserError, error_text
 from recsys_rl.lookup import DEFAULT_ALGO, DEFAULT_ENV, names_a_module
 from recsys_rl.schema import check_fields, hints
 from recsys_rl.utils.seeding import parse_seeds
@@ -138,10 +138,10 @@ def _argv_of_rank(argv: list[str], job: Job, config: Config) -> list[str]:
     if job.folder is not None:
         return [*_without(argv, ("run",), ("resume",)), "--run", str(job.folder)]
     if job.seeds:
-        own = {"seed": str(settings.seed), "name": settings.name, "init-from": settings.init_from}
-        own = {name: x for name, x in own.items() if x is not None}
-        given = [word for name, x in own.items() for word in (f"--{name}", str(x))]
-        return [*_without(argv, ("seeds", *own)), *given]
+        options = {"seed": settings.seed, "name": settings.name, "init-from": settings.init_from}
+        own = {name: str(x) for name, x in options.items() if x is not None}
+        words = [word for name, x in own.items() for word in (f"--{name}", x)]
+        return [*_without(argv, ("seeds", *own)), *words]
     return argv
 
 
@@ -327,7 +327,7 @@ def _read_settings(path: Path, typed_env: str | None) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
-        raise UserError(f"--config {path} can't be read ({reason(error)}): give a TOML file.") from error
+        raise UserError(f"--config {path} can't be read ({error_text(error)}): give a TOML file.") from error
     settings = read_toml(text, f"--config {path}")
     env = str(settings.get("env"))
     if names_a_module(env) and typed_env is None:

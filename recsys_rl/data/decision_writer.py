@@ -20,6 +20,7 @@ import polars as pl
 from torch import Tensor
 
 from recsys_rl.data.decisions import DecisionHeader, DecisionLog
+from recsys_rl.errors import error_text
 from recsys_rl.types import UserError
 
 FORMAT = 1
@@ -83,7 +84,7 @@ class DecisionWriter:
         try:
             yield
         except (OSError, pl.exceptions.ComputeError) as error:
-            why = getattr(error, "strerror", None) or str(error).split("\n", 1)[0]
+            why = error_text(error).split("\n", 1)[0]
             raise UserError(
                 f"{self.path} can't be written ({why}): make room there, or choose another place."
             ) from error

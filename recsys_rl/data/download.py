@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from recsys_rl.errors import error_text
 from recsys_rl.types import UserError
 
 TIMEOUT = 30.0  # seconds without an answer
@@ -106,7 +107,7 @@ def fetch(
         os.replace(temporary, target)
     except OSError as error:
         raise UserError(
-            f"{target} can't be written ({error.strerror or error}): make room there, or choose another "
+            f"{target} can't be written ({error_text(error)}): make room there, or choose another "
             "folder with --cache-dir."
         ) from error
     finally:

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from recsys_rl.errors import error_text
 from recsys_rl.types import UserError
 
 FILE_ENDING = ".npy"
@@ -38,7 +39,7 @@ def write_table(path: Path, parts: Iterable[Floats], shape: tuple[int, int]) -> 
         temporary.replace(path)
     except OSError as error:
         raise UserError(
-            f"{path} can't be written ({error.strerror or error}): make room or give another --cache-dir."
+            f"{path} can't be written ({error_text(error)}): make room or give another --cache-dir."
         ) from error
     finally:
         if temporary is not None:
@@ -80,7 +81,7 @@ def table_sha256(path: Path) -> str:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise UserError(f"{path} can't be read ({error.strerror or error}): mend that.") from error
+        raise UserError(f"{path} can't be read ({error_text(error)}): mend that.") from error
 
 
 def _check_file(path: Path) -> None:
@@ -97,7 +98,7 @@ def _map(path: Path) -> NDArray[Any]:
             array = np.load(path, mmap_mode="c", allow_pickle=False)
     except OSError as error:
         raise UserError(
-            f"{path} can't be read ({error.strerror or error}): give a .npy file of item embeddings."
+            f"{path} can't be read ({error_text(error)}): give a .npy file of item embeddings."
         ) from error
     except (EOFError, OverflowError, TypeError, ValueError) as error:  # a shape may be any Python literal
         cause = "is truncated" if "greater than file size" in str(error) else "is not a whole .npy file"

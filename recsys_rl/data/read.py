@@ -20,7 +20,7 @@ from typing import Any, Literal
 import polars as pl
 
 from recsys_rl.data.download import gunzip
-from recsys_rl.errors import UserError, reason, short
+from recsys_rl.errors import UserError, error_text, short
 
 TEXT_ENDINGS = (".csv", ".tsv", ".dat", ".txt", ".inter", ".data")
 ENDINGS = (*(ending + packed for ending in TEXT_ENDINGS for packed in ("", ".gz")), ".parquet")
@@ -187,7 +187,9 @@ def _text_of(path: Path) -> bytes:
         if raw[:2] == b"\x1f\x8b":
             raw = gunzip(raw, path)
     except (OSError, EOFError, zlib.error) as error:
-        raise UserError(f"{path} can't be read ({reason(error)}): give a whole, readable file.") from error
+        raise UserError(
+            f"{path} can't be read ({error_text(error)}): give a whole, readable file."
+        ) from error
     raw = raw.removeprefix(b"\xef\xbb\xbf")
     if not raw:
         raise UserError(f"{path} is empty: give a log with a header and at least one row.")

@@ -18,7 +18,7 @@ from recsys_rl.data.description import Found
 from recsys_rl.data.hashes import hashes_of, repeats
 from recsys_rl.data.read import TableFile, open_table, parsing
 from recsys_rl.data.times import UNCLEAR, order_of, times_of
-from recsys_rl.errors import listed, short
+from recsys_rl.errors import error_text, listed, short
 from recsys_rl.types import UserError
 
 GAPS, WRONG = "rows without a value", "rows with a wrong value"
@@ -217,7 +217,7 @@ def _write(
         for temporary, target in zip(done, (train, test), strict=True):
             temporary.replace(target)
     except OSError as error:
-        raise UserError(f"{target} can't be written ({error.strerror or error}): make room there.") from error
+        raise UserError(f"{target} can't be written ({error_text(error)}): make room there.") from error
     finally:
         for temporary in done:
             temporary.unlink(missing_ok=True)

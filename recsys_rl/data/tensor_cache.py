@@ -18,6 +18,8 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from recsys_rl.errors import error_text
+
 
 def digest(tensors: Mapping[str, Tensor], *words: object) -> str:
     """sha256 (hex) of named tensors, with types and shapes, and of other values by their exact ``repr``."""
@@ -38,7 +40,7 @@ def read_tensors(path: Path) -> dict[str, Tensor] | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        print(f"The cache file {path} can't be read ({error.strerror}); made again.", file=sys.stderr)
+        print(f"The cache file {path} can't be read ({error_text(error)}); made again.", file=sys.stderr)
         return None
     except (safetensors.SafetensorError, KeyError, ValueError, RuntimeError):
         pass  # not a safetensors file, or not one of this module
@@ -57,7 +59,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
             file.write(safetensors.torch.save({**tensors, "sha256": stamp}))
         temporary.replace(path)
     except OSError as error:
-        why = error.strerror or error
+        why = error_text(error)
         print(f"Can't write the cache {path.parent} ({why}); the next run computes again.", file=sys.stderr)
         if temporary is not None:
             temporary.unlink(missing_ok=True)

@@ -7,6 +7,7 @@ import os
 import tempfile
 from pathlib import Path
 
+from recsys_rl.errors import error_text
 from recsys_rl.types import UserError
 
 
@@ -21,7 +22,7 @@ def check_writable(path: Path, option: str) -> None:
             pass
     except OSError as error:
         raise UserError(
-            f"{option} {path} can't be written ({error.strerror or error}): choose another place."
+            f"{option} {path} can't be written ({error_text(error)}): choose another place."
         ) from error
 
 
@@ -53,7 +54,7 @@ def write_bytes(path: Path, content: bytes) -> None:
             os.fsync(file.fileno())
         part.replace(path)
     except OSError as error:
-        why = error.strerror or error
+        why = error_text(error)
         raise UserError(
             f"{path} can't be written ({why}): make room there, or choose another place."
         ) from error

@@ -14,6 +14,7 @@ from typing import Any, Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from recsys_rl.errors import error_text
 from recsys_rl.types import UserError
 
 COLUMNS = ("step", "seconds", "name", "value")
@@ -94,7 +95,7 @@ class Logger:
                     self.events.add_scalar(name, value, step)
         except OSError as error:
             raise UserError(
-                f"{self.path} can't be written at step {step:,} ({error.strerror or error}): make room and "
+                f"{self.path} can't be written at step {step:,} ({error_text(error)}): make room and "
                 "continue from the last checkpoint with --resume."
             ) from error
 

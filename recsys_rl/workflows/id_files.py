@@ -7,7 +7,7 @@ from collections.abc import Container, Sequence
 from pathlib import Path
 
 from recsys_rl.data.clean import Missing
-from recsys_rl.errors import UserError, reason
+from recsys_rl.errors import UserError, error_text
 from recsys_rl.schema import shown
 
 NAMED = 5  # ids in a message
@@ -72,7 +72,9 @@ def _lines(path: str, option: str) -> list[tuple[int, str]]:
     try:
         lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, ValueError) as error:
-        raise UserError(f"{option} {path} can't be read ({reason(error)}): give a file of ids.") from error
+        raise UserError(
+            f"{option} {path} can't be read ({error_text(error)}): give a file of ids."
+        ) from error
     found = [(number, line.strip()) for number, line in enumerate(lines, 1) if line.strip()]
     if not found:
         raise UserError(f"{option} {path} holds no ids: give one in each line.")

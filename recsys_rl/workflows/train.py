@@ -18,6 +18,7 @@ from torch import Tensor
 from recsys_rl import folder as folders
 from recsys_rl.checkpoint import save
 from recsys_rl.config import Config, to_toml
+from recsys_rl.errors import error_text
 from recsys_rl.experience.rollout import collect
 from recsys_rl.functional.compiled import kernels
 from recsys_rl.lookup import names_a_module, source_of
@@ -338,7 +339,7 @@ def _logger(run: Run, folder: Path, quiet: bool) -> Logger:
     try:
         return Logger(folder, title, run.num_updates * run.per_update, run.step, settings.tensorboard, quiet)
     except OSError as error:
-        raise UserError(f"{folder} can't be written ({error.strerror}): mend that.") from error
+        raise UserError(f"{folder} can't be written ({error_text(error)}): mend that.") from error
 
 
 def _check_finite(metrics: Mapping[str, float], run: Run, course: Course) -> None:
