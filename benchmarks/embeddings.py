@@ -32,7 +32,7 @@ def measure(log: InteractionLog, embedding_dim: int, seed: int) -> dict[str, flo
     started = time.perf_counter()
     learned = learn_embeddings(
         log,
-        split_users(log.user_ids.numpy(), 0.2, seed),
+        split_users(log.user_ids.tolist(), 0.2, seed),
         embedding_dim=embedding_dim,
         like_threshold=4.0,
         min_item_likes=5,

@@ -9,7 +9,7 @@ padding is -1; masks are bool and positive (True = allowed).
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any, NamedTuple, Self, TypeVar
@@ -172,6 +172,11 @@ class InteractionLog:
     user_names: tuple[str, ...] = ()  # (U,): the ids of the source if they are strings, else empty
     item_names: tuple[str, ...] = ()  # (I,): likewise
     attributes: Mapping[str, Tensor] = field(default_factory=dict)  # (I, ...) each
+
+    @property
+    def ids_of_users(self) -> Sequence[int | str]:
+        """(U,): the ids of the users, as the source writes them."""
+        return self.user_names or self.user_ids.tolist()
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 import torch
 
 from recsys_rl.data import catalogue as module
-from recsys_rl.data.catalogue import build_world, split_users
+from recsys_rl.data.catalogue import build_world, split_users, user_hashes
 from recsys_rl.data.synthetic import synthetic_world
 from recsys_rl.types import Catalogue, InteractionLog, Population, UserError
 from tests.worlds import make_log, two_camps
@@ -67,7 +68,7 @@ def vectors_of(population: Population, rows: torch.Tensor) -> dict[int, tuple[by
 @pytest.mark.parametrize("seed", range(3))
 def test_heldout_user_has_no_influence_on_items_or_other_users(tmp_path: Path, seed: int) -> None:
     log = two_camps()
-    heldout = torch.from_numpy(split_users(log.user_ids.numpy(), 0.25, 0))[log.users]  # (E,)
+    heldout = torch.from_numpy(split_users(log.user_ids.tolist(), 0.25, 0))[log.users]  # (E,)
     changed = with_ratings(log, heldout, seed)
     for settings in ({}, MOST_LIKED_ALL, {"min_item_likes": 12}):
         catalogue, population = build(log, tmp_path, **settings)
@@ -119,7 +120,7 @@ def test_embeddings_have_unit_norm_and_documented_shapes(tmp_path: Path) -> None
 
 def test_catalogue_holds_the_items_most_liked_by_training_users(tmp_path: Path) -> None:
     log = two_camps()
-    training = ~torch.from_numpy(split_users(log.user_ids.numpy(), 0.25, 0))[log.users]
+    training = ~torch.from_numpy(split_users(log.user_ids.tolist(), 0.25, 0))[log.users]
     likes = torch.bincount(log.items[training & (log.ratings >= 4)], minlength=40)
     small, _ = build(log, tmp_path)
     chosen = small.item_ids - 1000
@@ -140,13 +141,27 @@ def test_quality_is_the_shrunk_mean_rating() -> None:
     torch.testing.assert_close(quality, torch.tensor([(2 + 10 / 3) / 7, (0 + 10 / 3) / 6]))
 
 
-def test_split_depends_only_on_ids_and_seed() -> None:
-    ids = two_camps().user_ids.numpy()
+def test_user_stays_on_his_side_when_others_are_added() -> None:
+    ids = two_camps().user_ids.tolist()
     heldout = split_users(ids, 0.25, 7)
-    assert heldout.sum() == 15
-    backwards = split_users(ids[::-1].copy(), 0.25, 7)
-    assert (backwards[::-1] == heldout).all()
+    assert (split_users(ids[::-1], 0.25, 7)[::-1] == heldout).all()
     assert (split_users(ids, 0.25, 8) != heldout).any()
+    newcomers = [-5, 10_000, "a name"]
+    assert (split_users([*newcomers, *ids], 0.25, 7)[3:] == heldout).all()
+    assert (split_users([str(user) for user in ids], 0.25, 7) == heldout).all()  # one name makes all ids text
+
+
+def test_split_follows_the_written_hash() -> None:
+    # BLAKE2b (RFC 7693) of "42" with the key "split 3": its first 53 bits as a share of 1.
+    value = int(hashlib.blake2b(b"42", digest_size=8, key=b"split 3").hexdigest(), 16) / 2**64
+    assert user_hashes([42], "split 3")[0] == pytest.approx(value, abs=1e-15)
+    assert split_users([42], value + 1e-9, 3).all() and not split_users([42], value - 1e-9, 3).any()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_about_the_asked_share_is_held_out(seed: int) -> None:
+    # 20,000 users: five standard deviations of a binomial share are 0.0141.
+    assert split_users(range(20_000), 0.2, seed).mean() == pytest.approx(0.2, abs=0.0142)
 
 
 def test_same_seed_gives_the_same_bytes(tmp_path: Path) -> None:

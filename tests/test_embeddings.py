@@ -104,7 +104,7 @@ def test_embeddings_separate_two_groups_of_users() -> None:
     log = two_camps()  # even users like even items, odd users odd items
     learned = learn_embeddings(
         log,
-        split_users(log.user_ids.numpy(), 0.25, 0),
+        split_users(log.user_ids.tolist(), 0.25, 0),
         embedding_dim=4,
         like_threshold=4.0,
         min_item_likes=3,
@@ -122,7 +122,7 @@ def test_embeddings_predict_real_likes_better_than_popularity() -> None:
     log = load_movielens(data_dir=shared_data("movielens-latest-small"))
     learned = learn_embeddings(
         log,
-        split_users(log.user_ids.numpy(), 0.2, 0),
+        split_users(log.user_ids.tolist(), 0.2, 0),
         embedding_dim=32,
         like_threshold=4.0,
         min_item_likes=5,

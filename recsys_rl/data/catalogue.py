@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -10,11 +11,12 @@ from typing import Annotated, Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from recsys_rl.data import embeddings
 from recsys_rl.data.download import cache_folder
-from recsys_rl.data.embeddings import Bools, Ints, learn_embeddings, unit_rows
+from recsys_rl.data.embeddings import Bools, learn_embeddings, unit_rows
 from recsys_rl.data.tensor_cache import digest, read_tensors, write_tensors
 from recsys_rl.dials import DataConfig, EnvConfig
 from recsys_rl.schema import Count, Finite, Range
@@ -22,9 +24,7 @@ from recsys_rl.types import Catalogue, InteractionLog, Population, UserError, Wo
 
 QUALITY_PRIOR = 5.0  # an item's mean rating is shrunk as if it had this many more ratings at the overall mean
 RARE = 0.05  # a smaller share of likes, or of events that are none, says little about tastes
-_FORMAT = 3  # of the cache file; raise it when the meaning of a computed tensor changes
-# One of the independent streams of the seed: data/synthetic.py uses 1, 2, 4 and 5, data/table.py 11 to 15.
-_SPLIT_STREAM = 3
+_FORMAT = 4  # of the cache file; raise it when the meaning of a computed tensor changes
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def build_world(
         "num_items": num_items,
         "embedding_dim": embedding_dim,
         "like_threshold": threshold_of(
-            like_threshold, log, split_users(log.user_ids.numpy(), heldout_fraction, seed)
+            like_threshold, log, split_users(log.ids_of_users, heldout_fraction, seed)
         ),
         "min_item_likes": min_item_likes,
         "heldout_fraction": heldout_fraction,
@@ -144,19 +144,38 @@ def unrated_items(
     )
 
 
-def split_by_id(user_ids: Ints, heldout_fraction: float, seed: int, whose: str) -> tuple[Tensor, Tensor]:
-    """Rows of the training and of the held-out users. Raises UserError if one side is empty."""
-    heldout = split_users(user_ids, heldout_fraction, seed)
+def split_by_id(num_users: int, heldout_fraction: float, seed: int, whose: str) -> tuple[Tensor, Tensor]:
+    """Rows of the training and of the held-out users, where all users are made up with ids 0, 1, ...
+
+    The round(heldout_fraction * U) users with the lowest hashes are held out, so that small populations have
+    both. Raises UserError if one side is empty.
+    """
+    order = np.argsort(user_hashes(range(num_users), f"split {seed}"), kind="stable")
+    heldout = np.zeros(num_users, dtype=np.bool_)
+    heldout[order[: round(heldout_fraction * num_users)]] = True
     _check_split(heldout, whose)
     return torch.from_numpy(np.flatnonzero(~heldout)), torch.from_numpy(np.flatnonzero(heldout))
 
 
-def split_users(user_ids: Ints, heldout_fraction: float, seed: int) -> Bools:
-    """True for held-out users (U,): round(heldout_fraction * U) of them, drawn from the ids and the seed."""
-    drawn = np.random.default_rng([_SPLIT_STREAM, seed]).permutation(len(user_ids))
-    heldout = np.zeros(len(user_ids), dtype=np.bool_)
-    heldout[np.argsort(user_ids)[drawn[: round(heldout_fraction * len(user_ids))]]] = True
+def split_users(user_ids: Iterable[int | str], heldout_fraction: float, seed: int) -> Bools:
+    """True for held-out users (U,): those whose hash, in [0, 1), is below ``heldout_fraction``.
+
+    The hash depends on the seed and on the user's own id alone. So a user stays on his side when other users
+    are added or removed, and about ``heldout_fraction`` of the users are held out, not exactly that share.
+    """
+    heldout: Bools = user_hashes(user_ids, f"split {seed}") < heldout_fraction
     return heldout
+
+
+def user_hashes(user_ids: Iterable[int | str], key: str) -> NDArray[np.float64]:
+    """(U,) in [0, 1): the first 53 bits of the BLAKE2b hash of each id, as text, under this key."""
+    keyed = hashlib.blake2b(digest_size=8, key=key.encode())
+    found = []
+    for user_id in user_ids:
+        one = keyed.copy()
+        one.update(str(user_id).encode())
+        found.append(int.from_bytes(one.digest(), "big") >> 11)
+    return np.array(found, dtype=np.float64) / 2**53
 
 
 def fitting_threshold(log: InteractionLog, heldout: Bools) -> float:
@@ -226,7 +245,7 @@ def _learn_world(
     seed: int,
 ) -> dict[str, Tensor]:
     """Fields of Catalogue and Population, the items' ``rows`` in the log, and ``num_kept`` items in all."""
-    heldout = split_users(log.user_ids.numpy(), heldout_fraction, seed)
+    heldout = split_users(log.ids_of_users, heldout_fraction, seed)
     learned = learn_embeddings(
         log,
         heldout,
@@ -345,4 +364,4 @@ def _world_key(log: InteractionLog, settings: Mapping[str, Any]) -> str:
     tensors = {name: value for name, value in vars(log).items() if isinstance(value, Tensor)}
     recipe = (embeddings.REGULARIZATION, embeddings.ALPHA, embeddings.ITERATIONS, embeddings.MIN_USER_LIKES)
     made_by = (_FORMAT, recipe, QUALITY_PRIOR, version("implicit"))
-    return digest(tensors, log.rating_range, sorted(settings.items()), made_by)
+    return digest(tensors, log.user_names, log.rating_range, sorted(settings.items()), made_by)

@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from recsys_rl.data.catalogue import user_hashes
 from recsys_rl.data.clean import Missing, Problems, no_value, number_of_rows
 from recsys_rl.data.columns import find_columns
 from recsys_rl.data.describe import HEADLESS, ROLES, event_hashes, pieces
@@ -22,7 +23,6 @@ from recsys_rl.errors import error_text, listed, short
 from recsys_rl.types import UserError
 
 GAPS, WRONG = "rows without a value", "rows with a wrong value"
-_USER_STREAM = 21  # one of the independent streams of the seed
 
 
 def split_by_time(
@@ -121,10 +121,10 @@ def split_by_user(
     separator: str | None = None,
     missing: Missing = "refuse",
 ) -> tuple[int, int, int]:
-    """Write the rows of a random ``fraction`` of the users to ``test``, the others to ``train``.
+    """Write the rows of about a ``fraction`` of the users to ``test``, the others to ``train``.
 
-    Returns the numbers of rows of both, and of those that were dropped. The draw depends on the users' ids
-    and the seed alone. Rows without a user are refused or dropped, according to ``missing``. Raises UserError
+    Returns the numbers of rows of both, and of those that were dropped. A user's side depends on the seed and
+    on his own id alone. Rows without a user are refused or dropped, according to ``missing``. Raises UserError
     if a side is empty.
     """
     table = open_table(path, separator, HEADLESS)
@@ -140,10 +140,9 @@ def split_by_user(
     users = table.collect(some.select(pl.col(name).unique()))[name].sort()
     if users.is_empty():
         raise UserError(f"{path} holds no rows: give a log with at least one.")
-    drawn = np.random.default_rng([_USER_STREAM, seed]).permutation(users.len())[
-        : round(fraction * users.len())
-    ]
-    return *_by_keys(table, scan, users.gather(np.sort(drawn)).to_frame(), [name], train, test), gone
+    # Another key than that of the training's own split, which else would find no held-out users in `train`.
+    chosen = users.filter(pl.Series(user_hashes(users.to_list(), f"file {seed}") < fraction))
+    return *_by_keys(table, scan, chosen.to_frame(), [name], train, test), gone
 
 
 def repeated_rows(

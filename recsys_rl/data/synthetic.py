@@ -30,8 +30,7 @@ def synthetic_world(
         unit_rows(np.random.default_rng([stream, seed]).standard_normal((count, embedding_dim)))
         for stream, count in ((_ITEM_STREAM, num_items), (_USER_STREAM, num_users))
     )
-    ids = np.arange(num_users)
-    train, heldout = split_by_id(ids, heldout_fraction, seed, "synthetic users")
+    train, heldout = split_by_id(num_users, heldout_fraction, seed, "synthetic users")
     catalogue = unrated_items(
         items,
         tuple(f"item {i}" for i in range(num_items)),
@@ -42,7 +41,7 @@ def synthetic_world(
     population = Population(
         taste=users,
         profile=users.clone(),
-        user_ids=torch.from_numpy(ids),
+        user_ids=torch.arange(num_users),
         train=train,
         heldout=heldout,
     )

@@ -58,7 +58,7 @@ def table_world(
         table_sha256=table_sha256(path),
     )
     taste = _users_between_items(embedding, num_users, seed)
-    train, heldout = split_by_id(np.arange(num_users), heldout_fraction, seed, f"users made up for {path}")
+    train, heldout = split_by_id(num_users, heldout_fraction, seed, f"users made up for {path}")
     return catalogue, Population(taste, taste.clone(), torch.arange(num_users), train, heldout)
 
 
