@@ -190,7 +190,7 @@ def _about_users(world: World, before: World) -> str:
         return ""
     return (
         f"; {both} of the {len(users.heldout)} held-out users are training users of that run, so tables of "
-        "this run will flatter it: a run with the same --seed and data has the same held-out users"
+        "this run will flatter it: with the same --seed and --heldout-fraction, users keep their side"
     )
 
 

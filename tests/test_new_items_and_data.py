@@ -23,9 +23,11 @@ from recsys_rl.dials import EnvConfig
 from recsys_rl.types import UserError, World
 from recsys_rl.workflows.recommender import load
 from recsys_rl.workflows.train import updates
-from tests.test_read import RUN, camps
+from tests import test_read
+from tests.test_read import camps
 from tests.worlds import shared_data, two_camps
 
+RUN = [*test_read.RUN, "--heldout-fraction", "0.1"]  # 5 of the 40 users of `camps`
 SIZES = {
     "min_item_likes": 3,
     "heldout_fraction": 0.25,
@@ -153,7 +155,8 @@ def test_items_without_events_join_the_catalogue(here: Path, capsys: pytest.Capt
         own = odd[:25] == bool(odd[25 + row])
         assert (warm[own] @ cold[row]).mean() > (warm[~own] @ cold[row]).mean() + 0.5
     assert catalogue.popularity[-4:].tolist() == [0.0] * 4
-    assert main(["recommend", "--checkpoint", "runs/cold/ppo.pt", "--user", "3", "--k", "29"]) == 0
+    user = str(load("runs/cold/ppo.pt").users[0])
+    assert main(["recommend", "--checkpoint", "runs/cold/ppo.pt", "--user", user, "--k", "29"]) == 0
     assert "(id 33)" in capsys.readouterr().out
 
 
@@ -324,7 +327,9 @@ def test_warm_start_on_newer_data_rotates_the_embeddings(
         main(["train", "--data", "newer.csv", *RUN, "--init-from", "runs/first/ppo.pt", "--name", "newer"])
         == 0
     )
-    assert "shared items, cosine 0.9" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "shared items, cosine 0.9" in said
+    assert "are training users of that run" not in said  # new users move nobody to the other side
     alone, warm = load("runs/first/ppo.pt"), load("runs/newer/ppo.pt")
     rows = [
         (warm.item(id_), row)

@@ -124,8 +124,8 @@ def split_by_user(
     """Write the rows of about a ``fraction`` of the users to ``test``, the others to ``train``.
 
     Returns the numbers of rows of both, and of those that were dropped. A user's side depends on the seed and
-    on his own id alone. Rows without a user are refused or dropped, according to ``missing``. Raises UserError
-    if a side is empty.
+    on his own id alone. Rows without a user are refused or dropped, according to ``missing``. Raises
+    UserError if a side is empty.
     """
     table = open_table(path, separator, HEADLESS)
     name = find_columns(path, table.names, given or {}, ("user",), ("user",))[0]["user"]
