@@ -46,7 +46,7 @@ class Users:
 
 
 TODAY = Users(24)
-# The defaults of commit 309d4ec, with which the ranges that docs/log.md quotes as wanted were found. Patience
+# The defaults of commit 309d4ec, with which the ranges that docs/log quotes as wanted were found. Patience
 # began at 1 there and did not change the appeal.
 EARLIER = Users(
     32,

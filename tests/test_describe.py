@@ -310,7 +310,7 @@ def test_split_by_user_is_drawn_from_ids_and_seed(tmp_path: Path, monkeypatch: p
     [("describe", False), ("describe", True), ("split --by time", False), ("split --by user", False)],
 )
 def test_large_log_stays_within_memory(tmp_path: Path, command: str, decisions: bool) -> None:
-    """3,000,000 rows; 20,000,000 are measured in docs/log.md."""
+    """3,000,000 rows; 20,000,000 are measured in docs/log."""
     big_log(tmp_path / "log.parquet", 3_000_000, 100_000, 50_000)
     if decisions:
         as_decisions = pl.scan_parquet(tmp_path / "log.parquet").with_columns(

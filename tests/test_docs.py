@@ -1,6 +1,6 @@
 """Tests of the docs: their Python runs, their commands parse, and the names in them exist.
 
-In README.md and docs/*.md, the blocks ``python`` of one file are executed in order, in one namespace.
+In README.md and docs/, the blocks ``python`` of one file are executed in order, in one namespace.
 A block that begins with ``# Data: FOLDER`` needs real data: tests/test_docs_on_data.py runs these.
 Commands in ``bash`` blocks are parsed, not run. A backtick span that looks like a file or like
 ``module.name`` must exist, and a span right after `` `file.py`: `` must be code of that file.
@@ -40,7 +40,8 @@ from recsys_rl.errors import UserError
 from recsys_rl.utils.find import find
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+LOG = ROOT / "docs" / "log"
 LINKING = [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 NEEDS_DATA = re.compile(r"# Data: (\S+)\n")
@@ -292,6 +293,45 @@ def field_names() -> set[str]:
     return names
 
 
+# The log, and the exercises.
+
+
+@pytest.mark.parametrize("page", sorted(LOG.glob("20*.md")), ids=name_of)
+def test_log_entries_begin_with_their_conclusion(page: Path) -> None:
+    assert log_complaints(page.read_text(encoding="utf-8"), page.stem) == []
+
+
+def log_complaints(text: str, month: str) -> list[str]:
+    """Entries of another month, out of order, or without a conclusion in bold as their first line."""
+    _, *entries = re.split(r"^## ", FENCE.sub("", text), flags=re.MULTILINE)
+    wrong, before = [], ""
+    for title, _, body in (entry.partition("\n") for entry in entries):
+        dated = re.match(rf"({month}-\d\d): ", title)
+        concludes = re.match(r"\*\*[^*]+[.!]\*\*", body.strip())
+        if not dated or dated[1] < before or not concludes:
+            wrong.append(title)
+        before = dated[1] if dated else before
+    return wrong
+
+
+def test_the_index_names_each_month_of_the_log() -> None:
+    index = (LOG / "README.md").read_text(encoding="utf-8")
+    assert [page.name for page in LOG.glob("20*.md") if f"({page.name})" not in index] == []
+
+
+@pytest.mark.parametrize(
+    "name", ["02_rl_formulation.md", "03_theory_ppo.md", "04_theory_a2c.md"], ids=lambda name: name[:2]
+)
+def test_a_chapter_has_three_exercises_with_checked_answers(name: str) -> None:
+    _, *exercises = re.split(
+        r"^### Exercise ", (ROOT / "docs" / name).read_text(encoding="utf-8"), flags=re.M
+    )
+    assert len(exercises) == 3
+    for exercise in exercises:
+        answer = exercise.partition("<details>")[2].partition("</details>")[0]
+        assert any("assert " in code for _, code in blocks(answer, "python")), exercise[:60]
+
+
 # The checks themselves can fail.
 
 
@@ -352,6 +392,16 @@ def test_wrong_names_are_found() -> None:
     assert QUOTED.findall("`agents/ppo.py`: `self.updates += 1`") == [("agents/ppo.py", "self.updates += 1")]
     assert is_quoted_right("agents/ppo.py", "self.updates += 1")
     assert not is_quoted_right("agents/ppo.py", "self.updates += 2")
+
+
+def test_log_entries_without_a_conclusion_are_found() -> None:
+    right = (
+        "# Log\n\n## 2026-11-24: a\n\n**It works.**\n\nMore.\n\n## 2026-11-24: b\n\n**So does b.** (Idle.)\n"
+    )
+    assert log_complaints(right, "2026-11") == []
+    for wrong in (right.replace("**So does b.**", "So."), right.replace("24: b", "23: b")):
+        assert len(log_complaints(wrong, "2026-11")) == 1
+    assert len(log_complaints(right, "2026-12")) == 2
 
 
 def test_spoilt_maths_is_found() -> None:
