@@ -4,9 +4,9 @@
     python -m benchmarks.write_tables --check   # names the pages that are stale; exit code 1
 
 A place is ``<!-- table:NAME -->`` and the lines until ``<!-- /table -->``, or within a line
-``<!-- figure:NAME -->`` and the words until ``<!-- /figure -->``. benchmarks/harness/learning_texts.py,
-log_texts.py, mood_texts.py, planner_texts.py and speed_texts.py make the text of each name from the newest
-rows of the CSV files.
+``<!-- figure:NAME -->`` and the words until ``<!-- /figure -->``. The modules benchmarks/harness/*_texts.py
+make the text of each name from the newest rows of the CSV files. The log (docs/log/) has no places: its
+figures are those of their day.
 """
 
 from __future__ import annotations
@@ -18,7 +18,15 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks import foreign
-from benchmarks.harness import learning_texts, log_texts, mood_texts, planner_texts, speed_texts, tables
+from benchmarks.harness import (
+    claim_texts,
+    learning_texts,
+    log_texts,
+    mood_texts,
+    planner_texts,
+    speed_texts,
+    tables,
+)
 from benchmarks.harness.tables import RESULTS, ROOT
 from recsys_rl.errors import UserError
 from recsys_rl.utils.files import write_text
@@ -27,6 +35,8 @@ PLACE = re.compile(r"<!-- (table|figure):([\w-]+) -->(.*?)<!-- /\1 -->", re.DOTA
 MARK = re.compile(r"<!-- /?(?:table|figure)\b")
 
 TABLES: dict[str, Callable[[Path], str]] = {
+    "first": claim_texts.first_rows,
+    "claims": claim_texts.claims,
     "satiation": partial(learning_texts.platform, task="satiation"),
     "drift": learning_texts.drift,
     "effects": learning_texts.effects,

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from benchmarks import write_tables
+from benchmarks.harness.claim_texts import claims, first_rows
 from benchmarks.harness.learning_texts import (
     EFFECT_ROWS,
     EFFECTS,
@@ -141,6 +142,40 @@ def test_a_table_of_some_policies_keeps_the_yardstick_of_all(results: Path) -> N
     lines = platform(results, "satiation", policies=("random", "ppo-greedy")).splitlines()
     assert [line.split("|")[1].strip() for line in lines[2:4]] == ["**ppo-greedy**", "random"]
     assert lines[4] == "" and lines[-2].startswith("The yardstick is rule: ppo-greedy earns 40 %")
+
+
+def test_the_first_table_has_the_yardstick_and_one_row_of_the_next_reward(results: Path) -> None:
+    rows = [run("ranker-greedy", seed, 3) for seed in (0, 1)] + [run("mf", seed, 5) for seed in (0, 1)]
+    with (results / "learning.csv").open("a", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, [*run("a", 0, 1), "coverage"])
+        writer.writerows(rows)
+    lines = first_rows(results).splitlines()
+    assert [line.split("|")[1].strip() for line in lines[2:7]] == [
+        "**ppo-greedy**",
+        "ranker (gamma 0), greedy",
+        "rule (linear, searched)",
+        "mf (profile times item)",
+        "planner (simulates to the end)",
+    ]
+    assert lines[7] == ""
+
+
+def test_claims_have_a_column_for_each_rival_that_was_measured(tmp_path: Path) -> None:
+    rows = []
+    for seed, ours in ((0, 12), (1, 16)):
+        rows += [run("ppo-greedy", seed, ours), run("rule", seed, 10)]
+        about = {"task": "short-video"}
+        rows += [run("ppo-greedy", seed, 9, **about), run("rule", seed, 10, **about)]
+        rows += [run("searched", seed, 12, **about)]
+    write_rows(tmp_path, "learning", rows)
+    lines = claims(tmp_path, ("satiation", "short-video")).splitlines()
+    assert lines[0] == "| platform | PPO over `rule` | PPO over `searched` |"
+    # 20 and 60 %, with Student's t of one degree of freedom; then -10 % and -25 % on both seeds.
+    assert lines[2] == "| `satiation` | +40 % (-214 to 294), worst seed +20 % | |"
+    assert lines[3] == (
+        "| `short-video` | -10 % (-10 to -10), worst seed -10 % | -25 % (-25 to -25), worst seed -25 % |"
+    )
+    assert lines[-1].startswith("Return of the greedy policy on two seeds")
 
 
 def test_numbers_of_a_log_have_no_exponent() -> None:
