@@ -35,9 +35,9 @@ PLACE = re.compile(r"<!-- (table|figure):([\w-]+) -->(.*?)<!-- /\1 -->", re.DOTA
 MARK = re.compile(r"<!-- /?(?:table|figure)\b")
 
 TABLES: dict[str, Callable[[Path], str]] = {
+    "satiation": partial(learning_texts.platform, task="satiation"),
     "first": claim_texts.first_rows,
     "claims": claim_texts.claims,
-    "satiation": partial(learning_texts.platform, task="satiation"),
     "drift": learning_texts.drift,
     "effects": learning_texts.effects,
     "short-video": partial(learning_texts.platform, task="short-video"),
