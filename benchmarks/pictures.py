@@ -1,4 +1,4 @@
-"""A picture of a report's head for the README.
+"""A picture of a report's head for docs/02.
 
     recsys-rl evaluate --report report.html
     python -m benchmarks.pictures report.html

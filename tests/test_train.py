@@ -50,7 +50,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_quickstart(tmp_path: Path) -> None:
-    """Both commands of the README, in an empty folder, with plain lines and without control codes."""
+    """Both commands of a checkout, in an empty folder, with plain lines and without control codes."""
     world = ("--data", "synthetic", "--num-items", "40", "--num-users", "50", "--total-timesteps", "4096")
     code, out, err = finish(start(tmp_path, "train", "--algo", "ppo", *world))
     assert (code, out) == (0, ""), err

@@ -1,4 +1,4 @@
-"""Tables and words on speed, of README.md, from the newest rows of the CSV files."""
+"""Tables and words on speed, of README.md and docs/, from the newest rows of the CSV files."""
 
 from __future__ import annotations
 
