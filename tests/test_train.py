@@ -50,7 +50,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_quickstart(tmp_path: Path) -> None:
-    """Both commands of a checkout, in an empty folder, with plain lines and without control codes."""
+    """What README's first commands run, in an empty folder, with plain lines and without control codes."""
     world = ("--data", "synthetic", "--num-items", "40", "--num-users", "50", "--total-timesteps", "4096")
     code, out, err = finish(start(tmp_path, "train", "--algo", "ppo", *world))
     assert (code, out) == (0, ""), err
@@ -76,6 +76,11 @@ def test_quickstart(tmp_path: Path) -> None:
         "checkpoints/ppo.pt",
         *(f"{folder}/{name}" for name in ("ppo.pt", "ppo.prev.pt", "log.csv", "config.toml")),
     }
+
+    likes = ("--like", "item 7", "--like", "item 12")
+    code, out, err = finish(start(tmp_path, "recsys_rl", "recommend", *likes, "--k", "5"))
+    assert code == 0 and err.startswith(f"checkpoint: {folder}/ppo.pt, ppo on drift after 4,096 steps"), err
+    assert len(re.findall(r"^ *\d+ .*\bitem \d+\b", out, re.MULTILINE)) == 5, out
 
 
 def test_log_without_ratings_has_no_catchy_items(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
