@@ -97,6 +97,13 @@ def test_commands_parse(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
             assert command_complaint(command) is None, shlex.join(command)
 
 
+def test_the_commands_of_the_readme_carry_one_platform_through() -> None:
+    """What `make train` trains is what all commands of the README's first pages go on with."""
+    text = "".join(block for _, block in blocks((ROOT / "README.md").read_text(encoding="utf-8"), "bash"))
+    trained = re.findall(r"-m train .*--env (\S+)", (ROOT / "Makefile").read_text(encoding="utf-8"))
+    assert set(re.findall(r"--env (\S+)", text)) == set(trained)
+
+
 def commands(block: str) -> list[list[str]]:
     """Words of each simple command; comments, prompts and settings of the environment are left out."""
     found: list[list[str]] = []
