@@ -148,7 +148,7 @@ def test_user_stays_on_his_side_when_others_are_added() -> None:
     heldout = split_users(ids, 0.25, 7)
     assert (split_users(ids[::-1], 0.25, 7)[::-1] == heldout).all()
     assert (split_users(ids, 0.25, 8) != heldout).any()
-    newcomers = [-5, 10_000, "a name"]
+    newcomers: list[int | str] = [-5, 10_000, "a name"]
     assert (split_users([*newcomers, *ids], 0.25, 7)[3:] == heldout).all()
     assert (split_users([str(user) for user in ids], 0.25, 7) == heldout).all()  # one name makes all ids text
 
