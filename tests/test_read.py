@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import gzip
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,13 @@ import pytest
 from recsys_rl.checkpoint import load
 from recsys_rl.cli import main
 from recsys_rl.data.catalogue import about_likes
+from recsys_rl.data.decision_reader import read_decisions
 from recsys_rl.data.decision_writer import KEY
 from recsys_rl.data.describe import describe
-from recsys_rl.data.items import encoded
+from recsys_rl.data.items import encoded, read_items
 from recsys_rl.data.log import read_log
+from recsys_rl.data.own_decisions import read_own
+from recsys_rl.data.split_file import split_by_time
 from recsys_rl.types import UserError
 
 ROWS = [("2", "5", "4.5", "9"), ("1", "6", "3", "8"), ("1", "5", "1", "7")]
@@ -477,3 +481,32 @@ def test_data_line_counts_likes_and_warns(
     assert 0.8 < share < 0.95
     nearly_all = likes_of("b.csv", counts, capsys, "--like-threshold", "1")
     assert f"480 events, 480 likes (100%) at rating >= 1 of 1..{most} (warning: nearly all" in nearly_all
+
+
+@pytest.mark.parametrize("name", ["a[1].parquet", "a*.parquet", "a?.parquet"])
+def test_a_file_name_is_no_pattern(tmp_path: Path, name: str) -> None:
+    path, other = tmp_path / name, tmp_path / "a1.parquet"
+    rows = {"user": [1, 2, 1, 2], "item": [5, 6, 6, 5], "timestamp": [1, 2, 3, 4], "reward": [1.0] * 4}
+    pl.DataFrame(rows).write_parquet(path)
+    pl.DataFrame(rows | {"item": [7, 8, 9, 7], "reward": [0.0] * 4}).write_parquet(other)
+    assert read_log(path).item_ids.tolist() == [5, 6]
+    assert describe(path).items == 2
+    assert read_own(path).log.signals.mean() == 1
+    assert read_items(path, "item", text_ids=False).ids == [5, 6]
+    assert split_by_time(path, tmp_path / "[1].parquet", tmp_path / "1.parquet", 0.25) == (3, 1, 0)
+    both = [
+        pl.read_parquet(tmp_path / part, glob=False)["item"].to_list()
+        for part in ("[1].parquet", "1.parquet")
+    ]
+    assert both == [[5, 6, 6], [5]]
+
+
+@pytest.mark.parametrize("ending", [".csv", ".parquet"])
+@pytest.mark.parametrize("read", [read_log, describe, read_own, read_decisions])
+def test_a_pipe_as_a_log_is_refused_at_once(
+    tmp_path: Path, ending: str, read: Callable[[Path], object]
+) -> None:
+    path = tmp_path / f"log{ending}"
+    os.mkfifo(path)
+    with pytest.raises(UserError, match="is not a file"):
+        read(path)

@@ -66,7 +66,6 @@ class DecisionWriter:
         if not self.num_pieces:
             raise UserError(f"{self.path} isn't written: there are no decisions.")
         whole = self.folder / "whole"
-        # A list, as brackets in the name of the file would be read as a pattern.
         pieces = [self.folder / f"{number:08}.parquet" for number in range(self.num_pieces)]
         pl.scan_parquet(pieces, glob=False).sink_parquet(
             whole,

@@ -207,7 +207,7 @@ def _write(
             done.append(target.parent / f".{target.name}.{os.getpid()}.tmp")  # with the usual permissions
             with parsing(table.path):
                 scan.sink_parquet(done[-1])
-            counts.append(int(pl.scan_parquet(done[-1]).select(pl.len()).collect().item()))
+            counts.append(int(pl.scan_parquet(done[-1], glob=False).select(pl.len()).collect().item()))
         if 0 in counts:
             raise UserError(
                 f"{table.path}: one side of the split would have no rows ({counts[0]:,} and {counts[1]:,}): "
