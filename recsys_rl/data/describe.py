@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from recsys_rl.data.clean import floats, no_value, numbers_of
 from recsys_rl.data.columns import OPTIONS, find_columns, is_logarithm
+from recsys_rl.data.decision_reader import check_pieces, has_header
 from recsys_rl.data.describe_decisions import (
     DecisionSurvey,
     has_meaning,
@@ -77,8 +78,20 @@ def describe(
         survey.add(start, piece)
     if survey.rows == 0:
         raise UserError(f"{path} holds no rows: give a log with at least one.")
+    if has_header(path) and not _is_whole(Path(path)):
+        text = "the rows are not those that were written, by the checksum in the header"
+        survey.found.count(text, survey.rows, 1)
     others = [x for x in table.names if x not in columns.values() and not (decisions and has_meaning(x))]
     return dataclasses.replace(survey.finish(table), others=tuple(others), note=table.note)
+
+
+def _is_whole(path: Path) -> bool:
+    """False if a log of `recsys-rl record` does not fit its checksum, or lacks its columns."""
+    try:
+        check_pieces(path)
+    except UserError:
+        return False
+    return True
 
 
 def pieces(table: TableFile, columns: Sequence[str]) -> Iterator[tuple[int, pl.DataFrame]]:

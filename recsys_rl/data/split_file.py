@@ -1,9 +1,14 @@
-"""Split a log file in two Parquet files, by time or by user, without holding it in memory."""
+"""Split a log file in two Parquet files, by time or by user, without holding it in memory.
+
+Both parts of a log of `recsys-rl record` get its header, each with its own checksum.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +18,9 @@ from numpy.typing import NDArray
 from recsys_rl.data.catalogue import user_hashes
 from recsys_rl.data.clean import Missing, Problems, no_value, number_of_rows
 from recsys_rl.data.columns import find_columns
+from recsys_rl.data.decision_checksum import Checksum
+from recsys_rl.data.decision_reader import FileHeader, check_pieces, has_header, read_pieces
+from recsys_rl.data.decision_writer import write_with_header
 from recsys_rl.data.describe import HEADLESS, ROLES, event_hashes, pieces
 from recsys_rl.data.describe_decisions import is_log_of_decisions
 from recsys_rl.data.description import Found
@@ -124,8 +132,8 @@ def split_by_user(
     """Write the rows of about a ``fraction`` of the users to ``test``, the others to ``train``.
 
     Returns the numbers of rows of both, and of those that were dropped. A user's side depends on the seed and
-    on his own id alone. Rows without a user are refused or dropped, according to ``missing``. Raises UserError
-    if a side is empty.
+    on his own id alone. Rows without a user are refused or dropped, according to ``missing``. Raises
+    UserError if a side is empty.
     """
     table = open_table(path, separator, HEADLESS)
     name = find_columns(path, table.names, given or {}, ("user",), ("user",))[0]["user"]
@@ -199,13 +207,14 @@ def _write(
     table: TableFile, early: pl.LazyFrame, late: pl.LazyFrame, train: Path, test: Path
 ) -> tuple[int, int]:
     """Write both sides to temporary files, and rename them if both have rows."""
+    header = check_pieces(table.path) if has_header(table.path) else None
     counts, done = [], []
     target = train
     try:
         for scan, target in ((early, train), (late, test)):
             target.parent.mkdir(parents=True, exist_ok=True)
             done.append(target.parent / f".{target.name}.{os.getpid()}.tmp")  # with the usual permissions
-            with parsing(table.path):
+            with parsing(table.path), _writing(target):
                 scan.sink_parquet(done[-1])
             counts.append(int(pl.scan_parquet(done[-1], glob=False).select(pl.len()).collect().item()))
         if 0 in counts:
@@ -214,10 +223,43 @@ def _write(
                 "give another --fraction."
             )
         for temporary, target in zip(done, (train, test), strict=True):
+            if header is not None:
+                with _writing(target):
+                    _add_header(temporary, header)
+        for temporary, target in zip(done, (train, test), strict=True):
             temporary.replace(target)
     except OSError as error:
-        raise UserError(f"{target} can't be written ({error_text(error)}): make room there.") from error
+        raise _unwritten(target, error_text(error)) from error
     finally:
         for temporary in done:
             temporary.unlink(missing_ok=True)
     return counts[0], counts[1]
+
+
+@contextlib.contextmanager
+def _writing(target: Path) -> Iterator[None]:
+    """Turn an error of polars about the file that it writes, such as a full disk, into a UserError."""
+    try:
+        yield
+    except pl.exceptions.ComputeError as error:
+        found = re.search(r"([^:]*) \(os error \d+\)", str(error))
+        if found is None:
+            raise  # about the file that it reads
+        raise _unwritten(target, found[1].strip()) from error
+
+
+def _unwritten(target: Path, why: str) -> UserError:
+    return UserError(f"{target} can't be written ({why}): make room there.")
+
+
+def _add_header(path: Path, header: FileHeader) -> None:
+    """Write the file again, under this header with the checksum of its own rows."""
+    checksum = Checksum(header.fields)
+    for piece in read_pieces(path, header.header):
+        checksum.add(piece)
+    whole = path.with_name(f"{path.name}.2")
+    try:
+        write_with_header(pl.scan_parquet(path, glob=False), whole, checksum)
+        whole.replace(path)
+    finally:
+        whole.unlink(missing_ok=True)
