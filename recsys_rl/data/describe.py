@@ -27,8 +27,8 @@ from recsys_rl.data.describe_decisions import (
 )
 from recsys_rl.data.description import Description, Found, Part, Problem, part_of
 from recsys_rl.data.hashes import Hashes, hashes_of, mixed, repeats, sorted_counts
-from recsys_rl.data.read import NUMBER, TableFile, open_table, plain_texts
-from recsys_rl.data.times import UNCLEAR, order_of, times_of
+from recsys_rl.data.read import TableFile, open_table, plain_texts
+from recsys_rl.data.times import UNCLEAR, TimeFormat, format_of, times_of
 from recsys_rl.errors import listed
 from recsys_rl.types import UserError
 
@@ -47,7 +47,7 @@ ROLES = (
     "candidates",
 )
 NUMBERS = ("rating", "weight", "propensity")
-CLOCK = 1e8  # smaller numbers are no instants but steps: in seconds, this is 1973
+CLOCK = (1e8, 7.3e9)  # numbers outside are no instants but counters: in seconds, these are 1973 and 2201
 
 
 def describe(
@@ -70,7 +70,7 @@ def describe(
     decisions = is_log_of_decisions(columns, table.names)
     if decisions and "session" in columns and "step" in table.names:
         columns["step"] = "step"
-    survey = Survey(columns, order_of(table, columns["time"]) if "time" in columns else None)
+    survey = Survey(columns, format_of(table, columns["time"]) if "time" in columns else None)
     if decisions:
         survey.decisions = DecisionSurvey(columns, table.names, survey.found)
     read = list(dict.fromkeys(columns.values())) if survey.decisions is None else survey.decisions.reads()
@@ -126,15 +126,14 @@ def event_hashes(
 class Survey:
     """The sums over the pieces so far."""
 
-    def __init__(self, columns: Mapping[str, str], order: str | None = None) -> None:
-        """``order``: of the texts in the column of times (``times.order_of``)."""
-        self.columns, self.rows, self.order = columns, 0, order
+    def __init__(self, columns: Mapping[str, str], form: TimeFormat | None = None) -> None:
+        """``form``: of the column of times."""
+        self.columns, self.rows, self.form = columns, 0, form
         self.decisions: DecisionSurvey | None = None  # of a log of decisions
         self.found = Found()
         self.hashes: dict[str, list[Hashes]] = {"user": [], "item": [], "session": [], "repeat": []}
         self.shown: dict[Any, int] = {}
         self.times: list[float] = []
-        self.dates = False  # some times are texts or dates, no numbers
         self.sums: dict[str, list[Part]] = {}
         self.inverse: list[tuple[float, int]] = []
         self.policies: dict[str, int] = {}
@@ -177,15 +176,11 @@ class Survey:
 
     def _times(self, start: int, column: pl.Series, gaps: pl.Series) -> pl.Series:
         """The times in seconds."""
-        seconds, bad, _, _ = times_of(column, "time", self.order)
-        why = f" ({UNCLEAR[self.order]})" if self.order in UNCLEAR else ""
+        seconds, bad, rule, _ = times_of(column, "time", self.form)
+        why = f" ({rule})" if rule in UNCLEAR.values() else ""
         self.found.add(f"column {self.columns['time']!r} has no time{why}", bad & ~gaps, start)
         known = seconds.drop_nulls()
         self.times += [float(known.min()), float(known.max())] if known.len() else []  # type: ignore[arg-type]
-        if column.dtype == pl.String:
-            self.dates = self.dates or not bool((column.str.contains(NUMBER) | bad).all())
-        else:
-            self.dates = self.dates or not column.dtype.is_numeric()
         return seconds
 
     def _keep_repeats(
@@ -257,7 +252,8 @@ class Survey:
             items=items,
             sessions=sessions,
             times=(min(self.times), max(self.times)) if self.times else None,
-            clock=self.dates or max(self.times, default=CLOCK) >= CLOCK,
+            clock=self._has_dates(),
+            time_unit="" if self.form is None or self.form.order is not None else self.form.unit,
             ranges={
                 x: _range(y) for x, y in (sums | (self.decisions.sums if self.decisions else {})).items()
             },
@@ -270,6 +266,12 @@ class Survey:
             slate_size=(self.decisions.slate_size or 1) if self.decisions else 1,
             problems=tuple(problems),
         )
+
+    def _has_dates(self) -> bool:
+        """True if the times are instants, and no counters."""
+        if self.form is None or self.form.order is not None or not self.times:
+            return True
+        return CLOCK[0] <= max(self.times) < CLOCK[1]
 
     def _repeats(self) -> list[Problem]:
         if not self.hashes["repeat"]:

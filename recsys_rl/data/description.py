@@ -64,7 +64,8 @@ class Description:
     items: int | None = None
     sessions: int | None = None
     times: tuple[float, float] | None = None  # the first and the last, in seconds
-    clock: bool = True  # False: times are small numbers, such as steps, and no instants
+    clock: bool = True  # False: times are counters, such as steps, and no instants
+    time_unit: str = ""  # of numbers
     ranges: Mapping[str, tuple[float, float, float]] = field(default_factory=dict)  # low, mean, high
     policies: Mapping[str, int] = field(default_factory=dict)  # rows of each logging policy
     events_of_item: tuple[int, int, int] | None = None  # fewest, median, most events of an item
@@ -99,7 +100,8 @@ class Description:
             yield f"density: {self.density:.3%} (rows for each pair of a user and an item)"
         if self.times is not None:
             if self.clock:
-                yield f"time: {_instant(self.times[0])} to {_instant(self.times[1])}"
+                unit = f" (numbers of {self.time_unit})" if self.time_unit else ""
+                yield f"time: {_instant(self.times[0])} to {_instant(self.times[1])}{unit}"
             else:
                 first, last = self.times
                 yield f"time: {first:,.10g} to {last:,.10g} (no dates: numbers of steps or rows)"

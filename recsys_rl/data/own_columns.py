@@ -13,7 +13,7 @@ from recsys_rl.data.clean import floats, no_value, without_value
 from recsys_rl.data.columns import is_logarithm
 from recsys_rl.data.decision_checks import ROUNDING, check_distributions, check_probabilities
 from recsys_rl.data.read import lists_of
-from recsys_rl.data.times import order_in, times_of
+from recsys_rl.data.times import times_of
 from recsys_rl.errors import listed, short
 from recsys_rl.types import UserError
 
@@ -140,8 +140,7 @@ class Reader:
             return torch.arange(self.frame.height)
         column = self.columns["time"]
         series = self._filled(column)
-        order = order_in(series) if series.dtype == pl.String else None
-        seconds, bad, rule, _ = times_of(series, "time", order)
+        seconds, bad, rule, _ = times_of(series, "time")
         if bad.any():
             row = int(bad.arg_true()[0])
             raise UserError(

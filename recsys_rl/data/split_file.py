@@ -26,7 +26,7 @@ from recsys_rl.data.describe_decisions import is_log_of_decisions
 from recsys_rl.data.description import Found
 from recsys_rl.data.hashes import hashes_of, repeats
 from recsys_rl.data.read import TableFile, open_table, parsing
-from recsys_rl.data.times import UNCLEAR, order_of, times_of
+from recsys_rl.data.times import UNCLEAR, TimeFormat, format_of, times_of
 from recsys_rl.errors import error_text, listed, short
 from recsys_rl.types import UserError
 
@@ -57,15 +57,15 @@ def split_by_time(
             f"{path}: it has no column for the time; its columns are {listed(table.names)}: name it with "
             "--time-column, or give --by user."
         )
-    order = order_of(table, columns["time"])
-    if order in UNCLEAR:
-        raise UserError(f"{path}: column {columns['time']!r}: {UNCLEAR[order]}.")
-    times, gone = _times(table, columns["time"], order, missing)
+    form = format_of(table, columns["time"])
+    if form.order in UNCLEAR:
+        raise UserError(f"{path}: column {columns['time']!r}: {UNCLEAR[form.order]}.")
+    times, gone = _times(table, columns["time"], form, missing)
     place = min(int((1 - fraction) * len(times)), len(times) - 1)
     cut = float(np.partition(times, place)[place])
     del times
     late = pl.col(columns["time"]).map_batches(
-        lambda x: times_of(x, "time", order)[0] >= cut, return_dtype=pl.Boolean
+        lambda x: times_of(x, "time", form)[0] >= cut, return_dtype=pl.Boolean
     )
     scan = _with_values(table.scan(table.names), columns["time"], gone)
     if "session" not in columns:
@@ -76,12 +76,14 @@ def split_by_time(
     return *_by_keys(table, scan, sessions, keys, train, test), gone
 
 
-def _times(table: TableFile, column: str, order: str, missing: Missing) -> tuple[NDArray[np.float64], int]:
+def _times(
+    table: TableFile, column: str, form: TimeFormat, missing: Missing
+) -> tuple[NDArray[np.float64], int]:
     """The times in seconds, and the number of rows without one. Raises UserError with all wrong rows."""
     found, seconds = Found(), []
     example, rule = "", ""
     for start, piece in pieces(table, [column]):
-        parsed, bad, why, _ = times_of(piece[column], "time", order)
+        parsed, bad, why, _ = times_of(piece[column], "time", form)
         no = no_value(piece[column])
         found.add(GAPS, no, start)
         wrong = (bad & ~no).arg_true()
@@ -169,13 +171,13 @@ def repeated_rows(
     if is_log_of_decisions(columns, table.names):
         return ""
     columns = {role: columns[role] for role in ("user", "item", "time") if role in columns}
-    order = order_of(table, columns["time"]) if "time" in columns else None
+    form = format_of(table, columns["time"]) if "time" in columns else None
     parts = []
     for start, piece in pieces(table, list(columns.values())):
         gaps = [no_value(piece[name]) for name in columns.values()]
         seconds = None
         if "time" in columns:
-            seconds, bad, _, _ = times_of(piece[columns["time"]], "time", order)
+            seconds, bad, _, _ = times_of(piece[columns["time"]], "time", form)
             gaps.append(bad)
         users, items = (hashes_of(piece[columns[role]]) for role in ("user", "item"))
         parts.append(event_hashes(start, users, items, seconds, gaps))
