@@ -446,7 +446,7 @@ def test_repeated_rows_are_a_loud_warning(tmp_path: Path, capsys: pytest.Capture
 def test_columns_that_are_not_read_are_named(tmp_path: Path) -> None:
     log = own(tmp_path, {"time": [1, 2, 3, 4], "age": [1, 2, 3, 4], "p": [1.0] * 4, "context.x": [0] * 4})
     assert log.notes == (
-        "columns taken: session = session_id",
+        "columns: item, time, session = session_id, reward, propensity",
         "not read: 'age', 'p' (what a policy knew is read from columns context.NAME)",
     )
 

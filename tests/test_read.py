@@ -76,14 +76,14 @@ def test_given_separator_replaces_the_found_one(tmp_path: Path) -> None:
     assert read_log(tabs, item_column="item,x", separator="tab").item_ids.tolist() == [5, 6]
 
 
-def test_columns_found_by_other_names_are_stated(tmp_path: Path) -> None:
+def test_columns_that_are_read_are_stated(tmp_path: Path) -> None:
     log = read_log(write(tmp_path, "log.csv", "userId,movieId,rating\n1,2,3\n"))
-    assert log.source == "log.csv (columns taken: user = userId, item = movieId)"
+    assert log.source == "log.csv (columns: user = userId, item = movieId, rating)"
 
 
-def test_a_plain_name_is_not_stated_and_columns_that_are_not_read_are(tmp_path: Path) -> None:
+def test_columns_that_are_not_read_are_stated(tmp_path: Path) -> None:
     log = read_log(write(tmp_path, "log.csv", "user,item,time,rating,count,watch\n1,2,3,4,5,6\n"))
-    assert log.source == "log.csv (not read: 'count', 'watch')"
+    assert log.source == "log.csv (columns: user, item, time, rating; not read: 'count', 'watch')"
 
 
 def test_ambiguous_and_missing_columns_are_refused_together(tmp_path: Path) -> None:
@@ -133,7 +133,10 @@ def test_times_become_seconds(tmp_path: Path, text: str, seconds: int) -> None:
 
 def test_unit_of_times_is_stated(tmp_path: Path) -> None:
     path = write(tmp_path, "log.csv", "user,item,rating,timestamp\n1,2,3,1700000000123\n")
-    assert read_log(path).source == "log.csv (times in milliseconds)"
+    assert (
+        read_log(path).source
+        == "log.csv (columns: user, item, time = timestamp, rating; times in milliseconds)"
+    )
 
 
 @pytest.mark.parametrize("time", ["1970-13-01", "1970-01-01T25:00:00Z", "yesterday", "01/02/1970"])
@@ -173,7 +176,8 @@ def test_gaps_are_dropped_and_repeats_merged_by_options(tmp_path: Path) -> None:
     assert log.ratings.tolist() == [2.0, 4.0, 2.0, 5.0]  # the mean of 1, 2 and 3 first
     assert log.weights is not None and log.weights.tolist() == [3.0, 1.0, 1.0, 1.0]
     assert log.source == (
-        "log.csv (3 rows dropped (2 without a user, 1 without a rating); 2 repeated rows merged into others)"
+        "log.csv (columns: user, item, time = timestamp, rating; 3 rows dropped (2 without a user, 1 "
+        "without a rating); 2 repeated rows merged into others)"
     )
     first = read_log(path, missing="drop", duplicates="keep-first")
     assert first.ratings.tolist() == [1.0, 4.0, 2.0, 5.0] and first.weights is None
@@ -183,9 +187,12 @@ def test_gaps_are_dropped_and_repeats_merged_by_options(tmp_path: Path) -> None:
 def test_a_row_without_two_values_is_dropped_and_counted_once(tmp_path: Path) -> None:
     path = write(tmp_path, "log.csv", "user,item,time,rating\n1,2,3,4\n1,,,4\n2,3,4,5\n2,,5,5\n")
     log = read_log(path, missing="drop")
-    assert log.source == "log.csv (2 rows dropped (2 without an item, 1 without a time))"
+    assert (
+        log.source
+        == "log.csv (columns: user, item, time, rating; 2 rows dropped (2 without an item, 1 without a time))"
+    )
     path = write(tmp_path, "log.csv", "user,item,time,rating\n1,2,3,4\n1,,3,4\n")
-    assert read_log(path, missing="drop").source == "log.csv (1 row without an item dropped)"
+    assert read_log(path, missing="drop").source.endswith("rating; 1 row without an item dropped)")
 
 
 @pytest.mark.parametrize(
@@ -210,7 +217,7 @@ def test_a_column_given_for_a_role_is_taken_for_no_other(tmp_path: Path) -> None
 @pytest.mark.parametrize("rating", ["1", "5"])
 def test_constant_ratings_are_a_warning(tmp_path: Path, rating: str) -> None:
     log = read_log(write(tmp_path, "log.csv", f"user,item,rating\n1,2,{rating}\n1,3,{rating}\n"))
-    assert log.source == f"log.csv (warning: all ratings are {rating}, so each row counts as a like)"
+    assert log.source.endswith(f"; warning: all ratings are {rating}, so each row counts as a like)")
     assert about_likes(log, float(rating)) == "2 events, each a like"
 
 
@@ -238,9 +245,8 @@ def test_like_threshold_without_ratings_is_refused(
 ) -> None:
     path = write(tmp_path, "log.tsv", "user\titem\tplays\n1\t2\t3\n")
     assert main(["train", "--data", str(path), "--like-threshold", "3"]) == 2
-    assert (
-        f"--like-threshold 3 has no effect on {path}: it has no column of ratings" in capsys.readouterr().err
-    )
+    complaint = f"--like-threshold 3 has no effect on {path}: no column of ratings is read"
+    assert complaint in capsys.readouterr().err
 
 
 def test_counts_in_the_place_of_ratings_are_explained(

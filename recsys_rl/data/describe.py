@@ -27,6 +27,7 @@ from recsys_rl.data.describe_decisions import (
 )
 from recsys_rl.data.description import Description, Found, Part, Problem, part_of
 from recsys_rl.data.hashes import Hashes, hashes_of, mixed, repeats, sorted_counts
+from recsys_rl.data.kinds import MOST, kinds_in
 from recsys_rl.data.read import TableFile, open_table, plain_texts
 from recsys_rl.data.times import UNCLEAR, TimeFormat, format_of, times_of
 from recsys_rl.errors import listed
@@ -45,6 +46,7 @@ ROLES = (
     "propensity",
     "policy",
     "candidates",
+    "event",
 )
 NUMBERS = ("rating", "weight", "propensity")
 CLOCK = (1e8, 7.3e9)  # numbers outside are no instants but counters: in seconds, these are 1973 and 2201
@@ -61,13 +63,15 @@ def describe(
     columns, _ = find_columns(Path(path), table.names, given or {}, ROLES, required=())
     if "item" not in columns and "items" in table.names:  # a slate for each row, as in a DecisionLog
         columns["item"] = "items"
-    if not columns:
+    if not columns.keys() - {"event"}:
         raise UserError(
             f"{path}: no column has a known name; its columns are {listed(table.names)}: name them with "
             f"{OPTIONS['user']}, {OPTIONS['item']} and others, put a header above the first line if it is a "
             "row of the data, or give --separator if these are no columns."
         )
     decisions = is_log_of_decisions(columns, table.names)
+    if decisions:
+        columns.pop("event", None)
     if decisions and "session" in columns and "step" in table.names:
         columns["step"] = "step"
     survey = Survey(columns, format_of(table, columns["time"]) if "time" in columns else None)
@@ -81,8 +85,10 @@ def describe(
     if has_header(path) and not _is_whole(Path(path)):
         text = "the rows are not those that were written, by the checksum in the header"
         survey.found.count(text, survey.rows, 1)
-    others = [x for x in table.names if x not in columns.values() and not (decisions and has_meaning(x))]
-    return dataclasses.replace(survey.finish(table), others=tuple(others), note=table.note)
+    found = survey.finish(table)
+    named = found.columns.values()
+    others = [x for x in table.names if x not in named and not (decisions and has_meaning(x))]
+    return dataclasses.replace(found, others=tuple(others), note=table.note)
 
 
 def _is_whole(path: Path) -> bool:
@@ -137,10 +143,13 @@ class Survey:
         self.sums: dict[str, list[Part]] = {}
         self.inverse: list[tuple[float, int]] = []
         self.policies: dict[str, int] = {}
+        self.kinds: dict[str, int] | None = {}  # None: too many
 
     def add(self, start: int, piece: pl.DataFrame) -> None:
         self.rows = start + piece.height
         series = {role: piece[name] for role, name in self.columns.items()}
+        if "event" in series:
+            self._kinds(series.pop("event"))
         gaps = {role: no_value(column) for role, column in series.items()}
         for role, rows in gaps.items():
             self.found.add(f"column {self.columns[role]!r} has no value", rows, start)
@@ -173,6 +182,15 @@ class Survey:
         if "candidates" in series:
             for item, count in lists_in(series["candidates"]).explode().drop_nulls().value_counts().rows():
                 self.shown[item] = self.shown.get(item, 0) + count
+
+    def _kinds(self, column: pl.Series) -> None:
+        if self.kinds is None:
+            return
+        of_piece = kinds_in(column.filter(~no_value(column)))
+        for kind, count in (of_piece or {}).items():
+            self.kinds[kind] = self.kinds.get(kind, 0) + count
+        if of_piece is None or len(self.kinds) > MOST:
+            self.kinds = None
 
     def _times(self, start: int, column: pl.Series, gaps: pl.Series) -> pl.Series:
         """The times in seconds."""
@@ -246,7 +264,7 @@ class Survey:
         sums = {"propensity" if x == "propensity" and logarithm else self.columns[x]: y
                 for x, y in self.sums.items()}  # fmt: skip
         return Description(
-            columns=self.columns,
+            columns={role: name for role, name in self.columns.items() if role != "event" or self.kinds},
             rows=self.rows,
             users=users,
             items=items,
@@ -258,6 +276,7 @@ class Survey:
                 x: _range(y) for x, y in (sums | (self.decisions.sums if self.decisions else {})).items()
             },
             policies=dict(sorted(self.policies.items())),
+            kinds=dict(sorted((self.kinds or {}).items(), key=lambda x: (-x[1], x[0]))),
             events_of_item=counts,
             most_frequent=None if most is None else self._named(table, most),
             shown_of_item=spread_of(shown),
