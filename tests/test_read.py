@@ -309,6 +309,19 @@ def test_gaps_in_attributes_are_told_and_filled(tmp_path: Path) -> None:
     assert "without a value" not in log.source
 
 
+def test_texts_that_nearly_each_item_has_alone_are_no_attributes(tmp_path: Path) -> None:
+    lines = ["item,link,brand,price,code"]
+    lines += [f"{k},https://x.org/{k},b{k % 3},{k}.5,{k:05}" for k in range(40)]
+    facts = read_items(write(tmp_path, "items.csv", "\n".join(lines) + "\n"), "item", text_ids=False)
+    assert list(facts.attributes) == ["brand", "price", "code"]
+    assert "no attributes, as nearly each item has a text of its own: 'link'" in facts.note
+    few = write(tmp_path, "few.csv", "\n".join(lines[:21]) + "\n")
+    assert "link" in read_items(few, "item", text_ids=False).attributes
+    half = [f"{k},https://x.org/{k // 2},b,1,1" for k in range(60)]
+    shared = read_items(write(tmp_path, "half.csv", "\n".join(lines[:1] + half) + "\n"), "item", False)
+    assert "link" in shared.attributes
+
+
 def test_headless_items_file_of_movielens_layout(tmp_path: Path) -> None:
     ratings = write(tmp_path, "ratings.dat", table((), "::"))
     items = write(tmp_path, "movies.dat", "5::Sea (1999)::Drama|War\n6::Sky (2001)::War\n")
