@@ -60,6 +60,7 @@ SCENARIOS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "gru": ("ppo", "satiation", {}),
     "csv": ("ppo", "drift", {"data": "log.csv"}),
     "gaps": ("ppo", "drift", {"data": "gaps.csv"}),
+    "kinds": ("ppo", "drift", {"data": "kinds.csv"}),
     "files": ("ppo", "drift", {"data": "ml-100k", "data_dir": "one"}),
 }
 
@@ -219,6 +220,8 @@ CHANGES: dict[tuple[str, str], tuple[str, Any, View]] = {
     ("data_config", "time_column"): ("csv", "timestamp2", weights),
     ("data_config", "rating_column"): ("csv", "rating2", weights),
     ("data_config", "weight_column"): ("csv", "rating2", weights),
+    ("data_config", "event_column"): ("kinds", "kind", refusal),
+    ("data_config", "event_weights"): ("kinds", "view=0,buy=1", refusal),
     ("data_config", "separator"): ("gaps", ";", refusal),
     ("data_config", "missing"): ("gaps", "drop", refusal),
     ("data_config", "duplicates"): ("gaps", "sum", refusal),
@@ -373,6 +376,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log_csv: Path) -> It
         (tmp_path / name).mkdir()
         (tmp_path / name / "log.csv").write_bytes(log_csv.read_bytes())
         (tmp_path / name / "gaps.csv").write_text("user,item\n1,2\n,3\n1,2\n")
+        (tmp_path / name / "kinds.csv").write_text("user,item,event,kind\n1,2,view,a\n1,3,buy,b\n")
         (tmp_path / name / "items.csv").write_text(
             "item,genres\n" + "".join(f"{i},{'odd' * (i % 2)}\n" for i in range(30))
         )

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from recsys_rl.data.decision_checks import check_catalogue
 from recsys_rl.data.decision_reader import read_decisions
-from recsys_rl.data.decision_writer import KEY, DecisionWriter, header_to_dict, write_decisions
+from recsys_rl.data.decision_writer import CHECKSUM, KEY, DecisionWriter, header_to_dict, write_decisions
 from recsys_rl.data.decisions import DecisionHeader, DecisionLog, catalogue_hash, streams_by_name
 from recsys_rl.types import Interface, UserError
 from tests.tiny_world import tiny_catalogue
@@ -109,8 +109,10 @@ def test_probabilities_are_read_as_logarithms(tmp_path: Path) -> None:
 
 
 def change(path: Path, *columns: pl.Expr, drop: str | None = None, rows: pl.Expr | None = None) -> None:
-    """Replace columns of the file, and keep its header."""
-    metadata = {KEY: pl.read_parquet_metadata(path)[KEY]}
+    """Replace columns of the file, and keep its header without the checksum, as earlier versions wrote it."""
+    header = json.loads(pl.read_parquet_metadata(path)[KEY])
+    del header[CHECKSUM]
+    metadata = {KEY: json.dumps(header)}
     frame = pl.read_parquet(path).with_row_index("row").with_columns(*columns)
     frame = frame if rows is None else frame.filter(rows)
     frame.drop("row", *([drop] if drop else [])).write_parquet(path, metadata=metadata)

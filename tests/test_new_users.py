@@ -159,8 +159,9 @@ def test_whole_command(here: Path, capsys: pytest.CaptureFixture[str], tmp_path:
     said = capsys.readouterr()
     assert "\n2 users of new.csv, one session each\n" in said.out
     about = (
-        "new.csv: 41 events, 21 likes (51%) at rating >= 5 of 1..5; 2 of 3 users, those with at least 5 "
-        "likes of known items, with profiles from 4 likes each (median; 4 to 8); 3 events "
+        "new.csv (columns: user, item, time = timestamp, rating): 41 events, 21 likes (51%) at rating >= 5 "
+        "of 1..5; 2 of 3 users, those with at least 5 likes of known items, with profiles from 4 likes each "
+        "(median; 4 to 8); 3 events "
         "of 2 unknown items are dropped"
     )
     assert f"users: {about}\n" in said.err

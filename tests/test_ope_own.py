@@ -446,7 +446,7 @@ def test_repeated_rows_are_a_loud_warning(tmp_path: Path, capsys: pytest.Capture
 def test_columns_that_are_not_read_are_named(tmp_path: Path) -> None:
     log = own(tmp_path, {"time": [1, 2, 3, 4], "age": [1, 2, 3, 4], "p": [1.0] * 4, "context.x": [0] * 4})
     assert log.notes == (
-        "columns taken: session = session_id",
+        "columns: item, time, session = session_id, reward, propensity",
         "not read: 'age', 'p' (what a policy knew is read from columns context.NAME)",
     )
 
@@ -586,6 +586,47 @@ def test_lists_of_numbers_in_text_files_are_read(tmp_path: Path) -> None:
         own(tmp_path, {"context.seen": ["1|0.5", "0|2", "3|x", "5|6"]})
     with pytest.raises(UserError, match="needs a list of 2 numbers"):
         read(tmp_path, log, propensity=[0.3, 0.7, 0.3, 0.7], probabilities=["0.7|x"] * 4)
+
+
+def test_texts_of_the_context_are_one_hot_encoded(tmp_path: Path) -> None:
+    columns = {
+        "context.device": ["tv", "phone ", "tv", "web"],
+        "context.city": ["Bonn, DE", "Ulm", "Ulm", "Ulm"],
+    }
+    log = own(tmp_path, columns | {"context.n": ["1", "2", "3", "4"]})
+    handed = log.log.handed  # the rows are ordered by session: a, b, c, d
+    assert handed["device"].tolist() == [[0, 1, 0], [0, 1, 0], [1, 0, 0], [0, 0, 1]]  # phone, tv, web
+    assert handed["city"].tolist() == [[0, 1], [1, 0], [0, 1], [0, 1]]
+    assert handed["n"].tolist() == [[3], [1], [2], [4]]
+    note = "texts that are one-hot encoded: context.device ('phone', 'tv', 'web'), context.city ("
+    assert any(x.startswith(note) for x in log.notes)
+
+
+def test_texts_that_are_too_many_or_mixed_with_numbers_are_refused(tmp_path: Path) -> None:
+    rows = clicks(60) | {"context.link": [f"x.org/{k}" for k in range(60)]}
+    pl.DataFrame(rows).write_csv(tmp_path / "log.csv")
+    with pytest.raises(UserError, match="has 60 different texts"):
+        read_own(tmp_path / "log.csv")
+    with pytest.raises(UserError, match="has 'old' in row 3: give numbers"):
+        own(tmp_path, {"context.x": ["1", "2", "old", "4"]})
+
+
+def test_a_text_of_the_context_tells_the_reward_model_about_its_rows(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = clicks(2000)
+    log["context.device"] = ["tv" if k % 2 else "phone" for k in range(2000)]
+    log["clicked"] = [k % 2 for k in range(2000)]  # every click is on a tv
+    target(log, every=True).write_csv(tmp_path / "target.csv")
+    values = {}
+    for name in ("context.device", "device"):
+        frame = pl.DataFrame(log).rename({"context.device": name})
+        frame.write_csv(tmp_path / "log.csv")
+        found = judged(tmp_path, tmp_path / "log.csv", "--target", str(tmp_path / "target.csv"))
+        values[name] = next(row["value"] for row in found["rows"] if row["estimator"] == "dr")
+        said = "one-hot encoded: context.device ('phone', 'tv')"
+        assert (said in capsys.readouterr().err) == (name == "context.device")
+    assert abs(values["context.device"] - 0.5) < 0.001 < abs(values["device"] - 0.5)
 
 
 def test_place_logprobs_that_are_no_numbers_are_refused(tmp_path: Path) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import gzip
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,13 @@ import pytest
 from recsys_rl.checkpoint import load
 from recsys_rl.cli import main
 from recsys_rl.data.catalogue import about_likes
+from recsys_rl.data.decision_reader import read_decisions
 from recsys_rl.data.decision_writer import KEY
 from recsys_rl.data.describe import describe
-from recsys_rl.data.items import encoded
+from recsys_rl.data.items import encoded, read_items
 from recsys_rl.data.log import read_log
+from recsys_rl.data.own_decisions import read_own
+from recsys_rl.data.split_file import split_by_time
 from recsys_rl.types import UserError
 
 ROWS = [("2", "5", "4.5", "9"), ("1", "6", "3", "8"), ("1", "5", "1", "7")]
@@ -72,14 +76,14 @@ def test_given_separator_replaces_the_found_one(tmp_path: Path) -> None:
     assert read_log(tabs, item_column="item,x", separator="tab").item_ids.tolist() == [5, 6]
 
 
-def test_columns_found_by_other_names_are_stated(tmp_path: Path) -> None:
+def test_columns_that_are_read_are_stated(tmp_path: Path) -> None:
     log = read_log(write(tmp_path, "log.csv", "userId,movieId,rating\n1,2,3\n"))
-    assert log.source == "log.csv (columns taken: user = userId, item = movieId)"
+    assert log.source == "log.csv (columns: user = userId, item = movieId, rating)"
 
 
-def test_a_plain_name_is_not_stated_and_columns_that_are_not_read_are(tmp_path: Path) -> None:
+def test_columns_that_are_not_read_are_stated(tmp_path: Path) -> None:
     log = read_log(write(tmp_path, "log.csv", "user,item,time,rating,count,watch\n1,2,3,4,5,6\n"))
-    assert log.source == "log.csv (not read: 'count', 'watch')"
+    assert log.source == "log.csv (columns: user, item, time, rating; not read: 'count', 'watch')"
 
 
 def test_ambiguous_and_missing_columns_are_refused_together(tmp_path: Path) -> None:
@@ -129,7 +133,10 @@ def test_times_become_seconds(tmp_path: Path, text: str, seconds: int) -> None:
 
 def test_unit_of_times_is_stated(tmp_path: Path) -> None:
     path = write(tmp_path, "log.csv", "user,item,rating,timestamp\n1,2,3,1700000000123\n")
-    assert read_log(path).source == "log.csv (times in milliseconds)"
+    assert (
+        read_log(path).source
+        == "log.csv (columns: user, item, time = timestamp, rating; times in milliseconds)"
+    )
 
 
 @pytest.mark.parametrize("time", ["1970-13-01", "1970-01-01T25:00:00Z", "yesterday", "01/02/1970"])
@@ -169,7 +176,8 @@ def test_gaps_are_dropped_and_repeats_merged_by_options(tmp_path: Path) -> None:
     assert log.ratings.tolist() == [2.0, 4.0, 2.0, 5.0]  # the mean of 1, 2 and 3 first
     assert log.weights is not None and log.weights.tolist() == [3.0, 1.0, 1.0, 1.0]
     assert log.source == (
-        "log.csv (3 rows dropped (2 without a user, 1 without a rating); 2 repeated rows merged into others)"
+        "log.csv (columns: user, item, time = timestamp, rating; 3 rows dropped (2 without a user, 1 "
+        "without a rating); 2 repeated rows merged into others)"
     )
     first = read_log(path, missing="drop", duplicates="keep-first")
     assert first.ratings.tolist() == [1.0, 4.0, 2.0, 5.0] and first.weights is None
@@ -179,9 +187,12 @@ def test_gaps_are_dropped_and_repeats_merged_by_options(tmp_path: Path) -> None:
 def test_a_row_without_two_values_is_dropped_and_counted_once(tmp_path: Path) -> None:
     path = write(tmp_path, "log.csv", "user,item,time,rating\n1,2,3,4\n1,,,4\n2,3,4,5\n2,,5,5\n")
     log = read_log(path, missing="drop")
-    assert log.source == "log.csv (2 rows dropped (2 without an item, 1 without a time))"
+    assert (
+        log.source
+        == "log.csv (columns: user, item, time, rating; 2 rows dropped (2 without an item, 1 without a time))"
+    )
     path = write(tmp_path, "log.csv", "user,item,time,rating\n1,2,3,4\n1,,3,4\n")
-    assert read_log(path, missing="drop").source == "log.csv (1 row without an item dropped)"
+    assert read_log(path, missing="drop").source.endswith("rating; 1 row without an item dropped)")
 
 
 @pytest.mark.parametrize(
@@ -206,7 +217,7 @@ def test_a_column_given_for_a_role_is_taken_for_no_other(tmp_path: Path) -> None
 @pytest.mark.parametrize("rating", ["1", "5"])
 def test_constant_ratings_are_a_warning(tmp_path: Path, rating: str) -> None:
     log = read_log(write(tmp_path, "log.csv", f"user,item,rating\n1,2,{rating}\n1,3,{rating}\n"))
-    assert log.source == f"log.csv (warning: all ratings are {rating}, so each row counts as a like)"
+    assert log.source.endswith(f"; warning: all ratings are {rating}, so each row counts as a like)")
     assert about_likes(log, float(rating)) == "2 events, each a like"
 
 
@@ -234,9 +245,8 @@ def test_like_threshold_without_ratings_is_refused(
 ) -> None:
     path = write(tmp_path, "log.tsv", "user\titem\tplays\n1\t2\t3\n")
     assert main(["train", "--data", str(path), "--like-threshold", "3"]) == 2
-    assert (
-        f"--like-threshold 3 has no effect on {path}: it has no column of ratings" in capsys.readouterr().err
-    )
+    complaint = f"--like-threshold 3 has no effect on {path}: no column of ratings is read"
+    assert complaint in capsys.readouterr().err
 
 
 def test_counts_in_the_place_of_ratings_are_explained(
@@ -297,6 +307,19 @@ def test_gaps_in_attributes_are_told_and_filled(tmp_path: Path) -> None:
     assert log.attributes["duration"].tolist() == [10.0, 20.0, 20.0, 30.0]
     log = read_log(path, items=write(tmp_path, "items.csv", items.replace("6,,", "6,9,") + "7,5,clip,\n"))
     assert "without a value" not in log.source
+
+
+def test_texts_that_nearly_each_item_has_alone_are_no_attributes(tmp_path: Path) -> None:
+    lines = ["item,link,brand,price,code"]
+    lines += [f"{k},https://x.org/{k},b{k % 3},{k}.5,{k:05}" for k in range(40)]
+    facts = read_items(write(tmp_path, "items.csv", "\n".join(lines) + "\n"), "item", text_ids=False)
+    assert list(facts.attributes) == ["brand", "price", "code"]
+    assert "no attributes, as nearly each item has a text of its own: 'link'" in facts.note
+    few = write(tmp_path, "few.csv", "\n".join(lines[:21]) + "\n")
+    assert "link" in read_items(few, "item", text_ids=False).attributes
+    half = [f"{k},https://x.org/{k // 2},b,1,1" for k in range(60)]
+    shared = read_items(write(tmp_path, "half.csv", "\n".join(lines[:1] + half) + "\n"), "item", False)
+    assert "link" in shared.attributes
 
 
 def test_headless_items_file_of_movielens_layout(tmp_path: Path) -> None:
@@ -477,3 +500,32 @@ def test_data_line_counts_likes_and_warns(
     assert 0.8 < share < 0.95
     nearly_all = likes_of("b.csv", counts, capsys, "--like-threshold", "1")
     assert f"480 events, 480 likes (100%) at rating >= 1 of 1..{most} (warning: nearly all" in nearly_all
+
+
+@pytest.mark.parametrize("name", ["a[1].parquet", "a*.parquet", "a?.parquet"])
+def test_a_file_name_is_no_pattern(tmp_path: Path, name: str) -> None:
+    path, other = tmp_path / name, tmp_path / "a1.parquet"
+    rows = {"user": [1, 2, 1, 2], "item": [5, 6, 6, 5], "timestamp": [1, 2, 3, 4], "reward": [1.0] * 4}
+    pl.DataFrame(rows).write_parquet(path)
+    pl.DataFrame(rows | {"item": [7, 8, 9, 7], "reward": [0.0] * 4}).write_parquet(other)
+    assert read_log(path).item_ids.tolist() == [5, 6]
+    assert describe(path).items == 2
+    assert read_own(path).log.signals.mean() == 1
+    assert read_items(path, "item", text_ids=False).ids == [5, 6]
+    assert split_by_time(path, tmp_path / "[1].parquet", tmp_path / "1.parquet", 0.25) == (3, 1, 0)
+    both = [
+        pl.read_parquet(tmp_path / part, glob=False)["item"].to_list()
+        for part in ("[1].parquet", "1.parquet")
+    ]
+    assert both == [[5, 6, 6], [5]]
+
+
+@pytest.mark.parametrize("ending", [".csv", ".parquet"])
+@pytest.mark.parametrize("read", [read_log, describe, read_own, read_decisions])
+def test_a_pipe_as_a_log_is_refused_at_once(
+    tmp_path: Path, ending: str, read: Callable[[Path], object]
+) -> None:
+    path = tmp_path / f"log{ending}"
+    os.mkfifo(path)
+    with pytest.raises(UserError, match="is not a file"):
+        read(path)

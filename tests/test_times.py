@@ -11,7 +11,9 @@ import pytest
 from recsys_rl.cli import main
 from recsys_rl.data import describe as describe_module
 from recsys_rl.data.describe import describe
+from recsys_rl.data.description import Problem
 from recsys_rl.data.log import read_log
+from recsys_rl.data.split_file import split_by_time
 from recsys_rl.data.times import times_of
 from recsys_rl.errors import UserError
 
@@ -76,6 +78,40 @@ def test_pieces_of_a_file_are_read_in_the_order_that_the_whole_file_shows(
     assert "no row shows which" in capsys.readouterr().err
     (problem,) = describe(path).problems
     assert problem.count == 2 and "no row shows which" in problem.text
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_unit_of_numbers_is_that_of_the_whole_column_in_each_piece(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str
+) -> None:
+    """Of the first 5 times most are below 1e11, of all 12 most are above."""
+    monkeypatch.setattr(describe_module, "PIECE", 5)
+    path, train, test = tmp_path / f"log.{ending}", tmp_path / "a.parquet", tmp_path / "b.parquet"
+    counter = [k * 25_000_000_000 for k in range(12)]
+    frame = pl.DataFrame({"user": range(12), "item": range(12), "time": counter})
+    frame.write_csv(path) if ending == "csv" else frame.write_parquet(path)
+    found = describe(path)
+    assert found.times == (0.0, 275e6) and found.time_unit == "milliseconds"
+    dates = "1970-01-01 00:00:00 UTC to 1978-09-18 20:53:20 UTC"
+    assert f"time: {dates} (numbers of milliseconds)" in found.lines()
+    assert split_by_time(path, train, test, 0.25) == (9, 3, 0)
+    assert pl.read_parquet(test)["time"].cast(pl.Int64).to_list() == counter[9:]
+    assert read_log(path).times.tolist() == [x // 1000 for x in counter]
+
+
+def test_numbers_beyond_the_years_of_people_are_no_dates(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    path.write_text("user,item,time\n" + "".join(f"a,x{k},{k}0000000000\n" for k in range(12)))
+    assert "time: 0 to 1.1e+11 (no dates: numbers of steps or rows)" in describe(path).lines()
+
+
+def test_a_column_is_of_dates_or_of_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The piece without a date is read as those of the whole column are: a number is no date."""
+    monkeypatch.setattr(describe_module, "PIECE", 2)
+    path = tmp_path / "log.csv"
+    path.write_text("user,item,time\na,x,2020-12-31\nb,y,2021-01-01\nc,z,5\nd,w,6\n")
+    (problem,) = describe(path).problems
+    assert problem == Problem("column 'time' has no time", 2, 3)
 
 
 @pytest.mark.parametrize("name", ["u.data", "u.data.gz"])

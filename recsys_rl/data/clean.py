@@ -13,6 +13,8 @@ from typing import Any, Literal
 import numpy as np
 import polars as pl
 
+from recsys_rl.data.columns import NO_COLUMN
+from recsys_rl.data.kinds import left_in, weighted
 from recsys_rl.data.read import NUMBER
 from recsys_rl.data.times import times_of
 from recsys_rl.errors import short
@@ -87,7 +89,8 @@ def dropped(lacking: Mapping[str, int], total: int) -> str:
 class Events:
     """Checked events, and notes about rows that were dropped or merged."""
 
-    frame: pl.DataFrame  # user, item: Int64 or String; time: Int64 or Float64 in seconds; rating; weight
+    # user, item: Int64 or String; time: Int64 or Float64 in seconds; rating; weight; event: String
+    frame: pl.DataFrame
     notes: tuple[str, ...]
 
 
@@ -97,8 +100,9 @@ def clean_events(
     source: str,
     missing: Missing = "refuse",
     duplicates: Duplicates = "refuse",
+    event_weights: Mapping[str, float] | None = None,
 ) -> Events:
-    """Check E events, given as columns ``user``, ``item`` and maybe ``time``, ``rating``, ``weight``.
+    """Check E events: columns ``user``, ``item`` and maybe ``time``, ``rating``, ``weight``, ``event``.
 
     A row without a value in one of the columns is refused or dropped. Rows with the same user, item and time
     (without times: the same user and item) are refused, or only the first is kept, or they are merged into
@@ -106,12 +110,17 @@ def clean_events(
 
     Args:
         names: the name of each column in the source, for errors.
+        event_weights: the weight of each kind in the column ``event``. Rows of a kind with the weight 0 are
+            left out first, and events of different kinds are no repeats.
 
     Raises UserError with all problems of the source together, their counts and first rows.
     """
     problems, notes = Problems(source), []
     frame = pl.DataFrame({role: values for role, values in columns.items() if values is not None})
     frame = frame.with_row_index("row")
+    if event_weights is not None and "event" in frame.columns:
+        frame, note = left_in(frame, no_value(frame["event"]), names["event"], event_weights, source)
+        notes.append(note)
     roles = [role for role in frame.columns if role != "row"]
     gaps = frame.select(no_value(frame[role]).alias(role) for role in roles)
     gone = gaps.select(pl.any_horizontal(roles)).to_series()
@@ -120,7 +129,7 @@ def clean_events(
         notes += [dropped(lacking, int(gone.sum()))] if lacking else []
     else:
         for role, count in lacking.items():
-            problems.gaps(names[role], count, int(gaps[role].arg_true()[0]) + 1)
+            problems.gaps(names[role], count, int(frame["row"][int(gaps[role].arg_true()[0])]) + 1)
     kept = frame.filter(~gone)
     if kept.height == 0:
         problems.refuse()
@@ -128,11 +137,16 @@ def clean_events(
     parsed = {"row": kept["row"]}
     for role in roles:
         values, rows = kept[role], kept["row"]
+        if role == "event":
+            parsed[role] = values
+            continue
         parse = {"user": _ids, "item": _ids, "time": times_of}.get(role, numbers_of)
         parsed[role], bad, rule, unit = parse(values, role)
         problems.bad_values(names[role], values, rows, bad, rule)
         notes += [unit] if unit else []
     kept = pl.DataFrame(parsed).drop_nulls()
+    if event_weights is not None and "event" in kept.columns:
+        kept = weighted(kept, event_weights)
     if duplicates == "sum" and "weight" not in kept.columns:
         kept = kept.with_columns(weight=pl.lit(1.0, pl.Float32))
     kept, note = _without_repeats(kept, problems, duplicates)
@@ -199,6 +213,7 @@ def numbers_of(column: pl.Series, role: str) -> Parsed:
     rule = f"{role}s are finite numbers{commas}"
     if role == "weight":
         bad, rule = bad | (numbers <= 0).fill_null(True), f"weights are finite numbers above 0{commas}"
+        rule += f" (--weight-column {NO_COLUMN} for no weights)"
     return numbers.set(bad, None), bad, rule, note
 
 
@@ -226,7 +241,7 @@ def _with_points(column: pl.Series) -> tuple[pl.Series, str]:
 
 def _without_repeats(frame: pl.DataFrame, problems: Problems, how: Duplicates) -> tuple[pl.DataFrame, str]:
     """The events without repeats, sorted by row, and a note; or a problem."""
-    keys = [role for role in ("user", "item", "time") if role in frame.columns]
+    keys = [role for role in ("user", "item", "time", "event") if role in frame.columns]
     more = frame.height - frame.select(pl.struct(keys).n_unique()).item()
     if more == 0:
         return frame, ""

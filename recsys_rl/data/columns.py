@@ -15,15 +15,29 @@ OPTIONS = {
     "time": "--time-column",
     "rating": "--rating-column",
     "weight": "--weight-column",
+    "event": "--event-column",
     **{role: f"--{role}-column" for role in ("session", "reward", "propensity", "policy", "candidates")},
 }
-PLAIN = {"user": "user", "item": "item", "time": "timestamp", "rating": "rating", "weight": "weight"}
+NO_COLUMN = "-"
+"""In place of a name: take no column for this role, also if one has a common name."""
+PLAIN = {
+    "user": "user",
+    "item": "item",
+    "time": "timestamp",
+    "rating": "rating",
+    "weight": "weight",
+    "event": "event_type",
+}
 """The name of each column that needs no search: it is taken even if other names fit too."""
 
 _WITH_ID = {
     "user": "user visitor customer member listener reviewer account viewer shopper",
     "item": "item product movie film video track song artist book article news game business content sku",
 }
+_KINDS = (  # the first of these that the file has is taken
+    *("eventtype", "event", "eventname", "action", "actiontype", "behaviortype", "behaviourtype", "behavior"),
+    *("behaviour", "interactiontype", "interaction", "kind"),
+)
 COMMON = {
     "user": {"uid", "userno", *(n + s for n in _WITH_ID["user"].split() for s in ("", "id"))},
     "item": {"iid", "asin", "isbn", "itemno", *(n + s for n in _WITH_ID["item"].split() for s in ("", "id"))},
@@ -41,6 +55,7 @@ COMMON = {
     },
     "policy": {"policy", "policyname", "loggingpolicy", "behaviorpolicy", "logger"},
     "candidates": {"candidates", "couldbeshown"},
+    "event": set(_KINDS),
 }
 """Common names of each column, without case and signs: `User_ID` is `userid`."""
 
@@ -74,24 +89,29 @@ def find_columns(
     roles: Sequence[str] = tuple(PLAIN),
     required: Sequence[str] = ("user", "item"),
 ) -> tuple[dict[str, str], str]:
-    """The name of each role's column, and a text about those that were found by another name.
+    """The name of each role's column, and a text that names them all.
 
-    A column that is ``given`` for a role is looked for in no other. Roles without a column are left out.
-    Raises UserError, once for all columns: a named column does not
-    exist, several names fit, or a required role has none.
+    A column that is ``given`` for a role is looked for in no other. Roles without a column are left out, and
+    those for which NO_COLUMN is given. Raises UserError, once for all columns: a named column does not exist,
+    several names fit, or a required role has none.
     """
     found, wrong = {}, []
-    lacking = [name for role in roles if (name := given.get(role)) is not None and name not in names]
+    named = [name for role in roles if (name := given.get(role)) is not None]
+    lacking = [name for name in named if name not in (*names, NO_COLUMN)]
     if lacking:
         noun = "columns" if len(lacking) > 1 else "column"
         wrong.append(f"it has no {noun} {listed(lacking)}")
     for role in roles:
         fits = [x for x in names if plain_name(x) in COMMON[role] and x not in given.values()]
         plain = PLAIN.get(role, role)
-        if given.get(role) is not None:
+        if given.get(role) == NO_COLUMN:
+            fits = []
+        if given.get(role) not in (None, NO_COLUMN):
             found[role] = str(given[role])
         elif plain in fits or len(fits) == 1:
             found[role] = plain if plain in fits else fits[0]
+        elif fits and role == "event":
+            found[role] = min(fits, key=lambda x: _KINDS.index(plain_name(x)))
         elif fits:
             wrong.append(f"{listed(fits)} may all hold the {role}: give {OPTIONS[role]}")
         elif role in required:
@@ -104,9 +124,10 @@ def find_columns(
     twice = [name for name in dict.fromkeys(found.values()) if list(names).count(name) > 1]
     if twice:
         raise UserError(f"{path} has more than one column {short(twice[0])}: rename or remove the others.")
-    other = [
-        f"{role} = {found[role]}"
-        for role in found
-        if given.get(role) is None and found[role] not in (role, PLAIN.get(role, role))
-    ]
-    return found, f"columns taken: {', '.join(other)}" if other else ""
+    return found, columns_text(found)
+
+
+def columns_text(columns: Mapping[str, str]) -> str:
+    """A text that names the column of each role; empty without columns."""
+    parts = [role if name == role else f"{role} = {name}" for role, name in columns.items()]
+    return f"columns: {', '.join(parts)}" if parts else ""

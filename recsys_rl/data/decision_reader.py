@@ -1,10 +1,12 @@
-"""Read and check a DecisionLog from a Parquet file of data/decision_writer.py."""
+"""Read and check a DecisionLog from a Parquet file of data/decision_writer.py, whole or in pieces."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -12,7 +14,8 @@ import torch
 from torch import Tensor
 
 from recsys_rl.data.decision_checks import check_probabilities, check_rows
-from recsys_rl.data.decision_writer import FORMAT, KEY
+from recsys_rl.data.decision_checksum import Checksum
+from recsys_rl.data.decision_writer import CHECKSUM, FORMAT, KEY, ROWS
 from recsys_rl.data.decisions import DecisionHeader, DecisionLog
 from recsys_rl.data.read import parsing
 from recsys_rl.errors import one_line
@@ -25,26 +28,77 @@ def read_decisions(path: str | Path) -> DecisionLog:
     A file may hold a column ``propensity``, with probabilities, in place of ``logprob``, or neither.
 
     Raises UserError for the first mistake that is found: a damaged file, a missing column, an impossible
-    probability, an item that could not be shown, steps or times out of order (data/decision_checks.py).
+    probability, an item that could not be shown, steps or times out of order (data/decision_checks.py), or
+    values that do not fit the checksum in the header. A log without a checksum is read, too.
     """
     path = Path(path)
-    name = one_line(path)
-    if not path.is_file():
-        raise UserError(f"{name} is not a file: give the path of a log of decisions (recsys-rl record).")
-    with parsing(name):
-        texts = pl.read_parquet_metadata(path)
-    header = _header(name, texts)
+    name, header = one_line(path), read_header(path)
     with parsing(name):
         frame = pl.read_parquet(path, glob=False)
     if frame.height == 0:
         raise UserError(f"{name} holds no decisions: give a log with at least one row.")
-    log = _log(name, header, frame)
+    log = _log(name, header.header, frame)
+    checksum = Checksum(header.fields)
+    checksum.add(log)
+    header.check(name, checksum)
     order = torch.from_numpy(
         np.lexsort((log.steps.numpy(), log.sessions.numpy()))  # the last key is the first to sort by
     )
     log = log.rows(order)
     check_rows(name, log, order + 1)
     return log
+
+
+@dataclass(frozen=True)
+class FileHeader:
+    """The header of a file."""
+
+    header: DecisionHeader
+    fields: Mapping[str, Any]  # as JSON primitives, without the checksum
+    checksum: str | None  # None in files of earlier versions
+
+    def check(self, name: str, checksum: Checksum) -> None:
+        """Raise UserError if the header has another checksum than that of its rows."""
+        if self.checksum is not None and checksum.hexdigest() != self.checksum:
+            raise UserError(
+                f"{name} holds other values than were written to it (its checksum is wrong): copy the file "
+                "again, or record it again; after a change of your own, write it with write_decisions."
+            )
+
+
+def read_header(path: Path) -> FileHeader:
+    """The header of the file. Raises UserError if there is none, or if the file is damaged."""
+    name = one_line(path)
+    if not path.is_file():
+        raise UserError(f"{name} is not a file: give the path of a log of decisions (recsys-rl record).")
+    with parsing(name):
+        texts = pl.read_parquet_metadata(path)
+    return _header(name, texts)
+
+
+def read_pieces(path: Path, header: DecisionHeader) -> Iterator[DecisionLog]:
+    """The rows in the order of the file, ROWS at a time. No rule of data/decision_checks.py is checked."""
+    name = one_line(path)
+    with parsing(name):
+        scan = pl.scan_parquet(path, glob=False)
+        rows = int(scan.select(pl.len()).collect().item())
+    for start in range(0, rows, ROWS):
+        with parsing(name):
+            frame = scan.slice(start, ROWS).collect()
+        yield _log(name, header, frame)
+
+
+def check_pieces(path: Path) -> FileHeader:
+    """The header of a file, after a check of its checksum that holds ROWS rows at a time.
+
+    Raises UserError if the checksum is wrong, or if the columns are not those of such a log.
+    """
+    header = read_header(path)
+    checksum = Checksum(header.fields)
+    for piece in read_pieces(path, header.header):
+        checksum.add(piece)
+    header.check(one_line(path), checksum)
+    return header
 
 
 def has_header(path: str | Path) -> bool:
@@ -59,14 +113,16 @@ def has_header(path: str | Path) -> bool:
         return KEY in pl.read_parquet_metadata(path)
 
 
-def _header(name: str, texts: Mapping[str, str]) -> DecisionHeader:
+def _header(name: str, texts: Mapping[str, str]) -> FileHeader:
     if KEY not in texts:
         raise UserError(
             f"{name} has no header of decisions ({KEY}): give a file that `recsys-rl record` or "
             "write_decisions wrote."
         )
     try:
-        fields = json.loads(texts[KEY])
+        fields, as_written = json.loads(texts[KEY]), json.loads(texts[KEY])
+        checksum = as_written.pop(CHECKSUM, None)
+        fields.pop(CHECKSUM, None)
         number = fields.pop("format")
         if type(number) is int and number != FORMAT:
             raise UserError(
@@ -87,12 +143,13 @@ def _header(name: str, texts: Mapping[str, str]) -> DecisionHeader:
             and header.interface.slate_size > 0
             and set(header.interface.signals) <= set(header.signals)
             and 0 <= header.discount <= 1
+            and (checksum is None or isinstance(checksum, str))
         )
     except (AttributeError, IndexError, KeyError, TypeError, ValueError):
         sound = False
     if not sound:
         raise UserError(f"{name} has a header that is none: record the log again.")
-    return header
+    return FileHeader(header, as_written, checksum)
 
 
 def _log(name: str, header: DecisionHeader, frame: pl.DataFrame) -> DecisionLog:

@@ -19,12 +19,15 @@ from typing import Any
 import polars as pl
 from torch import Tensor
 
+from recsys_rl.data.decision_checksum import Checksum
 from recsys_rl.data.decisions import DecisionHeader, DecisionLog
 from recsys_rl.errors import error_text
 from recsys_rl.types import UserError
 
 FORMAT = 1
 KEY = "recsys-rl.decisions"
+CHECKSUM = "sha256"
+"""The field of the header with the checksum (data/decision_checksum.py)."""
 ROWS = 65_536
 """Rows of a row group: a reader or a writer in pieces holds this many at a time."""
 
@@ -41,6 +44,7 @@ class DecisionWriter:
         self.folder = path.parent / f".{path.name}.{os.getpid()}.tmp"
         self.num_pieces = 0
         self.num_rows = 0
+        self.checksum = Checksum(header_to_dict(header))
 
     def __enter__(self) -> DecisionWriter:
         with self._writing():
@@ -51,6 +55,7 @@ class DecisionWriter:
         """Add the rows of ``log``. Raises UserError if the disk is full."""
         with self._writing():
             frame_of(log).write_parquet(self.folder / f"{self.num_pieces:08}.parquet", compression="zstd")
+        self.checksum.add(log)
         self.num_pieces += 1
         self.num_rows += log.num_rows
 
@@ -66,15 +71,8 @@ class DecisionWriter:
         if not self.num_pieces:
             raise UserError(f"{self.path} isn't written: there are no decisions.")
         whole = self.folder / "whole"
-        # A list, as brackets in the name of the file would be read as a pattern.
         pieces = [self.folder / f"{number:08}.parquet" for number in range(self.num_pieces)]
-        pl.scan_parquet(pieces, glob=False).sink_parquet(
-            whole,
-            compression="zstd",
-            row_group_size=ROWS,
-            metadata={KEY: json.dumps(header_to_dict(self.header))},
-            engine="streaming",
-        )
+        write_with_header(pl.scan_parquet(pieces, glob=False), whole, self.checksum)
         with whole.open("rb+") as file:
             os.fsync(file.fileno())
         whole.replace(self.path)
@@ -88,6 +86,18 @@ class DecisionWriter:
             raise UserError(
                 f"{self.path} can't be written ({why}): make room there, or choose another place."
             ) from error
+
+
+def write_with_header(rows: pl.LazyFrame, path: Path, checksum: Checksum) -> None:
+    """Write these rows, whose checksum this is, a row group at a time, under its header."""
+    fields = {**checksum.header, CHECKSUM: checksum.hexdigest()}
+    rows.sink_parquet(
+        path,
+        compression="zstd",
+        row_group_size=ROWS,
+        metadata={KEY: json.dumps(fields)},
+        engine="streaming",
+    )
 
 
 def write_decisions(path: Path, log: DecisionLog) -> None:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from recsys_rl.data.clean import floats, no_value, numbers_of
 from recsys_rl.data.columns import OPTIONS, find_columns, is_logarithm
+from recsys_rl.data.decision_reader import check_pieces, has_header
 from recsys_rl.data.describe_decisions import (
     DecisionSurvey,
     has_meaning,
@@ -26,8 +27,9 @@ from recsys_rl.data.describe_decisions import (
 )
 from recsys_rl.data.description import Description, Found, Part, Problem, part_of
 from recsys_rl.data.hashes import Hashes, hashes_of, mixed, repeats, sorted_counts
-from recsys_rl.data.read import NUMBER, TableFile, open_table, plain_texts
-from recsys_rl.data.times import UNCLEAR, order_of, times_of
+from recsys_rl.data.kinds import MOST, kinds_in
+from recsys_rl.data.read import TableFile, open_table, plain_texts
+from recsys_rl.data.times import UNCLEAR, TimeFormat, format_of, times_of
 from recsys_rl.errors import listed
 from recsys_rl.types import UserError
 
@@ -44,9 +46,10 @@ ROLES = (
     "propensity",
     "policy",
     "candidates",
+    "event",
 )
 NUMBERS = ("rating", "weight", "propensity")
-CLOCK = 1e8  # smaller numbers are no instants but steps: in seconds, this is 1973
+CLOCK = (1e8, 7.3e9)  # numbers outside are no instants but counters: in seconds, these are 1973 and 2201
 
 
 def describe(
@@ -60,16 +63,18 @@ def describe(
     columns, _ = find_columns(Path(path), table.names, given or {}, ROLES, required=())
     if "item" not in columns and "items" in table.names:  # a slate for each row, as in a DecisionLog
         columns["item"] = "items"
-    if not columns:
+    if not columns.keys() - {"event"}:
         raise UserError(
             f"{path}: no column has a known name; its columns are {listed(table.names)}: name them with "
             f"{OPTIONS['user']}, {OPTIONS['item']} and others, put a header above the first line if it is a "
             "row of the data, or give --separator if these are no columns."
         )
     decisions = is_log_of_decisions(columns, table.names)
+    if decisions:
+        columns.pop("event", None)
     if decisions and "session" in columns and "step" in table.names:
         columns["step"] = "step"
-    survey = Survey(columns, order_of(table, columns["time"]) if "time" in columns else None)
+    survey = Survey(columns, format_of(table, columns["time"]) if "time" in columns else None)
     if decisions:
         survey.decisions = DecisionSurvey(columns, table.names, survey.found)
     read = list(dict.fromkeys(columns.values())) if survey.decisions is None else survey.decisions.reads()
@@ -77,8 +82,22 @@ def describe(
         survey.add(start, piece)
     if survey.rows == 0:
         raise UserError(f"{path} holds no rows: give a log with at least one.")
-    others = [x for x in table.names if x not in columns.values() and not (decisions and has_meaning(x))]
-    return dataclasses.replace(survey.finish(table), others=tuple(others), note=table.note)
+    if has_header(path) and not _is_whole(Path(path)):
+        text = "the rows are not those that were written, by the checksum in the header"
+        survey.found.count(text, survey.rows, 1)
+    found = survey.finish(table)
+    named = found.columns.values()
+    others = [x for x in table.names if x not in named and not (decisions and has_meaning(x))]
+    return dataclasses.replace(found, others=tuple(others), note=table.note)
+
+
+def _is_whole(path: Path) -> bool:
+    """False if a log of `recsys-rl record` does not fit its checksum, or lacks its columns."""
+    try:
+        check_pieces(path)
+    except UserError:
+        return False
+    return True
 
 
 def pieces(table: TableFile, columns: Sequence[str]) -> Iterator[tuple[int, pl.DataFrame]]:
@@ -113,22 +132,24 @@ def event_hashes(
 class Survey:
     """The sums over the pieces so far."""
 
-    def __init__(self, columns: Mapping[str, str], order: str | None = None) -> None:
-        """``order``: of the texts in the column of times (``times.order_of``)."""
-        self.columns, self.rows, self.order = columns, 0, order
+    def __init__(self, columns: Mapping[str, str], form: TimeFormat | None = None) -> None:
+        """``form``: of the column of times."""
+        self.columns, self.rows, self.form = columns, 0, form
         self.decisions: DecisionSurvey | None = None  # of a log of decisions
         self.found = Found()
         self.hashes: dict[str, list[Hashes]] = {"user": [], "item": [], "session": [], "repeat": []}
         self.shown: dict[Any, int] = {}
         self.times: list[float] = []
-        self.dates = False  # some times are texts or dates, no numbers
         self.sums: dict[str, list[Part]] = {}
         self.inverse: list[tuple[float, int]] = []
         self.policies: dict[str, int] = {}
+        self.kinds: dict[str, int] | None = {}  # None: too many
 
     def add(self, start: int, piece: pl.DataFrame) -> None:
         self.rows = start + piece.height
         series = {role: piece[name] for role, name in self.columns.items()}
+        if "event" in series:
+            self._kinds(series.pop("event"))
         gaps = {role: no_value(column) for role, column in series.items()}
         for role, rows in gaps.items():
             self.found.add(f"column {self.columns[role]!r} has no value", rows, start)
@@ -162,17 +183,22 @@ class Survey:
             for item, count in lists_in(series["candidates"]).explode().drop_nulls().value_counts().rows():
                 self.shown[item] = self.shown.get(item, 0) + count
 
+    def _kinds(self, column: pl.Series) -> None:
+        if self.kinds is None:
+            return
+        of_piece = kinds_in(column.filter(~no_value(column)))
+        for kind, count in (of_piece or {}).items():
+            self.kinds[kind] = self.kinds.get(kind, 0) + count
+        if of_piece is None or len(self.kinds) > MOST:
+            self.kinds = None
+
     def _times(self, start: int, column: pl.Series, gaps: pl.Series) -> pl.Series:
         """The times in seconds."""
-        seconds, bad, _, _ = times_of(column, "time", self.order)
-        why = f" ({UNCLEAR[self.order]})" if self.order in UNCLEAR else ""
+        seconds, bad, rule, _ = times_of(column, "time", self.form)
+        why = f" ({rule})" if rule in UNCLEAR.values() else ""
         self.found.add(f"column {self.columns['time']!r} has no time{why}", bad & ~gaps, start)
         known = seconds.drop_nulls()
         self.times += [float(known.min()), float(known.max())] if known.len() else []  # type: ignore[arg-type]
-        if column.dtype == pl.String:
-            self.dates = self.dates or not bool((column.str.contains(NUMBER) | bad).all())
-        else:
-            self.dates = self.dates or not column.dtype.is_numeric()
         return seconds
 
     def _keep_repeats(
@@ -238,17 +264,19 @@ class Survey:
         sums = {"propensity" if x == "propensity" and logarithm else self.columns[x]: y
                 for x, y in self.sums.items()}  # fmt: skip
         return Description(
-            columns=self.columns,
+            columns={role: name for role, name in self.columns.items() if role != "event" or self.kinds},
             rows=self.rows,
             users=users,
             items=items,
             sessions=sessions,
             times=(min(self.times), max(self.times)) if self.times else None,
-            clock=self.dates or max(self.times, default=CLOCK) >= CLOCK,
+            clock=self._has_dates(),
+            time_unit="" if self.form is None or self.form.order is not None else self.form.unit,
             ranges={
                 x: _range(y) for x, y in (sums | (self.decisions.sums if self.decisions else {})).items()
             },
             policies=dict(sorted(self.policies.items())),
+            kinds=dict(sorted((self.kinds or {}).items(), key=lambda x: (-x[1], x[0]))),
             events_of_item=counts,
             most_frequent=None if most is None else self._named(table, most),
             shown_of_item=spread_of(shown),
@@ -257,6 +285,12 @@ class Survey:
             slate_size=(self.decisions.slate_size or 1) if self.decisions else 1,
             problems=tuple(problems),
         )
+
+    def _has_dates(self) -> bool:
+        """True if the times are instants, and no counters."""
+        if self.form is None or self.form.order is not None or not self.times:
+            return True
+        return CLOCK[0] <= max(self.times) < CLOCK[1]
 
     def _repeats(self) -> list[Problem]:
         if not self.hashes["repeat"]:

@@ -64,9 +64,11 @@ class Description:
     items: int | None = None
     sessions: int | None = None
     times: tuple[float, float] | None = None  # the first and the last, in seconds
-    clock: bool = True  # False: times are small numbers, such as steps, and no instants
+    clock: bool = True  # False: times are counters, such as steps, and no instants
+    time_unit: str = ""  # of numbers
     ranges: Mapping[str, tuple[float, float, float]] = field(default_factory=dict)  # low, mean, high
     policies: Mapping[str, int] = field(default_factory=dict)  # rows of each logging policy
+    kinds: Mapping[str, int] = field(default_factory=dict)  # rows of each kind of event
     events_of_item: tuple[int, int, int] | None = None  # fewest, median, most events of an item
     most_frequent: tuple[str, int] | None = None  # the item with the most events
     shown_of_item: tuple[int, int, int] | None = None  # likewise: rows in which an item could be shown
@@ -99,7 +101,8 @@ class Description:
             yield f"density: {self.density:.3%} (rows for each pair of a user and an item)"
         if self.times is not None:
             if self.clock:
-                yield f"time: {_instant(self.times[0])} to {_instant(self.times[1])}"
+                unit = f" (numbers of {self.time_unit})" if self.time_unit not in ("", "seconds") else ""
+                yield f"time: {_instant(self.times[0])} to {_instant(self.times[1])}{unit}"
             else:
                 first, last = self.times
                 yield f"time: {first:,.10g} to {last:,.10g} (no dates: numbers of steps or rows)"
@@ -115,6 +118,9 @@ class Description:
         if self.policies:
             each = ", ".join(f"{name!r} {count:,}" for name, count in self.policies.items())
             yield f"logging policies: {len(self.policies)} ({each})"
+        if self.kinds:
+            each = ", ".join(f"{name!r} {count:,}" for name, count in self.kinds.items())
+            yield f"kinds of events: {len(self.kinds)} ({each}), weighted in training by --event-weights"
         yield f"problems: {len(self.problems)}" if self.problems else "problems: none"
         for problem in self.problems:
             found = number_of_rows(problem.count)

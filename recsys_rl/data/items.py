@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,9 @@ from recsys_rl.types import UserError
 
 MOST_GENRES = 100  # the most frequent are kept
 ALWAYS_CLASSES = {"creator"}  # numbers in these columns are names, too
+FEW_TEXTS, MOST_DISTINCT = 20, 0.5
+"""A column of more than FEW_TEXTS different texts, which are more than this share of its values, is left out:
+links, descriptions and codes are no attributes that items share."""
 
 _HEADLESS = ("item", "title", "genres")
 _TITLES = ("title", "name", "itemtitle", "itemname", "movietitle", "productname", "trackname", "artistname")
@@ -93,6 +96,8 @@ def read_items(path: str | Path, item_column: str, text_ids: bool) -> ItemFacts:
         }
     others = [name for name in dict.fromkeys(names) if name not in (fits[0], *roles.values())]
     columns = {name: _column(frame, name) for name in others}
+    own = [name for name, values in columns.items() if _nearly_unique(values.values(), name)]
+    others, columns = [x for x in others if x not in own], {x: columns[x] for x in others if x not in own}
     endless = {name: infinite for name in others if (infinite := _infinite(columns[name], name))}
     for name, infinite in endless.items():
         columns[name] = {id_: x for id_, x in columns[name].items() if id_ not in infinite}
@@ -102,6 +107,7 @@ def read_items(path: str | Path, item_column: str, text_ids: bool) -> ItemFacts:
         f"repeated ids: {rows - len(known):,}, the first row is kept" if rows > len(known) else "",
         f"unreadable years: {len(unclear):,}, such as {short(unclear[0])}" if unclear else "",
         f"infinite numbers, which count as no value: {said_of}" if endless else "",
+        f"no attributes, as nearly each item has a text of its own: {listed(own)}" if own else "",
     ]
     said = "; ".join(filter(None, notes))
     return ItemFacts(
@@ -128,6 +134,22 @@ def _column(frame: pl.DataFrame, name: str | None) -> dict[Any, Any]:
     if name is None:
         return {}
     return dict(frame.filter(~no_value(frame[name])).select("\0id", pl.col(name)).rows())
+
+
+def _nearly_unique(values: Collection[Any], name: str) -> bool:
+    """True for texts of which nearly each item has its own."""
+    texts = {str(value).strip() for value in values}
+    if name in ALWAYS_CLASSES or len(texts) <= max(FEW_TEXTS, MOST_DISTINCT * len(values)):
+        return False
+    return not all(map(_is_number, texts))
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _infinite(values: Mapping[Any, Any], name: str) -> set[Any]:

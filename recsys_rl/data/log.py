@@ -20,12 +20,13 @@ from torch import Tensor
 from recsys_rl.data.catalogue import LikesConfig, world_of_log
 from recsys_rl.data.clean import Duplicates, Events, Missing, as_series, clean_events, observed_range
 from recsys_rl.data.cold import with_cold_items
-from recsys_rl.data.columns import PLAIN, find_columns, not_read
+from recsys_rl.data.columns import NO_COLUMN, PLAIN, columns_text, find_columns, not_read
 from recsys_rl.data.decision_reader import has_header
 from recsys_rl.data.items import ItemFacts, read_items
+from recsys_rl.data.kinds import about_kinds, kinds_in, parse_event_weights
 from recsys_rl.data.read import TableFile, open_table
 from recsys_rl.dials import EnvConfig
-from recsys_rl.errors import one_line
+from recsys_rl.errors import one_line, short
 from recsys_rl.protocols import Source
 from recsys_rl.schema import CountOrZero
 from recsys_rl.types import InteractionLog, UserError, World
@@ -39,7 +40,8 @@ class LogConfig(LikesConfig):
     """The users and the items of a log: a text or Parquet file with a row for each event."""
 
     user_column: str | None = None
-    """Column of the user id (default: user, or the only column with a common name such as user_id)."""
+    """Column of the user id (default: user, or the only column with a common name such as user_id). For this
+    and the other columns, - stands for none."""
     item_column: str | None = None
     """Column of the item id (default: item, or the only column with a common name such as movie_id)."""
     time_column: str | None = None
@@ -50,6 +52,11 @@ class LogConfig(LikesConfig):
     weight_column: str | None = None
     """Column of plays, seconds or purchases (default: weight, or a common name): the matrix factorisation
     trusts a like more if its weight is higher."""
+    event_column: str | None = None
+    """Column of the kind of event, for --event-weights (default: event_type, or a common name)."""
+    event_weights: str | None = None
+    """Weights of the kinds of events, as in view=0,cart=1,purchase=3. Events of a kind with weight 0 are left
+    out, and each other one is a like with this weight. Without it, every row is a like."""
     separator: str | None = None
     """Separator of a text file, or tab, comma, semicolon, pipe, space (default: found in the first line)."""
     missing: Missing = "refuse"
@@ -114,6 +121,8 @@ def read_log(
     rating_column: str | None = None,
     weight_column: str | None = None,
     *,
+    event_column: str | None = None,
+    event_weights: Mapping[str, float] | None = None,
     separator: str | None = None,
     missing: Missing = "refuse",
     duplicates: Duplicates = "refuse",
@@ -121,14 +130,41 @@ def read_log(
 ) -> InteractionLog:
     """Read a log from a file that ends in one of read.py's ``ENDINGS``; see ``make_log`` and ``LogConfig``.
 
-    A column that is not named is found by its common name if that is unique. The log's ``source`` then names
-    it, with all rows that were dropped or merged. Raises UserError with all problems of the file together.
+    A column that is not named is found by its common name if that is unique. The log's ``source`` names all
+    columns that are read, with all rows that were dropped or merged. Raises UserError with all problems of
+    the file together.
     """
     path = Path(path)
     table = open_table(path, separator, HEADLESS)
-    columns = (user_column, item_column, time_column, rating_column, weight_column)
+    columns = (user_column, item_column, time_column, rating_column, weight_column, event_column)
     given = dict(zip(PLAIN, columns, strict=True))
-    return _log_and_facts(table, given, missing, duplicates, items)[0]
+    named = _named(table, given, event_weights)
+    return _log_and_facts(table, named, given, missing, duplicates, items, event_weights)[0]
+
+
+def has_kinds(path: str | Path, event_column: str | None = None, separator: str | None = None) -> bool:
+    """True if the file has a column of kinds of events. Raises UserError if it can't be read."""
+    table = open_table(path, separator, HEADLESS)
+    given = {"event": event_column}
+    return bool(find_columns(table.path, table.names, given, ("event",), required=())[0])
+
+
+def _named(
+    table: TableFile, given: Mapping[str, str | None], event_weights: Mapping[str, float] | None
+) -> dict[str, str]:
+    """The column of each role. With weights of kinds, ratings are not read. Raises UserError."""
+    _refuse_decisions(table.path)
+    named, _ = find_columns(table.path, table.names, given)
+    if event_weights is None:
+        return named
+    if "event" not in named:
+        raise UserError(
+            f"--event-weights has no effect on {table.path}: it has no column of kinds of events; leave the "
+            "option out, or name the column with --event-column."
+        )
+    if given.get("rating") not in (None, NO_COLUMN):
+        raise UserError("--event-weights and --rating-column both say what a like is: give one of them.")
+    return {role: name for role, name in named.items() if role != "rating"}
 
 
 def _refuse_decisions(path: Path) -> None:
@@ -141,19 +177,28 @@ def _refuse_decisions(path: Path) -> None:
 
 def _log_and_facts(
     table: TableFile,
-    given: dict[str, str | None],
+    named: dict[str, str],
+    given: Mapping[str, str | None],
     missing: Missing,
     duplicates: Duplicates,
     items: str | Path | None,
+    event_weights: Mapping[str, float] | None,
 ) -> tuple[InteractionLog, ItemFacts]:
-    """``read_log``, and all that the file of items holds."""
-    _refuse_decisions(table.path)
-    named, taken = find_columns(table.path, table.names, given)
+    """``read_log``, and all that the file of items holds. ``named``: the column of each role."""
     frame = table.rows(list(dict.fromkeys(named.values())))
+    about = ""
+    if event_weights is None and "event" in named:
+        kinds = named.pop("event")
+        about = "" if "rating" in named else about_kinds(kinds, kinds_in(frame[kinds]))
     columns = {role: frame[named[role]] if role in named else None for role in PLAIN}
     source = one_line(table.path.name)
-    events = clean_events(columns, named, source, missing, duplicates)
-    notes = [taken, not_read(table.names, named.values()), table.note, *events.notes]
+    events = clean_events(columns, named, source, missing, duplicates, event_weights)
+    notes = [columns_text(named), not_read(table.names, named.values()), table.note, about, *events.notes]
+    if "weight" in named and given.get("weight") is None:
+        notes.append(
+            f"likes are weighted by {short(named['weight'])}, as if it held plays, seconds or purchases: "
+            f"give --weight-column {NO_COLUMN} if it holds something else"
+        )
     facts = ItemFacts()
     if items is not None:
         facts = read_items(items, named["item"], events.frame["item"].dtype == pl.String)
@@ -168,7 +213,7 @@ def _log_and_facts(
         ratings = events.frame["rating"]
         if ratings.len() > 1 and ratings.n_unique() == 1:
             notes.append(f"warning: all ratings are {ratings[0]:,.10g}, so each row counts as a like")
-    else:
+    elif event_weights is None:
         notes.append("it has no column 'rating', so each row counts as a like")
     said = "; ".join(filter(None, notes))
     return _number(events, f"{source} ({said})" if said else source, facts, None), facts
@@ -243,13 +288,16 @@ def _tensor(column: pl.Series, dtype: type) -> Tensor:
 def _make_world(config: LogConfig, sizes: EnvConfig, seed: int) -> World:
     given: dict[str, str | None] = {role: getattr(config, f"{role}_column") for role in PLAIN}
     table = open_table(config.data, config.separator, HEADLESS)
-    _refuse_decisions(table.path)
-    if config.like_threshold is not None and "rating" not in find_columns(table.path, table.names, given)[0]:
+    event_weights = parse_event_weights(config.event_weights)
+    named = _named(table, given, event_weights)
+    if config.like_threshold is not None and "rating" not in named:
         raise UserError(
-            f"--like-threshold {config.like_threshold:g} has no effect on {config.data}: it has no column of "
-            "ratings, so each row counts as a like; leave the option out, or give --rating-column."
+            f"--like-threshold {config.like_threshold:g} has no effect on {config.data}: no column of "
+            "ratings is read, so each row counts as a like; leave it out, or give --rating-column."
         )
-    log, facts = _log_and_facts(table, given, config.missing, config.duplicates, config.items)
+    log, facts = _log_and_facts(
+        table, named, given, config.missing, config.duplicates, config.items, event_weights
+    )
     world = world_of_log(log, config, sizes, seed)
     if not config.cold_items:
         return world

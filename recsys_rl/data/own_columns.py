@@ -13,15 +13,23 @@ from recsys_rl.data.clean import floats, no_value, without_value
 from recsys_rl.data.columns import is_logarithm
 from recsys_rl.data.decision_checks import ROUNDING, check_distributions, check_probabilities
 from recsys_rl.data.read import lists_of
-from recsys_rl.data.times import order_in, times_of
+from recsys_rl.data.times import times_of
 from recsys_rl.errors import listed, short
 from recsys_rl.types import UserError
 
 LISTS = ("items", "candidates")  # columns of several ids
+MOST_TEXTS = 50  # of a piece of the context
 
 
 def tensor_of(column: pl.Series) -> Tensor:
     return torch.from_numpy(column.to_numpy().copy())
+
+
+def _holds_texts(series: pl.Series) -> bool:
+    """True if no value of a column, and no entry of its lists, is a number."""
+    lists = lists_of(series) if series.dtype == pl.String else None
+    parts = series if lists is None else lists.explode()
+    return parts.dtype == pl.String and bool(floats(parts).is_null().all())
 
 
 def _repeated(rows: pl.Series, of_sessions: bool) -> str:
@@ -140,8 +148,7 @@ class Reader:
             return torch.arange(self.frame.height)
         column = self.columns["time"]
         series = self._filled(column)
-        order = order_in(series) if series.dtype == pl.String else None
-        seconds, bad, rule, _ = times_of(series, "time", order)
+        seconds, bad, rule, _ = times_of(series, "time")
         if bad.any():
             row = int(bad.arg_true()[0])
             raise UserError(
@@ -302,13 +309,34 @@ class Reader:
         return values.log()
 
     def context(self) -> dict[str, Tensor]:
-        found = {}
+        """The pieces (E, size): numbers, lists of them, or texts, one-hot encoded in alphabetical order."""
+        found, encoded = {}, []
         for column in (x for x in self.frame.columns if x.startswith("context.")):
-            values = self.numbers_in_lists(column)
-            if values is None:
-                values = self._numbers(column, self._filled(column)).unsqueeze(1)
+            series = self._filled(column)
+            if _holds_texts(series):
+                values, kinds = self._one_hot(column, series)
+                encoded.append(f"{column} ({listed(kinds)})")
+            else:
+                lists = self.numbers_in_lists(column)
+                values = self._numbers(column, series).unsqueeze(1) if lists is None else lists
             found[column.removeprefix("context.")] = values.float()
+        if encoded:
+            self.notes.append(f"texts that are one-hot encoded: {', '.join(encoded)}")
         return found
+
+    def _one_hot(self, column: str, series: pl.Series) -> tuple[Tensor, list[str]]:
+        """(E, n) with a 1 for the text of each row, and the n texts."""
+        texts = series.str.strip_chars()
+        kinds = texts.unique().sort().to_list()
+        if len(kinds) > MOST_TEXTS:
+            raise UserError(
+                f"{self.name}: column {column!r} has {len(kinds):,} different texts, such as "
+                f"{short(kinds[0])}: at most {MOST_TEXTS} are one-hot encoded; merge the rare ones, give "
+                "numbers, or give the column another name to leave it out."
+            )
+        places = {text: place for place, text in enumerate(kinds)}
+        rows = tensor_of(texts.replace_strict(places, return_dtype=pl.Int64))
+        return torch.nn.functional.one_hot(rows, len(kinds)), kinds
 
     def flags(self, column: str) -> Tensor:
         """(E,) bool; False without the column."""

@@ -50,7 +50,7 @@ class TableFile:
         """These columns; those of a text file as strings. Raises UserError if the file can't be parsed."""
         with parsing(self.path):
             if self.raw is None:
-                return pl.read_parquet(self.path, columns=list(columns))
+                return pl.read_parquet(self.path, columns=list(columns), glob=False)
             places = sorted({self.names.index(name) for name in columns})
             try:
                 frame = pl.read_csv(
@@ -85,7 +85,7 @@ class TableFile:
         """``rows``, read in pieces if the file is Parquet."""
         if self.raw is not None:
             return self.rows(columns).lazy()
-        return pl.scan_parquet(self.path).select(columns)
+        return pl.scan_parquet(self.path, glob=False).select(columns)
 
     def collect(self, scan: pl.LazyFrame) -> pl.DataFrame:
         """The rows of a scan. Raises UserError if the file is damaged."""
@@ -150,7 +150,8 @@ def open_table(path: str | Path, separator: str | None = None, headless: Sequenc
         if separator is not None:
             raise UserError(f"{path} is Parquet, which has no separator: leave --separator out.")
         with parsing(path):
-            return TableFile(path, tuple(pl.scan_parquet(path).collect_schema().names()))
+            # Without glob=False, polars reads a[1].parquet as the pattern of a1.parquet.
+            return TableFile(path, tuple(pl.scan_parquet(path, glob=False).collect_schema().names()))
     raw, note = _utf8(_text_of(path))
     first = raw[: (raw.find(b"\n") + 1) or len(raw)].decode().rstrip("\r\n")
     between = WORDS.get(separator, separator) if separator is not None else _separator(first)

@@ -1,9 +1,14 @@
-"""Split a log file in two Parquet files, by time or by user, without holding it in memory."""
+"""Split a log file in two Parquet files, by time or by user, without holding it in memory.
+
+Both parts of a log of `recsys-rl record` get its header, each with its own checksum.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +18,15 @@ from numpy.typing import NDArray
 from recsys_rl.data.catalogue import user_hashes
 from recsys_rl.data.clean import Missing, Problems, no_value, number_of_rows
 from recsys_rl.data.columns import find_columns
+from recsys_rl.data.decision_checksum import Checksum
+from recsys_rl.data.decision_reader import FileHeader, check_pieces, has_header, read_pieces
+from recsys_rl.data.decision_writer import write_with_header
 from recsys_rl.data.describe import HEADLESS, ROLES, event_hashes, pieces
 from recsys_rl.data.describe_decisions import is_log_of_decisions
 from recsys_rl.data.description import Found
 from recsys_rl.data.hashes import hashes_of, repeats
 from recsys_rl.data.read import TableFile, open_table, parsing
-from recsys_rl.data.times import UNCLEAR, order_of, times_of
+from recsys_rl.data.times import UNCLEAR, TimeFormat, format_of, times_of
 from recsys_rl.errors import error_text, listed, short
 from recsys_rl.types import UserError
 
@@ -49,15 +57,15 @@ def split_by_time(
             f"{path}: it has no column for the time; its columns are {listed(table.names)}: name it with "
             "--time-column, or give --by user."
         )
-    order = order_of(table, columns["time"])
-    if order in UNCLEAR:
-        raise UserError(f"{path}: column {columns['time']!r}: {UNCLEAR[order]}.")
-    times, gone = _times(table, columns["time"], order, missing)
+    form = format_of(table, columns["time"])
+    if form.order in UNCLEAR:
+        raise UserError(f"{path}: column {columns['time']!r}: {UNCLEAR[form.order]}.")
+    times, gone = _times(table, columns["time"], form, missing)
     place = min(int((1 - fraction) * len(times)), len(times) - 1)
     cut = float(np.partition(times, place)[place])
     del times
     late = pl.col(columns["time"]).map_batches(
-        lambda x: times_of(x, "time", order)[0] >= cut, return_dtype=pl.Boolean
+        lambda x: times_of(x, "time", form)[0] >= cut, return_dtype=pl.Boolean
     )
     scan = _with_values(table.scan(table.names), columns["time"], gone)
     if "session" not in columns:
@@ -68,12 +76,14 @@ def split_by_time(
     return *_by_keys(table, scan, sessions, keys, train, test), gone
 
 
-def _times(table: TableFile, column: str, order: str, missing: Missing) -> tuple[NDArray[np.float64], int]:
+def _times(
+    table: TableFile, column: str, form: TimeFormat, missing: Missing
+) -> tuple[NDArray[np.float64], int]:
     """The times in seconds, and the number of rows without one. Raises UserError with all wrong rows."""
     found, seconds = Found(), []
     example, rule = "", ""
     for start, piece in pieces(table, [column]):
-        parsed, bad, why, _ = times_of(piece[column], "time", order)
+        parsed, bad, why, _ = times_of(piece[column], "time", form)
         no = no_value(piece[column])
         found.add(GAPS, no, start)
         wrong = (bad & ~no).arg_true()
@@ -161,13 +171,13 @@ def repeated_rows(
     if is_log_of_decisions(columns, table.names):
         return ""
     columns = {role: columns[role] for role in ("user", "item", "time") if role in columns}
-    order = order_of(table, columns["time"]) if "time" in columns else None
+    form = format_of(table, columns["time"]) if "time" in columns else None
     parts = []
     for start, piece in pieces(table, list(columns.values())):
         gaps = [no_value(piece[name]) for name in columns.values()]
         seconds = None
         if "time" in columns:
-            seconds, bad, _, _ = times_of(piece[columns["time"]], "time", order)
+            seconds, bad, _, _ = times_of(piece[columns["time"]], "time", form)
             gaps.append(bad)
         users, items = (hashes_of(piece[columns[role]]) for role in ("user", "item"))
         parts.append(event_hashes(start, users, items, seconds, gaps))
@@ -199,25 +209,59 @@ def _write(
     table: TableFile, early: pl.LazyFrame, late: pl.LazyFrame, train: Path, test: Path
 ) -> tuple[int, int]:
     """Write both sides to temporary files, and rename them if both have rows."""
+    header = check_pieces(table.path) if has_header(table.path) else None
     counts, done = [], []
     target = train
     try:
         for scan, target in ((early, train), (late, test)):
             target.parent.mkdir(parents=True, exist_ok=True)
             done.append(target.parent / f".{target.name}.{os.getpid()}.tmp")  # with the usual permissions
-            with parsing(table.path):
+            with parsing(table.path), _writing(target):
                 scan.sink_parquet(done[-1])
-            counts.append(int(pl.scan_parquet(done[-1]).select(pl.len()).collect().item()))
+            counts.append(int(pl.scan_parquet(done[-1], glob=False).select(pl.len()).collect().item()))
         if 0 in counts:
             raise UserError(
                 f"{table.path}: one side of the split would have no rows ({counts[0]:,} and {counts[1]:,}): "
                 "give another --fraction."
             )
         for temporary, target in zip(done, (train, test), strict=True):
+            if header is not None:
+                with _writing(target):
+                    _add_header(temporary, header)
+        for temporary, target in zip(done, (train, test), strict=True):
             temporary.replace(target)
     except OSError as error:
-        raise UserError(f"{target} can't be written ({error_text(error)}): make room there.") from error
+        raise _unwritten(target, error_text(error)) from error
     finally:
         for temporary in done:
             temporary.unlink(missing_ok=True)
     return counts[0], counts[1]
+
+
+@contextlib.contextmanager
+def _writing(target: Path) -> Iterator[None]:
+    """Turn an error of polars about the file that it writes, such as a full disk, into a UserError."""
+    try:
+        yield
+    except pl.exceptions.ComputeError as error:
+        found = re.search(r"([^:]*) \(os error \d+\)", str(error))
+        if found is None:
+            raise  # about the file that it reads
+        raise _unwritten(target, found[1].strip()) from error
+
+
+def _unwritten(target: Path, why: str) -> UserError:
+    return UserError(f"{target} can't be written ({why}): make room there.")
+
+
+def _add_header(path: Path, header: FileHeader) -> None:
+    """Write the file again, under this header with the checksum of its own rows."""
+    checksum = Checksum(header.fields)
+    for piece in read_pieces(path, header.header):
+        checksum.add(piece)
+    whole = path.with_name(f"{path.name}.2")
+    try:
+        write_with_header(pl.scan_parquet(path, glob=False), whole, checksum)
+        whole.replace(path)
+    finally:
+        whole.unlink(missing_ok=True)

@@ -1,11 +1,13 @@
 """Times as people write them, in seconds since 1970.
 
-Numbers are seconds, milliseconds, microseconds or nanoseconds, by their median. Texts are ISO, or begin with
+Numbers are seconds, milliseconds, microseconds or nanoseconds, by their size. Texts are ISO, or begin with
 the day or the month: with points the day is first (31.12.2020), else the column must show the order by a
 number above 12 (12/31/2020).
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import polars as pl
 
@@ -15,7 +17,7 @@ _CLOCK = r"(?:[T ,]+(\d{1,2}):(\d{2})(?::(\d{2}(?:[.,]\d+)?))?)?"
 _ZONE = r"(Z|z|UTC|GMT|[+-]\d{2}:?(?:\d{2})?)?"
 _ISO = rf"^\s*(\d{{4}})[-/](\d{{1,2}})[-/](\d{{1,2}}){_CLOCK}\s*{_ZONE}\s*$"
 _DAY = rf"^\s*(\d{{1,2}})([./-])(\d{{1,2}})[./-](\d{{4}}){_CLOCK}\s*([AaPp][Mm])?\s*{_ZONE}\s*$"
-# The unit of whole-number times, by their median: 1e11 s is the year 5138, and 1e11 ms is 1973.
+# The unit of numbers of which at least half are this large: 1e11 s is the year 5138, and 1e11 ms is 1973.
 _UNITS = ((1e17, 1e9, "nanoseconds"), (1e14, 1e6, "microseconds"), (1e11, 1e3, "milliseconds"))
 
 ISO, DAY, MONTH, EITHER, BOTH = "year first", "day first", "month first", "either", "both"
@@ -30,69 +32,100 @@ UNCLEAR = {
 }
 
 
-def order_of(table: TableFile, column: str) -> str:
-    """The order in the whole column of a file, for callers that parse it in pieces."""
+@dataclass(frozen=True)
+class TimeFormat:
+    """How a column writes its times, found once for the whole column, also if that is read in pieces."""
+
+    order: str | None = None  # of day, month and year in texts; None if the column holds numbers
+    unit: str = "seconds"  # of numbers
+
+    @property
+    def per_second(self) -> float:
+        """Units in a second."""
+        return {unit: parts for _, parts, unit in _UNITS}.get(self.unit, 1.0)
+
+    @property
+    def note(self) -> str:
+        """What was found; empty for ISO texts and seconds."""
+        if self.order is None:
+            return "" if self.unit == "seconds" else f"times in {self.unit}"
+        which = {DAY: "day", MONTH: "month"}.get(self.order)
+        return "" if which is None else f"times read as {which} first"
+
+
+def format_of(table: TableFile, column: str) -> TimeFormat:
+    """The format of the column of a file, for callers that parse it in pieces."""
     with parsing(table.path):
         scan = table.scan([column])
-        if scan.collect_schema()[column] != pl.String:
-            return ISO
-    return _order(table.collect(scan.select(_largest(pl.col(column)))))
+        kind = scan.collect_schema()[column]
+    return _format(table.collect(scan.select(_facts(pl.col(column), kind))))
 
 
-def order_in(texts: pl.Series) -> str:
-    """The order in a column of texts."""
-    return _order(texts.to_frame("text").select(_largest(pl.col("text"))))
+def format_in(column: pl.Series) -> TimeFormat:
+    """The format of a column."""
+    return _format(column.to_frame("x").select(_facts(pl.col("x"), column.dtype)))
 
 
-def _largest(text: pl.Expr) -> list[pl.Expr]:
-    """The largest first and second number of texts without points, and whether there is any with points."""
-    points = text.str.extract(_DAY, 2) == "."
-    first, second = (pl.when(~points).then(text.str.extract(_DAY, k).cast(pl.Int64)).max() for k in (1, 3))
-    return [first.alias("first"), second.alias("second"), points.any().alias("points")]
+def _facts(column: pl.Expr, kind: pl.DataType) -> list[pl.Expr]:
+    """Numbers of the column that show its format, for each kind of column others."""
+    if kind in (pl.Categorical, pl.Enum, pl.Binary):
+        column, kind = column.cast(pl.String, strict=False), pl.String()
+    found = []
+    if kind == pl.String:
+        points = column.str.extract(_DAY, 2) == "."
+        first, second = (
+            pl.when(~points).then(column.str.extract(_DAY, k).cast(pl.Int64)).max() for k in (1, 3)
+        )
+        iso = column.str.contains(_ISO).any()
+        found = [first.alias("first"), second.alias("second"), points.any().alias("points"), iso.alias("iso")]
+    elif not kind.is_numeric():
+        return [pl.lit(True).alias("iso")]
+    numbers = column.cast(pl.Float64, strict=False).abs()
+    sound = numbers.is_not_nan() & (numbers < 2.0**63)
+    enough = [((numbers >= least) & sound).sum().alias(unit) for least, _, unit in _UNITS]
+    return [*found, sound.sum().alias("numbers"), *enough]
 
 
-def _order(found: pl.DataFrame) -> str:
-    first, second, points = found.row(0)
-    if first is None:
-        return DAY if points else ISO
-    if first > 12 and second > 12:
-        return BOTH
-    if first > 12 or second > 12:
-        return DAY if first > 12 else MONTH
-    return EITHER
+def _format(facts: pl.DataFrame) -> TimeFormat:
+    found = facts.row(0, named=True)
+    first, second = found.get("first"), found.get("second")
+    if first is not None and second is not None:
+        if first > 12 and second > 12:
+            return TimeFormat(BOTH)
+        if first > 12 or second > 12:
+            return TimeFormat(DAY if first > 12 else MONTH)
+        return TimeFormat(EITHER)
+    if found.get("points") or found.get("iso"):
+        return TimeFormat(DAY if found.get("points") else ISO)
+    half = max(1, found["numbers"] / 2)
+    return TimeFormat(None, next((unit for _, _, unit in _UNITS if found[unit] >= half), "seconds"))
 
 
-def times_of(column: pl.Series, role: str, order: str | None = None) -> tuple[pl.Series, pl.Series, str, str]:
+def times_of(
+    column: pl.Series, role: str, found: TimeFormat | None = None
+) -> tuple[pl.Series, pl.Series, str, str]:
     """Seconds as Int64, or as Float64 with fractions (null where bad), the bad values, a rule and a note.
 
-    The caller cuts fractions off after sorting. ``order``: of texts (``order_of``); None to find it here.
+    The caller cuts fractions off after sorting. ``found``: the format of the whole column, of which this is a
+    piece; None to find it here.
     """
-    rule, note = RULE, ""
+    found = format_in(column) if found is None else found
     if column.dtype == pl.Date or isinstance(column.dtype, pl.Datetime):
         instants = column.cast(pl.Datetime("us")) if column.dtype == pl.Date else column
         seconds = instants.dt.epoch("us") / 1e6
-    elif column.dtype == pl.String and column.str.contains(_DAY).any():
-        order = order_in(column) if order is None else order
-        rule = UNCLEAR.get(order, RULE)
-        seconds = _iso_seconds(_as_iso(column, order))
-        note = "" if order in UNCLEAR else f"times read as {'day' if order == DAY else 'month'} first"
-    elif column.dtype == pl.String and column.str.contains(_ISO).any():
-        seconds = _iso_seconds(column)
+    elif column.dtype == pl.String and found.order is not None:
+        seconds = _iso_seconds(column if found.order == ISO else _as_iso(column, found.order))
     elif column.dtype == pl.String or column.dtype.is_numeric():
         seconds = column.cast(pl.Int64, strict=False) if not column.dtype.is_float() else column
         if seconds.has_nulls():
             seconds = column.cast(pl.Float64, strict=False)
-        middle = seconds.abs().median()
-        for least, parts, unit in _UNITS:
-            if isinstance(middle, int | float) and least <= middle < 2.0**63:
-                seconds, note = seconds / parts, f"times in {unit}"
-                break
+        seconds = seconds / found.per_second if found.per_second > 1 else seconds
     else:
         seconds = pl.repeat(None, column.len(), dtype=pl.Float64, eager=True)
     bad = seconds.is_null()
     if seconds.dtype.is_float():
         bad = (seconds.abs() < 2.0**63).not_().fill_null(True)
-    return seconds.set(bad, None), bad, rule, note
+    return seconds.set(bad, None), bad, UNCLEAR.get(found.order or "", RULE), found.note
 
 
 def _as_iso(column: pl.Series, order: str) -> pl.Series:

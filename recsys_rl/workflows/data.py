@@ -49,6 +49,8 @@ class DescribeConfig(FileConfig):
     """Column of the rating."""
     weight_column: str | None = None
     """Column of plays, seconds or purchases."""
+    event_column: str | None = None
+    """Column of the kind of event."""
     reward_column: str | None = None
     """Column of the reward of a decision."""
     propensity_column: str | None = None

@@ -80,6 +80,11 @@ class EvaluateConfig:
     """Column of the rating in this file. Without one, every row is a like."""
     weight_column: str | None = None
     """Column of plays, seconds or purchases in this file."""
+    event_column: str | None = None
+    """Column of the kind of event in this file."""
+    event_weights: str | None = None
+    """Weights of the kinds of events in this file, as in view=0,cart=1,purchase=3; 0 leaves a kind out
+    (default: the option of the training, if the file has such a column)."""
     like_threshold: Finite | None = None
     """A rating of at least this much in this file is a like (default: the option of the training; if that was
     not given, the threshold that fits the ratings of this file)."""

@@ -4,23 +4,41 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from recsys_rl.data.log import read_log
+from recsys_rl.data.kinds import parse_event_weights
+from recsys_rl.data.log import has_kinds, read_log
+from recsys_rl.dials import DataConfig
 from recsys_rl.types import InteractionLog
 
 if TYPE_CHECKING:
     from recsys_rl.workflows.evaluate import EvaluateConfig
     from recsys_rl.workflows.ranking import RankingConfig
 
-COLUMNS = ("user_column", "item_column", "time_column", "rating_column", "weight_column")
+COLUMNS = ("user_column", "item_column", "time_column", "rating_column", "weight_column", "event_column")
 """Options that name the columns."""
 
 
-def read_events(path: str, options: EvaluateConfig | RankingConfig) -> InteractionLog:
-    """The events in the file, with the columns, ``separator`` and ``missing`` of the options.
+def read_events(
+    path: str, options: EvaluateConfig | RankingConfig, trained: DataConfig | None = None
+) -> InteractionLog:
+    """The events in the file, as the options for its columns and values say.
 
-    Of repeated events the first is kept. Raises UserError.
+    Without weights of kinds, those of the training are taken where the file has such a column. Of repeated
+    events the first is kept. Raises UserError.
+
+    Args:
+        trained: the settings of the data that the checkpoint was trained on.
     """
     columns = {name: getattr(options, name) for name in COLUMNS}
+    weights = parse_event_weights(options.event_weights)
+    of_training = parse_event_weights(getattr(trained, "event_weights", None))
+    if weights is None and of_training and options.rating_column is None:
+        known = has_kinds(path, options.event_column, options.separator)
+        weights = of_training if known else None
     return read_log(
-        path, **columns, separator=options.separator, missing=options.missing, duplicates="keep-first"
+        path,
+        **columns,
+        event_weights=weights,
+        separator=options.separator,
+        missing=options.missing,
+        duplicates="keep-first",
     )

@@ -15,7 +15,7 @@ from recsys_rl.workflows.event_file import COLUMNS, read_events
 if TYPE_CHECKING:
     from recsys_rl.workflows.evaluate import EvaluateConfig
 
-OF_THE_FILE = (*COLUMNS, "like_threshold", "separator")
+OF_THE_FILE = (*COLUMNS, "event_weights", "like_threshold", "separator")
 """Options that have no effect without the file."""
 
 
@@ -35,7 +35,8 @@ def with_people(groups: Sequence[Sequence[Entry]], options: EvaluateConfig, path
     ``options`` has the fields OF_THE_FILE and ``missing``. A line about the file goes to standard error.
     Raises UserError if the file can't be read or no user of it can be folded in.
     """
-    log, found = read_events(path, options), []
+    trained = groups[0][0].checkpoint.config.data_config
+    log, found = read_events(path, options, trained), []
     for group in groups:
         first = group[0].checkpoint
         world = with_new_users(first.config, first.world, log, options.like_threshold)

@@ -69,6 +69,11 @@ class RankingConfig:
     """Column of the time. Without one, the order of the rows is the time."""
     weight_column: str | None = None
     """Column of plays, seconds or purchases."""
+    event_column: str | None = None
+    """Column of the kind of event."""
+    event_weights: str | None = None
+    """Weights of the kinds of events, as in view=0,cart=1,purchase=3. Events of a kind with weight 0 are left
+    out, in both files (default: the option of the training, if the file has such a column)."""
     separator: str | None = None
     """Separator of a text file, or tab, comma, semicolon, pipe, space (default: found in the first line)."""
     missing: Missing = "refuse"
@@ -88,8 +93,9 @@ def ranking(options: RankingConfig) -> dict[str, Any]:
     print_latest(options.checkpoint, recommender.checkpoint)
     if recommender.checkpoint.world.is_empty:
         raise UserError(f"{options.checkpoint} has no catalogue of items to rank.")
-    heldout = read_events(options.log, options)
-    earlier = None if options.seen is None else read_events(options.seen, options)
+    trained = recommender.checkpoint.config.data_config
+    heldout = read_events(options.log, options, trained)
+    earlier = None if options.seen is None else read_events(options.seen, options, trained)
     least = _threshold(options, recommender, heldout if earlier is None else earlier)
     relevant = _likes(heldout, least, recommender)
     seen = {} if earlier is None else _likes(earlier, least, recommender)
