@@ -7,6 +7,11 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import settings
 
+from tests import proofs
+from tests.proofs import kernels_as_chosen as kernels_as_chosen
+from tests.proofs import perturbed as perturbed
+from tests.proofs import proof as proof
+
 settings.register_profile("any machine", deadline=None)
 settings.load_profile("any machine")
 
@@ -17,6 +22,14 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    proofs.add_options(parser)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    proofs.repeat(metafunc)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

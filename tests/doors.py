@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,8 @@ from recsys_rl.env import PLATFORMS, WITHOUT_ID
 from recsys_rl.workflows.train import train
 
 ROOT = Path(__file__).parents[1]
+# A shell ignores some of these for `nohup` and for background jobs, and its children inherit that.
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 WITH_CATALOGUE = ", ".join(name for name in PLATFORMS if name not in WITHOUT_ID)  # as errors list them
 PPO = ["--batch-size", "12", "--update-epochs", "2"]
 SIZES = [
@@ -47,7 +50,10 @@ def steps(updates: int) -> list[str]:
 
 
 def start(folder: Path, *arguments: str, new_session: bool = False) -> subprocess.Popen[str]:
-    """`python -m arguments` in ``folder`` (a script's path takes no -m), with an empty HOME and cache."""
+    """`python -m arguments` in ``folder`` (a script's path takes no -m), with an empty HOME and cache.
+
+    No signal is ignored in it, whatever this process ignores.
+    """
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith("XDG_")},
         "PYTHONPATH": str(ROOT),
@@ -62,7 +68,14 @@ def start(folder: Path, *arguments: str, new_session: bool = False) -> subproces
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         start_new_session=new_session,
+        preexec_fn=heed_signals,
     )
+
+
+def heed_signals() -> None:
+    """Signals that ask a process to stop do so, as in the foreground of a terminal."""
+    for number in STOPS:
+        signal.signal(number, signal.SIG_DFL)
 
 
 def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:

@@ -84,7 +84,6 @@ def test_rows_and_numbers(name: str, trained: dict[str, Path], tmp_path: Path) -
         best = max(row["return_mean"] for row in rows.values())
         assert rows["oracle"]["return_mean"] == pytest.approx(best)
         assert rows["mf"]["return_mean"] == pytest.approx(best)  # the profile is the taste
-        assert rows[policy]["return_mean"] > rows["untrained"]["return_high"]
     if name == "satiation":  # nothing is shown twice in a session; who insists on it is skipped
         assert rows.pop("one-item")["distinct_mean"] == 1
         assert all(row["distinct_mean"] == row["length_mean"] for row in rows.values())

@@ -13,6 +13,7 @@ from recsys_rl.errors import UserError
 from recsys_rl.ope.propensities import with_propensities
 from recsys_rl.ope.reward_model import folds_by_user
 from recsys_rl.types import Catalogue, Interface
+from tests.proofs import Proof
 
 ROWS, ITEMS, DIM = 3000, 12, 4
 
@@ -59,17 +60,18 @@ def logged(sharpness: float, slate_size: int = 1) -> tuple[DecisionLog, Catalogu
     return log, catalogue, truth
 
 
+@pytest.mark.learning
 @pytest.mark.parametrize(("sharpness", "slate_size"), [(2.0, 1), (2.0, 2), (0.0, 1)])
-def test_propensities_of_a_known_logger_are_found(sharpness: float, slate_size: int) -> None:
+def test_propensities_of_a_known_logger_are_found(sharpness: float, slate_size: int, proof: Proof) -> None:
     log, catalogue, truth = logged(sharpness, slate_size)
     found, fit = with_propensities(log, catalogue, torch.Generator().manual_seed(1))
     assert found.has_propensities and (found.place_logprobs is None) == (slate_size == 1)
-    error = (found.logprobs - truth).abs().mean()
-    assert error < 0.3
+    proof(float((found.logprobs - truth).abs().mean()), below=0.3)
     assert fit.uniform == pytest.approx(-torch.tensor(ITEMS - 1.0).log().item())  # one item is excluded
-    assert fit.mean_inverse == pytest.approx(1, abs=0.25)
+    proof(abs(fit.mean_inverse - 1), below=0.25, what="mean inverse")
     if sharpness:
-        assert fit.logprob > fit.uniform + 0.2 and fit.slope == pytest.approx(1, abs=0.25)
+        proof(fit.logprob - fit.uniform, above=0.2, what="gain")
+        proof(abs(fit.slope - 1), below=0.25, what="slope")
 
 
 def test_rows_of_a_user_never_train_the_propensities_of_his_rows() -> None:

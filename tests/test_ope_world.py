@@ -10,6 +10,7 @@ from torch import Tensor
 
 from recsys_rl.ope.reward_model import folds_by_user
 from recsys_rl.ope.world_model import WorldModel, held_out, shares, shift
+from tests.proofs import Proof
 
 ROWS, USERS, ITEMS = 20_000, 4_000, 50
 
@@ -44,19 +45,21 @@ def log_loss(shares: Tensor, clicks: Tensor) -> float:
     return float(torch.nn.functional.binary_cross_entropy(shares.clamp(1e-6, 1 - 1e-6), clicks))
 
 
+@pytest.mark.learning
 @pytest.mark.parametrize(("seed", "liking", "base"), [(0, 0.6, -5.7), (2, 1.3, -6.6)])
 def test_mean_prediction_of_rare_clicks_on_other_users_is_their_rate(
-    seed: int, liking: float, base: float
+    seed: int, liking: float, base: float, proof: Proof
 ) -> None:
     features, clicks, users = rare_clicks(seed, liking, base)
     assert 0.004 < float(clicks.mean()) < 0.007
     found = heldout(features, clicks, users)
     # 0.1 is about the standard error of the rate itself; a least-squares output cut at 0 gives 1.5 times it
-    assert float(found.mean()) == pytest.approx(float(clicks.mean()), rel=0.1)
+    proof(abs(float(found.mean() / clicks.mean()) - 1), below=0.1, what="rate")
     constant = log_loss(clicks.mean().expand(ROWS), clicks)
-    assert log_loss(found, clicks) < 1.02 * constant  # a network that overfits has 1.4 times it
+    proof(log_loss(found, clicks) / constant, below=1.02)  # a network that overfits has 1.4
 
 
+@pytest.mark.learning
 @pytest.mark.parametrize(
     "amount",
     [
@@ -66,14 +69,15 @@ def test_mean_prediction_of_rare_clicks_on_other_users_is_their_rate(
     ],
 )
 def test_mean_prediction_is_right_for_rewards_that_pile_up_at_zero(
-    amount: Callable[[Tensor], Tensor],
+    amount: Callable[[Tensor], Tensor], proof: Proof
 ) -> None:
     features, clicks, users = rare_clicks(2)
     rewards = clicks * amount(torch.rand(ROWS, generator=torch.Generator().manual_seed(3)))
-    assert float(heldout(features, rewards, users).mean()) == pytest.approx(float(rewards.mean()), rel=0.05)
+    proof(abs(float(heldout(features, rewards, users).mean() / rewards.mean()) - 1), below=0.05)
 
 
-def test_model_learns_reward_signal_and_leaving() -> None:
+@pytest.mark.learning
+def test_model_learns_reward_signal_and_leaving(proof: Proof) -> None:
     rng = torch.Generator().manual_seed(0)
     x = torch.randn(6_000, 4, generator=rng)
     reward = 3 * (x[:, 0] * x[:, 1]).sigmoid() - 1
@@ -84,9 +88,9 @@ def test_model_learns_reward_signal_and_leaving() -> None:
     model = WorldModel(x[fit], torch.stack([reward, signal], 1)[fit], left[fit], torch.arange(5_000), rng)
     found = model(x[5_000:], 1)
     assert found.signals.shape == (1_000, 1, 1)
-    for guess, true in ((found.reward, reward), (found.signals[:, 0, 0], signal), (found.leave, chance)):
-        error = float((guess - true[5_000:]).square().mean() / true.var())
-        assert error < 0.1
+    guesses = {"reward": found.reward, "signal": found.signals[:, 0, 0], "leaving": found.leave}
+    for (name, guess), true in zip(guesses.items(), (reward, signal, chance), strict=True):
+        proof(float((guess - true[5_000:]).square().mean() / true.var()), below=0.1, what=name)
 
 
 def test_feature_that_never_varied_in_the_fitted_rows_changes_nothing() -> None:
@@ -134,7 +138,10 @@ def test_weights_and_shifts_of_outputs_by_hand() -> None:
     assert float(shift(logits, torch.tensor([0.5]))[0]) == pytest.approx(-1.0, abs=1e-5)
 
 
-def test_rare_signals_that_cannot_be_learned_leave_reward_and_leaving_as_they_are() -> None:
+@pytest.mark.learning
+def test_rare_signals_that_cannot_be_learned_leave_reward_and_leaving_as_they_are(
+    proof: Proof,
+) -> None:
     """40 signals of pure noise beside a reward and a leaving that follow from the features."""
     rng = torch.Generator().manual_seed(0)
     x = torch.randn(5_000, 20, generator=rng)
@@ -144,5 +151,6 @@ def test_rare_signals_that_cannot_be_learned_leave_reward_and_leaving_as_they_ar
     fit, new = slice(0, 4_000), slice(4_000, None)
     targets = torch.cat([reward.unsqueeze(1), noise], 1)
     found = WorldModel(x[fit], targets[fit], left[fit], users[fit], rng)(x[new], 40)
-    for guess, true in ((found.reward, reward[new]), (found.leave, left[new].float())):
-        assert float((guess - true).square().mean() / true.var()) < 0.2  # it was 1.0 for both
+    found_of = {"reward": (found.reward, reward[new]), "leaving": (found.leave, left[new].float())}
+    for name, (guess, true) in found_of.items():
+        proof(float((guess - true).square().mean() / true.var()), below=0.2, what=name)  # it was 1.0 for both
