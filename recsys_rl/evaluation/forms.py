@@ -28,6 +28,7 @@ from torch import Tensor
 
 from recsys_rl.agents.rankers import Rule, RuleWeights
 from recsys_rl.data.attributes import principal_axes, zscore
+from recsys_rl.evaluation.tuning import fold_in_note
 from recsys_rl.protocols import Split
 from recsys_rl.types import Catalogue, Interface, Obs
 
@@ -36,7 +37,7 @@ SHARED = ("decay", "fold_in")
 OF_A_SET = ("popularity", "quality", "similarity", "overlap", "leaving")
 NUMBERS = ("popularity", "quality")
 HINGES = tuple(permutations(NUMBERS, 2))
-BEGINS = "second_set_begins"
+BEGINS = "second set begins at"
 FIRST_BEGIN = 0.7
 SPREAD = {"decay": 1.0, "fold_in": 0.2, BEGINS: 0.2, "overlap": 0.1, "product": 0.3}
 """First deviations of the search; OTHER for other numbers."""
@@ -184,12 +185,12 @@ def hinges(numbers: Tensor) -> Tensor:
 def form_note(form: Form, numbers: Tensor, steps: int) -> str:
     """The numbers as text, those of all sets beside each other, with the number of steps of the search."""
     known = dict(zip(form.names, numbers.tolist(), strict=True))
-    parts = []
-    for name in form.names:
-        stem, _, place = name.partition(".")
-        if place == "0" or not place:
-            values = [
-                known[x] for x in form.names if x in (name, *(f"{stem}.{k}" for k in range(1, form.num_sets)))
-            ]
-            parts.append(f"{stem.replace('_', ' ')} " + " / ".join(f"{x:.2f}" for x in values))
-    return "; ".join([", ".join(parts), f"searched with {steps:,} steps of training users"])
+    texts = [f"decay {torch.tensor(known['decay']).sigmoid():.2f}", fold_in_note(max(0.0, known["fold_in"]))]
+    for name in form.names[len(SHARED) :]:
+        stem, dot, place = name.partition(".")
+        if not dot:
+            texts.append(f"{stem} {known[name]:.2f}")
+        elif place == "0":
+            of_sets = (f"{known[f'{stem}.{k}'] + 0.0:.2f}" for k in range(form.num_sets))
+            texts.append(f"{stem} {' / '.join(of_sets)}")
+    return f"{', '.join(texts)}; searched with {steps:,} steps of training users"

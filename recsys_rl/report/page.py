@@ -7,11 +7,11 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from recsys_rl.protocols import KNOWS
 from recsys_rl.report import charts, words
 from recsys_rl.report.categories import categories_html
 from recsys_rl.report.drawing import PALETTE_CSS, decimals, finite, kind, number, sizes, text
 from recsys_rl.report.sessions import sessions_html
-from recsys_rl.protocols import KNOWS
 from recsys_rl.types import UserError
 from recsys_rl.utils.files import write_text
 
