@@ -5,8 +5,8 @@
 
 A place is ``<!-- table:NAME -->`` and the lines until ``<!-- /table -->``, or within a line
 ``<!-- figure:NAME -->`` and the words until ``<!-- /figure -->``. benchmarks/harness/learning_texts.py,
-log_texts.py, mood_texts.py, planner_texts.py and speed_texts.py make the text of each name from the newest
-rows of the CSV files.
+claim_texts.py, log_texts.py, mood_texts.py, planner_texts.py and speed_texts.py make the text of each name
+from the newest rows of the CSV files.
 """
 
 from __future__ import annotations
@@ -18,7 +18,15 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks import foreign
-from benchmarks.harness import learning_texts, log_texts, mood_texts, planner_texts, speed_texts, tables
+from benchmarks.harness import (
+    claim_texts,
+    learning_texts,
+    log_texts,
+    mood_texts,
+    planner_texts,
+    speed_texts,
+    tables,
+)
 from benchmarks.harness.tables import RESULTS, ROOT
 from recsys_rl.errors import UserError
 from recsys_rl.utils.files import write_text
@@ -30,6 +38,8 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "satiation": partial(learning_texts.platform, task="satiation"),
     "drift": learning_texts.drift,
     "effects": learning_texts.effects,
+    "claims": claim_texts.claims,
+    "sensitivity": claim_texts.sensitivity,
     "short-video": partial(learning_texts.platform, task="short-video"),
     "long-video": partial(learning_texts.platform, task="long-video"),
     "short-video-a2c": partial(
