@@ -231,7 +231,7 @@ def expert_scores(
 
     ::
 
-        score_i = u . e_i - wear max(0, m . e_i) - tag_wear w . g_i + (late if the session is over by `turn`
+        score_i = u . e_i - wear max(0, m . e_i) - wear_of_tags w . g_i + (late if the session is over by `turn`
                   or more, else early) catch_i
 
     m and w are those of the equations, but fade by `kept`.
@@ -246,7 +246,7 @@ def expert_scores(
     weary = products(weighted_rows(kernel, embedding, obs.history), embedding, items).clamp_min_(0)
     scores = scores.addcmul(number["wear"], weary, value=-1)
     weary = products(weighted_rows(kernel, tags, obs.history), tags, items)
-    scores = scores.addcmul_(number["tag_wear"], weary, value=-1)
+    scores = scores.addcmul_(number["wear_of_tags"], weary, value=-1)
     late = share_over(obs, interface).unsqueeze(1) >= number["turn"]  # (N, 1)
     catch = users.catch if items is None else users.catch[items.clamp_min(0)]
     return scores.addcmul_(torch.where(late, number["late"], number["early"]), catch)
@@ -256,7 +256,7 @@ EXPERT = Expert(
     "The logits of appeal by the profile, with a price of catchy items before and after a turn.",
     {
         "wear": (0.12, 0.1),
-        "tag_wear": (0.12, 0.1),
+        "wear_of_tags": (0.12, 0.1),
         "kept": (0.9, 0.05),
         "early": (-0.5, 0.3),
         "late": (0.5, 0.3),
