@@ -6,9 +6,13 @@ Each run is the two commands that anyone can type (``recsys-rl train``, ``recsys
 folder of its own, with one thread; two runs go side by side. PPO on a platform has a second training, for
 the next reward alone (gamma 0), which makes the row `ranker`, and one evaluation plays both. A row of the
 table is the mean over seeds with a 95 % interval (Student's t over seeds; a seed changes the world's split,
-the users, the weights and all noise). Then follow, for each seed, the gain over that seed's yardstick and
-over `ranker`. Writes one CSV row per task, seed and policy, and with ``--curve FILE.svg`` a picture of the
-learning curve of the last task.
+the users, the weights and all noise). Then follow the gains over `rule`, `searched` and `expert`, and for
+each seed the gain over that seed's yardstick and over `ranker`. Writes one CSV row per task, seed and policy.
+
+``--keep FOLDER`` keeps the trained runs in FOLDER/<task>-<seed>/<row>/, row being the algorithm or `ranker`,
+and takes those that are there: runs with a file `done`, which holds the seconds of the training.
+``--curve FILE.svg`` draws the learning curve of the last task, on training users, with the mean return of
+`searched` on the same users as a line.
 """
 
 from __future__ import annotations
@@ -17,24 +21,30 @@ import argparse
 import csv
 import io
 import json
+import math
 import os
 import platform
+import statistics
 import subprocess
 import sys
 import tempfile
-import time
+from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from benchmarks.harness import commands, tables
-from recsys_rl.evaluation.printing import share_text
-from recsys_rl.evaluation.table import mean_over_seeds
+from benchmarks.harness.runs import checkpoint_in, return_on_curve, trained
+from recsys_rl.evaluation.printing import gain_text, share_text
+from recsys_rl.evaluation.table import RIVALS, mean_over_seeds
 from recsys_rl.report import learning_curve_svg
+from recsys_rl.report.charts import passing
 from recsys_rl.utils.files import write_text
 from recsys_rl.utils.logger import read_log
 from recsys_rl.utils.metrics import interval
@@ -60,7 +70,16 @@ EFFECTS: dict[str, list[str]] = {  # of `satiation`, each switched off, or anoth
     "stranger": ["--profile-fraction", "0.2"],
     "well-known": ["--profile-fraction", "0.99"],
 }
-TASKS |= {f"satiation-{name}": ("ppo", ["--env", "satiation", *dials]) for name, dials in EFFECTS.items()}
+SENSITIVITY: dict[str, list[str]] = {  # other dials of `satiation`; 3 and 0.5 are its own
+    f"catchiness-{gain:g}-cost-{cost:g}": ["--catchiness-gain", f"{gain:g}", "--patience-cost", f"{cost:g}"]
+    for gain in (1, 2, 3)
+    for cost in (0.25, 0.5)
+    if (gain, cost) != (3, 0.5)
+}
+TASKS |= {
+    f"satiation-{name}": ("ppo", ["--env", "satiation", *dials])
+    for name, dials in (EFFECTS | SENSITIVITY).items()
+}
 RANKED = ("drift", "satiation", "short-video", "long-video")  # tasks with the row `ranker`
 COLUMNS = (
     "date",
@@ -76,40 +95,53 @@ COLUMNS = (
     "return_low",
     "return_high",
     "share",
+    *(f"over_{rival}{end}" for rival in RIVALS for end in ("", "_low", "_high")),
 )
 Row = dict[str, Any]
 
 
-def run_once(task: str, seed: int, extra: list[str]) -> tuple[dict[str, Any], list[Row], list[list[float]]]:
-    """The training of one seed and its evaluation: the table, the CSV's rows, the learning curve."""
+@dataclass(frozen=True)
+class Found:
+    """The training of one seed and its evaluation."""
+
+    result: dict[str, Any]  # the table
+    rows: list[Row]  # of the CSV
+    curve: list[list[float]]  # step, return of the greedy policy on training users
+    searched: float | None  # return of `searched` on the same users, if it was asked for
+
+
+def run_once(task: str, seed: int, extra: list[str], keep: Path | None = None, level: bool = False) -> Found:
+    """Train and evaluate one seed. Runs are taken from, and kept in, the folder ``keep``."""
     algo, options = TASKS[task]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
+        runs = folder if keep is None else keep.resolve() / f"{task}-{seed}"
         train = ["train", "--algo", algo, "--seed", str(seed), "--threads", "1", *options, *extra]
-        started = time.monotonic()
-        files = [_train(folder / algo, algo, train)]
-        seconds = time.monotonic() - started
+        seconds = trained(runs / algo, algo, train)
+        files = [checkpoint_in(runs / algo, algo)]
         if task in RANKED:
-            files.append(_train(folder / "ranker", algo, [*train, "--gamma", "0", "--eval-interval", "0"]))
-        commands.recsys_rl(folder, ["evaluate", *files, "--json", "table.json"])
+            trained(runs / "ranker", algo, [*train, "--gamma", "0", "--eval-interval", "0"])
+            files.append(checkpoint_in(runs / "ranker", algo))
+        commands.recsys_rl(folder, ["evaluate", *map(str, files), "--json", "table.json"])
         result = json.loads((folder / "table.json").read_text())
-        (log,) = (folder / algo).glob("runs/*/log.csv")
+        (log,) = (runs / algo).glob("runs/*/log.csv")
         curve = [[step, value] for step, _, name, value in read_log(log) if name == "eval_return_mean"]
+        searched = return_on_curve(files[0], "searched") if level else None
     print(f"{task} seed {seed}: {seconds:.0f} s", file=sys.stderr, flush=True)
     shares = {row["policy"]: row["share"] for row in result["shares"]}
+    over: dict[str, Row] = defaultdict(dict)
+    for row in result["gains"]:
+        ends = {"": row["gain"], "_low": row["low"], "_high": row["high"]}
+        over[row["policy"]] |= {f"over_{row['versus']}{end}": value for end, value in ends.items()}
     known = {"task": task, "seed": seed, "train_seconds": round(seconds, 1)}
     rows = [
-        known | {"share": shares.get(row["policy"])} | {key: row[key] for key in COLUMNS[6:12]}
+        known
+        | {"share": shares.get(row["policy"])}
+        | over[row["policy"]]
+        | {key: row[key] for key in COLUMNS[6:12]}
         for row in result["rows"]
     ]
-    return result, rows, curve
-
-
-def _train(folder: Path, algo: str, words: list[str]) -> str:
-    """Train in that folder; the checkpoint's path."""
-    folder.mkdir()
-    commands.recsys_rl(folder, words)
-    return str(folder / "checkpoints" / f"{algo}.pt")
+    return Found(result, rows, curve, searched)
 
 
 def print_summary(task: str, seeds: Sequence[int], results: list[dict[str, Any]]) -> dict[str, Any]:
@@ -127,6 +159,9 @@ def print_summary(task: str, seeds: Sequence[int], results: list[dict[str, Any]]
         )
     print(f"\nyardstick: {mean['yardstick']}")
     returns = {row["policy"]: row["return_mean"] for row in mean["rows"]}
+    for rival in dict.fromkeys(row["versus"] for row in mean["gains"]):
+        each = [gain_text(row) for row in mean["gains"] if row["versus"] == rival]
+        print(f"gain over {rival} on the same users, mean over seeds: {', '.join(each)}")
     for row in mean["shares"]:
         print(f"{row['policy']}: {share_text(row)}")
     if "oracle" in returns:
@@ -136,7 +171,15 @@ def print_summary(task: str, seeds: Sequence[int], results: list[dict[str, Any]]
     for seed, result in zip(seeds, results, strict=True):
         for line in gains(TASKS[task][0], result):
             print(f"seed {seed}: {line}")
+        for row in result["gains"]:
+            if row["gain"] is not None and row["policy"] in mean["learned"]:
+                print(f"seed {seed}: gain over {row['versus']}: {gain_text(numbers(row))}")
     return mean
+
+
+def numbers(row: Row) -> Row:
+    """The row of a table's JSON with NaN in place of null."""
+    return {name: math.nan if value is None else value for name, value in row.items()}
 
 
 def gains(algo: str, result: dict[str, Any]) -> list[str]:
@@ -186,13 +229,30 @@ def mean_curve(curves: list[list[list[float]]]) -> dict[str, list[float]]:
     }
 
 
+def draw_curve(file: Path, algo: str, found: Sequence[Found]) -> None:
+    """The mean learning curve, with `searched` on the same training users where it is known.
+
+    It also prints the step from which on the curve stays above that line.
+    """
+    curve = mean_curve([one.curve for one in found])
+    levels = [one.searched for one in found if one.searched is not None]
+    lines = {"searched": statistics.mean(levels)} if levels else {}
+    for name, level in lines.items():
+        step = passing(curve, level)
+        where = "does not stay above it" if step is None else f"stays above it from step {step:,.0f} on"
+        print(f"{name} on the training users of the curve: {level:.2f}; {algo}-greedy {where}")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(learning_curve_svg(curve, lines, name=f"{algo}-greedy"))
+
+
 def main() -> None:
     parser = tables.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("tasks", nargs="+", choices=TASKS)
     parser.add_argument("--seeds", type=parse_seeds, default="0-4", help="as in 0-4 or 0,3,7 (default: 0-4)")
     parser.add_argument("--jobs", type=int, default=2, help="runs side by side")
     parser.add_argument("--csv", type=Path, default=Path("benchmarks/results/learning.csv"))
-    parser.add_argument("--curve", type=Path)
+    parser.add_argument("--keep", type=Path, help="folder to keep trained runs in, and to take them from")
+    parser.add_argument("--curve", type=Path, help="draw the learning curve of the last task to this file")
     parser.add_argument(
         "--smoke", action="store_true", help="a few thousand steps: does it run? Writes no CSV"
     )
@@ -214,17 +274,16 @@ def main() -> None:
         if is_new:
             writer.writeheader()
         for task in args.tasks:
-            found = []
-            for one in pool.map(lambda seed, task=task: run_once(task, seed, extra), args.seeds):
+            found: list[Found] = []
+            drawn = args.curve is not None and task == args.tasks[-1]
+            once = partial(run_once, task, extra=extra, keep=args.keep, level=drawn)
+            for one in pool.map(once, args.seeds):
                 found.append(one)
-                writer.writerows(about | row for row in one[1])
+                writer.writerows(about | row for row in one.rows)
                 file.flush()  # a run that is stopped keeps the seeds before
-            print_summary(task, args.seeds, [result for result, _, _ in found])
-            if args.curve is not None and task == args.tasks[-1]:
-                curve = mean_curve([points for _, _, points in found])
-                args.curve.parent.mkdir(parents=True, exist_ok=True)
-                # Without lines of the table, whose users are held out: the curve's are training users.
-                args.curve.write_text(learning_curve_svg(curve, {}, name=TASKS[task][0]))
+            print_summary(task, args.seeds, [one.result for one in found])
+            if drawn:
+                draw_curve(args.curve, TASKS[task][0], found)
 
 
 if __name__ == "__main__":

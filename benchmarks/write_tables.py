@@ -40,6 +40,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "claims": claim_texts.claims,
     "drift": learning_texts.drift,
     "effects": learning_texts.effects,
+    "sensitivity": claim_texts.sensitivity,
     "short-video": partial(learning_texts.platform, task="short-video"),
     "long-video": partial(learning_texts.platform, task="long-video"),
     "short-video-a2c": partial(

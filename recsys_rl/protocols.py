@@ -322,6 +322,8 @@ Preset = Mapping[str, Mapping[str, Any]]  # fields by section, as in a TOML file
 
 SEERS = ("myopic", "credited", "oracle", "informed", "planner")
 """Rows of the table whose policies read the simulator's hidden state, which no recommender sees."""
+EXPERT, KNOWS = "expert", "knows the equations"
+"""The row whose policy has the form of the simulator's equations, which no recommender has, and its mark."""
 TRADE = "trade-"
 """Names of rows that are heuristics of the platform's trade begin with this."""
 
@@ -332,6 +334,34 @@ class Heuristic:
 
     description: str  # one sentence
     settings: Callable[[Catalogue, Interface], Mapping[str, Policy]]  # by their description
+
+
+@dataclass(frozen=True)
+class Split:
+    """The value that splits the weights of the row `searched` into sets: a surface, or the clock.
+
+    ``value`` returns a number (N,) of each user. ``searched``: there are two sets, and the second one begins
+    at a value in [0, 1] that the search finds. Otherwise the number is the set, 0 .. num_sets - 1.
+    """
+
+    value: Callable[[Obs, Interface], Tensor]
+    num_sets: int = 2
+    searched: bool = False
+
+
+@dataclass(frozen=True)
+class Expert:
+    """The form of the platform's own equations, with a few numbers that a search on training users finds.
+
+    It shows what somebody could write down who knows the equations, which no recommender does. ``numbers``
+    holds a first value and a first deviation of each number, by name. ``scores`` has the scores (N, C) of the
+    ``items`` (N, C), -1 padding, or (N, I) of all items for None, with these numbers, () or (N,) each. It may
+    use the constants of the user model and the observation, and nothing of the hidden state.
+    """
+
+    description: str  # one sentence
+    numbers: Mapping[str, tuple[float, float]]
+    scores: Callable[[Any, Interface, Obs, Mapping[str, Tensor], Tensor | None], Tensor]
 
 
 @dataclass(frozen=True)
@@ -367,6 +397,8 @@ class Platform:
     check: Callable[[str], None] | None = None
     furnish: Callable[[World, int], World] | None = None
     heuristics: Mapping[str, Heuristic] = field(default_factory=dict)  # rows `trade-NAME` of the table
+    split: Split | None = None  # of the row `searched`; None: one set of weights
+    expert: Expert | None = None  # the row `expert`
     opening: Opening | None = None
     slate_field: str = "slate_size"
     presets: Mapping[str, Preset] = field(default_factory=dict)  # by algorithm; "*" is for all algorithms

@@ -21,10 +21,10 @@ from recsys_rl.types import World
 from tests.doors import A2C, CARTPOLE, DRIFT, SATIATION, finish, start, steps
 
 CPU = torch.device("cpu")
-SIMPLE = ["random", "popularity", "one-item", "static-list", "mf", "mmr", "rule"]
+SIMPLE = ["random", "popularity", "one-item", "static-list", "mf", "mmr", "rule", "searched"]
 ROWS = {
     "drift": ["ppo", "ppo-greedy", "untrained", *SIMPLE, "myopic", "oracle"],
-    "satiation": ["ppo", "ppo-greedy", "untrained", *SIMPLE, "myopic", "informed", "planner"],
+    "satiation": ["ppo", "ppo-greedy", "untrained", *SIMPLE, "expert", "myopic", "informed", "planner"],
     "a2c": ["a2c", "a2c-greedy", "untrained", *SIMPLE, "myopic", "oracle"],
     "gym": ["ppo", "ppo-greedy", "untrained", "random"],
 }
@@ -110,7 +110,7 @@ def test_paired_differences(name: str, trained: dict[str, Path]) -> None:
     means = {row["policy"]: row["return_mean"] for row in found["rows"]}
     best = max((p for p in means if p in SIMPLE), key=lambda p: means[p])
     assert [row["policy"] for row in found["paired"]] == ROWS[name][:2] == found["learned"]
-    if name in ("drift", "a2c"):  # where `mf`, `mmr` and `rule` show the same items
+    if name in ("drift", "a2c"):  # where `mf`, `mmr`, `rule` and `searched` show the same items
         best = "mf"
     assert found["yardstick"] == best
     for row in found["paired"]:
@@ -182,12 +182,13 @@ def test_evaluation_needs_only_the_checkpoint(trained: dict[str, Path], tmp_path
     policies = ROWS["satiation"]
     playing = [f"playing {name} ({place} of {len(policies)})" for place, name in enumerate(policies, 1)]
     assert code == 0
-    making, *tuning, searching, kept = err.splitlines()[:5]
-    rest = err.splitlines()[5:]
+    making, *tuning = err.splitlines()[:3]
+    searching, rest = err.splitlines()[3:9], err.splitlines()[9:]
     assert making == "making the baselines"
     assert tuning == ["tuning mf on training users", "tuning mmr on training users"]
-    assert searching == "searching `rule` with at most 960 steps of training users"
-    assert kept.startswith(f"kept for the next evaluation: {folder}/.cache/recsys_rl/rule-")
+    for name, said, kept in zip(("rule", "searched", "expert"), searching[::2], searching[1::2], strict=True):
+        assert said == f"searching `{name}` with at most 960 steps of training users"
+        assert kept.startswith(f"kept for the next evaluation: {folder}/.cache/recsys_rl/{name}-")
     assert rest == [
         *playing,
         "table: t.json",

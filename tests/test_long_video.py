@@ -437,6 +437,8 @@ def test_commands_from_training_to_the_table(
         "mmr",
         "trade-up-next",
         "rule",
+        "searched",
+        "expert",
         "myopic",
         "credited",
         "informed",

@@ -256,7 +256,7 @@ def test_two_ways_to_name_files(runs: dict[str, str], capsys: pytest.CaptureFixt
 
 def test_planner_plays_64_users_or_all(tmp_path: Path) -> None:
     world = ["--data", "synthetic", "--num-items", "24", "--num-users", "400", "--embedding-dim", "4"]
-    options = ["--env", "satiation", *world, "--max-episode-steps", "3", "--hidden-dims", "4"]
+    options = ["--env", "satiation", *world, "--max-episode-steps", "8", "--hidden-dims", "4"]
     path = str(train_in(tmp_path / "run", *options, "--total-timesteps", "1"))
     some, every = table(tmp_path, path), table(tmp_path, path, "--full")
     assert {row["policy"]: row["users"] for row in some["rows"] if row["users"] != 80} == {

@@ -11,7 +11,7 @@ import torch
 from recsys_rl.agents.rankers import MaximalMarginalRelevance
 from recsys_rl.checkpoint import Checkpoint, load
 from recsys_rl.config import Config
-from recsys_rl.evaluation import rule_search, tuning
+from recsys_rl.evaluation import expert, form_search, rule_search, tuning
 from recsys_rl.evaluation.checkpoints import Entry
 from recsys_rl.evaluation.players import heldout_users, play_all
 from recsys_rl.evaluation.table import Played
@@ -96,9 +96,12 @@ def test_tuned_values_are_independent_of_held_out_users(checkpoint: Checkpoint, 
     others = dataclasses.replace(checkpoint, world=World(checkpoint.catalogue, strangers))
     one, two = played(checkpoint, tmp_path / "one"), played(others, tmp_path / "two")
     assert {name: x.note for name, x in one.items()} == {name: x.note for name, x in two.items()}
-    assert all(one[name].note for name in ("mf", "mmr", "rule"))
-    (file,), (other,) = (tmp_path / "one").iterdir(), (tmp_path / "two").iterdir()
-    assert file.name == other.name and file.read_bytes() == other.read_bytes()
+    searched = ("rule", "searched", "expert")
+    assert all(one[name].note for name in ("mf", "mmr", *searched))
+    files = sorted((tmp_path / "one").iterdir())
+    assert [file.name.split("-")[0] for file in files] == sorted(searched)
+    for file, other in zip(files, sorted((tmp_path / "two").iterdir()), strict=True):
+        assert file.name == other.name and file.read_bytes() == other.read_bytes()
     assert not torch.equal(one["rule"].sessions.returns, two["rule"].sessions.returns)
 
 
@@ -109,8 +112,12 @@ def test_second_evaluation_makes_no_search(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     first = played(checkpoint, tmp_path)
-    assert "searching `rule` with at most 480 steps" in capsys.readouterr().err
+    said = capsys.readouterr().err
     monkeypatch.setattr(rule_search, "search_rule", None)  # to be called is to fail
+    monkeypatch.setattr(form_search, "search_forms", None)
+    monkeypatch.setattr(expert, "search_expert", None)
     second = played(checkpoint, tmp_path)
-    assert second["rule"].note == first["rule"].note
-    assert torch.equal(second["rule"].sessions.items, first["rule"].sessions.items)
+    for name in ("rule", "searched", "expert"):
+        assert f"searching `{name}` with at most 480 steps" in said
+        assert second[name].note == first[name].note
+        assert torch.equal(second[name].sessions.items, first[name].sessions.items)

@@ -160,22 +160,22 @@ def test_the_first_table_has_the_yardstick_and_one_row_of_the_next_reward(result
     assert lines[7] == ""
 
 
-def test_claims_have_a_column_for_each_rival_that_was_measured(tmp_path: Path) -> None:
+def test_claims_compare_with_each_rival_that_was_measured(tmp_path: Path) -> None:
     rows = []
     for seed, ours in ((0, 12), (1, 16)):
         rows += [run("ppo-greedy", seed, ours), run("rule", seed, 10)]
-        about = {"task": "short-video"}
-        rows += [run("ppo-greedy", seed, 9, **about), run("rule", seed, 10, **about)]
-        rows += [run("searched", seed, 12, **about)]
+        for task in ("short-video", "long-video"):
+            about = {"task": task}
+            rows += [run("ppo-greedy", seed, 9, **about), run("rule", seed, 10, **about)]
+            rows += [run("searched", seed, 12, **about)]
     write_rows(tmp_path, "learning", rows)
-    lines = claims(tmp_path, ("satiation", "short-video")).splitlines()
-    assert lines[0] == "| platform | PPO over `rule` | PPO over `searched` |"
+    lines = claims(tmp_path).splitlines()
+    assert lines[0] == "| PPO | over `rule` | over `searched` | over `expert` |"
     # 20 and 60 %, with Student's t of one degree of freedom; then -10 % and -25 % on both seeds.
-    assert lines[2] == "| `satiation` | +40 % (-214 to 294), worst seed +20 % | |"
-    assert lines[3] == (
-        "| `short-video` | -10 % (-10 to -10), worst seed -10 % | -25 % (-25 to -25), worst seed -25 % |"
-    )
-    assert lines[-1].startswith("Return of the greedy policy on two seeds")
+    assert lines[2] == "| `satiation`, greedy | +40.0 % (-214.1 to +294.1), worst +20.0 | – | – |"
+    same = "| -10.0 % (-10.0 to -10.0), worst -10.0 | -25.0 % (-25.0 to -25.0), worst -25.0 | – |"
+    assert lines[4] == f"| `short-video`, greedy {same}"
+    assert "mean over two seeds" in lines[-1]
 
 
 def test_numbers_of_a_log_have_no_exponent() -> None:

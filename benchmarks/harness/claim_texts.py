@@ -1,18 +1,20 @@
-"""The first table of README.md, and its table of claims, from the newest rows of learning.csv."""
+"""The first table of README.md, and what PPO gains over the rows that trials in the simulator find."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
-from benchmarks.harness.learning_texts import WORDS, Runs, platform
-from benchmarks.harness.newest import table
+from benchmarks.harness.learning_texts import WORDS, Runs, platform, vector
+from benchmarks.harness.newest import read, table
+from recsys_rl.evaluation.table import RIVALS
 from recsys_rl.utils.metrics import interval
 
-CLAIMED = ("satiation", "short-video", "long-video")
-RIVALS = ("rule", "searched", "expert")
+CLAIMS = ("satiation", "short-video", "long-video")
+"""The tasks of the table of claims."""
+GAINS, COSTS = (1, 2, 3), (0.25, 0.5)
+OWN = (3, 0.5)
+"""The dials catchiness_gain and patience_cost of the table of sensitivity, and the platform's own."""
+SENSITIVE_ROWS = ("mf", "rule", "searched", "ppo-greedy", "planner")
 
 
 def first_rows(results: Path) -> str:
@@ -27,24 +29,50 @@ def first_rows(results: Path) -> str:
     )
 
 
-def claims(results: Path, tasks: Sequence[str] = CLAIMED) -> str:
-    """What greedy PPO gains over each rival that was measured: mean, 95 % interval and worst seed."""
-    by_task = {task: Runs(results, task) for task in tasks}
-    known = [name for name in RIVALS if any(name in runs.policies for runs in by_task.values())]
-    body = [[f"`{task}`", *(_gain(runs, name) for name in known)] for task, runs in by_task.items()]
-    counts = {len(runs.seeds) for runs in by_task.values()}
-    seeds = " or ".join(WORDS[count] for count in sorted(counts))
-    head = ["platform", *(f"PPO over `{name}`" for name in known)]
+def claims(results: Path) -> str:
+    """What PPO gains over `rule`, `searched` and `expert` on each platform, greedy and sampled.
+
+    A row that the results lack has no number.
+    """
+    body = []
+    for task in CLAIMS:
+        runs = Runs(results, task)
+        for policy, how in (("ppo-greedy", "greedy"), ("ppo", "sampled")):
+            body.append([f"`{task}`, {how}", *(claim(runs, policy, rival) for rival in RIVALS)])
+    seeds = {len(Runs(results, task).seeds) for task in CLAIMS}
+    said = " or ".join(WORDS[number] for number in sorted(seeds))
     return (
-        f"{table(head, body)}\n\nReturn of the greedy policy on {seeds} seeds; intervals (95 %) over seeds."
+        f"{table(['PPO', *(f'over `{rival}`' for rival in RIVALS)], body)}\n\n"
+        f"Gain in mean return on the same held-out users, mean over {said} seeds with its 95 % interval over "
+        "seeds, and the worst seed."
     )
 
 
-def _gain(runs: Runs, rival: str) -> str:
-    """``+22 % (18 to 27), worst seed +18 %``; empty if the platform has no such row."""
-    if rival not in runs.policies:
-        return ""
-    ours, theirs = (torch.tensor(runs.values(name), dtype=torch.float64) for name in (runs.learned, rival))
-    gains = 100 * (ours / theirs - 1)  # (seeds,)
+def claim(runs: Runs, policy: str, rival: str) -> str:
+    """The gain of ``policy`` over ``rival`` as text; "–" if the results lack one of them."""
+    ours, theirs = (vector(runs.values(name)) for name in (policy, rival))
+    if len(ours) == 0 or len(ours) != len(theirs):
+        return "–"
+    gains = 100 * (ours / theirs - 1)
     found = interval(gains)
-    return f"{found.mean:+.0f} % ({found.low:.0f} to {found.high:.0f}), worst seed {gains.min():+.0f} %"
+    if len(gains) == 1:
+        return f"{found.mean:+.1f} %"
+    return f"{found.mean:+.1f} % ({found.low:+.1f} to {found.high:+.1f}), worst {gains.min():+.1f}"
+
+
+def sensitivity(results: Path) -> str:
+    """PPO's gain over `rule` and over `searched` with other dials of `satiation`."""
+    body, origins = [], list[str]()
+    for gain in GAINS:
+        for cost in COSTS:
+            own = (gain, cost) == OWN
+            task = "satiation" if own else f"satiation-catchiness-{gain:g}-cost-{cost:g}"
+            if not read(results, "learning", task=task):
+                continue
+            runs = Runs(results, task)
+            returns = [f"{runs.mean(name).mean:.2f}" if runs.values(name) else "–" for name in SENSITIVE_ROWS]
+            over = [claim(runs, "ppo-greedy", rival) for rival in ("rule", "searched")]
+            body.append([f"{gain:g}{' (own)' if own else ''}", f"{cost:g}", *returns, *over])
+            origins.append(f"seed{'s' if len(runs.seeds) > 1 else ''} {', '.join(runs.seeds)}, {runs.origin}")
+    head = ["`catchiness_gain`", "`patience_cost`", *SENSITIVE_ROWS, "PPO over `rule`", "over `searched`"]
+    return f"{table(head, body)}\n\nHeld-out users: {'; '.join(dict.fromkeys(origins))}."

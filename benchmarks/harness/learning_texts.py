@@ -17,6 +17,7 @@ LEARNED = ("ppo-greedy", "ppo", "a2c-greedy", "a2c")
 LABELS = {name: f"**{name}**" for name in LEARNED} | {
     "ranker-greedy": "ranker (gamma 0), greedy",
     "ranker": "ranker (gamma 0)",
+    "searched": "searched (linear forms of all that the policy sees)",
     "rule": "rule (linear, searched)",
     "mmr": "mmr (mf, diversified)",
     "mf": "mf (profile times item)",
@@ -27,6 +28,7 @@ LABELS = {name: f"**{name}**" for name in LEARNED} | {
     "popularity": "popularity",
     "random": "random",
     "untrained": "untrained",
+    "expert": "expert (knows the equations, a few numbers searched)",
     "myopic": "myopic (sees the true next reward)",
     "credited": "credited (sees the true reward, later completion included)",
     "informed": "informed (the planner, with the profile for the taste)",
@@ -39,6 +41,7 @@ MORE = {"length_mean": ("session length", "{:.1f}"), "distinct_mean": ("distinct
 WORDS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
 
+RULE_BESIDE_SEARCHED = "rule (linear, seven weights, searched)"
 OTHER_LABELS = {
     "short-video": {"planner": "planner (simulates 10 of 200 steps, then extrapolates)"},
 }
@@ -52,7 +55,7 @@ EFFECTS = {
     "satiation-stranger": "a stranger (`profile_fraction` 0.2)",
     "satiation-well-known": "a well-known user (`profile_fraction` 0.99)",
 }
-EFFECT_ROWS = ("mf", "rule", "ppo-greedy", "informed", "planner")
+EFFECT_ROWS = ("mf", "rule", "searched", "ppo-greedy", "informed", "planner")
 
 
 class Runs:
@@ -78,7 +81,7 @@ class Runs:
         return [float(value) for value in found if value]
 
     def mean(self, policy: str, column: str = "return_mean") -> Interval:
-        return interval(_vector(self.values(policy, column)))
+        return interval(vector(self.values(policy, column)))
 
     def share(self, policy: str = "") -> Interval:
         """The part that ``policy`` goes of the way from each seed's yardstick to the planner.
@@ -88,21 +91,21 @@ class Runs:
         policy = policy or self.learned
         known = self.values(policy, "share")  # of the same users, where the planner plays some alone
         if known:
-            return interval(_vector(known))
-        ours, planner = _vector(self.values(policy)), _vector(self.values("planner"))
+            return interval(vector(known))
+        ours, planner = vector(self.values(policy)), vector(self.values("planner"))
         return interval((ours - self.yardsticks()) / (planner - self.yardsticks()))
 
     def gain(self) -> Interval:
         """The gain of the greedy learned policy over each seed's yardstick, as a share of that."""
-        return interval(_vector(self.values(self.learned)) / self.yardsticks() - 1)
+        return interval(vector(self.values(self.learned)) / self.yardsticks() - 1)
 
     def yardsticks(self) -> Tensor:
         """The return of the best simple policy of each seed."""
         names = [name for name in yardsticks(self.policies) if name in self.policies]
-        return torch.stack([_vector(self.values(name)) for name in names]).amax(0)
+        return torch.stack([vector(self.values(name)) for name in names]).amax(0)
 
 
-def _vector(values: Sequence[float]) -> Tensor:
+def vector(values: Sequence[float]) -> Tensor:
     return torch.tensor(values, dtype=torch.float64)
 
 
@@ -133,6 +136,8 @@ def platform(results: Path, task: str, policies: Sequence[str] | None = None) ->
     """
     runs, body = Runs(results, task), []
     labels = LABELS | OTHER_LABELS.get(task, {})
+    if "searched" in runs.policies:
+        labels["rule"] = RULE_BESIDE_SEARCHED
     more = {key: shape for key, shape in MORE.items() if any(runs.values(p, key) for p in runs.policies)}
     for policy in runs.policies:
         if policies is not None and policy not in policies:
@@ -173,12 +178,14 @@ def drift(results: Path) -> str:
 def effects(results: Path) -> str:
     """The returns of `satiation` without each effect, and with other knowledge of the users."""
     body = []
+    known = {task: Runs(results, task) for task in EFFECTS}
+    shown = [row for row in EFFECT_ROWS if all(row in runs.policies for runs in known.values())]
     for task, name in EFFECTS.items():
-        runs = Runs(results, task)
-        returns = [f"{runs.mean(policy).mean:.2f}" for policy in EFFECT_ROWS]
+        runs = known[task]
+        returns = [f"{runs.mean(policy).mean:.2f}" for policy in shown]
         gain, share = 100 * runs.gain().mean, 100 * runs.share().mean
         body.append([name, *returns, f"{gain:+.0f} %", f"{share:.0f} %"])
-    head = ["", *EFFECT_ROWS, "PPO over the yardstick", "share of the way to the planner"]
+    head = ["", *shown, "PPO over the yardstick", "share of the way to the planner"]
     first, some = Runs(results, "satiation"), Runs(results, "satiation-no-weariness")
     said = (
         f"The first row is the mean of {WORDS[len(first.seeds)]} seeds ({first.origin}), the others of seed "
@@ -194,7 +201,7 @@ def gain_over_yardstick(results: Path, task: str = "satiation") -> str:
 def gains_by_seed(results: Path, task: str, policy: str) -> str:
     """The gain of ``policy`` over the yardstick on each seed."""
     runs = Runs(results, task)
-    gains = 100 * (_vector(runs.values(policy)) / runs.yardsticks() - 1)  # (seeds,)
+    gains = 100 * (vector(runs.values(policy)) / runs.yardsticks() - 1)  # (seeds,)
     *most, last = (f"{gain:.0f}" for gain in gains.tolist())
     return f"{', '.join(most)} and {last} %"
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from recsys_rl.functional import categorical, rows
+from recsys_rl.functional.recency import products, recency, weighted_rows
 from recsys_rl.functional.top_k import blocked_top_k, highest
 from recsys_rl.models.heads import item_columns
 from recsys_rl.types import Action, Catalogue, Obs
@@ -79,8 +80,13 @@ class Rule:
         """The lists of N users for their sessions; None if the whole catalogue is scored."""
         return Shortlist(self.catalogue, self.slate_size) if self.rerank else None
 
-    @cached_property
+    @property
     def columns(self) -> Tensor:
+        """(I, F): the numbers of the items, beside the embedding, that the scores are linear in."""
+        return self.own_columns
+
+    @cached_property
+    def own_columns(self) -> Tensor:
         """(I, G + 3): genres of unit norm; log popularity, quality and leave rate as z-scores."""
         known = item_columns(self.catalogue)[:, : len(self.catalogue.genre_names) + 2]
         rates = self.leave_rates
@@ -90,29 +96,37 @@ class Rule:
     def act(self, obs: Obs, greedy: bool = False) -> Action:
         if self.rerank and obs.candidates is None:  # alone, without a reader
             obs = Shortlist(self.catalogue, self.slate_size).follow(obs)
-        weights, embedding = self.weights, self.catalogue.embedding
+        return Action.certain(self.best(obs, *self.linear(obs, self.weights)))
+
+    def linear(self, obs: Obs, weights: RuleWeights) -> tuple[Tensor, Tensor]:
+        """The weights (N, D) of the embedding and (N, G + 3) of ``own_columns`` in the scores."""
+        embedding, columns = self.catalogue.embedding, self.own_columns
         query = fold_in(obs, embedding, weights.fold_in)  # (N, D)
-        of_columns = torch.zeros(obs.num_rows, self.columns.shape[1], device=query.device)  # (N, G + 3)
+        of_columns = torch.zeros(obs.num_rows, columns.shape[1], device=query.device)  # (N, G + 3)
         if obs.history is not None:
-            kernel = _recency(obs.history, weights.decay)  # (N, L)
-            query = query - _column(weights.similarity) * _weighted_rows(kernel, embedding, obs.history)
-            of_columns -= _column(weights.overlap) * _weighted_rows(kernel, self.columns, obs.history)
+            kernel = recency(obs.history, weights.decay)  # (N, L)
+            query = query - _column(weights.similarity) * weighted_rows(kernel, embedding, obs.history)
+            of_columns -= _column(weights.overlap) * weighted_rows(kernel, columns, obs.history)
         of_columns[:, -3] = weights.popularity
         of_columns[:, -2] = weights.quality
         of_columns[:, -1] = -weights.leaving
-        items = obs.candidates  # (N, C)
+        return query, of_columns
+
+    def best(self, obs: Obs, query: Tensor, of_columns: Tensor) -> Tensor:
+        """The K allowed items (N, K) with the highest scores, from weights as ``linear`` returns them."""
+        embedding, items = self.catalogue.embedding, obs.candidates  # (I, D), (N, C)
         if items is not None:
             known = items.clamp_min(0)
             scores = rows.dot_rows(of_columns, self.columns, known)
             # The copy: without the fold-in the query is a part of the context, which takes twice the time.
             scores += rows.dot_rows(query.contiguous(), embedding, known)
             best = highest(scores.masked_fill_(items < 0, -torch.inf), self.slate_size)  # (N, K)
-            return Action.certain(items.gather(1, best))
+            return items.gather(1, best)
 
         def score(block: slice) -> Tensor:
             return query @ embedding[block].T + of_columns @ self.columns[block].T  # (N, b)
 
-        return Action.certain(best_allowed(obs, self.catalogue, score, self.slate_size)[1])
+        return best_allowed(obs, self.catalogue, score, self.slate_size)[1]
 
 
 class Shortlist:
@@ -203,7 +217,7 @@ class MaximalMarginalRelevance:
         nearest = torch.full_like(relevance, -torch.inf)
         history = profile.new_zeros(0, 0).long() if obs.history is None else obs.history[:, -self.window :]
         for shown in history.T:
-            similarity = _products(embedding, shown.clamp_min(0), items)
+            similarity = _likeness(embedding, shown, items)
             nearest = torch.maximum(nearest, similarity.masked_fill_((shown < 0).unsqueeze(1), -torch.inf))
         slate: list[Tensor] = []  # (N, 1) each
         for place in range(self.slate_size):
@@ -216,7 +230,7 @@ class MaximalMarginalRelevance:
             slate.append(chosen)
             if place + 1 < self.slate_size:
                 relevance = relevance.scatter(1, best, -torch.inf)
-                similarity = _products(embedding, chosen[:, 0].clamp_min(0), items)
+                similarity = _likeness(embedding, chosen[:, 0], items)
                 nearest = torch.maximum(nearest, similarity)
         return Action.certain(torch.cat(slate, 1))
 
@@ -234,7 +248,7 @@ def fold_in(obs: Obs, embedding: Tensor, rate: Tensor) -> Tensor:
     shown = (obs.history >= 0).float()  # (N, L)
     signal = obs.signals[:, :, 0]  # (N, L)
     mean = (signal * shown).sum(1, keepdim=True) / shown.sum(1, keepdim=True).clamp_min(1)
-    moved = profile + _column(rate) * _weighted_rows((signal - mean) * shown, embedding, obs.history)
+    moved = profile + _column(rate) * weighted_rows((signal - mean) * shown, embedding, obs.history)
     length: Tensor = moved.norm(dim=1, keepdim=True)  # (N, 1)
     return moved / length.clamp_min(1e-6)
 
@@ -267,25 +281,9 @@ def _product(query: Tensor, embedding: Tensor, block: slice) -> Tensor:
     return query @ embedding[block].T
 
 
-def _recency(history: Tensor, decay: Tensor) -> Tensor:
-    """(N, L): decay**k for the item shown k steps ago, 0 at padding."""
-    age = torch.arange(history.shape[1] - 1, -1, -1, device=history.device)  # (L,)
-    return _column(decay) ** age * (history >= 0)
-
-
-def _weighted_rows(weights: Tensor, table: Tensor, index: Tensor) -> Tensor:
-    """sum_k weights (N, L) times the rows ``index`` (N, L) of ``table`` (I, F): (N, F)."""
-    found = torch.nn.functional.embedding(index.clamp_min(0), table)  # (N, L, F)
-    return (weights.unsqueeze(1) @ found).squeeze(1)
-
-
-def _products(embedding: Tensor, first: Tensor, others: Tensor | None) -> Tensor:
-    """e_first (N,) times e_others: (N, I) of all items, or (N, C) of ``others`` (N, C), -1 padding."""
-    query = embedding.index_select(0, first)  # (N, D)
-    if others is None:
-        return query @ embedding.T
-    found = torch.nn.functional.embedding(others.clamp_min(0), embedding)  # (N, C, D)
-    return (found @ query.unsqueeze(-1)).squeeze(-1)
+def _likeness(embedding: Tensor, first: Tensor, others: Tensor | None) -> Tensor:
+    """e_first (N,) times e_others: (N, I) of all items, or (N, C) of ``others`` (N, C), -1 as item 0."""
+    return products(embedding.index_select(0, first.clamp_min(0)), embedding, others)
 
 
 def _column(x: Tensor) -> Tensor:

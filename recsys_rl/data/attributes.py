@@ -132,6 +132,15 @@ def catch(catalogue: Catalogue) -> Tensor:
     return (gap / 2**0.5).clamp_min(0)
 
 
+def principal_axes(embedding: Tensor, number: int) -> Tensor:
+    """(D, number): the leading principal axes of the rows (I, D), each with a positive largest entry."""
+    around = embedding.double() - embedding.double().mean(0)
+    vectors = torch.linalg.eigh(around.T @ around)[1].flip(1)[:, :number]  # the leading one first
+    largest = vectors.gather(0, vectors.abs().argmax(0, keepdim=True))  # (1, number)
+    axes: Tensor = (vectors * largest.sign()).to(embedding.dtype)
+    return axes
+
+
 def zscore(x: Tensor) -> Tensor:
     """Standardise; zero if ``x`` is constant."""
     return (x - x.mean()) / x.std(correction=0).clamp_min(1e-6)

@@ -71,10 +71,21 @@ from recsys_rl.env.heuristics import UP_NEXT
 from recsys_rl.env.visits import VisitsConfig
 from recsys_rl.functional import rows
 from recsys_rl.functional.choice_model import draw_at, position_based
+from recsys_rl.functional.recency import products, recency, weighted_rows
 from recsys_rl.objective.weighted import stream_weights
-from recsys_rl.protocols import Opening, Platform
+from recsys_rl.protocols import Expert, Opening, Platform, Split
 from recsys_rl.schema import Finite, NonNegative, Range, Share
-from recsys_rl.types import Catalogue, Events, Feedback, Interface, Population, Signal, Stream, World
+from recsys_rl.types import (
+    Catalogue,
+    Events,
+    Feedback,
+    Interface,
+    Obs,
+    Population,
+    Signal,
+    Stream,
+    World,
+)
 
 FAVOURITES = 50
 """Number of a user's best items that ``tiresomeness`` averages over."""
@@ -584,11 +595,69 @@ def at_home(interface: Interface, hour: float) -> dict[str, Tensor]:
     return {"current_item": nothing["current_item"], "progress": home, "idle": nothing["idle"]}
 
 
+def surface(obs: Obs, interface: Interface) -> Tensor:
+    """(N,): 0 at home, 1 beside a video, 2 in its last quarter, at whose end the first place may start."""
+    progress = obs.context[:, interface.place_of("progress")]  # (N, 5): home, quarters 1 .. 4
+    return 1 - progress[:, 0] + progress[:, -1]
+
+
+SURFACES = ("home", "beside", "last_quarter")
+WEIGHTS = {
+    "fit": (1.0, 0.3),
+    "catch": (0.0, 0.2),
+    "length": (0.0, 0.1),
+    "wear": (0.1, 0.1),
+    "like": (0.0, 0.1),
+}
+REQUESTS_OF_A_VIDEO = 2  # between the starts of two videos, for the wear
+
+
+def expert_scores(
+    users: LongVideo, interface: Interface, obs: Obs, numbers: Mapping[str, Tensor], items: Tensor | None
+) -> Tensor:
+    """The terms of want and hold, with the profile for the taste and weights of each surface.
+
+    ::
+
+        score_i = fit u . e_i + catch catch_i - length ln(duration_i / 10 min) - wear w . g_i
+                  - like (mean of the videos started) . e_i
+
+    w is that of the equations, as if a video began every REQUESTS_OF_A_VIDEO requests.
+    """
+    assert obs.history is not None
+    profile, current = (obs.context[:, interface.place_of(x)] for x in ("profile", "current_item"))
+    place = surface(obs, interface)  # (N,)
+
+    def weight(name: str) -> Tensor:  # (N, 1)
+        home, beside, last = (numbers[f"{name}.{x}"] for x in SURFACES)
+        return column(torch.where(place == 0, home, torch.where(place == 1, beside, last)))
+
+    embedding, history = users.catalogue.embedding, obs.history
+    kept = embedding.new_tensor(users.config.wear_recovery**REQUESTS_OF_A_VIDEO)
+    started = (history >= 0).float()  # (N, L)
+    watched = weighted_rows(started, embedding, history) + current  # (N, D)
+    count = column(started.sum(1) + current.any(1)).clamp_min(1)
+    wear = weighted_rows(recency(history, kept), users.categories, history)  # (N, G)
+    length = (users.catalogue.attributes["duration"].float() / 600).clamp_min(1e-3).log()  # (I,)
+    lures = torch.stack([users.catch, length], 1)  # (I, 2)
+    of_lures = torch.cat([weight("catch"), -weight("length")], 1)  # (N, 2)
+    query = weight("fit") * profile - weight("like") * watched / count  # (N, D)
+    scores = products(query, embedding, items) + products(of_lures, lures, items)
+    return scores - weight("wear") * products(wear, users.categories, items)
+
+
+EXPERT = Expert(
+    "The terms of want and hold by the profile, with weights of each surface.",
+    {f"{name}.{place}": first for place in SURFACES for name, first in WEIGHTS.items()},
+    expert_scores,
+)
 PLATFORM = Platform(
     LongVideoConfig,
     users=LongVideo,
     furnish=furnish,
     heuristics={"up-next": UP_NEXT},
+    split=Split(surface, num_sets=3),
+    expert=EXPERT,
     slate_field="suggestions",
     opening=Opening(at_home, consumed={"subscribed": 0.0, "ad_clicked": 0.0}),
     presets={
@@ -602,7 +671,7 @@ PLATFORM = Platform(
                 "bootstrap_time_limit": False,  # the clock shows the number of steps left
             },
         },
-        "ppo": {"agent_config": {"lr": 1e-3}, "train_config": {"total_timesteps": 300_000}},
+        "ppo": {"agent_config": {"lr": 1e-3}, "train_config": {"total_timesteps": 900_000}},
         "a2c": {
             "agent_config": {"lr": 2e-3, "ent_coef": 0.012, "n_steps": 8},
             # Updates are of 512 steps: evaluations each 10 of them took 17 to 32 % of the time.

@@ -42,9 +42,10 @@ from torch import Tensor
 from recsys_rl.data.attributes import catch
 from recsys_rl.dials import EnvConfig
 from recsys_rl.functional import rows
-from recsys_rl.protocols import Platform
+from recsys_rl.functional.recency import products, recency, weighted_rows
+from recsys_rl.protocols import Expert, Platform, Split
 from recsys_rl.schema import NonNegative, Range
-from recsys_rl.types import Catalogue, Feedback, Population, Signal, Stream
+from recsys_rl.types import Catalogue, Feedback, Interface, Obs, Population, Signal, Stream
 
 FAVOURITES = 50
 """Number of a user's best items that ``tiresomeness`` averages over."""
@@ -217,9 +218,57 @@ class Satiation:
         return config.affinity_gain * affinity - config.satiation_strength * wear + offset.unsqueeze(-1)
 
 
+def share_over(obs: Obs, interface: Interface) -> Tensor:
+    """(N,): share of the session that is over, in [0, 1), which the number of shown items tells."""
+    assert obs.history is not None
+    return (obs.history >= 0).sum(1) / interface.session_length
+
+
+def expert_scores(
+    users: Satiation, interface: Interface, obs: Obs, numbers: Mapping[str, Tensor], items: Tensor | None
+) -> Tensor:
+    """The logits of appeal over affinity_gain, with the profile for the taste and a price of catchy items.
+
+    ::
+
+        score_i = u . e_i - wear max(0, m . e_i) - wear_of_tags w . g_i + price catch_i
+        price   = late if the share `turn` of the session is over, else early
+
+    m and w are those of the equations, but fade by `kept`.
+    """
+    assert obs.history is not None
+    embedding, tags = users.catalogue.embedding, users.genres
+    number = {name: x.unsqueeze(-1) for name, x in numbers.items()}  # (1,) or (N, 1)
+    kept = numbers["kept"].clamp(0, 1)
+    kernel = recency(obs.history, kept) * kept.unsqueeze(-1)  # (N, L)
+    profile = obs.context[:, interface.place_of("profile")]
+    scores = products(profile, embedding, items)  # (N, C)
+    weary = products(weighted_rows(kernel, embedding, obs.history), embedding, items).clamp_min_(0)
+    scores = scores.addcmul(number["wear"], weary, value=-1)
+    weary = products(weighted_rows(kernel, tags, obs.history), tags, items)
+    scores = scores.addcmul_(number["wear_of_tags"], weary, value=-1)
+    late = share_over(obs, interface).unsqueeze(1) >= number["turn"]  # (N, 1)
+    catch = users.catch if items is None else users.catch[items.clamp_min(0)]
+    return scores.addcmul_(torch.where(late, number["late"], number["early"]), catch)
+
+
+EXPERT = Expert(
+    "The logits of appeal by the profile, with a price of catchy items before and after a turn.",
+    {
+        "wear": (0.12, 0.1),
+        "wear_of_tags": (0.12, 0.1),
+        "kept": (0.9, 0.05),
+        "early": (-0.5, 0.3),
+        "late": (0.5, 0.3),
+        "turn": (0.7, 0.1),
+    },
+    expert_scores,
+)
 PLATFORM = Platform(
     SatiationConfig,
     users=Satiation,
+    split=Split(share_over, searched=True),
+    expert=EXPERT,
     presets={
         "*": {
             "data_config": {"profile_fraction": 0.9},
@@ -229,7 +278,7 @@ PLATFORM = Platform(
                 "bootstrap_time_limit": False,  # the history shows the number of steps left
             },
         },
-        "ppo": {"agent_config": {"lr": 1e-3}, "train_config": {"total_timesteps": 600_000}},
+        "ppo": {"agent_config": {"lr": 1e-3}, "train_config": {"total_timesteps": 1_800_000}},
         "a2c": {"train_config": {"total_timesteps": 300_000}},
     },
 )

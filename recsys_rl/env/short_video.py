@@ -62,15 +62,16 @@ import torch
 from torch import Tensor
 
 from recsys_rl.data import attributes
-from recsys_rl.data.attributes import zscore
+from recsys_rl.data.attributes import principal_axes, zscore
 from recsys_rl.env import visits, watch_time
 from recsys_rl.env.heuristics import FRESH_CREATORS
 from recsys_rl.env.visits import VisitsConfig
 from recsys_rl.env.watch_time import HIGHEST_RATIO, Watched
 from recsys_rl.functional import rows
-from recsys_rl.protocols import Opening, Platform
+from recsys_rl.functional.recency import products, recency, weighted_rows
+from recsys_rl.protocols import Expert, Opening, Platform
 from recsys_rl.schema import Finite, NonNegative, Positive, Range, Share
-from recsys_rl.types import Catalogue, Feedback, Interface, Population, Signal, Stream, World
+from recsys_rl.types import Catalogue, Feedback, Interface, Obs, Population, Signal, Stream, World
 
 MOST_PATIENCE = 10.0
 LONG = 60.0  # seconds: people watch at most about this much of a video
@@ -228,12 +229,7 @@ class ShortVideo(visits.Visiting):
     @cached_property
     def axes(self) -> Tensor:
         """(D, 2): the leading principal axes of the embeddings, each with a positive largest entry."""
-        embedding = self.catalogue.embedding.double()
-        around = embedding - embedding.mean(0)
-        vectors = torch.linalg.eigh(around.T @ around)[1][:, -2:].flip(1)  # (D, 2), the leading one first
-        largest = vectors.gather(0, vectors.abs().argmax(0, keepdim=True))  # (1, 2)
-        axes: Tensor = (vectors * largest.sign()).float()
-        return axes
+        return principal_axes(self.catalogue.embedding, 2)
 
     @cached_property
     def coordinates(self) -> Tensor:
@@ -522,11 +518,54 @@ def furnish(world: World, seed: int) -> World:
     return attributes.with_attributes(world, ITEMS, USERS, seed)
 
 
+def expert_scores(
+    users: ShortVideo, interface: Interface, obs: Obs, numbers: Mapping[str, Tensor], items: Tensor | None
+) -> Tensor:
+    """The logits of appeal, with the profile for the taste, and a price of the after-effect.
+
+    ::
+
+        score_i = pull pull_gain x_i + taste_gain u . e_i + mood m . z_i - wear wear_i + after z_i . q_u
+
+    wear_i is that of the equations, and q_u that of the profile. m is a sum over the history of z_k times the
+    watch ratio above its mean there, fading by mood_kept.
+    """
+    assert obs.history is not None and obs.signals is not None
+    config, history = users.config, obs.history
+    number = {name: x.unsqueeze(-1) for name, x in numbers.items()}  # (1,) or (N, 1)
+    profile = obs.context[:, interface.place_of("profile")]
+    shown, ratio = (history >= 0).float(), obs.signals[:, :, 0]  # (N, L)
+    mean = (ratio * shown).sum(1, keepdim=True) / shown.sum(1, keepdim=True).clamp_min(1)
+    above = (ratio - mean) * recency(history, ratio.new_tensor(config.mood_kept))
+    along = number["mood"] * weighted_rows(above, users.coordinates, history)  # (N, 2)
+    along = along + number["after"] * users._restoring(profile)
+    kernel = config.weariness_kept * recency(history, ratio.new_tensor(config.weariness_kept))
+    weary = config.tag_wear * weighted_rows(kernel, users.tags, history)  # (N, G)
+    creators = users.catalogue.attributes["creator"]
+    recent = torch.where(history >= 0, creators[history.clamp_min(0)], -1)[:, -REMEMBERED:]
+    worn = ratio.new_zeros(len(history), users.num_creators)
+    worn.scatter_add_(1, recent.clamp_min(0), kernel[:, -REMEMBERED:])  # (N, C); 0 is added at padding
+    made_by = creators if items is None else creators[items.clamp_min(0)]
+    pull = users.facts[:, 0] if items is None else users.facts[items.clamp_min(0), 0]
+    wear = products(weary, users.tags, items)
+    wear += config.creator_wear * (worn[:, made_by] if items is None else worn.gather(1, made_by))
+    scores = products(config.taste_gain * profile, users.catalogue.embedding, items)
+    scores += products(along, users.coordinates, items)
+    return scores + number["pull"] * pull - number["wear"] * wear
+
+
+EXPERT = Expert(
+    "The logits of appeal by the profile and the mood that the watch ratios show, with a price of the "
+    "after-effect.",
+    {"pull": (1.0, 0.3), "wear": (1.0, 0.5), "mood": (0.1, 0.1), "after": (0.5, 0.5)},
+    expert_scores,
+)
 PLATFORM = Platform(
     ShortVideoConfig,
     users=ShortVideo,
     furnish=furnish,
     heuristics={"fresh-creators": FRESH_CREATORS},
+    expert=EXPERT,
     opening=Opening(opened_at, by_hour=True, consumed={"liked": 0.0, "shared": 0.0, "followed": 0.0}),
     presets={
         "*": {
@@ -541,7 +580,7 @@ PLATFORM = Platform(
                 "n_steps": 64,
                 "update_epochs": 3,
             },
-            "train_config": {"total_timesteps": 800_000},
+            "train_config": {"total_timesteps": 2_400_000},
         },
         "a2c": {
             "agent_config": {

@@ -16,13 +16,13 @@ from rich.progress import Progress
 from torch import Tensor
 
 from recsys_rl.agents.baselines import RandomPolicy, baseline_makers
-from recsys_rl.agents.rankers import Rule, RuleWeights
 from recsys_rl.agents.references import LONG_SESSION, upper_bounds
 from recsys_rl.checkpoint import Checkpoint, restoring
 from recsys_rl.config import Config
 from recsys_rl.env.rec_env import RecEnv
-from recsys_rl.evaluation import anyone, rule_cache, rule_search, tuning
+from recsys_rl.evaluation import anyone, tuning
 from recsys_rl.evaluation.checkpoints import Entry
+from recsys_rl.evaluation.searched_rows import SearchedRows
 from recsys_rl.evaluation.table import Played
 from recsys_rl.experience.rollout import play
 from recsys_rl.make import episodes, make_agent, make_env, one_visit
@@ -104,7 +104,7 @@ def play_all(
         policies: the user's own policies, by their names module:NAME.
         full: let the planners play all users, and not only PLANNER_USERS of them, or LONG_PLANNER_USERS in
             sessions of more than LONG_SESSION steps.
-        cache_dir: folder for the searched weights of `rule`.
+        cache_dir: folder for the results of the searches of `rule`, `searched` and `expert`.
 
     A progress bar on standard error shows the policy in play.
     """
@@ -178,11 +178,12 @@ def learned(entries: Sequence[Entry], table: Table, env: Env) -> dict[str, Playe
 
 def references(
     table: Table, env: RecEnv, budget: int, cache_dir: str | None
-) -> dict[str, Callable[[], Player]]:
+) -> Mapping[str, Callable[[], Player]]:
     """Functions that make the simple baselines, the tuned rankings and the upper references.
 
     The rankings are tuned on single visits, also for a table of lives, in which few users could be played.
-    ``table.streams`` holds "random". ``budget``: environment steps for the search of `rule`.
+    ``table.streams`` holds "random". ``budget``: environment steps of each search, of `rule`, `searched`
+    and `expert`.
     """
     catalogue, population = table.world
     config = one_visit(table.config)
@@ -190,7 +191,9 @@ def references(
     simple = baseline_makers(env, population.train, table.streams["random"])
     trade = {f"{TRADE}{name}": found for name, found in config.platform.heuristics.items()}
     tuned = ("mf", "mmr", *trade)
-    streams = generators(0, *tuned, "rule", device=table.device)  # the same result for each --seed
+    streams = generators(
+        0, *tuned, "rule", "searched", "expert", device=table.device
+    )  # the same result for each --seed
 
     def make_training_env(part: Population, num_rows: int, noise: torch.Generator) -> Env:
         return make_env(config, World(catalogue, part), num_rows, noise, training=False)
@@ -198,12 +201,6 @@ def references(
     def trainees(name: str) -> tuning.Trainees:
         part = tuning.training_part(population)
         return tuning.Trainees(make_training_env, catalogue, part, interface, streams[name])
-
-    def search() -> dict[str, Tensor]:
-        print(f"searching `rule` with at most {budget:,} steps of training users", file=sys.stderr)
-        found = rule_search.search_rule(trainees("rule"), budget)
-        others = {"leave_rates": found.leave_rates, "steps": torch.tensor(found.steps)}
-        return vars(found.weights) | others
 
     def tune(name: str) -> Player:
         print(f"tuning {name} on training users", file=sys.stderr)
@@ -213,19 +210,15 @@ def references(
             agent, note = (tuning.tune_mf if name == "mf" else tuning.tune_mmr)(trainees(name))
         return Player(agent, note=note)
 
-    def rule() -> Player:
-        names = [field.name for field in dataclasses.fields(RuleWeights)]
-        key = rule_cache.search_key(config, catalogue, population, budget)
-        found = rule_cache.cached("rule", key, [*names, "leave_rates", "steps"], cache_dir, search)
-        weights = RuleWeights(**{name: found[name].to(table.device) for name in names})
-        rates = found["leave_rates"].to(table.device)
-        agent = Rule(catalogue, weights, env.interface.slate_size, rates, rerank=True)
-        return Player(agent, note=rule_search.rule_note(weights, int(found["steps"])))
+    def noted(make: Callable[[], tuple[Policy, str]]) -> Player:
+        agent, note = make()
+        return Player(agent, note=note)
 
+    rows = SearchedRows(config, table.world, env.user_model, budget, cache_dir, trainees)
     return (
         {name: partial(_plain, make) for name, make in simple.items()}
         | {name: partial(tune, name) for name in tuned}
-        | {"rule": rule}
+        | {name: partial(noted, make) for name, make in rows.makers().items()}
         | {name: partial(Player, agent) for name, agent in upper_bounds(env).items()}
     )
 

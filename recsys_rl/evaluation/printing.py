@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from recsys_rl.protocols import KNOWS
 from recsys_rl.report.words import has_lives, people
 
 
@@ -31,6 +32,7 @@ def print_table(result: Mapping[str, Any], heading: str, total_users: int) -> No
         bounds = "" if alone else f"[{row['return_low']:.3f}, {row['return_high']:.3f}]"
         coverage = "" if math.isnan(row["coverage"]) else f"{row['coverage']:.1%}"
         fewer = "" if row["users"] == most else f"  ({row['users']:,} of {most:,} users)"
+        fewer += f"  ({KNOWS})" if row["policy"] in result.get("knows_equations", ()) else ""
         print(
             f"{row['policy']:<{width}}{row['return_mean']:>9.3f}  {bounds:<20}{row['length_mean']:>7.1f}"
             f"{row['distinct_mean']:>10.1f}{coverage:>10}"
@@ -41,7 +43,9 @@ def print_table(result: Mapping[str, Any], heading: str, total_users: int) -> No
     print()
     for name, note in result["notes"].items():
         print(f"{name}: {note}")
-    print(f"yardstick, the best row without reinforcement learning: {result['yardstick']}")
+    print(
+        f"yardstick, the best row that learns no network and sees what the agent sees: {result['yardstick']}"
+    )
     over = "same seeds" if has_episodes(result) else "same users"
     if "seeds" in result:
         over = f"mean over {result['seeds']} seeds"
@@ -51,9 +55,22 @@ def print_table(result: Mapping[str, Any], heading: str, total_users: int) -> No
     for row in result["shares"]:
         start = _of_each_seed(row["from"], result)
         print(f"{row['policy']}: {share_text({**row, 'from': start})}")
+    for rival in dict.fromkeys(row["versus"] for row in result.get("gains", ())):
+        each = (gain_text(row) for row in result["gains"] if row["versus"] == rival)
+        known = f", which {KNOWS}" if rival in result.get("knows_equations", ()) else ""
+        print(f"gain over {rival}{known}, {over}: {', '.join(each)}")
     if result["regret"]:
         each = (f"{x['policy']} {x['mean']:.3f}{_interval(x)}" for x in result["regret"])
         print(f"regret to {result['regret'][0]['versus']}, summed over a session: {', '.join(each)}")
+
+
+def gain_text(row: Mapping[str, Any]) -> str:
+    """The gain of one policy as text, with its interval, and over seeds the worst of them."""
+    if math.isnan(row["gain"]):
+        return f"{row['policy']} without a number"
+    bounds = "" if math.isnan(row["low"]) else f" [{row['low']:+.1%}, {row['high']:+.1%}]"
+    worst = f", worst seed {row['worst']:+.1%}" if "worst" in row else ""
+    return f"{row['policy']} {row['gain']:+.1%}{bounds}{worst}"
 
 
 def _interval(row: Mapping[str, Any], sign: str = "") -> str:

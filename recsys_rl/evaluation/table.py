@@ -1,8 +1,8 @@
 """The numbers of the table, as plain values: rows, yardstick, paired differences, shares of the way.
 
-The **yardstick** is the best policy that a team can ship without reinforcement learning (YARDSTICKS), by mean
-return over the users of the table. The **share** of a policy is its part of the way from the yardstick to the
-upper reference (`planner`, or else `oracle`)::
+The **yardstick** is the best policy that learns no network and sees only what the agent sees (YARDSTICKS),
+by mean return over the users of the table. The **share** of a policy is its part of the way from the
+yardstick to the upper reference (`planner`, or else `oracle`)::
 
     share = mean(policy - yardstick) / mean(reference - yardstick)
 
@@ -10,6 +10,9 @@ This is a ratio of two means over the same users, the users that the reference h
 comes from the delta method (Casella and Berger 2002, section 5.5.4). With share s and d_n =
 (policy - yardstick)_n - s (reference - yardstick)_n, the standard error of s is
 std(d) / (sqrt(N) * mean(reference - yardstick)).
+
+The **gain** of a policy over a rival (RIVALS) is mean(policy) / mean(rival) - 1 for the same users; its
+interval comes from the same method.
 """
 
 from __future__ import annotations
@@ -25,10 +28,12 @@ from torch import Tensor
 
 from recsys_rl.evaluation.lives import RETENTION, life_columns
 from recsys_rl.experience.rollout import Sessions
-from recsys_rl.protocols import TRADE
+from recsys_rl.protocols import EXPERT, TRADE
 from recsys_rl.utils.metrics import interval
 
-YARDSTICKS = ("random", "popularity", "one-item", "static-list", "mf", "mmr", "rule")
+YARDSTICKS = ("random", "popularity", "one-item", "static-list", "mf", "mmr", "rule", "searched")
+RIVALS = ("rule", "searched", EXPERT)
+"""Rows that trials in the simulator find, as they find a policy: the gain over each is in the table."""
 ORACLE = "oracle"  # it knows the best expected return; a planner only searches for it
 REFERENCES = ("planner", ORACLE)
 LIFE = ("active_days", *(f"d{day}" for day in RETENTION), "churn")
@@ -67,9 +72,11 @@ def summarise(
     of ``life_columns``);
     ``yardstick``; ``paired`` differences of each learned policy to the yardstick, and between the
     checkpoints (``policy``, ``versus``, ``mean``, ``low``, ``high``); ``shares`` (``policy``, ``from``,
-    ``to``, ``share``, ``low``, ``high``); ``regret`` (``policy``, ``versus``, ``mean``, ``low``, ``high``),
-    the cumulative regret of a session: the oracle's return minus the policy's for the same user, empty
-    without an oracle; ``notes`` {row: text}; ``learned``, the names of the learned rows.
+    ``to``, ``share``, ``low``, ``high``); ``gains`` over the RIVALS (``policy``, ``versus``, ``gain``,
+    ``low``, ``high``); ``knows_equations``, the rows whose form is that of the simulator; ``regret``
+    (``policy``, ``versus``, ``mean``, ``low``, ``high``), the cumulative regret of a session: the oracle's
+    return minus the policy's for the same user, empty without an oracle; ``notes`` {row: text};
+    ``learned``, the names of the learned rows.
     """
     yardstick = best_of(
         yardsticks(played), {name: x.sessions.returns.mean().item() for name, x in played.items()}
@@ -87,6 +94,8 @@ def summarise(
         "yardstick": yardstick,
         "paired": [_difference(played, name, versus) for name, versus in pairs],
         "shares": [] if reference is None else [_share(played, n, yardstick, reference) for n in compared],
+        "gains": [_gain(played, name, rival) for name in compared for rival in RIVALS if rival in played],
+        "knows_equations": [name for name in (EXPERT,) if name in played],
         "regret": _regrets(played),
         "notes": {name: x.note for name, x in played.items() if x.note},
         "learned": learned,
@@ -130,6 +139,19 @@ def share_of_way(policy: Tensor, start: Tensor, end: Tensor) -> tuple[float, flo
     return share, share + spread.low, share + spread.high
 
 
+def relative_gain(policy: Tensor, rival: Tensor) -> tuple[float, float, float]:
+    """The gain of ``policy`` over ``rival``, with its 95 % interval; both are returns (N,) of the same users.
+
+    It is NaN if the rival's mean is not above 0.
+    """
+    ours, theirs = policy.double(), rival.double()
+    if theirs.mean() <= 0:
+        return math.nan, math.nan, math.nan
+    ratio = (ours.mean() / theirs.mean()).item()
+    spread = interval((ours - ratio * theirs) / theirs.mean())  # its mean is zero
+    return ratio - 1, ratio - 1 + spread.low, ratio - 1 + spread.high
+
+
 def mean_over_seeds(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """One table from the tables of several seeds: means, and intervals (Student's t) over seeds.
 
@@ -151,6 +173,8 @@ def mean_over_seeds(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "yardstick": best_of(yardsticks(means), means),
         "paired": _mean_values([result["paired"] for result in results], "versus", "mean"),
         "shares": _mean_values([result["shares"] for result in results], "from", "share"),
+        "gains": _mean_values([result.get("gains", []) for result in results], "versus", "gain"),
+        "knows_equations": results[0].get("knows_equations", []),
         "regret": _mean_values(_common([result.get("regret", []) for result in results]), "versus", "mean"),
         "notes": {name: "; ".join(dict.fromkeys(texts)) for name, texts in notes.items()},
         "learned": results[0]["learned"],
@@ -248,11 +272,21 @@ def _share(played: Mapping[str, Played], name: str, start: str, end: str) -> Row
     return {"policy": name, "from": start, "to": end, "share": share, "low": low, "high": high}
 
 
+def _gain(played: Mapping[str, Played], name: str, rival: str) -> Row:
+    gain, low, high = relative_gain(*_returns(played, name, rival))
+    return {"policy": name, "versus": rival, "gain": gain, "low": low, "high": high}
+
+
 def _mean_values(tables: Sequence[Sequence[Row]], other: str, value: str) -> list[Row]:
-    """The means of ``value`` over seeds, row by row. The policy in ``other`` may differ between seeds."""
+    """The means of ``value`` over seeds, row by row, and the ``worst`` seed's.
+
+    The policy in ``other`` may differ between seeds.
+    """
     found = []
     for rows in zip(*tables, strict=True):
-        mean = interval(torch.tensor([number(row[value]) for row in rows], dtype=torch.float64))
+        values = [number(row[value]) for row in rows]
+        mean = interval(torch.tensor(values, dtype=torch.float64))
         names = "/".join(dict.fromkeys(row[other] for row in rows))
-        found.append({**rows[0], other: names, value: mean.mean, "low": mean.low, "high": mean.high})
+        bounds = {value: mean.mean, "low": mean.low, "high": mean.high, "worst": min(values)}
+        found.append({**rows[0], other: names, **bounds})
     return found

@@ -35,6 +35,16 @@ def curve_points(curve: Mapping[str, Sequence[float]]) -> list[tuple[float, floa
     return sorted(row for row in rows if all(finite(value) for value in row))
 
 
+def passing(curve: Mapping[str, Sequence[float]], level: float) -> float | None:
+    """The first step from which on the mean of the curve stays above ``level``; None if it ends below."""
+    found = None
+    for step, mean, _, _ in reversed(curve_points(curve)):
+        if mean <= level:
+            break
+        found = step
+    return found
+
+
 def learning_curve_svg(
     curve: Mapping[str, Sequence[float]],
     references: Mapping[str, float],
@@ -43,6 +53,8 @@ def learning_curve_svg(
     width: int = 760,
 ) -> str:
     """The mean return over training, its band, and dashed reference lines with names at their right ends.
+
+    A dashed vertical line marks the step from which on the curve stays above a reference.
 
     ``curve`` has equally long ``step``, ``mean``, ``low``, ``high``. ``references`` gives a return for each
     policy. ``width`` is in pixels, 340 or more; text does not scale, so draw another chart for a phone.
@@ -86,12 +98,17 @@ def learning_curve_svg(
             f'<path class="leader" d="M{right + 3:.1f} {y(value):.1f}L{right + 13:.1f} {placed:.1f}"/>'
             f'<text class="{style}" x="{right + 16:.1f}" y="{placed + 4:.1f}">{text(shown)}</text>'
         )
+    passed = {policy: passing(curve, value) for policy, value in levels.items()}
+    for step in {step for step in passed.values() if step is not None}:
+        parts.append(f'<path class="reference" d="M{x(step):.1f} {top}V{bottom}"/>')
     parts.append(_hover(points, x, y, places, top, bottom))
 
     ends = [f"{number(mean, places)} at step {step:,.0f}" for step, mean, _, _ in (points[0], points[-1])]
     said = f"Learning curve of {name}: mean return {ends[0]}, {ends[1]}."
     if levels:
         said += f" References: {', '.join(f'{p} {number(v, places)}' for p, v in levels.items())}."
+    above = [f"{p} from step {step:,.0f} on" for p, step in passed.items() if step is not None]
+    said += f" It stays above {', '.join(above)}." if above else ""
     return svg(width, height, said, parts)
 
 

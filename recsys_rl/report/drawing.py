@@ -12,9 +12,9 @@ import re
 from collections.abc import Callable, Sequence
 from html import escape
 
-from recsys_rl.protocols import SEERS, TRADE
+from recsys_rl.protocols import EXPERT, SEERS, TRADE
 
-BASELINES = ("untrained", "random", "popularity", "one-item", "static-list", "mf", "mmr", "rule")
+BASELINES = ("untrained", "random", "popularity", "one-item", "static-list", "mf", "mmr", "rule", "searched")
 LONGEST_LABEL = 22  # letters of a name in a chart, so that there is room for the bars
 LETTER = 8.2
 """Width of one bold letter, in pixels: enough for the widest of the common system fonts."""
@@ -48,8 +48,8 @@ stroke-linejoin:round}
 
 
 def kind(policy: str) -> str:
-    """``inside`` (sees the simulator), ``baseline`` (no reinforcement learning) or ``learned`` (the rest)."""
-    if policy in SEERS:
+    """``inside`` (sees the simulator), ``baseline`` (learns no network) or ``learned`` (the rest)."""
+    if policy in (*SEERS, EXPERT):
         return "inside"
     return "baseline" if policy in BASELINES or policy.startswith(TRADE) else "learned"
 

@@ -7,6 +7,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from recsys_rl.protocols import KNOWS
 from recsys_rl.report import charts, words
 from recsys_rl.report.categories import categories_html
 from recsys_rl.report.drawing import PALETTE_CSS, decimals, finite, kind, number, sizes, text
@@ -36,6 +37,8 @@ def write_report(path: Path, report: Mapping[str, Any]) -> None:
     Optional: ``learned``, the policies of checkpoints (default: ``algo`` and its ``-greedy``);
     ``yardstick``, a policy's name; ``shares`` of the way between two policies (``policy``,
     ``from``, ``to``, ``share``, ``low``, ``high``); ``notes`` {policy: a sentence with tuned values};
+    ``gains`` over other policies (``policy``, ``versus``, ``gain``, ``low``, ``high``);
+    ``knows_equations``, policies with that mark;
     ``tick``, the hidden signal of the ticks in sessions, ``name`` and ``meaning``; ``planner_steps``, the
     largest number that the planner simulates, and the steps of a session; ``categories``, a result of
     ``evaluation.categories``, or None for a sentence in place of the picture; ``new_users``, if the users are
@@ -123,11 +126,13 @@ def _returns(report: Mapping[str, Any]) -> str:
     unit = "episode" if foreign else _unit(report)
     pairs = [_pair(pair, places, unit) for pair in report.get("paired", ())]
     pairs += [_way(share) for share in report.get("shares", ())]
+    pairs += [_over(gain) for gain in report.get("gains", ()) if finite(gain["gain"])]
+    table = _table(rows, places, yardstick, report.get("knows_equations", ()))
     one = "seed" if foreign else "user"
     listed = "".join(f"<li>{pair}</li>" for pair in pairs)
     paired = f'<h3>Differences, {one} by {one}</h3><ul class="pairs">{listed}</ul>'
     return (
-        f'<h2>Returns</h2><p class="note">{text(note)}</p>{drawn}{_table(rows, places, yardstick)}'
+        f'<h2>Returns</h2><p class="note">{text(note)}</p>{drawn}{table}'
         f"{paired if pairs else ''}{_definitions(report, rows)}"
     )
 
@@ -144,7 +149,7 @@ def _streams(rows: Sequence[Row]) -> list[str]:
     return list(dict.fromkeys(name for row in rows for name in row.get("streams") or ()))
 
 
-def _table(rows: Sequence[Row], places: int, yardstick: str | None) -> str:
+def _table(rows: Sequence[Row], places: int, yardstick: str | None, knowing: Sequence[str] = ()) -> str:
     """The numbers of the chart and of the other columns."""
     known, streams = _columns(rows), _streams(rows)
     head = "".join(f'<th scope="col">{text(name)}</th>' for name in (*known.values(), *streams))
@@ -152,6 +157,7 @@ def _table(rows: Sequence[Row], places: int, yardstick: str | None) -> str:
     for row in rows:
         policy = str(row["policy"])
         mark = " <small>yardstick</small>" if policy == yardstick else ""
+        mark += f" <small>{KNOWS}</small>" if policy in knowing else ""
         body += (
             f'<tr class="{kind(policy)}"><th scope="row">{text(policy)}{mark}</th>'
             f"<td>{number(row['return_mean'], places)} <small>{charts.interval(row, places)}</small></td>"
@@ -187,6 +193,17 @@ def _pair(pair: Row, places: int, unit: str) -> str:
     low, high = (number(end, places) for end in ends)
     doubt = ", which is no clear difference" if pair["low"] <= 0 <= pair["high"] else ""
     return f"{names}: <b>{size} {word}</b> per {unit} (95 % interval {low} to {high}){doubt}."
+
+
+def _over(gain: Row) -> str:
+    """``ppo-greedy earns 22 % more than rule (95 % interval 18 to 27 %).``"""
+    word, sign = ("more", 1) if gain["gain"] >= 0 else ("less", -1)
+    size = _percent(abs(gain["gain"]))
+    said = f"{text(gain['policy'])} earns <b>{size} {word}</b> than {text(gain['versus'])}"
+    if not (finite(gain["low"]) and finite(gain["high"])):
+        return f"{said}."
+    low, high = sorted((100 * sign * gain["low"], 100 * sign * gain["high"]))
+    return f"{said} (95 % interval {number(low, 0)} to {number(high, 0)} %)."
 
 
 def _way(share: Row) -> str:

@@ -8,9 +8,12 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from recsys_rl.config import Config
 from recsys_rl.experience.rollout import MAX_STEPS, Sessions, play
 from recsys_rl.make import episodes, make_env, one_visit
+from recsys_rl.protocols import Policy
 from recsys_rl.run import Run
+from recsys_rl.types import World
 from recsys_rl.utils.logger import Logger
 from recsys_rl.utils.metrics import interval
 from recsys_rl.utils.seeding import stream_seed
@@ -65,20 +68,32 @@ class Diary:
 
 
 def evaluate_training_users(run: Run) -> Sessions:
+    """Sessions of the greedy policy with ``training_sessions``."""
+    device = run.streams["users"].device
+    return training_sessions(run.config, run.world, run.agent, device, run.env.statistics())
+
+
+def training_sessions(
+    config: Config,
+    world: World,
+    agent: Policy,
+    device: torch.device,
+    statistics: Mapping[str, Tensor] | None = None,
+) -> Sessions:
     """Greedy sessions of a fixed sample of training users, or episodes if the world has no users.
 
-    A session is one visit: whole lives would take longer than the training itself.
+    A session is one visit: whole lives would take longer than the training itself. ``statistics``: those of
+    the environment's normalisation, if it has one.
     """
-    seed = stream_seed(run.config.train_config.seed, "training evaluation")
-    device = run.streams["users"].device
-    train = run.world.population.train
-    if run.world.is_empty:
+    seed = stream_seed(config.train_config.seed, "training evaluation")
+    train = world.population.train
+    if world.is_empty:
         users = episodes(NUM_EVAL_EPISODES, seed)
     else:
         order = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))
         users = train[order[:NUM_EVAL_USERS].to(device)]
     generator = torch.Generator(device).manual_seed(seed)
-    env = make_env(one_visit(run.config), run.world, len(users), generator, training=False)
-    env.load_statistics(run.env.statistics())
+    env = make_env(one_visit(config), world, len(users), generator, training=False)
+    env.load_statistics(statistics or {})
     max_steps = min(env.interface.session_length or MAX_EVAL_STEPS, MAX_STEPS)
-    return play(env, run.agent, users, greedy=True, max_steps=max_steps)
+    return play(env, agent, users, greedy=True, max_steps=max_steps)

@@ -1,0 +1,108 @@
+"""The rows that trials in the simulator find: `rule`, `searched` and `expert`, each with its cache."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from recsys_rl.agents.rankers import Rule, RuleWeights
+from recsys_rl.config import Config
+from recsys_rl.evaluation import expert, form_search, rule_cache, rule_search
+from recsys_rl.evaluation.expert import ByEquations
+from recsys_rl.evaluation.forms import Factors, Form, Searched, form_note
+from recsys_rl.evaluation.tuning import Trainees
+from recsys_rl.protocols import Policy, UserModel
+from recsys_rl.types import World
+
+
+@dataclass(frozen=True)
+class SearchedRows:
+    """Makes the rows. Each search has ``budget`` environment steps of training users."""
+
+    config: Config
+    world: World
+    user_model: UserModel
+    budget: int
+    cache_dir: str | None
+    trainees: Callable[[str], Trainees]  # from the name of a row
+
+    def makers(self) -> dict[str, Callable[[], tuple[Policy, str]]]:
+        """Functions that make the policy of each row, and its note."""
+        found = {"rule": self.rule, "searched": self.searched}
+        return found if self.config.platform.expert is None else {**found, "expert": self.expert}
+
+    def rule(self) -> tuple[Policy, str]:
+        found, trainees = self._rule, self.trainees("rule")
+        agent = Rule(
+            self.world.catalogue,
+            found.weights,
+            trainees.interface.slate_size,
+            found.leave_rates,
+            rerank=True,
+        )
+        return agent, rule_search.rule_note(found.weights, found.steps)
+
+    def searched(self) -> tuple[Policy, str]:
+        split, trainees = self.config.platform.split, self.trainees("searched")
+
+        def search() -> dict[str, Tensor]:
+            found = form_search.search_forms(trainees, split, self._rule, self.budget)
+            form = found.form
+            return {
+                "form": torch.tensor([form.split is not None, form.hinges, form.product]),
+                "numbers": found.numbers,
+                "leave_rates": found.leave_rates,
+                "steps": torch.tensor(found.steps),
+            }
+
+        found = self._cached("searched", ("form", "numbers", "leave_rates", "steps"), search)
+        has_split, hinges, product = found["form"].tolist()
+        form = Form(split if has_split else None, hinges, product)
+        catalogue, population = self.world
+        factors = Factors.of(catalogue, population.profile[population.train])
+        agent = Searched(catalogue, trainees.interface, form, found["numbers"], factors, found["leave_rates"])
+        return agent, form_note(form, found["numbers"], int(found["steps"]))
+
+    def expert(self) -> tuple[Policy, str]:
+        form, trainees = self.config.platform.expert, self.trainees("expert")
+        assert form is not None
+
+        def search() -> dict[str, Tensor]:
+            numbers, steps = expert.search_expert(trainees, form, self.user_model, self.budget)
+            return {"numbers": numbers, "steps": torch.tensor(steps)}
+
+        found = self._cached("expert", ("numbers", "steps"), search)
+        numbers = dict(zip(form.numbers, found["numbers"].unbind(), strict=True))
+        agent = ByEquations(form, self.user_model, self.world.catalogue, trainees.interface, numbers)
+        return agent, expert.expert_note(form, numbers, int(found["steps"]))
+
+    @cached_property
+    def _rule(self) -> rule_search.Found:
+        def search() -> dict[str, Tensor]:
+            found = rule_search.search_rule(self.trainees("rule"), self.budget)
+            others = {"leave_rates": found.leave_rates, "steps": torch.tensor(found.steps)}
+            return vars(found.weights) | others
+
+        names = [field.name for field in dataclasses.fields(RuleWeights)]
+        found = self._cached("rule", (*names, "leave_rates", "steps"), search)
+        weights = RuleWeights(**{name: found[name] for name in names})
+        return rule_search.Found(weights, found["leave_rates"], int(found["steps"]))
+
+    def _cached(
+        self, row: str, names: Sequence[str], search: Callable[[], Mapping[str, Tensor]]
+    ) -> Mapping[str, Tensor]:
+        """The tensors of a search, from the cache if they are there, on the world's device."""
+
+        def announced() -> Mapping[str, Tensor]:
+            print(f"searching `{row}` with at most {self.budget:,} steps of training users", file=sys.stderr)
+            return search()
+
+        key = rule_cache.search_key(self.config, *self.world, self.budget)
+        found = rule_cache.cached(row, key, names, self.cache_dir, announced)
+        return {name: x.to(self.world.catalogue.embedding.device) for name, x in found.items()}

@@ -1,0 +1,26 @@
+"""Recency-weighted sums over the items of each user's history, with weights of each user's own."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def recency(history: Tensor, kept: Tensor) -> Tensor:
+    """(N, L): kept**k for the item shown k steps ago, 0 at padding; ``kept`` is () or (N,)."""
+    age = torch.arange(history.shape[1] - 1, -1, -1, device=history.device)  # (L,)
+    return kept.unsqueeze(-1) ** age * (history >= 0)
+
+
+def weighted_rows(weights: Tensor, table: Tensor, index: Tensor) -> Tensor:
+    """sum_k weights (N, L) times the rows ``index`` (N, L) of ``table`` (I, F): (N, F); -1 needs weight 0."""
+    found = torch.nn.functional.embedding(index.clamp_min(0), table)  # (N, L, F)
+    return (weights.unsqueeze(1) @ found).squeeze(1)
+
+
+def products(x: Tensor, table: Tensor, items: Tensor | None) -> Tensor:
+    """``x`` (N, F) times all rows of ``table`` (I, F), or times the rows ``items`` (N, C), -1 as row 0."""
+    if items is None:
+        return x @ table.T
+    found = torch.nn.functional.embedding(items.clamp_min(0), table)  # (N, C, F)
+    return (found @ x.unsqueeze(-1)).squeeze(-1)
