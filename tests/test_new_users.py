@@ -225,7 +225,7 @@ def test_ids_of_numbers_and_of_texts_are_the_same() -> None:
     found = [new_users(c, log, None, 0.5).profile for c in (named, world.catalogue) for log in logs]
     for profile in found:  # half of 6 and of 5 likes; the first two are in both
         assert np.isfinite(profile.numpy()).all()
-    assert torch.equal(found[0], found[2]) and torch.equal(found[1], found[3])
+    torch.testing.assert_close(found[:2], found[2:])
 
 
 def test_options_of_the_file_need_the_file(capsys: pytest.CaptureFixture[str]) -> None:
