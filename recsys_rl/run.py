@@ -28,7 +28,7 @@ from recsys_rl.models.genres import carried
 from recsys_rl.objective.weighted import check_weights, parse_weights
 from recsys_rl.protocols import Env, Learner
 from recsys_rl.ranks import ALONE, Ranks
-from recsys_rl.types import UserError, World, tensors_of
+from recsys_rl.types import Catalogue, UserError, World, tensors_of
 from recsys_rl.utils.metrics import SessionReturns
 from recsys_rl.utils.seeding import generators, set_state
 
@@ -379,12 +379,13 @@ def load_to_resume(path: Path, config: Config, device: torch.device) -> Checkpoi
     return checkpoint
 
 
-def agent_of(checkpoint: Checkpoint) -> Learner:
+def agent_of(checkpoint: Checkpoint, scaled_as: Catalogue | None = None) -> Learner:
     """The agent of a checkpoint on the CPU, made without an environment.
 
-    Raises UserError if the saved state doesn't fit.
+    ``scaled_as``: the catalogue of its training if items have joined that of the checkpoint since. Raises
+    UserError if the saved state doesn't fit.
     """
-    agent = make_agent(checkpoint.config, checkpoint.interface, checkpoint.catalogue)
+    agent = make_agent(checkpoint.config, checkpoint.interface, checkpoint.catalogue, scaled_as=scaled_as)
     with restoring():
         agent.load_state_dict(checkpoint.agent)
     return agent

@@ -219,6 +219,7 @@ def _check_world(checkpoint: Checkpoint) -> None:
         raise Refused("holds an 'interface' of another catalogue")
     _check_catalogue(catalogue)
     _check_population(population)
+    _check_likes(population, catalogue.num_items)
     for size in (catalogue.embedding.shape[1], population.taste.shape[1]):
         if size != config.env_config.embedding_dim:
             wanted = config.env_config.embedding_dim
@@ -356,6 +357,27 @@ def _check_population(population: Population) -> None:
             raise Refused(f"holds a population whose {name!r} is empty or no list of rows")
         if bool(((rows < 0) | (rows >= shape[0])).any()):
             raise Refused(f"holds a population whose {name!r} has rows that are no users")
+
+
+def _check_likes(population: Population, num_items: int) -> None:
+    """None, or the rows of items of each user (types.Population)."""
+    likes, users = population.likes, len(population.user_ids)
+    if not likes:
+        return
+    starts, items = likes.get("starts"), likes.get("items")
+    if (
+        len(likes) != 2
+        or starts is None
+        or items is None
+        or (starts.dtype, items.dtype) != (torch.int64, torch.int32)
+        or starts.shape != (users + 1,)
+        or items.ndim != 1
+        or int(starts[0]) != 0
+        or int(starts[-1]) != len(items)
+        or bool((starts.diff() < 0).any())
+        or bool(((items < 0) | (items >= num_items)).any())
+    ):
+        raise Refused("holds a population whose 'likes' are no rows of items of each user")
 
 
 def _check_finite(section: str, tensors: Mapping[str, Tensor]) -> None:

@@ -24,7 +24,7 @@ from recsys_rl.types import Catalogue, InteractionLog, Population, UserError, Wo
 
 QUALITY_PRIOR = 5.0  # an item's mean rating is shrunk as if it had this many more ratings at the overall mean
 RARE = 0.05  # a smaller share of likes, or of events that are none, says little about tastes
-_FORMAT = 4  # of the cache file; raise it when the meaning of a computed tensor changes
+_FORMAT = 5  # of the cache file; raise it when the meaning of a computed tensor changes
 
 
 @dataclass(frozen=True)
@@ -269,6 +269,7 @@ def _learn_world(
     _check_split(learned.heldout, whose, more)
     chosen = np.sort(np.argsort(-learned.item_likes, kind="stable")[:num_items])  # the most liked
     rows = learned.item_rows[chosen]
+    liked = (learned.earlier + learned.later)[:, chosen].sorted_indices()
     return {
         "rows": torch.from_numpy(rows),
         "embedding": unit_rows(learned.item_factors[chosen]),
@@ -284,6 +285,8 @@ def _learn_world(
         "train": torch.from_numpy(np.flatnonzero(~learned.heldout)),
         "heldout": torch.from_numpy(np.flatnonzero(learned.heldout)),
         "num_kept": torch.tensor(len(learned.item_rows)),
+        "liked_starts": torch.from_numpy(liked.indptr.astype(np.int64)),
+        "liked_items": torch.from_numpy(liked.indices.astype(np.int32)),
     }
 
 
@@ -356,6 +359,7 @@ def _assemble(
         user_names=tuple(log.user_names[row] for row in tensors["user_rows"].tolist())
         if log.user_names
         else (),
+        likes={"starts": tensors["liked_starts"], "items": tensors["liked_items"]},
     )
     return catalogue, population
 

@@ -16,6 +16,7 @@ from recsys_rl.dials import Seed
 from recsys_rl.errors import UserError
 from recsys_rl.schema import Range, check_fields
 from recsys_rl.utils.files import check_parquet, check_writable, write_text
+from recsys_rl.utils.terminal import say
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ def describe_file(options: DescribeConfig) -> Description:
         check_writable(Path(options.json), "--json")
     found = describe(options.file, options.separator, options.names())
     for line in found.lines():
-        print(line)
+        say(line)
     if options.json is not None:
         values = dataclasses.asdict(found) | {"density": found.density}
         write_text(Path(options.json), json.dumps(values, indent=1) + "\n")
@@ -116,4 +117,4 @@ def split_file(options: SplitConfig) -> None:
     print(f"{train}: {rows[0]:,} rows; {test}: {rows[1]:,} rows{note}")
     repeated = repeated_rows(files[0], names, separator)
     if repeated:
-        print(repeated)
+        say(repeated)
