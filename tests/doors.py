@@ -47,7 +47,7 @@ def steps(updates: int) -> list[str]:
 
 
 def start(folder: Path, *arguments: str, new_session: bool = False) -> subprocess.Popen[str]:
-    """`python -m arguments` in ``folder`` (a script's path takes no -m), with an empty HOME and cache."""
+    """`python -m arguments` in ``folder``, with an empty HOME and cache. A script's path and -c take no -m."""
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith("XDG_")},
         "PYTHONPATH": str(ROOT),
@@ -55,7 +55,11 @@ def start(folder: Path, *arguments: str, new_session: bool = False) -> subproces
         "OMP_NUM_THREADS": "1",
     }
     return subprocess.Popen(
-        [sys.executable, *([] if arguments[0].endswith(".py") else ["-m"]), *arguments],
+        [
+            sys.executable,
+            *([] if arguments[0].endswith(".py") or arguments[0] == "-c" else ["-m"]),
+            *arguments,
+        ],
         cwd=folder,
         env=environment,
         text=True,

@@ -27,7 +27,7 @@ commands:
   record     record decisions of a policy on simulated users, with their probabilities
   ope        estimate from a log of decisions the return that a policy would have earned
   ranking    print NDCG, recall and other ranking metrics on a held-out log
-  data       describe a log file, or split it in two by time or by user
+  data       describe a log file, compare two, or split one by time or by user
 
 `recsys-rl COMMAND --help` lists the options; from a checkout, `python -m COMMAND` is the same."""
 

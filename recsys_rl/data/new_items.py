@@ -45,7 +45,7 @@ def join(catalogue: Catalogue, facts: ItemFacts) -> tuple[Catalogue, str]:
         )
     whole = _with_catalogue(facts, catalogue, known)
     longer = with_cold_items(catalogue, whole, set(known), len(new), 0)
-    said = longer.source.removeprefix(f"{catalogue.source}; ")
+    said = longer.source.removeprefix(f"{catalogue.source}; {len(new):,} items without events, ")
     longer = dataclasses.replace(
         longer,
         popularity=torch.cat([catalogue.popularity, catalogue.popularity.min().expand(len(new))]),
@@ -55,7 +55,7 @@ def join(catalogue: Catalogue, facts: ItemFacts) -> tuple[Catalogue, str]:
         },
         source=catalogue.source,
     )
-    return longer, f"{said}{_lacking(whole, new)}"
+    return longer, f"{len(new):,} new items, for this command alone, {said}{_lacking(whole, new)}"
 
 
 def _with_catalogue(facts: ItemFacts, catalogue: Catalogue, known: Mapping[Any, int]) -> ItemFacts:
@@ -115,5 +115,5 @@ def _lacking(facts: ItemFacts, new: Sequence[Any]) -> str:
     lacking = ", ".join(f"{name} ({count:,})" for name, count in gaps.items() if count)
     note = f"; without a value: {lacking}" if lacking else ""
     if nothing:
-        note += f"; {len(nothing):,} have no attribute at all ({listed([str(id_) for id_ in nothing])})"
+        note += f"; without any attribute: {len(nothing):,} ({listed([str(id_) for id_ in nothing])})"
     return note

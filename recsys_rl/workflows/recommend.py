@@ -89,6 +89,8 @@ def recommend(options: RecommendConfig) -> None:
         raise UserError("--users and --out belong together: give both, or neither.")
     if options.missing == "drop" and not {options.users, options.allow, options.block} - {None, "all"}:
         raise UserError("--missing is for the ids in files (--users, --allow, --block): leave it out.")
+    if options.seed != RecommendConfig.seed and not options.draw:
+        raise UserError(f"--seed {options.seed} is of the draws: give --draw too, or leave it out.")
     if options.out is not None:
         check_parquet(Path(options.out), "--out")
     _check_seen(options)
