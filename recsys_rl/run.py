@@ -19,7 +19,9 @@ import recsys_rl
 from recsys_rl.checkpoint import Checkpoint, check_algo, load, restoring
 from recsys_rl.config import Config, to_dict
 from recsys_rl.data.align import align
+from recsys_rl.data.bias import share_of
 from recsys_rl.data.new_users import shared_users
+from recsys_rl.data.world_check import about_check
 from recsys_rl.errors import listed
 from recsys_rl.make import assumptions, make_agent, make_env, make_world, part_of_rank
 from recsys_rl.models.actor_critic import ActorCritic
@@ -231,9 +233,10 @@ def about_data(run: Run) -> str:
         return ""
     whose = f"{population.source}: " if population.source else ""
     sizes = f"{len(population.train)} training users, {len(population.heldout)} held out"
-    about = f"data: {catalogue.source}; {whose}{sizes}"
+    lines = [f"data: {catalogue.source}; {whose}{sizes}"]
+    lines += filter(None, [about_check(population.ranking, share_of(catalogue))])
     assumed = assumptions(run.config, run.world)
-    return f"{about}\n{run.config.env}: {assumed}" if assumed else about
+    return "\n".join([*lines, f"{run.config.env}: {assumed}"] if assumed else lines)
 
 
 def _check_same(run: Run, device: torch.device, ranks: Ranks) -> None:

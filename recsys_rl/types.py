@@ -76,7 +76,8 @@ class Catalogue:
     drawn: tuple[str, ...] = ()  # names of the attributes that the data lack, drawn from the seed
     item_names: tuple[str, ...] = ()  # (I,): the ids of the source if they are strings, else empty
     # Of the matrix factorisation, for new users: norm (I,) of each item's factor, whose direction is the
-    # embedding, and gram (D, D), YᵀY over the factors of all items. Empty if nothing was factorised.
+    # embedding, and gram (D, D), YᵀY over the factors of all items. Empty if nothing was factorised. With a
+    # scalar popularity_share, the last number of an embedding is not the factor's (data/bias.py).
     factors: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
@@ -120,6 +121,9 @@ class Population:
     # Rows of the catalogue that each user likes in the data, ascending: user u has
     # items[starts[u] : starts[u + 1]], with starts (U + 1,) int64 and items int32. Empty if not recorded.
     likes: Mapping[str, Tensor] = field(default_factory=dict)
+    # How well profiles and popularity rank later likes of held-out users (data/world_check.py), scalars;
+    # empty for made-up users.
+    ranking: Mapping[str, Tensor] = field(default_factory=dict)
 
     def id_of(self, row: int) -> int | str:
         """The id of the user in this row, as the source writes it."""

@@ -38,6 +38,7 @@ ONE_FOLDER = settings(
 )
 
 
+RANKING = "'ranking'"
 LIKES = "holds a population whose 'likes' are no rows of items of each user"
 
 
@@ -67,6 +68,10 @@ def make_checkpoint(step: int = 640) -> Checkpoint:
         heldout=torch.tensor([0]),
         attributes={"age": torch.tensor([31, 64])},
         likes={"starts": torch.tensor([0, 2, 3]), "items": torch.tensor([0, 2, 1], dtype=torch.int32)},
+        ranking={
+            name: torch.tensor(0.5)
+            for name in ("users", "embeddings", "popularity", "error", "share", "best")
+        },
     )
     return Checkpoint(
         config=Config(algo="a2c", agent_config=A2CConfig(lr=0.1), env_config=DriftConfig(embedding_dim=2)),
@@ -607,6 +612,9 @@ def without(section: str) -> Callable[[Facts, Tensors], None]:
         (set_tensor("population.likes.items", torch.tensor([0, -1, 1], dtype=torch.int32)), LIKES),
         (set_tensor("population.likes.items", torch.tensor([0, 2, 1])), LIKES),
         (set_tensor("population.likes.more", torch.tensor([0])), LIKES),
+        (set_tensor("population.ranking.users", torch.tensor(torch.nan)), RANKING),
+        (set_tensor("population.ranking.users", torch.tensor([3.0])), RANKING),
+        (set_tensor("population.ranking.others", torch.tensor(3.0)), RANKING),
         (
             lambda facts, _: facts["config"].update(env="gym:CartPole-v1", env_config={}, data_config={}),
             "does not hold the catalogue and users of --env gym:CartPole-v1, or holds too much",

@@ -33,7 +33,8 @@ def write_report(path: Path, report: Mapping[str, Any]) -> None:
     by name the signals that no recommender sees, all usually in [0, 1]; of the item that a user chose from a
     slate also ``place``, None without a choice, and ``places``, ``visible`` signals by name, ``goes_on``, the
     title of an item chosen before, and ``events``, each with ``title`` and ``visible``).
-    Optional: ``learned``, the policies of checkpoints (default: ``algo`` and its ``-greedy``);
+    Optional: ``data_check``, a sentence about the data; ``learned``, the policies of checkpoints (default:
+    ``algo`` and its ``-greedy``);
     ``yardstick``, a policy's name; ``shares`` of the way between two policies (``policy``,
     ``from``, ``to``, ``share``, ``low``, ``high``); ``notes`` {policy: a sentence with tuned values};
     ``tick``, the hidden signal of the ticks in sessions, ``name`` and ``meaning``; ``planner_steps``, the
@@ -92,6 +93,7 @@ def _header(report: Mapping[str, Any]) -> str:
     sentence += ("; " + ", and ".join(against) if against else "") + "."
     facts = {
         "Data": report.get("data"),
+        "Check of the data": report.get("data_check"),
         "Users": report.get("new_users", {}).get("about"),
         "Seed": report.get("seed"),
         "Hardware": report.get("hardware"),

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from recsys_rl.checkpoint import Checkpoint
 from recsys_rl.checkpoint import load as load_checkpoint
-from recsys_rl.data.embeddings import Floats, fold_in, item_factors, unit_rows
+from recsys_rl.data.embeddings import Floats, fold_in, item_factors, user_vectors
 from recsys_rl.data.items import read_items
 from recsys_rl.data.new_items import join
 from recsys_rl.errors import FieldError, UserError
@@ -302,7 +302,7 @@ class Recommender:
         )
         row.data[:] = 1  # a title given twice is one like
         factors, gram = self._factors
-        return unit_rows(fold_in(row, factors, gram=gram))
+        return user_vectors(self.catalogue, fold_in(row, factors, gram=gram))
 
     @torch.inference_mode()
     def scores(self, profiles: Tensor, allowed: Tensor) -> Tensor:
