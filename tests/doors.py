@@ -47,7 +47,7 @@ def steps(updates: int) -> list[str]:
 
 
 def start(folder: Path, *arguments: str, new_session: bool = False) -> subprocess.Popen[str]:
-    """`python -m arguments` in ``folder``, with an empty HOME and cache. A script's path and -c take no -m."""
+    """`python -m arguments` in ``folder``, with an empty HOME and cache; a script and -c take no -m."""
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith("XDG_")},
         "PYTHONPATH": str(ROOT),

@@ -96,8 +96,9 @@ def about_check(ranking: Mapping[str, Tensor], share: float = 0.0) -> str:
         return ""
     value = {name: float(x) for name, x in ranking.items()}
     ours, theirs = value["embeddings"], value["popularity"]
+    people = "user" if value["users"] == 1 else "users"
     found = (
-        f"the embeddings rank the later likes of {value['users']:,.0f} held-out users with NDCG@{K} "
+        f"the embeddings rank the later likes of {value['users']:,.0f} held-out {people} with NDCG@{K} "
         f"{ours:.3f}, popularity with {theirs:.3f}"
     )
     if ours - theirs > -2 * value["error"]:
