@@ -54,8 +54,6 @@ def stale(results: Path = RESULTS, images: Path = IMAGES) -> list[str]:
             found.append(
                 f"{picture} shows {which} of {task}, and the newest are of {wanted[0]} ({wanted[1]})"
             )
-    from benchmarks.harness.learning_texts import EFFECTS  # here: it imports all that a table needs
-
     for task in EFFECTS:
         if newest(results, task)[0] < newest(results, "satiation")[0]:
             found.append(f"{task} was measured before satiation: run python -m benchmarks.learning {task}")
