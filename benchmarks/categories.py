@@ -50,24 +50,29 @@ def played(path: Path, checkpoint: Checkpoint, yardstick: str) -> dict[str, Sess
     return found
 
 
+def draw(path: Path, yardstick: str) -> Path:
+    """Play, draw, and return the file of the picture; the returns are printed."""
+    checkpoint = load(path, None)
+    if checkpoint.world.is_empty:
+        raise UserError(f"{path} is of {checkpoint.config.env}, without items of a catalogue.")
+    sessions = played(path, checkpoint, yardstick)
+    picture = categories(checkpoint.catalogue, sessions, checkpoint.interface.session_length)
+    if picture is None:
+        raise UserError(f"{path}: the data hold no categories of items, so there is no picture.")
+    image = IMAGES / f"categories-{checkpoint.config.env}.svg"
+    write_text(image, categories_svg(picture) + "\n")
+    for name, x in sessions.items():
+        print(f"{name}: return {x.returns.mean():.2f}, {x.lengths.float().mean():.1f} steps")
+    return image
+
+
 def main() -> None:
     parser = tables.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--yardstick", default="rule", help="the row that the table of docs/ names")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    checkpoint = load(args.checkpoint, None)
-    if checkpoint.world.is_empty:
-        raise UserError(f"{args.checkpoint} is of {checkpoint.config.env}, without items of a catalogue.")
-    sessions = played(args.checkpoint, checkpoint, args.yardstick)
-    picture = categories(checkpoint.catalogue, sessions, checkpoint.interface.session_length)
-    if picture is None:
-        raise UserError(f"{args.checkpoint}: the data hold no categories of items, so there is no picture.")
-    image = IMAGES / f"categories-{checkpoint.config.env}.svg"
-    write_text(image, categories_svg(picture) + "\n")
-    for name, x in sessions.items():
-        print(f"{name}: return {x.returns.mean():.2f}, {x.lengths.float().mean():.1f} steps")
-    print(image)
+    print(draw(args.checkpoint, args.yardstick))
 
 
 if __name__ == "__main__":

@@ -39,7 +39,12 @@ def one_line(text: object) -> str:
     line = str(text)
     if len(line) > 2_000:
         line = f"{line[:1_500]} ... {line[-400:]}"
-    return "".join(x if x.isprintable() else repr(x)[1:-1] for x in line)
+    return printable(line)
+
+
+def printable(text: object) -> str:
+    """``text`` with escapes in place of control characters, also of ends of lines."""
+    return "".join(x if x.isprintable() else repr(x)[1:-1] for x in str(text))
 
 
 def short(value: object) -> str:

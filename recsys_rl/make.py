@@ -146,6 +146,7 @@ def make_agent(
     generators: Mapping[str, torch.Generator] | None = None,
     device: torch.device | None = None,
     average: Callable[[Tensor], None] | None = None,
+    scaled_as: Catalogue | None = None,
 ) -> Learner:
     """A new agent for environments with this interface.
 
@@ -155,6 +156,8 @@ def make_agent(
             of the seed in the settings.
         device: None for the CPU.
         average: replaces a tensor in place by its mean over all processes of the run.
+        scaled_as: the catalogue of the training if items have joined it since; the features of items are
+            scaled as there.
 
     Raises UserError if the head has no items to score, or if the first stage can't fill its list.
     """
@@ -169,7 +172,7 @@ def make_agent(
     shapes = Shapes(
         interface.context_size,
         interface.action_sizes,
-        _features(catalogue, config.model_config) if has_items else None,
+        _features(catalogue, config.model_config, scaled_as) if has_items else None,
         interface.history_length,
         len(interface.signals),
         catalogue.available if has_items else None,
@@ -183,11 +186,13 @@ def make_agent(
     return config.algorithm.agent(model, config.agent_config, num_updates, generators, average)
 
 
-def _features(catalogue: Catalogue, config: ModelConfig) -> Tensor | SplitFeatures:
+def _features(
+    catalogue: Catalogue, config: ModelConfig, scaled_as: Catalogue | None
+) -> Tensor | SplitFeatures:
     """The item features: joined once if every item is scored, in two tables if only candidates are."""
     if config.candidates:
-        return SplitFeatures(catalogue.embedding, item_columns(catalogue))
-    return item_features(catalogue).cpu()
+        return SplitFeatures(catalogue.embedding, item_columns(catalogue, scaled_as))
+    return item_features(catalogue, scaled_as).cpu()
 
 
 def slate_size_of(config: Config) -> int:

@@ -19,7 +19,9 @@ import recsys_rl
 from recsys_rl.checkpoint import Checkpoint, check_algo, load, restoring
 from recsys_rl.config import Config, to_dict
 from recsys_rl.data.align import align
+from recsys_rl.data.bias import share_of
 from recsys_rl.data.new_users import shared_users
+from recsys_rl.data.world_check import about_check
 from recsys_rl.errors import listed
 from recsys_rl.make import assumptions, make_agent, make_env, make_world, part_of_rank
 from recsys_rl.models.actor_critic import ActorCritic
@@ -28,7 +30,7 @@ from recsys_rl.models.genres import carried
 from recsys_rl.objective.weighted import check_weights, parse_weights
 from recsys_rl.protocols import Env, Learner
 from recsys_rl.ranks import ALONE, Ranks
-from recsys_rl.types import UserError, World, tensors_of
+from recsys_rl.types import Catalogue, UserError, World, tensors_of
 from recsys_rl.utils.metrics import SessionReturns
 from recsys_rl.utils.seeding import generators, set_state
 
@@ -231,9 +233,10 @@ def about_data(run: Run) -> str:
         return ""
     whose = f"{population.source}: " if population.source else ""
     sizes = f"{len(population.train)} training users, {len(population.heldout)} held out"
-    about = f"data: {catalogue.source}; {whose}{sizes}"
+    lines = [f"data: {catalogue.source}; {whose}{sizes}"]
+    lines += filter(None, [about_check(population.ranking, share_of(catalogue))])
     assumed = assumptions(run.config, run.world)
-    return f"{about}\n{run.config.env}: {assumed}" if assumed else about
+    return "\n".join([*lines, f"{run.config.env}: {assumed}"] if assumed else lines)
 
 
 def _check_same(run: Run, device: torch.device, ranks: Ranks) -> None:
@@ -379,12 +382,13 @@ def load_to_resume(path: Path, config: Config, device: torch.device) -> Checkpoi
     return checkpoint
 
 
-def agent_of(checkpoint: Checkpoint) -> Learner:
+def agent_of(checkpoint: Checkpoint, scaled_as: Catalogue | None = None) -> Learner:
     """The agent of a checkpoint on the CPU, made without an environment.
 
-    Raises UserError if the saved state doesn't fit.
+    ``scaled_as``: the catalogue of its training if items have joined that of the checkpoint since. Raises
+    UserError if the saved state doesn't fit.
     """
-    agent = make_agent(checkpoint.config, checkpoint.interface, checkpoint.catalogue)
+    agent = make_agent(checkpoint.config, checkpoint.interface, checkpoint.catalogue, scaled_as=scaled_as)
     with restoring():
         agent.load_state_dict(checkpoint.agent)
     return agent

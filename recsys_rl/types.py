@@ -76,7 +76,8 @@ class Catalogue:
     drawn: tuple[str, ...] = ()  # names of the attributes that the data lack, drawn from the seed
     item_names: tuple[str, ...] = ()  # (I,): the ids of the source if they are strings, else empty
     # Of the matrix factorisation, for new users: norm (I,) of each item's factor, whose direction is the
-    # embedding, and gram (D, D), YᵀY over the factors of all items. Empty if nothing was factorised.
+    # embedding, and gram (D, D), YᵀY over the factors of all items. Empty if nothing was factorised. With a
+    # scalar popularity_share, the last number of an embedding is not the factor's (data/bias.py).
     factors: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
@@ -117,10 +118,27 @@ class Population:
     source: str = ""  # description of this part of the source's users; "" for all users
     attributes: Mapping[str, Tensor] = field(default_factory=dict)  # (U, ...) each: activity, age
     user_names: tuple[str, ...] = ()  # (U,): the ids of the source if they are strings, else empty
+    # Rows of the catalogue that each user likes in the data, ascending: user u has
+    # items[starts[u] : starts[u + 1]], with starts (U + 1,) int64 and items int32. Empty if not recorded.
+    likes: Mapping[str, Tensor] = field(default_factory=dict)
+    # How well profiles and popularity rank later likes of held-out users (data/world_check.py), scalars;
+    # empty for made-up users.
+    ranking: Mapping[str, Tensor] = field(default_factory=dict)
 
     def id_of(self, row: int) -> int | str:
         """The id of the user in this row, as the source writes it."""
         return self.user_names[row] if self.user_names else int(self.user_ids[row])
+
+    def likes_of(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """The likes of the users in these rows (N,): places 0 .. N - 1 among them, and items, int64."""
+        if not self.likes:
+            return rows[:0], rows[:0]
+        starts, ends = self.likes["starts"][rows], self.likes["starts"][rows + 1]  # (N,)
+        counts = ends - starts
+        places = torch.arange(len(rows), device=rows.device).repeat_interleave(counts)
+        first = (starts - (counts.cumsum(0) - counts)).repeat_interleave(counts)
+        items = self.likes["items"][first + torch.arange(len(places), device=rows.device)]
+        return places, items.long()
 
     def to(self, device: torch.device) -> Self:
         return tree_map(lambda x: x.to(device), self)

@@ -50,7 +50,7 @@ def steps(updates: int) -> list[str]:
 
 
 def start(folder: Path, *arguments: str, new_session: bool = False) -> subprocess.Popen[str]:
-    """`python -m arguments` in ``folder`` (a script's path takes no -m), with an empty HOME and cache.
+    """`python -m arguments` in ``folder``, with an empty HOME and cache; a script and -c take no -m.
 
     No signal is ignored in it, whatever this process ignores.
     """
@@ -61,7 +61,11 @@ def start(folder: Path, *arguments: str, new_session: bool = False) -> subproces
         "OMP_NUM_THREADS": "1",
     }
     return subprocess.Popen(
-        [sys.executable, *([] if arguments[0].endswith(".py") else ["-m"]), *arguments],
+        [
+            sys.executable,
+            *([] if arguments[0].endswith(".py") or arguments[0] == "-c" else ["-m"]),
+            *arguments,
+        ],
         cwd=folder,
         env=environment,
         text=True,

@@ -199,6 +199,7 @@ def test_cache_gives_the_same_bytes_without_learning(tmp_path: Path, monkeypatch
         {"min_item_likes": 4},
         {"heldout_fraction": 0.3},
         {"profile_fraction": 0.7},
+        {"popularity_share": 0.5},
         {"seed": 1},
     ],
     ids=lambda change: next(iter(change)),

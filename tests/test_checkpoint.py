@@ -38,6 +38,10 @@ ONE_FOLDER = settings(
 )
 
 
+RANKING = "'ranking'"
+LIKES = "holds a population whose 'likes' are no rows of items of each user"
+
+
 def make_catalogue() -> Catalogue:
     return Catalogue(
         embedding=torch.tensor([[1.0, 0.0], [0.6, 0.8], [0.0, -1.0]]),
@@ -63,6 +67,11 @@ def make_checkpoint(step: int = 640) -> Checkpoint:
         train=torch.tensor([1]),
         heldout=torch.tensor([0]),
         attributes={"age": torch.tensor([31, 64])},
+        likes={"starts": torch.tensor([0, 2, 3]), "items": torch.tensor([0, 2, 1], dtype=torch.int32)},
+        ranking={
+            name: torch.tensor(0.5)
+            for name in ("users", "embeddings", "popularity", "error", "share", "best")
+        },
     )
     return Checkpoint(
         config=Config(algo="a2c", agent_config=A2CConfig(lr=0.1), env_config=DriftConfig(embedding_dim=2)),
@@ -596,6 +605,16 @@ def without(section: str) -> Callable[[Facts, Tensors], None]:
         (set_tensor("population.train", torch.tensor([[0]])), "'train' is empty or no list of rows"),
         (set_tensor("population.train", torch.zeros(0).long()), "'train' is empty"),
         (set_tensor("population.heldout", torch.zeros(0).long()), "'heldout' is empty"),
+        (set_tensor("population.likes.starts", torch.tensor([0, 4, 3])), LIKES),
+        (set_tensor("population.likes.starts", torch.tensor([0, 3])), LIKES),
+        (set_tensor("population.likes.starts", torch.tensor([0, 2, 4])), LIKES),
+        (set_tensor("population.likes.items", torch.tensor([0, 2, 3], dtype=torch.int32)), LIKES),
+        (set_tensor("population.likes.items", torch.tensor([0, -1, 1], dtype=torch.int32)), LIKES),
+        (set_tensor("population.likes.items", torch.tensor([0, 2, 1])), LIKES),
+        (set_tensor("population.likes.more", torch.tensor([0])), LIKES),
+        (set_tensor("population.ranking.users", torch.tensor(torch.nan)), RANKING),
+        (set_tensor("population.ranking.users", torch.tensor([3.0])), RANKING),
+        (set_tensor("population.ranking.others", torch.tensor(3.0)), RANKING),
         (
             lambda facts, _: facts["config"].update(env="gym:CartPole-v1", env_config={}, data_config={}),
             "does not hold the catalogue and users of --env gym:CartPole-v1, or holds too much",

@@ -156,7 +156,9 @@ def test_items_without_events_join_the_catalogue(here: Path, capsys: pytest.Capt
         assert (warm[own] @ cold[row]).mean() > (warm[~own] @ cold[row]).mean() + 0.5
     assert catalogue.popularity[-4:].tolist() == [0.0] * 4
     user = str(load("runs/cold/ppo.pt").users[0])
-    assert main(["recommend", "--checkpoint", "runs/cold/ppo.pt", "--user", user, "--k", "29"]) == 0
+    assert (
+        main(["recommend", "--checkpoint", "runs/cold/ppo.pt", "--user", user, "--k", "29", "--again"]) == 0
+    )
     assert "(id 33)" in capsys.readouterr().out
 
 

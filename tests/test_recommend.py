@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,10 @@ from recsys_rl.env import long_video
 from recsys_rl.errors import UserError
 from recsys_rl.make import make_agent, make_env
 from recsys_rl.protocols import Opening
-from recsys_rl.types import Obs
+from recsys_rl.types import Events, Obs
 from recsys_rl.utils.seeding import generators
 from recsys_rl.workflows.id_files import read_ids
+from recsys_rl.workflows.play_on import begin, observe
 from recsys_rl.workflows.recommender import Recommendation, Recommender, load
 from tests.doors import CARTPOLE, steps, train_in
 
@@ -92,28 +94,50 @@ def first_probabilities(recommender: Recommender) -> tuple[int, Obs, Tensor]:
 
 
 @pytest.mark.parametrize("algo", ["ppo", "a2c"])
-def test_recommendations_are_the_policys_probabilities_at_the_start_of_a_session(
-    folder: Path, algo: str
-) -> None:
+def test_first_place_is_the_policys_best_at_the_start_of_a_session(folder: Path, algo: str) -> None:
     recommender = load(folder / f"checkpoints/{algo}.pt")
-    checkpoint = recommender.checkpoint
     user, _, probabilities = first_probabilities(recommender)
-    found = recommender.recommend(int(checkpoint.population.user_ids[user]), k=24)
-    assert sum(place.probability for place in found) == pytest.approx(1, abs=1e-5)
-    assert sorted((place.probability for place in found), reverse=True) == [p.probability for p in found]
-    for item, title, probability in found:
-        assert title == f"item {item}"
-        assert probability == pytest.approx(probabilities[int(item)].item(), rel=1e-5)
+    first, *others = recommender.recommend(int(recommender.population.user_ids[user]), k=24)
+    assert first.item == int(probabilities.argmax()) and first.title == f"item {first.item}"
+    assert first.probability == pytest.approx(probabilities.max().item(), rel=1e-5)
+    assert {first.item, *(place.item for place in others)} == set(range(24))  # no item twice
+    assert others[-1].probability == pytest.approx(1)  # nothing else is left
+
+
+@pytest.mark.parametrize("algo", ["ppo", "a2c"])
+def test_list_is_made_by_playing_on(folder: Path, algo: str) -> None:
+    """Each place is the policy's first choice after the places above it, consumed in full."""
+    recommender = load(folder / f"checkpoints/{algo}.pt")
+    found, above = recommender.recommend(user=3, k=8), list[int]()
+    for place in found:
+        (next_one,) = recommender.recommend(user=3, history=above, k=1)
+        assert next_one.item == place.item
+        assert next_one.probability == pytest.approx(place.probability, rel=1e-4)
+        above.append(int(place.item))
+    at_once = recommender.recommend(user=3, k=1, block=above[:1])
+    assert at_once[0].probability != pytest.approx(found[1].probability, rel=1e-6)  # the history counts
+
+
+def test_drawn_places_follow_the_probabilities(recommender: Recommender) -> None:
+    user, number = 3, 4000
+    lists = list(recommender.for_users([user] * number, k=2, generator=torch.Generator().manual_seed(0)))
+    chance = {row[0].item: row[0].probability for row in lists}
+    for item, p in chance.items():
+        share = sum(row[0].item == item for row in lists) / number
+        assert share == pytest.approx(p, abs=5 * (p * (1 - p) / number) ** 0.5)
+    assert sum(chance.values()) == pytest.approx(1, abs=0.01)  # an unlikely item may be in no list
+    first, second = lists[0]
+    best, drawn = recommender.recommend(user, history=[first.item], k=1)[0], second.probability
+    assert drawn == pytest.approx(best.probability, rel=1e-4) or second.item != best.item
+    again = recommender.for_users([user] * number, k=2, generator=torch.Generator().manual_seed(0))
+    assert [[p.item for p in row] for row in again] == [[p.item for p in row] for row in lists]
 
 
 def test_history_is_excluded_and_changes_the_policy(recommender: Recommender) -> None:
-    before = {place.item: place.probability for place in recommender.recommend(user=0, k=24)}
-    after = {
-        place.item: place.probability for place in recommender.recommend(user=0, history=["item 3", 5], k=22)
-    }
-    assert set(before) - set(after) == {3, 5}
-    scale = sum(before[item] for item in after)
-    assert any(abs(p - before[item] / scale) > 1e-5 for item, p in after.items())
+    after = recommender.recommend(user=0, history=["item 3", 5], k=22)
+    assert {place.item for place in after} == set(range(24)) - {3, 5}
+    blocked = recommender.recommend(user=0, block=[3, 5], k=1)[0]
+    assert blocked.probability != pytest.approx(after[0].probability, rel=1e-6)
 
 
 def test_profile_of_a_new_user_is_the_fold_in_of_the_likes(recommender: Recommender) -> None:
@@ -137,7 +161,7 @@ def test_titles_by_unique_beginnings(recommender: Recommender) -> None:
 def test_allowed_and_blocked_items(recommender: Recommender) -> None:
     found = recommender.recommend(user=0, k=2, allow=[4, 9, 11], block=[9])
     assert {place.item for place in found} == {4, 11}
-    assert sum(place.probability for place in found) == pytest.approx(1, abs=1e-5)
+    assert found[0].probability < 1 and found[1].probability == pytest.approx(1)
     with pytest.raises(UserError, match="Only 2 items may be shown, but k is 3: lower k, or allow more"):
         recommender.recommend(user=0, k=3, allow=[4, 9, 11], block=[9])
 
@@ -181,6 +205,11 @@ def test_allowed_and_blocked_items(recommender: Recommender) -> None:
         ("--user 1 --algo a2c --checkpoint checkpoints/ppo.pt", "is a checkpoint of ppo, not of a2c"),
         ("--user 1 --checkpoint nowhere.pt", "nowhere.pt does not exist"),
         ("--user 1 --noise 3", "There is no option --noise"),
+        ("--user 1 --seed 3", "--seed 3 is of the draws: give --draw too"),
+        ("--user 1 --user-column who", "--user-column is about a file of events: give this file with --seen"),
+        ("--like item --seen high.txt", "--seen is about users of the data"),
+        ("--user 1 --seen high.txt --again", "--seen leaves items out, and --again does not"),
+        ("--user 1 --items high.txt", "--items: the items of this policy are made up"),
     ],
 )
 def test_mistakes(here: Path, line: str, sentence: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -243,16 +272,19 @@ def test_liked_titles_are_not_recommended_again(
     assert not recommender.checkpoint.interface.repeats
     found = recommender.recommend(likes=["item 3", 4], k=22)
     assert {place.item for place in found} == set(range(24)) - {3, 4}
-    assert sum(place.probability for place in found) == pytest.approx(1, abs=1e-5)
     assert [place.item for place in recommender.recommend(likes="item 3", k=23)].count(3) == 0
-    with pytest.raises(UserError, match="Only 22 items may be shown, but k is 23"):
+    with pytest.raises(UserError, match=r"Only 22 items may be shown, but k is 23: .* \(again\)"):
         recommender.recommend(likes=[3, 4], k=23)
-    repeating = Recommender(
-        replace(recommender.checkpoint, interface=replace(recommender.checkpoint.interface, repeats=True))
-    )
-    assert len(repeating.recommend(likes=[3, 4], k=24)) == 24
+    assert len(recommender.recommend(likes=[3, 4], k=24, again=True)) == 24
     assert main(["recommend", "--like", "item 3", "--k", "24"]) == 2
     assert "Only 23 items may be shown, but k is 24" in capsys.readouterr().err
+    assert main(["recommend", "--like", "item 3", "--k", "24", "--again"]) == 0
+    repeating = load(here / "checkpoints/a2c.pt")
+    assert repeating.checkpoint.interface.repeats
+    assert {place.item for place in repeating.recommend(likes=[3, 4], k=22)} == set(range(24)) - {3, 4}
+    seen = repeating.recommend(user=3, history=[3], k=23)
+    assert {place.item for place in seen} == set(range(24)) - {3}
+    assert len(repeating.recommend(user=3, history=[3], k=24, again=True)) == 24
 
 
 def test_fewer_allowed_items_than_places_are_all_recommended(
@@ -337,18 +369,38 @@ def test_session_of_a_platform_begins_as_its_environment_does(videos: Path, env:
     hour = None if opened is None else opened[user].item()
     assert (hour is None) == (env == "long-video")
     found = recommender.recommend(int(checkpoint.population.user_ids[user]), k=24, hour=hour)
-    assert {place.item: place.probability for place in found} == pytest.approx(
-        {item: p.item() for item, p in enumerate(probabilities)}, rel=1e-4
-    )
-    slate = recommender.act(obs, greedy=True).items[0].tolist()
+    assert {place.item for place in found} == set(range(24))
+    action = recommender.act(obs, greedy=True)
+    slate = action.items[0].tolist()
     assert [place.item for place in found][: len(slate)] == slate  # the places of a slate in their order
+    product = math.prod(place.probability for place in found[: len(slate)])
+    assert product == pytest.approx(action.logprob.exp().item(), rel=1e-4)
+    assert found[0].probability == pytest.approx(probabilities.max().item(), rel=1e-4)
+
+
+def test_next_slate_follows_after_the_whole_first_one(videos: Path) -> None:
+    """As events of long-video, and at the second request of the session."""
+    recommender = load(videos / "runs/long-video/ppo.pt")
+    checkpoint, mask = recommender.checkpoint, torch.ones(1, 24, dtype=torch.bool)
+    found = recommender.recommend(user=3, k=6)
+    slate = torch.tensor([[int(place.item) for place in found[:3]]])
+    session = begin(checkpoint, 1, [])
+    signals = torch.tensor([1.0, 1, 0, 0]).expand(1, 3, 4)  # completion, clicked, subscribed, ad_clicked
+    session = session.record(slate, signals, events=Events(slate, signals))
+    mask[0, slate[0]] = False
+    obs = observe(checkpoint, session, recommender.population.profile[3:4], mask, None)
+    assert obs.history is not None and obs.history[0, -3:].tolist() == slate[0].tolist()
+    action = recommender.act(obs, greedy=True)
+    assert action.items[0].tolist() == [place.item for place in found[3:]]
+    product = math.prod(place.probability for place in found[3:])
+    assert product == pytest.approx(action.logprob.exp().item(), rel=1e-4)
 
 
 def test_history_of_a_platform_counts_as_watched(videos: Path) -> None:
     recommender = load(videos / "runs/long-video/ppo.pt")
     profile = recommender.population.profile[:1]
     allowed = torch.ones(1, 24, dtype=torch.bool)
-    obs = recommender._request(profile, list(range(10)), allowed, None)
+    obs = observe(recommender.checkpoint, begin(recommender.checkpoint, 1, range(10)), profile, allowed, None)
     assert obs.history is not None and obs.signals is not None and obs.exclude is not None
     assert obs.history[0, -10:].tolist() == list(range(10))
     assert obs.signals[0, -1].tolist() == [1, 1, 0, 0]  # completion, clicked, subscribed, ad_clicked
@@ -443,10 +495,20 @@ def test_items_that_are_allowed_reach_a_two_stage_policy(here: Path) -> None:
     assert main(["train", *RUN, "--batch-size", "32", *stages]) == 0
     recommender = load("runs/two-stage/ppo.pt")
     found = recommender.recommend(user=3, k=3, allow=[1, 2, 3])
-    assert {place.item for place in found} == {1, 2, 3}
-    assert sum(place.probability for place in found) == pytest.approx(1, abs=1e-5)
-    with pytest.raises(UserError, match="proposes 8 items that may be shown, but k is 9: lower k, or name"):
-        recommender.recommend(user=3, k=9)
+    assert {place.item for place in found} == {1, 2, 3} and found[2].probability == pytest.approx(1)
+
+
+def test_first_stage_looks_beyond_what_a_person_has(here: Path) -> None:
+    """Its eight candidates are the best eight of the items that may be shown, at every place."""
+    stages = ["--candidates", "8", "--index", "exact", "--name", "narrow"]
+    assert main(["train", *RUN, "--batch-size", "32", *stages]) == 0
+    recommender = load("runs/narrow/ppo.pt")
+    everything = recommender.recommend(user=3, k=24)
+    assert {place.item for place in everything} == set(range(24))
+    has = [int(place.item) for place in everything[:16]]
+    first = recommender.recommend(user=3, k=8, block=has)[0]
+    listed = recommender.recommend(user=3, k=8, allow=[item for item in range(24) if item not in has])[0]
+    assert first.item == listed.item and first.probability == pytest.approx(listed.probability, rel=1e-5)
 
 
 def test_arguments_from_python(recommender: Recommender) -> None:

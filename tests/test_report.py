@@ -294,6 +294,40 @@ def test_sessions_show_return_end_and_a_strip_of_bars(tmp_path: Path) -> None:
     assert [bar.get("style") for bar in sessions[0].iter() if bar.tag in "iu"] == ["height:93%", "bottom:50%"]
 
 
+def test_user_who_leaves_at_the_last_step_has_stayed_to_it(tmp_path: Path) -> None:
+    """Planning spends the last patience at the last step: nothing is lost, so nothing is in bold."""
+    ends = [session("ppo", "Fargo", True) | {"limit": 1}, session("rule", "Fargo", True) | {"limit": 2}]
+    page = written(tmp_path, sessions=ends)
+    sessions = [s for s in parsed(page).iter("section") if s.get("class") == "session"]
+    assert [words(s) for s in sessions] == [
+        "pporeturn 0.9, all 1 steps, left at the last",
+        "rulereturn 0.9, left after step 1",
+    ]
+    assert [[b.get("class") for b in s.iter("span") if b.get("class")] for s in sessions] == [[], ["left"]]
+    assert "A user who leaves at the last step has missed nothing" in page
+    assert [words(card) for card in folded(page).iter("li")].count("The user left") == 1
+    assert "has missed nothing" not in written(tmp_path)
+
+
+def test_ticks_have_a_line_at_one_half(tmp_path: Path) -> None:
+    root = parsed(written(tmp_path))
+    assert [line.get("style") for line in root.iter("hr")] == ["bottom:50%"] * 2
+    assert "the dashed line is at one half" in written(tmp_path)
+    without = session("ppo", "Fargo", True)
+    without["steps"][0]["hidden"] = {}
+    assert "<hr" not in written(tmp_path, sessions=[without])
+    large = session("ppo", "Fargo", True)
+    large["steps"][0]["reward"] = 2.0  # bars and ticks have one scale
+    assert next(parsed(written(tmp_path, sessions=[large])).iter("hr")).get("style") == "bottom:25%"
+
+
+def test_name_of_a_hidden_signal_is_no_markup(tmp_path: Path) -> None:
+    odd = session("ppo", "Fargo", True)
+    odd["steps"][0]["hidden"] = {"<b>joy</b>": 0.5}
+    page = written(tmp_path, sessions=[odd])
+    assert "<b>joy</b>" not in page and "&lt;b&gt;joy&lt;/b&gt; 0.50" in page
+
+
 def folded(page: str) -> ElementTree.Element:
     """The fold with the items of the only user."""
     return next(d for d in parsed(page).iter("details") if d.get("class") == "items")

@@ -98,8 +98,7 @@ def test_picture_of_a_report_is_small(tmp_path: Path, monkeypatch: pytest.Monkey
     path, image = tmp_path / "report.html", tmp_path / "report.png"
     write_report(path, example())
     monkeypatch.setattr(pictures, "IMAGE", image)
-    monkeypatch.setattr("sys.argv", ["pictures", str(path), "--height", "500"])
-    pictures.main()
+    pictures.main(["--page", str(path), "--height", "500"])
     header = image.read_bytes()[:24]
     assert header[:8] == b"\x89PNG\r\n\x1a\n" and image.stat().st_size < 150_000
     assert (int.from_bytes(header[16:20]), int.from_bytes(header[20:24])) == (pictures.WIDTH, 500)

@@ -91,7 +91,7 @@ def test_log_without_ratings_has_no_catchy_items(here: Path, capsys: pytest.Capt
     options = ["--data", "log.csv", "--min-item-likes", "1", "--cache-dir", "cache", *sizes]
     assert main(["train", "--env", "satiation", *options, *steps(1)]) == 0
     assumed = "the data hold no ratings that differ, so no item is catchy"
-    assert capsys.readouterr().err.splitlines()[1] == f"satiation: {assumed}"
+    assert f"satiation: {assumed}" in capsys.readouterr().err.splitlines()
     assert main(["evaluate", "--report", "r.html", "--cache-dir", "cache"]) == 0
     assert assumed in Path("r.html").read_text()
 

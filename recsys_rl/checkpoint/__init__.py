@@ -219,6 +219,8 @@ def _check_world(checkpoint: Checkpoint) -> None:
         raise Refused("holds an 'interface' of another catalogue")
     _check_catalogue(catalogue)
     _check_population(population)
+    _check_likes(population, catalogue.num_items)
+    _check_ranking(population)
     for size in (catalogue.embedding.shape[1], population.taste.shape[1]):
         if size != config.env_config.embedding_dim:
             wanted = config.env_config.embedding_dim
@@ -310,31 +312,35 @@ def _map_table(found: Mapping[str, Any]) -> Tensor:
 def _check_catalogue(catalogue: Catalogue) -> None:
     rows, columns = catalogue.num_items, len(catalogue.genre_names)
     named = _take_apart(catalogue)[1]
-    gram = named.pop("factors.gram", None)
+    gram, share = (named.pop(f"factors.{name}", None) for name in ("gram", "popularity_share"))
     lengths = {len(catalogue.titles), len(catalogue.item_names)}
     if any(tensor.shape[:1] != (rows,) for tensor in named.values()) or not lengths <= {0, rows}:
         raise Refused("holds a catalogue whose fields disagree in their number of items")
     if catalogue.genres.shape != (rows, columns) or catalogue.embedding.ndim != 2:
         raise Refused("holds a catalogue whose embedding or genres have a wrong shape")
-    _check_factors(catalogue, gram)
+    _check_factors(catalogue, gram, share)
     for name in ("genres", "popularity"):
         values = getattr(catalogue, name)
         if bool(((values < 0) | (values > 1)).any()):
             raise Refused(f"holds a catalogue whose {name!r} has values outside 0 .. 1")
 
 
-def _check_factors(catalogue: Catalogue, gram: Tensor | None) -> None:
-    """Both factors or none, in their shapes."""
+def _check_factors(catalogue: Catalogue, gram: Tensor | None, share: Tensor | None) -> None:
+    """Both factors or none, in their shapes; the popularity's share only beside them."""
     rows, size = catalogue.embedding.shape
     if not catalogue.factors:
         return
     norm = catalogue.factors.get("norm")
+    if share is not None:
+        size -= 1
+        if share.ndim or share.dtype != torch.float32 or not 0 < float(share) < 1:
+            raise Refused("holds a catalogue whose 'factors.popularity_share' is no number between 0 and 1")
     if (
         norm is None
         or gram is None
         or norm.shape != (rows,)
         or gram.shape != (size, size)
-        or len(catalogue.factors) != 2
+        or len(catalogue.factors) != 2 + (share is not None)
     ):
         raise Refused("holds a catalogue whose 'factors' have a wrong shape")
     for name, values in (("factors.norm", norm), ("factors.gram", gram)):
@@ -356,6 +362,38 @@ def _check_population(population: Population) -> None:
             raise Refused(f"holds a population whose {name!r} is empty or no list of rows")
         if bool(((rows < 0) | (rows >= shape[0])).any()):
             raise Refused(f"holds a population whose {name!r} has rows that are no users")
+
+
+def _check_ranking(population: Population) -> None:
+    """None, or the scalars of data/world_check.py."""
+    names = {"users", "embeddings", "popularity", "error", "share", "best"}
+    ranking = population.ranking
+    if ranking and (
+        ranking.keys() != names
+        or any(x.ndim or x.dtype != torch.float32 or not bool(x.isfinite()) for x in ranking.values())
+    ):
+        raise Refused("holds a population whose 'ranking' is not that of its embeddings")
+
+
+def _check_likes(population: Population, num_items: int) -> None:
+    """None, or the rows of items of each user (types.Population)."""
+    likes, users = population.likes, len(population.user_ids)
+    if not likes:
+        return
+    starts, items = likes.get("starts"), likes.get("items")
+    if (
+        len(likes) != 2
+        or starts is None
+        or items is None
+        or (starts.dtype, items.dtype) != (torch.int64, torch.int32)
+        or starts.shape != (users + 1,)
+        or items.ndim != 1
+        or int(starts[0]) != 0
+        or int(starts[-1]) != len(items)
+        or bool((starts.diff() < 0).any())
+        or bool(((items < 0) | (items >= num_items)).any())
+    ):
+        raise Refused("holds a population whose 'likes' are no rows of items of each user")
 
 
 def _check_finite(section: str, tensors: Mapping[str, Tensor]) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import sys
 
 from recsys_rl import __version__
-from recsys_rl.errors import FieldError, UserError, one_line
+from recsys_rl.errors import FieldError, UserError, error_text, one_line
 from recsys_rl.schema import did_you_mean
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+"""Errors of a standard output that can't be written."""
 
 COMMANDS = ("train", "evaluate", "recommend", "record", "ope", "ranking", "data")
 
@@ -23,14 +27,18 @@ commands:
   record     record decisions of a policy on simulated users, with their probabilities
   ope        estimate from a log of decisions the return that a policy would have earned
   ranking    print NDCG, recall and other ranking metrics on a held-out log
-  data       describe a log file, or split it in two by time or by user
+  data       describe a log file, compare two, or split one by time or by user
 
 `recsys-rl COMMAND --help` lists the options; from a checkout, `python -m COMMAND` is the same."""
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run a command; the exit code is 0, 2 for a user's mistake, or 130 after Ctrl-C."""
-    argv = sys.argv[1:] if argv is None else argv
+    """Run a command; the exit code is 0, 2 for a mistake that the user can mend, or 130 after Ctrl-C."""
+    code = _run(sys.argv[1:] if argv is None else argv)
+    return code if _flushed() else 2
+
+
+def _run(argv: list[str]) -> int:
     try:
         return _dispatch(argv)
     except UserError as error:
@@ -47,8 +55,40 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # `| head` has closed the pipe; the rest of the output is dropped
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return 1
+    except OSError as error:
+        if error.filename is not None or error.errno not in NO_ROOM:
+            raise
+        return _no_room(error)
+
+
+def _flushed() -> bool:
+    """Flush standard output; if that fails, print one sentence. At the exit of Python it were a traceback."""
+    try:
+        if sys.stdout is not None:  # None: it was closed before the start
+            sys.stdout.flush()
+    except BrokenPipeError:
+        _drop_output()
+    except OSError as error:
+        _no_room(error)
+        return False
+    return True
+
+
+def _no_room(error: OSError) -> int:
+    """Print the sentence about an output that can't be written, drop the rest, and return the exit code.
+
+    Files that a command writes have errors of their own; this is standard output, as in ``> /dev/full``.
+    """
+    _drop_output()
+    why = error_text(error)
+    print(f"error: the output can't be written ({why}): make room, or send it elsewhere.", file=sys.stderr)
+    return 2
+
+
+def _drop_output() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _as_typed(error: FieldError, argv: list[str]) -> str:

@@ -1,4 +1,4 @@
-"""`recsys-rl data describe` and `recsys-rl data split`."""
+"""`recsys-rl data describe`, `recsys-rl data compare` and `recsys-rl data split`."""
 
 from __future__ import annotations
 
@@ -10,21 +10,36 @@ import tyro
 from recsys_rl.cli.parse import checked, parse
 from recsys_rl.errors import UserError
 from recsys_rl.schema import did_you_mean
-from recsys_rl.workflows.data import DescribeConfig, SplitConfig, describe_file, split_file
+from recsys_rl.workflows.data import (
+    CompareConfig,
+    DescribeConfig,
+    SplitConfig,
+    compare_files,
+    describe_file,
+    split_file,
+)
 
 OVERVIEW = """usage: recsys-rl data describe FILE [OPTIONS]
+       recsys-rl data compare OLD NEW [OPTIONS]
        recsys-rl data split FILE [OPTIONS]
 
 describe   print rows, users, items, times and ranges of a log, and each problem with its first row
+compare    print what has changed from one log to another: unknown users and items, likes, popularity
 split      write two Parquet files, split by time (no session in both) or by user (no user in both)
 
-`recsys-rl data describe --help` and `recsys-rl data split --help` list the options."""
+`recsys-rl data describe --help` lists its options, and so do the others."""
 
 DESCRIBE = """Describe a log file: Parquet, or text with any separator (.csv .tsv .dat .data .txt .inter .gz).
 
 Examples:
   recsys-rl data describe plays.tsv
   recsys-rl data describe clicks.parquet --user-column visitor --json clicks.json"""
+
+COMPARE = """Compare a later log with an earlier one, such as that of a training.
+
+Examples:
+  recsys-rl data compare may.csv june.csv
+  recsys-rl data compare may.parquet june.parquet --user-column visitor --json drift.json"""
 
 SPLIT = """Split a log file in two Parquet files.
 
@@ -45,6 +60,19 @@ class DescribeOptions(DescribeConfig):
 
 
 @dataclass(frozen=True)
+class CompareOptions(CompareConfig):
+    """The options of `data compare`. The files are given without an option."""
+
+    old: tyro.conf.Positional[str] = ""
+    """The earlier log: a text file or Parquet, such as that of a training."""
+    new: tyro.conf.Positional[str] = ""
+    """The later log."""
+
+    def __post_init__(self) -> None:
+        """Check nothing here: the CompareConfig made from these options checks the values."""
+
+
+@dataclass(frozen=True)
 class SplitOptions(SplitConfig):
     """The options of `data split`. The file is given without an option."""
 
@@ -62,30 +90,38 @@ def run(argv: list[str]) -> None:
     config = data_options(argv)
     if isinstance(config, DescribeConfig):
         describe_file(config)
+    elif isinstance(config, CompareConfig):
+        compare_files(config)
     else:
         split_file(config)
 
 
-def data_options(argv: list[str]) -> DescribeConfig | SplitConfig:
-    """The settings of ``describe`` or ``split``, the first word of ``argv``.
+def data_options(argv: list[str]) -> DescribeConfig | CompareConfig | SplitConfig:
+    """The settings of ``describe``, ``compare`` or ``split``, the first word of ``argv``.
 
     Raises UserError; `--help` raises SystemExit(0).
     """
     first, rest = argv[0], argv[1:]
-    found: DescribeConfig | SplitConfig
+    found: DescribeConfig | CompareConfig | SplitConfig
     if first == "describe":
         found = _options(DescribeOptions, DescribeConfig, rest, first, DESCRIBE)
+    elif first == "compare":
+        found = _options(CompareOptions, CompareConfig, rest, first, COMPARE)
     elif first == "split":
         found = _options(SplitOptions, SplitConfig, rest, first, SPLIT)
     else:
-        near = did_you_mean(first, ("describe", "split"))
-        raise UserError(f"There is no command data {first!r}{near}: choose from describe, split.")
+        names = ("describe", "compare", "split")
+        near = did_you_mean(first, names)
+        raise UserError(f"There is no command data {first!r}{near}: choose from {', '.join(names)}.")
     return found
 
 
 def _options(cls: type[Any], config: type[Any], argv: list[str], name: str, text: str) -> Any:
     prog = f"recsys-rl data {name}"
     options = parse(cls, cls(), argv, prog, text, f"{prog} --help")
-    if not options.file:
+    if name == "compare":
+        if not options.old or not options.new:
+            raise UserError(f"{prog} needs two files: give the paths of an earlier and a later log.")
+    elif not options.file:
         raise UserError(f"{prog} needs a file: give the path of a log.")
     return checked(config, options)

@@ -15,7 +15,8 @@ Examples:
   recsys-rl recommend --user 42                        a user of the data, with checkpoints/ppo.pt
   recsys-rl recommend --like "Toy Story" --like Alien  a new user, from titles or beginnings of titles
   recsys-rl recommend --users all --out lists.parquet  every user of the data
-  recsys-rl recommend --user 42 --block seen.txt       without the item ids in seen.txt"""
+  recsys-rl recommend --user 42 --seen plays.csv       without the items of his events in plays.csv
+  recsys-rl recommend --user 42 --items new.csv        with new items, from their genres, years and others"""
 
 
 @dataclass(frozen=True)
@@ -23,8 +24,7 @@ class RecommendOptions(RecommendConfig):
     """The options of `recommend`; --like may be repeated."""
 
     like: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """Title of an item that a new user likes, or a beginning that only one title has. It is not recommended
-    again, except on a platform that repeats items."""
+    """Title of an item that a new user likes, or a beginning that only one title has."""
 
     def __post_init__(self) -> None:
         """Check nothing here: the RecommendConfig made from these options checks the values."""

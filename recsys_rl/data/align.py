@@ -13,6 +13,7 @@ import dataclasses
 import torch
 from torch import Tensor
 
+from recsys_rl.data import bias
 from recsys_rl.types import Catalogue, UserError, World
 
 
@@ -40,6 +41,12 @@ def align(world: World, before: Catalogue) -> tuple[World, str]:
             f"--init-from: its embeddings have {before.embedding.shape[1]} numbers, and those of this run "
             f"have {size}: give --embedding-dim {before.embedding.shape[1]}, or train without --init-from."
         )
+    shares = [bias.share_of(x) for x in (before, catalogue)]
+    if shares[0] != shares[1]:
+        raise UserError(
+            f"--init-from: its embeddings have a --popularity-share of {shares[0]:g}, and those of this run "
+            f"of {shares[1]:g}: give the same, or train without --init-from."
+        )
     if len(rows) < size:
         raise UserError(
             f"--init-from: its catalogue and this one share {len(rows)} items, and embeddings of {size} "
@@ -47,10 +54,13 @@ def align(world: World, before: Catalogue) -> tuple[World, str]:
             "train without --init-from."
         )
     here, there = (torch.tensor(side) for side in zip(*rows, strict=True))
-    turn = rotation(before.embedding[there], catalogue.embedding[here])
+    turned_part = slice(None, -1 if shares[0] else None)  # popularity stays what it is
+    turn = rotation(before.embedding[there][:, turned_part], catalogue.embedding[here][:, turned_part])
 
     def turned(vectors: Tensor) -> Tensor:
-        return (vectors.double() @ turn).float()
+        if not shares[0]:
+            return (vectors.double() @ turn).float()
+        return torch.cat([(vectors[:, :-1].double() @ turn).float(), vectors[:, -1:]], 1)
 
     catalogue = dataclasses.replace(
         catalogue,

@@ -14,17 +14,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from recsys_rl.data import embeddings
+from recsys_rl.data import bias, embeddings
 from recsys_rl.data.download import cache_folder
 from recsys_rl.data.embeddings import Bools, learn_embeddings, unit_rows
 from recsys_rl.data.tensor_cache import digest, read_tensors, write_tensors
+from recsys_rl.data.world_check import check_world
 from recsys_rl.dials import DataConfig, EnvConfig
 from recsys_rl.schema import Count, Finite, Range
 from recsys_rl.types import Catalogue, InteractionLog, Population, UserError, World
 
 QUALITY_PRIOR = 5.0  # an item's mean rating is shrunk as if it had this many more ratings at the overall mean
 RARE = 0.05  # a smaller share of likes, or of events that are none, says little about tastes
-_FORMAT = 4  # of the cache file; raise it when the meaning of a computed tensor changes
+_FORMAT = 5  # of the cache file; raise it when the meaning of a computed tensor changes
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,9 @@ class LikesConfig(DataConfig):
     """Items with fewer likes than this are removed."""
     profile_fraction: Annotated[float, Range(above=0, below=1)] = 0.8
     """Share of each user's likes, the earliest ones, that makes the profile; a policy sees no more."""
+    popularity_share: Annotated[float, Range(0, below=1)] = 0.0
+    """Share of an item's popularity in the users' affinity to it, for a log in which popularity ranks better
+    than the embeddings (`train` says so). One number of each embedding then holds it."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,7 @@ def world_of_log(log: InteractionLog, config: LikesConfig, sizes: EnvConfig, see
             min_item_likes=config.min_item_likes,
             heldout_fraction=config.heldout_fraction,
             profile_fraction=config.profile_fraction,
+            popularity_share=config.popularity_share,
             seed=seed,
             cache_dir=config.cache_dir,
         )
@@ -84,6 +89,7 @@ def build_world(
     profile_fraction: float,
     seed: int,
     cache_dir: str | Path | None,
+    popularity_share: float = 0.0,
 ) -> tuple[Catalogue, Population]:
     """The ``num_items`` items most liked by training users, and the users, with unit-norm embeddings.
 
@@ -95,13 +101,18 @@ def build_world(
     the number of users that remain, and of all events and likes; the catalogue's does not, because these
     depend on held-out users. ``popularity`` and ``quality`` use training users only. ``quality`` is the mean
     rating, mapped to 0..1 by the source's range and shrunk towards the overall mean by ``QUALITY_PRIOR``
-    ratings. Items keep the order of the log. data/embeddings.py has the equations.
+    ratings. Items keep the order of the log. data/embeddings.py has the equations, and data/bias.py those of
+    ``popularity_share``. The population's ``ranking`` is the check of data/world_check.py.
 
     The result is kept in ``cache_dir`` (default: the user's cache folder) under a hash of all its inputs.
     A damaged file is made again. If the folder can't be written, a line on stderr reports it.
 
     Raises UserError if too few items or users remain, or if no rating can reach ``like_threshold``.
     """
+    if popularity_share and embedding_dim < 2:
+        raise UserError(
+            "--popularity-share takes one number of the embedding: give --embedding-dim 2 or more."
+        )
     settings: dict[str, Any] = {
         "num_items": num_items,
         "embedding_dim": embedding_dim,
@@ -111,6 +122,7 @@ def build_world(
         "min_item_likes": min_item_likes,
         "heldout_fraction": heldout_fraction,
         "profile_fraction": profile_fraction,
+        "popularity_share": popularity_share,
         "seed": seed,
     }
     path = cache_folder(cache_dir) / f"world-{_world_key(log, settings)[:32]}.safetensors"
@@ -118,7 +130,8 @@ def build_world(
     if tensors is None:
         tensors = _learn_world(log, **settings)
         write_tensors(path, tensors)
-    return _assemble(log, tensors, num_items, min_item_likes, settings["like_threshold"])
+    least = settings["like_threshold"]
+    return _assemble(log, tensors, num_items, min_item_likes, least, popularity_share)
 
 
 def unrated_items(
@@ -242,6 +255,7 @@ def _learn_world(
     min_item_likes: int,
     heldout_fraction: float,
     profile_fraction: float,
+    popularity_share: float,
     seed: int,
 ) -> dict[str, Tensor]:
     """Fields of Catalogue and Population, the items' ``rows`` in the log, and ``num_kept`` items in all."""
@@ -249,7 +263,7 @@ def _learn_world(
     learned = learn_embeddings(
         log,
         heldout,
-        embedding_dim=embedding_dim,
+        embedding_dim=embedding_dim - (popularity_share > 0),
         like_threshold=like_threshold,
         min_item_likes=min_item_likes,
         profile_fraction=profile_fraction,
@@ -269,13 +283,21 @@ def _learn_world(
     _check_split(learned.heldout, whose, more)
     chosen = np.sort(np.argsort(-learned.item_likes, kind="stable")[:num_items])  # the most liked
     rows = learned.item_rows[chosen]
+    liked = (learned.earlier + learned.later)[:, chosen].sorted_indices()
+    embedding, likes = unit_rows(learned.item_factors[chosen]), learned.item_likes[chosen]
+    taste, profile = unit_rows(learned.taste), unit_rows(learned.profile)
+    sides = (part[learned.heldout][:, chosen] for part in (learned.earlier, learned.later))
+    checked = check_world(embedding, profile[learned.heldout], popularity_share, likes, *sides)
+    if popularity_share:
+        embedding = bias.of_items(embedding, bias.places(likes.astype(np.float64)))
     return {
+        **{f"ranking.{name}": value for name, value in checked.items()},
         "rows": torch.from_numpy(rows),
-        "embedding": unit_rows(learned.item_factors[chosen]),
-        "popularity": torch.from_numpy(learned.item_likes[chosen] / (~heldout).sum()).float(),
+        "embedding": embedding,
+        "popularity": torch.from_numpy(likes / (~heldout).sum()).float(),
         "quality": _quality(log, heldout)[rows],
-        "taste": unit_rows(learned.taste),
-        "profile": unit_rows(learned.profile),
+        "taste": bias.of_users(taste, popularity_share),
+        "profile": bias.of_users(profile, popularity_share),
         "user_rows": torch.from_numpy(learned.user_rows),
         "likes": torch.from_numpy(np.diff(learned.earlier.indptr).astype(np.int64)),
         "factor_norm": torch.from_numpy(np.linalg.norm(learned.item_factors[chosen], axis=1)).float(),
@@ -284,6 +306,8 @@ def _learn_world(
         "train": torch.from_numpy(np.flatnonzero(~learned.heldout)),
         "heldout": torch.from_numpy(np.flatnonzero(learned.heldout)),
         "num_kept": torch.tensor(len(learned.item_rows)),
+        "liked_starts": torch.from_numpy(liked.indptr.astype(np.int64)),
+        "liked_items": torch.from_numpy(liked.indices.astype(np.int32)),
     }
 
 
@@ -322,6 +346,7 @@ def _assemble(
     num_items: int,
     min_item_likes: int,
     like_threshold: float,
+    popularity_share: float,
 ) -> tuple[Catalogue, Population]:
     rows, kept = tensors["rows"], int(tensors["num_kept"])
     which = (
@@ -342,7 +367,11 @@ def _assemble(
         source=f"{log.source}: {which} with at least {min_item_likes} likes by training users",
         attributes={name: values[rows] for name, values in log.attributes.items()},
         item_names=tuple(log.item_names[row] for row in rows.tolist()) if log.item_names else (),
-        factors={"norm": tensors["factor_norm"], "gram": tensors["gram"]},
+        factors={
+            "norm": tensors["factor_norm"],
+            "gram": tensors["gram"],
+            **({"popularity_share": torch.tensor(popularity_share)} if popularity_share else {}),
+        },
     )
     population = Population(
         taste=tensors["taste"],
@@ -356,6 +385,12 @@ def _assemble(
         user_names=tuple(log.user_names[row] for row in tensors["user_rows"].tolist())
         if log.user_names
         else (),
+        likes={"starts": tensors["liked_starts"], "items": tensors["liked_items"]},
+        ranking={
+            name.removeprefix("ranking."): value
+            for name, value in tensors.items()
+            if name.startswith("ranking.")
+        },
     )
     return catalogue, population
 

@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from recsys_rl.data import bias
 from recsys_rl.data.items import ItemFacts
 from recsys_rl.types import Catalogue, UserError
 
@@ -79,17 +80,21 @@ def with_cold_items(
     x = features([*attributes.values(), year], genres)
     if x.shape[1] == 0:
         raise UserError("--items has no attributes that differ between items: add genres, a year or others.")
-    v = catalogue.embedding.double().numpy()
+    share = bias.share_of(catalogue)
+    known = bias.without(catalogue.embedding) if share else catalogue.embedding.double()
+    v = known.numpy()
     folds = np.random.default_rng([_FOLD_STREAM, seed]).permutation(len(ids)) % min(FOLDS, len(ids))
     scores = {penalty: heldout_cosines(x[: len(ids)], v, penalty, folds).mean() for penalty in LAMBDAS}
     best = max(scores, key=lambda penalty: scores[penalty])
     mean_alone = heldout_cosines(np.zeros((len(ids), 1)), v, 1.0, folds).mean()
-    vectors = predict(x[len(ids) :], ridge(x[: len(ids)], v, best))
+    vectors = torch.from_numpy(predict(x[len(ids) :], ridge(x[: len(ids)], v, best))).float()
+    if share:  # a new item is as popular as the least popular one
+        vectors = bias.of_items(vectors, catalogue.embedding[:, -1].min().expand(len(new)))
     said = (
         f"{len(new):,} items without events, with vectors from {x.shape[1]:,} columns of attributes (cosine "
         f"on held-out items {scores[best]:.2f}, of the mean vector alone {mean_alone:.2f})"
     )
-    return _extended(catalogue, new, facts, attributes, genres, year, torch.from_numpy(vectors).float(), said)
+    return _extended(catalogue, new, facts, attributes, genres, year, vectors, said)
 
 
 def _extended(

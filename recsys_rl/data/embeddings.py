@@ -21,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from recsys_rl.data import bias
 from recsys_rl.types import Catalogue, InteractionLog
 
 if TYPE_CHECKING:
@@ -204,11 +205,14 @@ def fold_in(
 def item_factors(catalogue: Catalogue) -> tuple[Floats, Floats | None]:
     """The item factors (I, D) of the matrix factorisation, and YᵀY (D, D) over all items that have one.
 
-    A catalogue without factors, of made-up users, has its embeddings in their place, and None.
+    A catalogue without factors, of made-up users, has its embeddings in their place, and None. D is one less
+    than the size of the embeddings if these hold the popularity too.
     """
     embedding, known = catalogue.embedding.double(), catalogue.factors
     if not known:
         return embedding.numpy(), None
+    if bias.share_of(catalogue):
+        embedding = bias.without(embedding)
     return (known["norm"].double().unsqueeze(1) * embedding).numpy(), known["gram"].double().numpy()
 
 
@@ -217,6 +221,11 @@ def unit_rows(vectors: Any) -> Tensor:
     rows = torch.as_tensor(vectors, dtype=torch.float64)
     unit: Tensor = rows / rows.norm(dim=1, keepdim=True)
     return unit.float()
+
+
+def user_vectors(catalogue: Catalogue, folded: Floats) -> Tensor:
+    """The vectors (N, D) of users from those that ``fold_in`` gives with ``item_factors(catalogue)``."""
+    return bias.of_users(unit_rows(folded), bias.share_of(catalogue))
 
 
 def recall_at_k(scores: Tensor, seen: Tensor, targets: Tensor, k: int) -> Tensor:

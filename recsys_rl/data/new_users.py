@@ -17,7 +17,7 @@ from recsys_rl.data.embeddings import (
     item_factors,
     like_matrix,
     points_somewhere,
-    unit_rows,
+    user_vectors,
 )
 from recsys_rl.types import Catalogue, InteractionLog, Population, UserError
 
@@ -68,8 +68,8 @@ def new_users(
         events = int(torch.from_numpy(lacking)[log.items].sum())
         source += f"; {events:,} events of {int(lacking.sum()):,} unknown items are dropped"
     return Population(
-        taste=unit_rows(taste[kept]),
-        profile=unit_rows(profile[kept]),
+        taste=user_vectors(catalogue, taste[kept]),
+        profile=user_vectors(catalogue, profile[kept]),
         user_ids=log.user_ids[torch.from_numpy(kept)],
         train=torch.zeros(0, dtype=torch.int64),
         heldout=torch.arange(len(kept)),

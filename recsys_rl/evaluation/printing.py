@@ -8,6 +8,7 @@ from typing import Any
 
 from recsys_rl.protocols import KNOWS
 from recsys_rl.report.words import has_lives, people
+from recsys_rl.utils.terminal import say
 
 
 def print_table(result: Mapping[str, Any], heading: str, total_users: int) -> None:
@@ -16,7 +17,9 @@ def print_table(result: Mapping[str, Any], heading: str, total_users: int) -> No
     ``total_users``: the number of held-out users, of which the table may have played some only; 0 for
     episodes instead of users, and for a table of several seeds.
     """
-    print(f"{heading}\n{_users(result, total_users)}\n")
+    say(heading)
+    say(_users(result, total_users))
+    print()
     width = max(14, *(len(row["policy"]) + 1 for row in result["rows"]))
     streams = list(result["rows"][0].get("streams", ()))  # several, or none
     wide = {name: max(10, len(name) + 2) for name in streams}
@@ -33,7 +36,7 @@ def print_table(result: Mapping[str, Any], heading: str, total_users: int) -> No
         coverage = "" if math.isnan(row["coverage"]) else f"{row['coverage']:.1%}"
         fewer = "" if row["users"] == most else f"  ({row['users']:,} of {most:,} users)"
         fewer += f"  ({KNOWS})" if row["policy"] in result.get("knows_equations", ()) else ""
-        print(
+        say(
             f"{row['policy']:<{width}}{row['return_mean']:>9.3f}  {bounds:<20}{row['length_mean']:>7.1f}"
             f"{row['distinct_mean']:>10.1f}{coverage:>10}"
             + _life_numbers(row)
@@ -42,26 +45,24 @@ def print_table(result: Mapping[str, Any], heading: str, total_users: int) -> No
         )
     print()
     for name, note in result["notes"].items():
-        print(f"{name}: {note}")
-    print(
-        f"yardstick, the best row that learns no network and sees what the agent sees: {result['yardstick']}"
-    )
+        say(f"{name}: {note}")
+    say(f"yardstick, the best row that learns no network and sees what the agent sees: {result['yardstick']}")
     over = "same seeds" if has_episodes(result) else "same users"
     if "seeds" in result:
         over = f"mean over {result['seeds']} seeds"
     for row in result["paired"]:
         versus = _of_each_seed(row["versus"], result)
-        print(f"{row['policy']} minus {versus}, {over}: {row['mean']:+.3f}{_interval(row, '+')}")
+        say(f"{row['policy']} minus {versus}, {over}: {row['mean']:+.3f}{_interval(row, '+')}")
     for row in result["shares"]:
         start = _of_each_seed(row["from"], result)
-        print(f"{row['policy']}: {share_text({**row, 'from': start})}")
+        say(f"{row['policy']}: {share_text({**row, 'from': start})}")
     for rival in dict.fromkeys(row["versus"] for row in result.get("gains", ())):
         each = (gain_text(row) for row in result["gains"] if row["versus"] == rival)
         known = f", which {KNOWS}" if rival in result.get("knows_equations", ()) else ""
-        print(f"gain over {rival}{known}, {over}: {', '.join(each)}")
+        say(f"gain over {rival}{known}, {over}: {', '.join(each)}")
     if result["regret"]:
         each = (f"{x['policy']} {x['mean']:.3f}{_interval(x)}" for x in result["regret"])
-        print(f"regret to {result['regret'][0]['versus']}, summed over a session: {', '.join(each)}")
+        say(f"regret to {result['regret'][0]['versus']}, summed over a session: {', '.join(each)}")
 
 
 def gain_text(row: Mapping[str, Any]) -> str:

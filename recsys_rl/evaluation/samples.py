@@ -45,6 +45,7 @@ def samples(
                     "likes": [catalogue.title(int(item)) for item in nearest],
                     "return": sessions.rewards[:length, row].sum().item(),
                     "left": left,
+                    "limit": checkpoint.interface.session_length,
                     "steps": _steps(catalogue, signals, sessions, row, length),
                 }
             )

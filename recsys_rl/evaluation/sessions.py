@@ -14,6 +14,8 @@ import recsys_rl
 from recsys_rl.agents.references import Search
 from recsys_rl.checkpoint import Checkpoint
 from recsys_rl.config import to_dict
+from recsys_rl.data.bias import share_of
+from recsys_rl.data.world_check import about_check
 from recsys_rl.evaluation.categories import categories
 from recsys_rl.evaluation.samples import samples
 from recsys_rl.evaluation.table import Played
@@ -36,6 +38,7 @@ def report(
         **result,
         "algo": name,
         "data": _data(checkpoint),
+        "data_check": about_check(checkpoint.population.ranking, share_of(checkpoint.catalogue)),
         "seed": config.train_config.seed,
         "step": checkpoint.step,
         "heldout_users": result["sessions"],

@@ -147,20 +147,25 @@ class ActorCritic(nn.Module):
         scores: Tensor | ItemScores = self.head(outputs, blocks, self.items)
         return scores
 
-    def propose(self, obs: Obs, greedy: bool, generator: torch.Generator) -> Obs:
+    def propose(self, obs: Obs, greedy: bool, generator: torch.Generator, extra: int = 0) -> Obs:
         """``obs`` with the candidates (N, C) of the first stage.
 
         The first candidates are the items with the highest product of the actor's query and the item's
         features. The last round(explore_rate C) are drawn uniformly from the available items, with
         replacement (greedy: none). Forbidden and repeated items are replaced by -1. Without a first stage, or
         if ``obs`` has candidates already, it is returned as it is.
+
+        ``extra``: search so many items more, and keep the first C that are not forbidden. It is for a caller
+        who forbids more items than a session does.
         """
         if self.retriever is None or obs.candidates is not None:
             return obs
         with torch.no_grad():
-            return obs.among(self._candidates(self.retriever, obs, greedy, generator))
+            return obs.among(self._candidates(self.retriever, obs, greedy, generator, extra))
 
-    def _candidates(self, retriever: Retriever, obs: Obs, greedy: bool, generator: torch.Generator) -> Tensor:
+    def _candidates(
+        self, retriever: Retriever, obs: Obs, greedy: bool, generator: torch.Generator, extra: int
+    ) -> Tensor:
         obs = self.summarised(obs)
         varying, sums = self._read(obs)
         assert not isinstance(self.head, DenseHead)
@@ -168,13 +173,17 @@ class ActorCritic(nn.Module):
         user = self.head.user(outputs, self._blocks(obs, sums))
         query = user[:, : self.items.shape[1]]  # (N, F_i)
         num_drawn = 0 if greedy else self.num_drawn
-        top = retriever.search(query, self.num_candidates - num_drawn)  # (N, C - E)
+        top = retriever.search(query, self.num_candidates - num_drawn + extra)  # (N, C - E)
         rows = retriever.rows
         places = torch.randint(
             len(rows), (obs.num_rows, num_drawn), generator=generator, device=rows.device
         )  # (N, E)
         candidates = torch.cat([top, rows[places]], 1)
-        return mark_unusable(candidates, top.shape[1], obs.exclude, obs.mask)
+        candidates = mark_unusable(candidates, top.shape[1], obs.exclude, obs.mask)
+        if not extra:
+            return candidates
+        usable_first = (candidates < 0).to(torch.uint8).argsort(stable=True, dim=1)
+        return candidates.gather(1, usable_first[:, : self.num_candidates])
 
     def act(self, obs: Obs, greedy: bool, generator: torch.Generator) -> Action:
         """The actor's choice for N observations, its log-probability (N,) and V(obs).

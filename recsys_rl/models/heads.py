@@ -19,21 +19,29 @@ LOGIT_SCALE = 5.0  # first temperature: item embeddings have unit norm, so their
 RATE = 5.0  # votes and log-temperature are few weights with far to go: scaled, they move this much faster
 
 
-def item_features(catalogue: Catalogue) -> Tensor:
+def item_features(catalogue: Catalogue, scaled_as: Catalogue | None = None) -> Tensor:
     """The visible features of each item, (I, D + G + 4): the embedding, then ``item_columns``."""
-    return torch.cat([catalogue.embedding, item_columns(catalogue)], 1)
+    return torch.cat([catalogue.embedding, item_columns(catalogue, scaled_as)], 1)
 
 
-def item_columns(catalogue: Catalogue) -> Tensor:
+def item_columns(catalogue: Catalogue, scaled_as: Catalogue | None = None) -> Tensor:
     """The features of each item beside its embedding, (I, G + 4).
 
     They are the genres (unit norm), the standardised log popularity, quality and year, and the constant 1.
-    A sum over a session then also holds the number of its items.
+    A sum over a session then also holds the number of its items. Means and deviations are those of the
+    catalogue ``scaled_as``, None for this one: a trained network needs those of its training.
     """
-    year = torch.where(catalogue.year.isnan(), catalogue.year.nanmean(), catalogue.year)
-    numbers = torch.stack([(catalogue.popularity + 1e-3).log(), catalogue.quality, year.nan_to_num()], 1)
-    numbers = (numbers - numbers.mean(0)) / numbers.std(0, correction=0).clamp_min(1e-6)
+    of = catalogue if scaled_as is None else scaled_as
+    known = _numbers(of, of.year.nanmean())
+    numbers = known if of is catalogue else _numbers(catalogue, of.year.nanmean())
+    numbers = (numbers - known.mean(0)) / known.std(0, correction=0).clamp_min(1e-6)
     return torch.cat([catalogue.unit_genres, numbers, torch.ones_like(numbers[:, :1])], 1)
+
+
+def _numbers(catalogue: Catalogue, mean_year: Tensor) -> Tensor:
+    """(I, 3): log popularity, quality and year, with ``mean_year`` where the year is unknown."""
+    year = torch.where(catalogue.year.isnan(), mean_year, catalogue.year)
+    return torch.stack([(catalogue.popularity + 1e-3).log(), catalogue.quality, year.nan_to_num()], 1)
 
 
 def distribution(logits: Tensor, slate_size: int) -> Categorical | PlackettLuce:

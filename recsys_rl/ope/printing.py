@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from recsys_rl.utils.terminal import say
+
 LEGEND = (
     "ess: effective sample size, the number of {unit} logged by the policy itself that are worth as much. "
     "weight: mean weight, 1 with right propensities. k: Pareto k, the tail of the weights; above 0.5 the "
@@ -32,12 +34,12 @@ def _weight(value: float) -> str:
 def print_result(result: Mapping[str, Any]) -> None:
     """Print the table, the warnings and the comparison."""
     about = result["about"]
-    print(
+    say(
         f"{about['decisions']:,} decisions in {about['sessions']:,} sessions of {about['users']:,} users, "
         f"logged by {', '.join(about['loggers'])}; discount {about['discount']:g}"
     )
     if result["propensities"] is not None:
-        print(result["propensities"]["text"])
+        say(result["propensities"]["text"])
     for kind, promise in about["promises"].items():
         names = list(dict.fromkeys(row["estimator"] for row in result["rows"] if row["interval"] == kind))
         of = f" of {', '.join(names)}" if len(about["promises"]) > 1 else ""
@@ -51,19 +53,19 @@ def print_result(result: Mapping[str, Any]) -> None:
         shape = "" if row["pareto_k"] is None else f"{row['pareto_k']:>7.2f}"
         mark = f"  <- {_mark(result, row)}" if row["recommended"] else ""
         value = f"{number(row['value']):>9}  {bounds:<20}"
-        print(f"{row['policy']:<{width}}{row['estimator']:<13}{value}{weights}{shape}{mark}")
+        say(f"{row['policy']:<{width}}{row['estimator']:<13}{value}{weights}{shape}{mark}")
     if any(row["ess"] is not None for row in result["rows"]):
         print(LEGEND.format(unit="rows" if about["decisions"] == about["sessions"] else "sessions"))
     if about["clusters"]:
-        print(f"mips, offcem: {about['clusters']}")
+        say(f"mips, offcem: {about['clusters']}")
     for part in result["not_computed"]:
         whose = f" of {', '.join(part['policies'])}" if part["policies"] else ""
-        print(f"not computed{whose}: {', '.join(part['estimators'])} ({part['reason']})")
+        say(f"not computed{whose}: {', '.join(part['estimators'])} ({part['reason']})")
     print_warnings(result["rows"])
     if not any(row["recommended"] for row in result["rows"]):
-        print(_no_recommendation(result))
+        say(_no_recommendation(result))
     if result["compare"] is not None:
-        print(result["compare"]["brief"])
+        say(result["compare"]["brief"])
 
 
 def print_warnings(rows: Sequence[Mapping[str, Any]]) -> None:
@@ -80,7 +82,7 @@ def print_warnings(rows: Sequence[Mapping[str, Any]]) -> None:
         whose = "; ".join(f"{estimators} of {', '.join(names)}" for estimators, names in policies.items())
         lines.setdefault(whose, []).append(text)
     for whose, texts in lines.items():
-        print(f"warning ({whose}): {' '.join(texts)}")
+        say(f"warning ({whose}): {' '.join(texts)}")
 
 
 def _mark(result: Mapping[str, Any], row: Mapping[str, Any]) -> str:

@@ -30,19 +30,21 @@ def write_report(path: Path, report: Mapping[str, Any]) -> None:
     ``active_days`` and, in [0, 1], ``d1``, ``d7``, ``d30`` and ``churn``); ``paired``
     (``policy``, ``versus``, ``mean``, ``low``, ``high``); ``curve`` (``step``, ``mean``, ``low``, ``high``),
     of training users; ``sessions`` (``policy``, ``user``, ``likes``, the titles nearest to the user's
-    profile, ``return``, ``left``, ``steps`` of ``title``, ``year``, ``genres``, ``reward`` and ``hidden``,
-    by name the signals that no recommender sees, all usually in [0, 1]; of the item that a user chose from a
-    slate also ``place``, None without a choice, and ``places``, ``visible`` signals by name, ``goes_on``, the
-    title of an item chosen before, and ``events``, each with ``title`` and ``visible``).
-    Optional: ``learned``, the policies of checkpoints (default: ``algo`` and its ``-greedy``);
-    ``yardstick``, a policy's name; ``shares`` of the way between two policies (``policy``,
-    ``from``, ``to``, ``share``, ``low``, ``high``); ``notes`` {policy: a sentence with tuned values};
+    profile, ``return``, ``left``, ``limit``, the steps of the longest session if that is known, ``steps`` of
+    ``title``, ``year``, ``genres``, ``reward`` and ``hidden``, by name the signals that no recommender sees,
+    all usually in [0, 1]; of the item that a user chose from a slate also ``place``, None without a choice,
+    and ``places``, ``visible`` signals by name, ``goes_on``, the title of an item chosen before, and
+    ``events``, each with ``title`` and ``visible``).
+    Optional: ``data_check``, a sentence about the data; ``learned``, the policies of checkpoints (default:
+    ``algo`` and its ``-greedy``); ``yardstick``, a policy's name; ``shares`` of the way between two policies
+    (``policy``, ``from``, ``to``, ``share``, ``low``, ``high``); ``notes`` {policy: a sentence with tuned
+    values};
     ``gains`` over other policies (``policy``, ``versus``, ``gain``, ``low``, ``high``);
     ``knows_equations``, policies with that mark;
-    ``tick``, the hidden signal of the ticks in sessions, ``name`` and ``meaning``; ``planner_steps``, the
-    largest number that the planner simulates, and the steps of a session; ``categories``, a result of
-    ``evaluation.categories``, or None for a sentence in place of the picture; ``new_users``, if the users are
-    those of a file: its name ``file``, and ``about`` their events.
+    ``tick``, the hidden signal of the ticks in sessions, ``name`` and ``meaning``;
+    ``planner_steps``, the largest number that the planner simulates, and the steps of a session;
+    ``categories``, a result of ``evaluation.categories``, or None for a sentence in place of the picture;
+    ``new_users``, if the users are those of a file: its name ``file``, and ``about`` their events.
     Numbers may be None or NaN: the page shows a dash. Raises UserError if the file can't be written.
     """
     write_text(path, _page(report))
@@ -95,6 +97,7 @@ def _header(report: Mapping[str, Any]) -> str:
     sentence += ("; " + ", and ".join(against) if against else "") + "."
     facts = {
         "Data": report.get("data"),
+        "Check of the data": report.get("data_check"),
         "Users": report.get("new_users", {}).get("about"),
         "Seed": report.get("seed"),
         "Hardware": report.get("hardware"),

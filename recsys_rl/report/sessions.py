@@ -18,7 +18,8 @@ NOTE = (
     "same scale; a short strip is a short session."
 )
 VISITS = "Of each user's life, the first visit; the table is of whole lives."
-TICK = ", and the tick is {name}, which no recommender sees"
+TICK = ", and the tick is {name}, which no recommender sees; the dashed line is at one half"
+AT_LIMIT = "A user who leaves at the last step has missed nothing: the session ends there in any case."
 
 
 def sessions_html(sessions: Sequence[Row], lives: bool = False, tick: Row | None = None) -> str:
@@ -40,6 +41,7 @@ def sessions_html(sessions: Sequence[Row], lives: bool = False, tick: Row | None
     shown = "".join(_user(user, together, full, mark) for user, together in users.items())
     note = NOTE.format(tick="" if first is None else TICK.format(name=text(meaning)))
     note = f"{VISITS} {note}" if lives else note
+    note += f" {AT_LIMIT}" if any(map(_left_at_limit, sessions)) else ""
     return f'<h2>Sample sessions</h2><p class="note">{note}</p>{shown}'
 
 
@@ -59,16 +61,27 @@ def _user(user: object, sessions: Sequence[Row], full: float, mark: str | None) 
 def _session(session: Row, full: float, longest: int, mark: str | None) -> str:
     """The session's policy, return, end and strip."""
     policy, steps = str(session["policy"]), session["steps"]
-    ending = f'class="left">left after step {len(steps)}' if session["left"] else ">stayed to the end"
+    half = f'<hr style="bottom:{_percent(0.5, full)}%"/>' if mark is not None else ""
+    if _left_at_limit(session):
+        ending = f">all {len(steps)} steps, left at the last"
+    elif session["left"]:
+        ending = f'class="left">left after step {len(steps)}'
+    else:
+        ending = ">stayed to the end"
     rewards = ", ".join(number(step["reward"], 2) for step in steps)
     return (
         f'<section class="session"><div><h4 class="policy {kind(policy)}">{text(policy)}</h4>'
         f"<p>return {number(session['return'], 1)}, <span {ending}</span></p></div>"
         f'<div class="strip {kind(policy)}" role="img" aria-label="rewards: {rewards}" '
-        f'style="grid-template-columns:repeat({longest},1fr)">'
+        f'style="grid-template-columns:repeat({longest},1fr)">{half}'
         + "".join(_bar(step, full, mark) for step in steps)
         + "</div></section>"
     )
+
+
+def _left_at_limit(session: Row) -> bool:
+    """True if the user left at the last step that a session can have."""
+    return bool(session["left"]) and len(session["steps"]) == session.get("limit")
 
 
 def _bar(step: Row, full: float, mark: str | None) -> str:
@@ -99,7 +112,7 @@ def _items(session: Row) -> str:
         run = [step for _, step in alike]
         cards += _card(first, run)
         first += len(run)
-    if session["left"]:
+    if session["left"] and not _left_at_limit(session):
         cards += '<li class="card gone">The user left</li>'
     label = text(f"Items that {policy} showed to user {session['user']}")
     return f'{head}<ol class="cards" tabindex="0" aria-label="{label}">{cards}</ol>'
@@ -114,7 +127,7 @@ def _card(first: int, run: Sequence[Row]) -> str:
         title, about = _of_slate(step, title, about)
     when = f"{first}" if len(run) == 1 else f"{first} to {first + len(run) - 1}"
     said = "".join(
-        f"<span>{name} {number(mean, 2)}</span>"
+        f"<span>{text(name)} {number(mean, 2)}</span>"
         for name in ("reward", *_hidden(step))
         if (mean := _mean([_hidden(member).get(name, member.get(name)) for member in run])) is not None
         or name == "reward"

@@ -1,4 +1,4 @@
-"""Describe a log file with its problems, or split it in two."""
+"""Describe a log file with its problems, compare two of them, or split one in two."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from recsys_rl.data.clean import Missing, dropped
+from recsys_rl.data.compare import Comparison, compare
 from recsys_rl.data.describe import describe
 from recsys_rl.data.description import Description
 from recsys_rl.data.split_file import repeated_rows, split_by_time, split_by_user
 from recsys_rl.dials import Seed
 from recsys_rl.errors import UserError
-from recsys_rl.schema import Range, check_fields
+from recsys_rl.schema import Finite, Range, check_fields
 from recsys_rl.utils.files import check_parquet, check_writable, write_text
+from recsys_rl.utils.terminal import say
 
 
 @dataclass(frozen=True)
@@ -88,13 +90,57 @@ class SplitConfig(FileConfig):
         check_fields(self)
 
 
+@dataclass(frozen=True)
+class CompareConfig:
+    """Two log files to compare."""
+
+    old: str = ""
+    """The earlier log: a text file or Parquet, such as that of a training."""
+    new: str = ""
+    """The later log."""
+    separator: str | None = None
+    """Separator of text files, or tab, comma, semicolon, pipe, space (default: found in the first line)."""
+    user_column: str | None = None
+    """Column of the user id in both files; found in each by a common name if it is not given."""
+    item_column: str | None = None
+    """Column of the item id."""
+    time_column: str | None = None
+    """Column of the time, by which events of the same user and item differ."""
+    rating_column: str | None = None
+    """Column of the rating. Without one in both files, every row is a like."""
+    like_threshold: Finite | None = None
+    """A rating of at least this much is a like (default: the lowest from three quarters of the scale of OLD
+    on)."""
+    json: str | None = None
+    """File for the comparison as JSON."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+def compare_files(options: CompareConfig) -> Comparison:
+    """Print what has changed from one log to another, and write it to the file of ``json``.
+
+    Raises UserError.
+    """
+    if options.json is not None:
+        check_writable(Path(options.json), "--json")
+    columns = {role: getattr(options, f"{role}_column") for role in ("user", "item", "time", "rating")}
+    found = compare(options.old, options.new, columns, options.separator, options.like_threshold)
+    for line in found.lines():
+        say(line)
+    if options.json is not None:
+        write_text(Path(options.json), json.dumps(dataclasses.asdict(found), indent=1) + "\n")
+    return found
+
+
 def describe_file(options: DescribeConfig) -> Description:
     """Print the description of a log, and write it to the file of ``json``. Raises UserError."""
     if options.json is not None:
         check_writable(Path(options.json), "--json")
     found = describe(options.file, options.separator, options.names())
     for line in found.lines():
-        print(line)
+        say(line)
     if options.json is not None:
         values = dataclasses.asdict(found) | {"density": found.density}
         write_text(Path(options.json), json.dumps(values, indent=1) + "\n")
@@ -118,4 +164,4 @@ def split_file(options: SplitConfig) -> None:
     print(f"{train}: {rows[0]:,} rows; {test}: {rows[1]:,} rows{note}")
     repeated = repeated_rows(files[0], names, separator)
     if repeated:
-        print(repeated)
+        say(repeated)

@@ -88,7 +88,7 @@ def make_bench(options: OpeConfig) -> Bench:
             )
         own = read_own(options.log, options.columns, options.separator, options.items)
         for note in own.notes:
-            print(note, file=sys.stderr)
+            print(one_line(note), file=sys.stderr)
         return _own_bench(options, own.log, own.catalogue, own)
     _refuse_own_options(options, f"{options.log} has the columns of ours")
     log = read_decisions(options.log)

@@ -9,15 +9,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+import torch
+
 from recsys_rl.checkpoint import check_algo
 from recsys_rl.data.clean import Missing
-from recsys_rl.errors import UserError
+from recsys_rl.dials import Seed
+from recsys_rl.errors import FieldError, UserError
 from recsys_rl.lookup import DEFAULT_ALGO
 from recsys_rl.schema import Count, Range, check_fields
 from recsys_rl.utils.files import check_parquet, write_bytes
+from recsys_rl.utils.seeding import generators
+from recsys_rl.utils.terminal import say
 from recsys_rl.workflows.id_files import parse_id, read_ids
 from recsys_rl.workflows.latest import print_latest
 from recsys_rl.workflows.recommender import HOURS, Recommendation, Recommender, load
+from recsys_rl.workflows.seen_file import read_seen
 
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 
@@ -33,17 +39,33 @@ class RecommendConfig:
     env: str | None = None
     """Environment of the checkpoint. Required if its name holds a module to import."""
     user: str | None = None
-    """Id of one user of the data. What this user has liked is not in the checkpoint: give --block to leave
-    it out."""
+    """Id of one user of the data."""
     like: tuple[str, ...] = ()
-    """Title of an item that a new user likes, or a beginning that only one title has. It is not recommended
-    again, except on a platform that repeats items."""
+    """Title of an item that a new user likes, or a beginning that only one title has."""
     users: str | None = None
     """File of user ids, one in each line; or all."""
     out: str | None = None
     """Parquet file for the recommendations of many users."""
     k: Count | None = None
     """Items for each user. Default: 10, or the number of places of a slate."""
+    again: bool = False
+    """Recommend also what the person has already: liked titles, and a user's likes in the data."""
+    seen: str | None = None
+    """File of events (user, item) of users of the data: leave out all items of their events too."""
+    items: str | None = None
+    """File about items: id, title, genres, year and others. Those that the catalogue lacks join it for this
+    command, with vectors from their attributes."""
+    draw: bool = False
+    """Draw each place with the policy's probabilities, in place of the most probable item."""
+    seed: Seed = 0
+    """Seed of the draws."""
+    user_column: str | None = None
+    """Column of the user id in the file of --seen."""
+    item_column: str | None = None
+    """Column of the item id in the files of --seen and --items."""
+    separator: str | None = None
+    """Separator of the file of --seen, or tab, comma, semicolon, pipe, space (default: found in its first
+    line)."""
     hour: Annotated[float, Range(0, below=HOURS)] | None = None
     """Hour of the week, from Monday at midnight, if the policy sees it. Default: now."""
     allow: str | None = None
@@ -67,49 +89,118 @@ def recommend(options: RecommendConfig) -> None:
         raise UserError("--users and --out belong together: give both, or neither.")
     if options.missing == "drop" and not {options.users, options.allow, options.block} - {None, "all"}:
         raise UserError("--missing is for the ids in files (--users, --allow, --block): leave it out.")
+    if options.seed != RecommendConfig.seed and not options.draw:
+        raise UserError(f"--seed {options.seed} is of the draws: give --draw too, or leave it out.")
     if options.out is not None:
         check_parquet(Path(options.out), "--out")
+    _check_seen(options)
     recommender = load(options.checkpoint, options.env)
     print_latest(options.checkpoint, recommender.checkpoint)
     if options.algo is not None:
         check_algo(Path(options.checkpoint), recommender.checkpoint, options.algo)
     if recommender.checkpoint.world.is_empty:
         raise UserError(f"{options.checkpoint} has no catalogue of items to recommend from.")
+    if options.items is not None:
+        recommender = _with_new_items(recommender, options)
     allow = None if options.allow is None else _items(recommender, options, "allow")
     block = [] if options.block is None else _items(recommender, options, "block")
     hour = recommender.hour(options.hour)
-    k = _number_of_items(recommender, options, allow, block)
-    if options.users is None or options.out is None:
-        names = bool(recommender.population.user_names)
-        user = None if options.user is None else parse_id(options.user, "--user", names)
-        found = recommender.recommend(user, likes=options.like, k=k, allow=allow, block=block, hour=hour)
-        _print_hour(hour, options.hour is None)
-        for place, (item, title, probability) in enumerate(found, 1):
-            print(f"{place:>3}  {_percent(probability):>7}  {title}  (id {item})")
+    generator = generators(options.seed, "recommend")["recommend"] if options.draw else None
+    if not options.again and not options.like and not recommender.knows_likes:
+        print(
+            f"{options.checkpoint} is of an earlier version and does not hold what its users like, so lists "
+            "may hold items that they have: give their events with --seen.",
+            file=sys.stderr,
+        )
+    if options.users is not None and options.out is not None:
+        _write_lists(recommender, options, options.out, allow, block, hour, generator)
         return
-    users = recommender.users if options.users == "all" else _users(recommender, options)
-    lists = list(recommender.for_users(users, k, allow, block, hour))
+    names = bool(recommender.population.user_names)
+    user = None if options.user is None else parse_id(options.user, "--user", names)
+    if user is not None and options.seen is not None:
+        recommender.check_users([user])
+        block = [*block, *_seen(recommender, options, options.seen, [user]).get(user, ())]
+    left = int(recommender.mask_of(user, options.like, (), allow, block, options.again).sum())
+    k = _number_of_items(recommender, options, left)
+    found = recommender.recommend(
+        user,
+        likes=options.like,
+        k=k,
+        allow=allow,
+        block=block,
+        hour=hour,
+        again=options.again,
+        generator=generator,
+    )
     _print_hour(hour, options.hour is None)
-    write_bytes(Path(options.out), _parquet(users, lists))
-    print(f"{len(users):,} users: {options.out}", file=sys.stderr)
+    for place, (item, title, probability) in enumerate(found, 1):
+        say(f"{place:>3}  {_percent(probability):>7}  {title}  (id {item})")
 
 
-def _number_of_items(
+def _write_lists(
     recommender: Recommender,
     options: RecommendConfig,
+    out: str,
     allow: Sequence[int | str] | None,
     block: Sequence[int | str],
-) -> int | None:
-    """``options.k``, or the number of items of --allow that may be shown, with a line, if it is smaller."""
-    if allow is None:
-        return options.k
+    hour: float | None,
+    generator: torch.Generator | None,
+) -> None:
+    """Write the lists of many users to the Parquet file ``out``."""
+    users = recommender.users if options.users == "all" else _users(recommender, options)
+    seen = None if options.seen is None else _seen(recommender, options, options.seen, users)
+    k = _number_of_items(recommender, options, int(recommender.allowed(allow, block).sum()))
+    lists = list(
+        recommender.for_users(
+            users, k, allow, block, hour, again=options.again, seen=seen, generator=generator
+        )
+    )
+    _print_hour(hour, options.hour is None)
+    write_bytes(Path(out), _parquet(users, lists))
+    short = sum(len(row) < k for row in lists)
+    note = f" ({short:,} of them have fewer than {k} items left)" if short else ""
+    print(f"{len(users):,} users: {out}{note}", file=sys.stderr)
+
+
+def _check_seen(options: RecommendConfig) -> None:
+    """Raise UserError for options about the events of users if there are none, or no user of the data."""
+    if options.seen is None:
+        given = [name for name in ("user_column", "separator") if getattr(options, name) is not None]
+        if given:
+            raise FieldError(given[0], "is about a file of events: give this file with --seen too.")
+        if options.item_column is not None and options.items is None:
+            raise FieldError("item_column", "is about the files of --seen and --items: leave it out.")
+    elif options.like:
+        raise UserError(
+            "--seen is about users of the data: give --block with item ids, or the titles with --like."
+        )
+    elif options.again:
+        raise UserError("--seen leaves items out, and --again does not: give one of them.")
+
+
+def _with_new_items(recommender: Recommender, options: RecommendConfig) -> Recommender:
+    """The policy over its catalogue and the new items of --items, with a line about these."""
+    longer, note = recommender.with_new_items(options.items or "", options.item_column or "item")
+    print(f"--items {options.items}: {note}", file=sys.stderr)
+    return longer
+
+
+def _number_of_items(recommender: Recommender, options: RecommendConfig, left: int) -> int:
+    """``options.k``, or the default; if --allow leaves fewer items, their number ``left``, with a line."""
     wanted = recommender.default_k if options.k is None else options.k
-    left = int(recommender.allowed(allow, [*block, *recommender.seen(options.like)]).sum())
-    if not 0 < left < wanted:
+    if options.allow is None or not 0 < left < wanted:
         return wanted
     about = f"{left} of its items may be shown, so lists have {left} in place of {wanted}"
     print(f"--allow {options.allow}: {about}", file=sys.stderr)
     return left
+
+
+def _seen(
+    recommender: Recommender, options: RecommendConfig, path: str, users: Sequence[int | str]
+) -> dict[int | str, list[int | str]]:
+    """The items in the events of --seen, by user."""
+    columns = {"user": options.user_column, "item": options.item_column}
+    return read_seen(path, users, recommender.row_of_item, columns, options.separator)
 
 
 def _items(recommender: Recommender, options: RecommendConfig, name: str) -> list[int | str]:

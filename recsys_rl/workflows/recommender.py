@@ -1,9 +1,12 @@
-"""A trained policy for real people: users of the data, or new users from their likes."""
+"""A trained policy for real people: users of the data, or new users from their likes.
+
+A list is made by playing on (workflows/play_on.py).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -16,19 +19,22 @@ from torch import Tensor
 
 from recsys_rl.checkpoint import Checkpoint
 from recsys_rl.checkpoint import load as load_checkpoint
-from recsys_rl.data.embeddings import Floats, fold_in, item_factors, unit_rows
+from recsys_rl.data.embeddings import Floats, fold_in, item_factors, user_vectors
+from recsys_rl.data.items import read_items
+from recsys_rl.data.new_items import join
 from recsys_rl.errors import FieldError, UserError
 from recsys_rl.lookup import DEFAULT_ALGO
 from recsys_rl.protocols import Reader, ReadingPolicy
 from recsys_rl.run import agent_of
 from recsys_rl.schema import shown
-from recsys_rl.session import PIECES, Session
-from recsys_rl.types import Action, Obs
+from recsys_rl.types import Action, Catalogue, Obs, World
+from recsys_rl.workflows.play_on import NOON, begin, observe, play_on
+from recsys_rl.workflows.titles import Titles
 
 BLOCK = 256  # users scored together
+MOST_SCORES = 2**26  # scores of a block: with a large catalogue its users are fewer
 LIST = 10  # items of a list on platforms without slates
 HOURS = 168  # of a week
-NOON = 12.0  # on Monday: the hour of rankings, which must not depend on the clock
 
 
 class Recommendation(NamedTuple):
@@ -36,18 +42,39 @@ class Recommendation(NamedTuple):
 
     item: int | str  # the item's id in the data
     title: str
-    probability: float  # the policy's probability of showing this item next, in the first place of a slate
+    probability: float  # the policy's probability of this item in this place, given the places above it
 
 
 class Recommender:
     """A trained policy with its catalogue and its users. It needs no environment."""
 
-    def __init__(self, checkpoint: Checkpoint) -> None:
+    def __init__(self, checkpoint: Checkpoint, trained_on: Catalogue | None = None) -> None:
+        """``trained_on``: the catalogue of the training if items have joined that of the checkpoint since."""
         self.checkpoint = checkpoint
         self.catalogue, self.population = checkpoint.world
-        agent: Any = agent_of(checkpoint)  # of any algorithm
+        agent: Any = agent_of(checkpoint, trained_on)  # of any algorithm
         self.agent = agent
         self.model: Any = self.agent.model
+
+    def with_new_items(self, path: str | Path, item_column: str = "item") -> tuple[Recommender, str]:
+        """The same policy, with the items of the file ``path`` that its catalogue lacks, and a note.
+
+        Their vectors come from their attributes (data/new_items.py), and nothing is trained. Raises UserError
+        if the file can't be used, and for a policy with one logit for each item of its training.
+        """
+        self._check_catalogue()
+        config = self.checkpoint.config
+        if config.model_config.head == "dense":
+            raise UserError(
+                f"--items: the dense head of this policy has one logit for each of its own "
+                f"{self.catalogue.num_items:,} items: train with --head two-tower or --head scorer."
+            )
+        facts = read_items(path, item_column, bool(self.catalogue.item_names))
+        longer, note = join(self.catalogue, facts)
+        interface = dataclasses.replace(self.checkpoint.interface, action_sizes=(longer.num_items,))
+        world = World(longer, self.population)
+        checkpoint = dataclasses.replace(self.checkpoint, world=world, interface=interface)
+        return Recommender(checkpoint, trained_on=self.catalogue), note
 
     @cached_property
     def row_of_item(self) -> dict[int | str, int]:
@@ -71,9 +98,13 @@ class Recommender:
         return item_factors(self.catalogue)
 
     @cached_property
-    def _titles(self) -> list[str]:
-        """The titles of all items, in lower case for comparison."""
-        return [self.catalogue.title(row).casefold() for row in range(self.catalogue.num_items)]
+    def _titles(self) -> Titles:
+        return Titles(self.catalogue)
+
+    @property
+    def knows_likes(self) -> bool:
+        """False for a checkpoint of an earlier version, which lacks what its users like in the data."""
+        return bool(self.population.likes) or not self.catalogue.factors
 
     def act(self, obs: Obs, greedy: bool = False) -> Action:
         """The action of the policy for N observations, as in ``Policy``.
@@ -115,22 +146,25 @@ class Recommender:
         allow: Sequence[int | str] | None = None,
         block: Sequence[int | str] = (),
         hour: float | None = None,
+        again: bool = False,
+        generator: torch.Generator | None = None,
     ) -> list[Recommendation]:
-        """The ``k`` items that the policy shows next to one person with the highest probability, best first.
+        """A list of ``k`` items for one person, made by playing on, with the probability of each place.
 
-        On a platform with slates the first K of them, in their order, are the policy's most probable slate.
+        On a platform with slates each slate comes whole, the first places of the last one if ``k`` ends it.
 
         Args:
-            user: id of a user of the data, a number or a string as in the data; None for a new user. What
-                this user has liked is not in the checkpoint: give it in ``block`` to leave it out.
+            user: id of a user of the data, a number or a string as in the data; None for a new user.
             likes: liked items of a new user: ids, or titles (a beginning that only one title has is enough).
-                They are not shown again, except on a platform that repeats items.
             history: items already shown in this session, latest last; each counts as consumed in full, and
                 nothing plays after the last.
             k: None for K, the number of places of a slate, or 10 without slates.
             allow: ids of the only items that may be shown; None for all.
             block: ids of items that may not be shown.
             hour: of the week, 0 .. 168 from Monday at midnight, if the policy sees it; None for now.
+            again: show also what the person has already: his likes in the data, ``likes`` and, where items
+                repeat, ``history``.
+            generator: draws each place with the policy's probabilities; None takes the most probable item.
 
         Raises UserError for unknown users and items, if fewer than ``k`` items are left, for an hour on a
         platform whose policies do not see it, and for a policy of a platform without items.
@@ -141,9 +175,9 @@ class Recommender:
         profile = self.profile_of(likes) if user is None else self._profiles([user])
         shown = [self.item(item) for item in history]
         k = self.default_k if k is None else k
-        mask = self.mask(k, allow, [*block, *self.seen(likes, history)])
-        obs = self._request(profile, shown, mask, self.hour(hour))
-        return next(self._best(self._among(obs, allow), k))
+        mask = self.mask_of(user, likes, history, allow, block, again)
+        self._check_left(mask, k, again)
+        return next(self._lists(profile, mask, k, self.hour(hour), shown, allow is not None, generator))
 
     def for_users(
         self,
@@ -152,19 +186,73 @@ class Recommender:
         allow: Sequence[int | str] | None = None,
         block: Sequence[int | str] = (),
         hour: float | None = None,
+        *,
+        again: bool = False,
+        seen: Mapping[int | str, Sequence[int | str]] | None = None,
+        generator: torch.Generator | None = None,
     ) -> Iterator[list[Recommendation]]:
         """``recommend`` for many users of the data, one list after another.
 
-        Raises the errors of ``recommend`` before the first list; one names all unknown users.
+        ``seen``: ids of more items that a user has already, by user. The list of a user to whom fewer than
+        ``k`` items may be shown holds these. Raises the errors of ``recommend`` before the first list; one
+        names all unknown users.
         """
         self._check_catalogue()
-        self._check_users(users)
+        self.check_users(users)
         k = self.default_k if k is None else k
-        mask, hour = self.mask(k, allow, block), self.hour(hour)
-        for start in range(0, len(users), BLOCK):
-            profiles = self._profiles(users[start : start + BLOCK])
-            obs = self._among(self._request(profiles, [], mask, hour), allow)
-            yield from self._best(obs, k)
+        common, hour = self.allowed(allow, block), self.hour(hour)
+        self._check_left(common, k, again=True)
+        size = max(1, min(BLOCK, MOST_SCORES // self.catalogue.num_items))
+        for start in range(0, len(users), size):
+            own = users[start : start + size]
+            mask = common.repeat(len(own), 1)  # (N, I)
+            if not again:
+                mask[self.population.likes_of(torch.tensor([self.row_of_user[user] for user in own]))] = False
+            for place, user in enumerate(own):
+                mask[place, [self.item(item) for item in (seen or {}).get(user, ())]] = False
+            yield from self._lists(self._profiles(own), mask, k, hour, [], allow is not None, generator)
+
+    def _lists(
+        self,
+        profiles: Tensor,
+        mask: Tensor,
+        k: int,
+        hour: float | None,
+        history: Sequence[int],
+        listed: bool,
+        generator: torch.Generator | None,
+    ) -> Iterator[list[Recommendation]]:
+        """The lists of N people, at most ``k`` items each; arguments as in ``play_on``."""
+        sessions = begin(self.checkpoint, len(profiles), history)
+        lengths = mask.sum(1).clamp_max(k).tolist()
+        items, chances = play_on(
+            self.checkpoint, self.model, sessions, profiles, mask, max(lengths), hour, listed, generator
+        )
+        for length, rows, probabilities in zip(lengths, items.tolist(), chances.tolist(), strict=True):
+            yield [
+                Recommendation(self.catalogue.id_of(row), self.catalogue.title(row), p)
+                for row, p in zip(rows[:length], probabilities[:length], strict=True)
+            ]
+
+    def mask_of(
+        self,
+        user: int | str | None,
+        likes: Sequence[int | str],
+        history: Sequence[int | str],
+        allow: Sequence[int | str] | None,
+        block: Sequence[int | str],
+        again: bool,
+    ) -> Tensor:
+        """(1, I) bool: the items that may be shown to one person; arguments as in ``recommend``."""
+        mask = self.allowed(allow, block)
+        if not again:
+            mask[[self.item(item) for item in ([likes] if isinstance(likes, str) else likes)]] = False
+        if not again or not self.checkpoint.interface.repeats:
+            mask[[self.item(item) for item in history]] = False
+        if user is not None and not again:
+            self.check_users([user])
+            mask[self.population.likes_of(torch.tensor([self.row_of_user[user]]))[1]] = False
+        return mask.unsqueeze(0)
 
     def _check_catalogue(self) -> None:
         if self.checkpoint.world.is_empty:
@@ -206,13 +294,6 @@ class Recommender:
         """
         return self.fold_in([self.item(item) for item in ([likes] if isinstance(likes, str) else likes)])
 
-    def seen(self, *seen: Sequence[int | str]) -> list[int | str]:
-        """The ids of these items, ids or titles, which may not be shown again; none if items may repeat."""
-        if self.checkpoint.interface.repeats:
-            return []
-        items = [item for part in seen for item in ([part] if isinstance(part, str) else part)]
-        return [self.catalogue.id_of(self.item(item)) for item in items]
-
     def fold_in(self, items: Sequence[int]) -> Tensor:
         """(1, D): the profile of a user who likes the items in these rows of the catalogue."""
         row = csr_matrix(
@@ -221,7 +302,7 @@ class Recommender:
         )
         row.data[:] = 1  # a title given twice is one like
         factors, gram = self._factors
-        return unit_rows(fold_in(row, factors, gram=gram))
+        return user_vectors(self.catalogue, fold_in(row, factors, gram=gram))
 
     @torch.inference_mode()
     def scores(self, profiles: Tensor, allowed: Tensor) -> Tensor:
@@ -229,7 +310,8 @@ class Recommender:
 
         Items that the first stage of a two-stage policy does not propose have the same, lowest score.
         """
-        obs = self._request(profiles, [], allowed, NOON)
+        sessions = begin(self.checkpoint, len(profiles), [])
+        obs = observe(self.checkpoint, sessions, profiles, allowed, NOON)
         obs = self.model.propose(obs, True, torch.Generator())
         policy, _ = self.model(obs)
         logits = policy.logits.flatten(1).clamp_min(-1e30)
@@ -246,31 +328,16 @@ class Recommender:
             return known
         if not isinstance(item, str):
             raise UserError(f"There is no item with the id {item} in the catalogue: give another.")
-        text = item.casefold()
-        exact = [row for row, title in enumerate(self._titles) if title == text]
-        found = exact or [row for row, title in enumerate(self._titles) if title.startswith(text)]
-        if len(found) == 1:
-            return found[0]
-        if not found:
-            inside = [row for row, title in enumerate(self._titles) if text in title]
-            near = f": did you mean {self._listed(inside)}?" if inside else ": give another."
-            raise UserError(f"No title begins with {shown(item)}{near}")
-        names = self._listed(found) + (" ..." if len(found) > 5 else "")
-        raise UserError(f"{len(found)} titles begin with {shown(item)}: give more of one of them ({names}).")
+        return self._titles.row(item)
 
-    def _listed(self, rows: Sequence[int]) -> str:
-        """The titles of the first five of these rows."""
-        return "; ".join(self.catalogue.title(row) for row in rows[:5])
-
-    def mask(self, k: int, allow: Sequence[int | str] | None, block: Sequence[int | str]) -> Tensor:
-        """(1, I) bool: the items that may be shown. Raises UserError if they are fewer than ``k``."""
+    def _check_left(self, mask: Tensor, k: int, again: bool) -> None:
+        """Raise UserError if fewer than ``k`` items may be shown: ``mask`` (..., I)."""
         if k < 1:
             raise UserError(f"k is {k}: it must be at least 1.")
-        mask = self.allowed(allow, block)
-        left = int(mask.sum())
+        left = int(mask.sum(-1).min())
         if left < k:
-            raise UserError(f"Only {left} items may be shown, but k is {k}: lower k, or allow more items.")
-        return mask.unsqueeze(0)
+            more = "allow more items" if again else "allow more items, or those that the person has (again)"
+            raise UserError(f"Only {left} items may be shown, but k is {k}: lower k, or {more}.")
 
     def allowed(self, allow: Sequence[int | str] | None, block: Sequence[int | str]) -> Tensor:
         """(I,) bool: the available items among ``allow``, None for all, without ``block``."""
@@ -282,7 +349,7 @@ class Recommender:
         mask[[self.item(item) for item in block]] = False
         return mask
 
-    def _check_users(self, users: Sequence[int | str]) -> None:
+    def check_users(self, users: Sequence[int | str]) -> None:
         """Raise UserError, one for all of them, if users are unknown."""
         unknown = [user for user in users if user not in self.row_of_user]
         if unknown and len(users) == 1:
@@ -300,67 +367,8 @@ class Recommender:
 
     def _profiles(self, users: Sequence[int | str]) -> Tensor:
         """The profiles (N, D) of users of the data."""
-        self._check_users(users)
+        self.check_users(users)
         return self.population.profile[[self.row_of_user[user] for user in users]]
-
-    def _request(self, profiles: Tensor, history: Sequence[int], mask: Tensor, hour: float | None) -> Obs:
-        interface, opening = self.checkpoint.interface, self.checkpoint.config.platform.opening
-        session = Session.begin(interface, self.catalogue, torch.arange(len(profiles)))
-        places = torch.arange(interface.slate_size).expand(len(profiles), -1)  # (N, K)
-        known = {} if opening is None else opening.consumed
-        signals = torch.tensor([known.get(name, 1.0) for name in interface.signals])  # (S,)
-        for item in history:  # each item in the first place of its own slate
-            items = torch.full_like(places, item)
-            session = session.record(items, signals.expand(*places.shape, -1), skipped=places > 0)
-        latest = interface.session_length - 1  # a longer history is at the last step of a session
-        session = replace(session, steps=session.steps.clamp_max(latest))
-        first, *others = ((name, size) for name, size in interface.context if name not in PIECES)
-        handed = self._opening(others, hour) if others else {}
-        context = {name: x.expand(len(profiles), -1) for name, x in handed.items()} | {first[0]: profiles}
-        return session.request(context, mask.expand(len(profiles), -1))
-
-    def _opening(self, wanted: Sequence[tuple[str, int]], hour: float | None) -> dict[str, Tensor]:
-        """The pieces (size,) of the context, beside the profile, at the start of a session."""
-        config, opening = self.checkpoint.config, self.checkpoint.config.platform.opening
-        names = ", ".join(name for name, _ in wanted)
-        if opening is None:
-            raise UserError(
-                f"The policy needs more than the profile of a user ({names}), and the platform "
-                f"{config.env} lacks their values at the start of a session: give its Platform an opening."
-            )
-        found = opening.pieces(self.checkpoint.interface, NOON if hour is None else hour)
-        if any(name not in found or found[name].shape != (size,) for name, size in wanted):
-            raise UserError(
-                f"The checkpoint needs {names} of other sizes than {config.env} has in this version: train "
-                "again."
-            )
-        return {name: found[name] for name, _ in wanted}
-
-    def _among(self, obs: Obs, allow: Sequence[int | str] | None) -> Obs:
-        """For a two-stage policy, the allowed items as candidates: its search could miss them."""
-        if allow is None or self.model.retriever is None or obs.mask is None:
-            return obs
-        rows = obs.mask[0].nonzero().squeeze(1)  # the same for all users
-        return obs.among(rows.expand(obs.num_rows, -1))
-
-    @torch.inference_mode()
-    def _best(self, obs: Obs, k: int) -> Iterator[list[Recommendation]]:
-        obs = self.model.propose(obs, True, torch.Generator())
-        policy, _ = self.model(obs)
-        logits = policy.logits.flatten(1)  # (N, A): of the first place, and of all places of a slate
-        left = int((logits > -torch.inf).sum(1).min())
-        if left < k:
-            raise UserError(
-                f"The first stage of this policy proposes {left} items that may be shown, but k is {k}: "
-                "lower k, or name the items (allow)."
-            )
-        top = logits.softmax(-1).topk(min(k, logits.shape[-1]), -1)  # (N, k)
-        probabilities, items = top.values, obs.items_at(top.indices)
-        for ps, rows in zip(probabilities.tolist(), items.tolist(), strict=True):
-            yield [
-                Recommendation(self.catalogue.id_of(row), self.catalogue.title(row), p)
-                for p, row in zip(ps, rows, strict=True)
-            ]
 
 
 def load(path: str | Path = f"checkpoints/{DEFAULT_ALGO}.pt", env: str | None = None) -> Recommender:

@@ -1,0 +1,69 @@
+"""docs/images/made.csv: the rows of learning.csv that were the newest when a picture was made.
+
+A picture of an earlier table than the newest is stale, and so is an effect of docs/02 that was measured
+before the table beside it. A test lists what is stale.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+
+from benchmarks.harness.learning_texts import EFFECTS
+from benchmarks.harness.newest import read
+from benchmarks.harness.tables import RESULTS, ROOT
+from recsys_rl.utils.files import write_text
+
+IMAGES = ROOT / "docs" / "images"
+PICTURES = {
+    "report.png": "satiation",
+    "learning.svg": "satiation",
+    "categories-satiation.svg": "satiation",
+    "categories-short-video.svg": "short-video",
+    "categories-long-video.svg": "long-video",
+}
+"""The task of benchmarks.learning that each picture shows."""
+COLUMNS = ("picture", "task", "date", "commit")
+
+
+def newest(results: Path, task: str) -> tuple[str, str]:
+    """Date and commit of the newest rows of a task in learning.csv."""
+    row = read(results, "learning", task=task)[-1]
+    return row["date"], row["commit"]
+
+
+def note(picture: str, results: Path = RESULTS, images: Path = IMAGES) -> None:
+    """Write down that ``picture`` was made from the newest rows of its task."""
+    rows = _made(images)
+    rows[picture] = newest(results, PICTURES[picture])
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    writer.writerows((name, PICTURES[name], *rows[name]) for name in PICTURES if name in rows)
+    write_text(images / "made.csv", text.getvalue())
+
+
+def stale(results: Path = RESULTS, images: Path = IMAGES) -> list[str]:
+    """A sentence for each picture, and each effect of docs/02, that is older than the table it belongs to."""
+    rows, found = _made(images), []
+    for picture, task in PICTURES.items():
+        wanted = newest(results, task)
+        if rows.get(picture) != wanted:
+            which = "no known rows" if picture not in rows else "the rows of {} ({})".format(*rows[picture])
+            found.append(
+                f"{picture} shows {which} of {task}, and the newest are of {wanted[0]} ({wanted[1]})"
+            )
+    for task in EFFECTS:
+        if newest(results, task)[0] < newest(results, "satiation")[0]:
+            found.append(f"{task} was measured before satiation: run python -m benchmarks.learning {task}")
+    return found
+
+
+def _made(images: Path) -> dict[str, tuple[str, str]]:
+    """Date and commit of the rows of each picture."""
+    file = images / "made.csv"
+    if not file.exists():
+        return {}
+    with file.open(newline="", encoding="utf-8") as lines:
+        return {row["picture"]: (row["date"], row["commit"]) for row in csv.DictReader(lines)}
