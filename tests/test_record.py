@@ -132,7 +132,7 @@ def test_log_gives_back_observations_streams_and_logprobs(name: str, trained: Ca
         here = log.steps == step
         rows = log.sessions[here] - 10
         for name, x in vars(read.rows(here.nonzero().squeeze(1))).items():
-            assert_close(x, getattr(seen.rows(rows), name), msg=lambda text, name=name: f"{name}: {text}")
+            assert_close(x, getattr(seen.rows(rows), name), msg=f"{name}: {{}}".format)
         assert_close(streams[here], earned[rows])
     assert log.logger_logprobs is not None
     again = agent.place_logprobs(read, log.items).sum(1)
