@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from benchmarks import write_tables
+from benchmarks.harness.claim_texts import CLAIMS, COSTS, GAINS, OWN, claims, sensitivity
 from benchmarks.harness.learning_texts import (
     EFFECT_ROWS,
     EFFECTS,
@@ -25,6 +26,7 @@ from benchmarks.harness.mood_texts import mood
 from benchmarks.harness.newest import read, table
 from benchmarks.harness.speed_texts import times_of
 from benchmarks.harness.tables import RESULTS, ROOT
+from benchmarks.learning import SENSITIVITY
 from benchmarks.watch import watch
 from benchmarks.write_tables import FIGURES, TABLES, pages, rewritten
 from recsys_rl.types import UserError
@@ -141,6 +143,48 @@ def test_a_table_of_some_policies_keeps_the_yardstick_of_all(results: Path) -> N
     lines = platform(results, "satiation", policies=("random", "ppo-greedy")).splitlines()
     assert [line.split("|")[1].strip() for line in lines[2:4]] == ["**ppo-greedy**", "random"]
     assert lines[4] == "" and lines[-2].startswith("The yardstick is rule: ppo-greedy earns 40 %")
+
+
+def test_claims_have_intervals_and_the_worst_seed(tmp_path: Path) -> None:
+    """PPO earns 12 and 11, the rule 10 and 10: +20 and +10 %, mean 15, Student's t 12.706 times 5."""
+    rows = []
+    for task in CLAIMS:
+        for seed, value in ((0, 12), (1, 11)):
+            rows += [run("ppo-greedy", seed, value, task=task), run("ppo", seed, 10, task=task)]
+            rows += [run("rule", seed, 10, task=task), run("searched", seed, 10 + seed, task=task)]
+    text = claims(write_rows(tmp_path, "learning", rows)).splitlines()
+    assert text[0] == "| PPO | over `rule` | over `searched` | over `expert` |"
+    assert text[2] == (
+        "| `satiation`, greedy | +15.0 % (-48.5 to +78.5), worst +10.0 | +10.0 % (-117.1 to +137.1), worst "
+        "+0.0 | – |"
+    )
+    assert len(text) == 2 + 2 * len(CLAIMS) + 2 and "mean over two seeds" in text[-1]
+
+
+def test_sensitivity_has_the_settings_that_were_measured(tmp_path: Path) -> None:
+    rows = []
+    for task, value in (("satiation", 15), ("satiation-catchiness-1-cost-0.25", 11)):
+        rows += [run("ppo-greedy", 0, value, task=task), run("rule", 0, 10, task=task)]
+    lines = sensitivity(write_rows(tmp_path, "learning", rows)).splitlines()
+    assert lines[2] == "| 1 | 0.25 | – | 10.00 | – | 11.00 | – | +10.0 % | – |"
+    assert lines[3] == "| 3 (own) | 0.5 | – | 10.00 | – | 15.00 | – | +50.0 % | – |"
+    assert lines[-1] == "Held-out users: seed 0, commit b, 2026-11-25."
+    assert set(SENSITIVITY) == {
+        f"catchiness-{gain}-cost-{cost}" for gain in GAINS for cost in COSTS if (gain, cost) != OWN
+    }
+
+
+def test_rule_has_another_name_beside_searched(tmp_path: Path) -> None:
+    rows = [run(name, 0, 1) for name in ("rule", "searched", "expert", "ppo-greedy", "planner")]
+    lines = platform(write_rows(tmp_path, "learning", rows), "satiation").splitlines()
+    assert [line.split("|")[1].strip().split(" (")[0] for line in lines[2:7]] == [
+        "**ppo-greedy**",
+        "searched",
+        "rule",
+        "expert",
+        "planner",
+    ]
+    assert "| rule (linear, seven weights, searched) |" in lines[4]
 
 
 def test_numbers_of_a_log_have_no_exponent() -> None:
