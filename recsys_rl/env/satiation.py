@@ -231,10 +231,10 @@ def expert_scores(
 
     ::
 
-        score_i = u . e_i - wear max(0, m . e_i) - wear_of_tags w . g_i + (late if the session is over by `turn`
-                  or more, else early) catch_i
+        score_i = u . e_i - wear max(0, m . e_i) - wear_of_tags w . g_i + price catch_i
 
-    m and w are those of the equations, but fade by `kept`.
+    m and w are those of the equations, but fade by `kept`. The price is `early` until the share `turn` of the
+    session is over, and then `late`.
     """
     assert obs.history is not None
     embedding, tags = users.catalogue.embedding, users.genres
