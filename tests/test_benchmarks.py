@@ -23,6 +23,7 @@ from benchmarks.harness.turns import System
 from benchmarks.harness.world import World, make_world
 from benchmarks.peers import PEERS
 from recsys_rl.cli import main as command
+from recsys_rl.types import UserError
 from tests.doors import benchmark_without, finish, start
 
 MODULES = [*(peer.module for peer in PEERS.values()), "recsim", "sardine"]
@@ -95,6 +96,48 @@ def test_smoke_of_learning(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
     rows = [line.split()[1] for line in out.splitlines() if line.startswith("| ")]
     assert rows[1:5] == ["ppo", "ppo-greedy", "ranker", "ranker-greedy"] and rows[-1] == "oracle"
     assert "\nyardstick: " in out and "seed 3: ppo-greedy " in out and ", ranker-greedy " in out
+
+
+def test_kept_runs_are_not_trained_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Trainings and evaluations of a tiny task: the second time, only the evaluation is made."""
+    tiny = ["--env", "satiation", "--data", "synthetic", "--num-items", "24", "--num-users", "40"]
+    tiny += ["--embedding-dim", "4", "--max-episode-steps", "5", "--num-envs", "8", "--n-steps", "8"]
+    monkeypatch.setitem(learning.TASKS, "satiation", ("ppo", [*tiny, "--batch-size", "32"]))
+    commands_run: list[str] = []
+
+    def here(folder: Path, words: Sequence[str]) -> None:
+        commands_run.append(words[0])
+        with contextlib.chdir(folder), contextlib.redirect_stdout(None):
+            assert command([*words]) == 0
+
+    monkeypatch.setattr(commands, "recsys_rl", here)
+    kept, picture = tmp_path / "kept", tmp_path / "curve.svg"
+    options = ["learning", "satiation", "--seeds", "0-1", "--jobs", "1", "--smoke", "--keep", str(kept)]
+    monkeypatch.setattr(sys, "argv", options)
+    learning.main()
+    assert sorted(commands_run) == ["evaluate"] * 2 + ["train"] * 4
+    for seed in (0, 1):
+        for row in ("ppo", "ranker"):
+            folder = kept / f"satiation-{seed}" / row
+            assert (folder / "checkpoints" / "ppo.pt").exists() and len(
+                list(folder.glob("runs/*/log.csv"))
+            ) == 1
+            assert float((folder / "done").read_text()) >= 0
+    (kept / "satiation-1" / "ranker" / "done").unlink()  # a training that was stopped
+    commands_run.clear()
+    capsys.readouterr()
+    monkeypatch.setattr(sys, "argv", [*options, "--curve", str(picture)])
+    learning.main()
+    assert sorted(commands_run) == ["evaluate"] * 2 + ["train"]
+    said = capsys.readouterr().out
+    assert "gain over searched on the same users, mean over seeds: ppo " in said
+    assert "seed 1: gain over expert: ppo-greedy " in said
+    assert "searched on the training users of the curve: " in said and "searched" in picture.read_text()
+    monkeypatch.setitem(learning.TASKS, "satiation", ("ppo", [*tiny, "--batch-size", "64"]))
+    with pytest.raises(UserError, match=r"satiation-0/ppo holds a run with agent_config.batch_size 32"):
+        learning.main()
 
 
 def test_gains_by_hand() -> None:

@@ -116,17 +116,27 @@ def test_a_hinge_takes_from_the_popular_item_alone() -> None:
 def test_the_second_set_begins_at_its_share_of_the_session() -> None:
     """With 0.5, two of four steps: popularity counts against an item before, and for it afterwards."""
     form = Form(CLOCK)
-    numbers = numbers_of(form, {"popularity.0": -1.0, "popularity.1": 1.0, "second set begins at": 0.5})
+    numbers = numbers_of(
+        form, {"popularity.0": -1.0, "popularity.1": 1.0, "second set begins at": 0.5, "profile.1": 1.0}
+    )
     history = [[-1, -1, -1, -1], [-1, -1, -1, 1], [-1, -1, 1, 1], [1, 1, 1, 1]]
     assert shown(policy(form, numbers), asked([[0.6, 0.6]] * 4, history)) == [[2], [2], [0], [0]]
 
 
 def test_a_surface_has_its_own_weights() -> None:
     form = Form(SURFACE)
-    numbers = numbers_of(form, {"quality.1": -1.0, "quality.2": 1.0})
+    numbers = numbers_of(form, {"quality.1": -1.0, "quality.2": 1.0, "profile.1": 1.0, "profile.2": 1.0})
     interface = replace(TINY, context=(("profile", 2), ("surface", 1)))
     user = asked([[0.0, 1.0, 0.0], [0.0, 1.0, 1.0], [0.0, 1.0, 2.0]])
     assert shown(policy(form, numbers, interface), user) == [[1], [0], [2]]
+
+
+def test_the_profile_has_a_weight_in_later_sets() -> None:
+    """Beside a video, items unlike the profile can be wanted: east has the product 0 with north."""
+    form = Form(SURFACE)
+    interface = replace(TINY, context=(("profile", 2), ("surface", 1)))
+    user = asked([[0.0, 1.0, 0.0], [0.0, 1.0, 1.0]])
+    assert shown(policy(form, numbers_of(form, {"profile.1": -0.5}), interface), user) == [[1], [0]]
 
 
 def test_the_product_by_hand() -> None:
@@ -192,7 +202,6 @@ def test_the_note_has_the_numbers_of_all_sets_beside_each_other() -> None:
     form = Form(CLOCK, hinges=True)
     numbers = numbers_of(form, {"fold_in": -0.1, "popularity.0": -0.12, "popularity.1": 0.3})
     note = form_note(form, numbers, 1234)
-    assert note.startswith(
-        "decay 0.50, fold-in off, second set begins at 0.00, popularity -0.12 / 0.30, quality "
-    )
+    assert note.startswith("decay 0.50, fold-in off, profile 1.00 / 0.00, second set begins at 0.00, ")
+    assert ", popularity -0.12 / 0.30, quality 0.00 / 0.00, " in note
     assert note.endswith("quality - popularity 0.00 / 0.00; searched with 1,234 steps of training users")

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from recsys_rl.protocols import SEERS
 from recsys_rl.report import learning_curve_svg, returns_chart_svg, write_report
+from recsys_rl.report.charts import passing
 from recsys_rl.report.drawing import (
     BASELINES,
     PALETTE_CSS,
@@ -484,6 +485,13 @@ def test_report_of_lives_names_lives_and_first_visits(tmp_path: Path) -> None:
     streams = written(tmp_path, rows=[row("ppo", 5, 4, 6) | {"streams": life["streams"]}])
     assert definitions(streams)["like"].endswith("over a session, without its weight.")
     assert "the first visit" not in words(parsed(streams))
+
+
+def test_passing_is_the_step_from_which_the_curve_stays_above() -> None:
+    curve = {"step": [0, 10, 20, 30], "mean": [1, 5, 3, 6], "low": [0, 4, 2, 5], "high": [2, 6, 4, 7]}
+    assert [passing(curve, level) for level in (0.5, 2.5, 3.0, 5.5, 6.0)] == [0, 10, 30, 30, None]
+    said = learning_curve_svg(curve, {"searched": 2.5})
+    assert "It stays above searched from step 10 on." in said
 
 
 def test_yardstick_and_shares_are_shown_if_given(tmp_path: Path) -> None:

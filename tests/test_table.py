@@ -64,7 +64,27 @@ def test_rows_state_their_users() -> None:
     assert found()["notes"] == {"rule": "six weights"}
 
 
-def test_yardstick_is_the_best_row_without_reinforcement_learning() -> None:
+def test_gains_over_searched_rows_by_hand() -> None:
+    """ppo earns 2, 3, 2, 5 and the rule 2, 1, 2, 0: 12 / 5 - 1; no row `searched`, so no gain over it."""
+    (gain,) = [row for row in found()["gains"] if row["policy"] == "ppo"]
+    assert gain["versus"] == "rule" and gain["gain"] == pytest.approx(1.4)
+    # 2 - 2.4 x 2, 3 - 2.4, 2 - 2.4 x 2, 5: the deviation over 1.25 and the root of 4, times t.
+    rest = torch.tensor([-2.8, 0.6, -2.8, 5.0])
+    half = 3.18245 * rest.std().item() / 1.25 / 2
+    assert (gain["low"], gain["high"]) == pytest.approx((1.4 - half, 1.4 + half), abs=1e-4)
+    rows = example() | {"searched": whole(1, 2, 1, 2.5), "expert": whole(0, 0, 0, 0)}
+    known = summarise("satiation", rows, ["ppo"])
+    assert known["knows_equations"] == ["expert"] and known["yardstick"] == "searched"
+    gains = {row["versus"]: row["gain"] for row in known["gains"] if row["policy"] == "ppo"}
+    assert gains["searched"] == pytest.approx(12 / 6.5 - 1) and math.isnan(gains["expert"])
+
+
+def test_expert_is_no_yardstick() -> None:
+    best = example() | {"expert": whole(9, 9, 9, 9)}
+    assert summarise("satiation", best, ["ppo"])["yardstick"] == "mf"
+
+
+def test_yardstick_is_the_best_row_that_learns_no_network() -> None:
     """`mf` earns 1.5 and `rule` 1.25; `ranker` (2), `untrained` and `myopic` earn more but don't count."""
     assert found()["yardstick"] == "mf"
     better = example() | {"rule": whole(2, 2, 2, 2)}
@@ -155,6 +175,9 @@ def test_mean_over_seeds_by_hand() -> None:
     assert mean["yardstick"] in ("mf", "rule")  # 1.5 each
     difference = mean["paired"][0]  # 3 - 2 and 5 - 2, to each seed's own yardstick
     assert difference["mean"] == pytest.approx(2.0) and difference["versus"] == "rule/mf"
+    gain = mean["gains"][0]  # 3.05 / 2.05 - 1 and 5.05 / 1.05 - 1
+    assert gain["gain"] == pytest.approx((1.0 / 2.05 + 4.0 / 1.05) / 2)
+    assert gain["worst"] == pytest.approx(1.0 / 2.05)
     share = mean["shares"][0]  # 1 / 4 and 3 / 4
     assert share["share"] == pytest.approx(0.5) and (share["from"], share["to"]) == ("rule/mf", "planner")
 
@@ -218,8 +241,16 @@ def test_printed_table(capsys: pytest.CaptureFixture[str]) -> None:
     assert "\nppo: 50.0% of the way from mf to planner, without an interval" in out  # of two users
     (planner,) = (line for line in out.splitlines() if line.startswith("planner "))
     assert planner.endswith("(2 of 4 users)")
+    assert "\ngain over rule, same users: ppo +140.0% [" in out and "knows the equations" not in out
+    known = example() | {"expert": whole(1, 2, 1, 2)}
+    print_table(summarise("satiation", known, ["ppo"], num_items=4), "satiation, ppo", 4)
+    expert = capsys.readouterr().out
+    (line,) = (line for line in expert.splitlines() if line.startswith("expert "))
+    assert line.endswith("(knows the equations)")
+    assert "gain over expert, which knows the equations, same users: ppo +100.0% [" in expert
     print_table(mean_over_seeds(seed_tables()), "satiation, ppo", 0)
     out = capsys.readouterr().out
+    assert ", worst seed +48.8%, ppo-greedy " in out
     assert "\nmeans over 2 seeds with 95 % intervals over seeds; 4 held-out users, one session each\n" in out
     assert "\nppo minus the yardstick of each seed (rule or mf), mean over 2 seeds: +2.000 [" in out
 

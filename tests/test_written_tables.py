@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from benchmarks import write_tables
-from benchmarks.harness.claim_texts import claims, first_rows
+from benchmarks.harness.claim_texts import CLAIMS, COSTS, GAINS, OWN, claims, first_rows, sensitivity
 from benchmarks.harness.learning_texts import (
     EFFECT_ROWS,
     EFFECTS,
@@ -26,6 +26,7 @@ from benchmarks.harness.mood_texts import mood
 from benchmarks.harness.newest import read, table
 from benchmarks.harness.speed_texts import times_of
 from benchmarks.harness.tables import RESULTS, ROOT
+from benchmarks.learning import SENSITIVITY
 from benchmarks.watch import watch
 from benchmarks.write_tables import FIGURES, TABLES, pages, rewritten
 from recsys_rl.types import UserError
@@ -160,22 +161,46 @@ def test_the_first_table_has_the_yardstick_and_one_row_of_the_next_reward(result
     assert lines[7] == ""
 
 
-def test_claims_compare_with_each_rival_that_was_measured(tmp_path: Path) -> None:
+def test_claims_have_intervals_and_the_worst_seed(tmp_path: Path) -> None:
+    """PPO earns 12 and 11, the rule 10 and 10: +20 and +10 %, mean 15, Student's t 12.706 times 5."""
     rows = []
-    for seed, ours in ((0, 12), (1, 16)):
-        rows += [run("ppo-greedy", seed, ours), run("rule", seed, 10)]
-        for task in ("short-video", "long-video"):
-            about = {"task": task}
-            rows += [run("ppo-greedy", seed, 9, **about), run("rule", seed, 10, **about)]
-            rows += [run("searched", seed, 12, **about)]
-    write_rows(tmp_path, "learning", rows)
-    lines = claims(tmp_path).splitlines()
-    assert lines[0] == "| PPO | over `rule` | over `searched` | over `expert` |"
-    # 20 and 60 %, with Student's t of one degree of freedom; then -10 % and -25 % on both seeds.
-    assert lines[2] == "| `satiation`, greedy | +40.0 % (-214.1 to +294.1), worst +20.0 | – | – |"
-    same = "| -10.0 % (-10.0 to -10.0), worst -10.0 | -25.0 % (-25.0 to -25.0), worst -25.0 | – |"
-    assert lines[4] == f"| `short-video`, greedy {same}"
-    assert "mean over two seeds" in lines[-1]
+    for task in CLAIMS:
+        for seed, value in ((0, 12), (1, 11)):
+            rows += [run("ppo-greedy", seed, value, task=task), run("ppo", seed, 10, task=task)]
+            rows += [run("rule", seed, 10, task=task), run("searched", seed, 10 + seed, task=task)]
+    text = claims(write_rows(tmp_path, "learning", rows)).splitlines()
+    assert text[0] == "| PPO | over `rule` | over `searched` | over `expert` |"
+    assert text[2] == (
+        "| `satiation`, greedy | +15.0 % (-48.5 to +78.5), worst +10.0 | +10.0 % (-117.1 to +137.1), worst "
+        "+0.0 | – |"
+    )
+    assert len(text) == 2 + 2 * len(CLAIMS) + 2 and "mean over two seeds" in text[-1]
+
+
+def test_sensitivity_has_the_settings_that_were_measured(tmp_path: Path) -> None:
+    rows = []
+    for task, value in (("satiation", 15), ("satiation-catchiness-1-cost-0.25", 11)):
+        rows += [run("ppo-greedy", 0, value, task=task), run("rule", 0, 10, task=task)]
+    lines = sensitivity(write_rows(tmp_path, "learning", rows)).splitlines()
+    assert lines[2] == "| 1 | 0.25 | – | 10.00 | – | 11.00 | – | +10.0 % | – |"
+    assert lines[3] == "| 3 (own) | 0.5 | – | 10.00 | – | 15.00 | – | +50.0 % | – |"
+    assert lines[-1] == "Held-out users: seed 0, commit b, 2026-11-25."
+    assert set(SENSITIVITY) == {
+        f"catchiness-{gain}-cost-{cost}" for gain in GAINS for cost in COSTS if (gain, cost) != OWN
+    }
+
+
+def test_rule_has_another_name_beside_searched(tmp_path: Path) -> None:
+    rows = [run(name, 0, 1) for name in ("rule", "searched", "expert", "ppo-greedy", "planner")]
+    lines = platform(write_rows(tmp_path, "learning", rows), "satiation").splitlines()
+    assert [line.split("|")[1].strip().split(" (")[0] for line in lines[2:7]] == [
+        "**ppo-greedy**",
+        "searched",
+        "rule",
+        "expert",
+        "planner",
+    ]
+    assert "| rule (linear, seven weights, searched) |" in lines[4]
 
 
 def test_numbers_of_a_log_have_no_exponent() -> None:

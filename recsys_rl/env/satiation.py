@@ -232,9 +232,9 @@ def expert_scores(
     ::
 
         score_i = u . e_i - wear max(0, m . e_i) - wear_of_tags w . g_i + price catch_i
-        price   = late if the share `turn` of the session is over, else early
 
-    m and w are those of the equations, but fade by `kept`.
+    m and w are those of the equations, but fade by `kept`. The price is `early` until the share `turn` of the
+    session is over, and then `late`.
     """
     assert obs.history is not None
     embedding, tags = users.catalogue.embedding, users.genres

@@ -79,9 +79,14 @@ def search_numbers(trials: Trials, make: Make, first: Tensor, spread: Tensor, bu
 
 
 def parted(trainees: Trainees, share: float) -> tuple[Trainees, Trainees]:
-    """Two parts of the training users: to search with, and the ``share`` of them to choose with."""
+    """Two parts of the training users: to search with, and the ``share`` of them to choose with.
+
+    A single user is in both.
+    """
     population, generator = trainees.population, trainees.generator
     total = len(population.train)
+    if total < 2:
+        return trainees, trainees
     order = torch.randperm(total, generator=generator, device=generator.device)
     count = max(1, min(total - 1, round(share * total)))
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from recsys_rl.agents import rankers
 from recsys_rl.agents.rankers import Shortlist
+from recsys_rl.evaluation import rule_search
 from recsys_rl.evaluation.cma_search import Trials, search_numbers
 from recsys_rl.evaluation.tuning import Trainees
 from recsys_rl.functional import categorical
@@ -58,6 +59,7 @@ def search_expert(
         return ByEquations(expert, user_model, trainees.catalogue, trainees.interface, named)
 
     trials = Trials(trainees)
+    budget = rule_search.most_steps(trainees, budget)
     first, spread = firsts.unbind(1)
     return search_numbers(trials, make, first, spread, budget), trials.steps
 

@@ -43,9 +43,10 @@ class Found:
 def search_forms(trainees: Trainees, split: Split | None, rule: rule_search.Found, budget: int) -> Found:
     """The form with the highest mean return of a search with about ``budget`` environment steps.
 
-    ``rule`` is the result of that row's search.
+    ``rule`` is the result of that row's search. Steps beyond MOST_SCORES of rule_search.py are left out.
     """
     catalogue, interface = trainees.catalogue, trainees.interface
+    budget = rule_search.most_steps(trainees, budget)
     searching, choosing = parted(trainees, CHOOSING)
     trials, choice = Trials(searching), Trials(choosing)
     users = choosing.draw(max(1, int(CHOICE * budget / interface.session_length)))

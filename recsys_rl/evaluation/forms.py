@@ -4,7 +4,7 @@ Each form holds the one before, which it equals where its new weights are 0:
 
 - ``rule``: the score of `rule` (agents/rankers.py);
 - ``sets``: one set of weights for each value of the platform's ``Split``, such as a surface or the time
-  before and after a searched share of the session;
+  before and after a searched share of the session. From the second set on, the profile has a weight too;
 - ``hinges``: in each set a term max(0, a_i - b_i) for each ordered pair of the items' numbers a and b, the
   standardised log popularity and quality;
 - ``product``: a product of the leading factors of item and user, sum_jk w_jk z_ij q_k. z (I, FACTORS) are the
@@ -38,8 +38,9 @@ OF_A_SET = ("popularity", "quality", "similarity", "overlap", "leaving")
 NUMBERS = ("popularity", "quality")
 HINGES = tuple(permutations(NUMBERS, 2))
 BEGINS = "second set begins at"
+PROFILE = "profile"
 FIRST_BEGIN = 0.7
-SPREAD = {"decay": 1.0, "fold_in": 0.2, BEGINS: 0.2, "overlap": 0.1, "product": 0.3}
+SPREAD = {"decay": 1.0, "fold_in": 0.2, BEGINS: 0.2, PROFILE: 0.5, "overlap": 0.1, "product": 0.3}
 """First deviations of the search; OTHER for other numbers."""
 OTHER = 0.2
 
@@ -61,6 +62,7 @@ class Form:
         """The numbers in their order, such as ``popularity.1`` of the second set."""
         of_a_set = (*OF_A_SET, *(f"{a} - {b}" for a, b in HINGES if self.hinges))
         sets = [f"{name}.{place}" for place in range(self.num_sets) for name in of_a_set]
+        sets += [f"{PROFILE}.{place}" for place in range(1, self.num_sets)]
         begins = [BEGINS] if self.split is not None and self.split.searched else []
         product = [f"product {j}{k}" for j in range(FACTORS) for k in range(FACTORS) if self.product]
         return (*SHARED, *begins, *sets, *product)
@@ -80,6 +82,8 @@ class Form:
             if name == BEGINS:
                 return known.get(name, zero + FIRST_BEGIN)
             stem, dot, place = name.partition(".")
+            if stem == PROFILE:
+                return known.get(name, zero + 1)
             if dot and int(place) >= smaller.num_sets:
                 name = f"{stem}.0"
             return known.get(name, zero)
@@ -127,10 +131,13 @@ class Searched(Rule):
         place = self.sets(obs)  # (N,)
         now = {name: self._at(name, place) for name in OF_A_SET}
         query, of_columns = super().linear(obs, replace(weights, **now))
+        if self.form.num_sets > 1:
+            more = self._at(PROFILE, place) - 1  # (N,): `rule` has 1
+            query = query + more.unsqueeze(1) * obs.context[:, : query.shape[1]]
         parts = [of_columns]
         if self.form.hinges:
-            more = [self._at(f"{a} - {b}", place) for a, b in HINGES]
-            parts.append(torch.stack(torch.broadcast_tensors(*more), -1).expand(obs.num_rows, -1))
+            weights_of = [self._at(f"{a} - {b}", place) for a, b in HINGES]
+            parts.append(torch.stack(weights_of, -1))  # (N, P)
         if self.form.product:
             profile = self.factors.of_users(obs.context[:, : self.catalogue.embedding.shape[1]])  # (N, k)
             for j in range(FACTORS):
@@ -146,8 +153,9 @@ class Searched(Rule):
         return (value >= self.numbers[BEGINS]).long() if self.form.split.searched else value.long()
 
     def _at(self, name: str, place: Tensor) -> Tensor:
-        """The number ``name`` of each user's set: (N,)."""
-        each = [self.numbers[f"{name}.{k}"] for k in range(self.form.num_sets)]
+        """The number ``name`` of each user's set, 1 if the set has none: (N,)."""
+        one = torch.ones_like(self.numbers["decay"])
+        each = [self.numbers.get(f"{name}.{k}", one) for k in range(self.form.num_sets)]
         found = each[0].expand(len(place))
         for k, values in enumerate(each[1:], 1):
             found = torch.where(place == k, values, found)
@@ -185,12 +193,10 @@ def hinges(numbers: Tensor) -> Tensor:
 def form_note(form: Form, numbers: Tensor, steps: int) -> str:
     """The numbers as text, those of all sets beside each other, with the number of steps of the search."""
     known = dict(zip(form.names, numbers.tolist(), strict=True))
-    texts = [f"decay {torch.tensor(known['decay']).sigmoid():.2f}", fold_in_note(max(0.0, known["fold_in"]))]
+    values: dict[str, list[str]] = {PROFILE: ["1.00"]} if form.num_sets > 1 else {}  # of the first set
     for name in form.names[len(SHARED) :]:
-        stem, dot, place = name.partition(".")
-        if not dot:
-            texts.append(f"{stem} {known[name]:.2f}")
-        elif place == "0":
-            of_sets = (f"{known[f'{stem}.{k}'] + 0.0:.2f}" for k in range(form.num_sets))
-            texts.append(f"{stem} {' / '.join(of_sets)}")
+        values.setdefault(name.partition(".")[0], []).append(f"{known[name] + 0.0:.2f}")  # + 0.0: no -0.00
+    decay = torch.tensor(known["decay"]).sigmoid()
+    texts = [f"decay {decay:.2f}", fold_in_note(max(0.0, known["fold_in"]))]
+    texts += [f"{name} {' / '.join(found)}" for name, found in values.items()]
     return f"{', '.join(texts)}; searched with {steps:,} steps of training users"

@@ -1,4 +1,4 @@
-"""A cache of searched weights, so that the next evaluation of the same world needs no search."""
+"""A cache of the results of searches, so that the next evaluation of the same world needs no search."""
 
 from __future__ import annotations
 

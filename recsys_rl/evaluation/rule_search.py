@@ -116,7 +116,7 @@ def search_rule(trainees: Trainees, budget: int) -> Found:
 
     Steps beyond MOST_SCORES are left out. At least one user plays each candidate of one round.
     """
-    budget = min(budget, MOST_SCORES // min(trainees.catalogue.num_items, SHORTLIST))
+    budget = most_steps(trainees, budget)
     device, trials = trainees.generator.device, Trials(trainees)
     starts, deviation = torch.tensor(STARTS, device=device), torch.tensor(SPREAD, device=device)
 
@@ -147,6 +147,11 @@ def search_rule(trainees: Trainees, budget: int) -> Found:
     most = trainees.interface.session_length
     returns = trials.play(last, int(max(0, budget - trials.steps) // (len(last) * most)))
     return Found(pick(as_weights(last), int(returns.argmax())), rates, trials.steps)
+
+
+def most_steps(trainees: Trainees, budget: int) -> int:
+    """``budget``, or the steps in which MOST_SCORES are scored if these are fewer."""
+    return min(budget, MOST_SCORES // min(trainees.catalogue.num_items, SHORTLIST))
 
 
 FOLD_IN, LEAVING = (

@@ -1,9 +1,11 @@
-"""Recency-weighted sums over the items of each user's history, with weights of each user's own."""
+"""Recency-weighted sums over the items of each user's history, and products with rows of a table."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
+
+from recsys_rl.functional import rows
 
 
 def recency(history: Tensor, kept: Tensor) -> Tensor:
@@ -20,7 +22,4 @@ def weighted_rows(weights: Tensor, table: Tensor, index: Tensor) -> Tensor:
 
 def products(x: Tensor, table: Tensor, items: Tensor | None) -> Tensor:
     """``x`` (N, F) times all rows of ``table`` (I, F), or times the rows ``items`` (N, C), -1 as row 0."""
-    if items is None:
-        return x @ table.T
-    found = torch.nn.functional.embedding(items.clamp_min(0), table)  # (N, C, F)
-    return (found @ x.unsqueeze(-1)).squeeze(-1)
+    return x @ table.T if items is None else rows.dot_rows(x.contiguous(), table, items.clamp_min(0))

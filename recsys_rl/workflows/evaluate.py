@@ -66,7 +66,8 @@ class EvaluateConfig:
     """Let the planners play all users of the table, not only 64 of them, or 32 in sessions of more than 50
     steps; this takes minutes."""
     cache_dir: str | None = None
-    """Folder for the searched weights of the row `rule` (default: the user's cache folder)."""
+    """Folder for the results of the searches of `rule`, `searched` and `expert` (default: the user's cache
+    folder)."""
     users: str | None = None
     """File of events of other people with the same items: they play in place of the held-out users, with
     profiles folded in from their likes."""

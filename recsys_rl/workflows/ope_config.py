@@ -89,8 +89,8 @@ class OpeConfig:
     threads: Annotated[int, Range(0, 1024)] = 1
     """Threads of torch; 0 = torch's choice."""
     cache_dir: str | None = None
-    """Folder for downloads, and for the searched weights of the policy `rule` (default: the user's cache
-    folder)."""
+    """Folder for downloads, and for the results of the searches of `rule`, `searched` and `expert` (default:
+    the user's cache folder)."""
 
     def __post_init__(self) -> None:
         check_fields(self)

@@ -62,7 +62,8 @@ class RecordConfig:
     quiet: bool = False
     """Print no progress."""
     cache_dir: str | None = None
-    """Folder for the searched weights of the policy `rule` (default: the user's cache folder)."""
+    """Folder for the results of the searches of `rule`, `searched` and `expert` (default: the user's cache
+    folder)."""
 
     def __post_init__(self) -> None:
         check_fields(self)
