@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -15,6 +15,7 @@ from recsys_rl.checkpoint import Checkpoint, check_algo, load
 from recsys_rl.data.clean import Missing
 from recsys_rl.dials import Seed
 from recsys_rl.errors import one_line
+from recsys_rl.evaluation.anyone import named
 from recsys_rl.evaluation.checkpoints import Entry, tables
 from recsys_rl.evaluation.players import heldout_users, play_all
 from recsys_rl.evaluation.printing import print_table, without_nan
@@ -24,11 +25,10 @@ from recsys_rl.folder import nearby
 from recsys_rl.lookup import DEFAULT_ALGO, algorithm_of, platform_of
 from recsys_rl.report import write_report
 from recsys_rl.run import choose_device
-from recsys_rl.schema import CountOrZero, Finite, Range, check_fields
+from recsys_rl.schema import CountOrZero, Finite, Range, build, check_fields, shown
 from recsys_rl.types import UserError
 from recsys_rl.utils.allocator import keep_freed_memory
 from recsys_rl.utils.files import check_writable, write_text
-from recsys_rl.utils.find import find
 from recsys_rl.workflows.latest import print_latest
 from recsys_rl.workflows.new_users import about_people, check_event_options, with_people
 
@@ -37,7 +37,7 @@ from recsys_rl.workflows.new_users import about_people, check_event_options, wit
 class EvaluateConfig:
     """One evaluation of one or more checkpoints."""
 
-    checkpoint: str = f"checkpoints/{DEFAULT_ALGO}.pt"
+    checkpoint: str | Path = f"checkpoints/{DEFAULT_ALGO}.pt"
     """The file to evaluate. Catalogue, settings and weights come from it."""
     algo: str | None = None
     """Reject a checkpoint of another algorithm. Without --checkpoint, evaluate checkpoints/<algo>.pt."""
@@ -45,9 +45,9 @@ class EvaluateConfig:
     """Reject a checkpoint of another environment. Required if its name holds a module (gym:module:Id)."""
     seed: Seed = 0
     """The seed of the sessions, which are the same for every policy."""
-    json: str | None = None
+    json: str | Path | None = None
     """Write the table to this file as JSON."""
-    report: str | bool = False
+    report: str | Path | bool = False
     """Write a self-contained HTML page to this file: learning curve, table, sample sessions. True means
     report.html in the folder of the run, with --users report-FILE.html."""
     max_users: CountOrZero = 1000
@@ -57,7 +57,7 @@ class EvaluateConfig:
     threads: Annotated[int, Range(0, 1024)] = 1
     """Threads of torch on the CPU. More are faster on idle cores and slower on busy ones; 0 = torch's choice.
     """
-    files: tuple[str, ...] = ()
+    files: tuple[str | Path, ...] = ()
     """Checkpoints to evaluate in one table, in place of --checkpoint."""
     policy: tuple[str, ...] = ()
     """module:NAME of your own policy, for a row in the table: an object with act(obs, greedy), a callable
@@ -65,9 +65,9 @@ class EvaluateConfig:
     full: bool = False
     """Let the planners play all users of the table, not only 64 of them, or 32 in sessions of more than 50
     steps; this takes minutes."""
-    cache_dir: str | None = None
+    cache_dir: str | Path | None = None
     """Folder for the searched weights of the row `rule` (default: the user's cache folder)."""
-    users: str | None = None
+    users: str | Path | None = None
     """File of events of other people with the same items: they play in place of the held-out users, with
     profiles folded in from their likes."""
     user_column: str | None = None
@@ -97,20 +97,34 @@ class EvaluateConfig:
             platform_of(self.env)
 
     @property
-    def paths(self) -> tuple[str, ...]:
+    def paths(self) -> tuple[str | Path, ...]:
         """The checkpoints of the table."""
         return self.files or (self.checkpoint,)
 
 
-def evaluate(options: EvaluateConfig) -> dict[str, Any]:
+def evaluate(
+    checkpoints: EvaluateConfig | str | Path | Sequence[str | Path] | None = None,
+    *,
+    policies: object = (),
+    **settings: Any,
+) -> dict[str, Any]:
     """Play every policy with the same held-out users, and print the table.
+
+        evaluate("runs/first/ppo.pt", policies=[my_policy], seed=3)
 
     Several checkpoints with the same world share a table. If they differ only in their seed, each seed is
     played in its own world, and the table holds means over seeds (evaluation/table.py).
 
+    Args:
+        checkpoints: one file or several, or all settings as an EvaluateConfig; none: checkpoints/ppo.pt.
+        policies: your own policies for the table, one or several: objects as ``--policy`` takes them, in a
+            dict to name their rows, or texts "module:NAME".
+        settings: fields of EvaluateConfig.
+
     Returns: the values that ``--json`` writes. Raises UserError for a checkpoint or a policy that can't be
     used, for checkpoints that can't share a table, and for outputs that can't be written.
     """
+    options = _options(checkpoints, settings)
     device = choose_device(options.device)
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -130,21 +144,22 @@ def evaluate(options: EvaluateConfig) -> dict[str, Any]:
     paths = [entry.path for entry in entries]
     place = _report_place(options, paths)
     _check_outputs(options.json, place, paths)
-    policies = {spec: find(spec, "--policy", typed=True) for spec in options.policy}
+    own = named(options.policy) | named(policies)
     for entry in entries:
         print_latest(entry.path, entry.checkpoint)
     keep_freed_memory()
+    cache_dir = None if options.cache_dir is None else str(options.cache_dir)
     results = []
     for group in groups:
         first = group[0].checkpoint
         if len(groups) > 1:
             print(f"seed {first.config.train_config.seed}", file=sys.stderr)
         users = heldout_users(first.world, options.max_users, options.seed)
-        played = play_all(group, users, options.seed, device, policies, options.full, options.cache_dir)
+        played = play_all(group, users, options.seed, device, own, options.full, cache_dir)
         num_items = first.catalogue.num_items
         names = [entry.name for entry in group]
-        own = [name for name in played if name.removesuffix("-greedy") in policies]
-        results.append(summarise(first.config.env, played, names, own, num_items))
+        rows = [name for name in played if name.removesuffix("-greedy") in own]
+        results.append(summarise(first.config.env, played, names, rows, num_items))
     result = results[0] if len(results) == 1 else mean_over_seeds(results)
     if options.users is not None:
         file = one_line(Path(options.users).name)
@@ -158,6 +173,18 @@ def evaluate(options: EvaluateConfig) -> dict[str, Any]:
         write_report(place, report(names[0], first, users, result, played))
         print(f"report: {place}", file=sys.stderr)
     return result
+
+
+def _options(checkpoints: object, settings: Mapping[str, Any]) -> EvaluateConfig:
+    """The settings as one EvaluateConfig. Raises UserError."""
+    if isinstance(checkpoints, EvaluateConfig):
+        return build(EvaluateConfig, {**vars(checkpoints), **settings}) if settings else checkpoints
+    if checkpoints is None:
+        return build(EvaluateConfig, settings)
+    files = [checkpoints] if isinstance(checkpoints, str | Path) else checkpoints
+    if not isinstance(files, Sequence) or not files:
+        raise UserError(f"checkpoints is {shown(checkpoints)}: give the path of a file, or a list of paths.")
+    return build(EvaluateConfig, {"files": [*files], **settings})
 
 
 def _load(path: Path, options: EvaluateConfig) -> Checkpoint:
@@ -193,7 +220,7 @@ def _report_place(options: EvaluateConfig, checkpoints: Sequence[Path]) -> Path 
     return nearby(folders.pop()) / f"report{people}.html"
 
 
-def _check_outputs(json: str | None, report: Path | None, checkpoints: Sequence[Path]) -> None:
+def _check_outputs(json: str | Path | None, report: Path | None, checkpoints: Sequence[Path]) -> None:
     """Raise UserError if an output can't be written, or would replace another file of this run."""
     taken = {path.resolve(): "the checkpoint itself" for path in checkpoints}
     for name, output in (("json", json), ("report", report)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from recsys_rl.data.log import read_log
@@ -15,7 +16,7 @@ COLUMNS = ("user_column", "item_column", "time_column", "rating_column", "weight
 """Options that name the columns."""
 
 
-def read_events(path: str, options: EvaluateConfig | RankingConfig) -> InteractionLog:
+def read_events(path: str | Path, options: EvaluateConfig | RankingConfig) -> InteractionLog:
     """The events in the file, with the columns, ``separator`` and ``missing`` of the options.
 
     Of repeated events the first is kept. Raises UserError.
