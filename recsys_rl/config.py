@@ -24,11 +24,12 @@ from recsys_rl.lookup import (
     DEFAULT_ALGO,
     DEFAULT_ENV,
     algorithm_of,
+    has_own_world,
     names_a_module,
-    owners,
     platform_of,
     source_of,
 )
+from recsys_rl.lookup import no_setting as no_setting
 from recsys_rl.objective.weighted import parse_weights
 from recsys_rl.protocols import Algorithm, Platform
 from recsys_rl.schema import build, check_fields, did_you_mean, hints, place_of, shown
@@ -41,8 +42,8 @@ T = TypeVar("T")
 class Config:
     """All settings of one run.
 
-        Config(env="satiation", lr=1e-3, seed=1)
-        Config(env="satiation", agent_config={"lr": 1e-3}, train_config={"seed": 1})
+        Config(algo="a2c", lr=1e-3, seed=1)
+        Config(algo="a2c", agent_config={"lr": 1e-3}, train_config={"seed": 1})
 
     A setting is given by its own name, which is the option's on the command line, or in a dict of its
     section. All others come from the preset of ``algo`` on ``env``. A section that is given as an object is
@@ -71,7 +72,7 @@ class Config:
         train_config: TrainConfig | Mapping[str, Any] | None = None,
         **settings: Any,
     ) -> None:
-        """Raise UserError for an unknown name, a value out of its range, or values that exclude each other."""
+        """Raise UserError for unknown names, values out of range, and values that exclude each other."""
         sections = {
             "data_config": data_config,
             "env_config": env_config,
@@ -189,10 +190,9 @@ def _preset_for(algo: str, env: str, classes: Mapping[str, type[Any]]) -> dict[s
 
 def section_classes(algo: str, env: str, data: object) -> dict[str, type[Any]]:
     """The class of each section. ``data`` is the source's name, unused if the platform has its own world."""
-    platform = platform_of(env)
     return {
-        "data_config": NoConfig if platform.users is None else source_of(str(data)).config,
-        "env_config": platform.config,
+        "data_config": NoConfig if has_own_world(env) else source_of(str(data)).config,
+        "env_config": platform_of(env).config,
         "model_config": ModelConfig,
         "agent_config": algorithm_of(algo).config,
         "train_config": TrainConfig,
@@ -325,20 +325,6 @@ def _check_names(mapping: Mapping[str, Any], homes: Mapping[str, str]) -> None:
                 f"There is no field {name if str(name).isidentifier() else shown(name)}{near}: choose from "
                 f"{', '.join(names)}."
             )
-
-
-def no_setting(section: str, field: str, algo: str, env: str, data: str) -> str | None:
-    """The second half of a sentence about a field that only other platforms, algorithms or sources have.
-
-    None if none of them has it.
-    """
-    others = owners(section, field)
-    if not others:
-        return None
-    if section == "data_config" and platform_of(env).users is None:
-        return f"is no setting of {env}, which has its own world: leave it out."
-    chosen = {"data_config": data, "env_config": env, "agent_config": algo}[section]
-    return f"is no setting of {chosen}: {', '.join(others)} {'has' if len(others) == 1 else 'have'} it."
 
 
 def _check_gone(section: Mapping[str, Any]) -> None:

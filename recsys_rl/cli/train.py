@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -14,11 +14,11 @@ import tyro
 
 from recsys_rl import folder as folders
 from recsys_rl.agents import AGENTS
-from recsys_rl.cli.parse import parse, peek
+from recsys_rl.cli.names import elsewhere, peek
+from recsys_rl.cli.parse import parse
 from recsys_rl.config import (
     Config,
     data_name,
-    no_setting,
     overlay,
     read_toml,
     section_classes,
@@ -224,7 +224,9 @@ def _parse(argv: list[str], settings: Mapping[str, Any], file: str | None) -> An
         frozen=True,
     )
     see = f"recsys-rl train --algo {algo} --env {env} --help"
-    return parse(cls, cls(), argv, "recsys-rl train", TEXT, see, _whose(algo, env, str(data)))
+    return parse(
+        cls, cls(), argv, "recsys-rl train", TEXT, see, lambda option: elsewhere(option, algo, env, str(data))
+    )
 
 
 ALGO_HELP = f"The algorithm: {' or '.join(AGENTS)}."
@@ -232,20 +234,6 @@ ENV_HELP = (
     f"The platform: {', '.join(PLATFORMS)}:Id (gym:CartPole-v1), gym:module:Id, or your own module:PLATFORM."
 )
 RESUME_HELP = "Resume the latest run, behind checkpoints/<algo>.pt, with its own settings."
-
-
-def _whose(algo: str, env: str, data: str) -> Callable[[str], str | None]:
-    """A function from an unknown option to the rest of a sentence; None if no platform or the like has it."""
-
-    def complaint(option: str) -> str | None:
-        field = option.removeprefix("--").removeprefix("no-").replace("-", "_")
-        found = (
-            no_setting(section, field, algo, env, data)
-            for section in ("env_config", "agent_config", "data_config")
-        )
-        return next(filter(None, found), None)
-
-    return complaint
 
 
 def _of_chosen(file: Mapping[str, Any], chosen: Mapping[str, Any], given: Any) -> tuple[dict[str, Any], str]:

@@ -70,7 +70,7 @@ def train(
 ) -> Path:
     """Train to the end, and return the checkpoint's path.
 
-        train(env="satiation", lr=1e-3, seed=1)
+        train(algo="a2c", lr=1e-3, seed=1)
 
     The arguments are those of ``updates``, and ``ranks``, the processes of the run. Each process calls this
     with the same arguments; only rank 0 makes the folder, logs, evaluates and writes.
