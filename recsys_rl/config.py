@@ -13,6 +13,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from recsys_rl.agents import AGENTS
@@ -27,6 +28,7 @@ from recsys_rl.lookup import (
     has_own_world,
     names_a_module,
     platform_of,
+    source_key,
     source_of,
 )
 from recsys_rl.lookup import no_setting as no_setting
@@ -358,12 +360,29 @@ def to_toml(config: Config) -> str:
     return "\n\n".join(["\n".join(top), *tables]) + "\n"
 
 
+PATHS = ("data", "data_dir", "cache_dir", "items", "init_from")
+"""Fields with the path of something that a run reads; ``data`` may also be a name."""
+
+
+def with_whole_paths(config: Config) -> Config:
+    """The config with absolute paths of what the run reads, so that it can be used from another folder."""
+    found: dict[str, Any] = {}
+    for name, section in vars(config).items():
+        paths = {field: getattr(section, field, None) for field in PATHS}
+        if not str(source_key(paths["data"])).startswith("."):  # the name of a source, not of a file
+            del paths["data"]
+        whole = {field: str(Path(path).absolute()) for field, path in paths.items() if path is not None}
+        found[name] = dataclasses.replace(section, **whole) if whole else section
+    return Config(**found)
+
+
 def read_toml(text: str, source: str = "the TOML text") -> dict[str, Any]:
     """Sections and fields of a TOML text, unchecked. Raises UserError if ``text`` is not TOML."""
     try:
         return tomllib.loads(text)
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{source} is not TOML: {error}.") from error
+        mend = "mend that place, or give a file like the config.toml of a run"
+        raise UserError(f"{source} is not TOML ({error}): {mend}.") from error
 
 
 def from_toml(text: str) -> Config:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 import recsys_rl
 from recsys_rl.checkpoint import Checkpoint, check_algo, load, restoring
-from recsys_rl.config import Config, to_dict
+from recsys_rl.config import Config, to_dict, with_whole_paths
 from recsys_rl.data.align import align
 from recsys_rl.data.new_users import shared_users
 from recsys_rl.errors import listed
@@ -362,7 +362,7 @@ def load_to_resume(path: Path, config: Config, device: torch.device) -> Checkpoi
             f"{path} was made on {made_on}, but this run is on {device.type}: resume with --device "
             f"{made_on}, or start a new run without --resume or --run."
         )
-    before, now = to_dict(checkpoint.config), to_dict(config)
+    before, now = (to_dict(with_whole_paths(x)) for x in (checkpoint.config, config))
     for section, value in before.items():
         fields = value if isinstance(value, dict) else {"": value}
         for name, old in fields.items():

@@ -314,7 +314,7 @@ def test_mistakes_give_one_sentence_and_exit_code_2(
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"lr = \n", "run.toml is not TOML: Invalid value (at line 1, column 6)."),
+        (b"lr = \n", "run.toml is not TOML (Invalid value (at line 1, column 6)): mend that place, or give"),
         (b"\xff\xfe", "run.toml can't be read"),
         (b'algo = ""', "algo is '': it must be one of ppo, a2c."),
         (b"algo = ['ppo']", "algo is ['ppo']: it must be a text."),

@@ -28,9 +28,10 @@ from recsys_rl.config import (
 from recsys_rl.distributed.launch import launch
 from recsys_rl.distributed.place import Place, find_place, obey_parent
 from recsys_rl.env import PLATFORMS
-from recsys_rl.errors import FieldError, UserError, error_text
+from recsys_rl.errors import FieldError, UserError
 from recsys_rl.lookup import DEFAULT_ALGO, DEFAULT_ENV, names_a_module
 from recsys_rl.schema import check_fields, hints
+from recsys_rl.utils.files import read_text
 from recsys_rl.utils.seeding import parse_seeds
 
 TEXT = """Train a recommender on simulated users.
@@ -275,7 +276,8 @@ def _check_same_world(folder: Path, base: Mapping[str, Any], env: str, data: str
     """Raise UserError if the resumed run would get another platform or other data."""
     before = base["data_config"].get("data")
     for name, old, new in (("env", base["env"], env), ("data", before, data or before)):
-        if old != new:
+        same = name == "data" and old is not None and Path(old).absolute() == Path(new).absolute()
+        if old != new and not same:
             raise UserError(
                 f"The run in {folder} was made with --{name} {old}, but --{name} is {new} now: leave "
                 f"--{name} out to resume, or start a new run without --resume or --run."
@@ -312,11 +314,7 @@ def _config_of_run(folder: Path, algo: str, env: str | None) -> Config:
 
 
 def _read_settings(path: Path, typed_env: str | None) -> dict[str, Any]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
-        raise UserError(f"--config {path} can't be read ({error_text(error)}): give a TOML file.") from error
-    settings = read_toml(text, f"--config {path}")
+    settings = read_toml(read_text(path, "--config", "a TOML file"), f"--config {path}")
     env = str(settings.get("env"))
     if names_a_module(env) and typed_env is None:
         raise UserError(f"--config {path} names a module, but a file may not import one: type --env {env}.")

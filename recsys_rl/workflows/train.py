@@ -18,7 +18,7 @@ from torch import Tensor
 
 from recsys_rl import folder as folders
 from recsys_rl.checkpoint import save
-from recsys_rl.config import Config, to_toml, with_settings
+from recsys_rl.config import Config, to_toml, with_settings, with_whole_paths
 from recsys_rl.errors import error_text
 from recsys_rl.experience.rollout import collect
 from recsys_rl.functional.compiled import kernels
@@ -176,7 +176,7 @@ def _begun(
         with folders.removed_on_error(taken):
             if taken is not None:
                 stack.enter_context(folders.held(taken))
-                write_text(taken / "config.toml", to_toml(run.config))
+                write_text(taken / "config.toml", to_toml(with_whole_paths(run.config)))
             if first:
                 course.diary = Diary(_logger(run, own, quiet))
             if not resume:  # so that a run killed before its first interval can be resumed
