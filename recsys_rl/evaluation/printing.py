@@ -41,7 +41,8 @@ def print_table(result: Mapping[str, Any], heading: str, total_users: int) -> No
     print()
     for name, note in result["notes"].items():
         print(f"{name}: {note}")
-    print(f"yardstick, the best row without reinforcement learning: {result['yardstick']}")
+    if result["yardstick"]:
+        print(f"yardstick, the best row without reinforcement learning: {result['yardstick']}")
     over = "same seeds" if has_episodes(result) else "same users"
     if "seeds" in result:
         over = f"mean over {result['seeds']} seeds"

@@ -7,9 +7,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
+from torch import Tensor
 
 from recsys_rl.checkpoint import Checkpoint, check_algo, load
 from recsys_rl.data.clean import Missing
@@ -17,10 +18,10 @@ from recsys_rl.dials import Seed
 from recsys_rl.errors import one_line
 from recsys_rl.evaluation.anyone import named
 from recsys_rl.evaluation.checkpoints import Entry, tables
-from recsys_rl.evaluation.players import heldout_users, play_all
+from recsys_rl.evaluation.players import Stopped, heldout_users, play_all
 from recsys_rl.evaluation.printing import print_table, without_nan
 from recsys_rl.evaluation.sessions import report
-from recsys_rl.evaluation.table import mean_over_seeds, summarise
+from recsys_rl.evaluation.table import Played, mean_over_seeds, summarise
 from recsys_rl.folder import nearby
 from recsys_rl.lookup import DEFAULT_ALGO, algorithm_of, platform_of
 from recsys_rl.report import write_report
@@ -65,6 +66,8 @@ class EvaluateConfig:
     full: bool = False
     """Let the planners play all users of the table, not only 64 of them, or 32 in sessions of more than 50
     steps; this takes minutes."""
+    planner: bool = True
+    """Play the planners, the rows informed and planner. They take most of the time of a table."""
     cache_dir: str | Path | None = None
     """Folder for the searched weights of the row `rule` (default: the user's cache folder)."""
     users: str | Path | None = None
@@ -91,6 +94,8 @@ class EvaluateConfig:
     def __post_init__(self) -> None:
         check_fields(self)
         check_event_options(self)
+        if self.full and not self.planner:
+            raise UserError("--full is for the planners, and --no-planner leaves them out: give one of them.")
         if self.algo is not None:
             algorithm_of(self.algo)
         if self.env is not None:
@@ -122,7 +127,8 @@ def evaluate(
         settings: fields of EvaluateConfig.
 
     Returns: the values that ``--json`` writes. Raises UserError for a checkpoint or a policy that can't be
-    used, for checkpoints that can't share a table, and for outputs that can't be written.
+    used, for checkpoints that can't share a table, and for outputs that can't be written. After Ctrl-C it
+    prints the rows that were finished, writes no file, and raises KeyboardInterrupt.
     """
     options = _options(checkpoints, settings)
     device = choose_device(options.device)
@@ -148,31 +154,63 @@ def evaluate(
     for entry in entries:
         print_latest(entry.path, entry.checkpoint)
     keep_freed_memory()
-    cache_dir = None if options.cache_dir is None else str(options.cache_dir)
-    results = []
+    rounds: list[_Round] = []
     for group in groups:
-        first = group[0].checkpoint
         if len(groups) > 1:
-            print(f"seed {first.config.train_config.seed}", file=sys.stderr)
-        users = heldout_users(first.world, options.max_users, options.seed)
-        played = play_all(group, users, options.seed, device, own, options.full, cache_dir)
-        num_items = first.catalogue.num_items
-        names = [entry.name for entry in group]
-        rows = [name for name in played if name.removesuffix("-greedy") in own]
-        results.append(summarise(first.config.env, played, names, rows, num_items))
+            print(f"seed {group[0].checkpoint.config.train_config.seed}", file=sys.stderr)
+        one = _round(group, options, own, device)
+        if one.whole or not rounds:  # a mean is over whole tables
+            rounds.append(one)
+        if not one.whole:
+            break
+    groups, stopped = groups[: len(rounds)], not one.whole
+    first, users, played = groups[-1][0].checkpoint, rounds[-1].users, rounds[-1].played
+    if not played:
+        raise KeyboardInterrupt
+    results = [x.result for x in rounds]
     result = results[0] if len(results) == 1 else mean_over_seeds(results)
     if options.users is not None:
         file = one_line(Path(options.users).name)
         result["new_users"] = {"file": file, "about": about_people(groups)}
     total_users = len(first.population.heldout) if len(groups) == 1 else 0
     print_table(result, _heading(groups), total_users)
+    if stopped:
+        print("stopped: the table has the rows that were finished, and no file is written", file=sys.stderr)
+        raise KeyboardInterrupt
     if options.json is not None:
         write_text(Path(options.json), json.dumps(without_nan(result), indent=1) + "\n")
         print(f"table: {options.json}", file=sys.stderr)
     if place is not None:
-        write_report(place, report(names[0], first, users, result, played))
+        write_report(place, report(groups[0][0].name, first, users, result, played))
         print(f"report: {place}", file=sys.stderr)
     return result
+
+
+class _Round(NamedTuple):
+    """The table of the checkpoints of one seed."""
+
+    result: dict[str, Any]
+    users: Tensor
+    played: dict[str, Played]
+    whole: bool  # False after Ctrl-C
+
+
+def _round(
+    group: Sequence[Entry], options: EvaluateConfig, own: Mapping[str, Any], device: torch.device
+) -> _Round:
+    """Play one table; ``own`` are the policies of the user."""
+    first = group[0].checkpoint
+    users = heldout_users(first.world, options.max_users, options.seed)
+    cache_dir = None if options.cache_dir is None else str(options.cache_dir)
+    whole = True
+    try:
+        played = play_all(group, users, options.seed, device, own, options.full, cache_dir, options.planner)
+    except Stopped as stop:
+        played, whole = stop.played, False
+    names = [entry.name for entry in group]
+    rows = [name for name in played if name.removesuffix("-greedy") in own]
+    env, num_items = first.config.env, first.catalogue.num_items
+    return _Round(summarise(env, played, names, rows, num_items) if played else {}, users, played, whole)
 
 
 def _options(checkpoints: object, settings: Mapping[str, Any]) -> EvaluateConfig:
