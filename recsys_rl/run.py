@@ -20,7 +20,7 @@ from recsys_rl.checkpoint import Checkpoint, check_algo, load, restoring
 from recsys_rl.config import Config, to_dict, with_whole_paths
 from recsys_rl.data.align import align
 from recsys_rl.data.new_users import shared_users
-from recsys_rl.errors import listed
+from recsys_rl.errors import amount, listed
 from recsys_rl.make import assumptions, make_agent, make_env, make_world, part_of_rank
 from recsys_rl.models.actor_critic import ActorCritic
 from recsys_rl.models.added_encoder import with_encoder
@@ -230,7 +230,7 @@ def about_data(run: Run) -> str:
     if run.world.is_empty:
         return ""
     whose = f"{population.source}: " if population.source else ""
-    sizes = f"{len(population.train)} training users, {len(population.heldout)} held out"
+    sizes = f"{amount(len(population.train), 'training user')}, {len(population.heldout):,} held out"
     about = f"data: {catalogue.source}; {whose}{sizes}"
     assumed = assumptions(run.config, run.world)
     return f"{about}\n{run.config.env}: {assumed}" if assumed else about

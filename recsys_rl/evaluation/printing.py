@@ -83,7 +83,9 @@ def has_episodes(result: Mapping[str, Any]) -> bool:
 
 
 def _users(result: Mapping[str, Any], total: int) -> str:
-    who = f"{people(result)}, one {'life' if has_lives(result) else 'session'} each"
+    whole = total in (0, result["sessions"])
+    count = result["sessions"] if whole else total
+    who = f"{people(result, count)}, one {'life' if has_lives(result) else 'session'} each"
     who = "episodes on unseen seeds" if has_episodes(result) else who
     if "seeds" in result:
         if "new_users" in result:  # the same people for each seed
@@ -92,7 +94,6 @@ def _users(result: Mapping[str, Any], total: int) -> str:
         return (
             f"means over {result['seeds']} seeds with 95 % intervals over seeds; {result['sessions']:,} {who}"
         )
-    whole = total in (0, result["sessions"])
     some, rest = ("", "") if whole else (f" of {total:,}", " (--max-users 0 plays all)")
     line = f"{result['sessions']:,}{some} {who}{rest}"
     fewer = [row for row in result["rows"] if row["users"] < result["sessions"]]

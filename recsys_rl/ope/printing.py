@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from recsys_rl.errors import amount
+
 LEGEND = (
     "ess: effective sample size, the number of {unit} logged by the policy itself that are worth as much. "
     "weight: mean weight, 1 with right propensities. k: Pareto k, the tail of the weights; above 0.5 the "
@@ -32,9 +34,10 @@ def _weight(value: float) -> str:
 def print_result(result: Mapping[str, Any]) -> None:
     """Print the table, the warnings and the comparison."""
     about = result["about"]
+    decisions, sessions, users = (amount(about[f"{noun}s"], noun) for noun in ("decision", "session", "user"))
     print(
-        f"{about['decisions']:,} decisions in {about['sessions']:,} sessions of {about['users']:,} users, "
-        f"logged by {', '.join(about['loggers'])}; discount {about['discount']:g}"
+        f"{decisions} in {sessions} of {users}, logged by {', '.join(about['loggers'])}; discount "
+        f"{about['discount']:g}"
     )
     if result["propensities"] is not None:
         print(result["propensities"]["text"])

@@ -11,7 +11,7 @@ from typing import Annotated
 
 from recsys_rl.checkpoint import check_algo
 from recsys_rl.data.clean import Missing
-from recsys_rl.errors import UserError
+from recsys_rl.errors import UserError, amount
 from recsys_rl.lookup import DEFAULT_ALGO
 from recsys_rl.schema import Count, Range, check_fields
 from recsys_rl.utils.files import check_parquet, write_bytes
@@ -91,7 +91,7 @@ def recommend(options: RecommendConfig) -> None:
     lists = list(recommender.for_users(users, k, allow, block, hour))
     _print_hour(hour, options.hour is None)
     write_bytes(Path(options.out), _parquet(users, lists))
-    print(f"{len(users):,} users: {options.out}", file=sys.stderr)
+    print(f"{amount(len(users), 'user')}: {options.out}", file=sys.stderr)
 
 
 def _number_of_items(
