@@ -98,8 +98,10 @@ def define_yardstick(yardstick: str, policies: Sequence[str]) -> str:
 
 def population(report: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
     """The sentence about the users behind the means and intervals."""
-    unit, count = "life of several visits" if has_lives(report) else "session", report.get("heldout_users")
-    over = (
+    unit = "life of several visits" if has_lives(report) else "session"
+    count = report.get("heldout_users")
+    who = people(report, count)
+    over = "episodes on unseen seeds" if is_foreign(report) else f"{who}, one whole {unit} each"
         "episodes on unseen seeds"
         if is_foreign(report)
         else f"{people(report, count)}, one whole {unit} each"

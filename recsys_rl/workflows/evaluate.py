@@ -66,8 +66,6 @@ class EvaluateConfig:
     full: bool = False
     """Let the planners play all users of the table, not only 64 of them, or 32 in sessions of more than 50
     steps; this takes minutes."""
-    planner: bool = True
-    """Play the planners, the rows informed and planner. They take most of the time of a table."""
     cache_dir: str | Path | None = None
     """Folder for the searched weights of the row `rule` (default: the user's cache folder)."""
     users: str | Path | None = None
@@ -90,6 +88,8 @@ class EvaluateConfig:
     """Separator of this file if it is a text (default: found in the first line)."""
     missing: Missing = "refuse"
     """Rows of this file without a user, item, time or rating: refuse the file, or drop the rows."""
+    planner: bool = True
+    """Play the planners, the rows informed and planner. They take most of the time of a table."""
 
     def __post_init__(self) -> None:
         check_fields(self)
