@@ -102,10 +102,6 @@ def population(report: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> 
     count = report.get("heldout_users")
     who = people(report, count)
     over = "episodes on unseen seeds" if is_foreign(report) else f"{who}, one whole {unit} each"
-        "episodes on unseen seeds"
-        if is_foreign(report)
-        else f"{people(report, count)}, one whole {unit} each"
-    )
     fewer: dict[int, list[str]] = {}
     for row in rows:
         if row.get("users") not in (None, count):
