@@ -362,21 +362,30 @@ def load_to_resume(path: Path, config: Config, device: torch.device) -> Checkpoi
             f"{path} was made on {made_on}, but this run is on {device.type}: resume with --device "
             f"{made_on}, or start a new run without --resume or --run."
         )
-    before, now = (to_dict(with_whole_paths(x)) for x in (checkpoint.config, config))
-    for section, value in before.items():
-        fields = value if isinstance(value, dict) else {"": value}
-        for name, old in fields.items():
-            new = now[section][name] if isinstance(value, dict) else now[section]
-            if old != new and (section, name) not in FREE_ON_RESUME:
-                option = f"--{(name or section).replace('_', '-')}"
-                weights = f"; --init-from {path} gives it these weights" if name == "total_timesteps" else ""
-                made = f"without {option}" if old is None else f"with {option} {old}"
-                given = "left out" if new is None else new
-                raise UserError(
-                    f"{path} was made {made}, but {option} is {given} now: leave {option} out "
-                    f"to resume, or start a new run without --resume or --run{weights}."
-                )
+    before, now = _fields(checkpoint.config), _fields(config)
+    one, other = (_fields(with_whole_paths(x)) for x in (checkpoint.config, config))
+    for place, old in before.items():
+        if one[place] == other[place] or place in FREE_ON_RESUME:
+            continue
+        name, new = place[1] or place[0], now[place]
+        option = f"--{name.replace('_', '-')}"
+        weights = f"; --init-from {path} gives it these weights" if name == "total_timesteps" else ""
+        made = f"without {option}" if old is None else f"with {option} {old}"
+        given = "left out" if new is None else new
+        raise UserError(
+            f"{path} was made {made}, but {option} is {given} now: leave {option} out "
+            f"to resume, or start a new run without --resume or --run{weights}."
+        )
     return checkpoint
+
+
+def _fields(config: Config) -> dict[tuple[str, str], Any]:
+    """The settings by section and name; the name of a setting without a section is empty."""
+    return {
+        (section, name): value
+        for section, part in to_dict(config).items()
+        for name, value in (part.items() if isinstance(part, dict) else [("", part)])
+    }
 
 
 def agent_of(checkpoint: Checkpoint) -> Learner:
