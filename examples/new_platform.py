@@ -36,7 +36,7 @@ from torch import Tensor
 
 from recsys_rl.agents.baselines import RandomPolicy
 from recsys_rl.agents.references import Myopic
-from recsys_rl.config import Config, from_dict
+from recsys_rl.config import Config
 from recsys_rl.dials import EnvConfig
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.experience.rollout import collect, play
@@ -149,17 +149,15 @@ def check(config: Config, world: World) -> None:
 def main(num_updates: int = 60, slate_size: int = 1) -> dict[str, Interval]:
     """Train; return the mean return on held-out learners of PPO, a random policy and a myopic oracle."""
     torch.set_num_threads(1)  # in networks this small, more threads only wait for each other
-    settings = {
-        "env": "new_platform:PLATFORM",
-        "data_config": {"data": "synthetic", "num_users": 1000},
-        "env_config": {
-            "num_items": 200,
-            "embedding_dim": 8,
-            "max_episode_steps": 30 // slate_size,
-            "slate_size": slate_size,
-        },
-    }
-    config = from_dict(Config, settings)
+    config = Config(
+        env="new_platform:PLATFORM",
+        data="synthetic",
+        num_users=1000,
+        num_items=200,
+        embedding_dim=8,
+        max_episode_steps=30 // slate_size,
+        slate_size=slate_size,
+    )
     world = make_world(config)
     check(config, world)
     streams = generators(0, "users", "model", "policy", "shuffle")

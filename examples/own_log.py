@@ -16,10 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from recsys_rl.config import Config, from_dict
-from recsys_rl.types import UserError
-from recsys_rl.workflows.evaluate import EvaluateConfig, evaluate
-from recsys_rl.workflows.train import train
+from recsys_rl import UserError, evaluate, train
 
 
 def made_up_log(path: Path, num_users: int = 300, num_items: int = 120) -> Path:
@@ -37,15 +34,18 @@ def made_up_log(path: Path, num_users: int = 300, num_items: int = 120) -> Path:
 
 def main(log: Path, columns: dict[str, str], folder: Path, total_timesteps: int = 100_000) -> dict[str, Any]:
     """Train on ``log``, write all files to ``folder``, print the table and return it as plain values."""
-    settings = {
-        "data_config": {"data": str(log), "cache_dir": str(folder), **columns},
-        "env_config": {"num_items": 100, "embedding_dim": 16},
-        "train_config": {"total_timesteps": total_timesteps, "runs_dir": str(folder / "runs")},
-    }
-    # All other settings come from the preset of PPO on satiation.
-    config = from_dict(Config, {"env": "satiation", **settings})
-    checkpoint = train(config, latest=False)  # no link in the working directory
-    return evaluate(EvaluateConfig(checkpoint=str(checkpoint), report=str(folder / "report.html")))
+    checkpoint = train(  # all other settings come from the preset of PPO on satiation
+        env="satiation",
+        data_config=columns,
+        data=log,
+        cache_dir=folder,
+        num_items=100,
+        embedding_dim=16,
+        total_timesteps=total_timesteps,
+        runs_dir=folder / "runs",
+        latest=False,  # no link in the working directory
+    )
+    return evaluate(checkpoint, report=folder / "report.html")
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from recsys_rl.agents import AGENTS
@@ -24,27 +25,32 @@ from recsys_rl.lookup import (
     DEFAULT_ALGO,
     DEFAULT_ENV,
     algorithm_of,
+    has_own_world,
     names_a_module,
-    owners,
     platform_of,
+    source_key,
     source_of,
 )
+from recsys_rl.lookup import no_setting as no_setting
 from recsys_rl.objective.weighted import parse_weights
 from recsys_rl.protocols import Algorithm, Platform
-from recsys_rl.schema import build, check_fields, did_you_mean, hints, shown
+from recsys_rl.schema import build, check_fields, did_you_mean, hints, place_of, shown
 from recsys_rl.utils.find import find
 
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class Config:
     """All settings of one run.
 
-    A missing section takes the preset of ``algo`` on ``env``, as in ``Config(env="gym:CartPole-v1")``. A
-    given section is used as it is, with the defaults of its class (the shared settings of an EnvConfig fit
-    every platform with a catalogue). To change a few fields of a preset, use
-    ``from_dict(Config, {"env": ..., "agent_config": {"lr": 0.01}})``.
+        Config(algo="a2c", lr=1e-3, seed=1)
+        Config(algo="a2c", agent_config={"lr": 1e-3}, train_config={"seed": 1})
+
+    A setting is given by its own name, which is the option's on the command line, or in a dict of its
+    section. All others come from the preset of ``algo`` on ``env``. A section that is given as an object is
+    used as it is, with the defaults of its class (the shared settings of an EnvConfig fit every platform with
+    a catalogue). Paths may be texts or ``Path``.
     """
 
     algo: str = DEFAULT_ALGO
@@ -53,27 +59,35 @@ class Config:
     """The platform: a name in PLATFORMS, gym:Id, gym:module:Id, or module:PLATFORM."""
     data_config: Any = None
     env_config: Any = None
-    model_config: ModelConfig = None  # type: ignore[assignment]  # __post_init__ fills it in
+    model_config: ModelConfig = None  # type: ignore[assignment]  # __init__ fills it in
     agent_config: AgentConfig = None  # type: ignore[assignment]
     train_config: TrainConfig = None  # type: ignore[assignment]
 
-    def __post_init__(self) -> None:
-        """Raise UserError for a value out of its range, and for values that exclude each other."""
-        data = getattr(self.data_config, "data", DataConfig.data)
-        classes = section_classes(self.algo, self.env, data)
-        preset = _preset_for(self.algo, self.env, classes)
-        for name, cls in classes.items():
-            given = getattr(self, name)
-            if given is None:
-                object.__setattr__(self, name, build(cls, preset.get(name, {}), name))
-            elif type(given) in (AgentConfig, DataConfig, EnvConfig) and issubclass(cls, type(given)):
-                object.__setattr__(self, name, cls(**vars(given)))  # the shared settings, of any run
-            elif type(given) is not cls:
-                whose = f"algo {self.algo}" if name == "agent_config" else f"env {self.env}"
-                if name == "data_config" and cls is not NoConfig:
-                    whose = f"data {data}"
-                raise UserError(f"{name} is of type {type(given).__name__}: {whose} takes {cls.__name__}.")
-            check_fields(getattr(self, name), name)
+    def __init__(
+        self,
+        algo: str = DEFAULT_ALGO,
+        env: str = DEFAULT_ENV,
+        data_config: DataConfig | NoConfig | Mapping[str, Any] | None = None,
+        env_config: Any = None,
+        model_config: ModelConfig | Mapping[str, Any] | None = None,
+        agent_config: AgentConfig | Mapping[str, Any] | None = None,
+        train_config: TrainConfig | Mapping[str, Any] | None = None,
+        **settings: Any,
+    ) -> None:
+        """Raise UserError for unknown names, values out of range, and values that exclude each other."""
+        sections = {
+            "data_config": data_config,
+            "env_config": env_config,
+            "model_config": model_config,
+            "agent_config": agent_config,
+            "train_config": train_config,
+        }
+        given = {name: section for name, section in sections.items() if section is not None}
+        found = sections_from({"algo": algo, "env": env, **given}, settings)
+        for name, value in {"algo": algo, "env": env, **found}.items():
+            object.__setattr__(self, name, value)
+        for name, section in found.items():
+            check_fields(section, name)
         _check_together(self)
 
     @property
@@ -178,10 +192,9 @@ def _preset_for(algo: str, env: str, classes: Mapping[str, type[Any]]) -> dict[s
 
 def section_classes(algo: str, env: str, data: object) -> dict[str, type[Any]]:
     """The class of each section. ``data`` is the source's name, unused if the platform has its own world."""
-    platform = platform_of(env)
     return {
-        "data_config": NoConfig if platform.users is None else source_of(str(data)).config,
-        "env_config": platform.config,
+        "data_config": NoConfig if has_own_world(env) else source_of(str(data)).config,
+        "env_config": platform_of(env).config,
         "model_config": ModelConfig,
         "agent_config": algorithm_of(algo).config,
         "train_config": TrainConfig,
@@ -212,35 +225,95 @@ def from_dict(cls: type[T], mapping: Mapping[str, Any]) -> T:
     return cls(**{**mapping, **sections_from(mapping)})
 
 
-def sections_from(mapping: Mapping[str, Any]) -> dict[str, Any]:
-    """The sections of a run: the mapping over the preset. The Config made from them checks each field.
+def with_settings(config: Config | None, settings: Mapping[str, Any]) -> Config:
+    """``config``, or the default one, with these settings in place of its own. Raises UserError."""
+    if config is not None and not settings:
+        return config
+    return Config(**{**({} if config is None else vars(config)), **settings})
+
+
+def sections_from(mapping: Mapping[str, Any], settings: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The sections of a run: the preset, the mapping over it, and the settings over both, built once.
+
+    The Config made from them checks each field.
+
+    Args:
+        mapping: ``algo``, ``env``, and sections as mappings of fields or as objects, which are whole.
+        settings: fields by their own names, without sections.
 
     Raises UserError as ``from_dict`` does.
     """
+    settings = settings or {}
     for name in ("algo", "env"):
         if name in mapping and not isinstance(mapping[name], str):
             raise FieldError(name, f"is {shown(mapping[name])}: it must be a text.")
     algo, env = mapping.get("algo", DEFAULT_ALGO), mapping.get("env", DEFAULT_ENV)
-    data = data_name(mapping)
+    data = settings.get("data", data_name(mapping))
     classes = section_classes(algo, env, data)
     homes = {name: section for section, first in classes.items() for name in hints(first)}
     _check_names(mapping, homes)
+    _check_settings(settings, homes, algo, env, str(data))
     preset = _preset_for(algo, env, classes)
-    given = overlay(preset, {name: mapping[name] for name in classes if name in mapping})
-    _check_gone(given.get("train_config"))
-    for section, part in given.items():
-        for field in part if isinstance(part, Mapping) else ():
-            if field not in hints(classes[section]) and field not in homes:
-                complaint = no_setting(section, str(field), algo, env, str(data))
-                if complaint is not None:
-                    raise FieldError(f"{section}.{field}", complaint)
-    return {name: build(first, given.get(name, {}), name, homes) for name, first in classes.items()}
+    found = {}
+    for section, cls in classes.items():
+        own = {name: value for name, value in settings.items() if homes[name] == section}
+        part = mapping.get(section, {})
+        if dataclasses.is_dataclass(part):
+            whose = {"agent_config": f"algo {algo}", "data_config": f"data {data}"}.get(section)
+            whose = f"env {env}" if whose is None or cls is NoConfig else whose
+            part = vars(_of_class(part, cls, section, whose))
+        elif isinstance(part, Mapping):
+            _check_gone(part if section == "train_config" else {})
+            _check_owners(part, section, homes, algo, env, str(data))
+            part = {**preset.get(section, {}), **part}
+        found[section] = build(cls, {**part, **own} if isinstance(part, Mapping) else part, section, homes)
+    return found
+
+
+def _of_class(given: Any, cls: type[Any], section: str, whose: str) -> Any:
+    """The section as ``cls``; one of the shared settings alone gets the defaults of ``cls`` beside them."""
+    if type(given) is cls:
+        return given
+    if type(given) in (AgentConfig, DataConfig, EnvConfig) and issubclass(cls, type(given)):
+        return cls(**vars(given))
+    raise UserError(f"{section} is of type {type(given).__name__}: {whose} takes {cls.__name__}.")
+
+
+def _check_settings(
+    settings: Mapping[str, Any], homes: Mapping[str, str], algo: str, env: str, data: str
+) -> None:
+    """Raise UserError for a name that is no setting of the run."""
+    for name in settings:
+        if name not in homes:
+            sections = ("env_config", "agent_config", "data_config")
+            elsewhere = (no_setting(section, name, algo, env, data) for section in sections)
+            complaint = next(filter(None, elsewhere), None)
+            if complaint is not None:
+                raise UserError(f"{name} {complaint}")
+            names = [*(field.name for field in dataclasses.fields(Config)), *homes]
+            raise UserError(
+                f"There is no setting {name}{did_you_mean(name, names)}: recsys-rl train --algo {algo} "
+                f"--env {env} --help lists all."
+            )
+
+
+def _check_owners(
+    part: Mapping[str, Any], section: str, homes: Mapping[str, str], algo: str, env: str, data: str
+) -> None:
+    """Raise FieldError for a field that only other platforms, algorithms or sources have."""
+    for field in part:
+        if field not in homes:
+            complaint = no_setting(section, str(field), algo, env, data)
+            if complaint is not None:
+                raise FieldError(f"{section}.{field}", complaint)
 
 
 def data_name(mapping: Mapping[str, Any]) -> Any:
     """The source that the settings name in data_config, unchecked; else the default one."""
     section = mapping.get("data_config")
-    return section.get("data", DataConfig.data) if isinstance(section, Mapping) else DataConfig.data
+    if isinstance(section, Mapping):
+        return section.get("data", DataConfig.data)
+    return getattr(section, "data", DataConfig.data)
 
 
 def _check_names(mapping: Mapping[str, Any], homes: Mapping[str, str]) -> None:
@@ -248,32 +321,18 @@ def _check_names(mapping: Mapping[str, Any], homes: Mapping[str, str]) -> None:
     names = [field.name for field in dataclasses.fields(Config)]
     for name in mapping:
         if name not in names:
-            home = homes.get(name)
-            near = f" (did you mean {home}.{name}?)" if home else did_you_mean(name, names)
+            home = place_of(name, homes)
+            near = f" (did you mean {home}?)" if home else did_you_mean(name, names)
             raise UserError(
                 f"There is no field {name if str(name).isidentifier() else shown(name)}{near}: choose from "
                 f"{', '.join(names)}."
             )
 
 
-def no_setting(section: str, field: str, algo: str, env: str, data: str) -> str | None:
-    """The second half of a sentence about a field that only other platforms, algorithms or sources have.
-
-    None if none of them has it.
-    """
-    others = owners(section, field)
-    if not others:
-        return None
-    if section == "data_config" and platform_of(env).users is None:
-        return f"is no setting of {env}, which has its own world: leave it out."
-    chosen = {"data_config": data, "env_config": env, "agent_config": algo}[section]
-    return f"is no setting of {chosen}: {', '.join(others)} {'has' if len(others) == 1 else 'have'} it."
-
-
-def _check_gone(section: object) -> None:
+def _check_gone(section: Mapping[str, Any]) -> None:
     """Raise UserError for fields of an earlier version."""
     for name in ("log_dir", "checkpoint_dir"):
-        if isinstance(section, Mapping) and name in section:
+        if name in section:
             raise UserError(
                 f"train_config.{name} is a setting of an earlier version: each run now has its own folder in "
                 "runs_dir; leave it out."
@@ -301,12 +360,29 @@ def to_toml(config: Config) -> str:
     return "\n\n".join(["\n".join(top), *tables]) + "\n"
 
 
+PATHS = ("data", "data_dir", "cache_dir", "items", "init_from")
+"""Fields with the path of something that a run reads; ``data`` may also be a name."""
+
+
+def with_whole_paths(config: Config) -> Config:
+    """The config with absolute paths of what the run reads, so that it can be used from another folder."""
+    found: dict[str, Any] = {}
+    for name, section in vars(config).items():
+        paths = {field: getattr(section, field, None) for field in PATHS}
+        if not str(source_key(paths["data"])).startswith("."):  # the name of a source, not of a file
+            del paths["data"]
+        whole = {field: str(Path(path).absolute()) for field, path in paths.items() if path is not None}
+        found[name] = dataclasses.replace(section, **whole) if whole else section
+    return Config(**found)
+
+
 def read_toml(text: str, source: str = "the TOML text") -> dict[str, Any]:
     """Sections and fields of a TOML text, unchecked. Raises UserError if ``text`` is not TOML."""
     try:
         return tomllib.loads(text)
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{source} is not TOML: {error}.") from error
+        mend = "mend that place, or give a file like the config.toml of a run"
+        raise UserError(f"{source} is not TOML ({error}): {mend}.") from error
 
 
 def from_toml(text: str) -> Config:

@@ -47,6 +47,11 @@ def printable(text: object) -> str:
     return "".join(x if x.isprintable() else repr(x)[1:-1] for x in str(text))
 
 
+def amount(number: int, noun: str) -> str:
+    """``1 user``, ``2,000 users``; ``noun`` is the singular."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def short(value: object) -> str:
     """A value of a file as one short line; the value may have many lines."""
     if isinstance(value, str):

@@ -11,7 +11,6 @@ renames a new file into place) and can't point to another disk. If the system ca
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import os
 import re
@@ -25,11 +24,7 @@ from recsys_rl.agents import AGENTS
 from recsys_rl.config import Config
 from recsys_rl.errors import UserError, error_text
 from recsys_rl.lookup import source_key
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
+from recsys_rl.utils.locks import Busy, lock
 
 LATEST = Path("checkpoints")
 
@@ -118,21 +113,14 @@ def held(folder: Path) -> Iterator[None]:
 
     Raises UserError if another process has the lock. Without locks of the system or the disk, there is none.
     """
-    descriptor = None
     try:
-        if fcntl is not None:
-            with contextlib.suppress(OSError):
-                descriptor = os.open(folder, os.O_RDONLY)
-        if descriptor is not None:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise UserError(
-                    f"Another process is training the run in {folder}: wait for it or stop it, or start a "
-                    "run of your own."
-                ) from None
-            except OSError:  # a network disk without locks
-                pass
+        descriptor = lock(folder)
+    except Busy:
+        raise UserError(
+            f"Another process is training the run in {folder}: wait for it or stop it, or start a run of "
+            "your own."
+        ) from None
+    try:
         yield
     finally:
         if descriptor is not None:

@@ -1,14 +1,22 @@
-"""The record of a platform, an algorithm or a source by its name."""
+"""The record of a platform, an algorithm or a source by its name.
+
+This module imports no torch; the functions that return records do.
+"""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from recsys_rl.agents import AGENTS
 from recsys_rl.data import SOURCES
-from recsys_rl.env import PLATFORMS
+from recsys_rl.env import PLATFORMS, WITHOUT_ID
 from recsys_rl.errors import FieldError, UserError
-from recsys_rl.protocols import Algorithm, Platform, Source
-from recsys_rl.schema import did_you_mean, hints, shown
+from recsys_rl.schema import did_you_mean, shown
+from recsys_rl.utils.fields import Unreadable, settings_of
 from recsys_rl.utils.find import find
+
+if TYPE_CHECKING:
+    from recsys_rl.protocols import Algorithm, Platform, Source
 
 DEFAULT_ENV, DEFAULT_ALGO = next(iter(PLATFORMS)), next(iter(AGENTS))
 
@@ -18,24 +26,41 @@ def platform_of(env: str) -> Platform:
 
     Raises UserError if there is none.
     """
-    key, colon, name = env.partition(":")
-    if key not in PLATFORMS and colon:
+    from recsys_rl.protocols import Platform
+
+    spec = spec_of_platform(env)
+    if spec is None:
         found = find(env, "--env", typed=True)
         if not isinstance(found, Platform):
             raise UserError(f"--env {env} is of type {type(found).__name__}: it must be a Platform.")
         return found
-    if key not in PLATFORMS:
-        raise FieldError(
-            "env",
-            f"is {shown(env)}{did_you_mean(key, PLATFORMS)}: it must be one of {', '.join(PLATFORMS)} "
-            "(gym:Id for one of Gymnasium's, as in gym:CartPole-v1), or module:PLATFORM.",
-        )
-    platform: Platform = find(PLATFORMS[key], "--env")
+    platform: Platform = find(spec, "--env")
+    key, colon, name = env.partition(":")
     if platform.check is not None:
         platform.check(env)
     elif colon:
         raise FieldError("env", f"is {shown(env)}: give {key} without {shown(colon + name)}.")
     return platform
+
+
+def spec_of_platform(env: str) -> str | None:
+    """The entry of PLATFORMS for ``env``; None for module:PLATFORM. Raises FieldError if it is neither."""
+    key, colon, _ = env.partition(":")
+    if key in PLATFORMS:
+        return PLATFORMS[key]
+    if colon:
+        return None
+    raise FieldError(
+        "env",
+        f"is {shown(env)}{did_you_mean(key, PLATFORMS)}: it must be one of {', '.join(PLATFORMS)} "
+        "(gym:Id for one of Gymnasium's, as in gym:CartPole-v1), or module:PLATFORM.",
+    )
+
+
+def has_own_world(env: str) -> bool:
+    """True for a platform that takes no users and items of data."""
+    key = env.partition(":")[0]
+    return key in WITHOUT_ID if key in PLATFORMS else platform_of(env).users is None
 
 
 def names_a_module(env: str) -> bool:
@@ -46,16 +71,27 @@ def names_a_module(env: str) -> bool:
 
 def algorithm_of(algo: str) -> Algorithm:
     """The algorithm of that name. Raises FieldError if there is none."""
+    found: Algorithm = find(spec_of_algorithm(algo), "--algo")
+    return found
+
+
+def spec_of_algorithm(algo: str) -> str:
+    """The entry of AGENTS. Raises FieldError if there is none."""
     if algo not in AGENTS:
         raise FieldError(
             "algo", f"is {shown(algo)}{did_you_mean(algo, AGENTS)}: it must be one of {', '.join(AGENTS)}."
         )
-    found: Algorithm = find(AGENTS[algo], "--algo")
-    return found
+    return AGENTS[algo]
 
 
 def source_of(data: str) -> Source:
     """The source of that name, or for a file with that ending. Raises UserError if there is none."""
+    found: Source = find(spec_of_source(data), "--data")
+    return found
+
+
+def spec_of_source(data: str) -> str:
+    """The entry of SOURCES for a name or a path. Raises UserError if there is none."""
     key = source_key(data)
     if key is None:
         names = ", ".join(name for name in SOURCES if not name.startswith("."))
@@ -64,8 +100,7 @@ def source_of(data: str) -> Source:
             f"There is no data named {shown(data)}{did_you_mean(data, SOURCES)}: choose {names}, or the path "
             f"of a file that ends in {endings}."
         )
-    found: Source = find(SOURCES[key], "--data")
-    return found
+    return SOURCES[key]
 
 
 def source_key(data: object) -> str | None:
@@ -82,9 +117,22 @@ def owners(section: str, field: str) -> list[str]:
     found: dict[str, str] = {}  # one name for each record
     for name, spec in tables.get(section, {}).items():
         try:
-            record = find(spec, name)
-        except UserError:  # a package that it needs is not installed
+            if field in settings_of(spec):
+                found.setdefault(spec, name)
+        except Unreadable:  # of an entry that a user added
             continue
-        if field in hints(record.config):
-            found.setdefault(spec, name)
     return list(found.values())
+
+
+def no_setting(section: str, field: str, algo: str, env: str, data: str) -> str | None:
+    """The second half of a sentence about a field that only other platforms, algorithms or sources have.
+
+    None if none of them has it.
+    """
+    others = owners(section, field)
+    if not others:
+        return None
+    if section == "data_config" and has_own_world(env):
+        return f"is no setting of {env}, which has its own world: leave it out."
+    chosen = {"data_config": data, "env_config": env, "agent_config": algo}[section]
+    return f"is no setting of {chosen}: {', '.join(others)} {'has' if len(others) == 1 else 'have'} it."

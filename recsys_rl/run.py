@@ -17,12 +17,12 @@ from torch import Tensor
 
 import recsys_rl
 from recsys_rl.checkpoint import Checkpoint, check_algo, load, restoring
-from recsys_rl.config import Config, to_dict
+from recsys_rl.config import Config, to_dict, with_whole_paths
 from recsys_rl.data.align import align
 from recsys_rl.data.bias import share_of
 from recsys_rl.data.new_users import shared_users
 from recsys_rl.data.world_check import about_check
-from recsys_rl.errors import listed
+from recsys_rl.errors import amount, listed
 from recsys_rl.make import assumptions, make_agent, make_env, make_world, part_of_rank
 from recsys_rl.models.actor_critic import ActorCritic
 from recsys_rl.models.added_encoder import with_encoder
@@ -232,7 +232,7 @@ def about_data(run: Run) -> str:
     if run.world.is_empty:
         return ""
     whose = f"{population.source}: " if population.source else ""
-    sizes = f"{len(population.train)} training users, {len(population.heldout)} held out"
+    sizes = f"{amount(len(population.train), 'training user')}, {len(population.heldout):,} held out"
     lines = [f"data: {catalogue.source}; {whose}{sizes}"]
     lines += filter(None, [about_check(population.ranking, share_of(catalogue))])
     assumed = assumptions(run.config, run.world)
@@ -365,21 +365,30 @@ def load_to_resume(path: Path, config: Config, device: torch.device) -> Checkpoi
             f"{path} was made on {made_on}, but this run is on {device.type}: resume with --device "
             f"{made_on}, or start a new run without --resume or --run."
         )
-    before, now = to_dict(checkpoint.config), to_dict(config)
-    for section, value in before.items():
-        fields = value if isinstance(value, dict) else {"": value}
-        for name, old in fields.items():
-            new = now[section][name] if isinstance(value, dict) else now[section]
-            if old != new and (section, name) not in FREE_ON_RESUME:
-                option = f"--{(name or section).replace('_', '-')}"
-                weights = f"; --init-from {path} gives it these weights" if name == "total_timesteps" else ""
-                made = f"without {option}" if old is None else f"with {option} {old}"
-                given = "left out" if new is None else new
-                raise UserError(
-                    f"{path} was made {made}, but {option} is {given} now: leave {option} out "
-                    f"to resume, or start a new run without --resume or --run{weights}."
-                )
+    before, now = _fields(checkpoint.config), _fields(config)
+    one, other = (_fields(with_whole_paths(x)) for x in (checkpoint.config, config))
+    for place, old in before.items():
+        if one[place] == other[place] or place in FREE_ON_RESUME:
+            continue
+        name, new = place[1] or place[0], now[place]
+        option = f"--{name.replace('_', '-')}"
+        weights = f"; --init-from {path} gives it these weights" if name == "total_timesteps" else ""
+        made = f"without {option}" if old is None else f"with {option} {old}"
+        given = "left out" if new is None else new
+        raise UserError(
+            f"{path} was made {made}, but {option} is {given} now: leave {option} out "
+            f"to resume, or start a new run without --resume or --run{weights}."
+        )
     return checkpoint
+
+
+def _fields(config: Config) -> dict[tuple[str, str], Any]:
+    """The settings by section and name; the name of a setting without a section is empty."""
+    return {
+        (section, name): value
+        for section, part in to_dict(config).items()
+        for name, value in (part.items() if isinstance(part, dict) else [("", part)])
+    }
 
 
 def agent_of(checkpoint: Checkpoint, scaled_as: Catalogue | None = None) -> Learner:

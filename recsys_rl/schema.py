@@ -14,6 +14,7 @@ import types
 import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path, PurePath
 from typing import Annotated, Any, Literal, TypeVar, Union
 
 from recsys_rl.errors import FieldError, UserError
@@ -74,10 +75,14 @@ def sections(cls: type) -> dict[str, list[Any]]:
 
 
 def check_fields(settings: Any, section: str = "") -> None:
-    """Raise FieldError for the first field, in sections too, with a value that its annotation forbids."""
+    """Raise FieldError for the first field, in sections too, with a value that its annotation forbids.
+
+    A Path where the annotation allows a text becomes that text, so that all readers see one type.
+    """
     nested = sections(type(settings))
     for name, hint in hints(type(settings)).items():
-        value = getattr(settings, name)
+        value = _convert(hint, getattr(settings, name))
+        object.__setattr__(settings, name, value)  # the settings are frozen
         place = f"{section}.{name}" if section else name
         if name in nested and isinstance(value, tuple(nested[name])):
             check_fields(value, place)
@@ -89,7 +94,7 @@ def check_fields(settings: Any, section: str = "") -> None:
 def build(
     cls: type[T], mapping: Mapping[str, Any], section: str = "", homes: Mapping[str, str] | None = None
 ) -> T:
-    """Make one dataclass. Lists become tuples, and whole numbers become floats, if the annotation needs it.
+    """Make one dataclass. Lists become tuples, whole numbers floats and paths texts, as the annotation needs.
 
     ``homes`` gives the section of each field, for errors about a field in the wrong section.
 
@@ -105,15 +110,70 @@ def build(
             place = f"{section}.{name}" if section else str(name)
             if not place.isprintable() or not place.strip() or len(place) > 60:  # in a file from elsewhere
                 place = shown(place)
-            home = homes.get(name) if homes else None
-            near = f" (did you mean {home}.{name}?)" if home else did_you_mean(name, known)
+            home = None if other_name(name) in known else place_of(name, homes or {})
+            near = f" (did you mean {home}?)" if home else did_you_mean(name, known)
             raise UserError(f"There is no field {place}{near}: choose from {', '.join(known)}.")
     return cls(**{name: _convert(known[name], value) for name, value in mapping.items()})
 
 
+OTHER_NAMES = {
+    "activation_fn": "activation",
+    "clip_coef": "clip_eps",
+    "clip_param": "clip_eps",
+    "clip_range": "clip_eps",
+    "cuda": "device",
+    "discount": "gamma",
+    "entropy_coef": "ent_coef",
+    "entropy_coeff": "ent_coef",
+    "env_id": "env",
+    "eval_freq": "eval_interval",
+    "exp_name": "name",
+    "hidden_sizes": "hidden_dims",
+    "lam": "gae_lambda",
+    "lambda": "gae_lambda",
+    "learning_rate": "lr",
+    "minibatch_size": "batch_size",
+    "n_envs": "num_envs",
+    "n_epochs": "update_epochs",
+    "net_arch": "hidden_dims",
+    "norm_adv": "normalize_advantage",
+    "num_epochs": "update_epochs",
+    "num_minibatches": "batch_size",
+    "num_steps": "n_steps",
+    "rollout_length": "n_steps",
+    "save_freq": "save_interval",
+    "sgd_minibatch_size": "batch_size",
+    "tensorboard_log": "tensorboard",
+    "timesteps": "total_timesteps",
+    "total_steps": "total_timesteps",
+    "value_coef": "vf_coef",
+    "vf_loss_coeff": "vf_coef",
+}
+"""Names of Stable-Baselines3, CleanRL and RLlib for settings that have another name here."""
+OF_REPLAY = ("buffer_size", "exploration_fraction", "gradient_steps", "learning_starts", "tau", "train_freq")
+"""Settings of other libraries for learning from a replay buffer."""
+
+
+def other_name(given: object) -> str | None:
+    """Our name of a setting that another library calls ``given``; None if there is none."""
+    bare = str(given).removeprefix("--").removeprefix("no-").replace("-", "_")
+    return OTHER_NAMES.get(bare)
+
+
+def place_of(name: object, homes: Mapping[str, str]) -> str | None:
+    """section.field of the setting ``name``, ours or another library's; ``homes`` gives the sections."""
+    own = next((x for x in (str(name), other_name(name)) if x in homes), None)
+    return None if own is None else f"{homes[own]}.{own}"
+
+
 def did_you_mean(given: object, known: Iterable[str]) -> str:
-    """' (did you mean ...?)' if a known name is similar, else an empty string."""
-    near = difflib.get_close_matches(str(given), list(known), 1, cutoff=0.7)
+    """' (did you mean ...?)' if a known name is similar, or is ours for one of another library; else ''."""
+    names = list(known)
+    own = other_name(given)
+    near = [name for name in names if own is not None and name in (own, f"--{own.replace('_', '-')}")]
+    near = near or difflib.get_close_matches(str(given), names, 1, cutoff=0.7)
+    if not near and str(given).removeprefix("--").replace("-", "_") in OF_REPLAY:
+        return " (it belongs to learning from a replay buffer, and the algorithms here learn from rollouts)"
     return f" (did you mean {near[0]}?)" if near else ""
 
 
@@ -141,7 +201,7 @@ def _fits(hint: Any, value: Any) -> bool:
     if origin is Literal:
         return value in args
     if origin is tuple:  # a list of layers needs at least one; a list of files may be empty
-        filled = isinstance(value, tuple) and (len(value) > 0 or args[0] is str)
+        filled = isinstance(value, tuple) and (len(value) > 0 or str in _options(args[0]))
         return filled and all(_fits(args[0], part) for part in value)
     if hint is float:
         return _is_exact(value) or (type(value) is float and math.isfinite(value))
@@ -159,15 +219,25 @@ def _allowed(hint: Any) -> str:
     if origin is Literal:
         return "one of " + ", ".join(args)
     if origin is tuple:
-        return f"a list of {'' if args[0] is str else 'one or more '}values, each {_allowed(args[0])}"
-    names = {int: "a whole number", float: "a number", str: "a text that is not empty", bool: "true or false"}
+        some = "" if str in _options(args[0]) else "one or more "
+        return f"a list of {some}values, each {_allowed(args[0])}"
+    names = {
+        int: "a whole number",
+        float: "a number",
+        str: "a text that is not empty",
+        bool: "true or false",
+        Path: "a path",
+    }
     return names.get(hint, "none" if hint is type(None) else f"a section of {hint.__name__}")
 
 
 def _convert(hint: Any, value: Any) -> Any:
     options = _options(hint)
-    if any(typing.get_origin(option) is tuple for option in options) and isinstance(value, list):
-        return tuple(value)
+    if isinstance(value, PurePath) and str in options:
+        return str(value)
+    lists = [option for option in options if typing.get_origin(option) is tuple]
+    if lists and isinstance(value, tuple | list):
+        return tuple(_convert(typing.get_args(lists[0])[0], part) for part in value)
     bases = [
         typing.get_args(option)[0] if typing.get_origin(option) is Annotated else option for option in options
     ]

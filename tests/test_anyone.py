@@ -177,7 +177,7 @@ def test_mistakes(
     said = capsys.readouterr().err
     error = said.splitlines()[-1]
     assert error.startswith(f"error: --policy {spec}") and complaint in error
-    assert "making the baselines" not in said and "playing" not in said  # the error comes first
+    assert "tuning" not in said and "playing" not in said  # the error comes first
     assert not Path("t.json").exists()
 
 

@@ -207,7 +207,7 @@ BROKEN: dict[str, tuple[Callable[[Path], Any], str]] = {
     "torch": (lambda path: torch.save({"x": torch.zeros(2)}, path), "is a pickle"),
     "pickle": (lambda path: path.write_bytes(pickle.dumps(Bomb())), "is a pickle"),
     "NaN": (spoil, "holds NaN or infinite values in agent tensor"),
-    "no weights": (drop("agent."), "does not fit its own settings"),
+    "no weights": (drop("agent."), "holds fewer weights than its settings need"),
     "no sessions": (drop("env."), "do not fit this environment"),
     "no streams": (drop("generators."), "does not fit its own settings"),
     "no catalogue": (drop("catalogue."), "catalogue"),

@@ -74,13 +74,21 @@ def make_checkpoint(step: int = 640) -> Checkpoint:
         },
     )
     return Checkpoint(
-        config=Config(algo="a2c", agent_config=A2CConfig(lr=0.1), env_config=DriftConfig(embedding_dim=2)),
-        interface=Interface((("user", 2), ("last_item", 2)), (make_catalogue().num_items,)),
+        config=Config(
+            algo="a2c",
+            agent_config=A2CConfig(lr=0.1),
+            env_config=DriftConfig(embedding_dim=2),
+            hidden_dims=[1],
+        ),
+        interface=Interface(
+            (("user", 2), ("last_item", 2)), (make_catalogue().num_items,), session_length=20
+        ),
         world=World(make_catalogue(), population),
         agent={
             "actor.0.weight": torch.randn(3, 2, generator=generator).t(),  # not contiguous
             "optimizer.step": torch.tensor(float(step)),  # no dimension
             "half": torch.tensor([1.5, -2.0], dtype=torch.bfloat16),
+            "more": torch.zeros(4),
         },
         env={
             "clock": torch.tensor([3, 0]),
@@ -157,7 +165,10 @@ def test_round_trip(path: Path) -> None:
 
 def test_round_trip_without_a_world(path: Path) -> None:
     bare = dataclasses.replace(
-        make_checkpoint(), config=Config(env="gym:CartPole-v1"), world=empty_world(), env={}
+        make_checkpoint(),
+        config=Config(env="gym:CartPole-v1", hidden_dims=[1]),
+        world=empty_world(),
+        env={},
     )
     save(path, bare)
     assert_equal(bare, load(path))
@@ -186,9 +197,9 @@ def test_equal_checkpoints_are_equal_bytes(path: Path) -> None:
 
 
 def test_tensors_that_share_memory_are_saved_apart(path: Path) -> None:
-    tied = torch.arange(4.0)
+    tied = torch.arange(8.0)
     save(path, dataclasses.replace(make_checkpoint(), agent={"a": tied, "b": tied[:2]}))
-    assert_equal(dict(load(path).agent), {"a": torch.arange(4.0), "b": torch.arange(2.0)})
+    assert_equal(dict(load(path).agent), {"a": torch.arange(8.0), "b": torch.arange(2.0)})
 
 
 # Whole at every moment.
@@ -627,6 +638,27 @@ def without(section: str) -> Callable[[Facts, Tensors], None]:
         ),
         (set_tensor("generators.policy", torch.zeros(3)), "no generator state in 'policy'"),
         (set_tensor("stranger", torch.zeros(3)), "the unknown tensor 'stranger'"),
+        # Sizes for which a network or a session would take minutes, or all memory, to be made.
+        (
+            lambda facts, _: facts["config"]["model_config"].update(hidden_dims=[100_000, 100_000]),
+            "fewer weights than its settings need (hidden_dims (100000, 100000), history_length 0)",
+        ),
+        (
+            lambda facts, _: facts["interface"].update(history_length=10**9),
+            "fewer weights than its settings need (hidden_dims (1,), history_length 1000000000)",
+        ),
+        (
+            lambda facts, _: facts["interface"].update(context=[["user", 10**9]]),
+            "fewer weights than its settings need",
+        ),
+        (
+            lambda facts, _: facts["interface"].update(session_length=10**9),
+            "an 'interface' of 1000000000 steps of 1 items, and its settings say 20 steps with 3 items",
+        ),
+        (
+            lambda facts, _: facts["interface"].update(slate_size=10**9),
+            "an 'interface' of 20 steps of 1000000000 items, and its settings say 20 steps with 3 items",
+        ),
     ],
 )
 def test_valid_hash_over_invalid_content(

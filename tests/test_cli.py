@@ -253,8 +253,8 @@ def test_ends_of_a_run(
             "--clip-eps is no setting of a2c: ppo has it.",
         ),
         ("train fast", "There is no option fast: see"),
-        ("train --lr", "Missing value for argument '--lr'."),
-        ("train --algo", "Missing value for argument '--algo'."),
+        ("train --lr", "--lr has no value: give one; see recsys-rl train "),
+        ("train --algo", "--algo has no value: give one; see recsys-rl train "),
         (
             "train --lr fast",
             "Error parsing --lr: could not convert string to float: 'fast'. See recsys-rl train",
@@ -275,7 +275,7 @@ def test_ends_of_a_run(
         ("train --num-envs 4", "--batch-size is 256: it must be at most the rollout"),
         ("train --config no/such.toml", "--config no/such.toml can't be read (No such file or directory): "),
         ("train --config .", "--config . can't be read"),
-        ("train --config", "Missing value for argument '--config'."),
+        ("train --config", "--config has no value: give one; see recsys-rl train "),
         ("train --noise 0.1", "--noise is no setting of drift: satiation has it."),
         ("train --noise=0.2", "--noise is no setting of drift: satiation has it."),
         ("train --env satiation --user_drift 1", "--user_drift is no setting of satiation: drift has it."),
@@ -314,7 +314,7 @@ def test_mistakes_give_one_sentence_and_exit_code_2(
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"lr = \n", "run.toml is not TOML: Invalid value (at line 1, column 6)."),
+        (b"lr = \n", "run.toml is not TOML (Invalid value (at line 1, column 6)): mend that place, or give"),
         (b"\xff\xfe", "run.toml can't be read"),
         (b'algo = ""', "algo is '': it must be one of ppo, a2c."),
         (b"algo = ['ppo']", "algo is ['ppo']: it must be a text."),

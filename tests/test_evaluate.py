@@ -14,10 +14,13 @@ import torch
 
 from recsys_rl.checkpoint import Checkpoint, load, save
 from recsys_rl.cli import main
+from recsys_rl.evaluation import players
 from recsys_rl.evaluation.checkpoints import Entry
 from recsys_rl.evaluation.players import heldout_users, play_all
 from recsys_rl.evaluation.table import Played, summarise
-from recsys_rl.types import World
+from recsys_rl.experience import rollout
+from recsys_rl.types import UserError, World
+from recsys_rl.workflows.evaluate import evaluate
 from tests.doors import A2C, CARTPOLE, DRIFT, SATIATION, finish, start, steps
 
 CPU = torch.device("cpu")
@@ -182,18 +185,17 @@ def test_evaluation_needs_only_the_checkpoint(trained: dict[str, Path], tmp_path
     policies = ROWS["satiation"]
     playing = [f"playing {name} ({place} of {len(policies)})" for place, name in enumerate(policies, 1)]
     assert code == 0
-    making, *tuning = err.splitlines()[:3]
-    searching, rest = err.splitlines()[3:9], err.splitlines()[9:]
-    assert making == "making the baselines"
-    assert tuning == ["tuning mf on training users", "tuning mmr on training users"]
-    for name, said, kept in zip(("rule", "searched", "expert"), searching[::2], searching[1::2], strict=True):
-        assert said == f"searching `{name}` with at most 960 steps of training users"
-        assert kept.startswith(f"kept for the next evaluation: {folder}/.cache/recsys_rl/{name}-")
-    assert rest == [
-        *playing,
-        "table: t.json",
-        "report: r.html",
+    lines = err.splitlines()
+    made = [line for line in lines if not line.startswith("playing")]
+    assert [line for line in lines if line.startswith("playing")] == playing
+    assert made[:3] == [
+        "tuning mf on training users",
+        "tuning mmr on training users",
+        "searching `rule` with at most 960 steps of training users",
     ]
+    assert made[3].startswith(f"kept for the next evaluation: {folder}/.cache/recsys_rl/rule-")
+    assert made[4:] == ["table: t.json", "report: r.html"]
+    assert lines.index(made[0]) == lines.index(playing[policies.index("mf")]) - 1  # made just before it plays
     assert json.loads((folder / "t.json").read_text()) == here
     header, users, *_ = out.splitlines()
     assert header == "satiation, ppo after 960 steps; synthetic: 24 unit-norm Gaussian items, seed 0"
@@ -223,3 +225,65 @@ def test_typed_module_is_imported(
     assert f"imports a module: type --env {env} to allow it." in capsys.readouterr().err
     found = table(path, tmp_path, "--env", env)
     assert (found["env"], found["rows"]) == (env, table(trained["gym"], tmp_path)["rows"])
+
+
+# ---- a table that is cut short
+
+
+def interrupted(monkeypatch: pytest.MonkeyPatch, after: int) -> None:
+    """Ctrl-C in the row that is played after this number of rows."""
+    count = 0
+
+    def play(*arguments: Any) -> Any:
+        nonlocal count
+        count += 1
+        if count > after:
+            raise KeyboardInterrupt
+        return rollout.play(*arguments)
+
+    monkeypatch.setattr(players, "play", play)
+
+
+@pytest.mark.parametrize("after", [2, 4, 12])
+def test_ctrl_c_prints_the_rows_so_far(
+    after: int,
+    trained: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    interrupted(monkeypatch, after)
+    words = ["--checkpoint", str(trained["satiation"]), "--max-users", "4"]
+    report = tmp_path / "report.html"
+    file = tmp_path / "table.json"
+    assert main(["evaluate", *words, "--json", str(file), "--report", str(report)]) == 130
+    out, err = capsys.readouterr()
+    lines = out.partition("95 % interval")[2].partition("\n\n")[0].splitlines()[1:]
+    assert [line.split()[0] for line in lines] == ROWS["satiation"][:after]  # the planners come last
+    assert err.splitlines()[-1].startswith("stopped: the table has the rows that were finished")
+    assert ("yardstick" in out) == (after > 3)  # the first three rows have none
+    assert not file.exists() and not report.exists()
+
+
+def test_ctrl_c_in_the_first_row_prints_no_table(
+    trained: dict[str, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    interrupted(monkeypatch, 0)
+    assert main(["evaluate", "--checkpoint", str(trained["satiation"])]) == 130
+    assert capsys.readouterr().out == ""
+
+
+def test_no_planner(trained: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page = tmp_path / "report.html"
+    found = table(trained["satiation"], tmp_path, "--no-planner", "--max-users", "4", "--report", str(page))
+    assert list(by_name(found)) == ROWS["satiation"][:-2]
+    assert found["shares"] == [] and found["yardstick"] in SIMPLE
+    assert "planner" not in page.read_text(encoding="utf-8").replace("planner_steps", "")
+    assert main(["evaluate", "--checkpoint", "x.pt", "--no-planner", "--full"]) == 2
+    assert "--full is for the planners" in capsys.readouterr().err
+
+
+def test_own_policy_may_not_have_the_name_of_a_row(trained: dict[str, Path]) -> None:
+    for name in ("ppo", "rule"):
+        with pytest.raises(UserError, match=f"^The policy {name} has the name of a row"):
+            evaluate(trained["satiation"], policies={name: object()})

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from recsys_rl.cli import main
 from recsys_rl.types import UserError
-from recsys_rl.utils.files import check_writable, write_text
+from recsys_rl.utils import files
+from recsys_rl.utils.files import check_writable, read_text, write_text
 
 
 def test_write_text_makes_folders_and_replaces_text(tmp_path: Path) -> None:
@@ -53,3 +55,36 @@ def test_check_writable_leaves_no_file(tmp_path: Path) -> None:
     for place in (tmp_path, Path(os.devnull), tmp_path / "file" / "x.txt"):
         with pytest.raises(UserError, match=r"--json .* can't be written \("):
             check_writable(place, "--json")
+
+
+def test_only_regular_files_of_bounded_size_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "x.toml"
+    path.write_bytes(b"\xc3\xbc")
+    assert read_text(path, "--config", "a TOML file") == "ü"
+    monkeypatch.setattr(files, "LARGEST", 1)
+    with pytest.raises(UserError, match=r"^--config .*x\.toml has more than 1 bytes: give a TOML file\.$"):
+        read_text(path, "--config", "a TOML file")
+    with pytest.raises(
+        UserError, match=r"^--config .* can't be read \(Is a directory\): give a TOML file\.$"
+    ):
+        read_text(tmp_path, "--config", "a TOML file")
+
+
+@pytest.mark.timeout(30)
+def test_devices_and_pipes_are_not_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """/dev/zero has no end, and a pipe without a writer has no beginning."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for place in (pipe, Path("/dev/zero")):
+        with pytest.raises(UserError, match="is no regular file, but a device or a pipe: give a file of ids"):
+            read_text(place, "--users", "a file of ids")
+        assert main(["train", "--config", str(place)]) == 2
+        assert f"--config {place} is no regular file" in capsys.readouterr().err
+
+
+def test_settings_that_are_no_toml_name_a_remedy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "bad.toml"
+    path.write_text("[agent_config]\nlr 3\n")
+    assert main(["train", "--config", str(path)]) == 2
+    err = capsys.readouterr().err
+    assert "bad.toml is not TOML (" in err and "line 2" in err and ": mend that place, or give a file" in err

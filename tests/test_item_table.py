@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from recsys_rl.checkpoint import Checkpoint, load, previous, save, sealed
-from recsys_rl.config import Config, from_dict
+from recsys_rl.config import Config
 from recsys_rl.data import clustered
 from recsys_rl.data.clustered import clustered_items, clustered_world
 from recsys_rl.data.item_table import open_table, write_table
@@ -195,8 +195,9 @@ def test_failed_write_keeps_the_old_file(tmp_path: Path) -> None:
 def saved(folder: Path) -> Path:
     np.save(folder / "items.npy", ROWS)
     small = World(*world(folder / "items.npy", num_items=2))
-    config = from_dict(Config, {"env_config": {"num_items": 2, "embedding_dim": 2}})
-    save(folder / "ppo.pt", Checkpoint(config, Interface((("user", 2),), (2,)), small, {}, {}, {}, 0, 0, {}))
+    config = Config(num_items=2, embedding_dim=2, hidden_dims=[1])
+    interface, agent = Interface((("user", 2),), (2,), session_length=20), {"weights": torch.zeros(4)}
+    save(folder / "ppo.pt", Checkpoint(config, interface, small, agent, {}, {}, 0, 0, {}))
     return folder / "ppo.pt"
 
 

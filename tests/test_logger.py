@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import math
+import os
 import re
 import sys
 import time
@@ -115,3 +117,23 @@ def test_missing_tensorboard_is_a_user_error(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(UserError, match=r'^--tensorboard needs .* pip install -e "\.\[tensorb'):
         Logger(tmp_path, "train", 100, 0, tensorboard=True)
+
+
+def test_full_disk_leaves_no_part_of_a_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the start, and at the end, where the file can't be closed."""
+    with Logger(tmp_path, "train", 100, 0, tensorboard=False) as logger:
+        logger.write(10, {"loss": 1.0})
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with Logger(tmp_path, "train", 100, 10, tensorboard=False) as logger:
+        logger.file.close()
+        logger.file = open("/dev/full", "w")  # noqa: SIM115
+        logger.file.write("a row that was not flushed")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+    def full(self: Logger, rows: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Logger, "_append", full)
+    with pytest.raises(OSError, match="No space left"):
+        Logger(tmp_path, "train", 100, 10, tensorboard=False)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before

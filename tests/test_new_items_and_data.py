@@ -273,7 +273,8 @@ def test_warm_start_from_the_link_names_the_run_behind_it(here: Path) -> None:
     """The link moves on to the new run, whose settings must go on naming the run it began with."""
     link = link_to_first()
     assert main(["train", "--data", "log.csv", *RUN, "--init-from", str(link), "--name", "linked"]) == 0
-    assert 'init_from = "runs/first/ppo.pt"' in Path("runs/linked/config.toml").read_text(encoding="utf-8")
+    text = Path("runs/linked/config.toml").read_text(encoding="utf-8")
+    assert f'init_from = "{Path("runs/first/ppo.pt").absolute()}"' in text
 
 
 def test_all_seeds_begin_with_the_run_behind_the_link(here: Path) -> None:
@@ -284,7 +285,7 @@ def test_all_seeds_begin_with_the_run_behind_the_link(here: Path) -> None:
     assert link.resolve() == Path("runs/both-1/ppo.pt").resolve()
     for seed in (0, 1):
         text = Path(f"runs/both-{seed}/config.toml").read_text(encoding="utf-8")
-        assert 'init_from = "runs/first/ppo.pt"' in text
+        assert f'init_from = "{Path("runs/first/ppo.pt").absolute()}"' in text
 
 
 def test_run_whose_settings_name_the_link_is_resumed(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -860,3 +860,14 @@ def test_log_with_our_header_but_no_platform_needs_no_checkpoint(
     write_decisions(path, replace(log, header=seen))
     text = refusal(capsys, path, "--target", str(tmp_path / "t.csv"))
     assert "needs the embeddings of the items" in text
+
+
+def test_progress_is_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log = tmp_path / "log.csv"
+    pl.DataFrame(clicks()).write_csv(log)
+    assert main(["ope", "--log", str(log), "--policy", "random"]) == 0
+    lines = capsys.readouterr().err.splitlines()
+    at = [
+        lines.index(line) for line in (f"reading {log}", "fitting the world model", "judging random (1 of 1)")
+    ]
+    assert at == sorted(at)

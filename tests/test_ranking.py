@@ -12,6 +12,7 @@ import torch
 
 from recsys_rl.cli import main
 from recsys_rl.evaluation.ranking import Ranking, coverage, rank
+from recsys_rl.utils import progress
 from recsys_rl.workflows.ranking import LEGEND
 from tests.test_new_items_and_data import write_log
 from tests.test_read import RUN
@@ -79,8 +80,10 @@ def test_command_ranks_for_the_users_of_a_log(
     assert main(["train", "--data", "train.parquet", *RUN, *sizes]) == 0
     capsys.readouterr()
     arguments = ["ranking", "test.parquet", "--seen", "train.parquet", "--k", "5", "--json", "table.json"]
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", -1.0)
     assert main(arguments) == 0
-    said = capsys.readouterr().out
+    said, err = capsys.readouterr()
+    assert "\nreading test.parquet\nranking users: " in err
     assert "users with relevant items, lists of 5" in said
     heads = said.splitlines()[1].split()
     assert heads[0] == "ranking" and set(LEGEND) == set(heads[1:])
@@ -104,6 +107,6 @@ def test_command_ranks_for_the_users_of_a_log(
     assert main([*arguments, "--time-column", "date"]) == 2  # seen.csv has no such column
     capsys.readouterr()
     Path("later.csv").write_text("user;item;rating\n1;2;5\n1;4;5\n1;6;3\n3;2;5\n3;4;1\n", encoding="utf-8")
-    assert main(arguments) == 0 and "1 users with relevant items" in capsys.readouterr().out
+    assert main(arguments) == 0 and "1 user with relevant items" in capsys.readouterr().out
     assert json.loads(Path("table.json").read_text())["users"] == 1
     assert main(["ranking"]) == 2 and "needs a log" in capsys.readouterr().err

@@ -246,7 +246,7 @@ def test_run_of_another_process_is_locked(here: Path, capsys: pytest.CaptureFixt
         ("0-4", (0, 1, 2, 3, 4)),
         ("0,2,5", (0, 2, 5)),
         ("7", (7,)),
-        ("0-2, 9,1", (0, 1, 2, 9)),
+        ("0-2, 9,5", (0, 1, 2, 9, 5)),
         ("3,0,5-6", (3, 0, 5, 6)),
     ],
 )
@@ -260,6 +260,8 @@ def test_seeds_option_is_parsed(words: str, seeds: tuple[int, ...]) -> None:
 def test_invalid_seeds_are_refused(words: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert sentence(["train", f"--seeds={words}"], capsys).startswith("--seeds is ")
     assert sentence(["train", "--seeds", "1-2", "--seed", "3"], capsys).startswith("--seed is for one run")
+    for words, seed in (("0,0", 0), ("0-2,9,1", 1)):
+        assert f"has the seed {seed} twice" in sentence(["train", "--seeds", words], capsys)
     assert list(here.iterdir()) == []
 
 

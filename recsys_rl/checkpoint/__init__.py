@@ -19,6 +19,7 @@ from torch import Tensor
 
 from recsys_rl.checkpoint import sealed
 from recsys_rl.checkpoint.sealed import Refused, previous
+from recsys_rl.checkpoint.sizes import check_sizes
 from recsys_rl.config import Config, from_dict, to_dict
 from recsys_rl.data.item_table import open_table, table_sha256
 from recsys_rl.errors import one_line
@@ -194,6 +195,7 @@ def _assemble(texts: Mapping[str, Any], tensors: Mapping[str, Tensor], env: str 
     if type(before) is not int or not 0 <= before <= _MOST * _MOST:
         raise Refused(f"holds {before!r:.40} as its number of steps before")
     _check_world(checkpoint)
+    check_sizes(config, checkpoint.interface, checkpoint.agent)
     encoder = config.model_config.encoder
     expects = any(name.startswith("model.next_signals.") for name in checkpoint.agent)
     if encoder != "mlp" and checkpoint.interface.signals and not expects:

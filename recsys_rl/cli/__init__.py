@@ -8,6 +8,7 @@ import os
 import sys
 
 from recsys_rl import __version__
+from recsys_rl.cli.names import check_names
 from recsys_rl.errors import FieldError, UserError, error_text, one_line
 from recsys_rl.schema import did_you_mean
 
@@ -106,6 +107,7 @@ def _dispatch(argv: list[str]) -> int:
     elif first == "--version":
         print(f"recsys-rl {__version__}")
     elif first in COMMANDS:
+        check_names(first, argv[1:])
         command = importlib.import_module(f"recsys_rl.cli.{first}")
         command.run(argv[1:])
     else:

@@ -21,6 +21,7 @@ Examples:
   recsys-rl evaluate ppo.pt ranker.pt                     both in one table, with their difference
   recsys-rl evaluate --users newcomers.csv                new people, from a log of their events
   recsys-rl evaluate --policy my_policy:Newest            your own policy beside the others
+  recsys-rl evaluate --no-planner                         without the rows that take most of the time
 
 Checkpoints with the same items and users share a table. If runs differ only in their seed, each is evaluated
 with its own users, and the table holds means over seeds. A policy is an object with act(obs, greedy) ->

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import dataclasses
 import io
@@ -13,9 +12,10 @@ from typing import Any, TypeVar
 import tyro
 
 from recsys_rl.agents import AGENTS
+from recsys_rl.cli.names import peek as peek
+from recsys_rl.cli.names import refuse
 from recsys_rl.errors import UserError
 from recsys_rl.lookup import DEFAULT_ALGO
-from recsys_rl.schema import did_you_mean
 
 T = TypeVar("T")
 
@@ -54,15 +54,7 @@ def parse(
         name = unknown[0].partition("=")[0]
         if not name.startswith("-") and hasattr(options, "files"):
             raise UserError(f"The position of {name!r} is not allowed: name all files together; see {see}.")
-        if name.replace("_", "-") in ("--log-dir", "--checkpoint-dir"):
-            raise UserError(
-                f"{name} is an option of an earlier version: each run now has its own folder in --runs-dir."
-            )
-        complaint = whose(name.replace("_", "-"))
-        if complaint is not None:
-            raise UserError(f"{name} {complaint}")
-        near = did_you_mean(name, option_names(default))
-        raise UserError(f"There is no option {name}{near}: see {see}.")
+        refuse(name, option_names(default), see, whose)
     return options
 
 
@@ -94,11 +86,3 @@ def latest_checkpoint(argv: list[str]) -> str:
     """The checkpoint of the latest run of ``--algo``, or of the default algorithm."""
     algo = peek(argv, "algo").algo
     return f"checkpoints/{algo if algo in AGENTS else DEFAULT_ALGO}.pt"
-
-
-def peek(argv: list[str], *names: str) -> Any:
-    """The options that decide the defaults of all others; None for an absent option."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    for name in names:
-        parser.add_argument(f"--{name}", nargs="?")
-    return parser.parse_known_args(argv)[0]

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -14,11 +14,11 @@ import tyro
 
 from recsys_rl import folder as folders
 from recsys_rl.agents import AGENTS
-from recsys_rl.cli.parse import parse, peek
+from recsys_rl.cli.names import elsewhere, peek
+from recsys_rl.cli.parse import parse
 from recsys_rl.config import (
     Config,
     data_name,
-    no_setting,
     overlay,
     read_toml,
     section_classes,
@@ -28,9 +28,10 @@ from recsys_rl.config import (
 from recsys_rl.distributed.launch import launch
 from recsys_rl.distributed.place import Place, find_place, obey_parent
 from recsys_rl.env import PLATFORMS
-from recsys_rl.errors import FieldError, UserError, error_text
+from recsys_rl.errors import FieldError, UserError
 from recsys_rl.lookup import DEFAULT_ALGO, DEFAULT_ENV, names_a_module
 from recsys_rl.schema import check_fields, hints
+from recsys_rl.utils.files import read_text
 from recsys_rl.utils.seeding import parse_seeds
 
 TEXT = """Train a recommender on simulated users.
@@ -224,7 +225,9 @@ def _parse(argv: list[str], settings: Mapping[str, Any], file: str | None) -> An
         frozen=True,
     )
     see = f"recsys-rl train --algo {algo} --env {env} --help"
-    return parse(cls, cls(), argv, "recsys-rl train", TEXT, see, _whose(algo, env, str(data)))
+    return parse(
+        cls, cls(), argv, "recsys-rl train", TEXT, see, lambda option: elsewhere(option, algo, env, str(data))
+    )
 
 
 ALGO_HELP = f"The algorithm: {' or '.join(AGENTS)}."
@@ -232,20 +235,6 @@ ENV_HELP = (
     f"The platform: {', '.join(PLATFORMS)}:Id (gym:CartPole-v1), gym:module:Id, or your own module:PLATFORM."
 )
 RESUME_HELP = "Resume the latest run, behind checkpoints/<algo>.pt, with its own settings."
-
-
-def _whose(algo: str, env: str, data: str) -> Callable[[str], str | None]:
-    """A function from an unknown option to the rest of a sentence; None if no platform or the like has it."""
-
-    def complaint(option: str) -> str | None:
-        field = option.removeprefix("--").removeprefix("no-").replace("-", "_")
-        found = (
-            no_setting(section, field, algo, env, data)
-            for section in ("env_config", "agent_config", "data_config")
-        )
-        return next(filter(None, found), None)
-
-    return complaint
 
 
 def _of_chosen(file: Mapping[str, Any], chosen: Mapping[str, Any], given: Any) -> tuple[dict[str, Any], str]:
@@ -287,7 +276,8 @@ def _check_same_world(folder: Path, base: Mapping[str, Any], env: str, data: str
     """Raise UserError if the resumed run would get another platform or other data."""
     before = base["data_config"].get("data")
     for name, old, new in (("env", base["env"], env), ("data", before, data or before)):
-        if old != new:
+        same = name == "data" and old is not None and Path(old).absolute() == Path(new).absolute()
+        if old != new and not same:
             raise UserError(
                 f"The run in {folder} was made with --{name} {old}, but --{name} is {new} now: leave "
                 f"--{name} out to resume, or start a new run without --resume or --run."
@@ -324,11 +314,7 @@ def _config_of_run(folder: Path, algo: str, env: str | None) -> Config:
 
 
 def _read_settings(path: Path, typed_env: str | None) -> dict[str, Any]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
-        raise UserError(f"--config {path} can't be read ({error_text(error)}): give a TOML file.") from error
-    settings = read_toml(text, f"--config {path}")
+    settings = read_toml(read_text(path, "--config", "a TOML file"), f"--config {path}")
     env = str(settings.get("env"))
     if names_a_module(env) and typed_env is None:
         raise UserError(f"--config {path} names a module, but a file may not import one: type --env {env}.")

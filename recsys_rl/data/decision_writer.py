@@ -10,7 +10,6 @@ import contextlib
 import dataclasses
 import json
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -23,6 +22,7 @@ from recsys_rl.data.decision_checksum import Checksum
 from recsys_rl.data.decisions import DecisionHeader, DecisionLog
 from recsys_rl.errors import error_text
 from recsys_rl.types import UserError
+from recsys_rl.utils.locks import parts_of
 
 FORMAT = 1
 KEY = "recsys-rl.decisions"
@@ -36,19 +36,20 @@ class DecisionWriter:
     """Writes a log in pieces, each a DecisionLog with the same header, inside a ``with`` block.
 
     The pieces lie in a hidden folder beside the file. At the end of the block they are joined, a row group at
-    a time, and renamed: a file at ``path`` is whole at every moment. After an error nothing is left.
+    a time, and renamed: a file at ``path`` is whole at every moment. After an error nothing is left, and what
+    a killed process left is deleted by the next one. Only one process at a time may write a file.
     """
 
     def __init__(self, path: Path, header: DecisionHeader) -> None:
         self.path, self.header = path, header
-        self.folder = path.parent / f".{path.name}.{os.getpid()}.tmp"
+        self.stack = contextlib.ExitStack()
         self.num_pieces = 0
         self.num_rows = 0
         self.checksum = Checksum(header_to_dict(header))
 
     def __enter__(self) -> DecisionWriter:
         with self._writing():
-            self.folder.mkdir(parents=True, exist_ok=True)
+            self.folder = self.stack.enter_context(parts_of(self.path))
         return self
 
     def write(self, log: DecisionLog) -> None:
@@ -65,7 +66,7 @@ class DecisionWriter:
                 with self._writing():
                     self._join()
         finally:
-            shutil.rmtree(self.folder, ignore_errors=True)
+            self.stack.close()
 
     def _join(self) -> None:
         if not self.num_pieces:

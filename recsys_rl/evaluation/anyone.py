@@ -7,6 +7,7 @@ file.
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,26 @@ from recsys_rl.errors import UserError
 from recsys_rl.gymnasium_ids import as_arrays, without_repeats
 from recsys_rl.protocols import Env, Policy
 from recsys_rl.types import Action, Catalogue, Obs
-from recsys_rl.utils.find import reason
+from recsys_rl.utils.find import find, reason
+
+
+def named(policies: object) -> dict[str, Any]:
+    """One policy or several, by the names of their rows.
+
+    A dict names them itself. A text "module:NAME" is a row's name, and its module is imported. Another object
+    has the name of its class or function, with a number if an earlier one has that name. Raises UserError.
+    """
+    if isinstance(policies, Mapping):
+        return dict(policies)
+    found: dict[str, Any] = {}
+    for policy in policies if isinstance(policies, list | tuple) else [policies]:
+        if isinstance(policy, str):
+            found[policy] = find(policy, "--policy", typed=True)
+            continue
+        name = getattr(policy, "__name__", type(policy).__name__)
+        alike = sum(other == name or other.startswith(f"{name} (") for other in found)
+        found[f"{name} ({alike + 1})" if alike else name] = policy
+    return found
 
 
 def players(spec: str, found: Any, env: Env, catalogue: Catalogue | None) -> dict[str, tuple[Policy, bool]]:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from recsys_rl.checkpoint import Checkpoint
-from recsys_rl.config import Config, to_dict
+from recsys_rl.config import Config, to_dict, with_whole_paths
 from recsys_rl.types import UserError, tensors_of
 
 OF_A_RUN = ("total_timesteps", "num_processes", "weights")
@@ -80,7 +80,7 @@ def _named(entries: Sequence[Entry]) -> list[Entry]:
 
 def _settings(config: Config) -> dict[str, Any]:
     """The settings by section.field, without the seed and without folders and intervals."""
-    sections: dict[str, Any] = to_dict(config)
+    sections: dict[str, Any] = to_dict(with_whole_paths(config))
     for name in ("data_dir", "cache_dir"):
         sections["data_config"].pop(name, None)
     of_training = sections.pop("train_config")

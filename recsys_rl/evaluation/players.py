@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -27,7 +27,7 @@ from recsys_rl.evaluation.table import Played
 from recsys_rl.experience.rollout import play
 from recsys_rl.make import episodes, make_agent, make_env, one_visit
 from recsys_rl.protocols import TRADE, Env, Policy, Reader, ReadingPolicy
-from recsys_rl.types import Action, Obs, Population, World
+from recsys_rl.types import Action, Obs, Population, UserError, World
 from recsys_rl.utils.logger import SECONDS_BETWEEN_LINES, progress_bar
 from recsys_rl.utils.seeding import generators, stream_seed
 
@@ -46,6 +46,14 @@ class Player:
     config: Config | None = None  # settings of its gym: environment; None for those of the first player
     checkpoint: Checkpoint | None = None  # holds the normalisation of its gym: environment
     note: str = ""
+
+
+class Stopped(KeyboardInterrupt):
+    """Ctrl-C in the middle of a table, with the rows that were played."""
+
+    def __init__(self, played: dict[str, Played]) -> None:
+        super().__init__()
+        self.played = played
 
 
 @dataclass(frozen=True)
@@ -97,16 +105,20 @@ def play_all(
     policies: Mapping[str, Any] | None = None,
     full: bool = False,
     cache_dir: str | None = None,
+    planner: bool = True,
 ) -> dict[str, Played]:
     """Play one session per user and policy, in the table's order, with the same noise for all policies.
+
+    A baseline is made just before it plays, and the planners, which take most of the time, come last.
 
     Args:
         policies: the user's own policies, by their names module:NAME.
         full: let the planners play all users, and not only PLANNER_USERS of them, or LONG_PLANNER_USERS in
             sessions of more than LONG_SESSION steps.
         cache_dir: folder for the results of the searches of `rule`, `searched` and `expert`.
+        planner: False leaves the planners out.
 
-    A progress bar on standard error shows the policy in play.
+    A progress bar on standard error shows the policy in play. Raises Stopped after Ctrl-C.
     """
     first = entries[0].checkpoint
     world, users = first.world.to(device), users.to(device)
@@ -114,40 +126,59 @@ def play_all(
     table = Table(first.config, world, users, seed, device, streams)
     env = table.env(None, first)
     players = learned(entries, table, env)
-    if policies:
-        players |= _anyone(policies, table, env)
+    makers: dict[str, Callable[[], Player]] = {}
     if isinstance(env, RecEnv):  # references read the simulator's state
         budget = max(entry.checkpoint.total_steps for entry in entries)
-        print("making the baselines", file=sys.stderr)
-        players |= {name: make() for name, make in references(table, env, budget, cache_dir).items()}
+        makers = {**references(table, env, budget, cache_dir)}
     else:
-        players["random"] = Player(RandomPolicy(env.interface.action_sizes, streams["random"]))
+        makers["random"] = partial(Player, RandomPolicy(env.interface.action_sizes, streams["random"]))
+    if policies:
+        _check_free(policies, [*players, *makers])
+        players |= _anyone(policies, table, env)
+    makers = {name: partial(_same, player) for name, player in players.items()} | makers
     episode, session = env.interface.episode_length, env.interface.session_length
-    if not full and episode > session:
-        _leave_out_planners(players, episode)
+    if not planner:
+        makers = {name: make for name, make in makers.items() if name not in PLANNERS}
+    elif not full and episode > session:
+        _leave_out_planners(makers, episode)
     fewer = LONG_PLANNER_USERS if session > LONG_SESSION else PLANNER_USERS
     planned = len(users) if full else min(len(users), fewer)
-    played = {}
-    for number, (name, player) in enumerate(players.items(), 1):
-        count = len(users)
-        places = evenly(planned if name in PLANNERS else count, count)
-        streams["evaluation users"].manual_seed(stream_seed(seed, "evaluation users"))
-        streams["policy"].manual_seed(stream_seed(seed, "policy"))
-        if world.is_empty:  # only a new environment begins the same episodes again
-            env.close()
-            env = table.env(player.config, player.checkpoint)
-        length = None if world.is_empty else env.interface.episode_length
-        with _watched(player.agent, f"playing {name} ({number} of {len(players)})", length) as agent:
-            sessions = play(env, agent, users[places.to(device)], player.greedy)
-        if sessions.days is not None:
-            sessions = sessions.summed()
-        played[name] = Played(sessions, places, player.note)
+    played: dict[str, Played] = {}
+    try:
+        for number, (name, make) in enumerate(makers.items(), 1):
+            player = make()
+            count = len(users)
+            places = evenly(planned if name in PLANNERS else count, count)
+            streams["evaluation users"].manual_seed(stream_seed(seed, "evaluation users"))
+            streams["policy"].manual_seed(stream_seed(seed, "policy"))
+            if world.is_empty:  # only a new environment begins the same episodes again
+                env.close()
+                env = table.env(player.config, player.checkpoint)
+            length = None if world.is_empty else env.interface.episode_length
+            with _watched(player.agent, f"playing {name} ({number} of {len(makers)})", length) as agent:
+                sessions = play(env, agent, users[places.to(device)], player.greedy)
+            if sessions.days is not None:
+                sessions = sessions.summed()
+            played[name] = Played(sessions, places, player.note)
+    except KeyboardInterrupt:
+        raise Stopped(played) from None
     return played
 
 
-def _leave_out_planners(players: dict[str, Player], episode_length: int) -> None:
+def _same(player: Player) -> Player:
+    return player
+
+
+def _check_free(policies: Iterable[str], rows: Sequence[str]) -> None:
+    """Raise UserError for a policy of the user with the name of another row."""
+    for name in policies:
+        if name in rows:
+            raise UserError(f"The policy {name} has the name of a row of the table: give it another name.")
+
+
+def _leave_out_planners(makers: dict[str, Callable[[], Player]], episode_length: int) -> None:
     """Remove the planners and print a line about it."""
-    removed = [name for name in PLANNERS if players.pop(name, None) is not None]
+    removed = [name for name in PLANNERS if makers.pop(name, None) is not None]
     if removed:
         print(
             f"{' and '.join(removed)}: only with --full, as a life of {episode_length} steps takes them "

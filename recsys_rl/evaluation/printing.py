@@ -46,7 +46,9 @@ def print_table(result: Mapping[str, Any], heading: str, total_users: int) -> No
     print()
     for name, note in result["notes"].items():
         say(f"{name}: {note}")
-    say(f"yardstick, the best row that learns no network and sees what the agent sees: {result['yardstick']}")
+    if result["yardstick"]:
+        best = "the best row that learns no network and sees what the agent sees"
+        say(f"yardstick, {best}: {result['yardstick']}")
     over = "same seeds" if has_episodes(result) else "same users"
     if "seeds" in result:
         over = f"mean over {result['seeds']} seeds"
@@ -100,7 +102,9 @@ def has_episodes(result: Mapping[str, Any]) -> bool:
 
 
 def _users(result: Mapping[str, Any], total: int) -> str:
-    who = f"{people(result)}, one {'life' if has_lives(result) else 'session'} each"
+    whole = total in (0, result["sessions"])
+    count = result["sessions"] if whole else total
+    who = f"{people(result, count)}, one {'life' if has_lives(result) else 'session'} each"
     who = "episodes on unseen seeds" if has_episodes(result) else who
     if "seeds" in result:
         if "new_users" in result:  # the same people for each seed
@@ -109,7 +113,6 @@ def _users(result: Mapping[str, Any], total: int) -> str:
         return (
             f"means over {result['seeds']} seeds with 95 % intervals over seeds; {result['sessions']:,} {who}"
         )
-    whole = total in (0, result["sessions"])
     some, rest = ("", "") if whole else (f" of {total:,}", " (--max-users 0 plays all)")
     line = f"{result['sessions']:,}{some} {who}{rest}"
     fewer = [row for row in result["rows"] if row["users"] < result["sessions"]]

@@ -70,7 +70,7 @@ def summarise(
     ``return_mean``, ``return_low``, ``return_high``, ``length_mean``, ``distinct_mean``, ``coverage``; and
     ``streams`` {name: mean sum over a session, without weight} if there are several; and of lives the columns
     of ``life_columns``);
-    ``yardstick``; ``paired`` differences of each learned policy to the yardstick, and between the
+    ``yardstick``, "" if none was played; ``paired`` differences of each learned policy to it, and between the
     checkpoints (``policy``, ``versus``, ``mean``, ``low``, ``high``); ``shares`` (``policy``, ``from``,
     ``to``, ``share``, ``low``, ``high``); ``gains`` over the RIVALS (``policy``, ``versus``, ``gain``,
     ``low``, ``high``); ``knows_equations``, the rows whose form is that of the simulator; ``regret``
@@ -82,10 +82,11 @@ def summarise(
         yardsticks(played), {name: x.sessions.returns.mean().item() for name, x in played.items()}
     )
     learned = [row for name in checkpoints for row in (name, f"{name}-greedy")]
-    compared = [*learned, *policies]
+    compared = [name for name in (*learned, *policies) if name in played and yardstick]
     pairs = [(name, yardstick) for name in compared]
     for other in checkpoints[1:]:
         pairs += [(checkpoints[0], other), (f"{checkpoints[0]}-greedy", f"{other}-greedy")]
+    pairs = [(name, versus) for name, versus in pairs if name in played and versus in played]
     reference = next((name for name in REFERENCES if name in played), None)
     return {
         "env": env,
@@ -108,8 +109,10 @@ def yardsticks(policies: Iterable[str]) -> list[str]:
 
 
 def best_of(names: Sequence[str], means: Mapping[str, float]) -> str:
-    """The name with the highest mean; the first one if several are equal up to rounding."""
+    """The name with the highest mean; the first one if several are equal up to rounding; "" without any."""
     there = [name for name in names if name in means]
+    if not there:
+        return ""
     highest = max(means[name] for name in there)
     return next(name for name in there if means[name] >= highest - ROUNDING * abs(highest))
 

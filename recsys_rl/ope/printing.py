@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from recsys_rl.errors import amount
 from recsys_rl.utils.terminal import say
 
 LEGEND = (
@@ -34,9 +35,10 @@ def _weight(value: float) -> str:
 def print_result(result: Mapping[str, Any]) -> None:
     """Print the table, the warnings and the comparison."""
     about = result["about"]
+    decisions, sessions, users = (amount(about[f"{noun}s"], noun) for noun in ("decision", "session", "user"))
     say(
-        f"{about['decisions']:,} decisions in {about['sessions']:,} sessions of {about['users']:,} users, "
-        f"logged by {', '.join(about['loggers'])}; discount {about['discount']:g}"
+        f"{decisions} in {sessions} of {users}, logged by {', '.join(about['loggers'])}; discount "
+        f"{about['discount']:g}"
     )
     if result["propensities"] is not None:
         say(result["propensities"]["text"])

@@ -86,7 +86,8 @@ def _header(report: Mapping[str, Any]) -> str:
     elif words.is_foreign(report):
         sentence += f"earns {_big(ours, places)} per episode on unseen seeds"
     else:
-        people = f"{number(report.get('heldout_users'), 0)} {text(words.people(report))}"
+        count = report.get("heldout_users")
+        people = f"{number(count, 0)} {text(words.people(report, count))}"
         sentence += f"earns {_big(ours, places)} per {_unit(report)} from {people}"
     against = []
     if simple is not None:

@@ -104,8 +104,9 @@ def define_yardstick(yardstick: str, policies: Sequence[str]) -> str:
 def population(report: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
     """The sentence about the users behind the means and intervals."""
     unit = "life of several visits" if has_lives(report) else "session"
-    over = "episodes on unseen seeds" if is_foreign(report) else f"{people(report)}, one whole {unit} each"
     count = report.get("heldout_users")
+    who = people(report, count)
+    over = "episodes on unseen seeds" if is_foreign(report) else f"{who}, one whole {unit} each"
     fewer: dict[int, list[str]] = {}
     for row in rows:
         if row.get("users") not in (None, count):
@@ -118,10 +119,10 @@ def population(report: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> 
     )
 
 
-def people(report: Mapping[str, Any]) -> str:
-    """The noun for the users of the table."""
-    new = report.get("new_users")
-    return f"users of {new['file']}" if new else "held-out users"
+def people(report: Mapping[str, Any], count: object = None) -> str:
+    """The noun for the users of the table, or for ``count`` of them."""
+    new, noun = report.get("new_users"), "user" if count == 1 else "users"
+    return f"{noun} of {new['file']}" if new else f"held-out {noun}"
 
 
 def has_lives(report: Mapping[str, Any]) -> bool:

@@ -1,4 +1,4 @@
-"""Write files so that a reader never sees half a file."""
+"""Write files so that a reader never sees half a file, and read the small files that people name."""
 
 from __future__ import annotations
 
@@ -9,6 +9,25 @@ from pathlib import Path
 
 from recsys_rl.errors import error_text
 from recsys_rl.types import UserError
+
+LARGEST = 64_000_000  # bytes; a list of ids or a file of settings is far smaller
+
+
+def read_text(path: str | Path, option: str, kind: str, encoding: str = "utf-8") -> str:
+    """The text of the file at ``path``, which ``option`` names; ``kind`` is what it should be, "a TOML file".
+
+    Raises UserError if it can't be read as text, has more than LARGEST bytes, or is no regular file: reading
+    a device or a pipe may never end.
+    """
+    path = Path(path)
+    try:
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise UserError(f"{option} {path} is no regular file, but a device or a pipe: give {kind}.")
+        if path.is_file() and path.stat().st_size > LARGEST:
+            raise UserError(f"{option} {path} has more than {LARGEST:,} bytes: give {kind}.")
+        return path.read_text(encoding=encoding)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{option} {path} can't be read ({error_text(error)}): give {kind}.") from error
 
 
 def check_writable(path: Path, option: str) -> None:

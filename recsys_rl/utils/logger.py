@@ -50,8 +50,12 @@ class Logger:
         self.events = summary_writer()(str(folder), purge_step=start_step + 1) if tensorboard else None
         self.part = self.path.with_name(self.path.name + ".part")
         self.file = self.part.open("w", newline="", encoding="utf-8")
-        self._append([COLUMNS, *((step, f"{s:.3f}", name, repr(value)) for step, s, name, value in kept)])
         self.begun = False
+        try:
+            self._append([COLUMNS, *((step, f"{s:.3f}", name, repr(value)) for step, s, name, value in kept)])
+        except OSError:
+            self._close()
+            raise
         self.progress = progress_bar(quiet)
         self.task = self.progress.add_task(title, total=total_steps, completed=start_step, news="")
 
@@ -66,12 +70,17 @@ class Logger:
         if not self.progress.disable:
             with contextlib.suppress(OSError):  # a terminal that was closed
                 self.progress.stop()
-        with contextlib.suppress(OSError):  # each row was flushed: write has reported a full disk
-            self.file.close()
-            if not self.begun:
-                self.part.unlink()
+        self._close()
         if self.events is not None:
             self.events.close()
+
+    def _close(self) -> None:
+        """Close the file, and delete it if it has not become log.csv."""
+        with contextlib.suppress(OSError):  # each row was flushed: write has reported a full disk
+            self.file.close()
+        if not self.begun:
+            with contextlib.suppress(OSError):
+                self.part.unlink()
 
     @property
     def seconds_here(self) -> float:

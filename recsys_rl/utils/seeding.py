@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections import Counter
 
 import torch
 from torch import Tensor
@@ -24,9 +25,9 @@ def generators(seed: int, *names: str, device: torch.device | str = "cpu") -> di
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:
-    """The seeds in a text such as "0-4", "0,2,5" or "0-2,7", in that order and none twice.
+    """The seeds in a text such as "0-4", "0,2,5" or "0-2,7", in that order.
 
-    Raises UserError for another text, for a seed over 2**32 - 1, and for a range of more than 1000.
+    Raises UserError for another text, a seed over 2**32 - 1, a range of more than 1000, and a seed twice.
     """
     found: list[int] = []
     for part in text.split(","):
@@ -38,7 +39,10 @@ def parse_seeds(text: str) -> tuple[int, ...]:
                 "at most 1000 of them."
             )
         found += range(low, high + 1)
-    return tuple(dict.fromkeys(found))
+    twice = [seed for seed, times in Counter(found).items() if times > 1]
+    if twice:
+        raise UserError(f"--seeds {text} has the seed {twice[0]} twice, and that is one run: name it once.")
+    return tuple(found)
 
 
 def set_state(generator: torch.Generator, state: Tensor) -> None:

@@ -4,31 +4,32 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
+from torch import Tensor
 
 from recsys_rl.checkpoint import Checkpoint, check_algo, load
 from recsys_rl.data.clean import Missing
 from recsys_rl.dials import Seed
 from recsys_rl.errors import one_line
+from recsys_rl.evaluation.anyone import named
 from recsys_rl.evaluation.checkpoints import Entry, tables
-from recsys_rl.evaluation.players import heldout_users, play_all
+from recsys_rl.evaluation.players import Stopped, heldout_users, play_all
 from recsys_rl.evaluation.printing import print_table, without_nan
 from recsys_rl.evaluation.sessions import report
-from recsys_rl.evaluation.table import mean_over_seeds, summarise
+from recsys_rl.evaluation.table import Played, mean_over_seeds, summarise
 from recsys_rl.folder import nearby
 from recsys_rl.lookup import DEFAULT_ALGO, algorithm_of, platform_of
 from recsys_rl.report import write_report
 from recsys_rl.run import choose_device
-from recsys_rl.schema import CountOrZero, Finite, Range, check_fields
+from recsys_rl.schema import CountOrZero, Finite, Range, build, check_fields, shown
 from recsys_rl.types import UserError
 from recsys_rl.utils.allocator import keep_freed_memory
 from recsys_rl.utils.files import check_writable, write_text
-from recsys_rl.utils.find import find
 from recsys_rl.workflows.latest import print_latest
 from recsys_rl.workflows.new_users import about_people, check_event_options, with_people
 
@@ -37,7 +38,7 @@ from recsys_rl.workflows.new_users import about_people, check_event_options, wit
 class EvaluateConfig:
     """One evaluation of one or more checkpoints."""
 
-    checkpoint: str = f"checkpoints/{DEFAULT_ALGO}.pt"
+    checkpoint: str | Path = f"checkpoints/{DEFAULT_ALGO}.pt"
     """The file to evaluate. Catalogue, settings and weights come from it."""
     algo: str | None = None
     """Reject a checkpoint of another algorithm. Without --checkpoint, evaluate checkpoints/<algo>.pt."""
@@ -45,9 +46,9 @@ class EvaluateConfig:
     """Reject a checkpoint of another environment. Required if its name holds a module (gym:module:Id)."""
     seed: Seed = 0
     """The seed of the sessions, which are the same for every policy."""
-    json: str | None = None
+    json: str | Path | None = None
     """Write the table to this file as JSON."""
-    report: str | bool = False
+    report: str | Path | bool = False
     """Write a self-contained HTML page to this file: learning curve, table, sample sessions. True means
     report.html in the folder of the run, with --users report-FILE.html."""
     max_users: CountOrZero = 1000
@@ -57,7 +58,7 @@ class EvaluateConfig:
     threads: Annotated[int, Range(0, 1024)] = 1
     """Threads of torch on the CPU. More are faster on idle cores and slower on busy ones; 0 = torch's choice.
     """
-    files: tuple[str, ...] = ()
+    files: tuple[str | Path, ...] = ()
     """Checkpoints to evaluate in one table, in place of --checkpoint."""
     policy: tuple[str, ...] = ()
     """module:NAME of your own policy, for a row in the table: an object with act(obs, greedy), a callable
@@ -65,10 +66,10 @@ class EvaluateConfig:
     full: bool = False
     """Let the planners play all users of the table, not only 64 of them, or 32 in sessions of more than 50
     steps; this takes minutes."""
-    cache_dir: str | None = None
+    cache_dir: str | Path | None = None
     """Folder for the results of the searches of `rule`, `searched` and `expert` (default: the user's cache
     folder)."""
-    users: str | None = None
+    users: str | Path | None = None
     """File of events of other people with the same items: they play in place of the held-out users, with
     profiles folded in from their likes."""
     user_column: str | None = None
@@ -93,30 +94,49 @@ class EvaluateConfig:
     """Separator of this file if it is a text (default: found in the first line)."""
     missing: Missing = "refuse"
     """Rows of this file without a user, item, time or rating: refuse the file, or drop the rows."""
+    planner: bool = True
+    """Play the planners, the rows informed and planner. They take most of the time of a table."""
 
     def __post_init__(self) -> None:
         check_fields(self)
         check_event_options(self)
+        if self.full and not self.planner:
+            raise UserError("--full is for the planners, and --no-planner leaves them out: give one of them.")
         if self.algo is not None:
             algorithm_of(self.algo)
         if self.env is not None:
             platform_of(self.env)
 
     @property
-    def paths(self) -> tuple[str, ...]:
+    def paths(self) -> tuple[str | Path, ...]:
         """The checkpoints of the table."""
         return self.files or (self.checkpoint,)
 
 
-def evaluate(options: EvaluateConfig) -> dict[str, Any]:
+def evaluate(
+    checkpoints: EvaluateConfig | str | Path | Sequence[str | Path] | None = None,
+    *,
+    policies: object = (),
+    **settings: Any,
+) -> dict[str, Any]:
     """Play every policy with the same held-out users, and print the table.
+
+        evaluate("runs/first/ppo.pt", policies=[my_policy], seed=3)
 
     Several checkpoints with the same world share a table. If they differ only in their seed, each seed is
     played in its own world, and the table holds means over seeds (evaluation/table.py).
 
+    Args:
+        checkpoints: one file or several, or all settings as an EvaluateConfig; none: checkpoints/ppo.pt.
+        policies: your own policies for the table, one or several: objects as ``--policy`` takes them, in a
+            dict to name their rows, or texts "module:NAME".
+        settings: fields of EvaluateConfig.
+
     Returns: the values that ``--json`` writes. Raises UserError for a checkpoint or a policy that can't be
-    used, for checkpoints that can't share a table, and for outputs that can't be written.
+    used, for checkpoints that can't share a table, and for outputs that can't be written. After Ctrl-C it
+    prints the rows that were finished, writes no file, and raises KeyboardInterrupt.
     """
+    options = _options(checkpoints, settings)
     device = choose_device(options.device)
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -136,34 +156,79 @@ def evaluate(options: EvaluateConfig) -> dict[str, Any]:
     paths = [entry.path for entry in entries]
     place = _report_place(options, paths)
     _check_outputs(options.json, place, paths)
-    policies = {spec: find(spec, "--policy", typed=True) for spec in options.policy}
+    own = named(options.policy) | named(policies)
     for entry in entries:
         print_latest(entry.path, entry.checkpoint)
     keep_freed_memory()
-    results = []
+    rounds: list[_Round] = []
     for group in groups:
-        first = group[0].checkpoint
         if len(groups) > 1:
-            print(f"seed {first.config.train_config.seed}", file=sys.stderr)
-        users = heldout_users(first.world, options.max_users, options.seed)
-        played = play_all(group, users, options.seed, device, policies, options.full, options.cache_dir)
-        num_items = first.catalogue.num_items
-        names = [entry.name for entry in group]
-        own = [name for name in played if name.removesuffix("-greedy") in policies]
-        results.append(summarise(first.config.env, played, names, own, num_items))
+            print(f"seed {group[0].checkpoint.config.train_config.seed}", file=sys.stderr)
+        one = _round(group, options, own, device)
+        if one.whole or not rounds:  # a mean is over whole tables
+            rounds.append(one)
+        if not one.whole:
+            break
+    groups, stopped = groups[: len(rounds)], not one.whole
+    first, users, played = groups[-1][0].checkpoint, rounds[-1].users, rounds[-1].played
+    if not played:
+        raise KeyboardInterrupt
+    results = [x.result for x in rounds]
     result = results[0] if len(results) == 1 else mean_over_seeds(results)
     if options.users is not None:
         file = one_line(Path(options.users).name)
         result["new_users"] = {"file": file, "about": about_people(groups)}
     total_users = len(first.population.heldout) if len(groups) == 1 else 0
     print_table(result, _heading(groups), total_users)
+    if stopped:
+        print("stopped: the table has the rows that were finished, and no file is written", file=sys.stderr)
+        raise KeyboardInterrupt
     if options.json is not None:
         write_text(Path(options.json), json.dumps(without_nan(result), indent=1) + "\n")
         print(f"table: {options.json}", file=sys.stderr)
     if place is not None:
-        write_report(place, report(names[0], first, users, result, played))
+        write_report(place, report(groups[0][0].name, first, users, result, played))
         print(f"report: {place}", file=sys.stderr)
     return result
+
+
+class _Round(NamedTuple):
+    """The table of the checkpoints of one seed."""
+
+    result: dict[str, Any]
+    users: Tensor
+    played: dict[str, Played]
+    whole: bool  # False after Ctrl-C
+
+
+def _round(
+    group: Sequence[Entry], options: EvaluateConfig, own: Mapping[str, Any], device: torch.device
+) -> _Round:
+    """Play one table; ``own`` are the policies of the user."""
+    first = group[0].checkpoint
+    users = heldout_users(first.world, options.max_users, options.seed)
+    cache_dir = None if options.cache_dir is None else str(options.cache_dir)
+    whole = True
+    try:
+        played = play_all(group, users, options.seed, device, own, options.full, cache_dir, options.planner)
+    except Stopped as stop:
+        played, whole = stop.played, False
+    names = [entry.name for entry in group]
+    rows = [name for name in played if name.removesuffix("-greedy") in own]
+    env, num_items = first.config.env, first.catalogue.num_items
+    return _Round(summarise(env, played, names, rows, num_items) if played else {}, users, played, whole)
+
+
+def _options(checkpoints: object, settings: Mapping[str, Any]) -> EvaluateConfig:
+    """The settings as one EvaluateConfig. Raises UserError."""
+    if isinstance(checkpoints, EvaluateConfig):
+        return build(EvaluateConfig, {**vars(checkpoints), **settings}) if settings else checkpoints
+    if checkpoints is None:
+        return build(EvaluateConfig, settings)
+    files = [checkpoints] if isinstance(checkpoints, str | Path) else checkpoints
+    if not isinstance(files, Sequence) or not files:
+        raise UserError(f"checkpoints is {shown(checkpoints)}: give the path of a file, or a list of paths.")
+    return build(EvaluateConfig, {"files": [*files], **settings})
 
 
 def _load(path: Path, options: EvaluateConfig) -> Checkpoint:
@@ -199,7 +264,7 @@ def _report_place(options: EvaluateConfig, checkpoints: Sequence[Path]) -> Path 
     return nearby(folders.pop()) / f"report{people}.html"
 
 
-def _check_outputs(json: str | None, report: Path | None, checkpoints: Sequence[Path]) -> None:
+def _check_outputs(json: str | Path | None, report: Path | None, checkpoints: Sequence[Path]) -> None:
     """Raise UserError if an output can't be written, or would replace another file of this run."""
     taken = {path.resolve(): "the checkpoint itself" for path in checkpoints}
     for name, output in (("json", json), ("report", report)):

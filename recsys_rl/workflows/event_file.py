@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from recsys_rl.data.kinds import parse_event_weights
@@ -18,7 +19,7 @@ COLUMNS = ("user_column", "item_column", "time_column", "rating_column", "weight
 
 
 def read_events(
-    path: str, options: EvaluateConfig | RankingConfig, trained: DataConfig | None = None
+    path: str | Path, options: EvaluateConfig | RankingConfig, trained: DataConfig | None = None
 ) -> InteractionLog:
     """The events in the file, as the options for its columns and values say.
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Container, Sequence
-from pathlib import Path
 
 from recsys_rl.data.clean import Missing
-from recsys_rl.errors import UserError, error_text
+from recsys_rl.errors import UserError
 from recsys_rl.schema import shown
+from recsys_rl.utils.files import read_text
 
 NAMED = 5  # ids in a message
 Line = tuple[int, int | str]  # number in the file, from 1, and id
@@ -69,12 +69,7 @@ def parse_id(text: str, option: str, names: bool) -> int | str:
 
 def _lines(path: str, option: str) -> list[tuple[int, str]]:
     """The lines with text, each with its number."""
-    try:
-        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"{option} {path} can't be read ({error_text(error)}): give a file of ids."
-        ) from error
+    lines = read_text(path, option, "a file of ids", encoding="utf-8-sig").splitlines()
     found = [(number, line.strip()) for number, line in enumerate(lines, 1) if line.strip()]
     if not found:
         raise UserError(f"{option} {path} holds no ids: give one in each line.")

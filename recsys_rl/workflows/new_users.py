@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from recsys_rl.errors import FieldError
@@ -29,7 +30,9 @@ def check_event_options(options: EvaluateConfig) -> None:
         raise FieldError(given[0], "is about the file of people: give this file with --users too.")
 
 
-def with_people(groups: Sequence[Sequence[Entry]], options: EvaluateConfig, path: str) -> list[list[Entry]]:
+def with_people(
+    groups: Sequence[Sequence[Entry]], options: EvaluateConfig, path: str | Path
+) -> list[list[Entry]]:
     """The checkpoints with the users of the file ``path`` as held-out users.
 
     ``options`` has the fields OF_THE_FILE and ``missing``. A line about the file goes to standard error.

@@ -34,6 +34,7 @@ from recsys_rl.session import PIECES
 from recsys_rl.types import Catalogue, Feedback, Stream, UserError
 from recsys_rl.utils.files import check_writable, write_text
 from recsys_rl.utils.find import find
+from recsys_rl.utils.progress import announce
 from recsys_rl.utils.seeding import generators
 from recsys_rl.workflows.latest import print_latest
 from recsys_rl.workflows.ope_bench import Bench, Rewards
@@ -59,6 +60,7 @@ def ope(options: OpeConfig) -> dict[str, Any]:
                 raise UserError(f"--json {options.json} is a file that is read: give another name.")
     if options.threads:
         torch.set_num_threads(options.threads)
+    announce(f"reading {one_line(options.log)}")
     result = result_of(make_bench(options))
     print_result(result)
     if options.json is not None:

@@ -25,6 +25,7 @@ from recsys_rl.ope.world import Worlds, fit_world
 from recsys_rl.ope.world_model import mlp_of_shares
 from recsys_rl.protocols import SEERS, Behaviour
 from recsys_rl.types import Feedback, UserError
+from recsys_rl.utils.progress import announce
 from recsys_rl.workflows.ope_choices import slate_choices
 from recsys_rl.workflows.ope_config import LOGGED, OpeConfig
 from recsys_rl.workflows.ope_loggers import Loggers
@@ -123,6 +124,7 @@ class Bench:
         if self.no_world:
             return None
         log, rows, rewards, folds = of.log, of.rows, of.rewards, of.folds
+        announce("fitting the world model" + ("" if keep is None else " without the sessions of one logger"))
         if keep is not None:
             log, rows, rewards, folds = log.rows(keep), rows[keep], rewards[keep], folds[keep]
         return fit_world(log, of.catalogue, of.features, rows, rewards, folds, of.gamma, self.streams["ope"])

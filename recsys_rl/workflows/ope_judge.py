@@ -31,6 +31,7 @@ from recsys_rl.ope.sequential import SEQUENTIAL
 from recsys_rl.ope.world import Worlds, world
 from recsys_rl.protocols import Behaviour
 from recsys_rl.types import Obs
+from recsys_rl.utils.progress import announce
 from recsys_rl.workflows.ope_bench import CLUSTERED, Bench
 from recsys_rl.workflows.ope_choices import slate_choices
 from recsys_rl.workflows.ope_config import LOGGED
@@ -56,8 +57,12 @@ def judge_all(bench: Bench) -> dict[str, Judgement]:
         with errors_of(bench.options.target, bench.own):
             target = read_target(bench.options.target, bench.prepared.log, _ids(bench))
     worlds = bench.worlds() if policies else None
-    found = {name: _judge(bench, name, policy, worlds) for name, policy in policies.items()}
+    found = {}
+    for number, (name, policy) in enumerate(policies.items(), 1):
+        announce(f"judging {name} ({number} of {len(policies)})")
+        found[name] = _judge(bench, name, policy, worlds)
     if target is not None:
+        announce(f"judging {bench.target_name}")
         found[bench.target_name] = _judge_target(bench, target)
     if bench.behaviours is None or LOGGED in bench.options.names:
         found[LOGGED] = _logged(bench)

@@ -16,17 +16,19 @@ from torch import Tensor
 
 from recsys_rl.data.catalogue import fitting_threshold
 from recsys_rl.data.clean import Missing
-from recsys_rl.errors import UserError
+from recsys_rl.errors import UserError, amount, one_line
 from recsys_rl.evaluation.ranking import PER_USER, coverage, rank
 from recsys_rl.lookup import DEFAULT_ALGO
 from recsys_rl.schema import Count, Finite, check_fields
 from recsys_rl.types import InteractionLog
 from recsys_rl.utils.files import check_writable, write_text
+from recsys_rl.utils.progress import announce, counted
 from recsys_rl.workflows.event_file import read_events
 from recsys_rl.workflows.latest import print_latest
 from recsys_rl.workflows.recommender import Recommender, load
 
 BLOCK = 64  # users ranked together
+Block = tuple[Tensor, Tensor, Tensor]
 LEGEND = {
     "ndcg": "gain of the relevant items in the list, less at lower places, over the best possible one",
     "ndcg_95": "half of the 95 % interval of ndcg over users: ndcg plus or minus this",
@@ -93,6 +95,7 @@ def ranking(options: RankingConfig) -> dict[str, Any]:
     print_latest(options.checkpoint, recommender.checkpoint)
     if recommender.checkpoint.world.is_empty:
         raise UserError(f"{options.checkpoint} has no catalogue of items to rank.")
+    announce(f"reading {one_line(options.log)}")
     trained = recommender.checkpoint.config.data_config
     heldout = read_events(options.log, options, trained)
     earlier = None if options.seen is None else read_events(options.seen, options, trained)
@@ -113,7 +116,7 @@ def ranking(options: RankingConfig) -> dict[str, Any]:
         )
     rows = _rows(recommender, new, seen, options.k)
     table = {"k": options.k, "users": len(new), "rows": rows}
-    print(f"{options.log}: {len(new):,} users with relevant items, lists of {options.k}")
+    print(f"{options.log}: {amount(len(new), 'user')} with relevant items, lists of {options.k}")
     names = list(rows[0])
     print("  ".join(f"{name:>12}" for name in names))
     for row in rows:
@@ -164,7 +167,7 @@ def _rows(
     catalogue = recommender.catalogue
     sums: dict[str, dict[str, list[Tensor]]] = {}
     unlisted: dict[str, Tensor] = {}
-    for profiles, hits, allowed in _blocks(recommender, relevant, seen, k):
+    for profiles, hits, allowed in _shown(_blocks(recommender, relevant, seen, k), len(relevant)):
         rankings = {
             recommender.checkpoint.config.algo: recommender.scores(profiles, allowed),
             "mf": profiles @ catalogue.embedding.T,
@@ -190,12 +193,22 @@ def _rows(
     return table
 
 
+def _shown(blocks: Iterator[Block], num_users: int) -> Iterator[Block]:
+    """The blocks, with the number of users that are done on standard error."""
+    done = 0
+    with counted("ranking users", num_users) as show:
+        for block in blocks:
+            yield block
+            done += len(block[0])
+            show(done)
+
+
 def _blocks(
     recommender: Recommender,
     relevant: Mapping[int | str, list[int]],
     seen: Mapping[int | str, list[int]],
     k: int,
-) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+) -> Iterator[Block]:
     """Profiles (N, D), relevant items (N, I), at least one a user, and rankable items (N, I)."""
     catalogue, users = recommender.catalogue, list(relevant)
     for start in range(0, len(users), BLOCK):

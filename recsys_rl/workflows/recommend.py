@@ -14,7 +14,7 @@ import torch
 from recsys_rl.checkpoint import check_algo
 from recsys_rl.data.clean import Missing
 from recsys_rl.dials import Seed
-from recsys_rl.errors import FieldError, UserError
+from recsys_rl.errors import FieldError, UserError, amount
 from recsys_rl.lookup import DEFAULT_ALGO
 from recsys_rl.schema import Count, Range, check_fields
 from recsys_rl.utils.files import check_parquet, write_bytes
@@ -159,7 +159,7 @@ def _write_lists(
     write_bytes(Path(out), _parquet(users, lists))
     short = sum(len(row) < k for row in lists)
     note = f" ({short:,} of them have fewer than {k} items left)" if short else ""
-    print(f"{len(users):,} users: {out}{note}", file=sys.stderr)
+    print(f"{amount(len(users), 'user')}: {out}{note}", file=sys.stderr)
 
 
 def _check_seen(options: RecommendConfig) -> None:

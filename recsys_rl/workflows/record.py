@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -19,6 +17,7 @@ from recsys_rl.data.decision_writer import ROWS, DecisionWriter
 from recsys_rl.data.decisions import DecisionHeader, DecisionLog, catalogue_hash, concatenate
 from recsys_rl.dials import Seed
 from recsys_rl.env.rec_env import RecEnv
+from recsys_rl.errors import amount
 from recsys_rl.evaluation.behaviours import Behaviours, check_once
 from recsys_rl.evaluation.players import Table
 from recsys_rl.experience.record import record as record_sessions
@@ -27,7 +26,7 @@ from recsys_rl.protocols import SEERS, Behaviour
 from recsys_rl.schema import Count, Range, check_fields
 from recsys_rl.types import Population, UserError
 from recsys_rl.utils.files import check_parquet
-from recsys_rl.utils.logger import SECONDS_BETWEEN_LINES, progress_bar
+from recsys_rl.utils.progress import counted
 from recsys_rl.utils.seeding import generators
 from recsys_rl.workflows.latest import print_latest
 
@@ -111,12 +110,14 @@ def record(options: RecordConfig) -> Path:
     if not options.quiet:
         print_latest(options.checkpoint, checkpoint)
     _print_overlap(loggers)
-    with DecisionWriter(path, header) as writer, _progress(options) as show:
+    progress = counted("recording sessions", options.sessions, options.quiet)
+    with DecisionWriter(path, header) as writer, progress as show:
         for piece in _pieces(options.sessions, env, loggers, header, checkpoint, users, streams["sessions"]):
             writer.write(piece)
             show(int(piece.sessions[-1]) + 1)
     if not options.quiet:
-        print(f"{writer.num_rows:,} decisions of {options.sessions:,} sessions: {path}", file=sys.stderr)
+        done = f"{amount(writer.num_rows, 'decision')} of {amount(options.sessions, 'session')}"
+        print(f"{done}: {path}", file=sys.stderr)
     return path
 
 
@@ -213,23 +214,3 @@ def _turns(users: Tensor, sessions: int, generator: torch.Generator) -> Iterator
             queue = torch.cat([queue, users[torch.randperm(len(users), generator=generator)]])
         yield queue[:count]
         queue, sessions = queue[count:], sessions - count
-
-
-@contextmanager
-def _progress(options: RecordConfig) -> Iterator[Callable[[int], None]]:
-    """A function that shows the number of sessions: on a bar, or in lines every few seconds."""
-    bar = progress_bar(options.quiet)
-    printed = time.monotonic()
-
-    def print_line(done: int) -> None:
-        nonlocal printed
-        if not options.quiet and time.monotonic() - printed > SECONDS_BETWEEN_LINES:
-            printed = time.monotonic()
-            print(f"recorded {done:,} of {options.sessions:,} sessions", file=sys.stderr, flush=True)
-
-    if bar.disable:
-        yield print_line
-        return
-    with bar:
-        task = bar.add_task("recording sessions", total=options.sessions, news="")
-        yield lambda done: bar.update(task, completed=done)

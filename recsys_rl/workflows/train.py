@@ -11,13 +11,14 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from recsys_rl import folder as folders
 from recsys_rl.checkpoint import save
-from recsys_rl.config import Config, to_toml
+from recsys_rl.config import Config, to_toml, with_settings, with_whole_paths
 from recsys_rl.errors import error_text
 from recsys_rl.experience.rollout import collect
 from recsys_rl.functional.compiled import kernels
@@ -58,15 +59,18 @@ class Update:
 
 
 def train(
-    config: Config,
+    config: Config | None = None,
     resume: bool = False,
     ranks: Ranks = ALONE,
     *,
     folder: str | Path | None = None,
     latest: bool | None = None,
     quiet: bool = False,
+    **settings: Any,
 ) -> Path:
-    """Train with the settings in ``config`` to the end, and return the checkpoint's path.
+    """Train to the end, and return the checkpoint's path.
+
+        train(algo="a2c", lr=1e-3, seed=1)
 
     The arguments are those of ``updates``, and ``ranks``, the processes of the run. Each process calls this
     with the same arguments; only rank 0 makes the folder, logs, evaluates and writes.
@@ -74,6 +78,7 @@ def train(
     Raises UserError for a mistake that the user can mend. Raises Interrupted after Ctrl-C, SIGTERM or
     SIGHUP, when the checkpoint is written.
     """
+    config = with_settings(config, settings)
     with _begun(config, resume, ranks, folder, latest, quiet) as course, ranks.stop_requests() as requests:
         for _ in _go_on(course, lambda: nullcontext(requests)):
             pass
@@ -81,32 +86,35 @@ def train(
 
 
 def updates(
-    config: Config,
+    config: Config | None = None,
     resume: bool = False,
     *,
     folder: str | Path | None = None,
     latest: bool | None = None,
     quiet: bool = True,
+    **settings: Any,
 ) -> Generator[Update, None, None]:
     """Train as ``train`` does, but yield after each update, so that a notebook can inspect the run.
 
-        for update in updates(Config(algo="a2c"), folder="first try"):
+        for update in updates(algo="a2c", folder="first try"):
             print(update.step, update.metrics["reward_mean"])
 
     Args:
-        config: the settings. ``runs_dir`` and ``name`` of train_config are used if ``folder`` is None.
+        config: the settings; None: the default ones. ``runs_dir`` and ``name`` of train_config are used if
+            ``folder`` is None.
         resume: continue the run in ``folder`` (None: the run behind checkpoints/<algo>.pt) as if it had
             never stopped, with the users and items of its checkpoint.
         folder: the run's folder. A new run makes it, so it must not exist. None: choose a folder in
             ``runs_dir``, as the command does.
         latest: make checkpoints/<algo>.pt a link to this run. None: only if ``folder`` is None.
         quiet: print nothing about the run. The first preparation of a dataset still prints a line.
+        settings: fields of ``Config`` in place of those of ``config``, as in ``Config(lr=1e-3)``.
 
     If the caller's loop ends early, by break or an error, a checkpoint of the last update is written. Raises
     the errors of ``train``. Ctrl-C during an update ends the run after that update; between two updates it
     raises KeyboardInterrupt in the caller's loop.
     """
-    with _begun(config, resume, ALONE, folder, latest, quiet) as course:
+    with _begun(with_settings(config, settings), resume, ALONE, folder, latest, quiet) as course:
         yield from _go_on(course, ALONE.stop_requests)
 
 
@@ -168,7 +176,7 @@ def _begun(
         with folders.removed_on_error(taken):
             if taken is not None:
                 stack.enter_context(folders.held(taken))
-                write_text(taken / "config.toml", to_toml(run.config))
+                write_text(taken / "config.toml", to_toml(with_whole_paths(run.config)))
             if first:
                 course.diary = Diary(_logger(run, own, quiet))
             if not resume:  # so that a run killed before its first interval can be resumed

@@ -1,0 +1,33 @@
+"""The sizes in a checkpoint's settings against its own weights, before a network is built from them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import pairwise
+
+from torch import Tensor
+
+from recsys_rl.checkpoint.sealed import Refused
+from recsys_rl.config import Config
+from recsys_rl.types import Interface
+
+
+def check_sizes(config: Config, interface: Interface, agent: Mapping[str, Tensor]) -> None:
+    """Raise Refused for sizes that the file can't hold: to build such a network could take minutes."""
+    layers = (interface.context_size, *config.model_config.hidden_dims)
+    needed = 2 * sum(one * other for one, other in pairwise(layers))  # of actor and critic
+    needed += interface.history_length  # the weights of its places
+    if config.model_config.head == "dense":
+        needed += layers[-1] * sum(interface.action_sizes)
+    if needed > sum(tensor.numel() for tensor in agent.values()):
+        raise Refused(
+            f"holds fewer weights than its settings need (hidden_dims {layers[1:]}, history_length "
+            f"{interface.history_length})"
+        )
+    steps = getattr(config.env_config, "max_episode_steps", interface.session_length)
+    items = sum(interface.action_sizes)
+    if interface.session_length != steps or (config.platform.users and interface.slate_size > items):
+        raise Refused(
+            f"holds an 'interface' of {interface.session_length} steps of {interface.slate_size} items, and "
+            f"its settings say {steps} steps with {items} items"
+        )
