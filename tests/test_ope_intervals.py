@@ -169,8 +169,20 @@ def test_calibration_by_hand() -> None:
     assert math.isnan(calibration(torch.ones(3).double(), torch.rand(3).double()).slope)
 
 
-def report(ess: float = 1000.0, k: float = 0.1) -> WeightReport:
-    return WeightReport(ess, 1.0, 0.9, 1.1, 3.0, 0.001, k)
+def test_reward_model_that_orders_worse_than_a_constant_is_warned_of() -> None:
+    q, rewards = torch.tensor([0.0, 1.0, 2.0]).double(), torch.tensor([2.0, 1.0, 1.0]).double()
+    (text,) = calibration(q, rewards).warnings
+    assert "worse than a constant" in text and "q_slope -0.5" in text
+    level = torch.tensor([1.0, 2.0, 1.0]).double()  # q says nothing about these rewards
+    assert calibration(q, level).slope == 0 and calibration(q, level).warnings
+    assert calibration(q, -rewards).warnings == ()
+    assert calibration(torch.ones(3).double(), rewards).warnings == ()  # it orders nothing
+
+
+def report(
+    ess: float = 1000.0, k: float = 0.1, mean: float = 1.0, low: float = 0.9, high: float = 1.1
+) -> WeightReport:
+    return WeightReport(ess, mean, low, high, 3.0, 0.001, k)
 
 
 def test_warnings_name_each_reason() -> None:
@@ -180,7 +192,7 @@ def test_warnings_name_each_reason() -> None:
     assert "k 0.51" in warnings_for(report(k=0.51))[0]
     assert "30% of the policy's choices were impossible" in warnings_for(report(), unsupported=0.3)[0]
     assert "largest possible return, 2" in warnings_for(report(), value=2.0, most=2.0)[0]
-    off = WeightReport(1000, 0.8, 0.7, 0.9, 3.0, 0.001, 0.1)
+    off = report(mean=0.8, low=0.7, high=0.9)
     assert warnings_for(off)[0].endswith("or the log lacks actions that the policy takes.")
     for heavy in (replace(off, ess=150.0), replace(off, pareto_k=0.6)):
         assert "or the rows are too few for weights as heavy as these" in warnings_for(heavy)[1]
@@ -191,6 +203,41 @@ def test_rounded_propensities_are_no_wrong_ones() -> None:
     assert thirds.mean_low == pytest.approx(1.0001, abs=1e-5) and warnings_for(thirds) == []
     wrong = weigh(torch.full((900,), 1 / 3 / 0.332, dtype=torch.float64))
     assert "does not hold 1" in warnings_for(wrong)[0]
+
+
+ITEMS = torch.tensor([0.4, 0.2, 0.2, 0.2]).double(), torch.tensor([0.1, 0.6, 0.2, 0.1]).double()
+
+
+def weights_of_logs(logs: int, rows: int, seed: int, wrong: float = 1.0) -> torch.Tensor:
+    """(logs, rows): of items drawn by the first policy of ITEMS, judged by the second.
+
+    The propensity of the second item is logged as ``wrong`` times the right one.
+    """
+    logging, policy = ITEMS
+    drawn = torch.multinomial(
+        logging.expand(logs, -1), rows, True, generator=torch.Generator().manual_seed(seed)
+    )
+    stated = logging * torch.tensor([1, wrong, 1, 1])
+    return (policy / stated)[drawn]
+
+
+def test_right_propensities_are_hardly_ever_called_wrong() -> None:
+    """At the level 0.9999 a tenth of a log is expected; at 0.95 it would be 50."""
+    warned = [bool(warnings_for(weigh(w))) for w in weights_of_logs(1000, 1000, seed=0)]
+    assert sum(warned) <= 2
+
+
+@pytest.mark.parametrize("wrong", [0.8, 1.25])
+def test_wrong_propensities_of_one_item_are_warned_of_in_every_log(wrong: float) -> None:
+    for w in weights_of_logs(50, 4000, seed=1, wrong=wrong):
+        assert "does not hold 1: the propensities are wrong" in warnings_for(weigh(w))[0]
+
+
+def test_interval_of_the_mean_weight_is_that_of_one_in_ten_thousand() -> None:
+    weights = weights_of_logs(1, 300, seed=2)[0]
+    users = torch.arange(150).repeat_interleave(2)
+    of = weigh(weights, users)
+    assert (of.mean_low, of.mean_high) == pytest.approx(student_t(weights, users, 0.9999))
 
 
 def row(name: str, of: WeightReport | None, unsupported: float = 0.0) -> Estimate:
@@ -205,8 +252,10 @@ def row(name: str, of: WeightReport | None, unsupported: float = 0.0) -> Estimat
         (report(), 0.02, "world"),
         (report(ess=150), 0.0, "world"),
         (report(k=0.6), 0.0, "world"),
-        (WeightReport(1000, 0.8, 0.7, 0.9, 3.0, 0.001, 0.1), 0.0, "wdr"),  # as happens by chance
-        (WeightReport(1000, 0.7, 0.6, 0.8, 3.0, 0.001, 0.1), 0.0, "world"),
+        (report(mean=0.9, low=0.8, high=0.9995), 0.0, "wdr"),  # 1 up to rounding
+        (report(mean=0.9, low=0.8, high=0.998), 0.0, "world"),
+        (report(mean=1.1, low=1.0005, high=1.2), 0.0, "wdr"),
+        (report(mean=1.1, low=1.002, high=1.2), 0.0, "world"),
     ],
 )
 def test_one_policy_that_the_log_does_not_cover_moves_the_recommendation_for_all(

@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from recsys_rl.ope.intervals import NO_PROMISE
+
 LEGEND = (
     "ess: effective sample size, the number of {unit} logged by the policy itself that are worth as much. "
     "weight: mean weight, 1 with right propensities. k: Pareto k, the tail of the weights; above 0.5 the "
@@ -34,7 +36,7 @@ def print_result(result: Mapping[str, Any]) -> None:
     about = result["about"]
     print(
         f"{about['decisions']:,} decisions in {about['sessions']:,} sessions of {about['users']:,} users, "
-        f"logged by {', '.join(about['loggers'])}; discount {about['discount']:g}"
+        f"logged by {', '.join(about['loggers'])}; {_discount(about)}"
     )
     if result["propensities"] is not None:
         print(result["propensities"]["text"])
@@ -48,10 +50,13 @@ def print_result(result: Mapping[str, Any]) -> None:
     for row in result["rows"]:
         bounds = f"[{number(row['low'])}, {number(row['high'])}]"
         weights = "" if row["ess"] is None else f"{row['ess']:>9,.0f} {_weight(row['mean_weight']):>7}"
-        shape = "" if row["pareto_k"] is None else f"{row['pareto_k']:>7.2f}"
-        mark = f"  <- {_mark(result, row)}" if row["recommended"] else ""
+        shape = "" if row["pareto_k"] is None else f"{row['pareto_k']:.2f}"
+        mark = "no promise" if row["interval"] in NO_PROMISE else ""
+        if row["recommended"]:
+            mark = f"<- {_mark(result, row)}"
         value = f"{number(row['value']):>9}  {bounds:<20}"
-        print(f"{row['policy']:<{width}}{row['estimator']:<13}{value}{weights}{shape}{mark}")
+        line = f"{row['policy']:<{width}}{row['estimator']:<13}{value}{weights:<17}{shape:>7}  {mark}"
+        print(line.rstrip())
     if any(row["ess"] is not None for row in result["rows"]):
         print(LEGEND.format(unit="rows" if about["decisions"] == about["sessions"] else "sessions"))
     if about["clusters"]:
@@ -64,6 +69,16 @@ def print_result(result: Mapping[str, Any]) -> None:
         print(_no_recommendation(result))
     if result["compare"] is not None:
         print(result["compare"]["brief"])
+
+
+def _discount(about: Mapping[str, Any]) -> str:
+    """The discount of the estimates, and that of the log's policy where it is another."""
+    text = f"discount {about['discount']:g}"
+    if about["discount"] == 1:
+        text += " (as in the table of evaluate)"
+    if about["log_discount"] != about["discount"] and about["sessions"] < about["decisions"]:
+        text += f"; the log's policy learned with {about['log_discount']:g}"
+    return text
 
 
 def print_warnings(rows: Sequence[Mapping[str, Any]]) -> None:

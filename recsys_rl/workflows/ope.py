@@ -260,10 +260,9 @@ def _bench(
     earned = rewards(log.feedback)  # (E,)
     if options.q == "logistic":
         _check_logistic(options.log, log, earned)
-    gamma = log.header.discount if options.discount is None else options.discount
     fitted = None
     with errors_of(options.log, own):
         if not log.has_propensities:
             log, fitted = with_propensities(log, catalogue, generator["propensities"])
-        prepared = prepare(log, catalogue, earned, gamma, generator["ope"])
+        prepared = prepare(log, catalogue, earned, options.discount, generator["ope"])
     return Bench(options, prepared, rewards, behaviours, generator, fitted, own, checkpoint)

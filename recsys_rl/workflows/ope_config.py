@@ -63,8 +63,9 @@ class OpeConfig:
     """Column of the list of items that could be shown."""
     json: str | None = None
     """Write all estimates to this file."""
-    discount: Share | None = None
-    """Discount per step (default: the log's)."""
+    discount: Share = 1.0
+    """Discount per step. 1 gives the sum of a session's rewards, as the table of recsys-rl evaluate does. The
+    output names the discount with which the log's policy learned, if it is another."""
     weights: tuple[str, ...] = ()
     """Weights of reward streams as NAME=NUMBER (default: the platform's)."""
     q: Literal["ridge", "logistic", "mlp"] = "ridge"

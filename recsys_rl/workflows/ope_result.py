@@ -67,6 +67,7 @@ def result_of(bench: Bench) -> dict[str, Any]:
             "users": len(of.users.unique()),
             "items": of.catalogue.num_items,
             "discount": of.gamma,
+            "log_discount": of.log.header.discount,
             "loggers": list(of.log.header.loggers),
             "interval": bench.options.interval,
             "promise": PROMISES[bench.options.interval],
