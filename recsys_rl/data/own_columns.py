@@ -17,6 +17,7 @@ from recsys_rl.data.times import order_in, times_of
 from recsys_rl.errors import listed, short
 from recsys_rl.types import UserError
 
+MOST_TEXTS = 100  # different texts of a column of the context
 LISTS = ("items", "candidates")  # columns of several ids
 
 
@@ -302,13 +303,34 @@ class Reader:
         return values.log()
 
     def context(self) -> dict[str, Tensor]:
+        """(E, size) float32 of each column ``context.NAME``; a column of texts is one-hot encoded."""
         found = {}
         for column in (x for x in self.frame.columns if x.startswith("context.")):
-            values = self.numbers_in_lists(column)
+            values = self._one_hot(column)
+            if values is None:
+                values = self.numbers_in_lists(column)
             if values is None:
                 values = self._numbers(column, self._filled(column)).unsqueeze(1)
             found[column.removeprefix("context.")] = values.float()
         return found
+
+    def _one_hot(self, column: str) -> Tensor | None:
+        """(E, number of texts), in the order of the texts; None if a value is a number or a list of some."""
+        series = self._filled(column)
+        if series.dtype != pl.String or floats(series).is_not_null().any():
+            return None
+        entries = lists_of(series)
+        if entries is not None and floats(entries.explode()).is_not_null().any():
+            return None
+        known = series.unique().sort().to_list()
+        if len(known) > MOST_TEXTS:
+            raise UserError(
+                f"{self.name}: column {column!r} has {len(known):,} different texts, and texts are one-hot "
+                f"encoded up to {MOST_TEXTS}: give numbers, or group the texts."
+            )
+        self.notes.append(f"{column} holds texts, which are one-hot encoded: {listed(known)}")
+        places = series.replace_strict(known, range(len(known)), return_dtype=pl.Int64)
+        return torch.nn.functional.one_hot(tensor_of(places), len(known))
 
     def flags(self, column: str) -> Tensor:
         """(E,) bool; False without the column."""

@@ -118,8 +118,8 @@ class Calibration:
         if not self.slope <= 0:  # NaN: the model predicts one number for all
             return ()
         return (
-            "The reward model orders actions worse than a constant would: where it predicts more, the log did "
-            f"not earn more (q_slope {self.slope:.3g}). Try another --q, or use the rows without a model.",
+            "The reward model orders actions worse than a constant would: where it predicts more, no more "
+            f"was earned (q_slope {self.slope:.3g}). Try another --q, or use the rows without a model.",
         )
 
 

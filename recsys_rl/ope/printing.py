@@ -36,7 +36,7 @@ def print_result(result: Mapping[str, Any]) -> None:
     about = result["about"]
     print(
         f"{about['decisions']:,} decisions in {about['sessions']:,} sessions of {about['users']:,} users, "
-        f"logged by {', '.join(about['loggers'])}; {_discount(about)}"
+        f"logged by {', '.join(about['loggers'])}{_discount(about)}"
     )
     if result["propensities"] is not None:
         print(result["propensities"]["text"])
@@ -72,11 +72,13 @@ def print_result(result: Mapping[str, Any]) -> None:
 
 
 def _discount(about: Mapping[str, Any]) -> str:
-    """The discount of the estimates, and that of the log's policy where it is another."""
-    text = f"discount {about['discount']:g}"
+    """The discount of the estimates, and that of the log's policy if it is another; "" at one step."""
+    if about["sessions"] == about["decisions"]:
+        return ""
+    text = f"; discount {about['discount']:g}"
     if about["discount"] == 1:
         text += " (as in the table of evaluate)"
-    if about["log_discount"] != about["discount"] and about["sessions"] < about["decisions"]:
+    if about["log_discount"] != about["discount"]:
         text += f"; the log's policy learned with {about['log_discount']:g}"
     return text
 

@@ -69,6 +69,8 @@ def result_of(bench: Bench) -> dict[str, Any]:
             "discount": of.gamma,
             "log_discount": of.log.header.discount,
             "loggers": list(of.log.header.loggers),
+            "q": bench.options.q,
+            "q_by": bench.options.q_by,
             "interval": bench.options.interval,
             "promise": PROMISES[bench.options.interval],
             "promises": {kind: PROMISES[kind] for kind in sorted({str(row["interval"]) for row in rows})},
