@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from scipy import stats
@@ -22,7 +24,7 @@ from recsys_rl.ope.diagnostics import (
     weigh,
 )
 from recsys_rl.ope.estimate import Estimate, estimated, recommend
-from recsys_rl.ope.intervals import bernstein, bootstrap, student_t, user_terms
+from recsys_rl.ope.intervals import bernstein, bootstrap, standard_error, student_t, user_terms
 
 F64 = torch.float64
 INFINITE = float("inf")
@@ -118,6 +120,18 @@ def test_both_choices_leave_weights_alone_that_need_no_clip() -> None:
     assert by_slope("clipped-ips", heavy, GRID) == 5.0  # a smaller one would differ for sure
 
 
+@pytest.mark.parametrize(("share", "chosen"), [(0.99, INFINITE), (1.01, 1.0)])
+def test_slope_stops_where_two_estimates_differ_by_more_than_their_widths_allow(
+    share: float, chosen: float
+) -> None:
+    """|theta_i - theta_j| against width_i + (sqrt 6 - 1) width_j: Su et al. 2020, section 3."""
+    log, _ = overlap(3, 1.0)
+    i, j = log.weights.clamp_max(1.0) * log.rewards, log.weights * log.rewards
+    gap = abs(float(i.mean() - j.mean()))
+    allowed = float(standard_error(i)) + 1.449489742783178 * float(standard_error(j))
+    assert by_slope("clipped-ips", log, (1.0, INFINITE), spread=share * gap / allowed) == chosen
+
+
 def test_effective_sample_size_and_lost_mass_by_hand() -> None:
     assert effective_sample_size(torch.tensor([1.0, 1.0, 2.0])) == pytest.approx(16 / 6)
     assert effective_sample_size(torch.zeros(3)) == 0
@@ -131,6 +145,29 @@ def test_effective_sample_size_and_lost_mass_by_hand() -> None:
 def test_pareto_k_finds_the_shape_of_pareto_weights(shape: float) -> None:
     uniform = torch.rand(100_000, generator=torch.Generator().manual_seed(0)).double()
     assert pareto_k(uniform**-shape) == pytest.approx(shape, abs=0.15)
+
+
+def test_pareto_k_of_few_weights_is_drawn_towards_one_half() -> None:
+    """Of 100 weights 20 are the tail; the prior counts as 10 more of k = 1/2 (Vehtari et al. 2024)."""
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        weights = rng.pareto(1.0, size=100) + 1
+        over = np.sort(weights)[-20:] - np.sort(weights)[-21]
+        alone = shape_of(over)
+        expected = (20 * alone + 10 * 0.5) / 30
+        assert abs(expected - alone) > 0.02
+        assert pareto_k(torch.from_numpy(weights)) == pytest.approx(expected, abs=1e-9)
+
+
+def shape_of(over: np.ndarray[Any, Any]) -> float:
+    """The shape of a generalised Pareto distribution by Zhang and Stephens 2009, from ordered exceedances."""
+    n = len(over)
+    m = 30 + int(n**0.5)
+    theta = 1 / over[-1] + (1 - np.sqrt(m / (np.arange(1, m + 1) - 0.5))) / (3 * over[int(n / 4 + 0.5) - 1])
+    k = np.log1p(-theta[:, None] * over).mean(1)
+    fit = n * (np.log(-theta / k) - k - 1)
+    weight = np.exp(fit - fit.max())
+    return float(np.log1p(-(weight @ theta / weight.sum()) * over).mean())
 
 
 def test_pareto_k_of_bounded_and_of_constant_weights() -> None:
