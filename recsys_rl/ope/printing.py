@@ -78,7 +78,7 @@ def _discount(about: Mapping[str, Any]) -> str:
     text = f"; discount {about['discount']:g}"
     if about["discount"] == 1:
         text += " (as in the table of evaluate)"
-    if about["log_discount"] != about["discount"]:
+    if about["log_discount"] not in (1, about["discount"]):
         text += f"; the log's policy learned with {about['log_discount']:g}"
     return text
 
