@@ -13,7 +13,7 @@ by its error or by SLOPE, the interval promises nothing.
 within a cluster, for a logger with strong and one with mild preferences. ``over_ips`` is that over ips's.
 
 `selection`: ten policies of --env (PPO, stopped early too, sampled and greedy; mf, mmr ...) estimated from
-three logs, half random and half PPO stopped early: of 20,000 sessions of `satiation`, or 2,000 of
+three logs, half random and half PPO stopped early: of 20,000 sessions of `satiation`, or 1,000 of
 `short-video`. `world, generic` has features that know nothing of our platforms. It trains PPO first.
 """
 

@@ -59,8 +59,8 @@ class Sizes:
 
 SIZES = {
     "satiation": Sizes(),
-    # Its sessions are ten times as long.
-    "short-video": Sizes("short-video", sessions=2_000, truth_sessions=1_000, steps=800_000),
+    # Its sessions are ten to twenty times as long.
+    "short-video": Sizes("short-video", sessions=1_000, truth_sessions=500, steps=800_000),
 }
 
 

@@ -62,8 +62,14 @@ def clusters(results: Path) -> str:
 
 
 def selection(results: Path, env: str) -> str:
-    """How well each estimator orders ten policies, and how far off it is; of several logs a range."""
+    """How well each estimator orders ten policies, and how far off it is; of several logs a range.
+
+    Rows of before 2026-11-28 have no errors, so that these cells stay empty.
+    """
     rows = read(results, "ope", question="selection", env=env)
+    command = f"`python -m benchmarks.ope --only selection --env {env}`"
+    if not rows:
+        return f"Not measured yet: {command} measures it."
     truths = [float(row["truth"]) for row in rows if row["truth"]]
     logs: dict[str, list[Row]] = {}
     for row in rows:
@@ -71,11 +77,14 @@ def selection(results: Path, env: str) -> str:
             logs.setdefault(row["estimator"], []).append(row)
     body = []
     for name, mine in logs.items():
-        worst = max(mine, key=lambda row: abs(float(row["worst_error"])))
-        of = f"{100 * float(worst['worst_error']):+.0f} % ({worst['worst_of']})"
         ranges = [_range(mine, column, 2) for column in ("spearman", "spearman_of_five")]
-        ranges += [f"{_range(mine, column, 0, 100)} %" for column in ("regret", "error")]
-        body.append([LABELS.get(name, f"`{name}`"), *ranges, of])
+        ranges.append(f"{_range(mine, 'regret', 0, 100)} %")
+        errors = ["", ""]
+        if mine[0]["error"]:
+            worst = max(mine, key=lambda row: abs(float(row["worst_error"])))
+            errors = [f"{_range(mine, 'error', 0, 100)} %"]
+            errors.append(f"{100 * float(worst['worst_error']):+.0f} % ({worst['worst_of']})")
+        body.append([LABELS.get(name, f"`{name}`"), *ranges, *errors])
     head = [
         "estimator",
         "Spearman's correlation",
@@ -88,7 +97,7 @@ def selection(results: Path, env: str) -> str:
     return (
         f"{_table(head, body)}\n\n`{env}`, {number} logs of {int(rows[0]['sessions']):,} sessions; the ten "
         f"policies earn {min(truths):.1f} to {max(truths):.1f}.\n"
-        f"`python -m benchmarks.ope --only selection --env {env}`, {_origin(rows[0])}."
+        f"{command}, {_origin(rows[0])}."
     )
 
 

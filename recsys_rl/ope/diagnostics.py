@@ -119,7 +119,8 @@ class Calibration:
             return ()
         return (
             "The reward model orders actions worse than a constant would: where it predicts more, no more "
-            f"was earned (q_slope {self.slope:.3g}). Try another --q, or use the rows without a model.",
+            f"was earned (q_slope {self.slope:.3g}). What rests on the model alone can't be trusted, and the "
+            "model makes no estimate more precise: try another --q.",
         )
 
 
