@@ -1,18 +1,20 @@
 """Off-policy evaluation against known truths: coverage, large catalogues, and the choice of a policy.
 
-    python -m benchmarks.ope [--only coverage|catalogue|selection] [--seeds 1] [--json FILE] [--smoke]
+    python -m benchmarks.ope [--only coverage|catalogue|selection] [--env satiation] [--seeds 1] [--smoke]
 
 `coverage`: 1,000 logs of 2,000 sessions of `satiation`'s users over made-up items. Policies are
 softmax(5 b profile . e) mixed with 0.2 of uniform; b = 0.5 logs and b = 1 is judged. ``covered`` counts the
 nominal 95 % intervals that hold the true return. In the case `no overlap` uniform logs judge b = 2 without
 mixture: ``warned`` counts the logs for which our output warns. Cases of `earlier users` have the defaults of
-commit 309d4ec.
+commit 309d4ec. ``promise`` is the kind of the interval (ope/intervals.py): where a clip is chosen on the log,
+by its error or by SLOPE, the interval promises nothing.
 
 `catalogue`: mean squared errors on 10,000 decisions over 2,000 items in 45 clusters, by the spread of items
 within a cluster, for a logger with strong and one with mild preferences. ``over_ips`` is that over ips's.
 
-`selection`: ten policies of `satiation` (PPO, stopped early too, sampled and greedy; mf, mmr ...) estimated
-from three logs of 20,000 sessions, half random and half PPO stopped early. It trains PPO first (minutes).
+`selection`: ten policies of --env (PPO, stopped early too, sampled and greedy; mf, mmr ...) estimated from
+three logs, half random and half PPO stopped early: of 20,000 sessions of `satiation`, or 1,000 of
+`short-video`. `world, generic` has features that know nothing of our platforms. It trains PPO first.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from benchmarks.harness import tables
 from benchmarks.harness.turns import Row
 from benchmarks.ope_catalogue import catalogue
 from benchmarks.ope_coverage import CASES, SESSIONS, coverage
-from benchmarks.ope_selection import SMOKE, Sizes, selection
+from benchmarks.ope_selection import SIZES, selection, smoke
 
 QUESTIONS = ("coverage", "catalogue", "selection")
 
@@ -32,6 +34,7 @@ def main() -> None:
     parser = tables.parser(__doc__, "seeds", 1)
     parser.add_argument("--only", choices=QUESTIONS, help="one question; without it, all")
     parser.add_argument("--logs", type=int, default=1000, help="of each case of coverage")
+    parser.add_argument("--env", choices=tuple(SIZES), default="satiation", help="platform of selection")
     args = tables.parse(parser, "ope")
     torch.set_num_threads(args.threads or 1)
     rows: list[Row] = []
@@ -43,13 +46,14 @@ def main() -> None:
 
 
 def answers(question: str, seed: int, args: object) -> list[Row]:
-    smoke, logs = getattr(args, "smoke", False), getattr(args, "logs", 1000)
+    small, logs = getattr(args, "smoke", False), getattr(args, "logs", 1000)
     if question == "coverage":
-        sizes = (4, 200, 20_000) if smoke else (logs, SESSIONS, 400_000)
+        sizes = (4, 200, 20_000) if small else (logs, SESSIONS, 400_000)
         return [row for case in CASES for row in coverage(case, *sizes, seed)]
     if question == "selection":
-        return selection(SMOKE, 1, seed, "synthetic") if smoke else selection(Sizes(), 3, seed)
-    if smoke:
+        env = getattr(args, "env", "satiation")
+        return selection(smoke(env), 1, seed, "synthetic") if small else selection(SIZES[env], 3, seed)
+    if small:
         return catalogue(500, 2, (0.1,), seed, 100)
     return catalogue(10_000, 50, (0.0, 0.1, 0.2, 0.3, 0.5), seed)
 

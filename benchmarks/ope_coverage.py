@@ -12,10 +12,12 @@ from benchmarks.harness.turns import Row
 from recsys_rl.config import from_dict
 from recsys_rl.data.synthetic import synthetic_world
 from recsys_rl.env.satiation import Satiation, SatiationConfig
-from recsys_rl.ope.bandit import BANDIT, Decisions
+from recsys_rl.ope.bandit import BANDIT, CLIPPED, Decisions
+from recsys_rl.ope.clipping import by_error, by_slope, grid_of
 from recsys_rl.ope.diagnostics import weigh
 from recsys_rl.ope.fits import ridge
 from recsys_rl.ope.intervals import bernstein, student_t
+from recsys_rl.ope.judging import NO_WEIGHTS
 from recsys_rl.ope.reward_model import folds_by_user
 from recsys_rl.ope.sequential import SEQUENTIAL, Sessions, cumulative, with_fitted_q
 
@@ -169,6 +171,7 @@ class Case:
 CASES = (
     Case("5 steps", 50, 5, Softmax(0.5), Softmax(1.0)),
     Case("1 step", 20, 1, Softmax(0.5), Softmax(1.0)),
+    Case("1 step, heavier weights", 50, 1, Softmax(-0.5, uniform=0.1), Softmax(1.0)),
     Case("no overlap", 50, 5, Softmax(0.0), Softmax(2.0, uniform=0.0)),
     Case("5 steps, earlier users", 50, 5, Softmax(0.5), Softmax(1.0), EARLIER),
     Case("no overlap, earlier users", 50, 5, Softmax(0.0), Softmax(2.0, uniform=0.0), EARLIER),
@@ -192,7 +195,8 @@ def coverage(case: Case, logs: int, sessions: int, truth_sessions: int, seed: in
         warned += report.ess < 200 or report.pareto_k > 0.5
     numbers = {"ess": float(torch.tensor(ess).median()), "pareto_k": float(torch.tensor(shape).median())}
     return [
-        {"case": case.name, "estimator": name, "covered": count, "logs": logs, "truth": truth}
+        {"case": case.name, "estimator": name, "promise": promise(name), "covered": count, "logs": logs}
+        | {"truth": truth}
         | numbers
         | {"warned": warned}
         for name, count in covered.items()
@@ -210,14 +214,30 @@ def played(simulator: Simulator, case: Case, logs: int, sessions: int, seed: int
             yield many.rows(slice(k * sessions, (k + 1) * sessions))
 
 
+def promise(name: str) -> str:
+    """The kind of the interval of an estimator of ``intervals``, as `recsys-rl ope` has it."""
+    if name.endswith("bernstein"):
+        return "bernstein"
+    if name.split(",")[0] in CLIPPED:
+        return "clip"
+    return "model" if name in NO_WEIGHTS else "student-t"
+
+
 def intervals(log: Logged, bound: float, generator: torch.Generator) -> dict[str, tuple[float, float]]:
-    """The interval of each estimator; ``bound`` is the largest weight that the policies can have."""
+    """The interval of each estimator; ``bound`` is the largest weight that the policies can have.
+
+    The clip of an estimator is chosen on the log, by its error or by SLOPE.
+    """
     sessions = estimates(log, generator)
     if log.alive.shape[1] > 1:
-        return {name: student_t(SEQUENTIAL[name](sessions)) for name in ("pdis", "wpdis", "sdr", "wdr")}
+        return {name: student_t(estimate(sessions)) for name, estimate in SEQUENTIAL.items()}
     assert sessions.q is not None and sessions.v is not None
     one = Decisions(*(x[:, 0] for x in (sessions.weights, sessions.rewards, sessions.q, sessions.v)))
-    found = {name: student_t(BANDIT[name](one)) for name in ("ips", "snips", "dr", "sndr")}
+    found = {name: student_t(estimate(one)) for name, estimate in BANDIT.items()}
+    for name, (estimate, _) in CLIPPED.items():
+        grid = grid_of(name)
+        found[name] = student_t(estimate(one, by_error(name, one, grid)))
+        found[f"{name}, slope"] = student_t(estimate(one, by_slope(name, one, grid)))
     # A reward lies in [0, 1]; q is clipped to it, so that the terms of dr are bounded too.
     safe = Decisions(one.weights, one.rewards, sessions.q[:, 0].clamp(0, 1), sessions.v[:, 0].clamp(0, 1))
     found["ips, bernstein"] = bernstein(BANDIT["ips"](one), 0.0, bound)

@@ -1,8 +1,9 @@
 """Which of ten policies is the best? Chosen from a log alone, against what each of them earns.
 
 The log is half by a random policy and half by PPO stopped early, sampled. For each estimator: Spearman's
-correlation of its ten estimates with the true returns, among the better five too, and the regret of the
-policy that it puts first, as a share of the best return.
+correlation of its ten estimates with the true returns, among the better five too, the regret of the
+policy that it puts first, as a share of the best return, and the mean and the largest of the ten relative
+errors. `world, generic` is `world` with the features of benchmarks/ope_generic.py.
 """
 
 from __future__ import annotations
@@ -16,10 +17,12 @@ import torch
 from torch import Tensor
 
 from benchmarks.harness.turns import Row
+from benchmarks.ope_generic import Generic
 from recsys_rl.agents.behaviours import EpsilonMixture, Fixed
 from recsys_rl.checkpoint import Checkpoint, load
 from recsys_rl.config import Config, from_dict
 from recsys_rl.data.decisions import DecisionHeader, DecisionLog, catalogue_hash, concatenate
+from recsys_rl.data.transitions import observations
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.evaluation.behaviours import Behaviours
 from recsys_rl.evaluation.players import Table
@@ -28,13 +31,14 @@ from recsys_rl.experience.rollout import play
 from recsys_rl.objective.weighted import weighted
 from recsys_rl.ope.fits import ridge
 from recsys_rl.ope.judging import Terms, Way, judgement
-from recsys_rl.ope.logged import Actions, judge, prepare, sessions_of
-from recsys_rl.ope.world import fit_world, world
+from recsys_rl.ope.logged import Actions, Prepared, judge, prepare, sessions_of
+from recsys_rl.ope.world import Worlds, fit_world, world
 from recsys_rl.protocols import Behaviour
 from recsys_rl.utils.seeding import generators
 from recsys_rl.workflows.train import train
 
 WIDTH = 256  # sessions played together
+GENERIC = "world, generic"
 TABLE = (
     "popularity",
     "static-list",
@@ -45,6 +49,7 @@ TABLE = (
 
 @dataclass(frozen=True)
 class Sizes:
+    env: str = "satiation"
     sessions: int = 20_000  # of each log
     truth_sessions: int = 4_000  # of each policy
     steps: int = 600_000  # of PPO
@@ -52,7 +57,16 @@ class Sizes:
     settings: tuple[tuple[str, object], ...] = ()  # of env_config, for a small run
 
 
-SMOKE = Sizes(60, 20, 400, 0.5, (("num_items", 24), ("max_episode_steps", 4)))
+SIZES = {
+    "satiation": Sizes(),
+    # Its sessions are ten to twenty times as long.
+    "short-video": Sizes("short-video", sessions=1_000, truth_sessions=500, steps=800_000),
+}
+
+
+def smoke(env: str) -> Sizes:
+    """The smallest sizes."""
+    return Sizes(env, 60, 20, 400, 0.5, (("num_items", 24), ("max_episode_steps", 4)))
 
 
 class Arena:
@@ -79,7 +93,7 @@ class Arena:
 
     def _train(self, folder: Path, sizes: Sizes, seed: int, data: str, share: float) -> Checkpoint:
         settings = {
-            "env": "satiation",
+            "env": sizes.env,
             "env_config": dict(sizes.settings),
             "data_config": {"data": data},
             "train_config": {"seed": seed, "total_timesteps": int(sizes.steps * share), "eval_interval": 0},
@@ -145,8 +159,9 @@ def selection(sizes: Sizes, logs: int, seed: int, data: str = "movielens") -> li
     arena = Arena(sizes, seed, data)
     names = list(arena.policies)
     truth = torch.tensor([arena.truth(arena.policies[name], sizes.truth_sessions) for name in names])
+    known = {"env": sizes.env, "sessions": sizes.sessions}
     rows: list[Row] = [
-        {"policy": name, "truth": float(value)} for name, value in zip(names, truth, strict=True)
+        known | {"policy": name, "truth": float(value)} for name, value in zip(names, truth, strict=True)
     ]
     for number in range(logs):
         values, seconds = estimates(
@@ -154,17 +169,30 @@ def selection(sizes: Sizes, logs: int, seed: int, data: str = "movielens") -> li
         )
         for estimator, found in values.items():
             best = truth.topk(5).indices
+            off = (found - truth) / truth.abs()
             rows.append(
-                {
+                known
+                | {
                     "log": number,
                     "estimator": estimator,
                     "spearman": spearman(found, truth),
                     "spearman_of_five": spearman(found[best], truth[best]),
                     "regret": float((truth.max() - truth[found.argmax()]) / truth.max()),
+                    "error": float(off.abs().mean()),
+                    "worst_error": float(off[off.abs().argmax()]),
+                    "worst_of": names[int(off.abs().argmax())],
                 }
                 | (seconds if estimator == "world" else {})
             )
     return rows
+
+
+def generic_world(prepared: Prepared, rewards: Tensor, generator: torch.Generator) -> Worlds:
+    """The world model of the log with features that know nothing of the platform."""
+    log, catalogue = prepared.log, prepared.catalogue
+    features = Generic(catalogue, log.header.interface)
+    rows = torch.cat([features(obs, log.items[at]) for at, obs in observations(log, catalogue)])
+    return fit_world(log, catalogue, features, rows, rewards, prepared.folds, 1.0, generator)
 
 
 def estimates(arena: Arena, sessions: int, generator: torch.Generator) -> tuple[dict[str, Tensor], Row]:
@@ -178,6 +206,7 @@ def estimates(arena: Arena, sessions: int, generator: torch.Generator) -> tuple[
         log, catalogue, prepared.features, prepared.rows, rewards, prepared.folds, 1.0, generator
     )
     fitted = time.process_time()
+    generic = generic_world(prepared, rewards, generator)
     found: dict[str, list[float]] = {}
     playing = 0.0
     for policy in arena.policies.values():
@@ -186,7 +215,8 @@ def estimates(arena: Arena, sessions: int, generator: torch.Generator) -> tuple[
         played = world(worlds, policy)
         playing = max(playing, time.process_time() - before)
         of = sessions_of(prepared, mine.logprobs, Actions(mine.draws), ridge())
-        judged = judgement(of, prepared.users, Way(), 0.0, prepared.most, {"world": Terms(played)})
+        more = {"world": Terms(played), GENERIC: Terms(world(generic, policy))}
+        judged = judgement(of, prepared.users, Way(), 0.0, prepared.most, more)
         for name, terms in judged.terms.items():
             found.setdefault(name, []).append(float(terms.mean()))
     seconds = {"fit_s": fitted - started, "most_s_of_a_policy": playing}

@@ -18,11 +18,18 @@ def test_intervals_cover_the_truth_and_the_case_without_overlap_is_warned_of() -
     """Of 40 intervals at 95 %, 34 or more cover with probability 0.99."""
     for case in CASES:
         rows = coverage(case, logs=40, sessions=500, truth_sessions=20_000, seed=3)
-        for row in rows:
+        sure = [row for row in rows if row["promise"] in ("student-t", "bernstein")]
+        for row in sure:
             if case.name.startswith("no overlap"):
                 assert row["warned"] == 40 and row["covered"] < 37, row
             else:
                 assert row["covered"] >= 34, row
+        if case.steps == 1:
+            assert len(sure) == 6
+            kinds = {row["estimator"]: row["promise"] for row in rows if row not in sure}
+            assert kinds.pop("dm") == "model" and set(kinds.values()) == {"clip"} and len(kinds) == 8
+            (by_slope,) = [row["covered"] for row in rows if row["estimator"] == "sg, slope"]
+            assert by_slope < 25  # why it promises nothing
 
 
 def test_softmax_policies_give_nothing_to_items_already_shown() -> None:
@@ -56,6 +63,5 @@ def test_benchmark_writes_a_row_for_each_estimator_and_case(
     benchmark.main()
     rows = json.loads(out.read_text())["rows"]
     assert {row["question"] for row in rows} == {"coverage", "catalogue", "selection"}
-    assert {row["estimator"] for row in rows if row.get("case") == "1 step"} == {
-        "ips", "snips", "dr", "sndr", "ips, bernstein", "dr, bernstein"
-    }  # fmt: skip
+    of_one = {row["estimator"] for row in rows if row.get("case") == "1 step"}
+    assert {"dm", "ips", "sndr", "dros", "sg, slope", "dr, bernstein"} <= of_one and len(of_one) == 15

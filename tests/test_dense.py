@@ -147,7 +147,7 @@ def numbers(rows: int, num_items: int) -> tuple[Tensor, Tensor, Tensor]:
     return inputs, torch.randn(rows, num_items, generator=rng(8)), torch.randn(rows, generator=rng(9))
 
 
-@pytest.mark.parametrize(("rows", "num_items"), [(1, 1), (3, 7), (150, 300)])
+@pytest.mark.parametrize(("rows", "num_items"), [(1, 1), (3, 7), (150, 300), (5003, 7)])
 @pytest.mark.parametrize("activation", ["tanh", "relu", "elu"])
 def test_sizes_that_fit_no_block(rows: int, num_items: int, activation: str) -> None:
     """Against autograd over the equations, in double precision: rows, columns and sums of any length."""

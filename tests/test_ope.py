@@ -71,7 +71,7 @@ def refusal(folder: Path, log: str | Path, capsys: pytest.CaptureFixture[str], *
 def test_policies_of_a_log_are_estimated_and_compared(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    found = command(folder, "both.parquet", "--compare", "ppo", "random", "--discount", "1")
+    found = command(folder, "both.parquet", "--compare", "ppo", "random")
     rows = {(row["policy"], row["estimator"]): row for row in found["rows"]}
     names = ("pdis", "wpdis", "sdr", "wdr", "fqe", "world")
     assert set(rows) == {(policy, name) for policy in ("ppo", "random") for name in names}
@@ -93,13 +93,21 @@ def test_policies_of_a_log_are_estimated_and_compared(
     assert difference["text"] in capsys.readouterr().out
 
 
-def test_the_logs_own_policy_has_weights_of_one_and_its_mean_return(folder: Path) -> None:
-    found = command(folder, "random.parquet", "--policy", "random", "--discount", "1")
+def test_the_logs_own_policy_has_weights_of_one_and_its_mean_return(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = command(folder, "random.parquet", "--policy", "random")
     rows = {row["estimator"]: row for row in found["rows"]}
     log = read_decisions(folder / "random.parquet")
-    earned = float(log.signals[:, 0, 0].sum()) / int((log.steps == 0).sum())
+    earned = float(log.signals[:, 0, 0].sum()) / int((log.steps == 0).sum())  # undiscounted, as evaluate
     assert rows["pdis"]["value"] == pytest.approx(earned, rel=1e-5)
     assert rows["pdis"]["ess"] == pytest.approx(300, rel=1e-5)
+    assert found["about"]["discount"] == 1 and found["about"]["log_discount"] == 0.99
+    told = "discount 1 (as in the table of evaluate); the log's policy learned with 0.99\n"
+    assert told in capsys.readouterr().out
+    less = command(folder, "random.parquet", "--policy", "random", "--discount", "0.99", "--no-world")
+    assert next(x["value"] for x in less["rows"] if x["estimator"] == "pdis") < rows["pdis"]["value"]
+    assert "logged by random; discount 0.99\n" in capsys.readouterr().out
     assert rows["wpdis"]["value"] == pytest.approx(rows["pdis"]["value"])
     assert rows["world"]["value"] == pytest.approx(earned, rel=0.15)
 
@@ -173,7 +181,9 @@ def one_step(folder: Path) -> Path:
     return folder / "one.parquet"
 
 
-def test_one_step_logs_get_the_bandit_estimators_and_their_clips(folder: Path) -> None:
+def test_one_step_logs_get_the_bandit_estimators_and_their_clips(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     one_step(folder)
     found = command(folder, "one.parquet", "--interval", "bernstein", "--largest-weight", "24", "--no-world")
     rows = {row["estimator"]: row for row in found["rows"]}
@@ -191,8 +201,15 @@ def test_one_step_logs_get_the_bandit_estimators_and_their_clips(folder: Path) -
         "offcem",
     }
     promises = found["about"]["promises"]
-    assert set(promises) == {"bernstein", "student-t", "model"} and "rewards" not in promises["student-t"]
+    assert set(promises) == {"bernstein", "student-t", "model", "clip"}
+    assert "rewards" not in promises["student-t"] and promises["clip"].startswith("no promise")
     assert rows["ips"]["interval"] == "bernstein" and rows["snips"]["interval"] == "student-t"
+    for name in ("clipped-ips", "switch-dr", "dros", "sg"):
+        assert rows[name]["interval"] == "clip" and rows[name]["warning"].startswith("No promise of coverage")
+    out = capsys.readouterr().out
+    marked = [line.split()[1] for line in out.splitlines() if line.endswith("  no promise")]
+    assert marked == ["dm", "clipped-ips", "switch-dr", "dros", "sg"]
+    assert out.count("the clip was chosen on this log") == 1
     assert rows["dr"]["recommended"] or rows["dr"]["warning"]
     assert rows["sg"]["clip"] is not None and rows["ips"]["clip"] is None
     assert rows["mips"]["mean_weight"] == pytest.approx(1, abs=0.1)

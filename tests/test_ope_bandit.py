@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import permutations
+from typing import Literal
 
 import pytest
 import torch
@@ -12,8 +13,12 @@ from torch import Tensor
 from recsys_rl.errors import UserError
 from recsys_rl.ope import bandit
 from recsys_rl.ope.bandit import BANDIT, CLIPPED, Decisions
+from recsys_rl.ope.estimate import Estimate
 from recsys_rl.ope.fits import Predict
+from recsys_rl.ope.intervals import NO_PROMISE
+from recsys_rl.ope.judging import NEEDS_MODEL, Way, judgement
 from recsys_rl.ope.reward_model import cross_fit, predict
+from recsys_rl.ope.sequential import Sessions
 from tests.tiny_bandits import CONTEXTS, LOGGING, MODEL, POLICY, REWARD, VALUE, WEIGHT, Log, expectation
 
 CLIP = 1.4  # between the weights of this bandit
@@ -161,6 +166,38 @@ def test_a_log_without_weight_gives_zero_and_an_estimator_without_model_is_refus
     assert bandit.snips(none).tolist() == [0, 0, 0]
     with pytest.raises(UserError, match="needs a reward model"):
         bandit.dr(none)
+
+
+@pytest.mark.parametrize(("interval", "clip"), [("student-t", "slope"), ("bernstein", "error")])
+def test_rows_with_a_clip_or_a_model_alone_promise_nothing(
+    interval: str, clip: Literal["error", "slope"]
+) -> None:
+    found = rows_of(Way(interval, clip=clip, largest_weight=6.0), q=REWARD)
+    kinds = dict.fromkeys(("snips", "sndr"), "student-t") | dict.fromkeys(("ips", "dr"), interval)
+    assert {x: row.interval for x, row in found.items()} == kinds | dict.fromkeys(CLIPPED, "clip") | {
+        "dm": "model"
+    }
+    for row in found.values():
+        assert row.promise.startswith("no promise") == (row.interval in NO_PROMISE) == bool(row.warnings)
+
+
+def test_model_that_orders_worse_than_a_constant_is_named_in_the_rows_that_use_it() -> None:
+    for name, row in rows_of(Way(), q=1 - REWARD).items():
+        assert ("worse than a constant" in row.warning) == (name in NEEDS_MODEL), name
+    assert all("constant" not in row.warning for row in rows_of(Way(), q=REWARD).values())
+
+
+def rows_of(way: Way, q: Tensor) -> dict[str, Estimate]:
+    """The rows of 900 decisions by the model ``q`` (2, 3)."""
+    rng = torch.Generator().manual_seed(0)
+    x = torch.multinomial(CONTEXTS, 900, True, generator=rng)
+    a = torch.multinomial(LOGGING[x], 1, generator=rng)[:, 0]
+    r = (torch.rand(900, generator=rng) < REWARD[x, a]).double()
+    v = (POLICY[x] * q[x]).sum(1)
+    columns = [y.unsqueeze(1) for y in (WEIGHT[x, a], r, torch.ones(900, dtype=torch.bool), q[x, a], v)]
+    log = Sessions(columns[0], columns[1], columns[2], 1.0, *columns[3:])
+    found = judgement(log, torch.arange(900), way, 0.0, INFINITE).estimates
+    return {row.estimator: row for row in found}
 
 
 def test_clipped_weights_lie_under_the_weights_and_reach_them_without_a_clip() -> None:

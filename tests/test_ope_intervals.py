@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from scipy import stats
@@ -22,7 +24,7 @@ from recsys_rl.ope.diagnostics import (
     weigh,
 )
 from recsys_rl.ope.estimate import Estimate, estimated, recommend
-from recsys_rl.ope.intervals import bernstein, bootstrap, student_t, user_terms
+from recsys_rl.ope.intervals import bernstein, bootstrap, standard_error, student_t, user_terms
 
 F64 = torch.float64
 INFINITE = float("inf")
@@ -118,6 +120,18 @@ def test_both_choices_leave_weights_alone_that_need_no_clip() -> None:
     assert by_slope("clipped-ips", heavy, GRID) == 5.0  # a smaller one would differ for sure
 
 
+@pytest.mark.parametrize(("share", "chosen"), [(0.99, INFINITE), (1.01, 1.0)])
+def test_slope_stops_where_two_estimates_differ_by_more_than_their_widths_allow(
+    share: float, chosen: float
+) -> None:
+    """|theta_i - theta_j| against width_i + (sqrt 6 - 1) width_j: Su et al. 2020, section 3."""
+    log, _ = overlap(3, 1.0)
+    i, j = log.weights.clamp_max(1.0) * log.rewards, log.weights * log.rewards
+    gap = abs(float(i.mean() - j.mean()))
+    allowed = float(standard_error(i)) + 1.449489742783178 * float(standard_error(j))
+    assert by_slope("clipped-ips", log, (1.0, INFINITE), spread=share * gap / allowed) == chosen
+
+
 def test_effective_sample_size_and_lost_mass_by_hand() -> None:
     assert effective_sample_size(torch.tensor([1.0, 1.0, 2.0])) == pytest.approx(16 / 6)
     assert effective_sample_size(torch.zeros(3)) == 0
@@ -131,6 +145,29 @@ def test_effective_sample_size_and_lost_mass_by_hand() -> None:
 def test_pareto_k_finds_the_shape_of_pareto_weights(shape: float) -> None:
     uniform = torch.rand(100_000, generator=torch.Generator().manual_seed(0)).double()
     assert pareto_k(uniform**-shape) == pytest.approx(shape, abs=0.15)
+
+
+def test_pareto_k_of_few_weights_is_drawn_towards_one_half() -> None:
+    """Of 100 weights 20 are the tail; the prior counts as 10 more of k = 1/2 (Vehtari et al. 2024)."""
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        weights = rng.pareto(1.0, size=100) + 1
+        over = np.sort(weights)[-20:] - np.sort(weights)[-21]
+        alone = shape_of(over)
+        expected = (20 * alone + 10 * 0.5) / 30
+        assert abs(expected - alone) > 0.02
+        assert pareto_k(torch.from_numpy(weights)) == pytest.approx(expected, abs=1e-9)
+
+
+def shape_of(over: np.ndarray[Any, Any]) -> float:
+    """The shape of a generalised Pareto distribution by Zhang and Stephens 2009, from ordered exceedances."""
+    n = len(over)
+    m = 30 + int(n**0.5)
+    theta = 1 / over[-1] + (1 - np.sqrt(m / (np.arange(1, m + 1) - 0.5))) / (3 * over[int(n / 4 + 0.5) - 1])
+    k = np.log1p(-theta[:, None] * over).mean(1)
+    fit = n * (np.log(-theta / k) - k - 1)
+    weight = np.exp(fit - fit.max())
+    return float(np.log1p(-(weight @ theta / weight.sum()) * over).mean())
 
 
 def test_pareto_k_of_bounded_and_of_constant_weights() -> None:
@@ -169,8 +206,20 @@ def test_calibration_by_hand() -> None:
     assert math.isnan(calibration(torch.ones(3).double(), torch.rand(3).double()).slope)
 
 
-def report(ess: float = 1000.0, k: float = 0.1) -> WeightReport:
-    return WeightReport(ess, 1.0, 0.9, 1.1, 3.0, 0.001, k)
+def test_reward_model_that_orders_worse_than_a_constant_is_warned_of() -> None:
+    q, rewards = torch.tensor([0.0, 1.0, 2.0]).double(), torch.tensor([2.0, 1.0, 1.0]).double()
+    (text,) = calibration(q, rewards).warnings
+    assert "worse than a constant" in text and "q_slope -0.5" in text
+    level = torch.tensor([1.0, 2.0, 1.0]).double()  # q says nothing about these rewards
+    assert calibration(q, level).slope == 0 and calibration(q, level).warnings
+    assert calibration(q, -rewards).warnings == ()
+    assert calibration(torch.ones(3).double(), rewards).warnings == ()  # it orders nothing
+
+
+def report(
+    ess: float = 1000.0, k: float = 0.1, mean: float = 1.0, low: float = 0.9, high: float = 1.1
+) -> WeightReport:
+    return WeightReport(ess, mean, low, high, 3.0, 0.001, k)
 
 
 def test_warnings_name_each_reason() -> None:
@@ -180,7 +229,7 @@ def test_warnings_name_each_reason() -> None:
     assert "k 0.51" in warnings_for(report(k=0.51))[0]
     assert "30% of the policy's choices were impossible" in warnings_for(report(), unsupported=0.3)[0]
     assert "largest possible return, 2" in warnings_for(report(), value=2.0, most=2.0)[0]
-    off = WeightReport(1000, 0.8, 0.7, 0.9, 3.0, 0.001, 0.1)
+    off = report(mean=0.8, low=0.7, high=0.9)
     assert warnings_for(off)[0].endswith("or the log lacks actions that the policy takes.")
     for heavy in (replace(off, ess=150.0), replace(off, pareto_k=0.6)):
         assert "or the rows are too few for weights as heavy as these" in warnings_for(heavy)[1]
@@ -191,6 +240,41 @@ def test_rounded_propensities_are_no_wrong_ones() -> None:
     assert thirds.mean_low == pytest.approx(1.0001, abs=1e-5) and warnings_for(thirds) == []
     wrong = weigh(torch.full((900,), 1 / 3 / 0.332, dtype=torch.float64))
     assert "does not hold 1" in warnings_for(wrong)[0]
+
+
+ITEMS = torch.tensor([0.4, 0.2, 0.2, 0.2]).double(), torch.tensor([0.1, 0.6, 0.2, 0.1]).double()
+
+
+def weights_of_logs(logs: int, rows: int, seed: int, wrong: float = 1.0) -> torch.Tensor:
+    """(logs, rows): of items drawn by the first policy of ITEMS, judged by the second.
+
+    The propensity of the second item is logged as ``wrong`` times the right one.
+    """
+    logging, policy = ITEMS
+    drawn = torch.multinomial(
+        logging.expand(logs, -1), rows, True, generator=torch.Generator().manual_seed(seed)
+    )
+    stated = logging * torch.tensor([1, wrong, 1, 1])
+    return (policy / stated)[drawn]
+
+
+def test_right_propensities_are_hardly_ever_called_wrong() -> None:
+    """At the level 0.9999 a tenth of a log is expected; at 0.95 it would be 50."""
+    warned = [bool(warnings_for(weigh(w))) for w in weights_of_logs(1000, 1000, seed=0)]
+    assert sum(warned) <= 2
+
+
+@pytest.mark.parametrize("wrong", [0.8, 1.25])
+def test_wrong_propensities_of_one_item_are_warned_of_in_every_log(wrong: float) -> None:
+    for w in weights_of_logs(50, 4000, seed=1, wrong=wrong):
+        assert "does not hold 1: the propensities are wrong" in warnings_for(weigh(w))[0]
+
+
+def test_interval_of_the_mean_weight_is_that_of_one_in_ten_thousand() -> None:
+    weights = weights_of_logs(1, 300, seed=2)[0]
+    users = torch.arange(150).repeat_interleave(2)
+    of = weigh(weights, users)
+    assert (of.mean_low, of.mean_high) == pytest.approx(student_t(weights, users, 0.9999))
 
 
 def row(name: str, of: WeightReport | None, unsupported: float = 0.0) -> Estimate:
@@ -205,8 +289,10 @@ def row(name: str, of: WeightReport | None, unsupported: float = 0.0) -> Estimat
         (report(), 0.02, "world"),
         (report(ess=150), 0.0, "world"),
         (report(k=0.6), 0.0, "world"),
-        (WeightReport(1000, 0.8, 0.7, 0.9, 3.0, 0.001, 0.1), 0.0, "wdr"),  # as happens by chance
-        (WeightReport(1000, 0.7, 0.6, 0.8, 3.0, 0.001, 0.1), 0.0, "world"),
+        (report(mean=0.9, low=0.8, high=0.9995), 0.0, "wdr"),  # 1 up to rounding
+        (report(mean=0.9, low=0.8, high=0.998), 0.0, "world"),
+        (report(mean=1.1, low=1.0005, high=1.2), 0.0, "wdr"),
+        (report(mean=1.1, low=1.002, high=1.2), 0.0, "world"),
     ],
 )
 def test_one_policy_that_the_log_does_not_cover_moves_the_recommendation_for_all(

@@ -12,10 +12,12 @@ from torch import Tensor
 from recsys_rl.agents.baselines import RandomPolicy
 from recsys_rl.agents.behaviours import EpsilonMixture, Fixed
 from recsys_rl.data.decisions import DecisionHeader, DecisionLog
+from recsys_rl.data.single_decisions import single_decisions
 from recsys_rl.data.synthetic import synthetic_world
 from recsys_rl.functional.plackett_luce import PlackettLuce
+from recsys_rl.ope.bandit import Decisions
 from recsys_rl.ope.logged import Prepared, prepare
-from recsys_rl.ope.logged_clusters import k_means
+from recsys_rl.ope.logged_clusters import ClusterBench, k_means, lloyd
 from recsys_rl.ope.logged_slates import Places, SlateBench, place_rewards, uniform_additive, uniform_choices
 from recsys_rl.ope.slate import pseudo_inverse_weights
 from recsys_rl.ope.slate_choices import Choices, choices_of, place_marginals, possible_slates
@@ -130,6 +132,47 @@ def test_k_means_finds_separate_groups_and_no_more_clusters_than_points() -> Non
     assert len(found.unique()) == 3
     same = k_means(torch.eye(2)[torch.arange(20) % 2], 7, rng)
     assert same.max() == 1 and (same[::2] == same[0]).all() and same[0] != same[1]
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_k_means_gives_a_few_items_far_from_all_others_a_cluster(seed: int) -> None:
+    """Centres that are drawn uniformly would leave the three of 1,003 items without one."""
+    rng = torch.Generator().manual_seed(seed)
+    groups = torch.cat([torch.arange(1000) % 2, torch.full((3,), 2)])
+    points = 10 * torch.eye(3)[groups] + 0.01 * torch.randn(1003, 3, generator=rng)
+    found = k_means(points, 3, rng)
+    rare = found[groups == 2].unique()
+    assert len(rare) == 1 and not (found[groups < 2] == rare).any()
+
+
+def test_centre_without_points_stays_where_it_is() -> None:
+    """At 0 it would take the first point from the other centre."""
+    points = torch.tensor([[1.0], [5.0]])
+    assert lloyd(points, torch.tensor([[3.0], [100.0]])).tolist() == [0, 0]
+    assert lloyd(points, torch.tensor([[1.0], [8.0]])).tolist() == [0, 1]
+
+
+@pytest.mark.parametrize(("share", "lost"), [(1e-3, 0.0), (0.0, 0.3)])
+def test_cluster_that_the_logger_shows_rarely_is_covered_and_one_that_it_never_shows_is_lost(
+    share: float, lost: float
+) -> None:
+    clusters = torch.tensor([0, 0, 1, 2])
+    theirs = torch.tensor([0.3, 0.3, 0.4 - share, share], dtype=F64)
+    mine = torch.tensor([0.2, 0.3, 0.2, 0.3], dtype=F64)
+    items = torch.tensor([0, 1, 2, 3 if share else 2])
+    catalogue, _ = synthetic_world(4, 50, 4, 0.2, 0)
+    own = single_decisions(
+        torch.arange(4), items, torch.ones(4), torch.full((4,), 0.25), signal="click", logger="x",
+        catalogue=catalogue, ids="abcd",
+    )  # fmt: skip
+    of = prepare(own.log, catalogue, torch.ones(4), 1.0, RNG)
+    bench = ClusterBench.make(of, clusters, lambda rows, obs: theirs.expand(obs.num_rows, -1))
+    log = Decisions(torch.ones(4).double(), torch.ones(4).double())
+    found = bench.terms(lambda rows, obs: mine.expand(obs.num_rows, -1), log)["mips"]
+    assert found.unsupported == pytest.approx(lost)
+    last = 0.3 / share if share else 0.2 / (0.4 - share)
+    assert found.weights is not None
+    assert found.weights.tolist() == pytest.approx([0.5 / 0.6, 0.5 / 0.6, 0.2 / (0.4 - share), last])
 
 
 class Softer(Tilted):

@@ -141,6 +141,28 @@ def test_q_is_clipped_to_the_reward_that_the_steps_left_can_earn() -> None:
     assert found.q[0].tolist() == [3.0, 2.0] and found.v[0].tolist() == [3.0, 2.0]
 
 
+@pytest.mark.parametrize(
+    ("bounds", "least"),
+    [
+        ((-2.0, 1.0), [-3.0, -2.0]),  # -2 at each of two steps, the second discounted by 0.5
+        ((0.2, 1.0), [0.2, 0.2]),  # a session may end at once, so that no more than 0.2 is sure
+    ],
+)
+def test_q_is_not_below_the_least_that_the_steps_left_can_earn(
+    bounds: tuple[float, float], least: list[float]
+) -> None:
+    log = Sessions(torch.ones(6, 2).double(), torch.full((6, 2), -9.0).double(), torch.ones(6, 2).bool(), 0.5)
+
+    def alternatives(t: int, rows: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.ones(len(rows), 1, 1).double(), torch.ones(len(rows), 1).double()
+
+    found = with_fitted_q(
+        log, torch.ones(6, 2, 1).double(), alternatives, ridge(), torch.arange(6) % 3, bounds=bounds
+    )
+    assert found.q is not None and found.v is not None
+    assert found.q[0].tolist() == pytest.approx(least) and found.v[0].tolist() == pytest.approx(least)
+
+
 def test_one_step_gives_the_bandit_estimators() -> None:
     rng = torch.Generator().manual_seed(0)
     w, r, q, v = torch.rand(4, 20, generator=rng).double()

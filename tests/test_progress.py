@@ -6,7 +6,7 @@ import pytest
 
 from recsys_rl.errors import amount
 from recsys_rl.utils import progress
-from recsys_rl.utils.progress import counted, announce
+from recsys_rl.utils.progress import announce, counted
 
 
 def test_counter_without_a_terminal_prints_lines(

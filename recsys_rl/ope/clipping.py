@@ -10,6 +10,10 @@ from torch import Tensor
 from recsys_rl.ope.bandit import CLIPPED, Decisions
 from recsys_rl.ope.intervals import standard_error
 
+WARNING = (
+    "No promise of coverage: the clip was chosen on this log, and the interval does not cover the error that "
+    "the clip makes."
+)
 INFINITE = float("inf")
 GRID = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 500.0, 1000.0, INFINITE)
 """Clips of weights, from the smallest to none."""

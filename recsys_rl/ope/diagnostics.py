@@ -18,6 +18,8 @@ LOST = 0.01
 """Share of a policy's choices that the logging policy can't make, up to which the log covers the policy."""
 NEAR = 1e-3
 """Share by which weights of the tail may differ and still count as equal."""
+SURE = 1 - 1e-4
+"""Level of the mean weight's interval, which misses 1 in one of 10,000 logs with right propensities."""
 ROUNDING = 1e-3
 """Distance of the mean weight's interval from 1 that counts as rounding: logs hold 0.3333 for a third."""
 
@@ -28,7 +30,7 @@ class WeightReport:
 
     ess: float
     mean: float
-    mean_low: float
+    mean_low: float  # of the interval at the level SURE
     mean_high: float
     largest: float
     largest_share: float  # of the sum of all weights
@@ -38,12 +40,6 @@ class WeightReport:
     def holds_one(self) -> bool:
         """True if the interval of the mean holds 1, up to ROUNDING."""
         return self.mean_low - ROUNDING <= 1 <= self.mean_high + ROUNDING
-
-    @property
-    def far_from_one(self) -> bool:
-        """True if an interval of twice the width does not hold 1: by chance under 1 of 1,000 sound logs."""
-        half = self.mean_high - self.mean_low
-        return not self.mean - half - ROUNDING <= 1 <= self.mean + half + ROUNDING
 
 
 # (sum w)^2 / sum w^2: Kish 1965
@@ -95,7 +91,7 @@ def pareto_k(weights: Tensor) -> float:
 
 def weigh(weights: Tensor, users: Tensor | None = None) -> WeightReport:
     """Everything that the weights (E,) alone show. Raises UserError with fewer than two users."""
-    low, high = student_t(weights, users)
+    low, high = student_t(weights, users, SURE)
     total, largest = float(weights.sum()), float(weights.max())
     return WeightReport(
         ess=effective_sample_size(weights),
@@ -115,6 +111,17 @@ class Calibration:
     mean_reward: float
     mean_q: float
     slope: float  # of the reward on q; 1 is right, under 1 the model's differences are too large
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """The warning that the model is worse than none, if it is."""
+        if not self.slope <= 0:  # NaN: the model predicts one number for all
+            return ()
+        return (
+            "The reward model orders actions worse than a constant would: where it predicts more, no more "
+            f"was earned (q_slope {self.slope:.3g}). What rests on the model alone can't be trusted, and the "
+            "model makes no estimate more precise: try another --q.",
+        )
 
 
 def calibration(q: Tensor, rewards: Tensor) -> Calibration:
@@ -155,7 +162,7 @@ def warnings_for(
         heavy = report.ess < FEW or report.pareto_k > HEAVY
         third = f", or the {unit} are too few for weights as heavy as these" if heavy else ""
         found.append(
-            f"The mean weight is {report.mean:.4g} and its interval [{report.mean_low:.4g}, "
+            f"The mean weight is {report.mean:.4g} and its {SURE:.2%} interval [{report.mean_low:.4g}, "
             f"{report.mean_high:.4g}] does not hold 1: the propensities are wrong, or the log lacks actions "
             f"that the policy takes{third}."
         )

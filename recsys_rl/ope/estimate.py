@@ -143,8 +143,8 @@ def recommend(
     """Mark one estimator, the same for each of the compared policies.
 
     It is ``trusted`` (``wdr``; at one step ``dr``) if for every policy its weights have an effective sample
-    size of at least FEW, a Pareto k under HEAVY and a mean not far from 1, and if the log lacks at most LOST
-    of the policy's mass. Otherwise it is ``model``, which promises no coverage. If there is no row
+    size of at least FEW, a Pareto k under HEAVY and a mean whose interval holds 1, and if the log lacks at
+    most LOST of the policy's mass. Otherwise it is ``model``, which promises no coverage. If there is no row
     of ``model``, none is marked.
     """
     rest = [row for rows in policies.values() for row in rows if row.estimator == trusted]
@@ -161,4 +161,4 @@ def enough(row: Estimate) -> bool:
     of = row.weights
     if of is None or not row.covered:
         return False
-    return of.ess >= FEW and of.pareto_k < HEAVY and not of.far_from_one
+    return of.ess >= FEW and of.pareto_k < HEAVY and of.holds_one

@@ -30,6 +30,16 @@ class Features:
         large = {k for part in embeddings for k in range(part.start, part.stop)}
         self.other = [k for k in range(interface.context_size) if k not in large]  # small pieces of context
 
+    def columns_of(self, name: str) -> list[int] | None:
+        """The columns of the piece ``name`` of the context; None if it is not one of the small ones."""
+        if name not in dict(self.interface.context):
+            return None
+        place = self.interface.place_of(name)
+        if place.start not in self.other:
+            return None
+        first = self.item.shape[1] + self.other.index(place.start)
+        return list(range(first, first + place.stop - place.start))
+
     def __call__(self, obs: Obs, items: Tensor) -> Tensor:
         """(B, F) float32, from B observations and the items (B, K) shown, -1 at empty places.
 

@@ -19,9 +19,12 @@ PROMISES = {
     "student-t": "right for many users and light tails; it covers less with few effective samples",
     "bootstrap": "right for many users; it covers less with few effective samples",
     "model": "no promise: the spread of a learned model's answers, without the model's error",
+    "clip": "no promise: the spread of an estimate with a clip, without the error that the clip makes",
     "bernstein": "holds for every number of users if no reward lies outside those of the log; wide",
 }
 """The promise of each kind of interval, as the report prints it."""
+NO_PROMISE = ("model", "clip")
+"""The kinds of intervals that promise nothing."""
 
 
 def by_user(users: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:

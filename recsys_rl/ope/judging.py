@@ -10,18 +10,18 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from recsys_rl.ope import clipping, world
 from recsys_rl.ope.bandit import BANDIT, CLIPPED, Decisions
 from recsys_rl.ope.clipping import by_error, by_slope, grid_of
 from recsys_rl.ope.diagnostics import Calibration, calibration, weigh
 from recsys_rl.ope.estimate import Estimate, estimated
 from recsys_rl.ope.intervals import bernstein, bootstrap, student_t
 from recsys_rl.ope.sequential import SEQUENTIAL, Sessions
-from recsys_rl.ope.world import WARNING
 from recsys_rl.types import UserError
 
 NEEDS_MODEL = ("dm", "dr", "sndr", "switch-dr", "dros", "sdr", "wdr", "fqe", "offcem")
 NO_WEIGHTS = ("dm", "fqe", "world")
-BOUNDED = ("ips", "clipped-ips", "dr")
+BOUNDED = ("ips", "dr")
 """Averages of independent terms with a known bound, for the Bernstein interval."""
 
 
@@ -137,8 +137,12 @@ def judgement(
         row = _with_interval(row, _again(name, chosen, mine, log), log, mine, users, way)
         if known is not None:
             row = replace(row, warnings=(*known.warnings, *row.warnings))
+        if row.calibration is not None:
+            row = replace(row, warnings=(*row.warnings, *row.calibration.warnings))
         if name in NO_WEIGHTS:  # a learned model alone
-            row = replace(row, interval="model", warnings=(WARNING, *row.warnings))
+            row = replace(row, interval="model", warnings=(world.WARNING, *row.warnings))
+        if clip is not None:
+            row = replace(row, interval="clip", warnings=(clipping.WARNING, *row.warnings))
         estimates.append(row)
     return Judgement(terms, estimates)
 

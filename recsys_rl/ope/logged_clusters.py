@@ -28,6 +28,12 @@ def k_means(points: Tensor, number: int, generator: torch.Generator) -> Tensor:
         pick = torch.multinomial(nearest, 1, generator=generator)
         centres = torch.cat([centres, points[pick]])
         nearest = torch.minimum(nearest, _distance(points, points[pick]))
+    rank: Tensor = lloyd(points, centres).unique(return_inverse=True)[1]
+    return rank
+
+
+def lloyd(points: Tensor, centres: Tensor) -> Tensor:
+    """(I,) int64: the centre, of those (G, D) given, that each point ends at. One without points stays."""
     found = torch.full((len(points),), -1)
     for _ in range(ROUNDS):
         before = found
@@ -37,8 +43,7 @@ def k_means(points: Tensor, number: int, generator: torch.Generator) -> Tensor:
         count = found.bincount(minlength=len(centres)).unsqueeze(1)
         sums = torch.zeros_like(centres).index_add_(0, found, points)
         centres = torch.where(count > 0, sums / count.clamp_min(1), centres)
-    rank: Tensor = found.unique(return_inverse=True)[1]
-    return rank
+    return found
 
 
 def _distance(points: Tensor, centre: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from recsys_rl.errors import amount
+from recsys_rl.ope.intervals import NO_PROMISE
 from recsys_rl.utils.terminal import say
 
 LEGEND = (
@@ -36,10 +37,7 @@ def print_result(result: Mapping[str, Any]) -> None:
     """Print the table, the warnings and the comparison."""
     about = result["about"]
     decisions, sessions, users = (amount(about[f"{noun}s"], noun) for noun in ("decision", "session", "user"))
-    say(
-        f"{decisions} in {sessions} of {users}, logged by {', '.join(about['loggers'])}; discount "
-        f"{about['discount']:g}"
-    )
+    say(f"{decisions} in {sessions} of {users}, logged by {', '.join(about['loggers'])}{_discount(about)}")
     if result["propensities"] is not None:
         say(result["propensities"]["text"])
     for kind, promise in about["promises"].items():
@@ -52,10 +50,13 @@ def print_result(result: Mapping[str, Any]) -> None:
     for row in result["rows"]:
         bounds = f"[{number(row['low'])}, {number(row['high'])}]"
         weights = "" if row["ess"] is None else f"{row['ess']:>9,.0f} {_weight(row['mean_weight']):>7}"
-        shape = "" if row["pareto_k"] is None else f"{row['pareto_k']:>7.2f}"
-        mark = f"  <- {_mark(result, row)}" if row["recommended"] else ""
+        shape = "" if row["pareto_k"] is None else f"{row['pareto_k']:.2f}"
+        mark = "no promise" if row["interval"] in NO_PROMISE else ""
+        if row["recommended"]:
+            mark = f"<- {_mark(result, row)}"
         value = f"{number(row['value']):>9}  {bounds:<20}"
-        say(f"{row['policy']:<{width}}{row['estimator']:<13}{value}{weights}{shape}{mark}")
+        line = f"{row['policy']:<{width}}{row['estimator']:<13}{value}{weights:<17}{shape:>7}  {mark}"
+        say(line.rstrip())
     if any(row["ess"] is not None for row in result["rows"]):
         print(LEGEND.format(unit="rows" if about["decisions"] == about["sessions"] else "sessions"))
     if about["clusters"]:
@@ -68,6 +69,18 @@ def print_result(result: Mapping[str, Any]) -> None:
         say(_no_recommendation(result))
     if result["compare"] is not None:
         say(result["compare"]["brief"])
+
+
+def _discount(about: Mapping[str, Any]) -> str:
+    """The discount of the estimates, and that of the log's policy if it is another; "" at one step."""
+    if about["sessions"] == about["decisions"]:
+        return ""
+    text = f"; discount {about['discount']:g}"
+    if about["discount"] == 1:
+        text += " (as in the table of evaluate)"
+    if about["log_discount"] not in (1, about["discount"]):
+        text += f"; the log's policy learned with {about['log_discount']:g}"
+    return text
 
 
 def print_warnings(rows: Sequence[Mapping[str, Any]]) -> None:

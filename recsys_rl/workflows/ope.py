@@ -26,7 +26,7 @@ from recsys_rl.evaluation.behaviours import Behaviours
 from recsys_rl.evaluation.players import Table
 from recsys_rl.lookup import DEFAULT_ALGO
 from recsys_rl.objective.weighted import check_weights, parse_weights, stream_weights, weighted
-from recsys_rl.ope.logged import prepare
+from recsys_rl.ope.logged import Prepared, prepare
 from recsys_rl.ope.printing import print_result
 from recsys_rl.ope.propensities import with_propensities
 from recsys_rl.schema import did_you_mean
@@ -43,6 +43,7 @@ from recsys_rl.workflows.ope_errors import errors_of
 from recsys_rl.workflows.ope_result import result_of
 
 STREAMS = ("evaluation users", "policy", "random", "mixture", "ope", "propensities", "clusters")
+MOST_VALUES = 100  # of the piece of --q-by
 OWN_OPTIONS = ("items", "separator")  # beside those of columns
 
 
@@ -248,6 +249,30 @@ def _check_logistic(name: str | None, log: DecisionLog, rewards: Tensor) -> None
         )
 
 
+def _check_q_by(options: OpeConfig, prepared: Prepared) -> None:
+    """Raise UserError unless the log has the piece of --q-by, with few values, in sessions of one step."""
+    name, features = str(options.q_by), prepared.features
+    columns = features.columns_of(name)
+    if columns is None:
+        known = [x for x, _ in features.interface.context if features.columns_of(x) is not None]
+        mend = f"choose one of {', '.join(known)}" if known else "leave it out"
+        raise UserError(
+            f"--q-by {name} is not a piece of the context of {one_line(options.log)}"
+            f"{did_you_mean(name, known)}: {mend}."
+        )
+    if prepared.grid.shape[1] > 1:
+        raise UserError(
+            f"{one_line(options.log)} has sessions of several steps, and --q-by is for sessions of one step: "
+            "leave it out."
+        )
+    values = len(prepared.rows[:, columns].unique(dim=0))
+    if values > MOST_VALUES:
+        raise UserError(
+            f"{name} has {values:,} values in {one_line(options.log)}, and --q-by fits a model for each: "
+            f"choose a piece with at most {MOST_VALUES} values."
+        )
+
+
 def _bench(
     options: OpeConfig,
     log: DecisionLog,
@@ -262,10 +287,11 @@ def _bench(
     earned = rewards(log.feedback)  # (E,)
     if options.q == "logistic":
         _check_logistic(options.log, log, earned)
-    gamma = log.header.discount if options.discount is None else options.discount
     fitted = None
     with errors_of(options.log, own):
         if not log.has_propensities:
             log, fitted = with_propensities(log, catalogue, generator["propensities"])
-        prepared = prepare(log, catalogue, earned, gamma, generator["ope"])
+        prepared = prepare(log, catalogue, earned, options.discount, generator["ope"])
+    if options.q_by is not None:
+        _check_q_by(options, prepared)
     return Bench(options, prepared, rewards, behaviours, generator, fitted, own, checkpoint)

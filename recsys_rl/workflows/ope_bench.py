@@ -14,7 +14,7 @@ from recsys_rl.agents.baselines import RandomPolicy
 from recsys_rl.data.own_catalogue import knows_items
 from recsys_rl.data.own_decisions import OwnLog
 from recsys_rl.evaluation.behaviours import Behaviours
-from recsys_rl.ope.fits import Fit, logistic, mlp, ridge
+from recsys_rl.ope.fits import Fit, logistic, mlp, of_each_value, ridge
 from recsys_rl.ope.judging import Way
 from recsys_rl.ope.logged import Prepared, every_item
 from recsys_rl.ope.logged_clusters import ClusterBench, k_means
@@ -94,6 +94,13 @@ class Bench:
 
     def fit(self) -> Fit:
         """The regression of the reward model. Of several steps, it predicts sums of rewards."""
+        if self.options.q_by is None:
+            return self._fit()
+        columns = self.prepared.features.columns_of(self.options.q_by)
+        assert columns is not None  # checked before
+        return of_each_value(self._fit(), columns)
+
+    def _fit(self) -> Fit:
         if self.options.q == "mlp":
             rewards = self.prepared.rewards
             if self.steps == 1 and bool(((rewards == 0) | (rewards == 1)).all()):

@@ -63,13 +63,17 @@ class OpeConfig:
     """Column of the list of items that could be shown."""
     json: str | None = None
     """Write all estimates to this file."""
-    discount: Share | None = None
-    """Discount per step (default: the log's)."""
+    discount: Share = 1.0
+    """Discount per step. 1 gives the sum of a session's rewards, as the table of recsys-rl evaluate does. The
+    output names the discount with which the log's policy learned, if it is another."""
     weights: tuple[str, ...] = ()
     """Weights of reward streams as NAME=NUMBER (default: the platform's)."""
     q: Literal["ridge", "logistic", "mlp"] = "ridge"
     """Regression of the reward model. logistic is for rewards in 0..1, in sessions of one step; on rare
     clicks, dm is too high with ridge."""
+    q_by: str | None = None
+    """Piece of the context, as the place of open-bandit or NAME of a column context.NAME: a reward model for
+    each of its values, fitted on their rows alone. For sessions of one step."""
     world: bool = True
     """Estimate also by a learned one-step model in which the policy is played."""
     draws: Count = 8
