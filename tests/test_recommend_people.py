@@ -89,6 +89,13 @@ def test_own_likes_are_left_out_unless_wanted_again(here: Path, capsys: pytest.C
     assert ids(lines(capsys, "--user", "3", "--k", "30", "--again")) == set(range(30))
     assert main(["recommend", "--user", "3", "--k", "30"]) == 2
     assert f"Only {left} items may be shown, but k is 30" in capsys.readouterr().err
+    Path("most.txt").write_text("".join(f"{item}\n" for item in range(25)), encoding="utf-8")
+    few = set(range(25, 30)) - LIKED[3]
+    assert ids(lines(capsys, "--user", "3", "--block", "most.txt")) == few
+    assert main(["recommend", "--user", "3", "--block", "most.txt"]) == 0
+    assert (
+        f"{len(few)} items may be shown, so lists have {len(few)} in place of 10" in capsys.readouterr().err
+    )
 
 
 def test_lists_of_many_users_leave_out_what_each_one_has(
@@ -159,6 +166,8 @@ def test_new_items_join_without_training(here: Path, capsys: pytest.CaptureFixtu
     said = capsys.readouterr()
     assert ids(said.out.splitlines()) == {*range(30), 90, 91}
     assert "An odd one  (id 90)" in said.out
+    Path("only.txt").write_text("90\n91\n", encoding="utf-8")
+    assert ids(lines(capsys, *words, "--allow", "only.txt")) == {90, 91}
     note = next(line for line in said.err.splitlines() if line.startswith("--items"))
     assert "2 new items, for this command alone, with vectors from" in note
     assert "without a value: genres (1), year (1), price (1)" in note

@@ -14,7 +14,7 @@ import torch
 from recsys_rl.checkpoint import check_algo
 from recsys_rl.data.clean import Missing
 from recsys_rl.dials import Seed
-from recsys_rl.errors import FieldError, UserError, amount
+from recsys_rl.errors import FieldError, UserError, amount, one_line
 from recsys_rl.lookup import DEFAULT_ALGO
 from recsys_rl.schema import Count, Range, check_fields
 from recsys_rl.utils.files import check_parquet, write_bytes
@@ -82,18 +82,7 @@ class RecommendConfig:
 
 def recommend(options: RecommendConfig) -> None:
     """Print the recommendations, or write those of many users to a Parquet file. Raises UserError."""
-    given = [options.user is not None, bool(options.like), options.users is not None]
-    if sum(given) != 1:
-        raise UserError("Give one of --user ID, --like TITLE and --users FILE.")
-    if (options.users is None) != (options.out is None):
-        raise UserError("--users and --out belong together: give both, or neither.")
-    if options.missing == "drop" and not {options.users, options.allow, options.block} - {None, "all"}:
-        raise UserError("--missing is for the ids in files (--users, --allow, --block): leave it out.")
-    if options.seed != RecommendConfig.seed and not options.draw:
-        raise UserError(f"--seed {options.seed} is of the draws: give --draw too, or leave it out.")
-    if options.out is not None:
-        check_parquet(Path(options.out), "--out")
-    _check_seen(options)
+    _check(options)
     recommender = load(options.checkpoint, options.env)
     print_latest(options.checkpoint, recommender.checkpoint)
     if options.algo is not None:
@@ -162,12 +151,23 @@ def _write_lists(
     print(f"{amount(len(users), 'user')}: {out}{note}", file=sys.stderr)
 
 
-def _check_seen(options: RecommendConfig) -> None:
-    """Raise UserError for options about the events of users if there are none, or no user of the data."""
+def _check(options: RecommendConfig) -> None:
+    """Raise UserError for options that do not go together, or that have no effect."""
+    given = [options.user is not None, bool(options.like), options.users is not None]
+    if sum(given) != 1:
+        raise UserError("Give one of --user ID, --like TITLE and --users FILE.")
+    if (options.users is None) != (options.out is None):
+        raise UserError("--users and --out belong together: give both, or neither.")
+    if options.missing == "drop" and not {options.users, options.allow, options.block} - {None, "all"}:
+        raise UserError("--missing is for the ids in files (--users, --allow, --block): leave it out.")
+    if options.seed != RecommendConfig.seed and not options.draw:
+        raise UserError(f"--seed {options.seed} is of the draws: give --draw too, or leave it out.")
+    if options.out is not None:
+        check_parquet(Path(options.out), "--out")
     if options.seen is None:
-        given = [name for name in ("user_column", "separator") if getattr(options, name) is not None]
-        if given:
-            raise FieldError(given[0], "is about a file of events: give this file with --seen too.")
+        unused = [name for name in ("user_column", "separator") if getattr(options, name) is not None]
+        if unused:
+            raise FieldError(unused[0], "is about a file of events: give this file with --seen too.")
         if options.item_column is not None and options.items is None:
             raise FieldError("item_column", "is about the files of --seen and --items: leave it out.")
     elif options.like:
@@ -181,17 +181,23 @@ def _check_seen(options: RecommendConfig) -> None:
 def _with_new_items(recommender: Recommender, options: RecommendConfig) -> Recommender:
     """The policy over its catalogue and the new items of --items, with a line about these."""
     longer, note = recommender.with_new_items(options.items or "", options.item_column or "item")
-    print(f"--items {options.items}: {note}", file=sys.stderr)
+    print(one_line(f"--items {options.items}: {note}"), file=sys.stderr)
     return longer
 
 
 def _number_of_items(recommender: Recommender, options: RecommendConfig, left: int) -> int:
-    """``options.k``, or the default; if --allow leaves fewer items, their number ``left``, with a line."""
+    """``options.k``, or the default.
+
+    If --allow leaves fewer items, or the person has most of them and no ``k`` was given, it is their number
+    ``left``, with a line.
+    """
     wanted = recommender.default_k if options.k is None else options.k
-    if options.allow is None or not 0 < left < wanted:
+    if not 0 < left < wanted or (options.allow is None and options.k is not None):
         return wanted
-    about = f"{left} of its items may be shown, so lists have {left} in place of {wanted}"
-    print(f"--allow {options.allow}: {about}", file=sys.stderr)
+    about = f"{left} items may be shown"
+    if options.allow is not None:
+        about = f"--allow {options.allow}: {left} of its items may be shown"
+    print(f"{about}, so lists have {left} in place of {wanted}", file=sys.stderr)
     return left
 
 
