@@ -479,7 +479,7 @@ def test_preset_of_an_algorithm_refines_that_of_all() -> None:
     assert preset_of("ppo", "satiation") == {
         "data_config": {"profile_fraction": 0.9},
         "agent_config": {"gamma": 0.99, "gae_lambda": 0.95, "bootstrap_time_limit": False, "lr": 1e-3},
-        "train_config": {"total_timesteps": 600_000},
+        "train_config": {"total_timesteps": 1_800_000},
     }
     assert preset_of("a2c", "satiation")["agent_config"] == {
         "gamma": 0.99,

@@ -188,13 +188,12 @@ def test_evaluation_needs_only_the_checkpoint(trained: dict[str, Path], tmp_path
     lines = err.splitlines()
     made = [line for line in lines if not line.startswith("playing")]
     assert [line for line in lines if line.startswith("playing")] == playing
-    assert made[:3] == [
-        "tuning mf on training users",
-        "tuning mmr on training users",
-        "searching `rule` with at most 960 steps of training users",
-    ]
-    assert made[3].startswith(f"kept for the next evaluation: {folder}/.cache/recsys_rl/rule-")
-    assert made[4:] == ["table: t.json", "report: r.html"]
+    assert made[:2] == ["tuning mf on training users", "tuning mmr on training users"]
+    searches = made[2:8]
+    for name, said, kept in zip(("rule", "searched", "expert"), searches[::2], searches[1::2], strict=True):
+        assert said == f"searching `{name}` with at most 960 steps of training users"
+        assert kept.startswith(f"kept for the next evaluation: {folder}/.cache/recsys_rl/{name}-")
+    assert made[8:] == ["table: t.json", "report: r.html"]
     assert lines.index(made[0]) == lines.index(playing[policies.index("mf")]) - 1  # made just before it plays
     assert json.loads((folder / "t.json").read_text()) == here
     header, users, *_ = out.splitlines()

@@ -157,7 +157,7 @@ SATIATION = {"num_items": 60, "embedding_dim": 8, "max_episode_steps": 12}
         ("ppo", "mlp", 12),
         pytest.param("ppo", "gru", 10, marks=pytest.mark.slow),
         pytest.param("ppo", "transformer", 10, marks=pytest.mark.slow),
-        ("a2c", "mlp", 200),
+        ("a2c", "mlp", 300),
     ],
 )
 def test_satiation_is_learned(algo: str, encoder: str, num_updates: int, proof: Proof) -> None:
@@ -224,6 +224,6 @@ class TestWithoutTheCompiledLibrary:
     def test_drift_is_solved(self, proof: Proof) -> None:
         test_ppo_solves_drift(0, proof)
 
-    @pytest.mark.parametrize(("algo", "num_updates"), [("ppo", 12), ("a2c", 200)])
+    @pytest.mark.parametrize(("algo", "num_updates"), [("ppo", 12), ("a2c", 300)])
     def test_satiation_is_learned(self, algo: str, num_updates: int, proof: Proof) -> None:
         test_satiation_is_learned(algo, "mlp", num_updates, proof)

@@ -1,4 +1,4 @@
-"""Compare two logs: unknown users and items, likes a user, and the drift of popularity.
+"""Compare two logs: unknown users and items, likes a user, and the change of popularity.
 
 Both files are read in pieces and not held in memory. Users, items and events are counted by hashes of their
 ids as texts, 8 bytes a row each.
@@ -84,13 +84,13 @@ class Comparison:
             f"{new.likes_a_user:,.3g} in the new one"
         )
         yield f"rows of the new log that the old one has already: {_part(self.repeated_rows, new.rows)}"
-        yield f"popularity: {self._drift()}"
+        yield f"popularity: {self._change()}"
         for name, moved in (("risen", self.risen), ("fallen", self.fallen)):
             if moved:
                 each = ", ".join(f"{short(x.item)} {x.before:.2%} to {x.now:.2%}" for x in moved)
                 yield f"most {name} (share of the rows): {each}"
 
-    def _drift(self) -> str:
+    def _change(self) -> str:
         moved = f"{self.total_variation:.1%} of the rows have moved to other items (total variation)"
         if self.rank_correlation is None:
             return f"{moved}; fewer than 3 items are in both logs"
