@@ -34,6 +34,7 @@ from recsys_rl.types import Obs, Rollout, UserError
 from recsys_rl.utils.allocator import keep_freed_memory
 from recsys_rl.utils.files import write_text
 from recsys_rl.utils.logger import Logger, summary_writer
+from recsys_rl.workflows.advice import advice
 from recsys_rl.workflows.diary import Diary
 
 SHOWN_GATES = 10
@@ -246,6 +247,8 @@ def _say_beginning(run: Run, folder: Path | None) -> None:
         f"total_timesteps {asked:,} is rounded to {whole}" if folder is None and asked != planned else "",
         uncompiled if run.streams["users"].device.type == "cpu" and kernels.library() is None else "",
     )
+    if folder is None:
+        _say(advice(run))  # after the lines above, as it may take seconds
 
 
 def _from_weights(config: Config, folder: Path) -> str:
