@@ -84,7 +84,7 @@ def test_commands_print_one_note_before_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("recsys_rl.workflows.advice.ENOUGH", 1e-4)  # of 600,000 steps: 60
+    monkeypatch.setattr("recsys_rl.workflows.advice.ENOUGH", 3e-5)  # of 1,800,000 steps: 54
     sizes = [f"--{name.replace('_', '-')}={value}" for name, value in (SMALL | PATIENT).items()]
     rollout = ["--num-envs", "2", "--n-steps", "16", "--batch-size", "16", "--eval-interval", "0"]
     train = ["train", "--env", "satiation", "--data", "synthetic", "--num-users", "60", *sizes, *rollout]
@@ -95,7 +95,7 @@ def test_commands_print_one_note_before_training(
     assert main([*train, "--total-timesteps", "32"]) == 0
     said = capsys.readouterr().err
     assert said.count("note:") == 1
-    assert "note: --total-timesteps 32 is 0.0053 % of the 600,000 of the preset of ppo on satiation" in said
+    assert "note: --total-timesteps 32 is 0.0018 % of the 1,800,000 of the preset of ppo on satiation" in said
 
 
 def test_population_of_one_training_user_is_enough(tmp_path: Path) -> None:

@@ -23,7 +23,8 @@ def advice(run: Run) -> str:
     wanted = int(preset.get("total_timesteps", TrainConfig.total_timesteps))
     if steps < ENOUGH * wanted:
         return (
-            f"note: --total-timesteps {steps:,} is {100 * steps / wanted:.2g} % of the {wanted:,} of the preset "
-            f"of {config.algo} on {config.env}: a policy that is trained so briefly loses to simple rankings"
+            f"note: --total-timesteps {steps:,} is {100 * steps / wanted:.2g} % of the {wanted:,} of the "
+            f"preset of {config.algo} on {config.env}: a policy that is trained so briefly loses to simple "
+            "rankings"
         )
     return about_foresight(config, run.world, run.streams["users"].device)
