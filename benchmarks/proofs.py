@@ -47,30 +47,31 @@ WAYS = (
     Way("default", 5, (), (("ATEN_CPU_CAPABILITY", "default"),)),
     Way("avx2", 5, (), (("ATEN_CPU_CAPABILITY", "avx2"),)),
 )
+SMOKE_TESTS = ["tests/test_learning.py", "-k", "best_arm and 0-a2c"]
 SMOKE = (Way("as shipped", 2), Way("default", 1, (), (("ATEN_CPU_CAPABILITY", "default"),)))
 
 
 def main() -> None:
     parser = tables.parser(__doc__)
-    parser.add_argument("--only", help="an expression of pytest -k, such as 'cartpole and ppo'")
+    parser.add_argument("--only", default="test", help="as of pytest -k, such as 'cartpole and ppo'")
     args = tables.parse(parser, "proofs")
-    only = "best_arm and 0-a2c" if args.smoke else args.only
-    ways = SMOKE if args.smoke else WAYS
+    ways, tests = (SMOKE, SMOKE_TESTS) if args.smoke else (WAYS, ["-k", f"({args.only}) and not {TWICE}"])
     found: dict[str, dict[str, list[Row]]] = {}
-    failed = [way.name for way in ways if not repeat(way, only, found)]
+    failed = [way.name for way in ways if not repeat(way, tests, found)]
     if not found:
-        raise UserError(f"--only {only}: no learning proof has such a name.")
+        raise UserError(
+            f"--only {args.only!r} is in the name of no learning proof: give another."
+        )
     tables.publish(table(found), args)
     if failed:
         raise UserError(f"Tests failed in the ways {', '.join(failed)}: pytest names them above.")
 
 
-def repeat(way: Way, only: str | None, found: dict[str, dict[str, list[Row]]]) -> bool:
-    """Add the outcomes to ``found``: proof, then way. False if a test failed."""
+def repeat(way: Way, tests: Sequence[str], found: dict[str, dict[str, list[Row]]]) -> bool:
+    """Add the outcomes of the ``tests`` to ``found``: proof, then way. False if a test failed."""
     with tempfile.TemporaryDirectory() as folder:
         outcomes = Path(folder) / "outcomes"
-        command = [sys.executable, "-m", "pytest", "-q", "-m", "learning", "-p", "no:cacheprovider"]
-        command += ["-k", f"not {TWICE}" + (f" and ({only})" if only else "")]
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "learning", *tests]
         command += ["--starts", str(way.starts), "--outcomes", str(outcomes), *way.options]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", **dict(way.environment)}
         print(f"{way.name}: {way.starts} starts", file=sys.stderr, flush=True)

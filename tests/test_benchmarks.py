@@ -17,7 +17,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks import learning, simulator, throughput, time_to_quality
+from benchmarks import learning, proofs, simulator, throughput, time_to_quality
 from benchmarks.harness import commands, speed_texts, tables
 from benchmarks.harness.turns import System
 from benchmarks.harness.world import World, make_world
@@ -78,6 +78,33 @@ def test_smoke_of_planner(tmp_path: Path) -> None:
     assert done.returncode == 0 and "twice the futures" in done.stdout, done.stderr
     done = run_without_peers("planner", tmp_path, "--smoke", "--env", "long-video", "--only", "0", "4")
     assert done.returncode == 2 and "--only has places 0 to 3 here" in done.stderr, done.stderr
+
+
+def test_smoke_of_proofs(tmp_path: Path) -> None:
+    """Two outcomes as shipped, one with other instructions, and a bound that has room for all three."""
+    done = run_without_peers("proofs", tmp_path, "--smoke", "--json", "table.json")
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "table.json").read_text())["rows"]
+    name = "test_learning.py::test_best_arm_of_each_context_is_learned[0-a2c]"
+    assert [row["proof"] for row in rows] == [name] * 3 + [f"{name} values"] * 3
+    assert [(row["way"], row["runs"]) for row in rows] == [("as shipped", 2), ("default", 1), ("all", 3)] * 2
+    assert all(row["smallest"] <= row["mean"] <= row["largest"] for row in rows)
+    first, values = rows[2], rows[5]
+    assert first["safe"] and 1 / 3 < first["above"] <= first["limit"] <= first["mean"]
+    assert values["safe"] and values["below"] >= values["limit"] >= values["mean"]
+    assert [path.name for path in tmp_path.iterdir()] == ["table.json"]
+
+
+def test_a_bound_is_safe_five_deviations_from_the_mean() -> None:
+    """1 and 3 have mean 2 and deviation 1."""
+    each = [{"outcome": x, "above": -3.0, "below": None} for x in (1.0, 3.0)]
+    *ways, every = proofs.table({"a": {"as shipped": each[:1], "avx2": each[1:]}})
+    assert [(row["way"], row["mean"]) for row in ways] == [("as shipped", 1), ("avx2", 3)]
+    assert (every["way"], every["mean"], every["deviation"], every["runs"]) == ("all", 2, 1, 2)
+    assert (every["limit"], every["above"], every["safe"]) == (-3, -3, True)
+    assert not proofs.judged(every, above=-2.9, below=None)["safe"]
+    assert proofs.judged(every, above=None, below=7.0)["safe"]
+    assert not proofs.judged(every, above=None, below=6.9)["safe"]
 
 
 def test_smoke_of_learning(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
