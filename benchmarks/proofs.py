@@ -59,9 +59,7 @@ def main() -> None:
     found: dict[str, dict[str, list[Row]]] = {}
     failed = [way.name for way in ways if not repeat(way, tests, found)]
     if not found:
-        raise UserError(
-            f"--only {args.only!r} is in the name of no learning proof: give another."
-        )
+        raise UserError(f"--only {args.only!r} is in the name of no learning proof: give another.")
     tables.publish(table(found), args)
     if failed:
         raise UserError(f"Tests failed in the ways {', '.join(failed)}: pytest names them above.")
