@@ -632,7 +632,7 @@ def test_two_ranks_learn(tmp_path: Path, proof: Proof) -> None:
     The ranks are threads. Two processes end with the same weights, as is shown above.
     """
     world = ["--data", "synthetic", "--num-items", "50", "--num-users", "200", "--threads", "1"]
-    in_threads(tmp_path / "run", *world, "--total-timesteps", "30000")
+    in_threads(tmp_path / "run", *world, "--total-timesteps", "16384")
     trained = load(tmp_path / "run/ppo.pt")
     users, noise = trained.population.heldout, torch.Generator().manual_seed(0)
     env = make_env(trained.config, trained.world, len(users), noise, heldout=True)
