@@ -31,6 +31,8 @@ environment.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import gymnasium
@@ -50,9 +52,12 @@ from recsys_rl.lookup import DEFAULT_ALGO
 from recsys_rl.make import make_env, make_world
 from recsys_rl.schema import did_you_mean, hints
 from recsys_rl.types import Interface, Obs, UserError
+from recsys_rl.utils.lazy import LazyDict
 
 Arrays = Any  # an observation: one array, or a dict of them
 Info = dict[str, Any]
+Bools = npt.NDArray[np.bool_]
+MASK = "action_mask"
 
 
 class RecSysEnv(gymnasium.Env[Arrays, Any]):
@@ -69,18 +74,24 @@ class RecSysEnv(gymnasium.Env[Arrays, Any]):
         self.sessions = make_rec_env(platform, 1, **settings)
         self.observation_space, self.action_space = make_spaces(self.sessions)
 
+    @torch.inference_mode()
     def reset(self, *, seed: int | None = None, options: Info | None = None) -> tuple[Arrays, Info]:
         super().reset(seed=seed)
-        obs = _begin(self.sessions, 1, self.np_random, options)
-        arrays, info = _arrays(obs, self.sessions)
-        return _row(arrays, 0), _row(info, 0)
+        return self._given_out(_begin(self.sessions, 1, self.np_random, options))
 
+    @torch.inference_mode()
     def step(self, action: Any) -> tuple[Arrays, float, bool, bool, Info]:
         _check(action, self.action_space)
-        step = self.sessions.step(_items(action, 1))
-        arrays, info = _arrays(step.final_obs, self.sessions)
-        ended = bool(step.terminated), bool(step.truncated)
-        return _row(arrays, 0), step.reward.item(), *ended, _row(info, 0)
+        step = self.sessions.step_without_reset(_items(action, 1))
+        arrays, info = self._given_out(step.obs)
+        return arrays, step.reward.item(), step.terminated.item(), step.truncated.item(), info  # type: ignore[return-value]
+
+    def _given_out(self, obs: Obs) -> tuple[Arrays, Info]:
+        arrays = as_arrays(obs, self.sessions.interface)
+        if not isinstance(arrays, dict):
+            return arrays[0], {}
+        arrays = {name: x[0] for name, x in arrays.items()}
+        return arrays, {MASK: arrays[MASK].copy()}
 
 
 class RecSysVectorEnv(VectorEnv[Arrays, npt.NDArray[np.int64], npt.NDArray[Any]]):
@@ -90,9 +101,13 @@ class RecSysVectorEnv(VectorEnv[Arrays, npt.NDArray[np.int64], npt.NDArray[Any]]
     of the next session. ``infos["final_obs"]`` (N,) of objects and ``infos["final_info"]`` hold the last
     observation and info of the old session; ``_final_obs`` and ``_final_info`` are True for these rows. One
     seed makes all N sessions, so they differ from the sessions of N environments with a seed each.
+
+    Masks, and the last observations and infos, are computed when they are read: N users times I items are
+    more numbers than all others of a step.
     """
 
-    metadata = {"render_modes": [], "autoreset_mode": AutoresetMode.SAME_STEP}  # noqa: RUF012
+    autoreset_mode = AutoresetMode.SAME_STEP
+    metadata = {"render_modes": [], "autoreset_mode": autoreset_mode}  # noqa: RUF012
 
     def __init__(self, platform: str, num_envs: int = 1, **settings: Any) -> None:
         """``settings`` are those of ``make_rec_env``. Raises UserError."""
@@ -102,32 +117,58 @@ class RecSysVectorEnv(VectorEnv[Arrays, npt.NDArray[np.int64], npt.NDArray[Any]]
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
 
+    @torch.inference_mode()
     def reset(self, *, seed: int | None = None, options: Info | None = None) -> tuple[Arrays, Info]:
         super().reset(seed=seed)
         obs = _begin(self.sessions, self.num_envs, self.np_random, options)
-        arrays, info = _arrays(obs, self.sessions)
-        return arrays, self._infos(info)
+        return as_arrays(obs, self.sessions.interface), LazyDict(*self._mask_info(obs))
 
+    @torch.inference_mode()
     def step(
         self, actions: npt.NDArray[np.int64]
     ) -> tuple[Arrays, npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any], Info]:
         _check(actions, self.action_space)
         step = self.sessions.step(_items(actions, self.num_envs))
-        arrays, info = _arrays(step.obs, self.sessions)
-        infos = self._infos(info)
-        ended = torch.nonzero(step.terminated | step.truncated).flatten().tolist()
-        if ended:
-            final_obs, final_info = _arrays(step.final_obs, self.sessions)
-            for row in ended:
-                final = {"final_obs": _row(final_obs, row), "final_info": _row(final_info, row)}
-                infos = self._add_info(infos, final, row)
+        arrays = as_arrays(step.obs, self.sessions.interface)
+        known, later = self._mask_info(step.obs)
+        if step.final_obs is not step.obs:  # some sessions ended
+            ended = (step.terminated | step.truncated).numpy()
+            known |= {"_final_obs": ended, "_final_info": ended.copy()}
+            final = step.final_obs
+            later["final_obs"] = lambda: self._final_obs(final, ended)
+            later["final_info"] = lambda: self._final_info(final, ended)
         reward, terminated, truncated = step.reward.double(), step.terminated, step.truncated
+        infos = LazyDict(known, later)
         return arrays, reward.numpy(), terminated.numpy(), truncated.numpy(), infos
 
-    def _infos(self, info: Info) -> Info:
-        """Add to each entry the mask of the rows that have it, as Gymnasium does."""
+    def _mask_info(self, obs: Obs) -> tuple[Info, dict[str, Callable[[], Any]]]:
+        """The info of N users: what is known, and what is computed when it is read."""
+        if obs.history is None:
+            return {}, {}
         everywhere = np.ones(self.num_envs, dtype=np.bool_)
-        return info | {f"_{name}": everywhere.copy() for name in info}
+        return {f"_{MASK}": everywhere}, {MASK: _later(obs, self.sessions.interface)}
+
+    def _final_obs(self, obs: Obs, ended: Bools) -> npt.NDArray[Any]:
+        """(N,) of objects: the last observations of the sessions that ``ended`` (N,), else None."""
+        found = np.full(self.num_envs, None, dtype=object)
+        places = np.flatnonzero(ended)
+        arrays = as_arrays(obs.rows(torch.from_numpy(places)), self.sessions.interface)
+        if isinstance(arrays, dict):
+            parts = dict(arrays.items())
+            for row, place in enumerate(places):
+                found[place] = {name: x[row] for name, x in parts.items()}
+        else:
+            for row, place in enumerate(places):
+                found[place] = arrays[row]
+        return found
+
+    def _final_info(self, obs: Obs, ended: Bools) -> Info:
+        """The infos of the sessions that ``ended`` (N,), as Gymnasium joins them."""
+        if obs.history is None:
+            return {}
+        masks = action_mask(obs, self.sessions.interface)
+        masks[~ended] = 0
+        return {MASK: masks, f"_{MASK}": ended.copy()}
 
 
 def make_rec_env(
@@ -159,7 +200,7 @@ def make_rec_env(
     for name, value in settings.items():
         home = next((section for section in sections if name in hints(classes[section])), None)
         if home is None:
-            raise UserError(f"{gymnasium_id(platform)}: {_unknown(name, platform, data, classes)}")
+            raise _unknown(name, platform, data, classes)
         sections[home][name] = value
     config = from_dict(Config, {"env": platform, **sections, "train_config": {"seed": world_seed}})
     env = make_env(config, make_world(config), num_envs, torch.Generator(), heldout=users == "heldout")
@@ -167,15 +208,26 @@ def make_rec_env(
     return env
 
 
-def _unknown(name: str, platform: str, data: str, classes: dict[str, type[Any]]) -> str:
+class UnknownSetting(UserError, TypeError):
+    """A setting that nothing has: a TypeError too, as from a function without such a parameter.
+
+    Some libraries try a setting such as ``frameskip``, and go on without it if they catch this TypeError.
+    """
+
+
+def _unknown(name: str, platform: str, data: str, classes: dict[str, type[Any]]) -> UserError:
+    env_id = gymnasium_id(platform)
     for section in ("env_config", "data_config"):
         complaint = no_setting(section, name, DEFAULT_ALGO, platform, data)
         if complaint is not None:
-            return f"{name} {complaint}"
+            return UserError(f"{env_id}: {name} {complaint}")
     names = {"users", "world_seed"} | {
         field for section in ("env_config", "data_config") for field in hints(classes[section])
     }
-    return f"there is no setting {name!r}{did_you_mean(name, names)}: choose from {', '.join(sorted(names))}."
+    return UnknownSetting(
+        f"{env_id} got an unexpected keyword argument {name!r}{did_you_mean(name, names)}: choose from "
+        f"{', '.join(sorted(names))}."
+    )
 
 
 def make_spaces(env: RecEnv) -> tuple[spaces.Space[Any], spaces.Space[Any]]:
@@ -196,7 +248,7 @@ def make_spaces(env: RecEnv) -> tuple[spaces.Space[Any], spaces.Space[Any]]:
             "context": context,
             "history": spaces.Box(-1, num_items - 1, (length,), np.int64),
             "signals": spaces.Box(low.reshape(shape), high.reshape(shape)),
-            "action_mask": spaces.MultiBinary(num_items),
+            MASK: spaces.MultiBinary(num_items),
         }
     )
     return observation, action
@@ -251,7 +303,8 @@ def _begin(env: RecEnv, num_envs: int, rng: np.random.Generator, options: Info |
 
 
 def _check(action: Any, space: spaces.Space[Any]) -> None:
-    if not space.contains(action):
+    one = type(action) in (int, np.int64) and isinstance(space, spaces.Discrete)  # in half the time
+    if not (0 <= action < space.n if one else space.contains(action)):  # type: ignore[attr-defined]
         raise UserError(f"The action {action!r} is not in {space}: show an item by its row of the catalogue.")
 
 
@@ -260,23 +313,38 @@ def _numpy(tensor: Tensor) -> npt.NDArray[Any]:
 
 
 def as_arrays(obs: Obs, interface: Interface) -> Arrays:
-    """The observation of all N users as numpy arrays (N, ...), in the parts of the observation space."""
+    """The observation of all N users as numpy arrays (N, ...), in the parts of the observation space.
+
+    The mask is computed when it is read.
+    """
+    context = obs.context.numpy()  # made for this observation alone
     if obs.history is None or obs.signals is None:
-        return _numpy(obs.context)
-    return {
-        "context": _numpy(obs.context),
-        "history": _numpy(obs.history),
-        "signals": _numpy(obs.signals.squeeze(-1)),  # (N, L), or (N, L, S)
-        "action_mask": _numpy(obs.allowed(interface.action_sizes[0]).to(torch.int8)),  # (N, I)
+        return context
+    known = {
+        "context": context,
+        # Copies, as the sessions go on with these tensors.
+        "history": obs.history.numpy().copy(),
+        "signals": obs.signals.squeeze(-1).numpy().copy(),  # (N, L), or (N, L, S)
     }
+    return LazyDict(known, {MASK: _later(obs, interface)})
 
 
-def _arrays(obs: Obs, env: RecEnv) -> tuple[Arrays, Info]:
-    """The observations of all N users in the form of the observation space, and the info."""
-    arrays = as_arrays(obs, env.interface)
-    return arrays, {"action_mask": arrays["action_mask"].copy()} if isinstance(arrays, dict) else {}
+def _later(obs: Obs, interface: Interface) -> Callable[[], npt.NDArray[np.int8]]:
+    """``action_mask`` of this moment: the mask of an observation changes with the catalogue's availability."""
+    if obs.mask is not None:
+        obs = replace(obs, mask=obs.mask.clone())
+    return lambda: action_mask(obs, interface)
 
 
-def _row(batch: Any, row: int) -> Any:
-    """Row ``row`` of an array, or of each array of a dict."""
-    return {name: x[row] for name, x in batch.items()} if isinstance(batch, dict) else batch[row]
+def action_mask(obs: Obs, interface: Interface) -> npt.NDArray[np.int8]:
+    """(N, I) int8: 1 where the item may be shown."""
+    num_users, num_items = obs.num_rows, interface.action_sizes[0]
+    flat = np.ones(num_users * num_items + 1, np.int8)  # padding, -1, is written to the last place
+    if obs.exclude is not None:
+        excluded = obs.exclude.numpy()  # (N, X)
+        if num_users > 1:
+            starts = num_items * np.arange(num_users)[:, None]
+            excluded = np.where(excluded < 0, -1, excluded + starts)
+        flat[excluded] = 0
+    mask = flat[:-1].reshape(num_users, num_items)
+    return mask if obs.mask is None else mask & obs.mask.numpy()

@@ -81,10 +81,11 @@ def make_user_model(config: Config, world: World) -> UserModel:
     most = length * user_model.slate_size
     if not user_model.repeats and most > available:
         field = config.platform.slate_field
-        smaller = f" or --{field.replace('_', '-')}" if hasattr(config.env_config, field) else ""
-        raise UserError(
-            f"A session shows {most} different items, but the catalogue has only {available}: lower "
-            f"--max-episode-steps{smaller}, or use a larger catalogue."
+        raise FieldError(
+            "env_config.max_episode_steps",
+            f"is {length}: a session then shows {most} different items, but the catalogue has only "
+            f"{available}; lower it{f' or {field}' if hasattr(config.env_config, field) else ''}, or use a "
+            "larger catalogue.",
         )
     return user_model
 

@@ -73,7 +73,11 @@ class Session:
             history = _push(history, items, skipped)  # (N, W)
             seen = _push(seen, signals, skipped)  # (N, W, S)
             shown = None if shown is None else _append(shown, items, skipped)  # (N, T K)
-        return replace(self, steps=self.steps + 1, history=history, signals=seen, shown=shown)
+        steps = self.steps + 1
+        # ``replace`` would take as long as two operators of a step with few users.
+        return Session(
+            self.interface, self.catalogue, self.users, steps, history, seen, shown, self.visit, self.day
+        )
 
     def next_visit(self, gap: Tensor) -> Session:
         """The sessions at the start of the users' next visit, ``gap`` (N,) int64 days later.
@@ -117,9 +121,8 @@ class Session:
 
     def _context(self, handed: Mapping[str, Tensor]) -> Tensor:
         names = [name for name, _ in self.interface.context]
-        table = self.catalogue.embedding
         if names[1:] == ["last_item"] and names[0] in handed and self.interface.slate_size == 1:
-            user = handed[names[0]]  # (N, D)
+            user, table = handed[names[0]], self.catalogue.embedding  # (N, D), (I, D)
             if user.shape[1] == table.shape[1]:  # One pass instead of two, with the same numbers.
                 return rows.beside_rows(user, table, self.history[:, -1:].contiguous())
         parts = [handed[name] if name in handed else PIECES[name](self) for name in names]
@@ -133,6 +136,8 @@ def _push(old: Tensor, fresh: Tensor, skipped: Tensor | None) -> Tensor:
         return torch.cat([old[:, number:], fresh.to(old)], 1)
     if skipped is None:
         skipped = torch.zeros(fresh.shape[:2], dtype=torch.bool, device=fresh.device)
+    if number == 1:
+        return rows.push_rows(old, fresh.to(old).contiguous(), skipped.contiguous())
     for place in range(number):  # One after another, as each row may have skipped other places.
         at = slice(place, place + 1)
         old = rows.push_rows(old, fresh[:, at].to(old).contiguous(), skipped[:, at].contiguous())

@@ -16,6 +16,7 @@ from gymnasium.utils.env_checker import check_env as gymnasium_check
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 import recsys_rl
+from recsys_rl import gymnasium_ids
 from recsys_rl.config import Config, from_dict
 from recsys_rl.dials import EnvConfig
 from recsys_rl.env import PLATFORMS, WITHOUT_ID
@@ -23,8 +24,8 @@ from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.env.satiation import SatiationConfig
 from recsys_rl.gymnasium_ids import RecSysEnv, RecSysVectorEnv
 from recsys_rl.make import make_env, make_world
-from recsys_rl.testing.envs import check_env, walk
-from recsys_rl.types import UserError
+from recsys_rl.testing.envs import check_env, require_same_obs, walk
+from recsys_rl.types import Interface, Obs, UserError
 
 IDS = [
     "recsys_rl/Drift-v0",
@@ -58,12 +59,12 @@ def make_vec(env_id: str, num_envs: int, **settings: Any) -> RecSysVectorEnv:
 
 def assert_same(first: Any, second: Any, rounding: float = 0.0) -> None:
     """Assert equal types and shapes of arrays and dicts of arrays, and numbers up to ``rounding``."""
-    assert type(first) is type(second)
     if isinstance(first, dict):
-        assert first.keys() == second.keys()
+        assert isinstance(second, dict) and first.keys() == second.keys()
         for name in first:
             assert_same(first[name], second[name], rounding)
     elif first is not None:
+        assert type(first) is type(second)
         assert first.dtype == second.dtype and first.shape == second.shape
         if first.dtype == object:
             for one, two in zip(first, second, strict=True):
@@ -335,7 +336,7 @@ def test_users_come_from_the_chosen_part() -> None:
     [
         (
             {"num_itmes": 3},
-            r"recsys_rl/Drift-v0: there is no setting 'num_itmes' \(did you mean num_items\?\): choose from ",
+            r"^recsys_rl/Drift-v0 got an unexpected keyword argument 'num_itmes' \(did you mean num_items\?\)",
         ),
         (
             {"noise": 0.5},
@@ -358,6 +359,86 @@ def test_wrong_settings(settings: dict[str, Any], sentence: str) -> None:
     for build in (make, lambda env_id, **all_settings: make_vec(env_id, 2, **all_settings)):
         with pytest.raises(UserError, match=sentence):
             build(IDS[0], **settings)
+
+
+def test_error_of_a_small_catalogue_names_the_setting_and_no_option() -> None:
+    with pytest.raises(UserError, match=r"^env_config\.max_episode_steps is 40: .* or suggestions") as caught:
+        make(IDS[3], num_items=200)
+    assert "--" not in str(caught.value)
+
+
+def test_masks_and_last_observations_are_made_when_they_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[int] = []
+    whole = gymnasium_ids.action_mask
+
+    def counted(obs: Obs, interface: Interface) -> Any:
+        made.append(obs.num_rows)
+        return whole(obs, interface)
+
+    monkeypatch.setattr(gymnasium_ids, "action_mask", counted)
+    envs = make_vec(IDS[1], 3, max_episode_steps=2)
+    obs, infos = envs.reset(seed=0)
+    first, *_ = envs.step(np.array([1, 2, 3]))
+    last, _, _, truncated, infos = envs.step(np.array([4, 5, 6]))
+    assert obs["context"].shape == (3, 8) and last["history"].shape == (3, 2) and truncated.any()
+    assert made == []
+    # Read after the next step, a mask is still that of its own step.
+    assert [np.flatnonzero(row == 0).tolist() for row in first["action_mask"]] == [[1], [2], [3]]
+    assert first["action_mask"] is first["action_mask"] and made == [3]
+    assert obs["action_mask"].all() and infos["action_mask"].all()
+    ended = int(truncated.sum())
+    assert sum(x is not None for x in infos["final_obs"]) == ended and made == [3, 3, 3, ended]
+    assert (infos["final_info"]["action_mask"][truncated] == 0).sum() == 2 * ended
+
+
+def test_mask_of_an_item_that_becomes_available_later() -> None:
+    envs = make_vec(IDS[1], 2)
+    available = envs.sessions.catalogue.available
+    available[4] = False
+    obs, infos = envs.reset(seed=0)
+    available[4] = True
+    assert obs["action_mask"][:, 4].tolist() == infos["action_mask"][:, 4].tolist() == [0, 0]
+    after, *_ = envs.step(np.array([7, 8]))
+    assert after["action_mask"][:, 4].tolist() == [1, 1]
+
+
+def test_step_without_reset_is_the_same_step() -> None:
+    one, two = rec_env("satiation", 0), rec_env("satiation", 0)
+    one.reset()
+    two.reset()
+    for action in range(6):
+        items = torch.full((5, 1), action)
+        drawn = one.generator.get_state()
+        with_reset, without = one.step(items), two.step_without_reset(items)
+        require_same_obs(with_reset.final_obs, without.obs, "the successors differ")
+        assert without.final_obs is without.obs
+        assert torch.equal(with_reset.reward, without.reward)
+        assert torch.equal(with_reset.terminated, without.terminated)
+        if bool((without.terminated | without.truncated).any()):
+            break
+        two.generator.set_state(one.generator.get_state())  # only ``step`` draws users
+        assert not torch.equal(drawn, one.generator.get_state())
+    else:
+        raise AssertionError("no session ended within its six steps")
+
+
+def test_torchrls_own_doors() -> None:
+    """It tries a setting ``frameskip``, and reads the attribute ``autoreset_mode`` of a vector."""
+    with pytest.raises(TypeError, match="unexpected keyword argument 'frameskip'"):
+        make(IDS[0], frameskip=1)
+    envs = pytest.importorskip("torchrl.envs", reason="torchrl is not installed")
+    for env_id in (IDS[0], IDS[1]):
+        one = envs.GymEnv(env_id, **SMALL)
+        one.set_seed(0)
+        played = one.rollout(8, break_when_any_done=False)
+        assert played.shape == (8,) and bool(played["next", "reward"].isfinite().all())
+        many = envs.GymWrapper(make_vec(env_id, 3, max_episode_steps=2))
+        played = many.rollout(4, break_when_any_done=False)
+        assert played.shape == (3, 4) and bool(played["next", "truncated"].any())
+    # The successor of a session's last step is its own last observation, not the first of the next session.
+    ended = played["next", "done"].squeeze(-1)
+    shown = (played["next", "history"][ended] >= 0).sum(1)
+    assert shown.tolist() == [2] * int(ended.sum())
 
 
 def test_action_that_is_no_item() -> None:

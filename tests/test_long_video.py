@@ -458,8 +458,8 @@ def test_commands_from_training_to_the_table(
 
 def test_slate_larger_than_the_catalogue_allows() -> None:
     sentence = (
-        "A session shows 48 different items, but the catalogue has only 30: lower --max-episode-steps or "
-        "--suggestions, or use a larger catalogue."
+        "env_config.max_episode_steps is 8: a session then shows 48 different items, but the catalogue has "
+        "only 30; lower it or suggestions, or use a larger catalogue."
     )
     with pytest.raises(UserError, match=f"^{sentence}$"):
         small_env(num_items=30)

@@ -229,6 +229,18 @@ class LongVideo(visits.Visiting):
             Stream("ad_clicks", 0.0),
         )
 
+    @cached_property
+    def _of_streams(self) -> Tensor:
+        """(M,): what the streams sum, among the signals of the slate and then those of the event."""
+        event = len(self.signals)
+        places = [event + COMPLETION, CLICKED, event + SUBSCRIBED, SAMENESS, AD_CLICKED]
+        return torch.tensor(places, device=self.catalogue.embedding.device)
+
+    @cached_property
+    def _surfaces(self) -> Tensor:
+        """(5, 5): each surface as one of five."""
+        return torch.eye(QUARTERS + 1, device=self.catalogue.embedding.device)
+
     @property
     def assumptions(self) -> str:
         """Part of a sentence: where the attributes come from, and what the data lack."""
@@ -318,11 +330,11 @@ class LongVideo(visits.Visiting):
         """The profile, the video that plays, its quarter 1 .. 4 (or home) as one of five, and idleness."""
         playing = user_state.current >= 0
         embedding = self.catalogue.embedding.index_select(0, user_state.current.clamp_min(0))
-        surface = torch.where(playing, user_state.quarters + 1, 0)  # (N,)
+        surface = (user_state.quarters + 1) * playing  # (N,)
         return {
             "profile": user_state.profile,
             "current_item": embedding.masked_fill_(~playing.unsqueeze(1), 0.0),  # (N, D)
-            "progress": torch.nn.functional.one_hot(surface, QUARTERS + 1).float(),  # (N, 5)
+            "progress": self._surfaces.index_select(0, surface),  # (N, 5)
             "idle": (user_state.idle / self.config.idle_limit).unsqueeze(1),  # (N, 1)
         }
 
@@ -338,7 +350,7 @@ class LongVideo(visits.Visiting):
         embedding = self.catalogue.embedding
         want = self._want(  # (N, K)
             rows.dot_rows(state.taste, embedding, items),
-            self.catch[items],
+            self.catch.take(items),
             rows.dot_rows(state.wear, self.categories, items),
             state.trust,
         ).masked_fill_(skipped, -torch.inf)
@@ -363,13 +375,18 @@ class LongVideo(visits.Visiting):
         at = torch.arange(items.shape[1], device=items.device) == started.unsqueeze(1)  # (N, K)
         mean = state.watched / state.num_watched.clamp_min(1).unsqueeze(1)  # (N, D)
         sameness = rows.dot_rows(mean, embedding, items).clamp(-1, 1)  # (N, K)
-        signals = items.new_zeros((*items.shape, 8), dtype=state.trust.dtype)  # (N, K, S)
-        signals[..., CLICKED] = (at & picked.unsqueeze(1)).float()
-        signals[..., AD_CLICKED] = at * ad_clicked.unsqueeze(1)
-        signals[..., STARTED] = at.float()
-        signals[..., SAMENESS] = at * sameness
-        signals[..., CHANCE] = chance
-        signals[..., TRUST] = ~skipped * state.trust.unsqueeze(1)
+        nothing = torch.zeros_like(
+            chance
+        )  # (N, K): completion and subscription belong to the video that is left
+        columns = {
+            CLICKED: (at & picked.unsqueeze(1)).float(),
+            AD_CLICKED: at * ad_clicked.unsqueeze(1),
+            STARTED: at.float(),
+            SAMENESS: at * sameness,
+            CHANCE: chance,
+            TRUST: ~skipped * state.trust.unsqueeze(1),
+        }
+        signals = torch.stack([columns.get(place, nothing) for place in range(8)], -1)  # (N, K, S)
         event = torch.stack([completion, state.clicked, subscribed, state.ad_clicked], -1)  # (N, 4)
         event = torch.nn.functional.pad(event * left.unsqueeze(1), (0, 4)).unsqueeze(1)  # (N, 1, S)
         events = Events(state.current.masked_fill(~left, -1).unsqueeze(1), event)
@@ -378,16 +395,7 @@ class LongVideo(visits.Visiting):
     def rewards(self, feedback: Feedback) -> Tensor:
         assert feedback.events is not None
         shown, left = feedback.signals.sum(1), feedback.events.signals[:, 0]  # (N, S) each
-        return torch.stack(
-            [
-                left[:, COMPLETION],
-                shown[:, CLICKED],
-                left[:, SUBSCRIBED],
-                shown[:, SAMENESS],
-                shown[:, AD_CLICKED],
-            ],
-            -1,
-        )  # (N, M)
+        return torch.cat([shown, left], 1).index_select(1, self._of_streams)  # (N, M)
 
     def advance(
         self, user_state: LongVideoState, items: Tensor, feedback: Feedback
@@ -403,7 +411,7 @@ class LongVideo(visits.Visiting):
         finished = watches_on | (left & (event[:, COMPLETION] == 1))  # a quarter
         gain = config.trust_rate * (event[:, COMPLETION] - config.trust_midpoint)
         faded = state.wear * config.wear_recovery  # (N, G)
-        creator = self.creator[state.current.clamp_min(0)]  # (N,)
+        creator = self.creator.index_select(0, state.current.clamp_min(0))  # (N,)
         forgets = (event[:, SUBSCRIBED] < 1).unsqueeze(1)  # fractions, without a generator, are not kept
         idle = torch.where(picked | finished, 0, state.idle + 1)
         nothing = (state.current < 0) & ~picked  # (N,): a request at home without a pick; its completion is 0
@@ -537,13 +545,14 @@ class LongVideo(visits.Visiting):
 
     def _hold(self, state: LongVideoState, affinity: Tensor) -> tuple[Tensor, Tensor]:
         """hold_c (N,), for any item at home, and the utility (N,) of picking nothing."""
-        hold = self.hold_of_item[state.current.clamp_min(0)] + self.config.hold_gain * affinity
+        hold = self.hold_of_item.index_select(0, state.current.clamp_min(0))  # (N,)
+        hold = hold + self.config.hold_gain * affinity
         return hold, torch.where(state.current >= 0, self.config.go_on_bias + hold, 0.0)
 
     def _subscribes(self, state: LongVideoState, affinity: Tensor) -> Tensor:
         """Probability (N,) of subscribing when the current video is left after its end."""
         current = state.current.clamp_min(0).unsqueeze(1)  # (N, 1)
-        already = rows.rows_hold(state.subscribed, self.creator[current])[:, 0]
+        already = rows.rows_hold(state.subscribed, self.creator.take(current))[:, 0]
         return self._subscribes_to(affinity).masked_fill(already, 0.0)
 
     def _subscribes_to(self, affinity: Tensor) -> Tensor:

@@ -110,8 +110,38 @@ class RecEnv:
         In a slate, -1 leaves a place empty. Raises UserError for another shape, for a number that is no item,
         and for a slate with an item twice.
         """
+        step = self.step_without_reset(items)
+        # New users are drawn for every row, even if only some are needed. So the stream of random numbers
+        # does not depend on the sessions that ended.
+        drawn = self._draw_users()
+        ended = (step.terminated | step.truncated).nonzero().squeeze(1)  # (R,)
+        if not len(ended):
+            return step
+        fresh_state, fresh_session = self._begin(drawn.index_select(0, ended))
+
+        def put(old: Tensor, fresh: Tensor) -> Tensor:
+            return old.index_copy(0, ended, fresh)
+
+        self.user_state = tree_map(put, self.user_state, fresh_state)
+        self.session = session = tree_map(put, self.session, fresh_session)
+        fresh = self._request(fresh_state, fresh_session)
+        obs = dataclasses.replace(
+            step.obs,
+            context=put(step.obs.context, fresh.context),
+            history=session.history if step.obs.history is not None else None,
+            signals=session.signals if step.obs.signals is not None else None,
+            exclude=session.excluded,
+        )
+        return dataclasses.replace(step, obs=obs)
+
+    def step_without_reset(self, items: Tensor) -> Step:
+        """``step``, but a session that ends is not replaced by a new one: ``obs`` is ``final_obs``.
+
+        Call ``reset`` before the next step of such a session.
+        """
         self._look_at_availability()
         items, skipped = self._admit(items)  # (N, K) each
+        before = self.session
         feedback = self.user_model.respond(self.user_state, items, skipped, self.generator)
         streams = self.user_model.rewards(feedback)  # (N, M)
         user_state, leaves = self.user_model.advance(self.user_state, items, feedback)
@@ -119,9 +149,7 @@ class RecEnv:
         events = feedback.events
         if events is not None:
             events = Events(events.items, self._seen(events.signals))
-        session = self.session.record(
-            items, self._seen(feedback.signals), None if all_shown else skipped, events
-        )
+        session = before.record(items, self._seen(feedback.signals), None if all_shown else skipped, events)
         timed_out = session.steps >= self.config.max_episode_steps
         terminated, truncated = leaves, timed_out & ~leaves
         discount: Tensor | None = None
@@ -129,31 +157,9 @@ class RecEnv:
             user_state, session, terminated, truncated, discount = self._next_visits(
                 user_state, session, leaves | timed_out
             )
-        final_obs = obs = self._request(user_state, session)
-
-        # New users are drawn for every row, even if only some are needed. So the stream of random numbers
-        # does not depend on the sessions that ended.
-        drawn = self._draw_users()
-        ended = (terminated | truncated).nonzero().squeeze(1)  # (R,)
-        if len(ended):
-            fresh_state, fresh_session = self._begin(drawn.index_select(0, ended))
-
-            def put(old: Tensor, fresh: Tensor) -> Tensor:
-                return old.index_copy(0, ended, fresh)
-
-            user_state = tree_map(put, user_state, fresh_state)
-            session = tree_map(put, session, fresh_session)
-            fresh = self._request(fresh_state, fresh_session)
-            obs = dataclasses.replace(
-                obs,
-                context=put(obs.context, fresh.context),
-                history=session.history if obs.history is not None else None,
-                signals=session.signals if obs.signals is not None else None,
-                exclude=session.excluded,
-            )
-        reward, day = weighted(streams, self.weights), self.session.day  # (N,) each
+        obs, reward = self._request(user_state, session), weighted(streams, self.weights)  # reward: (N,)
         self.user_state, self.session = user_state, session
-        return Step(obs, final_obs, reward, terminated, truncated, streams, feedback, day, discount)
+        return Step(obs, obs, reward, terminated, truncated, streams, feedback, before.day, discount)
 
     def expected_reward(self, block: slice = slice(None)) -> Tensor:
         """True expected reward of each item of the block now, (N, b); -inf for forbidden items."""
@@ -287,7 +293,8 @@ class RecEnv:
 
     def _check_range(self, items: Tensor, lowest: int) -> None:
         """Raise UserError for items that are not ``lowest`` .. I - 1."""
-        low, high = (int(x) for x in items.aminmax())
+        low, high = (items, items) if items.numel() == 1 else items.aminmax()
+        low, high = int(low), int(high)
         if low < lowest or high >= self.catalogue.num_items:
             empty = ", and -1 leaves a place empty" if lowest < 0 else ""
             raise UserError(

@@ -146,7 +146,7 @@ class Satiation:
             rows.dot_rows(user_state.weary_of_genres, genres, items),
             user_state.patience,
         )
-        catch = self.config.catchiness_gain * self.catch[items]  # (N, K)
+        catch = self.config.catchiness_gain * self.catch.take(items)  # (N, K)
         engagement = (base + catch).sigmoid()  # (N, K)
         if generator is not None:
             noise = torch.randn(items.shape, generator=generator, device=items.device)

@@ -222,6 +222,13 @@ class ShortVideo(visits.Visiting):
         return f"{origins}; {always}{returns}"
 
     @cached_property
+    def _of_streams(self) -> Tensor:
+        """(M,): the places of the signals that the streams sum."""
+        places = {signal.name: place for place, signal in enumerate(self.signals)}
+        names = ("skip", "watch", "liked", "shared", "followed", "seconds")
+        return torch.tensor([places[name] for name in names], device=self.catalogue.embedding.device)
+
+    @cached_property
     def tags(self) -> Tensor:
         """(I, G) tags as unit vectors (zero where a video has none)."""
         return self.catalogue.unit_genres
@@ -333,22 +340,22 @@ class ShortVideo(visits.Visiting):
         return Feedback(signals.masked_fill_(skipped.unsqueeze(-1), 0), skipped)
 
     def rewards(self, feedback: Feedback) -> Tensor:
-        _, liked, shared, followed, skip, watch, seconds, *_ = feedback.signals.sum(1).unbind(1)
-        return torch.stack([skip, watch, liked, shared, followed, seconds], 1)  # (N, M)
+        return feedback.signals.sum(1).index_select(1, self._of_streams)  # (N, M)
 
     def advance(
         self, user_state: ShortVideoState, items: Tensor, feedback: Feedback
     ) -> tuple[ShortVideoState, Tensor]:
         config, skipped = self.config, feedback.skipped
-        seconds, satisfaction, *steps = feedback.signals[:, 0, 6:10].unbind(1)  # (N,) each
-        after = (self.coordinates[items[:, 0]] * user_state.restoring).sum(1)  # (N,)
+        felt = feedback.signals[:, 0, 6:10]  # (N, 4)
+        seconds, satisfaction, steps = felt[:, 0], felt[:, 1], felt[:, 2:]  # (N,), (N,), (N, 2)
+        after = (self.coordinates.index_select(0, items[:, 0]) * user_state.restoring).sum(1)  # (N,)
         fed = config.patience_feed * satisfaction - config.patience_drain
         fed = fed + (config.after_gain * after).masked_fill(skipped[:, 0], 0)
         tags = rows.add_rows(user_state.weary_of_tags, self.tags, items, skipped)  # (N, G)
-        creator = self.catalogue.attributes["creator"][items]  # (N, 1)
+        creator = self.catalogue.attributes["creator"].take(items)  # (N, 1)
         state = replace(
             user_state,
-            mood=config.mood_kept * user_state.mood + torch.stack(steps, 1),
+            mood=config.mood_kept * user_state.mood + steps,
             recent=rows.push_rows(user_state.recent, creator, skipped),
             weary_of_tags=tags.mul_(config.weariness_kept),
             patience=(user_state.patience + fed).clamp_max(MOST_PATIENCE),
@@ -440,7 +447,7 @@ class ShortVideo(visits.Visiting):
     def _appeal_of(self, user_state: ShortVideoState, items: Tensor, facts: Facts) -> Tensor:
         """The appeal (N, K) of the videos shown."""
         config = self.config
-        same = user_state.recent.unsqueeze(1) == self.catalogue.attributes["creator"][items].unsqueeze(2)
+        same = user_state.recent.unsqueeze(1) == self.catalogue.attributes["creator"].take(items).unsqueeze(2)
         wear = config.creator_wear * (same * self.fading).sum(2)  # (N, K)
         wear += config.tag_wear * rows.dot_rows(user_state.weary_of_tags, self.tags, items)
         affinity = rows.dot_rows(user_state.taste, self.catalogue.embedding, items)

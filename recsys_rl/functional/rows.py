@@ -22,14 +22,17 @@ def dot_rows(x: Tensor, table: Tensor, items: Tensor) -> Tensor:
     library = _serving(x, table, items)
     if library is None:
         return (x.unsqueeze(1) * _gather(table, items)).sum(-1)
-    result = torch.empty_like(items, dtype=torch.float32)
+    (number, size), (rows, places) = table.shape, items.shape
+    result = x.new_empty(rows, places)
     outside = library.dot_rows(
         x.data_ptr(),
         table.data_ptr(),
         items.data_ptr(),
-        *items.shape,
-        *reversed(table.shape),
-        kernels.threads(x),
+        rows,
+        places,
+        size,
+        number,
+        kernels.threads(rows * size),
         result.data_ptr(),
     )
     return _checked(result, outside, table)
@@ -37,22 +40,25 @@ def dot_rows(x: Tensor, table: Tensor, items: Tensor) -> Tensor:
 
 def add_rows(x: Tensor, table: Tensor, items: Tensor, skipped: Tensor, scale: float = 1.0) -> Tensor:
     """``x`` (N, D) plus ``scale`` times the sum of the rows ``items`` (N, K) that are not ``skipped``."""
-    library = _serving(x, table, items) if _plain(skipped) else None
+    library = _serving(x, table, items)
     if skipped.shape != items.shape or skipped.dtype != torch.bool:
         raise ValueError(f"skipped {tuple(skipped.shape)} doesn't fit items {tuple(items.shape)}")
-    if library is None:
+    if library is None or not skipped.is_contiguous():
         shown = _gather(table, items).masked_fill_(skipped.unsqueeze(-1), 0).sum(1)  # (N, D)
         return shown.mul_(scale).add_(x)
+    (number, size), (rows, places) = table.shape, items.shape
     result = torch.empty_like(x)
     outside = library.add_rows(
         x.data_ptr(),
         table.data_ptr(),
         items.data_ptr(),
         skipped.data_ptr(),
-        *items.shape,
-        *reversed(table.shape),
+        rows,
+        places,
+        size,
+        number,
         scale,
-        kernels.threads(x),
+        kernels.threads(rows * size),
         result.data_ptr(),
     )
     return _checked(result, outside, table)
@@ -75,8 +81,9 @@ def beside_rows(x: Tensor, table: Tensor, items: Tensor) -> Tensor:
         table.data_ptr(),
         items.data_ptr(),
         rows,
-        *reversed(table.shape),
-        kernels.threads(result),
+        size,
+        table.shape[0],
+        kernels.threads(2 * rows * size),
         result.data_ptr(),
     )
     return _checked(result, outside, table)
@@ -84,12 +91,14 @@ def beside_rows(x: Tensor, table: Tensor, items: Tensor) -> Tensor:
 
 def push_rows(old: Tensor, fresh: Tensor, kept: Tensor) -> Tensor:
     """``old`` (N, L, ...) without its first entry, then ``fresh`` (N, 1, ...). Rows ``kept`` (N, 1) stay."""
-    if fresh.shape != (len(old), 1, *old.shape[2:]) or fresh.dtype != old.dtype:
+    rows, length, *rest = old.shape
+    if fresh.shape != (rows, 1, *rest) or fresh.dtype != old.dtype:
         raise ValueError(f"entries {tuple(fresh.shape)} don't fit the ends of {tuple(old.shape)}")
-    if kept.shape != (len(old), 1) or kept.dtype != torch.bool:
-        raise ValueError(f"kept {tuple(kept.shape)} doesn't fit {len(old)} rows")
+    if kept.shape != (rows, 1) or kept.dtype != torch.bool:
+        raise ValueError(f"kept {tuple(kept.shape)} doesn't fit {rows} rows")
     library = _plain(old, fresh, kept)
-    if library is None or old.numel() == 0:
+    numbers = old.numel()
+    if library is None or not numbers:
         moved = torch.cat([old[:, 1:], fresh], 1)
         return torch.where(kept.view(-1, *[1] * (old.ndim - 1)), old, moved)
     result = torch.empty_like(old)
@@ -97,10 +106,10 @@ def push_rows(old: Tensor, fresh: Tensor, kept: Tensor) -> Tensor:
         old.data_ptr(),
         fresh.data_ptr(),
         kept.data_ptr(),
-        len(old),
-        old.shape[1],
-        fresh[0].nbytes,
-        kernels.threads(old),
+        rows,
+        length,
+        fresh.nbytes // rows,
+        kernels.threads(numbers),
         result.data_ptr(),
     )
     return result
@@ -108,8 +117,9 @@ def push_rows(old: Tensor, fresh: Tensor, kept: Tensor) -> Tensor:
 
 def rows_hold(ids: Tensor, sought: Tensor) -> Tensor:
     """(N, K) bool: True where the row of ``ids`` (N, L) holds this one of its ``sought`` (N, K)."""
-    if sought.ndim != 2 or len(sought) != len(ids):
-        raise ValueError(f"sought is {tuple(sought.shape)}: it must have {len(ids)} rows of ids")
+    rows, length = ids.shape
+    if sought.ndim != 2 or sought.shape[0] != rows:
+        raise ValueError(f"sought is {tuple(sought.shape)}: it must have {rows} rows of ids")
     library = _plain(ids, sought)
     if library is None or ids.dtype != torch.int64 or sought.dtype != torch.int64:
         return torch.cat([(ids == one).any(1, keepdim=True) for one in sought.split(1, 1)], 1)
@@ -117,9 +127,10 @@ def rows_hold(ids: Tensor, sought: Tensor) -> Tensor:
     library.rows_hold(
         ids.data_ptr(),
         sought.data_ptr(),
-        *ids.shape,
+        rows,
+        length,
         sought.shape[1],
-        kernels.threads(ids),
+        kernels.threads(rows * length),
         result.data_ptr(),
     )
     return result
