@@ -61,7 +61,7 @@ def sentence(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     out, err = capsys.readouterr()
     *before, last = err.splitlines()
     assert last.startswith("error: ") and last.endswith(".") and out == ""
-    told = ("data: ", "run: ", "resuming ", "checkpoint: ")
+    told = ("data: ", "note: ", "run: ", "resuming ", "checkpoint: ")
     assert all(line.startswith(told) or " is kept as " in line for line in before), err
     return last.removeprefix("error: ")
 
