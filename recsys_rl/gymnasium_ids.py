@@ -330,7 +330,7 @@ def as_arrays(obs: Obs, interface: Interface) -> Arrays:
 
 
 def _later(obs: Obs, interface: Interface) -> Callable[[], npt.NDArray[np.int8]]:
-    """``action_mask`` of this moment: the mask of an observation changes with the catalogue's availability."""
+    """``action_mask`` of this moment, as an observation's mask changes with the catalogue's availability."""
     if obs.mask is not None:
         obs = replace(obs, mask=obs.mask.clone())
     return lambda: action_mask(obs, interface)

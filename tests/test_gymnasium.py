@@ -336,7 +336,7 @@ def test_users_come_from_the_chosen_part() -> None:
     [
         (
             {"num_itmes": 3},
-            r"^recsys_rl/Drift-v0 got an unexpected keyword argument 'num_itmes' \(did you mean num_items\?\)",
+            r"^recsys_rl/Drift-v0 got an unexpected keyword argument 'num_itmes' \(did you mean num_items",
         ),
         (
             {"noise": 0.5},
