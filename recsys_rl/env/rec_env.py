@@ -293,8 +293,7 @@ class RecEnv:
 
     def _check_range(self, items: Tensor, lowest: int) -> None:
         """Raise UserError for items that are not ``lowest`` .. I - 1."""
-        low, high = (items, items) if items.numel() == 1 else items.aminmax()
-        low, high = int(low), int(high)
+        low, high = map(int, (items, items) if items.numel() == 1 else items.aminmax())
         if low < lowest or high >= self.catalogue.num_items:
             empty = ", and -1 leaves a place empty" if lowest < 0 else ""
             raise UserError(
