@@ -22,13 +22,15 @@ def test_coverage_names_the_promise_of_each_interval(tmp_path: Path) -> None:
         for case in ("5 steps", "1 step", "1 step, heavier weights", "no overlap", "5 steps, earlier users")
         for place, (name, kind) in enumerate(kinds.items())
     ]
-    old = rows[0] | {"commit": "a", "covered": 1}
+    rows[0:5] = [row | {"commit": "a"} for row in rows[0:5]]  # a case that was not measured again
+    old = rows[5] | {"commit": "a", "covered": 1}
     text = coverage(write_rows(tmp_path, "ope", [old, *rows]))
     lines = text.splitlines()
     assert lines[2] == "| five steps | 1,112, 0.22 | Student's t | `dr` 900 |"
     assert lines[3] == "| | | Bernstein | `dr` 901 |"
     assert lines[4:6] == ["| | | none | `dm` 902, `dros` 903 |", "| | | none, `--clip slope` | `dros` 904 |"]
     assert len(lines) == 2 + 4 * 4 + 3 and "the command warned in 999" in text
+    assert lines[-1].endswith("--only coverage`, commit a, 2026-11-28; commit b, 2026-11-28.")
 
 
 def test_errors_of_clusters_stand_by_logger_and_spread(tmp_path: Path) -> None:

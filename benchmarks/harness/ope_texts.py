@@ -20,7 +20,7 @@ LABELS = {"fqe": "`fqe`, ridge", "world": "`world`", "world, generic": "`world` 
 
 def coverage(results: Path) -> str:
     """How many intervals of each estimator held the truth, by log and promise."""
-    rows = read(results, "ope", ("case",), question="coverage")
+    rows = [row for row in read(results, "ope", ("case",), question="coverage") if row["case"] in CASES]
     head = ["log", "effective sample size, k", "promise", "held the truth"]
     body = []
     for case, label in CASES.items():
@@ -39,7 +39,7 @@ def coverage(results: Path) -> str:
     return (
         f"{_table(head, body)}\n\n{int(warned['logs']):,} logs of 2,000 sessions each; where the log "
         f"lacks the policy, the command warned in {int(warned['warned']):,}.\n"
-        f"`python -m benchmarks.ope --only coverage`, {_origin(warned)}."
+        f"`python -m benchmarks.ope --only coverage`, {'; '.join(dict.fromkeys(map(_origin, rows)))}."
     )
 
 
