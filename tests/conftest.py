@@ -8,6 +8,7 @@ import pytest
 from hypothesis import settings
 
 from tests import proofs
+from tests.doors import STARTED
 from tests.proofs import kernels_as_chosen as kernels_as_chosen
 from tests.proofs import perturbed as perturbed
 from tests.proofs import proof as proof
@@ -22,6 +23,15 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(autouse=True)
+def no_process_left() -> Iterator[None]:
+    """A test that fails leaves no training behind."""
+    yield
+    while STARTED:
+        with STARTED.pop() as process:
+            process.kill()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

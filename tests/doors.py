@@ -18,6 +18,8 @@ from recsys_rl.workflows.train import train
 ROOT = Path(__file__).parents[1]
 # A shell ignores some of these for `nohup` and for background jobs, and its children inherit that.
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+PATIENCE = 240  # seconds to wait for a process: a busy machine may be ten times as slow as an idle one
+STARTED: list[subprocess.Popen[str]] = []  # by the test that runs; conftest.py kills those that are left
 WITH_CATALOGUE = ", ".join(name for name in PLATFORMS if name not in WITHOUT_ID)  # as errors list them
 PPO = ["--batch-size", "12", "--update-epochs", "2"]
 SIZES = [
@@ -60,7 +62,7 @@ def start(folder: Path, *arguments: str, new_session: bool = False) -> subproces
         "HOME": str(folder),
         "OMP_NUM_THREADS": "1",
     }
-    return subprocess.Popen(
+    process = subprocess.Popen(
         [
             sys.executable,
             *([] if arguments[0].endswith(".py") or arguments[0] == "-c" else ["-m"]),
@@ -74,6 +76,8 @@ def start(folder: Path, *arguments: str, new_session: bool = False) -> subproces
         start_new_session=new_session,
         preexec_fn=heed_signals,
     )
+    STARTED.append(process)
+    return process
 
 
 def heed_signals() -> None:
@@ -84,7 +88,7 @@ def heed_signals() -> None:
 
 def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
     """Exit code, standard output, standard error."""
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=PATIENCE)
     return process.returncode, out, err
 
 
@@ -123,5 +127,5 @@ def benchmark_without(
         env={"PYTHONPATH": str(ROOT), "HOME": str(folder), "OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin"},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE,
     )

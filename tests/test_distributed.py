@@ -38,7 +38,18 @@ from recsys_rl.utils.seeding import generators
 from recsys_rl.workflows import diary as diary_module
 from recsys_rl.workflows import train as train_module
 from recsys_rl.workflows.train import Interrupted, train
-from tests.doors import A2C, CARTPOLE, DRIFT, SATIATION, assert_same_weights, finish, start, steps, weights
+from tests.doors import (
+    A2C,
+    CARTPOLE,
+    DRIFT,
+    PATIENCE,
+    SATIATION,
+    assert_same_weights,
+    finish,
+    start,
+    steps,
+    weights,
+)
 from tests.proofs import Proof
 
 CPU = torch.device("cpu")
@@ -515,8 +526,8 @@ def gone(pid: int) -> bool:
 
 
 def wait_until(condition: Callable[[], object], process: subprocess.Popen[str] | None = None) -> None:
-    """Wait at most a minute, and not after ``process`` has ended."""
-    deadline = time.monotonic() + 60
+    """Wait with patience, but not after ``process`` has ended."""
+    deadline = time.monotonic() + PATIENCE
     while not condition():
         assert process is None or process.poll() is None, finish(process)
         assert time.monotonic() < deadline

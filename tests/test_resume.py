@@ -22,6 +22,7 @@ from tests.doors import (
     A2C,
     CARTPOLE,
     DRIFT,
+    PATIENCE,
     SATIATION,
     assert_same_weights,
     finish,
@@ -212,7 +213,7 @@ def test_hangup_under_nohup_is_ignored_and_a_second_one_is_no_second_request() -
 
 
 def wait_for(folder: Path, pattern: str) -> list[Path]:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE
     while not (found := list(folder.glob(pattern))):
         assert time.monotonic() < deadline
         time.sleep(0.01)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from recsys_rl.types import UserError
+from recsys_rl.errors import UserError
 
 try:
     import fcntl
