@@ -47,7 +47,7 @@ WAYS = (
     Way("default", 5, (), (("ATEN_CPU_CAPABILITY", "default"),)),
     Way("avx2", 5, (), (("ATEN_CPU_CAPABILITY", "avx2"),)),
 )
-SMOKE_TESTS = ["tests/test_learning.py", "-k", "best_arm and 0-a2c"]
+SMOKE_TESTS = ["tests/agents/test_learning.py", "-k", "best_arm and 0-a2c"]
 SMOKE = (Way("as shipped", 2), Way("default", 1, (), (("ATEN_CPU_CAPABILITY", "default"),)))
 
 

@@ -1,0 +1,766 @@
+"""Checkpoints: equal after a round trip, whole at every moment, and one sentence for every bad file."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import hashlib
+import json
+import os
+import pickle
+import resource
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from recsys_rl.agents.a2c import A2CConfig
+from recsys_rl.checkpoint import Checkpoint, check_algo, load, previous, save
+from recsys_rl.config import Config
+from recsys_rl.env.drift import DriftConfig
+from recsys_rl.types import Catalogue, Interface, Population, UserError, World, empty_world
+from recsys_rl.workflows.train import train
+from tests import small_runs
+
+Facts = dict[str, Any]
+Tensors = dict[str, torch.Tensor]
+# One folder serves all examples of a property: each example overwrites the file.
+ONE_FOLDER = settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200, deadline=None
+)
+
+
+RANKING = "'ranking'"
+LIKES = "holds a population whose 'likes' are no rows of items of each user"
+
+
+def make_catalogue() -> Catalogue:
+    return Catalogue(
+        embedding=torch.tensor([[1.0, 0.0], [0.6, 0.8], [0.0, -1.0]]),
+        item_ids=torch.tensor([7, 2**40, 9]),
+        titles=("Amélie", 'quote " and \\', "\ud800 lone surrogate"),
+        genres=torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]),
+        genre_names=("drama", "comedy"),
+        popularity=torch.tensor([0.5, 0.25, 0.125]),
+        quality=torch.tensor([0.9, 0.8, 0.7]),
+        year=torch.tensor([2001.0, float("nan"), 1950.0]),
+        available=torch.tensor([True, False, True]),
+        source="made up",
+        attributes={"creator": torch.tensor([4, 4, -1]), "duration": torch.tensor([9.5, torch.nan, 1.0])},
+    )
+
+
+def make_checkpoint(step: int = 640) -> Checkpoint:
+    generator = torch.Generator().manual_seed(step)
+    population = Population(
+        taste=torch.tensor([[0.1, 0.2], [0.3, 0.4]]),
+        profile=torch.tensor([[0.5, 0.6], [0.7, 0.8]]),
+        user_ids=torch.tensor([100, 101]),
+        train=torch.tensor([1]),
+        heldout=torch.tensor([0]),
+        attributes={"age": torch.tensor([31, 64])},
+        likes={"starts": torch.tensor([0, 2, 3]), "items": torch.tensor([0, 2, 1], dtype=torch.int32)},
+        ranking={
+            name: torch.tensor(0.5)
+            for name in ("users", "embeddings", "popularity", "error", "share", "best")
+        },
+    )
+    return Checkpoint(
+        config=Config(
+            algo="a2c",
+            agent_config=A2CConfig(lr=0.1),
+            env_config=DriftConfig(embedding_dim=2),
+            hidden_dims=[1],
+        ),
+        interface=Interface(
+            (("user", 2), ("last_item", 2)), (make_catalogue().num_items,), session_length=20
+        ),
+        world=World(make_catalogue(), population),
+        agent={
+            "actor.0.weight": torch.randn(3, 2, generator=generator).t(),  # not contiguous
+            "optimizer.step": torch.tensor(float(step)),  # no dimension
+            "half": torch.tensor([1.5, -2.0], dtype=torch.bfloat16),
+            "more": torch.zeros(4),
+        },
+        env={
+            "clock": torch.tensor([3, 0]),
+            "empty": torch.zeros(0, 4),
+            "hidden": torch.tensor([float("inf")]),
+        },
+        generators={"policy": generator.get_state()},
+        step=step,
+        updates=step // 64,
+        info={"shape": [4], "high": float("inf"), "torch": "2.13", "nothing": None},
+    )
+
+
+def assert_equal(first: object, second: object) -> None:
+    """Bit for bit, with types; NaN equals NaN."""
+    if dataclasses.is_dataclass(first):
+        assert type(first) is type(second)
+        for field in dataclasses.fields(first):
+            assert_equal(getattr(first, field.name), getattr(second, field.name))
+    elif isinstance(first, World):
+        assert isinstance(second, World)
+        assert_equal(first.catalogue, second.catalogue)
+        assert_equal(first.population, second.population)
+    elif isinstance(first, dict):
+        assert isinstance(second, dict) and first.keys() == second.keys()
+        for key in first:
+            assert_equal(first[key], second[key])
+    elif isinstance(first, torch.Tensor):
+        assert (
+            isinstance(second, torch.Tensor) and first.dtype == second.dtype and first.shape == second.shape
+        )
+        raw = [x.contiguous().reshape(-1).view(torch.uint8) for x in (first, second)]
+        assert torch.equal(*raw)
+    else:
+        assert first == second and type(first) is type(second)
+
+
+def forge(path: Path, change: Callable[[Facts, Tensors], None]) -> None:
+    """Alter a checkpoint as a hostile writer would, with a hash that holds: the format, told twice."""
+    blob = path.read_bytes()
+    start = 8 + int.from_bytes(blob[:8], "little")
+    facts = json.loads(json.loads(blob[8:start])["__metadata__"]["recsys_rl"])
+    tensors = safetensors.torch.load(blob)
+    facts["sha256"] = "0" * 64
+    change(facts, tensors)
+    blob = safetensors.torch.save(tensors, {"recsys_rl": json.dumps(facts)})
+    path.write_bytes(blob.replace(b"0" * 64, hashlib.sha256(blob).hexdigest().encode(), 1))
+
+
+def refusal(path: Path) -> str:
+    """The sentence with which the file is refused; it is one line and names the file."""
+    with pytest.raises(UserError) as caught:
+        load(path)
+    message = str(caught.value)
+    assert (
+        message.startswith(f"{path} ") and message.endswith(".") and "\n" not in message and ": " in message
+    )
+    return message
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    path = tmp_path / "checkpoints" / "ppo.pt"
+    save(path, make_checkpoint())
+    return path
+
+
+# What goes in comes out.
+
+
+def test_round_trip(path: Path) -> None:
+    assert_equal(make_checkpoint(), load(path))
+
+
+def test_round_trip_without_a_world(path: Path) -> None:
+    bare = dataclasses.replace(
+        make_checkpoint(),
+        config=Config(env="gym:CartPole-v1", hidden_dims=[1]),
+        world=empty_world(),
+        env={},
+    )
+    save(path, bare)
+    assert_equal(bare, load(path))
+
+
+def test_loaded_generators_continue(path: Path) -> None:
+    twin = torch.Generator().manual_seed(640)
+    torch.randn(3, 2, generator=twin)
+    loaded = torch.Generator()
+    loaded.set_state(load(path).generators["policy"])
+    assert torch.equal(torch.rand(5, generator=twin), torch.rand(5, generator=loaded))
+
+
+def test_loaded_tensors_can_be_trained_in_place(path: Path) -> None:
+    weight = load(path).agent["actor.0.weight"]
+    before = weight.clone()
+    assert torch.equal(weight.add_(1.0), before + 1.0)
+
+
+def test_equal_checkpoints_are_equal_bytes(path: Path) -> None:
+    first = path.read_bytes()
+    save(path, make_checkpoint())
+    assert path.read_bytes() == first
+    save(path, load(path))
+    assert path.read_bytes() == first
+
+
+def test_tensors_that_share_memory_are_saved_apart(path: Path) -> None:
+    tied = torch.arange(8.0)
+    save(path, dataclasses.replace(make_checkpoint(), agent={"a": tied, "b": tied[:2]}))
+    assert_equal(dict(load(path).agent), {"a": torch.arange(8.0), "b": torch.arange(2.0)})
+
+
+# Whole at every moment.
+
+
+def test_previous_checkpoint_is_kept(path: Path) -> None:
+    assert [file.name for file in path.parent.iterdir()] == ["ppo.pt"]
+    save(path, make_checkpoint(1280))
+    save(path, make_checkpoint(1920))
+    assert sorted(file.name for file in path.parent.iterdir()) == ["ppo.prev.pt", "ppo.pt"]
+    assert (load(path).step, load(previous(path)).step) == (1920, 1280)
+
+
+def test_previous_is_kept_without_hard_links(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_links(*_: object) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", no_links)
+    save(path, make_checkpoint(1280))
+    assert (load(path).step, load(previous(path)).step) == (1280, 640)
+
+
+def test_previous_that_already_is_the_same_file(path: Path) -> None:
+    """The state after a kill between the two renames; renaming one name of a file to another does nothing."""
+    os.link(path, previous(path))
+    save(path, make_checkpoint(1280))
+    assert sorted(file.name for file in path.parent.iterdir()) == ["ppo.prev.pt", "ppo.pt"]
+    assert (load(path).step, load(previous(path)).step) == (1280, 640)
+
+
+# The script dies in a child before the k-th line of recsys_rl.checkpoint that a save runs, for each k; then
+# at random moments. The parent looks at the file after each death.
+KILLS = """
+    import os, random, signal, sys, time, warnings
+    from pathlib import Path
+    import torch
+    from recsys_rl import checkpoint as module
+    from tests.checkpoint.test_checkpoint import make_checkpoint
+
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    path = Path(sys.argv[1])
+    module.save(path, make_checkpoint(1))
+    two = make_checkpoint(2)
+
+    def die_before(count):
+        def trace(frame, event, argument):
+            nonlocal count
+            if not frame.f_code.co_filename.startswith(os.path.dirname(module.__file__)):
+                return None
+            if event == "line":
+                count -= 1
+                if count < 0:
+                    os.kill(os.getpid(), signal.SIGKILL)
+            return trace
+        return trace
+
+    def child(work):
+        pid = os.fork()
+        if pid == 0:
+            try:
+                work()
+            finally:
+                os._exit(0)
+        return pid
+
+    def traced(count):
+        sys.settrace(die_before(count))
+        module.save(path, two)
+
+    deaths, steps = 0, []
+    while True:
+        module.save(path, make_checkpoint(1))
+        status = os.waitpid(child(lambda: traced(deaths)), 0)[1]
+        steps.append(module.load(path).step)
+        for file in path.parent.glob(".*.tmp"):
+            file.unlink()
+        if os.WIFEXITED(status):
+            break
+        deaths += 1
+    assert deaths > 30 and steps == sorted(steps) and set(steps) == {1, 2}, (deaths, steps)
+
+    def for_ever():
+        step = 3
+        while True:
+            module.save(path, make_checkpoint(step))
+            step += 1
+
+    random_moments = random.Random(0)
+    last = kills = 0
+    while kills < 25 or (last < 3 and kills < 250):  # a busy machine may need longer for a save
+        kills += 1
+        pid = child(for_ever)
+        time.sleep(random_moments.uniform(0.0, 0.002 * (kills + 25)))
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        last = max(last, module.load(path).step)
+        module.load(module.previous(path))
+    assert last >= 3
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_killed_at_every_line_and_at_random_moments(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", textwrap.dedent(KILLS), str(tmp_path / "ppo.pt")]
+    root = Path(__file__).parents[2]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_files_of_killed_runs_are_deleted(path: Path) -> None:
+    old, young = path.with_name(".ppo.pt.01.tmp"), path.with_name(".ppo.pt.02.tmp")
+    old.touch()
+    young.touch()
+    os.utime(old, (0, 0))
+    save(path, make_checkpoint())
+    assert young.exists() and not old.exists()
+
+
+def assert_unharmed(path: Path, before: bytes) -> None:
+    assert [file.name for file in path.parent.iterdir()] == ["ppo.pt"]
+    assert path.read_bytes() == before and load(path).step == 640
+
+
+def test_disk_that_fills_up(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = path.read_bytes()
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(
+            UserError, match=r"ppo\.pt can't be written \(No space left on device\): make room"
+        ):
+            save(path, make_checkpoint(1280))
+    assert_unharmed(path, before)
+
+
+def test_write_that_the_system_cuts_short(path: Path) -> None:
+    """A real failure halfway through the file: the process may write 1000 bytes to a file, then EFBIG."""
+    before, limits = path.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(UserError, match=r"can't be written \(File too large\)"):
+            save(path, make_checkpoint(1280))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert_unharmed(path, before)
+
+
+def test_read_only_folder(path: Path) -> None:
+    before = path.read_bytes()
+    path.parent.chmod(0o500)
+    try:
+        if os.access(path.parent, os.W_OK):
+            pytest.skip("this user (root) may write to read-only folders")
+        with pytest.raises(UserError, match="can't be written"):
+            save(path, make_checkpoint(1280))
+        assert_unharmed(path, before)
+    finally:
+        path.parent.chmod(0o700)
+
+
+def test_folder_that_is_a_file_and_file_that_is_a_folder(path: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="can't be written"):
+        save(path / "ppo.pt", make_checkpoint())
+    (tmp_path / "folder.pt").mkdir()
+    with pytest.raises(UserError, match="can't be written"):
+        save(tmp_path / "folder.pt", make_checkpoint())
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["checkpoints", "folder.pt"]
+
+
+def test_interrupted_save_leaves_no_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = path.read_bytes()
+
+    def ctrl_c(_: int) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", ctrl_c)
+        with pytest.raises(KeyboardInterrupt):
+            save(path, make_checkpoint(1280))
+    assert_unharmed(path, before)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_broken_weights_never_replace_a_good_checkpoint(path: Path, bad: float) -> None:
+    before = path.read_bytes()
+    with pytest.raises(UserError, match=r"isn't written, as the agent of step 640 holds NaN.*'head'"):
+        save(path, dataclasses.replace(make_checkpoint(), agent={"head": torch.tensor([0.0, bad])}))
+    assert_unharmed(path, before)
+
+
+# Bad files.
+
+
+@given(data=st.data())
+@ONE_FOLDER
+def test_truncated_anywhere(path: Path, data: st.DataObject) -> None:
+    blob = path.read_bytes()
+    bad = path.with_name("bad.pt")
+    bad.write_bytes(blob[: data.draw(st.integers(0, len(blob) - 1))])
+    refusal(bad)
+
+
+@given(data=st.data())
+@ONE_FOLDER
+def test_one_byte_altered_anywhere(path: Path, data: st.DataObject) -> None:
+    blob = bytearray(path.read_bytes())
+    header = 8 + int.from_bytes(blob[:8], "little")
+    place = data.draw(st.integers(0, len(blob) - 1) | st.integers(0, header + 100))
+    blob[place] ^= data.draw(st.integers(1, 255))
+    bad = path.with_name("bad.pt")
+    bad.write_bytes(blob)
+    refusal(bad)
+
+
+@given(blob=st.binary(max_size=200) | st.binary(max_size=60).map(lambda b: len(b).to_bytes(8, "little") + b))
+@ONE_FOLDER
+def test_noise(path: Path, blob: bytes) -> None:
+    bad = path.with_name("bad.pt")
+    bad.write_bytes(blob)
+    refusal(bad)
+
+
+def test_population_without_a_source(tmp_path: Path) -> None:
+    path = tmp_path / "ppo.pt"
+    save(path, make_checkpoint())
+    forge(path, set_fact("population", {}))
+    assert_equal(load(path), make_checkpoint())
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+KEYS = ("format", "step", "updates", "config", "info", "catalogue", "population")
+
+
+@given(
+    key=st.sampled_from(KEYS),
+    inner=st.sampled_from(("", "titles", "source", "env_config", "algo")),
+    value=JSON,
+)
+@ONE_FOLDER
+def test_hostile_facts_with_a_valid_hash(path: Path, key: str, inner: str, value: Any) -> None:
+    """Whatever stands in the JSON, the answer is a checkpoint or one sentence."""
+
+    def change(facts: Facts, _: Tensors) -> None:
+        if inner:
+            facts[key] = {**facts[key], inner: value} if isinstance(facts[key], dict) else value
+        else:
+            facts[key] = value
+
+    bad = path.with_name("bad.pt")
+    bad.write_bytes(path.read_bytes())
+    forge(bad, change)
+    try:
+        load(bad)
+    except UserError:
+        refusal(bad)
+
+
+def test_missing_empty_and_folder(tmp_path: Path) -> None:
+    assert refusal(tmp_path / "none.pt") == (
+        f"{tmp_path}/none.pt does not exist: train first, or check the path."
+    )
+    (tmp_path / "empty.pt").touch()
+    assert "empty.pt is empty: " in refusal(tmp_path / "empty.pt")
+    assert refusal(tmp_path) == f"{tmp_path} is a folder: give a checkpoint in it, as {tmp_path}/ppo.pt."
+    if hasattr(os, "mkfifo"):  # reading it would wait for ever
+        os.mkfifo(tmp_path / "pipe.pt")
+        assert "is not a file: " in refusal(tmp_path / "pipe.pt")
+
+
+class Bomb:
+    """A pickle that makes a file when it is executed."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.marker),)
+
+
+@pytest.mark.parametrize("kind", ["zip", "legacy", "pickle"])
+def test_pickle_is_named_and_never_executed(tmp_path: Path, kind: str) -> None:
+    marker, path = tmp_path / "executed", tmp_path / "ppo.pt"
+    if kind == "pickle":
+        path.write_bytes(pickle.dumps(Bomb(marker)))
+    else:
+        torch.save({"agent": Bomb(marker)}, path, _use_new_zipfile_serialization=kind == "zip")
+    assert "is a pickle as torch.save makes it, which is never opened" in refusal(path)
+    assert not marker.exists()
+
+
+def frame(header: bytes, length: int | None = None) -> bytes:
+    return (len(header) if length is None else length).to_bytes(8, "little") + header
+
+
+@pytest.mark.parametrize(
+    ("blob", "cause"),
+    [
+        (frame(b"x" * 16, 2**64 - 1), "is not a checkpoint of recsys_rl"),
+        (frame(b'{"a":' + b" " * 16, 2**63), "is truncated"),
+        (frame(b'{"__metadata__":{"recsys_rl":"{"}}'), "is not a checkpoint of recsys_rl"),
+        (frame(b"[" * 100_000), "is not a checkpoint of recsys_rl"),
+        (frame(b"9" * 100_000), "is not a checkpoint of recsys_rl"),
+        (frame(b'{"__metadata__":{"recsys_rl":"[]"}}'), "is not a checkpoint of recsys_rl"),
+        (safetensors.torch.save({"w": torch.ones(2)}), "is not a checkpoint of recsys_rl"),
+        (b"user,item\n1,2\n", "is not a checkpoint of recsys_rl"),
+    ],
+)
+def test_foreign_files(tmp_path: Path, blob: bytes, cause: str) -> None:
+    path = tmp_path / "ppo.pt"
+    path.write_bytes(blob)
+    assert refusal(path) == f"{path} {cause}: give a whole checkpoint, or train again."
+
+
+def test_huge_foreign_file_is_not_read(tmp_path: Path) -> None:
+    """8 TiB of nothing: neither the rest of the file nor a header length that would fit it is read."""
+    path = tmp_path / "ppo.pt"
+    for length, cause in ((2, "is not a checkpoint of recsys_rl"), (2**42, "is truncated")):
+        path.write_bytes(frame(b"{}", length))
+        try:
+            os.truncate(path, 2**43)
+        except OSError as error:
+            pytest.skip(f"no sparse files of this size here ({error.strerror})")
+        assert f"ppo.pt {cause}: " in refusal(path)
+
+
+def set_fact(key: str, value: Any) -> Callable[[Facts, Tensors], None]:
+    return lambda facts, _: facts.__setitem__(key, value)
+
+
+def set_tensor(name: str, value: torch.Tensor) -> Callable[[Facts, Tensors], None]:
+    return lambda _, tensors: tensors.__setitem__(name, value)
+
+
+TASTES = ("population.taste", "population.profile")
+
+
+def without(section: str) -> Callable[[Facts, Tensors], None]:
+    def change(facts: Facts, tensors: Tensors) -> None:
+        facts[section] = None
+        for name in [name for name in tensors if name.startswith(f"{section}.")]:
+            del tensors[name]
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "cause"),
+    [
+        (lambda facts, tensors: None, None),
+        (set_fact("format", 4), "has format 4, newer than the 3 of this version: update recsys_rl."),
+        (set_fact("format", 2), "has format 2, of an earlier version than the 3 of this one: train again."),
+        (set_fact("step", -1), "has no valid 'step'"),
+        (set_fact("step", True), "has no valid 'step'"),
+        (lambda facts, _: facts.pop("info"), "has no valid 'info'"),
+        (lambda facts, _: facts["config"].update(learning_rate=1.0), "learning_rate"),
+        (lambda facts, _: facts["config"]["env_config"].update(num_items="many"), "num_items"),
+        (lambda facts, _: facts["catalogue"]["titles"].pop(), "disagree in their number of items"),
+        (lambda facts, _: facts["catalogue"]["genre_names"].pop(), "embedding or genres have a wrong shape"),
+        (
+            lambda facts, _: facts["catalogue"].update(titles="abc"),
+            "catalogue whose 'titles' is of the wrong type",
+        ),
+        (lambda facts, _: facts["catalogue"].update(year=[1, 2, 3]), None),  # the tensor of that name wins
+        (
+            lambda facts, _: facts["catalogue"].update(colour="red"),
+            "catalogue with the unknown field 'colour'",
+        ),
+        (lambda _, tensors: tensors.pop("catalogue.year"), "catalogue without the field 'year'"),
+        (set_fact("catalogue", None), "catalogue without the field"),
+        (
+            lambda facts, _: facts["catalogue"].update(source="log\x1b[2J.csv"),
+            "catalogue whose 'source' has control characters",
+        ),
+        (set_tensor("catalogue.year", torch.zeros(2)), "disagree in their number of items"),
+        (set_tensor("catalogue.available", torch.tensor(True)), "disagree in their number of items"),
+        (
+            set_tensor("catalogue.embedding", torch.zeros(3, 3)),
+            "embeddings of size 3, and its settings say --embedding-dim 2",
+        ),
+        (
+            lambda _, tensors: tensors.update({name: torch.zeros(2, 4) for name in TASTES}),
+            "embeddings of size 4, and its settings say --embedding-dim 2",
+        ),
+        (
+            lambda facts, _: facts["config"]["env_config"].update(embedding_dim=3),
+            "embeddings of size 2, and its settings say --embedding-dim 3",
+        ),
+        (
+            set_tensor("catalogue.embedding", torch.full((3, 2), torch.nan)),
+            "NaN or infinite values in catalogue",
+        ),
+        (
+            set_tensor("catalogue.popularity", torch.tensor([0.5, -0.25, 0.1])),
+            "catalogue whose 'popularity' has values outside 0 .. 1",
+        ),
+        (
+            set_tensor("catalogue.genres", torch.full((3, 2), 1e9)),
+            "catalogue whose 'genres' has values outside 0 .. 1",
+        ),
+        (lambda facts, _: facts["info"].update(curve=[[640, 1.5, 1.0]]), "learning curve that is no list"),
+        (lambda facts, _: facts["info"].update(curve=[[640, "1.5", 1, 2]]), "learning curve that is no list"),
+        (lambda facts, _: facts["info"].update(curve={"step": 640}), "learning curve that is no list"),
+        (set_tensor("population.user_ids", torch.tensor(5)), "disagree in their number of users"),
+        (set_tensor("population.train", torch.tensor([2])), "'train' has rows that are no users"),
+        (set_tensor("population.heldout", torch.tensor([-1])), "'heldout' has rows that are no users"),
+        (set_tensor("population.train", torch.tensor([[0]])), "'train' is empty or no list of rows"),
+        (set_tensor("population.train", torch.zeros(0).long()), "'train' is empty"),
+        (set_tensor("population.heldout", torch.zeros(0).long()), "'heldout' is empty"),
+        (set_tensor("population.likes.starts", torch.tensor([0, 4, 3])), LIKES),
+        (set_tensor("population.likes.starts", torch.tensor([0, 3])), LIKES),
+        (set_tensor("population.likes.starts", torch.tensor([0, 2, 4])), LIKES),
+        (set_tensor("population.likes.items", torch.tensor([0, 2, 3], dtype=torch.int32)), LIKES),
+        (set_tensor("population.likes.items", torch.tensor([0, -1, 1], dtype=torch.int32)), LIKES),
+        (set_tensor("population.likes.items", torch.tensor([0, 2, 1])), LIKES),
+        (set_tensor("population.likes.more", torch.tensor([0])), LIKES),
+        (set_tensor("population.ranking.users", torch.tensor(torch.nan)), RANKING),
+        (set_tensor("population.ranking.users", torch.tensor([3.0])), RANKING),
+        (set_tensor("population.ranking.others", torch.tensor(3.0)), RANKING),
+        (
+            lambda facts, _: facts["config"].update(env="gym:CartPole-v1", env_config={}, data_config={}),
+            "does not hold the catalogue and users of --env gym:CartPole-v1, or holds too much",
+        ),
+        (without("catalogue"), "holds a catalogue without the field"),
+        (without("population"), "holds a population without the field"),
+        (
+            set_tensor("agent.head", torch.tensor([0.0, torch.nan])),
+            "NaN or infinite values in agent tensor 'head'",
+        ),
+        (set_tensor("generators.policy", torch.zeros(3)), "no generator state in 'policy'"),
+        (set_tensor("stranger", torch.zeros(3)), "the unknown tensor 'stranger'"),
+        # Sizes for which a network or a session would take minutes, or all memory, to be made.
+        (
+            lambda facts, _: facts["config"]["model_config"].update(hidden_dims=[100_000, 100_000]),
+            "fewer weights than its settings need (hidden_dims (100000, 100000), history_length 0)",
+        ),
+        (
+            lambda facts, _: facts["interface"].update(history_length=10**9),
+            "fewer weights than its settings need (hidden_dims (1,), history_length 1000000000)",
+        ),
+        (
+            lambda facts, _: facts["interface"].update(context=[["user", 10**9]]),
+            "fewer weights than its settings need",
+        ),
+        (
+            lambda facts, _: facts["interface"].update(session_length=10**9),
+            "an 'interface' of 1000000000 steps of 1 items, and its settings say 20 steps with 3 items",
+        ),
+        (
+            lambda facts, _: facts["interface"].update(slate_size=10**9),
+            "an 'interface' of 20 steps of 1000000000 items, and its settings say 20 steps with 3 items",
+        ),
+    ],
+)
+def test_valid_hash_over_invalid_content(
+    path: Path, change: Callable[[Facts, Tensors], None], cause: str | None
+) -> None:
+    forge(path, change)
+    if cause is None:
+        assert_equal(make_checkpoint(), load(path))
+    else:
+        assert cause in refusal(path)
+
+
+def test_encoder_that_expects_no_signals(tmp_path: Path) -> None:
+    """As of a version in which encoders learned from the return alone."""
+    config = small_runs.settings(
+        "a2c",
+        "satiation",
+        data_config={"num_users": 30},
+        env_config={"num_items": 20, "embedding_dim": 4, "max_episode_steps": 5},
+        agent_config={"num_envs": 4, "n_steps": 4},
+        model_config={"encoder": "gru", "hidden_dims": [8]},
+        train_config={"total_timesteps": 16, "eval_interval": 0},
+    )
+    path = train(config, folder=tmp_path / "run", quiet=True)
+    forge(path, lambda facts, tensors: None)
+    assert load(path).config.model_config.encoder == "gru"
+
+    def forget(_: Facts, tensors: Tensors) -> None:
+        for name in [name for name in tensors if "next_signals" in name]:
+            del tensors[name]
+
+    forge(path, forget)
+    assert "holds a gru of an earlier version, which expected no signals: train again" in refusal(path)
+
+
+FLOATS = (
+    *("catalogue.embedding", "catalogue.genres", "catalogue.popularity", "catalogue.quality"),
+    *TASTES,
+)
+OTHERS = {
+    "catalogue.year": "float32",
+    "catalogue.available": "bool",
+    **dict.fromkeys(
+        ("catalogue.item_ids", "population.user_ids", "population.train", "population.heldout"), "int64"
+    ),
+}
+
+
+@pytest.mark.parametrize("name", [*FLOATS, *OTHERS])
+def test_dtype_of_fields(path: Path, name: str) -> None:
+    section, field = name.split(".")
+    forge(path, lambda _, tensors: tensors.update({name: tensors[name].to(torch.float64)}))
+    said = f"{section} whose {field!r} is torch.float64 and not torch.{OTHERS.get(name, 'float32')}: "
+    assert said in refusal(path)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), -float("inf")])
+@pytest.mark.parametrize("name", FLOATS)
+def test_numbers_are_finite_except_years(path: Path, name: str, bad: float) -> None:
+    section, field = name.split(".")
+    forge(path, lambda _, tensors: tensors.update({name: torch.full_like(tensors[name], bad)}))
+    assert f"NaN or infinite values in {section} tensor {field!r}: " in refusal(path)
+
+
+def test_path_as_text(path: Path) -> None:
+    save(str(path), make_checkpoint(1280))
+    assert_equal(load(str(path)), load(path))
+    with pytest.raises(UserError, match=r"^no/such\.pt does not exist"):
+        load("no/such.pt")
+
+
+def test_link_to_a_checkpoint(path: Path) -> None:
+    """A refusal names the checkpoint before it, beside the file itself, or the target that is gone."""
+    save(path, make_checkpoint(1280))
+    link = path.with_name("folder") / "latest.pt"
+    link.parent.mkdir()
+    link.symlink_to(f"../{path.name}")
+    assert_equal(load(link), load(path))
+    path.write_bytes(b"")
+    assert f", or give {previous(path.resolve())}, the whole checkpoint before it." in refusal(link)
+    for file in (path, previous(path)):
+        file.unlink()
+    assert f"{link} is a link to ../{path.name}, which is gone: train first" in refusal(link)
+
+
+def test_error_names_a_whole_previous_checkpoint(path: Path) -> None:
+    save(path, make_checkpoint(1280))
+    path.write_bytes(path.read_bytes()[:-1])
+    assert f", or give {previous(path)}, the whole checkpoint before it." in refusal(path)
+    path.unlink()
+    assert f", or give {previous(path)}, the whole checkpoint before it." in refusal(path)
+    previous(path).write_bytes(b"")
+    assert refusal(path).endswith("does not exist: train first, or check the path.")
+
+
+def test_algo_alone_can_be_checked(path: Path) -> None:
+    check_algo(path, load(path), "a2c")
+    with pytest.raises(UserError, match="give --algo a2c or another file"):
+        check_algo(path, load(path), "ppo")
+
+
+@pytest.mark.parametrize("path", [".", "/", ""])
+def test_path_without_a_name(path: str) -> None:
+    with pytest.raises(UserError, match="is not a file: train first, or check the path"):
+        load(path)

@@ -1,0 +1,357 @@
+"""New people, new items and new data: fold-in from a checkpoint, ridge regression, rotation, warm starts."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from recsys_rl.checkpoint import load as load_checkpoint
+from recsys_rl.cli import main
+from recsys_rl.data.align import align, rotation
+from recsys_rl.data.catalogue import build_world
+from recsys_rl.data.cold import features, heldout_cosines, predict, ridge
+from recsys_rl.data.embeddings import first_likes, fold_in, is_earlier, like_matrix, unit_rows
+from recsys_rl.data.items import read_items
+from recsys_rl.data.log import SOURCE, LogConfig
+from recsys_rl.data.movielens import load_movielens
+from recsys_rl.dials import EnvConfig
+from recsys_rl.types import UserError, World
+from recsys_rl.workflows.recommender import load
+from recsys_rl.workflows.train import updates
+from tests.files import test_read
+from tests.files.test_read import camps
+from tests.worlds import shared_data, two_camps
+
+RUN = [*test_read.RUN, "--heldout-fraction", "0.1"]  # 5 of the 40 users of `camps`
+SIZES = {
+    "min_item_likes": 3,
+    "heldout_fraction": 0.25,
+    "profile_fraction": 0.8,
+    "seed": 0,
+    "like_threshold": 4.0,
+}
+
+
+def write_log(path: Path, likes: bool = True) -> None:
+    rows = [
+        f"{user},{item},{5 if (user + item) % 2 else 1},{at % 12}"
+        for at, (user, item, _) in enumerate(camps())
+    ]
+    path.write_text("\n".join(["user,item,rating,timestamp", *rows]) + "\n", encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A working folder with a run on a log, and a file about its 30 items and four others."""
+    path = tmp_path_factory.mktemp("runs")
+    write_log(path / "log.csv")
+    items = [f"{item},{'odd' if item % 2 else 'even'},{item}" for item in range(34)]
+    (path / "items.csv").write_text("\n".join(["id,camp,noise", *items]) + "\n", encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(path)
+        assert main(["train", "--data", "log.csv", *RUN, "--name", "first"]) == 0
+    return path
+
+
+@pytest.fixture
+def here(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def test_profile_of_a_stranger_is_the_profile_of_the_data(tmp_path: Path) -> None:
+    log = two_camps()
+    catalogue, population = build_world(log, num_items=40, embedding_dim=4, cache_dir=tmp_path, **SIZES)  # type: ignore[arg-type]
+    users, items = first_likes(log, 4.0)
+    first = is_earlier(users, 0.8)
+    rows = {id_: row for row, id_ in enumerate(catalogue.item_ids.tolist())}
+    factors = (catalogue.factors["norm"].unsqueeze(1) * catalogue.embedding).double().numpy()
+    gram = catalogue.factors["gram"].double().numpy()
+    cosines = []
+    for row in population.heldout.tolist():
+        user = int((log.user_ids == population.user_ids[row]).nonzero())
+        likes = [int(log.item_ids[item]) for item in items[first & (users == user)]]
+        if all(
+            like in rows for like in likes
+        ):  # the data's own profile uses likes outside the catalogue, too
+            matrix = like_matrix(
+                np.zeros(len(likes), int), np.array([rows[x] for x in likes]), (1, catalogue.num_items)
+            )
+            cosines.append((unit_rows(fold_in(matrix, factors, gram=gram)) @ population.profile[row]).item())
+    assert len(cosines) >= 10
+    assert min(cosines) > 1 - 1e-5
+
+
+def test_profile_of_a_stranger_on_movielens(tmp_path: Path) -> None:
+    log = load_movielens("ml-latest-small", shared_data("movielens-latest-small"))
+    sizes = {**SIZES, "min_item_likes": 5, "heldout_fraction": 0.2}
+    catalogue, population = build_world(log, num_items=10_000, embedding_dim=32, cache_dir=tmp_path, **sizes)  # type: ignore[arg-type]
+    users, items = first_likes(log, 4.0)
+    first = is_earlier_of_catalogue(users, items, log.item_ids.numpy(), catalogue.item_ids.numpy())
+    factors = (catalogue.factors["norm"].unsqueeze(1) * catalogue.embedding).double().numpy()
+    gram = catalogue.factors["gram"].double().numpy()
+    rows = {id_: row for row, id_ in enumerate(catalogue.item_ids.tolist())}
+    cosines = []
+    for row in population.heldout.tolist()[:40]:
+        user = int((log.user_ids == population.user_ids[row]).nonzero())
+        likes = np.array([rows[int(log.item_ids[item])] for item in items[first & (users == user)]])
+        matrix = like_matrix(np.zeros(len(likes), int), likes, (1, catalogue.num_items))
+        cosines.append((unit_rows(fold_in(matrix, factors, gram=gram)) @ population.profile[row]).item())
+    assert min(cosines) > 0.9999
+
+
+def is_earlier_of_catalogue(
+    users: np.ndarray, items: np.ndarray, ids: np.ndarray, kept: np.ndarray
+) -> np.ndarray:
+    """True for the earlier likes of each user among items of the catalogue."""
+    inside = np.isin(ids[items], kept)
+    found = np.zeros(len(users), dtype=bool)
+    found[np.flatnonzero(inside)] = is_earlier(users[inside], 0.8)
+    return found
+
+
+def test_ridge_by_hand() -> None:
+    # X centred is -1, 1; V centred is -2, 2: B = (1 + 1 + lambda)^-1 (2 + 2) = 4 / (2 + 2) = 1, mean V = 3.
+    centre, weights, mean = ridge(np.array([[0.0], [2.0]]), np.array([[1.0], [5.0]]), 2.0)
+    assert (centre.tolist(), weights.tolist(), mean.tolist()) == ([1.0], [[1.0]], [3.0])
+    v = np.array([[1.0, 0.0], [0.0, 1.0]])
+    unit = predict(np.array([[5.0]]), ridge(np.array([[0.0], [2.0]]), v, 1e-9))
+    assert unit[0] == pytest.approx(np.array([-3.0, 5.0]) / 34**0.5)
+
+
+def test_heldout_error_uses_other_items_alone() -> None:
+    x = np.eye(4)  # each item has an attribute of its own, so others say nothing about it
+    v = np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
+    cosines = heldout_cosines(x, v, 1e-9, np.arange(4))
+    assert cosines == pytest.approx([1 / 5**0.5] * 4)  # the mean of the others is (1, 2) / 3 or (2, 1) / 3
+
+
+def test_features_of_attributes() -> None:
+    x = features(
+        [torch.tensor([1.0, 3.0, float("nan")]), torch.tensor([0, 1, 1]), torch.tensor([7.0, 7.0, 7.0])],
+        torch.tensor([[1.0, 1.0], [0.0, 1.0], [0.0, 1.0]]),
+    )
+    assert x.tolist() == [[1, -1, 0, 1], [0, 1, 1, 0], [0, 0, 1, 0]]
+
+
+def test_items_without_events_join_the_catalogue(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--items", "items.csv", "--cold-items", "9", "--num-items", "25"]
+    assert main(["train", "--data", "log.csv", *RUN, *options, "--name", "cold"]) == 0
+    said = capsys.readouterr().err
+    about = r"4 items without events, with vectors from \d columns of attributes \(cosine on held-out items "
+    found = re.search(about + r"([\d.]+), of the mean vector alone ([-\d.]+)\)", said)
+    assert found is not None, said
+    assert float(found[1]) > 0.8 > float(found[2])
+    catalogue = load_checkpoint("runs/cold/ppo.pt").catalogue
+    assert catalogue.item_ids.tolist()[-4:] == [30, 31, 32, 33] and catalogue.num_items == 29
+    warm, cold = catalogue.embedding[:25], catalogue.embedding[25:]
+    odd = catalogue.item_ids % 2 == 1
+    for row in range(4):
+        own = odd[:25] == bool(odd[25 + row])
+        assert (warm[own] @ cold[row]).mean() > (warm[~own] @ cold[row]).mean() + 0.5
+    assert catalogue.popularity[-4:].tolist() == [0.0] * 4
+    user = str(load("runs/cold/ppo.pt").users[0])
+    assert (
+        main(["recommend", "--checkpoint", "runs/cold/ppo.pt", "--user", user, "--k", "29", "--again"]) == 0
+    )
+    assert "(id 33)" in capsys.readouterr().out
+
+
+def test_infinite_numbers_about_items_are_gaps_and_named(tmp_path: Path) -> None:
+    """A price and a weight are numbers; a brand of that name is a text, and so is a creator."""
+    (tmp_path / "items.csv").write_text(
+        "id,price,weight,brand,creator\n1,2.5,1,inf,inf\n2,inf,2,acme,3\n3,3.5,-Infinity,acme,3\n4,,1e999,acme,3\n"
+    )
+    facts = read_items(tmp_path / "items.csv", "id", False)
+    assert facts.note == (
+        "4 items in items.csv (infinite numbers, which count as no value: 'price' (1), 'weight' (2))"
+    )
+    assert facts.gaps([1, 2, 3, 4]).startswith("items without a value: price (2), weight (2), filled with")
+    tensors = facts.tensors([1, 2, 3, 4])
+    assert tensors["price"].tolist() == [2.5, 3.0, 3.5, 3.0]
+    assert tensors["weight"].tolist() == [1.0, 2.0, 1.5, 1.5]
+    assert tensors["brand"].tolist() == [1, 0, 0, 0] and tensors["creator"].tolist() == [1, 0, 0, 0]
+
+
+def test_cold_items_take_the_found_id_column(tmp_path: Path) -> None:
+    """The file has another column with a common name for ids, and the log's column is not named."""
+    rows = [f"{user},{item}" for user, item, _ in camps()]
+    (tmp_path / "log.csv").write_text("\n".join(["user,sku", *rows]) + "\n", encoding="utf-8")
+    items = [f"{item},{item + 7},{'odd' if item % 2 else 'even'}" for item in range(34)]
+    (tmp_path / "items.csv").write_text("\n".join(["sku,id,camp", *items]) + "\n", encoding="utf-8")
+    config = LogConfig(
+        data=str(tmp_path / "log.csv"),
+        items=str(tmp_path / "items.csv"),
+        cold_items=9,
+        min_item_likes=1,
+        cache_dir=str(tmp_path),
+    )
+    world = SOURCE.make_world(config, EnvConfig(num_items=30, embedding_dim=4), 0)
+    assert world.catalogue.item_ids.tolist()[-4:] == [30, 31, 32, 33]
+
+
+def test_cold_items_need_a_file_with_such_items(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--data", "log.csv", *RUN, "--cold-items", "3"]) == 2
+    assert "--cold-items needs the attributes of items: give --items FILE." in capsys.readouterr().err
+    Path("known.csv").write_text("id,camp\n1,a\n2,b\n", encoding="utf-8")
+    assert main(["train", "--data", "log.csv", *RUN, "--cold-items", "3", "--items", "known.csv"]) == 2
+    assert "names no item without events" in capsys.readouterr().err
+
+
+def test_rotation_is_found_and_keeps_all_products(tmp_path: Path) -> None:
+    world = World(*build_world(two_camps(), num_items=30, embedding_dim=4, cache_dir=tmp_path, **SIZES))  # type: ignore[arg-type]
+    catalogue = world.catalogue
+    turn, _ = torch.linalg.qr(
+        torch.randn(4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    )
+    assert rotation((catalogue.embedding.double() @ turn), catalogue.embedding) == pytest.approx(
+        turn, abs=1e-6
+    )
+    before = dataclasses.replace(catalogue, embedding=(catalogue.embedding.double() @ turn).float())
+    turned, note = align(world, before)
+    assert note == "30 shared items, cosine 1.00 after rotation"
+    torch.testing.assert_close(turned.catalogue.embedding, before.embedding, atol=1e-5, rtol=0)
+    products = [w.population.profile @ w.catalogue.embedding.T for w in (world, turned)]
+    torch.testing.assert_close(products[0], products[1], atol=1e-5, rtol=0)
+    few = dataclasses.replace(before, item_ids=before.item_ids + 38)
+    with pytest.raises(UserError, match=r"share [0-3] items"):
+        align(world, few)
+    small = dataclasses.replace(before, embedding=before.embedding[:, :3])
+    with pytest.raises(
+        UserError, match=r"have 3 numbers, and those of this run have 4: give --embedding-dim 3"
+    ):
+        align(world, small)
+
+
+def test_warm_start_begins_with_the_weights(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    one = ["--lr", "1e-12", "--total-timesteps", "64"]
+    first = load_checkpoint("runs/first/ppo.pt")
+    assert (
+        main(["train", "--data", "log.csv", *RUN, *one, "--init-from", "runs/first/ppo.pt", "--name", "warm"])
+        == 0
+    )
+    assert "weights of runs/first/ppo.pt, step 64" in capsys.readouterr().err
+    warm = load_checkpoint("runs/warm/ppo.pt")
+    assert warm.updates == 1 and int(warm.agent["optimizer.steps"]) == int(first.agent["optimizer.steps"])
+    for name, weights in first.agent.items():
+        if name.startswith("model."):
+            torch.testing.assert_close(warm.agent[name], weights, atol=1e-6, rtol=0)
+    assert main(["train", "--run", "runs/warm"]) == 0  # a finished run
+    assert (first.steps_before, warm.steps_before) == (0, 64)
+
+
+def test_rule_is_searched_with_the_steps_of_both_runs(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    start = ["--total-timesteps", "128", "--init-from", "runs/first/ppo.pt", "--name", "longer"]
+    assert main(["train", "--data", "log.csv", *RUN, *start]) == 0
+    capsys.readouterr()
+    assert main(["evaluate", "runs/longer/ppo.pt", "--max-users", "2"]) == 0
+    said = capsys.readouterr()
+    assert "searching `rule` with at most 192 steps" in said.err
+    assert "ppo after 128 steps (and 64 of the run it began with)" in said.out
+    config = load_checkpoint("runs/longer/ppo.pt").config
+    for _ in updates(config, folder="part"):
+        break
+    assert [update.step for update in updates(config, resume=True, folder="part")] == [128]
+    assert load_checkpoint("part/ppo.pt").steps_before == 64
+
+
+def link_to_first() -> Path:
+    """checkpoints/ppo.pt, as a link to the run `first`."""
+    Path("checkpoints").mkdir(exist_ok=True)
+    link = Path("checkpoints/ppo.pt")
+    link.unlink(missing_ok=True)
+    link.symlink_to("../runs/first/ppo.pt")
+    return link
+
+
+def test_warm_start_from_the_link_names_the_run_behind_it(here: Path) -> None:
+    """The link moves on to the new run, whose settings must go on naming the run it began with."""
+    link = link_to_first()
+    assert main(["train", "--data", "log.csv", *RUN, "--init-from", str(link), "--name", "linked"]) == 0
+    text = Path("runs/linked/config.toml").read_text(encoding="utf-8")
+    assert f'init_from = "{Path("runs/first/ppo.pt").absolute()}"' in text
+
+
+def test_all_seeds_begin_with_the_run_behind_the_link(here: Path) -> None:
+    """And not the second with the result of the first, to which the link moves on."""
+    link = link_to_first()
+    words = ["--seeds", "0,1", "--init-from", str(link), "--name", "both"]
+    assert main(["train", "--data", "log.csv", *RUN, *words]) == 0
+    assert link.resolve() == Path("runs/both-1/ppo.pt").resolve()
+    for seed in (0, 1):
+        text = Path(f"runs/both-{seed}/config.toml").read_text(encoding="utf-8")
+        assert f'init_from = "{Path("runs/first/ppo.pt").absolute()}"' in text
+
+
+def test_run_whose_settings_name_the_link_is_resumed(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As earlier versions wrote them. The link leads to the run itself by then."""
+    link = link_to_first()
+    settings = load_checkpoint("runs/first/ppo.pt").config
+    begun = dataclasses.replace(settings.train_config, init_from=str(link), total_timesteps=128)
+    with monkeypatch.context() as patch:
+        patch.setattr("recsys_rl.folder.checkpoint_behind", lambda path: path)
+        for _ in updates(dataclasses.replace(settings, train_config=begun), folder="runs/old", latest=True):
+            break
+    assert link.resolve() == Path("runs/old/ppo.pt").resolve()
+    assert load_checkpoint("runs/old/ppo.pt").updates == 1
+    assert main(["train", "--resume"]) == 0
+    assert load_checkpoint("runs/old/ppo.pt").updates == 2
+
+
+def test_warm_start_with_another_seed_names_held_out_users_who_were_trained_on(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    start = ["--init-from", "runs/first/ppo.pt", "--name"]
+    assert main(["train", "--data", "log.csv", *RUN, "--seed", "1", *start, "other"]) == 0
+    said = capsys.readouterr().err
+    first, other = (load_checkpoint(f"runs/{name}/ppo.pt").world.population for name in ("first", "other"))
+    both = {*first.user_ids[first.train].tolist()} & {*other.user_ids[other.heldout].tolist()}
+    assert both
+    wanted = f"{len(both)} of the {len(other.heldout)} held-out users are training users of that run"
+    assert wanted in said
+    assert main(["train", "--data", "log.csv", *RUN, *start, "same"]) == 0
+    assert "are training users of that run" not in capsys.readouterr().err
+
+
+def test_warm_start_on_newer_data_rotates_the_embeddings(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = Path("log.csv").read_text(encoding="utf-8")
+    more = "".join(
+        f"{100 + user},{item},{5 if item % 2 else 1},{item}\n" for user in range(8) for item in range(20)
+    )
+    Path("newer.csv").write_text(text + more, encoding="utf-8")
+    assert (
+        main(["train", "--data", "newer.csv", *RUN, "--init-from", "runs/first/ppo.pt", "--name", "newer"])
+        == 0
+    )
+    said = capsys.readouterr().err
+    assert "shared items, cosine 0.9" in said
+    assert "are training users of that run" not in said  # new users move nobody to the other side
+    alone, warm = load("runs/first/ppo.pt"), load("runs/newer/ppo.pt")
+    rows = [
+        (warm.item(id_), row)
+        for row, id_ in enumerate(alone.catalogue.item_ids.tolist())
+        if id_ in warm.row_of_item
+    ]
+    here_, there = (torch.tensor(side) for side in zip(*rows, strict=True))
+    cosine = (warm.catalogue.embedding[here_] * alone.catalogue.embedding[there]).sum(1)
+    assert cosine.mean() > 0.9
+
+
+def test_warm_start_refuses_another_network(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    start = ["--init-from", "runs/first/ppo.pt"]
+    assert main(["train", "--data", "log.csv", *RUN, *start, "--hidden-dims", "7"]) == 2
+    said = "runs/first/ppo.pt does not fit this run: it has --hidden-dims 128 64, and this run has 7;"
+    assert said in capsys.readouterr().err
+    other = ["--env", "satiation", "--encoder", "gru"]
+    assert main(["train", "--data", "log.csv", *RUN, *start, *other]) == 2
+    said = "does not fit this run: it is of --env drift, and this one of satiation; give the same --env"
+    assert said in capsys.readouterr().err
+    assert main(["train", "--data", "log.csv", *RUN, "--init-from", "absent.pt"]) == 2
+    assert "absent.pt does not exist" in capsys.readouterr().err

@@ -1,0 +1,419 @@
+"""Tests of the docs: their Python runs, their commands parse, and the names in them exist.
+
+In README.md and docs/, the blocks ``python`` of one file are executed in order, in one namespace.
+A block that begins with ``# Data: FOLDER`` needs real data: tests/docs/test_docs_on_data.py runs these.
+Commands in ``bash`` blocks are parsed, not run. A backtick span that looks like a file or like
+``module.name`` must exist, and a span right after `` `file.py`: `` must be code of that file.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import importlib.util
+import itertools
+import pkgutil
+import re
+import shlex
+import sys
+import types
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+import recsys_rl
+import recsys_rl.config
+import recsys_rl.dials
+import recsys_rl.types
+from recsys_rl.agents import AGENTS
+from recsys_rl.cli.data import data_options
+from recsys_rl.cli.evaluate import evaluate_options
+from recsys_rl.cli.ope import ope_options
+from recsys_rl.cli.ranking import ranking_options
+from recsys_rl.cli.recommend import recommend_options
+from recsys_rl.cli.record import record_options
+from recsys_rl.cli.train import train_options
+from recsys_rl.data import SOURCES
+from recsys_rl.env import PLATFORMS
+from recsys_rl.errors import UserError
+from recsys_rl.utils.find import find
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+LOG = ROOT / "docs" / "log"
+LINKING = [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+NEEDS_DATA = re.compile(r"# Data: (\S+)\n")
+QUOTED = re.compile(r"`([\w/]+\.py)`: ?`([^`\n]+)`")
+
+
+def name_of(page: Path) -> str:
+    return page.relative_to(ROOT).as_posix()
+
+
+each_page = pytest.mark.parametrize("page", PAGES, ids=name_of)
+
+
+def blocks(text: str, tag: str) -> list[tuple[int, str]]:
+    """Fenced blocks with this tag, with the number of lines above each."""
+    return [(text[: m.start(2)].count("\n"), m.group(2)) for m in FENCE.finditer(text) if m.group(1) == tag]
+
+
+def spans(text: str) -> list[str]:
+    """Backtick spans of the running text."""
+    return re.findall(r"`([^`\n]+)`", FENCE.sub("", text))
+
+
+# The blocks.
+
+
+@each_page
+def test_python_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = blocks(page.read_text(encoding="utf-8"), "python")
+    found = [(above, code) for above, code in found if not NEEDS_DATA.match(code)]
+    if not found:
+        pytest.skip(f"{name_of(page)} has no Python in it")
+    monkeypatch.chdir(tmp_path)  # a block may write files
+    run_blocks(found, str(page), monkeypatch)
+
+
+def run_blocks(
+    found: list[tuple[int, str]], source: str, monkeypatch: pytest.MonkeyPatch
+) -> dict[str, object]:
+    module = types.ModuleType("page")  # dataclasses look their module up
+    monkeypatch.setitem(sys.modules, "page", module)
+    for above, code in found:
+        # Empty lines above make a traceback point into the page.
+        exec(compile("\n" * above + code, source, "exec"), vars(module))  # noqa: S102 (our own pages)
+    return vars(module)
+
+
+@pytest.mark.parametrize("page", LINKING, ids=name_of)
+def test_commands_parse(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for _, block in blocks(page.read_text(encoding="utf-8"), "bash"):
+        for command in commands(block):
+            assert command_complaint(command) is None, shlex.join(command)
+
+
+def test_the_commands_of_the_readme_carry_one_platform_through() -> None:
+    """What `make train` trains is what all commands of the README's first pages go on with."""
+    text = "".join(block for _, block in blocks((ROOT / "README.md").read_text(encoding="utf-8"), "bash"))
+    trained = re.findall(r"-m train .*--env (\S+)", (ROOT / "Makefile").read_text(encoding="utf-8"))
+    assert set(re.findall(r"--env (\S+)", text)) == set(trained)
+
+
+def commands(block: str) -> list[list[str]]:
+    """Words of each simple command; comments, prompts and settings of the environment are left out."""
+    found: list[list[str]] = []
+    for line in block.replace("\\\n", " ").splitlines():
+        words: list[str] = []
+        for word in [*shlex.split(line.removeprefix("$ "), comments=True), ";"]:
+            if word in {"|", ">", ";", "&&", "||", "&"}:
+                found += [words] if words else []
+                words = []
+            elif words or not re.match(r"\w+=", word):
+                words.append(word)
+    return found
+
+
+def command_complaint(words: list[str]) -> str | None:
+    """The mistake in a command line that can be found without a run."""
+    program, *rest = words
+    program = Path(program).name
+    if program == "make":
+        targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+        unknown = [word for word in rest if "=" not in word and word not in targets]
+        return f"no target {unknown}" if unknown else None
+    if re.fullmatch(r"python[\d.]*", program) and rest[:1] == ["-m"]:
+        program, rest = rest[1], rest[2:]
+        if program not in {"train", "evaluate"}:
+            return None if importlib.util.find_spec(program) else f"no module {program}"
+        rest = [program, *rest]
+    elif program.startswith("python"):
+        script = next((word for word in rest if not word.startswith("-")), None)
+        return None if script is None or (ROOT / script).is_file() else f"no file {script}"
+    elif program != "recsys-rl":
+        return None
+    if not rest or rest[0] in {"--help", "--version"}:
+        return None
+    return option_complaint(rest[0], rest[1:])
+
+
+def option_complaint(command: str, args: list[str]) -> str | None:
+    parsers = {
+        "train": train_options,
+        "evaluate": evaluate_options,
+        "recommend": recommend_options,
+        "record": record_options,
+        "ope": ope_options,
+        "ranking": ranking_options,
+        "data": data_options,
+    }
+    if command not in parsers:
+        return f"no command {command}"
+    for option, value in itertools.pairwise(args):
+        if option == "--config":
+            Path(value).touch()  # the reader's own file; an empty one holds no settings
+    try:
+        parsers[command](args)
+    except UserError as error:  # the reader's own run is not here
+        no_run_here = ("--resume" in args and "does not exist" in str(error)) or (
+            "--run" in args and "is no folder" in str(error)
+        )
+        if not no_run_here:
+            return str(error)
+        rest = [word for word in args if word != "--resume"]
+        if "--run" in rest:
+            del rest[rest.index("--run") : rest.index("--run") + 2]
+        return option_complaint(command, rest)
+    except SystemExit as stop:  # --help
+        return None if not stop.code else f"exit code {stop.code}"
+    return None
+
+
+# The names in the text.
+
+
+@pytest.mark.parametrize("page", LINKING, ids=name_of)
+def test_links_have_targets(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert [link for link in links(text) if link_complaint(page, link)] == []
+
+
+def links(text: str) -> list[str]:
+    """Targets of links and images, except for other sites."""
+    found = re.findall(r"\]\(([^)\s]+)\)", FENCE.sub("", text)) + re.findall(r'(?:src|href)="([^"]+)"', text)
+    return [target for target in found if not re.match(r"[a-z]+:", target)]
+
+
+def link_complaint(page: Path, link: str) -> bool:
+    path, _, anchor = link.partition("#")
+    target = page.parent / path if path else page
+    if not target.exists():
+        return True
+    return bool(anchor) and anchor not in anchors(target.read_text(encoding="utf-8"))
+
+
+def anchors(text: str) -> set[str]:
+    """The anchors that GitHub gives to headings: lower case, no punctuation, hyphens for spaces."""
+    titles = re.findall(r"^#+ (.+)$", FENCE.sub("", text), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).strip().replace(" ", "-") for title in titles}
+
+
+@each_page
+def test_names_exist(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert [span for span in spans(text) if is_missing_file(span) or is_missing_name(span)] == []
+
+
+@each_page
+def test_quoted_code_is_in_its_file(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert [quote for quote in QUOTED.findall(text) if not is_quoted_right(*quote)] == []
+
+
+@each_page
+def test_maths_survives_markdown(page: Path) -> None:
+    text = FENCE.sub("", page.read_text(encoding="utf-8"))
+    assert text.count("$$") % 2 == 0
+    assert [formula for formula in formulas(text) if maths_complaint(formula)] == []
+
+
+def formulas(text: str) -> list[str]:
+    text = re.sub(r"\$?`[^`\n]+`\$?", "", text)
+    return [a or b for a, b in re.findall(r"\$\$(.+?)\$\$|\$(.+?)\$", text, re.DOTALL)]
+
+
+def maths_complaint(formula: str) -> bool:
+    """True if GitHub, which reads Markdown before maths, would spoil this formula.
+
+    It takes the backslash from `\\_`, makes a list or heading of a line that begins with - + = *, a link of
+    `[a](b)`, and emphasis of what follows the underscore of `}_{`: put a space behind it
+    (github/markup, issue 1575). Its own spelling, $`...`$, has none of these troubles.
+    """
+    return bool(re.search(r"\\_|^[-+=*] |\]\(|[^\w\s]_(?=\S)", formula, re.MULTILINE))
+
+
+def is_missing_file(span: str) -> bool:
+    """True for the path of a missing source file or page. `returns.py` may be in any folder."""
+    if not re.fullmatch(r"[\w.\-]+(/[\w.\-]+)*\.(py|md)", span):
+        return False
+    if "/" in span:
+        return not ((ROOT / span).is_file() or (ROOT / "recsys_rl" / span).is_file())
+    rooms = (ROOT, *(ROOT / room for room in ("recsys_rl", "docs", "tests", "examples", "benchmarks")))
+    return not any(place.is_file() for room in rooms for place in (room / span, *room.glob(f"*/{span}")))
+
+
+def is_missing_name(span: str) -> bool:
+    """True for `module.name` of a module of ours without this name. Fields of our data types count too.
+
+    So `rollout.rewards` may mean Rollout's field: a local variable is often named like a module.
+    """
+    match = re.fullmatch(r"(\w+(?:\.\w+)+)(\(.*\))?", span)
+    if match is None:
+        return False
+    parts = match.group(1).split(".")
+    starts = [n for n in range(len(parts), 0, -1) if ".".join(parts[:n]) in modules()]
+    if not starts or parts[-1] in {"py", "md", "toml"}:
+        return False
+    value: object = importlib.import_module(modules()[".".join(parts[: starts[0]])])
+    names = parts[starts[0] :]
+    for name in names:
+        if name in getattr(value, "__dataclass_fields__", {}):
+            return False
+        if not hasattr(value, name):
+            return name not in field_names()
+        value = getattr(value, name)
+    return False
+
+
+def is_quoted_right(file: str, code: str) -> bool:
+    places = [place for place in (ROOT / file, ROOT / "recsys_rl" / file) if place.is_file()]
+    return bool(places) and code in places[0].read_text(encoding="utf-8")
+
+
+@cache
+def modules() -> dict[str, str]:
+    """Modules by their names on a page: the whole name, without `recsys_rl`, and without `functional`."""
+    found = {"recsys_rl": "recsys_rl"}
+    for module in pkgutil.walk_packages(recsys_rl.__path__, "recsys_rl."):
+        name = module.name.removeprefix("recsys_rl.")
+        found |= {module.name: module.name, name: module.name}
+        if name.startswith("functional."):
+            found[name.removeprefix("functional.")] = module.name
+    return found
+
+
+@cache
+def field_names() -> set[str]:
+    """Fields and properties of the data types and of all settings."""
+    records = [find(spec, "") for spec in {*PLATFORMS.values(), *AGENTS.values(), *SOURCES.values()}]
+    classes = [record.config for record in records]
+    for module in (recsys_rl.config, recsys_rl.dials, recsys_rl.types):
+        classes += [x for x in vars(module).values() if isinstance(x, type) and dataclasses.is_dataclass(x)]
+    names: set[str] = set()
+    for value in classes:
+        names |= {f.name for f in dataclasses.fields(value)}
+        names |= {name for name, member in vars(value).items() if isinstance(member, property)}
+    return names
+
+
+# The log, and the exercises.
+
+
+@pytest.mark.parametrize("page", sorted(LOG.glob("20*.md")), ids=name_of)
+def test_log_entries_begin_with_their_conclusion(page: Path) -> None:
+    assert log_complaints(page.read_text(encoding="utf-8"), page.stem) == []
+
+
+def log_complaints(text: str, month: str) -> list[str]:
+    """Entries of another month, out of order, or without a conclusion in bold as their first line."""
+    _, *entries = re.split(r"^## ", FENCE.sub("", text), flags=re.MULTILINE)
+    wrong, before = [], ""
+    for title, _, body in (entry.partition("\n") for entry in entries):
+        dated = re.match(rf"({month}-\d\d): ", title)
+        concludes = re.match(r"\*\*[^*]+[.!]\*\*", body.strip())
+        if not dated or dated[1] < before or not concludes:
+            wrong.append(title)
+        before = dated[1] if dated else before
+    return wrong
+
+
+def test_the_index_names_each_month_of_the_log() -> None:
+    index = (LOG / "README.md").read_text(encoding="utf-8")
+    assert [page.name for page in LOG.glob("20*.md") if f"({page.name})" not in index] == []
+
+
+@pytest.mark.parametrize(
+    "name", ["02_rl_formulation.md", "03_theory_ppo.md", "04_theory_a2c.md"], ids=lambda name: name[:2]
+)
+def test_a_chapter_has_three_exercises_with_checked_answers(name: str) -> None:
+    _, *exercises = re.split(
+        r"^### Exercise ", (ROOT / "docs" / name).read_text(encoding="utf-8"), flags=re.M
+    )
+    assert len(exercises) == 3
+    for exercise in exercises:
+        answer = exercise.partition("<details>")[2].partition("</details>")[0]
+        assert any("assert " in code for _, code in blocks(answer, "python")), exercise[:60]
+
+
+# The checks themselves can fail.
+
+
+def test_blocks_share_a_namespace_and_keep_line_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "# t\n\n```python\nx = 2\n```\n\n```text\nx = 3\n```\n\n```python\ny = x + 1\nassert y == 3\n```\n"
+    found = blocks(text, "python")
+    assert [above for above, _ in found] == [3, 11]
+    assert run_blocks(found, "t.md", monkeypatch)["y"] == 3
+    with pytest.raises(AssertionError) as caught:
+        run_blocks(blocks("```python\n\nassert 1 == 2\n```\n", "python"), "t.md", monkeypatch)
+    assert caught.traceback[-1].lineno == 2  # counted from 0: line 3 of the page
+
+
+def test_wrong_commands_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    block = (
+        "$ LR=1 .venv/bin/python -m train --algo ppo \\\n  --lr 1e-3  # slow\n"
+        "make test && recsys-rl evaluate | head\n"
+    )
+    assert commands(block) == [
+        [".venv/bin/python", "-m", "train", "--algo", "ppo", "--lr", "1e-3"],
+        ["make", "test"],
+        ["recsys-rl", "evaluate"],
+        ["head"],
+    ]
+    assert [command_complaint(words) for words in commands(block)] == [None] * 4
+    assert (
+        command_complaint(["recsys-rl", "train", "--config", "run.toml", "--env", "gym:CartPole-v1"]) is None
+    )
+    assert command_complaint(["recsys-rl", "train", "--help"]) is None
+    wrong = (
+        "make trian",
+        "python -m train --learning-rate 1",
+        "python -m train --lr fast",
+        "python -m evaluate --lr 1e-3",
+        "python -m trian",
+        "python nothing.py",
+        "recsys-rl play",
+    )
+    assert [line for line in wrong if command_complaint(shlex.split(line)) is None] == []
+
+
+def test_wrong_names_are_found() -> None:
+    page = ROOT / "docs" / "page.md"
+    assert links("[a](b.md) [c](https://d.e) ![f](g.png)\n```\n[x](y)\n```\n") == ["b.md", "g.png"]
+    assert link_complaint(page, "nowhere.md")
+    assert link_complaint(page, "../CONTRIBUTING.md#no-such-heading")
+    assert not link_complaint(page, "../CONTRIBUTING.md#how-code-is-written-here")
+    assert is_missing_file("agents/dqn.py")
+    assert is_missing_file("dqn.py")
+    assert not any(map(is_missing_file, ("agents/ppo.py", "recsys_rl/types.py", "ppo.py", "report.html")))
+    wrong = ("losses.huber", "functional.returns.vtrace", "agents.ppo.PPO.learn()", "config.learning_rate")
+    assert [span for span in wrong if not is_missing_name(span)] == []
+    right = ("losses.approx_kl", "recsys_rl.functional.returns.gae(...)", "config.lr", "types.Obs.mask")
+    assert [
+        span for span in (*right, "rollout.rewards", "torch.cat", "log.csv", "0.95") if is_missing_name(span)
+    ] == []
+    assert QUOTED.findall("`agents/ppo.py`: `self.updates += 1`") == [("agents/ppo.py", "self.updates += 1")]
+    assert is_quoted_right("agents/ppo.py", "self.updates += 1")
+    assert not is_quoted_right("agents/ppo.py", "self.updates += 2")
+
+
+def test_log_entries_without_a_conclusion_are_found() -> None:
+    right = (
+        "# Log\n\n## 2026-11-24: a\n\n**It works.**\n\nMore.\n\n## 2026-11-24: b\n\n**So does b.** (Idle.)\n"
+    )
+    assert log_complaints(right, "2026-11") == []
+    for wrong in (right.replace("**So does b.**", "So."), right.replace("24: b", "23: b")):
+        assert len(log_complaints(wrong, "2026-11")) == 1
+    assert len(log_complaints(right, "2026-12")) == 2
+
+
+def test_spoilt_maths_is_found() -> None:
+    assert formulas("a $x_1$ b\n\n$$y = \\mathrm{z}$$ `$c$`") == ["x_1", "y = \\mathrm{z}"]
+    wrong = ("\\text{clip\\_eps}", "a\n= b", "[a](b)", "\\bar{x}_{i} + \\bar{y}_{i}", "\\bar{x}_i")
+    assert [formula for formula in wrong if not maths_complaint(formula)] == []
+    right = ("x_{t+1} = y_t", "\\bar{x}_ {i}", "-1", "[a] (b)", "V_{\\mathrm{old}} - V")
+    assert [formula for formula in right if maths_complaint(formula)] == []

@@ -1,0 +1,105 @@
+"""The examples run, with budgets too small to learn much."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+from recsys_rl.data.synthetic import synthetic_world
+from recsys_rl.types import UserError
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+def load(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # where dataclasses look their annotations up
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_own_log_trains_and_evaluates(tmp_path: Path) -> None:
+    example = load("own_log")
+    log = example.made_up_log(tmp_path / "plays.csv")
+    columns = {"user_column": "listener", "item_column": "track", "rating_column": "stars"}
+    table = example.main(log, columns, tmp_path, total_timesteps=4096)
+    assert table["env"] == "satiation"
+    assert [row["policy"] for row in table["rows"]][:3] == ["ppo", "ppo-greedy", "untrained"]
+    assert (tmp_path / "runs/satiation-plays-ppo-0/ppo.pt").is_file()
+    assert "plays.csv" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_own_log_without_the_named_column_is_an_error(tmp_path: Path) -> None:
+    example = load("own_log")
+    log = example.made_up_log(tmp_path / "plays.csv")
+    with pytest.raises(UserError, match="person"):
+        example.main(log, {"user_column": "person"}, tmp_path, total_timesteps=4096)
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("slate_size", [1, 3])
+def test_new_platform_gives_returns_in_range(slate_size: int, capsys: pytest.CaptureFixture[str]) -> None:
+    threads = torch.get_num_threads()
+    try:
+        found = load("new_platform").main(num_updates=10, slate_size=slate_size)
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(threads)
+    err = capsys.readouterr().err
+    assert err.startswith("update 10 of 10: reward ")
+    assert 0 < float(err.split()[-1]) < slate_size
+    assert list(found) == ["ppo-greedy", "random", "myopic"]
+    # 30 exercises, each of a reward in 0..1; chance is far from who knows each next reward
+    assert all(0 < x.low <= x.mean <= x.high < 30 for x in found.values())
+    assert found["random"].high < found["myopic"].low
+
+
+def test_tutor_learners_by_hand() -> None:
+    example = load("new_platform")
+    tutor = example.Tutor(*synthetic_world(3, 4, 2, 0.5, seed=0), example.TutorConfig())
+    difficulty = tutor.catalogue.quality
+    learner = example.LearnerState(profile=torch.zeros(1, 2), skill=difficulty[:1])
+    items, shown = torch.tensor([[0]]), torch.tensor([[False]])
+    feedback = tutor.respond(learner, items, shown, None)
+    # skill equals difficulty: p = 1/2, the reward is half the difficulty, and the skill gains 0.25 / 4
+    assert feedback.signals[0, 0].tolist() == pytest.approx([difficulty[0].item() / 2, 0.5])
+    assert tutor.rewards(feedback).item() == pytest.approx(difficulty[0].item() / 2)
+    assert tutor.expected_reward(learner)[0, 0].item() == pytest.approx(difficulty[0].item() / 2)
+    after, leaves = tutor.advance(learner, items, feedback)
+    assert after.skill.item() == pytest.approx(difficulty[0].item() + 0.0625)
+    assert not leaves.any()
+    skipped = tutor.respond(learner, items, ~shown, None)
+    assert skipped.signals.tolist() == [[[0.0, 0.0]]]
+    assert torch.equal(tutor.advance(learner, items, skipped)[0].skill, learner.skill)
+
+
+@pytest.mark.parametrize("name", ["new_platform", "own_log"])
+def test_help_of_an_example(name: str) -> None:
+    command = [sys.executable, str(EXAMPLES / f"{name}.py"), "--help"]
+    said = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    assert said.stdout.startswith(f"usage: {name}.py [-h]") and "Train PPO on" in said.stdout
+    assert said.stderr == ""
+
+
+def test_options_in_the_text_of_own_log_exist() -> None:
+    text = str(load("own_log").__doc__)
+    source = (EXAMPLES / "own_log.py").read_text(encoding="utf-8")
+    named = re.findall(r"--[a-z-]+", text.splitlines()[2])
+    assert named and all(f'add_argument("{option}"' in source for option in named)
+
+
+def test_stable_baselines3_trains_on_satiation(recwarn: pytest.WarningsRecorder) -> None:
+    pytest.importorskip("stable_baselines3", reason="Stable-Baselines3 is not installed")
+    recwarn.clear()  # of its import
+    returns = load("sb3_on_satiation").main(total_timesteps=1024)
+    assert len(returns) == 2 and all(0 < x < 20 for x in returns)
+    assert [str(x.message) for x in recwarn if "WARN" in str(x.message)] == []
