@@ -24,7 +24,7 @@ from recsys_rl.experience.rollout import collect
 from recsys_rl.functional.compiled import kernels
 from recsys_rl.lookup import names_a_module, source_of
 from recsys_rl.make import check_candidates, slate_size_of
-from recsys_rl.models.actor_critic import ActorCritic
+from recsys_rl.models.policy import NetworkPolicy
 from recsys_rl.models.retrieval import import_faiss, kind_of
 from recsys_rl.objective.weighted import apply_weights, parse_weights, stream_weights, weighted
 from recsys_rl.protocols import Learner
@@ -307,8 +307,7 @@ def _go_on(
 
 def _about_gates(run: Run, obs: Obs) -> str:
     """A line with the largest mean gates of the scorer head; "" for another head."""
-    model = getattr(run.agent, "model", None)
-    gates = model.mean_gates(obs, run.env.interface) if isinstance(model, ActorCritic) else {}
+    gates = run.agent.mean_gates(obs, run.env.interface) if isinstance(run.agent, NetworkPolicy) else {}
     largest = sorted(gates, key=lambda name: -abs(gates[name]))[:SHOWN_GATES]
     return "mean gates: " + ", ".join(f"{name} {gates[name]:.2f}" for name in largest) if gates else ""
 
