@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
-from recsys_rl.dials import AgentConfig
+from recsys_rl.dials import OnPolicyConfig
 from recsys_rl.functional import losses
 from recsys_rl.functional.returns import explained_variance, gae, standardize
 from recsys_rl.models.next_signals import next_entries
@@ -21,7 +21,7 @@ from recsys_rl.types import Rollout
 
 
 @dataclass(frozen=True)
-class A2CConfig(AgentConfig):
+class A2CConfig(OnPolicyConfig):
     """Advantage actor-critic (Mnih et al. 2016, arXiv:1602.01783), synchronous."""
 
     n_steps: Size = 8

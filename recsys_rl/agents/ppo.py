@@ -11,7 +11,7 @@ from typing import Annotated, NamedTuple
 import torch
 from torch import Tensor
 
-from recsys_rl.dials import AgentConfig
+from recsys_rl.dials import OnPolicyConfig
 from recsys_rl.functional import losses
 from recsys_rl.functional.returns import explained_variance, gae, standardize_parts
 from recsys_rl.models.next_signals import Entries, next_entries
@@ -22,7 +22,7 @@ from recsys_rl.types import Obs, Rollout
 
 
 @dataclass(frozen=True)
-class PPOConfig(AgentConfig):
+class PPOConfig(OnPolicyConfig):
     """Proximal policy optimisation (Schulman et al. 2017, arXiv:1707.06347)."""
 
     clip_eps: Annotated[float, Range(above=0, below=1)] = 0.2

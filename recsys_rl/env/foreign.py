@@ -385,6 +385,19 @@ PLATFORM = Platform(
             "env_config": {"normalize_obs": True, "normalize_reward": True},
             "model_config": {"head": "dense", "hidden_dims": [64, 64]},
         },
+        "dqn": {
+            "agent_config": {
+                "lr": 1e-3,
+                "gamma": 0.99,
+                "num_envs": 8,
+                "train_freq": 32,
+                "gradient_steps": 64,
+                "batch_size": 128,
+                "learning_starts": 1_000,
+                "tau": 0.01,
+            },
+            "model_config": {"head": "dense", "hidden_dims": [128, 128]},
+        },
         "a2c": {
             "agent_config": {
                 "lr": 1e-3,

@@ -55,7 +55,8 @@ class NetworkPolicy(Generic[C]):
         The policy draws an item with probability softmax(scores), and a slate place by place without
         repetition (functional/plackett_luce.py). For actions of one position.
         """
-        return self.model(obs)[0].logits[:, 0]
+        logits: Tensor = self.model(obs)[0].logits
+        return logits if logits.ndim == 2 else logits[:, 0]
 
     @torch.inference_mode()
     def logprob(self, obs: Obs, items: Tensor) -> Tensor:
