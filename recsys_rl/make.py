@@ -174,6 +174,11 @@ def make_logged(
         raise UserError(f"{config.algo} learns from a log of decisions: give --log FILE.parquet.")
     if world.is_empty:
         raise UserError(f"{config.env} has no catalogue, and a log is of one: choose a platform with items.")
+    if config.model_config.candidates:
+        raise FieldError(
+            "model_config.candidates",
+            f"is {config.model_config.candidates}: {config.algo} scores the whole catalogue; leave it out.",
+        )
     log = read_decisions(settings.log)
     data, seed = config.data_config, config.train_config.seed
     check_catalogue(settings.log, log, world.catalogue, f"--data {data.data} --seed {seed}")

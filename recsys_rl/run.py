@@ -230,6 +230,9 @@ def _about_genres(old: Sequence[str], new: Sequence[str]) -> str:
 def _world(config: Config, before: Checkpoint | None, ranks: Ranks) -> World:
     if before is not None:
         return before.world
+    items = getattr(config.agent_config, "checkpoint", None)
+    if items is not None:
+        return load(items, config.env).world
     with ranks.in_turn():  # the first rank downloads data and learns embeddings into the cache
         return make_world(config)
 

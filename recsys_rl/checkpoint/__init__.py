@@ -26,7 +26,7 @@ from recsys_rl.errors import one_line
 from recsys_rl.lookup import names_a_module
 from recsys_rl.types import Catalogue, Interface, Population, UserError, World, tensors_of
 
-__all__ = ["Checkpoint", "check_algo", "load", "previous", "restoring", "save"]
+__all__ = ["Checkpoint", "check_algo", "load", "previous", "restoring", "save", "settings_of_items"]
 
 
 @dataclass(frozen=True)
@@ -118,6 +118,15 @@ def load(path: str | Path, env: str | None = None) -> Checkpoint:
             _assemble(*sealed.read(before), env)
             mend = f"{mend}, or give {before}, the whole checkpoint before it"
         raise UserError(f"{path} {refused.cause}: {mend}.") from refused
+
+
+def settings_of_items(path: str | Path, env: str | None = None) -> dict[str, Any]:
+    """The platform, the data and the sizes of a checkpoint, as sections of settings, for a run on its items.
+
+    ``env`` and errors: as of ``load``.
+    """
+    settings = to_dict(load(path, env).config)
+    return {name: settings[name] for name in ("env", "data_config", "env_config")}
 
 
 def check_algo(path: Path, checkpoint: Checkpoint, algo: str) -> None:

@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from recsys_rl.protocols import Env, Learner, Policy, ReadingPolicy
+from recsys_rl.protocols import Actor, Env, Policy, ReadingPolicy
 from recsys_rl.types import Feedback, Obs, Rollout, UserError, tree_map
 
 
 @torch.inference_mode()
-def collect(env: Env, agent: Learner, obs: Obs, num_steps: int) -> tuple[Rollout, Obs]:
+def collect(env: Env, agent: Actor, obs: Obs, num_steps: int) -> tuple[Rollout, Obs]:
     """Play ``num_steps`` steps of every user, starting from the observation ``obs``.
 
     A state of the agent's encoder goes with the users. It is built from ``obs`` at the start, because an

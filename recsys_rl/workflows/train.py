@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from recsys_rl import folder as folders
-from recsys_rl.checkpoint import save
+from recsys_rl.checkpoint import save, settings_of_items
 from recsys_rl.config import Config, to_toml, with_settings, with_whole_paths
 from recsys_rl.errors import error_text
 from recsys_rl.functional.compiled import kernels
@@ -77,7 +77,7 @@ def train(
     Raises UserError for a mistake that the user can mend. Raises Interrupted after Ctrl-C, SIGTERM or
     SIGHUP, when the checkpoint is written.
     """
-    config = with_settings(config, settings)
+    config = _with_items(config, settings)
     with _begun(config, resume, ranks, folder, latest, quiet) as course, ranks.stop_requests() as requests:
         for _ in _go_on(course, lambda: nullcontext(requests)):
             pass
@@ -113,8 +113,16 @@ def updates(
     the errors of ``train``. Ctrl-C during an update ends the run after that update; between two updates it
     raises KeyboardInterrupt in the caller's loop.
     """
-    with _begun(with_settings(config, settings), resume, ALONE, folder, latest, quiet) as course:
+    with _begun(_with_items(config, settings), resume, ALONE, folder, latest, quiet) as course:
         yield from _go_on(course, ALONE.stop_requests)
+
+
+def _with_items(config: Config | None, settings: Mapping[str, Any]) -> Config:
+    """``config`` with ``settings``; a ``checkpoint`` for a run from a log brings its platform and sizes."""
+    path = settings.get("checkpoint")
+    if path is not None:
+        settings = {**settings_of_items(path, settings.get("env")), **settings}
+    return with_settings(config, settings)
 
 
 @dataclass
