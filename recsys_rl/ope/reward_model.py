@@ -1,12 +1,17 @@
-"""Reward models q(x, a), cross-fitted: the model that values a row was fitted on other users' rows."""
+"""Reward models, cross-fitted: the model that values a row was fitted on other users' rows.
+
+At one step it is q(x, a); of sessions it is fitted Q evaluation, from the last step to the first.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
+from recsys_rl.ope.evidence import Evidence
 from recsys_rl.ope.fits import Fit, Predict
 from recsys_rl.types import UserError
 
@@ -65,3 +70,70 @@ def predict(models: Sequence[Predict], features: Tensor, folds: Tensor) -> Tenso
         part = features[mine]  # (B, ..., F)
         out[mine] = model(part.reshape(-1, part.shape[-1])).reshape(part.shape[:-1])
     return out
+
+
+Alternatives = Callable[[int, Tensor], tuple[Tensor, Tensor]]
+"""Step t and rows (B,) -> features (B, A, F) of A actions, and the policy's probability of each, (B, A)."""
+BLOCK = 200_000  # predictions at once
+
+
+def with_fitted_q(
+    log: Evidence,
+    features: Tensor,
+    alternatives: Alternatives,
+    fit: Fit,
+    folds: Tensor,
+    bounds: tuple[float, float] | None = None,
+) -> Evidence:
+    """``log`` with Q and V: from the last step to the first, ``Q_t`` is fitted to ``r_t + g V_{t+1}``.
+
+    Args:
+        features: (N, T, F) of the logged actions.
+        alternatives: features and probabilities of the actions that V averages over.
+        folds: (N,) int64; the model that values a session was fitted on the other folds.
+        bounds: smallest and largest possible reward of a step; Q is clipped to what the steps left can earn.
+    """
+    number, steps = log.rewards.shape
+    q, v = torch.zeros(2, number, steps, dtype=torch.float64)
+    after = torch.zeros(number, dtype=torch.float64)
+    least = most = 0.0
+    for t in reversed(range(steps)):
+        if bounds is not None:  # r_t and g times what the later steps can earn, none of which may take place
+            least = bounds[0] + log.gamma * min(least, 0.0)
+            most = bounds[1] + log.gamma * max(most, 0.0)
+        here = log.alive[:, t].nonzero().squeeze(1)
+        if not len(here):
+            continue
+        target = (log.rewards[:, t] + log.gamma * after)[here]
+        models = cross_fit(fit, features[here, t], target, folds[here], alone=_nothing)
+        q_here = predict(models, features[here, t], folds[here])
+        v_here = _policy_average(models, here, folds[here], t, alternatives, bounds and (least, most))
+        after = torch.zeros(number, dtype=torch.float64)
+        after[here] = v_here
+        q[here, t] = q_here.clamp(least, most) if bounds else q_here
+        v[here, t] = v_here
+    return replace(log, q=q, v=v)
+
+
+def _nothing(features: Tensor) -> Tensor:
+    """Q = 0, for a step that no other fold reached: any Q that its own rows did not train is allowed."""
+    return torch.zeros(len(features), dtype=torch.float64)
+
+
+def _policy_average(
+    models: list[Callable[[Tensor], Tensor]],
+    rows: Tensor,
+    folds: Tensor,
+    t: int,
+    alternatives: Alternatives,
+    bounds: tuple[float, float] | None,
+) -> Tensor:
+    """(B,): sum_a pi(a|x) Q(x, a) for the sessions ``rows`` (B,) at step ``t``."""
+    one = alternatives(t, rows[:1])[1].shape[1]
+    parts = []
+    size = max(1, BLOCK // one)
+    for mine, fold in zip(rows.split(size), folds.split(size), strict=True):
+        features, probability = alternatives(t, mine)
+        q = predict(models, features, fold)  # (b, A)
+        parts.append((probability * (q.clamp(*bounds) if bounds else q)).sum(1))
+    return torch.cat(parts)
