@@ -14,10 +14,8 @@ from torch import Tensor
 
 from benchmarks.harness.turns import Row
 from recsys_rl.ope.clusters import by_cluster
-from recsys_rl.ope.estimators import ESTIMATORS
-from recsys_rl.ope.evidence import of_decisions
-from recsys_rl.ope.fits import ridge
-from recsys_rl.ope.reward_model import cross_fit, folds_by_user, predict
+from recsys_rl.ope.estimators import ESTIMATORS, of_decisions
+from recsys_rl.ope.reward_model import cross_fit, folds_by_user, predict, ridge
 
 ITEMS, CLUSTERS, DIM, USERS = 2000, 45, 8, 200
 SHARPNESS = 5.0  # of the target's softmax

@@ -14,11 +14,10 @@ from recsys_rl.data.synthetic import synthetic_world
 from recsys_rl.env.satiation import Satiation, SatiationConfig
 from recsys_rl.ope.clipping import by_error, by_slope
 from recsys_rl.ope.diagnostics import weigh
-from recsys_rl.ope.estimators import ESTIMATORS, met
-from recsys_rl.ope.evidence import Evidence, cumulative
-from recsys_rl.ope.fits import ridge
+from recsys_rl.ope.estimators import ESTIMATORS, Evidence, met
 from recsys_rl.ope.intervals import bernstein, student_t
-from recsys_rl.ope.reward_model import folds_by_user, with_fitted_q
+from recsys_rl.ope.replay import cumulative
+from recsys_rl.ope.reward_model import folds_by_user, ridge, with_fitted_q
 
 NUM_USERS, SEED, MEMORY = 1000, 0, 0.9
 SESSIONS = 2000  # of each log

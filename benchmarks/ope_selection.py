@@ -28,10 +28,10 @@ from recsys_rl.evaluation.players import Table
 from recsys_rl.experience.record import record
 from recsys_rl.experience.rollout import play
 from recsys_rl.objective.weighted import weighted
-from recsys_rl.ope.fits import ridge
 from recsys_rl.ope.judge import sessions_of
 from recsys_rl.ope.policies import read_policy
 from recsys_rl.ope.replay import ReplayedLog, replay
+from recsys_rl.ope.reward_model import ridge
 from recsys_rl.ope.rows import Knowledge, score
 from recsys_rl.ope.world import Worlds, fit_world, world
 from recsys_rl.protocols import Behaviour

@@ -26,10 +26,8 @@ from benchmarks.harness.turns import Row
 from recsys_rl.data.open_bandit import OpenBandit, load_open_bandit, load_prior, thompson_policy
 from recsys_rl.ope.clipping import by_error, by_slope
 from recsys_rl.ope.diagnostics import weigh
-from recsys_rl.ope.estimators import ESTIMATORS, Estimator
-from recsys_rl.ope.evidence import of_decisions
-from recsys_rl.ope.fits import Predict, logistic
-from recsys_rl.ope.reward_model import cross_fit
+from recsys_rl.ope.estimators import ESTIMATORS, Estimator, of_decisions
+from recsys_rl.ope.reward_model import Predict, cross_fit, logistic
 
 PLACES, DRAWS, FOLDS, SEED = 3, 1_000_000, 3, 12345
 CLIPS = (10.0, 50.0, 100.0, 500.0, 1e3, 5e3, 1e4, float("inf"))

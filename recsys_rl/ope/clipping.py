@@ -7,8 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from recsys_rl.ope.estimators import MODEL, Estimator
-from recsys_rl.ope.evidence import Evidence
+from recsys_rl.ope.estimators import MODEL, Estimator, Evidence
 from recsys_rl.ope.intervals import standard_error
 
 WARNING = (

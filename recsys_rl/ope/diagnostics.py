@@ -47,7 +47,7 @@ def effective_sample_size(weights: Tensor) -> float:
     largest = float(weights.max())
     if largest <= 0:
         return 0.0
-    shares = weights / largest  # squares of huge weights are no numbers
+    shares = weights / largest  # squares of huge weights are not finite
     return float(shares.sum() ** 2 / (shares**2).sum())
 
 

@@ -1,10 +1,13 @@
 """The estimators, by name: `ESTIMATORS`. Each scores the `Evidence` of a policy on a log.
 
+Evidence is of N sessions, padded to T steps; T = 1 for single decisions. After its end a session has reward
+0, Q 0, V 0, and keeps its last weight, so that the weights of each step have the expectation 1.
+
 A score is one term for each session, (N,) float64: the mean of the terms is the estimate, and their spread
 gives its error. Self-normalised estimators return linearised terms, ``ratio + w (x - ratio) / mean w``, which
 have the same two properties.
 
-A new estimator is one entry. What it reads of a log stands in evidence.py.
+A new estimator is one entry at the end of the file.
 """
 
 from __future__ import annotations
@@ -15,7 +18,78 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from recsys_rl.ope.evidence import Evidence, Slates, needed
+from recsys_rl.types import UserError, tree_map
+
+
+@dataclass(frozen=True)
+class Slates:
+    """The logged slates of K items; a part is None if it is unknown.
+
+    At one place of a slate, ``pi(a_k | x, a_1 .. a_{k-1})`` is the probability of its item given those above,
+    and ``pi(a_k | x)`` that of the item whatever stands above.
+    """
+
+    given_above: Tensor | None = None  # (N, T, K) float64: pi / pi_b of each place, given the items above
+    alone: Tensor | None = None  # (N, T, K) float64: pi / pi_b of each place, whatever stands above
+    additive: Tensor | None = None  # (N, T) float64: the pseudo-inverse weight of the slate
+    rewards: Tensor | None = None  # (N, T, K) float64: the reward of each place
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """N logged sessions and what the judged policy would have done in them."""
+
+    weights: Tensor  # (N, T) float64: w_{0:t}, the cumulative weight; after the end the last one
+    rewards: Tensor  # (N, T) float64: r_t, 0 after the end
+    alive: Tensor  # (N, T) bool: True for steps that took place
+    gamma: float = 1.0
+    q: Tensor | None = None  # (N, T) float64: Q_t of the logged action, cross-fitted; 0 after the end
+    v: Tensor | None = None  # (N, T) float64: V_t = sum_a pi(a|x_t) Q_t(x_t, a); 0 after the end
+    clusters: Tensor | None = None  # (N,) float64: pi / pi_b of the cluster of the one logged item
+    slates: Slates | None = None
+    world: Tensor | None = None  # (N,) float64: the policy's expected return in a learned world model
+
+    def rows(self, index: Tensor) -> Evidence:
+        """The sessions at ``index`` (B,), one may be there several times."""
+        slates = None if self.slates is None else tree_map(lambda x: x[index], self.slates)
+        return replace(tree_map(lambda x: x[index], self), slates=slates)
+
+    @property
+    def discounts(self) -> Tensor:
+        """(T,): g^t"""
+        return discounts(self.gamma, self.rewards.shape[1])
+
+    @property
+    def residual(self) -> Tensor:
+        """(N, T): r_t + g V_{t+1} - Q_t, with V = 0 after the end; at one step r - q(x, a)."""
+        v = needed(self.v)
+        after = torch.cat([v[:, 1:], v.new_zeros(len(v), 1)], 1)  # (N, T)
+        return self.rewards + self.gamma * after - needed(self.q)
+
+
+def of_decisions(
+    weights: Tensor, rewards: Tensor, q: Tensor | None = None, v: Tensor | None = None
+) -> Evidence:
+    """The evidence of E decisions of one step, from their numbers (E,): w, r, q(x, a) and V(x)."""
+    q, v = (None if x is None else x.unsqueeze(1) for x in (q, v))
+    alive = torch.ones(len(rewards), 1, dtype=torch.bool)
+    return Evidence(weights.unsqueeze(1), rewards.unsqueeze(1), alive, 1.0, q, v)
+
+
+def discounts(gamma: float, steps: int) -> Tensor:
+    """(T,) float64: g^t"""
+    return torch.as_tensor(gamma, dtype=torch.float64) ** torch.arange(steps, dtype=torch.float64)
+
+
+def needed(x: Tensor | None) -> Tensor:
+    """``x``, or UserError if the evidence lacks it."""
+    if x is None:
+        raise UserError(
+            "This estimator needs a reward model, but none was fitted: give features to fit it on, or choose "
+            "ips, clipped-ips, snips or sg."
+        )
+    return x
+
 
 # What an estimator needs of a log and a policy; the judge names the reason where a need is not met.
 ONE_STEP, STEPS, ITEM, SLATE = "one step", "several steps", "single items", "slates"  # the kind of the log
@@ -56,7 +130,7 @@ class Estimator:
     clip: Clip | None = None
     normalised: bool = False  # True if a term depends on the other sessions
     # From the smallest and the largest reward and the largest possible weight to the bounds of a term at one
-    # step, which holds for every log; None: there is no such bound.
+    # step, which holds for every log; None: it has no such bound.
     bounds: Callable[[float, float, float], tuple[float, float]] | None = None
 
     def clipped(self, log: Evidence, clip: float) -> Tensor:

@@ -47,7 +47,7 @@ def standard_error(terms: Tensor, users: Tensor | None = None) -> Tensor:
     """() standard error of the mean of ``terms`` (E,), over users if given."""
     mine = user_terms(terms, users)
     largest = mine.abs().max()
-    size = torch.where(largest > HUGE, largest, 1.0)  # squares of huge terms are no numbers
+    size = torch.where(largest > HUGE, largest, 1.0)  # squares of huge terms are not finite
     return (mine / size).std() * size / math.sqrt(len(mine))
 
 

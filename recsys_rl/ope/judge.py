@@ -20,14 +20,14 @@ from recsys_rl.ope.estimators import (
     SLATE,
     STEPS,
     WORLD,
+    Evidence,
+    discounts,
 )
-from recsys_rl.ope.evidence import Evidence, discounts
-from recsys_rl.ope.fits import Fit
 from recsys_rl.ope.policies import Loggers, Playable, PolicyOnLog, read_policy, read_target
 from recsys_rl.ope.propensities import WARNING as ESTIMATED
 from recsys_rl.ope.replay import Probabilities, ReplayedLog, check_weights
 from recsys_rl.ope.result import Estimate, NotComputed, WorldCheck
-from recsys_rl.ope.reward_model import with_fitted_q
+from recsys_rl.ope.reward_model import Fit, with_fitted_q
 from recsys_rl.ope.rows import Intervals, Knowledge, plain_row, score
 from recsys_rl.ope.slate_choices import Choices
 from recsys_rl.ope.slates import SlateLog, place_rewards
@@ -59,7 +59,7 @@ class Judged:
     terms: dict[str, dict[str, Tensor]]  # (N,) of each estimator of each policy
     not_computed: tuple[NotComputed, ...]
     checks: tuple[WorldCheck, ...]  # of the world model
-    clusters: int = 0  # of items; 0: there are none
+    clusters: int = 0  # of items; 0: without clusters
 
 
 @dataclass(frozen=True)

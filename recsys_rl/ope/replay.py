@@ -15,7 +15,6 @@ from recsys_rl.decisions.log import DecisionLog
 from recsys_rl.decisions.table import OwnLog, own_ids
 from recsys_rl.decisions.transitions import observations
 from recsys_rl.errors import one_line
-from recsys_rl.ope.evidence import balanced, cumulative
 from recsys_rl.ope.features import Features
 from recsys_rl.ope.reward_model import folds_by_user
 from recsys_rl.types import Catalogue, Obs, UserError
@@ -262,6 +261,25 @@ def check_weights(log: ReplayedLog, weights: Tensor) -> None:
         f"{where}, too large to estimate with, as its {steps} steps multiply the policy's probabilities over "
         "the propensities: correct the propensities, or cut the sessions into shorter ones."
     )
+
+
+def cumulative(ratios: Tensor, alive: Tensor) -> Tensor:
+    """w_{0:t} (N, T) from the ratios pi / pi_b of each step (N, T)."""
+    return torch.where(alive, ratios, 1.0).cumprod(1)
+
+
+# w_{0:t} = prod pi / sum_j share_j prod pi_j: the balance heuristic (Veach and Guibas 1995)
+def balanced(policy: Tensor, loggers: Tensor, alive: Tensor, shares: Tensor) -> Tensor:
+    """w_{0:t} (N, T) of a log of several loggers, over the average of their cumulative probabilities.
+
+    Args:
+        policy: (N, T) log-probability of the logged action under the judged policy.
+        loggers: (N, T, P) the same under each logger, whichever of them took the action.
+        shares: (P,) share of each logger's sessions in the log.
+    """
+    mine = torch.where(alive, policy, 0.0).cumsum(1)  # (N, T)
+    theirs = torch.where(alive.unsqueeze(2), loggers, 0.0).cumsum(1)  # (N, T, P)
+    return (mine - torch.logsumexp(theirs + shares.log(), 2)).exp()
 
 
 @contextlib.contextmanager

@@ -51,7 +51,7 @@ class Estimate:
         return self.unsupported <= LOST
 
     def row(self) -> dict[str, float | str | bool | list[str] | None]:
-        """The values of a JSON row; None where there is none."""
+        """The values of a JSON row; None for a number that the row lacks."""
         of, q = self.weights, self.calibration
         return {
             "policy": self.policy,

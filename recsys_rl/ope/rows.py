@@ -11,8 +11,7 @@ from torch import Tensor
 
 from recsys_rl.ope import clipping, world
 from recsys_rl.ope.diagnostics import Calibration, calibration, touches, uncovered, warnings_for, weigh
-from recsys_rl.ope.estimators import ESTIMATORS, MODEL, Estimator, met
-from recsys_rl.ope.evidence import Evidence
+from recsys_rl.ope.estimators import ESTIMATORS, MODEL, Estimator, Evidence, met
 from recsys_rl.ope.intervals import bernstein, bootstrap, student_t
 from recsys_rl.ope.result import Estimate
 from recsys_rl.types import UserError

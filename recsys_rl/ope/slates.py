@@ -10,8 +10,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from recsys_rl.ope.estimators import ADDITIVE, ALONE, GIVEN_ABOVE, PLACE_REWARDS
-from recsys_rl.ope.evidence import Slates
+from recsys_rl.ope.estimators import ADDITIVE, ALONE, GIVEN_ABOVE, PLACE_REWARDS, Slates
 from recsys_rl.ope.replay import ReplayedLog
 from recsys_rl.ope.slate_choices import Choices, possible_slates, showable
 from recsys_rl.types import Feedback

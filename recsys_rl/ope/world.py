@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 
 from recsys_rl.decisions.log import DecisionLog
-from recsys_rl.ope.evidence import discounts
+from recsys_rl.ope.estimators import discounts
 from recsys_rl.ope.intervals import student_t
+from recsys_rl.ope.networks import WorldModel
 from recsys_rl.ope.replay import ReplayedLog
 from recsys_rl.ope.result import WorldCheck
-from recsys_rl.ope.world_model import WorldModel
 from recsys_rl.protocols import Policy
 from recsys_rl.session import Session
 from recsys_rl.types import UserError

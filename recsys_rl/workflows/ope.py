@@ -12,15 +12,15 @@ from recsys_rl.decisions.log import DecisionLog
 from recsys_rl.decisions.target import Ids, Target, read_target
 from recsys_rl.errors import one_line
 from recsys_rl.ope.compare import compare, recommend
-from recsys_rl.ope.fits import Fit, logistic, mlp, of_each_value, ridge
 from recsys_rl.ope.judge import LOGGED, Judged, Settings, earned, judge
+from recsys_rl.ope.networks import mlp, mlp_of_shares
 from recsys_rl.ope.policies import check_target
 from recsys_rl.ope.printing import print_result
 from recsys_rl.ope.propensities import PropensityFit, with_propensities
 from recsys_rl.ope.replay import ReplayedLog, errors_of, replay
 from recsys_rl.ope.result import About, OpeResult
+from recsys_rl.ope.reward_model import Fit, logistic, of_each_value, ridge
 from recsys_rl.ope.rows import Intervals
-from recsys_rl.ope.world_model import mlp_of_shares
 from recsys_rl.schema import did_you_mean
 from recsys_rl.types import UserError
 from recsys_rl.utils.files import check_writable, write_text

@@ -61,14 +61,14 @@ def read_log(options: OpeConfig) -> ReadLog:
         )
     if not Path(options.log).exists() and not Path(options.log).suffix:
         raise UserError(
-            f"There is no log {options.log}{did_you_mean(options.log, LOGS)}: choose {', '.join(LOGS)}, or "
+            f"Log {options.log} was not found{did_you_mean(options.log, LOGS)}: choose {', '.join(LOGS)}, or "
             "give a file."
         )
     if not has_header(options.log):
         _refuse_logger(options)
         if options.checkpoint is not None:
             raise UserError(
-                f"{options.log} is no log of recsys-rl record, so --checkpoint does not fit it: leave it out."
+                f"{options.log} was not made by recsys-rl record, so --checkpoint does not fit: leave it out."
             )
         own = read_own(options.log, options.columns, options.separator, options.items)
         for note in own.notes:
@@ -97,8 +97,8 @@ def _public(options: OpeConfig, name: str) -> ReadLog:
 def _refuse_logger(options: OpeConfig) -> None:
     if options.logger:
         raise UserError(
-            f"--logger is for a log of recsys-rl record, and {options.log} is none: leave it out. Your own "
-            "log may hold the logger's probability of every item in a column probabilities."
+            f"--logger is for a log of recsys-rl record, and {options.log} is another log: leave it out. "
+            "Your own log may hold the logger's probability of every item in a column probabilities."
         )
 
 
@@ -127,7 +127,7 @@ def _own(options: OpeConfig, log: DecisionLog, catalogue: Catalogue, own: OwnLog
     others = [name for name in options.table_policies if name != "random"]
     if others:
         raise UserError(
-            f"There is no policy {others[0]!r} without a checkpoint of its own: of {options.log}, judge "
+            f"Policy {others[0]!r} needs a log with a checkpoint: on {options.log}, judge "
             "--target FILE with your policy's probabilities, or --policy random."
         )
     if options.target is None and not options.table_policies:

@@ -20,7 +20,7 @@ from recsys_rl.decisions.target import read_target
 from recsys_rl.decisions.transitions import observations
 from recsys_rl.decisions.writer import write_decisions
 from recsys_rl.errors import UserError
-from recsys_rl.ope import world_model
+from recsys_rl.ope import networks
 from recsys_rl.ope.diagnostics import touches
 from recsys_rl.ope.features import Features
 from recsys_rl.ope.printing import print_warnings
@@ -51,8 +51,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def short_fits(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """A few steps of the world's optimiser, where its accuracy does not matter."""
     if "mean_return" not in request.node.name:
-        monkeypatch.setattr(world_model, "EPOCHS", 2)
-        monkeypatch.setattr(world_model, "LEAST_STEPS", 20)
+        monkeypatch.setattr(networks, "EPOCHS", 2)
+        monkeypatch.setattr(networks, "LEAST_STEPS", 20)
 
 
 def command(folder: Path, log: str | Path, *words: str) -> dict[str, Any]:

@@ -23,8 +23,7 @@ from recsys_rl.ope.diagnostics import (
     warnings_for,
     weigh,
 )
-from recsys_rl.ope.estimators import ESTIMATORS, GRID
-from recsys_rl.ope.evidence import Evidence, of_decisions
+from recsys_rl.ope.estimators import ESTIMATORS, GRID, Evidence, of_decisions
 from recsys_rl.ope.intervals import bernstein, bootstrap, standard_error, student_t, user_terms
 from recsys_rl.ope.result import Estimate
 from recsys_rl.ope.rows import plain_row

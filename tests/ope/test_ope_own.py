@@ -814,7 +814,7 @@ def test_heavy_weights_of_a_uniform_log_are_not_taken_for_missing_actions(tmp_pa
 def test_huge_weights_are_warned_of_and_infinite_ones_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """0.9 / 0.1 over 200 steps is 7e190, whose square is no number."""
+    """0.9 / 0.1 over 200 steps is 7e190, whose square is not finite."""
     steps = [(s, t) for s in range(60) for t in range(200)]
     rows: dict[str, Any] = {"user": [f"u{s % 20}" for s, _ in steps], "session": [f"s{s}" for s, _ in steps]}
     rows |= {"step": [t for _, t in steps], "item": [f"i{(s * 7 + t) % 10}" for s, t in steps]}

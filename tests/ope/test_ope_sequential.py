@@ -10,10 +10,9 @@ import torch
 from torch import Tensor
 
 from recsys_rl.errors import UserError
-from recsys_rl.ope.estimators import ESTIMATORS, STEPS
-from recsys_rl.ope.evidence import Evidence, balanced
-from recsys_rl.ope.fits import ridge
-from recsys_rl.ope.reward_model import with_fitted_q
+from recsys_rl.ope.estimators import ESTIMATORS, STEPS, Evidence
+from recsys_rl.ope.replay import balanced
+from recsys_rl.ope.reward_model import ridge, with_fitted_q
 from tests import tiny_sessions as tiny
 
 F64 = torch.float64

@@ -13,8 +13,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from recsys_rl.ope.clusters import by_cluster
-from recsys_rl.ope.estimators import ESTIMATORS, SLATE
-from recsys_rl.ope.evidence import Evidence, Slates, of_decisions
+from recsys_rl.ope.estimators import ESTIMATORS, SLATE, Evidence, Slates, of_decisions
 from recsys_rl.ope.slates import pseudo_inverse_weights
 
 F64 = torch.float64
