@@ -13,9 +13,8 @@ from recsys_rl.config import from_dict
 from recsys_rl.data.synthetic import synthetic_world
 from recsys_rl.env.satiation import Satiation, SatiationConfig
 from recsys_rl.ope.clipping import by_error, by_slope
-from recsys_rl.ope.diagnostics import weigh
+from recsys_rl.ope.diagnostics import bernstein, student_t, weigh
 from recsys_rl.ope.estimators import ESTIMATORS, Evidence, met
-from recsys_rl.ope.intervals import bernstein, student_t
 from recsys_rl.ope.replay import cumulative
 from recsys_rl.ope.reward_model import folds_by_user, ridge, with_fitted_q
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from recsys_rl.ope.diagnostics import standard_error
 from recsys_rl.ope.estimators import MODEL, Estimator, Evidence
-from recsys_rl.ope.intervals import standard_error
 
 WARNING = (
     "No promise of coverage: the clip was chosen on this log, and the interval does not cover the error that "

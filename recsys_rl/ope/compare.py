@@ -8,8 +8,7 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from recsys_rl.ope.diagnostics import FEW, HEAVY
-from recsys_rl.ope.intervals import student_t
+from recsys_rl.ope.diagnostics import FEW, HEAVY, student_t
 from recsys_rl.ope.result import Difference, Estimate, WorldCheck
 
 

@@ -78,13 +78,15 @@ def read_policy(log: ReplayedLog, of: Playable, draws: int) -> PolicyOnLog:
         actions = Actions(every, log.of_rows(probabilities).double())
         places = log.of_rows(lambda at, obs: _place_logprobs(log, policy, at, obs))
     else:
-        found, drawn = [], []
-        for at, obs in log.observations():
-            found.append((at, _place_logprobs(log, policy, at, obs)))
-            drawn.append([log.features(obs, policy.act(obs).items) for _ in range(draws)])
-        order = torch.cat([at for at, _ in found]).argsort()
-        places = torch.cat([x for _, x in found])[order]
-        actions = Actions(torch.cat([torch.stack(x, 1) for x in drawn])[order])
+        drawn = torch.empty(log.log.num_rows, draws, log.rows.shape[1])
+
+        def read(at: Tensor, obs: Obs) -> Tensor:
+            terms = _place_logprobs(log, policy, at, obs)
+            for k in range(draws):
+                drawn[at, k] = log.features(obs, policy.act(obs).items)
+            return terms
+
+        places, actions = log.of_rows(read), Actions(drawn)
     return PolicyOnLog(
         of.name,
         places.sum(1),

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from recsys_rl.errors import amount
 from recsys_rl.ope.compare import about_model
-from recsys_rl.ope.intervals import NO_PROMISE
+from recsys_rl.ope.diagnostics import NO_PROMISE
 from recsys_rl.ope.result import About, Estimate, OpeResult, number
 from recsys_rl.utils.terminal import say
 

@@ -79,10 +79,13 @@ class ReplayedLog:
 
     def of_rows(self, function: Callable[[Tensor, Obs], Tensor]) -> Tensor:
         """(E, ...): what ``function`` gives for rows (B,) and their observations, (B, ...)."""
-        parts = [(at, function(at, obs)) for at, obs in self.observations()]
-        found = torch.empty(self.log.num_rows, *parts[0][1].shape[1:], dtype=parts[0][1].dtype)
-        for at, part in parts:
+        found: Tensor | None = None
+        for at, obs in self.observations():
+            part = function(at, obs)
+            if found is None:
+                found = torch.empty(self.log.num_rows, *part.shape[1:], dtype=part.dtype)
             found[at] = part
+        assert found is not None  # a log has rows
         return found
 
     def on_grid(self, x: Tensor) -> Tensor:

@@ -7,8 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from recsys_rl.ope.diagnostics import LOST, Calibration, WeightReport
-from recsys_rl.ope.intervals import PROMISES
+from recsys_rl.ope.diagnostics import LOST, PROMISES, Calibration, WeightReport
 from recsys_rl.ope.propensities import PropensityFit
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -10,9 +11,20 @@ import torch
 from torch import Tensor
 
 from recsys_rl.ope import clipping, world
-from recsys_rl.ope.diagnostics import Calibration, calibration, touches, uncovered, warnings_for, weigh
+from recsys_rl.ope.diagnostics import (
+    FEW,
+    HEAVY,
+    LOST,
+    SURE,
+    Calibration,
+    WeightReport,
+    bernstein,
+    bootstrap,
+    calibration,
+    student_t,
+    weigh,
+)
 from recsys_rl.ope.estimators import ESTIMATORS, MODEL, Estimator, Evidence, met
-from recsys_rl.ope.intervals import bernstein, bootstrap, student_t
 from recsys_rl.ope.result import Estimate
 from recsys_rl.types import UserError
 
@@ -198,3 +210,57 @@ def _calibration(log: Evidence) -> Calibration | None:
         return None
     target = log.residual[:, 0] + log.q[:, 0]
     return calibration(log.q[:, 0], target)
+
+
+def warnings_for(
+    report: WeightReport,
+    unsupported: float = 0.0,
+    value: float = 0.0,
+    most: float = math.inf,
+    unit: str = "rows",
+) -> list[str]:
+    """Plain sentences about an estimate that rests on these weights.
+
+    Args:
+        unsupported: share of the policy's mass where the log has none.
+        most: the largest possible return.
+        unit: the things that have one weight each, rows or sessions.
+    """
+    found = []
+    if report.ess < FEW:
+        found.append(
+            f"Do not trust this: the log is worth {report.ess:.0f} {unit} for this policy, and "
+            f"{FEW} are needed."
+        )
+    if report.pareto_k > HEAVY:
+        found.append(
+            f"A few large weights decide (Pareto k {report.pareto_k:.2f} > {HEAVY}): the interval covers the "
+            "truth less often than it should."
+        )
+    if not report.holds_one:
+        # The mean of heavy weights lies under 1 in most logs, and its interval with it.
+        heavy = report.ess < FEW or report.pareto_k > HEAVY
+        third = f", or the {unit} are too few for weights as heavy as these" if heavy else ""
+        found.append(
+            f"The mean weight is {report.mean:.4g} and its {SURE:.2%} interval [{report.mean_low:.4g}, "
+            f"{report.mean_high:.4g}] does not hold 1: the propensities are wrong, or the log lacks actions "
+            f"that the policy takes{third}."
+        )
+    return found + uncovered(unsupported) + touches(value, most)
+
+
+def uncovered(unsupported: float) -> list[str]:
+    """The warning that the log lacks the share ``unsupported`` of the policy's mass, if it is above LOST."""
+    if unsupported <= LOST:
+        return []
+    return [
+        f"{unsupported:.0%} of the policy's choices were impossible for the logging policy, so that no "
+        "row of the log shows their rewards."
+    ]
+
+
+def touches(value: float, most: float) -> list[str]:
+    """The warning that ``value`` reaches the largest possible return ``most``, if it does."""
+    if value < most and not math.isclose(value, most, rel_tol=1e-9):
+        return []
+    return [f"The estimate reaches the largest possible return, {most:g}: it can't be right."]

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from recsys_rl.decisions.log import DecisionLog
+from recsys_rl.ope.diagnostics import student_t
 from recsys_rl.ope.estimators import discounts
-from recsys_rl.ope.intervals import student_t
 from recsys_rl.ope.networks import WorldModel
 from recsys_rl.ope.replay import ReplayedLog
 from recsys_rl.ope.result import WorldCheck

@@ -21,11 +21,11 @@ from recsys_rl.decisions.transitions import observations
 from recsys_rl.decisions.writer import write_decisions
 from recsys_rl.errors import UserError
 from recsys_rl.ope import networks
-from recsys_rl.ope.diagnostics import touches
 from recsys_rl.ope.features import Features
 from recsys_rl.ope.printing import print_warnings
 from recsys_rl.ope.replay import ReplayedLog, replay, session_grid
 from recsys_rl.ope.result import Estimate, WorldCheck
+from recsys_rl.ope.rows import touches
 from recsys_rl.ope.world import fit_world, world
 from recsys_rl.types import Action, Catalogue, Obs
 from recsys_rl.workflows.ope_log import read_log

@@ -16,17 +16,20 @@ from recsys_rl.ope.clipping import by_error, by_slope
 from recsys_rl.ope.compare import recommend
 from recsys_rl.ope.diagnostics import (
     WeightReport,
+    bernstein,
+    bootstrap,
     calibration,
     effective_sample_size,
     pareto_k,
+    standard_error,
+    student_t,
     unsupported_mass,
-    warnings_for,
+    user_terms,
     weigh,
 )
 from recsys_rl.ope.estimators import ESTIMATORS, GRID, Evidence, of_decisions
-from recsys_rl.ope.intervals import bernstein, bootstrap, standard_error, student_t, user_terms
 from recsys_rl.ope.result import Estimate
-from recsys_rl.ope.rows import plain_row
+from recsys_rl.ope.rows import plain_row, warnings_for
 
 F64 = torch.float64
 CLIPPED = ESTIMATORS["clipped-ips"]
