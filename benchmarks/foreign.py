@@ -98,7 +98,8 @@ ENVIRONMENTS = {
 def random(env_id: str, seed: int, sizes: Sizes) -> tuple[Policy, GymEnv]:
     """Every action with the same probability."""
     env = unseen_episodes(env_id, seed, sizes)
-    return RandomPolicy(env.interface.action_sizes, torch.Generator().manual_seed(seed)), env
+    generator = torch.Generator().manual_seed(seed)
+    return RandomPolicy(env.interface.action_sizes, generator, env.interface.slate_size), env
 
 
 def ours(env_id: str, seed: int, sizes: Sizes, **dials: Row) -> tuple[Policy, GymEnv]:
