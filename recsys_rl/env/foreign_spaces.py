@@ -11,7 +11,8 @@ import numpy.typing as npt
 from gymnasium import spaces
 from gymnasium.spaces.utils import flatdim
 
-from recsys_rl.schema import did_you_mean
+from recsys_rl.errors import FieldError
+from recsys_rl.schema import did_you_mean, shown
 from recsys_rl.types import CANDIDATES, UserError
 
 MASK = "action_mask"
@@ -129,7 +130,7 @@ def layout_of(env_id: str, observation: Space, action: Space, candidate_features
     else:
         key = candidate_features
         if key not in fitting:
-            raise UserError(_misfit(env_id, key, inner, fitting, sizes))
+            raise FieldError("env_config.candidate_features", _misfit(env_id, key, inner, fitting, sizes))
     slate_size = 1 if key is None else len(sizes)
     also = tuple(fitting) if key is None else ()
     sizes = sizes if key is None else sizes[:1]
@@ -192,15 +193,14 @@ def _rows(part: Space) -> int | None:
 
 def _misfit(env_id: str, key: str, space: Space, fitting: Sequence[str], sizes: Sequence[int]) -> str:
     names = list(space.spaces) if isinstance(space, spaces.Dict) else []
-    start = f"--candidate-features is {key!r}, but"
     fits = f"choose from {', '.join([*fitting, NONE])}"
     if key not in names:
         near = did_you_mean(key, names)
-        return f"{start} the observation of {env_id} has no part of that name{near}: {fits}."
+        return f"is {shown(key)}, but the observation of {env_id} has no part of that name{near}: {fits}."
     each = sizes[0] if len(set(sizes)) == 1 else "the same number of"
     return (
-        f"{start} this part of the observation of {env_id} has not one row of features for each of {each} "
-        f"actions: {fits}."
+        f"is {shown(key)}, but this part of the observation of {env_id} has not one row of features for each "
+        f"of {each} actions: {fits}."
     )
 
 
