@@ -165,8 +165,15 @@ def stable_baselines3(env_id: str, seed: int, sizes: Sizes) -> tuple[Policy, Gym
     return Model(PEER, model, env), env
 
 
-def unseen_episodes(env_id: str, seed: int, sizes: Sizes, **settings: str) -> GymEnv:
-    return GymEnv(env_id, sizes.episodes, UNSEEN + seed, training=False, allow_module=True, **settings)
+def unseen_episodes(env_id: str, seed: int, sizes: Sizes, candidate_features: str = "auto") -> GymEnv:
+    return GymEnv(
+        env_id,
+        sizes.episodes,
+        UNSEEN + seed,
+        candidate_features=candidate_features,
+        training=False,
+        allow_module=True,
+    )
 
 
 Train = Callable[[str, int, Sizes], tuple[Policy, GymEnv]]

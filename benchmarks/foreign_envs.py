@@ -97,7 +97,7 @@ def references(likes: npt.NDArray[np.bool_]) -> dict[str, float]:
     }
 
 
-class RecSim(gymnasium.Env[Parts, Any]):
+class RecSim(gymnasium.Env[Any, Any]):
     """A game of RecSim whose candidates are drawn anew at each step; the reward is the engagement.
 
     The observation has what RecSim shows: "user" (U,), "doc" (C, F) with the features of the candidates, and

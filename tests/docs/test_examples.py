@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -102,7 +103,7 @@ def test_options_in_the_text_of_own_log_exist() -> None:
 def test_stable_baselines3_sees_whole_sessions() -> None:
     """Every batch equals Gymnasium's own, and the last observation of a session is not lost."""
     pytest.importorskip("stable_baselines3", reason="Stable-Baselines3 is not installed")
-    world = {"data": "synthetic", "num_items": 60, "num_users": 30, "embedding_dim": 8}
+    world: dict[str, Any] = {"data": "synthetic", "num_items": 60, "num_users": 30, "embedding_dim": 8}
     users = load("sb3_on_satiation").sessions(5, 3, **world)
     envs = gymnasium.make_vec("recsys_rl/Satiation-v0", num_envs=5, **world)
     mine, (theirs, _) = users.reset(), envs.reset(seed=3)
