@@ -21,8 +21,8 @@ from benchmarks.ope_generic import Generic
 from recsys_rl.agents.behaviours import EpsilonMixture, Fixed
 from recsys_rl.checkpoint import Checkpoint, load
 from recsys_rl.config import Config, from_dict
-from recsys_rl.data.decisions import DecisionHeader, DecisionLog, catalogue_hash, concatenate
-from recsys_rl.data.transitions import observations
+from recsys_rl.decisions.log import DecisionHeader, DecisionLog, catalogue_hash, concatenate
+from recsys_rl.decisions.transitions import observations
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.evaluation.behaviours import Behaviours
 from recsys_rl.evaluation.players import Table

@@ -1,4 +1,4 @@
-"""Sources of users and items, and logs of decisions, one file each."""
+"""Sources of users and items, one file each, and public logs of decisions."""
 
 # A name that begins with a dot is a file ending.
 SOURCES = {

@@ -1,8 +1,8 @@
 """User events from columns, or from any table file, as an InteractionLog.
 
 Events are sorted by (user, time, item). So the order of the rows does not matter in a file with times. In
-a file without times, the order of the rows is the time. data/read.py has the formats, data/columns.py the
-names of columns, data/clean.py the checks.
+a file without times, the order of the rows is the time. files/read.py has the formats, files/columns.py the
+names of columns, files/clean.py the checks.
 """
 
 from __future__ import annotations
@@ -18,21 +18,18 @@ import torch
 from torch import Tensor
 
 from recsys_rl.data.catalogue import LikesConfig, world_of_log
-from recsys_rl.data.clean import Duplicates, Events, Missing, as_series, clean_events, observed_range
 from recsys_rl.data.cold import with_cold_items
-from recsys_rl.data.columns import NO_COLUMN, PLAIN, columns_text, find_columns, not_read
-from recsys_rl.data.decision_reader import has_header
-from recsys_rl.data.items import ItemFacts, read_items
-from recsys_rl.data.kinds import about_kinds, kinds_in, parse_event_weights
-from recsys_rl.data.read import TableFile, open_table
+from recsys_rl.decisions.reader import has_header
 from recsys_rl.dials import EnvConfig
 from recsys_rl.errors import one_line, short
+from recsys_rl.files.clean import Duplicates, Events, Missing, as_series, clean_events, observed_range
+from recsys_rl.files.columns import NO_COLUMN, PLAIN, columns_text, find_columns, not_read
+from recsys_rl.files.items import ItemFacts, read_items
+from recsys_rl.files.kinds import about_kinds, kinds_in, parse_event_weights
+from recsys_rl.files.read import HEADLESS, TableFile, open_table
 from recsys_rl.protocols import Source
 from recsys_rl.schema import CountOrZero
 from recsys_rl.types import InteractionLog, UserError, World
-
-HEADLESS = ("user", "item", "rating", "timestamp")
-"""The columns of a file without a header, as MovieLens and many others have them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,7 +87,7 @@ def make_log(
     polars series). Ids are whole numbers 0..2**63-1, or strings. If any id of a column does not look like a
     number, the column is read as strings: the sorted rank of a string becomes the id, its string is kept in
     ``user_names`` or ``item_names``, and the string of an item without a title becomes its title. ``times``
-    are numbers (the fraction of a second only orders events), dates, or texts (data/times.py); without them
+    are numbers (the fraction of a second only orders events), dates, or texts (files/times.py); without them
     the order of the rows is the time. Without ``ratings`` each event counts as a like: rating 1.0 of the
     range (0, 1). ``weights`` are positive. The keys of ``titles``, ``genres``, ``years`` and of each of the
     ``attributes`` are ids of the source; the default title is "item <id>". ``items.encoded`` turns an

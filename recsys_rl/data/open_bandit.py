@@ -17,11 +17,11 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from recsys_rl.data.download import read_member
-from recsys_rl.data.items import ItemFacts
-from recsys_rl.data.own_catalogue import own_catalogue
-from recsys_rl.data.own_decisions import OwnLog
-from recsys_rl.data.single_decisions import by_design, single_decisions
+from recsys_rl.decisions.single import by_design, single_decisions
+from recsys_rl.decisions.table import OwnLog
+from recsys_rl.decisions.table_catalogue import own_catalogue
+from recsys_rl.files.download import read_member
+from recsys_rl.files.items import ItemFacts
 from recsys_rl.types import UserError
 
 CAMPAIGNS = ("all", "men", "women")

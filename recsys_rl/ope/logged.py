@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from recsys_rl.data.decisions import DecisionLog
-from recsys_rl.data.transitions import observations
+from recsys_rl.decisions.log import DecisionLog
+from recsys_rl.decisions.transitions import observations
 from recsys_rl.ope.features import Features
 from recsys_rl.ope.fits import Fit
 from recsys_rl.ope.reward_model import folds_by_user

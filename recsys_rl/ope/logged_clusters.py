@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from recsys_rl.data.transitions import observations
+from recsys_rl.decisions.transitions import observations
 from recsys_rl.ope.bandit import Decisions
 from recsys_rl.ope.clustered import mips, offcem
 from recsys_rl.ope.judging import Terms

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from recsys_rl.data.transitions import observations
+from recsys_rl.decisions.transitions import observations
 from recsys_rl.ope.judging import Terms
 from recsys_rl.ope.logged import Prepared
 from recsys_rl.ope.slate import SLATE, Slates, pseudo_inverse_weights

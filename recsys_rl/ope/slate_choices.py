@@ -13,7 +13,7 @@ from itertools import permutations
 import torch
 from torch import Tensor
 
-from recsys_rl.data.transitions import observations
+from recsys_rl.decisions.transitions import observations
 from recsys_rl.ope.logged import PAIRS, Prepared
 from recsys_rl.protocols import Behaviour
 from recsys_rl.types import Obs

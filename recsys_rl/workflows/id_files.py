@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Container, Sequence
 
-from recsys_rl.data.clean import Missing
 from recsys_rl.errors import UserError
+from recsys_rl.files.clean import Missing
 from recsys_rl.schema import shown
 from recsys_rl.utils.files import read_text
 

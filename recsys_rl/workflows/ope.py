@@ -14,16 +14,16 @@ from torch import Tensor
 
 from recsys_rl.checkpoint import Checkpoint, load
 from recsys_rl.data import LOGS
-from recsys_rl.data.decision_checks import check_catalogue
-from recsys_rl.data.decision_reader import has_header, read_decisions
-from recsys_rl.data.decisions import DecisionLog, catalogue_hash
-from recsys_rl.data.items import ItemFacts
-from recsys_rl.data.own_catalogue import own_catalogue
-from recsys_rl.data.own_decisions import OwnLog, read_own
+from recsys_rl.decisions.checks import check_catalogue
+from recsys_rl.decisions.log import DecisionLog, catalogue_hash
+from recsys_rl.decisions.reader import has_header, read_decisions
+from recsys_rl.decisions.table import OwnLog, read_own
+from recsys_rl.decisions.table_catalogue import own_catalogue
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.errors import one_line
 from recsys_rl.evaluation.behaviours import Behaviours
 from recsys_rl.evaluation.players import Table
+from recsys_rl.files.items import ItemFacts
 from recsys_rl.lookup import DEFAULT_ALGO
 from recsys_rl.objective.weighted import check_weights, parse_weights, stream_weights, weighted
 from recsys_rl.ope.logged import Prepared, prepare

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from recsys_rl.agents.baselines import RandomPolicy
-from recsys_rl.data.own_catalogue import knows_items
-from recsys_rl.data.own_decisions import OwnLog
+from recsys_rl.decisions.table import OwnLog
+from recsys_rl.decisions.table_catalogue import knows_items
 from recsys_rl.evaluation.behaviours import Behaviours
 from recsys_rl.ope.fits import Fit, logistic, mlp, of_each_value, ridge
 from recsys_rl.ope.judging import Way

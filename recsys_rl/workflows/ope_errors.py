@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
-from recsys_rl.data.own_decisions import OwnLog, own_ids
+from recsys_rl.decisions.table import OwnLog, own_ids
 from recsys_rl.errors import one_line
 from recsys_rl.types import UserError
 

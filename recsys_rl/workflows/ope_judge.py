@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from recsys_rl.agents.behaviours import Fixed
-from recsys_rl.data.target import Ids, Target, check_support, read_target
-from recsys_rl.data.transitions import observations
+from recsys_rl.decisions.target import Ids, Target, check_support, read_target
+from recsys_rl.decisions.transitions import observations
 from recsys_rl.ope.bandit import BANDIT, CLIPPED
 from recsys_rl.ope.diagnostics import unsupported_mass
 from recsys_rl.ope.estimate import estimated, with_doubt

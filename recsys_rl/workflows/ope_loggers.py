@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from recsys_rl.agents.baselines import RandomPolicy
-from recsys_rl.data.own_decisions import OwnLog
+from recsys_rl.decisions.table import OwnLog
 from recsys_rl.evaluation.behaviours import Behaviours
 from recsys_rl.ope.logged import Prepared, Probabilities, judge
 from recsys_rl.ope.logged_slates import uniform_choices

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from recsys_rl.data.catalogue import fitting_threshold
-from recsys_rl.data.clean import Missing
 from recsys_rl.errors import UserError, amount, one_line
 from recsys_rl.evaluation.ranking import PER_USER, coverage, rank
+from recsys_rl.files.clean import Missing
 from recsys_rl.lookup import DEFAULT_ALGO
 from recsys_rl.schema import Count, Finite, check_fields
 from recsys_rl.types import InteractionLog

@@ -20,9 +20,9 @@ from torch import Tensor
 from recsys_rl.checkpoint import Checkpoint
 from recsys_rl.checkpoint import load as load_checkpoint
 from recsys_rl.data.embeddings import Floats, fold_in, item_factors, user_vectors
-from recsys_rl.data.items import read_items
 from recsys_rl.data.new_items import join
 from recsys_rl.errors import FieldError, UserError
+from recsys_rl.files.items import read_items
 from recsys_rl.lookup import DEFAULT_ALGO
 from recsys_rl.protocols import Reader, ReadingPolicy
 from recsys_rl.run import agent_of

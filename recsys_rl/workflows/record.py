@@ -13,8 +13,8 @@ from torch import Tensor
 
 from recsys_rl.agents.behaviours import Fixed
 from recsys_rl.checkpoint import Checkpoint, load
-from recsys_rl.data.decision_writer import ROWS, DecisionWriter
-from recsys_rl.data.decisions import DecisionHeader, DecisionLog, catalogue_hash, concatenate
+from recsys_rl.decisions.log import DecisionHeader, DecisionLog, catalogue_hash, concatenate
+from recsys_rl.decisions.writer import ROWS, DecisionWriter
 from recsys_rl.dials import Seed
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.errors import amount

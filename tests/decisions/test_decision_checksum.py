@@ -12,12 +12,12 @@ import pytest
 import torch
 
 from recsys_rl.cli import main
-from recsys_rl.data import decision_reader
-from recsys_rl.data.catalogue import user_hashes
-from recsys_rl.data.decision_reader import check_pieces, read_decisions
-from recsys_rl.data.decision_writer import CHECKSUM, KEY, DecisionWriter, write_decisions
-from recsys_rl.data.describe import describe
-from recsys_rl.data.split_file import split_by_time, split_by_user
+from recsys_rl.decisions import reader
+from recsys_rl.decisions.describe import describe
+from recsys_rl.decisions.reader import check_pieces, read_decisions
+from recsys_rl.decisions.split_file import split_by_time, split_by_user
+from recsys_rl.decisions.writer import CHECKSUM, KEY, DecisionWriter, write_decisions
+from recsys_rl.files.hashes import user_hashes
 from recsys_rl.types import UserError
 from tests.decisions.test_decisions import HEADER, assert_same, two_sessions
 
@@ -115,7 +115,7 @@ def test_log_of_an_earlier_version_without_a_checksum_is_read(tmp_path: Path) ->
 def test_both_parts_of_a_split_have_the_header_with_their_own_checksum(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by: str
 ) -> None:
-    monkeypatch.setattr(decision_reader, "ROWS", 2)  # several pieces
+    monkeypatch.setattr(reader, "ROWS", 2)  # several pieces
     path, a, b = (tmp_path / f"{name}.parquet" for name in ("log", "a", "b"))
     log = two_sessions()
     write_decisions(path, log)

@@ -11,12 +11,12 @@ import pytest
 import torch
 
 from recsys_rl.cli import main
-from recsys_rl.data import describe as module
-from recsys_rl.data.decision_writer import write_decisions
-from recsys_rl.data.decisions import DecisionHeader, DecisionLog
-from recsys_rl.data.describe import describe
-from recsys_rl.data.description import Problem
-from recsys_rl.data.own_decisions import read_own
+from recsys_rl.decisions.describe import describe
+from recsys_rl.decisions.log import DecisionHeader, DecisionLog
+from recsys_rl.decisions.table import read_own
+from recsys_rl.decisions.writer import write_decisions
+from recsys_rl.files import read
+from recsys_rl.files.description import Problem
 from recsys_rl.types import Interface, UserError
 
 Rows = dict[str, list[Any]]
@@ -76,7 +76,7 @@ def test_every_problem_is_named_that_ope_refuses(
     changes: dict[str, tuple[int, Any]],
     problems: list[Problem],
 ) -> None:
-    monkeypatch.setattr(module, "PIECE", piece)
+    monkeypatch.setattr(read, "PIECE", piece)
     path = write(tmp_path / "log.csv", sessions(), **changes)
     assert sorted(describe(path).problems, key=lambda x: x.text) == sorted(problems, key=lambda x: x.text)
     with pytest.raises(UserError):

@@ -17,9 +17,9 @@ from recsys_rl.agents.baselines import FixedList, RandomPolicy
 from recsys_rl.agents.behaviours import EpsilonMixture, Fixed
 from recsys_rl.checkpoint import Checkpoint, load
 from recsys_rl.cli import main
-from recsys_rl.data.decision_reader import read_decisions
-from recsys_rl.data.decisions import DecisionHeader, DecisionLog, catalogue_hash
-from recsys_rl.data.transitions import observe
+from recsys_rl.decisions.log import DecisionHeader, DecisionLog, catalogue_hash
+from recsys_rl.decisions.reader import read_decisions
+from recsys_rl.decisions.transitions import observe
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.evaluation.behaviours import candidate_rule
 from recsys_rl.experience.record import record

@@ -7,10 +7,10 @@ import dataclasses
 import pytest
 import torch
 
-from recsys_rl.data.decisions import DecisionHeader, DecisionLog
-from recsys_rl.data.split import split_by_time, split_by_user
 from recsys_rl.data.synthetic import synthetic_world
-from recsys_rl.data.transitions import observations, observe, transitions
+from recsys_rl.decisions.log import DecisionHeader, DecisionLog
+from recsys_rl.decisions.split import split_by_time, split_by_user
+from recsys_rl.decisions.transitions import observations, observe, transitions
 from recsys_rl.session import make_interface
 from recsys_rl.types import UserError
 

@@ -10,10 +10,10 @@ import torch
 
 from recsys_rl.checkpoint import load
 from recsys_rl.cli import main
-from recsys_rl.data import describe as describe_module
-from recsys_rl.data.describe import describe
-from recsys_rl.data.kinds import parse_event_weights
 from recsys_rl.data.log import LogConfig, read_log
+from recsys_rl.decisions.describe import describe
+from recsys_rl.files import read
+from recsys_rl.files.kinds import parse_event_weights
 from recsys_rl.types import UserError
 from recsys_rl.workflows.event_file import read_events
 from recsys_rl.workflows.ranking import RankingConfig
@@ -113,7 +113,7 @@ def test_the_first_of_several_common_names_is_taken(tmp_path: Path) -> None:
 
 
 def test_describe_counts_the_kinds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(describe_module, "PIECE", 2)
+    monkeypatch.setattr(read, "PIECE", 2)
     found = describe(shop(tmp_path))
     assert found.kinds == {"view": 3, "cart": 2, "purchase": 1} and found.others == ()
     line = "kinds of events: 3 ('view' 3, 'cart' 2, 'purchase' 1), weighted in training by --event-weights"

@@ -14,11 +14,11 @@ import torch
 from recsys_rl.checkpoint import load as load_checkpoint
 from recsys_rl.cli import main
 from recsys_rl.cli.ope import ope_options
-from recsys_rl.data.decision_reader import read_decisions
-from recsys_rl.data.decision_writer import write_decisions
-from recsys_rl.data.decisions import DecisionLog
-from recsys_rl.data.target import read_target
-from recsys_rl.data.transitions import observations
+from recsys_rl.decisions.log import DecisionLog
+from recsys_rl.decisions.reader import read_decisions
+from recsys_rl.decisions.target import read_target
+from recsys_rl.decisions.transitions import observations
+from recsys_rl.decisions.writer import write_decisions
 from recsys_rl.errors import UserError
 from recsys_rl.ope import world_model
 from recsys_rl.ope.diagnostics import touches

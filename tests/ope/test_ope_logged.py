@@ -11,9 +11,9 @@ from torch import Tensor
 
 from recsys_rl.agents.baselines import RandomPolicy
 from recsys_rl.agents.behaviours import EpsilonMixture, Fixed
-from recsys_rl.data.decisions import DecisionHeader, DecisionLog
-from recsys_rl.data.single_decisions import single_decisions
 from recsys_rl.data.synthetic import synthetic_world
+from recsys_rl.decisions.log import DecisionHeader, DecisionLog
+from recsys_rl.decisions.single import single_decisions
 from recsys_rl.functional.plackett_luce import PlackettLuce
 from recsys_rl.ope.bandit import Decisions
 from recsys_rl.ope.logged import Prepared, prepare

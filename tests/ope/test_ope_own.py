@@ -15,10 +15,10 @@ import pytest
 import torch
 
 from recsys_rl.cli import main
-from recsys_rl.data.decision_writer import write_decisions
-from recsys_rl.data.decisions import DecisionHeader, DecisionLog
-from recsys_rl.data.own_decisions import OwnLog, read_own
-from recsys_rl.data.target import Ids, Target, read_target
+from recsys_rl.decisions.log import DecisionHeader, DecisionLog
+from recsys_rl.decisions.table import OwnLog, read_own
+from recsys_rl.decisions.target import Ids, Target, read_target
+from recsys_rl.decisions.writer import write_decisions
 from recsys_rl.errors import UserError
 from recsys_rl.ope import logged
 from recsys_rl.ope.judging import difference

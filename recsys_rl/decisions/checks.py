@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from recsys_rl.data.decisions import DecisionLog, catalogue_hash
+from recsys_rl.decisions.log import DecisionLog, catalogue_hash
 from recsys_rl.types import Catalogue, UserError
 
 ROUNDING = 1e-5

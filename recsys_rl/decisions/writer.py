@@ -1,7 +1,7 @@
 """Write a DecisionLog as Parquet, one row for each decision.
 
 docs/09_logs.md lists the columns. The header is JSON under the key ``recsys-rl.decisions`` of the file's
-metadata. data/decision_reader.py reads the file.
+metadata. decisions/reader.py reads the file.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from typing import Any
 import polars as pl
 from torch import Tensor
 
-from recsys_rl.data.decision_checksum import Checksum
-from recsys_rl.data.decisions import DecisionHeader, DecisionLog
+from recsys_rl.decisions.checksum import Checksum
+from recsys_rl.decisions.log import DecisionHeader, DecisionLog
 from recsys_rl.errors import error_text
 from recsys_rl.types import UserError
 from recsys_rl.utils.locks import parts_of
@@ -27,7 +27,7 @@ from recsys_rl.utils.locks import parts_of
 FORMAT = 1
 KEY = "recsys-rl.decisions"
 CHECKSUM = "sha256"
-"""The field of the header with the checksum (data/decision_checksum.py)."""
+"""The field of the header with the checksum (decisions/checksum.py)."""
 ROWS = 65_536
 """Rows of a row group: a reader or a writer in pieces holds this many at a time."""
 

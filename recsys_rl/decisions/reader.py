@@ -1,4 +1,4 @@
-"""Read and check a DecisionLog from a Parquet file of data/decision_writer.py, whole or in pieces."""
+"""Read and check a DecisionLog from a Parquet file of decisions/writer.py, whole or in pieces."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from recsys_rl.data.decision_checks import check_probabilities, check_rows
-from recsys_rl.data.decision_checksum import Checksum
-from recsys_rl.data.decision_writer import CHECKSUM, FORMAT, KEY, ROWS
-from recsys_rl.data.decisions import DecisionHeader, DecisionLog
-from recsys_rl.data.read import parsing
+from recsys_rl.decisions.checks import check_probabilities, check_rows
+from recsys_rl.decisions.checksum import Checksum
+from recsys_rl.decisions.log import DecisionHeader, DecisionLog
+from recsys_rl.decisions.writer import CHECKSUM, FORMAT, KEY, ROWS
 from recsys_rl.errors import one_line
+from recsys_rl.files.read import parsing
 from recsys_rl.types import Interface, UserError
 
 
@@ -28,7 +28,7 @@ def read_decisions(path: str | Path) -> DecisionLog:
     A file may hold a column ``propensity``, with probabilities, in place of ``logprob``, or neither.
 
     Raises UserError for the first mistake that is found: a damaged file, a missing column, an impossible
-    probability, an item that could not be shown, steps or times out of order (data/decision_checks.py), or
+    probability, an item that could not be shown, steps or times out of order (decisions/checks.py), or
     values that do not fit the checksum in the header. A log without a checksum is read, too.
     """
     path = Path(path)
@@ -77,7 +77,7 @@ def read_header(path: Path) -> FileHeader:
 
 
 def read_pieces(path: Path, header: DecisionHeader) -> Iterator[DecisionLog]:
-    """The rows in the order of the file, ROWS at a time. No rule of data/decision_checks.py is checked."""
+    """The rows in the order of the file, ROWS at a time. No rule of decisions/checks.py is checked."""
     name = one_line(path)
     with parsing(name):
         scan = pl.scan_parquet(path, glob=False)
@@ -102,7 +102,7 @@ def check_pieces(path: Path) -> FileHeader:
 
 
 def has_header(path: str | Path) -> bool:
-    """False for a file without our header, which data/own_decisions.py reads. Raises UserError if damaged."""
+    """False for a file without our header, which decisions/table.py reads. Raises UserError if damaged."""
     path = Path(path)
     if not path.is_file():
         return True  # read_decisions reports it

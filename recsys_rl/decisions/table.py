@@ -18,15 +18,15 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from recsys_rl.data.clean import whole_numbers
-from recsys_rl.data.columns import DECISION_NAMES, DECISION_STARTS, find_columns, not_read, plain_name
-from recsys_rl.data.decision_checks import check_rows
-from recsys_rl.data.decisions import DecisionHeader, DecisionLog
-from recsys_rl.data.items import ItemFacts, read_items
-from recsys_rl.data.own_catalogue import own_catalogue
-from recsys_rl.data.own_columns import Reader, check_agreement, tensor_of
-from recsys_rl.data.read import NUMBER, open_table, plain_texts
+from recsys_rl.decisions.checks import check_rows
+from recsys_rl.decisions.log import DecisionHeader, DecisionLog
+from recsys_rl.decisions.table_catalogue import own_catalogue
+from recsys_rl.decisions.table_columns import Reader, check_agreement, tensor_of
 from recsys_rl.errors import one_line, short
+from recsys_rl.files.clean import whole_numbers
+from recsys_rl.files.columns import DECISION_NAMES, DECISION_STARTS, find_columns, not_read, plain_name
+from recsys_rl.files.items import ItemFacts, read_items
+from recsys_rl.files.read import NUMBER, open_table, plain_texts
 from recsys_rl.types import Catalogue, Interface, UserError
 
 ROLES = ("user", "item", "time", "session", "reward", "propensity", "policy", "candidates")

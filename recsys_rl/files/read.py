@@ -19,8 +19,8 @@ from typing import Any, Literal
 
 import polars as pl
 
-from recsys_rl.data.download import gunzip
 from recsys_rl.errors import UserError, error_text, short
+from recsys_rl.files.download import gunzip
 
 TEXT_ENDINGS = (".csv", ".tsv", ".dat", ".txt", ".inter", ".data")
 ENDINGS = (*(ending + packed for ending in TEXT_ENDINGS for packed in ("", ".gz")), ".parquet")
@@ -30,6 +30,10 @@ NUMBER = r"(?i)^\s*[+-]?(nan|inf(inity)?|(0|[1-9]\d*)(\.\d*)?(e[+-]?\d+)?)\s*$"
 
 WORDS = {"tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";", "pipe": "|", "space": " "}
 """Words for --separator, as some separators are hard to type."""
+
+HEADLESS = ("user", "item", "rating", "timestamp")
+"""The columns of a log of events without a header, as MovieLens and many others have them."""
+PIECE = 500_000  # rows read at a time
 
 _UNIT = "\x1f"  # replaces "::", as the parser takes separators of one byte
 _TYPED = re.compile(r":(token|float|token_seq|float_seq)$")
@@ -91,6 +95,18 @@ class TableFile:
         """The rows of a scan. Raises UserError if the file is damaged."""
         with parsing(self.path):
             return scan.collect()
+
+
+def pieces(table: TableFile, columns: Sequence[str]) -> Iterator[tuple[int, pl.DataFrame]]:
+    """The first row of each piece of the file, and the piece."""
+    scan, start = table.scan(columns), 0
+    while True:
+        piece = table.collect(scan.slice(start, PIECE))
+        if piece.height:
+            yield start, plain_texts(piece)
+        start += piece.height
+        if piece.height < PIECE:
+            return
 
 
 def plain_texts(frame: pl.DataFrame) -> pl.DataFrame:

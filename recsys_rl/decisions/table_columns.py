@@ -1,4 +1,4 @@
-"""The columns of a team's own log of decisions (data/own_decisions.py), as tensors."""
+"""The columns of a team's own log of decisions (decisions/table.py), as tensors."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from recsys_rl.data.clean import floats, no_value, without_value
-from recsys_rl.data.columns import is_logarithm
-from recsys_rl.data.decision_checks import ROUNDING, check_distributions, check_probabilities
-from recsys_rl.data.read import lists_of
-from recsys_rl.data.times import times_of
+from recsys_rl.decisions.checks import ROUNDING, check_distributions, check_probabilities
 from recsys_rl.errors import listed, short
+from recsys_rl.files.clean import floats, no_value, without_value
+from recsys_rl.files.columns import is_logarithm
+from recsys_rl.files.read import lists_of
+from recsys_rl.files.times import times_of
 from recsys_rl.types import UserError
 
 LISTS = ("items", "candidates")  # columns of several ids

@@ -12,14 +12,14 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from recsys_rl.data.clean import floats, no_value
-from recsys_rl.data.columns import DECISION_NAMES, DECISION_STARTS
-from recsys_rl.data.description import Found, Part, part_of
-from recsys_rl.data.hashes import hashes_of, mixed
-from recsys_rl.data.read import lists_of
+from recsys_rl.files.clean import floats, no_value
+from recsys_rl.files.columns import DECISION_NAMES, DECISION_STARTS
+from recsys_rl.files.description import Found, Part, part_of
+from recsys_rl.files.hashes import hashes_of, mixed
+from recsys_rl.files.read import lists_of
 
 PADDING = -1  # an empty place of a list
-# Recorded logs (data/decision_writer.py) have further columns.
+# Recorded logs (decisions/writer.py) have further columns.
 _NAMES = (*DECISION_NAMES, "exclude", "logger_logprobs")
 _STARTS = (*DECISION_STARTS, "event_")
 Flags = NDArray[np.bool_]

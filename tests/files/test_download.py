@@ -19,8 +19,8 @@ from typing import Any
 
 import pytest
 
-from recsys_rl.data import download
-from recsys_rl.data.download import NoNetwork, cache_folder, fetch, has_member, read_member
+from recsys_rl.files import download
+from recsys_rl.files.download import NoNetwork, cache_folder, fetch, has_member, read_member
 from recsys_rl.types import UserError
 
 BODY = b"twelve bytes"

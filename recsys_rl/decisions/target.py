@@ -11,12 +11,12 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from recsys_rl.data.clean import no_value, without_value
-from recsys_rl.data.columns import COMMON, plain_name
-from recsys_rl.data.decision_checks import check_distributions
-from recsys_rl.data.decisions import DecisionLog
-from recsys_rl.data.read import lists_of, open_table, parsing
+from recsys_rl.decisions.checks import check_distributions
+from recsys_rl.decisions.log import DecisionLog
 from recsys_rl.errors import listed, one_line, short
+from recsys_rl.files.clean import no_value, without_value
+from recsys_rl.files.columns import COMMON, plain_name
+from recsys_rl.files.read import lists_of, open_table, parsing
 from recsys_rl.types import UserError
 
 
@@ -31,7 +31,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Ids:
-    """The ids of people's own log (data/own_decisions.py), which a file of probabilities refers to."""
+    """The ids of people's own log (decisions/table.py), which a file of probabilities refers to."""
 
     items: Sequence[str]  # (I,)
     rows: Tensor  # (E,): the place in the log's file of each row

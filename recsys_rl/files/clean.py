@@ -1,7 +1,7 @@
 """Check the events of a log: parse ids, times and numbers, and name all problems together.
 
 Ids are whole numbers 0..2**63-1, or strings. If any id of a column does not look like a number, the column is
-read as strings. data/times.py parses times.
+read as strings. files/times.py parses times.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from typing import Any, Literal
 import numpy as np
 import polars as pl
 
-from recsys_rl.data.columns import NO_COLUMN
-from recsys_rl.data.kinds import left_in, weighted
-from recsys_rl.data.read import NUMBER
-from recsys_rl.data.times import times_of
 from recsys_rl.errors import short
+from recsys_rl.files.columns import NO_COLUMN
+from recsys_rl.files.kinds import left_in, weighted
+from recsys_rl.files.read import NUMBER
+from recsys_rl.files.times import times_of
 from recsys_rl.types import UserError
 
 Missing = Literal["refuse", "drop"]

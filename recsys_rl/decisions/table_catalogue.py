@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from recsys_rl.data.items import ItemFacts
+from recsys_rl.files.items import ItemFacts
 from recsys_rl.types import Catalogue
 
 MOST_ALONE = 256  # items without a known fact that get a feature each

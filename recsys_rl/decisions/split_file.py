@@ -15,19 +15,18 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from recsys_rl.data.catalogue import user_hashes
-from recsys_rl.data.clean import Missing, Problems, no_value, number_of_rows
-from recsys_rl.data.columns import find_columns
-from recsys_rl.data.decision_checksum import Checksum
-from recsys_rl.data.decision_reader import FileHeader, check_pieces, has_header, read_pieces
-from recsys_rl.data.decision_writer import write_with_header
-from recsys_rl.data.describe import HEADLESS, ROLES, event_hashes, pieces
-from recsys_rl.data.describe_decisions import is_log_of_decisions
-from recsys_rl.data.description import Found
-from recsys_rl.data.hashes import hashes_of, repeats
-from recsys_rl.data.read import TableFile, open_table, parsing
-from recsys_rl.data.times import UNCLEAR, TimeFormat, format_of, times_of
+from recsys_rl.decisions.checksum import Checksum
+from recsys_rl.decisions.describe import ROLES, event_hashes
+from recsys_rl.decisions.reader import FileHeader, check_pieces, has_header, read_pieces
+from recsys_rl.decisions.survey import is_log_of_decisions
+from recsys_rl.decisions.writer import write_with_header
 from recsys_rl.errors import error_text, listed, short
+from recsys_rl.files.clean import Missing, Problems, no_value, number_of_rows
+from recsys_rl.files.columns import find_columns
+from recsys_rl.files.description import Found
+from recsys_rl.files.hashes import hashes_of, repeats, user_hashes
+from recsys_rl.files.read import HEADLESS, TableFile, open_table, parsing, pieces
+from recsys_rl.files.times import UNCLEAR, TimeFormat, format_of, times_of
 from recsys_rl.types import UserError
 
 GAPS, WRONG = "rows without a value", "rows with a wrong value"

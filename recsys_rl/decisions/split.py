@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from recsys_rl.data.decisions import DecisionLog
+from recsys_rl.decisions.log import DecisionLog
 from recsys_rl.types import UserError
 
 

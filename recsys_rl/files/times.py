@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from recsys_rl.data.read import TableFile, parsing
+from recsys_rl.files.read import TableFile, parsing
 
 _CLOCK = r"(?:[T ,]+(\d{1,2}):(\d{2})(?::(\d{2}(?:[.,]\d+)?))?)?"
 _ZONE = r"(Z|z|UTC|GMT|[+-]\d{2}:?(?:\d{2})?)?"

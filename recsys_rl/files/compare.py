@@ -14,12 +14,11 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from recsys_rl.data.clean import no_value, numbers_of
-from recsys_rl.data.columns import find_columns
-from recsys_rl.data.describe import HEADLESS, pieces
-from recsys_rl.data.hashes import Hashes, hashes_of, mixed, sorted_counts
-from recsys_rl.data.read import open_table
 from recsys_rl.errors import short
+from recsys_rl.files.clean import no_value, numbers_of
+from recsys_rl.files.columns import find_columns
+from recsys_rl.files.hashes import Hashes, hashes_of, mixed, sorted_counts
+from recsys_rl.files.read import HEADLESS, open_table, pieces
 from recsys_rl.types import UserError
 
 ROLES = ("user", "item", "time", "rating")

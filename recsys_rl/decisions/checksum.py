@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recsys_rl.data.decisions import DecisionLog
+from recsys_rl.decisions.log import DecisionLog
 from recsys_rl.types import tensors_of
 
 _PADDED = ("candidates", "exclude")  # their width depends on the piece

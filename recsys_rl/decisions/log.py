@@ -1,8 +1,8 @@
 """DecisionLog: the decisions of a policy and their outcomes, one row for each decision.
 
 ``InteractionLog`` holds events of people; a DecisionLog also holds the probability of each decision and the
-items that could have been chosen. data/decision_writer.py and data/decision_reader.py write and read it,
-data/transitions.py makes observations from it, and docs/09_logs.md describes the file.
+items that could have been chosen. decisions/writer.py and decisions/reader.py write and read it,
+decisions/transitions.py makes observations from it, and docs/09_logs.md describes the file.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from recsys_rl.data.tensor_cache import digest
 from recsys_rl.types import Catalogue, Events, Feedback, Interface, tensors_of, tree_map
+from recsys_rl.utils.tensor_cache import digest
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,10 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from recsys_rl.data.clean import no_value, whole_numbers
-from recsys_rl.data.columns import COMMON, plain_name
-from recsys_rl.data.read import open_table
 from recsys_rl.errors import listed, one_line, short
+from recsys_rl.files.clean import no_value, whole_numbers
+from recsys_rl.files.columns import COMMON, plain_name
+from recsys_rl.files.read import open_table
 from recsys_rl.types import UserError
 
 MOST_GENRES = 100  # the most frequent are kept

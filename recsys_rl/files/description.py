@@ -1,4 +1,4 @@
-"""The description of a log file, as data/describe.py finds it: facts, problems, and lines for people."""
+"""The description of a log file, as decisions/describe.py finds it: facts, problems, and lines for people."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 
 import polars as pl
 
-from recsys_rl.data.clean import number_of_rows
-from recsys_rl.data.columns import OPTIONS
 from recsys_rl.errors import listed
+from recsys_rl.files.clean import number_of_rows
+from recsys_rl.files.columns import OPTIONS
 
 
 @dataclass(frozen=True)

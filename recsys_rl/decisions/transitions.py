@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from recsys_rl.data.decisions import DecisionLog
+from recsys_rl.decisions.log import DecisionLog
 from recsys_rl.session import PIECES, Session
 from recsys_rl.types import Catalogue, Events, Obs, UserError, tree_map
 

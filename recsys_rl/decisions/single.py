@@ -1,4 +1,4 @@
-"""Public logs of single decisions, in the form of people's own (data/own_decisions.py).
+"""Public logs of single decisions, in the form of people's own (decisions/table.py).
 
 Each row is a session of one step.
 """
@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from recsys_rl.data.decisions import DecisionHeader, DecisionLog
-from recsys_rl.data.own_decisions import OwnLog
+from recsys_rl.decisions.log import DecisionHeader, DecisionLog
+from recsys_rl.decisions.table import OwnLog
 from recsys_rl.types import Catalogue, Interface
 
 

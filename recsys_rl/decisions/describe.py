@@ -1,13 +1,13 @@
 """Describe a log file without holding it in memory: counts, ranges, and each problem with its first row.
 
 The file is read in pieces of PIECE rows. Distinct users, items and repeated rows are counted by hashes, 8
-bytes a row each. data/describe_decisions.py has the checks of logs of decisions.
+bytes a row each. decisions/survey.py has the checks of logs of decisions.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,26 +15,24 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from recsys_rl.data.clean import floats, no_value, numbers_of
-from recsys_rl.data.columns import OPTIONS, find_columns, is_logarithm
-from recsys_rl.data.decision_reader import check_pieces, has_header
-from recsys_rl.data.describe_decisions import (
+from recsys_rl.decisions.reader import check_pieces, has_header
+from recsys_rl.decisions.survey import (
     DecisionSurvey,
     has_meaning,
     is_log_of_decisions,
     is_slate,
     lists_in,
 )
-from recsys_rl.data.description import Description, Found, Part, Problem, part_of
-from recsys_rl.data.hashes import Hashes, hashes_of, mixed, repeats, sorted_counts
-from recsys_rl.data.kinds import MOST, kinds_in
-from recsys_rl.data.read import TableFile, open_table, plain_texts
-from recsys_rl.data.times import UNCLEAR, TimeFormat, format_of, times_of
 from recsys_rl.errors import listed
+from recsys_rl.files.clean import floats, no_value, numbers_of
+from recsys_rl.files.columns import OPTIONS, find_columns, is_logarithm
+from recsys_rl.files.description import Description, Found, Part, Problem, part_of
+from recsys_rl.files.hashes import Hashes, hashes_of, mixed, repeats, sorted_counts
+from recsys_rl.files.kinds import MOST, kinds_in
+from recsys_rl.files.read import HEADLESS, TableFile, open_table, pieces
+from recsys_rl.files.times import UNCLEAR, TimeFormat, format_of, times_of
 from recsys_rl.types import UserError
 
-PIECE = 500_000  # rows read at a time
-HEADLESS = ("user", "item", "rating", "timestamp")
 ROLES = (
     "user",
     "item",
@@ -98,18 +96,6 @@ def _is_whole(path: Path) -> bool:
     except UserError:
         return False
     return True
-
-
-def pieces(table: TableFile, columns: Sequence[str]) -> Iterator[tuple[int, pl.DataFrame]]:
-    """The first row of each piece of the file, and the piece."""
-    scan, start = table.scan(columns), 0
-    while True:
-        piece = table.collect(scan.slice(start, PIECE))
-        if piece.height:
-            yield start, plain_texts(piece)
-        start += piece.height
-        if piece.height < PIECE:
-            return
 
 
 def event_hashes(
