@@ -13,7 +13,7 @@ from recsys_rl.data.download import cache_folder
 from recsys_rl.data.tensor_cache import digest, read_tensors, write_tensors
 from recsys_rl.types import Catalogue, Population, tensors_of
 
-VERSION = 6
+VERSION = 7
 """Version of the search and of the user models. Raise it when a change of either changes the result."""
 
 
