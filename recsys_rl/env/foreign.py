@@ -359,16 +359,19 @@ PLATFORM = Platform(
         },
         "dqn": {
             "agent_config": {
-                "lr": 1e-3,
+                "lr": 2.3e-3,
                 "gamma": 0.99,
+                "tau": 0.005,
+                # One step would bring a reward of 500 steps ahead back too slowly for 100,000 steps.
+                "return_steps": 3,
+                "explore_fraction": 0.16,
                 "num_envs": 8,
                 "train_freq": 32,
                 "gradient_steps": 64,
                 "batch_size": 128,
                 "learning_starts": 1_000,
-                "tau": 0.01,
             },
-            "model_config": {"head": "dense", "hidden_dims": [128, 128]},
+            "model_config": {"head": "dense", "hidden_dims": [256, 256]},
         },
         "a2c": {
             "agent_config": {

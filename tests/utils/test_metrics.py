@@ -13,7 +13,6 @@ from scipy import stats
 from recsys_rl.utils.metrics import interval
 
 
-
 def test_interval_by_hand() -> None:
     # mean 3, deviation sqrt(5/2), and Student's t with 4 degrees of freedom is 2.776445: 2.776445 / sqrt(2)
     found = interval(torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0]))
