@@ -90,12 +90,15 @@ class AgentConfig:
 
     lr: Positive = 3e-3
     """Learning rate of Adam."""
-    gamma: Share = 0.5
-    """Discount per step."""
     max_grad_norm: Positive = 1.0
     """Largest norm of the gradient; a longer gradient is scaled down to it."""
     anneal_lr: bool = True
     """Lower the learning rate linearly to zero over the run."""
+
+    @property
+    def discount(self) -> float:
+        """Discount per step of what is learned; 1 without a ``gamma``."""
+        return float(getattr(self, "gamma", 1.0))
 
     @property
     def steps_per_update(self) -> int:
@@ -107,6 +110,8 @@ class AgentConfig:
 class OnPolicyConfig(AgentConfig):
     """An actor-critic that learns from rollouts (experience/on_policy.py)."""
 
+    gamma: Share = 0.5
+    """Discount per step."""
     gae_lambda: Share = 0.9
     """Lambda of generalised advantage estimation; 1 gives the n-step return."""
     bootstrap_time_limit: bool = True
@@ -133,6 +138,8 @@ class OnPolicyConfig(AgentConfig):
 class ReplayConfig(AgentConfig):
     """A learner from a buffer of earlier transitions (experience/replay.py)."""
 
+    gamma: Share = 0.5
+    """Discount per step."""
     bootstrap_time_limit: bool = True
     """Bootstrap from the value after a time limit. Off if the limit is real and the clock is visible."""
     num_envs: Size = 64

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -16,14 +16,9 @@ from torch import Tensor
 from recsys_rl.config import Config
 from recsys_rl.data.catalogue import LikesConfig, split_users
 from recsys_rl.data.new_users import in_place_of_heldout, new_users
-from recsys_rl.decisions.checks import check_catalogue
-from recsys_rl.decisions.log import DecisionLog
-from recsys_rl.decisions.reader import read_decisions
-from recsys_rl.decisions.transitions import transition_table
 from recsys_rl.dials import LoggedConfig, ModelConfig, OnPolicyConfig, ReplayConfig
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.errors import FieldError
-from recsys_rl.experience.logged import Logged, log_rewards
 from recsys_rl.experience.on_policy import OnPolicy
 from recsys_rl.experience.replay import Replay
 from recsys_rl.lookup import source_of
@@ -35,6 +30,10 @@ from recsys_rl.protocols import Env, Experience, Learner, UserModel
 from recsys_rl.types import Catalogue, InteractionLog, Interface, Population, UserError, World, empty_world
 from recsys_rl.utils.seeding import generators as make_generators
 from recsys_rl.utils.seeding import stream_seed
+
+if TYPE_CHECKING:
+    from recsys_rl.decisions.log import DecisionLog
+    from recsys_rl.experience.logged import Logged
 
 
 def make_world(config: Config) -> World:
@@ -124,7 +123,7 @@ def make_env(
     if generator is None:
         generator = make_generators(config.train_config.seed, "users")["users"]
     if platform.env is not None:
-        gamma = config.agent_config.gamma
+        gamma = config.agent_config.discount
         return platform.env(config.env, config.env_config, num_envs, generator, gamma, training)
     users = world.population.heldout if heldout else world.population.train
     user_model = make_user_model(config, world)
@@ -168,6 +167,12 @@ def make_logged(
     Raises UserError if the log is missing, of other items, of other sessions than the platform's, or without
     training users.
     """
+    # polars is loaded for logs only
+    from recsys_rl.decisions.checks import check_catalogue
+    from recsys_rl.decisions.reader import read_decisions
+    from recsys_rl.decisions.transitions import transition_table
+    from recsys_rl.experience.logged import Logged, log_rewards
+
     settings = config.agent_config
     assert isinstance(settings, LoggedConfig)
     if settings.log is None:
@@ -199,7 +204,7 @@ def make_logged(
         whole = (training.items >= 0).all(1)
         training = training.rows(whole) if bool(whole.all()) else training
     rewards = log_rewards(training, users, weights, FIELD)
-    table = transition_table(training, world.catalogue, rewards, settings.gamma)
+    table = transition_table(training, world.catalogue, rewards, settings.discount)
     return Logged(table, log.header.interface, settings, generator)
 
 

@@ -111,7 +111,7 @@ class Experience(Protocol):
         """What a resumed run needs. ``finished``: no run will be resumed from it."""
         ...
 
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+    def load_state_dict(self, state: Mapping[str, Tensor], finished: bool = False) -> None:
         """The inverse of ``state_dict``. Raises KeyError, RuntimeError or ValueError if it doesn't fit."""
         ...
 

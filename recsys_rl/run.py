@@ -33,8 +33,6 @@ from recsys_rl.types import Catalogue, Interface, UserError, World, tensors_of
 from recsys_rl.utils.seeding import generators, set_state
 
 STREAMS = ("model", "users", "policy", "shuffle")
-OWN = "experience."
-"""Names of the state of the experience begin with this, beside the state of the environment."""
 
 # Settings that give the network's weights their shapes.
 SIZES = (("model_config", "head"), ("model_config", "hidden_dims"), ("env_config", "embedding_dim"))
@@ -305,10 +303,10 @@ def snapshot(run: Run, ranks: Ranks = ALONE) -> Checkpoint:
     finished = run.updates == run.num_updates
     everyone = ranks.gather(
         {f"env/{name}": x for name, x in ({} if run.env is None else run.env.state_dict()).items()}
-        | {f"env/{OWN}{name}": x for name, x in run.experience.state_dict(finished).items()}
+        | {f"experience/{name}": x for name, x in run.experience.state_dict(finished).items()}
         | {f"generators/{name}": stream.get_state() for name, stream in run.streams.items()}
     )
-    states: dict[str, dict[str, Tensor]] = {"env": {}, "generators": {}}
+    states: dict[str, dict[str, Tensor]] = {"env": {}, "experience": {}, "generators": {}}
     for rank, tensors in enumerate(everyone):
         for name, x in tensors.items():
             section, _, rest = name.partition("/")
@@ -328,6 +326,7 @@ def snapshot(run: Run, ranks: Ranks = ALONE) -> Checkpoint:
         run.world,
         run.agent.state_dict(),
         states["env"],
+        states["experience"],
         states["generators"],
         run.step,
         run.updates,
@@ -338,7 +337,6 @@ def snapshot(run: Run, ranks: Ranks = ALONE) -> Checkpoint:
 def _restore(run: Run, before: Checkpoint, device: torch.device, rank: int) -> None:
     """Load the state of the checkpoint; the opposite of ``snapshot``."""
     state = _state_of_rank(before.env, rank)
-    own = {name: x for name, x in state.items() if name.startswith(OWN)}
     with restoring():
         run.agent.load_state_dict({name: x.to(device) for name, x in before.agent.items()})
         streams = _state_of_rank(before.generators, rank)
@@ -349,13 +347,13 @@ def _restore(run: Run, before: Checkpoint, device: torch.device, rank: int) -> N
         if not same or run.updates > run.num_updates:
             raise ValueError(f"step {before.step} of a run of {run.num_updates} updates")
         run.curve, run.steps_before = list(before.info["curve"]), before.steps_before
-        if run.updates < run.num_updates:  # a finished run has left out what only another batch would need
-            run.experience.load_state_dict({name.removeprefix(OWN): x for name, x in own.items()})
+        finished = run.updates == run.num_updates
+        run.experience.load_state_dict(_state_of_rank(before.experience, rank), finished)
     if run.env is None:
         return
     # An environment with its own world replays its actions. An error there comes from its code, not the file.
     with nullcontext() if run.world.is_empty else restoring():
-        run.env.load_state_dict({name: x for name, x in state.items() if name not in own})
+        run.env.load_state_dict(state)
 
 
 def _prefix(rank: int) -> str:

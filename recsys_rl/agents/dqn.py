@@ -42,11 +42,11 @@ class DQNConfig(ReplayConfig):
     """Largest norm of the gradient; a longer gradient is scaled down to it."""
     tau: Annotated[float, Range(above=0, high=1)] = 0.01
     """Share by which the target network moves to the network after each gradient step; 1 = it is the same."""
-    explore_start: Share = 1.0
+    exploration_initial_eps: Share = 1.0
     """Probability of a random item at the start of the run."""
-    explore_end: Share = 0.05
-    """Probability of a random item after ``explore_fraction`` of the run."""
-    explore_fraction: Annotated[float, Range(above=0, high=1)] = 0.3
+    exploration_final_eps: Share = 0.05
+    """Probability of a random item after ``exploration_fraction`` of the run."""
+    exploration_fraction: Annotated[float, Range(above=0, high=1)] = 0.3
     """Share of the run over which the probability of a random item falls linearly."""
     temperature: Positive = 0.05
     """The trained policy, where it is sampled, draws items with probability softmax(Q / temperature)."""
@@ -80,8 +80,8 @@ class DQN(NetworkPolicy[DQNConfig]):
     def epsilon(self) -> float:
         """Probability of a random item while the buffer is filled."""
         config, done = self.config, 1 - self.remaining
-        return config.explore_start + min(1.0, done / config.explore_fraction) * (
-            config.explore_end - config.explore_start
+        return config.exploration_initial_eps + min(1.0, done / config.exploration_fraction) * (
+            config.exploration_final_eps - config.exploration_initial_eps
         )
 
     @torch.inference_mode()

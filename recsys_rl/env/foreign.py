@@ -364,7 +364,7 @@ PLATFORM = Platform(
                 "tau": 0.005,
                 # One step would bring a reward of 500 steps ahead back too slowly for 100,000 steps.
                 "return_steps": 3,
-                "explore_fraction": 0.16,
+                "exploration_fraction": 0.16,
                 "num_envs": 8,
                 "train_freq": 32,
                 "gradient_steps": 64,

@@ -42,7 +42,7 @@ class Logged:
     def state_dict(self, finished: bool = False) -> dict[str, Tensor]:
         return {}  # the run holds the generator
 
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+    def load_state_dict(self, state: Mapping[str, Tensor], finished: bool = False) -> None:
         pass
 
 

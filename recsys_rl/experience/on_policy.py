@@ -41,7 +41,7 @@ class OnPolicy:
     def state_dict(self, finished: bool = False) -> dict[str, Tensor]:
         return self.sessions.state_dict()
 
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+    def load_state_dict(self, state: Mapping[str, Tensor], finished: bool = False) -> None:
         self.sessions.load_state_dict(state)
         self._obs = None
 

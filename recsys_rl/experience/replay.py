@@ -228,7 +228,8 @@ class Replay:
         """The sessions under way and, unless the run is finished, the ring."""
         return self.sessions.state_dict() | ({} if finished else self.ring.state_dict())
 
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+    def load_state_dict(self, state: Mapping[str, Tensor], finished: bool = False) -> None:
         self.sessions.load_state_dict(state)
-        self.ring.load_state_dict(state)
+        if not finished:
+            self.ring.load_state_dict(state)
         self._obs = None

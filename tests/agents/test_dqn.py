@@ -100,7 +100,7 @@ def test_maximum_of_noise_is_too_high_with_one_estimator(
 
 
 def test_exploration_shows_any_allowed_item_and_its_probability_is_exact() -> None:
-    agent = learner(toy(num_arms=4), explore_start=0.5)
+    agent = learner(toy(num_arms=4), exploration_initial_eps=0.5)
     mask = torch.tensor([[True, True, False, True]])
     obs = Obs(torch.eye(2)[[0] * 6_000], mask=mask.expand(6_000, -1))
     action = agent.explore(obs)
@@ -116,7 +116,13 @@ def test_exploration_shows_any_allowed_item_and_its_probability_is_exact() -> No
 
 
 def test_probability_of_a_random_item_falls_linearly_and_stays() -> None:
-    agent = learner(toy(), num_updates=10, explore_fraction=0.5, explore_start=1.0, explore_end=0.05)
+    agent = learner(
+        toy(),
+        num_updates=10,
+        exploration_fraction=0.5,
+        exploration_initial_eps=1.0,
+        exploration_final_eps=0.05,
+    )
     found = []
     for agent.updates in (0, 2, 5, 9):
         found.append(agent.epsilon)
