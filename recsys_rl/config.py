@@ -60,7 +60,7 @@ class Config:
     data_config: Any = None
     env_config: Any = None
     model_config: ModelConfig = None  # type: ignore[assignment]  # __init__ fills it in
-    agent_config: AgentConfig = None  # type: ignore[assignment]
+    agent_config: Any = None  # the algorithm's: PPOConfig, DQNConfig ...
     train_config: TrainConfig = None  # type: ignore[assignment]
 
     def __init__(

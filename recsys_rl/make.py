@@ -248,8 +248,8 @@ def make_agent(
     device: torch.device | None = None,
     average: Callable[[Tensor], None] | None = None,
     scaled_as: Catalogue | None = None,
-) -> Learner:
-    """A new agent for environments with this interface.
+) -> Any:
+    """A new agent, a Learner of any algorithm, for environments with this interface.
 
     Args:
         num_updates: updates of the whole run; learning rate and entropy bonus are annealed over them.

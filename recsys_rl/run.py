@@ -27,7 +27,7 @@ from recsys_rl.make import assumptions, make_agent, make_experience, make_world,
 from recsys_rl.models.actor_critic import ActorCritic
 from recsys_rl.models.added_encoder import with_encoder
 from recsys_rl.models.genres import carried
-from recsys_rl.protocols import Env, Experience, Learner
+from recsys_rl.protocols import Experience
 from recsys_rl.ranks import ALONE, Ranks
 from recsys_rl.types import Catalogue, Interface, UserError, World, tensors_of
 from recsys_rl.utils.seeding import generators, set_state
@@ -59,8 +59,8 @@ class Run:
     config: Config
     world: World  # empty if the environment has its own world
     interface: Interface  # of the place where the agent acts
-    env: Env | None  # None: the experience is a log
-    agent: Learner
+    env: Any  # an Env; None: the experience is a log
+    agent: Any  # a Learner, of any algorithm
     experience: Experience
     streams: dict[str, torch.Generator]
     num_updates: int  # updates of the whole run
@@ -71,7 +71,7 @@ class Run:
 
     @property
     def per_update(self) -> int:
-        return self.config.agent_config.steps_per_update
+        return int(self.config.agent_config.steps_per_update)
 
     @property
     def has_simulator(self) -> bool:
@@ -109,7 +109,7 @@ def begin(config: Config, before: Checkpoint | None, device: torch.device, ranks
     num_updates = max(1, settings.total_timesteps // config.agent_config.steps_per_update)
     average = ranks.average if ranks.size > 1 else None
 
-    def agent_for(interface: Interface) -> Learner:
+    def agent_for(interface: Interface) -> Any:
         return make_agent(part, interface, world.catalogue, num_updates, streams, device, average)
 
     env, experience, agent = make_experience(part, world, streams, agent_for)
@@ -403,8 +403,8 @@ def _fields(config: Config) -> dict[tuple[str, str], Any]:
     }
 
 
-def agent_of(checkpoint: Checkpoint, scaled_as: Catalogue | None = None) -> Learner:
-    """The agent of a checkpoint on the CPU, made without an environment.
+def agent_of(checkpoint: Checkpoint, scaled_as: Catalogue | None = None) -> Any:
+    """The agent, a Learner, of a checkpoint on the CPU, made without an environment.
 
     ``scaled_as``: the catalogue of its training if items have joined that of the checkpoint since. Raises
     UserError if the saved state doesn't fit.

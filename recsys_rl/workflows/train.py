@@ -25,7 +25,6 @@ from recsys_rl.lookup import names_a_module, source_of
 from recsys_rl.make import check_candidates, slate_size_of
 from recsys_rl.models.policy import NetworkPolicy
 from recsys_rl.models.retrieval import import_faiss, kind_of
-from recsys_rl.protocols import Learner
 from recsys_rl.ranks import ALONE, Ranks
 from recsys_rl.run import Run, about_data, begin, choose_device, load_to_resume, snapshot
 from recsys_rl.types import UserError
@@ -53,7 +52,7 @@ class Update:
     folder: Path
 
     @property
-    def agent(self) -> Learner:
+    def agent(self) -> Any:
         return self.run.agent
 
 

@@ -201,7 +201,9 @@ def test_delayed_reward_is_found(proof: Proof) -> None:
     env.reset()
     source = Replay(env, agent, agent.config, {}, agent.generators["shuffle"])
     for _ in range(100):
-        agent.update(source.batch().data)
+        found = source.batch().data
+        assert isinstance(found, Transitions)
+        agent.update(found)
     with torch.no_grad():
         q = agent.model.q(Obs(torch.eye(3)))
     proof(float(q[0, 1] - q[0, 0]), above=0.5)  # 0.9 x 3 against 1: 1.7

@@ -151,8 +151,8 @@ def test_right_options_pass(tmp_path: Path) -> None:
 def test_other_names_are_no_settings_here() -> None:
     ours = {
         name
-        for env in ("drift", "satiation")
-        for cls in section_classes("ppo", env, "a.csv").values()
+        for algo, env in (("ppo", "drift"), ("dqn", "satiation"))
+        for cls in section_classes(algo, env, "a.csv").values()
         for name in hints(cls)
     }
     assert not ours & OTHER_NAMES.keys()

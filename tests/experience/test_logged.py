@@ -19,6 +19,7 @@ from recsys_rl.errors import FieldError, UserError
 from recsys_rl.experience.logged import log_rewards
 from recsys_rl.make import heldout_rows, make_logged, make_user_model
 from recsys_rl.run import agent_of
+from recsys_rl.types import Transitions
 from recsys_rl.workflows.record import RecordConfig, record
 from recsys_rl.workflows.train import train, updates
 from tests.doors import SATIATION, WORLD, assert_same_weights, steps, train_in, weights
@@ -60,7 +61,7 @@ def test_batches_hold_training_users_with_their_rewards(logger: tuple[Path, Path
     rewards = log_rewards(log, users, {})[expected]
     assert torch.equal(source.table.rewards, rewards)
     found = source.batch()
-    assert found.data.num_rows == config.agent_config.steps_per_update
+    assert isinstance(found.data, Transitions) and found.data.num_rows == config.agent_config.steps_per_update
     assert found.metrics["reward_mean"] == pytest.approx(found.data.rewards.mean().item())
 
 

@@ -31,8 +31,8 @@ def fill(ring: Ring, steps: int, ends: dict[int, str] | None = None) -> list[dic
         end = (ends or {}).get(t, "")
         final = moment(-t) if end else moment(t + 1)
         rewards = torch.tensor([1.0 + t, 101.0 + t])
-        flags = [torch.full((N,), end == kind) for kind in ("terminated", "truncated")]
-        step = Step(moment(t + 1), final, rewards, *flags, rewards.unsqueeze(1))
+        left, cut = (torch.full((N,), end == kind) for kind in ("terminated", "truncated"))
+        step = Step(moment(t + 1), final, rewards, left, cut, rewards.unsqueeze(1))
         items = torch.full((N, 1), t)
         ring.add(moment(t), Action(items, torch.full((N,), -1.0)), step, rewards)
         for user in range(N):
