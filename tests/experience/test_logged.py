@@ -107,7 +107,7 @@ def test_run_without_an_environment_is_a_run(logger: tuple[Path, Path], tmp_path
     own = tmp_path / "own.parquet"
     assert main(["record", "--checkpoint", str(path), "--sessions", "5", "--out", str(own), "--quiet"]) == 0
     agent, table = agent_of(made), read_decisions(own)
-    assert table.header.loggers == ("bc",) and agent.updates == 4  # type: ignore[attr-defined]
+    assert table.header.loggers == ("bc",) and agent.updates == 4
 
 
 def test_resumed_run_ends_as_the_whole_one(
