@@ -1,4 +1,4 @@
-"""`mips` and `offcem` of a policy on a log of single decisions: clusters of items, and their weights."""
+"""The evidence of clusters of items: the weight of the logged item's cluster, for `mips` and `offcem`."""
 
 from __future__ import annotations
 
@@ -7,11 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from recsys_rl.decisions.transitions import observations
-from recsys_rl.ope.bandit import Decisions
-from recsys_rl.ope.clustered import mips, offcem
-from recsys_rl.ope.judging import Terms
-from recsys_rl.ope.logged import Prepared, Probabilities
+from recsys_rl.ope.replay import Probabilities, ReplayedLog
 
 ROUNDS = 25  # of k-means at most
 BLOCK = 4096
@@ -53,33 +49,37 @@ def _distance(points: Tensor, centre: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class ClusterBench:
-    """The clusters of `mips` and `offcem`, with the logger's probability of each, for all policies."""
+class ClusterLog:
+    """The clusters of a log of single decisions, with the logger's probability of each, for all policies."""
 
-    prepared: Prepared
+    log: ReplayedLog
     clusters: Tensor  # (I,) int64
     logging: Tensor  # (E, G) float64: pi_b of each cluster
 
     @classmethod
-    def make(cls, prepared: Prepared, clusters: Tensor, logging: Probabilities) -> ClusterBench:
-        return cls(prepared, clusters, shares(prepared, clusters, logging))
+    def make(cls, log: ReplayedLog, clusters: Tensor, logging: Probabilities) -> ClusterLog:
+        return cls(log, clusters, shares(log, clusters, logging))
 
-    def terms(self, policy: Probabilities, decisions: Decisions) -> dict[str, Terms]:
-        """``decisions`` in the order of the log's rows; `offcem` needs their reward model."""
-        mine = shares(self.prepared, self.clusters, policy)  # (E, G)
-        at = self.clusters[self.prepared.log.items]  # (E, 1)
-        w = (mine.gather(1, at) / self.logging.gather(1, at)).squeeze(1)
+    @property
+    def number(self) -> int:
+        """G"""
+        return self.logging.shape[1]
+
+    # w(c) = sum_{a in c} pi(a|x) / sum_{a in c} pi_b(a|x)
+    def weights(self, policy: Probabilities) -> tuple[Tensor, float]:
+        """The weight (E,) of the cluster of each logged item; the policy's share of clusters never shown."""
+        mine = shares(self.log, self.clusters, policy)  # (E, G)
+        at = self.clusters[self.log.log.items]  # (E, 1)
         lost = float(torch.where(self.logging > 0, 0.0, mine).sum(1).mean())
-        found = {"mips": Terms(mips(decisions, w), w, lost)}
-        if decisions.q is not None:
-            found["offcem"] = Terms(offcem(decisions, w), w, lost)
-        return found
+        return (mine.gather(1, at) / self.logging.gather(1, at)).squeeze(1), lost
 
 
-def shares(prepared: Prepared, clusters: Tensor, policy: Probabilities) -> Tensor:
+def shares(log: ReplayedLog, clusters: Tensor, policy: Probabilities) -> Tensor:
     """(E, G) float64: the probability of each cluster under the policy."""
-    log = prepared.log
-    found = torch.zeros(log.num_rows, int(clusters.max()) + 1, dtype=torch.float64)
-    for rows, obs in observations(log, prepared.catalogue):
-        found[rows] = found[rows].index_add_(1, clusters, policy(rows, obs))
-    return found
+    return log.of_rows(lambda at, obs: by_cluster(policy(at, obs), clusters))
+
+
+def by_cluster(probabilities: Tensor, clusters: Tensor) -> Tensor:
+    """(B, G) float64: the probability of each cluster, from those of the items (B, I)."""
+    found = torch.zeros(len(probabilities), int(clusters.max()) + 1, dtype=torch.float64)
+    return found.index_add_(1, clusters, probabilities.double())

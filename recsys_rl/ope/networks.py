@@ -1,13 +1,14 @@
-"""The network of the estimator `world`: from the features of a decision to what comes of it."""
+"""Networks that are fitted to a log: of the estimator `world`, and reward models."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
-from recsys_rl.ope.fits import Fit, Predict, network, spread
+from recsys_rl.ope.reward_model import Fit, Predict
 
 HIDDEN = (64, 32)
 EPOCHS, BATCH, LR = 15, 512, 4e-3
@@ -129,6 +130,65 @@ class WorldModel:
         """
         out = self.net((features - self.mean) / self.scale).sigmoid() * self.size + self.low
         return Outcome(out[:, 0], out[:, -1], out[:, 1:-1].reshape(len(out), places, -1))
+
+
+def mlp(
+    generator: torch.Generator,
+    hidden: tuple[int, ...] = (64, 32),
+    *,
+    epochs: int = 20,
+    batch: int = 512,
+    lr: float = 3e-3,
+    decay: float = 1e-4,
+) -> Fit:
+    """A network with standardised features, trained by Adam on squared errors."""
+
+    def fit(features: Tensor, targets: Tensor) -> Predict:
+        x, y = features.float(), targets.float()
+        mean, scale = x.mean(0), spread(x)
+        net = network((x.shape[1], *hidden, 1), generator)
+        offset, size = y.mean(), y.std(correction=0).clamp_min(1e-6)
+        y = (y - offset) / size
+        x = (x - mean) / scale
+        steps = max(1, epochs * ((len(x) + batch - 1) // batch))
+        optimizer = torch.optim.Adam(net.parameters(), lr=lr, weight_decay=decay)
+        schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.01, steps)
+        for _ in range(epochs):
+            for rows in torch.randperm(len(x), generator=generator).split(batch):
+                loss = nn.functional.mse_loss(net(x[rows]).squeeze(1), y[rows])
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                schedule.step()
+
+        @torch.no_grad()
+        def predict(rows: Tensor) -> Tensor:
+            out: Tensor = net((rows.float() - mean) / scale).squeeze(1)
+            return (out * size + offset).double()
+
+        return predict
+
+    return fit
+
+
+def spread(features: Tensor) -> Tensor:
+    """(F,) the standard deviation of each column of the features (E, F), infinite for a constant one.
+
+    Divided by it, a column that never varied stays 0 whatever a new row has there.
+    """
+    found = features.std(0, correction=0)
+    return torch.where(found > 1e-6, found, torch.inf)
+
+
+def network(sizes: tuple[int, ...], generator: torch.Generator) -> nn.Sequential:
+    """Linear layers of these sizes, from the features to the outputs, with rectifiers between them."""
+    layers: list[nn.Module] = []
+    for size, wide in pairwise(sizes):
+        layer = nn.Linear(size, wide)
+        nn.init.kaiming_uniform_(layer.weight, nonlinearity="relu", generator=generator)
+        nn.init.zeros_(layer.bias)
+        layers += [layer, nn.ReLU()]
+    return nn.Sequential(*layers[:-1])
 
 
 def mlp_of_shares(generator: torch.Generator) -> Fit:
