@@ -1,6 +1,6 @@
 """A trained policy for real people: users of the data, or new users from their likes.
 
-A list is made by playing on (workflows/play_on.py).
+A list is made by playing on (recommender/lists.py).
 """
 
 from __future__ import annotations
@@ -25,11 +25,12 @@ from recsys_rl.errors import FieldError, UserError
 from recsys_rl.files.items import read_items
 from recsys_rl.lookup import DEFAULT_ALGO
 from recsys_rl.protocols import Reader, ReadingPolicy
+from recsys_rl.recommender.lists import play_on
+from recsys_rl.recommender.titles import Titles
+from recsys_rl.recommender.visit import Event, Request, Visit
 from recsys_rl.run import agent_of
 from recsys_rl.schema import shown
 from recsys_rl.types import Action, Catalogue, Obs, World
-from recsys_rl.workflows.play_on import NOON, begin, observe, play_on
-from recsys_rl.workflows.titles import Titles
 
 BLOCK = 256  # users scored together
 MOST_SCORES = 2**26  # scores of a block: with a large catalogue its users are fewer
@@ -141,7 +142,7 @@ class Recommender:
         user: int | str | None = None,
         *,
         likes: Sequence[int | str] = (),
-        history: Sequence[int | str] = (),
+        history: Sequence[int | str | Event | Request] = (),
         k: int | None = None,
         allow: Sequence[int | str] | None = None,
         block: Sequence[int | str] = (),
@@ -156,8 +157,9 @@ class Recommender:
         Args:
             user: id of a user of the data, a number or a string as in the data; None for a new user.
             likes: liked items of a new user: ids, or titles (a beginning that only one title has is enough).
-            history: items already shown in this session, latest last; each counts as consumed in full, and
-                nothing plays after the last.
+            history: the steps of this session, latest last: an ``Event`` with the true signals of one item, a
+                ``Request`` with those of a slate, or the id of an item that was consumed in full, after which
+                nothing plays.
             k: None for K, the number of places of a slate, or 10 without slates.
             allow: ids of the only items that may be shown; None for all.
             block: ids of items that may not be shown.
@@ -172,12 +174,46 @@ class Recommender:
         self._check_catalogue()
         if (user is None) == (not likes):
             raise UserError("A recommendation needs either a user or likes: give one of them.")
-        profile = self.profile_of(likes) if user is None else self._profiles([user])
-        shown = [self.item(item) for item in history]
+        profile = self.profile_of(likes) if user is None else self.profiles_of([user])
+        hour = self.hour(hour)
+        visit = self.visit(profile, history, hour)
         k = self.default_k if k is None else k
-        mask = self.mask_of(user, likes, history, allow, block, again)
+        mask = self.mask_of(user, likes, _items_of(history), allow, block, again)
         self._check_left(mask, k, again)
-        return next(self._lists(profile, mask, k, self.hour(hour), shown, allow is not None, generator))
+        return next(self._lists(visit, mask, k, allow is not None, generator))
+
+    def visit(
+        self,
+        profiles: Tensor,
+        history: Sequence[int | str | Event | Request] = (),
+        hour: float | None = None,
+        began: float | None = None,
+    ) -> Visit:
+        """The visits of people with ``profiles`` (N, D), as ``profile_of`` and ``profiles_of`` make them.
+
+        They go on with ``Visit.record``; ``Visit.observe`` makes the observations that ``act`` takes.
+
+        Args:
+            history: the steps so far, the same for all, as in ``recommend``.
+            hour: of the week, now, if the policy sees it; None: that of the start and the time watched since.
+            began: the hour at which the visit began; None: ``hour``.
+
+        Raises UserError for an unknown item or signal, and if the policy sees a piece of the context that its
+        platform does not make from a visitor's events.
+        """
+        start = began if began is not None else hour
+        visit = Visit.begin(self.checkpoint, profiles, *([] if start is None else [start]))
+        rows = _Rows(self)
+        first_place = torch.arange(self.checkpoint.interface.slate_size).expand(len(profiles), -1)  # (N, K)
+        for step in history:
+            if isinstance(step, Event):
+                step = Request([step])
+            if isinstance(step, Request):
+                visit = visit.request(step, rows)
+            else:
+                items = torch.full_like(first_place, self.item(step))
+                visit = visit.consume(items, first_place > 0)
+        return visit.at(hour)
 
     def for_users(
         self,
@@ -210,24 +246,20 @@ class Recommender:
                 mask[self.population.likes_of(torch.tensor([self.row_of_user[user] for user in own]))] = False
             for place, user in enumerate(own):
                 mask[place, [self.item(item) for item in (seen or {}).get(user, ())]] = False
-            yield from self._lists(self._profiles(own), mask, k, hour, [], allow is not None, generator)
+            visits = self.visit(self.profiles_of(own), hour=hour)
+            yield from self._lists(visits, mask, k, allow is not None, generator)
 
     def _lists(
         self,
-        profiles: Tensor,
+        visits: Visit,
         mask: Tensor,
         k: int,
-        hour: float | None,
-        history: Sequence[int],
         listed: bool,
         generator: torch.Generator | None,
     ) -> Iterator[list[Recommendation]]:
         """The lists of N people, at most ``k`` items each; arguments as in ``play_on``."""
-        sessions = begin(self.checkpoint, len(profiles), history)
         lengths = mask.sum(1).clamp_max(k).tolist()
-        items, chances = play_on(
-            self.checkpoint, self.model, sessions, profiles, mask, max(lengths), hour, listed, generator
-        )
+        items, chances = play_on(self.model, visits, mask, max(lengths), listed, generator)
         for length, rows, probabilities in zip(lengths, items.tolist(), chances.tolist(), strict=True):
             yield [
                 Recommendation(self.catalogue.id_of(row), self.catalogue.title(row), p)
@@ -272,8 +304,8 @@ class Recommender:
 
         Raises FieldError if ``given`` is out of its range, or has no effect.
         """
-        config, opening = self.checkpoint.config, self.checkpoint.config.platform.opening
-        if opening is None or not opening.by_hour:
+        config, pieces = self.checkpoint.config, self.checkpoint.config.platform.visit_pieces
+        if pieces is None or not pieces.by_hour:
             if given is not None:
                 raise FieldError(
                     "hour", f"is {given:g}, but a policy of {config.env} does not see the hour: leave it out."
@@ -310,8 +342,7 @@ class Recommender:
 
         Items that the first stage of a two-stage policy does not propose have the same, lowest score.
         """
-        sessions = begin(self.checkpoint, len(profiles), [])
-        obs = observe(self.checkpoint, sessions, profiles, allowed, NOON)
+        obs = self.visit(profiles).observe(allowed)
         obs = self.model.propose(obs, True, torch.Generator())
         policy, _ = self.model(obs)
         logits = policy.logits.flatten(1).clamp_min(-1e30)
@@ -365,10 +396,32 @@ class Recommender:
                 f"with enough likes): {first}; leave {them} out."
             )
 
-    def _profiles(self, users: Sequence[int | str]) -> Tensor:
+    def profiles_of(self, users: Sequence[int | str]) -> Tensor:
         """The profiles (N, D) of users of the data."""
         self.check_users(users)
         return self.population.profile[[self.row_of_user[user] for user in users]]
+
+
+class _Rows(dict[int | str, int]):
+    """The row of each item id or title, found when it is needed."""
+
+    def __init__(self, recommender: Recommender) -> None:
+        super().__init__()
+        self.recommender = recommender
+
+    def __missing__(self, item: int | str) -> int:
+        return self.recommender.item(item)
+
+
+def _items_of(history: Sequence[int | str | Event | Request]) -> list[int | str]:
+    """The items that were shown."""
+    found: list[int | str] = []
+    for step in history:
+        if isinstance(step, Request):
+            found += [event.item for event in step.shown]
+        else:
+            found.append(step.item if isinstance(step, Event) else step)
+    return found
 
 
 def load(path: str | Path = f"checkpoints/{DEFAULT_ALGO}.pt", env: str | None = None) -> Recommender:
