@@ -15,7 +15,7 @@ from recsys_rl.checkpoint import load as load_checkpoint
 from recsys_rl.cli import main
 from recsys_rl.cli.ope import ope_options
 from recsys_rl.decisions.log import DecisionLog
-from recsys_rl.decisions.reader import read_decisions
+from recsys_rl.decisions.parts import read_decisions
 from recsys_rl.decisions.target import read_target
 from recsys_rl.decisions.transitions import observations
 from recsys_rl.decisions.writer import write_decisions
@@ -27,9 +27,9 @@ from recsys_rl.ope.replay import ReplayedLog, replay, session_grid
 from recsys_rl.ope.result import Estimate, WorldCheck
 from recsys_rl.ope.rows import touches
 from recsys_rl.ope.world import fit_world, world
+from recsys_rl.recommender import load
 from recsys_rl.types import Action, Catalogue, Obs
 from recsys_rl.workflows.ope_log import read_log
-from recsys_rl.workflows.recommender import load
 from tests.doors import CARTPOLE, PPO, SATIATION, SIZES, steps, train_in
 
 
