@@ -34,9 +34,9 @@ class Loggers:
     """What is known of the policies that made a log."""
 
     # The policy at a place in the log's loggers; None if it is not known.
-    policy: Callable[[int], Playable | None]
+    policy: Callable[[ReplayedLog, int], Playable | None]
     # The probability of each item under the average of the loggers; None if it is not known.
-    probabilities: Callable[[], Probabilities | None]
+    probabilities: Callable[[ReplayedLog], Probabilities | None]
     unknown: str = ""  # why no policy is known, as the end of a sentence
     with_checkpoint: bool = False
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -12,7 +13,7 @@ from recsys_rl.decisions.log import DecisionLog
 from recsys_rl.decisions.target import Ids, Target, read_target
 from recsys_rl.errors import one_line
 from recsys_rl.ope.compare import compare, recommend
-from recsys_rl.ope.judge import LOGGED, Judged, Settings, earned, judge
+from recsys_rl.ope.judge import LOGGED, Judged, Settings, judge
 from recsys_rl.ope.networks import mlp, mlp_of_shares
 from recsys_rl.ope.policies import check_target
 from recsys_rl.ope.printing import print_result
@@ -20,7 +21,7 @@ from recsys_rl.ope.propensities import PropensityFit, with_propensities
 from recsys_rl.ope.replay import ReplayedLog, errors_of, replay
 from recsys_rl.ope.result import About, OpeResult
 from recsys_rl.ope.reward_model import Fit, logistic, of_each_value, ridge
-from recsys_rl.ope.rows import Intervals
+from recsys_rl.ope.rows import Intervals, plain_row
 from recsys_rl.schema import did_you_mean
 from recsys_rl.types import UserError
 from recsys_rl.utils.files import check_writable, write_text
@@ -49,11 +50,16 @@ def ope(options: OpeConfig) -> OpeResult:
     announce(f"reading {one_line(options.log)}")
     read = read_log(options)
     log, fitted = replayed(options, read)
-    policies = policies_of(options, read)  # all refusals come first
-    targets = _targets(options, log)
-    loggers, settings = loggers_of(options, read, log), _settings(options)
     judged = judge(
-        log, policies, targets, _fit(options, log, read), read.rewards, loggers, settings, read.streams
+        log,
+        [log],
+        policies_of(options, read),
+        _targets(options),
+        _fit(options, log, read),
+        read.rewards,
+        loggers_of(options, read, log),
+        _settings(options),
+        read.streams,
     )
     result = _result(options, read, log, fitted, judged)
     print_result(result)
@@ -90,16 +96,20 @@ def _target_name(options: OpeConfig) -> str:
     return f"target {Path(options.target or '').name}"
 
 
-def _targets(options: OpeConfig, log: ReplayedLog) -> dict[str, Target]:
-    """The policy of --target, by its name in the table."""
-    if options.target is None:
-        return {}
-    own = log.own
-    ids = None if own is None else Ids(own.items, own.rows, own.sessions, own.session_column)
-    with errors_of(options.target, own):
-        target = read_target(options.target, log.log, ids)
-        check_target(log, target)
-    return {_target_name(options): target}
+def _targets(options: OpeConfig) -> dict[str, Callable[[ReplayedLog], Target]]:
+    """The policy of --target by its name in the table: a function that reads its rows of a log."""
+    path = options.target
+
+    def read(log: ReplayedLog) -> Target:
+        assert path is not None
+        own = log.own
+        ids = None if own is None else Ids(own.items, own.rows, own.sessions, own.session_column)
+        with errors_of(path, own):
+            target = read_target(path, log.log, ids)
+            check_target(log, target)
+        return target
+
+    return {} if path is None else {_target_name(options): read}
 
 
 def _settings(options: OpeConfig) -> Settings:
@@ -113,7 +123,7 @@ def _fit(options: OpeConfig, log: ReplayedLog, read: ReadLog) -> Fit:
     """The regression of the reward model. Of several steps, it predicts sums of rewards."""
     generator, rewards = read.streams["ope"], log.rewards
     if options.q == "mlp":
-        shares = log.steps == 1 and bool(((rewards == 0) | (rewards == 1)).all())
+        shares = log.whole.steps == 1 and bool(((rewards == 0) | (rewards == 1)).all())
         fit = mlp_of_shares(generator) if shares else mlp(generator, epochs=10)
     else:
         fit = logistic() if options.q == "logistic" else ridge()
@@ -127,9 +137,9 @@ def _result(
     """With the row of what the log earned, the recommended rows marked, and the comparison."""
     rows, terms = judged.rows, judged.terms
     if read.behaviours is None or LOGGED in options.names:
-        row, mean = earned(log)
-        rows, terms = [*rows, row], {**terms, LOGGED: {"mean": mean}}
-    trusted = "wdr" if log.steps > 1 else "dr"
+        row = plain_row(LOGGED, "mean", judged.earned, judged.users)
+        rows, terms = [*rows, row], {**terms, LOGGED: {"mean": judged.earned}}
+    trusted = "wdr" if log.whole.steps > 1 else "dr"
     rows = recommend(rows, trusted)
     difference = None
     if options.compare is not None:
@@ -139,17 +149,17 @@ def _result(
             (first, second),
             rows,
             terms,
-            log.users,
-            log.log.num_rows,
+            judged.users,
+            log.whole.rows,
             trusted,
             judged.checks,
         )
     about = About(
         log=options.log,
         checkpoint=read.checkpoint,
-        decisions=log.log.num_rows,
-        sessions=len(log.grid),
-        users=len(log.users.unique()),
+        decisions=log.whole.rows,
+        sessions=log.whole.sessions,
+        users=len(log.whole.users),
         items=log.num_items,
         discount=log.gamma,
         log_discount=log.log.header.discount,
@@ -190,7 +200,7 @@ def _check_q_by(options: OpeConfig, log: ReplayedLog) -> None:
             f"--q-by {name} is not a piece of the context of {one_line(options.log)}"
             f"{did_you_mean(name, known)}: {mend}."
         )
-    if log.steps > 1:
+    if log.whole.steps > 1:
         raise UserError(
             f"{one_line(options.log)} has sessions of several steps, and --q-by is for sessions of one step: "
             "leave it out."

@@ -404,7 +404,7 @@ def test_own_logs_that_do_not_fit_are_refused(
 ) -> None:
     log, mine = files
     assert "give --target FILE" in refusal(capsys, log)
-    assert "no policy 'ppo' without a checkpoint" in refusal(capsys, log, "--policy", "ppo")
+    assert "Policy 'ppo' needs a log with a checkpoint" in refusal(capsys, log, "--policy", "ppo")
     assert "leave it out" in refusal(capsys, log, "--checkpoint", "x.pt", "--policy", "random")
     assert "give --target FILE" in refusal(capsys, log, "--compare", "target", "logged")
     pl.read_csv(mine).head(10).write_csv(tmp_path / "short.csv")
