@@ -179,6 +179,7 @@ def make_agent(
         catalogue.available if has_items else None,
         interface.slate_size,
         interface.embeddings if has_items else (),
+        interface if not has_items and interface.candidate_features else None,
     )
     if has_items and config.model_config.candidates:
         available = int(catalogue.available.sum())

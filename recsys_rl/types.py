@@ -21,6 +21,9 @@ from recsys_rl.errors import UserError as UserError  # other modules import it f
 
 T_Tree = TypeVar("T_Tree")
 
+CANDIDATES = "candidates"
+"""The piece of the context with the features of the alternatives, where each observation brings its own."""
+
 
 def tree_map(function: Callable[..., Tensor], first: T_Tree, *rest: T_Tree) -> T_Tree:
     """Apply ``function`` to each tensor of dataclasses of the same type, also in mappings; None stays None.
@@ -276,6 +279,22 @@ class Interface:
         """The place in Obs.context of the piece with this name. Raises KeyError if there is none."""
         places = zip(self.starts, self.context, strict=True)
         return {known: slice(at, at + size) for at, (known, size) in places}[name]
+
+    @property
+    def candidate_features(self) -> int:
+        """F_c: features of each alternative in the piece "candidates" of the context; 0 without the piece."""
+        return dict(self.context).get(CANDIDATES, 0) // self.action_sizes[0]
+
+    def split_candidates(self, context: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The rest of ``context`` (N, F) without the candidates, and their features (N, C, F_c).
+
+        Without candidates: the context itself, and None.
+        """
+        if not self.candidate_features:
+            return context, None
+        place = self.place_of(CANDIDATES)
+        rest = torch.cat([context[:, : place.start], context[:, place.stop :]], 1)
+        return rest, context[:, place].unflatten(1, (self.action_sizes[0], self.candidate_features))
 
     @property
     def place_sizes(self) -> tuple[int, ...]:

@@ -21,7 +21,7 @@ from recsys_rl.distributed.group import join
 from recsys_rl.distributed.place import Place
 from recsys_rl.env import PLATFORMS
 from recsys_rl.env.rec_env import RecEnv
-from recsys_rl.make import make_user_model, make_world
+from recsys_rl.make import make_env, make_user_model, make_world
 from recsys_rl.models.retrieval import Retriever
 from recsys_rl.run import choose_device
 from recsys_rl.testing.envs import walk
@@ -91,6 +91,15 @@ def settings_of(scenario: str, **changes: dict[str, Any]) -> Config:
     if algo == "ppo":
         base = overlay(base, {"agent_config": {"batch_size": 12, "target_kl": 0.0}})
     return from_dict(Config, overlay(base, changes))
+
+
+def complaint(config: Config) -> str:
+    """The error of making the environment; "" without one."""
+    try:
+        make_env(config, make_world(config))
+    except UserError as error:
+        return str(error)
+    return ""
 
 
 def weights(config: Config) -> dict[str, Any]:
@@ -304,6 +313,7 @@ CHANGES: dict[tuple[str, str], tuple[str, Any, View]] = {
     ("env_config", "ad_share"): ("long-video", 0.0, watching),
     ("env_config", "ad_click_rate"): ("long-video", 1.0, watching),
     ("env_config", "idle_limit"): ("long-video", 1, watching),
+    ("env_config", "candidate_features"): ("gym", "doc", complaint),
     ("env_config", "normalize_obs"): ("gym", False, weights),
     ("env_config", "normalize_reward"): ("gym", False, weights),
     ("model_config", "encoder"): ("satiation", "gru", weights),

@@ -13,7 +13,8 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from recsys_rl.decisions.checks import check_probabilities, check_rows
+from recsys_rl.decisions.cells import Cells
+from recsys_rl.decisions.checks import check_rows
 from recsys_rl.decisions.checksum import Checksum
 from recsys_rl.decisions.log import DecisionHeader, DecisionLog
 from recsys_rl.decisions.writer import CHECKSUM, FORMAT, KEY, ROWS
@@ -154,145 +155,55 @@ def _header(name: str, texts: Mapping[str, str]) -> FileHeader:
 
 def _log(name: str, header: DecisionHeader, frame: pl.DataFrame) -> DecisionLog:
     """The log of the columns, in the order of the file."""
-    read = _Columns(name, frame, header)
-    interface, places = header.interface, header.interface.slate_size
+    cells = Cells(name, frame)
+    interface, places, items = header.interface, header.interface.slate_size, header.num_items
     handed = [column.removeprefix("context.") for column in frame.columns if column.startswith("context.")]
     sizes = dict(interface.context)
-    events = "event_items" in frame.columns
+    events = "event_items" in cells
+    shown = cells.lists("items", places)
+    cells.check_items("items", shown, items)
+    limits = {column: cells.padded(column) for column in ("candidates", "exclude")}
+    for column, values in limits.items():
+        cells.check_items(column, values, items)
+    history = cells.optional("event_items")
+    cells.check_items("event_items", history, items)
     return DecisionLog(
         header=header,
-        users=read.numbers("user", torch.int64),
-        sessions=read.numbers("session", torch.int64),
-        steps=read.numbers("step", torch.int64),
-        times=read.numbers("time", torch.int64),
-        items=read.lists("items", torch.int64, places),
-        logprobs=read.logprobs(),
-        signals=read.signals("signal", places),
-        terminated=read.numbers("terminated", torch.bool),
-        truncated=read.numbers("truncated", torch.bool),
-        loggers=read.loggers(),
-        handed={piece: read.lists(f"context.{piece}", torch.float32, sizes.get(piece)) for piece in handed},
-        place_logprobs=read.optional("place_logprobs", torch.float64, places),
-        logger_logprobs=read.optional("logger_logprobs", torch.float64, len(header.loggers)),
-        candidates=read.padded("candidates"),
-        exclude=read.padded("exclude"),
-        event_items=read.optional("event_items", torch.int64, None),
-        event_signals=read.signals("event_signal", None) if events else None,
+        users=cells.values("user"),
+        sessions=cells.values("session"),
+        steps=cells.values("step"),
+        times=cells.values("time"),
+        items=shown,
+        logprobs=_logprobs(cells),
+        signals=_signals(cells, "signal", header, places),
+        terminated=cells.values("terminated"),
+        truncated=cells.values("truncated"),
+        loggers=cells.named("logger", header.loggers),
+        handed={piece: cells.lists(f"context.{piece}", sizes.get(piece)).float() for piece in handed},
+        place_logprobs=_double(cells.optional("place_logprobs", places)),
+        logger_logprobs=_double(cells.optional("logger_logprobs", len(header.loggers))),
+        candidates=limits["candidates"],
+        exclude=limits["exclude"],
+        event_items=history,
+        event_signals=_signals(cells, "event_signal", header, None) if events else None,
     )
 
 
-class _Columns:
-    """The columns of a file as tensors.
+def _double(values: Tensor | None) -> Tensor | None:
+    return None if values is None else values.double()
 
-    Each method raises UserError if the column is missing or of another kind.
-    """
 
-    def __init__(self, name: str, frame: pl.DataFrame, header: DecisionHeader) -> None:
-        self.name, self.frame, self.header = name, frame, header
+def _signals(cells: Cells, prefix: str, header: DecisionHeader, places: int | None) -> Tensor:
+    """(E, places, S) float32"""
+    return torch.stack([cells.lists(f"{prefix}.{name}", places).float() for name in header.signals], -1)
 
-    def numbers(self, column: str, dtype: torch.dtype) -> Tensor:
-        """(E,)"""
-        series = self._find(column)
-        self._no_null(column, series)
-        return self._tensor(column, series, dtype)
 
-    def lists(self, column: str, dtype: torch.dtype, size: int | None) -> Tensor:
-        """(E, size); ``size`` None is that of the first row."""
-        series = self._find(column)
-        if series.dtype.base_type() is pl.Array:
-            series = series.arr.to_list()
-        if series.dtype.base_type() is not pl.List:
-            raise UserError(f"{self.name}: the column {column!r} holds {series.dtype}, and must hold lists.")
-        self._no_null(column, series)
-        lengths = series.list.len()
-        wanted = int(lengths[0]) if size is None else size
-        wrong = (lengths != wanted).arg_true()
-        if wrong.len():
-            row = int(wrong[0])
-            raise UserError(
-                f"{self.name}: {column!r} holds {lengths[row]} values in row {row + 1}, and must hold "
-                f"{wanted} in each row."
-            )
-        flat = series.explode() if wanted else pl.Series([], dtype=series.dtype.inner)  # type: ignore[attr-defined]
-        null = flat.is_null().arg_true()
-        if null.len():
-            row = int(null[0]) // wanted + 1
-            raise UserError(f"{self.name}: {column!r} lacks a value in row {row}: every row must hold all.")
-        return self._tensor(column, flat, dtype).view(len(series), wanted)
-
-    def optional(self, column: str, dtype: torch.dtype, size: int | None) -> Tensor | None:
-        return self.lists(column, dtype, size) if column in self.frame.columns else None
-
-    def padded(self, column: str) -> Tensor | None:
-        """(E, n) int64 of lists of different lengths, with -1 after the end; None without the column."""
-        if column not in self.frame.columns:
-            return None
-        series = self._find(column)
-        if series.dtype.base_type() is not pl.List:
-            raise UserError(f"{self.name}: the column {column!r} holds {series.dtype}, and must hold lists.")
-        self._no_null(column, series)
-        lengths = torch.from_numpy(series.list.len().to_numpy().astype(np.int64))  # (E,)
-        found = torch.full((len(series), int(lengths.max())), -1)
-        filled = torch.arange(found.shape[1]) < lengths.unsqueeze(1)
-        found[filled] = self._tensor(column, series.filter(series.list.len() > 0).explode(), torch.int64)
-        return found
-
-    def signals(self, prefix: str, places: int | None) -> Tensor:
-        """(E, places, S) float32"""
-        names = [f"{prefix}.{name}" for name in self.header.signals]
-        missing = [name for name in names if name not in self.frame.columns]
-        if missing:
-            raise UserError(
-                f"{self.name} has no column {missing[0]!r}, and its header names that signal: a log needs "
-                "every signal of its header."
-            )
-        return torch.stack([self.lists(name, torch.float32, places) for name in names], -1)
-
-    def logprobs(self) -> Tensor:
-        """(E,) float64, from logprob or propensity; NaN without either."""
-        both = [name for name in ("logprob", "propensity") if name in self.frame.columns]
-        if not both:
-            return torch.full((self.frame.height,), torch.nan, dtype=torch.float64)
-        if len(both) > 1:
-            raise UserError(f"{self.name} has both logprob and propensity: leave one of the columns out.")
-        values = self.numbers(both[0], torch.float64)
-        check_probabilities(self.name, values, both[0])
-        return values if both[0] == "logprob" else values.log()
-
-    def loggers(self) -> Tensor:
-        """(E,) int64"""
-        series, names = self._find("logger"), self.header.loggers
-        places = {name: place for place, name in enumerate(names)}
-        unknown = (~series.is_in(list(names))).fill_null(True).arg_true()
-        if unknown.len():
-            row = int(unknown[0])
-            raise UserError(
-                f"{self.name}: row {row + 1} is of logger {one_line(series[row])!r}, but its header names "
-                f"{', '.join(names)}."
-            )
-        return self._tensor("logger", series.replace_strict(places, return_dtype=pl.Int64), torch.int64)
-
-    def _find(self, column: str) -> pl.Series:
-        if column not in self.frame.columns:
-            raise UserError(f"{self.name} has no column {column!r}: docs/09_logs.md lists the columns.")
-        return self.frame[column]
-
-    def _no_null(self, column: str, series: pl.Series) -> None:
-        null = series.is_null().arg_true()
-        if null.len():
-            raise UserError(
-                f"{self.name}: {column!r} is missing in row {int(null[0]) + 1}: every row must hold it."
-            )
-
-    def _tensor(self, column: str, series: pl.Series, dtype: torch.dtype) -> Tensor:
-        kind = {torch.int64: pl.Int64, torch.bool: pl.Boolean, torch.float64: pl.Float64}.get(
-            dtype, pl.Float32
-        )
-        right = {
-            torch.int64: series.dtype.is_integer(),
-            torch.bool: series.dtype == pl.Boolean,
-        }.get(dtype, series.dtype.is_numeric())
-        if not right:
-            raise UserError(f"{self.name}: the column {column!r} holds {series.dtype}, and must hold {kind}.")
-        with parsing(f"{self.name}: the column {column!r}"):
-            return torch.from_numpy(series.cast(kind).to_numpy().copy())
+def _logprobs(cells: Cells) -> Tensor:
+    """(E,) float64, from logprob or propensity; NaN without either."""
+    both = [column for column in ("logprob", "propensity") if column in cells]
+    if not both:
+        return torch.full((cells.frame.height,), torch.nan, dtype=torch.float64)
+    if len(both) > 1:
+        raise UserError(f"{cells.name} has both logprob and propensity: leave one of the columns out.")
+    values = cells.values(both[0]).double()
+    return values if both[0] == "logprob" else values.log()

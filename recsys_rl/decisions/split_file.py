@@ -16,7 +16,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from recsys_rl.decisions.checksum import Checksum
-from recsys_rl.decisions.describe import ROLES, event_hashes
+from recsys_rl.decisions.describe import ROLES
 from recsys_rl.decisions.reader import FileHeader, check_pieces, has_header, read_pieces
 from recsys_rl.decisions.survey import is_log_of_decisions
 from recsys_rl.decisions.writer import write_with_header
@@ -26,6 +26,7 @@ from recsys_rl.files.columns import find_columns
 from recsys_rl.files.description import Found
 from recsys_rl.files.hashes import hashes_of, repeats, user_hashes
 from recsys_rl.files.read import HEADLESS, TableFile, open_table, parsing, pieces
+from recsys_rl.files.survey import event_hashes
 from recsys_rl.files.times import UNCLEAR, TimeFormat, format_of, times_of
 from recsys_rl.types import UserError
 

@@ -1,28 +1,31 @@
 """The problems of a log of decisions that `recsys-rl ope` refuses, found piece by piece.
 
-Rows of a session are compared after the last piece: 24 bytes a row are kept for that, hashes in place of ids.
+Rows of a session are compared after the last piece: up to 30 bytes a row are kept for that, with hashes in
+place of ids.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
-from recsys_rl.files.clean import floats, no_value
-from recsys_rl.files.columns import DECISION_NAMES, DECISION_STARTS
-from recsys_rl.files.description import Found, Part, part_of
-from recsys_rl.files.hashes import hashes_of, mixed
-from recsys_rl.files.read import lists_of
+from recsys_rl.decisions.columns import BY_NAME, BY_START, COLUMNS, column_of, numbers
+from recsys_rl.decisions.rules import OF_LISTS, OF_SESSIONS, broken
+from recsys_rl.files.clean import no_value
+from recsys_rl.files.columns import is_logarithm
+from recsys_rl.files.description import Description
+from recsys_rl.files.hashes import Hashes, hashes_of, mixed
+from recsys_rl.files.read import TableFile, lists_of
+from recsys_rl.files.survey import Survey, is_slate, lists_in, spread_of
+from recsys_rl.files.times import TimeFormat
 
-PADDING = -1  # an empty place of a list
 # Recorded logs (decisions/writer.py) have further columns.
-_NAMES = (*DECISION_NAMES, "exclude", "logger_logprobs")
-_STARTS = (*DECISION_STARTS, "event_")
-Flags = NDArray[np.bool_]
+_NAMES = (*BY_NAME, "exclude", "logger_logprobs")
+_STARTS = (*BY_START, "event_")
 
 
 def is_log_of_decisions(columns: Mapping[str, str], names: Sequence[str]) -> bool:
@@ -31,86 +34,100 @@ def is_log_of_decisions(columns: Mapping[str, str], names: Sequence[str]) -> boo
     return bool(known) or any(name.startswith(("signal.", "probability.", "propensity.")) for name in names)
 
 
-def has_meaning(name: str) -> bool:
-    """True for a column that only a log of decisions has, by its name."""
-    return name in _NAMES or name.startswith(_STARTS)
+class DecisionSurvey(Survey):
+    """The decisions so far, by the rules of columns.py and rules.py."""
 
+    numbers = ("rating", "weight")
+    repeated = "rows that repeat an earlier row in every column"
 
-def is_slate(column: pl.Series) -> bool:
-    """True if a column of items holds a slate in each row, by its name or its type."""
-    return column.name == "items" or isinstance(column.dtype, pl.List | pl.Array)
-
-
-def lists_in(column: pl.Series) -> pl.Series:
-    """Lists of ids without padding; a single id is a list of one."""
-    lists = lists_of(column)
-    if lists is None:
-        lists = column.to_frame("x").select(pl.concat_list("x")).to_series()
-    element = pl.element()
-    if lists.dtype == pl.List(pl.String):
-        return lists.list.eval(element.str.strip_chars().filter(element.str.strip_chars() != str(PADDING)))
-    return lists.list.eval(element.filter(element != PADDING))
-
-
-class DecisionSurvey:
-    """The checks of the decisions so far. ``found`` takes their problems."""
-
-    def __init__(self, columns: Mapping[str, str], names: Sequence[str], found: Found) -> None:
-        self.columns, self.names, self.found = columns, names, found
+    def __init__(
+        self, columns: Mapping[str, str], form: TimeFormat | None = None, names: Sequence[str] = ()
+    ) -> None:
+        """``names``: of all columns of the file."""
+        columns = {role: name for role, name in columns.items() if role != "event"}
+        if "session" in columns and "step" in names:
+            columns["step"] = "step"
+        super().__init__(columns, form)
+        self.names = names
         self.signals = [name for name in names if name.startswith("signal.")]
-        self.by_step = "session" in columns and "step" in columns
+        self.ends = [name for name in ("terminated", "truncated") if name in names]
+        self.by_step = "step" in columns
         # A log without steps may show an item twice to a user: only a whole row can be a repeat.
         self.whole_rows = not self.by_step and bool({"session", "time"} & columns.keys())
         self.slate_size: int | None = None
-        self.sums: dict[str, list[Part]] = {}
-        self.parts: dict[str, list[NDArray[Any]]] = {"session": [], "step": [], "user": [], "time": []}
+        self.shown: dict[Any, int] = {}  # rows in which each item could be shown
+        self.inverse: list[tuple[float, int]] = []  # of each piece: the sum of 1 / propensity, and its rows
+        self.kept: list[pl.DataFrame] = []
 
     def reads(self) -> list[str]:
-        """The columns that ``add`` needs."""
         if self.whole_rows:
             return list(self.names)
         exclude = ["exclude"] if "exclude" in self.names else []
-        return list(dict.fromkeys([*self.columns.values(), *self.signals, *exclude]))
+        return list(dict.fromkeys([*super().reads(), *self.signals, *exclude, *self.ends]))
 
-    def add(self, start: int, piece: pl.DataFrame, times: pl.Series | None) -> None:
-        """``times``: the seconds of the rows; None without such a column."""
+    def add_rows(
+        self,
+        start: int,
+        piece: pl.DataFrame,
+        hashes: Mapping[str, Hashes],
+        seconds: pl.Series | None,
+        gaps: Sequence[pl.Series],
+    ) -> None:
+        if "propensity" in self.columns:
+            self._propensities(start, piece[self.columns["propensity"]])
         if "item" in self.columns:
             self._items(start, piece)
+        for name in self.signals:
+            self.found.add(f"column {name!r} has no value", no_value(piece[name]), start)
         for name in (*self.signals, *([self.columns["reward"]] if "reward" in self.columns else [])):
             self._outcome(start, piece[name])
         if "session" in self.columns:
-            self._keep(start, piece, times)
+            self._keep(start, piece, seconds)
+        if self.whole_rows:
+            self.hashes["repeat"].append(mixed([hashes_of(column) for column in piece.get_columns()]))
+        if "candidates" in self.columns:
+            offered = lists_in(piece[self.columns["candidates"]]).explode().drop_nulls()
+            for item, count in offered.value_counts().rows():
+                self.shown[item] = self.shown.get(item, 0) + count
 
-    def row_hashes(self, piece: pl.DataFrame) -> NDArray[np.uint64] | None:
-        """(n,) hashes of whole rows, if only such rows can be repeats."""
-        return mixed([hashes_of(column) for column in piece.get_columns()]) if self.whole_rows else None
+    def _propensities(self, start: int, column: pl.Series) -> None:
+        as_log = is_logarithm(column.name)
+        rule = COLUMNS["logprob" if as_log else "propensity"]
+        values, wrong = numbers(column, rule)
+        known = values.is_not_null() & values.is_finite()
+        self.found.add(f"column {column.name!r} has no finite number", ~known & ~no_value(column), start)
+        self.found.add(f"column {column.name!r} {rule.problem}", wrong & known, start)
+        chances = values.filter(known).cast(pl.Float64)
+        chances = chances.exp() if as_log else chances
+        self.sum("propensity" if as_log else column.name, chances)
+        sound = chances.filter(~wrong.filter(known))
+        self.inverse.append((float((1 / sound).sum()), sound.len()))
 
     def _items(self, start: int, piece: pl.DataFrame) -> None:
         column = piece[self.columns["item"]]
         slate = is_slate(column)
         shown = lists_in(column if slate else column.to_frame().select(pl.concat_list(pl.all())).to_series())
+        rows = {"row": pl.Series(np.arange(piece.height) + start + 1), "items": shown}
         if slate:
             listed = lists_of(column)
             sizes = shown.list.len() if listed is None else listed.list.len()
             self.slate_size = int(sizes[0] or 0) if self.slate_size is None else self.slate_size
             self.found.add(f"slates of another size than the first ({self.slate_size})",
                            sizes != self.slate_size, start)  # fmt: skip
-            self.found.add("slates that show an item twice", shown.list.n_unique() < shown.list.len(), start)
+            rows["slate"] = rows["row"]
         if "candidates" in self.columns:
-            offered = lists_in(piece[self.columns["candidates"]])
-            outside = _less(shown, offered) > 0
-            text = "items that are not among the candidates of their row"
-            self.found.add(text, outside & ~no_value(column), start)
+            rows["candidates"] = lists_in(piece[self.columns["candidates"]]).fill_null([])
         if "exclude" in self.names and isinstance(piece["exclude"].dtype, pl.List):
-            allowed = _less(shown, lists_in(piece["exclude"]))
-            self.found.add("items that the row excludes", allowed < shown.list.n_unique(), start)
+            rows["exclude"] = lists_in(piece["exclude"])
+        lists = [name for name in ("items", "candidates", "exclude") if name in rows]
+        if len({rows[name].dtype for name in lists}) > 1 or shown.dtype == pl.List(pl.String):
+            rows |= {name: _as_text(rows[name]) for name in lists}
+        for rule, wrong in broken(pl.DataFrame(rows), OF_LISTS):
+            self.found.add(rule.problem, wrong & ~no_value(column), start)
 
     def _outcome(self, start: int, column: pl.Series) -> None:
         """Rewards or signals: a number a row, or a list of them."""
-        name, gaps = column.name, no_value(column)
-        if name.startswith("signal."):  # those of the reward are counted as those of all roles
-            self.found.add(f"column {name!r} has no value", gaps, start)
-        lists = lists_of(column)
+        name, gaps, lists = column.name, no_value(column), lists_of(column)
         rows = np.arange(column.len())
         if lists is not None:
             another = (lists.list.len() != (self.slate_size or 1)).fill_null(False)
@@ -118,82 +135,65 @@ class DecisionSurvey:
             self.found.add(text, another, start)
             rows = np.repeat(rows, lists.list.len().fill_null(0).to_numpy())
             column = lists.filter(lists.list.len() > 0).explode()
-        numbers = floats(column)
+        values, wrong = numbers(column, column_of(name) if name.startswith("signal.") else COLUMNS["reward"])
         bad = np.zeros(gaps.len(), dtype=np.bool_)
-        bad[rows[numbers.is_finite().fill_null(False).not_().to_numpy()]] = True
-        wrong = pl.Series(bad) & ~gaps
-        self.found.add(f"column {name!r} has no finite number", wrong, start)
-        for part in part_of(numbers.filter(numbers.is_finite().fill_null(False))):
-            self.sums.setdefault(name, []).append(part)
+        bad[rows[(wrong | values.is_null()).to_numpy()]] = True
+        self.found.add(f"column {name!r} has no finite number", pl.Series(bad) & ~gaps, start)
+        self.sum(name, values.filter(~wrong))
 
     def _keep(self, start: int, piece: pl.DataFrame, times: pl.Series | None) -> None:
-        """Keep what the checks of sessions need; a step of -1 is unknown."""
+        """Keep what the rules of sessions need, hashes in place of ids; null is unknown."""
         sessions = piece[self.columns["session"]]
-        steps = np.zeros(piece.height, dtype=np.int32)
+        kept = {
+            "row": pl.Series(np.arange(start + 1, start + 1 + piece.height), dtype=pl.UInt32),
+            "session": pl.Series(hashes_of(sessions)).set(no_value(sessions), None),
+        }
         if self.by_step:
             column = piece[self.columns["step"]]
-            numbers = floats(column)
-            sound = ((numbers == numbers.floor()) & (numbers >= 0) & (numbers < 2**31)).fill_null(False)
-            text = f"column {column.name!r} has no whole number from 0 on"
-            self.found.add(text, ~sound & ~no_value(column), start)
-            steps = numbers.set(~sound, -1.0).cast(pl.Int32).to_numpy().copy()
-        steps[no_value(sessions).to_numpy()] = -1
-        self.parts["step"].append(steps)
-        self.parts["session"].append(hashes_of(sessions))
+            steps, wrong = numbers(column, COLUMNS["step"])
+            wrong &= ~no_value(column)
+            self.found.add(f"column {column.name!r} {COLUMNS['step'].problem}", wrong, start)
+            kept["step"] = steps.set(wrong, None).cast(pl.Int32, strict=False)
+            if times is not None:
+                kept["time"] = times.cast(pl.Float64)
         if "user" in self.columns:
-            users = hashes_of(piece[self.columns["user"]]).astype(np.uint32)
-            users[no_value(piece[self.columns["user"]]).to_numpy()] = 0
-            self.parts["user"].append(users)
-        if times is not None and self.by_step:
-            self.parts["time"].append(times.cast(pl.Float64).fill_null(float("nan")).to_numpy())
+            users = piece[self.columns["user"]]
+            hashes = pl.Series(hashes_of(users).astype(np.uint32))
+            kept["user"] = hashes.set(no_value(users), None)
+        for name in self.ends:
+            kept[name] = numbers(piece[name], COLUMNS[name])[0].fill_null(False)
+        self.kept.append(pl.DataFrame(kept))
 
-    def finish(self, rows: int) -> int | None:
-        """Compare the rows of each session; the number of sessions. Hashes are given up one after another."""
+    def finish(self, table: TableFile) -> Description:
+        sessions = self._sessions()
+        shown = np.array(list(self.shown.values()), dtype=np.int64)
+        inverse, number = (sum(x[k] for x in self.inverse) for k in (0, 1))
+        found = super().finish(table)
+        return dataclasses.replace(
+            found,
+            sessions=sessions,
+            shown_of_item=spread_of(shown),
+            candidates_per_row=float(shown.sum() / self.rows) if len(shown) else None,
+            inverse_propensity=inverse / number if number else None,
+            slate_size=self.slate_size or 1,
+            others=tuple(x for x in found.others if x not in _NAMES and not x.startswith(_STARTS)),
+        )
+
+    def _sessions(self) -> int | None:
+        """Compare the rows of each session; the number of sessions."""
         if "session" not in self.columns:
             if "step" in self.names:
-                self.found.count("steps, and no column of sessions: name it with --session-column", rows, 1)
+                text = "steps, and no column of sessions: name it with --session-column"
+                self.found.count(text, self.rows, 1)
             return None
-        steps, sessions = np.concatenate(self.parts.pop("step")), np.concatenate(self.parts.pop("session"))
-        order = np.lexsort((steps, sessions))  # stable: of two equal rows the later one is the repeat
-        order = order[steps[order] >= 0]
-        sessions = sessions[order]
-        same = np.zeros(len(order), dtype=np.bool_)  # the row before is of the same session
-        same[1:] = sessions[1:] == sessions[:-1]
-        del sessions
-        again = np.zeros(len(order), dtype=np.bool_)
-        if self.by_step:
-            ahead = np.diff(steps[order], prepend=np.int32(0))  # of the row before
-            again = same & (ahead == 0)
-            self._problem("rows that repeat the session and step of an earlier row", again, order)
-            lacking = np.where(same, ahead > 1, steps[order] > 0)
-            self._problem("rows whose session has no step before theirs", lacking, order)
-            del ahead, lacking
-        del steps
-        for role, text in (
-            ("user", "rows of another user than the row before in their session"),
-            ("time", "rows with an earlier time than the step before in their session"),
-        ):
-            if self.parts[role]:
-                values = np.concatenate(self.parts.pop(role))[order]
-                wrong = np.zeros(len(order), dtype=np.bool_)
-                if role == "time":
-                    wrong[1:] = values[1:] < values[:-1]
-                else:
-                    wrong[1:] = (values[1:] != values[:-1]) & (values[1:] != 0) & (values[:-1] != 0)
-                self._problem(text, wrong & same, order)
-        return int(len(same) - same.sum())
-
-    def _problem(self, text: str, wrong: Flags, order: NDArray[np.int64]) -> None:
-        if wrong.any():
-            self.found.count(text, int(wrong.sum()), int(order[wrong].min()) + 1)
-
-
-def _less(lists: pl.Series, others: pl.Series) -> pl.Series:
-    """The number of distinct entries of each list that are not in the other."""
-    if lists.dtype != others.dtype or lists.dtype == pl.List(pl.String):
-        lists, others = _as_text(lists), _as_text(others)
-    frame = pl.DataFrame({"x": lists, "y": others.fill_null([])})
-    return frame.select(pl.col("x").list.set_difference("y").list.drop_nulls().list.len()).to_series()
+        keys = ["session", "step"] if self.by_step else ["session"]
+        frame = pl.concat(self.kept).drop_nulls(keys)
+        self.kept = []
+        frame = frame.sort(*keys, maintain_order=True)  # of two equal rows the later one is the repeat
+        for rule, wrong in broken(frame, [rule for rule in OF_SESSIONS if rule.problem]):
+            rows = frame["row"].filter(wrong)
+            self.found.count(rule.problem, rows.len(), int(rows.to_numpy().min()))
+        return frame["session"].n_unique()
 
 
 def _as_text(lists: pl.Series) -> pl.Series:

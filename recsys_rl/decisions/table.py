@@ -18,13 +18,15 @@ import polars as pl
 import torch
 from torch import Tensor
 
+from recsys_rl.decisions.cells import spread, tensor_of
 from recsys_rl.decisions.checks import check_rows
+from recsys_rl.decisions.columns import BY_NAME, BY_START
 from recsys_rl.decisions.log import DecisionHeader, DecisionLog
 from recsys_rl.decisions.table_catalogue import own_catalogue
-from recsys_rl.decisions.table_columns import Reader, check_agreement, tensor_of
+from recsys_rl.decisions.table_columns import Table
 from recsys_rl.errors import one_line, short
 from recsys_rl.files.clean import whole_numbers
-from recsys_rl.files.columns import DECISION_NAMES, DECISION_STARTS, find_columns, not_read, plain_name
+from recsys_rl.files.columns import find_columns, not_read, plain_name
 from recsys_rl.files.items import ItemFacts, read_items
 from recsys_rl.files.read import NUMBER, open_table, plain_texts
 from recsys_rl.types import Catalogue, Interface, UserError
@@ -70,7 +72,7 @@ def read_own(
     frame = plain_texts(table.rows(table.names))
     if frame.height == 0:
         raise UserError(f"{name} holds no decisions: give a log with at least one row.")
-    read = Reader(name, frame, columns)
+    read = Table(name, frame, columns)
     signals = read.signal_names(wanted.get("reward") is not None)
     shown = read.ids("item")  # (E,) lists of text
     places = read.places(shown)
@@ -101,11 +103,7 @@ def read_own(
     probabilities = read.probabilities(texts)
     logprobs = read.logprobs(probabilities, chosen)
     if under_each is not None:
-        own = under_each.gather(1, of_row.unsqueeze(1)).squeeze(1)  # (E,)
-        if "propensity" in columns:
-            check_agreement(name, columns["propensity"], logprobs, loggers, of_row, own)
-        else:
-            logprobs = own
+        logprobs = read.own_logprobs(logprobs, loggers, of_row, under_each)
     log = DecisionLog(
         header=DecisionHeader(loggers=loggers, interface=interface, signals=signals),
         users=numbers if users is None else user_numbers,
@@ -119,9 +117,9 @@ def read_own(
         truncated=read.flags("truncated"),
         loggers=of_row,
         handed=handed,
-        place_logprobs=read.numbers_in_lists("place_logprobs", places),
+        place_logprobs=read.place_logprobs(places),
         logger_logprobs=under_each,
-        candidates=None if offered is None else _padded(offered, names),
+        candidates=None if offered is None else spread(offered.list.len(), _rows_of(offered, names)),
     )
     order = torch.from_numpy(np.lexsort((log.steps.numpy(), log.sessions.numpy())))
     log = _ended(log.rows(order))
@@ -144,7 +142,7 @@ def read_own(
 
 def _unread(names: Sequence[str], columns: Mapping[str, str]) -> str:
     """A note about the columns that are neither in ``columns`` nor known by their name."""
-    known = [x for x in names if x in DECISION_NAMES or x.startswith(DECISION_STARTS)]
+    known = [x for x in names if x in BY_NAME or x.startswith(BY_START)]
     hint = " (what a policy knew is read from columns context.NAME)"
     return not_read(names, {*known, *columns.values()}, hint)
 
@@ -197,14 +195,6 @@ def _rows_of(lists: pl.Series, names: Sequence[object]) -> Tensor:
         flat = whole_numbers(flat)
     places = {name: place for place, name in enumerate(names)}
     return tensor_of(flat.replace_strict(places, return_dtype=pl.Int64))
-
-
-def _padded(lists: pl.Series, names: Sequence[object]) -> Tensor:
-    """(E, C) int64, -1 after the end of a list."""
-    lengths = tensor_of(lists.list.len().cast(pl.Int64))
-    found = torch.full((len(lists), int(lengths.max())), -1)
-    found[torch.arange(found.shape[1]) < lengths.unsqueeze(1)] = _rows_of(lists, names)
-    return found
 
 
 def _ended(log: DecisionLog) -> DecisionLog:

@@ -6,17 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import polars as pl
 import torch
 from torch import Tensor
 
-from recsys_rl.decisions.checks import check_distributions
+from recsys_rl.decisions.cells import Cells, tensor_of
+from recsys_rl.decisions.columns import COLUMNS
 from recsys_rl.decisions.log import DecisionLog
-from recsys_rl.errors import listed, one_line, short
-from recsys_rl.files.clean import no_value, without_value
+from recsys_rl.errors import listed, one_line
 from recsys_rl.files.columns import COMMON, plain_name
-from recsys_rl.files.read import lists_of, open_table, parsing
+from recsys_rl.files.read import open_table, parsing, plain_texts
 from recsys_rl.types import UserError
 
 
@@ -57,60 +56,51 @@ def read_target(path: str | Path, log: DecisionLog, ids: Ids | None = None) -> T
         raise UserError(f"{name} is not a file: give a file with the columns session, step and propensity.")
     with parsing(name):
         table = open_table(path)
-        frame = table.rows(table.names)
-    column = "propensity" if "propensity" in frame.columns else "logprob"
-    frame = _as_numbers(name, frame, column, texts=ids is not None and ids.sessions is not None)
-    frame = _keyed(name, frame, log, ids)
-    missing = [x for x in ("session", "step", column) if x not in frame.columns]
+        frame = plain_texts(table.rows(table.names))
+    cells = Cells(name, frame)
+    column = "propensity" if "propensity" in cells else "logprob"
+    if column in cells:
+        # The policy did not decide: the action may be impossible under it.
+        rule = COLUMNS["propensity." if column == "propensity" else "logger_logprobs"]
+        values = cells.values(column, rule).double()  # (R,), of the rows of the file
+    rows = _keyed(name, _keys(cells, texts=ids is not None and ids.sessions is not None), log, ids)
+    missing = [x for x in ("session", "step") if x not in rows.columns]
+    missing += [] if column in cells else [column]
     if missing:
         raise UserError(
             f"{name} has no column {missing[0]}: it needs session, step and propensity (or logprob)."
         )
-    keys = pl.DataFrame({"session": log.sessions.numpy(), "step": log.steps.numpy()}).with_row_index("row")
-    with parsing(name):
-        frame = frame.with_columns(pl.col("session", "step").cast(pl.Int64))
-    joined = keys.join(frame, on=["session", "step"], how="left", maintain_order="left")
+    keys = pl.DataFrame({"session": log.sessions.numpy(), "step": log.steps.numpy()})
+    joined = keys.join(rows, on=["session", "step"], how="left", maintain_order="left")
     if len(joined) != log.num_rows:
         raise UserError(f"{name} has a decision twice: give one row for each session and step.")
-    values = torch.from_numpy(joined[column].fill_null(float("nan")).to_numpy().astype(np.float64))
-    _check(name, column, values, log)
+    at = tensor_of(joined["at"].cast(pl.Int64).fill_null(-1))  # (E,): the row of the file
+    cells.refuse(
+        at < 0,
+        lambda row: f"it has no {column} for {_place(log, row)}: give one row for each decision of the log",
+    )
+    values, every = values[at], _every(cells, log, ids)
     logprobs = values if column == "logprob" else values.log()
-    every = _every(name, joined, log, ids)
     if every is not None:
-        _check_agreement(name, column, values, every.gather(1, log.items).squeeze(1), logprobs, log)
-    return Target(logprobs, every, _places(name, joined, logprobs, log))
+        every = every[at]
+        chosen = every.gather(1, log.items).squeeze(1)
+        cells.refuse(
+            (chosen - logprobs.exp()).abs() > 1e-4,
+            lambda row: (
+                f"the logged item of {_place(log, row)} has the {column} {float(values[row]):g}, but "
+                f"{float(chosen[row]):g} in the column probabilities: correct one of them"
+            ),
+        )
+    places = cells.optional("place_logprobs", log.items.shape[1])
+    return Target(logprobs, every, None if places is None else _factors(cells, places[at], logprobs, log))
 
 
-def _as_numbers(name: str, frame: pl.DataFrame, column: str, texts: bool) -> pl.DataFrame:
-    """The frame with its numbers as such; ``texts``: its sessions may be texts.
-
-    Raises UserError with the row of a cell that is empty or no number, of sessions and steps no whole number.
-    """
-    kinds = {x: pl.Float64 for x in frame.columns if x == column or x.startswith("probability.")}
-    whole = {x: pl.Int64 for x in ("step", *(() if texts else ("session",))) if x in frame.columns}
-    found = []
-    for which, kind in {**kinds, **whole}.items():
-        series = frame[which]
-        gaps = no_value(series)
-        if gaps.any():
-            raise UserError(
-                f"{name}: {without_value(short(which), int(gaps.sum()), int(gaps.arg_true()[0]) + 1)}: "
-                "fill them in, or leave these rows out."
-            )
-        with parsing(name):
-            plain = series.str.strip_chars() if series.dtype == pl.String else series
-            values = plain.cast(pl.Float64, strict=False)
-            # Large whole numbers are read as such; the text 1.0 is none to polars.
-            numbers = plain.cast(kind, strict=False).fill_null(values.cast(kind, strict=False))
-        wrong = (numbers.is_null() | (values != numbers)).arg_true()  # a cast to whole numbers cuts fractions
-        if wrong.len():
-            row = int(wrong[0])
-            what = "whole numbers" if kind == pl.Int64 else "numbers"
-            raise UserError(
-                f"{name}: column {short(which)} has {short(series[row])} in row {row + 1}: give {what}."
-            )
-        found.append(numbers)
-    return frame.with_columns(found)
+def _keys(cells: Cells, texts: bool) -> pl.DataFrame:
+    """The rows of the file by session and step, if it has these; ``texts``: its sessions may be texts."""
+    rules = {"step": COLUMNS["step"]} if texts else {x: COLUMNS[x] for x in ("session", "step")}
+    found = [pl.Series(x, cells.values(x, rule).numpy()) for x, rule in rules.items() if x in cells]
+    columns = [x for x in cells.frame.columns if not x.startswith("probabilit")]
+    return cells.frame.select(columns).with_columns(found).with_row_index("at")
 
 
 def _keyed(name: str, frame: pl.DataFrame, log: DecisionLog, ids: Ids | None) -> pl.DataFrame:
@@ -158,89 +148,56 @@ def _in_order(name: str, frame: pl.DataFrame, log: DecisionLog, rows: Tensor) ->
     return frame.with_columns(steps, pl.Series("session", log.sessions.numpy()))
 
 
-def _every(name: str, joined: pl.DataFrame, log: DecisionLog, ids: Ids | None) -> Tensor | None:
-    """(E, I) of the list ``probabilities`` or of the columns ``probability.ID``; None without either."""
-    if "probabilities" in joined.columns:
-        return _distributions(name, joined["probabilities"], log)
-    named = [x for x in joined.columns if x.startswith("probability.")]
-    if not named:
+def _every(cells: Cells, log: DecisionLog, ids: Ids | None) -> Tensor | None:
+    """(R, I) of the list ``probabilities`` or of the columns ``probability.ID``; None without either."""
+    number = log.header.num_items
+    named = [x for x in cells.frame.columns if x.startswith("probability.")]
+    if not named and "probabilities" not in cells:
         return None
-    items = ids.items if ids is not None else [str(k) for k in range(log.header.num_items)]
-    lacking = [x for x in items if f"probability.{x}" not in named]
-    if lacking or len(named) > len(items):
-        more = [x for x in named if x.removeprefix("probability.") not in items]
-        what = (
-            f"no column probability.{one_line(lacking[0])}" if lacking else f"the column {one_line(more[0])}"
-        )
-        hint = ""
-        if ids is not None and not lacking:
-            hint = (
-                " The log neither shows nor offers this item: if it could be shown, name it in the log's "
-                "column candidates, or give the log a column probability.ID for every item."
-            )
-        raise UserError(
-            f"{name} has {what}: give one column for each of the {len(items):,} items of the log.{hint}"
-        )
-    columns = [joined[f"probability.{x}"] for x in items]
-    lists = pl.DataFrame(columns).select(pl.concat_list(pl.all())).to_series()
-    return _distributions(name, lists, log)
-
-
-def _places(name: str, joined: pl.DataFrame, logprobs: Tensor, log: DecisionLog) -> Tensor | None:
-    """(E, K) of the list ``place_logprobs``; None without it."""
-    if "place_logprobs" not in joined.columns:
-        return None
-    places = log.items.shape[1]
-    found = _numbers(joined["place_logprobs"], places)
-    if found is None:
-        raise UserError(f"{name}: each row of place_logprobs needs a list of {places} numbers.")
-    total = found.sum(1)
-    wrong = torch.where(logprobs.isfinite(), ~((total - logprobs).abs() <= 1e-4), total != logprobs)
-    if bool(wrong.any()):
-        row = int(wrong.nonzero()[0])
-        raise UserError(f"{name}: place_logprobs of {_place(log, row)} do not sum to its log-probability.")
-    return found
-
-
-def _numbers(column: pl.Series, size: int) -> Tensor | None:
-    """(E, size) float64, NaN for a missing number; None if a row is no list of ``size`` numbers."""
-    lists = lists_of(column)
-    if lists is None or lists.is_null().any() or (lists.list.len() != size).any():
-        return None
-    values = lists.explode()
-    found = values.cast(pl.Float64, strict=False)
-    if (found.is_null() & values.is_not_null()).any():
-        return None
-    return torch.from_numpy(found.to_numpy().copy()).view(-1, size)
-
-
-def _check_agreement(
-    name: str, column: str, values: Tensor, chosen: Tensor, logprobs: Tensor, log: DecisionLog
-) -> None:
-    wrong = (chosen - logprobs.exp()).abs() > 1e-4
-    if bool(wrong.any()):
-        row = int(wrong.nonzero()[0])
-        raise UserError(
-            f"{name}: the logged item of {_place(log, row)} has the {column} {float(values[row]):g}, but "
-            f"{float(chosen[row]):g} in the column probabilities: correct one of them."
-        )
-
-
-def _distributions(name: str, column: pl.Series, log: DecisionLog) -> Tensor:
-    """(E, I) float64 from lists of I probabilities, which sum to 1. Raises UserError."""
     if log.items.shape[1] > 1:
         raise UserError(
-            f"{name}: the column probabilities is for logs of single items, and this log has slates of "
+            f"{cells.name}: the column probabilities is for logs of single items, and this log has slates of "
             f"{log.items.shape[1]}: leave the column out."
         )
-    items = log.header.num_items
-    every = _numbers(column, items)
-    if every is None:
-        raise UserError(
-            f"{name}: each row of the column probabilities needs a list of {items} numbers, one of each item."
-        )
-    check_distributions(name, every, lambda row: _place(log, row))
+    if "probabilities" in cells:
+        every = cells.lists("probabilities", number).double()
+    else:
+        items = ids.items if ids is not None else [str(k) for k in range(number)]
+        _check_names(cells.name, items, named, ids is not None)
+        rule = COLUMNS["probability."]
+        every = torch.stack([cells.values(f"probability.{x}", rule).double() for x in items], 1)
+    cells.check_distributions(every, lambda row: f"row {row + 1}")
     return every
+
+
+def _check_names(name: str, items: Sequence[str], named: Sequence[str], own: bool) -> None:
+    """Raise UserError unless the columns ``named`` are those of the ``items``."""
+    there = set(named)
+    lacking = [x for x in items if f"probability.{x}" not in there]
+    if not lacking and len(named) <= len(items):
+        return
+    known = set(items)
+    more = [x for x in named if x.removeprefix("probability.") not in known]
+    what = f"no column probability.{one_line(lacking[0])}" if lacking else f"the column {one_line(more[0])}"
+    hint = ""
+    if own and not lacking:
+        hint = (
+            " The log neither shows nor offers this item: if it could be shown, name it in the log's "
+            "column candidates, or give the log a column probability.ID for every item."
+        )
+    raise UserError(
+        f"{name} has {what}: give one column for each of the {len(items):,} items of the log.{hint}"
+    )
+
+
+def _factors(cells: Cells, places: Tensor, logprobs: Tensor, log: DecisionLog) -> Tensor:
+    """(E, K) float64 of the list ``place_logprobs``, if they add up to ``logprobs`` (E,)."""
+    total = places.double().sum(1)
+    cells.refuse(
+        torch.where(logprobs.isfinite(), ~((total - logprobs).abs() <= 1e-4), total != logprobs),
+        lambda row: f"place_logprobs of {_place(log, row)} do not sum to its log-probability",
+    )
+    return places.double()
 
 
 def check_support(every: Tensor, allowed: Tensor, rows: Tensor, log: DecisionLog) -> None:
@@ -262,26 +219,3 @@ def check_support(every: Tensor, allowed: Tensor, rows: Tensor, log: DecisionLog
 
 def _place(log: DecisionLog, row: int) -> str:
     return f"step {int(log.steps[row])} of session {int(log.sessions[row])}"
-
-
-def _check(name: str, column: str, values: Tensor, log: DecisionLog) -> None:
-    nothing = values.isnan()
-    if bool(nothing.any()):
-        row = int(nothing.nonzero()[0])
-        raise UserError(
-            f"{name} has no {column} for {_place(log, row)}: give one row for each decision of the log."
-        )
-    low, high = (0.0, 1.0) if column == "propensity" else (-float("inf"), 0.0)
-    wrong = (values < low) | (values > high)
-    if bool(wrong.any()):
-        row = int(wrong.nonzero()[0])
-        hint = "a logarithm of a probability is at most 0"
-        if column == "propensity":
-            hint = "a probability lies in 0..1"
-            if bool((values <= 0).all()):
-                hint += "; the values look like logarithms: name the column logprob"
-        elif bool(((values >= 0) & (values <= 1)).all()):
-            hint += "; the values look like probabilities: name the column propensity"
-        raise UserError(
-            f"{name}: the {column} {float(values[row]):g} of {_place(log, row)} is impossible: {hint}."
-        )

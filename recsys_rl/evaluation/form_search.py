@@ -25,7 +25,7 @@ from recsys_rl.evaluation.tuning import Trainees
 from recsys_rl.protocols import Split
 
 CHOOSING = 0.25  # share of the training users to choose with
-RULE, GROUP, CHOICE = 0.1, 0.2, 0.02
+RULE, GROUP, CHOICE = 0.1, 0.1, 0.02
 """Shares of the budget: the search of the smallest form, of a form with another group, and one choice."""
 KNOWN = 0.4  # deviations of numbers that were searched before, relative to their first ones
 

@@ -131,7 +131,9 @@ def play_all(
         budget = max(entry.checkpoint.total_steps for entry in entries)
         makers = {**references(table, env, budget, cache_dir)}
     else:
-        makers["random"] = partial(Player, RandomPolicy(env.interface.action_sizes, streams["random"]))
+        makers["random"] = partial(
+            Player, RandomPolicy(env.interface.action_sizes, streams["random"], env.interface.slate_size)
+        )
     if policies:
         _check_free(policies, [*players, *makers])
         players |= _anyone(policies, table, env)

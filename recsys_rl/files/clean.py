@@ -181,7 +181,7 @@ def _ids(column: pl.Series, role: str) -> Parsed:
     elif column.dtype.is_integer():
         numbers = column.cast(pl.Int64, strict=False)
     elif column.dtype.is_float():
-        numbers = _whole(column)
+        numbers = whole_part(column)
     else:
         numbers = pl.repeat(None, column.len(), dtype=pl.Int64, eager=True)
     bad = (numbers < 0).fill_null(True)
@@ -192,11 +192,11 @@ def whole_numbers(texts: pl.Series) -> pl.Series:
     """Int64 of texts without spaces at the ends, null where a text is no whole number."""
     numbers = texts.cast(pl.Int64, strict=False)
     if numbers.has_nulls():  # 12.0, as programs write whole numbers of a column with gaps
-        numbers = numbers.fill_null(_whole(texts.cast(pl.Float64, strict=False)))
+        numbers = numbers.fill_null(whole_part(texts.cast(pl.Float64, strict=False)))
     return numbers
 
 
-def _whole(numbers: pl.Series) -> pl.Series:
+def whole_part(numbers: pl.Series) -> pl.Series:
     """Int64, null where a number has a fraction or is too large to be exact."""
     sound = (numbers == numbers.floor()) & (numbers.abs() < 2.0**53)
     return numbers.set(~sound.fill_null(False), None).cast(pl.Int64, strict=False)

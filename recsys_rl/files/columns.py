@@ -59,11 +59,6 @@ COMMON = {
 }
 """Common names of each column, without case and signs: `User_ID` is `userid`."""
 
-DECISION_NAMES = ("step", "terminated", "truncated", "place_logprobs", "probabilities")
-"""Columns of a team's own log of decisions that are read by their name."""
-DECISION_STARTS = ("signal.", "context.", "probability.", "propensity.")
-"""Beginnings of the names of its columns for signals, pieces of context, items and policies."""
-
 _LOGARITHMS = {"logprob", "logpropensity", "logprobability", "actionlogprob"}
 
 

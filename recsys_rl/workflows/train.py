@@ -243,6 +243,7 @@ def _say_beginning(run: Run, folder: Path | None) -> None:
     _say(
         about_data(run),
         run.note,
+        getattr(run.env, "note", ""),  # of an environment from elsewhere: the candidates that it took
         resuming if folder is not None and run.updates < run.num_updates else "",
         f"total_timesteps {asked:,} is rounded to {whole}" if folder is None and asked != planned else "",
         uncompiled if run.streams["users"].device.type == "cpu" and kernels.library() is None else "",

@@ -65,7 +65,7 @@ TIMES = "rows with an earlier time than the step before in their session"
         ({"reward": (3, "x")}, [Problem("column 'reward' has no finite number", 1, 3)]),
         (
             {"propensity": (3, 0)},
-            [Problem("column 'propensity' is no probability above 0 and up to 1", 1, 3)],
+            [Problem("column 'propensity' is not a probability above 0 and up to 1", 1, 3)],
         ),
     ],
 )
@@ -123,7 +123,7 @@ def test_lists_in_place_of_numbers_or_names(tmp_path: Path, column: str, problem
     rows[column] = [[[x]] if column == "reward" else [x] for x in rows[column]]
     pl.DataFrame(rows).write_parquet(tmp_path / "log.parquet")
     assert describe(tmp_path / "log.parquet").problems == (Problem(problem, 12, 1),)
-    with pytest.raises(UserError, match=rf"log.parquet: column '{column}' has .*: give .*\.$") as error:
+    with pytest.raises(UserError, match=rf"log.parquet: column '{column}' has .*: .*\.$") as error:
         read_own(tmp_path / "log.parquet")
     assert "\n" not in str(error.value)
 
@@ -200,7 +200,7 @@ def test_logarithms_are_known_by_name(tmp_path: Path, name: str) -> None:
     assert found.inverse_propensity == pytest.approx(3.0)
     assert found.ranges["propensity"] == pytest.approx((0.25, 0.375, 0.5)) and found.problems == ()
     found = describe(write(tmp_path / "log.csv", rows, **{name: (2, 0.5)}))
-    words = f"column {name!r} is no logarithm of a probability above 0 and up to 1"
+    words = f"column {name!r} is not a logarithm of a probability above 0 and up to 1"
     assert found.problems == (Problem(words, 1, 2),)
 
 

@@ -105,7 +105,7 @@ def test_description_of_decisions(tmp_path: Path) -> None:
     assert found.candidates_per_row == 2.0  # 8 entries that are no padding, 4 rows
     assert found.shown_of_item == (1, 2, 4)
     assert found.policies == {"old": 3, "new": 1}
-    assert found.problems == (Problem("column 'propensity' is no probability above 0 and up to 1", 2, 3),)
+    assert found.problems == (Problem("column 'propensity' is not a probability above 0 and up to 1", 2, 3),)
     said = "\n".join(found.lines())
     assert "mean of 1/propensity: 3 (2 candidates a row" in said
     assert "logging policies: 2 ('new' 1, 'old' 3)" in said

@@ -383,10 +383,10 @@ def test_target_file_with_probabilities_of_every_item_has_the_other_estimators(f
 @pytest.mark.parametrize(
     ("column", "value", "complaint"),
     [
-        ("propensity", -0.1, "is impossible: a probability lies in 0..1"),
-        ("propensity", 1.5, "is impossible: a probability lies in 0..1"),
+        ("propensity", -0.1, "in row 1147: a probability lies in 0..1"),
+        ("propensity", 1.5, "in row 1147: a probability lies in 0..1"),
         ("propensity", float("nan"), "column 'propensity' has no value in 1 row"),
-        ("logprob", 0.2, "is impossible: a logarithm of a probability is at most 0"),
+        ("logprob", 0.2, "logprob is 0.2 in row 1147"),
     ],
 )
 def test_impossible_target_probabilities_are_refused(
@@ -408,16 +408,16 @@ def test_probabilities_of_every_item_that_fit_nothing_are_refused(
     missing = uniform.clone()
     missing[5, 3] = torch.nan
     wrong: dict[str, Any] = {
-        "a list of 24 numbers": own,
-        "list of 24 numbers, one": [None, *uniform[1:].tolist()],
-        "are no distribution": missing.tolist(),
+        "has single values: give a list": own,
+        "has no value in 1 row": [None, *uniform[1:].tolist()],
+        "are not a distribution": missing.tolist(),
         "has the propensity": uniform.tolist(),  # from the second step on fewer than 24 items are left
     }
     for complaint, column in wrong.items():
         with pytest.raises(UserError, match=complaint):
             read_target(target_file(folder, log, propensity=own, probabilities=column), log)
     texts = [["a"] * 24] * log.num_rows
-    with pytest.raises(UserError, match="a list of 24 numbers"):
+    with pytest.raises(UserError, match="'probabilities' has 'a' in row 1"):
         read_target(target_file(folder, log, propensity=own, probabilities=texts), log)
     # Right at the logged item, but with mass on items that were shown before.
     chosen = log.logprobs.exp().unsqueeze(1)

@@ -372,9 +372,9 @@ def bad(column: str, row: int, value: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("column", "value", "complaint"),
     [
-        ("pscore", 0.0, "propensity is 0 in row 3: a probability is above 0"),
-        ("pscore", -0.5, "propensity is -0.5 in row 3"),
-        ("pscore", 1.5, "propensity is 1.5 in row 3"),
+        ("pscore", 0.0, "pscore is 0 in row 3: a probability is above 0"),
+        ("pscore", -0.5, "pscore is -0.5 in row 3"),
+        ("pscore", 1.5, "pscore is 1.5 in row 3"),
         ("pscore", None, "column 'pscore' has no value in 1 row (the first is row 3)"),
         ("clicked", None, "column 'clicked' has no value in 1 row (the first is row 3)"),
         ("date", "31.02.2026", "column 'date' has '31.02.2026' in row 3"),
@@ -489,7 +489,7 @@ def test_wrong_probabilities_of_the_logger_are_refused(tmp_path: Path) -> None:
     log = clicks(40)
     log |= {f"probability.{x}": [0.3] * 40 for x in ITEMS}
     pl.DataFrame(log).write_csv(tmp_path / "log.csv")
-    with pytest.raises(UserError, match="probabilities of row 1 are no distribution"):
+    with pytest.raises(UserError, match="probabilities of row 1 are not a distribution"):
         read_own(tmp_path / "log.csv")
 
 
@@ -501,7 +501,7 @@ def test_errors_about_sessions_have_the_ids_of_the_file(
     wrong[5] = -1.0
     pl.DataFrame({"propensity": wrong}).write_csv(tmp_path / "t.csv")
     text = refusal(capsys, log, "--target", str(tmp_path / "t.csv"))
-    assert "the propensity -1 of row 6 is impossible" in text
+    assert "propensity is -1 in row 6" in text
     rows = [("ann", "s-a", 0, "x"), ("ann", "s-a", 1, "y"), ("bob", "s-b", 0, "x"), ("cy", "s-b", 1, "y")]
     frame = pl.DataFrame(rows, schema=["user", "session", "step", "item"], orient="row")
     frame = frame.with_columns(propensity=pl.lit(0.5), reward=pl.lit(1.0))
@@ -540,8 +540,8 @@ def test_target_rows_are_found_by_any_common_name_of_the_session(tmp_path: Path)
         ("propensity", ["0.1", "0.2", "x", "0.4"], "column 'propensity' has 'x' in row 3: give numbers"),
         ("propensity", ["0.1", None, "0.3", None], "has no value in 2 rows (the first is row 2): fill"),
         ("probability.tea", ["0.1", "?1", "0.3", "0.4"], "'probability.tea' has '?1' in row 2: give numbers"),
-        ("step", ["0", "0", "0.7", "0"], "column 'step' has '0.7' in row 3: give whole numbers"),
-        ("step", ["0", "0", "0", "first"], "column 'step' has 'first' in row 4: give whole numbers"),
+        ("step", ["0", "0", "0.7", "0"], "column 'step' has '0.7' in row 3"),
+        ("step", ["0", "0", "0", "first"], "column 'step' has 'first' in row 4"),
         ("propensity", ["-0.1", "-0.2", "-3", "0"], "look like logarithms: name the column logprob"),
         ("logprob", ["0.1", "0.2", "0.3", "0.4"], "look like probabilities: name the column propensity"),
     ],
@@ -550,6 +550,8 @@ def test_wrong_cells_of_a_target_are_refused_with_their_row(
     tmp_path: Path, column: str, values: list[str | None], complaint: str
 ) -> None:
     columns: dict[str, list[Any]] = {} if column == "logprob" else {"propensity": [0.1] * 4}
+    if column.startswith("probability."):
+        columns["probability.milk"] = [0.5] * 4
     with pytest.raises(UserError, match=re.escape(complaint)) as refused:
         read(tmp_path, own(tmp_path), **columns | {column: values})
     assert "t.csv" in str(refused.value)
@@ -614,7 +616,7 @@ def test_lists_of_numbers_in_text_files_are_read(tmp_path: Path) -> None:
     assert found.every is not None and found.every.tolist() == [[0.7, 0.3]] * 4  # milk, tea
     with pytest.raises(UserError, match="'x' in row 3: give numbers"):
         own(tmp_path, {"context.seen": ["1|0.5", "0|2", "3|x", "5|6"]})
-    with pytest.raises(UserError, match="needs a list of 2 numbers"):
+    with pytest.raises(UserError, match="'probabilities' has 'x' in row 1"):
         read(tmp_path, log, propensity=[0.3, 0.7, 0.3, 0.7], probabilities=["0.7|x"] * 4)
 
 
