@@ -14,7 +14,8 @@ from recsys_rl.checkpoint import Checkpoint, load
 from recsys_rl.data import LOGS
 from recsys_rl.decisions.checks import check_catalogue
 from recsys_rl.decisions.log import DecisionLog, catalogue_hash
-from recsys_rl.decisions.reader import has_header, read_decisions
+from recsys_rl.decisions.parts import read_decisions
+from recsys_rl.decisions.reader import has_header
 from recsys_rl.decisions.table import OwnLog, read_own
 from recsys_rl.decisions.table_catalogue import own_catalogue
 from recsys_rl.env.rec_env import RecEnv

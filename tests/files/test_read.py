@@ -16,7 +16,7 @@ from recsys_rl.cli import main
 from recsys_rl.data.catalogue import about_likes
 from recsys_rl.data.log import read_log
 from recsys_rl.decisions.describe import describe
-from recsys_rl.decisions.reader import read_decisions
+from recsys_rl.decisions.parts import read_decisions
 from recsys_rl.decisions.split_file import split_by_time
 from recsys_rl.decisions.table import read_own
 from recsys_rl.decisions.writer import KEY

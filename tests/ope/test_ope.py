@@ -15,7 +15,7 @@ from recsys_rl.checkpoint import load as load_checkpoint
 from recsys_rl.cli import main
 from recsys_rl.cli.ope import ope_options
 from recsys_rl.decisions.log import DecisionLog
-from recsys_rl.decisions.reader import read_decisions
+from recsys_rl.decisions.parts import read_decisions
 from recsys_rl.decisions.target import read_target
 from recsys_rl.decisions.transitions import observations
 from recsys_rl.decisions.writer import write_decisions
