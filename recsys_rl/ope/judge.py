@@ -139,14 +139,18 @@ def judge(
     }
     readers |= {name: partial(read_file, name=name) for name in targets}
     gathered = {name: _Gathered() for name in readers}
-    users, earned, clusters = [], [], 0
+    users, earned, clusters, done = [], [], 0, 0
     for log in parts:
         part = _part(shared, log)
         users.append(log.users)
         earned.append(log.on_grid(log.rewards) @ discounts(log.gamma, log.grid.shape[1]))
         clusters = 0 if part.clusters is None else part.clusters.number
+        if log is not sample:
+            done += log.log.num_rows
+            announce(f"judging rows up to {done:,} of {log.whole.rows:,}")
         for number, (name, read) in enumerate(readers.items(), 1):
-            announce(f"judging {name}" + ("" if name in targets else f" ({number} of {len(policies)})"))
+            if log is sample:
+                announce(f"judging {name}" + ("" if name in targets else f" ({number} of {len(policies)})"))
             _gather(shared, part, read, gathered[name])
     judged = Judged(torch.cat(users), torch.cat(earned), [], {}, (), (), clusters)
     lacking = {}

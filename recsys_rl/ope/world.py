@@ -94,7 +94,8 @@ def world(
     folds = folds[:sessions]
     found = torch.zeros(len(folds), dtype=torch.float64)
     for fold, model in enumerate(worlds.models):
-        for rows in (folds == fold).nonzero().squeeze(1).split(WIDTH):
+        mine = (folds == fold).nonzero().squeeze(1)
+        for rows in mine.split(WIDTH) if len(mine) else ():  # a small part may have no user of a fold
             found[rows] = _play(worlds.log, model, policy, starts.rows(rows))
     return found
 

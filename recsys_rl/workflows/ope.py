@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from recsys_rl.decisions.log import DecisionLog
 from recsys_rl.decisions.target import Ids, Target, read_target
@@ -15,6 +14,7 @@ from recsys_rl.errors import one_line
 from recsys_rl.ope.compare import compare, recommend
 from recsys_rl.ope.judge import LOGGED, Judged, Settings, judge
 from recsys_rl.ope.networks import mlp, mlp_of_shares
+from recsys_rl.ope.parts import Whole, survey
 from recsys_rl.ope.policies import check_target
 from recsys_rl.ope.printing import print_result
 from recsys_rl.ope.propensities import PropensityFit, with_propensities
@@ -27,7 +27,7 @@ from recsys_rl.types import UserError
 from recsys_rl.utils.files import check_writable, write_text
 from recsys_rl.utils.progress import announce
 from recsys_rl.workflows.ope_config import TARGET, OpeConfig
-from recsys_rl.workflows.ope_log import ReadLog, read_log
+from recsys_rl.workflows.ope_log import FITTED, ReadLog, read_log
 from recsys_rl.workflows.ope_policies import loggers_of, policies_of
 
 MOST_VALUES = 100  # of the piece of --q-by
@@ -49,10 +49,10 @@ def ope(options: OpeConfig) -> OpeResult:
         torch.set_num_threads(options.threads)
     announce(f"reading {one_line(options.log)}")
     read = read_log(options)
-    log, fitted = replayed(options, read)
+    log, parts, fitted = replayed(options, read)
     judged = judge(
         log,
-        [log],
+        parts,
         policies_of(options, read),
         _targets(options),
         _fit(options, log, read),
@@ -68,28 +68,47 @@ def ope(options: OpeConfig) -> OpeResult:
     return result
 
 
-def replayed(options: OpeConfig, read: ReadLog) -> tuple[ReplayedLog, PropensityFit | None]:
-    """The log with its observations; and the quality of its propensities, if they had to be estimated."""
-    log, rewards = read.log, read.rewards(read.log.feedback)  # (E,)
-    if options.q == "logistic":
-        _check_logistic(options.log, log, rewards)
-    name, fitted = str(options.log), None
+def replayed(
+    options: OpeConfig, read: ReadLog
+) -> tuple[ReplayedLog, Iterable[ReplayedLog], PropensityFit | None]:
+    """The sessions on which models are fitted, the parts of the log, and the fit of missing propensities."""
+    log, name, fitted = read.log, str(options.log), None
     with errors_of(name, read.own):
+        if not log.has_propensities and read.parts is not None:
+            raise UserError(
+                f"the log has no propensities, and they are estimated for at most {FITTED:,} rows: log the "
+                "probability of each decision, or judge on fewer sessions."
+            )
         if not log.has_propensities:
             log, fitted = with_propensities(log, read.catalogue, read.streams["propensities"])
-        found = replay(
-            log,
-            read.catalogue,
-            rewards,
-            options.discount,
-            read.streams["ope"],
-            name,
-            read.own,
-            estimated=fitted is not None,
-        )
+        logs = iter([log]) if read.parts is None else read.parts()
+        whole = survey(((x, read.rewards(x.feedback)) for x in logs), read.streams["ope"])
+
+    def of(part: DecisionLog) -> ReplayedLog:
+        with errors_of(name, read.own):
+            return replay(
+                part,
+                read.catalogue,
+                read.rewards(part.feedback),
+                options.discount,
+                whole,
+                name,
+                read.own,
+                estimated=fitted is not None,
+            )
+
+    if options.q == "logistic":
+        _check_logistic(options.log, whole)
+    sample = of(log)
     if options.q_by is not None:
-        _check_q_by(options, found)
-    return found, fitted
+        _check_q_by(options, sample)
+    if read.parts is None:
+        return sample, [sample], fitted
+    announce(
+        f"{whole.rows:,} rows are judged in parts; models are fitted on a sample of {log.num_rows:,} rows, "
+        "drawn by --seed"
+    )
+    return sample, map(of, read.parts()), fitted
 
 
 def _target_name(options: OpeConfig) -> str:
@@ -174,15 +193,15 @@ def _result(
     return OpeResult(about, tuple(rows), judged.not_computed, fitted, judged.checks, difference)
 
 
-def _check_logistic(name: str | None, log: DecisionLog, rewards: Tensor) -> None:
-    """Raise UserError where a logistic regression can't predict the rewards (E,) or their sums."""
-    wrong = (rewards < 0) | (rewards > 1)
-    if bool(wrong.any()):
+def _check_logistic(name: str | None, log: Whole) -> None:
+    """Raise UserError where a logistic regression can't predict the rewards or their sums."""
+    wrong = [x for x in log.bounds if not 0 <= x <= 1]
+    if wrong:
         raise UserError(
-            f"{one_line(name)} has the reward {float(rewards[wrong][0]):g}, but --q logistic predicts "
+            f"{one_line(name)} has the reward {wrong[0]:g}, but --q logistic predicts "
             "numbers in 0..1: give --q ridge or mlp."
         )
-    if int(log.steps.max()) > 0:
+    if log.steps > 1:
         raise UserError(
             f"{one_line(name)} has sessions of several steps, whose rewards add up, but --q logistic "
             "predicts numbers in 0..1: give --q ridge or mlp."

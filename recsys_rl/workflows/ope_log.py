@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -14,7 +15,7 @@ from recsys_rl.checkpoint import Checkpoint, load
 from recsys_rl.data import LOGS
 from recsys_rl.decisions.checks import check_catalogue
 from recsys_rl.decisions.log import DecisionLog, catalogue_hash
-from recsys_rl.decisions.parts import read_decisions
+from recsys_rl.decisions.parts import parts
 from recsys_rl.decisions.reader import has_header
 from recsys_rl.decisions.table import OwnLog, read_own
 from recsys_rl.decisions.table_catalogue import own_catalogue
@@ -25,6 +26,7 @@ from recsys_rl.evaluation.players import Table
 from recsys_rl.files.items import ItemFacts
 from recsys_rl.lookup import DEFAULT_ALGO
 from recsys_rl.objective.weighted import check_weights, parse_weights, stream_weights, weighted
+from recsys_rl.ope.parts import sampled
 from recsys_rl.schema import did_you_mean
 from recsys_rl.session import PIECES
 from recsys_rl.types import Catalogue, Feedback, Stream, UserError
@@ -34,6 +36,8 @@ from recsys_rl.workflows.latest import print_latest
 from recsys_rl.workflows.ope_config import OpeConfig
 
 STREAMS = ("evaluation users", "policy", "random", "mixture", "ope", "propensities", "clusters")
+FITTED = 262_144  # rows of a recorded log on which models are fitted: all rows, or a sample of sessions
+PART = 65_536  # rows of a part of a larger log
 OWN_OPTIONS = ("items", "separator")  # beside those of columns
 
 
@@ -41,14 +45,17 @@ OWN_OPTIONS = ("items", "separator")  # beside those of columns
 class ReadLog:
     """A log, and what is known of it beside its rows."""
 
-    log: DecisionLog
+    log: DecisionLog  # a sample of it, where it has more than FITTED rows
     catalogue: Catalogue
     rewards: Callable[[Feedback], Tensor]  # (E,)
     streams: Mapping[str, torch.Generator]
     own: OwnLog | None = None  # what people's own file has beside the log
     checkpoint: str | None = None  # its file
     behaviours: Behaviours | None = None  # the policies of the checkpoint
-    others: tuple[Behaviours, ...] = field(default=())  # of further checkpoints, which may have made the log
+    others: tuple[Behaviours, ...] = ()  # of further checkpoints, which may have made the log
+    parts: Callable[[], Iterator[DecisionLog]] | None = (
+        None  # None: ``log`` is the whole
+    )
 
 
 def read_log(options: OpeConfig) -> ReadLog:
@@ -76,12 +83,15 @@ def read_log(options: OpeConfig) -> ReadLog:
             print(one_line(note), file=sys.stderr)
         return _own(options, own.log, own.catalogue, own)
     _refuse_own_options(options, f"{options.log} has the columns of ours")
-    log = read_decisions(options.log)
+    rows, streams = partial(parts, options.log, PART), generators(options.seed, "sample")
+    log, whole = sampled(rows(), FITTED, streams["sample"])
     if log.header.platform or options.checkpoint is not None:
-        return _recorded(options, log)
-    if options.logger:
+        read = _recorded(options, log)
+    elif options.logger:
         raise UserError("--logger needs --checkpoint FILE, with the catalogue of the log: give both.")
-    return _own(options, log, _bare_catalogue(options.log, log), None)
+    else:
+        read = _own(options, log, _bare_catalogue(options.log, log), None)
+    return read if whole else replace(read, parts=rows)
 
 
 def _public(options: OpeConfig, name: str) -> ReadLog:

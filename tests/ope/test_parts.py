@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
+from recsys_rl.cli import main
 from recsys_rl.data.synthetic import synthetic_world
 from recsys_rl.decisions.log import DecisionHeader, DecisionLog
 from recsys_rl.decisions.target import Target
+from recsys_rl.decisions.writer import write_decisions
 from recsys_rl.errors import UserError
 from recsys_rl.ope.estimators import Evidence, Slates
 from recsys_rl.ope.judge import Judged, Settings, judge
@@ -19,6 +23,7 @@ from recsys_rl.ope.policies import Loggers
 from recsys_rl.ope.replay import replay
 from recsys_rl.ope.reward_model import ridge
 from recsys_rl.types import Catalogue, Feedback, Interface
+from recsys_rl.workflows import ope_log
 
 ITEMS = 4
 CATALOGUE: Catalogue = synthetic_world(ITEMS, 50, 4, 0.2, 0)[0]
@@ -143,3 +148,40 @@ def test_mistake_in_a_later_part_has_its_row_of_the_whole_log() -> None:
     parts = cut(log, 40)
     with pytest.raises(UserError, match="row 51 "):
         survey(zip(parts, bad.split([40, 20]), strict=True), torch.Generator())
+
+
+def test_command_judges_a_folder_of_parts_as_one_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = log_of(400, 3)
+    for number, part in enumerate(cut(log, 150, 300)):
+        write_decisions(tmp_path / "parts" / f"{number}.parquet", part)
+    write_decisions(tmp_path / "one.parquet", log)
+
+    def answer(name: str, *words: str) -> dict[str, float]:
+        out = tmp_path / "out.json"
+        paths = ["--log", str(tmp_path / name), "--json", str(out)]
+        assert main(["ope", *paths, "--policy", "random", *words]) == 0
+        found = json.loads(out.read_text())
+        assert found["about"]["decisions"] == log.num_rows and found["about"]["sessions"] == 400
+        return {row["estimator"]: row["value"] for row in found["rows"]}
+
+    one = answer("one.parquet", "--no-world")
+    assert answer("parts", "--no-world") == pytest.approx(one, rel=1e-9)
+    # Read in parts of 100 rows, the models fitted on 300 rows: what needs no model is the same.
+    monkeypatch.setattr(ope_log, "FITTED", 300)
+    monkeypatch.setattr(ope_log, "PART", 100)
+    for name in ("one.parquet", "parts"):
+        capsys.readouterr()
+        apart = answer(name)
+        err = capsys.readouterr().err
+        assert "models are fitted on a sample of" in err and f"of {log.num_rows:,}\n" in err
+        assert {x: apart[x] for x in ("pdis", "wpdis", "mean")} == pytest.approx(
+            {x: one[x] for x in ("pdis", "wpdis", "mean")}, rel=1e-9
+        )
+        for name_of in ("sdr", "wdr", "fqe", "world"):
+            assert apart[name_of] == pytest.approx(one["wdr"], rel=0.15)
+    unknown = replace(log, logprobs=torch.full_like(log.logprobs, torch.nan), logger_logprobs=None)
+    write_decisions(tmp_path / "unknown.parquet", unknown)
+    assert main(["ope", "--log", str(tmp_path / "unknown.parquet"), "--policy", "random"]) == 2
+    assert "has no propensities, and they are estimated for at most" in capsys.readouterr().err
