@@ -28,9 +28,8 @@ from recsys_rl.evaluation.players import Table
 from recsys_rl.experience.record import record
 from recsys_rl.experience.rollout import play
 from recsys_rl.objective.weighted import weighted
-from recsys_rl.ope.judge import weighted as weighted_sessions
-from recsys_rl.ope.judge import with_models
-from recsys_rl.ope.policies import read_policy
+from recsys_rl.ope.policies import read_policy, with_models
+from recsys_rl.ope.policies import weighted as weighted_sessions
 from recsys_rl.ope.replay import ReplayedLog, replay
 from recsys_rl.ope.reward_model import ridge
 from recsys_rl.ope.rows import Knowledge, score

@@ -15,23 +15,29 @@ from recsys_rl.ope.clusters import ClusterLog, k_means
 from recsys_rl.ope.diagnostics import unsupported_mass
 from recsys_rl.ope.estimators import (
     CLUSTERS,
-    ESTIMATORS,
     ITEM,
     ONE_STEP,
     SLATE,
     STEPS,
     WORLD,
-    Estimator,
     Evidence,
     discounts,
 )
 from recsys_rl.ope.parts import join
-from recsys_rl.ope.policies import Loggers, Playable, PolicyOnLog, read_policy, read_target
+from recsys_rl.ope.policies import (
+    Loggers,
+    Playable,
+    PolicyOnLog,
+    read_policy,
+    read_target,
+    weighted,
+    with_models,
+)
 from recsys_rl.ope.propensities import WARNING as ESTIMATED
-from recsys_rl.ope.replay import Probabilities, ReplayedLog, check_weights
+from recsys_rl.ope.replay import Probabilities, ReplayedLog
 from recsys_rl.ope.result import Estimate, NotComputed, WorldCheck
-from recsys_rl.ope.reward_model import Fit, StepModels, fit_q, with_q
-from recsys_rl.ope.rows import Intervals, Knowledge, Scored, score
+from recsys_rl.ope.reward_model import Fit, StepModels
+from recsys_rl.ope.rows import Intervals, Knowledge, Scored, not_computed, score
 from recsys_rl.ope.slate_choices import Choices
 from recsys_rl.ope.slates import SlateLog, place_rewards
 from recsys_rl.ope.world import Worlds, check_world, fit_world, why_no_world, why_not_checked, world
@@ -159,7 +165,7 @@ def judge(
         judged.rows.extend(scored.rows)
         judged.terms[name] = scored.terms
         lacking[name] = found.lacking
-    missing = _not_computed(_of_this_kind(sample), lacking)
+    missing = not_computed(_of_this_kind(sample), lacking)
     return _with_checks(shared, replace(judged, not_computed=missing), streams["ope"])
 
 
@@ -295,37 +301,6 @@ def _score(shared: _Shared, policy: str, found: _Gathered, users: Tensor) -> Sco
     return replace(scored, rows=marked)
 
 
-def weighted(log: ReplayedLog, policy: PolicyOnLog) -> Evidence:
-    """The sessions with the policy's weights. Raises UserError for weights that are too large."""
-    weights = log.weights(policy.logprobs)
-    with log.errors():
-        check_weights(log, weights)
-    return Evidence(weights, log.on_grid(log.rewards), log.alive, log.gamma)
-
-
-def with_models(
-    log: ReplayedLog, evidence: Evidence, policy: PolicyOnLog, fit: Fit, models: StepModels | None = None
-) -> tuple[Evidence, StepModels | None]:
-    """The evidence with the policy's Q and V, by ``models``, or by those that are fitted on this log.
-
-    Without the policy's actions it stays as it is.
-    """
-    if policy.actions is None:
-        return evidence, models
-    grid, actions, known = log.grid, policy.actions, policy.actions.probabilities
-
-    def alternatives(t: int, rows: Tensor) -> tuple[Tensor, Tensor]:
-        at = actions.features[grid[rows, t]]  # (B, M, F)
-        if known is not None:
-            return at, known[grid[rows, t]]
-        return at, torch.full(at.shape[:2], 1 / at.shape[1], dtype=torch.float64)
-
-    features, folds = log.on_grid(log.rows), log.folds[grid[:, 0]]
-    if models is None:
-        return fit_q(evidence, features, alternatives, fit, folds, log.bounds)
-    return with_q(evidence, features, alternatives, models, folds), models
-
-
 def _never_shown(log: ReplayedLog, policy: Probabilities) -> float:
     """Share of the policy's mass on items that the logger never shows, if people's log has its own."""
     every = None if log.own is None else log.own.probabilities
@@ -333,30 +308,3 @@ def _never_shown(log: ReplayedLog, policy: Probabilities) -> float:
         return 0.0
     parts = [unsupported_mass(policy(rows, obs), every[rows]) * len(rows) for rows, obs in log.observations()]
     return sum(parts) / log.log.num_rows
-
-
-def _not_computed(
-    kind: Mapping[str, str], lacking: Mapping[str, Mapping[str, str]]
-) -> tuple[NotComputed, ...]:
-    """Each reason for which estimators are missing.
-
-    Args:
-        kind: the reasons of the kind of the log, by need.
-        lacking: of each policy, the reasons by need.
-    """
-    found: dict[str, NotComputed] = {}
-
-    def add(estimator: Estimator, lacking: Mapping[str, str], *policy: str) -> bool:
-        reason = next((lacking[need] for need in estimator.needs if need in lacking), None)
-        if reason is None:
-            return False
-        of = found.get(reason, NotComputed(reason, (), ()))
-        names = dict.fromkeys((*of.estimators, estimator.name))
-        found[reason] = NotComputed(reason, tuple(names), tuple(dict.fromkeys((*of.policies, *policy))))
-        return True
-
-    rest = [estimator for estimator in ESTIMATORS.values() if not add(estimator, kind)]
-    for policy, reasons in lacking.items():
-        for estimator in rest:
-            add(estimator, reasons, policy)
-    return tuple(found.values())
