@@ -227,7 +227,7 @@ def _part(shared: _Shared, log: ReplayedLog) -> _Part:
     lacking, loggers = dict(shared.lacking), shared.loggers
     slates = clusters = None
     if log.places > 1:
-        whole = log.own is not None and log.own.whole
+        whole = log.table is not None and log.table.whole
         each = None if whole else place_rewards(shared.rewards, log.log.feedback)
 
         def logger(possible: Tensor | None) -> Choices | None:
@@ -303,7 +303,7 @@ def _score(shared: _Shared, policy: str, found: _Gathered, users: Tensor) -> Sco
 
 def _never_shown(log: ReplayedLog, policy: Probabilities) -> float:
     """Share of the policy's mass on items that the logger never shows, if people's log has its own."""
-    every = None if log.own is None else log.own.probabilities
+    every = None if log.table is None else log.table.probabilities
     if every is None:
         return 0.0
     parts = [unsupported_mass(policy(rows, obs), every[rows]) * len(rows) for rows, obs in log.observations()]

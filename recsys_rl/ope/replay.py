@@ -42,7 +42,7 @@ class ReplayedLog:
     gamma: float
     held: Sequence[tuple[Tensor, Obs]]  # rows (B,) and their observations, without the catalogue's mask
     file: str = "the log"  # for errors
-    own: OwnLog | None = None  # what people's own file has beside the log
+    table: OwnLog | None = None  # what people's own file has beside the log
     estimated: bool = False  # True if a model filled in the propensities
 
     @property
@@ -152,7 +152,7 @@ class ReplayedLog:
 
     def errors(self) -> contextlib.AbstractContextManager[None]:
         """Errors inside the block begin with the name of the log's file, and have its ids."""
-        return errors_of(self.file, self.own)
+        return errors_of(self.file, self.table)
 
 
 def replay(
@@ -162,7 +162,7 @@ def replay(
     gamma: float,
     whole: Whole | torch.Generator,
     file: str = "the log",
-    own: OwnLog | None = None,
+    table: OwnLog | None = None,
     estimated: bool = False,
 ) -> ReplayedLog:
     """Replay the sessions of a log, or of a part of it. Raises UserError.
@@ -171,7 +171,7 @@ def replay(
         rewards: (E,), of the rows.
         gamma: discount per step.
         whole: what all parts share; a generator of folds where the log has no other parts.
-        file, own, estimated: as in ReplayedLog.
+        file, table, estimated: as in ReplayedLog.
     """
     if isinstance(whole, torch.Generator):
         whole = survey([(log, rewards)], whole)
@@ -195,7 +195,7 @@ def replay(
         gamma=gamma,
         held=held,
         file=file,
-        own=own,
+        table=table,
         estimated=estimated,
     )
 
@@ -248,10 +248,10 @@ def balanced(policy: Tensor, loggers: Tensor, alive: Tensor, shares: Tensor) -> 
 
 
 @contextlib.contextmanager
-def errors_of(file: str | None, own: OwnLog | None) -> Iterator[None]:
-    """Errors inside the block begin with the name of ``file``, and have the ids of people's ``own`` log."""
+def errors_of(file: str | None, table: OwnLog | None) -> Iterator[None]:
+    """Errors inside the block begin with the name of ``file``, and have the ids of people's own ``table``."""
     name = one_line(file)
-    ids = contextlib.nullcontext() if own is None else own_ids(name, own.items, own.sessions)
+    ids = contextlib.nullcontext() if table is None else own_ids(name, table.items, table.sessions)
     with ids:
         try:
             yield

@@ -73,7 +73,7 @@ def replayed(
 ) -> tuple[ReplayedLog, Iterable[ReplayedLog], PropensityFit | None]:
     """The sessions on which models are fitted, the parts of the log, and the fit of missing propensities."""
     log, name, fitted = read.log, str(options.log), None
-    with errors_of(name, read.own):
+    with errors_of(name, read.table):
         if not log.has_propensities and read.parts is not None:
             raise UserError(
                 f"the log has no propensities, and they are estimated for at most {FITTED:,} rows: log the "
@@ -85,7 +85,7 @@ def replayed(
         whole = survey(((x, read.rewards(x.feedback)) for x in logs), read.streams["ope"])
 
     def of(part: DecisionLog) -> ReplayedLog:
-        with errors_of(name, read.own):
+        with errors_of(name, read.table):
             return replay(
                 part,
                 read.catalogue,
@@ -93,7 +93,7 @@ def replayed(
                 options.discount,
                 whole,
                 name,
-                read.own,
+                read.table,
                 estimated=fitted is not None,
             )
 
@@ -121,9 +121,9 @@ def _targets(options: OpeConfig) -> dict[str, Callable[[ReplayedLog], Target]]:
 
     def read(log: ReplayedLog) -> Target:
         assert path is not None
-        own = log.own
-        ids = None if own is None else Ids(own.items, own.rows, own.sessions, own.session_column)
-        with errors_of(path, own):
+        table = log.table
+        ids = None if table is None else Ids(table.items, table.rows, table.sessions, table.session_column)
+        with errors_of(path, table):
             target = read_target(path, log.log, ids)
             check_target(log, target)
         return target

@@ -97,9 +97,9 @@ class Makers:
 
     def probabilities(self, log: ReplayedLog) -> Probabilities | None:
         """The probability of each item under the average of the loggers; None if it is unknown."""
-        names, size, own = log.log.header.loggers, log.num_items, self.read.own
-        if own is not None and own.probabilities is not None:
-            every = own.probabilities
+        names, size, table = log.log.header.loggers, log.num_items, self.read.table
+        if table is not None and table.probabilities is not None:
+            every = table.probabilities
             return lambda rows, obs: every[rows]
         if len(names) == 1 and uniform_choices(log) is not None:
             uniform = RandomPolicy((size,), torch.Generator())  # draws nothing here
