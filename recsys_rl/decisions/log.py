@@ -1,13 +1,13 @@
 """DecisionLog: the decisions of a policy and their outcomes, one row for each decision.
 
 ``InteractionLog`` holds events of people; a DecisionLog also holds the probability of each decision and the
-items that could have been chosen. decisions/writer.py and decisions/reader.py write and read it,
+items that could have been chosen. decisions/writer.py and decisions/parts.py write and read it,
 decisions/transitions.py makes observations from it, and docs/09_logs.md describes the file.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Self
 
@@ -109,7 +109,29 @@ class DecisionLog:
 
 def concatenate(logs: list[DecisionLog]) -> DecisionLog:
     """One log of the rows of all ``logs``, which have the same header and the same columns."""
-    return tree_map(lambda *parts: torch.cat(parts), *logs)
+    return logs[0] if len(logs) == 1 else tree_map(_joined, *logs)
+
+
+def _joined(*parts: Tensor) -> Tensor:
+    """Lists of items of different widths get padding."""
+    width = max(x.shape[-1] for x in parts)
+    if parts[0].ndim == 2 and any(x.shape[1] < width for x in parts):
+        parts = tuple(torch.nn.functional.pad(x, (0, width - x.shape[1]), value=-1) for x in parts)
+    return torch.cat(parts)
+
+
+def cut(log: DecisionLog, rows: int) -> Iterator[DecisionLog]:
+    """The log in pieces of whole sessions, with at most ``rows`` rows if no session has more."""
+    ends = (log.sessions[1:] != log.sessions[:-1]).nonzero().squeeze(1) + 1  # (G - 1,)
+    start = 0
+    while start < log.num_rows:
+        later = ends[ends > start]
+        stop = log.num_rows
+        if stop - start > rows and len(later):
+            fits = later[later <= start + rows]
+            stop = int(fits[-1]) if len(fits) else int(later[0])
+        yield log if stop - start == log.num_rows else log.map(lambda x, a=start, b=stop: x[a:b])  # type: ignore[misc]
+        start = stop
 
 
 def catalogue_hash(catalogue: Catalogue) -> str:

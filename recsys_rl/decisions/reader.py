@@ -1,4 +1,4 @@
-"""Read and check a DecisionLog from a Parquet file of decisions/writer.py, whole or in pieces."""
+"""Read a DecisionLog from a Parquet file of decisions/writer.py, whole or in pieces, and its header."""
 
 from __future__ import annotations
 
@@ -8,46 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import polars as pl
 import torch
 from torch import Tensor
 
 from recsys_rl.decisions.cells import Cells
-from recsys_rl.decisions.checks import check_rows
 from recsys_rl.decisions.checksum import Checksum
 from recsys_rl.decisions.log import DecisionHeader, DecisionLog
 from recsys_rl.decisions.writer import CHECKSUM, FORMAT, KEY, ROWS
 from recsys_rl.errors import one_line
-from recsys_rl.files.read import parsing
+from recsys_rl.files.read import files_of, parsing
 from recsys_rl.types import Interface, UserError
-
-
-def read_decisions(path: str | Path) -> DecisionLog:
-    """Read a log, check it, and order its rows by session and step.
-
-    A file may hold a column ``propensity``, with probabilities, in place of ``logprob``, or neither.
-
-    Raises UserError for the first mistake that is found: a damaged file, a missing column, an impossible
-    probability, an item that could not be shown, steps or times out of order (decisions/checks.py), or
-    values that do not fit the checksum in the header. A log without a checksum is read, too.
-    """
-    path = Path(path)
-    name, header = one_line(path), read_header(path)
-    with parsing(name):
-        frame = pl.read_parquet(path, glob=False)
-    if frame.height == 0:
-        raise UserError(f"{name} holds no decisions: give a log with at least one row.")
-    log = _log(name, header.header, frame)
-    checksum = Checksum(header.fields)
-    checksum.add(log)
-    header.check(name, checksum)
-    order = torch.from_numpy(
-        np.lexsort((log.steps.numpy(), log.sessions.numpy()))  # the last key is the first to sort by
-    )
-    log = log.rows(order)
-    check_rows(name, log, order + 1)
-    return log
 
 
 @dataclass(frozen=True)
@@ -77,41 +48,51 @@ def read_header(path: Path) -> FileHeader:
     return _header(name, texts)
 
 
-def read_pieces(path: Path, header: DecisionHeader) -> Iterator[DecisionLog]:
-    """The rows in the order of the file, ROWS at a time. No rule of decisions/checks.py is checked."""
+def num_rows(path: Path) -> int:
+    """The number of rows of a file. Raises UserError if there are none."""
     name = one_line(path)
     with parsing(name):
-        scan = pl.scan_parquet(path, glob=False)
-        rows = int(scan.select(pl.len()).collect().item())
-    for start in range(0, rows, ROWS):
+        rows = int(pl.scan_parquet(path, glob=False).select(pl.len()).collect().item())
+    if rows == 0:
+        raise UserError(f"{name} holds no decisions: give a log with at least one row.")
+    return rows
+
+
+def read_whole(path: Path, header: FileHeader) -> DecisionLog:
+    """The rows in the order of the file, if they fit the checksum. No other rule is checked."""
+    name = one_line(path)
+    with parsing(name):
+        frame = pl.read_parquet(path, glob=False)
+    log = _log(name, header.header, frame)
+    checksum = Checksum(header.fields)
+    checksum.add(log)
+    header.check(name, checksum)
+    return log
+
+
+def read_pieces(path: Path, header: DecisionHeader) -> Iterator[DecisionLog]:
+    """``read_whole``, ROWS rows at a time, without the checksum."""
+    name = one_line(path)
+    for start in range(0, num_rows(path), ROWS):
         with parsing(name):
-            frame = scan.slice(start, ROWS).collect()
+            frame = pl.scan_parquet(path, glob=False).slice(start, ROWS).collect()
         yield _log(name, header, frame)
 
 
 def check_pieces(path: Path) -> FileHeader:
-    """The header of a file, after a check of its checksum that holds ROWS rows at a time.
+    """The header of a file, or of the first of a folder, after a check of the checksum of each.
 
-    Raises UserError if the checksum is wrong, or if the columns are not those of such a log.
+    Raises UserError if a checksum is wrong, or if the columns are not those of such a log.
     """
-    header = read_header(path)
-    checksum = Checksum(header.fields)
-    for piece in read_pieces(path, header.header):
-        checksum.add(piece)
-    header.check(one_line(path), checksum)
-    return header
-
-
-def has_header(path: str | Path) -> bool:
-    """False for a file without our header, which decisions/table.py reads. Raises UserError if damaged."""
-    path = Path(path)
-    if not path.is_file():
-        return True  # read_decisions reports it
-    with path.open("rb") as file:
-        if file.read(4) != b"PAR1":
-            return False
-    with parsing(one_line(path)):
-        return KEY in pl.read_parquet_metadata(path)
+    headers = []
+    for file in files_of(path):
+        header = read_header(file)
+        checksum = Checksum(header.fields)
+        for piece in read_pieces(file, header.header):
+            checksum.add(piece)
+        header.check(one_line(file), checksum)
+        headers.append(header)
+    return headers[0]
 
 
 def _header(name: str, texts: Mapping[str, str]) -> FileHeader:

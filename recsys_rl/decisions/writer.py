@@ -1,7 +1,7 @@
 """Write a DecisionLog as Parquet, one row for each decision.
 
 docs/09_logs.md lists the columns. The header is JSON under the key ``recsys-rl.decisions`` of the file's
-metadata. decisions/reader.py reads the file.
+metadata. decisions/reader.py reads the file, decisions/parts.py a log of several.
 """
 
 from __future__ import annotations
@@ -19,13 +19,15 @@ import polars as pl
 from torch import Tensor
 
 from recsys_rl.decisions.checksum import Checksum
-from recsys_rl.decisions.log import DecisionHeader, DecisionLog
+from recsys_rl.decisions.log import DecisionHeader, DecisionLog, cut
 from recsys_rl.errors import error_text
+from recsys_rl.files.read import DECISIONS
 from recsys_rl.types import UserError
+from recsys_rl.utils.files import check_new_folder
 from recsys_rl.utils.locks import parts_of
 
 FORMAT = 1
-KEY = "recsys-rl.decisions"
+KEY = DECISIONS
 CHECKSUM = "sha256"
 """The field of the header with the checksum (decisions/checksum.py)."""
 ROWS = 65_536
@@ -35,48 +37,93 @@ ROWS = 65_536
 class DecisionWriter:
     """Writes a log in pieces, each a DecisionLog with the same header, inside a ``with`` block.
 
-    The pieces lie in a hidden folder beside the file. At the end of the block they are joined, a row group at
-    a time, and renamed: a file at ``path`` is whole at every moment. After an error nothing is left, and what
-    a killed process left is deleted by the next one. Only one process at a time may write a file.
+    With ``rows``, ``path`` is a new folder of Parquet parts, each with whole sessions and at most so many
+    rows if no session has more; the pieces then have whole sessions too, in the order of their numbers.
+
+    All lies in a hidden folder beside ``path``. At the end of the block the pieces of each file are joined, a
+    row group at a time, and the whole is renamed: a file or a folder at ``path`` is whole at every moment.
+    After an error nothing is left, and what a killed process left is deleted by the next one. Only one
+    process at a time may write a log. Raises UserError.
     """
 
-    def __init__(self, path: Path, header: DecisionHeader) -> None:
-        self.path, self.header = path, header
+    def __init__(self, path: Path, header: DecisionHeader, rows: int | None = None) -> None:
+        self.path, self.header, self.rows = path, header, rows
         self.stack = contextlib.ExitStack()
-        self.num_pieces = 0
         self.num_rows = 0
-        self.checksum = Checksum(header_to_dict(header))
+        self.num_parts = 0
+        self.last_session: int | None = None
+        self._begin()
+
+    def _begin(self) -> None:
+        """Begin a file."""
+        self.num_pieces, self.rows_of_part = 0, 0
+        self.checksum = Checksum(header_to_dict(self.header))
 
     def __enter__(self) -> DecisionWriter:
+        if self.rows is not None:
+            check_new_folder(self.path, "The folder")
         with self._writing():
             self.folder = self.stack.enter_context(parts_of(self.path))
+            if self.rows is not None:
+                (self.folder / "whole").mkdir()
         return self
 
     def write(self, log: DecisionLog) -> None:
         """Add the rows of ``log``. Raises UserError if the disk is full."""
+        if self.rows is None:
+            self._write(log)
+            return
+        sessions = log.sessions
+        if bool((sessions.diff() < 0).any()) or (
+            self.last_session is not None and int(sessions[0]) <= self.last_session
+        ):
+            raise UserError(
+                f"{self.path}: the pieces of a log in parts need whole sessions in ascending order: order "
+                "the rows by session."
+            )
+        self.last_session = int(sessions[-1])
+        for piece in cut(log, self.rows):
+            if self.num_pieces and self.rows_of_part + piece.num_rows > self.rows:
+                self._close_part()
+            self._write(piece)
+
+    def _write(self, log: DecisionLog) -> None:
         with self._writing():
             frame_of(log).write_parquet(self.folder / f"{self.num_pieces:08}.parquet", compression="zstd")
         self.checksum.add(log)
         self.num_pieces += 1
+        self.rows_of_part += log.num_rows
         self.num_rows += log.num_rows
 
     def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
         try:
             if kind is None:
+                if not self.num_pieces:
+                    raise UserError(f"{self.path} isn't written: there are no decisions.")
+                if self.rows is not None:
+                    self._close_part()
                 with self._writing():
-                    self._join()
+                    whole = self.folder / "whole" if self.rows is not None else self._join("whole")
+                    whole.replace(self.path)
         finally:
             self.stack.close()
 
-    def _join(self) -> None:
-        if not self.num_pieces:
-            raise UserError(f"{self.path} isn't written: there are no decisions.")
-        whole = self.folder / "whole"
+    def _close_part(self) -> None:
+        with self._writing():
+            self._join(f"whole/part-{self.num_parts:05}.parquet")
+        self.num_parts += 1
+        self._begin()
+
+    def _join(self, name: str) -> Path:
+        """Join the pieces in a file of the hidden folder."""
+        whole = self.folder / name
         pieces = [self.folder / f"{number:08}.parquet" for number in range(self.num_pieces)]
         write_with_header(pl.scan_parquet(pieces, glob=False), whole, self.checksum)
         with whole.open("rb+") as file:
             os.fsync(file.fileno())
-        whole.replace(self.path)
+        for piece in pieces:
+            piece.unlink()
+        return whole
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
@@ -101,9 +148,9 @@ def write_with_header(rows: pl.LazyFrame, path: Path, checksum: Checksum) -> Non
     )
 
 
-def write_decisions(path: Path, log: DecisionLog) -> None:
-    """Write the whole log at once. Raises UserError."""
-    with DecisionWriter(path, log.header) as writer:
+def write_decisions(path: Path, log: DecisionLog, rows: int | None = None) -> None:
+    """Write the whole log at once, in parts of ``rows`` rows if they are given. Raises UserError."""
+    with DecisionWriter(path, log.header, rows) as writer:
         writer.write(log)
 
 

@@ -34,6 +34,8 @@ WORDS = {"tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";", "pipe": "|", 
 HEADLESS = ("user", "item", "rating", "timestamp")
 """The columns of a log of events without a header, as MovieLens and many others have them."""
 PIECE = 500_000  # rows read at a time
+DECISIONS = "recsys-rl.decisions"
+"""The key of the header of a log of decisions, in the metadata of a Parquet file."""
 
 _UNIT = "\x1f"  # replaces "::", as the parser takes separators of one byte
 _TYPED = re.compile(r":(token|float|token_seq|float_seq)$")
@@ -49,12 +51,13 @@ class TableFile:
     separator: str = ""  # one byte; "" for Parquet
     quoted: bool = True  # a field may be enclosed in quotation marks
     note: str = ""  # about the encoding, if it is not UTF-8
+    files: tuple[Path, ...] = ()  # of Parquet
 
     def rows(self, columns: Sequence[str]) -> pl.DataFrame:
         """These columns; those of a text file as strings. Raises UserError if the file can't be parsed."""
         with parsing(self.path):
             if self.raw is None:
-                return pl.read_parquet(self.path, columns=list(columns), glob=False)
+                return pl.read_parquet(list(self.files), columns=list(columns), glob=False)
             places = sorted({self.names.index(name) for name in columns})
             try:
                 frame = pl.read_csv(
@@ -89,7 +92,7 @@ class TableFile:
         """``rows``, read in pieces if the file is Parquet."""
         if self.raw is not None:
             return self.rows(columns).lazy()
-        return pl.scan_parquet(self.path, glob=False).select(columns)
+        return pl.scan_parquet(list(self.files), glob=False).select(columns)
 
     def collect(self, scan: pl.LazyFrame) -> pl.DataFrame:
         """The rows of a scan. Raises UserError if the file is damaged."""
@@ -152,22 +155,25 @@ def lists_of(column: pl.Series) -> pl.Series | None:
 
 
 def open_table(path: str | Path, separator: str | None = None, headless: Sequence[str] = ()) -> TableFile:
-    """Read the header of a file that ends in one of ``ENDINGS``.
+    """Read the header of a file that ends in one of ``ENDINGS``, or of a folder of Parquet files.
 
     ``separator``: the text between two fields, or a word of ``WORDS``; None to find it in the first line.
     ``headless``: names of the columns of a file without a header; the file may have fewer. Raises UserError.
     """
     path = Path(path)
-    if not path.is_file():
+    if not path.is_file() and not path.is_dir():
         raise UserError(f"{path} is not a file: give the path of a file that ends in {', '.join(ENDINGS)}.")
-    if path.name.lower().endswith(".parquet"):
-        if path.stat().st_size == 0:
+    if path.is_dir() or path.name.lower().endswith(".parquet"):
+        if path.is_file() and path.stat().st_size == 0:
             raise UserError(f"{path} is empty: give a log with a header and at least one row.")
         if separator is not None:
             raise UserError(f"{path} is Parquet, which has no separator: leave --separator out.")
         with parsing(path):
             # Without glob=False, polars reads a[1].parquet as the pattern of a1.parquet.
-            return TableFile(path, tuple(pl.scan_parquet(path, glob=False).collect_schema().names()))
+            files = files_of(path)
+            return TableFile(
+                path, tuple(pl.scan_parquet(files, glob=False).collect_schema().names()), files=tuple(files)
+            )
     raw, note = _utf8(_text_of(path))
     first = raw[: (raw.find(b"\n") + 1) or len(raw)].decode().rstrip("\r\n")
     between = WORDS.get(separator, separator) if separator is not None else _separator(first)
@@ -187,6 +193,37 @@ def open_table(path: str | Path, separator: str | None = None, headless: Sequenc
         taken = f"without a header, so its columns are taken as {', '.join(fields)}"
         note = f"{note}; {taken}" if note else taken
     return TableFile(path, tuple(_TYPED.sub("", field) for field in fields), raw, between, quoted, note)
+
+
+def files_of(path: Path) -> list[Path]:
+    """The Parquet files of a folder, by name, without hidden ones; ``path`` itself if it is not a folder.
+
+    Raises UserError for a folder without such files.
+    """
+    if not path.is_dir():
+        return [path]
+    found = sorted(file for file in path.glob("*.parquet") if file.is_file() and file.name[0] != ".")
+    if not found:
+        raise UserError(
+            f"{path} is not a file, and as a folder it has no files that end in .parquet: give a file, or a "
+            "folder with such parts."
+        )
+    return found
+
+
+def has_header(path: str | Path) -> bool:
+    """False for a file that is not a log of decisions of `recsys-rl record`; true if there is no file.
+
+    Of a folder, the first file counts. Raises UserError for a damaged Parquet file.
+    """
+    path = files_of(Path(path))[0] if Path(path).is_dir() else Path(path)
+    if not path.is_file():
+        return True  # the reader of such logs reports it
+    with path.open("rb") as file:
+        if file.read(4) != b"PAR1":
+            return False
+    with parsing(path):
+        return DECISIONS in pl.read_parquet_metadata(path)
 
 
 def _utf8(raw: bytes) -> tuple[bytes, str]:

@@ -52,6 +52,18 @@ def check_parquet(path: Path, option: str) -> None:
     check_writable(path, option)
 
 
+def check_new_folder(path: Path, option: str) -> None:
+    """Raise UserError unless a folder can be made at ``path``, where an empty one may lie already."""
+    try:
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise UserError(f"{option} {path} is already there: give the name of a new folder.")
+    except OSError as error:
+        raise UserError(
+            f"{option} {path} can't be read ({error_text(error)}): choose another place."
+        ) from error
+    check_writable(path / "part", option)
+
+
 def write_text(path: Path, text: str) -> None:
     """``write_bytes`` of the text in UTF-8."""
     write_bytes(path, text.encode())

@@ -14,7 +14,8 @@ import torch
 from recsys_rl.cli import main
 from recsys_rl.decisions import reader
 from recsys_rl.decisions.describe import describe
-from recsys_rl.decisions.reader import check_pieces, read_decisions
+from recsys_rl.decisions.parts import read_decisions
+from recsys_rl.decisions.reader import check_pieces
 from recsys_rl.decisions.split_file import split_by_time, split_by_user
 from recsys_rl.decisions.writer import CHECKSUM, KEY, DecisionWriter, write_decisions
 from recsys_rl.types import UserError

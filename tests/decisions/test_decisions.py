@@ -16,7 +16,7 @@ from torch import Tensor
 
 from recsys_rl.decisions.checks import check_catalogue
 from recsys_rl.decisions.log import DecisionHeader, DecisionLog, catalogue_hash, streams_by_name
-from recsys_rl.decisions.reader import read_decisions
+from recsys_rl.decisions.parts import read_decisions
 from recsys_rl.decisions.writer import CHECKSUM, KEY, DecisionWriter, header_to_dict, write_decisions
 from recsys_rl.types import Interface, UserError
 from tests.tiny_world import tiny_catalogue

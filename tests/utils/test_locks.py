@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from recsys_rl.decisions.reader import read_decisions
+from recsys_rl.decisions.parts import read_decisions
 from recsys_rl.decisions.writer import DecisionWriter, write_decisions
 from recsys_rl.types import UserError
 from recsys_rl.utils import locks
