@@ -169,7 +169,7 @@ def make_logged(
     """
     # polars is loaded for logs only
     from recsys_rl.decisions.checks import check_catalogue
-    from recsys_rl.decisions.reader import read_decisions
+    from recsys_rl.decisions.parts import read_decisions
     from recsys_rl.decisions.transitions import transition_table
     from recsys_rl.experience.logged import Logged, log_rewards
 

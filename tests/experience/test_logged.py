@@ -13,7 +13,7 @@ from recsys_rl.checkpoint import load
 from recsys_rl.cli import main
 from recsys_rl.cli.train import train_options
 from recsys_rl.config import Config
-from recsys_rl.decisions.reader import read_decisions
+from recsys_rl.decisions.parts import read_decisions
 from recsys_rl.decisions.writer import write_decisions
 from recsys_rl.errors import FieldError, UserError
 from recsys_rl.experience.logged import log_rewards
