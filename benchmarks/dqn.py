@@ -4,10 +4,10 @@
 
 Both train for 100,000 steps per seed: ours by the preset of `gym:` whatever the game,
 Stable-Baselines3 by the settings that its zoo has tuned for this game (hyperparams/dqn.yml; one target
-network and one estimator, as Mnih et al. 2015). Then both play the same 100 episodes on unseen seeds, greedily.
-Each row of benchmarks/results/dqn.csv is one game, system and seed. A row that is there is not run again: ours
-as long as recsys_rl/ is of the same commit, a peer's as long as its version is the same. ``--cached`` runs
-nothing and prints the table of the newest rows. A run takes one to ten minutes.
+network and one estimator, as Mnih et al. 2015). Then both play the same 100 episodes on unseen seeds,
+greedily. Each row of benchmarks/results/dqn.csv is one game, system and seed. A row that is there is not run
+again: ours as long as recsys_rl/ is of the same commit, a peer's as long as its version is the same.
+``--cached`` runs nothing and prints the table of the newest rows. A run takes one to ten minutes.
 """
 
 from __future__ import annotations
