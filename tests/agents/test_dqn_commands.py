@@ -62,6 +62,14 @@ def test_all_commands_take_the_policy(
     assert said.count("item ") == 4, said
 
 
+def test_gym_environment_is_trained_and_evaluated(here: Path) -> None:
+    sizes = ["--train-freq", "6", "--learning-starts", "96", "--hidden-dims", "6", "--threads", "1"]
+    assert main(["train", "--algo", "dqn", "--env", "gym:CartPole-v1", *sizes, *steps(8)]) == 0
+    assert main(["evaluate", "checkpoints/dqn.pt", "--json", "table.json"]) == 0
+    means = {row["policy"]: row["return_mean"] for row in json.loads(Path("table.json").read_text())["rows"]}
+    assert {"dqn", "dqn-greedy", "untrained", "random"} <= means.keys() and min(means.values()) > 5
+
+
 def test_candidates_in_the_buffer_hold_the_item_and_successors_get_their_own(here: Path) -> None:
     stages = ["--candidates", "12", "--explore-rate", "0.25", "--buffer-size", "240"]
     assert main(["train", *SATIATION, *stages]) == 0
@@ -74,6 +82,7 @@ def test_candidates_in_the_buffer_hold_the_item_and_successors_get_their_own(her
     assert found.next_obs.candidates is None  # proposed by the network of the day that learns
     after = agent.propose(found.next_obs, greedy=True)
     assert after.candidates.shape == (500, 12)
+    assert found.next_obs.history is not None
     shown = found.next_obs.history  # (500, L): nothing that was shown is proposed again
     assert not bool(((after.candidates.unsqueeze(2) == shown.unsqueeze(1)) & (shown >= 0).unsqueeze(1)).any())
     assert bool(agent.targets(found).isfinite().all())
