@@ -214,5 +214,7 @@ class TrainConfig:
     weights: tuple[str, ...] = ()
     """Weights of reward streams for learning, as NAME=NUMBER. A stream without one keeps the platform's
     weight. Tables show the platform's own reward."""
+    record: str | None = None
+    """New folder for a log of all decisions of the run, in parts, for learning from its replay."""
     tensorboard: bool = False
     """Write TensorBoard events beside the CSV log (needs the extra `tensorboard`)."""

@@ -91,8 +91,21 @@ class Explorer(Learner, Protocol):
     def explore(self, obs: Obs) -> Action: ...
 
 
+class Watcher(Protocol):
+    """An object that sees each decision of a run and its outcome."""
+
+    def decided(self, obs: Obs, action: Action) -> None:
+        """Before the environment's step; ``obs`` has the candidates of the policy."""
+        ...
+
+    def answered(self, step: Step) -> None: ...
+
+
 class Experience(Protocol):
     """The source of the batches of a run: rollouts, a replay buffer or a log."""
+
+    watcher: Watcher | None
+    """Sees each decision of a source that acts."""
 
     @property
     def interface(self) -> Interface:
@@ -327,6 +340,9 @@ class SolvedUsers(Protocol):
 
 
 class Clock(Protocol):
+    @property
+    def users(self) -> Tensor: ...
+
     @property
     def steps(self) -> Tensor: ...
 

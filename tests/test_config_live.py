@@ -334,6 +334,7 @@ CHANGES: dict[tuple[str, str], tuple[str, Any, View]] = {
     ("model_config", "explore_rate"): ("two-stage", 0.75, weights),
     ("model_config", "index"): ("two-stage", "ivf", index),
     ("train_config", "total_timesteps"): ("drift", 48, weights),
+    ("train_config", "record"): ("drift", "decisions", files),
     ("train_config", "log_interval"): ("drift", 2, log_rows("reward_mean")),
     ("train_config", "eval_interval"): ("drift", 0, log_rows("eval_return_mean")),
     ("train_config", "save_interval"): ("drift", 1, saved_steps),

@@ -168,7 +168,7 @@ def _recorded(options: OpeConfig, log: DecisionLog) -> ReadLog:
         raise UserError(f"{path} is of {checkpoint.config.env}, which has no catalogue of items.")
     assert options.log is not None
     source = f"--data {checkpoint.config.data_config.data} --seed {checkpoint.config.train_config.seed}"
-    check_catalogue(options.log, log, checkpoint.catalogue, source)
+    check_catalogue(options.log, log.header, checkpoint.catalogue, source)
     generator = generators(options.seed, *STREAMS)
     table = _table(options, checkpoint, generator)
     env = table.env()

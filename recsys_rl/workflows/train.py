@@ -29,7 +29,7 @@ from recsys_rl.ranks import ALONE, Ranks
 from recsys_rl.run import Run, about_data, begin, choose_device, load_to_resume, snapshot
 from recsys_rl.types import UserError
 from recsys_rl.utils.allocator import keep_freed_memory
-from recsys_rl.utils.files import write_text
+from recsys_rl.utils.files import check_new_folder, write_text
 from recsys_rl.utils.logger import Logger, summary_writer
 from recsys_rl.workflows.advice import advice
 from recsys_rl.workflows.diary import Diary
@@ -215,6 +215,8 @@ def _check_new(config: Config, folder: Path | None, first: bool) -> None:
     """Raise UserError for mistakes that can be found before the data are read."""
     if first:
         folders.check_free(config, folder)
+    if config.train_config.record is not None:
+        check_new_folder(Path(config.train_config.record), "--record")
     if folder is not None and config.train_config.name is not None:
         raise UserError("train_config.name has no effect beside a folder: omit one of them.")
     model, sizes, users = config.model_config, config.env_config, config.platform.users
@@ -309,6 +311,10 @@ def _go_on(
             f"new run from its weights: {_from_weights(run.config, folder)}"
         )
         _say(done if run.updates > before else finished, _about_gates(run))
+        if not run.has_simulator and run.updates > before:
+            from recsys_rl.workflows.judge_run import judge_run  # polars and the estimators
+
+            judge_run(run, course.path)
 
 
 def _about_gates(run: Run) -> str:
@@ -321,8 +327,11 @@ def _about_gates(run: Run) -> str:
 
 
 def _save(course: Course) -> None:
-    if course.saved == course.run.step:
+    run = course.run
+    if course.saved == run.step:
         return
+    if run.recorder is not None:
+        run.recorder.write(run.updates, run.updates == run.num_updates)
     checkpoint = snapshot(course.run, course.ranks)
     if course.ranks.rank == 0:
         save(course.path, checkpoint)

@@ -257,14 +257,14 @@ def test_log_of_another_catalogue_is_refused() -> None:
     header = dataclasses.replace(HEADER, catalogue=catalogue_hash(catalogue))
     log = dataclasses.replace(two_sessions(), header=header)
     with pytest.raises(UserError, match="another catalogue \\(10 items\\)"):
-        check_catalogue("log.parquet", log, catalogue)
+        check_catalogue("log.parquet", log.header, catalogue)
     interface = dataclasses.replace(INTERFACE, action_sizes=(catalogue.num_items,))
     log = dataclasses.replace(log, header=dataclasses.replace(header, interface=interface))
-    check_catalogue("log.parquet", log, catalogue)
+    check_catalogue("log.parquet", log.header, catalogue)
     other = dataclasses.replace(catalogue, popularity=catalogue.popularity.flip(0))
     text = (
         "log.parquet is a log of another catalogue than the checkpoint's, made of --data x.csv: both have "
         f"{catalogue.num_items} items, but their ids, embeddings or attributes differ; give the checkpoint"
     )
     with pytest.raises(UserError, match=text):
-        check_catalogue("log.parquet", log, other, "--data x.csv")
+        check_catalogue("log.parquet", log.header, other, "--data x.csv")
