@@ -68,14 +68,4 @@ def single_decisions(
         loggers=torch.zeros_like(order),
         handed=handed,
     )
-    return OwnLog(
-        log=log,
-        catalogue=catalogue,
-        items=tuple(ids),
-        rows=order,
-        sessions=None,
-        session_column="",
-        probabilities=None,
-        whole=False,
-        notes=(),
-    )
+    return OwnLog(log, catalogue, tuple(ids), rows=order)

@@ -43,11 +43,11 @@ class OwnLog:
     catalogue: Catalogue
     items: tuple[str, ...]  # (I,) ids as text, in the order of the catalogue
     rows: Tensor  # (E,) int64: the place in the file of each row of ``log``
-    sessions: tuple[str, ...] | None  # ids as text by number of the session; None: each row is a session
-    session_column: str  # "" without sessions
-    probabilities: Tensor | None  # (E, I) float64 of every item under the logger; None: not in the file
-    whole: bool  # True if the rewards are of whole slates, and stand at the first place
-    notes: tuple[str, ...]
+    sessions: tuple[str, ...] | None = None  # ids as text by number of the session; None: a row is a session
+    session_column: str = ""  # "" without sessions
+    probabilities: Tensor | None = None  # (E, I) float64 of every item under the logger, if they are known
+    whole: bool = False  # True if the rewards are of whole slates, and stand at the first place
+    notes: tuple[str, ...] = ()
 
 
 def read_own(
