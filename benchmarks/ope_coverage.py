@@ -16,7 +16,7 @@ from recsys_rl.ope.clipping import by_error, by_slope
 from recsys_rl.ope.diagnostics import bernstein, student_t, weigh
 from recsys_rl.ope.estimators import ESTIMATORS, Evidence, met
 from recsys_rl.ope.replay import cumulative
-from recsys_rl.ope.reward_model import folds_by_user, ridge, with_fitted_q
+from recsys_rl.ope.reward_model import fit_q, folds_by_user, ridge
 
 NUM_USERS, SEED, MEMORY = 1000, 0, 0.9
 SESSIONS = 2000  # of each log
@@ -152,7 +152,7 @@ def estimates(log: Logged, generator: torch.Generator) -> Evidence:
     def alternatives(t: int, rows: Tensor) -> tuple[Tensor, Tensor]:
         return log.averaged[rows, t].unsqueeze(1), torch.ones(len(rows), 1, dtype=torch.float64)
 
-    return with_fitted_q(plain, log.features, alternatives, ridge(), folds)
+    return fit_q(plain, log.features, alternatives, ridge(), folds)[0]
 
 
 @dataclass(frozen=True)

@@ -28,8 +28,8 @@ from recsys_rl.evaluation.players import Table
 from recsys_rl.experience.record import record
 from recsys_rl.experience.rollout import play
 from recsys_rl.objective.weighted import weighted
-from recsys_rl.ope.judge import sessions_of
-from recsys_rl.ope.policies import read_policy
+from recsys_rl.ope.policies import read_policy, with_models
+from recsys_rl.ope.policies import weighted as weighted_sessions
 from recsys_rl.ope.replay import ReplayedLog, replay
 from recsys_rl.ope.reward_model import ridge
 from recsys_rl.ope.rows import Knowledge, score
@@ -213,7 +213,8 @@ def estimates(arena: Arena, sessions: int, generator: torch.Generator) -> tuple[
         before = time.process_time()
         played = world(worlds, policy)
         playing = max(playing, time.process_time() - before)
-        evidence = replace(sessions_of(of, read, ridge()), world=played)
+        evidence, _ = with_models(of, weighted_sessions(of, read), read, ridge())
+        evidence = replace(evidence, world=played)
         terms_of = score("", evidence, of.users, knowledge=Knowledge(most=of.most)).terms
         for name, terms in (terms_of | {GENERIC: world(generic, policy)}).items():
             found.setdefault(name, []).append(float(terms.mean()))

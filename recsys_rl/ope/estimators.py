@@ -12,7 +12,7 @@ A new estimator is one entry at the end of the file.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -305,7 +305,7 @@ _ALL = (
     # by a learned model of the users (world.py)
     E("world", "the policy played in a learned model", (WORLD,), in_world, weights=None),
 )  # fmt: skip
-ESTIMATORS: Mapping[str, Estimator] = {x.name: x for x in _ALL}
+ESTIMATORS: dict[str, Estimator] = {x.name: x for x in _ALL}
 """In the order of the table."""
 
 

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from recsys_rl.decisions.target import Target, check_support
-from recsys_rl.ope.estimators import CLUSTERS, MODEL, WORLD
-from recsys_rl.ope.replay import Probabilities, ReplayedLog
+from recsys_rl.ope.estimators import CLUSTERS, MODEL, WORLD, Evidence
+from recsys_rl.ope.replay import Probabilities, ReplayedLog, check_weights
+from recsys_rl.ope.reward_model import Fit, StepModels, fit_q, with_q
 from recsys_rl.ope.slate_choices import Choices
 from recsys_rl.protocols import Behaviour
 from recsys_rl.types import Obs
@@ -34,9 +35,9 @@ class Loggers:
     """What is known of the policies that made a log."""
 
     # The policy at a place in the log's loggers; None if it is not known.
-    policy: Callable[[int], Playable | None]
+    policy: Callable[[ReplayedLog, int], Playable | None]
     # The probability of each item under the average of the loggers; None if it is not known.
-    probabilities: Callable[[], Probabilities | None]
+    probabilities: Callable[[ReplayedLog], Probabilities | None]
     unknown: str = ""  # why no policy is known, as the end of a sentence
     with_checkpoint: bool = False
 
@@ -136,3 +137,34 @@ def check_target(log: ReplayedLog, target: Target) -> None:
         return
     for at, obs in log.observations():
         check_support(target.every[at], obs.showable(log.num_items), at, log.log)
+
+
+def weighted(log: ReplayedLog, policy: PolicyOnLog) -> Evidence:
+    """The sessions with the policy's weights. Raises UserError for weights that are too large."""
+    weights = log.weights(policy.logprobs)
+    with log.errors():
+        check_weights(log, weights)
+    return Evidence(weights, log.on_grid(log.rewards), log.alive, log.gamma)
+
+
+def with_models(
+    log: ReplayedLog, evidence: Evidence, policy: PolicyOnLog, fit: Fit, models: StepModels | None = None
+) -> tuple[Evidence, StepModels | None]:
+    """The evidence with the policy's Q and V, by ``models``, or by those that are fitted on this log.
+
+    Without the policy's actions it stays as it is.
+    """
+    if policy.actions is None:
+        return evidence, models
+    grid, actions, known = log.grid, policy.actions, policy.actions.probabilities
+
+    def alternatives(t: int, rows: Tensor) -> tuple[Tensor, Tensor]:
+        at = actions.features[grid[rows, t]]  # (B, M, F)
+        if known is not None:
+            return at, known[grid[rows, t]]
+        return at, torch.full(at.shape[:2], 1 / at.shape[1], dtype=torch.float64)
+
+    features, folds = log.on_grid(log.rows), log.folds[grid[:, 0]]
+    if models is None:
+        return fit_q(evidence, features, alternatives, fit, folds, log.bounds)
+    return with_q(evidence, features, alternatives, models, folds), models

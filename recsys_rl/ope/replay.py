@@ -16,7 +16,7 @@ from recsys_rl.decisions.table import OwnLog, own_ids
 from recsys_rl.decisions.transitions import observations
 from recsys_rl.errors import one_line
 from recsys_rl.ope.features import Features
-from recsys_rl.ope.reward_model import folds_by_user
+from recsys_rl.ope.parts import Whole, session_numbers, survey
 from recsys_rl.types import Catalogue, Obs, UserError
 
 Probabilities = Callable[[Tensor, Obs], Tensor]
@@ -38,10 +38,11 @@ class ReplayedLog:
     rows: Tensor  # (E, F) float32: features of the logged decisions
     grid: Tensor  # (N, T) int64: the row of each step, -1 after the end
     folds: Tensor  # (E,) int64, by user
+    whole: Whole  # what the parts of a log share; alone, the log is its own part
     gamma: float
     held: Sequence[tuple[Tensor, Obs]]  # rows (B,) and their observations, without the catalogue's mask
     file: str = "the log"  # for errors
-    own: OwnLog | None = None  # what people's own file has beside the log
+    table: OwnLog | None = None  # what people's own file has beside the log
     estimated: bool = False  # True if a model filled in the propensities
 
     @property
@@ -53,11 +54,6 @@ class ReplayedLog:
     def alive(self) -> Tensor:
         """(N, T) bool"""
         return self.grid >= 0
-
-    @property
-    def steps(self) -> int:
-        """T"""
-        return self.grid.shape[1]
 
     @property
     def places(self) -> int:
@@ -96,8 +92,8 @@ class ReplayedLog:
 
     @property
     def bounds(self) -> tuple[float, float]:
-        """The smallest and the largest reward of a step in the log."""
-        return float(self.rewards.min()), float(self.rewards.max())
+        """The smallest and the largest reward of a step in the whole log."""
+        return self.whole.bounds
 
     @property
     def most(self) -> float:
@@ -108,12 +104,12 @@ class ReplayedLog:
         least, best = self.bounds
         if least == best:
             return float("inf")
-        return best * sum(self.gamma**t for t in range(self.steps)) if best > 0 else best
+        return best * sum(self.gamma**t for t in range(self.whole.steps)) if best > 0 else best
 
     @cached_property
     def every_item(self) -> Tensor | None:
         """(E, I, F) float32: the features of all I items in each row; None above PAIRS of row and item."""
-        if self.log.num_rows * self.num_items > PAIRS:
+        if self.whole.rows * self.num_items > PAIRS:
             return None
         return self.features_of(torch.arange(self.num_items).expand(self.log.num_rows, -1))
 
@@ -138,7 +134,7 @@ class ReplayedLog:
         mine = self.on_grid(logprobs)
         if log.logger_logprobs is None:
             return cumulative((mine - self.on_grid(log.logprobs)).exp(), alive)
-        shares = log.loggers[self.grid[:, 0]].bincount(minlength=len(log.header.loggers)).double()
+        shares = self.whole.logger_sessions.double()
         present = shares > 0
         theirs = self.on_grid(log.logger_logprobs)[:, :, present]
         return balanced(mine, theirs, alive, (shares / shares.sum())[present])
@@ -151,12 +147,12 @@ class ReplayedLog:
         """
         theirs = self.log.logprobs  # (E,)
         if self.log.logger_logprobs is not None:
-            theirs = self.log.logger_logprobs[:, self.log.loggers.unique()].amin(1)
+            theirs = self.log.logger_logprobs[:, self.whole.logger_rows > 0].amin(1)
         return float(torch.where(theirs > -1e-9, 1 - logprobs.exp(), 0.0).mean())
 
     def errors(self) -> contextlib.AbstractContextManager[None]:
         """Errors inside the block begin with the name of the log's file, and have its ids."""
-        return errors_of(self.file, self.own)
+        return errors_of(self.file, self.table)
 
 
 def replay(
@@ -164,26 +160,29 @@ def replay(
     catalogue: Catalogue,
     rewards: Tensor,
     gamma: float,
-    generator: torch.Generator,
+    whole: Whole | torch.Generator,
     file: str = "the log",
-    own: OwnLog | None = None,
+    table: OwnLog | None = None,
     estimated: bool = False,
 ) -> ReplayedLog:
-    """Check the log, and replay its sessions. Raises UserError.
+    """Replay the sessions of a log, or of a part of it. Raises UserError.
 
     Args:
         rewards: (E,), of the rows.
         gamma: discount per step.
-        generator: draws the folds.
-        file, own, estimated: as in ReplayedLog.
+        whole: what all parts share; a generator of folds where the log has no other parts.
+        file, table, estimated: as in ReplayedLog.
     """
-    check_log(log, rewards)
-    features = Features(catalogue, log.header.interface)
-    held, found = [], []
+    if isinstance(whole, torch.Generator):
+        whole = survey([(log, rewards)], whole)
+    features, rows = Features(catalogue, log.header.interface), torch.empty(0)
+    held = []
     for at, obs in observations(log, catalogue):
         held.append((at, obs if log.candidates is not None else dataclasses.replace(obs, mask=None)))
-        found.append(features(obs, log.items[at]))
-    rows = torch.cat(found)[torch.cat([at for at, _ in held]).argsort()]
+        part = features(obs, log.items[at])
+        if not len(rows):
+            rows = torch.empty(log.num_rows, part.shape[1])
+        rows[at] = part
     return ReplayedLog(
         log=log,
         catalogue=catalogue,
@@ -191,51 +190,14 @@ def replay(
         rewards=rewards.double(),
         rows=rows,
         grid=session_grid(log),
-        folds=folds_by_user(log.users, generator),
+        folds=whole.folds_of(log.users),
+        whole=whole,
         gamma=gamma,
         held=held,
         file=file,
-        own=own,
+        table=table,
         estimated=estimated,
     )
-
-
-def check_log(log: DecisionLog, rewards: Tensor) -> None:
-    """Raise UserError for a log with the ``rewards`` (E,) on which no policy can be judged."""
-    if bool((log.items < 0).any()):
-        row = int((log.items < 0).any(1).nonzero()[0])
-        raise UserError(
-            f"Row {row + 1} of the log has an empty place, whose probability no policy knows: drop its "
-            "session."
-        )
-    if not log.has_propensities:
-        raise UserError(
-            "The log has no propensities, which the weights of the estimators need: log the probability of "
-            "each decision, or enter what is known by design in a column propensity."
-        )
-    if not bool(rewards.isfinite().all()):
-        row = int((~rewards.isfinite()).nonzero()[0])
-        raise UserError(f"The reward of row {row + 1} is missing or infinite: drop its session.")
-    number = session_numbers(log)
-    begun = log.loggers[log.steps == 0]  # (N,)
-    if bool((log.loggers != begun[number]).any()):
-        row = int((log.loggers != begun[number]).nonzero()[0])
-        raise UserError(
-            f"Session {int(log.sessions[row])} has decisions of two loggers, but its weight is that of a "
-            "session by one: give each logger its own sessions."
-        )
-    if len(log.items.unique()) < 2:
-        raise UserError(
-            "The log has one item in every row, so that it shows nothing about other choices: give a log of "
-            "a policy that chose among several."
-        )
-    if len(log.users.unique()) < 2:
-        raise UserError("The log has one user: an interval over users needs at least two, so add users.")
-
-
-def session_numbers(log: DecisionLog) -> Tensor:
-    """(E,) int64: 0, 1 ... of the row's session."""
-    return (log.steps == 0).cumsum(0) - 1
 
 
 def session_grid(log: DecisionLog) -> Tensor:
@@ -286,10 +248,10 @@ def balanced(policy: Tensor, loggers: Tensor, alive: Tensor, shares: Tensor) -> 
 
 
 @contextlib.contextmanager
-def errors_of(file: str | None, own: OwnLog | None) -> Iterator[None]:
-    """Errors inside the block begin with the name of ``file``, and have the ids of people's ``own`` log."""
+def errors_of(file: str | None, table: OwnLog | None) -> Iterator[None]:
+    """Errors inside the block begin with the name of ``file``, and have the ids of people's own ``table``."""
     name = one_line(file)
-    ids = contextlib.nullcontext() if own is None else own_ids(name, own.items, own.sessions)
+    ids = contextlib.nullcontext() if table is None else own_ids(name, table.items, table.sessions)
     with ids:
         try:
             yield

@@ -6,8 +6,8 @@ float64, on the CPU. Networks are in networks.py.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -177,14 +177,36 @@ Alternatives = Callable[[int, Tensor], tuple[Tensor, Tensor]]
 BLOCK = 200_000  # predictions at once
 
 
-def with_fitted_q(
+@dataclass(frozen=True)
+class StepModels:
+    """Cross-fitted Q of each step: the models of all folds, and the least and the most that it may be."""
+
+    models: Mapping[int, Sequence[Predict]]  # by step
+    limits: Mapping[int, tuple[float, float] | None]
+
+    def values(
+        self, t: int, features: Tensor, rows: Tensor, folds: Tensor, alternatives: Alternatives
+    ) -> tuple[Tensor, Tensor]:
+        """Q of the logged action and V, (B,) each, of the sessions ``rows`` (B,) at step ``t``.
+
+        ``features`` (B, F) of the logged actions, ``folds`` (B,).
+        """
+        models, limits = self.models.get(t), self.limits.get(t)
+        if models is None:  # none of the fitted sessions was so long
+            return torch.zeros(2, len(rows), dtype=torch.float64).unbind(0)  # type: ignore[return-value]
+        q = predict(models, features, folds)
+        average = _policy_average(models, rows, folds, t, alternatives, limits)
+        return q if limits is None else q.clamp(*limits), average
+
+
+def fit_q(
     log: Evidence,
     features: Tensor,
     alternatives: Alternatives,
     fit: Fit,
     folds: Tensor,
     bounds: tuple[float, float] | None = None,
-) -> Evidence:
+) -> tuple[Evidence, StepModels]:
     """``log`` with Q and V: from the last step to the first, ``Q_t`` is fitted to ``r_t + g V_{t+1}``.
 
     Args:
@@ -195,6 +217,8 @@ def with_fitted_q(
     """
     number, steps = log.rewards.shape
     q, v = torch.zeros(2, number, steps, dtype=torch.float64)
+    models, limits = dict[int, Sequence[Predict]](), dict[int, tuple[float, float] | None]()
+    found = StepModels(models, limits)
     after = torch.zeros(number, dtype=torch.float64)
     least = most = 0.0
     for t in reversed(range(steps)):
@@ -205,13 +229,22 @@ def with_fitted_q(
         if not len(here):
             continue
         target = (log.rewards[:, t] + log.gamma * after)[here]
-        models = cross_fit(fit, features[here, t], target, folds[here], alone=_nothing)
-        q_here = predict(models, features[here, t], folds[here])
-        v_here = _policy_average(models, here, folds[here], t, alternatives, bounds and (least, most))
-        after = torch.zeros(number, dtype=torch.float64)
-        after[here] = v_here
-        q[here, t] = q_here.clamp(least, most) if bounds else q_here
-        v[here, t] = v_here
+        models[t] = cross_fit(fit, features[here, t], target, folds[here], alone=_nothing)
+        limits[t] = (least, most) if bounds is not None else None
+        q[here, t], v[here, t] = found.values(t, features[here, t], here, folds[here], alternatives)
+        after = v[:, t]
+    return replace(log, q=q, v=v), found
+
+
+def with_q(
+    log: Evidence, features: Tensor, alternatives: Alternatives, models: StepModels, folds: Tensor
+) -> Evidence:
+    """``log`` with Q and V by fitted models; the arguments as in ``fit_q``."""
+    q, v = torch.zeros(2, *log.rewards.shape, dtype=torch.float64)
+    for t in range(log.rewards.shape[1]):
+        here = log.alive[:, t].nonzero().squeeze(1)
+        if len(here):
+            q[here, t], v[here, t] = models.values(t, features[here, t], here, folds[here], alternatives)
     return replace(log, q=q, v=v)
 
 
@@ -221,7 +254,7 @@ def _nothing(features: Tensor) -> Tensor:
 
 
 def _policy_average(
-    models: list[Callable[[Tensor], Tensor]],
+    models: Sequence[Predict],
     rows: Tensor,
     folds: Tensor,
     t: int,

@@ -25,7 +25,7 @@ from recsys_rl.ope.diagnostics import (
     weigh,
 )
 from recsys_rl.ope.estimators import ESTIMATORS, MODEL, Estimator, Evidence, met
-from recsys_rl.ope.result import Estimate
+from recsys_rl.ope.result import Estimate, NotComputed
 from recsys_rl.types import UserError
 
 
@@ -264,3 +264,30 @@ def touches(value: float, most: float) -> list[str]:
     if value < most and not math.isclose(value, most, rel_tol=1e-9):
         return []
     return [f"The estimate reaches the largest possible return, {most:g}: it can't be right."]
+
+
+def not_computed(
+    kind: Mapping[str, str], lacking: Mapping[str, Mapping[str, str]]
+) -> tuple[NotComputed, ...]:
+    """Each reason for which estimators are missing.
+
+    Args:
+        kind: the reasons of the kind of the log, by need.
+        lacking: of each policy, the reasons by need.
+    """
+    found: dict[str, NotComputed] = {}
+
+    def add(estimator: Estimator, lacking: Mapping[str, str], *policy: str) -> bool:
+        reason = next((lacking[need] for need in estimator.needs if need in lacking), None)
+        if reason is None:
+            return False
+        of = found.get(reason, NotComputed(reason, (), ()))
+        names = dict.fromkeys((*of.estimators, estimator.name))
+        found[reason] = NotComputed(reason, tuple(names), tuple(dict.fromkeys((*of.policies, *policy))))
+        return True
+
+    rest = [estimator for estimator in ESTIMATORS.values() if not add(estimator, kind)]
+    for policy, reasons in lacking.items():
+        for estimator in rest:
+            add(estimator, reasons, policy)
+    return tuple(found.values())

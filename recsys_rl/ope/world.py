@@ -78,38 +78,44 @@ def fit_world(of: ReplayedLog, generator: torch.Generator, keep: Tensor | None =
 
 
 @torch.no_grad()
-def world(worlds: Worlds, policy: Policy, sessions: int | None = None) -> Tensor:
+def world(
+    worlds: Worlds, policy: Policy, log: ReplayedLog | None = None, sessions: int | None = None
+) -> Tensor:
     """The terms (N,) float64: the expected return of each logged session's user under ``policy``.
 
-    ``sessions``: only the first of them; None for all.
+    Args:
+        log: another part of the log; None: the sessions on which the models were fitted.
+        sessions: only the first of them; None for all.
     """
-    folds = worlds.folds if sessions is None else worlds.folds[:sessions]
+    starts, folds = worlds.starts, worlds.folds
+    if log is not None and log is not worlds.log:
+        first = log.log.steps == 0
+        starts, folds = log.log.rows(first), log.folds[first]
+    folds = folds[:sessions]
     found = torch.zeros(len(folds), dtype=torch.float64)
     for fold, model in enumerate(worlds.models):
-        for rows in (folds == fold).nonzero().squeeze(1).split(WIDTH):
-            found[rows] = _play(worlds, model, policy, rows)
+        mine = (folds == fold).nonzero().squeeze(1)
+        for rows in mine.split(WIDTH) if len(mine) else ():  # a small part may have no user of a fold
+            found[rows] = _play(worlds.log, model, policy, starts.rows(rows))
     return found
 
 
-def _play(worlds: Worlds, model: WorldModel, policy: Policy, rows: Tensor) -> Tensor:
-    """(B,) float64 for the sessions ``rows`` (B,), in ``model``."""
-    interface, catalogue = worlds.starts.header.interface, worlds.log.catalogue
-    session = Session.begin(interface, catalogue, worlds.starts.users[rows])
-    pieces = {name: x[rows] for name, x in worlds.starts.handed.items()}
-    available = None if bool(catalogue.available.all()) else catalogue.available.expand(len(rows), -1)
-    more = None if worlds.starts.exclude is None else worlds.starts.exclude[rows]
-    total = torch.zeros(len(rows), dtype=torch.float64)
-    alive = torch.ones(len(rows), dtype=torch.float64)
+def _play(log: ReplayedLog, model: WorldModel, policy: Policy, starts: DecisionLog) -> Tensor:
+    """(B,) float64 for the sessions that begin as ``starts`` (B,), in ``model``."""
+    interface, catalogue, features = starts.header.interface, log.catalogue, log.features
+    session = Session.begin(interface, catalogue, starts.users)
+    available = None if bool(catalogue.available.all()) else catalogue.available.expand(starts.num_rows, -1)
+    more = starts.exclude
+    total = torch.zeros(starts.num_rows, dtype=torch.float64)
+    alive = torch.ones(starts.num_rows, dtype=torch.float64)
     for step in range(interface.session_length):
-        obs = session.request(pieces, available)
+        obs = session.request(starts.handed, available)
         if more is not None:
             known = more if obs.exclude is None else torch.cat([obs.exclude, more], 1)
             obs = dataclasses.replace(obs, exclude=known)
         items = policy.act(obs).items  # (B, K)
-        features = worlds.log.features
-        seen = torch.cat([features(obs, items), features.past(obs)], 1)
-        outcome = model(seen, items.shape[1])
-        total += worlds.log.gamma**step * alive * outcome.reward
+        outcome = model(torch.cat([features(obs, items), features.past(obs)], 1), items.shape[1])
+        total += log.gamma**step * alive * outcome.reward
         alive *= 1 - outcome.leave.double()
         session = session.record(items, outcome.signals)
     return total
@@ -132,7 +138,7 @@ def check_world(
         announce("fitting the world model without the sessions of one logger")
         worlds = fit_world(of, generator, others)
         mine = loggers[of.grid[:, 0]] == place
-        returns = of.on_grid(of.rewards)[mine] @ discounts(of.gamma, of.steps)
+        returns = of.on_grid(of.rewards)[mine] @ discounts(of.gamma, of.grid.shape[1])
         if len(of.users[mine].unique()) < 2:
             continue
         low, high = student_t(returns, of.users[mine])

@@ -3,30 +3,31 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from recsys_rl.decisions.log import DecisionLog
 from recsys_rl.decisions.target import Ids, Target, read_target
 from recsys_rl.errors import one_line
 from recsys_rl.ope.compare import compare, recommend
-from recsys_rl.ope.judge import LOGGED, Judged, Settings, earned, judge
+from recsys_rl.ope.judge import LOGGED, Judged, Settings, judge
 from recsys_rl.ope.networks import mlp, mlp_of_shares
+from recsys_rl.ope.parts import Whole, survey
 from recsys_rl.ope.policies import check_target
 from recsys_rl.ope.printing import print_result
 from recsys_rl.ope.propensities import PropensityFit, with_propensities
 from recsys_rl.ope.replay import ReplayedLog, errors_of, replay
 from recsys_rl.ope.result import About, OpeResult
 from recsys_rl.ope.reward_model import Fit, logistic, of_each_value, ridge
-from recsys_rl.ope.rows import Intervals
+from recsys_rl.ope.rows import Intervals, plain_row
 from recsys_rl.schema import did_you_mean
 from recsys_rl.types import UserError
 from recsys_rl.utils.files import check_writable, write_text
 from recsys_rl.utils.progress import announce
 from recsys_rl.workflows.ope_config import TARGET, OpeConfig
-from recsys_rl.workflows.ope_log import ReadLog, read_log
+from recsys_rl.workflows.ope_log import FITTED, ReadLog, read_log
 from recsys_rl.workflows.ope_policies import loggers_of, policies_of
 
 MOST_VALUES = 100  # of the piece of --q-by
@@ -48,12 +49,17 @@ def ope(options: OpeConfig) -> OpeResult:
         torch.set_num_threads(options.threads)
     announce(f"reading {one_line(options.log)}")
     read = read_log(options)
-    log, fitted = replayed(options, read)
-    policies = policies_of(options, read)  # all refusals come first
-    targets = _targets(options, log)
-    loggers, settings = loggers_of(options, read, log), _settings(options)
+    log, parts, fitted = replayed(options, read)
     judged = judge(
-        log, policies, targets, _fit(options, log, read), read.rewards, loggers, settings, read.streams
+        log,
+        parts,
+        policies_of(options, read),
+        _targets(options),
+        _fit(options, log, read),
+        read.rewards,
+        loggers_of(options, read, log),
+        _settings(options),
+        read.streams,
     )
     result = _result(options, read, log, fitted, judged)
     print_result(result)
@@ -62,44 +68,67 @@ def ope(options: OpeConfig) -> OpeResult:
     return result
 
 
-def replayed(options: OpeConfig, read: ReadLog) -> tuple[ReplayedLog, PropensityFit | None]:
-    """The log with its observations; and the quality of its propensities, if they had to be estimated."""
-    log, rewards = read.log, read.rewards(read.log.feedback)  # (E,)
-    if options.q == "logistic":
-        _check_logistic(options.log, log, rewards)
-    name, fitted = str(options.log), None
-    with errors_of(name, read.own):
+def replayed(
+    options: OpeConfig, read: ReadLog
+) -> tuple[ReplayedLog, Iterable[ReplayedLog], PropensityFit | None]:
+    """The sessions on which models are fitted, the parts of the log, and the fit of missing propensities."""
+    log, name, fitted = read.log, str(options.log), None
+    with errors_of(name, read.table):
+        if not log.has_propensities and read.parts is not None:
+            raise UserError(
+                f"the log has no propensities, and they are estimated for at most {FITTED:,} rows: log the "
+                "probability of each decision, or judge on fewer sessions."
+            )
         if not log.has_propensities:
             log, fitted = with_propensities(log, read.catalogue, read.streams["propensities"])
-        found = replay(
-            log,
-            read.catalogue,
-            rewards,
-            options.discount,
-            read.streams["ope"],
-            name,
-            read.own,
-            estimated=fitted is not None,
-        )
+        logs = iter([log]) if read.parts is None else read.parts()
+        whole = survey(((x, read.rewards(x.feedback)) for x in logs), read.streams["ope"])
+
+    def of(part: DecisionLog) -> ReplayedLog:
+        with errors_of(name, read.table):
+            return replay(
+                part,
+                read.catalogue,
+                read.rewards(part.feedback),
+                options.discount,
+                whole,
+                name,
+                read.table,
+                estimated=fitted is not None,
+            )
+
+    if options.q == "logistic":
+        _check_logistic(options.log, whole)
+    sample = of(log)
     if options.q_by is not None:
-        _check_q_by(options, found)
-    return found, fitted
+        _check_q_by(options, sample)
+    if read.parts is None:
+        return sample, [sample], fitted
+    announce(
+        f"{whole.rows:,} rows are judged in parts; models are fitted on a sample of {log.num_rows:,} rows, "
+        "drawn by --seed"
+    )
+    return sample, map(of, read.parts()), fitted
 
 
 def _target_name(options: OpeConfig) -> str:
     return f"target {Path(options.target or '').name}"
 
 
-def _targets(options: OpeConfig, log: ReplayedLog) -> dict[str, Target]:
-    """The policy of --target, by its name in the table."""
-    if options.target is None:
-        return {}
-    own = log.own
-    ids = None if own is None else Ids(own.items, own.rows, own.sessions, own.session_column)
-    with errors_of(options.target, own):
-        target = read_target(options.target, log.log, ids)
-        check_target(log, target)
-    return {_target_name(options): target}
+def _targets(options: OpeConfig) -> dict[str, Callable[[ReplayedLog], Target]]:
+    """The policy of --target by its name in the table: a function that reads its rows of a log."""
+    path = options.target
+
+    def read(log: ReplayedLog) -> Target:
+        assert path is not None
+        table = log.table
+        ids = None if table is None else Ids(table.items, table.rows, table.sessions, table.session_column)
+        with errors_of(path, table):
+            target = read_target(path, log.log, ids)
+            check_target(log, target)
+        return target
+
+    return {} if path is None else {_target_name(options): read}
 
 
 def _settings(options: OpeConfig) -> Settings:
@@ -113,7 +142,7 @@ def _fit(options: OpeConfig, log: ReplayedLog, read: ReadLog) -> Fit:
     """The regression of the reward model. Of several steps, it predicts sums of rewards."""
     generator, rewards = read.streams["ope"], log.rewards
     if options.q == "mlp":
-        shares = log.steps == 1 and bool(((rewards == 0) | (rewards == 1)).all())
+        shares = log.whole.steps == 1 and bool(((rewards == 0) | (rewards == 1)).all())
         fit = mlp_of_shares(generator) if shares else mlp(generator, epochs=10)
     else:
         fit = logistic() if options.q == "logistic" else ridge()
@@ -127,9 +156,9 @@ def _result(
     """With the row of what the log earned, the recommended rows marked, and the comparison."""
     rows, terms = judged.rows, judged.terms
     if read.behaviours is None or LOGGED in options.names:
-        row, mean = earned(log)
-        rows, terms = [*rows, row], {**terms, LOGGED: {"mean": mean}}
-    trusted = "wdr" if log.steps > 1 else "dr"
+        row = plain_row(LOGGED, "mean", judged.earned, judged.users)
+        rows, terms = [*rows, row], {**terms, LOGGED: {"mean": judged.earned}}
+    trusted = "wdr" if log.whole.steps > 1 else "dr"
     rows = recommend(rows, trusted)
     difference = None
     if options.compare is not None:
@@ -139,17 +168,17 @@ def _result(
             (first, second),
             rows,
             terms,
-            log.users,
-            log.log.num_rows,
+            judged.users,
+            log.whole.rows,
             trusted,
             judged.checks,
         )
     about = About(
         log=options.log,
         checkpoint=read.checkpoint,
-        decisions=log.log.num_rows,
-        sessions=len(log.grid),
-        users=len(log.users.unique()),
+        decisions=log.whole.rows,
+        sessions=log.whole.sessions,
+        users=len(log.whole.users),
         items=log.num_items,
         discount=log.gamma,
         log_discount=log.log.header.discount,
@@ -164,15 +193,15 @@ def _result(
     return OpeResult(about, tuple(rows), judged.not_computed, fitted, judged.checks, difference)
 
 
-def _check_logistic(name: str | None, log: DecisionLog, rewards: Tensor) -> None:
-    """Raise UserError where a logistic regression can't predict the rewards (E,) or their sums."""
-    wrong = (rewards < 0) | (rewards > 1)
-    if bool(wrong.any()):
+def _check_logistic(name: str | None, log: Whole) -> None:
+    """Raise UserError where a logistic regression can't predict the rewards or their sums."""
+    wrong = [x for x in log.bounds if not 0 <= x <= 1]
+    if wrong:
         raise UserError(
-            f"{one_line(name)} has the reward {float(rewards[wrong][0]):g}, but --q logistic predicts "
+            f"{one_line(name)} has the reward {wrong[0]:g}, but --q logistic predicts "
             "numbers in 0..1: give --q ridge or mlp."
         )
-    if int(log.steps.max()) > 0:
+    if log.steps > 1:
         raise UserError(
             f"{one_line(name)} has sessions of several steps, whose rewards add up, but --q logistic "
             "predicts numbers in 0..1: give --q ridge or mlp."
@@ -190,7 +219,7 @@ def _check_q_by(options: OpeConfig, log: ReplayedLog) -> None:
             f"--q-by {name} is not a piece of the context of {one_line(options.log)}"
             f"{did_you_mean(name, known)}: {mend}."
         )
-    if log.steps > 1:
+    if log.whole.steps > 1:
         raise UserError(
             f"{one_line(options.log)} has sessions of several steps, and --q-by is for sessions of one step: "
             "leave it out."

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -14,7 +15,7 @@ from recsys_rl.checkpoint import Checkpoint, load
 from recsys_rl.data import LOGS
 from recsys_rl.decisions.checks import check_catalogue
 from recsys_rl.decisions.log import DecisionLog, catalogue_hash
-from recsys_rl.decisions.parts import read_decisions
+from recsys_rl.decisions.parts import parts
 from recsys_rl.decisions.table import OwnLog, read_own
 from recsys_rl.decisions.table_catalogue import own_catalogue
 from recsys_rl.env.rec_env import RecEnv
@@ -25,6 +26,7 @@ from recsys_rl.files.items import ItemFacts
 from recsys_rl.files.read import has_header
 from recsys_rl.lookup import DEFAULT_ALGO
 from recsys_rl.objective.weighted import check_weights, parse_weights, stream_weights, weighted
+from recsys_rl.ope.parts import sampled
 from recsys_rl.schema import did_you_mean
 from recsys_rl.session import PIECES
 from recsys_rl.types import Catalogue, Feedback, Stream, UserError
@@ -34,21 +36,24 @@ from recsys_rl.workflows.latest import print_latest
 from recsys_rl.workflows.ope_config import OpeConfig
 
 STREAMS = ("evaluation users", "policy", "random", "mixture", "ope", "propensities", "clusters")
-OWN_OPTIONS = ("items", "separator")  # beside those of columns
+FITTED = 262_144  # rows of a recorded log on which models are fitted: all rows, or a sample of sessions
+PART = 65_536  # rows of a part of a larger log
+TABLE_OPTIONS = ("items", "separator")  # beside those of columns
 
 
 @dataclass(frozen=True)
 class ReadLog:
     """A log, and what is known of it beside its rows."""
 
-    log: DecisionLog
+    log: DecisionLog  # a sample of it, where it has more than FITTED rows
     catalogue: Catalogue
     rewards: Callable[[Feedback], Tensor]  # (E,)
     streams: Mapping[str, torch.Generator]
-    own: OwnLog | None = None  # what people's own file has beside the log
+    table: OwnLog | None = None  # what people's own file has beside the log
     checkpoint: str | None = None  # its file
     behaviours: Behaviours | None = None  # the policies of the checkpoint
-    others: tuple[Behaviours, ...] = field(default=())  # of further checkpoints, which may have made the log
+    others: tuple[Behaviours, ...] = ()  # of further checkpoints, which may have made the log
+    parts: Callable[[], Iterator[DecisionLog]] | None = None  # None: ``log`` is the whole
 
 
 def read_log(options: OpeConfig) -> ReadLog:
@@ -71,17 +76,20 @@ def read_log(options: OpeConfig) -> ReadLog:
             raise UserError(
                 f"{options.log} was not made by recsys-rl record, so --checkpoint does not fit: leave it out."
             )
-        own = read_own(options.log, options.columns, options.separator, options.items)
-        for note in own.notes:
+        table = read_own(options.log, options.columns, options.separator, options.items)
+        for note in table.notes:
             print(one_line(note), file=sys.stderr)
-        return _own(options, own.log, own.catalogue, own)
-    _refuse_own_options(options, f"{options.log} has the columns of ours")
-    log = read_decisions(options.log)
+        return _of_signals(options, table.log, table.catalogue, table)
+    _refuse_table_options(options, f"{options.log} has the columns of ours")
+    rows, streams = partial(parts, options.log, PART), generators(options.seed, "sample")
+    log, whole = sampled(rows(), FITTED, streams["sample"])
     if log.header.platform or options.checkpoint is not None:
-        return _recorded(options, log)
-    if options.logger:
+        read = _recorded(options, log)
+    elif options.logger:
         raise UserError("--logger needs --checkpoint FILE, with the catalogue of the log: give both.")
-    return _own(options, log, _bare_catalogue(options.log, log), None)
+    else:
+        read = _of_signals(options, log, _bare_catalogue(options.log, log), None)
+    return read if whole else replace(read, parts=rows)
 
 
 def _public(options: OpeConfig, name: str) -> ReadLog:
@@ -89,10 +97,10 @@ def _public(options: OpeConfig, name: str) -> ReadLog:
     if options.checkpoint is not None:
         raise UserError(f"--log {name} has no policy of a checkpoint: leave --checkpoint out.")
     _refuse_logger(options)
-    _refuse_own_options(options, f"{name} has its own columns")
+    _refuse_table_options(options, f"{name} has its own columns")
     load_log: Callable[[str | None, str | None], OwnLog] = find(LOGS[name], "--log")
-    own = load_log(options.data_dir, options.cache_dir)
-    return _own(options, own.log, own.catalogue, own)
+    table = load_log(options.data_dir, options.cache_dir)
+    return _of_signals(options, table.log, table.catalogue, table)
 
 
 def _refuse_logger(options: OpeConfig) -> None:
@@ -103,9 +111,9 @@ def _refuse_logger(options: OpeConfig) -> None:
         )
 
 
-def _refuse_own_options(options: OpeConfig, why: str) -> None:
+def _refuse_table_options(options: OpeConfig, why: str) -> None:
     given = [f"{name}-column" for name, value in options.columns.items() if value is not None]
-    given += [name for name in OWN_OPTIONS if getattr(options, name) is not None]
+    given += [name for name in TABLE_OPTIONS if getattr(options, name) is not None]
     if given:
         raise UserError(f"--{given[0]} is for your own log, and {why}.")
 
@@ -123,7 +131,7 @@ def _bare_catalogue(name: str, log: DecisionLog) -> Catalogue:
     return own_catalogue(range(number), ItemFacts(), shares, name)
 
 
-def _own(options: OpeConfig, log: DecisionLog, catalogue: Catalogue, own: OwnLog | None) -> ReadLog:
+def _of_signals(options: OpeConfig, log: DecisionLog, catalogue: Catalogue, table: OwnLog | None) -> ReadLog:
     """A log without a checkpoint: its streams are its signals, summed over the places of a slate."""
     others = [name for name in options.table_policies if name != "random"]
     if others:
@@ -150,7 +158,7 @@ def _own(options: OpeConfig, log: DecisionLog, catalogue: Catalogue, own: OwnLog
     def rewards(feedback: Feedback) -> Tensor:
         return weighted(feedback.signals.sum(1), by)  # (E,)
 
-    return ReadLog(log, catalogue, rewards, generators(options.seed, *STREAMS), own)
+    return ReadLog(log, catalogue, rewards, generators(options.seed, *STREAMS), table)
 
 
 def _recorded(options: OpeConfig, log: DecisionLog) -> ReadLog:

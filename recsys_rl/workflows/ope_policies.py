@@ -71,7 +71,7 @@ def slate_choices(
 
 def loggers_of(options: OpeConfig, read: ReadLog, log: ReplayedLog) -> Loggers:
     """What is known of the policies that made the log."""
-    makers = Makers(read, log)
+    makers = Makers(read)
     return Loggers(
         makers.policy, makers.probabilities, _unknown(options, read, log), read.behaviours is not None
     )
@@ -94,20 +94,18 @@ class Makers:
     """The policies that made a log, where their probability of every item is known."""
 
     read: ReadLog
-    log: ReplayedLog
 
-    def probabilities(self) -> Probabilities | None:
+    def probabilities(self, log: ReplayedLog) -> Probabilities | None:
         """The probability of each item under the average of the loggers; None if it is unknown."""
-        of, size, own = self.log.log, self.log.num_items, self.read.own
-        if own is not None and own.probabilities is not None:
-            every = own.probabilities
+        names, size, table = log.log.header.loggers, log.num_items, self.read.table
+        if table is not None and table.probabilities is not None:
+            every = table.probabilities
             return lambda rows, obs: every[rows]
-        names = of.header.loggers
-        if len(names) == 1 and uniform_choices(self.log) is not None:
+        if len(names) == 1 and uniform_choices(log) is not None:
             uniform = RandomPolicy((size,), torch.Generator())  # draws nothing here
             return lambda rows, obs: uniform.item_probabilities(obs, size)
-        shares = of.loggers.bincount(minlength=len(names)).double() / of.num_rows
-        found = [(float(share), self.policy(place)) for place, share in enumerate(shares) if share > 0]
+        shares = log.whole.logger_rows.double() / log.whole.rows
+        found = [(float(share), self.policy(log, place)) for place, share in enumerate(shares) if share > 0]
         if any(maker is None for _, maker in found):
             return None
 
@@ -117,16 +115,14 @@ class Makers:
 
         return average
 
-    def policy(self, place: int) -> Playable | None:
+    def policy(self, log: ReplayedLog, place: int) -> Playable | None:
         """The logger, if a checkpoint has a policy with its name and its probabilities."""
-        name = self.log.log.header.loggers[place]
+        name = log.log.header.loggers[place]
         mixture = re.fullmatch(r"\S+ (\S+) \+ (\S+) (\S+)", name)
         parts = [mixture[1], mixture[3]] if mixture else [name]
         # Estimated propensities can't tell one policy from another.
         known = (
-            ()
-            if self.read.behaviours is None or self.log.estimated
-            else (self.read.behaviours, *self.read.others)
+            () if self.read.behaviours is None or log.estimated else (self.read.behaviours, *self.read.others)
         )
         for behaviours in known:
             if any(part not in behaviours.names or part in SEERS for part in parts):
@@ -134,14 +130,15 @@ class Makers:
             policy = (
                 behaviours.mix(parts[0], parts[1], float(mixture[2])) if mixture else behaviours.make(name)
             )
-            if self._made_by(policy, place):
+            if _made(policy, log, place):
                 return playable(name, policy)
         return None
 
-    def _made_by(self, policy: Behaviour, place: int) -> bool:
-        """True if ``policy`` gives the log's own probabilities under the logger at ``place``."""
-        log = self.log.log
-        theirs = log.logprobs if log.logger_logprobs is None else log.logger_logprobs[:, place]
-        mine = logged_places(self.log, policy).sum(1)
-        # Logarithms: in a large catalogue all probabilities are near 0, and so near each other.
-        return torch.allclose(mine, theirs, rtol=1e-4, atol=1e-3)
+
+def _made(policy: Behaviour, log: ReplayedLog, place: int) -> bool:
+    """True if ``policy`` gives the log's own probabilities under the logger at ``place``."""
+    of = log.log
+    theirs = of.logprobs if of.logger_logprobs is None else of.logger_logprobs[:, place]
+    mine = logged_places(log, policy).sum(1)
+    # Logarithms: in a large catalogue all probabilities are near 0, and so near each other.
+    return torch.allclose(mine, theirs, rtol=1e-4, atol=1e-3)

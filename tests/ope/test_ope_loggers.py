@@ -23,12 +23,12 @@ def test_logger_is_recognised_by_its_logarithms(monkeypatch: pytest.MonkeyPatch,
     behaviours = SimpleNamespace(names=["ppo"], make=lambda name: name)
     replayed: Any = SimpleNamespace(log=log, estimated=False)
     read: Any = SimpleNamespace(behaviours=behaviours, others=())
-    makers = Makers(read, replayed)
+    makers = Makers(read)
     mine = theirs.clone()
     monkeypatch.setattr(ope_policies, "logged_places", lambda *_: mine.unsqueeze(1))
-    assert makers.policy(0) is not None
+    assert makers.policy(replayed, 0) is not None
     mine[:3] += 1e-5  # rounding
-    assert makers.policy(0) is not None
+    assert makers.policy(replayed, 0) is not None
     mine[0] += torch.tensor(2.0).log()
-    assert makers.policy(0) is None
-    assert makers.policy(1) is None  # the checkpoint has no policy of this name
+    assert makers.policy(replayed, 0) is None
+    assert makers.policy(replayed, 1) is None  # the checkpoint has no policy of this name

@@ -22,6 +22,7 @@ from recsys_rl.decisions.writer import write_decisions
 from recsys_rl.errors import UserError
 from recsys_rl.ope import replay
 from recsys_rl.ope.compare import about_model, difference
+from recsys_rl.ope.estimators import ESTIMATORS, SLATE
 from recsys_rl.ope.result import WorldCheck
 from recsys_rl.types import Interface
 
@@ -164,6 +165,26 @@ def test_items_of_a_file_are_clustered_for_mips_where_the_logger_is_known(tmp_pa
     assert rows["mips"]["value"] == pytest.approx(float(np.mean(w * np.array(log["clicked"]))))
     assert rows["mips"]["largest_weight"] == pytest.approx(0.7 / 0.6)
     assert rows["mips"]["ess"] > rows["ips"]["ess"] and "offcem" in rows
+
+
+def test_new_estimator_is_one_entry(
+    files: tuple[Path, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Its row has the interval and the warnings of its kind, and its needs decide where it is computed."""
+    log, mine = files
+    ips = ESTIMATORS["ips"]
+    half = replace(ips, name="half", score=lambda of: ips.score(of) / 2, bounds=None)
+    monkeypatch.setitem(ESTIMATORS, "half", half)
+    monkeypatch.setitem(ESTIMATORS, "of-slates", replace(half, name="of-slates", needs=(SLATE,)))
+    found = judged(tmp_path, log, "--target", str(mine))
+    rows = {row["estimator"]: row for row in found["rows"]}
+    assert rows["half"]["value"] == pytest.approx(rows["ips"]["value"] / 2)
+    assert rows["half"]["ess"] == rows["ips"]["ess"] and rows["half"]["interval"] == "student-t"
+    missing = next(part for part in found["not_computed"] if "sips" in part["estimators"])
+    assert "of-slates" in missing["estimators"] and "half" in capsys.readouterr().out
 
 
 def test_clip_by_slope_and_by_error_differ(files: tuple[Path, Path], tmp_path: Path) -> None:
@@ -404,7 +425,7 @@ def test_own_logs_that_do_not_fit_are_refused(
 ) -> None:
     log, mine = files
     assert "give --target FILE" in refusal(capsys, log)
-    assert "no policy 'ppo' without a checkpoint" in refusal(capsys, log, "--policy", "ppo")
+    assert "Policy 'ppo' needs a log with a checkpoint" in refusal(capsys, log, "--policy", "ppo")
     assert "leave it out" in refusal(capsys, log, "--checkpoint", "x.pt", "--policy", "random")
     assert "give --target FILE" in refusal(capsys, log, "--compare", "target", "logged")
     pl.read_csv(mine).head(10).write_csv(tmp_path / "short.csv")

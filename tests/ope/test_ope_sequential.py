@@ -12,7 +12,7 @@ from torch import Tensor
 from recsys_rl.errors import UserError
 from recsys_rl.ope.estimators import ESTIMATORS, STEPS, Evidence
 from recsys_rl.ope.replay import balanced
-from recsys_rl.ope.reward_model import ridge, with_fitted_q
+from recsys_rl.ope.reward_model import fit_q, ridge
 from tests import tiny_sessions as tiny
 
 F64 = torch.float64
@@ -109,7 +109,7 @@ def test_fqe_equals_the_linear_solve_of_the_empirical_mdp() -> None:
     twice = torch.arange(len(chosen)).repeat(2)
     folds = torch.tensor([0, 1]).repeat_interleave(len(chosen))
     states, actions = states.repeat(2, 1), actions.repeat(2, 1)
-    found = with_fitted_q(log.rows(twice), one_hot(states, actions), alternatives, ridge(0.0), folds)
+    found, _ = fit_q(log.rows(twice), one_hot(states, actions), alternatives, ridge(0.0), folds)
 
     # The empirical MDP differs by step, as counts are rounded: solve it backwards from the counts.
     after, value = torch.zeros(2, dtype=F64), torch.zeros(tiny.STEPS, 2, 2, dtype=F64)
@@ -137,7 +137,7 @@ def test_q_is_clipped_to_the_reward_that_the_steps_left_can_earn() -> None:
     def alternatives(t: int, rows: Tensor) -> tuple[Tensor, Tensor]:
         return torch.ones(len(rows), 1, 1).double(), torch.ones(len(rows), 1).double()
 
-    found = with_fitted_q(log, features, alternatives, ridge(), folds, bounds=(0.0, 2.0))
+    found, _ = fit_q(log, features, alternatives, ridge(), folds, bounds=(0.0, 2.0))
     assert found.q is not None and found.v is not None
     assert found.q[0].tolist() == [3.0, 2.0] and found.v[0].tolist() == [3.0, 2.0]
 
@@ -157,7 +157,7 @@ def test_q_is_not_below_the_least_that_the_steps_left_can_earn(
     def alternatives(t: int, rows: Tensor) -> tuple[Tensor, Tensor]:
         return torch.ones(len(rows), 1, 1).double(), torch.ones(len(rows), 1).double()
 
-    found = with_fitted_q(
+    found, _ = fit_q(
         log, torch.ones(6, 2, 1).double(), alternatives, ridge(), torch.arange(6) % 3, bounds=bounds
     )
     assert found.q is not None and found.v is not None
