@@ -55,7 +55,7 @@ def load_open_bandit(data_dir: str | Path, logger: str = "random", campaign: str
     """One log of the small or the full dataset, unpacked in ``data_dir``.
 
     The log is the file ``<logger>/<campaign>/<campaign>.csv`` or ``.csv.gz``, beside it item_context.csv.
-    Raises UserError if a file is missing or damaged, or if a propensity is no probability.
+    Raises UserError if a file is missing or damaged, or if a propensity is not a probability.
     """
     if logger not in LOGGERS or campaign not in CAMPAIGNS:
         raise UserError(
