@@ -50,7 +50,7 @@ def test_gaps_break_no_rule_and_are_refused() -> None:
         Cells("log.csv", series.to_frame()).values("step")
 
 
-SESSIONS = {
+SESSIONS: dict[str, list[Any]] = {
     "session": [0, 0, 0, 1, 1],
     "step": [0, 1, 2, 0, 1],
     "user": [5, 5, 5, 6, 6],
