@@ -130,7 +130,7 @@ def _header(name: str, texts: Mapping[str, str]) -> FileHeader:
     except (AttributeError, IndexError, KeyError, TypeError, ValueError):
         sound = False
     if not sound:
-        raise UserError(f"{name} has a header that is none: record the log again.")
+        raise UserError(f"{name} has a header that can't be read: record the log again.")
     return FileHeader(header, as_written, checksum)
 
 

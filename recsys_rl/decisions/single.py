@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from recsys_rl.decisions.log import DecisionHeader, DecisionLog
-from recsys_rl.decisions.table import OwnLog
+from recsys_rl.decisions.table import DecisionTable
 from recsys_rl.types import Catalogue, Interface
 
 
@@ -32,7 +32,7 @@ def single_decisions(
     ids: Sequence[str],
     times: Tensor | None = None,
     context: Mapping[str, Tensor] | None = None,
-) -> OwnLog:
+) -> DecisionTable:
     """E decisions of one item each, in the order of the rows.
 
     Args:
@@ -68,14 +68,4 @@ def single_decisions(
         loggers=torch.zeros_like(order),
         handed=handed,
     )
-    return OwnLog(
-        log=log,
-        catalogue=catalogue,
-        items=tuple(ids),
-        rows=order,
-        sessions=None,
-        session_column="",
-        probabilities=None,
-        whole=False,
-        notes=(),
-    )
+    return DecisionTable(log, catalogue, tuple(ids), rows=order)

@@ -307,6 +307,6 @@ def load(path: str | Path = f"checkpoints/{DEFAULT_ALGO}.pt", env: str | None = 
     """Load the policy of a checkpoint on the CPU, to act and to recommend.
 
     ``env`` is the name of its environment. It is required only if the name holds a module to import. Raises
-    UserError for a file that is no whole checkpoint.
+    UserError for a file that is not a whole checkpoint.
     """
     return Recommender(load_checkpoint(path, env))

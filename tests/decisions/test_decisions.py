@@ -239,10 +239,10 @@ def test_damaged_and_foreign_files_are_refused(tmp_path: Path) -> None:
         read_decisions(path)
     for header, complaint in (
         ({"format": 2}, "has the format 2, and this version reads 1"),
-        ({"format": 1}, "has a header that is none"),
-        ({**header_to_dict(HEADER), "signals": []}, "has a header that is none"),
-        ({**header_to_dict(HEADER), "discount": 2}, "has a header that is none"),
-        ([], "has a header that is none"),
+        ({"format": 1}, "has a header that can't be read"),
+        ({**header_to_dict(HEADER), "signals": []}, "has a header that can't be read"),
+        ({**header_to_dict(HEADER), "discount": 2}, "has a header that can't be read"),
+        ([], "has a header that can't be read"),
     ):
         pl.DataFrame({"user": [1]}).write_parquet(path, metadata={KEY: json.dumps(header)})
         with pytest.raises(UserError, match=complaint):
