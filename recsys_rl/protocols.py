@@ -364,17 +364,28 @@ class Expert:
     scores: Callable[[Any, Interface, Obs, Mapping[str, Tensor], Tensor | None], Tensor]
 
 
-@dataclass(frozen=True)
-class Opening:
-    """The values that an environment passes to ``Session`` at the start of a visit, for use without it.
+Known = Mapping[str, Tensor]
+"""What a platform keeps of N visits under way: tensors (N, ...) by name."""
 
-    ``pieces`` returns the pieces of the context that ``UserModel.visible`` hands in then, (size,) each, by
-    name and without the first, which is the user's embedding. Its arguments are the interface and the hour of
-    the week, 0 .. 168 from Monday at midnight; ``by_hour``: the pieces depend on it. ``consumed`` has the
-    visible signals of an item that was consumed in full, by name; a signal without an entry is 1.
+
+@dataclass(frozen=True)
+class VisitPieces:
+    """The pieces of the context that ``UserModel.visible`` hands in, made from a visitor's events alone.
+
+    - ``begin(profiles, hours)``: what is known at the start of visits of people with ``profiles`` (N, D), at
+      these hours (N,) of the week, 0 .. 168 from Monday at midnight.
+    - ``after(config, catalogue, known, items, seen)``: what is known after a step with ``items`` (N, K) and
+      the response ``seen``, a Feedback of the visible signals alone.
+    - ``pieces(config, catalogue, known)``: the pieces, (N, size) each, by name.
+
+    ``config`` is the platform's section env_config. ``by_hour``: the pieces depend on the hour, and ``known``
+    has it, (N,), as ``hour``. ``consumed`` has the visible signals of an item that was consumed in full, by
+    name; a signal without an entry is 1.
     """
 
-    pieces: Callable[[Interface, float], Mapping[str, Tensor]]
+    begin: Callable[[Tensor, Tensor], Known]
+    after: Callable[[Any, Catalogue, Known, Tensor, Feedback], Known]
+    pieces: Callable[[Any, Catalogue, Known], Mapping[str, Tensor]]
     by_hour: bool = False
     consumed: Mapping[str, float] = field(default_factory=dict)
 
@@ -387,8 +398,8 @@ class Platform:
     other than 1 is a field of ``config``, named ``slate_field``, or an attribute of that class. A platform
     without users has its own world: its name has the form ``<platform>:<name>``, ``check`` raises UserError
     for an impossible name, and ``env`` makes the environment. ``furnish`` adds to a new world, from the seed,
-    the attributes of items and users that the platform needs and the data lack. ``opening`` is required for
-    recommendations if ``UserModel.visible`` hands in more than an embedding of the user.
+    the attributes of items and users that the platform needs and the data lack. ``visit_pieces``
+    are required for recommendations if ``UserModel.visible`` hands in more than a constant profile.
     """
 
     config: type[Any]  # the class of its section env_config
@@ -399,7 +410,7 @@ class Platform:
     heuristics: Mapping[str, Heuristic] = field(default_factory=dict)  # rows `trade-NAME` of the table
     split: Split | None = None  # of the row `searched`; None: one set of weights
     expert: Expert | None = None  # the row `expert`
-    opening: Opening | None = None
+    visit_pieces: VisitPieces | None = None
     slate_field: str = "slate_size"
     presets: Mapping[str, Preset] = field(default_factory=dict)  # by algorithm; "*" is for all algorithms
 

@@ -15,13 +15,13 @@ import torch
 from numpy.typing import NDArray
 
 from recsys_rl.data.catalogue import DatasetConfig, world_of_log
-from recsys_rl.data.log import make_log
 from recsys_rl.decisions.single import by_design, single_decisions
 from recsys_rl.decisions.table import OwnLog
 from recsys_rl.decisions.table_catalogue import own_catalogue
 from recsys_rl.dials import EnvConfig
 from recsys_rl.files.download import cache_folder, has_member, read_member
 from recsys_rl.files.items import ItemFacts
+from recsys_rl.files.log import make_log
 from recsys_rl.files.read import parsing
 from recsys_rl.protocols import Source
 from recsys_rl.types import InteractionLog, UserError, World

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from recsys_rl.decisions.reader import check_pieces, has_header
+from recsys_rl.decisions.reader import check_pieces
 from recsys_rl.decisions.survey import DecisionSurvey, is_log_of_decisions
 from recsys_rl.errors import listed
 from recsys_rl.files.columns import OPTIONS, find_columns
 from recsys_rl.files.description import Description
-from recsys_rl.files.read import HEADLESS, open_table, pieces
+from recsys_rl.files.read import HEADLESS, has_header, open_table, pieces
 from recsys_rl.files.survey import Survey
 from recsys_rl.files.times import format_of
 from recsys_rl.types import UserError

@@ -95,21 +95,6 @@ def check_pieces(path: Path) -> FileHeader:
     return headers[0]
 
 
-def has_header(path: str | Path) -> bool:
-    """False for a file without our header, which decisions/table.py reads. Raises UserError if damaged.
-
-    Of a folder, the first file counts.
-    """
-    path = files_of(Path(path))[0] if Path(path).is_dir() else Path(path)
-    if not path.is_file():
-        return True  # read_decisions reports it
-    with path.open("rb") as file:
-        if file.read(4) != b"PAR1":
-            return False
-    with parsing(one_line(path)):
-        return KEY in pl.read_parquet_metadata(path)
-
-
 def _header(name: str, texts: Mapping[str, str]) -> FileHeader:
     if KEY not in texts:
         raise UserError(

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from recsys_rl.decisions.checksum import Checksum
 from recsys_rl.decisions.describe import ROLES
-from recsys_rl.decisions.reader import FileHeader, check_pieces, has_header, read_pieces
+from recsys_rl.decisions.reader import FileHeader, check_pieces, read_pieces
 from recsys_rl.decisions.survey import is_log_of_decisions
 from recsys_rl.decisions.writer import write_with_header
 from recsys_rl.errors import error_text, listed, short
@@ -25,7 +25,7 @@ from recsys_rl.files.clean import Missing, Problems, no_value, number_of_rows
 from recsys_rl.files.columns import find_columns
 from recsys_rl.files.description import Found
 from recsys_rl.files.hashes import hashes_of, repeats, user_hashes
-from recsys_rl.files.read import HEADLESS, TableFile, open_table, parsing, pieces
+from recsys_rl.files.read import HEADLESS, TableFile, has_header, open_table, parsing, pieces
 from recsys_rl.files.survey import event_hashes
 from recsys_rl.files.times import UNCLEAR, TimeFormat, format_of, times_of
 from recsys_rl.types import UserError

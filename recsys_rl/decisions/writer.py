@@ -21,12 +21,13 @@ from torch import Tensor
 from recsys_rl.decisions.checksum import Checksum
 from recsys_rl.decisions.log import DecisionHeader, DecisionLog, cut
 from recsys_rl.errors import error_text
+from recsys_rl.files.read import DECISIONS
 from recsys_rl.types import UserError
 from recsys_rl.utils.files import check_new_folder
 from recsys_rl.utils.locks import parts_of
 
 FORMAT = 1
-KEY = "recsys-rl.decisions"
+KEY = DECISIONS
 CHECKSUM = "sha256"
 """The field of the header with the checksum (decisions/checksum.py)."""
 ROWS = 65_536

@@ -96,7 +96,7 @@ class Layout:
     def describe(self) -> str:
         """One line about the candidates; "" if the observation has no parts that could hold them."""
         if self.key is not None:
-            what = f"slates of {self.slate_size} of the" if self.slate_size > 1 else "one of the"
+            what = f"a slate of {self.slate_size} of the" if self.slate_size > 1 else "one of the"
             return (
                 f"{self.env_id}: an action is {what} {self.action_sizes[0]} candidates, whose "
                 f"{self.num_features} features stand in the part {self.key!r} of the observation: the same "

@@ -34,6 +34,8 @@ WORDS = {"tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";", "pipe": "|", 
 HEADLESS = ("user", "item", "rating", "timestamp")
 """The columns of a log of events without a header, as MovieLens and many others have them."""
 PIECE = 500_000  # rows read at a time
+DECISIONS = "recsys-rl.decisions"
+"""The key of the header of a log of decisions, in the metadata of a Parquet file."""
 
 _UNIT = "\x1f"  # replaces "::", as the parser takes separators of one byte
 _TYPED = re.compile(r":(token|float|token_seq|float_seq)$")
@@ -202,8 +204,26 @@ def files_of(path: Path) -> list[Path]:
         return [path]
     found = sorted(file for file in path.glob("*.parquet") if file.is_file() and file.name[0] != ".")
     if not found:
-        raise UserError(f"{path} is a folder without files that end in .parquet: give one with such parts.")
+        raise UserError(
+            f"{path} is not a file, and as a folder it has no files that end in .parquet: give a file, or a "
+            "folder with such parts."
+        )
     return found
+
+
+def has_header(path: str | Path) -> bool:
+    """False for a file that is not a log of decisions of `recsys-rl record`; true if there is no file.
+
+    Of a folder, the first file counts. Raises UserError for a damaged Parquet file.
+    """
+    path = files_of(Path(path))[0] if Path(path).is_dir() else Path(path)
+    if not path.is_file():
+        return True  # the reader of such logs reports it
+    with path.open("rb") as file:
+        if file.read(4) != b"PAR1":
+            return False
+    with parsing(path):
+        return DECISIONS in pl.read_parquet_metadata(path)
 
 
 def _utf8(raw: bytes) -> tuple[bytes, str]:

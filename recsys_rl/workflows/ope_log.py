@@ -16,7 +16,6 @@ from recsys_rl.data import LOGS
 from recsys_rl.decisions.checks import check_catalogue
 from recsys_rl.decisions.log import DecisionLog, catalogue_hash
 from recsys_rl.decisions.parts import parts
-from recsys_rl.decisions.reader import has_header
 from recsys_rl.decisions.table import OwnLog, read_own
 from recsys_rl.decisions.table_catalogue import own_catalogue
 from recsys_rl.env.rec_env import RecEnv
@@ -24,6 +23,7 @@ from recsys_rl.errors import one_line
 from recsys_rl.evaluation.behaviours import Behaviours
 from recsys_rl.evaluation.players import Table
 from recsys_rl.files.items import ItemFacts
+from recsys_rl.files.read import has_header
 from recsys_rl.lookup import DEFAULT_ALGO
 from recsys_rl.objective.weighted import check_weights, parse_weights, stream_weights, weighted
 from recsys_rl.ope.parts import sampled

@@ -20,8 +20,8 @@ from recsys_rl.data.log import SOURCE, LogConfig
 from recsys_rl.data.movielens import load_movielens
 from recsys_rl.dials import EnvConfig
 from recsys_rl.files.items import read_items
+from recsys_rl.recommender import load
 from recsys_rl.types import UserError, World
-from recsys_rl.workflows.recommender import load
 from recsys_rl.workflows.train import updates
 from tests.files import test_read
 from tests.files.test_read import camps

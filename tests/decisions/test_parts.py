@@ -116,7 +116,7 @@ def test_other_headers_and_damaged_parts_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="another header"):
         read_decisions(folder)
     (tmp_path / "none").mkdir()
-    with pytest.raises(UserError, match="without files that end in"):
+    with pytest.raises(UserError, match="no files that end in"):
         read_decisions(tmp_path / "none")
 
 

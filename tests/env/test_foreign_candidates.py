@@ -146,6 +146,12 @@ def test_scores_follow_the_candidates(slate: int) -> None:
     assert played.returns.mean() > 2.7
 
 
+@pytest.fixture(autouse=True)
+def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training leaves a link to the latest checkpoint in the working folder."""
+    monkeypatch.chdir(tmp_path)
+
+
 def command(env: str, folder: Path, *options: str) -> int:
     """Train for two updates by the command; returns its exit code."""
     sizes = ["--total-timesteps", "64", "--num-envs", "4", "--n-steps", "8", "--batch-size", "16"]
@@ -153,11 +159,8 @@ def command(env: str, folder: Path, *options: str) -> int:
 
 
 @pytest.mark.parametrize("slate", [1, 2])
-def test_a_checkpoint_is_evaluated(
-    slate: int, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_checkpoint_is_evaluated(slate: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Training prints the part that it took; the same scores come back from the file."""
-    monkeypatch.chdir(tmp_path)
     env = f"gym:{__name__}:tests/Shelf{slate}-v0"
     assert command(env, tmp_path) == 0
     printed = capsys.readouterr()

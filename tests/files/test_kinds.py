@@ -10,10 +10,11 @@ import torch
 
 from recsys_rl.checkpoint import load
 from recsys_rl.cli import main
-from recsys_rl.data.log import LogConfig, read_log
+from recsys_rl.data.log import LogConfig
 from recsys_rl.decisions.describe import describe
 from recsys_rl.files import read
 from recsys_rl.files.kinds import parse_event_weights
+from recsys_rl.files.log import read_log
 from recsys_rl.types import UserError
 from recsys_rl.workflows.event_file import read_events
 from recsys_rl.workflows.ranking import RankingConfig

@@ -14,13 +14,13 @@ import pytest
 from recsys_rl.checkpoint import load
 from recsys_rl.cli import main
 from recsys_rl.data.catalogue import about_likes
-from recsys_rl.data.log import read_log
 from recsys_rl.decisions.describe import describe
 from recsys_rl.decisions.parts import read_decisions
 from recsys_rl.decisions.split_file import split_by_time
 from recsys_rl.decisions.table import read_own
 from recsys_rl.decisions.writer import KEY
 from recsys_rl.files.items import encoded, read_items
+from recsys_rl.files.log import read_log
 from recsys_rl.types import UserError
 
 ROWS = [("2", "5", "4.5", "9"), ("1", "6", "3", "8"), ("1", "5", "1", "7")]

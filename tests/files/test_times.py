@@ -9,12 +9,12 @@ import polars as pl
 import pytest
 
 from recsys_rl.cli import main
-from recsys_rl.data.log import read_log
 from recsys_rl.decisions.describe import describe
 from recsys_rl.decisions.split_file import split_by_time
 from recsys_rl.errors import UserError
 from recsys_rl.files import read
 from recsys_rl.files.description import Problem
+from recsys_rl.files.log import read_log
 from recsys_rl.files.times import times_of
 
 LAST = 1609459140  # 2020-12-31 23:59 UTC

@@ -27,9 +27,9 @@ from recsys_rl.ope.replay import ReplayedLog, replay, session_grid
 from recsys_rl.ope.result import Estimate, WorldCheck
 from recsys_rl.ope.rows import touches
 from recsys_rl.ope.world import fit_world, world
+from recsys_rl.recommender import load
 from recsys_rl.types import Action, Catalogue, Obs
 from recsys_rl.workflows.ope_log import read_log
-from recsys_rl.workflows.recommender import load
 from tests.doors import CARTPOLE, PPO, SATIATION, SIZES, steps, train_in
 
 

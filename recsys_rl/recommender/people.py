@@ -1,6 +1,6 @@
 """A trained policy for real people: users of the data, or new users from their likes.
 
-A list is made by playing on (workflows/play_on.py).
+A list is made by playing on (recommender/lists.py).
 """
 
 from __future__ import annotations
@@ -8,28 +8,24 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
-from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
-from scipy.sparse import csr_matrix
 from torch import Tensor
 
 from recsys_rl.checkpoint import Checkpoint
 from recsys_rl.checkpoint import load as load_checkpoint
-from recsys_rl.data.embeddings import Floats, fold_in, item_factors, user_vectors
 from recsys_rl.data.new_items import join
 from recsys_rl.errors import FieldError, UserError
 from recsys_rl.files.items import read_items
 from recsys_rl.lookup import DEFAULT_ALGO
 from recsys_rl.protocols import Reader, ReadingPolicy
+from recsys_rl.recommender.directory import Directory
+from recsys_rl.recommender.lists import play_on
+from recsys_rl.recommender.visit import Event, Request, Visit
 from recsys_rl.run import agent_of
-from recsys_rl.schema import shown
 from recsys_rl.types import Action, Catalogue, Obs, World
-from recsys_rl.workflows.play_on import NOON, begin, observe, play_on
-from recsys_rl.workflows.titles import Titles
 
 BLOCK = 256  # users scored together
 MOST_SCORES = 2**26  # scores of a block: with a large catalogue its users are fewer
@@ -45,13 +41,12 @@ class Recommendation(NamedTuple):
     probability: float  # the policy's probability of this item in this place, given the places above it
 
 
-class Recommender:
+class Recommender(Directory):
     """A trained policy with its catalogue and its users. It needs no environment."""
 
     def __init__(self, checkpoint: Checkpoint, trained_on: Catalogue | None = None) -> None:
         """``trained_on``: the catalogue of the training if items have joined that of the checkpoint since."""
-        self.checkpoint = checkpoint
-        self.catalogue, self.population = checkpoint.world
+        super().__init__(checkpoint)
         agent: Any = agent_of(checkpoint, trained_on)  # of any algorithm
         self.agent = agent
         self.model: Any = self.agent.model
@@ -75,36 +70,6 @@ class Recommender:
         world = World(longer, self.population)
         checkpoint = dataclasses.replace(self.checkpoint, world=world, interface=interface)
         return Recommender(checkpoint, trained_on=self.catalogue), note
-
-    @cached_property
-    def row_of_item(self) -> dict[int | str, int]:
-        """The row of each item id."""
-        names = self.catalogue.item_names
-        return {id_: row for row, id_ in enumerate(names or self.catalogue.item_ids.tolist())}
-
-    @cached_property
-    def row_of_user(self) -> dict[int | str, int]:
-        """The row of each user id."""
-        names = self.population.user_names
-        return {id_: row for row, id_ in enumerate(names or self.population.user_ids.tolist())}
-
-    @property
-    def users(self) -> list[int | str]:
-        """The ids of all users of the data."""
-        return list(self.row_of_user)
-
-    @cached_property
-    def _factors(self) -> tuple[Floats, Floats | None]:
-        return item_factors(self.catalogue)
-
-    @cached_property
-    def _titles(self) -> Titles:
-        return Titles(self.catalogue)
-
-    @property
-    def knows_likes(self) -> bool:
-        """False for a checkpoint of an earlier version, which lacks what its users like in the data."""
-        return bool(self.population.likes) or not self.catalogue.factors
 
     def act(self, obs: Obs, greedy: bool = False) -> Action:
         """The action of the policy for N observations, as in ``Policy``.
@@ -141,7 +106,7 @@ class Recommender:
         user: int | str | None = None,
         *,
         likes: Sequence[int | str] = (),
-        history: Sequence[int | str] = (),
+        history: Sequence[int | str | Event | Request] = (),
         k: int | None = None,
         allow: Sequence[int | str] | None = None,
         block: Sequence[int | str] = (),
@@ -156,8 +121,9 @@ class Recommender:
         Args:
             user: id of a user of the data, a number or a string as in the data; None for a new user.
             likes: liked items of a new user: ids, or titles (a beginning that only one title has is enough).
-            history: items already shown in this session, latest last; each counts as consumed in full, and
-                nothing plays after the last.
+            history: the steps of this session, latest last: an ``Event`` with the true signals of one item, a
+                ``Request`` with those of a slate, or the id of an item that was consumed in full, after which
+                nothing plays.
             k: None for K, the number of places of a slate, or 10 without slates.
             allow: ids of the only items that may be shown; None for all.
             block: ids of items that may not be shown.
@@ -172,12 +138,46 @@ class Recommender:
         self._check_catalogue()
         if (user is None) == (not likes):
             raise UserError("A recommendation needs either a user or likes: give one of them.")
-        profile = self.profile_of(likes) if user is None else self._profiles([user])
-        shown = [self.item(item) for item in history]
+        profile = self.profile_of(likes) if user is None else self.profiles_of([user])
+        hour = self.hour(hour)
+        visit = self.visit(profile, history, hour)
         k = self.default_k if k is None else k
-        mask = self.mask_of(user, likes, history, allow, block, again)
+        mask = self.mask_of(user, likes, _items_of(history), allow, block, again)
         self._check_left(mask, k, again)
-        return next(self._lists(profile, mask, k, self.hour(hour), shown, allow is not None, generator))
+        return next(self._lists(visit, mask, k, allow is not None, generator))
+
+    def visit(
+        self,
+        profiles: Tensor,
+        history: Sequence[int | str | Event | Request] = (),
+        hour: float | None = None,
+        began: float | None = None,
+    ) -> Visit:
+        """The visits of people with ``profiles`` (N, D), as ``profile_of`` and ``profiles_of`` make them.
+
+        They go on with ``Visit.record``; ``Visit.observe`` makes the observations that ``act`` takes.
+
+        Args:
+            history: the steps so far, the same for all, as in ``recommend``.
+            hour: of the week, now, if the policy sees it; None: that of the start and the time watched since.
+            began: the hour at which the visit began; None: ``hour``.
+
+        Raises UserError for an unknown item or signal, and if the policy sees a piece of the context that its
+        platform does not make from a visitor's events.
+        """
+        start = began if began is not None else hour
+        visit = Visit.begin(self.checkpoint, profiles, *([] if start is None else [start]))
+        rows = _Rows(self)
+        first_place = torch.arange(self.checkpoint.interface.slate_size).expand(len(profiles), -1)  # (N, K)
+        for step in history:
+            if isinstance(step, Event):
+                step = Request([step])
+            if isinstance(step, Request):
+                visit = visit.request(step, rows)
+            else:
+                items = torch.full_like(first_place, self.item(step))
+                visit = visit.consume(items, first_place > 0)
+        return visit.at(hour)
 
     def for_users(
         self,
@@ -210,56 +210,25 @@ class Recommender:
                 mask[self.population.likes_of(torch.tensor([self.row_of_user[user] for user in own]))] = False
             for place, user in enumerate(own):
                 mask[place, [self.item(item) for item in (seen or {}).get(user, ())]] = False
-            yield from self._lists(self._profiles(own), mask, k, hour, [], allow is not None, generator)
+            visits = self.visit(self.profiles_of(own), hour=hour)
+            yield from self._lists(visits, mask, k, allow is not None, generator)
 
     def _lists(
         self,
-        profiles: Tensor,
+        visits: Visit,
         mask: Tensor,
         k: int,
-        hour: float | None,
-        history: Sequence[int],
         listed: bool,
         generator: torch.Generator | None,
     ) -> Iterator[list[Recommendation]]:
         """The lists of N people, at most ``k`` items each; arguments as in ``play_on``."""
-        sessions = begin(self.checkpoint, len(profiles), history)
         lengths = mask.sum(1).clamp_max(k).tolist()
-        items, chances = play_on(
-            self.checkpoint, self.model, sessions, profiles, mask, max(lengths), hour, listed, generator
-        )
+        items, chances = play_on(self.model, visits, mask, max(lengths), listed, generator)
         for length, rows, probabilities in zip(lengths, items.tolist(), chances.tolist(), strict=True):
             yield [
                 Recommendation(self.catalogue.id_of(row), self.catalogue.title(row), p)
                 for row, p in zip(rows[:length], probabilities[:length], strict=True)
             ]
-
-    def mask_of(
-        self,
-        user: int | str | None,
-        likes: Sequence[int | str],
-        history: Sequence[int | str],
-        allow: Sequence[int | str] | None,
-        block: Sequence[int | str],
-        again: bool,
-    ) -> Tensor:
-        """(1, I) bool: the items that may be shown to one person; arguments as in ``recommend``."""
-        mask = self.allowed(allow, block)
-        if not again:
-            mask[[self.item(item) for item in ([likes] if isinstance(likes, str) else likes)]] = False
-        if not again or not self.checkpoint.interface.repeats:
-            mask[[self.item(item) for item in history]] = False
-        if user is not None and not again:
-            self.check_users([user])
-            mask[self.population.likes_of(torch.tensor([self.row_of_user[user]]))[1]] = False
-        return mask.unsqueeze(0)
-
-    def _check_catalogue(self) -> None:
-        if self.checkpoint.world.is_empty:
-            raise UserError(
-                f"This policy of {self.checkpoint.config.env} has no catalogue of items to recommend from: "
-                "give observations to act in place of users."
-            )
 
     @property
     def default_k(self) -> int:
@@ -272,8 +241,8 @@ class Recommender:
 
         Raises FieldError if ``given`` is out of its range, or has no effect.
         """
-        config, opening = self.checkpoint.config, self.checkpoint.config.platform.opening
-        if opening is None or not opening.by_hour:
+        config, pieces = self.checkpoint.config, self.checkpoint.config.platform.visit_pieces
+        if pieces is None or not pieces.by_hour:
             if given is not None:
                 raise FieldError(
                     "hour", f"is {given:g}, but a policy of {config.env} does not see the hour: leave it out."
@@ -286,32 +255,13 @@ class Recommender:
             raise FieldError("hour", f"is {given:g}: it must be at least 0 and below {HOURS}.")
         return given
 
-    def profile_of(self, likes: Sequence[int | str]) -> Tensor:
-        """(1, D): the profile of a new user, folded in from the liked items (data/embeddings.py).
-
-        For the same likes it is the profile of the data: the item factors lie in the checkpoint. Without
-        factors (made-up users), the embeddings take their place.
-        """
-        return self.fold_in([self.item(item) for item in ([likes] if isinstance(likes, str) else likes)])
-
-    def fold_in(self, items: Sequence[int]) -> Tensor:
-        """(1, D): the profile of a user who likes the items in these rows of the catalogue."""
-        row = csr_matrix(
-            (np.ones(len(items), np.float32), (np.zeros(len(items), int), items)),
-            shape=(1, self.catalogue.num_items),
-        )
-        row.data[:] = 1  # a title given twice is one like
-        factors, gram = self._factors
-        return user_vectors(self.catalogue, fold_in(row, factors, gram=gram))
-
     @torch.inference_mode()
     def scores(self, profiles: Tensor, allowed: Tensor) -> Tensor:
         """(N, I): the policy's logits of the first place at the start of a session, on Monday at noon.
 
         Items that the first stage of a two-stage policy does not propose have the same, lowest score.
         """
-        sessions = begin(self.checkpoint, len(profiles), [])
-        obs = observe(self.checkpoint, sessions, profiles, allowed, NOON)
+        obs = self.visit(profiles).observe(allowed)
         obs = self.model.propose(obs, True, torch.Generator())
         policy, _ = self.model(obs)
         logits = policy.logits.flatten(1).clamp_min(-1e30)
@@ -320,15 +270,6 @@ class Recommender:
         scores = logits.new_full((len(profiles), self.catalogue.num_items + 1), -1e30)
         places = torch.where(obs.candidates < 0, self.catalogue.num_items, obs.candidates)
         return torch.as_tensor(scores.scatter(1, places, logits)[:, :-1])
-
-    def item(self, item: int | str) -> int:
-        """The row of the item with this id or title. Raises UserError if none or several match."""
-        known = self.row_of_item.get(item if isinstance(item, str) else int(item))
-        if known is not None:
-            return known
-        if not isinstance(item, str):
-            raise UserError(f"There is no item with the id {item} in the catalogue: give another.")
-        return self._titles.row(item)
 
     def _check_left(self, mask: Tensor, k: int, again: bool) -> None:
         """Raise UserError if fewer than ``k`` items may be shown: ``mask`` (..., I)."""
@@ -339,36 +280,27 @@ class Recommender:
             more = "allow more items" if again else "allow more items, or those that the person has (again)"
             raise UserError(f"Only {left} items may be shown, but k is {k}: lower k, or {more}.")
 
-    def allowed(self, allow: Sequence[int | str] | None, block: Sequence[int | str]) -> Tensor:
-        """(I,) bool: the available items among ``allow``, None for all, without ``block``."""
-        mask = self.catalogue.available.clone()
-        if allow is not None:
-            allowed = torch.zeros_like(mask)
-            allowed[[self.item(item) for item in allow]] = True
-            mask &= allowed
-        mask[[self.item(item) for item in block]] = False
-        return mask
 
-    def check_users(self, users: Sequence[int | str]) -> None:
-        """Raise UserError, one for all of them, if users are unknown."""
-        unknown = [user for user in users if user not in self.row_of_user]
-        if unknown and len(users) == 1:
-            raise UserError(
-                f"There is no user with the id {shown(unknown[0])} among those whom training kept (users "
-                "with enough likes): give another id, or titles that this user likes."
-            )
-        if unknown:
-            first = ", ".join(map(shown, unknown[:5])) + (", ..." if len(unknown) > 5 else "")
-            are, them = ("is", "it") if len(unknown) == 1 else ("are", "them")
-            raise UserError(
-                f"{len(unknown):,} of {len(users):,} users {are} not among those whom training kept (users "
-                f"with enough likes): {first}; leave {them} out."
-            )
+class _Rows(dict[int | str, int]):
+    """The row of each item id or title, found when it is needed."""
 
-    def _profiles(self, users: Sequence[int | str]) -> Tensor:
-        """The profiles (N, D) of users of the data."""
-        self.check_users(users)
-        return self.population.profile[[self.row_of_user[user] for user in users]]
+    def __init__(self, recommender: Recommender) -> None:
+        super().__init__()
+        self.recommender = recommender
+
+    def __missing__(self, item: int | str) -> int:
+        return self.recommender.item(item)
+
+
+def _items_of(history: Sequence[int | str | Event | Request]) -> list[int | str]:
+    """The items that were shown."""
+    found: list[int | str] = []
+    for step in history:
+        if isinstance(step, Request):
+            found += [event.item for event in step.shown]
+        else:
+            found.append(step.item if isinstance(step, Event) else step)
+    return found
 
 
 def load(path: str | Path = f"checkpoints/{DEFAULT_ALGO}.pt", env: str | None = None) -> Recommender:
