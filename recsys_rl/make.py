@@ -7,25 +7,33 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from recsys_rl.config import Config
-from recsys_rl.data.catalogue import LikesConfig
+from recsys_rl.data.catalogue import LikesConfig, split_users
 from recsys_rl.data.new_users import in_place_of_heldout, new_users
-from recsys_rl.dials import ModelConfig
+from recsys_rl.dials import LoggedConfig, ModelConfig, OnPolicyConfig, ReplayConfig
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.errors import FieldError
+from recsys_rl.experience.on_policy import OnPolicy
+from recsys_rl.experience.replay import Replay
 from recsys_rl.lookup import source_of
 from recsys_rl.models.actor_critic import ActorCritic, Shapes
 from recsys_rl.models.features import SplitFeatures
 from recsys_rl.models.heads import item_columns, item_features
-from recsys_rl.protocols import Env, Learner, UserModel
-from recsys_rl.types import Catalogue, InteractionLog, Interface, UserError, World, empty_world
+from recsys_rl.objective.weighted import FIELD, parse_weights
+from recsys_rl.protocols import Env, Experience, Learner, UserModel
+from recsys_rl.types import Catalogue, InteractionLog, Interface, Population, UserError, World, empty_world
 from recsys_rl.utils.seeding import generators as make_generators
 from recsys_rl.utils.seeding import stream_seed
+
+if TYPE_CHECKING:
+    from recsys_rl.decisions.log import DecisionLog
+    from recsys_rl.experience.logged import Logged
 
 
 def make_world(config: Config) -> World:
@@ -111,15 +119,107 @@ def make_env(
     """
     platform = config.platform
     if num_envs is None:
-        num_envs = config.agent_config.num_envs
+        num_envs = getattr(config.agent_config, "num_envs", 1)
     if generator is None:
         generator = make_generators(config.train_config.seed, "users")["users"]
     if platform.env is not None:
-        gamma = config.agent_config.gamma
+        gamma = config.agent_config.discount
         return platform.env(config.env, config.env_config, num_envs, generator, gamma, training)
     users = world.population.heldout if heldout else world.population.train
     user_model = make_user_model(config, world)
     return RecEnv(user_model, world.catalogue, config.env_config, users, num_envs, generator)
+
+
+def make_experience(
+    config: Config,
+    world: World,
+    generators: Mapping[str, torch.Generator],
+    agent_for: Callable[[Interface], Learner],
+) -> tuple[Env | None, Experience, Learner]:
+    """The environment of a run (None: a log is its experience), the source of its batches, and its agent.
+
+    Args:
+        generators: the streams "users" and "shuffle".
+        agent_for: makes the agent for an interface.
+
+    Raises UserError if the algorithm can't learn there, and for a log that can't be used.
+    """
+    kind, settings = config.algorithm.experience, config.agent_config
+    weights = parse_weights(config.train_config.weights)
+    if kind == "logged":
+        assert isinstance(settings, LoggedConfig)
+        logged = make_logged(config, world, weights, generators["shuffle"])
+        return None, logged, agent_for(logged.interface)
+    env = make_env(config, world, generator=generators["users"])
+    agent: Any = agent_for(env.interface)
+    if kind == "replay":
+        assert isinstance(settings, ReplayConfig)
+        return env, Replay(env, agent, settings, weights, generators["shuffle"]), agent
+    assert isinstance(settings, OnPolicyConfig)
+    return env, OnPolicy(env, agent, settings.n_steps, weights), agent
+
+
+def make_logged(
+    config: Config, world: World, weights: Mapping[str, float], generator: torch.Generator
+) -> Logged:
+    """The log of a run as its experience: the decisions of users who aren't held out.
+
+    Raises UserError if the log is missing, of other items, of other sessions than the platform's, or without
+    training users.
+    """
+    # polars is loaded for logs only
+    from recsys_rl.decisions.checks import check_catalogue
+    from recsys_rl.decisions.parts import read_decisions
+    from recsys_rl.decisions.transitions import transition_table
+    from recsys_rl.experience.logged import Logged, log_rewards
+
+    settings = config.agent_config
+    assert isinstance(settings, LoggedConfig)
+    if settings.log is None:
+        raise UserError(f"{config.algo} learns from a log of decisions: give --log FILE.parquet.")
+    if world.is_empty:
+        raise UserError(f"{config.env} has no catalogue, and a log is of one: choose a platform with items.")
+    if config.model_config.candidates:
+        raise FieldError(
+            "model_config.candidates",
+            f"is {config.model_config.candidates}: {config.algo} scores the whole catalogue; leave it out.",
+        )
+    log = read_decisions(settings.log)
+    data, seed = config.data_config, config.train_config.seed
+    check_catalogue(settings.log, log, world.catalogue, f"--data {data.data} --seed {seed}")
+    users = make_user_model(config, world)
+    env = RecEnv(users, world.catalogue, config.env_config, world.population.train, 1, torch.Generator())
+    if (log.header.interface, log.header.signals) != (env.interface, tuple(x.name for x in users.signals)):
+        raise UserError(
+            f"{settings.log} is of other sessions than those of {config.env} (platform, length, or pieces of "
+            "the context): give the settings with which it was recorded."
+        )
+    training = log.rows(~heldout_rows(log, world.population, data.heldout_fraction, seed))
+    if not training.num_rows:
+        raise UserError(
+            f"{settings.log} holds only users who are held out from training: record training users "
+            "(--users train, or all)."
+        )
+    if training.header.interface.slate_size > 1:  # a place whose item could not be shown is empty
+        whole = (training.items >= 0).all(1)
+        training = training.rows(whole) if bool(whole.all()) else training
+    rewards = log_rewards(training, users, weights, FIELD)
+    table = transition_table(training, world.catalogue, rewards, settings.discount)
+    return Logged(table, log.header.interface, settings, generator)
+
+
+def heldout_rows(log: DecisionLog, population: Population, heldout_fraction: float, seed: int) -> Tensor:
+    """(E,) bool: decisions for held-out users.
+
+    They are those of the population, and of the users that it lacks those whose hash says so
+    (``split_users``).
+    """
+    heldout = torch.isin(log.users, population.user_ids[population.heldout])
+    strange = ~torch.isin(log.users, population.user_ids)
+    others, place = log.users[strange].unique(return_inverse=True)
+    if len(others):
+        heldout[strange] = torch.from_numpy(split_users(others.tolist(), heldout_fraction, seed))[place]
+    return heldout
 
 
 def one_visit(config: Config) -> Config:
@@ -148,8 +248,8 @@ def make_agent(
     device: torch.device | None = None,
     average: Callable[[Tensor], None] | None = None,
     scaled_as: Catalogue | None = None,
-) -> Learner:
-    """A new agent for environments with this interface.
+) -> Any:
+    """A new agent, a Learner of any algorithm, for environments with this interface.
 
     Args:
         num_updates: updates of the whole run; learning rate and entropy bonus are annealed over them.
@@ -184,7 +284,8 @@ def make_agent(
     if has_items and config.model_config.candidates:
         available = int(catalogue.available.sum())
         check_candidates(config.model_config, available, interface.most_shown, interface.slate_size)
-    model = ActorCritic(shapes, config.model_config, generators["model"]).to(device or torch.device("cpu"))
+    network = config.algorithm.network or ActorCritic
+    model = network(shapes, config.model_config, generators["model"]).to(device or torch.device("cpu"))
     return config.algorithm.agent(model, config.agent_config, num_updates, generators, average)
 
 

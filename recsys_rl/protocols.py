@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -12,11 +12,11 @@ from torch import Tensor
 from recsys_rl.dials import AgentConfig, DataConfig, EnvConfig
 from recsys_rl.types import (
     Action,
+    Batch,
     Catalogue,
     Feedback,
     Interface,
     Obs,
-    Rollout,
     Signal,
     Step,
     Stream,
@@ -68,15 +68,52 @@ class Behaviour(Policy, Protocol):
 
 
 class Learner(Policy, Protocol):
-    """A policy that learns from a record of its actions."""
+    """A policy that learns from the batches of its experience."""
 
-    def value(self, obs: Obs) -> Tensor: ...
-
-    def update(self, rollout: Rollout) -> dict[str, float]: ...
+    def update(self, batch: Any) -> dict[str, float]:
+        """Learn from a ``Rollout`` or ``Transitions``, by ``Algorithm.experience``; return diagnostics."""
+        ...
 
     def state_dict(self) -> dict[str, Tensor]: ...
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None: ...
+
+
+class Actor(Learner, Protocol):
+    """A learner whose rollouts hold values: its experience is on-policy."""
+
+    def value(self, obs: Obs) -> Tensor: ...
+
+
+class Explorer(Learner, Protocol):
+    """A learner that explores while it fills a replay buffer."""
+
+    def explore(self, obs: Obs) -> Action: ...
+
+
+class Experience(Protocol):
+    """The source of the batches of a run: rollouts, a replay buffer or a log."""
+
+    @property
+    def interface(self) -> Interface:
+        """Observations and actions in the batches."""
+        ...
+
+    def batch(self) -> Batch:
+        """The next batch, of ``AgentConfig.steps_per_update`` steps."""
+        ...
+
+    def describe(self) -> str:
+        """A line about the source before training; "" if there is nothing to say."""
+        ...
+
+    def state_dict(self, finished: bool = False) -> dict[str, Tensor]:
+        """What a resumed run needs. ``finished``: no run will be resumed from it."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Tensor], finished: bool = False) -> None:
+        """The inverse of ``state_dict``. Raises KeyError, RuntimeError or ValueError if it doesn't fit."""
+        ...
 
 
 class Env(Protocol):
@@ -417,10 +454,16 @@ class Platform:
 
 @dataclass(frozen=True)
 class Algorithm:
-    """A learner, and the class of its section agent_config."""
+    """A learner, the class of its section agent_config, and the source of its batches.
+
+    ``config`` is a subclass of that source's settings in dials.py: OnPolicyConfig, ReplayConfig or
+    LoggedConfig.
+    """
 
     config: type[AgentConfig]
     agent: Callable[..., Learner]
+    experience: Literal["on-policy", "replay", "logged"] = "on-policy"
+    network: Callable[..., Any] | None = None  # None: ActorCritic (models/actor_critic.py)
 
 
 @dataclass(frozen=True)

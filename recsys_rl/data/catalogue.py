@@ -17,10 +17,10 @@ from recsys_rl.data.embeddings import Bools, learn_embeddings, unit_rows
 from recsys_rl.data.world_check import check_world
 from recsys_rl.dials import DataConfig, EnvConfig
 from recsys_rl.files.download import cache_folder
-from recsys_rl.files.hashes import user_hashes
 from recsys_rl.schema import Count, Finite, Range
 from recsys_rl.types import Catalogue, InteractionLog, Population, UserError, World
 from recsys_rl.utils.tensor_cache import digest, read_tensors, write_tensors
+from recsys_rl.utils.user_hashes import user_hashes
 
 QUALITY_PRIOR = 5.0  # an item's mean rating is shrunk as if it had this many more ratings at the overall mean
 RARE = 0.05  # a smaller share of likes, or of events that are none, says little about tastes

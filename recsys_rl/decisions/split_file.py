@@ -24,11 +24,12 @@ from recsys_rl.errors import error_text, listed, short
 from recsys_rl.files.clean import Missing, Problems, no_value, number_of_rows
 from recsys_rl.files.columns import find_columns
 from recsys_rl.files.description import Found
-from recsys_rl.files.hashes import hashes_of, repeats, user_hashes
+from recsys_rl.files.hashes import hashes_of, repeats
 from recsys_rl.files.read import HEADLESS, TableFile, has_header, open_table, parsing, pieces
 from recsys_rl.files.survey import event_hashes
 from recsys_rl.files.times import UNCLEAR, TimeFormat, format_of, times_of
 from recsys_rl.types import UserError
+from recsys_rl.utils.user_hashes import user_hashes
 
 GAPS, WRONG = "rows without a value", "rows with a wrong value"
 

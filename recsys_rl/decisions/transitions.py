@@ -14,30 +14,77 @@ from torch import Tensor
 
 from recsys_rl.decisions.log import DecisionLog
 from recsys_rl.session import PIECES, Session
-from recsys_rl.types import Catalogue, Events, Obs, UserError, tree_map
+from recsys_rl.types import Catalogue, Events, Obs, Transitions, UserError, tree_map
 
 SESSIONS = 256
 """Sessions that are replayed together."""
 
 
 @dataclass(frozen=True)
-class Transitions:
-    """B decisions with the observations before and after."""
+class TransitionTable:
+    """All E decisions of a log as tensors, from which ``at`` gathers transitions.
 
-    obs: Obs  # (B, ...)
-    items: Tensor  # (B, K) int64
-    logprobs: Tensor  # (B,) float64: of the policy that made the decisions
-    rewards: Tensor  # (B,) float32
-    # (B, ...): what may be shown next is in its mask, exclude and candidates. After a last step it is made
-    # from the pieces of the context, and the candidates, of that step.
-    next_obs: Obs
-    terminated: Tensor  # (B,) bool: no value follows
-    truncated: Tensor  # (B,) bool
+    ``obs`` holds the observations of each session, one session after another: before each decision, and after
+    the last one. So the observation after a decision is the next row.
+    """
 
-    def rows(self, index: Tensor) -> Transitions:
-        """The rows at ``index`` (B',)."""
-        found = tree_map(lambda x: x.index_select(0, index), self)
-        return dataclasses.replace(found, obs=self.obs.rows(index), next_obs=self.next_obs.rows(index))
+    obs: Obs  # (E + G, ...)
+    before: Tensor  # (E,) int64: the row of ``obs`` before each decision
+    items: Tensor  # (E, K) int64
+    logprobs: Tensor  # (E,) float64
+    rewards: Tensor  # (E,) float32
+    terminated: Tensor  # (E,) bool
+    truncated: Tensor  # (E,) bool
+    returns_to_go: Tensor  # (E,) float32
+    steps_left: Tensor  # (E,) int64
+
+    @property
+    def num_rows(self) -> int:
+        """E"""
+        return len(self.rewards)
+
+    def at(self, index: Tensor) -> Transitions:
+        """The transitions of the decisions ``index`` (B,) int64."""
+        before = self.before[index]
+        return Transitions(
+            obs=self.obs.rows(before),
+            items=self.items[index],
+            logprobs=self.logprobs[index],
+            rewards=self.rewards[index],
+            next_obs=self.obs.rows(before + 1),
+            terminated=self.terminated[index],
+            truncated=self.truncated[index],
+            returns_to_go=self.returns_to_go[index],
+            steps_left=self.steps_left[index],
+        )
+
+
+def transition_table(
+    log: DecisionLog, catalogue: Catalogue, rewards: Tensor, gamma: float = 1.0
+) -> TransitionTable:
+    """The table of a log of whole sessions, with the ``rewards`` (E,) of its rows.
+
+    The order of its decisions is that of the log. ``gamma``: discount of ``returns_to_go``. Raises UserError
+    as ``observations`` does.
+    """
+    parts = [_replay(log, catalogue, first, lengths)[0] for first, lengths in _groups(log, SESSIONS)]
+    first, lengths = next(_groups(log, log.num_rows))
+    steps_left = lengths.repeat_interleave(lengths) - log.steps
+    returns = rewards.double().clone()  # (E,)
+    for step in range(int(lengths.max()) - 2, -1, -1):  # from the last step but one backwards
+        rows = (first + step)[lengths > step + 1]
+        returns[rows] += gamma * returns[rows + 1]
+    return TransitionTable(
+        obs=tree_map(lambda *x: torch.cat(x), *parts),
+        before=torch.arange(log.num_rows) + torch.arange(len(first)).repeat_interleave(lengths),
+        items=log.items,
+        logprobs=log.logprobs,
+        rewards=rewards.float(),
+        terminated=log.terminated,
+        truncated=log.truncated,
+        returns_to_go=returns.float(),
+        steps_left=steps_left,
+    )
 
 
 def observations(
@@ -59,72 +106,11 @@ def observe(log: DecisionLog, catalogue: Catalogue) -> Obs:
     return tree_map(lambda *x: torch.cat(x), *parts)
 
 
-def transitions(
-    log: DecisionLog,
-    catalogue: Catalogue,
-    rewards: Tensor,
-    batch_size: int,
-    generator: torch.Generator | None = None,
-) -> Iterator[Transitions]:
-    """One pass over the log in batches of ``batch_size`` rows; the last batch may have fewer.
-
-    Args:
-        rewards: (E,) float32, computed from ``log.feedback``.
-        generator: shuffles the sessions, and the rows of every SESSIONS of them; None keeps the order.
-    """
-    waiting: list[Transitions] = []
-    for first, lengths in _groups(log, SESSIONS, generator):
-        obs, last = _replay(log, catalogue, first, lengths)
-        rows = _rows(first, lengths)
-        keep = (~last).nonzero().squeeze(1)  # (B,)
-        whole = Transitions(
-            obs=obs.rows(keep),
-            items=log.items[rows],
-            logprobs=log.logprobs[rows],
-            rewards=rewards[rows],
-            next_obs=obs.rows(keep + 1),
-            terminated=log.terminated[rows],
-            truncated=log.truncated[rows],
-        )
-        if generator is not None:
-            whole = whole.rows(torch.randperm(len(rows), generator=generator))
-        waiting.append(whole)
-        while sum(len(part.rewards) for part in waiting) >= batch_size:
-            joined = _join(waiting)
-            places = torch.arange(len(joined.rewards))
-            yield joined.rows(places[:batch_size])
-            waiting = [joined.rows(places[batch_size:])]
-    rest = _join(waiting)
-    if len(rest.rewards):
-        yield rest
-
-
-def _join(parts: list[Transitions]) -> Transitions:
-    if len(parts) == 1:
-        return parts[0]
-
-    def join(*x: Tensor) -> Tensor:
-        return torch.cat(x)
-
-    whole = tree_map(join, *parts)
-    return dataclasses.replace(
-        whole,
-        obs=tree_map(join, *(part.obs for part in parts)),
-        next_obs=tree_map(join, *(part.next_obs for part in parts)),
-    )
-
-
-def _groups(
-    log: DecisionLog, sessions: int, generator: torch.Generator | None = None
-) -> Iterator[tuple[Tensor, Tensor]]:
+def _groups(log: DecisionLog, sessions: int) -> Iterator[tuple[Tensor, Tensor]]:
     """First rows (G,) and lengths (G,) of ``sessions`` sessions at a time."""
     first = (log.steps == 0).nonzero().squeeze(1)  # (G,)
     lengths = torch.diff(first, append=torch.tensor([log.num_rows]))
-    order = torch.arange(len(first))
-    if generator is not None:
-        order = torch.randperm(len(first), generator=generator)
-    for part in order.split(sessions):
-        yield first[part], lengths[part]
+    yield from zip(first.split(sessions), lengths.split(sessions), strict=True)
 
 
 def _rows(first: Tensor, lengths: Tensor) -> Tensor:

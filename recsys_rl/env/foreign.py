@@ -357,6 +357,22 @@ PLATFORM = Platform(
             "env_config": {"normalize_obs": True, "normalize_reward": True},
             "model_config": {"head": "dense", "hidden_dims": [64, 64]},
         },
+        "dqn": {
+            "agent_config": {
+                "lr": 2.3e-3,
+                "gamma": 0.99,
+                "tau": 0.005,
+                # One step would bring a reward of 500 steps ahead back too slowly for 100,000 steps.
+                "return_steps": 3,
+                "exploration_fraction": 0.16,
+                "num_envs": 8,
+                "train_freq": 32,
+                "gradient_steps": 64,
+                "batch_size": 128,
+                "learning_starts": 1_000,
+            },
+            "model_config": {"head": "dense", "hidden_dims": [256, 256]},
+        },
         "a2c": {
             "agent_config": {
                 "lr": 1e-3,

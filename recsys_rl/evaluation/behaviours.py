@@ -85,7 +85,7 @@ class Behaviours:
         greedy = name.endswith("-greedy")
 
         def propose(obs: Obs) -> Obs:
-            proposed: Obs = agent.model.propose(obs, greedy, self.table.streams["policy"])
+            proposed: Obs = agent.propose(obs, greedy)
             return proposed
 
         policy = Fixed(agent, greedy=True) if greedy else agent

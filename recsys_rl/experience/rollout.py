@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from recsys_rl.protocols import Env, Learner, Policy, ReadingPolicy
+from recsys_rl.protocols import Actor, Env, Policy, ReadingPolicy
 from recsys_rl.types import Feedback, Obs, Rollout, UserError, tree_map
 
 
 @torch.inference_mode()
-def collect(env: Env, agent: Learner, obs: Obs, num_steps: int) -> tuple[Rollout, Obs]:
+def collect(env: Env, agent: Actor, obs: Obs, num_steps: int) -> tuple[Rollout, Obs]:
     """Play ``num_steps`` steps of every user, starting from the observation ``obs``.
 
     A state of the agent's encoder goes with the users. It is built from ``obs`` at the start, because an
@@ -22,7 +22,7 @@ def collect(env: Env, agent: Learner, obs: Obs, num_steps: int) -> tuple[Rollout
 
     Returns: the record of these steps, and the next observation.
     """
-    follow = _follower(agent)
+    follow = follower(agent)
     now = follow(obs)
     record: dict[str, Tensor] = {}  # (T, N, ...) each, allocated after the first step
     rows: dict[str, tuple[Tensor, ...]] = {}
@@ -76,7 +76,7 @@ def collect(env: Env, agent: Learner, obs: Obs, num_steps: int) -> tuple[Rollout
     return Rollout(asked, next_values=next_values, **record), obs
 
 
-def _follower(agent: Policy) -> Callable[..., Obs]:
+def follower(agent: Policy) -> Callable[..., Obs]:
     """``Reader.follow`` of the agent's encoder; without one, a function that returns the observation."""
     reader = agent.reader() if isinstance(agent, ReadingPolicy) else None
     return (lambda obs, ended=None: obs) if reader is None else reader.follow
@@ -130,7 +130,7 @@ def play(
     Sessions that have not ended after ``max_steps`` are cut there and included. Raises UserError if a session
     does not end and no ``max_steps`` is given.
     """
-    obs, follow = env.reset(users), _follower(agent)
+    obs, follow = env.reset(users), follower(agent)
     alive = torch.ones(obs.num_rows, dtype=torch.bool, device=obs.context.device)
     left = torch.zeros_like(alive)
     steps = torch.zeros_like(alive, dtype=torch.int64)

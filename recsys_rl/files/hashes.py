@@ -5,8 +5,7 @@ Two of n values share a hash with a probability of about n^2 / 2^65 (1e-5 for 20
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import polars as pl
@@ -65,14 +64,3 @@ def _first_repeat(parts: Sequence[Hashes], repeated: Hashes) -> int:
             seen[place[row]] = True
         start += len(part)
     raise AssertionError("a repeated hash is in two rows")
-
-
-def user_hashes(user_ids: Iterable[int | str], key: str) -> NDArray[np.float64]:
-    """(U,) in [0, 1): the first 53 bits of the BLAKE2b hash of each id, as text, under this key."""
-    keyed = hashlib.blake2b(digest_size=8, key=key.encode())
-    found = []
-    for user_id in user_ids:
-        one = keyed.copy()
-        one.update(str(user_id).encode())
-        found.append(int.from_bytes(one.digest(), "big") >> 11)
-    return np.array(found, dtype=np.float64) / 2**53

@@ -148,7 +148,7 @@ def _loggers(
         loggers=tuple(loggers),
         interface=env.interface,
         signals=tuple(signal.name for signal in env.signals),
-        discount=checkpoint.config.agent_config.gamma,
+        discount=checkpoint.config.agent_config.discount,
         platform=checkpoint.config.env,
         catalogue=catalogue_hash(checkpoint.catalogue),
         candidates=rule,

@@ -18,8 +18,8 @@ from recsys_rl.decisions.parts import read_decisions
 from recsys_rl.decisions.reader import check_pieces
 from recsys_rl.decisions.split_file import split_by_time, split_by_user
 from recsys_rl.decisions.writer import CHECKSUM, KEY, DecisionWriter, write_decisions
-from recsys_rl.files.hashes import user_hashes
 from recsys_rl.types import UserError
+from recsys_rl.utils.user_hashes import user_hashes
 from tests.decisions.test_decisions import HEADER, assert_same, two_sessions
 
 WRONG = "holds other values than were written to it"
