@@ -88,7 +88,7 @@ def first_probabilities(recommender: Recommender) -> tuple[int, Obs, Tensor]:
     user = int(checkpoint.population.train[3])
     obs = env.reset(torch.tensor([user]))
     with torch.no_grad():
-        policy, _ = recommender.model(obs)
+        policy, _ = recommender.agent.model(obs)
     return user, obs, policy.logits.flatten().softmax(-1)
 
 
