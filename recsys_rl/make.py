@@ -48,8 +48,8 @@ def make_world(config: Config) -> World:
         return empty_world()
     source, seed = source_of(config.data_config.data), config.train_config.seed
     world = source.make_world(config.data_config, config.env_config, seed)
-    furnish = config.platform.furnish
-    return world if furnish is None else furnish(world, seed)
+    add_attributes = config.platform.add_attributes
+    return world if add_attributes is None else add_attributes(world, seed)
 
 
 def with_new_users(
@@ -74,9 +74,9 @@ def with_new_users(
         like_threshold = getattr(data, "like_threshold", None)
     fraction = getattr(data, "profile_fraction", LikesConfig.profile_fraction)
     new = new_users(world.catalogue, log, like_threshold, fraction)
-    furnish = config.platform.furnish
-    if furnish is not None:
-        new = furnish(World(world.catalogue, new), stream_seed(seed, "new users")).population
+    add_attributes = config.platform.add_attributes
+    if add_attributes is not None:
+        new = add_attributes(World(world.catalogue, new), stream_seed(seed, "new users")).population
     return World(world.catalogue, in_place_of_heldout(world.population, new))
 
 

@@ -200,9 +200,9 @@ def index(config: Config) -> set[str]:
 
 def tired_of_tags(config: Config) -> list[float]:
     """Expected rewards after one item, where items have genres; made-up items have none."""
-    made, furnish = world(config), config.platform.furnish
-    assert furnish is not None
-    user_model = make_user_model(config, furnish(made, 0))
+    made, add_attributes = world(config), config.platform.add_attributes
+    assert add_attributes is not None
+    user_model = make_user_model(config, add_attributes(made, 0))
     state, item = user_model.sample(made.population.train[:1]), torch.zeros(1, 1, dtype=torch.int64)
     feedback = user_model.respond(state, item, torch.zeros_like(item, dtype=torch.bool), None)
     rewards = user_model.expected_reward(user_model.advance(state, item, feedback)[0])

@@ -45,9 +45,9 @@ def single_decisions(
         context: pieces of the observation, (E, size) each.
     """
     number = len(users)
-    handed = {name: x.float() for name, x in (context or {}).items()}
+    given = {name: x.float() for name, x in (context or {}).items()}
     interface = Interface(
-        context=(("clock", 1), *((name, x.shape[1]) for name, x in handed.items())),
+        context=(("clock", 1), *((name, x.shape[1]) for name, x in given.items())),
         action_sizes=(catalogue.num_items,),
         repeats=True,
         signals=(signal,),
@@ -66,6 +66,6 @@ def single_decisions(
         terminated=torch.zeros(number, dtype=torch.bool),
         truncated=torch.ones(number, dtype=torch.bool),
         loggers=torch.zeros_like(order),
-        handed=handed,
+        given=given,
     )
     return DecisionTable(log, catalogue, tuple(ids), rows=order)

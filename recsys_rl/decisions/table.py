@@ -88,9 +88,9 @@ def read_table(
     users, user_numbers = read.keys("user")
     steps = read.steps(numbers)
     times = read.times() if "time" in columns else steps  # the rows of a session may be in any order
-    handed = read.context()
+    pieces = read.context()
     interface = Interface(
-        context=(("clock", 1), *((piece, x.shape[1]) for piece, x in handed.items())),
+        context=(("clock", 1), *((piece, x.shape[1]) for piece, x in pieces.items())),
         action_sizes=(len(names),),
         slate_size=places,
         repeats=True,
@@ -116,7 +116,7 @@ def read_table(
         terminated=read.flags("terminated"),
         truncated=read.flags("truncated"),
         loggers=of_row,
-        handed=handed,
+        given=pieces,
         place_logprobs=read.place_logprobs(places),
         logger_logprobs=under_each,
         candidates=None if offered is None else spread(offered.list.len(), _rows_of(offered, names)),

@@ -57,7 +57,7 @@ class Recorder:
                 terminated=step.terminated,
                 truncated=step.truncated,
                 loggers=torch.zeros(n, dtype=torch.int64),
-                handed=self._handed,
+                given=self._handed,
                 event_items=None if events is None else events.items,
                 event_signals=None if events is None else events.signals,
                 **{**known, "items": known["items"].masked_fill(feedback.skipped, -1)},
@@ -116,5 +116,5 @@ class Recorder:
         """The inverse of ``state_dict``. Raises KeyError or TypeError if it doesn't fit."""
         self.next_session, self.clock = int(state["recorded_sessions"]), int(state["recorded_steps"])
         own = {k.removeprefix("waiting."): x for k, x in state.items() if k.startswith("waiting.")}
-        handed = {k.removeprefix("handed."): own.pop(k) for k in [*own] if k.startswith("handed.")}
-        self.waiting = [DecisionLog(header=self.header, handed=handed, **own)] if own else []
+        given = {k.removeprefix("given."): own.pop(k) for k in [*own] if k.startswith("given.")}
+        self.waiting = [DecisionLog(header=self.header, given=given, **own)] if own else []

@@ -20,8 +20,8 @@ from recsys_rl.decisions.table import DecisionTable, read_table
 from recsys_rl.decisions.table_catalogue import catalogue_of_items
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.errors import one_line
-from recsys_rl.evaluation.behaviours import Behaviours
 from recsys_rl.evaluation.players import Table
+from recsys_rl.evaluation.policies import Behaviours
 from recsys_rl.files.items import ItemFacts
 from recsys_rl.files.read import has_header
 from recsys_rl.lookup import DEFAULT_ALGO
@@ -120,7 +120,7 @@ def _refuse_table_options(options: OpeConfig, why: str) -> None:
 
 def _bare_catalogue(name: str, log: DecisionLog) -> Catalogue:
     """The catalogue of a log in our format without a checkpoint: only the numbers of its items are known."""
-    derived = [x for x, _ in log.header.interface.context if x in PIECES and x not in log.handed]
+    derived = [x for x, _ in log.header.interface.context if x in PIECES and x not in log.given]
     if set(derived) & {"last_item", "streak"}:
         raise UserError(
             f"{name} needs the embeddings of the items for its observations ({derived[0]}): give "

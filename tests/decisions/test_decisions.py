@@ -39,7 +39,7 @@ def two_sessions() -> DecisionLog:
         terminated=torch.tensor([False, False, False, False, False, True]),
         truncated=torch.tensor([False, False, True, False, False, False]),
         loggers=torch.tensor([0, 0, 0, 1, 1, 1]),
-        handed={"profile": torch.arange(18.0).view(6, 3)},
+        given={"profile": torch.arange(18.0).view(6, 3)},
         place_logprobs=torch.tensor([[-1.0, -0.5]] * 6).double(),
         logger_logprobs=torch.tensor([[-1.5, -torch.inf]] * 3 + [[-3.0, -1.5]] * 3).double(),
         candidates=torch.tensor([[0, 1, 2, 3, 4, 5, 6]] * 5 + [[4, 1, 2, -1, -1, -1, -1]]),
@@ -53,7 +53,7 @@ def assert_same(one: DecisionLog, two: DecisionLog) -> None:
         a, b = getattr(one, f.name), getattr(two, f.name)
         if isinstance(a, Tensor):
             assert isinstance(b, Tensor) and a.dtype == b.dtype and torch.equal(a, b), f.name
-        elif f.name == "handed":
+        elif f.name == "given":
             assert a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
         else:
             assert a == b

@@ -253,7 +253,7 @@ def test_a_recorded_log_is_described_by_its_signals(
         terminated=torch.arange(rows) % 2 == 1,
         truncated=torch.zeros(rows, dtype=torch.bool),
         loggers=torch.arange(rows) // 2 % 2,
-        handed={"profile": torch.zeros(rows, 2)},
+        given={"profile": torch.zeros(rows, 2)},
         logger_logprobs=torch.full((rows, 2), 0.2, dtype=torch.float64).log(),
         exclude=(torch.arange(rows) % 5).add(1).fmod(5).unsqueeze(1),
     )

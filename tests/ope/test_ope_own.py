@@ -632,7 +632,7 @@ def test_reward_model_for_each_place_learns_what_differs_between_places(
 
 def test_lists_of_numbers_in_text_files_are_read(tmp_path: Path) -> None:
     log = own(tmp_path, {"context.seen": ["1|0.5", "0|2", "[3, 4]", "5;6"]})
-    assert log.log.handed["seen"].tolist() == [[3.0, 4.0], [1.0, 0.5], [0.0, 2.0], [5.0, 6.0]]
+    assert log.log.given["seen"].tolist() == [[3.0, 4.0], [1.0, 0.5], [0.0, 2.0], [5.0, 6.0]]
     found = read(tmp_path, log, propensity=[0.3, 0.7, 0.3, 0.7], probabilities=["0.7|0.3"] * 4)
     assert found.every is not None and found.every.tolist() == [[0.7, 0.3]] * 4  # milk, tea
     with pytest.raises(UserError, match="'x' in row 3: give numbers"):
@@ -647,10 +647,10 @@ def test_texts_of_the_context_are_one_hot_encoded(tmp_path: Path) -> None:
         "context.city": ["Bonn, DE", "Ulm", "Ulm", "Ulm"],
     }
     log = own(tmp_path, columns | {"context.n": ["1", "2", "3", "4"]})
-    handed = log.log.handed  # the rows are ordered by session: a, b, c, d
-    assert handed["device"].tolist() == [[0, 1, 0], [0, 1, 0], [1, 0, 0], [0, 0, 1]]  # phone, tv, web
-    assert handed["city"].tolist() == [[0, 1], [1, 0], [0, 1], [0, 1]]
-    assert handed["n"].tolist() == [[3], [1], [2], [4]]
+    given = log.log.given  # the rows are ordered by session: a, b, c, d
+    assert given["device"].tolist() == [[0, 1, 0], [0, 1, 0], [1, 0, 0], [0, 0, 1]]  # phone, tv, web
+    assert given["city"].tolist() == [[0, 1], [1, 0], [0, 1], [0, 1]]
+    assert given["n"].tolist() == [[3], [1], [2], [4]]
     note = "texts that are one-hot encoded: context.device ('phone', 'tv', 'web'), context.city ("
     assert any(x.startswith(note) for x in log.notes)
 
@@ -894,7 +894,7 @@ def test_log_with_our_header_but_no_platform_needs_no_checkpoint(
         terminated=torch.ones(rows, dtype=torch.bool),
         truncated=torch.zeros(rows, dtype=torch.bool),
         loggers=torch.zeros(rows, dtype=torch.int64),
-        handed={"profile": torch.randn(rows, 4, generator=rng)},
+        given={"profile": torch.randn(rows, 4, generator=rng)},
     )
     path = tmp_path / "log.parquet"
     write_decisions(path, log)

@@ -58,7 +58,7 @@ def log_of(sessions: int, steps: int, seed: int = 0) -> DecisionLog:
         terminated=step == lengths[session] - 1,
         truncated=torch.zeros(len(session), dtype=torch.bool),
         loggers=loggers,
-        handed={"profile": torch.randn(len(session), 4, generator=rng)},
+        given={"profile": torch.randn(len(session), 4, generator=rng)},
     )
 
 
