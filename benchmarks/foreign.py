@@ -3,7 +3,8 @@
     python -m benchmarks.foreign [--only cartpole coat ...] [--seeds 0-4] [--cached]
 
 Both train for 200,000 steps per seed, ours by the preset of ``--env gym:...`` whatever the environment,
-Stable-Baselines3 by `PPO("MlpPolicy", env)`. Then both play the same 100 episodes on unseen seeds, greedily
+Stable-Baselines3 by `PPO("MlpPolicy", env)`, with the parts of an observation in one flat vector. Where a
+rule of one line is known, it plays as well. Then both play the same 100 episodes on unseen seeds, greedily
 (its `deterministic=True`) and sampled. Each row of
 benchmarks/results/foreign.csv is one environment, system and seed. A row that is there is not run again:
 ours as long as recsys_rl/ is of the same commit, a peer's as long as its version is the same. The whole takes
@@ -31,6 +32,7 @@ from typing import Any, NamedTuple
 import gymnasium
 import numpy as np
 import torch
+from gymnasium.wrappers import FlattenObservation
 from torch import Tensor
 
 from benchmarks import foreign_envs
@@ -41,15 +43,17 @@ from recsys_rl.config import Config, from_dict, overlay
 from recsys_rl.env.foreign import GymEnv
 from recsys_rl.evaluation.anyone import Model
 from recsys_rl.experience.rollout import collect, play
+from recsys_rl.functional.top_k import highest
 from recsys_rl.make import make_env
 from recsys_rl.protocols import Policy
 from recsys_rl.run import begin
+from recsys_rl.types import Action, Obs
 from recsys_rl.utils.metrics import interval
 from recsys_rl.utils.seeding import parse_seeds
 
 NEVER_REPORTED = 100  # seeds from here on are for choosing hyperparameters
 UNSEEN = 10_000  # added to the seed of training: the seed of the episodes that are played at the end
-OURS, PEER, RANDOM = "recsys_rl", "stable-baselines3", "random"
+OURS, PEER, RANDOM, RULE = "recsys_rl", "stable-baselines3", "random", "rule"
 POLICIES = {"greedy": "return_mean", "sampled": "sampled_mean"}  # columns of the file
 
 
@@ -71,6 +75,8 @@ class Environment:
     module: str = "gymnasium"  # what has to be importable
     wide: bool = False  # hundreds of discrete actions
     file: Path | None = None  # what has to be on the disk
+    # Scores (N, C) of a simple rule, from the rest (N, R) of the observation and the candidates (N, C, F).
+    rule: Callable[[Tensor, Tensor], Tensor] | None = None
 
     def missing(self) -> str | None:
         """Why it can't be played here, or None."""
@@ -91,6 +97,14 @@ ENVIRONMENTS = {
     "acrobot": Environment("Acrobot-v1"),
     "lunarlander": Environment("LunarLander-v3", "Box2D"),
     "interest-evolution": Environment(f"{MADE_HERE}InterestEvolution-v0", "recsim"),
+    "long-term-satisfaction": Environment(
+        f"{MADE_HERE}LongTermSatisfaction-v0", "recsim", rule=lambda rest, docs: docs[..., 0]
+    ),
+    "interest-evolution-slates": Environment(
+        f"{MADE_HERE}InterestEvolutionSlates-v0",
+        "recsim",
+        rule=lambda rest, docs: (docs @ rest[:, 4:24].unsqueeze(2)).squeeze(2),  # interests times topics
+    ),
     "sardine": Environment(f"{MADE_HERE}Sardine-v0", "sardine", wide=True),
 }
 
@@ -98,7 +112,27 @@ ENVIRONMENTS = {
 def random(env_id: str, seed: int, sizes: Sizes) -> tuple[Policy, GymEnv]:
     """Every action with the same probability."""
     env = unseen_episodes(env_id, seed, sizes)
-    return RandomPolicy(env.interface.action_sizes, torch.Generator().manual_seed(seed)), env
+    generator = torch.Generator().manual_seed(seed)
+    return RandomPolicy(env.interface.action_sizes, generator, env.interface.slate_size), env
+
+
+class ByRule:
+    """Shows the candidates with the highest scores of a rule."""
+
+    def __init__(self, rule: Callable[[Tensor, Tensor], Tensor], env: GymEnv) -> None:
+        self.rule, self.interface = rule, env.interface
+
+    def act(self, obs: Obs, greedy: bool = False) -> Action:
+        rest, candidates = self.interface.split_candidates(obs.context)
+        assert candidates is not None
+        return Action.certain(highest(self.rule(rest, candidates), self.interface.slate_size))
+
+
+def one_line(env_id: str, seed: int, sizes: Sizes) -> tuple[Policy, GymEnv]:
+    """The environment's rule."""
+    [rule] = [env.rule for env in ENVIRONMENTS.values() if env.id == env_id and env.rule is not None]
+    env = unseen_episodes(env_id, seed, sizes)
+    return ByRule(rule, env), env
 
 
 def ours(env_id: str, seed: int, sizes: Sizes, **dials: Row) -> tuple[Policy, GymEnv]:
@@ -122,18 +156,28 @@ def stable_baselines3(env_id: str, seed: int, sizes: Sizes) -> tuple[Policy, Gym
     """Its PPO as its documentation shows it, with no option but the seed and the device."""
     from stable_baselines3 import PPO
 
-    model = PPO("MlpPolicy", gymnasium.make(env_id), seed=seed, device="cpu")
+    game = gymnasium.make(env_id)
+    if isinstance(game.observation_space, gymnasium.spaces.Dict):
+        game = FlattenObservation(game)
+    model = PPO("MlpPolicy", game, seed=seed, device="cpu")
     model.learn(sizes.steps)
-    env = unseen_episodes(env_id, seed, sizes)
+    env = unseen_episodes(env_id, seed, sizes, candidate_features="none")
     return Model(PEER, model, env), env
 
 
-def unseen_episodes(env_id: str, seed: int, sizes: Sizes) -> GymEnv:
-    return GymEnv(env_id, sizes.episodes, UNSEEN + seed, training=False, allow_module=True)
+def unseen_episodes(env_id: str, seed: int, sizes: Sizes, candidate_features: str = "auto") -> GymEnv:
+    return GymEnv(
+        env_id,
+        sizes.episodes,
+        UNSEEN + seed,
+        candidate_features=candidate_features,
+        training=False,
+        allow_module=True,
+    )
 
 
 Train = Callable[[str, int, Sizes], tuple[Policy, GymEnv]]
-SYSTEMS: dict[str, Train] = {RANDOM: random, PEER: stable_baselines3, OURS: ours}
+SYSTEMS: dict[str, Train] = {RANDOM: random, RULE: one_line, PEER: stable_baselines3, OURS: ours}
 
 
 def measure(train: Train, env_id: str, seed: int, sizes: Sizes) -> Row:
@@ -153,7 +197,7 @@ def measure(train: Train, env_id: str, seed: int, sizes: Sizes) -> Row:
 
 def version_of(system: str) -> str:
     """The last commit of recsys_rl/, with + where the files differ from it, or the version of a peer."""
-    if system == RANDOM:
+    if system in (RANDOM, RULE):
         return "-"
     if system != OURS:
         return turns.package_version(system) or "not installed"
@@ -200,6 +244,8 @@ def find(rows: Iterable[Row], **wanted: Any) -> Row | None:
 
 def run_once(rows: list[Row], path: Path | None, name: str, system: str, seed: int, sizes: Sizes) -> None:
     """Add the row of this run to ``rows`` and to the file, unless it is there."""
+    if system == RULE and ENVIRONMENTS[name].rule is None:
+        return
     version = version_of(system)
     known = {"env": name, "system": system, "version": version, "seed": seed, "steps": sizes.steps}
     if find(rows, **known) is not None and not version.endswith("+"):
@@ -250,8 +296,8 @@ def compare(mine: Tensor, theirs: Tensor, floor: float, wide: bool) -> Row:
 def markdown(table: Sequence[Row]) -> str:
     """The table of the docs: a line per environment for the greedy policies, and one for the sampled."""
     lines = [
-        "| environment | random | Stable-Baselines3 | ours | difference | holds |",
-        "|---|---:|---:|---:|---:|---|",
+        "| environment | random | rule | Stable-Baselines3 | ours | difference | holds |",
+        "|---|---:|---:|---:|---:|---:|---|",
     ]
     played = [row for row in table if "system" in row]  # the others say why not
     for name, policy in dict.fromkeys((row["env"], row["policy"]) for row in played):
@@ -263,7 +309,7 @@ def markdown(table: Sequence[Row]) -> str:
         lines.append(f"| {' | '.join([f'{name}{star}, {policy}', *cells, difference, holds])} |")
         exact = [f"{system} {row['mean']:.3g}" for system, row in rows.items() if system not in SYSTEMS]
         if exact:
-            lines.append(f"| {name}, computed: {', '.join(exact)} | | | | | |")
+            lines.append(f"| {name}, computed: {', '.join(exact)} | | | | | | |")
     return "\n".join(lines)
 
 

@@ -2,18 +2,22 @@
 
     recsys-rl train --env gym:benchmarks.foreign_envs:Coat-v0
 
-Each has a flat Box observation and a Discrete action, so that any agent takes them as they are.
+All but RecSim's two with parts have a flat Box observation and a Discrete action, so that any agent takes
+them as they are.
 
 - ``Coat-v0``: the completed rating matrix of Coat (290 users x 300 items, ratings 1 to 5), on which
   published simulators test. The file is not ours to give away: ``COAT`` says where it is looked for.
 - ``Sardine-v0``: SARDINE's ``SingleItem-BoredInf-v0`` (`pip install sardine-rec`; Deffayet et al. 2023).
-- ``InterestEvolution-v0``: RecSim's (`pip install recsim-no-tf`; Ie et al. 2019, arXiv:1909.04847), with
-  slates of one item out of 10 candidates, which are drawn anew at each step.
+- ``LongTermSatisfaction-v0``: RecSim's (`pip install recsim-no-tf`; Ie et al. 2019, arXiv:1909.04847), with
+  one item out of two candidates, which are drawn anew at each step; its observation has parts.
+- ``InterestEvolutionSlates-v0``: RecSim's, with slates of 2 out of 10 candidates and parts likewise.
+- ``InterestEvolution-v0``: RecSim's, with one item out of 10 candidates, in one flat vector.
 - ``TaxiUnmasked-v0``: Gymnasium's Taxi without the action mask in its info, which not every agent takes.
 """
 
 from __future__ import annotations
 
+import importlib
 import os
 from pathlib import Path
 from typing import Any
@@ -22,9 +26,10 @@ import gymnasium
 import numpy as np
 import numpy.typing as npt
 from gymnasium import spaces
-from gymnasium.wrappers import FlattenObservation, TransformAction
+from gymnasium.wrappers import FlattenObservation, TransformAction, TransformObservation
 
 Floats = npt.NDArray[np.float32]
+Parts = dict[str, Floats]
 Outcome = tuple[Floats, float, bool, bool, dict[str, Any]]
 
 SHARED = Path(__file__).resolve().parents[2] / "shared/data"
@@ -92,39 +97,62 @@ def references(likes: npt.NDArray[np.bool_]) -> dict[str, float]:
     }
 
 
-class InterestEvolution(gymnasium.Env[Floats, np.int64]):
-    """RecSim's interest evolution, whose reward is the time watched.
+class RecSim(gymnasium.Env[Any, Any]):
+    """A game of RecSim whose candidates are drawn anew at each step; the reward is the engagement.
 
-    The observation is the user's interests (20), the topics of the 10 candidates (200), and whether the
-    last one was clicked. RecSim draws some of its noise from numpy's global generator, so two runs agree
-    only where that one is seeded as well.
+    The observation has what RecSim shows: "user" (U,), "doc" (C, F) with the features of the candidates, and
+    "response" (K, 2) with the click and the engagement of each place of the last slate. RecSim draws some of
+    its noise from numpy's global generator, so two runs agree only where that one is seeded as well.
     """
 
-    NUM_CANDIDATES = 10
-
-    def __init__(self) -> None:
+    def __init__(self, game: str, num_candidates: int, slate_size: int) -> None:
+        """``game``: long_term_satisfaction or interest_evolution."""
+        self.name, self.dials = game, {"num_candidates": num_candidates, "slate_size": slate_size}
         self._begin(0)
-        self.observation_space = spaces.Box(-1, 1, (20 * (1 + self.NUM_CANDIDATES) + 1,), np.float32)
-        self.action_space = spaces.Discrete(self.NUM_CANDIDATES)
+        seen = self.game.reset()
+        docs = np.stack(list(seen["doc"].values()))
+        self.observation_space = spaces.Dict(
+            {
+                "doc": spaces.Box(-1, 1, docs.shape, np.float32),
+                "response": spaces.Box(0, np.inf, (slate_size, 2), np.float32),
+                "user": spaces.Box(-1, 1, seen["user"].shape, np.float32),
+            }
+        )
+        many = spaces.MultiDiscrete([num_candidates] * slate_size)
+        self.action_space = spaces.Discrete(num_candidates) if slate_size == 1 else many
 
     def _begin(self, seed: int) -> None:
-        from recsim.environments import interest_evolution
+        from recsim import environments
 
-        dials = {"num_candidates": self.NUM_CANDIDATES, "slate_size": 1, "resample_documents": True}
-        self.game = interest_evolution.create_environment({**dials, "seed": seed})
+        module = importlib.import_module(f"{environments.__name__}.{self.name}")
+        self.game = module.create_environment({**self.dials, "resample_documents": True, "seed": seed})
 
-    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Floats, dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Parts, dict[str, Any]]:
         super().reset(seed=seed)
         if seed is not None:
             self._begin(int(self.np_random.integers(2**31)))
-        return self._flat(self.game.reset(), 0), {}
+        return self._parts(self.game.reset()), {}
 
-    def step(self, action: np.int64) -> Outcome:
-        obs, reward, done, _ = self.game.step([int(action)])
-        return self._flat(obs, obs["response"][0]["click"]), float(reward), bool(done), False, {}
+    def step(self, action: Any) -> tuple[Parts, float, bool, bool, dict[str, Any]]:
+        obs, reward, done, _ = self.game.step(np.atleast_1d(action).tolist())
+        return self._parts(obs), float(reward), bool(done), False, {}
 
-    def _flat(self, obs: dict[str, Any], click: int) -> Floats:
-        return np.concatenate([obs["user"], *obs["doc"].values(), [click]]).astype(np.float32)
+    def _parts(self, obs: dict[str, Any]) -> Parts:
+        response = np.zeros((self.dials["slate_size"], 2), np.float32)
+        for place, found in enumerate(obs["response"] or ()):
+            response[place] = found["click"], found.get("watch_time", found.get("engagement"))
+        docs = np.stack(list(obs["doc"].values())).astype(np.float32)
+        return {"doc": docs, "response": response, "user": obs["user"].astype(np.float32)}
+
+
+def flat_interest_evolution() -> gymnasium.Env[Any, Any]:
+    """Interest evolution with one item of 10 and no parts: interests (20), topics (200), the last click."""
+    game = RecSim("interest_evolution", 10, 1)
+
+    def flat(parts: Parts) -> Floats:
+        return np.concatenate([parts["user"], parts["doc"].ravel(), parts["response"][0, :1]])
+
+    return TransformObservation(game, flat, spaces.Box(-1, 1, (20 * 11 + 1,), np.float32))
 
 
 def single_item() -> gymnasium.Env[Any, Any]:
@@ -153,6 +181,12 @@ def taxi() -> gymnasium.Env[Any, Any]:
 
 
 gymnasium.register("Coat-v0", f"{__name__}:RatingMatrix")
-gymnasium.register("InterestEvolution-v0", f"{__name__}:InterestEvolution")
+gymnasium.register("InterestEvolution-v0", f"{__name__}:flat_interest_evolution")
+for name, (game, candidates, slate) in {
+    "LongTermSatisfaction": ("long_term_satisfaction", 10, 2),
+    "InterestEvolutionSlates": ("interest_evolution", 10, 2),
+}.items():
+    dials = {"game": game, "num_candidates": candidates, "slate_size": slate}
+    gymnasium.register(f"{name}-v0", f"{__name__}:RecSim", kwargs=dials)
 gymnasium.register("Sardine-v0", f"{__name__}:single_item")
 gymnasium.register("TaxiUnmasked-v0", f"{__name__}:taxi")

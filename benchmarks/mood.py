@@ -40,7 +40,6 @@ from benchmarks.harness import tables
 from benchmarks.harness.turns import Row
 from recsys_rl.agents.ppo import PPO
 from recsys_rl.config import Config, from_dict
-from recsys_rl.data.tensor_cache import read_tensors, write_tensors
 from recsys_rl.env.short_video import PLATFORM, Facts, ShortVideo, ShortVideoState
 from recsys_rl.errors import UserError
 from recsys_rl.experience.rollout import play
@@ -51,6 +50,7 @@ from recsys_rl.types import Feedback
 from recsys_rl.utils.files import write_text
 from recsys_rl.utils.metrics import interval
 from recsys_rl.utils.seeding import parse_seeds
+from recsys_rl.utils.tensor_cache import read_tensors, write_tensors
 from recsys_rl.workflows.train import Update, updates
 
 RUNS = {

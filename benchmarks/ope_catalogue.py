@@ -7,16 +7,15 @@ larger the spread within a cluster, the less the weight of a cluster says about 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from benchmarks.harness.turns import Row
-from recsys_rl.ope.bandit import Decisions, dr, ips, snips
-from recsys_rl.ope.clustered import cluster_ratios, mips, offcem
-from recsys_rl.ope.fits import ridge
-from recsys_rl.ope.reward_model import cross_fit, folds_by_user, predict
+from recsys_rl.ope.clusters import by_cluster
+from recsys_rl.ope.estimators import ESTIMATORS, of_decisions
+from recsys_rl.ope.reward_model import cross_fit, folds_by_user, predict, ridge
 
 ITEMS, CLUSTERS, DIM, USERS = 2000, 45, 8, 200
 SHARPNESS = 5.0  # of the target's softmax
@@ -74,17 +73,16 @@ def estimates(made: Shop, rows: int, generator: torch.Generator) -> dict[str, fl
     models = cross_fit(ridge(), logged, rewards, folds)
     every = torch.stack([affinity[who], affinity[who] ** 2], 2)  # (E, C, 2)
     q = predict(models, every, folds)  # (E, C)
-    log = Decisions(
+    log = of_decisions(
         weights,
         rewards,
         q.gather(1, made.clusters[items].unsqueeze(1)).squeeze(1),
         (in_cluster[who] * q).sum(1),
     )
-    ratios = cluster_ratios(made.target, made.logging, made.clusters)  # (U, C)
-    of_cluster = ratios[who, made.clusters[items]]
-    found = {"ips": ips(log), "snips": snips(log), "dr": dr(log)}
-    found |= {"mips": mips(log, of_cluster), "offcem": offcem(log, of_cluster)}
-    return {name: float(terms.mean()) for name, terms in found.items()}
+    mine, theirs = (by_cluster(x, made.clusters) for x in (made.target, made.logging))  # (U, C)
+    log = replace(log, clusters=(mine / theirs)[who, made.clusters[items]])
+    names = ("ips", "snips", "dr", "mips", "offcem")
+    return {name: float(ESTIMATORS[name].score(log).mean()) for name in names}
 
 
 def catalogue(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -12,14 +12,11 @@ from benchmarks.harness.turns import Row
 from recsys_rl.config import from_dict
 from recsys_rl.data.synthetic import synthetic_world
 from recsys_rl.env.satiation import Satiation, SatiationConfig
-from recsys_rl.ope.bandit import BANDIT, CLIPPED, Decisions
-from recsys_rl.ope.clipping import by_error, by_slope, grid_of
-from recsys_rl.ope.diagnostics import weigh
-from recsys_rl.ope.fits import ridge
-from recsys_rl.ope.intervals import bernstein, student_t
-from recsys_rl.ope.judging import NO_WEIGHTS
-from recsys_rl.ope.reward_model import folds_by_user
-from recsys_rl.ope.sequential import SEQUENTIAL, Sessions, cumulative, with_fitted_q
+from recsys_rl.ope.clipping import by_error, by_slope
+from recsys_rl.ope.diagnostics import bernstein, student_t, weigh
+from recsys_rl.ope.estimators import ESTIMATORS, Evidence, met
+from recsys_rl.ope.replay import cumulative
+from recsys_rl.ope.reward_model import fit_q, folds_by_user, ridge
 
 NUM_USERS, SEED, MEMORY = 1000, 0, 0.9
 SESSIONS = 2000  # of each log
@@ -146,16 +143,16 @@ class Simulator:
         return float(ratio.max())
 
 
-def estimates(log: Logged, generator: torch.Generator) -> Sessions:
+def estimates(log: Logged, generator: torch.Generator) -> Evidence:
     """The log with a cross-fitted ridge Q; with a linear Q the averaged features give V."""
     number = len(log.alive)
-    plain = Sessions(cumulative(log.ratios, log.alive), log.rewards, log.alive, 1.0)
+    plain = Evidence(cumulative(log.ratios, log.alive), log.rewards, log.alive, 1.0)
     folds = folds_by_user(torch.arange(number), generator)
 
     def alternatives(t: int, rows: Tensor) -> tuple[Tensor, Tensor]:
         return log.averaged[rows, t].unsqueeze(1), torch.ones(len(rows), 1, dtype=torch.float64)
 
-    return with_fitted_q(plain, log.features, alternatives, ridge(), folds)
+    return fit_q(plain, log.features, alternatives, ridge(), folds)[0]
 
 
 @dataclass(frozen=True)
@@ -218,9 +215,10 @@ def promise(name: str) -> str:
     """The kind of the interval of an estimator of ``intervals``, as `recsys-rl ope` has it."""
     if name.endswith("bernstein"):
         return "bernstein"
-    if name.split(",")[0] in CLIPPED:
+    estimator = ESTIMATORS[name.split(",")[0]]
+    if estimator.clip is not None:
         return "clip"
-    return "model" if name in NO_WEIGHTS else "student-t"
+    return "model" if estimator.weights is None else "student-t"
 
 
 def intervals(log: Logged, bound: float, generator: torch.Generator) -> dict[str, tuple[float, float]]:
@@ -228,18 +226,20 @@ def intervals(log: Logged, bound: float, generator: torch.Generator) -> dict[str
 
     The clip of an estimator is chosen on the log, by its error or by SLOPE.
     """
-    sessions = estimates(log, generator)
+    sessions, found = estimates(log, generator), {}
+    for name, estimator in ESTIMATORS.items():
+        if not met(sessions).issuperset(estimator.needs):
+            continue
+        if estimator.clip is None:
+            found[name] = student_t(estimator.score(sessions))
+        else:
+            found[name] = student_t(estimator.clipped(sessions, by_error(estimator, sessions)))
+            found[f"{name}, slope"] = student_t(estimator.clipped(sessions, by_slope(estimator, sessions)))
     if log.alive.shape[1] > 1:
-        return {name: student_t(estimate(sessions)) for name, estimate in SEQUENTIAL.items()}
+        return found
     assert sessions.q is not None and sessions.v is not None
-    one = Decisions(*(x[:, 0] for x in (sessions.weights, sessions.rewards, sessions.q, sessions.v)))
-    found = {name: student_t(estimate(one)) for name, estimate in BANDIT.items()}
-    for name, (estimate, _) in CLIPPED.items():
-        grid = grid_of(name)
-        found[name] = student_t(estimate(one, by_error(name, one, grid)))
-        found[f"{name}, slope"] = student_t(estimate(one, by_slope(name, one, grid)))
     # A reward lies in [0, 1]; q is clipped to it, so that the terms of dr are bounded too.
-    safe = Decisions(one.weights, one.rewards, sessions.q[:, 0].clamp(0, 1), sessions.v[:, 0].clamp(0, 1))
-    found["ips, bernstein"] = bernstein(BANDIT["ips"](one), 0.0, bound)
-    found["dr, bernstein"] = bernstein(BANDIT["dr"](safe), -bound, 1 + bound)
+    safe = replace(sessions, q=sessions.q.clamp(0, 1), v=sessions.v.clamp(0, 1))
+    found["ips, bernstein"] = bernstein(ESTIMATORS["ips"].score(sessions), 0.0, bound)
+    found["dr, bernstein"] = bernstein(ESTIMATORS["dr"].score(safe), -bound, 1 + bound)
     return found

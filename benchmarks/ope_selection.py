@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -18,23 +18,25 @@ from torch import Tensor
 
 from benchmarks.harness.turns import Row
 from benchmarks.ope_generic import Generic
-from recsys_rl.agents.behaviours import EpsilonMixture, Fixed
+from recsys_rl.agents.behaviours import EpsilonMixture
 from recsys_rl.checkpoint import Checkpoint, load
 from recsys_rl.config import Config, from_dict
-from recsys_rl.data.decisions import DecisionHeader, DecisionLog, catalogue_hash, concatenate
-from recsys_rl.data.transitions import observations
+from recsys_rl.decisions.log import DecisionHeader, DecisionLog, catalogue_hash, concatenate
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.evaluation.behaviours import Behaviours
 from recsys_rl.evaluation.players import Table
 from recsys_rl.experience.record import record
 from recsys_rl.experience.rollout import play
 from recsys_rl.objective.weighted import weighted
-from recsys_rl.ope.fits import ridge
-from recsys_rl.ope.judging import Terms, Way, judgement
-from recsys_rl.ope.logged import Actions, Prepared, judge, prepare, sessions_of
+from recsys_rl.ope.policies import read_policy, with_models
+from recsys_rl.ope.policies import weighted as weighted_sessions
+from recsys_rl.ope.replay import ReplayedLog, replay
+from recsys_rl.ope.reward_model import ridge
+from recsys_rl.ope.rows import Knowledge, score
 from recsys_rl.ope.world import Worlds, fit_world, world
 from recsys_rl.protocols import Behaviour
 from recsys_rl.utils.seeding import generators
+from recsys_rl.workflows.ope_policies import playable
 from recsys_rl.workflows.train import train
 
 WIDTH = 256  # sessions played together
@@ -187,12 +189,11 @@ def selection(sizes: Sizes, logs: int, seed: int, data: str = "movielens") -> li
     return rows
 
 
-def generic_world(prepared: Prepared, rewards: Tensor, generator: torch.Generator) -> Worlds:
+def generic_world(log: ReplayedLog, generator: torch.Generator) -> Worlds:
     """The world model of the log with features that know nothing of the platform."""
-    log, catalogue = prepared.log, prepared.catalogue
-    features = Generic(catalogue, log.header.interface)
-    rows = torch.cat([features(obs, log.items[at]) for at, obs in observations(log, catalogue)])
-    return fit_world(log, catalogue, features, rows, rewards, prepared.folds, 1.0, generator)
+    features = Generic(log.catalogue, log.log.header.interface)
+    rows = log.of_rows(lambda at, obs: features(obs, log.log.items[at]))
+    return fit_world(replace(log, features=features, rows=rows), generator)
 
 
 def estimates(arena: Arena, sessions: int, generator: torch.Generator) -> tuple[dict[str, Tensor], Row]:
@@ -200,24 +201,22 @@ def estimates(arena: Arena, sessions: int, generator: torch.Generator) -> tuple[
     log = arena.log(sessions, generator)
     rewards = weighted(arena.env.user_model.rewards(log.feedback), arena.env.weights)  # (E,)
     catalogue = arena.checkpoint.catalogue
-    prepared = prepare(log, catalogue, rewards, 1.0, generator)
+    of = replay(log, catalogue, rewards, 1.0, generator)
     started = time.process_time()
-    worlds = fit_world(
-        log, catalogue, prepared.features, prepared.rows, rewards, prepared.folds, 1.0, generator
-    )
+    worlds = fit_world(of, generator)
     fitted = time.process_time()
-    generic = generic_world(prepared, rewards, generator)
+    generic = generic_world(of, generator)
     found: dict[str, list[float]] = {}
     playing = 0.0
     for policy in arena.policies.values():
-        mine = judge(prepared, policy, 1 if isinstance(policy, Fixed) else 2)
+        read = read_policy(of, playable("", policy), draws=2)
         before = time.process_time()
         played = world(worlds, policy)
         playing = max(playing, time.process_time() - before)
-        of = sessions_of(prepared, mine.logprobs, Actions(mine.draws), ridge())
-        more = {"world": Terms(played), GENERIC: Terms(world(generic, policy))}
-        judged = judgement(of, prepared.users, Way(), 0.0, prepared.most, more)
-        for name, terms in judged.terms.items():
+        evidence, _ = with_models(of, weighted_sessions(of, read), read, ridge())
+        evidence = replace(evidence, world=played)
+        terms_of = score("", evidence, of.users, knowledge=Knowledge(most=of.most)).terms
+        for name, terms in (terms_of | {GENERIC: world(generic, policy)}).items():
             found.setdefault(name, []).append(float(terms.mean()))
     seconds = {"fit_s": fitted - started, "most_s_of_a_policy": playing}
     return {name: torch.tensor(values) for name, values in found.items()}, seconds

@@ -24,14 +24,14 @@ from torch import Tensor
 from benchmarks.harness import tables
 from benchmarks.harness.turns import Row
 from recsys_rl.data.open_bandit import OpenBandit, load_open_bandit, load_prior, thompson_policy
-from recsys_rl.ope.bandit import BANDIT, CLIPPED, Decisions
-from recsys_rl.ope.clipping import GRID, SUBGAUSSIAN_GRID, by_error, by_slope
+from recsys_rl.ope.clipping import by_error, by_slope
 from recsys_rl.ope.diagnostics import weigh
-from recsys_rl.ope.fits import Predict, logistic
-from recsys_rl.ope.reward_model import cross_fit
+from recsys_rl.ope.estimators import ESTIMATORS, Estimator, of_decisions
+from recsys_rl.ope.reward_model import Predict, cross_fit, logistic
 
 PLACES, DRAWS, FOLDS, SEED = 3, 1_000_000, 3, 12345
 CLIPS = (10.0, 50.0, 100.0, 500.0, 1e3, 5e3, 1e4, float("inf"))
+UNCLIPPED = ("dm", "ips", "snips", "dr", "sndr")
 PUBLISHED = {
     "ips": 0.311, "snips": 0.312, "dm": 0.157, "dr": 0.292, "sndr": 0.302, "switch-dr": 0.258, "dros": 0.160,
 }  # fmt: skip
@@ -80,21 +80,22 @@ def estimates(log: OpenBandit, policy: Tensor, rows: Tensor) -> dict[str, float]
     """Each estimator's value on the log's ``rows`` (E,); policy (places, A)."""
     items, places = log.items[rows], log.positions[rows]
     q = reward_model(log, rows, folds_of_rows(len(rows)))
-    logged = Decisions(
+    logged = of_decisions(
         weights=policy[places, items] / log.propensities[rows],
         rewards=log.clicks[rows],
         q=q.gather(1, items.unsqueeze(1)).squeeze(1),
         v=(policy[places] * q).sum(1),
     )
-    found = {name: float(estimate(logged).mean()) for name, estimate in BANDIT.items()}
-    choices: dict[str, Callable[[str], float]] = {
-        "clipped-ips": lambda name: by_error(name, logged, GRID),
-        "sg": lambda name: by_error(name, logged, SUBGAUSSIAN_GRID),
-        "switch-dr": lambda name: by_slope(name, logged, CLIPS),
-        "dros": lambda name: by_slope(name, logged, CLIPS),
+    found = {name: float(ESTIMATORS[name].score(logged).mean()) for name in UNCLIPPED}
+    choices: dict[str, Callable[[Estimator], float]] = {
+        "clipped-ips": lambda of: by_error(of, logged),
+        "sg": lambda of: by_error(of, logged),
+        "switch-dr": lambda of: by_slope(of, logged, grid=CLIPS),
+        "dros": lambda of: by_slope(of, logged, grid=CLIPS),
     }
     for name, choose in choices.items():
-        found[name] = float(CLIPPED[name][0](logged, choose(name)).mean())
+        of = ESTIMATORS[name]
+        found[name] = float(of.clipped(logged, choose(of)).mean())
     return found
 
 

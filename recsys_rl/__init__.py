@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from recsys_rl.env.rec_env import RecEnv
     from recsys_rl.experience.rollout import collect, play
     from recsys_rl.make import make_agent, make_env, make_world
+    from recsys_rl.recommender import Recommender, load
     from recsys_rl.types import Action, Catalogue, Obs, Population, World
     from recsys_rl.workflows.evaluate import EvaluateConfig, evaluate
-    from recsys_rl.workflows.recommender import Recommender, load
     from recsys_rl.workflows.train import train, updates
 
 __version__ = "0.1.0"
@@ -61,7 +61,7 @@ _MODULES = {
     "recsys_rl.make": ("make_agent", "make_env", "make_world"),
     "recsys_rl.types": ("Action", "Catalogue", "Obs", "Population", "World"),
     "recsys_rl.workflows.evaluate": ("EvaluateConfig", "evaluate"),
-    "recsys_rl.workflows.recommender": ("Recommender", "load"),
+    "recsys_rl.recommender": ("Recommender", "load"),
     "recsys_rl.workflows.train": ("train", "updates"),
 }
 

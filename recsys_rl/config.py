@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from recsys_rl.agents import AGENTS
-from recsys_rl.dials import AgentConfig, DataConfig, ModelConfig, NoConfig
+from recsys_rl.dials import AgentConfig, DataConfig, ModelConfig, NoConfig, OnPolicyConfig
 from recsys_rl.dials import EnvConfig as EnvConfig
 from recsys_rl.dials import TrainConfig as TrainConfig
 from recsys_rl.errors import FieldError, UserError
@@ -60,7 +60,7 @@ class Config:
     data_config: Any = None
     env_config: Any = None
     model_config: ModelConfig = None  # type: ignore[assignment]  # __init__ fills it in
-    agent_config: AgentConfig = None  # type: ignore[assignment]
+    agent_config: Any = None  # the algorithm's: PPOConfig, DQNConfig ...
     train_config: TrainConfig = None  # type: ignore[assignment]
 
     def __init__(
@@ -103,7 +103,7 @@ def _check_together(config: Config) -> None:
     """Raise UserError for values that exclude each other, in one section or in several."""
     agent, model, env = config.agent_config, config.model_config, config.env_config
     batch_size = getattr(agent, "batch_size", None)
-    if batch_size is not None and batch_size > agent.n_steps * agent.num_envs:
+    if isinstance(agent, OnPolicyConfig) and batch_size and batch_size > agent.steps_per_update:
         raise FieldError(
             "agent_config.batch_size",
             f"is {batch_size}: it must be at most the rollout, n_steps * num_envs = "
@@ -155,6 +155,10 @@ def _check_together(config: Config) -> None:
 
 def _check_processes(config: Config) -> None:
     size, agent = config.train_config.num_processes, config.agent_config
+    if size > 1 and config.train_config.record is not None:
+        raise UserError(
+            f"--record needs a single process, and num_processes is {size}: leave one of them out."
+        )
     for name in ("num_envs", "batch_size"):
         value = getattr(agent, name, size)  # some learners have no minibatches
         if value % size:
@@ -182,12 +186,12 @@ def preset_of(algo: str, env: str) -> dict[str, Any]:
 
 
 def _preset_for(algo: str, env: str, classes: Mapping[str, type[Any]]) -> dict[str, Any]:
-    """The preset without the settings of data that the chosen source does not have."""
-    preset = preset_of(algo, env)
-    if "data_config" not in preset:
-        return preset
-    known = hints(classes["data_config"])
-    return {**preset, "data_config": {k: v for k, v in preset["data_config"].items() if k in known}}
+    """The preset without the settings that the chosen source or algorithm does not have."""
+    preset = dict(preset_of(algo, env))
+    for section in {"data_config", "agent_config"} & preset.keys():
+        known = hints(classes[section])
+        preset[section] = {name: value for name, value in preset[section].items() if name in known}
+    return preset
 
 
 def section_classes(algo: str, env: str, data: object) -> dict[str, type[Any]]:
@@ -274,7 +278,7 @@ def _of_class(given: Any, cls: type[Any], section: str, whose: str) -> Any:
     """The section as ``cls``; one of the shared settings alone gets the defaults of ``cls`` beside them."""
     if type(given) is cls:
         return given
-    if type(given) in (AgentConfig, DataConfig, EnvConfig) and issubclass(cls, type(given)):
+    if type(given) in (AgentConfig, OnPolicyConfig, DataConfig, EnvConfig) and issubclass(cls, type(given)):
         return cls(**vars(given))
     raise UserError(f"{section} is of type {type(given).__name__}: {whose} takes {cls.__name__}.")
 
@@ -360,7 +364,7 @@ def to_toml(config: Config) -> str:
     return "\n\n".join(["\n".join(top), *tables]) + "\n"
 
 
-PATHS = ("data", "data_dir", "cache_dir", "items", "init_from")
+PATHS = ("data", "data_dir", "cache_dir", "items", "init_from", "log", "checkpoint", "record")
 """Fields with the path of something that a run reads; ``data`` may also be a name."""
 
 

@@ -86,10 +86,30 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class AgentConfig:
-    """An actor-critic that learns from rollouts."""
+    """Settings that all algorithms share."""
 
     lr: Positive = 3e-3
     """Learning rate of Adam."""
+    max_grad_norm: Positive = 1.0
+    """Largest norm of the gradient; a longer gradient is scaled down to it."""
+    anneal_lr: bool = True
+    """Lower the learning rate linearly to zero over the run."""
+
+    @property
+    def discount(self) -> float:
+        """Discount per step of what is learned; 1 without a ``gamma``."""
+        return float(getattr(self, "gamma", 1.0))
+
+    @property
+    def steps_per_update(self) -> int:
+        """Steps that one update adds to the steps of the run."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class OnPolicyConfig(AgentConfig):
+    """An actor-critic that learns from rollouts (experience/on_policy.py)."""
+
     gamma: Share = 0.5
     """Discount per step."""
     gae_lambda: Share = 0.9
@@ -100,18 +120,65 @@ class AgentConfig:
     """Weight of the entropy bonus."""
     vf_coef: NonNegative = 0.5
     """Weight of the value loss."""
-    max_grad_norm: Positive = 1.0
-    """Largest norm of the gradient; a longer gradient is scaled down to it."""
     n_steps: Size = 32
     """Steps of a rollout for each user."""
     num_envs: Size = 64
     """Users stepped together."""
     anneal_ent: bool = True
     """Lower the entropy bonus linearly to zero over the run."""
-    anneal_lr: bool = True
-    """Lower the learning rate linearly to zero over the run."""
     normalize_advantage: bool = True
     """Standardise the advantages of each gradient step."""
+
+    @property
+    def steps_per_update(self) -> int:
+        return self.n_steps * self.num_envs
+
+
+@dataclass(frozen=True)
+class ReplayConfig(AgentConfig):
+    """A learner from a buffer of earlier transitions (experience/replay.py)."""
+
+    gamma: Share = 0.5
+    """Discount per step."""
+    bootstrap_time_limit: bool = True
+    """Bootstrap from the value after a time limit. Off if the limit is real and the clock is visible."""
+    num_envs: Size = 64
+    """Users stepped together."""
+    train_freq: Size = 4
+    """Steps of each user between two updates."""
+    gradient_steps: Size = 4
+    """Gradient steps of one update."""
+    batch_size: Count = 256
+    """Transitions of a gradient step."""
+    buffer_size: Count = 100_000
+    """Transitions in the buffer, the latest ones."""
+    learning_starts: CountOrZero = 2_000
+    """Transitions in the buffer before the first gradient step."""
+    return_steps: Size = 1
+    """Steps of reward in a target before the value of the successor (n-step return)."""
+
+    @property
+    def steps_per_update(self) -> int:
+        return self.train_freq * self.num_envs
+
+
+@dataclass(frozen=True)
+class LoggedConfig(AgentConfig):
+    """A learner from a log of decisions, without an environment (experience/logged.py)."""
+
+    log: str | None = None
+    """The log of decisions to learn from: a Parquet file of `record`, or a folder of them."""
+    checkpoint: str | None = None
+    """Checkpoint with the log's catalogue, platform and sizes, in place of --env and its options. The run
+    then has no simulator, and `ope` judges the policy on the log's held-out users."""
+    batch_size: Count = 128
+    """Decisions of a gradient step."""
+    gradient_steps: Size = 50
+    """Gradient steps of one update."""
+
+    @property
+    def steps_per_update(self) -> int:
+        return self.batch_size * self.gradient_steps
 
 
 @dataclass(frozen=True)
@@ -119,7 +186,8 @@ class TrainConfig:
     """The run."""
 
     total_timesteps: Annotated[int, Range(1, 10**12)] = 100_000
-    """Steps over all users together, rounded down to whole rollouts (at least one)."""
+    """Steps over all users together, or decisions that are learned from if the experience is a log. Rounded
+    down to whole updates (at least one)."""
     log_interval: Count = 1
     """Updates between two rows of the log."""
     eval_interval: CountOrZero = 10
@@ -146,5 +214,7 @@ class TrainConfig:
     weights: tuple[str, ...] = ()
     """Weights of reward streams for learning, as NAME=NUMBER. A stream without one keeps the platform's
     weight. Tables show the platform's own reward."""
+    record: str | None = None
+    """New folder for a log of all decisions of the run, in parts, for learning from its replay."""
     tensorboard: bool = False
     """Write TensorBoard events beside the CSV log (needs the extra `tensorboard`)."""

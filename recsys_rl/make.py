@@ -6,26 +6,37 @@ The functions here take the whole Config. Of what they make, each object gets on
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from recsys_rl.config import Config
-from recsys_rl.data.catalogue import LikesConfig
+from recsys_rl.data.catalogue import LikesConfig, split_users
 from recsys_rl.data.new_users import in_place_of_heldout, new_users
-from recsys_rl.dials import ModelConfig
+from recsys_rl.dials import LoggedConfig, ModelConfig, OnPolicyConfig, ReplayConfig
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.errors import FieldError
+from recsys_rl.experience.on_policy import OnPolicy
+from recsys_rl.experience.replay import Replay
 from recsys_rl.lookup import source_of
 from recsys_rl.models.actor_critic import ActorCritic, Shapes
 from recsys_rl.models.features import SplitFeatures
 from recsys_rl.models.heads import item_columns, item_features
-from recsys_rl.protocols import Env, Learner, UserModel
-from recsys_rl.types import Catalogue, InteractionLog, Interface, UserError, World, empty_world
+from recsys_rl.objective.weighted import FIELD, parse_weights
+from recsys_rl.protocols import Env, Experience, Learner, UserModel
+from recsys_rl.types import Catalogue, InteractionLog, Interface, Population, UserError, World, empty_world
 from recsys_rl.utils.seeding import generators as make_generators
 from recsys_rl.utils.seeding import stream_seed
+
+if TYPE_CHECKING:
+    from recsys_rl.decisions.log import DecisionLog
+    from recsys_rl.decisions.transitions import TransitionTable
+    from recsys_rl.experience.logged import Logged
+    from recsys_rl.experience.recorder import Recorder
 
 
 def make_world(config: Config) -> World:
@@ -111,15 +122,134 @@ def make_env(
     """
     platform = config.platform
     if num_envs is None:
-        num_envs = config.agent_config.num_envs
+        num_envs = getattr(config.agent_config, "num_envs", 1)
     if generator is None:
         generator = make_generators(config.train_config.seed, "users")["users"]
     if platform.env is not None:
-        gamma = config.agent_config.gamma
+        gamma = config.agent_config.discount
         return platform.env(config.env, config.env_config, num_envs, generator, gamma, training)
     users = world.population.heldout if heldout else world.population.train
     user_model = make_user_model(config, world)
     return RecEnv(user_model, world.catalogue, config.env_config, users, num_envs, generator)
+
+
+def make_experience(
+    config: Config,
+    world: World,
+    generators: Mapping[str, torch.Generator],
+    agent_for: Callable[[Interface], Learner],
+) -> tuple[Env | None, Experience, Learner]:
+    """The environment of a run (None: a log is its experience), the source of its batches, and its agent.
+
+    Args:
+        generators: the streams "users" and "shuffle".
+        agent_for: makes the agent for an interface.
+
+    Raises UserError if the algorithm can't learn there, and for a log that can't be used.
+    """
+    kind, settings = config.algorithm.experience, config.agent_config
+    weights = parse_weights(config.train_config.weights)
+    if kind == "logged":
+        assert isinstance(settings, LoggedConfig)
+        logged = make_logged(config, world, weights, generators["shuffle"])
+        return None, logged, agent_for(logged.interface)
+    env = make_env(config, world, generator=generators["users"])
+    agent: Any = agent_for(env.interface)
+    if kind == "replay":
+        assert isinstance(settings, ReplayConfig)
+        return env, Replay(env, agent, settings, weights, generators["shuffle"]), agent
+    assert isinstance(settings, OnPolicyConfig)
+    return env, OnPolicy(env, agent, settings.n_steps, weights), agent
+
+
+def make_logged(
+    config: Config, world: World, weights: Mapping[str, float], generator: torch.Generator
+) -> Logged:
+    """The log of a run as its experience: the decisions of users who aren't held out.
+
+    Raises UserError if the log is missing, of other items, of other sessions than the platform's, or without
+    training users.
+    """
+    # polars is loaded for logs only
+    from recsys_rl.decisions.checks import check_catalogue
+    from recsys_rl.decisions.parts import parts
+    from recsys_rl.decisions.reader import num_rows, read_header
+    from recsys_rl.decisions.transitions import transition_table
+    from recsys_rl.experience.logged import MOST_ROWS, Logged, log_rewards
+    from recsys_rl.files.read import files_of
+
+    settings = config.agent_config
+    assert isinstance(settings, LoggedConfig)
+    if settings.log is None:
+        raise UserError(f"{config.algo} learns from a log of decisions: give --log FILE.parquet.")
+    if world.is_empty:
+        raise UserError(f"{config.env} has no catalogue, and a log is of one: choose a platform with items.")
+    if config.model_config.candidates:
+        raise FieldError(
+            "model_config.candidates",
+            f"is {config.model_config.candidates}: {config.algo} scores the whole catalogue; leave it out.",
+        )
+    data, seed, users = config.data_config, config.train_config.seed, make_user_model(config, world)
+    path = Path(settings.log)
+    header = read_header(files_of(path)[0]).header
+    check_catalogue(settings.log, header, world.catalogue, f"--data {data.data} --seed {seed}")
+    env = RecEnv(users, world.catalogue, config.env_config, world.population.train, 1, torch.Generator())
+    if (header.interface, header.signals) != (env.interface, tuple(x.name for x in users.signals)):
+        raise UserError(
+            f"{settings.log} is of other sessions than those of {config.env} (platform, length, or pieces of "
+            "the context): give the settings with which it was recorded."
+        )
+
+    def tables() -> Iterator[TransitionTable]:
+        """The decisions of training users, a part of the log at a time."""
+        for log in parts(path, MOST_ROWS):
+            part = log.rows(~heldout_rows(log, world.population, data.heldout_fraction, seed))
+            if part.num_rows:
+                rewards = log_rewards(part, users, weights, FIELD)
+                yield transition_table(part, world.catalogue, rewards, settings.discount)
+
+    whole = sum(map(num_rows, files_of(path))) <= MOST_ROWS
+    return Logged(settings.log, tables, whole, header.interface, settings, generator)
+
+
+def heldout_rows(log: DecisionLog, population: Population, heldout_fraction: float, seed: int) -> Tensor:
+    """(E,) bool: decisions for held-out users.
+
+    They are those of the population, and of the users that it lacks those whose hash says so
+    (``split_users``).
+    """
+    heldout = torch.isin(log.users, population.user_ids[population.heldout])
+    strange = ~torch.isin(log.users, population.user_ids)
+    others, place = log.users[strange].unique(return_inverse=True)
+    if len(others):
+        heldout[strange] = torch.from_numpy(split_users(others.tolist(), heldout_fraction, seed))[place]
+    return heldout
+
+
+def make_recorder(config: Config, world: World, env: Any) -> Recorder:
+    """The writer of the run's decisions, for ``record`` of train_config.
+
+    Raises UserError where no log can hold them.
+    """
+    from recsys_rl.decisions.log import DecisionHeader, catalogue_hash
+    from recsys_rl.experience.recorder import Recorder
+
+    settings, model = config.train_config, config.model_config
+    assert settings.record is not None
+    if not isinstance(env, RecEnv):
+        raise UserError("--record needs a platform with a catalogue, in which the run acts: leave it out.")
+    if env.interface.visits > 1:
+        raise UserError("--record: a log holds sessions of one visit, so train with --visits 1.")
+    header = DecisionHeader(
+        loggers=(config.algo,),
+        interface=env.interface,
+        signals=tuple(signal.name for signal in env.signals),
+        discount=config.agent_config.discount,
+        platform=config.env,
+        catalogue=catalogue_hash(world.catalogue),
+        candidates=f"{model.candidates} candidates of the policy in training" if model.candidates else "",
+    )
+    return Recorder(Path(settings.record), env, world.population.user_ids, header)
 
 
 def one_visit(config: Config) -> Config:
@@ -148,8 +278,8 @@ def make_agent(
     device: torch.device | None = None,
     average: Callable[[Tensor], None] | None = None,
     scaled_as: Catalogue | None = None,
-) -> Learner:
-    """A new agent for environments with this interface.
+) -> Any:
+    """A new agent, a Learner of any algorithm, for environments with this interface.
 
     Args:
         num_updates: updates of the whole run; learning rate and entropy bonus are annealed over them.
@@ -179,11 +309,13 @@ def make_agent(
         catalogue.available if has_items else None,
         interface.slate_size,
         interface.embeddings if has_items else (),
+        interface if not has_items and interface.candidate_features else None,
     )
     if has_items and config.model_config.candidates:
         available = int(catalogue.available.sum())
         check_candidates(config.model_config, available, interface.most_shown, interface.slate_size)
-    model = ActorCritic(shapes, config.model_config, generators["model"]).to(device or torch.device("cpu"))
+    network = config.algorithm.network or ActorCritic
+    model = network(shapes, config.model_config, generators["model"]).to(device or torch.device("cpu"))
     return config.algorithm.agent(model, config.agent_config, num_updates, generators, average)
 
 

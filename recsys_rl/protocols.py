@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -12,11 +12,11 @@ from torch import Tensor
 from recsys_rl.dials import AgentConfig, DataConfig, EnvConfig
 from recsys_rl.types import (
     Action,
+    Batch,
     Catalogue,
     Feedback,
     Interface,
     Obs,
-    Rollout,
     Signal,
     Step,
     Stream,
@@ -68,15 +68,65 @@ class Behaviour(Policy, Protocol):
 
 
 class Learner(Policy, Protocol):
-    """A policy that learns from a record of its actions."""
+    """A policy that learns from the batches of its experience."""
 
-    def value(self, obs: Obs) -> Tensor: ...
-
-    def update(self, rollout: Rollout) -> dict[str, float]: ...
+    def update(self, batch: Any) -> dict[str, float]:
+        """Learn from a ``Rollout`` or ``Transitions``, by ``Algorithm.experience``; return diagnostics."""
+        ...
 
     def state_dict(self) -> dict[str, Tensor]: ...
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None: ...
+
+
+class Actor(Learner, Protocol):
+    """A learner whose rollouts hold values: its experience is on-policy."""
+
+    def value(self, obs: Obs) -> Tensor: ...
+
+
+class Explorer(Learner, Protocol):
+    """A learner that explores while it fills a replay buffer."""
+
+    def explore(self, obs: Obs) -> Action: ...
+
+
+class Watcher(Protocol):
+    """An object that sees each decision of a run and its outcome."""
+
+    def decided(self, obs: Obs, action: Action) -> None:
+        """Before the environment's step; ``obs`` has the candidates of the policy."""
+        ...
+
+    def answered(self, step: Step) -> None: ...
+
+
+class Experience(Protocol):
+    """The source of the batches of a run: rollouts, a replay buffer or a log."""
+
+    watcher: Watcher | None
+    """Sees each decision of a source that acts."""
+
+    @property
+    def interface(self) -> Interface:
+        """Observations and actions in the batches."""
+        ...
+
+    def batch(self) -> Batch:
+        """The next batch, of ``AgentConfig.steps_per_update`` steps."""
+        ...
+
+    def describe(self) -> str:
+        """A line about the source before training; "" if there is nothing to say."""
+        ...
+
+    def state_dict(self, finished: bool = False) -> dict[str, Tensor]:
+        """What a resumed run needs. ``finished``: no run will be resumed from it."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Tensor], finished: bool = False) -> None:
+        """The inverse of ``state_dict``. Raises KeyError, RuntimeError or ValueError if it doesn't fit."""
+        ...
 
 
 class Env(Protocol):
@@ -291,6 +341,9 @@ class SolvedUsers(Protocol):
 
 class Clock(Protocol):
     @property
+    def users(self) -> Tensor: ...
+
+    @property
     def steps(self) -> Tensor: ...
 
 
@@ -364,17 +417,28 @@ class Expert:
     scores: Callable[[Any, Interface, Obs, Mapping[str, Tensor], Tensor | None], Tensor]
 
 
-@dataclass(frozen=True)
-class Opening:
-    """The values that an environment passes to ``Session`` at the start of a visit, for use without it.
+Known = Mapping[str, Tensor]
+"""What a platform keeps of N visits under way: tensors (N, ...) by name."""
 
-    ``pieces`` returns the pieces of the context that ``UserModel.visible`` hands in then, (size,) each, by
-    name and without the first, which is the user's embedding. Its arguments are the interface and the hour of
-    the week, 0 .. 168 from Monday at midnight; ``by_hour``: the pieces depend on it. ``consumed`` has the
-    visible signals of an item that was consumed in full, by name; a signal without an entry is 1.
+
+@dataclass(frozen=True)
+class VisitPieces:
+    """The pieces of the context that ``UserModel.visible`` hands in, made from a visitor's events alone.
+
+    - ``begin(profiles, hours)``: what is known at the start of visits of people with ``profiles`` (N, D), at
+      these hours (N,) of the week, 0 .. 168 from Monday at midnight.
+    - ``after(config, catalogue, known, items, seen)``: what is known after a step with ``items`` (N, K) and
+      the response ``seen``, a Feedback of the visible signals alone.
+    - ``pieces(config, catalogue, known)``: the pieces, (N, size) each, by name.
+
+    ``config`` is the platform's section env_config. ``by_hour``: the pieces depend on the hour, and ``known``
+    has it, (N,), as ``hour``. ``consumed`` has the visible signals of an item that was consumed in full, by
+    name; a signal without an entry is 1.
     """
 
-    pieces: Callable[[Interface, float], Mapping[str, Tensor]]
+    begin: Callable[[Tensor, Tensor], Known]
+    after: Callable[[Any, Catalogue, Known, Tensor, Feedback], Known]
+    pieces: Callable[[Any, Catalogue, Known], Mapping[str, Tensor]]
     by_hour: bool = False
     consumed: Mapping[str, float] = field(default_factory=dict)
 
@@ -387,8 +451,8 @@ class Platform:
     other than 1 is a field of ``config``, named ``slate_field``, or an attribute of that class. A platform
     without users has its own world: its name has the form ``<platform>:<name>``, ``check`` raises UserError
     for an impossible name, and ``env`` makes the environment. ``furnish`` adds to a new world, from the seed,
-    the attributes of items and users that the platform needs and the data lack. ``opening`` is required for
-    recommendations if ``UserModel.visible`` hands in more than an embedding of the user.
+    the attributes of items and users that the platform needs and the data lack. ``visit_pieces``
+    are required for recommendations if ``UserModel.visible`` hands in more than a constant profile.
     """
 
     config: type[Any]  # the class of its section env_config
@@ -399,17 +463,23 @@ class Platform:
     heuristics: Mapping[str, Heuristic] = field(default_factory=dict)  # rows `trade-NAME` of the table
     split: Split | None = None  # of the row `searched`; None: one set of weights
     expert: Expert | None = None  # the row `expert`
-    opening: Opening | None = None
+    visit_pieces: VisitPieces | None = None
     slate_field: str = "slate_size"
     presets: Mapping[str, Preset] = field(default_factory=dict)  # by algorithm; "*" is for all algorithms
 
 
 @dataclass(frozen=True)
 class Algorithm:
-    """A learner, and the class of its section agent_config."""
+    """A learner, the class of its section agent_config, and the source of its batches.
+
+    ``config`` is a subclass of that source's settings in dials.py: OnPolicyConfig, ReplayConfig or
+    LoggedConfig.
+    """
 
     config: type[AgentConfig]
     agent: Callable[..., Learner]
+    experience: Literal["on-policy", "replay", "logged"] = "on-policy"
+    network: Callable[..., Any] | None = None  # None: ActorCritic (models/actor_critic.py)
 
 
 @dataclass(frozen=True)

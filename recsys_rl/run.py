@@ -23,15 +23,13 @@ from recsys_rl.data.bias import share_of
 from recsys_rl.data.new_users import shared_users
 from recsys_rl.data.world_check import about_check
 from recsys_rl.errors import amount, listed
-from recsys_rl.make import assumptions, make_agent, make_env, make_world, part_of_rank
+from recsys_rl.make import assumptions, make_agent, make_experience, make_recorder, make_world, part_of_rank
 from recsys_rl.models.actor_critic import ActorCritic
 from recsys_rl.models.added_encoder import with_encoder
 from recsys_rl.models.genres import carried
-from recsys_rl.objective.weighted import check_weights, parse_weights
-from recsys_rl.protocols import Env, Learner
+from recsys_rl.protocols import Experience
 from recsys_rl.ranks import ALONE, Ranks
-from recsys_rl.types import Catalogue, UserError, World, tensors_of
-from recsys_rl.utils.metrics import SessionReturns
+from recsys_rl.types import Catalogue, Interface, UserError, World, tensors_of
 from recsys_rl.utils.seeding import generators, set_state
 
 STREAMS = ("model", "users", "policy", "shuffle")
@@ -60,19 +58,26 @@ class Run:
 
     config: Config
     world: World  # empty if the environment has its own world
-    env: Env
-    agent: Learner
-    sessions: SessionReturns
+    interface: Interface  # of the place where the agent acts
+    env: Any  # an Env; None: the experience is a log
+    agent: Any  # a Learner, of any algorithm
+    experience: Experience
     streams: dict[str, torch.Generator]
     num_updates: int  # updates of the whole run
     updates: int = 0
     curve: list[list[float]] = field(default_factory=list)  # rows of step, mean, low, high
     note: str = ""  # about the weights that it began with
+    recorder: Any = None  # a Recorder of the run's decisions; None without one
     steps_before: int = 0  # of the runs whose weights it began with
 
     @property
     def per_update(self) -> int:
-        return self.config.agent_config.n_steps * self.config.agent_config.num_envs
+        return int(self.config.agent_config.steps_per_update)
+
+    @property
+    def has_simulator(self) -> bool:
+        """False for a run that learns from a log and takes its items from a checkpoint."""
+        return getattr(self.config.agent_config, "checkpoint", None) is None
 
     @property
     def step(self) -> int:
@@ -102,18 +107,22 @@ def begin(config: Config, before: Checkpoint | None, device: torch.device, ranks
     streams = {name: own[names[name]] for name in STREAMS}
     streams["model"] = generators(settings.seed, "model")["model"]
     part = part_of_rank(config, ranks.size)
-    env = make_env(part, world, part.agent_config.num_envs, streams["users"])
-    rollout = config.agent_config.n_steps * config.agent_config.num_envs
-    num_updates = max(1, settings.total_timesteps // rollout)
+    num_updates = max(1, settings.total_timesteps // config.agent_config.steps_per_update)
     average = ranks.average if ranks.size > 1 else None
-    agent = make_agent(part, env.interface, world.catalogue, num_updates, streams, device, average)
-    sessions = SessionReturns(env.num_envs, device)
-    run = Run(config, world, env, agent, sessions, streams, num_updates, note=note)
+
+    def agent_for(interface: Interface) -> Any:
+        return make_agent(part, interface, world.catalogue, num_updates, streams, device, average)
+
+    env, experience, agent = make_experience(part, world, streams, agent_for)
+    interface = experience.interface
+    run = Run(config, world, interface, env, agent, experience, streams, num_updates, note=note)
+    if settings.record is not None:
+        run.recorder = experience.watcher = make_recorder(config, world, env)
     if warm is not None:
         _warm_start(run, warm, device)
-    check_weights(parse_weights(settings.weights), env.streams)
     if before is None:
-        env.reset()
+        if env is not None:
+            env.reset()
     else:
         _restore(run, before, device, ranks.rank)
     if ranks.size > 1:
@@ -222,6 +231,9 @@ def _about_genres(old: Sequence[str], new: Sequence[str]) -> str:
 def _world(config: Config, before: Checkpoint | None, ranks: Ranks) -> World:
     if before is not None:
         return before.world
+    items = getattr(config.agent_config, "checkpoint", None)
+    if items is not None:
+        return load(items, config.env).world
     with ranks.in_turn():  # the first rank downloads data and learns embeddings into the cache
         return make_world(config)
 
@@ -291,12 +303,14 @@ def snapshot(run: Run, ranks: Ranks = ALONE) -> Checkpoint:
     """
     if ranks.size > 1:
         _check_weights(run, ranks)
+    finished = run.updates == run.num_updates
+    recorded = {} if run.recorder is None else run.recorder.state_dict()
     everyone = ranks.gather(
-        {f"env/{name}": x for name, x in run.env.state_dict().items()}
+        {f"env/{name}": x for name, x in ({} if run.env is None else run.env.state_dict()).items()}
+        | {f"experience/{name}": x for name, x in {**run.experience.state_dict(finished), **recorded}.items()}
         | {f"generators/{name}": stream.get_state() for name, stream in run.streams.items()}
-        | {f"sessions/{name}": torch.tensor(x) for name, x in run.sessions.state_dict().items()}
     )
-    states: dict[str, dict[str, Tensor]] = {"env": {}, "generators": {}, "sessions": {}}
+    states: dict[str, dict[str, Tensor]] = {"env": {}, "experience": {}, "generators": {}}
     for rank, tensors in enumerate(everyone):
         for name, x in tensors.items():
             section, _, rest = name.partition("/")
@@ -304,7 +318,6 @@ def snapshot(run: Run, ranks: Ranks = ALONE) -> Checkpoint:
     info: dict[str, Any] = {
         "curve": run.curve,
         "steps_before": run.steps_before,
-        "sessions": {name: x.tolist() for name, x in states["sessions"].items()},
         "device": run.streams["users"].device.type,
         "recsys_rl": recsys_rl.__version__,
         "torch": torch.__version__,
@@ -313,10 +326,11 @@ def snapshot(run: Run, ranks: Ranks = ALONE) -> Checkpoint:
     }
     return Checkpoint(
         run.config,
-        run.env.interface,
+        run.interface,
         run.world,
         run.agent.state_dict(),
         states["env"],
+        states["experience"],
         states["generators"],
         run.step,
         run.updates,
@@ -326,7 +340,6 @@ def snapshot(run: Run, ranks: Ranks = ALONE) -> Checkpoint:
 
 def _restore(run: Run, before: Checkpoint, device: torch.device, rank: int) -> None:
     """Load the state of the checkpoint; the opposite of ``snapshot``."""
-    env = run.env
     state = _state_of_rank(before.env, rank)
     with restoring():
         run.agent.load_state_dict({name: x.to(device) for name, x in before.agent.items()})
@@ -338,10 +351,16 @@ def _restore(run: Run, before: Checkpoint, device: torch.device, rank: int) -> N
         if not same or run.updates > run.num_updates:
             raise ValueError(f"step {before.step} of a run of {run.num_updates} updates")
         run.curve, run.steps_before = list(before.info["curve"]), before.steps_before
-        run.sessions.load_state_dict(_state_of_rank(before.info["sessions"], rank))
+        finished = run.updates == run.num_updates
+        run.experience.load_state_dict(_state_of_rank(before.experience, rank), finished)
+        if run.recorder is not None:
+            run.recorder.resume_at(run.updates)
+            run.recorder.load_state_dict(before.experience)
+    if run.env is None:
+        return
     # An environment with its own world replays its actions. An error there comes from its code, not the file.
     with nullcontext() if run.world.is_empty else restoring():
-        env.load_state_dict(state)
+        run.env.load_state_dict(state)
 
 
 def _prefix(rank: int) -> str:
@@ -391,8 +410,8 @@ def _fields(config: Config) -> dict[tuple[str, str], Any]:
     }
 
 
-def agent_of(checkpoint: Checkpoint, scaled_as: Catalogue | None = None) -> Learner:
-    """The agent of a checkpoint on the CPU, made without an environment.
+def agent_of(checkpoint: Checkpoint, scaled_as: Catalogue | None = None) -> Any:
+    """The agent, a Learner, of a checkpoint on the CPU, made without an environment.
 
     ``scaled_as``: the catalogue of its training if items have joined that of the checkpoint since. Raises
     UserError if the saved state doesn't fit.

@@ -127,6 +127,9 @@ OTHER_NAMES = {
     "entropy_coeff": "ent_coef",
     "env_id": "env",
     "eval_freq": "eval_interval",
+    "end_e": "exploration_final_eps",
+    "start_e": "exploration_initial_eps",
+    "train_frequency": "train_freq",
     "exp_name": "name",
     "hidden_sizes": "hidden_dims",
     "lam": "gae_lambda",
@@ -150,8 +153,6 @@ OTHER_NAMES = {
     "vf_loss_coeff": "vf_coef",
 }
 """Names of Stable-Baselines3, CleanRL and RLlib for settings that have another name here."""
-OF_REPLAY = ("buffer_size", "exploration_fraction", "gradient_steps", "learning_starts", "tau", "train_freq")
-"""Settings of other libraries for learning from a replay buffer."""
 
 
 def other_name(given: object) -> str | None:
@@ -172,8 +173,6 @@ def did_you_mean(given: object, known: Iterable[str]) -> str:
     own = other_name(given)
     near = [name for name in names if own is not None and name in (own, f"--{own.replace('_', '-')}")]
     near = near or difflib.get_close_matches(str(given), names, 1, cutoff=0.7)
-    if not near and str(given).removeprefix("--").replace("-", "_") in OF_REPLAY:
-        return " (it belongs to learning from a replay buffer, and the algorithms here learn from rollouts)"
     return f" (did you mean {near[0]}?)" if near else ""
 
 

@@ -21,6 +21,9 @@ from recsys_rl.errors import UserError as UserError  # other modules import it f
 
 T_Tree = TypeVar("T_Tree")
 
+CANDIDATES = "candidates"
+"""The piece of the context with the features of the alternatives, where each observation brings its own."""
+
 
 def tree_map(function: Callable[..., Tensor], first: T_Tree, *rest: T_Tree) -> T_Tree:
     """Apply ``function`` to each tensor of dataclasses of the same type, also in mappings; None stays None.
@@ -278,6 +281,22 @@ class Interface:
         return {known: slice(at, at + size) for at, (known, size) in places}[name]
 
     @property
+    def candidate_features(self) -> int:
+        """F_c: features of each alternative in the piece "candidates" of the context; 0 without the piece."""
+        return dict(self.context).get(CANDIDATES, 0) // self.action_sizes[0]
+
+    def split_candidates(self, context: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The rest of ``context`` (N, F) without the candidates, and their features (N, C, F_c).
+
+        Without candidates: the context itself, and None.
+        """
+        if not self.candidate_features:
+            return context, None
+        place = self.place_of(CANDIDATES)
+        rest = torch.cat([context[:, : place.start], context[:, place.stop :]], 1)
+        return rest, context[:, place].unflatten(1, (self.action_sizes[0], self.candidate_features))
+
+    @property
     def place_sizes(self) -> tuple[int, ...]:
         """Number of alternatives of each place of an action, (K,)."""
         return self.action_sizes * self.slate_size
@@ -407,3 +426,46 @@ class Rollout:
     @property
     def num_steps(self) -> int:
         return self.rewards.numel()
+
+
+@dataclass(frozen=True)
+class Transitions:
+    """B decisions with the observations before and after."""
+
+    obs: Obs  # (B, ...)
+    items: Tensor  # (B, K) int64
+    logprobs: Tensor  # (B,) float64: of the policy that made the decisions
+    # (B,) float32: the reward, or of n steps their discounted sum r_1 + g r_2 + ... + g^(n-1) r_n
+    rewards: Tensor
+    # (B, ...): what may be shown next is in its mask, exclude and candidates. After a last step it is the
+    # true successor; in a log it is made from the pieces of the context, and the candidates, of that step.
+    next_obs: Obs
+    terminated: Tensor  # (B,) bool: no value follows
+    truncated: Tensor  # (B,) bool: the time limit cut the session; value follows
+    discounts: Tensor | None = None  # (B,): of the value of ``next_obs``, g^n at most; None: one step, gamma
+    returns_to_go: Tensor | None = None  # (B,): discounted sum of the session's rewards from here; of a log
+    steps_left: Tensor | None = None  # (B,) int64: decisions of the session from here, at least 1; of a log
+
+    @property
+    def num_rows(self) -> int:
+        """B"""
+        return len(self.rewards)
+
+    def rows(self, index: Tensor) -> Self:
+        """The rows at ``index`` (B',)."""
+        found = tree_map(lambda x: x.index_select(0, index), self)
+        return dataclasses.replace(found, obs=self.obs.rows(index), next_obs=self.next_obs.rows(index))
+
+    def split(self, size: int) -> list[Self]:
+        """Parts of ``size`` rows each; the last may have fewer. None of no rows."""
+        every = torch.arange(self.num_rows, device=self.rewards.device)
+        return [self.rows(part) for part in every.split(size) if len(part)]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one update learns from, and what the log of the run shows of it."""
+
+    data: Rollout | Transitions
+    metrics: Mapping[str, float]  # means of this update
+    ended: Tensor  # (2, n): returns and lengths of the sessions that ended

@@ -21,7 +21,7 @@ from recsys_rl.distributed.group import join
 from recsys_rl.distributed.place import Place
 from recsys_rl.env import PLATFORMS
 from recsys_rl.env.rec_env import RecEnv
-from recsys_rl.make import make_user_model, make_world
+from recsys_rl.make import make_env, make_user_model, make_world
 from recsys_rl.models.retrieval import Retriever
 from recsys_rl.run import choose_device
 from recsys_rl.testing.envs import walk
@@ -54,6 +54,7 @@ SCENARIOS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "short-video-lives": ("ppo", "short-video", {}),
     "gym": ("ppo", "gym:CartPole-v1", {}),
     "a2c": ("a2c", "drift", {}),
+    "dqn": ("dqn", "drift", {}),
     "long-video": ("ppo", "long-video", {}),
     "long-video-lives": ("ppo", "long-video", {}),
     "two-stage": ("ppo", "drift", {}),
@@ -90,7 +91,24 @@ def settings_of(scenario: str, **changes: dict[str, Any]) -> Config:
         base = overlay(base, {"env_config": lives, "train_config": {"total_timesteps": 480}})
     if algo == "ppo":
         base = overlay(base, {"agent_config": {"batch_size": 12, "target_kl": 0.0}})
+    if algo == "dqn":
+        base["agent_config"] = {
+            "lr": 0.05,
+            "num_envs": 4,
+            "train_freq": 6,
+            "batch_size": 12,
+            "learning_starts": 9,
+        }
     return from_dict(Config, overlay(base, changes))
+
+
+def complaint(config: Config) -> str:
+    """The error of making the environment; "" without one."""
+    try:
+        make_env(config, make_world(config))
+    except UserError as error:
+        return str(error)
+    return ""
 
 
 def weights(config: Config) -> dict[str, Any]:
@@ -304,6 +322,7 @@ CHANGES: dict[tuple[str, str], tuple[str, Any, View]] = {
     ("env_config", "ad_share"): ("long-video", 0.0, watching),
     ("env_config", "ad_click_rate"): ("long-video", 1.0, watching),
     ("env_config", "idle_limit"): ("long-video", 1, watching),
+    ("env_config", "candidate_features"): ("gym", "doc", complaint),
     ("env_config", "normalize_obs"): ("gym", False, weights),
     ("env_config", "normalize_reward"): ("gym", False, weights),
     ("model_config", "encoder"): ("satiation", "gru", weights),
@@ -315,6 +334,7 @@ CHANGES: dict[tuple[str, str], tuple[str, Any, View]] = {
     ("model_config", "explore_rate"): ("two-stage", 0.75, weights),
     ("model_config", "index"): ("two-stage", "ivf", index),
     ("train_config", "total_timesteps"): ("drift", 48, weights),
+    ("train_config", "record"): ("drift", "decisions", files),
     ("train_config", "log_interval"): ("drift", 2, log_rows("reward_mean")),
     ("train_config", "eval_interval"): ("drift", 0, log_rows("eval_return_mean")),
     ("train_config", "save_interval"): ("drift", 1, saved_steps),
@@ -347,6 +367,18 @@ DIALS: dict[str, Any] = {
     "anneal_ent": False,
     "anneal_lr": False,
     "normalize_advantage": None,  # the opposite of the default
+    "train_freq": 3,
+    "gradient_steps": 2,
+    "buffer_size": 16,
+    "learning_starts": 40,
+    "return_steps": 3,
+    "tau": 0.5,
+    "exploration_initial_eps": 0.2,
+    "exploration_final_eps": 0.9,
+    "exploration_fraction": 1.0,
+    "temperature": 5.0,
+    "log": "other.parquet",
+    "checkpoint": None,  # tests/experience/test_logged.py
 }
 
 
@@ -419,9 +451,11 @@ def test_field(section: str, name: str, folder: Callable[[str], None]) -> None:
 
 @pytest.mark.parametrize(
     ("scenario", "name"),
-    [(s, name) for s in ("drift", "a2c") for name in to_dict(settings_of(s).agent_config)],
+    [(s, name) for s in ("drift", "a2c", "dqn") for name in to_dict(settings_of(s).agent_config)],
 )
 def test_setting_of_platform_and_algorithm(name: str, scenario: str, folder: Callable[[str], None]) -> None:
+    if name == "temperature":
+        pytest.skip("of the trained policy: tests/agents/test_dqn.py")
     before = settings_of(scenario)
     value = not before.agent_config.normalize_advantage if name == "normalize_advantage" else DIALS[name]
     after = settings_of(scenario, agent_config={name: value})

@@ -73,14 +73,15 @@ def test_names_of_platforms_algorithms_and_sources() -> None:
     for name in ("drift:x", "gym:", "gym", "Drift", ""):
         with pytest.raises(FieldError, match=r"^env is "):
             platform_of(name)
-    with pytest.raises(FieldError, match=r"^algo is 'dqn': it must be one of ppo, a2c"):
-        algorithm_of("dqn")
+    with pytest.raises(FieldError, match=r"^algo is 'sac': it must be one of ppo, a2c"):
+        algorithm_of("sac")
 
 
 def test_settings_and_their_owners() -> None:
     assert owners("env_config", "noise") == ["satiation"]
     assert owners("env_config", "num_items") == [name for name in PLATFORMS if name not in WITHOUT_ID]
-    assert owners("agent_config", "lr") == ["ppo", "a2c"]
+    assert owners("agent_config", "lr") == list(AGENTS)
+    assert owners("agent_config", "n_steps") == ["ppo", "a2c"] and owners("agent_config", "log") == ["bc"]
     assert owners("data_config", "data_dir") == ["movielens", "kuairec", "kuairand", "coat"]  # each once
     assert owners("env_config", "lr") == owners("model_config", "head") == []
 

@@ -9,7 +9,8 @@ from itertools import product
 import torch
 from torch import Tensor
 
-from recsys_rl.ope.sequential import Sessions, cumulative
+from recsys_rl.ope.estimators import Evidence
+from recsys_rl.ope.replay import cumulative
 
 F64 = torch.float64
 STEPS, GAMMA = 3, 0.9
@@ -54,7 +55,7 @@ def paths(logging: Tensor = LOGGING) -> Iterator[Path]:
         yield from extend(Path(float(START[state])), state)
 
 
-def batch(chosen: list[Path], logging: Tensor = LOGGING) -> Sessions:
+def batch(chosen: list[Path], logging: Tensor = LOGGING) -> Evidence:
     """The sessions with the wrong model as Q and V."""
     number = len(chosen)
     alive = torch.zeros(number, STEPS, dtype=torch.bool)
@@ -66,7 +67,7 @@ def batch(chosen: list[Path], logging: Tensor = LOGGING) -> Sessions:
             rewards[n, t] = REWARD[x, a]
             q[n, t] = MODEL_Q[x, a]
             v[n, t] = POLICY[x] @ MODEL_Q[x]
-    return Sessions(cumulative(ratios, alive), rewards, alive, GAMMA, q, v)
+    return Evidence(cumulative(ratios, alive), rewards, alive, GAMMA, q, v)
 
 
 def solved_q(

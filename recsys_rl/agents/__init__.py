@@ -3,4 +3,6 @@
 AGENTS = {
     "ppo": "recsys_rl.agents.ppo:ALGORITHM",
     "a2c": "recsys_rl.agents.a2c:ALGORITHM",
+    "dqn": "recsys_rl.agents.dqn:ALGORITHM",
+    "bc": "recsys_rl.agents.bc:ALGORITHM",
 }

@@ -6,25 +6,22 @@ gradient step and is then thrown away.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
-from recsys_rl.dials import AgentConfig
+from recsys_rl.dials import OnPolicyConfig
 from recsys_rl.functional import losses
 from recsys_rl.functional.returns import explained_variance, gae, standardize
-from recsys_rl.models.actor_critic import ActorCritic
 from recsys_rl.models.next_signals import next_entries
-from recsys_rl.models.optimizer import FlatAdam
-from recsys_rl.protocols import Algorithm, Reader
+from recsys_rl.models.policy import NetworkPolicy
+from recsys_rl.protocols import Algorithm
 from recsys_rl.schema import Size
-from recsys_rl.types import Action, Obs, Rollout
+from recsys_rl.types import Rollout
 
 
 @dataclass(frozen=True)
-class A2CConfig(AgentConfig):
+class A2CConfig(OnPolicyConfig):
     """Advantage actor-critic (Mnih et al. 2016, arXiv:1602.01783), synchronous."""
 
     n_steps: Size = 8
@@ -33,62 +30,13 @@ class A2CConfig(AgentConfig):
     """Users stepped together."""
 
 
-class A2C:
+class A2C(NetworkPolicy[A2CConfig]):
     """An actor-critic that takes one gradient step on each rollout."""
-
-    def __init__(
-        self,
-        model: ActorCritic,
-        config: A2CConfig,
-        num_updates: int,
-        generators: Mapping[str, torch.Generator],
-        average: Callable[[Tensor], None] | None = None,
-    ) -> None:
-        """Make the learner of ``model``.
-
-        Args:
-            num_updates: updates of the whole run; the learning rate and the entropy bonus are annealed over
-                them.
-            generators: holds the stream "policy", which draws the actions.
-            average: replaces a gradient in place by its mean over all processes of the run.
-        """
-        self.model = model
-        self.config = config
-        self.num_updates = num_updates
-        self.generators = generators
-        self.optimizer = FlatAdam(model, config.lr, config.max_grad_norm, average)
-        self.updates = 0
-
-    @torch.inference_mode()
-    def act(self, obs: Obs, greedy: bool = False) -> Action:
-        return self.model.act(obs, greedy, self.generators["policy"])
-
-    def reader(self) -> Reader | None:
-        return self.model.reader()
-
-    @torch.inference_mode()
-    def logprob(self, obs: Obs, items: Tensor) -> Tensor:
-        """Log-probability (N,) of showing ``items`` (N, K); a two-stage policy needs ``obs.candidates``."""
-        return self.model.logprob(obs, items)
-
-    @torch.inference_mode()
-    def place_logprobs(self, obs: Obs, items: Tensor) -> Tensor:
-        """The terms (N, K) of ``logprob``: each place given those above it; -inf if it is impossible."""
-        return self.model.place_logprobs(obs, items)
-
-    @torch.inference_mode()
-    def item_probabilities(self, obs: Obs, num_items: int) -> Tensor:
-        """(N, I) float64: the probability of showing each item, for policies of single items."""
-        return self.model.item_probabilities(obs, num_items)
-
-    @torch.inference_mode()
-    def value(self, obs: Obs) -> Tensor:
-        return self.model.value(obs)
 
     def update(self, rollout: Rollout) -> dict[str, float]:
         """One gradient step. Returns its diagnostics, read from the device once at the end."""
         config = self.config
-        remaining = 1 - self.updates / self.num_updates  # 1 at the first update, towards 0 at the last
+        remaining = self.remaining
         self.optimizer.lr = config.lr * (remaining if config.anneal_lr else 1)
         ent_coef = config.ent_coef * (remaining if config.anneal_ent else 1)
 
@@ -134,16 +82,6 @@ class A2C:
         }
         values = torch.stack(list(metrics.values())).tolist()
         return dict(zip(metrics, values, strict=True)) | {"lr": self.optimizer.lr}
-
-    def state_dict(self) -> dict[str, Tensor]:
-        return self.optimizer.state_dict() | {"updates": torch.tensor(self.updates)}
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """The inverse of ``state_dict``. Raises KeyError, RuntimeError or ValueError if it doesn't fit."""
-        self.optimizer.load_state_dict(state)
-        self.updates = int(state["updates"])
-        if self.updates < 0:
-            raise ValueError(f"{self.updates} updates")
 
 
 ALGORITHM = Algorithm(A2CConfig, A2C)

@@ -26,7 +26,7 @@ from recsys_rl.errors import one_line
 from recsys_rl.lookup import names_a_module
 from recsys_rl.types import Catalogue, Interface, Population, UserError, World, tensors_of
 
-__all__ = ["Checkpoint", "check_algo", "load", "previous", "restoring", "save"]
+__all__ = ["Checkpoint", "check_algo", "load", "previous", "restoring", "save", "settings_of_items"]
 
 
 @dataclass(frozen=True)
@@ -38,10 +38,11 @@ class Checkpoint:
     world: World  # empty if the environment brings its own world
     agent: Mapping[str, Tensor]  # weights, optimiser, count of updates
     env: Mapping[str, Tensor]  # the environment's sessions, or a gym: environment's actions and normalisation
+    experience: Mapping[str, Tensor]  # what a resumed run's next batch needs: sessions, a replay buffer
     generators: Mapping[str, Tensor]  # states of torch.Generator, uint8
     step: int  # environment steps so far, over all users
     updates: int
-    info: Mapping[str, Any]  # JSON primitives: learning curve, unfinished sessions, device, versions
+    info: Mapping[str, Any]  # JSON primitives: learning curve, device, versions
 
     @property
     def steps_before(self) -> int:
@@ -63,7 +64,7 @@ class Checkpoint:
 
 
 _MOST = 10**9  # items, and numbers of any size or length
-_TENSORS = ("agent", "env", "generators")
+_TENSORS = ("agent", "env", "experience", "generators")
 _FACTS = {"config": dict, "interface": dict, "step": int, "updates": int, "info": dict}
 # The types of the fields of Catalogue and Population in types.py; all other tensors are float32.
 _DTYPES = dict.fromkeys(("item_ids", "user_ids", "train", "heldout"), torch.int64) | {"available": torch.bool}
@@ -118,6 +119,15 @@ def load(path: str | Path, env: str | None = None) -> Checkpoint:
             _assemble(*sealed.read(before), env)
             mend = f"{mend}, or give {before}, the whole checkpoint before it"
         raise UserError(f"{path} {refused.cause}: {mend}.") from refused
+
+
+def settings_of_items(path: str | Path, env: str | None = None) -> dict[str, Any]:
+    """The platform, the data and the sizes of a checkpoint, as sections of settings, for a run on its items.
+
+    ``env`` and errors: as of ``load``.
+    """
+    settings = to_dict(load(path, env).config)
+    return {name: settings[name] for name in ("env", "data_config", "env_config")}
 
 
 def check_algo(path: Path, checkpoint: Checkpoint, algo: str) -> None:
@@ -183,6 +193,7 @@ def _assemble(texts: Mapping[str, Any], tensors: Mapping[str, Tensor], env: str 
         info=texts["info"],
         agent=sections["agent"],
         env=sections["env"],
+        experience=sections["experience"],
         generators=sections["generators"],
     )
     _check_finite("agent", checkpoint.agent)

@@ -16,6 +16,7 @@ Examples:
   recsys-rl record --policy random --sessions 20000 --out log.parquet
   recsys-rl record --policy ppo --mix random --epsilon 0.2 --out log.parquet
   recsys-rl record --policy ppo --policy random --out log.parquet    each session by one of the two
+  recsys-rl record --sessions 1000000 --parts 500000 --out log       a folder of files with 500,000 rows each
 
 docs/09_logs.md describes the file."""
 

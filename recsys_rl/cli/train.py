@@ -29,7 +29,7 @@ from recsys_rl.distributed.launch import launch
 from recsys_rl.distributed.place import Place, find_place, obey_parent
 from recsys_rl.env import PLATFORMS
 from recsys_rl.errors import FieldError, UserError
-from recsys_rl.lookup import DEFAULT_ALGO, DEFAULT_ENV, names_a_module
+from recsys_rl.lookup import DEFAULT_ALGO, DEFAULT_ENV, algorithm_of, names_a_module
 from recsys_rl.schema import check_fields, hints
 from recsys_rl.utils.files import read_text
 from recsys_rl.utils.seeding import parse_seeds
@@ -43,6 +43,7 @@ Examples:
   recsys-rl train --data ratings.csv --rating-column stars
   recsys-rl train --env gym:CartPole-v1           any Gymnasium environment
   recsys-rl train --config run.toml --lr 1e-3     the settings of a file, with another learning rate
+  recsys-rl train --algo bc --env satiation --log log.parquet     clone the policy that made a log
   recsys-rl train --num-processes 2               two processes that average their gradients
   recsys-rl train --seeds 0-4                     five runs, one after another
   recsys-rl train --resume                        resume the latest run, behind checkpoints/ppo.pt
@@ -161,7 +162,7 @@ def _without(argv: list[str], options: tuple[str, ...], flags: tuple[str, ...] =
 
 def train_options(argv: list[str]) -> Job:
     """The settings, and the run to resume. Raises UserError; `--help` raises SystemExit(0)."""
-    given = peek(argv, "algo", "env", "data", "config", "run")
+    given = peek(argv, "algo", "env", "data", "config", "run", "checkpoint")
     file = {} if given.config is None else _read_settings(Path(given.config), given.env)
     typed = {name: getattr(given, name) for name in ("algo", "env") if getattr(given, name) is not None}
     folder, base = None, {}
@@ -173,6 +174,8 @@ def train_options(argv: list[str]) -> Job:
         algo = {"algo": DEFAULT_ALGO, **file, **typed}["algo"]
         folder = folders.latest(algo) if given.run is None else Path(given.run)
         base = to_dict(_config_of_run(folder, algo, given.env))
+    elif given.checkpoint is not None:
+        base = _settings_of_items(given)
     chosen = {"algo": DEFAULT_ALGO, "env": DEFAULT_ENV, **base, **file, **typed}
     if folder is not None:
         _check_same_world(folder, base, chosen["env"], given.data)
@@ -184,7 +187,29 @@ def train_options(argv: list[str]) -> Job:
     if folder is not None:
         _check_continuation(options, folder, base)
     config = Config(**{f.name: getattr(options, f.name) for f in dataclasses.fields(Config)})
-    return Job(config, folder, _seeds(options.seeds, argv), note)
+    seeds = _seeds(options.seeds, argv)
+    if seeds and config.train_config.record is not None:
+        raise UserError(
+            "--record is the folder of one run and --seeds makes several: start one run for each."
+        )
+    return Job(config, folder, seeds, note)
+
+
+def _settings_of_items(given: Any) -> dict[str, Any]:
+    """The settings of the checkpoint whose items a run from a log has. Raises UserError."""
+    if given.env is not None or given.data is not None:
+        raise UserError(
+            f"--checkpoint {given.checkpoint} brings its platform and its data: leave --env and --data out, "
+            "or leave --checkpoint out to make the items from them."
+        )
+    if given.algo is None or algorithm_of(given.algo).experience != "logged":
+        raise UserError(
+            "--checkpoint is for algorithms that learn from a log, as --algo bc: leave it out (--init-from "
+            "begins with the weights of a checkpoint)."
+        )
+    from recsys_rl.checkpoint import settings_of_items
+
+    return settings_of_items(given.checkpoint)
 
 
 def _parse(argv: list[str], settings: Mapping[str, Any], file: str | None) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -11,17 +10,17 @@ from typing import Annotated, Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from recsys_rl.data import bias, embeddings
-from recsys_rl.data.download import cache_folder
 from recsys_rl.data.embeddings import Bools, learn_embeddings, unit_rows
-from recsys_rl.data.tensor_cache import digest, read_tensors, write_tensors
 from recsys_rl.data.world_check import check_world
 from recsys_rl.dials import DataConfig, EnvConfig
+from recsys_rl.files.download import cache_folder
 from recsys_rl.schema import Count, Finite, Range
 from recsys_rl.types import Catalogue, InteractionLog, Population, UserError, World
+from recsys_rl.utils.tensor_cache import digest, read_tensors, write_tensors
+from recsys_rl.utils.user_hashes import user_hashes
 
 QUALITY_PRIOR = 5.0  # an item's mean rating is shrunk as if it had this many more ratings at the overall mean
 RARE = 0.05  # a smaller share of likes, or of events that are none, says little about tastes
@@ -178,17 +177,6 @@ def split_users(user_ids: Iterable[int | str], heldout_fraction: float, seed: in
     """
     heldout: Bools = user_hashes(user_ids, f"split {seed}") < heldout_fraction
     return heldout
-
-
-def user_hashes(user_ids: Iterable[int | str], key: str) -> NDArray[np.float64]:
-    """(U,) in [0, 1): the first 53 bits of the BLAKE2b hash of each id, as text, under this key."""
-    keyed = hashlib.blake2b(digest_size=8, key=key.encode())
-    found = []
-    for user_id in user_ids:
-        one = keyed.copy()
-        one.update(str(user_id).encode())
-        found.append(int.from_bytes(one.digest(), "big") >> 11)
-    return np.array(found, dtype=np.float64) / 2**53
 
 
 def fitting_threshold(log: InteractionLog, heldout: Bools) -> float:

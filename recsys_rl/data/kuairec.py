@@ -18,11 +18,11 @@ import torch
 from torch import Tensor
 
 from recsys_rl.data.catalogue import DatasetConfig, world_of_log
-from recsys_rl.data.download import NoNetwork, cache_folder, check_unpacked, fetch, has_member, read_member
 from recsys_rl.data.kuaishou import tag_name, video_facts
-from recsys_rl.data.log import make_log
-from recsys_rl.data.read import parsing
 from recsys_rl.dials import EnvConfig
+from recsys_rl.files.download import NoNetwork, cache_folder, check_unpacked, fetch, has_member, read_member
+from recsys_rl.files.log import make_log
+from recsys_rl.files.read import parsing
 from recsys_rl.protocols import Source
 from recsys_rl.types import InteractionLog, UserError, World
 

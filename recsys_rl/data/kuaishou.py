@@ -6,9 +6,9 @@ from pathlib import Path
 
 import polars as pl
 
-from recsys_rl.data.download import has_member, read_member
-from recsys_rl.data.items import ItemFacts
-from recsys_rl.data.read import parsing
+from recsys_rl.files.download import has_member, read_member
+from recsys_rl.files.items import ItemFacts
+from recsys_rl.files.read import parsing
 
 
 def video_facts(place: Path, name: str, source: str) -> ItemFacts:

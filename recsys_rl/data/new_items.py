@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from recsys_rl.data.cold import with_cold_items
-from recsys_rl.data.items import ItemFacts
 from recsys_rl.errors import listed
+from recsys_rl.files.items import ItemFacts
 from recsys_rl.types import Catalogue, UserError
 
 

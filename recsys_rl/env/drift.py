@@ -22,7 +22,7 @@ from torch import Tensor
 from recsys_rl.dials import EnvConfig
 from recsys_rl.functional import rows
 from recsys_rl.functional.top_k import blocked_top_k
-from recsys_rl.protocols import Platform
+from recsys_rl.protocols import Platform, VisitPieces
 from recsys_rl.schema import NonNegative, Share
 from recsys_rl.types import Catalogue, Feedback, Population, Signal, Stream
 
@@ -83,8 +83,7 @@ class Drift:
         return feedback.signals.sum(1)  # (N, 1)
 
     def advance(self, user_state: DriftState, items: Tensor, feedback: Feedback) -> tuple[DriftState, Tensor]:
-        embedding, drift = self.catalogue.embedding, self.config.user_drift
-        user = rows.add_rows(user_state.user, embedding, items, feedback.skipped, drift)  # (N, D)
+        user = drifted(self.config, self.catalogue, user_state.user, items, feedback)
         return DriftState(user, user_state.step + 1), feedback.skipped.new_zeros(len(items))
 
     def expected_reward(self, user_state: DriftState, block: slice = slice(None)) -> Tensor:
@@ -109,6 +108,22 @@ class Drift:
         return (self.config.reward_decay ** steps.float()).unsqueeze(-1)
 
 
+def drifted(
+    config: DriftConfig, catalogue: Catalogue, user: Tensor, items: Tensor, feedback: Feedback
+) -> Tensor:
+    """The embedding (N, D) of users after a step with ``items`` (N, K)."""
+    return rows.add_rows(user, catalogue.embedding, items, feedback.skipped, config.user_drift)
+
+
+VISIT_PIECES = VisitPieces(
+    begin=lambda profiles, hours: {"user": profiles},
+    after=lambda config, catalogue, known, items, seen: {
+        "user": drifted(config, catalogue, known["user"], items, seen)
+    },
+    pieces=lambda config, catalogue, known: known,
+)
+
+
 def best_return(user: Tensor, embedding: Tensor, config: DriftConfig) -> Tensor:
     """The largest return of a whole session, in closed form, for items of unit norm.
 
@@ -130,5 +145,6 @@ def best_return(user: Tensor, embedding: Tensor, config: DriftConfig) -> Tensor:
 PLATFORM = Platform(
     DriftConfig,
     users=Drift,
+    visit_pieces=VISIT_PIECES,
     presets={"ppo": {"agent_config": {"batch_size": 256}}, "a2c": {"agent_config": {"lr": 5e-3}}},
 )

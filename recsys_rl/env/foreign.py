@@ -9,29 +9,25 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-import numpy.typing as npt
 import torch
-from gymnasium import spaces
-from gymnasium.spaces.utils import flatdim, flatten
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
-from gymnasium.vector.utils import iterate
 from torch import Tensor
 
+from recsys_rl.env.foreign_spaces import AUTO, MASK, Bools, Floats, layout_of
 from recsys_rl.env.running import RunningMoments, normalize_obs, scale_reward
 from recsys_rl.errors import FieldError
 from recsys_rl.protocols import Platform
 from recsys_rl.schema import shown
-from recsys_rl.types import Interface, Obs, Signal, Step, Stream, UserError
-
-MASK = "action_mask"
-Floats = npt.NDArray[np.float32]
-Bools = npt.NDArray[np.bool_]
+from recsys_rl.types import CANDIDATES, Interface, Obs, Signal, Step, Stream, UserError
 
 
 @dataclass(frozen=True)
 class GymConfig:
-    """Normalisation of a Gymnasium environment."""
+    """Observations and rewards of a Gymnasium environment."""
 
+    candidate_features: str = AUTO
+    """Key of the part of a Dict observation with one row of features for each action; the same weights score
+    each row. auto: the only part that fits; none: each action has its own weights."""
     normalize_obs: bool = False
     """Normalise observations by their running mean and variance, which the checkpoint holds."""
     normalize_reward: bool = False
@@ -46,6 +42,10 @@ class GymEnv:
     ``action_mask`` in a Dict observation, or else in ``info``, becomes ``Obs.mask`` (N, A). Actions are
     Discrete (K = 1) or MultiDiscrete (one position for each component). They count from 0 here, whatever the
     start of the space is.
+
+    If a part of the observation lists C candidates, one for each action, its features are the piece
+    "candidates" of the context, and a MultiDiscrete action is a slate of different candidates. The context
+    then ends with the number of steps so far.
 
     If an environment reports both ends in one step, ``terminated`` counts and ``truncated`` does not.
 
@@ -64,6 +64,7 @@ class GymEnv:
         seed: int,
         *,
         gamma: float = 0.99,
+        candidate_features: str = AUTO,
         normalize_obs: bool = False,
         normalize_reward: bool = False,
         training: bool = True,
@@ -75,7 +76,9 @@ class GymEnv:
             env_id: ``gym:Id``, or ``gym:module:Id`` for an environment that the import of ``module``
                 registers; ``gym:`` may be left out.
             gamma: discount of the return whose deviation scales the reward.
-            normalize_obs: standardise observations by their running moments.
+            candidate_features: the part of the observation with the features of the candidates; "auto" for
+                the only one that fits, "none" for none.
+            normalize_obs: standardise observations by their running moments; all candidates have the same.
             normalize_reward: divide rewards by the running deviation of the discounted return.
             training: False freezes these statistics and does not scale rewards, for evaluation.
             allow_module: allow the import of ``module``. Set it only if the user typed the name: a
@@ -88,22 +91,39 @@ class GymEnv:
         self.training = training
         self.device = torch.device(device)
         self._envs = _make(env_id, num_envs, allow_module)
-        self._action_space = self._envs.single_action_space
-        self._sizes, self._first_action = _actions(env_id, self._action_space)
-        self._obs_space = _without_mask(env_id, self._envs.single_observation_space)
-        self._context_size = flatdim(self._obs_space)
+        self._layout = layout_of(
+            env_id,
+            self._envs.single_observation_space,
+            self._envs.single_action_space,
+            candidate_features,
+        )
         spec = self._envs.envs[0].spec
         limit = None if spec is None else spec.max_episode_steps
         self.interface = Interface(
-            (("observation", self._context_size),), self._sizes, session_length=limit or 0
+            self._layout.context,
+            self._layout.action_sizes,
+            self._layout.slate_size,
+            session_length=limit or 0,
         )
         self._actions: list[Tensor] = []  # (N, K) each: all actions since reset
+        self._steps = np.zeros(num_envs, np.int64)  # (N,): of the episodes under way
         self._now: Obs
-        self._mask_in_obs = self._obs_space is not self._envs.single_observation_space
         self._mask_in_info = False  # known after the first reset
-        self._obs_moments = RunningMoments(self._context_size, self.device) if normalize_obs else None
-        self._return_moments = RunningMoments(1, self.device) if normalize_reward else None
+        self._moments: dict[str, RunningMoments] = {}
+        if normalize_obs:
+            features = self.interface.candidate_features
+            of_candidates = features * self._layout.action_sizes[0]
+            self._moments["obs"] = RunningMoments(self.interface.context_size - of_candidates, self.device)
+            if features:
+                self._moments["candidates"] = RunningMoments(features, self.device)
+        if normalize_reward:
+            self._moments["return"] = RunningMoments(1, self.device)
         self._returns = torch.zeros(num_envs, dtype=torch.float64, device=self.device)  # (N,): discounted
+
+    @property
+    def note(self) -> str:
+        """One line on the candidates that were found in the observation; "" for one without parts."""
+        return self._layout.describe()
 
     def reset(self, users: Tensor | None = None) -> Obs:
         """Start N episodes. Their seeds are ``users`` (N,) int64 if given, else they come from the seed."""
@@ -112,12 +132,13 @@ class GymEnv:
         else:
             seeds = users.tolist()
         batch, infos = self._envs.reset(seed=seeds)
-        self._mask_in_info = not self._mask_in_obs and MASK in infos
-        if (self._mask_in_obs or self._mask_in_info) and len(self._sizes) > 1:
+        self._mask_in_info = not self._layout.masked and MASK in infos
+        if (self._layout.masked or self._mask_in_info) and len(self._layout.action_sizes) > 1:
             raise UserError(f"{self.env_id} masks MultiDiscrete actions: only Discrete actions may have one.")
         self._returns = torch.zeros_like(self._returns)
         self._actions = []
-        context, mask = self._flatten(batch), self._masks(batch, infos)
+        self._steps[:] = 0
+        context, mask = self._layout.flatten(batch, self._steps), self._masks(batch, infos)
         self._learn_obs(context)
         self._now = self._obs(context, mask)
         return self._now
@@ -134,22 +155,25 @@ class GymEnv:
         """Take the actions ``items`` (N, K) int64."""
         if self.training:
             self._actions.append(items.to("cpu", self._stored_as))
-        actions = items.cpu().numpy() + self._first_action  # (N, K)
-        shape = (self.num_envs, *self._action_space.shape)  # type: ignore[misc]  # known for these spaces
+        actions = items.cpu().numpy() + self._layout.first_action  # (N, K)
+        shape = (self.num_envs, *self._layout.action.shape)  # type: ignore[misc]  # known for these spaces
         batch, rewards, terminations, truncations, infos = self._envs.step(actions.reshape(shape))
         terminated = torch.from_numpy(terminations).to(self.device)
         truncated = torch.from_numpy(truncations).to(self.device) & ~terminated
         raw_reward = torch.from_numpy(rewards).float().to(self.device)
         reward = self._scale(raw_reward, terminated | truncated)
 
-        context, mask = self._flatten(batch), self._masks(batch, infos)
+        ended = terminations | truncations
+        played = self._steps + 1
+        self._steps = np.where(ended, 0, played)
+        context, mask = self._layout.flatten(batch, self._steps), self._masks(batch, infos)
         final_context, final_mask = context.copy(), None if mask is None else mask.copy()
-        for row in np.flatnonzero(terminations | truncations):
+        for row in np.flatnonzero(ended):
             final = infos["final_obs"][row]
-            final_context[row] = self._flatten_row(final)
+            final_context[row] = self._layout.flatten(final, played[row : row + 1])[0]
             if final_mask is not None:
-                source = final if self._mask_in_obs else _info_row(infos["final_info"], int(row))
-                final_mask[row] = self._mask_row(source)
+                source = final if self._layout.masked else _info_row(infos["final_info"], int(row))
+                final_mask[row] = self._layout.mask_row(source)
         self._learn_obs(context)
         self._now = self._obs(context, mask)
         return Step(
@@ -163,7 +187,7 @@ class GymEnv:
 
     def state_dict(self) -> dict[str, Tensor]:
         """All actions since ``reset()``, the present observation, and the statistics."""
-        empty = torch.zeros(0, self.num_envs, len(self._sizes), dtype=self._stored_as)
+        empty = torch.zeros(0, self.num_envs, len(self.interface.place_sizes), dtype=self._stored_as)
         actions = torch.stack(self._actions) if self._actions else empty  # (T, N, K)
         return {"actions": actions, "context": self._now.context.clone()} | self.statistics()
 
@@ -173,7 +197,7 @@ class GymEnv:
         Raises UserError if the state is of another environment, or if this environment is not deterministic.
         """
         self.load_statistics(state)  # a check: the replay computes them again
-        for moments in self._moments().values():
+        for moments in self._moments.values():
             moments.clear()
         self.reset()
         self._check_layout(state, self.state_dict())
@@ -191,7 +215,7 @@ class GymEnv:
         """The moments of the normalisation, in a flat dict."""
         return {
             f"{prefix}.{name}": value
-            for prefix, moments in self._moments().items()
+            for prefix, moments in self._moments.items()
             for name, value in moments.state_dict().items()
         }
 
@@ -199,7 +223,7 @@ class GymEnv:
         """Load the moments in ``state`` and ignore its other entries. Raises UserError if they don't fit."""
         own = self.statistics()
         self._check_layout({name: value for name, value in state.items() if "." in name}, own)
-        for prefix, moments in self._moments().items():
+        for prefix, moments in self._moments.items():
             moments.load_state_dict({name: state[f"{prefix}.{name}"] for name in moments.state_dict()})
 
     def _check_layout(self, state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
@@ -214,72 +238,51 @@ class GymEnv:
 
     def _check_actions(self, actions: Tensor) -> None:
         """Raise UserError if any of ``actions`` (T, N, K) is no action of this environment."""
-        sizes = torch.tensor(self._sizes)  # (K,)
+        sizes = torch.tensor(self.interface.place_sizes)  # (K,)
         if actions.dtype != self._stored_as or bool(((actions < 0) | (actions >= sizes)).any()):
             raise UserError(
-                f"The saved actions do not fit {self.env_id}, which has {self._sizes} actions: give a "
-                "whole checkpoint of this version, or train again."
+                f"The saved actions do not fit {self.env_id}, which has {tuple(sizes.tolist())} actions: "
+                "give a whole checkpoint of this version, or train again."
             )
 
     @property
     def _stored_as(self) -> torch.dtype:
-        return torch.uint8 if max(self._sizes) <= 256 else torch.int32
-
-    def _moments(self) -> dict[str, RunningMoments]:
-        both = {"obs": self._obs_moments, "return": self._return_moments}
-        return {name: moments for name, moments in both.items() if moments is not None}
+        return torch.uint8 if max(self.interface.action_sizes) <= 256 else torch.int32
 
     def _scale(self, reward: Tensor, done: Tensor) -> Tensor:
-        if self._return_moments is None or not self.training:
+        moments = self._moments.get("return")
+        if moments is None or not self.training:
             return reward
         self._returns = self.gamma * self._returns + reward
-        self._return_moments.update(self._returns.unsqueeze(-1))
+        moments.update(self._returns.unsqueeze(-1))
         self._returns = self._returns.masked_fill(done, 0)
-        return scale_reward(self._return_moments, reward)
+        return scale_reward(moments, reward)
 
     def _learn_obs(self, context: Floats) -> None:
-        if self._obs_moments is not None and self.training:
-            self._obs_moments.update(torch.from_numpy(context).to(self.device))
+        if "obs" in self._moments and self.training:
+            rest, listed = self.interface.split_candidates(torch.from_numpy(context).to(self.device))
+            self._moments["obs"].update(rest)
+            if listed is not None:
+                self._moments["candidates"].update(listed.flatten(0, 1))
 
     def _obs(self, context: Floats, mask: Bools | None) -> Obs:
         seen = torch.from_numpy(context).to(self.device)  # (N, F)
-        if self._obs_moments is not None:
-            seen = normalize_obs(self._obs_moments, seen)
+        if "obs" in self._moments:
+            rest, listed = self.interface.split_candidates(seen)
+            seen = normalize_obs(self._moments["obs"], rest)
+            if listed is not None:
+                start = self.interface.place_of(CANDIDATES).start
+                features = normalize_obs(self._moments["candidates"], listed).flatten(1)  # (N, C F_c)
+                seen = torch.cat([seen[:, :start], features, seen[:, start:]], 1)
         return Obs(seen, mask=None if mask is None else torch.from_numpy(mask).to(self.device))
-
-    def _flatten(self, batch: Any) -> Floats:
-        """Flatten the observations of all N environments to (N, F)."""
-        if isinstance(self._obs_space, spaces.Box):
-            return np.array(batch, np.float32).reshape(self.num_envs, -1)
-        if isinstance(self._obs_space, spaces.Discrete):  # all rows at once, as N may be large
-            place = np.asarray(batch) - self._obs_space.start  # (N,)
-            return np.asarray(place[:, None] == np.arange(self._context_size), np.float32)
-        rows = iterate(self._envs.observation_space, batch)
-        return np.stack([self._flatten_row(row) for row in rows])
-
-    def _flatten_row(self, obs: Any) -> Floats:
-        """Flatten one observation to (F,)."""
-        if self._mask_in_obs:
-            obs = {name: x for name, x in obs.items() if name != MASK}
-        return np.asarray(flatten(self._obs_space, obs), np.float32)
 
     def _masks(self, batch: Any, infos: dict[str, Any]) -> Bools | None:
         """(N, A) bool, or None if the environment has no masks."""
-        if self._mask_in_obs:
-            return np.stack([self._mask_row({MASK: row}) for row in batch[MASK]])
+        if self._layout.masked:
+            return np.stack([self._layout.mask_row({MASK: row}) for row in batch[MASK]])
         if not self._mask_in_info:
             return None
-        return np.stack([self._mask_row(_info_row(infos, row)) for row in range(self.num_envs)])
-
-    def _mask_row(self, source: Mapping[str, Any]) -> Bools:
-        """The mask (A,) in an observation or info; without one every action is allowed."""
-        mask = np.asarray(source.get(MASK, np.ones(self._sizes)), dtype=np.bool_)
-        if mask.shape != self._sizes:
-            raise UserError(
-                f"{self.env_id} has {self._sizes[0]} actions but an action_mask of shape {mask.shape}: "
-                "correct the environment, so that its mask has one entry for each action."
-            )
-        return mask
+        return np.stack([self._layout.mask_row(_info_row(infos, row)) for row in range(self.num_envs)])
 
 
 def _make(env_id: str, num_envs: int, allow_module: bool) -> SyncVectorEnv[Any, Any]:
@@ -299,38 +302,6 @@ def _make(env_id: str, num_envs: int, allow_module: bool) -> SyncVectorEnv[Any, 
             f"{env_id} can't be made ({reason}): use gym:Id, or gym:module:Id if the import of a module "
             "registers it."
         ) from error
-
-
-def _actions(env_id: str, space: spaces.Space[Any]) -> tuple[tuple[int, ...], npt.NDArray[np.int64]]:
-    """Number of alternatives in each position, and the first action of each."""
-    if isinstance(space, spaces.Discrete):
-        return (int(space.n),), np.array([space.start])
-    if isinstance(space, spaces.MultiDiscrete):
-        return tuple(space.nvec.flatten().tolist()), space.start.flatten().astype(np.int64)
-    raise UserError(
-        f"{env_id} has the action space {space}: choose an environment with Discrete or MultiDiscrete "
-        "actions."
-    )
-
-
-def _without_mask(env_id: str, space: spaces.Space[Any]) -> spaces.Space[Any]:
-    """The space without its action_mask, if it has one."""
-    if not _can_flatten(space):
-        raise UserError(
-            f"{env_id} has the observation space {space}: choose an environment with Box, Discrete, "
-            "MultiDiscrete or MultiBinary observations, or a Dict or Tuple of these."
-        )
-    if isinstance(space, spaces.Dict) and MASK in space.spaces:
-        return spaces.Dict({name: part for name, part in space.spaces.items() if name != MASK})
-    return space
-
-
-def _can_flatten(space: spaces.Space[Any]) -> bool:
-    if isinstance(space, spaces.Dict):
-        return all(_can_flatten(part) for part in space.spaces.values())
-    if isinstance(space, spaces.Tuple):
-        return all(_can_flatten(part) for part in space.spaces)
-    return isinstance(space, spaces.Box | spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary)
 
 
 def _info_row(infos: Mapping[str, Any], row: int) -> dict[str, Any]:
@@ -354,6 +325,7 @@ def _make_env(
         num_envs,
         seed=generator.initial_seed(),
         gamma=gamma,
+        candidate_features=config.candidate_features,
         normalize_obs=config.normalize_obs,
         normalize_reward=config.normalize_reward,
         training=training,
@@ -384,6 +356,22 @@ PLATFORM = Platform(
             # The scales of observations and rewards differ within and between environments.
             "env_config": {"normalize_obs": True, "normalize_reward": True},
             "model_config": {"head": "dense", "hidden_dims": [64, 64]},
+        },
+        "dqn": {
+            "agent_config": {
+                "lr": 2.3e-3,
+                "gamma": 0.99,
+                "tau": 0.005,
+                # One step would bring a reward of 500 steps ahead back too slowly for 100,000 steps.
+                "return_steps": 3,
+                "exploration_fraction": 0.16,
+                "num_envs": 8,
+                "train_freq": 32,
+                "gradient_steps": 64,
+                "batch_size": 128,
+                "learning_starts": 1_000,
+            },
+            "model_config": {"head": "dense", "hidden_dims": [256, 256]},
         },
         "a2c": {
             "agent_config": {

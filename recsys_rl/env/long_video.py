@@ -73,7 +73,7 @@ from recsys_rl.functional import rows
 from recsys_rl.functional.choice_model import draw_at, position_based
 from recsys_rl.functional.recency import products, recency, weighted_rows
 from recsys_rl.objective.weighted import stream_weights
-from recsys_rl.protocols import Expert, Opening, Platform, Split
+from recsys_rl.protocols import Expert, Known, Platform, Split, VisitPieces
 from recsys_rl.schema import Finite, NonNegative, Range, Share
 from recsys_rl.types import (
     Catalogue,
@@ -171,6 +171,37 @@ class LongVideoState:
     idle: Tensor  # (N,) int64: requests in a row without a pick and without a finished quarter
     luck: Tensor  # (N, 2) int64 in 0 .. MODULUS - 1: in place of draws where there is no generator
     life: visits.Life = field(default_factory=dict)  # (N,) each; empty if an episode is one visit
+
+
+class Watching(NamedTuple):
+    """What plays, and for how long nothing has been of use: all of it is visible."""
+
+    current: Tensor  # (N,) int64: the video that plays, -1 at home
+    quarters: Tensor  # (N,) int64: quarters of it that were watched, 0 .. 3
+    idle: Tensor  # (N,) int64: requests in a row without a pick and without a finished quarter
+
+    def after(self, starts: Tensor, picked: Tensor, left: Tensor, completion: Tensor) -> Watching:
+        """After a request in which ``starts`` (N,), -1 for none, starts.
+
+        ``picked`` (N,): by a pick. ``left`` (N,): the video that played was left, with this ``completion``.
+        """
+        watches_on = (self.current >= 0) & ~left
+        finished = watches_on | (left & (completion == 1))  # a quarter
+        return Watching(
+            current=torch.where(starts >= 0, starts, torch.where(watches_on, self.current, -1)),
+            quarters=torch.where(watches_on, self.quarters + 1, 0),
+            idle=torch.where(picked | finished, 0, self.idle + 1),
+        )
+
+    def pieces(self, config: LongVideoConfig, catalogue: Catalogue, surfaces: Tensor) -> dict[str, Tensor]:
+        """The pieces of the context; ``surfaces`` (5, 5) has home and the quarters as one of five."""
+        playing = self.current >= 0
+        embedding = catalogue.embedding.index_select(0, self.current.clamp_min(0))
+        return {
+            "current_item": embedding.masked_fill_(~playing.unsqueeze(1), 0.0),  # (N, D)
+            "progress": surfaces.index_select(0, (self.quarters + 1) * playing),  # (N, 5)
+            "idle": (self.idle / config.idle_limit).unsqueeze(1),  # (N, 1)
+        }
 
 
 class Odds(NamedTuple):
@@ -328,15 +359,8 @@ class LongVideo(visits.Visiting):
 
     def visible(self, user_state: LongVideoState) -> dict[str, Tensor]:
         """The profile, the video that plays, its quarter 1 .. 4 (or home) as one of five, and idleness."""
-        playing = user_state.current >= 0
-        embedding = self.catalogue.embedding.index_select(0, user_state.current.clamp_min(0))
-        surface = (user_state.quarters + 1) * playing  # (N,)
-        return {
-            "profile": user_state.profile,
-            "current_item": embedding.masked_fill_(~playing.unsqueeze(1), 0.0),  # (N, D)
-            "progress": self._surfaces.index_select(0, surface),  # (N, 5)
-            "idle": (user_state.idle / self.config.idle_limit).unsqueeze(1),  # (N, 1)
-        }
+        at = Watching(user_state.current, user_state.quarters, user_state.idle)
+        return {"profile": user_state.profile, **at.pieces(self.config, self.catalogue, self._surfaces)}
 
     def respond(
         self, user_state: LongVideoState, items: Tensor, skipped: Tensor, generator: torch.Generator | None
@@ -408,29 +432,29 @@ class LongVideo(visits.Visiting):
         item = items.masked_fill(not_started, 0).sum(1)  # (N,)
         left = feedback.events.items[:, 0] >= 0  # (N,)
         watches_on = (state.current >= 0) & ~left
-        finished = watches_on | (left & (event[:, COMPLETION] == 1))  # a quarter
+        now = Watching(state.current, state.quarters, state.idle)
+        now = now.after(torch.where(starts, item, -1), picked, left, event[:, COMPLETION])
         gain = config.trust_rate * (event[:, COMPLETION] - config.trust_midpoint)
         faded = state.wear * config.wear_recovery  # (N, G)
         creator = self.creator.index_select(0, state.current.clamp_min(0))  # (N,)
         forgets = (event[:, SUBSCRIBED] < 1).unsqueeze(1)  # fractions, without a generator, are not kept
-        idle = torch.where(picked | finished, 0, state.idle + 1)
         nothing = (state.current < 0) & ~picked  # (N,): a request at home without a pick; its completion is 0
         after = replace(
             state,
             wear=rows.add_rows(faded, self.categories, items, not_started),
             trust=torch.where(left, (state.trust + gain).clamp(0, 1), state.trust),
-            current=torch.where(starts, item, torch.where(watches_on, state.current, -1)),
-            quarters=torch.where(watches_on, state.quarters + 1, 0),
+            current=now.current,
+            quarters=now.quarters,
             clicked=torch.where(watches_on, state.clicked, picked.float()),
             ad_clicked=torch.where(watches_on, state.ad_clicked, signals[..., AD_CLICKED].sum(1)),
             watched=rows.add_rows(state.watched, self.catalogue.embedding, items, not_started),
             num_watched=state.num_watched + starts,
             subscribed=rows.push_rows(state.subscribed, creator.unsqueeze(1), forgets),
-            idle=idle,
+            idle=now.idle,
             luck=(state.luck * FACTOR + SUMMAND) % MODULUS,
             life=visits.feel(state.life, event[:, COMPLETION] - config.trust_midpoint, left | nothing),
         )
-        return after, idle >= config.idle_limit
+        return after, now.idle >= config.idle_limit
 
     def come_back(self, user_state: LongVideoState, chance: Tensor) -> tuple[LongVideoState, Tensor]:
         state, config = user_state, self.config
@@ -597,11 +621,39 @@ def furnish(world: World, seed: int) -> World:
     return attributes.with_attributes(world, ITEMS, USERS, seed)
 
 
-def at_home(interface: Interface, hour: float) -> dict[str, Tensor]:
-    """The context (size,) each of a visit that begins on the home page, without a video that plays."""
-    nothing = {name: torch.zeros(size) for name, size in interface.context}
-    home = torch.nn.functional.one_hot(torch.tensor(0), QUARTERS + 1).float()
-    return {"current_item": nothing["current_item"], "progress": home, "idle": nothing["idle"]}
+def at_home(profiles: Tensor, hours: Tensor) -> Known:
+    """What is known of visits that begin on the home page, without a video that plays."""
+    nothing = torch.zeros(len(profiles), dtype=torch.int64, device=profiles.device)
+    return {"profile": profiles, "current": nothing - 1, "quarters": nothing, "idle": nothing}
+
+
+def after_request(
+    config: LongVideoConfig, catalogue: Catalogue, known: Known, items: Tensor, seen: Feedback
+) -> Known:
+    """What is known of visits after a request.
+
+    A click shows the video that starts. After the last quarter of a video without a click, the first place
+    starts by itself.
+    """
+    assert seen.events is not None
+    clicked = seen.signals[..., CLICKED] > 0  # (N, K)
+    picked, left = clicked.any(1), seen.events.items[:, 0] >= 0  # (N,) each
+    completion = seen.events.signals[:, 0, COMPLETION]
+    follows = ~picked & left & (completion == 1) & ~seen.skipped[:, 0]  # (N,)
+    picks = items.gather(1, clicked.int().argmax(1, keepdim=True)).squeeze(1)  # (N,)
+    starts = torch.where(picked, picks, torch.where(follows, items[:, 0], -1))
+    now = Watching(known["current"], known["quarters"], known["idle"]).after(starts, picked, left, completion)
+    return {"profile": known["profile"], **now._asdict()}
+
+
+def pieces_of(config: LongVideoConfig, catalogue: Catalogue, known: Known) -> dict[str, Tensor]:
+    """The pieces of the context that are handed in."""
+    now = Watching(known["current"], known["quarters"], known["idle"])
+    surfaces = torch.eye(QUARTERS + 1, device=catalogue.embedding.device)
+    return {"profile": known["profile"], **now.pieces(config, catalogue, surfaces)}
+
+
+VISIT_PIECES = VisitPieces(at_home, after_request, pieces_of, consumed={"subscribed": 0.0, "ad_clicked": 0.0})
 
 
 def surface(obs: Obs, interface: Interface) -> Tensor:
@@ -668,7 +720,7 @@ PLATFORM = Platform(
     split=Split(surface, num_sets=3),
     expert=EXPERT,
     slate_field="suggestions",
-    opening=Opening(at_home, consumed={"subscribed": 0.0, "ad_clicked": 0.0}),
+    visit_pieces=VISIT_PIECES,
     presets={
         "*": {
             "env_config": {"max_episode_steps": 40},

@@ -283,10 +283,8 @@ class RecEnv:
         self._check_range(items, -1 if shape[1] > 1 else 0)
         if shape[1] == 1:
             return items, self._skipped(items)
-        ordered = items.sort(1).values
-        twice = (ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)  # (N, K - 1)
-        if bool(twice.any()):
-            item = int(ordered[:, 1:][twice][0])
+        item = _twice(items)
+        if item is not None:
             raise UserError(f"Item {item} is twice in a slate: show each item once, or -1 for no item.")
         empty, items = items < 0, items.clamp_min(0)
         return items, self._skipped(items) | empty
@@ -320,6 +318,16 @@ class RecEnv:
         if self.all_available:
             return session.request(handed)
         return session.request(handed, self.catalogue.available.expand(len(session.users), -1))  # (N, I)
+
+
+def _twice(items: Tensor) -> int | None:
+    """An item that is twice in one of the slates (N, K), or None; -1 is not an item."""
+    if len(items) == 1:  # one session: a third of the time of the operators below
+        [row] = items.tolist()
+        return next((item for at, item in enumerate(row) if item >= 0 and item in row[:at]), None)
+    ordered = items.sort(1).values
+    twice = (ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)  # (N, K - 1)
+    return int(ordered[:, 1:][twice][0]) if bool(twice.any()) else None
 
 
 def _flat(user_state: UserState, session: Session) -> dict[str, Tensor]:

@@ -69,7 +69,7 @@ from recsys_rl.env.visits import VisitsConfig
 from recsys_rl.env.watch_time import HIGHEST_RATIO, Watched
 from recsys_rl.functional import rows
 from recsys_rl.functional.recency import products, recency, weighted_rows
-from recsys_rl.protocols import Expert, Opening, Platform
+from recsys_rl.protocols import Expert, Known, Platform, VisitPieces
 from recsys_rl.schema import Finite, NonNegative, Positive, Range, Share
 from recsys_rl.types import Catalogue, Feedback, Interface, Obs, Population, Signal, Stream, World
 
@@ -360,7 +360,7 @@ class ShortVideo(visits.Visiting):
             weary_of_tags=tags.mul_(config.weariness_kept),
             patience=(user_state.patience + fed).clamp_max(MOST_PATIENCE),
             begun=user_state.begun | ~skipped[:, 0],
-            hour=(user_state.hour + seconds / 3600) % visits.HOURS,
+            hour=later(user_state.hour, seconds),
             life=visits.feel(user_state.life, fed),
         )
         return state, state.patience <= 0
@@ -499,9 +499,29 @@ def time_of_week(hour: Tensor) -> Tensor:
     return torch.cat([angles.sin(), angles.cos()], 1)
 
 
-def opened_at(interface: Interface, hour: float) -> dict[str, Tensor]:
-    """The context (size,) of a visit that begins at this hour of the week."""
-    return {"time_of_week": time_of_week(torch.tensor([hour]))[0]}
+def later(hour: Tensor, seconds: Tensor) -> Tensor:
+    """(N,): the hour of the week after so many ``seconds`` (N,) of watching."""
+    return (hour + seconds / 3600) % visits.HOURS
+
+
+def after_video(
+    config: ShortVideoConfig, catalogue: Catalogue, known: Known, items: Tensor, seen: Feedback
+) -> Known:
+    """What is known of visits after a video: the clock goes on while it is watched."""
+    seconds = seen.signals[:, 0, 0] * catalogue.attributes["duration"].take(items[:, 0])  # the watch ratio
+    return {**known, "hour": later(known["hour"], seconds)}
+
+
+VISIT_PIECES = VisitPieces(
+    begin=lambda profiles, hours: {"profile": profiles, "hour": hours},
+    after=after_video,
+    pieces=lambda config, catalogue, known: {
+        "profile": known["profile"],
+        "time_of_week": time_of_week(known["hour"]),
+    },
+    by_hour=True,
+    consumed={"liked": 0.0, "shared": 0.0, "followed": 0.0},
+)
 
 
 DURATIONS = "log-normal with median 10 s and log deviation 0.5, within 3 .. 300 s"
@@ -573,7 +593,7 @@ PLATFORM = Platform(
     furnish=furnish,
     heuristics={"fresh-creators": FRESH_CREATORS},
     expert=EXPERT,
-    opening=Opening(opened_at, by_hour=True, consumed={"liked": 0.0, "shared": 0.0, "followed": 0.0}),
+    visit_pieces=VISIT_PIECES,
     presets={
         "*": {
             "env_config": {"max_episode_steps": 200},

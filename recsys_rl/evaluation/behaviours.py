@@ -9,7 +9,6 @@ import torch
 
 from recsys_rl.agents.behaviours import EpsilonMixture, Fixed
 from recsys_rl.checkpoint import Checkpoint, restoring
-from recsys_rl.data.tensor_cache import digest
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.evaluation.checkpoints import row_name
 from recsys_rl.evaluation.players import Table, references
@@ -18,6 +17,7 @@ from recsys_rl.protocols import SEERS, Behaviour
 from recsys_rl.schema import did_you_mean
 from recsys_rl.types import Obs, UserError
 from recsys_rl.utils.seeding import stream_seed
+from recsys_rl.utils.tensor_cache import digest
 
 
 def check_once(names: Sequence[str]) -> None:
@@ -85,7 +85,7 @@ class Behaviours:
         greedy = name.endswith("-greedy")
 
         def propose(obs: Obs) -> Obs:
-            proposed: Obs = agent.model.propose(obs, greedy, self.table.streams["policy"])
+            proposed: Obs = agent.propose(obs, greedy)
             return proposed
 
         policy = Fixed(agent, greedy=True) if greedy else agent

@@ -14,18 +14,18 @@ from torch import Tensor
 
 from recsys_rl.agents.references import Myopic, Planner, Search, base_scores, upper_bounds
 from recsys_rl.config import Config
-from recsys_rl.data.download import cache_folder
-from recsys_rl.data.tensor_cache import read_tensors, write_tensors
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.evaluation.rule_cache import search_key
 from recsys_rl.evaluation.tuning import training_part
 from recsys_rl.experience.rollout import play
+from recsys_rl.files.download import cache_folder
 from recsys_rl.functional import categorical
 from recsys_rl.functional.top_k import highest
 from recsys_rl.make import make_env, one_visit
 from recsys_rl.protocols import PatientUsers, Policy
 from recsys_rl.types import Action, Obs, World
 from recsys_rl.utils.seeding import generators
+from recsys_rl.utils.tensor_cache import read_tensors, write_tensors
 
 LITTLE = 0.02
 """A gain over `myopic` of at most this share is little."""

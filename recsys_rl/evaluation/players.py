@@ -131,7 +131,9 @@ def play_all(
         budget = max(entry.checkpoint.total_steps for entry in entries)
         makers = {**references(table, env, budget, cache_dir)}
     else:
-        makers["random"] = partial(Player, RandomPolicy(env.interface.action_sizes, streams["random"]))
+        makers["random"] = partial(
+            Player, RandomPolicy(env.interface.action_sizes, streams["random"], env.interface.slate_size)
+        )
     if policies:
         _check_free(policies, [*players, *makers])
         players |= _anyone(policies, table, env)
@@ -199,7 +201,7 @@ def learned(entries: Sequence[Entry], table: Table, env: Env) -> dict[str, Playe
             untrained = agent
             agent = make_agent(config, env.interface, table.world.catalogue, 1, streams, table.device)
         if config.model_config == table.config.model_config:
-            agent.model.retriever = untrained.model.retriever  # all share one index
+            agent.share_index(untrained)
         with restoring():
             agent.load_state_dict({name: x.to(table.device) for name, x in checkpoint.agent.items()})
         players[entry.name] = Player(agent, False, config, checkpoint)

@@ -9,9 +9,9 @@ from pathlib import Path
 from torch import Tensor
 
 from recsys_rl.config import Config, to_dict
-from recsys_rl.data.download import cache_folder
-from recsys_rl.data.tensor_cache import digest, read_tensors, write_tensors
+from recsys_rl.files.download import cache_folder
 from recsys_rl.types import Catalogue, Population, tensors_of
+from recsys_rl.utils.tensor_cache import digest, read_tensors, write_tensors
 
 VERSION = 7
 """Version of the search and of the user models. Raise it when a change of either changes the result."""

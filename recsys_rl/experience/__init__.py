@@ -1,1 +1,1 @@
-"""Sources of batches: rollouts of an environment, later replay and logs."""
+"""Sources of batches, one file each: rollouts of an environment, a replay buffer, and a log of decisions."""

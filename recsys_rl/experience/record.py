@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from recsys_rl.data.decisions import DecisionHeader, DecisionLog, concatenate
+from recsys_rl.decisions.log import DecisionHeader, DecisionLog, concatenate
 from recsys_rl.protocols import Behaviour, Env
 from recsys_rl.types import Obs, Step
 

@@ -9,20 +9,22 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from recsys_rl.protocols import Env, Learner, Policy, ReadingPolicy
+from recsys_rl.protocols import Actor, Env, Policy, ReadingPolicy, Watcher
 from recsys_rl.types import Feedback, Obs, Rollout, UserError, tree_map
 
 
 @torch.inference_mode()
-def collect(env: Env, agent: Learner, obs: Obs, num_steps: int) -> tuple[Rollout, Obs]:
-    """Play ``num_steps`` steps of every user, starting from the observation ``obs``.
+def collect(
+    env: Env, agent: Actor, obs: Obs, num_steps: int, watcher: Watcher | None = None
+) -> tuple[Rollout, Obs]:
+    """Play ``num_steps`` steps of every user, starting from the observation ``obs``; ``watcher`` sees each.
 
     A state of the agent's encoder goes with the users. It is built from ``obs`` at the start, because an
     update has changed the weights.
 
     Returns: the record of these steps, and the next observation.
     """
-    follow = _follower(agent)
+    follow = follower(agent)
     now = follow(obs)
     record: dict[str, Tensor] = {}  # (T, N, ...) each, allocated after the first step
     rows: dict[str, tuple[Tensor, ...]] = {}
@@ -32,7 +34,11 @@ def collect(env: Env, agent: Learner, obs: Obs, num_steps: int) -> tuple[Rollout
         assert action.value is not None
         # The update needs the same candidates again.
         asked = obs if action.candidates is None else obs.among(action.candidates)
+        if watcher is not None:
+            watcher.decided(asked, action)
         step = env.step(action.items)
+        if watcher is not None:
+            watcher.answered(step)
         same = asked.exclude is not None and asked.exclude is asked.history  # then it is recorded once
         seen = {
             name: x for name, x in vars(asked).items() if x is not None and not (same and name == "exclude")
@@ -76,7 +82,7 @@ def collect(env: Env, agent: Learner, obs: Obs, num_steps: int) -> tuple[Rollout
     return Rollout(asked, next_values=next_values, **record), obs
 
 
-def _follower(agent: Policy) -> Callable[..., Obs]:
+def follower(agent: Policy) -> Callable[..., Obs]:
     """``Reader.follow`` of the agent's encoder; without one, a function that returns the observation."""
     reader = agent.reader() if isinstance(agent, ReadingPolicy) else None
     return (lambda obs, ended=None: obs) if reader is None else reader.follow
@@ -130,7 +136,7 @@ def play(
     Sessions that have not ended after ``max_steps`` are cut there and included. Raises UserError if a session
     does not end and no ``max_steps`` is given.
     """
-    obs, follow = env.reset(users), _follower(agent)
+    obs, follow = env.reset(users), follower(agent)
     alive = torch.ones(obs.num_rows, dtype=torch.bool, device=obs.context.device)
     left = torch.zeros_like(alive)
     steps = torch.zeros_like(alive, dtype=torch.int64)

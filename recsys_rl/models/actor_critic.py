@@ -13,6 +13,7 @@ from recsys_rl.functional import categorical, dense
 from recsys_rl.functional.categorical import Categorical
 from recsys_rl.functional.item_scores import ItemScores
 from recsys_rl.functional.plackett_luce import PlackettLuce
+from recsys_rl.models.candidates import CandidateHead
 from recsys_rl.models.encoders import Linear, SessionSum, TwinMLP
 from recsys_rl.models.features import SplitFeatures, feature_parts, features_of
 from recsys_rl.models.heads import DenseHead, TwoTowerHead, distribution
@@ -41,6 +42,8 @@ class Shapes:
     slate_size: int = 1  # K: items of one catalogue shown together
     # Slices of the context that lie in the space of item embeddings; None: its two halves.
     embeddings: tuple[slice, ...] | None = None
+    # The interface whose observations bring the features of their alternatives along; None for other ones.
+    candidates: Interface | None = None
 
 
 class ActorCritic(nn.Module):
@@ -81,6 +84,8 @@ class ActorCritic(nn.Module):
             (slice(0, half), slice(half, 2 * half)) if shapes.embeddings is None else shapes.embeddings
         )
         width, num_blocks = shapes.context_dim, len(self.embeddings)
+        if shapes.candidates is not None:  # the hidden layers read their mean
+            width -= (shapes.action_sizes[0] - 1) * shapes.candidates.candidate_features
         self.session: SessionSum | None = None
         self.encoder: Encoder | None = None
         self.next_signals: NextSignals | None = None
@@ -101,8 +106,12 @@ class ActorCritic(nn.Module):
         sizes = (width, *config.hidden_dims)
         self.hidden = TwinMLP(sizes, config.activation, generator)  # the actor's and the critic's
         self.value_head = Linear(sizes[-1], 1, 1.0, generator)
-        self.head: DenseHead | TwoTowerHead | ScorerHead
-        if config.head == "dense":
+        self.head: DenseHead | TwoTowerHead | ScorerHead | CandidateHead
+        if shapes.candidates is not None:
+            features = shapes.candidates.candidate_features
+            num_rest = shapes.context_dim - shapes.action_sizes[0] * features
+            self.head = CandidateHead(sizes[-1], num_rest, features, generator)
+        elif config.head == "dense":
             self.head = DenseHead(sizes[-1], shapes.action_sizes, generator)
         elif config.head == "scorer":
             first = self.embeddings[0]
@@ -117,11 +126,12 @@ class ActorCritic(nn.Module):
 
     def forward(self, obs: Obs) -> tuple[Categorical | PlackettLuce, Tensor]:
         obs = self.summarised(obs)
+        inputs = self._inputs(obs)
         varying, sums = self._read(obs)
-        if dense.serves(obs.context, self.layers):
-            outputs, value = dense.actor_critic(obs.context, self.activation, self.layers, varying)
+        if dense.serves(inputs, self.layers):
+            outputs, value = dense.actor_critic(inputs, self.activation, self.layers, varying)
         else:
-            actor, critic = self.hidden(_joined(obs, varying))  # (N, H) each
+            actor, critic = self.hidden(_joined(inputs, varying))  # (N, H) each
             outputs, value = self.head.last(actor), self.value_head(critic).squeeze(-1)
         logits = self._score(outputs, obs, sums)  # (N, K, A)
         if isinstance(logits, ItemScores):
@@ -137,6 +147,11 @@ class ActorCritic(nn.Module):
     def _score(self, outputs: Tensor, obs: Obs, sums: Tensor | None) -> Tensor | ItemScores:
         """Logits (N, K, A) of all items, or (N, 1, C) of candidates, from the outputs of ``head.last``."""
         candidates = None if obs.candidates is None else obs.candidates.clamp_min(0)
+        if isinstance(self.head, CandidateHead):
+            assert self.shapes.candidates is not None
+            rest, features = self.shapes.candidates.split_candidates(obs.context)
+            of_candidates: Tensor = self.head(outputs, rest, features)
+            return of_candidates
         if isinstance(self.head, DenseHead):
             logits: Tensor = self.head(outputs)
             return logits if candidates is None else logits.gather(-1, candidates.unsqueeze(1))
@@ -168,8 +183,8 @@ class ActorCritic(nn.Module):
     ) -> Tensor:
         obs = self.summarised(obs)
         varying, sums = self._read(obs)
-        assert not isinstance(self.head, DenseHead)
-        outputs = self.head.last(self.hidden.one(0, _joined(obs, varying)))
+        assert isinstance(self.head, TwoTowerHead | ScorerHead)
+        outputs = self.head.last(self.hidden.one(0, _joined(obs.context, varying)))
         user = self.head.user(outputs, self._blocks(obs, sums))
         query = user[:, : self.items.shape[1]]  # (N, F_i)
         num_drawn = 0 if greedy else self.num_drawn
@@ -232,7 +247,7 @@ class ActorCritic(nn.Module):
     def value(self, obs: Obs) -> Tensor:
         """V(obs), (N,)."""
         obs = self.summarised(obs)
-        inputs = _joined(obs, self._read(obs)[0])
+        inputs = _joined(self._inputs(obs), self._read(obs)[0])
         if not torch.is_grad_enabled() and dense.serves(inputs, self.layers):
             return dense.critic(inputs, self.activation, self.layers)
         value: Tensor = self.value_head(self.hidden.one(1, inputs))  # (N, 1)
@@ -252,10 +267,18 @@ class ActorCritic(nn.Module):
         decays = () if self.session is None else SessionSum.DECAYS
         names = gate_names(pieces, interface.signals, decays, expected=self.next_signals is not None)
         obs = self.summarised(obs)
-        actor = self.hidden.one(0, _joined(obs, self._read(obs)[0]))
+        actor = self.hidden.one(0, _joined(obs.context, self._read(obs)[0]))
         means = self.head.scaled(self.head.last(actor)).mean(0).tolist()
         bare = {f"{piece} (genres)" for piece in pieces}
         return {name: mean for name, mean in zip(names, means, strict=True) if name not in bare}
+
+    def _inputs(self, obs: Obs) -> Tensor:
+        """The inputs of the hidden layers before those of ``_read``: the context, with candidates' mean."""
+        if self.shapes.candidates is None:
+            return obs.context
+        rest, features = self.shapes.candidates.split_candidates(obs.context)
+        assert features is not None
+        return torch.cat([rest, features.mean(1)], 1)
 
     def _read(self, obs: Obs) -> tuple[Tensor | None, Tensor | None]:
         """The inputs of the hidden layers after the context (N, width - F), and the sums over the session.
@@ -318,6 +341,6 @@ class ActorCritic(nn.Module):
         return blocks
 
 
-def _joined(obs: Obs, varying: Tensor | None) -> Tensor:
+def _joined(inputs: Tensor, varying: Tensor | None) -> Tensor:
     """The inputs (N, width) of the hidden layers."""
-    return obs.context if varying is None else torch.cat([obs.context, varying], -1)
+    return inputs if varying is None else torch.cat([inputs, varying], -1)

@@ -51,18 +51,26 @@ def weighted(streams: Tensor, weights: Tensor) -> Tensor:
 
 
 def apply_weights(rollout: Rollout, streams: Sequence[Stream], weights: Mapping[str, float]) -> Rollout:
-    """The rollout with rewards (T, N) made from its streams with ``weights``.
+    """The rollout with rewards (T, N) made from its streams with ``weights`` (``reweighted``)."""
+    rewards = reweighted(rollout.rewards, rollout.streams, streams, weights)
+    return rollout if rewards is rollout.rewards else dataclasses.replace(rollout, rewards=rewards)
 
-    With the platform's weights the rollout is returned as it is. With a single stream the recorded reward,
-    which may be normalised, is scaled. Raises FieldError as ``check_weights`` does.
+
+def reweighted(
+    rewards: Tensor, values: Tensor, streams: Sequence[Stream], weights: Mapping[str, float]
+) -> Tensor:
+    """The rewards (...) made from the ``values`` (..., M) of the streams with ``weights``.
+
+    With the platform's weights they are returned as they are. With a single stream the recorded reward, which
+    may be normalised, is scaled. Raises FieldError as ``check_weights`` does.
     """
     check_weights(weights, streams)
     own, given = stream_weights(streams), stream_weights(streams, weights)
     if torch.equal(own, given):
-        return rollout
+        return rewards
     if len(streams) == 1 and bool(own.all()):
-        return dataclasses.replace(rollout, rewards=rollout.rewards * (given / own).item())
-    return dataclasses.replace(rollout, rewards=weighted(rollout.streams, given))
+        return rewards * (given / own).item()
+    return weighted(values, given)
 
 
 def check_weights(weights: Mapping[str, float], streams: Sequence[Stream], field: str = FIELD) -> None:

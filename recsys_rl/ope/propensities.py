@@ -16,8 +16,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from recsys_rl.data.decisions import DecisionLog
-from recsys_rl.data.transitions import observe
+from recsys_rl.decisions.log import DecisionLog
+from recsys_rl.decisions.transitions import observe
 from recsys_rl.models.heads import distribution, item_features
 from recsys_rl.ope.features import MEMORY
 from recsys_rl.ope.reward_model import folds_by_user

@@ -13,8 +13,7 @@ from itertools import permutations
 import torch
 from torch import Tensor
 
-from recsys_rl.data.transitions import observations
-from recsys_rl.ope.logged import PAIRS, Prepared
+from recsys_rl.ope.replay import PAIRS, ReplayedLog
 from recsys_rl.protocols import Behaviour
 from recsys_rl.types import Obs
 
@@ -32,38 +31,40 @@ class Choices:
     draws: int = 0  # slates over which ``marginals`` are means; 0: they are exact
 
 
-def possible_slates(prepared: Prepared) -> Tensor | None:
+def possible_slates(log: ReplayedLog) -> Tensor | None:
     """(M, K) int64: all slates of different items; None above MOST, or if rows times slates exceed PAIRS."""
-    items, places = prepared.catalogue.num_items, prepared.log.items.shape[1]
-    number = math.perm(items, places)
-    if number > MOST or number * prepared.log.num_rows > PAIRS:
+    number = math.perm(log.num_items, log.places)
+    if number > MOST or number * log.log.num_rows > PAIRS:
         return None
-    return torch.tensor(list(permutations(range(items), places)))
+    return torch.tensor(list(permutations(range(log.num_items), log.places)))
 
 
 def choices_of(
-    prepared: Prepared, policy: Behaviour, slates: Tensor | None, draws: int, logged: bool = False
+    log: ReplayedLog, policy: Behaviour, slates: Tensor | None, draws: int, logged: bool = False
 ) -> Choices:
     """Exact with the ``slates`` (M, K) of ``possible_slates``, else a mean over ``draws`` slates.
 
     ``logged``: as in ``place_marginals``.
     """
     if slates is None:
-        return Choices(marginals_of(prepared, policy, draws, logged), draws=draws)
-    every = slate_probabilities(prepared, policy, slates)
-    return Choices(exact_marginals(every, slates, prepared.log.items, prepared.catalogue.num_items), every)
+        return Choices(marginals_of(log, policy, draws, logged), draws=draws)
+    every = slate_probabilities(log, policy, slates)
+    return Choices(exact_marginals(every, slates, log.log.items, log.num_items), every)
 
 
 @torch.no_grad()
-def slate_probabilities(prepared: Prepared, policy: Behaviour, slates: Tensor) -> Tensor:
+def slate_probabilities(log: ReplayedLog, policy: Behaviour, slates: Tensor) -> Tensor:
     """(E, M) float64: the policy's probability of each of the ``slates`` (M, K) in each row."""
-    found = torch.zeros(prepared.log.num_rows, len(slates), dtype=torch.float64)
-    for at, obs in observations(prepared.log, prepared.catalogue):
-        for m, slate in enumerate(slates):
+
+    def of(at: Tensor, obs: Obs) -> Tensor:  # (B, M)
+        found = []
+        for slate in slates:
             terms = policy.place_logprobs(obs, slate.expand(len(at), -1).contiguous())  # (B, K)
             whole = terms.double().sum(1).nan_to_num(nan=-torch.inf, neginf=-torch.inf)
-            found[at, m] = whole.exp()
-    return found
+            found.append(whole.exp())
+        return torch.stack(found, 1)
+
+    return log.of_rows(of)
 
 
 # m_k(a) = sum over the slates s with s_k = a of P(s)
@@ -118,10 +119,16 @@ def _at_place(policy: Behaviour, obs: Obs, k: int, above: Tensor, items: Tensor)
 
 
 @torch.no_grad()
-def marginals_of(prepared: Prepared, policy: Behaviour, draws: int, logged: bool) -> Tensor:
+def marginals_of(log: ReplayedLog, policy: Behaviour, draws: int, logged: bool) -> Tensor:
     """(E, K, K): ``place_marginals`` of the logged slates."""
-    items = prepared.log.items
-    found = torch.zeros(*items.shape, items.shape[1], dtype=torch.float64)
-    for at, obs in observations(prepared.log, prepared.catalogue):
-        found[at] = place_marginals(policy, obs, items[at], draws, logged)
-    return found
+    return log.of_rows(lambda at, obs: place_marginals(policy, obs, log.log.items[at], draws, logged))
+
+
+def showable(log: ReplayedLog) -> Tensor:
+    """(E,) int64: the number of items that could be shown."""
+    return log.of_rows(lambda at, obs: obs.showable(log.num_items).sum(1))
+
+
+def uniform_marginals(numbers: Tensor, places: int) -> Tensor:
+    """(E, K, K): the marginals of the uniform policy, 1 / n, with n (E,) from ``showable``."""
+    return (1 / numbers.double()).view(-1, 1, 1).expand(-1, places, places)

@@ -44,7 +44,7 @@ class Diary:
                 self.news = f"return {row['return_mean']:.2f}"
             row["steps_per_second"] = self.logger.steps_per_second(run.step)
             self.logger.write(run.step, row)
-        if run.due(settings.eval_interval):
+        if run.has_simulator and run.due(settings.eval_interval):
             row |= self.evaluate(run)
         self.logger.show(run.step, self.news)
         return row
@@ -70,7 +70,8 @@ class Diary:
 def evaluate_training_users(run: Run) -> Sessions:
     """Sessions of the greedy policy with ``training_sessions``."""
     device = run.streams["users"].device
-    return training_sessions(run.config, run.world, run.agent, device, run.env.statistics())
+    statistics = None if run.env is None else run.env.statistics()
+    return training_sessions(run.config, run.world, run.agent, device, statistics)
 
 
 def training_sessions(

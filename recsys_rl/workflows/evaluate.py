@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from recsys_rl.checkpoint import Checkpoint, check_algo, load
-from recsys_rl.data.clean import Missing
 from recsys_rl.dials import Seed
 from recsys_rl.errors import one_line
 from recsys_rl.evaluation.anyone import named
@@ -22,6 +21,7 @@ from recsys_rl.evaluation.players import Stopped, heldout_users, play_all
 from recsys_rl.evaluation.printing import print_table, without_nan
 from recsys_rl.evaluation.sessions import report
 from recsys_rl.evaluation.table import Played, mean_over_seeds, summarise
+from recsys_rl.files.clean import Missing
 from recsys_rl.folder import nearby
 from recsys_rl.lookup import DEFAULT_ALGO, algorithm_of, platform_of
 from recsys_rl.report import write_report

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from recsys_rl.data.kinds import parse_event_weights
-from recsys_rl.data.log import has_kinds, read_log
 from recsys_rl.dials import DataConfig
+from recsys_rl.files.kinds import parse_event_weights
+from recsys_rl.files.log import has_kinds, read_log
 from recsys_rl.types import InteractionLog
 
 if TYPE_CHECKING:

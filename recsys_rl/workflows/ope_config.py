@@ -8,11 +8,12 @@ from typing import Annotated, Literal
 from recsys_rl.dials import Seed
 from recsys_rl.evaluation.behaviours import check_once
 from recsys_rl.lookup import platform_of
+from recsys_rl.ope.judge import LOGGED
 from recsys_rl.schema import Count, Positive, Range, Share, check_fields
 from recsys_rl.types import UserError
 
-LOGGED, TARGET = "logged", "target"
-"""Names in --compare: what the log's own policy earned, and the policy of --target."""
+TARGET = "target"
+"""Name in --compare of the policy of --target; LOGGED is what the log's own policies earned."""
 
 
 @dataclass(frozen=True)

@@ -12,17 +12,17 @@ from typing import Annotated
 import torch
 
 from recsys_rl.checkpoint import check_algo
-from recsys_rl.data.clean import Missing
 from recsys_rl.dials import Seed
 from recsys_rl.errors import FieldError, UserError, amount, one_line
+from recsys_rl.files.clean import Missing
 from recsys_rl.lookup import DEFAULT_ALGO
+from recsys_rl.recommender import HOURS, Recommendation, Recommender, load
 from recsys_rl.schema import Count, Range, check_fields
 from recsys_rl.utils.files import check_parquet, write_bytes
 from recsys_rl.utils.seeding import generators
 from recsys_rl.utils.terminal import say
 from recsys_rl.workflows.id_files import parse_id, read_ids
 from recsys_rl.workflows.latest import print_latest
-from recsys_rl.workflows.recommender import HOURS, Recommendation, Recommender, load
 from recsys_rl.workflows.seen_file import read_seen
 
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")

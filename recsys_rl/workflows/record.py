@@ -1,4 +1,4 @@
-"""Record the decisions of a policy, with their probabilities, in a Parquet file."""
+"""Record the decisions of a policy, with their probabilities, in a Parquet file or in parts."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from torch import Tensor
 
 from recsys_rl.agents.behaviours import Fixed
 from recsys_rl.checkpoint import Checkpoint, load
-from recsys_rl.data.decision_writer import ROWS, DecisionWriter
-from recsys_rl.data.decisions import DecisionHeader, DecisionLog, catalogue_hash, concatenate
+from recsys_rl.decisions.log import DecisionHeader, DecisionLog, catalogue_hash, concatenate
+from recsys_rl.decisions.writer import ROWS, DecisionWriter
 from recsys_rl.dials import Seed
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.errors import amount
@@ -25,7 +25,7 @@ from recsys_rl.lookup import DEFAULT_ALGO, platform_of
 from recsys_rl.protocols import SEERS, Behaviour
 from recsys_rl.schema import Count, Range, check_fields
 from recsys_rl.types import Population, UserError
-from recsys_rl.utils.files import check_parquet
+from recsys_rl.utils.files import check_new_folder, check_parquet
 from recsys_rl.utils.progress import counted
 from recsys_rl.utils.seeding import generators
 from recsys_rl.workflows.latest import print_latest
@@ -51,7 +51,10 @@ class RecordConfig:
     sessions: Count = 1000
     """Sessions to record."""
     out: str | None = None
-    """The Parquet file to write."""
+    """The Parquet file to write; with --parts a new folder."""
+    parts: Count | None = None
+    """Write a folder of Parquet files with whole sessions and at most so many rows each (default: one
+    file)."""
     users: Literal["heldout", "train", "all"] = "heldout"
     """The users who play, each equally often."""
     seed: Seed = 0
@@ -76,14 +79,17 @@ class RecordConfig:
 
 
 def record(options: RecordConfig) -> Path:
-    """Play the sessions, and write their decisions in pieces. Returns the path of the file.
+    """Play the sessions, and write their decisions in pieces. Returns the path of the log.
 
     Raises UserError for a checkpoint or a policy that can't be used, and if the file can't be written.
     """
     if options.out is None:
         raise UserError("The file to write is missing: give --out FILE.parquet.")
     path = Path(options.out)
-    check_parquet(path, "--out")
+    if options.parts is None:
+        check_parquet(path, "--out")
+    else:
+        check_new_folder(path, "--out")
     if options.threads:
         torch.set_num_threads(options.threads)
     checkpoint = load(options.checkpoint, options.env)
@@ -111,7 +117,7 @@ def record(options: RecordConfig) -> Path:
         print_latest(options.checkpoint, checkpoint)
     _print_overlap(loggers)
     progress = counted("recording sessions", options.sessions, options.quiet)
-    with DecisionWriter(path, header) as writer, progress as show:
+    with DecisionWriter(path, header, options.parts) as writer, progress as show:
         for piece in _pieces(options.sessions, env, loggers, header, checkpoint, users, streams["sessions"]):
             writer.write(piece)
             show(int(piece.sessions[-1]) + 1)
@@ -142,7 +148,7 @@ def _loggers(
         loggers=tuple(loggers),
         interface=env.interface,
         signals=tuple(signal.name for signal in env.signals),
-        discount=checkpoint.config.agent_config.gamma,
+        discount=checkpoint.config.agent_config.discount,
         platform=checkpoint.config.env,
         catalogue=catalogue_hash(checkpoint.catalogue),
         candidates=rule,

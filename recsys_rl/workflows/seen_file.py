@@ -7,11 +7,10 @@ from pathlib import Path
 
 import polars as pl
 
-from recsys_rl.data.clean import no_value, whole_numbers
-from recsys_rl.data.columns import find_columns
-from recsys_rl.data.describe import HEADLESS, pieces
-from recsys_rl.data.read import open_table
 from recsys_rl.errors import UserError
+from recsys_rl.files.clean import no_value, whole_numbers
+from recsys_rl.files.columns import find_columns
+from recsys_rl.files.read import HEADLESS, open_table, pieces
 
 
 def read_seen(

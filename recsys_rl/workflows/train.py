@@ -17,22 +17,19 @@ import torch
 from torch import Tensor
 
 from recsys_rl import folder as folders
-from recsys_rl.checkpoint import save
+from recsys_rl.checkpoint import save, settings_of_items
 from recsys_rl.config import Config, to_toml, with_settings, with_whole_paths
 from recsys_rl.errors import error_text
-from recsys_rl.experience.rollout import collect
 from recsys_rl.functional.compiled import kernels
 from recsys_rl.lookup import names_a_module, source_of
 from recsys_rl.make import check_candidates, slate_size_of
-from recsys_rl.models.actor_critic import ActorCritic
+from recsys_rl.models.policy import NetworkPolicy
 from recsys_rl.models.retrieval import import_faiss, kind_of
-from recsys_rl.objective.weighted import apply_weights, parse_weights, stream_weights, weighted
-from recsys_rl.protocols import Learner
 from recsys_rl.ranks import ALONE, Ranks
 from recsys_rl.run import Run, about_data, begin, choose_device, load_to_resume, snapshot
-from recsys_rl.types import Obs, Rollout, UserError
+from recsys_rl.types import UserError
 from recsys_rl.utils.allocator import keep_freed_memory
-from recsys_rl.utils.files import write_text
+from recsys_rl.utils.files import check_new_folder, write_text
 from recsys_rl.utils.logger import Logger, summary_writer
 from recsys_rl.workflows.advice import advice
 from recsys_rl.workflows.diary import Diary
@@ -55,7 +52,7 @@ class Update:
     folder: Path
 
     @property
-    def agent(self) -> Learner:
+    def agent(self) -> Any:
         return self.run.agent
 
 
@@ -79,7 +76,7 @@ def train(
     Raises UserError for a mistake that the user can mend. Raises Interrupted after Ctrl-C, SIGTERM or
     SIGHUP, when the checkpoint is written.
     """
-    config = with_settings(config, settings)
+    config = _with_items(config, settings)
     with _begun(config, resume, ranks, folder, latest, quiet) as course, ranks.stop_requests() as requests:
         for _ in _go_on(course, lambda: nullcontext(requests)):
             pass
@@ -115,8 +112,16 @@ def updates(
     the errors of ``train``. Ctrl-C during an update ends the run after that update; between two updates it
     raises KeyboardInterrupt in the caller's loop.
     """
-    with _begun(with_settings(config, settings), resume, ALONE, folder, latest, quiet) as course:
+    with _begun(_with_items(config, settings), resume, ALONE, folder, latest, quiet) as course:
         yield from _go_on(course, ALONE.stop_requests)
+
+
+def _with_items(config: Config | None, settings: Mapping[str, Any]) -> Config:
+    """``config`` with ``settings``; a ``checkpoint`` for a run from a log brings its platform and sizes."""
+    path = settings.get("checkpoint")
+    if path is not None:
+        settings = {**settings_of_items(path, settings.get("env")), **settings}
+    return with_settings(config, settings)
 
 
 @dataclass
@@ -181,7 +186,7 @@ def _begun(
             if first:
                 course.diary = Diary(_logger(run, own, quiet))
             if not resume:  # so that a run killed before its first interval can be resumed
-                if course.diary is not None and settings.eval_interval:
+                if course.diary is not None and run.has_simulator and settings.eval_interval:
                     course.diary.evaluate(run)  # the curve begins with the untrained policy
                 _save(course)
         if course.diary is not None:
@@ -210,6 +215,8 @@ def _check_new(config: Config, folder: Path | None, first: bool) -> None:
     """Raise UserError for mistakes that can be found before the data are read."""
     if first:
         folders.check_free(config, folder)
+    if config.train_config.record is not None:
+        check_new_folder(Path(config.train_config.record), "--record")
     if folder is not None and config.train_config.name is not None:
         raise UserError("train_config.name has no effect beside a folder: omit one of them.")
     model, sizes, users = config.model_config, config.env_config, config.platform.users
@@ -242,12 +249,14 @@ def _say_beginning(run: Run, folder: Path | None) -> None:
     )
     _say(
         about_data(run),
+        run.experience.describe(),
         run.note,
+        getattr(run.env, "note", ""),  # of an environment from elsewhere: the candidates that it took
         resuming if folder is not None and run.updates < run.num_updates else "",
         f"total_timesteps {asked:,} is rounded to {whole}" if folder is None and asked != planned else "",
         uncompiled if run.streams["users"].device.type == "cpu" and kernels.library() is None else "",
     )
-    if folder is None:
+    if folder is None and run.env is not None:
         _say(advice(run))  # after the lines above, as it may take seconds
 
 
@@ -270,16 +279,15 @@ def _go_on(
     """Yield the remaining updates. A request to stop ends the loop after the current update."""
     run, ranks = course.run, course.ranks
     before = run.updates
-    settings, n_steps = run.config.train_config, run.config.agent_config.n_steps
-    diary, weights = course.diary, parse_weights(settings.weights)
-    obs, stop, asked = run.env.observe(), False, False
+    settings, diary = run.config.train_config, course.diary
+    stop, asked = False, False
     with nullcontext() if diary is None else diary.logger:
         while run.updates < run.num_updates and not stop:
             with requests_to_stop() as requests:
-                rollout, obs = collect(run.env, run.agent, obs, n_steps)
-                metrics = run.agent.update(apply_weights(rollout, run.env.streams, weights))
+                batch = run.experience.batch()
+                metrics = {**run.agent.update(batch.data), **batch.metrics}
                 run.updates += 1
-                metrics, ended, stop = _exchange(run, rollout, metrics, asked or bool(requests), ranks)
+                metrics, ended, stop = _exchange(metrics, batch.ended, asked or bool(requests), ranks)
                 _check_finite(metrics, run, course)
                 if diary is not None:
                     metrics = diary.write(run, metrics, ended)
@@ -302,20 +310,28 @@ def _go_on(
             f"{folder} is finished at step {run.step:,}: nothing is left to train. To train longer, start a "
             f"new run from its weights: {_from_weights(run.config, folder)}"
         )
-        _say(done if run.updates > before else finished, _about_gates(run, obs))
+        _say(done if run.updates > before else finished, _about_gates(run))
+        if not run.has_simulator and run.updates > before:
+            from recsys_rl.workflows.judge_run import judge_run  # polars and the estimators
+
+            judge_run(run, course.path)
 
 
-def _about_gates(run: Run, obs: Obs) -> str:
+def _about_gates(run: Run) -> str:
     """A line with the largest mean gates of the scorer head; "" for another head."""
-    model = getattr(run.agent, "model", None)
-    gates = model.mean_gates(obs, run.env.interface) if isinstance(model, ActorCritic) else {}
+    if run.env is None or not isinstance(run.agent, NetworkPolicy):
+        return ""
+    gates = run.agent.mean_gates(run.env.observe(), run.interface)
     largest = sorted(gates, key=lambda name: -abs(gates[name]))[:SHOWN_GATES]
     return "mean gates: " + ", ".join(f"{name} {gates[name]:.2f}" for name in largest) if gates else ""
 
 
 def _save(course: Course) -> None:
-    if course.saved == course.run.step:
+    run = course.run
+    if course.saved == run.step:
         return
+    if run.recorder is not None:
+        run.recorder.write(run.updates, run.updates == run.num_updates)
     checkpoint = snapshot(course.run, course.ranks)
     if course.ranks.rank == 0:
         save(course.path, checkpoint)
@@ -323,26 +339,19 @@ def _save(course: Course) -> None:
 
 
 def _exchange(
-    run: Run, rollout: Rollout, metrics: Mapping[str, float], stop: bool, ranks: Ranks
+    metrics: Mapping[str, float], ended: Tensor, stop: bool, ranks: Ranks
 ) -> tuple[dict[str, float], Tensor, bool]:
     """Gather an update's mean metrics, finished sessions (2, finished), and True if any rank must stop."""
-    done = rollout.terminated | rollout.truncated
-    streams = run.env.streams
-    rewards = weighted(rollout.streams, stream_weights(streams))  # (T, N): the platform's, never normalised
-    metrics = {**metrics, "reward_mean": rewards.mean().item()}
-    if len(streams) > 1:
-        each = rollout.streams.mean((0, 1)).tolist()
-        metrics |= {f"stream_{stream.name}_mean": mean for stream, mean in zip(streams, each, strict=True)}
     everyone = ranks.gather(
         {
             "metrics": torch.tensor(list(metrics.values()), dtype=torch.float64),
-            "ended": torch.stack(run.sessions.add(rewards, done)),
+            "ended": ended,
             "stop": torch.tensor(stop),
         }
     )
     means = torch.stack([rank["metrics"] for rank in everyone]).mean(0).tolist()
-    ended = torch.cat([rank["ended"] for rank in everyone], 1)
-    return dict(zip(metrics, means, strict=True)), ended, any(bool(rank["stop"]) for rank in everyone)
+    all_ended = torch.cat([rank["ended"] for rank in everyone], 1)
+    return dict(zip(metrics, means, strict=True)), all_ended, any(bool(rank["stop"]) for rank in everyone)
 
 
 def _logger(run: Run, folder: Path, quiet: bool) -> Logger:
@@ -355,7 +364,8 @@ def _logger(run: Run, folder: Path, quiet: bool) -> Logger:
 
 def _check_finite(metrics: Mapping[str, float], run: Run, course: Course) -> None:
     """Raise UserError if a loss is NaN or infinite."""
-    bad = [name for name in ("loss", "policy_loss", "value_loss") if not math.isfinite(metrics[name])]
+    losses = ("loss", "policy_loss", "value_loss")
+    bad = [name for name in losses if not math.isfinite(metrics.get(name, 0.0))]
     if bad:
         kept = f"the state of step {course.saved:,}" if course.saved else "the untrained policy"
         raise UserError(

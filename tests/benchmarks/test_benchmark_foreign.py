@@ -96,6 +96,28 @@ def test_environments_play_a_whole_session(name: str) -> None:
     assert (game.interface.action_sizes[0] >= 300) == env.wide
 
 
+def test_rules_find_the_best_candidate() -> None:
+    """Two users and three candidates: the highest feature, and the best match of interests and topics."""
+    rules = {name: env.rule for name, env in foreign.ENVIRONMENTS.items() if env.rule is not None}
+    rest = torch.zeros(2, 25)  # two responses (4), interests (20), the clock
+    rest[0, 4], rest[1, 5] = 1, -1
+    docs = torch.zeros(2, 3, 20)
+    docs[:, 0, 0], docs[:, 1, 1], docs[:, 2, :2] = 0.5, 1, 0.7
+    assert rules["interest-evolution-slates"](rest, docs).argmax(1).tolist() == [2, 0]
+    assert rules["long-term-satisfaction"](rest, docs).argmax(1).tolist() == [2, 2]
+
+
+@pytest.mark.parametrize("name", [name for name, env in foreign.ENVIRONMENTS.items() if env.rule])
+def test_a_rule_plays_slates_of_candidates(name: str) -> None:
+    env = foreign.ENVIRONMENTS[name]
+    if env.missing() is not None:
+        pytest.skip(str(env.missing()))
+    agent, game = foreign.one_line(env.id, 0, foreign.SMOKE)
+    sessions = play(game, agent, greedy=True)
+    assert sessions.items.shape[2] == game.interface.slate_size == 2
+    assert "features stand in the part 'doc'" in game.note
+
+
 def stand_in(value: Mapping[str, float]) -> Any:
     """A system that earns ``value`` of each environment, whatever the seed; counts its runs."""
     runs: list[tuple[str, int]] = []

@@ -95,6 +95,7 @@ def make_checkpoint(step: int = 640) -> Checkpoint:
             "empty": torch.zeros(0, 4),
             "hidden": torch.tensor([float("inf")]),
         },
+        experience={"running": torch.tensor([0.5])},
         generators={"policy": generator.get_state()},
         step=step,
         updates=step // 64,

@@ -72,7 +72,7 @@ def sentence(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("train --algo ppoo", "--algo is 'ppoo' (did you mean ppo?): it must be one of ppo, a2c."),
+        ("train --algo ppoo", "--algo is 'ppoo' (did you mean ppo?): it must be one of ppo, a2c"),
         ("train --env drfit", "--env is 'drfit' (did you mean drift?)"),
         ("train --env gym:Nope-v0", "gym:Nope-v0 can't be made ("),
         ("train --env gym:no_such_module:X-v0", "gym:no_such_module:X-v0 can't be made ("),
@@ -249,7 +249,8 @@ def put(name: str, value: float) -> Callable[[Path], None]:
 
 
 def put_sessions(**sums: list[float]) -> Callable[[Path], None]:
-    return rewrite(lambda texts, _: texts["info"]["sessions"].update(sums))
+    parts = {f"experience.{name}": torch.tensor(values) for name, values in sums.items()}
+    return rewrite(lambda _, tensors: tensors.update(parts))
 
 
 def pend_nan(_: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
@@ -419,7 +420,7 @@ def test_environment_error_on_resume_is_no_checkpoint_error(
             "runs/drift-synthetic-a2c-0/a2c.pt was made with --lr 0.005, but --lr is",
         ),
         ("train --run elsewhere", "--run elsewhere is no folder: give the folder of one run"),
-        ("train --run runs", "--run runs holds no ppo.pt or a2c.pt: give the folder of one run"),
+        ("train --run runs", "--run runs holds no ppo.pt or a2c.pt"),
         ("train --run runs/drift-synthetic-ppo-0 --algo a2c", "a2c.pt does not exist"),
         ("train --resume --run runs/drift-synthetic-ppo-0", "--resume resumes the latest run and --run"),
         ("train --resume --name other", "The resumed run keeps its folder"),

@@ -237,7 +237,7 @@ def test_ends_of_a_run(
             "There is no command 'trian' (did you mean train?): choose from train, evaluate, recommend, "
             "record, ope, ranking, data.",
         ),
-        ("train --algo dqn", "--algo is 'dqn': it must be one of ppo, a2c."),
+        ("train --algo sac", "--algo is 'sac': it must be one of ppo, a2c"),
         (
             "train --env satiatoin",
             "--env is 'satiatoin' (did you mean satiation?): it must be one of "
@@ -296,7 +296,7 @@ def test_ends_of_a_run(
             "train --env gym:CartPole-v1 --data synthetic",
             "--data is no setting of gym:CartPole-v1, which has its own world: leave it out.",
         ),
-        ("evaluate --algo dqn", "--algo is 'dqn': it must be one of ppo, a2c."),
+        ("evaluate --algo sac", "--algo is 'sac': it must be one of ppo, a2c"),
         ("evaluate a.pt --seed 3 b.pt", "The position of 'b.pt' is not allowed: name all files together;"),
         ("evaluate --env doom", "--env is 'doom': it must be one of drift"),
         ("evaluate --lr 3", "There is no option --lr: see recsys-rl evaluate --help."),
@@ -316,7 +316,7 @@ def test_mistakes_give_one_sentence_and_exit_code_2(
     [
         (b"lr = \n", "run.toml is not TOML (Invalid value (at line 1, column 6)): mend that place, or give"),
         (b"\xff\xfe", "run.toml can't be read"),
-        (b'algo = ""', "algo is '': it must be one of ppo, a2c."),
+        (b'algo = ""', "algo is '': it must be one of ppo, a2c"),
         (b"algo = ['ppo']", "algo is ['ppo']: it must be a text."),
         (b"env = 3", "env is 3: it must be a text."),
         (b"[env_config]\nnoise = 0.1", "env_config.noise is no setting of drift: satiation has it."),
@@ -407,7 +407,7 @@ def test_help_of_train_lists_each_field_with_its_default(algo: str) -> None:
         assert {option(name) for name in names} <= words
     assert {"--config", "--resume", "--no-anneal-lr"} <= words
     text = " ".join(found.stdout.replace("│", " ").split())
-    assert "--n-steps INT Steps of a rollout for each user. (default: " in text
+    assert "--lr FLOAT Learning rate of Adam. (default: " in text
     assert "--hidden-dims [INT [INT ...]] Hidden layers of actor and critic. (default: 128 64)" in text
     assert "recsys-rl train --env satiation" in text
     assert "--agent-config" not in text

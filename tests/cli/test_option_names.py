@@ -33,10 +33,10 @@ LINES = {
     "train --num-steps 8": "There is no option --num-steps (did you mean --n-steps?)",
     "train --num-minibatches 4": "There is no option --num-minibatches (did you mean --batch-size?)",
     "train --no-norm-adv": "There is no option --no-norm-adv (did you mean --normalize-advantage?)",
-    "train --learning-starts 100": "There is no option --learning-starts (it belongs to learning",
+    "train --learning-starts 100": "--learning-starts is no setting of ppo: dqn has it.",
     "train --noise 1": "--noise is no setting of drift: satiation has it.",
     "train --env gym:CartPole-v1 --num-items 3": "--num-items is no setting of gym:CartPole-v1: drift",
-    "train --algo dqn": "--algo is 'dqn': it must be one of",
+    "train --algo sac": "--algo is 'sac': it must be one of",
     "train --env doom": "--env is 'doom': it must be one of",
     "train --data nowhere": "There is no data named 'nowhere'",
     "train --lr": "--lr has no value: give one; see",
@@ -151,8 +151,8 @@ def test_right_options_pass(tmp_path: Path) -> None:
 def test_other_names_are_no_settings_here() -> None:
     ours = {
         name
-        for env in ("drift", "satiation")
-        for cls in section_classes("ppo", env, "a.csv").values()
+        for algo, env in (("ppo", "drift"), ("dqn", "satiation"))
+        for cls in section_classes(algo, env, "a.csv").values()
         for name in hints(cls)
     }
     assert not ours & OTHER_NAMES.keys()

@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from recsys_rl.data import catalogue as module
-from recsys_rl.data.catalogue import build_world, split_users, user_hashes
+from recsys_rl.data.catalogue import build_world, split_users
 from recsys_rl.data.synthetic import synthetic_world
 from recsys_rl.types import Catalogue, InteractionLog, Population, UserError
+from recsys_rl.utils.user_hashes import user_hashes
 from tests.worlds import make_log, two_camps
 
 SETTINGS: dict[str, Any] = {

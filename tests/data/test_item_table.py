@@ -197,7 +197,7 @@ def saved(folder: Path) -> Path:
     small = World(*world(folder / "items.npy", num_items=2))
     config = Config(num_items=2, embedding_dim=2, hidden_dims=[1])
     interface, agent = Interface((("user", 2),), (2,), session_length=20), {"weights": torch.zeros(4)}
-    save(folder / "ppo.pt", Checkpoint(config, interface, small, agent, {}, {}, 0, 0, {}))
+    save(folder / "ppo.pt", Checkpoint(config, interface, small, agent, {}, {}, {}, 0, 0, {}))
     return folder / "ppo.pt"
 
 

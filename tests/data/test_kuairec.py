@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 import torch
 
-from recsys_rl.data import download, kuairec
+from recsys_rl.data import kuairec
 from recsys_rl.data.catalogue import DatasetConfig
-from recsys_rl.data.download import NoNetwork
 from recsys_rl.data.kuairec import KuaiRec, load_kuairec
 from recsys_rl.dials import EnvConfig
+from recsys_rl.files import download
+from recsys_rl.files.download import NoNetwork
 from recsys_rl.types import UserError
 
 SHARED = Path(__file__).parents[3] / "shared" / "data" / "kuairec"

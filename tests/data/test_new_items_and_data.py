@@ -16,12 +16,12 @@ from recsys_rl.data.align import align, rotation
 from recsys_rl.data.catalogue import build_world
 from recsys_rl.data.cold import features, heldout_cosines, predict, ridge
 from recsys_rl.data.embeddings import first_likes, fold_in, is_earlier, like_matrix, unit_rows
-from recsys_rl.data.items import read_items
 from recsys_rl.data.log import SOURCE, LogConfig
 from recsys_rl.data.movielens import load_movielens
 from recsys_rl.dials import EnvConfig
+from recsys_rl.files.items import read_items
+from recsys_rl.recommender import load
 from recsys_rl.types import UserError, World
-from recsys_rl.workflows.recommender import load
 from recsys_rl.workflows.train import updates
 from tests.files import test_read
 from tests.files.test_read import camps

@@ -14,11 +14,11 @@ import torch
 from recsys_rl.checkpoint import load as load_checkpoint
 from recsys_rl.cli import main
 from recsys_rl.data.catalogue import build_world
-from recsys_rl.data.log import make_log, read_log
 from recsys_rl.data.new_users import new_users
+from recsys_rl.files.log import make_log, read_log
 from recsys_rl.make import make_env, with_new_users
+from recsys_rl.recommender import load
 from recsys_rl.types import Catalogue, InteractionLog, UserError, World
-from recsys_rl.workflows.recommender import load
 from tests.data.test_new_items_and_data import SIZES, write_log
 from tests.doors import CARTPOLE, steps
 from tests.files.test_read import RUN

@@ -15,7 +15,7 @@ import torch
 from benchmarks import open_bandit as benchmark
 from recsys_rl.data.open_bandit import load_open_bandit, load_prior, thompson_policy
 from recsys_rl.errors import UserError
-from recsys_rl.ope.fits import logistic
+from recsys_rl.ope.reward_model import logistic
 
 SHARED = Path(__file__).parents[3] / "shared" / "data" / "open-bandit-small"
 ITEMS = 5

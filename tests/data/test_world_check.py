@@ -15,12 +15,12 @@ from recsys_rl.data import bias
 from recsys_rl.data.align import align
 from recsys_rl.data.catalogue import build_world
 from recsys_rl.data.embeddings import first_likes, is_earlier
-from recsys_rl.data.log import make_log
 from recsys_rl.data.new_users import new_users
 from recsys_rl.data.world_check import about_check, ndcg
 from recsys_rl.errors import UserError
+from recsys_rl.files.log import make_log
+from recsys_rl.recommender import load
 from recsys_rl.types import Catalogue, InteractionLog, Population, World
-from recsys_rl.workflows.recommender import load
 from tests.data.test_new_items_and_data import SIZES
 from tests.files.test_read import RUN
 from tests.worlds import two_camps

@@ -12,13 +12,14 @@ import pytest
 import torch
 
 from recsys_rl.cli import main
-from recsys_rl.data import decision_reader
-from recsys_rl.data.catalogue import user_hashes
-from recsys_rl.data.decision_reader import check_pieces, read_decisions
-from recsys_rl.data.decision_writer import CHECKSUM, KEY, DecisionWriter, write_decisions
-from recsys_rl.data.describe import describe
-from recsys_rl.data.split_file import split_by_time, split_by_user
+from recsys_rl.decisions import reader
+from recsys_rl.decisions.describe import describe
+from recsys_rl.decisions.parts import read_decisions
+from recsys_rl.decisions.reader import check_pieces
+from recsys_rl.decisions.split_file import split_by_time, split_by_user
+from recsys_rl.decisions.writer import CHECKSUM, KEY, DecisionWriter, write_decisions
 from recsys_rl.types import UserError
+from recsys_rl.utils.user_hashes import user_hashes
 from tests.decisions.test_decisions import HEADER, assert_same, two_sessions
 
 WRONG = "holds other values than were written to it"
@@ -97,7 +98,7 @@ def test_lost_rows_lost_columns_and_a_changed_header_are_refused(tmp_path: Path)
         with pytest.raises(UserError, match=WRONG):
             read_decisions(path)
     rewrite(path, frame, header | {CHECKSUM: 7})
-    with pytest.raises(UserError, match="a header that is none"):
+    with pytest.raises(UserError, match="a header that can't be read"):
         read_decisions(path)
 
 
@@ -115,7 +116,7 @@ def test_log_of_an_earlier_version_without_a_checksum_is_read(tmp_path: Path) ->
 def test_both_parts_of_a_split_have_the_header_with_their_own_checksum(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by: str
 ) -> None:
-    monkeypatch.setattr(decision_reader, "ROWS", 2)  # several pieces
+    monkeypatch.setattr(reader, "ROWS", 2)  # several pieces
     path, a, b = (tmp_path / f"{name}.parquet" for name in ("log", "a", "b"))
     log = two_sessions()
     write_decisions(path, log)

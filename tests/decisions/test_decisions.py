@@ -14,10 +14,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from recsys_rl.data.decision_checks import check_catalogue
-from recsys_rl.data.decision_reader import read_decisions
-from recsys_rl.data.decision_writer import CHECKSUM, KEY, DecisionWriter, header_to_dict, write_decisions
-from recsys_rl.data.decisions import DecisionHeader, DecisionLog, catalogue_hash, streams_by_name
+from recsys_rl.decisions.checks import check_catalogue
+from recsys_rl.decisions.log import DecisionHeader, DecisionLog, catalogue_hash, streams_by_name
+from recsys_rl.decisions.parts import read_decisions
+from recsys_rl.decisions.writer import CHECKSUM, KEY, DecisionWriter, header_to_dict, write_decisions
 from recsys_rl.types import Interface, UserError
 from tests.tiny_world import tiny_catalogue
 
@@ -133,9 +133,15 @@ def listed(column: str, values: list[object]) -> pl.Expr:
 
 
 BAD: dict[str, tuple[list[pl.Expr], str]] = {
-    "logprob NaN": ([replaced("logprob", math.nan)], "logprob is nan in row 2"),
+    "logprob NaN": (
+        [replaced("logprob", math.nan)],
+        "'logprob' has no value in 1 row (the first is row 2)",
+    ),
     "logprob of zero": ([replaced("logprob", -math.inf)], "logprob is -inf in row 2"),
-    "logprob missing": ([replaced("logprob", None)], "'logprob' is missing in row 2"),
+    "logprob missing": (
+        [replaced("logprob", None)],
+        "'logprob' has no value in 1 row (the first is row 2)",
+    ),
     "logprob positive": ([replaced("logprob", 0.5)], "logprob is 0.5 in row 2"),
     "probability as log": ([pl.lit(0.25).alias("logprob")], "like probabilities: name the column propensity"),
     "item outside": ([listed("items", [2, 10])], "items holds 10 in row 2: items are 0 to 9"),
@@ -147,8 +153,11 @@ BAD: dict[str, tuple[list[pl.Expr], str]] = {
     "item shown again": ([listed("items", [0, 3])], "item 0 of row 2 was shown before in the same session"),
     "item twice": ([listed("items", [3, 3])], "item 3 of row 2 was shown before in the same session"),
     "signal missing": ([listed("signal.click", [1.0, None])], "'signal.click' lacks a value in row 2"),
-    "signal NaN": ([listed("signal.click", [math.nan, 1.0])], "'click' is no finite number in row 2"),
-    "context infinite": ([listed("context.profile", [math.inf, 0.0, 0.0])], "'profile' is no finite number"),
+    "signal NaN": ([listed("signal.click", [math.nan, 1.0])], "signal.click is nan in row 2"),
+    "context infinite": (
+        [listed("context.profile", [math.inf, 0.0, 0.0])],
+        "context.profile is inf",
+    ),
     "time backwards": ([replaced("time", -5)], "session 0 goes back in time at step 1 (row 2)"),
     "step missing": ([replaced("step", 3, pl.col("row") == 2)], "has step 3 in row 3 but no step 2"),
     "step repeated": ([replaced("step", 0)], "rows 1 and 2 are both step 0 of session 0"),
@@ -159,7 +168,7 @@ BAD: dict[str, tuple[list[pl.Expr], str]] = {
     "unknown logger": ([replaced("logger", "three")], "row 2 is of logger 'three', but its header"),
     "places don't add up": ([listed("place_logprobs", [-1.0, -1.0])], "place_logprobs of row 2 do not"),
     "own logger differs": ([listed("logger_logprobs", [-2.0, -1.5])], "logger_logprobs of row 2 are"),
-    "text for numbers": ([pl.lit("x").alias("step")], "the column 'step' holds String"),
+    "text for numbers": ([pl.lit("x").alias("step")], "column 'step' has 'x' in row 1"),
 }
 
 
@@ -178,7 +187,7 @@ def test_bad_rows_are_refused_with_their_number(name: str, tmp_path: Path) -> No
     [
         (pl.lit(0.0), "propensity is 0 in row 1: a probability is above 0 and at most 1"),
         (pl.lit(1.25), "propensity is 1.25 in row 1"),
-        (pl.lit(math.nan), "propensity is nan in row 1"),
+        (pl.lit(math.nan), "column 'propensity' has no value in 6 rows"),
         (pl.lit(-1.5), "look like logarithms: name the column logprob"),
         (pl.when(ONE_ROW).then(-0.5).otherwise(0.5), "propensity is -0.5 in row 2"),
     ],
@@ -194,7 +203,7 @@ def test_impossible_probabilities_are_refused(value: pl.Expr, complaint: str, tm
 @pytest.mark.parametrize(
     ("column", "complaint"),
     [
-        ("signal.hidden", "has no column 'signal.hidden', and its header names that signal"),
+        ("signal.hidden", "has no column 'signal.hidden'"),
         ("time", "has no column 'time'"),
         ("logprob", "has place_logprobs or logger_logprobs but neither logprob nor propensity"),
         ("logger_logprobs", "has several loggers but no column logger_logprobs"),
@@ -212,7 +221,7 @@ def test_repeated_rows_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "log.parquet"
     log = two_sessions()
     write_decisions(path, log.rows(torch.tensor([0, 1, 2, 1, 3, 4, 5])))
-    with pytest.raises(UserError, match="rows 2 and 4 are the same decision twice"):
+    with pytest.raises(UserError, match="rows 2 and 4 are both step 1 of session 0"):
         read_decisions(path)
 
 
@@ -230,10 +239,10 @@ def test_damaged_and_foreign_files_are_refused(tmp_path: Path) -> None:
         read_decisions(path)
     for header, complaint in (
         ({"format": 2}, "has the format 2, and this version reads 1"),
-        ({"format": 1}, "has a header that is none"),
-        ({**header_to_dict(HEADER), "signals": []}, "has a header that is none"),
-        ({**header_to_dict(HEADER), "discount": 2}, "has a header that is none"),
-        ([], "has a header that is none"),
+        ({"format": 1}, "has a header that can't be read"),
+        ({**header_to_dict(HEADER), "signals": []}, "has a header that can't be read"),
+        ({**header_to_dict(HEADER), "discount": 2}, "has a header that can't be read"),
+        ([], "has a header that can't be read"),
     ):
         pl.DataFrame({"user": [1]}).write_parquet(path, metadata={KEY: json.dumps(header)})
         with pytest.raises(UserError, match=complaint):
@@ -248,14 +257,14 @@ def test_log_of_another_catalogue_is_refused() -> None:
     header = dataclasses.replace(HEADER, catalogue=catalogue_hash(catalogue))
     log = dataclasses.replace(two_sessions(), header=header)
     with pytest.raises(UserError, match="another catalogue \\(10 items\\)"):
-        check_catalogue("log.parquet", log, catalogue)
+        check_catalogue("log.parquet", log.header, catalogue)
     interface = dataclasses.replace(INTERFACE, action_sizes=(catalogue.num_items,))
     log = dataclasses.replace(log, header=dataclasses.replace(header, interface=interface))
-    check_catalogue("log.parquet", log, catalogue)
+    check_catalogue("log.parquet", log.header, catalogue)
     other = dataclasses.replace(catalogue, popularity=catalogue.popularity.flip(0))
     text = (
         "log.parquet is a log of another catalogue than the checkpoint's, made of --data x.csv: both have "
         f"{catalogue.num_items} items, but their ids, embeddings or attributes differ; give the checkpoint"
     )
     with pytest.raises(UserError, match=text):
-        check_catalogue("log.parquet", log, other, "--data x.csv")
+        check_catalogue("log.parquet", log.header, other, "--data x.csv")

@@ -11,12 +11,12 @@ import pytest
 import torch
 
 from recsys_rl.cli import main
-from recsys_rl.data import describe as module
-from recsys_rl.data.decision_writer import write_decisions
-from recsys_rl.data.decisions import DecisionHeader, DecisionLog
-from recsys_rl.data.describe import describe
-from recsys_rl.data.description import Problem
-from recsys_rl.data.own_decisions import read_own
+from recsys_rl.decisions.describe import describe
+from recsys_rl.decisions.log import DecisionHeader, DecisionLog
+from recsys_rl.decisions.table import read_table
+from recsys_rl.decisions.writer import write_decisions
+from recsys_rl.files import read
+from recsys_rl.files.description import Problem
 from recsys_rl.types import Interface, UserError
 
 Rows = dict[str, list[Any]]
@@ -65,7 +65,7 @@ TIMES = "rows with an earlier time than the step before in their session"
         ({"reward": (3, "x")}, [Problem("column 'reward' has no finite number", 1, 3)]),
         (
             {"propensity": (3, 0)},
-            [Problem("column 'propensity' is no probability above 0 and up to 1", 1, 3)],
+            [Problem("column 'propensity' is not a probability above 0 and up to 1", 1, 3)],
         ),
     ],
 )
@@ -76,11 +76,11 @@ def test_every_problem_is_named_that_ope_refuses(
     changes: dict[str, tuple[int, Any]],
     problems: list[Problem],
 ) -> None:
-    monkeypatch.setattr(module, "PIECE", piece)
+    monkeypatch.setattr(read, "PIECE", piece)
     path = write(tmp_path / "log.csv", sessions(), **changes)
     assert sorted(describe(path).problems, key=lambda x: x.text) == sorted(problems, key=lambda x: x.text)
     with pytest.raises(UserError):
-        read_own(path)
+        read_table(path)
 
 
 def test_steps_without_sessions_are_a_problem(tmp_path: Path) -> None:
@@ -88,7 +88,7 @@ def test_steps_without_sessions_are_a_problem(tmp_path: Path) -> None:
     problem = Problem("steps, and no column of sessions: name it with --session-column", 12, 1)
     assert problem in describe(path).problems
     with pytest.raises(UserError, match="has steps but no column of sessions"):
-        read_own(path)
+        read_table(path)
 
 
 @pytest.mark.parametrize("ending", ["csv", "parquet"])
@@ -104,7 +104,7 @@ def test_a_sound_log_has_no_problem(tmp_path: Path, ending: str) -> None:
     assert found.candidates_per_row == pytest.approx(7 / 3)
     assert found.shown_of_item == (8, 8, 12)
     assert found.ranges == {"propensity": (0.25, pytest.approx(5 / 12), 0.5), "reward": (0.0, 0.5, 1.0)}
-    read_own(path)
+    read_table(path)
 
 
 @pytest.mark.parametrize(
@@ -123,8 +123,8 @@ def test_lists_in_place_of_numbers_or_names(tmp_path: Path, column: str, problem
     rows[column] = [[[x]] if column == "reward" else [x] for x in rows[column]]
     pl.DataFrame(rows).write_parquet(tmp_path / "log.parquet")
     assert describe(tmp_path / "log.parquet").problems == (Problem(problem, 12, 1),)
-    with pytest.raises(UserError, match=rf"log.parquet: column '{column}' has .*: give .*\.$") as error:
-        read_own(tmp_path / "log.parquet")
+    with pytest.raises(UserError, match=rf"log.parquet: column '{column}' has .*: .*\.$") as error:
+        read_table(tmp_path / "log.parquet")
     assert "\n" not in str(error.value)
 
 
@@ -135,7 +135,7 @@ def test_rewards_and_propensities_may_be_categories(tmp_path: Path) -> None:
     found = describe(tmp_path / "log.parquet")
     assert found.ranges == {"propensity": (0.25, pytest.approx(5 / 12), 0.5), "reward": (0.0, 0.5, 1.0)}
     assert found.problems == ()
-    assert read_own(tmp_path / "log.parquet").log.signals.flatten().tolist() == [0.0, 1.0, 0.5] * 4
+    assert read_table(tmp_path / "log.parquet").log.signals.flatten().tolist() == [0.0, 1.0, 0.5] * 4
 
 
 @pytest.mark.parametrize("kind", [pl.Categorical(), pl.Enum(["a", "b", "c"]), pl.Binary()])
@@ -150,7 +150,7 @@ def test_ids_may_be_of_any_type_of_text(tmp_path: Path, kind: pl.DataType, lists
     found = describe(tmp_path / "log.parquet")
     assert (found.items, found.shown_of_item, found.problems) == (3, (8, 8, 12), ())
     assert found.most_frequent is not None and found.most_frequent[1] == 4
-    assert read_own(tmp_path / "log.parquet").items == ("a", "b", "c")
+    assert read_table(tmp_path / "log.parquet").items == ("a", "b", "c")
 
 
 @pytest.mark.parametrize("ending", ["csv", "parquet"])
@@ -164,7 +164,7 @@ def test_whole_items_with_points_are_the_candidates_without(tmp_path: Path, endi
         text = pl.col("candidates").cast(pl.List(pl.String)).list.join("|")
         frame.with_columns(text).write_csv(path)
     assert describe(path).problems == ()
-    assert read_own(path).items == ("1", "2", "3", "7", str(2**40))
+    assert read_table(path).items == ("1", "2", "3", "7", str(2**40))
 
 
 def test_bytes_that_are_no_text_stay_apart(tmp_path: Path) -> None:
@@ -174,7 +174,7 @@ def test_bytes_that_are_no_text_stay_apart(tmp_path: Path) -> None:
     )
     found = describe(tmp_path / "log.parquet")
     assert (found.items, found.shown_of_item, found.problems) == (3, (1, 1, 3), ())
-    assert read_own(tmp_path / "log.parquet").items == ("\\xfd", "\\xfe", "\\xff", "a")
+    assert read_table(tmp_path / "log.parquet").items == ("\\xfd", "\\xfe", "\\xff", "a")
 
 
 def test_single_decisions_with_the_same_user_and_item_are_no_repeats(tmp_path: Path) -> None:
@@ -200,7 +200,7 @@ def test_logarithms_are_known_by_name(tmp_path: Path, name: str) -> None:
     assert found.inverse_propensity == pytest.approx(3.0)
     assert found.ranges["propensity"] == pytest.approx((0.25, 0.375, 0.5)) and found.problems == ()
     found = describe(write(tmp_path / "log.csv", rows, **{name: (2, 0.5)}))
-    words = f"column {name!r} is no logarithm of a probability above 0 and up to 1"
+    words = f"column {name!r} is not a logarithm of a probability above 0 and up to 1"
     assert found.problems == (Problem(words, 1, 2),)
 
 
@@ -224,7 +224,7 @@ def test_slates_as_text_are_lists(tmp_path: Path) -> None:
         (problem,) = describe(path).problems
         assert problem.text.startswith(words) and (problem.count, problem.first_row) == (1, 2)
         with pytest.raises(UserError):
-            read_own(path)
+            read_table(path)
 
 
 def test_a_recorded_log_is_described_by_its_signals(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,9 @@ from recsys_rl.agents.baselines import FixedList, RandomPolicy
 from recsys_rl.agents.behaviours import EpsilonMixture, Fixed
 from recsys_rl.checkpoint import Checkpoint, load
 from recsys_rl.cli import main
-from recsys_rl.data.decision_reader import read_decisions
-from recsys_rl.data.decisions import DecisionHeader, DecisionLog, catalogue_hash
-from recsys_rl.data.transitions import observe
+from recsys_rl.decisions.log import DecisionHeader, DecisionLog, catalogue_hash
+from recsys_rl.decisions.parts import read_decisions
+from recsys_rl.decisions.transitions import observe
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.evaluation.behaviours import candidate_rule
 from recsys_rl.experience.record import record
@@ -438,3 +439,26 @@ def test_catalogue_hash_depends_on_the_order_of_items(trained: Callable[[str], P
     turned = tree_map(lambda x: x.flip(0), catalogue)
     assert catalogue_hash(catalogue) == catalogue_hash(dataclasses.replace(catalogue, source="elsewhere"))
     assert catalogue_hash(catalogue) != catalogue_hash(turned)
+
+
+def test_parts_hold_the_same_log_and_are_judged_as_one_file(
+    tmp_path: Path, trained: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = trained("satiation")
+    words = ["record", "--checkpoint", str(checkpoint), "--sessions", "40", "--quiet", "--policy", "random"]
+    assert main([*words, "--out", str(tmp_path / "one.parquet")]) == 0
+    assert main([*words, "--out", str(tmp_path / "log"), "--parts", "60"]) == 0
+    assert len(list((tmp_path / "log").iterdir())) > 2
+    one, many = read_decisions(tmp_path / "one.parquet"), read_decisions(tmp_path / "log")
+    assert torch.equal(one.items, many.items) and torch.equal(one.signals, many.signals)
+    capsys.readouterr()
+    tables = []
+    for name in ("one.parquet", "log"):
+        judge = ["ope", "--log", str(tmp_path / name), "--checkpoint", str(checkpoint)]
+        assert main([*judge, "--policy", "random", "--json", str(tmp_path / f"{name}.json")]) == 0
+        found = json.loads((tmp_path / f"{name}.json").read_text())
+        tables.append([(row["estimator"], row["value"]) for row in found["rows"]])
+    assert tables[0] == tables[1] and tables[0]
+    capsys.readouterr()
+    assert main([*words, "--out", str(tmp_path / "log"), "--parts", "60"]) == 2
+    assert "already there" in capsys.readouterr().err

@@ -7,10 +7,10 @@ import dataclasses
 import pytest
 import torch
 
-from recsys_rl.data.decisions import DecisionHeader, DecisionLog
-from recsys_rl.data.split import split_by_time, split_by_user
 from recsys_rl.data.synthetic import synthetic_world
-from recsys_rl.data.transitions import observations, observe, transitions
+from recsys_rl.decisions.log import DecisionHeader, DecisionLog
+from recsys_rl.decisions.split import split_by_time, split_by_user
+from recsys_rl.decisions.transitions import observations, observe, transition_table
 from recsys_rl.session import make_interface
 from recsys_rl.types import UserError
 
@@ -82,7 +82,7 @@ def test_excluded_items_and_unavailable_items_are_not_allowed() -> None:
 def test_next_observation_is_that_of_the_next_row() -> None:
     log = three_sessions()
     rewards = torch.arange(6.0)
-    (batch,) = transitions(log, CATALOGUE, rewards, 100)
+    batch = transition_table(log, CATALOGUE, rewards).at(torch.arange(6))
     assert torch.equal(batch.rewards, rewards) and torch.equal(batch.terminated, log.terminated)
     assert torch.equal(batch.obs.context, observe(log, CATALOGUE).context)
     for row in (0, 3, 4):
@@ -93,29 +93,28 @@ def test_next_observation_is_that_of_the_next_row() -> None:
     assert after.context[5].tolist() == [5, 0.75] and after.exclude[5].tolist() == [-1, 0, 1, 2]
 
 
+def test_returns_to_go_end_with_the_session() -> None:
+    table = transition_table(three_sessions(), CATALOGUE, torch.tensor([1.0, 2, 4, 8, 16, 32]), gamma=0.5)
+    # 1 + 2 / 2; 2; 4; 8 + (16 + 32 / 2) / 2; 16 + 32 / 2; 32
+    assert table.returns_to_go.tolist() == [2, 2, 4, 24, 32, 32]
+    assert table.steps_left.tolist() == [2, 1, 1, 3, 2, 1]
+
+
 def test_candidates_limit_the_observations_and_the_next_ones() -> None:
     candidates = torch.tensor([[0, 1, 2, 4]] * 6)
     log = dataclasses.replace(three_sessions(), candidates=candidates)
-    (batch,) = transitions(log, CATALOGUE, torch.zeros(6), 100)
+    batch = transition_table(log, CATALOGUE, torch.zeros(6)).at(torch.arange(6))
     assert batch.obs.candidates is not None and batch.next_obs.candidates is not None
     assert torch.equal(batch.obs.candidates, candidates) and batch.obs.exclude is None
     assert batch.next_obs.candidates[0].tolist() == [0, 1, 2, 4]  # of the next row
     assert batch.next_obs.candidates[2].tolist() == [-1, 1, 2, 4]  # after the end: without the item shown
 
 
-@pytest.mark.parametrize("shuffled", [False, True])
-def test_batches_hold_each_row_once(shuffled: bool) -> None:
-    log = three_sessions()
-    generator = torch.Generator().manual_seed(1) if shuffled else None
-    batches = list(transitions(log, CATALOGUE, torch.arange(6.0), 4, generator))
-    assert [len(batch.rewards) for batch in batches] == [4, 2]
-    rewards = torch.cat([batch.rewards for batch in batches])
-    assert (
-        rewards.sort().values.tolist() == [0, 1, 2, 3, 4, 5]
-        and (rewards.tolist() != sorted(rewards)) == shuffled
-    )
-    profiles = torch.cat([batch.obs.context[:, 0] for batch in batches])
-    assert torch.equal(profiles, rewards)  # rows stay together
+def test_rows_of_a_table_stay_together() -> None:
+    table = transition_table(three_sessions(), CATALOGUE, torch.arange(6.0))
+    batch = table.at(torch.tensor([4, 0, 4]))
+    assert batch.rewards.tolist() == batch.obs.context[:, 0].tolist() == [4, 0, 4]
+    assert [part.rewards.tolist() for part in batch.split(2)] == [[4, 0], [4]]
 
 
 def test_missing_piece_of_the_context_is_refused() -> None:

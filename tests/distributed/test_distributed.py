@@ -27,6 +27,7 @@ from recsys_rl.cli.train import train_options
 from recsys_rl.config import Config
 from recsys_rl.distributed.place import Place, find_place
 from recsys_rl.env.rec_env import RecEnv
+from recsys_rl.experience import on_policy
 from recsys_rl.experience.rollout import collect, play
 from recsys_rl.make import make_agent, make_env, make_world
 from recsys_rl.protocols import Policy
@@ -226,7 +227,7 @@ def test_different_weights_on_ranks_are_not_saved(here: Path, monkeypatch: pytes
             weight.view(-1)[0] = torch.nextafter(weight.view(-1)[0], torch.tensor(9.0))
         return collect(env, agent, *arguments)
 
-    monkeypatch.setattr(train_module, "collect", nudge)
+    monkeypatch.setattr(on_policy, "collect", nudge)
     for error in together(2, lambda ranks: train(config, ranks=ranks)):
         assert str(error).startswith(
             "The processes' weights have drifted apart by step 96: use machines with the same"
@@ -264,10 +265,13 @@ def test_stopped_run_resumes_bit_for_bit(options: list[str], here: Path) -> None
     for part in ("env", "generators"):
         mine, other = getattr(one, part), getattr(two, part)
         assert {n: x.tolist() for n, x in mine.items()} == {n: x.tolist() for n, x in other.items()}
-    assert one.info["sessions"] == two.info["sessions"] and one.info["curve"] == two.info["curve"]
+    assert {name: x.tolist() for name, x in one.experience.items()} == {
+        name: x.tolist() for name, x in two.experience.items()
+    }
+    assert one.info["curve"] == two.info["curve"]
     assert {"users", "rank1/users"} <= one.generators.keys()
     assert one.step == 7 * 24 and one.config.agent_config.num_envs == 4
-    assert len(one.info["sessions"]["running"]) == len(one.info["sessions"]["rank1/running"]) == 2
+    assert len(one.experience["running"]) == len(one.experience["rank1/running"]) == 2
 
 
 def test_log_covers_all_ranks(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -277,9 +281,9 @@ def test_log_covers_all_ranks(here: Path, monkeypatch: pytest.MonkeyPatch) -> No
     config = settings(DRIFT, *steps(5), *TWO)
     exchange, evaluate = train_module._exchange, diary_module.evaluate_training_users
 
-    def watch(run: Any, rollout: Rollout, metrics: Any, stop: bool, ranks: Ranks) -> Any:
-        rewards[ranks.rank].append(rollout.streams.mean().item())
-        return exchange(run, rollout, metrics, stop, ranks)
+    def watch(metrics: Any, ended: Any, stop: bool, ranks: Ranks) -> Any:
+        rewards[ranks.rank].append(metrics["reward_mean"])
+        return exchange(metrics, ended, stop, ranks)
 
     def count(run: Any) -> Any:
         evaluated.append(run.updates)

@@ -387,8 +387,8 @@ def test_wrong_names_are_found() -> None:
     assert link_complaint(page, "nowhere.md")
     assert link_complaint(page, "../CONTRIBUTING.md#no-such-heading")
     assert not link_complaint(page, "../CONTRIBUTING.md#how-code-is-written-here")
-    assert is_missing_file("agents/dqn.py")
-    assert is_missing_file("dqn.py")
+    assert is_missing_file("agents/sac.py")
+    assert is_missing_file("sac.py")
     assert not any(map(is_missing_file, ("agents/ppo.py", "recsys_rl/types.py", "ppo.py", "report.html")))
     wrong = ("losses.huber", "functional.returns.vtrace", "agents.ppo.PPO.learn()", "config.learning_rate")
     assert [span for span in wrong if not is_missing_name(span)] == []

@@ -8,7 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
+import gymnasium
+import numpy as np
 import pytest
 import torch
 
@@ -95,6 +98,33 @@ def test_options_in_the_text_of_own_log_exist() -> None:
     source = (EXAMPLES / "own_log.py").read_text(encoding="utf-8")
     named = re.findall(r"--[a-z-]+", text.splitlines()[2])
     assert named and all(f'add_argument("{option}"' in source for option in named)
+
+
+def test_stable_baselines3_sees_whole_sessions() -> None:
+    """Every batch equals Gymnasium's own, and the last observation of a session is not lost."""
+    pytest.importorskip("stable_baselines3", reason="Stable-Baselines3 is not installed")
+    world: dict[str, Any] = {"data": "synthetic", "num_items": 60, "num_users": 30, "embedding_dim": 8}
+    users = load("sb3_on_satiation").sessions(5, 3, **world)
+    envs = gymnasium.make_vec("recsys_rl/Satiation-v0", num_envs=5, **world)
+    mine, (theirs, _) = users.reset(), envs.reset(seed=3)
+    draw, ended, returns = np.random.default_rng(0), 0, np.zeros(5)
+    for _ in range(60):
+        for name in ("context", "signals", "action_mask"):
+            np.testing.assert_array_equal(mine[name], theirs[name])
+        actions = draw.integers(60, size=5)
+        mine, rewards, dones, of_each = users.step(actions)
+        theirs, expected, terminated, truncated, infos = envs.step(actions)
+        np.testing.assert_allclose(rewards, expected)
+        np.testing.assert_array_equal(dones, terminated | truncated)
+        returns += expected
+        for row in np.flatnonzero(dones):
+            last = of_each[row]["terminal_observation"]
+            np.testing.assert_array_equal(last["context"], infos["final_obs"][row]["context"])
+            assert of_each[row]["TimeLimit.truncated"] == truncated[row]
+            assert of_each[row]["episode"]["r"] == pytest.approx(returns[row], abs=1e-4)  # VecMonitor's
+        returns[dones] = 0
+        ended += int(dones.sum())
+    assert ended > 5
 
 
 def test_stable_baselines3_trains_on_satiation(recwarn: pytest.WarningsRecorder) -> None:

@@ -267,7 +267,18 @@ def test_gymnasium_takes_slates(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_repeated_items_leave_their_places_empty() -> None:
     items = torch.tensor([[4, 4, 4], [1, 2, 1], [0, 3, 5]])
-    assert gymnasium_ids.without_repeats(items).tolist() == [[4, -1, -1], [1, 2, -1], [0, 3, 5]]
+    without = [[4, -1, -1], [1, 2, -1], [0, 3, 5]]
+    assert gymnasium_ids.without_repeats(items).tolist() == without
+    for row, expected in zip(items, without, strict=True):  # one session
+        assert gymnasium_ids.without_repeats(row[None]).tolist() == [expected]
+
+
+def test_one_session_refuses_an_item_twice() -> None:
+    env = feed_env(1)
+    env.reset()
+    env.step(torch.tensor([[-1, 5, -1]]))
+    with pytest.raises(UserError, match="Item 4 is twice in a slate"):
+        env.step(torch.tensor([[4, 3, 4]]))
 
 
 # ---- empty places

@@ -10,8 +10,8 @@ import polars as pl
 import pytest
 
 from recsys_rl.cli import main
-from recsys_rl.data import describe
-from recsys_rl.data.compare import Moved, compare
+from recsys_rl.files import read
+from recsys_rl.files.compare import Moved, compare
 
 OLD = ["user,item,rating,timestamp", *(f"1,{i},5,{i}" for i in (1, 2, 3)), "2,1,5,7", "2,2,1,8", "2,1,5,9"]
 NEW = ["user,item,rating,timestamp", "2,1,5,9", "2,2,4,10", "2,3,4,11", "3,3,5,12", "3,9,1,13", "3,3,5,14"]
@@ -25,7 +25,7 @@ def write(path: Path, lines: list[str]) -> Path:
 @pytest.mark.parametrize("piece", [2, 500_000])
 def test_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, piece: int) -> None:
     """Rows of items 1, 2, 3, 9: 3, 2, 1, 0 of 6 before and 1, 1, 3, 1 of 6 now."""
-    monkeypatch.setattr(describe, "PIECE", piece)
+    monkeypatch.setattr(read, "PIECE", piece)
     found = compare(write(tmp_path / "old.csv", OLD), write(tmp_path / "new.csv", NEW))
     assert (found.old.rows, found.old.users, found.old.items) == (6, 2, 3)
     assert (found.new.rows, found.new.users, found.new.items) == (6, 2, 3 + 1)

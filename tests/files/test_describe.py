@@ -12,9 +12,9 @@ import polars as pl
 import pytest
 
 from recsys_rl.cli import main
-from recsys_rl.data import describe as module
-from recsys_rl.data.describe import describe
-from recsys_rl.data.description import Problem
+from recsys_rl.decisions.describe import describe
+from recsys_rl.files import read
+from recsys_rl.files.description import Problem
 from recsys_rl.types import UserError
 
 LOG = (
@@ -31,7 +31,7 @@ LOG = (
 
 @pytest.mark.parametrize("piece", [1, 2, 1000])
 def test_description_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, piece: int) -> None:
-    monkeypatch.setattr(module, "PIECE", piece)
+    monkeypatch.setattr(read, "PIECE", piece)
     (tmp_path / "log.csv").write_text(LOG)
     found = describe(tmp_path / "log.csv")
     assert (found.rows, found.users, found.items, found.sessions) == (7, 2, 3, 4)
@@ -105,7 +105,7 @@ def test_description_of_decisions(tmp_path: Path) -> None:
     assert found.candidates_per_row == 2.0  # 8 entries that are no padding, 4 rows
     assert found.shown_of_item == (1, 2, 4)
     assert found.policies == {"old": 3, "new": 1}
-    assert found.problems == (Problem("column 'propensity' is no probability above 0 and up to 1", 2, 3),)
+    assert found.problems == (Problem("column 'propensity' is not a probability above 0 and up to 1", 2, 3),)
     said = "\n".join(found.lines())
     assert "mean of 1/propensity: 3 (2 candidates a row" in said
     assert "logging policies: 2 ('new' 1, 'old' 3)" in said
@@ -230,7 +230,7 @@ def test_rows_without_a_value_are_dropped_from_a_split(
     rows: list[tuple[int, str]] | None,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(module, "PIECE", 2)
+    monkeypatch.setattr(read, "PIECE", 2)
     Path("log.csv").write_text(GAPS)
     assert (
         main(["data", "split", "log.csv", "--by", by, "--fraction", FRACTION[by], "--missing", "drop"]) == 0
@@ -251,7 +251,7 @@ def test_split_tells_of_repeated_rows(
 ) -> None:
     """Rows 3 and 6 repeat others. Rows with a gap, or at another time, don't."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(module, "PIECE", 2)
+    monkeypatch.setattr(read, "PIECE", 2)
     text = "user,item,time\na,x,1\na,x,2\na,x,1\nb,x,3\nb,,4\nb,x,3\nb,,4\nc,y,5\n"
     Path("log.csv").write_text(text)
     assert main(["data", "split", "log.csv", "--by", by, "--fraction", FRACTION[by]]) == 0

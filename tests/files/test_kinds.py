@@ -10,10 +10,11 @@ import torch
 
 from recsys_rl.checkpoint import load
 from recsys_rl.cli import main
-from recsys_rl.data import describe as describe_module
-from recsys_rl.data.describe import describe
-from recsys_rl.data.kinds import parse_event_weights
-from recsys_rl.data.log import LogConfig, read_log
+from recsys_rl.data.log import LogConfig
+from recsys_rl.decisions.describe import describe
+from recsys_rl.files import read
+from recsys_rl.files.kinds import parse_event_weights
+from recsys_rl.files.log import read_log
 from recsys_rl.types import UserError
 from recsys_rl.workflows.event_file import read_events
 from recsys_rl.workflows.ranking import RankingConfig
@@ -73,12 +74,12 @@ def test_rows_of_one_kind_repeat_others_and_problems_keep_the_rows_of_the_file(t
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("view", "'view' is no KIND=NUMBER"),
-        ("view=x", "'view=x' is no KIND=NUMBER"),
-        ("view=-1", "'view=-1' is no KIND=NUMBER"),
-        ("view=inf", "'view=inf' is no KIND=NUMBER"),
-        ("view=nan", "'view=nan' is no KIND=NUMBER"),
-        ("=1", "'=1' is no KIND=NUMBER"),
+        ("view", "'view' is not KIND=NUMBER"),
+        ("view=x", "'view=x' is not KIND=NUMBER"),
+        ("view=-1", "'view=-1' is not KIND=NUMBER"),
+        ("view=inf", "'view=inf' is not KIND=NUMBER"),
+        ("view=nan", "'view=nan' is not KIND=NUMBER"),
+        ("=1", "'=1' is not KIND=NUMBER"),
         ("a=1,a=2", "names the kind 'a' twice"),
         ("a=0,b=0", "leaves out every kind"),
     ],
@@ -113,7 +114,7 @@ def test_the_first_of_several_common_names_is_taken(tmp_path: Path) -> None:
 
 
 def test_describe_counts_the_kinds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(describe_module, "PIECE", 2)
+    monkeypatch.setattr(read, "PIECE", 2)
     found = describe(shop(tmp_path))
     assert found.kinds == {"view": 3, "cart": 2, "purchase": 1} and found.others == ()
     line = "kinds of events: 3 ('view' 3, 'cart' 2, 'purchase' 1), weighted in training by --event-weights"

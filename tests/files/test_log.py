@@ -15,8 +15,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recsys_rl.data import download
-from recsys_rl.data.log import make_log, read_log
+from recsys_rl.files import download
+from recsys_rl.files.log import make_log, read_log
 from recsys_rl.lookup import source_of
 from recsys_rl.types import InteractionLog, UserError
 

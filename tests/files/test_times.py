@@ -9,13 +9,13 @@ import polars as pl
 import pytest
 
 from recsys_rl.cli import main
-from recsys_rl.data import describe as describe_module
-from recsys_rl.data.describe import describe
-from recsys_rl.data.description import Problem
-from recsys_rl.data.log import read_log
-from recsys_rl.data.split_file import split_by_time
-from recsys_rl.data.times import times_of
+from recsys_rl.decisions.describe import describe
+from recsys_rl.decisions.split_file import split_by_time
 from recsys_rl.errors import UserError
+from recsys_rl.files import read
+from recsys_rl.files.description import Problem
+from recsys_rl.files.log import read_log
+from recsys_rl.files.times import times_of
 
 LAST = 1609459140  # 2020-12-31 23:59 UTC
 
@@ -65,7 +65,7 @@ def test_unclear_times_are_refused_in_one_sentence(tmp_path: Path, rows: list[st
 def test_pieces_of_a_file_are_read_in_the_order_that_the_whole_file_shows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(describe_module, "PIECE", 2)
+    monkeypatch.setattr(read, "PIECE", 2)
     path = tmp_path / "log.csv"
     days = ["01/02/2021", "02/02/2021", "13/02/2021", "14/02/2021"]
     path.write_text("user,item,date\n" + "".join(f"u{k},x{k},{text}\n" for k, text in enumerate(days)))
@@ -85,7 +85,7 @@ def test_unit_of_numbers_is_that_of_the_whole_column_in_each_piece(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str
 ) -> None:
     """Of the first 5 times most are below 1e11, of all 12 most are above."""
-    monkeypatch.setattr(describe_module, "PIECE", 5)
+    monkeypatch.setattr(read, "PIECE", 5)
     path, train, test = tmp_path / f"log.{ending}", tmp_path / "a.parquet", tmp_path / "b.parquet"
     counter = [k * 25_000_000_000 for k in range(12)]
     frame = pl.DataFrame({"user": range(12), "item": range(12), "time": counter})
@@ -107,7 +107,7 @@ def test_numbers_beyond_the_years_of_people_are_no_dates(tmp_path: Path) -> None
 
 def test_a_column_is_of_dates_or_of_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The piece without a date is read as those of the whole column are: a number is no date."""
-    monkeypatch.setattr(describe_module, "PIECE", 2)
+    monkeypatch.setattr(read, "PIECE", 2)
     path = tmp_path / "log.csv"
     path.write_text("user,item,time\na,x,2020-12-31\nb,y,2021-01-01\nc,z,5\nd,w,6\n")
     (problem,) = describe(path).problems

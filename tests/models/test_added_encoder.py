@@ -39,7 +39,7 @@ def observation(update: Update) -> Obs:
     env, generator = update.run.env, torch.Generator().manual_seed(0)
     env.reset()
     for _ in range(3):
-        obs = env.step(torch.randint(20, (8, 1), generator=generator)).obs
+        obs: Obs = env.step(torch.randint(20, (8, 1), generator=generator)).obs
     return obs
 
 

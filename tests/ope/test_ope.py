@@ -14,22 +14,22 @@ import torch
 from recsys_rl.checkpoint import load as load_checkpoint
 from recsys_rl.cli import main
 from recsys_rl.cli.ope import ope_options
-from recsys_rl.data.decision_reader import read_decisions
-from recsys_rl.data.decision_writer import write_decisions
-from recsys_rl.data.decisions import DecisionLog
-from recsys_rl.data.target import read_target
-from recsys_rl.data.transitions import observations
+from recsys_rl.decisions.log import DecisionLog
+from recsys_rl.decisions.parts import read_decisions
+from recsys_rl.decisions.target import read_target
+from recsys_rl.decisions.transitions import observations
+from recsys_rl.decisions.writer import write_decisions
 from recsys_rl.errors import UserError
-from recsys_rl.ope import world_model
-from recsys_rl.ope.diagnostics import touches
+from recsys_rl.ope import networks
 from recsys_rl.ope.features import Features
-from recsys_rl.ope.logged import Prepared, certain_mass, prepare, session_grid
 from recsys_rl.ope.printing import print_warnings
+from recsys_rl.ope.replay import ReplayedLog, replay, session_grid
+from recsys_rl.ope.result import Estimate, WorldCheck
+from recsys_rl.ope.rows import touches
 from recsys_rl.ope.world import fit_world, world
+from recsys_rl.recommender import load
 from recsys_rl.types import Action, Catalogue, Obs
-from recsys_rl.workflows.ope import make_bench
-from recsys_rl.workflows.ope_world import WorldCheck
-from recsys_rl.workflows.recommender import load
+from recsys_rl.workflows.ope_log import read_log
 from tests.doors import CARTPOLE, PPO, SATIATION, SIZES, steps, train_in
 
 
@@ -51,8 +51,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def short_fits(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """A few steps of the world's optimiser, where its accuracy does not matter."""
     if "mean_return" not in request.node.name:
-        monkeypatch.setattr(world_model, "EPOCHS", 2)
-        monkeypatch.setattr(world_model, "LEAST_STEPS", 20)
+        monkeypatch.setattr(networks, "EPOCHS", 2)
+        monkeypatch.setattr(networks, "LEAST_STEPS", 20)
 
 
 def command(folder: Path, log: str | Path, *words: str) -> dict[str, Any]:
@@ -279,30 +279,30 @@ def test_json_never_replaces_a_file_that_is_read(folder: Path, capsys: pytest.Ca
 
 
 def test_random_sessions_support_the_choices_that_a_fixed_logger_never_makes(folder: Path) -> None:
-    prepared = prepared_log(folder, "both.parquet")
-    log = prepared.log
+    of = replayed_log(folder, "both.parquet")
+    log = of.log
     assert log.logger_logprobs is not None
     logprobs = log.logger_logprobs[:, 0]
     certain = replace(log, logger_logprobs=log.logger_logprobs.clone(), logprobs=torch.zeros(log.num_rows))
     assert certain.logger_logprobs is not None
     certain.logger_logprobs[:, 1] = 0.0  # the second logger has no chance in it, the first is random
-    assert certain_mass(replace(prepared, log=certain), logprobs) == 0
+    assert replace(of, log=certain).certain_mass(logprobs) == 0
     alone = replace(certain, logger_logprobs=None)
-    lost = certain_mass(replace(prepared, log=alone), logprobs)
+    lost = replace(of, log=alone).certain_mass(logprobs)
     assert lost == pytest.approx(1 - float(logprobs.exp().mean()))
 
 
 def test_largest_possible_return_of_costs_is_that_of_a_short_session(folder: Path) -> None:
-    prepared = prepared_log(folder, "both.parquet")
-    costs = replace(prepared, rewards=-prepared.rewards - 1)
-    assert costs.most == costs.bounds[1] <= -1
+    of = replayed_log(folder, "both.parquet")
+    costs = replace(of, whole=replace(of.whole, bounds=(-3.0, -1.0)))
+    assert costs.most == -1
     assert touches(-0.5, -1.0) and touches(-1.0, -1.0) and not touches(-1.1, -1.0)
     assert not touches(0.5, float("inf"))  # no bound is known
 
 
-def prepared_log(folder: Path, name: str) -> Prepared:
+def replayed_log(folder: Path, name: str) -> ReplayedLog:
     log, catalogue = read_decisions(folder / name), load(folder / "ppo.pt").catalogue
-    return prepare(log, catalogue, log.signals[:, 0, 0], 1.0, torch.Generator().manual_seed(0))
+    return replay(log, catalogue, log.signals[:, 0, 0], 1.0, torch.Generator().manual_seed(0))
 
 
 @pytest.mark.parametrize("words", [(), ("ppo",), ("ppo", "random", "popularity"), ("ppo", "--seed", "1")])
@@ -317,7 +317,9 @@ def test_compare_takes_two_names(words: tuple[str, ...], capsys: pytest.CaptureF
 def test_each_warning_is_printed_once_with_its_rows(capsys: pytest.CaptureFixture[str]) -> None:
     rows = [("ppo", "pdis", ["A."]), ("ppo", "wdr", ["A.", "B."]), ("random", "pdis", ["A."])]
     rows += [("random", "wdr", ["A.", "B."]), ("ppo", "world", ["C.", "B."]), ("ppo", "fqe", [])]
-    print_warnings([dict(zip(("policy", "estimator", "warnings"), row, strict=True)) for row in rows])
+    print_warnings(
+        [Estimate(a, b, 1.0, 0.9, 1.1, "student-t", None, warnings=tuple(texts)) for a, b, texts in rows]
+    )
     assert capsys.readouterr().out.splitlines() == [
         "warning (pdis, wdr of ppo, random): A.",
         "warning (wdr, world of ppo; wdr of random): B.",
@@ -381,10 +383,10 @@ def test_target_file_with_probabilities_of_every_item_has_the_other_estimators(f
 @pytest.mark.parametrize(
     ("column", "value", "complaint"),
     [
-        ("propensity", -0.1, "is impossible: a probability lies in 0..1"),
-        ("propensity", 1.5, "is impossible: a probability lies in 0..1"),
+        ("propensity", -0.1, "in row 1147: a probability lies in 0..1"),
+        ("propensity", 1.5, "in row 1147: a probability lies in 0..1"),
         ("propensity", float("nan"), "column 'propensity' has no value in 1 row"),
-        ("logprob", 0.2, "is impossible: a logarithm of a probability is at most 0"),
+        ("logprob", 0.2, "logprob is 0.2 in row 1147"),
     ],
 )
 def test_impossible_target_probabilities_are_refused(
@@ -406,16 +408,16 @@ def test_probabilities_of_every_item_that_fit_nothing_are_refused(
     missing = uniform.clone()
     missing[5, 3] = torch.nan
     wrong: dict[str, Any] = {
-        "a list of 24 numbers": own,
-        "list of 24 numbers, one": [None, *uniform[1:].tolist()],
-        "are no distribution": missing.tolist(),
+        "has single values: give a list": own,
+        "has no value in 1 row": [None, *uniform[1:].tolist()],
+        "are not a distribution": missing.tolist(),
         "has the propensity": uniform.tolist(),  # from the second step on fewer than 24 items are left
     }
     for complaint, column in wrong.items():
         with pytest.raises(UserError, match=complaint):
             read_target(target_file(folder, log, propensity=own, probabilities=column), log)
     texts = [["a"] * 24] * log.num_rows
-    with pytest.raises(UserError, match="a list of 24 numbers"):
+    with pytest.raises(UserError, match="'probabilities' has 'a' in row 1"):
         read_target(target_file(folder, log, propensity=own, probabilities=texts), log)
     # Right at the logged item, but with mass on items that were shown before.
     chosen = log.logprobs.exp().unsqueeze(1)
@@ -500,31 +502,23 @@ class Scripted:
 
 
 def test_world_plays_the_policy_for_the_whole_session_and_never_shows_an_item_twice(folder: Path) -> None:
-    log, catalogue = read_decisions(folder / "random.parquet"), load(folder / "ppo.pt").catalogue
-    features = Features(catalogue, log.header.interface)
-    rows = torch.cat([features(obs, log.items[at]) for at, obs in observations(log, catalogue)])
-    folds = log.users % 3
-    constant = torch.full((log.num_rows,), 0.5)
+    of = replayed_log(folder, "random.parquet")
+    log, constant = of.log, torch.full((of.log.num_rows,), 0.5)
     stay = replace(log, terminated=torch.zeros_like(log.terminated))
-    worlds = fit_world(
-        stay, catalogue, features, rows, constant, folds, 0.9, torch.Generator().manual_seed(0)
-    )
-    terms = world(worlds, Scripted(), sessions=20)
+    of = replace(of, log=stay, rewards=constant, folds=log.users % 3, gamma=0.9)
+    terms = world(fit_world(of, torch.Generator().manual_seed(0)), Scripted(), sessions=20)
     whole = sum(0.5 * 0.9**t for t in range(log.header.interface.session_length))
     assert len(terms) == 20 and terms.tolist() == pytest.approx([whole] * 20)  # nobody ever left
 
 
 def test_world_of_a_user_is_fitted_on_other_users(folder: Path) -> None:
-    log, catalogue = read_decisions(folder / "random.parquet"), load(folder / "ppo.pt").catalogue
-    features = Features(catalogue, log.header.interface)
-    rows = torch.cat([features(obs, log.items[at]) for at, obs in observations(log, catalogue)])
-    folds = log.users % 3
-    rewards = log.signals[:, 0, 0]
+    of = replayed_log(folder, "random.parquet")
+    log, folds, rewards = of.log, of.log.users % 3, of.rewards
     changed = torch.where(folds == 0, rewards + 5, rewards)
 
-    def terms(of: torch.Tensor) -> torch.Tensor:
+    def terms(rewards: torch.Tensor) -> torch.Tensor:
         rng = torch.Generator().manual_seed(0)
-        return world(fit_world(log, catalogue, features, rows, of, folds, 1.0, rng), Scripted())
+        return world(fit_world(replace(of, rewards=rewards, folds=folds), rng), Scripted())
 
     starts = log.rows(log.steps == 0).users % 3
     before, after = terms(rewards), terms(changed)
@@ -616,8 +610,8 @@ def test_logger_of_another_checkpoint_is_named(
     for row in given:
         if row["estimator"] in names:
             assert row["ess"] == pytest.approx(by_old[row["estimator"]]["ess"], rel=1e-6)
-    bench = make_bench(ope_options(["--checkpoint", str(tmp_path / "ppo.pt"), *log, "--logger", old]))
-    (other,) = bench.others
+    read = read_log(ope_options(["--checkpoint", str(tmp_path / "ppo.pt"), *log, "--logger", old]))
+    (other,) = read.others
     assert other.table.config == other.checkpoint.config != load_checkpoint(tmp_path / "ppo.pt").config
     if platform == "long-video":
         reasons = {x: part["reason"] for part in plain["not_computed"] for x in part["estimators"]}

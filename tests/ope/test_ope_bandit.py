@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from itertools import permutations
 from typing import Literal
 
@@ -11,32 +12,37 @@ import torch
 from torch import Tensor
 
 from recsys_rl.errors import UserError
-from recsys_rl.ope import bandit
-from recsys_rl.ope.bandit import BANDIT, CLIPPED, Decisions
-from recsys_rl.ope.estimate import Estimate
-from recsys_rl.ope.fits import Predict
-from recsys_rl.ope.intervals import NO_PROMISE
-from recsys_rl.ope.judging import NEEDS_MODEL, Way, judgement
-from recsys_rl.ope.reward_model import cross_fit, predict
-from recsys_rl.ope.sequential import Sessions
+from recsys_rl.ope import estimators
+from recsys_rl.ope.diagnostics import NO_PROMISE
+from recsys_rl.ope.estimators import CLUSTERS, ESTIMATORS, ONE_STEP, Evidence, of_decisions
+from recsys_rl.ope.estimators import MODEL as NEEDS_MODEL
+from recsys_rl.ope.result import Estimate
+from recsys_rl.ope.reward_model import Predict, cross_fit, predict
+from recsys_rl.ope.rows import Intervals, score
 from tests.tiny_bandits import CONTEXTS, LOGGING, MODEL, POLICY, REWARD, VALUE, WEIGHT, Log, expectation
 
 CLIP = 1.4  # between the weights of this bandit
 INFINITE = float("inf")
+CLIPPED = [name for name, x in ESTIMATORS.items() if x.clip is not None]
+BANDIT = [
+    name
+    for name, x in ESTIMATORS.items()
+    if ONE_STEP in x.needs and x.clip is None and CLUSTERS not in x.needs
+]
 
 
-def decisions(log: Log, q: Tensor = MODEL) -> Decisions:
+def decisions(log: Log, q: Tensor = MODEL) -> Evidence:
     x, a = log.contexts, log.actions
-    return Decisions(WEIGHT[x, a], log.rewards, q[x, a], (POLICY[x] * q[x]).sum(1))
+    return of_decisions(WEIGHT[x, a], log.rewards, q[x, a], (POLICY[x] * q[x]).sum(1))
 
 
 def expected(name: str, clip: float | None = None) -> float:
     """The expected estimate over all logs of two rows."""
 
     def estimate(log: Log) -> float:
-        if clip is None:
-            return float(BANDIT[name](decisions(log)).mean())
-        return float(CLIPPED[name][0](decisions(log), clip).mean())
+        of = ESTIMATORS[name]
+        terms = of.score(decisions(log)) if clip is None else of.clipped(decisions(log), clip)
+        return float(terms.mean())
 
     return expectation(estimate)
 
@@ -93,7 +99,7 @@ def test_self_normalised_estimators_have_the_expectation_of_the_ratio(name: str,
 
 def test_dr_with_the_true_model_has_no_error_but_the_rewards_own() -> None:
     log = Log(1.0, torch.tensor([0, 1]), torch.tensor([2, 0]), REWARD[[0, 1], [2, 0]])
-    terms = bandit.dr(decisions(log, REWARD))
+    terms = ESTIMATORS["dr"].score(decisions(log, REWARD))
     assert terms.tolist() == pytest.approx([float(POLICY[x] @ REWARD[x]) for x in (0, 1)])
 
 
@@ -115,22 +121,18 @@ def test_dr_with_a_cross_fitted_model_is_unbiased() -> None:
             models = [tabular(features, log.rewards)]  # it has seen the row that it values
         q = predict(models, every, folds)  # (n, 3)
         row = torch.arange(len(q))
-        logged = Decisions(
+        logged = of_decisions(
             WEIGHT[log.contexts, log.actions],
             log.rewards,
             q[row, log.actions],
             (POLICY[log.contexts] * q).sum(1),
         )
-        return float(bandit.dr(logged).mean())
+        return float(ESTIMATORS["dr"].score(logged).mean())
 
     apart = expectation(lambda log: estimate(log, torch.arange(2)))
     together = expectation(lambda log: estimate(log, torch.zeros(2, dtype=torch.int64)))
     assert apart == pytest.approx(VALUE, abs=1e-10)
     assert abs(together - VALUE) > 0.01
-
-
-def clipping_at(clip: float, estimate: Callable[[Decisions, float], Tensor]) -> Callable[[Decisions], Tensor]:
-    return lambda log: estimate(log, clip)
 
 
 def test_estimates_do_not_depend_on_the_order_of_rows_and_average_over_parts_of_a_log() -> None:
@@ -141,13 +143,15 @@ def test_estimates_do_not_depend_on_the_order_of_rows_and_average_over_parts_of_
     )
     whole = decisions(log)
     order = torch.randperm(40, generator=rng)
-    named: dict[str, Callable[[Decisions], Tensor]] = dict(BANDIT)
-    for name, (with_clip, _) in CLIPPED.items():
-        named[name] = clipping_at(0.8, with_clip)
-    for name, estimate in named.items():
+    for name in (*BANDIT, *CLIPPED):
+        of = ESTIMATORS[name]
+        estimate: Callable[[Evidence], Tensor] = of.score
+        if of.clip is not None:
+            estimate = partial(of.clipped, clip=0.8)
         value = float(estimate(whole).mean())
         assert float(estimate(whole.rows(order)).mean()) == pytest.approx(value, rel=1e-12), name
-        if name not in ("snips", "sndr"):
+        assert of.normalised == (name in ("snips", "sndr"))
+        if not of.normalised:
             parts = [float(estimate(whole.rows(part)).sum()) for part in torch.arange(40).split(13)]
             assert sum(parts) / 40 == pytest.approx(value, rel=1e-12), name
 
@@ -155,24 +159,24 @@ def test_estimates_do_not_depend_on_the_order_of_rows_and_average_over_parts_of_
 def test_self_normalised_terms_have_the_spread_of_the_jackknife() -> None:
     rng = torch.Generator().manual_seed(3)
     weights, rewards = torch.rand(500, generator=rng).double() * 3, torch.rand(500, generator=rng).double()
-    terms = bandit.snips(Decisions(weights, rewards))
+    terms = ESTIMATORS["snips"].score(of_decisions(weights, rewards))
     without = (weights @ rewards - weights * rewards) / (weights.sum() - weights)  # (500,)
     jackknife = float(((without - without.mean()) ** 2).sum() * 499 / 500) ** 0.5
     assert float(terms.std() / 500**0.5) == pytest.approx(jackknife, rel=0.01)
 
 
 def test_a_log_without_weight_gives_zero_and_an_estimator_without_model_is_refused() -> None:
-    none = Decisions(torch.zeros(3).double(), torch.ones(3).double())
-    assert bandit.snips(none).tolist() == [0, 0, 0]
+    none = of_decisions(torch.zeros(3).double(), torch.ones(3).double())
+    assert ESTIMATORS["snips"].score(none).tolist() == [0, 0, 0]
     with pytest.raises(UserError, match="needs a reward model"):
-        bandit.dr(none)
+        ESTIMATORS["dr"].score(none)
 
 
 @pytest.mark.parametrize(("interval", "clip"), [("student-t", "slope"), ("bernstein", "error")])
 def test_rows_with_a_clip_or_a_model_alone_promise_nothing(
-    interval: str, clip: Literal["error", "slope"]
+    interval: Literal["student-t", "bernstein"], clip: Literal["error", "slope"]
 ) -> None:
-    found = rows_of(Way(interval, clip=clip, largest_weight=6.0), q=REWARD)
+    found = rows_of(Intervals(interval, clip=clip, largest_weight=6.0), q=REWARD)
     kinds = dict.fromkeys(("snips", "sndr"), "student-t") | dict.fromkeys(("ips", "dr"), interval)
     assert {x: row.interval for x, row in found.items()} == kinds | dict.fromkeys(CLIPPED, "clip") | {
         "dm": "model"
@@ -182,30 +186,28 @@ def test_rows_with_a_clip_or_a_model_alone_promise_nothing(
 
 
 def test_model_that_orders_worse_than_a_constant_is_named_in_the_rows_that_use_it() -> None:
-    for name, row in rows_of(Way(), q=1 - REWARD).items():
-        assert ("worse than a constant" in row.warning) == (name in NEEDS_MODEL), name
-    assert all("constant" not in row.warning for row in rows_of(Way(), q=REWARD).values())
+    for name, row in rows_of(Intervals(), q=1 - REWARD).items():
+        assert ("worse than a constant" in row.warning) == (NEEDS_MODEL in ESTIMATORS[name].needs), name
+    assert all("constant" not in row.warning for row in rows_of(Intervals(), q=REWARD).values())
 
 
-def rows_of(way: Way, q: Tensor) -> dict[str, Estimate]:
+def rows_of(how: Intervals, q: Tensor) -> dict[str, Estimate]:
     """The rows of 900 decisions by the model ``q`` (2, 3)."""
     rng = torch.Generator().manual_seed(0)
     x = torch.multinomial(CONTEXTS, 900, True, generator=rng)
     a = torch.multinomial(LOGGING[x], 1, generator=rng)[:, 0]
     r = (torch.rand(900, generator=rng) < REWARD[x, a]).double()
     v = (POLICY[x] * q[x]).sum(1)
-    columns = [y.unsqueeze(1) for y in (WEIGHT[x, a], r, torch.ones(900, dtype=torch.bool), q[x, a], v)]
-    log = Sessions(columns[0], columns[1], columns[2], 1.0, *columns[3:])
-    found = judgement(log, torch.arange(900), way, 0.0, INFINITE).estimates
-    return {row.estimator: row for row in found}
+    log = of_decisions(WEIGHT[x, a], r, q[x, a], v)
+    return {row.estimator: row for row in score("a", log, torch.arange(900), how).rows}
 
 
 def test_clipped_weights_lie_under_the_weights_and_reach_them_without_a_clip() -> None:
     weights = torch.tensor([0.0, 0.3, 1.0, 2.0, 50.0], dtype=torch.float64)
     for a, b in permutations([1.0, 2.0, 10.0], 2):
         if a < b:
-            assert (bandit.clipped(weights, a) <= bandit.clipped(weights, b)).all()
-            assert (bandit.shrunk(weights, a) <= bandit.shrunk(weights, b)).all()
-    assert bandit.switched(weights, 2.0).tolist() == pytest.approx([0, 0.3, 1, 2, 0])
-    assert bandit.shrunk(weights, INFINITE).tolist() == weights.tolist()
-    assert bandit.subgaussian(weights, 1.0).tolist() == [0, 1, 1, 1, 1]
+            assert (estimators.clipped(weights, a) <= estimators.clipped(weights, b)).all()
+            assert (estimators.shrunk(weights, a) <= estimators.shrunk(weights, b)).all()
+    assert estimators.switched(weights, 2.0).tolist() == pytest.approx([0, 0.3, 1, 2, 0])
+    assert estimators.shrunk(weights, INFINITE).tolist() == weights.tolist()
+    assert estimators.subgaussian(weights, 1.0).tolist() == [0, 1, 1, 1, 1]

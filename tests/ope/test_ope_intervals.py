@@ -12,21 +12,27 @@ import torch
 from scipy import stats
 
 from recsys_rl.errors import UserError
-from recsys_rl.ope.bandit import Decisions
-from recsys_rl.ope.clipping import GRID, by_error, by_slope, grid_of
+from recsys_rl.ope.clipping import by_error, by_slope
+from recsys_rl.ope.compare import recommend
 from recsys_rl.ope.diagnostics import (
     WeightReport,
+    bernstein,
+    bootstrap,
     calibration,
     effective_sample_size,
     pareto_k,
+    standard_error,
+    student_t,
     unsupported_mass,
-    warnings_for,
+    user_terms,
     weigh,
 )
-from recsys_rl.ope.estimate import Estimate, estimated, recommend
-from recsys_rl.ope.intervals import bernstein, bootstrap, standard_error, student_t, user_terms
+from recsys_rl.ope.estimators import ESTIMATORS, GRID, Evidence, of_decisions
+from recsys_rl.ope.result import Estimate
+from recsys_rl.ope.rows import plain_row, warnings_for
 
 F64 = torch.float64
+CLIPPED = ESTIMATORS["clipped-ips"]
 INFINITE = float("inf")
 
 
@@ -82,11 +88,11 @@ def test_one_user_is_refused() -> None:
         student_t(torch.ones(5).double(), torch.zeros(5, dtype=torch.int64))
 
 
-def overlap(seed: int, scale: float) -> tuple[Decisions, float]:
+def overlap(seed: int, scale: float) -> tuple[Evidence, float]:
     """1,000 rows whose log-weights are normal: ``scale`` is their spread. The value is 0.5."""
     rng = torch.Generator().manual_seed(seed)
     weights = (scale * torch.randn(1000, generator=rng).double() - scale**2 / 2).exp()
-    return Decisions(weights, (torch.rand(1000, generator=rng) < 0.5).double()), 0.5
+    return of_decisions(weights, (torch.rand(1000, generator=rng) < 0.5).double()), 0.5
 
 
 @pytest.mark.parametrize("scale", [0.3, 1.0])
@@ -94,7 +100,7 @@ def test_clip_by_error_costs_little_on_easy_logs(scale: float) -> None:
     chosen, unclipped = 0.0, 0.0
     for seed in range(60):
         log, value = overlap(seed, scale)
-        clip = by_error("clipped-ips", log, GRID)
+        clip = by_error(CLIPPED, log)
         chosen += float((log.weights.clamp_max(clip) * log.rewards).mean() - value) ** 2
         unclipped += float((log.weights * log.rewards).mean() - value) ** 2
     assert chosen <= 1.25 * unclipped
@@ -104,20 +110,19 @@ def test_clip_by_error_halves_the_error_where_hardly_anything_overlaps() -> None
     errors = {"chosen": 0.0, "unclipped": 0.0}
     for seed in range(100):
         log, value = overlap(seed, 3.0)
-        clip = by_error("clipped-ips", log, GRID)
+        clip = by_error(CLIPPED, log)
         errors["chosen"] += float((log.weights.clamp_max(clip) * log.rewards).mean() - value) ** 2
         errors["unclipped"] += float((log.weights * log.rewards).mean() - value) ** 2
     assert errors["chosen"] < 0.5 * errors["unclipped"]
 
 
 def test_both_choices_leave_weights_alone_that_need_no_clip() -> None:
-    log = Decisions(torch.ones(50).double(), torch.rand(50).double())
-    for estimator in ("clipped-ips", "sg"):
-        least_biased = grid_of(estimator)[-1]
-        assert by_error(estimator, log, grid_of(estimator)) == least_biased
-    assert by_slope("clipped-ips", log, GRID) == 1.0  # all estimates agree: the most biased is as good
-    heavy = Decisions(torch.full((500,), 3.0).double(), torch.ones(500).double())
-    assert by_slope("clipped-ips", heavy, GRID) == 5.0  # a smaller one would differ for sure
+    log = of_decisions(torch.ones(50).double(), torch.rand(50).double())
+    assert by_error(CLIPPED, log) == GRID[-1] == INFINITE
+    assert by_error(ESTIMATORS["sg"], log) == 0.0
+    assert by_slope(CLIPPED, log) == 1.0  # all estimates agree: the most biased is as good
+    heavy = of_decisions(torch.full((500,), 3.0).double(), torch.ones(500).double())
+    assert by_slope(CLIPPED, heavy) == 5.0  # a smaller one would differ for sure
 
 
 @pytest.mark.parametrize(("share", "chosen"), [(0.99, INFINITE), (1.01, 1.0)])
@@ -126,10 +131,10 @@ def test_slope_stops_where_two_estimates_differ_by_more_than_their_widths_allow(
 ) -> None:
     """|theta_i - theta_j| against width_i + (sqrt 6 - 1) width_j: Su et al. 2020, section 3."""
     log, _ = overlap(3, 1.0)
-    i, j = log.weights.clamp_max(1.0) * log.rewards, log.weights * log.rewards
+    i, j = CLIPPED.clipped(log, 1.0), CLIPPED.score(log)
     gap = abs(float(i.mean() - j.mean()))
     allowed = float(standard_error(i)) + 1.449489742783178 * float(standard_error(j))
-    assert by_slope("clipped-ips", log, (1.0, INFINITE), spread=share * gap / allowed) == chosen
+    assert by_slope(CLIPPED, log, None, (1.0, INFINITE), spread=share * gap / allowed) == chosen
 
 
 def test_effective_sample_size_and_lost_mass_by_hand() -> None:
@@ -277,8 +282,8 @@ def test_interval_of_the_mean_weight_is_that_of_one_in_ten_thousand() -> None:
     assert (of.mean_low, of.mean_high) == pytest.approx(student_t(weights, users, 0.9999))
 
 
-def row(name: str, of: WeightReport | None, unsupported: float = 0.0) -> Estimate:
-    return Estimate(name, 1.0, 0.5, 1.5, "student-t", of, unsupported)
+def row(policy: str, name: str, of: WeightReport | None, unsupported: float = 0.0) -> Estimate:
+    return Estimate(policy, name, 1.0, 0.5, 1.5, "student-t", of, unsupported)
 
 
 @pytest.mark.parametrize(
@@ -299,19 +304,19 @@ def test_one_policy_that_the_log_does_not_cover_moves_the_recommendation_for_all
     other: WeightReport, unsupported: float, name: str
 ) -> None:
     found = recommend(
-        {
-            "a": [row("wdr", report()), row("world", None)],
-            "b": [row("wdr", other, unsupported), row("world", None)],
-        },
+        [
+            *(row("a", "wdr", report()), row("a", "world", None)),
+            *(row("b", "wdr", other, unsupported), row("b", "world", None)),
+        ],
         trusted="wdr",
     )
-    marked = {policy: [x.estimator for x in rows if x.recommended] for policy, rows in found.items()}
-    assert marked == {"a": [name], "b": [name]}
+    marked = [(x.policy, x.estimator) for x in found if x.recommended]
+    assert marked == [("a", name), ("b", name)]
 
 
 def test_estimate_has_every_number_of_its_json_row() -> None:
     weights = torch.rand(400, generator=torch.Generator().manual_seed(0)).double() * 2
-    found = estimated("ips", weights * 0.5, weigh(weights), most=1.0).row()
+    found = plain_row("a", "ips", weights * 0.5, weights=weights, most=1.0).row()
     assert found["value"] == pytest.approx(0.5, abs=0.05)
     assert found["low"] < found["value"] < found["high"]  # type: ignore[operator]
     assert found["ess"] == pytest.approx(effective_sample_size(weights))
@@ -320,4 +325,4 @@ def test_estimate_has_every_number_of_its_json_row() -> None:
 
 def test_terms_that_are_not_finite_are_refused_with_their_row() -> None:
     with pytest.raises(UserError, match="row 2"):
-        estimated("ips", torch.tensor([1.0, INFINITE]).double(), None)
+        plain_row("a", "ips", torch.tensor([1.0, INFINITE]).double())

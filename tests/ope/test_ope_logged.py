@@ -11,18 +11,25 @@ from torch import Tensor
 
 from recsys_rl.agents.baselines import RandomPolicy
 from recsys_rl.agents.behaviours import EpsilonMixture, Fixed
-from recsys_rl.data.decisions import DecisionHeader, DecisionLog
-from recsys_rl.data.single_decisions import single_decisions
 from recsys_rl.data.synthetic import synthetic_world
+from recsys_rl.decisions.log import DecisionHeader, DecisionLog
+from recsys_rl.decisions.single import single_decisions
 from recsys_rl.functional.plackett_luce import PlackettLuce
-from recsys_rl.ope.bandit import Decisions
-from recsys_rl.ope.logged import Prepared, prepare
-from recsys_rl.ope.logged_clusters import ClusterBench, k_means, lloyd
-from recsys_rl.ope.logged_slates import Places, SlateBench, place_rewards, uniform_additive, uniform_choices
-from recsys_rl.ope.slate import pseudo_inverse_weights
+from recsys_rl.ope import slate_choices as choices_module
+from recsys_rl.ope.clusters import ClusterLog, k_means, lloyd
+from recsys_rl.ope.estimators import ADDITIVE, ALONE, ESTIMATORS, PLACE_REWARDS, of_decisions
+from recsys_rl.ope.replay import ReplayedLog, replay
+from recsys_rl.ope.rows import Knowledge, score
 from recsys_rl.ope.slate_choices import Choices, choices_of, place_marginals, possible_slates
+from recsys_rl.ope.slates import (
+    SlateLog,
+    place_rewards,
+    pseudo_inverse_weights,
+    uniform_additive,
+    uniform_choices,
+)
 from recsys_rl.types import Action, Events, Feedback, Interface, Obs
-from recsys_rl.workflows.ope_choices import slate_choices
+from recsys_rl.workflows.ope_policies import slate_choices
 
 F64 = torch.float64
 SLATES = torch.tensor(list(permutations(range(4), 2)))  # (12, 2)
@@ -165,21 +172,19 @@ def test_cluster_that_the_logger_shows_rarely_is_covered_and_one_that_it_never_s
         torch.arange(4), items, torch.ones(4), torch.full((4,), 0.25), signal="click", logger="x",
         catalogue=catalogue, ids="abcd",
     )  # fmt: skip
-    of = prepare(own.log, catalogue, torch.ones(4), 1.0, RNG)
-    bench = ClusterBench.make(of, clusters, lambda rows, obs: theirs.expand(obs.num_rows, -1))
-    log = Decisions(torch.ones(4).double(), torch.ones(4).double())
-    found = bench.terms(lambda rows, obs: mine.expand(obs.num_rows, -1), log)["mips"]
-    assert found.unsupported == pytest.approx(lost)
+    of = replay(own.log, catalogue, torch.ones(4), 1.0, RNG)
+    log = ClusterLog.make(of, clusters, lambda rows, obs: theirs.expand(obs.num_rows, -1))
+    found, share_lost = log.weights(lambda rows, obs: mine.expand(obs.num_rows, -1))
+    assert share_lost == pytest.approx(lost)
     last = 0.3 / share if share else 0.2 / (0.4 - share)
-    assert found.weights is not None
-    assert found.weights.tolist() == pytest.approx([0.5 / 0.6, 0.5 / 0.6, 0.2 / (0.4 - share), last])
+    assert found.tolist() == pytest.approx([0.5 / 0.6, 0.5 / 0.6, 0.2 / (0.4 - share), last])
 
 
 class Softer(Tilted):
     logits = torch.tensor([0.5, 0.0, 0.2, 1.0])
 
 
-def slate_log(logger: Tilted) -> Prepared:
+def slate_log(logger: Tilted) -> ReplayedLog:
     """One row for each of the 12 slates, with the logger's probabilities."""
     catalogue, _ = synthetic_world(4, 50, 4, 0.2, 0)
     interface = Interface(
@@ -204,7 +209,7 @@ def slate_log(logger: Tilted) -> Prepared:
     taste = torch.tensor([[0.9, 0.2, 0.4, 0.1], [0.3, 0.8, 0.1, 0.6]])  # (place, item)
     each = taste[torch.arange(2), SLATES]  # (12, 2): of its own item alone
     log = dataclasses.replace(log, signals=each.unsqueeze(2))
-    return prepare(log, catalogue, each.double().sum(1), 1.0, RNG)
+    return replay(log, catalogue, each.double().sum(1), 1.0, RNG)
 
 
 RNG = torch.Generator().manual_seed(0)
@@ -217,26 +222,27 @@ def test_slate_estimators_of_a_known_logger_with_unequal_scores_are_unbiased() -
     each = of.log.signals[..., 0].double()
     slates = possible_slates(of)
     assert slates is not None and slates.tolist() == SLATES.tolist()
-    logging = slate_choices(of, logger, slates, 1, logged=True)
-    bench = SlateBench(of, each, None, slates, logging)
+    log = SlateLog(of, each, lambda slates: slate_choices(of, logger, slates, 1, logged=True))
     mine = policy.place_logprobs(Obs(torch.zeros(12, 1)), SLATES).double()
     p, theirs = mine.sum(1).exp(), of.log.logprobs.exp()
-    places = Places(mine, choices_of(of, policy, slates, 1))
-    found, reasons = bench.terms((p / theirs).unsqueeze(1), places)
-    assert reasons == {}
+    found = log.evidence(mine, choices_of(of, policy, slates, 1))
+    assert found.lacking == {} == found.doubts
+    evidence = dataclasses.replace(of_decisions(p / theirs, each.sum(1)), slates=found.slates)
     value = float(p @ each.sum(1))
-    assert set(found) == {"sips", "iips", "rips", "pi"}
-    for name, terms in found.items():
-        assert float(theirs @ terms.values) == pytest.approx(value, abs=1e-10), name
-        assert terms.weights is not None
-        assert float(theirs @ terms.weights) == pytest.approx(1.0, abs=1e-10), name
+    for name in ("sips", "iips", "rips", "pi"):
+        estimator = ESTIMATORS[name]
+        assert float(theirs @ estimator.score(evidence)) == pytest.approx(value, abs=1e-10), name
+        assert estimator.weights is not None
+        assert float(theirs @ estimator.weights(evidence)) == pytest.approx(1.0, abs=1e-10), name
     # The weights of the places as they were logged, given those above, are other numbers: not iips.
     assert of.log.place_logprobs is not None
     wrong = ((mine - of.log.place_logprobs).exp() * each).sum(1)
     assert abs(float(theirs @ wrong) - value) > 1e-3
 
 
-def test_drawn_slates_of_a_known_logger_come_near_the_exact_probabilities() -> None:
+def test_drawn_slates_of_a_known_logger_come_near_the_exact_probabilities(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     logger = Tilted()
     of = slate_log(logger)
     exact = choices_of(of, logger, possible_slates(of), 1)
@@ -245,9 +251,10 @@ def test_drawn_slates_of_a_known_logger_come_near_the_exact_probabilities() -> N
     assert torch.allclose(drawn, exact.marginals, atol=0.03)
     once = choices_of(of, logger, None, 1, logged=True).marginals.diagonal(dim1=1, dim2=2)
     assert bool((once > 0).all())  # the logged slate counts, too
-    bench = SlateBench(of, None, None, None, choices_of(of, logger, None, 5, logged=True))
-    reasons = bench.reasons(Places(None, choices_of(of, logger, None, 5)))
-    assert "too many slates" in reasons["pi"] and "not a sum" in reasons["iips"]
+    log = SlateLog(of, None, lambda _: choices_of(of, logger, None, 5, logged=True))
+    monkeypatch.setattr(choices_module, "MOST", 11)
+    reasons = log.lacking(None, choices_of(of, logger, None, 5))
+    assert "too many slates" in reasons[ADDITIVE] and "not a sum" in reasons[PLACE_REWARDS]
 
 
 class Listed:
@@ -276,23 +283,27 @@ def test_weights_by_a_logger_of_drawn_slates_are_doubted() -> None:
     of, rng = slate_log(logger), torch.Generator().manual_seed(0)
     assert uniform_choices(of) is None
     mixture = EpsilonMixture(logger, RandomPolicy((4,), rng, 2), 0.1, rng)
-    ones, each = torch.ones(12, 1, dtype=F64), of.log.signals[..., 0].double()
+    each, slates = of.log.signals[..., 0].double(), possible_slates(of)
 
-    def warnings(logging: Choices) -> dict[str, tuple[str, ...]]:
-        places = Places(None, choices_of(of, logger, None, 5))
-        found, _ = SlateBench(of, each, None, None, logging).terms(ones, places)
-        return {name: x.warnings for name, x in found.items()}
+    def warnings(logging: Choices) -> dict[str, str]:
+        found = SlateLog(of, each, lambda _: logging).evidence(None, choices_of(of, logger, slates, 1))
+        evidence = dataclasses.replace(
+            of_decisions(torch.ones(12).double(), each.sum(1)), slates=found.slates
+        )
+        rows = score("a", evidence, of.users, knowledge=Knowledge(doubts=found.doubts)).rows
+        return {row.estimator: row.warning for row in rows}
 
+    exact = choices_of(of, logger, slates, 1)
     for policy in (logger, mixture):
-        drawn = warnings(slate_choices(of, policy, None, 7, logged=True))
-        assert "a mean over 7 drawn slates" in drawn["iips"][0] and drawn["sips"] == ()
-    exact = choices_of(of, logger, possible_slates(of), 1)
-    assert warnings(exact)["iips"] == ()
+        drawn = slate_choices(of, policy, None, 7, logged=True)
+        found = warnings(dataclasses.replace(drawn, every=exact.every))
+        assert "a mean over 7 drawn slates" in found["iips"] and "drawn slates" not in found["sips"]
+    assert "drawn slates" not in warnings(exact)["iips"]
 
 
 def test_unknown_logger_of_slates_is_a_reason() -> None:
-    bench = SlateBench(slate_log(Tilted()), None, None, unknown=", and that is all")
-    assert bench.reasons(Places(None, None))["pi"].endswith("are not uniform, and that is all")
+    log = SlateLog(slate_log(Tilted()), None, lambda _: None, unknown=", and that is all")
+    assert log.lacking(None, None)[ALONE].endswith("are not uniform, and that is all")
 
 
 def test_slates_that_the_logger_never_shows_leave_pi_out() -> None:
@@ -301,8 +312,6 @@ def test_slates_that_the_logger_never_shows_leave_pi_out() -> None:
     slates = possible_slates(of)
     never = torch.tensor([1.0] + 11 * [0.0], dtype=F64).expand(12, -1)
     alone = torch.ones(12, 2, 2, dtype=F64)
-    bench = SlateBench(of, None, None, slates, Choices(alone, never))
-    found, reasons = bench.terms(
-        torch.ones(12, 1, dtype=F64), Places(None, choices_of(of, Tilted(), slates, 1))
-    )
-    assert "pi" not in found and "never does" in reasons["pi"]
+    log = SlateLog(of, None, lambda _: Choices(alone, never))
+    found = log.evidence(None, choices_of(of, Tilted(), slates, 1))
+    assert found.slates.additive is None and "never does" in found.lacking[ADDITIVE]

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from recsys_rl.workflows import ope_loggers
-from recsys_rl.workflows.ope_loggers import Loggers
+from recsys_rl.workflows import ope_policies
+from recsys_rl.workflows.ope_policies import Makers
 
 
 @pytest.mark.parametrize("items", [10, 100_000])
@@ -21,14 +21,14 @@ def test_logger_is_recognised_by_its_logarithms(monkeypatch: pytest.MonkeyPatch,
     header = SimpleNamespace(loggers=("ppo", "random"))
     log = SimpleNamespace(header=header, logprobs=theirs, logger_logprobs=several)
     behaviours = SimpleNamespace(names=["ppo"], make=lambda name: name)
-    prepared: Any = SimpleNamespace(log=log)
-    made: Any = behaviours
-    loggers = Loggers(prepared, [made], None, estimated=False)
+    replayed: Any = SimpleNamespace(log=log, estimated=False)
+    read: Any = SimpleNamespace(behaviours=behaviours, others=())
+    makers = Makers(read)
     mine = theirs.clone()
-    monkeypatch.setattr(ope_loggers, "judge", lambda *_: SimpleNamespace(logprobs=mine))
-    assert loggers.behaviour(0) is not None
+    monkeypatch.setattr(ope_policies, "logged_places", lambda *_: mine.unsqueeze(1))
+    assert makers.policy(replayed, 0) is not None
     mine[:3] += 1e-5  # rounding
-    assert loggers.behaviour(0) is not None
+    assert makers.policy(replayed, 0) is not None
     mine[0] += torch.tensor(2.0).log()
-    assert loggers.behaviour(0) is None
-    assert loggers.behaviour(1) is None  # the checkpoint has no policy of this name
+    assert makers.policy(replayed, 0) is None
+    assert makers.policy(replayed, 1) is None  # the checkpoint has no policy of this name

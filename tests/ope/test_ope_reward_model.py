@@ -11,8 +11,17 @@ from scipy.optimize import minimize
 from torch import Tensor
 
 from recsys_rl.errors import UserError
-from recsys_rl.ope.fits import Predict, logistic, logistic_coefficients, mlp, of_each_value, ridge
-from recsys_rl.ope.reward_model import cross_fit, folds_by_user, predict
+from recsys_rl.ope.networks import mlp
+from recsys_rl.ope.reward_model import (
+    Predict,
+    cross_fit,
+    folds_by_user,
+    logistic,
+    logistic_coefficients,
+    of_each_value,
+    predict,
+    ridge,
+)
 from tests.proofs import Proof
 
 

@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 
 from recsys_rl.errors import UserError
-from recsys_rl.ope import bandit
-from recsys_rl.ope.bandit import Decisions
-from recsys_rl.ope.fits import ridge
-from recsys_rl.ope.sequential import SEQUENTIAL, Sessions, balanced, sdr, with_fitted_q
+from recsys_rl.ope.estimators import ESTIMATORS, STEPS, Evidence
+from recsys_rl.ope.replay import balanced
+from recsys_rl.ope.reward_model import fit_q, ridge
 from tests import tiny_sessions as tiny
 
 F64 = torch.float64
+SEQUENTIAL = {name: x.score for name, x in ESTIMATORS.items() if STEPS in x.needs}
+sdr = SEQUENTIAL["sdr"]
 
 
 def expected(name: str) -> float:
@@ -41,7 +42,7 @@ def test_expected_weight_of_each_step_is_one() -> None:
     assert mean.tolist() == pytest.approx([1.0] * tiny.STEPS, abs=1e-12)
 
 
-def by_hand(log: Sessions, doubly: bool) -> float:
+def by_hand(log: Evidence, doubly: bool) -> float:
     """wpdis or wdr of a log, with loops and the weights of the paper."""
     total = 0.0
     number = len(log.rewards)
@@ -108,7 +109,7 @@ def test_fqe_equals_the_linear_solve_of_the_empirical_mdp() -> None:
     twice = torch.arange(len(chosen)).repeat(2)
     folds = torch.tensor([0, 1]).repeat_interleave(len(chosen))
     states, actions = states.repeat(2, 1), actions.repeat(2, 1)
-    found = with_fitted_q(log.rows(twice), one_hot(states, actions), alternatives, ridge(0.0), folds)
+    found, _ = fit_q(log.rows(twice), one_hot(states, actions), alternatives, ridge(0.0), folds)
 
     # The empirical MDP differs by step, as counts are rounded: solve it backwards from the counts.
     after, value = torch.zeros(2, dtype=F64), torch.zeros(tiny.STEPS, 2, 2, dtype=F64)
@@ -129,14 +130,14 @@ def test_fqe_equals_the_linear_solve_of_the_empirical_mdp() -> None:
 
 
 def test_q_is_clipped_to_the_reward_that_the_steps_left_can_earn() -> None:
-    log = Sessions(torch.ones(6, 2).double(), torch.full((6, 2), 5.0).double(), torch.ones(6, 2).bool(), 0.5)
+    log = Evidence(torch.ones(6, 2).double(), torch.full((6, 2), 5.0).double(), torch.ones(6, 2).bool(), 0.5)
     features = torch.ones(6, 2, 1).double()
     folds = torch.arange(6) % 3
 
     def alternatives(t: int, rows: Tensor) -> tuple[Tensor, Tensor]:
         return torch.ones(len(rows), 1, 1).double(), torch.ones(len(rows), 1).double()
 
-    found = with_fitted_q(log, features, alternatives, ridge(), folds, bounds=(0.0, 2.0))
+    found, _ = fit_q(log, features, alternatives, ridge(), folds, bounds=(0.0, 2.0))
     assert found.q is not None and found.v is not None
     assert found.q[0].tolist() == [3.0, 2.0] and found.v[0].tolist() == [3.0, 2.0]
 
@@ -151,32 +152,34 @@ def test_q_is_clipped_to_the_reward_that_the_steps_left_can_earn() -> None:
 def test_q_is_not_below_the_least_that_the_steps_left_can_earn(
     bounds: tuple[float, float], least: list[float]
 ) -> None:
-    log = Sessions(torch.ones(6, 2).double(), torch.full((6, 2), -9.0).double(), torch.ones(6, 2).bool(), 0.5)
+    log = Evidence(torch.ones(6, 2).double(), torch.full((6, 2), -9.0).double(), torch.ones(6, 2).bool(), 0.5)
 
     def alternatives(t: int, rows: Tensor) -> tuple[Tensor, Tensor]:
         return torch.ones(len(rows), 1, 1).double(), torch.ones(len(rows), 1).double()
 
-    found = with_fitted_q(
+    found, _ = fit_q(
         log, torch.ones(6, 2, 1).double(), alternatives, ridge(), torch.arange(6) % 3, bounds=bounds
     )
     assert found.q is not None and found.v is not None
     assert found.q[0].tolist() == pytest.approx(least) and found.v[0].tolist() == pytest.approx(least)
 
 
-def test_one_step_gives_the_bandit_estimators() -> None:
-    rng = torch.Generator().manual_seed(0)
-    w, r, q, v = torch.rand(4, 20, generator=rng).double()
-    one = Decisions(w, r, q, v)
-    log = Sessions(w[:, None], r[:, None], torch.ones(20, 1).bool(), 0.7, q[:, None], v[:, None])
-    pairs = {
-        "pdis": bandit.ips,
-        "wpdis": bandit.snips,
-        "sdr": bandit.dr,
-        "wdr": bandit.sndr,
-        "fqe": bandit.dm,
+def test_one_step_gives_the_formulas_of_decisions() -> None:
+    w, r, q, v = torch.rand(4, 20, generator=torch.Generator().manual_seed(0)).double()
+    log = Evidence(w[:, None], r[:, None], torch.ones(20, 1).bool(), 0.7, q[:, None], v[:, None])
+
+    def ratio(x: Tensor) -> float:
+        return float(w @ x / w.sum())
+
+    expected = {
+        "pdis": float((w * r).mean()),
+        "wpdis": ratio(r),
+        "sdr": float((v + w * (r - q)).mean()),
+        "wdr": float(v.mean()) + ratio(r - q),
+        "fqe": float(v.mean()),
     }
-    for name, estimate in pairs.items():
-        assert SEQUENTIAL[name](log).tolist() == pytest.approx(estimate(one).tolist(), rel=1e-12), name
+    for name, value in expected.items():
+        assert float(SEQUENTIAL[name](log).mean()) == pytest.approx(value, rel=1e-12), name
 
 
 def test_balance_heuristic_is_unbiased_for_a_log_of_two_loggers() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import permutations, product
 from typing import Any
 
@@ -11,12 +12,12 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from recsys_rl.ope import bandit
-from recsys_rl.ope.bandit import Decisions
-from recsys_rl.ope.clustered import cluster_weights, mips, offcem
-from recsys_rl.ope.slate import SLATE, Slates, pseudo_inverse_weights
+from recsys_rl.ope.clusters import by_cluster
+from recsys_rl.ope.estimators import ESTIMATORS, SLATE, Evidence, Slates, of_decisions
+from recsys_rl.ope.slates import pseudo_inverse_weights
 
 F64 = torch.float64
+OF_SLATES = [name for name, x in ESTIMATORS.items() if SLATE in x.needs]
 ITEMS, PLACES = 3, 2
 LOGGING = torch.tensor([[0.5, 0.3, 0.2], [0.2, 0.2, 0.6]], dtype=F64)  # (place, item)
 POLICY = torch.tensor([[0.1, 0.2, 0.7], [0.4, 0.5, 0.1]], dtype=F64)
@@ -52,6 +53,12 @@ UNBIASED = {
 }
 
 
+def slate_evidence(given_above: Tensor, rewards: Tensor, alone: Tensor, additive: Tensor) -> Evidence:
+    """One session for each slate: ratios, rewards (M, K), and the weight of the sum (M,)."""
+    of = Slates(given_above.unsqueeze(1), alone.unsqueeze(1), additive.unsqueeze(1), rewards.unsqueeze(1))
+    return replace(of_decisions(given_above.prod(1), rewards.sum(1)), slates=of)
+
+
 def errors(with_replacement: bool) -> dict[tuple[str, str], float]:
     """The bias of each estimator for each user, over all slates."""
     slates = (
@@ -85,11 +92,11 @@ def errors(with_replacement: bool) -> dict[tuple[str, str], float]:
     for user, reward in USERS.items():
         rewards = torch.tensor([reward(slate) for slate in slates], dtype=F64)
         value = float(probability["policy"] @ rewards.sum(1))
-        log = Slates(
-            mine / theirs, rewards, alone(probability["policy"]) / alone(probability["logging"]), additive
-        )
-        for name, estimate in SLATE.items():
-            found[name, user] = abs(float(probability["logging"] @ estimate(log)) - value)
+        weights = alone(probability["policy"]) / alone(probability["logging"])
+        log = slate_evidence(mine / theirs, rewards, weights, additive)
+        for name in OF_SLATES:
+            terms = ESTIMATORS[name].score(log)
+            found[name, user] = abs(float(probability["logging"] @ terms) - value)
     return found
 
 
@@ -134,9 +141,6 @@ def test_pseudo_inverse_weight_of_independent_places_is_the_sum_less_the_places_
     assert found is not None
     ratios = (POLICY / LOGGING)[torch.arange(2), slates]  # (9, 2)
     assert found.tolist() == pytest.approx((ratios.sum(1) - 1).tolist(), abs=1e-10)
-    rewards = torch.rand(9, 2, generator=torch.Generator().manual_seed(0)).double()
-    short, general = Slates(ratios, rewards), Slates(ratios, rewards, ratios, found)
-    assert SLATE["pi"](short).tolist() == pytest.approx(SLATE["pi"](general).tolist(), abs=1e-10)
 
 
 def test_pseudo_inverse_has_no_weights_for_a_policy_that_the_log_does_not_cover() -> None:
@@ -146,29 +150,51 @@ def test_pseudo_inverse_has_no_weights_for_a_policy_that_the_log_does_not_cover(
     assert pseudo_inverse_weights(first[None], first[None], slates, slates[:1], 2) is not None
 
 
-def test_slates_of_one_item_give_the_bandit_estimator() -> None:
-    rng = torch.Generator().manual_seed(0)
-    w, r = torch.rand(2, 30, generator=rng).double()
-    expected = bandit.ips(Decisions(w, r)).tolist()
-    for name, estimate in SLATE.items():
-        assert estimate(Slates(w[:, None], r[:, None])).tolist() == pytest.approx(expected), name
+def test_slates_of_one_item_give_the_weighted_rewards_of_decisions() -> None:
+    w, r = torch.rand(2, 30, generator=torch.Generator().manual_seed(0)).double()
+    log = slate_evidence(w[:, None], r[:, None], w[:, None], w)
+    for name in OF_SLATES:
+        of = ESTIMATORS[name]
+        assert of.score(log).tolist() == pytest.approx((w * r).tolist()), name
+        assert of.weights is not None and of.weights(log).tolist() == pytest.approx(w.tolist()), name
+
+
+def test_slates_of_later_steps_have_the_weight_of_the_whole_slates_before_them() -> None:
+    """By hand: one session of two steps of two places, and one that ends after its first step."""
+    ratio, reward = torch.rand(2, 2, 2, 2, generator=torch.Generator().manual_seed(0)).double()
+    ratio[1, 1] = reward[1, 1] = 0
+    alive = torch.tensor([[True, True], [True, False]])
+    weights = torch.where(alive, ratio.prod(2), 1.0).cumprod(1)
+    of = Slates(given_above=ratio, alone=ratio, additive=ratio.sum(2) - 1, rewards=reward)
+    log = Evidence(weights, reward.sum(2), alive, 0.5, slates=of)
+    first, second = (ratio[:, t] * reward[:, t] for t in (0, 1))
+    expected = first.sum(1) + 0.5 * ratio[:, 0].prod(1) * second.sum(1)
+    assert ESTIMATORS["iips"].score(log).tolist() == pytest.approx(expected.tolist())
+    of_session = ESTIMATORS["iips"].weights
+    assert of_session is not None
+    means = [float(ratio[0, 0].prod() * ratio[0, 1].mean()), float(ratio[1, 0].mean())]
+    assert of_session(log).tolist() == pytest.approx(means)
 
 
 CLUSTERS = torch.tensor([0, 0, 1])
 
 
+def both(log: Evidence) -> list[Tensor]:
+    return [ESTIMATORS[name].score(log) for name in ("mips", "offcem")]
+
+
 def test_cluster_estimators_against_enumeration() -> None:
     """mips is unbiased if a cluster's items earn the same, offcem if its model is right within clusters."""
     logging, policy = LOGGING[:1], POLICY[:1]
-    items = torch.arange(ITEMS)
-    w = cluster_weights(policy.expand(3, -1), logging.expand(3, -1), CLUSTERS, items)
+    w = (by_cluster(policy, CLUSTERS) / by_cluster(logging, CLUSTERS))[0, CLUSTERS]
     assert w.tolist() == pytest.approx([0.3 / 0.8, 0.3 / 0.8, 0.7 / 0.2])
 
     def bias(reward: list[float], q: list[float]) -> tuple[float, float]:
         r, model = torch.tensor(reward, dtype=F64), torch.tensor(q, dtype=F64)
-        log = Decisions((policy / logging)[0], r, model, (policy[0] @ model).expand(3))
+        log = of_decisions((policy / logging)[0], r, model, (policy[0] @ model).expand(3))
+        log = replace(log, clusters=w)
         value = float(policy[0] @ r)
-        return tuple(float(logging[0] @ x) - value for x in (mips(log, w), offcem(log, w)))  # type: ignore[return-value]
+        return tuple(float(logging[0] @ x) - value for x in both(log))  # type: ignore[return-value]
 
     assert bias([0.4, 0.4, 0.9], [0.0, 0.0, 0.0]) == pytest.approx((0, 0), abs=1e-12)
     assert bias([0.1, 0.6, 0.9], [0.3, 0.8, 0.2])[1] == pytest.approx(
@@ -177,8 +203,5 @@ def test_cluster_estimators_against_enumeration() -> None:
     assert abs(bias([0.1, 0.6, 0.9], [0.3, 0.8, 0.2])[0]) > 0.01
 
 
-def test_cluster_of_each_item_alone_gives_the_items_own_weight() -> None:
-    items = torch.tensor([2, 0])
-    policy, logging = POLICY, LOGGING
-    found = cluster_weights(policy, logging, torch.arange(3), items)
-    assert found.tolist() == pytest.approx([0.7 / 0.2, 0.4 / 0.2])
+def test_cluster_of_each_item_alone_has_the_items_own_probability() -> None:
+    assert torch.equal(by_cluster(POLICY, torch.arange(3)), POLICY)

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from recsys_rl.ope.networks import WorldModel, held_out, shares, shift
 from recsys_rl.ope.reward_model import folds_by_user
-from recsys_rl.ope.world_model import WorldModel, held_out, shares, shift
 from tests.proofs import Proof
 
 ROWS, USERS, ITEMS = 20_000, 4_000, 50

@@ -117,7 +117,7 @@ def test_open_bandit_has_the_place_as_context_and_a_request_as_user(tmp_path: Pa
     ("words", "complaint"),
     [
         (["--log", "open-bandit"], "give its folder with --data-dir"),
-        (["--log", "open-bandits"], "There is no log open-bandits (did you mean open-bandit?): choose open-"),
+        (["--log", "open-bandits"], "open-bandits was not found (did you mean open-bandit?): choose open-"),
         (["--log", "coat-random", "--data-dir", "absent"], "absent holds no Coat data"),
         (
             ["--log", "coat-random", "--item-column", "x"],

@@ -615,7 +615,7 @@ def test_report_without_curve_and_sessions_is_valid(tmp_path: Path) -> None:
 
 
 def test_report_path_that_is_a_folder_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"can't be written \(it is no regular file\)"):
+    with pytest.raises(UserError, match=r"can't be written \(it is not a regular file\)"):
         write_report(tmp_path, example())
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from recsys_rl.data.decision_reader import read_decisions
-from recsys_rl.data.decision_writer import DecisionWriter, write_decisions
+from recsys_rl.decisions.parts import read_decisions
+from recsys_rl.decisions.writer import DecisionWriter, write_decisions
 from recsys_rl.types import UserError
 from recsys_rl.utils import locks
 from tests.decisions.test_decisions import HEADER, assert_same, two_sessions

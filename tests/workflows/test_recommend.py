@@ -17,12 +17,11 @@ from recsys_rl.cli import main
 from recsys_rl.env import long_video
 from recsys_rl.errors import UserError
 from recsys_rl.make import make_agent, make_env
-from recsys_rl.protocols import Opening
-from recsys_rl.types import Events, Obs
+from recsys_rl.protocols import VisitPieces
+from recsys_rl.recommender import Recommendation, Recommender, Visit, load
+from recsys_rl.types import Obs
 from recsys_rl.utils.seeding import generators
 from recsys_rl.workflows.id_files import read_ids
-from recsys_rl.workflows.play_on import begin, observe
-from recsys_rl.workflows.recommender import Recommendation, Recommender, load
 from tests.doors import CARTPOLE, steps, train_in
 
 SIZES = ["--num-items", "24", "--num-users", "30", "--embedding-dim", "4", "--max-episode-steps", "5"]
@@ -89,7 +88,7 @@ def first_probabilities(recommender: Recommender) -> tuple[int, Obs, Tensor]:
     user = int(checkpoint.population.train[3])
     obs = env.reset(torch.tensor([user]))
     with torch.no_grad():
-        policy, _ = recommender.model(obs)
+        policy, _ = recommender.agent.model(obs)
     return user, obs, policy.logits.flatten().softmax(-1)
 
 
@@ -177,7 +176,7 @@ def test_allowed_and_blocked_items(recommender: Recommender) -> None:
         ("--user 1 --out x.parquet", "--users and --out belong together"),
         (
             "--users words.txt --out x.parquet",
-            "--users words.txt: 'two' (line 2) is no id: give whole",
+            "--users words.txt: 'two' (line 2) is not an id: give whole",
         ),
         (
             "--users unknown.txt --out x.parquet",
@@ -381,14 +380,13 @@ def test_session_of_a_platform_begins_as_its_environment_does(videos: Path, env:
 def test_next_slate_follows_after_the_whole_first_one(videos: Path) -> None:
     """As events of long-video, and at the second request of the session."""
     recommender = load(videos / "runs/long-video/ppo.pt")
-    checkpoint, mask = recommender.checkpoint, torch.ones(1, 24, dtype=torch.bool)
+    mask = torch.ones(1, 24, dtype=torch.bool)
     found = recommender.recommend(user=3, k=6)
     slate = torch.tensor([[int(place.item) for place in found[:3]]])
-    session = begin(checkpoint, 1, [])
-    signals = torch.tensor([1.0, 1, 0, 0]).expand(1, 3, 4)  # completion, clicked, subscribed, ad_clicked
-    session = session.record(slate, signals, events=Events(slate, signals))
+    visit = Visit.begin(recommender.checkpoint, recommender.population.profile[3:4])
+    visit = visit.consume(slate)
     mask[0, slate[0]] = False
-    obs = observe(checkpoint, session, recommender.population.profile[3:4], mask, None)
+    obs = visit.observe(mask)
     assert obs.history is not None and obs.history[0, -3:].tolist() == slate[0].tolist()
     action = recommender.act(obs, greedy=True)
     assert action.items[0].tolist() == [place.item for place in found[3:]]
@@ -398,9 +396,7 @@ def test_next_slate_follows_after_the_whole_first_one(videos: Path) -> None:
 
 def test_history_of_a_platform_counts_as_watched(videos: Path) -> None:
     recommender = load(videos / "runs/long-video/ppo.pt")
-    profile = recommender.population.profile[:1]
-    allowed = torch.ones(1, 24, dtype=torch.bool)
-    obs = observe(recommender.checkpoint, begin(recommender.checkpoint, 1, range(10)), profile, allowed, None)
+    obs = recommender.visit(recommender.population.profile[:1], list(range(10))).observe()
     assert obs.history is not None and obs.signals is not None and obs.exclude is not None
     assert obs.history[0, -10:].tolist() == list(range(10))
     assert obs.signals[0, -1].tolist() == [1, 1, 0, 0]  # completion, clicked, subscribed, ad_clicked
@@ -454,12 +450,17 @@ def test_command_prints_a_slate_in_its_order(
     assert len(capsys.readouterr().out.splitlines()) == 23
 
 
-def test_platform_without_an_opening(videos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_platform_that_cannot_make_its_pieces(videos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recommender = load(videos / "runs/long-video/ppo.pt")
     platform = recommender.checkpoint.config.platform
-    other = Opening(lambda interface, hour: {"progress": torch.zeros(4)})
-    for opening, sentence in ((None, "give its Platform an opening"), (other, "of other sizes than long-vi")):
-        monkeypatch.setattr(long_video, "PLATFORM", replace(platform, opening=opening))
+    own = platform.visit_pieces
+    assert own is not None
+    short = VisitPieces(own.begin, own.after, lambda *known: {"profile": torch.zeros(1, 3)})
+    for pieces, sentence in (
+        (None, "give its Platform visit_pieces"),
+        (short, "of the sizes of its training"),
+    ):
+        monkeypatch.setattr(long_video, "PLATFORM", replace(platform, visit_pieces=pieces))
         with pytest.raises(UserError, match=r"current_item, progress, idle.*" + sentence):
             recommender.recommend(user=3)
 

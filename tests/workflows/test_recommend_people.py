@@ -14,12 +14,12 @@ from recsys_rl.checkpoint import load as load_checkpoint
 from recsys_rl.checkpoint import save
 from recsys_rl.cli import main
 from recsys_rl.data.catalogue import build_world
-from recsys_rl.data.items import read_items
 from recsys_rl.data.new_items import join
 from recsys_rl.errors import UserError
+from recsys_rl.files.items import read_items
 from recsys_rl.models.heads import item_columns
+from recsys_rl.recommender import load
 from recsys_rl.types import World
-from recsys_rl.workflows.recommender import load
 from tests.data.test_new_items_and_data import SIZES
 from tests.doors import finish, start
 from tests.files.test_read import RUN, camps

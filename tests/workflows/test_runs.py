@@ -26,6 +26,7 @@ from recsys_rl.cli import main
 from recsys_rl.cli.train import train_options
 from recsys_rl.config import Config, from_dict
 from recsys_rl.dials import TrainConfig
+from recsys_rl.experience import on_policy
 from recsys_rl.experience.rollout import collect
 from recsys_rl.types import UserError
 from recsys_rl.utils.logger import read_log
@@ -376,7 +377,7 @@ def test_signal_during_an_update_ends_the_loop_after_it(
     next(course)
     with pytest.raises(KeyboardInterrupt):
         signal.raise_signal(signal.SIGINT)
-    monkeypatch.setattr(train_module, "collect", interrupted)
+    monkeypatch.setattr(on_policy, "collect", interrupted)
     assert next(course).run.updates == 2
     with pytest.raises(
         Interrupted, match=r"^Stopped at step 48; run holds the run: continue it with --run run"

@@ -1,0 +1,48 @@
+"""Behaviour cloning: the policy that makes the decisions of a log most likely (Pomerleau 1991).
+
+With the decisions (s, a) of a log, the loss is the cross-entropy::
+
+    L = - mean log pi(a | s)
+
+The cloned policy draws as the logger did. Its most probable items are often better than that, as the mistakes
+of a logger that explores differ from one session to the next, and what it prefers does not.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from recsys_rl.dials import LoggedConfig
+from recsys_rl.models.policy import NetworkPolicy
+from recsys_rl.protocols import Algorithm
+from recsys_rl.types import Transitions
+
+
+@dataclass(frozen=True)
+class BCConfig(LoggedConfig):
+    """Behaviour cloning (Pomerleau 1991, Neural Computation 3(1))."""
+
+
+class BC(NetworkPolicy[BCConfig]):
+    """An actor that learns to repeat the decisions of a log."""
+
+    def update(self, batch: Transitions) -> dict[str, float]:
+        """A gradient step for each ``batch_size`` decisions. Returns the means over these steps."""
+        self.optimizer.lr = self.config.lr * (self.remaining if self.config.anneal_lr else 1)
+        found: list[torch.Tensor] = []  # (2,) each: loss, entropy
+        for part in batch.split(self.config.batch_size):
+            distribution, _ = self.model(part.obs)
+            logprob, entropy = distribution.evaluate(part.obs.places_of(part.items))  # (B,) each
+            loss = -logprob.mean()
+            self.optimizer.zero_grad()
+            loss.backward()
+            self.optimizer.step()
+            found.append(torch.stack([loss.detach(), entropy.mean().detach()]))
+        self.updates += 1
+        loss_mean, entropy_mean = torch.stack(found).mean(0).tolist()
+        return {"loss": loss_mean, "entropy": entropy_mean, "lr": self.optimizer.lr}
+
+
+ALGORITHM = Algorithm(BCConfig, BC, "logged")

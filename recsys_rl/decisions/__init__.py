@@ -1,0 +1,1 @@
+"""The log of decisions: its rows, its file, its checks, and the tables of decisions that people have."""

@@ -1,0 +1,118 @@
+"""A log of decisions in parts of whole sessions, so that memory does not grow with the log.
+
+A log is a Parquet file, or a folder of Parquet files with one header. Sessions are whole in a file, and their
+numbers ascend from file to file.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from recsys_rl.decisions.checks import check_rows
+from recsys_rl.decisions.checksum import Checksum
+from recsys_rl.decisions.log import DecisionLog, concatenate, cut
+from recsys_rl.decisions.reader import FileHeader, num_rows, read_header, read_pieces, read_whole
+from recsys_rl.errors import one_line
+from recsys_rl.files.read import files_of
+from recsys_rl.types import UserError
+from recsys_rl.utils.allocator import share_arenas
+
+PART = 262_144
+"""Rows of a part, if no session is longer."""
+
+
+def read_decisions(path: str | Path) -> DecisionLog:
+    """Read a log, a file or a folder of parts, check it, and order its rows by session and step.
+
+    A file may hold a column ``propensity``, with probabilities, in place of ``logprob``, or neither.
+
+    Raises UserError for the first mistake that is found: a damaged file, a missing column, an impossible
+    probability, an item that could not be shown, steps or times out of order (decisions/checks.py), or
+    values that do not fit the checksum in the header. A log without a checksum is read, too.
+    """
+    return concatenate(list(parts(path, sys.maxsize)))
+
+
+def parts(path: str | Path, rows: int = PART) -> Iterator[DecisionLog]:
+    """The rows of ``read_decisions`` in parts of whole sessions, with at most ``rows`` rows each.
+
+    A session with more rows is a part of its own. A file with more rows is read a row group at a time, and
+    its rows must be ordered by session and step, as `recsys-rl record` writes them.
+
+    Raises the errors of ``read_decisions``. Whether a file fits its checksum is known after its last part:
+    a result that was computed from the earlier ones does not count before.
+    """
+    share_arenas()
+    before: tuple[str, int, FileHeader] | None = None  # a file, its last session, its header
+    for file in files_of(Path(path)):
+        name, header = one_line(file), read_header(file)
+        if before is not None and header.fields != before[2].fields:
+            raise UserError(
+                f"{name} has another header than {before[0]}: give a folder with the parts of one log."
+            )
+        for log in _of_file(file, name, header, rows):
+            first = int(log.sessions[0])
+            if before is not None and first <= before[1]:
+                raise UserError(
+                    f"{name} holds session {first}, and {before[0]} holds sessions up to {before[1]}: each "
+                    "session must be whole in one file, and have a higher number than those of the files "
+                    "before."
+                )
+            yield log
+            last = int(log.sessions[-1])
+        before = (name, last, header)
+
+
+def _of_file(path: Path, name: str, header: FileHeader, rows: int) -> Iterator[DecisionLog]:
+    """The checked parts of one file."""
+    if num_rows(path) <= rows:
+        yield _ordered(name, read_whole(path, header))
+        return
+    checksum, start = Checksum(header.fields), 0
+    for log in _sessions(_in_order(name, read_pieces(path, header.header), checksum), rows):
+        check_rows(name, log, torch.arange(start, start + log.num_rows) + 1)
+        start += log.num_rows
+        yield log
+    header.check(name, checksum)
+
+
+def _in_order(name: str, pieces: Iterable[DecisionLog], checksum: Checksum) -> Iterator[DecisionLog]:
+    """The pieces, which ``checksum`` takes, if their rows are ordered by session and step."""
+    before = torch.empty(0, 2, dtype=torch.int64)
+    for piece in pieces:
+        checksum.add(piece)
+        keys = torch.cat([before, torch.stack([piece.sessions, piece.steps], 1)])  # (E' + 1, 2)
+        ahead = keys.diff(dim=0)
+        if bool(((ahead[:, 0] < 0) | ((ahead[:, 0] == 0) & (ahead[:, 1] < 0))).any()):
+            raise UserError(
+                f"{name} is not ordered by session and step, so it can't be read in parts: read it whole "
+                "with read_decisions, and write it again with write_decisions."
+            )
+        before = keys[-1:]
+        yield piece
+
+
+def _sessions(pieces: Iterable[DecisionLog], rows: int) -> Iterator[DecisionLog]:
+    """The rows of the pieces in parts of whole sessions."""
+    waiting: list[DecisionLog] = []
+    for piece in pieces:
+        waiting.append(piece)
+        if sum(log.num_rows for log in waiting) > rows:
+            *whole, rest = cut(concatenate(waiting), rows)
+            yield from whole
+            waiting = [rest]
+    yield from cut(concatenate(waiting), rows)
+
+
+def _ordered(name: str, log: DecisionLog) -> DecisionLog:
+    """The checked log, its rows ordered by session and step."""
+    order = torch.from_numpy(np.lexsort((log.steps.numpy(), log.sessions.numpy())))
+    if not torch.equal(order, torch.arange(log.num_rows)):
+        log = log.rows(order)
+    check_rows(name, log, order + 1)
+    return log

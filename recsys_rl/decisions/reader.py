@@ -1,0 +1,190 @@
+"""Read a DecisionLog from a Parquet file of decisions/writer.py, whole or in pieces, and its header."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import torch
+from torch import Tensor
+
+from recsys_rl.decisions.cells import Cells
+from recsys_rl.decisions.checksum import Checksum
+from recsys_rl.decisions.log import DecisionHeader, DecisionLog
+from recsys_rl.decisions.writer import CHECKSUM, FORMAT, KEY, ROWS
+from recsys_rl.errors import one_line
+from recsys_rl.files.read import files_of, parsing
+from recsys_rl.types import Interface, UserError
+
+
+@dataclass(frozen=True)
+class FileHeader:
+    """The header of a file."""
+
+    header: DecisionHeader
+    fields: Mapping[str, Any]  # as JSON primitives, without the checksum
+    checksum: str | None  # None in files of earlier versions
+
+    def check(self, name: str, checksum: Checksum) -> None:
+        """Raise UserError if the header has another checksum than that of its rows."""
+        if self.checksum is not None and checksum.hexdigest() != self.checksum:
+            raise UserError(
+                f"{name} holds other values than were written to it (its checksum is wrong): copy the file "
+                "again, or record it again; after a change of your own, write it with write_decisions."
+            )
+
+
+def read_header(path: Path) -> FileHeader:
+    """The header of the file. Raises UserError if there is none, or if the file is damaged."""
+    name = one_line(path)
+    if not path.is_file():
+        raise UserError(f"{name} is not a file: give the path of a log of decisions (recsys-rl record).")
+    with parsing(name):
+        texts = pl.read_parquet_metadata(path)
+    return _header(name, texts)
+
+
+def num_rows(path: Path) -> int:
+    """The number of rows of a file. Raises UserError if there are none."""
+    name = one_line(path)
+    with parsing(name):
+        rows = int(pl.scan_parquet(path, glob=False).select(pl.len()).collect().item())
+    if rows == 0:
+        raise UserError(f"{name} holds no decisions: give a log with at least one row.")
+    return rows
+
+
+def read_whole(path: Path, header: FileHeader) -> DecisionLog:
+    """The rows in the order of the file, if they fit the checksum. No other rule is checked."""
+    name = one_line(path)
+    with parsing(name):
+        frame = pl.read_parquet(path, glob=False)
+    log = _log(name, header.header, frame)
+    checksum = Checksum(header.fields)
+    checksum.add(log)
+    header.check(name, checksum)
+    return log
+
+
+def read_pieces(path: Path, header: DecisionHeader) -> Iterator[DecisionLog]:
+    """``read_whole``, ROWS rows at a time, without the checksum."""
+    name = one_line(path)
+    for start in range(0, num_rows(path), ROWS):
+        with parsing(name):
+            frame = pl.scan_parquet(path, glob=False).slice(start, ROWS).collect()
+        yield _log(name, header, frame)
+
+
+def check_pieces(path: Path) -> FileHeader:
+    """The header of a file, or of the first of a folder, after a check of the checksum of each.
+
+    Raises UserError if a checksum is wrong, or if the columns are not those of such a log.
+    """
+    headers = []
+    for file in files_of(path):
+        header = read_header(file)
+        checksum = Checksum(header.fields)
+        for piece in read_pieces(file, header.header):
+            checksum.add(piece)
+        header.check(one_line(file), checksum)
+        headers.append(header)
+    return headers[0]
+
+
+def _header(name: str, texts: Mapping[str, str]) -> FileHeader:
+    if KEY not in texts:
+        raise UserError(
+            f"{name} has no header of decisions ({KEY}): give a file that `recsys-rl record` or "
+            "write_decisions wrote."
+        )
+    try:
+        fields, as_written = json.loads(texts[KEY]), json.loads(texts[KEY])
+        checksum = as_written.pop(CHECKSUM, None)
+        fields.pop(CHECKSUM, None)
+        number = fields.pop("format")
+        if type(number) is int and number != FORMAT:
+            raise UserError(
+                f"{name} has the format {number}, and this version reads {FORMAT}: record it again, or use "
+                "the version that wrote it."
+            )
+        interface = fields["interface"]
+        interface["context"] = tuple((str(piece), int(size)) for piece, size in interface["context"])
+        interface["action_sizes"] = tuple(map(int, interface["action_sizes"]))
+        interface["signals"] = tuple(map(str, interface["signals"]))
+        fields["interface"] = Interface(**interface)
+        fields["loggers"] = tuple(map(str, fields["loggers"]))
+        fields["signals"] = tuple(map(str, fields["signals"]))
+        header = DecisionHeader(**fields)
+        sound = (
+            bool(header.loggers)
+            and header.num_items > 0
+            and header.interface.slate_size > 0
+            and set(header.interface.signals) <= set(header.signals)
+            and 0 <= header.discount <= 1
+            and (checksum is None or isinstance(checksum, str))
+        )
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError):
+        sound = False
+    if not sound:
+        raise UserError(f"{name} has a header that can't be read: record the log again.")
+    return FileHeader(header, as_written, checksum)
+
+
+def _log(name: str, header: DecisionHeader, frame: pl.DataFrame) -> DecisionLog:
+    """The log of the columns, in the order of the file."""
+    cells = Cells(name, frame)
+    interface, places, items = header.interface, header.interface.slate_size, header.num_items
+    handed = [column.removeprefix("context.") for column in frame.columns if column.startswith("context.")]
+    sizes = dict(interface.context)
+    events = "event_items" in cells
+    shown = cells.lists("items", places)
+    cells.check_items("items", shown, items)
+    limits = {column: cells.padded(column) for column in ("candidates", "exclude")}
+    for column, values in limits.items():
+        cells.check_items(column, values, items)
+    history = cells.optional("event_items")
+    cells.check_items("event_items", history, items)
+    return DecisionLog(
+        header=header,
+        users=cells.values("user"),
+        sessions=cells.values("session"),
+        steps=cells.values("step"),
+        times=cells.values("time"),
+        items=shown,
+        logprobs=_logprobs(cells),
+        signals=_signals(cells, "signal", header, places),
+        terminated=cells.values("terminated"),
+        truncated=cells.values("truncated"),
+        loggers=cells.named("logger", header.loggers),
+        handed={piece: cells.lists(f"context.{piece}", sizes.get(piece)).float() for piece in handed},
+        place_logprobs=_double(cells.optional("place_logprobs", places)),
+        logger_logprobs=_double(cells.optional("logger_logprobs", len(header.loggers))),
+        candidates=limits["candidates"],
+        exclude=limits["exclude"],
+        event_items=history,
+        event_signals=_signals(cells, "event_signal", header, None) if events else None,
+    )
+
+
+def _double(values: Tensor | None) -> Tensor | None:
+    return None if values is None else values.double()
+
+
+def _signals(cells: Cells, prefix: str, header: DecisionHeader, places: int | None) -> Tensor:
+    """(E, places, S) float32"""
+    return torch.stack([cells.lists(f"{prefix}.{name}", places).float() for name in header.signals], -1)
+
+
+def _logprobs(cells: Cells) -> Tensor:
+    """(E,) float64, from logprob or propensity; NaN without either."""
+    both = [column for column in ("logprob", "propensity") if column in cells]
+    if not both:
+        return torch.full((cells.frame.height,), torch.nan, dtype=torch.float64)
+    if len(both) > 1:
+        raise UserError(f"{cells.name} has both logprob and propensity: leave one of the columns out.")
+    values = cells.values(both[0]).double()
+    return values if both[0] == "logprob" else values.log()

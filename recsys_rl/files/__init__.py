@@ -1,0 +1,1 @@
+"""People's files: read, find columns, parse times, clean, describe."""

@@ -1,0 +1,121 @@
+"""A network as a policy: actions, probabilities and scores. Algorithms add how it learns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Generic, TypeVar
+
+import torch
+from torch import Tensor
+
+from recsys_rl.dials import AgentConfig
+from recsys_rl.models.actor_critic import ActorCritic
+from recsys_rl.models.optimizer import FlatAdam
+from recsys_rl.protocols import Reader
+from recsys_rl.types import Action, Interface, Obs
+
+C = TypeVar("C", bound=AgentConfig)
+
+
+class NetworkPolicy(Generic[C]):
+    """The policy of an ActorCritic, with its optimiser and the state of a checkpoint."""
+
+    def __init__(
+        self,
+        model: ActorCritic,
+        config: C,
+        num_updates: int,
+        generators: Mapping[str, torch.Generator],
+        average: Callable[[Tensor], None] | None = None,
+    ) -> None:
+        """Make the policy of ``model``.
+
+        Args:
+            num_updates: updates of the whole run; settings that are annealed are annealed over them.
+            generators: holds the streams "policy" (draws actions) and "shuffle" (orders samples).
+            average: replaces a tensor in place by its mean over all processes of the run.
+        """
+        self.model = model
+        self.config = config
+        self.num_updates = num_updates
+        self.generators = generators
+        self.average = average
+        self.optimizer = FlatAdam(model, config.lr, config.max_grad_norm, average)
+        self.updates = 0
+
+    @torch.inference_mode()
+    def act(self, obs: Obs, greedy: bool = False) -> Action:
+        """The items that are drawn, or the most probable ones, with their log-probability and V(obs)."""
+        return self.model.act(obs, greedy, self.generators["policy"])
+
+    @torch.inference_mode()
+    def scores(self, obs: Obs) -> Tensor:
+        """The scores (N, C) of the candidates of ``obs``, or (N, I) of all items; -inf: it may not be shown.
+
+        The policy draws an item with probability softmax(scores), and a slate place by place without
+        repetition (functional/plackett_luce.py). For actions of one position.
+        """
+        logits: Tensor = self.model(obs)[0].logits
+        return logits if logits.ndim == 2 else logits[:, 0]
+
+    @torch.inference_mode()
+    def logprob(self, obs: Obs, items: Tensor) -> Tensor:
+        """Log-probability (N,) of showing ``items`` (N, K); a two-stage policy needs ``obs.candidates``."""
+        return self.model.logprob(obs, items)
+
+    @torch.inference_mode()
+    def place_logprobs(self, obs: Obs, items: Tensor) -> Tensor:
+        """The terms (N, K) of ``logprob``: each place given those above it; -inf if it is impossible."""
+        return self.model.place_logprobs(obs, items)
+
+    @torch.inference_mode()
+    def item_probabilities(self, obs: Obs, num_items: int) -> Tensor:
+        """(N, I) float64: the probability of showing each item, for policies of single items."""
+        return self.model.item_probabilities(obs, num_items)
+
+    @torch.inference_mode()
+    def value(self, obs: Obs) -> Tensor:
+        """V(obs), (N,)."""
+        return self.model.value(obs)
+
+    def propose(self, obs: Obs, greedy: bool = False, extra: int = 0) -> Obs:
+        """``obs`` with the candidates of a first stage; without one it is returned as it is.
+
+        ``extra``: search so many items more, for a caller who forbids more items than a session does.
+        """
+        return self.model.propose(obs, greedy, self.generators["policy"], extra)
+
+    @property
+    def first_stage(self) -> tuple[int, int] | None:
+        """The items among which a first stage searches, and C, the candidates that it proposes; or None."""
+        if self.model.retriever is None:
+            return None
+        return len(self.model.retriever.rows), self.model.num_candidates
+
+    def reader(self) -> Reader | None:
+        """The state of the encoder for users who act; None if there is nothing to keep."""
+        return self.model.reader()
+
+    def share_index(self, other: NetworkPolicy[C]) -> None:
+        """Search the first stage's candidates in the index of ``other``, which has the same items."""
+        self.model.retriever = other.model.retriever
+
+    def mean_gates(self, obs: Obs, interface: Interface) -> dict[str, float]:
+        """The mean gates of a scorer head by name; empty with another head."""
+        return self.model.mean_gates(obs, interface)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Weights, optimiser and count of updates, on the CPU."""
+        return self.optimizer.state_dict() | {"updates": torch.tensor(self.updates)}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """The inverse of ``state_dict``. Raises KeyError, RuntimeError or ValueError if it doesn't fit."""
+        self.optimizer.load_state_dict(state)
+        self.updates = int(state["updates"])
+        if self.updates < 0:
+            raise ValueError(f"{self.updates} updates")
+
+    @property
+    def remaining(self) -> float:
+        """Share of the run that is left: 1 at the first update, towards 0 at the last."""
+        return 1 - self.updates / self.num_updates

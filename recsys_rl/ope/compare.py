@@ -1,0 +1,126 @@
+"""The recommended estimator, and the difference of two policies by it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from torch import Tensor
+
+from recsys_rl.ope.diagnostics import FEW, HEAVY, student_t
+from recsys_rl.ope.result import Difference, Estimate, WorldCheck
+
+
+def recommend(rows: Sequence[Estimate], trusted: str, model: str = "world") -> list[Estimate]:
+    """Mark one estimator, the same for each of the compared policies.
+
+    It is ``trusted`` (``wdr``; at one step ``dr``) if for every policy its weights have an effective sample
+    size of at least FEW, a Pareto k under HEAVY and a mean whose interval holds 1, and if the log lacks at
+    most LOST of the policy's mass. Otherwise it is ``model``, which promises no coverage. If there is no row
+    of ``model``, none is marked.
+    """
+    rest = [row for row in rows if row.estimator == trusted]
+    good = bool(rest) and all(enough(row) for row in rest)
+    name = trusted if good else model
+    return [replace(row, recommended=row.estimator == name) for row in rows]
+
+
+def enough(row: Estimate) -> bool:
+    """True if its weights fulfil the conditions of ``recommend`` for the trusted estimator."""
+    of = row.weights
+    if of is None or not row.covered:
+        return False
+    return of.ess >= FEW and of.pareto_k < HEAVY and of.holds_one
+
+
+# the half-width falls as 1 / sqrt(rows): rows (half / |difference|)^2 in all
+def difference(
+    names: tuple[str, str],
+    estimator: str,
+    first: Tensor,
+    second: Tensor,
+    users: Tensor,
+    rows: int,
+    level: float = 0.95,
+    doubt: str = "",
+    covered: bool = True,
+    trusted: bool = True,
+    model: str = "",
+    missing: str = "",
+) -> Difference:
+    """The paired difference of the terms (N,) of two policies on the same sessions.
+
+    ``doubt``, ``covered``, ``trusted``, ``model``, ``missing``: as in Difference.
+    """
+    terms = first - second
+    low, high = student_t(terms, users, level)
+    value = float(terms.mean())
+    half = (high - low) / 2
+    more = 0.0 if trusted else math.inf
+    if half >= abs(value):
+        more = rows * ((half / abs(value)) ** 2 - 1) if value and covered and trusted else math.inf
+    return Difference(
+        *names, estimator, value, low, high, rows, more, doubt, covered, trusted, model, missing
+    )
+
+
+def about_model(checks: Sequence[WorldCheck]) -> str:
+    """The learned model in words, if it was not checked or failed a check; else ""."""
+    if not checks:
+        return "a model that was NOT checked on another policy"
+    wrong = sum(check.wrong for check in checks)
+    return f"a model that FAILED {wrong} of {len(checks)} checks on other policies" if wrong else ""
+
+
+def compare(
+    names: tuple[str, str],
+    policies: tuple[str, str],
+    rows: Sequence[Estimate],
+    terms: Mapping[str, Mapping[str, Tensor]],
+    users: Tensor,
+    num_rows: int,
+    trusted: str,
+    checks: Sequence[WorldCheck],
+) -> Difference:
+    """The difference of two policies, by the recommended estimator or the next best that both have.
+
+    Args:
+        names: of the policies in the answer.
+        policies: the same, as ``rows`` and ``terms`` name them.
+        rows: of the table, with the recommended ones marked.
+        terms: (N,) of each estimator of each policy; ``mean`` is what the log's own policy earned.
+        users: (N,).
+        num_rows: of the log.
+        trusted: the estimator to trust, if its weights allow it.
+        checks: of the learned model of `world`.
+    """
+    mine = [row for policy in policies for row in rows if row.policy == policy]
+    marked = next((row.estimator for row in mine if row.recommended), None)
+    by = next(
+        str(x)
+        for x in (marked, trusted, "snips", "wpdis")
+        if all(x in terms[policy] or "mean" in terms[policy] for policy in policies)
+    )
+    # snips and wpdis stand in for an estimator that can't be computed, and must meet its conditions.
+    good = by == marked or (by != trusted and all(enough(row) for row in mine if row.estimator == by))
+    warned: dict[str, list[str]] = {}  # the policies of each warning
+    for row in mine:
+        if row.estimator in (by, "mean") and row.warnings:
+            warned.setdefault(row.warning, []).append(row.policy)
+    doubts = [f"Warning for {' and '.join(those)}: {text}" for text, those in warned.items()]
+    first, second = (terms[policy].get(by, terms[policy].get("mean")) for policy in policies)
+    assert first is not None and second is not None
+    return difference(
+        names,
+        by,
+        first,
+        second,
+        users,
+        num_rows,
+        doubt=" ".join(doubts),
+        covered=all(row.covered for row in mine),
+        trusted=good,
+        model=about_model(checks) if by == "world" else "",
+        missing="" if by in (marked, trusted) else trusted,
+    )

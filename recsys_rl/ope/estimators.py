@@ -1,0 +1,321 @@
+"""The estimators, by name: `ESTIMATORS`. Each scores the `Evidence` of a policy on a log.
+
+Evidence is of N sessions, padded to T steps; T = 1 for single decisions. After its end a session has reward
+0, Q 0, V 0, and keeps its last weight, so that the weights of each step have the expectation 1.
+
+A score is one term for each session, (N,) float64: the mean of the terms is the estimate, and their spread
+gives its error. Self-normalised estimators return linearised terms, ``ratio + w (x - ratio) / mean w``, which
+have the same two properties.
+
+A new estimator is one entry at the end of the file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from recsys_rl.types import UserError, tree_map
+
+
+@dataclass(frozen=True)
+class Slates:
+    """The logged slates of K items; a part is None if it is unknown.
+
+    At one place of a slate, ``pi(a_k | x, a_1 .. a_{k-1})`` is the probability of its item given those above,
+    and ``pi(a_k | x)`` that of the item whatever stands above.
+    """
+
+    given_above: Tensor | None = None  # (N, T, K) float64: pi / pi_b of each place, given the items above
+    alone: Tensor | None = None  # (N, T, K) float64: pi / pi_b of each place, whatever stands above
+    additive: Tensor | None = None  # (N, T) float64: the pseudo-inverse weight of the slate
+    rewards: Tensor | None = None  # (N, T, K) float64: the reward of each place
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """N logged sessions and what the judged policy would have done in them."""
+
+    weights: Tensor  # (N, T) float64: w_{0:t}, the cumulative weight; after the end the last one
+    rewards: Tensor  # (N, T) float64: r_t, 0 after the end
+    alive: Tensor  # (N, T) bool: True for steps that took place
+    gamma: float = 1.0
+    q: Tensor | None = None  # (N, T) float64: Q_t of the logged action, cross-fitted; 0 after the end
+    v: Tensor | None = None  # (N, T) float64: V_t = sum_a pi(a|x_t) Q_t(x_t, a); 0 after the end
+    clusters: Tensor | None = None  # (N,) float64: pi / pi_b of the cluster of the one logged item
+    slates: Slates | None = None
+    world: Tensor | None = None  # (N,) float64: the policy's expected return in a learned world model
+
+    def rows(self, index: Tensor) -> Evidence:
+        """The sessions at ``index`` (B,), one may be there several times."""
+        slates = None if self.slates is None else tree_map(lambda x: x[index], self.slates)
+        return replace(tree_map(lambda x: x[index], self), slates=slates)
+
+    @property
+    def discounts(self) -> Tensor:
+        """(T,): g^t"""
+        return discounts(self.gamma, self.rewards.shape[1])
+
+    @property
+    def residual(self) -> Tensor:
+        """(N, T): r_t + g V_{t+1} - Q_t, with V = 0 after the end; at one step r - q(x, a)."""
+        v = needed(self.v)
+        after = torch.cat([v[:, 1:], v.new_zeros(len(v), 1)], 1)  # (N, T)
+        return self.rewards + self.gamma * after - needed(self.q)
+
+
+def of_decisions(
+    weights: Tensor, rewards: Tensor, q: Tensor | None = None, v: Tensor | None = None
+) -> Evidence:
+    """The evidence of E decisions of one step, from their numbers (E,): w, r, q(x, a) and V(x)."""
+    q, v = (None if x is None else x.unsqueeze(1) for x in (q, v))
+    alive = torch.ones(len(rewards), 1, dtype=torch.bool)
+    return Evidence(weights.unsqueeze(1), rewards.unsqueeze(1), alive, 1.0, q, v)
+
+
+def discounts(gamma: float, steps: int) -> Tensor:
+    """(T,) float64: g^t"""
+    return torch.as_tensor(gamma, dtype=torch.float64) ** torch.arange(steps, dtype=torch.float64)
+
+
+def needed(x: Tensor | None) -> Tensor:
+    """``x``, or UserError if the evidence lacks it."""
+    if x is None:
+        raise UserError(
+            "This estimator needs a reward model, but none was fitted: give features to fit it on, or choose "
+            "ips, clipped-ips, snips or sg."
+        )
+    return x
+
+
+# What an estimator needs of a log and a policy; the judge names the reason where a need is not met.
+ONE_STEP, STEPS, ITEM, SLATE = "one step", "several steps", "single items", "slates"  # the kind of the log
+MODEL = "q"  # a reward model, averaged over the policy's actions
+CLUSTERS = "clusters"  # the probability of each cluster of items under the policy and the logger
+GIVEN_ABOVE, ALONE, ADDITIVE = "given above", "alone", "additive"  # weights of a slate; see Slates
+PLACE_REWARDS = "place rewards"
+WORLD = "world"  # a learned model in which the policy can be played
+INFINITE = float("inf")
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A clip c of the weights, which trades bias for variance; clipping.py chooses it on the log."""
+
+    weight: Callable[[Tensor, float], Tensor]  # w (...) and c -> the clipped weights
+    grid: tuple[float, ...]  # of c, from the largest bias to none
+
+
+def last_weights(log: Evidence) -> Tensor:
+    """(N,): the weight of each whole session."""
+    return log.weights[:, -1]
+
+
+@dataclass(frozen=True)
+class Estimator:
+    """An estimator and what it needs."""
+
+    name: str
+    paper: str
+    needs: tuple[str, ...]
+    score: Callable[[Evidence], Tensor]  # (N,) float64; with a clip: without any clipping
+    weights: Callable[[Evidence], Tensor] | None = last_weights  # (N,), of expectation 1; None: it uses none
+    clip: Clip | None = None
+    normalised: bool = False  # True if a term depends on the other sessions
+    # From the smallest and the largest reward and the largest possible weight to the bounds of a term at one
+    # step, which holds for every log; None: it has no such bound.
+    bounds: Callable[[float, float, float], tuple[float, float]] | None = None
+
+    def clipped(self, log: Evidence, clip: float) -> Tensor:
+        """(N,): the score with the clip ``clip``."""
+        assert self.clip is not None
+        return self.score(replace(log, weights=self.clip.weight(log.weights, clip)))
+
+
+def normalised(weights: Tensor, x: Tensor) -> Tensor:
+    """Linearised terms of the ratio ``sum w x / sum w``; 0 without any weight. Of (N,), or of each column."""
+    mean = weights.mean(0)
+    ratio = torch.where(mean > 0, (weights * x).mean(0) / mean, 0.0)
+    return torch.where(mean > 0, ratio + weights * (x - ratio) / mean, 0.0)
+
+
+# sum_t g^t w_{0:t} r_t: Precup, Sutton and Singh 2000; at one step w r: Horvitz and Thompson 1952
+def weighted_rewards(log: Evidence) -> Tensor:
+    return (log.weights * log.rewards) @ log.discounts
+
+
+# sum_t g^t sum_i w r / sum_i w: each step normalised over the sessions
+def normalised_rewards(log: Evidence) -> Tensor:
+    return normalised(log.weights, log.rewards) @ log.discounts
+
+
+# V_0 + sum_t g^t w_{0:t} (r_t + g V_{t+1} - Q_t); at one step v + w (r - q)
+def doubly_robust(log: Evidence) -> Tensor:
+    return needed(log.v)[:, 0] + (log.weights * log.residual) @ log.discounts
+
+
+# the same, with the weights of each step normalised over the sessions
+def normalised_doubly_robust(log: Evidence) -> Tensor:
+    return needed(log.v)[:, 0] + normalised(log.weights, log.residual) @ log.discounts
+
+
+# V_0: at one step v(x) = sum_a pi(a|x) q(x, a)
+def model_alone(log: Evidence) -> Tensor:
+    return needed(log.v)[:, 0]
+
+
+def clipped(weights: Tensor, clip: float) -> Tensor:
+    """min(w, c)"""
+    return weights.clamp_max(clip)
+
+
+def switched(weights: Tensor, clip: float) -> Tensor:
+    """w 1{w <= c}"""
+    return torch.where(weights <= clip, weights, 0.0)
+
+
+def shrunk(weights: Tensor, clip: float) -> Tensor:
+    """c w / (w^2 + c); w if c is infinite."""
+    if clip == INFINITE:
+        return weights
+    return clip * weights / (weights**2 + clip) if clip else torch.zeros_like(weights)
+
+
+def subgaussian(weights: Tensor, clip: float) -> Tensor:
+    """w / (1 - c + c w), with c in [0, 1]; 0 where w = 0. c = 0 is ips, c = 1 gives each weight as 1."""
+    return torch.where(weights > 0, weights / (1 - clip + clip * weights), 0.0)
+
+
+GRID = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 500.0, 1000.0, INFINITE)
+"""Clips of weights, from the smallest to none."""
+SUBGAUSSIAN_GRID = (1.0, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.0)
+"""c of ``sg``, in the same order: from the largest bias to none."""
+
+
+# The weight of an item's cluster in place of the item's own, which is huge or zero where the catalogue is
+# large. It is unbiased if the items of a cluster have the same reward.
+def cluster_weights(log: Evidence) -> Tensor:
+    return _given(log.clusters)
+
+
+def by_cluster(score: Callable[[Evidence], Tensor]) -> Callable[[Evidence], Tensor]:
+    """``score`` with the weights of clusters."""
+    return lambda log: score(replace(log, weights=cluster_weights(log).unsqueeze(1)))
+
+
+# Slates: V = sum_t g^t w_{0:t-1} f_t, with w_{0:t-1} the weight of the whole slates of the steps before and
+# f_t = w_k r_k, summed over places k, of the slate at step t. The estimator decides only which places the
+# reward of a place depends on.
+def over_steps(log: Evidence, of_slate: Tensor) -> Tensor:
+    """(N,): the terms of the sessions from those of single slates (N, T)."""
+    return (before(log) * of_slate) @ log.discounts
+
+
+def before(log: Evidence) -> Tensor:
+    """(N, T): w_{0:t-1}"""
+    return torch.cat([torch.ones_like(log.weights[:, :1]), log.weights[:, :-1]], 1)
+
+
+def slate_weights(of_slate: Callable[[Slates], Tensor]) -> Callable[[Evidence], Tensor]:
+    """(N,): the weight of a session whose last slate has the weight ``of_slate`` (N, T)."""
+
+    def weights(log: Evidence) -> Tensor:
+        last = (log.alive.sum(1) - 1).unsqueeze(1)  # (N, 1)
+        return (before(log) * of_slate(_slates(log))).gather(1, last).squeeze(1)
+
+    return weights
+
+
+def _slates(log: Evidence) -> Slates:
+    assert log.slates is not None  # ``met`` is false without
+    return log.slates
+
+
+def _given(x: Tensor | None) -> Tensor:
+    assert x is not None  # ``met`` is false without
+    return x
+
+
+# f = sum_k w_{1:k} r_k
+def cascade(log: Evidence) -> Tensor:
+    of = _slates(log)
+    return over_steps(log, (_given(of.given_above).cumprod(2) * _given(of.rewards)).sum(2))
+
+
+# f = sum_k w_k r_k, w_k of the place alone
+def independent(log: Evidence) -> Tensor:
+    of = _slates(log)
+    return over_steps(log, (_given(of.alone) * _given(of.rewards)).sum(2))
+
+
+# f = 1_pi' G^+ 1_s r: reads only the reward of the slate
+def additive(log: Evidence) -> Tensor:
+    return over_steps(log, _given(_slates(log).additive) * log.rewards)
+
+
+def in_world(log: Evidence) -> Tensor:
+    return _given(log.world)
+
+
+def _rewards_bounds(least: float, best: float, largest: float) -> tuple[float, float]:
+    return largest * min(least, 0.0), largest * max(best, 0.0)
+
+
+def _doubly_robust_bounds(least: float, best: float, largest: float) -> tuple[float, float]:
+    """Of v + w (r - q), with q and v within the rewards."""
+    return least - largest * (best - least), best + largest * (best - least)
+
+
+E = Estimator
+ONE, SEVERAL, CLUSTER = (ONE_STEP,), (STEPS,), (ONE_STEP, ITEM, CLUSTERS)
+_ALL = (
+    # of one step
+    E("dm", "direct method", (ONE_STEP, MODEL), model_alone, weights=None),
+    E("ips", "Horvitz and Thompson 1952", ONE, weighted_rewards, bounds=_rewards_bounds),
+    E("snips", "Swaminathan and Joachims 2015", ONE, normalised_rewards, normalised=True),
+    E("dr", "Dudik, Langford and Li 2011", (*ONE, MODEL), doubly_robust, bounds=_doubly_robust_bounds),
+    E("sndr", "dr with weights divided by their mean", (*ONE, MODEL), normalised_doubly_robust,
+      normalised=True),
+    E("clipped-ips", "Ionides 2008", ONE, weighted_rewards, clip=Clip(clipped, GRID)),
+    E("switch-dr", "Wang, Agarwal and Dudik 2017", (*ONE, MODEL), doubly_robust, clip=Clip(switched, GRID)),
+    E("dros", "Su et al. 2020, shrinkage", (*ONE, MODEL), doubly_robust, clip=Clip(shrunk, GRID)),
+    E("sg", "Metelli, Russo and Restelli 2021", ONE, weighted_rewards,
+      clip=Clip(subgaussian, SUBGAUSSIAN_GRID)),
+    # of sessions
+    E("pdis", "Precup, Sutton and Singh 2000", SEVERAL, weighted_rewards),
+    E("wpdis", "pdis with the weights of each step normalised", SEVERAL, normalised_rewards, normalised=True),
+    E("sdr", "Jiang and Li 2016, unrolled", (*SEVERAL, MODEL), doubly_robust),
+    E("wdr", "Thomas and Brunskill 2016", (*SEVERAL, MODEL), normalised_doubly_robust, normalised=True),
+    E("fqe", "Le, Voloshin and Yue 2019", (*SEVERAL, MODEL), model_alone, weights=None),
+    # of large catalogues, in one step
+    E("mips", "Saito and Joachims 2022", CLUSTER, by_cluster(weighted_rewards), cluster_weights),
+    E("offcem", "Saito, Ren and Joachims 2023", (*CLUSTER, MODEL), by_cluster(doubly_robust),
+      cluster_weights),
+    # of slates: unbiased whatever the user does; if a place's reward depends on its own item; if it depends
+    # on the items at it and above; if the slate's reward is a sum of numbers of the places' own items
+    E("sips", "the weight of the whole slate", (SLATE,), weighted_rewards),
+    E("iips", "Li et al. 2018", (SLATE, ALONE, PLACE_REWARDS), independent,
+      slate_weights(lambda of: _given(of.alone).mean(2))),
+    E("rips", "McInerney et al. 2020, not normalised", (SLATE, GIVEN_ABOVE, PLACE_REWARDS), cascade,
+      slate_weights(lambda of: _given(of.given_above).cumprod(2).mean(2))),
+    E("pi", "Swaminathan et al. 2017", (SLATE, ALONE, ADDITIVE), additive,
+      slate_weights(lambda of: _given(of.additive))),
+    # by a learned model of the users (world.py)
+    E("world", "the policy played in a learned model", (WORLD,), in_world, weights=None),
+)  # fmt: skip
+ESTIMATORS: dict[str, Estimator] = {x.name: x for x in _ALL}
+"""In the order of the table."""
+
+
+def met(log: Evidence) -> set[str]:
+    """The needs that the evidence meets."""
+    of = log.slates or Slates()
+    parts = {
+        MODEL: log.q, CLUSTERS: log.clusters, WORLD: log.world, SLATE: log.slates,
+        GIVEN_ABOVE: of.given_above, ALONE: of.alone, ADDITIVE: of.additive, PLACE_REWARDS: of.rewards,
+    }  # fmt: skip
+    found = {need for need, part in parts.items() if part is not None}
+    return found | {ONE_STEP if log.rewards.shape[1] == 1 else STEPS} | (set() if log.slates else {ITEM})

@@ -1,0 +1,168 @@
+"""A log in parts of whole sessions: what all parts share, a sample for models, and the joined evidence.
+
+Memory holds the sample and one part with their observations, and of the whole log a few numbers a session.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from recsys_rl.decisions.log import DecisionLog, concatenate
+from recsys_rl.ope.estimators import Evidence, Slates
+from recsys_rl.ope.reward_model import folds_by_user
+from recsys_rl.types import UserError
+
+
+@dataclass(frozen=True)
+class Whole:
+    """What all parts of a log share."""
+
+    rows: int  # E
+    sessions: int  # N
+    steps: int  # T, the most of a session
+    bounds: tuple[float, float]  # the smallest and the largest reward of a step
+    users: Tensor  # (U,) int64: their ids, ascending
+    folds: Tensor  # (U,) int64
+    logger_rows: Tensor  # (P,) int64: rows of each logger
+    logger_sessions: Tensor  # (P,) int64
+
+    def folds_of(self, users: Tensor) -> Tensor:
+        """(E,) int64: the fold of each row, from its user's id (E,)."""
+        return self.folds[torch.searchsorted(self.users, users.contiguous())]
+
+
+def survey(parts: Iterable[tuple[DecisionLog, Tensor]], generator: torch.Generator) -> Whole:
+    """Check the parts, each with its rewards (E,). Raises UserError if no policy can be judged on them.
+
+    ``generator`` draws the folds of the users.
+    """
+    rows = sessions = steps = 0
+    least, best = float("inf"), -float("inf")
+    users, items = torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.int64)
+    loggers = torch.zeros(2, 1, dtype=torch.int64)  # rows and sessions of each
+    for log, rewards in parts:
+        check_part(log, rewards, rows)
+        begun = log.steps == 0
+        number = len(log.header.loggers)
+        counts = [x.bincount(minlength=number) for x in (log.loggers, log.loggers[begun])]
+        loggers = loggers + torch.stack(counts)  # (2, P)
+        users = torch.cat([users, log.users]).unique()
+        items = torch.cat([items, log.items.flatten()]).unique()
+        least, best = min(least, float(rewards.min())), max(best, float(rewards.max()))
+        rows, sessions = rows + log.num_rows, sessions + int(begun.sum())
+        steps = max(steps, int(log.steps.max()) + 1)
+    if len(items) < 2:
+        raise UserError(
+            "The log has one item in every row, so that it shows nothing about other choices: give a log of "
+            "a policy that chose among several."
+        )
+    if len(users) < 2:
+        raise UserError("The log has one user: an interval over users needs at least two, so add users.")
+    folds = folds_by_user(users, generator)
+    return Whole(rows, sessions, steps, (least, best), users, folds, loggers[0], loggers[1])
+
+
+def check_part(log: DecisionLog, rewards: Tensor, before: int = 0) -> None:
+    """Raise UserError for rows with the ``rewards`` (E,) on which no policy can be judged.
+
+    ``before``: rows of the parts before.
+    """
+    if bool((log.items < 0).any()):
+        row = int((log.items < 0).any(1).nonzero()[0])
+        raise UserError(
+            f"Row {before + row + 1} of the log has an empty place, whose probability no policy knows: drop "
+            "its session."
+        )
+    if not log.has_propensities:
+        raise UserError(
+            "The log has no propensities, which the weights of the estimators need: log the probability of "
+            "each decision, or enter what is known by design in a column propensity."
+        )
+    if not bool(rewards.isfinite().all()):
+        row = int((~rewards.isfinite()).nonzero()[0])
+        raise UserError(f"The reward of row {before + row + 1} is missing or infinite: drop its session.")
+    number = session_numbers(log)
+    begun = log.loggers[log.steps == 0]  # (N,)
+    if bool((log.loggers != begun[number]).any()):
+        row = int((log.loggers != begun[number]).nonzero()[0])
+        raise UserError(
+            f"Session {int(log.sessions[row])} has decisions of two loggers, but its weight is that of a "
+            "session by one: give each logger its own sessions."
+        )
+
+
+def sampled(parts: Iterable[DecisionLog], rows: int, generator: torch.Generator) -> tuple[DecisionLog, bool]:
+    """Sessions drawn at random, with at most ``rows`` rows; and True if they are the whole log.
+
+    Each session draws a number by ``generator``, in the order of the log, and the smallest stay. So the
+    sample does not depend on the parts.
+    """
+    kept: list[DecisionLog] = []
+    keys = torch.empty(0, dtype=torch.float64)  # (G,) of the sessions of ``kept``
+    whole, bound = True, float("inf")
+    for log in parts:
+        number = session_numbers(log)
+        key = torch.rand(int(number[-1]) + 1, dtype=torch.float64, generator=generator)
+        stays = key < bound
+        if not bool(stays.all()):
+            log = log.rows(stays[number])
+        kept, keys = [*kept, log], torch.cat([keys, key[stays]])
+        if sum(x.num_rows for x in kept) > rows:
+            pool = concatenate(kept)
+            number = session_numbers(pool)
+            order = keys.argsort()
+            most = int((number.bincount()[order].cumsum(0) <= rows).sum())
+            bound, whole = float(keys[order[most]]), False
+            stays = keys < bound
+            kept, keys = [pool.rows(stays[number])], keys[stays]
+    return concatenate(kept), whole
+
+
+def session_numbers(log: DecisionLog) -> Tensor:
+    """(E,) int64: 0, 1 ... of the row's session."""
+    return (log.steps == 0).cumsum(0) - 1
+
+
+def join(parts: Sequence[Evidence]) -> Evidence:
+    """The evidence of all sessions. What one part lacks, the whole lacks."""
+    if len(parts) == 1:
+        return parts[0]
+    steps = max(part.rewards.shape[1] for part in parts)
+    slates = [part.slates for part in parts if part.slates is not None]
+    joined = None
+    if len(slates) == len(parts):
+        names = ("given_above", "alone", "additive", "rewards")
+        joined = Slates(*(_joined([getattr(x, name) for x in slates], steps) for name in names))
+    return Evidence(
+        weights=_last_kept([part.weights for part in parts], steps),
+        rewards=_padded([part.rewards for part in parts], steps),
+        alive=_padded([part.alive for part in parts], steps),
+        gamma=parts[0].gamma,
+        q=_joined([part.q for part in parts], steps),
+        v=_joined([part.v for part in parts], steps),
+        clusters=_joined([part.clusters for part in parts]),
+        slates=joined,
+        world=_joined([part.world for part in parts]),
+    )
+
+
+def _joined(parts: Sequence[Tensor | None], steps: int | None = None) -> Tensor | None:
+    known = [x for x in parts if x is not None]
+    if len(known) < len(parts):
+        return None
+    return torch.cat(known) if steps is None else _padded(known, steps)
+
+
+def _padded(parts: Sequence[Tensor], steps: int) -> Tensor:
+    """(N, T, ...): parts (N', T', ...) with zeros after their last step."""
+    wide = [torch.cat([x, x.new_zeros(len(x), steps - x.shape[1], *x.shape[2:])], 1) for x in parts]
+    return torch.cat(wide)
+
+
+def _last_kept(parts: Sequence[Tensor], steps: int) -> Tensor:
+    """(N, T): parts (N', T') with their last column repeated."""
+    return torch.cat([torch.cat([x, x[:, -1:].expand(-1, steps - x.shape[1])], 1) for x in parts])

@@ -1,0 +1,76 @@
+"""Lists of a policy's recommendations, made by playing on.
+
+One place after another is filled without feedback, and each item joins the history as consumed in full before
+the policy chooses the next one. On a platform with slates a whole slate comes, then joins, and the next one
+follows. No list holds an item twice.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from recsys_rl.functional import categorical
+from recsys_rl.recommender.visit import Visit
+from recsys_rl.types import Obs
+
+
+@torch.inference_mode()
+def play_on(
+    agent: Any,
+    visits: Visit,
+    mask: Tensor,
+    length: int,
+    listed: bool = False,
+    generator: torch.Generator | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Fill ``length`` places for N people.
+
+    Args:
+        agent: the policy, with ``scores``, and with ``propose`` if it has a first stage.
+        visits: those of the N people so far.
+        mask: (N, I) bool, the items that may be shown.
+        listed: a two-stage policy chooses among all items of the mask, without its search.
+        generator: draws each place with the policy's probabilities; None takes the most probable item.
+
+    Returns: items (N, length) int64, and their probabilities (N, length) float64, each given the places to
+    its left. A row with fewer allowed items than ``length`` has meaningless places at its end.
+    """
+    mask, everyone = mask.clone(), torch.arange(len(mask))
+    places_of_slate, hours = visits.checkpoint.interface.slate_size, visits.known.get("hour")
+    places: list[Tensor] = []
+    chances: list[Tensor] = []
+    while len(places) < length:
+        obs = _proposed(agent, visits.observe(mask), listed)
+        left = agent.scores(obs).clone()  # (N, C)
+        slate: list[Tensor] = []
+        for _ in range(min(places_of_slate, length - len(places))):
+            left[(left == -torch.inf).all(1)] = 0.0  # nothing is left for this person: the list has ended
+            index = left.argmax(1) if generator is None else categorical.draw(left, generator)[0]  # (N,)
+            chances.append(categorical.logprob(left.double(), index).exp())
+            left[everyone, index] = -torch.inf
+            slate.append(obs.items_at(index.unsqueeze(1)).squeeze(1).clamp_min(0))
+            mask[everyone, slate[-1]] = False
+        places += slate
+        if len(places) < length:
+            # The whole list is shown at once: the clock does not go on.
+            visits = visits.consume(torch.stack(slate, 1)).at(hours)
+    return torch.stack(places, 1), torch.stack(chances, 1)
+
+
+def _proposed(agent: Any, obs: Obs, listed: bool) -> Obs:
+    """``obs`` with the candidates of a two-stage policy: all allowed items if they are ``listed``.
+
+    Its search alone could miss listed items, or find only what a person has already.
+    """
+    if agent.first_stage is None or obs.mask is None:
+        return obs
+    if listed:
+        rows = obs.mask.any(0).nonzero().squeeze(1)  # (C,): allowed for any of these people
+        return obs.among(torch.where(obs.mask[:, rows], rows, -1))
+    available, candidates = agent.first_stage
+    forbidden = available - int(obs.mask.sum(1).min())
+    proposed: Obs = agent.propose(obs, True, min(forbidden, available - candidates))
+    return proposed

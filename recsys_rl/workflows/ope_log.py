@@ -1,0 +1,226 @@
+"""The log of `recsys-rl ope` with its catalogue and its rewards: recorded, people's own, or public."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from recsys_rl.checkpoint import Checkpoint, load
+from recsys_rl.data import LOGS
+from recsys_rl.decisions.checks import check_catalogue
+from recsys_rl.decisions.log import DecisionLog, catalogue_hash
+from recsys_rl.decisions.parts import parts
+from recsys_rl.decisions.table import DecisionTable, read_table
+from recsys_rl.decisions.table_catalogue import catalogue_of_items
+from recsys_rl.env.rec_env import RecEnv
+from recsys_rl.errors import one_line
+from recsys_rl.evaluation.behaviours import Behaviours
+from recsys_rl.evaluation.players import Table
+from recsys_rl.files.items import ItemFacts
+from recsys_rl.files.read import has_header
+from recsys_rl.lookup import DEFAULT_ALGO
+from recsys_rl.objective.weighted import check_weights, parse_weights, stream_weights, weighted
+from recsys_rl.ope.parts import sampled
+from recsys_rl.schema import did_you_mean
+from recsys_rl.session import PIECES
+from recsys_rl.types import Catalogue, Feedback, Stream, UserError
+from recsys_rl.utils.find import find
+from recsys_rl.utils.seeding import generators
+from recsys_rl.workflows.latest import print_latest
+from recsys_rl.workflows.ope_config import OpeConfig
+
+STREAMS = ("evaluation users", "policy", "random", "mixture", "ope", "propensities", "clusters")
+FITTED = 262_144  # rows of a recorded log on which models are fitted: all rows, or a sample of sessions
+PART = 65_536  # rows of a part of a larger log
+TABLE_OPTIONS = ("items", "separator")  # beside those of columns
+
+
+@dataclass(frozen=True)
+class ReadLog:
+    """A log, and what is known of it beside its rows."""
+
+    log: DecisionLog  # a sample of it, where it has more than FITTED rows
+    catalogue: Catalogue
+    rewards: Callable[[Feedback], Tensor]  # (E,)
+    streams: Mapping[str, torch.Generator]
+    table: DecisionTable | None = None  # what people's own file has beside the log
+    checkpoint: str | None = None  # its file
+    behaviours: Behaviours | None = None  # the policies of the checkpoint
+    others: tuple[Behaviours, ...] = ()  # of further checkpoints, which may have made the log
+    parts: Callable[[], Iterator[DecisionLog]] | None = None  # None: ``log`` is the whole
+
+
+def read_log(options: OpeConfig) -> ReadLog:
+    """The log of --log. Raises UserError for a file or options that don't fit it."""
+    assert options.log is not None
+    if options.log in LOGS:
+        return _public(options, options.log)
+    if options.data_dir is not None:
+        raise UserError(
+            f"--data-dir is for a public log ({', '.join(LOGS)}), and {options.log} is a file: leave it out."
+        )
+    if not Path(options.log).exists() and not Path(options.log).suffix:
+        raise UserError(
+            f"Log {options.log} was not found{did_you_mean(options.log, LOGS)}: choose {', '.join(LOGS)}, or "
+            "give a file."
+        )
+    if not has_header(options.log):
+        _refuse_logger(options)
+        if options.checkpoint is not None:
+            raise UserError(
+                f"{options.log} was not made by recsys-rl record, so --checkpoint does not fit: leave it out."
+            )
+        table = read_table(options.log, options.columns, options.separator, options.items)
+        for note in table.notes:
+            print(one_line(note), file=sys.stderr)
+        return _of_signals(options, table.log, table.catalogue, table)
+    _refuse_table_options(options, f"{options.log} has the columns of ours")
+    rows, streams = partial(parts, options.log, PART), generators(options.seed, "sample")
+    log, whole = sampled(rows(), FITTED, streams["sample"])
+    if log.header.platform or options.checkpoint is not None:
+        read = _recorded(options, log)
+    elif options.logger:
+        raise UserError("--logger needs --checkpoint FILE, with the catalogue of the log: give both.")
+    else:
+        read = _of_signals(options, log, _bare_catalogue(options.log, log), None)
+    return read if whole else replace(read, parts=rows)
+
+
+def _public(options: OpeConfig, name: str) -> ReadLog:
+    """A log of data.LOGS."""
+    if options.checkpoint is not None:
+        raise UserError(f"--log {name} has no policy of a checkpoint: leave --checkpoint out.")
+    _refuse_logger(options)
+    _refuse_table_options(options, f"{name} has its own columns")
+    load_log: Callable[[str | None, str | None], DecisionTable] = find(LOGS[name], "--log")
+    table = load_log(options.data_dir, options.cache_dir)
+    return _of_signals(options, table.log, table.catalogue, table)
+
+
+def _refuse_logger(options: OpeConfig) -> None:
+    if options.logger:
+        raise UserError(
+            f"--logger is for a log of recsys-rl record, and {options.log} is another log: leave it out. "
+            "Your own log may hold the logger's probability of every item in a column probabilities."
+        )
+
+
+def _refuse_table_options(options: OpeConfig, why: str) -> None:
+    given = [f"{name}-column" for name, value in options.columns.items() if value is not None]
+    given += [name for name in TABLE_OPTIONS if getattr(options, name) is not None]
+    if given:
+        raise UserError(f"--{given[0]} is for your own log, and {why}.")
+
+
+def _bare_catalogue(name: str, log: DecisionLog) -> Catalogue:
+    """The catalogue of a log in our format without a checkpoint: only the numbers of its items are known."""
+    derived = [x for x, _ in log.header.interface.context if x in PIECES and x not in log.handed]
+    if set(derived) & {"last_item", "streak"}:
+        raise UserError(
+            f"{name} needs the embeddings of the items for its observations ({derived[0]}): give "
+            "--checkpoint FILE with their catalogue."
+        )
+    number = log.header.num_items
+    shares = log.items[log.items >= 0].bincount(minlength=number).float() / log.num_rows
+    return catalogue_of_items(range(number), ItemFacts(), shares, name)
+
+
+def _of_signals(
+    options: OpeConfig, log: DecisionLog, catalogue: Catalogue, table: DecisionTable | None
+) -> ReadLog:
+    """A log without a checkpoint: its streams are its signals, summed over the places of a slate."""
+    others = [name for name in options.table_policies if name != "random"]
+    if others:
+        raise UserError(
+            f"Policy {others[0]!r} needs a log with a checkpoint: on {options.log}, judge "
+            "--target FILE with your policy's probabilities, or --policy random."
+        )
+    if options.target is None and not options.table_policies:
+        raise UserError(
+            f"No policy to judge on {options.log}: give --target FILE with your policy's probabilities (a "
+            "row for each row of the log, column propensity), or --policy random."
+        )
+    given = parse_weights(options.weights, "weights")
+    names = log.header.signals
+    if len(names) > 1 and not given:
+        raise UserError(
+            f"{options.log} has the signals {', '.join(names)}: say what counts, as in --weights "
+            f"{names[0]}=1."
+        )
+    streams = tuple(Stream(name, 0.0 if given else 1.0) for name in names)
+    check_weights(given, streams, "weights")
+    by = stream_weights(streams, given)
+
+    def rewards(feedback: Feedback) -> Tensor:
+        return weighted(feedback.signals.sum(1), by)  # (E,)
+
+    return ReadLog(log, catalogue, rewards, generators(options.seed, *STREAMS), table)
+
+
+def _recorded(options: OpeConfig, log: DecisionLog) -> ReadLog:
+    path = options.checkpoint or f"checkpoints/{DEFAULT_ALGO}.pt"
+    checkpoint = load(path, options.env)
+    if checkpoint.world.is_empty:
+        raise UserError(f"{path} is of {checkpoint.config.env}, which has no catalogue of items.")
+    assert options.log is not None
+    source = f"--data {checkpoint.config.data_config.data} --seed {checkpoint.config.train_config.seed}"
+    check_catalogue(options.log, log.header, checkpoint.catalogue, source)
+    generator = generators(options.seed, *STREAMS)
+    table = _table(options, checkpoint, generator)
+    env = table.env()
+    assert isinstance(env, RecEnv)
+    if log.header.interface != env.interface:
+        raise UserError(
+            f"{options.log} was logged in other sessions than those of {path} (platform, length, or pieces "
+            "of the context): give the checkpoint of the same settings."
+        )
+    known = tuple(signal.name for signal in env.signals)
+    if log.header.signals != known:
+        raise UserError(
+            f"{options.log} has the signals {', '.join(log.header.signals)}, but the rewards of "
+            f"{checkpoint.config.env} are made of {', '.join(known)}: write them in this order."
+        )
+    given = parse_weights(options.weights, "weights")
+    check_weights(given, env.streams, "weights")
+    by = stream_weights(env.streams, given)
+
+    def rewards(feedback: Feedback) -> Tensor:
+        return weighted(env.user_model.rewards(feedback), by)  # (E,)
+
+    print_latest(path, checkpoint)
+    behaviours = Behaviours(checkpoint, table, env, options.cache_dir)
+    others = _others(options, log, generator)
+    return ReadLog(log, checkpoint.catalogue, rewards, generator, None, path, behaviours, others)
+
+
+def _others(
+    options: OpeConfig, log: DecisionLog, generator: dict[str, torch.Generator]
+) -> tuple[Behaviours, ...]:
+    """The policies of the checkpoints of --logger. Raises UserError for one that can't be the log's."""
+    found = []
+    for path in options.logger:
+        checkpoint = load(path, options.env)
+        other = UserError(
+            f"--logger {path} is of another catalogue or of other sessions than {options.log}: give the "
+            "checkpoint of the policy that made the log."
+        )
+        if checkpoint.world.is_empty or log.header.catalogue != catalogue_hash(checkpoint.catalogue):
+            raise other
+        table = _table(options, checkpoint, generator)
+        env = table.env()
+        assert isinstance(env, RecEnv)
+        if env.interface != log.header.interface:
+            raise other
+        found.append(Behaviours(checkpoint, table, env, options.cache_dir))
+    return tuple(found)
+
+
+def _table(options: OpeConfig, checkpoint: Checkpoint, generator: dict[str, torch.Generator]) -> Table:
+    users = checkpoint.population.heldout[:1]
+    return Table(checkpoint.config, checkpoint.world, users, options.seed, torch.device("cpu"), generator)

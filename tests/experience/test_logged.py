@@ -1,0 +1,288 @@
+"""Learning from a log: its rewards, its training users, clones of a policy, and errors."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from recsys_rl.checkpoint import load
+from recsys_rl.cli import main
+from recsys_rl.cli.train import train_options
+from recsys_rl.config import Config
+from recsys_rl.decisions.parts import read_decisions
+from recsys_rl.decisions.transitions import transition_table
+from recsys_rl.decisions.writer import write_decisions
+from recsys_rl.errors import FieldError, UserError
+from recsys_rl.experience.logged import log_rewards
+from recsys_rl.make import heldout_rows, make_logged, make_user_model
+from recsys_rl.run import agent_of
+from recsys_rl.types import Transitions
+from recsys_rl.workflows.record import RecordConfig, record
+from recsys_rl.workflows.train import train, updates
+from tests.doors import SATIATION, WORLD, assert_same_weights, steps, train_in, weights
+from tests.proofs import Proof
+
+TINY = ["--env", "satiation", *WORLD, "--hidden-dims", "6", "--threads", "1", "--device", "cpu"]
+BC = [
+    "--algo",
+    "bc",
+    "--batch-size",
+    "8",
+    "--gradient-steps",
+    "3",
+    "--save-interval",
+    "2",
+]  # 24 rows an update
+
+
+@pytest.fixture(scope="module")
+def logger(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A checkpoint of PPO on a tiny `satiation`, and the log of its decisions for all users."""
+    folder = tmp_path_factory.mktemp("logger")
+    checkpoint = train_in(folder / "run", *SATIATION, *steps(3))
+    log = folder / "log.parquet"
+    record(RecordConfig(str(checkpoint), sessions=60, users="all", out=str(log), quiet=True))
+    return checkpoint, log
+
+
+def test_batches_hold_training_users_with_their_rewards(logger: tuple[Path, Path]) -> None:
+    checkpoint, path = load(logger[0]), logger[1]
+    log = read_decisions(path)
+    config = Config(algo="bc", env="satiation", log=str(path), **sections(checkpoint.config))
+    world, generator = checkpoint.world, torch.Generator().manual_seed(0)
+    source = make_logged(config, world, {}, generator)
+    train_ids = set(world.population.user_ids[world.population.train].tolist())
+    expected = torch.tensor([user in train_ids for user in log.users.tolist()])
+    assert source.table.num_rows == int(expected.sum()) < log.num_rows
+    users = make_user_model(config, world)
+    rewards = log_rewards(log, users, {})[expected]
+    assert torch.equal(source.table.rewards, rewards)
+    found = source.batch()
+    assert isinstance(found.data, Transitions) and found.data.num_rows == config.agent_config.steps_per_update
+    assert found.metrics["reward_mean"] == pytest.approx(found.data.rewards.mean().item())
+
+
+def sections(config: Config) -> dict[str, Any]:
+    return {name: getattr(config, name) for name in ("env_config", "data_config", "model_config")}
+
+
+def test_rewards_by_hand(logger: tuple[Path, Path]) -> None:
+    checkpoint, log = load(logger[0]), read_decisions(logger[1])
+    users = make_user_model(checkpoint.config, checkpoint.world)
+    (stream,) = users.streams
+    own = log_rewards(log, users, {})
+    assert torch.equal(log_rewards(log, users, {stream.name: -2.0}), -2 * own)
+    signal = log.header.signals[0]
+    assert torch.equal(log_rewards(log, None, {}), torch.zeros(log.num_rows))
+    assert torch.equal(log_rewards(log, None, {signal: 3.0}), 3 * log.signals[:, 0, 0])
+    with pytest.raises(FieldError, match="no_such"):
+        log_rewards(log, users, {"no_such": 1.0})
+
+
+def test_users_whom_the_population_lacks_are_held_out_by_their_hash(logger: tuple[Path, Path]) -> None:
+    log, population = read_decisions(logger[1]), load(logger[0]).population
+    strangers = dataclasses.replace(log, users=log.users + 10_000)
+    found = heldout_rows(strangers, population, 0.5, 3)
+    one_user = strangers.users == strangers.users[0]
+    assert len(found[one_user].unique()) == 1 and 0 < found.float().mean() < 1
+    assert torch.equal(found, heldout_rows(strangers, population, 0.5, 3))
+
+
+def test_run_without_an_environment_is_a_run(logger: tuple[Path, Path], tmp_path: Path) -> None:
+    """Its checkpoint evaluates, recommends and records, and nothing was simulated in its training."""
+    checkpoint, log = logger
+    options = [*BC, "--checkpoint", str(checkpoint), "--log", str(log), *steps(4), "--hidden-dims", "6"]
+    path = train_in(tmp_path / "run", *options)
+    made = load(path)
+    assert made.config.env == "satiation" and made.step == 4 * 24 and made.info["curve"] == []
+    assert torch.equal(made.catalogue.embedding, load(checkpoint).catalogue.embedding)
+    assert {p.name for p in path.parent.iterdir()} >= {"bc.pt", "config.toml", "log.csv"}
+    assert main(["evaluate", "--checkpoint", str(path), "--no-planner"]) == 0
+    assert (
+        main(["recommend", "--checkpoint", str(path), "--user", str(int(made.population.user_ids[0]))]) == 0
+    )
+    own = tmp_path / "own.parquet"
+    assert main(["record", "--checkpoint", str(path), "--sessions", "5", "--out", str(own), "--quiet"]) == 0
+    agent, table = agent_of(made), read_decisions(own)
+    assert table.header.loggers == ("bc",) and agent.updates == 4
+
+
+def test_resumed_run_ends_as_the_whole_one(
+    logger: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = logger[1]
+    options = [*TINY, *BC, "--log", str(log), *steps(7), "--eval-interval", "2"]
+    whole = train_in(tmp_path / "whole", *options)
+    monkeypatch.chdir(tmp_path)
+    config = train_options(options).config
+
+    for update in updates(config, folder=tmp_path / "pieces"):
+        if update.step == 3 * 24:
+            break  # saved there
+    again = train(config, resume=True, folder=tmp_path / "pieces", quiet=True)
+    assert_same_weights(whole, again)
+    assert load(whole).info["curve"] == load(again).info["curve"] != []
+
+
+@pytest.mark.learning
+def test_clone_decides_as_the_logger(logger: tuple[Path, Path], tmp_path: Path, proof: Proof) -> None:
+    """The log of a policy that always shows the available item with the smallest number."""
+    checkpoint, log = logger
+    decided = read_decisions(log)
+    items = decided.steps.unsqueeze(1)  # item 0 first, then 1, 2 ...
+    lowest = tmp_path / "lowest.parquet"
+    write_decisions(
+        lowest, dataclasses.replace(decided, items=items, logprobs=torch.zeros(len(items)).double())
+    )
+    options = ["--algo", "bc", "--batch-size", "32", "--gradient-steps", "10", "--lr", "0.01"]
+    options += ["--checkpoint", str(checkpoint), "--log", str(lowest), "--total-timesteps", str(320 * 20)]
+    path = train_in(tmp_path / "run", *options, "--head", "dense", "--hidden-dims", "16")
+    rows = (tmp_path / "run" / "log.csv").read_text().splitlines()
+    (last,) = [row for row in rows if row.split(",")[2:3] == ["loss"]][-1:]
+    proof(float(last.split(",")[3]), below=0.5)  # log 24 = 3.18 at the start
+    assert weights(path)
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        (["--env", "satiation"], "--log"),
+        (["--env", "gym:CartPole-v1", "--log", "LOG"], "catalogue"),
+        (["--env", "satiation", *WORLD, "--seed", "5", "--log", "LOG"], "another catalogue"),
+        (["--env", "drift", *WORLD, "--log", "LOG"], "other sessions"),
+        (["--checkpoint", "CHECKPOINT", "--env", "satiation", "--log", "LOG"], "--checkpoint"),
+        (["--checkpoint", "CHECKPOINT", "--log", "LOG", "--candidates", "8"], "candidates"),
+        (["--checkpoint", "CHECKPOINT", "--log", "LOG", "--n-steps", "8"], "n_steps|n-steps"),
+        (["--checkpoint", "CHECKPOINT", "--log", "nowhere.parquet"], "nowhere.parquet"),
+        (["--checkpoint", "CHECKPOINT", "--log", "LOG", "--weights", "glory=1"], "glory"),
+    ],
+)
+def test_mistakes_are_one_sentence(
+    options: list[str],
+    error: str,
+    logger: tuple[Path, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = {"LOG": str(logger[1]), "CHECKPOINT": str(logger[0])}
+    assert main(["train", "--algo", "bc", *(names.get(x, x) for x in options)]) == 2
+    said = capsys.readouterr().err
+    assert any(part in said for part in error.split("|")) and said.startswith("error: ")
+    assert "Traceback" not in said and list(tmp_path.iterdir()) == []
+
+
+def test_checkpoint_of_items_is_for_logs(
+    logger: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", "--checkpoint", str(logger[0])]) == 2
+    assert "--checkpoint" in capsys.readouterr().err
+
+
+def test_log_of_held_out_users_alone_is_refused(logger: tuple[Path, Path], tmp_path: Path) -> None:
+    log = tmp_path / "heldout.parquet"
+    record(RecordConfig(str(logger[0]), sessions=5, users="heldout", out=str(log), quiet=True))
+    with pytest.raises(UserError, match="--users train"):
+        train_in(tmp_path / "run", *BC, "--checkpoint", str(logger[0]), "--log", str(log))
+    assert not (tmp_path / "run").exists()
+
+
+def test_large_log_is_read_in_parts(logger: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parts of at most 40 rows serve batches in their order; a saved place is found again."""
+    from recsys_rl.experience import logged
+
+    checkpoint = load(logger[0])
+    changes = {"log": str(logger[1]), "batch_size": 8, "gradient_steps": 2, **sections(checkpoint.config)}
+    config = Config(algo="bc", env="satiation", **changes)
+
+    def source() -> logged.Logged:
+        return make_logged(config, checkpoint.world, {}, torch.Generator().manual_seed(0))
+
+    whole = source()
+    monkeypatch.setattr(logged, "MOST_ROWS", 40)
+    parts, other = source(), source()
+    seen = []
+    for _ in range(40):
+        parts.batch()
+        seen.append(parts.part)
+    count = max(seen) + 1
+    assert count > 3 and seen[0] == 0 and seen.count(1) >= 2 and 0 in seen[seen.index(count - 1) :]
+    rows = sum(table.num_rows for table in parts.tables())
+    assert rows == whole.table.num_rows
+    other.load_state_dict(parts.state_dict())
+    other.generator.set_state(parts.generator.get_state())
+    for _ in range(5):
+        one, two = parts.batch().data, other.batch().data
+        assert torch.equal(one.items, two.items) and torch.equal(one.obs.context, two.obs.context)
+    with pytest.raises(ValueError, match="part 99"):
+        other.load_state_dict({"part": torch.tensor(99), "served": torch.tensor(0)})
+
+
+def in_order(columns: list[torch.Tensor]) -> torch.Tensor:
+    """The rows of these columns side by side, in ascending order."""
+    rows = torch.cat([x.double().reshape(len(x), -1) for x in columns], 1)
+    return torch.tensor(sorted(rows.tolist()))
+
+
+def test_recorded_run_and_its_replay_hold_the_same_transitions(tmp_path: Path) -> None:
+    """Each transition of the ring is in the log that the run wrote, with its successor."""
+    options = ["--algo", "dqn", *TINY, "--num-envs", "4", "--train-freq", "6", "--learning-starts", "9"]
+    options += ["--batch-size", "8", "--eval-interval", "0", "--record", str(tmp_path / "log")]
+    runs = []
+    for update in updates(train_options([*options, *steps(5)]).config, folder=tmp_path / "run"):
+        runs.append(update.run)
+    run, log = runs[-1], read_decisions(tmp_path / "log")
+    assert log.num_rows == 5 * 24 and log.header.loggers == ("dqn",)
+    assert bool(
+        log.truncated[log.sessions.diff(append=log.sessions[-1:] + 1) > 0]
+        .logical_or(log.terminated[log.sessions.diff(append=log.sessions[-1:] + 1) > 0])
+        .all()
+    )
+    table = transition_table(log, run.world.catalogue, log_rewards(log, run.env.user_model, {}))
+    experience: Any = run.experience
+    ring = experience.ring
+    names = ("obs.context", "items", "rewards", "logprobs", "terminated", "truncated", "next_obs.context")
+    for slot in range(ring.filled - 1):  # after the last one the end of the run has cut the sessions
+        found = table.at((log.times == slot).nonzero().squeeze(1))
+        mine = [found.obs.context, found.items, found.rewards, found.logprobs, found.terminated]
+        mine += [found.truncated, found.next_obs.context]
+        theirs = [ring.tensors[name][slot] for name in names]
+        assert torch.allclose(in_order(mine), in_order(theirs), atol=1e-6)
+
+
+@pytest.mark.parametrize("algo", ["ppo", "dqn"])
+def test_record_of_a_resumed_run_is_whole(algo: str, tmp_path: Path) -> None:
+    own = {"ppo": ["--n-steps", "6", "--batch-size", "12"], "dqn": ["--train-freq", "6", "--batch-size", "8"]}
+    options = ["--algo", algo, *TINY, "--num-envs", "4", *own[algo], "--eval-interval", "0", *steps(6)]
+    options += ["--save-interval", "2"]
+    config = train_options([*options, "--record", str(tmp_path / "whole")]).config
+    train(config, folder=tmp_path / "one", quiet=True)
+    config = train_options([*options, "--record", str(tmp_path / "pieces")]).config
+    for update in updates(config, folder=tmp_path / "two"):
+        if update.step == 3 * 24:
+            break
+    (tmp_path / "pieces" / "part-00000009.parquet").write_bytes(b"of an update after the checkpoint")
+    train(config, resume=True, folder=tmp_path / "two", quiet=True)
+    one, two = (read_decisions(tmp_path / name) for name in ("whole", "pieces"))
+    order = [torch.stack([log.times, log.users], 1).unique(dim=0) for log in (one, two)]
+    assert one.num_rows == two.num_rows == 6 * 24 and torch.equal(*order)
+    assert torch.allclose(one.signals.sum(), two.signals.sum())
+
+
+def test_bad_places_for_a_record(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "x").write_text("")
+    for options, word in (
+        ([*TINY, "--record", str(tmp_path / "full")], "--record"),
+        ([*TINY, "--record", str(tmp_path / "new"), "--seeds", "0-1"], "--seeds"),
+        ([*TINY, "--record", str(tmp_path / "new"), "--num-processes", "2"], "num_processes"),
+        (["--env", "gym:CartPole-v1", "--record", str(tmp_path / "new")], "catalogue"),
+    ):
+        assert main(["train", *options, "--runs-dir", str(tmp_path / "runs")]) == 2
+        assert word in capsys.readouterr().err
+    assert not (tmp_path / "new").exists() and not list((tmp_path).glob("runs/*"))

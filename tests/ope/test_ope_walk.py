@@ -1,0 +1,63 @@
+"""The files that a log goes through, from the command to an estimate, are those of docs/05, in order."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytest
+
+from recsys_rl.cli import main
+from tests.doors import PPO, ROOT, SIZES, WORLD, steps, train_in
+
+ROOMS = ("cli/ope.py", "workflows/", "files/", "decisions/", "ope/", "session.py")
+BESIDE = {
+    "workflows/ope_config.py",  # the options
+    "workflows/latest.py",  # a remark on the checkpoint
+    "files/read.py",  # which files a folder has, and errors of Parquet
+    "decisions/columns.py",  # names and rules of the columns, which reader and checks apply
+    "decisions/rules.py",
+    "decisions/checksum.py",
+    "files/clean.py",  # what counts as a missing cell
+}
+MOST = 20
+
+
+def walked(words: list[str]) -> list[str]:
+    """The files of ROOMS with a function that is called before the first estimate, in their order."""
+    package, found, done = str(ROOT / "recsys_rl") + "/", dict[str, None](), False
+
+    def watch(frame: FrameType, event: str, _: Any) -> None:
+        nonlocal done
+        file = frame.f_code.co_filename.removeprefix(package)
+        # The environment of the checkpoint makes its interface before the log is replayed.
+        early = file == "session.py" and not frame.f_code.co_qualname.startswith("Session.")
+        if event == "call" and not done and not early and file.startswith(ROOMS):
+            found.setdefault(file)
+        done = done or (event == "return" and file == "ope/rows.py" and frame.f_code.co_name == "plain_row")
+
+    sys.setprofile(watch)
+    try:
+        assert main(words) == 0
+    finally:
+        sys.setprofile(None)
+    assert done
+    return list(found)
+
+
+def test_a_log_goes_through_the_files_of_the_walk(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    checkpoint = train_in(tmp_path / "run", "--env", "satiation", *SIZES, *WORLD, *PPO, *steps(1))
+    log = str(tmp_path / "log.parquet")
+    words = ["--checkpoint", str(checkpoint), "--policy", "random"]
+    assert main(["record", *words, "--sessions", "30", "--users", "all", "--quiet", "--out", log]) == 0
+    judging = ["ope", *words, "--log", log, "--no-world"]
+    assert main(judging) == 0  # imports every module, so that no class body counts as a call
+    found = [file for file in walked(judging) if file not in BESIDE]
+    text = (ROOT / "docs/05_code_walkthrough.md").read_text(encoding="utf-8")
+    section = text[text.index("## From a log to an estimate") :].split("\n## ")[0]
+    listed = re.findall(r"^\d+\. `([\w/]+\.py)`", section, re.M)
+    assert listed == found
+    assert len(listed) <= MOST

@@ -1,0 +1,189 @@
+"""A log in parts: the same answers as in one, and samples and evidence that do not depend on the parts."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from recsys_rl.cli import main
+from recsys_rl.data.synthetic import synthetic_world
+from recsys_rl.decisions.log import DecisionHeader, DecisionLog
+from recsys_rl.decisions.target import Target
+from recsys_rl.decisions.writer import write_decisions
+from recsys_rl.errors import UserError
+from recsys_rl.ope.estimators import Evidence, Slates
+from recsys_rl.ope.judge import Judged, Settings, judge
+from recsys_rl.ope.parts import join, sampled, survey
+from recsys_rl.ope.policies import Loggers
+from recsys_rl.ope.replay import replay
+from recsys_rl.ope.reward_model import ridge
+from recsys_rl.types import Catalogue, Feedback, Interface
+from recsys_rl.workflows import ope_log
+
+ITEMS = 4
+CATALOGUE: Catalogue = synthetic_world(ITEMS, 50, 4, 0.2, 0)[0]
+POLICY = torch.tensor([0.1, 0.2, 0.3, 0.4], dtype=torch.float64)
+
+
+def log_of(sessions: int, steps: int, seed: int = 0) -> DecisionLog:
+    """Sessions of one up to ``steps`` steps by two loggers, one uniform."""
+    rng = torch.Generator().manual_seed(seed)
+    lengths = torch.randint(1, steps + 1, (sessions,), generator=rng)
+    session = torch.arange(sessions).repeat_interleave(lengths)
+    step = torch.arange(len(session)) - (lengths.cumsum(0) - lengths)[session]
+    loggers = (torch.arange(sessions) % 3 > 0).long()[session]
+    chances = torch.tensor([[0.25] * 4, [0.4, 0.3, 0.2, 0.1]], dtype=torch.float64)
+    items = torch.multinomial(chances[loggers], 1, generator=rng)  # (E, 1)
+    of_items = chances[:, items[:, 0]].T.log()  # (E, 2)
+    liked = torch.rand(len(session), 1, 1, generator=rng) < 0.2 * (1 + items.unsqueeze(2))
+    interface = Interface(
+        context=(("profile", 4),), action_sizes=(ITEMS,), repeats=True, signals=("click",),
+        session_length=steps,
+    )  # fmt: skip
+    return DecisionLog(
+        header=DecisionHeader(loggers=("a", "b"), interface=interface, signals=("click",)),
+        users=session % 40,
+        sessions=session,
+        steps=step,
+        times=step,
+        items=items,
+        logprobs=of_items.gather(1, loggers.unsqueeze(1)).squeeze(1),
+        logger_logprobs=of_items,
+        signals=liked.float(),
+        terminated=step == lengths[session] - 1,
+        truncated=torch.zeros(len(session), dtype=torch.bool),
+        loggers=loggers,
+        handed={"profile": torch.randn(len(session), 4, generator=rng)},
+    )
+
+
+def cut(log: DecisionLog, *sessions: int) -> list[DecisionLog]:
+    """The log in parts that begin at these sessions."""
+    edges = torch.bucketize(log.sessions, torch.tensor(sessions), right=True)  # (E,)
+    return [log.rows(edges == k) for k in range(len(sessions) + 1)]
+
+
+def rewards(feedback: Feedback) -> Tensor:
+    return feedback.signals.sum((1, 2))
+
+
+def judged(log: DecisionLog, parts: list[DecisionLog]) -> Judged:
+    """A target with the probability of each item, on the log; models are fitted on the whole."""
+    rng = torch.Generator().manual_seed(0)
+    whole = survey([(part, rewards(part.feedback)) for part in parts], rng)
+    sample, *replayed = (
+        replay(x, CATALOGUE, rewards(x.feedback), 0.9, whole)
+        for x in ([log] if len(parts) == 1 else [log, *parts])
+    )
+    every = POLICY.expand(log.num_rows, -1)
+
+    def target(part: object) -> Target:
+        of = part.log  # type: ignore[attr-defined]
+        return Target(POLICY[of.items[:, 0]].log(), every[: of.num_rows])
+
+    nobody = Loggers(lambda log, place: None, lambda log: None)
+    streams = {name: torch.Generator().manual_seed(1) for name in ("ope", "clusters", "policy")}
+    return judge(
+        sample, replayed or [sample], [], {"mine": target}, ridge(), rewards, nobody, Settings(), streams
+    )
+
+
+@pytest.mark.parametrize("steps", [1, 4])
+def test_answers_in_parts_are_those_of_the_whole_log_to_the_last_digits(steps: int) -> None:
+    """The last part has sessions of one step alone."""
+    log = log_of(300, steps)
+    log = log.rows((log.sessions < 260) | (log.steps == 0))
+    alone, apart = judged(log, [log]), judged(log, cut(log, 90, 200, 260))
+    assert [row.estimator for row in alone.rows] == [row.estimator for row in apart.rows]
+    assert {"wdr", "sdr", "fqe"} & set(alone.terms["mine"]) or steps == 1
+    for name, terms in alone.terms["mine"].items():
+        assert torch.allclose(apart.terms["mine"][name], terms, rtol=1e-9, atol=1e-12), name
+    for one, other in zip(alone.rows, apart.rows, strict=True):
+        assert (one.value, one.low, one.high) == pytest.approx((other.value, other.low, other.high), rel=1e-9)
+        assert one.warnings == other.warnings and one.clip == other.clip
+    assert torch.equal(alone.earned, apart.earned) and torch.equal(alone.users, apart.users)
+    assert alone.not_computed == apart.not_computed
+
+
+def test_sample_has_whole_sessions_and_does_not_depend_on_the_parts() -> None:
+    log = log_of(300, 4)
+
+    def drawn(parts: list[DecisionLog], rows: int) -> tuple[DecisionLog, bool]:
+        return sampled(parts, rows, torch.Generator().manual_seed(3))
+
+    found, whole = drawn([log], 200)
+    assert not whole and 190 < found.num_rows <= 200
+    for session in found.sessions.unique().tolist():
+        assert int((found.sessions == session).sum()) == int((log.sessions == session).sum())
+    for places in ((90, 200, 260), (1,), (299,)):
+        other, _ = drawn(cut(log, *places), 200)
+        assert torch.equal(other.sessions, found.sessions) and torch.equal(other.items, found.items)
+    assert drawn(cut(log, 90), log.num_rows)[1]
+    means = [
+        float(sampled([log], 200, torch.Generator().manual_seed(k))[0].sessions.double().mean())
+        for k in range(200)
+    ]
+    assert sum(means) / 200 == pytest.approx(float(log.sessions.double().mean()), abs=3)  # each as likely
+
+
+def test_evidence_of_a_part_without_an_estimator_takes_it_from_the_whole() -> None:
+    short = Evidence(torch.full((2, 1), 3.0), torch.ones(2, 1), torch.ones(2, 1).bool(), world=torch.ones(2))
+    long = Evidence(torch.full((1, 3), 2.0), torch.ones(1, 3), torch.ones(1, 3).bool())
+    found = join([replace(short, slates=Slates(alone=torch.ones(2, 1, 2))), replace(long, slates=Slates())])
+    assert found.weights.tolist() == [[3, 3, 3], [3, 3, 3], [2, 2, 2]]  # the last weight stays
+    assert found.rewards.tolist() == [[1, 0, 0], [1, 0, 0], [1, 1, 1]]
+    assert found.alive.sum(1).tolist() == [1, 1, 3]
+    assert found.world is None and found.slates is not None and found.slates.alone is None
+
+
+def test_mistake_in_a_later_part_has_its_row_of_the_whole_log() -> None:
+    log = log_of(60, 1)
+    bad = rewards(log.feedback)
+    bad[50] = torch.nan
+    parts = cut(log, 40)
+    with pytest.raises(UserError, match="row 51 "):
+        survey(zip(parts, bad.split([40, 20]), strict=True), torch.Generator())
+
+
+def test_command_judges_a_folder_of_parts_as_one_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = log_of(400, 3)
+    for number, part in enumerate(cut(log, 150, 300)):
+        write_decisions(tmp_path / "parts" / f"{number}.parquet", part)
+    write_decisions(tmp_path / "one.parquet", log)
+
+    def answer(name: str, *words: str) -> dict[str, float]:
+        out = tmp_path / "out.json"
+        paths = ["--log", str(tmp_path / name), "--json", str(out)]
+        assert main(["ope", *paths, "--policy", "random", *words]) == 0
+        found = json.loads(out.read_text())
+        assert found["about"]["decisions"] == log.num_rows and found["about"]["sessions"] == 400
+        fitted = min(log.num_rows, ope_log.FITTED)
+        assert fitted - 3 < found["about"]["fitted"] <= fitted
+        return {row["estimator"]: row["value"] for row in found["rows"]}
+
+    one = answer("one.parquet", "--no-world")
+    assert answer("parts", "--no-world") == pytest.approx(one, rel=1e-9)
+    # Read in parts of 100 rows, the models fitted on 300 rows: what needs no model is the same.
+    monkeypatch.setattr(ope_log, "FITTED", 300)
+    monkeypatch.setattr(ope_log, "PART", 100)
+    for name in ("one.parquet", "parts"):
+        capsys.readouterr()
+        apart = answer(name)
+        out, err = capsys.readouterr()
+        assert "models are fitted on a sample of" in out and f"of {log.num_rows:,}\n" in err
+        assert {x: apart[x] for x in ("pdis", "wpdis", "mean")} == pytest.approx(
+            {x: one[x] for x in ("pdis", "wpdis", "mean")}, rel=1e-9
+        )
+        for name_of in ("sdr", "wdr", "fqe", "world"):
+            assert apart[name_of] == pytest.approx(one["wdr"], rel=0.15)
+    unknown = replace(log, logprobs=torch.full_like(log.logprobs, torch.nan), logger_logprobs=None)
+    write_decisions(tmp_path / "unknown.parquet", unknown)
+    assert main(["ope", "--log", str(tmp_path / "unknown.parquet"), "--policy", "random"]) == 2
+    assert "has no propensities, and they are estimated for at most" in capsys.readouterr().err
