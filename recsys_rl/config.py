@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from recsys_rl.agents import AGENTS
-from recsys_rl.dials import AgentConfig, DataConfig, ModelConfig, NoConfig, OnPolicyConfig
+from recsys_rl.dials import AgentConfig, DataConfig, ModelConfig, NoConfig, OnPolicyConfig, ReplayConfig
 from recsys_rl.dials import EnvConfig as EnvConfig
 from recsys_rl.dials import TrainConfig as TrainConfig
 from recsys_rl.errors import FieldError, UserError
@@ -109,6 +109,8 @@ def _check_together(config: Config) -> None:
             f"is {batch_size}: it must be at most the rollout, n_steps * num_envs = "
             f"{agent.n_steps * agent.num_envs}.",
         )
+    if isinstance(agent, ReplayConfig):
+        _check_start(agent, config.train_config.total_timesteps)
     _check_processes(config)
     parse_weights(config.train_config.weights)
     name = config.train_config.name
@@ -150,6 +152,19 @@ def _check_together(config: Config) -> None:
             "env_config.max_episode_steps",
             f"is {env.max_episode_steps}: it must be at most num_items = {env.num_items}, as {config.env} "
             "shows no item twice in a session.",
+        )
+
+
+def _check_start(agent: ReplayConfig, total_timesteps: int) -> None:
+    """Raise FieldError for a run that never learns, as its buffer never holds enough."""
+    held = max(agent.buffer_size // agent.num_envs, agent.return_steps) * agent.num_envs
+    played = max(1, total_timesteps // agent.steps_per_update) * agent.steps_per_update
+    most, mend = (held, "buffer_size") if held < played else (played, "total_timesteps")
+    if agent.learning_starts > most:
+        raise FieldError(
+            "agent_config.learning_starts",
+            f"is {agent.learning_starts}: it must be at most {most}, the transitions that the buffer ever "
+            f"holds, or nothing would be learned; lower it, or raise {mend}.",
         )
 
 
@@ -278,7 +293,8 @@ def _of_class(given: Any, cls: type[Any], section: str, whose: str) -> Any:
     """The section as ``cls``; one of the shared settings alone gets the defaults of ``cls`` beside them."""
     if type(given) is cls:
         return given
-    if type(given) in (AgentConfig, OnPolicyConfig, DataConfig, EnvConfig) and issubclass(cls, type(given)):
+    shared = (AgentConfig, OnPolicyConfig, ReplayConfig, DataConfig, EnvConfig)
+    if type(given) in shared and issubclass(cls, type(given)):
         return cls(**vars(given))
     raise UserError(f"{section} is of type {type(given).__name__}: {whose} takes {cls.__name__}.")
 

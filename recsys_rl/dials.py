@@ -144,9 +144,9 @@ class ReplayConfig(AgentConfig):
     """Bootstrap from the value after a time limit. Off if the limit is real and the clock is visible."""
     num_envs: Size = 64
     """Users stepped together."""
-    train_freq: Size = 4
+    train_freq: Size = 32
     """Steps of each user between two updates."""
-    gradient_steps: Size = 4
+    gradient_steps: Size = 32
     """Gradient steps of one update."""
     batch_size: Count = 256
     """Transitions of a gradient step."""

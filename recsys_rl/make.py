@@ -372,11 +372,10 @@ def check_candidates(config: ModelConfig, available: int, most_shown: int, slate
 
 
 def part_of_rank(config: Config, size: int) -> Config:
-    """The settings of one of ``size`` ranks, with its share of the users and of each minibatch."""
+    """The settings of one of ``size`` ranks, with its share of the users, of each minibatch and buffer."""
     agent = config.agent_config
-    shares = {
-        name: getattr(agent, name) // size for name in ("num_envs", "batch_size") if hasattr(agent, name)
-    }
+    divided = ("num_envs", "batch_size", "buffer_size", "learning_starts")
+    shares = {name: -(-getattr(agent, name) // size) for name in divided if hasattr(agent, name)}
     return dataclasses.replace(
         config,
         agent_config=dataclasses.replace(agent, **shares),

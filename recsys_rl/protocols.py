@@ -90,6 +90,10 @@ class Explorer(Learner, Protocol):
 
     def explore(self, obs: Obs) -> Action: ...
 
+    def propose(self, obs: Obs, greedy: bool = False, extra: int = 0) -> Obs:
+        """``obs`` with the candidates of a first stage; without one it is returned as it is."""
+        ...
+
 
 class Watcher(Protocol):
     """An object that sees each decision of a run and its outcome."""
@@ -117,7 +121,10 @@ class Experience(Protocol):
         ...
 
     def describe(self) -> str:
-        """A line about the source before training; "" if there is nothing to say."""
+        """A line about the source before training; "" if there is nothing to say.
+
+        Raises UserError if the source can't serve on this machine.
+        """
         ...
 
     def state_dict(self, finished: bool = False) -> dict[str, Tensor]:

@@ -36,8 +36,6 @@ from recsys_rl.types import Action, Obs, Transitions
 class DQNConfig(ReplayConfig):
     """Double deep Q-learning (van Hasselt et al. 2016, arXiv:1509.06461)."""
 
-    lr: Positive = 1e-3
-    """Learning rate of Adam."""
     max_grad_norm: Positive = 10.0
     """Largest norm of the gradient; a longer gradient is scaled down to it."""
     tau: Annotated[float, Range(above=0, high=1)] = 0.01

@@ -17,6 +17,8 @@ from recsys_rl.objective.weighted import check_weights, reweighted
 from recsys_rl.protocols import Env, Explorer, Watcher
 from recsys_rl.types import Action, Batch, Interface, Obs, Step, Transitions
 
+BYTES_BESIDE = 8 + 8 + 4 + 4 + 1 + 1
+"""Of a transition beside its observations: item, log-probability, reward, discount, two ends."""
 MOST_MEMORY = 0.8
 """Share of the machine's memory that a buffer may need."""
 
@@ -71,16 +73,18 @@ class Ring:
 
     def _allocated(self, name: str, x: Tensor) -> Tensor:
         """An empty tensor (slots, N, ...). A mask that appears late was True before. Raises FieldError."""
-        bytes_ = self.slots * x.nbytes
-        needed = bytes_ + self.nbytes
+        self.check_memory(self.slots * x.nbytes + self.nbytes)
+        shape = (self.slots, *x.shape)
+        return x.new_ones(shape) if name.endswith("mask") else x.new_zeros(shape)
+
+    def check_memory(self, needed: int) -> None:
+        """Raise FieldError if ``needed`` bytes are more than this machine has for the whole buffer."""
         if needed > MOST_MEMORY * _memory():
             raise FieldError(
                 "agent_config.buffer_size",
                 f"is {self.slots * self.num_envs:,}: this buffer needs {needed / 1e9:.1f} GB, and this "
                 f"machine has {_memory() / 1e9:.1f} GB of memory; lower it.",
             )
-        shape = (self.slots, *x.shape)
-        return x.new_ones(shape) if name.endswith("mask") else x.new_zeros(shape)
 
     def sample(self, size: int, generator: torch.Generator) -> Transitions:
         """``size`` transitions, drawn uniformly with replacement, with rewards of ``return_steps`` steps.
@@ -227,7 +231,16 @@ class Replay:
         return torch.stack(values), torch.stack(done)
 
     def describe(self) -> str:
-        return ""
+        """The size of the buffer. Raises FieldError if this machine has too little memory for it.
+
+        A first stage proposes candidates, and makes nothing random, as ``greedy`` draws none.
+        """
+        obs = self.env.observe()
+        row = {**_fields("obs.", self.agent.propose(obs, greedy=True)), **_fields("next_obs.", obs)}
+        one = sum(x.nbytes for x in row.values()) + BYTES_BESIDE * obs.num_rows  # bytes of a slot
+        self.ring.check_memory(one * self.ring.slots)
+        size = self.ring.slots * self.ring.num_envs
+        return f"replay buffer: {size:,} transitions, {one * self.ring.slots / 1e9:.2f} GB"
 
     def state_dict(self, finished: bool = False) -> dict[str, Tensor]:
         """The sessions under way and, unless the run is finished, the ring."""

@@ -174,8 +174,9 @@ def _begun(
         nameless = replace(config, train_config=replace(settings, name=None))
         run = begin(nameless, before, device, ranks)
         keep_freed_memory()  # only from here on: memory that the data needed should return to the system
+        about = run.experience.describe()  # before there is a folder: it may find too little memory
         if first and not quiet:
-            _say_beginning(run, own if resume else None)
+            _say_beginning(run, about, own if resume else None)
         taken = folders.take(config, own) if first and not resume else None
         own = _shared(own if taken is None else taken, ranks)
         opened = OpenRun(run, own / f"{config.algo}.pt", ranks, quiet, None, run.step if resume else None)
@@ -238,8 +239,8 @@ def _shared(folder: Path | None, ranks: Ranks) -> Path:
     return Path(os.fsdecode(bytes(everyone[0]["folder"].tolist())))
 
 
-def _say_beginning(run: Run, folder: Path | None) -> None:
-    """Print the data and the length of the run; ``folder`` is the folder of a resumed run."""
+def _say_beginning(run: Run, experience: str, folder: Path | None) -> None:
+    """Print the data, the experience and the length of the run; ``folder``: of a resumed run."""
     asked, planned = run.config.train_config.total_timesteps, run.num_updates * run.per_update
     resuming = f"resuming {folder} at step {run.step:,} of {planned:,}"
     whole = f"whole updates of {run.per_update:,}: {planned:,} steps"
@@ -249,7 +250,7 @@ def _say_beginning(run: Run, folder: Path | None) -> None:
     )
     _say(
         about_data(run),
-        run.experience.describe(),
+        experience,
         run.note,
         getattr(run.env, "note", ""),  # of an environment from elsewhere: the candidates that it took
         resuming if folder is not None and run.updates < run.num_updates else "",

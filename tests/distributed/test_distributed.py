@@ -42,6 +42,7 @@ from recsys_rl.workflows.train import Interrupted, train
 from tests.doors import (
     A2C,
     CARTPOLE,
+    DQN,
     DRIFT,
     PATIENCE,
     SATIATION,
@@ -240,13 +241,13 @@ def test_different_weights_on_ranks_are_not_saved(here: Path, monkeypatch: pytes
 
 @pytest.mark.parametrize(
     "options",
-    [DRIFT, SATIATION, A2C, PLAIN_CARTPOLE, [*DRIFT, "--target-kl", "1e-4", "--update-epochs", "9"]],
-    ids=["drift", "satiation", "a2c", "gym", "target_kl"],
+    [DRIFT, SATIATION, A2C, DQN, PLAIN_CARTPOLE, [*DRIFT, "--target-kl", "1e-4", "--update-epochs", "9"]],
+    ids=["drift", "satiation", "a2c", "dqn", "gym", "target_kl"],
 )
 def test_stopped_run_resumes_bit_for_bit(options: list[str], here: Path) -> None:
     """A request to rank 1 stops both ranks after the same update; the resumed run equals a whole one."""
-    algo = "a2c" if options is A2C else "ppo"
     config = settings(options, *steps(7), *TWO)
+    algo = config.algo
     assert all(isinstance(x, Path) for x in together(2, lambda ranks: train(config, ranks=ranks)))
 
     def in_pieces(name: str, resume: bool, stop_after: int) -> list[Any]:
@@ -272,6 +273,25 @@ def test_stopped_run_resumes_bit_for_bit(options: list[str], here: Path) -> None
     assert {"users", "rank1/users"} <= one.generators.keys()
     assert one.step == 7 * 24 and one.config.agent_config.num_envs == 4
     assert len(one.experience["running"]) == len(one.experience["rank1/running"]) == 2
+
+
+def test_ranks_of_a_replay_have_their_own_buffers_and_the_same_weights() -> None:
+    """Each rank plays two of the four users, and its buffer is half as large: learning starts as alone."""
+    config = settings(DQN, *steps(4), *TWO)
+
+    def work(ranks: Threads) -> tuple[dict[str, Tensor], dict[str, Tensor], list[float]]:
+        run = begin(config, None, CPU, ranks)
+        losses = [run.agent.update(run.experience.batch().data)["loss"] for _ in range(run.num_updates)]
+        return run.agent.state_dict(), run.experience.state_dict(), losses
+
+    (one, own, losses), (two, other, _) = together(2, work)
+    assert {name: x.tolist() for name, x in one.items()} == {name: x.tolist() for name, x in two.items()}
+    assert own["ring.items"].shape == other["ring.items"].shape == (15, 2, 1)  # slots of a rank's two users
+    assert not torch.equal(own["ring.items"], other["ring.items"])
+    assert losses[0] == 0 and min(losses[1:]) > 0  # 24 transitions are fewer than 30
+    start = begin(config, None, CPU, Ranks()).agent.state_dict()
+    changed = {name.partition(".")[0] for name, x in start.items() if not torch.equal(x, one[name])}
+    assert {"model", "target"} <= changed
 
 
 def test_log_covers_all_ranks(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
