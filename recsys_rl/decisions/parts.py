@@ -69,7 +69,7 @@ def parts(path: str | Path, rows: int = PART) -> Iterator[DecisionLog]:
 
 
 def gathered(path: str | Path, rows: int) -> Iterator[DecisionLog]:
-    """As ``parts``, with small parts, as of many small files, joined while they have at most ``rows`` rows."""
+    """The parts of ``parts``, with small ones, as of small files, joined up to ``rows`` rows."""
     waiting: list[DecisionLog] = []
     for log in parts(path, rows):
         if waiting and sum(x.num_rows for x in waiting) + log.num_rows > rows:
