@@ -172,7 +172,7 @@ def make_logged(
     """
     # polars is loaded for logs only
     from recsys_rl.decisions.checks import check_catalogue
-    from recsys_rl.decisions.parts import parts
+    from recsys_rl.decisions.parts import gathered
     from recsys_rl.decisions.reader import num_rows, read_header
     from recsys_rl.decisions.transitions import transition_table
     from recsys_rl.experience.logged import MOST_ROWS, Logged, log_rewards
@@ -202,7 +202,7 @@ def make_logged(
 
     def tables() -> Iterator[TransitionTable]:
         """The decisions of training users, a part of the log at a time."""
-        for log in parts(path, MOST_ROWS):
+        for log in gathered(path, MOST_ROWS):
             part = log.rows(~heldout_rows(log, world.population, data.heldout_fraction, seed))
             if part.num_rows:
                 rewards = log_rewards(part, users, weights, FIELD)

@@ -457,8 +457,8 @@ class Platform:
     ``users`` is a class with the attribute ``repeats``. It makes the user model of a world. A slate size
     other than 1 is a field of ``config``, named ``slate_field``, or an attribute of that class. A platform
     without users has its own world: its name has the form ``<platform>:<name>``, ``check`` raises UserError
-    for an impossible name, and ``env`` makes the environment. ``add_attributes`` adds to a new world, from the
-    seed, the attributes of items and users that the platform needs and the data lack. ``visit_pieces``
+    for an impossible name, and ``env`` makes the environment. ``add_attributes`` adds to a new world, from
+    the seed, the attributes of items and users that the platform needs and the data lack. ``visit_pieces``
     are required for recommendations if ``UserModel.visible`` hands in more than a constant profile.
     """
 

@@ -223,6 +223,18 @@ def test_large_log_is_read_in_parts(logger: tuple[Path, Path], monkeypatch: pyte
         other.load_state_dict({"part": torch.tensor(99), "served": torch.tensor(0)})
 
 
+def test_small_log_in_several_files_is_held_as_a_whole(logger: tuple[Path, Path], tmp_path: Path) -> None:
+    checkpoint, folder = load(logger[0]), tmp_path / "log"
+    record(RecordConfig(str(logger[0]), sessions=60, users="all", parts=100, out=str(folder), quiet=True))
+    assert len([*folder.iterdir()]) > 1
+    held = []
+    for log in (logger[1], folder):
+        config = Config(algo="bc", env="satiation", log=str(log), **sections(checkpoint.config))
+        held.append(make_logged(config, checkpoint.world, {}, torch.Generator().manual_seed(0)))
+    assert torch.equal(held[0].table.items, held[1].table.items)
+    assert torch.equal(held[0].batch().data.items, held[1].batch().data.items)
+
+
 def in_order(columns: list[torch.Tensor]) -> torch.Tensor:
     """The rows of these columns side by side, in ascending order."""
     rows = torch.cat([x.double().reshape(len(x), -1) for x in columns], 1)
