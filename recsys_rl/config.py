@@ -139,7 +139,7 @@ def _check_together(config: Config) -> None:
     if model.encoder == ModelConfig.encoder and model.signal_coef != ModelConfig.signal_coef:
         raise FieldError(
             "model_config.signal_coef",
-            f"is {shown(model.signal_coef)}: it only affects a GRU or a transformer, but the encoder is "
+            f"is {shown(model.signal_coef)}: it only affects a transformer, but the encoder is "
             f"{shown(model.encoder)}; leave it out{', or give one of these' if has_history else ''}.",
         )
     if model.encoder != ModelConfig.encoder and not has_history:

@@ -58,7 +58,7 @@ SCENARIOS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "long-video": ("ppo", "long-video", {}),
     "long-video-lives": ("ppo", "long-video", {}),
     "two-stage": ("ppo", "drift", {}),
-    "gru": ("ppo", "satiation", {}),
+    "transformer": ("ppo", "satiation", {}),
     "csv": ("ppo", "drift", {"data": "log.csv"}),
     "gaps": ("ppo", "drift", {"data": "gaps.csv"}),
     "kinds": ("ppo", "drift", {"data": "kinds.csv"}),
@@ -80,8 +80,8 @@ def settings_of(scenario: str, **changes: dict[str, Any]) -> Config:
     base: dict[str, Any] = {"algo": algo, "env": env, **tiny}
     if scenario == "two-stage":
         base = overlay(base, {"model_config": {"candidates": 8}})
-    if scenario == "gru":
-        base = overlay(base, {"model_config": {"encoder": "gru"}})
+    if scenario == "transformer":
+        base = overlay(base, {"model_config": {"encoder": "transformer"}})
     if scenario.startswith("long-video"):
         base = overlay(base, {"env_config": {"num_items": 60, "suggestions": 3, "max_episode_steps": 12}})
     if scenario == "long-video-lives":
@@ -325,8 +325,8 @@ CHANGES: dict[tuple[str, str], tuple[str, Any, View]] = {
     ("env_config", "candidate_features"): ("gym", "doc", complaint),
     ("env_config", "normalize_obs"): ("gym", False, weights),
     ("env_config", "normalize_reward"): ("gym", False, weights),
-    ("model_config", "encoder"): ("satiation", "gru", weights),
-    ("model_config", "signal_coef"): ("gru", 0.0, weights),
+    ("model_config", "encoder"): ("satiation", "transformer", weights),
+    ("model_config", "signal_coef"): ("transformer", 0.0, weights),
     ("model_config", "head"): ("drift", "dense", weights),
     ("model_config", "hidden_dims"): ("drift", [6, 5], weights),
     ("model_config", "activation"): ("drift", "elu", weights),

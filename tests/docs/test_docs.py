@@ -205,6 +205,8 @@ def anchors(text: str) -> set[str]:
 
 @each_page
 def test_names_exist(page: Path) -> None:
+    if page.parent.name == "log":
+        pytest.skip("an entry of the log names the code of its day")
     text = page.read_text(encoding="utf-8")
     assert [span for span in spans(text) if is_missing_file(span) or is_missing_name(span)] == []
 
