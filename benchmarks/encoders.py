@@ -8,9 +8,8 @@ of about 10 and 45 entries, and for a full window that slides. "encoding" acts a
 whole window at each step.
 
 "update" is one gradient step of PPO on 512 full windows, 32 steps of 16 users: forward, loss, backward, Adam.
-"products" are the matrix products of that step alone, as torch computes them where nothing is compiled. The
-GRU reads the 16 first windows and goes on from there; the transformer reads each window. Encoders take turns
-within a round. Times are of the processor, for one thread: medians over the rounds.
+"products" are the matrix products of that step alone, as torch computes them where nothing is compiled.
+Encoders take turns within a round. Times are of the processor, for one thread: medians over the rounds.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ from recsys_rl.types import Obs, Rollout, tree_map
 from recsys_rl.utils.allocator import keep_freed_memory
 
 USERS, WINDOW, ITEMS, DIMS, FEATURES, BATCH, STEPS = 64, 50, 1000, 32, 55, 512, 32
-ENCODERS = ("mlp", "gru", "transformer")
+ENCODERS = ("mlp", "transformer")
 PRODUCTS = {torch.ops.aten.mm, torch.ops.aten.addmm, torch.ops.aten.bmm, torch.ops.aten.baddbmm}
 
 

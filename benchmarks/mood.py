@@ -3,11 +3,11 @@
     python -m benchmarks.mood [--seeds 0-3] [--first-steps 400000] [--steps 400000]
         [--set mood_deviation=2 ...] [--keep FOLDER]
 
-PPO with the sums is trained for ``--first-steps``. Five runs then begin with its weights, and learn for
-``--steps`` more. Those with the sums, the GRU and the transformer see the platform's observation. Two more
+PPO with the sums is trained for ``--first-steps``. Four runs then begin with its weights, and learn for
+``--steps`` more. Those with the sums and the transformer see the platform's observation. Two more
 with the sums see more: ``filter`` a Bayesian estimate of the mood from the same history, by the platform's
-equations, and ``shown`` the mood itself. The weights of what is new are 0 at first, so all five begin as one
-policy. (Five trainings from nothing differ by more than the mood is worth.)
+equations, and ``shown`` the mood itself. The weights of what is new are 0 at first, so all four begin as one
+policy. (Trainings from nothing differ by more than the mood is worth.)
 
 Each then plays several sessions with each held-out user, and the means over a user's sessions are compared.
 "share" is that of the distance from the sums to ``shown`` that a row closes. Intervals (95 %, Student's t)
@@ -57,7 +57,6 @@ RUNS = {
     "sums": ("short-video", "mlp"),
     "filter": ("benchmarks.mood:FILTERED", "mlp"),
     "shown": ("benchmarks.mood:SHOWN", "mlp"),
-    "gru": ("short-video", "gru"),
     "transformer": ("short-video", "transformer"),
 }
 CONTEXT = (*ShortVideo.context, "mood")

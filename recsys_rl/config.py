@@ -139,7 +139,7 @@ def _check_together(config: Config) -> None:
     if model.encoder == ModelConfig.encoder and model.signal_coef != ModelConfig.signal_coef:
         raise FieldError(
             "model_config.signal_coef",
-            f"is {shown(model.signal_coef)}: it only affects a GRU or a transformer, but the encoder is "
+            f"is {shown(model.signal_coef)}: it only affects a transformer, but the encoder is "
             f"{shown(model.encoder)}; leave it out{', or give one of these' if has_history else ''}.",
         )
     if model.encoder != ModelConfig.encoder and not has_history:
@@ -170,6 +170,10 @@ def _check_start(agent: ReplayConfig, total_timesteps: int) -> None:
 
 def _check_processes(config: Config) -> None:
     size, agent = config.train_config.num_processes, config.agent_config
+    if size > 1 and config.train_config.record is not None:
+        raise UserError(
+            f"--record needs a single process, and num_processes is {size}: leave one of them out."
+        )
     for name in ("num_envs", "batch_size"):
         value = getattr(agent, name, size)  # some learners have no minibatches
         if value % size:
@@ -376,7 +380,7 @@ def to_toml(config: Config) -> str:
     return "\n\n".join(["\n".join(top), *tables]) + "\n"
 
 
-PATHS = ("data", "data_dir", "cache_dir", "items", "init_from", "log", "checkpoint")
+PATHS = ("data", "data_dir", "cache_dir", "items", "init_from", "log", "checkpoint", "record")
 """Fields with the path of something that a run reads; ``data`` may also be a name."""
 
 

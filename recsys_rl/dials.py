@@ -64,11 +64,11 @@ class EnvConfig:
 class ModelConfig:
     """The networks."""
 
-    encoder: Literal["mlp", "gru", "transformer"] = "mlp"
-    """Encoder of the session's history: mlp has recency-weighted sums alone; gru and transformer stand beside
-    these sums."""
+    encoder: Literal["mlp", "transformer"] = "mlp"
+    """Encoder of the session's history: mlp has recency-weighted sums alone; the transformer stands
+    beside these sums."""
     signal_coef: NonNegative = 20.0
-    """Weight of the loss by which a GRU or a transformer learns to expect the next signals."""
+    """Weight of the loss by which the transformer learns to expect the next signals."""
     head: Literal["two-tower", "dense", "scorer"] = "two-tower"
     """two-tower scores item features; dense has one logit per item id; scorer starts as a ranking by profile
     and learns the weight of each visible feature."""
@@ -209,10 +209,12 @@ class TrainConfig:
     join_timeout: Annotated[float, Range(above=0, high=86_400)] = 60.0
     """Seconds within which all processes must have connected at the start."""
     init_from: str | None = None
-    """Checkpoint whose weights a new run begins with, for example to go on with newer data, or to add a GRU
-    or a transformer. Steps, optimiser and learning rate begin anew."""
+    """Checkpoint whose weights a new run begins with, for example to go on with newer data, or to add a
+    transformer. Steps, optimiser and learning rate begin anew."""
     weights: tuple[str, ...] = ()
     """Weights of reward streams for learning, as NAME=NUMBER. A stream without one keeps the platform's
     weight. Tables show the platform's own reward."""
+    record: str | None = None
+    """New folder for a log of all decisions of the run, in parts, for learning from its replay."""
     tensorboard: bool = False
     """Write TensorBoard events beside the CSV log (needs the extra `tensorboard`)."""

@@ -95,8 +95,21 @@ class Explorer(Learner, Protocol):
         ...
 
 
+class Watcher(Protocol):
+    """An object that sees each decision of a run and its outcome."""
+
+    def decided(self, obs: Obs, action: Action) -> None:
+        """Before the environment's step; ``obs`` has the candidates of the policy."""
+        ...
+
+    def answered(self, step: Step) -> None: ...
+
+
 class Experience(Protocol):
     """The source of the batches of a run: rollouts, a replay buffer or a log."""
+
+    watcher: Watcher | None
+    """Sees each decision of a source that acts."""
 
     @property
     def interface(self) -> Interface:
@@ -335,6 +348,9 @@ class SolvedUsers(Protocol):
 
 class Clock(Protocol):
     @property
+    def users(self) -> Tensor: ...
+
+    @property
     def steps(self) -> Tensor: ...
 
 
@@ -364,7 +380,7 @@ class Simulator(Protocol):
 Preset = Mapping[str, Mapping[str, Any]]  # fields by section, as in a TOML file
 
 
-SEERS = ("myopic", "credited", "oracle", "informed", "planner")
+PRIVILEGED = ("myopic", "credited", "oracle", "informed", "planner")
 """Rows of the table whose policies read the simulator's hidden state, which no recommender sees."""
 EXPERT, KNOWS = "expert", "knows the equations"
 """The row whose policy has the form of the simulator's equations, which no recommender has, and its mark."""
@@ -441,8 +457,8 @@ class Platform:
     ``users`` is a class with the attribute ``repeats``. It makes the user model of a world. A slate size
     other than 1 is a field of ``config``, named ``slate_field``, or an attribute of that class. A platform
     without users has its own world: its name has the form ``<platform>:<name>``, ``check`` raises UserError
-    for an impossible name, and ``env`` makes the environment. ``furnish`` adds to a new world, from the seed,
-    the attributes of items and users that the platform needs and the data lack. ``visit_pieces``
+    for an impossible name, and ``env`` makes the environment. ``add_attributes`` adds to a new world, from
+    the seed, the attributes of items and users that the platform needs and the data lack. ``visit_pieces``
     are required for recommendations if ``UserModel.visible`` hands in more than a constant profile.
     """
 
@@ -450,7 +466,7 @@ class Platform:
     users: Any = None
     env: Callable[..., Env] | None = None
     check: Callable[[str], None] | None = None
-    furnish: Callable[[World, int], World] | None = None
+    add_attributes: Callable[[World, int], World] | None = None
     heuristics: Mapping[str, Heuristic] = field(default_factory=dict)  # rows `trade-NAME` of the table
     split: Split | None = None  # of the row `searched`; None: one set of weights
     expert: Expert | None = None  # the row `expert`

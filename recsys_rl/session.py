@@ -97,14 +97,14 @@ class Session:
             day=self.day + gap,
         )
 
-    def request(self, handed: Mapping[str, Tensor], mask: Tensor | None = None) -> Obs:
+    def request(self, given: Mapping[str, Tensor], mask: Tensor | None = None) -> Obs:
         """The observation of the next step.
 
         Args:
-            handed: the pieces of the context that are not in PIECES, (N, size) each.
+            given: the pieces of the context that are not in PIECES, (N, size) each.
             mask: (N, I) bool, True for items that may be shown; None if the caller forbids none.
         """
-        context = self._context(handed)
+        context = self._context(given)
         if not self.interface.history_length:
             return Obs(context, exclude=self.excluded, mask=mask)
         return Obs(context, self.history, self.signals, self.excluded, mask=mask)
@@ -119,13 +119,13 @@ class Session:
             return None
         return self.history if self.shown is None else self.shown
 
-    def _context(self, handed: Mapping[str, Tensor]) -> Tensor:
+    def _context(self, given: Mapping[str, Tensor]) -> Tensor:
         names = [name for name, _ in self.interface.context]
-        if names[1:] == ["last_item"] and names[0] in handed and self.interface.slate_size == 1:
-            user, table = handed[names[0]], self.catalogue.embedding  # (N, D), (I, D)
+        if names[1:] == ["last_item"] and names[0] in given and self.interface.slate_size == 1:
+            user, table = given[names[0]], self.catalogue.embedding  # (N, D), (I, D)
             if user.shape[1] == table.shape[1]:  # One pass instead of two, with the same numbers.
                 return rows.beside_rows(user, table, self.history[:, -1:].contiguous())
-        parts = [handed[name] if name in handed else PIECES[name](self) for name in names]
+        parts = [given[name] if name in given else PIECES[name](self) for name in names]
         return torch.cat(parts, -1)
 
 
@@ -194,7 +194,7 @@ def make_interface(
     catalogue: Catalogue,
     *,
     context: Sequence[str],
-    handed: Mapping[str, int],
+    given: Mapping[str, int],
     signals: Sequence[str],
     session_length: int,
     slate_size: int = 1,
@@ -207,7 +207,7 @@ def make_interface(
 
     Args:
         context: names of the pieces of the context, in their order.
-        handed: sizes of the pieces that the caller passes to ``Session.request``.
+        given: sizes of the pieces that the caller passes to ``Session.request``.
         signals: names of the visible signals.
         session_length: T, steps of the longest session, or visit.
         slate_size: K, items of each step.
@@ -226,13 +226,13 @@ def make_interface(
         "last_signals": slate_size * len(signals),
         "clock": 1,
         "streak": 1,
-    } | dict(handed)
+    } | dict(given)
     for name in context:
         if name not in sizes:
             raise UserError(
                 f"There is no piece {name!r} of the context: choose from {', '.join(sizes)}, or pass it in."
             )
-    if "streak" in context and "streak" not in handed:
+    if "streak" in context and "streak" not in given:
         if "creator" not in catalogue.attributes:
             raise UserError(
                 "The piece 'streak' of the context needs the attribute 'creator' of the items, but this "

@@ -109,14 +109,14 @@ class Feed:
         return user_state
 
 
-def furnish(world: World, seed: int) -> World:
+def add_attributes(world: World, seed: int) -> World:
     """Creators with six items each, and a bid on every fifth item."""
     places = torch.arange(world.catalogue.num_items)
     named = {"creator": places // 6, "bid": (places % 5 == 0).float()}
     return world._replace(catalogue=replace(world.catalogue, attributes=named))
 
 
-PLATFORM = Platform(FeedConfig, Feed, furnish=furnish)
+PLATFORM = Platform(FeedConfig, Feed, add_attributes=add_attributes)
 
 
 def feed_env(
@@ -129,7 +129,7 @@ def feed_env(
     """Sessions of four steps over made-up items, with creators and bids."""
     config = config or FeedConfig(num_items=num_items, embedding_dim=4, max_episode_steps=4)
     made_up = synthetic_world(num_items, 40, config.embedding_dim, 0.5, 0)
-    catalogue, population = furnish(World(*made_up), 0)
+    catalogue, population = add_attributes(World(*made_up), 0)
     user_model = Feed(catalogue, population, config)
     generator = torch.Generator().manual_seed(seed)
     return RecEnv(user_model, catalogue, config, population.train, num_envs, generator, history_length)

@@ -135,6 +135,7 @@ def configs(draw: st.DrawFn) -> Config:
         env_config = dataclasses.replace(env_config, max_episode_steps=steps)
     elif num_processes > 1:
         env_config = dataclasses.replace(env_config, normalize_obs=False, normalize_reward=False)
+    record = None if num_processes > 1 else train_config.record
     model_config = draw(section_values(ModelConfig))
     if env != "satiation":  # the others show no history to read
         model_config = dataclasses.replace(model_config, encoder="mlp")
@@ -150,7 +151,10 @@ def configs(draw: st.DrawFn) -> Config:
         model_config,
         agent,
         dataclasses.replace(
-            train_config, num_processes=num_processes, name=draw(st.sampled_from([None, "a", "é-1.2_x"]))
+            train_config,
+            num_processes=num_processes,
+            record=record,
+            name=draw(st.sampled_from([None, "a", "é-1.2_x"])),
         ),
     )
 
@@ -295,8 +299,9 @@ def test_numbers_out_of_range(section: str, cls: type, name: str, base: type, li
             "env_config, model_config, agent_config, train_config.",
         ),
         (
-            {"env": "gym:CartPole-v1", "model_config": {"encoder": "gru"}},
-            "model_config.encoder is 'gru': it needs a history, but gym:CartPole-v1 has none; leave it out.",
+            {"env": "gym:CartPole-v1", "model_config": {"encoder": "transformer"}},
+            "model_config.encoder is 'transformer': it needs a history, but gym:CartPole-v1 has none; "
+            "leave it out.",
         ),
         (
             {"env_config": {"num_items": True}},
@@ -344,12 +349,12 @@ def test_numbers_out_of_range(section: str, cls: type, name: str, base: type, li
         ),
         (
             {"env": "drift", "model_config": {"signal_coef": 1.0}},
-            "model_config.signal_coef is 1.0: it only affects a GRU or a transformer, but the encoder is "
+            "model_config.signal_coef is 1.0: it only affects a transformer, but the encoder is "
             "'mlp'; leave it out.",
         ),
         (
             {"env": "satiation", "model_config": {"signal_coef": 1.0}},
-            "model_config.signal_coef is 1.0: it only affects a GRU or a transformer, but the encoder is "
+            "model_config.signal_coef is 1.0: it only affects a transformer, but the encoder is "
             "'mlp'; leave it out, or give one of these.",
         ),
         ([1], "The settings are [1]: they must be sections of fields."),

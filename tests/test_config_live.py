@@ -58,7 +58,7 @@ SCENARIOS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "long-video": ("ppo", "long-video", {}),
     "long-video-lives": ("ppo", "long-video", {}),
     "two-stage": ("ppo", "drift", {}),
-    "gru": ("ppo", "satiation", {}),
+    "transformer": ("ppo", "satiation", {}),
     "csv": ("ppo", "drift", {"data": "log.csv"}),
     "gaps": ("ppo", "drift", {"data": "gaps.csv"}),
     "kinds": ("ppo", "drift", {"data": "kinds.csv"}),
@@ -80,8 +80,8 @@ def settings_of(scenario: str, **changes: dict[str, Any]) -> Config:
     base: dict[str, Any] = {"algo": algo, "env": env, **tiny}
     if scenario == "two-stage":
         base = overlay(base, {"model_config": {"candidates": 8}})
-    if scenario == "gru":
-        base = overlay(base, {"model_config": {"encoder": "gru"}})
+    if scenario == "transformer":
+        base = overlay(base, {"model_config": {"encoder": "transformer"}})
     if scenario.startswith("long-video"):
         base = overlay(base, {"env_config": {"num_items": 60, "suggestions": 3, "max_episode_steps": 12}})
     if scenario == "long-video-lives":
@@ -200,9 +200,9 @@ def index(config: Config) -> set[str]:
 
 def tired_of_tags(config: Config) -> list[float]:
     """Expected rewards after one item, where items have genres; made-up items have none."""
-    made, furnish = world(config), config.platform.furnish
-    assert furnish is not None
-    user_model = make_user_model(config, furnish(made, 0))
+    made, add_attributes = world(config), config.platform.add_attributes
+    assert add_attributes is not None
+    user_model = make_user_model(config, add_attributes(made, 0))
     state, item = user_model.sample(made.population.train[:1]), torch.zeros(1, 1, dtype=torch.int64)
     feedback = user_model.respond(state, item, torch.zeros_like(item, dtype=torch.bool), None)
     rewards = user_model.expected_reward(user_model.advance(state, item, feedback)[0])
@@ -325,8 +325,8 @@ CHANGES: dict[tuple[str, str], tuple[str, Any, View]] = {
     ("env_config", "candidate_features"): ("gym", "doc", complaint),
     ("env_config", "normalize_obs"): ("gym", False, weights),
     ("env_config", "normalize_reward"): ("gym", False, weights),
-    ("model_config", "encoder"): ("satiation", "gru", weights),
-    ("model_config", "signal_coef"): ("gru", 0.0, weights),
+    ("model_config", "encoder"): ("satiation", "transformer", weights),
+    ("model_config", "signal_coef"): ("transformer", 0.0, weights),
     ("model_config", "head"): ("drift", "dense", weights),
     ("model_config", "hidden_dims"): ("drift", [6, 5], weights),
     ("model_config", "activation"): ("drift", "elu", weights),
@@ -334,6 +334,7 @@ CHANGES: dict[tuple[str, str], tuple[str, Any, View]] = {
     ("model_config", "explore_rate"): ("two-stage", 0.75, weights),
     ("model_config", "index"): ("two-stage", "ivf", index),
     ("train_config", "total_timesteps"): ("drift", 48, weights),
+    ("train_config", "record"): ("drift", "decisions", files),
     ("train_config", "log_interval"): ("drift", 2, log_rows("reward_mean")),
     ("train_config", "eval_interval"): ("drift", 0, log_rows("eval_return_mean")),
     ("train_config", "save_interval"): ("drift", 1, saved_steps),

@@ -62,8 +62,8 @@ def test_session_replayed_from_a_log_gives_the_observations_of_the_environment(n
     obs = env.reset()
     replayed = Session.begin(env.interface, env.catalogue, env.session.users)
     visible = [place for place, signal in enumerate(env.signals) if signal.visible]
-    handed = env.user_model.visible(env.user_state)
-    require_same_obs(replayed.request(handed), obs, "replayed")
+    given = env.user_model.visible(env.user_state)
+    require_same_obs(replayed.request(given), obs, "replayed")
     rng, again = torch.Generator().manual_seed(1), random_items(env, obs, torch.Generator())
     skips, stay = 0, torch.ones(len(again), dtype=torch.bool)
     for step in range(env.interface.session_length - 1):
@@ -156,7 +156,7 @@ def sessions(slate_size: int = 1, **settings: Any) -> tuple[Interface, Session]:
     interface = make_interface(
         catalogue,
         context=["mood", "last_item", "last_signals", "clock", "streak"],
-        handed={"mood": 1},
+        given={"mood": 1},
         signals=["liked"],
         session_length=4,
         slate_size=slate_size,
@@ -216,7 +216,7 @@ def test_history_of_a_slate_excludes_skipped_places() -> None:
     ],
 )
 def test_invalid_interface(settings: dict[str, Any], sentence: str) -> None:
-    given: dict[str, Any] = {"context": ["clock"], "handed": {}, "signals": [], "session_length": 3}
+    given: dict[str, Any] = {"context": ["clock"], "given": {}, "signals": [], "session_length": 3}
     with pytest.raises(UserError, match=sentence):
         make_interface(tiny_catalogue(), **(given | settings))
     with pytest.raises(UserError, match="is counted in the history, but these sessions have none"):
@@ -229,7 +229,7 @@ def test_record_without_skips_remembers_all_items() -> None:
     interface = make_interface(
         catalogue,
         context=("profile", "last_item"),
-        handed={"profile": 2},
+        given={"profile": 2},
         signals=["watched"],
         session_length=4,
         history_length=1,
@@ -247,7 +247,7 @@ def test_history_of_events_is_apart_from_the_items_shown() -> None:
     interface = make_interface(
         catalogue,
         context=["user"],
-        handed={"user": 2},
+        given={"user": 2},
         signals=["liked"],
         session_length=3,
         slate_size=2,

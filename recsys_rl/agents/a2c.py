@@ -56,8 +56,7 @@ class A2C(NetworkPolicy[A2CConfig]):
         if config.normalize_advantage:
             advantage = standardize(advantage)
 
-        read = self.model.in_order(rollout.obs) if self.model.recurrent else rollout.obs
-        obs = self.model.summarised(read.map(lambda x: x.flatten(0, 1).clone()))
+        obs = self.model.summarised(rollout.obs.map(lambda x: x.flatten(0, 1).clone()))
         places = obs.places_of(rollout.items.flatten(0, 1).clone())  # (B, K)
         distribution, value = self.model(obs)
         logprob, entropies = distribution.evaluate(places)  # (B,) each

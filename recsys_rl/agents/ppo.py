@@ -94,6 +94,7 @@ class PPO(NetworkPolicy[PPOConfig]):
         )  # (T, N)
         obs = rollout.obs.map(lambda x: x.flatten(0, 1))
         places = obs.places_of(rollout.items.flatten(0, 1))  # (S, K), S = T N from here on
+        number, size = done.numel(), config.batch_size  # S, B
         returns = advantages + rollout.values  # (T, N)
         record = (
             rollout.logprobs.flatten(),
@@ -105,7 +106,7 @@ class PPO(NetworkPolicy[PPOConfig]):
         epochs: list[tuple[Targets, Outputs]] = []
         signal_losses: list[Tensor] = []  # of each minibatch
         for _ in range(config.update_epochs):
-            order, size = self._order(rollout)
+            order = torch.randperm(number, generator=self.generators["shuffle"], device=done.device)
             targets = Targets(*(x.index_select(0, order) for x in record))
             if config.normalize_advantage:
                 weights = standardize_parts(targets.advantage, size)
@@ -116,7 +117,7 @@ class PPO(NetworkPolicy[PPOConfig]):
                 targets,
                 None if entries is None else entries.rows(order),
             )
-            outputs = self._epoch(samples.split(size), len(rollout.rewards), ent_coef, signal_losses)
+            outputs = self._epoch(samples.split(size), ent_coef, signal_losses)
             epochs.append((targets, outputs))
             if config.target_kl > 0 and self._kl(targets, outputs, size) > config.target_kl:
                 break
@@ -129,37 +130,15 @@ class PPO(NetworkPolicy[PPOConfig]):
         values = torch.stack(list(metrics.values())).tolist()
         return dict(zip(metrics, values, strict=True)) | {"lr": self.optimizer.lr}
 
-    def _order(self, rollout: Rollout) -> tuple[Tensor, int]:
-        """A random order (S,) of the T N samples, and the size of a minibatch.
-
-        A recurrent encoder reads the steps in their order. Then a minibatch holds all steps of some users,
-        time first, and of one user at least.
-        """
-        generator, device = self.generators["shuffle"], rollout.rewards.device
-        steps, users = rollout.rewards.shape  # T, N
-        if not self.model.recurrent:
-            return torch.randperm(steps * users, generator=generator, device=device), self.config.batch_size
-        each = max(1, self.config.batch_size // steps)
-        starts = users * torch.arange(steps, device=device).unsqueeze(1)  # (T, 1): rows of the first user
-        groups = torch.randperm(users, generator=generator, device=device).split(each)
-        return torch.cat([(starts + group).flatten() for group in groups]), each * steps
-
-    def _epoch(
-        self, batches: list[Samples], steps: int, ent_coef: float, signal_losses: list[Tensor]
-    ) -> Outputs:
+    def _epoch(self, batches: list[Samples], ent_coef: float, signal_losses: list[Tensor]) -> Outputs:
         """One gradient step for each minibatch. Returns the outputs as they were before each step.
 
-        ``steps``: T, for a recurrent encoder. The loss of the signals that an encoder expects is appended to
-        ``signal_losses``.
+        The loss of the signals that an encoder expects is appended to ``signal_losses``.
         """
         seen: list[Outputs] = []
         coefficients = self._coefficients(ent_coef)
         for batch in batches:
-            obs = batch.obs
-            if self.model.recurrent:
-                obs = self.model.in_order(obs.map(lambda x: x.unflatten(0, (steps, -1))))
-                obs = obs.map(lambda x: x.flatten(0, 1))
-            obs = self.model.summarised(obs)
+            obs = self.model.summarised(batch.obs)
             distribution, value = self.model(obs)  # value (B,), B = batch_size
             loss, logprob, entropy = losses.evaluate_ppo_loss(
                 distribution, batch.places, value, *batch.targets, coefficients

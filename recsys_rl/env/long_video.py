@@ -616,7 +616,7 @@ ITEMS = {"duration": attributes.log_normal(600.0, 0.8, 60.0, 7200.0), "creator":
 USERS = {"habit": attributes.normal}
 
 
-def furnish(world: World, seed: int) -> World:
+def add_attributes(world: World, seed: int) -> World:
     """The world with the attributes that this platform needs."""
     return attributes.with_attributes(world, ITEMS, USERS, seed)
 
@@ -647,7 +647,7 @@ def after_request(
 
 
 def pieces_of(config: LongVideoConfig, catalogue: Catalogue, known: Known) -> dict[str, Tensor]:
-    """The pieces of the context that are handed in."""
+    """The pieces of the context that the platform passes in."""
     now = Watching(known["current"], known["quarters"], known["idle"])
     surfaces = torch.eye(QUARTERS + 1, device=catalogue.embedding.device)
     return {"profile": known["profile"], **now.pieces(config, catalogue, surfaces)}
@@ -715,7 +715,7 @@ EXPERT = Expert(
 PLATFORM = Platform(
     LongVideoConfig,
     users=LongVideo,
-    furnish=furnish,
+    add_attributes=add_attributes,
     heuristics={"up-next": UP_NEXT},
     split=Split(surface, num_sets=3),
     expert=EXPERT,

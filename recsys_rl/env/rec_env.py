@@ -65,7 +65,7 @@ class RecEnv:
         self.interface = make_interface(
             catalogue,
             context=user_model.context,
-            handed={name: piece.shape[1] for name, piece in pieces.items()},
+            given={name: piece.shape[1] for name, piece in pieces.items()},
             signals=[user_model.signals[place].name for place in visible],
             session_length=config.max_episode_steps,
             slate_size=user_model.slate_size,
@@ -314,10 +314,10 @@ class RecEnv:
         return signals if len(self._visible) == len(self.signals) else signals.index_select(-1, self._visible)
 
     def _request(self, user_state: UserState, session: Session) -> Obs:
-        handed = self.user_model.visible(user_state)
+        given = self.user_model.visible(user_state)
         if self.all_available:
-            return session.request(handed)
-        return session.request(handed, self.catalogue.available.expand(len(session.users), -1))  # (N, I)
+            return session.request(given)
+        return session.request(given, self.catalogue.available.expand(len(session.users), -1))  # (N, I)
 
 
 def _twice(items: Tensor) -> int | None:

@@ -540,7 +540,7 @@ USERS = {
 }
 
 
-def furnish(world: World, seed: int) -> World:
+def add_attributes(world: World, seed: int) -> World:
     """The world with the attributes that this platform needs."""
     return attributes.with_attributes(world, ITEMS, USERS, seed)
 
@@ -590,7 +590,7 @@ EXPERT = Expert(
 PLATFORM = Platform(
     ShortVideoConfig,
     users=ShortVideo,
-    furnish=furnish,
+    add_attributes=add_attributes,
     heuristics={"fresh-creators": FRESH_CREATORS},
     expert=EXPERT,
     visit_pieces=VISIT_PIECES,

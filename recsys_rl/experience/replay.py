@@ -14,7 +14,7 @@ from recsys_rl.experience.on_policy import session_metrics
 from recsys_rl.experience.returns import SessionReturns
 from recsys_rl.experience.rollout import follower
 from recsys_rl.objective.weighted import check_weights, reweighted
-from recsys_rl.protocols import Env, Explorer
+from recsys_rl.protocols import Env, Explorer, Watcher
 from recsys_rl.types import Action, Batch, Interface, Obs, Step, Transitions
 
 BYTES_BESIDE = 8 + 8 + 4 + 4 + 1 + 1
@@ -186,6 +186,7 @@ class Replay:
         check_weights(weights, env.streams)
         self.env, self.agent, self.config = env, agent, config
         self.weights, self.generator = weights, generator
+        self.watcher: Watcher | None = None
         self.ring = Ring(config.buffer_size, env.num_envs, config.gamma, config.return_steps)
         self.sessions = SessionReturns(env.num_envs)
         self._obs: Obs | None = None  # of the next step; None before the first batch
@@ -214,7 +215,11 @@ class Replay:
         for _ in range(self.config.train_freq):
             action = self.agent.explore(now)
             asked = obs if action.candidates is None else obs.among(action.candidates)
+            if self.watcher is not None:
+                self.watcher.decided(asked, action)
             step = self.env.step(action.items)
+            if self.watcher is not None:
+                self.watcher.answered(step)
             rewards = reweighted(step.reward, step.streams, self.env.streams, self.weights)
             self.ring.add(asked, action, step, rewards)
             values.append(step.streams)

@@ -315,17 +315,6 @@ class ActorCritic(nn.Module):
         most = min(self.shapes.slate_size, self.shapes.history_length)
         return Reader(self.encoder, self.items, most)
 
-    @property
-    def recurrent(self) -> bool:
-        """True if learning must read the steps of each user in their order (``in_order``)."""
-        return self.encoder is not None and self.encoder.recurrent
-
-    def in_order(self, obs: Obs) -> Obs:
-        """``obs`` (T, N, ...) of a rollout, with summaries (T, N, H) as acting had them, for any weights."""
-        reader = self.reader()
-        assert reader is not None
-        return reader.follow_all(obs)
-
     def _blocks(self, obs: Obs, sums: Tensor | None) -> list[Tensor]:
         """Inputs in the space of item features, of ``summarised`` observations.
 

@@ -22,7 +22,6 @@ import torch
 from torch import Tensor, nn
 
 from recsys_rl.models.encoders import Linear
-from recsys_rl.models.sequence import stays
 from recsys_rl.types import Obs
 
 
@@ -53,7 +52,8 @@ def next_entries(obs: Obs, done: Tensor) -> Entries:
     history, signals = obs.history, obs.signals  # (T, N, L), (T, N, L, S)
     assert history is not None and signals is not None
     known = torch.zeros_like(done)
-    known[:-1] = ~stays(history, signals) & (history[1:, :, -1] >= 0) & ~done[:-1]
+    same = (history[:-1] == history[1:]).all(-1) & (signals[:-1] == signals[1:]).flatten(2).all(-1)
+    known[:-1] = ~same & (history[1:, :, -1] >= 0) & ~done[:-1]
     seen, each = signals[:, :, -1].roll(-1, 0), known.unsqueeze(-1)  # (T, N, S), (T, N, 1)
     number = known.sum().clamp_min(1)
     around = seen - (seen * each).sum((0, 1)) / number

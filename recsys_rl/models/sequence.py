@@ -1,23 +1,20 @@
 """Encoders that read a history in its order, and the state that they keep while acting.
 
 An encoder has two ways to the same summary of a history: ``encode`` reads a whole window, and ``step`` adds
-one entry to a state, as acting needs it. Once entries have left the window, the state of a ``recurrent``
-encoder is another one than that of the window: it has read more. Learning must then read a rollout in the
-order of its steps, as acting did. That is also cheaper, as each entry is read once and not once for each
-window that holds it.
+one entry to a state, as acting needs it. On a full window, ``step`` gives the state of the window without its
+oldest entry. So a policy gives the same answer while acting, while learning, and to the reader of a log.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from recsys_rl.models.features import SplitFeatures, features_of
-from recsys_rl.models.gru import GRU
 from recsys_rl.models.transformer import Transformer
 from recsys_rl.types import Obs, tree_map
 
@@ -33,8 +30,6 @@ class Encoder(Protocol):
     """
 
     out_features: int  # H
-    recurrent: bool
-    """False if ``step`` on a full window gives the state of the window without its oldest entry."""
     entry_weight: tuple[str, int]
     """Name of the weight that multiplies an entry, and its axis of the X numbers."""
 
@@ -47,21 +42,7 @@ class Encoder(Protocol):
     def read(self, state: State) -> Tensor: ...
 
 
-class Recurrent(Encoder, Protocol):
-    """An encoder that learning reads in the order of its steps."""
-
-    def steps(self, state: State, entries: Tensor, shown: Tensor, empty: Tensor) -> tuple[State, Tensor]:
-        """The state after T entries (T, N, X), and the summaries (T, N, H) after each of them.
-
-        A row takes an entry where ``shown`` (T, N), and starts anew after the steps where ``empty`` (T, N).
-        """
-        ...
-
-
-ENCODERS: dict[str, Callable[[int, int, torch.Generator], Encoder]] = {
-    "gru": GRU,
-    "transformer": Transformer,
-}
+ENCODERS: dict[str, Callable[[int, int, torch.Generator], Encoder]] = {"transformer": Transformer}
 """Constructors from X, L and a generator of the first weights."""
 
 
@@ -92,24 +73,6 @@ def _state(encoder: Encoder, obs: Obs, items: Tensor | SplitFeatures) -> State:
     return encoder.encode(entries(obs.history, obs.signals, items), obs.history >= 0)
 
 
-def stays(history: Tensor, signals: Tensor) -> Tensor:
-    """(T - 1, N) bool: True where the window (T, N, L) and its signals (T, N, L, S) stay as they were."""
-    return (history[:-1] == history[1:]).all(-1) & (signals[:-1] == signals[1:]).flatten(2).all(-1)
-
-
-def _moves(history: Tensor, signals: Tensor) -> tuple[Tensor | None, Tensor]:
-    """True where a step adds an entry to the window before it, and where its window is empty.
-
-    Args: ``history`` (T, N, L), ``signals`` (T, N, L, S). Returns: (T - 1, N) bool each, the first of them
-    None if a window does anything but these or stay as it is.
-    """
-    old, new = history[:-1], history[1:]
-    adds = (old[..., 1:] == new[..., :-1]).all(-1) & (new[..., -1] >= 0)
-    adds &= (signals[:-1, :, 1:] == signals[1:, :, :-1]).flatten(2).all(-1)
-    empty = new[..., -1] < 0
-    return (adds if bool((stays(history, signals) | adds | empty).all()) else None), empty
-
-
 @dataclass
 class Reader:
     """An encoder's state of N users who act. ``follow`` takes one observation after another.
@@ -137,25 +100,6 @@ class Reader:
         # Copies: an environment may write its next observation to the same tensors.
         self.last = Obs(obs.context, obs.history.clone(), obs.signals.clone())
         return replace(obs, summary=self.encoder.read(self.state))
-
-    def follow_all(self, obs: Obs) -> Obs:
-        """``obs`` (T, N, ...) of T steps with the summaries (T, N, H) that ``follow`` gives step by step.
-
-        It is for a ``recurrent`` encoder. Where each step adds one entry at most, all steps are read at once.
-        """
-        history, signals = obs.history, obs.signals
-        assert history is not None and signals is not None
-        steps = [obs.map(lambda x, t=t: x[t]) for t in range(len(history))]  # type: ignore[misc]
-        adds, empty = _moves(history, signals)  # (T - 1, N) each
-        if adds is None or not len(adds):
-            read = [self.follow(step).summary for step in steps]
-            return replace(obs, summary=torch.stack([x for x in read if x is not None]))
-        entry = entries(history[1:, :, -1], signals[1:, :, -1], self.items)  # (T - 1, N, X)
-        self.follow(steps[0])
-        first = self.encoder.read(self.state).unsqueeze(0)
-        self.state, later = cast(Recurrent, self.encoder).steps(self.state, entry, adds, empty)
-        self.last = steps[-1]
-        return replace(obs, summary=torch.cat([first, later]))
 
     def _go_on(self, obs: Obs, last: Obs, ended: Tensor | None) -> None:
         history, signals = obs.history, obs.signals

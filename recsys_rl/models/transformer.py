@@ -41,7 +41,6 @@ class Transformer(nn.Module):
     """Attends from the last entry to itself and the earlier ones. Without an entry the summary is 0."""
 
     parts: Tensor  # (heads, A): 1 where a number belongs to the head
-    recurrent = False  # a step also takes the oldest entry out of a full window
     entry_weight = ("embed.weight", 0)
 
     def __init__(self, num_inputs: int, length: int, generator: torch.Generator, size: int = 64) -> None:

@@ -155,7 +155,6 @@ SATIATION = {"num_items": 60, "embedding_dim": 8, "max_episode_steps": 12}
     ("algo", "encoder", "num_updates"),
     [
         ("ppo", "mlp", 12),
-        pytest.param("ppo", "gru", 8, marks=pytest.mark.slow),
         pytest.param("ppo", "transformer", 7, marks=pytest.mark.slow),
         ("a2c", "mlp", 300),
     ],

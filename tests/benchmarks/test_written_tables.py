@@ -233,11 +233,13 @@ def test_the_moods_table_has_the_gain_and_its_share_of_the_gap(tmp_path: Path) -
     gain = {"more": 4.0, "more_low": 3.0, "more_high": 5.0, "share": 1, "share_low": 0.75, "share_high": 1.25}
     half = {"more": 2.0, "more_low": 0.5, "more_high": 3.5, "share": 0.5, "share_low": 0.1, "share_high": 0.9}
     rows = [about | {"run": "sums", "return": 10.0}, about | {"run": "shown", "return": 14.0} | gain]
-    write_rows(tmp_path, "mood", [*rows, about | {"run": "gru", "return": 12.0} | half])
+    gone = about | {"run": "gru", "return": 13.0} | half  # of an encoder that went
+    write_rows(tmp_path, "mood", [*rows, about | {"run": "transformer", "return": 12.0} | half, gone])
     text = mood(tmp_path)
     assert "| sums | 10.0 | | | 9.0, 11.0 |" in text
     assert "| sums, and the mood itself | 14.0 | +4.0 (+3.0 to +5.0) | | 9.0, 11.0 |" in text
-    assert "| sums and GRU | 12.0 | +2.0 (+0.5 to +3.5) | 50 % (10 to 90 %) | 9.0, 11.0 |" in text
+    assert "| sums and transformer | 12.0 | +2.0 (+0.5 to +3.5) | 50 % (10 to 90 %) | 9.0, 11.0 |" in text
+    assert "13.0" not in text
     assert text.endswith("`python -m benchmarks.mood --threads 1 --seeds 0,2 --set mood_deviation=1.5`.")
     default = about | {"commit": "c", "settings": ""}
     sums = default | {"run": "sums", "return": 10.0}

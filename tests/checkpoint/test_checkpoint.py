@@ -680,19 +680,26 @@ def test_encoder_that_expects_no_signals(tmp_path: Path) -> None:
         data_config={"num_users": 30},
         env_config={"num_items": 20, "embedding_dim": 4, "max_episode_steps": 5},
         agent_config={"num_envs": 4, "n_steps": 4},
-        model_config={"encoder": "gru", "hidden_dims": [8]},
+        model_config={"encoder": "transformer", "hidden_dims": [8]},
         train_config={"total_timesteps": 16, "eval_interval": 0},
     )
     path = train(config, folder=tmp_path / "run", quiet=True)
     forge(path, lambda facts, tensors: None)
-    assert load(path).config.model_config.encoder == "gru"
+    assert load(path).config.model_config.encoder == "transformer"
 
     def forget(_: Facts, tensors: Tensors) -> None:
         for name in [name for name in tensors if "next_signals" in name]:
             del tensors[name]
 
     forge(path, forget)
-    assert "holds a gru of an earlier version, which expected no signals: train again" in refusal(path)
+    assert "holds a transformer of an earlier version, which expected no signals: train again" in refusal(
+        path
+    )
+
+
+def test_encoder_that_went(path: Path) -> None:
+    forge(path, lambda facts, tensors: facts["config"]["model_config"].update(encoder="gru"))
+    assert "model_config.encoder is 'gru'" in refusal(path)
 
 
 FLOATS = (

@@ -106,7 +106,8 @@ def sentence(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         ("train --noise 0.1", "--noise is no setting of drift: satiation has it."),  # its default there
         ("train --noise 0.2", "--noise is no setting of drift: satiation has it."),
         ("train --env satiation --user-drift 1", "--user-drift is no setting of satiation: drift has it."),
-        ("train --encoder gru", "--encoder is 'gru': it needs a history, but drift has none"),
+        ("train --encoder transformer", "--encoder is 'transformer': it needs a history, but drift has none"),
+        ("train --env satiation --encoder gru", "encoder"),  # it went
         (
             "train --env gym:CartPole-v1 --num-items 9",
             f"--num-items is no setting of gym:CartPole-v1: {WITH_CATALOGUE} have it.",

@@ -101,7 +101,7 @@ def test_options_set_their_fields(algo: str, env: str, data: str) -> None:
             needed = {
                 "explore_rate": ("candidates", 200),
                 "index": ("candidates", 200),
-                "signal_coef": ("encoder", "gru"),
+                "signal_coef": ("encoder", "transformer"),
             }
             beside = {"model_config": dict([needed[name]])} if name in needed else {}
             words += [f"--{needed[name][0]}", str(needed[name][1])] if beside else []
@@ -115,7 +115,7 @@ def test_options_set_their_fields(algo: str, env: str, data: str) -> None:
 def other_value(name: str, value: Any) -> tuple[Any, list[str]]:
     """Another allowed value of the field, and the words of its option."""
     fixed = {
-        "encoder": "gru",
+        "encoder": "transformer",
         "index": "exact",
         "head": "two-tower" if value == "dense" else "dense",
         "activation": "elu",

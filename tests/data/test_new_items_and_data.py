@@ -349,7 +349,7 @@ def test_warm_start_refuses_another_network(here: Path, capsys: pytest.CaptureFi
     assert main(["train", "--data", "log.csv", *RUN, *start, "--hidden-dims", "7"]) == 2
     said = "runs/first/ppo.pt does not fit this run: it has --hidden-dims 128 64, and this run has 7;"
     assert said in capsys.readouterr().err
-    other = ["--env", "satiation", "--encoder", "gru"]
+    other = ["--env", "satiation", "--encoder", "transformer"]
     assert main(["train", "--data", "log.csv", *RUN, *start, *other]) == 2
     said = "does not fit this run: it is of --env drift, and this one of satiation; give the same --env"
     assert said in capsys.readouterr().err

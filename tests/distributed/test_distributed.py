@@ -36,7 +36,7 @@ from recsys_rl.run import begin
 from recsys_rl.types import Rollout, UserError, World, tree_map
 from recsys_rl.utils.logger import read_log
 from recsys_rl.utils.seeding import generators
-from recsys_rl.workflows import diary as diary_module
+from recsys_rl.workflows import run_log as run_log_module
 from recsys_rl.workflows import train as train_module
 from recsys_rl.workflows.train import Interrupted, train
 from tests.doors import (
@@ -299,7 +299,7 @@ def test_log_covers_all_ranks(here: Path, monkeypatch: pytest.MonkeyPatch) -> No
     rewards: dict[int, list[float]] = {0: [], 1: []}
     evaluated: list[int] = []
     config = settings(DRIFT, *steps(5), *TWO)
-    exchange, evaluate = train_module._exchange, diary_module.evaluate_training_users
+    exchange, evaluate = train_module._exchange, run_log_module.evaluate_training_users
 
     def watch(metrics: Any, ended: Any, stop: bool, ranks: Ranks) -> Any:
         rewards[ranks.rank].append(metrics["reward_mean"])
@@ -310,7 +310,7 @@ def test_log_covers_all_ranks(here: Path, monkeypatch: pytest.MonkeyPatch) -> No
         return evaluate(run)
 
     monkeypatch.setattr(train_module, "_exchange", watch)
-    monkeypatch.setattr(diary_module, "evaluate_training_users", count)
+    monkeypatch.setattr(run_log_module, "evaluate_training_users", count)
     together(2, lambda ranks: train(config, ranks=ranks))
     rows = read_log(next(here.glob("runs/*/log.csv")))
     logged = [value for _, _, name, value in rows if name == "reward_mean"]

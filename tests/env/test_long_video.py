@@ -24,9 +24,9 @@ from recsys_rl.env.long_video import (
     LongVideo,
     LongVideoConfig,
     LongVideoState,
+    add_attributes,
     as_uniform,
     expected_completion,
-    furnish,
 )
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.experience.rollout import play
@@ -290,7 +290,7 @@ def test_attributes_that_the_data_lack_are_drawn_and_named() -> None:
     bare = replace(tiny_catalogue(), attributes={"duration": torch.full((3,), 60.0)})
     with pytest.raises(UserError, match="A site of long videos needs the attributes creator of its items"):
         replace(model, catalogue=bare)
-    items = furnish(World(bare, model.population), 0).catalogue
+    items = add_attributes(World(bare, model.population), 0).catalogue
     assert torch.equal(items.attributes["duration"], bare.attributes["duration"])
     drawn = (
         "durations come from the data; the data lack creators (one for three videos, by a power law with "

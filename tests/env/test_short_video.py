@@ -26,7 +26,7 @@ from recsys_rl.env.short_video import (
     ShortVideo,
     ShortVideoConfig,
     ShortVideoState,
-    furnish,
+    add_attributes,
 )
 from recsys_rl.env.visits import OPENED_AT, opening_hours
 from recsys_rl.experience.rollout import play
@@ -433,14 +433,16 @@ def test_attributes_of_the_data_are_kept_and_others_are_drawn() -> None:
     model = tiny()
     known = {"duration": model.catalogue.attributes["duration"]}
     bare = World(replace(model.catalogue, attributes=known), replace(model.population, attributes={}))
-    world = furnish(bare, 3)
+    world = add_attributes(bare, 3)
     assert torch.equal(world.catalogue.attributes["duration"], known["duration"])
     assert world.catalogue.drawn == ("creator", "hook")
-    again = furnish(World(replace(bare.catalogue, attributes={}), bare.population), 3)
+    again = add_attributes(World(replace(bare.catalogue, attributes={}), bare.population), 3)
     for name in ("creator", "hook"):  # the same, although durations were drawn too
         assert torch.equal(world.catalogue.attributes[name], again.catalogue.attributes[name]), name
     assert again.catalogue.drawn[0] == "duration"
-    assert not torch.equal(furnish(bare, 4).catalogue.attributes["hook"], world.catalogue.attributes["hook"])
+    assert not torch.equal(
+        add_attributes(bare, 4).catalogue.attributes["hook"], world.catalogue.attributes["hook"]
+    )
     said = ShortVideo(*world, CONFIG).assumptions
     assert said.startswith("durations come from the data; the data lack creators (one for three videos, by a")
     assert "durations (log-normal" in ShortVideo(*again, CONFIG).assumptions

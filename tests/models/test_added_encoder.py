@@ -44,12 +44,11 @@ def observation(update: Update) -> Obs:
 
 
 @pytest.mark.parametrize("head", ["two-tower", "scorer", "dense"])
-@pytest.mark.parametrize("encoder", ["gru", "transformer"])
-def test_run_with_an_encoder_begins_as_the_policy_without(head: str, encoder: str, tmp_path: Path) -> None:
+def test_run_with_an_encoder_begins_as_the_policy_without(head: str, tmp_path: Path) -> None:
     """A learning rate of 1e-9 leaves the weights as they were; with the usual rate the encoder learns."""
     plain = last_update(tmp_path / "plain", {"head": head}, 256)
     start = {"init_from": str(tmp_path / "plain" / "ppo.pt")}
-    model = {"head": head, "encoder": encoder}
+    model = {"head": head, "encoder": "transformer"}
     run = {**RUN, "agent_config": {**RUN["agent_config"], "lr": 1e-9}}
     config = from_dict(
         Config, {**run, "model_config": model, "train_config": {"total_timesteps": 128, **start}}
@@ -60,7 +59,7 @@ def test_run_with_an_encoder_begins_as_the_policy_without(head: str, encoder: st
     wanted = old.item_probabilities(obs, 20)
     assert_close(new.item_probabilities(obs, 20), wanted, atol=1e-5, rtol=1e-5)
     assert_close(new.value(obs), old.value(obs), atol=1e-5, rtol=1e-5)
-    assert same.run.note.endswith(f"; the {encoder} begins without influence on the policy")
+    assert same.run.note.endswith("; the transformer begins without influence on the policy")
     other = last_update(tmp_path / "other", model, 256, **start)
     assert isinstance(other.agent, PPO)
     learned = other.agent.model
@@ -75,7 +74,7 @@ def test_zeros_are_inserted_before_a_place() -> None:
     assert with_zeros(x, 0, 2, 1).tolist() == [[1, 2, 3], [4, 5, 6], [0, 0, 0]]
 
 
-def test_an_encoder_cannot_begin_with_the_weights_of_another(
+def test_an_encoder_begins_with_the_weights_of_a_fitting_run_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -83,40 +82,36 @@ def test_an_encoder_cannot_begin_with_the_weights_of_another(
     sizes = ["--embedding-dim", "4", "--max-episode-steps", "8"]
     steps = ["--total-timesteps", "128", "--num-envs", "8", "--n-steps", "16", "--batch-size", "64"]
     run = ["train", *world, *sizes, *steps, "--eval-interval", "0"]
-    assert main([*run, "--encoder", "gru", "--name", "first"]) == 0
+    assert main([*run, "--encoder", "transformer", "--name", "first"]) == 0
     start = ["--init-from", "runs/first/ppo.pt"]
-    for others, said in (
-        (["--encoder", "transformer"], "that run has --encoder gru, and this one --encoder transformer"),
-        ([], "that run has --encoder gru, and this one --encoder mlp"),
-    ):
-        assert main([*run, *others, *start, "--name", "second"]) == 2
-        assert said in capsys.readouterr().err
+    assert main([*run, *start, "--name", "second"]) == 2
+    said = "that run has --encoder transformer, and this one --encoder mlp"
+    assert said in capsys.readouterr().err
     assert not Path("runs/second").exists()
     assert main([*run, "--name", "sums"]) == 0
-    start = ["--init-from", "runs/sums/ppo.pt", "--encoder", "gru", "--name", "second"]
+    start = ["--init-from", "runs/sums/ppo.pt", "--encoder", "transformer", "--name", "second"]
     assert main([*run, *start, "--hidden-dims", "8"]) == 2
     assert "and this run has 8; give" in capsys.readouterr().err
     assert main([*run, *start, "--head", "scorer"]) == 2
     assert "does not fit this run" in capsys.readouterr().err
     scorer = [*run, "--head", "scorer"]  # on satiation with fewer signals, so fewer gates
     assert main([*scorer, "--env", "satiation", "--name", "satiation"]) == 0
-    fewer = ["--init-from", "runs/satiation/ppo.pt", "--encoder", "gru", "--name", "second"]
+    fewer = ["--init-from", "runs/satiation/ppo.pt", "--encoder", "transformer", "--name", "second"]
     assert main([*scorer, *fewer]) == 2
     assert "does not fit this run" in capsys.readouterr().err
     assert main([*run, *start]) == 0
-    assert "the gru begins without influence on the policy" in capsys.readouterr().err
+    assert "the transformer begins without influence on the policy" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("encoder", ["gru", "transformer"])
 @pytest.mark.parametrize(
     ("head", "candidates"), [("two-tower", 0), ("two-tower", 6), ("scorer", 0), ("dense", 0)]
 )
 def test_added_encoder_keeps_logits_and_values_with_genres(
-    head: Literal["two-tower", "scorer", "dense"], candidates: int, encoder: Literal["gru", "transformer"]
+    head: Literal["two-tower", "scorer", "dense"], candidates: int
 ) -> None:
     """No weight of the old network is zero, and items have genres."""
     config = ModelConfig(hidden_dims=(8,), head=head, candidates=candidates)
-    old, new = network(OLD, config, 0), network(OLD, replace(config, encoder=encoder), 1)
+    old, new = network(OLD, config, 0), network(OLD, replace(config, encoder="transformer"), 1)
     fresh = {name: x.clone() for name, x in new.state_dict().items() if name.startswith(("enc", "next"))}
     new.load_state_dict(with_encoder(old.state_dict(), new))
     obs = observations()

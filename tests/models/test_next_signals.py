@@ -70,22 +70,20 @@ def test_vectors_by_hand() -> None:
     assert found.tolist() == [[[21.0, 42.0], [63.0, 184.0]]]
 
 
-def small(algo: str, encoder: str, **agent: Any) -> tuple[Env, PPO | A2C]:
+def small(algo: str, **agent: Any) -> tuple[Env, PPO | A2C]:
     config: dict[str, Any] = {
         "env_config": {"num_items": 40, "embedding_dim": 4, "max_episode_steps": 8},
         "data_config": {"num_users": 30},
         "agent_config": {"n_steps": 16, "num_envs": 32} | agent,
-        "model_config": {"encoder": encoder, "hidden_dims": [8]},
+        "model_config": {"encoder": "transformer", "hidden_dims": [8]},
     }
     return begin(settings(algo, "satiation", **config))
 
 
-@pytest.mark.parametrize("encoder", ["gru", "transformer"])
-def test_the_loss_alone_teaches_the_encoder(encoder: str) -> None:
-    env, agent = small("a2c", encoder)
+def test_the_loss_alone_teaches_the_encoder() -> None:
+    env, agent = small("a2c")
     rollout, _ = collect(env, agent, env.reset(), 16)
-    read = agent.model.in_order(rollout.obs) if agent.model.recurrent else rollout.obs
-    obs = agent.model.summarised(read.map(lambda x: x.flatten(0, 1).clone()))
+    obs = agent.model.summarised(rollout.obs.map(lambda x: x.flatten(0, 1).clone()))
     agent.model.signal_loss(obs, next_entries(rollout.obs, rollout.terminated | rollout.truncated)).backward()
     taught = {name for name, p in agent.model.named_parameters() if p.grad is not None and bool(p.grad.any())}
     expected = {
@@ -95,10 +93,9 @@ def test_the_loss_alone_teaches_the_encoder(encoder: str) -> None:
 
 
 @pytest.mark.parametrize("algo", ["ppo", "a2c"])
-@pytest.mark.parametrize("encoder", ["gru", "transformer"])
-def test_entries_stand_beside_their_steps(algo: str, encoder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_entries_stand_beside_their_steps(algo: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """In each minibatch, a known entry is the item that was shown at the observation's step."""
-    env, agent = small(algo, encoder, **({"batch_size": 128} if algo == "ppo" else {}))
+    env, agent = small(algo, **({"batch_size": 128} if algo == "ppo" else {}))
     rollout, _ = collect(env, agent, env.reset(), 16)
     shown = rollout.items.flatten(0, 1)[:, 0]  # (T N,)
     context = rollout.obs.context.flatten(0, 1)  # (T N, F)
@@ -124,11 +121,10 @@ def test_entries_stand_beside_their_steps(algo: str, encoder: str, monkeypatch: 
 
 @pytest.mark.learning
 @pytest.mark.parametrize("algo", ["ppo", "a2c"])
-@pytest.mark.parametrize("encoder", ["gru", "transformer"])
-def test_signals_are_learned_from_the_signals_alone(algo: str, encoder: str, proof: Proof) -> None:
+def test_signals_are_learned_from_the_signals_alone(algo: str, proof: Proof) -> None:
     """Without any reward the loss falls well below 1, that of the mean signal."""
     limits = {"batch_size": 128} if algo == "ppo" else {"max_grad_norm": 100.0}
-    env, agent = small(algo, encoder, anneal_lr=False, lr=1e-2, **limits)
+    env, agent = small(algo, anneal_lr=False, lr=1e-2, **limits)
     obs, seen = env.reset(), []
     for _ in range(8 if algo == "ppo" else 24):  # PPO learns from each rollout several times
         rollout, obs = collect(env, agent, obs, 16)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -17,7 +16,6 @@ from recsys_rl.agents.ppo import PPO
 from recsys_rl.env.short_video import ShortVideo
 from recsys_rl.experience.rollout import collect, play
 from recsys_rl.models import sequence
-from recsys_rl.models.gru import GRU
 from recsys_rl.models.sequence import ENCODERS, Encoder, Reader, summarise
 from recsys_rl.models.transformer import DECAYS, Transformer
 from recsys_rl.protocols import Env
@@ -36,7 +34,7 @@ def rng(seed: int = 0) -> torch.Generator:
 
 def stirred(name: str, size: int = 8) -> Any:
     """An encoder whose weights differ from their first values; also the biases, which padding would show."""
-    made = {"gru": GRU, "transformer": Transformer}[name](X, L, rng(), size)
+    made = {"transformer": Transformer}[name](X, L, rng(), size)
     for parameter in made.parameters():
         parameter.data += 0.3 * torch.randn(parameter.shape, generator=rng(parameter.numel()))
     return made
@@ -74,15 +72,13 @@ def test_steps_agree_with_windows_at_any_cut(name: str) -> None:
     state, window, shown = encoder.start(N), torch.zeros(N, L, X), torch.zeros(N, L, dtype=torch.bool)
     for at in range(9):
         which = come[at]
-        if encoder.recurrent:  # a state remembers what left the window
-            which = which & ~shown[:, 0]
         state = encoder.step(state, rows[:, at], which)
         moved = torch.cat([window[:, 1:], rows[:, at : at + 1]], 1)
         window = torch.where(which.view(N, 1, 1), moved, window)
         shown = torch.where(which.unsqueeze(1), torch.cat([shown[:, 1:], torch.ones(N, 1) > 0], 1), shown)
         assert_close(encoder.read(state), read(encoder, window, shown), atol=1e-5, rtol=0)
         state = encoder.step(state, rows[:, 0], torch.zeros(N, dtype=torch.bool))  # no entry: no change
-    assert bool(shown.all()) or encoder.recurrent
+    assert bool(shown.all())
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -164,17 +160,6 @@ def observed(history: list[list[int]]) -> Obs:
     return Obs(torch.zeros(len(history), 1), ids, signals)
 
 
-def expected(encoder: Encoder, read: list[list[int]]) -> Tensor:
-    """Summaries (N, H) of the windows or, by a recurrent encoder, of all that the states have ``read``."""
-    found = summarise(encoder, observed(read), ITEMS)
-    for row, ids in enumerate(read if encoder.recurrent else []):
-        if ids:
-            signals = torch.tensor(ids).view(1, -1, 1) / 30.0
-            window = sequence.entries(torch.tensor([ids]), signals, ITEMS)
-            found[row] = encoder.read(encoder.encode(window, torch.ones(1, len(ids)) > 0))[0]
-    return found
-
-
 @pytest.fixture
 def built(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The number of windows of each time that states were built from windows."""
@@ -209,36 +194,7 @@ def test_reader_follows_entries_resets_and_jumps(name: str, built: list[int]) ->
         found = reader.follow(obs).summary
         assert found is not None
         assert built == builds, history
-        assert_close(found, expected(encoder, history), atol=1e-5, rtol=0)
-
-
-def test_reader_follows_a_single_step_at_once() -> None:
-    encoder, obs = stirred("gru"), observed([[], [1, 2]])
-    found = Reader(encoder, ITEMS, 1).follow_all(obs.map(lambda x: x.unsqueeze(0))).summary
-    assert found is not None and found.shape == (1, 2, encoder.out_features)
-    assert_close(found[0], expected(encoder, [[], [1, 2]]), atol=1e-5, rtol=0)
-
-
-@pytest.mark.parametrize("jump", [[], [[[2, 1], [9, 9]]]])
-def test_reader_follows_all_steps_at_once(jump: list[Any], built: list[int]) -> None:
-    encoder = stirred("gru")
-    full = [1, 2, 3, 4, 5]
-    steps = [
-        [[], full],
-        [[4], [*full, 6]],
-        [[4], []],
-        [[4, 4], [7]],
-        [[], [7]],
-        [[], [7, 7]],
-        [[8], [7, 7, 9]],
-        *jump,
-    ]
-    each = [observed(history) for history in steps]
-    every: Obs = tree_map(lambda *x: torch.stack(x), *each)
-    found = Reader(encoder, ITEMS, 1).follow_all(every).summary
-    assert len(built) == 1 + len(jump)  # the first windows, and those that do not go on
-    reader = Reader(encoder, ITEMS, 1)
-    assert_close(found, torch.stack([reader.follow(obs).summary for obs in each]), atol=1e-6, rtol=0)  # type: ignore[misc]
+        assert_close(found, summarise(encoder, obs, ITEMS), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -247,17 +203,16 @@ def test_reader_builds_a_short_history_after_a_full_window(name: str) -> None:
     encoder = stirred(name)
     reader = Reader(encoder, ITEMS, L)
     full, other = [1, 2, 3, 4, 5], [9, 8, 7, 6, 5]
-    steps = [([full, []], [full, []]), ([[7, 8], full], [[7, 8], full])]
-    steps.append(([full, other], [[7, 8, *full], [*full, *other]]))  # the windows, and all that was read
-    for history, read in steps:
-        found = reader.follow(observed(history)).summary
+    for history in ([full, []], [[7, 8], full], [full, other]):
+        obs = observed(history)
+        found = reader.follow(obs).summary
         assert found is not None
-        assert_close(found, expected(encoder, read), atol=1e-5, rtol=0)
+        assert_close(found, summarise(encoder, obs, ITEMS), atol=1e-5, rtol=0)
 
 
 def test_reader_copies_what_it_compares() -> None:
     """An environment may write its next observation to the tensors of the last one."""
-    encoder = stirred("gru")
+    encoder = stirred("transformer")
     reader, obs = Reader(encoder, ITEMS, 1), observed([[1], [2]])
     assert obs.history is not None and obs.signals is not None
     reader.follow(obs)
@@ -383,67 +338,23 @@ def test_learning_reads_what_acting_read(name: str, algo: str) -> None:
         history = rollout.obs.history
         assert history is not None and history.shape[-1] == 4
         seen.append((bool((history[:, :, 0] >= 0).any()), bool((history[1:, :, -1] < 0).any())))
-        read = agent.model.in_order(rollout.obs) if agent.model.recurrent else rollout.obs
-        flat = read.map(lambda x: x.flatten(0, 1).clone())
+        flat = rollout.obs.map(lambda x: x.flatten(0, 1).clone())
         distribution, value = agent.model(flat)
         items = rollout.items.flatten(0, 1).clone()
         logprob = distribution.logprob(items)
         assert_close(logprob, rollout.logprobs.flatten(), atol=1e-4, rtol=1e-5)
         assert_close(value, rollout.values.flatten(), atol=1e-5, rtol=1e-5)
-        if agent.model.recurrent:  # the windows alone are something else
-            windows = rollout.obs.map(lambda x: x.flatten(0, 1).clone())
-            alone = agent.model.logprob(windows, items)
-            assert float((alone - logprob).detach().abs().max()) > 1e-3
         agent.update(rollout)
     assert seen == [(True, True)] * 3
 
 
 def test_window_of_one_entry_is_read_once_where_another_session_ends() -> None:
     """With one entry, a window that stays can't be told from one that moved on."""
-    env, agent = sliding("gru", "ppo", window=1)
+    env, agent = sliding("transformer", "ppo", window=1)
     rollout, _ = collect(env, agent, env.reset(), 20)
     ends = rollout.terminated | rollout.truncated
     assert bool((ends.any(1) & ~ends.all(1)).any())  # some users go on while another one begins anew
-    read = agent.model.in_order(rollout.obs).map(lambda x: x.flatten(0, 1).clone())
+    read = rollout.obs.map(lambda x: x.flatten(0, 1).clone())
     with torch.no_grad():
         logprob = agent.model.logprob(read, rollout.items.flatten(0, 1).clone())
     assert_close(logprob, rollout.logprobs.flatten(), atol=1e-4, rtol=1e-5)
-
-
-def test_minibatches_of_a_recurrent_encoder_are_whole_users() -> None:
-    """Batches of 45 hold two of six users with 20 steps each. The ratio of probabilities begins at 1."""
-    env, agent = sliding("gru", "ppo")
-    assert isinstance(agent, PPO)
-    rollout, _ = collect(env, agent, env.reset(), 20)
-    order, size = agent._order(rollout)
-    assert size == 40 and sorted(order.tolist()) == list(range(120))
-    for batch in order.split(size):
-        steps, users = batch.view(20, 2) // 6, batch.view(20, 2) % 6
-        assert steps.tolist() == [[t, t] for t in range(20)]
-        assert bool((users == users[0]).all()) and users[0, 0] != users[0, 1]
-    agent.optimizer.lr = 0.0
-    agent.config = replace(agent.config, lr=1e-12, update_epochs=1)
-    metrics = agent.update(rollout)
-    assert abs(metrics["approx_kl"]) < 1e-6 and metrics["clipfrac"] == 0
-
-
-def test_gradient_reaches_entries_that_left_the_window() -> None:
-    env, agent = sliding("gru", "ppo", patience=9.0)
-    rollout, _ = collect(env, agent, env.reset(), 12)
-    signals = rollout.obs.signals
-    assert signals is not None and rollout.obs.history is not None
-    users = (rollout.obs.history[:, :, -1] >= 0)[1:].all(0).nonzero().flatten()  # one session all the time
-    assert len(users)
-    obs = rollout.obs.map(lambda x: x.clone())
-    first = obs.signals[1].clone().requires_grad_()  # type: ignore[index]
-    steps = torch.cat([obs.signals[:1], first.unsqueeze(0), obs.signals[2:]])  # type: ignore[index]
-    encoder = agent.model.encoder
-    assert encoder is not None
-    reader, summary = agent.model.reader(), None
-    assert reader is not None
-    for t in range(12):
-        now = replace(obs.map(lambda x, t=t: x[t]), signals=steps[t])  # type: ignore[misc]
-        summary = reader.follow(now).summary
-    assert summary is not None
-    summary[users].sum().backward()
-    assert first.grad is not None and bool(first.grad[users, -1].any())

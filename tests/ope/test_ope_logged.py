@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from recsys_rl.agents.baselines import RandomPolicy
-from recsys_rl.agents.behaviours import EpsilonMixture, Fixed
+from recsys_rl.agents.mixture import EpsilonMixture, Fixed
 from recsys_rl.data.synthetic import synthetic_world
 from recsys_rl.decisions.log import DecisionHeader, DecisionLog
 from recsys_rl.decisions.single import single_decisions
@@ -204,7 +204,7 @@ def slate_log(logger: Tilted) -> ReplayedLog:
         terminated=torch.ones(12, dtype=torch.bool),
         truncated=torch.zeros(12, dtype=torch.bool),
         loggers=torch.zeros_like(rows),
-        handed={"profile": torch.zeros(12, 4)},
+        given={"profile": torch.zeros(12, 4)},
     )
     taste = torch.tensor([[0.9, 0.2, 0.4, 0.1], [0.3, 0.8, 0.1, 0.6]])  # (place, item)
     each = taste[torch.arange(2), SLATES]  # (12, 2): of its own item alone

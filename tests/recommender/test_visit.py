@@ -132,6 +132,19 @@ def test_one_visitors_events_by_name_give_the_same(trained: Callable[[str], Reco
     assert len(history) > 2
 
 
+@pytest.mark.parametrize("name", ["satiation", "long-video"])
+def test_visitors_are_observed_together_as_alone(trained: Callable[[str], Recommender], name: str) -> None:
+    recommender = trained(name)
+    ids = [recommender.catalogue.id_of(row) for row in range(8)]
+    visits = [
+        recommender.visit(recommender.population.profile[user : user + 1], ids[user : 2 * user])
+        for user in range(4)
+    ]
+    whole = Visit.together(visits).observe()
+    for row, visit in enumerate(visits):
+        assert_same(whole.rows(torch.tensor([row])), visit.observe(), torch.tensor([True]))
+
+
 @pytest.mark.parametrize("name", ["lives", "long-lives"])
 def test_later_visits_of_a_person_begin_as_in_the_environment(
     trained: Callable[[str], Recommender], name: str
