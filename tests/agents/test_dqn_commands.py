@@ -116,6 +116,7 @@ def test_two_processes_train_one_policy(here: Path) -> None:
     [
         (["--env", "long-video", "--num-items", "60"], "dqn chooses one item"),
         (["--buffer-size", "900000000"], "--buffer-size is 900,000,000"),
+        (["--encoder", "transformer", "--signal-coef", "1"], "--signal-coef is 1.0"),
         (["--learning-starts", "61"], "--learning-starts is 61"),  # more than the buffer
         (["--buffer-size", "1000", "--learning-starts", "193"], "--learning-starts is 193"),  # than the run
     ],
