@@ -142,6 +142,12 @@ def _check_together(config: Config) -> None:
             f"is {shown(model.signal_coef)}: it only affects a transformer, but the encoder is "
             f"{shown(model.encoder)}; leave it out{', or give one of these' if has_history else ''}.",
         )
+    if config.algorithm.experience != "on-policy" and model.signal_coef != ModelConfig.signal_coef:
+        raise FieldError(
+            "model_config.signal_coef",
+            f"is {shown(model.signal_coef)}: it only affects a transformer that learns from rollouts, but "
+            f"the algorithm is {config.algo}; leave it out.",
+        )
     if model.encoder != ModelConfig.encoder and not has_history:
         raise FieldError(
             "model_config.encoder",

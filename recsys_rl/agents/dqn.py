@@ -46,7 +46,7 @@ class DQNConfig(ReplayConfig):
     """Probability of a random item after ``exploration_fraction`` of the run."""
     exploration_fraction: Annotated[float, Range(above=0, high=1)] = 0.3
     """Share of the run over which the probability of a random item falls linearly."""
-    temperature: Positive = 0.05
+    temperature: Positive = 0.01
     """The trained policy, where it is sampled, draws items with probability softmax(Q / temperature)."""
 
 

@@ -62,6 +62,14 @@ def test_all_commands_take_the_policy(
     assert said.count("item ") == 4, said
 
 
+def test_gym_environment_is_trained_and_evaluated(here: Path) -> None:
+    sizes = ["--train-freq", "6", "--learning-starts", "96", "--hidden-dims", "6", "--threads", "1"]
+    assert main(["train", "--algo", "dqn", "--env", "gym:CartPole-v1", *sizes, *steps(8)]) == 0
+    assert main(["evaluate", "checkpoints/dqn.pt", "--json", "table.json"]) == 0
+    means = {row["policy"]: row["return_mean"] for row in json.loads(Path("table.json").read_text())["rows"]}
+    assert {"dqn", "dqn-greedy", "untrained", "random"} <= means.keys() and min(means.values()) > 5
+
+
 def test_candidates_in_the_buffer_hold_the_item_and_successors_get_their_own(here: Path) -> None:
     stages = ["--candidates", "12", "--explore-rate", "0.25", "--buffer-size", "240"]
     assert main(["train", *SATIATION, *stages]) == 0
@@ -108,6 +116,7 @@ def test_two_processes_train_one_policy(here: Path) -> None:
     [
         (["--env", "long-video", "--num-items", "60"], "dqn chooses one item"),
         (["--buffer-size", "900000000"], "--buffer-size is 900,000,000"),
+        (["--encoder", "transformer", "--signal-coef", "1"], "--signal-coef is 1.0"),
         (["--learning-starts", "61"], "--learning-starts is 61"),  # more than the buffer
         (["--buffer-size", "1000", "--learning-starts", "193"], "--learning-starts is 193"),  # than the run
     ],

@@ -113,7 +113,7 @@ from pathlib import Path
 from recsys_rl.cli import main
 
 command, path, rng = sys.argv[2:], Path(sys.argv[1]), random.Random(0)
-warm = ["--total-timesteps", "24", "--runs-dir", "../warm"]
+warm = ["--total-timesteps", "48", "--runs-dir", "../warm"]
 main([*command, *warm])  # whatever is only imported on the way
 path.unlink()
 resume = ["train", "--resume", "--algo", path.stem]
