@@ -20,7 +20,6 @@ from typing import Any
 
 import gymnasium
 import torch
-from recsys_rl.evaluation.anyone import Model
 
 from benchmarks import foreign
 from benchmarks.foreign import OURS, PEER, RANDOM, Sizes
@@ -28,6 +27,7 @@ from benchmarks.harness import newest, tables
 from benchmarks.harness.turns import Row
 from recsys_rl.config import Config, from_dict
 from recsys_rl.env.foreign import GymEnv
+from recsys_rl.evaluation.custom import Model
 from recsys_rl.make import make_env
 from recsys_rl.protocols import Policy
 from recsys_rl.run import begin

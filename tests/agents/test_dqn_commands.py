@@ -74,7 +74,8 @@ def test_candidates_in_the_buffer_hold_the_item_and_successors_get_their_own(her
     assert found.next_obs.candidates is None  # proposed by the network of the day that learns
     after = agent.propose(found.next_obs, greedy=True)
     assert after.candidates.shape == (500, 12)
-    shown = found.next_obs.history  # (500, L): nothing that was shown is proposed again
+    shown = found.next_obs.history
+    assert shown is not None  # (500, L): nothing that was shown is proposed again
     assert not bool(((after.candidates.unsqueeze(2) == shown.unsqueeze(1)) & (shown >= 0).unsqueeze(1)).any())
     assert bool(agent.targets(found).isfinite().all())
     assert_same_weights(Path("checkpoints/dqn.pt"), Path("again/dqn.pt"))

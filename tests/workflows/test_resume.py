@@ -17,6 +17,7 @@ from recsys_rl.cli import main
 from recsys_rl.cli.train import train_options
 from recsys_rl.experience import on_policy
 from recsys_rl.experience.replay import Replay
+from recsys_rl.experience.rollout import collect
 from recsys_rl.types import UserError
 from recsys_rl.utils.logger import read_log
 from recsys_rl.utils.stopping import stop_signals
@@ -88,7 +89,7 @@ def test_interrupted_twice(name: str, tmp_path: Path, monkeypatch: pytest.Monkey
             assert main(first) == 0
         else:
             with monkeypatch.context() as patch:
-                patch.setattr(on_policy, "collect", interrupted(on_policy.collect))
+                patch.setattr(on_policy, "collect", interrupted(collect))
                 patch.setattr(Replay, "_play", interrupted(Replay._play))
                 assert main(first) == 130
                 assert main(["train", "--resume", *([] if algo == "ppo" else ["--algo", algo])]) == 130
