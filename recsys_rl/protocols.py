@@ -234,11 +234,11 @@ class UserModel(Protocol):
         ...
 
     def respond(
-        self, user_state: UserState, items: Tensor, skipped: Tensor, generator: torch.Generator | None
+        self, user_state: UserState, items: Tensor, shown: Tensor, generator: torch.Generator | None
     ) -> Feedback:
-        """The response of the users to ``items`` (N, K); ``skipped`` (N, K) marks places that were not shown.
+        """The response of the users to ``items`` (N, K); ``shown`` (N, K) marks the places that were shown.
 
-        The signals of a skipped place are 0, whatever its item is. Without a generator there is no noise, for
+        The signals of other places are 0, whatever their item is. Without a generator there is no noise, for
         planners.
         """
         ...

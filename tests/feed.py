@@ -70,7 +70,7 @@ class Feed:
         return {"profile": user_state.taste}
 
     def respond(
-        self, user_state: FeedState, items: Tensor, skipped: Tensor, generator: torch.Generator | None
+        self, user_state: FeedState, items: Tensor, shown: Tensor, generator: torch.Generator | None
     ) -> Feedback:
         fit = (user_state.taste.unsqueeze(1) * self.catalogue.embedding[items]).sum(-1)  # (N, K)
         watched = (4 * fit).sigmoid() / torch.arange(1, items.shape[1] + 1)
@@ -79,7 +79,7 @@ class Feed:
             watched = (watched + self.config.jitter * noise).clamp(0, 1)
         bid = self.catalogue.attributes["bid"][items]  # (N, K)
         signals = torch.stack([watched - bid / 2, watched, bid * watched], -1)  # (N, K, 3)
-        return Feedback(signals.masked_fill(skipped.unsqueeze(-1), 0), skipped)
+        return Feedback(signals.masked_fill(~shown.unsqueeze(-1), 0), shown)
 
     def rewards(self, feedback: Feedback) -> Tensor:
         _, watched, paid = feedback.signals.unbind(-1)  # (N, K) each

@@ -88,9 +88,9 @@ class DecisionLog:
         return not bool(self.logprobs.isnan().all())
 
     @property
-    def skipped(self) -> Tensor:
-        """(E, K) bool: empty places."""
-        return self.items < 0
+    def shown(self) -> Tensor:
+        """(E, K) bool: places that are not empty."""
+        return self.items >= 0
 
     @property
     def feedback(self) -> Feedback:
@@ -98,7 +98,7 @@ class DecisionLog:
         events = None
         if self.event_items is not None and self.event_signals is not None:
             events = Events(self.event_items, self.event_signals)
-        return Feedback(self.signals, self.skipped, events)
+        return Feedback(self.signals, self.shown, events)
 
     @property
     def visible(self) -> Tensor:

@@ -144,7 +144,7 @@ def _replay(log: DecisionLog, catalogue: Catalogue, first: Tensor, lengths: Tens
         if log.event_items is not None and log.event_signals is not None:
             events = Events(log.event_items[rows], log.event_signals[rows][..., visible])
         items = log.items[rows]
-        session = session.record(items.clamp_min(0), signals[..., visible], items < 0, events)
+        session = session.record(items.clamp_min(0), signals[..., visible], items >= 0, events)
     obs = tree_map(lambda *x: torch.cat(x), *found)
     last = torch.zeros(obs.num_rows, dtype=torch.bool)
     last[start + lengths] = True

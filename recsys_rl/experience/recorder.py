@@ -60,7 +60,7 @@ class Recorder:
                 given=self._handed,
                 event_items=None if events is None else events.items,
                 event_signals=None if events is None else events.signals,
-                **{**known, "items": known["items"].masked_fill(feedback.skipped, -1)},
+                **{**known, "items": known["items"].masked_fill(~feedback.shown, -1)},
             )
         )
         self.clock += 1

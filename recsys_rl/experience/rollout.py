@@ -183,5 +183,5 @@ def _first(feedback: Feedback) -> Feedback:
     if events is not None:
         events = tree_map(lambda x: x[:NUM_SAMPLE_USERS].clone(), events)
     return Feedback(
-        feedback.signals[:NUM_SAMPLE_USERS].clone(), feedback.skipped[:NUM_SAMPLE_USERS].clone(), events
+        feedback.signals[:NUM_SAMPLE_USERS].clone(), feedback.shown[:NUM_SAMPLE_USERS].clone(), events
     )

@@ -89,7 +89,7 @@ def _outcomes(outcome: Step, items: Tensor) -> dict[str, Tensor]:
     feedback = outcome.feedback
     assert feedback is not None
     columns = {
-        "items": items.masked_fill(feedback.skipped, -1),
+        "items": items.masked_fill(~feedback.shown, -1),
         "signals": feedback.signals,
         "terminated": outcome.terminated,
         "truncated": outcome.truncated,

@@ -174,7 +174,7 @@ class Recommender(Directory):
                 visit = visit.request(step, rows)
             else:
                 items = torch.full_like(first_place, self.item(step))
-                visit = visit.consume(items, first_place > 0)
+                visit = visit.consume(items, first_place == 0)
         return visit.at(hour)
 
     def for_users(

@@ -14,10 +14,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from recsys_rl import schema
 from recsys_rl.checkpoint import Checkpoint
 from recsys_rl.errors import UserError, listed
 from recsys_rl.protocols import VisitPieces
-from recsys_rl.schema import shown
 from recsys_rl.session import PIECES, Session
 from recsys_rl.types import Events, Feedback, Interface, Obs, tree_map
 
@@ -63,25 +63,25 @@ class Visit:
         return visit
 
     def record(
-        self, items: Tensor, signals: Tensor, skipped: Tensor | None = None, events: Events | None = None
+        self, items: Tensor, signals: Tensor, shown: Tensor | None = None, events: Events | None = None
     ) -> Visit:
         """The visits after a step.
 
         Args:
             items: (N, K) rows of the catalogue.
             signals: (N, K, S) the visible signals, 0 at a place that was not shown.
-            skipped: (N, K) bool, places that were not shown; None: all were.
+            shown: (N, K) bool, places that were shown; None: all were.
             events: entries of the history, with visible signals, where it does not hold all shown items.
         """
-        session = self.session.record(items, signals, skipped, events)
-        if skipped is None:
-            skipped = torch.zeros_like(items, dtype=torch.bool)
+        session = self.session.record(items, signals, shown, events)
+        if shown is None:
+            shown = torch.ones_like(items, dtype=torch.bool)
         config, catalogue = self.checkpoint.config.env_config, self.checkpoint.catalogue
         after = _pieces_of(self.checkpoint).after
-        known = after(config, catalogue, self.known, items, Feedback(signals, skipped, events))
+        known = after(config, catalogue, self.known, items, Feedback(signals, shown, events))
         return replace(self, session=session, known=known)
 
-    def consume(self, items: Tensor, skipped: Tensor | None = None) -> Visit:
+    def consume(self, items: Tensor, shown: Tensor | None = None) -> Visit:
         """The visits after a step in which each shown item of ``items`` (N, K) was consumed in full.
 
         Where the history holds events, the items have been left again, and nothing plays.
@@ -91,9 +91,9 @@ class Visit:
         of_item = torch.tensor([consumed.get(name, 1.0) for name in interface.signals])  # (S,)
         signals = of_item.expand(*items.shape, -1)  # (N, K, S)
         if not interface.events:
-            return self.record(items, signals, skipped)
-        left = items if skipped is None else items.masked_fill(skipped, -1)
-        return replace(self, session=self.session.record(items, signals, skipped, Events(left, signals)))
+            return self.record(items, signals, shown)
+        left = items if shown is None else items.masked_fill(~shown, -1)
+        return replace(self, session=self.session.record(items, signals, shown, Events(left, signals)))
 
     def request(self, step: Request, row_of: Mapping[int | str, int]) -> Visit:
         """The visits after the same step of all; ``row_of`` has the row of each item. Raises UserError."""
@@ -111,13 +111,13 @@ class Visit:
         number, nothing = len(self.session.users), [0.0] * len(interface.signals)
         items = [row_of[event.item] for event in step.shown] + [0] * empty
         signals = [_signals(interface, event) for event in step.shown] + [nothing] * empty
-        skipped = None if not empty else torch.arange(places).expand(number, -1) >= len(step.shown)
+        shown = None if not empty else torch.arange(places).expand(number, -1) < len(step.shown)
         events = None
         if interface.events:
             left = [row_of[event.item] for event in step.left] or [-1]
             of_left = [_signals(interface, event) for event in step.left] or [nothing]
             events = Events(_of_each(left, number), _of_each(of_left, number))
-        return self.record(_of_each(items, number), _of_each(signals, number), skipped, events)
+        return self.record(_of_each(items, number), _of_each(signals, number), shown, events)
 
     def at(self, hours: float | Tensor | None) -> Visit:
         """The visits at these hours, if the policy sees the hour; None leaves the clock as it is."""
@@ -172,11 +172,13 @@ def _signals(interface: Interface, event: Event) -> list[float]:
     if not event.signals.keys() <= set(interface.signals):
         unknown = next(name for name in event.signals if name not in interface.signals)
         raise UserError(
-            f"This policy sees no signal {shown(unknown)}: choose from {listed(interface.signals)}."
+            f"This policy sees no signal {schema.shown(unknown)}: choose from {listed(interface.signals)}."
         )
     values = [float(event.signals.get(name, 0.0)) for name in interface.signals]
     if not all(map(math.isfinite, values)):
-        raise UserError(f"A signal of item {shown(event.item)} is not a finite number: give finite numbers.")
+        raise UserError(
+            f"A signal of item {schema.shown(event.item)} is not a finite number: give finite numbers."
+        )
     return values
 
 

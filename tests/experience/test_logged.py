@@ -269,7 +269,8 @@ def test_recorded_run_and_its_replay_hold_the_same_transitions(tmp_path: Path) -
 
 @pytest.mark.parametrize("algo", ["ppo", "dqn"])
 def test_record_of_a_resumed_run_is_whole(algo: str, tmp_path: Path) -> None:
-    own = {"ppo": ["--n-steps", "6", "--batch-size", "12"], "dqn": ["--train-freq", "6", "--batch-size", "8"]}
+    small = ["--batch-size", "8", "--learning-starts", "9"]
+    own = {"ppo": ["--n-steps", "6", "--batch-size", "12"], "dqn": ["--train-freq", "6", *small]}
     options = ["--algo", algo, *TINY, "--num-envs", "4", *own[algo], "--eval-interval", "0", *steps(6)]
     options += ["--save-interval", "2"]
     config = train_options([*options, "--record", str(tmp_path / "whole")]).config

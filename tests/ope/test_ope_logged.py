@@ -94,7 +94,7 @@ def test_rewards_of_places_are_found_for_sums_and_refused_for_anything_else() ->
     rng = torch.Generator().manual_seed(0)
     signals = torch.rand(5, 3, 2, generator=rng)
     events = Events(torch.zeros(5, 1, dtype=torch.int64), torch.ones(5, 1, 2))
-    feedback = Feedback(signals, torch.zeros(5, 3, dtype=torch.bool), events)
+    feedback = Feedback(signals, torch.ones(5, 3, dtype=torch.bool), events)
     found = place_rewards(lambda x: x.signals[..., 0].sum(1) + 2 * x.signals[..., 1].mean(1), feedback)
     assert found is not None
     assert torch.allclose(found, (signals[..., 0] + 2 / 3 * signals[..., 1]).double())

@@ -99,7 +99,7 @@ def test_whole_sessions_give_the_observations_of_the_environment(
         step = env.step_without_reset(items)
         assert step.feedback is not None
         signals, events = seen_by(env, step.feedback)
-        visits = visits.record(items.clamp_min(0), signals, step.feedback.skipped, events)
+        visits = visits.record(items.clamp_min(0), signals, step.feedback.shown, events)
         alive, obs, steps = alive & ~(step.terminated | step.truncated), step.obs, steps + 1
     assert steps > 3
 
@@ -165,7 +165,7 @@ def test_later_visits_of_a_person_begin_as_in_the_environment(
             if bool(step.terminated | step.truncated):
                 break
             signals, events = seen_by(env, step.feedback)
-            visit = visit.record(items.clamp_min(0), signals, step.feedback.skipped, events)
+            visit = visit.record(items.clamp_min(0), signals, step.feedback.shown, events)
             assert before.day is not None and env.session.day is not None
             if not torch.equal(env.session.day, before.day):
                 visit = visit.next_visit(profile, env.session.day - before.day, hours_of(env))
