@@ -191,10 +191,12 @@ def dqn(results: Path) -> str:
             if values:
                 found = interval(vector([float(value) for value in values]))
                 least = min(map(float, values))
-                body.append([f"`{env}`", LABELS[policy], f"{found.mean:.2f}", spread(found), f"{least:.2f}"])
-        said.append(f"`{env}`: seeds {', '.join(own.seeds)}, {own.origin}, {duration(own.seconds)} a run")
+                between = spread(found) if len(values) > 1 else ""
+                body.append([f"`{env}`", LABELS[policy], f"{found.mean:.2f}", between, f"{least:.2f}"])
+        seeds = f"{'seed' if len(own.seeds) == 1 else 'seeds'} {', '.join(own.seeds)}"
+        said.append(f"\n`{env}`: {seeds}, {own.origin}, {duration(own.seconds)} a run")
     head = ["platform", "policy", "return", "95 % interval", "worst seed"]
-    return f"{table(head, body)}\n\nIntervals (Student's t) over seeds. {'; '.join(said)}."
+    return f"{table(head, body)}\n\nIntervals (Student's t) over seeds.{';'.join(said)}."
 
 
 def effects(results: Path) -> str:
