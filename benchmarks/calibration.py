@@ -82,7 +82,7 @@ def simulate(config: Config, world: World, count: int, num_envs: int, seed: int 
             items = torch.randint(world.catalogue.num_items, (num_envs, 1), generator=generator)
             feedback = env.step(items).feedback
             assert feedback is not None
-            shown = ~feedback.skipped[:, 0]
+            shown = feedback.shown[:, 0]
             signals = {s.name: feedback.signals[:, 0, place] for place, s in enumerate(env.signals)}
             duration = world.catalogue.attributes["duration"][items[:, 0]]
             names = ("liked", "shared", "followed", "commented", "satisfaction")

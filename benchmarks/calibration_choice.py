@@ -45,7 +45,7 @@ class Requests:
     affinity: Tensor  # (R, K): u . e_i of the places
     catch: Tensor  # (R, K)
     wear: Tensor  # (R, K): w . g_i
-    empty: Tensor  # (R, K) bool: the place shows nothing
+    shown: Tensor  # (R, K) bool: False where the place shows nothing
     trust: Tensor  # (R,)
     playing: Tensor  # (R,): 1 while a video c plays, 0 at home
     playing_affinity: Tensor  # (R,): u . e_c, of any video at home
@@ -102,7 +102,7 @@ def _request(env: RecEnv, weight: Tensor, generator: torch.Generator) -> list[Te
     watches_on = of_playing[1] & ~picked & (~left | (completion == 1))
     return [
         *(x.double() for x in numbers_of_state),
-        feedback.skipped,
+        feedback.shown,
         *(x.double() for x in of_playing),
         torch.where(picked, clicked.int().argmax(1), items.shape[1]),
         watches_on.double(),
@@ -132,7 +132,7 @@ def loss(log: Requests, names: list[str], values: Tensor, fit_midpoint: float) -
     hold = of["hold_bias"] + of["hold_gain"] * (log.playing_affinity - fit_midpoint)
     hold = hold - of["lure_gain"] * log.playing_catch - of["length_cost"] * log.playing_longer  # (R,)
     none = of["none"] + log.playing * (of["go_on_bias"] + hold)
-    chance = position_based(utility.masked_fill(log.empty, -torch.inf), none, of["seeing_exponent"])
+    chance = position_based(utility.masked_fill(~log.shown, -torch.inf), none, of["seeing_exponent"])
     chance = torch.cat([chance, 1 - chance.sum(1, keepdim=True)], 1)  # (R, K + 1)
     picks = chance.gather(1, log.pick.unsqueeze(1))[:, 0].clamp_min(1e-12).log()
     decides = log.playing * (log.pick == chance.shape[1] - 1)  # (R,): 1 where he watches on or leaves

@@ -189,7 +189,7 @@ def trap_figure() -> str:
     users = Satiation(*alike_items(count, affinity), dials)
     items = torch.arange(count).unsqueeze(0)  # (1, K): all of them, each as if it were the first
     state = users.sample(torch.tensor([0]))
-    felt = users.respond(state, items, torch.zeros_like(items, dtype=torch.bool), None)
+    felt = users.respond(state, items, torch.ones_like(items, dtype=torch.bool), None)
     catchy = users.catch > 0
     xs = [0.0, *users.catch[catchy].tolist()]
     first = int(catchy.nonzero()[0]) - 1  # the last that isn't catchy

@@ -41,7 +41,7 @@ from benchmarks.harness.turns import Row
 from recsys_rl.agents.baselines import RandomPolicy
 from recsys_rl.config import Config, from_dict, overlay
 from recsys_rl.env.foreign import GymEnv
-from recsys_rl.evaluation.anyone import Model
+from recsys_rl.evaluation.custom import Model
 from recsys_rl.experience.rollout import collect, play
 from recsys_rl.functional.top_k import highest
 from recsys_rl.make import make_env

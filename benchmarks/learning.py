@@ -59,6 +59,8 @@ TASKS: dict[str, tuple[str, list[str]]] = {  # algo, options of `train`
     "cartpole-a2c": ("a2c", ["--env", "gym:CartPole-v1", "--total-timesteps", "500000"]),
     "drift-a2c": ("a2c", ["--data", "synthetic"]),
     "satiation-a2c": ("a2c", ["--env", "satiation"]),
+    "drift-dqn": ("dqn", ["--data", "synthetic"]),
+    "satiation-dqn": ("dqn", ["--env", "satiation"]),
     "short-video": ("ppo", ["--env", "short-video"]),
     "short-video-a2c": ("a2c", ["--env", "short-video"]),
     "long-video": ("ppo", ["--env", "long-video"]),
@@ -135,20 +137,24 @@ def run_once(task: str, seed: int, extra: list[str], keep: Path | None = None, l
         curve = [[step, value] for step, _, name, value in read_log(log) if name == "eval_return_mean"]
         searched = return_on_curve(files[0], "searched") if level else None
     print(f"{task} seed {seed}: {seconds:.0f} s", file=sys.stderr, flush=True)
+    return Found(result, rows_of(task, seed, seconds, result), curve, searched)
+
+
+def rows_of(task: str, seed: int, seconds: float, result: dict[str, Any]) -> list[Row]:
+    """The rows of the CSV from the table of one seed."""
     shares = {row["policy"]: row["share"] for row in result["shares"]}
     over: dict[str, Row] = defaultdict(dict)
     for row in result["gains"]:
         ends = {"": row["gain"], "_low": row["low"], "_high": row["high"]}
         over[row["policy"]] |= {f"over_{row['versus']}{end}": value for end, value in ends.items()}
     known = {"task": task, "seed": seed, "train_seconds": round(seconds, 1)}
-    rows = [
+    return [
         known
         | {"share": shares.get(row["policy"])}
         | over[row["policy"]]
         | {key: row[key] for key in COLUMNS[6:12]}
         for row in result["rows"]
     ]
-    return Found(result, rows, curve, searched)
 
 
 def print_summary(task: str, seeds: Sequence[int], results: list[dict[str, Any]]) -> dict[str, Any]:

@@ -95,7 +95,7 @@ class Simulator:
         allowed = torch.ones(number, len(embedding), dtype=torch.bool)
         shown = torch.zeros_like(state.taste)  # decayed sum of the embeddings shown
         earned = torch.zeros(number, 1)
-        nothing = torch.zeros(number, 1, dtype=torch.bool)
+        all_shown = torch.ones(number, 1, dtype=torch.bool)
         affinity = state.profile @ embedding.T  # (N, I)
         rows: list[tuple[Tensor, ...]] = []
         for _ in range(self.steps):
@@ -103,7 +103,7 @@ class Simulator:
             items = torch.multinomial(theirs, 1, generator=generator)  # (N, 1)
             every = self._features(affinity, shown @ embedding.T, earned)  # (N, I, F)
             at = items.unsqueeze(2).expand(-1, -1, every.shape[2])
-            feedback = self.users.respond(state, items, nothing, generator)
+            feedback = self.users.respond(state, items, all_shown, generator)
             reward = self.users.rewards(feedback)  # (N, 1)
             rows.append(
                 (

@@ -18,15 +18,15 @@ from torch import Tensor
 
 from benchmarks.harness.turns import Row
 from benchmarks.ope_generic import Generic
-from recsys_rl.agents.behaviours import EpsilonMixture
+from recsys_rl.agents.mixture import EpsilonMixture
 from recsys_rl.checkpoint import Checkpoint, load
 from recsys_rl.config import Config, from_dict
 from recsys_rl.decisions.log import DecisionHeader, DecisionLog, catalogue_hash, concatenate
 from recsys_rl.env.rec_env import RecEnv
-from recsys_rl.evaluation.behaviours import Behaviours
 from recsys_rl.evaluation.players import Table
-from recsys_rl.experience.record import record
+from recsys_rl.evaluation.policies import Behaviours
 from recsys_rl.experience.rollout import play
+from recsys_rl.experience.sessions import record
 from recsys_rl.objective.weighted import weighted
 from recsys_rl.ope.policies import read_policy, with_models
 from recsys_rl.ope.policies import weighted as weighted_sessions

@@ -121,8 +121,8 @@ def quiet(kind: type[UserModel]) -> AbstractContextManager[Any]:
     """Users of this kind respond without noise, as the planner simulates them."""
     noisy = kind.respond
 
-    def respond(self: Any, state: Any, items: Tensor, skipped: Tensor, _: torch.Generator | None) -> Feedback:
-        return noisy(self, state, items, skipped, None)
+    def respond(self: Any, state: Any, items: Tensor, shown: Tensor, _: torch.Generator | None) -> Feedback:
+        return noisy(self, state, items, shown, None)
 
     return mock.patch.object(kind, "respond", respond)
 

@@ -95,7 +95,7 @@ class Policy:
 
 
 @dataclass
-class Course:
+class OpenRun:
     """One run: a clock that stands still while held-out users play, and when each level was reached."""
 
     world: World
@@ -143,7 +143,7 @@ def heldout_share(world: World, act: Act, seed: int, greedy: bool) -> float:
 def course(train: Train, dials: Dials, world: World, seed: int) -> Row:
     """Train once; {"course": what happened}."""
     total_steps = dials.num_updates * dials.per_update
-    run = Course(world, seed, dials.per_update, total_steps)
+    run = OpenRun(world, seed, dials.per_update, total_steps)
     train(world.env(dials.ppo.num_envs, seed), dials, seed, run.between)
     return {"course": run}
 
@@ -170,7 +170,7 @@ def summary(system: System, rounds: list[Row]) -> list[Row]:
     row = turns.first_columns(system)
     if "note" in rounds[-1]:
         return [row | rounds[-1]]
-    courses: list[Course] = [found["course"] for found in rounds]
+    courses: list[OpenRun] = [found["course"] for found in rounds]
     row["steps_per_s"] = statistics.median(run.step / run.seconds for run in courses)
     rows = []
     for policy in POLICIES:
@@ -184,7 +184,7 @@ def summary(system: System, rounds: list[Row]) -> list[Row]:
     return rows
 
 
-def _time_to(courses: list[Course], policy: str, level: float) -> Row:
+def _time_to(courses: list[OpenRun], policy: str, level: float) -> Row:
     """Medians over all seeds (None where the median seed never got there), range over those that did."""
     never = (math.inf, math.inf)
     found = [run.reached.get((policy, level), never) for run in courses]

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from benchmarks import foreign
+from benchmarks import dqn, foreign
 from benchmarks.harness import (
     claim_texts,
     learning_texts,
@@ -56,6 +56,8 @@ TABLES: dict[str, Callable[[Path], str]] = {
         policies=("a2c-greedy", "a2c", "rule", "mmr"),
     ),
     "foreign": foreign.text,
+    "dqn-games": dqn.text,
+    "dqn": learning_texts.dqn,
     "throughput": speed_texts.throughput,
     "throughput-one-thread": partial(speed_texts.throughput, name="throughput-one-thread"),
     "throughput-allocator": partial(speed_texts.throughput, name="throughput-allocator"),

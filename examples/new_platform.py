@@ -96,12 +96,12 @@ class Tutor:
         return {"profile": torch.zeros_like(user_state.profile)}  # the tutor does not know the learners apart
 
     def respond(
-        self, user_state: LearnerState, items: Tensor, skipped: Tensor, generator: torch.Generator | None
+        self, user_state: LearnerState, items: Tensor, shown: Tensor, generator: torch.Generator | None
     ) -> Feedback:
         difficulty = self.catalogue.quality[items]  # (N, K)
         solves = self._solves(user_state, difficulty)  # (N, K)
         signals = torch.stack([difficulty * solves, solves], -1)  # (N, K, 2)
-        return Feedback(signals.masked_fill(skipped.unsqueeze(-1), 0), skipped)
+        return Feedback(signals.masked_fill(~shown.unsqueeze(-1), 0), shown)
 
     def rewards(self, feedback: Feedback) -> Tensor:
         return feedback.signals[:, :, :1].sum(1)  # (N, 1): points

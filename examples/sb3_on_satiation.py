@@ -6,8 +6,8 @@
 ``Sessions`` hands all users of ``gymnasium.make_vec`` to Stable-Baselines3 as one batch. Its own
 ``make_vec_env`` would step one environment after the other.
 
-This PPO ignores masks. An item shown again counts as a skip, so the agent has to learn not to repeat items.
-Evaluation samples from the policy, because the most probable item would be shown again and again.
+This PPO ignores masks. An item chosen again is not shown and earns 0, so the agent has to learn not to repeat
+items. Evaluation samples from the policy, because the most probable item would be shown again and again.
 """
 
 from __future__ import annotations

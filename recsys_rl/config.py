@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from recsys_rl.agents import AGENTS
-from recsys_rl.dials import AgentConfig, DataConfig, ModelConfig, NoConfig, OnPolicyConfig
+from recsys_rl.dials import AgentConfig, DataConfig, ModelConfig, NoConfig, OnPolicyConfig, ReplayConfig
 from recsys_rl.dials import EnvConfig as EnvConfig
 from recsys_rl.dials import TrainConfig as TrainConfig
 from recsys_rl.errors import FieldError, UserError
@@ -109,6 +109,8 @@ def _check_together(config: Config) -> None:
             f"is {batch_size}: it must be at most the rollout, n_steps * num_envs = "
             f"{agent.n_steps * agent.num_envs}.",
         )
+    if isinstance(agent, ReplayConfig):
+        _check_start(agent, config.train_config.total_timesteps)
     _check_processes(config)
     parse_weights(config.train_config.weights)
     name = config.train_config.name
@@ -140,6 +142,12 @@ def _check_together(config: Config) -> None:
             f"is {shown(model.signal_coef)}: it only affects a transformer, but the encoder is "
             f"{shown(model.encoder)}; leave it out{', or give one of these' if has_history else ''}.",
         )
+    if config.algorithm.experience != "on-policy" and model.signal_coef != ModelConfig.signal_coef:
+        raise FieldError(
+            "model_config.signal_coef",
+            f"is {shown(model.signal_coef)}: it only affects a transformer that learns from rollouts, but "
+            f"the algorithm is {config.algo}; leave it out.",
+        )
     if model.encoder != ModelConfig.encoder and not has_history:
         raise FieldError(
             "model_config.encoder",
@@ -153,8 +161,25 @@ def _check_together(config: Config) -> None:
         )
 
 
+def _check_start(agent: ReplayConfig, total_timesteps: int) -> None:
+    """Raise FieldError for a run that never learns, as its buffer never holds enough."""
+    held = max(agent.buffer_size // agent.num_envs, agent.return_steps) * agent.num_envs
+    played = max(1, total_timesteps // agent.steps_per_update) * agent.steps_per_update
+    most, mend = (held, "buffer_size") if held < played else (played, "total_timesteps")
+    if agent.learning_starts > most:
+        raise FieldError(
+            "agent_config.learning_starts",
+            f"is {agent.learning_starts}: it must be at most {most}, the transitions that the buffer ever "
+            f"holds, or nothing would be learned; lower it, or raise {mend}.",
+        )
+
+
 def _check_processes(config: Config) -> None:
     size, agent = config.train_config.num_processes, config.agent_config
+    if size > 1 and config.train_config.record is not None:
+        raise UserError(
+            f"--record needs a single process, and num_processes is {size}: leave one of them out."
+        )
     for name in ("num_envs", "batch_size"):
         value = getattr(agent, name, size)  # some learners have no minibatches
         if value % size:
@@ -274,7 +299,8 @@ def _of_class(given: Any, cls: type[Any], section: str, whose: str) -> Any:
     """The section as ``cls``; one of the shared settings alone gets the defaults of ``cls`` beside them."""
     if type(given) is cls:
         return given
-    if type(given) in (AgentConfig, OnPolicyConfig, DataConfig, EnvConfig) and issubclass(cls, type(given)):
+    shared = (AgentConfig, OnPolicyConfig, ReplayConfig, DataConfig, EnvConfig)
+    if type(given) in shared and issubclass(cls, type(given)):
         return cls(**vars(given))
     raise UserError(f"{section} is of type {type(given).__name__}: {whose} takes {cls.__name__}.")
 
@@ -360,7 +386,7 @@ def to_toml(config: Config) -> str:
     return "\n\n".join(["\n".join(top), *tables]) + "\n"
 
 
-PATHS = ("data", "data_dir", "cache_dir", "items", "init_from", "log", "checkpoint")
+PATHS = ("data", "data_dir", "cache_dir", "items", "init_from", "log", "checkpoint", "record")
 """Fields with the path of something that a run reads; ``data`` may also be a name."""
 
 

@@ -144,9 +144,9 @@ class ReplayConfig(AgentConfig):
     """Bootstrap from the value after a time limit. Off if the limit is real and the clock is visible."""
     num_envs: Size = 64
     """Users stepped together."""
-    train_freq: Size = 4
+    train_freq: Size = 32
     """Steps of each user between two updates."""
-    gradient_steps: Size = 4
+    gradient_steps: Size = 32
     """Gradient steps of one update."""
     batch_size: Count = 256
     """Transitions of a gradient step."""
@@ -214,5 +214,7 @@ class TrainConfig:
     weights: tuple[str, ...] = ()
     """Weights of reward streams for learning, as NAME=NUMBER. A stream without one keeps the platform's
     weight. Tables show the platform's own reward."""
+    record: str | None = None
+    """New folder for a log of all decisions of the run, in parts, for learning from its replay."""
     tensorboard: bool = False
     """Write TensorBoard events beside the CSV log (needs the extra `tensorboard`)."""

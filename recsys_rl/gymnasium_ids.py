@@ -20,7 +20,7 @@ platform's ``Interface``:
   - ``action_mask`` ``MultiBinary (I,)`` int8: 1 where the item may be shown; also in
     ``info["action_mask"]``, in the form of ``Discrete.sample(mask=...)``
 
-An item that may not be shown counts as a skip: its place stays empty and earns nothing. ``reward``: the
+If an action chooses an item that may not be shown, its place stays empty and earns nothing. ``reward``: the
 weighted sum of the platform's reward streams. ``terminated``: the user left. ``truncated``:
 ``max_episode_steps`` steps were played. (``gymnasium.make`` uses its argument ``max_episode_steps`` for its
 own time limit, which can shorten a session but not lengthen it. Give

@@ -6,7 +6,8 @@ The functions here take the whole Config. Of what they make, each object gets on
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,7 +34,9 @@ from recsys_rl.utils.seeding import stream_seed
 
 if TYPE_CHECKING:
     from recsys_rl.decisions.log import DecisionLog
+    from recsys_rl.decisions.transitions import TransitionTable
     from recsys_rl.experience.logged import Logged
+    from recsys_rl.experience.recorder import Recorder
 
 
 def make_world(config: Config) -> World:
@@ -45,8 +48,8 @@ def make_world(config: Config) -> World:
         return empty_world()
     source, seed = source_of(config.data_config.data), config.train_config.seed
     world = source.make_world(config.data_config, config.env_config, seed)
-    furnish = config.platform.furnish
-    return world if furnish is None else furnish(world, seed)
+    add_attributes = config.platform.add_attributes
+    return world if add_attributes is None else add_attributes(world, seed)
 
 
 def with_new_users(
@@ -71,9 +74,9 @@ def with_new_users(
         like_threshold = getattr(data, "like_threshold", None)
     fraction = getattr(data, "profile_fraction", LikesConfig.profile_fraction)
     new = new_users(world.catalogue, log, like_threshold, fraction)
-    furnish = config.platform.furnish
-    if furnish is not None:
-        new = furnish(World(world.catalogue, new), stream_seed(seed, "new users")).population
+    add_attributes = config.platform.add_attributes
+    if add_attributes is not None:
+        new = add_attributes(World(world.catalogue, new), stream_seed(seed, "new users")).population
     return World(world.catalogue, in_place_of_heldout(world.population, new))
 
 
@@ -169,9 +172,11 @@ def make_logged(
     """
     # polars is loaded for logs only
     from recsys_rl.decisions.checks import check_catalogue
-    from recsys_rl.decisions.parts import read_decisions
+    from recsys_rl.decisions.parts import gathered
+    from recsys_rl.decisions.reader import num_rows, read_header
     from recsys_rl.decisions.transitions import transition_table
-    from recsys_rl.experience.logged import Logged, log_rewards
+    from recsys_rl.experience.logged import MOST_ROWS, Logged, log_rewards
+    from recsys_rl.files.read import files_of
 
     settings = config.agent_config
     assert isinstance(settings, LoggedConfig)
@@ -184,28 +189,27 @@ def make_logged(
             "model_config.candidates",
             f"is {config.model_config.candidates}: {config.algo} scores the whole catalogue; leave it out.",
         )
-    log = read_decisions(settings.log)
-    data, seed = config.data_config, config.train_config.seed
-    check_catalogue(settings.log, log, world.catalogue, f"--data {data.data} --seed {seed}")
-    users = make_user_model(config, world)
+    data, seed, users = config.data_config, config.train_config.seed, make_user_model(config, world)
+    path = Path(settings.log)
+    header = read_header(files_of(path)[0]).header
+    check_catalogue(settings.log, header, world.catalogue, f"--data {data.data} --seed {seed}")
     env = RecEnv(users, world.catalogue, config.env_config, world.population.train, 1, torch.Generator())
-    if (log.header.interface, log.header.signals) != (env.interface, tuple(x.name for x in users.signals)):
+    if (header.interface, header.signals) != (env.interface, tuple(x.name for x in users.signals)):
         raise UserError(
             f"{settings.log} is of other sessions than those of {config.env} (platform, length, or pieces of "
             "the context): give the settings with which it was recorded."
         )
-    training = log.rows(~heldout_rows(log, world.population, data.heldout_fraction, seed))
-    if not training.num_rows:
-        raise UserError(
-            f"{settings.log} holds only users who are held out from training: record training users "
-            "(--users train, or all)."
-        )
-    if training.header.interface.slate_size > 1:  # a place whose item could not be shown is empty
-        whole = (training.items >= 0).all(1)
-        training = training.rows(whole) if bool(whole.all()) else training
-    rewards = log_rewards(training, users, weights, FIELD)
-    table = transition_table(training, world.catalogue, rewards, settings.discount)
-    return Logged(table, log.header.interface, settings, generator)
+
+    def tables() -> Iterator[TransitionTable]:
+        """The decisions of training users, a part of the log at a time."""
+        for log in gathered(path, MOST_ROWS):
+            part = log.rows(~heldout_rows(log, world.population, data.heldout_fraction, seed))
+            if part.num_rows:
+                rewards = log_rewards(part, users, weights, FIELD)
+                yield transition_table(part, world.catalogue, rewards, settings.discount)
+
+    whole = sum(map(num_rows, files_of(path))) <= MOST_ROWS
+    return Logged(settings.log, tables, whole, header.interface, settings, generator)
 
 
 def heldout_rows(log: DecisionLog, population: Population, heldout_fraction: float, seed: int) -> Tensor:
@@ -220,6 +224,32 @@ def heldout_rows(log: DecisionLog, population: Population, heldout_fraction: flo
     if len(others):
         heldout[strange] = torch.from_numpy(split_users(others.tolist(), heldout_fraction, seed))[place]
     return heldout
+
+
+def make_recorder(config: Config, world: World, env: Any) -> Recorder:
+    """The writer of the run's decisions, for ``record`` of train_config.
+
+    Raises UserError where no log can hold them.
+    """
+    from recsys_rl.decisions.log import DecisionHeader, catalogue_hash
+    from recsys_rl.experience.recorder import Recorder
+
+    settings, model = config.train_config, config.model_config
+    assert settings.record is not None
+    if not isinstance(env, RecEnv):
+        raise UserError("--record needs a platform with a catalogue, in which the run acts: leave it out.")
+    if env.interface.visits > 1:
+        raise UserError("--record: a log holds sessions of one visit, so train with --visits 1.")
+    header = DecisionHeader(
+        loggers=(config.algo,),
+        interface=env.interface,
+        signals=tuple(signal.name for signal in env.signals),
+        discount=config.agent_config.discount,
+        platform=config.env,
+        catalogue=catalogue_hash(world.catalogue),
+        candidates=f"{model.candidates} candidates of the policy in training" if model.candidates else "",
+    )
+    return Recorder(Path(settings.record), env, world.population.user_ids, header)
 
 
 def one_visit(config: Config) -> Config:
@@ -342,11 +372,10 @@ def check_candidates(config: ModelConfig, available: int, most_shown: int, slate
 
 
 def part_of_rank(config: Config, size: int) -> Config:
-    """The settings of one of ``size`` ranks, with its share of the users and of each minibatch."""
+    """The settings of one of ``size`` ranks, with its share of the users, of each minibatch and buffer."""
     agent = config.agent_config
-    shares = {
-        name: getattr(agent, name) // size for name in ("num_envs", "batch_size") if hasattr(agent, name)
-    }
+    divided = ("num_envs", "batch_size", "buffer_size", "learning_starts")
+    shares = {name: -(-getattr(agent, name) // size) for name in divided if hasattr(agent, name)}
     return dataclasses.replace(
         config,
         agent_config=dataclasses.replace(agent, **shares),

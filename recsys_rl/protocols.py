@@ -90,9 +90,26 @@ class Explorer(Learner, Protocol):
 
     def explore(self, obs: Obs) -> Action: ...
 
+    def propose(self, obs: Obs, greedy: bool = False, extra: int = 0) -> Obs:
+        """``obs`` with the candidates of a first stage; without one it is returned as it is."""
+        ...
+
+
+class Watcher(Protocol):
+    """An object that sees each decision of a run and its outcome."""
+
+    def decided(self, obs: Obs, action: Action) -> None:
+        """Before the environment's step; ``obs`` has the candidates of the policy."""
+        ...
+
+    def answered(self, step: Step) -> None: ...
+
 
 class Experience(Protocol):
     """The source of the batches of a run: rollouts, a replay buffer or a log."""
+
+    watcher: Watcher | None
+    """Sees each decision of a source that acts."""
 
     @property
     def interface(self) -> Interface:
@@ -104,7 +121,10 @@ class Experience(Protocol):
         ...
 
     def describe(self) -> str:
-        """A line about the source before training; "" if there is nothing to say."""
+        """A line about the source before training; "" if there is nothing to say.
+
+        Raises UserError if the source can't serve on this machine.
+        """
         ...
 
     def state_dict(self, finished: bool = False) -> dict[str, Tensor]:
@@ -214,11 +234,11 @@ class UserModel(Protocol):
         ...
 
     def respond(
-        self, user_state: UserState, items: Tensor, skipped: Tensor, generator: torch.Generator | None
+        self, user_state: UserState, items: Tensor, shown: Tensor, generator: torch.Generator | None
     ) -> Feedback:
-        """The response of the users to ``items`` (N, K); ``skipped`` (N, K) marks places that were not shown.
+        """The response of the users to ``items`` (N, K); ``shown`` (N, K) marks the places that were shown.
 
-        The signals of a skipped place are 0, whatever its item is. Without a generator there is no noise, for
+        The signals of other places are 0, whatever their item is. Without a generator there is no noise, for
         planners.
         """
         ...
@@ -328,6 +348,9 @@ class SolvedUsers(Protocol):
 
 class Clock(Protocol):
     @property
+    def users(self) -> Tensor: ...
+
+    @property
     def steps(self) -> Tensor: ...
 
 
@@ -357,7 +380,7 @@ class Simulator(Protocol):
 Preset = Mapping[str, Mapping[str, Any]]  # fields by section, as in a TOML file
 
 
-SEERS = ("myopic", "credited", "oracle", "informed", "planner")
+PRIVILEGED = ("myopic", "credited", "oracle", "informed", "planner")
 """Rows of the table whose policies read the simulator's hidden state, which no recommender sees."""
 EXPERT, KNOWS = "expert", "knows the equations"
 """The row whose policy has the form of the simulator's equations, which no recommender has, and its mark."""
@@ -434,8 +457,8 @@ class Platform:
     ``users`` is a class with the attribute ``repeats``. It makes the user model of a world. A slate size
     other than 1 is a field of ``config``, named ``slate_field``, or an attribute of that class. A platform
     without users has its own world: its name has the form ``<platform>:<name>``, ``check`` raises UserError
-    for an impossible name, and ``env`` makes the environment. ``furnish`` adds to a new world, from the seed,
-    the attributes of items and users that the platform needs and the data lack. ``visit_pieces``
+    for an impossible name, and ``env`` makes the environment. ``add_attributes`` adds to a new world, from
+    the seed, the attributes of items and users that the platform needs and the data lack. ``visit_pieces``
     are required for recommendations if ``UserModel.visible`` hands in more than a constant profile.
     """
 
@@ -443,7 +466,7 @@ class Platform:
     users: Any = None
     env: Callable[..., Env] | None = None
     check: Callable[[str], None] | None = None
-    furnish: Callable[[World, int], World] | None = None
+    add_attributes: Callable[[World, int], World] | None = None
     heuristics: Mapping[str, Heuristic] = field(default_factory=dict)  # rows `trade-NAME` of the table
     split: Split | None = None  # of the row `searched`; None: one set of weights
     expert: Expert | None = None  # the row `expert`

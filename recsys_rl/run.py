@@ -23,7 +23,7 @@ from recsys_rl.data.bias import share_of
 from recsys_rl.data.new_users import shared_users
 from recsys_rl.data.world_check import about_check
 from recsys_rl.errors import amount, listed
-from recsys_rl.make import assumptions, make_agent, make_experience, make_world, part_of_rank
+from recsys_rl.make import assumptions, make_agent, make_experience, make_recorder, make_world, part_of_rank
 from recsys_rl.models.actor_critic import ActorCritic
 from recsys_rl.models.added_encoder import with_encoder
 from recsys_rl.models.genres import carried
@@ -67,6 +67,7 @@ class Run:
     updates: int = 0
     curve: list[list[float]] = field(default_factory=list)  # rows of step, mean, low, high
     note: str = ""  # about the weights that it began with
+    recorder: Any = None  # a Recorder of the run's decisions; None without one
     steps_before: int = 0  # of the runs whose weights it began with
 
     @property
@@ -115,6 +116,8 @@ def begin(config: Config, before: Checkpoint | None, device: torch.device, ranks
     env, experience, agent = make_experience(part, world, streams, agent_for)
     interface = experience.interface
     run = Run(config, world, interface, env, agent, experience, streams, num_updates, note=note)
+    if settings.record is not None:
+        run.recorder = experience.watcher = make_recorder(config, world, env)
     if warm is not None:
         _warm_start(run, warm, device)
     if before is None:
@@ -301,9 +304,10 @@ def snapshot(run: Run, ranks: Ranks = ALONE) -> Checkpoint:
     if ranks.size > 1:
         _check_weights(run, ranks)
     finished = run.updates == run.num_updates
+    recorded = {} if run.recorder is None else run.recorder.state_dict()
     everyone = ranks.gather(
         {f"env/{name}": x for name, x in ({} if run.env is None else run.env.state_dict()).items()}
-        | {f"experience/{name}": x for name, x in run.experience.state_dict(finished).items()}
+        | {f"experience/{name}": x for name, x in {**run.experience.state_dict(finished), **recorded}.items()}
         | {f"generators/{name}": stream.get_state() for name, stream in run.streams.items()}
     )
     states: dict[str, dict[str, Tensor]] = {"env": {}, "experience": {}, "generators": {}}
@@ -349,6 +353,9 @@ def _restore(run: Run, before: Checkpoint, device: torch.device, rank: int) -> N
         run.curve, run.steps_before = list(before.info["curve"]), before.steps_before
         finished = run.updates == run.num_updates
         run.experience.load_state_dict(_state_of_rank(before.experience, rank), finished)
+        if run.recorder is not None:
+            run.recorder.resume_at(run.updates)
+            run.recorder.load_state_dict(before.experience)
     if run.env is None:
         return
     # An environment with its own world replays its actions. An error there comes from its code, not the file.

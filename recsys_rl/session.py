@@ -27,7 +27,7 @@ class Session:
     history: Tensor  # (N, W) int64: the last W items, latest last, -1 padding first; W = max(L, K)
     signals: Tensor  # (N, W, S) float32: the visible signals of each, 0 at padding
     # (N, T K) int64: all items shown, -1 at empty places; None if the history holds them, or they repeat
-    shown: Tensor | None
+    shown_items: Tensor | None
     visit: Tensor | None = None  # (N,) int64: visits before this one; None: an episode is one visit
     day: Tensor | None = None  # (N,) int64: days since the first visit
 
@@ -45,38 +45,49 @@ class Session:
             steps=torch.zeros(n, dtype=torch.int64, device=device),
             history=torch.full((n, window), -1, device=device),
             signals=torch.zeros(n, window, len(interface.signals), device=device),
-            shown=torch.full((n, most), -1, device=device) if most and (window < most or apart) else None,
+            shown_items=(
+                torch.full((n, most), -1, device=device) if most and (window < most or apart) else None
+            ),
             visit=first,
             day=first,
         )
 
     def record(
-        self, items: Tensor, signals: Tensor, skipped: Tensor | None = None, events: Events | None = None
+        self, items: Tensor, signals: Tensor, shown: Tensor | None = None, events: Events | None = None
     ) -> Session:
         """The sessions after a step with ``items`` (N, K) and their ``signals`` (N, K, S).
 
-        Places that are ``skipped`` (N, K) were not shown and are not recorded. None: all were shown.
+        Only the places that were ``shown`` (N, K) are recorded. None: all were.
         ``events``, with the visible signals, are the new entries of the history in place of the items.
         """
-        history, seen, shown = self.history, self.signals, self.shown
+        history, seen, shown_items = self.history, self.signals, self.shown_items
         slate_size = self.interface.slate_size
         if events is not None:
-            if shown is not None:
-                shown = _append(shown, items, skipped)  # (N, T K)
-            none = events.items < 0  # (N, E)
-            history = _push(history, events.items, none)  # (N, W)
-            seen = _push(seen, events.signals, none)  # (N, W, S)
-        elif skipped is None and shown is None and history.shape[1] == slate_size:
+            if shown_items is not None:
+                shown_items = _append(shown_items, items, shown)  # (N, T K)
+            there = events.items >= 0  # (N, E)
+            history = _push(history, events.items, there)  # (N, W)
+            seen = _push(seen, events.signals, there)  # (N, W, S)
+        elif shown is None and shown_items is None and history.shape[1] == slate_size:
             # Copy: the caller still holds these tensors.
             history, seen = items.to(history, copy=True), signals.to(seen, copy=True)
         else:
-            history = _push(history, items, skipped)  # (N, W)
-            seen = _push(seen, signals, skipped)  # (N, W, S)
-            shown = None if shown is None else _append(shown, items, skipped)  # (N, T K)
+            history = _push(history, items, shown)  # (N, W)
+            seen = _push(seen, signals, shown)  # (N, W, S)
+            if shown_items is not None:
+                shown_items = _append(shown_items, items, shown)  # (N, T K)
         steps = self.steps + 1
         # ``replace`` would take as long as two operators of a step with few users.
         return Session(
-            self.interface, self.catalogue, self.users, steps, history, seen, shown, self.visit, self.day
+            self.interface,
+            self.catalogue,
+            self.users,
+            steps,
+            history,
+            seen,
+            shown_items,
+            self.visit,
+            self.day,
         )
 
     def next_visit(self, gap: Tensor) -> Session:
@@ -92,19 +103,19 @@ class Session:
             steps=torch.zeros_like(self.steps),
             history=self.history if goes_on else torch.full_like(self.history, -1),
             signals=self.signals if goes_on else torch.zeros_like(self.signals),
-            shown=None if self.shown is None else torch.full_like(self.shown, -1),
+            shown_items=None if self.shown_items is None else torch.full_like(self.shown_items, -1),
             visit=self.visit + 1,
             day=self.day + gap,
         )
 
-    def request(self, handed: Mapping[str, Tensor], mask: Tensor | None = None) -> Obs:
+    def request(self, given: Mapping[str, Tensor], mask: Tensor | None = None) -> Obs:
         """The observation of the next step.
 
         Args:
-            handed: the pieces of the context that are not in PIECES, (N, size) each.
+            given: the pieces of the context that are not in PIECES, (N, size) each.
             mask: (N, I) bool, True for items that may be shown; None if the caller forbids none.
         """
-        context = self._context(handed)
+        context = self._context(given)
         if not self.interface.history_length:
             return Obs(context, exclude=self.excluded, mask=mask)
         return Obs(context, self.history, self.signals, self.excluded, mask=mask)
@@ -117,46 +128,46 @@ class Session:
         """
         if self.interface.repeats:
             return None
-        return self.history if self.shown is None else self.shown
+        return self.history if self.shown_items is None else self.shown_items
 
-    def _context(self, handed: Mapping[str, Tensor]) -> Tensor:
+    def _context(self, given: Mapping[str, Tensor]) -> Tensor:
         names = [name for name, _ in self.interface.context]
-        if names[1:] == ["last_item"] and names[0] in handed and self.interface.slate_size == 1:
-            user, table = handed[names[0]], self.catalogue.embedding  # (N, D), (I, D)
+        if names[1:] == ["last_item"] and names[0] in given and self.interface.slate_size == 1:
+            user, table = given[names[0]], self.catalogue.embedding  # (N, D), (I, D)
             if user.shape[1] == table.shape[1]:  # One pass instead of two, with the same numbers.
                 return rows.beside_rows(user, table, self.history[:, -1:].contiguous())
-        parts = [handed[name] if name in handed else PIECES[name](self) for name in names]
+        parts = [given[name] if name in given else PIECES[name](self) for name in names]
         return torch.cat(parts, -1)
 
 
-def _push(old: Tensor, fresh: Tensor, skipped: Tensor | None) -> Tensor:
-    """``old`` (N, W, ...) moved on by the entries ``fresh`` (N, E, ...) that are not ``skipped`` (N, E)."""
+def _push(old: Tensor, fresh: Tensor, shown: Tensor | None) -> Tensor:
+    """``old`` (N, W, ...) moved on by the entries ``fresh`` (N, E, ...) that are ``shown`` (N, E)."""
     number = fresh.shape[1]
-    if number > 1 and (skipped is None or not bool(skipped.any())):  # in one pass instead of E
+    if number > 1 and (shown is None or bool(shown.all())):  # in one pass instead of E
         return torch.cat([old[:, number:], fresh.to(old)], 1)
-    if skipped is None:
-        skipped = torch.zeros(fresh.shape[:2], dtype=torch.bool, device=fresh.device)
+    if shown is None:
+        shown = torch.ones(fresh.shape[:2], dtype=torch.bool, device=fresh.device)
     if number == 1:
-        return rows.push_rows(old, fresh.to(old).contiguous(), skipped.contiguous())
-    for place in range(number):  # One after another, as each row may have skipped other places.
+        return rows.push_rows(old, fresh.to(old).contiguous(), shown.contiguous())
+    for place in range(number):  # One after another, as each row may lack other places.
         at = slice(place, place + 1)
-        old = rows.push_rows(old, fresh[:, at].to(old).contiguous(), skipped[:, at].contiguous())
+        old = rows.push_rows(old, fresh[:, at].to(old).contiguous(), shown[:, at].contiguous())
     return old
 
 
-def _append(shown: Tensor, items: Tensor, skipped: Tensor | None) -> Tensor:
-    """``shown`` (N, T K) moved on by the ``items`` (N, K) of a step, -1 where ``skipped`` (N, K)."""
-    fresh = items if skipped is None else items.masked_fill(skipped, -1)
-    return torch.cat([shown[:, items.shape[1] :], fresh], 1)
+def _append(shown_items: Tensor, items: Tensor, shown: Tensor | None) -> Tensor:
+    """``shown_items`` (N, T K) moved on by the ``items`` (N, K) of a step, -1 where not ``shown`` (N, K)."""
+    fresh = items if shown is None else items.masked_fill(~shown, -1)
+    return torch.cat([shown_items[:, items.shape[1] :], fresh], 1)
 
 
 def _last_item(session: Session) -> Tensor:
     """(N, D): mean embedding of the last K items shown, zero before the first."""
     last = session.history[:, -session.interface.slate_size :]  # (N, K)
-    table, missing = session.catalogue.embedding, last < 0
+    table, there = session.catalogue.embedding, last >= 0
     nothing = table.new_zeros(len(last), table.shape[1])
-    total = rows.add_rows(nothing, table, last.clamp_min(0), missing)
-    return total / (~missing).sum(1, keepdim=True).clamp_min(1)
+    total = rows.add_rows(nothing, table, last.clamp_min(0), there)
+    return total / there.sum(1, keepdim=True).clamp_min(1)
 
 
 def _last_signals(session: Session) -> Tensor:
@@ -194,7 +205,7 @@ def make_interface(
     catalogue: Catalogue,
     *,
     context: Sequence[str],
-    handed: Mapping[str, int],
+    given: Mapping[str, int],
     signals: Sequence[str],
     session_length: int,
     slate_size: int = 1,
@@ -207,7 +218,7 @@ def make_interface(
 
     Args:
         context: names of the pieces of the context, in their order.
-        handed: sizes of the pieces that the caller passes to ``Session.request``.
+        given: sizes of the pieces that the caller passes to ``Session.request``.
         signals: names of the visible signals.
         session_length: T, steps of the longest session, or visit.
         slate_size: K, items of each step.
@@ -226,13 +237,13 @@ def make_interface(
         "last_signals": slate_size * len(signals),
         "clock": 1,
         "streak": 1,
-    } | dict(handed)
+    } | dict(given)
     for name in context:
         if name not in sizes:
             raise UserError(
                 f"There is no piece {name!r} of the context: choose from {', '.join(sizes)}, or pass it in."
             )
-    if "streak" in context and "streak" not in handed:
+    if "streak" in context and "streak" not in given:
         if "creator" not in catalogue.attributes:
             raise UserError(
                 "The piece 'streak' of the context needs the attribute 'creator' of the items, but this "

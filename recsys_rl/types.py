@@ -232,8 +232,8 @@ class Events:
 class Feedback:
     """The response to each shown place."""
 
-    signals: Tensor  # (N, K, S) float32, in the order of the user model's ``signals``; 0 where skipped
-    skipped: Tensor  # (N, K) bool: places whose item could not be shown
+    signals: Tensor  # (N, K, S) float32, in the order of the user model's ``signals``; 0 where not shown
+    shown: Tensor  # (N, K) bool: True where the item of the place was shown
     events: Events | None = None  # the new entries of the history; None: the shown places
 
 

@@ -33,6 +33,11 @@ WORLD = [
 DRIFT = [*SIZES, *WORLD, *PPO]
 SATIATION = ["--env", "satiation", *DRIFT]
 A2C = ["--algo", "a2c", *SIZES, *WORLD]
+# The ring holds 15 steps of four users: it is full in the third update, and learning starts in the second.
+DQN = [
+    *("--algo", "dqn", *SIZES[2:], *WORLD, "--train-freq", "6", "--buffer-size", "60"),
+    *("--learning-starts", "30", "--batch-size", "12", "--gradient-steps", "2", "--return-steps", "2"),
+]
 CARTPOLE = ["--env", "gym:CartPole-v1", *SIZES, *PPO, "--normalize-obs", "--normalize-reward"]
 
 

@@ -70,7 +70,7 @@ class Feed:
         return {"profile": user_state.taste}
 
     def respond(
-        self, user_state: FeedState, items: Tensor, skipped: Tensor, generator: torch.Generator | None
+        self, user_state: FeedState, items: Tensor, shown: Tensor, generator: torch.Generator | None
     ) -> Feedback:
         fit = (user_state.taste.unsqueeze(1) * self.catalogue.embedding[items]).sum(-1)  # (N, K)
         watched = (4 * fit).sigmoid() / torch.arange(1, items.shape[1] + 1)
@@ -79,7 +79,7 @@ class Feed:
             watched = (watched + self.config.jitter * noise).clamp(0, 1)
         bid = self.catalogue.attributes["bid"][items]  # (N, K)
         signals = torch.stack([watched - bid / 2, watched, bid * watched], -1)  # (N, K, 3)
-        return Feedback(signals.masked_fill(skipped.unsqueeze(-1), 0), skipped)
+        return Feedback(signals.masked_fill(~shown.unsqueeze(-1), 0), shown)
 
     def rewards(self, feedback: Feedback) -> Tensor:
         _, watched, paid = feedback.signals.unbind(-1)  # (N, K) each
@@ -109,14 +109,14 @@ class Feed:
         return user_state
 
 
-def furnish(world: World, seed: int) -> World:
+def add_attributes(world: World, seed: int) -> World:
     """Creators with six items each, and a bid on every fifth item."""
     places = torch.arange(world.catalogue.num_items)
     named = {"creator": places // 6, "bid": (places % 5 == 0).float()}
     return world._replace(catalogue=replace(world.catalogue, attributes=named))
 
 
-PLATFORM = Platform(FeedConfig, Feed, furnish=furnish)
+PLATFORM = Platform(FeedConfig, Feed, add_attributes=add_attributes)
 
 
 def feed_env(
@@ -129,7 +129,7 @@ def feed_env(
     """Sessions of four steps over made-up items, with creators and bids."""
     config = config or FeedConfig(num_items=num_items, embedding_dim=4, max_episode_steps=4)
     made_up = synthetic_world(num_items, 40, config.embedding_dim, 0.5, 0)
-    catalogue, population = furnish(World(*made_up), 0)
+    catalogue, population = add_attributes(World(*made_up), 0)
     user_model = Feed(catalogue, population, config)
     generator = torch.Generator().manual_seed(seed)
     return RecEnv(user_model, catalogue, config, population.train, num_envs, generator, history_length)

@@ -37,8 +37,8 @@ def world(config: Config) -> World:
     rng = torch.Generator().manual_seed(0)
     genres = (torch.rand(size.num_items, 6, generator=rng) < 0.3).float()
     made = World(replace(catalogue, genres=genres, genre_names=tuple("abcdef")), population)
-    furnish = config.platform.furnish
-    return made if furnish is None else furnish(made, 0)
+    add_attributes = config.platform.add_attributes
+    return made if add_attributes is None else add_attributes(made, 0)
 
 
 def begin(config: Config, num_updates: int = 10, seed: int = 0) -> tuple[Env, PPO | A2C]:

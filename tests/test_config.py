@@ -135,6 +135,7 @@ def configs(draw: st.DrawFn) -> Config:
         env_config = dataclasses.replace(env_config, max_episode_steps=steps)
     elif num_processes > 1:
         env_config = dataclasses.replace(env_config, normalize_obs=False, normalize_reward=False)
+    record = None if num_processes > 1 else train_config.record
     model_config = draw(section_values(ModelConfig))
     if env != "satiation":  # the others show no history to read
         model_config = dataclasses.replace(model_config, encoder="mlp")
@@ -150,7 +151,10 @@ def configs(draw: st.DrawFn) -> Config:
         model_config,
         agent,
         dataclasses.replace(
-            train_config, num_processes=num_processes, name=draw(st.sampled_from([None, "a", "é-1.2_x"]))
+            train_config,
+            num_processes=num_processes,
+            record=record,
+            name=draw(st.sampled_from([None, "a", "é-1.2_x"])),
         ),
     )
 

@@ -175,11 +175,11 @@ def watching(config: Config) -> list[Any]:
 def comments(config: Config) -> float:
     """The hidden comments of 30 users on twelve videos."""
     users = config.platform.users(*make_world(config), config.env_config)
-    state, none = users.sample(torch.arange(30)), torch.zeros(30, 1, dtype=torch.bool)
+    state, shown = users.sample(torch.arange(30)), torch.ones(30, 1, dtype=torch.bool)
     place = [signal.name for signal in users.signals].index("commented")
     rng = torch.Generator().manual_seed(0)
-    shown = (torch.full((30, 1), item) for item in range(12))
-    return sum(float(users.respond(state, x, none, rng).signals[..., place].sum()) for x in shown)
+    videos = (torch.full((30, 1), item) for item in range(12))
+    return sum(float(users.respond(state, x, shown, rng).signals[..., place].sum()) for x in videos)
 
 
 def index(config: Config) -> set[str]:
@@ -200,11 +200,11 @@ def index(config: Config) -> set[str]:
 
 def tired_of_tags(config: Config) -> list[float]:
     """Expected rewards after one item, where items have genres; made-up items have none."""
-    made, furnish = world(config), config.platform.furnish
-    assert furnish is not None
-    user_model = make_user_model(config, furnish(made, 0))
+    made, add_attributes = world(config), config.platform.add_attributes
+    assert add_attributes is not None
+    user_model = make_user_model(config, add_attributes(made, 0))
     state, item = user_model.sample(made.population.train[:1]), torch.zeros(1, 1, dtype=torch.int64)
-    feedback = user_model.respond(state, item, torch.zeros_like(item, dtype=torch.bool), None)
+    feedback = user_model.respond(state, item, torch.ones_like(item, dtype=torch.bool), None)
     rewards = user_model.expected_reward(user_model.advance(state, item, feedback)[0])
     return [float(x) for x in rewards[0]]
 
@@ -334,6 +334,7 @@ CHANGES: dict[tuple[str, str], tuple[str, Any, View]] = {
     ("model_config", "explore_rate"): ("two-stage", 0.75, weights),
     ("model_config", "index"): ("two-stage", "ivf", index),
     ("train_config", "total_timesteps"): ("drift", 48, weights),
+    ("train_config", "record"): ("drift", "decisions", files),
     ("train_config", "log_interval"): ("drift", 2, log_rows("reward_mean")),
     ("train_config", "eval_interval"): ("drift", 0, log_rows("eval_return_mean")),
     ("train_config", "save_interval"): ("drift", 1, saved_steps),

@@ -54,7 +54,7 @@ ENVS: dict[str, Callable[[], RecEnv]] = {
 
 @pytest.mark.parametrize("name", ENVS)
 def test_session_replayed_from_a_log_gives_the_observations_of_the_environment(name: str) -> None:
-    """Bit for bit, from items and visible signals; some items are shown again, and so are skipped.
+    """Bit for bit, from items and visible signals; some items are chosen again, and so are not shown.
 
     The sessions of users who left are compared no more.
     """
@@ -62,26 +62,26 @@ def test_session_replayed_from_a_log_gives_the_observations_of_the_environment(n
     obs = env.reset()
     replayed = Session.begin(env.interface, env.catalogue, env.session.users)
     visible = [place for place, signal in enumerate(env.signals) if signal.visible]
-    handed = env.user_model.visible(env.user_state)
-    require_same_obs(replayed.request(handed), obs, "replayed")
+    given = env.user_model.visible(env.user_state)
+    require_same_obs(replayed.request(given), obs, "replayed")
     rng, again = torch.Generator().manual_seed(1), random_items(env, obs, torch.Generator())
-    skips, stay = 0, torch.ones(len(again), dtype=torch.bool)
+    refused, stay = 0, torch.ones(len(again), dtype=torch.bool)
     for step in range(env.interface.session_length - 1):
         items = again if step == 2 else random_items(env, obs, rng)
         again = items if step == 0 else again
         result = env.step(items)
         assert result.feedback is not None
-        skips += int(result.feedback.skipped.sum())
+        refused += int((~result.feedback.shown).sum())
         signals, events = result.feedback.signals[:, :, visible], result.feedback.events
         if events is not None:
             events = Events(events.items, events.signals[:, :, visible])
-        replayed = replayed.record(items, signals, result.feedback.skipped, events)
+        replayed = replayed.record(items, signals, result.feedback.shown, events)
         stay &= ~(result.terminated | result.truncated)
         rows = stay.nonzero().squeeze(1)
         request = replayed.request(env.user_model.visible(env.user_state))
         require_same_obs(request.rows(rows), result.obs.rows(rows), "replayed")
         obs = result.obs
-    assert stay.sum() >= 3 and (skips > 0 or env.interface.repeats)
+    assert stay.sum() >= 3 and (refused > 0 or env.interface.repeats)
 
 
 @pytest.mark.parametrize(
@@ -156,7 +156,7 @@ def sessions(slate_size: int = 1, **settings: Any) -> tuple[Interface, Session]:
     interface = make_interface(
         catalogue,
         context=["mood", "last_item", "last_signals", "clock", "streak"],
-        handed={"mood": 1},
+        given={"mood": 1},
         signals=["liked"],
         session_length=4,
         slate_size=slate_size,
@@ -184,16 +184,16 @@ def test_pieces_of_the_context_by_hand() -> None:
     found = session.request(mood).context
     # (1, 0) is item 0 and the second of creator 7 in a row; item 1 comes after one of creator 8
     assert_close(found, torch.tensor([[0.5, 1, 0, 0.6, 0.5, 2], [0.6, 0, 1, 0.8, 0.5, 1]]))
-    session = session.record(torch.tensor([[2], [0]]), liked, torch.tensor([[True], [False]]))
-    found = session.request(mood).context  # the first was skipped: only the clock moves
+    session = session.record(torch.tensor([[2], [0]]), liked, torch.tensor([[False], [True]]))
+    found = session.request(mood).context  # the first was not shown: only the clock moves
     assert_close(found, torch.tensor([[0.5, 1, 0, 0.6, 0.75, 2], [0.6, 1, 0, 0.4, 0.75, 2]]))
 
 
-def test_history_of_a_slate_excludes_skipped_places() -> None:
+def test_history_of_a_slate_excludes_places_that_were_not_shown() -> None:
     _, session = sessions(slate_size=2, history_length=3)
     items, liked = torch.tensor([[0, 1], [2, 0]]), torch.tensor([[[0.1], [0.2]], [[0.3], [0.4]]])
-    skipped = torch.tensor([[False, False], [True, False]])
-    session = session.record(items, liked, skipped)
+    shown = torch.tensor([[True, True], [False, True]])
+    session = session.record(items, liked, shown)
     assert session.history.tolist() == [[-1, 0, 1], [-1, -1, 0]]
     assert_close(session.signals.squeeze(-1), torch.tensor([[0, 0.1, 0.2], [0, 0, 0.4]]))
     context = session.request({"mood": torch.zeros(2, 1)}).context
@@ -216,20 +216,20 @@ def test_history_of_a_slate_excludes_skipped_places() -> None:
     ],
 )
 def test_invalid_interface(settings: dict[str, Any], sentence: str) -> None:
-    given: dict[str, Any] = {"context": ["clock"], "handed": {}, "signals": [], "session_length": 3}
+    given: dict[str, Any] = {"context": ["clock"], "given": {}, "signals": [], "session_length": 3}
     with pytest.raises(UserError, match=sentence):
         make_interface(tiny_catalogue(), **(given | settings))
     with pytest.raises(UserError, match="is counted in the history, but these sessions have none"):
         sessions()
 
 
-def test_record_without_skips_remembers_all_items() -> None:
+def test_record_without_a_mask_remembers_all_items() -> None:
     """With a window of one step, as a log's reader or a server may have it."""
     catalogue = tiny_catalogue()
     interface = make_interface(
         catalogue,
         context=("profile", "last_item"),
-        handed={"profile": 2},
+        given={"profile": 2},
         signals=["watched"],
         session_length=4,
         history_length=1,
@@ -247,7 +247,7 @@ def test_history_of_events_is_apart_from_the_items_shown() -> None:
     interface = make_interface(
         catalogue,
         context=["user"],
-        handed={"user": 2},
+        given={"user": 2},
         signals=["liked"],
         session_length=3,
         slate_size=2,
@@ -257,7 +257,7 @@ def test_history_of_events_is_apart_from_the_items_shown() -> None:
     session = Session.begin(interface, catalogue, torch.tensor([7, 8]))
     items, signals = torch.tensor([[0, 1], [2, 0]]), torch.ones(2, 2, 1)
     event = Events(torch.tensor([[1], [-1]]), torch.tensor([[[0.25]], [[0.0]]]))
-    session = session.record(items, signals, torch.tensor([[False, False], [False, True]]), event)
+    session = session.record(items, signals, torch.tensor([[True, True], [True, False]]), event)
     obs = session.request({"user": torch.zeros(2, 2)})
     assert obs.history is not None and obs.signals is not None and obs.exclude is not None
     assert obs.history.tolist() == [[-1, 1], [-1, -1]]
@@ -267,13 +267,13 @@ def test_history_of_events_is_apart_from_the_items_shown() -> None:
 
 
 def test_slates_are_recorded_in_one_pass_as_place_by_place() -> None:
-    """A row in which a place is skipped makes the session record place by place, also for the other rows."""
+    """A row in which a place is not shown makes the session record place by place, for other rows too."""
     interface, session = sessions(slate_size=2, history_length=3)
     items = torch.tensor([[0, 1], [1, 2]])
     signals = torch.rand(2, 2, len(interface.signals))
-    skipped = torch.tensor([[False, False], [True, False]])
-    one = session.record(items, signals, torch.zeros_like(skipped))
-    other = session.record(items, signals, skipped)
+    shown = torch.tensor([[True, True], [False, True]])
+    one = session.record(items, signals, torch.ones_like(shown))
+    other = session.record(items, signals, shown)
     for name in ("history", "signals"):
         assert torch.equal(getattr(one, name)[0], getattr(other, name)[0])
     assert other.history[1, -2:].tolist() == [-1, 2] and one.history[1, -2:].tolist() == [1, 2]

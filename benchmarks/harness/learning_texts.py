@@ -13,7 +13,7 @@ from benchmarks.harness.newest import read, table
 from recsys_rl.evaluation.table import best_of, yardsticks
 from recsys_rl.utils.metrics import Interval, interval
 
-LEARNED = ("ppo-greedy", "ppo", "a2c-greedy", "a2c")
+LEARNED = ("ppo-greedy", "ppo", "a2c-greedy", "a2c", "dqn-greedy", "dqn")
 LABELS = {name: f"**{name}**" for name in LEARNED} | {
     "ranker-greedy": "ranker (gamma 0), greedy",
     "ranker": "ranker (gamma 0)",
@@ -67,7 +67,7 @@ class Runs:
         self.seeds = list(dict.fromkeys(row["seed"] for row in rows))
         given = list(dict.fromkeys(row["policy"] for row in rows))
         self.policies = sorted(given, key=lambda p: [*LABELS, *given].index(p))
-        self.learned = "a2c-greedy" if "a2c-greedy" in given else "ppo-greedy"
+        self.learned = next(filter(given.__contains__, ("dqn-greedy", "a2c-greedy")), "ppo-greedy")
         self.yardstick = self.best(yardsticks(given))
         self.seconds = statistics.median(float(row["train_seconds"]) for row in rows)
         self.origin = f"commit {rows[0]['commit']}, {rows[0]['date']}"
@@ -173,6 +173,28 @@ def drift(results: Path) -> str:
         body.append([name, f"{bold}{found.mean:.2f}{bold}", f"{bold}{share}{bold}", spread(found)])
     head = ["`drift`, 100,000 steps, synthetic items", "return", "share of the optimum", "95 % interval"]
     return f"{table(head, body)}\n\n{origin(ppo, 'drift drift-a2c', 'run')}"
+
+
+DQN_ROWS = ("dqn-greedy", "dqn", "ppo-greedy", "ppo", "searched", "rule", "mf", "random")
+"""The rows of ``dqn``; those of other policies are of PPO's task."""
+
+
+def dqn(results: Path) -> str:
+    """DQN on two catalogues, beside PPO and simple policies of the same seeds."""
+    body, said = [], []
+    for env in ("drift", "satiation"):
+        own, ppo = Runs(results, f"{env}-dqn"), Runs(results, env)
+        for policy in DQN_ROWS:
+            runs = own if policy in own.policies else ppo
+            values = [runs.by_place[policy, seed]["return_mean"] for seed in own.seeds
+                      if (policy, seed) in runs.by_place]  # fmt: skip
+            if values:
+                found = interval(vector([float(value) for value in values]))
+                least = min(map(float, values))
+                body.append([f"`{env}`", LABELS[policy], f"{found.mean:.2f}", spread(found), f"{least:.2f}"])
+        said.append(f"`{env}`: seeds {', '.join(own.seeds)}, {own.origin}, {duration(own.seconds)} a run")
+    head = ["platform", "policy", "return", "95 % interval", "worst seed"]
+    return f"{table(head, body)}\n\nIntervals (Student's t) over seeds. {'; '.join(said)}."
 
 
 def effects(results: Path) -> str:

@@ -17,7 +17,7 @@ from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.errors import UserError
 from recsys_rl.evaluation.players import Table, heldout_users, references
 from recsys_rl.utils.seeding import generators
-from recsys_rl.workflows.diary import training_sessions
+from recsys_rl.workflows.run_log import training_sessions
 
 
 def trained(folder: Path, algo: str, words: Sequence[str]) -> float:

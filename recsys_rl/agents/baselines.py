@@ -247,8 +247,8 @@ def show(user_model: UserModel, user_state: Any, items: Tensor) -> tuple[Any, Te
 
     Places with -1 are empty.
     """
-    empty, items = items < 0, items.clamp_min(0)
-    feedback = user_model.respond(user_state, items, empty, None)
+    shown, items = items >= 0, items.clamp_min(0)
+    feedback = user_model.respond(user_state, items, shown, None)
     user_state, leaves = user_model.advance(user_state, items, feedback)
     reward = weighted(user_model.rewards(feedback), stream_weights(user_model.streams))
     return user_state, reward, leaves

@@ -36,8 +36,6 @@ from recsys_rl.types import Action, Obs, Transitions
 class DQNConfig(ReplayConfig):
     """Double deep Q-learning (van Hasselt et al. 2016, arXiv:1509.06461)."""
 
-    lr: Positive = 1e-3
-    """Learning rate of Adam."""
     max_grad_norm: Positive = 10.0
     """Largest norm of the gradient; a longer gradient is scaled down to it."""
     tau: Annotated[float, Range(above=0, high=1)] = 0.01
@@ -48,7 +46,7 @@ class DQNConfig(ReplayConfig):
     """Probability of a random item after ``exploration_fraction`` of the run."""
     exploration_fraction: Annotated[float, Range(above=0, high=1)] = 0.3
     """Share of the run over which the probability of a random item falls linearly."""
-    temperature: Positive = 0.05
+    temperature: Positive = 0.01
     """The trained policy, where it is sampled, draws items with probability softmax(Q / temperature)."""
 
 

@@ -273,14 +273,14 @@ def simulate(
             scores = base_scores(*user_model.prospects(user_state), tiresome, prices, share_left)  # (r, I)
             categorical.forbid_(scores.unsqueeze(1), mask, None)
             items = highest(scores, user_model.slate_size)  # (r, K)
-        empty, items = items < 0, items.clamp_min(0)
-        feedback = user_model.respond(user_state, items, ~mask.gather(1, items) | empty, None)
+        there, items = items >= 0, items.clamp_min(0)
+        feedback = user_model.respond(user_state, items, mask.gather(1, items) & there, None)
         user_state, leaves = user_model.advance(user_state, items, feedback)
         total[rows] += weighted(user_model.rewards(feedback), weights) * present
         present = present & ~leaves & (left > step + 1)
         if not user_model.repeats:
-            shown = torch.where(empty, items[:, :1], items)  # the first place is empty only if all are
-            mask = mask.scatter(1, shown, False)
+            taken = torch.where(there, items, items[:, :1])  # the first place is empty only if all are
+            mask = mask.scatter(1, taken, False)
         if int(present.sum()) < PRESENT_SHARE * len(present):  # waits for the device: a reference may
             staying = present.nonzero().squeeze(1)
             if len(staying) == 0:

@@ -187,7 +187,12 @@ def train_options(argv: list[str]) -> Job:
     if folder is not None:
         _check_continuation(options, folder, base)
     config = Config(**{f.name: getattr(options, f.name) for f in dataclasses.fields(Config)})
-    return Job(config, folder, _seeds(options.seeds, argv), note)
+    seeds = _seeds(options.seeds, argv)
+    if seeds and config.train_config.record is not None:
+        raise UserError(
+            "--record is the folder of one run and --seeds makes several: start one run for each."
+        )
+    return Job(config, folder, seeds, note)
 
 
 def _settings_of_items(given: Any) -> dict[str, Any]:

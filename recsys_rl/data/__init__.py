@@ -29,7 +29,7 @@ SOURCES = {
     ".npy": "recsys_rl.data.table:SOURCE",
 }
 
-# Public logs of decisions with known propensities: functions (data_dir, cache_dir) -> OwnLog.
+# Public logs of decisions with known propensities: functions (data_dir, cache_dir) -> DecisionTable.
 LOGS = {
     "open-bandit": "recsys_rl.data.open_bandit:open_bandit_decisions",
     "kuairand-random": "recsys_rl.data.kuairand:random_decisions",

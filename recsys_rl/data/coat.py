@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from recsys_rl.data.catalogue import DatasetConfig, world_of_log
 from recsys_rl.decisions.single import by_design, single_decisions
-from recsys_rl.decisions.table import OwnLog
-from recsys_rl.decisions.table_catalogue import own_catalogue
+from recsys_rl.decisions.table import DecisionTable
+from recsys_rl.decisions.table_catalogue import catalogue_of_items
 from recsys_rl.dials import EnvConfig
 from recsys_rl.files.download import cache_folder, has_member, read_member
 from recsys_rl.files.items import ItemFacts
@@ -47,7 +47,9 @@ def load_coat(data_dir: str | Path | None = None, cache_dir: str | Path | None =
     )
 
 
-def random_decisions(data_dir: str | Path | None = None, cache_dir: str | Path | None = None) -> OwnLog:
+def random_decisions(
+    data_dir: str | Path | None = None, cache_dir: str | Path | None = None
+) -> DecisionTable:
     """The random exposures of ``load_coat`` as decisions, rewarded by the rating, 1 to 5.
 
     Each coat had the same chance, so the propensity is 1 / (number of coats); coats of the user's own choice
@@ -72,7 +74,7 @@ def random_decisions(data_dir: str | Path | None = None, cache_dir: str | Path |
         torch.full((len(items),), 1 / number, dtype=torch.float64),
         signal="rating",
         logger=by_design(number, "coats"),
-        catalogue=own_catalogue(range(number), facts, shares, source),
+        catalogue=catalogue_of_items(range(number), facts, shares, source),
         ids=[str(item) for item in range(number)],
         context={"user": torch.from_numpy(people)[users]} if people.shape[1] else {},
     )

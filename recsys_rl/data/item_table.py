@@ -87,7 +87,9 @@ def table_sha256(path: Path) -> str:
 def _check_file(path: Path) -> None:
     """Raise UserError for a device or a pipe: a checkpoint from elsewhere may name one that never ends."""
     if path.exists() and not path.is_file():
-        raise UserError(f"{path} can't be read (it is no regular file): give a .npy file of item embeddings.")
+        raise UserError(
+            f"{path} can't be read (it is not a regular file): give a .npy file of item embeddings."
+        )
 
 
 def _map(path: Path) -> NDArray[Any]:

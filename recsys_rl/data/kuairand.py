@@ -16,8 +16,8 @@ import torch
 from recsys_rl.data.catalogue import DatasetConfig, world_of_log
 from recsys_rl.data.kuaishou import video_facts
 from recsys_rl.decisions.single import by_design, single_decisions
-from recsys_rl.decisions.table import OwnLog
-from recsys_rl.decisions.table_catalogue import own_catalogue
+from recsys_rl.decisions.table import DecisionTable
+from recsys_rl.decisions.table_catalogue import catalogue_of_items
 from recsys_rl.dials import EnvConfig
 from recsys_rl.files.download import NoNetwork, cache_folder, fetch, has_member, read_member
 from recsys_rl.files.items import ItemFacts
@@ -59,7 +59,9 @@ def load_kuairand(data_dir: str | Path | None = None, cache_dir: str | Path | No
     )
 
 
-def random_decisions(data_dir: str | Path | None = None, cache_dir: str | Path | None = None) -> OwnLog:
+def random_decisions(
+    data_dir: str | Path | None = None, cache_dir: str | Path | None = None
+) -> DecisionTable:
     """The random exposures of ``load_kuairand`` as decisions, rewarded by the click.
 
     Each video of the pool had the same chance, so the propensity is 1 / (number of videos in this log).
@@ -77,7 +79,7 @@ def random_decisions(data_dir: str | Path | None = None, cache_dir: str | Path |
         torch.full((rows,), 1 / number, dtype=torch.float64),
         signal="click",
         logger=by_design(number, "videos"),
-        catalogue=own_catalogue(ids, facts, shares, log.source),
+        catalogue=catalogue_of_items(ids, facts, shares, log.source),
         ids=[str(id_) for id_ in ids],
         times=log.times,
     )

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from recsys_rl.decisions.single import by_design, single_decisions
-from recsys_rl.decisions.table import OwnLog
-from recsys_rl.decisions.table_catalogue import own_catalogue
+from recsys_rl.decisions.table import DecisionTable
+from recsys_rl.decisions.table_catalogue import catalogue_of_items
 from recsys_rl.files.download import read_member
 from recsys_rl.files.items import ItemFacts
 from recsys_rl.types import UserError
@@ -55,7 +55,7 @@ def load_open_bandit(data_dir: str | Path, logger: str = "random", campaign: str
     """One log of the small or the full dataset, unpacked in ``data_dir``.
 
     The log is the file ``<logger>/<campaign>/<campaign>.csv`` or ``.csv.gz``, beside it item_context.csv.
-    Raises UserError if a file is missing or damaged, or if a propensity is no probability.
+    Raises UserError if a file is missing or damaged, or if a propensity is not a probability.
     """
     if logger not in LOGGERS or campaign not in CAMPAIGNS:
         raise UserError(
@@ -90,7 +90,7 @@ def load_open_bandit(data_dir: str | Path, logger: str = "random", campaign: str
     )
 
 
-def open_bandit_decisions(data_dir: str | Path | None, cache_dir: str | Path | None = None) -> OwnLog:
+def open_bandit_decisions(data_dir: str | Path | None, cache_dir: str | Path | None = None) -> DecisionTable:
     """The impressions as decisions of one item each; the place and the user's features are the context.
 
     ``data_dir``: the folder of the dataset, whose log random/all is read, or the folder of one log, such as
@@ -124,7 +124,7 @@ def open_bandit_decisions(data_dir: str | Path | None, cache_dir: str | Path | N
         found.propensities,
         signal="click",
         logger=design if uniform else f"{logger} (propensities of the file)",
-        catalogue=own_catalogue(range(number), facts, shares, found.source),
+        catalogue=catalogue_of_items(range(number), facts, shares, found.source),
         ids=[str(item) for item in range(number)],
         times=found.times,
         context={

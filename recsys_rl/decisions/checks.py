@@ -11,7 +11,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from recsys_rl.decisions.log import DecisionLog, catalogue_hash
+from recsys_rl.decisions.log import DecisionHeader, DecisionLog, catalogue_hash
 from recsys_rl.decisions.rules import MEND, OF_FACTORS, OF_LISTS, OF_SESSIONS, Rule, broken
 from recsys_rl.types import Catalogue, UserError
 
@@ -51,22 +51,22 @@ def check_rows(name: str, log: DecisionLog, rows: Tensor) -> None:
         )
 
 
-def check_catalogue(name: str, log: DecisionLog, catalogue: Catalogue, source: str = "") -> None:
+def check_catalogue(name: str, header: DecisionHeader, catalogue: Catalogue, source: str = "") -> None:
     """Raise UserError if the log is of another catalogue than ``catalogue``.
 
     ``source``: the data that the checkpoint's catalogue was made of, in words; "" if unknown.
     """
-    if log.header.num_items == catalogue.num_items and log.header.catalogue == catalogue_hash(catalogue):
+    if header.num_items == catalogue.num_items and header.catalogue == catalogue_hash(catalogue):
         return
     of = f", made of {source}" if source else ""
     mend = "give the checkpoint, or the log, of the same data and seed"
-    if log.header.num_items == catalogue.num_items:
+    if header.num_items == catalogue.num_items:
         raise UserError(
             f"{name} is a log of another catalogue than the checkpoint's{of}: both have "
             f"{catalogue.num_items:,} items, but their ids, embeddings or attributes differ; {mend}."
         )
     raise UserError(
-        f"{name} is a log of another catalogue ({log.header.num_items:,} items) than the checkpoint's "
+        f"{name} is a log of another catalogue ({header.num_items:,} items) than the checkpoint's "
         f"({catalogue.num_items:,} items{of}): {mend}."
     )
 

@@ -56,5 +56,5 @@ def _parts(log: DecisionLog) -> Iterator[tuple[str, Tensor]]:
             real = values >= 0
             yield f"{name} lengths", real.sum(1)
             values = values[real]
-        kind = torch.float32 if name.startswith("handed.") else _KINDS.get(name, torch.int64)
-        yield name, values.to(kind)
+        kind = torch.float32 if name.startswith("given.") else _KINDS.get(name, torch.int64)
+        yield name.replace("given.", "context."), values.to(kind)  # the columns' names in the file

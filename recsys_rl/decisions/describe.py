@@ -26,7 +26,7 @@ def describe(
 ) -> Description:
     """Describe the file at ``path``. ``given`` names columns by role.
 
-    Raises UserError if it is no table file, or has no row or no column with a known name.
+    Raises UserError if it is not a table file, or has no row or no column with a known name.
     """
     table = open_table(path, separator, HEADLESS)
     columns, _ = find_columns(Path(path), table.names, given or {}, ROLES, required=())
@@ -36,7 +36,7 @@ def describe(
         raise UserError(
             f"{path}: no column has a known name; its columns are {listed(table.names)}: name them with "
             f"{OPTIONS['user']}, {OPTIONS['item']} and others, put a header above the first line if it is a "
-            "row of the data, or give --separator if these are no columns."
+            "row of the data, or give --separator if these are not columns."
         )
     form = format_of(table, columns["time"]) if "time" in columns else None
     decisions = is_log_of_decisions(columns, table.names)

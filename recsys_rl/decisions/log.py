@@ -57,7 +57,7 @@ class DecisionLog:
     terminated: Tensor  # (E,) bool: the user left after this step
     truncated: Tensor  # (E,) bool: the time limit, or the end of the recording, cut the session here
     loggers: Tensor  # (E,) int64: the place of the deciding policy in header.loggers
-    handed: Mapping[str, Tensor]  # (E, size) float32 each: pieces of the context that no session derives
+    given: Mapping[str, Tensor]  # (E, size) float32 each: pieces of the context that no session derives
     place_logprobs: Tensor | None = None  # (E, K) float64, their sum is logprobs; None if it has no factors
     logger_logprobs: Tensor | None = None  # (E, P) float64: logprobs under every logger; None for P = 1
     candidates: Tensor | None = None  # (E, C) int64, each once, -1 padding; None for the whole catalogue
@@ -88,9 +88,9 @@ class DecisionLog:
         return not bool(self.logprobs.isnan().all())
 
     @property
-    def skipped(self) -> Tensor:
-        """(E, K) bool: empty places."""
-        return self.items < 0
+    def shown(self) -> Tensor:
+        """(E, K) bool: places that are not empty."""
+        return self.items >= 0
 
     @property
     def feedback(self) -> Feedback:
@@ -98,7 +98,7 @@ class DecisionLog:
         events = None
         if self.event_items is not None and self.event_signals is not None:
             events = Events(self.event_items, self.event_signals)
-        return Feedback(self.signals, self.skipped, events)
+        return Feedback(self.signals, self.shown, events)
 
     @property
     def visible(self) -> Tensor:

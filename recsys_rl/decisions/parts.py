@@ -68,6 +68,17 @@ def parts(path: str | Path, rows: int = PART) -> Iterator[DecisionLog]:
         before = (name, last, header)
 
 
+def gathered(path: str | Path, rows: int) -> Iterator[DecisionLog]:
+    """The parts of ``parts``, with small ones, as of small files, joined up to ``rows`` rows."""
+    waiting: list[DecisionLog] = []
+    for log in parts(path, rows):
+        if waiting and sum(x.num_rows for x in waiting) + log.num_rows > rows:
+            yield concatenate(waiting)
+            waiting = []
+        waiting.append(log)
+    yield concatenate(waiting)
+
+
 def _of_file(path: Path, name: str, header: FileHeader, rows: int) -> Iterator[DecisionLog]:
     """The checked parts of one file."""
     if num_rows(path) <= rows:

@@ -130,7 +130,7 @@ def _header(name: str, texts: Mapping[str, str]) -> FileHeader:
     except (AttributeError, IndexError, KeyError, TypeError, ValueError):
         sound = False
     if not sound:
-        raise UserError(f"{name} has a header that is none: record the log again.")
+        raise UserError(f"{name} has a header that can't be read: record the log again.")
     return FileHeader(header, as_written, checksum)
 
 
@@ -138,7 +138,7 @@ def _log(name: str, header: DecisionHeader, frame: pl.DataFrame) -> DecisionLog:
     """The log of the columns, in the order of the file."""
     cells = Cells(name, frame)
     interface, places, items = header.interface, header.interface.slate_size, header.num_items
-    handed = [column.removeprefix("context.") for column in frame.columns if column.startswith("context.")]
+    given = [column.removeprefix("context.") for column in frame.columns if column.startswith("context.")]
     sizes = dict(interface.context)
     events = "event_items" in cells
     shown = cells.lists("items", places)
@@ -160,7 +160,7 @@ def _log(name: str, header: DecisionHeader, frame: pl.DataFrame) -> DecisionLog:
         terminated=cells.values("terminated"),
         truncated=cells.values("truncated"),
         loggers=cells.named("logger", header.loggers),
-        handed={piece: cells.lists(f"context.{piece}", sizes.get(piece)).float() for piece in handed},
+        given={piece: cells.lists(f"context.{piece}", sizes.get(piece)).float() for piece in given},
         place_logprobs=_double(cells.optional("place_logprobs", places)),
         logger_logprobs=_double(cells.optional("logger_logprobs", len(header.loggers))),
         candidates=limits["candidates"],

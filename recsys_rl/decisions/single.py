@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from recsys_rl.decisions.log import DecisionHeader, DecisionLog
-from recsys_rl.decisions.table import OwnLog
+from recsys_rl.decisions.table import DecisionTable
 from recsys_rl.types import Catalogue, Interface
 
 
@@ -32,7 +32,7 @@ def single_decisions(
     ids: Sequence[str],
     times: Tensor | None = None,
     context: Mapping[str, Tensor] | None = None,
-) -> OwnLog:
+) -> DecisionTable:
     """E decisions of one item each, in the order of the rows.
 
     Args:
@@ -45,9 +45,9 @@ def single_decisions(
         context: pieces of the observation, (E, size) each.
     """
     number = len(users)
-    handed = {name: x.float() for name, x in (context or {}).items()}
+    given = {name: x.float() for name, x in (context or {}).items()}
     interface = Interface(
-        context=(("clock", 1), *((name, x.shape[1]) for name, x in handed.items())),
+        context=(("clock", 1), *((name, x.shape[1]) for name, x in given.items())),
         action_sizes=(catalogue.num_items,),
         repeats=True,
         signals=(signal,),
@@ -66,16 +66,6 @@ def single_decisions(
         terminated=torch.zeros(number, dtype=torch.bool),
         truncated=torch.ones(number, dtype=torch.bool),
         loggers=torch.zeros_like(order),
-        handed=handed,
+        given=given,
     )
-    return OwnLog(
-        log=log,
-        catalogue=catalogue,
-        items=tuple(ids),
-        rows=order,
-        sessions=None,
-        session_column="",
-        probabilities=None,
-        whole=False,
-        notes=(),
-    )
+    return DecisionTable(log, catalogue, tuple(ids), rows=order)

@@ -49,7 +49,7 @@ def split_by_time(
     session column, a session with a row at or after that time goes to ``test`` whole, so no session is on
     both sides, and ``train`` holds nothing from that time on. Without one, each row is a session. Rows
     without a time are refused or dropped, according to ``missing``. Raises UserError if the file has no
-    column of times or a value that is no time, or if a side is empty.
+    column of times or a value that is not a time, or if a side is empty.
     """
     table = open_table(path, separator, HEADLESS)
     columns, _ = find_columns(path, table.names, given or {}, ("user", "session", "time"), required=())

@@ -22,7 +22,7 @@ from recsys_rl.decisions.cells import spread, tensor_of
 from recsys_rl.decisions.checks import check_rows
 from recsys_rl.decisions.columns import BY_NAME, BY_START
 from recsys_rl.decisions.log import DecisionHeader, DecisionLog
-from recsys_rl.decisions.table_catalogue import own_catalogue
+from recsys_rl.decisions.table_catalogue import catalogue_of_items
 from recsys_rl.decisions.table_columns import Table
 from recsys_rl.errors import one_line, short
 from recsys_rl.files.clean import whole_numbers
@@ -36,26 +36,26 @@ WINDOW = 50  # items of the history that reward models see
 
 
 @dataclass(frozen=True)
-class OwnLog:
-    """A log of people, and what their other files need to know to fit it."""
+class DecisionTable:
+    """The log of a table of decisions, and what other files of its owner must fit."""
 
     log: DecisionLog
     catalogue: Catalogue
     items: tuple[str, ...]  # (I,) ids as text, in the order of the catalogue
     rows: Tensor  # (E,) int64: the place in the file of each row of ``log``
-    sessions: tuple[str, ...] | None  # ids as text by number of the session; None: each row is a session
-    session_column: str  # "" without sessions
-    probabilities: Tensor | None  # (E, I) float64 of every item under the logger; None: not in the file
-    whole: bool  # True if the rewards are of whole slates, and stand at the first place
-    notes: tuple[str, ...]
+    sessions: tuple[str, ...] | None = None  # ids as text by number of the session; None: a row is a session
+    session_column: str = ""  # "" without sessions
+    probabilities: Tensor | None = None  # (E, I) float64 of every item under the logger, if they are known
+    whole: bool = False  # True if the rewards are of whole slates, and stand at the first place
+    notes: tuple[str, ...] = ()
 
 
-def read_own(
+def read_table(
     path: str | Path,
     given: Mapping[str, str | None] | None = None,
     separator: str | None = None,
     items: str | Path | None = None,
-) -> OwnLog:
+) -> DecisionTable:
     """Read and check the file. ``given`` names columns by role (ROLES), ``items`` is a file about the items.
 
     Raises UserError for the first mistake, with its row.
@@ -88,9 +88,9 @@ def read_own(
     users, user_numbers = read.keys("user")
     steps = read.steps(numbers)
     times = read.times() if "time" in columns else steps  # the rows of a session may be in any order
-    handed = read.context()
+    pieces = read.context()
     interface = Interface(
-        context=(("clock", 1), *((piece, x.shape[1]) for piece, x in handed.items())),
+        context=(("clock", 1), *((piece, x.shape[1]) for piece, x in pieces.items())),
         action_sizes=(len(names),),
         slate_size=places,
         repeats=True,
@@ -116,20 +116,20 @@ def read_own(
         terminated=read.flags("terminated"),
         truncated=read.flags("truncated"),
         loggers=of_row,
-        handed=handed,
+        given=pieces,
         place_logprobs=read.place_logprobs(places),
         logger_logprobs=under_each,
         candidates=None if offered is None else spread(offered.list.len(), _rows_of(offered, names)),
     )
     order = torch.from_numpy(np.lexsort((log.steps.numpy(), log.sessions.numpy())))
     log = _ended(log.rows(order))
-    with own_ids(name, texts, sessions, users):
+    with ids_of_file(name, texts, sessions, users):
         check_rows(name, log, order + 1)
     shares = log.items.flatten().bincount(minlength=len(names)).float() / log.num_rows
     notes = [taken, _unread(table.names, columns), table.note, facts.note, note, *read.notes]
-    return OwnLog(
+    return DecisionTable(
         log=log,
-        catalogue=own_catalogue(texts if text_ids else names, facts, shares, one_line(path.name)),
+        catalogue=catalogue_of_items(texts if text_ids else names, facts, shares, one_line(path.name)),
         items=texts,
         rows=order,
         sessions=None if sessions is None else tuple(sessions),
@@ -148,7 +148,7 @@ def _unread(names: Sequence[str], columns: Mapping[str, str]) -> str:
 
 
 @contextlib.contextmanager
-def own_ids(
+def ids_of_file(
     name: str, items: Sequence[str], sessions: Sequence[str] | None, users: Sequence[str] | None = None
 ) -> Iterator[None]:
     """Give errors inside the block the ids of the file in place of our numbers.

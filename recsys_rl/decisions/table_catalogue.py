@@ -14,7 +14,7 @@ MOST_ALONE = 256  # items without a known fact that get a feature each
 MOST_CLASSES = 50
 
 
-def own_catalogue(ids: Sequence[object], facts: ItemFacts, shown: Tensor, source: str) -> Catalogue:
+def catalogue_of_items(ids: Sequence[object], facts: ItemFacts, shown: Tensor, source: str) -> Catalogue:
     """The catalogue of the items ``ids`` (I,); its embedding holds what is known of them.
 
     That is: genres, standardised numbers, and classes one by one. Without any fact each of up to MOST_ALONE
@@ -50,6 +50,6 @@ def own_catalogue(ids: Sequence[object], facts: ItemFacts, shown: Tensor, source
 
 
 def knows_items(catalogue: Catalogue) -> bool:
-    """True if the embedding of ``own_catalogue`` holds more than the identity of an item."""
+    """True if the embedding of ``catalogue_of_items`` holds more than the identity of an item."""
     of = catalogue.embedding[:, :-2]
     return of.shape[1] > 0 and not (len(of) == of.shape[1] and torch.equal(of, torch.eye(len(of))))

@@ -135,8 +135,8 @@ def _replay(log: DecisionLog, catalogue: Catalogue, first: Tensor, lengths: Tens
         going = (lengths >= step).nonzero().squeeze(1)  # (g,)
         ended = lengths == step
         rows = first + torch.minimum(torch.full_like(lengths, step), lengths - 1)  # (G,)
-        handed = {name: x[rows] for name, x in log.handed.items()}
-        obs = session.request(handed, None if mask is None else mask.expand(len(rows), -1))
+        given = {name: x[rows] for name, x in log.given.items()}
+        obs = session.request(given, None if mask is None else mask.expand(len(rows), -1))
         found.append(_limited(obs, log, rows, ended).rows(going))
         keys.append(start[going] + step)
         signals = log.signals[rows]  # (G, K, S)
@@ -144,7 +144,7 @@ def _replay(log: DecisionLog, catalogue: Catalogue, first: Tensor, lengths: Tens
         if log.event_items is not None and log.event_signals is not None:
             events = Events(log.event_items[rows], log.event_signals[rows][..., visible])
         items = log.items[rows]
-        session = session.record(items.clamp_min(0), signals[..., visible], items < 0, events)
+        session = session.record(items.clamp_min(0), signals[..., visible], items >= 0, events)
     obs = tree_map(lambda *x: torch.cat(x), *found)
     last = torch.zeros(obs.num_rows, dtype=torch.bool)
     last[start + lengths] = True
@@ -177,7 +177,7 @@ def _check_pieces(log: DecisionLog) -> None:
             "sessions of one visit (--visits 1)."
         )
     for name, _ in log.header.interface.context:
-        if name not in log.handed and name not in PIECES:
+        if name not in log.given and name not in PIECES:
             raise UserError(
                 f"The log has no column context.{name}, which its observations need: record the log again."
             )

@@ -179,7 +179,7 @@ def frame_of(log: DecisionLog) -> pl.DataFrame:
     if log.event_items is not None and log.event_signals is not None:
         columns["event_items"] = _column(log.event_items)
         columns |= _signal_columns("event_signal", header, log.event_signals)
-    columns |= {f"context.{name}": _column(x) for name, x in log.handed.items()}
+    columns |= {f"context.{name}": _column(x) for name, x in log.given.items()}
     columns |= {"terminated": _column(log.terminated), "truncated": _column(log.truncated)}
     return pl.DataFrame(columns)
 

@@ -73,18 +73,18 @@ class Drift:
         return {"user": user_state.user}
 
     def respond(
-        self, user_state: DriftState, items: Tensor, skipped: Tensor, generator: torch.Generator | None
+        self, user_state: DriftState, items: Tensor, shown: Tensor, generator: torch.Generator | None
     ) -> Feedback:
         match = rows.dot_rows(user_state.user, self.catalogue.embedding, items)  # (N, K)
-        match.mul_(self._decay(user_state)).masked_fill_(skipped, 0)
-        return Feedback(match.unsqueeze(-1), skipped)
+        match.mul_(self._decay(user_state)).masked_fill_(~shown, 0)
+        return Feedback(match.unsqueeze(-1), shown)
 
     def rewards(self, feedback: Feedback) -> Tensor:
         return feedback.signals.sum(1)  # (N, 1)
 
     def advance(self, user_state: DriftState, items: Tensor, feedback: Feedback) -> tuple[DriftState, Tensor]:
         user = drifted(self.config, self.catalogue, user_state.user, items, feedback)
-        return DriftState(user, user_state.step + 1), feedback.skipped.new_zeros(len(items))
+        return DriftState(user, user_state.step + 1), feedback.shown.new_zeros(len(items))
 
     def expected_reward(self, user_state: DriftState, block: slice = slice(None)) -> Tensor:
         return user_state.user @ self.catalogue.embedding[block].T * self._decay(user_state)
@@ -112,7 +112,7 @@ def drifted(
     config: DriftConfig, catalogue: Catalogue, user: Tensor, items: Tensor, feedback: Feedback
 ) -> Tensor:
     """The embedding (N, D) of users after a step with ``items`` (N, K)."""
-    return rows.add_rows(user, catalogue.embedding, items, feedback.skipped, config.user_drift)
+    return rows.add_rows(user, catalogue.embedding, items, feedback.shown, config.user_drift)
 
 
 VISIT_PIECES = VisitPieces(

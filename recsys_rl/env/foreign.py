@@ -372,6 +372,8 @@ PLATFORM = Platform(
                 "learning_starts": 1_000,
             },
             "model_config": {"head": "dense", "hidden_dims": [256, 256]},
+            # An update is only 256 steps; an evaluation is many episodes, and a checkpoint has the buffer.
+            "train_config": {"log_interval": 4, "eval_interval": 40, "save_interval": 40},
         },
         "a2c": {
             "agent_config": {

@@ -363,7 +363,7 @@ class LongVideo(visits.Visiting):
         return {"profile": user_state.profile, **at.pieces(self.config, self.catalogue, self._surfaces)}
 
     def respond(
-        self, user_state: LongVideoState, items: Tensor, skipped: Tensor, generator: torch.Generator | None
+        self, user_state: LongVideoState, items: Tensor, shown: Tensor, generator: torch.Generator | None
     ) -> Feedback:
         state, config, n = user_state, self.config, len(items)
         random = (
@@ -377,7 +377,7 @@ class LongVideo(visits.Visiting):
             self.catch.take(items),
             rows.dot_rows(state.wear, self.categories, items),
             state.trust,
-        ).masked_fill_(skipped, -torch.inf)
+        ).masked_fill_(~shown, -torch.inf)
         affinity = self._affinity_of_current(state)  # (N,)
         hold, none = self._hold(state, affinity)  # (N,) each
         chance = position_based(want, none, config.seeing_exponent)  # (N, K)
@@ -386,7 +386,7 @@ class LongVideo(visits.Visiting):
         watches_on = playing & ~picked & (random[:, 1] < hold.sigmoid())
         ends = watches_on & (state.quarters == QUARTERS - 1)
         left = playing & (ends | ~watches_on)
-        started = torch.where(picked, place, torch.where(ends & ~skipped[:, 0], 0, -1))  # (N,)
+        started = torch.where(picked, place, torch.where(ends & shown[:, 0], 0, -1))  # (N,)
 
         completion = torch.where(ends, 1.0, state.quarters / QUARTERS)  # (N,)
         subscribed = completion * self._subscribes(state, affinity)
@@ -408,13 +408,13 @@ class LongVideo(visits.Visiting):
             STARTED: at.float(),
             SAMENESS: at * sameness,
             CHANCE: chance,
-            TRUST: ~skipped * state.trust.unsqueeze(1),
+            TRUST: shown * state.trust.unsqueeze(1),
         }
         signals = torch.stack([columns.get(place, nothing) for place in range(8)], -1)  # (N, K, S)
         event = torch.stack([completion, state.clicked, subscribed, state.ad_clicked], -1)  # (N, 4)
         event = torch.nn.functional.pad(event * left.unsqueeze(1), (0, 4)).unsqueeze(1)  # (N, 1, S)
         events = Events(state.current.masked_fill(~left, -1).unsqueeze(1), event)
-        return Feedback(signals, skipped, events)
+        return Feedback(signals, shown, events)
 
     def rewards(self, feedback: Feedback) -> Tensor:
         assert feedback.events is not None
@@ -427,9 +427,9 @@ class LongVideo(visits.Visiting):
         assert feedback.events is not None
         state, config = user_state, self.config
         signals, event = feedback.signals, feedback.events.signals[:, 0]  # (N, K, S), (N, S)
-        not_started = signals[..., STARTED] == 0  # (N, K)
-        starts, picked = ~not_started.all(1), (signals[..., CLICKED] > 0).any(1)  # (N,) each
-        item = items.masked_fill(not_started, 0).sum(1)  # (N,)
+        started = signals[..., STARTED] != 0  # (N, K)
+        starts, picked = started.any(1), (signals[..., CLICKED] > 0).any(1)  # (N,) each
+        item = (items * started).sum(1)  # (N,)
         left = feedback.events.items[:, 0] >= 0  # (N,)
         watches_on = (state.current >= 0) & ~left
         now = Watching(state.current, state.quarters, state.idle)
@@ -437,19 +437,19 @@ class LongVideo(visits.Visiting):
         gain = config.trust_rate * (event[:, COMPLETION] - config.trust_midpoint)
         faded = state.wear * config.wear_recovery  # (N, G)
         creator = self.creator.index_select(0, state.current.clamp_min(0))  # (N,)
-        forgets = (event[:, SUBSCRIBED] < 1).unsqueeze(1)  # fractions, without a generator, are not kept
+        subscribes = (event[:, SUBSCRIBED] >= 1).unsqueeze(1)  # fractions, without a generator, are not kept
         nothing = (state.current < 0) & ~picked  # (N,): a request at home without a pick; its completion is 0
         after = replace(
             state,
-            wear=rows.add_rows(faded, self.categories, items, not_started),
+            wear=rows.add_rows(faded, self.categories, items, started),
             trust=torch.where(left, (state.trust + gain).clamp(0, 1), state.trust),
             current=now.current,
             quarters=now.quarters,
             clicked=torch.where(watches_on, state.clicked, picked.float()),
             ad_clicked=torch.where(watches_on, state.ad_clicked, signals[..., AD_CLICKED].sum(1)),
-            watched=rows.add_rows(state.watched, self.catalogue.embedding, items, not_started),
+            watched=rows.add_rows(state.watched, self.catalogue.embedding, items, started),
             num_watched=state.num_watched + starts,
-            subscribed=rows.push_rows(state.subscribed, creator.unsqueeze(1), forgets),
+            subscribed=rows.push_rows(state.subscribed, creator.unsqueeze(1), subscribes),
             idle=now.idle,
             luck=(state.luck * FACTOR + SUMMAND) % MODULUS,
             life=visits.feel(state.life, event[:, COMPLETION] - config.trust_midpoint, left | nothing),
@@ -616,7 +616,7 @@ ITEMS = {"duration": attributes.log_normal(600.0, 0.8, 60.0, 7200.0), "creator":
 USERS = {"habit": attributes.normal}
 
 
-def furnish(world: World, seed: int) -> World:
+def add_attributes(world: World, seed: int) -> World:
     """The world with the attributes that this platform needs."""
     return attributes.with_attributes(world, ITEMS, USERS, seed)
 
@@ -639,7 +639,7 @@ def after_request(
     clicked = seen.signals[..., CLICKED] > 0  # (N, K)
     picked, left = clicked.any(1), seen.events.items[:, 0] >= 0  # (N,) each
     completion = seen.events.signals[:, 0, COMPLETION]
-    follows = ~picked & left & (completion == 1) & ~seen.skipped[:, 0]  # (N,)
+    follows = ~picked & left & (completion == 1) & seen.shown[:, 0]  # (N,)
     picks = items.gather(1, clicked.int().argmax(1, keepdim=True)).squeeze(1)  # (N,)
     starts = torch.where(picked, picks, torch.where(follows, items[:, 0], -1))
     now = Watching(known["current"], known["quarters"], known["idle"]).after(starts, picked, left, completion)
@@ -647,7 +647,7 @@ def after_request(
 
 
 def pieces_of(config: LongVideoConfig, catalogue: Catalogue, known: Known) -> dict[str, Tensor]:
-    """The pieces of the context that are handed in."""
+    """The pieces of the context that the platform passes in."""
     now = Watching(known["current"], known["quarters"], known["idle"])
     surfaces = torch.eye(QUARTERS + 1, device=catalogue.embedding.device)
     return {"profile": known["profile"], **now.pieces(config, catalogue, surfaces)}
@@ -715,7 +715,7 @@ EXPERT = Expert(
 PLATFORM = Platform(
     LongVideoConfig,
     users=LongVideo,
-    furnish=furnish,
+    add_attributes=add_attributes,
     heuristics={"up-next": UP_NEXT},
     split=Split(surface, num_sets=3),
     expert=EXPERT,

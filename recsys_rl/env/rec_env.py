@@ -65,7 +65,7 @@ class RecEnv:
         self.interface = make_interface(
             catalogue,
             context=user_model.context,
-            handed={name: piece.shape[1] for name, piece in pieces.items()},
+            given={name: piece.shape[1] for name, piece in pieces.items()},
             signals=[user_model.signals[place].name for place in visible],
             session_length=config.max_episode_steps,
             slate_size=user_model.slate_size,
@@ -140,16 +140,16 @@ class RecEnv:
         Call ``reset`` before the next step of such a session.
         """
         self._look_at_availability()
-        items, skipped = self._admit(items)  # (N, K) each
+        items, shown = self._admit(items)  # (N, K) each
         before = self.session
-        feedback = self.user_model.respond(self.user_state, items, skipped, self.generator)
+        feedback = self.user_model.respond(self.user_state, items, shown, self.generator)
         streams = self.user_model.rewards(feedback)  # (N, M)
         user_state, leaves = self.user_model.advance(self.user_state, items, feedback)
         all_shown = self.all_shown and items.shape[1] == 1
         events = feedback.events
         if events is not None:
             events = Events(events.items, self._seen(events.signals))
-        session = before.record(items, self._seen(feedback.signals), None if all_shown else skipped, events)
+        session = before.record(items, self._seen(feedback.signals), None if all_shown else shown, events)
         timed_out = session.steps >= self.config.max_episode_steps
         terminated, truncated = leaves, timed_out & ~leaves
         discount: Tensor | None = None
@@ -217,7 +217,7 @@ class RecEnv:
             if not bool((within & (session.visit < self.interface.visits)).all()):
                 return False
         in_time = (session.steps >= 0) & (session.steps < self.config.max_episode_steps)
-        known = [items for items in (session.history, session.shown) if items is not None]
+        known = [items for items in (session.history, session.shown_items) if items is not None]
         there = all(bool(((x >= -1) & (x < self.catalogue.num_items)).all()) for x in known)
         return bool(in_time.all()) and there
 
@@ -229,7 +229,7 @@ class RecEnv:
             return
         self.written = written
         self.all_available = bool(available.all())  # then requests need no mask
-        self.all_shown = self.all_available and self.user_model.repeats  # then only empty places are skipped
+        self.all_shown = self.all_available and self.user_model.repeats  # then only empty places show nothing
 
     def _draw_users(self) -> Tensor:
         picks = torch.randint(len(self.users), (self.num_envs,), generator=self.generator, device=self.device)
@@ -274,7 +274,7 @@ class RecEnv:
         return self.user_model.sample(users), Session.begin(self.interface, self.catalogue, users)
 
     def _admit(self, items: Tensor) -> tuple[Tensor, Tensor]:
-        """The items (N, K), with any item at empty places, and those that are skipped (N, K)."""
+        """The items (N, K), with any item at empty places, and the places that are shown (N, K)."""
         shape = (self.num_envs, self.interface.slate_size)
         if items.shape != shape:
             raise UserError(
@@ -282,12 +282,12 @@ class RecEnv:
             )
         self._check_range(items, -1 if shape[1] > 1 else 0)
         if shape[1] == 1:
-            return items, self._skipped(items)
+            return items, self._shown(items)
         item = _twice(items)
         if item is not None:
             raise UserError(f"Item {item} is twice in a slate: show each item once, or -1 for no item.")
-        empty, items = items < 0, items.clamp_min(0)
-        return items, self._skipped(items) | empty
+        there, items = items >= 0, items.clamp_min(0)
+        return items, self._shown(items) & there
 
     def _check_range(self, items: Tensor, lowest: int) -> None:
         """Raise UserError for items that are not ``lowest`` .. I - 1."""
@@ -299,25 +299,25 @@ class RecEnv:
                 f"{self.catalogue.num_items - 1}{empty}."
             )
 
-    def _skipped(self, items: Tensor) -> Tensor:
-        """(N, K) bool: True if the item of this place may not be shown."""
+    def _shown(self, items: Tensor) -> Tensor:
+        """(N, K) bool: True if the item of this place may be shown."""
         if self.all_shown:
-            return torch.zeros_like(items, dtype=torch.bool)
+            return torch.ones_like(items, dtype=torch.bool)
         excluded = self.session.excluded
         if excluded is None:
-            return ~self.catalogue.available[items]
-        seen = rows.rows_hold(excluded, items)
-        return seen if self.all_available else seen | ~self.catalogue.available[items]
+            return self.catalogue.available[items]
+        fresh = ~rows.rows_hold(excluded, items)
+        return fresh if self.all_available else fresh & self.catalogue.available[items]
 
     def _seen(self, signals: Tensor) -> Tensor:
         """The visible ones of ``signals`` (..., S)."""
         return signals if len(self._visible) == len(self.signals) else signals.index_select(-1, self._visible)
 
     def _request(self, user_state: UserState, session: Session) -> Obs:
-        handed = self.user_model.visible(user_state)
+        given = self.user_model.visible(user_state)
         if self.all_available:
-            return session.request(handed)
-        return session.request(handed, self.catalogue.available.expand(len(session.users), -1))  # (N, I)
+            return session.request(given)
+        return session.request(given, self.catalogue.available.expand(len(session.users), -1))  # (N, I)
 
 
 def _twice(items: Tensor) -> int | None:

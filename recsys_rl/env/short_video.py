@@ -304,7 +304,7 @@ class ShortVideo(visits.Visiting):
         return {"profile": user_state.profile, "time_of_week": time_of_week(user_state.hour)}
 
     def respond(
-        self, user_state: ShortVideoState, items: Tensor, skipped: Tensor, generator: torch.Generator | None
+        self, user_state: ShortVideoState, items: Tensor, shown: Tensor, generator: torch.Generator | None
     ) -> Feedback:
         facts = Facts(*self.facts[items].unbind(-1))  # (N, K) each
         appeal = self._appeal_of(user_state, items, facts)  # (N, K)
@@ -337,7 +337,7 @@ class ShortVideo(visits.Visiting):
             ],
             -1,
         )  # (N, K, S)
-        return Feedback(signals.masked_fill_(skipped.unsqueeze(-1), 0), skipped)
+        return Feedback(signals.masked_fill_(~shown.unsqueeze(-1), 0), shown)
 
     def rewards(self, feedback: Feedback) -> Tensor:
         return feedback.signals.sum(1).index_select(1, self._of_streams)  # (N, M)
@@ -345,21 +345,21 @@ class ShortVideo(visits.Visiting):
     def advance(
         self, user_state: ShortVideoState, items: Tensor, feedback: Feedback
     ) -> tuple[ShortVideoState, Tensor]:
-        config, skipped = self.config, feedback.skipped
+        config, shown = self.config, feedback.shown
         felt = feedback.signals[:, 0, 6:10]  # (N, 4)
         seconds, satisfaction, steps = felt[:, 0], felt[:, 1], felt[:, 2:]  # (N,), (N,), (N, 2)
         after = (self.coordinates.index_select(0, items[:, 0]) * user_state.restoring).sum(1)  # (N,)
         fed = config.patience_feed * satisfaction - config.patience_drain
-        fed = fed + (config.after_gain * after).masked_fill(skipped[:, 0], 0)
-        tags = rows.add_rows(user_state.weary_of_tags, self.tags, items, skipped)  # (N, G)
+        fed = fed + config.after_gain * after * shown[:, 0]
+        tags = rows.add_rows(user_state.weary_of_tags, self.tags, items, shown)  # (N, G)
         creator = self.catalogue.attributes["creator"].take(items)  # (N, 1)
         state = replace(
             user_state,
             mood=config.mood_kept * user_state.mood + steps,
-            recent=rows.push_rows(user_state.recent, creator, skipped),
+            recent=rows.push_rows(user_state.recent, creator, shown),
             weary_of_tags=tags.mul_(config.weariness_kept),
             patience=(user_state.patience + fed).clamp_max(MOST_PATIENCE),
-            begun=user_state.begun | ~skipped[:, 0],
+            begun=user_state.begun | shown[:, 0],
             hour=later(user_state.hour, seconds),
             life=visits.feel(user_state.life, fed),
         )
@@ -540,7 +540,7 @@ USERS = {
 }
 
 
-def furnish(world: World, seed: int) -> World:
+def add_attributes(world: World, seed: int) -> World:
     """The world with the attributes that this platform needs."""
     return attributes.with_attributes(world, ITEMS, USERS, seed)
 
@@ -590,7 +590,7 @@ EXPERT = Expert(
 PLATFORM = Platform(
     ShortVideoConfig,
     users=ShortVideo,
-    furnish=furnish,
+    add_attributes=add_attributes,
     heuristics={"fresh-creators": FRESH_CREATORS},
     expert=EXPERT,
     visit_pieces=VISIT_PIECES,

@@ -20,7 +20,7 @@ from recsys_rl.agents.references import LONG_SESSION, upper_bounds
 from recsys_rl.checkpoint import Checkpoint, restoring
 from recsys_rl.config import Config
 from recsys_rl.env.rec_env import RecEnv
-from recsys_rl.evaluation import anyone, tuning
+from recsys_rl.evaluation import custom, tuning
 from recsys_rl.evaluation.checkpoints import Entry
 from recsys_rl.evaluation.searched_rows import SearchedRows
 from recsys_rl.evaluation.table import Played
@@ -136,7 +136,7 @@ def play_all(
         )
     if policies:
         _check_free(policies, [*players, *makers])
-        players |= _anyone(policies, table, env)
+        players |= _custom(policies, table, env)
     makers = {name: partial(_same, player) for name, player in players.items()} | makers
     episode, session = env.interface.episode_length, env.interface.session_length
     if not planner:
@@ -260,7 +260,7 @@ def _plain(make: Callable[[], Policy]) -> Player:
     return Player(make())
 
 
-def _anyone(policies: Mapping[str, Any], table: Table, env: Env) -> dict[str, Player]:
+def _custom(policies: Mapping[str, Any], table: Table, env: Env) -> dict[str, Player]:
     """The user's own policies. They see a ``gym:`` environment without normalisation.
 
     Each acts once here, so that its mistakes are reported before the baselines are tuned. Raises UserError.
@@ -271,7 +271,7 @@ def _anyone(policies: Mapping[str, Any], table: Table, env: Env) -> dict[str, Pl
     rows = {
         name: row
         for spec, found in policies.items()
-        for name, row in anyone.players(spec, found, env, table.world.catalogue).items()
+        for name, row in custom.players(spec, found, env, table.world.catalogue).items()
     }
     if table.world.is_empty:
         env = table.env(raw)

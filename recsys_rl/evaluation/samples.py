@@ -76,7 +76,7 @@ def _steps(
             {
                 **_slate(catalogue, [items[place] for place in chosen]),
                 "reward": reward,
-                "hidden": _hidden_of_slate(signals, felt[chosen or ~found.skipped[row].cpu()], bool(chosen)),
+                "hidden": _hidden_of_slate(signals, felt[chosen or found.shown[row].cpu()], bool(chosen)),
                 "visible": _visible(signals, felt[chosen].sum(0)),
                 "place": chosen[0] + 1 if chosen else None,
                 "places": len(items),

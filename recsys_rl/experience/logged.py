@@ -1,8 +1,9 @@
-"""Logged experience: each batch is drawn uniformly from the decisions of a log."""
+"""Logged experience: batches of the decisions of a log."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,40 +11,96 @@ from torch import Tensor
 from recsys_rl.decisions.log import DecisionLog, streams_by_name
 from recsys_rl.decisions.transitions import TransitionTable
 from recsys_rl.dials import LoggedConfig
-from recsys_rl.errors import amount
+from recsys_rl.errors import UserError, amount
 from recsys_rl.objective.weighted import check_weights, stream_weights, weighted
-from recsys_rl.protocols import UserModel
+from recsys_rl.protocols import UserModel, Watcher
 from recsys_rl.types import Batch, Interface, Stream
+
+MOST_ROWS = 524_288
+"""Decisions that are held at once: some 0.6 kB each, and as much again while they are read."""
 
 
 class Logged:
-    """Batches of decisions, drawn with replacement, so that all decisions are equally likely."""
+    """Batches of decisions, drawn with replacement: all decisions that are held are equally likely.
+
+    A log of at most MOST_ROWS decisions is held as a whole. A larger one is read in parts, one after another
+    and round again, and each part serves as many batches as have its number of rows, rounded up. Slates with
+    an empty place are never drawn, as a policy has no probability for them.
+    """
 
     def __init__(
-        self, table: TransitionTable, interface: Interface, config: LoggedConfig, generator: torch.Generator
+        self,
+        name: str,
+        tables: Callable[[], Iterator[TransitionTable]],
+        whole: bool,
+        interface: Interface,
+        config: LoggedConfig,
+        generator: torch.Generator,
     ) -> None:
-        """``generator`` draws the decisions of each batch."""
-        self.table, self._interface, self.generator = table, interface, generator
-        self.size = config.steps_per_update
+        """
+        Args:
+            name: of the log, for errors.
+            tables: begins a new pass over the parts of the log.
+            whole: the log is one part.
+            generator: draws the decisions of each batch.
+
+        Raises UserError if the log has no decision to learn from.
+        """
+        self.name, self.tables, self.whole, self._interface = name, tables, whole, interface
+        self.size, self.generator = config.steps_per_update, generator
+        self.watcher: Watcher | None = None
+        self.part, self.served = -1, 0  # the place of the table in the log, and its batches so far
+        self._pass = tables()
+        self.table: Any = None  # the TransitionTable that is held
+        self.rows: Any = None  # (n,) int64: its decisions that are drawn
+        self._next_part()
 
     @property
     def interface(self) -> Interface:
         return self._interface
 
     def batch(self) -> Batch:
-        drawn = torch.randint(self.table.num_rows, (self.size,), generator=self.generator)
-        data = self.table.at(drawn)
+        if not self.whole and self.served * self.size >= self.table.num_rows:
+            self._next_part()
+        drawn = torch.randint(len(self.rows), (self.size,), generator=self.generator)
+        self.served += 1
+        data = self.table.at(self.rows[drawn])
         return Batch(data, {"reward_mean": data.rewards.mean().item()}, torch.zeros(2, 0))
+
+    def _next_part(self) -> None:
+        """Hold the next part with a decision to learn from; after the last one, the first."""
+        self.table = self.rows = None  # freed before another is made
+        for _ in range(2):
+            for table in self._pass:
+                self.part, self.served = self.part + 1, 0
+                rows = (table.items >= 0).all(1).nonzero().squeeze(1)
+                if len(rows):
+                    self.table, self.rows = table, rows
+                    return
+            self._pass, self.part = self.tables(), -1
+        raise UserError(
+            f"{self.name} holds no decisions to learn from: all its users are held out from training, or its "
+            "slates have empty places. Record training users (--users train, or all)."
+        )
 
     def describe(self) -> str:
         sessions = int((self.table.steps_left == 1).sum())
-        return f"log: {amount(self.table.num_rows, 'decision')} of {amount(sessions, 'session')}"
+        size = f"{amount(self.table.num_rows, 'decision')} of {amount(sessions, 'session')}"
+        return f"log: {size}" if self.whole else f"log: in parts, the first of {size}"
 
     def state_dict(self, finished: bool = False) -> dict[str, Tensor]:
-        return {}  # the run holds the generator
+        """The part that is held; the run holds the generator."""
+        return {"part": torch.tensor(self.part), "served": torch.tensor(self.served)}
 
     def load_state_dict(self, state: Mapping[str, Tensor], finished: bool = False) -> None:
-        pass
+        """The inverse of ``state_dict``. Raises KeyError or ValueError if it doesn't fit."""
+        part = int(state["part"])
+        while self.part != part and not finished:
+            before = self.part
+            self._next_part()
+            if self.part <= before:
+                raise ValueError(f"part {part} of the log")
+        self.served = int(state["served"])
 
 
 def log_rewards(

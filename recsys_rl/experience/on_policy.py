@@ -10,16 +10,23 @@ from torch import Tensor
 from recsys_rl.experience.returns import SessionReturns
 from recsys_rl.experience.rollout import collect
 from recsys_rl.objective.weighted import apply_weights, check_weights, stream_weights, weighted
-from recsys_rl.protocols import Actor, Env
+from recsys_rl.protocols import Actor, Env, Watcher
 from recsys_rl.types import Batch, Interface, Obs, Stream
 
 
 class OnPolicy:
     """Rollouts of ``n_steps`` steps of every user; sessions go on from one rollout to the next."""
 
-    def __init__(self, env: Env, agent: Actor, n_steps: int, weights: Mapping[str, float]) -> None:
+    def __init__(
+        self,
+        env: Env,
+        agent: Actor,
+        n_steps: int,
+        weights: Mapping[str, float],
+    ) -> None:
         """``weights``: of reward streams, for learning. Raises FieldError for an unknown stream."""
         check_weights(weights, env.streams)
+        self.watcher: Watcher | None = None
         self.env, self.agent, self.n_steps, self.weights = env, agent, n_steps, weights
         self.sessions = SessionReturns(env.num_envs)
         self._obs: Obs | None = None  # of the next step; None before the first batch
@@ -30,7 +37,7 @@ class OnPolicy:
 
     def batch(self) -> Batch:
         obs = self.env.observe() if self._obs is None else self._obs
-        rollout, self._obs = collect(self.env, self.agent, obs, self.n_steps)
+        rollout, self._obs = collect(self.env, self.agent, obs, self.n_steps, self.watcher)
         done = rollout.terminated | rollout.truncated
         metrics, ended = session_metrics(rollout.streams, done, self.env.streams, self.sessions)
         return Batch(apply_weights(rollout, self.env.streams, self.weights), metrics, ended)

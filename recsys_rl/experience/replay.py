@@ -14,9 +14,11 @@ from recsys_rl.experience.on_policy import session_metrics
 from recsys_rl.experience.returns import SessionReturns
 from recsys_rl.experience.rollout import follower
 from recsys_rl.objective.weighted import check_weights, reweighted
-from recsys_rl.protocols import Env, Explorer
+from recsys_rl.protocols import Env, Explorer, Watcher
 from recsys_rl.types import Action, Batch, Interface, Obs, Step, Transitions
 
+BYTES_BESIDE = 8 + 8 + 4 + 4 + 1 + 1
+"""Of a transition beside its observations: item, log-probability, reward, discount, two ends."""
 MOST_MEMORY = 0.8
 """Share of the machine's memory that a buffer may need."""
 
@@ -71,16 +73,18 @@ class Ring:
 
     def _allocated(self, name: str, x: Tensor) -> Tensor:
         """An empty tensor (slots, N, ...). A mask that appears late was True before. Raises FieldError."""
-        bytes_ = self.slots * x.nbytes
-        needed = bytes_ + self.nbytes
+        self.check_memory(self.slots * x.nbytes + self.nbytes)
+        shape = (self.slots, *x.shape)
+        return x.new_ones(shape) if name.endswith("mask") else x.new_zeros(shape)
+
+    def check_memory(self, needed: int) -> None:
+        """Raise FieldError if ``needed`` bytes are more than this machine has for the whole buffer."""
         if needed > MOST_MEMORY * _memory():
             raise FieldError(
                 "agent_config.buffer_size",
                 f"is {self.slots * self.num_envs:,}: this buffer needs {needed / 1e9:.1f} GB, and this "
                 f"machine has {_memory() / 1e9:.1f} GB of memory; lower it.",
             )
-        shape = (self.slots, *x.shape)
-        return x.new_ones(shape) if name.endswith("mask") else x.new_zeros(shape)
 
     def sample(self, size: int, generator: torch.Generator) -> Transitions:
         """``size`` transitions, drawn uniformly with replacement, with rewards of ``return_steps`` steps.
@@ -182,6 +186,7 @@ class Replay:
         check_weights(weights, env.streams)
         self.env, self.agent, self.config = env, agent, config
         self.weights, self.generator = weights, generator
+        self.watcher: Watcher | None = None
         self.ring = Ring(config.buffer_size, env.num_envs, config.gamma, config.return_steps)
         self.sessions = SessionReturns(env.num_envs)
         self._obs: Obs | None = None  # of the next step; None before the first batch
@@ -210,7 +215,11 @@ class Replay:
         for _ in range(self.config.train_freq):
             action = self.agent.explore(now)
             asked = obs if action.candidates is None else obs.among(action.candidates)
+            if self.watcher is not None:
+                self.watcher.decided(asked, action)
             step = self.env.step(action.items)
+            if self.watcher is not None:
+                self.watcher.answered(step)
             rewards = reweighted(step.reward, step.streams, self.env.streams, self.weights)
             self.ring.add(asked, action, step, rewards)
             values.append(step.streams)
@@ -222,7 +231,16 @@ class Replay:
         return torch.stack(values), torch.stack(done)
 
     def describe(self) -> str:
-        return ""
+        """The size of the buffer. Raises FieldError if this machine has too little memory for it.
+
+        A first stage proposes candidates, and makes nothing random, as ``greedy`` draws none.
+        """
+        obs = self.env.observe()
+        row = {**_fields("obs.", self.agent.propose(obs, greedy=True)), **_fields("next_obs.", obs)}
+        one = sum(x.nbytes for x in row.values()) + BYTES_BESIDE * obs.num_rows  # bytes of a slot
+        self.ring.check_memory(one * self.ring.slots)
+        size = self.ring.slots * self.ring.num_envs
+        return f"replay buffer: {size:,} transitions, {one * self.ring.slots / 1e9:.2f} GB"
 
     def state_dict(self, finished: bool = False) -> dict[str, Tensor]:
         """The sessions under way and, unless the run is finished, the ring."""

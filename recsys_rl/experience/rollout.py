@@ -9,13 +9,15 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from recsys_rl.protocols import Actor, Env, Policy, ReadingPolicy
+from recsys_rl.protocols import Actor, Env, Policy, ReadingPolicy, Watcher
 from recsys_rl.types import Feedback, Obs, Rollout, UserError, tree_map
 
 
 @torch.inference_mode()
-def collect(env: Env, agent: Actor, obs: Obs, num_steps: int) -> tuple[Rollout, Obs]:
-    """Play ``num_steps`` steps of every user, starting from the observation ``obs``.
+def collect(
+    env: Env, agent: Actor, obs: Obs, num_steps: int, watcher: Watcher | None = None
+) -> tuple[Rollout, Obs]:
+    """Play ``num_steps`` steps of every user, starting from the observation ``obs``; ``watcher`` sees each.
 
     A state of the agent's encoder goes with the users. It is built from ``obs`` at the start, because an
     update has changed the weights.
@@ -32,7 +34,11 @@ def collect(env: Env, agent: Actor, obs: Obs, num_steps: int) -> tuple[Rollout, 
         assert action.value is not None
         # The update needs the same candidates again.
         asked = obs if action.candidates is None else obs.among(action.candidates)
+        if watcher is not None:
+            watcher.decided(asked, action)
         step = env.step(action.items)
+        if watcher is not None:
+            watcher.answered(step)
         same = asked.exclude is not None and asked.exclude is asked.history  # then it is recorded once
         seen = {
             name: x for name, x in vars(asked).items() if x is not None and not (same and name == "exclude")
@@ -177,5 +183,5 @@ def _first(feedback: Feedback) -> Feedback:
     if events is not None:
         events = tree_map(lambda x: x[:NUM_SAMPLE_USERS].clone(), events)
     return Feedback(
-        feedback.signals[:NUM_SAMPLE_USERS].clone(), feedback.skipped[:NUM_SAMPLE_USERS].clone(), events
+        feedback.signals[:NUM_SAMPLE_USERS].clone(), feedback.shown[:NUM_SAMPLE_USERS].clone(), events
     )

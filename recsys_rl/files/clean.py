@@ -111,7 +111,7 @@ def clean_events(
     Args:
         names: the name of each column in the source, for errors.
         event_weights: the weight of each kind in the column ``event``. Rows of a kind with the weight 0 are
-            left out first, and events of different kinds are no repeats.
+            left out first, and events of different kinds are not repeats.
 
     Raises UserError with all problems of the source together, their counts and first rows.
     """
@@ -189,7 +189,7 @@ def _ids(column: pl.Series, role: str) -> Parsed:
 
 
 def whole_numbers(texts: pl.Series) -> pl.Series:
-    """Int64 of texts without spaces at the ends, null where a text is no whole number."""
+    """Int64 of texts without spaces at the ends, null where a text is not a whole number."""
     numbers = texts.cast(pl.Int64, strict=False)
     if numbers.has_nulls():  # 12.0, as programs write whole numbers of a column with gaps
         numbers = numbers.fill_null(whole_part(texts.cast(pl.Float64, strict=False)))
@@ -218,7 +218,7 @@ def numbers_of(column: pl.Series, role: str) -> Parsed:
 
 
 def floats(column: pl.Series) -> pl.Series:
-    """Float64, null where a value is no number, as in a column of lists; `true` is 1 and `false` 0."""
+    """Float64, null where a value is not a number, as in a column of lists; `true` is 1 and `false` 0."""
     if column.dtype.is_nested():
         return pl.repeat(None, column.len(), dtype=pl.Float64, eager=True)
     return (truths_as_numbers(column) if column.dtype == pl.String else column).cast(pl.Float64, strict=False)

@@ -132,7 +132,7 @@ def compare(
         separator: of text files; None to find it in each.
         like_threshold: lowest rating of a like; None for three quarters of the scale of the old file.
 
-    Raises UserError if a file is no table, has no row, or has no column of users or of items.
+    Raises UserError if a file is not a table, has no row, or has no column of users or of items.
     """
     given = dict(given or {})
     with_time = all("time" in _columns(Path(path), separator, given) for path in (old, new))

@@ -23,7 +23,7 @@ MOST_GENRES = 100  # the most frequent are kept
 ALWAYS_CLASSES = {"creator"}  # numbers in these columns are names, too
 FEW_TEXTS, MOST_DISTINCT = 20, 0.5
 """A column of more than FEW_TEXTS different texts, which are more than this share of its values, is left out:
-links, descriptions and codes are no attributes that items share."""
+links, descriptions and codes are not attributes that items share."""
 
 _HEADLESS = ("item", "title", "genres")
 _TITLES = ("title", "name", "itemtitle", "itemname", "movietitle", "productname", "trackname", "artistname")

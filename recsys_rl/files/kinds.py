@@ -17,8 +17,8 @@ MOST = 50
 def parse_event_weights(text: str | None) -> dict[str, float] | None:
     """The weight of each kind in a text such as ``view=0,cart=1,purchase=3``; None without a text.
 
-    Raises UserError for a weight that is no number of at least 0, a kind that is named twice, and if no kind
-    has a weight above 0.
+    Raises UserError for a weight that is not a number of at least 0, a kind that is named twice, and if no
+    kind has a weight above 0.
     """
     if text is None:
         return None
@@ -31,7 +31,7 @@ def parse_event_weights(text: str | None) -> dict[str, float] | None:
             weight = math.nan
         if not equals or not kind or not 0 <= weight < math.inf:
             raise UserError(
-                f"--event-weights {short(part)} is no KIND=NUMBER with a number of at least 0: give them as "
+                f"--event-weights {short(part)} is not KIND=NUMBER with a number of at least 0: give them as "
                 "in view=0,cart=1,purchase=3."
             )
         if kind in found:

@@ -115,7 +115,7 @@ def pieces(table: TableFile, columns: Sequence[str]) -> Iterator[tuple[int, pl.D
 def plain_texts(frame: pl.DataFrame) -> pl.DataFrame:
     """The frame with String in place of Categorical, Enum and Binary, also inside lists.
 
-    Bytes that are no UTF-8 are written as \\xff.
+    Bytes that are not UTF-8 are written as \\xff.
     """
     return frame.with_columns(_plain(column) for column in frame.get_columns())
 
@@ -248,7 +248,7 @@ def _text_of(path: Path) -> bytes:
     if not raw:
         raise UserError(f"{path} is empty: give a log with a header and at least one row.")
     if b"\0" in raw:
-        raise UserError(f"{path} holds NUL bytes, so it is no CSV text: export it again as UTF-8 CSV.")
+        raise UserError(f"{path} holds NUL bytes, so it is not CSV text: export it again as UTF-8 CSV.")
     return raw
 
 

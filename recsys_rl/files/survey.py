@@ -20,7 +20,7 @@ from recsys_rl.files.times import UNCLEAR, TimeFormat, times_of
 
 NAMES = ("user", "session", "policy")  # roles of one name in each row
 PADDING = -1  # an empty place of a list
-CLOCK = (1e8, 7.3e9)  # numbers outside are no instants but counters: in seconds, these are 1973 and 2201
+CLOCK = (1e8, 7.3e9)  # numbers outside are not instants but counters: in seconds, these are 1973 and 2201
 
 
 def is_slate(column: pl.Series) -> bool:

@@ -165,7 +165,7 @@ def _as_iso(column: pl.Series, order: str) -> pl.Series:
 
 
 def _iso_seconds(column: pl.Series) -> pl.Series:
-    """Seconds since 1970 of ISO texts; UTC where they name no zone, null where the text is none."""
+    """Seconds since 1970 of ISO texts; UTC where they name no zone, null where a text is not a time."""
     part = [pl.col("text").str.extract(_ISO, group) for group in range(1, 8)]
     digits = part[6].str.replace_all(r"[^0-9]", "")
     offset = 60 * digits.str.slice(0, 2).cast(pl.Int64, strict=False).fill_null(0)

@@ -38,21 +38,21 @@ def dot_rows(x: Tensor, table: Tensor, items: Tensor) -> Tensor:
     return _checked(result, outside, table)
 
 
-def add_rows(x: Tensor, table: Tensor, items: Tensor, skipped: Tensor, scale: float = 1.0) -> Tensor:
-    """``x`` (N, D) plus ``scale`` times the sum of the rows ``items`` (N, K) that are not ``skipped``."""
+def add_rows(x: Tensor, table: Tensor, items: Tensor, shown: Tensor, scale: float = 1.0) -> Tensor:
+    """``x`` (N, D) plus ``scale`` times the sum of the rows ``items`` (N, K) that are ``shown`` (N, K)."""
     library = _serving(x, table, items)
-    if skipped.shape != items.shape or skipped.dtype != torch.bool:
-        raise ValueError(f"skipped {tuple(skipped.shape)} doesn't fit items {tuple(items.shape)}")
-    if library is None or not skipped.is_contiguous():
-        shown = _gather(table, items).masked_fill_(skipped.unsqueeze(-1), 0).sum(1)  # (N, D)
-        return shown.mul_(scale).add_(x)
+    if shown.shape != items.shape or shown.dtype != torch.bool:
+        raise ValueError(f"shown {tuple(shown.shape)} doesn't fit items {tuple(items.shape)}")
+    if library is None or not shown.is_contiguous():
+        total = _gather(table, items).masked_fill_(~shown.unsqueeze(-1), 0).sum(1)  # (N, D)
+        return total.mul_(scale).add_(x)
     (number, size), (rows, places) = table.shape, items.shape
     result = torch.empty_like(x)
     outside = library.add_rows(
         x.data_ptr(),
         table.data_ptr(),
         items.data_ptr(),
-        skipped.data_ptr(),
+        shown.data_ptr(),
         rows,
         places,
         size,
@@ -89,23 +89,26 @@ def beside_rows(x: Tensor, table: Tensor, items: Tensor) -> Tensor:
     return _checked(result, outside, table)
 
 
-def push_rows(old: Tensor, fresh: Tensor, kept: Tensor) -> Tensor:
-    """``old`` (N, L, ...) without its first entry, then ``fresh`` (N, 1, ...). Rows ``kept`` (N, 1) stay."""
+def push_rows(old: Tensor, fresh: Tensor, shown: Tensor) -> Tensor:
+    """``old`` (N, L, ...) without its first entry, then ``fresh`` (N, 1, ...), where ``shown`` (N, 1).
+
+    Other rows stay as they are.
+    """
     rows, length, *rest = old.shape
     if fresh.shape != (rows, 1, *rest) or fresh.dtype != old.dtype:
         raise ValueError(f"entries {tuple(fresh.shape)} don't fit the ends of {tuple(old.shape)}")
-    if kept.shape != (rows, 1) or kept.dtype != torch.bool:
-        raise ValueError(f"kept {tuple(kept.shape)} doesn't fit {rows} rows")
-    library = _plain(old, fresh, kept)
+    if shown.shape != (rows, 1) or shown.dtype != torch.bool:
+        raise ValueError(f"shown {tuple(shown.shape)} doesn't fit {rows} rows")
+    library = _plain(old, fresh, shown)
     numbers = old.numel()
     if library is None or not numbers:
         moved = torch.cat([old[:, 1:], fresh], 1)
-        return torch.where(kept.view(-1, *[1] * (old.ndim - 1)), old, moved)
+        return torch.where(shown.view(-1, *[1] * (old.ndim - 1)), moved, old)
     result = torch.empty_like(old)
     library.push_rows(
         old.data_ptr(),
         fresh.data_ptr(),
-        kept.data_ptr(),
+        shown.data_ptr(),
         rows,
         length,
         fresh.nbytes // rows,

@@ -91,6 +91,13 @@ class NetworkPolicy(Generic[C]):
         """
         return self.model.propose(obs, greedy, self.generators["policy"], extra)
 
+    @property
+    def first_stage(self) -> tuple[int, int] | None:
+        """The items among which a first stage searches, and C, the candidates that it proposes; or None."""
+        if self.model.retriever is None:
+            return None
+        return len(self.model.retriever.rows), self.model.num_candidates
+
     def reader(self) -> Reader | None:
         """The state of the encoder for users who act; None if there is nothing to keep."""
         return self.model.reader()

@@ -26,6 +26,10 @@ class QNetwork(ActorCritic):
         distribution, value = super().forward(obs)
         return value.unsqueeze(1) + distribution.logits.squeeze(1)
 
+    def value(self, obs: Obs) -> Tensor:
+        """max_a Q(obs, a), (N,)."""
+        return self.q(obs).amax(1)
+
     def forward(self, obs: Obs) -> tuple[Categorical | PlackettLuce, Tensor]:
         q = self.q(obs)
         return Categorical((q / self.temperature).unsqueeze(1)), q.amax(1)

@@ -95,12 +95,8 @@ def needed(x: Tensor | None) -> Tensor:
 ONE_STEP, STEPS, ITEM, SLATE = "one step", "several steps", "single items", "slates"  # the kind of the log
 MODEL = "q"  # a reward model, averaged over the policy's actions
 CLUSTERS = "clusters"  # the probability of each cluster of items under the policy and the logger
-GIVEN_ABOVE, ALONE, ADDITIVE, PLACE_REWARDS = (
-    "given above",
-    "alone",
-    "additive",
-    "place rewards",
-)  # see Slates
+GIVEN_ABOVE, ALONE, ADDITIVE = "given above", "alone", "additive"  # weights of a slate; see Slates
+PLACE_REWARDS = "place rewards"
 WORLD = "world"  # a learned model in which the policy can be played
 INFINITE = float("inf")
 
@@ -202,7 +198,7 @@ SUBGAUSSIAN_GRID = (1.0, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.0)
 # The weight of an item's cluster in place of the item's own, which is huge or zero where the catalogue is
 # large. It is unbiased if the items of a cluster have the same reward.
 def cluster_weights(log: Evidence) -> Tensor:
-    return needed(log.clusters)
+    return _given(log.clusters)
 
 
 def by_cluster(score: Callable[[Evidence], Tensor]) -> Callable[[Evidence], Tensor]:
@@ -234,29 +230,34 @@ def slate_weights(of_slate: Callable[[Slates], Tensor]) -> Callable[[Evidence], 
 
 
 def _slates(log: Evidence) -> Slates:
-    assert log.slates is not None  # an estimator of slates is not run without
+    assert log.slates is not None  # ``met`` is false without
     return log.slates
+
+
+def _given(x: Tensor | None) -> Tensor:
+    assert x is not None  # ``met`` is false without
+    return x
 
 
 # f = sum_k w_{1:k} r_k
 def cascade(log: Evidence) -> Tensor:
     of = _slates(log)
-    return over_steps(log, (needed(of.given_above).cumprod(2) * needed(of.rewards)).sum(2))
+    return over_steps(log, (_given(of.given_above).cumprod(2) * _given(of.rewards)).sum(2))
 
 
 # f = sum_k w_k r_k, w_k of the place alone
 def independent(log: Evidence) -> Tensor:
     of = _slates(log)
-    return over_steps(log, (needed(of.alone) * needed(of.rewards)).sum(2))
+    return over_steps(log, (_given(of.alone) * _given(of.rewards)).sum(2))
 
 
 # f = 1_pi' G^+ 1_s r: reads only the reward of the slate
 def additive(log: Evidence) -> Tensor:
-    return over_steps(log, needed(_slates(log).additive) * log.rewards)
+    return over_steps(log, _given(_slates(log).additive) * log.rewards)
 
 
 def in_world(log: Evidence) -> Tensor:
-    return needed(log.world)
+    return _given(log.world)
 
 
 def _rewards_bounds(least: float, best: float, largest: float) -> tuple[float, float]:
@@ -297,11 +298,11 @@ _ALL = (
     # on the items at it and above; if the slate's reward is a sum of numbers of the places' own items
     E("sips", "the weight of the whole slate", (SLATE,), weighted_rewards),
     E("iips", "Li et al. 2018", (SLATE, ALONE, PLACE_REWARDS), independent,
-      slate_weights(lambda of: needed(of.alone).mean(2))),
+      slate_weights(lambda of: _given(of.alone).mean(2))),
     E("rips", "McInerney et al. 2020, not normalised", (SLATE, GIVEN_ABOVE, PLACE_REWARDS), cascade,
-      slate_weights(lambda of: needed(of.given_above).cumprod(2).mean(2))),
+      slate_weights(lambda of: _given(of.given_above).cumprod(2).mean(2))),
     E("pi", "Swaminathan et al. 2017", (SLATE, ALONE, ADDITIVE), additive,
-      slate_weights(lambda of: needed(of.additive))),
+      slate_weights(lambda of: _given(of.additive))),
     # by a learned model of the users (world.py)
     E("world", "the policy played in a learned model", (WORLD,), in_world, weights=None),
 )  # fmt: skip

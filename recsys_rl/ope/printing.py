@@ -30,6 +30,8 @@ def print_result(result: OpeResult) -> None:
         for x, noun in ((about.decisions, "decision"), (about.sessions, "session"), (about.users, "user"))
     )
     say(f"{decisions} in {sessions} of {users}, logged by {', '.join(about.loggers)}{_discount(about)}")
+    if about.fitted < about.decisions:
+        say(f"models are fitted on a sample of {about.fitted:,} decisions, drawn by --seed")
     if result.propensities is not None:
         say(result.propensities.sentence)
     for kind, promise in result.promises.items():

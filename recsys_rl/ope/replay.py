@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from recsys_rl.decisions.log import DecisionLog
-from recsys_rl.decisions.table import OwnLog, own_ids
+from recsys_rl.decisions.table import DecisionTable, ids_of_file
 from recsys_rl.decisions.transitions import observations
 from recsys_rl.errors import one_line
 from recsys_rl.ope.features import Features
@@ -42,7 +42,7 @@ class ReplayedLog:
     gamma: float
     held: Sequence[tuple[Tensor, Obs]]  # rows (B,) and their observations, without the catalogue's mask
     file: str = "the log"  # for errors
-    table: OwnLog | None = None  # what people's own file has beside the log
+    table: DecisionTable | None = None  # what people's own file has beside the log
     estimated: bool = False  # True if a model filled in the propensities
 
     @property
@@ -162,7 +162,7 @@ def replay(
     gamma: float,
     whole: Whole | torch.Generator,
     file: str = "the log",
-    table: OwnLog | None = None,
+    table: DecisionTable | None = None,
     estimated: bool = False,
 ) -> ReplayedLog:
     """Replay the sessions of a log, or of a part of it. Raises UserError.
@@ -248,10 +248,10 @@ def balanced(policy: Tensor, loggers: Tensor, alive: Tensor, shares: Tensor) -> 
 
 
 @contextlib.contextmanager
-def errors_of(file: str | None, table: OwnLog | None) -> Iterator[None]:
+def errors_of(file: str | None, table: DecisionTable | None) -> Iterator[None]:
     """Errors inside the block begin with the name of ``file``, and have the ids of people's own ``table``."""
     name = one_line(file)
-    ids = contextlib.nullcontext() if table is None else own_ids(name, table.items, table.sessions)
+    ids = contextlib.nullcontext() if table is None else ids_of_file(name, table.items, table.sessions)
     with ids:
         try:
             yield

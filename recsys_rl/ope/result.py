@@ -196,6 +196,7 @@ class About:
     q_by: str | None
     interval: str
     clusters: str  # the groups of items for mips and offcem, in words; "" without groups
+    fitted: int  # decisions of the sessions on which models were fitted
 
 
 @dataclass(frozen=True)

@@ -109,7 +109,7 @@ def _play(log: ReplayedLog, model: WorldModel, policy: Policy, starts: DecisionL
     total = torch.zeros(starts.num_rows, dtype=torch.float64)
     alive = torch.ones(starts.num_rows, dtype=torch.float64)
     for step in range(interface.session_length):
-        obs = session.request(starts.handed, available)
+        obs = session.request(starts.given, available)
         if more is not None:
             known = more if obs.exclude is None else torch.cat([obs.exclude, more], 1)
             obs = dataclasses.replace(obs, exclude=known)

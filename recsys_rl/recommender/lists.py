@@ -19,7 +19,7 @@ from recsys_rl.types import Obs
 
 @torch.inference_mode()
 def play_on(
-    model: Any,
+    agent: Any,
     visits: Visit,
     mask: Tensor,
     length: int,
@@ -29,7 +29,7 @@ def play_on(
     """Fill ``length`` places for N people.
 
     Args:
-        model: the policy's network, an ``ActorCritic``.
+        agent: the policy, with ``scores``, and with ``propose`` if it has a first stage.
         visits: those of the N people so far.
         mask: (N, I) bool, the items that may be shown.
         listed: a two-stage policy chooses among all items of the mask, without its search.
@@ -43,8 +43,8 @@ def play_on(
     places: list[Tensor] = []
     chances: list[Tensor] = []
     while len(places) < length:
-        obs = _proposed(model, visits.observe(mask), listed)
-        left = model(obs)[0].logits.flatten(1).clone()  # (N, A)
+        obs = _proposed(agent, visits.observe(mask), listed)
+        left = agent.scores(obs).clone()  # (N, C)
         slate: list[Tensor] = []
         for _ in range(min(places_of_slate, length - len(places))):
             left[(left == -torch.inf).all(1)] = 0.0  # nothing is left for this person: the list has ended
@@ -60,19 +60,17 @@ def play_on(
     return torch.stack(places, 1), torch.stack(chances, 1)
 
 
-def _proposed(model: Any, obs: Obs, listed: bool) -> Obs:
+def _proposed(agent: Any, obs: Obs, listed: bool) -> Obs:
     """``obs`` with the candidates of a two-stage policy: all allowed items if they are ``listed``.
 
     Its search alone could miss listed items, or find only what a person has already.
     """
-    if model.retriever is None or obs.mask is None:
+    if agent.first_stage is None or obs.mask is None:
         return obs
     if listed:
         rows = obs.mask.any(0).nonzero().squeeze(1)  # (C,): allowed for any of these people
         return obs.among(torch.where(obs.mask[:, rows], rows, -1))
-    available = len(model.retriever.rows)
+    available, candidates = agent.first_stage
     forbidden = available - int(obs.mask.sum(1).min())
-    proposed: Obs = model.propose(
-        obs, True, torch.Generator(), min(forbidden, available - model.num_candidates)
-    )
+    proposed: Obs = agent.propose(obs, True, min(forbidden, available - candidates))
     return proposed

@@ -47,9 +47,7 @@ class Recommender(Directory):
     def __init__(self, checkpoint: Checkpoint, trained_on: Catalogue | None = None) -> None:
         """``trained_on``: the catalogue of the training if items have joined that of the checkpoint since."""
         super().__init__(checkpoint)
-        agent: Any = agent_of(checkpoint, trained_on)  # of any algorithm
-        self.agent = agent
-        self.model: Any = self.agent.model
+        self.agent: Any = agent_of(checkpoint, trained_on)  # of any algorithm
 
     def with_new_items(self, path: str | Path, item_column: str = "item") -> tuple[Recommender, str]:
         """The same policy, with the items of the file ``path`` that its catalogue lacks, and a note.
@@ -176,7 +174,7 @@ class Recommender(Directory):
                 visit = visit.request(step, rows)
             else:
                 items = torch.full_like(first_place, self.item(step))
-                visit = visit.consume(items, first_place > 0)
+                visit = visit.consume(items, first_place == 0)
         return visit.at(hour)
 
     def for_users(
@@ -223,7 +221,7 @@ class Recommender(Directory):
     ) -> Iterator[list[Recommendation]]:
         """The lists of N people, at most ``k`` items each; arguments as in ``play_on``."""
         lengths = mask.sum(1).clamp_max(k).tolist()
-        items, chances = play_on(self.model, visits, mask, max(lengths), listed, generator)
+        items, chances = play_on(self.agent, visits, mask, max(lengths), listed, generator)
         for length, rows, probabilities in zip(lengths, items.tolist(), chances.tolist(), strict=True):
             yield [
                 Recommendation(self.catalogue.id_of(row), self.catalogue.title(row), p)
@@ -262,9 +260,8 @@ class Recommender(Directory):
         Items that the first stage of a two-stage policy does not propose have the same, lowest score.
         """
         obs = self.visit(profiles).observe(allowed)
-        obs = self.model.propose(obs, True, torch.Generator())
-        policy, _ = self.model(obs)
-        logits = policy.logits.flatten(1).clamp_min(-1e30)
+        obs = self.agent.propose(obs, greedy=True)
+        logits = self.agent.scores(obs).clamp_min(-1e30)
         if obs.candidates is None:
             return torch.as_tensor(logits)
         scores = logits.new_full((len(profiles), self.catalogue.num_items + 1), -1e30)
@@ -307,6 +304,6 @@ def load(path: str | Path = f"checkpoints/{DEFAULT_ALGO}.pt", env: str | None = 
     """Load the policy of a checkpoint on the CPU, to act and to recommend.
 
     ``env`` is the name of its environment. It is required only if the name holds a module to import. Raises
-    UserError for a file that is no whole checkpoint.
+    UserError for a file that is not a whole checkpoint.
     """
     return Recommender(load_checkpoint(path, env))

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
@@ -13,12 +14,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from recsys_rl import schema
 from recsys_rl.checkpoint import Checkpoint
 from recsys_rl.errors import UserError, listed
 from recsys_rl.protocols import VisitPieces
-from recsys_rl.schema import shown
 from recsys_rl.session import PIECES, Session
-from recsys_rl.types import Events, Feedback, Interface, Obs
+from recsys_rl.types import Events, Feedback, Interface, Obs, tree_map
 
 NOON = 12.0  # on Monday: the hour of rankings, which must not depend on the clock
 
@@ -62,25 +63,25 @@ class Visit:
         return visit
 
     def record(
-        self, items: Tensor, signals: Tensor, skipped: Tensor | None = None, events: Events | None = None
+        self, items: Tensor, signals: Tensor, shown: Tensor | None = None, events: Events | None = None
     ) -> Visit:
         """The visits after a step.
 
         Args:
             items: (N, K) rows of the catalogue.
             signals: (N, K, S) the visible signals, 0 at a place that was not shown.
-            skipped: (N, K) bool, places that were not shown; None: all were.
+            shown: (N, K) bool, places that were shown; None: all were.
             events: entries of the history, with visible signals, where it does not hold all shown items.
         """
-        session = self.session.record(items, signals, skipped, events)
-        if skipped is None:
-            skipped = torch.zeros_like(items, dtype=torch.bool)
+        session = self.session.record(items, signals, shown, events)
+        if shown is None:
+            shown = torch.ones_like(items, dtype=torch.bool)
         config, catalogue = self.checkpoint.config.env_config, self.checkpoint.catalogue
         after = _pieces_of(self.checkpoint).after
-        known = after(config, catalogue, self.known, items, Feedback(signals, skipped, events))
+        known = after(config, catalogue, self.known, items, Feedback(signals, shown, events))
         return replace(self, session=session, known=known)
 
-    def consume(self, items: Tensor, skipped: Tensor | None = None) -> Visit:
+    def consume(self, items: Tensor, shown: Tensor | None = None) -> Visit:
         """The visits after a step in which each shown item of ``items`` (N, K) was consumed in full.
 
         Where the history holds events, the items have been left again, and nothing plays.
@@ -90,9 +91,9 @@ class Visit:
         of_item = torch.tensor([consumed.get(name, 1.0) for name in interface.signals])  # (S,)
         signals = of_item.expand(*items.shape, -1)  # (N, K, S)
         if not interface.events:
-            return self.record(items, signals, skipped)
-        left = items if skipped is None else items.masked_fill(skipped, -1)
-        return replace(self, session=self.session.record(items, signals, skipped, Events(left, signals)))
+            return self.record(items, signals, shown)
+        left = items if shown is None else items.masked_fill(~shown, -1)
+        return replace(self, session=self.session.record(items, signals, shown, Events(left, signals)))
 
     def request(self, step: Request, row_of: Mapping[int | str, int]) -> Visit:
         """The visits after the same step of all; ``row_of`` has the row of each item. Raises UserError."""
@@ -106,20 +107,17 @@ class Visit:
             raise UserError(
                 f"{self.checkpoint.config.env} has no items that are left later: give their signals in shown."
             )
-        number = len(self.session.users)
-        items = torch.zeros(number, places, dtype=torch.int64)
-        skipped = torch.ones(number, places, dtype=torch.bool)
-        signals = torch.zeros(number, places, len(interface.signals))
-        for place, event in enumerate(step.shown):
-            items[:, place], skipped[:, place] = row_of[event.item], False
-            signals[:, place] = _signals(interface, event)
+        empty = places - len(step.shown)
+        number, nothing = len(self.session.users), [0.0] * len(interface.signals)
+        items = [row_of[event.item] for event in step.shown] + [0] * empty
+        signals = [_signals(interface, event) for event in step.shown] + [nothing] * empty
+        shown = None if not empty else torch.arange(places).expand(number, -1) < len(step.shown)
         events = None
         if interface.events:
             left = [row_of[event.item] for event in step.left] or [-1]
-            values = [_signals(interface, event) for event in step.left] or [torch.zeros(signals.shape[2])]
-            of_events = torch.stack(values).expand(number, -1, -1)  # (N, V, S)
-            events = Events(torch.tensor([left]).expand(number, -1), of_events)
-        return self.record(items, signals, skipped, events)
+            of_left = [_signals(interface, event) for event in step.left] or [nothing]
+            events = Events(_of_each(left, number), _of_each(of_left, number))
+        return self.record(_of_each(items, number), _of_each(signals, number), shown, events)
 
     def at(self, hours: float | Tensor | None) -> Visit:
         """The visits at these hours, if the policy sees the hour; None leaves the clock as it is."""
@@ -127,6 +125,17 @@ class Visit:
             return self
         hour = torch.as_tensor(hours, dtype=torch.float32).expand(len(self.session.users))
         return replace(self, known={**self.known, "hour": hour})
+
+    @classmethod
+    def together(cls, visits: Sequence[Visit]) -> Visit:
+        """The people of several visits of one checkpoint as the rows of one, in their order.
+
+        A server answers those who wait together: ``observe`` and ``act`` then take all of them at once.
+        """
+        first = visits[0]
+        session = tree_map(lambda *x: torch.cat(x), *(visit.session for visit in visits))
+        known = {name: torch.cat([visit.known[name] for visit in visits]) for name in first.known}
+        return replace(first, session=session, known=known)
 
     def next_visit(self, profiles: Tensor, gap: Tensor, hours: float | Tensor = NOON) -> Visit:
         """The same people's next visit, ``gap`` (N,) int64 days later; arguments as in ``begin``."""
@@ -152,16 +161,24 @@ class Visit:
         return session.request(self.pieces(), mask)
 
 
-def _signals(interface: Interface, event: Event) -> Tensor:
-    """(S,): the visible signals of an event. Raises UserError for an unknown name or an impossible value."""
-    unknown = [name for name in event.signals if name not in interface.signals]
-    if unknown:
+def _of_each(values: Sequence[object], number: int) -> Tensor:
+    """(N, ...): the same values for each of N people."""
+    one = torch.tensor(values)
+    return one.expand(number, *one.shape)
+
+
+def _signals(interface: Interface, event: Event) -> list[float]:
+    """The visible signals of an event. Raises UserError for an unknown name or an impossible value."""
+    if not event.signals.keys() <= set(interface.signals):
+        unknown = next(name for name in event.signals if name not in interface.signals)
         raise UserError(
-            f"This policy sees no signal {shown(unknown[0])}: choose from {listed(interface.signals)}."
+            f"This policy sees no signal {schema.shown(unknown)}: choose from {listed(interface.signals)}."
         )
-    values = torch.tensor([float(event.signals.get(name, 0.0)) for name in interface.signals])
-    if not bool(values.isfinite().all()):
-        raise UserError(f"A signal of item {shown(event.item)} is not a finite number: give finite numbers.")
+    values = [float(event.signals.get(name, 0.0)) for name in interface.signals]
+    if not all(map(math.isfinite, values)):
+        raise UserError(
+            f"A signal of item {schema.shown(event.item)} is not a finite number: give finite numbers."
+        )
     return values
 
 

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Sequence
 from html import escape
 
-from recsys_rl.protocols import EXPERT, SEERS, TRADE
+from recsys_rl.protocols import EXPERT, PRIVILEGED, TRADE
 
 BASELINES = ("untrained", "random", "popularity", "one-item", "static-list", "mf", "mmr", "rule", "searched")
 LONGEST_LABEL = 22  # letters of a name in a chart, so that there is room for the bars
@@ -49,7 +49,7 @@ stroke-linejoin:round}
 
 def kind(policy: str) -> str:
     """``inside`` (sees the simulator), ``baseline`` (learns no network) or ``learned`` (the rest)."""
-    if policy in (*SEERS, EXPERT):
+    if policy in (*PRIVILEGED, EXPERT):
         return "inside"
     return "baseline" if policy in BASELINES or policy.startswith(TRADE) else "learned"
 

@@ -26,7 +26,7 @@ def check_user_model(
 
     Args:
         users: (N,) int64, at least two rows of the population.
-        num_steps: length of the played session. Its items are random, and some are skipped. Where users
+        num_steps: length of the played session. Its items are random, and some are not shown. Where users
             come back, they do so after each step.
     """
     require(len(users) >= 2, "check_user_model needs two users or more")
@@ -39,8 +39,8 @@ def check_user_model(
         _check_seen(user_model, catalogue, user_state, order)
         scores = torch.rand(len(users), catalogue.num_items, generator=rng)
         items = scores.topk(user_model.slate_size, 1).indices  # (N, K)
-        skipped = torch.rand(items.shape, generator=rng) < 0.25
-        user_state, leaves = _check_step(user_model, catalogue, user_state, items, skipped, order)
+        shown = torch.rand(items.shape, generator=rng) >= 0.25
+        user_state, leaves = _check_step(user_model, catalogue, user_state, items, shown, order)
         stay = (~leaves).nonzero().squeeze(1)
         if len(stay) < 2:
             return
@@ -90,22 +90,22 @@ def _check_step(
     catalogue: Catalogue,
     user_state: UserState,
     items: Tensor,
-    skipped: Tensor,
+    shown: Tensor,
     order: Tensor,
 ) -> tuple[UserState, Tensor]:
     """Check ``respond``, ``rewards`` and ``advance``. Returns the next state and leaving users (N,)."""
     shape = (*items.shape, len(user_model.signals))
-    feedback = _pure("respond", user_model.respond, (user_state, items, skipped, None), order)
+    feedback = _pure("respond", user_model.respond, (user_state, items, shown, None), order)
     signals = feedback.signals
     require(signals.shape == shape, f"respond: signals are {tuple(signals.shape)}: they must be {shape}")
-    require(torch.equal(feedback.skipped, skipped), "respond: skipped must come back as it was given")
+    require(torch.equal(feedback.shown, shown), "respond: shown must come back as it was given")
     noise = torch.Generator().manual_seed(0)
-    noisy = user_model.respond(user_state, items, skipped, noise).signals
+    noisy = user_model.respond(user_state, items, shown, noise).signals
     for found in (signals, noisy):
         require(bool(found.isfinite().all()), "respond: a signal is NaN or infinite")
-        require(not bool(found[skipped].any()), "respond: the signals of a skipped place must be 0")
+        require(not bool(found[~shown].any()), "respond: the signals of a place that is not shown must be 0")
         for place, signal in enumerate(user_model.signals):
-            values = found[..., place][~skipped]
+            values = found[..., place][shown]
             within = bool(((values >= signal.low) & (values <= signal.high)).all())
             require(within, f"respond: {signal.name!r} is outside {signal.low:g} .. {signal.high:g}")
     if feedback.events is not None:
@@ -116,8 +116,8 @@ def _check_step(
     if user_model.slate_size == 1:
         reward = weighted(streams, stream_weights(user_model.streams))  # (N,)
         expected = user_model.expected_reward(user_state).gather(1, items).squeeze(1)
-        shown = ~skipped[:, 0]
-        same = _close(reward[shown], expected[shown])
+        answered = shown[:, 0]
+        same = _close(reward[answered], expected[answered])
         require(same, "expected_reward differs from the reward without noise")
     after, leaves = _pure("advance", user_model.advance, (user_state, items, feedback), order)
     shaped = leaves.shape == (len(items),) and leaves.dtype == torch.bool

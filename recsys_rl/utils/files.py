@@ -16,13 +16,13 @@ LARGEST = 64_000_000  # bytes; a list of ids or a file of settings is far smalle
 def read_text(path: str | Path, option: str, kind: str, encoding: str = "utf-8") -> str:
     """The text of the file at ``path``, which ``option`` names; ``kind`` is what it should be, "a TOML file".
 
-    Raises UserError if it can't be read as text, has more than LARGEST bytes, or is no regular file: reading
-    a device or a pipe may never end.
+    Raises UserError if it can't be read as text, has more than LARGEST bytes, or is not a regular file:
+    reading a device or a pipe may never end.
     """
     path = Path(path)
     try:
         if path.exists() and not path.is_file() and not path.is_dir():
-            raise UserError(f"{option} {path} is no regular file, but a device or a pipe: give {kind}.")
+            raise UserError(f"{option} {path} is not a regular file, but a device or a pipe: give {kind}.")
         if path.is_file() and path.stat().st_size > LARGEST:
             raise UserError(f"{option} {path} has more than {LARGEST:,} bytes: give {kind}.")
         return path.read_text(encoding=encoding)
@@ -97,4 +97,4 @@ def write_bytes(path: Path, content: bytes) -> None:
 def _check_regular(path: Path, name: str) -> None:
     """Raise UserError for a folder or a device: renaming would replace a device by a file."""
     if path.exists() and not path.is_file():
-        raise UserError(f"{name} can't be written (it is no regular file): give another name.")
+        raise UserError(f"{name} can't be written (it is not a regular file): give another name.")

@@ -134,7 +134,7 @@ class Logger:
 def read_log(path: Path) -> list[tuple[int, float, str, float]]:
     """The rows of a log.csv: step, seconds, name, value. An empty list if there is no file.
 
-    An incomplete last row, from a killed run, is removed. Raises UserError if the file is no such log.
+    An incomplete last row, from a killed run, is removed. Raises UserError if the file is not such a log.
     """
     if not path.exists():
         return []

@@ -15,8 +15,8 @@ from torch import Tensor
 from recsys_rl.checkpoint import Checkpoint, check_algo, load
 from recsys_rl.dials import Seed
 from recsys_rl.errors import one_line
-from recsys_rl.evaluation.anyone import named
 from recsys_rl.evaluation.checkpoints import Entry, tables
+from recsys_rl.evaluation.custom import named
 from recsys_rl.evaluation.players import Stopped, heldout_users, play_all
 from recsys_rl.evaluation.printing import print_table, without_nan
 from recsys_rl.evaluation.sessions import report

@@ -34,13 +34,13 @@ def read_ids(
         missing: refuse a file with unknown ids, or drop these ids and print a line about them.
         empty: True if all ids may be dropped.
 
-    Raises UserError if the file can't be read or holds no ids, and one error for all ids that are no whole
+    Raises UserError if the file can't be read or holds no ids, and one error for all ids that are not whole
     numbers, or unknown.
     """
     lines = _lines(path, option)
     wrong = [] if names else [(number, text) for number, text in lines if not text.isdecimal()]
     if wrong:
-        are = "is no id" if len(wrong) == 1 else "are no ids"
+        are = "is not an id" if len(wrong) == 1 else "are not ids"
         raise UserError(f"{option} {path}: {_named(wrong)} {are}: give whole numbers, one in each line.")
     ids: list[Line] = [(number, text if names else int(text)) for number, text in lines]
     unknown = [(number, id_) for number, id_ in ids if id_ not in known]
@@ -63,7 +63,7 @@ def read_ids(
 def parse_id(text: str, option: str, names: bool) -> int | str:
     """The id that was given for ``option``. Raises UserError if it is not a whole number and should be."""
     if not names and not text.isdecimal():
-        raise UserError(f"{option}: {shown(text)} is no id: give whole numbers.")
+        raise UserError(f"{option}: {shown(text)} is not an id: give whole numbers.")
     return text if names else int(text)
 
 

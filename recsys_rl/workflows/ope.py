@@ -104,10 +104,6 @@ def replayed(
         _check_q_by(options, sample)
     if read.parts is None:
         return sample, [sample], fitted
-    announce(
-        f"{whole.rows:,} rows are judged in parts; models are fitted on a sample of {log.num_rows:,} rows, "
-        "drawn by --seed"
-    )
     return sample, map(of, read.parts()), fitted
 
 
@@ -189,6 +185,7 @@ def _result(
         clusters=f"{judged.clusters} clusters, by k-means of the items' embeddings"
         if judged.clusters
         else "",
+        fitted=log.log.num_rows,
     )
     return OpeResult(about, tuple(rows), judged.not_computed, fitted, judged.checks, difference)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from typing import Annotated, Literal
 
 from recsys_rl.dials import Seed
-from recsys_rl.evaluation.behaviours import check_once
+from recsys_rl.evaluation.policies import check_once
 from recsys_rl.lookup import platform_of
 from recsys_rl.ope.judge import LOGGED
 from recsys_rl.schema import Count, Positive, Range, Share, check_fields

@@ -16,12 +16,12 @@ from recsys_rl.data import LOGS
 from recsys_rl.decisions.checks import check_catalogue
 from recsys_rl.decisions.log import DecisionLog, catalogue_hash
 from recsys_rl.decisions.parts import parts
-from recsys_rl.decisions.table import OwnLog, read_own
-from recsys_rl.decisions.table_catalogue import own_catalogue
+from recsys_rl.decisions.table import DecisionTable, read_table
+from recsys_rl.decisions.table_catalogue import catalogue_of_items
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.errors import one_line
-from recsys_rl.evaluation.behaviours import Behaviours
 from recsys_rl.evaluation.players import Table
+from recsys_rl.evaluation.policies import Behaviours
 from recsys_rl.files.items import ItemFacts
 from recsys_rl.files.read import has_header
 from recsys_rl.lookup import DEFAULT_ALGO
@@ -49,7 +49,7 @@ class ReadLog:
     catalogue: Catalogue
     rewards: Callable[[Feedback], Tensor]  # (E,)
     streams: Mapping[str, torch.Generator]
-    table: OwnLog | None = None  # what people's own file has beside the log
+    table: DecisionTable | None = None  # what people's own file has beside the log
     checkpoint: str | None = None  # its file
     behaviours: Behaviours | None = None  # the policies of the checkpoint
     others: tuple[Behaviours, ...] = ()  # of further checkpoints, which may have made the log
@@ -76,7 +76,7 @@ def read_log(options: OpeConfig) -> ReadLog:
             raise UserError(
                 f"{options.log} was not made by recsys-rl record, so --checkpoint does not fit: leave it out."
             )
-        table = read_own(options.log, options.columns, options.separator, options.items)
+        table = read_table(options.log, options.columns, options.separator, options.items)
         for note in table.notes:
             print(one_line(note), file=sys.stderr)
         return _of_signals(options, table.log, table.catalogue, table)
@@ -98,7 +98,7 @@ def _public(options: OpeConfig, name: str) -> ReadLog:
         raise UserError(f"--log {name} has no policy of a checkpoint: leave --checkpoint out.")
     _refuse_logger(options)
     _refuse_table_options(options, f"{name} has its own columns")
-    load_log: Callable[[str | None, str | None], OwnLog] = find(LOGS[name], "--log")
+    load_log: Callable[[str | None, str | None], DecisionTable] = find(LOGS[name], "--log")
     table = load_log(options.data_dir, options.cache_dir)
     return _of_signals(options, table.log, table.catalogue, table)
 
@@ -120,7 +120,7 @@ def _refuse_table_options(options: OpeConfig, why: str) -> None:
 
 def _bare_catalogue(name: str, log: DecisionLog) -> Catalogue:
     """The catalogue of a log in our format without a checkpoint: only the numbers of its items are known."""
-    derived = [x for x, _ in log.header.interface.context if x in PIECES and x not in log.handed]
+    derived = [x for x, _ in log.header.interface.context if x in PIECES and x not in log.given]
     if set(derived) & {"last_item", "streak"}:
         raise UserError(
             f"{name} needs the embeddings of the items for its observations ({derived[0]}): give "
@@ -128,10 +128,12 @@ def _bare_catalogue(name: str, log: DecisionLog) -> Catalogue:
         )
     number = log.header.num_items
     shares = log.items[log.items >= 0].bincount(minlength=number).float() / log.num_rows
-    return own_catalogue(range(number), ItemFacts(), shares, name)
+    return catalogue_of_items(range(number), ItemFacts(), shares, name)
 
 
-def _of_signals(options: OpeConfig, log: DecisionLog, catalogue: Catalogue, table: OwnLog | None) -> ReadLog:
+def _of_signals(
+    options: OpeConfig, log: DecisionLog, catalogue: Catalogue, table: DecisionTable | None
+) -> ReadLog:
     """A log without a checkpoint: its streams are its signals, summed over the places of a slate."""
     others = [name for name in options.table_policies if name != "random"]
     if others:
@@ -168,7 +170,7 @@ def _recorded(options: OpeConfig, log: DecisionLog) -> ReadLog:
         raise UserError(f"{path} is of {checkpoint.config.env}, which has no catalogue of items.")
     assert options.log is not None
     source = f"--data {checkpoint.config.data_config.data} --seed {checkpoint.config.train_config.seed}"
-    check_catalogue(options.log, log, checkpoint.catalogue, source)
+    check_catalogue(options.log, log.header, checkpoint.catalogue, source)
     generator = generators(options.seed, *STREAMS)
     table = _table(options, checkpoint, generator)
     env = table.env()

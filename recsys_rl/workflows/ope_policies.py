@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from recsys_rl.agents.baselines import RandomPolicy
-from recsys_rl.agents.behaviours import EpsilonMixture, Fixed
+from recsys_rl.agents.mixture import EpsilonMixture, Fixed
 from recsys_rl.ope.judge import LOGGED
 from recsys_rl.ope.policies import Loggers, Playable, logged_places
 from recsys_rl.ope.replay import Probabilities, ReplayedLog
 from recsys_rl.ope.slate_choices import Choices, choices_of, mixed, showable, uniform_marginals
 from recsys_rl.ope.slates import uniform_choices
-from recsys_rl.protocols import SEERS, Behaviour
+from recsys_rl.protocols import PRIVILEGED, Behaviour
 from recsys_rl.types import Obs, UserError
 from recsys_rl.workflows.ope_config import OpeConfig
 from recsys_rl.workflows.ope_log import ReadLog
@@ -33,7 +33,7 @@ def _policy(read: ReadLog, name: str) -> Behaviour:
     if read.behaviours is None:
         sizes = (read.catalogue.num_items,)
         return RandomPolicy(sizes, read.streams["random"], read.log.items.shape[1])
-    if name in SEERS:
+    if name in PRIVILEGED:
         raise UserError(f"{name} reads the simulator's state, which no log holds: choose another policy.")
     policy = read.behaviours.make(name)
     rule, theirs = read.behaviours.candidate_rule([name]), read.log.header.candidates
@@ -125,7 +125,7 @@ class Makers:
             () if self.read.behaviours is None or log.estimated else (self.read.behaviours, *self.read.others)
         )
         for behaviours in known:
-            if any(part not in behaviours.names or part in SEERS for part in parts):
+            if any(part not in behaviours.names or part in PRIVILEGED for part in parts):
                 continue
             policy = (
                 behaviours.mix(parts[0], parts[1], float(mixture[2])) if mixture else behaviours.make(name)

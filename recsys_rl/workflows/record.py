@@ -11,18 +11,18 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor
 
-from recsys_rl.agents.behaviours import Fixed
+from recsys_rl.agents.mixture import Fixed
 from recsys_rl.checkpoint import Checkpoint, load
 from recsys_rl.decisions.log import DecisionHeader, DecisionLog, catalogue_hash, concatenate
 from recsys_rl.decisions.writer import ROWS, DecisionWriter
 from recsys_rl.dials import Seed
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.errors import amount
-from recsys_rl.evaluation.behaviours import Behaviours, check_once
 from recsys_rl.evaluation.players import Table
-from recsys_rl.experience.record import record as record_sessions
+from recsys_rl.evaluation.policies import Behaviours, check_once
+from recsys_rl.experience.sessions import record as record_sessions
 from recsys_rl.lookup import DEFAULT_ALGO, platform_of
-from recsys_rl.protocols import SEERS, Behaviour
+from recsys_rl.protocols import PRIVILEGED, Behaviour
 from recsys_rl.schema import Count, Range, check_fields
 from recsys_rl.types import Population, UserError
 from recsys_rl.utils.files import check_new_folder, check_parquet
@@ -137,7 +137,7 @@ def _loggers(
         mixture = behaviours.mix(names[0], options.mix, options.epsilon)
         loggers = {f"{1 - options.epsilon:g} {names[0]} + {options.epsilon:g} {options.mix}": mixture}
     else:
-        seers = [name for name in names if name in SEERS]
+        seers = [name for name in names if name in PRIVILEGED]
         if seers and len(names) > 1:
             raise UserError(
                 f"{seers[0]} reads the simulator's state, so its probability in other sessions is unknown: "

@@ -29,10 +29,10 @@ from recsys_rl.ranks import ALONE, Ranks
 from recsys_rl.run import Run, about_data, begin, choose_device, load_to_resume, snapshot
 from recsys_rl.types import UserError
 from recsys_rl.utils.allocator import keep_freed_memory
-from recsys_rl.utils.files import write_text
+from recsys_rl.utils.files import check_new_folder, write_text
 from recsys_rl.utils.logger import Logger, summary_writer
 from recsys_rl.workflows.advice import advice
-from recsys_rl.workflows.diary import Diary
+from recsys_rl.workflows.run_log import RunLog
 
 SHOWN_GATES = 10
 """Gates of the scorer head that are printed after training, the largest ones."""
@@ -77,10 +77,10 @@ def train(
     SIGHUP, when the checkpoint is written.
     """
     config = _with_items(config, settings)
-    with _begun(config, resume, ranks, folder, latest, quiet) as course, ranks.stop_requests() as requests:
-        for _ in _go_on(course, lambda: nullcontext(requests)):
+    with _begun(config, resume, ranks, folder, latest, quiet) as opened, ranks.stop_requests() as requests:
+        for _ in _go_on(opened, lambda: nullcontext(requests)):
             pass
-        return course.path
+        return opened.path
 
 
 def updates(
@@ -112,8 +112,8 @@ def updates(
     the errors of ``train``. Ctrl-C during an update ends the run after that update; between two updates it
     raises KeyboardInterrupt in the caller's loop.
     """
-    with _begun(_with_items(config, settings), resume, ALONE, folder, latest, quiet) as course:
-        yield from _go_on(course, ALONE.stop_requests)
+    with _begun(_with_items(config, settings), resume, ALONE, folder, latest, quiet) as opened:
+        yield from _go_on(opened, ALONE.stop_requests)
 
 
 def _with_items(config: Config | None, settings: Mapping[str, Any]) -> Config:
@@ -125,14 +125,14 @@ def _with_items(config: Config | None, settings: Mapping[str, Any]) -> Config:
 
 
 @dataclass
-class Course:
+class OpenRun:
     """A run, its folder and its log."""
 
     run: Run
     path: Path  # of the checkpoint
     ranks: Ranks
     quiet: bool
-    diary: Diary | None  # rank 0's
+    run_log: RunLog | None  # rank 0's
     saved: int | None  # the step of the checkpoint; None before the first
 
 
@@ -144,7 +144,7 @@ def _begun(
     folder: str | Path | None,
     latest: bool | None,
     quiet: bool,
-) -> Iterator[Course]:
+) -> Iterator[OpenRun]:
     """Begin or resume the run and lock its folder; at the end close the log and unlock the folder."""
     settings, first = config.train_config, ranks.rank == 0
     if not resume and settings.init_from is not None:  # a resumed run's link may lead to another run by now
@@ -174,40 +174,41 @@ def _begun(
         nameless = replace(config, train_config=replace(settings, name=None))
         run = begin(nameless, before, device, ranks)
         keep_freed_memory()  # only from here on: memory that the data needed should return to the system
+        about = run.experience.describe()  # before there is a folder: it may find too little memory
         if first and not quiet:
-            _say_beginning(run, own if resume else None)
+            _say_beginning(run, about, own if resume else None)
         taken = folders.take(config, own) if first and not resume else None
         own = _shared(own if taken is None else taken, ranks)
-        course = Course(run, own / f"{config.algo}.pt", ranks, quiet, None, run.step if resume else None)
+        opened = OpenRun(run, own / f"{config.algo}.pt", ranks, quiet, None, run.step if resume else None)
         with folders.removed_on_error(taken):
             if taken is not None:
                 stack.enter_context(folders.held(taken))
                 write_text(taken / "config.toml", to_toml(with_whole_paths(run.config)))
             if first:
-                course.diary = Diary(_logger(run, own, quiet))
+                opened.run_log = RunLog(_logger(run, own, quiet))
             if not resume:  # so that a run killed before its first interval can be resumed
-                if course.diary is not None and run.has_simulator and settings.eval_interval:
-                    course.diary.evaluate(run)  # the curve begins with the untrained policy
-                _save(course)
-        if course.diary is not None:
-            _publish(course, resume, folder is None if latest is None else latest)
-        yield course
+                if opened.run_log is not None and run.has_simulator and settings.eval_interval:
+                    opened.run_log.evaluate(run)  # the curve begins with the untrained policy
+                _save(opened)
+        if opened.run_log is not None:
+            _publish(opened, resume, folder is None if latest is None else latest)
+        yield opened
 
 
-def _publish(course: Course, resume: bool, latest: bool) -> None:
+def _publish(opened: OpenRun, resume: bool, latest: bool) -> None:
     """Print the run's folder, and make the link to its checkpoint if ``latest``.
 
     A link to another run stays if nothing is left to train.
     """
-    place = folders.LATEST / course.path.name
-    before, finished = place.resolve(), course.run.updates == course.run.num_updates
+    place = folders.LATEST / opened.path.name
+    before, finished = place.resolve(), opened.run.updates == opened.run.num_updates
     latest = latest and not (finished and place.is_symlink() and place.exists())
-    linked, news = folders.publish(course.path) if latest else (False, "")
+    linked, news = folders.publish(opened.path) if latest else (False, "")
     where = f"{place} is a link to its checkpoint" if linked else ""
-    line = "; ".join(filter(None, [f"run: {course.path.parent}", where]))
+    line = "; ".join(filter(None, [f"run: {opened.path.parent}", where]))
     if resume:  # the folder has been named
-        line = "" if before == course.path.resolve() else where
-    if not course.quiet:
+        line = "" if before == opened.path.resolve() else where
+    if not opened.quiet:
         _say(line, news)
 
 
@@ -215,6 +216,8 @@ def _check_new(config: Config, folder: Path | None, first: bool) -> None:
     """Raise UserError for mistakes that can be found before the data are read."""
     if first:
         folders.check_free(config, folder)
+    if config.train_config.record is not None:
+        check_new_folder(Path(config.train_config.record), "--record")
     if folder is not None and config.train_config.name is not None:
         raise UserError("train_config.name has no effect beside a folder: omit one of them.")
     model, sizes, users = config.model_config, config.env_config, config.platform.users
@@ -236,8 +239,8 @@ def _shared(folder: Path | None, ranks: Ranks) -> Path:
     return Path(os.fsdecode(bytes(everyone[0]["folder"].tolist())))
 
 
-def _say_beginning(run: Run, folder: Path | None) -> None:
-    """Print the data and the length of the run; ``folder`` is the folder of a resumed run."""
+def _say_beginning(run: Run, experience: str, folder: Path | None) -> None:
+    """Print the data, the experience and the length of the run; ``folder``: of a resumed run."""
     asked, planned = run.config.train_config.total_timesteps, run.num_updates * run.per_update
     resuming = f"resuming {folder} at step {run.step:,} of {planned:,}"
     whole = f"whole updates of {run.per_update:,}: {planned:,} steps"
@@ -247,7 +250,7 @@ def _say_beginning(run: Run, folder: Path | None) -> None:
     )
     _say(
         about_data(run),
-        run.experience.describe(),
+        experience,
         run.note,
         getattr(run.env, "note", ""),  # of an environment from elsewhere: the candidates that it took
         resuming if folder is not None and run.updates < run.num_updates else "",
@@ -272,43 +275,47 @@ def _say(*lines: str) -> None:
 
 
 def _go_on(
-    course: Course, requests_to_stop: Callable[[], AbstractContextManager[list[int]]]
+    opened: OpenRun, requests_to_stop: Callable[[], AbstractContextManager[list[int]]]
 ) -> Iterator[Update]:
     """Yield the remaining updates. A request to stop ends the loop after the current update."""
-    run, ranks = course.run, course.ranks
+    run, ranks = opened.run, opened.ranks
     before = run.updates
-    settings, diary = run.config.train_config, course.diary
+    settings, run_log = run.config.train_config, opened.run_log
     stop, asked = False, False
-    with nullcontext() if diary is None else diary.logger:
+    with nullcontext() if run_log is None else run_log.logger:
         while run.updates < run.num_updates and not stop:
             with requests_to_stop() as requests:
                 batch = run.experience.batch()
                 metrics = {**run.agent.update(batch.data), **batch.metrics}
                 run.updates += 1
                 metrics, ended, stop = _exchange(metrics, batch.ended, asked or bool(requests), ranks)
-                _check_finite(metrics, run, course)
-                if diary is not None:
-                    metrics = diary.write(run, metrics, ended)
+                _check_finite(metrics, run, opened)
+                if run_log is not None:
+                    metrics = run_log.write(run, metrics, ended)
                 if run.due(settings.save_interval) or run.updates == run.num_updates or stop:
-                    _save(course)
+                    _save(opened)
                 asked = bool(requests)
             try:
-                yield Update(run.step, metrics, run, course.path.parent)
+                yield Update(run.step, metrics, run, opened.path.parent)
             except GeneratorExit:  # the caller's loop ended here
-                _save(course)
+                _save(opened)
                 raise
-    folder = course.path.parent
+    folder = opened.path.parent
     if run.updates < run.num_updates:
         raise Interrupted(
             f"Stopped at step {run.step:,}; {folder} holds the run: continue it with --run {folder}."
         )
-    if course.diary is not None and not course.quiet:
-        done = f"done: {run.step:,} steps; checkpoint: {course.path}; log: {course.diary.logger.path}"
+    if opened.run_log is not None and not opened.quiet:
+        done = f"done: {run.step:,} steps; checkpoint: {opened.path}; log: {opened.run_log.logger.path}"
         finished = (
             f"{folder} is finished at step {run.step:,}: nothing is left to train. To train longer, start a "
             f"new run from its weights: {_from_weights(run.config, folder)}"
         )
         _say(done if run.updates > before else finished, _about_gates(run))
+        if not run.has_simulator and run.updates > before:
+            from recsys_rl.workflows.judge_run import judge_run  # polars and the estimators
+
+            judge_run(run, opened.path)
 
 
 def _about_gates(run: Run) -> str:
@@ -320,13 +327,16 @@ def _about_gates(run: Run) -> str:
     return "mean gates: " + ", ".join(f"{name} {gates[name]:.2f}" for name in largest) if gates else ""
 
 
-def _save(course: Course) -> None:
-    if course.saved == course.run.step:
+def _save(opened: OpenRun) -> None:
+    run = opened.run
+    if opened.saved == run.step:
         return
-    checkpoint = snapshot(course.run, course.ranks)
-    if course.ranks.rank == 0:
-        save(course.path, checkpoint)
-    course.saved = course.run.step
+    if run.recorder is not None:
+        run.recorder.write(run.updates, run.updates == run.num_updates)
+    checkpoint = snapshot(opened.run, opened.ranks)
+    if opened.ranks.rank == 0:
+        save(opened.path, checkpoint)
+    opened.saved = opened.run.step
 
 
 def _exchange(
@@ -353,13 +363,13 @@ def _logger(run: Run, folder: Path, quiet: bool) -> Logger:
         raise UserError(f"{folder} can't be written ({error_text(error)}): mend that.") from error
 
 
-def _check_finite(metrics: Mapping[str, float], run: Run, course: Course) -> None:
+def _check_finite(metrics: Mapping[str, float], run: Run, opened: OpenRun) -> None:
     """Raise UserError if a loss is NaN or infinite."""
     losses = ("loss", "policy_loss", "value_loss")
     bad = [name for name in losses if not math.isfinite(metrics.get(name, 0.0))]
     if bad:
-        kept = f"the state of step {course.saved:,}" if course.saved else "the untrained policy"
+        kept = f"the state of step {opened.saved:,}" if opened.saved else "the untrained policy"
         raise UserError(
             f"{bad[0]} became {metrics[bad[0]]} at step {run.step:,} (update {run.updates}), so the run "
-            f"stopped and {course.path} keeps {kept}: start again with a lower --lr or --max-grad-norm."
+            f"stopped and {opened.path} keeps {kept}: start again with a lower --lr or --max-grad-norm."
         )

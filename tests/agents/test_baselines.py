@@ -157,7 +157,7 @@ def test_satiation_baselines_by_hand() -> None:
     assert_close(sessions["static-list"].returns, torch.full((2,), 0.976616 + 0.436949 + 0.059886))
 
 
-def test_repeated_item_is_skipped_until_the_user_leaves() -> None:
+def test_repeated_item_is_not_shown_until_the_user_leaves() -> None:
     """Patience: 1 after the first showing, then 0.75, 0.5, 0.25, 0: gone after five steps."""
     config = replace(SATIATION, max_episode_steps=9)
     env = tiny_env(tiny_satiation([[1.0, 0.0]], config))

@@ -137,6 +137,7 @@ def test_sampled_policy_is_softmax_of_q_over_the_temperature() -> None:
     assert torch.allclose(agent.scores(obs), q / 0.5)
     assert torch.allclose(agent.item_probabilities(obs, 3).float(), (q / 0.5).softmax(1), atol=1e-6)
     assert agent.act(obs, greedy=True).items.flatten().tolist() == q.argmax(1).tolist()
+    assert torch.equal(agent.value(obs), q.amax(1))
 
 
 def test_target_network_follows_by_the_share_tau() -> None:

@@ -321,7 +321,7 @@ def test_the_clock_of_a_course_stands_still_while_held_out_users_play(
 
     monkeypatch.setattr(time, "perf_counter", lambda: now[0])
     monkeypatch.setattr(time_to_quality, "heldout_share", share)
-    run = time_to_quality.Course(world, 0, per_update=1024, total_steps=6 * 1024)
+    run = time_to_quality.OpenRun(world, 0, per_update=1024, total_steps=6 * 1024)
     assert run.between(lambda context, greedy: context)
     goes_on = []
     for _ in range(6):
@@ -337,7 +337,7 @@ def test_the_clock_of_a_course_stands_still_while_held_out_users_play(
     assert run.best == {"sampled": 0.92, "greedy": 0.97}
 
     made = System("x", "some", "torch", "json", dict)
-    never = time_to_quality.Course(world, 0, 1024, 6 * 1024, seconds=30, step=6144, best=dict(run.best))
+    never = time_to_quality.OpenRun(world, 0, 1024, 6 * 1024, seconds=30, step=6144, best=dict(run.best))
     sampled, greedy = time_to_quality.summary(made, [{"course": run}, {"course": never}, {"course": run}])
     assert (greedy["seconds_to_0.95"], greedy["steps_to_0.95"], greedy["seeds_to_0.95"]) == (
         40,

@@ -30,7 +30,7 @@ def two_requests() -> Requests:
         affinity=table,
         catch=table,
         wear=torch.tensor([[0, 0], [1, 0]], dtype=torch.float64),
-        empty=torch.tensor([[False, False], [False, True]]),
+        shown=torch.tensor([[True, True], [True, False]]),
         trust=zeros,
         playing=numbers(0, 1),
         playing_affinity=numbers(0, 0.25),

@@ -45,7 +45,7 @@ def block(first: int, sessions: int) -> DecisionLog:
         terminated=torch.zeros(rows, dtype=torch.bool),
         truncated=steps == STEPS - 1,
         loggers=torch.zeros(rows, dtype=torch.int64),
-        handed={"profile": torch.randn(rows, 8, generator=generator)},
+        given={"profile": torch.randn(rows, 8, generator=generator)},
         candidates=kept,
     )
 

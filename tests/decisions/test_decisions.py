@@ -39,7 +39,7 @@ def two_sessions() -> DecisionLog:
         terminated=torch.tensor([False, False, False, False, False, True]),
         truncated=torch.tensor([False, False, True, False, False, False]),
         loggers=torch.tensor([0, 0, 0, 1, 1, 1]),
-        handed={"profile": torch.arange(18.0).view(6, 3)},
+        given={"profile": torch.arange(18.0).view(6, 3)},
         place_logprobs=torch.tensor([[-1.0, -0.5]] * 6).double(),
         logger_logprobs=torch.tensor([[-1.5, -torch.inf]] * 3 + [[-3.0, -1.5]] * 3).double(),
         candidates=torch.tensor([[0, 1, 2, 3, 4, 5, 6]] * 5 + [[4, 1, 2, -1, -1, -1, -1]]),
@@ -53,7 +53,7 @@ def assert_same(one: DecisionLog, two: DecisionLog) -> None:
         a, b = getattr(one, f.name), getattr(two, f.name)
         if isinstance(a, Tensor):
             assert isinstance(b, Tensor) and a.dtype == b.dtype and torch.equal(a, b), f.name
-        elif f.name == "handed":
+        elif f.name == "given":
             assert a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
         else:
             assert a == b
@@ -239,10 +239,10 @@ def test_damaged_and_foreign_files_are_refused(tmp_path: Path) -> None:
         read_decisions(path)
     for header, complaint in (
         ({"format": 2}, "has the format 2, and this version reads 1"),
-        ({"format": 1}, "has a header that is none"),
-        ({**header_to_dict(HEADER), "signals": []}, "has a header that is none"),
-        ({**header_to_dict(HEADER), "discount": 2}, "has a header that is none"),
-        ([], "has a header that is none"),
+        ({"format": 1}, "has a header that can't be read"),
+        ({**header_to_dict(HEADER), "signals": []}, "has a header that can't be read"),
+        ({**header_to_dict(HEADER), "discount": 2}, "has a header that can't be read"),
+        ([], "has a header that can't be read"),
     ):
         pl.DataFrame({"user": [1]}).write_parquet(path, metadata={KEY: json.dumps(header)})
         with pytest.raises(UserError, match=complaint):
@@ -257,14 +257,14 @@ def test_log_of_another_catalogue_is_refused() -> None:
     header = dataclasses.replace(HEADER, catalogue=catalogue_hash(catalogue))
     log = dataclasses.replace(two_sessions(), header=header)
     with pytest.raises(UserError, match="another catalogue \\(10 items\\)"):
-        check_catalogue("log.parquet", log, catalogue)
+        check_catalogue("log.parquet", log.header, catalogue)
     interface = dataclasses.replace(INTERFACE, action_sizes=(catalogue.num_items,))
     log = dataclasses.replace(log, header=dataclasses.replace(header, interface=interface))
-    check_catalogue("log.parquet", log, catalogue)
+    check_catalogue("log.parquet", log.header, catalogue)
     other = dataclasses.replace(catalogue, popularity=catalogue.popularity.flip(0))
     text = (
         "log.parquet is a log of another catalogue than the checkpoint's, made of --data x.csv: both have "
         f"{catalogue.num_items} items, but their ids, embeddings or attributes differ; give the checkpoint"
     )
     with pytest.raises(UserError, match=text):
-        check_catalogue("log.parquet", log, other, "--data x.csv")
+        check_catalogue("log.parquet", log.header, other, "--data x.csv")

@@ -13,7 +13,7 @@ import torch
 from recsys_rl.cli import main
 from recsys_rl.decisions.describe import describe
 from recsys_rl.decisions.log import DecisionHeader, DecisionLog
-from recsys_rl.decisions.table import read_own
+from recsys_rl.decisions.table import read_table
 from recsys_rl.decisions.writer import write_decisions
 from recsys_rl.files import read
 from recsys_rl.files.description import Problem
@@ -80,7 +80,7 @@ def test_every_problem_is_named_that_ope_refuses(
     path = write(tmp_path / "log.csv", sessions(), **changes)
     assert sorted(describe(path).problems, key=lambda x: x.text) == sorted(problems, key=lambda x: x.text)
     with pytest.raises(UserError):
-        read_own(path)
+        read_table(path)
 
 
 def test_steps_without_sessions_are_a_problem(tmp_path: Path) -> None:
@@ -88,7 +88,7 @@ def test_steps_without_sessions_are_a_problem(tmp_path: Path) -> None:
     problem = Problem("steps, and no column of sessions: name it with --session-column", 12, 1)
     assert problem in describe(path).problems
     with pytest.raises(UserError, match="has steps but no column of sessions"):
-        read_own(path)
+        read_table(path)
 
 
 @pytest.mark.parametrize("ending", ["csv", "parquet"])
@@ -104,7 +104,7 @@ def test_a_sound_log_has_no_problem(tmp_path: Path, ending: str) -> None:
     assert found.candidates_per_row == pytest.approx(7 / 3)
     assert found.shown_of_item == (8, 8, 12)
     assert found.ranges == {"propensity": (0.25, pytest.approx(5 / 12), 0.5), "reward": (0.0, 0.5, 1.0)}
-    read_own(path)
+    read_table(path)
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_lists_in_place_of_numbers_or_names(tmp_path: Path, column: str, problem
     pl.DataFrame(rows).write_parquet(tmp_path / "log.parquet")
     assert describe(tmp_path / "log.parquet").problems == (Problem(problem, 12, 1),)
     with pytest.raises(UserError, match=rf"log.parquet: column '{column}' has .*: .*\.$") as error:
-        read_own(tmp_path / "log.parquet")
+        read_table(tmp_path / "log.parquet")
     assert "\n" not in str(error.value)
 
 
@@ -135,7 +135,7 @@ def test_rewards_and_propensities_may_be_categories(tmp_path: Path) -> None:
     found = describe(tmp_path / "log.parquet")
     assert found.ranges == {"propensity": (0.25, pytest.approx(5 / 12), 0.5), "reward": (0.0, 0.5, 1.0)}
     assert found.problems == ()
-    assert read_own(tmp_path / "log.parquet").log.signals.flatten().tolist() == [0.0, 1.0, 0.5] * 4
+    assert read_table(tmp_path / "log.parquet").log.signals.flatten().tolist() == [0.0, 1.0, 0.5] * 4
 
 
 @pytest.mark.parametrize("kind", [pl.Categorical(), pl.Enum(["a", "b", "c"]), pl.Binary()])
@@ -150,7 +150,7 @@ def test_ids_may_be_of_any_type_of_text(tmp_path: Path, kind: pl.DataType, lists
     found = describe(tmp_path / "log.parquet")
     assert (found.items, found.shown_of_item, found.problems) == (3, (8, 8, 12), ())
     assert found.most_frequent is not None and found.most_frequent[1] == 4
-    assert read_own(tmp_path / "log.parquet").items == ("a", "b", "c")
+    assert read_table(tmp_path / "log.parquet").items == ("a", "b", "c")
 
 
 @pytest.mark.parametrize("ending", ["csv", "parquet"])
@@ -164,7 +164,7 @@ def test_whole_items_with_points_are_the_candidates_without(tmp_path: Path, endi
         text = pl.col("candidates").cast(pl.List(pl.String)).list.join("|")
         frame.with_columns(text).write_csv(path)
     assert describe(path).problems == ()
-    assert read_own(path).items == ("1", "2", "3", "7", str(2**40))
+    assert read_table(path).items == ("1", "2", "3", "7", str(2**40))
 
 
 def test_bytes_that_are_no_text_stay_apart(tmp_path: Path) -> None:
@@ -174,7 +174,7 @@ def test_bytes_that_are_no_text_stay_apart(tmp_path: Path) -> None:
     )
     found = describe(tmp_path / "log.parquet")
     assert (found.items, found.shown_of_item, found.problems) == (3, (1, 1, 3), ())
-    assert read_own(tmp_path / "log.parquet").items == ("\\xfd", "\\xfe", "\\xff", "a")
+    assert read_table(tmp_path / "log.parquet").items == ("\\xfd", "\\xfe", "\\xff", "a")
 
 
 def test_single_decisions_with_the_same_user_and_item_are_no_repeats(tmp_path: Path) -> None:
@@ -224,7 +224,7 @@ def test_slates_as_text_are_lists(tmp_path: Path) -> None:
         (problem,) = describe(path).problems
         assert problem.text.startswith(words) and (problem.count, problem.first_row) == (1, 2)
         with pytest.raises(UserError):
-            read_own(path)
+            read_table(path)
 
 
 def test_a_recorded_log_is_described_by_its_signals(
@@ -253,7 +253,7 @@ def test_a_recorded_log_is_described_by_its_signals(
         terminated=torch.arange(rows) % 2 == 1,
         truncated=torch.zeros(rows, dtype=torch.bool),
         loggers=torch.arange(rows) // 2 % 2,
-        handed={"profile": torch.zeros(rows, 2)},
+        given={"profile": torch.zeros(rows, 2)},
         logger_logprobs=torch.full((rows, 2), 0.2, dtype=torch.float64).log(),
         exclude=(torch.arange(rows) % 5).add(1).fmod(5).unsqueeze(1),
     )

@@ -15,15 +15,15 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from recsys_rl.agents.baselines import FixedList, RandomPolicy
-from recsys_rl.agents.behaviours import EpsilonMixture, Fixed
+from recsys_rl.agents.mixture import EpsilonMixture, Fixed
 from recsys_rl.checkpoint import Checkpoint, load
 from recsys_rl.cli import main
 from recsys_rl.decisions.log import DecisionHeader, DecisionLog, catalogue_hash
 from recsys_rl.decisions.parts import read_decisions
 from recsys_rl.decisions.transitions import observe
 from recsys_rl.env.rec_env import RecEnv
-from recsys_rl.evaluation.behaviours import candidate_rule
-from recsys_rl.experience.record import record
+from recsys_rl.evaluation.policies import candidate_rule
+from recsys_rl.experience.sessions import record
 from recsys_rl.make import make_env, make_user_model
 from recsys_rl.protocols import Behaviour
 from recsys_rl.run import agent_of
@@ -111,11 +111,11 @@ def watched_log(checkpoint: Checkpoint, behaviours: list[Behaviour]) -> tuple[De
     )
     users = checkpoint.population.heldout[torch.arange(7) % len(checkpoint.population.heldout)]
 
-    def handed() -> Mapping[str, Tensor]:
+    def given() -> Mapping[str, Tensor]:
         return env.user_model.visible(env.user_state)
 
     ids, noise = checkpoint.population.user_ids[users], torch.Generator().manual_seed(1)
-    return record(env, handed, behaviours, header, users, ids, 10, noise), env
+    return record(env, given, behaviours, header, users, ids, 10, noise), env
 
 
 @pytest.mark.parametrize("name", ["satiation", "drift", "long-video"])

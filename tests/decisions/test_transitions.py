@@ -16,7 +16,7 @@ from recsys_rl.types import UserError
 
 CATALOGUE, _ = synthetic_world(8, 5, 4, 0.2, 0)
 INTERFACE = make_interface(
-    CATALOGUE, context=("profile", "clock"), handed={"profile": 1}, signals=["liked"], session_length=4
+    CATALOGUE, context=("profile", "clock"), given={"profile": 1}, signals=["liked"], session_length=4
 )
 LENGTHS = (2, 1, 3)
 
@@ -39,7 +39,7 @@ def three_sessions() -> DecisionLog:
         terminated=last & (torch.arange(rows) < 5),
         truncated=last & (torch.arange(rows) == 5),
         loggers=torch.zeros(rows, dtype=torch.int64),
-        handed={"profile": torch.arange(rows).float().unsqueeze(1)},
+        given={"profile": torch.arange(rows).float().unsqueeze(1)},
     )
 
 
@@ -119,7 +119,7 @@ def test_rows_of_a_table_stay_together() -> None:
 
 def test_missing_piece_of_the_context_is_refused() -> None:
     with pytest.raises(UserError, match=r"no column context\.profile"):
-        observe(dataclasses.replace(three_sessions(), handed={}), CATALOGUE)
+        observe(dataclasses.replace(three_sessions(), given={}), CATALOGUE)
 
 
 def test_split_by_time_parts_no_session() -> None:

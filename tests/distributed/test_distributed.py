@@ -36,12 +36,13 @@ from recsys_rl.run import begin
 from recsys_rl.types import Rollout, UserError, World, tree_map
 from recsys_rl.utils.logger import read_log
 from recsys_rl.utils.seeding import generators
-from recsys_rl.workflows import diary as diary_module
+from recsys_rl.workflows import run_log as run_log_module
 from recsys_rl.workflows import train as train_module
 from recsys_rl.workflows.train import Interrupted, train
 from tests.doors import (
     A2C,
     CARTPOLE,
+    DQN,
     DRIFT,
     PATIENCE,
     SATIATION,
@@ -240,13 +241,13 @@ def test_different_weights_on_ranks_are_not_saved(here: Path, monkeypatch: pytes
 
 @pytest.mark.parametrize(
     "options",
-    [DRIFT, SATIATION, A2C, PLAIN_CARTPOLE, [*DRIFT, "--target-kl", "1e-4", "--update-epochs", "9"]],
-    ids=["drift", "satiation", "a2c", "gym", "target_kl"],
+    [DRIFT, SATIATION, A2C, DQN, PLAIN_CARTPOLE, [*DRIFT, "--target-kl", "1e-4", "--update-epochs", "9"]],
+    ids=["drift", "satiation", "a2c", "dqn", "gym", "target_kl"],
 )
 def test_stopped_run_resumes_bit_for_bit(options: list[str], here: Path) -> None:
     """A request to rank 1 stops both ranks after the same update; the resumed run equals a whole one."""
-    algo = "a2c" if options is A2C else "ppo"
     config = settings(options, *steps(7), *TWO)
+    algo = config.algo
     assert all(isinstance(x, Path) for x in together(2, lambda ranks: train(config, ranks=ranks)))
 
     def in_pieces(name: str, resume: bool, stop_after: int) -> list[Any]:
@@ -274,12 +275,31 @@ def test_stopped_run_resumes_bit_for_bit(options: list[str], here: Path) -> None
     assert len(one.experience["running"]) == len(one.experience["rank1/running"]) == 2
 
 
+def test_ranks_of_a_replay_have_their_own_buffers_and_the_same_weights() -> None:
+    """Each rank plays two of the four users, and its buffer is half as large: learning starts as alone."""
+    config = settings(DQN, *steps(4), *TWO)
+
+    def work(ranks: Threads) -> tuple[dict[str, Tensor], dict[str, Tensor], list[float]]:
+        run = begin(config, None, CPU, ranks)
+        losses = [run.agent.update(run.experience.batch().data)["loss"] for _ in range(run.num_updates)]
+        return run.agent.state_dict(), run.experience.state_dict(), losses
+
+    (one, own, losses), (two, other, _) = together(2, work)
+    assert {name: x.tolist() for name, x in one.items()} == {name: x.tolist() for name, x in two.items()}
+    assert own["ring.items"].shape == other["ring.items"].shape == (15, 2, 1)  # slots of a rank's two users
+    assert not torch.equal(own["ring.items"], other["ring.items"])
+    assert losses[0] == 0 and min(losses[1:]) > 0  # 24 transitions are fewer than 30
+    start = begin(config, None, CPU, Ranks()).agent.state_dict()
+    changed = {name.partition(".")[0] for name, x in start.items() if not torch.equal(x, one[name])}
+    assert {"model", "target"} <= changed
+
+
 def test_log_covers_all_ranks(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Means over ranks, returns of all ranks' sessions; only rank 0 evaluates and writes."""
     rewards: dict[int, list[float]] = {0: [], 1: []}
     evaluated: list[int] = []
     config = settings(DRIFT, *steps(5), *TWO)
-    exchange, evaluate = train_module._exchange, diary_module.evaluate_training_users
+    exchange, evaluate = train_module._exchange, run_log_module.evaluate_training_users
 
     def watch(metrics: Any, ended: Any, stop: bool, ranks: Ranks) -> Any:
         rewards[ranks.rank].append(metrics["reward_mean"])
@@ -290,7 +310,7 @@ def test_log_covers_all_ranks(here: Path, monkeypatch: pytest.MonkeyPatch) -> No
         return evaluate(run)
 
     monkeypatch.setattr(train_module, "_exchange", watch)
-    monkeypatch.setattr(diary_module, "evaluate_training_users", count)
+    monkeypatch.setattr(run_log_module, "evaluate_training_users", count)
     together(2, lambda ranks: train(config, ranks=ranks))
     rows = read_log(next(here.glob("runs/*/log.csv")))
     logged = [value for _, _, name, value in rows if name == "reward_mean"]

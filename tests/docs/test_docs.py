@@ -162,11 +162,12 @@ def option_complaint(command: str, args: list[str]) -> str | None:
         no_run_here = ("--resume" in args and "does not exist" in str(error)) or (
             "--run" in args and "is no folder" in str(error)
         )
+        no_run_here |= command == "train" and "--checkpoint" in args and "does not exist" in str(error)
         if not no_run_here:
             return str(error)
         rest = [word for word in args if word != "--resume"]
-        if "--run" in rest:
-            del rest[rest.index("--run") : rest.index("--run") + 2]
+        for option in {"--run", "--checkpoint"} & {*rest}:
+            del rest[rest.index(option) : rest.index(option) + 2]
         return option_complaint(command, rest)
     except SystemExit as stop:  # --help
         return None if not stop.code else f"exit code {stop.code}"

@@ -71,7 +71,7 @@ def test_tutor_learners_by_hand() -> None:
     tutor = example.Tutor(*synthetic_world(3, 4, 2, 0.5, seed=0), example.TutorConfig())
     difficulty = tutor.catalogue.quality
     learner = example.LearnerState(profile=torch.zeros(1, 2), skill=difficulty[:1])
-    items, shown = torch.tensor([[0]]), torch.tensor([[False]])
+    items, shown = torch.tensor([[0]]), torch.tensor([[True]])
     feedback = tutor.respond(learner, items, shown, None)
     # skill equals difficulty: p = 1/2, the reward is half the difficulty, and the skill gains 0.25 / 4
     assert feedback.signals[0, 0].tolist() == pytest.approx([difficulty[0].item() / 2, 0.5])
@@ -80,9 +80,9 @@ def test_tutor_learners_by_hand() -> None:
     after, leaves = tutor.advance(learner, items, feedback)
     assert after.skill.item() == pytest.approx(difficulty[0].item() + 0.0625)
     assert not leaves.any()
-    skipped = tutor.respond(learner, items, ~shown, None)
-    assert skipped.signals.tolist() == [[[0.0, 0.0]]]
-    assert torch.equal(tutor.advance(learner, items, skipped)[0].skill, learner.skill)
+    unseen = tutor.respond(learner, items, ~shown, None)
+    assert unseen.signals.tolist() == [[[0.0, 0.0]]]
+    assert torch.equal(tutor.advance(learner, items, unseen)[0].skill, learner.skill)
 
 
 @pytest.mark.parametrize("name", ["new_platform", "own_log"])

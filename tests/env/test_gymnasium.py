@@ -167,7 +167,7 @@ def test_drift_session_by_hand() -> None:
     assert (terminated, truncated) == (False, True)
 
 
-def test_masked_action_is_a_skip() -> None:
+def test_masked_action_is_not_shown() -> None:
     env = make(IDS[1], **NOBODY_LEAVES)
     env.reset(seed=0)
     first, reward, *_, info = env.step(np.int64(3))
@@ -189,7 +189,7 @@ def test_masked_action_is_a_skip() -> None:
     np.testing.assert_array_equal(np.flatnonzero(info["action_mask"] == 0), [3])
     for _ in range(3):
         _, reward, terminated, _, _ = env.step(np.int64(3))
-    assert terminated and reward == 0  # 4 skips of 1/4 each
+    assert terminated and reward == 0  # four times 1/4
 
 
 def without_noise(env_id: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
@@ -271,7 +271,9 @@ def test_same_step_autoreset_by_hand() -> None:
     envs = make_vec(IDS[1], 2, patience_cost=2.0, **NOBODY_LEAVES)
     envs.reset(seed=0)
     envs.step(np.array([4, 5]))
-    obs, rewards, terminated, truncated, infos = envs.step(np.array([4, 6]))  # row 0: a skip costs 1
+    obs, rewards, terminated, truncated, infos = envs.step(
+        np.array([4, 6])
+    )  # row 0: an item that is not shown costs 1
     assert terminated.tolist() == [True, False] and truncated.tolist() == [False, False]
     assert rewards[0] == 0 and rewards.dtype == np.float64
     np.testing.assert_array_equal(obs["history"], [[-1] * 20, [-1] * 18 + [5, 6]])

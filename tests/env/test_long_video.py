@@ -24,9 +24,9 @@ from recsys_rl.env.long_video import (
     LongVideo,
     LongVideoConfig,
     LongVideoState,
+    add_attributes,
     as_uniform,
     expected_completion,
-    furnish,
 )
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.experience.rollout import play
@@ -65,7 +65,7 @@ TINY = LongVideoConfig(
     idle_limit=2,
 )
 SURE, NEVER = 1 - 1e-6, 0.0
-SHOWN = torch.zeros(1, 2, dtype=torch.bool)
+SHOWN = torch.ones(1, 2, dtype=torch.bool)
 EAST_NORTH = torch.tensor([[0, 1]])
 
 
@@ -82,9 +82,9 @@ def begin(model: LongVideo, pick: float = NEVER, go_on: float = NEVER) -> LongVi
 
 
 def step(
-    model: LongVideo, state: LongVideoState, items: Tensor = EAST_NORTH, skipped: Tensor = SHOWN
+    model: LongVideo, state: LongVideoState, items: Tensor = EAST_NORTH, shown: Tensor = SHOWN
 ) -> tuple[LongVideoState, Feedback, dict[str, float], bool]:
-    feedback = model.respond(state, items, skipped, None)
+    feedback = model.respond(state, items, shown, None)
     after, leaves = model.advance(state, items, feedback)
     names = [stream.name for stream in model.streams]
     return after, feedback, dict(zip(names, model.rewards(feedback)[0].tolist(), strict=True)), bool(leaves)
@@ -183,7 +183,7 @@ def test_autoplay_needs_a_first_place() -> None:
     """With an empty first place the user is at home after the end."""
     model = tiny()
     state = replace(begin(model, SURE, NEVER), current=torch.tensor([2]), quarters=torch.tensor([3]))
-    after, feedback, paid, _ = step(model, state, torch.tensor([[0, 1]]), torch.tensor([[True, False]]))
+    after, feedback, paid, _ = step(model, state, torch.tensor([[0, 1]]), torch.tensor([[False, True]]))
     assert paid["completion"] == 1 and after.current.item() == -1
     assert not feedback.signals[0, 0].any()
 
@@ -234,8 +234,8 @@ def test_prospects_equal_the_mean_of_simulated_steps() -> None:
         many: LongVideoState = tree_map(lambda x: x.expand(n, *x.shape[1:]), state)
         for item in range(3):
             items = torch.tensor([[item, (item + 1) % 3]]).expand(n, -1)
-            skipped = torch.tensor([[False, True]]).expand(n, -1)
-            feedback = model.respond(many, items, skipped, torch.Generator().manual_seed(item))
+            shown = torch.tensor([[True, False]]).expand(n, -1)
+            feedback = model.respond(many, items, shown, torch.Generator().manual_seed(item))
             mean = (model.rewards(feedback) @ weights).mean().item()
             assert reward[0, item].item() == pytest.approx(mean, abs=5e-3)
 
@@ -248,14 +248,14 @@ def test_credited_reward_equals_the_mean_of_whole_videos(item: int) -> None:
     state = model.sample(torch.zeros(n, dtype=torch.int64))
     expected = model.credited_reward(state)[0, item].item()
     assert expected > model.expected_reward(state)[0, item].item()
-    items, empty = torch.tensor([[item, 0]]).expand(n, 2), torch.ones(n, 2, dtype=torch.bool)
-    skipped, total = torch.tensor([[False, True]]).expand(n, 2), torch.zeros(n)
+    items, empty = torch.tensor([[item, 0]]).expand(n, 2), torch.zeros(n, 2, dtype=torch.bool)
+    shown, total = torch.tensor([[True, False]]).expand(n, 2), torch.zeros(n)
     weights = torch.tensor([stream.weight for stream in model.streams])
     for _ in range(6):
-        feedback = model.respond(state, items, skipped, generator)
+        feedback = model.respond(state, items, shown, generator)
         state, _ = model.advance(state, items, feedback)
         total += model.rewards(feedback) @ weights
-        skipped = empty
+        shown = empty
     assert bool((state.current < 0).all())
     assert abs(total.mean().item() - expected) < 3.5 * total.std().item() / n**0.5
 
@@ -290,7 +290,7 @@ def test_attributes_that_the_data_lack_are_drawn_and_named() -> None:
     bare = replace(tiny_catalogue(), attributes={"duration": torch.full((3,), 60.0)})
     with pytest.raises(UserError, match="A site of long videos needs the attributes creator of its items"):
         replace(model, catalogue=bare)
-    items = furnish(World(bare, model.population), 0).catalogue
+    items = add_attributes(World(bare, model.population), 0).catalogue
     assert torch.equal(items.attributes["duration"], bare.attributes["duration"])
     drawn = (
         "durations come from the data; the data lack creators (one for three videos, by a power law with "
@@ -579,13 +579,13 @@ def test_simulated_slate_with_an_empty_place_shows_no_item_again() -> None:
     env = small_env(1, max_episode_steps=3)
     model = env.user_model
     assert isinstance(model, LongVideo)
-    shown: list[list[int]] = []
+    slates: list[list[int]] = []
     respond = model.respond
 
     class Recorded(LongVideo):
-        def respond(self, state: Any, items: torch.Tensor, skipped: torch.Tensor, _: Any) -> Feedback:
-            shown.append(items[~skipped].tolist())
-            return respond(state, items, skipped, None)
+        def respond(self, state: Any, items: torch.Tensor, shown: torch.Tensor, _: Any) -> Feedback:
+            slates.append(items[shown].tolist())
+            return respond(state, items, shown, None)
 
     recorded = Recorded(model.catalogue, model.population, model.config)
     state = recorded.sample(env.users[:1])
@@ -593,4 +593,4 @@ def test_simulated_slate_with_an_empty_place_shows_no_item_again() -> None:
     slate = torch.tensor([[0, 1, -1, -1, -1, -1]])
     prices, tiresome = torch.zeros(1, 2), recorded.tiresomeness(state)
     references.simulate(recorded, state, mask, left, 3, slate, tiresome, prices, 40)
-    assert [sorted(x) for x in shown] == [[0, 1], [2, 3, 4, 5, 6], []]
+    assert [sorted(x) for x in slates] == [[0, 1], [2, 3, 4, 5, 6], []]

@@ -1,4 +1,4 @@
-"""The environment worked by hand: observations, skipped items, ends and starts of sessions."""
+"""The environment worked by hand: observations, items that are not shown, ends and starts of sessions."""
 
 from __future__ import annotations
 
@@ -148,12 +148,12 @@ def test_leaving_in_the_last_step_is_a_termination() -> None:
     assert step.terminated.tolist() == [True, False] and step.truncated.tolist() == [False, True]
 
 
-def test_item_shown_twice_is_skipped() -> None:
+def test_item_chosen_twice_is_shown_once() -> None:
     """The reward is 0 and the history is unchanged, but time passes and patience falls by a quarter."""
     env = satiation_env(EAST)
     first = env.step(show(2))
     step = env.step(show(2))
-    assert step.feedback is not None and step.feedback.skipped.tolist() == [[True]]
+    assert step.feedback is not None and step.feedback.shown.tolist() == [[False]]
     assert step.reward.tolist() == [0.0]
     assert_same(step.obs, first.obs)
     assert env.session.steps.tolist() == [2]
@@ -163,21 +163,21 @@ def test_item_shown_twice_is_skipped() -> None:
     assert step.final_obs.history is not None and step.final_obs.history.tolist() == [[-1, -1, 2]]
 
 
-def test_unavailable_item_is_skipped_without_repeats() -> None:
+def test_unavailable_item_is_not_shown_without_repeats() -> None:
     env = satiation_env(EAST, EAST, available=(False, True, True))
     obs = env.observe()
     assert obs.mask is not None and obs.mask.tolist() == [[False, True, True]] * 2
     step = env.step(show(0, 1))
-    assert step.feedback is not None and step.feedback.skipped.tolist() == [[True], [False]]
+    assert step.feedback is not None and step.feedback.shown.tolist() == [[False], [True]]
     assert_close(step.reward, torch.tensor([0.0, 0.119203]))
     assert step.obs.history is not None and step.obs.history.tolist() == [[-1, -1, -1], [-1, -1, 1]]
     assert step.obs.context.tolist() == [[1.0, 0.0, 0.0, 0.0], [1.0, 0.0, 0.0, 1.0]]
     assert not env.user_state.weary_of[0].any()
-    step = env.step(show(1, 1))  # what is available and was shown is skipped as well
-    assert step.feedback is not None and step.feedback.skipped.tolist() == [[False], [True]]
+    step = env.step(show(1, 1))  # an available item is not shown again
+    assert step.feedback is not None and step.feedback.shown.tolist() == [[True], [False]]
 
 
-def test_unavailable_item_is_skipped_with_repeats() -> None:
+def test_unavailable_item_is_not_shown_with_repeats() -> None:
     env = drift_env(EAST)
     env.catalogue.available[0] = False
     step = env.step(show(0))

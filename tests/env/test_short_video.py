@@ -26,7 +26,7 @@ from recsys_rl.env.short_video import (
     ShortVideo,
     ShortVideoConfig,
     ShortVideoState,
-    furnish,
+    add_attributes,
 )
 from recsys_rl.env.visits import OPENED_AT, opening_hours
 from recsys_rl.experience.rollout import play
@@ -36,7 +36,7 @@ from recsys_rl.testing.envs import require_same_obs
 from recsys_rl.types import Catalogue, Population, UserError, World, tree_map
 from tests.doors import steps, train_in
 
-SHOWN = torch.zeros(1, 1, dtype=torch.bool)
+SHOWN = torch.ones(1, 1, dtype=torch.bool)
 CONFIG = ShortVideoConfig(
     num_items=4,
     embedding_dim=2,
@@ -233,8 +233,8 @@ def test_drawn_responses_have_the_expected_means() -> None:
     for item in range(4):
         items = torch.full((count, 1), item)
         expected = model.respond(one, items[:1], SHOWN, None).signals[0, 0]
-        skipped = torch.zeros_like(items, dtype=torch.bool)
-        drawn = model.respond(state, items, skipped, torch.Generator().manual_seed(item)).signals[:, 0]
+        shown = torch.ones_like(items, dtype=torch.bool)
+        drawn = model.respond(state, items, shown, torch.Generator().manual_seed(item)).signals[:, 0]
         error = 5 * drawn.std(0) / count**0.5 + 1e-6
         assert bool(((drawn.mean(0) - expected).abs() < error).all()), item
         assert drawn[:, 0].max() <= 5
@@ -265,10 +265,10 @@ def test_steps_of_the_mood() -> None:
     one, count = model.sample(torch.tensor([0])), 50_000
     state = tree_map(lambda x: x.expand(count, *x.shape[1:]).contiguous(), one)
     generator = torch.Generator().manual_seed(0)
-    items, skipped = torch.zeros(count, 1, dtype=torch.int64), torch.zeros(count, 1, dtype=torch.bool)
+    items, shown = torch.zeros(count, 1, dtype=torch.int64), torch.ones(count, 1, dtype=torch.bool)
     moods = []
     for _ in range(3):
-        state, _ = model.advance(state, items, model.respond(state, items, skipped, generator))
+        state, _ = model.advance(state, items, model.respond(state, items, shown, generator))
         moods.append(state.mood)
     for mood in moods:
         assert_close(mood.std(0), torch.full((2,), 1.5), atol=0.02, rtol=0)
@@ -433,14 +433,16 @@ def test_attributes_of_the_data_are_kept_and_others_are_drawn() -> None:
     model = tiny()
     known = {"duration": model.catalogue.attributes["duration"]}
     bare = World(replace(model.catalogue, attributes=known), replace(model.population, attributes={}))
-    world = furnish(bare, 3)
+    world = add_attributes(bare, 3)
     assert torch.equal(world.catalogue.attributes["duration"], known["duration"])
     assert world.catalogue.drawn == ("creator", "hook")
-    again = furnish(World(replace(bare.catalogue, attributes={}), bare.population), 3)
+    again = add_attributes(World(replace(bare.catalogue, attributes={}), bare.population), 3)
     for name in ("creator", "hook"):  # the same, although durations were drawn too
         assert torch.equal(world.catalogue.attributes[name], again.catalogue.attributes[name]), name
     assert again.catalogue.drawn[0] == "duration"
-    assert not torch.equal(furnish(bare, 4).catalogue.attributes["hook"], world.catalogue.attributes["hook"])
+    assert not torch.equal(
+        add_attributes(bare, 4).catalogue.attributes["hook"], world.catalogue.attributes["hook"]
+    )
     said = ShortVideo(*world, CONFIG).assumptions
     assert said.startswith("durations come from the data; the data lack creators (one for three videos, by a")
     assert "durations (log-normal" in ShortVideo(*again, CONFIG).assumptions

@@ -63,17 +63,17 @@ def test_step_of_a_slate_by_hand() -> None:
     assert_close(end.signals, expected[:, :, 1:], atol=1e-5, rtol=0)  # what pleases is hidden
 
 
-def test_empty_place_is_skipped() -> None:
+def test_empty_place_is_not_shown() -> None:
     env = feed_env(2)
     env.reset()
     step = env.step(torch.tensor([[4, -1, 7], [-1, -1, 9]]))
     assert step.feedback is not None
-    assert step.feedback.skipped.tolist() == [[False, True, False], [True, True, False]]
-    assert not step.feedback.signals[step.feedback.skipped].any()
+    assert step.feedback.shown.tolist() == [[True, False, True], [False, False, True]]
+    assert not step.feedback.signals[~step.feedback.shown].any()
     assert step.obs.history is not None and step.obs.history[:, -3:].tolist() == [[-1, 4, 7], [-1, -1, 9]]
     again = env.step(torch.tensor([[7, 8, 2], [1, 9, 3]]))
     assert again.feedback is not None
-    assert again.feedback.skipped.tolist() == [[True, False, False], [False, True, False]]
+    assert again.feedback.shown.tolist() == [[False, True, True], [True, False, True]]
 
 
 @pytest.mark.parametrize(
@@ -312,7 +312,7 @@ def test_places_without_an_allowed_item_stay_empty(allowed: tuple[int, ...]) -> 
         check_action(action, obs, 30, 3)
         step = env.step(action.items)
         assert bool(step.reward.isfinite().all()) and step.feedback is not None
-        assert torch.equal(step.feedback.skipped, action.items < 0), name
+        assert torch.equal(step.feedback.shown, action.items >= 0), name
 
 
 def test_random_slates_beyond_the_excluded_items() -> None:

@@ -21,7 +21,7 @@ from recsys_rl.protocols import UserModel, UserState
 from recsys_rl.types import UserError, World
 from tests.tiny_world import DRIFT, SATIATION, env_of, tiny_drift, tiny_satiation
 
-SHOWN = torch.zeros(1, 1, dtype=torch.bool)
+SHOWN = torch.ones(1, 1, dtype=torch.bool)
 
 
 def show(user_model: UserModel, state: UserState, item: int) -> tuple[UserState, float, float, bool]:
@@ -49,11 +49,11 @@ def test_drift_by_hand() -> None:
     assert reward == pytest.approx(1.16 * 0.81) and not leaves
 
 
-def test_skip_does_not_change_a_drift_user() -> None:
+def test_place_that_is_not_shown_does_not_change_a_drift_user() -> None:
     model = tiny_drift([[1.0, 0.0]])
     before = model.sample(torch.tensor([0]))
-    item, skipped = torch.tensor([[0]]), torch.tensor([[True]])
-    feedback = model.respond(before, item, skipped, None)
+    item = torch.tensor([[0]])
+    feedback = model.respond(before, item, ~SHOWN, None)
     assert feedback.signals.tolist() == [[[0.0]]]
     after, leaves = model.advance(before, item, feedback)
     assert_close(after.user, before.user)
@@ -85,9 +85,9 @@ def test_closed_form_bounds_every_sequence(seed: int, items: list[int]) -> None:
     state = model.sample(torch.arange(10))
     total = torch.zeros(10)
     for item in items:
-        shown = torch.full((10, 1), item)
-        feedback = model.respond(state, shown, torch.zeros_like(shown, dtype=torch.bool), None)
-        state, _ = model.advance(state, shown, feedback)
+        chosen = torch.full((10, 1), item)
+        feedback = model.respond(state, chosen, torch.ones_like(chosen, dtype=torch.bool), None)
+        state, _ = model.advance(state, chosen, feedback)
         total += model.rewards(feedback)[:, 0]
     assert bool((total <= best_return(population.profile, catalogue.embedding, DRIFT) + 1e-5).all())
 
@@ -176,7 +176,9 @@ def test_patience_never_exceeds_one() -> None:
 @pytest.mark.parametrize(
     ("patience", "left", "leaves"), [(0.3, 0.05, False), (0.25, 0.0, True), (0.2, -0.05, True)]
 )
-def test_skip_costs_patience_without_weariness(patience: float, left: float, leaves: bool) -> None:
+def test_place_that_is_not_shown_costs_patience_without_weariness(
+    patience: float, left: float, leaves: bool
+) -> None:
     model = tiny_satiation([[1.0, 0.0]])
     state = replace(
         model.sample(torch.tensor([0])),
@@ -187,7 +189,7 @@ def test_skip_costs_patience_without_weariness(patience: float, left: float, lea
     items = torch.tensor([[0]])
     feedback = model.respond(state, items, ~SHOWN, None)
     assert feedback.signals.tolist() == [[[0.0, 0.0]]]
-    assert feedback.skipped.item()
+    assert not feedback.shown.item()
     after, gone = model.advance(state, items, feedback)
     assert after.patience.item() == pytest.approx(left) and bool(gone) == leaves  # minus 0.5 * 0.5
     assert_close(after.weary_of, torch.tensor([[0.2, 0.1]]))  # recovery goes on
@@ -199,7 +201,7 @@ def test_noise_changes_only_engagement_within_bounds() -> None:
     state = model.sample(torch.zeros(4000, dtype=torch.int64))
     items = torch.full((4000, 1), 2)
     feedback = model.respond(
-        state, items, torch.zeros_like(items, dtype=torch.bool), torch.Generator().manual_seed(0)
+        state, items, torch.ones_like(items, dtype=torch.bool), torch.Generator().manual_seed(0)
     )
     engagement, satisfaction = feedback.signals[:, 0].unbind(-1)  # (N,) each
     assert satisfaction.max() == satisfaction.min()
@@ -218,12 +220,12 @@ def test_rows_never_mix(platform: Callable[..., UserModel], config: EnvConfig) -
     genres = (torch.rand(20, 5, generator=torch.Generator().manual_seed(1)) < 0.4).float()
     model = platform(replace(catalogue, genres=genres), population, config)
     items = torch.randint(20, (3, 12, 1), generator=torch.Generator().manual_seed(0))  # (T, N, K)
-    skipped = torch.rand(3, 12, 1, generator=torch.Generator().manual_seed(2)) < 0.2
+    shown = torch.rand(3, 12, 1, generator=torch.Generator().manual_seed(2)) >= 0.2
 
     def session(users: torch.Tensor) -> tuple[torch.Tensor, UserState]:
         state, seen = model.sample(users), []
-        for item, skip in zip(items[:, users], skipped[:, users], strict=True):
-            feedback = model.respond(state, item, skip, None)
+        for item, there in zip(items[:, users], shown[:, users], strict=True):
+            feedback = model.respond(state, item, there, None)
             seen += [model.expected_reward(state), feedback.signals.flatten(1), model.rewards(feedback)]
             state, leaves = model.advance(state, item, feedback)
             seen.append(leaves.unsqueeze(-1).float())
@@ -239,14 +241,14 @@ def test_rows_never_mix(platform: Callable[..., UserModel], config: EnvConfig) -
     assert_close(alone, together)
 
 
-def test_item_that_becomes_unavailable_between_steps_is_skipped() -> None:
+def test_item_that_becomes_unavailable_between_steps_is_not_shown() -> None:
     """The catalogue may be changed between steps."""
     model = tiny_drift([[1.0, 0.0]])
     env = env_of(model, model.catalogue, DRIFT, torch.tensor([0]))
     assert env.step(torch.tensor([[0]])).reward.tolist() == [1.0] and env.observe().mask is None
     model.catalogue.available[0] = False
     step = env.step(torch.tensor([[0]]))
-    assert step.reward.tolist() == [0.0] and step.feedback is not None and bool(step.feedback.skipped)
+    assert step.reward.tolist() == [0.0] and step.feedback is not None and not bool(step.feedback.shown)
     assert step.obs.mask is not None and step.obs.mask.tolist() == [[False, True, True]]
 
 

@@ -119,8 +119,8 @@ def test_state_at_the_next_visit_by_hand() -> None:
     assert state.life["habit"].item() == pytest.approx(0.4 + 1.2 * 0.5)
     usual = 0.2 / (1 + math.exp(-0.2)) - 0.3  # appeal_base 0.1 and ease 0.2 * 0.5
     assert state.life["usual"].item() == pytest.approx(usual, abs=1e-6)
-    items, skipped = torch.tensor([[0]]), torch.zeros(1, 1, dtype=torch.bool)
-    after, _ = model.advance(state, items, model.respond(state, items, skipped, None))
+    items, shown = torch.tensor([[0]]), torch.ones(1, 1, dtype=torch.bool)
+    after, _ = model.advance(state, items, model.respond(state, items, shown, None))
     fed = after.patience.item() - 5
     assert after.life["felt"].item() == pytest.approx(fed, abs=1e-5) and after.life["items"].item() == 1
     tired = replace(after, patience=torch.tensor([-0.2]), mood=torch.ones(1, 2))

@@ -87,7 +87,7 @@ def test_rows_and_numbers(name: str, trained: dict[str, Path], tmp_path: Path) -
         best = max(row["return_mean"] for row in rows.values())
         assert rows["oracle"]["return_mean"] == pytest.approx(best)
         assert rows["mf"]["return_mean"] == pytest.approx(best)  # the profile is the taste
-    if name == "satiation":  # nothing is shown twice in a session; who insists on it is skipped
+    if name == "satiation":  # nothing is shown twice in a session, even if a policy chooses it again
         assert rows.pop("one-item")["distinct_mean"] == 1
         assert all(row["distinct_mean"] == row["length_mean"] for row in rows.values())
     if name == "gym":  # 100 episodes; CartPole pays 1 a step

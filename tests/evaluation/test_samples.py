@@ -29,17 +29,17 @@ CATALOGUE = replace(
 )
 
 
-def reaction(places: list[list[float]], event: int, signals: list[float], skipped: list[bool]) -> Feedback:
+def reaction(places: list[list[float]], event: int, signals: list[float], shown: list[bool]) -> Feedback:
     events = Events(torch.tensor([[event]]), torch.tensor([[signals]]))
-    return Feedback(torch.tensor([places]), torch.tensor([skipped]), events)
+    return Feedback(torch.tensor([places]), torch.tensor([shown]), events)
 
 
 def test_step_of_a_slate_is_of_its_chosen_item() -> None:
     none = [0.0] * 5
     reactions = (
-        reaction([[0, 0, 0, 0.1, 0.5], [0, 1, 1, 0.25, 0.5]], -1, none, [False, False]),
-        reaction([[0, 0, 0, 0.1, 0.5], [0, 0, 0, 0.0, 0.0]], -1, none, [False, True]),  # an empty place
-        reaction([[0, 0, 0, 0.1, 0.5], [0, 0, 0, 0.2, 0.5]], 1, [0.0, 1, 0, 0, 0], [False, False]),
+        reaction([[0, 0, 0, 0.1, 0.5], [0, 1, 1, 0.25, 0.5]], -1, none, [True, True]),
+        reaction([[0, 0, 0, 0.1, 0.5], [0, 0, 0, 0.0, 0.0]], -1, none, [True, False]),  # an empty place
+        reaction([[0, 0, 0, 0.1, 0.5], [0, 0, 0, 0.2, 0.5]], 1, [0.0, 1, 0, 0, 0], [True, True]),
     )
     items = torch.tensor([[[0, 1]], [[2, -1]], [[0, 2]]])
     rewards = torch.tensor([[0.25], [0.0], [0.5]])
@@ -55,7 +55,7 @@ def test_step_of_a_slate_is_of_its_chosen_item() -> None:
 
 
 def test_single_item_has_its_own_hidden_signals() -> None:
-    found = Feedback(torch.tensor([[[0.75, 0.5]]]), torch.tensor([[False]]))
+    found = Feedback(torch.tensor([[[0.75, 0.5]]]), torch.tensor([[True]]))
     signals = (Signal("engagement"), Signal("satisfaction", visible=False))
     rewards = torch.tensor([[0.75]])
     sessions = Sessions(torch.tensor([[[0]]]), rewards, torch.tensor([True]), reactions=(found,))

@@ -14,6 +14,7 @@ from recsys_rl.cli import main
 from recsys_rl.cli.train import train_options
 from recsys_rl.config import Config
 from recsys_rl.decisions.parts import read_decisions
+from recsys_rl.decisions.transitions import transition_table
 from recsys_rl.decisions.writer import write_decisions
 from recsys_rl.errors import FieldError, UserError
 from recsys_rl.experience.logged import log_rewards
@@ -189,3 +190,112 @@ def test_log_of_held_out_users_alone_is_refused(logger: tuple[Path, Path], tmp_p
     with pytest.raises(UserError, match="--users train"):
         train_in(tmp_path / "run", *BC, "--checkpoint", str(logger[0]), "--log", str(log))
     assert not (tmp_path / "run").exists()
+
+
+def test_large_log_is_read_in_parts(logger: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parts of at most 40 rows serve batches in their order; a saved place is found again."""
+    from recsys_rl.experience import logged
+
+    checkpoint = load(logger[0])
+    changes = {"log": str(logger[1]), "batch_size": 8, "gradient_steps": 2, **sections(checkpoint.config)}
+    config = Config(algo="bc", env="satiation", **changes)
+
+    def source() -> logged.Logged:
+        return make_logged(config, checkpoint.world, {}, torch.Generator().manual_seed(0))
+
+    whole = source()
+    monkeypatch.setattr(logged, "MOST_ROWS", 40)
+    parts, other = source(), source()
+    seen = []
+    for _ in range(40):
+        parts.batch()
+        seen.append(parts.part)
+    count = max(seen) + 1
+    assert count > 3 and seen[0] == 0 and seen.count(1) >= 2 and 0 in seen[seen.index(count - 1) :]
+    rows = sum(table.num_rows for table in parts.tables())
+    assert rows == whole.table.num_rows
+    other.load_state_dict(parts.state_dict())
+    other.generator.set_state(parts.generator.get_state())
+    for _ in range(5):
+        one, two = parts.batch().data, other.batch().data
+        assert torch.equal(one.items, two.items) and torch.equal(one.obs.context, two.obs.context)
+    with pytest.raises(ValueError, match="part 99"):
+        other.load_state_dict({"part": torch.tensor(99), "served": torch.tensor(0)})
+
+
+def test_small_log_in_several_files_is_held_as_a_whole(logger: tuple[Path, Path], tmp_path: Path) -> None:
+    checkpoint, folder = load(logger[0]), tmp_path / "log"
+    record(RecordConfig(str(logger[0]), sessions=60, users="all", parts=100, out=str(folder), quiet=True))
+    assert len([*folder.iterdir()]) > 1
+    held = []
+    for log in (logger[1], folder):
+        config = Config(algo="bc", env="satiation", log=str(log), **sections(checkpoint.config))
+        held.append(make_logged(config, checkpoint.world, {}, torch.Generator().manual_seed(0)))
+    assert torch.equal(held[0].table.items, held[1].table.items)
+    assert torch.equal(held[0].batch().data.items, held[1].batch().data.items)
+
+
+def in_order(columns: list[torch.Tensor]) -> torch.Tensor:
+    """The rows of these columns side by side, in ascending order."""
+    rows = torch.cat([x.double().reshape(len(x), -1) for x in columns], 1)
+    return torch.tensor(sorted(rows.tolist()))
+
+
+def test_recorded_run_and_its_replay_hold_the_same_transitions(tmp_path: Path) -> None:
+    """Each transition of the ring is in the log that the run wrote, with its successor."""
+    options = ["--algo", "dqn", *TINY, "--num-envs", "4", "--train-freq", "6", "--learning-starts", "9"]
+    options += ["--batch-size", "8", "--eval-interval", "0", "--record", str(tmp_path / "log")]
+    runs = []
+    for update in updates(train_options([*options, *steps(5)]).config, folder=tmp_path / "run"):
+        runs.append(update.run)
+    run, log = runs[-1], read_decisions(tmp_path / "log")
+    assert log.num_rows == 5 * 24 and log.header.loggers == ("dqn",)
+    assert bool(
+        log.truncated[log.sessions.diff(append=log.sessions[-1:] + 1) > 0]
+        .logical_or(log.terminated[log.sessions.diff(append=log.sessions[-1:] + 1) > 0])
+        .all()
+    )
+    table = transition_table(log, run.world.catalogue, log_rewards(log, run.env.user_model, {}))
+    experience: Any = run.experience
+    ring = experience.ring
+    names = ("obs.context", "items", "rewards", "logprobs", "terminated", "truncated", "next_obs.context")
+    for slot in range(ring.filled - 1):  # after the last one the end of the run has cut the sessions
+        found = table.at((log.times == slot).nonzero().squeeze(1))
+        mine = [found.obs.context, found.items, found.rewards, found.logprobs, found.terminated]
+        mine += [found.truncated, found.next_obs.context]
+        theirs = [ring.tensors[name][slot] for name in names]
+        assert torch.allclose(in_order(mine), in_order(theirs), atol=1e-6)
+
+
+@pytest.mark.parametrize("algo", ["ppo", "dqn"])
+def test_record_of_a_resumed_run_is_whole(algo: str, tmp_path: Path) -> None:
+    small = ["--batch-size", "8", "--learning-starts", "9"]
+    own = {"ppo": ["--n-steps", "6", "--batch-size", "12"], "dqn": ["--train-freq", "6", *small]}
+    options = ["--algo", algo, *TINY, "--num-envs", "4", *own[algo], "--eval-interval", "0", *steps(6)]
+    options += ["--save-interval", "2"]
+    config = train_options([*options, "--record", str(tmp_path / "whole")]).config
+    train(config, folder=tmp_path / "one", quiet=True)
+    config = train_options([*options, "--record", str(tmp_path / "pieces")]).config
+    for update in updates(config, folder=tmp_path / "two"):
+        if update.step == 3 * 24:
+            break
+    (tmp_path / "pieces" / "part-00000009.parquet").write_bytes(b"of an update after the checkpoint")
+    train(config, resume=True, folder=tmp_path / "two", quiet=True)
+    one, two = (read_decisions(tmp_path / name) for name in ("whole", "pieces"))
+    order = [torch.stack([log.times, log.users], 1).unique(dim=0) for log in (one, two)]
+    assert one.num_rows == two.num_rows == 6 * 24 and torch.equal(*order)
+    assert torch.allclose(one.signals.sum(), two.signals.sum())
+
+
+def test_bad_places_for_a_record(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "x").write_text("")
+    for options, word in (
+        ([*TINY, "--record", str(tmp_path / "full")], "--record"),
+        ([*TINY, "--record", str(tmp_path / "new"), "--seeds", "0-1"], "--seeds"),
+        ([*TINY, "--record", str(tmp_path / "new"), "--num-processes", "2"], "num_processes"),
+        (["--env", "gym:CartPole-v1", "--record", str(tmp_path / "new")], "catalogue"),
+    ):
+        assert main(["train", *options, "--runs-dir", str(tmp_path / "runs")]) == 2
+        assert word in capsys.readouterr().err
+    assert not (tmp_path / "new").exists() and not list((tmp_path).glob("runs/*"))

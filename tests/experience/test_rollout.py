@@ -60,7 +60,7 @@ class Scripted:
         self.base = torch.where(terminated | truncated, self.base + 100, self.base)
         self.clock = torch.where(terminated | truncated, 0, self.clock)
         signals = torch.stack([reward, 0.25 * reward], -1).unsqueeze(1)  # (N, 1, 2)
-        feedback = Feedback(signals, torch.zeros_like(items) > 0)
+        feedback = Feedback(signals, items >= 0)
         raw = 1000 + reward if self.normalises else reward
         streams = torch.stack([raw, 2 * raw], -1)  # (N, 2)
         return Step(self.observe(), final_obs, reward, terminated, truncated, streams, feedback)
@@ -191,7 +191,7 @@ def test_play_by_hand() -> None:
 def test_reactions_of_the_first_users_are_kept() -> None:
     sessions = play(Scripted([-2] * 5), Echo())
     assert [step.signals.shape for step in sessions.reactions] == [(3, 1, 2)] * 2
-    assert [step.skipped.shape for step in sessions.reactions] == [(3, 1)] * 2
+    assert [step.shown.shape for step in sessions.reactions] == [(3, 1)] * 2
 
 
 def test_short_sessions_count_once() -> None:

@@ -74,12 +74,12 @@ def test_rows_of_one_kind_repeat_others_and_problems_keep_the_rows_of_the_file(t
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("view", "'view' is no KIND=NUMBER"),
-        ("view=x", "'view=x' is no KIND=NUMBER"),
-        ("view=-1", "'view=-1' is no KIND=NUMBER"),
-        ("view=inf", "'view=inf' is no KIND=NUMBER"),
-        ("view=nan", "'view=nan' is no KIND=NUMBER"),
-        ("=1", "'=1' is no KIND=NUMBER"),
+        ("view", "'view' is not KIND=NUMBER"),
+        ("view=x", "'view=x' is not KIND=NUMBER"),
+        ("view=-1", "'view=-1' is not KIND=NUMBER"),
+        ("view=inf", "'view=inf' is not KIND=NUMBER"),
+        ("view=nan", "'view=nan' is not KIND=NUMBER"),
+        ("=1", "'=1' is not KIND=NUMBER"),
         ("a=1,a=2", "names the kind 'a' twice"),
         ("a=0,b=0", "leaves out every kind"),
     ],

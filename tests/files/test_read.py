@@ -17,7 +17,7 @@ from recsys_rl.data.catalogue import about_likes
 from recsys_rl.decisions.describe import describe
 from recsys_rl.decisions.parts import read_decisions
 from recsys_rl.decisions.split_file import split_by_time
-from recsys_rl.decisions.table import read_own
+from recsys_rl.decisions.table import read_table
 from recsys_rl.decisions.writer import KEY
 from recsys_rl.files.items import encoded, read_items
 from recsys_rl.files.log import read_log
@@ -510,7 +510,7 @@ def test_a_file_name_is_no_pattern(tmp_path: Path, name: str) -> None:
     pl.DataFrame(rows | {"item": [7, 8, 9, 7], "reward": [0.0] * 4}).write_parquet(other)
     assert read_log(path).item_ids.tolist() == [5, 6]
     assert describe(path).items == 2
-    assert read_own(path).log.signals.mean() == 1
+    assert read_table(path).log.signals.mean() == 1
     assert read_items(path, "item", text_ids=False).ids == [5, 6]
     assert split_by_time(path, tmp_path / "[1].parquet", tmp_path / "1.parquet", 0.25) == (3, 1, 0)
     both = [
@@ -521,7 +521,7 @@ def test_a_file_name_is_no_pattern(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("ending", [".csv", ".parquet"])
-@pytest.mark.parametrize("read", [read_log, describe, read_own, read_decisions])
+@pytest.mark.parametrize("read", [read_log, describe, read_table, read_decisions])
 def test_a_pipe_as_a_log_is_refused_at_once(
     tmp_path: Path, ending: str, read: Callable[[Path], object]
 ) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from recsys_rl.agents.baselines import RandomPolicy
-from recsys_rl.agents.behaviours import EpsilonMixture, Fixed
+from recsys_rl.agents.mixture import EpsilonMixture, Fixed
 from recsys_rl.data.synthetic import synthetic_world
 from recsys_rl.decisions.log import DecisionHeader, DecisionLog
 from recsys_rl.decisions.single import single_decisions
@@ -94,7 +94,7 @@ def test_rewards_of_places_are_found_for_sums_and_refused_for_anything_else() ->
     rng = torch.Generator().manual_seed(0)
     signals = torch.rand(5, 3, 2, generator=rng)
     events = Events(torch.zeros(5, 1, dtype=torch.int64), torch.ones(5, 1, 2))
-    feedback = Feedback(signals, torch.zeros(5, 3, dtype=torch.bool), events)
+    feedback = Feedback(signals, torch.ones(5, 3, dtype=torch.bool), events)
     found = place_rewards(lambda x: x.signals[..., 0].sum(1) + 2 * x.signals[..., 1].mean(1), feedback)
     assert found is not None
     assert torch.allclose(found, (signals[..., 0] + 2 / 3 * signals[..., 1]).double())
@@ -204,7 +204,7 @@ def slate_log(logger: Tilted) -> ReplayedLog:
         terminated=torch.ones(12, dtype=torch.bool),
         truncated=torch.zeros(12, dtype=torch.bool),
         loggers=torch.zeros_like(rows),
-        handed={"profile": torch.zeros(12, 4)},
+        given={"profile": torch.zeros(12, 4)},
     )
     taste = torch.tensor([[0.9, 0.2, 0.4, 0.1], [0.3, 0.8, 0.1, 0.6]])  # (place, item)
     each = taste[torch.arange(2), SLATES]  # (12, 2): of its own item alone

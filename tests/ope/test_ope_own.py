@@ -16,7 +16,7 @@ import torch
 
 from recsys_rl.cli import main
 from recsys_rl.decisions.log import DecisionHeader, DecisionLog
-from recsys_rl.decisions.table import OwnLog, read_own
+from recsys_rl.decisions.table import DecisionTable, read_table
 from recsys_rl.decisions.target import Ids, Target, read_target
 from recsys_rl.decisions.writer import write_decisions
 from recsys_rl.errors import UserError
@@ -94,7 +94,7 @@ def test_rewards_may_be_true_or_false(tmp_path: Path) -> None:
     pl.DataFrame(log | {"clicked": words}).write_csv(tmp_path / "log.csv")
     pl.DataFrame(log | {"clicked": [x == 1 for x in log["clicked"]]}).write_parquet(tmp_path / "log.parquet")
     for name in ("log.csv", "log.parquet"):
-        found = read_own(tmp_path / name).log.signals[:, 0, 0].tolist()
+        found = read_table(tmp_path / name).log.signals[:, 0, 0].tolist()
         assert found == [float(x) for x in log["clicked"]]
 
 
@@ -314,7 +314,7 @@ def test_unknown_logger_of_own_slates_has_no_hint_to_an_option(tmp_path: Path) -
 
 def test_slates_of_a_target_have_the_estimators_that_its_columns_allow(tmp_path: Path) -> None:
     path = slates(tmp_path)
-    log = read_own(path).log
+    log = read_table(path).log
     logits = np.log(POLICY)[np.argsort(ITEMS)]  # items are in alphabetical order
     first = np.exp(logits)[log.items[:, 0]]
     second = np.exp(logits)[log.items[:, 1]] / (1 - first)
@@ -353,7 +353,7 @@ def test_sessions_with_text_ids_and_times_have_the_estimators_of_sessions(tmp_pa
     assert set(rows_of) == {"pdis", "wpdis", "sdr", "wdr", "fqe"}
     for row in rows_of.values():
         assert row["value"] == pytest.approx(3 * 0.6, abs=0.2)
-    log = read_own(tmp_path / "log.csv").log
+    log = read_table(tmp_path / "log.csv").log
     assert log.steps.tolist()[:3] == [0, 1, 2] and bool((log.times[1:3] > log.times[:2]).all())
 
 
@@ -481,17 +481,17 @@ def test_columns_that_are_not_read_are_named(tmp_path: Path) -> None:
 def test_common_names_of_propensities_are_known(tmp_path: Path, name: str, values: Any) -> None:
     rows = {column: x for column, x in SMALL.items() if column != "propensity"}
     pl.DataFrame(rows | {name: values}).write_csv(tmp_path / "log.csv")
-    log = read_own(tmp_path / "log.csv")
+    log = read_table(tmp_path / "log.csv")
     assert log.log.logprobs.exp().tolist() == pytest.approx([0.6, 0.6, 0.4, 0.4])  # sessions a, b, c, d
     assert not any("not read" in note for note in log.notes)
 
 
 def test_a_repeated_row_of_single_decisions_is_a_warning(tmp_path: Path) -> None:
     pl.DataFrame(SMALL).write_csv(tmp_path / "log.csv")
-    assert not read_own(tmp_path / "log.csv").notes[1:]  # beside the names of the columns
+    assert not read_table(tmp_path / "log.csv").notes[1:]  # beside the names of the columns
     frame = pl.DataFrame(SMALL)
     pl.concat([frame, frame[1:2]]).write_csv(tmp_path / "log.csv")
-    log = read_own(tmp_path / "log.csv")
+    log = read_table(tmp_path / "log.csv")
     assert log.log.steps.tolist() == [0, 0, 0, 1, 0]  # of the sessions a, b, c, c, d
     (warning,) = [note for note in log.notes if "warning" in note]
     assert "1 row repeats another in every column (row 5)" in warning
@@ -503,7 +503,7 @@ def test_steps_with_a_fraction_are_refused(tmp_path: Path, step: str, shown: str
     rows = SMALL | {"session_id": ["a", "a", "b", "b"], "step": ["0", step, "0", "1"]}
     pl.DataFrame(rows).write_csv(tmp_path / "log.csv")
     with pytest.raises(UserError, match=f"column 'step' has {shown} in row 2: steps are whole numbers"):
-        read_own(tmp_path / "log.csv")
+        read_table(tmp_path / "log.csv")
 
 
 def test_wrong_probabilities_of_the_logger_are_refused(tmp_path: Path) -> None:
@@ -511,7 +511,7 @@ def test_wrong_probabilities_of_the_logger_are_refused(tmp_path: Path) -> None:
     log |= {f"probability.{x}": [0.3] * 40 for x in ITEMS}
     pl.DataFrame(log).write_csv(tmp_path / "log.csv")
     with pytest.raises(UserError, match="probabilities of row 1 are not a distribution"):
-        read_own(tmp_path / "log.csv")
+        read_table(tmp_path / "log.csv")
 
 
 def test_errors_about_sessions_have_the_ids_of_the_file(
@@ -531,12 +531,12 @@ def test_errors_about_sessions_have_the_ids_of_the_file(
     assert "session 's-b' is of the users 'bob' and 'cy' (row 4)" in text
 
 
-def own(folder: Path, more: dict[str, list[Any]] | None = None, name: str = "log.csv") -> OwnLog:
+def own(folder: Path, more: dict[str, list[Any]] | None = None, name: str = "log.csv") -> DecisionTable:
     pl.DataFrame(SMALL | (more or {})).write_csv(folder / name)
-    return read_own(folder / name)
+    return read_table(folder / name)
 
 
-def read(folder: Path, log: OwnLog, **columns: list[Any]) -> Target:
+def read(folder: Path, log: DecisionTable, **columns: list[Any]) -> Target:
     pl.DataFrame(columns).write_csv(folder / "t.csv")
     ids = Ids(log.items, log.rows, log.sessions, log.session_column)
     return read_target(folder / "t.csv", log.log, ids)
@@ -580,7 +580,7 @@ def test_wrong_cells_of_a_target_are_refused_with_their_row(
 
 def test_sessions_and_steps_of_a_target_are_whole_numbers(tmp_path: Path) -> None:
     pl.DataFrame(SMALL).drop("session_id").write_csv(tmp_path / "log.csv")
-    log = read_own(tmp_path / "log.csv").log
+    log = read_table(tmp_path / "log.csv").log
     shares, zeros = [0.1, 0.2, 0.3, 0.4], [0.0] * 4
     columns = {"session": [3.0, 2.0, 1.0, 0.0], "step": zeros, "propensity": shares}
     pl.DataFrame(columns).write_csv(tmp_path / "t.csv")
@@ -632,7 +632,7 @@ def test_reward_model_for_each_place_learns_what_differs_between_places(
 
 def test_lists_of_numbers_in_text_files_are_read(tmp_path: Path) -> None:
     log = own(tmp_path, {"context.seen": ["1|0.5", "0|2", "[3, 4]", "5;6"]})
-    assert log.log.handed["seen"].tolist() == [[3.0, 4.0], [1.0, 0.5], [0.0, 2.0], [5.0, 6.0]]
+    assert log.log.given["seen"].tolist() == [[3.0, 4.0], [1.0, 0.5], [0.0, 2.0], [5.0, 6.0]]
     found = read(tmp_path, log, propensity=[0.3, 0.7, 0.3, 0.7], probabilities=["0.7|0.3"] * 4)
     assert found.every is not None and found.every.tolist() == [[0.7, 0.3]] * 4  # milk, tea
     with pytest.raises(UserError, match="'x' in row 3: give numbers"):
@@ -647,10 +647,10 @@ def test_texts_of_the_context_are_one_hot_encoded(tmp_path: Path) -> None:
         "context.city": ["Bonn, DE", "Ulm", "Ulm", "Ulm"],
     }
     log = own(tmp_path, columns | {"context.n": ["1", "2", "3", "4"]})
-    handed = log.log.handed  # the rows are ordered by session: a, b, c, d
-    assert handed["device"].tolist() == [[0, 1, 0], [0, 1, 0], [1, 0, 0], [0, 0, 1]]  # phone, tv, web
-    assert handed["city"].tolist() == [[0, 1], [1, 0], [0, 1], [0, 1]]
-    assert handed["n"].tolist() == [[3], [1], [2], [4]]
+    given = log.log.given  # the rows are ordered by session: a, b, c, d
+    assert given["device"].tolist() == [[0, 1, 0], [0, 1, 0], [1, 0, 0], [0, 0, 1]]  # phone, tv, web
+    assert given["city"].tolist() == [[0, 1], [1, 0], [0, 1], [0, 1]]
+    assert given["n"].tolist() == [[3], [1], [2], [4]]
     note = "texts that are one-hot encoded: context.device ('phone', 'tv', 'web'), context.city ("
     assert any(x.startswith(note) for x in log.notes)
 
@@ -659,7 +659,7 @@ def test_texts_that_are_too_many_or_mixed_with_numbers_are_refused(tmp_path: Pat
     rows = clicks(60) | {"context.link": [f"x.org/{k}" for k in range(60)]}
     pl.DataFrame(rows).write_csv(tmp_path / "log.csv")
     with pytest.raises(UserError, match="has 60 different texts"):
-        read_own(tmp_path / "log.csv")
+        read_table(tmp_path / "log.csv")
     with pytest.raises(UserError, match="has 'old' in row 3: give numbers"):
         own(tmp_path, {"context.x": ["1", "2", "old", "4"]})
 
@@ -686,7 +686,7 @@ def test_place_logprobs_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
     pl.DataFrame({"items": ["tea|milk", "milk|tea"], "reward": [0, 1], "propensity": [0.5, 0.5]}).write_csv(
         tmp_path / "log.csv"
     )
-    log = read_own(tmp_path / "log.csv")
+    log = read_table(tmp_path / "log.csv")
     half = "-0.6931|0"
     found = read(tmp_path, log, propensity=[0.5, 0.0], place_logprobs=[half, "-1|-inf"])
     assert found.places is not None and found.places[1].tolist() == [-1.0, -np.inf]
@@ -702,21 +702,21 @@ def test_probabilities_of_every_item_give_and_check_the_propensities(tmp_path: P
         own(tmp_path, shares)
     frame = pl.DataFrame(SMALL | shares).drop("propensity")
     frame.write_csv(tmp_path / "log.csv")
-    log = read_own(tmp_path / "log.csv")
+    log = read_table(tmp_path / "log.csv")
     assert log.items == ("milk", "rum", "tea") and log.log.header.num_items == 3
     assert log.log.logprobs.exp().tolist() == pytest.approx([0.6, 0.6, 0.3, 0.3])  # of a, b, c, d
     frame.with_columns(pl.lit(0).alias("probability.milk"), pl.lit(0.4).alias("probability.rum")).write_csv(
         tmp_path / "log.csv"
     )
     with pytest.raises(UserError, match="propensity is 0 in row 2"):
-        read_own(tmp_path / "log.csv")
+        read_table(tmp_path / "log.csv")
 
 
 def test_empty_ids_in_lists_are_refused_with_their_row(tmp_path: Path) -> None:
     shown = {"items": [["tea", "rum"], ["tea", None]], "reward": [1, 0], "propensity": [0.5, 0.5]}
     pl.DataFrame(shown).write_parquet(tmp_path / "log.parquet")
     with pytest.raises(UserError, match="column 'items' has an empty id in row 2"):
-        read_own(tmp_path / "log.parquet")
+        read_table(tmp_path / "log.parquet")
     with pytest.raises(UserError, match="column 'candidates' has an empty id in row 3"):
         own(tmp_path, {"candidates": ["tea", "milk", "tea|", "milk"]})
 
@@ -724,7 +724,7 @@ def test_empty_ids_in_lists_are_refused_with_their_row(tmp_path: Path) -> None:
 def test_given_column_of_rewards_comes_before_signals(tmp_path: Path) -> None:
     both = own(tmp_path, {"signal.view": [7, 7, 7, 7]})
     assert both.log.header.signals == ("view",) and "reward is not" in " ".join(both.notes)
-    given = read_own(tmp_path / "log.csv", {"reward": "reward"})
+    given = read_table(tmp_path / "log.csv", {"reward": "reward"})
     assert given.log.header.signals == ("reward",)
     assert given.log.signals.flatten().tolist() == [0.0, 1.0, 0.0, 1.0]
 
@@ -737,7 +737,7 @@ def test_errors_keep_the_name_of_the_file_and_have_the_ids_of_items(tmp_path: Pa
         own(tmp_path, {"step": [1, 0, 0, 0]}, name)
     pl.DataFrame(SMALL | {"step": [0, 0, 0, 0]}).drop("session_id").write_csv(tmp_path / name)
     with pytest.raises(UserError, match="name it with --session-column"):
-        read_own(tmp_path / name)
+        read_table(tmp_path / name)
 
 
 def test_items_that_the_logger_never_shows_and_equal_rewards_are_warned_of(tmp_path: Path) -> None:
@@ -894,7 +894,7 @@ def test_log_with_our_header_but_no_platform_needs_no_checkpoint(
         terminated=torch.ones(rows, dtype=torch.bool),
         truncated=torch.zeros(rows, dtype=torch.bool),
         loggers=torch.zeros(rows, dtype=torch.int64),
-        handed={"profile": torch.randn(rows, 4, generator=rng)},
+        given={"profile": torch.randn(rows, 4, generator=rng)},
     )
     path = tmp_path / "log.parquet"
     write_decisions(path, log)

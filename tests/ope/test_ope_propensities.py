@@ -54,7 +54,7 @@ def logged(sharpness: float, slate_size: int = 1) -> tuple[DecisionLog, Catalogu
         terminated=torch.ones(ROWS, dtype=torch.bool),
         truncated=torch.zeros(ROWS, dtype=torch.bool),
         loggers=torch.zeros(ROWS, dtype=torch.int64),
-        handed={"profile": profile},
+        given={"profile": profile},
         exclude=exclude,
     )
     return log, catalogue, truth

@@ -58,7 +58,7 @@ def log_of(sessions: int, steps: int, seed: int = 0) -> DecisionLog:
         terminated=step == lengths[session] - 1,
         truncated=torch.zeros(len(session), dtype=torch.bool),
         loggers=loggers,
-        handed={"profile": torch.randn(len(session), 4, generator=rng)},
+        given={"profile": torch.randn(len(session), 4, generator=rng)},
     )
 
 
@@ -164,6 +164,8 @@ def test_command_judges_a_folder_of_parts_as_one_file(
         assert main(["ope", *paths, "--policy", "random", *words]) == 0
         found = json.loads(out.read_text())
         assert found["about"]["decisions"] == log.num_rows and found["about"]["sessions"] == 400
+        fitted = min(log.num_rows, ope_log.FITTED)
+        assert fitted - 3 < found["about"]["fitted"] <= fitted
         return {row["estimator"]: row["value"] for row in found["rows"]}
 
     one = answer("one.parquet", "--no-world")
@@ -174,8 +176,8 @@ def test_command_judges_a_folder_of_parts_as_one_file(
     for name in ("one.parquet", "parts"):
         capsys.readouterr()
         apart = answer(name)
-        err = capsys.readouterr().err
-        assert "models are fitted on a sample of" in err and f"of {log.num_rows:,}\n" in err
+        out, err = capsys.readouterr()
+        assert "models are fitted on a sample of" in out and f"of {log.num_rows:,}\n" in err
         assert {x: apart[x] for x in ("pdis", "wpdis", "mean")} == pytest.approx(
             {x: one[x] for x in ("pdis", "wpdis", "mean")}, rel=1e-9
         )

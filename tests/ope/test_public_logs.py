@@ -46,7 +46,7 @@ def test_random_coats_are_decisions_with_the_propensity_of_the_design(tmp_path: 
     assert log.signals[:, 0, 0].tolist() == [2, 1, 4, 5, 3, 1] and log.header.signals == ("rating",)
     assert log.logprobs.exp().tolist() == pytest.approx([0.25] * 6)  # coats of the own choice could be shown
     assert log.header.loggers == ("a uniform draw from 4 coats (propensity 1/4, known by design)",)
-    assert log.handed["user"].tolist() == [[1, 0], [1, 0], [0, 1], [0, 1], [0, 1], [0, 1]]
+    assert log.given["user"].tolist() == [[1, 0], [1, 0], [0, 1], [0, 1], [0, 1], [0, 1]]
     assert own.catalogue.genre_names == ("colour:red", "type:parka")
     assert own.catalogue.genres.tolist() == [[1, 0], [0, 1], [0, 0], [1, 1]]
     assert own.items == ("0", "1", "2", "3") and own.sessions is None
@@ -58,7 +58,7 @@ def test_coat_without_features_and_with_those_of_other_people(tmp_path: Path) ->
     with pytest.raises(UserError, match="has not the features of 3 people and 4 coats"):
         coat.random_decisions(place)
     (place / "user_item_features" / "user_features.ascii").unlink()
-    assert coat.random_decisions(place).log.handed == {}
+    assert coat.random_decisions(place).log.given == {}
 
 
 def test_a_target_is_judged_on_random_coats_by_hand(tmp_path: Path) -> None:
@@ -99,8 +99,8 @@ def test_kuairand_random_is_judged(tmp_path: Path) -> None:
 def test_open_bandit_has_the_place_as_context_and_a_request_as_user(tmp_path: Path) -> None:
     own = open_bandit_decisions(folder_of(tmp_path))
     log = own.log
-    assert log.handed["place"].argmax(1)[:4].tolist() == [2, 1, 0, 2] and log.items.shape == (60, 1)
-    assert log.handed["user"].shape == (60, 8) and log.signals.sum() == 15
+    assert log.given["place"].argmax(1)[:4].tolist() == [2, 1, 0, 2] and log.items.shape == (60, 1)
+    assert log.given["user"].shape == (60, 8) and log.signals.sum() == 15
     assert log.logprobs.exp().tolist() == pytest.approx([0.2] * 60)
     name = "a uniform draw from 5 items at each place (propensity 1/5, known by design)"
     assert log.header.loggers == (name,)

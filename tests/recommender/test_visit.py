@@ -99,7 +99,7 @@ def test_whole_sessions_give_the_observations_of_the_environment(
         step = env.step_without_reset(items)
         assert step.feedback is not None
         signals, events = seen_by(env, step.feedback)
-        visits = visits.record(items.clamp_min(0), signals, step.feedback.skipped, events)
+        visits = visits.record(items.clamp_min(0), signals, step.feedback.shown, events)
         alive, obs, steps = alive & ~(step.terminated | step.truncated), step.obs, steps + 1
     assert steps > 3
 
@@ -132,6 +132,19 @@ def test_one_visitors_events_by_name_give_the_same(trained: Callable[[str], Reco
     assert len(history) > 2
 
 
+@pytest.mark.parametrize("name", ["satiation", "long-video"])
+def test_visitors_are_observed_together_as_alone(trained: Callable[[str], Recommender], name: str) -> None:
+    recommender = trained(name)
+    ids = [recommender.catalogue.id_of(row) for row in range(8)]
+    visits = [
+        recommender.visit(recommender.population.profile[user : user + 1], ids[user : 2 * user])
+        for user in range(4)
+    ]
+    whole = Visit.together(visits).observe()
+    for row, visit in enumerate(visits):
+        assert_same(whole.rows(torch.tensor([row])), visit.observe(), torch.tensor([True]))
+
+
 @pytest.mark.parametrize("name", ["lives", "long-lives"])
 def test_later_visits_of_a_person_begin_as_in_the_environment(
     trained: Callable[[str], Recommender], name: str
@@ -152,7 +165,7 @@ def test_later_visits_of_a_person_begin_as_in_the_environment(
             if bool(step.terminated | step.truncated):
                 break
             signals, events = seen_by(env, step.feedback)
-            visit = visit.record(items.clamp_min(0), signals, step.feedback.skipped, events)
+            visit = visit.record(items.clamp_min(0), signals, step.feedback.shown, events)
             assert before.day is not None and env.session.day is not None
             if not torch.equal(env.session.day, before.day):
                 visit = visit.next_visit(profile, env.session.day - before.day, hours_of(env))

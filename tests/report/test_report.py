@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recsys_rl.protocols import SEERS
+from recsys_rl.protocols import PRIVILEGED
 from recsys_rl.report import learning_curve_svg, returns_chart_svg, write_report
 from recsys_rl.report.charts import passing
 from recsys_rl.report.drawing import (
@@ -433,7 +433,7 @@ def definitions(page: str) -> dict[str, str]:
 
 
 def test_every_row_and_column_is_defined(tmp_path: Path) -> None:
-    names = [*SEERS, *BASELINES, "trade-up-next", "ranker", "ppo", "ppo-greedy", "my_module:Bandit"]
+    names = [*PRIVILEGED, *BASELINES, "trade-up-next", "ranker", "ppo", "ppo-greedy", "my_module:Bandit"]
     rows = [row(name, 1, 0, 2) for name in names]
     found = definitions(written(tmp_path, rows=rows, yardstick="rule", notes={"mmr": "Weight 0.3."}))
     assert set(found) == {*names, "yardstick", "Return", "Length", "Distinct", "Coverage"}
@@ -615,7 +615,7 @@ def test_report_without_curve_and_sessions_is_valid(tmp_path: Path) -> None:
 
 
 def test_report_path_that_is_a_folder_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"can't be written \(it is no regular file\)"):
+    with pytest.raises(UserError, match=r"can't be written \(it is not a regular file\)"):
         write_report(tmp_path, example())
 
 

@@ -69,8 +69,8 @@ class WritingAdvance(Satiation):
         return super().advance(user_state, items, feedback)
 
 
-class LoudSkip(Satiation):
-    """A skipped place has signals."""
+class LoudEmptyPlace(Satiation):
+    """A place that is not shown has signals."""
 
     def respond(self, user_state: SatiationState, items: Tensor, *rest: Any) -> Feedback:
         feedback = super().respond(user_state, items, *rest)
@@ -101,8 +101,8 @@ class MixedSight(Satiation):
 class Restless(Satiation):
     """Adds noise without a generator."""
 
-    def respond(self, user_state: SatiationState, items: Tensor, skipped: Tensor, generator: Any) -> Feedback:
-        return super().respond(user_state, items, skipped, RESTLESS)
+    def respond(self, user_state: SatiationState, items: Tensor, shown: Tensor, generator: Any) -> Feedback:
+        return super().respond(user_state, items, shown, RESTLESS)
 
 
 RESTLESS = torch.Generator().manual_seed(0)
@@ -116,7 +116,7 @@ RESTLESS = torch.Generator().manual_seed(0)
         (MixedSight, "visible mixes rows"),
         (WritingAdvance, "advance changes its arguments"),
         (Restless, "respond gives another result when it is called again"),
-        (LoudSkip, "respond: the signals of a skipped place must be 0"),
+        (LoudEmptyPlace, "respond: the signals of a place that is not shown must be 0"),
         (BoundlessSignal, r"respond: 'engagement' is outside 0 \.\. 1"),
         (WrongExpectation, "expected_reward differs from the reward without noise"),
     ],

@@ -38,7 +38,7 @@ def test_full_disk_keeps_the_old_file_and_leaves_no_other(
 
 def test_path_that_is_no_file_is_refused_and_kept(tmp_path: Path) -> None:
     for place in (tmp_path, Path(os.devnull), Path()):
-        with pytest.raises(UserError, match=r"can't be written \(it is no regular file\)"):
+        with pytest.raises(UserError, match=r"can't be written \(it is not a regular file\)"):
             write_text(place, "new")
     assert Path(os.devnull).is_char_device() and list(tmp_path.iterdir()) == []
     (tmp_path / "file").write_text("old")
@@ -76,10 +76,12 @@ def test_devices_and_pipes_are_not_read(tmp_path: Path, capsys: pytest.CaptureFi
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     for place in (pipe, Path("/dev/zero")):
-        with pytest.raises(UserError, match="is no regular file, but a device or a pipe: give a file of ids"):
+        with pytest.raises(
+            UserError, match="is not a regular file, but a device or a pipe: give a file of ids"
+        ):
             read_text(place, "--users", "a file of ids")
         assert main(["train", "--config", str(place)]) == 2
-        assert f"--config {place} is no regular file" in capsys.readouterr().err
+        assert f"--config {place} is not a regular file" in capsys.readouterr().err
 
 
 def test_settings_that_are_no_toml_name_a_remedy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

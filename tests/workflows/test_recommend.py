@@ -88,7 +88,7 @@ def first_probabilities(recommender: Recommender) -> tuple[int, Obs, Tensor]:
     user = int(checkpoint.population.train[3])
     obs = env.reset(torch.tensor([user]))
     with torch.no_grad():
-        policy, _ = recommender.model(obs)
+        policy, _ = recommender.agent.model(obs)
     return user, obs, policy.logits.flatten().softmax(-1)
 
 
@@ -176,7 +176,7 @@ def test_allowed_and_blocked_items(recommender: Recommender) -> None:
         ("--user 1 --out x.parquet", "--users and --out belong together"),
         (
             "--users words.txt --out x.parquet",
-            "--users words.txt: 'two' (line 2) is no id: give whole",
+            "--users words.txt: 'two' (line 2) is not an id: give whole",
         ),
         (
             "--users unknown.txt --out x.parquet",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import shlex
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from recsys_rl.checkpoint import load
 from recsys_rl.cli import main
 from recsys_rl.cli.train import train_options
 from recsys_rl.experience import on_policy
+from recsys_rl.experience.replay import Replay
 from recsys_rl.experience.rollout import collect
 from recsys_rl.types import UserError
 from recsys_rl.utils.logger import read_log
@@ -21,6 +24,7 @@ from recsys_rl.utils.stopping import stop_signals
 from tests.doors import (
     A2C,
     CARTPOLE,
+    DQN,
     DRIFT,
     PATIENCE,
     SATIATION,
@@ -39,6 +43,7 @@ RUNS = {
     "satiation": SATIATION,
     "gym": CARTPOLE,
     "a2c": A2C,
+    "dqn": [*DQN, "--env", "satiation"],
     "lives": LIVES,
     "long-video": SLATES,
     "transformer": READER,
@@ -55,22 +60,26 @@ def log_of(folder: Path) -> list[tuple[int, str, float]]:
     return [(step, name, value) for step, _, name, value in read_log(path) if name != "steps_per_second"]
 
 
-class InterruptedCollect:
-    """Somebody presses Ctrl-C in each fourth rollout."""
+def algo_of(name: str) -> str:
+    return name if name in ("a2c", "dqn") else "ppo"
 
-    calls = 0
 
-    def __call__(self, *arguments: Any) -> Any:
-        self.calls += 1
-        if self.calls % 4 == 0:
+def interrupted(play: Callable[..., Any]) -> Callable[..., Any]:
+    """``play``, but somebody presses Ctrl-C in each fourth call."""
+    calls = itertools.count(1)
+
+    def played(*arguments: Any) -> Any:
+        if next(calls) % 4 == 0:
             signal.raise_signal(signal.SIGINT)
-        return collect(*arguments)
+        return play(*arguments)
+
+    return played
 
 
 @pytest.mark.parametrize("name", RUNS)
 def test_interrupted_twice(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ctrl-C in the middle of an update, twice; weights, log, sessions, curve: all as if it never came."""
-    algo = "a2c" if name == "a2c" else "ppo"
+    algo = algo_of(name)
     checkpoints = []
     for folder in ("whole", "pieces"):
         (tmp_path / folder).mkdir()
@@ -80,9 +89,10 @@ def test_interrupted_twice(name: str, tmp_path: Path, monkeypatch: pytest.Monkey
             assert main(first) == 0
         else:
             with monkeypatch.context() as patch:
-                patch.setattr(on_policy, "collect", InterruptedCollect())
+                patch.setattr(on_policy, "collect", interrupted(collect))
+                patch.setattr(Replay, "_play", interrupted(Replay._play))
                 assert main(first) == 130
-                assert main(["train", "--resume", *(["--algo", algo] if algo == "a2c" else [])]) == 130
+                assert main(["train", "--resume", *([] if algo == "ppo" else ["--algo", algo])]) == 130
             assert load(Path(f"checkpoints/{algo}.pt")).updates == 8
             assert main(["train", "--resume", "--algo", algo, "--save-interval", "1"]) == 0
         checkpoints.append(load(Path(f"checkpoints/{algo}.pt")))
@@ -103,7 +113,7 @@ from pathlib import Path
 from recsys_rl.cli import main
 
 command, path, rng = sys.argv[2:], Path(sys.argv[1]), random.Random(0)
-warm = ["--total-timesteps", "24", "--runs-dir", "../warm"]
+warm = ["--total-timesteps", "48", "--runs-dir", "../warm"]
 main([*command, *warm])  # whatever is only imported on the way
 path.unlink()
 resume = ["train", "--resume", "--algo", path.stem]
@@ -126,7 +136,7 @@ sys.exit(main(resume))
 """
 
 
-@pytest.mark.parametrize("name", ["drift", "satiation", "gym", "a2c"])  # the others are interrupted above
+@pytest.mark.parametrize("name", ["drift", "satiation", "gym", "a2c", "dqn"])  # the others: see above
 def test_killed_at_random_moments(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """kill -9 ten times, then to the end."""
     whole, pieces = tmp_path / "whole", tmp_path / "pieces"
@@ -135,7 +145,7 @@ def test_killed_at_random_moments(name: str, tmp_path: Path, monkeypatch: pytest
     monkeypatch.chdir(whole)
     command = ["train", *RUNS[name], *steps(80)]
     assert main(command) == 0
-    path = f"checkpoints/{'a2c' if name == 'a2c' else 'ppo'}.pt"
+    path = f"checkpoints/{algo_of(name)}.pt"
     script = tmp_path / "killer.py"
     script.write_text(KILLER)
     code, out, err = finish(start(pieces, str(script), path, *command))

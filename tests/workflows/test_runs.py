@@ -30,7 +30,7 @@ from recsys_rl.experience import on_policy
 from recsys_rl.experience.rollout import collect
 from recsys_rl.types import UserError
 from recsys_rl.utils.logger import read_log
-from recsys_rl.workflows import diary as diary_module
+from recsys_rl.workflows import run_log as run_log_module
 from recsys_rl.workflows.train import Interrupted, train, updates
 from tests.doors import A2C, DRIFT, PPO, ROOT, SIZES, assert_same_weights, home, steps
 
@@ -430,7 +430,7 @@ def test_evaluation_of_an_endless_environment_is_cut(
 ) -> None:
     """The evaluation is cut with one line on the console and a row in the log; the run continues."""
     gymnasium.register("RecsysTestEndless-v0", lambda **_: Endless())
-    monkeypatch.setattr(diary_module, "MAX_EVAL_STEPS", 20)
+    monkeypatch.setattr(run_log_module, "MAX_EVAL_STEPS", 20)
     try:
         assert main(["train", "--env", "gym:RecsysTestEndless-v0", *SIZES, *PPO, *steps(9)]) == 0
     finally:

@@ -17,7 +17,7 @@ from recsys_rl.cli import main
 from recsys_rl.cli.train import train_options
 from recsys_rl.run import begin
 from recsys_rl.utils.logger import read_log
-from recsys_rl.workflows.diary import evaluate_training_users
+from recsys_rl.workflows.run_log import evaluate_training_users
 from tests.doors import (
     A2C,
     CARTPOLE,

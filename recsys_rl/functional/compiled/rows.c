@@ -23,23 +23,23 @@ int dot_rows(const float *x, const float *table, const int64_t *items, int64_t r
 }
 
 VECTORISED static void add_row(const float *x, const float *table, const int64_t *items,
-                               const uint8_t *skipped, int64_t positions, int64_t size, float scale,
+                               const uint8_t *shown, int64_t positions, int64_t size, float scale,
                                float *result) {
     for (int64_t j = 0; j < size; j++) result[j] = x[j];
     for (int64_t k = 0; k < positions; k++) {
         const float *row = table + items[k] * size;
-        if (!skipped[k])
+        if (shown[k])
 #pragma omp simd
             for (int64_t j = 0; j < size; j++) result[j] += scale * row[j];
     }
 }
 
-int add_rows(const float *x, const float *table, const int64_t *items, const uint8_t *skipped, int64_t rows,
+int add_rows(const float *x, const float *table, const int64_t *items, const uint8_t *shown, int64_t rows,
              int64_t positions, int64_t size, int64_t table_rows, float scale, int threads, float *result) {
     if (!all_within(items, rows * positions, 0, table_rows)) return 1;
 #pragma omp parallel for num_threads(threads) if (threads > 1)
     for (int64_t i = 0; i < rows; i++)
-        add_row(x + i * size, table, items + i * positions, skipped + i * positions, positions, size, scale,
+        add_row(x + i * size, table, items + i * positions, shown + i * positions, positions, size, scale,
                 result + i * size);
     return 0;
 }
@@ -59,12 +59,12 @@ int beside_rows(const float *x, const float *table, const int64_t *items, int64_
     return 0;
 }
 
-void push_rows(const char *old, const char *fresh, const uint8_t *kept, int64_t rows, int64_t length,
+void push_rows(const char *old, const char *fresh, const uint8_t *shown, int64_t rows, int64_t length,
                int64_t bytes, int threads, char *result) {
     int64_t row = length * bytes;
 #pragma omp parallel for num_threads(threads) if (threads > 1)
     for (int64_t i = 0; i < rows; i++) {
-        int64_t moved = kept[i] ? 0 : bytes;
+        int64_t moved = shown[i] ? bytes : 0;
         memcpy(result + i * row, old + i * row + moved, row - moved);
         memcpy(result + (i + 1) * row - moved, fresh + i * bytes, moved);
     }

@@ -24,7 +24,7 @@ MAX_EVAL_STEPS = 1_000  # of an episode without a time limit, because it may hav
 
 
 @dataclass
-class Diary:
+class RunLog:
     """Writes rank 0's log and learning curve at the intervals in the settings."""
 
     logger: Logger

@@ -15,7 +15,7 @@ from recsys_rl.types import Obs, Step
 @torch.inference_mode()
 def record(
     env: Env,
-    handed: Callable[[], Mapping[str, Tensor]],
+    given: Callable[[], Mapping[str, Tensor]],
     behaviours: Sequence[Behaviour],
     header: DecisionHeader,
     users: Tensor,
@@ -29,7 +29,7 @@ def record(
 
     Args:
         env: an environment of a catalogue, with feedback and a limit of steps.
-        handed: the pieces of the context that no session derives, (N, size) each, at the present step.
+        given: the pieces of the context that no session derives, (N, size) each, at the present step.
         behaviours: the P policies of ``header.loggers``. Each session draws one of them.
         users: (N,) rows of the population.
         user_ids: (N,) their ids.
@@ -44,7 +44,7 @@ def record(
     found: list[DecisionLog] = []
     while bool(alive.any()):
         step = len(found)
-        pieces = {name: x.clone() for name, x in handed().items()}
+        pieces = {name: x.clone() for name, x in given().items()}
         items, columns = _decide(obs, behaviours, loggers)
         outcome = env.step(items)
         columns |= _outcomes(outcome, items)
@@ -55,7 +55,7 @@ def record(
             steps=torch.full_like(sessions, step),
             times=sessions * length + step,
             loggers=loggers,
-            handed=pieces,
+            given=pieces,
             **columns,
         )
         found.append(row.rows(alive))
@@ -89,7 +89,7 @@ def _outcomes(outcome: Step, items: Tensor) -> dict[str, Tensor]:
     feedback = outcome.feedback
     assert feedback is not None
     columns = {
-        "items": items.masked_fill(feedback.skipped, -1),
+        "items": items.masked_fill(~feedback.shown, -1),
         "signals": feedback.signals,
         "terminated": outcome.terminated,
         "truncated": outcome.truncated,

@@ -7,13 +7,13 @@ from typing import Any
 
 import torch
 
-from recsys_rl.agents.behaviours import EpsilonMixture, Fixed
+from recsys_rl.agents.mixture import EpsilonMixture, Fixed
 from recsys_rl.checkpoint import Checkpoint, restoring
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.evaluation.checkpoints import row_name
 from recsys_rl.evaluation.players import Table, references
 from recsys_rl.make import make_agent
-from recsys_rl.protocols import SEERS, Behaviour
+from recsys_rl.protocols import PRIVILEGED, Behaviour
 from recsys_rl.schema import did_you_mean
 from recsys_rl.types import Obs, UserError
 from recsys_rl.utils.seeding import stream_seed
@@ -63,10 +63,10 @@ class Behaviours:
 
         Candidates of a first stage are those of ``name``, for both. Raises UserError if they can't be shared.
         """
-        if name in SEERS or other in SEERS:
+        if name in PRIVILEGED or other in PRIVILEGED:
             raise UserError(
                 "A mixture needs policies that choose by the observation alone, and "
-                f"{name if name in SEERS else other} reads the simulator's state: mix others."
+                f"{name if name in PRIVILEGED else other} reads the simulator's state: mix others."
             )
         if not self._has_candidates(name):
             if self._has_candidates(other):

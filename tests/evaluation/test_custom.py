@@ -15,7 +15,7 @@ import torch
 from recsys_rl.cli import main
 from recsys_rl.dials import EnvConfig
 from recsys_rl.env.foreign import GymEnv
-from recsys_rl.evaluation.anyone import Model
+from recsys_rl.evaluation.custom import Model
 from recsys_rl.types import Obs, UserError
 from recsys_rl.utils.find import find
 from tests.doors import CARTPOLE, DRIFT, SATIATION, finish, start, steps, train_in

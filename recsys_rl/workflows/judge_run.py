@@ -1,0 +1,59 @@
+"""The judgement of a run without a simulator: `ope` on the held-out users of its log."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from itertools import chain
+from pathlib import Path
+
+from recsys_rl.decisions.log import DecisionLog
+from recsys_rl.decisions.parts import parts
+from recsys_rl.decisions.writer import DecisionWriter
+from recsys_rl.evaluation.checkpoints import row_name
+from recsys_rl.make import heldout_rows
+from recsys_rl.run import Run
+from recsys_rl.workflows.ope import ope
+from recsys_rl.workflows.ope_config import OpeConfig
+
+HELDOUT = "heldout.parquet"
+
+
+def judge_run(run: Run, checkpoint: Path) -> None:
+    """Write the held-out decisions of the run's log beside its ``checkpoint``, and judge the policy on them.
+
+    The table of ``ope`` is printed, and written as ope.json. Raises UserError as ``ope`` does.
+    """
+    log, path = run.config.agent_config.log, checkpoint.with_name(HELDOUT)
+    pieces = _heldout(run)
+    first = next(pieces, None)
+    if first is None:
+        print(
+            f"{log} holds no decisions of held-out users, so nothing here can judge the policy: record all "
+            "users (--users all), or evaluate in a simulator.",
+            file=sys.stderr,
+        )
+        return
+    with DecisionWriter(path, first.header) as writer:
+        for piece in chain([first], pieces):
+            writer.write(piece)
+    name = row_name(run.config)
+    ope(
+        OpeConfig(
+            log=str(path),
+            checkpoint=str(checkpoint),
+            env=run.config.env,
+            policy=(name, f"{name}-greedy"),
+            json=str(checkpoint.with_name("ope.json")),
+            threads=run.config.train_config.threads,
+        )
+    )
+
+
+def _heldout(run: Run) -> Iterator[DecisionLog]:
+    """The decisions of held-out users."""
+    share, seed = run.config.data_config.heldout_fraction, run.config.train_config.seed
+    for part in parts(run.config.agent_config.log):
+        rows = heldout_rows(part, run.world.population, share, seed)
+        if bool(rows.any()):
+            yield part.rows(rows)
