@@ -13,12 +13,12 @@ from torch import Tensor
 
 from recsys_rl.dials import OnPolicyConfig
 from recsys_rl.functional import losses
-from recsys_rl.functional.returns import explained_variance, gae, standardize_parts
-from recsys_rl.models.next_signals import Entries, next_entries
-from recsys_rl.models.policy import NetworkPolicy
+from recsys_rl.functional.returns import explained_variance, standardize_parts
+from recsys_rl.models.fast import ppo_loss
+from recsys_rl.models.policy import OnPolicyLearner, Samples, Targets
 from recsys_rl.protocols import Algorithm
 from recsys_rl.schema import Count, NonNegative, Range, Size
-from recsys_rl.types import Obs, Rollout
+from recsys_rl.types import Rollout
 
 
 @dataclass(frozen=True)
@@ -37,144 +37,98 @@ class PPOConfig(OnPolicyConfig):
     """Also clip the value loss, within clip_eps of the old value."""
 
 
-class Targets(NamedTuple):
-    """Recorded numbers that the loss compares with the network's outputs, (S,) each."""
-
-    old_logprob: Tensor
-    old_value: Tensor
-    returns: Tensor
-    advantage: Tensor
-
-
 class Outputs(NamedTuple):
-    """Outputs of the network for the same samples, (S,) each."""
+    """Outputs of the network, (S,) each, as they were before the gradient step of their minibatch."""
 
     logprob: Tensor
     entropy: Tensor
     value: Tensor
 
 
-class Samples(NamedTuple):
-    """Rows of a rollout in the shuffled order of one epoch, (S, ...) each."""
-
-    obs: Obs
-    places: Tensor  # (S, K): of the items among the alternatives
-    targets: Targets
-    entries: Entries | None  # that the steps added to the history; None without an encoder
-
-    def split(self, size: int) -> list[Samples]:
-        """Minibatches of ``size`` rows each; the last may have fewer."""
-        targets = map(Targets._make, zip(*(x.split(size) for x in self.targets), strict=True))
-        observations = self.obs.split(size)
-        entries = [None] * len(observations) if self.entries is None else self.entries.split(size)
-        parts = zip(observations, self.places.split(size), targets, entries, strict=True)
-        return [Samples(*part) for part in parts]
-
-
-class PPO(NetworkPolicy[PPOConfig]):
+class PPO(OnPolicyLearner[PPOConfig]):
     """An actor-critic that takes several epochs of clipped gradient steps on each rollout."""
 
     def update(self, rollout: Rollout) -> dict[str, float]:
         """One PPO update. Returns its diagnostics, read from the device once at the end."""
-        config = self.config
-        remaining = self.remaining
-        self.optimizer.lr = config.lr * (remaining if config.anneal_lr else 1)
-        ent_coef = config.ent_coef * (remaining if config.anneal_ent else 1)
-
-        done = rollout.terminated | rollout.truncated
-        advantages = gae(
-            rollout.rewards,
-            rollout.values,
-            rollout.next_values,
-            rollout.terminated if config.bootstrap_time_limit else done,
-            done,
-            config.gamma,
-            config.gae_lambda,
-            rollout.discounts,
-        )  # (T, N)
-        obs = rollout.obs.map(lambda x: x.flatten(0, 1))
-        places = obs.places_of(rollout.items.flatten(0, 1))  # (S, K), S = T N from here on
-        number, size = done.numel(), config.batch_size  # S, B
-        returns = advantages + rollout.values  # (T, N)
-        record = (
-            rollout.logprobs.flatten(),
-            rollout.values.flatten(),
-            returns.flatten(),
-            advantages.flatten(),
-        )
-        entries = None if self.model.next_signals is None else next_entries(rollout.obs, done)
+        config, ent_coef = self.config, self.anneal()
+        every, size = self.samples(rollout), config.batch_size  # S = T N samples, B of a minibatch
         epochs: list[tuple[Targets, Outputs]] = []
         signal_losses: list[Tensor] = []  # of each minibatch
         for _ in range(config.update_epochs):
-            order = torch.randperm(number, generator=self.generators["shuffle"], device=done.device)
-            targets = Targets(*(x.index_select(0, order) for x in record))
-            if config.normalize_advantage:
-                weights = standardize_parts(targets.advantage, size)
-                targets = targets._replace(advantage=weights)
-            samples = Samples(
-                obs.rows(order),
-                places.index_select(0, order),
-                targets,
-                None if entries is None else entries.rows(order),
+            order = torch.randperm(
+                len(every.places), generator=self.generators["shuffle"], device=every.places.device
             )
+            samples = every.rows(order)
+            if config.normalize_advantage:
+                weights = standardize_parts(samples.targets.advantage, size)
+                samples = samples._replace(targets=samples.targets._replace(advantage=weights))
             outputs = self._epoch(samples.split(size), ent_coef, signal_losses)
-            epochs.append((targets, outputs))
-            if config.target_kl > 0 and self._kl(targets, outputs, size) > config.target_kl:
+            epochs.append((samples.targets, outputs))
+            if config.target_kl > 0 and self._kl(samples.targets, outputs, size) > config.target_kl:
                 break
 
         self.updates += 1
         metrics = self._diagnostics(epochs, ent_coef)
         if signal_losses:
             metrics["signal_loss"] = torch.stack(signal_losses).mean()
-        metrics["explained_variance"] = explained_variance(rollout.values, returns)
+        metrics["explained_variance"] = explained_variance(every.targets.old_value, every.targets.returns)
         values = torch.stack(list(metrics.values())).tolist()
         return dict(zip(metrics, values, strict=True)) | {"lr": self.optimizer.lr}
 
     def _epoch(self, batches: list[Samples], ent_coef: float, signal_losses: list[Tensor]) -> Outputs:
-        """One gradient step for each minibatch. Returns the outputs as they were before each step.
+        """One gradient step for each minibatch.
 
         The loss of the signals that an encoder expects is appended to ``signal_losses``.
         """
+        eps, vf_coef, clip_vloss = self.config.clip_eps, self.config.vf_coef, self.config.clip_vloss
         seen: list[Outputs] = []
-        coefficients = self._coefficients(ent_coef)
-        for batch in batches:
-            obs = self.model.summarised(batch.obs)
-            distribution, value = self.model(obs)  # value (B,), B = batch_size
-            loss, logprob, entropy = losses.evaluate_ppo_loss(
-                distribution, batch.places, value, *batch.targets, coefficients
-            )
-            if batch.entries is not None:
-                signal_loss = self.model.signal_loss(obs, batch.entries)
-                loss = loss + self.model.signal_coef * signal_loss
+        for obs, places, targets, entries in batches:
+            old_logprob, old_value, returns, advantage = targets  # (B,) each
+            distribution, value, signal_loss = self.model.learn(obs, entries)  # value (B,)
+            if ppo_loss.serves(distribution, places, value, targets):  # the lines below in one pass
+                loss, logprob, entropy = ppo_loss.evaluate(
+                    distribution, places, value, targets, eps, ent_coef, vf_coef, clip_vloss
+                )
+            else:
+                logprob, entropy = distribution.evaluate(places)  # (B,) each
+                ratio = (logprob - old_logprob).exp()
+                clipped_ratio = ratio.clamp(1 - eps, 1 + eps)
+                surrogate = torch.minimum(ratio * advantage, clipped_ratio * advantage).mean()
+                error = (value - returns).square()
+                if clip_vloss:
+                    clipped_value = value.clamp(old_value - eps, old_value + eps)
+                    error = torch.maximum(error, (clipped_value - returns).square())
+                value_loss = 0.5 * error.mean()
+                loss = -surrogate - ent_coef * entropy.mean() + vf_coef * value_loss
+            if signal_loss is not None:  # of an encoder
                 signal_losses.append(signal_loss.detach())
+                loss = loss + self.model.signal_coef * signal_loss
             self.optimizer.zero_grad()
             loss.backward()
-            self.optimizer.step()
-            seen.append(Outputs(logprob, entropy, value.detach()))
+            self.optimizer.step()  # with the gradient scaled down to max_grad_norm
+            seen.append(Outputs(logprob.detach(), entropy.detach(), value.detach()))
         return Outputs(*map(torch.cat, zip(*seen, strict=True)))
-
-    def _coefficients(self, ent_coef: float) -> losses.Coefficients:
-        config = self.config
-        return losses.Coefficients(config.clip_eps, ent_coef, config.vf_coef, config.clip_vloss)
 
     def _diagnostics(self, epochs: list[tuple[Targets, Outputs]], ent_coef: float) -> dict[str, Tensor]:
         """Means over all samples of an update, with the outputs as they were before each gradient step."""
         config = self.config
         of_targets, of_outputs = zip(*epochs, strict=True)
-        targets = Targets(*map(torch.cat, zip(*of_targets, strict=True)))
-        outputs = Outputs(*map(torch.cat, zip(*of_outputs, strict=True)))
-        coefficients = self._coefficients(ent_coef)
+        old_logprob, old_value, returns, advantage = map(torch.cat, zip(*of_targets, strict=True))
+        logprob, entropies, value = map(torch.cat, zip(*of_outputs, strict=True))
+        policy_loss = losses.clipped_surrogate(logprob, old_logprob, advantage, config.clip_eps)
+        value_loss = (
+            losses.clipped_value_loss(value, old_value, returns, config.clip_eps)
+            if config.clip_vloss
+            else losses.value_loss(value, returns)
+        )
+        entropy = entropies.mean()
         return {
-            "loss": losses.ppo_loss(*outputs, *targets, coefficients),
-            "policy_loss": losses.clipped_surrogate(
-                outputs.logprob, targets.old_logprob, targets.advantage, config.clip_eps
-            ),
-            "value_loss": losses.value_loss_of(
-                outputs.value, targets.old_value, targets.returns, coefficients
-            ),
-            "entropy": outputs.entropy.mean(),
-            "approx_kl": losses.approx_kl(outputs.logprob, targets.old_logprob),
-            "clipfrac": losses.clip_fraction(outputs.logprob, targets.old_logprob, config.clip_eps),
+            "loss": policy_loss - ent_coef * entropy + config.vf_coef * value_loss,
+            "policy_loss": policy_loss,
+            "value_loss": value_loss,
+            "entropy": entropy,
+            "approx_kl": losses.approx_kl(logprob, old_logprob),
+            "clipfrac": losses.clip_fraction(logprob, old_logprob, config.clip_eps),
         }
 
     def _kl(self, targets: Targets, outputs: Outputs, size: int) -> Tensor:

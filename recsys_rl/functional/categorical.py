@@ -16,36 +16,21 @@ the compiled loops can't be.
 from __future__ import annotations
 
 import math
-from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from recsys_rl.functional.compiled import kernels
-from recsys_rl.functional.item_scores import ItemScores
 
 
 class Categorical:
     """K independent positions, each with its own distribution over A alternatives."""
 
-    def __init__(self, logits: Tensor | ItemScores) -> None:
-        """``logits`` (N, K, A), -inf at forbidden alternatives; or scores, which are computed when needed."""
-        self.given = logits
+    logits: Tensor  # (N, K, A), -inf at forbidden alternatives
 
-    @cached_property
-    def logits(self) -> Tensor:
-        """(N, K, A), -inf at forbidden alternatives; of scores K = 1.
-
-        Those of scores are kept, so they have a gradient even if they are first read under ``no_grad``.
-        """
-        given = self.given
-        if isinstance(given, Tensor):
-            return given
-        if torch.is_grad_enabled() or not given.requires_grad:
-            return _logits_of(given)
-        with torch.inference_mode(False), torch.enable_grad():
-            return _logits_of(given)
+    def __init__(self, logits: Tensor) -> None:
+        self.logits = logits
 
     def draw(self, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """Draw alternatives (N, K) int64, with the log-probability (N,) of each row, without a gradient."""
@@ -131,10 +116,6 @@ class _Evaluate(torch.autograd.Function):
             gradient.data_ptr(),
         )
         return gradient, None
-
-
-def _logits_of(scores: ItemScores) -> Tensor:
-    return forbid_(scores.all().unsqueeze(1), None, scores.exclude)  # (N, 1, I)
 
 
 def mask_logits(logits: Tensor, mask: Tensor | None) -> Tensor:

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from recsys_rl.dials import ModelConfig
-from recsys_rl.functional import categorical, dense
+from recsys_rl.functional import categorical
 from recsys_rl.functional.categorical import Categorical
-from recsys_rl.functional.item_scores import ItemScores
 from recsys_rl.functional.plackett_luce import PlackettLuce
 from recsys_rl.models.candidates import CandidateHead
 from recsys_rl.models.encoders import Linear, SessionSum, TwinMLP
+from recsys_rl.models.fast import dense
 from recsys_rl.models.features import SplitFeatures, feature_parts, features_of
 from recsys_rl.models.heads import DenseHead, TwoTowerHead, distribution
 from recsys_rl.models.next_signals import Entries, NextSignals, signal_loss
@@ -128,23 +128,26 @@ class ActorCritic(nn.Module):
         obs = self.summarised(obs)
         inputs = self._inputs(obs)
         varying, sums = self._read(obs)
-        if dense.serves(inputs, self.layers):
-            outputs, value = dense.actor_critic(inputs, self.activation, self.layers, varying)
-        else:
-            actor, critic = self.hidden(_joined(inputs, varying))  # (N, H) each
-            outputs, value = self.head.last(actor), self.value_head(critic).squeeze(-1)
+        outputs, value = dense.actor_critic(inputs, self.activation, self.layers, varying)
         logits = self._score(outputs, obs, sums)  # (N, K, A)
-        if isinstance(logits, ItemScores):
-            if obs.mask is None and self.shapes.slate_size == 1:
-                return Categorical(replace(logits, exclude=obs.exclude)), value
-            logits = logits.all().unsqueeze(1)
         if obs.candidates is None:
             categorical.forbid_(logits, obs.mask, obs.exclude)
         else:
             categorical.forbid_(logits, obs.candidates >= 0, None)
         return distribution(logits, self.shapes.slate_size), value
 
-    def _score(self, outputs: Tensor, obs: Obs, sums: Tensor | None) -> Tensor | ItemScores:
+    def learn(
+        self, obs: Obs, entries: Entries | None
+    ) -> tuple[Categorical | PlackettLuce, Tensor, Tensor | None]:
+        """``forward`` of a minibatch, and the loss of the signals that an encoder expects of ``entries`` (B).
+
+        That loss is a scalar; None without ``entries``. An encoder reads the history once for both.
+        """
+        obs = self.summarised(obs)
+        distribution, value = self(obs)
+        return distribution, value, None if entries is None else self.signal_loss(obs, entries)
+
+    def _score(self, outputs: Tensor, obs: Obs, sums: Tensor | None) -> Tensor:
         """Logits (N, K, A) of all items, or (N, 1, C) of candidates, from the outputs of ``head.last``."""
         candidates = None if obs.candidates is None else obs.candidates.clamp_min(0)
         if isinstance(self.head, CandidateHead):
@@ -159,7 +162,7 @@ class ActorCritic(nn.Module):
         if candidates is not None:
             return self.head.among(outputs, blocks, feature_parts(self.items, candidates))
         assert isinstance(self.items, Tensor)
-        scores: Tensor | ItemScores = self.head(outputs, blocks, self.items)
+        scores: Tensor = self.head(outputs, blocks, self.items)
         return scores
 
     def propose(self, obs: Obs, greedy: bool, generator: torch.Generator, extra: int = 0) -> Obs:

@@ -8,10 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from recsys_rl.functional.categorical import Categorical
-from recsys_rl.functional.item_scores import ItemScores
 from recsys_rl.functional.plackett_luce import PlackettLuce
-from recsys_rl.functional.votes import add_votes
 from recsys_rl.models.encoders import Linear
+from recsys_rl.models.fast.item_scores import item_scores
 from recsys_rl.types import Catalogue
 
 TOWER_SIZE = 32  # learned features of an item beside the given ones
@@ -81,14 +80,11 @@ class TwoTowerHead(nn.Module):
         """The layer after the hidden layers: its outputs are the first input of ``forward`` and ``among``."""
         return self.query
 
-    def forward(self, query: Tensor, blocks: Sequence[Tensor], items: Tensor) -> ItemScores:
-        """query (N, F_i + tower) = W h, blocks as ``user`` takes them, items (I, F_i) -> N times I scores.
-
-        They are the logits, which the distribution or the loss computes.
-        """
+    def forward(self, query: Tensor, blocks: Sequence[Tensor], items: Tensor) -> Tensor:
+        """query (N, F_i + tower) = W h, blocks as ``user`` takes them, items (I, F_i) -> logits (N, 1, I)."""
         # The tower is made transposed: its gradient is then made in the order in which torch is fastest.
         tower = torch.addmm(self.tower.bias.unsqueeze(1), self.tower.weight.T, items.T).relu_()  # (tower, I)
-        return ItemScores(self.user(query, blocks), self.temperature, items, tower)
+        return item_scores(self.user(query, blocks), self.temperature, items, tower).unsqueeze(1)
 
     def among(self, query: Tensor, blocks: Sequence[Tensor], parts: Sequence[Tensor]) -> Tensor:
         """As ``forward``, but each row scores its own C items: logits (N, 1, C).
@@ -113,7 +109,11 @@ class TwoTowerHead(nn.Module):
         ``blocks`` (N, number, size) each hold the x_b, ``num_blocks`` together. Features beyond ``size``
         count as 0.
         """
-        return add_votes(query, RATE * self.votes, blocks)
+        of_blocks = (RATE * self.votes).split([block.shape[1] for block in blocks])  # (number, F_i) each
+        for block, votes in zip(blocks, of_blocks, strict=True):
+            vote = (votes[:, : block.shape[2]] * block).sum(1)  # (N, size)
+            query = query + nn.functional.pad(vote, (0, query.shape[1] - block.shape[2]))
+        return query
 
     @property
     def temperature(self) -> Tensor:

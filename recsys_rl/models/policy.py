@@ -1,20 +1,26 @@
-"""A network as a policy: actions, probabilities and scores. Algorithms add how it learns."""
+"""A network as a policy: actions, probabilities and scores. Algorithms add how it learns.
+
+``OnPolicyLearner`` adds what algorithms that learn from rollouts share: annealing, advantages and returns.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
-from recsys_rl.dials import AgentConfig
+from recsys_rl.dials import AgentConfig, OnPolicyConfig
+from recsys_rl.functional.returns import gae
 from recsys_rl.models.actor_critic import ActorCritic
+from recsys_rl.models.next_signals import Entries, next_entries
 from recsys_rl.models.optimizer import FlatAdam
 from recsys_rl.protocols import Reader
-from recsys_rl.types import Action, Interface, Obs
+from recsys_rl.types import Action, Interface, Obs, Rollout
 
 C = TypeVar("C", bound=AgentConfig)
+P = TypeVar("P", bound=OnPolicyConfig)
 
 
 class NetworkPolicy(Generic[C]):
@@ -119,3 +125,70 @@ class NetworkPolicy(Generic[C]):
     def remaining(self) -> float:
         """Share of the run that is left: 1 at the first update, towards 0 at the last."""
         return 1 - self.updates / self.num_updates
+
+
+class Targets(NamedTuple):
+    """Recorded numbers with which a loss compares the network's outputs, (S,) each."""
+
+    old_logprob: Tensor
+    old_value: Tensor
+    returns: Tensor
+    advantage: Tensor
+
+
+class Samples(NamedTuple):
+    """S = T N steps of a rollout, (S, ...) each."""
+
+    obs: Obs
+    places: Tensor  # (S, K): of the items among the alternatives
+    targets: Targets
+    entries: Entries | None  # that the steps added to the history; None without an encoder
+
+    def rows(self, index: Tensor) -> Samples:
+        """Copies of the rows ``index``."""
+        entries = None if self.entries is None else self.entries.rows(index)
+        targets = Targets(*(x.index_select(0, index) for x in self.targets))
+        return Samples(self.obs.rows(index), self.places.index_select(0, index), targets, entries)
+
+    def split(self, size: int) -> list[Samples]:
+        """Minibatches of ``size`` rows each; the last may have fewer."""
+        targets = map(Targets._make, zip(*(x.split(size) for x in self.targets), strict=True))
+        observations = self.obs.split(size)
+        entries = [None] * len(observations) if self.entries is None else self.entries.split(size)
+        parts = zip(observations, self.places.split(size), targets, entries, strict=True)
+        return [Samples(*part) for part in parts]
+
+
+class OnPolicyLearner(NetworkPolicy[P]):
+    """What PPO and A2C share before their losses differ."""
+
+    def anneal(self) -> float:
+        """Set the learning rate of this update. Returns the weight of its entropy bonus."""
+        config, remaining = self.config, self.remaining
+        self.optimizer.lr = config.lr * (remaining if config.anneal_lr else 1)
+        return config.ent_coef * (remaining if config.anneal_ent else 1)
+
+    def samples(self, rollout: Rollout) -> Samples:
+        """The steps of a rollout in their order, with advantages by GAE and with returns.
+
+        They are views of the rollout, which acting recorded in inference mode: ``Samples.rows`` makes copies
+        that can take part in differentiation.
+        """
+        config, done = self.config, rollout.terminated | rollout.truncated
+        advantages = gae(
+            rollout.rewards,
+            rollout.values,
+            rollout.next_values,
+            rollout.terminated if config.bootstrap_time_limit else done,
+            done,
+            config.gamma,
+            config.gae_lambda,
+            rollout.discounts,
+        )  # (T, N)
+        returns = advantages + rollout.values  # (T, N)
+        targets = Targets(
+            *(x.flatten() for x in (rollout.logprobs, rollout.values, returns, advantages))
+        )  # (S,) each
+        obs = rollout.obs.map(lambda x: x.flatten(0, 1))
+        entries = None if self.model.next_signals is None else next_entries(rollout.obs, done)
+        return Samples(obs, obs.places_of(rollout.items.flatten(0, 1)), targets, entries)

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from recsys_rl.dials import ModelConfig
-from recsys_rl.functional.item_scores import item_scores
 from recsys_rl.functional.plackett_luce import PlackettLuce
-from recsys_rl.functional.votes import add_votes
 from recsys_rl.models.actor_critic import ActorCritic, Shapes
 from recsys_rl.models.encoders import Linear, SessionSum, TwinMLP
+from recsys_rl.models.fast import dense
+from recsys_rl.models.fast.item_scores import by_torch, item_scores
 from recsys_rl.models.heads import TOWER_SIZE, DenseHead, TwoTowerHead, item_features
 from recsys_rl.models.next_signals import Entries
 from recsys_rl.types import Obs
@@ -142,8 +142,8 @@ def test_two_tower_by_hand() -> None:
     blocks = torch.tensor([[[1.0, 2.0], [3.0, 4.0]]])
     items = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
     # query = (1 - 3, 2 + 0) = (-2, 2)
-    found = head(torch.zeros(1, 2 + TOWER_SIZE), [blocks], items).all()
-    assert_close(found, torch.tensor([[-10.0, 10.0, 0.0]]))
+    found = head(torch.zeros(1, 2 + TOWER_SIZE), [blocks], items)
+    assert_close(found, torch.tensor([[[-10.0, 10.0, 0.0]]]))
 
 
 def test_gradient_of_item_scores() -> None:
@@ -169,12 +169,19 @@ def test_gradient_of_item_scores() -> None:
         )
 
 
-def test_item_scores_without_a_gradient_are_the_same() -> None:
+def test_item_scores_equal_those_by_torch() -> None:
     of_shape = partial(torch.randn, generator=rng(3))
     given = of_shape(3, 6), of_shape(()), of_shape(5, 4), of_shape(2, 5)
+    expected = given[1] * given[0] @ torch.cat([given[2].T, given[3]])
     with torch.no_grad():
-        assert_close(item_scores(*given), given[1] * given[0] @ torch.cat([given[2].T, given[3]]))
-    assert_close(item_scores(*given), given[1] * given[0] @ torch.cat([given[2].T, given[3]]))
+        assert_close(item_scores(*given), expected)
+    query, temperature, items, tower = (x.requires_grad_() for x in given)
+    learned, weights = (query, temperature, tower), of_shape(3, 5)
+    found = [of(query, temperature, items.detach(), tower) for of in (item_scores, by_torch)]
+    assert_close(found[0], found[1])
+    assert_close(found[0], expected)
+    one, other = (torch.autograd.grad(x, learned, weights) for x in found)
+    assert_close(one, other)
 
 
 def test_two_tower_votes_of_shorter_blocks_by_hand() -> None:
@@ -187,43 +194,12 @@ def test_two_tower_votes_of_shorter_blocks_by_hand() -> None:
     assert not user[:, 2:].any()
 
 
-def votes_of_two_blocks(dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """A query (40, 7), votes (5, 4), and inputs (40, 2, 3) and (40, 3, 4), all with gradients."""
-    sizes = (40, 7), (5, 4), (40, 2, 3), (40, 3, 4)
-    made = [torch.randn(*size, generator=rng(3), dtype=dtype, requires_grad=True) for size in sizes]
-    return made[0], made[1], made[2], made[3]
-
-
-def test_votes_and_their_gradient_equal_autograd() -> None:
-    """The node of the graph, for float32, against torch's operators, which float64 takes."""
-    query, votes, first, second = votes_of_two_blocks(torch.float32)
-    result = add_votes(query, votes, [first, second])
-    expected = query.clone()
-    expected[:, :3] += (votes[:2, :3] * first).sum(1)
-    expected[:, :4] += (votes[2:] * second).sum(1)
-    assert_close(result, expected)
-    with torch.no_grad():  # as in acting
-        assert_close(add_votes(query, votes, [first, second]), result.detach())
-    plain = add_votes(query.double(), votes.double(), [first.double(), second.double()])
-    assert_close(plain.float(), result)
-    weights = torch.randn(40, 7, generator=rng(4))
-    inputs = (query, votes, first, second)
-    found = torch.autograd.grad(result, inputs, weights)
-    assert_close(found, torch.autograd.grad(expected, inputs, weights))
-    given = add_votes(query, votes, [first.detach(), second])  # a context that needs no gradient
-    assert_close(torch.autograd.grad(given, inputs[:2], weights), found[:2])
-    double = votes_of_two_blocks(torch.float64)
-    assert torch.autograd.gradcheck(lambda q, v, a, b: add_votes(q, v, [a, b]), double)
-
-
 def test_votes_that_do_not_fit() -> None:
-    """They are refused before an address is passed to C."""
-    query, votes, first, second = votes_of_two_blocks(torch.float32)
-    for blocks in ([first], [first, second[:39]], [first, second.repeat(1, 1, 2)]):
-        with pytest.raises(ValueError, match="don't fit"):
-            add_votes(query, votes, blocks)
-    with pytest.raises(ValueError, match="don't fit"):
-        add_votes(query[:, :3], votes, [first, second])
+    """The blocks must have as many inputs together as there are votes."""
+    head, query = TwoTowerHead(2, 3, 2, rng()), torch.zeros(4, 2 + TOWER_SIZE)
+    for blocks in ([torch.ones(4, 2, 2)], [torch.ones(4, 3, 4)]):
+        with pytest.raises(RuntimeError):
+            head.user(query, blocks)
 
 
 def test_dense_head_depends_on_ids_only() -> None:
@@ -311,13 +287,15 @@ def test_twin_is_two_networks(activation: str, reference: nn.Module) -> None:
     twin = TwinMLP((4, 3, 2), activation, rng())
     stir(twin)
     x = torch.randn(5, 4, generator=rng(1))
-    together = twin(x)
-    assert together.shape == (2, 5, 2) and not torch.equal(together[0], together[1])
+    layers = [x for layer in zip(twin.weights, twin.biases, strict=True) for x in layer]
+    last = torch.ones(2, 1), torch.zeros(1)
+    together = dense.by_torch(x, activation, [*layers, *last, *last])
+    assert not torch.equal(together[0].squeeze(1), together[1])
     for which in range(2):
         hidden = x
         for weight, bias in zip(twin.weights, twin.biases, strict=True):
             hidden = reference(nn.functional.linear(hidden, weight[which].T, bias[which, 0]))
-        assert_close(together[which], hidden)
+        assert_close(together[which].view(5), hidden.sum(1))
         assert_close(twin.one(which, x), hidden)
 
 

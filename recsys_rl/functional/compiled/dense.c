@@ -1,6 +1,6 @@
 /* The dense layers of actor and critic forwards and backwards, in one call each.
  *
- * functional/dense.py says what is computed and has the same in torch. At 64 rows torch takes some thirty
+ * models/fast/dense.py says what is computed and has the same in torch. At 64 rows torch takes some thirty
  * operators of a few microseconds each around products that take little longer, and its products don't use
  * all that every processor has. Here a block of a layer is finished while it lies in the first-level cache.
  */
@@ -118,7 +118,7 @@ static void backward(Layer layer, const float *x, int64_t x_twin, const float *d
 
 /* ---- the network. Parameters, and their gradients, are W_1, b_1, ..., W_L, b_L, V, c, v, d; sizes are
  * those of x_0, ..., x_L and of the outputs; in `layers` lie x_1, ..., x_L one behind the other, and in
- * `dlayers` the gradients at z_1, ..., z_L, the first of which functional/dense.py reads. */
+ * `dlayers` the gradients at z_1, ..., z_L, the first of which models/fast/dense.py reads. */
 
 INLINE Layer hidden(const float *const *parameters, const int64_t *sizes, int64_t l) {
     return (Layer){2, sizes[l], sizes[l + 1], parameters[2 * l], parameters[2 * l + 1]};

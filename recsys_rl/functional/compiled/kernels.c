@@ -7,7 +7,7 @@
  * Plain C, so that one library serves every Python and every torch. Every sum is taken in a fixed order, in
  * dense.c and rows.c too: the result doesn't depend on the number of threads.
  */
-#include "products.h"
+#include "kernels.h"
 
 #define BLOCK 64 /* numbers summed together in single precision */
 #define PARTS 64 /* of the weights, and at most so many threads take them */
@@ -140,68 +140,40 @@ void evaluate_gradient(const float *logits, const float *exps, const int64_t *it
     }
 }
 
-/* ---- losses.ppo_loss, and its derivatives by log-probability, entropy and value: the first rows of `work`
- * (4, rows); its last has each row's part of the loss. With positions > 0 a row is evaluated first, and then
- * the derivatives by its logits are taken, while it lies in the cache. NaN stays.
- *
- * With a `query` (rows, inputs) the logits of a `chunk` of rows are its product with `table` (inputs, width),
- * -inf at `exclude` (rows, number). They, and then their derivatives, lie in `logits` (threads, chunk + 1,
- * width); the row more of each thread holds exponentials. From these follow the derivatives by the query,
- * with the table `across` (width, inputs), and each chunk's part (learned, width) of those by the table's last
- * rows. */
+/* ---- models/fast/ppo_loss.py: a row is evaluated, and then the derivatives of the loss by its logits are
+ * taken, while it lies in the cache. `work` (2, rows) has the derivatives by the value, and each row's part of
+ * the loss. NaN stays. */
 
 INLINE float clamp(float x, float low, float high) { return !(x >= low) ? low : !(x <= high) ? high : x; }
 
-int ppo_loss(const float *query, const float *table, const float *across, int64_t inputs, int64_t learned,
-             int64_t chunk, const int64_t *exclude, int64_t number, float *by_query, float *by_table,
-             float *logits, const int64_t *items, float *by_logits, int64_t rows, int64_t positions,
-             int64_t width, int threads, float clip_eps, float ent_coef, float vf_coef, int clip_vloss,
+int ppo_loss(const float *logits, const int64_t *items, int64_t rows, int64_t positions, int64_t width,
+             int threads, float clip_eps, float ent_coef, float vf_coef, int clip_vloss,
              const float *old_logprob, const float *old_value, const float *returns, const float *advantage,
-             const float *value, float *logprob, float *entropy, float *work, float *loss) {
+             const float *value, float *logprob, float *entropy, float *by_logits, float *work, float *loss) {
     int outside = 0;
-    int64_t chunks = parts(rows, chunk), row = positions * width;
     double sum = 0.0, share = 1.0 / rows;
 #pragma omp parallel for num_threads(threads) if (threads > 1) reduction(| : outside)
-    for (int64_t task = 0; task < threads; task++) {
-        for (int64_t c = chunks * task / threads; c < chunks * (task + 1) / threads; c++) {
-            int64_t start = c * chunk, height = least(chunk, rows - start);
-            float *block = logits + (query ? task * (chunk + 1) : start) * row;
-            Matrix of_query = {query + start * inputs, inputs, 1}, of_block = {block, width, 1};
-            Matrix to_logits = {table, width, 1}, to_query = {across, inputs, 1};
-            Matrix of_learned = {of_query.at + inputs - learned, 1, inputs};
-            if (query) {
-                product(height, width, inputs, of_query, to_logits, block, width);
-                outside |= forbid(block, exclude + start * number, height, number, 1, width);
-            }
-            for (int64_t i = start; i < start + height; i++) {
-                float *z = block + (i - start) * row, *by_z = query ? z : by_logits + i * row;
-                float *e = query ? block + chunk * row : by_z;
-                const int64_t *taken = items + i * positions;
-                Row read[positions + 1];
-                if (positions && evaluate_row(z, taken, positions, width, logprob + i, entropy + i, read, e)) {
-                    outside = 1;
-                    continue;
-                }
-                float ratio = expf(logprob[i] - old_logprob[i]), minus = -advantage[i];
-                float free = ratio * minus, clipped = clamp(ratio, 1 - clip_eps, 1 + clip_eps) * minus;
-                float error = value[i] - returns[i], far = error, old = old_value[i];
-                if (clip_vloss) far = clamp(value[i], old - clip_eps, old + clip_eps) - returns[i];
-                int kept = !(free < clipped), near = !(error * error < far * far) && far == far;
-                float square = near ? error * error : far * far;
-                work[i] = kept ? share * free : 0.0f; /* d ratio / d logprob = ratio */
-                work[rows + i] = -share * ent_coef;
-                work[2 * rows + i] = near ? share * vf_coef * error : 0.0f;
-                work[3 * rows + i] = (kept ? free : clipped) - ent_coef * entropy[i] + 0.5f * vf_coef * square;
-                if (positions)
-                    write_rows(z, e, taken, positions, width, read, work[i], work[rows + i], by_z);
-            }
-            if (query) {
-                product(height, inputs, width, of_block, to_query, by_query + start * inputs, inputs);
-                product(learned, width, height, of_learned, of_block, by_table + c * learned * width, width);
-            }
+    for (int64_t i = 0; i < rows; i++) {
+        const float *z = logits + i * positions * width;
+        const int64_t *taken = items + i * positions;
+        float *by_z = by_logits + i * positions * width; /* holds the exponentials first */
+        Row read[positions];
+        if (evaluate_row(z, taken, positions, width, logprob + i, entropy + i, read, by_z)) {
+            outside = 1;
+            continue;
         }
+        float ratio = expf(logprob[i] - old_logprob[i]), minus = -advantage[i];
+        float free = ratio * minus, clipped = clamp(ratio, 1 - clip_eps, 1 + clip_eps) * minus;
+        float error = value[i] - returns[i], far = error, old = old_value[i];
+        if (clip_vloss) far = clamp(value[i], old - clip_eps, old + clip_eps) - returns[i];
+        int kept = !(free < clipped), near = !(error * error < far * far) && far == far;
+        float square = near ? error * error : far * far;
+        float by_logprob = kept ? share * free : 0.0f; /* d ratio / d logprob = ratio */
+        work[i] = near ? share * vf_coef * error : 0.0f;
+        work[rows + i] = (kept ? free : clipped) - ent_coef * entropy[i] + 0.5f * vf_coef * square;
+        write_rows(z, by_z, taken, positions, width, read, by_logprob, -share * ent_coef, by_z);
     }
-    for (int64_t i = 0; i < rows; i++) sum += work[3 * rows + i]; /* in this order, whatever the threads */
+    for (int64_t i = 0; i < rows; i++) sum += work[rows + i]; /* in this order, whatever the threads */
     *loss = share * sum;
     return outside;
 }

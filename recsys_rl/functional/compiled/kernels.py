@@ -46,20 +46,19 @@ def load(file: Path) -> ctypes.CDLL:
     loaded.evaluate_gradient.argtypes = [p, p, p, p, p, p, n, n, n, i, p]
     loaded.dense_forward.argtypes = [p, p, n, i, p, n, i, p, p, p]
     loaded.dense_backward.argtypes = [p, p, n, i, p, n, i, p, p, p, p, p]
-    loaded.ppo_loss.argtypes = [p, p, p, n, n, n, p, n, p, p, p, p, p, n, n, n, i, f, f, f, i, *[p] * 9]
+    loaded.ppo_loss.argtypes = [p, p, n, n, n, i, f, f, f, i, *[p] * 10]
     loaded.adam.argtypes = [p, p, p, p, p, n, f, f, f, f, f, f, i]
     loaded.dot_rows.argtypes = [p, p, p, n, n, n, n, i, p]
     loaded.add_rows.argtypes = [p, p, p, p, n, n, n, n, f, i, p]
     loaded.beside_rows.argtypes = [p, p, p, n, n, n, i, p]
     loaded.push_rows.argtypes = [p, p, p, n, n, n, i, p]
     loaded.rows_hold.argtypes = [p, p, n, n, n, i, p]
-    loaded.add_votes.argtypes = [p, p, n, n, n, n, n, i, p]
     loaded.session_sums.argtypes = [p, n, n, p, p, n, n, n, n, n, i, i, p, p]
     checking = loaded.forbid, loaded.evaluate, loaded.ppo_loss, loaded.dot_rows, loaded.add_rows
     for function in (*checking, loaded.beside_rows, loaded.session_sums):  # 1 where an index is out of range
         function.restype = i
     plain = loaded.sample, loaded.evaluate_gradient, loaded.dense_forward, loaded.dense_backward, loaded.adam
-    for function in (*plain, loaded.push_rows, loaded.rows_hold, loaded.add_votes):
+    for function in (*plain, loaded.push_rows, loaded.rows_hold):
         function.restype = None
     return loaded
 

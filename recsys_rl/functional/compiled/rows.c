@@ -1,5 +1,5 @@
-/* Loops over the users of a batch: functional/rows.py, votes.py and session_sums.py say what they compute, and
- * have the same in torch, which makes copies first and then reads them again. */
+/* Loops over the users of a batch: functional/rows.py and models/fast/ say what they compute, and have the same
+ * in torch, which makes copies first and then reads them again. */
 #include "kernels.h"
 
 VECTORISED static void dot_row(const float *x, const float *table, const int64_t *items, int64_t positions,
@@ -85,21 +85,7 @@ void rows_hold(const int64_t *ids, const int64_t *sought, int64_t rows, int64_t 
             result[i * number + k] = holds(ids + i * length, length, sought[i * number + k]);
 }
 
-VECTORISED static void add_votes_row(const float *votes, const float *blocks, int64_t number, int64_t size,
-                                     int64_t width, float *sum) {
-    for (int64_t b = 0; b < number; b++)
-#pragma omp simd
-        for (int64_t j = 0; j < size; j++) sum[j] += votes[b * width + j] * blocks[b * size + j];
-}
-
-void add_votes(const float *votes, const float *blocks, int64_t rows, int64_t number, int64_t size,
-               int64_t width, int64_t sum_row, int threads, float *sum) {
-#pragma omp parallel for num_threads(threads) if (threads > 1)
-    for (int64_t i = 0; i < rows; i++)
-        add_votes_row(votes, blocks + i * number * size, number, size, width, sum + i * sum_row);
-}
-
-/* ---- session_sums.py. The weights are spread out to (length, width), width = weights x size: a user's sums
+/* ---- models/fast/session_sums.py. The weights are spread out to (length, width), width = weights x size: a user's sums
  * are of scale_l weights_l row_l over his items. `back` takes the gradient at the sums, and adds
  * scale_l sums row_l to that at weights_l, of which each task has its own. */
 VECTORISED static void session_row(const float *table, int64_t size, const int64_t *items,

@@ -16,9 +16,9 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from recsys_rl.dials import ModelConfig
-from recsys_rl.functional import dense
 from recsys_rl.functional.compiled import kernels
 from recsys_rl.models.actor_critic import ActorCritic, Shapes
+from recsys_rl.models.fast import dense
 from recsys_rl.types import Obs
 
 SHAPES = Shapes(6, (5,))
@@ -119,7 +119,7 @@ def test_by_hand() -> None:
 
 
 def parameters(inputs: int, hidden: tuple[int, ...], num_items: int) -> list[Tensor]:
-    """The parameters of a network of these sizes, in the order of functional/dense.py."""
+    """The parameters of a network of these sizes, in the order of models/fast/dense.py."""
     sizes = (inputs, *hidden)
     shapes: list[tuple[int, ...]] = [
         shape for a, b in itertools.pairwise(sizes) for shape in ((2, a, b), (2, 1, b))

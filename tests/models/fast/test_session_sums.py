@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from recsys_rl.functional.compiled import kernels
-from recsys_rl.functional.session_sums import session_sums, weigh
+from recsys_rl.models.fast.session_sums import session_sums, weigh
 from tests.compiled import each_way as each_way
 from tests.compiled import without_kernels as without_kernels
 

@@ -1,0 +1,73 @@
+"""The files from `train.py` to the gradient of the flagship are those of docs/05, in order."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytest
+
+from recsys_rl.cli import main
+from recsys_rl.functional.compiled import kernels
+from tests.doors import ROOT, SATIATION, home, steps
+
+BESIDE = (
+    "types.py",  # the data types
+    "functional/compiled/",
+    "functional/categorical.py",  # -inf at items that may not be shown
+    "models/fast/",  # the same as the lines and layers of the walk, in fewer passes
+    "models/optimizer.py",  # before the gradient it only forgets the last one
+)
+MOST = 10
+
+
+def walked(words: list[str]) -> list[str]:
+    """The files of the calls that lead to an update, and of those in it before its first gradient."""
+    package, found, inside, done = str(ROOT / "recsys_rl") + "/", dict[str, None](), False, False
+
+    def note(file: str) -> None:
+        name = file.removeprefix(package)
+        if name != file and not name.startswith(BESIDE):
+            found.setdefault(name)
+
+    def watch(frame: FrameType, event: str, _: Any) -> None:
+        nonlocal inside, done
+        if event != "call" or done:
+            return
+        code = frame.f_code
+        if code.co_qualname == "PPO.update":
+            callers, above = [code.co_filename], frame.f_back
+            while above is not None:
+                callers.append(above.f_code.co_filename)
+                above = above.f_back
+            for file in reversed(callers):
+                note(file)
+            inside = True
+        done = inside and code.co_qualname == "Tensor.backward"
+        if inside and not done:
+            note(code.co_filename)
+
+    sys.setprofile(watch)
+    try:
+        assert main(words) == 0
+    finally:
+        sys.setprofile(None)
+    assert done
+    return list(found)
+
+
+def test_training_goes_through_the_files_of_the_walk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if kernels.library() is None:
+        pytest.skip("without the compiled loops torch's forms are read in other files")
+    monkeypatch.chdir(tmp_path)
+    found = walked(["train", *SATIATION, *steps(1), *home(tmp_path / "run")])
+    text = (ROOT / "docs/05_code_walkthrough.md").read_text(encoding="utf-8")
+    section = text[text.index("### From `train.py` to the gradient") :].split("\n## ")[0]
+    listed = re.findall(r"^\d+\. `([\w/]+\.py)`", section, re.M)
+    assert listed == ["train.py", *found]
+    assert len(listed) <= MOST
