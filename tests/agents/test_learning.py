@@ -162,9 +162,9 @@ SATIATION = {"num_items": 60, "embedding_dim": 8, "max_episode_steps": 12}
 def test_satiation_is_learned(algo: str, encoder: str, num_updates: int, proof: Proof) -> None:
     """Far above a list for everybody.
 
-    The entropy bonus is above A2C's preset, with which one seed of six committed too early on earlier dials.
+    The entropy bonus is above A2C's preset: with half of it one perturbed start in seven kept one list.
     """
-    agent_config = {"ent_coef": 0.05}
+    agent_config = {"ent_coef": 0.1 if algo == "a2c" else 0.05}
     config = settings(
         algo,
         "satiation",
