@@ -176,7 +176,7 @@ def make_logged(
     from recsys_rl.decisions.reader import num_rows, read_header
     from recsys_rl.decisions.transitions import transition_table
     from recsys_rl.experience.logged import MOST_ROWS, Logged, log_rewards
-    from recsys_rl.files.read import files_of
+    from recsys_rl.files.read import files_of, has_header
 
     settings = config.agent_config
     assert isinstance(settings, LoggedConfig)
@@ -191,6 +191,11 @@ def make_logged(
         )
     data, seed, users = config.data_config, config.train_config.seed, make_user_model(config, world)
     path = Path(settings.log)
+    if not has_header(path):
+        raise UserError(
+            f"{settings.log} is not a log of `recsys-rl record`, from which {config.algo} learns: give one "
+            "(`recsys-rl ope` also judges policies on tables of other kinds)."
+        )
     header = read_header(files_of(path)[0]).header
     check_catalogue(settings.log, header, world.catalogue, f"--data {data.data} --seed {seed}")
     env = RecEnv(users, world.catalogue, config.env_config, world.population.train, 1, torch.Generator())

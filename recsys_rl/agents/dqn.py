@@ -66,7 +66,7 @@ class DQN(NetworkPolicy[DQNConfig]):
         """As NetworkPolicy. Raises UserError for actions of several positions."""
         if model.shapes.slate_size > 1 or len(model.shapes.action_sizes) > 1:
             raise UserError(
-                "dqn chooses one item at a time, and the actions here have several positions: choose --algo "
+                "dqn chooses one item at a time, and here each step shows a slate of several: choose --algo "
                 "ppo or a2c."
             )
         super().__init__(model, config, num_updates, generators, average)

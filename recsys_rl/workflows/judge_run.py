@@ -37,13 +37,13 @@ def judge_run(run: Run, checkpoint: Path) -> None:
     with DecisionWriter(path, first.header) as writer:
         for piece in chain([first], pieces):
             writer.write(piece)
-    name = row_name(run.config)
+    print("judging the policy on the held-out users of the log", file=sys.stderr)
     ope(
         OpeConfig(
             log=str(path),
             checkpoint=str(checkpoint),
             env=run.config.env,
-            policy=(name, f"{name}-greedy"),
+            policy=(row_name(run.config),),
             json=str(checkpoint.with_name("ope.json")),
             threads=run.config.train_config.threads,
         )

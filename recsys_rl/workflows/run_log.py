@@ -42,6 +42,8 @@ class RunLog:
             if len(returns):
                 row["return_mean"], row["length_mean"] = returns.mean().item(), lengths.mean().item()
                 self.news = f"return {row['return_mean']:.2f}"
+            elif run.env is None:
+                self.news = f"loss {row['loss']:.3f}"
             row["steps_per_second"] = self.logger.steps_per_second(run.step)
             self.logger.write(run.step, row)
         if run.has_simulator and run.due(settings.eval_interval):

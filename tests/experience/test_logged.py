@@ -158,6 +158,7 @@ def test_clone_decides_as_the_logger(logger: tuple[Path, Path], tmp_path: Path, 
         (["--checkpoint", "CHECKPOINT", "--log", "LOG", "--candidates", "8"], "candidates"),
         (["--checkpoint", "CHECKPOINT", "--log", "LOG", "--n-steps", "8"], "n_steps|n-steps"),
         (["--checkpoint", "CHECKPOINT", "--log", "nowhere.parquet"], "nowhere.parquet"),
+        (["--checkpoint", "CHECKPOINT", "--log", __file__], "is not a log of `recsys-rl record`"),
         (["--checkpoint", "CHECKPOINT", "--log", "LOG", "--weights", "glory=1"], "glory"),
     ],
 )
