@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from recsys_rl.agents.linear_bandit import BANDITS
 from recsys_rl.checkpoint import Checkpoint, check_algo, load
 from recsys_rl.dials import Seed
 from recsys_rl.errors import one_line
@@ -61,8 +62,9 @@ class EvaluateConfig:
     files: tuple[str | Path, ...] = ()
     """Checkpoints to evaluate in one table, in place of --checkpoint."""
     policy: tuple[str, ...] = ()
-    """module:NAME of your own policy, for a row in the table: an object with act(obs, greedy), a callable
-    that makes one from the catalogue, or a Stable-Baselines3 model. The current folder is searched first."""
+    """A further row of the table: linucb or lints, bandits that learn from a user's answers in the session;
+    or module:NAME of your own policy: an object with act(obs, greedy), a callable that makes one from the
+    catalogue, or a Stable-Baselines3 model. The current folder is searched first."""
     full: bool = False
     """Let the planners play all users of the table, not only 64 of them, or 32 in sessions of more than 50
     steps; this takes minutes."""
@@ -156,7 +158,7 @@ def evaluate(
     paths = [entry.path for entry in entries]
     place = _report_place(options, paths)
     _check_outputs(options.json, place, paths)
-    own = named(options.policy) | named(policies)
+    own = named([name for name in options.policy if name not in BANDITS]) | named(policies)
     for entry in entries:
         print_latest(entry.path, entry.checkpoint)
     keep_freed_memory()
@@ -210,7 +212,17 @@ def _round(
     cache_dir = None if options.cache_dir is None else str(options.cache_dir)
     whole = True
     try:
-        played = play_all(group, users, options.seed, device, own, options.full, cache_dir, options.planner)
+        played = play_all(
+            group,
+            users,
+            options.seed,
+            device,
+            own,
+            options.full,
+            cache_dir,
+            options.planner,
+            tuple(dict.fromkeys(name for name in options.policy if name in BANDITS)),
+        )
     except Stopped as stop:
         played, whole = stop.played, False
     names = [entry.name for entry in group]

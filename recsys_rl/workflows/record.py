@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from recsys_rl.agents.behaviours import Fixed
+from recsys_rl.agents.linear_bandit import DRAWS
 from recsys_rl.checkpoint import Checkpoint, load
 from recsys_rl.decisions.log import DecisionHeader, DecisionLog, catalogue_hash, concatenate
 from recsys_rl.decisions.writer import ROWS, DecisionWriter
@@ -152,6 +153,7 @@ def _loggers(
         platform=checkpoint.config.env,
         catalogue=catalogue_hash(checkpoint.catalogue),
         candidates=rule,
+        estimated=DRAWS if "lints" in (*names, options.mix) else 0,
     )
     return loggers, header
 
