@@ -109,6 +109,7 @@ def make_env(
     *,
     heldout: bool = False,
     training: bool = True,
+    strangers: bool = False,
 ) -> Env:
     """The environment of a run: N sessions of training or held-out users.
 
@@ -117,6 +118,7 @@ def make_env(
         generator: draws users and noise, or seeds the platform's own world; None for the stream "users".
         heldout: play held-out users instead of training users.
         training: False freezes the normalisation of a platform with its own world.
+        strangers: withhold the users' profiles, on a platform with a catalogue.
 
     A module in the name of the environment is imported. The caller must make sure that the user typed it.
     """
@@ -130,7 +132,15 @@ def make_env(
         return platform.env(config.env, config.env_config, num_envs, generator, gamma, training)
     users = world.population.heldout if heldout else world.population.train
     user_model = make_user_model(config, world)
-    return RecEnv(user_model, world.catalogue, config.env_config, users, num_envs, generator)
+    return RecEnv(
+        user_model,
+        world.catalogue,
+        config.env_config,
+        users,
+        num_envs,
+        generator,
+        strangers=strangers,
+    )
 
 
 def make_experience(

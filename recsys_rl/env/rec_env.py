@@ -41,12 +41,14 @@ class RecEnv:
         num_envs: int,
         generator: torch.Generator,
         history_length: int | None = None,
+        strangers: bool = False,
     ) -> None:
         """
         Args:
             users: (U',) int64, rows of the population. Sessions draw their users from these.
             history_length: items in the history of an observation. None: the user model's (WindowUsers), else
                 all items of a session, or no history if items repeat.
+            strangers: withhold the users' embedding, the first piece of the context, which is then 0.
 
         Raises UserError if the slate is larger than the catalogue, or if the catalogue lacks an attribute.
         """
@@ -56,6 +58,7 @@ class RecEnv:
         self.users = users
         self.num_envs = num_envs
         self.generator = generator
+        self.strangers = strangers
         self.device = catalogue.embedding.device
         pieces = user_model.visible(user_model.sample(users[:1]))
         events = isinstance(user_model, EventUsers)
@@ -315,6 +318,9 @@ class RecEnv:
 
     def _request(self, user_state: UserState, session: Session) -> Obs:
         handed = self.user_model.visible(user_state)
+        if self.strangers:
+            user, _ = self.interface.context[0]
+            handed = {**handed, user: torch.zeros_like(handed[user])}
         if self.all_available:
             return session.request(handed)
         return session.request(handed, self.catalogue.available.expand(len(session.users), -1))  # (N, I)

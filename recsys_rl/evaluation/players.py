@@ -76,6 +76,7 @@ class Table:
     seed: int
     device: torch.device
     streams: dict[str, torch.Generator]
+    strangers: bool = False  # the users' profiles are withheld
 
     def env(self, config: Config | None = None, checkpoint: Checkpoint | None = None) -> Env:
         """A new environment with the settings ``config`` and the normalisation in ``checkpoint``."""
@@ -86,6 +87,7 @@ class Table:
             self.streams["evaluation users"],
             heldout=True,
             training=False,
+            strangers=self.strangers,
         )
         if checkpoint is not None:
             with restoring():
@@ -117,6 +119,7 @@ def play_all(
     cache_dir: str | None = None,
     planner: bool = True,
     bandits: Sequence[str] = (),
+    strangers: bool = False,
 ) -> dict[str, Played]:
     """Play one session per user and policy, in the table's order, with the same noise for all policies.
 
@@ -129,13 +132,14 @@ def play_all(
         cache_dir: folder for the results of the searches of `rule`, `searched` and `expert`.
         planner: False leaves the planners out.
         bandits: names of BANDITS to play.
+        strangers: withhold the profiles of all users, also of those on whom rows are tuned.
 
     A progress bar on standard error shows the policy in play. Raises Stopped after Ctrl-C.
     """
     first = entries[0].checkpoint
     world, users = first.world.to(device), users.to(device)
     streams = generators(seed, "evaluation users", "policy", "shuffle", "random", device=device)
-    table = Table(first.config, world, users, seed, device, streams)
+    table = Table(first.config, world, users, seed, device, streams, strangers)
     env = table.env(None, first)
     for name in bandits:
         check_feedback(env.interface, name)
@@ -249,7 +253,8 @@ def references(
     )  # the same result for each --seed
 
     def make_training_env(part: Population, num_rows: int, noise: torch.Generator) -> Env:
-        return make_env(config, World(catalogue, part), num_rows, noise, training=False)
+        place = World(catalogue, part)
+        return make_env(config, place, num_rows, noise, training=False, strangers=table.strangers)
 
     def trainees(name: str) -> tuning.Trainees:
         part = tuning.training_part(population)
@@ -281,7 +286,7 @@ def references(
         agent, note = make()
         return Player(agent, note=note)
 
-    rows = SearchedRows(config, table.world, env.user_model, budget, cache_dir, trainees)
+    rows = SearchedRows(config, table.world, env.user_model, budget, cache_dir, trainees, table.strangers)
     return (
         {name: partial(_plain, make) for name, make in simple.items()}
         | {name: partial(tune, name) for name in tuned}

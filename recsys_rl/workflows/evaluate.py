@@ -20,7 +20,7 @@ from recsys_rl.evaluation.anyone import named
 from recsys_rl.evaluation.checkpoints import Entry, tables
 from recsys_rl.evaluation.players import Stopped, heldout_users, play_all
 from recsys_rl.evaluation.printing import print_table, without_nan
-from recsys_rl.evaluation.sessions import report
+from recsys_rl.evaluation.sessions import STRANGERS, report
 from recsys_rl.evaluation.table import Played, mean_over_seeds, summarise
 from recsys_rl.files.clean import Missing
 from recsys_rl.folder import nearby
@@ -96,6 +96,9 @@ class EvaluateConfig:
     """Separator of this file if it is a text (default: found in the first line)."""
     missing: Missing = "refuse"
     """Rows of this file without a user, item, time or rating: refuse the file, or drop the rows."""
+    strangers: bool = False
+    """Withhold the profiles of all users, as of people who come for the first time: policies see a profile of
+    zeros, and learn what they can from the answers of the session. Rows are tuned on such users too."""
     planner: bool = True
     """Play the planners, the rows informed and planner. They take most of the time of a table."""
 
@@ -150,6 +153,10 @@ def evaluate(
     if first.world.is_empty and options.max_users != EvaluateConfig.max_users:
         path, env = entries[0].path, first.config.env
         raise UserError(f"--max-users is for simulated users, and {path} is of {env}: leave it out.")
+    if first.world.is_empty and options.strangers:
+        raise UserError(
+            f"--strangers withholds profiles, and the users of {first.config.env} have none: leave it out."
+        )
     if len(groups) > 1 and options.report is not False:
         raise UserError(
             f"--report is for one seed, but these checkpoints are of {len(groups)} seeds: give those of one "
@@ -180,8 +187,11 @@ def evaluate(
     if options.users is not None:
         file = one_line(Path(options.users).name)
         result["new_users"] = {"file": file, "about": about_people(groups)}
+    if options.strangers:
+        result["strangers"] = True
     total_users = len(first.population.heldout) if len(groups) == 1 else 0
-    print_table(result, _heading(groups), total_users)
+    heading = _heading(groups) + (f"; {STRANGERS}" if options.strangers else "")
+    print_table(result, heading, total_users)
     if stopped:
         print("stopped: the table has the rows that were finished, and no file is written", file=sys.stderr)
         raise KeyboardInterrupt
@@ -222,6 +232,7 @@ def _round(
             cache_dir,
             options.planner,
             tuple(dict.fromkeys(name for name in options.policy if name in BANDITS)),
+            options.strangers,
         )
     except Stopped as stop:
         played, whole = stop.played, False
