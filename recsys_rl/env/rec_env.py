@@ -41,14 +41,15 @@ class RecEnv:
         num_envs: int,
         generator: torch.Generator,
         history_length: int | None = None,
-        strangers: bool = False,
+        strangers: Tensor | None = None,
     ) -> None:
         """
         Args:
             users: (U',) int64, rows of the population. Sessions draw their users from these.
             history_length: items in the history of an observation. None: the user model's (WindowUsers), else
                 all items of a session, or no history if items repeat.
-            strangers: withhold the users' embedding, the first piece of the context, which is then 0.
+            strangers: (U,) bool, rows of the population whose embedding is withheld: the first piece of their
+                context is 0. None: nobody's.
 
         Raises UserError if the slate is larger than the catalogue, or if the catalogue lacks an attribute.
         """
@@ -316,11 +317,20 @@ class RecEnv:
         """The visible ones of ``signals`` (..., S)."""
         return signals if len(self._visible) == len(self.signals) else signals.index_select(-1, self._visible)
 
-    def _request(self, user_state: UserState, session: Session) -> Obs:
+    def handed(self) -> Mapping[str, Tensor]:
+        """The pieces of the present observations that no session derives, (N, size) each, by name."""
+        return self._handed(self.user_state, self.session)
+
+    def _handed(self, user_state: UserState, session: Session) -> Mapping[str, Tensor]:
         handed = self.user_model.visible(user_state)
-        if self.strangers:
-            user, _ = self.interface.context[0]
-            handed = {**handed, user: torch.zeros_like(handed[user])}
+        if self.strangers is None:
+            return handed
+        user, _ = self.interface.context[0]
+        withheld = self.strangers.index_select(0, session.users).unsqueeze(1)  # (N, 1)
+        return {**handed, user: handed[user].masked_fill(withheld, 0)}
+
+    def _request(self, user_state: UserState, session: Session) -> Obs:
+        handed = self._handed(user_state, session)
         if self.all_available:
             return session.request(handed)
         return session.request(handed, self.catalogue.available.expand(len(session.users), -1))  # (N, I)

@@ -198,7 +198,7 @@ def _pieces(
     for part in _turns(users, sessions, generator):
         played = record_sessions(
             env,
-            lambda: env.user_model.visible(env.user_state),
+            env.handed,
             list(loggers.values()),
             header,
             part,

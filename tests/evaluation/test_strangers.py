@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -10,7 +11,8 @@ import torch
 
 from recsys_rl.cli import main
 from recsys_rl.env.rec_env import RecEnv
-from recsys_rl.evaluation import searched_rows
+from recsys_rl.evaluation import rule_cache, rule_search
+from recsys_rl.evaluation.tuning import Trainees
 from recsys_rl.make import make_env
 from tests.doors import CARTPOLE, SATIATION, steps, train_in
 from tests.small_runs import settings, world
@@ -64,16 +66,16 @@ def test_table_of_strangers(checkpoint: str, tmp_path: Path, capsys: pytest.Capt
 
 def test_trainees_are_strangers_too(checkpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[bool] = []
-    rule = searched_rows.rule_search.search_rule
+    rule = rule_search.search_rule
 
-    def search(trainees: searched_rows.Trainees, budget: int) -> searched_rows.rule_search.Found:
+    def search(trainees: Trainees, budget: int) -> rule_search.Found:
         env = trainees.make_env(trainees.population, 2, trainees.generator)
         made.append(bool(env.reset().context[:, :4].any()))
         return rule(trainees, budget)
 
-    monkeypatch.setattr(searched_rows.rule_search, "search_rule", search)
-    monkeypatch.setattr(searched_rows.rule_cache, "read_tensors", lambda path: None)
-    monkeypatch.setattr(searched_rows.rule_cache, "write_tensors", lambda path, tensors: None)
+    monkeypatch.setattr(rule_search, "search_rule", search)
+    monkeypatch.setattr(rule_cache, "read_tensors", lambda path: None)
+    monkeypatch.setattr(rule_cache, "write_tensors", lambda path, tensors: None)
     for options in (["--strangers"], []):
         assert main(["evaluate", checkpoint, "--no-planner", *options]) == 0
     assert made and made[0] is False and made[-1] is True
@@ -84,3 +86,34 @@ def test_environment_without_profiles_is_refused(tmp_path: Path, capsys: pytest.
     capsys.readouterr()
     assert main(["evaluate", path, "--strangers"]) == 2
     assert "--strangers" in capsys.readouterr().err
+
+
+def test_share_of_the_training_users_are_strangers_in_training_alone() -> None:
+    config = settings("ppo", "satiation", env_config={"num_items": 30, "embedding_dim": 4})
+    config = dataclasses.replace(
+        config, data_config=dataclasses.replace(config.data_config, num_users=40, stranger_share=0.25)
+    )
+    place = world(config)
+    train, heldout = place.population.train, place.population.heldout
+    found = []
+    for _ in range(2):
+        env = make_env(config, place, len(train), torch.Generator())
+        unknown = ~env.reset(train).context[:, :4].any(1)
+        assert isinstance(env, RecEnv)
+        assert torch.equal(env.handed()["profile"], env.observe().context[:, :4])  # as a log records it
+        assert int(unknown.sum()) == round(0.25 * len(train))
+        found.append(unknown)
+    assert torch.equal(found[0], found[1])
+    played = make_env(config, place, len(heldout), torch.Generator(), heldout=True, training=False)
+    assert bool(played.reset(heldout).context[:, :4].any(1).all())
+    tuned = make_env(config, place, len(train), torch.Generator(), training=False)
+    assert bool(tuned.reset(train).context[:, :4].any(1).all())
+
+
+def test_training_with_strangers_can_be_evaluated_and_shares_a_table(
+    checkpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = train_in(tmp_path / "run", *SATIATION, *steps(1), "--stranger-share", "0.5")
+    other = other.rename(other.with_name("mixed.pt"))
+    assert main(["evaluate", checkpoint, str(other), "--no-planner", "--strangers"]) == 0
+    assert "mixed" in capsys.readouterr().out
