@@ -39,8 +39,7 @@ class Recorder:
         self._decision["logprobs"] = action.logprob.double()
         if obs.candidates is not None:
             self._decision["candidates"] = obs.candidates
-        visible = self.env.user_model.visible(self.env.user_state)
-        self._given = {name: x.clone() for name, x in visible.items()}
+        self._given = {name: x.clone() for name, x in self.env.given().items()}
 
     def answered(self, step: Step) -> None:
         """The outcome of the step."""
