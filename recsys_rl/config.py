@@ -166,6 +166,12 @@ def _check_start(agent: ReplayConfig, total_timesteps: int) -> None:
     held = max(agent.buffer_size // agent.num_envs, agent.return_steps) * agent.num_envs
     played = max(1, total_timesteps // agent.steps_per_update) * agent.steps_per_update
     most, mend = (held, "buffer_size") if held < played else (played, "total_timesteps")
+    if agent.return_steps * agent.num_envs > played:
+        raise FieldError(
+            "agent_config.return_steps",
+            f"is {agent.return_steps}: the run has fewer steps of each user, so nothing would be learned; "
+            "lower it, or raise total_timesteps.",
+        )
     if agent.learning_starts > most:
         raise FieldError(
             "agent_config.learning_starts",

@@ -40,6 +40,9 @@ class DataConfig:
     """Folder for downloads, learned embeddings and `clustered` items (default: the user's cache folder)."""
     heldout_fraction: Annotated[float, Range(above=0, below=1)] = 0.2
     """Share of the users that are held out from training, for evaluation."""
+    stranger_share: Share = 0.0
+    """Share of the training users whose profiles are withheld in training, so that the policy also learns to
+    act for people without a profile (evaluate --strangers)."""
 
 
 @dataclass(frozen=True)

@@ -109,6 +109,7 @@ def make_env(
     *,
     heldout: bool = False,
     training: bool = True,
+    strangers: bool = False,
 ) -> Env:
     """The environment of a run: N sessions of training or held-out users.
 
@@ -117,6 +118,8 @@ def make_env(
         generator: draws users and noise, or seeds the platform's own world; None for the stream "users".
         heldout: play held-out users instead of training users.
         training: False freezes the normalisation of a platform with its own world.
+        strangers: withhold the profiles of all users, on a platform with a catalogue. Otherwise those of the
+            share stranger_share of the training users are withheld, while a policy is trained.
 
     A module in the name of the environment is imported. The caller must make sure that the user typed it.
     """
@@ -130,7 +133,29 @@ def make_env(
         return platform.env(config.env, config.env_config, num_envs, generator, gamma, training)
     users = world.population.heldout if heldout else world.population.train
     user_model = make_user_model(config, world)
-    return RecEnv(user_model, world.catalogue, config.env_config, users, num_envs, generator)
+    return RecEnv(
+        user_model,
+        world.catalogue,
+        config.env_config,
+        users,
+        num_envs,
+        generator,
+        strangers=_strangers(config, world.population, strangers, training and not heldout),
+    )
+
+
+def _strangers(config: Config, population: Population, everybody: bool, training: bool) -> Tensor | None:
+    """(U,) bool: the users whose profiles are withheld; None: nobody's."""
+    share = config.data_config.stranger_share if training else 0.0
+    found = torch.full((len(population.user_ids),), everybody, device=population.profile.device)
+    if not everybody:
+        count = round(share * len(population.train))
+        if count == 0:
+            return None
+        noise = make_generators(config.train_config.seed, "strangers")["strangers"]
+        order = torch.randperm(len(population.train), generator=noise)[:count].to(found.device)
+        found[population.train[order]] = True
+    return found
 
 
 def make_experience(

@@ -352,7 +352,8 @@ def _restore(run: Run, before: Checkpoint, device: torch.device, rank: int) -> N
             raise ValueError(f"step {before.step} of a run of {run.num_updates} updates")
         run.curve, run.steps_before = list(before.info["curve"]), before.steps_before
         finished = run.updates == run.num_updates
-        run.experience.load_state_dict(_state_of_rank(before.experience, rank), finished)
+        state_of_source = {name: x.to(device) for name, x in _state_of_rank(before.experience, rank).items()}
+        run.experience.load_state_dict(state_of_source, finished)
         if run.recorder is not None:
             run.recorder.resume_at(run.updates)
             run.recorder.load_state_dict(before.experience)

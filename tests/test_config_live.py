@@ -250,6 +250,7 @@ CHANGES: dict[tuple[str, str], tuple[str, Any, View]] = {
     ("data_config", "heldout_fraction"): ("csv", 0.5, weights),
     ("data_config", "profile_fraction"): ("csv", 0.3, weights),
     ("data_config", "popularity_share"): ("csv", 0.5, weights),
+    ("data_config", "stranger_share"): ("satiation", 0.5, weights),
     ("env_config", "num_items"): ("drift", 25, weights),
     ("env_config", "embedding_dim"): ("drift", 5, weights),
     ("env_config", "max_episode_steps"): ("drift", 4, weights),

@@ -39,6 +39,8 @@ CHUNK = 64
 """Users whose items are updated together: their numbers stay in the cache of a core."""
 MAX_SCORES = 2**28
 """Largest product of users and items for which the means and variances are kept: two tensors of 1 GiB."""
+BANDITS = ("linucb", "lints")
+"""The names of their rows in the table."""
 DRAWS = 1000
 """Draws from which a probability of Thompson sampling is estimated."""
 DRAWN_SCORES = 2**24  # scores of draws that are held at a time
@@ -58,6 +60,22 @@ class BanditDials:
     """Mean reward of an item."""
 
 
+def make_bandit(
+    name: str,
+    catalogue: Catalogue,
+    dials: BanditDials,
+    weights: Tensor,
+    generators: tuple[torch.Generator, torch.Generator],
+    start: Tensor,
+    slate_size: int,
+    estimates: bool,
+) -> LinUCB | Thompson:
+    """The bandit of the row ``name``; the arguments are those of ``Thompson``."""
+    if name == "linucb":
+        return LinUCB(catalogue, dials, weights, start, slate_size)
+    return Thompson(catalogue, dials, weights, generators, start, slate_size, estimates)
+
+
 def signal_weights(signals: Sequence[str], streams: Sequence[Stream]) -> Tensor:
     """The weight (S,) of each visible signal in the reward that a bandit learns from."""
     weights = {stream.name: stream.weight for stream in streams}
@@ -71,6 +89,15 @@ def check_feedback(interface: Interface, name: str) -> None:
         raise UserError(
             f"{name} learns from a user's answers during the session, and the observations here hold none "
             "(no history with signals): leave it out."
+        )
+
+
+def check_size(users: int, num_items: int) -> None:
+    """Raise UserError if LinUCB would keep too many numbers for so many users at once."""
+    if users * num_items > MAX_SCORES:
+        raise UserError(
+            f"linucb keeps a mean and a variance for {users:,} users and {num_items:,} items, more than "
+            f"{MAX_SCORES:,} of each: play fewer users together (--max-users)."
         )
 
 
@@ -245,7 +272,8 @@ class Regressions:
         prior, (items, answers) = self.bandit.prior(obs), self.bandit.answers(obs)  # (N, D), (N, L) each
         count = (items >= 0).sum(1)  # (N,)
         if self.known is None or self.known[1].shape != items.shape:
-            self._check_size(obs.num_rows)
+            if self.by_item:
+                check_size(obs.num_rows, self.bandit.catalogue.num_items)
             self.tables = self._from_scratch(prior, items, answers)
         else:
             new = count - (self.known[1] >= 0).sum(1)  # (N,): answers since the last call
@@ -257,14 +285,6 @@ class Regressions:
             self._learn(self.tables, items, answers, new.where(goes_on, torch.zeros_like(new)))
         self.known = prior, items, answers
         return dataclasses.replace(obs, summary=self.tables.summary(self.bandit.dials.explore))
-
-    def _check_size(self, users: int) -> None:
-        num_items = self.bandit.catalogue.num_items
-        if self.by_item and users * num_items > MAX_SCORES:
-            raise UserError(
-                f"linucb keeps a mean and a variance for {users:,} users and {num_items:,} items, more than "
-                f"{MAX_SCORES:,} of each: play fewer users together (--max-users)."
-            )
 
     def _goes_on(self, prior: Tensor, items: Tensor, answers: Tensor, new: Tensor) -> Tensor:
         """(N,) bool: the history begins with that of the last call, and the prior is the same."""

@@ -20,6 +20,8 @@ Examples:
   recsys-rl evaluate old.pt --report                      report.html in the folder of old.pt
   recsys-rl evaluate ppo.pt ranker.pt                     both in one table, with their difference
   recsys-rl evaluate --users newcomers.csv                new people, from a log of their events
+  recsys-rl evaluate --policy linucb --policy lints       with two bandits, which explore in the session
+  recsys-rl evaluate --strangers --policy linucb          people without a profile
   recsys-rl evaluate --policy my_policy:Newest            your own policy beside the others
   recsys-rl evaluate --no-planner                         without the rows that take most of the time
 
@@ -48,8 +50,9 @@ class EvaluateOptions(EvaluateConfig):
     """Write a self-contained HTML page: learning curve, table, sample sessions. Without FILE it is
     report.html in the folder of the run, with --users report-FILE.html."""
     policy: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """module:NAME of your own policy, for a row in the table: an object with act(obs, greedy), a callable
-    that makes one from the catalogue, or a Stable-Baselines3 model. The current folder is searched first."""
+    """A further row of the table: linucb or lints, bandits that learn from a user's answers in the session;
+    or module:NAME of your own policy: an object with act(obs, greedy), a callable that makes one from the
+    catalogue, or a Stable-Baselines3 model. The current folder is searched first."""
 
     def __post_init__(self) -> None:
         """Check nothing here: the EvaluateConfig made from these options checks the values."""

@@ -29,6 +29,7 @@ class DecisionHeader:
     platform: str = ""  # name of the environment; "" if people made the log
     catalogue: str = ""  # ``catalogue_hash`` of the items; "" if it is unknown
     candidates: str = ""  # ``candidate_rule`` of a two-stage policy; "" if the whole catalogue could be shown
+    estimated: int = 0  # draws from which a logger's probabilities were estimated; 0 if all are exact
 
     @property
     def num_items(self) -> int:

@@ -125,6 +125,8 @@ def _header(name: str, texts: Mapping[str, str]) -> FileHeader:
             and header.interface.slate_size > 0
             and set(header.interface.signals) <= set(header.signals)
             and 0 <= header.discount <= 1
+            and type(header.estimated) is int
+            and header.estimated >= 0
             and (checksum is None or isinstance(checksum, str))
         )
     except (AttributeError, IndexError, KeyError, TypeError, ValueError):

@@ -186,7 +186,10 @@ def frame_of(log: DecisionLog) -> pl.DataFrame:
 
 def header_to_dict(header: DecisionHeader) -> dict[str, Any]:
     """The header as JSON primitives, with the number of the format."""
-    return {"format": FORMAT, **dataclasses.asdict(header)}
+    fields = {"format": FORMAT, **dataclasses.asdict(header)}
+    if not header.estimated:  # versions before this field read the file too
+        del fields["estimated"]
+    return fields
 
 
 def _signal_columns(prefix: str, header: DecisionHeader, signals: Tensor) -> dict[str, pl.Series]:

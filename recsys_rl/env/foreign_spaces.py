@@ -68,8 +68,9 @@ class Layout:
 
     @property
     def _parts(self) -> Mapping[str, Space]:
+        """The parts in the order in which ``flatten`` joins them."""
         assert isinstance(self.observation, spaces.Dict)
-        return self.observation.spaces
+        return dict(_inside(self.observation))
 
     def flatten(self, batch: Any, steps: npt.NDArray[np.int64]) -> Floats:
         """The observations of n environments, as Gymnasium batches them, as one array (n, F).

@@ -41,12 +41,15 @@ class RecEnv:
         num_envs: int,
         generator: torch.Generator,
         history_length: int | None = None,
+        strangers: Tensor | None = None,
     ) -> None:
         """
         Args:
             users: (U',) int64, rows of the population. Sessions draw their users from these.
             history_length: items in the history of an observation. None: the user model's (WindowUsers), else
                 all items of a session, or no history if items repeat.
+            strangers: (U,) bool, rows of the population whose embedding is withheld: the first piece of their
+                context is 0. None: nobody's.
 
         Raises UserError if the slate is larger than the catalogue, or if the catalogue lacks an attribute.
         """
@@ -56,6 +59,7 @@ class RecEnv:
         self.users = users
         self.num_envs = num_envs
         self.generator = generator
+        self.strangers = strangers
         self.device = catalogue.embedding.device
         pieces = user_model.visible(user_model.sample(users[:1]))
         events = isinstance(user_model, EventUsers)
@@ -313,8 +317,20 @@ class RecEnv:
         """The visible ones of ``signals`` (..., S)."""
         return signals if len(self._visible) == len(self.signals) else signals.index_select(-1, self._visible)
 
-    def _request(self, user_state: UserState, session: Session) -> Obs:
+    def given(self) -> Mapping[str, Tensor]:
+        """The pieces of the present observations that no session derives, (N, size) each, by name."""
+        return self._given(self.user_state, self.session)
+
+    def _given(self, user_state: UserState, session: Session) -> Mapping[str, Tensor]:
         given = self.user_model.visible(user_state)
+        if self.strangers is None:
+            return given
+        user, _ = self.interface.context[0]
+        withheld = self.strangers.index_select(0, session.users).unsqueeze(1)  # (N, 1)
+        return {**given, user: given[user].masked_fill(withheld, 0)}
+
+    def _request(self, user_state: UserState, session: Session) -> Obs:
+        given = self._given(user_state, session)
         if self.all_available:
             return session.request(given)
         return session.request(given, self.catalogue.available.expand(len(session.users), -1))  # (N, I)

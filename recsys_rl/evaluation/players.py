@@ -16,6 +16,16 @@ from rich.progress import Progress
 from torch import Tensor
 
 from recsys_rl.agents.baselines import RandomPolicy, baseline_makers
+from recsys_rl.agents.linear_bandit import (
+    BANDITS,
+    BanditDials,
+    LinUCB,
+    Thompson,
+    check_feedback,
+    check_size,
+    make_bandit,
+    signal_weights,
+)
 from recsys_rl.agents.references import LONG_SESSION, upper_bounds
 from recsys_rl.checkpoint import Checkpoint, restoring
 from recsys_rl.config import Config
@@ -66,6 +76,7 @@ class Table:
     seed: int
     device: torch.device
     streams: dict[str, torch.Generator]
+    strangers: bool = False  # the users' profiles are withheld
 
     def env(self, config: Config | None = None, checkpoint: Checkpoint | None = None) -> Env:
         """A new environment with the settings ``config`` and the normalisation in ``checkpoint``."""
@@ -76,6 +87,7 @@ class Table:
             self.streams["evaluation users"],
             heldout=True,
             training=False,
+            strangers=self.strangers,
         )
         if checkpoint is not None:
             with restoring():
@@ -106,6 +118,8 @@ def play_all(
     full: bool = False,
     cache_dir: str | None = None,
     planner: bool = True,
+    bandits: Sequence[str] = (),
+    strangers: bool = False,
 ) -> dict[str, Played]:
     """Play one session per user and policy, in the table's order, with the same noise for all policies.
 
@@ -117,19 +131,24 @@ def play_all(
             sessions of more than LONG_SESSION steps.
         cache_dir: folder for the results of the searches of `rule`, `searched` and `expert`.
         planner: False leaves the planners out.
+        bandits: names of BANDITS to play.
+        strangers: withhold the profiles of all users, also of those on whom rows are tuned.
 
     A progress bar on standard error shows the policy in play. Raises Stopped after Ctrl-C.
     """
     first = entries[0].checkpoint
     world, users = first.world.to(device), users.to(device)
     streams = generators(seed, "evaluation users", "policy", "shuffle", "random", device=device)
-    table = Table(first.config, world, users, seed, device, streams)
+    table = Table(first.config, world, users, seed, device, streams, strangers)
     env = table.env(None, first)
+    for name in bandits:
+        check_feedback(env.interface, name)
+        check_size(len(users), world.catalogue.num_items)
     players = learned(entries, table, env)
     makers: dict[str, Callable[[], Player]] = {}
     if isinstance(env, RecEnv):  # references read the simulator's state
         budget = max(entry.checkpoint.total_steps for entry in entries)
-        makers = {**references(table, env, budget, cache_dir)}
+        makers = {**references(table, env, budget, cache_dir, bandits)}
     else:
         makers["random"] = partial(
             Player, RandomPolicy(env.interface.action_sizes, streams["random"], env.interface.slate_size)
@@ -210,13 +229,18 @@ def learned(entries: Sequence[Entry], table: Table, env: Env) -> dict[str, Playe
 
 
 def references(
-    table: Table, env: RecEnv, budget: int, cache_dir: str | None
+    table: Table,
+    env: RecEnv,
+    budget: int,
+    cache_dir: str | None,
+    bandits: Sequence[str] = BANDITS,
+    estimates: bool = False,
 ) -> Mapping[str, Callable[[], Player]]:
     """Functions that make the simple baselines, the tuned rankings and the upper references.
 
     The rankings are tuned on single visits, also for a table of lives, in which few users could be played.
     ``table.streams`` holds "random". ``budget``: environment steps of each search, of `rule`, `searched`
-    and `expert`.
+    and `expert`. ``bandits``: names of BANDITS; ``estimates``: their probabilities are needed.
     """
     catalogue, population = table.world
     config = one_visit(table.config)
@@ -225,11 +249,12 @@ def references(
     trade = {f"{TRADE}{name}": found for name, found in config.platform.heuristics.items()}
     tuned = ("mf", "mmr", *trade)
     streams = generators(
-        0, *tuned, "rule", "searched", "expert", device=table.device
+        0, *tuned, *BANDITS, "rule", "searched", "expert", device=table.device
     )  # the same result for each --seed
 
     def make_training_env(part: Population, num_rows: int, noise: torch.Generator) -> Env:
-        return make_env(config, World(catalogue, part), num_rows, noise, training=False)
+        place = World(catalogue, part)
+        return make_env(config, place, num_rows, noise, training=False, strangers=table.strangers)
 
     def trainees(name: str) -> tuning.Trainees:
         part = tuning.training_part(population)
@@ -243,14 +268,29 @@ def references(
             agent, note = (tuning.tune_mf if name == "mf" else tuning.tune_mmr)(trainees(name))
         return Player(agent, note=note)
 
+    def bandit(name: str) -> Player:
+        check_feedback(interface, name)
+        print(f"tuning {name} on training users", file=sys.stderr)
+        weights = signal_weights(interface.signals, env.streams).to(table.device)
+        start = population.profile[population.train].mean(0)  # (D,)
+
+        def make(dials: BanditDials, seed: int = 0, estimates: bool = False) -> LinUCB | Thompson:
+            drawn = generators(seed, name, f"{name} estimates", device=table.device)
+            noise = drawn[name], drawn[f"{name} estimates"]
+            return make_bandit(name, catalogue, dials, weights, noise, start, interface.slate_size, estimates)
+
+        dials, note = tuning.tune_bandit(trainees(name), weights, start, make)
+        return Player(make(dials, table.seed, estimates), note=note)
+
     def noted(make: Callable[[], tuple[Policy, str]]) -> Player:
         agent, note = make()
         return Player(agent, note=note)
 
-    rows = SearchedRows(config, table.world, env.user_model, budget, cache_dir, trainees)
+    rows = SearchedRows(config, table.world, env.user_model, budget, cache_dir, trainees, table.strangers)
     return (
         {name: partial(_plain, make) for name, make in simple.items()}
         | {name: partial(tune, name) for name in tuned}
+        | {name: partial(bandit, name) for name in bandits}
         | {name: partial(noted, make) for name, make in rows.makers().items()}
         | {name: partial(Player, agent) for name, agent in upper_bounds(env).items()}
     )

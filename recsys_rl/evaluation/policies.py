@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from recsys_rl.agents.linear_bandit import Thompson
 from recsys_rl.agents.mixture import EpsilonMixture, Fixed
 from recsys_rl.checkpoint import Checkpoint, restoring
 from recsys_rl.env.rec_env import RecEnv
@@ -35,7 +36,7 @@ class Behaviours:
         self.checkpoint, self.table = checkpoint, table
         self.name = row_name(checkpoint.config)
         self.two_stage = checkpoint.config.model_config.candidates > 0
-        self.references = references(table, env, checkpoint.total_steps, cache_dir)
+        self.references = references(table, env, checkpoint.total_steps, cache_dir, estimates=True)
         self.env = env
 
     @property
@@ -53,8 +54,10 @@ class Behaviours:
             near = did_you_mean(name, self.names)
             raise UserError(f"There is no policy {name!r}{near}: choose from {', '.join(self.names)}.")
         if name not in self.learned:
+            if name == "lints" and self.env.interface.slate_size > 1:
+                raise UserError("The probability of a slate of lints is unknown: choose another policy.")
             policy: Any = self.references[name]().agent
-            return policy if name == "random" else Fixed(policy)
+            return policy if name == "random" or isinstance(policy, Thompson) else Fixed(policy)
         agent = self._agent(trained=name != "untrained")
         return Fixed(agent, greedy=True) if name.endswith("-greedy") else agent
 

@@ -31,6 +31,7 @@ class SearchedRows:
     budget: int
     cache_dir: str | None
     trainees: Callable[[str], Trainees]  # from the name of a row
+    strangers: bool = False  # the trainees' profiles are withheld
 
     def makers(self) -> dict[str, Callable[[], tuple[Policy, str]]]:
         """Functions that make the policy of each row, and its note."""
@@ -104,5 +105,6 @@ class SearchedRows:
             return search()
 
         key = rule_cache.search_key(self.config, *self.world, self.budget)
+        row = f"{row}-strangers" if self.strangers else row
         found = rule_cache.cached(row, key, names, self.cache_dir, announced)
         return {name: x.to(self.world.catalogue.embedding.device) for name, x in found.items()}

@@ -22,6 +22,8 @@ from recsys_rl.evaluation.table import Played
 from recsys_rl.make import assumptions, make_user_model
 from recsys_rl.protocols import PatientUsers
 
+STRANGERS = "strangers: all profiles are withheld"
+
 
 def report(
     name: str,
@@ -37,7 +39,7 @@ def report(
     return {
         **result,
         "algo": name,
-        "data": _data(checkpoint),
+        "data": _data(checkpoint) + (f"; {STRANGERS}" if result.get("strangers") else ""),
         "data_check": about_check(checkpoint.population.ranking, share_of(checkpoint.catalogue)),
         "seed": config.train_config.seed,
         "step": checkpoint.step,

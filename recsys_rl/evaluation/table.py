@@ -31,7 +31,18 @@ from recsys_rl.experience.rollout import Sessions
 from recsys_rl.protocols import EXPERT, TRADE
 from recsys_rl.utils.metrics import interval
 
-YARDSTICKS = ("random", "popularity", "one-item", "static-list", "mf", "mmr", "rule", "searched")
+YARDSTICKS = (
+    "random",
+    "popularity",
+    "one-item",
+    "static-list",
+    "mf",
+    "mmr",
+    "linucb",
+    "lints",
+    "rule",
+    "searched",
+)
 RIVALS = ("rule", "searched", EXPERT)
 """Rows that trials in the simulator find, as they find a policy: the gain over each is in the table."""
 ORACLE = "oracle"  # it knows the best expected return; a planner only searches for it

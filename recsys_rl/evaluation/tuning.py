@@ -1,4 +1,4 @@
-"""Hyperparameters of `mf` and `mmr`, tuned on training users; held-out users are never used."""
+"""Hyperparameters of `mf`, `mmr` and the bandits, tuned on training users; held-out users are never used."""
 
 from __future__ import annotations
 
@@ -9,14 +9,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from recsys_rl.agents.linear_bandit import BanditDials, LinUCB
 from recsys_rl.agents.rankers import MaximalMarginalRelevance, Rule, RuleWeights
 from recsys_rl.experience.rollout import Sessions, play
 from recsys_rl.protocols import Env, Heuristic, Policy
-from recsys_rl.types import Catalogue, Interface, Population, tree_map
+from recsys_rl.types import Action, Catalogue, Interface, Obs, Population, tree_map
 
 FOLD_IN = (0.0, 0.05, 0.1, 0.2, 0.4)
 WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
 WINDOWS = (1, 2, 3, 5, 10, 20)
+EXPLORE = (0.0, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8)  # of a bandit: alpha of LinUCB, scale of Thompson sampling
+GAINS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
+RIDGES = (0.3, 1.0, 3.0, 10.0, 30.0)
 MAX_USERS = 128  # training users for each value of mf and mmr
 MAX_SCORES = 2**27  # largest product of users, items and steps for one value: fewer users above 50,000 items
 
@@ -94,6 +98,55 @@ def tune_mmr(trainees: Trainees) -> tuple[Policy, str]:
         rate = max(FOLD_IN, key=lambda x: earned(weight, window, x))
     agent = MaximalMarginalRelevance(trainees.catalogue, weight, window, rate, slate_size)
     return agent, f"weight {weight:g}, window {window}, {fold_in_note(rate)}"
+
+
+def tune_bandit(
+    trainees: Trainees, weights: Tensor, start: Tensor, make: Callable[[BanditDials], Policy]
+) -> tuple[BanditDials, str]:
+    """The best hyperparameters of a bandit, tuned one after another, and a note.
+
+    Args:
+        weights, start: as a LinearBandit takes them.
+        make: makes the bandit with these numbers.
+    """
+    users, tried = _users(trainees), {}
+    level = mean_answer(trainees, weights, start, users)
+
+    def earned(explore: float, gain: float, ridge: float) -> float:
+        dials = BanditDials(explore, gain, ridge, level)
+        if dials not in tried:
+            tried[dials] = trainees.play(make(dials), users).returns.mean().item()
+        return tried[dials]
+
+    explore, gain, ridge = 0.0, 1.0, 1.0
+    for _ in range(2):
+        gain = max(GAINS, key=lambda x: earned(explore, x, ridge))
+        ridge = max(RIDGES, key=lambda x: earned(explore, gain, x))
+        explore = max(EXPLORE, key=lambda x: earned(x, gain, ridge))
+    note = f"explore {explore:g}, gain {gain:g}, ridge {ridge:g}, level {level:.2g}"
+    return BanditDials(explore, gain, ridge, level), note
+
+
+def mean_answer(trainees: Trainees, weights: Tensor, start: Tensor, users: Tensor) -> float:
+    """Mean reward of an item, as a bandit reads it, in sessions of the ranking by profile."""
+    never_learns = BanditDials(explore=0.0, gain=1.0, ridge=1e6)
+    heard = _Heard(LinUCB(trainees.catalogue, never_learns, weights, start, trainees.interface.slate_size))
+    trainees.play(heard, users)
+    return heard.total / max(1, heard.count)
+
+
+class _Heard:
+    """A bandit that adds up the answers to the last item of each observation."""
+
+    def __init__(self, bandit: LinUCB) -> None:
+        self.bandit, self.total, self.count = bandit, 0.0, 0
+
+    def act(self, obs: Obs, greedy: bool = False) -> Action:
+        items, answers = self.bandit.answers(obs)  # (N, L) each
+        last = items[:, -1] >= 0
+        self.total += float(answers[last, -1].sum())
+        self.count += int(last.sum())
+        return self.bandit.act(obs)
 
 
 def tune_heuristic(trainees: Trainees, heuristic: Heuristic) -> tuple[Policy, str]:

@@ -30,7 +30,7 @@ class Recorder:
         self.next_session = 0
         self.clock = 0  # steps so far
         self._decision: dict[str, Tensor] = {}
-        self._handed: Mapping[str, Tensor] = {}
+        self._given: Mapping[str, Tensor] = {}
 
     def decided(self, obs: Obs, action: Action) -> None:
         """``obs`` as the policy saw it, and its action, before the environment's step."""
@@ -39,29 +39,29 @@ class Recorder:
         self._decision["logprobs"] = action.logprob.double()
         if obs.candidates is not None:
             self._decision["candidates"] = obs.candidates
-        visible = self.env.user_model.visible(self.env.user_state)
-        self._handed = {name: x.clone() for name, x in visible.items()}
+        self._given = {name: x.clone() for name, x in self.env.given().items()}
 
     def answered(self, step: Step) -> None:
         """The outcome of the step."""
         feedback, known = step.feedback, self._decision
         assert feedback is not None
         events = feedback.events
-        n = len(known["users"])
+        n, device = len(known["users"]), step.terminated.device
         self.waiting.append(
             DecisionLog(
                 header=self.header,
-                sessions=torch.arange(n),  # the row of the environment, until the session has ended
-                times=torch.full((n,), self.clock),
+                # The row of the environment, until the session has ended.
+                sessions=torch.arange(n, device=device),
+                times=torch.full((n,), self.clock, device=device),
                 signals=feedback.signals,
                 terminated=step.terminated,
                 truncated=step.truncated,
-                loggers=torch.zeros(n, dtype=torch.int64),
-                given=self._handed,
+                loggers=torch.zeros(n, dtype=torch.int64, device=device),
+                given=self._given,
                 event_items=None if events is None else events.items,
                 event_signals=None if events is None else events.signals,
                 **{**known, "items": known["items"].masked_fill(~feedback.shown, -1)},
-            )
+            ).map(Tensor.cpu)
         )
         self.clock += 1
 

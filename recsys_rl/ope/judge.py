@@ -34,6 +34,7 @@ from recsys_rl.ope.policies import (
     with_models,
 )
 from recsys_rl.ope.propensities import WARNING as ESTIMATED
+from recsys_rl.ope.propensities import by_draws
 from recsys_rl.ope.replay import Probabilities, ReplayedLog
 from recsys_rl.ope.result import Estimate, NotComputed, WorldCheck
 from recsys_rl.ope.reward_model import Fit, StepModels
@@ -295,6 +296,8 @@ def _score(shared: _Shared, policy: str, found: _Gathered, users: Tensor) -> Sco
         warnings = row.warnings
         if log.estimated and row.weights is not None:
             warnings = (ESTIMATED, *warnings)
+        if log.log.header.estimated and row.weights is not None:
+            warnings = (by_draws(log.log.header.estimated), *warnings)
         if least == best:
             warnings = (*warnings, equal)
         marked.append(replace(row, warnings=warnings, estimated_propensities=log.estimated))

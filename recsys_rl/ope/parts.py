@@ -115,8 +115,8 @@ def sampled(parts: Iterable[DecisionLog], rows: int, generator: torch.Generator)
             pool = concatenate(kept)
             number = session_numbers(pool)
             order = keys.argsort()
-            most = int((number.bincount()[order].cumsum(0) <= rows).sum())
-            bound, whole = float(keys[order[most]]), False
+            most = max(1, int((number.bincount()[order].cumsum(0) <= rows).sum()))
+            bound, whole = float(keys[order[most]]) if most < len(order) else bound, False
             stays = keys < bound
             kept, keys = [pool.rows(stays[number])], keys[stays]
     return concatenate(kept), whole

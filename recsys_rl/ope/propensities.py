@@ -31,6 +31,14 @@ WARNING = (
 )
 
 
+def by_draws(draws: int) -> str:
+    """The warning about a log whose header has ``estimated`` draws."""
+    return (
+        f"The log's propensities were estimated by {draws:,} draws of its policy: a rare choice has a "
+        f"propensity near 1/{draws:,} with an error as large, which the interval does not cover."
+    )
+
+
 @dataclass(frozen=True)
 class PropensityFit:
     """The quality of estimated propensities, on rows of users that the model was not fitted on."""

@@ -187,15 +187,15 @@ def _pieces_of(checkpoint: Checkpoint) -> VisitPieces:
     found: VisitPieces | None = checkpoint.config.platform.visit_pieces
     if found is not None:
         return found
-    first, *others = (name for name, _ in checkpoint.interface.context if name not in PIECES)
-    if others:
+    names = [name for name, _ in checkpoint.interface.context if name not in PIECES]
+    if len(names) > 1:
         raise UserError(
-            f"The policy needs more than the profile of a user ({', '.join(others)}), and the platform "
+            f"The policy needs more than the profile of a user ({', '.join(names[1:])}), and the platform "
             f"{checkpoint.config.env} can't make this from a visitor's events: give its Platform "
             "visit_pieces."
         )
     return VisitPieces(
-        begin=lambda profiles, hours: {first: profiles},
+        begin=lambda profiles, hours: dict.fromkeys(names, profiles),
         after=lambda config, catalogue, known, items, seen: known,
         pieces=lambda config, catalogue, known: known,
     )

@@ -14,7 +14,10 @@ from html import escape
 
 from recsys_rl.protocols import EXPERT, PRIVILEGED, TRADE
 
-BASELINES = ("untrained", "random", "popularity", "one-item", "static-list", "mf", "mmr", "rule", "searched")
+BASELINES = (
+    *("untrained", "random", "popularity", "one-item", "static-list", "mf", "mmr", "linucb", "lints"),
+    *("rule", "searched"),
+)
 LONGEST_LABEL = 22  # letters of a name in a chart, so that there is room for the bars
 LETTER = 8.2
 """Width of one bold letter, in pixels: enough for the widest of the common system fonts."""

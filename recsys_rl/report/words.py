@@ -19,6 +19,9 @@ POLICIES = {
     "embedding, best first.",
     "mmr": "The list of mf, diversified (maximal marginal relevance); its settings are tuned on training "
     "users.",
+    "linucb": "A linear bandit: it learns each user's taste from the answers of the session, and shows the "
+    "items with the highest upper confidence bounds; its settings are tuned on training users.",
+    "lints": "As linucb, but it shows the best items by a draw from what it knows (Thompson sampling).",
     "rule": "A linear score of a few values that a recommender sees; its weights (seven at most) are found "
     "by trials in the simulator with training users, with the agent's number of steps.",
     "searched": "As rule, and where it helps with weights for each surface or part of the session, hinges of "

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from recsys_rl.agents.linear_bandit import BANDITS
 from recsys_rl.checkpoint import Checkpoint, check_algo, load
 from recsys_rl.dials import Seed
 from recsys_rl.errors import one_line
@@ -19,7 +20,7 @@ from recsys_rl.evaluation.checkpoints import Entry, tables
 from recsys_rl.evaluation.custom import named
 from recsys_rl.evaluation.players import Stopped, heldout_users, play_all
 from recsys_rl.evaluation.printing import print_table, without_nan
-from recsys_rl.evaluation.sessions import report
+from recsys_rl.evaluation.sessions import STRANGERS, report
 from recsys_rl.evaluation.table import Played, mean_over_seeds, summarise
 from recsys_rl.files.clean import Missing
 from recsys_rl.folder import nearby
@@ -61,8 +62,9 @@ class EvaluateConfig:
     files: tuple[str | Path, ...] = ()
     """Checkpoints to evaluate in one table, in place of --checkpoint."""
     policy: tuple[str, ...] = ()
-    """module:NAME of your own policy, for a row in the table: an object with act(obs, greedy), a callable
-    that makes one from the catalogue, or a Stable-Baselines3 model. The current folder is searched first."""
+    """A further row of the table: linucb or lints, bandits that learn from a user's answers in the session;
+    or module:NAME of your own policy: an object with act(obs, greedy), a callable that makes one from the
+    catalogue, or a Stable-Baselines3 model. The current folder is searched first."""
     full: bool = False
     """Let the planners play all users of the table, not only 64 of them, or 32 in sessions of more than 50
     steps; this takes minutes."""
@@ -94,6 +96,9 @@ class EvaluateConfig:
     """Separator of this file if it is a text (default: found in the first line)."""
     missing: Missing = "refuse"
     """Rows of this file without a user, item, time or rating: refuse the file, or drop the rows."""
+    strangers: bool = False
+    """Withhold the profiles of all users, as of people who come for the first time: policies see a profile of
+    zeros, and learn what they can from the answers of the session. Rows are tuned on such users too."""
     planner: bool = True
     """Play the planners, the rows informed and planner. They take most of the time of a table."""
 
@@ -148,6 +153,10 @@ def evaluate(
     if first.world.is_empty and options.max_users != EvaluateConfig.max_users:
         path, env = entries[0].path, first.config.env
         raise UserError(f"--max-users is for simulated users, and {path} is of {env}: leave it out.")
+    if first.world.is_empty and options.strangers:
+        raise UserError(
+            f"--strangers withholds profiles, and the users of {first.config.env} have none: leave it out."
+        )
     if len(groups) > 1 and options.report is not False:
         raise UserError(
             f"--report is for one seed, but these checkpoints are of {len(groups)} seeds: give those of one "
@@ -156,7 +165,7 @@ def evaluate(
     paths = [entry.path for entry in entries]
     place = _report_place(options, paths)
     _check_outputs(options.json, place, paths)
-    own = named(options.policy) | named(policies)
+    own = named([name for name in options.policy if name not in BANDITS]) | named(policies)
     for entry in entries:
         print_latest(entry.path, entry.checkpoint)
     keep_freed_memory()
@@ -178,8 +187,11 @@ def evaluate(
     if options.users is not None:
         file = one_line(Path(options.users).name)
         result["new_users"] = {"file": file, "about": about_people(groups)}
+    if options.strangers:
+        result["strangers"] = True
     total_users = len(first.population.heldout) if len(groups) == 1 else 0
-    print_table(result, _heading(groups), total_users)
+    heading = _heading(groups) + (f"; {STRANGERS}" if options.strangers else "")
+    print_table(result, heading, total_users)
     if stopped:
         print("stopped: the table has the rows that were finished, and no file is written", file=sys.stderr)
         raise KeyboardInterrupt
@@ -210,7 +222,18 @@ def _round(
     cache_dir = None if options.cache_dir is None else str(options.cache_dir)
     whole = True
     try:
-        played = play_all(group, users, options.seed, device, own, options.full, cache_dir, options.planner)
+        played = play_all(
+            group,
+            users,
+            options.seed,
+            device,
+            own,
+            options.full,
+            cache_dir,
+            options.planner,
+            tuple(dict.fromkeys(name for name in options.policy if name in BANDITS)),
+            options.strangers,
+        )
     except Stopped as stop:
         played, whole = stop.played, False
     names = [entry.name for entry in group]

@@ -13,6 +13,7 @@ from recsys_rl.decisions.writer import DecisionWriter
 from recsys_rl.evaluation.checkpoints import row_name
 from recsys_rl.make import heldout_rows
 from recsys_rl.run import Run
+from recsys_rl.types import UserError
 from recsys_rl.workflows.ope import ope
 from recsys_rl.workflows.ope_config import OpeConfig
 
@@ -22,15 +23,22 @@ HELDOUT = "heldout.parquet"
 def judge_run(run: Run, checkpoint: Path) -> None:
     """Write the held-out decisions of the run's log beside its ``checkpoint``, and judge the policy on them.
 
-    The table of ``ope`` is printed, and written as ope.json. Raises UserError as ``ope`` does.
+    The table of ``ope`` is printed, and written as ope.json; a finished run that has one is not judged again.
+    If ``ope`` can't judge the policy, the reason is printed: the run itself is whole.
     """
-    log, path = run.config.agent_config.log, checkpoint.with_name(HELDOUT)
+    log, path, answer = (
+        run.config.agent_config.log,
+        checkpoint.with_name(HELDOUT),
+        checkpoint.with_name("ope.json"),
+    )
+    if answer.exists():
+        return
     pieces = _heldout(run)
     first = next(pieces, None)
     if first is None:
         print(
-            f"{log} holds no decisions of held-out users, so nothing here can judge the policy: record all "
-            "users (--users all), or evaluate in a simulator.",
+            f"{log} holds no decisions of held-out users, so nothing here can judge the policy: `recsys-rl "
+            "record --users all` records them, and `recsys-rl evaluate` plays a simulator.",
             file=sys.stderr,
         )
         return
@@ -38,16 +46,18 @@ def judge_run(run: Run, checkpoint: Path) -> None:
         for piece in chain([first], pieces):
             writer.write(piece)
     print("judging the policy on the held-out users of the log", file=sys.stderr)
-    ope(
-        OpeConfig(
-            log=str(path),
-            checkpoint=str(checkpoint),
-            env=run.config.env,
-            policy=(row_name(run.config),),
-            json=str(checkpoint.with_name("ope.json")),
-            threads=run.config.train_config.threads,
-        )
+    options = OpeConfig(
+        log=str(path),
+        checkpoint=str(checkpoint),
+        env=run.config.env,
+        policy=(row_name(run.config),),
+        json=str(answer),
+        threads=run.config.train_config.threads,
     )
+    try:
+        ope(options)
+    except UserError as error:
+        print(f"the policy is trained, and not judged: {error}", file=sys.stderr)
 
 
 def _heldout(run: Run) -> Iterator[DecisionLog]:

@@ -83,6 +83,7 @@ def read_log(options: OpeConfig) -> ReadLog:
     _refuse_table_options(options, f"{options.log} has the columns of ours")
     rows, streams = partial(parts, options.log, PART), generators(options.seed, "sample")
     log, whole = sampled(rows(), FITTED, streams["sample"])
+    _refuse_without_support(options.log, log)
     if log.header.platform or options.checkpoint is not None:
         read = _recorded(options, log)
     elif options.logger:
@@ -90,6 +91,15 @@ def read_log(options: OpeConfig) -> ReadLog:
     else:
         read = _of_signals(options, log, _bare_catalogue(options.log, log), None)
     return read if whole else replace(read, parts=rows)
+
+
+def _refuse_without_support(name: str, log: DecisionLog) -> None:
+    """Raise UserError for a log that LinUCB made alone."""
+    if log.header.loggers == ("linucb",):
+        raise UserError(
+            f"{name} was logged by linucb, which chooses without chance, so that it holds no answer to any "
+            "other choice: record lints, or linucb with --mix random --epsilon 0.2."
+        )
 
 
 def _public(options: OpeConfig, name: str) -> ReadLog:

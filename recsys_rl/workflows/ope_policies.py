@@ -81,7 +81,7 @@ def _unknown(options: OpeConfig, read: ReadLog, log: ReplayedLog) -> str:
     """Why no policy is known to be the log's: the end of a sentence; "" without a checkpoint."""
     if read.behaviours is None:
         return ""
-    if log.estimated:
+    if log.estimated or log.log.header.estimated:
         return ", and no policy is recognised by estimated propensities"
     if options.logger:
         files = ", ".join(map(str, (read.checkpoint, *options.logger)))
@@ -122,7 +122,9 @@ class Makers:
         parts = [mixture[1], mixture[3]] if mixture else [name]
         # Estimated propensities can't tell one policy from another.
         known = (
-            () if self.read.behaviours is None or log.estimated else (self.read.behaviours, *self.read.others)
+            ()
+            if self.read.behaviours is None or log.estimated or log.log.header.estimated
+            else (self.read.behaviours, *self.read.others)
         )
         for behaviours in known:
             if any(part not in behaviours.names or part in PRIVILEGED for part in parts):

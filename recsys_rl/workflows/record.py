@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor
 
+from recsys_rl.agents.linear_bandit import DRAWS
 from recsys_rl.agents.mixture import Fixed
 from recsys_rl.checkpoint import Checkpoint, load
 from recsys_rl.decisions.log import DecisionHeader, DecisionLog, catalogue_hash, concatenate
@@ -152,6 +153,7 @@ def _loggers(
         platform=checkpoint.config.env,
         catalogue=catalogue_hash(checkpoint.catalogue),
         candidates=rule,
+        estimated=DRAWS if "lints" in (*names, options.mix) else 0,
     )
     return loggers, header
 
@@ -196,7 +198,7 @@ def _pieces(
     for part in _turns(users, sessions, generator):
         played = record_sessions(
             env,
-            lambda: env.user_model.visible(env.user_state),
+            env.given,
             list(loggers.values()),
             header,
             part,

@@ -156,7 +156,10 @@ def _begun(
             f"train_config.num_processes is {settings.num_processes}, but this run has {ranks.size}: start "
             "several processes with the command `recsys-rl train` or with torchrun."
         )
-    device = choose_device(settings.device)
+    logged = config.algorithm.experience == "logged"  # its log is read, and drawn from, on the CPU
+    device = choose_device("cpu" if logged and settings.device == "auto" else settings.device)
+    if logged and device.type != "cpu":
+        raise UserError(f"--device {settings.device}: {config.algo} learns on the CPU: leave --device out.")
     if settings.tensorboard:
         summary_writer()
     with ExitStack() as stack:
@@ -312,7 +315,7 @@ def _go_on(
             f"new run from its weights: {_from_weights(run.config, folder)}"
         )
         _say(done if run.updates > before else finished, _about_gates(run))
-        if not run.has_simulator and run.updates > before:
+        if not run.has_simulator:
             from recsys_rl.workflows.judge_run import judge_run  # polars and the estimators
 
             judge_run(run, opened.path)
