@@ -215,6 +215,11 @@ def make_logged(
             f"is {config.model_config.candidates}: {config.algo} scores the whole catalogue; leave it out.",
         )
     data, seed, users = config.data_config, config.train_config.seed, make_user_model(config, world)
+    if data.stranger_share:
+        raise FieldError(
+            "data_config.stranger_share",
+            f"is {data.stranger_share:g}: the profiles of a log are in the log; leave it out.",
+        )
     path = Path(settings.log)
     if not has_header(path):
         raise UserError(

@@ -18,7 +18,7 @@ def test_logger_is_recognised_by_its_logarithms(monkeypatch: pytest.MonkeyPatch,
     theirs = torch.full((4,), 1 / items, dtype=torch.float64).log()
     theirs[3] = -torch.inf  # an item that this logger never shows
     several = torch.stack([theirs, theirs], 1)
-    header = SimpleNamespace(loggers=("ppo", "random"))
+    header = SimpleNamespace(loggers=("ppo", "random"), estimated=0)
     log = SimpleNamespace(header=header, logprobs=theirs, logger_logprobs=several)
     behaviours = SimpleNamespace(names=["ppo"], make=lambda name: name)
     replayed: Any = SimpleNamespace(log=log, estimated=False)
