@@ -89,7 +89,11 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class AgentConfig:
-    """Settings that all algorithms share."""
+    """Settings that all algorithms share.
+
+    The settings of each source of batches, below, add ``steps_per_update``: the steps that one update adds to
+    the steps of the run.
+    """
 
     lr: Positive = 3e-3
     """Learning rate of Adam."""
@@ -102,11 +106,6 @@ class AgentConfig:
     def discount(self) -> float:
         """Discount per step of what is learned; 1 without a ``gamma``."""
         return float(getattr(self, "gamma", 1.0))
-
-    @property
-    def steps_per_update(self) -> int:
-        """Steps that one update adds to the steps of the run."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)

@@ -117,7 +117,7 @@ class Experience(Protocol):
         ...
 
     def batch(self) -> Batch:
-        """The next batch, of ``AgentConfig.steps_per_update`` steps."""
+        """The next batch, of ``steps_per_update`` steps (dials.py)."""
         ...
 
     def describe(self) -> str:

@@ -457,9 +457,15 @@ class Transitions:
         return dataclasses.replace(found, obs=self.obs.rows(index), next_obs=self.next_obs.rows(index))
 
     def split(self, size: int) -> list[Self]:
-        """Parts of ``size`` rows each; the last may have fewer. None of no rows."""
-        every = torch.arange(self.num_rows, device=self.rewards.device)
-        return [self.rows(part) for part in every.split(size) if len(part)]
+        """Views of ``size`` rows each; the last may have fewer. None of no rows."""
+        if not self.num_rows:
+            return []
+        parts: dict[str, Any] = {name: x.split(size) for name, x in tensors_of(self).items()}
+        parts |= {name: getattr(self, name).split(size) for name in ("obs", "next_obs")}
+        return [
+            dataclasses.replace(self, **dict(zip(parts, row, strict=True)))
+            for row in zip(*parts.values(), strict=True)
+        ]
 
 
 @dataclass(frozen=True)

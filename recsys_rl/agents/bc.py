@@ -30,7 +30,7 @@ class BC(NetworkPolicy[BCConfig]):
 
     def update(self, batch: Transitions) -> dict[str, float]:
         """A gradient step for each ``batch_size`` decisions. Returns the means over these steps."""
-        self.optimizer.lr = self.config.lr * (self.remaining if self.config.anneal_lr else 1)
+        self.anneal_lr()
         found: list[torch.Tensor] = []  # (2,) each: loss, entropy
         for part in batch.split(self.config.batch_size):
             distribution, _ = self.model(part.obs)

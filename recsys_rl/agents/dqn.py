@@ -99,7 +99,7 @@ class DQN(NetworkPolicy[DQNConfig]):
 
         A batch without rows changes no weight: the buffer is still too short.
         """
-        self.optimizer.lr = self.config.lr * (self.remaining if self.config.anneal_lr else 1)
+        self.anneal_lr()
         found: list[Tensor] = []  # (3,) each: loss, Q, target
         for part in batch.split(self.config.batch_size):
             target = self.targets(part)  # (B,)

@@ -12,6 +12,7 @@ from torch import Tensor
 from recsys_rl.decisions.log import DecisionHeader, DecisionLog, concatenate
 from recsys_rl.decisions.writer import write_decisions
 from recsys_rl.errors import UserError, error_text
+from recsys_rl.experience.sessions import outcomes
 from recsys_rl.protocols import Simulator
 from recsys_rl.types import Action, Obs, Step, tensors_of
 
@@ -43,24 +44,17 @@ class Recorder:
 
     def answered(self, step: Step) -> None:
         """The outcome of the step."""
-        feedback, known = step.feedback, self._decision
-        assert feedback is not None
-        events = feedback.events
-        n, device = len(known["users"]), step.terminated.device
+        known, device = self._decision, step.terminated.device
+        n = len(known["users"])
         self.waiting.append(
             DecisionLog(
                 header=self.header,
                 # The row of the environment, until the session has ended.
                 sessions=torch.arange(n, device=device),
                 times=torch.full((n,), self.clock, device=device),
-                signals=feedback.signals,
-                terminated=step.terminated,
-                truncated=step.truncated,
                 loggers=torch.zeros(n, dtype=torch.int64, device=device),
                 given=self._given,
-                event_items=None if events is None else events.items,
-                event_signals=None if events is None else events.signals,
-                **{**known, "items": known["items"].masked_fill(~feedback.shown, -1)},
+                **{**known, **outcomes(step, known["items"])},
             ).map(Tensor.cpu)
         )
         self.clock += 1

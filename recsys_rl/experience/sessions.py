@@ -47,7 +47,7 @@ def record(
         pieces = {name: x.clone() for name, x in given().items()}
         items, columns = _decide(obs, behaviours, loggers)
         outcome = env.step(items)
-        columns |= _outcomes(outcome, items)
+        columns |= outcomes(outcome, items)
         row = DecisionLog(
             header=header,
             users=user_ids,
@@ -84,7 +84,7 @@ def _decide(obs: Obs, behaviours: Sequence[Behaviour], loggers: Tensor) -> tuple
     return items, columns
 
 
-def _outcomes(outcome: Step, items: Tensor) -> dict[str, Tensor]:
+def outcomes(outcome: Step, items: Tensor) -> dict[str, Tensor]:
     """The columns about the response. A place whose item could not be shown is empty."""
     feedback = outcome.feedback
     assert feedback is not None

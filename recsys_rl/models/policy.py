@@ -126,6 +126,10 @@ class NetworkPolicy(Generic[C]):
         """Share of the run that is left: 1 at the first update, towards 0 at the last."""
         return 1 - self.updates / self.num_updates
 
+    def anneal_lr(self) -> None:
+        """Set the learning rate of this update."""
+        self.optimizer.lr = self.config.lr * (self.remaining if self.config.anneal_lr else 1)
+
 
 class Targets(NamedTuple):
     """Recorded numbers with which a loss compares the network's outputs, (S,) each."""
@@ -160,13 +164,12 @@ class Samples(NamedTuple):
 
 
 class OnPolicyLearner(NetworkPolicy[P]):
-    """What PPO and A2C share before their losses differ."""
+    """The part of PPO and A2C before their losses: annealing, and samples with advantages and returns."""
 
     def anneal(self) -> float:
         """Set the learning rate of this update. Returns the weight of its entropy bonus."""
-        config, remaining = self.config, self.remaining
-        self.optimizer.lr = config.lr * (remaining if config.anneal_lr else 1)
-        return config.ent_coef * (remaining if config.anneal_ent else 1)
+        self.anneal_lr()
+        return self.config.ent_coef * (self.remaining if self.config.anneal_ent else 1)
 
     def samples(self, rollout: Rollout) -> Samples:
         """The steps of a rollout in their order, with advantages by GAE and with returns.

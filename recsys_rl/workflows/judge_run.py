@@ -26,11 +26,8 @@ def judge_run(run: Run, checkpoint: Path) -> None:
     The table of ``ope`` is printed, and written as ope.json; a finished run that has one is not judged again.
     If ``ope`` can't judge the policy, the reason is printed: the run itself is whole.
     """
-    log, path, answer = (
-        run.config.agent_config.log,
-        checkpoint.with_name(HELDOUT),
-        checkpoint.with_name("ope.json"),
-    )
+    log = run.config.agent_config.log
+    path, answer = checkpoint.with_name(HELDOUT), checkpoint.with_name("ope.json")
     if answer.exists():
         return
     pieces = _heldout(run)
