@@ -102,7 +102,7 @@ def check_size(users: int, num_items: int) -> None:
 
 
 class LinearBandit:
-    """What LinUCB and Thompson sampling share: the regression, and the choice of the K highest scores."""
+    """The regression of LinUCB and Thompson sampling, and the choice of the K highest scores."""
 
     def __init__(
         self,

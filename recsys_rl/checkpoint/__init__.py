@@ -201,7 +201,7 @@ def _assemble(texts: Mapping[str, Any], tensors: Mapping[str, Tensor], env: str 
         if state.dtype != torch.uint8 or state.ndim != 1:
             raise Refused(f"holds no generator state in {name!r}")
     if not _is_curve(checkpoint.info.get("curve", [])):
-        raise Refused("holds a learning curve that is no list of step, mean, low and high")
+        raise Refused("holds a learning curve that is not a list of step, mean, low and high")
     before = checkpoint.info.get("steps_before", 0)
     if type(before) is not int or not 0 <= before <= _MOST * _MOST:
         raise Refused(f"holds {before!r:.40} as its number of steps before")
@@ -260,7 +260,7 @@ def _interface(fields: Mapping[str, Any]) -> Interface:
     except (KeyError, TypeError, ValueError):
         sound = False
     if not sound:
-        raise Refused("holds an 'interface' that is none")
+        raise Refused("holds an 'interface' that is not one")
     return found
 
 
@@ -309,7 +309,7 @@ def _map_table(found: Mapping[str, Any]) -> Tensor:
     """The embedding in the catalogue's own file; Refused if that file has changed."""
     path, ids = Path(str(found["table_file"])), found.get("item_ids")
     if not isinstance(ids, Tensor) or ids.ndim != 1:
-        raise Refused("holds a catalogue whose 'item_ids' is no list of ids")
+        raise Refused("holds a catalogue whose 'item_ids' is not a list of ids")
     try:
         if table_sha256(path) != found.get("table_sha256"):
             raise Refused(
@@ -347,7 +347,7 @@ def _check_factors(catalogue: Catalogue, gram: Tensor | None, share: Tensor | No
     if share is not None:
         size -= 1
         if share.ndim or share.dtype != torch.float32 or not 0 < float(share) < 1:
-            raise Refused("holds a catalogue whose 'factors.popularity_share' is no number between 0 and 1")
+            raise Refused("holds a catalogue whose 'factors.popularity_share' is not a number between 0 and 1")
     if (
         norm is None
         or gram is None
@@ -374,7 +374,7 @@ def _check_population(population: Population) -> None:
         if rows.ndim != 1 or len(rows) == 0:
             raise Refused(f"holds a population whose {name!r} is empty or no list of rows")
         if bool(((rows < 0) | (rows >= shape[0])).any()):
-            raise Refused(f"holds a population whose {name!r} has rows that are no users")
+            raise Refused(f"holds a population whose {name!r} has rows that are not users")
 
 
 def _check_ranking(population: Population) -> None:
@@ -406,7 +406,7 @@ def _check_likes(population: Population, num_items: int) -> None:
         or bool((starts.diff() < 0).any())
         or bool(((items < 0) | (items >= num_items)).any())
     ):
-        raise Refused("holds a population whose 'likes' are no rows of items of each user")
+        raise Refused("holds a population whose 'likes' are not rows of items of each user")
 
 
 def _check_finite(section: str, tensors: Mapping[str, Tensor]) -> None:

@@ -174,7 +174,7 @@ class LongVideoState:
 
 
 class Watching(NamedTuple):
-    """What plays, and for how long nothing has been of use: all of it is visible."""
+    """The video that plays, and the steps since the last use; both are visible."""
 
     current: Tensor  # (N,) int64: the video that plays, -1 at home
     quarters: Tensor  # (N,) int64: quarters of it that were watched, 0 .. 3
@@ -622,7 +622,7 @@ def add_attributes(world: World, seed: int) -> World:
 
 
 def at_home(profiles: Tensor, hours: Tensor) -> Known:
-    """What is known of visits that begin on the home page, without a video that plays."""
+    """The known pieces of visits that begin on the home page, without a video that plays."""
     nothing = torch.zeros(len(profiles), dtype=torch.int64, device=profiles.device)
     return {"profile": profiles, "current": nothing - 1, "quarters": nothing, "idle": nothing}
 
@@ -630,7 +630,7 @@ def at_home(profiles: Tensor, hours: Tensor) -> Known:
 def after_request(
     config: LongVideoConfig, catalogue: Catalogue, known: Known, items: Tensor, seen: Feedback
 ) -> Known:
-    """What is known of visits after a request.
+    """The known pieces of visits after a request.
 
     A click shows the video that starts. After the last quarter of a video without a click, the first place
     starts by itself.

@@ -507,7 +507,7 @@ def later(hour: Tensor, seconds: Tensor) -> Tensor:
 def after_video(
     config: ShortVideoConfig, catalogue: Catalogue, known: Known, items: Tensor, seen: Feedback
 ) -> Known:
-    """What is known of visits after a video: the clock goes on while it is watched."""
+    """The known pieces of visits after a video: the clock goes on while it is watched."""
     seconds = seen.signals[:, 0, 0] * catalogue.attributes["duration"].take(items[:, 0])  # the watch ratio
     return {**known, "hour": later(known["hour"], seconds)}
 

@@ -1,4 +1,4 @@
-"""How much a policy could gain by looking ahead in a world, found on a few training users before training.
+"""The gain of looking ahead in a world, found on a few training users before training.
 
 Where the item with the highest reward now is nearly the best for the session too, as in worlds without
 catchy items, a good ranking is all that reinforcement learning could find.

@@ -47,7 +47,7 @@ OTHER = 0.2
 
 @dataclass(frozen=True)
 class Form:
-    """Which numbers the score has."""
+    """The groups of numbers of a score."""
 
     split: Split | None = None  # None: one set of weights
     hinges: bool = False

@@ -39,7 +39,7 @@ ONE_FOLDER = settings(
 
 
 RANKING = "'ranking'"
-LIKES = "holds a population whose 'likes' are no rows of items of each user"
+LIKES = "holds a population whose 'likes' are not rows of items of each user"
 
 
 def make_catalogue() -> Catalogue:
@@ -608,12 +608,12 @@ def without(section: str) -> Callable[[Facts, Tensors], None]:
             set_tensor("catalogue.genres", torch.full((3, 2), 1e9)),
             "catalogue whose 'genres' has values outside 0 .. 1",
         ),
-        (lambda facts, _: facts["info"].update(curve=[[640, 1.5, 1.0]]), "learning curve that is no list"),
-        (lambda facts, _: facts["info"].update(curve=[[640, "1.5", 1, 2]]), "learning curve that is no list"),
-        (lambda facts, _: facts["info"].update(curve={"step": 640}), "learning curve that is no list"),
+        (lambda facts, _: facts["info"].update(curve=[[640, 1.5, 1.0]]), "learning curve that is not a list"),
+        (lambda facts, _: facts["info"].update(curve=[[640, "1.5", 1, 2]]), "learning curve that is not a list"),
+        (lambda facts, _: facts["info"].update(curve={"step": 640}), "learning curve that is not a list"),
         (set_tensor("population.user_ids", torch.tensor(5)), "disagree in their number of users"),
-        (set_tensor("population.train", torch.tensor([2])), "'train' has rows that are no users"),
-        (set_tensor("population.heldout", torch.tensor([-1])), "'heldout' has rows that are no users"),
+        (set_tensor("population.train", torch.tensor([2])), "'train' has rows that are not users"),
+        (set_tensor("population.heldout", torch.tensor([-1])), "'heldout' has rows that are not users"),
         (set_tensor("population.train", torch.tensor([[0]])), "'train' is empty or no list of rows"),
         (set_tensor("population.train", torch.zeros(0).long()), "'train' is empty"),
         (set_tensor("population.heldout", torch.zeros(0).long()), "'heldout' is empty"),

@@ -219,7 +219,7 @@ BROKEN: dict[str, tuple[Callable[[Path], Any], str]] = {
     "no curve": (rewrite(lambda texts, _: texts.update(info={})), "does not fit its own settings"),
     "a curve of words": (
         rewrite(lambda texts, _: texts["info"].update(curve=[["a", "b", "c", "d"]])),
-        "a learning curve that is no list of step, mean, low and high",
+        "a learning curve that is not a list of step, mean, low and high",
     ),
     "other dials": (
         rewrite(lambda texts, _: texts["config"]["model_config"].update(hidden_dims=[7])),
