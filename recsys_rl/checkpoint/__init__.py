@@ -347,7 +347,9 @@ def _check_factors(catalogue: Catalogue, gram: Tensor | None, share: Tensor | No
     if share is not None:
         size -= 1
         if share.ndim or share.dtype != torch.float32 or not 0 < float(share) < 1:
-            raise Refused("holds a catalogue whose 'factors.popularity_share' is not a number between 0 and 1")
+            raise Refused(
+                "holds a catalogue whose 'factors.popularity_share' is not a number between 0 and 1"
+            )
     if (
         norm is None
         or gram is None

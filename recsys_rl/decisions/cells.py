@@ -165,7 +165,7 @@ def spread(lengths: pl.Series, flat: Tensor) -> Tensor:
 
 
 def _hint(rule: Column, values: pl.Series) -> str:
-    """The mend where all values of a column look like those of the other of logprob and propensity."""
+    """The mend where a column of logprob holds propensities, or one of propensity logprobs."""
     known = values.filter(values.is_finite()) if values.dtype.is_float() else values
     if rule.name in ("logprob", "logger_logprobs") and known.len() and known.is_between(0, 1).all():
         return "; the values look like probabilities: name the column propensity"

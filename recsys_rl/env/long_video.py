@@ -174,7 +174,7 @@ class LongVideoState:
 
 
 class Watching(NamedTuple):
-    """The video that plays, and the steps since the last use; both are visible."""
+    """The video that plays, and the requests since the last use; all is visible."""
 
     current: Tensor  # (N,) int64: the video that plays, -1 at home
     quarters: Tensor  # (N,) int64: quarters of it that were watched, 0 .. 3

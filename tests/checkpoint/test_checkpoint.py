@@ -609,7 +609,10 @@ def without(section: str) -> Callable[[Facts, Tensors], None]:
             "catalogue whose 'genres' has values outside 0 .. 1",
         ),
         (lambda facts, _: facts["info"].update(curve=[[640, 1.5, 1.0]]), "learning curve that is not a list"),
-        (lambda facts, _: facts["info"].update(curve=[[640, "1.5", 1, 2]]), "learning curve that is not a list"),
+        (
+            lambda facts, _: facts["info"].update(curve=[[640, "1.5", 1, 2]]),
+            "learning curve that is not a list",
+        ),
         (lambda facts, _: facts["info"].update(curve={"step": 640}), "learning curve that is not a list"),
         (set_tensor("population.user_ids", torch.tensor(5)), "disagree in their number of users"),
         (set_tensor("population.train", torch.tensor([2])), "'train' has rows that are not users"),
