@@ -314,7 +314,7 @@ def _of_class(given: Any, cls: type[Any], section: str, whose: str) -> Any:
 def _check_settings(
     settings: Mapping[str, Any], homes: Mapping[str, str], algo: str, env: str, data: str
 ) -> None:
-    """Raise UserError for a name that is no setting of the run."""
+    """Raise UserError for a name that is not a setting of the run."""
     for name in settings:
         if name not in homes:
             sections = ("env_config", "agent_config", "data_config")
@@ -349,7 +349,7 @@ def data_name(mapping: Mapping[str, Any]) -> Any:
 
 
 def _check_names(mapping: Mapping[str, Any], homes: Mapping[str, str]) -> None:
-    """Raise UserError for a name that is no section; ``homes`` maps each field to its section."""
+    """Raise UserError for a name that is not a section; ``homes`` maps each field to its section."""
     names = [field.name for field in dataclasses.fields(Config)]
     for name in mapping:
         if name not in names:

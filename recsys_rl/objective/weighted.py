@@ -30,7 +30,9 @@ def parse_weights(texts: Sequence[str], field: str = FIELD) -> dict[str, float]:
             weight = None
         if weight is None:
             example = f"{name or 'NAME'}=0.5"
-            raise FieldError(field, f"{one_line(text)} is no NAME=NUMBER, as in {one_line(example)}.")
+            raise FieldError(
+                field, f"{one_line(text)} is not of the form NAME=NUMBER, as in {one_line(example)}."
+            )
         if not math.isfinite(weight):
             raise FieldError(field, f"{one_line(name)} is {weight}: it must be a finite number.")
         if name in found:

@@ -195,7 +195,7 @@ def _pair(pair: Row, places: int, unit: str) -> str:
         return f"{names}: <b>{size} {word}</b> per {unit} (no interval)."
     ends = (pair["low"], pair["high"]) if pair["mean"] >= 0 else (-pair["high"], -pair["low"])
     low, high = (number(end, places) for end in ends)
-    doubt = ", which is no clear difference" if pair["low"] <= 0 <= pair["high"] else ""
+    doubt = ", which is not a clear difference" if pair["low"] <= 0 <= pair["high"] else ""
     return f"{names}: <b>{size} {word}</b> per {unit} (95 % interval {low} to {high}){doubt}."
 
 
