@@ -247,9 +247,10 @@ def _say_beginning(run: Run, experience: str, folder: Path | None) -> None:
     asked, planned = run.config.train_config.total_timesteps, run.num_updates * run.per_update
     resuming = f"resuming {folder} at step {run.step:,} of {planned:,}"
     whole = f"whole updates of {run.per_update:,}: {planned:,} steps"
-    uncompiled = (
-        "The compiled loops are missing, so torch's operators replace them and are slower: install a C "
-        "compiler and then this package again."
+    uncompiled = "note: torch's operators replace the compiled loops and are slower: " + (
+        f"{kernels.SWITCH} is off."
+        if kernels.switched_off()
+        else "they are missing, so install a C compiler and then this package again."
     )
     _say(
         about_data(run),
