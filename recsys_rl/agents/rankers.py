@@ -51,7 +51,7 @@ class RuleWeights:
     """Weight of the feedback of this session in the profile (see ``fold_in``)."""
     leaving: Tensor
     """Weight of the leave rate of the item."""
-    features: Mapping[str, Tensor] = field(default_factory=dict)
+    features: Mapping[str, Tensor] = field(default_factory=dict, kw_only=True)
     """Weights of the columns of ``feature_names``, () or (N,) each; a column without an entry has 0."""
 
     @classmethod

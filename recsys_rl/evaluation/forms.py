@@ -96,7 +96,7 @@ class Form:
 def of_rule(weights: RuleWeights) -> Tensor:
     """The numbers (..., 7 + X) of the smallest form with the weights of `rule`, (...) each."""
     decay = weights.decay.clamp(1e-6, 1 - 1e-6).logit()
-    values = vars(weights) | weights.features | {"decay": decay}
+    values = {**vars(weights), **weights.features, "decay": decay}
     return torch.stack([values[name] for name in (*SHARED, *OF_A_SET, *weights.features)], -1)
 
 

@@ -167,13 +167,13 @@ FOLD_IN, LEAVING = (
 def as_weights(drawn: Tensor, features: Sequence[str] = ()) -> RuleWeights:
     """Turn the search's numbers (..., 7 + X) into weights of (...) each; ``features`` are the X names."""
     own, of_features = drawn[..., : len(SPREAD)].unbind(-1), drawn[..., len(SPREAD) :].unbind(-1)
-    weights = RuleWeights(*own, dict(zip(features, of_features, strict=True)))
+    weights = RuleWeights(*own, features=dict(zip(features, of_features, strict=True)))
     return dataclasses.replace(weights, decay=weights.decay.sigmoid(), fold_in=weights.fold_in.clamp_min(0))
 
 
 def rule_note(weights: RuleWeights, steps: int) -> str:
     """The weights as text, with the number of steps of the search."""
-    known = vars(weights) | weights.features
+    known = {**vars(weights), **weights.features}
     del known["features"]
     values = {name: round(x.item(), 2) + 0.0 for name, x in known.items()}  # + 0.0: no -0.00
     rate = values.pop("fold_in")

@@ -95,7 +95,7 @@ class SearchedRows:
         features = {name: f"features.{name}" for name in feature_names(self.world.catalogue)}
         found = self._cached("rule", (*names, *features.values(), "leave_rates", "steps"), search)
         of_features = {name: found[entry] for name, entry in features.items()}
-        weights = RuleWeights(*(found[name] for name in names), of_features)
+        weights = RuleWeights(*(found[name] for name in names), features=of_features)
         return rule_search.Found(weights, found["leave_rates"], int(found["steps"]))
 
     def _cached(
