@@ -25,7 +25,7 @@ from recsys_rl.experience.replay import Replay
 from recsys_rl.lookup import source_of
 from recsys_rl.models.actor_critic import ActorCritic, Shapes
 from recsys_rl.models.features import SplitFeatures
-from recsys_rl.models.heads import item_columns, item_features
+from recsys_rl.models.heads import NUMBERS, feature_names, item_columns, item_features
 from recsys_rl.objective.objectives import make_objectives
 from recsys_rl.objective.weighted import FIELD, parse_weights
 from recsys_rl.protocols import Env, Experience, Learner, UserModel
@@ -354,6 +354,7 @@ def make_agent(
         interface.slate_size,
         interface.embeddings if has_items else (),
         interface if not has_items and interface.candidate_features else None,
+        (*NUMBERS, *feature_names(catalogue)),
     )
     if has_items and config.model_config.candidates:
         available = int(catalogue.available.sum())

@@ -51,7 +51,7 @@ def limit_streams(catalogue: Catalogue, streams: Sequence[Stream]) -> dict[str, 
 
 def groups(catalogue: Catalogue) -> dict[str, Tensor]:
     """The items (I,) bool that ``ads`` and ``tail_exposure`` count, without those that do not exist here."""
-    kinds, found = getattr(catalogue, "classes", lambda _: ())("kind"), {}
+    kinds, found = catalogue.classes("kind"), {}
     if AD in kinds:
         found[ADS] = catalogue.attributes["kind"] == kinds.index(AD)
     tail = tail_items(catalogue)

@@ -185,7 +185,7 @@ def test_constrained_mdp_with_a_known_optimum(algo: str, proof: Proof) -> None:
     m = 1 + 0.18 - 0.76 = 0.42.
     """
     gamma, bound, num_updates = 0.9, 0.2, {"ppo": 300, "a2c": 600}[algo]
-    agent_config: dict[str, Any] = {"gamma": gamma, "gae_lambda": 0.9, "ent_coef": 0.0, "lr": 0.01}
+    agent_config: dict[str, Any] = {"gamma": gamma, "gae_lambda": 1.0, "ent_coef": 0.0, "lr": 0.01}
     agent_config |= {"n_steps": 16, "num_envs": 64, "anneal_lr": True}
     agent_config |= {"batch_size": 256, "update_epochs": 2} if algo == "ppo" else {}
     model = {"head": "dense", "hidden_dims": [8]}
