@@ -64,8 +64,8 @@ class RunOptions(TrainConfig):
     """The settings of the run as options; --limit may be repeated."""
 
     limit: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """A limit on a stream, as in "ads<=0.1" or "watch>=0.5" (in quotes), kept by a Lagrange multiplier. It may be
-    repeated. --limit help lists the streams of the platform."""
+    """A limit on a stream, as in "ads<=0.1" or "watch>=0.5" (in quotes), kept by a Lagrange multiplier. It
+    may be repeated. --limit help lists the streams of the platform."""
 
 
 class Job(NamedTuple):

@@ -1,13 +1,13 @@
 """Limits on streams, by Lagrange multipliers: maximise the reward subject to ads <= 0.1.
 
-A limit is a stream, a side and a bound. The value of a stream is a ratio (limit_streams.py), so "value <= bound" is
-the linear constraint E[amount - bound base] <= 0, and its Lagrangian is a reward at each step::
+A limit is a stream, a side and a bound. The value of a stream is a ratio (limit_streams.py), so "value <=
+bound" is the linear constraint E[amount - bound base] <= 0, and its Lagrangian is a reward at each step::
 
     r'_t = (r_t - sum_j m_j s_j (amount_jt - bound_j base_jt)) / (1 + sum_j m_j)      s = 1 for <=, -1 for >=
 
-m_j >= 0 is the price of one unit of the stream, in units of the reward. The divisor keeps the size of the rewards
-while prices rise; it does not change which policy is best. A PI controller moves each price after each rollout
-(Stooke et al. 2020, arXiv:2007.03964, algorithm 2, without the derivative)::
+m_j >= 0 is the price of one unit of the stream, in units of the reward. The divisor keeps the size of the
+rewards while prices rise; it does not change which policy is best. A PI controller moves each price after
+each rollout (Stooke et al. 2020, arXiv:2007.03964, algorithm 2, without the derivative)::
 
     e = s (value - bound)        I <- clip(I + k_i e, 0, most)        m = clip(k_p e + I, 0, most)
 
@@ -64,8 +64,8 @@ class Limit:
 def parse_limits(texts: Sequence[str]) -> tuple[Limit, ...]:
     """The limits in texts such as ``("ads<=0.1", "watch>=0.5")``.
 
-    Raises FieldError for another text, a bound that is not finite, a limit twice, and limits that exclude each
-    other.
+    Raises FieldError for another text, a bound that is not finite, a limit twice, and limits that exclude
+    each other.
     """
     found: dict[tuple[str, str], Limit] = {}
     for text in texts:
@@ -76,7 +76,9 @@ def parse_limits(texts: Sequence[str]) -> tuple[Limit, ...]:
             bound = math.nan
         if parts is None or not math.isfinite(bound):
             raise FieldError(
-                FIELD, f"{one_line(text)} is not a limit: give NAME<=NUMBER or NAME>=NUMBER in quotes, as {EXAMPLE}."
+                FIELD,
+                f"{one_line(text)} is not a limit: give NAME<=NUMBER or NAME>=NUMBER in quotes, as "
+                f"{EXAMPLE}.",
             )
         limit = Limit(parts[1], parts[2], bound)
         same = found.setdefault((limit.stream, limit.side), limit)
@@ -85,7 +87,9 @@ def parse_limits(texts: Sequence[str]) -> tuple[Limit, ...]:
     for (stream, side), limit in found.items():
         other = found.get((stream, ">="))
         if side == "<=" and other is not None and other.bound > limit.bound:
-            raise FieldError(FIELD, f"{limit} and {other} exclude each other: give one of them, or other bounds.")
+            raise FieldError(
+                FIELD, f"{limit} and {other} exclude each other: give one of them, or other bounds."
+            )
     return tuple(found.values())
 
 
@@ -102,13 +106,13 @@ def check_limits(limits: Sequence[Limit], streams: Mapping[str, LimitStream]) ->
         if limit.excess(stream.low) > 0 and limit.excess(stream.high) > 0:
             raise FieldError(
                 FIELD,
-                f"{limit} can't be met, as {stream.name} lies in {stream.low:g} .. {stream.high:g}: give a bound "
-                "within this range.",
+                f"{limit} can't be met, as {stream.name} lies in {stream.low:g} .. {stream.high:g}: give a "
+                "bound within this range.",
             )
 
 
 class Limits:
-    """The objective of a run with limits. Its state: I, m, the latest values, and whether they were ever met."""
+    """The objective of a run with limits. Its state: I, m, the values, and whether limits were ever met."""
 
     def __init__(
         self,
@@ -117,7 +121,7 @@ class Limits:
         config: TrainConfig,
         average: Callable[[Tensor], None] | None = None,
     ) -> None:
-        """``average`` replaces a tensor by its mean over all processes. Raises FieldError as ``check_limits``."""
+        """Raise FieldError as ``check_limits``. ``average``: replaces a tensor by its mean over processes."""
         check_limits(limits, streams)
         self.limits, self.config, self.average = tuple(limits), config, average
         self.streams = [streams[limit.stream] for limit in limits]
@@ -141,7 +145,9 @@ class Limits:
         ):
             allowed = 0.0 if stream.of_sessions else limit.bound * bases
             rewards = rewards - multiplier * limit.sign * (amounts - allowed)
-        numbers = {f"limit_{limit.stream}": value for limit, value in zip(self.limits, self.latest, strict=True)}
+        numbers = {
+            f"limit_{limit.stream}": value for limit, value in zip(self.limits, self.latest, strict=True)
+        }
         numbers |= {limit.column: m for limit, m in zip(self.limits, self.multiplier, strict=True)}
         numbers["limits_met"] = sum(map(self._is_met, range(len(self.limits)))) / len(self.limits)
         return dataclasses.replace(rollout, rewards=rewards / (1 + total)), numbers
@@ -170,11 +176,11 @@ class Limits:
             if math.isnan(mean):
                 found.append(f"The limit {limit} was not checked, as no session has ended: train longer.")
             elif not self._is_met(place):
-                ever = "the policy no longer meets it" if self.was_met[place] else "no policy of this run met it"
+                ever = "the policy no longer" if self.was_met[place] else "no policy of this run"
                 found.append(
-                    f"The limit {limit} is not met: at the end {limit.stream} is {mean:.3g} with the multiplier "
-                    f"{self.multiplier[place]:.3g}, and {ever}; train longer, raise --limit-ki, or give another "
-                    "bound."
+                    f"The limit {limit} is not met: at the end {limit.stream} is {mean:.3g} with the "
+                    f"multiplier {self.multiplier[place]:.3g}, and {ever} met it; train longer, raise "
+                    "--limit-ki, or give another bound."
                 )
         return "\n".join(found)
 
@@ -187,7 +193,9 @@ class Limits:
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """The inverse of ``state_dict``. Raises KeyError or ValueError for a state of other limits."""
-        found = {name: state[f"limit_{name}"] for name in ("integral", "multiplier", "latest", "mean", "was_met")}
+        found = {
+            name: state[f"limit_{name}"] for name in ("integral", "multiplier", "latest", "mean", "was_met")
+        }
         if any(x.shape != (len(self.limits),) for x in found.values()):
             raise ValueError("multipliers of other limits")
         for name in ("integral", "multiplier"):

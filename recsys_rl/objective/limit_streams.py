@@ -3,13 +3,14 @@
 The value of a stream over many steps is a ratio, sum(amounts) / sum(bases):
 
     ads              shown items of the kind "ad", as a share of all shown items
-    tail_exposure    shown items by creators of the tail, as a share of all shown items
+    tail_exposure    shown items by creators of the tail, as a share of shown items with a creator
     early_end        sessions that the user left before the last step, as a share of the sessions that ended
     NAME             a reward stream: its mean over the steps, without a weight
 
-An item is shown at each place of a slate that is not -1. The tail is the least popular 80 % of the creators, by
-the sum of the popularity of their items in the data; the other 20 % are the short head (Abdollahpouri et al.
-2017, arXiv:1706.00204, of items). Where items have no creators, each item counts as a creator of its own.
+An item is shown at each place of a slate that is not -1. The tail is the least popular 80 % of the creators,
+by the sum of the popularity of their items in the data; the other 20 % are the short head (for items:
+Abdollahpouri et al. 2017, doi:10.1145/3109859.3109912). Where the data hold no creators, each item counts as
+a creator of its own; where they do, items without one, such as ads, do not count.
 """
 
 from __future__ import annotations
@@ -41,65 +42,86 @@ class LimitStream:
     of_sessions: bool = False  # the base counts sessions, of which each ends once, whatever the policy does
 
 
+@dataclass(frozen=True)
+class Group:
+    """Items of which a stream is the share among the shown ones."""
+
+    items: Tensor  # (I,) bool
+    among: Tensor  # (I,) bool: the items that count at all
+    meaning: str  # part of a sentence
+
+    def count(self, items: Tensor) -> tuple[Tensor, Tensor]:
+        """Of ``items`` (..., K), -1 for none: those of the group and those that count, (...) float32."""
+        shown, places = items >= 0, items.clamp_min(0)
+        of_group, counted = (x[places] & shown for x in (self.items, self.among))
+        return of_group.float().sum(-1), counted.float().sum(-1)
+
+
 def limit_streams(catalogue: Catalogue, streams: Sequence[Stream]) -> dict[str, LimitStream]:
     """The streams by name. ``streams``: the platform's; a stream of the same name is the platform's own."""
-    found = {name: _of_items(name, items, _meaning(name, catalogue)) for name, items in groups(catalogue).items()}
-    left = "sessions that the user left before the last step, as a share of all (of lives, users who left for good)"
+    found = {name: _of_items(name, group) for name, group in groups(catalogue).items()}
+    left = "sessions that the user left before the last step, as a share of all; of lives, users who churned"
     found[EARLY] = LimitStream(EARLY, left, lambda x: x.terminated, _ends, 0.0, 1.0, True)
     return found | {stream.name: _of_rewards(stream, place) for place, stream in enumerate(streams)}
 
 
-def groups(catalogue: Catalogue) -> dict[str, Tensor]:
-    """The items (I,) bool that ``ads`` and ``tail_exposure`` count, without those that do not exist here."""
+def groups(catalogue: Catalogue) -> dict[str, Group]:
+    """The groups of ``ads`` and ``tail_exposure``, without those that do not exist in this catalogue."""
     kinds, found = catalogue.classes("kind"), {}
     if AD in kinds:
-        found[ADS] = catalogue.attributes["kind"] == kinds.index(AD)
+        ads = catalogue.attributes["kind"] == kinds.index(AD)
+        found[ADS] = Group(
+            ads, torch.ones_like(ads), 'shown items of the kind "ad", as a share of all shown items'
+        )
     tail = tail_items(catalogue)
     if tail is not None:
-        found[TAIL] = tail
+        who = "items (they have no creators)"
+        if "creator" in catalogue.attributes:
+            who = "creators"
+        said = f"shown items of the least popular {TAIL_SHARE:.0%} of the {who}, as a share of those of all"
+        found[TAIL] = Group(tail, creators_of(catalogue) >= 0, said)
     return found
 
 
 def creators_of(catalogue: Catalogue) -> Tensor:
-    """(I,) int64, 0 .. the number of creators - 1: the creator of each item; without creators, the item."""
+    """(I,) int64, 0 .. the number of creators - 1: the creator of each item, -1 for none.
+
+    Where the data hold no creators, each item counts as a creator of its own.
+    """
     if "creator" not in catalogue.attributes:
         return torch.arange(catalogue.num_items, device=catalogue.popularity.device)
-    return catalogue.attributes["creator"].unique(return_inverse=True)[1]
+    given = catalogue.attributes["creator"]
+    found = torch.full_like(given, -1, dtype=torch.int64)
+    found[given >= 0] = given[given >= 0].unique(return_inverse=True)[1]
+    return found
 
 
 def tail_items(catalogue: Catalogue) -> Tensor | None:
-    """(I,) bool: items by creators of the tail. None if all creators are equally popular, or in no catalogue.
+    """(I,) bool: items by creators of the tail. None if all creators are equally popular, or if there are
+    none.
 
-    Of creators with the same popularity, those of higher numbers come first.
+    Of creators with the same popularity, those of higher numbers are nearer to the tail.
     """
-    if not catalogue.num_items:
-        return None
     creator = creators_of(catalogue)
-    count = int(creator.max()) + 1
+    count = int(creator.max()) + 1 if catalogue.num_items else 0
+    if not count:
+        return None
+    has_one = creator >= 0
     liked = torch.zeros(count, dtype=torch.float64, device=creator.device)
-    liked.index_add_(0, creator, catalogue.popularity.double())
+    liked.index_add_(0, creator[has_one], catalogue.popularity[has_one].double())
     if bool((liked == liked[0]).all()):
         return None
-    head = liked.argsort(descending=True, stable=True)[: count - int(TAIL_SHARE * count)]
-    is_tail = torch.ones(count, dtype=torch.bool, device=creator.device).index_fill_(0, head, False)
-    return is_tail[creator]
+    tail = liked.argsort(descending=True, stable=True)[count - int(TAIL_SHARE * count) :]
+    is_tail = torch.zeros(count, dtype=torch.bool, device=creator.device).index_fill_(0, tail, True)
+    return has_one & is_tail[creator.clamp_min(0)]
 
 
-def count_items(items: Tensor, group: Tensor) -> tuple[Tensor, Tensor]:
-    """The shown items of the ``group`` (I,) bool, and all shown items, at each row of ``items`` (..., K).
-
-    Both (...) are float32 shares of the K places.
-    """
-    shown = items >= 0
-    return (group[items.clamp_min(0)] & shown).float().mean(-1), shown.float().mean(-1)
-
-
-def _of_items(name: str, group: Tensor, meaning: str) -> LimitStream:
+def _of_items(name: str, group: Group) -> LimitStream:
     return LimitStream(
         name,
-        meaning,
-        lambda x: count_items(x.items, group)[0],
-        lambda x: count_items(x.items, group)[1],
+        group.meaning,
+        lambda x: group.count(x.items)[0] / x.items.shape[-1],
+        lambda x: group.count(x.items)[1] / x.items.shape[-1],
         0.0,
         1.0,
     )
@@ -114,11 +136,3 @@ def _of_rewards(stream: Stream, place: int) -> LimitStream:
 
 def _ends(rollout: Rollout) -> Tensor:
     return rollout.terminated | rollout.truncated
-
-
-def _meaning(name: str, catalogue: Catalogue) -> str:
-    if name == ADS:
-        return 'shown items of the kind "ad", as a share of all shown items'
-    whose = "items by the" if "creator" in catalogue.attributes else "items among the"
-    who = "creators" if "creator" in catalogue.attributes else "items, as these have no creators"
-    return f"shown {whose} least popular {TAIL_SHARE:.0%} of the {who}, as a share of all shown items"

@@ -1,15 +1,16 @@
 """A bonus for items that were seldom shown in training (count-based exploration).
 
-With n_i times that item i was shown in earlier rollouts, and u of U updates done, showing it adds to the reward::
+With n_i times that item i was shown in earlier rollouts, and u of U updates done, showing it adds to the
+reward::
 
     beta (1 - u / U) / sqrt(n_i + 1)
 
-(Bellemare et al. 2016, arXiv:1606.01868, with n + 1 for 0.01 + n). Of a slate it is the mean over the shown places.
-The bonus falls to zero over the run, so the last policy learns from the reward alone.
+(Bellemare et al. 2016, arXiv:1606.01868, with n + 1 for 0.01 + n). Of a slate it is the mean over the shown
+places. The bonus falls to zero over the run, so the last policy learns from the reward alone.
 
-A catalogue of more than MOST_ITEMS items is cut into 2^BITS cells, and n_i counts the items of the cell: bit b is the
-side of a random plane through the mean embedding on which the item lies (SimHash, as in Tang et al. 2017,
-arXiv:1611.04717). Items with similar embeddings mostly share a cell.
+A catalogue of more than MOST_ITEMS items is cut into 2^BITS cells, and n_i counts the items of the cell: bit
+b is the side of a random plane through the mean embedding on which the item lies (SimHash, as in Tang et al.
+2017, arXiv:1611.04717). Items with similar embeddings mostly share a cell.
 """
 
 from __future__ import annotations

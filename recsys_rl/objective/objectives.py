@@ -1,4 +1,4 @@
-"""The objectives of a run, in their order: each makes the rewards of a rollout from those of the one before."""
+"""The objectives of a run, in their order: each makes the rewards of a rollout from those before it."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def make_objectives(
         if not catalogue.num_items:
             raise FieldError(
                 novelty.FIELD,
-                f"is {config.novelty:g}: it is for items of a catalogue, and this environment has none; leave it "
+                f"is {config.novelty:g}: it needs the items of a catalogue, and there are none here; leave it "
                 "out.",
             )
         found.append(Novelty(config.novelty, catalogue, num_updates, generator, average))
@@ -62,14 +62,14 @@ def check_objectives(config: TrainConfig, algo: str, experience: str) -> None:
             if given:
                 raise FieldError(
                     field,
-                    f"is {given}: it needs an algorithm that learns from rollouts of its own policy, and {algo} "
-                    "does not; leave it out, or give --algo ppo.",
+                    f"is {given}: it needs an algorithm that learns from rollouts of its own policy, and "
+                    f"{algo} does not; leave it out, or give --algo ppo.",
                 )
     for name in CONTROLLER:
         value = getattr(config, name)
         if not config.limit and value != getattr(TrainConfig, name):
             raise FieldError(
                 f"train_config.{name}",
-                f"is {value:g}: it only affects the multiplier of a limit, but there is no limit; leave it out, or "
-                "give --limit.",
+                f"is {value:g}: it only affects the multiplier of a limit, but there is no limit; leave it "
+                "out, or give --limit.",
             )
