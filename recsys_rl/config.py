@@ -32,7 +32,7 @@ from recsys_rl.lookup import (
     source_of,
 )
 from recsys_rl.lookup import no_setting as no_setting
-from recsys_rl.objective.weighted import parse_weights
+from recsys_rl.objective.objectives import check_objectives
 from recsys_rl.protocols import Algorithm, Platform
 from recsys_rl.schema import build, check_fields, did_you_mean, hints, place_of, shown
 from recsys_rl.utils.find import find
@@ -112,7 +112,7 @@ def _check_together(config: Config) -> None:
     if isinstance(agent, ReplayConfig):
         _check_start(agent, config.train_config.total_timesteps)
     _check_processes(config)
-    parse_weights(config.train_config.weights)
+    check_objectives(config.train_config, config.algo, config.algorithm.experience)
     name = config.train_config.name
     if name is not None and not re.fullmatch(r"\w[\w.-]{0,99}", name):
         raise FieldError(

@@ -26,6 +26,7 @@ from recsys_rl.lookup import source_of
 from recsys_rl.models.actor_critic import ActorCritic, Shapes
 from recsys_rl.models.features import SplitFeatures
 from recsys_rl.models.heads import NUMBERS, feature_names, item_columns, item_features
+from recsys_rl.objective.objectives import make_objectives
 from recsys_rl.objective.weighted import FIELD, parse_weights
 from recsys_rl.protocols import Env, Experience, Learner, UserModel
 from recsys_rl.types import Catalogue, InteractionLog, Interface, Population, UserError, World, empty_world
@@ -163,12 +164,16 @@ def make_experience(
     world: World,
     generators: Mapping[str, torch.Generator],
     agent_for: Callable[[Interface], Learner],
+    num_updates: int = 1,
+    average: Callable[[Tensor], None] | None = None,
 ) -> tuple[Env | None, Experience, Learner]:
     """The environment of a run (None: a log is its experience), the source of its batches, and its agent.
 
     Args:
         generators: the streams "users" and "shuffle".
         agent_for: makes the agent for an interface.
+        num_updates: updates of the whole run.
+        average: replaces a tensor in place by its mean over all processes of the run.
 
     Raises UserError if the algorithm can't learn there, and for a log that can't be used.
     """
@@ -184,7 +189,11 @@ def make_experience(
         assert isinstance(settings, ReplayConfig)
         return env, Replay(env, agent, settings, weights, generators["shuffle"]), agent
     assert isinstance(settings, OnPolicyConfig)
-    return env, OnPolicy(env, agent, settings.n_steps, weights), agent
+    cells = make_generators(config.train_config.seed, "cells")["cells"]
+    objectives = make_objectives(
+        config.train_config, env.streams, world.catalogue, num_updates, cells, average
+    )
+    return env, OnPolicy(env, agent, settings.n_steps, objectives), agent
 
 
 def make_logged(

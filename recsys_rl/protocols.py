@@ -17,6 +17,7 @@ from recsys_rl.types import (
     Feedback,
     Interface,
     Obs,
+    Rollout,
     Signal,
     Step,
     Stream,
@@ -103,6 +104,26 @@ class Watcher(Protocol):
         ...
 
     def answered(self, step: Step) -> None: ...
+
+
+class Objective(Protocol):
+    """A step from the reward streams of a rollout to the rewards that are learned from."""
+
+    def apply(self, rollout: Rollout) -> tuple[Rollout, dict[str, float]]:
+        """The rollout with other ``rewards`` (T, N), and numbers for the log, always of the same names."""
+        ...
+
+    def verdict(self) -> str:
+        """What the user must know of it at the end of the run, in sentences; "" if there is nothing."""
+        ...
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """What a resumed run needs, on the CPU; the names are its own."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """The inverse of ``state_dict``; ``state`` may hold more. Raises KeyError or ValueError."""
+        ...
 
 
 class Experience(Protocol):

@@ -113,7 +113,7 @@ def begin(config: Config, before: Checkpoint | None, device: torch.device, ranks
     def agent_for(interface: Interface) -> Any:
         return make_agent(part, interface, world.catalogue, num_updates, streams, device, average)
 
-    env, experience, agent = make_experience(part, world, streams, agent_for)
+    env, experience, agent = make_experience(part, world, streams, agent_for, num_updates, average)
     interface = experience.interface
     run = Run(config, world, interface, env, agent, experience, streams, num_updates, note=note)
     if settings.record is not None:

@@ -238,8 +238,9 @@ def _round(
         played, whole = stop.played, False
     names = [entry.name for entry in group]
     rows = [name for name in played if name.removesuffix("-greedy") in own]
-    env, num_items = first.config.env, first.catalogue.num_items
-    return _Round(summarise(env, played, names, rows, num_items) if played else {}, users, played, whole)
+    env, items = first.config.env, first.catalogue
+    result = summarise(env, played, names, rows, items.num_items, items) if played else {}
+    return _Round(result, users, played, whole)
 
 
 def _options(checkpoints: object, settings: Mapping[str, Any]) -> EvaluateConfig:
