@@ -142,8 +142,6 @@ class ReplayConfig(AgentConfig):
 
     gamma: Share = 0.5
     """Discount per step."""
-    bootstrap_time_limit: bool = True
-    """Bootstrap from the value after a time limit. Off if the limit is real and the clock is visible."""
     num_envs: Size = 64
     """Users stepped together."""
     train_freq: Size = 32
@@ -162,6 +160,28 @@ class ReplayConfig(AgentConfig):
     @property
     def steps_per_update(self) -> int:
         return self.train_freq * self.num_envs
+
+
+@dataclass(frozen=True)
+class TargetConfig(AgentConfig):
+    """A learner of values with a target network (models/target_network.py), beside those of its source."""
+
+    gamma: Share = 0.5
+    """Discount per step."""
+    bootstrap_time_limit: bool = True
+    """Bootstrap from the value after a time limit. Off if the limit is real and the clock is visible."""
+    max_grad_norm: Positive = 10.0
+    """Largest norm of the gradient; a longer gradient is scaled down to it."""
+    tau: Annotated[float, Range(above=0, high=1)] = 0.01
+    """Share by which the target network moves to the network after each gradient step; 1 = it is the same."""
+
+
+@dataclass(frozen=True)
+class QConfig(TargetConfig):
+    """A learner whose policy follows from its action values (models/q_learner.py)."""
+
+    temperature: Positive = 0.01
+    """The trained policy, where it is sampled, draws items with probability softmax(Q / temperature)."""
 
 
 @dataclass(frozen=True)

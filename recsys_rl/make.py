@@ -207,8 +207,9 @@ def make_logged(
     # polars is loaded for logs only
     from recsys_rl.decisions.checks import check_catalogue
     from recsys_rl.decisions.parts import gathered
-    from recsys_rl.decisions.reader import num_rows, read_header
+    from recsys_rl.decisions.reader import fingerprint, num_rows, read_header
     from recsys_rl.decisions.transitions import transition_table
+    from recsys_rl.experience.log_facts import best_sessions, check_facts, facts_of
     from recsys_rl.experience.logged import MOST_ROWS, Logged, log_rewards
     from recsys_rl.files.read import files_of, has_header
 
@@ -244,16 +245,30 @@ def make_logged(
             "the context): give the settings with which it was recorded."
         )
 
-    def tables() -> Iterator[TransitionTable]:
-        """The decisions of training users, a part of the log at a time."""
+    def training() -> Iterator[tuple[DecisionLog, Tensor]]:
+        """The decisions of training users with their rewards, a part of the log at a time."""
         for log in gathered(path, MOST_ROWS):
             part = log.rows(~heldout_rows(log, world.population, data.heldout_fraction, seed))
             if part.num_rows:
-                rewards = log_rewards(part, users, weights, FIELD)
-                yield transition_table(part, world.catalogue, rewards, settings.discount)
+                yield part, log_rewards(part, users, weights, FIELD)
 
     whole = sum(map(num_rows, files_of(path))) <= MOST_ROWS
-    return Logged(settings.log, tables, whole, header.interface, settings, generator)
+    held = [*training()] if whole else None  # else it is read once more, part by part
+    facts = facts_of(training() if held is None else held)
+    check_facts(settings.log, config.algo, facts, config.algorithm.needs)
+    endless, share = (getattr(settings, name, 0) for name in ("bootstrap_time_limit", "best_sessions"))
+
+    def tables() -> Iterator[TransitionTable]:
+        for part, rewards in training() if held is None else held:
+            if 0 < share < 1:
+                best = best_sessions(part, rewards, facts.least_of_best(share))
+                part, rewards = part.rows(best), rewards[best]
+            if part.num_rows:
+                yield transition_table(
+                    part, world.catalogue, rewards, settings.discount, facts.span, bool(endless)
+                )
+
+    return Logged(settings.log, tables, whole, header.interface, settings, generator, fingerprint(path))
 
 
 def heldout_rows(log: DecisionLog, population: Population, heldout_fraction: float, seed: int) -> Tensor:

@@ -520,13 +520,15 @@ class Algorithm:
     """A learner, the class of its section agent_config, and the source of its batches.
 
     ``config`` is a subclass of that source's settings in dials.py: OnPolicyConfig, ReplayConfig or
-    LoggedConfig.
+    LoggedConfig. ``needs`` names what a log must have beside decisions: "propensities", or "steps", sessions
+    of more than one decision.
     """
 
     config: type[AgentConfig]
     agent: Callable[..., Learner]
     experience: Literal["on-policy", "replay", "logged"] = "on-policy"
     network: Callable[..., Any] | None = None  # None: ActorCritic (models/actor_critic.py)
+    needs: tuple[Literal["propensities", "steps"], ...] = ()
 
 
 @dataclass(frozen=True)
