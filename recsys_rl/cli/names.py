@@ -31,6 +31,7 @@ from recsys_rl.utils.fields import Unreadable, fields_of, settings_of
 CLASSES = {
     "evaluate": "recsys_rl.cli.evaluate:EvaluateOptions",
     "recommend": "recsys_rl.cli.recommend:RecommendOptions",
+    "serve": "recsys_rl.serve.server:ServeConfig",
     "record": "recsys_rl.cli.record:RecordOptions",
     "ope": "recsys_rl.cli.ope:OpeOptions",
     "ranking": "recsys_rl.cli.ranking:RankingOptions",
