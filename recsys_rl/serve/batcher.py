@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from recsys_rl.serve.inference import LATE, RAISED, Ask, Drawn, draw
+from recsys_rl.serve.inference import Ask, Drawn, draw
+from recsys_rl.serve.rule import LATE, RAISED
 
 MOST = 64  # asks of a batch
 SMOOTHING = 0.1  # of the mean seconds of an ask

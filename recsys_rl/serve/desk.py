@@ -25,10 +25,11 @@ import torch
 from recsys_rl.serve import problems, wire
 from recsys_rl.serve.batcher import Batcher
 from recsys_rl.serve.feedback import take
-from recsys_rl.serve.inference import LATE, NOT_FINITE, RAISED, TOO_FEW, Ask, Drawn
+from recsys_rl.serve.inference import TOO_FEW, Ask, Drawn
 from recsys_rl.serve.problems import Problem
 from recsys_rl.serve.requests import checked
 from recsys_rl.serve.rows import Decision, Event, Person, Row, Served, Session, Whole
+from recsys_rl.serve.rule import LATE, NOT_FINITE, RAISED
 from recsys_rl.serve.store import Damaged, Full, Store
 from recsys_rl.serve.versions import POPULARITY, Version
 from recsys_rl.serve.visits import ServedVisit
@@ -322,6 +323,7 @@ class Desk:
         hour = self._hour(request, now)
         began = visit.decisions[0].hour if visit.decisions else hour
         version = self.champion
+        visit.keep_for(version)
         uniforms = torch.rand(asked.places, generator=self.generator).tolist()
         ask = Ask(
             number=self.number(),

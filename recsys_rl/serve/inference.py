@@ -1,8 +1,7 @@
-"""Draws of several people at once: their visits so far -> observations -> scores -> items.
+"""Draws of several people at once: their visits so far -> observations -> choices.
 
 A draw is a function of the rows of the record and of numbers in [0, 1) that are recorded with it: it can be
-repeated. The last digits of a matrix product depend on the number of its rows: each batch is padded to
-multiples of TILE rows, and a draw that is repeated alone gives the same numbers.
+repeated.
 """
 
 from __future__ import annotations
@@ -15,15 +14,14 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from recsys_rl.functional.plackett_luce import PlackettLuce
 from recsys_rl.models.actor_critic import TILE
 from recsys_rl.recommender import Visit
+from recsys_rl.serve.rule import Choice, choose
 from recsys_rl.serve.versions import Version
 from recsys_rl.serve.visits import Step
 from recsys_rl.types import Events, Interface, Obs, tree_map
 
-LATE, RAISED, NOT_FINITE, TOO_FEW = "late", "raised", "not-finite", "too-few-items"
-TOP = 10  # alternatives of a report
+TOO_FEW = "too-few-items"
 
 
 @dataclass
@@ -43,7 +41,17 @@ class Ask:
     exclude: tuple[int, ...] = ()
     explore: float = 0.0
     degraded: str = ""  # popularity draws, and not the policy
+    items: tuple[int, ...] | None = None  # not drawn: the log-probabilities of these items are wanted
     deadline: float = math.inf  # by time.monotonic()
+
+
+@dataclass
+class Place:
+    """One round of a draw: a slate, or one item of a list."""
+
+    visit: Visit  # before it, of one row
+    obs: Obs  # of one row
+    choice: Choice
 
 
 @dataclass
@@ -53,27 +61,25 @@ class Drawn:
     visit: Visit | None = None  # after ``Ask.steps``; None after an error
     items: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)  # of each place given those before it
-    candidates: tuple[int, ...] | None = None  # the only items that could be shown; None: all
+    candidates: tuple[int, ...] | None = None  # the only items that could be shown first; None: all
     degraded: str = ""
-    error: str = ""  # why there is no answer: TOO_FEW, LATE
-    obs: Obs | None = None  # of the first place, one row; for reports
-    scores: Tensor | None = None  # (C,) of the first place; for reports
+    error: str = ""  # why there is no answer
+    places: list[Place] = field(default_factory=list)  # of a report
 
 
 @torch.inference_mode()
 def draw(asks: Sequence[Ask], report: bool = False) -> list[Drawn]:
-    """The draws of all asks. ``report``: with observation and scores."""
+    """The draws of all asks. ``report``: with ``Drawn.places``."""
     found: list[Drawn] = [Drawn() for _ in asks]
-    groups: dict[tuple[int, int, bool], list[int]] = defaultdict(list)
+    groups: dict[tuple[int, int, bool, bool], list[int]] = defaultdict(list)
     for at, ask in enumerate(asks):
         width = 0 if ask.candidates is None else -(-len(ask.candidates) // TILE) * TILE
-        groups[id(ask.version), width, bool(ask.degraded)].append(at)
-    for (_, width, _), places in groups.items():
-        group = [asks[at] for at in places]
-        visits = _brought_up(group)
-        for at, visit in zip(places, visits, strict=True):
-            found[at].visit = visit
-        _draw_places(group, visits, [found[at] for at in places], width, report)
+        groups[id(ask.version), width, bool(ask.degraded), ask.items is None].append(at)
+    for (_, width, _, _), rows in groups.items():
+        group, results = [asks[at] for at in rows], [found[at] for at in rows]
+        for result, visit in zip(results, _brought_up(group), strict=True):
+            result.visit = visit
+        _fill(group, results, width, report)
     return found
 
 
@@ -113,167 +119,86 @@ def _record(visits: Visit, steps: Sequence[Step], interface: Interface) -> Visit
     return visits.record(items, signals, None, events)
 
 
-def _draw_places(
-    asks: Sequence[Ask], visits: Sequence[Visit], found: Sequence[Drawn], width: int, report: bool
-) -> None:
+def _fill(asks: Sequence[Ask], found: Sequence[Drawn], width: int, report: bool) -> None:
     """Fill the places of each ask: a slate at once, or one item after another without feedback."""
     version = asks[0].version
-    slate = version.checkpoint.interface.slate_size
-    current, place = [*visits], 0
-    going = [*range(len(asks))]
-    while going:
-        hours = torch.tensor([asks[at].hour for at in going], dtype=torch.float32)
-        whole = Visit.together([current[at] for at in going]).at(hours)
-        obs, short = _limited(whole.observe(), [asks[at] for at in going], [found[at] for at in going], width)
-        uniforms = torch.tensor([asks[at].uniforms[place : place + slate] for at in going])  # (N, K)
-        obs, uniforms, failed = _tiled(obs), _tile(uniforms), RAISED
-        scores: Tensor | None = None
-        if not asks[going[0]].degraded:
-            try:
-                obs, scores = _scores(version, obs)
-                failed = NOT_FINITE
-            except Exception:  # whatever a policy raises, popularity answers
-                scores = None
-        bad = [True] * len(going)
-        if scores is not None:
-            shown = scores[: len(going)]
-            # A score of -inf forbids an item; NaN, or infinity, is a fault.
-            fault = shown.isnan().any(1) | (shown == torch.inf).any(1)
-            bad = fault.tolist()
-        kept: list[int] = []
-        for good in (True, False):
-            rows = [row for row, wrong in enumerate(bad) if wrong != good]
-            if not rows:
+    slate, start = version.checkpoint.interface.slate_size, 0
+    current = {at: result.visit for at, result in enumerate(found) if result.visit is not None}
+    while current:
+        going, end = [*current], start + slate
+        own = [asks[at] for at in going]
+        visits = Visit.together([*current.values()])
+        visits = visits.at(torch.tensor([ask.hour for ask in own], dtype=torch.float32))
+        obs = _limited(visits.observe(), own, [found[at].items for at in going], width)
+        given = [ask.items[start:end] for ask in own if ask.items is not None]
+        choices = choose(
+            version,
+            obs,
+            [ask.uniforms[start:end] for ask in own],
+            [ask.explore for ask in own],
+            given or None,
+            popular=bool(own[0].degraded),
+        )
+        more: list[int] = []  # rows of those with places left
+        for row, (at, choice) in enumerate(zip(going, choices, strict=True)):
+            result = found[at]
+            if not choice.enough:
+                result.error = TOO_FEW
                 continue
-            if good:
-                assert scores is not None
-                own, of = scores, obs
-            else:
-                own, of = _popularity(version, obs), replace(obs, candidates=None)
-                for row in rows:
-                    found[going[row]].degraded = asks[going[row]].degraded or failed
-            own = _explored(own, torch.tensor(_padded([asks[at].explore for at in going])))
-            enough = ((own > -torch.inf).sum(1) >= slate).tolist()
-            for row in rows:
-                if not enough[row] or short[row]:
-                    found[going[row]].error = TOO_FEW
-            rows = [row for row in rows if not found[going[row]].error]
-            usable = [row for row, ok in enumerate(enough) if ok]
-            if not rows:
-                continue
-            items, logprobs = _drawn(own, of, uniforms, usable, slate)
-            for row in rows:
-                result = found[going[row]]
-                if report and not place:
-                    result.obs, result.scores = of.rows(torch.tensor([row])), own[row]
-                result.items += items[row]
-                result.logprobs += logprobs[row]
-                if good and of.candidates is not None and result.candidates is None:
-                    result.candidates = tuple(x for x in of.candidates[row].tolist() if x >= 0)
-            kept += rows
-        place += slate
-        more = [row for row in sorted(kept) if place < len(asks[going[row]].uniforms)]
-        if more:
-            # Each item joins the history as consumed in full: the whole list is shown at once.
-            latest = torch.tensor([found[going[row]].items[-slate:] for row in more])
-            after = Visit.together([current[going[row]] for row in more]).consume(latest)
-            for row, visit in zip(more, _rows(after), strict=True):
-                current[going[row]] = visit
-        going = [going[row] for row in more]
+            result.items += choice.items
+            result.logprobs += choice.logprobs
+            if choice.fault:
+                result.degraded = asks[at].degraded or choice.fault
+            elif start == 0 and choice.candidates is not None:
+                result.candidates = tuple(x for x in choice.candidates.tolist() if x >= 0)
+            if report:
+                one = torch.tensor([row])
+                result.places.append(Place(_row(visits, row), obs.rows(one), choice))
+            if end < len(asks[at].uniforms):
+                more.append(row)
+        # Each item joins the history as consumed in full: the whole list is shown at once.
+        latest = torch.tensor([choices[row].items for row in more])
+        after = Visit.together([_row(visits, row) for row in more]).consume(latest) if more else None
+        current = {going[row]: _row(after, at) for at, row in enumerate(more)} if after is not None else {}
+        start = end
 
 
-def _limited(obs: Obs, asks: Sequence[Ask], found: Sequence[Drawn], width: int) -> tuple[Obs, list[bool]]:
-    """The observation with the limits of the requests, and True where no item is left at all."""
-    taken = [(*ask.exclude, *result.items) for ask, result in zip(asks, found, strict=True)]
-    longest = max(map(len, taken))
+def _limited(obs: Obs, asks: Sequence[Ask], taken: Sequence[Sequence[int]], width: int) -> Obs:
+    """The observation with the limits of the requests; no list holds an item twice.
+
+    ``width``: places of the candidates, 0 without.
+    """
+    without = [(*ask.exclude, *items) for ask, items in zip(asks, taken, strict=True)]
+    longest = max(map(len, without))
     if longest:
-        more = torch.tensor([[*items, *[-1] * (longest - len(items))] for items in taken])
+        more = torch.tensor([[*items, *[-1] * (longest - len(items))] for items in without])
         obs = replace(obs, exclude=more if obs.exclude is None else torch.cat([obs.exclude, more], 1))
     if not width:
-        return obs, [False] * len(asks)
-    excluded = [set()] * len(asks) if obs.exclude is None else [set(row) for row in obs.exclude.tolist()]
-    available = None if obs.mask is None else obs.mask
-    rows = []
-    for at, ask in enumerate(asks):
-        assert ask.candidates is not None
-        left = [x for x in dict.fromkeys(ask.candidates) if x not in excluded[at]]
-        if available is not None:
-            left = [x for x in left if bool(available[at, x])]
-        rows.append([*left, *[-1] * (width - len(left))])
-    return obs.among(torch.tensor(rows)), [row[0] < 0 for row in rows]
-
-
-def _scores(version: Version, obs: Obs) -> tuple[Obs, Tensor]:
-    """The observation with the candidates of a first stage, and the scores (N, C) of the policy."""
-    agent = version.recommender.agent
-    if obs.candidates is None and agent.first_stage is not None:
-        obs = agent.propose(obs)
-    return obs, agent.scores(obs)
-
-
-def _popularity(version: Version, obs: Obs) -> Tensor:
-    """(N, I): the logits of popularity."""
-    allowed = obs.showable(version.checkpoint.catalogue.num_items)
-    return version.popularity.expand(len(allowed), -1).masked_fill(~allowed, -torch.inf)
-
-
-def _explored(scores: Tensor, explore: Tensor) -> Tensor:
-    """The logits (N, C) of (1 - explore) softmax(scores) + explore / allowed, for explore (N,)."""
-    if not bool(explore.any()):
-        return scores
-    allowed = scores > -torch.inf
-    share = explore.unsqueeze(1)
-    uniform = allowed / allowed.sum(1, keepdim=True).clamp_min(1)
-    return ((1 - share) * scores.softmax(1) + share * uniform).log()
-
-
-def _drawn(
-    scores: Tensor, obs: Obs, uniforms: Tensor, usable: list[int], slate: int
-) -> tuple[list[list[int]], list[list[float]]]:
-    """By row the items and the log-probability of each place; rows but ``usable`` have no meaning.
-
-    Draws of rows do not depend on other rows.
-    """
-    safe = scores
-    if len(usable) < len(scores):  # a row without items can't be drawn
-        wanted = torch.zeros(len(scores), dtype=torch.bool)
-        wanted[usable] = True
-        safe = torch.where(wanted.unsqueeze(1), scores, torch.zeros_like(scores))
-    chosen = PlackettLuce(safe, slate)
-    index = chosen.draw_at(uniforms)[0]
-    return obs.items_at(index).tolist(), chosen.place_logprobs(index).tolist()
-
-
-def _tiled(obs: Obs) -> Obs:
-    """The rows, and the last one again up to a multiple of TILE."""
-    number = obs.num_rows
-    if number % TILE == 0:
         return obs
-    return obs.rows(torch.arange(-(-number // TILE) * TILE).clamp_max(number - 1))
-
-
-def _tile(values: Tensor) -> Tensor:
-    """The same for a tensor (N, ...)."""
-    number = len(values)
-    if number % TILE == 0:
-        return values
-    return values[torch.arange(-(-number // TILE) * TILE).clamp_max(number - 1)]
-
-
-def _padded(values: Sequence[float]) -> list[float]:
-    """The same for a list."""
-    return [*values, *[values[-1]] * (-len(values) % TILE)]
+    lists = torch.tensor(
+        [[*(ask.candidates or ()), *[-1] * (width - len(ask.candidates or ()))] for ask in asks]
+    )
+    allowed = torch.ones_like(lists, dtype=torch.bool)
+    if obs.exclude is not None:
+        forbidden = [set(row) for row in obs.exclude.tolist()]
+        allowed &= torch.tensor(
+            [[x not in forbidden[at] for x in row] for at, row in enumerate(lists.tolist())]
+        )
+    if obs.mask is not None:
+        allowed &= obs.mask.gather(1, lists.clamp_min(0))
+    return obs.among(lists.masked_fill(~allowed, -1))
 
 
 def _rows(visits: Visit) -> list[Visit]:
     """Each person's visit alone."""
-    session, known = visits.session, visits.known
-    return [
-        replace(
-            visits,
-            # Copies: a view would keep the rows of all others in memory.
-            session=tree_map(lambda x, a=at: x[a : a + 1].clone(), session),
-            known={name: x[at : at + 1].clone() for name, x in known.items()},
-        )
-        for at in range(len(session.users))
-    ]
+    return [_row(visits, at) for at in range(len(visits.session.users))]
+
+
+def _row(visits: Visit, at: int) -> Visit:
+    """The visit of one person. It is a copy: a view would keep the rows of all others in memory."""
+
+    def pick(x: Tensor) -> Tensor:
+        return x[at : at + 1].clone()
+
+    known = {name: pick(x) for name, x in visits.known.items()}
+    return replace(visits, session=tree_map(pick, visits.session), known=known)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import msgspec
 
-from recsys_rl.serve.inference import TOP, Ask, Drawn, draw
+from recsys_rl.serve.inference import Ask, Drawn, draw
 from recsys_rl.serve.rows import Decision, Event, Whole
 from recsys_rl.serve.versions import Version
 from recsys_rl.serve.visits import ServedVisit
 from recsys_rl.serve.wire import DecisionReport, KnownEvent, Place, Recommendation, Seen
+from recsys_rl.types import Interface
 
+TOP = 10  # alternatives of a report
 CLOSE = 1e-4
 """Largest difference of the log-probabilities of a draw and of its replay, on any processor."""
 
@@ -19,15 +22,21 @@ CLOSE = 1e-4
 def ask_again(version: Version, whole: Whole, decision: Decision) -> Ask:
     """What the decision depended on: the rows before it."""
     visit = ServedVisit.of(whole, version.checkpoint.interface, before=decision.number)
+    return ask_at(version, visit, decision)
+
+
+def ask_at(version: Version, visit: ServedVisit, decision: Decision) -> Ask:
+    """What the decision depended on, where ``visit`` is its session until then."""
     first = visit.decisions[0] if visit.decisions else decision
+    visit.keep_for(version)
     return Ask(
         number=decision.number,
         version=version,
         known=visit.row.known,
         likes=visit.row.likes,
         began=first.hour,
-        base=None,
-        steps=visit.steps,
+        base=visit.visit,
+        steps=visit.steps[visit.covered :],
         hour=decision.hour,
         uniforms=decision.uniforms,
         candidates=decision.candidates,
@@ -35,6 +44,35 @@ def ask_again(version: Version, whole: Whole, decision: Decision) -> Ask:
         explore=decision.explore,
         degraded=decision.degraded,
     )
+
+
+def walk(
+    wholes: Sequence[Whole], version_of: Callable[[Decision], Version], report: bool = False
+) -> Iterator[list[tuple[int, Decision, Ask, Drawn]]]:
+    """All decisions of some sessions made again, one of each session at a time.
+
+    Yields the place of the session, the decision, what it depended on, and the draw.
+    """
+    visits = [ServedVisit(whole[0], _interface(version_of, whole), latest=whole[0].began) for whole in wholes]
+    events = [iter(whole[2]) for whole in wholes]
+    next_ones = [next(each, None) for each in events]
+    for depth in range(max((len(whole[1]) for whole in wholes), default=0)):
+        going = [at for at, whole in enumerate(wholes) if len(whole[1]) > depth]
+        decisions, asks = [wholes[at][1][depth] for at in going], []
+        for at, decision in zip(going, decisions, strict=True):
+            while (event := next_ones[at]) is not None and event.number < decision.number:
+                visits[at].happen(event)
+                next_ones[at] = next(events[at], None)
+            asks.append(ask_at(version_of(decision), visits[at], decision))
+        found = draw(asks, report)
+        for at, decision, drawn in zip(going, decisions, found, strict=True):
+            visits[at].visit, visits[at].covered = drawn.visit, len(visits[at].steps)
+            visits[at].decide(decision)
+        yield list(zip(going, decisions, asks, found, strict=True))
+
+
+def _interface(version_of: Callable[[Decision], Version], whole: Whole) -> Interface:
+    return version_of(whole[1][0]).checkpoint.interface
 
 
 def same(decision: Decision, again: Drawn) -> bool:
@@ -60,9 +98,10 @@ def report(version: Version, whole: Whole, decision: Decision) -> DecisionReport
 
 
 def _seen(version: Version, drawn: Drawn) -> Seen:
-    interface, obs = version.checkpoint.interface, drawn.obs
-    if obs is None:
+    interface = version.checkpoint.interface
+    if not drawn.places:
         return Seen({}, [], [], 0)
+    obs = drawn.places[0].obs
     context = {name: obs.context[0, interface.place_of(name)].tolist() for name, _ in interface.context}
     history: list[str] = []
     signals: list[dict[str, float]] = []
@@ -76,11 +115,12 @@ def _seen(version: Version, drawn: Drawn) -> Seen:
 
 
 def _likeliest(version: Version, drawn: Drawn) -> list[Place]:
-    if drawn.scores is None or drawn.obs is None:
+    if not drawn.places:
         return []
-    chances = drawn.scores.double().softmax(0)
+    choice = drawn.places[0].choice
+    chances = choice.scores.double().softmax(0)
     top = chances.topk(min(TOP, len(chances)))
-    items = top.indices if drawn.obs.candidates is None else drawn.obs.candidates[0][top.indices]
+    items = top.indices if choice.candidates is None else choice.candidates[top.indices]
     return [
         Place(version.names[item], version.checkpoint.catalogue.title(item), chance)
         for item, chance in zip(items.tolist(), top.values.tolist(), strict=True)

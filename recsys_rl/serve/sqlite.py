@@ -63,7 +63,7 @@ class SQLite:
     def __init__(self, path: Path, facts: Mapping[str, Any] | None = None) -> None:
         """Open the record at ``path``.
 
-        ``facts``: what all rows depend on (platform, catalogue, interface): a new file takes them, and those
+        ``facts``: what all rows depend on, as JSON primitives: a new file takes them, and those
         of an old one must be equal. None: the file must exist. Raises UserError.
         """
         self.path, name = path, one_line(path)
@@ -111,7 +111,7 @@ class SQLite:
             db.execute("COMMIT")
         self.facts = {key: json.loads(value) for key, value in db.execute("SELECT name, value FROM facts")}
         for key, value in (facts or {}).items():
-            if self.facts.get(key) != json.loads(json.dumps(value)):
+            if self.facts.get(key) != value:
                 raise UserError(
                     f"{name} is the record of another {key} than the checkpoint's: give the checkpoint of "
                     "the same data and settings, or a new file with --db."

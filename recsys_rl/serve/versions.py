@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -116,12 +117,17 @@ def open_version(path: Path, number: int, env: str | None = None) -> Version:
 
 
 def facts_of(checkpoint: Checkpoint) -> dict[str, Any]:
-    """What all rows of a record depend on."""
-    return {
-        "platform": checkpoint.config.env,
-        "catalogue": catalogue_hash(checkpoint.catalogue),
-        "interface": asdict(checkpoint.interface),
-    }
+    """What all rows of a record depend on, as JSON primitives."""
+    facts: dict[str, Any] = json.loads(
+        json.dumps(
+            {
+                "platform": checkpoint.config.env,
+                "catalogue": catalogue_hash(checkpoint.catalogue),
+                "interface": asdict(checkpoint.interface),
+            }
+        )
+    )
+    return facts
 
 
 def sha256_of(path: Path) -> str:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from recsys_rl.recommender import Visit
 from recsys_rl.serve.rows import LEAVE, Decision, Event, Session, Whole
+from recsys_rl.serve.versions import Version
 from recsys_rl.types import Interface
 
 
@@ -86,6 +87,11 @@ class ServedVisit:
             at += event.place // width
             self.steps[at].signals[event.place % width][event.signal] = event.value
         if at < self.covered:
+            self.visit, self.covered = None, 0
+
+    def keep_for(self, version: Version) -> None:
+        """Keep ``visit`` only if it was made with this version's own profiles and settings."""
+        if self.visit is None or self.visit.checkpoint is not version.checkpoint:
             self.visit, self.covered = None, 0
 
     def ended(self, now: float) -> float | None:
