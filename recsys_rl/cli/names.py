@@ -32,6 +32,7 @@ CLASSES = {
     "evaluate": "recsys_rl.cli.evaluate:EvaluateOptions",
     "recommend": "recsys_rl.cli.recommend:RecommendOptions",
     "serve": "recsys_rl.serve.server:ServeConfig",
+    "visitors": "recsys_rl.workflows.visitors:VisitorsConfig",
     "log check": "recsys_rl.cli.log:CheckOptions",
     "log export": "recsys_rl.cli.log:ExportOptions",
     "log forget": "recsys_rl.cli.log:ForgetOptions",

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 import torch
 from starlette.testclient import TestClient
-from torch import Tensor
 from torch.testing import assert_close
 
 from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.make import make_env
 from recsys_rl.recommender import Recommender, load
-from recsys_rl.types import Feedback, Obs
+from recsys_rl.types import Obs
+from recsys_rl.workflows.visitors import events_of
 from tests.serve.servers import RUNS, recommend, send, serving
 
 
@@ -26,33 +26,6 @@ def environment(recommender: Recommender) -> RecEnv:
     env = make_env(checkpoint.config, checkpoint.world, 1, generator, training=False)
     assert isinstance(env, RecEnv)
     return env
-
-
-def events_of(env: RecEnv, feedback: Feedback, decision: dict[str, Any]) -> list[dict[str, Any]]:
-    """What a client would send about a step: all visible signals that are not 0, and items that were left."""
-    visible = [place for place, signal in enumerate(env.signals) if signal.visible]
-    names, found = env.interface.signals, []
-
-    def add(values: Tensor, **where: Any) -> None:
-        for name, value in zip(names, values[visible].tolist(), strict=True):
-            if value:
-                found.append(
-                    {"decision_id": decision["decision_id"], "signal": name, "value": value, **where}
-                )
-
-    for place, values in enumerate(feedback.signals[0]):
-        add(values, position=place)
-    if feedback.events is not None:
-        for item, values in zip(feedback.events.items[0].tolist(), feedback.events.signals[0], strict=True):
-            if item >= 0:
-                whole = values.clone()
-                add(whole, left=str(env.catalogue.id_of(item)))
-                if not whole[visible].any():  # left at once: that is an event too
-                    where = {"left": str(env.catalogue.id_of(item))}
-                    found.append(
-                        {"decision_id": decision["decision_id"], "signal": names[0], "value": 0.0, **where}
-                    )
-    return found
 
 
 def assert_seen(client: TestClient, env: RecEnv, obs: Obs, decision: dict[str, Any]) -> None:
@@ -94,7 +67,9 @@ def test_whole_sessions_give_observations_and_logprobs_of_the_environment(
                 assert math.log(answer["propensity"]) == pytest.approx(expected, abs=1e-5)
                 step = env.step_without_reset(items)
                 assert step.feedback is not None
-                events = events_of(env, step.feedback, answer)
+                events = events_of(
+                    step.feedback, 0, answer["decision_id"], env.interface, env.signals, env.catalogue
+                )
                 over = bool(step.terminated | step.truncated)
                 if bool(step.terminated):
                     events.append({"decision_id": answer["decision_id"], "signal": "leave"})
