@@ -210,7 +210,7 @@ def make_logged(
     from recsys_rl.decisions.reader import fingerprint, num_rows, read_header
     from recsys_rl.decisions.transitions import transition_table
     from recsys_rl.experience.log_facts import best_sessions, check_facts, facts_of
-    from recsys_rl.experience.logged import MOST_ROWS, Logged, log_rewards
+    from recsys_rl.experience.logged import MOST_ROWS, Logged, has_signals, log_rewards
     from recsys_rl.files.read import files_of, has_header
 
     settings = config.agent_config
@@ -239,7 +239,7 @@ def make_logged(
     header = read_header(files_of(path)[0]).header
     check_catalogue(settings.log, header, world.catalogue, f"--data {data.data} --seed {seed}")
     env = RecEnv(users, world.catalogue, config.env_config, world.population.train, 1, torch.Generator())
-    if (header.interface, header.signals) != (env.interface, tuple(x.name for x in users.signals)):
+    if header.interface != env.interface or not has_signals(header, users):
         raise UserError(
             f"{settings.log} is of other sessions than those of {config.env} (platform, length, or pieces of "
             "the context): give the settings with which it was recorded."

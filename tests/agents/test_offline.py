@@ -69,10 +69,15 @@ def test_cql_without_a_penalty_and_bcq_without_a_threshold_are_double_q_learning
     """Errors are below 1, where the loss of DQN is the square of these, too."""
     log = mdp_log(40)
     batch = dataclasses.replace(log, rewards=0.2 * log.rewards)
-    same = {"lr": 0.01, "max_grad_norm": 1e9, "batch_size": 16, "gamma": 0.9, "tau": 0.1}
-    shapes = {"num_arms": 2, "states": 2 * STEPS, "num_updates": 3}
+    same: dict[str, Any] = {"lr": 0.01, "max_grad_norm": 1e9, "batch_size": 16, "gamma": 0.9, "tau": 0.1}
+    shapes: dict[str, Any] = {"num_arms": 2, "states": 2 * STEPS, "num_updates": 3}
     found = []
-    for algo, own in (("dqn", {}), ("cql", {"alpha": 0.0}), ("bcq", {"threshold": 0.0})):
+    variants: list[tuple[str, dict[str, Any]]] = [
+        ("dqn", {}),
+        ("cql", {"alpha": 0.0}),
+        ("bcq", {"threshold": 0.0}),
+    ]
+    for algo, own in variants:
         agent = learner(algo, **shapes, **same, **own)
         with torch.no_grad():
             agent.model.value_head.weight.mul_(0.1)
