@@ -46,7 +46,7 @@ def make_objectives(
         if not catalogue.num_items:
             raise FieldError(
                 novelty.FIELD,
-                f"is {config.novelty:g}: it needs the items of a catalogue, and there are none here; leave it "
+                f"is {config.novelty:g}: it needs the items of a catalogue, and there are none; leave it "
                 "out.",
             )
         found.append(Novelty(config.novelty, catalogue, num_updates, generator, average))
