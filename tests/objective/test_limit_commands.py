@@ -9,6 +9,7 @@ import torch
 
 from recsys_rl.checkpoint import load
 from recsys_rl.cli import main
+from recsys_rl.cli.train import train_options
 from recsys_rl.utils.logger import read_log
 from tests.doors import A2C, CARTPOLE, DQN, DRIFT, SATIATION, home, steps, train_in, weights
 
@@ -80,4 +81,12 @@ def test_resumed_run_keeps_its_limits(folder: Path, capsys: pytest.CaptureFixtur
     assert main(["train", "--run", "run"]) == 0
     capsys.readouterr()
     assert main(["train", "--run", "run", "--limit", "tail_exposure<=0.4"]) == 2
-    assert "--limit" in capsys.readouterr().err
+    assert "--limit is ['tail_exposure<=0.4'] now" in capsys.readouterr().err
+
+
+def test_typed_limits_replace_those_of_a_file(folder: Path) -> None:
+    Path("run.toml").write_text('[train_config]\nlimit = ["match>=0.1"]\n')
+    file = [*DRIFT, "--config", "run.toml"]
+    assert train_options(file).config.train_config.limit == ("match>=0.1",)
+    typed = train_options([*file, "--limit", "match>=0.2", "--limit=early_end<=1"])
+    assert typed.config.train_config.limit == ("match>=0.2", "early_end<=1")
