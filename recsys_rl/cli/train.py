@@ -246,9 +246,7 @@ def _parse(argv: list[str], settings: Mapping[str, Any], file: str | None) -> An
         raise UserError(str(error)) from None  # an error of the file, even if an option replaces the value
     data = getattr(sections["data_config"], "data", "")
     of_run = vars(sections["train_config"])
-    if (
-        peek(argv, "limit").limit is not None
-    ):  # options replace those of a file
+    if peek(argv, "limit").limit is not None:  # options replace those of a file
         of_run = {**of_run, "limit": ()}
     sections["train_config"] = RunOptions(**of_run)
 
