@@ -128,7 +128,8 @@ def configs(draw: st.DrawFn) -> Config:
     if isinstance(agent, PPOConfig):
         agent = dataclasses.replace(agent, batch_size=min(agent.batch_size, agent.n_steps * agent.num_envs))
     weights = draw(st.sampled_from([(), ("watch=0.5", "revenue=-1")]))
-    train_config = draw(section_values(TrainConfig, weights=weights))
+    limit = draw(st.sampled_from([(), ("watch>=0.5", "revenue<=1")]))
+    train_config = draw(section_values(TrainConfig, weights=weights, limit=limit))
     num_processes = math.gcd(train_config.num_processes, agent.num_envs, getattr(agent, "batch_size", 0))
     if isinstance(env_config, EnvConfig):
         steps = min(env_config.max_episode_steps, env_config.num_items)

@@ -245,7 +245,10 @@ def _parse(argv: list[str], settings: Mapping[str, Any], file: str | None) -> An
             raise
         raise UserError(str(error)) from None  # an error of the file, even if an option replaces the value
     data = getattr(sections["data_config"], "data", "")
-    sections["train_config"] = RunOptions(**vars(sections["train_config"]))
+    of_run = vars(sections["train_config"])
+    if peek(argv, "limit").limit is not None:  # options replace those of a file
+        of_run = {**of_run, "limit": ()}
+    sections["train_config"] = RunOptions(**of_run)
 
     def text(help_: str) -> Any:
         return Annotated[str | None, tyro.conf.arg(help=help_)]

@@ -176,11 +176,11 @@ class Limits:
             if math.isnan(mean):
                 found.append(f"The limit {limit} was not checked, as no session has ended: train longer.")
             elif not self._is_met(place):
-                ever = "the policy no longer" if self.was_met[place] else "no policy of this run"
+                ever = "an earlier policy" if self.was_met[place] else "no policy"
                 found.append(
                     f"The limit {limit} is not met: at the end {limit.stream} is {mean:.3g} with the "
-                    f"multiplier {self.multiplier[place]:.3g}, and {ever} met it; train longer, raise "
-                    "--limit-ki, or give another bound."
+                    f"multiplier {self.multiplier[place]:.3g}, and {ever} of this run met it; train longer, "
+                    "raise --limit-ki, or give another bound."
                 )
         return "\n".join(found)
 

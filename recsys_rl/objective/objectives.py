@@ -46,8 +46,8 @@ def make_objectives(
         if not catalogue.num_items:
             raise FieldError(
                 novelty.FIELD,
-                f"is {config.novelty:g}: it needs the items of a catalogue, and there are none here; leave "
-                "it out.",
+                f"is {config.novelty:g}: it needs the items of a catalogue, and there are none; leave it "
+                "out.",
             )
         found.append(Novelty(config.novelty, catalogue, num_updates, generator, average))
     return found

@@ -99,12 +99,17 @@ def test_options_set_their_fields(algo: str, env: str, data: str) -> None:
                 continue  # of the two-tower head alone
             new, words = other_value(name, value)
             needed = {
-                "explore_rate": ("candidates", 200),
-                "index": ("candidates", 200),
-                "signal_coef": ("encoder", "transformer"),
-            }
-            beside = {"model_config": dict([needed[name]])} if name in needed else {}
-            words += [f"--{needed[name][0]}", str(needed[name][1])] if beside else []
+                "explore_rate": ("model_config", "candidates", 200),
+                "index": ("model_config", "candidates", 200),
+                "signal_coef": ("model_config", "encoder", "transformer"),
+            } | dict.fromkeys(
+                ("limit_kp", "limit_ki", "limit_most"), ("train_config", "limit", "early_end<=1")
+            )
+            beside: dict[str, Any] = {}
+            if name in needed:
+                place, other, needs = needed[name]
+                beside = {place: {other: [needs] if other == "limit" else needs}}
+                words += [f"--{other}", str(needs)]
             found = train_options([*begin, *words]).config
             assert new != value
             assert to_dict(found) == to_dict(
@@ -131,6 +136,8 @@ def other_value(name: str, value: Any) -> tuple[Any, list[str]]:
     }
     if isinstance(value, bool):
         return not value, [option(f"no_{name}" if value else name)]
+    if name == "limit":
+        return ["early_end<=1", "watch>=2"], ["--limit", "early_end<=1", "--limit", "watch>=2"]
     if name == "weights":
         return ["watch=2", "revenue=-1"], [option(name), "watch=2", "revenue=-1"]
     if isinstance(value, list):

@@ -6,12 +6,14 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from recsys_rl.cli import main
 from recsys_rl.evaluation.exposure import exposure, gini
+from recsys_rl.evaluation.table import mean_rows
 from recsys_rl.experience.rollout import Sessions
 from recsys_rl.objective.limit_streams import creators_of, groups, tail_items
 from recsys_rl.types import Catalogue, ItemFeature, empty_world
@@ -89,6 +91,17 @@ def test_row_by_hand() -> None:
     assert row["limit_streams"] == pytest.approx(expected)
     assert row["creator_gini"] == pytest.approx(gini(torch.tensor([0, 0, 1, 1, 1])))
     assert exposure(sessions, empty_world().catalogue) == {"limit_streams": {"early_end": 0.5}}
+
+
+def test_exposure_of_several_seeds_is_their_mean() -> None:
+    def row(tail: float, unevenness: float) -> dict[str, Any]:
+        plain = {"policy": "ppo", "users": 2, "return_mean": 1.0, "length_mean": 1.0}
+        shares = {"distinct_mean": 1.0, "coverage": 0.5}
+        return {**plain, **shares, "limit_streams": {"tail_exposure": tail}, "creator_gini": unevenness}
+
+    [mean] = mean_rows([[row(0.2, 0.5)], [row(0.6, 0.7)]])
+    assert mean["limit_streams"] == pytest.approx({"tail_exposure": 0.4})
+    assert mean["creator_gini"] == pytest.approx(0.6)
 
 
 def test_table_and_report_show_the_exposure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
