@@ -272,7 +272,11 @@ def test_numbers_out_of_range(section: str, cls: type, name: str, base: type, li
 @pytest.mark.parametrize(
     ("mapping", "message"),
     [
-        ({"algo": "pppo"}, "algo is 'pppo' (did you mean ppo?): it must be one of ppo, a2c, dqn, bc."),
+        (
+            {"algo": "pppo"},
+            "algo is 'pppo' (did you mean ppo?): it must be one of ppo, a2c, dqn, bc, cql, bcq, iql, "
+            "reinforce, dt.",
+        ),
         (
             {"env": "drfit"},
             f"env is 'drfit' (did you mean drift?): it must be one of {WITH_CATALOGUE}, gym (gym:Id for one "
