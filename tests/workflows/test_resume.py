@@ -121,8 +121,11 @@ from recsys_rl.cli import main
 
 command, path, rng = sys.argv[2:], Path(sys.argv[1]), random.Random(0)
 warm = ["--total-timesteps", "48", "--runs-dir", "../warm"]
-main([*command, *warm])  # whatever is only imported on the way
-path.unlink()
+if "--log" in command:  # a child that was forked after polars had read a file would wait for its threads
+    import recsys_rl.workflows.train
+else:
+    main([*command, *warm])  # whatever is only imported on the way
+    path.unlink()
 resume = ["train", "--resume", "--algo", path.stem]
 saved = lambda: path.stat().st_mtime_ns if path.exists() else 0
 died_at = set()
