@@ -17,7 +17,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from benchmarks import dqn, foreign
+from benchmarks import dqn, foreign, offline
 from benchmarks.harness import (
     claim_texts,
     learning_texts,
@@ -58,6 +58,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "foreign": foreign.text,
     "dqn-games": dqn.text,
     "dqn": learning_texts.dqn,
+    "offline": offline.text,
     "throughput": speed_texts.throughput,
     "throughput-one-thread": partial(speed_texts.throughput, name="throughput-one-thread"),
     "throughput-allocator": partial(speed_texts.throughput, name="throughput-allocator"),

@@ -264,6 +264,10 @@ EXPERT = Expert(
     },
     expert_scores,
 )
+# 2,500 gradient steps of 128 decisions. The news of a reward at the end crosses the 20 steps of a session one
+# by one, in 1 / tau gradient steps each: with tau 0.05 in 400 together, with 0.01 in nearly the whole run.
+FROM_LOG = {"agent_config": {"tau": 0.05}, "train_config": {"total_timesteps": 320_000}}
+
 PLATFORM = Platform(
     SatiationConfig,
     users=Satiation,
@@ -282,5 +286,7 @@ PLATFORM = Platform(
         "a2c": {"train_config": {"total_timesteps": 300_000}},
         # A third of PPO's steps: each is learned from four times, at four times the cost.
         "dqn": {"train_config": {"total_timesteps": 600_000}},
+        **dict.fromkeys(("bc", "cql", "bcq", "iql", "reinforce"), FROM_LOG),
+        "dt": {**FROM_LOG, "model_config": {"encoder": "transformer"}},
     },
 )

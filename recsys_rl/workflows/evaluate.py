@@ -65,6 +65,8 @@ class EvaluateConfig:
     """A further row of the table: linucb or lints, bandits that learn from a user's answers in the session;
     or module:NAME of your own policy: an object with act(obs, greedy), a callable that makes one from the
     catalogue, or a Stable-Baselines3 model. The current folder is searched first."""
+    behaviour: str | Path | None = None
+    """Checkpoint of the policy that made a log: its rows are named behaviour and behaviour-greedy."""
     full: bool = False
     """Let the planners play all users of the table, not only 64 of them, or 32 in sessions of more than 50
     steps; this takes minutes."""
@@ -145,7 +147,11 @@ def evaluate(
     device = choose_device(options.device)
     if options.threads:
         torch.set_num_threads(options.threads)
-    groups = tables([Entry(Path(path), _load(Path(path), options)) for path in options.paths])
+    given = [Entry(Path(path), _load(Path(path), options)) for path in options.paths]
+    if options.behaviour is not None:
+        path = Path(options.behaviour)
+        given.append(Entry(path, load(path, options.env), "behaviour"))
+    groups = tables(given)
     if options.users is not None:
         groups = with_people(groups, options, options.users)
     entries = [entry for group in groups for entry in group]
