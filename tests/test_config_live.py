@@ -29,6 +29,7 @@ from recsys_rl.types import UserError
 from recsys_rl.utils.find import find
 from recsys_rl.workflows import train as train_module
 from recsys_rl.workflows.evaluate import EvaluateConfig, evaluate
+from recsys_rl.workflows.record import RecordConfig, record
 from recsys_rl.workflows.train import train
 from tests.small_runs import world
 
@@ -388,7 +389,19 @@ DIALS: dict[str, Any] = {
     "temperature": 5.0,
     "log": "other.parquet",
     "checkpoint": None,  # tests/experience/test_logged.py
+    # Of learners from a log alone.
+    "best_sessions": 0.3,
+    "alpha": 5.0,
+    "threshold": 0.9,
+    "expectile": 0.9,
+    "beta": 0.5,
+    "largest_weight": 1.1,
+    "weight_cap": 0.5,
+    "top_k": 3,
+    "kl_coef": 5.0,
+    "quantile": 0.2,
 }
+FROM_LOGS = ("bc", "cql", "bcq", "iql", "reinforce", "dt")
 
 
 @pytest.fixture(scope="module")
@@ -469,6 +482,36 @@ def test_setting_of_platform_and_algorithm(name: str, scenario: str, folder: Cal
     value = not before.agent_config.normalize_advantage if name == "normalize_advantage" else DIALS[name]
     after = settings_of(scenario, agent_config={name: value})
     assert look(folder, "before", weights, before) != look(folder, "after", weights, after)
+
+
+@pytest.fixture(scope="module")
+def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with two logs of decisions on `drift`."""
+    place = tmp_path_factory.mktemp("logs")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        train(settings_of("drift"))
+        for seed, name in enumerate(("log.parquet", "other.parquet")):
+            record(RecordConfig(sessions=60, users="all", seed=seed, out=name, quiet=True))
+    return place
+
+
+@pytest.mark.parametrize("algo", FROM_LOGS)
+def test_setting_of_learner_from_a_log(algo: str, logs: Path, folder: Callable[[str], None]) -> None:
+    own = {field.name for field in dataclasses.fields(find(AGENTS[algo], algo).config)}
+    tiny: dict[str, Any] = {"lr": 0.05, "batch_size": 16, "gradient_steps": 1}
+
+    def trained(name: str, **changes: Any) -> Any:
+        settings = {**tiny, **changes}
+        settings["log"] = str(logs / settings.get("log", "log.parquet"))
+        sections = {**TINY, "agent_config": settings}
+        return look(folder, name, weights, from_dict({"algo": algo, "env": "drift", **sections}))
+
+    before = trained("before")
+    assert trained("again") == before
+    # The temperature is of the trained policy, and the checkpoint stands for an environment.
+    for name in sorted(own - {"checkpoint", "temperature"}):
+        assert trained(name, **{name: DIALS[name]}) != before, name
 
 
 def test_algo_and_env(folder: Callable[[str], None]) -> None:
