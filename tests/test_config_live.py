@@ -505,7 +505,7 @@ def test_setting_of_learner_from_a_log(algo: str, logs: Path, folder: Callable[[
         settings = {**tiny, **changes}
         settings["log"] = str(logs / settings.get("log", "log.parquet"))
         sections = {**TINY, "agent_config": settings}
-        return look(folder, name, weights, from_dict({"algo": algo, "env": "drift", **sections}))
+        return look(folder, name, weights, from_dict(Config, {"algo": algo, "env": "drift", **sections}))
 
     before = trained("before")
     assert trained("again") == before
