@@ -25,7 +25,7 @@ it, where [k] is 1 for items of that kind and 0 for others::
     ad_clicked ~ [ad] Bernoulli(sigmoid(appeal - ad_click_cost))
     engagement = clicked + liked + shared + replied + followed           revenue = b_i ad_clicked
 
-    p <- min(MOST_PATIENCE, p + patience_feed satisfaction - patience_drain - [ad] ad_cost
+    p <- min(MOST_PATIENCE, p + [not ad] (patience_feed satisfaction - patience_drain) - [ad] ad_cost
              - tolerance_cost (1 - t))
     t <- max(0, t - [ad] ad_drain (1 + misfit_drain (1 - u . e_i) / 2))
     m <- sameness_kept m + (1 - sameness_kept) e_i                     [post, story]
@@ -137,11 +137,11 @@ class SocialFeedConfig(VisitsConfig):
     first_patience: Annotated[float, Range(above=0, high=MOST_PATIENCE)] = 5.0
     """Patience at the start of a session; the largest is 10."""
     patience_drain: NonNegative = 0.45
-    """Patience that each place costs."""
+    """Patience that each other place costs."""
     patience_feed: NonNegative = 0.5
     """Patience gained per unit of satisfaction."""
-    ad_cost: NonNegative = 0.1
-    """Patience that an ad costs at once, beside its low satisfaction."""
+    ad_cost: NonNegative = 0.25
+    """Patience that an ad costs at once."""
     tolerance_cost: NonNegative = 0.2
     """Patience that each place costs a user whose ad tolerance is used up."""
     ad_drain: Share = 0.01
@@ -152,6 +152,14 @@ class SocialFeedConfig(VisitsConfig):
     """Share of the used-up ad tolerance that remains after a day away."""
     ad_weariness: NonNegative = 1.0
     """Logits of appeal that an ad loses if the tolerance is used up."""
+    habit_base: Finite = 1.0
+    """Logits of returning on the next day after a visit as usual; habits matter only with visits above 1."""
+    habit_deviation: NonNegative = 1.0
+    """Standard deviation of these logits between users."""
+    habit_fade: NonNegative = 0.1
+    """Logits of returning lost on each day away."""
+    visit_gain: NonNegative = 5.0
+    """Logits of returning per unit of patience and place by which a visit was better than usual."""
     usual_rate: Share = 0.0
     """Share by which the usual feeling moves to that of a visit. 0: nobody gets used to ads."""
 
@@ -162,6 +170,8 @@ class SocialFeedState:
     profile: Tensor  # (N, D)
     ease: Tensor  # (N,): logits
     follows: Tensor  # (N, C) float32: F, 0 .. 1
+    followed: Tensor  # (N,): number of creators followed, the sum of F
+    followed_sum: Tensor  # (N, D): sum of their embeddings
     same: Tensor  # (N, D): m
     tolerance: Tensor  # (N,)
     patience: Tensor  # (N,)
@@ -251,6 +261,11 @@ class SocialFeed(visits.Visiting):
         return graph.scatter_(1, follows, 1.0)
 
     @cached_property
+    def graph_sums(self) -> Tensor:
+        """(U, D): the sum of the embeddings of the creators whom the user follows at first."""
+        return self.graph @ self.of_creators
+
+    @cached_property
     def facts(self) -> Tensor:
         """(I, 5): base logits; 1 for a post or story, for an ad and for a suggestion; the bid."""
         config, kind = self.config, self.kind
@@ -283,6 +298,8 @@ class SocialFeed(visits.Visiting):
             profile=self.population.profile.index_select(0, users),
             ease=ease,
             follows=self.graph.index_select(0, users),
+            followed=torch.full_like(ease, drawn["follows"].shape[1]),
+            followed_sum=self.graph_sums.index_select(0, users),
             same=torch.zeros_like(taste),
             tolerance=torch.ones_like(ease),
             patience=torch.full_like(ease, config.first_patience),
@@ -302,10 +319,9 @@ class SocialFeed(visits.Visiting):
         return bool(within.all() and follows.all()) and visits.possible(user_state.life)
 
     def visible(self, user_state: SocialFeedState) -> dict[str, Tensor]:
-        count = user_state.follows.sum(1, keepdim=True).clamp_min(1)  # (N, 1)
         return {
             "profile": user_state.profile,
-            "followed_items": user_state.follows @ self.of_creators / count,
+            "followed_items": user_state.followed_sum / user_state.followed.clamp_min(1).unsqueeze(1),
             **pieces_of_feed(user_state.last_kind, user_state.since_ad, user_state.same),
         }
 
@@ -361,18 +377,20 @@ class SocialFeed(visits.Visiting):
         _, organic, ad, _, _ = self.facts.index_select(0, item).unbind(1)  # (N,) each
         ad, used = ad * shown, 1 - state.tolerance
         affinity = rows.dot_rows(state.taste, self.catalogue.embedding, items)[:, 0]
-        fed = config.patience_feed * satisfaction - config.patience_drain
+        fed = (1 - ad) * (config.patience_feed * satisfaction - config.patience_drain)
         fed = fed - config.ad_cost * ad - config.tolerance_cost * used
         drained = config.ad_drain * ad * (1 + config.misfit_drain * (1 - affinity) / 2)
         fresh = (organic * shown).unsqueeze(1) * (1 - config.sameness_kept)  # (N, 1)
         same = state.same + fresh * (self.catalogue.embedding.index_select(0, item) - state.same)
         creator = self.creator.index_select(0, item).unsqueeze(1)  # (N, 1)
         of_creator = state.follows.gather(1, creator)
-        follows = state.follows.scatter(1, creator, of_creator + (1 - of_creator) * followed.unsqueeze(1))
+        new = (1 - of_creator) * followed.unsqueeze(1)  # (N, 1)
         kind = self.kind.index_select(0, item)
         later = replace(
             state,
-            follows=follows,
+            follows=state.follows.scatter(1, creator, of_creator + new),
+            followed=state.followed + new.squeeze(1),
+            followed_sum=state.followed_sum + new * self.of_creators.index_select(0, creator.squeeze(1)),
             same=same,
             tolerance=(state.tolerance - drained).clamp_min(0),
             patience=(state.patience + fed).clamp_max(MOST_PATIENCE),
@@ -411,7 +429,8 @@ class SocialFeed(visits.Visiting):
         base, organic, ad = facts[:, 0], facts[:, 1], facts[:, 2]
         appeal = self._appeal(user_state, (base, organic, ad), affinity, sameness, known)
         reward = self.reward_of(appeal, facts)
-        fed = config.patience_feed * appeal.sigmoid() - config.patience_drain - config.ad_cost * ad
+        fed = (1 - ad) * (config.patience_feed * appeal.sigmoid() - config.patience_drain)
+        fed = fed - config.ad_cost * ad
         fed = fed - config.tolerance_cost * (1 - user_state.tolerance).unsqueeze(1)
         return reward, torch.minimum(fed, (MOST_PATIENCE - user_state.patience).unsqueeze(1))
 
@@ -660,7 +679,7 @@ def expert_scores(
 
         appeal_i = base_k + taste_gain u . e_i + [post, story] (pull_gain x_i + circle q . e_i
                    - wear sameness_cost max(0, m . e_i))
-        score_i  = reward(appeal_i) + patience patience_feed sigmoid(appeal_i)
+        score_i  = reward(appeal_i) + patience [not ad] patience_feed sigmoid(appeal_i)
                    + [ad] ad + [suggestion] suggestion + [story] story
 
     u is the profile, q the mean embedding of the creators followed, and m that of the equations.
@@ -680,7 +699,10 @@ def expert_scores(
     likeness = number["wear"] * config.sameness_cost * products(same, embedding, items).clamp_min(0)
     appeal = config.taste_gain * products(profile, embedding, items) + facts[..., 0]
     appeal = appeal + facts[..., 1] * (number["circle"] * products(circle, embedding, items) - likeness)
-    scores = users.reward_of(appeal, facts) + number["patience"] * config.patience_feed * appeal.sigmoid()
+    scores = (
+        users.reward_of(appeal, facts)
+        + number["patience"] * config.patience_feed * (1 - facts[..., 2]) * appeal.sigmoid()
+    )
     scores = scores + number["ad"] * facts[..., 2] + number["suggestion"] * facts[..., 3]
     return scores + number["story"] * (kind == STORY)
 
