@@ -5,9 +5,9 @@ by profile, and ads uniformly, or from the half that fits the user better or wor
 A user who never returns spends no more time. All loads have the same users.
 
 The slope of the time spent in the load is relative to the time without ads in the same months. Goli et al.
-2025 ("Measuring consumer sensitivity to audio advertising: a long-run field experiment on Pandora") found that the
-effect of ads on listening grew to three times that of the first month. Clicks for each ad: Hohnhold, O'Brien
-and Tang 2015 ("Focusing on the long-term: it's good for users and business").
+2025 ("Measuring consumer sensitivity to audio advertising: a long-run field experiment on Pandora") found
+that the effect of ads on listening grew to three times that of the first month. Clicks for each ad: Hohnhold,
+O'Brien and Tang 2015 ("Focusing on the long-term: it's good for users and business").
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ def feed_rows(config: Config, world: World, users: int = USERS, seed: int = 0) -
     found = live(config, world, LOADS, ("any",) * len(LOADS), users, seed)
     places = np.stack([lives.places for lives in found])  # (loads, MONTHS, n)
     lines = {name: fit_line(places[:, at].sum(1).mean(1)) for name, at in PARTS.items()}
-    (first, first_fit), (late, late_fit) = lines.values()
+    first, late = (slope for slope, _ in lines.values())
     low, high = np.quantile([_growth(places[:, :, index]) for index in _resamples(users)], (0.025, 0.975))
     rows = [
         _least(f"time spent falls linearly in the load, R^2, {name}", fit, 0.98)
