@@ -140,15 +140,15 @@ class SocialFeedConfig(VisitsConfig):
     """Patience that each other place costs."""
     patience_feed: NonNegative = 0.5
     """Patience gained per unit of satisfaction."""
-    ad_cost: NonNegative = 0.25
+    ad_cost: NonNegative = 0.205
     """Patience that an ad costs at once."""
-    tolerance_cost: NonNegative = 0.2
+    tolerance_cost: NonNegative = 0.06
     """Patience that each place costs a user whose ad tolerance is used up."""
-    ad_drain: Share = 0.01
+    ad_drain: Share = 0.002
     """Ad tolerance that an ad of perfect fit costs."""
     misfit_drain: NonNegative = 1.0
     """Share by which an ad of the worst fit costs more."""
-    tolerance_kept: Annotated[float, Range(0, below=1)] = 0.97
+    tolerance_kept: Annotated[float, Range(0, below=1)] = 0.985
     """Share of the used-up ad tolerance that remains after a day away."""
     ad_weariness: NonNegative = 1.0
     """Logits of appeal that an ad loses if the tolerance is used up."""
