@@ -6,29 +6,29 @@ Hidden state of a user (units in brackets):
 - follows F_c [0 or 1] of each creator c; a recommender sees the mean q of their embeddings
 - sameness m [vector, at most 1 long]: a fading mean of the embeddings e of the posts and stories just shown
 - ad tolerance t [0..1, 1 = rested]: ads drain it and time away restores it
-- patience p [first_patience at the start, MOST_PATIENCE at most; the user leaves at 0]
+- patience p [start_patience at the start, MOST_PATIENCE at most; the user leaves at 0]
 - ease a [logits], drawn once for each user
 
 Item i has an embedding e_i, a creator c_i, a kind k_i, a pull x_i (the sum of the z-scores of log popularity
 and quality, as a z-score), a bid b_i [0 but for ads], and a story has the hours in which it lives. Showing
 it, where [k] is 1 for items of that kind and 0 for others::
 
-    appeal = base_k + taste_gain u . e_i + ease_deviation a
-             + [post, story] (pull_gain x_i - stranger_cost (1 - F_ci) - sameness_cost max(0, m . e_i))
+    appeal = base_k + fit_gain u . e_i + interest_deviation a
+             + [post, story] (post_pull x_i - stranger_cost (1 - F_ci) - likeness_cost max(0, m . e_i))
              - [ad] ad_weariness (1 - t)                                                            [logits]
     satisfaction = sigmoid(appeal)                                                                    [0..1]
     dwell     = clip(satisfaction + dwell_noise N(0, 1), 0, 1)                                [share of 30 s]
     clicked   ~ [post, story] Bernoulli(sigmoid(appeal - click_cost))
-    liked     ~ [post, story] Bernoulli(sigmoid(appeal - like_cost))
-    shared    ~ liked Bernoulli(share_rate)              replied ~ liked Bernoulli(reply_rate)
+    liked     ~ [post, story] Bernoulli(sigmoid(appeal - liking_cost))
+    shared    ~ liked Bernoulli(sharing_rate)              replied ~ liked Bernoulli(reply_rate)
     followed  ~ [suggestion] Bernoulli(sigmoid(appeal - follow_cost))
     ad_clicked ~ [ad] Bernoulli(sigmoid(appeal - ad_click_cost))
     engagement = clicked + liked + shared + replied + followed           revenue = b_i ad_clicked
 
-    p <- min(MOST_PATIENCE, p + [not ad] (patience_feed satisfaction - patience_drain) - [ad] ad_cost
+    p <- min(MOST_PATIENCE, p + [not ad] (satisfaction_gain satisfaction - place_cost) - [ad] ad_cost
              - tolerance_cost (1 - t))
     t <- max(0, t - [ad] ad_drain (1 + misfit_drain (1 - u . e_i) / 2))
-    m <- sameness_kept m + (1 - sameness_kept) e_i                     [post, story]
+    m <- likeness_kept m + (1 - likeness_kept) e_i                     [post, story]
     F_ci <- 1 if followed
 
     reward = 0.3 engagement + 0.3 dwell + 0.4 revenue
@@ -41,10 +41,10 @@ With ``visits`` above 1 an episode is a user's life (env/visits.py has the days 
 place is its change of patience before the cap; a user's habit, and the feeling he is used to at first, are::
 
     habit = habit_base + habit_deviation N(0, 1), drawn once                                         [logits]
-    usual = patience_feed sigmoid(post_base + ease_deviation a) - patience_drain
+    usual = satisfaction_gain sigmoid(post_base + interest_deviation a) - place_cost
 
 A gap of g days leaves 1 - t at tolerance_kept^g, m at overnight^g and the same share of the distance of
-patience from first_patience. Each visit begins at the same hour of the day.
+patience from start_patience. Each visit begins at the same hour of the day.
 """
 
 from __future__ import annotations
@@ -108,23 +108,23 @@ class SocialFeedConfig(VisitsConfig):
     """The same of a suggested creator."""
     ad_base: Finite = -2.0
     """The same of an ad."""
-    taste_gain: NonNegative = 3.0
+    fit_gain: NonNegative = 3.0
     """Logits of appeal per unit of affinity (cosine of user and item)."""
-    ease_deviation: NonNegative = 0.4
+    interest_deviation: NonNegative = 0.4
     """Standard deviation between users of the logits of appeal."""
-    pull_gain: NonNegative = 0.4
+    post_pull: NonNegative = 0.4
     """Logits of appeal per standard deviation of a post's pull."""
     stranger_cost: NonNegative = 1.0
     """Logits of appeal that a post or story loses if the user does not follow its creator."""
-    sameness_cost: NonNegative = 1.5
+    likeness_cost: NonNegative = 1.5
     """Logits of appeal lost per unit of likeness to what was just shown."""
-    sameness_kept: Annotated[float, Range(0, below=1)] = 0.8
+    likeness_kept: Annotated[float, Range(0, below=1)] = 0.8
     """Share of the sameness that remains after one post or story."""
     click_cost: Finite = 1.0
     """Appeal, in logits, of a post that half of the users click."""
-    like_cost: Finite = 2.0
+    liking_cost: Finite = 2.0
     """Appeal, in logits, of a post that half of the users like."""
-    share_rate: Share = 0.05
+    sharing_rate: Share = 0.05
     """Share of the likes that come with a share."""
     reply_rate: Share = 0.1
     """Share of the likes that come with a reply."""
@@ -134,11 +134,11 @@ class SocialFeedConfig(VisitsConfig):
     """Appeal, in logits, of an ad that half of the users click."""
     dwell_noise: NonNegative = 0.2
     """Standard deviation of the dwell around the satisfaction."""
-    first_patience: Annotated[float, Range(above=0, high=MOST_PATIENCE)] = 5.0
+    start_patience: Annotated[float, Range(above=0, high=MOST_PATIENCE)] = 5.0
     """Patience at the start of a session; the largest is 10."""
-    patience_drain: NonNegative = 0.45
+    place_cost: NonNegative = 0.45
     """Patience that each other place costs."""
-    patience_feed: NonNegative = 0.5
+    satisfaction_gain: NonNegative = 0.5
     """Patience gained per unit of satisfaction."""
     ad_cost: NonNegative = 0.205
     """Patience that an ad costs at once."""
@@ -273,7 +273,7 @@ class SocialFeed(visits.Visiting):
         pull = zscore(zscore((self.catalogue.popularity + 1e-3).log()) + zscore(self.catalogue.quality))
         organic = ((kind == POST) | (kind == STORY)).float()
         columns = (
-            base.to(pull)[kind] + config.pull_gain * pull * organic,
+            base.to(pull)[kind] + config.post_pull * pull * organic,
             organic,
             (kind == AD).float(),
             (kind == SUGGESTION).float(),
@@ -284,13 +284,13 @@ class SocialFeed(visits.Visiting):
     def sample(self, users: Tensor) -> SocialFeedState:
         config, drawn = self.config, self.population.attributes
         taste = self.population.taste.index_select(0, users)  # (N, D)
-        ease = config.ease_deviation * drawn["ease"].index_select(0, users)
+        ease = config.interest_deviation * drawn["ease"].index_select(0, users)
         hour = drawn["opened"].index_select(0, users)
         life: visits.Life = {}
         if self.visits > 1:
             life = visits.begin(
                 habit=config.habit_base + config.habit_deviation * drawn["habit"].index_select(0, users),
-                usual=config.patience_feed * (config.post_base + ease).sigmoid() - config.patience_drain,
+                usual=config.satisfaction_gain * (config.post_base + ease).sigmoid() - config.place_cost,
                 opened=hour,
             )
         return SocialFeedState(
@@ -302,7 +302,7 @@ class SocialFeed(visits.Visiting):
             followed_sum=self.graph_sums.index_select(0, users),
             same=torch.zeros_like(taste),
             tolerance=torch.ones_like(ease),
-            patience=torch.full_like(ease, config.first_patience),
+            patience=torch.full_like(ease, config.start_patience),
             since_ad=torch.full_like(ease, MOST_PLACES),
             last_kind=torch.full_like(users, -1),
             hour=hour,
@@ -349,18 +349,18 @@ class SocialFeed(visits.Visiting):
         known = user_state.follows.gather(1, self.creator[items])
         appeal = self._appeal(user_state, (base, organic, ad), affinity, sameness, known)
         satisfaction = appeal.sigmoid()
-        clicks, likes = (appeal - config.click_cost).sigmoid(), (appeal - config.like_cost).sigmoid()
+        clicks, likes = (appeal - config.click_cost).sigmoid(), (appeal - config.liking_cost).sigmoid()
         follows, of_ad = (appeal - config.follow_cost).sigmoid(), (appeal - config.ad_click_cost).sigmoid()
         if generator is None:
             dwell, followed, ad_clicked = satisfaction, follows * suggestion, of_ad * ad
-            engaged = organic * (clicks + likes * (1 + config.share_rate + config.reply_rate))
+            engaged = organic * (clicks + likes * (1 + config.sharing_rate + config.reply_rate))
         else:
             chance = torch.rand(4, *appeal.shape, generator=generator, device=appeal.device)
             noise = torch.randn(appeal.shape, generator=generator, device=appeal.device)
             dwell = (satisfaction + config.dwell_noise * noise).clamp(0, 1)
             followed, ad_clicked = suggestion * (chance[0] < follows), ad * (chance[0] < of_ad)
             liked = (chance[1] < likes).float()
-            more = (chance[2] < config.share_rate).float() + (chance[3] < config.reply_rate)
+            more = (chance[2] < config.sharing_rate).float() + (chance[3] < config.reply_rate)
             engaged = organic * ((chance[0] < clicks) + liked * (1 + more))
         signals = torch.stack([dwell, engaged + followed, followed, bid * ad_clicked, satisfaction], -1)
         return Feedback(signals.masked_fill_(~shown.unsqueeze(-1), 0), shown)
@@ -377,10 +377,10 @@ class SocialFeed(visits.Visiting):
         _, organic, ad, _, _ = self.facts.index_select(0, item).unbind(1)  # (N,) each
         ad, used = ad * shown, 1 - state.tolerance
         affinity = rows.dot_rows(state.taste, self.catalogue.embedding, items)[:, 0]
-        fed = (1 - ad) * (config.patience_feed * satisfaction - config.patience_drain)
+        fed = (1 - ad) * (config.satisfaction_gain * satisfaction - config.place_cost)
         fed = fed - config.ad_cost * ad - config.tolerance_cost * used
         drained = config.ad_drain * ad * (1 + config.misfit_drain * (1 - affinity) / 2)
-        fresh = (organic * shown).unsqueeze(1) * (1 - config.sameness_kept)  # (N, 1)
+        fresh = (organic * shown).unsqueeze(1) * (1 - config.likeness_kept)  # (N, 1)
         same = state.same + fresh * (self.catalogue.embedding.index_select(0, item) - state.same)
         creator = self.creator.index_select(0, item).unsqueeze(1)  # (N, 1)
         of_creator = state.follows.gather(1, creator)
@@ -405,12 +405,12 @@ class SocialFeed(visits.Visiting):
         config, state = self.config, user_state
         life, gap = visits.next_visit(state.life, chance, config)
         left = config.overnight**gap  # (N,)
-        beyond = state.patience.clamp_min(0) - config.first_patience  # (N,)
+        beyond = state.patience.clamp_min(0) - config.start_patience  # (N,)
         return replace(
             state,
             same=state.same * left.unsqueeze(1),
             tolerance=1 - (1 - state.tolerance) * config.tolerance_kept**gap,
-            patience=config.first_patience + left * beyond,
+            patience=config.start_patience + left * beyond,
             since_ad=torch.full_like(state.since_ad, MOST_PLACES),
             last_kind=torch.full_like(state.last_kind, -1),
             hour=life["opened"],
@@ -429,7 +429,7 @@ class SocialFeed(visits.Visiting):
         base, organic, ad = facts[:, 0], facts[:, 1], facts[:, 2]
         appeal = self._appeal(user_state, (base, organic, ad), affinity, sameness, known)
         reward = self.reward_of(appeal, facts)
-        fed = (1 - ad) * (config.patience_feed * appeal.sigmoid() - config.patience_drain)
+        fed = (1 - ad) * (config.satisfaction_gain * appeal.sigmoid() - config.place_cost)
         fed = fed - config.ad_cost * ad
         fed = fed - config.tolerance_cost * (1 - user_state.tolerance).unsqueeze(1)
         return reward, torch.minimum(fed, (MOST_PATIENCE - user_state.patience).unsqueeze(1))
@@ -443,7 +443,7 @@ class SocialFeed(visits.Visiting):
         affinity = (user_state.taste @ embedding.T).masked_fill(organic == 0, -torch.inf)  # (N, I)
         top = affinity.topk(min(FAVOURITES, int(organic.sum()))).indices  # (N, F)
         likeness = (embedding[top].mean(1) @ embedding.T).clamp_min(0)
-        return self.config.sameness_cost * (1 - self.config.sameness_kept) * organic * likeness
+        return self.config.likeness_cost * (1 - self.config.likeness_kept) * organic * likeness
 
     def as_known(self, user_state: SocialFeedState) -> SocialFeedState:
         """The state as a recommender knows a user: the profile for the taste, and average ease."""
@@ -453,7 +453,7 @@ class SocialFeed(visits.Visiting):
         """The expected reward (N, b) of items with this ``appeal`` (N, b); ``facts`` (b, 5) or (N, b, 5)."""
         config, (_, organic, ad, suggestion, bid) = self.config, facts.unbind(-1)
         engaged, dwelt, paid = (stream.weight for stream in self.streams)
-        likes = (1 + config.share_rate + config.reply_rate) * (appeal - config.like_cost).sigmoid()
+        likes = (1 + config.sharing_rate + config.reply_rate) * (appeal - config.liking_cost).sigmoid()
         reward = dwelt * appeal.sigmoid()
         reward = reward + engaged * organic * ((appeal - config.click_cost).sigmoid() + likes)
         reward = reward + engaged * suggestion * (appeal - config.follow_cost).sigmoid()
@@ -469,10 +469,10 @@ class SocialFeed(visits.Visiting):
     ) -> Tensor:
         """The appeal (N, b), from base logits, organic and ad of the items; ``known`` (N, b) is F."""
         config, (base, organic, ad) = self.config, facts
-        cost = config.stranger_cost * (1 - known) + config.sameness_cost * sameness.clamp_min(0)
+        cost = config.stranger_cost * (1 - known) + config.likeness_cost * sameness.clamp_min(0)
         wear = config.ad_weariness * (1 - user_state.tolerance).unsqueeze(1)  # (N, 1)
         of_user = user_state.ease.unsqueeze(1) + base
-        return config.taste_gain * affinity + of_user - organic * cost - ad * wear
+        return config.fit_gain * affinity + of_user - organic * cost - ad * wear
 
 
 def pieces_of_feed(last_kind: Tensor, since_ad: Tensor, same: Tensor) -> dict[str, Tensor]:
@@ -630,7 +630,7 @@ def after_visit(
     dwell, _, followed, _ = seen.signals[:, 0].unbind(1)  # (N,) each
     kind = catalogue.attributes["kind"][item]
     organic = ((kind == POST) | (kind == STORY)) & shown
-    fresh = organic.unsqueeze(1) * (1 - config.sameness_kept)
+    fresh = organic.unsqueeze(1) * (1 - config.likeness_kept)
     centres = creator_embeddings(catalogue)[catalogue.attributes["creator"][item].long()]  # (N, D)
     return {
         **known,
@@ -677,9 +677,9 @@ def expert_scores(
 
     ::
 
-        appeal_i = base_k + taste_gain u . e_i + [post, story] (pull_gain x_i + circle q . e_i
-                   - wear sameness_cost max(0, m . e_i))
-        score_i  = reward(appeal_i) + patience [not ad] patience_feed sigmoid(appeal_i)
+        appeal_i = base_k + fit_gain u . e_i + [post, story] (post_pull x_i + circle q . e_i
+                   - wear likeness_cost max(0, m . e_i))
+        score_i  = reward(appeal_i) + patience [not ad] satisfaction_gain sigmoid(appeal_i)
                    + [ad] ad + [suggestion] suggestion + [story] story
 
     u is the profile, q the mean embedding of the creators followed, and m that of the equations.
@@ -692,16 +692,16 @@ def expert_scores(
     compact = torch.where(there, history, -1)
     order = there.int().argsort(dim=1, stable=True)  # posts and stories last, in their order
     compact = compact.gather(1, order)
-    kernel = (1 - config.sameness_kept) * recency(compact, profile.new_tensor(config.sameness_kept))
+    kernel = (1 - config.likeness_kept) * recency(compact, profile.new_tensor(config.likeness_kept))
     same = weighted_rows(kernel, embedding, compact)  # (N, D)
     facts = users.facts if items is None else users.facts[items.clamp_min(0)]
     kind = users.kind if items is None else users.kind[items.clamp_min(0)]
-    likeness = number["wear"] * config.sameness_cost * products(same, embedding, items).clamp_min(0)
-    appeal = config.taste_gain * products(profile, embedding, items) + facts[..., 0]
+    likeness = number["wear"] * config.likeness_cost * products(same, embedding, items).clamp_min(0)
+    appeal = config.fit_gain * products(profile, embedding, items) + facts[..., 0]
     appeal = appeal + facts[..., 1] * (number["circle"] * products(circle, embedding, items) - likeness)
     scores = (
         users.reward_of(appeal, facts)
-        + number["patience"] * config.patience_feed * (1 - facts[..., 2]) * appeal.sigmoid()
+        + number["patience"] * config.satisfaction_gain * (1 - facts[..., 2]) * appeal.sigmoid()
     )
     scores = scores + number["ad"] * facts[..., 2] + number["suggestion"] * facts[..., 3]
     return scores + number["story"] * (kind == STORY)

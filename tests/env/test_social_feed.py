@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from torch.testing import assert_close
 from recsys_rl.agents.baselines import simple_baselines
 from recsys_rl.agents.rankers import Rule, RuleWeights
 from recsys_rl.agents.references import Myopic, Planner
+from recsys_rl.cli import main
 from recsys_rl.config import Config, from_dict
 from recsys_rl.env.heuristics import LOADS, WithAds, fixed_load
 from recsys_rl.env.rec_env import RecEnv
@@ -39,6 +41,7 @@ from recsys_rl.make import make_env, make_user_model
 from recsys_rl.protocols import Policy
 from recsys_rl.testing import check_env, check_user_model
 from recsys_rl.types import Catalogue, Feedback, Population, UserError, World
+from tests.doors import DRIFT, steps
 from tests.small_runs import settings, world
 
 SHOWN = torch.ones(1, 1, dtype=torch.bool)
@@ -50,22 +53,22 @@ CONFIG = SocialFeedConfig(
     story_base=0.2,
     suggestion_base=-0.3,
     ad_base=-0.4,
-    taste_gain=2.0,
-    ease_deviation=0.5,
-    pull_gain=0.0,
+    fit_gain=2.0,
+    interest_deviation=0.5,
+    post_pull=0.0,
     stranger_cost=0.7,
-    sameness_cost=1.5,
-    sameness_kept=0.8,
+    likeness_cost=1.5,
+    likeness_kept=0.8,
     click_cost=1.0,
-    like_cost=2.0,
-    share_rate=0.1,
+    liking_cost=2.0,
+    sharing_rate=0.1,
     reply_rate=0.2,
     follow_cost=0.5,
     ad_click_cost=0.6,
     dwell_noise=0.1,
-    first_patience=5.0,
-    patience_drain=0.4,
-    patience_feed=0.5,
+    start_patience=5.0,
+    place_cost=0.4,
+    satisfaction_gain=0.5,
     ad_cost=0.3,
     tolerance_cost=0.2,
     ad_drain=0.1,
@@ -262,7 +265,7 @@ def test_contracts(visits: int) -> None:
 
 
 def test_every_policy_honours_the_mask_and_the_gap_of_ads() -> None:
-    _, home, env = made(tolerance_cost=0.0, patience_drain=0.2)  # long visits
+    _, home, env = made(tolerance_cost=0.0, place_cost=0.2)  # long visits
     catalogue, interface, model = home.catalogue, env.interface, env.user_model
     assert isinstance(model, SocialFeed)
     features = {"kind ad": torch.tensor(9.0), "kind story": torch.tensor(8.0)}
@@ -289,7 +292,7 @@ def test_every_policy_honours_the_mask_and_the_gap_of_ads() -> None:
 
 
 def test_fixed_loads_show_so_many_ads() -> None:
-    _, home, env = made(patience_drain=0.0, tolerance_cost=0.0, ad_cost=0.0, max_episode_steps=20)
+    _, home, env = made(place_cost=0.0, tolerance_cost=0.0, ad_cost=0.0, max_episode_steps=20)
     model = env.user_model
     assert isinstance(model, SocialFeed)
     policies = fixed_load(home.catalogue, env.interface)
@@ -397,3 +400,24 @@ def test_only_its_own_file_and_the_dict_name_the_platform() -> None:
 def test_settings_of_the_platform() -> None:
     config = from_dict(Config, {"env": "social-feed"})
     assert config.env_config.max_episode_steps == 40 and config.env_config.visits == 1
+
+
+def test_whole_commands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Train, evaluate, record, judge and recommend."""
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "--env", "social-feed", *DRIFT, *steps(4), "--name", "a"]) == 0
+    assert main(["evaluate", "--max-users", "6", "--json", "t.json"]) == 0
+    rows = {row["policy"]: row for row in json.loads(Path("t.json").read_text())["rows"]}
+    wanted = {"trade-fixed-load", "trade-ad-threshold", "mf", "mmr", "rule", "searched", "expert", "planner"}
+    assert wanted <= rows.keys()
+    assert set(rows["ppo"]["streams"]) == {"engagement", "dwell", "revenue"}
+    assert main(["record", "--policy", "random", "--out", "log.parquet", "--sessions", "30"]) == 0
+    assert main(["ope", "--log", "log.parquet", "--policy", "ppo", "--policy", "popularity"]) == 0
+    capsys.readouterr()
+    assert main(["recommend", "--user", "3", "--k", "4"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) >= 4
+    lives = ["--env", "social-feed", *DRIFT, *steps(4), "--visits", "4", "--day-discount", "0.9"]
+    assert main(["train", *lives, "--name", "b"]) == 0
+    assert main(["evaluate", "--max-users", "6"]) == 0
