@@ -19,6 +19,7 @@ from pathlib import Path
 
 from benchmarks import dqn, foreign, offline
 from benchmarks.harness import (
+    calibration_texts,
     claim_texts,
     learning_texts,
     log_texts,
@@ -55,6 +56,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
         task="long-video-a2c",
         policies=("a2c-greedy", "a2c", "rule", "mmr"),
     ),
+    "feed-calibration": calibration_texts.feed,
     "foreign": foreign.text,
     "dqn-games": dqn.text,
     "dqn": learning_texts.dqn,

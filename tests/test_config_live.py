@@ -58,6 +58,7 @@ SCENARIOS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "dqn": ("dqn", "drift", {}),
     "long-video": ("ppo", "long-video", {}),
     "long-video-lives": ("ppo", "long-video", {}),
+    "social-feed": ("ppo", "social-feed", {}),
     "two-stage": ("ppo", "drift", {}),
     "transformer": ("ppo", "satiation", {}),
     "limits": ("ppo", "drift", {}),
@@ -93,6 +94,9 @@ def settings_of(scenario: str, **changes: dict[str, Any]) -> Config:
     if scenario == "short-video-lives":
         lives = {"visits": 35, "max_episode_steps": 3, "visit_gain": 50.0, "habit_base": 1.0}
         base = overlay(base, {"env_config": lives, "train_config": {"total_timesteps": 480}})
+    if scenario == "social-feed":
+        few = {"num_items": 60, "max_episode_steps": 8, "visits": 9, "habit_base": 9.0, "ad_drain": 0.3}
+        base = overlay(base, {"env_config": few})
     if algo == "ppo":
         base = overlay(base, {"agent_config": {"batch_size": 12, "target_kl": 0.0}})
     if algo == "dqn":
@@ -327,6 +331,32 @@ CHANGES: dict[tuple[str, str], tuple[str, Any, View]] = {
     ("env_config", "ad_share"): ("long-video", 0.0, watching),
     ("env_config", "ad_click_rate"): ("long-video", 1.0, watching),
     ("env_config", "idle_limit"): ("long-video", 1, watching),
+    ("env_config", "post_base"): ("social-feed", 9.0, watching),
+    ("env_config", "story_base"): ("social-feed", 9.0, watching),
+    ("env_config", "suggestion_base"): ("social-feed", 9.0, watching),
+    ("env_config", "ad_base"): ("social-feed", 9.0, watching),
+    ("env_config", "stranger_cost"): ("social-feed", 9.0, watching),
+    ("env_config", "click_cost"): ("social-feed", -9.0, watching),
+    ("env_config", "reply_rate"): ("social-feed", 1.0, watching),
+    ("env_config", "follow_cost"): ("social-feed", -9.0, watching),
+    ("env_config", "ad_click_cost"): ("social-feed", -9.0, watching),
+    ("env_config", "dwell_noise"): ("social-feed", 0.0, watching),
+    ("env_config", "ad_cost"): ("social-feed", 3.0, watching),
+    ("env_config", "tolerance_cost"): ("social-feed", 2.0, watching),
+    ("env_config", "ad_drain"): ("social-feed", 0.0, watching),
+    ("env_config", "misfit_drain"): ("social-feed", 9.0, watching),
+    ("env_config", "tolerance_kept"): ("social-feed", 0.1, watching),
+    ("env_config", "ad_weariness"): ("social-feed", 99.0, watching),
+    ("env_config", "fit_gain"): ("social-feed", 9.0, watching),
+    ("env_config", "interest_deviation"): ("social-feed", 9.0, watching),
+    ("env_config", "post_pull"): ("social-feed", 9.0, watching),
+    ("env_config", "liking_cost"): ("social-feed", -9.0, watching),
+    ("env_config", "sharing_rate"): ("social-feed", 1.0, watching),
+    ("env_config", "start_patience"): ("social-feed", 0.5, watching),
+    ("env_config", "place_cost"): ("social-feed", 2.0, watching),
+    ("env_config", "satisfaction_gain"): ("social-feed", 2.0, watching),
+    ("env_config", "likeness_cost"): ("social-feed", 9.0, watching),
+    ("env_config", "likeness_kept"): ("social-feed", 0.1, watching),
     ("env_config", "candidate_features"): ("gym", "doc", complaint),
     ("env_config", "normalize_obs"): ("gym", False, weights),
     ("env_config", "normalize_reward"): ("gym", False, weights),
