@@ -314,7 +314,7 @@ def test_numbers_out_of_range(section: str, cls: type, name: str, base: type, li
         (
             {"model_config": {"head": "densee"}},
             "model_config.head is 'densee' (did you mean dense?): it must be one of two-tower, dense, "
-            "scorer.",
+            "scorer, gated.",
         ),
         (
             {"model_config": {"hidden_dims": []}},
