@@ -25,7 +25,7 @@ from recsys_rl.experience.replay import Replay
 from recsys_rl.lookup import source_of
 from recsys_rl.models.actor_critic import ActorCritic, Shapes
 from recsys_rl.models.features import SplitFeatures
-from recsys_rl.models.heads import item_columns, item_features, item_kinds
+from recsys_rl.models.heads import NUMBERS, feature_names, item_columns, item_features, item_kinds
 from recsys_rl.objective.weighted import FIELD, parse_weights
 from recsys_rl.protocols import Env, Experience, Learner, UserModel
 from recsys_rl.types import Catalogue, InteractionLog, Interface, Population, UserError, World, empty_world
@@ -352,6 +352,7 @@ def make_agent(
         interface.slate_size,
         interface.embeddings if has_items else (),
         interface if not has_items and interface.candidate_features else None,
+        (*NUMBERS, *feature_names(catalogue)),
         item_kinds(catalogue, scaled_as) if gated else None,
     )
     if has_items and config.model_config.candidates:

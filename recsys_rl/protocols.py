@@ -303,6 +303,19 @@ class ReturningUsers(UserModel, Protocol):
 
 
 @runtime_checkable
+class ForbiddingUsers(UserModel, Protocol):
+    """A user model that forbids items at a step, beside those that were shown before.
+
+    What is forbidden must follow from what a recommender knows: the items and visible signals so far, and the
+    pieces of ``visible``. At each step at least one item that can be shown must be permitted.
+    """
+
+    def permits(self, user_state: UserState, items: Tensor | None = None) -> Tensor:
+        """(N, K) bool: True if the item of ``items`` (N, K) may be shown now; None: of all items, (N, I)."""
+        ...
+
+
+@runtime_checkable
 class PatientUsers(UserModel, Protocol):
     """A user model with a stock that a planner prices, such as patience, whose end is the session's."""
 
@@ -440,6 +453,9 @@ class VisitPieces:
       the response ``seen``, a Feedback of the visible signals alone.
     - ``pieces(config, catalogue, known)``: the pieces, (N, size) each, by name.
 
+    - ``permits(config, catalogue, known)``: (N, I) bool, the items that may be shown now; None if the
+      platform forbids none.
+
     ``config`` is the platform's section env_config. ``by_hour``: the pieces depend on the hour, and ``known``
     has it, (N,), as ``hour``. ``consumed`` has the visible signals of an item that was consumed in full, by
     name; a signal without an entry is 1.
@@ -448,6 +464,7 @@ class VisitPieces:
     begin: Callable[[Tensor, Tensor], Known]
     after: Callable[[Any, Catalogue, Known, Tensor, Feedback], Known]
     pieces: Callable[[Any, Catalogue, Known], Mapping[str, Tensor]]
+    permits: Callable[[Any, Catalogue, Known], Tensor] | None = None
     by_hour: bool = False
     consumed: Mapping[str, float] = field(default_factory=dict)
 
