@@ -156,7 +156,7 @@ def play_all(
         budget = max(entry.checkpoint.total_steps for entry in entries)
         makers = {**references(table, env, budget, cache_dir, bandits)}
         if handover:
-            makers = _hand_overs(handover, bandits, makers, entries, players, env, world.population) | makers
+            makers = hand_overs(handover, bandits, makers, entries, players, env, world.population) | makers
     else:
         makers["random"] = partial(
             Player, RandomPolicy(env.interface.action_sizes, streams["random"], env.interface.slate_size)
@@ -236,7 +236,7 @@ def learned(entries: Sequence[Entry], table: Table, env: Env) -> dict[str, Playe
     return players | {"untrained": Player(untrained, False, table.config, entries[0].checkpoint)}
 
 
-def _hand_overs(
+def hand_overs(
     steps: int,
     bandits: Sequence[str],
     makers: Mapping[str, Callable[[], Player]],
