@@ -98,17 +98,17 @@ def rows_of(task: Task, seed: int, known: Path, mixed: Path) -> dict[str, Played
     players = learned(entries, table, env)
     makers = references(table, env, first.total_steps, None, (BANDIT, "lints"))
     over = hand_overs(task.handover, [BANDIT], makers, entries[:1], players, env, first.population)
-    makers = {**makers, **over, **{name: lambda name=name: players[name] for name in ("ppo", "ppo-share")}}
+    makers = {**makers, **over}
     names = [*ROWS, "ppo", "ppo-share", *over, task.ceiling]
     if isinstance(env.user_model, Satiation):
-        agent = Filter(env.user_model, first.population.taste[first.population.train])
-        makers[FILTER] = lambda: Player(agent)
+        tastes = first.population.taste[first.population.train]
+        players[FILTER] = Player(Filter(env.user_model, tastes))
         names.insert(-1, FILTER)
     played = {}
     for name in names:
         print(f"playing {name}", file=sys.stderr)
         count = min(len(users), task.ceiling_users) if name == task.ceiling else len(users)
-        places, player = evenly(count, len(users)), makers[name]()
+        places, player = evenly(count, len(users)), players[name] if name in players else makers[name]()
         streams["evaluation users"].manual_seed(stream_seed(seed, "evaluation users"))
         streams["policy"].manual_seed(stream_seed(seed, "policy"))
         played[name] = Played(play(env, player.agent, users[places]), places, player.note)

@@ -8,11 +8,11 @@ Users with a profile get the trained policy from the first step on.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from recsys_rl.agents.linear_bandit import LinUCB, Thompson
 from recsys_rl.protocols import Policy
 from recsys_rl.types import Action, Interface, Obs, UserError
 
@@ -37,10 +37,22 @@ class HandOver:
     """
 
     def __init__(
-        self, bandit: LinUCB | Thompson, policy: Policy, steps: int, interface: Interface, length: float
+        self,
+        bandit: Policy,
+        learned: Callable[[Obs], Tensor],
+        policy: Policy,
+        steps: int,
+        interface: Interface,
+        length: float,
     ) -> None:
-        """``length``: the norm of a profile."""
-        self.bandit, self.policy, self.length = bandit, policy, length
+        """Make the policy.
+
+        Args:
+            learned: theta (N, D) of the bandit for an observation.
+            length: the norm of a profile.
+        """
+        self.bandit, self.learned, self.policy, self.length = bandit, learned, policy, length
+        self.size = interface.context[0][1]  # D
         self.entries = steps * (1 if interface.events else interface.slate_size)
 
     def act(self, obs: Obs, greedy: bool = False) -> Action:
@@ -60,11 +72,10 @@ class HandOver:
 
     def folded_in(self, obs: Obs) -> Obs:
         """The observation with a profile made from the answers of the session, where there is none."""
-        size = self.bandit.embedding.shape[1]
-        found = torch.nn.functional.normalize(self.bandit.learned(obs), dim=1) * self.length  # (N, D)
-        profile = torch.where(self._unknown(obs).unsqueeze(1), found, obs.context[:, :size])
-        return dataclasses.replace(obs, context=torch.cat([profile, obs.context[:, size:]], 1))
+        found = torch.nn.functional.normalize(self.learned(obs), dim=1) * self.length  # (N, D)
+        profile = torch.where(self._unknown(obs).unsqueeze(1), found, obs.context[:, : self.size])
+        return dataclasses.replace(obs, context=torch.cat([profile, obs.context[:, self.size :]], 1))
 
     def _unknown(self, obs: Obs) -> Tensor:
         """(N,) bool: the user has no profile."""
-        return ~obs.context[:, : self.bandit.embedding.shape[1]].any(1)
+        return ~obs.context[:, : self.size].any(1)

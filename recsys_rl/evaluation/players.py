@@ -252,7 +252,7 @@ def hand_overs(
         first: Any = makers[bandit]().agent
         after = players[entry].agent
         note = f"{bandit} for the first {steps} steps, then {entry} with the profile folded in"
-        return Player(HandOver(first, after, steps, env.interface, length), note=note)
+        return Player(HandOver(first, first.learned, after, steps, env.interface, length), note=note)
 
     return {
         f"{bandit}-then-{entry.name}": partial(make, bandit, entry.name)

@@ -34,6 +34,11 @@ class Shows:
         return Action(torch.ones(obs.num_rows, 1, dtype=torch.int64), torch.full((obs.num_rows,), -0.5))
 
 
+def hand_over(policy: Shows, steps: int, length: float = 1.0) -> HandOver:
+    first = bandit()
+    return HandOver(first, first.learned, policy, steps, INTERFACE, length)
+
+
 def bandit() -> LinUCB:
     """It shows item 0 first to everybody without a profile."""
     dials = BanditDials(explore=0.0, gain=1.0, ridge=1.0)
@@ -59,7 +64,7 @@ def test_rows_of_one_step_by_hand() -> None:
         [[0.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, 0.0, 1.0], [0.0, 0.0, 0.0]],
     )
     policy = Shows()
-    action = HandOver(bandit(), policy, 1, INTERFACE, length=2.0).act(obs)
+    action = hand_over(policy, 1, 2.0).act(obs)
     assert action.items.tolist() == [[0], [1], [1], [1]]
     assert action.logprob.tolist() == [0.0, -0.5, -0.5, -0.5]
     (seen,) = policy.seen
@@ -67,17 +72,17 @@ def test_rows_of_one_step_by_hand() -> None:
     expected = torch.stack([torch.tensor([2.0, 0.0]), 2 * third / third.norm(), profiles[3]])
     assert_close(seen.context[:, :2], expected)
     assert_close(seen.context[:, 2:], obs.context[1:, 2:])
-    later = HandOver(bandit(), policy, 2, INTERFACE, length=2.0)
+    later = hand_over(policy, 2, 2.0)
     assert later.act(obs).items[:, 0].tolist() == [0, 2, 1, 1]  # the second stranger is still the bandit's
 
 
 def test_all_users_may_be_in_one_part() -> None:
     nothing = observation(torch.zeros(2, 2), [[-1, -1, -1]] * 2, [[0.0] * 3] * 2)
     policy = Shows()
-    assert HandOver(bandit(), policy, 1, INTERFACE, 1.0).act(nothing).items.tolist() == [[0], [0]]
+    assert hand_over(policy, 1).act(nothing).items.tolist() == [[0], [0]]
     assert not policy.seen
     known = observation(torch.eye(2), [[-1, -1, -1]] * 2, [[0.0] * 3] * 2)
-    assert HandOver(bandit(), policy, 1, INTERFACE, 1.0).act(known).items.tolist() == [[1], [1]]
+    assert hand_over(policy, 1).act(known).items.tolist() == [[1], [1]]
 
 
 def test_steps_that_no_observation_shows_are_refused() -> None:
