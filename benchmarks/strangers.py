@@ -12,7 +12,8 @@ be learned of a stranger.
 
 On `satiation` a further row, `filter`, is what a recommender could do that knows all equations and how tastes
 are spread among the training users, but not the user: it infers the taste from each answer and shows the item
-that should satisfy most, with catchy items at the end.
+that should satisfy most, with catchy items at the end. `filter-without-answers` does the
+same for the mean taste.
 
 With ``--keep`` the trained runs are kept in that folder, and read from there the next time. Rows are appended
 to benchmarks/results/strangers.csv. A seed takes some four minutes of a processor.
@@ -43,7 +44,7 @@ from recsys_rl.utils.metrics import interval
 from recsys_rl.utils.seeding import generators, parse_seeds, stream_seed
 
 SHARE = 0.5
-BANDIT, FILTER = "linucb", "filter"
+BANDIT, FILTER, DEAF = "linucb", "filter", "filter-without-answers"
 ROWS = ("popularity", "static-list", "mf", "linucb", "lints")
 
 
@@ -102,8 +103,9 @@ def rows_of(task: Task, seed: int, known: Path, mixed: Path) -> dict[str, Played
     names = [*ROWS, "ppo", "ppo-share", *over, task.ceiling]
     if isinstance(env.user_model, Satiation):
         tastes = first.population.taste[first.population.train]
-        players[FILTER] = Player(Filter(env.user_model, tastes))
-        names.insert(-1, FILTER)
+        for name, learns in ((DEAF, False), (FILTER, True)):
+            players[name] = Player(Filter(env.user_model, tastes, learns))
+            names.insert(-1, name)
     played = {}
     for name in names:
         print(f"playing {name}", file=sys.stderr)

@@ -23,9 +23,9 @@ MARGIN = 0.02
 class Filter:
     """Shows the item that should satisfy most, and near the end of the session the most appealing one."""
 
-    def __init__(self, users: Satiation, tastes: Tensor) -> None:
-        """``tastes`` (U, D): of the training users."""
-        self.users, self.mean = users, tastes.mean(0)
+    def __init__(self, users: Satiation, tastes: Tensor, learns: bool = True) -> None:
+        """``tastes`` (U, D): of the training users. ``learns``: False keeps their mean."""
+        self.users, self.learns, self.mean = users, learns, tastes.mean(0)
         self.covariance = torch.cov(tastes.T) + 1e-4 * torch.eye(tastes.shape[1])
 
     def act(self, obs: Obs, greedy: bool = False) -> Action:
@@ -44,8 +44,9 @@ class Filter:
             spread = (config.noise / (y * (1 - y)) / config.affinity_gain).square()
             gain = (covariance @ e.unsqueeze(2)).squeeze(2)  # (N, D)
             step = gain / ((e * gain).sum(1) + spread).unsqueeze(1) * there
-            mean = mean + step * (seen - (mean * e).sum(1)).unsqueeze(1)
-            covariance = covariance - step.unsqueeze(2) * gain.unsqueeze(1)
+            if self.learns:
+                mean = mean + step * (seen - (mean * e).sum(1)).unsqueeze(1)
+                covariance = covariance - step.unsqueeze(2) * gain.unsqueeze(1)
             satisfied = (config.affinity_gain * (mean * e).sum(1) + offset - catch[at]).sigmoid()
             after = (patience - config.patience_cost * (0.5 - satisfied)).clamp(
                 MARGIN, 1

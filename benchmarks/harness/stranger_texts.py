@@ -20,6 +20,7 @@ LABELS = {
     "ppo": "PPO, trained on known users",
     "ppo-share": "PPO, half of its users strangers",
     "linucb-then-ppo": "hand-over: LinUCB, then the first PPO",
+    "filter-without-answers": "the filter without the answers",
     "filter": "filter (knows the equations)",
     "informed": "informed (knows the profile)",
     "oracle": "oracle (knows the user)",

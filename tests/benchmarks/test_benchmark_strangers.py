@@ -58,6 +58,8 @@ def test_filter_infers_the_taste_from_an_answer_that_says_something() -> None:
     agent.act(Obs(torch.zeros(2, 4), history, signals, exclude=history))
     assert_close(agent.mean, before[0])
     assert_close(agent.covariance, before[1])
+    deaf = Filter(users, torch.tensor([[0.0, 1.0], [0.0, -0.5]]), learns=False)
+    assert deaf.act(Obs(torch.zeros(2, 4), history, signals, exclude=history)).items.tolist() == [[1], [1]]
 
 
 @pytest.mark.slow
