@@ -59,6 +59,7 @@ SCENARIOS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "long-video-lives": ("ppo", "long-video", {}),
     "two-stage": ("ppo", "drift", {}),
     "transformer": ("ppo", "satiation", {}),
+    "limits": ("ppo", "drift", {}),
     "csv": ("ppo", "drift", {"data": "log.csv"}),
     "gaps": ("ppo", "drift", {"data": "gaps.csv"}),
     "kinds": ("ppo", "drift", {"data": "kinds.csv"}),
@@ -80,6 +81,8 @@ def settings_of(scenario: str, **changes: dict[str, Any]) -> Config:
     base: dict[str, Any] = {"algo": algo, "env": env, **tiny}
     if scenario == "two-stage":
         base = overlay(base, {"model_config": {"candidates": 8}})
+    if scenario == "limits":
+        base = overlay(base, {"train_config": {"limit": ["match>=2"]}})
     if scenario == "transformer":
         base = overlay(base, {"model_config": {"encoder": "transformer"}})
     if scenario.startswith("long-video"):
@@ -347,6 +350,11 @@ CHANGES: dict[tuple[str, str], tuple[str, Any, View]] = {
     ("train_config", "threads"): ("drift", 2, threads),
     ("train_config", "init_from"): ("drift", "absent.pt", refusal),
     ("train_config", "weights"): ("drift", ["match=2"], weights),
+    ("train_config", "limit"): ("drift", ["match>=2"], weights),
+    ("train_config", "limit_kp"): ("limits", 3.0, weights),
+    ("train_config", "limit_ki"): ("limits", 3.0, weights),
+    ("train_config", "limit_most"): ("limits", 0.1, weights),
+    ("train_config", "novelty"): ("drift", 0.5, weights),
     ("train_config", "num_processes"): ("drift", 2, refusal),
     ("train_config", "join_timeout"): ("drift", 0.5, meeting),
     ("train_config", "tensorboard"): ("drift", True, event_files),

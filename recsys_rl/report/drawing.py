@@ -80,7 +80,7 @@ def decimals(values: Sequence[float]) -> int:
 
 
 def number(value: object, places: int) -> str:
-    """``1,234.5`` with a real minus sign; a dash if the value is no finite number."""
+    """``1,234.5`` with a real minus sign; a dash if the value is not a finite number."""
     if not isinstance(value, int | float) or not math.isfinite(value):
         return "–"
     shown = f"{value:,.{places}f}"

@@ -252,8 +252,8 @@ def _round(
         played, whole = stop.played, False
     names = [entry.name for entry in group]
     rows = [name for name in played if name.removesuffix("-greedy") in own]
-    env, num_items = first.config.env, first.catalogue.num_items
-    result = summarise(env, played, names, rows, num_items) if played else {}
+    env, items = first.config.env, first.catalogue
+    result = summarise(env, played, names, rows, items.num_items, items) if played else {}
     if options.strangers and played and first.interface.visits == 1:
         result["regret_by_step"] = regret_by_step(played)
     return _Round(result, users, played, whole)

@@ -38,6 +38,7 @@ from tests.doors import (
 LIVES = ["--env", "short-video", "--visits", "4", *DRIFT]
 SLATES = ["--env", "long-video", "--suggestions", "3", *DRIFT]
 READER = [*SATIATION, "--encoder", "transformer"]
+LIMITS = [*SATIATION, "--limit", "tail_exposure<=0.3", "--limit", "engagement>=0.9", "--novelty", "0.5"]
 RUNS = {
     "drift": DRIFT,
     "satiation": SATIATION,
@@ -47,6 +48,7 @@ RUNS = {
     "lives": LIVES,
     "long-video": SLATES,
     "transformer": READER,
+    "limits": LIMITS,
 }
 
 
@@ -136,7 +138,7 @@ sys.exit(main(resume))
 """
 
 
-@pytest.mark.parametrize("name", ["drift", "satiation", "gym", "a2c", "dqn"])  # the others: see above
+@pytest.mark.parametrize("name", ["drift", "satiation", "gym", "a2c", "dqn", "limits"])  # others: see above
 def test_killed_at_random_moments(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """kill -9 ten times, then to the end."""
     whole, pieces = tmp_path / "whole", tmp_path / "pieces"
