@@ -129,8 +129,8 @@ def _check_together(config: Config) -> None:
     if model.head == "gated" and config.algorithm.network is not None:
         raise FieldError(
             "model_config.head",
-            f"is gated: it draws the kind of an item before the item, but {config.algo} learns one value for "
-            "each item; give another head, or --algo ppo or a2c.",
+            f"is gated: it draws the kind of an item before the item, but the network of {config.algo} has "
+            "one choice among all items; give another head, or --algo ppo or a2c.",
         )
     for field in ("explore_rate", "index"):
         value = getattr(model, field)

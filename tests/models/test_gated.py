@@ -127,8 +127,26 @@ def test_new_items_of_another_kind_are_refused() -> None:
 def test_slates_and_values_are_refused() -> None:
     with pytest.raises(UserError, match="gated"):
         begin(config(env="long-video"))
-    with pytest.raises(UserError, match="dqn"):
-        config("dqn")
+    for algo in ("dqn", "cql", "bcq", "iql", "dt"):
+        with pytest.raises(UserError, match=algo):
+            config(algo)
+
+
+def test_platform_with_kinds_of_its_own() -> None:
+    """The feed forbids ads and suggestions at times: such kinds have probability 0 there."""
+    env, agent = begin(config(env="social-feed"))
+    obs, kinds = env.reset(), env.catalogue.attributes["kind"]  # type: ignore[attr-defined]
+    for _ in range(4):
+        allowed = obs.allowed(ITEMS)
+        shown = agent.item_probabilities(obs, ITEMS)
+        assert bool((shown[~allowed] == 0).all())
+        with torch.no_grad():
+            distribution, _ = agent.model(obs)
+        assert isinstance(distribution, Gated)
+        of_kinds = distribution.kind_probabilities()  # (N, G)
+        there = torch.stack([allowed[:, kinds == kind].any(1) for kind in range(of_kinds.shape[1])], 1)
+        assert bool(((of_kinds > 0) == there).all())
+        obs = env.step(agent.act(obs).items).obs
 
 
 def test_command_refuses_a_catalogue_without_kinds(
