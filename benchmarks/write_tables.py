@@ -28,6 +28,7 @@ from benchmarks.harness import (
     picture_texts,
     planner_texts,
     speed_texts,
+    stranger_texts,
     tables,
 )
 from benchmarks.harness.tables import RESULTS, ROOT
@@ -67,6 +68,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "simulator": speed_texts.simulator,
     "catalogue": speed_texts.catalogue,
     "mood": mood_texts.mood,
+    "strangers": stranger_texts.strangers,
     "picture-satiation": partial(picture_texts.categories, env="satiation", what="items shown"),
     "picture-short-video": partial(picture_texts.categories, env="short-video", what="videos shown"),
     "picture-long-video": partial(picture_texts.categories, env="long-video", what="suggestions"),

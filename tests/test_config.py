@@ -318,7 +318,7 @@ def test_numbers_out_of_range(section: str, cls: type, name: str, base: type, li
         (
             {"model_config": {"head": "densee"}},
             "model_config.head is 'densee' (did you mean dense?): it must be one of two-tower, dense, "
-            "scorer.",
+            "scorer, gated.",
         ),
         (
             {"model_config": {"hidden_dims": []}},
@@ -397,12 +397,12 @@ def test_numbers_out_of_range(section: str, cls: type, name: str, base: type, li
         (
             {"env_config": {"num_users": 2000}},
             "There is no field env_config.num_users: choose from num_items, embedding_dim, "
-            "max_episode_steps, reward_decay, user_drift.",
+            "max_episode_steps, reward_decay, user_drift, history_length.",
         ),
         (
             {"data_config": {"data": "synthetic"}, "env_config": {"num_users": 2000}},
             "There is no field env_config.num_users (did you mean data_config.num_users?): choose from "
-            "num_items, embedding_dim, max_episode_steps, reward_decay, user_drift.",
+            "num_items, embedding_dim, max_episode_steps, reward_decay, user_drift, history_length.",
         ),
     ],
 )

@@ -264,6 +264,7 @@ CHANGES: dict[tuple[str, str], tuple[str, Any, View]] = {
     ("env_config", "max_episode_steps"): ("drift", 4, weights),
     ("env_config", "reward_decay"): ("drift", 0.5, weights),
     ("env_config", "user_drift"): ("drift", 0.5, weights),
+    ("env_config", "history_length"): ("drift", 3, weights),
     ("env_config", "affinity_gain"): ("satiation", 1.0, weights),
     ("env_config", "affinity_midpoint"): ("satiation", 0.0, weights),
     ("env_config", "satiation_strength"): ("satiation", 3.0, weights),
