@@ -96,7 +96,7 @@ def make_app(desk: Desk, library: Library, tokens: Tokens | None = None) -> Star
 
         return Route(path, enter, methods=[method])
 
-    return Starlette(
+    app = Starlette(
         routes=[
             door("/v1/recommend", recommend, "decide", "POST"),
             door("/v1/feedback", feedback, "feedback", "POST"),
@@ -111,6 +111,8 @@ def make_app(desk: Desk, library: Library, tokens: Tokens | None = None) -> Star
         exception_handlers={404: _no_door, 405: _wrong_method, Exception: _fault},
         lifespan=lifespan,
     )
+    app.state.desk = desk
+    return app
 
 
 async def _body(request: Request) -> bytes:

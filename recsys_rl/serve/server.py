@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import signal
 import socket
 import sys
 from dataclasses import dataclass
@@ -91,6 +92,8 @@ def serve(options: ServeConfig) -> None:
             server_header=False,
             date_header=False,
         )
+        # uvicorn stops at this signal, and raises it again when it has stopped.
+        signal.signal(signal.SIGTERM, lambda number, frame: None)
         uvicorn.Server(config).run([place])
     finally:
         place.close()

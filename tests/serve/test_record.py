@@ -184,6 +184,30 @@ def test_damage_is_found(checkpoint: At, tmp_path: Path, capsys: pytest.CaptureF
         assert recommend(client, "4")["session"]["step"] == 0
 
 
+def test_a_full_disk_refuses_and_forgets_what_was_not_written(checkpoint: At, tmp_path: Path) -> None:
+    db = tmp_path / "r.sqlite"
+    with serving(checkpoint("satiation"), db) as client:
+        one = recommend(client, "3")
+        send(client, event(one, "engagement", 0.5))
+        raw = client.app.state.desk.store._db  # type: ignore[attr-defined]
+        pages = raw.execute("PRAGMA page_count").fetchone()[0]
+        raw.execute(f"PRAGMA max_page_count = {pages}")
+        answers = [client.post("/v1/recommend", json={"user_id": f"{x}" * 99}) for x in range(60)]
+        full = [x for x in answers if x.status_code == 503]
+        assert full and {x.json()["title"] for x in full} == {"record-full"}
+        assert "retry-after" in full[0].headers and client.get("/readyz").status_code == 503
+        lost = client.post(
+            "/v1/feedback", json={"events": [event(one, "engagement", event_id="a" * 200)] * 1}
+        )
+        raw.execute("PRAGMA max_page_count = 1000000")
+        two = recommend(client, "3")
+        assert two["session"] == {"id": one["session"]["id"], "step": 1}
+        assert client.get("/readyz").status_code == 200
+        again = send(client, event(one, "engagement", event_id="a" * 200))
+        assert again == (["accepted"] if lost.status_code == 503 else ["duplicate"])
+    assert main(["log", "check", "--db", str(db)]) == 0
+
+
 def test_a_user_is_forgotten_with_all_rows(checkpoint: At, tmp_path: Path) -> None:
     db = tmp_path / "r.sqlite"
     with serving(checkpoint("satiation"), db) as client:
