@@ -1,4 +1,4 @@
-"""CPU time of a server for each decision and each event, its rate, its memory, and the time until it is ready.
+"""CPU time of a server for a decision and for an event, its rate, its memory, and the time until it is ready.
 
     python -m benchmarks.serving --items 1000
 
@@ -88,9 +88,8 @@ def main() -> None:
         checkpoint, db = checkpoint_of(folder, options.items), folder / "record.sqlite"
         start = time.perf_counter()
         server = Server(checkpoint, db)
-        print(
-            f"ready after {time.perf_counter() - start:.1f} s, with {server.megabytes():.0f} MB; {os.cpu_count()} cores"
-        )
+        ready, memory = time.perf_counter() - start, server.megabytes()
+        print(f"ready after {ready:.1f} s, with {memory:.0f} MB; {os.cpu_count()} cores")
         users = 2000
         asks = [request_of("/v1/recommend", {"user_id": str(at % users)}) for at in range(options.decisions)]
         measure(server, "warm-up", asks[:2000])

@@ -7,6 +7,7 @@ sent. Draws are made in another thread (batcher.py) from copies.
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import queue
 import sqlite3
@@ -141,6 +142,8 @@ class Desk:
         self.homes: dict[int, ServedVisit] = {}  # of decisions of people in memory
         self.pending: dict[int, Pending] = {}  # by the number of the decision
         self.requests: dict[str, Pending] = {}  # by the caller's id
+        self.asks: list[Ask] = []  # of this round
+        self.numbers: list[float] = []
         self.faults, self.broken = 0, False
         self.counts: Counter[str] = Counter()
         self.latest: deque[int] = deque(maxlen=STORED)
@@ -183,6 +186,9 @@ class Desk:
                         self._finish(ask, drawn)
                 elif job is not None:
                     self._do(job)
+            if self.asks:
+                self.batcher.ask(self.asks)
+                self.asks = []
             self._commit()
         self.batcher.stop()
         self.store.close()
@@ -196,7 +202,7 @@ class Desk:
                 break
             except queue.Empty:
                 for ask in self.batcher.given_up(patience):
-                    self.batcher.ask(replace(ask, degraded=LATE, deadline=float("inf")))
+                    self.batcher.ask([replace(ask, degraded=LATE, deadline=math.inf)])
         while len(jobs) < MOST_JOBS and jobs[-1] is not None:
             try:
                 jobs.append(self.queue.get_nowait())
@@ -324,7 +330,6 @@ class Desk:
         began = visit.decisions[0].hour if visit.decisions else hour
         version = self.champion
         visit.keep_for(version)
-        uniforms = torch.rand(asked.places, generator=self.generator).tolist()
         ask = Ask(
             number=self.number(),
             version=version,
@@ -334,7 +339,7 @@ class Desk:
             base=visit.visit,
             steps=[step.copy() for step in visit.steps[visit.covered :]],
             hour=hour,
-            uniforms=tuple(uniforms),
+            uniforms=self._uniforms(asked.places),
             candidates=asked.candidates,
             exclude=asked.exclude,
             explore=self.settings.explore,
@@ -346,7 +351,13 @@ class Desk:
         self.pending[ask.number] = pending
         if request.request_id is not None:
             self.requests[request.request_id] = pending
-        self.batcher.ask(ask)
+        self.asks.append(ask)
+
+    def _uniforms(self, number: int) -> tuple[float, ...]:
+        """Numbers in [0, 1), drawn some at a time."""
+        if len(self.numbers) < number:
+            self.numbers += torch.rand(1024, generator=self.generator).tolist()
+        return tuple(self.numbers.pop() for _ in range(number))
 
     def _check_same(self, asked: str, job: Job) -> None:
         if asked != job.what.asked:
@@ -535,15 +546,15 @@ class Desk:
 def answer_of(row: Decision, policy: Served, version: Version) -> wire.Recommendation:
     """The answer to a decision."""
     by = POPULARITY if row.degraded else policy
-    total = torch.tensor(row.logprobs, dtype=torch.float64).exp()
+    title = version.checkpoint.catalogue.title
     places = [
-        wire.Place(version.names[item], version.checkpoint.catalogue.title(item), chance)
-        for item, chance in zip(row.items, total.tolist(), strict=True)
+        wire.Place(version.names[item], title(item), math.exp(logprob))
+        for item, logprob in zip(row.items, row.logprobs, strict=True)
     ]
     return wire.Recommendation(
         decision_id=str(row.number),
         items=places,
-        propensity=float(total.prod()),
+        propensity=math.exp(sum(row.logprobs)),
         policy=wire.Policy(by.name, by.number, by.sha256),
         session=wire.SessionStep(str(row.session), row.step),
         degraded=row.degraded or None,

@@ -189,7 +189,7 @@ def test_a_full_disk_refuses_and_forgets_what_was_not_written(checkpoint: At, tm
     with serving(checkpoint("satiation"), db) as client:
         one = recommend(client, "3")
         send(client, event(one, "engagement", 0.5))
-        raw = client.app.state.desk.store._db  # type: ignore[attr-defined]
+        raw = client.app.desk.store._db  # type: ignore[attr-defined]
         pages = raw.execute("PRAGMA page_count").fetchone()[0]
         raw.execute(f"PRAGMA max_page_count = {pages}")
         answers = [client.post("/v1/recommend", json={"user_id": f"{x}" * 99}) for x in range(60)]
