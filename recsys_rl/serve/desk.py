@@ -38,6 +38,7 @@ from recsys_rl.serve.visits import ServedVisit
 MOST_JOBS = 512  # of one transaction
 MOST_PEOPLE = 10_000  # in memory
 FAULTS = 3  # of a policy in a row, after which the version before serves again
+MOST_LIKES = 1_000  # of a stranger, the latest
 STORED = 32  # latest decisions on which a new version is tried
 HANGS = 10  # deadlines after which a batch is given up
 
@@ -371,8 +372,9 @@ class Desk:
         if not customer.saved:
             customer.row = Person(customer.row.number or self.number(), customer.row.name)
         likes = self.champion.items(request.likes, "likes")
-        if not likes and before is not None:
-            likes = before.row.likes
+        if before is not None and customer.known < 0:
+            known = (*before.row.likes, *before.consumed(self.champion.full), *likes)
+            likes = tuple(dict.fromkeys(known))[-MOST_LIKES:]
         row = Session(
             number=self.number(),
             person=customer.row.number,

@@ -71,6 +71,13 @@ class Version:
         """The place of each visible signal."""
         return {name: place for place, name in enumerate(self.checkpoint.interface.signals)}
 
+    @cached_property
+    def full(self) -> list[float]:
+        """The visible signals of an item that is consumed in full."""
+        pieces = self.checkpoint.config.platform.visit_pieces
+        known = {} if pieces is None else pieces.consumed
+        return [known.get(name, 1.0) for name in self.signals]
+
     @property
     def two_stages(self) -> bool:
         """True if a first stage proposes the candidates."""

@@ -40,7 +40,8 @@ class RecommendRequest(Struct, forbid_unknown_fields=True, frozen=True):
     candidates: Annotated[list[Id], Meta(min_length=1, max_length=MOST_ITEMS)] | None = None
     """The only items that may be shown now; null: all."""
     likes: Annotated[list[Id], Meta(max_length=MOST_LIKES)] = msgspec.field(default_factory=list)
-    """Items that a stranger likes. They count from the start of his next session on."""
+    """Items that a stranger likes. They count from the start of his next session on, as do the items of his
+    earlier sessions of which he consumed at least half."""
     context: Context = Context()
 
 

@@ -110,6 +110,19 @@ def test_a_session_goes_on_after_a_start_and_ends_by_leaving_by_its_last_step_or
         assert recommend(client, "bob")["session"]["step"] == 0
 
 
+def test_a_stranger_is_known_by_what_he_consumed(checkpoint: At, tmp_path: Path) -> None:
+    path = checkpoint("satiation")
+    with serving(path, tmp_path / "r.sqlite") as client:
+        one, two = (recommend(client, "ann") for _ in range(2))
+        send(client, event(one, "engagement", 0.75), event(two, "engagement", 0.25), event(two, "leave"))
+        three = recommend(client, "ann")
+        seen = [client.get(f"/v1/decisions/{x['decision_id']}").json()["seen"] for x in (two, three)]
+    recommender = load(path)
+    liked = recommender.fold_in([recommender.row_of_item[int(one["items"][0]["item_id"])]])[0]
+    assert seen[0]["context"]["profile"] == [0.0] * len(liked)
+    assert seen[1]["context"]["profile"] == pytest.approx(liked.tolist())
+
+
 def play(client: Any, user: str, steps: int, leave: bool = True, **fields: Any) -> list[dict[str, Any]]:
     """A session whose engagements are its steps over ten."""
     answers = []
