@@ -187,6 +187,7 @@ class Desk:
                         self._finish(ask, drawn)
                 elif job is not None:
                     self._do(job)
+            self._give_up()
             if self.asks:
                 self.batcher.ask(self.asks)
                 self.asks = []
@@ -195,21 +196,22 @@ class Desk:
         self.store.close()
 
     def _gather(self) -> list[Job | Drawings | None]:
-        """What waits; with draws under way no longer than until they may have to be given up."""
-        patience = HANGS * self.settings.deadline
-        while True:
-            try:
-                jobs = [self.queue.get(timeout=patience if self.pending else None)]
-                break
-            except queue.Empty:
-                for ask in self.batcher.given_up(patience):
-                    self.batcher.ask([replace(ask, degraded=LATE, deadline=math.inf)])
+        """What waits. With draws under way, nothing after a while: they may have to be given up."""
+        try:
+            jobs = [self.queue.get(timeout=self.settings.deadline if self.pending else None)]
+        except queue.Empty:
+            return []
         while len(jobs) < MOST_JOBS and jobs[-1] is not None:
             try:
                 jobs.append(self.queue.get_nowait())
             except queue.Empty:
                 break
         return jobs
+
+    def _give_up(self) -> None:
+        """Popularity answers in place of a policy that hangs."""
+        for ask in self.batcher.given_up(HANGS * self.settings.deadline):
+            self.asks.append(replace(ask, degraded=LATE, deadline=math.inf))
 
     def _do(self, job: Job) -> None:
         what = job.what
