@@ -9,7 +9,7 @@ import sys
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from time import perf_counter
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from starlette.applications import Starlette
@@ -162,6 +162,8 @@ class App:
 
 
 NEEDED = (b"authorization", b"content-type")
+SLOWEST = 10.0  # seconds of a body
+B = TypeVar("B", bytes, bytearray)
 
 
 async def _body(headers: Mapping[bytes, bytes], receive: Receive) -> bytes:
@@ -169,17 +171,25 @@ async def _body(headers: Mapping[bytes, bytes], receive: Receive) -> bytes:
     kind = headers.get(b"content-type", b"application/json")
     if kind != b"application/json" and kind.partition(b";")[0].strip().lower() != b"application/json":
         raise Problem(415, "not-json", "The body must be JSON, with content-type application/json.")
-    parts, size, more = list[bytes](), 0, True
-    while more:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise Problem(400, "disconnected", "The connection was closed before the end of the body.")
-        part, more = message.get("body", b""), message.get("more_body", False)
-        size += len(part)
-        if size > wire.LARGEST_BODY:
-            raise Problem(413, "too-large", f"The body has more than {wire.LARGEST_BODY:,} bytes: send less.")
-        parts.append(part)
-    return parts[0] if len(parts) == 1 else b"".join(parts)
+    message = await receive()
+    if not message.get("more_body", False):
+        return _checked(message.get("body", b""))
+    body = bytearray(message.get("body", b""))
+    try:
+        async with asyncio.timeout(SLOWEST):
+            while message.get("more_body", False):
+                message = await receive()
+                body += message.get("body", b"")
+                _checked(body)
+    except TimeoutError:
+        raise Problem(408, "too-slow", f"The body did not arrive within {SLOWEST:g} seconds.") from None
+    return bytes(body)
+
+
+def _checked(body: B) -> B:
+    if len(body) > wire.LARGEST_BODY:
+        raise Problem(413, "too-large", f"The body has more than {wire.LARGEST_BODY:,} bytes: send less.")
+    return body
 
 
 def _decoded(decode: Callable[[bytes], Any], body: bytes) -> Any:

@@ -14,6 +14,7 @@ import sqlite3
 import sys
 import threading
 import time
+import traceback
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -38,6 +39,8 @@ from recsys_rl.serve.visits import ServedVisit
 MOST_JOBS = 512  # of one transaction
 MOST_PEOPLE = 10_000  # in memory
 FAULTS = 3  # of a policy in a row, after which the version before serves again
+MOST_WAITING = 100  # requests of one person at once
+FAILED = 70  # exit code
 MOST_LIKES = 1_000  # of a stranger, the latest
 STORED = 32  # latest decisions on which a new version is tried
 HANGS = 10  # deadlines after which a batch is given up
@@ -141,6 +144,8 @@ class Desk:
         self.served = {row.sha256: row for row in store.policies()}
         self.people: OrderedDict[str, Customer] = OrderedDict()
         self.homes: dict[int, ServedVisit] = {}  # of decisions of people in memory
+        self.over: list[ServedVisit] = []  # sessions to forget after the transaction
+        self.moment = 0.0
         self.pending: dict[int, Pending] = {}  # by the number of the decision
         self.requests: dict[str, Pending] = {}  # by the caller's id
         self.asks: list[Ask] = []  # of this round
@@ -176,6 +181,14 @@ class Desk:
     # --- the desk's thread ---
 
     def _run(self) -> None:
+        try:
+            self._work()
+        except BaseException:
+            # Nobody would answer any more: another process must begin from the record.
+            traceback.print_exc(file=sys.stderr)
+            os._exit(FAILED)
+
+    def _work(self) -> None:
         stopping = False
         while not (stopping and not self.pending):
             jobs = self._gather()
@@ -229,19 +242,23 @@ class Desk:
                 self.store.fact("champion", what.version.row.sha256)
                 self._reply(job, None)
             elif isinstance(what, Latest):
-                self._reply(job, [self._look(x) for x in self.latest if x not in self.staged])
+                rows = [self.store.decision(x) for x in self.latest]
+                self._reply(job, [self._look(x.number) for x in rows if x is not None])
         except Problem as problem:
             self._reply(job, problem)
-        except Damaged:
+        except (Damaged, sqlite3.DatabaseError):
             self._reply(job, problems.damaged())
+        except Exception as error:  # the others must be served
+            self._reply(job, error)
 
     def _reply(self, job: Job, result: Any) -> None:
         self.answers.append((job, result))
 
     @property
     def now(self) -> float:
-        """Seconds since 1970."""
-        return self.settings.clock()
+        """Seconds since 1970. A clock that is set back stands still."""
+        self.moment = max(self.moment, self.settings.clock())
+        return self.moment
 
     def number(self) -> int:
         """The number of the next row."""
@@ -262,23 +279,28 @@ class Desk:
             row, whole = stored
             found = Customer(row, known, None if whole is None else self._visit(whole), saved=True)
         self.people[name] = found
-        self._forget_oldest()
         return found
 
     def _visit(self, whole: Whole) -> ServedVisit:
-        visit = ServedVisit.of(whole, self.interface)
+        # One that was borrowed has the events of this transaction, which the store lacks.
+        visit = self.borrowed.get(whole[1][-1].number) if whole[1] else None
+        visit = visit or ServedVisit.of(whole, self.interface)
         self.homes.update((decision.number, visit) for decision in visit.decisions)
         return visit
 
     def _forget_oldest(self) -> None:
+        """Forget sessions that are over, and people beyond MOST_PEOPLE; all of it is in the record."""
         while len(self.people) > MOST_PEOPLE:
             oldest = next((x for x, customer in self.people.items() if not customer.busy), None)
             if oldest is None:
-                return
+                break
             visit = self.people.pop(oldest).visit
             if visit is not None:
-                for decision in visit.decisions:
-                    self.homes.pop(decision.number, None)
+                self.over.append(visit)
+        for visit in self.over:
+            for decision in visit.decisions:
+                self.homes.pop(decision.number, None)
+        self.over.clear()
 
     def home(self, decision: int) -> ServedVisit | None:
         """The session of a decision that was answered. Raises Damaged."""
@@ -310,13 +332,15 @@ class Desk:
                 return
         customer = self.customer(request.user_id)
         if customer.busy:
+            if len(customer.waiting) >= MOST_WAITING:
+                raise problems.busy(self.settings.deadline)
             customer.waiting.append(job)
             return
         if customer.known < 0 and not self.settings.strangers:
             raise Problem(
                 404, "unknown-user", "This user is not among those of the checkpoint: strangers are refused."
             )
-        now = self.settings.clock()
+        now = self.now
         visit, fresh = customer.visit, False
         if visit is not None and visit.ended(now) is not None:
             visit = None
@@ -432,6 +456,8 @@ class Desk:
             customer.saved = True
         if pending.fresh:
             self.rows.append(visit.row)
+            if customer.visit is not None:
+                self.over.append(customer.visit)
             customer.visit = visit
         policy = self._served(ask.version)
         step = len(visit.steps)
@@ -439,7 +465,7 @@ class Desk:
             number=ask.number,
             session=visit.row.number,
             step=step,
-            time=self.settings.clock(),
+            time=self.now,
             policy=policy.number,
             request=request.request_id or "",
             asked=pending.asked,
@@ -523,7 +549,8 @@ class Desk:
             except sqlite3.Error as error:
                 # What is on the disk is unknown now: another process must read it again.
                 print(f"error: the record can't be written ({error}): the server ends.", file=sys.stderr)
-                os._exit(70)
+                os._exit(FAILED)
+        self._forget_oldest()
         self._clear()
         by_loop: dict[asyncio.AbstractEventLoop, list[tuple[Job, Any]]] = {}
         for job, result in answers:
@@ -541,6 +568,7 @@ class Desk:
         for customer in self.people.values():
             self.answers += [(job, None) for job in customer.waiting]
         self.people.clear()
+        self.over.clear()
         self.homes.clear()
         self.pending.clear()
         self.requests.clear()

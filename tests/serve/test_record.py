@@ -257,3 +257,31 @@ def test_a_record_is_of_one_process_of_one_catalogue_and_of_our_format(
         raw.execute("CREATE TABLE other (x)")
     with pytest.raises(UserError, match="another program"):
         SQLite(tmp_path / "other.sqlite")
+
+
+def test_feedback_to_a_person_out_of_memory_is_seen_by_the_next_request(
+    checkpoint: At, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("recsys_rl.serve.desk.MOST_PEOPLE", 2)
+    with serving(checkpoint("satiation"), tmp_path / "r.sqlite") as client:
+        first = recommend(client, "3")
+        for user in "456789":
+            recommend(client, user)
+        assert len(client.app.desk.people) <= 3  # type: ignore[attr-defined]
+        assert send(client, event(first, "engagement", 0.5)) == ["accepted"]
+        two = recommend(client, "3")
+        assert two["session"] == {"id": first["session"]["id"], "step": 1}
+        report = client.get(f"/v1/decisions/{two['decision_id']}").json()
+        assert report["seen"]["signals"] == [{"engagement": 0.5}] and report["replayed"]
+
+
+def test_strange_ids_are_kept_as_they_are(checkpoint: At, tmp_path: Path) -> None:
+    names = ["<script>", "a\x00b", "'; DROP TABLE people; --", "\u202e", "ü" * 200, " ", "3 "]
+    with serving(checkpoint("satiation"), tmp_path / "r.sqlite") as client:
+        sessions = {name: recommend(client, name)["session"]["id"] for name in names}
+        assert len({*sessions.values()}) == len(names)
+        assert {name: recommend(client, name)["session"]["id"] for name in names} == sessions
+        half = client.post(
+            "/v1/recommend", content=b'{"user_id": "\\ud800"}', headers={"content-type": "application/json"}
+        )
+        assert half.status_code in (400, 422)
