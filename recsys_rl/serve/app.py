@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import math
 import sys
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from pathlib import Path
 from time import perf_counter
 from typing import Any, TypeVar
 
@@ -20,7 +22,7 @@ from starlette.types import Receive, Scope, Send
 
 from recsys_rl.errors import UserError, one_line
 from recsys_rl.serve import wire
-from recsys_rl.serve.desk import Desk, Feedback, Latest, Look, Recommend, Swap
+from recsys_rl.serve.desk import Desk, Feedback, Latest, Look, Recommend, Rows, Swap
 from recsys_rl.serve.library import Library
 from recsys_rl.serve.metrics import Metrics
 from recsys_rl.serve.problems import Problem
@@ -55,11 +57,15 @@ class App:
         }
         routes = [
             self._get("/v1/decisions/{id}", self._decision, "read"),
+            self._get("/v1/decisions", self._decisions, "read"),
             self._get("/v1/policies", self._policies, "read"),
+            self._get("/v1/platform", self._platform, "read"),
+            self._get("/v1/items", self._items, "read"),
             self._get("/metrics", self._measured, "read"),
             self._get("/healthz", self._alive, None),
             self._get("/readyz", self._ready, None),
             self._get("/openapi.json", self._schema, None),
+            *(self._get(path, _static(name, kind), None) for path, (name, kind) in PAGES.items()),
         ]
         self.gets = Starlette(
             routes=routes,
@@ -123,6 +129,32 @@ class App:
         version = await asyncio.to_thread(self.library.number, row.policy, self.desk)
         return _json(_encode(await asyncio.to_thread(report, version, whole, row)))
 
+    async def _decisions(self, request: Request) -> Response:
+        rows = await self.desk.submit(Rows(ROWS))
+        names = self.desk.champion.names
+        found = [
+            wire.DecisionRow(
+                decision_id=str(row.number),
+                user_id=person,
+                session=str(row.session),
+                step=row.step,
+                time=row.time,
+                items=[names[item] for item in row.items],
+                propensity=math.exp(sum(row.logprobs)),
+                degraded=row.degraded or None,
+                events=events,
+            )
+            for row, person, events in rows
+        ]
+        return _json(_encode(wire.DecisionRows(found)))
+
+    async def _platform(self, request: Request) -> Response:
+        return _json(_encode(self.desk.champion.platform))
+
+    async def _items(self, request: Request) -> Response:
+        text = request.query_params.get("q", "")[:200]
+        return _json(_encode(wire.ItemsFound(await asyncio.to_thread(self.desk.champion.find, text))))
+
     async def _policies(self, request: Request) -> Response:
         return _json(_encode(self.library.listed(self.desk)))
 
@@ -161,6 +193,16 @@ class App:
         return Route(path, enter, methods=["GET"])
 
 
+ROWS = 20  # of the playground
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; base-uri 'none'; "
+    "form-action 'none'; frame-ancestors 'none'"
+)
+PAGES = {
+    "/": ("index.html", "text/html"),
+    "/page.js": ("page.js", "text/javascript"),
+    "/page.css": ("page.css", "text/css"),
+}
 NEEDED = (b"authorization", b"content-type")
 SLOWEST = 10.0  # seconds of a body
 B = TypeVar("B", bytes, bytearray)
@@ -210,6 +252,17 @@ def _as_problem(error: Exception) -> Problem:
         return Problem(409, "not-possible", one_line(error))
     traceback.print_exception(error, file=sys.stderr)
     return Problem(503, "fault", "The server failed at this request: see its log.", 1)
+
+
+def _static(name: str, kind: str) -> Get:
+    """The door of a file of the playground."""
+    content = (Path(__file__).parent / "page" / name).read_bytes()
+    headers = {"content-security-policy": POLICY, "x-content-type-options": "nosniff"}
+
+    async def answer(request: Request) -> Response:
+        return Response(content, headers=headers, media_type=kind)
+
+    return answer
 
 
 def _json(body: bytes) -> Response:

@@ -122,7 +122,14 @@ class Swap:
 
 @dataclass(frozen=True)
 class Latest:
-    """The latest decisions, on which a new version is tried."""
+    """The latest decisions, each with its session: a new version is tried on them."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The latest decisions as rows."""
+
+    number: int
 
 
 @dataclass(frozen=True)
@@ -152,7 +159,6 @@ class Desk:
         self.numbers: list[float] = []
         self.faults, self.broken = 0, False
         self.counts: Counter[str] = Counter()
-        self.latest: deque[int] = deque(maxlen=STORED)
         self.failed: str = ""  # why the server is not ready
         self.queue: queue.SimpleQueue[Job | Drawings | None] = queue.SimpleQueue()
         self.batcher = Batcher(lambda asks, found: self.queue.put(Drawings(asks, found)))
@@ -242,8 +248,9 @@ class Desk:
                 self.store.fact("champion", what.version.row.sha256)
                 self._reply(job, None)
             elif isinstance(what, Latest):
-                rows = [self.store.decision(x) for x in self.latest]
-                self._reply(job, [self._look(x.number) for x in rows if x is not None])
+                self._reply(job, [self._look(row.number) for row, *_ in self.store.latest(STORED)])
+            elif isinstance(what, Rows):
+                self._reply(job, self.store.latest(what.number))
         except Problem as problem:
             self._reply(job, problem)
         except (Damaged, sqlite3.DatabaseError):
@@ -487,7 +494,6 @@ class Desk:
         visit.decide(row)
         self.homes[row.number] = visit
         self.staged.add(row.number)
-        self.latest.append(row.number)
         if row.request:
             self.staged_requests[row.request] = row
         self.rows.append(row)
