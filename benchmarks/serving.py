@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -18,11 +20,13 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from benchmarks.harness.served import Server
+from benchmarks.harness.served import Server, running
 from recsys_rl.cli.train import train_options
 from recsys_rl.workflows.train import train
 
 CONNECTIONS = 64
+OPEN = 400  # connections of the open loop
+OVERLOAD = 5  # seconds
 BATCH = 10  # events of a request
 
 
@@ -43,14 +47,22 @@ def request_of(path: str, body: object) -> bytes:
 
 
 async def loop(
-    port: int, requests: Iterator[bytes], connections: int, seen: Callable[[bytes], None] = lambda body: None
+    port: int,
+    requests: Iterator[bytes],
+    connections: int,
+    seen: Callable[[bytes], None] = lambda body: None,
+    rate: float = math.inf,
 ) -> int:
-    """Send all requests over so many connections, each after its last answer. Returns how many succeeded."""
+    """Send all requests over so many connections, at most ``rate`` in a second. Returns how many succeeded."""
+    start, numbers = time.perf_counter(), itertools.count()
 
     async def use() -> int:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         done = 0
         for request in requests:
+            wait = start + next(numbers) / rate - time.perf_counter()
+            if wait > 0:
+                await asyncio.sleep(wait)
             writer.write(request)
             head = await reader.readuntil(b"\r\n\r\n")
             length = int(head.lower().partition(b"content-length:")[2].partition(b"\r\n")[0])
@@ -78,6 +90,41 @@ def measure(server: Server, name: str, requests: list[bytes], each: int = 1) -> 
     return answers
 
 
+def overload(checkpoint: Path, db: Path, capacity: float, users: int) -> None:
+    """Print the line of a load of four times ``capacity``, in an open loop, with feedback beside it."""
+    number = int(4 * capacity * OVERLOAD)
+    with running(checkpoint, db, "--deadline-ms", "100") as server:
+        first = asyncio.run(_one(server.port))
+        events = [{"decision_id": first, "signal": "engagement", "event_id": f"{x}"} for x in range(2000)]
+        posts = [
+            request_of("/v1/feedback", {"events": events[at : at + BATCH]}) for at in range(0, 2000, BATCH)
+        ]
+        asks = (request_of("/v1/recommend", {"user_id": str(at % users)}) for at in range(number))
+
+        async def both() -> tuple[int, int, float]:
+            start = time.perf_counter()
+            answered, accepted = await asyncio.gather(
+                loop(server.port, iter(asks), OPEN, rate=4 * capacity), loop(server.port, iter(posts), 2)
+            )
+            return answered, accepted, time.perf_counter() - start
+
+        answered, accepted, seconds = asyncio.run(both())
+        after = time.perf_counter()
+        asyncio.run(_one(server.port))
+        print(
+            f"{number / seconds:,.0f} requests in a second: {answered / seconds:,.0f} answered "
+            f"({answered / seconds / capacity:.0%} of {capacity:,.0f}), {len(posts) - accepted} of "
+            f"{len(posts)} posts of feedback refused, {time.perf_counter() - after:.2f} s until the next answer"
+        )
+
+
+async def _one(port: int) -> str:
+    answers: list[bytes] = []
+    while not answers or b"decision_id" not in answers[-1]:
+        await loop(port, iter([request_of("/v1/recommend", {"user_id": "one"})]), 1, answers.append)
+    return str(json.loads(answers[-1])["decision_id"])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--items", type=int, default=1000)
@@ -93,7 +140,9 @@ def main() -> None:
         users = 2000
         asks = [request_of("/v1/recommend", {"user_id": str(at % users)}) for at in range(options.decisions)]
         measure(server, "warm-up", asks[:2000])
+        start = time.perf_counter()
         answers = measure(server, f"a decision at {options.items:,} items", asks)
+        rate = len(answers) / (time.perf_counter() - start)
         decisions = [json.loads(x)["decision_id"] for x in answers]
         events = [{"decision_id": x, "signal": "engagement", "value": 0.5} for x in decisions]
         posts = [
@@ -104,6 +153,7 @@ def main() -> None:
         measure(server, "a decision after feedback", asks[: options.decisions // 2])
         print(f"memory: {server.megabytes():.0f} MB; the record: {db.stat().st_size / 1e6:.0f} MB")
         server.stop()
+        overload(checkpoint, folder / "overload.sqlite", rate, users)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -124,7 +124,7 @@ async function explain() {
     `${by.name}, version ${by.version}${why}, saw ${seen.history.length} items of this session and excluded ${seen.excluded}; ${again}.`;
   $("likeliest").replaceChildren(
     ...report.alternatives.map((item) => {
-      const row = element("tr"), chance = element("td", `${percent(item.propensity)} `), bar = element("meter");
+      const row = element("tr"), chance = element("td", `${percent(item.propensity)} `), bar = element("progress");
       bar.max = report.alternatives[0].propensity;
       bar.value = item.propensity;
       bar.setAttribute("aria-label", item.title);
