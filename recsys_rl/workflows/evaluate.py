@@ -169,9 +169,9 @@ def evaluate(
         path, env = entries[0].path, first.config.env
         raise UserError(f"--max-users is for simulated users, and {path} is of {env}: leave it out.")
     if first.world.is_empty and options.strangers:
-        given = "--strangers and --handover" if options.handover else "--strangers"
+        asked = "--strangers and --handover" if options.handover else "--strangers"
         raise UserError(
-            f"{given}: the users of {first.config.env} have no profiles to withhold or to fold in; leave it "
+            f"{asked}: the users of {first.config.env} have no profiles to withhold or to fold in; leave it "
             "out."
         )
     if len(groups) > 1 and options.report is not False:
