@@ -62,23 +62,28 @@ def make_logs(folder: Path, seed: int, sizes: Sizes) -> Logs:
         return logs
     folder.mkdir(parents=True, exist_ok=True)
     _train(logs, seed, sizes)
-    options = {"users": "train", "quiet": True}
-    policies = {"random": ("random",), "medium": ()}
-    for name, policy in policies.items():
-        out, path = str(logs.log(name)), str(logs.snapshot("medium"))
-        record(RecordConfig(path, policy=policy, sessions=sizes.sessions, out=out, **options))
+    for name, policy in (("random", ("random",)), ("medium", ())):
+        _record(logs.snapshot("medium"), sizes.sessions, logs.log(name), policy=policy)
     first = 0
     logs.log("replay").mkdir(exist_ok=True)
     for part in range(PARTS + 1):
         count = (part + 1) * sizes.sessions // (PARTS + 1) - first
         out = logs.log("replay") / f"part-{part:08d}.parquet"
-        record(RecordConfig(str(logs.snapshot(part)), sessions=count, seed=part, out=str(out), **options))
+        _record(logs.snapshot(part), count, out, seed=part)
         log = read_decisions(out)  # the sessions of a folder are counted on from file to file
         times = log.times + first * log.header.interface.session_length
         write_decisions(out, dataclasses.replace(log, sessions=log.sessions + first, times=times))
         first += count
     done.touch()
     return logs
+
+
+def _record(path: Path, sessions: int, out: Path, policy: tuple[str, ...] = (), seed: int = 0) -> None:
+    """Record sessions of training users; ``policy``: () is the checkpoint's own, sampled."""
+    options = RecordConfig(
+        str(path), policy=policy, sessions=sessions, users="train", seed=seed, out=str(out), quiet=True
+    )
+    record(options)
 
 
 def _train(logs: Logs, seed: int, sizes: Sizes) -> None:

@@ -66,8 +66,6 @@ class EvaluateConfig:
     """A further row of the table: linucb or lints, bandits that learn from a user's answers in the session;
     or module:NAME of your own policy: an object with act(obs, greedy), a callable that makes one from the
     catalogue, or a Stable-Baselines3 model. The current folder is searched first."""
-    behaviour: str | Path | None = None
-    """Checkpoint of the policy that made a log: its rows are named behaviour and behaviour-greedy."""
     full: bool = False
     """Let the planners play all users of the table, not only 64 of them, or 32 in sessions of more than 50
     steps; this takes minutes."""
@@ -107,6 +105,8 @@ class EvaluateConfig:
     user, then the trained policy, with the profile folded in from the answers; 0 = no such row."""
     planner: bool = True
     """Play the planners, the rows informed and planner. They take most of the time of a table."""
+    behaviour: str | Path | None = None
+    """Checkpoint of the policy that made a log: its rows are named behaviour and behaviour-greedy."""
 
     def __post_init__(self) -> None:
         check_fields(self)

@@ -72,12 +72,8 @@ def test_cql_without_a_penalty_and_bcq_without_a_threshold_are_double_q_learning
     same: dict[str, Any] = {"lr": 0.01, "max_grad_norm": 1e9, "batch_size": 16, "gamma": 0.9, "tau": 0.1}
     shapes: dict[str, Any] = {"num_arms": 2, "states": 2 * STEPS, "num_updates": 3}
     found = []
-    variants: list[tuple[str, dict[str, Any]]] = [
-        ("dqn", {}),
-        ("cql", {"alpha": 0.0}),
-        ("bcq", {"threshold": 0.0}),
-    ]
-    for algo, own in variants:
+    dials: dict[str, dict[str, Any]] = {"dqn": {}, "cql": {"alpha": 0.0}, "bcq": {"threshold": 0.0}}
+    for algo, own in dials.items():
         agent = learner(algo, **shapes, **same, **own)
         with torch.no_grad():
             agent.model.value_head.weight.mul_(0.1)
@@ -336,6 +332,7 @@ OF_THE_SOURCE = {"log", "checkpoint", "gradient_steps", "best_sessions"}  # test
 @pytest.mark.parametrize("algo", LOG_ONLY)
 def test_each_setting_has_an_effect(algo: str) -> None:
     log = mdp_log(60)
+    assert log.steps is not None
     cut = log.steps == STEPS - 1  # the last steps end by a time limit here
     log = dataclasses.replace(log, terminated=log.terminated & ~cut, truncated=cut)
     first = learner(algo, 2, 2 * STEPS, num_updates=3)

@@ -274,13 +274,11 @@ def test_logs_that_a_learner_cannot_use(logger: tuple[Path, Path], tmp_path: Pat
     bare = changed(logger[1], tmp_path / "bare.parquet", logprobs=torch.full_like(log.logprobs, torch.nan))
     start = (log.steps == 0).nonzero().squeeze(1)
     firsts = log.rows(start)
-    ends = {
-        "terminated": torch.ones(len(start), dtype=torch.bool),
-        "truncated": torch.zeros_like(firsts.truncated),
-    }
     short, same = tmp_path / "short.parquet", tmp_path / "same.parquet"
-    write_decisions(short, dataclasses.replace(firsts, **ends))
-    write_decisions(same, dataclasses.replace(firsts, **ends, items=torch.zeros_like(firsts.items)))
+    yes, no = torch.ones(len(start), dtype=torch.bool), torch.zeros(len(start), dtype=torch.bool)
+    firsts = dataclasses.replace(firsts, terminated=yes, truncated=no)
+    write_decisions(short, firsts)
+    write_decisions(same, dataclasses.replace(firsts, items=torch.zeros_like(firsts.items)))
     for algo, path, words in (
         ("reinforce", bare, "no propensities"),
         ("dt", short, "sessions of one decision"),
