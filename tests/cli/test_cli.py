@@ -183,7 +183,7 @@ def test_evaluate_takes_the_checkpoint_of_the_algorithm() -> None:
     line = "--algo a2c --checkpoint x.pt --env gym:m:X-v0 --seed 3 --json t.json --report r.html --device cpu"
     line += " --threads 2 --max-users 9 --full --cache-dir c --policy m:a --policy m.n:b"
     assert evaluate_options(line.split()) == EvaluateConfig(
-        "x.pt", "a2c", "gym:m:X-v0", 3, "t.json", "r.html", 9, "cpu", 2, (), ("m:a", "m.n:b"), None, True, "c"
+        "x.pt", "a2c", "gym:m:X-v0", 3, "t.json", "r.html", 9, "cpu", 2, (), ("m:a", "m.n:b"), True, "c"
     )
     assert evaluate_options(["--seed", "3", "a.pt", "b.pt"]) == EvaluateConfig(seed=3, files=("a.pt", "b.pt"))
 
