@@ -5,7 +5,7 @@
 #
 # Two small policies are trained on made-up people. The first is served, and simulated people visit it. Its
 # record becomes a log, from which `ope` estimates what the second policy would have earned. Then the second
-# one is served to the same people, and its true return stands beside the estimate. Some two minutes.
+# one is served to the same people, and its true return stands beside the estimate. It takes some two minutes.
 set -euo pipefail
 
 folder=${1:-served_loop}
@@ -32,9 +32,10 @@ stop() {
     server=
 }
 
-world=(--env satiation --data synthetic --num-items 200 --num-users 500 --embedding-dim 8 --max-episode-steps 10)
-recsys-rl train "${world[@]}" --total-timesteps "${FIRST:-20000}" --name first
-recsys-rl train "${world[@]}" --total-timesteps "${SECOND:-60000}" --name second
+# Few items and short sessions: two thousand sessions then tell what a second policy would earn.
+world=(--env satiation --data synthetic --num-items 50 --num-users 500 --embedding-dim 8 --max-episode-steps 4)
+recsys-rl train "${world[@]}" --total-timesteps "${FIRST:-16000}" --name first
+recsys-rl train "${world[@]}" --init-from runs/first/ppo.pt --total-timesteps "${SECOND:-10000}" --name second
 
 serve runs/first/ppo.pt first.sqlite
 recsys-rl visitors --url "$url" --checkpoint runs/first/ppo.pt --sessions "$sessions" --users all
@@ -42,7 +43,8 @@ stop
 sleep 1.1 # the window in which feedback counts
 recsys-rl log check --db first.sqlite
 recsys-rl log export --db first.sqlite --out log.parquet
-recsys-rl ope --log log.parquet --checkpoint runs/second/ppo.pt --logger runs/first/ppo.pt --compare ppo mf
+recsys-rl ope --log log.parquet --checkpoint runs/second/ppo.pt --logger runs/first/ppo.pt \
+    --policy ppo --compare ppo logged
 
 echo "the truth: the second policy, served to the same people"
 serve runs/second/ppo.pt second.sqlite

@@ -126,6 +126,12 @@ def _check_together(config: Config) -> None:
             f"is {model.candidates}: the dense head has one weight vector for each item id and scores no "
             "candidates; give head two-tower, or candidates 0.",
         )
+    if model.head == "gated" and config.algorithm.network is not None:
+        raise FieldError(
+            "model_config.head",
+            f"is gated: it draws the kind of an item before the item, but the network of {config.algo} has "
+            "one choice among all items; give another head, or --algo ppo or a2c.",
+        )
     for field in ("explore_rate", "index"):
         value = getattr(model, field)
         if not model.candidates and value != getattr(ModelConfig, field):

@@ -72,9 +72,10 @@ class ModelConfig:
     beside these sums."""
     signal_coef: NonNegative = 20.0
     """Weight of the loss by which the transformer learns to expect the next signals."""
-    head: Literal["two-tower", "dense", "scorer"] = "two-tower"
+    head: Literal["two-tower", "dense", "scorer", "gated"] = "two-tower"
     """two-tower scores item features; dense has one logit per item id; scorer starts as a ranking by profile
-    and learns the weight of each visible feature."""
+    and learns the weight of each visible feature; gated first chooses the kind of the item (attribute `kind`)
+    and then the item as two-tower does."""
     hidden_dims: tuple[Size, ...] = (128, 64)
     """Hidden layers of actor and critic."""
     activation: Literal["tanh", "relu", "elu"] = "relu"

@@ -25,7 +25,7 @@ from recsys_rl.experience.replay import Replay
 from recsys_rl.lookup import source_of
 from recsys_rl.models.actor_critic import ActorCritic, Shapes
 from recsys_rl.models.features import SplitFeatures
-from recsys_rl.models.heads import NUMBERS, feature_names, item_columns, item_features
+from recsys_rl.models.heads import NUMBERS, feature_names, item_columns, item_features, item_kinds
 from recsys_rl.objective.objectives import make_objectives
 from recsys_rl.objective.weighted import FIELD, parse_weights
 from recsys_rl.protocols import Env, Experience, Learner, UserModel
@@ -349,7 +349,8 @@ def make_agent(
         scaled_as: the catalogue of the training if items have joined it since; the features of items are
             scaled as there.
 
-    Raises UserError if the head has no items to score, or if the first stage can't fill its list.
+    Raises UserError if the head has no items to score, or no kinds of items to choose from, and if the first
+    stage can't fill its list.
     """
     if generators is None:
         generators = make_generators(config.train_config.seed, "model", "policy", "shuffle")
@@ -358,6 +359,12 @@ def make_agent(
         raise UserError(
             f"{config.env} has no catalogue of items for the {config.model_config.head} head to score: "
             "choose --head dense."
+        )
+    gated = config.model_config.head == "gated"
+    if gated and interface.slate_size > 1:
+        raise UserError(
+            f"The gated head chooses one item at a time, and each step of {config.env} shows "
+            f"{interface.slate_size}: choose another --head, or a slate of one item."
         )
     shapes = Shapes(
         interface.context_size,
@@ -370,6 +377,7 @@ def make_agent(
         interface.embeddings if has_items else (),
         interface if not has_items and interface.candidate_features else None,
         (*NUMBERS, *feature_names(catalogue)),
+        item_kinds(catalogue, scaled_as) if gated else None,
     )
     if has_items and config.model_config.candidates:
         available = int(catalogue.available.sum())

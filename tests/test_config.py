@@ -34,6 +34,7 @@ from recsys_rl.env.drift import DriftConfig
 from recsys_rl.env.foreign import GymConfig
 from recsys_rl.env.satiation import SatiationConfig
 from recsys_rl.errors import FieldError
+from recsys_rl.objective.objectives import CONTROLLER
 from recsys_rl.schema import Range, hints
 from recsys_rl.types import UserError
 from recsys_rl.workflows.evaluate import EvaluateConfig
@@ -129,7 +130,9 @@ def configs(draw: st.DrawFn) -> Config:
         agent = dataclasses.replace(agent, batch_size=min(agent.batch_size, agent.n_steps * agent.num_envs))
     weights = draw(st.sampled_from([(), ("watch=0.5", "revenue=-1")]))
     limit = draw(st.sampled_from([(), ("watch>=0.5", "revenue<=1")]))
-    train_config = draw(section_values(TrainConfig, weights=weights, limit=limit))
+    # The settings of the multiplier are refused without a limit.
+    controller = {} if limit else {name: getattr(TrainConfig, name) for name in CONTROLLER}
+    train_config = draw(section_values(TrainConfig, weights=weights, limit=limit, **controller))
     num_processes = math.gcd(train_config.num_processes, agent.num_envs, getattr(agent, "batch_size", 0))
     if isinstance(env_config, EnvConfig):
         steps = min(env_config.max_episode_steps, env_config.num_items)
@@ -273,7 +276,7 @@ def test_numbers_out_of_range(section: str, cls: type, name: str, base: type, li
 @pytest.mark.parametrize(
     ("mapping", "message"),
     [
-        ({"algo": "pppo"}, "algo is 'pppo' (did you mean ppo?): it must be one of ppo, a2c, dqn, bc."),
+        ({"algo": "pppo"}, f"algo is 'pppo' (did you mean ppo?): it must be one of {', '.join(AGENTS)}."),
         (
             {"env": "drfit"},
             f"env is 'drfit' (did you mean drift?): it must be one of {WITH_CATALOGUE}, gym (gym:Id for one "
@@ -315,7 +318,7 @@ def test_numbers_out_of_range(section: str, cls: type, name: str, base: type, li
         (
             {"model_config": {"head": "densee"}},
             "model_config.head is 'densee' (did you mean dense?): it must be one of two-tower, dense, "
-            "scorer.",
+            "scorer, gated.",
         ),
         (
             {"model_config": {"hidden_dims": []}},
@@ -394,12 +397,12 @@ def test_numbers_out_of_range(section: str, cls: type, name: str, base: type, li
         (
             {"env_config": {"num_users": 2000}},
             "There is no field env_config.num_users: choose from num_items, embedding_dim, "
-            "max_episode_steps, reward_decay, user_drift.",
+            "max_episode_steps, reward_decay, user_drift, history_length.",
         ),
         (
             {"data_config": {"data": "synthetic"}, "env_config": {"num_users": 2000}},
             "There is no field env_config.num_users (did you mean data_config.num_users?): choose from "
-            "num_items, embedding_dim, max_episode_steps, reward_decay, user_drift.",
+            "num_items, embedding_dim, max_episode_steps, reward_decay, user_drift, history_length.",
         ),
     ],
 )

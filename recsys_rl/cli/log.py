@@ -54,26 +54,37 @@ class ForgetOptions:
 
 
 def run(argv: list[str]) -> None:
-    first = argv[0] if argv else "--help"
-    if first in ("-h", "--help"):
+    if not argv or argv[0] in ("-h", "--help"):
         print(OVERVIEW)
         return
-    doors = {"check": _check, "export": _export, "forget": _forget}
-    if first not in doors:
-        raise UserError(
-            f"There is no command log {first!r}{did_you_mean(first, doors)}: see recsys-rl log --help."
-        )
+    options = log_options(argv)
     need_serve()
-    doors[first](argv[1:])
+    if isinstance(options, ExportOptions):
+        _export(options)
+    elif isinstance(options, CheckOptions):
+        _check(options)
+    else:
+        _forget(options)
 
 
-def _check(argv: list[str]) -> None:
+def log_options(argv: list[str]) -> CheckOptions | ForgetOptions:
+    """The settings from the command line. Raises UserError; `--help` raises SystemExit(0)."""
+    kinds: dict[str, type[CheckOptions | ForgetOptions]] = {
+        "check": CheckOptions,
+        "export": ExportOptions,
+        "forget": ForgetOptions,
+    }
+    first, see = argv[0], "recsys-rl log --help"
+    if first not in kinds:
+        raise UserError(f"There is no command log {first!r}{did_you_mean(first, kinds)}: see {see}.")
+    kind = kinds[first]
+    return parse(kind, kind(), argv[1:], f"recsys-rl log {first}", OVERVIEW, see)
+
+
+def _check(options: CheckOptions) -> None:
     from recsys_rl.serve.check import check
     from recsys_rl.serve.reading import Record
 
-    options = parse(
-        CheckOptions, CheckOptions(), argv, "recsys-rl log check", OVERVIEW, "recsys-rl log --help"
-    )
     record = Record(Path(options.db), _path(options.checkpoint), options.env)
     try:
         found = check(record)
@@ -86,12 +97,10 @@ def _check(argv: list[str]) -> None:
         print(f"not all draws were repeated: {found.not_replayed}", file=sys.stderr)
 
 
-def _export(argv: list[str]) -> None:
+def _export(options: ExportOptions) -> None:
     from recsys_rl.serve.export import export
     from recsys_rl.serve.reading import Record
 
-    see = "recsys-rl log --help"
-    options = parse(ExportOptions, ExportOptions(), argv, "recsys-rl log export", OVERVIEW, see)
     if options.out is None:
         raise UserError("The file to write is missing: give --out FILE.parquet.")
     check_parquet(Path(options.out), "--out")
@@ -113,11 +122,9 @@ def _export(argv: list[str]) -> None:
         )
 
 
-def _forget(argv: list[str]) -> None:
+def _forget(options: ForgetOptions) -> None:
     from recsys_rl.serve.sqlite import SQLite
 
-    see = "recsys-rl log --help"
-    options = parse(ForgetOptions, ForgetOptions(), argv, "recsys-rl log forget", OVERVIEW, see)
     if options.user is None:
         raise UserError("The user is missing: give --user ID.")
     store = SQLite(Path(options.db))

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
 from recsys_rl.cli.parse import latest_checkpoint, parse
 from recsys_rl.errors import UserError
+
+if TYPE_CHECKING:
+    from recsys_rl.serve.server import ServeConfig
 
 TEXT = """Serve a trained policy over HTTP, and write down every decision with its probability.
 
@@ -27,8 +31,16 @@ def need_serve() -> None:
 
 
 def run(argv: list[str]) -> None:
+    options = serve_options(argv)
+    from recsys_rl.serve.server import serve
+
+    serve(options)
+
+
+def serve_options(argv: list[str]) -> ServeConfig:
+    """The settings from the command line. Raises UserError; `--help` raises SystemExit(0)."""
     need_serve()
-    from recsys_rl.serve.server import ServeConfig, serve
+    from recsys_rl.serve.server import ServeConfig
 
     default = ServeConfig(checkpoint=latest_checkpoint(argv))
-    serve(parse(ServeConfig, default, argv, "recsys-rl serve", TEXT, "recsys-rl serve --help"))
+    return parse(ServeConfig, default, argv, "recsys-rl serve", TEXT, "recsys-rl serve --help")

@@ -13,5 +13,10 @@ Examples:
 
 
 def run(argv: list[str]) -> None:
+    visitors(visitors_options(argv))
+
+
+def visitors_options(argv: list[str]) -> VisitorsConfig:
+    """The settings from the command line. Raises UserError; `--help` raises SystemExit(0)."""
     default = VisitorsConfig(checkpoint=latest_checkpoint(argv))
-    visitors(parse(VisitorsConfig, default, argv, "recsys-rl visitors", TEXT, "recsys-rl visitors --help"))
+    return parse(VisitorsConfig, default, argv, "recsys-rl visitors", TEXT, "recsys-rl visitors --help")

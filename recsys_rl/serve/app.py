@@ -5,18 +5,24 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
+import math
+import sys
+import traceback
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from pathlib import Path
+from time import perf_counter
+from typing import Any, TypeVar
 
 import msgspec
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from recsys_rl.errors import UserError, one_line
 from recsys_rl.serve import wire
-from recsys_rl.serve.desk import Desk, Feedback, Latest, Look, Recommend, Swap
+from recsys_rl.serve.desk import Desk, Feedback, Latest, Look, Recommend, Rows, Swap
 from recsys_rl.serve.library import Library
 from recsys_rl.serve.metrics import Metrics
 from recsys_rl.serve.problems import Problem
@@ -28,103 +34,204 @@ _recommend = msgspec.json.Decoder(wire.RecommendRequest).decode
 _feedback = msgspec.json.Decoder(wire.FeedbackRequest).decode
 _alias = msgspec.json.Decoder(wire.AliasRequest).decode
 _encode = msgspec.json.Encoder().encode
-Handler = Callable[[Request], Awaitable[Response]]
+
+Post = Callable[[bytes], Awaitable[bytes]]
+"""The body of a request -> the JSON of its answer. Raises Problem."""
+Get = Callable[[Request], Awaitable[Response]]
+Headers = tuple[tuple[bytes, bytes], ...]
 
 
-def make_app(desk: Desk, library: Library, tokens: Tokens | None = None) -> Starlette:
-    """The application. It closes the desk when it ends."""
-    metrics = Metrics(desk)
+class App:
+    """The application. It closes the desk when it ends.
 
-    async def recommend(request: Request) -> Response:
-        body = await _body(request)
+    Requests with a body go around Starlette's routing, which takes as long as all of our own work on them.
+    """
+
+    def __init__(self, desk: Desk, library: Library, tokens: Tokens | None = None) -> None:
+        self.desk, self.library, self.tokens = desk, library, tokens
+        self.metrics = Metrics(desk)
+        self.posts: Mapping[str, tuple[Post, str]] = {
+            "/v1/recommend": (self._recommend, "decide"),
+            "/v1/feedback": (self._feedback, "feedback"),
+            "/v1/policies/alias": (self._swap, "admin"),
+        }
+        routes = [
+            self._get("/v1/decisions/{id}", self._decision, "read"),
+            self._get("/v1/decisions", self._decisions, "read"),
+            self._get("/v1/policies", self._policies, "read"),
+            self._get("/v1/platform", self._platform, "read"),
+            self._get("/v1/items", self._items, "read"),
+            self._get("/metrics", self._measured, "read"),
+            self._get("/healthz", self._alive, None),
+            self._get("/readyz", self._ready, None),
+            self._get("/openapi.json", self._schema, None),
+            *(self._get(path, _static(name, kind), None) for path, (name, kind) in PAGES.items()),
+        ]
+        self.gets = Starlette(
+            routes=routes,
+            exception_handlers={404: _no_door, 405: _wrong_method, Exception: _fault},
+            lifespan=self._lifespan,
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        door = self.posts.get(scope.get("path", "")) if scope["type"] == "http" else None
+        if door is None:
+            await self.gets(scope, receive, send)
+            return
+        start = perf_counter()
+        status, kind, more = 200, b"application/json", Headers()
+        try:
+            if scope["method"] != "POST":
+                raise _other_method()
+            headers = {name: value for name, value in scope["headers"] if name in NEEDED}
+            self._check(headers.get(b"authorization"), door[1])
+            body = await door[0](await _body(headers, receive))
+        except Exception as error:  # whatever it is, no traceback leaves
+            problem = _as_problem(error)
+            status, kind, more = problem.status, b"application/problem+json", problem.headers
+            body = problem.body()
+        length = str(len(body)).encode()
+        await send(
+            {
+                "type": "http.response.start",
+                "status": status,
+                "headers": [(b"content-type", kind), (b"content-length", length), *more],
+            }
+        )
+        await send({"type": "http.response.body", "body": body})
+        self.metrics.observe(scope["path"], perf_counter() - start)
+
+    def _check(self, authorization: bytes | None, scope: str | None) -> None:
+        if self.tokens is not None and scope is not None:
+            self.tokens.check((authorization or b"").decode("latin-1"), scope)
+
+    async def _recommend(self, body: bytes) -> bytes:
         asked = _decoded(_recommend, body)
         digest = hashlib.blake2b(_encode(asked), digest_size=12).hexdigest()
-        answer: bytes = await desk.submit(Recommend(asked, digest))
-        return _json(answer)
+        answer: bytes = await self.desk.submit(Recommend(asked, digest))
+        return answer
 
-    async def feedback(request: Request) -> Response:
-        asked = _decoded(_feedback, await _body(request))
-        return _json(_encode(await desk.submit(Feedback(asked.events))))
+    async def _feedback(self, body: bytes) -> bytes:
+        return _encode(await self.desk.submit(Feedback(_decoded(_feedback, body).events)))
 
-    async def decision(request: Request) -> Response:
+    async def _swap(self, body: bytes) -> bytes:
+        asked = _decoded(_alias, body)
+        stored = await self.desk.submit(Latest())
+        version = await asyncio.to_thread(self.library.verified, asked.sha256, stored)
+        await self.desk.submit(Swap(version))
+        return _encode(self.library.listed(self.desk))
+
+    async def _decision(self, request: Request) -> Response:
         id_ = request.path_params["id"]
         if not (id_.isascii() and id_.isdecimal() and len(id_) < 19):
             raise Problem(404, "unknown-decision", "There is no decision with this id.")
-        whole, row = await desk.submit(Look(int(id_)))
-        version = await asyncio.to_thread(library.number, row.policy, desk)
+        whole, row = await self.desk.submit(Look(int(id_)))
+        version = await asyncio.to_thread(self.library.number, row.policy, self.desk)
         return _json(_encode(await asyncio.to_thread(report, version, whole, row)))
 
-    async def policies(request: Request) -> Response:
-        return _json(_encode(library.listed(desk)))
+    async def _decisions(self, request: Request) -> Response:
+        rows = await self.desk.submit(Rows(ROWS))
+        names = self.desk.champion.names
+        found = [
+            wire.DecisionRow(
+                decision_id=str(row.number),
+                user_id=person,
+                session=str(row.session),
+                step=row.step,
+                time=row.time,
+                items=[names[item] for item in row.items],
+                propensity=math.exp(sum(row.logprobs)),
+                degraded=row.degraded or None,
+                events=events,
+            )
+            for row, person, events in rows
+        ]
+        return _json(_encode(wire.DecisionRows(found)))
 
-    async def alias(request: Request) -> Response:
-        asked = _decoded(_alias, await _body(request))
-        stored = await desk.submit(Latest())
-        version = await asyncio.to_thread(library.verified, asked.sha256, stored)
-        await desk.submit(Swap(version))
-        return _json(_encode(library.listed(desk)))
+    async def _platform(self, request: Request) -> Response:
+        return _json(_encode(self.desk.champion.platform))
 
-    async def alive(request: Request) -> Response:
+    async def _items(self, request: Request) -> Response:
+        text = request.query_params.get("q", "")[:200]
+        return _json(_encode(wire.ItemsFound(await asyncio.to_thread(self.desk.champion.find, text))))
+
+    async def _policies(self, request: Request) -> Response:
+        return _json(_encode(self.library.listed(self.desk)))
+
+    async def _alive(self, request: Request) -> Response:
         return Response("ok\n", media_type="text/plain")
 
-    async def ready(request: Request) -> Response:
-        why = desk.failed or ("the policy failed, and popularity answers" if desk.broken else "")
+    async def _ready(self, request: Request) -> Response:
+        why = self.desk.failed
+        if self.desk.broken:
+            why = "the policy failed three times in a row, and popularity answers"
         return Response(f"{why or 'ready'}\n", 503 if why else 200, media_type="text/plain")
 
-    async def measured(request: Request) -> Response:
-        return Response(metrics.text(), media_type="text/plain; version=0.0.4")
+    async def _measured(self, request: Request) -> Response:
+        return Response(self.metrics.text(), media_type="text/plain; version=0.0.4")
 
-    async def schema(request: Request) -> Response:
+    async def _schema(self, request: Request) -> Response:
         return _json(_encode(openapi()))
 
     @contextlib.asynccontextmanager
-    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+    async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
         yield
-        await asyncio.to_thread(desk.close)
+        await asyncio.to_thread(self.desk.close)
 
-    def door(path: str, handler: Handler, scope: str | None, method: str = "GET") -> Route:
+    def _get(self, path: str, handler: Get, scope: str | None) -> Route:
         async def enter(request: Request) -> Response:
+            start = perf_counter()
             try:
-                if tokens is not None and scope is not None:
-                    tokens.check(request.headers.get("authorization"), scope)
-                with metrics.time(path):
-                    return await handler(request)
-            except Problem as problem:
-                return _problem(problem)
-            except UserError as error:
-                return _problem(Problem(409, "not-possible", one_line(error)))
+                given = request.headers.get("authorization")
+                self._check(None if given is None else given.encode("latin-1"), scope)
+                return await handler(request)
+            except Exception as error:
+                return _problem(_as_problem(error))
+            finally:
+                self.metrics.observe(path, perf_counter() - start)
 
-        return Route(path, enter, methods=[method])
-
-    return Starlette(
-        routes=[
-            door("/v1/recommend", recommend, "decide", "POST"),
-            door("/v1/feedback", feedback, "feedback", "POST"),
-            door("/v1/decisions/{id}", decision, "read"),
-            door("/v1/policies", policies, "read"),
-            door("/v1/policies/alias", alias, "admin", "POST"),
-            door("/metrics", measured, "read"),
-            door("/healthz", alive, None),
-            door("/readyz", ready, None),
-            door("/openapi.json", schema, None),
-        ],
-        exception_handlers={404: _no_door, 405: _wrong_method, Exception: _fault},
-        lifespan=lifespan,
-    )
+        return Route(path, enter, methods=["GET"])
 
 
-async def _body(request: Request) -> bytes:
+ROWS = 20  # of the playground
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; base-uri 'none'; "
+    "form-action 'none'; frame-ancestors 'none'"
+)
+PAGES = {
+    "/": ("index.html", "text/html"),
+    "/page.js": ("page.js", "text/javascript"),
+    "/page.css": ("page.css", "text/css"),
+}
+NEEDED = (b"authorization", b"content-type")
+SLOWEST = 10.0  # seconds of a body
+B = TypeVar("B", bytes, bytearray)
+
+
+async def _body(headers: Mapping[bytes, bytes], receive: Receive) -> bytes:
     """The body. Raises Problem if it is too large, or not JSON by its header."""
-    kind = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
-    if kind != "application/json":
+    kind = headers.get(b"content-type", b"application/json")
+    if kind != b"application/json" and kind.partition(b";")[0].strip().lower() != b"application/json":
         raise Problem(415, "not-json", "The body must be JSON, with content-type application/json.")
-    parts, size = [], 0
-    async for part in request.stream():
-        size += len(part)
-        if size > wire.LARGEST_BODY:
-            raise Problem(413, "too-large", f"The body has more than {wire.LARGEST_BODY:,} bytes: send less.")
-        parts.append(part)
-    return parts[0] if len(parts) == 1 else b"".join(parts)
+    message = await receive()
+    if not message.get("more_body", False):
+        return _checked(message.get("body", b""))
+    body = bytearray(message.get("body", b""))
+    try:
+        async with asyncio.timeout(SLOWEST):
+            while message.get("more_body", False):
+                message = await receive()
+                body += message.get("body", b"")
+                _checked(body)
+    except TimeoutError:
+        raise Problem(408, "too-slow", f"The body did not arrive within {SLOWEST:g} seconds.") from None
+    return bytes(body)
+
+
+def _checked(body: B) -> B:
+    if len(body) > wire.LARGEST_BODY:
+        raise Problem(413, "too-large", f"The body has more than {wire.LARGEST_BODY:,} bytes: send less.")
+    return body
 
 
 def _decoded(decode: Callable[[bytes], Any], body: bytes) -> Any:
@@ -137,15 +244,38 @@ def _decoded(decode: Callable[[bytes], Any], body: bytes) -> Any:
         raise Problem(400, "not-json", f"The body is not JSON: {one_line(error)}") from None
 
 
+def _as_problem(error: Exception) -> Problem:
+    """The problem of an answer; an error that nobody foresaw is in the server's log."""
+    if isinstance(error, Problem):
+        return error
+    if isinstance(error, UserError):
+        return Problem(409, "not-possible", one_line(error))
+    traceback.print_exception(error, file=sys.stderr)
+    return Problem(503, "fault", "The server failed at this request: see its log.", 1)
+
+
+def _static(name: str, kind: str) -> Get:
+    """The door of a file of the playground."""
+    content = (Path(__file__).parent / "page" / name).read_bytes()
+    headers = {"content-security-policy": POLICY, "x-content-type-options": "nosniff"}
+
+    async def answer(request: Request) -> Response:
+        return Response(content, headers=headers, media_type=kind)
+
+    return answer
+
+
 def _json(body: bytes) -> Response:
     return Response(body, media_type="application/json")
 
 
 def _problem(problem: Problem) -> Response:
-    headers = {} if problem.retry_after is None else {"retry-after": str(problem.retry_after)}
-    if problem.status == 401:
-        headers["www-authenticate"] = "Bearer"
+    headers = {name.decode(): value.decode() for name, value in problem.headers}
     return Response(problem.body(), problem.status, headers, "application/problem+json")
+
+
+def _other_method() -> Problem:
+    return Problem(405, "wrong-method", "This address takes another method: see /openapi.json.")
 
 
 def _no_door(request: Request, error: Exception) -> Response:
@@ -153,8 +283,8 @@ def _no_door(request: Request, error: Exception) -> Response:
 
 
 def _wrong_method(request: Request, error: Exception) -> Response:
-    return _problem(Problem(405, "wrong-method", "This address takes another method: see /openapi.json."))
+    return _problem(_other_method())
 
 
 def _fault(request: Request, error: Exception) -> Response:
-    return _problem(Problem(503, "fault", "The server failed at this request: it is in its log.", 1))
+    return _problem(_as_problem(error))

@@ -13,6 +13,7 @@ from recsys_rl.serve.inference import Ask, Drawn, draw
 from recsys_rl.serve.rule import LATE, RAISED
 
 MOST = 64  # asks of a batch
+COMPANY = 1e-3  # seconds that a batch waits for more asks
 SMOOTHING = 0.1  # of the mean seconds of an ask
 
 
@@ -20,7 +21,7 @@ class Batcher:
     """One inference thread at a time. ``done`` is called in it with the asks and their draws."""
 
     def __init__(self, done: Callable[[Sequence[Ask], Sequence[Drawn]], None]) -> None:
-        self.waiting: queue.SimpleQueue[Ask | None] = queue.SimpleQueue()
+        self.waiting: queue.SimpleQueue[Sequence[Ask] | None] = queue.SimpleQueue()
         self.done = done
         self.seconds = 1e-3  # of an ask, smoothed
         self.batch: list[Ask] = []  # in progress
@@ -31,9 +32,9 @@ class Batcher:
         self.thread = threading.Thread(target=self._run, name="inference", daemon=True)
         self.thread.start()
 
-    def ask(self, ask: Ask) -> None:
+    def ask(self, asks: Sequence[Ask]) -> None:
         """Draw later."""
-        self.waiting.put(ask)
+        self.waiting.put(asks)
 
     def stop(self) -> None:
         """End the thread when all asks before are drawn."""
@@ -51,30 +52,40 @@ class Batcher:
 
     def _run(self) -> None:
         torch.set_num_threads(1)
-        while True:
-            first = self.waiting.get()
-            if first is None:
-                return
-            batch, stop = [first], False
-            while len(batch) < MOST:
-                try:
-                    ask = self.waiting.get_nowait()
-                except queue.Empty:
+        rest: list[Ask] = []
+        stop = False
+        while rest or not stop:
+            if not rest:
+                stop = self._take(rest, None)
+            # Alone, a request does not wait for company.
+            patience = COMPANY if len(rest) > 1 else 0.0
+            while not stop and len(rest) < MOST:
+                before = len(rest)
+                stop = self._take(rest, patience)
+                if len(rest) == before:
                     break
-                if ask is None:
-                    stop = True
-                    break
-                batch.append(ask)
+            batch, rest = rest[:MOST], rest[MOST:]
+            if not batch:
+                continue
             self.since, self.batch = time.monotonic(), batch
             found = _draw(batch)
             if self.batch is not batch:  # given up in the meantime
+                if rest:
+                    self.waiting.put(rest)
                 return
             self.batch = []
             each = (time.monotonic() - self.since) / len(batch)
             self.seconds += SMOOTHING * (each - self.seconds)
             self.done(batch, found)
-            if stop:
-                return
+
+    def _take(self, batch: list[Ask], patience: float | None) -> bool:
+        """Add what comes within ``patience`` seconds. True if the thread is to end."""
+        try:
+            asks = self.waiting.get(timeout=patience) if patience != 0 else self.waiting.get_nowait()
+        except queue.Empty:
+            return False
+        batch += asks or ()
+        return asks is None
 
 
 def _draw(batch: Sequence[Ask]) -> list[Drawn]:

@@ -7,12 +7,14 @@ sent. Draws are made in another thread (batcher.py) from copies.
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import queue
 import sqlite3
 import sys
 import threading
 import time
+import traceback
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -37,6 +39,9 @@ from recsys_rl.serve.visits import ServedVisit
 MOST_JOBS = 512  # of one transaction
 MOST_PEOPLE = 10_000  # in memory
 FAULTS = 3  # of a policy in a row, after which the version before serves again
+MOST_WAITING = 100  # requests of one person at once
+FAILED = 70  # exit code
+MOST_LIKES = 1_000  # of a stranger, the latest
 STORED = 32  # latest decisions on which a new version is tried
 HANGS = 10  # deadlines after which a batch is given up
 
@@ -117,7 +122,14 @@ class Swap:
 
 @dataclass(frozen=True)
 class Latest:
-    """The latest decisions, on which a new version is tried."""
+    """The latest decisions, each with its session: a new version is tried on them."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The latest decisions as rows."""
+
+    number: int
 
 
 @dataclass(frozen=True)
@@ -139,11 +151,14 @@ class Desk:
         self.served = {row.sha256: row for row in store.policies()}
         self.people: OrderedDict[str, Customer] = OrderedDict()
         self.homes: dict[int, ServedVisit] = {}  # of decisions of people in memory
+        self.over: list[ServedVisit] = []  # sessions to forget after the transaction
+        self.moment = 0.0
         self.pending: dict[int, Pending] = {}  # by the number of the decision
         self.requests: dict[str, Pending] = {}  # by the caller's id
+        self.asks: list[Ask] = []  # of this round
+        self.numbers: list[float] = []
         self.faults, self.broken = 0, False
         self.counts: Counter[str] = Counter()
-        self.latest: deque[int] = deque(maxlen=STORED)
         self.failed: str = ""  # why the server is not ready
         self.queue: queue.SimpleQueue[Job | Drawings | None] = queue.SimpleQueue()
         self.batcher = Batcher(lambda asks, found: self.queue.put(Drawings(asks, found)))
@@ -172,6 +187,14 @@ class Desk:
     # --- the desk's thread ---
 
     def _run(self) -> None:
+        try:
+            self._work()
+        except BaseException:
+            # Nobody would answer any more: another process must begin from the record.
+            traceback.print_exc(file=sys.stderr)
+            os._exit(FAILED)
+
+    def _work(self) -> None:
         stopping = False
         while not (stopping and not self.pending):
             jobs = self._gather()
@@ -183,26 +206,31 @@ class Desk:
                         self._finish(ask, drawn)
                 elif job is not None:
                     self._do(job)
+            self._give_up()
+            if self.asks:
+                self.batcher.ask(self.asks)
+                self.asks = []
             self._commit()
         self.batcher.stop()
         self.store.close()
 
     def _gather(self) -> list[Job | Drawings | None]:
-        """What waits; with draws under way no longer than until they may have to be given up."""
-        patience = HANGS * self.settings.deadline
-        while True:
-            try:
-                jobs = [self.queue.get(timeout=patience if self.pending else None)]
-                break
-            except queue.Empty:
-                for ask in self.batcher.given_up(patience):
-                    self.batcher.ask(replace(ask, degraded=LATE, deadline=float("inf")))
+        """What waits. With draws under way, nothing after a while: they may have to be given up."""
+        try:
+            jobs = [self.queue.get(timeout=self.settings.deadline if self.pending else None)]
+        except queue.Empty:
+            return []
         while len(jobs) < MOST_JOBS and jobs[-1] is not None:
             try:
                 jobs.append(self.queue.get_nowait())
             except queue.Empty:
                 break
         return jobs
+
+    def _give_up(self) -> None:
+        """Popularity answers in place of a policy that hangs."""
+        for ask in self.batcher.given_up(HANGS * self.settings.deadline):
+            self.asks.append(replace(ask, degraded=LATE, deadline=math.inf))
 
     def _do(self, job: Job) -> None:
         what = job.what
@@ -220,19 +248,24 @@ class Desk:
                 self.store.fact("champion", what.version.row.sha256)
                 self._reply(job, None)
             elif isinstance(what, Latest):
-                self._reply(job, [self._look(x) for x in self.latest if x not in self.staged])
+                self._reply(job, [self._look(row.number) for row, *_ in self.store.latest(STORED)])
+            elif isinstance(what, Rows):
+                self._reply(job, self.store.latest(what.number))
         except Problem as problem:
             self._reply(job, problem)
-        except Damaged:
+        except (Damaged, sqlite3.DatabaseError):
             self._reply(job, problems.damaged())
+        except Exception as error:  # the others must be served
+            self._reply(job, error)
 
     def _reply(self, job: Job, result: Any) -> None:
         self.answers.append((job, result))
 
     @property
     def now(self) -> float:
-        """Seconds since 1970."""
-        return self.settings.clock()
+        """Seconds since 1970. A clock that is set back stands still."""
+        self.moment = max(self.moment, self.settings.clock())
+        return self.moment
 
     def number(self) -> int:
         """The number of the next row."""
@@ -253,23 +286,28 @@ class Desk:
             row, whole = stored
             found = Customer(row, known, None if whole is None else self._visit(whole), saved=True)
         self.people[name] = found
-        self._forget_oldest()
         return found
 
     def _visit(self, whole: Whole) -> ServedVisit:
-        visit = ServedVisit.of(whole, self.interface)
+        # One that was borrowed has the events of this transaction, which the store lacks.
+        visit = self.borrowed.get(whole[1][-1].number) if whole[1] else None
+        visit = visit or ServedVisit.of(whole, self.interface)
         self.homes.update((decision.number, visit) for decision in visit.decisions)
         return visit
 
     def _forget_oldest(self) -> None:
+        """Forget sessions that are over, and people beyond MOST_PEOPLE; all of it is in the record."""
         while len(self.people) > MOST_PEOPLE:
             oldest = next((x for x, customer in self.people.items() if not customer.busy), None)
             if oldest is None:
-                return
+                break
             visit = self.people.pop(oldest).visit
             if visit is not None:
-                for decision in visit.decisions:
-                    self.homes.pop(decision.number, None)
+                self.over.append(visit)
+        for visit in self.over:
+            for decision in visit.decisions:
+                self.homes.pop(decision.number, None)
+        self.over.clear()
 
     def home(self, decision: int) -> ServedVisit | None:
         """The session of a decision that was answered. Raises Damaged."""
@@ -301,13 +339,15 @@ class Desk:
                 return
         customer = self.customer(request.user_id)
         if customer.busy:
+            if len(customer.waiting) >= MOST_WAITING:
+                raise problems.busy(self.settings.deadline)
             customer.waiting.append(job)
             return
         if customer.known < 0 and not self.settings.strangers:
             raise Problem(
                 404, "unknown-user", "This user is not among those of the checkpoint: strangers are refused."
             )
-        now = self.settings.clock()
+        now = self.now
         visit, fresh = customer.visit, False
         if visit is not None and visit.ended(now) is not None:
             visit = None
@@ -324,7 +364,6 @@ class Desk:
         began = visit.decisions[0].hour if visit.decisions else hour
         version = self.champion
         visit.keep_for(version)
-        uniforms = torch.rand(asked.places, generator=self.generator).tolist()
         ask = Ask(
             number=self.number(),
             version=version,
@@ -334,7 +373,7 @@ class Desk:
             base=visit.visit,
             steps=[step.copy() for step in visit.steps[visit.covered :]],
             hour=hour,
-            uniforms=tuple(uniforms),
+            uniforms=self._uniforms(asked.places),
             candidates=asked.candidates,
             exclude=asked.exclude,
             explore=self.settings.explore,
@@ -346,7 +385,13 @@ class Desk:
         self.pending[ask.number] = pending
         if request.request_id is not None:
             self.requests[request.request_id] = pending
-        self.batcher.ask(ask)
+        self.asks.append(ask)
+
+    def _uniforms(self, number: int) -> tuple[float, ...]:
+        """Numbers in [0, 1), drawn some at a time."""
+        if len(self.numbers) < number:
+            self.numbers += torch.rand(1024, generator=self.generator).tolist()
+        return tuple(self.numbers.pop() for _ in range(number))
 
     def _check_same(self, asked: str, job: Job) -> None:
         if asked != job.what.asked:
@@ -360,8 +405,9 @@ class Desk:
         if not customer.saved:
             customer.row = Person(customer.row.number or self.number(), customer.row.name)
         likes = self.champion.items(request.likes, "likes")
-        if not likes and before is not None:
-            likes = before.row.likes
+        if before is not None and customer.known < 0:
+            known = (*before.row.likes, *before.consumed(self.champion.full), *likes)
+            likes = tuple(dict.fromkeys(known))[-MOST_LIKES:]
         row = Session(
             number=self.number(),
             person=customer.row.number,
@@ -417,6 +463,8 @@ class Desk:
             customer.saved = True
         if pending.fresh:
             self.rows.append(visit.row)
+            if customer.visit is not None:
+                self.over.append(customer.visit)
             customer.visit = visit
         policy = self._served(ask.version)
         step = len(visit.steps)
@@ -424,7 +472,7 @@ class Desk:
             number=ask.number,
             session=visit.row.number,
             step=step,
-            time=self.settings.clock(),
+            time=self.now,
             policy=policy.number,
             request=request.request_id or "",
             asked=pending.asked,
@@ -446,7 +494,6 @@ class Desk:
         visit.decide(row)
         self.homes[row.number] = visit
         self.staged.add(row.number)
-        self.latest.append(row.number)
         if row.request:
             self.staged_requests[row.request] = row
         self.rows.append(row)
@@ -508,7 +555,8 @@ class Desk:
             except sqlite3.Error as error:
                 # What is on the disk is unknown now: another process must read it again.
                 print(f"error: the record can't be written ({error}): the server ends.", file=sys.stderr)
-                os._exit(70)
+                os._exit(FAILED)
+        self._forget_oldest()
         self._clear()
         by_loop: dict[asyncio.AbstractEventLoop, list[tuple[Job, Any]]] = {}
         for job, result in answers:
@@ -526,6 +574,7 @@ class Desk:
         for customer in self.people.values():
             self.answers += [(job, None) for job in customer.waiting]
         self.people.clear()
+        self.over.clear()
         self.homes.clear()
         self.pending.clear()
         self.requests.clear()
@@ -535,15 +584,15 @@ class Desk:
 def answer_of(row: Decision, policy: Served, version: Version) -> wire.Recommendation:
     """The answer to a decision."""
     by = POPULARITY if row.degraded else policy
-    total = torch.tensor(row.logprobs, dtype=torch.float64).exp()
+    title = version.checkpoint.catalogue.title
     places = [
-        wire.Place(version.names[item], version.checkpoint.catalogue.title(item), chance)
-        for item, chance in zip(row.items, total.tolist(), strict=True)
+        wire.Place(version.names[item], title(item), math.exp(logprob))
+        for item, logprob in zip(row.items, row.logprobs, strict=True)
     ]
     return wire.Recommendation(
         decision_id=str(row.number),
         items=places,
-        propensity=float(total.prod()),
+        propensity=math.exp(sum(row.logprobs)),
         policy=wire.Policy(by.name, by.number, by.sha256),
         session=wire.SessionStep(str(row.session), row.step),
         degraded=row.degraded or None,

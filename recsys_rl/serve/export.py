@@ -239,7 +239,7 @@ def _log(record: Record, header: DecisionHeader, rows: Sequence[Row], survey: Su
         ),
         sessions=torch.tensor([row.whole[0].number for row in rows]),
         steps=torch.tensor([row.step for row in rows]),
-        times=torch.tensor([int(1000 * row.decision.time) for row in rows]),
+        times=_times(rows),
         items=torch.tensor([row.items for row in rows]),
         logprobs=logprobs.sum(1),
         signals=torch.tensor([step.signals for step in steps]).view(
@@ -258,6 +258,16 @@ def _log(record: Record, header: DecisionHeader, rows: Sequence[Row], survey: Su
         event_items=event_items,
         event_signals=event_signals,
     )
+
+
+def _times(rows: Sequence[Row]) -> Tensor:
+    """(E,): milliseconds since 1970; they do not fall within a session, even if the clock was set back."""
+    found, session = [0], -1
+    for row in rows:
+        time_ = int(1000 * row.decision.time)
+        found.append(max(found[-1], time_) if row.whole[0].number == session else time_)
+        session = row.whole[0].number
+    return torch.tensor(found[1:])
 
 
 def _pieces(visits: Sequence[Visit], interface: Interface) -> dict[str, Tensor]:

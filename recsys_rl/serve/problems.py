@@ -12,6 +12,13 @@ class Problem(Exception):
         super().__init__(detail)
         self.status, self.code, self.detail, self.retry_after = status, code, detail, retry_after
 
+    @property
+    def headers(self) -> tuple[tuple[bytes, bytes], ...]:
+        """Further headers of the answer."""
+        if self.status == 401:
+            return ((b"www-authenticate", b"Bearer"),)
+        return () if self.retry_after is None else ((b"retry-after", str(self.retry_after).encode()),)
+
     def body(self) -> bytes:
         """The JSON of the problem."""
         return msgspec.json.encode(

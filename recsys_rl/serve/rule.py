@@ -58,10 +58,11 @@ def choose(
     if not popular:
         try:
             seen, scores = _scores(version, obs)
-            # A score of -inf forbids an item; NaN and infinity are faults.
-            wrong = (scores.isnan() | (scores == torch.inf)).any(1)
-            faults = [NOT_FINITE if x else "" for x in wrong[:number].tolist()]
-            scores = scores.masked_fill(wrong.unsqueeze(1), 0.0)
+            # A score of -inf forbids an item; NaN and infinity are faults. The maximum shows both.
+            sound = scores.amax(1) < torch.inf
+            faults = ["" if x else NOT_FINITE for x in sound[:number].tolist()]
+            if any(faults):
+                scores = scores.masked_fill(~sound.unsqueeze(1), 0.0)
             choices = _choices(scores, seen, chance, share, fixed, slate, number)
         except Exception:  # whatever a policy raises, popularity answers
             faults = [RAISED] * number

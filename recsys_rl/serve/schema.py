@@ -14,6 +14,9 @@ DOORS = (
     ("/v1/recommend", "post", "Choose items for a user", wire.RecommendRequest, wire.Recommendation),
     ("/v1/feedback", "post", "Take what users did", wire.FeedbackRequest, wire.FeedbackAnswer),
     ("/v1/decisions/{id}", "get", "What was seen and decided", None, wire.DecisionReport),
+    ("/v1/decisions", "get", "The latest decisions", None, wire.DecisionRows),
+    ("/v1/platform", "get", "What a page must know of the place", None, wire.Platform),
+    ("/v1/items", "get", "Items by a text in their titles", None, wire.ItemsFound),
     ("/v1/policies", "get", "The versions of the policy", None, wire.Versions),
     ("/v1/policies/alias", "post", "Serve another version", wire.AliasRequest, wire.Versions),
 )
@@ -52,6 +55,8 @@ def openapi() -> dict[str, Any]:
             door["parameters"] = [
                 {"name": "id", "in": "path", "required": True, "schema": {"type": "string"}}
             ]
+        if path == "/v1/items":
+            door["parameters"] = [{"name": "q", "in": "query", "schema": {"type": "string"}}]
         paths.setdefault(path, {})[method] = door
     return {
         "openapi": "3.1.0",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import signal
 import socket
 import sys
 from dataclasses import dataclass
@@ -12,13 +13,12 @@ from typing import Annotated
 
 import torch
 import uvicorn
-from starlette.applications import Starlette
 
 from recsys_rl.dials import Seed
 from recsys_rl.errors import UserError, error_text, one_line
 from recsys_rl.lookup import DEFAULT_ALGO
 from recsys_rl.schema import Positive, Range, Share, check_fields
-from recsys_rl.serve.app import make_app
+from recsys_rl.serve.app import App
 from recsys_rl.serve.desk import Desk, Settings
 from recsys_rl.serve.library import Library
 from recsys_rl.serve.sqlite import SQLite
@@ -90,13 +90,17 @@ def serve(options: ServeConfig) -> None:
             timeout_graceful_shutdown=10,
             server_header=False,
             date_header=False,
+            proxy_headers=False,
+            ws="none",
         )
+        # uvicorn stops at this signal, and raises it again when it has stopped.
+        signal.signal(signal.SIGTERM, lambda number, frame: None)
         uvicorn.Server(config).run([place])
     finally:
         place.close()
 
 
-def application(options: ServeConfig, tokens: Tokens | None = None) -> Starlette:
+def application(options: ServeConfig, tokens: Tokens | None = None) -> App:
     """The application over its record. Raises UserError."""
     files = files_in(Path(options.checkpoint))
     first = next(iter(files.values()))
@@ -125,7 +129,7 @@ def application(options: ServeConfig, tokens: Tokens | None = None) -> Starlette
     except BaseException:
         store.close()
         raise
-    return make_app(desk, library, tokens)
+    return App(desk, library, tokens)
 
 
 def _is_loopback(host: str) -> bool:

@@ -11,7 +11,7 @@ import contextlib
 import json
 import os
 import sqlite3
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -165,6 +165,22 @@ class SQLite:
         query = f"SELECT row FROM decisions WHERE {column} = ?"
         found = self._db.execute(query, (value,)).fetchone()
         return None if found is None else _decoded(_decision, found[0])
+
+    def latest(self, number: int) -> list[tuple[Decision, str, int]]:
+        """The last decisions, the latest first, with the person's name and the number of events."""
+        found = self._db.execute(
+            "SELECT decisions.row, name, decisions.session FROM decisions "
+            "JOIN sessions ON sessions.number = decisions.session JOIN people ON people.number = person "
+            "ORDER BY decisions.number DESC LIMIT ?",
+            (number,),
+        ).fetchall()
+        rows: list[tuple[Decision, str, int]] = []
+        for row, name, session in found:
+            decision, events = _decoded(_decision, row), Counter[int]()
+            for (event,) in self._db.execute("SELECT row FROM events WHERE session = ?", (session,)):
+                events[_decoded(_event, event).decision] += 1
+            rows.append((decision, name, events[decision.number]))
+        return rows
 
     def event(self, id: str) -> Event | None:
         found = self._db.execute("SELECT row FROM events WHERE id = ?", (id,)).fetchone()

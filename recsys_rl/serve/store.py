@@ -36,6 +36,10 @@ class Store(Protocol):
         """The decision of the caller's request id."""
         ...
 
+    def latest(self, number: int) -> list[tuple[Decision, str, int]]:
+        """The last decisions, the latest first, with the person's name and the number of events."""
+        ...
+
     def event(self, id: str) -> Event | None: ...
 
     def write(self, rows: Sequence[Row], durable: bool) -> None:

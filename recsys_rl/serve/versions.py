@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,11 @@ from recsys_rl.recommender.visit import NOON
 from recsys_rl.schema import shown
 from recsys_rl.serve.problems import Problem
 from recsys_rl.serve.rows import Served
+from recsys_rl.serve.wire import Item, Platform
 
 POPULARITY = Served(0, "popularity", "", "")
 """The policy that chooses where another one fails."""
+SOME = 20  # people and items of a page
 SMALLEST = 1e-3
 """Added to the popularity of each item, so that `popularity` shows each with some probability."""
 
@@ -70,6 +73,41 @@ class Version:
     def signals(self) -> dict[str, int]:
         """The place of each visible signal."""
         return {name: place for place, name in enumerate(self.checkpoint.interface.signals)}
+
+    @cached_property
+    def full(self) -> list[float]:
+        """The visible signals of an item that is consumed in full."""
+        pieces = self.checkpoint.config.platform.visit_pieces
+        known = {} if pieces is None else pieces.consumed
+        return [known.get(name, 1.0) for name in self.signals]
+
+    @cached_property
+    def platform(self) -> Platform:
+        """What a page must know of the place."""
+        interface = self.checkpoint.interface
+        return Platform(
+            name=self.checkpoint.config.env,
+            items=self.checkpoint.catalogue.num_items,
+            slate_size=interface.slate_size,
+            session_length=interface.session_length,
+            full=dict(zip(self.signals, self.full, strict=True)),
+            events=interface.events,
+            by_hour=self.by_hour,
+            people=[*islice(self.people, SOME)],
+        )
+
+    def find(self, text: str) -> list[Item]:
+        """Some items with this text in their titles, or whose id it is."""
+        folded, catalogue = text.casefold(), self.checkpoint.catalogue
+        rows = (row for row, title in enumerate(self.folded_titles) if folded in title)
+        found = [*([self.rows[text]] if text in self.rows else []), *islice(rows, SOME)]
+        return [Item(self.names[row], catalogue.title(row)) for row in dict.fromkeys(found)]
+
+    @cached_property
+    def folded_titles(self) -> list[str]:
+        """(I,): the titles without regard to case."""
+        catalogue = self.checkpoint.catalogue
+        return [catalogue.title(row).casefold() for row in range(catalogue.num_items)]
 
     @property
     def two_stages(self) -> bool:

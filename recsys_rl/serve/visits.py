@@ -6,6 +6,7 @@ use this one code.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from recsys_rl.recommender import Visit
@@ -107,6 +108,21 @@ class ServedVisit:
         """True if no more feedback counts."""
         ended = self.ended(now)
         return ended is not None and now >= ended + self.row.window
+
+    def consumed(self, full: Sequence[float]) -> list[int]:
+        """The items of which the user consumed at least half, in their order.
+
+        ``full`` (S,) has the signals of an item that is consumed in full. The mean of the shares counts, over
+        the signals that are not 0 there.
+        """
+        found: dict[int, None] = {}
+        for step in self.steps:
+            shares = [*zip(step.items, step.signals, strict=True), *step.left.items()]
+            for item, values in shares:
+                parts = [value / most for value, most in zip(values, full, strict=True) if most]
+                if parts and 2 * sum(parts) >= len(parts):
+                    found[item] = None
+        return [*found]
 
     @property
     def truncated(self) -> bool:

@@ -40,7 +40,8 @@ class RecommendRequest(Struct, forbid_unknown_fields=True, frozen=True):
     candidates: Annotated[list[Id], Meta(min_length=1, max_length=MOST_ITEMS)] | None = None
     """The only items that may be shown now; null: all."""
     likes: Annotated[list[Id], Meta(max_length=MOST_LIKES)] = msgspec.field(default_factory=list)
-    """Items that a stranger likes. They count from the start of his next session on."""
+    """Items that a stranger likes. They count from the start of his next session on, as do the items of his
+    earlier sessions of which he consumed at least half."""
     context: Context = Context()
 
 
@@ -152,6 +153,52 @@ class KnownEvent(Struct, frozen=True):
     value: float
     time: float | None
     received: float
+
+
+class DecisionRow(Struct, frozen=True):
+    decision_id: str
+    user_id: str
+    session: str
+    step: int
+    time: float
+    items: list[str]
+    propensity: float
+    degraded: str | None
+    events: int
+
+
+class DecisionRows(Struct, frozen=True):
+    """The answer of `GET /v1/decisions`: the latest decisions, the last one first."""
+
+    decisions: list[DecisionRow]
+
+
+class Item(Struct, frozen=True):
+    item_id: str
+    title: str
+
+
+class ItemsFound(Struct, frozen=True):
+    """The answer of `GET /v1/items?q=TEXT`: items with this text in their titles."""
+
+    items: list[Item]
+
+
+class Platform(Struct, frozen=True):
+    """The answer of `GET /v1/platform`."""
+
+    name: str
+    items: int
+    slate_size: int
+    session_length: int
+    full: dict[str, float]
+    """The visible signals, and their values for an item that is consumed in full."""
+    events: bool
+    """True if an item is left later than it was shown (`left` of an event)."""
+    by_hour: bool
+    """True if the policy sees the hour of the week."""
+    people: list[str]
+    """Some users of the data."""
 
 
 class DecisionReport(Struct, frozen=True):

@@ -72,12 +72,8 @@ def test_cql_without_a_penalty_and_bcq_without_a_threshold_are_double_q_learning
     same: dict[str, Any] = {"lr": 0.01, "max_grad_norm": 1e9, "batch_size": 16, "gamma": 0.9, "tau": 0.1}
     shapes: dict[str, Any] = {"num_arms": 2, "states": 2 * STEPS, "num_updates": 3}
     found = []
-    variants: list[tuple[str, dict[str, Any]]] = [
-        ("dqn", {}),
-        ("cql", {"alpha": 0.0}),
-        ("bcq", {"threshold": 0.0}),
-    ]
-    for algo, own in variants:
+    dials: dict[str, dict[str, Any]] = {"dqn": {}, "cql": {"alpha": 0.0}, "bcq": {"threshold": 0.0}}
+    for algo, own in dials.items():
         agent = learner(algo, **shapes, **same, **own)
         with torch.no_grad():
             agent.model.value_head.weight.mul_(0.1)
@@ -309,3 +305,50 @@ def test_state_is_whole(algo: str) -> None:
     assert agent.update(batch) == other.update(batch)
     one, two = agent.state_dict(), other.state_dict()
     assert one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
+
+
+DIALS: dict[str, Any] = {
+    "lr": 0.02,
+    "max_grad_norm": 1e-3,
+    "anneal_lr": False,
+    "gamma": 0.9,
+    "bootstrap_time_limit": False,
+    "tau": 0.5,
+    "batch_size": 16,
+    "alpha": 2.0,
+    "threshold": 1.0,
+    "expectile": 0.9,
+    "beta": 0.5,
+    "largest_weight": 1.01,
+    "weight_cap": 0.5,
+    "top_k": 3,
+    "kl_coef": 1.0,
+    "vf_coef": 2.0,
+    "quantile": 0.5,
+}
+OF_THE_SOURCE = {"log", "checkpoint", "gradient_steps", "best_sessions"}  # tests/experience/test_logged.py
+
+
+@pytest.mark.parametrize("algo", LOG_ONLY)
+def test_each_setting_has_an_effect(algo: str) -> None:
+    log = mdp_log(60)
+    assert log.steps is not None
+    cut = log.steps == STEPS - 1  # the last steps end by a time limit here
+    log = dataclasses.replace(log, terminated=log.terminated & ~cut, truncated=cut)
+    first = learner(algo, 2, 2 * STEPS, num_updates=3)
+    names = {field.name for field in dataclasses.fields(first.config)} - OF_THE_SOURCE - {"temperature"}
+    found: dict[str, Any] = {}
+    for name in ("", *sorted(names)):
+        agent = learner(algo, 2, 2 * STEPS, num_updates=3, **({name: DIALS[name]} if name else {}))
+        for _ in range(3):
+            agent.update(log)
+        found[name] = agent.state_dict()
+    same = [name for name in names if all(torch.equal(x, found[""][key]) for key, x in found[name].items())]
+    assert set(same) <= ({"gamma"} if algo == "reinforce" else set())  # of the returns in its batches
+
+
+@pytest.mark.parametrize("algo", ["cql", "bcq"])
+def test_drawn_policy_is_softmax_of_q_over_the_temperature(algo: str) -> None:
+    agent = learner(algo, 3, temperature=0.5)
+    q = agent.model.eligible(HERE)
+    assert torch.allclose(agent.item_probabilities(HERE, 3).float(), (q / 0.5).softmax(1), atol=1e-6)

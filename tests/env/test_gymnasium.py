@@ -32,9 +32,14 @@ IDS = [
     "recsys_rl/Satiation-v0",
     "recsys_rl/ShortVideo-v0",
     "recsys_rl/LongVideo-v0",
+    "recsys_rl/SocialFeed-v0",
 ]
 SMALL: dict[str, Any] = {"data": "synthetic", "num_items": 30, "num_users": 40, "embedding_dim": 4}
-LARGER = {IDS[2]: {"num_items": 200}, IDS[3]: {"num_items": 240}}  # as many as a session shows
+LARGER = {
+    IDS[2]: {"num_items": 200},
+    IDS[3]: {"num_items": 240},
+    IDS[4]: {"num_items": 90},
+}  # as many as a session shows
 ROUNDING = 1e-6  # between one row and several together, which torch may compute in other ways
 NOBODY_LEAVES: dict[str, Any] = {  # satisfaction is 1 whatever is shown
     "affinity_midpoint": -1.0,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -187,11 +189,31 @@ def test_popularity_answers_where_the_policy_fails(
     assert main(["log", "check", "--db", str(db)]) == 0
 
 
+def test_popularity_answers_where_the_policy_hangs(
+    checkpoint: At, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, hang = PPO.scores, threading.Event()
+
+    def scores(self: PPO, obs: Obs) -> torch.Tensor:
+        if not hang.is_set():
+            hang.wait(20)
+        return own(self, obs)
+
+    with serving(checkpoint("satiation"), tmp_path / "r.sqlite", deadline_ms=100.0) as client:
+        with monkeypatch.context() as patch:
+            patch.setattr(PPO, "scores", scores)
+            start = time.monotonic()
+            one = recommend(client, "3")
+            assert one["degraded"] == "late" and time.monotonic() - start < 10
+            assert send(client, event(one, "engagement")) == ["accepted"]
+            hang.set()
+        found = [client.post("/v1/recommend", json={"user_id": "3"}) for _ in range(3)]
+        assert any(x.status_code == 200 and x.json()["degraded"] is None for x in found)
+
+
 def test_versions_are_swapped_after_a_check_and_share_a_log(
     checkpoint: At, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import time
-
     folder, db = tmp_path / "policies", tmp_path / "r.sqlite"
     folder.mkdir()
     shutil.copy(checkpoint("satiation"), folder / "a.pt")

@@ -110,6 +110,19 @@ def test_a_session_goes_on_after_a_start_and_ends_by_leaving_by_its_last_step_or
         assert recommend(client, "bob")["session"]["step"] == 0
 
 
+def test_a_stranger_is_known_by_what_he_consumed(checkpoint: At, tmp_path: Path) -> None:
+    path = checkpoint("satiation")
+    with serving(path, tmp_path / "r.sqlite") as client:
+        one, two = (recommend(client, "ann") for _ in range(2))
+        send(client, event(one, "engagement", 0.75), event(two, "engagement", 0.25), event(two, "leave"))
+        three = recommend(client, "ann")
+        seen = [client.get(f"/v1/decisions/{x['decision_id']}").json()["seen"] for x in (two, three)]
+    recommender = load(path)
+    liked = recommender.fold_in([recommender.row_of_item[int(one["items"][0]["item_id"])]])[0]
+    assert seen[0]["context"]["profile"] == [0.0] * len(liked)
+    assert seen[1]["context"]["profile"] == pytest.approx(liked.tolist())
+
+
 def play(client: Any, user: str, steps: int, leave: bool = True, **fields: Any) -> list[dict[str, Any]]:
     """A session whose engagements are its steps over ten."""
     answers = []
@@ -184,6 +197,30 @@ def test_damage_is_found(checkpoint: At, tmp_path: Path, capsys: pytest.CaptureF
         assert recommend(client, "4")["session"]["step"] == 0
 
 
+def test_a_full_disk_refuses_and_forgets_what_was_not_written(checkpoint: At, tmp_path: Path) -> None:
+    db = tmp_path / "r.sqlite"
+    with serving(checkpoint("satiation"), db) as client:
+        one = recommend(client, "3")
+        send(client, event(one, "engagement", 0.5))
+        raw = client.app.desk.store._db  # type: ignore[attr-defined]
+        pages = raw.execute("PRAGMA page_count").fetchone()[0]
+        raw.execute(f"PRAGMA max_page_count = {pages}")
+        answers = [client.post("/v1/recommend", json={"user_id": f"{x}" * 99}) for x in range(60)]
+        full = [x for x in answers if x.status_code == 503]
+        assert full and {x.json()["title"] for x in full} == {"record-full"}
+        assert "retry-after" in full[0].headers and client.get("/readyz").status_code == 503
+        lost = client.post(
+            "/v1/feedback", json={"events": [event(one, "engagement", event_id="a" * 200)] * 1}
+        )
+        raw.execute("PRAGMA max_page_count = 1000000")
+        two = recommend(client, "3")
+        assert two["session"] == {"id": one["session"]["id"], "step": 1}
+        assert client.get("/readyz").status_code == 200
+        again = send(client, event(one, "engagement", event_id="a" * 200))
+        assert again == (["accepted"] if lost.status_code == 503 else ["duplicate"])
+    assert main(["log", "check", "--db", str(db)]) == 0
+
+
 def test_a_user_is_forgotten_with_all_rows(checkpoint: At, tmp_path: Path) -> None:
     db = tmp_path / "r.sqlite"
     with serving(checkpoint("satiation"), db) as client:
@@ -220,3 +257,31 @@ def test_a_record_is_of_one_process_of_one_catalogue_and_of_our_format(
         raw.execute("CREATE TABLE other (x)")
     with pytest.raises(UserError, match="another program"):
         SQLite(tmp_path / "other.sqlite")
+
+
+def test_feedback_to_a_person_out_of_memory_is_seen_by_the_next_request(
+    checkpoint: At, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("recsys_rl.serve.desk.MOST_PEOPLE", 2)
+    with serving(checkpoint("satiation"), tmp_path / "r.sqlite") as client:
+        first = recommend(client, "3")
+        for user in "456789":
+            recommend(client, user)
+        assert len(client.app.desk.people) <= 3  # type: ignore[attr-defined]
+        assert send(client, event(first, "engagement", 0.5)) == ["accepted"]
+        two = recommend(client, "3")
+        assert two["session"] == {"id": first["session"]["id"], "step": 1}
+        report = client.get(f"/v1/decisions/{two['decision_id']}").json()
+        assert report["seen"]["signals"] == [{"engagement": 0.5}] and report["replayed"]
+
+
+def test_strange_ids_are_kept_as_they_are(checkpoint: At, tmp_path: Path) -> None:
+    names = ["<script>", "a\x00b", "'; DROP TABLE people; --", "\u202e", "ü" * 200, " ", "3 "]
+    with serving(checkpoint("satiation"), tmp_path / "r.sqlite") as client:
+        sessions = {name: recommend(client, name)["session"]["id"] for name in names}
+        assert len({*sessions.values()}) == len(names)
+        assert {name: recommend(client, name)["session"]["id"] for name in names} == sessions
+        half = client.post(
+            "/v1/recommend", content=b'{"user_id": "\\ud800"}', headers={"content-type": "application/json"}
+        )
+        assert half.status_code in (400, 422)
