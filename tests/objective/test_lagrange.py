@@ -221,4 +221,4 @@ def test_constrained_mdp_with_a_known_optimum(algo: str, proof: Proof) -> None:
     value, ads, multiplier = torch.tensor(latest).mean(0).tolist()
     proof(abs(value / 0.48 - 1), below=0.02, what="return")
     proof(abs(ads / bound - 1), below=0.05, what="ads")
-    proof(abs(multiplier / 0.42 - 1), below=0.02 if algo == "ppo" else 0.05, what="multiplier")
+    proof(abs(multiplier / 0.42 - 1), below=0.02 if algo == "ppo" else 0.15, what="multiplier")
