@@ -17,7 +17,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from benchmarks import dqn, foreign
+from benchmarks import dqn, foreign, offline
 from benchmarks.harness import (
     calibration_texts,
     claim_texts,
@@ -28,6 +28,7 @@ from benchmarks.harness import (
     picture_texts,
     planner_texts,
     speed_texts,
+    stranger_texts,
     tables,
 )
 from benchmarks.harness.tables import RESULTS, ROOT
@@ -60,12 +61,14 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "foreign": foreign.text,
     "dqn-games": dqn.text,
     "dqn": learning_texts.dqn,
+    "offline": offline.text,
     "throughput": speed_texts.throughput,
     "throughput-one-thread": partial(speed_texts.throughput, name="throughput-one-thread"),
     "throughput-allocator": partial(speed_texts.throughput, name="throughput-allocator"),
     "simulator": speed_texts.simulator,
     "catalogue": speed_texts.catalogue,
     "mood": mood_texts.mood,
+    "strangers": stranger_texts.strangers,
     "picture-satiation": partial(picture_texts.categories, env="satiation", what="items shown"),
     "picture-short-video": partial(picture_texts.categories, env="short-video", what="videos shown"),
     "picture-long-video": partial(picture_texts.categories, env="long-video", what="suggestions"),

@@ -17,6 +17,7 @@ from recsys_rl.types import (
     Feedback,
     Interface,
     Obs,
+    Rollout,
     Signal,
     Step,
     Stream,
@@ -103,6 +104,26 @@ class Watcher(Protocol):
         ...
 
     def answered(self, step: Step) -> None: ...
+
+
+class Objective(Protocol):
+    """A step from the reward streams of a rollout to the rewards that are learned from."""
+
+    def apply(self, rollout: Rollout) -> tuple[Rollout, dict[str, float]]:
+        """The rollout with other ``rewards`` (T, N), and numbers for the log, always of the same names."""
+        ...
+
+    def verdict(self) -> str:
+        """What the user must know of it at the end of the run, in sentences; "" if there is nothing."""
+        ...
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """What a resumed run needs, on the CPU; the names are its own."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """The inverse of ``state_dict``; ``state`` may hold more. Raises KeyError or ValueError."""
+        ...
 
 
 class Experience(Protocol):
@@ -499,13 +520,15 @@ class Algorithm:
     """A learner, the class of its section agent_config, and the source of its batches.
 
     ``config`` is a subclass of that source's settings in dials.py: OnPolicyConfig, ReplayConfig or
-    LoggedConfig.
+    LoggedConfig. ``needs`` names what a log must have beside decisions: "propensities", or "steps", sessions
+    of more than one decision.
     """
 
     config: type[AgentConfig]
     agent: Callable[..., Learner]
     experience: Literal["on-policy", "replay", "logged"] = "on-policy"
     network: Callable[..., Any] | None = None  # None: ActorCritic (models/actor_critic.py)
+    needs: tuple[Literal["propensities", "steps"], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -465,6 +465,10 @@ class Transitions:
     discounts: Tensor | None = None  # (B,): of the value of ``next_obs``, g^n at most; None: one step, gamma
     returns_to_go: Tensor | None = None  # (B,): discounted sum of the session's rewards from here; of a log
     steps_left: Tensor | None = None  # (B,) int64: decisions of the session from here, at least 1; of a log
+    steps: Tensor | None = None  # (B,) int64: decisions of the session before this one; of a log
+    # (B, 2): the least and the largest return that can follow from here, by the smallest and the largest
+    # reward of the log and the steps that are left at most; of a log
+    possible: Tensor | None = None
 
     @property
     def num_rows(self) -> int:

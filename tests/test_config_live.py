@@ -29,6 +29,7 @@ from recsys_rl.types import UserError
 from recsys_rl.utils.find import find
 from recsys_rl.workflows import train as train_module
 from recsys_rl.workflows.evaluate import EvaluateConfig, evaluate
+from recsys_rl.workflows.record import RecordConfig, record
 from recsys_rl.workflows.train import train
 from tests.small_runs import world
 
@@ -60,6 +61,7 @@ SCENARIOS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "social-feed": ("ppo", "social-feed", {}),
     "two-stage": ("ppo", "drift", {}),
     "transformer": ("ppo", "satiation", {}),
+    "limits": ("ppo", "drift", {}),
     "csv": ("ppo", "drift", {"data": "log.csv"}),
     "gaps": ("ppo", "drift", {"data": "gaps.csv"}),
     "kinds": ("ppo", "drift", {"data": "kinds.csv"}),
@@ -81,6 +83,8 @@ def settings_of(scenario: str, **changes: dict[str, Any]) -> Config:
     base: dict[str, Any] = {"algo": algo, "env": env, **tiny}
     if scenario == "two-stage":
         base = overlay(base, {"model_config": {"candidates": 8}})
+    if scenario == "limits":
+        base = overlay(base, {"train_config": {"limit": ["match>=2"]}})
     if scenario == "transformer":
         base = overlay(base, {"model_config": {"encoder": "transformer"}})
     if scenario.startswith("long-video"):
@@ -260,6 +264,7 @@ CHANGES: dict[tuple[str, str], tuple[str, Any, View]] = {
     ("env_config", "max_episode_steps"): ("drift", 4, weights),
     ("env_config", "reward_decay"): ("drift", 0.5, weights),
     ("env_config", "user_drift"): ("drift", 0.5, weights),
+    ("env_config", "history_length"): ("drift", 3, weights),
     ("env_config", "affinity_gain"): ("satiation", 1.0, weights),
     ("env_config", "affinity_midpoint"): ("satiation", 0.0, weights),
     ("env_config", "satiation_strength"): ("satiation", 3.0, weights),
@@ -376,6 +381,11 @@ CHANGES: dict[tuple[str, str], tuple[str, Any, View]] = {
     ("train_config", "threads"): ("drift", 2, threads),
     ("train_config", "init_from"): ("drift", "absent.pt", refusal),
     ("train_config", "weights"): ("drift", ["match=2"], weights),
+    ("train_config", "limit"): ("drift", ["match>=2"], weights),
+    ("train_config", "limit_kp"): ("limits", 3.0, weights),
+    ("train_config", "limit_ki"): ("limits", 3.0, weights),
+    ("train_config", "limit_most"): ("limits", 0.1, weights),
+    ("train_config", "novelty"): ("drift", 0.5, weights),
     ("train_config", "num_processes"): ("drift", 2, refusal),
     ("train_config", "join_timeout"): ("drift", 0.5, meeting),
     ("train_config", "tensorboard"): ("drift", True, event_files),
@@ -410,7 +420,19 @@ DIALS: dict[str, Any] = {
     "temperature": 5.0,
     "log": "other.parquet",
     "checkpoint": None,  # tests/experience/test_logged.py
+    # Of learners from a log alone.
+    "best_sessions": 0.3,
+    "alpha": 5.0,
+    "threshold": 0.9,
+    "expectile": 0.9,
+    "beta": 0.5,
+    "largest_weight": 1.1,
+    "weight_cap": 0.5,
+    "top_k": 3,
+    "kl_coef": 5.0,
+    "quantile": 0.2,
 }
+FROM_LOGS = ("bc", "cql", "bcq", "iql", "reinforce", "dt")
 
 
 @pytest.fixture(scope="module")
@@ -491,6 +513,36 @@ def test_setting_of_platform_and_algorithm(name: str, scenario: str, folder: Cal
     value = not before.agent_config.normalize_advantage if name == "normalize_advantage" else DIALS[name]
     after = settings_of(scenario, agent_config={name: value})
     assert look(folder, "before", weights, before) != look(folder, "after", weights, after)
+
+
+@pytest.fixture(scope="module")
+def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with two logs of decisions on `drift`."""
+    place = tmp_path_factory.mktemp("logs")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        train(settings_of("drift"))
+        for seed, name in enumerate(("log.parquet", "other.parquet")):
+            record(RecordConfig(sessions=60, users="all", seed=seed, out=name, quiet=True))
+    return place
+
+
+@pytest.mark.parametrize("algo", FROM_LOGS)
+def test_setting_of_learner_from_a_log(algo: str, logs: Path, folder: Callable[[str], None]) -> None:
+    own = {field.name for field in dataclasses.fields(find(AGENTS[algo], algo).config)}
+    tiny: dict[str, Any] = {"lr": 0.05, "batch_size": 16, "gradient_steps": 1}
+
+    def trained(name: str, **changes: Any) -> Any:
+        settings = {**tiny, **changes}
+        settings["log"] = str(logs / settings.get("log", "log.parquet"))
+        sections = {**TINY, "agent_config": settings}
+        return look(folder, name, weights, from_dict(Config, {"algo": algo, "env": "drift", **sections}))
+
+    before = trained("before")
+    assert trained("again") == before
+    # The temperature is of the trained policy, and the checkpoint stands for an environment.
+    for name in sorted(own - {"checkpoint", "temperature"}):
+        assert trained(name, **{name: DIALS[name]}) != before, name
 
 
 def test_algo_and_env(folder: Callable[[str], None]) -> None:

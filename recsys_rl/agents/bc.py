@@ -5,24 +5,30 @@ With the decisions (s, a) of a log, the loss is the cross-entropy::
     L = - mean log pi(a | s)
 
 The cloned policy draws as the logger did. Its most probable items are often better than that, as the mistakes
-of a logger that explores differ from one session to the next, and what it prefers does not.
+of a logger that explores differ from one session to the next, and what it prefers does not. With
+``best_sessions`` it is cloned from the sessions with the highest return alone.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 
 from recsys_rl.dials import LoggedConfig
 from recsys_rl.models.policy import NetworkPolicy
 from recsys_rl.protocols import Algorithm
+from recsys_rl.schema import Range
 from recsys_rl.types import Transitions
 
 
 @dataclass(frozen=True)
 class BCConfig(LoggedConfig):
     """Behaviour cloning (Pomerleau 1991, Neural Computation 3(1))."""
+
+    best_sessions: Annotated[float, Range(above=0, high=1)] = 1.0
+    """Learn from this share of the log's sessions, those with the highest return."""
 
 
 class BC(NetworkPolicy[BCConfig]):

@@ -112,8 +112,8 @@ class RecEnv:
     def step(self, items: Tensor) -> Step:
         """Show ``items`` (N, K) int64 and return the response.
 
-        In a slate, -1 leaves a place empty. Raises UserError for another shape, for a number that is no item,
-        and for a slate with an item twice.
+        In a slate, -1 leaves a place empty. Raises UserError for another shape, for a number that is not
+        an item, and for a slate with an item twice.
         """
         step = self.step_without_reset(items)
         # New users are drawn for every row, even if only some are needed. So the stream of random numbers

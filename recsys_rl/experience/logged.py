@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from recsys_rl.decisions.log import DecisionLog, streams_by_name
+from recsys_rl.decisions.log import DecisionHeader, DecisionLog, streams_by_name
 from recsys_rl.decisions.transitions import TransitionTable
 from recsys_rl.dials import LoggedConfig
 from recsys_rl.errors import UserError, amount
 from recsys_rl.objective.weighted import check_weights, stream_weights, weighted
 from recsys_rl.protocols import UserModel, Watcher
-from recsys_rl.types import Batch, Interface, Stream
+from recsys_rl.types import Batch, Feedback, Interface, Stream
 
 MOST_ROWS = 524_288
 """Decisions that are held at once: some 0.6 kB each, and as much again while they are read."""
@@ -36,6 +37,7 @@ class Logged:
         interface: Interface,
         config: LoggedConfig,
         generator: torch.Generator,
+        fingerprint: bytes = b"",
     ) -> None:
         """
         Args:
@@ -43,11 +45,13 @@ class Logged:
             tables: begins a new pass over the parts of the log.
             whole: the log is one part.
             generator: draws the decisions of each batch.
+            fingerprint: of the log; a resumed run must have the same.
 
         Raises UserError if the log has no decision to learn from.
         """
         self.name, self.tables, self.whole, self._interface = name, tables, whole, interface
         self.size, self.generator = config.steps_per_update, generator
+        self.fingerprint = torch.tensor(list(fingerprint), dtype=torch.uint8)
         self.watcher: Watcher | None = None
         self.part, self.served = -1, 0  # the place of the table in the log, and its batches so far
         self._pass = tables()
@@ -89,11 +93,20 @@ class Logged:
         return f"log: {size}" if self.whole else f"log: in parts, the first of {size}"
 
     def state_dict(self, finished: bool = False) -> dict[str, Tensor]:
-        """The part that is held; the run holds the generator."""
-        return {"part": torch.tensor(self.part), "served": torch.tensor(self.served)}
+        """The part that is held, and the log's fingerprint; the run holds the generator."""
+        place = {"part": torch.tensor(self.part), "served": torch.tensor(self.served)}
+        return place | {"fingerprint": self.fingerprint}
 
     def load_state_dict(self, state: Mapping[str, Tensor], finished: bool = False) -> None:
-        """The inverse of ``state_dict``. Raises KeyError or ValueError if it doesn't fit."""
+        """The inverse of ``state_dict``. Raises KeyError or ValueError if it doesn't fit.
+
+        Raises UserError if the log is another one than that of the state.
+        """
+        if not finished and not torch.equal(state["fingerprint"].cpu(), self.fingerprint):
+            raise UserError(
+                f"{self.name} holds other decisions than at the start of this run: give the log as it was, "
+                "or start a new run without --resume or --run."
+            )
         part = int(state["part"])
         while self.part != part and not finished:
             before = self.part
@@ -121,6 +134,42 @@ def log_rewards(
         streams = tuple(Stream(name, 0.0) for name in by_name)
         values = torch.stack(list(by_name.values()), 1)  # (E, M)
     else:
-        streams, values = users.streams, users.rewards(log.feedback)
+        check_weights(weights, users.streams, field)
+        return rewards_of(log.header, users, stream_weights(users.streams, weights), log.feedback)
     check_weights(weights, streams, field)
     return weighted(values, stream_weights(streams, weights))
+
+
+def has_signals(log: DecisionHeader, users: UserModel) -> bool:
+    """True if a log holds all signals of the user model, or, as that of a server, all visible ones."""
+    every = tuple(signal.name for signal in users.signals)
+    return log.signals in (every, tuple(signal.name for signal in users.signals if signal.visible))
+
+
+def rewards_of(log: DecisionHeader, users: UserModel, weights: Tensor, feedback: Feedback) -> Tensor:
+    """The rewards (E,) of a log's ``feedback`` with ``weights`` (M,) of the reward streams.
+
+    Raises UserError for a stream with a weight whose hidden signals the log lacks.
+    """
+    every = [signal.name for signal in users.signals]
+    if len(log.signals) == len(every):
+        return weighted(users.rewards(feedback), weights)
+    at = torch.tensor([every.index(name) for name in log.signals])
+
+    def filled(signals: Tensor) -> Tensor:
+        found = signals.new_full((*signals.shape[:-1], len(every)), torch.nan)
+        return found.index_copy(-1, at, signals)
+
+    events = feedback.events
+    if events is not None:
+        events = replace(events, signals=filled(events.signals))
+    values = users.rewards(replace(feedback, signals=filled(feedback.signals), events=events))  # (E, M)
+    unknown = values.isnan().any(0)  # (M,)
+    wrong = [x.name for x, lacks, by in zip(users.streams, unknown, weights, strict=True) if lacks and by]
+    if wrong:
+        known = [x.name for x, lacks in zip(users.streams, unknown, strict=True) if not lacks]
+        mend = f"weigh only {', '.join(known)} (--weights {known[0]}=1)" if known else "no stream is left"
+        raise UserError(
+            f"The log of a server lacks the hidden signals of which the stream {wrong[0]} is made: {mend}."
+        )
+    return weighted(values.nan_to_num(0.0), weights)

@@ -16,7 +16,7 @@ from recsys_rl.models.candidates import CandidateHead
 from recsys_rl.models.encoders import Linear, SessionSum, TwinMLP
 from recsys_rl.models.fast import dense
 from recsys_rl.models.features import SplitFeatures, feature_parts, features_of
-from recsys_rl.models.heads import NUMBERS, DenseHead, TwoTowerHead, distribution
+from recsys_rl.models.heads import NUMBERS, DenseHead, GatedHead, TwoTowerHead, distribution
 from recsys_rl.models.next_signals import Entries, NextSignals, signal_loss
 from recsys_rl.models.retrieval import Retriever, mark_unusable
 from recsys_rl.models.scorer import ScorerHead, gate_names
@@ -45,6 +45,7 @@ class Shapes:
     # The interface whose observations bring the features of their alternatives along; None for other ones.
     candidates: Interface | None = None
     numbers: tuple[str, ...] = NUMBERS  # columns of the item features between the genres and the constant 1
+    kinds: Tensor | None = None  # (I,): models.heads.item_kinds, for the gated head
 
 
 class ActorCritic(nn.Module):
@@ -119,6 +120,9 @@ class ActorCritic(nn.Module):
             size = first.stop - first.start
             numbers = len(shapes.numbers)
             self.head = ScorerHead(sizes[-1], num_blocks, num_item_features, size, generator, numbers)
+        elif config.head == "gated":
+            assert shapes.kinds is not None
+            self.head = GatedHead(sizes[-1], num_blocks, num_item_features, shapes.kinds, generator)
         else:
             self.head = TwoTowerHead(sizes[-1], num_blocks, num_item_features, generator)
         self.activation = config.activation
@@ -136,6 +140,8 @@ class ActorCritic(nn.Module):
             categorical.forbid_(logits, obs.mask, obs.exclude)
         else:
             categorical.forbid_(logits, obs.candidates >= 0, None)
+        if isinstance(self.head, GatedHead):
+            return self.head.distribution(outputs, logits, obs.candidates), value
         return distribution(logits, self.shapes.slate_size), value
 
     def learn(

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from recsys_rl.functional.categorical import Categorical
+from recsys_rl.functional.gated import Gated
 from recsys_rl.functional.plackett_luce import PlackettLuce
 from recsys_rl.models.encoders import Linear
 from recsys_rl.models.fast.item_scores import item_scores
-from recsys_rl.types import Catalogue
+from recsys_rl.types import Catalogue, UserError
 
 TOWER_SIZE = 32  # learned features of an item beside the given ones
 LOGIT_SCALE = 5.0  # first temperature: item embeddings have unit norm, so their products are small
@@ -98,12 +99,18 @@ class TwoTowerHead(nn.Module):
     """
 
     def __init__(
-        self, num_hidden: int, num_blocks: int, num_item_features: int, generator: torch.Generator
+        self,
+        num_hidden: int,
+        num_blocks: int,
+        num_item_features: int,
+        generator: torch.Generator,
+        num_gates: int = 0,
     ) -> None:
+        """``num_gates``: outputs of the layer ``last`` after those of W h, for ``GatedHead``."""
         super().__init__()
         # Small gains make the first policy nearly uniform, as is usual for PPO.
         self.tower = Linear(num_item_features, TOWER_SIZE, 2**0.5, generator)
-        self.query = Linear(num_hidden, num_item_features + TOWER_SIZE, 0.01, generator)
+        self.query = Linear(num_hidden, num_item_features + TOWER_SIZE + num_gates, 0.01, generator)
         self.votes = nn.Parameter(0.01 * torch.randn(num_blocks, num_item_features, generator=generator))
         self.log_temperature = nn.Parameter(torch.tensor(LOGIT_SCALE).log() / RATE)
 
@@ -150,6 +157,76 @@ class TwoTowerHead(nn.Module):
     @property
     def temperature(self) -> Tensor:
         return (RATE * self.log_temperature).exp()
+
+
+class GatedHead(TwoTowerHead):
+    """First the kind of the item, by logits made of the hidden features h, then the item as in the base.
+
+    The logits of the kinds start at the logarithm of the share of each kind in the catalogue, so the first
+    policy is nearly uniform over all items, as that of the other heads. They are RATE times the outputs.
+    """
+
+    kinds: Tensor
+
+    def __init__(
+        self,
+        num_hidden: int,
+        num_blocks: int,
+        num_item_features: int,
+        kinds: Tensor,
+        generator: torch.Generator,
+    ) -> None:
+        """``kinds`` (I,) int64 as ``item_kinds`` gives them."""
+        counts = kinds.bincount()
+        super().__init__(num_hidden, num_blocks, num_item_features, generator, len(counts))
+        self.num_kinds = len(counts)
+        self.register_buffer("kinds", kinds, persistent=False)
+        with torch.no_grad():  # a kind without items counts as one with half an item: log 0 is not finite
+            self.query.bias[-self.num_kinds :] = (counts.clamp_min(0.5) / len(kinds)).log() / RATE
+
+    def user(self, query: Tensor, blocks: Sequence[Tensor]) -> Tensor:
+        """As in ``TwoTowerHead``; ``query`` has the logits of the kinds behind W h."""
+        return super().user(query[:, : -self.num_kinds], blocks)
+
+    def distribution(self, query: Tensor, logits: Tensor, candidates: Tensor | None) -> Gated:
+        """The distribution of the item.
+
+        Args:
+            query: (N, F_i + tower + G), the outputs of ``last``.
+            logits: (N, 1, A), of the catalogue or of the ``candidates`` (N, A), -inf at forbidden items.
+        """
+        kinds = self.kinds if candidates is None else self.kinds[candidates.clamp_min(0)]
+        return Gated(RATE * query[:, -self.num_kinds :], logits, kinds)
+
+
+def item_kinds(catalogue: Catalogue, trained_on: Catalogue | None = None) -> Tensor:
+    """The kind of each item, (I,) int64 from 0 on the CPU, for ``GatedHead``.
+
+    Raises UserError if the items have no kinds, or one kind alone; and for a kind that the catalogue
+    ``trained_on`` lacks, None for this one.
+    """
+    kinds = catalogue.attributes.get("kind")
+    if kinds is None:
+        raise UserError(
+            "The gated head first chooses the kind of an item, and the items of this catalogue have no "
+            "attribute 'kind': choose another --head, or give --items FILE with a column 'kind'."
+        )
+    if kinds.ndim != 1 or kinds.is_floating_point() or bool((kinds < 0).any()):
+        raise UserError(
+            "The attribute 'kind' of the items must hold whole numbers from 0, or texts in a file, to be a "
+            "choice of the gated head: choose another --head."
+        )
+    if bool((kinds == kinds[0]).all()):
+        raise UserError(
+            "The gated head first chooses the kind of an item, and all items of this catalogue are of one "
+            "kind: choose another --head."
+        )
+    if trained_on is not None and bool(kinds.max() > trained_on.attributes["kind"].max()):
+        raise UserError(
+            "The gated head has one logit for each kind of item of its training, and a new item is of "
+            "another kind, or of an unknown one: name a known kind in the column 'kind' of its file."
+        )
+    return kinds.long().cpu()
 
 
 class DenseHead(nn.Module):
