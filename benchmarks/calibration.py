@@ -288,15 +288,16 @@ def main() -> None:
     args = tables.parse(parser, "calibration")
     torch.set_num_threads(args.threads or 1)
     settings: dict[str, Any] = {"train_config": {"seed": args.seed}}
-    num_envs = NUM_ENVS
+    num_envs, months = NUM_ENVS, feed.MONTHS
     slates: dict[str, Any] = {}  # settings of long-video alone
     if args.smoke:
         small: dict[str, Any] = {"num_items": 60, "embedding_dim": 8, "max_episode_steps": 30}
         settings |= {"data_config": {"data": "synthetic", "num_users": 50}, "env_config": small}
         slates = {"env_config": {**small, "num_items": 300}}
-        args.views, args.requests, args.lives, num_envs = 20_000, 4_000, 20, 256
+        args.views, args.requests, args.lives = 20_000, 4_000, 20
+        num_envs, months = 256, 3
     if args.only == feed.ENV:
-        tables.publish(feed_rows(settings, args.lives), args)
+        tables.publish(feed_rows(settings, args.lives, months), args)
         return
     config = from_dict(Config, {"env": ENV, **settings})
     world = make_world(config)
@@ -306,14 +307,14 @@ def main() -> None:
     rows += visit_rows(config, world, real)
     config = from_dict(Config, {"env": choice.ENV, **settings, **slates})
     rows += choice.choice_rows(config, make_world(config), args.requests)
-    rows += feed_rows(settings, args.lives)
+    rows += feed_rows(settings, args.lives, months)
     tables.publish(rows, args)
 
 
-def feed_rows(settings: dict[str, Any], lives: int) -> list[Row]:
+def feed_rows(settings: dict[str, Any], lives: int, months: int) -> list[Row]:
     """The rows of ads."""
     config = from_dict(Config, {"env": feed.ENV, **settings})
-    return feed.feed_rows(config, make_world(config), lives)
+    return feed.feed_rows(config, make_world(config), lives, months)
 
 
 if __name__ == "__main__":

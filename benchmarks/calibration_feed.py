@@ -1,6 +1,6 @@
 """The rows of `social-feed`: time spent under fixed loads of ads, and clicks after ads of good and bad fit.
 
-Users live for MONTHS months of 30 days under a fixed share of ads. Posts are drawn from the user's POSTS best
+Users live for 12 months of 30 days under a fixed share of ads. Posts are drawn from the user's POSTS best
 by profile, and ads uniformly, or from the half that fits the user better or worse. Time is counted in places.
 A user who never returns spends no more time. All loads have the same users.
 
@@ -33,8 +33,7 @@ LOADS = (0.0, 0.04, 0.08, 0.12, 0.16, 0.2)
 MONTHS = 12
 USERS = 2000  # of each load
 POSTS = 100
-FIRST, LATE = "the first month", "months 10 to 12"
-PARTS = {FIRST: slice(0, 1), LATE: slice(MONTHS - 3, MONTHS)}
+FIRST, LATE = slice(0, 1), slice(-3, None)  # months
 GOLI = "Goli et al. 2025"
 HOHNHOLD = "Hohnhold et al. 2015"
 RESAMPLES = 1000
@@ -42,7 +41,7 @@ RESAMPLES = 1000
 
 @dataclass(frozen=True)
 class Lives:
-    """Sums for each month and user of one load, (MONTHS, n) float64 each."""
+    """Sums for each month and user of one load, (months, n) float64 each."""
 
     places: NDArray[np.float64]
     ads: NDArray[np.float64]
@@ -50,7 +49,13 @@ class Lives:
 
 
 def live(
-    config: Config, world: World, loads: tuple[float, ...], fits: tuple[str, ...], users: int, seed: int
+    config: Config,
+    world: World,
+    loads: tuple[float, ...],
+    fits: tuple[str, ...],
+    users: int,
+    seed: int,
+    months: int = MONTHS,
 ) -> list[Lives]:
     """The lives of ``users`` users under each pair of a load and a fit of the ads."""
     config = dataclasses.replace(config, env_config=dataclasses.replace(config.env_config, visits=2))
@@ -66,7 +71,7 @@ def live(
     steps, day, due = nothing.long(), nothing.clone(), torch.rand(len(who), generator=generator)
     start = torch.randint(POSTS, (len(who),), generator=generator)
     rows = torch.arange(len(who))  # of the sums
-    sums = torch.zeros(3, MONTHS, len(who), dtype=torch.float64)
+    sums = torch.zeros(3, months, len(who), dtype=torch.float64)
     length = config.env_config.max_episode_steps
     while len(rows):
         due = due + load
@@ -91,7 +96,7 @@ def live(
         day = day.index_add(0, ended, torch.where(gap > LONGEST_GAP, 1e6, gap.float()))
         steps = steps.index_fill(0, ended, 0)
         start = start.index_copy(0, ended, torch.randint(POSTS, (len(ended),), generator=generator))
-        left = (day < 30 * MONTHS).nonzero().squeeze(1)
+        left = (day < 30 * months).nonzero().squeeze(1)
         if len(left) < len(rows):
             state = tree_map(lambda x, at=left: x[at], state)
             rows, load, steps, day, due, start, posts, ads = (
@@ -114,30 +119,29 @@ def _choices(model: SocialFeed, who: Tensor, fits: list[str]) -> tuple[Tensor, T
     return best, torch.where(any_ad, order, halves.repeat(1, 3)[:, : len(ads)])
 
 
-def feed_rows(config: Config, world: World, users: int = USERS, seed: int = 0) -> list[Row]:
-    """The rows of the table."""
-    found = live(config, world, LOADS, ("any",) * len(LOADS), users, seed)
-    places = np.stack([lives.places for lives in found])  # (loads, MONTHS, n)
-    lines = {name: fit_line(places[:, at].sum(1).mean(1)) for name, at in PARTS.items()}
-    first, late = (slope for slope, _ in lines.values())
+def feed_rows(
+    config: Config, world: World, users: int = USERS, months: int = MONTHS, seed: int = 0
+) -> list[Row]:
+    """The rows of the table. ``months``: length of a life, at least 3."""
+    early, late = "the first month", f"months {months - 2} to {months}"
+    found = live(config, world, LOADS, ("any",) * len(LOADS), users, seed, months)
+    places = np.stack([lives.places for lives in found])  # (loads, months, n)
+    lines = {name: fit_line(places[:, at].sum(1).mean(1)) for name, at in ((early, FIRST), (late, LATE))}
+    ratio = lines[late][0] / lines[early][0]
     low, high = np.quantile([_growth(places[:, :, index]) for index in _resamples(users)], (0.025, 0.975))
     rows = [
         _least(f"time spent falls linearly in the load, R^2, {name}", fit, 0.98)
         for name, (_, fit) in lines.items()
     ]
-    growth = row(
-        f"slope in {LATE} over that in {FIRST}", GOLI, 3.0, late / first, abs(late / first - 3), 0.3, ENV
-    )
+    growth = row(f"slope in {late} over that in {early}", GOLI, 3.0, ratio, abs(ratio - 3), 0.3, ENV)
     rows.append({**growth, "note": f"95 % interval {low:.2f} .. {high:.2f}"})
-    rows += [
-        _shown(f"time spent at 20 % ads over none, {name}", 1 + LOADS[-1] * slope)
-        for name, (slope, _) in lines.items()
-    ]
-    rows.append(_shown(f"places of a user in {FIRST}, no ads", float(places[0, 0].mean())))
-    good, bad = live(config, world, (0.16, 0.16), ("good", "bad"), users, seed + 1)
+    for name, (slope, _) in lines.items():
+        rows.append(_shown(f"time spent at 20 % ads over none, {name}", 1 + LOADS[-1] * slope))
+    rows.append(_shown(f"places of a user in {early}, no ads", float(places[0, 0].mean())))
+    good, bad = live(config, world, (0.16, 0.16), ("good", "bad"), users, seed + 1, months)
     rates = {"good": _click_rates(good, users), "bad": _click_rates(bad, users)}
-    for name, ratio in rates.items():
-        rows.append(_below_one(f"clicks for each ad of {name} fit (16 % ads), {LATE} over {FIRST}", ratio))
+    for name, ratios in rates.items():
+        rows.append(_below_one(f"clicks for each ad of {name} fit (16 % ads), {late} over {early}", ratios))
     rows.append(_below_one("the same, ads of bad fit over ads of good fit", rates["bad"] / rates["good"]))
     return rows
 
@@ -151,7 +155,7 @@ def fit_line(time: NDArray[np.float64]) -> tuple[float, float]:
 
 
 def _growth(places: NDArray[np.float64]) -> float:
-    first, late = (fit_line(places[:, at].sum(1).mean(1))[0] for at in PARTS.values())
+    first, late = (fit_line(places[:, at].sum(1).mean(1))[0] for at in (FIRST, LATE))
     return late / first
 
 
@@ -162,12 +166,11 @@ def _resamples(users: int) -> list[NDArray[np.int64]]:
 
 def _click_rates(lives: Lives, users: int) -> NDArray[np.float64]:
     """Clicks for each ad in the late months over those of the first, (RESAMPLES,) by users."""
-    first, late = PARTS.values()
 
     def rate(at: slice, index: NDArray[np.int64]) -> float:
         return float(lives.clicks[at][:, index].sum() / lives.ads[at][:, index].sum())
 
-    return np.array([rate(late, x) / rate(first, x) for x in _resamples(users)])
+    return np.array([rate(LATE, x) / rate(FIRST, x) for x in _resamples(users)])
 
 
 def _least(statistic: str, found: float, least: float) -> Row:

@@ -140,7 +140,7 @@ class SocialFeedConfig(VisitsConfig):
     """Patience that each other place costs."""
     satisfaction_gain: NonNegative = 0.5
     """Patience gained per unit of satisfaction."""
-    ad_cost: NonNegative = 0.205
+    ad_cost: NonNegative = 0.215
     """Patience that an ad costs at once."""
     tolerance_cost: NonNegative = 0.06
     """Patience that each place costs a user whose ad tolerance is used up."""
