@@ -240,9 +240,9 @@ class TrainConfig:
     limit: tuple[str, ...] = ()
     """A limit on a stream, as in "ads<=0.1" or "watch>=0.5" (in quotes), kept by a Lagrange multiplier. It
     may be repeated. --limit help lists the streams of the platform."""
-    limit_kp: NonNegative = 1.0
+    limit_kp: NonNegative = 5.0
     """Proportional gain of the multiplier: reward for each unit by which the stream violates its limit."""
-    limit_ki: NonNegative = 0.1
+    limit_ki: NonNegative = 0.2
     """Integral gain of the multiplier: what such a unit adds to it in each update."""
     limit_most: Positive = 100.0
     """Largest multiplier of a limit, in units of the reward for each unit of the stream."""

@@ -219,11 +219,6 @@ def make_logged(
         raise UserError(f"{config.algo} learns from a log of decisions: give --log FILE.parquet.")
     if world.is_empty:
         raise UserError(f"{config.env} has no catalogue, and a log is of one: choose a platform with items.")
-    if config.model_config.candidates:
-        raise FieldError(
-            "model_config.candidates",
-            f"is {config.model_config.candidates}: {config.algo} scores the whole catalogue; leave it out.",
-        )
     data, seed, users = config.data_config, config.train_config.seed, make_user_model(config, world)
     if data.stranger_share:
         raise FieldError(

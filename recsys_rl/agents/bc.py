@@ -18,6 +18,7 @@ import torch
 
 from recsys_rl.dials import LoggedConfig
 from recsys_rl.models.policy import NetworkPolicy
+from recsys_rl.models.sampled import corrected, shown_among
 from recsys_rl.protocols import Algorithm
 from recsys_rl.schema import Range
 from recsys_rl.types import Transitions
@@ -39,8 +40,9 @@ class BC(NetworkPolicy[BCConfig]):
         self.anneal_lr()
         found: list[torch.Tensor] = []  # (2,) each: loss, entropy
         for part in batch.split(self.config.batch_size):
-            distribution, _ = self.model(part.obs)
-            logprob, entropy = distribution.evaluate(part.obs.places_of(part.items))  # (B,) each
+            obs, weights = shown_among(self.model, part.obs, part.items, self.generators["policy"])
+            distribution = corrected(self.model(obs)[0], weights)
+            logprob, entropy = distribution.evaluate(obs.places_of(part.items))  # (B,) each
             loss = -logprob.mean()
             self.optimizer.zero_grad()
             loss.backward()

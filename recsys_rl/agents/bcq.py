@@ -23,6 +23,7 @@ from recsys_rl.dials import LoggedConfig, QConfig
 from recsys_rl.functional.losses import value_loss
 from recsys_rl.models.q_learner import QLearner, StartValues
 from recsys_rl.models.q_network import ConstrainedQNetwork
+from recsys_rl.models.sampled import corrected, shown_among
 from recsys_rl.protocols import Algorithm
 from recsys_rl.schema import Share
 from recsys_rl.types import Transitions
@@ -61,11 +62,13 @@ class BCQ(QLearner[BCQConfig]):
         starts = StartValues()
         for part in batch.split(self.config.batch_size):
             target = self.targets(part)  # (B,)
-            q_shown = self.q_of(part.obs, part.items)[2]  # (B,)
-            clone_loss = -self.model.behaviour_of(part.obs).logprob(part.obs.places_of(part.items)).mean()
+            obs, weights = shown_among(self.model, part.obs, part.items, self.generators["policy"])
+            q_shown = self.q_of(obs, part.items)[2]  # (B,)
+            clone = corrected(self.model.behaviour_of(obs), weights)
+            clone_loss = -clone.logprob(obs.places_of(part.items)).mean()
             loss = value_loss(q_shown, target) + clone_loss
             self.step(loss)
-            starts.add(part, lambda rows: self.value(rows.obs))
+            starts.add(part, lambda rows: self.value(self.propose(rows.obs, greedy=True)))
             found.append(torch.stack([x.detach() for x in (loss, clone_loss, q_shown.mean(), target.mean())]))
         self.updates += 1
         means = torch.stack(found).mean(0).tolist()

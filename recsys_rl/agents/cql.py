@@ -20,6 +20,7 @@ from recsys_rl.dials import LoggedConfig, QConfig
 from recsys_rl.functional.losses import conservative, value_loss
 from recsys_rl.models.q_learner import QLearner, StartValues
 from recsys_rl.models.q_network import QNetwork
+from recsys_rl.models.sampled import shown_among
 from recsys_rl.protocols import Algorithm
 from recsys_rl.schema import NonNegative
 from recsys_rl.types import Transitions
@@ -43,11 +44,12 @@ class CQL(QLearner[CQLConfig]):
         starts = StartValues()
         for part in batch.split(self.config.batch_size):
             target = self.targets(part)  # (B,)
-            q, shown, q_shown = self.q_of(part.obs, part.items)
-            penalty = conservative(q, shown)
+            obs, weights = shown_among(self.model, part.obs, part.items, self.generators["policy"])
+            q, shown, q_shown = self.q_of(obs, part.items)
+            penalty = conservative(q if weights is None else q + weights, shown)
             loss = value_loss(q_shown, target) + self.config.alpha * penalty
             self.step(loss)
-            starts.add(part, lambda rows: self.value(rows.obs))
+            starts.add(part, lambda rows: self.value(self.propose(rows.obs, greedy=True)))
             found.append(torch.stack([x.detach() for x in (loss, penalty, q_shown.mean(), target.mean())]))
         self.updates += 1
         means = torch.stack(found).mean(0).tolist()

@@ -25,6 +25,7 @@ from recsys_rl.functional.losses import quantile_loss
 from recsys_rl.models.policy import NetworkPolicy
 from recsys_rl.models.q_learner import StartValues
 from recsys_rl.models.return_network import ReturnNetwork
+from recsys_rl.models.sampled import corrected, shown_among
 from recsys_rl.protocols import Algorithm
 from recsys_rl.schema import Positive, Range
 from recsys_rl.types import Transitions
@@ -52,9 +53,10 @@ class DT(NetworkPolicy[DTConfig]):
         starts = StartValues()
         for part in batch.split(self.config.batch_size):
             share = share_of_possible(part)  # (B,)
-            obs = self.model.summarised(part.obs)
-            distribution, asked = self.model.given(obs, share), self.model.value(obs)
-            clone_loss = -distribution.logprob(part.obs.places_of(part.items)).mean()
+            obs, weights = shown_among(self.model, part.obs, part.items, self.generators["policy"])
+            obs = self.model.summarised(obs)
+            distribution, asked = corrected(self.model.given(obs, share), weights), self.model.value(obs)
+            clone_loss = -distribution.logprob(obs.places_of(part.items)).mean()
             loss = clone_loss + self.config.vf_coef * quantile_loss(share - asked, self.config.quantile)
             self.optimizer.zero_grad()
             loss.backward()

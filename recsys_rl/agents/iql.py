@@ -25,6 +25,7 @@ from recsys_rl.functional.losses import advantage_weights, bootstrapped, expecti
 from recsys_rl.models.policy import NetworkPolicy
 from recsys_rl.models.q_learner import StartValues, capped, check_single_items, ended_rows
 from recsys_rl.models.q_network import QNetwork, QualityActorCritic
+from recsys_rl.models.sampled import corrected, shown_among
 from recsys_rl.models.target_network import copied, follow, load_target, target_state
 from recsys_rl.protocols import Algorithm
 from recsys_rl.schema import NonNegative, Positive, Range
@@ -68,15 +69,16 @@ class IQL(NetworkPolicy[IQLConfig]):
         found: list[Tensor] = []  # (5,) each: loss, that of the clone, Q, target, largest share of the weight
         starts = StartValues()
         for part in batch.split(config.batch_size):
-            places = part.obs.places_of(part.items)  # (B, 1)
+            obs, log_weights = shown_among(self.model, part.obs, part.items, self.generators["policy"])
             target = self.targets(part)  # (B,)
             with torch.no_grad():
-                judged = quality(self.target, part.obs, places)  # (B,)
-            distribution, value = self.model(part.obs)
+                judged = quality(self.target, part.obs, part.items)  # (B,)
+            distribution, value = self.model(obs)
             advantage = (judged - value).detach()
             weights = advantage_weights(advantage, config.beta, config.largest_weight)  # (B,)
-            q = quality(self.model.quality, part.obs, places)
-            clone_loss = -(weights * distribution.logprob(places)).mean()
+            q = quality(self.model.quality, part.obs, part.items)
+            logprob = corrected(distribution, log_weights).logprob(obs.places_of(part.items))  # (B,)
+            clone_loss = -(weights * logprob).mean()
             loss = expectile_loss(judged - value, config.expectile) + value_loss(q, target) + clone_loss
             self.optimizer.zero_grad()
             loss.backward()
@@ -108,9 +110,9 @@ class IQL(NetworkPolicy[IQLConfig]):
         load_target(self.target, state, self.model.quality, trained=self.updates > 0)
 
 
-def quality(network: QNetwork, obs: Obs, places: Tensor) -> Tensor:
-    """Q (B,) of the items at ``places`` (B, 1) alone."""
-    return network.q(obs).gather(1, places).squeeze(1)
+def quality(network: QNetwork, obs: Obs, items: Tensor) -> Tensor:
+    """Q (B,) of the ``items`` (B, 1) alone: no other is scored."""
+    return network.q(obs.among(items)).squeeze(1)
 
 
 ALGORITHM = Algorithm(IQLConfig, IQL, "logged", QualityActorCritic)

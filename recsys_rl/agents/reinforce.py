@@ -24,6 +24,7 @@ from recsys_rl.functional.losses import policy_gradient, top_k_factor, value_los
 from recsys_rl.models.actor_critic import ActorCritic
 from recsys_rl.models.policy import NetworkPolicy
 from recsys_rl.models.q_learner import StartValues
+from recsys_rl.models.sampled import corrected, shown_among
 from recsys_rl.protocols import Algorithm
 from recsys_rl.schema import NonNegative, Positive, Share, Size
 from recsys_rl.types import Transitions
@@ -72,8 +73,9 @@ class Reinforce(NetworkPolicy[ReinforceConfig]):
         starts = StartValues()
         for part in batch.split(config.batch_size):
             assert part.returns_to_go is not None
-            distribution, value = self.model(part.obs)
-            logprob = distribution.logprob(part.obs.places_of(part.items))  # (B,)
+            obs, weights = shown_among(self.model, part.obs, part.items, self.generators["policy"])
+            distribution, value = self.model(obs)
+            logprob = corrected(distribution, weights).logprob(obs.places_of(part.items))  # (B,)
             ratio = (logprob.detach() - part.logprobs).exp().to(value)
             weight = ratio.clamp_max(config.weight_cap) * top_k_factor(logprob.detach(), config.top_k)
             advantage = part.returns_to_go - value.detach() if config.top_k == 1 else part.returns_to_go

@@ -11,6 +11,7 @@ from recsys_rl.dials import ModelConfig
 from recsys_rl.functional.categorical import Categorical
 from recsys_rl.functional.plackett_luce import PlackettLuce
 from recsys_rl.models.actor_critic import ActorCritic, Shapes
+from recsys_rl.models.retrieval import Retriever
 from recsys_rl.types import Obs
 
 
@@ -37,6 +38,12 @@ class ReturnNetwork(ActorCritic):
         obs = self.summarised(obs)
         share = self.value(obs)
         return self.given(obs, share.clamp(0, 1)), share
+
+    def _candidates(
+        self, retriever: Retriever, obs: Obs, greedy: bool, generator: torch.Generator, extra: int
+    ) -> Tensor:
+        asking = _asking(obs, self.value(obs).clamp(0, 1))
+        return super()._candidates(retriever, asking, greedy, generator, extra)
 
 
 def _asking(obs: Obs, share: Tensor) -> Obs:

@@ -13,6 +13,7 @@ from torch.nn.functional import one_hot
 
 from recsys_rl.errors import FieldError, UserError
 from recsys_rl.make import make_agent, make_env
+from recsys_rl.models.sampled import corrected, shown_among
 from recsys_rl.types import Obs, Transitions
 from recsys_rl.utils.seeding import generators
 from tests.agents.offline_toys import cell, learner, mdp_log, mdp_value, one_step
@@ -352,3 +353,49 @@ def test_drawn_policy_is_softmax_of_q_over_the_temperature(algo: str) -> None:
     agent = learner(algo, 3, temperature=0.5)
     q = agent.model.eligible(HERE)
     assert torch.allclose(agent.item_probabilities(HERE, 3).float(), (q / 0.5).softmax(1), atol=1e-6)
+
+
+@pytest.mark.parametrize("algo", LOG_ONLY)
+def test_sums_over_candidates_estimate_those_over_all_items(algo: str) -> None:
+    """The shown item and the best ones count once, and the drawn ones for all the others."""
+    agent, obs = satiation_agent(algo, candidates=12, explore_rate=0.5)
+    items, rng = torch.tensor([[1], [5], [9], [1], [5], [9]]), torch.Generator().manual_seed(0)
+    assert obs.exclude is not None
+    network = agent.model
+    every = torch.tensor([[i for i in range(20) if i not in (3, 7)]] * 6)
+    with torch.no_grad():
+        whole = network(obs.among(every))[0].logits.squeeze(1).logsumexp(1)
+        found = []
+        for _ in range(400):
+            among, weights = shown_among(network, obs, items, rng)
+            assert weights is not None and among.candidates is not None
+            shown = among.candidates
+            assert torch.equal(among.places_of(items), torch.zeros_like(items))
+            assert bool((weights[:, :7] == 0).all()) and bool(((shown == items).sum(1) == 1).all())
+            logits = corrected(network(among)[0], weights).logits.squeeze(1)
+            found.append(logits.logsumexp(1).exp())
+    assert torch.allclose(torch.stack(found).mean(0), whole.exp(), rtol=0.02)
+
+
+@pytest.mark.parametrize("algo", LOG_ONLY)
+def test_update_over_candidates_is_finite_and_moves_the_shown_item(algo: str) -> None:
+    agent, obs = satiation_agent(algo, candidates=12)
+    items = torch.tensor([[1], [5], [9], [1], [5], [9]])
+    no = torch.zeros(6, dtype=torch.bool)
+    batch = Transitions(
+        obs=obs,
+        items=items,
+        logprobs=torch.full((6,), -3.0).double(),
+        rewards=torch.ones(6),
+        next_obs=obs,
+        terminated=no,
+        truncated=no,
+        returns_to_go=torch.ones(6),
+        steps=torch.tensor([0, 1, 2, 0, 1, 2]),
+        possible=torch.tensor([[0.0, 4.0]] * 6),
+    )
+    before = agent.item_probabilities(obs.among(items.T.expand(6, -1)[:, :3]), 20).gather(1, items)
+    for _ in range(5):
+        assert all(x == x for x in agent.update(batch).values())
+    after = agent.item_probabilities(obs.among(items.T.expand(6, -1)[:, :3]), 20).gather(1, items)
+    assert not torch.allclose(before, after) and agent.act(obs, greedy=True).items.shape == (6, 1)

@@ -37,7 +37,7 @@ def test_help_lists_the_streams_and_trains_nothing(folder: Path, capsys: pytest.
         ([*DRIFT, "--limit", "match>=0.2", "--limit", "match<=0.1"], "exclude each other"),
         ([*DRIFT, "--limit", "match<=0.1", "--limit", "match<=0.1"], "twice"),
         ([*DRIFT, "--limit", "match"], "--limit match is not a limit"),
-        ([*DRIFT, "--limit-ki", "0.2"], "--limit-ki"),
+        ([*DRIFT, "--limit-ki", "0.3"], "--limit-ki"),
         ([*DQN, "--limit", "match<=0.1"], "dqn does not"),
         ([*DQN, "--novelty", "0.1"], "dqn does not"),
         ([*CARTPOLE, "--novelty", "0.1"], "items of a catalogue"),
