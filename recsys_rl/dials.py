@@ -72,9 +72,10 @@ class ModelConfig:
     beside these sums."""
     signal_coef: NonNegative = 20.0
     """Weight of the loss by which the transformer learns to expect the next signals."""
-    head: Literal["two-tower", "dense", "scorer"] = "two-tower"
+    head: Literal["two-tower", "dense", "scorer", "gated"] = "two-tower"
     """two-tower scores item features; dense has one logit per item id; scorer starts as a ranking by profile
-    and learns the weight of each visible feature."""
+    and learns the weight of each visible feature; gated first chooses the kind of the item (attribute `kind`)
+    and then the item as two-tower does."""
     hidden_dims: tuple[Size, ...] = (128, 64)
     """Hidden layers of actor and critic."""
     activation: Literal["tanh", "relu", "elu"] = "relu"
@@ -236,6 +237,18 @@ class TrainConfig:
     weights: tuple[str, ...] = ()
     """Weights of reward streams for learning, as NAME=NUMBER. A stream without one keeps the platform's
     weight. Tables show the platform's own reward."""
+    limit: tuple[str, ...] = ()
+    """A limit on a stream, as in "ads<=0.1" or "watch>=0.5" (in quotes), kept by a Lagrange multiplier. It
+    may be repeated. --limit help lists the streams of the platform."""
+    limit_kp: NonNegative = 5.0
+    """Proportional gain of the multiplier: reward for each unit by which the stream violates its limit."""
+    limit_ki: NonNegative = 0.2
+    """Integral gain of the multiplier: what such a unit adds to it in each update."""
+    limit_most: Positive = 100.0
+    """Largest multiplier of a limit, in units of the reward for each unit of the stream."""
+    novelty: NonNegative = 0.0
+    """Bonus for items that were seldom shown in training, in units of the reward, divided by the root of 1 +
+    the times that the item was shown. It falls to zero over the run; 0 = none."""
     record: str | None = None
     """New folder for a log of all decisions of the run, in parts, for learning from its replay."""
     tensorboard: bool = False

@@ -25,7 +25,8 @@ from recsys_rl.experience.replay import Replay
 from recsys_rl.lookup import source_of
 from recsys_rl.models.actor_critic import ActorCritic, Shapes
 from recsys_rl.models.features import SplitFeatures
-from recsys_rl.models.heads import item_columns, item_features
+from recsys_rl.models.heads import NUMBERS, feature_names, item_columns, item_features, item_kinds
+from recsys_rl.objective.objectives import make_objectives
 from recsys_rl.objective.weighted import FIELD, parse_weights
 from recsys_rl.protocols import Env, Experience, Learner, UserModel
 from recsys_rl.types import Catalogue, InteractionLog, Interface, Population, UserError, World, empty_world
@@ -163,12 +164,16 @@ def make_experience(
     world: World,
     generators: Mapping[str, torch.Generator],
     agent_for: Callable[[Interface], Learner],
+    num_updates: int = 1,
+    average: Callable[[Tensor], None] | None = None,
 ) -> tuple[Env | None, Experience, Learner]:
     """The environment of a run (None: a log is its experience), the source of its batches, and its agent.
 
     Args:
         generators: the streams "users" and "shuffle".
         agent_for: makes the agent for an interface.
+        num_updates: updates of the whole run.
+        average: replaces a tensor in place by its mean over all processes of the run.
 
     Raises UserError if the algorithm can't learn there, and for a log that can't be used.
     """
@@ -184,7 +189,11 @@ def make_experience(
         assert isinstance(settings, ReplayConfig)
         return env, Replay(env, agent, settings, weights, generators["shuffle"]), agent
     assert isinstance(settings, OnPolicyConfig)
-    return env, OnPolicy(env, agent, settings.n_steps, weights), agent
+    cells = make_generators(config.train_config.seed, "cells")["cells"]
+    objectives = make_objectives(
+        config.train_config, env.streams, world.catalogue, num_updates, cells, average
+    )
+    return env, OnPolicy(env, agent, settings.n_steps, objectives), agent
 
 
 def make_logged(
@@ -201,7 +210,7 @@ def make_logged(
     from recsys_rl.decisions.reader import fingerprint, num_rows, read_header
     from recsys_rl.decisions.transitions import transition_table
     from recsys_rl.experience.log_facts import best_sessions, check_facts, facts_of
-    from recsys_rl.experience.logged import MOST_ROWS, Logged, log_rewards
+    from recsys_rl.experience.logged import MOST_ROWS, Logged, has_signals, log_rewards
     from recsys_rl.files.read import files_of, has_header
 
     settings = config.agent_config
@@ -225,7 +234,7 @@ def make_logged(
     header = read_header(files_of(path)[0]).header
     check_catalogue(settings.log, header, world.catalogue, f"--data {data.data} --seed {seed}")
     env = RecEnv(users, world.catalogue, config.env_config, world.population.train, 1, torch.Generator())
-    if (header.interface, header.signals) != (env.interface, tuple(x.name for x in users.signals)):
+    if header.interface != env.interface or not has_signals(header, users):
         raise UserError(
             f"{settings.log} is of other sessions than those of {config.env} (platform, length, or pieces of "
             "the context): give the settings with which it was recorded."
@@ -335,7 +344,8 @@ def make_agent(
         scaled_as: the catalogue of the training if items have joined it since; the features of items are
             scaled as there.
 
-    Raises UserError if the head has no items to score, or if the first stage can't fill its list.
+    Raises UserError if the head has no items to score, or no kinds of items to choose from, and if the first
+    stage can't fill its list.
     """
     if generators is None:
         generators = make_generators(config.train_config.seed, "model", "policy", "shuffle")
@@ -344,6 +354,12 @@ def make_agent(
         raise UserError(
             f"{config.env} has no catalogue of items for the {config.model_config.head} head to score: "
             "choose --head dense."
+        )
+    gated = config.model_config.head == "gated"
+    if gated and interface.slate_size > 1:
+        raise UserError(
+            f"The gated head chooses one item at a time, and each step of {config.env} shows "
+            f"{interface.slate_size}: choose another --head, or a slate of one item."
         )
     shapes = Shapes(
         interface.context_size,
@@ -355,6 +371,8 @@ def make_agent(
         interface.slate_size,
         interface.embeddings if has_items else (),
         interface if not has_items and interface.candidate_features else None,
+        (*NUMBERS, *feature_names(catalogue)),
+        item_kinds(catalogue, scaled_as) if gated else None,
     )
     if has_items and config.model_config.candidates:
         available = int(catalogue.available.sum())

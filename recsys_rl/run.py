@@ -117,7 +117,7 @@ def begin(config: Config, before: Checkpoint | None, device: torch.device, ranks
     def agent_for(interface: Interface) -> Any:
         return make_agent(part, interface, world.catalogue, num_updates, streams, device, average)
 
-    env, experience, agent = make_experience(part, world, streams, agent_for)
+    env, experience, agent = make_experience(part, world, streams, agent_for, num_updates, average)
     interface = experience.interface
     run = Run(config, world, interface, env, agent, experience, streams, num_updates, note=note)
     if settings.record is not None:
@@ -414,8 +414,8 @@ def load_to_resume(path: Path, config: Config, device: torch.device) -> Checkpoi
         name, new = place[1] or place[0], now[place]
         option = f"--{name.replace('_', '-')}"
         weights = f"; --init-from {path} gives it these weights" if name == "total_timesteps" else ""
-        made = f"without {option}" if old is None else f"with {option} {old}"
-        given = "left out" if new is None else new
+        made = f"without {option}" if old in (None, []) else f"with {option} {old}"
+        given = "left out" if new in (None, []) else new
         raise UserError(
             f"{path} was made {made}, but {option} is {given} now: leave {option} out "
             f"to resume, or start a new run without --resume or --run{weights}."

@@ -31,6 +31,11 @@ from recsys_rl.utils.fields import Unreadable, fields_of, settings_of
 CLASSES = {
     "evaluate": "recsys_rl.cli.evaluate:EvaluateOptions",
     "recommend": "recsys_rl.cli.recommend:RecommendOptions",
+    "serve": "recsys_rl.serve.server:ServeConfig",
+    "visitors": "recsys_rl.workflows.visitors:VisitorsConfig",
+    "log check": "recsys_rl.cli.log:CheckOptions",
+    "log export": "recsys_rl.cli.log:ExportOptions",
+    "log forget": "recsys_rl.cli.log:ForgetOptions",
     "record": "recsys_rl.cli.record:RecordOptions",
     "ope": "recsys_rl.cli.ope:OpeOptions",
     "ranking": "recsys_rl.cli.ranking:RankingOptions",
@@ -44,8 +49,8 @@ SHARED = ("recsys_rl.dials:ModelConfig", "recsys_rl.dials:TrainConfig")
 
 def check_names(command: str, argv: Sequence[str]) -> None:
     """Raise UserError for an option that ``command`` does not have, or for one without its value."""
-    if command == "data" and argv:
-        command, argv = f"data {argv[0]}", argv[1:]
+    if command in ("data", "log") and argv:
+        command, argv = f"{command} {argv[0]}", argv[1:]
     if {"-h", "--help"} & {*argv} or (command != "train" and command not in CLASSES):
         return
     try:

@@ -189,12 +189,17 @@ def _replay(log: DecisionLog, catalogue: Catalogue, first: Tensor, lengths: Tens
 def _limited(obs: Obs, log: DecisionLog, rows: Tensor, ended: Tensor) -> Obs:
     """The observation with the exclusions and candidates of ``rows`` (G,).
 
+    Exclusions become a mask, as in the environment, where it takes no more memory than their ids.
     After the end of a session, the items of the last step are taken out of its candidates.
     """
     if log.exclude is not None:
-        more = log.exclude[rows]
-        exclude = more if obs.exclude is None else torch.cat([obs.exclude, more], 1)
-        obs = dataclasses.replace(obs, exclude=exclude)
+        more, num_items = log.exclude[rows], log.header.num_items  # (G, X)
+        if num_items <= more.shape[1] * more.element_size():
+            excluded = dataclasses.replace(obs, exclude=more)
+            obs = dataclasses.replace(obs, mask=excluded.allowed(num_items))
+        else:
+            exclude = more if obs.exclude is None else torch.cat([obs.exclude, more], 1)
+            obs = dataclasses.replace(obs, exclude=exclude)
     if log.candidates is None:
         return obs
     candidates = log.candidates[rows]  # (G, C)

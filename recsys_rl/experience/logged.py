@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from recsys_rl.decisions.log import DecisionLog, streams_by_name
+from recsys_rl.decisions.log import DecisionHeader, DecisionLog, streams_by_name
 from recsys_rl.decisions.transitions import TransitionTable
 from recsys_rl.dials import LoggedConfig
 from recsys_rl.errors import UserError, amount
 from recsys_rl.objective.weighted import check_weights, stream_weights, weighted
 from recsys_rl.protocols import UserModel, Watcher
-from recsys_rl.types import Batch, Interface, Stream
+from recsys_rl.types import Batch, Feedback, Interface, Stream
 
 MOST_ROWS = 524_288
 """Decisions that are held at once: some 0.6 kB each, and as much again while they are read."""
@@ -133,6 +134,42 @@ def log_rewards(
         streams = tuple(Stream(name, 0.0) for name in by_name)
         values = torch.stack(list(by_name.values()), 1)  # (E, M)
     else:
-        streams, values = users.streams, users.rewards(log.feedback)
+        check_weights(weights, users.streams, field)
+        return rewards_of(log.header, users, stream_weights(users.streams, weights), log.feedback)
     check_weights(weights, streams, field)
     return weighted(values, stream_weights(streams, weights))
+
+
+def has_signals(log: DecisionHeader, users: UserModel) -> bool:
+    """True if a log holds all signals of the user model, or, as that of a server, all visible ones."""
+    every = tuple(signal.name for signal in users.signals)
+    return log.signals in (every, tuple(signal.name for signal in users.signals if signal.visible))
+
+
+def rewards_of(log: DecisionHeader, users: UserModel, weights: Tensor, feedback: Feedback) -> Tensor:
+    """The rewards (E,) of a log's ``feedback`` with ``weights`` (M,) of the reward streams.
+
+    Raises UserError for a stream with a weight whose hidden signals the log lacks.
+    """
+    every = [signal.name for signal in users.signals]
+    if len(log.signals) == len(every):
+        return weighted(users.rewards(feedback), weights)
+    at = torch.tensor([every.index(name) for name in log.signals])
+
+    def filled(signals: Tensor) -> Tensor:
+        found = signals.new_full((*signals.shape[:-1], len(every)), torch.nan)
+        return found.index_copy(-1, at, signals)
+
+    events = feedback.events
+    if events is not None:
+        events = replace(events, signals=filled(events.signals))
+    values = users.rewards(replace(feedback, signals=filled(feedback.signals), events=events))  # (E, M)
+    unknown = values.isnan().any(0)  # (M,)
+    wrong = [x.name for x, lacks, by in zip(users.streams, unknown, weights, strict=True) if lacks and by]
+    if wrong:
+        known = [x.name for x, lacks in zip(users.streams, unknown, strict=True) if not lacks]
+        mend = f"weigh only {', '.join(known)} (--weights {known[0]}=1)" if known else "no stream is left"
+        raise UserError(
+            f"The log of a server lacks the hidden signals of which the stream {wrong[0]} is made: {mend}."
+        )
+    return weighted(values.nan_to_num(0.0), weights)

@@ -22,6 +22,7 @@ from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.errors import one_line
 from recsys_rl.evaluation.players import Table
 from recsys_rl.evaluation.policies import Behaviours
+from recsys_rl.experience.logged import has_signals, rewards_of
 from recsys_rl.files.items import ItemFacts
 from recsys_rl.files.read import has_header
 from recsys_rl.lookup import DEFAULT_ALGO
@@ -190,8 +191,8 @@ def _recorded(options: OpeConfig, log: DecisionLog) -> ReadLog:
             f"{options.log} was logged in other sessions than those of {path} (platform, length, or pieces "
             "of the context): give the checkpoint of the same settings."
         )
-    known = tuple(signal.name for signal in env.signals)
-    if log.header.signals != known:
+    if not has_signals(log.header, env.user_model):
+        known = [signal.name for signal in env.signals]
         raise UserError(
             f"{options.log} has the signals {', '.join(log.header.signals)}, but the rewards of "
             f"{checkpoint.config.env} are made of {', '.join(known)}: write them in this order."
@@ -201,7 +202,7 @@ def _recorded(options: OpeConfig, log: DecisionLog) -> ReadLog:
     by = stream_weights(env.streams, given)
 
     def rewards(feedback: Feedback) -> Tensor:
-        return weighted(env.user_model.rewards(feedback), by)  # (E,)
+        return rewards_of(log.header, env.user_model, by, feedback)  # (E,)
 
     print_latest(path, checkpoint)
     behaviours = Behaviours(checkpoint, table, env, options.cache_dir)

@@ -12,15 +12,17 @@ import pytest
 
 from recsys_rl.agents import AGENTS
 from recsys_rl.agents.ppo import PPOConfig
-from recsys_rl.cli import COMMANDS, data, evaluate, main, names, ope, ranking, recommend, record
+from recsys_rl.cli import COMMANDS, data, evaluate, log, main, names, ope, ranking, recommend, record
 from recsys_rl.cli.parse import option_names
 from recsys_rl.config import Config, from_dict, section_classes
 from recsys_rl.data import SOURCES
 from recsys_rl.env import PLATFORMS, WITHOUT_ID
 from recsys_rl.lookup import has_own_world, platform_of
 from recsys_rl.schema import OTHER_NAMES, hints
+from recsys_rl.serve.server import ServeConfig
 from recsys_rl.types import UserError
 from recsys_rl.utils.fields import Unreadable, fields_of, settings_of
+from recsys_rl.workflows.visitors import VisitorsConfig
 
 LINES = {
     "train --lrr 3": "There is no option --lrr (did you mean --lr?): see recsys-rl train --algo ppo --env",
@@ -33,9 +35,9 @@ LINES = {
     "train --num-steps 8": "There is no option --num-steps (did you mean --n-steps?)",
     "train --num-minibatches 4": "There is no option --num-minibatches (did you mean --batch-size?)",
     "train --no-norm-adv": "There is no option --no-norm-adv (did you mean --normalize-advantage?)",
-    "train --learning-starts 100": "--learning-starts is no setting of ppo: dqn has it.",
-    "train --noise 1": "--noise is no setting of drift: satiation has it.",
-    "train --env gym:CartPole-v1 --num-items 3": "--num-items is no setting of gym:CartPole-v1: drift",
+    "train --learning-starts 100": "--learning-starts is not a setting of ppo: dqn has it.",
+    "train --noise 1": "--noise is not a setting of drift: satiation has it.",
+    "train --env gym:CartPole-v1 --num-items 3": "--num-items is not a setting of gym:CartPole-v1: drift",
     "train --algo sac": "--algo is 'sac': it must be one of",
     "train --env doom": "--env is 'doom': it must be one of",
     "train --data nowhere": "There is no data named 'nowhere'",
@@ -105,6 +107,11 @@ def test_names_of_train(algo: str, env: str, data_name: str) -> None:
         ("ranking", ranking.RankingOptions),
         ("data describe", data.DescribeOptions),
         ("data split", data.SplitOptions),
+        ("serve", ServeConfig),
+        ("visitors", VisitorsConfig),
+        ("log check", log.CheckOptions),
+        ("log export", log.ExportOptions),
+        ("log forget", log.ForgetOptions),
     ],
 )
 def test_names_of_other_commands(command: str, cls: Any) -> None:

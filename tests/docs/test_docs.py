@@ -29,11 +29,14 @@ import recsys_rl.types
 from recsys_rl.agents import AGENTS
 from recsys_rl.cli.data import data_options
 from recsys_rl.cli.evaluate import evaluate_options
+from recsys_rl.cli.log import log_options
 from recsys_rl.cli.ope import ope_options
 from recsys_rl.cli.ranking import ranking_options
 from recsys_rl.cli.recommend import recommend_options
 from recsys_rl.cli.record import record_options
+from recsys_rl.cli.serve import serve_options
 from recsys_rl.cli.train import train_options
+from recsys_rl.cli.visitors import visitors_options
 from recsys_rl.data import SOURCES
 from recsys_rl.env import PLATFORMS
 from recsys_rl.errors import UserError
@@ -150,6 +153,9 @@ def option_complaint(command: str, args: list[str]) -> str | None:
         "ope": ope_options,
         "ranking": ranking_options,
         "data": data_options,
+        "serve": serve_options,
+        "visitors": visitors_options,
+        "log": log_options,
     }
     if command not in parsers:
         return f"no command {command}"
@@ -160,7 +166,7 @@ def option_complaint(command: str, args: list[str]) -> str | None:
         parsers[command](args)
     except UserError as error:  # the reader's own run is not here
         no_run_here = ("--resume" in args and "does not exist" in str(error)) or (
-            "--run" in args and "is no folder" in str(error)
+            "--run" in args and "is not a folder" in str(error)
         )
         no_run_here |= command == "train" and "--checkpoint" in args and "does not exist" in str(error)
         if not no_run_here:

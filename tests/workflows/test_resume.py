@@ -43,6 +43,7 @@ from tests.doors import (
 LIVES = ["--env", "short-video", "--visits", "4", *DRIFT]
 SLATES = ["--env", "long-video", "--suggestions", "3", *DRIFT]
 READER = [*SATIATION, "--encoder", "transformer"]
+LIMITS = [*SATIATION, "--limit", "tail_exposure<=0.3", "--limit", "engagement>=0.9", "--novelty", "0.5"]
 RUNS = {
     "drift": DRIFT,
     "satiation": SATIATION,
@@ -52,6 +53,7 @@ RUNS = {
     "lives": LIVES,
     "long-video": SLATES,
     "transformer": READER,
+    "limits": LIMITS,
 }
 LOGGED = [*SATIATION[:2], *WORLD, *SIZES[4:], "--batch-size", "8", "--gradient-steps", "3"]
 """The options of a run from a log, with 24 decisions an update."""
@@ -156,7 +158,7 @@ def log_of_decisions(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 # The others: see above, and for learners from a log tests/experience/test_logged.py.
-@pytest.mark.parametrize("name", ["drift", "satiation", "gym", "a2c", "dqn", "bc", "iql"])
+@pytest.mark.parametrize("name", ["drift", "satiation", "gym", "a2c", "dqn", "limits", "bc", "iql"])
 def test_killed_at_random_moments(
     name: str, log_of_decisions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

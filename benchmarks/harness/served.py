@@ -1,0 +1,120 @@
+"""Servers in processes of their own, and connections to them."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+JSON = {"content-type": "application/json"}
+
+
+class Server:
+    """`recsys-rl serve` at a free port of loopback."""
+
+    def __init__(self, checkpoint: Path, db: Path, *options: str) -> None:
+        """Start it, and wait until it listens. Raises RuntimeError with what it said if it ends."""
+        self.log = db.with_name(db.name + ".log")
+        with self.log.open("a") as said:
+            at = said.tell()
+            self.process = subprocess.Popen(
+                [
+                    *(
+                        sys.executable,
+                        "-m",
+                        "recsys_rl.cli",
+                        "serve",
+                        "--port",
+                        "0",
+                        "--deadline-ms",
+                        "20000",
+                    ),
+                    *("--checkpoint", str(checkpoint), "--db", str(db), *options),
+                ],
+                stderr=said,
+                stdout=said,
+                env={**os.environ, "OMP_NUM_THREADS": "1"},
+            )
+        while True:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(0.05)
+            text = self.log.read_text()[at:]
+            found = re.search(r"serving at http://127.0.0.1:(\d+)", text)
+            if found:
+                self.port = int(found[1])
+                return
+            if self.process.returncode is not None:
+                raise RuntimeError(text)
+
+    def kill(self) -> None:
+        """SIGKILL, as a crash would."""
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+
+    def stop(self) -> int:
+        """SIGTERM, and the exit code."""
+        self.process.terminate()
+        return self.process.wait(60)
+
+    def seconds(self) -> float:
+        """CPU seconds of the process so far."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def megabytes(self) -> float:
+        """Resident memory."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        found = re.search(r"VmRSS:\s+(\d+) kB", status)
+        assert found is not None
+        return int(found[1]) / 1000
+
+
+@contextlib.contextmanager
+def running(checkpoint: Path, db: Path, *options: str) -> Iterator[Server]:
+    """A server that is stopped at the end of the block."""
+    server = Server(checkpoint, db, *options)
+    try:
+        yield server
+    finally:
+        if server.process.poll() is None:
+            server.stop()
+
+
+class Connection:
+    """One connection. Raises OSError or http.client.HTTPException where the server is gone."""
+
+    def __init__(self, port: int) -> None:
+        self.connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+
+    def post(self, path: str, body: Any) -> tuple[int, bytes]:
+        self.connection.request("POST", path, json.dumps(body), JSON)
+        reply = self.connection.getresponse()
+        return reply.status, reply.read()
+
+    def get(self, path: str) -> tuple[int, bytes]:
+        self.connection.request("GET", path)
+        reply = self.connection.getresponse()
+        return reply.status, reply.read()
+
+    def recommend(self, user: str, **fields: Any) -> dict[str, Any]:
+        """The answer. Raises ConnectionError for any other status than 200."""
+        status, answer = self.post("/v1/recommend", {"user_id": user, **fields})
+        if status != 200:
+            raise ConnectionError(f"{status}: {answer[:200]!r}")
+        found: dict[str, Any] = json.loads(answer)
+        return found
+
+    def feedback(self, events: Sequence[dict[str, Any]]) -> list[str]:
+        """The status of each event, with the code of a rejection. Raises ConnectionError."""
+        status, answer = self.post("/v1/feedback", {"events": [*events]})
+        if status != 200:
+            raise ConnectionError(f"{status}: {answer[:200]!r}")
+        return [x["code"] or x["status"] for x in json.loads(answer)["results"]]

@@ -1,0 +1,139 @@
+"""`recsys-rl log check`, `recsys-rl log export` and `recsys-rl log forget`."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from recsys_rl.cli.parse import parse
+from recsys_rl.cli.serve import need_serve
+from recsys_rl.errors import UserError, amount
+from recsys_rl.schema import did_you_mean
+from recsys_rl.utils.files import check_parquet
+
+OVERVIEW = """usage: recsys-rl log check --db FILE [OPTIONS]
+       recsys-rl log export --db FILE --out LOG.parquet [OPTIONS]
+       recsys-rl log forget --db FILE --user ID
+
+check    check every row of a server's record, and repeat every draw
+export   write its finished sessions as a log of decisions, for ope, train --log and data describe
+forget   delete all rows of one user
+
+The server must have ended: a record is of one process at a time."""
+
+
+@dataclass(frozen=True)
+class CheckOptions:
+    """The options of `log check`."""
+
+    db: str = "record.sqlite"
+    """The record of recsys-rl serve."""
+    checkpoint: str | None = None
+    """File or folder with the policies that served, if they have moved since."""
+    env: str | None = None
+    """Environment of the checkpoints. Required if its name holds a module to import."""
+
+
+@dataclass(frozen=True)
+class ExportOptions(CheckOptions):
+    """The options of `log export`."""
+
+    out: str | None = None
+    """The Parquet file to write."""
+
+
+@dataclass(frozen=True)
+class ForgetOptions:
+    """The options of `log forget`."""
+
+    db: str = "record.sqlite"
+    """The record of recsys-rl serve."""
+    user: str | None = None
+    """The user_id whose rows are deleted."""
+
+
+def run(argv: list[str]) -> None:
+    if not argv or argv[0] in ("-h", "--help"):
+        print(OVERVIEW)
+        return
+    options = log_options(argv)
+    need_serve()
+    if isinstance(options, ExportOptions):
+        _export(options)
+    elif isinstance(options, CheckOptions):
+        _check(options)
+    else:
+        _forget(options)
+
+
+def log_options(argv: list[str]) -> CheckOptions | ForgetOptions:
+    """The settings from the command line. Raises UserError; `--help` raises SystemExit(0)."""
+    kinds: dict[str, type[CheckOptions | ForgetOptions]] = {
+        "check": CheckOptions,
+        "export": ExportOptions,
+        "forget": ForgetOptions,
+    }
+    first, see = argv[0], "recsys-rl log --help"
+    if first not in kinds:
+        raise UserError(f"There is no command log {first!r}{did_you_mean(first, kinds)}: see {see}.")
+    kind = kinds[first]
+    return parse(kind, kind(), argv[1:], f"recsys-rl log {first}", OVERVIEW, see)
+
+
+def _check(options: CheckOptions) -> None:
+    from recsys_rl.serve.check import check
+    from recsys_rl.serve.reading import Record
+
+    record = Record(Path(options.db), _path(options.checkpoint), options.env)
+    try:
+        found = check(record)
+    finally:
+        record.store.close()
+    rows = f"{amount(found.decisions, 'decision')}, {amount(found.events, 'event')}"
+    print(f"{record.name}: {amount(found.sessions, 'session')}, {rows}: all rows are whole")
+    print(f"{amount(found.replayed, 'draw')} repeated: the same items")
+    if found.not_replayed:
+        print(f"not all draws were repeated: {found.not_replayed}", file=sys.stderr)
+
+
+def _export(options: ExportOptions) -> None:
+    from recsys_rl.serve.export import export
+    from recsys_rl.serve.reading import Record
+
+    if options.out is None:
+        raise UserError("The file to write is missing: give --out FILE.parquet.")
+    check_parquet(Path(options.out), "--out")
+    record = Record(Path(options.db), _path(options.checkpoint), options.env)
+    try:
+        survey, rows = export(record, Path(options.out))
+    finally:
+        record.store.close()
+    waiting = f" ({survey.not_matured:,} have not matured)" if survey.not_matured else ""
+    print(
+        f"{amount(rows, 'decision')} of {amount(survey.sessions, 'session')}{waiting}: {options.out}",
+        file=sys.stderr,
+    )
+    if survey.late:
+        print(
+            f"{amount(survey.late, 'session')} with feedback that came after the next decision: the log's "
+            "observation of that decision holds it, and the policy had not seen it",
+            file=sys.stderr,
+        )
+
+
+def _forget(options: ForgetOptions) -> None:
+    from recsys_rl.serve.sqlite import SQLite
+
+    if options.user is None:
+        raise UserError("The user is missing: give --user ID.")
+    store = SQLite(Path(options.db))
+    try:
+        number = store.erase(options.user)
+    finally:
+        store.close()
+    print(f"{amount(number, 'decision')} deleted", file=sys.stderr)
+
+
+def _path(text: str | None) -> Path | None:
+    return None if text is None else Path(text)

@@ -1,0 +1,290 @@
+"""The doors of the server, as an ASGI application: bytes in, structs to the desk, bytes out."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import math
+import sys
+import traceback
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from pathlib import Path
+from time import perf_counter
+from typing import Any, TypeVar
+
+import msgspec
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from recsys_rl.errors import UserError, one_line
+from recsys_rl.serve import wire
+from recsys_rl.serve.desk import Desk, Feedback, Latest, Look, Recommend, Rows, Swap
+from recsys_rl.serve.library import Library
+from recsys_rl.serve.metrics import Metrics
+from recsys_rl.serve.problems import Problem
+from recsys_rl.serve.replay import report
+from recsys_rl.serve.schema import openapi
+from recsys_rl.serve.tokens import Tokens
+
+_recommend = msgspec.json.Decoder(wire.RecommendRequest).decode
+_feedback = msgspec.json.Decoder(wire.FeedbackRequest).decode
+_alias = msgspec.json.Decoder(wire.AliasRequest).decode
+_encode = msgspec.json.Encoder().encode
+
+Post = Callable[[bytes], Awaitable[bytes]]
+"""The body of a request -> the JSON of its answer. Raises Problem."""
+Get = Callable[[Request], Awaitable[Response]]
+Headers = tuple[tuple[bytes, bytes], ...]
+
+
+class App:
+    """The application. It closes the desk when it ends.
+
+    Requests with a body go around Starlette's routing, which takes as long as all of our own work on them.
+    """
+
+    def __init__(self, desk: Desk, library: Library, tokens: Tokens | None = None) -> None:
+        self.desk, self.library, self.tokens = desk, library, tokens
+        self.metrics = Metrics(desk)
+        self.posts: Mapping[str, tuple[Post, str]] = {
+            "/v1/recommend": (self._recommend, "decide"),
+            "/v1/feedback": (self._feedback, "feedback"),
+            "/v1/policies/alias": (self._swap, "admin"),
+        }
+        routes = [
+            self._get("/v1/decisions/{id}", self._decision, "read"),
+            self._get("/v1/decisions", self._decisions, "read"),
+            self._get("/v1/policies", self._policies, "read"),
+            self._get("/v1/platform", self._platform, "read"),
+            self._get("/v1/items", self._items, "read"),
+            self._get("/metrics", self._measured, "read"),
+            self._get("/healthz", self._alive, None),
+            self._get("/readyz", self._ready, None),
+            self._get("/openapi.json", self._schema, None),
+            *(self._get(path, _static(name, kind), None) for path, (name, kind) in PAGES.items()),
+        ]
+        self.gets = Starlette(
+            routes=routes,
+            exception_handlers={404: _no_door, 405: _wrong_method, Exception: _fault},
+            lifespan=self._lifespan,
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        door = self.posts.get(scope.get("path", "")) if scope["type"] == "http" else None
+        if door is None:
+            await self.gets(scope, receive, send)
+            return
+        start = perf_counter()
+        status, kind, more = 200, b"application/json", Headers()
+        try:
+            if scope["method"] != "POST":
+                raise _other_method()
+            headers = {name: value for name, value in scope["headers"] if name in NEEDED}
+            self._check(headers.get(b"authorization"), door[1])
+            body = await door[0](await _body(headers, receive))
+        except Exception as error:  # whatever it is, no traceback leaves
+            problem = _as_problem(error)
+            status, kind, more = problem.status, b"application/problem+json", problem.headers
+            body = problem.body()
+        length = str(len(body)).encode()
+        await send(
+            {
+                "type": "http.response.start",
+                "status": status,
+                "headers": [(b"content-type", kind), (b"content-length", length), *more],
+            }
+        )
+        await send({"type": "http.response.body", "body": body})
+        self.metrics.observe(scope["path"], perf_counter() - start)
+
+    def _check(self, authorization: bytes | None, scope: str | None) -> None:
+        if self.tokens is not None and scope is not None:
+            self.tokens.check((authorization or b"").decode("latin-1"), scope)
+
+    async def _recommend(self, body: bytes) -> bytes:
+        asked = _decoded(_recommend, body)
+        digest = hashlib.blake2b(_encode(asked), digest_size=12).hexdigest()
+        answer: bytes = await self.desk.submit(Recommend(asked, digest))
+        return answer
+
+    async def _feedback(self, body: bytes) -> bytes:
+        return _encode(await self.desk.submit(Feedback(_decoded(_feedback, body).events)))
+
+    async def _swap(self, body: bytes) -> bytes:
+        asked = _decoded(_alias, body)
+        stored = await self.desk.submit(Latest())
+        version = await asyncio.to_thread(self.library.verified, asked.sha256, stored)
+        await self.desk.submit(Swap(version))
+        return _encode(self.library.listed(self.desk))
+
+    async def _decision(self, request: Request) -> Response:
+        id_ = request.path_params["id"]
+        if not (id_.isascii() and id_.isdecimal() and len(id_) < 19):
+            raise Problem(404, "unknown-decision", "There is no decision with this id.")
+        whole, row = await self.desk.submit(Look(int(id_)))
+        version = await asyncio.to_thread(self.library.number, row.policy, self.desk)
+        return _json(_encode(await asyncio.to_thread(report, version, whole, row)))
+
+    async def _decisions(self, request: Request) -> Response:
+        rows = await self.desk.submit(Rows(ROWS))
+        names = self.desk.champion.names
+        found = [
+            wire.DecisionRow(
+                decision_id=str(row.number),
+                user_id=person,
+                session=str(row.session),
+                step=row.step,
+                time=row.time,
+                items=[names[item] for item in row.items],
+                propensity=math.exp(sum(row.logprobs)),
+                degraded=row.degraded or None,
+                events=events,
+            )
+            for row, person, events in rows
+        ]
+        return _json(_encode(wire.DecisionRows(found)))
+
+    async def _platform(self, request: Request) -> Response:
+        return _json(_encode(self.desk.champion.platform))
+
+    async def _items(self, request: Request) -> Response:
+        text = request.query_params.get("q", "")[:200]
+        return _json(_encode(wire.ItemsFound(await asyncio.to_thread(self.desk.champion.find, text))))
+
+    async def _policies(self, request: Request) -> Response:
+        return _json(_encode(self.library.listed(self.desk)))
+
+    async def _alive(self, request: Request) -> Response:
+        return Response("ok\n", media_type="text/plain")
+
+    async def _ready(self, request: Request) -> Response:
+        why = self.desk.failed
+        if self.desk.broken:
+            why = "the policy failed three times in a row, and popularity answers"
+        return Response(f"{why or 'ready'}\n", 503 if why else 200, media_type="text/plain")
+
+    async def _measured(self, request: Request) -> Response:
+        return Response(self.metrics.text(), media_type="text/plain; version=0.0.4")
+
+    async def _schema(self, request: Request) -> Response:
+        return _json(_encode(openapi()))
+
+    @contextlib.asynccontextmanager
+    async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
+        yield
+        await asyncio.to_thread(self.desk.close)
+
+    def _get(self, path: str, handler: Get, scope: str | None) -> Route:
+        async def enter(request: Request) -> Response:
+            start = perf_counter()
+            try:
+                given = request.headers.get("authorization")
+                self._check(None if given is None else given.encode("latin-1"), scope)
+                return await handler(request)
+            except Exception as error:
+                return _problem(_as_problem(error))
+            finally:
+                self.metrics.observe(path, perf_counter() - start)
+
+        return Route(path, enter, methods=["GET"])
+
+
+ROWS = 20  # of the playground
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; base-uri 'none'; "
+    "form-action 'none'; frame-ancestors 'none'"
+)
+PAGES = {
+    "/": ("index.html", "text/html"),
+    "/page.js": ("page.js", "text/javascript"),
+    "/page.css": ("page.css", "text/css"),
+}
+NEEDED = (b"authorization", b"content-type")
+SLOWEST = 10.0  # seconds of a body
+B = TypeVar("B", bytes, bytearray)
+
+
+async def _body(headers: Mapping[bytes, bytes], receive: Receive) -> bytes:
+    """The body. Raises Problem if it is too large, or not JSON by its header."""
+    kind = headers.get(b"content-type", b"application/json")
+    if kind != b"application/json" and kind.partition(b";")[0].strip().lower() != b"application/json":
+        raise Problem(415, "not-json", "The body must be JSON, with content-type application/json.")
+    message = await receive()
+    if not message.get("more_body", False):
+        return _checked(message.get("body", b""))
+    body = bytearray(message.get("body", b""))
+    try:
+        async with asyncio.timeout(SLOWEST):
+            while message.get("more_body", False):
+                message = await receive()
+                body += message.get("body", b"")
+                _checked(body)
+    except TimeoutError:
+        raise Problem(408, "too-slow", f"The body did not arrive within {SLOWEST:g} seconds.") from None
+    return bytes(body)
+
+
+def _checked(body: B) -> B:
+    if len(body) > wire.LARGEST_BODY:
+        raise Problem(413, "too-large", f"The body has more than {wire.LARGEST_BODY:,} bytes: send less.")
+    return body
+
+
+def _decoded(decode: Callable[[bytes], Any], body: bytes) -> Any:
+    """The struct of a body. Raises Problem."""
+    try:
+        return decode(body)
+    except msgspec.ValidationError as error:
+        raise Problem(422, "wrong-field", one_line(error)) from None
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise Problem(400, "not-json", f"The body is not JSON: {one_line(error)}") from None
+
+
+def _as_problem(error: Exception) -> Problem:
+    """The problem of an answer; an error that nobody foresaw is in the server's log."""
+    if isinstance(error, Problem):
+        return error
+    if isinstance(error, UserError):
+        return Problem(409, "not-possible", one_line(error))
+    traceback.print_exception(error, file=sys.stderr)
+    return Problem(503, "fault", "The server failed at this request: see its log.", 1)
+
+
+def _static(name: str, kind: str) -> Get:
+    """The door of a file of the playground."""
+    content = (Path(__file__).parent / "page" / name).read_bytes()
+    headers = {"content-security-policy": POLICY, "x-content-type-options": "nosniff"}
+
+    async def answer(request: Request) -> Response:
+        return Response(content, headers=headers, media_type=kind)
+
+    return answer
+
+
+def _json(body: bytes) -> Response:
+    return Response(body, media_type="application/json")
+
+
+def _problem(problem: Problem) -> Response:
+    headers = {name.decode(): value.decode() for name, value in problem.headers}
+    return Response(problem.body(), problem.status, headers, "application/problem+json")
+
+
+def _other_method() -> Problem:
+    return Problem(405, "wrong-method", "This address takes another method: see /openapi.json.")
+
+
+def _no_door(request: Request, error: Exception) -> Response:
+    return _problem(Problem(404, "not-found", "There is nothing at this address: see /openapi.json."))
+
+
+def _wrong_method(request: Request, error: Exception) -> Response:
+    return _problem(_other_method())
+
+
+def _fault(request: Request, error: Exception) -> Response:
+    return _problem(_as_problem(error))

@@ -1,0 +1,609 @@
+"""The thread that owns the record and the sessions under way.
+
+It takes what waits, changes the sessions, writes all of it in one transaction, and only then are the answers
+sent. Draws are made in another thread (batcher.py) from copies.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+import queue
+import sqlite3
+import sys
+import threading
+import time
+import traceback
+from collections import Counter, OrderedDict, deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any
+
+import msgspec
+import torch
+
+from recsys_rl.serve import problems, wire
+from recsys_rl.serve.batcher import Batcher
+from recsys_rl.serve.feedback import take
+from recsys_rl.serve.inference import TOO_FEW, Ask, Drawn
+from recsys_rl.serve.problems import Problem
+from recsys_rl.serve.requests import checked
+from recsys_rl.serve.rows import Decision, Event, Person, Row, Served, Session, Whole
+from recsys_rl.serve.rule import LATE, NOT_FINITE, RAISED
+from recsys_rl.serve.store import Damaged, Full, Store
+from recsys_rl.serve.versions import POPULARITY, Version
+from recsys_rl.serve.visits import ServedVisit
+
+MOST_JOBS = 512  # of one transaction
+MOST_PEOPLE = 10_000  # in memory
+FAULTS = 3  # of a policy in a row, after which the version before serves again
+MOST_WAITING = 100  # requests of one person at once
+FAILED = 70  # exit code
+MOST_LIKES = 1_000  # of a stranger, the latest
+STORED = 32  # latest decisions on which a new version is tried
+HANGS = 10  # deadlines after which a batch is given up
+
+encode = msgspec.json.Encoder().encode
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How the desk works."""
+
+    session_timeout: float = 1800.0  # seconds
+    feedback_window: float = 3600.0  # seconds
+    deadline: float = 0.1  # seconds until a request is answered or refused
+    explore: float = 0.0
+    strangers: bool = True
+    fsync_decisions: bool = False
+    clock: Callable[[], float] = time.time
+
+
+@dataclass
+class Customer:
+    """A person in memory."""
+
+    row: Person
+    known: int  # row of the population; -1 for a stranger
+    visit: ServedVisit | None
+    saved: bool  # the row is in the record
+    busy: bool = False  # a draw is under way
+    waiting: deque[Job] = field(default_factory=deque)
+
+
+@dataclass
+class Job:
+    """Something to do, and the future of its result."""
+
+    what: Any
+    reply: asyncio.Future[Any] | None = None
+    deadline: float = 0.0
+
+
+@dataclass
+class Pending:
+    """A draw under way."""
+
+    jobs: list[Job]  # several with one request id
+    customer: Customer
+    visit: ServedVisit
+    fresh: bool  # the session begins with this decision
+    ask: Ask
+    asked: str
+    events: int  # of the session, when it was asked
+
+
+@dataclass(frozen=True)
+class Recommend:
+    request: wire.RecommendRequest
+    asked: str  # digest of the body
+
+
+@dataclass(frozen=True)
+class Feedback:
+    events: Sequence[wire.FeedbackEvent]
+
+
+@dataclass(frozen=True)
+class Look:
+    """The session and the row of a decision."""
+
+    decision: int
+
+
+@dataclass(frozen=True)
+class Swap:
+    """Serve ``version`` from now on."""
+
+    version: Version
+
+
+@dataclass(frozen=True)
+class Latest:
+    """The latest decisions, each with its session: a new version is tried on them."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The latest decisions as rows."""
+
+    number: int
+
+
+@dataclass(frozen=True)
+class Drawings:
+    asks: Sequence[Ask]
+    found: Sequence[Drawn]
+
+
+class Desk:
+    """``submit`` is for the thread of the event loop; all else happens in the desk's own thread."""
+
+    def __init__(
+        self, store: Store, champion: Version, settings: Settings, generator: torch.Generator
+    ) -> None:
+        self.store, self.settings, self.generator = store, settings, generator
+        self.champion, self.previous = champion, None  # type: Version, Version | None
+        self.interface = champion.checkpoint.interface
+        self.last = store.last
+        self.served = {row.sha256: row for row in store.policies()}
+        self.people: OrderedDict[str, Customer] = OrderedDict()
+        self.homes: dict[int, ServedVisit] = {}  # of decisions of people in memory
+        self.over: list[ServedVisit] = []  # sessions to forget after the transaction
+        self.moment = 0.0
+        self.pending: dict[int, Pending] = {}  # by the number of the decision
+        self.requests: dict[str, Pending] = {}  # by the caller's id
+        self.asks: list[Ask] = []  # of this round
+        self.numbers: list[float] = []
+        self.faults, self.broken = 0, False
+        self.counts: Counter[str] = Counter()
+        self.failed: str = ""  # why the server is not ready
+        self.queue: queue.SimpleQueue[Job | Drawings | None] = queue.SimpleQueue()
+        self.batcher = Batcher(lambda asks, found: self.queue.put(Drawings(asks, found)))
+        self._clear()
+        self.thread = threading.Thread(target=self._run, name="desk", daemon=True)
+        self.thread.start()
+
+    # --- the event loop's thread ---
+
+    def submit(self, what: Any) -> asyncio.Future[Any]:
+        """The future of the result. Raises Problem if a recommendation can't be made in time."""
+        if isinstance(what, Recommend):
+            queued = len(self.pending) * self.batcher.seconds
+            if queued > self.settings.deadline:
+                self.counts["shed"] += 1
+                raise problems.busy(queued)
+        future = asyncio.get_running_loop().create_future()
+        self.queue.put(Job(what, future, time.monotonic() + self.settings.deadline))
+        return future
+
+    def close(self) -> None:
+        """Do what waits, then end. The store is closed."""
+        self.queue.put(None)
+        self.thread.join()
+
+    # --- the desk's thread ---
+
+    def _run(self) -> None:
+        try:
+            self._work()
+        except BaseException:
+            # Nobody would answer any more: another process must begin from the record.
+            traceback.print_exc(file=sys.stderr)
+            os._exit(FAILED)
+
+    def _work(self) -> None:
+        stopping = False
+        while not (stopping and not self.pending):
+            jobs = self._gather()
+            if jobs and jobs[-1] is None:
+                stopping = True
+            for job in jobs:
+                if isinstance(job, Drawings):
+                    for ask, drawn in zip(job.asks, job.found, strict=True):
+                        self._finish(ask, drawn)
+                elif job is not None:
+                    self._do(job)
+            self._give_up()
+            if self.asks:
+                self.batcher.ask(self.asks)
+                self.asks = []
+            self._commit()
+        self.batcher.stop()
+        self.store.close()
+
+    def _gather(self) -> list[Job | Drawings | None]:
+        """What waits. With draws under way, nothing after a while: they may have to be given up."""
+        try:
+            jobs = [self.queue.get(timeout=self.settings.deadline if self.pending else None)]
+        except queue.Empty:
+            return []
+        while len(jobs) < MOST_JOBS and jobs[-1] is not None:
+            try:
+                jobs.append(self.queue.get_nowait())
+            except queue.Empty:
+                break
+        return jobs
+
+    def _give_up(self) -> None:
+        """Popularity answers in place of a policy that hangs."""
+        for ask in self.batcher.given_up(HANGS * self.settings.deadline):
+            self.asks.append(replace(ask, degraded=LATE, deadline=math.inf))
+
+    def _do(self, job: Job) -> None:
+        what = job.what
+        try:
+            if isinstance(what, Recommend):
+                self._recommend(job)
+            elif isinstance(what, Feedback):
+                self._reply(job, take(self, what.events))
+                self.durable = True
+            elif isinstance(what, Look):
+                self._reply(job, self._look(what.decision))
+            elif isinstance(what, Swap):
+                self.champion, self.previous = what.version, self.champion
+                self.faults, self.broken = 0, False
+                self.store.fact("champion", what.version.row.sha256)
+                self._reply(job, None)
+            elif isinstance(what, Latest):
+                self._reply(job, [self._look(row.number) for row, *_ in self.store.latest(STORED)])
+            elif isinstance(what, Rows):
+                self._reply(job, self.store.latest(what.number))
+        except Problem as problem:
+            self._reply(job, problem)
+        except (Damaged, sqlite3.DatabaseError):
+            self._reply(job, problems.damaged())
+        except Exception as error:  # the others must be served
+            self._reply(job, error)
+
+    def _reply(self, job: Job, result: Any) -> None:
+        self.answers.append((job, result))
+
+    @property
+    def now(self) -> float:
+        """Seconds since 1970. A clock that is set back stands still."""
+        self.moment = max(self.moment, self.settings.clock())
+        return self.moment
+
+    def number(self) -> int:
+        """The number of the next row."""
+        self.last += 1
+        return self.last
+
+    def customer(self, name: str) -> Customer:
+        """The person with this name, known or not. Raises Damaged."""
+        found = self.people.get(name)
+        if found is not None:
+            self.people.move_to_end(name)
+            return found
+        known = self.champion.people.get(name, -1)
+        stored = self.store.person(name)
+        if stored is None:
+            found = Customer(Person(0, name), known, None, saved=False)
+        else:
+            row, whole = stored
+            found = Customer(row, known, None if whole is None else self._visit(whole), saved=True)
+        self.people[name] = found
+        return found
+
+    def _visit(self, whole: Whole) -> ServedVisit:
+        # One that was borrowed has the events of this transaction, which the store lacks.
+        visit = self.borrowed.get(whole[1][-1].number) if whole[1] else None
+        visit = visit or ServedVisit.of(whole, self.interface)
+        self.homes.update((decision.number, visit) for decision in visit.decisions)
+        return visit
+
+    def _forget_oldest(self) -> None:
+        """Forget sessions that are over, and people beyond MOST_PEOPLE; all of it is in the record."""
+        while len(self.people) > MOST_PEOPLE:
+            oldest = next((x for x, customer in self.people.items() if not customer.busy), None)
+            if oldest is None:
+                break
+            visit = self.people.pop(oldest).visit
+            if visit is not None:
+                self.over.append(visit)
+        for visit in self.over:
+            for decision in visit.decisions:
+                self.homes.pop(decision.number, None)
+        self.over.clear()
+
+    def home(self, decision: int) -> ServedVisit | None:
+        """The session of a decision that was answered. Raises Damaged."""
+        visit = self.homes.get(decision) or self.borrowed.get(decision)
+        if visit is not None or decision in self.staged:
+            return visit
+        row = self.store.decision(decision)
+        whole = None if row is None else self.store.session(row.session)
+        if whole is None:
+            return None
+        visit = ServedVisit.of(whole, self.interface)
+        # Until the transaction ends: further events of the session must find this one.
+        self.borrowed.update((x.number, visit) for x in visit.decisions)
+        return visit
+
+    def _recommend(self, job: Job) -> None:
+        request = job.what.request
+        if request.request_id is not None:
+            under_way = self.requests.get(request.request_id)
+            if under_way is not None:
+                self._check_same(under_way.asked, job)
+                under_way.jobs.append(job)
+                return
+            before = self.staged_requests.get(request.request_id)
+            before = before or self.store.answered(request.request_id)
+            if before is not None:
+                self._check_same(before.asked, job)
+                self._reply(job, before.answer)
+                return
+        customer = self.customer(request.user_id)
+        if customer.busy:
+            if len(customer.waiting) >= MOST_WAITING:
+                raise problems.busy(self.settings.deadline)
+            customer.waiting.append(job)
+            return
+        if customer.known < 0 and not self.settings.strangers:
+            raise Problem(
+                404, "unknown-user", "This user is not among those of the checkpoint: strangers are refused."
+            )
+        now = self.now
+        visit, fresh = customer.visit, False
+        if visit is not None and visit.ended(now) is not None:
+            visit = None
+        if request.session_id is not None and (visit is None or str(visit.row.number) != request.session_id):
+            raise Problem(
+                409,
+                "session-over",
+                "This is not the user's open session: leave session_id out for a new one.",
+            )
+        asked = checked(request, self.champion, 0 if visit is None else len(visit.steps))
+        if visit is None:
+            visit, fresh = self._begin(customer, request, now), True
+        hour = self._hour(request, now)
+        began = visit.decisions[0].hour if visit.decisions else hour
+        version = self.champion
+        visit.keep_for(version)
+        ask = Ask(
+            number=self.number(),
+            version=version,
+            known=visit.row.known,
+            likes=visit.row.likes,
+            began=began,
+            base=visit.visit,
+            steps=[step.copy() for step in visit.steps[visit.covered :]],
+            hour=hour,
+            uniforms=self._uniforms(asked.places),
+            candidates=asked.candidates,
+            exclude=asked.exclude,
+            explore=self.settings.explore,
+            degraded=RAISED if self.broken else "",
+            deadline=job.deadline,
+        )
+        pending = Pending([job], customer, visit, fresh, ask, job.what.asked, len(visit.events))
+        customer.busy = visit.asked = True
+        self.pending[ask.number] = pending
+        if request.request_id is not None:
+            self.requests[request.request_id] = pending
+        self.asks.append(ask)
+
+    def _uniforms(self, number: int) -> tuple[float, ...]:
+        """Numbers in [0, 1), drawn some at a time."""
+        if len(self.numbers) < number:
+            self.numbers += torch.rand(1024, generator=self.generator).tolist()
+        return tuple(self.numbers.pop() for _ in range(number))
+
+    def _check_same(self, asked: str, job: Job) -> None:
+        if asked != job.what.asked:
+            raise Problem(
+                409, "other-request", "This request_id belongs to another request: give each its own."
+            )
+
+    def _begin(self, customer: Customer, request: wire.RecommendRequest, now: float) -> ServedVisit:
+        """A new session, which is written with its first decision."""
+        before = customer.visit
+        if not customer.saved:
+            customer.row = Person(customer.row.number or self.number(), customer.row.name)
+        likes = self.champion.items(request.likes, "likes")
+        if before is not None and customer.known < 0:
+            known = (*before.row.likes, *before.consumed(self.champion.full), *likes)
+            likes = tuple(dict.fromkeys(known))[-MOST_LIKES:]
+        row = Session(
+            number=self.number(),
+            person=customer.row.number,
+            visit=0 if before is None else before.row.visit + 1,
+            began=now,
+            known=customer.known,
+            likes=() if customer.known >= 0 else likes,
+            timeout=self.settings.session_timeout,
+            window=self.settings.feedback_window,
+        )
+        return ServedVisit(row, self.interface, latest=now)
+
+    def _hour(self, request: wire.RecommendRequest, now: float) -> float:
+        if request.context.hour is not None:
+            return request.context.hour
+        if not self.champion.by_hour:
+            return 12.0
+        moment = datetime.fromtimestamp(now)
+        return 24 * moment.weekday() + moment.hour + moment.minute / 60
+
+    def _finish(self, ask: Ask, drawn: Drawn) -> None:
+        """Write a decision down, and answer it."""
+        pending = self.pending.pop(ask.number, None)
+        if pending is None:  # given up, or the record was full in the meantime
+            return
+        customer, visit = pending.customer, pending.visit
+        request: wire.RecommendRequest = pending.jobs[0].what.request
+        customer.busy = visit.asked = False
+        self.requests.pop(request.request_id or "", None)
+        self._count_faults(ask, drawn)
+        if drawn.error:
+            for job in pending.jobs:
+                self._reply(job, self._refusal(drawn.error))
+        else:
+            row = self._decision(pending, ask, drawn, request)
+            for job in pending.jobs:
+                self._reply(job, row.answer)
+        if customer.waiting:
+            self._do(customer.waiting.popleft())
+
+    def _refusal(self, error: str) -> Problem:
+        self.counts[error] += 1
+        if error == TOO_FEW:
+            return Problem(422, TOO_FEW, "Fewer items may be shown now than n: exclude fewer, or lower n.")
+        if error == LATE:
+            return problems.busy(len(self.pending) * self.batcher.seconds)
+        return Problem(503, "no-observation", "The observation can't be made: try again later.", 1)
+
+    def _decision(self, pending: Pending, ask: Ask, drawn: Drawn, request: wire.RecommendRequest) -> Decision:
+        customer, visit = pending.customer, pending.visit
+        if not customer.saved:
+            self.rows.append(customer.row)
+            customer.saved = True
+        if pending.fresh:
+            self.rows.append(visit.row)
+            if customer.visit is not None:
+                self.over.append(customer.visit)
+            customer.visit = visit
+        policy = self._served(ask.version)
+        step = len(visit.steps)
+        row = Decision(
+            number=ask.number,
+            session=visit.row.number,
+            step=step,
+            time=self.now,
+            policy=policy.number,
+            request=request.request_id or "",
+            asked=pending.asked,
+            hour=ask.hour,
+            items=tuple(drawn.items),
+            logprobs=tuple(drawn.logprobs),
+            uniforms=ask.uniforms,
+            explore=ask.explore,
+            candidates=drawn.candidates if ask.candidates is None else ask.candidates,
+            exclude=ask.exclude,
+            degraded=drawn.degraded,
+            answer=b"",
+        )
+        row = msgspec.structs.replace(row, answer=encode(answer_of(row, policy, ask.version)))
+        if len(visit.events) == pending.events:
+            visit.visit, visit.covered = drawn.visit, step
+        else:  # an event came while it was drawn
+            visit.visit, visit.covered = None, 0
+        visit.decide(row)
+        self.homes[row.number] = visit
+        self.staged.add(row.number)
+        if row.request:
+            self.staged_requests[row.request] = row
+        self.rows.append(row)
+        self.durable |= self.settings.fsync_decisions
+        self.counts["decisions"] += 1
+        if drawn.degraded:
+            self.counts["degraded"] += 1
+        return row
+
+    def _served(self, version: Version) -> Served:
+        """The row of a policy, which is new with its first decision."""
+        row = self.served.get(version.row.sha256)
+        if row is None:
+            row = msgspec.structs.replace(version.row, number=self.number())
+            self.served[row.sha256] = row
+            self.rows.append(row)
+        return row
+
+    def _count_faults(self, ask: Ask, drawn: Drawn) -> None:
+        """Three faults of the policy in a row bring the version before back; without one, popularity."""
+        if ask.version is not self.champion or self.broken or drawn.error:
+            return
+        self.faults = self.faults + 1 if drawn.degraded in (RAISED, NOT_FINITE, LATE) else 0
+        if self.faults < FAULTS:
+            return
+        if self.previous is None:
+            self.broken = True
+        else:
+            self.champion, self.previous, self.faults = self.previous, None, 0
+        print("the policy failed three times in a row and serves no more", file=sys.stderr)
+
+    def _look(self, decision: int) -> tuple[Whole, Decision]:
+        row = self.store.decision(decision)
+        whole = None if row is None else self.store.session(row.session)
+        if row is None or whole is None:
+            raise Problem(404, "unknown-decision", "There is no decision with this id.")
+        return whole, row
+
+    def _clear(self) -> None:
+        """Begin a transaction."""
+        self.rows: list[Row] = []
+        self.answers: list[tuple[Job, Any]] = []
+        self.durable = False
+        self.staged: set[int] = set()
+        self.staged_requests: dict[str, Decision] = {}
+        self.staged_events: dict[str, Event] = {}
+        self.borrowed: dict[int, ServedVisit] = {}
+
+    def _commit(self) -> None:
+        """Write the rows, then send the answers."""
+        answers = self.answers
+        if self.rows:
+            try:
+                self.store.write(self.rows, self.durable)
+                self.failed = ""
+            except Full as full:
+                self._drop(str(full))
+                answers = [(job, problems.no_room(str(full))) for job, _ in self.answers]
+            except sqlite3.Error as error:
+                # What is on the disk is unknown now: another process must read it again.
+                print(f"error: the record can't be written ({error}): the server ends.", file=sys.stderr)
+                os._exit(FAILED)
+        self._forget_oldest()
+        self._clear()
+        by_loop: dict[asyncio.AbstractEventLoop, list[tuple[Job, Any]]] = {}
+        for job, result in answers:
+            if job.reply is not None:
+                by_loop.setdefault(job.reply.get_loop(), []).append((job, result))
+        for loop, some in by_loop.items():
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(_deliver, some)
+
+    def _drop(self, why: str) -> None:
+        """Forget all that is in memory: it is ahead of the record, where the truth is."""
+        self.failed = f"the record can't be written: {why}"
+        for pending in self.pending.values():
+            self.answers += [(job, None) for job in pending.jobs]
+        for customer in self.people.values():
+            self.answers += [(job, None) for job in customer.waiting]
+        self.people.clear()
+        self.over.clear()
+        self.homes.clear()
+        self.pending.clear()
+        self.requests.clear()
+        self.served = {row.sha256: row for row in self.store.policies()}
+
+
+def answer_of(row: Decision, policy: Served, version: Version) -> wire.Recommendation:
+    """The answer to a decision."""
+    by = POPULARITY if row.degraded else policy
+    title = version.checkpoint.catalogue.title
+    places = [
+        wire.Place(version.names[item], title(item), math.exp(logprob))
+        for item, logprob in zip(row.items, row.logprobs, strict=True)
+    ]
+    return wire.Recommendation(
+        decision_id=str(row.number),
+        items=places,
+        propensity=math.exp(sum(row.logprobs)),
+        policy=wire.Policy(by.name, by.number, by.sha256),
+        session=wire.SessionStep(str(row.session), row.step),
+        degraded=row.degraded or None,
+    )
+
+
+def _deliver(answers: Sequence[tuple[Job, Any]]) -> None:
+    for job, result in answers:
+        if job.reply is None or job.reply.done():
+            continue
+        if isinstance(result, Exception):
+            job.reply.set_exception(result)
+        else:
+            job.reply.set_result(result)

@@ -1,0 +1,207 @@
+// The playground: each button is a real request. Texts of the data enter the page as text, never as markup.
+"use strict";
+
+const $ = (id) => document.getElementById(id);
+const state = { platform: null, user: "", likes: [], answer: null, playing: null, left: [] };
+
+function element(name, text = "", className = "") {
+  const made = document.createElement(name);
+  made.textContent = text;
+  if (className) made.className = className;
+  return made;
+}
+
+function button(text, act, className = "") {
+  const made = element("button", text, className);
+  made.type = "button";
+  made.addEventListener("click", act);
+  return made;
+}
+
+async function ask(path, body) {
+  const headers = { "content-type": "application/json" };
+  if ($("token").value) headers.authorization = `Bearer ${$("token").value}`;
+  const reply = await fetch(path, body ? { method: "POST", headers, body: JSON.stringify(body) } : { headers });
+  const found = await reply.json();
+  $("problem").textContent = reply.ok ? "" : found.detail;
+  if (reply.status === 401) $("token-label").hidden = false;
+  if (!reply.ok) throw new Error(found.detail);
+  return found;
+}
+
+const percent = (chance) => (chance < 0.0005 ? "<0.1 %" : `${(100 * chance).toFixed(1)} %`);
+
+async function recommend() {
+  const body = { user_id: state.user };
+  if (state.likes.length) body.likes = state.likes;
+  state.answer = await ask("/v1/recommend", body);
+  showItems();
+  await Promise.all([explain(), record()]);
+}
+
+// Signals of an item that was consumed by this share; extra ones, such as a like, count in full.
+function signals(share, extra = []) {
+  const found = {};
+  for (const [name, full] of Object.entries(state.platform.full)) if (full) found[name] = share * full;
+  for (const name of extra) found[name] = 1;
+  return found;
+}
+
+async function tell(values, where, leave = false) {
+  const decision_id = state.answer.decision_id;
+  const events = Object.entries(values).map(([signal, value]) => ({ decision_id, signal, value, ...where }));
+  if (leave) events.push({ decision_id, signal: "leave" });
+  if (events.length) await ask("/v1/feedback", { events });
+}
+
+async function respond(place, share, words, extra) {
+  const item = state.answer.items[place];
+  remember(item.title, words);
+  await tell(signals(share, extra), { position: place });
+  await recommend();
+}
+
+// Where people leave items later (long videos), a click starts one, and it plays beside the next slate.
+async function start(place) {
+  const item = state.answer.items[place];
+  remember(item.title, "started");
+  const values = {};
+  for (const name of Object.keys(state.platform.full)) if (name === "clicked") values[name] = 1;
+  const before = state.playing;
+  await tell(values, { position: place });
+  if (before) await tell(signals(0.5), { left: before.item_id });
+  state.playing = item;
+  await recommend();
+}
+
+async function finish(share, words) {
+  remember(state.playing.title, words);
+  await tell(signals(share), { left: state.playing.item_id });
+  state.playing = null;
+  await recommend();
+}
+
+function showItems() {
+  const list = $("items"), extras = Object.keys(state.platform.full).filter((name) => !state.platform.full[name]);
+  list.replaceChildren();
+  state.answer.items.forEach((item, place) => {
+    const row = element("li");
+    row.append(element("span", item.title, "title"));
+    row.append(element("span", `drawn with probability ${percent(item.propensity)} `, "soft"));
+    if (state.platform.events) row.append(button("Start", () => act(() => start(place)), "first"));
+    else {
+      row.append(button("Consumed", () => act(() => respond(place, 1, "consumed", []))));
+      row.append(button("Half", () => act(() => respond(place, 0.5, "half", []))));
+      row.append(button("Skipped", () => act(() => respond(place, 0, "skipped", []))));
+      for (const name of extras) row.append(button(`Consumed, ${name}`, () => act(() => respond(place, 1, name, [name]))));
+    }
+    list.append(row);
+  });
+  const playing = $("playing");
+  playing.replaceChildren();
+  playing.hidden = !state.playing;
+  if (state.playing) {
+    playing.append(element("span", "Playing", "soft"), element("span", state.playing.title, "title"));
+    playing.append(button("Seen to its end", () => act(() => finish(1, "seen to its end"))));
+    playing.append(button("Left halfway", () => act(() => finish(0.5, "left halfway"))));
+  }
+  $("ending").hidden = false;
+  $("next").hidden = state.platform.slate_size < 2;
+}
+
+function remember(title, words) {
+  const row = element("li", title);
+  row.append(element("span", `: ${words}`, "soft"));
+  $("visit").append(row);
+}
+
+async function explain() {
+  const report = await ask(`/v1/decisions/${state.answer.decision_id}`);
+  const by = report.decision.policy, seen = report.seen;
+  const again = report.replayed ? "drawn again from the record: the same" : "drawn again from the record: NOT the same";
+  const why = report.decision.degraded ? ` (the policy failed: ${report.decision.degraded})` : "";
+  $("why").textContent =
+    `${by.name}, version ${by.version}${why}, saw ${seen.history.length} items of this session and excluded ${seen.excluded}; ${again}.`;
+  $("likeliest").replaceChildren(
+    ...report.alternatives.map((item) => {
+      const row = element("tr"), chance = element("td", `${percent(item.propensity)} `), bar = element("progress");
+      bar.max = report.alternatives[0].propensity;
+      bar.value = item.propensity;
+      bar.setAttribute("aria-label", item.title);
+      chance.append(bar);
+      row.append(element("td", item.title), chance);
+      return row;
+    }),
+  );
+}
+
+async function record() {
+  const found = await ask("/v1/decisions");
+  $("record").replaceChildren(
+    ...found.decisions.map((row) => {
+      const line = element("tr");
+      const cells = [row.decision_id, row.user_id, row.session, row.step, row.items.join(", "), percent(row.propensity), row.events];
+      line.append(...cells.map((text) => element("td", String(text))));
+      return line;
+    }),
+  );
+}
+
+async function act(work) {
+  document.querySelectorAll("button").forEach((x) => (x.disabled = true));
+  try {
+    await work();
+  } catch (error) {
+    if (!$("problem").textContent) $("problem").textContent = `The server gives no answer: ${error.message}`;
+  } finally {
+    document.querySelectorAll("button").forEach((x) => (x.disabled = false));
+  }
+}
+
+async function load() {
+  state.platform = await ask("/v1/platform");
+  $("about").textContent = `${state.platform.name}, ${state.platform.items.toLocaleString("en")} items`;
+  $("people").replaceChildren(...state.platform.people.map((name) => Object.assign(element("option"), { value: name })));
+  if (!$("user").value) $("user").value = state.platform.people[0] || "somebody";
+  await record();
+}
+
+$("who").addEventListener("submit", (event) => {
+  event.preventDefault();
+  act(async () => {
+    if (!state.platform) await load();
+    state.user = $("user").value;
+    state.playing = null;
+    $("visit").replaceChildren();
+    await recommend();
+  });
+});
+
+$("next").addEventListener("click", () => act(recommend));
+$("leave").addEventListener("click", () =>
+  act(async () => {
+    await tell({}, {}, true);
+    remember("You left", "the next visit is a new session");
+    $("items").replaceChildren();
+    $("ending").hidden = true;
+    state.playing = null;
+    $("playing").hidden = true;
+    await record();
+  }),
+);
+
+$("likes").addEventListener("input", async () => {
+  const text = $("likes").value.trim();
+  if (!text) return;
+  const { items } = await ask(`/v1/items?q=${encodeURIComponent(text)}`);
+  const whole = items.find((item) => item.title === text);
+  if (whole) {
+    state.likes.push(whole.item_id);
+    $("liked").textContent = `${$("liked").textContent} ${whole.title}.`;
+    $("likes").value = "";
+    return;
+  }
+  $("found").replaceChildren(...items.map((item) => Object.assign(element("option"), { value: item.title })));
+});
+
+act(load);

@@ -1,0 +1,130 @@
+"""The rule that chooses: scores of the policy, with exploration, and popularity where the policy fails.
+
+The last digits of a matrix product depend on the number of its rows: each batch is padded to multiples of
+TILE rows, so that a draw that is repeated alone gives the same numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from recsys_rl.functional.plackett_luce import PlackettLuce
+from recsys_rl.models.actor_critic import TILE
+from recsys_rl.serve.versions import Version
+from recsys_rl.types import Obs
+
+LATE, RAISED, NOT_FINITE = "late", "raised", "not-finite"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What the rule chose for one observation."""
+
+    items: list[int]  # (K,) rows of the catalogue
+    logprobs: list[float]  # (K,) of each place given those before it
+    enough: bool  # False: fewer than K items may be shown, and the rest has no meaning
+    fault: str  # why popularity chose: RAISED, NOT_FINITE; "" if the policy did
+    scores: Tensor  # (C,) logits of the first place
+    candidates: Tensor | None  # (C,); None: the whole catalogue
+
+
+def choose(
+    version: Version,
+    obs: Obs,
+    uniforms: Sequence[Sequence[float]],
+    explore: Sequence[float],
+    given: Sequence[Sequence[int]] | None = None,
+    popular: bool = False,
+) -> list[Choice]:
+    """The choices for N observations.
+
+    Args:
+        uniforms: (N, K) numbers in [0, 1) that draw the places.
+        explore: (N,) probability of a uniform choice in each place.
+        given: (N, K) items in place of draws: their log-probabilities are wanted.
+        popular: popularity chooses, and not the policy.
+    """
+    number, slate = obs.num_rows, version.checkpoint.interface.slate_size
+    rows = _tile(number)
+    obs = obs.rows(rows) if len(rows) > number else obs
+    chance, share = torch.tensor(uniforms)[rows], torch.tensor(explore)[rows]
+    fixed = None if given is None else torch.tensor(given)[rows]
+    choices: list[Choice] = []
+    faults = [RAISED] * number
+    if not popular:
+        try:
+            seen, scores = _scores(version, obs)
+            # A score of -inf forbids an item; NaN and infinity are faults. The maximum shows both.
+            sound = scores.amax(1) < torch.inf
+            faults = ["" if x else NOT_FINITE for x in sound[:number].tolist()]
+            if any(faults):
+                scores = scores.masked_fill(~sound.unsqueeze(1), 0.0)
+            choices = _choices(scores, seen, chance, share, fixed, slate, number)
+        except Exception:  # whatever a policy raises, popularity answers
+            faults = [RAISED] * number
+    if any(faults):
+        allowed = obs.showable(version.checkpoint.catalogue.num_items)
+        scores = version.popularity.expand(len(allowed), -1).masked_fill(~allowed, -torch.inf)
+        others = _choices(scores, replace(obs, candidates=None), chance, share, fixed, slate, number)
+        others = [replace(x, fault=fault) for x, fault in zip(others, faults, strict=True)]
+        choices = [
+            x if fault else choices[at] for at, (x, fault) in enumerate(zip(others, faults, strict=True))
+        ]
+    return choices
+
+
+def _scores(version: Version, obs: Obs) -> tuple[Obs, Tensor]:
+    """The observation with the candidates of a first stage, and the scores (N, C) of the policy."""
+    agent = version.recommender.agent
+    if obs.candidates is None and agent.first_stage is not None:
+        obs = agent.propose(obs)
+    return obs, agent.scores(obs)
+
+
+def _choices(
+    scores: Tensor,
+    obs: Obs,
+    uniforms: Tensor,
+    explore: Tensor,
+    given: Tensor | None,
+    slate: int,
+    number: int,
+) -> list[Choice]:
+    """The choices by logits ``scores`` (N, C) in the first ``number`` rows."""
+    scores = _explored(scores, explore)
+    enough = (scores > -torch.inf).sum(1) >= slate  # (N,)
+    # Rows without items can't be drawn; no row depends on another.
+    safe = scores if bool(enough.all()) else scores.masked_fill(~enough.unsqueeze(1), 0.0)
+    rule = PlackettLuce(safe, slate)
+    if given is None:
+        index = rule.draw_at(uniforms)[0]
+        logprobs = rule.place_logprobs(index)
+        items = obs.items_at(index)
+    else:
+        items, index = given, obs.places_of(given)
+        logprobs = rule.place_logprobs(index).nan_to_num(nan=-torch.inf, neginf=-torch.inf)
+        logprobs = logprobs.masked_fill(obs.items_at(index) != given, -torch.inf)
+    return [
+        Choice(*row, "", scores[at], None if obs.candidates is None else obs.candidates[at])
+        for at, row in enumerate(
+            zip(items[:number].tolist(), logprobs[:number].tolist(), enough[:number].tolist(), strict=True)
+        )
+    ]
+
+
+def _explored(scores: Tensor, explore: Tensor) -> Tensor:
+    """The logits (N, C) of (1 - explore) softmax(scores) + explore / allowed, for ``explore`` (N,)."""
+    if not bool(explore.any()):
+        return scores
+    allowed, share = scores > -torch.inf, explore.unsqueeze(1)
+    uniform = allowed / allowed.sum(1, keepdim=True).clamp_min(1)
+    return ((1 - share) * scores.softmax(1) + share * uniform).log()
+
+
+def _tile(number: int) -> Tensor:
+    """0 .. number - 1, and the last one again up to a multiple of TILE."""
+    return torch.arange(-(-number // TILE) * TILE).clamp_max(number - 1)

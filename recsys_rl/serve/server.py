@@ -1,0 +1,156 @@
+"""`recsys-rl serve`: options -> record, policy, desk and application -> uvicorn."""
+
+from __future__ import annotations
+
+import secrets
+import signal
+import socket
+import sys
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import uvicorn
+
+from recsys_rl.dials import Seed
+from recsys_rl.errors import UserError, error_text, one_line
+from recsys_rl.lookup import DEFAULT_ALGO
+from recsys_rl.schema import Positive, Range, Share, check_fields
+from recsys_rl.serve.app import App
+from recsys_rl.serve.desk import Desk, Settings
+from recsys_rl.serve.library import Library
+from recsys_rl.serve.sqlite import SQLite
+from recsys_rl.serve.tokens import Tokens
+from recsys_rl.serve.versions import facts_of, files_in, open_version
+from recsys_rl.utils.seeding import generators
+
+SWITCH = 5e-4  # seconds until a waiting thread gets its turn; Python's 5 ms would be seen in every answer
+CONNECTIONS = 1024  # at once; more are refused
+KEEP_ALIVE = 30  # seconds of a connection without a request
+
+
+@dataclass(frozen=True)
+class ServeConfig:
+    """One server."""
+
+    checkpoint: str = f"checkpoints/{DEFAULT_ALGO}.pt"
+    """The policy: a checkpoint, or a folder of them, which are versions."""
+    env: str | None = None
+    """Environment of the checkpoint. Required if its name holds a module to import."""
+    db: str = "record.sqlite"
+    """The record: a new SQLite file, or that of an earlier server with the same items."""
+    host: str = "127.0.0.1"
+    """Address to listen at. Any other than loopback needs --tokens."""
+    port: Annotated[int, Range(0, 65535)] = 8000
+    """Port to listen at; 0: a free one, which is printed."""
+    tokens: str | None = None
+    """File of tokens: lines of scopes (decide,feedback,read,admin) and the SHA-256 of a token."""
+    explore: Share = 0.0
+    """Probability of a uniformly drawn item in place of the policy's; the propensities include it."""
+    strangers: bool = True
+    """Serve users whom the checkpoint does not know; --no-strangers refuses them."""
+    session_timeout: Positive = 1800.0
+    """Seconds without a request or an event after which a session has ended."""
+    feedback_window: Positive = 3600.0
+    """Seconds after the end of a session in which feedback counts."""
+    deadline_ms: Positive = 100.0
+    """Milliseconds in which a recommendation is drawn; later it is refused with 503."""
+    decisions_fsync: bool = False
+    """Let a decision reach the disk before its answer leaves. Feedback always does."""
+    seed: Seed | None = None
+    """Seed of the draws; default: another one at each start."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+def serve(options: ServeConfig) -> None:
+    """Serve until a signal stops the process. Raises UserError before that."""
+    tokens = None if options.tokens is None else Tokens(Path(options.tokens))
+    if tokens is None and not _is_loopback(options.host):
+        raise UserError(
+            f"--host {options.host} can be reached by others: give --tokens FILE, or listen at 127.0.0.1."
+        )
+    torch.set_num_threads(1)
+    place = _listen(options.host, options.port)
+    try:
+        app = application(options, tokens)
+        host, port = place.getsockname()[:2]
+        print(f"serving at http://{host}:{port}, record {one_line(options.db)}", file=sys.stderr, flush=True)
+        sys.setswitchinterval(SWITCH)
+        config = uvicorn.Config(
+            app,
+            log_level="warning",
+            access_log=False,
+            lifespan="on",
+            limit_concurrency=CONNECTIONS,
+            timeout_keep_alive=KEEP_ALIVE,
+            timeout_graceful_shutdown=10,
+            server_header=False,
+            date_header=False,
+            proxy_headers=False,
+            ws="none",
+        )
+        # uvicorn stops at this signal, and raises it again when it has stopped.
+        signal.signal(signal.SIGTERM, lambda number, frame: None)
+        uvicorn.Server(config).run([place])
+    finally:
+        place.close()
+
+
+def application(options: ServeConfig, tokens: Tokens | None = None) -> App:
+    """The application over its record. Raises UserError."""
+    files = files_in(Path(options.checkpoint))
+    first = next(iter(files.values()))
+    champion = open_version(first, 0, options.env)
+    facts = facts_of(champion.checkpoint)
+    store = SQLite(Path(options.db), facts)
+    try:
+        library = Library(Path(options.checkpoint), facts, options.env)
+        library.open[champion.row.sha256] = champion
+        chosen = store.facts.get("champion")
+        if isinstance(chosen, str) and chosen in files and chosen != champion.row.sha256:
+            champion = library.version(chosen)
+        seed = secrets.randbits(32) if options.seed is None else options.seed
+        # A server that starts again must not draw the numbers of the last one again.
+        stream = f"served after {store.last}"
+        settings = Settings(
+            session_timeout=options.session_timeout,
+            feedback_window=options.feedback_window,
+            deadline=options.deadline_ms / 1000,
+            explore=options.explore,
+            strangers=options.strangers,
+            fsync_decisions=options.decisions_fsync,
+        )
+        library.verified(champion.row.sha256, [])  # the first call of a network takes longer than the others
+        desk = Desk(store, champion, settings, generators(seed, stream)[stream])
+    except BaseException:
+        store.close()
+        raise
+    return App(desk, library, tokens)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A socket that listens there. Raises UserError."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    place = socket.socket(family, socket.SOCK_STREAM)
+    place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        place.bind((host, port))
+        place.listen(CONNECTIONS)
+    except OSError as error:
+        place.close()
+        raise UserError(
+            f"The server can't listen at {host}:{port} ({error_text(error)}): give another --port."
+        ) from error
+    place.set_inheritable(True)
+    return place

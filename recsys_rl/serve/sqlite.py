@@ -1,0 +1,311 @@
+"""The record in one SQLite file (WAL), with one connection of one process.
+
+Each row is stored whole as msgpack (rows.py), beside the few columns that are searched. A session counts its
+rows and sums their digests in the same transaction: a row that is lost, changed or doubled shows when the
+session is read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sqlite3
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from recsys_rl.errors import UserError, error_text, one_line
+from recsys_rl.schema import shown
+from recsys_rl.serve.rows import BITS, Decision, Event, Person, Row, Served, Session, Whole, digest, packed
+from recsys_rl.serve.store import Damaged, Full
+
+try:
+    import fcntl
+except ImportError:  # Windows: SQLite's own locks remain
+    fcntl = None  # type: ignore[assignment]
+
+APPLICATION = 0x5253524C  # "RSRL", in the header of the file
+VERSION = 1
+SCHEMA = """
+CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE people (number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
+CREATE TABLE policies (number INTEGER PRIMARY KEY, row BLOB NOT NULL);
+CREATE TABLE sessions (number INTEGER PRIMARY KEY, person INTEGER NOT NULL, row BLOB NOT NULL,
+                       tally INTEGER NOT NULL DEFAULT 0, digest INTEGER NOT NULL DEFAULT 0);
+CREATE INDEX sessions_of ON sessions (person);
+CREATE TABLE decisions (number INTEGER PRIMARY KEY, session INTEGER NOT NULL, request TEXT UNIQUE,
+                        row BLOB NOT NULL);
+CREATE INDEX decisions_of ON decisions (session);
+CREATE TABLE events (number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, session INTEGER NOT NULL,
+                     row BLOB NOT NULL);
+CREATE INDEX events_of ON events (session);
+"""
+INSERT = {
+    Person: "INSERT INTO people VALUES (?, ?)",
+    Served: "INSERT INTO policies VALUES (?, ?)",
+    Session: "INSERT INTO sessions (number, person, row) VALUES (?, ?, ?)",
+    Decision: "INSERT INTO decisions VALUES (?, ?, ?, ?)",
+    Event: "INSERT INTO events VALUES (?, ?, ?, ?)",
+}
+_session = msgspec.msgpack.Decoder(Session)
+_decision = msgspec.msgpack.Decoder(Decision)
+_event = msgspec.msgpack.Decoder(Event)
+_served = msgspec.msgpack.Decoder(Served)
+
+
+class SQLite:
+    """``Store`` in a file."""
+
+    def __init__(self, path: Path, facts: Mapping[str, Any] | None = None) -> None:
+        """Open the record at ``path``.
+
+        ``facts``: what all rows depend on, as JSON primitives: a new file takes them, and those
+        of an old one must be equal. None: the file must exist. Raises UserError.
+        """
+        self.path, name = path, one_line(path)
+        if facts is None and not path.is_file():
+            raise UserError(f"{name} is not a file: give the record of recsys-rl serve --db.")
+        self._lock = _lock(path)
+        try:
+            self._open(name, facts)
+        except sqlite3.Error as error:
+            self.close()
+            raise UserError(
+                f"{name} can't be used as the record ({error_text(error)}): give a file of recsys-rl serve, "
+                "or a new name."
+            ) from error
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self, name: str, facts: Mapping[str, Any] | None) -> None:
+        self._db = db = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
+        application, version = (
+            db.execute(f"PRAGMA {x}").fetchone()[0] for x in ("application_id", "user_version")
+        )
+        empty = not db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+        if not empty and application != APPLICATION:
+            raise UserError(f"{name} is a database of another program: give another name with --db.")
+        if version > VERSION:
+            raise UserError(
+                f"{name} has the format {version}, and this version reads up to {VERSION}: use the version "
+                "that wrote it."
+            )
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA secure_delete = ON")  # erased people leave no bytes in free pages
+        if empty:
+            if facts is None:
+                raise UserError(f"{name} holds no record: give the file of recsys-rl serve --db.")
+            values = [(key, json.dumps(value)) for key, value in facts.items()]
+            db.execute("PRAGMA synchronous = FULL")
+            db.execute("BEGIN IMMEDIATE")
+            for statement in filter(str.strip, SCHEMA.split(";")):
+                db.execute(statement)
+            db.executemany("INSERT INTO facts VALUES (?, ?)", values)
+            db.execute(f"PRAGMA application_id = {APPLICATION}")
+            db.execute(f"PRAGMA user_version = {VERSION}")
+            db.execute("COMMIT")
+        self.facts = {key: json.loads(value) for key, value in db.execute("SELECT name, value FROM facts")}
+        for key, value in (facts or {}).items():
+            if self.facts.get(key) != value:
+                raise UserError(
+                    f"{name} is the record of another {key} than the checkpoint's: give the checkpoint of "
+                    "the same data and settings, or a new file with --db."
+                )
+        tables = ("people", "policies", "sessions", "decisions", "events")
+        highest = (db.execute(f"SELECT max(number) FROM {x}").fetchone()[0] for x in tables)
+        self.last: int = max((x for x in highest if x is not None), default=0)
+        # The next transaction rewrites it for feedback; decisions outlive the process without it.
+        self._synchronous = ""
+
+    def person(self, name: str) -> tuple[Person, Whole | None] | None:
+        """A person with the latest session, or None. Raises Damaged."""
+        found = self._db.execute("SELECT number FROM people WHERE name = ?", (name,)).fetchone()
+        if found is None:
+            return None
+        latest = self._db.execute("SELECT max(number) FROM sessions WHERE person = ?", found).fetchone()[0]
+        return Person(found[0], name), None if latest is None else self.session(latest)
+
+    def session(self, number: int) -> Whole | None:
+        """Raises Damaged."""
+        found = self._db.execute(
+            "SELECT row, tally, digest FROM sessions WHERE number = ?", (number,)
+        ).fetchone()
+        if found is None:
+            return None
+        rows, tally, wanted = found
+        parts = [
+            [x[0] for x in self._db.execute(query, (number,))]
+            for query in (
+                "SELECT row FROM decisions WHERE session = ? ORDER BY number",
+                "SELECT row FROM events WHERE session = ? ORDER BY number",
+            )
+        ]
+        every = [rows, *parts[0], *parts[1]]
+        if len(every) != tally or sum(map(digest, every)) & BITS != wanted:
+            raise Damaged(f"session {number}")
+        try:
+            decisions = [_decision.decode(x) for x in parts[0]]
+            return _session.decode(rows), decisions, [_event.decode(x) for x in parts[1]]
+        except msgspec.MsgspecError as error:
+            raise Damaged(f"session {number}") from error
+
+    def decision(self, number: int) -> Decision | None:
+        return self._decision("number", number)
+
+    def answered(self, request: str) -> Decision | None:
+        """The decision of the caller's request id."""
+        return self._decision("request", request)
+
+    def _decision(self, column: str, value: int | str) -> Decision | None:
+        query = f"SELECT row FROM decisions WHERE {column} = ?"
+        found = self._db.execute(query, (value,)).fetchone()
+        return None if found is None else _decoded(_decision, found[0])
+
+    def latest(self, number: int) -> list[tuple[Decision, str, int]]:
+        """The last decisions, the latest first, with the person's name and the number of events."""
+        found = self._db.execute(
+            "SELECT decisions.row, name, decisions.session FROM decisions "
+            "JOIN sessions ON sessions.number = decisions.session JOIN people ON people.number = person "
+            "ORDER BY decisions.number DESC LIMIT ?",
+            (number,),
+        ).fetchall()
+        rows: list[tuple[Decision, str, int]] = []
+        for row, name, session in found:
+            decision, events = _decoded(_decision, row), Counter[int]()
+            for (event,) in self._db.execute("SELECT row FROM events WHERE session = ?", (session,)):
+                events[_decoded(_event, event).decision] += 1
+            rows.append((decision, name, events[decision.number]))
+        return rows
+
+    def event(self, id: str) -> Event | None:
+        found = self._db.execute("SELECT row FROM events WHERE id = ?", (id,)).fetchone()
+        return None if found is None else _decoded(_event, found[0])
+
+    def write(self, rows: Sequence[Row], durable: bool) -> None:
+        """One transaction; ``durable``: it is on the disk when the call returns. Raises Full."""
+        db, synchronous = self._db, "FULL" if durable else "NORMAL"
+        if synchronous != self._synchronous:
+            db.execute(f"PRAGMA synchronous = {synchronous}")
+            self._synchronous = synchronous
+        columns: dict[type[Row], list[tuple[Any, ...]]] = defaultdict(list)
+        sums: dict[int, list[int]] = defaultdict(lambda: [0, 0])
+        for row in rows:
+            whole = packed(row)
+            if isinstance(row, Decision):
+                columns[Decision].append((row.number, row.session, row.request or None, whole))
+                session = row.session
+            elif isinstance(row, Event):
+                columns[Event].append((row.number, row.id, row.session, whole))
+                session = row.session
+            elif isinstance(row, Session):
+                columns[Session].append((row.number, row.person, whole))
+                session = row.number
+            else:
+                columns[type(row)].append(
+                    (row.number, row.name) if isinstance(row, Person) else (row.number, whole)
+                )
+                continue
+            total = sums[session]
+            total[0] += 1
+            total[1] += digest(whole)
+        try:
+            db.execute("BEGIN IMMEDIATE")
+            for kind, values in columns.items():
+                db.executemany(INSERT[kind], values)
+            db.executemany(
+                f"UPDATE sessions SET tally = tally + ?, digest = (digest + ?) & {BITS} WHERE number = ?",
+                [(tally, total & BITS, session) for session, (tally, total) in sums.items()],
+            )
+            db.execute("COMMIT")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode not in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY):
+                raise
+            with contextlib.suppress(sqlite3.Error):
+                db.execute("ROLLBACK")
+            raise Full(error_text(error)) from error
+
+    def policies(self) -> list[Served]:
+        return [
+            _served.decode(row) for (row,) in self._db.execute("SELECT row FROM policies ORDER BY number")
+        ]
+
+    def people(self) -> Iterator[Person]:
+        for number, name in self._db.execute("SELECT number, name FROM people ORDER BY number"):
+            yield Person(number, name)
+
+    def sessions(self) -> Iterator[int]:
+        """The numbers of all sessions, ascending."""
+        for (number,) in self._db.execute("SELECT number FROM sessions ORDER BY number").fetchall():
+            yield number
+
+    def fact(self, name: str, value: Any) -> None:
+        """Keep a fact that may change, such as the champion."""
+        self._db.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, json.dumps(value)))
+        self.facts[name] = value
+
+    def erase(self, name: str) -> int:
+        """Delete a person with all rows. Returns the number of decisions. Raises UserError if unknown."""
+        db = self._db
+        found = db.execute("SELECT number FROM people WHERE name = ?", (name,)).fetchone()
+        if found is None:
+            raise UserError(f"The record {one_line(self.path)} has no user {shown(name)}: give another id.")
+        db.execute("PRAGMA synchronous = FULL")
+        db.execute("BEGIN IMMEDIATE")
+        of = "WHERE session IN (SELECT number FROM sessions WHERE person = ?)"
+        number = db.execute(f"DELETE FROM decisions {of}", found).rowcount
+        db.execute(f"DELETE FROM events {of}", found)
+        db.execute("DELETE FROM sessions WHERE person = ?", found)
+        db.execute("DELETE FROM people WHERE number = ?", found)
+        db.execute("COMMIT")
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # the log holds the old pages
+        return number
+
+    def whole(self) -> str:
+        """What SQLite itself says of the file: "ok", or its first complaint."""
+        try:
+            return str(self._db.execute("PRAGMA integrity_check(1)").fetchone()[0])
+        except sqlite3.DatabaseError as error:
+            return error_text(error)
+
+    def close(self) -> None:
+        with contextlib.suppress(AttributeError, sqlite3.Error):
+            self._db.close()
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+
+def _decoded(decoder: msgspec.msgpack.Decoder[Any], row: bytes) -> Any:
+    try:
+        return decoder.decode(row)
+    except msgspec.MsgspecError as error:
+        raise Damaged("a row") from error
+
+
+def _lock(path: Path) -> int | None:
+    """Keep other processes away from the record. Raises UserError with the owner's process id."""
+    if fcntl is None:
+        return None
+    name = one_line(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise UserError(f"{name} can't be opened ({error_text(error)}): choose another place.") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        owner = os.read(descriptor, 20).decode(errors="replace").strip()
+        os.close(descriptor)
+        raise UserError(
+            f"The record {name} is in use by process {owner or '(unknown)'}: stop it first, or give another "
+            "file."
+        ) from None
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+    return descriptor

@@ -1,0 +1,65 @@
+"""The record as the server sees it: a few functions, so that another database can take SQLite's place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
+
+from recsys_rl.serve.rows import Decision, Event, Person, Row, Served, Whole
+
+
+class Damaged(Exception):
+    """Rows of a session are missing, changed or doubled."""
+
+
+class Full(Exception):
+    """The disk has no room. Nothing of the transaction was written."""
+
+
+class Store(Protocol):
+    """One thread at a time calls it."""
+
+    last: int
+    """The highest number of any row."""
+
+    def person(self, name: str) -> tuple[Person, Whole | None] | None:
+        """A person with the latest session, or None. Raises Damaged."""
+        ...
+
+    def session(self, number: int) -> Whole | None:
+        """Raises Damaged."""
+        ...
+
+    def decision(self, number: int) -> Decision | None: ...
+
+    def answered(self, request: str) -> Decision | None:
+        """The decision of the caller's request id."""
+        ...
+
+    def latest(self, number: int) -> list[tuple[Decision, str, int]]:
+        """The last decisions, the latest first, with the person's name and the number of events."""
+        ...
+
+    def event(self, id: str) -> Event | None: ...
+
+    def write(self, rows: Sequence[Row], durable: bool) -> None:
+        """One transaction; ``durable``: it is on the disk when the call returns. Raises Full."""
+        ...
+
+    def policies(self) -> list[Served]: ...
+
+    def people(self) -> Iterator[Person]: ...
+
+    def sessions(self) -> Iterator[int]:
+        """The numbers of all sessions, ascending."""
+        ...
+
+    def fact(self, name: str, value: Any) -> None:
+        """Keep a fact that may change, such as the champion."""
+        ...
+
+    def erase(self, name: str) -> int:
+        """Delete a person with all rows. Returns the number of decisions. Raises UserError if unknown."""
+        ...
+
+    def close(self) -> None: ...

@@ -1,0 +1,194 @@
+"""Versions of the policy: a checkpoint that serves, found by the SHA-256 of its file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from recsys_rl.checkpoint import Checkpoint
+from recsys_rl.decisions.log import catalogue_hash
+from recsys_rl.errors import UserError, error_text, one_line
+from recsys_rl.recommender import Recommender, Visit, load
+from recsys_rl.recommender.visit import NOON
+from recsys_rl.schema import shown
+from recsys_rl.serve.problems import Problem
+from recsys_rl.serve.rows import Served
+from recsys_rl.serve.wire import Item, Platform
+
+POPULARITY = Served(0, "popularity", "", "")
+"""The policy that chooses where another one fails."""
+SOME = 20  # people and items of a page
+SMALLEST = 1e-3
+"""Added to the popularity of each item, so that `popularity` shows each with some probability."""
+
+
+@dataclass(frozen=True)
+class Version:
+    """A policy that can serve."""
+
+    row: Served
+    recommender: Recommender
+
+    @property
+    def checkpoint(self) -> Checkpoint:
+        return self.recommender.checkpoint
+
+    @cached_property
+    def popularity(self) -> Tensor:
+        """(I,): the logits of `popularity`; it shows items in proportion to their popularity."""
+        return (self.checkpoint.catalogue.popularity + SMALLEST).log()
+
+    @cached_property
+    def by_hour(self) -> bool:
+        """True if the policy sees the hour of the week."""
+        pieces = self.checkpoint.config.platform.visit_pieces
+        return pieces is not None and pieces.by_hour
+
+    @cached_property
+    def names(self) -> list[str]:
+        """(I,): the ids of the items, as text."""
+        catalogue = self.checkpoint.catalogue
+        return [str(x) for x in catalogue.item_names or catalogue.item_ids.tolist()]
+
+    @cached_property
+    def rows(self) -> dict[str, int]:
+        """The row of each item id."""
+        return {name: row for row, name in enumerate(self.names)}
+
+    @cached_property
+    def people(self) -> dict[str, int]:
+        """The row of each user of the data, by the id as text."""
+        return {str(name): row for name, row in self.recommender.row_of_user.items()}
+
+    @cached_property
+    def signals(self) -> dict[str, int]:
+        """The place of each visible signal."""
+        return {name: place for place, name in enumerate(self.checkpoint.interface.signals)}
+
+    @cached_property
+    def full(self) -> list[float]:
+        """The visible signals of an item that is consumed in full."""
+        pieces = self.checkpoint.config.platform.visit_pieces
+        known = {} if pieces is None else pieces.consumed
+        return [known.get(name, 1.0) for name in self.signals]
+
+    @cached_property
+    def platform(self) -> Platform:
+        """What a page must know of the place."""
+        interface = self.checkpoint.interface
+        return Platform(
+            name=self.checkpoint.config.env,
+            items=self.checkpoint.catalogue.num_items,
+            slate_size=interface.slate_size,
+            session_length=interface.session_length,
+            full=dict(zip(self.signals, self.full, strict=True)),
+            events=interface.events,
+            by_hour=self.by_hour,
+            people=[*islice(self.people, SOME)],
+        )
+
+    def find(self, text: str) -> list[Item]:
+        """Some items with this text in their titles, or whose id it is."""
+        folded, catalogue = text.casefold(), self.checkpoint.catalogue
+        rows = (row for row, title in enumerate(self.folded_titles) if folded in title)
+        found = [*([self.rows[text]] if text in self.rows else []), *islice(rows, SOME)]
+        return [Item(self.names[row], catalogue.title(row)) for row in dict.fromkeys(found)]
+
+    @cached_property
+    def folded_titles(self) -> list[str]:
+        """(I,): the titles without regard to case."""
+        catalogue = self.checkpoint.catalogue
+        return [catalogue.title(row).casefold() for row in range(catalogue.num_items)]
+
+    @property
+    def two_stages(self) -> bool:
+        """True if a first stage proposes the candidates."""
+        return self.recommender.agent.first_stage is not None
+
+    def items(self, names: Sequence[str], field: str) -> tuple[int, ...]:
+        """The rows of these items, each once. Raises Problem for an unknown one."""
+        rows = self.rows
+        try:
+            return tuple(dict.fromkeys([rows[name] for name in names]))
+        except KeyError as error:
+            name = str(error.args[0])
+            raise Problem(
+                422, "unknown-item", f"{field}: there is no item {shown(name)} in the catalogue."
+            ) from None
+
+    def profile(self, known: int, likes: tuple[int, ...]) -> Tensor:
+        """(1, D): of a user of the data, or of a stranger from these likes; zero without any."""
+        if known >= 0:
+            return self.checkpoint.population.profile[known : known + 1]
+        if not likes:
+            return torch.zeros(1, self.checkpoint.population.profile.shape[1])
+        return self.recommender.fold_in(likes)
+
+
+def open_version(path: Path, number: int, env: str | None = None) -> Version:
+    """The policy in the checkpoint at ``path``. Raises UserError if it can't serve visitors."""
+    sha256 = sha256_of(path)
+    recommender = load(path, env)
+    checkpoint, name = recommender.checkpoint, one_line(path)
+    if checkpoint.world.is_empty:
+        raise UserError(
+            f"{name} is of {checkpoint.config.env}, which has no catalogue of items to recommend from: serve "
+            "a policy of a platform with items."
+        )
+    if checkpoint.interface.visits > 1:
+        raise UserError(
+            f"{name} is of users with up to {checkpoint.interface.visits} visits, and the record holds "
+            "sessions of one visit: serve a policy that was trained with --visits 1."
+        )
+    # Raises UserError where the platform's pieces can't be made from a visitor's events.
+    Visit.begin(checkpoint, torch.zeros(1, checkpoint.population.profile.shape[1]), NOON)
+    return Version(Served(number, checkpoint.config.algo, sha256, str(path.resolve())), recommender)
+
+
+def facts_of(checkpoint: Checkpoint) -> dict[str, Any]:
+    """What all rows of a record depend on, as JSON primitives."""
+    facts: dict[str, Any] = json.loads(
+        json.dumps(
+            {
+                "platform": checkpoint.config.env,
+                "catalogue": catalogue_hash(checkpoint.catalogue),
+                "interface": asdict(checkpoint.interface),
+            }
+        )
+    )
+    return facts
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file, hex. Raises UserError if it can't be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(
+            f"{one_line(path)} can't be read ({error_text(error)}): give a checkpoint of recsys-rl train."
+        ) from error
+
+
+def files_in(place: Path) -> Mapping[str, Path]:
+    """The checkpoints at ``place``, a file or a folder, by their SHA-256. Raises UserError if none is there.
+
+    The second name that a training keeps of its checkpoint before the last is left out.
+    """
+    files = [place]
+    if place.is_dir():
+        files = [x for x in sorted(place.glob("*.pt")) if x.is_file() and not x.name.endswith(".prev.pt")]
+        if not files:
+            raise UserError(
+                f"{one_line(place)} has no checkpoint (*.pt): give a file, or a folder with some."
+            )
+    return {sha256_of(path): path for path in files}

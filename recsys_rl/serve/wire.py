@@ -1,0 +1,214 @@
+"""Requests and answers: the fields of their JSON, and the limits of each."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+LARGEST_BODY = 1 << 20
+"""Bytes of a request's body."""
+MOST_PLACES = 100  # of a list
+MOST_ITEMS = 10_000  # in `exclude` or `candidates`
+MOST_LIKES = 1_000
+MOST_EVENTS = 1_000  # in one request
+
+Id = Annotated[str, Meta(min_length=1, max_length=200)]
+Items = Annotated[list[Id], Meta(max_length=MOST_ITEMS)]
+
+
+class Context(Struct, forbid_unknown_fields=True, frozen=True):
+    """What the caller knows of the moment."""
+
+    hour: Annotated[float, Meta(ge=0, lt=168)] | None = None
+    """Of the week, from Monday at midnight; null: the server's clock. Only where the policy sees it."""
+
+
+class RecommendRequest(Struct, forbid_unknown_fields=True, frozen=True):
+    """The body of `POST /v1/recommend`."""
+
+    user_id: Id
+    n: Annotated[int, Meta(ge=1, le=MOST_PLACES)] | None = None
+    """Items of the answer. On a platform with slates it is the slate's size. Default: that, or 1."""
+    session_id: Id | None = None
+    """If given, it must be the user's open session."""
+    request_id: Id | None = None
+    """The same id gives the stored answer again, for 24 hours."""
+    exclude: Items = msgspec.field(default_factory=list)
+    """Items that may not be shown now."""
+    candidates: Annotated[list[Id], Meta(min_length=1, max_length=MOST_ITEMS)] | None = None
+    """The only items that may be shown now; null: all."""
+    likes: Annotated[list[Id], Meta(max_length=MOST_LIKES)] = msgspec.field(default_factory=list)
+    """Items that a stranger likes. They count from the start of his next session on, as do the items of his
+    earlier sessions of which he consumed at least half."""
+    context: Context = Context()
+
+
+class Place(Struct, frozen=True):
+    item_id: str
+    title: str
+    propensity: float
+    """Probability of this item in this place, given the places before it."""
+
+
+class Policy(Struct, frozen=True):
+    name: str
+    version: int
+    sha256: str
+
+
+class SessionStep(Struct, frozen=True):
+    id: str
+    step: int
+    """Steps of the session before this decision."""
+
+
+class Recommendation(Struct, frozen=True):
+    """The answer of `POST /v1/recommend`."""
+
+    decision_id: str
+    items: list[Place]
+    propensity: float
+    """The product over the places."""
+    policy: Policy
+    session: SessionStep
+    degraded: str | None
+    """Why popularity chose in place of the policy: raised, not-finite or late; null: the policy chose."""
+
+
+class FeedbackEvent(Struct, forbid_unknown_fields=True, frozen=True):
+    decision_id: Id
+    signal: Id
+    """A visible signal of the platform, or `leave`: the user left after this decision, the last one."""
+    value: float = 1.0
+    position: Annotated[int, Meta(ge=0, lt=MOST_PLACES)] = 0
+    """The place of the item in the answer, from 0."""
+    left: Id | None = None
+    """Where the history holds items that were left: the item that the user left after this decision, in place
+    of `position`."""
+    event_id: Id | None = None
+    """Default: the decision, the position (or the item that was left) and the signal."""
+    time: float | None = None
+    """Seconds since 1970, by the caller's clock. It is kept, and nothing depends on it."""
+
+
+class FeedbackRequest(Struct, forbid_unknown_fields=True, frozen=True):
+    """The body of `POST /v1/feedback`."""
+
+    events: Annotated[list[FeedbackEvent], Meta(min_length=1, max_length=MOST_EVENTS)]
+
+
+class Receipt(Struct, frozen=True):
+    index: int
+    """The place of the event in the request."""
+    status: Literal["accepted", "duplicate", "conflict", "rejected"]
+    code: str | None = None
+    """Why it is rejected."""
+
+
+class FeedbackAnswer(Struct, frozen=True):
+    results: list[Receipt]
+
+
+class AliasRequest(Struct, forbid_unknown_fields=True, frozen=True):
+    """The body of `POST /v1/policies/alias`."""
+
+    name: Literal["champion"]
+    sha256: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+
+
+class Version(Struct, frozen=True):
+    name: str
+    sha256: str
+    file: str
+    version: int | None
+    """Its number in the record; null: it has not served yet."""
+    champion: bool
+
+
+class Versions(Struct, frozen=True):
+    """The answer of `GET /v1/policies`, and of a swap."""
+
+    policies: list[Version]
+
+
+class Seen(Struct, frozen=True):
+    """The observation of a decision."""
+
+    context: dict[str, list[float]]
+    history: list[str]
+    """The items of the history, latest last."""
+    signals: list[dict[str, float]]
+    """Their visible signals."""
+    excluded: int
+    """Number of items that could not be shown."""
+
+
+class KnownEvent(Struct, frozen=True):
+    event_id: str
+    position: int
+    left: str | None
+    signal: str
+    value: float
+    time: float | None
+    received: float
+
+
+class DecisionRow(Struct, frozen=True):
+    decision_id: str
+    user_id: str
+    session: str
+    step: int
+    time: float
+    items: list[str]
+    propensity: float
+    degraded: str | None
+    events: int
+
+
+class DecisionRows(Struct, frozen=True):
+    """The answer of `GET /v1/decisions`: the latest decisions, the last one first."""
+
+    decisions: list[DecisionRow]
+
+
+class Item(Struct, frozen=True):
+    item_id: str
+    title: str
+
+
+class ItemsFound(Struct, frozen=True):
+    """The answer of `GET /v1/items?q=TEXT`: items with this text in their titles."""
+
+    items: list[Item]
+
+
+class Platform(Struct, frozen=True):
+    """The answer of `GET /v1/platform`."""
+
+    name: str
+    items: int
+    slate_size: int
+    session_length: int
+    full: dict[str, float]
+    """The visible signals, and their values for an item that is consumed in full."""
+    events: bool
+    """True if an item is left later than it was shown (`left` of an event)."""
+    by_hour: bool
+    """True if the policy sees the hour of the week."""
+    people: list[str]
+    """Some users of the data."""
+
+
+class DecisionReport(Struct, frozen=True):
+    """The answer of `GET /v1/decisions/{id}`."""
+
+    decision: Recommendation
+    time: float
+    seen: Seen
+    alternatives: list[Place]
+    """The ten likeliest items of the first place, with their probability."""
+    replayed: bool
+    """True if the same draw gives the same items again."""
+    events: list[KnownEvent]

@@ -1,0 +1,292 @@
+"""Simulated people who use a running server over HTTP: the same user model as in the environment."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import secrets
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+import torch
+from torch import Tensor
+
+from recsys_rl.checkpoint import load
+from recsys_rl.dials import Seed
+from recsys_rl.env.rec_env import RecEnv
+from recsys_rl.errors import UserError, amount, error_text, one_line
+from recsys_rl.lookup import DEFAULT_ALGO, platform_of
+from recsys_rl.make import make_env
+from recsys_rl.schema import Count, Range, check_fields
+from recsys_rl.types import Catalogue, Feedback, Interface, Signal
+from recsys_rl.utils.files import check_writable, write_text
+from recsys_rl.utils.metrics import Interval, interval
+from recsys_rl.utils.progress import counted
+from recsys_rl.utils.seeding import generators
+
+PATIENCE = 30.0  # seconds to wait for an answer
+TRIES = 20  # of a request that the server is too busy to answer
+
+
+@dataclass(frozen=True)
+class VisitorsConfig:
+    """Visits to a server."""
+
+    url: str = "http://127.0.0.1:8000"
+    """The server."""
+    checkpoint: str = f"checkpoints/{DEFAULT_ALGO}.pt"
+    """A checkpoint with the users and items that the server has."""
+    env: str | None = None
+    """Environment of the checkpoint; another one is refused."""
+    sessions: Count = 200
+    """Sessions to play."""
+    users: Literal["heldout", "train", "all"] = "heldout"
+    """The users who visit, each equally often."""
+    width: Annotated[int, Range(1, 256)] = 16
+    """Visitors at a time."""
+    token: str | None = None
+    """A token of the server."""
+    seed: Seed = 0
+    """The seed of users and responses."""
+    json: str | None = None
+    """JSON file with the results."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if self.env is not None:
+            platform_of(self.env)
+
+
+@dataclass
+class Visits:
+    """What the visitors measured."""
+
+    returns: list[float] = field(default_factory=list)  # of each session
+    lengths: list[int] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)  # of each recommendation
+    events: int = 0  # that were accepted
+    refused: int = 0  # that were not
+    degraded: int = 0  # decisions by popularity
+
+    @property
+    def mean(self) -> Interval:
+        """The mean return, with its 95 % interval."""
+        return interval(torch.tensor(self.returns))
+
+
+def visitors(options: VisitorsConfig) -> Visits:
+    """Play the sessions, and print return, latency and events. Raises UserError."""
+    if options.json is not None:
+        check_writable(Path(options.json), "--json")
+    checkpoint = load(options.checkpoint, options.env)
+    if options.env is not None and options.env != checkpoint.config.env:
+        raise UserError(
+            f"{options.checkpoint} is of {checkpoint.config.env}, and --env is {options.env}: give a "
+            "checkpoint of this platform."
+        )
+    if checkpoint.world.is_empty or checkpoint.interface.visits > 1:
+        raise UserError(f"{options.checkpoint} has no people who visit a server: give one of a catalogue.")
+    streams, population = generators(options.seed, "visitors", "visiting users"), checkpoint.population
+    env = make_env(checkpoint.config, checkpoint.world, options.width, streams["visitors"], training=False)
+    assert isinstance(env, RecEnv)
+    of = {"heldout": population.heldout, "train": population.train}
+    users = of.get(options.users, torch.arange(len(population.user_ids)))
+    order = torch.randperm(len(users), generator=streams["visiting users"])
+    queue = users[order.repeat(-(-options.sessions // len(users)))][: options.sessions]
+    pieces = checkpoint.config.platform.visit_pieces
+    by_hour, found, client = (
+        pieces is not None and pieces.by_hour,
+        Visits(),
+        Client(options.url, options.token),
+    )
+    with (
+        ThreadPoolExecutor(options.width) as pool,
+        counted("visits", options.sessions) as show,
+    ):
+        for part in queue.split(options.width):
+            names = [str(population.id_of(row)) for row in part.tolist()]
+            _play(env, part, names, by_hour, client, pool, found)
+            show(len(found.returns))
+    _print(found)
+    if options.json is not None:
+        write_text(Path(options.json), _json(found))
+    return found
+
+
+@torch.inference_mode()
+def _play(
+    env: RecEnv,
+    users: Tensor,
+    names: Sequence[str],
+    by_hour: bool,
+    client: Client,
+    pool: ThreadPoolExecutor,
+    found: Visits,
+) -> None:
+    """One session of each user, stepped together; each request is of one user."""
+    env.reset(users)
+    n, places = len(users), env.interface.slate_size
+    alive, returns = [True] * n, torch.zeros(n)
+    lengths = [0] * n
+    rows = _rows_of(env.catalogue)
+    while any(alive):
+        going = [at for at in range(n) if alive[at]]
+        hours = env.user_state.hour.tolist() if by_hour else None
+        bodies = [
+            {
+                "user_id": names[at],
+                "request_id": secrets.token_hex(12),
+                **({} if hours is None else {"context": {"hour": hours[at]}}),
+            }
+            for at in going
+        ]
+        answers = dict(zip(going, pool.map(client.recommend, bodies), strict=True))
+        items = torch.arange(places).repeat(n, 1)  # any items for those who have left
+        for at, (answer, seconds) in answers.items():
+            found.seconds.append(seconds)
+            found.degraded += answer["degraded"] is not None
+            items[at] = torch.tensor([rows[x["item_id"]] for x in answer["items"]])
+        step = env.step_without_reset(items)
+        assert step.feedback is not None
+        messages = []
+        for at, (answer, _) in answers.items():
+            returns[at] += step.reward[at]
+            lengths[at] += 1
+            events = events_of(
+                step.feedback, at, str(answer["decision_id"]), env.interface, env.signals, env.catalogue
+            )
+            if bool(step.terminated[at]):
+                events.append({"decision_id": answer["decision_id"], "signal": "leave"})
+            alive[at] = not bool(step.terminated[at] | step.truncated[at])
+            if events:
+                messages.append(events)
+        for accepted, refused in pool.map(client.feedback, messages):
+            found.events += accepted
+            found.refused += refused
+    found.returns += returns.tolist()
+    found.lengths += lengths
+
+
+def events_of(
+    feedback: Feedback,
+    row: int,
+    decision: str,
+    interface: Interface,
+    signals: Sequence[Signal],
+    catalogue: Catalogue,
+) -> list[dict[str, Any]]:
+    """The events with which a client tells the server the visible part of a response.
+
+    Signals that are 0 need no event, but an item that was left does.
+    """
+    visible = [place for place, signal in enumerate(signals) if signal.visible]
+    found: list[dict[str, Any]] = []
+
+    def add(values: Tensor, whole: bool, **where: Any) -> None:
+        given = dict(zip(interface.signals, values[visible].tolist(), strict=True))
+        kept = {name: value for name, value in given.items() if value}
+        if whole and not kept:
+            kept = {interface.signals[0]: 0.0}
+        found.extend({"decision_id": decision, "signal": x, "value": y, **where} for x, y in kept.items())
+
+    for place, values in enumerate(feedback.signals[row]):
+        add(values, False, position=place)
+    if feedback.events is not None:
+        left = zip(feedback.events.items[row].tolist(), feedback.events.signals[row], strict=True)
+        for item, values in left:
+            if item >= 0:
+                add(values, True, left=str(catalogue.id_of(item)))
+    return found
+
+
+class Client:
+    """Requests to a server, on one connection of each thread."""
+
+    def __init__(self, url: str, token: str | None) -> None:
+        parts = urlsplit(url)
+        if parts.scheme != "http" or not parts.hostname:
+            raise UserError(f"--url {one_line(url)} is not the address of a server: give http://HOST:PORT.")
+        self.url, self.host, self.port = url, parts.hostname, parts.port or 80
+        self.headers = {"content-type": "application/json"}
+        if token is not None:
+            self.headers["authorization"] = f"Bearer {token}"
+        self.own = threading.local()
+
+    def recommend(self, body: dict[str, Any]) -> tuple[dict[str, Any], float]:
+        """The answer, and the seconds that it took."""
+        start = time.perf_counter()
+        answer = self.post("/v1/recommend", body)
+        return answer, time.perf_counter() - start
+
+    def feedback(self, events: Sequence[dict[str, Any]]) -> tuple[int, int]:
+        """How many events were accepted, or known already, and how many were refused."""
+        statuses = [x["status"] for x in self.post("/v1/feedback", {"events": events})["results"]]
+        fine = sum(status in ("accepted", "duplicate") for status in statuses)
+        return fine, len(statuses) - fine
+
+    def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        """The answer. A server that is busy is asked again. Raises UserError."""
+        content = json.dumps(body).encode()
+        for _ in range(TRIES):
+            try:
+                status, answer, after = self._once(path, content)
+            except (OSError, http.client.HTTPException) as error:
+                self.own.connection = None
+                raise UserError(
+                    f"The server at {self.url} gives no answer ({error_text(error)}): start it with "
+                    "recsys-rl serve, or give another --url."
+                ) from error
+            if status != 503:
+                break
+            time.sleep(min(after, 1.0))
+        if status != 200:
+            detail = answer.get("detail", status)
+            raise UserError(f"{self.url}{path} refuses the request: {one_line(detail)}")
+        return answer
+
+    def _once(self, path: str, content: bytes) -> tuple[int, dict[str, Any], float]:
+        connection = getattr(self.own, "connection", None)
+        if connection is None:
+            connection = http.client.HTTPConnection(self.host, self.port, timeout=PATIENCE)
+            self.own.connection = connection
+        connection.request("POST", path, content, self.headers)
+        reply = connection.getresponse()
+        answer: dict[str, Any] = json.loads(reply.read())
+        return reply.status, answer, float(reply.headers.get("retry-after", 1))
+
+
+def _rows_of(catalogue: Catalogue) -> dict[str, int]:
+    return {str(catalogue.id_of(row)): row for row in range(catalogue.num_items)}
+
+
+def _print(found: Visits) -> None:
+    mean, seconds = found.mean, sorted(found.seconds)
+    played = f"{amount(len(found.returns), 'session')}, {amount(len(seconds), 'decision')}"
+    length = sum(found.lengths) / len(found.lengths)
+    print(f"{played}: return {mean.mean:.3f} ({mean.low:.3f} to {mean.high:.3f}), length {length:.1f}")
+    half, most = (1000 * seconds[int(x * (len(seconds) - 1))] for x in (0.5, 0.99))
+    print(f"latency: median {half:.1f} ms, 99 % within {most:.1f} ms")
+    refused = f", {found.refused:,} refused" if found.refused else ""
+    print(f"{amount(found.events, 'event')} accepted{refused}")
+    if found.degraded:
+        print(f"{amount(found.degraded, 'decision')} by popularity: see the server's log", file=sys.stderr)
+
+
+def _json(found: Visits) -> str:
+    mean = found.mean
+    content = {
+        "return": {"mean": mean.mean, "low": mean.low, "high": mean.high},
+        "sessions": len(found.returns),
+        "decisions": len(found.seconds),
+        "events": found.events,
+        "refused": found.refused,
+        "degraded": found.degraded,
+    }
+    return json.dumps(content, indent=1) + "\n"

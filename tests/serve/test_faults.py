@@ -1,0 +1,34 @@
+"""The quick faults of benchmarks/serving_faults.py: servers in processes of their own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks import serving_faults as faults
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return faults.checkpoint_in(tmp_path_factory.mktemp("faults"))
+
+
+def test_a_killed_server_loses_nothing_that_it_said(small: Path, tmp_path: Path) -> None:
+    assert faults.kills(tmp_path, small, 2, 10) == []
+
+
+def test_a_server_that_is_asked_to_stop_answers_what_it_has_taken(small: Path, tmp_path: Path) -> None:
+    assert faults.terminated(tmp_path, small, 1) == []
+
+
+def test_events_sent_three_times_count_once(small: Path, tmp_path: Path) -> None:
+    assert faults.three_times(tmp_path, small, 60) == []
+
+
+def test_damage_of_the_file_is_found(small: Path, tmp_path: Path) -> None:
+    assert faults.damaged(tmp_path, small, 3, 2) == []
+
+
+def test_a_server_whose_write_fails_ends_and_starts_again(small: Path, tmp_path: Path) -> None:
+    assert faults.io_error(tmp_path, small) == []

@@ -1,0 +1,102 @@
+"""The playground in chromium: each button is a request, on a phone and at a desk.
+
+Skipped where there is no chromium.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import uvicorn
+
+from benchmarks.pictures import browser
+from recsys_rl.serve.server import ServeConfig, application
+from tests.serve.browser import Page, page
+from tests.serve.servers import SLOW, serving
+
+pytestmark = pytest.mark.skipif(browser() is None, reason="there is no chromium here")
+READY = "!document.querySelector('#who button').disabled"
+
+
+@contextlib.contextmanager
+def live(checkpoint: Path, db: Path) -> Iterator[str]:
+    """The address of a server in a thread of this process."""
+    place = socket.socket()
+    place.bind(("127.0.0.1", 0))
+    app = application(ServeConfig(str(checkpoint), db=str(db), deadline_ms=SLOW, seed=0))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", ws="none"))
+    thread = threading.Thread(target=server.run, args=([place],))
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    yield f"http://127.0.0.1:{place.getsockname()[1]}"
+    server.should_exit = True
+    thread.join()
+    place.close()
+
+
+def visit(tab: Page, user: str) -> None:
+    tab.until(f"document.querySelectorAll('#people option').length > 0 && {READY}")
+    tab.run(f"document.querySelector('#user').value = {user!r}")
+    tab.run("document.querySelector('#who button').click()")
+    tab.until(f"document.querySelectorAll('#likeliest tr').length == 10 && {READY}")
+
+
+def press(tab: Page, words: str) -> None:
+    """Press the first button with these words, and wait for what it adds to the session."""
+    before = tab.run("document.querySelectorAll('#visit li').length")
+    tab.run(f"[...document.querySelectorAll('button')].find(x => x.textContent == {words!r}).click()")
+    tab.until(f"document.querySelectorAll('#visit li').length > {before} && {READY}")
+
+
+@pytest.mark.parametrize(("width", "dark"), [(390, True), (1280, False)])
+def test_a_person_visits_is_answered_and_leaves(
+    checkpoint: Callable[[str], Path], tmp_path: Path, width: int, dark: bool
+) -> None:
+    with live(checkpoint("satiation"), tmp_path / "r.sqlite") as url, page(tmp_path / "profile") as tab:
+        tab.open(url, width, dark)
+        visit(tab, "<b>ann</b>")
+        for words in ("Consumed", "Half", "Skipped"):
+            press(tab, words)
+        assert "the same" in tab.run("document.querySelector('#why').textContent")
+        assert "saw 3 items" in tab.run("document.querySelector('#why').textContent")
+        assert tab.run("document.querySelector('#record tr').children[1].textContent") == "<b>ann</b>"
+        press(tab, "Leave")
+        assert tab.run("document.querySelectorAll('#record tr').length") == 4
+        assert tab.run("document.scrollingElement.scrollWidth <= innerWidth")
+        assert tab.run("getComputedStyle(document.body).backgroundColor") == (
+            "rgb(20, 24, 29)" if dark else "rgb(251, 250, 247)"
+        )
+        assert tab.said == []
+
+
+def test_a_video_starts_plays_beside_the_next_slate_and_is_left(
+    checkpoint: Callable[[str], Path], tmp_path: Path
+) -> None:
+    with live(checkpoint("long-video"), tmp_path / "r.sqlite") as url, page(tmp_path / "profile") as tab:
+        tab.open(url, 1280, False)
+        visit(tab, "3")
+        press(tab, "Start")
+        title = tab.run("document.querySelector('#playing .title').textContent")
+        assert tab.run("document.querySelectorAll('#items li').length") == 6
+        press(tab, "Seen to its end")
+        why = tab.run("document.querySelector('#why').textContent")
+        assert "saw 1 items" in why and "the same" in why
+        assert title in tab.run("document.querySelector('#visit').textContent") and tab.said == []
+
+
+def test_the_page_allows_no_other_source(checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
+    with serving(checkpoint("satiation"), tmp_path / "r.sqlite") as client:
+        for path in ("/", "/page.js", "/page.css"):
+            found = client.get(path)
+            policy = found.headers["content-security-policy"]
+            assert found.status_code == 200 and policy.startswith("default-src 'none'")
+            assert "unsafe" not in policy and "http:" not in found.text.replace("http://127", "")
+        assert client.get("/v1/items?q=item 1").json()["items"][0]["title"].startswith("item 1")
+        assert client.get("/v1/platform").json()["full"] == {"engagement": 1.0}

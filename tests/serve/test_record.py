@@ -1,0 +1,287 @@
+"""The record: what is accepted once, what is found again, and what becomes a log."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from recsys_rl.cli import main
+from recsys_rl.decisions.parts import read_decisions
+from recsys_rl.decisions.transitions import observe
+from recsys_rl.errors import UserError
+from recsys_rl.recommender import load
+from recsys_rl.serve.sqlite import SQLite
+from tests.serve.servers import event, recommend, send, serving
+
+At = Callable[[str], Path]
+
+
+@pytest.fixture
+def later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The export comes an hour and a half later, when sessions that have ended are mature."""
+    now = time.time
+    monkeypatch.setattr("recsys_rl.serve.export.time.time", lambda: now() + 5400)
+
+
+def test_an_event_counts_once_and_the_first_content_wins(checkpoint: At, tmp_path: Path) -> None:
+    with serving(checkpoint("satiation"), tmp_path / "r.sqlite") as client:
+        one = recommend(client, "3")
+        assert send(client, event(one, "engagement", 0.5), event(one, "engagement", 0.5)) == [
+            "accepted",
+            "duplicate",
+        ]
+        assert send(client, event(one, "engagement", 0.75)) == ["conflict"]
+        assert send(client, event(one, "engagement", 0.5, event_id="a")) == ["accepted"]
+        assert send(client, event(one, "engagement", 0.25, event_id="a")) == ["conflict"]
+        report = client.get(f"/v1/decisions/{one['decision_id']}").json()
+        assert [x["value"] for x in report["events"]] == [0.5, 0.5]
+        two = recommend(client, "3")
+        seen = client.get(f"/v1/decisions/{two['decision_id']}").json()["seen"]
+        assert seen["history"] == [one["items"][0]["item_id"]] and seen["signals"] == [{"engagement": 0.5}]
+
+
+def test_events_that_can_not_be_are_rejected_with_a_code(checkpoint: At, tmp_path: Path) -> None:
+    with serving(checkpoint("satiation"), tmp_path / "r.sqlite") as client:
+        one = recommend(client, "3")
+        two = recommend(client, "3")
+        assert send(
+            client,
+            event(one, "likes"),
+            event(one, "engagement", position=1),
+            event(one, "leave"),
+            event(two, "engagement", left=one["items"][0]["item_id"]),
+            event(two, "engagement", left="no such item"),
+            {"decision_id": "999999", "signal": "engagement"},
+            {"decision_id": "eleven", "signal": "engagement"},
+            event(two, "leave"),
+        ) == [
+            "unknown-signal",
+            "unknown-position",
+            "not-the-last",
+            "no-items-are-left",
+            "unknown-item",
+            "unknown-decision",
+            "unknown-decision",
+            "accepted",
+        ]
+
+
+def test_the_same_request_id_gives_the_same_bytes_also_after_a_start(checkpoint: At, tmp_path: Path) -> None:
+    body, db = {"user_id": "3", "request_id": "a", "likes": ["1"]}, tmp_path / "r.sqlite"
+    with serving(checkpoint("satiation"), db) as client:
+        first = client.post("/v1/recommend", json=body)
+        assert client.post("/v1/recommend", json=body).content == first.content
+    with serving(checkpoint("satiation"), db) as client:
+        assert client.post("/v1/recommend", json=body).content == first.content
+        other = client.post("/v1/recommend", json={**body, "user_id": "4"})
+        assert other.status_code == 409 and other.json()["title"] == "other-request"
+        assert recommend(client, "3")["session"]["step"] == 1
+
+
+def test_a_session_goes_on_after_a_start_and_ends_by_leaving_by_its_last_step_or_by_time(
+    checkpoint: At, tmp_path: Path
+) -> None:
+    db, path = tmp_path / "r.sqlite", checkpoint("satiation")
+    with serving(path, db) as client:
+        one = recommend(client, "ann", likes=["3", "5"])
+        send(client, event(one, "engagement", 0.5))
+    with serving(path, db) as client:
+        two = recommend(client, "ann")
+        assert two["session"] == {"id": one["session"]["id"], "step": 1}
+        report = client.get(f"/v1/decisions/{two['decision_id']}").json()
+        assert report["replayed"] and report["seen"]["signals"] == [{"engagement": 0.5}]
+        assert sum(abs(x) for x in report["seen"]["context"]["profile"]) > 0  # folded in from the likes
+        assert send(client, event(two, "leave")) == ["accepted"]
+        three = recommend(client, "ann")
+        assert three["session"]["id"] != one["session"]["id"] and three["session"]["step"] == 0
+        wrong = client.post("/v1/recommend", json={"user_id": "ann", "session_id": one["session"]["id"]})
+        assert wrong.status_code == 409
+        last = [recommend(client, "ann", session_id=three["session"]["id"]) for _ in range(4)][-1]
+        assert last["session"]["step"] == 4  # of five
+        assert recommend(client, "ann")["session"]["step"] == 0
+    with serving(path, db, session_timeout=1e-3) as client:
+        assert recommend(client, "bob")["session"]["step"] == 0
+        assert recommend(client, "bob")["session"]["step"] == 0
+
+
+def test_a_stranger_is_known_by_what_he_consumed(checkpoint: At, tmp_path: Path) -> None:
+    path = checkpoint("satiation")
+    with serving(path, tmp_path / "r.sqlite") as client:
+        one, two = (recommend(client, "ann") for _ in range(2))
+        send(client, event(one, "engagement", 0.75), event(two, "engagement", 0.25), event(two, "leave"))
+        three = recommend(client, "ann")
+        seen = [client.get(f"/v1/decisions/{x['decision_id']}").json()["seen"] for x in (two, three)]
+    recommender = load(path)
+    liked = recommender.fold_in([recommender.row_of_item[int(one["items"][0]["item_id"])]])[0]
+    assert seen[0]["context"]["profile"] == [0.0] * len(liked)
+    assert seen[1]["context"]["profile"] == pytest.approx(liked.tolist())
+
+
+def play(client: Any, user: str, steps: int, leave: bool = True, **fields: Any) -> list[dict[str, Any]]:
+    """A session whose engagements are its steps over ten."""
+    answers = []
+    for step in range(steps):
+        answers.append(recommend(client, user, **fields))
+        assert send(client, event(answers[-1], "engagement", step / 10)) == ["accepted"]
+    if leave:
+        send(client, event(answers[-1], "leave"))
+    return answers
+
+
+def test_finished_sessions_become_a_log_whose_observations_are_those_of_the_server(
+    checkpoint: At, tmp_path: Path, capsys: pytest.CaptureFixture[str], later: None
+) -> None:
+    db, out, path = tmp_path / "r.sqlite", tmp_path / "log.parquet", checkpoint("satiation")
+    with serving(path, db) as client:
+        first = play(client, "3", 3)
+        second = play(client, "ann", 5, leave=False, likes=["2"])  # to the last step
+        limited = play(client, "4", 1, exclude=["0", "1"])
+        unanswered = recommend(client, "5")  # ended by time, without an answer
+    assert main(["log", "export", "--db", str(db), "--out", str(out)]) == 0
+    log, recommender = read_decisions(out), load(path)
+    assert log.steps.tolist() == [0, 1, 2, 0, 1, 2, 3, 4, 0, 0]
+    assert log.terminated.tolist() == [False, False, True, *[False] * 5, True, True]
+    assert log.truncated.tolist() == [*[False] * 7, True, False, False]
+    answers = [*first, *second, *limited, unanswered]
+    items = [str(recommender.catalogue.id_of(x)) for x in log.items[:, 0].tolist()]
+    assert items == [x["items"][0]["item_id"] for x in answers]
+    torch.testing.assert_close(
+        log.logprobs.exp(), torch.tensor([x["propensity"] for x in answers], dtype=torch.float64)
+    )
+    assert log.signals[:, 0, 0].tolist() == pytest.approx([0, 0.1, 0.2, 0, 0.1, 0.2, 0.3, 0.4, 0, 0])
+    # The reader's observations give the recorded probabilities under the same policy.
+    again = recommender.agent.place_logprobs(observe(log, recommender.catalogue), log.items).sum(1)
+    torch.testing.assert_close(again, log.logprobs, atol=1e-5, rtol=0)
+    assert main(["log", "check", "--db", str(db)]) == 0
+    assert "10 draws repeated" in capsys.readouterr().out
+    assert main(["data", "describe", str(out)]) == 0
+    ope = ["ope", "--log", str(out), "--checkpoint", str(path), "--policy", "ppo", "--policy", "random"]
+    assert main(ope) == 0
+    assert "ppo" in capsys.readouterr().out
+
+
+def test_lists_exploration_and_candidates_are_in_the_log(checkpoint: At, tmp_path: Path, later: None) -> None:
+    db, out, path = tmp_path / "r.sqlite", tmp_path / "log.parquet", checkpoint("satiation")
+    with serving(path, db, explore=0.25) as client:
+        [answer] = play(client, "3", 1, n=3)
+        assert len({x["item_id"] for x in answer["items"]}) == 3
+        play(client, "6", 2, candidates=[str(x) for x in range(7)])
+    assert main(["log", "export", "--db", str(db), "--out", str(out)]) == 0
+    log, recommender = read_decisions(out), load(path)
+    assert log.header.loggers == ("0.75 ppo + 0.25 random",)
+    assert log.steps.tolist() == [0, 1, 2, 0, 1]
+    chances = torch.tensor([x["propensity"] for x in answer["items"]], dtype=torch.float64)
+    torch.testing.assert_close(log.logprobs[:3].exp(), chances)
+    assert chances[0] > 0.25 / 24  # at least its share of the uniform choice
+    assert set(log.items[3:, 0].tolist()) <= {recommender.row_of_item[x] for x in range(7)}
+    assert main(["log", "check", "--db", str(db)]) == 0
+
+
+def test_damage_is_found(checkpoint: At, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    db = tmp_path / "r.sqlite"
+    with serving(checkpoint("satiation"), db) as client:
+        play(client, "3", 2)
+    with sqlite3.connect(db) as raw:
+        raw.execute("DELETE FROM events WHERE number = (SELECT max(number) FROM events)")
+    assert main(["log", "check", "--db", str(db)]) == 2
+    assert "missing" in capsys.readouterr().err
+    with serving(checkpoint("satiation"), db) as client:
+        found = client.post("/v1/recommend", json={"user_id": "3"})
+        assert found.status_code == 503 and found.json()["title"] == "record-damaged"
+        assert recommend(client, "4")["session"]["step"] == 0
+
+
+def test_a_full_disk_refuses_and_forgets_what_was_not_written(checkpoint: At, tmp_path: Path) -> None:
+    db = tmp_path / "r.sqlite"
+    with serving(checkpoint("satiation"), db) as client:
+        one = recommend(client, "3")
+        send(client, event(one, "engagement", 0.5))
+        raw = client.app.desk.store._db  # type: ignore[attr-defined]
+        pages = raw.execute("PRAGMA page_count").fetchone()[0]
+        raw.execute(f"PRAGMA max_page_count = {pages}")
+        answers = [client.post("/v1/recommend", json={"user_id": f"{x}" * 99}) for x in range(60)]
+        full = [x for x in answers if x.status_code == 503]
+        assert full and {x.json()["title"] for x in full} == {"record-full"}
+        assert "retry-after" in full[0].headers and client.get("/readyz").status_code == 503
+        lost = client.post(
+            "/v1/feedback", json={"events": [event(one, "engagement", event_id="a" * 200)] * 1}
+        )
+        raw.execute("PRAGMA max_page_count = 1000000")
+        two = recommend(client, "3")
+        assert two["session"] == {"id": one["session"]["id"], "step": 1}
+        assert client.get("/readyz").status_code == 200
+        again = send(client, event(one, "engagement", event_id="a" * 200))
+        assert again == (["accepted"] if lost.status_code == 503 else ["duplicate"])
+    assert main(["log", "check", "--db", str(db)]) == 0
+
+
+def test_a_user_is_forgotten_with_all_rows(checkpoint: At, tmp_path: Path) -> None:
+    db = tmp_path / "r.sqlite"
+    with serving(checkpoint("satiation"), db) as client:
+        one = play(client, "a-secret-name", 2)[0]
+        play(client, "4", 1)
+    assert main(["log", "forget", "--db", str(db), "--user", "a-secret-name"]) == 0
+    assert b"a-secret-name" not in db.read_bytes()
+    assert main(["log", "check", "--db", str(db)]) == 0
+    assert main(["log", "forget", "--db", str(db), "--user", "a-secret-name"]) == 2
+    with serving(checkpoint("satiation"), db) as client:
+        assert client.get(f"/v1/decisions/{one['decision_id']}").status_code == 404
+        assert send(client, event(one, "engagement")) == ["unknown-decision"]
+
+
+def test_a_record_is_of_one_process_of_one_catalogue_and_of_our_format(
+    checkpoint: At, tmp_path: Path
+) -> None:
+    db = tmp_path / "r.sqlite"
+    with serving(checkpoint("satiation"), db) as client:
+        recommend(client, "3")
+        with pytest.raises(UserError, match="in use by process"):
+            SQLite(db)
+    with pytest.raises(UserError, match="another platform"), serving(checkpoint("drift"), db):
+        pass
+    with sqlite3.connect(db) as raw:
+        raw.execute("PRAGMA user_version = 99")
+    with pytest.raises(UserError, match="format 99"):
+        SQLite(db)
+    for name, content in (("text.sqlite", b"not a database" * 99), ("empty.sqlite", b"")):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(UserError, match=name):
+            SQLite(tmp_path / name)
+    with sqlite3.connect(tmp_path / "other.sqlite") as raw:
+        raw.execute("CREATE TABLE other (x)")
+    with pytest.raises(UserError, match="another program"):
+        SQLite(tmp_path / "other.sqlite")
+
+
+def test_feedback_to_a_person_out_of_memory_is_seen_by_the_next_request(
+    checkpoint: At, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("recsys_rl.serve.desk.MOST_PEOPLE", 2)
+    with serving(checkpoint("satiation"), tmp_path / "r.sqlite") as client:
+        first = recommend(client, "3")
+        for user in "456789":
+            recommend(client, user)
+        assert len(client.app.desk.people) <= 3  # type: ignore[attr-defined]
+        assert send(client, event(first, "engagement", 0.5)) == ["accepted"]
+        two = recommend(client, "3")
+        assert two["session"] == {"id": first["session"]["id"], "step": 1}
+        report = client.get(f"/v1/decisions/{two['decision_id']}").json()
+        assert report["seen"]["signals"] == [{"engagement": 0.5}] and report["replayed"]
+
+
+def test_strange_ids_are_kept_as_they_are(checkpoint: At, tmp_path: Path) -> None:
+    names = ["<script>", "a\x00b", "'; DROP TABLE people; --", "\u202e", "ü" * 200, " ", "3 "]
+    with serving(checkpoint("satiation"), tmp_path / "r.sqlite") as client:
+        sessions = {name: recommend(client, name)["session"]["id"] for name in names}
+        assert len({*sessions.values()}) == len(names)
+        assert {name: recommend(client, name)["session"]["id"] for name in names} == sessions
+        half = client.post(
+            "/v1/recommend", content=b'{"user_id": "\\ud800"}', headers={"content-type": "application/json"}
+        )
+        assert half.status_code in (400, 422)
