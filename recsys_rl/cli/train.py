@@ -45,6 +45,7 @@ Examples:
   recsys-rl train --env gym:CartPole-v1           any Gymnasium environment
   recsys-rl train --config run.toml --lr 1e-3     the settings of a file, with another learning rate
   recsys-rl train --algo bc --env satiation --log log.parquet     clone the policy that made a log
+  recsys-rl train --algo cql --env satiation --log log.parquet    learn a better policy from that log
   recsys-rl train --num-processes 2               two processes that average their gradients
   recsys-rl train --seeds 0-4                     five runs, one after another
   recsys-rl train --resume                        resume the latest run, behind checkpoints/ppo.pt

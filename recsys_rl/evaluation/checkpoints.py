@@ -25,15 +25,15 @@ class Entry:
 
     path: Path
     checkpoint: Checkpoint
-    name: str = ""  # name of its row; "" before it has one
+    name: str = ""  # name of its row
 
 
 def tables(entries: Sequence[Entry]) -> list[list[Entry]]:
     """Group the checkpoints into tables: one table if all have the same world, else one table per seed.
 
     Runs of different seeds have different worlds, because the seed splits the users. They make one table per
-    seed if every seed has checkpoints of the same settings and only the seed differs. Each entry
-    without a name gets that of its row, which is the same on every seed.
+    seed if every seed has checkpoints of the same settings and only the seed differs. Each entry gets the
+    name of its row, which is the same on every seed.
 
     Raises UserError if a file is given twice, if the worlds differ in more than the seed, and if a seed has
     two runs of the same settings, or lacks settings that another seed has.
@@ -65,7 +65,7 @@ def row_name(config: Config) -> str:
 
 def _named(entries: Sequence[Entry]) -> list[Entry]:
     """Entries with names. Equal names get an addition: the file's name, or else the folder's, or the path."""
-    names = [entry.name or row_name(entry.checkpoint.config) for entry in entries]
+    names = [row_name(entry.checkpoint.config) for entry in entries]
     found = []
     for entry, name in zip(entries, names, strict=True):
         alike = [other for other, its in zip(entries, names, strict=True) if its == name]

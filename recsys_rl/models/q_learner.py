@@ -11,6 +11,7 @@ docs/12_dqn.md derives it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
@@ -125,8 +126,8 @@ class StartValues:
             self.sums.append(torch.stack([found.sum(), batch.returns_to_go[first].sum(), count]))
 
     def means(self) -> dict[str, float]:
-        """``value_start`` and ``return_start``; empty without a first state."""
+        """``value_start`` and ``return_start``; NaN without a first state."""
         if not self.sums:
-            return {}
+            return {"value_start": math.nan, "return_start": math.nan}
         value, returns, count = torch.stack(self.sums).sum(0).tolist()
         return {"value_start": value / count, "return_start": returns / count}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -159,8 +159,10 @@ def evaluate(
     given = [Entry(Path(path), _load(Path(path), options)) for path in options.paths]
     if options.behaviour is not None:
         path = Path(options.behaviour)
-        given.append(Entry(path, load(path, options.env), "behaviour"))
+        given.append(Entry(path, load(path, options.env)))
     groups = tables(given)
+    if options.behaviour is not None:
+        groups = [[replace(x, name="behaviour") if x.path == path else x for x in group] for group in groups]
     if options.users is not None:
         groups = with_people(groups, options, options.users)
     entries = [entry for group in groups for entry in group]

@@ -216,6 +216,20 @@ def test_policy_of_each_learner_evaluates_and_records(
     capsys.readouterr()
 
 
+def test_learner_with_a_first_stage_is_resumed_and_evaluates(
+    logger: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = [*TINY, *BC, "--algo", "cql", "--log", str(logger[1]), *steps(4), "--candidates", "12"]
+    whole = train_in(tmp_path / "whole", *options, "--eval-interval", "2")
+    monkeypatch.chdir(tmp_path)
+    config = train_options([*options, "--eval-interval", "2"]).config
+    for _ in updates(config, folder=tmp_path / "pieces"):
+        break
+    assert_same_weights(whole, train(config, resume=True, folder=tmp_path / "pieces", quiet=True))
+    assert load(whole).info["curve"]
+    assert main(["evaluate", "--checkpoint", str(whole), "--no-planner"]) == 0
+
+
 def test_run_that_was_stopped_early_records_a_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A policy of medium quality is the checkpoint of a run that was stopped after a part of its updates."""
     config = train_options([*SATIATION, *steps(30)]).config
