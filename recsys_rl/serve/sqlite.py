@@ -51,6 +51,8 @@ INSERT = {
     Decision: "INSERT INTO decisions VALUES (?, ?, ?, ?)",
     Event: "INSERT INTO events VALUES (?, ?, ?, ?)",
 }
+UNREADABLE = (msgspec.MsgspecError, TypeError, ValueError)
+"""Errors of a row whose bytes or whose type were changed."""
 _session = msgspec.msgpack.Decoder(Session)
 _decision = msgspec.msgpack.Decoder(Decision)
 _event = msgspec.msgpack.Decoder(Event)
@@ -158,12 +160,12 @@ class SQLite:
             )
         ]
         every = [rows, *parts[0], *parts[1]]
-        if len(every) != tally or sum(map(digest, every)) & BITS != wanted:
-            raise Damaged(f"session {number}")
         try:
+            if len(every) != tally or sum(map(digest, every)) & BITS != wanted:
+                raise Damaged(f"session {number}")
             decisions = [_decision.decode(x) for x in parts[0]]
             return _session.decode(rows), decisions, [_event.decode(x) for x in parts[1]]
-        except msgspec.MsgspecError as error:
+        except UNREADABLE as error:
             raise Damaged(f"session {number}") from error
 
     def decision(self, number: int) -> Decision | None:
@@ -255,10 +257,10 @@ class SQLite:
     def wrong(self) -> Iterator[str]:
         """What is wrong beside the rows of sessions: columns that are searched, people, policies."""
         for number, name, wanted in self._read("SELECT number, name, digest FROM people"):
-            if digest(packed(Person(number, name))) != wanted:
+            if not isinstance(name, str) or digest(packed(Person(number, name))) != wanted:
                 yield f"person {number} is changed"
         for number, row, wanted in self._read("SELECT number, row, digest FROM policies"):
-            if digest(row) != wanted:
+            if digest(packed(_decoded(_served, row))) != wanted:
                 yield f"policy {number} is changed"
         for number, person, row in self._read("SELECT number, person, row FROM sessions"):
             known = _decoded(_session, row)
@@ -313,8 +315,8 @@ class SQLite:
 def _decoded(decoder: msgspec.msgpack.Decoder[Any], row: bytes) -> Any:
     try:
         return decoder.decode(row)
-    except msgspec.MsgspecError as error:
-        raise Damaged("a row") from error
+    except UNREADABLE as error:
+        raise Damaged("a row can't be read") from error
 
 
 def _lock(path: Path) -> int | None:
