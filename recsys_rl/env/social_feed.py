@@ -80,7 +80,6 @@ from recsys_rl.types import (
     Stream,
     World,
 )
-from recsys_rl.utils.seeding import generators
 
 KINDS = ("post", "ad", "suggestion", "story")
 POST, AD, SUGGESTION, STORY = range(4)
@@ -579,7 +578,7 @@ def add_attributes(world: World, seed: int) -> World:
     check_items(catalogue)
     centres, creator = creator_embeddings(catalogue), named["creator"].long()
     weight = torch.bincount(creator, minlength=len(centres)).log()  # (C,), -inf without items
-    chance = torch.rand(len(population.taste), len(centres), generator=generators(seed, "follows")["follows"])
+    chance = attributes.uniform("follows", (len(population.taste), len(centres)), seed)  # (U, C)
     scores = SHARED_TASTE * population.taste @ centres.T + weight - (-chance.log()).log()  # Gumbel
     follows = scores.topk(min(FOLLOWED, -(-len(centres) // 4))).indices  # (U, F)
     return World(
