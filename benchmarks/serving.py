@@ -53,7 +53,7 @@ async def loop(
     seen: Callable[[bytes], None] = lambda body: None,
     rate: float = math.inf,
 ) -> int:
-    """Send all requests over so many connections, at most ``rate`` in a second. Returns how many succeeded."""
+    """Send all requests on so many connections, at most ``rate`` in a second. Returns how many succeeded."""
     start, numbers = time.perf_counter(), itertools.count()
 
     async def use() -> int:
@@ -111,10 +111,11 @@ def overload(checkpoint: Path, db: Path, capacity: float, users: int) -> None:
         answered, accepted, seconds = asyncio.run(both())
         after = time.perf_counter()
         asyncio.run(_one(server.port))
+        posted = f"{len(posts) - accepted} of {len(posts)} posts of feedback refused"
         print(
             f"{number / seconds:,.0f} requests in a second: {answered / seconds:,.0f} answered "
-            f"({answered / seconds / capacity:.0%} of {capacity:,.0f}), {len(posts) - accepted} of "
-            f"{len(posts)} posts of feedback refused, {time.perf_counter() - after:.2f} s until the next answer"
+            f"({answered / seconds / capacity:.0%} of {capacity:,.0f}), {posted}, "
+            f"{time.perf_counter() - after:.2f} s until the next answer"
         )
 
 

@@ -241,11 +241,12 @@ class TrainConfig:
     """A limit on a stream, as in "ads<=0.1" or "watch>=0.5" (in quotes), kept by a Lagrange multiplier. It
     may be repeated. --limit help lists the streams of the platform."""
     limit_kp: NonNegative = 5.0
-    """Proportional gain of the multiplier: reward for each unit by which the stream violates its limit."""
-    limit_ki: NonNegative = 0.2
+    """Proportional gain of the multiplier, for each unit by which the stream violates its limit. Gains and
+    multiplier are in standard deviations of the rewards of the first rollout."""
+    limit_ki: NonNegative = 0.5
     """Integral gain of the multiplier: what such a unit adds to it in each update."""
     limit_most: Positive = 100.0
-    """Largest multiplier of a limit, in units of the reward for each unit of the stream."""
+    """Largest multiplier of a limit."""
     novelty: NonNegative = 0.0
     """Bonus for items that were seldom shown in training, in units of the reward, divided by the root of 1 +
     the times that the item was shown. It falls to zero over the run; 0 = none."""

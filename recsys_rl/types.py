@@ -282,12 +282,12 @@ class Interface:
     def embeddings(self) -> tuple[slice, ...]:
         """The slices of Obs.context with embeddings: the first piece, the user's, and those of items.
 
-        The pieces of items are those whose names end in "_item" or "_items", as "last_item".
+        The pieces of items are those of its size whose names end in "_item" or "_items", as "last_item".
         """
         return tuple(
             slice(at, at + size)
             for place, (at, (name, size)) in enumerate(zip(self.starts, self.context, strict=True))
-            if place == 0 or name.endswith(("_item", "_items"))
+            if place == 0 or (name.endswith(("_item", "_items")) and size == self.context[0][1])
         )
 
     @property

@@ -80,7 +80,6 @@ from recsys_rl.types import (
     Stream,
     World,
 )
-from recsys_rl.utils.seeding import generators
 
 KINDS = ("post", "ad", "suggestion", "story")
 POST, AD, SUGGESTION, STORY = range(4)
@@ -579,7 +578,7 @@ def add_attributes(world: World, seed: int) -> World:
     check_items(catalogue)
     centres, creator = creator_embeddings(catalogue), named["creator"].long()
     weight = torch.bincount(creator, minlength=len(centres)).log()  # (C,), -inf without items
-    chance = torch.rand(len(population.taste), len(centres), generator=generators(seed, "follows")["follows"])
+    chance = attributes.uniform("follows", (len(population.taste), len(centres)), seed)  # (U, C)
     scores = SHARED_TASTE * population.taste @ centres.T + weight - (-chance.log()).log()  # Gumbel
     follows = scores.topk(min(FOLLOWED, -(-len(centres) // 4))).indices  # (U, F)
     return World(
@@ -730,14 +729,17 @@ PLATFORM = Platform(
     presets={
         "*": {
             "env_config": {"max_episode_steps": 40},
-            "agent_config": {"gamma": 0.99, "gae_lambda": 0.9},
+            "model_config": {"head": "scorer"},
+            # Most of an item's reward is paid at once, and ads are clicked rarely: short traces, less noise.
+            "agent_config": {"gamma": 0.97, "gae_lambda": 0.8},
         },
         "ppo": {
             "agent_config": {
                 "lr": 2e-3,
-                "ent_coef": 0.003,
-                "num_envs": 128,
+                "ent_coef": 0.002,
+                "num_envs": 256,
                 "n_steps": 40,
+                "batch_size": 2048,
                 "update_epochs": 3,
             },
             "train_config": {"total_timesteps": 600_000},

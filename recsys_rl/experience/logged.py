@@ -167,9 +167,9 @@ def rewards_of(log: DecisionHeader, users: UserModel, weights: Tensor, feedback:
     unknown = values.isnan().any(0)  # (M,)
     wrong = [x.name for x, lacks, by in zip(users.streams, unknown, weights, strict=True) if lacks and by]
     if wrong:
-        known = [x.name for x, lacks in zip(users.streams, unknown, strict=True) if not lacks]
-        mend = f"weigh only {', '.join(known)} (--weights {known[0]}=1)" if known else "no stream is left"
+        weightless = " ".join(f"{name}=0" for name in wrong)
         raise UserError(
-            f"The log of a server lacks the hidden signals of which the stream {wrong[0]} is made: {mend}."
+            f"The log lacks the hidden signals of which the stream {wrong[0]} is made, as that of a server "
+            f"does: leave it out of the reward, --weights {weightless}."
         )
     return weighted(values.nan_to_num(0.0), weights)

@@ -9,7 +9,10 @@ m_j >= 0 is the price of one unit of the stream, in units of the reward. The div
 rewards while prices rise; it does not change which policy is best. A PI controller moves each price after
 each rollout (Stooke et al. 2020, arXiv:2007.03964, algorithm 2, without the derivative)::
 
-    e = s (value - bound)        I <- clip(I + k_i e, 0, most)        m = clip(k_p e + I, 0, most)
+    e = s (value - bound)        I <- clip(I + k_i e, 0, most)        m = unit clip(k_p e + I, 0, most)
+
+The unit is the standard deviation of the rewards in the first rollout where they differ: learning with
+standardised advantages does not depend on the size of the rewards, so neither do the gains.
 
 docs/03_theory_ppo.md derives it.
 """
@@ -34,6 +37,7 @@ FIELD = "train_config.limit"
 TOLERANCE = 0.05  # of the bound, within which a limit counts as met at the end of a run
 LATEST = 0.1  # weight of the latest rollout in the moving mean that is compared with the bound then
 EXAMPLE = '"ads<=0.1"'
+OF_EACH = ("integral", "multiplier", "latest", "mean", "was_met")  # the state of each limit
 
 
 @dataclass(frozen=True)
@@ -126,6 +130,7 @@ class Limits:
         self.limits, self.config, self.average = tuple(limits), config, average
         self.streams = [streams[limit.stream] for limit in limits]
         count = len(limits)
+        self.unit = 0.0  # 0 until rewards differ
         self.integral, self.multiplier = [0.0] * count, [0.0] * count
         self.latest, self.mean = [math.nan] * count, [math.nan] * count  # NaN until the stream has a value
         self.was_met = [False] * count
@@ -133,10 +138,12 @@ class Limits:
     def apply(self, rollout: Rollout) -> tuple[Rollout, dict[str, float]]:
         """Move the multipliers by the values of this rollout, and charge its rewards for the streams."""
         measured = [(x.amounts(rollout).float(), x.bases(rollout).float()) for x in self.streams]
-        sums = torch.stack([x.double().sum() for pair in measured for x in pair])  # (2 J,)
+        sums = [x.double().sum() for pair in measured for x in pair]
+        found = torch.stack([*sums, rollout.rewards.double().std(correction=0)])  # (2 J + 1,)
         if self.average is not None:
-            self.average(sums)
-        for place, (amount, base) in enumerate(sums.view(-1, 2).tolist()):
+            self.average(found)
+        self.unit = self.unit or found[-1].item()
+        for place, (amount, base) in enumerate(found[:-1].view(-1, 2).tolist()):
             if base > 0:
                 self._move(place, amount / base)
         rewards, total = rollout.rewards, sum(self.multiplier)
@@ -158,7 +165,8 @@ class Limits:
         excess = limit.excess(value)
         integral = min(max(self.integral[place] + self.config.limit_ki * excess, 0.0), most)
         self.integral[place] = integral
-        self.multiplier[place] = min(max(self.config.limit_kp * excess + integral, 0.0), most)
+        price = min(max(self.config.limit_kp * excess + integral, 0.0), most)
+        self.multiplier[place] = (self.unit or 1.0) * price
         before = self.mean[place]
         self.latest[place] = value
         self.mean[place] = value if math.isnan(before) else before + LATEST * (value - before)
@@ -185,22 +193,21 @@ class Limits:
         return "\n".join(found)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """(J,) float64 each."""
-        return {
-            f"limit_{name}": torch.tensor(getattr(self, name), dtype=torch.float64)
-            for name in ("integral", "multiplier", "latest", "mean", "was_met")
-        }
+        """float64: (J,) each, and the unit ()."""
+        names = ("unit", *OF_EACH)
+        return {f"limit_{name}": torch.tensor(getattr(self, name), dtype=torch.float64) for name in names}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """The inverse of ``state_dict``. Raises KeyError or ValueError for a state of other limits."""
-        found = {
-            name: state[f"limit_{name}"] for name in ("integral", "multiplier", "latest", "mean", "was_met")
-        }
+        found, unit = {name: state[f"limit_{name}"] for name in OF_EACH}, state["limit_unit"].item()
         if any(x.shape != (len(self.limits),) for x in found.values()):
             raise ValueError("multipliers of other limits")
-        for name in ("integral", "multiplier"):
-            if not bool(((found[name] >= 0) & (found[name] <= self.config.limit_most)).all()):
+        most = self.config.limit_most
+        for name, highest in (("integral", most), ("multiplier", most * (unit or 1.0))):
+            if not bool(((found[name] >= 0) & (found[name] <= highest)).all()):
                 raise ValueError("multipliers outside their range")
+        if not 0 <= unit < math.inf:
+            raise ValueError("rewards of an infinite deviation")
         for name, x in found.items():
             setattr(self, name, x.tolist())
-        self.was_met = [bool(x) for x in self.was_met]
+        self.was_met, self.unit = [bool(x) for x in self.was_met], unit

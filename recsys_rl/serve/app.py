@@ -214,9 +214,10 @@ async def _body(headers: Mapping[bytes, bytes], receive: Receive) -> bytes:
     if kind != b"application/json" and kind.partition(b";")[0].strip().lower() != b"application/json":
         raise Problem(415, "not-json", "The body must be JSON, with content-type application/json.")
     message = await receive()
+    first: bytes = message.get("body", b"")
     if not message.get("more_body", False):
-        return _checked(message.get("body", b""))
-    body = bytearray(message.get("body", b""))
+        return _checked(first)
+    body = bytearray(first)
     try:
         async with asyncio.timeout(SLOWEST):
             while message.get("more_body", False):

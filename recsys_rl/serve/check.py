@@ -30,7 +30,13 @@ def check(record: Record) -> Checked:
     sqlite = record.store.whole()
     if sqlite != "ok":
         problems.append(f"SQLite says: {sqlite}")
-    for group in record.groups(iter(_whole_sessions(record, problems, found))):
+    try:
+        problems += record.store.wrong()
+        sessions = _whole_sessions(record, problems, found)
+    except Damaged as damage:
+        problems.append(str(damage))
+        sessions = []
+    for group in record.groups(iter(sessions)):
         try:
             for step in walk(group, record.version):
                 for at, decision, _, drawn in step:
@@ -59,7 +65,7 @@ def _whole_sessions(record: Record, problems: list[str], found: Checked) -> list
         try:
             whole = record.store.session(number)
         except Damaged as damage:
-            problems.append(f"{damage} has rows that are missing, changed or doubled")
+            problems.append(f"{damage}: its rows are missing, changed or doubled")
             continue
         if whole is None or not whole[1]:
             problems.append(f"session {number} has no decision")

@@ -22,13 +22,19 @@ class Record:
         """Open it; ``checkpoint`` is a file or a folder with policies that have moved. Raises UserError."""
         self.name, self.env = one_line(path), env
         self.store = SQLite(path)
-        self.policies = {row.number: row for row in self.store.policies()}
+        try:
+            self.policies = {row.number: row for row in self.store.policies()}
+        except Damaged as damage:
+            self.store.close()
+            raise UserError(f"{self.name} is damaged ({damage}): copy it from a backup.") from None
         self.places = {} if checkpoint is None else dict(files_in(checkpoint))
         self._open: dict[int, Version] = {}
 
     def version(self, decision: Decision) -> Version:
         """The policy that made the decision, or in whose place popularity did. Raises UserError."""
         if decision.policy not in self._open:
+            if decision.policy not in self.policies:
+                raise UserError(f"{self.name} lacks the policy {decision.policy}: copy it from a backup.")
             self._open[decision.policy] = self._find(self.policies[decision.policy])
         return self._open[decision.policy]
 

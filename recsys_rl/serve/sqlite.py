@@ -32,8 +32,8 @@ APPLICATION = 0x5253524C  # "RSRL", in the header of the file
 VERSION = 1
 SCHEMA = """
 CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE people (number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
-CREATE TABLE policies (number INTEGER PRIMARY KEY, row BLOB NOT NULL);
+CREATE TABLE people (number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, digest INTEGER NOT NULL);
+CREATE TABLE policies (number INTEGER PRIMARY KEY, row BLOB NOT NULL, digest INTEGER NOT NULL);
 CREATE TABLE sessions (number INTEGER PRIMARY KEY, person INTEGER NOT NULL, row BLOB NOT NULL,
                        tally INTEGER NOT NULL DEFAULT 0, digest INTEGER NOT NULL DEFAULT 0);
 CREATE INDEX sessions_of ON sessions (person);
@@ -45,12 +45,14 @@ CREATE TABLE events (number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, sessio
 CREATE INDEX events_of ON events (session);
 """
 INSERT = {
-    Person: "INSERT INTO people VALUES (?, ?)",
-    Served: "INSERT INTO policies VALUES (?, ?)",
+    Person: "INSERT INTO people VALUES (?, ?, ?)",
+    Served: "INSERT INTO policies VALUES (?, ?, ?)",
     Session: "INSERT INTO sessions (number, person, row) VALUES (?, ?, ?)",
     Decision: "INSERT INTO decisions VALUES (?, ?, ?, ?)",
     Event: "INSERT INTO events VALUES (?, ?, ?, ?)",
 }
+UNREADABLE = (msgspec.MsgspecError, TypeError, ValueError)
+"""Errors of a row whose bytes or whose type were changed."""
 _session = msgspec.msgpack.Decoder(Session)
 _decision = msgspec.msgpack.Decoder(Decision)
 _event = msgspec.msgpack.Decoder(Event)
@@ -109,7 +111,10 @@ class SQLite:
             db.execute(f"PRAGMA application_id = {APPLICATION}")
             db.execute(f"PRAGMA user_version = {VERSION}")
             db.execute("COMMIT")
-        self.facts = {key: json.loads(value) for key, value in db.execute("SELECT name, value FROM facts")}
+        try:
+            self.facts = {key: json.loads(x) for key, x in db.execute("SELECT name, value FROM facts")}
+        except ValueError:
+            raise UserError(f"{name} is damaged: copy it from a backup.") from None
         for key, value in (facts or {}).items():
             if self.facts.get(key) != value:
                 raise UserError(
@@ -122,36 +127,45 @@ class SQLite:
         # The next transaction rewrites it for feedback; decisions outlive the process without it.
         self._synchronous = ""
 
+    def _read(self, query: str, values: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+        """The rows of a query. Raises Damaged where SQLite can't read the file."""
+        try:
+            return self._db.execute(query, values).fetchall()
+        except sqlite3.DatabaseError as error:
+            raise Damaged(error_text(error)) from error
+
+    def _first(self, query: str, values: tuple[Any, ...] = ()) -> tuple[Any, ...] | None:
+        rows = self._read(query, values)
+        return rows[0] if rows else None
+
     def person(self, name: str) -> tuple[Person, Whole | None] | None:
         """A person with the latest session, or None. Raises Damaged."""
-        found = self._db.execute("SELECT number FROM people WHERE name = ?", (name,)).fetchone()
+        found = self._first("SELECT number FROM people WHERE name = ?", (name,))
         if found is None:
             return None
-        latest = self._db.execute("SELECT max(number) FROM sessions WHERE person = ?", found).fetchone()[0]
+        latest = self._read("SELECT max(number) FROM sessions WHERE person = ?", found)[0][0]
         return Person(found[0], name), None if latest is None else self.session(latest)
 
     def session(self, number: int) -> Whole | None:
         """Raises Damaged."""
-        found = self._db.execute(
-            "SELECT row, tally, digest FROM sessions WHERE number = ?", (number,)
-        ).fetchone()
+        found = self._first("SELECT row, tally, digest FROM sessions WHERE number = ?", (number,))
         if found is None:
             return None
         rows, tally, wanted = found
         parts = [
-            [x[0] for x in self._db.execute(query, (number,))]
+            [x[0] for x in self._read(query, (number,))]
             for query in (
                 "SELECT row FROM decisions WHERE session = ? ORDER BY number",
                 "SELECT row FROM events WHERE session = ? ORDER BY number",
             )
         ]
         every = [rows, *parts[0], *parts[1]]
-        if len(every) != tally or sum(map(digest, every)) & BITS != wanted:
-            raise Damaged(f"session {number}")
         try:
+            if len(every) != tally or sum(map(digest, every)) & BITS != wanted:
+                raise Damaged(f"session {number}")
             decisions = [_decision.decode(x) for x in parts[0]]
             return _session.decode(rows), decisions, [_event.decode(x) for x in parts[1]]
-        except msgspec.MsgspecError as error:
+        except UNREADABLE as error:
             raise Damaged(f"session {number}") from error
 
     def decision(self, number: int) -> Decision | None:
@@ -163,27 +177,27 @@ class SQLite:
 
     def _decision(self, column: str, value: int | str) -> Decision | None:
         query = f"SELECT row FROM decisions WHERE {column} = ?"
-        found = self._db.execute(query, (value,)).fetchone()
+        found = self._first(query, (value,))
         return None if found is None else _decoded(_decision, found[0])
 
     def latest(self, number: int) -> list[tuple[Decision, str, int]]:
         """The last decisions, the latest first, with the person's name and the number of events."""
-        found = self._db.execute(
+        found = self._read(
             "SELECT decisions.row, name, decisions.session FROM decisions "
             "JOIN sessions ON sessions.number = decisions.session JOIN people ON people.number = person "
             "ORDER BY decisions.number DESC LIMIT ?",
             (number,),
-        ).fetchall()
+        )
         rows: list[tuple[Decision, str, int]] = []
         for row, name, session in found:
             decision, events = _decoded(_decision, row), Counter[int]()
-            for (event,) in self._db.execute("SELECT row FROM events WHERE session = ?", (session,)):
+            for (event,) in self._read("SELECT row FROM events WHERE session = ?", (session,)):
                 events[_decoded(_event, event).decision] += 1
             rows.append((decision, name, events[decision.number]))
         return rows
 
     def event(self, id: str) -> Event | None:
-        found = self._db.execute("SELECT row FROM events WHERE id = ?", (id,)).fetchone()
+        found = self._first("SELECT row FROM events WHERE id = ?", (id,))
         return None if found is None else _decoded(_event, found[0])
 
     def write(self, rows: Sequence[Row], durable: bool) -> None:
@@ -206,9 +220,8 @@ class SQLite:
                 columns[Session].append((row.number, row.person, whole))
                 session = row.number
             else:
-                columns[type(row)].append(
-                    (row.number, row.name) if isinstance(row, Person) else (row.number, whole)
-                )
+                column = row.name if isinstance(row, Person) else whole
+                columns[type(row)].append((row.number, column, digest(whole)))
                 continue
             total = sums[session]
             total[0] += 1
@@ -230,18 +243,37 @@ class SQLite:
             raise Full(error_text(error)) from error
 
     def policies(self) -> list[Served]:
-        return [
-            _served.decode(row) for (row,) in self._db.execute("SELECT row FROM policies ORDER BY number")
-        ]
+        """Raises Damaged."""
+        return [_decoded(_served, row) for (row,) in self._read("SELECT row FROM policies ORDER BY number")]
 
-    def people(self) -> Iterator[Person]:
-        for number, name in self._db.execute("SELECT number, name FROM people ORDER BY number"):
-            yield Person(number, name)
+    def people(self) -> list[Person]:
+        """Raises Damaged."""
+        return [Person(*row) for row in self._read("SELECT number, name FROM people ORDER BY number")]
 
-    def sessions(self) -> Iterator[int]:
-        """The numbers of all sessions, ascending."""
-        for (number,) in self._db.execute("SELECT number FROM sessions ORDER BY number").fetchall():
-            yield number
+    def sessions(self) -> list[int]:
+        """The numbers of all sessions, ascending. Raises Damaged."""
+        return [number for (number,) in self._read("SELECT number FROM sessions ORDER BY number")]
+
+    def wrong(self) -> Iterator[str]:
+        """What is wrong beside the rows of sessions: columns that are searched, people, policies."""
+        for number, name, wanted in self._read("SELECT number, name, digest FROM people"):
+            if not isinstance(name, str) or digest(packed(Person(number, name))) != wanted:
+                yield f"person {number} is changed"
+        for number, row, wanted in self._read("SELECT number, row, digest FROM policies"):
+            if digest(packed(_decoded(_served, row))) != wanted:
+                yield f"policy {number} is changed"
+        for number, person, row in self._read("SELECT number, person, row FROM sessions"):
+            known = _decoded(_session, row)
+            if (known.number, known.person) != (number, person):
+                yield f"session {number} is changed"
+        for number, session, request, row in self._read("SELECT * FROM decisions"):
+            known = _decoded(_decision, row)
+            if (known.number, known.session, known.request or None) != (number, session, request):
+                yield f"decision {number} is changed"
+        for number, id, session, row in self._read("SELECT * FROM events"):
+            known = _decoded(_event, row)
+            if (known.number, known.id, known.session) != (number, id, session):
+                yield f"event {number} is changed"
 
     def fact(self, name: str, value: Any) -> None:
         """Keep a fact that may change, such as the champion."""
@@ -283,8 +315,8 @@ class SQLite:
 def _decoded(decoder: msgspec.msgpack.Decoder[Any], row: bytes) -> Any:
     try:
         return decoder.decode(row)
-    except msgspec.MsgspecError as error:
-        raise Damaged("a row") from error
+    except UNREADABLE as error:
+        raise Damaged("a row can't be read") from error
 
 
 def _lock(path: Path) -> int | None:

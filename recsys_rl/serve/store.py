@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from recsys_rl.serve.rows import Decision, Event, Person, Row, Served, Whole
@@ -48,9 +48,9 @@ class Store(Protocol):
 
     def policies(self) -> list[Served]: ...
 
-    def people(self) -> Iterator[Person]: ...
+    def people(self) -> Sequence[Person]: ...
 
-    def sessions(self) -> Iterator[int]:
+    def sessions(self) -> Sequence[int]:
         """The numbers of all sessions, ascending."""
         ...
 

@@ -387,6 +387,19 @@ def test_impossible_items_and_graphs_are_one_sentence() -> None:
         add_attributes(World(texts, home.population), 0)
 
 
+def test_attributes_of_a_file_are_kept() -> None:
+    """Numbers of a file are float32; what it lacks is drawn."""
+    _, home, _ = made()
+    given = {"kind": torch.arange(80.0) % 4, "bid": torch.full((80,), 2.5)}
+    bare = replace(home.catalogue, attributes=given, drawn=(), features=())
+    found = add_attributes(World(bare, home.population), 0).catalogue
+    assert torch.equal(found.attributes["kind"], torch.arange(80) % 4)
+    assert torch.equal(found.attributes["bid"], 2.5 * (torch.arange(80) % 4 == AD))
+    assert set(found.drawn) == {"creator", "born", "expires"}
+    lives = found.attributes["expires"] - found.attributes["born"]
+    assert_close(lives, torch.where(torch.arange(80) % 4 == STORY, 24.0, 168.0))
+
+
 def test_only_its_own_file_and_the_dict_name_the_platform() -> None:
     package = Path(__file__).parents[2] / "recsys_rl"
     found = [

@@ -61,7 +61,7 @@ def test_limit_that_no_policy_met_is_named_at_the_end(
     assert "early_end" not in said
     rows = {name: value for _, _, name, value in read_log(folder / "run" / "log.csv")}
     assert rows["limits_met"] == 0.5 and rows["multiplier_early_end_max"] == 0
-    assert 0 < rows["multiplier_engagement_min"] <= 100 and 0 <= rows["limit_engagement"] < 0.99
+    assert rows["multiplier_engagement_min"] > 0 and 0 <= rows["limit_engagement"] < 0.99
 
 
 @pytest.mark.parametrize("options", [SATIATION, A2C], ids=["ppo", "a2c"])

@@ -285,3 +285,33 @@ def test_strange_ids_are_kept_as_they_are(checkpoint: At, tmp_path: Path) -> Non
             "/v1/recommend", content=b'{"user_id": "\\ud800"}', headers={"content-type": "application/json"}
         )
         assert half.status_code in (400, 422)
+
+
+def test_a_policy_learns_from_the_log_of_a_server(
+    checkpoint: At, tmp_path: Path, later: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    db, out, path = tmp_path / "r.sqlite", tmp_path / "log.parquet", checkpoint("satiation")
+    with serving(path, db) as client:
+        for user in range(30):
+            play(client, str(user), 3)
+    assert main(["log", "export", "--db", str(db), "--out", str(out)]) == 0
+    options = ["--checkpoint", str(path), "--log", str(out), "--total-timesteps", "64", "--batch-size", "16"]
+    runs = ["--gradient-steps", "2", "--runs-dir", str(tmp_path / "runs"), "--name", "bc"]
+    assert main(["train", "--algo", "bc", *options, *runs]) == 0
+    assert (tmp_path / "runs" / "bc" / "bc.pt").is_file()
+
+
+def test_a_stream_of_hidden_signals_can_not_be_weighed(
+    checkpoint: At, tmp_path: Path, later: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    db, out, path = tmp_path / "r.sqlite", tmp_path / "log.parquet", checkpoint("short-video")
+    with serving(path, db) as client:
+        for user in range(12):
+            one = recommend(client, str(user), context={"hour": 12.0})
+            send(client, event(one, "watch_ratio", 1.5), event(one, "liked"), event(one, "leave"))
+    assert main(["log", "export", "--db", str(db), "--out", str(out)]) == 0
+    ope = ["ope", "--log", str(out), "--checkpoint", str(path), "--policy", "ppo"]
+    assert main(ope) == 2
+    said = capsys.readouterr().err
+    assert "hidden" in said and "--weights skip=0 watch=0" in said
+    assert main([*ope, "--weights", "like=1", "watch=0", "skip=0"]) == 0

@@ -1,0 +1,61 @@
+"""Draws follow their recorded propensities, and are the same in any batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from scipy.stats import chisquare
+
+from recsys_rl.serve.inference import Ask, draw
+from recsys_rl.serve.versions import Version, open_version
+from recsys_rl.serve.visits import Step
+
+
+@pytest.fixture(scope="module")
+def version(checkpoint: Callable[[str], Path]) -> Version:
+    return open_version(checkpoint("satiation"), 1)
+
+
+def ask(version: Version, uniform: float, user: int = 3, steps: int = 2, **fields: object) -> Ask:
+    shown = [Step((item,), [[item / 10]], {}, 12.0) for item in range(steps)]
+    base = Ask(1, version, user, (), 12.0, None, shown, 12.0, (uniform,))
+    return replace(base, **fields)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "fields", [{}, {"explore": 0.3}, {"candidates": (4, 7, 9, 20)}, {"degraded": "raised"}]
+)
+def test_items_come_as_often_as_their_propensities_say(version: Version, fields: dict[str, object]) -> None:
+    uniforms = torch.rand(8192, generator=torch.Generator().manual_seed(0)).tolist()
+    found = draw([ask(version, x, **fields) for x in uniforms])
+    chances = {drawn.items[0]: drawn.logprobs[0] for drawn in found}
+    items = [drawn.items[0] for drawn in found]
+    assert not {0, 1} & {*items}  # they were shown in the first steps
+    expected = torch.tensor([*chances.values()], dtype=torch.float64).exp()
+    assert float(expected.sum()) == pytest.approx(1, abs=0.01)  # all items that may be shown were drawn
+    observed = [items.count(item) for item in chances]
+    assert chisquare(observed, (expected / expected.sum() * len(items)).numpy()).pvalue > 1e-3
+
+
+def test_a_draw_alone_is_that_in_a_batch(version: Version) -> None:
+    generator = torch.Generator().manual_seed(1)
+    asks = [
+        ask(version, float(torch.rand(1, generator=generator)), user=at % 30, steps=at % 4)
+        for at in range(300)
+    ]
+    together = draw(asks)
+    for one, many in zip((draw([x])[0] for x in asks), together, strict=True):
+        assert one.items == many.items
+        assert one.logprobs == pytest.approx(many.logprobs, abs=1e-6)
+
+
+def test_a_visit_that_is_kept_goes_on_as_one_that_is_made_again(version: Version) -> None:
+    first = ask(version, 0.4, steps=1)
+    kept = draw([first])[0].visit
+    more = [*first.steps, Step((7,), [[0.5]], {}, 12.0)]
+    again, goes_on = draw([replace(first, steps=more), replace(first, base=kept, steps=more[1:])])
+    assert again.items == goes_on.items and again.logprobs == pytest.approx(goes_on.logprobs, abs=1e-6)
