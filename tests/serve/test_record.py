@@ -262,12 +262,12 @@ def test_a_record_is_of_one_process_of_one_catalogue_and_of_our_format(
 def test_feedback_to_a_person_out_of_memory_is_seen_by_the_next_request(
     checkpoint: At, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("recsys_rl.serve.desk.MOST_PEOPLE", 2)
+    monkeypatch.setattr("recsys_rl.serve.crowd.MOST_PEOPLE", 2)
     with serving(checkpoint("satiation"), tmp_path / "r.sqlite") as client:
         first = recommend(client, "3")
         for user in "456789":
             recommend(client, user)
-        assert len(client.app.desk.people) <= 3  # type: ignore[attr-defined]
+        assert len(client.app.desk.crowd.people) <= 3  # type: ignore[attr-defined]
         assert send(client, event(first, "engagement", 0.5)) == ["accepted"]
         two = recommend(client, "3")
         assert two["session"] == {"id": first["session"]["id"], "step": 1}
