@@ -107,6 +107,7 @@ class App:
             self.tokens.check((authorization or b"").decode("latin-1"), scope)
 
     async def _recommend(self, body: bytes) -> bytes:
+        self.desk.admit()
         asked = _decoded(_recommend, body)
         digest = hashlib.blake2b(_encode(asked), digest_size=12).hexdigest()
         answer: bytes = await self.desk.submit(Recommend(asked, digest))

@@ -89,13 +89,15 @@ class Desk:
 
     # --- the event loop's thread ---
 
+    def admit(self) -> None:
+        """Raise Problem if a recommendation can't be made in time. A refusal must cost little."""
+        queued = len(self.pending) * self.batcher.seconds
+        if queued > self.settings.deadline:
+            self.counts["shed"] += 1
+            raise problems.busy(queued)
+
     def submit(self, what: Any) -> asyncio.Future[Any]:
-        """The future of the result. Raises Problem if a recommendation can't be made in time."""
-        if isinstance(what, Recommend):
-            queued = len(self.pending) * self.batcher.seconds
-            if queued > self.settings.deadline:
-                self.counts["shed"] += 1
-                raise problems.busy(queued)
+        """The future of the result."""
         future = asyncio.get_running_loop().create_future()
         self.queue.put(Job(what, future, time.monotonic() + self.settings.deadline))
         return future
