@@ -1,7 +1,7 @@
 """How near do the simulated users come to real ones? One row for each statistic.
 
-    python -m benchmarks.calibration [--views 1000000] [--requests 160000] [--real FOLDER] [--json FILE]
-                                     [--csv FILE] [--smoke]
+    python -m benchmarks.calibration [--views 1000000] [--requests 160000] [--lives 2000] [--only social-feed]
+                                     [--real FOLDER] [--json FILE] [--csv FILE] [--smoke]
 
 A row has the real value and its source, the simulated value under the uniform policy (videos drawn
 uniformly), their distance, the limit and True if the distance is within it. The real values come from the
@@ -9,6 +9,9 @@ files in FOLDER (default: ../shared/data), from the half of the users that chose
 places in the order of their ids. Rows whose file is absent are "not available". The official statistics of
 KuaiRec are of all its users. The simulated users are all users of the default world. The rows of visits are
 of whole lives under the popularity policy; the heavy users are the tenth with the most videos in 14 days.
+
+The rows of ads (social-feed) are of --lives simulated lives of a year under each load of ads.
+``--only social-feed`` makes these rows alone.
 
 The rows of long-video compare settings with a fit of the choice model to --requests simulated requests, as no
 log is open (calibration_choice.py).
@@ -26,6 +29,7 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks import calibration_choice as choice
+from benchmarks import calibration_feed as feed
 from benchmarks import calibration_visits as visits
 from benchmarks.calibration_rows import difference, missing, relative, row
 from benchmarks.calibration_statistics import aucs, gain_of_taste, variance_share
@@ -275,18 +279,26 @@ def main() -> None:
         default=choice.REQUESTS,
         help=f"simulated requests of long-video, a multiple of {choice.STEPS}",
     )
+    parser.add_argument(
+        "--lives", type=int, default=feed.USERS, help="lives of social-feed under each load of ads"
+    )
+    parser.add_argument("--only", choices=[feed.ENV], help="make the rows of this platform alone")
     parser.add_argument("--real", type=Path, default=tables.ROOT.parent / "shared" / "data")
     parser.add_argument("--seed", type=int, default=1)
     args = tables.parse(parser, "calibration")
     torch.set_num_threads(args.threads or 1)
     settings: dict[str, Any] = {"train_config": {"seed": args.seed}}
-    num_envs = NUM_ENVS
+    num_envs, months = NUM_ENVS, feed.MONTHS
     slates: dict[str, Any] = {}  # settings of long-video alone
     if args.smoke:
         small: dict[str, Any] = {"num_items": 60, "embedding_dim": 8, "max_episode_steps": 30}
         settings |= {"data_config": {"data": "synthetic", "num_users": 50}, "env_config": small}
         slates = {"env_config": {**small, "num_items": 300}}
-        args.views, args.requests, num_envs = 20_000, 4_000, 256
+        args.views, args.requests, args.lives = 20_000, 4_000, 20
+        num_envs, months = 256, 3
+    if args.only == feed.ENV:
+        tables.publish(feed_rows(settings, args.lives, months), args)
+        return
     config = from_dict(Config, {"env": ENV, **settings})
     world = make_world(config)
     rows = watch_ratio_rows(simulate(config, world, args.views, num_envs), args.real)
@@ -295,7 +307,14 @@ def main() -> None:
     rows += visit_rows(config, world, real)
     config = from_dict(Config, {"env": choice.ENV, **settings, **slates})
     rows += choice.choice_rows(config, make_world(config), args.requests)
+    rows += feed_rows(settings, args.lives, months)
     tables.publish(rows, args)
+
+
+def feed_rows(settings: dict[str, Any], lives: int, months: int) -> list[Row]:
+    """The rows of ads."""
+    config = from_dict(Config, {"env": feed.ENV, **settings})
+    return feed.feed_rows(config, make_world(config), lives, months)
 
 
 if __name__ == "__main__":

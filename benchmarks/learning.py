@@ -65,6 +65,8 @@ TASKS: dict[str, tuple[str, list[str]]] = {  # algo, options of `train`
     "short-video-a2c": ("a2c", ["--env", "short-video"]),
     "long-video": ("ppo", ["--env", "long-video"]),
     "long-video-a2c": ("a2c", ["--env", "long-video"]),
+    "social-feed": ("ppo", ["--env", "social-feed"]),
+    "social-feed-a2c": ("a2c", ["--env", "social-feed"]),
 }
 EFFECTS: dict[str, list[str]] = {  # of `satiation`, each switched off, or another knowledge of the users
     "no-weariness": ["--satiation-strength", "0"],

@@ -57,7 +57,7 @@ def photograph(page: Path, height: int) -> None:
     """Write the head of a report to IMAGE. Raises UserError without the page or without chromium."""
     program = browser()
     if not page.is_file():
-        raise UserError(f"{page} is no file: write it with `recsys-rl evaluate --report {page}`.")
+        raise UserError(f"{page} is not a file: write it with `recsys-rl evaluate --report {page}`.")
     if program is None:
         raise UserError("There is no chromium here: install it, as with `apt-get install chromium`.")
     with tempfile.TemporaryDirectory() as profile:

@@ -69,7 +69,9 @@ def searches(user_model: UserModel, length: int) -> dict[str, dict[str, Any]]:
 
 def main() -> None:
     parser = tables.parser(__doc__)
-    parser.add_argument("--env", default="satiation", choices=["satiation", "short-video", "long-video"])
+    parser.add_argument(
+        "--env", default="satiation", choices=["satiation", "short-video", "long-video", "social-feed"]
+    )
     parser.add_argument("--users", type=int, default=64, help="training users, evenly spread")
     parser.add_argument("--seed", type=int, default=100)
     parser.add_argument("--data", default="movielens", help="as of recsys-rl train")

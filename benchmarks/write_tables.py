@@ -17,8 +17,9 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from benchmarks import dqn, foreign
+from benchmarks import dqn, foreign, offline
 from benchmarks.harness import (
+    calibration_texts,
     claim_texts,
     learning_texts,
     log_texts,
@@ -27,6 +28,7 @@ from benchmarks.harness import (
     picture_texts,
     planner_texts,
     speed_texts,
+    stranger_texts,
     tables,
 )
 from benchmarks.harness.tables import RESULTS, ROOT
@@ -55,15 +57,18 @@ TABLES: dict[str, Callable[[Path], str]] = {
         task="long-video-a2c",
         policies=("a2c-greedy", "a2c", "rule", "mmr"),
     ),
+    "feed-calibration": calibration_texts.feed,
     "foreign": foreign.text,
     "dqn-games": dqn.text,
     "dqn": learning_texts.dqn,
+    "offline": offline.text,
     "throughput": speed_texts.throughput,
     "throughput-one-thread": partial(speed_texts.throughput, name="throughput-one-thread"),
     "throughput-allocator": partial(speed_texts.throughput, name="throughput-allocator"),
     "simulator": speed_texts.simulator,
     "catalogue": speed_texts.catalogue,
     "mood": mood_texts.mood,
+    "strangers": stranger_texts.strangers,
     "picture-satiation": partial(picture_texts.categories, env="satiation", what="items shown"),
     "picture-short-video": partial(picture_texts.categories, env="short-video", what="videos shown"),
     "picture-long-video": partial(picture_texts.categories, env="long-video", what="suggestions"),

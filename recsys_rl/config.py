@@ -32,7 +32,7 @@ from recsys_rl.lookup import (
     source_of,
 )
 from recsys_rl.lookup import no_setting as no_setting
-from recsys_rl.objective.weighted import parse_weights
+from recsys_rl.objective.objectives import check_objectives
 from recsys_rl.protocols import Algorithm, Platform
 from recsys_rl.schema import build, check_fields, did_you_mean, hints, place_of, shown
 from recsys_rl.utils.find import find
@@ -112,7 +112,7 @@ def _check_together(config: Config) -> None:
     if isinstance(agent, ReplayConfig):
         _check_start(agent, config.train_config.total_timesteps)
     _check_processes(config)
-    parse_weights(config.train_config.weights)
+    check_objectives(config.train_config, config.algo, config.algorithm.experience)
     name = config.train_config.name
     if name is not None and not re.fullmatch(r"\w[\w.-]{0,99}", name):
         raise FieldError(
@@ -125,6 +125,12 @@ def _check_together(config: Config) -> None:
             "model_config.candidates",
             f"is {model.candidates}: the dense head has one weight vector for each item id and scores no "
             "candidates; give head two-tower, or candidates 0.",
+        )
+    if model.head == "gated" and config.algorithm.network is not None:
+        raise FieldError(
+            "model_config.head",
+            f"is gated: it draws the kind of an item before the item, but the network of {config.algo} has "
+            "one choice among all items; give another head, or --algo ppo or a2c.",
         )
     for field in ("explore_rate", "index"):
         value = getattr(model, field)
@@ -314,7 +320,7 @@ def _of_class(given: Any, cls: type[Any], section: str, whose: str) -> Any:
 def _check_settings(
     settings: Mapping[str, Any], homes: Mapping[str, str], algo: str, env: str, data: str
 ) -> None:
-    """Raise UserError for a name that is no setting of the run."""
+    """Raise UserError for a name that is not a setting of the run."""
     for name in settings:
         if name not in homes:
             sections = ("env_config", "agent_config", "data_config")
@@ -349,7 +355,7 @@ def data_name(mapping: Mapping[str, Any]) -> Any:
 
 
 def _check_names(mapping: Mapping[str, Any], homes: Mapping[str, str]) -> None:
-    """Raise UserError for a name that is no section; ``homes`` maps each field to its section."""
+    """Raise UserError for a name that is not a section; ``homes`` maps each field to its section."""
     names = [field.name for field in dataclasses.fields(Config)]
     for name in mapping:
         if name not in names:

@@ -72,9 +72,10 @@ class ModelConfig:
     beside these sums."""
     signal_coef: NonNegative = 20.0
     """Weight of the loss by which the transformer learns to expect the next signals."""
-    head: Literal["two-tower", "dense", "scorer"] = "two-tower"
+    head: Literal["two-tower", "dense", "scorer", "gated"] = "two-tower"
     """two-tower scores item features; dense has one logit per item id; scorer starts as a ranking by profile
-    and learns the weight of each visible feature."""
+    and learns the weight of each visible feature; gated first chooses the kind of the item (attribute `kind`)
+    and then the item as two-tower does."""
     hidden_dims: tuple[Size, ...] = (128, 64)
     """Hidden layers of actor and critic."""
     activation: Literal["tanh", "relu", "elu"] = "relu"
@@ -142,8 +143,6 @@ class ReplayConfig(AgentConfig):
 
     gamma: Share = 0.5
     """Discount per step."""
-    bootstrap_time_limit: bool = True
-    """Bootstrap from the value after a time limit. Off if the limit is real and the clock is visible."""
     num_envs: Size = 64
     """Users stepped together."""
     train_freq: Size = 32
@@ -162,6 +161,28 @@ class ReplayConfig(AgentConfig):
     @property
     def steps_per_update(self) -> int:
         return self.train_freq * self.num_envs
+
+
+@dataclass(frozen=True)
+class TargetConfig(AgentConfig):
+    """A learner of values with a target network (models/target_network.py), beside those of its source."""
+
+    gamma: Share = 0.5
+    """Discount per step."""
+    bootstrap_time_limit: bool = True
+    """Bootstrap from the value after a time limit. Off if the limit is real and the clock is visible."""
+    max_grad_norm: Positive = 10.0
+    """Largest norm of the gradient; a longer gradient is scaled down to it."""
+    tau: Annotated[float, Range(above=0, high=1)] = 0.01
+    """Share by which the target network moves to the network after each gradient step; 1 = it is the same."""
+
+
+@dataclass(frozen=True)
+class QConfig(TargetConfig):
+    """A learner whose policy follows from its action values (models/q_learner.py)."""
+
+    temperature: Positive = 0.01
+    """The trained policy, where it is sampled, draws items with probability softmax(Q / temperature)."""
 
 
 @dataclass(frozen=True)
@@ -216,6 +237,19 @@ class TrainConfig:
     weights: tuple[str, ...] = ()
     """Weights of reward streams for learning, as NAME=NUMBER. A stream without one keeps the platform's
     weight. Tables show the platform's own reward."""
+    limit: tuple[str, ...] = ()
+    """A limit on a stream, as in "ads<=0.1" or "watch>=0.5" (in quotes), kept by a Lagrange multiplier. It
+    may be repeated. --limit help lists the streams of the platform."""
+    limit_kp: NonNegative = 5.0
+    """Proportional gain of the multiplier, for each unit by which the stream violates its limit. Gains and
+    multiplier are in standard deviations of the rewards of the first rollout."""
+    limit_ki: NonNegative = 0.5
+    """Integral gain of the multiplier: what such a unit adds to it in each update."""
+    limit_most: Positive = 100.0
+    """Largest multiplier of a limit."""
+    novelty: NonNegative = 0.0
+    """Bonus for items that were seldom shown in training, in units of the reward, divided by the root of 1 +
+    the times that the item was shown. It falls to zero over the run; 0 = none."""
     record: str | None = None
     """New folder for a log of all decisions of the run, in parts, for learning from its replay."""
     tensorboard: bool = False

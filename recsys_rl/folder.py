@@ -92,7 +92,7 @@ def _taken(path: Path) -> UserError:
         f"{path} exists, and a run needs a new folder: give another name, or continue the run that is "
         f"there with --run {path}."
         if path.is_dir()
-        else f"{path} is no folder: give another --runs-dir."
+        else f"{path} is not a folder: give another --runs-dir."
     )
 
 
@@ -201,7 +201,7 @@ def algo_of(folder: Path) -> str:
     found = [algo for algo in AGENTS if (folder / f"{algo}.pt").is_file()]
     if len(found) != 1:
         names = " or ".join(f"{algo}.pt" for algo in AGENTS)
-        what = "is no folder"
+        what = "is not a folder"
         if folder.is_dir():
             what = "holds checkpoints of two algorithms" if found else f"holds no {names}"
         raise UserError(f"--run {folder} {what}: give the folder of one run, as runs/NAME.")

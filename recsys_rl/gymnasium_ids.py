@@ -199,7 +199,7 @@ def make_rec_env(
     Raises UserError.
     """
     if users not in ("train", "heldout"):
-        raise UserError(f"users={users!r} is no part of the population: choose 'train' or 'heldout'.")
+        raise UserError(f"users={users!r} is not a part of the population: choose 'train' or 'heldout'.")
     data = settings.get("data", DataConfig.data if data_config is None else data_config.data)
     given = {"env_config": env_config, "data_config": data_config}
     sections = {name: {} if part is None else to_dict(part) for name, part in given.items()}

@@ -133,6 +133,6 @@ def no_setting(section: str, field: str, algo: str, env: str, data: str) -> str 
     if not others:
         return None
     if section == "data_config" and has_own_world(env):
-        return f"is no setting of {env}, which has its own world: leave it out."
+        return f"is not a setting of {env}, which has its own world: leave it out."
     chosen = {"data_config": data, "env_config": env, "agent_config": algo}[section]
-    return f"is no setting of {chosen}: {', '.join(others)} {'has' if len(others) == 1 else 'have'} it."
+    return f"is not a setting of {chosen}: {', '.join(others)} {'has' if len(others) == 1 else 'have'} it."

@@ -25,7 +25,8 @@ from recsys_rl.experience.replay import Replay
 from recsys_rl.lookup import source_of
 from recsys_rl.models.actor_critic import ActorCritic, Shapes
 from recsys_rl.models.features import SplitFeatures
-from recsys_rl.models.heads import item_columns, item_features
+from recsys_rl.models.heads import NUMBERS, feature_names, item_columns, item_features, item_kinds
+from recsys_rl.objective.objectives import make_objectives
 from recsys_rl.objective.weighted import FIELD, parse_weights
 from recsys_rl.protocols import Env, Experience, Learner, UserModel
 from recsys_rl.types import Catalogue, InteractionLog, Interface, Population, UserError, World, empty_world
@@ -163,12 +164,16 @@ def make_experience(
     world: World,
     generators: Mapping[str, torch.Generator],
     agent_for: Callable[[Interface], Learner],
+    num_updates: int = 1,
+    average: Callable[[Tensor], None] | None = None,
 ) -> tuple[Env | None, Experience, Learner]:
     """The environment of a run (None: a log is its experience), the source of its batches, and its agent.
 
     Args:
         generators: the streams "users" and "shuffle".
         agent_for: makes the agent for an interface.
+        num_updates: updates of the whole run.
+        average: replaces a tensor in place by its mean over all processes of the run.
 
     Raises UserError if the algorithm can't learn there, and for a log that can't be used.
     """
@@ -184,7 +189,11 @@ def make_experience(
         assert isinstance(settings, ReplayConfig)
         return env, Replay(env, agent, settings, weights, generators["shuffle"]), agent
     assert isinstance(settings, OnPolicyConfig)
-    return env, OnPolicy(env, agent, settings.n_steps, weights), agent
+    cells = make_generators(config.train_config.seed, "cells")["cells"]
+    objectives = make_objectives(
+        config.train_config, env.streams, world.catalogue, num_updates, cells, average
+    )
+    return env, OnPolicy(env, agent, settings.n_steps, objectives), agent
 
 
 def make_logged(
@@ -198,8 +207,9 @@ def make_logged(
     # polars is loaded for logs only
     from recsys_rl.decisions.checks import check_catalogue
     from recsys_rl.decisions.parts import gathered
-    from recsys_rl.decisions.reader import num_rows, read_header
+    from recsys_rl.decisions.reader import fingerprint, num_rows, read_header
     from recsys_rl.decisions.transitions import transition_table
+    from recsys_rl.experience.log_facts import best_sessions, check_facts, facts_of
     from recsys_rl.experience.logged import MOST_ROWS, Logged, has_signals, log_rewards
     from recsys_rl.files.read import files_of, has_header
 
@@ -209,11 +219,6 @@ def make_logged(
         raise UserError(f"{config.algo} learns from a log of decisions: give --log FILE.parquet.")
     if world.is_empty:
         raise UserError(f"{config.env} has no catalogue, and a log is of one: choose a platform with items.")
-    if config.model_config.candidates:
-        raise FieldError(
-            "model_config.candidates",
-            f"is {config.model_config.candidates}: {config.algo} scores the whole catalogue; leave it out.",
-        )
     data, seed, users = config.data_config, config.train_config.seed, make_user_model(config, world)
     if data.stranger_share:
         raise FieldError(
@@ -235,16 +240,30 @@ def make_logged(
             "the context): give the settings with which it was recorded."
         )
 
-    def tables() -> Iterator[TransitionTable]:
-        """The decisions of training users, a part of the log at a time."""
+    def training() -> Iterator[tuple[DecisionLog, Tensor]]:
+        """The decisions of training users with their rewards, a part of the log at a time."""
         for log in gathered(path, MOST_ROWS):
             part = log.rows(~heldout_rows(log, world.population, data.heldout_fraction, seed))
             if part.num_rows:
-                rewards = log_rewards(part, users, weights, FIELD)
-                yield transition_table(part, world.catalogue, rewards, settings.discount)
+                yield part, log_rewards(part, users, weights, FIELD)
 
     whole = sum(map(num_rows, files_of(path))) <= MOST_ROWS
-    return Logged(settings.log, tables, whole, header.interface, settings, generator)
+    held = [*training()] if whole else None  # else it is read once more, part by part
+    facts = facts_of(training() if held is None else held)
+    check_facts(settings.log, config.algo, facts, config.algorithm.needs)
+    endless, share = (getattr(settings, name, 0) for name in ("bootstrap_time_limit", "best_sessions"))
+
+    def tables() -> Iterator[TransitionTable]:
+        for part, rewards in training() if held is None else held:
+            if 0 < share < 1:
+                best = best_sessions(part, rewards, facts.least_of_best(share))
+                part, rewards = part.rows(best), rewards[best]
+            if part.num_rows:
+                yield transition_table(
+                    part, world.catalogue, rewards, settings.discount, facts.span, bool(endless)
+                )
+
+    return Logged(settings.log, tables, whole, header.interface, settings, generator, fingerprint(path))
 
 
 def heldout_rows(log: DecisionLog, population: Population, heldout_fraction: float, seed: int) -> Tensor:
@@ -325,7 +344,8 @@ def make_agent(
         scaled_as: the catalogue of the training if items have joined it since; the features of items are
             scaled as there.
 
-    Raises UserError if the head has no items to score, or if the first stage can't fill its list.
+    Raises UserError if the head has no items to score, or no kinds of items to choose from, and if the first
+    stage can't fill its list.
     """
     if generators is None:
         generators = make_generators(config.train_config.seed, "model", "policy", "shuffle")
@@ -334,6 +354,12 @@ def make_agent(
         raise UserError(
             f"{config.env} has no catalogue of items for the {config.model_config.head} head to score: "
             "choose --head dense."
+        )
+    gated = config.model_config.head == "gated"
+    if gated and interface.slate_size > 1:
+        raise UserError(
+            f"The gated head chooses one item at a time, and each step of {config.env} shows "
+            f"{interface.slate_size}: choose another --head, or a slate of one item."
         )
     shapes = Shapes(
         interface.context_size,
@@ -345,6 +371,8 @@ def make_agent(
         interface.slate_size,
         interface.embeddings if has_items else (),
         interface if not has_items and interface.candidate_features else None,
+        (*NUMBERS, *feature_names(catalogue)),
+        item_kinds(catalogue, scaled_as) if gated else None,
     )
     if has_items and config.model_config.candidates:
         available = int(catalogue.available.sum())

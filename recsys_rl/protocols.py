@@ -17,6 +17,7 @@ from recsys_rl.types import (
     Feedback,
     Interface,
     Obs,
+    Rollout,
     Signal,
     Step,
     Stream,
@@ -103,6 +104,26 @@ class Watcher(Protocol):
         ...
 
     def answered(self, step: Step) -> None: ...
+
+
+class Objective(Protocol):
+    """A step from the reward streams of a rollout to the rewards that are learned from."""
+
+    def apply(self, rollout: Rollout) -> tuple[Rollout, dict[str, float]]:
+        """The rollout with other ``rewards`` (T, N), and numbers for the log, always of the same names."""
+        ...
+
+    def verdict(self) -> str:
+        """What the user must know of it at the end of the run, in sentences; "" if there is nothing."""
+        ...
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """What a resumed run needs, on the CPU; the names are its own."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """The inverse of ``state_dict``; ``state`` may hold more. Raises KeyError or ValueError."""
+        ...
 
 
 class Experience(Protocol):
@@ -303,6 +324,19 @@ class ReturningUsers(UserModel, Protocol):
 
 
 @runtime_checkable
+class ForbiddingUsers(UserModel, Protocol):
+    """A user model that forbids items at a step, beside those that were shown before.
+
+    What is forbidden must follow from what a recommender knows: the items and visible signals so far, and the
+    pieces of ``visible``. At each step at least one item that can be shown must be permitted.
+    """
+
+    def permits(self, user_state: UserState, items: Tensor | None = None) -> Tensor:
+        """(N, K) bool: True if the item of ``items`` (N, K) may be shown now; None: of all items, (N, I)."""
+        ...
+
+
+@runtime_checkable
 class PatientUsers(UserModel, Protocol):
     """A user model with a stock that a planner prices, such as patience, whose end is the session's."""
 
@@ -440,6 +474,9 @@ class VisitPieces:
       the response ``seen``, a Feedback of the visible signals alone.
     - ``pieces(config, catalogue, known)``: the pieces, (N, size) each, by name.
 
+    - ``permits(config, catalogue, known)``: (N, I) bool, the items that may be shown now; None if the
+      platform forbids none.
+
     ``config`` is the platform's section env_config. ``by_hour``: the pieces depend on the hour, and ``known``
     has it, (N,), as ``hour``. ``consumed`` has the visible signals of an item that was consumed in full, by
     name; a signal without an entry is 1.
@@ -448,6 +485,7 @@ class VisitPieces:
     begin: Callable[[Tensor, Tensor], Known]
     after: Callable[[Any, Catalogue, Known, Tensor, Feedback], Known]
     pieces: Callable[[Any, Catalogue, Known], Mapping[str, Tensor]]
+    permits: Callable[[Any, Catalogue, Known], Tensor] | None = None
     by_hour: bool = False
     consumed: Mapping[str, float] = field(default_factory=dict)
 
@@ -482,13 +520,15 @@ class Algorithm:
     """A learner, the class of its section agent_config, and the source of its batches.
 
     ``config`` is a subclass of that source's settings in dials.py: OnPolicyConfig, ReplayConfig or
-    LoggedConfig.
+    LoggedConfig. ``needs`` names what a log must have beside decisions: "propensities", or "steps", sessions
+    of more than one decision.
     """
 
     config: type[AgentConfig]
     agent: Callable[..., Learner]
     experience: Literal["on-policy", "replay", "logged"] = "on-policy"
     network: Callable[..., Any] | None = None  # None: ActorCritic (models/actor_critic.py)
+    needs: tuple[Literal["propensities", "steps"], ...] = ()
 
 
 @dataclass(frozen=True)

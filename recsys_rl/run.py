@@ -22,10 +22,12 @@ from recsys_rl.data.align import align
 from recsys_rl.data.bias import share_of
 from recsys_rl.data.new_users import shared_users
 from recsys_rl.data.world_check import about_check
+from recsys_rl.decisions.log import catalogue_hash
 from recsys_rl.errors import amount, listed
 from recsys_rl.make import assumptions, make_agent, make_experience, make_recorder, make_world, part_of_rank
 from recsys_rl.models.actor_critic import ActorCritic
 from recsys_rl.models.added_encoder import with_encoder
+from recsys_rl.models.drawn_policy import BESIDE, actor_and_critic, drawn_policy
 from recsys_rl.models.genres import carried
 from recsys_rl.protocols import Experience
 from recsys_rl.ranks import ALONE, Ranks
@@ -97,6 +99,8 @@ def begin(config: Config, before: Checkpoint | None, device: torch.device, ranks
     world, warm, note = _world(config, before, ranks), None, ""
     if before is None and settings.init_from is not None:
         warm = load(settings.init_from, config.env)
+        if config.algorithm.experience == "logged":  # the catalogue must stay the log's
+            _check_items(world, warm.world, settings.init_from)
         world, shared = align(world, warm.catalogue)
         note = f"weights of {settings.init_from}, step {warm.step:,}" + (f"; {shared}" if shared else "")
         note += _about_users(world, warm.world)
@@ -113,7 +117,7 @@ def begin(config: Config, before: Checkpoint | None, device: torch.device, ranks
     def agent_for(interface: Interface) -> Any:
         return make_agent(part, interface, world.catalogue, num_updates, streams, device, average)
 
-    env, experience, agent = make_experience(part, world, streams, agent_for)
+    env, experience, agent = make_experience(part, world, streams, agent_for, num_updates, average)
     interface = experience.interface
     run = Run(config, world, interface, env, agent, experience, streams, num_updates, note=note)
     if settings.record is not None:
@@ -130,6 +134,15 @@ def begin(config: Config, before: Checkpoint | None, device: torch.device, ranks
     return run
 
 
+def _check_items(world: World, before: World, path: str) -> None:
+    """Raise UserError if the catalogue of ``before``, at ``path``, is another than that of a log."""
+    if catalogue_hash(world.catalogue) != catalogue_hash(before.catalogue):
+        raise UserError(
+            f"--init-from {path} is of another catalogue than the log: its weights can't read these items; "
+            "give a checkpoint of the same data and seed, or leave --init-from out."
+        )
+
+
 def _warm_start(run: Run, warm: Checkpoint, device: torch.device) -> None:
     """Give the agent the weights of another run; its optimiser and its count of updates begin anew.
 
@@ -140,6 +153,12 @@ def _warm_start(run: Run, warm: Checkpoint, device: torch.device) -> None:
     own, path = run.agent.state_dict(), run.config.train_config.init_from
     model = getattr(run.agent, "model", None)
     weights = {name: x for name, x in warm.agent.items() if name.startswith("model.")}
+    if not any(name.startswith(f"model.{BESIDE}") for name in own):
+        weights = _of_model(actor_and_critic(_bare(weights)))
+    temperature = getattr(warm.config.agent_config, "temperature", None)
+    if temperature is not None and not hasattr(run.config.agent_config, "temperature"):
+        weights = _of_model(drawn_policy(_bare(weights), temperature))
+        run.note += f"; it begins with the drawn policy of {warm.config.algo}, softmax(Q / {temperature:g})"
     encoder, other_encoder = run.config.model_config.encoder, warm.config.model_config.encoder
     if encoder != other_encoder:
         if other_encoder != "mlp":
@@ -172,6 +191,8 @@ def _warm_start(run: Run, warm: Checkpoint, device: torch.device) -> None:
             cause = other_size or f"its {differ[0]} has another shape or is missing"
         else:
             cause = "its genres differ"
+        if warm.config.algo != run.config.algo:
+            cause += f" (that run is of --algo {warm.config.algo}, and this one of {run.config.algo})"
         raise UserError(
             f"--init-from {path} does not fit this run: {cause}; give the same --env, --head, --hidden-dims, "
             "--embedding-dim and --max-episode-steps as that run."
@@ -393,8 +414,8 @@ def load_to_resume(path: Path, config: Config, device: torch.device) -> Checkpoi
         name, new = place[1] or place[0], now[place]
         option = f"--{name.replace('_', '-')}"
         weights = f"; --init-from {path} gives it these weights" if name == "total_timesteps" else ""
-        made = f"without {option}" if old is None else f"with {option} {old}"
-        given = "left out" if new is None else new
+        made = f"without {option}" if old in (None, []) else f"with {option} {old}"
+        given = "left out" if new in (None, []) else new
         raise UserError(
             f"{path} was made {made}, but {option} is {given} now: leave {option} out "
             f"to resume, or start a new run without --resume or --run{weights}."

@@ -12,7 +12,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
-from typing import Any, NamedTuple, Self, TypeVar
+from typing import Any, Literal, NamedTuple, Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -20,6 +20,8 @@ from torch import Tensor
 from recsys_rl.errors import UserError as UserError  # other modules import it from here
 
 T_Tree = TypeVar("T_Tree")
+
+Scale = Literal["classes", "log", "number"]
 
 CANDIDATES = "candidates"
 """The piece of the context with the features of the alternatives, where each observation brings its own."""
@@ -60,6 +62,19 @@ def tensors_of(tree: Any) -> dict[str, Tensor]:
 
 
 @dataclass(frozen=True)
+class ItemFeature:
+    """An attribute of the items that a policy sees, (I,).
+
+    ``scale``: "classes" for whole numbers 0 .. C - 1, which become one-hot columns; "log" for numbers of at
+    least 0, which become the z-score of log(1 + x); "number" for the z-score of x.
+    """
+
+    name: str
+    scale: Scale = "number"
+    values: tuple[str, ...] = ()  # (C,): names of the classes; empty for numbers
+
+
+@dataclass(frozen=True)
 class Catalogue:
     """The items. A catalogue is made once; environment, agent, checkpoint and server share it."""
 
@@ -78,6 +93,7 @@ class Catalogue:
     attributes: Mapping[str, Tensor] = field(default_factory=dict)  # (I, ...) each: creator, duration
     drawn: tuple[str, ...] = ()  # names of the attributes that the data lack, drawn from the seed
     item_names: tuple[str, ...] = ()  # (I,): the ids of the source if they are strings, else empty
+    features: tuple[ItemFeature, ...] = ()  # attributes that a policy sees beside the fields above
     # Of the matrix factorisation, for new users: norm (I,) of each item's factor, whose direction is the
     # embedding, and gram (D, D), YᵀY over the factors of all items. Empty if nothing was factorised. With a
     # scalar popularity_share, the last number of an embedding is not the factor's (data/bias.py).
@@ -91,6 +107,10 @@ class Catalogue:
     def unit_genres(self) -> Tensor:
         """(I, G) genres as unit vectors (zero where an item has none)."""
         return self.genres.div(self.genres.norm(dim=1, keepdim=True).clamp_min(1.0))
+
+    def classes(self, name: str) -> tuple[str, ...]:
+        """The names of the classes 0, 1, ... of the attribute ``name``; () if it has none."""
+        return next((feature.values for feature in self.features if feature.name == name), ())
 
     @property
     def knows_quality(self) -> bool:
@@ -262,12 +282,12 @@ class Interface:
     def embeddings(self) -> tuple[slice, ...]:
         """The slices of Obs.context with embeddings: the first piece, the user's, and those of items.
 
-        The pieces of items are "last_item" and "current_item".
+        The pieces of items are those of its size whose names end in "_item" or "_items", as "last_item".
         """
         return tuple(
             slice(at, at + size)
             for place, (at, (name, size)) in enumerate(zip(self.starts, self.context, strict=True))
-            if place == 0 or name in ("last_item", "current_item")
+            if place == 0 or (name.endswith(("_item", "_items")) and size == self.context[0][1])
         )
 
     @property
@@ -445,6 +465,10 @@ class Transitions:
     discounts: Tensor | None = None  # (B,): of the value of ``next_obs``, g^n at most; None: one step, gamma
     returns_to_go: Tensor | None = None  # (B,): discounted sum of the session's rewards from here; of a log
     steps_left: Tensor | None = None  # (B,) int64: decisions of the session from here, at least 1; of a log
+    steps: Tensor | None = None  # (B,) int64: decisions of the session before this one; of a log
+    # (B, 2): the least and the largest return that can follow from here, by the smallest and the largest
+    # reward of the log and the steps that are left at most; of a log
+    possible: Tensor | None = None
 
     @property
     def num_rows(self) -> int:

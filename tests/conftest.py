@@ -9,7 +9,6 @@ from hypothesis import settings
 
 from tests import proofs
 from tests.doors import STARTED
-from tests.proofs import kernels_as_chosen as kernels_as_chosen
 from tests.proofs import perturbed as perturbed
 from tests.proofs import proof as proof
 

@@ -35,7 +35,7 @@ def network(names: tuple[str, ...], config: ModelConfig, seed: int) -> ActorCrit
     features = (
         SplitFeatures(items.embedding, item_columns(items)) if config.candidates else item_features(items)
     )
-    shapes = Shapes(2 * D, (12,), features, 5, 2, items.available)
+    shapes = Shapes(2 * D, (12,), features, 5, 2, items.available, kinds=torch.arange(12) % 3)
     model = ActorCritic(shapes, config, torch.Generator().manual_seed(seed))
     with torch.no_grad():
         for parameter in model.parameters():  # no weight is zero

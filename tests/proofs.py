@@ -17,7 +17,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from recsys_rl.functional.compiled import kernels
 from recsys_rl.models.optimizer import FlatAdam
 
 Proof = Callable[..., None]
@@ -31,9 +30,6 @@ def add_options(parser: pytest.Parser) -> None:
     )
     group.addoption(
         "--outcomes", type=Path, help="append the outcomes of learning proofs to this file, as lines of JSON"
-    )
-    group.addoption(
-        "--without-kernels", action="store_true", help="run as on a machine where nothing was compiled"
     )
 
 
@@ -91,12 +87,3 @@ def proof(request: pytest.FixtureRequest, perturbed: None) -> Proof:
         assert below is None or outcome < below
 
     return compare
-
-
-@pytest.fixture(scope="session", autouse=True)
-def kernels_as_chosen(request: pytest.FixtureRequest) -> Any:
-    """Under ``--without-kernels`` this process runs torch's operators alone."""
-    with pytest.MonkeyPatch.context() as patch:
-        if request.config.getoption("without_kernels"):
-            patch.setattr(kernels, "library", lambda: None)
-        yield

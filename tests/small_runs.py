@@ -29,7 +29,10 @@ def settings(algo: str, env: str, **sections: Mapping[str, Any]) -> Config:
 
 
 def world(config: Config) -> World:
-    """A synthetic world of that size, with six genres: always the same. Empty for gym: environments."""
+    """A synthetic world of that size, with six genres: always the same. Empty for gym: environments.
+
+    For the gated head its items are of three kinds: 3/4 of the items, 1/5, and the rest.
+    """
     if config.env.startswith("gym:"):
         return empty_world()
     size, num_users = config.env_config, config.data_config.num_users
@@ -37,6 +40,10 @@ def world(config: Config) -> World:
     rng = torch.Generator().manual_seed(0)
     genres = (torch.rand(size.num_items, 6, generator=rng) < 0.3).float()
     made = World(replace(catalogue, genres=genres, genre_names=tuple("abcdef")), population)
+    if config.model_config.head == "gated":
+        share = (torch.arange(size.num_items) + 0.5) / size.num_items
+        kinds = (share > 0.75).long() + (share > 0.95).long()
+        made = World(replace(made.catalogue, attributes={"kind": kinds}), population)
     add_attributes = config.platform.add_attributes
     return made if add_attributes is None else add_attributes(made, 0)
 

@@ -34,6 +34,7 @@ from recsys_rl.env.drift import DriftConfig
 from recsys_rl.env.foreign import GymConfig
 from recsys_rl.env.satiation import SatiationConfig
 from recsys_rl.errors import FieldError
+from recsys_rl.objective.objectives import CONTROLLER
 from recsys_rl.schema import Range, hints
 from recsys_rl.types import UserError
 from recsys_rl.workflows.evaluate import EvaluateConfig
@@ -128,7 +129,10 @@ def configs(draw: st.DrawFn) -> Config:
     if isinstance(agent, PPOConfig):
         agent = dataclasses.replace(agent, batch_size=min(agent.batch_size, agent.n_steps * agent.num_envs))
     weights = draw(st.sampled_from([(), ("watch=0.5", "revenue=-1")]))
-    train_config = draw(section_values(TrainConfig, weights=weights))
+    limit = draw(st.sampled_from([(), ("watch>=0.5", "revenue<=1")]))
+    # The settings of the multiplier are refused without a limit.
+    controller = {} if limit else {name: getattr(TrainConfig, name) for name in CONTROLLER}
+    train_config = draw(section_values(TrainConfig, weights=weights, limit=limit, **controller))
     num_processes = math.gcd(train_config.num_processes, agent.num_envs, getattr(agent, "batch_size", 0))
     if isinstance(env_config, EnvConfig):
         steps = min(env_config.max_episode_steps, env_config.num_items)
@@ -272,7 +276,7 @@ def test_numbers_out_of_range(section: str, cls: type, name: str, base: type, li
 @pytest.mark.parametrize(
     ("mapping", "message"),
     [
-        ({"algo": "pppo"}, "algo is 'pppo' (did you mean ppo?): it must be one of ppo, a2c, dqn, bc."),
+        ({"algo": "pppo"}, f"algo is 'pppo' (did you mean ppo?): it must be one of {', '.join(AGENTS)}."),
         (
             {"env": "drfit"},
             f"env is 'drfit' (did you mean drift?): it must be one of {WITH_CATALOGUE}, gym (gym:Id for one "
@@ -314,7 +318,7 @@ def test_numbers_out_of_range(section: str, cls: type, name: str, base: type, li
         (
             {"model_config": {"head": "densee"}},
             "model_config.head is 'densee' (did you mean dense?): it must be one of two-tower, dense, "
-            "scorer.",
+            "scorer, gated.",
         ),
         (
             {"model_config": {"hidden_dims": []}},
@@ -367,38 +371,38 @@ def test_numbers_out_of_range(section: str, cls: type, name: str, base: type, li
         ({"algo": None}, "algo is None: it must be a text."),
         (
             {"env_config": {"noise": 0.1}},
-            "env_config.noise is no setting of drift: satiation has it.",
+            "env_config.noise is not a setting of drift: satiation has it.",
         ),
         (
             {"env": "satiation", "env_config": {"reward_decay": 0.99}},
-            "env_config.reward_decay is no setting of satiation: drift has it.",
+            "env_config.reward_decay is not a setting of satiation: drift has it.",
         ),
         (
             {"env": "gym:CartPole-v1", "env_config": {"num_items": 1000}},
-            f"env_config.num_items is no setting of gym:CartPole-v1: {WITH_CATALOGUE} have it.",
+            f"env_config.num_items is not a setting of gym:CartPole-v1: {WITH_CATALOGUE} have it.",
         ),
         (
             {"algo": "a2c", "agent_config": {"clip_eps": 0.2}},
-            "agent_config.clip_eps is no setting of a2c: ppo has it.",
+            "agent_config.clip_eps is not a setting of a2c: ppo has it.",
         ),
         (
             {"data_config": {"data": "synthetic", "like_threshold": 4.0}},
-            "data_config.like_threshold is no setting of synthetic: movielens, kuairec, kuairand, coat, .csv "
-            "have it.",
+            "data_config.like_threshold is not a setting of synthetic: movielens, kuairec, kuairand, coat, "
+            ".csv have it.",
         ),
         (
             {"data_config": {"num_users": 2000}},
-            "data_config.num_users is no setting of movielens: synthetic, clustered, .npy have it.",
+            "data_config.num_users is not a setting of movielens: synthetic, clustered, .npy have it.",
         ),
         (
             {"env_config": {"num_users": 2000}},
             "There is no field env_config.num_users: choose from num_items, embedding_dim, "
-            "max_episode_steps, reward_decay, user_drift.",
+            "max_episode_steps, reward_decay, user_drift, history_length.",
         ),
         (
             {"data_config": {"data": "synthetic"}, "env_config": {"num_users": 2000}},
             "There is no field env_config.num_users (did you mean data_config.num_users?): choose from "
-            "num_items, embedding_dim, max_episode_steps, reward_decay, user_drift.",
+            "num_items, embedding_dim, max_episode_steps, reward_decay, user_drift, history_length.",
         ),
     ],
 )
@@ -505,7 +509,7 @@ def test_preset_of_data_is_for_sources_that_have_the_setting() -> None:
     assert vars(Config(env="drift").data_config)["profile_fraction"] == 0.8
     made_up = from_dict(Config, {"env": "satiation", "data_config": {"data": "synthetic"}})
     assert "profile_fraction" not in vars(made_up.data_config)
-    with pytest.raises(UserError, match="profile_fraction is no setting of synthetic"):
+    with pytest.raises(UserError, match="profile_fraction is not a setting of synthetic"):
         from_dict(Config, {"env": "satiation", "data_config": {"data": "synthetic", "profile_fraction": 0.9}})
 
 

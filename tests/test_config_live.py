@@ -29,6 +29,7 @@ from recsys_rl.types import UserError
 from recsys_rl.utils.find import find
 from recsys_rl.workflows import train as train_module
 from recsys_rl.workflows.evaluate import EvaluateConfig, evaluate
+from recsys_rl.workflows.record import RecordConfig, record
 from recsys_rl.workflows.train import train
 from tests.small_runs import world
 
@@ -57,8 +58,10 @@ SCENARIOS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "dqn": ("dqn", "drift", {}),
     "long-video": ("ppo", "long-video", {}),
     "long-video-lives": ("ppo", "long-video", {}),
+    "social-feed": ("ppo", "social-feed", {}),
     "two-stage": ("ppo", "drift", {}),
     "transformer": ("ppo", "satiation", {}),
+    "limits": ("ppo", "drift", {}),
     "csv": ("ppo", "drift", {"data": "log.csv"}),
     "gaps": ("ppo", "drift", {"data": "gaps.csv"}),
     "kinds": ("ppo", "drift", {"data": "kinds.csv"}),
@@ -80,6 +83,8 @@ def settings_of(scenario: str, **changes: dict[str, Any]) -> Config:
     base: dict[str, Any] = {"algo": algo, "env": env, **tiny}
     if scenario == "two-stage":
         base = overlay(base, {"model_config": {"candidates": 8}})
+    if scenario == "limits":
+        base = overlay(base, {"train_config": {"limit": ["match>=2"]}})
     if scenario == "transformer":
         base = overlay(base, {"model_config": {"encoder": "transformer"}})
     if scenario.startswith("long-video"):
@@ -89,6 +94,9 @@ def settings_of(scenario: str, **changes: dict[str, Any]) -> Config:
     if scenario == "short-video-lives":
         lives = {"visits": 35, "max_episode_steps": 3, "visit_gain": 50.0, "habit_base": 1.0}
         base = overlay(base, {"env_config": lives, "train_config": {"total_timesteps": 480}})
+    if scenario == "social-feed":
+        few = {"num_items": 60, "max_episode_steps": 8, "visits": 9, "habit_base": 9.0, "ad_drain": 0.3}
+        base = overlay(base, {"env_config": few})
     if algo == "ppo":
         base = overlay(base, {"agent_config": {"batch_size": 12, "target_kl": 0.0}})
     if algo == "dqn":
@@ -256,6 +264,7 @@ CHANGES: dict[tuple[str, str], tuple[str, Any, View]] = {
     ("env_config", "max_episode_steps"): ("drift", 4, weights),
     ("env_config", "reward_decay"): ("drift", 0.5, weights),
     ("env_config", "user_drift"): ("drift", 0.5, weights),
+    ("env_config", "history_length"): ("drift", 3, weights),
     ("env_config", "affinity_gain"): ("satiation", 1.0, weights),
     ("env_config", "affinity_midpoint"): ("satiation", 0.0, weights),
     ("env_config", "satiation_strength"): ("satiation", 3.0, weights),
@@ -323,6 +332,32 @@ CHANGES: dict[tuple[str, str], tuple[str, Any, View]] = {
     ("env_config", "ad_share"): ("long-video", 0.0, watching),
     ("env_config", "ad_click_rate"): ("long-video", 1.0, watching),
     ("env_config", "idle_limit"): ("long-video", 1, watching),
+    ("env_config", "post_base"): ("social-feed", 9.0, watching),
+    ("env_config", "story_base"): ("social-feed", 9.0, watching),
+    ("env_config", "suggestion_base"): ("social-feed", 9.0, watching),
+    ("env_config", "ad_base"): ("social-feed", 9.0, watching),
+    ("env_config", "stranger_cost"): ("social-feed", 9.0, watching),
+    ("env_config", "click_cost"): ("social-feed", -9.0, watching),
+    ("env_config", "reply_rate"): ("social-feed", 1.0, watching),
+    ("env_config", "follow_cost"): ("social-feed", -9.0, watching),
+    ("env_config", "ad_click_cost"): ("social-feed", -9.0, watching),
+    ("env_config", "dwell_noise"): ("social-feed", 0.0, watching),
+    ("env_config", "ad_cost"): ("social-feed", 3.0, watching),
+    ("env_config", "tolerance_cost"): ("social-feed", 2.0, watching),
+    ("env_config", "ad_drain"): ("social-feed", 0.0, watching),
+    ("env_config", "misfit_drain"): ("social-feed", 9.0, watching),
+    ("env_config", "tolerance_kept"): ("social-feed", 0.1, watching),
+    ("env_config", "ad_weariness"): ("social-feed", 99.0, watching),
+    ("env_config", "fit_gain"): ("social-feed", 9.0, watching),
+    ("env_config", "interest_deviation"): ("social-feed", 9.0, watching),
+    ("env_config", "post_pull"): ("social-feed", 9.0, watching),
+    ("env_config", "liking_cost"): ("social-feed", -9.0, watching),
+    ("env_config", "sharing_rate"): ("social-feed", 1.0, watching),
+    ("env_config", "start_patience"): ("social-feed", 0.5, watching),
+    ("env_config", "place_cost"): ("social-feed", 2.0, watching),
+    ("env_config", "satisfaction_gain"): ("social-feed", 2.0, watching),
+    ("env_config", "likeness_cost"): ("social-feed", 9.0, watching),
+    ("env_config", "likeness_kept"): ("social-feed", 0.1, watching),
     ("env_config", "candidate_features"): ("gym", "doc", complaint),
     ("env_config", "normalize_obs"): ("gym", False, weights),
     ("env_config", "normalize_reward"): ("gym", False, weights),
@@ -346,6 +381,11 @@ CHANGES: dict[tuple[str, str], tuple[str, Any, View]] = {
     ("train_config", "threads"): ("drift", 2, threads),
     ("train_config", "init_from"): ("drift", "absent.pt", refusal),
     ("train_config", "weights"): ("drift", ["match=2"], weights),
+    ("train_config", "limit"): ("drift", ["match>=2"], weights),
+    ("train_config", "limit_kp"): ("limits", 3.0, weights),
+    ("train_config", "limit_ki"): ("limits", 3.0, weights),
+    ("train_config", "limit_most"): ("limits", 0.1, weights),
+    ("train_config", "novelty"): ("drift", 0.5, weights),
     ("train_config", "num_processes"): ("drift", 2, refusal),
     ("train_config", "join_timeout"): ("drift", 0.5, meeting),
     ("train_config", "tensorboard"): ("drift", True, event_files),
@@ -380,7 +420,19 @@ DIALS: dict[str, Any] = {
     "temperature": 5.0,
     "log": "other.parquet",
     "checkpoint": None,  # tests/experience/test_logged.py
+    # Of learners from a log alone.
+    "best_sessions": 0.3,
+    "alpha": 5.0,
+    "threshold": 0.9,
+    "expectile": 0.9,
+    "beta": 0.5,
+    "largest_weight": 1.1,
+    "weight_cap": 0.5,
+    "top_k": 3,
+    "kl_coef": 5.0,
+    "quantile": 0.2,
 }
+FROM_LOGS = ("bc", "cql", "bcq", "iql", "reinforce", "dt")
 
 
 @pytest.fixture(scope="module")
@@ -461,6 +513,36 @@ def test_setting_of_platform_and_algorithm(name: str, scenario: str, folder: Cal
     value = not before.agent_config.normalize_advantage if name == "normalize_advantage" else DIALS[name]
     after = settings_of(scenario, agent_config={name: value})
     assert look(folder, "before", weights, before) != look(folder, "after", weights, after)
+
+
+@pytest.fixture(scope="module")
+def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with two logs of decisions on `drift`."""
+    place = tmp_path_factory.mktemp("logs")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        train(settings_of("drift"))
+        for seed, name in enumerate(("log.parquet", "other.parquet")):
+            record(RecordConfig(sessions=60, users="all", seed=seed, out=name, quiet=True))
+    return place
+
+
+@pytest.mark.parametrize("algo", FROM_LOGS)
+def test_setting_of_learner_from_a_log(algo: str, logs: Path, folder: Callable[[str], None]) -> None:
+    own = {field.name for field in dataclasses.fields(find(AGENTS[algo], algo).config)}
+    tiny: dict[str, Any] = {"lr": 0.05, "batch_size": 16, "gradient_steps": 1}
+
+    def trained(name: str, **changes: Any) -> Any:
+        settings = {**tiny, **changes}
+        settings["log"] = str(logs / settings.get("log", "log.parquet"))
+        sections = {**TINY, "agent_config": settings}
+        return look(folder, name, weights, from_dict(Config, {"algo": algo, "env": "drift", **sections}))
+
+    before = trained("before")
+    assert trained("again") == before
+    # The temperature is of the trained policy, and the checkpoint stands for an environment.
+    for name in sorted(own - {"checkpoint", "temperature"}):
+        assert trained(name, **{name: DIALS[name]}) != before, name
 
 
 def test_algo_and_env(folder: Callable[[str], None]) -> None:

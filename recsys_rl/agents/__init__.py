@@ -5,4 +5,9 @@ AGENTS = {
     "a2c": "recsys_rl.agents.a2c:ALGORITHM",
     "dqn": "recsys_rl.agents.dqn:ALGORITHM",
     "bc": "recsys_rl.agents.bc:ALGORITHM",
+    "cql": "recsys_rl.agents.cql:ALGORITHM",
+    "bcq": "recsys_rl.agents.bcq:ALGORITHM",
+    "iql": "recsys_rl.agents.iql:ALGORITHM",
+    "reinforce": "recsys_rl.agents.reinforce:ALGORITHM",
+    "dt": "recsys_rl.agents.dt:ALGORITHM",
 }

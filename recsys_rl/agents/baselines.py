@@ -16,7 +16,7 @@ from torch import Tensor
 from recsys_rl.functional import categorical, top_k
 from recsys_rl.functional.plackett_luce import PlackettLuce
 from recsys_rl.objective.weighted import stream_weights, weighted
-from recsys_rl.protocols import PatientUsers, Policy, Simulator, UserModel
+from recsys_rl.protocols import ForbiddingUsers, PatientUsers, Policy, Simulator, UserModel
 from recsys_rl.types import Action, Catalogue, Obs
 
 PRICES = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
@@ -123,8 +123,8 @@ class FixedList:
 
     The position in the list is the number of items in ``obs.exclude`` (or else in ``obs.history``), so users
     may be at different steps. If an observation has neither, every step shows the first K items. If an item
-    at this position may not be shown, as another policy has shown it, the first K of the list that may be
-    shown take the places.
+    at this position may not be shown, as another policy has shown it or the step forbids it, the first K of
+    the list that may be shown take the places, or else the first K of the catalogue.
     """
 
     def __init__(self, items: Tensor, slate_size: int = 1) -> None:
@@ -142,21 +142,36 @@ class FixedList:
             position = (shown >= 0).sum(1).clamp_max(len(self.items) - self.slate_size)  # (N,)
         places = torch.arange(self.slate_size, device=position.device)  # (K,)
         items = self.items[position.unsqueeze(1) + places]  # (N, K)
+        taken = torch.zeros_like(items, dtype=torch.bool)
         if obs.exclude is not None:
-            taken = (obs.exclude.unsqueeze(1) == items.unsqueeze(2)).any(-1) & (items >= 0)  # (N, K)
-            rows = taken.any(1).nonzero().squeeze(1)  # (R,)
-            if len(rows):
-                items[rows] = self._next_allowed(obs.exclude[rows], items[rows])
+            taken = (obs.exclude.unsqueeze(1) == items.unsqueeze(2)).any(-1)  # (N, K)
+        if obs.mask is not None:
+            taken |= ~obs.mask.gather(1, items.clamp_min(0))
+        rows = (taken & (items >= 0)).any(1).nonzero().squeeze(1)  # (R,)
+        if len(rows):
+            items[rows] = self._next_allowed(obs.rows(rows), items[rows])
         return Action.certain(items)
 
-    def _next_allowed(self, exclude: Tensor, items: Tensor) -> Tensor:
-        """The first K items of the list outside ``exclude`` (R, X); ``items`` (R, K) where fewer are left."""
-        left = (self.items >= 0).repeat(len(exclude), 1)  # (R, T)
-        for shown in exclude.unbind(1):
-            left &= self.items != shown.unsqueeze(1)
-        order = left.int().sort(dim=1, descending=True, stable=True).indices[:, : self.slate_size]
+    def _next_allowed(self, obs: Obs, items: Tensor) -> Tensor:
+        """The first K allowed items of the list, or of the catalogue; ``items`` (R, K) if fewer are left."""
+        left = (self.items >= 0).repeat(len(items), 1)  # (R, T)
+        if obs.exclude is not None:
+            for shown in obs.exclude.unbind(1):
+                left &= self.items != shown.unsqueeze(1)
+        if obs.mask is not None:
+            left &= obs.mask[:, self.items.clamp_min(0)]
         enough = left.sum(1, keepdim=True) >= self.slate_size
-        return torch.where(enough, self.items[order], items)
+        if obs.mask is not None and not bool(enough.all()):
+            anything = obs.allowed(obs.mask.shape[1])  # (R, I)
+            found = torch.where(enough, self.items[self._first(left)], self._first(anything))
+            left, enough = anything, enough | (anything.sum(1, keepdim=True) >= self.slate_size)
+        else:
+            found = self.items[self._first(left)]
+        return torch.where(enough, found, items)
+
+    def _first(self, left: Tensor) -> Tensor:
+        """The first K places (R, K) at which ``left`` (R, T) is True."""
+        return left.int().sort(dim=1, descending=True, stable=True).indices[:, : self.slate_size]
 
 
 def most_popular(catalogue: Catalogue, length: int) -> Tensor:
@@ -173,7 +188,14 @@ def best_first(user_model: UserModel, catalogue: Catalogue, users: Tensor) -> Te
     """
     user_state = user_model.sample(users)
     blocks = top_k.blocks(len(users), catalogue.num_items)
-    first = torch.cat([user_model.expected_reward(user_state, block).mean(0) for block in blocks])  # (I,)
+    first = torch.cat(  # (I,)
+        [
+            _where_permitted(
+                user_model, user_state, block, user_model.expected_reward(user_state, block)
+            ).mean(0)
+            for block in blocks
+        ]
+    )
     return _best_slate(first, catalogue.available, user_model.slate_size)
 
 
@@ -223,11 +245,22 @@ def _best_slate(scores: Tensor, allowed: Tensor, slate_size: int) -> Tensor:
 
 
 def appeal(user_model: UserModel, user_state: Any, block: slice, price: float) -> Tensor:
-    """Expected reward of each item of the block, plus price times expected change of patience, (N, b)."""
+    """Expected reward of each item of the block, plus price times expected change of patience, (N, b).
+
+    It is 0 for an item that the step forbids.
+    """
     if not isinstance(user_model, PatientUsers):
-        return user_model.expected_reward(user_state, block)
+        return _where_permitted(user_model, user_state, block, user_model.expected_reward(user_state, block))
     reward, patience = user_model.prospects(user_state, block)
-    return reward + price * patience
+    return _where_permitted(user_model, user_state, block, reward + price * patience)
+
+
+def _where_permitted(user_model: UserModel, user_state: Any, block: slice, scores: Tensor) -> Tensor:
+    """``scores`` (N, b) of a block of items, 0 where the step forbids the item."""
+    if not isinstance(user_model, ForbiddingUsers):
+        return scores
+    items = torch.arange(block.start, block.start + scores.shape[1], device=scores.device)
+    return scores * user_model.permits(user_state, items.expand(len(scores), -1))
 
 
 def mean_return(user_model: UserModel, users: Tensor, items: Tensor) -> Tensor:
@@ -245,9 +278,11 @@ def mean_return(user_model: UserModel, users: Tensor, items: Tensor) -> Tensor:
 def show(user_model: UserModel, user_state: Any, items: Tensor) -> tuple[Any, Tensor, Tensor]:
     """Show ``items`` (N, K) without noise: the next state, reward (N,) and leaving users (N,) bool.
 
-    Places with -1 are empty.
+    Places with -1, and those of items that the step forbids, are empty.
     """
     shown, items = items >= 0, items.clamp_min(0)
+    if isinstance(user_model, ForbiddingUsers):
+        shown = shown & user_model.permits(user_state, items)
     feedback = user_model.respond(user_state, items, shown, None)
     user_state, leaves = user_model.advance(user_state, items, feedback)
     reward = weighted(user_model.rewards(feedback), stream_weights(user_model.streams))

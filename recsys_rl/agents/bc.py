@@ -5,24 +5,31 @@ With the decisions (s, a) of a log, the loss is the cross-entropy::
     L = - mean log pi(a | s)
 
 The cloned policy draws as the logger did. Its most probable items are often better than that, as the mistakes
-of a logger that explores differ from one session to the next, and what it prefers does not.
+of a logger that explores differ from one session to the next, and what it prefers does not. With
+``best_sessions`` it is cloned from the sessions with the highest return alone.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 
 from recsys_rl.dials import LoggedConfig
 from recsys_rl.models.policy import NetworkPolicy
+from recsys_rl.models.sampled import corrected, shown_among
 from recsys_rl.protocols import Algorithm
+from recsys_rl.schema import Range
 from recsys_rl.types import Transitions
 
 
 @dataclass(frozen=True)
 class BCConfig(LoggedConfig):
     """Behaviour cloning (Pomerleau 1991, Neural Computation 3(1))."""
+
+    best_sessions: Annotated[float, Range(above=0, high=1)] = 1.0
+    """Learn from this share of the log's sessions, those with the highest return."""
 
 
 class BC(NetworkPolicy[BCConfig]):
@@ -33,8 +40,9 @@ class BC(NetworkPolicy[BCConfig]):
         self.anneal_lr()
         found: list[torch.Tensor] = []  # (2,) each: loss, entropy
         for part in batch.split(self.config.batch_size):
-            distribution, _ = self.model(part.obs)
-            logprob, entropy = distribution.evaluate(part.obs.places_of(part.items))  # (B,) each
+            obs, weights = shown_among(self.model, part.obs, part.items, self.generators["policy"])
+            distribution = corrected(self.model(obs)[0], weights)
+            logprob, entropy = distribution.evaluate(obs.places_of(part.items))  # (B,) each
             loss = -logprob.mean()
             self.optimizer.zero_grad()
             loss.backward()

@@ -7,8 +7,8 @@ evaluation/rule_search.py.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
 from functools import cached_property, partial
 
 import torch
@@ -17,7 +17,7 @@ from torch import Tensor
 from recsys_rl.functional import categorical, rows
 from recsys_rl.functional.recency import products, recency, weighted_rows
 from recsys_rl.functional.top_k import blocked_top_k, highest
-from recsys_rl.models.heads import item_columns
+from recsys_rl.models.heads import feature_columns, feature_names, item_columns
 from recsys_rl.types import Action, Catalogue, Obs
 
 SHORTLIST = 1000
@@ -36,6 +36,9 @@ class RuleWeights:
 
         score_i = u . e_i + popularity z(log popularity_i) + quality z(quality_i) - leaving z(leave_rate_i)
                   - similarity sum_k decay^k e_k . e_i - overlap sum_k decay^k g_k . g_i
+                  + sum_j features_j f_ij
+
+    f_i are the columns of ``feature_columns``. Those of classes, such as the kind, are also a part of g_i.
     """
 
     popularity: Tensor
@@ -48,11 +51,13 @@ class RuleWeights:
     """Weight of the feedback of this session in the profile (see ``fold_in``)."""
     leaving: Tensor
     """Weight of the leave rate of the item."""
+    features: Mapping[str, Tensor] = field(default_factory=dict, kw_only=True)
+    """Weights of the columns of ``feature_names``, () or (N,) each; a column without an entry has 0."""
 
     @classmethod
     def zeros(cls) -> RuleWeights:
         """All weights 0: a ranking by the profile alone."""
-        return cls(*(torch.tensor(0.0) for _ in fields(cls)))
+        return cls(*(torch.tensor(0.0) for _ in fields(cls)[:-1]))
 
 
 class Rule:
@@ -87,11 +92,18 @@ class Rule:
 
     @cached_property
     def own_columns(self) -> Tensor:
-        """(I, G + 3): genres of unit norm; log popularity, quality and leave rate as z-scores."""
-        known = item_columns(self.catalogue)[:, : len(self.catalogue.genre_names) + 2]
+        """(I, G + X + 3): genres, features; log popularity, quality and leave rate as z-scores."""
+        num_genres = len(self.catalogue.genre_names)
+        genres, numbers, _ = item_columns(self.catalogue).tensor_split((num_genres, num_genres + 2), 1)
         rates = self.leave_rates
-        leaving = torch.zeros_like(known[:, 0]) if rates is None else rates  # (I,)
-        return torch.cat([known, leaving.unsqueeze(1)], 1)
+        leaving = torch.zeros_like(numbers[:, 0]) if rates is None else rates  # (I,)
+        return torch.cat([genres, feature_columns(self.catalogue), numbers, leaving.unsqueeze(1)], 1)
+
+    @cached_property
+    def feature_places(self) -> dict[str, int]:
+        """The place of each of the X features in ``own_columns``."""
+        first = len(self.catalogue.genre_names)
+        return {name: first + at for at, name in enumerate(feature_names(self.catalogue))}
 
     def act(self, obs: Obs, greedy: bool = False) -> Action:
         if self.rerank and obs.candidates is None:  # alone, without a reader
@@ -99,14 +111,19 @@ class Rule:
         return Action.certain(self.best(obs, *self.linear(obs, self.weights)))
 
     def linear(self, obs: Obs, weights: RuleWeights) -> tuple[Tensor, Tensor]:
-        """The weights (N, D) of the embedding and (N, G + 3) of ``own_columns`` in the scores."""
+        """The weights (N, D) of the embedding and (N, G + X + 3) of ``own_columns`` in the scores."""
         embedding, columns = self.catalogue.embedding, self.own_columns
         query = fold_in(obs, embedding, weights.fold_in)  # (N, D)
-        of_columns = torch.zeros(obs.num_rows, columns.shape[1], device=query.device)  # (N, G + 3)
+        of_columns = torch.zeros(obs.num_rows, columns.shape[1], device=query.device)  # (N, G + X + 3)
         if obs.history is not None:
             kernel = recency(obs.history, weights.decay)  # (N, L)
             query = query - _column(weights.similarity) * weighted_rows(kernel, embedding, obs.history)
             of_columns -= _column(weights.overlap) * weighted_rows(kernel, columns, obs.history)
+        numbers = {x.name for x in self.catalogue.features if not x.values}
+        for name, place in self.feature_places.items():
+            if name in numbers:  # no part of g
+                of_columns[:, place] = 0
+            of_columns[:, place] += weights.features.get(name, 0.0)
         of_columns[:, -3] = weights.popularity
         of_columns[:, -2] = weights.quality
         of_columns[:, -1] = -weights.leaving

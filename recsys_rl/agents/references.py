@@ -6,7 +6,7 @@ These agents read the environment itself, so ``obs`` must be its latest observat
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -15,7 +15,15 @@ from torch import Tensor
 from recsys_rl.functional import categorical
 from recsys_rl.functional.top_k import blocked_top_k, highest
 from recsys_rl.objective.weighted import stream_weights, weighted
-from recsys_rl.protocols import DelayedUsers, PatientUsers, Policy, Simulator, SolvedUsers, UncertainUsers
+from recsys_rl.protocols import (
+    DelayedUsers,
+    ForbiddingUsers,
+    PatientUsers,
+    Policy,
+    Simulator,
+    SolvedUsers,
+    UncertainUsers,
+)
 from recsys_rl.types import Action, Obs, tree_map
 
 PATIENCE_PRICES = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 4.0, 8.0)
@@ -143,7 +151,8 @@ class Planner:
         user_state = self.user_model.as_known(simulator.user_state) if self.informed else simulator.user_state
         left = length - simulator.session.steps  # (N,)
         chunk = Search.of(self.user_model, length).chunk
-        n, mask = obs.num_rows, obs.allowed(simulator.catalogue.num_items)  # (N, I)
+        n, catalogue = obs.num_rows, simulator.catalogue
+        mask = replace(obs, mask=None).allowed(catalogue.num_items) & catalogue.available  # (N, I)
         items = [
             best_first_items(
                 self.user_model,
@@ -160,7 +169,10 @@ class Planner:
 def best_first_items(
     user_model: PatientUsers, user_state: Any, mask: Tensor, left: Tensor, length: int
 ) -> Tensor:
-    """The planner's choice (N, K) for users with ``left`` (N,) of ``length`` steps left; ``mask`` (N, I)."""
+    """The planner's choice (N, K) for users with ``left`` (N,) of ``length`` steps left.
+
+    ``mask`` (N, I) bool: items that may be shown in this session, whatever a step forbids.
+    """
     search = Search.of(user_model, length)
     pairs = torch.cartesian_prod(*(left.new_tensor(x, dtype=torch.float32) for x in search.prices))  # (P, 2)
     prices = pairs.unsqueeze(0).expand(len(left), -1, -1)  # (N, P, 2)
@@ -168,7 +180,8 @@ def best_first_items(
     reward, patience = (x.unsqueeze(1) for x in user_model.prospects(user_state))  # (N, 1, I) each
     share_left = (left / length).unsqueeze(1)  # (N, 1)
     scores = base_scores(reward, patience, tiresome.unsqueeze(1), prices, share_left)  # (N, P, I)
-    categorical.forbid_(scores, mask, None)
+    now = permitted(user_model, user_state, mask)  # (N, I)
+    categorical.forbid_(scores, now, None)
     slate_size = user_model.slate_size
     tried = min(search.first_items, mask.shape[1]) if slate_size == 1 else slate_size
     best = scores.topk(tried, -1)
@@ -177,7 +190,7 @@ def best_first_items(
         first = first.masked_fill(best.values == -torch.inf, -1)
     slates = first.flatten(1).unflatten(1, (-1, slate_size))  # (N, B, K)
     prices = prices.repeat_interleave(slates.shape[1] // prices.shape[1], 1)  # (N, B, 2)
-    allowed = mask.gather(1, slates.flatten(1).clamp_min(0)).view_as(slates)  # (N, B, K)
+    allowed = now.gather(1, slates.flatten(1).clamp_min(0)).view_as(slates)  # (N, B, K)
     forbidden = ~(allowed | (slates < 0)).all(-1)  # (N, B)
 
     def returns(places: Tensor, shifts: Tensor) -> Tensor:
@@ -271,7 +284,7 @@ def simulate(
         if step > 0:
             share_left = (left - step).clamp_min(0) / length  # (r,)
             scores = base_scores(*user_model.prospects(user_state), tiresome, prices, share_left)  # (r, I)
-            categorical.forbid_(scores.unsqueeze(1), mask, None)
+            categorical.forbid_(scores.unsqueeze(1), permitted(user_model, user_state, mask), None)
             items = highest(scores, user_model.slate_size)  # (r, K)
         there, items = items >= 0, items.clamp_min(0)
         feedback = user_model.respond(user_state, items, mask.gather(1, items) & there, None)
@@ -293,6 +306,13 @@ def simulate(
         rest = rest_of_session(total[rows], before, user_model.patience(user_state), left, lookahead)
         total[rows] += present * rest
     return total
+
+
+def permitted(user_model: PatientUsers, user_state: Any, mask: Tensor) -> Tensor:
+    """(N, I) bool: the items of ``mask`` (N, I) that this step does not forbid."""
+    if not isinstance(user_model, ForbiddingUsers):
+        return mask
+    return mask & user_model.permits(user_state)
 
 
 def rest_of_session(total: Tensor, before: Tensor, after: Tensor, left: Tensor, lookahead: int) -> Tensor:

@@ -24,7 +24,16 @@ from recsys_rl.config import Config, from_dict, to_dict
 from recsys_rl.data.item_table import open_table, table_sha256
 from recsys_rl.errors import one_line
 from recsys_rl.lookup import names_a_module
-from recsys_rl.types import Catalogue, Interface, Population, UserError, World, tensors_of
+from recsys_rl.types import (
+    Catalogue,
+    Interface,
+    ItemFeature,
+    Population,
+    Scale,
+    UserError,
+    World,
+    tensors_of,
+)
 
 __all__ = ["Checkpoint", "check_algo", "load", "previous", "restoring", "save", "settings_of_items"]
 
@@ -157,6 +166,8 @@ def _take_apart(noun: Catalogue | Population) -> tuple[dict[str, Any], dict[str,
     if isinstance(noun, Catalogue) and noun.table_file:  # the table holds the embedding and may be huge
         tensors.pop("embedding")
     texts = {name: value for name, value in vars(noun).items() if not isinstance(value, Tensor | Mapping)}
+    if isinstance(noun, Catalogue):
+        texts["features"] = [dataclasses.asdict(feature) for feature in noun.features]
     return texts, tensors
 
 
@@ -295,6 +306,8 @@ def _rebuild(kind: type[T_Noun], texts: object, tensors: Mapping[str, Tensor]) -
             and all(type(text) is str for text in value)
         ):
             found[name] = tuple(value)
+        elif hint == tuple[ItemFeature, ...]:
+            found[name] = _features(value)
         elif hint not in (Tensor, str) or not isinstance(value, hint):
             raise Refused(f"holds a {what} whose {name!r} is of the wrong type")
         if isinstance(value, Tensor) and value.dtype != (dtype := _DTYPES.get(name, torch.float32)):
@@ -303,6 +316,25 @@ def _rebuild(kind: type[T_Noun], texts: object, tensors: Mapping[str, Tensor]) -
         raise Refused(f"holds a {what} whose 'source' has control characters")
     _check_finite(what, {name: x for name, x in tensors.items() if name != "year"})  # NaN: unknown
     return kind(**found)
+
+
+def _features(entries: object) -> tuple[ItemFeature, ...]:
+    """The features of JSON's values; Refused if one is not a feature."""
+    try:
+        assert isinstance(entries, list | tuple)
+        found = [
+            x if isinstance(x, ItemFeature) else ItemFeature(**{**x, "values": tuple(x["values"])})
+            for x in entries
+        ]
+        texts = [text for x in found for text in (x.name, *x.values)]
+        sound = all(type(text) is str and text.isprintable() for text in texts)
+        sound = sound and all(x.scale in typing.get_args(Scale) for x in found)
+        sound = sound and all(bool(x.values) == (x.scale == "classes") for x in found)
+    except (AssertionError, KeyError, TypeError):
+        sound = False
+    if not sound:
+        raise Refused("holds a catalogue whose 'features' are not features of items")
+    return tuple(found)
 
 
 def _map_table(found: Mapping[str, Any]) -> Tensor:
@@ -336,6 +368,12 @@ def _check_catalogue(catalogue: Catalogue) -> None:
         values = getattr(catalogue, name)
         if bool(((values < 0) | (values > 1)).any()):
             raise Refused(f"holds a catalogue whose {name!r} has values outside 0 .. 1")
+    for feature in catalogue.features:
+        values = catalogue.attributes.get(feature.name)
+        if values is None or values.ndim != 1:
+            raise Refused(f"holds a catalogue without the attribute {feature.name!r} that its policy sees")
+        if feature.values and bool(((values < 0) | (values >= len(feature.values))).any()):
+            raise Refused(f"holds a catalogue whose {feature.name!r} has values without a name")
 
 
 def _check_factors(catalogue: Catalogue, gram: Tensor | None, share: Tensor | None) -> None:

@@ -22,6 +22,7 @@ Examples:
   recsys-rl evaluate --users newcomers.csv                new people, from a log of their events
   recsys-rl evaluate --policy linucb --policy lints       with two bandits, which explore in the session
   recsys-rl evaluate --strangers --policy linucb          people without a profile
+    ... --handover 2                                      the bandit for two steps, then the policy
   recsys-rl evaluate --policy my_policy:Newest            your own policy beside the others
   recsys-rl evaluate --no-planner                         without the rows that take most of the time
 

@@ -15,9 +15,10 @@ import tyro
 from recsys_rl import folder as folders
 from recsys_rl.agents import AGENTS
 from recsys_rl.cli.names import elsewhere, peek
-from recsys_rl.cli.parse import parse
+from recsys_rl.cli.parse import checked, parse
 from recsys_rl.config import (
     Config,
+    TrainConfig,
     data_name,
     overlay,
     read_toml,
@@ -44,6 +45,7 @@ Examples:
   recsys-rl train --env gym:CartPole-v1           any Gymnasium environment
   recsys-rl train --config run.toml --lr 1e-3     the settings of a file, with another learning rate
   recsys-rl train --algo bc --env satiation --log log.parquet     clone the policy that made a log
+  recsys-rl train --algo cql --env satiation --log log.parquet    learn a better policy from that log
   recsys-rl train --num-processes 2               two processes that average their gradients
   recsys-rl train --seeds 0-4                     five runs, one after another
   recsys-rl train --resume                        resume the latest run, behind checkpoints/ppo.pt
@@ -58,6 +60,15 @@ intervals, data folders and threads may be changed. It must run on the same kind
 before."""
 
 
+@dataclasses.dataclass(frozen=True)
+class RunOptions(TrainConfig):
+    """The settings of the run as options; --limit may be repeated."""
+
+    limit: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """A limit on a stream, as in "ads<=0.1" or "watch>=0.5" (in quotes), kept by a Lagrange multiplier. It
+    may be repeated. --limit help lists the streams of the platform."""
+
+
 class Job(NamedTuple):
     """The runs of one command `train`."""
 
@@ -65,6 +76,7 @@ class Job(NamedTuple):
     folder: Path | None = None  # folder of the run to resume; None for a new run
     seeds: tuple[int, ...] = ()  # seeds of several new runs
     note: str = ""  # message to the user about the settings
+    lists_limits: bool = False  # --limit help: print the streams of the platform in place of training
 
     def configs(self) -> list[Config]:
         """The settings of each run. The link checkpoints/ALGO.pt is followed once, as each run changes it."""
@@ -91,6 +103,11 @@ def run(argv: list[str]) -> None:
     job = train_options(argv)
     if job.note and (place is None or (place.rank == 0 and place.listener is None)):
         print(job.note, file=sys.stderr)
+    if job.lists_limits:
+        from recsys_rl.workflows.limits import list_streams
+
+        list_streams(job.config)
+        return
     if place is not None and job.seeds:
         raise UserError("--seeds does not work with torchrun: start one run for each seed, with --seed.")
     configs = job.configs()
@@ -186,13 +203,18 @@ def train_options(argv: list[str]) -> Job:
     options = _parse(argv, over, given.config)
     if folder is not None:
         _check_continuation(options, folder, base)
-    config = Config(**{f.name: getattr(options, f.name) for f in dataclasses.fields(Config)})
+    of_run = checked(TrainConfig, options.train_config)
+    lists_limits = "help" in of_run.limit
+    if lists_limits:
+        of_run = dataclasses.replace(of_run, limit=())
+    sections = {f.name: getattr(options, f.name) for f in dataclasses.fields(Config)}
+    config = Config(**{**sections, "train_config": of_run})
     seeds = _seeds(options.seeds, argv)
     if seeds and config.train_config.record is not None:
         raise UserError(
             "--record is the folder of one run and --seeds makes several: start one run for each."
         )
-    return Job(config, folder, seeds, note)
+    return Job(config, folder, seeds, note, lists_limits)
 
 
 def _settings_of_items(given: Any) -> dict[str, Any]:
@@ -224,6 +246,10 @@ def _parse(argv: list[str], settings: Mapping[str, Any], file: str | None) -> An
             raise
         raise UserError(str(error)) from None  # an error of the file, even if an option replaces the value
     data = getattr(sections["data_config"], "data", "")
+    of_run = vars(sections["train_config"])
+    if peek(argv, "limit").limit is not None:  # options replace those of a file
+        of_run = {**of_run, "limit": ()}
+    sections["train_config"] = RunOptions(**of_run)
 
     def text(help_: str) -> Any:
         return Annotated[str | None, tyro.conf.arg(help=help_)]

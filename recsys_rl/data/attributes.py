@@ -111,6 +111,11 @@ def log_normal(median: float, deviation: float, low: float, high: float) -> Draw
     return draw
 
 
+def uniform(name: str, size: tuple[int, ...], seed: int) -> Tensor:
+    """Numbers of this size from 0 to 1, from the stream ``name`` of the seed."""
+    return torch.rand(size, generator=generators(seed, name)[name])
+
+
 def normal(count: int, generator: torch.Generator) -> Tensor:
     """Standard normal values (count,)."""
     return torch.randn(count, generator=generator)

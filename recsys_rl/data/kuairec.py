@@ -103,7 +103,7 @@ def _read(place: Path, source: str) -> KuaiRec:
     if has_member(place, OFFICIAL):
         ratio: Tensor | None
         user_ids, video_ids, watch_ratio = _small_matrix(read_member(place, OFFICIAL), source)
-        like, ratio = watch_ratio > LIKE_RATIO, torch.from_numpy(watch_ratio)  # (U, I); NaN is no like
+        like, ratio = watch_ratio > LIKE_RATIO, torch.from_numpy(watch_ratio)  # (U, I); NaN is not a like
         history = _big_matrix(read_member(place, "big_matrix.csv"), source)
     else:
         user_ids, video_ids, like = _packed_likes(read_member(place, PACKED), source)
@@ -190,7 +190,7 @@ def _big_matrix(raw: bytes, source: str) -> pl.DataFrame:
     schema = {"user_id": pl.Int64, "video_id": pl.Int64, "timestamp": pl.Float64, "watch_ratio": pl.Float32}
     with parsing(f"{source}: big_matrix.csv"):
         frame = pl.read_csv(raw, columns=list(schema), schema_overrides=schema)
-    ratio = pl.col("watch_ratio")  # NaN is no like, though polars orders it above every number
+    ratio = pl.col("watch_ratio")  # NaN is not a like, though polars orders it above every number
     liked = frame.filter((ratio > LIKE_RATIO) & ratio.is_not_nan()).drop_nulls()
     return liked.unique(["user_id", "video_id", "timestamp"], keep="first", maintain_order=True)
 

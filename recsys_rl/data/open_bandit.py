@@ -180,7 +180,7 @@ def _table(place: Path, name: str, columns: Sequence[str]) -> pl.DataFrame:
             frame = frame.with_columns(pl.col("timestamp").str.to_datetime(time_unit="us", time_zone="UTC"))
     except (pl.exceptions.PolarsError, ValueError) as error:
         reason = str(error).split("\n", 1)[0]
-        raise UserError(f"{place / name} is no file of Open Bandit ({reason}): get it again.") from error
+        raise UserError(f"{place / name} is not a file of Open Bandit ({reason}): get it again.") from error
     if not len(frame):
         raise UserError(f"{place / name} has no rows: get it again.")
     return frame

@@ -37,6 +37,8 @@ class TransitionTable:
     truncated: Tensor  # (E,) bool
     returns_to_go: Tensor  # (E,) float32
     steps_left: Tensor  # (E,) int64
+    steps: Tensor  # (E,) int64
+    possible: Tensor  # (E, 2) float32
 
     @property
     def num_rows(self) -> int:
@@ -56,16 +58,27 @@ class TransitionTable:
             truncated=self.truncated[index],
             returns_to_go=self.returns_to_go[index],
             steps_left=self.steps_left[index],
+            steps=self.steps[index],
+            possible=self.possible[index],
         )
 
 
 def transition_table(
-    log: DecisionLog, catalogue: Catalogue, rewards: Tensor, gamma: float = 1.0
+    log: DecisionLog,
+    catalogue: Catalogue,
+    rewards: Tensor,
+    gamma: float = 1.0,
+    span: tuple[float, float] | None = None,
+    endless: bool = False,
 ) -> TransitionTable:
-    """The table of a log of whole sessions, with the ``rewards`` (E,) of its rows.
+    """The table of a log of whole sessions, with the ``rewards`` (E,) of its rows, in the order of the log.
 
-    The order of its decisions is that of the log. ``gamma``: discount of ``returns_to_go``. Raises UserError
-    as ``observations`` does.
+    Args:
+        gamma: discount of ``returns_to_go`` and ``possible``.
+        span: the smallest and the largest reward, for ``possible``; None: those of ``rewards``.
+        endless: value follows the time limit, so that ``possible`` counts steps without end.
+
+    Raises UserError as ``observations`` does.
     """
     parts = [_replay(log, catalogue, first, lengths)[0] for first, lengths in _groups(log, SESSIONS)]
     first, lengths = next(_groups(log, log.num_rows))
@@ -84,7 +97,29 @@ def transition_table(
         truncated=log.truncated,
         returns_to_go=returns.float(),
         steps_left=steps_left,
+        steps=log.steps,
+        possible=_possible(
+            log, steps_left, span or (float(rewards.min()), float(rewards.max())), gamma, endless
+        ),
     )
+
+
+def _possible(
+    log: DecisionLog, steps_left: Tensor, span: tuple[float, float], gamma: float, endless: bool
+) -> Tensor:
+    """(E, 2): the least and the largest return from each decision on, with rewards within ``span``.
+
+    A session may end early, so 0 is possible after a step. Without an end and a discount there is no bound.
+    """
+    longest = log.header.interface.session_length or int((log.steps + steps_left).max())
+    left = torch.full_like(log.steps, -1) if endless else longest - log.steps  # (E,)
+    if gamma == 1:
+        sums = torch.where(left < 0, torch.inf, left.double())
+    else:
+        sums = (1 - torch.where(left < 0, 0.0, gamma ** left.double())) / (1 - gamma)  # 1 + g + g^2 + ...
+    low, high = min(span[0], 0.0), max(span[1], 0.0)
+    bounds = [x * sums if x else torch.zeros_like(sums) for x in (low, high)]  # 0 x infinity is NaN
+    return torch.stack(bounds, 1).float()
 
 
 def observations(
@@ -154,12 +189,17 @@ def _replay(log: DecisionLog, catalogue: Catalogue, first: Tensor, lengths: Tens
 def _limited(obs: Obs, log: DecisionLog, rows: Tensor, ended: Tensor) -> Obs:
     """The observation with the exclusions and candidates of ``rows`` (G,).
 
+    Exclusions become a mask, as in the environment, where it takes no more memory than their ids.
     After the end of a session, the items of the last step are taken out of its candidates.
     """
     if log.exclude is not None:
-        more = log.exclude[rows]
-        exclude = more if obs.exclude is None else torch.cat([obs.exclude, more], 1)
-        obs = dataclasses.replace(obs, exclude=exclude)
+        more, num_items = log.exclude[rows], log.header.num_items  # (G, X)
+        if num_items <= more.shape[1] * more.element_size():
+            excluded = dataclasses.replace(obs, exclude=more)
+            obs = dataclasses.replace(obs, mask=excluded.allowed(num_items))
+        else:
+            exclude = more if obs.exclude is None else torch.cat([obs.exclude, more], 1)
+            obs = dataclasses.replace(obs, exclude=exclude)
     if log.candidates is None:
         return obs
     candidates = log.candidates[rows]  # (G, C)

@@ -5,6 +5,7 @@ PLATFORMS = {
     "satiation": "recsys_rl.env.satiation:PLATFORM",
     "short-video": "recsys_rl.env.short_video:PLATFORM",
     "long-video": "recsys_rl.env.long_video:PLATFORM",
+    "social-feed": "recsys_rl.env.social_feed:PLATFORM",
     "gym": "recsys_rl.env.foreign:PLATFORM",
 }
 WITHOUT_ID = ("gym",)  # Gymnasium already has ids for these environments

@@ -7,6 +7,9 @@ With user embedding u (norm 1 at the start), items e_i and step t counted from 0
 
 The reward is discounted here, as in the original formulation, and the agent discounts it again with gamma. So
 the agent's return is sum((gamma * reward_decay)**t ...). Evaluation sums r_t without gamma.
+
+The observation is the user's embedding and the last item's, without the rewards: of a user whose embedding is
+withheld nothing can be learned, unless ``history_length`` adds them.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ from recsys_rl.dials import EnvConfig
 from recsys_rl.functional import rows
 from recsys_rl.functional.top_k import blocked_top_k
 from recsys_rl.protocols import Platform, VisitPieces
-from recsys_rl.schema import NonNegative, Share
+from recsys_rl.schema import CountOrZero, NonNegative, Share
 from recsys_rl.types import Catalogue, Feedback, Population, Signal, Stream
 
 
@@ -35,6 +38,9 @@ class DriftConfig(EnvConfig):
     """The reward of step t is multiplied by reward_decay**t."""
     user_drift: NonNegative = 0.05
     """Share of a shown item's embedding that is added to the user's."""
+    history_length: CountOrZero = 0
+    """Latest items of the session in the observation, with their rewards; 0 = none, as in the original
+    formulation. With them a policy can learn the taste of a user without a profile."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +62,10 @@ class Drift:
     streams: ClassVar[tuple[Stream, ...]] = (Stream("match"),)
     slate_size: ClassVar[int] = 1
     assumptions: ClassVar[str] = ""
+
+    @property
+    def history_length(self) -> int:
+        return self.config.history_length
 
     @property
     def bounds(self) -> dict[str, float]:

@@ -237,7 +237,7 @@ class GymEnv:
             )
 
     def _check_actions(self, actions: Tensor) -> None:
-        """Raise UserError if any of ``actions`` (T, N, K) is no action of this environment."""
+        """Raise UserError if any of ``actions`` (T, N, K) is not an action of this environment."""
         sizes = torch.tensor(self.interface.place_sizes)  # (K,)
         if actions.dtype != self._stored_as or bool(((actions < 0) | (actions >= sizes)).any()):
             raise UserError(

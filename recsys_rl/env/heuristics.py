@@ -17,6 +17,11 @@ from recsys_rl.types import Action, Catalogue, Interface, Obs
 PROFILE_WEIGHTS = (0.0, 0.25, 0.5, 0.75)
 POPULARITIES = (0.1, 0.3, 1.0, 3.0)
 GAPS = (1, 10)
+EVEN = 1e-4  # so that rounding does not delay an ad by a place
+LOADS = (0.0, 0.05, 0.1, 0.15, 0.2)
+THRESHOLDS = (0.0, 0.3, 0.6, 0.9, 1.2, 1.6, 2.2)
+CLICK_BASE, CLICK_GAIN = -3.0, 3.0
+"""The trade's model of the clicks of an ad: logits at a cosine of 0, and per unit of the cosine."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +83,47 @@ class FreshCreators:
         return Action.certain(highest(categorical.mask_logits(scores, fresh), 1))
 
 
+@dataclass(frozen=True)
+class WithAds:
+    """Posts and stories by `mf`, and at some places the allowed ad with the highest value.
+
+    The value of an ad is bid times sigmoid(CLICK_BASE + CLICK_GAIN u . e_i), with u the profile. With a
+    ``load`` there are so many ads a place, evenly spread. Otherwise an ad is shown where its value is above
+    the ``threshold``.
+    """
+
+    catalogue: Catalogue
+    interface: Interface
+    load: float | None = None
+    threshold: float = 0.0
+
+    def act(self, obs: Obs, greedy: bool = False) -> Action:
+        attributes, names = self.catalogue.attributes, self.catalogue.classes("kind")
+        of_kind = {name: attributes["kind"] == number for number, name in enumerate(names)}  # (I,) each
+        affinity = obs.context[:, self.interface.place_of("profile")] @ self.catalogue.embedding.T  # (N, I)
+        allowed = obs.allowed(self.catalogue.num_items)  # (N, I)
+        value = attributes["bid"] * (CLICK_BASE + CLICK_GAIN * affinity).sigmoid()
+        value = categorical.mask_logits(value, allowed & of_kind["ad"])
+        best, ad = value.max(1, keepdim=True)  # (N, 1) each
+        organic = categorical.mask_logits(affinity, allowed & (of_kind["post"] | of_kind["story"]))
+        if self.load is None:
+            due = best > self.threshold
+        else:
+            clock = obs.context[:, self.interface.place_of("clock")]  # (N, 1)
+            step = (clock * self.interface.session_length).round()
+            due = ((step + 1) * self.load + EVEN).floor() > (step * self.load + EVEN).floor()
+            due = due & (best > -torch.inf)
+        return Action.certain(torch.where(due, ad, highest(organic, 1)))
+
+
+def fixed_load(catalogue: Catalogue, interface: Interface) -> dict[str, Policy]:
+    return {f"load {100 * load:g} %": WithAds(catalogue, interface, load) for load in LOADS}
+
+
+def ad_threshold(catalogue: Catalogue, interface: Interface) -> dict[str, Policy]:
+    return {f"threshold {x:g}": WithAds(catalogue, interface, threshold=x) for x in THRESHOLDS}
+
+
 def up_next(catalogue: Catalogue, interface: Interface) -> dict[str, Policy]:
     return {f"profile weight {w:g}": UpNext(catalogue, interface, w) for w in PROFILE_WEIGHTS}
 
@@ -91,4 +137,8 @@ def fresh_creators(catalogue: Catalogue, interface: Interface) -> dict[str, Poli
 
 
 UP_NEXT = Heuristic("Most like the video that plays; at home, most like the profile.", up_next)
+FIXED_LOAD = Heuristic("Posts by mf, and a fixed share of ads, the best by bid and fit.", fixed_load)
+AD_THRESHOLD = Heuristic(
+    "Posts by mf, and an ad where bid times expected click is above a threshold.", ad_threshold
+)
 FRESH_CREATORS = Heuristic("Profile and popularity, no creator twice within a few videos.", fresh_creators)

@@ -13,7 +13,7 @@ from recsys_rl.dials import EnvConfig
 from recsys_rl.env.visits import DAYS, LONGEST_GAP
 from recsys_rl.functional import categorical, rows
 from recsys_rl.objective.weighted import stream_weights, weighted
-from recsys_rl.protocols import EventUsers, ReturningUsers, UserModel, UserState, WindowUsers
+from recsys_rl.protocols import EventUsers, ForbiddingUsers, ReturningUsers, UserModel, UserState, WindowUsers
 from recsys_rl.session import Session, make_interface
 from recsys_rl.types import Catalogue, Events, Obs, Signal, Step, Stream, UserError, tensors_of, tree_map
 
@@ -54,6 +54,7 @@ class RecEnv:
         Raises UserError if the slate is larger than the catalogue, or if the catalogue lacks an attribute.
         """
         self.user_model = user_model
+        self.forbidding = user_model if isinstance(user_model, ForbiddingUsers) else None
         self.catalogue = catalogue
         self.config = config
         self.users = users
@@ -111,8 +112,8 @@ class RecEnv:
     def step(self, items: Tensor) -> Step:
         """Show ``items`` (N, K) int64 and return the response.
 
-        In a slate, -1 leaves a place empty. Raises UserError for another shape, for a number that is no item,
-        and for a slate with an item twice.
+        In a slate, -1 leaves a place empty. Raises UserError for another shape, for a number that is not
+        an item, and for a slate with an item twice.
         """
         step = self.step_without_reset(items)
         # New users are drawn for every row, even if only some are needed. So the stream of random numbers
@@ -136,6 +137,9 @@ class RecEnv:
             signals=session.signals if step.obs.signals is not None else None,
             exclude=session.excluded,
         )
+        if self.forbidding is not None:
+            assert step.obs.mask is not None and fresh.mask is not None
+            obs = dataclasses.replace(obs, mask=put(step.obs.mask, fresh.mask))
         return dataclasses.replace(step, obs=obs)
 
     def step_without_reset(self, items: Tensor) -> Step:
@@ -169,10 +173,13 @@ class RecEnv:
         """True expected reward of each item of the block now, (N, b); -inf for forbidden items."""
         expected = self.user_model.expected_reward(self.user_state, block)
         expected = expected.masked_fill(~self.catalogue.available[block], -torch.inf)
+        start, stop, _ = block.indices(self.catalogue.num_items)
+        if self.forbidding is not None:
+            items = torch.arange(start, stop, device=self.device).expand(len(expected), -1)
+            expected.masked_fill_(~self.forbidding.permits(self.user_state, items), -torch.inf)
         excluded = self.session.excluded  # (N, X)
         if excluded is None:
             return expected
-        start, stop, _ = block.indices(self.catalogue.num_items)
         place = torch.where((excluded >= start) & (excluded < stop), excluded - start, -1)
         return categorical.forbid_(expected.unsqueeze(1), None, place).squeeze(1)
 
@@ -233,7 +240,8 @@ class RecEnv:
             return
         self.written = written
         self.all_available = bool(available.all())  # then requests need no mask
-        self.all_shown = self.all_available and self.user_model.repeats  # then only empty places show nothing
+        # Then only empty places show nothing.
+        self.all_shown = self.all_available and self.user_model.repeats and self.forbidding is None
 
     def _draw_users(self) -> Tensor:
         picks = torch.randint(len(self.users), (self.num_envs,), generator=self.generator, device=self.device)
@@ -309,9 +317,12 @@ class RecEnv:
             return torch.ones_like(items, dtype=torch.bool)
         excluded = self.session.excluded
         if excluded is None:
-            return self.catalogue.available[items]
-        fresh = ~rows.rows_hold(excluded, items)
-        return fresh if self.all_available else fresh & self.catalogue.available[items]
+            shown = self.catalogue.available[items]
+        else:
+            shown = ~rows.rows_hold(excluded, items)
+            if not self.all_available:
+                shown &= self.catalogue.available[items]
+        return shown if self.forbidding is None else shown & self.forbidding.permits(self.user_state, items)
 
     def _seen(self, signals: Tensor) -> Tensor:
         """The visible ones of ``signals`` (..., S)."""
@@ -331,9 +342,11 @@ class RecEnv:
 
     def _request(self, user_state: UserState, session: Session) -> Obs:
         given = self._given(user_state, session)
-        if self.all_available:
-            return session.request(given)
-        return session.request(given, self.catalogue.available.expand(len(session.users), -1))  # (N, I)
+        mask = None if self.all_available else self.catalogue.available.expand(len(session.users), -1)
+        if self.forbidding is not None:
+            permitted = self.forbidding.permits(user_state)  # (N, I)
+            mask = permitted if mask is None else permitted & mask
+        return session.request(given, mask)
 
 
 def _twice(items: Tensor) -> int | None:

@@ -56,7 +56,7 @@ class RunningMoments:
         finite = all(bool(state[name].isfinite().all()) for name in vars(self))
         if not finite or bool((state["count"] < 0) | (state["sum_of_squares"] < 0).any()):
             raise UserError(
-                "The saved statistics of observations or rewards are no mean and variance: give a whole "
+                "The saved statistics of observations or rewards are not a mean and a variance: give a whole "
                 "checkpoint of this version, or train again."
             )
         for name, own in vars(self).items():

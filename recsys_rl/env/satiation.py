@@ -43,7 +43,7 @@ from recsys_rl.data.attributes import catch
 from recsys_rl.dials import EnvConfig
 from recsys_rl.functional import rows
 from recsys_rl.functional.recency import products, recency, weighted_rows
-from recsys_rl.protocols import Expert, Platform, Split
+from recsys_rl.protocols import Expert, Platform, Preset, Split
 from recsys_rl.schema import NonNegative, Range
 from recsys_rl.types import Catalogue, Feedback, Interface, Obs, Population, Signal, Stream
 
@@ -264,6 +264,12 @@ EXPERT = Expert(
     },
     expert_scores,
 )
+FROM_LOG: Preset = {"train_config": {"total_timesteps": 320_000}}
+"""2,500 gradient steps of 128 decisions."""
+# The news of a reward at the end crosses the 20 steps of a session one by one, in 1 / tau gradient steps
+# each: with tau 0.05 in 400 together, with 0.01 in nearly the whole run.
+QUICK_TARGET = {"tau": 0.05}
+
 PLATFORM = Platform(
     SatiationConfig,
     users=Satiation,
@@ -282,5 +288,10 @@ PLATFORM = Platform(
         "a2c": {"train_config": {"total_timesteps": 300_000}},
         # A third of PPO's steps: each is learned from four times, at four times the cost.
         "dqn": {"train_config": {"total_timesteps": 600_000}},
+        **dict.fromkeys(("bc", "iql", "reinforce"), FROM_LOG),
+        "bcq": {**FROM_LOG, "agent_config": QUICK_TARGET},
+        # Of 0.1, 0.5 and 2 the alpha that `ope` prefers on held-out users of a log (docs/11_offline.md).
+        "cql": {**FROM_LOG, "agent_config": {**QUICK_TARGET, "alpha": 0.1}},
+        "dt": {**FROM_LOG, "model_config": {"encoder": "transformer"}},
     },
 )

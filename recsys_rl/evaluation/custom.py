@@ -48,7 +48,7 @@ def players(spec: str, found: Any, env: Env, catalogue: Catalogue | None) -> dic
 
     ``found`` is an object with ``act``, a Stable-Baselines3 model, or a callable that makes one of these. The
     callable gets the catalogue if it takes an argument. A model has two rows, sampled and greedy, as our
-    agents have. Raises UserError if ``found`` is none of these.
+    agents have. Raises UserError if ``found`` is not one of these.
     """
     made = found
     if inspect.isclass(found) or not (hasattr(found, "act") or hasattr(found, "predict")):

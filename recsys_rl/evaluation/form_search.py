@@ -22,6 +22,7 @@ from recsys_rl.evaluation import rule_search
 from recsys_rl.evaluation.cma_search import Make, Trials, parted, search_numbers
 from recsys_rl.evaluation.forms import Factors, Form, Searched, of_rule
 from recsys_rl.evaluation.tuning import Trainees
+from recsys_rl.models.heads import feature_names
 from recsys_rl.protocols import Split
 
 CHOOSING = 0.25  # share of the training users to choose with
@@ -62,7 +63,8 @@ def search_forms(trainees: Trainees, split: Split | None, rule: rule_search.Foun
     def used() -> int:
         return base.steps + trials.steps + choice.steps
 
-    form, numbers = Form(), of_rule(base.weights)
+    smallest = Form(features=feature_names(catalogue))
+    form, numbers = smallest, of_rule(base.weights)
     best = earned(maker(form), numbers)
     groups: list[dict[str, Any]] = [{"hinges": True}, {"product": True}, {}]  # the last: the form as it is
     if split is not None:
@@ -78,6 +80,6 @@ def search_forms(trainees: Trainees, split: Split | None, rule: rule_search.Foun
         if value > best:
             form, numbers, best = larger, found, value
     steps = used()
-    if earned(maker(Form(), rule.leave_rates), of_rule(rule.weights)) > best:
-        return Found(Form(), of_rule(rule.weights), rule.leave_rates, steps)
+    if earned(maker(smallest, rule.leave_rates), of_rule(rule.weights)) > best:
+        return Found(smallest, of_rule(rule.weights), rule.leave_rates, steps)
     return Found(form, numbers, base.leave_rates, steps)

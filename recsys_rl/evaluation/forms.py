@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import permutations
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -52,6 +53,7 @@ class Form:
     split: Split | None = None  # None: one set of weights
     hinges: bool = False
     product: bool = False
+    features: tuple[str, ...] = ()  # columns of the items by name (models.heads.feature_names)
 
     @property
     def num_sets(self) -> int:
@@ -60,7 +62,7 @@ class Form:
     @property
     def names(self) -> tuple[str, ...]:
         """The numbers in their order, such as ``popularity.1`` of the second set."""
-        of_a_set = (*OF_A_SET, *(f"{a} - {b}" for a, b in HINGES if self.hinges))
+        of_a_set = (*OF_A_SET, *self.features, *(f"{a} - {b}" for a, b in HINGES if self.hinges))
         sets = [f"{name}.{place}" for place in range(self.num_sets) for name in of_a_set]
         sets += [f"{PROFILE}.{place}" for place in range(1, self.num_sets)]
         begins = [BEGINS] if self.split is not None and self.split.searched else []
@@ -92,10 +94,10 @@ class Form:
 
 
 def of_rule(weights: RuleWeights) -> Tensor:
-    """The numbers (..., 7) of the smallest form with the weights of `rule`, (...) each."""
+    """The numbers (..., 7 + X) of the smallest form with the weights of `rule`, (...) each."""
     decay = weights.decay.clamp(1e-6, 1 - 1e-6).logit()
-    values = vars(weights) | {"decay": decay}
-    return torch.stack([values[name] for name in (*SHARED, *OF_A_SET)], -1)
+    values = {**vars(weights), **weights.features, "decay": decay}
+    return torch.stack([values[name] for name in (*SHARED, *OF_A_SET, *weights.features)], -1)
 
 
 class Searched(Rule):
@@ -119,7 +121,7 @@ class Searched(Rule):
 
     @cached_property
     def columns(self) -> Tensor:
-        """(I, G + 3 + F): those of `rule`, then the hinges and the factors, if the form has them."""
+        """(I, G + X + 3 + F): those of `rule`, then the hinges and the factors, if the form has them."""
         parts = [self.own_columns]
         if self.form.hinges:
             parts.append(hinges(self.own_columns[:, -3:-1]))
@@ -129,7 +131,8 @@ class Searched(Rule):
 
     def linear(self, obs: Obs, weights: RuleWeights) -> tuple[Tensor, Tensor]:
         place = self.sets(obs)  # (N,)
-        now = {name: self._at(name, place) for name in OF_A_SET}
+        now: dict[str, Any] = {name: self._at(name, place) for name in OF_A_SET}
+        now["features"] = {name: self._at(name, place) for name in self.form.features}
         query, of_columns = super().linear(obs, replace(weights, **now))
         if self.form.num_sets > 1:
             more = self._at(PROFILE, place) - 1  # (N,): `rule` has 1

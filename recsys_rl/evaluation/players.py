@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from rich.progress import Progress
 from torch import Tensor
 
 from recsys_rl.agents.baselines import RandomPolicy, baseline_makers
+from recsys_rl.agents.handover import HandOver, check_steps
 from recsys_rl.agents.linear_bandit import (
     BANDITS,
     BanditDials,
@@ -120,6 +121,7 @@ def play_all(
     planner: bool = True,
     bandits: Sequence[str] = (),
     strangers: bool = False,
+    handover: int = 0,
 ) -> dict[str, Played]:
     """Play one session per user and policy, in the table's order, with the same noise for all policies.
 
@@ -133,6 +135,8 @@ def play_all(
         planner: False leaves the planners out.
         bandits: names of BANDITS to play.
         strangers: withhold the profiles of all users, also of those on whom rows are tuned.
+        handover: steps of each of the ``bandits`` before the policy of a checkpoint goes on, in a row of
+            their own; 0 for no such row.
 
     A progress bar on standard error shows the policy in play. Raises Stopped after Ctrl-C.
     """
@@ -144,11 +148,15 @@ def play_all(
     for name in bandits:
         check_feedback(env.interface, name)
         check_size(len(users), world.catalogue.num_items)
+    if handover:
+        check_steps(handover, env.interface)
     players = learned(entries, table, env)
     makers: dict[str, Callable[[], Player]] = {}
     if isinstance(env, RecEnv):  # references read the simulator's state
         budget = max(entry.checkpoint.total_steps for entry in entries)
         makers = {**references(table, env, budget, cache_dir, bandits)}
+        if handover:
+            makers = hand_overs(handover, bandits, makers, entries, players, env, world.population) | makers
     else:
         makers["random"] = partial(
             Player, RandomPolicy(env.interface.action_sizes, streams["random"], env.interface.slate_size)
@@ -228,6 +236,31 @@ def learned(entries: Sequence[Entry], table: Table, env: Env) -> dict[str, Playe
     return players | {"untrained": Player(untrained, False, table.config, entries[0].checkpoint)}
 
 
+def hand_overs(
+    steps: int,
+    bandits: Sequence[str],
+    makers: Mapping[str, Callable[[], Player]],
+    entries: Sequence[Entry],
+    players: Mapping[str, Player],
+    env: RecEnv,
+    population: Population,
+) -> dict[str, Callable[[], Player]]:
+    """The rows of each bandit that hands over to each checkpoint after ``steps`` steps."""
+    length = float(population.profile[population.train].norm(dim=1).mean())
+
+    def make(bandit: str, entry: str) -> Player:
+        first: Any = makers[bandit]().agent
+        after = players[entry].agent
+        note = f"{bandit} for the first {steps} steps, then {entry} with the profile folded in"
+        return Player(HandOver(first, first.learned, after, steps, env.interface, length), note=note)
+
+    return {
+        f"{bandit}-then-{entry.name}": partial(make, bandit, entry.name)
+        for bandit in bandits
+        for entry in entries
+    }
+
+
 def references(
     table: Table,
     env: RecEnv,
@@ -290,7 +323,7 @@ def references(
     return (
         {name: partial(_plain, make) for name, make in simple.items()}
         | {name: partial(tune, name) for name in tuned}
-        | {name: partial(bandit, name) for name in bandits}
+        | {name: cache(partial(bandit, name)) for name in bandits}  # hand-over needs the same ones
         | {name: partial(noted, make) for name, make in rows.makers().items()}
         | {name: partial(Player, agent) for name, agent in upper_bounds(env).items()}
     )

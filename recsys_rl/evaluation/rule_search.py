@@ -13,6 +13,7 @@ All sessions of the search also count how often each item was the last before a 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -22,6 +23,7 @@ from recsys_rl.agents.rankers import SHORTLIST, Rule, RuleWeights
 from recsys_rl.data.attributes import zscore
 from recsys_rl.evaluation.tuning import Trainees, fold_in_note, pick
 from recsys_rl.experience.rollout import Sessions
+from recsys_rl.models.heads import feature_names
 from recsys_rl.types import Catalogue
 
 # First means of the weights, as in RuleWeights; decay as a logit.
@@ -34,6 +36,7 @@ STARTS = (
     (-0.2, 0.3, 0.1, 0.1, 1.0, 0.1, 0.1),
 )
 SPREAD = (0.2, 0.2, 0.2, 0.1, 1.0, 0.2, 0.2)  # first deviations
+FEATURES = 0.5  # the same, of the weight of a feature by name
 CANDIDATES, ELITE = 24, 6
 USERS, ROUNDS = 32, (5, 20)  # users of each candidate, if this gives a number of rounds in this range
 MOST_USERS = 512  # of each candidate
@@ -73,10 +76,10 @@ class Trials:
         return self.steps / self.sessions if self.sessions else self.trainees.interface.session_length
 
     def play(self, drawn: Tensor, count: int) -> Tensor:
-        """Mean returns (P,) of candidates ``drawn`` (P, 7), which play the same ``count`` users."""
+        """Mean returns (P,) of candidates ``drawn`` (P, 7 + X), which play the same ``count`` users."""
         trainees, num = self.trainees, len(drawn)
         users = trainees.draw(max(1, count))
-        weights = as_weights(drawn.repeat_interleave(len(users), 0))
+        weights = as_weights(drawn.repeat_interleave(len(users), 0), feature_names(trainees.catalogue))
         slate_size = trainees.interface.slate_size
         agent = Rule(trainees.catalogue, weights, slate_size, self.leave_rates(), rerank=True)
         sessions = trainees.play(agent, users.repeat(num))  # N = P * n
@@ -118,7 +121,9 @@ def search_rule(trainees: Trainees, budget: int) -> Found:
     """
     budget = most_steps(trainees, budget)
     device, trials = trainees.generator.device, Trials(trainees)
-    starts, deviation = torch.tensor(STARTS, device=device), torch.tensor(SPREAD, device=device)
+    names = feature_names(trainees.catalogue)
+    starts = torch.nn.functional.pad(torch.tensor(STARTS, device=device), (0, len(names)))
+    deviation = torch.tensor((*SPREAD, *(FEATURES for _ in names)), device=device)
 
     def affordable(steps: float, candidates: int) -> int:  # users of each candidate
         return min(MOST_USERS, int(steps / (candidates * trials.length)))
@@ -133,20 +138,20 @@ def search_rule(trainees: Trainees, budget: int) -> Found:
         if count < 1 and means:  # below 0 where longer sessions than before took more than their share
             break
         noise = torch.randn(CANDIDATES, len(mean), generator=trainees.generator, device=device)
-        drawn = mean + deviation * noise  # (P, 7)
+        drawn = mean + deviation * noise  # (P, 7 + X)
         drawn[0] = mean
-        elite = drawn[trials.play(drawn, count).topk(ELITE).indices]  # (E, 7)
+        elite = drawn[trials.play(drawn, count).topk(ELITE).indices]  # (E, 7 + X)
         mean = KEEP * mean + (1 - KEEP) * elite.mean(0)
         deviation = KEEP * deviation + (1 - KEEP) * elite.std(0)
         means.append(mean)
-    last = torch.stack([*means[-LAST_MEANS:], *starts[first.topk(2).indices]])  # (P, 7)
+    last = torch.stack([*means[-LAST_MEANS:], *starts[first.topk(2).indices]])  # (P, 7 + X)
     without = torch.stack([mean, mean])
     without[0, FOLD_IN], without[1, LEAVING] = 0, 0
     last = torch.cat([last, without])
     rates = trials.leave_rates()
     most = trainees.interface.session_length
     returns = trials.play(last, int(max(0, budget - trials.steps) // (len(last) * most)))
-    return Found(pick(as_weights(last), int(returns.argmax())), rates, trials.steps)
+    return Found(pick(as_weights(last, names), int(returns.argmax())), rates, trials.steps)
 
 
 def most_steps(trainees: Trainees, budget: int) -> int:
@@ -159,16 +164,18 @@ FOLD_IN, LEAVING = (
 )
 
 
-def as_weights(drawn: Tensor) -> RuleWeights:
-    """Turn the search's numbers (..., 7) into weights of (...) each."""
-    weights = RuleWeights(*drawn.unbind(-1))
+def as_weights(drawn: Tensor, features: Sequence[str] = ()) -> RuleWeights:
+    """Turn the search's numbers (..., 7 + X) into weights of (...) each; ``features`` are the X names."""
+    own, of_features = drawn[..., : len(SPREAD)].unbind(-1), drawn[..., len(SPREAD) :].unbind(-1)
+    weights = RuleWeights(*own, features=dict(zip(features, of_features, strict=True)))
     return dataclasses.replace(weights, decay=weights.decay.sigmoid(), fold_in=weights.fold_in.clamp_min(0))
 
 
 def rule_note(weights: RuleWeights, steps: int) -> str:
     """The weights as text, with the number of steps of the search."""
-    names = [entry.name for entry in dataclasses.fields(RuleWeights)]
-    values = {name: round(getattr(weights, name).item(), 2) + 0.0 for name in names}  # + 0.0: no -0.00
+    known = {**vars(weights), **weights.features}
+    del known["features"]
+    values = {name: round(x.item(), 2) + 0.0 for name, x in known.items()}  # + 0.0: no -0.00
     rate = values.pop("fold_in")
     dials = ", ".join(f"{name} {value:.2f}" for name, value in values.items())
     return f"{dials}, {fold_in_note(rate)}; searched with {steps:,} steps of training users"

@@ -17,8 +17,9 @@ from recsys_rl.evaluation import expert, form_search, rule_cache, rule_search
 from recsys_rl.evaluation.expert import ByEquations
 from recsys_rl.evaluation.forms import Factors, Form, Searched, form_note
 from recsys_rl.evaluation.tuning import Trainees
+from recsys_rl.models.heads import feature_names
 from recsys_rl.protocols import Policy, UserModel
-from recsys_rl.types import World
+from recsys_rl.types import World, tensors_of
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class SearchedRows:
 
         found = self._cached("searched", ("form", "numbers", "leave_rates", "steps"), search)
         has_split, hinges, product = found["form"].tolist()
-        form = Form(split if has_split else None, hinges, product)
+        form = Form(split if has_split else None, hinges, product, feature_names(self.world.catalogue))
         catalogue, population = self.world
         factors = Factors.of(catalogue, population.profile[population.train])
         agent = Searched(catalogue, trainees.interface, form, found["numbers"], factors, found["leave_rates"])
@@ -88,11 +89,13 @@ class SearchedRows:
         def search() -> dict[str, Tensor]:
             found = rule_search.search_rule(self.trainees("rule"), self.budget)
             others = {"leave_rates": found.leave_rates, "steps": torch.tensor(found.steps)}
-            return vars(found.weights) | others
+            return tensors_of(found.weights) | others
 
-        names = [field.name for field in dataclasses.fields(RuleWeights)]
-        found = self._cached("rule", (*names, "leave_rates", "steps"), search)
-        weights = RuleWeights(**{name: found[name] for name in names})
+        names = [field.name for field in dataclasses.fields(RuleWeights)[:-1]]
+        features = {name: f"features.{name}" for name in feature_names(self.world.catalogue)}
+        found = self._cached("rule", (*names, *features.values(), "leave_rates", "steps"), search)
+        of_features = {name: found[entry] for name, entry in features.items()}
+        weights = RuleWeights(*(found[name] for name in names), features=of_features)
         return rule_search.Found(weights, found["leave_rates"], int(found["steps"]))
 
     def _cached(

@@ -26,9 +26,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from recsys_rl.evaluation.exposure import exposure
 from recsys_rl.evaluation.lives import RETENTION, life_columns
 from recsys_rl.experience.rollout import Sessions
 from recsys_rl.protocols import EXPERT, TRADE
+from recsys_rl.types import Catalogue
 from recsys_rl.utils.metrics import interval
 
 YARDSTICKS = (
@@ -67,6 +69,7 @@ def summarise(
     checkpoints: Sequence[str],
     policies: Sequence[str] = (),
     num_items: int = 0,
+    catalogue: Catalogue | None = None,
 ) -> dict[str, Any]:
     """The table as plain values, as ``--json`` writes it.
 
@@ -76,6 +79,7 @@ def summarise(
         checkpoints: names of the checkpoints; each has the rows ``name`` and ``name-greedy``.
         policies: names of the rows of the user's own policies.
         num_items: size of the catalogue; 0 without one, and then there is no coverage.
+        catalogue: adds the columns of ``exposure`` to the rows.
 
     Returns: ``env``; ``sessions``, the largest number of users of a row; ``rows`` (``policy``, ``users``,
     ``return_mean``, ``return_low``, ``return_high``, ``length_mean``, ``distinct_mean``, ``coverage``; and
@@ -102,7 +106,7 @@ def summarise(
     return {
         "env": env,
         "sessions": max(len(x.places) for x in played.values()),
-        "rows": [_row(name, x, num_items) for name, x in played.items()],
+        "rows": [_row(name, x, num_items, catalogue) for name, x in played.items()],
         "yardstick": yardstick,
         "paired": [_difference(played, name, versus) for name, versus in pairs],
         "shares": [] if reference is None else [_share(played, n, yardstick, reference) for n in compared],
@@ -210,14 +214,12 @@ def mean_rows(tables: Sequence[Sequence[Mapping[str, Any]]]) -> list[Row]:
         bounds = {"return_mean": mean.mean, "return_low": mean.low, "return_high": mean.high}
         others: Row = {
             key: sum(number(row[key]) for row in rows) / (1 if key == "users" else len(rows))
-            for key in ("users", "length_mean", "distinct_mean", "coverage", *LIFE)
+            for key in ("users", "length_mean", "distinct_mean", "coverage", "creator_gini", *LIFE)
             if key in rows[0]
         }
-        if "streams" in rows[0]:
-            others["streams"] = {
-                name: sum(number(row["streams"][name]) for row in rows) / len(rows)
-                for name in rows[0]["streams"]
-            }
+        for key in ("streams", "limit_streams"):
+            if key in rows[0]:
+                others[key] = {n: sum(number(row[key][n]) for row in rows) / len(rows) for n in rows[0][key]}
         found.append({"policy": name, **bounds, "worst": min(returns), **others})
     return found
 
@@ -227,7 +229,7 @@ def number(value: float | None) -> float:
     return math.nan if value is None else value
 
 
-def _row(name: str, played: Played, num_items: int) -> Row:
+def _row(name: str, played: Played, num_items: int, catalogue: Catalogue | None) -> Row:
     sessions = played.sessions
     found = interval(sessions.returns)
     sums = {stream: x.sum(0).double().mean().item() for stream, x in sessions.streams.items()}
@@ -241,6 +243,7 @@ def _row(name: str, played: Played, num_items: int) -> Row:
         "distinct_mean": distinct_items(sessions.items).double().mean().item(),
         "coverage": _coverage(sessions.items, num_items) if num_items else math.nan,
         **life_columns(sessions),
+        **({} if catalogue is None else exposure(sessions, catalogue)),
     } | ({"streams": sums} if len(sums) > 1 else {})
 
 

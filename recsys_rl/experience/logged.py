@@ -37,6 +37,7 @@ class Logged:
         interface: Interface,
         config: LoggedConfig,
         generator: torch.Generator,
+        fingerprint: bytes = b"",
     ) -> None:
         """
         Args:
@@ -44,11 +45,13 @@ class Logged:
             tables: begins a new pass over the parts of the log.
             whole: the log is one part.
             generator: draws the decisions of each batch.
+            fingerprint: of the log; a resumed run must have the same.
 
         Raises UserError if the log has no decision to learn from.
         """
         self.name, self.tables, self.whole, self._interface = name, tables, whole, interface
         self.size, self.generator = config.steps_per_update, generator
+        self.fingerprint = torch.tensor(list(fingerprint), dtype=torch.uint8)
         self.watcher: Watcher | None = None
         self.part, self.served = -1, 0  # the place of the table in the log, and its batches so far
         self._pass = tables()
@@ -90,11 +93,20 @@ class Logged:
         return f"log: {size}" if self.whole else f"log: in parts, the first of {size}"
 
     def state_dict(self, finished: bool = False) -> dict[str, Tensor]:
-        """The part that is held; the run holds the generator."""
-        return {"part": torch.tensor(self.part), "served": torch.tensor(self.served)}
+        """The part that is held, and the log's fingerprint; the run holds the generator."""
+        place = {"part": torch.tensor(self.part), "served": torch.tensor(self.served)}
+        return place | {"fingerprint": self.fingerprint}
 
     def load_state_dict(self, state: Mapping[str, Tensor], finished: bool = False) -> None:
-        """The inverse of ``state_dict``. Raises KeyError or ValueError if it doesn't fit."""
+        """The inverse of ``state_dict``. Raises KeyError or ValueError if it doesn't fit.
+
+        Raises UserError if the log is another one than that of the state.
+        """
+        if not finished and not torch.equal(state["fingerprint"].cpu(), self.fingerprint):
+            raise UserError(
+                f"{self.name} holds other decisions than at the start of this run: give the log as it was, "
+                "or start a new run without --resume or --run."
+            )
         part = int(state["part"])
         while self.part != part and not finished:
             before = self.part

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from recsys_rl.experience.returns import SessionReturns
 from recsys_rl.experience.rollout import collect
-from recsys_rl.objective.weighted import apply_weights, check_weights, stream_weights, weighted
-from recsys_rl.protocols import Actor, Env, Watcher
+from recsys_rl.objective.weighted import stream_weights, weighted
+from recsys_rl.protocols import Actor, Env, Objective, Watcher
 from recsys_rl.types import Batch, Interface, Obs, Stream
 
 
@@ -22,12 +22,11 @@ class OnPolicy:
         env: Env,
         agent: Actor,
         n_steps: int,
-        weights: Mapping[str, float],
+        objectives: Sequence[Objective],
     ) -> None:
-        """``weights``: of reward streams, for learning. Raises FieldError for an unknown stream."""
-        check_weights(weights, env.streams)
+        """``objectives``: make the rewards of learning, each from those of the one before."""
         self.watcher: Watcher | None = None
-        self.env, self.agent, self.n_steps, self.weights = env, agent, n_steps, weights
+        self.env, self.agent, self.n_steps, self.objectives = env, agent, n_steps, objectives
         self.sessions = SessionReturns(env.num_envs)
         self._obs: Obs | None = None  # of the next step; None before the first batch
 
@@ -40,16 +39,28 @@ class OnPolicy:
         rollout, self._obs = collect(self.env, self.agent, obs, self.n_steps, self.watcher)
         done = rollout.terminated | rollout.truncated
         metrics, ended = session_metrics(rollout.streams, done, self.env.streams, self.sessions)
-        return Batch(apply_weights(rollout, self.env.streams, self.weights), metrics, ended)
+        for objective in self.objectives:
+            rollout, numbers = objective.apply(rollout)
+            metrics |= numbers
+        return Batch(rollout, metrics, ended)
 
     def describe(self) -> str:
         return ""
 
+    def verdict(self) -> str:
+        """The verdicts of the objectives at the end of the run; "" if there are none."""
+        return "\n".join(filter(None, (objective.verdict() for objective in self.objectives)))
+
     def state_dict(self, finished: bool = False) -> dict[str, Tensor]:
-        return self.sessions.state_dict()
+        state = self.sessions.state_dict()
+        for objective in self.objectives:
+            state |= objective.state_dict()
+        return state
 
     def load_state_dict(self, state: Mapping[str, Tensor], finished: bool = False) -> None:
         self.sessions.load_state_dict(state)
+        for objective in self.objectives:
+            objective.load_state_dict(state)
         self._obs = None
 
 

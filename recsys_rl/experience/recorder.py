@@ -12,7 +12,7 @@ from torch import Tensor
 from recsys_rl.decisions.log import DecisionHeader, DecisionLog, concatenate
 from recsys_rl.decisions.writer import write_decisions
 from recsys_rl.errors import UserError, error_text
-from recsys_rl.experience.sessions import outcomes
+from recsys_rl.experience.sessions import forbidden, outcomes
 from recsys_rl.protocols import Simulator
 from recsys_rl.types import Action, Obs, Step, tensors_of
 
@@ -40,6 +40,7 @@ class Recorder:
         self._decision["logprobs"] = action.logprob.double()
         if obs.candidates is not None:
             self._decision["candidates"] = obs.candidates
+        self._decision |= forbidden(obs, self.env)
         self._given = {name: x.clone() for name, x in self.env.given().items()}
 
     def answered(self, step: Step) -> None:

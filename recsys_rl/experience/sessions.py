@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from recsys_rl.decisions.log import DecisionHeader, DecisionLog, concatenate
-from recsys_rl.protocols import Behaviour, Env
+from recsys_rl.protocols import Behaviour, Env, ForbiddingUsers, Simulator
 from recsys_rl.types import Obs, Step
 
 
@@ -46,6 +46,7 @@ def record(
         step = len(found)
         pieces = {name: x.clone() for name, x in given().items()}
         items, columns = _decide(obs, behaviours, loggers)
+        columns |= forbidden(obs, env)
         outcome = env.step(items)
         columns |= outcomes(outcome, items)
         row = DecisionLog(
@@ -82,6 +83,23 @@ def _decide(obs: Obs, behaviours: Sequence[Behaviour], loggers: Tensor) -> tuple
     if len(behaviours) > 1:
         columns["logger_logprobs"] = by_logger
     return items, columns
+
+
+def forbidden(obs: Obs, env: Env | Simulator) -> dict[str, Tensor]:
+    """The column ``exclude`` (N, X): available items that the step forbids; {} where no step forbids any.
+
+    Candidates hold no forbidden item, so they need no such column.
+    """
+    user_model = getattr(env, "user_model", None)
+    if obs.candidates is not None or obs.mask is None or not isinstance(user_model, ForbiddingUsers):
+        return {}
+    available: Tensor = env.catalogue.available  # type: ignore[union-attr]
+    rows, items = (~obs.mask & available).nonzero().unbind(1)  # (R,) each
+    counts = torch.bincount(rows, minlength=obs.num_rows)  # (N,)
+    place = torch.arange(len(rows), device=rows.device) - (counts.cumsum(0) - counts)[rows]
+    exclude = rows.new_full((obs.num_rows, max(1, int(counts.max()))), -1)
+    exclude[rows, place] = items
+    return {"exclude": exclude}
 
 
 def outcomes(outcome: Step, items: Tensor) -> dict[str, Tensor]:

@@ -16,7 +16,7 @@ from recsys_rl.models.candidates import CandidateHead
 from recsys_rl.models.encoders import Linear, SessionSum, TwinMLP
 from recsys_rl.models.fast import dense
 from recsys_rl.models.features import SplitFeatures, feature_parts, features_of
-from recsys_rl.models.heads import DenseHead, TwoTowerHead, distribution
+from recsys_rl.models.heads import NUMBERS, DenseHead, GatedHead, TwoTowerHead, distribution
 from recsys_rl.models.next_signals import Entries, NextSignals, signal_loss
 from recsys_rl.models.retrieval import Retriever, mark_unusable
 from recsys_rl.models.scorer import ScorerHead, gate_names
@@ -44,6 +44,8 @@ class Shapes:
     embeddings: tuple[slice, ...] | None = None
     # The interface whose observations bring the features of their alternatives along; None for other ones.
     candidates: Interface | None = None
+    numbers: tuple[str, ...] = NUMBERS  # columns of the item features between the genres and the constant 1
+    kinds: Tensor | None = None  # (I,): models.heads.item_kinds, for the gated head
 
 
 class ActorCritic(nn.Module):
@@ -116,7 +118,11 @@ class ActorCritic(nn.Module):
         elif config.head == "scorer":
             first = self.embeddings[0]
             size = first.stop - first.start
-            self.head = ScorerHead(sizes[-1], num_blocks, num_item_features, size, generator)
+            numbers = len(shapes.numbers)
+            self.head = ScorerHead(sizes[-1], num_blocks, num_item_features, size, generator, numbers)
+        elif config.head == "gated":
+            assert shapes.kinds is not None
+            self.head = GatedHead(sizes[-1], num_blocks, num_item_features, shapes.kinds, generator)
         else:
             self.head = TwoTowerHead(sizes[-1], num_blocks, num_item_features, generator)
         self.activation = config.activation
@@ -134,6 +140,8 @@ class ActorCritic(nn.Module):
             categorical.forbid_(logits, obs.mask, obs.exclude)
         else:
             categorical.forbid_(logits, obs.candidates >= 0, None)
+        if isinstance(self.head, GatedHead):
+            return self.head.distribution(outputs, logits, obs.candidates), value
         return distribution(logits, self.shapes.slate_size), value
 
     def learn(
@@ -268,7 +276,8 @@ class ActorCritic(nn.Module):
         names_at = dict(zip(interface.starts, (name for name, _ in interface.context), strict=True))
         pieces = [names_at[place.start] for place in self.embeddings]
         decays = () if self.session is None else SessionSum.DECAYS
-        names = gate_names(pieces, interface.signals, decays, expected=self.next_signals is not None)
+        expected = self.next_signals is not None
+        names = gate_names(pieces, interface.signals, decays, expected, self.shapes.numbers)
         obs = self.summarised(obs)
         actor = self.hidden.one(0, _joined(obs.context, self._read(obs)[0]))
         means = self.head.scaled(self.head.last(actor)).mean(0).tolist()

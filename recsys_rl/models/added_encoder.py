@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from recsys_rl.models.actor_critic import ActorCritic
-from recsys_rl.models.scorer import NUMBERS, ScorerHead
+from recsys_rl.models.scorer import ScorerHead
 
 
 def with_encoder(weights: Mapping[str, Tensor], model: ActorCritic) -> dict[str, Tensor]:
@@ -34,7 +34,7 @@ def with_encoder(weights: Mapping[str, Tensor], model: ActorCritic) -> dict[str,
             found[name] = with_zeros(x, 1, x.shape[1], new_inputs)
         elif name == "head.votes":  # (blocks, F_i): the expected signals are the last blocks
             found[name] = with_zeros(x, 0, len(x), expected)
-        elif name.startswith("head.gates.") and x.shape[-1] == 2 * blocks + NUMBERS:
+        elif name.startswith("head.gates.") and x.shape[-1] == 2 * blocks + len(model.shapes.numbers):
             # The gates of embeddings come first, then those of genres.
             wide = with_zeros(x, x.ndim - 1, 2 * blocks, expected)
             found[name] = with_zeros(wide, x.ndim - 1, blocks, expected)

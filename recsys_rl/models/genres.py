@@ -14,7 +14,6 @@ from torch import Tensor
 
 from recsys_rl.models.actor_critic import ActorCritic
 from recsys_rl.models.heads import TwoTowerHead
-from recsys_rl.models.scorer import NUMBERS
 
 
 class Place(NamedTuple):
@@ -51,8 +50,9 @@ def carried(
     that differs from that of ``model`` in more than genres is returned as it is.
     """
     own, (_, num_features) = model.state_dict(), model.items.shape
-    last = NUMBERS + 1  # columns after the genres, with the constant 1
-    first = num_features - len(new) - last  # D: the embedding comes first
+    place = model.embeddings[0]
+    first = place.stop - place.start  # D: the embedding comes first
+    last = num_features - first - len(new)  # columns after the genres, with the constant 1
     place_of = {name: first + at for at, name in enumerate(old)}
     kept = [
         *range(first),

@@ -8,25 +8,29 @@ import torch
 from torch import Tensor, nn
 
 from recsys_rl.functional.categorical import Categorical
+from recsys_rl.functional.gated import Gated
 from recsys_rl.functional.plackett_luce import PlackettLuce
 from recsys_rl.models.encoders import Linear
 from recsys_rl.models.fast.item_scores import item_scores
-from recsys_rl.types import Catalogue
+from recsys_rl.types import Catalogue, UserError
 
 TOWER_SIZE = 32  # learned features of an item beside the given ones
 LOGIT_SCALE = 5.0  # first temperature: item embeddings have unit norm, so their products are small
+NUMBERS = ("popularity", "quality", "year")
+"""The columns of every catalogue after the genres."""
 RATE = 5.0  # votes and log-temperature are few weights with far to go: scaled, they move this much faster
 
 
 def item_features(catalogue: Catalogue, scaled_as: Catalogue | None = None) -> Tensor:
-    """The visible features of each item, (I, D + G + 4): the embedding, then ``item_columns``."""
+    """The visible features of each item, (I, D + G + X + 4): the embedding, then ``item_columns``."""
     return torch.cat([catalogue.embedding, item_columns(catalogue, scaled_as)], 1)
 
 
 def item_columns(catalogue: Catalogue, scaled_as: Catalogue | None = None) -> Tensor:
-    """The features of each item beside its embedding, (I, G + 4).
+    """The features of each item beside its embedding, (I, G + X + 4).
 
-    They are the genres (unit norm), the standardised log popularity, quality and year, and the constant 1.
+    They are the genres (unit norm), the standardised log popularity, quality and year, the X columns of
+    ``feature_columns``, and the constant 1.
     A sum over a session then also holds the number of its items. Means and deviations are those of the
     catalogue ``scaled_as``, None for this one: a trained network needs those of its training.
     """
@@ -34,7 +38,36 @@ def item_columns(catalogue: Catalogue, scaled_as: Catalogue | None = None) -> Te
     known = _numbers(of, of.year.nanmean())
     numbers = known if of is catalogue else _numbers(catalogue, of.year.nanmean())
     numbers = (numbers - known.mean(0)) / known.std(0, correction=0).clamp_min(1e-6)
-    return torch.cat([catalogue.unit_genres, numbers, torch.ones_like(numbers[:, :1])], 1)
+    more = feature_columns(catalogue, scaled_as)
+    return torch.cat([catalogue.unit_genres, numbers, more, torch.ones_like(numbers[:, :1])], 1)
+
+
+def feature_names(catalogue: Catalogue) -> tuple[str, ...]:
+    """The names of the X columns of ``feature_columns``, such as "kind ad" of a class, or "bid"."""
+    return tuple(
+        name
+        for feature in catalogue.features
+        for name in ([f"{feature.name} {value}" for value in feature.values] or [feature.name])
+    )
+
+
+def feature_columns(catalogue: Catalogue, scaled_as: Catalogue | None = None) -> Tensor:
+    """The attributes of the items that a policy sees, by ``Catalogue.features``, as columns (I, X).
+
+    An item of a class without a name has zeros. ``scaled_as`` as in ``item_columns``.
+    """
+    of = catalogue if scaled_as is None else scaled_as
+    columns = [catalogue.popularity.new_zeros(catalogue.num_items, 0)]
+    for feature in catalogue.features:
+        values, known = catalogue.attributes[feature.name], of.attributes[feature.name]
+        if feature.scale == "classes":
+            columns.append((values.unsqueeze(1) == torch.arange(len(feature.values)).to(values)).float())
+            continue
+        if feature.scale == "log":
+            values, known = values.log1p(), known.log1p()
+        deviation = known.std(correction=0).clamp_min(1e-6)
+        columns.append(((values - known.mean()) / deviation).unsqueeze(1))
+    return torch.cat(columns, 1)
 
 
 def _numbers(catalogue: Catalogue, mean_year: Tensor) -> Tensor:
@@ -66,12 +99,18 @@ class TwoTowerHead(nn.Module):
     """
 
     def __init__(
-        self, num_hidden: int, num_blocks: int, num_item_features: int, generator: torch.Generator
+        self,
+        num_hidden: int,
+        num_blocks: int,
+        num_item_features: int,
+        generator: torch.Generator,
+        num_gates: int = 0,
     ) -> None:
+        """``num_gates``: outputs of the layer ``last`` after those of W h, for ``GatedHead``."""
         super().__init__()
         # Small gains make the first policy nearly uniform, as is usual for PPO.
         self.tower = Linear(num_item_features, TOWER_SIZE, 2**0.5, generator)
-        self.query = Linear(num_hidden, num_item_features + TOWER_SIZE, 0.01, generator)
+        self.query = Linear(num_hidden, num_item_features + TOWER_SIZE + num_gates, 0.01, generator)
         self.votes = nn.Parameter(0.01 * torch.randn(num_blocks, num_item_features, generator=generator))
         self.log_temperature = nn.Parameter(torch.tensor(LOGIT_SCALE).log() / RATE)
 
@@ -118,6 +157,76 @@ class TwoTowerHead(nn.Module):
     @property
     def temperature(self) -> Tensor:
         return (RATE * self.log_temperature).exp()
+
+
+class GatedHead(TwoTowerHead):
+    """First the kind of the item, by logits made of the hidden features h, then the item as in the base.
+
+    The logits of the kinds start at the logarithm of the share of each kind in the catalogue, so the first
+    policy is nearly uniform over all items, as that of the other heads. They are RATE times the outputs.
+    """
+
+    kinds: Tensor
+
+    def __init__(
+        self,
+        num_hidden: int,
+        num_blocks: int,
+        num_item_features: int,
+        kinds: Tensor,
+        generator: torch.Generator,
+    ) -> None:
+        """``kinds`` (I,) int64 as ``item_kinds`` gives them."""
+        counts = kinds.bincount()
+        super().__init__(num_hidden, num_blocks, num_item_features, generator, len(counts))
+        self.num_kinds = len(counts)
+        self.register_buffer("kinds", kinds, persistent=False)
+        with torch.no_grad():  # a kind without items counts as one with half an item: log 0 is not finite
+            self.query.bias[-self.num_kinds :] = (counts.clamp_min(0.5) / len(kinds)).log() / RATE
+
+    def user(self, query: Tensor, blocks: Sequence[Tensor]) -> Tensor:
+        """As in ``TwoTowerHead``; ``query`` has the logits of the kinds behind W h."""
+        return super().user(query[:, : -self.num_kinds], blocks)
+
+    def distribution(self, query: Tensor, logits: Tensor, candidates: Tensor | None) -> Gated:
+        """The distribution of the item.
+
+        Args:
+            query: (N, F_i + tower + G), the outputs of ``last``.
+            logits: (N, 1, A), of the catalogue or of the ``candidates`` (N, A), -inf at forbidden items.
+        """
+        kinds = self.kinds if candidates is None else self.kinds[candidates.clamp_min(0)]
+        return Gated(RATE * query[:, -self.num_kinds :], logits, kinds)
+
+
+def item_kinds(catalogue: Catalogue, trained_on: Catalogue | None = None) -> Tensor:
+    """The kind of each item, (I,) int64 from 0 on the CPU, for ``GatedHead``.
+
+    Raises UserError if the items have no kinds, or one kind alone; and for a kind that the catalogue
+    ``trained_on`` lacks, None for this one.
+    """
+    kinds = catalogue.attributes.get("kind")
+    if kinds is None:
+        raise UserError(
+            "The gated head first chooses the kind of an item, and the items of this catalogue have no "
+            "attribute 'kind': choose another --head, or give --items FILE with a column 'kind'."
+        )
+    if kinds.ndim != 1 or kinds.is_floating_point() or bool((kinds < 0).any()):
+        raise UserError(
+            "The attribute 'kind' of the items must hold whole numbers from 0, or texts in a file, to be a "
+            "choice of the gated head: choose another --head."
+        )
+    if bool((kinds == kinds[0]).all()):
+        raise UserError(
+            "The gated head first chooses the kind of an item, and all items of this catalogue are of one "
+            "kind: choose another --head."
+        )
+    if trained_on is not None and bool(kinds.max() > trained_on.attributes["kind"].max()):
+        raise UserError(
+            "The gated head has one logit for each kind of item of its training, and a new item is of "
+            "another kind, or of an unknown one: name a known kind in the column 'kind' of its file."
+        )
+    return kinds.long().cpu()
 
 
 class DenseHead(nn.Module):

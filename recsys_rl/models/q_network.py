@@ -1,12 +1,17 @@
-"""The action values of all items: the network of value-based algorithms."""
+"""The action values of all items: the networks of value-based algorithms."""
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+
+import torch
 from torch import Tensor
 
+from recsys_rl.dials import ModelConfig
 from recsys_rl.functional.categorical import Categorical
 from recsys_rl.functional.plackett_luce import PlackettLuce
-from recsys_rl.models.actor_critic import ActorCritic
+from recsys_rl.models.actor_critic import ActorCritic, Shapes
 from recsys_rl.types import Obs
 
 
@@ -26,10 +31,56 @@ class QNetwork(ActorCritic):
         distribution, value = super().forward(obs)
         return value.unsqueeze(1) + distribution.logits.squeeze(1)
 
+    def eligible(self, obs: Obs) -> Tensor:
+        """Q (N, C), with -inf also at items that the policy never chooses."""
+        return self.q(obs)
+
     def value(self, obs: Obs) -> Tensor:
         """max_a Q(obs, a), (N,)."""
-        return self.q(obs).amax(1)
+        return self.eligible(obs).amax(1)
 
     def forward(self, obs: Obs) -> tuple[Categorical | PlackettLuce, Tensor]:
-        q = self.q(obs)
+        q = self.eligible(obs)
         return Categorical((q / self.temperature).unsqueeze(1)), q.amax(1)
+
+
+class ConstrainedQNetwork(QNetwork):
+    """A Q-network whose policy chooses among the items that a behaviour might have shown.
+
+    ``behaviour`` is a second network, a policy of its own weights. An item is likely if its probability there
+    is at least the share ``threshold`` of that of the most probable item (Fujimoto et al. 2019,
+    arXiv:1910.01708, equation 3).
+    """
+
+    threshold = 0.0
+    """Share of the largest probability; the learner sets it."""
+
+    def __init__(self, shapes: Shapes, config: ModelConfig, generator: torch.Generator) -> None:
+        super().__init__(shapes, config, generator)
+        self.behaviour = ActorCritic(shapes, replace(config, candidates=0), generator)
+
+    def behaviour_of(self, obs: Obs) -> Categorical | PlackettLuce:
+        """The distribution of the behaviour. Its encoder reads the history itself."""
+        return own_distribution(self.behaviour, obs)
+
+    def eligible(self, obs: Obs) -> Tensor:
+        """Q (N, C), with -inf where an item may not be shown or is not likely."""
+        with torch.no_grad():
+            logits = self.behaviour_of(obs).logits.squeeze(1)
+            relative = logits - logits.amax(1, keepdim=True)  # (N, C): log of the share; NaN without an item
+        least = math.log(self.threshold) if self.threshold else -math.inf
+        return self.q(obs).masked_fill(~(relative >= least), -torch.inf)
+
+
+class QualityActorCritic(ActorCritic):
+    """An actor and a critic, with a Q-network ``quality`` beside them, of its own weights."""
+
+    def __init__(self, shapes: Shapes, config: ModelConfig, generator: torch.Generator) -> None:
+        super().__init__(shapes, config, generator)
+        self.quality = QNetwork(shapes, replace(config, candidates=0), generator)
+
+
+def own_distribution(network: ActorCritic, obs: Obs) -> Categorical | PlackettLuce:
+    """The distribution of a network beside the one that acts: it reads the history with its own encoder."""
+    found: Categorical | PlackettLuce = network(replace(obs, summary=None))[0]
+    return found

@@ -26,7 +26,7 @@ NUM_PROBES = 6
 COLUMN_SCALE = 0.1
 """Factor on the features beside the embedding inside an index; the query has 1 / factor. So the products are
 unchanged, and clusters and neighbours depend on the embedding."""
-_ALIGN = 8  # faiss decodes rows whose length is no multiple of this one number at a time, 7 times slower
+_ALIGN = 8  # faiss decodes rows whose length is not a multiple of this one number at a time, 7 times slower
 _SAMPLE_PER_CLUSTER = 64  # rows that the clusters are made from
 _ROWS = 16_384  # rows read at a time while an index is built
 _GRAPH_NEIGHBOURS = 16

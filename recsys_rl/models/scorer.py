@@ -1,9 +1,9 @@
 """A head that scores items by a few visible features, with gates from the state.
 
-With f_i the features of an item (embedding e_i, genres g_i, then popularity, quality, year and the constant
-1), x_b the inputs in the space of item features (profile, current or last item, recency-weighted sums of the
-history, alone and with each signal, signals that an encoder expects), h the hidden features of the user's
-side, and one gate for each product::
+With f_i the features of an item (embedding e_i, genres g_i, then popularity, quality, year, the attributes by
+name and the constant 1), x_b the inputs in the space of item features (profile, current or last item,
+recency-weighted sums of the history, alone and with each signal, signals that an encoder expects), h the
+hidden features of the user's side, and one gate for each product::
 
     score(s, i) = sum_b (gate_b(h) x_b[e] . e_i + gate'_b(h) x_b[g] . g_i) + sum_n gate_n(h) f_i[n]
     gate(h) = first + W h,   W = 0 at the start
@@ -20,10 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from recsys_rl.models.encoders import Linear
-from recsys_rl.models.heads import LOGIT_SCALE, RATE
-
-NUMBERS = 3
-"""Popularity, quality and year, which follow the genres. The constant 1, the last column, has no gate."""
+from recsys_rl.models.heads import LOGIT_SCALE, NUMBERS, RATE
 
 
 class ScorerHead(nn.Module):
@@ -36,12 +33,17 @@ class ScorerHead(nn.Module):
         num_item_features: int,
         num_dims: int,
         generator: torch.Generator,
+        num_numbers: int = len(NUMBERS),
     ) -> None:
-        """``num_dims``: D, size of the embedding at the start of the item features."""
+        """
+        Args:
+            num_dims: D, size of the embedding at the start of the item features.
+            num_numbers: columns between the genres and the constant 1, which is the last and has no gate.
+        """
         super().__init__()
-        self.sizes = (num_dims, num_item_features - num_dims - NUMBERS - 1)  # of embedding and genres
-        self.num_blocks = num_blocks
-        self.gates = Linear(num_hidden, 2 * num_blocks + NUMBERS, 0.01, generator)
+        self.sizes = (num_dims, num_item_features - num_dims - num_numbers - 1)  # of embedding and genres
+        self.num_blocks, self.num_numbers = num_blocks, num_numbers
+        self.gates = Linear(num_hidden, 2 * num_blocks + num_numbers, 0.01, generator)
         with torch.no_grad():
             self.gates.weight.zero_()
             self.gates.bias[0] = 1 / RATE
@@ -70,11 +72,11 @@ class ScorerHead(nn.Module):
     def user(self, gates: Tensor, blocks: Sequence[Tensor]) -> Tensor:
         """The query (N, F_i), which is multiplied by the features of an item.
 
-        ``gates`` (N, 2 num_blocks + NUMBERS) are the outputs of ``last``.
+        ``gates`` (N, 2 num_blocks + num_numbers) are the outputs of ``last``.
         ``blocks`` (N, number, D or F_i) each hold the x_b, ``num_blocks`` together. Those of size D have no
         genres.
         """
-        sizes = [self.num_blocks, self.num_blocks, NUMBERS]
+        sizes = [self.num_blocks, self.num_blocks, self.num_numbers]
         of_embedding, of_genres, of_numbers = self.scaled(gates).split(sizes, -1)
         num_dims, num_genres = self.sizes
         embedding = gates.new_zeros(len(gates), num_dims)
@@ -90,7 +92,7 @@ class ScorerHead(nn.Module):
 
     @staticmethod
     def scaled(gates: Tensor) -> Tensor:
-        """The gates (N, 2 num_blocks + NUMBERS): of embeddings, of genres, of the numbers."""
+        """The gates (N, 2 num_blocks + num_numbers): of embeddings, of genres, of the numbers."""
         return RATE * gates
 
     @property
@@ -99,18 +101,23 @@ class ScorerHead(nn.Module):
 
 
 def gate_names(
-    pieces: Sequence[str], signals: Sequence[str], decays: Sequence[float], expected: bool
+    pieces: Sequence[str],
+    signals: Sequence[str],
+    decays: Sequence[float],
+    expected: bool,
+    numbers: Sequence[str] = NUMBERS,
 ) -> list[str]:
     """Names of the gates, in their order, such as "liked, decay 0.75".
 
     ``pieces`` are the inputs before the sums over the session. These are named by the ``decays`` that they
     start with, alone ("shown") and with each of the ``signals``; a session without a history has none.
     ``expected``: the signals that an encoder expects follow, such as "liked, expected".
+    ``numbers``: names of the columns of numbers.
     """
     words = [{0.0: "the last", 1.0: "all"}.get(decay, f"decay {decay:g}") for decay in decays]
     sums = [f"{of}, {word}" for of in ("shown", *signals) for word in words]
     blocks = [*pieces, *sums, *(f"{of}, expected" for of in signals if expected)]
-    return [*blocks, *(f"{name} (genres)" for name in blocks), "popularity", "quality", "year"]
+    return [*blocks, *(f"{name} (genres)" for name in blocks), *numbers]
 
 
 def _gated(gates: Tensor, blocks: Tensor) -> Tensor:

@@ -19,6 +19,27 @@ from recsys_rl.types import Rollout, Stream
 FIELD = "train_config.weights"
 
 
+class Weighted:
+    """The first objective of each run: the weighted sum, with the weights of learning. It has no state."""
+
+    def __init__(self, streams: Sequence[Stream], weights: Mapping[str, float]) -> None:
+        """``weights``: of streams by name. Raises FieldError for an unknown stream."""
+        check_weights(weights, streams)
+        self.streams, self.weights = streams, weights
+
+    def apply(self, rollout: Rollout) -> tuple[Rollout, dict[str, float]]:
+        return apply_weights(rollout, self.streams, self.weights), {}
+
+    def verdict(self) -> str:
+        return ""
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Do nothing: there is no state."""
+
+
 def parse_weights(texts: Sequence[str], field: str = FIELD) -> dict[str, float]:
     """The numbers by name in texts such as ``("watch=1", "revenue=0.2")``. Raises FieldError on ``field``."""
     found: dict[str, float] = {}
@@ -30,7 +51,9 @@ def parse_weights(texts: Sequence[str], field: str = FIELD) -> dict[str, float]:
             weight = None
         if weight is None:
             example = f"{name or 'NAME'}=0.5"
-            raise FieldError(field, f"{one_line(text)} is no NAME=NUMBER, as in {one_line(example)}.")
+            raise FieldError(
+                field, f"{one_line(text)} is not of the form NAME=NUMBER, as in {one_line(example)}."
+            )
         if not math.isfinite(weight):
             raise FieldError(field, f"{one_line(name)} is {weight}: it must be a finite number.")
         if name in found:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from recsys_rl.models.heads import feature_columns
 from recsys_rl.types import Catalogue, Interface, Obs
 
 MEMORY = 0.9
@@ -19,9 +20,9 @@ class Features:
         self.genres = catalogue.unit_genres  # (I, G)
         popularity = _z((catalogue.popularity + 1e-3).log())
         quality = _z(catalogue.quality)
-        self.item = torch.stack(  # (I, 3): popular, good, and more popular than good
-            [popularity, quality, (popularity - quality).clamp_min(0)], 1
-        )
+        lure = (popularity - quality).clamp_min(0)  # more popular than good
+        numbers = torch.stack([popularity, quality, lure], 1)
+        self.item = torch.cat([numbers, feature_columns(catalogue)], 1)  # (I, 3 + X)
         self.interface = interface
         embeddings = interface.embeddings
         self.user = next(
@@ -65,7 +66,7 @@ class Features:
     def past(self, obs: Obs) -> Tensor:
         """(B, P) float32: what the earlier decisions of the session were, and what came of them.
 
-        Each item of the history has its three numbers, its product with the user's profile, its overlap with
+        Each item of the history has its numbers, its product with the user's profile, its overlap with
         the items before it, and its signals. The columns are the sums of these over the history, and of the
         products of every two of them. So a model can learn a hidden state that adds up, as patience: how good
         an item was may show in its signal and its fit with the user together, and in neither alone.

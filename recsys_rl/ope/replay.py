@@ -40,7 +40,9 @@ class ReplayedLog:
     folds: Tensor  # (E,) int64, by user
     whole: Whole  # what the parts of a log share; alone, the log is its own part
     gamma: float
-    held: Sequence[tuple[Tensor, Obs]]  # rows (B,) and their observations, without the catalogue's mask
+    held: Sequence[
+        tuple[Tensor, Obs]
+    ]  # rows (B,) and their observations; a mask of the catalogue alone is left out
     file: str = "the log"  # for errors
     table: DecisionTable | None = None  # what people's own file has beside the log
     estimated: bool = False  # True if a model filled in the propensities
@@ -70,7 +72,7 @@ class ReplayedLog:
         available = self.catalogue.available
         limited = self.log.candidates is None and not bool(available.all())
         for at, obs in self.held:
-            mask = available.expand(len(at), -1) if limited else obs.mask
+            mask = available.expand(len(at), -1) if limited and obs.mask is None else obs.mask
             yield at, dataclasses.replace(obs, mask=mask)
 
     def of_rows(self, function: Callable[[Tensor, Obs], Tensor]) -> Tensor:
@@ -178,7 +180,8 @@ def replay(
     features, rows = Features(catalogue, log.header.interface), torch.empty(0)
     held = []
     for at, obs in observations(log, catalogue):
-        held.append((at, obs if log.candidates is not None else dataclasses.replace(obs, mask=None)))
+        own = log.candidates is not None or log.exclude is not None  # else the mask is the catalogue's
+        held.append((at, obs if own else dataclasses.replace(obs, mask=None)))
         part = features(obs, log.items[at])
         if not len(rows):
             rows = torch.empty(log.num_rows, part.shape[1])

@@ -48,7 +48,18 @@ def why_no_world(log: DecisionLog) -> str:
     """The reason why the log can have no world model; "" if it can have one."""
     if log.header.interface.events:
         return "no world model predicts the events in this log"
-    return "" if log.candidates is None else "no world model predicts the candidates of a row"
+    if log.candidates is not None:
+        return "no world model predicts the candidates of a row"
+    return "no world model predicts which items a step forbids" if _forbids(log) else ""
+
+
+def _forbids(log: DecisionLog) -> bool:
+    """True if the rows of one session exclude different items."""
+    if log.exclude is None:
+        return False
+    ids = log.exclude.sort(1).values
+    same = log.sessions[1:] == log.sessions[:-1]
+    return bool((ids[1:] != ids[:-1])[same].any())
 
 
 def fit_world(of: ReplayedLog, generator: torch.Generator, keep: Tensor | None = None) -> Worlds:
@@ -61,6 +72,8 @@ def fit_world(of: ReplayedLog, generator: torch.Generator, keep: Tensor | None =
     log = of.log
     if why_no_world(log):
         what = "events of the users" if log.header.interface.events else "candidates of a first stage"
+        if log.candidates is None and not log.header.interface.events:
+            what = "items that each step forbids"
         raise UserError(
             f"The estimator world can't predict the {what} in this log: choose another estimator."
         )

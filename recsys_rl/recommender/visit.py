@@ -158,6 +158,11 @@ class Visit:
         available = self.checkpoint.catalogue.available
         if mask is None and not bool(available.all()):
             mask = available.expand(len(session.users), -1)
+        permits = _pieces_of(self.checkpoint).permits
+        if permits is not None:
+            config, catalogue = self.checkpoint.config.env_config, self.checkpoint.catalogue
+            permitted = permits(config, catalogue, self.known)  # (N, I)
+            mask = permitted if mask is None else permitted & mask
         return session.request(self.pieces(), mask)
 
 

@@ -40,6 +40,7 @@ font-variant-numeric:tabular-nums}
 .grid{stroke:var(--line)}.axis{stroke:var(--muted)}
 .band{fill:var(--learned);opacity:.18}.curve{fill:none;stroke:var(--learned);stroke-width:2.25;
 stroke-linejoin:round}
+.other{fill:none;stroke:var(--baseline);stroke-width:1.5;stroke-linejoin:round}
 .reference{stroke:var(--muted);stroke-width:1.25;stroke-dasharray:5 4}.reference.inside{stroke:var(--inside)}
 .leader{fill:none;stroke:var(--line)}
 .bar.learned{fill:var(--learned)}.bar.baseline{fill:var(--baseline)}
@@ -79,7 +80,7 @@ def decimals(values: Sequence[float]) -> int:
 
 
 def number(value: object, places: int) -> str:
-    """``1,234.5`` with a real minus sign; a dash if the value is no finite number."""
+    """``1,234.5`` with a real minus sign; a dash if the value is not a finite number."""
     if not isinstance(value, int | float) or not math.isfinite(value):
         return "–"
     shown = f"{value:,.{places}f}"

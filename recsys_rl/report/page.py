@@ -11,6 +11,8 @@ from recsys_rl.protocols import KNOWS
 from recsys_rl.report import charts, words
 from recsys_rl.report.categories import categories_html
 from recsys_rl.report.drawing import PALETTE_CSS, decimals, finite, kind, number, sizes, text
+from recsys_rl.report.exposure import exposure_html
+from recsys_rl.report.regret import regret_html
 from recsys_rl.report.sessions import sessions_html
 from recsys_rl.types import UserError
 from recsys_rl.utils.files import write_text
@@ -44,7 +46,9 @@ def write_report(path: Path, report: Mapping[str, Any]) -> None:
     ``tick``, the hidden signal of the ticks in sessions, ``name`` and ``meaning``;
     ``planner_steps``, the largest number that the planner simulates, and the steps of a session;
     ``categories``, a result of ``evaluation.categories``, or None for a sentence in place of the picture;
-    ``new_users``, if the users are those of a file: its name ``file``, and ``about`` their events.
+    of the rows ``creator_gini``, in [0, 1], and ``limit_streams`` {name: mean};
+    ``new_users``, if the users are those of a file: its name ``file``, and ``about`` their events;
+    ``regret_by_step``, a result of ``evaluation.regret``.
     Numbers may be None or NaN: the page shows a dash. Raises UserError if the file can't be written.
     """
     write_text(path, _page(report))
@@ -60,7 +64,9 @@ def _page(report: Mapping[str, Any]) -> str:
         '<meta http-equiv="Content-Security-Policy" '
         "content=\"default-src 'none'; style-src 'unsafe-inline'\"/>"
         f"<title>{text(report['algo'])} on {text(report['env'])}: recsys_rl report</title>"
-        f"<style>{style}</style></head><body><main>{_header(report)}{_returns(report)}{_curve(report)}"
+        f"<style>{style}</style></head><body><main>{_header(report)}{_returns(report)}"
+        f"{regret_html(report)}{_curve(report)}"
+        f"{exposure_html(charts.by_return(report['rows']))}"
         f"{categories_html(report['categories']) if 'categories' in report else ''}"
         f"{sessions_html(report.get('sessions', ()), words.has_lives(report), report.get('tick'))}"
         f"{_config(report.get('config', {}))}"
@@ -195,7 +201,7 @@ def _pair(pair: Row, places: int, unit: str) -> str:
         return f"{names}: <b>{size} {word}</b> per {unit} (no interval)."
     ends = (pair["low"], pair["high"]) if pair["mean"] >= 0 else (-pair["high"], -pair["low"])
     low, high = (number(end, places) for end in ends)
-    doubt = ", which is no clear difference" if pair["low"] <= 0 <= pair["high"] else ""
+    doubt = ", which is not a clear difference" if pair["low"] <= 0 <= pair["high"] else ""
     return f"{names}: <b>{size} {word}</b> per {unit} (95 % interval {low} to {high}){doubt}."
 
 

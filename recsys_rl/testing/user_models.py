@@ -10,7 +10,14 @@ import torch
 from torch import Tensor
 
 from recsys_rl.objective.weighted import stream_weights, weighted
-from recsys_rl.protocols import EventUsers, PatientUsers, ReturningUsers, UserModel, UserState
+from recsys_rl.protocols import (
+    EventUsers,
+    ForbiddingUsers,
+    PatientUsers,
+    ReturningUsers,
+    UserModel,
+    UserState,
+)
 from recsys_rl.testing.requirement import require
 from recsys_rl.types import Catalogue, Events
 
@@ -78,6 +85,14 @@ def _check_seen(user_model: UserModel, catalogue: Catalogue, user_state: UserSta
     block = slice(num_items // 3, num_items // 2 + 1)
     part = user_model.expected_reward(user_state, block)
     require(_close(part, expected[:, block]), "expected_reward of a block differs from that of the catalogue")
+    if isinstance(user_model, ForbiddingUsers):
+        permitted = _pure("permits", user_model.permits, (user_state,), order)
+        shaped = permitted.shape == (n, num_items) and permitted.dtype == torch.bool
+        require(shaped, f"permits must be torch.bool of ({n}, {num_items})")
+        require(bool(permitted.any(1).all()), "permits forbids every item to a user")
+        items = torch.arange(num_items).flip(0).expand(n, -1)
+        same = torch.equal(user_model.permits(user_state, items), permitted.flip(1))
+        require(same, "permits of given items differs from that of the catalogue")
     if isinstance(user_model, PatientUsers):
         reward, _ = _pure("prospects", user_model.prospects, (user_state,), order)
         require(_close(reward, expected), "prospects and expected_reward differ in the reward")

@@ -17,7 +17,7 @@ class Unreadable(Exception):
 
 
 def fields_of(spec: str) -> dict[str, str]:
-    """The annotation, as text, of each field of the dataclass "module:Class", those of its bases first.
+    """The annotation, as text, of each field of the dataclass "module:Class": those of its bases first.
 
     Raises Unreadable.
     """
@@ -26,7 +26,7 @@ def fields_of(spec: str) -> dict[str, str]:
     found: dict[str, str] = {}
     for node in tree.body:
         if isinstance(node, ast.ClassDef) and node.name == name:
-            for base in node.bases:
+            for base in reversed(node.bases):  # the order of a dataclass, by its method resolution
                 found |= fields_of(_home(tree, module, ast.unparse(base)))
             return found | {
                 line.target.id: ast.unparse(line.annotation)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -20,6 +20,7 @@ from recsys_rl.evaluation.checkpoints import Entry, tables
 from recsys_rl.evaluation.custom import named
 from recsys_rl.evaluation.players import Stopped, heldout_users, play_all
 from recsys_rl.evaluation.printing import print_table, without_nan
+from recsys_rl.evaluation.regret import mean_regret_by_step, regret_by_step
 from recsys_rl.evaluation.sessions import STRANGERS, report
 from recsys_rl.evaluation.table import Played, mean_over_seeds, summarise
 from recsys_rl.files.clean import Missing
@@ -99,14 +100,24 @@ class EvaluateConfig:
     strangers: bool = False
     """Withhold the profiles of all users, as of people who come for the first time: policies see a profile of
     zeros, and learn what they can from the answers of the session. Rows are tuned on such users too."""
+    handover: CountOrZero = 0
+    """A further row for each --policy linucb or lints, with --strangers: the bandit for so many steps of a
+    user, then the trained policy, with the profile folded in from the answers; 0 = no such row."""
     planner: bool = True
     """Play the planners, the rows informed and planner. They take most of the time of a table."""
+    behaviour: str | Path | None = None
+    """Checkpoint of the policy that made a log: its rows are named behaviour and behaviour-greedy."""
 
     def __post_init__(self) -> None:
         check_fields(self)
         check_event_options(self)
         if self.full and not self.planner:
             raise UserError("--full is for the planners, and --no-planner leaves them out: give one of them.")
+        if self.handover and not (self.strangers and any(name in BANDITS for name in self.policy)):
+            raise UserError(
+                "--handover is for a bandit and users without a profile: give --strangers and --policy "
+                "linucb (or lints) with it, or leave it out."
+            )
         if self.algo is not None:
             algorithm_of(self.algo)
         if self.env is not None:
@@ -145,7 +156,13 @@ def evaluate(
     device = choose_device(options.device)
     if options.threads:
         torch.set_num_threads(options.threads)
-    groups = tables([Entry(Path(path), _load(Path(path), options)) for path in options.paths])
+    given = [Entry(Path(path), _load(Path(path), options)) for path in options.paths]
+    if options.behaviour is not None:
+        path = Path(options.behaviour)
+        given.append(Entry(path, load(path, options.env)))
+    groups = tables(given)
+    if options.behaviour is not None:
+        groups = [[replace(x, name="behaviour") if x.path == path else x for x in group] for group in groups]
     if options.users is not None:
         groups = with_people(groups, options, options.users)
     entries = [entry for group in groups for entry in group]
@@ -154,8 +171,10 @@ def evaluate(
         path, env = entries[0].path, first.config.env
         raise UserError(f"--max-users is for simulated users, and {path} is of {env}: leave it out.")
     if first.world.is_empty and options.strangers:
+        asked = "--strangers and --handover" if options.handover else "--strangers"
         raise UserError(
-            f"--strangers withholds profiles, and the users of {first.config.env} have none: leave it out."
+            f"{asked}: the users of {first.config.env} have no profiles to withhold or to fold in; leave it "
+            "out."
         )
     if len(groups) > 1 and options.report is not False:
         raise UserError(
@@ -184,6 +203,8 @@ def evaluate(
         raise KeyboardInterrupt
     results = [x.result for x in rounds]
     result = results[0] if len(results) == 1 else mean_over_seeds(results)
+    if len(results) > 1 and "regret_by_step" in results[0]:
+        result["regret_by_step"] = mean_regret_by_step([x["regret_by_step"] for x in results])
     if options.users is not None:
         file = one_line(Path(options.users).name)
         result["new_users"] = {"file": file, "about": about_people(groups)}
@@ -233,13 +254,17 @@ def _round(
             options.planner,
             tuple(dict.fromkeys(name for name in options.policy if name in BANDITS)),
             options.strangers,
+            options.handover,
         )
     except Stopped as stop:
         played, whole = stop.played, False
     names = [entry.name for entry in group]
     rows = [name for name in played if name.removesuffix("-greedy") in own]
-    env, num_items = first.config.env, first.catalogue.num_items
-    return _Round(summarise(env, played, names, rows, num_items) if played else {}, users, played, whole)
+    env, items = first.config.env, first.catalogue
+    result = summarise(env, played, names, rows, items.num_items, items) if played else {}
+    if options.strangers and played and first.interface.visits == 1:
+        result["regret_by_step"] = regret_by_step(played)
+    return _Round(result, users, played, whole)
 
 
 def _options(checkpoints: object, settings: Mapping[str, Any]) -> EvaluateConfig:

@@ -44,6 +44,9 @@ class RunLog:
                 self.news = f"return {row['return_mean']:.2f}"
             elif run.env is None:
                 self.news = f"loss {row['loss']:.3f}"
+                if "value_start" in row:  # far above the log's returns, values run away
+                    value, returns = row["value_start"], row["return_start"]
+                    self.news += f"  value at the start {value:.2f} (log: {returns:.2f})"
             row["steps_per_second"] = self.logger.steps_per_second(run.step)
             self.logger.write(run.step, row)
         if run.has_simulator and run.due(settings.eval_interval):

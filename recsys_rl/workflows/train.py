@@ -20,6 +20,7 @@ from recsys_rl import folder as folders
 from recsys_rl.checkpoint import save, settings_of_items
 from recsys_rl.config import Config, to_toml, with_settings, with_whole_paths
 from recsys_rl.errors import error_text
+from recsys_rl.experience.on_policy import OnPolicy
 from recsys_rl.functional.compiled import kernels
 from recsys_rl.lookup import names_a_module, source_of
 from recsys_rl.make import check_candidates, slate_size_of
@@ -247,9 +248,10 @@ def _say_beginning(run: Run, experience: str, folder: Path | None) -> None:
     asked, planned = run.config.train_config.total_timesteps, run.num_updates * run.per_update
     resuming = f"resuming {folder} at step {run.step:,} of {planned:,}"
     whole = f"whole updates of {run.per_update:,}: {planned:,} steps"
-    uncompiled = (
-        "The compiled loops are missing, so torch's operators replace them and are slower: install a C "
-        "compiler and then this package again."
+    uncompiled = "note: torch's operators replace the compiled loops and are slower: " + (
+        f"{kernels.SWITCH} is off."
+        if kernels.switched_off()
+        else "they are missing, so install a C compiler and then this package again."
     )
     _say(
         about_data(run),
@@ -314,7 +316,8 @@ def _go_on(
             f"{folder} is finished at step {run.step:,}: nothing is left to train. To train longer, start a "
             f"new run from its weights: {_from_weights(run.config, folder)}"
         )
-        _say(done if run.updates > before else finished, _about_gates(run))
+        verdict = run.experience.verdict() if isinstance(run.experience, OnPolicy) else ""
+        _say(done if run.updates > before else finished, _about_gates(run), verdict)
         if not run.has_simulator:
             from recsys_rl.workflows.judge_run import judge_run  # polars and the estimators
 

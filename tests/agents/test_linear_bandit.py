@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.testing import assert_close
 
 from recsys_rl.agents import linear_bandit
 from recsys_rl.agents.linear_bandit import BanditDials, LinearBandit, LinUCB, Thompson, signal_weights
@@ -217,3 +218,20 @@ def test_observations_without_answers_and_too_many_items_are_refused(
     monkeypatch.setattr(linear_bandit, "MAX_SCORES", USERS * ITEMS - 1)
     with pytest.raises(UserError, match="max-users"):
         LinUCB(catalogue(), DIALS, torch.tensor([1.0])).act(sessions()[0])
+
+
+def test_bounds_are_finite_where_rounding_could_make_a_variance_negative() -> None:
+    """The same item 300 times with a ridge of 1e-5: its variance is a hair above 0."""
+    dials = BanditDials(explore=1.0, gain=0.0, ridge=1e-5)
+    agent = LinUCB(catalogue(), dials, torch.tensor([1.0]))
+    history = torch.full((3, 300), 7)
+    obs = Obs(torch.zeros(3, DIM + 2), history, torch.ones(3, 300, 1))
+    reader = agent.reader()
+    bounds = reader.follow(obs).summary
+    assert reader.tables.may_be_negative and bounds is not None
+    assert bool(bounds.isfinite().all())
+    assert_close(bounds[:, 7], torch.ones(3), rtol=0.1, atol=0)
+    usual = LinUCB(catalogue(), DIALS, torch.tensor([1.0])).reader()
+    for step in sessions():
+        usual.follow(step)
+    assert not usual.tables.may_be_negative

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
 import torch
@@ -26,7 +27,8 @@ def obs(profile: list[list[float]], shown: list[list[int]], signals: list[list[f
 
 
 def weights(**dials: float) -> RuleWeights:
-    return dataclasses.replace(RuleWeights.zeros(), **{name: torch.tensor(x) for name, x in dials.items()})
+    values: dict[str, Any] = {name: torch.tensor(x) for name, x in dials.items()}
+    return dataclasses.replace(RuleWeights.zeros(), **values)
 
 
 def shown_by(agent: Rule | MaximalMarginalRelevance, request: Obs) -> list[int]:

@@ -78,7 +78,7 @@ def test_the_observation_is_a_window_of_items_and_clicks() -> None:
     for item in shown:
         obs, *_ = game.step(np.int64(item))
     places = np.flatnonzero(obs).tolist()  # of 1, 0, 8, 9 and 10: the window is five turns
-    assert places == [0, 1, 8, 9, 10, 12 + 1]  # 0 was a repeat, which is no click
+    assert places == [0, 1, 8, 9, 10, 12 + 1]  # 0 was a repeat, which is not a click
     assert game.observation_space.contains(obs)
 
 

@@ -323,4 +323,4 @@ def test_the_command_checks_and_writes(
 
 def test_a_picture_needs_a_report(tmp_path: Path) -> None:
     code, out, err = finish(start(tmp_path, "benchmarks.pictures", "--page", "report.html"))
-    assert code == 2 and out == "" and err.startswith("report.html is no file: write it with")
+    assert code == 2 and out == "" and err.startswith("report.html is not a file: write it with")

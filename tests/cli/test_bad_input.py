@@ -92,43 +92,46 @@ def sentence(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         ("train --hidden-dims 0", "--hidden-dims is (0,)"),
         (
             "train --normalize-obs",
-            "--normalize-obs is no setting of drift: gym has it.",
+            "--normalize-obs is not a setting of drift: gym has it.",
         ),
         (
             "train --env satiation --normalize-reward",
-            "--normalize-reward is no setting of satiation: gym has it.",
+            "--normalize-reward is not a setting of satiation: gym has it.",
         ),
         (
             "train --index exact",
             "--index is 'exact': it only affects the choice of candidates, but candidates is 0",
         ),
         ("train --explore-rate 0", "--explore-rate is 0.0: it only affects the choice of candidates"),
-        ("train --noise 0.1", "--noise is no setting of drift: satiation has it."),  # its default there
-        ("train --noise 0.2", "--noise is no setting of drift: satiation has it."),
-        ("train --env satiation --user-drift 1", "--user-drift is no setting of satiation: drift has it."),
+        ("train --noise 0.1", "--noise is not a setting of drift: satiation has it."),  # its default there
+        ("train --noise 0.2", "--noise is not a setting of drift: satiation has it."),
+        ("train --env satiation --user-drift 1", "--user-drift is not a setting of satiation: drift has it."),
         ("train --encoder transformer", "--encoder is 'transformer': it needs a history, but drift has none"),
         ("train --env satiation --encoder gru", "encoder"),  # it went
         (
             "train --env gym:CartPole-v1 --num-items 9",
-            f"--num-items is no setting of gym:CartPole-v1: {WITH_CATALOGUE} have it.",
+            f"--num-items is not a setting of gym:CartPole-v1: {WITH_CATALOGUE} have it.",
         ),
         (
             "train --env gym:CartPole-v1 --data synthetic",
-            "--data is no setting of gym:CartPole-v1, which has its own world",
+            "--data is not a setting of gym:CartPole-v1, which has its own world",
         ),
         (
             "train --num-users 9",
-            "--num-users is no setting of movielens: synthetic, clustered, .npy have it.",
+            "--num-users is not a setting of movielens: synthetic, clustered, .npy have it.",
         ),
         (
             "train --data synthetic --rating-column x",
-            "--rating-column is no setting of synthetic: .csv has it.",
+            "--rating-column is not a setting of synthetic: .csv has it.",
         ),
-        ("train --data synthetic --like-threshold 3", "--like-threshold is no setting of synthetic: movie"),
-        ("train --user-column x", "--user-column is no setting of movielens: .csv has it."),
+        (
+            "train --data synthetic --like-threshold 3",
+            "--like-threshold is not a setting of synthetic: movie",
+        ),
+        ("train --user-column x", "--user-column is not a setting of movielens: .csv has it."),
         (
             "train --data log.csv --data-dir x",
-            "--data-dir is no setting of log.csv: movielens, kuairec, kuairand, coat have",
+            "--data-dir is not a setting of log.csv: movielens, kuairec, kuairand, coat have",
         ),
         ("evaluate --max-users -1", "--max-users is -1: it must be a whole number, at least 0"),
         ("evaluate --seed x", "Error parsing --seed"),
@@ -231,7 +234,7 @@ BROKEN: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "field of another platform": (
         rewrite(lambda texts, _: texts["config"]["env_config"].update(normalize_obs=True)),
-        "(env_config.normalize_obs is no setting of drift: gym has it)",
+        "(env_config.normalize_obs is not a setting of drift: gym has it)",
     ),
     "option without effect": (
         rewrite(lambda texts, _: texts["config"]["model_config"].update(index="exact")),
@@ -272,7 +275,7 @@ OUT_OF_RANGE: dict[str, tuple[Callable[[Path], Any], str]] = {
     "an item far beyond the catalogue": (put("env.session.history", 1e9), NO_SESSION),
     "an item of minus two": (put("env.session.history", -2), NO_SESSION),
     "a signal without bounds": (put("env.session.signals", torch.inf), NO_SESSION),
-    "a user who is none": (put("env.session.users", 99), "do not fit this environment"),
+    "a user who is not in the data": (put("env.session.users", 99), "do not fit this environment"),
     "steps of the optimiser": (put("agent.optimizer.steps", -1), MISFIT),
     "very many steps of the optimiser": (put("agent.optimizer.steps", 2**62), MISFIT),
     "a negative square": (put("agent.optimizer.exp_avg_sq", -1.0), MISFIT),
@@ -312,9 +315,9 @@ def test_numbers_out_of_range_in_a_checkpoint(
             rewrite(lambda _, x: x.update({"env.actions": x["env.actions"].float()})),
             "The saved actions do not fit gym:CartPole-v1",
         ),
-        (put("env.obs.mean", torch.nan), "are no mean and variance"),
-        (put("env.return.count", -1.0), "are no mean and variance"),
-        (put("env.obs.sum_of_squares", -1.0), "are no mean and variance"),
+        (put("env.obs.mean", torch.nan), "are not a mean and a variance"),
+        (put("env.return.count", -1.0), "are not a mean and a variance"),
+        (put("env.obs.sum_of_squares", -1.0), "are not a mean and a variance"),
     ],
 )
 def test_numbers_out_of_range_in_a_checkpoint_of_a_gym_environment(
@@ -420,7 +423,7 @@ def test_environment_error_on_resume_is_no_checkpoint_error(
             "train --resume --algo a2c --lr 1",
             "runs/drift-synthetic-a2c-0/a2c.pt was made with --lr 0.005, but --lr is",
         ),
-        ("train --run elsewhere", "--run elsewhere is no folder: give the folder of one run"),
+        ("train --run elsewhere", "--run elsewhere is not a folder: give the folder of one run"),
         ("train --run runs", "--run runs holds no ppo.pt or a2c.pt"),
         ("train --run runs/drift-synthetic-ppo-0 --algo a2c", "a2c.pt does not exist"),
         ("train --resume --run runs/drift-synthetic-ppo-0", "--resume resumes the latest run and --run"),

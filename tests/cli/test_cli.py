@@ -99,12 +99,17 @@ def test_options_set_their_fields(algo: str, env: str, data: str) -> None:
                 continue  # of the two-tower head alone
             new, words = other_value(name, value)
             needed = {
-                "explore_rate": ("candidates", 200),
-                "index": ("candidates", 200),
-                "signal_coef": ("encoder", "transformer"),
-            }
-            beside = {"model_config": dict([needed[name]])} if name in needed else {}
-            words += [f"--{needed[name][0]}", str(needed[name][1])] if beside else []
+                "explore_rate": ("model_config", "candidates", 200),
+                "index": ("model_config", "candidates", 200),
+                "signal_coef": ("model_config", "encoder", "transformer"),
+            } | dict.fromkeys(
+                ("limit_kp", "limit_ki", "limit_most"), ("train_config", "limit", "early_end<=1")
+            )
+            beside: dict[str, Any] = {}
+            if name in needed:
+                place, other, needs = needed[name]
+                beside = {place: {other: [needs] if other == "limit" else needs}}
+                words += [f"--{other}", str(needs)]
             found = train_options([*begin, *words]).config
             assert new != value
             assert to_dict(found) == to_dict(
@@ -131,6 +136,8 @@ def other_value(name: str, value: Any) -> tuple[Any, list[str]]:
     }
     if isinstance(value, bool):
         return not value, [option(f"no_{name}" if value else name)]
+    if name == "limit":
+        return ["early_end<=1", "watch>=2"], ["--limit", "early_end<=1", "--limit", "watch>=2"]
     if name == "weights":
         return ["watch=2", "revenue=-1"], [option(name), "watch=2", "revenue=-1"]
     if isinstance(value, list):
@@ -250,7 +257,7 @@ def test_ends_of_a_run(
         ("train --lrr=3", "There is no option --lrr (did you mean --lr?)"),
         (
             "train --algo a2c --clip-eps 0.1",
-            "--clip-eps is no setting of a2c: ppo has it.",
+            "--clip-eps is not a setting of a2c: ppo has it.",
         ),
         ("train fast", "There is no option fast: see"),
         ("train --lr", "--lr has no value: give one; see recsys-rl train "),
@@ -276,25 +283,25 @@ def test_ends_of_a_run(
         ("train --config no/such.toml", "--config no/such.toml can't be read (No such file or directory): "),
         ("train --config .", "--config . can't be read"),
         ("train --config", "--config has no value: give one; see recsys-rl train "),
-        ("train --noise 0.1", "--noise is no setting of drift: satiation has it."),
-        ("train --noise=0.2", "--noise is no setting of drift: satiation has it."),
-        ("train --env satiation --user_drift 1", "--user_drift is no setting of satiation: drift has it."),
-        ("train --no-normalize-obs", "--no-normalize-obs is no setting of drift: gym has it."),
+        ("train --noise 0.1", "--noise is not a setting of drift: satiation has it."),
+        ("train --noise=0.2", "--noise is not a setting of drift: satiation has it."),
+        ("train --env satiation --user_drift 1", "--user_drift is not a setting of satiation: drift has it."),
+        ("train --no-normalize-obs", "--no-normalize-obs is not a setting of drift: gym has it."),
         (
             "train --num-users 9",
-            "--num-users is no setting of movielens: synthetic, clustered, .npy have it.",
+            "--num-users is not a setting of movielens: synthetic, clustered, .npy have it.",
         ),
         (
             "train --data synthetic --like-threshold 4",
-            "--like-threshold is no setting of synthetic: movielens, kuairec, kuairand, coat, .csv have it.",
+            "--like-threshold is not a setting of synthetic",
         ),
         (
             "train --env gym:CartPole-v1 --num-items 9",
-            f"--num-items is no setting of gym:CartPole-v1: {WITH_CATALOGUE} have it.",
+            f"--num-items is not a setting of gym:CartPole-v1: {WITH_CATALOGUE} have it.",
         ),
         (
             "train --env gym:CartPole-v1 --data synthetic",
-            "--data is no setting of gym:CartPole-v1, which has its own world: leave it out.",
+            "--data is not a setting of gym:CartPole-v1, which has its own world: leave it out.",
         ),
         ("evaluate --algo sac", "--algo is 'sac': it must be one of ppo, a2c"),
         ("evaluate a.pt --seed 3 b.pt", "The position of 'b.pt' is not allowed: name all files together;"),
@@ -319,11 +326,14 @@ def test_mistakes_give_one_sentence_and_exit_code_2(
         (b'algo = ""', "algo is '': it must be one of ppo, a2c"),
         (b"algo = ['ppo']", "algo is ['ppo']: it must be a text."),
         (b"env = 3", "env is 3: it must be a text."),
-        (b"[env_config]\nnoise = 0.1", "env_config.noise is no setting of drift: satiation has it."),
-        (b"algo = 'a2c'\n[agent_config]\nclip_eps = 0.2", "agent_config.clip_eps is no setting of a2c: ppo"),
+        (b"[env_config]\nnoise = 0.1", "env_config.noise is not a setting of drift: satiation has it."),
+        (
+            b"algo = 'a2c'\n[agent_config]\nclip_eps = 0.2",
+            "agent_config.clip_eps is not a setting of a2c: ppo",
+        ),
         (
             b"[data_config]\ndata = 'synthetic'\nrating_column = 'stars'",
-            "data_config.rating_column is no setting of synthetic: .csv has it.",
+            "data_config.rating_column is not a setting of synthetic: .csv has it.",
         ),
         (
             b"env = 'mine:PLATFORM'",

@@ -115,8 +115,8 @@ def test_paths_are_texts_or_paths() -> None:
         ({"learning_rate": 1}, r"There is no setting learning_rate \(did you mean lr\?\)"),
         ({"env_confg": {}}, r"There is no setting env_confg \(did you mean env_config\?\)"),
         ({"algorithm": "a2c"}, r"There is no setting algorithm"),
-        ({"noise": 0.1}, r"noise is no setting of drift: satiation has it\."),
-        ({"algo": "a2c", "clip_eps": 0.1}, r"clip_eps is no setting of a2c: ppo has it\."),
+        ({"noise": 0.1}, r"noise is not a setting of drift: satiation has it\."),
+        ({"algo": "a2c", "clip_eps": 0.1}, r"clip_eps is not a setting of a2c: ppo has it\."),
         ({"lr": "fast"}, r"agent_config\.lr is 'fast': it must be a number, above 0\."),
         ({"seed": -1}, r"train_config\.seed is -1: "),
         (
@@ -130,7 +130,7 @@ def test_paths_are_texts_or_paths() -> None:
         ({"agent_config": 3}, r"agent_config is 3: it must be a section of fields"),
         (
             {"data": "log.csv", "data_config": {"data_dir": "x"}},
-            r"data_config\.data_dir is no setting of log\.csv",
+            r"data_config\.data_dir is not a setting of log\.csv",
         ),
     ],
 )

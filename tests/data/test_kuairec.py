@@ -31,7 +31,7 @@ def row(user: int, video: int, ratio: float, timestamp: str = "1593878903.438") 
 
 
 FILES = {
-    # The last cell of user 8 was not observed; a watch ratio of exactly 2 is no like.
+    # The last cell of user 8 was not observed; a watch ratio of exactly 2 is not a like.
     "small_matrix.csv": HEADER + row(8, 5, 0.5) + row(3, 9, 2.5, "") + row(3, 5, 2.0),
     "big_matrix.csv": HEADER
     + row(4, 9, 3.0, "20.9")
@@ -40,7 +40,7 @@ FILES = {
     + row(3, 9, 5.0, "40.0")  # a cell of the small matrix
     + row(3, 6, 2.1, "10.0")
     + row(3, 7, 2.0, "10.0")
-    + row(3, 7, math.nan, "11.0")  # NaN is no like
+    + row(3, 7, math.nan, "11.0")  # NaN is not a like
     + row(8, 6, 9.0, ""),  # no time
     "item_categories.csv": 'video_id,feat\n5,[8]\n6,"[27, 9]"\n9,"[9, 8]"\n',
 }

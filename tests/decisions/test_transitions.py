@@ -100,6 +100,20 @@ def test_returns_to_go_end_with_the_session() -> None:
     assert table.steps_left.tolist() == [2, 1, 1, 3, 2, 1]
 
 
+def test_possible_returns_count_the_steps_that_are_left() -> None:
+    """Sessions have 4 steps at most; rewards lie between -1 and 2, and a session may end early."""
+    rewards = torch.tensor([2.0, 0, -1, 0, 0, 0])
+    table = transition_table(three_sessions(), CATALOGUE, rewards)
+    assert table.steps.tolist() == [0, 1, 0, 0, 1, 2]
+    assert table.possible.tolist() == [[-4, 8], [-3, 6], [-4, 8], [-4, 8], [-3, 6], [-2, 4]]
+    table = transition_table(three_sessions(), CATALOGUE, rewards, gamma=0.5, span=(1.0, 4.0))
+    assert table.possible[:2].tolist() == [[0, 7.5], [0, 7]]  # 4 (1 + 1/2 + 1/4 + 1/8), and one less
+    endless = transition_table(three_sessions(), CATALOGUE, rewards, gamma=0.5, endless=True)
+    assert endless.possible[0].tolist() == [-2, 4]  # 2 / (1 - 1/2)
+    never = transition_table(three_sessions(), CATALOGUE, rewards.clamp_min(0), endless=True)
+    assert never.possible[0].tolist() == [0, torch.inf]
+
+
 def test_candidates_limit_the_observations_and_the_next_ones() -> None:
     candidates = torch.tensor([[0, 1, 2, 4]] * 6)
     log = dataclasses.replace(three_sessions(), candidates=candidates)

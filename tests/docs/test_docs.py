@@ -166,7 +166,7 @@ def option_complaint(command: str, args: list[str]) -> str | None:
         parsers[command](args)
     except UserError as error:  # the reader's own run is not here
         no_run_here = ("--resume" in args and "does not exist" in str(error)) or (
-            "--run" in args and "is no folder" in str(error)
+            "--run" in args and "is not a folder" in str(error)
         )
         no_run_here |= command == "train" and "--checkpoint" in args and "does not exist" in str(error)
         if not no_run_here:

@@ -32,9 +32,14 @@ IDS = [
     "recsys_rl/Satiation-v0",
     "recsys_rl/ShortVideo-v0",
     "recsys_rl/LongVideo-v0",
+    "recsys_rl/SocialFeed-v0",
 ]
 SMALL: dict[str, Any] = {"data": "synthetic", "num_items": 30, "num_users": 40, "embedding_dim": 4}
-LARGER = {IDS[2]: {"num_items": 200}, IDS[3]: {"num_items": 240}}  # as many as a session shows
+LARGER = {
+    IDS[2]: {"num_items": 200},
+    IDS[3]: {"num_items": 240},
+    IDS[4]: {"num_items": 90},
+}  # as many as a session shows
 ROUNDING = 1e-6  # between one row and several together, which torch may compute in other ways
 NOBODY_LEAVES: dict[str, Any] = {  # satisfaction is 1 whatever is shown
     "affinity_midpoint": -1.0,
@@ -342,17 +347,17 @@ def test_users_come_from_the_chosen_part() -> None:
         ),
         (
             {"noise": 0.5},
-            r"^recsys_rl/Drift-v0: noise is no setting of drift: satiation has it\.$",
+            r"^recsys_rl/Drift-v0: noise is not a setting of drift: satiation has it\.$",
         ),
         (
             {"rating_column": "stars"},
-            r"^recsys_rl/Drift-v0: rating_column is no setting of synthetic: \.csv has it\.$",
+            r"^recsys_rl/Drift-v0: rating_column is not a setting of synthetic: \.csv has it\.$",
         ),
         (
             {"env_config": SatiationConfig(num_items=30)},
-            r"^env_config\.affinity_gain is no setting of drift: satiation has it\.$",
+            r"^env_config\.affinity_gain is not a setting of drift: satiation has it\.$",
         ),
-        ({"users": "everybody"}, "users='everybody' is no part of the population"),
+        ({"users": "everybody"}, "users='everybody' is not a part of the population"),
         ({"num_items": -3}, "env_config.num_items is -3: it must be a whole number"),
         ({"data": "nothing"}, "There is no data named 'nothing'"),
     ],

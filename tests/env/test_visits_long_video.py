@@ -44,7 +44,7 @@ def test_feelings_of_a_visit_by_hand() -> None:
     assert (state.life["felt"].item(), state.life["items"].item()) == (-0.5, 1.0)
     state, *_ = step(model, numbers(state, NEVER, NEVER))
     assert state.current.item() == 0
-    assert (state.life["felt"].item(), state.life["items"].item()) == (-0.5, 1.0)  # a pick is no feeling
+    assert (state.life["felt"].item(), state.life["items"].item()) == (-0.5, 1.0)  # a pick is not a feeling
     state, *_ = step(model, numbers(state, SURE, NEVER))
     assert state.quarters.item() == 1 and state.life["items"].item() == 1
     state, *_ = step(model, numbers(state, SURE, SURE))

@@ -14,7 +14,7 @@ from recsys_rl.evaluation import rule_search
 from recsys_rl.evaluation.rule_search import Trials, as_weights, leave_rates, rule_note, search_rule
 from recsys_rl.experience.rollout import Sessions, play
 from recsys_rl.make import make_env
-from recsys_rl.types import Obs
+from recsys_rl.types import Obs, tensors_of
 from tests.evaluation.test_tuning import Small, trainees
 from tests.small_runs import settings, world
 from tests.tiny_world import tiny_catalogue
@@ -99,7 +99,10 @@ def test_noisy_rounds_do_not_lose_the_best_start(small: Small, monkeypatch: pyte
     weights = search_rule(trainees(*small), 40_000).weights
     starts = [as_weights(torch.tensor(start)) for start in rule_search.STARTS]
     assert any(
-        all(torch.equal(x, y) for x, y in zip(vars(weights).values(), vars(start).values(), strict=True))
+        all(
+            torch.equal(x, y)
+            for x, y in zip(*map(dict.values, map(tensors_of, (weights, start))), strict=True)
+        )
         for start in starts
     )
 

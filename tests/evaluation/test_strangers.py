@@ -18,7 +18,7 @@ from tests.doors import CARTPOLE, SATIATION, steps, train_in
 from tests.small_runs import settings, world
 
 
-@pytest.mark.parametrize("platform", ["satiation", "drift", "short-video", "long-video"])
+@pytest.mark.parametrize("platform", ["satiation", "drift", "short-video", "long-video", "social-feed"])
 def test_only_the_profile_is_withheld(platform: str) -> None:
     """The same users answer the same items in the same way, also after a session has ended."""
     sizes = {"num_items": 60, "embedding_dim": 4, "max_episode_steps": 3}

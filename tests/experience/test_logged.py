@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,10 @@ from recsys_rl.decisions.transitions import transition_table
 from recsys_rl.decisions.writer import write_decisions
 from recsys_rl.errors import FieldError, UserError
 from recsys_rl.experience.logged import log_rewards
-from recsys_rl.make import heldout_rows, make_logged, make_user_model
+from recsys_rl.make import heldout_rows, make_env, make_logged, make_user_model
 from recsys_rl.run import agent_of
 from recsys_rl.types import Transitions
+from recsys_rl.utils.logger import read_log
 from recsys_rl.workflows.record import RecordConfig, record
 from recsys_rl.workflows.train import train, updates
 from tests.doors import SATIATION, WORLD, assert_same_weights, steps, train_in, weights
@@ -37,6 +39,9 @@ BC = [
     "--save-interval",
     "2",
 ]  # 24 rows an update
+
+
+LOG_ONLY = ("bc", "cql", "bcq", "iql", "reinforce", "dt")
 
 
 @pytest.fixture(scope="module")
@@ -111,11 +116,12 @@ def test_run_without_an_environment_is_a_run(logger: tuple[Path, Path], tmp_path
     assert table.header.loggers == ("bc",) and agent.updates == 4
 
 
+@pytest.mark.parametrize("algo", LOG_ONLY)
 def test_resumed_run_ends_as_the_whole_one(
-    logger: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    algo: str, logger: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log = logger[1]
-    options = [*TINY, *BC, "--log", str(log), *steps(7), "--eval-interval", "2"]
+    options = [*TINY, *BC, "--algo", algo, "--log", str(log), *steps(7), "--eval-interval", "2"]
     whole = train_in(tmp_path / "whole", *options)
     monkeypatch.chdir(tmp_path)
     config = train_options(options).config
@@ -155,7 +161,7 @@ def test_clone_decides_as_the_logger(logger: tuple[Path, Path], tmp_path: Path, 
         (["--env", "satiation", *WORLD, "--seed", "5", "--log", "LOG"], "another catalogue"),
         (["--env", "drift", *WORLD, "--log", "LOG"], "other sessions"),
         (["--checkpoint", "CHECKPOINT", "--env", "satiation", "--log", "LOG"], "--checkpoint"),
-        (["--checkpoint", "CHECKPOINT", "--log", "LOG", "--candidates", "8"], "candidates"),
+        (["--checkpoint", "CHECKPOINT", "--log", "LOG", "--candidates", "80"], "candidates"),
         (["--checkpoint", "CHECKPOINT", "--log", "LOG", "--n-steps", "8"], "n_steps|n-steps"),
         (["--checkpoint", "CHECKPOINT", "--log", "nowhere.parquet"], "nowhere.parquet"),
         (["--env", "satiation", *WORLD, "--stranger-share", "0.5", "--log", "LOG"], "stranger"),
@@ -184,6 +190,153 @@ def test_checkpoint_of_items_is_for_logs(
 ) -> None:
     assert main(["train", "--checkpoint", str(logger[0])]) == 2
     assert "--checkpoint" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("algo", LOG_ONLY)
+def test_policy_of_each_learner_evaluates_and_records(
+    algo: str, logger: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint, log = logger
+    options = [*BC, "--algo", algo, "--checkpoint", str(checkpoint), "--log", str(log), *steps(4)]
+    path = train_in(tmp_path / "run", *options, "--hidden-dims", "6")
+    own = tmp_path / "own.parquet"
+    assert main(["record", "--checkpoint", str(path), "--sessions", "5", "--out", str(own), "--quiet"]) == 0
+    assert read_decisions(own).header.loggers == (algo,)
+    rows = {name: value for _, _, name, value in read_log(path.parent / "log.csv")}
+    if algo != "bc":  # the value of the first state, beside the returns of the log
+        assert 0 < rows["return_start"] < 5 and abs(rows["value_start"]) < 5
+    table = tmp_path / "table.json"
+    files = [str(path), "--behaviour", str(checkpoint), "--no-planner", "--json", str(table)]
+    assert main(["evaluate", *files]) == 0
+    found = json.loads(table.read_text())
+    names = [row["policy"] for row in found["rows"]]
+    assert names[:4] == [algo, f"{algo}-greedy", "behaviour", "behaviour-greedy"]
+    pairs = {(row["policy"], row["versus"]) for row in found["paired"]}
+    assert (f"{algo}-greedy", "behaviour-greedy") in pairs
+    capsys.readouterr()
+
+
+def test_learner_with_a_first_stage_is_resumed_and_evaluates(
+    logger: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = [*TINY, *BC, "--algo", "cql", "--log", str(logger[1]), *steps(4), "--candidates", "12"]
+    whole = train_in(tmp_path / "whole", *options, "--eval-interval", "2")
+    monkeypatch.chdir(tmp_path)
+    config = train_options([*options, "--eval-interval", "2"]).config
+    for _ in updates(config, folder=tmp_path / "pieces"):
+        break
+    assert_same_weights(whole, train(config, resume=True, folder=tmp_path / "pieces", quiet=True))
+    assert load(whole).info["curve"]
+    assert main(["evaluate", "--checkpoint", str(whole), "--no-planner"]) == 0
+
+
+def test_run_that_was_stopped_early_records_a_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A policy of medium quality is the checkpoint of a run that was stopped after a part of its updates."""
+    config = train_options([*SATIATION, *steps(30)]).config
+    monkeypatch.chdir(tmp_path)
+    for update in updates(config, folder=tmp_path / "run"):
+        if update.run.updates == 3:
+            break
+    path, log = tmp_path / "run" / "ppo.pt", tmp_path / "medium.parquet"
+    assert load(path).updates == 3
+    options = ["--sessions", "40", "--users", "all", "--quiet"]
+    assert main(["record", "--checkpoint", str(path), *options, "--out", str(log)]) == 0
+    made = train_in(
+        tmp_path / "cql", *BC, "--algo", "cql", "--checkpoint", str(path), "--log", str(log), *steps(2)
+    )
+    assert load(made).updates == 2
+
+
+def test_clone_of_the_best_sessions_sees_no_others(logger: tuple[Path, Path]) -> None:
+    checkpoint, path = load(logger[0]), logger[1]
+    dials = {"log": str(path), **sections(checkpoint.config)}
+    sums = []
+    for share in (1.0, 0.25):
+        config = Config(algo="bc", env="satiation", best_sessions=share, **dials)
+        source = make_logged(config, checkpoint.world, {}, torch.Generator().manual_seed(0))
+        sums.append(source.table.returns_to_go[source.table.steps == 0])
+    every, best = sums
+    count = -(-len(every) // 4)
+    assert torch.equal(best.sort().values, every.sort().values[-count:])
+
+
+def changed(log: Path, out: Path, **columns: Any) -> Path:
+    """A log with other columns, at ``out``."""
+    write_decisions(out, dataclasses.replace(read_decisions(log), **columns))
+    return out
+
+
+def test_resumed_run_refuses_a_log_with_other_decisions(
+    logger: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = tmp_path / "log.parquet"
+    log.write_bytes(logger[1].read_bytes())
+    options = [*TINY, *BC, "--log", str(log), *steps(4), "--eval-interval", "0"]
+    for _ in updates(train_options(options).config, folder=tmp_path / "run"):
+        break
+    decided = read_decisions(log)
+    changed(log, log, logprobs=decided.logprobs - 0.25)
+    with pytest.raises(UserError, match="other decisions"):
+        train(train_options(options).config, resume=True, folder=tmp_path / "run", quiet=True)
+    write_decisions(log, decided)
+    train(train_options(options).config, resume=True, folder=tmp_path / "run", quiet=True)
+    assert load(tmp_path / "run" / "bc.pt").updates == 4
+
+
+def test_logs_that_a_learner_cannot_use(logger: tuple[Path, Path], tmp_path: Path) -> None:
+    log = read_decisions(logger[1])
+    bare = changed(logger[1], tmp_path / "bare.parquet", logprobs=torch.full_like(log.logprobs, torch.nan))
+    start = (log.steps == 0).nonzero().squeeze(1)
+    firsts = log.rows(start)
+    short, same = tmp_path / "short.parquet", tmp_path / "same.parquet"
+    yes, no = torch.ones(len(start), dtype=torch.bool), torch.zeros(len(start), dtype=torch.bool)
+    firsts = dataclasses.replace(firsts, terminated=yes, truncated=no)
+    write_decisions(short, firsts)
+    write_decisions(same, dataclasses.replace(firsts, items=torch.zeros_like(firsts.items)))
+    for algo, path, words in (
+        ("reinforce", bare, "no propensities"),
+        ("dt", short, "sessions of one decision"),
+        ("cql", same, "same items in every decision"),
+        ("bc", same, "same items in every decision"),
+    ):
+        with pytest.raises(UserError, match=words):
+            train_in(
+                tmp_path / "run", *BC, "--algo", algo, "--checkpoint", str(logger[0]), "--log", str(path)
+            )
+        assert not (tmp_path / "run").exists()
+    for algo in ("cql", "iql"):  # they need no propensities
+        options = [*BC, "--algo", algo, "--checkpoint", str(logger[0]), "--log", str(bare), *steps(1)]
+        assert load(train_in(tmp_path / algo, *options)).updates == 1
+
+
+@pytest.mark.parametrize(
+    ("algo", "works"), [("bc", True), ("reinforce", True), ("iql", True), ("cql", True), ("dt", False)]
+)
+def test_ppo_begins_with_a_policy_from_a_log(
+    algo: str, works: bool, logger: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """The first policy of PPO ranks items as the greedy policy from the log, where the network fits."""
+    checkpoint, log = logger
+    options = [*BC, "--algo", algo, "--checkpoint", str(checkpoint), "--log", str(log), *steps(4)]
+    path = train_in(tmp_path / "run", *options, "--hidden-dims", "6", "--lr", "0.05")
+    begin = [*SATIATION, *steps(2), "--init-from", str(path)]
+    if not works:
+        with pytest.raises(UserError, match="--init-from"):
+            train_in(tmp_path / "ppo", *begin)
+        return
+    train_in(tmp_path / "ppo", *begin)
+    start = load(tmp_path / "ppo" / "ppo.prev.pt")
+    assert start.step == 0 and start.steps_before == 4 * 24
+    env = make_env(start.config, start.world, 8)
+    obs = env.reset()
+    one, two = (agent_of(x).act(obs, greedy=True).items for x in (load(path), start))
+    assert torch.equal(one, two)
+
+
+def test_init_from_another_catalogue_is_refused(logger: tuple[Path, Path], tmp_path: Path) -> None:
+    other = train_in(tmp_path / "other", *SATIATION, *steps(1), "--num-items", "23")
+    with pytest.raises(UserError, match="another catalogue"):
+        train_in(tmp_path / "run", *TINY, *BC, "--log", str(logger[1]), *steps(1), "--init-from", str(other))
 
 
 def test_log_of_held_out_users_alone_is_refused(logger: tuple[Path, Path], tmp_path: Path) -> None:
@@ -222,7 +375,7 @@ def test_large_log_is_read_in_parts(logger: tuple[Path, Path], monkeypatch: pyte
         one, two = parts.batch().data, other.batch().data
         assert torch.equal(one.items, two.items) and torch.equal(one.obs.context, two.obs.context)
     with pytest.raises(ValueError, match="part 99"):
-        other.load_state_dict({"part": torch.tensor(99), "served": torch.tensor(0)})
+        other.load_state_dict(parts.state_dict() | {"part": torch.tensor(99)})
 
 
 def test_small_log_in_several_files_is_held_as_a_whole(logger: tuple[Path, Path], tmp_path: Path) -> None:

@@ -102,7 +102,7 @@ def test_description_of_decisions(tmp_path: Path) -> None:
     found = describe(tmp_path / "log.parquet")
     assert found.ranges["reward"] == (0.0, 0.375, 1.0) and found.ranges["propensity"] == (0.0, 0.5625, 1.5)
     assert found.inverse_propensity == 3.0  # (2 + 4) / 2
-    assert found.candidates_per_row == 2.0  # 8 entries that are no padding, 4 rows
+    assert found.candidates_per_row == 2.0  # 8 entries that are not padding, 4 rows
     assert found.shown_of_item == (1, 2, 4)
     assert found.policies == {"old": 3, "new": 1}
     assert found.problems == (Problem("column 'propensity' is not a probability above 0 and up to 1", 2, 3),)

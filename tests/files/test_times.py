@@ -106,7 +106,7 @@ def test_numbers_beyond_the_years_of_people_are_no_dates(tmp_path: Path) -> None
 
 
 def test_a_column_is_of_dates_or_of_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The piece without a date is read as those of the whole column are: a number is no date."""
+    """The piece without a date is read as those of the whole column are: a number is not a date."""
     monkeypatch.setattr(read, "PIECE", 2)
     path = tmp_path / "log.csv"
     path.write_text("user,item,time\na,x,2020-12-31\nb,y,2021-01-01\nc,z,5\nd,w,6\n")

@@ -1,4 +1,4 @@
-"""Each equation of the losses of PPO and A2C, against numbers worked out by hand."""
+"""Each equation of the losses, against numbers worked out by hand."""
 
 from __future__ import annotations
 
@@ -141,3 +141,46 @@ def test_approx_kl_is_never_negative(numbers: list[float]) -> None:
 
 def test_clip_fraction() -> None:
     assert losses.clip_fraction(*logs(0.79, 0.81, 1.0, 1.19, 1.21), 0.2).item() == pytest.approx(0.4)
+
+
+def test_nothing_follows_an_end_or_a_state_without_items() -> None:
+    rewards, values = torch.tensor([1.0, 2.0, 3.0]), torch.tensor([10.0, 10.0, -torch.inf])
+    ended = torch.tensor([False, True, False])
+    assert losses.bootstrapped(rewards, 0.5, values, ended).tolist() == [6, 2, 3]
+
+
+def test_conservative_penalty() -> None:
+    """log(e^0 + e^ln 3) - ln 3 = ln(4 / 3), and without the forbidden item ln 1 = 0."""
+    q = torch.tensor([[0.0, math.log(3.0)], [2.0, -torch.inf]])
+    found = losses.conservative(q, torch.tensor([1, 0]))
+    assert_close(found, torch.tensor(math.log(4 / 3) / 2))
+
+
+def test_gradient_of_the_conservative_penalty_is_softmax_minus_the_shown_item() -> None:
+    q = torch.tensor([[0.0, math.log(3.0), -torch.inf]], requires_grad=True)
+    losses.conservative(q, torch.tensor([1])).backward()
+    assert q.grad is not None
+    assert_close(q.grad, torch.tensor([[0.25, -0.25, 0.0]]))
+
+
+def test_expectile_and_quantile() -> None:
+    error = torch.tensor([2.0, -1.0])
+    assert losses.expectile_loss(error, 0.9).item() == pytest.approx((0.9 * 4 + 0.1 * 1) / 2)
+    assert losses.expectile_loss(error, 0.5).item() == pytest.approx(0.5 * 2.5)  # half of the mean square
+    assert losses.quantile_loss(error, 0.9).item() == pytest.approx((0.9 * 2 + 0.1 * 1) / 2)
+
+
+@pytest.mark.parametrize("unit", [0.01, 1.0, 100.0])
+def test_weights_of_advantages_do_not_depend_on_their_unit(unit: float) -> None:
+    advantage = unit * torch.tensor([1.0, -1.0])  # their standard deviation is the unit
+    found = losses.advantage_weights(advantage, 2.0, 100.0)
+    assert_close(found, torch.tensor([math.exp(2), math.exp(-2)]))
+    assert losses.advantage_weights(advantage, 2.0, 3.0)[0] == 3.0
+    assert losses.advantage_weights(torch.full((3,), unit), 2.0, 3.0).tolist() == [1, 1, 1]
+
+
+def test_top_k_factor_is_the_derivative_of_being_in_the_list() -> None:
+    p = torch.tensor([0.1, 0.5, 1.0], dtype=torch.float64, requires_grad=True)
+    for k in (1, 2, 5):
+        (derivative,) = torch.autograd.grad((1 - (1 - p) ** k).sum(), p)
+        assert_close(losses.top_k_factor(p.detach().log(), k), derivative)

@@ -104,10 +104,10 @@ def test_an_encoder_begins_with_the_weights_of_a_fitting_run_alone(
 
 
 @pytest.mark.parametrize(
-    ("head", "candidates"), [("two-tower", 0), ("two-tower", 6), ("scorer", 0), ("dense", 0)]
+    ("head", "candidates"), [("two-tower", 0), ("two-tower", 6), ("scorer", 0), ("dense", 0), ("gated", 6)]
 )
 def test_added_encoder_keeps_logits_and_values_with_genres(
-    head: Literal["two-tower", "scorer", "dense"], candidates: int
+    head: Literal["two-tower", "scorer", "dense", "gated"], candidates: int
 ) -> None:
     """No weight of the old network is zero, and items have genres."""
     config = ModelConfig(hidden_dims=(8,), head=head, candidates=candidates)

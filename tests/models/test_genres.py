@@ -19,11 +19,11 @@ from tests.genre_networks import NEW, OLD, network, observations
 
 @pytest.mark.parametrize("encoder", ["mlp", "transformer"])
 @pytest.mark.parametrize(
-    ("head", "candidates"), [("two-tower", 0), ("two-tower", 6), ("scorer", 0), ("dense", 0)]
+    ("head", "candidates"), [("two-tower", 0), ("two-tower", 6), ("scorer", 0), ("dense", 0), ("gated", 6)]
 )
 def test_items_of_shared_genres_keep_their_logits_and_values(
     encoder: Literal["mlp", "transformer"],
-    head: Literal["two-tower", "scorer", "dense"],
+    head: Literal["two-tower", "scorer", "dense", "gated"],
     candidates: int,
 ) -> None:
     config = ModelConfig(hidden_dims=(8,), head=head, encoder=encoder, candidates=candidates)

@@ -199,7 +199,7 @@ def test_reader_follows_entries_resets_and_jumps(name: str, built: list[int]) ->
 
 @pytest.mark.parametrize("name", NAMES)
 def test_reader_builds_a_short_history_after_a_full_window(name: str) -> None:
-    """A step may fill the whole window, so any window could be the next one; but padding is no entry."""
+    """A step may fill the whole window, so any window could be the next one; but padding is not an entry."""
     encoder = stirred(name)
     reader = Reader(encoder, ITEMS, L)
     full, other = [1, 2, 3, 4, 5], [9, 8, 7, 6, 5]

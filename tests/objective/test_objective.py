@@ -55,9 +55,9 @@ def test_weights_as_they_are_typed() -> None:
 @pytest.mark.parametrize(
     ("texts", "sentence"),
     [
-        (["watch"], "watch is no NAME=NUMBER, as in watch=0.5."),
-        (["completion=high"], "completion=high is no NAME=NUMBER, as in completion=0.5."),
-        (["=1"], "=1 is no NAME=NUMBER, as in NAME=0.5."),
+        (["watch"], "watch is not of the form NAME=NUMBER, as in watch=0.5."),
+        (["completion=high"], "completion=high is not of the form NAME=NUMBER, as in completion=0.5."),
+        (["=1"], "=1 is not of the form NAME=NUMBER, as in NAME=0.5."),
         (["watch=inf"], "watch is inf: it must be a finite number."),
         (["watch=nan"], "watch is nan: it must be a finite number."),
         (["watch=1", "watch=2"], "names watch twice: give one weight."),
@@ -72,7 +72,7 @@ def test_weights_that_are_no_numbers_by_name(texts: list[str], sentence: str) ->
     ("typed", "sentence"),
     [
         ("likes=1", "--weights names the stream likes, which does not exist: choose from match."),
-        ("match", "--weights match is no NAME=NUMBER"),
+        ("match", "--weights match is not of the form NAME=NUMBER"),
     ],
 )
 def test_command_refuses_weights_of_no_stream(

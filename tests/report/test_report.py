@@ -279,7 +279,7 @@ def test_gymnasium_report_has_episodes_and_no_empty_columns(tmp_path: Path) -> N
     assert headline.startswith("a2c, trained for ")
     assert headline.endswith("gym:Pendulum-v1, earns −190.0 per episode on unseen seeds.")
     assert [words(cell) for cell in next(root.iter("tr"))] == ["Policy", "Return", "Length"]
-    assert "1.0 less</b> per episode (95 % interval −1.0 to 3.0), which is no clear difference." in page
+    assert "1.0 less</b> per episode (95 % interval −1.0 to 3.0), which is not a clear difference." in page
     assert "session" not in re.sub("<style>.*?</style>", "", page, flags=re.DOTALL)
 
 

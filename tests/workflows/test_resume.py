@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from recsys_rl.agents import AGENTS
 from recsys_rl.checkpoint import load
 from recsys_rl.cli import main
 from recsys_rl.cli.train import train_options
@@ -21,6 +22,7 @@ from recsys_rl.experience.rollout import collect
 from recsys_rl.types import UserError
 from recsys_rl.utils.logger import read_log
 from recsys_rl.utils.stopping import stop_signals
+from recsys_rl.workflows.record import RecordConfig, record
 from tests.doors import (
     A2C,
     CARTPOLE,
@@ -28,16 +30,20 @@ from tests.doors import (
     DRIFT,
     PATIENCE,
     SATIATION,
+    SIZES,
+    WORLD,
     assert_same_weights,
     finish,
     home,
     start,
     steps,
+    train_in,
 )
 
 LIVES = ["--env", "short-video", "--visits", "4", *DRIFT]
 SLATES = ["--env", "long-video", "--suggestions", "3", *DRIFT]
 READER = [*SATIATION, "--encoder", "transformer"]
+LIMITS = [*SATIATION, "--limit", "tail_exposure<=0.3", "--limit", "engagement>=0.9", "--novelty", "0.5"]
 RUNS = {
     "drift": DRIFT,
     "satiation": SATIATION,
@@ -47,7 +53,10 @@ RUNS = {
     "lives": LIVES,
     "long-video": SLATES,
     "transformer": READER,
+    "limits": LIMITS,
 }
+LOGGED = [*SATIATION[:2], *WORLD, *SIZES[4:], "--batch-size", "8", "--gradient-steps", "3"]
+"""The options of a run from a log, with 24 decisions an update."""
 
 
 def log_of(folder: Path) -> list[tuple[int, str, float]]:
@@ -61,7 +70,7 @@ def log_of(folder: Path) -> list[tuple[int, str, float]]:
 
 
 def algo_of(name: str) -> str:
-    return name if name in ("a2c", "dqn") else "ppo"
+    return name if name in AGENTS else "ppo"
 
 
 def interrupted(play: Callable[..., Any]) -> Callable[..., Any]:
@@ -114,8 +123,11 @@ from recsys_rl.cli import main
 
 command, path, rng = sys.argv[2:], Path(sys.argv[1]), random.Random(0)
 warm = ["--total-timesteps", "48", "--runs-dir", "../warm"]
-main([*command, *warm])  # whatever is only imported on the way
-path.unlink()
+if "--log" in command:  # a child that was forked after polars had read a file would wait for its threads
+    import recsys_rl.workflows.train
+else:
+    main([*command, *warm])  # whatever is only imported on the way
+    path.unlink()
 resume = ["train", "--resume", "--algo", path.stem]
 saved = lambda: path.stat().st_mtime_ns if path.exists() else 0
 died_at = set()
@@ -136,14 +148,27 @@ sys.exit(main(resume))
 """
 
 
-@pytest.mark.parametrize("name", ["drift", "satiation", "gym", "a2c", "dqn"])  # the others: see above
-def test_killed_at_random_moments(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="module")
+def log_of_decisions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A log of PPO on the world of the other runs."""
+    folder = tmp_path_factory.mktemp("log")
+    checkpoint, log = train_in(folder / "run", *SATIATION, *steps(2)), folder / "log.parquet"
+    record(RecordConfig(str(checkpoint), sessions=40, users="train", out=str(log), quiet=True))
+    return log
+
+
+# The others: see above, and for learners from a log tests/experience/test_logged.py.
+@pytest.mark.parametrize("name", ["drift", "satiation", "gym", "a2c", "dqn", "limits", "bc", "iql"])
+def test_killed_at_random_moments(
+    name: str, log_of_decisions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """kill -9 ten times, then to the end."""
     whole, pieces = tmp_path / "whole", tmp_path / "pieces"
     whole.mkdir()
     pieces.mkdir()
     monkeypatch.chdir(whole)
-    command = ["train", *RUNS[name], *steps(80)]
+    options = RUNS.get(name, ["--algo", name, *LOGGED, "--log", str(log_of_decisions)])
+    command = ["train", *options, *steps(80)]
     assert main(command) == 0
     path = f"checkpoints/{algo_of(name)}.pt"
     script = tmp_path / "killer.py"

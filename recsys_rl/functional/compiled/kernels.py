@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import os
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -16,16 +17,21 @@ from pathlib import Path
 import torch  # must come before the library is loaded, which uses torch's OpenMP
 from torch import Tensor
 
+SWITCH = "RECSYS_RL_KERNELS"  # this environment variable, set to "off", leaves torch's operators alone
 MIN_PARALLEL = 2**15  # numbers; fewer take less time than it takes to wake a second thread
 
 
 @cache
 def library() -> ctypes.CDLL | None:
-    """The compiled loops; None if they were not compiled here."""
+    """The compiled loops; None if they were not compiled here, or are switched off."""
     try:
-        return load(path())
+        return None if switched_off() else load(path())
     except OSError:
         return None
+
+
+def switched_off() -> bool:
+    return os.environ.get(SWITCH) == "off"
 
 
 def path() -> Path:

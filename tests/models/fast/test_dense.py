@@ -72,11 +72,12 @@ def test_equals_the_modules(
         assert_close(one, other, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("head", ["two-tower", "scorer", "dense"])
+@pytest.mark.parametrize("head", ["two-tower", "scorer", "dense", "gated"])
 def test_network_over_a_session_is_one_node_too(head: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The sums depend on weights, so their gradient goes on through this node."""
     items = torch.randn(5, 9, generator=rng(2))
-    shapes = Shapes(6, (5,), items, history_length=4, num_signals=2, embeddings=(slice(0, 3), slice(3, 6)))
+    pieces, kinds = (slice(0, 3), slice(3, 6)), torch.tensor([0, 1, 0, 1, 1])
+    shapes = Shapes(6, (5,), items, history_length=4, num_signals=2, embeddings=pieces, kinds=kinds)
     model = ActorCritic(shapes, ModelConfig(head=head, hidden_dims=(8, 4)), rng(0))
     for parameter in model.parameters():
         parameter.data += 0.3 * torch.randn(parameter.shape, generator=rng(1))

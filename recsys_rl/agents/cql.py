@@ -1,0 +1,60 @@
+"""Conservative Q-learning (Kumar et al. 2020, arXiv:2006.04779) from the decisions of a log.
+
+Double Q-learning believes every value, also of items that the log hardly shows. A penalty pushes the values
+of all items down and the value of the logged item up. With y the target of models/q_learner.py::
+
+    L = mean (Q(s, a) - y)^2 / 2 + alpha mean (log sum_b exp Q(s, b) - Q(s, a))
+
+The sum is over the items that could be shown. An item that the log shows with probability mu ends at
+y - alpha (softmax(Q) / mu - 1): the rarer it is, the lower its value. docs/11_offline.md derives it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from recsys_rl.dials import LoggedConfig, QConfig
+from recsys_rl.functional.losses import conservative, value_loss
+from recsys_rl.models.q_learner import QLearner, StartValues
+from recsys_rl.models.q_network import QNetwork
+from recsys_rl.models.sampled import shown_among
+from recsys_rl.protocols import Algorithm
+from recsys_rl.schema import NonNegative
+from recsys_rl.types import Transitions
+
+
+@dataclass(frozen=True)
+class CQLConfig(QConfig, LoggedConfig):
+    """Conservative Q-learning (Kumar et al. 2020, arXiv:2006.04779)."""
+
+    alpha: NonNegative = 0.5
+    """Weight of the penalty, in units of return; 0 is double Q-learning."""
+
+
+class CQL(QLearner[CQLConfig]):
+    """A Q-network that mistrusts what its log hardly shows."""
+
+    def update(self, batch: Transitions) -> dict[str, float]:
+        """A gradient step for each ``batch_size`` decisions. Returns the means over these steps."""
+        self.anneal_lr()
+        found: list[Tensor] = []  # (4,) each: loss, penalty, Q, target
+        starts = StartValues()
+        for part in batch.split(self.config.batch_size):
+            target = self.targets(part)  # (B,)
+            obs, weights = shown_among(self.model, part.obs, part.items, self.generators["policy"])
+            q, shown, q_shown = self.q_of(obs, part.items)
+            penalty = conservative(q if weights is None else q + weights, shown)
+            loss = value_loss(q_shown, target) + self.config.alpha * penalty
+            self.step(loss)
+            starts.add(part, lambda rows: self.value(self.propose(rows.obs, greedy=True)))
+            found.append(torch.stack([x.detach() for x in (loss, penalty, q_shown.mean(), target.mean())]))
+        self.updates += 1
+        means = torch.stack(found).mean(0).tolist()
+        metrics = dict(zip(("loss", "penalty", "q_mean", "target_mean"), means, strict=True))
+        return metrics | starts.means() | {"lr": self.optimizer.lr}
+
+
+ALGORITHM = Algorithm(CQLConfig, CQL, "logged", QNetwork)

@@ -1,0 +1,86 @@
+"""Decision transformer (Chen et al. 2021, arXiv:2106.01345) from the decisions of a log.
+
+It learns what the log showed where a return followed, and is then asked for a high return. With G the share
+of the possible return that followed the decision, V the share that it asks for, and q a high quantile::
+
+    L = - mean log pi(a | history, G) + vf_coef mean max(q (G - V(s)), (q - 1) (G - V(s)))
+
+The published one gets a return at the start of an episode and subtracts the rewards on the way. A policy here
+sees no rewards, so V, a quantile of the returns of the log in this state, decides at each step what to ask
+for, as in the elastic decision transformer (Wu et al. 2023, arXiv:2307.02484). What was earned so far is in
+the signals of the history. pi(a | s, G) is proportional to P(G | s, a) mu(a | s), so it takes luck for skill:
+docs/11_offline.md has a lottery.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import torch
+from torch import Tensor
+
+from recsys_rl.dials import LoggedConfig
+from recsys_rl.functional.losses import quantile_loss
+from recsys_rl.models.policy import NetworkPolicy
+from recsys_rl.models.q_learner import StartValues
+from recsys_rl.models.return_network import ReturnNetwork
+from recsys_rl.models.sampled import corrected, shown_among
+from recsys_rl.protocols import Algorithm
+from recsys_rl.schema import Positive, Range
+from recsys_rl.types import Transitions
+
+
+@dataclass(frozen=True)
+class DTConfig(LoggedConfig):
+    """Decision transformer (Chen et al. 2021, arXiv:2106.01345)."""
+
+    quantile: Annotated[float, Range(above=0, below=1)] = 0.9
+    """The policy asks for the return that this share of the log's sessions stays below from here on."""
+    vf_coef: Positive = 0.5
+    """Weight of the loss of that return."""
+
+
+class DT(NetworkPolicy[DTConfig]):
+    """An actor that is asked for a return."""
+
+    model: ReturnNetwork
+
+    def update(self, batch: Transitions) -> dict[str, float]:
+        """A gradient step for each ``batch_size`` decisions. Returns the means over these steps."""
+        self.anneal_lr()
+        found: list[Tensor] = []  # (3,) each: loss, loss of the clone, share asked for
+        starts = StartValues()
+        for part in batch.split(self.config.batch_size):
+            share = share_of_possible(part)  # (B,)
+            obs, weights = shown_among(self.model, part.obs, part.items, self.generators["policy"])
+            obs = self.model.summarised(obs)
+            distribution, asked = corrected(self.model.given(obs, share), weights), self.model.value(obs)
+            clone_loss = -distribution.logprob(obs.places_of(part.items)).mean()
+            loss = clone_loss + self.config.vf_coef * quantile_loss(share - asked, self.config.quantile)
+            self.optimizer.zero_grad()
+            loss.backward()
+            self.optimizer.step()
+            starts.add(part, lambda rows: possible_at(rows, self.value(rows.obs)))
+            found.append(torch.stack([x.detach() for x in (loss, clone_loss, asked.mean())]))
+        self.updates += 1
+        means = torch.stack(found).mean(0).tolist()
+        metrics = dict(zip(("loss", "clone_loss", "asked_share"), means, strict=True))
+        return metrics | starts.means() | {"lr": self.optimizer.lr}
+
+
+def share_of_possible(batch: Transitions) -> Tensor:
+    """(B,) in 0 .. 1: the return that followed each decision, from the least possible to the largest."""
+    assert batch.returns_to_go is not None and batch.possible is not None
+    low, high = batch.possible.unbind(1)
+    return ((batch.returns_to_go - low) / (high - low).clamp_min(1e-8)).clamp(0, 1)
+
+
+def possible_at(batch: Transitions, share: Tensor) -> Tensor:
+    """The inverse of ``share_of_possible``: returns (B,)."""
+    assert batch.possible is not None
+    low, high = batch.possible.unbind(1)
+    return low + share * (high - low)
+
+
+ALGORITHM = Algorithm(DTConfig, DT, "logged", ReturnNetwork, needs=("steps",))

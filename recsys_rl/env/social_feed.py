@@ -1,0 +1,752 @@
+"""`social-feed`: posts, ads, suggested creators and stories in one feed, one place at a time.
+
+Hidden state of a user (units in brackets):
+
+- taste u [unit vector], from all of the user's log; a recommender sees the profile, from its first part
+- follows F_c [0 or 1] of each creator c; a recommender sees the mean q of their embeddings
+- sameness m [vector, at most 1 long]: a fading mean of the embeddings e of the posts and stories just shown
+- ad tolerance t [0..1, 1 = rested]: ads drain it and time away restores it
+- patience p [start_patience at the start, MOST_PATIENCE at most; the user leaves at 0]
+- ease a [logits], drawn once for each user
+
+Item i has an embedding e_i, a creator c_i, a kind k_i, a pull x_i (the sum of the z-scores of log popularity
+and quality, as a z-score), a bid b_i [0 but for ads], and a story has the hours in which it lives. Showing
+it, where [k] is 1 for items of that kind and 0 for others::
+
+    appeal = base_k + fit_gain u . e_i + interest_deviation a
+             + [post, story] (post_pull x_i - stranger_cost (1 - F_ci) - likeness_cost max(0, m . e_i))
+             - [ad] ad_weariness (1 - t)                                                            [logits]
+    satisfaction = sigmoid(appeal)                                                                    [0..1]
+    dwell     = clip(satisfaction + dwell_noise N(0, 1), 0, 1)                                [share of 30 s]
+    clicked   ~ [post, story] Bernoulli(sigmoid(appeal - click_cost))
+    liked     ~ [post, story] Bernoulli(sigmoid(appeal - liking_cost))
+    shared    ~ liked Bernoulli(sharing_rate)              replied ~ liked Bernoulli(reply_rate)
+    followed  ~ [suggestion] Bernoulli(sigmoid(appeal - follow_cost))
+    ad_clicked ~ [ad] Bernoulli(sigmoid(appeal - ad_click_cost))
+    engagement = clicked + liked + shared + replied + followed           revenue = b_i ad_clicked
+
+    p <- min(MOST_PATIENCE, p + [not ad] (satisfaction_gain satisfaction - place_cost) - [ad] ad_cost
+             - tolerance_cost (1 - t))
+    t <- max(0, t - [ad] ad_drain (1 + misfit_drain (1 - u . e_i) / 2))
+    m <- likeness_kept m + (1 - likeness_kept) e_i                     [post, story]
+    F_ci <- 1 if followed
+
+    reward = 0.3 engagement + 0.3 dwell + 0.4 revenue
+
+A place may not show: an ad if one of the last AD_GAP places was an ad; a story outside its hours, which come
+again each week; a suggestion of a creator whom the user follows. The follow is the only one of the responses
+that changes what the user answers to afterwards. Without noise (for planners) F is the probability so far.
+
+With ``visits`` above 1 an episode is a user's life (env/visits.py has the days of return). The feeling of a
+place is its change of patience before the cap; a user's habit, and the feeling he is used to at first, are::
+
+    habit = habit_base + habit_deviation N(0, 1), drawn once                                         [logits]
+    usual = satisfaction_gain sigmoid(post_base + interest_deviation a) - place_cost
+
+A gap of g days leaves 1 - t at tolerance_kept^g, m at overnight^g and the same share of the distance of
+patience from start_patience. Each visit begins at the same hour of the day.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from types import MappingProxyType
+from typing import Annotated, ClassVar
+
+import torch
+from torch import Tensor
+
+from recsys_rl.data import attributes
+from recsys_rl.data.attributes import zscore
+from recsys_rl.env import visits
+from recsys_rl.env.heuristics import AD_THRESHOLD, FIXED_LOAD
+from recsys_rl.env.visits import VisitsConfig
+from recsys_rl.errors import UserError
+from recsys_rl.functional import rows
+from recsys_rl.functional.recency import products, recency, weighted_rows
+from recsys_rl.protocols import Expert, Known, Platform, Split, VisitPieces
+from recsys_rl.schema import Finite, NonNegative, Range, Share
+from recsys_rl.types import (
+    Catalogue,
+    Feedback,
+    Interface,
+    ItemFeature,
+    Obs,
+    Population,
+    Signal,
+    Stream,
+    World,
+)
+
+KINDS = ("post", "ad", "suggestion", "story")
+POST, AD, SUGGESTION, STORY = range(4)
+SHARES = (0.7, 0.1, 0.1, 0.1)  # of the items, by kind
+AD_GAP = 4  # places between two ads
+MOST_BID = 20.0
+STORY_HOURS = 24.0
+SECONDS = 30.0  # of a dwell of 1
+MOST_PATIENCE = 10.0
+FOLLOWED = 30  # creators that a user follows at first
+SHARED_TASTE = 10.0  # logits of following a creator per unit of affinity with the mean of his items
+MOST_PLACES = 10  # since the last ad, as an observation counts them
+FAVOURITES = 50  # a user's best items, over which ``tiresomeness`` averages
+
+
+@dataclass(frozen=True)
+class SocialFeedConfig(VisitsConfig):
+    """Users of a feed with ads; the equations are at the top of the file."""
+
+    post_base: Finite = -0.5
+    """Logits of appeal of an average post by a creator whom the user follows."""
+    story_base: Finite = -0.3
+    """The same of a story."""
+    suggestion_base: Finite = -1.5
+    """The same of a suggested creator."""
+    ad_base: Finite = -2.0
+    """The same of an ad."""
+    fit_gain: NonNegative = 3.0
+    """Logits of appeal per unit of affinity (cosine of user and item)."""
+    interest_deviation: NonNegative = 0.4
+    """Standard deviation between users of the logits of appeal."""
+    post_pull: NonNegative = 0.4
+    """Logits of appeal per standard deviation of a post's pull."""
+    stranger_cost: NonNegative = 1.0
+    """Logits of appeal that a post or story loses if the user does not follow its creator."""
+    likeness_cost: NonNegative = 1.5
+    """Logits of appeal lost per unit of likeness to what was just shown."""
+    likeness_kept: Annotated[float, Range(0, below=1)] = 0.8
+    """Share of the sameness that remains after one post or story."""
+    click_cost: Finite = 1.0
+    """Appeal, in logits, of a post that half of the users click."""
+    liking_cost: Finite = 2.0
+    """Appeal, in logits, of a post that half of the users like."""
+    sharing_rate: Share = 0.05
+    """Share of the likes that come with a share."""
+    reply_rate: Share = 0.1
+    """Share of the likes that come with a reply."""
+    follow_cost: Finite = 0.5
+    """Appeal, in logits, of a suggestion that half of the users follow."""
+    ad_click_cost: Finite = 1.0
+    """Appeal, in logits, of an ad that half of the users click."""
+    dwell_noise: NonNegative = 0.2
+    """Standard deviation of the dwell around the satisfaction."""
+    start_patience: Annotated[float, Range(above=0, high=MOST_PATIENCE)] = 5.0
+    """Patience at the start of a session; the largest is 10."""
+    place_cost: NonNegative = 0.45
+    """Patience that each other place costs."""
+    satisfaction_gain: NonNegative = 0.5
+    """Patience gained per unit of satisfaction."""
+    ad_cost: NonNegative = 0.215
+    """Patience that an ad costs at once."""
+    tolerance_cost: NonNegative = 0.06
+    """Patience that each place costs a user whose ad tolerance is used up."""
+    ad_drain: Share = 0.002
+    """Ad tolerance that an ad of perfect fit costs."""
+    misfit_drain: NonNegative = 1.0
+    """Share by which an ad of the worst fit costs more."""
+    tolerance_kept: Annotated[float, Range(0, below=1)] = 0.985
+    """Share of the used-up ad tolerance that remains after a day away."""
+    ad_weariness: NonNegative = 1.0
+    """Logits of appeal that an ad loses if the tolerance is used up."""
+    habit_base: Finite = 1.0
+    """Logits of returning on the next day after a visit as usual; habits matter only with visits above 1."""
+    habit_deviation: NonNegative = 1.0
+    """Standard deviation of these logits between users."""
+    habit_fade: NonNegative = 0.1
+    """Logits of returning lost on each day away."""
+    visit_gain: NonNegative = 5.0
+    """Logits of returning per unit of patience and place by which a visit was better than usual."""
+    usual_rate: Share = 0.0
+    """Share by which the usual feeling moves to that of a visit. 0: nobody gets used to ads."""
+
+
+@dataclass(frozen=True)
+class SocialFeedState:
+    taste: Tensor  # (N, D)
+    profile: Tensor  # (N, D)
+    ease: Tensor  # (N,): logits
+    follows: Tensor  # (N, C) float32: F, 0 .. 1
+    followed: Tensor  # (N,): number of creators followed, the sum of F
+    followed_sum: Tensor  # (N, D): sum of their embeddings
+    same: Tensor  # (N, D): m
+    tolerance: Tensor  # (N,)
+    patience: Tensor  # (N,)
+    since_ad: Tensor  # (N,): places since the last ad, MOST_PLACES at most
+    last_kind: Tensor  # (N,) int64; -1 before the first place
+    hour: Tensor  # (N,): of the week, 0 .. 168, from Monday at midnight
+    life: visits.Life = field(default_factory=dict)  # (N,) each; empty if an episode is one visit
+
+
+@dataclass(frozen=True)
+class SocialFeed(visits.Visiting):
+    """The user model."""
+
+    catalogue: Catalogue
+    population: Population
+    config: SocialFeedConfig
+    repeats: ClassVar[bool] = False
+    context: ClassVar[tuple[str, ...]] = (
+        *("profile", "followed_items", "last_item", "last_signals"),
+        *("clock", "last_kind", "since_ad", "diversity"),
+    )
+    signals: ClassVar[tuple[Signal, ...]] = (
+        Signal("dwell"),
+        Signal("engagement", high=4.0),
+        Signal("followed"),
+        Signal("revenue", high=MOST_BID),
+        Signal("satisfaction", visible=False, meaning="the satisfaction"),
+    )
+    streams: ClassVar[tuple[Stream, ...]] = (
+        Stream("engagement", 0.3),
+        Stream("dwell", 0.3),
+        Stream("revenue", 0.4),
+    )
+    slate_size: ClassVar[int] = 1
+    bounds: ClassVar[Mapping[str, float]] = MappingProxyType(
+        {"profile": 1.0, "followed_items": 1.0, "last_kind": 1.0, "since_ad": 1.0, "diversity": 1.0}
+    )
+
+    def __post_init__(self) -> None:
+        items, users = self.catalogue, self.population.attributes
+        attributes.require("A feed", items, ITEMS, users, {**USERS, "follows": attributes.normal})
+        check_items(items)
+        posts, length = int((items.attributes["kind"] == POST).sum()), self.config.max_episode_steps
+        if posts < length:
+            raise UserError(
+                f"The catalogue has {posts} posts, and a session of {length} places may need as many: lower "
+                "max_episode_steps, or use a larger catalogue."
+            )
+        follows = users["follows"]
+        if bool(((follows < 0) | (follows >= self.num_creators)).any()):
+            raise UserError(
+                f"A user follows a creator who has no item: creators are 0 to {self.num_creators - 1}."
+            )
+
+    @property
+    def assumptions(self) -> str:
+        """Part of a sentence: where the attributes come from, and those that are always drawn."""
+        found = attributes.origins(self.catalogue, {"kind": KIND_TEXT, "creator": attributes.CREATORS})
+        returns = "; so are the days on which users return" if self.visits > 1 else ""
+        return f"{found}; bids, the hours of stories and who follows whom are assumed{returns}"
+
+    @cached_property
+    def kind(self) -> Tensor:
+        """(I,) int64: the place in KINDS."""
+        return self.catalogue.attributes["kind"]
+
+    @cached_property
+    def creator(self) -> Tensor:
+        """(I,) int64"""
+        return self.catalogue.attributes["creator"].long()
+
+    @cached_property
+    def num_creators(self) -> int:
+        """C"""
+        return int(self.creator.max()) + 1
+
+    @cached_property
+    def of_creators(self) -> Tensor:
+        """(C, D): the direction of the mean embedding of each creator's items."""
+        return creator_embeddings(self.catalogue)
+
+    @cached_property
+    def graph(self) -> Tensor:
+        """(U, C) float32: 1 if the user follows the creator at first."""
+        follows = self.population.attributes["follows"]
+        graph = torch.zeros(len(follows), self.num_creators, device=follows.device)
+        return graph.scatter_(1, follows, 1.0)
+
+    @cached_property
+    def graph_sums(self) -> Tensor:
+        """(U, D): the sum of the embeddings of the creators whom the user follows at first."""
+        return self.graph @ self.of_creators
+
+    @cached_property
+    def facts(self) -> Tensor:
+        """(I, 5): base logits; 1 for a post or story, for an ad and for a suggestion; the bid."""
+        config, kind = self.config, self.kind
+        base = torch.tensor([config.post_base, config.ad_base, config.suggestion_base, config.story_base])
+        pull = zscore(zscore((self.catalogue.popularity + 1e-3).log()) + zscore(self.catalogue.quality))
+        organic = ((kind == POST) | (kind == STORY)).float()
+        columns = (
+            base.to(pull)[kind] + config.post_pull * pull * organic,
+            organic,
+            (kind == AD).float(),
+            (kind == SUGGESTION).float(),
+            self.catalogue.attributes["bid"],
+        )
+        return torch.stack(columns, 1)
+
+    def sample(self, users: Tensor) -> SocialFeedState:
+        config, drawn = self.config, self.population.attributes
+        taste = self.population.taste.index_select(0, users)  # (N, D)
+        ease = config.interest_deviation * drawn["ease"].index_select(0, users)
+        hour = drawn["opened"].index_select(0, users)
+        life: visits.Life = {}
+        if self.visits > 1:
+            life = visits.begin(
+                habit=config.habit_base + config.habit_deviation * drawn["habit"].index_select(0, users),
+                usual=config.satisfaction_gain * (config.post_base + ease).sigmoid() - config.place_cost,
+                opened=hour,
+            )
+        return SocialFeedState(
+            taste=taste,
+            profile=self.population.profile.index_select(0, users),
+            ease=ease,
+            follows=self.graph.index_select(0, users),
+            followed=torch.full_like(ease, drawn["follows"].shape[1]),
+            followed_sum=self.graph_sums.index_select(0, users),
+            same=torch.zeros_like(taste),
+            tolerance=torch.ones_like(ease),
+            patience=torch.full_like(ease, config.start_patience),
+            since_ad=torch.full_like(ease, MOST_PLACES),
+            last_kind=torch.full_like(users, -1),
+            hour=hour,
+            life=life,
+        )
+
+    def possible(self, user_state: SocialFeedState) -> bool:
+        patience, tolerance, since = user_state.patience, user_state.tolerance, user_state.since_ad
+        within = (patience > 0) & (patience <= MOST_PATIENCE) & (tolerance >= 0) & (tolerance <= 1)
+        within &= (user_state.hour >= 0) & (user_state.hour < visits.HOURS)
+        within &= (since >= 0) & (since <= MOST_PLACES)
+        within &= (user_state.last_kind >= -1) & (user_state.last_kind < len(KINDS))
+        follows = (user_state.follows >= 0) & (user_state.follows <= 1)
+        return bool(within.all() and follows.all()) and visits.possible(user_state.life)
+
+    def visible(self, user_state: SocialFeedState) -> dict[str, Tensor]:
+        return {
+            "profile": user_state.profile,
+            "followed_items": user_state.followed_sum / user_state.followed.clamp_min(1).unsqueeze(1),
+            **pieces_of_feed(user_state.last_kind, user_state.since_ad, user_state.same),
+        }
+
+    def permits(self, user_state: SocialFeedState, items: Tensor | None = None) -> Tensor:
+        ads = user_state.since_ad >= AD_GAP  # (N,)
+        if items is None:
+            of_suggestions = user_state.follows.index_select(1, self.creator[self.places[SUGGESTION]]) < 0.5
+            return permitted(self.catalogue, self.places, ads, user_state.hour, of_suggestions)
+        kind, known = self.kind[items], user_state.follows.gather(1, self.creator[items])  # (N, K)
+        found = living(self.catalogue, user_state.hour, items) & ((kind != SUGGESTION) | (known < 0.5))
+        return found & ((kind != AD) | ads.unsqueeze(1))
+
+    @cached_property
+    def places(self) -> tuple[Tensor, ...]:
+        """The items of each kind, in the order of KINDS."""
+        return places_of_kinds(self.catalogue)
+
+    def respond(
+        self, user_state: SocialFeedState, items: Tensor, shown: Tensor, generator: torch.Generator | None
+    ) -> Feedback:
+        config = self.config
+        base, organic, ad, suggestion, bid = self.facts[items].unbind(-1)  # (N, K) each
+        affinity = rows.dot_rows(user_state.taste, self.catalogue.embedding, items)
+        sameness = rows.dot_rows(user_state.same, self.catalogue.embedding, items)
+        known = user_state.follows.gather(1, self.creator[items])
+        appeal = self._appeal(user_state, (base, organic, ad), affinity, sameness, known)
+        satisfaction = appeal.sigmoid()
+        clicks, likes = (appeal - config.click_cost).sigmoid(), (appeal - config.liking_cost).sigmoid()
+        follows, of_ad = (appeal - config.follow_cost).sigmoid(), (appeal - config.ad_click_cost).sigmoid()
+        if generator is None:
+            dwell, followed, ad_clicked = satisfaction, follows * suggestion, of_ad * ad
+            engaged = organic * (clicks + likes * (1 + config.sharing_rate + config.reply_rate))
+        else:
+            chance = torch.rand(4, *appeal.shape, generator=generator, device=appeal.device)
+            noise = torch.randn(appeal.shape, generator=generator, device=appeal.device)
+            dwell = (satisfaction + config.dwell_noise * noise).clamp(0, 1)
+            followed, ad_clicked = suggestion * (chance[0] < follows), ad * (chance[0] < of_ad)
+            liked = (chance[1] < likes).float()
+            more = (chance[2] < config.sharing_rate).float() + (chance[3] < config.reply_rate)
+            engaged = organic * ((chance[0] < clicks) + liked * (1 + more))
+        signals = torch.stack([dwell, engaged + followed, followed, bid * ad_clicked, satisfaction], -1)
+        return Feedback(signals.masked_fill_(~shown.unsqueeze(-1), 0), shown)
+
+    def rewards(self, feedback: Feedback) -> Tensor:
+        dwell, engagement, _, revenue, _ = feedback.signals.sum(1).unbind(1)  # (N,) each
+        return torch.stack([engagement, dwell, revenue], 1)
+
+    def advance(
+        self, user_state: SocialFeedState, items: Tensor, feedback: Feedback
+    ) -> tuple[SocialFeedState, Tensor]:
+        config, state, item, shown = self.config, user_state, items[:, 0], feedback.shown[:, 0]
+        dwell, _, followed, _, satisfaction = feedback.signals[:, 0].unbind(1)  # (N,) each
+        _, organic, ad, _, _ = self.facts.index_select(0, item).unbind(1)  # (N,) each
+        ad, used = ad * shown, 1 - state.tolerance
+        affinity = rows.dot_rows(state.taste, self.catalogue.embedding, items)[:, 0]
+        fed = (1 - ad) * (config.satisfaction_gain * satisfaction - config.place_cost)
+        fed = fed - config.ad_cost * ad - config.tolerance_cost * used
+        drained = config.ad_drain * ad * (1 + config.misfit_drain * (1 - affinity) / 2)
+        fresh = (organic * shown).unsqueeze(1) * (1 - config.likeness_kept)  # (N, 1)
+        same = state.same + fresh * (self.catalogue.embedding.index_select(0, item) - state.same)
+        creator = self.creator.index_select(0, item).unsqueeze(1)  # (N, 1)
+        of_creator = state.follows.gather(1, creator)
+        new = (1 - of_creator) * followed.unsqueeze(1)  # (N, 1)
+        kind = self.kind.index_select(0, item)
+        later = replace(
+            state,
+            follows=state.follows.scatter(1, creator, of_creator + new),
+            followed=state.followed + new.squeeze(1),
+            followed_sum=state.followed_sum + new * self.of_creators.index_select(0, creator.squeeze(1)),
+            same=same,
+            tolerance=(state.tolerance - drained).clamp_min(0),
+            patience=(state.patience + fed).clamp_max(MOST_PATIENCE),
+            since_ad=after_place(state.since_ad, (kind == AD) & shown),
+            last_kind=torch.where(shown, kind, state.last_kind),
+            hour=later_hour(state.hour, dwell),
+            life=visits.feel(state.life, fed),
+        )
+        return later, later.patience <= 0
+
+    def come_back(self, user_state: SocialFeedState, chance: Tensor) -> tuple[SocialFeedState, Tensor]:
+        config, state = self.config, user_state
+        life, gap = visits.next_visit(state.life, chance, config)
+        left = config.overnight**gap  # (N,)
+        beyond = state.patience.clamp_min(0) - config.start_patience  # (N,)
+        return replace(
+            state,
+            same=state.same * left.unsqueeze(1),
+            tolerance=1 - (1 - state.tolerance) * config.tolerance_kept**gap,
+            patience=config.start_patience + left * beyond,
+            since_ad=torch.full_like(state.since_ad, MOST_PLACES),
+            last_kind=torch.full_like(state.last_kind, -1),
+            hour=life["opened"],
+            life=life,
+        ), gap
+
+    def expected_reward(self, user_state: SocialFeedState, block: slice = slice(None)) -> Tensor:
+        """Expected reward (N, b) of showing each item of the block now."""
+        return self.prospects(user_state, block)[0]
+
+    def prospects(self, user_state: SocialFeedState, block: slice = slice(None)) -> tuple[Tensor, Tensor]:
+        """Expected reward and expected change of patience, (N, b) each, of showing each item now."""
+        config, embedding, facts = self.config, self.catalogue.embedding[block], self.facts[block]
+        known = user_state.follows.index_select(1, self.creator[block])  # (N, b)
+        affinity, sameness = user_state.taste @ embedding.T, user_state.same @ embedding.T
+        base, organic, ad = facts[:, 0], facts[:, 1], facts[:, 2]
+        appeal = self._appeal(user_state, (base, organic, ad), affinity, sameness, known)
+        reward = self.reward_of(appeal, facts)
+        fed = (1 - ad) * (config.satisfaction_gain * appeal.sigmoid() - config.place_cost)
+        fed = fed - config.ad_cost * ad
+        fed = fed - config.tolerance_cost * (1 - user_state.tolerance).unsqueeze(1)
+        return reward, torch.minimum(fed, (MOST_PATIENCE - user_state.patience).unsqueeze(1))
+
+    def patience(self, user_state: SocialFeedState) -> Tensor:
+        return user_state.patience
+
+    def tiresomeness(self, user_state: SocialFeedState) -> Tensor:
+        """Mean loss of logits, over the user's FAVOURITES best posts and stories, from each item: (N, I)."""
+        embedding, organic = self.catalogue.embedding, self.facts[:, 1]
+        affinity = (user_state.taste @ embedding.T).masked_fill(organic == 0, -torch.inf)  # (N, I)
+        top = affinity.topk(min(FAVOURITES, int(organic.sum()))).indices  # (N, F)
+        likeness = (embedding[top].mean(1) @ embedding.T).clamp_min(0)
+        return self.config.likeness_cost * (1 - self.config.likeness_kept) * organic * likeness
+
+    def as_known(self, user_state: SocialFeedState) -> SocialFeedState:
+        """The state as a recommender knows a user: the profile for the taste, and average ease."""
+        return replace(user_state, taste=user_state.profile, ease=torch.zeros_like(user_state.ease))
+
+    def reward_of(self, appeal: Tensor, facts: Tensor) -> Tensor:
+        """The expected reward (N, b) of items with this ``appeal`` (N, b); ``facts`` (b, 5) or (N, b, 5)."""
+        config, (_, organic, ad, suggestion, bid) = self.config, facts.unbind(-1)
+        engaged, dwelt, paid = (stream.weight for stream in self.streams)
+        likes = (1 + config.sharing_rate + config.reply_rate) * (appeal - config.liking_cost).sigmoid()
+        reward = dwelt * appeal.sigmoid()
+        reward = reward + engaged * organic * ((appeal - config.click_cost).sigmoid() + likes)
+        reward = reward + engaged * suggestion * (appeal - config.follow_cost).sigmoid()
+        return reward + paid * (bid * ad) * (appeal - config.ad_click_cost).sigmoid()
+
+    def _appeal(
+        self,
+        user_state: SocialFeedState,
+        facts: tuple[Tensor, Tensor, Tensor],
+        affinity: Tensor,
+        sameness: Tensor,
+        known: Tensor,
+    ) -> Tensor:
+        """The appeal (N, b), from base logits, organic and ad of the items; ``known`` (N, b) is F."""
+        config, (base, organic, ad) = self.config, facts
+        cost = config.stranger_cost * (1 - known) + config.likeness_cost * sameness.clamp_min(0)
+        wear = config.ad_weariness * (1 - user_state.tolerance).unsqueeze(1)  # (N, 1)
+        of_user = user_state.ease.unsqueeze(1) + base
+        return config.fit_gain * affinity + of_user - organic * cost - ad * wear
+
+
+def pieces_of_feed(last_kind: Tensor, since_ad: Tensor, same: Tensor) -> dict[str, Tensor]:
+    """The pieces about the feed so far: kind of the last item, places since the last ad, and diversity.
+
+    The diversity is 1 - |m|^2, in [0, 1].
+    """
+    kinds = torch.arange(len(KINDS), device=last_kind.device)
+    return {
+        "last_kind": (last_kind.unsqueeze(1) == kinds).float(),
+        "since_ad": since_ad.unsqueeze(1) / MOST_PLACES,
+        "diversity": 1 - same.square().sum(1, keepdim=True),
+    }
+
+
+def after_place(since_ad: Tensor, ad: Tensor) -> Tensor:
+    """(N,): places since the last ad after one more, which was an ``ad`` (N,) or not."""
+    return (since_ad + 1).masked_fill(ad, 0).clamp_max(MOST_PLACES)
+
+
+def later_hour(hour: Tensor, dwell: Tensor) -> Tensor:
+    """(N,): the hour of the week after a place with this ``dwell`` (N,)."""
+    return (hour + dwell * SECONDS / 3600) % visits.HOURS
+
+
+def living(catalogue: Catalogue, hour: Tensor, items: Tensor) -> Tensor:
+    """(N, K) bool: True if the ``items`` (N, K) or (K,) live at these hours (N,) of the week."""
+    born, expires = catalogue.attributes["born"][items], catalogue.attributes["expires"][items]
+    return (hour.unsqueeze(1) - born) % visits.HOURS < expires - born
+
+
+def places_of_kinds(catalogue: Catalogue) -> tuple[Tensor, ...]:
+    """The items of each kind, in the order of KINDS."""
+    kind = catalogue.attributes["kind"]
+    return tuple((kind == number).nonzero().squeeze(1) for number in range(len(KINDS)))
+
+
+def permitted(
+    catalogue: Catalogue, places: tuple[Tensor, ...], ads: Tensor, hour: Tensor, suggestions: Tensor | None
+) -> Tensor:
+    """(N, I) bool: the items that may be shown where ``ads`` (N,) and ``suggestions`` (N, number) may."""
+    found = torch.ones(len(ads), catalogue.num_items, dtype=torch.bool, device=ads.device)
+    found.index_copy_(1, places[AD], ads.unsqueeze(1).expand(-1, len(places[AD])))
+    found.index_copy_(1, places[STORY], living(catalogue, hour, places[STORY]))
+    return found if suggestions is None else found.index_copy_(1, places[SUGGESTION], suggestions)
+
+
+def creator_embeddings(catalogue: Catalogue) -> Tensor:
+    """(C, D): the direction of the mean embedding of each creator's items; 0 for a creator without items."""
+    creator = catalogue.attributes["creator"].long()
+    total = torch.zeros(int(creator.max()) + 1, catalogue.embedding.shape[1], device=creator.device)
+    total.index_add_(0, creator, catalogue.embedding)
+    return torch.nn.functional.normalize(total, dim=1)
+
+
+def kinds(count: int, generator: torch.Generator) -> Tensor:
+    """(count,) int64: kinds with SHARES of the items, in random order; at least one item of each."""
+    numbers = [max(1, round(share * count)) for share in SHARES[1:]]
+    kind = torch.zeros(count, dtype=torch.int64)
+    kind[: sum(numbers)] = torch.repeat_interleave(torch.arange(1, len(KINDS)), torch.tensor(numbers))
+    return kind[torch.randperm(count, generator=generator)]
+
+
+def hours(count: int, generator: torch.Generator) -> Tensor:
+    """(count,): hours of the week, uniform."""
+    return visits.HOURS * torch.rand(count, generator=generator)
+
+
+def no_hours(count: int, generator: torch.Generator) -> Tensor:
+    """(count,): 0, in whose place ``add_attributes`` puts the end of each item's hours."""
+    return torch.zeros(count)
+
+
+KIND_TEXT = "70 % posts, 10 % ads, 10 % suggested creators and 10 % stories, at random"
+ITEMS = {
+    "kind": kinds,
+    "creator": attributes.creators,
+    "bid": attributes.log_normal(3.0, 0.7, 0.1, MOST_BID),
+    "born": hours,
+    "expires": no_hours,
+}
+"""Attributes of items; they come from the data where these have them."""
+USERS = {"ease": attributes.normal, "habit": attributes.normal, "opened": visits.opening_hours}
+
+
+def add_attributes(world: World, seed: int) -> World:
+    """The world with the attributes that this platform needs, and the graph of users and creators.
+
+    A user follows FOLLOWED creators, drawn without repetition. The weight of a creator is his number of items
+    times exp(SHARED_TASTE times the cosine of the user's taste and the mean embedding of his items).
+    """
+    world = attributes.with_attributes(world, ITEMS, USERS, seed)
+    catalogue, population = world
+    named = dict(catalogue.attributes)
+    if "kind" not in catalogue.drawn:
+        named["kind"] = _kinds_of_data(named["kind"])
+    ad, story = named["kind"] == AD, named["kind"] == STORY
+    named["bid"] = named["bid"] * ad
+    if "expires" in catalogue.drawn:
+        named["born"] = named["born"] * story
+        named["expires"] = named["born"] + torch.where(story, STORY_HOURS, float(visits.HOURS))
+    features = (ItemFeature("kind", "classes", KINDS), ItemFeature("bid", "log"))
+    catalogue = dataclasses.replace(catalogue, attributes=named, features=features)
+    check_items(catalogue)
+    centres, creator = creator_embeddings(catalogue), named["creator"].long()
+    weight = torch.bincount(creator, minlength=len(centres)).log()  # (C,), -inf without items
+    chance = attributes.uniform("follows", (len(population.taste), len(centres)), seed)  # (U, C)
+    scores = SHARED_TASTE * population.taste @ centres.T + weight - (-chance.log()).log()  # Gumbel
+    follows = scores.topk(min(FOLLOWED, -(-len(centres) // 4))).indices  # (U, F)
+    return World(
+        catalogue,
+        dataclasses.replace(population, attributes={**population.attributes, "follows": follows}),
+    )
+
+
+def _kinds_of_data(kind: Tensor) -> Tensor:
+    """The kinds of a file about items as int64. Raises UserError."""
+    if not bool(torch.isin(kind, torch.arange(len(KINDS)).to(kind)).all()):
+        names = ", ".join(f"{number} ({name})" for number, name in enumerate(KINDS))
+        raise UserError(f"The column 'kind' of the file about the items must hold the numbers {names}.")
+    return kind.long()
+
+
+def check_items(catalogue: Catalogue) -> None:
+    """Raise UserError for bids or hours that can't be."""
+    bid, born, expires = (catalogue.attributes[name] for name in ("bid", "born", "expires"))
+    for wrong, text in (
+        (~((bid >= 0) & (bid <= MOST_BID)), f"has a bid that is not a number from 0 to {MOST_BID:g}"),
+        (~(expires > born), "expires before it is born"),
+    ):
+        if bool(wrong.any()):
+            name = catalogue.id_of(int(wrong.nonzero()[0]))
+            raise UserError(f"Item {name} {text}: mend the file about the items.")
+
+
+def begin_visit(profiles: Tensor, hours: Tensor) -> Known:
+    """The known pieces at the start of visits. No request names whom a person follows: nobody at first."""
+    number, nothing = len(profiles), torch.zeros_like(profiles)
+    return {
+        "profile": profiles,
+        "hour": hours,
+        "same": nothing,
+        "followed_sum": nothing,
+        "followed": torch.zeros(number),
+        "since_ad": torch.full((number,), float(MOST_PLACES)),
+        "last_kind": torch.full((number,), -1),
+    }
+
+
+def after_visit(
+    config: SocialFeedConfig, catalogue: Catalogue, known: Known, items: Tensor, seen: Feedback
+) -> Known:
+    """The known pieces of visits after a place."""
+    shown, item = seen.shown[:, 0], items[:, 0]
+    dwell, _, followed, _ = seen.signals[:, 0].unbind(1)  # (N,) each
+    kind = catalogue.attributes["kind"][item]
+    organic = ((kind == POST) | (kind == STORY)) & shown
+    fresh = organic.unsqueeze(1) * (1 - config.likeness_kept)
+    centres = creator_embeddings(catalogue)[catalogue.attributes["creator"][item].long()]  # (N, D)
+    return {
+        **known,
+        "hour": later_hour(known["hour"], dwell),
+        "same": known["same"] + fresh * (catalogue.embedding[item] - known["same"]),
+        "followed_sum": known["followed_sum"] + followed.unsqueeze(1) * centres,
+        "followed": known["followed"] + followed,
+        "since_ad": after_place(known["since_ad"], (kind == AD) & shown),
+        "last_kind": torch.where(shown, kind, known["last_kind"]),
+    }
+
+
+def pieces_of_visit(config: SocialFeedConfig, catalogue: Catalogue, known: Known) -> Mapping[str, Tensor]:
+    return {
+        "profile": known["profile"],
+        "followed_items": known["followed_sum"] / known["followed"].clamp_min(1).unsqueeze(1),
+        **pieces_of_feed(known["last_kind"], known["since_ad"], known["same"]),
+    }
+
+
+def permitted_in_visit(config: SocialFeedConfig, catalogue: Catalogue, known: Known) -> Tensor:
+    """(N, I) bool. A followed suggestion was shown, so that it is not shown again in this visit.
+
+    Another item that suggests the same creator may be shown, which the simulator forbids.
+    """
+    ads = known["since_ad"] >= AD_GAP
+    return permitted(catalogue, places_of_kinds(catalogue), ads, known["hour"], None)
+
+
+VISIT_PIECES = VisitPieces(
+    begin=begin_visit,
+    after=after_visit,
+    pieces=pieces_of_visit,
+    permits=permitted_in_visit,
+    by_hour=True,
+    consumed={"engagement": 1.0, "followed": 0.0, "revenue": 0.0},
+)
+
+
+def expert_scores(
+    users: SocialFeed, interface: Interface, obs: Obs, numbers: Mapping[str, Tensor], items: Tensor | None
+) -> Tensor:
+    """The expected reward by the equations, with prices of patience and offsets of the kinds.
+
+    ::
+
+        appeal_i = base_k + fit_gain u . e_i + [post, story] (post_pull x_i + circle q . e_i
+                   - wear likeness_cost max(0, m . e_i))
+        score_i  = reward(appeal_i) + patience [not ad] satisfaction_gain sigmoid(appeal_i)
+                   + [ad] ad + [suggestion] suggestion + [story] story
+
+    u is the profile, q the mean embedding of the creators followed, and m that of the equations.
+    """
+    assert obs.history is not None
+    config, history, embedding = users.config, obs.history, users.catalogue.embedding
+    number = {name: x.unsqueeze(-1) for name, x in numbers.items()}  # (1,) or (N, 1)
+    profile, circle = (obs.context[:, interface.place_of(x)] for x in ("profile", "followed_items"))
+    there = (history >= 0) & (users.facts[history.clamp_min(0), 1] > 0)
+    compact = torch.where(there, history, -1)
+    order = there.int().argsort(dim=1, stable=True)  # posts and stories last, in their order
+    compact = compact.gather(1, order)
+    kernel = (1 - config.likeness_kept) * recency(compact, profile.new_tensor(config.likeness_kept))
+    same = weighted_rows(kernel, embedding, compact)  # (N, D)
+    facts = users.facts if items is None else users.facts[items.clamp_min(0)]
+    kind = users.kind if items is None else users.kind[items.clamp_min(0)]
+    likeness = number["wear"] * config.likeness_cost * products(same, embedding, items).clamp_min(0)
+    appeal = config.fit_gain * products(profile, embedding, items) + facts[..., 0]
+    appeal = appeal + facts[..., 1] * (number["circle"] * products(circle, embedding, items) - likeness)
+    scores = (
+        users.reward_of(appeal, facts)
+        + number["patience"] * config.satisfaction_gain * (1 - facts[..., 2]) * appeal.sigmoid()
+    )
+    scores = scores + number["ad"] * facts[..., 2] + number["suggestion"] * facts[..., 3]
+    return scores + number["story"] * (kind == STORY)
+
+
+EXPERT = Expert(
+    "The expected reward by the profile, with a price of patience and an offset of each kind.",
+    {
+        "circle": (1.0, 0.5),
+        "wear": (1.0, 0.5),
+        "patience": (0.5, 0.5),
+        "ad": (-0.2, 0.2),
+        "suggestion": (0.1, 0.2),
+        "story": (0.0, 0.2),
+    },
+    expert_scores,
+)
+PLATFORM = Platform(
+    SocialFeedConfig,
+    users=SocialFeed,
+    add_attributes=add_attributes,
+    heuristics={"fixed-load": FIXED_LOAD, "ad-threshold": AD_THRESHOLD},
+    split=Split(lambda obs, interface: obs.context[:, interface.place_of("clock")].squeeze(1), searched=True),
+    expert=EXPERT,
+    visit_pieces=VISIT_PIECES,
+    presets={
+        "*": {
+            "env_config": {"max_episode_steps": 40},
+            "model_config": {"head": "scorer"},
+            # Most of an item's reward is paid at once, and ads are clicked rarely: short traces, less noise.
+            "agent_config": {"gamma": 0.97, "gae_lambda": 0.8},
+        },
+        "ppo": {
+            "agent_config": {
+                "lr": 2e-3,
+                "ent_coef": 0.002,
+                "num_envs": 256,
+                "n_steps": 40,
+                "batch_size": 2048,
+                "update_epochs": 3,
+            },
+            "train_config": {"total_timesteps": 600_000},
+        },
+        "a2c": {
+            "agent_config": {"lr": 2e-3, "ent_coef": 0.03, "num_envs": 64, "n_steps": 16},
+            "train_config": {"total_timesteps": 500_000, "eval_interval": 100, "save_interval": 100},
+        },
+    },
+)

@@ -1,0 +1,61 @@
+"""Regret by step: how much a policy has lost by each step of a session, against one that knows the user.
+
+With r_t the reward of a policy in step t, and c_t that of the ceiling with the same user, the regret after
+step t is the mean over users of sum_{k <= t} (c_k - r_k). A user who has left earns nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from recsys_rl.evaluation.table import ORACLE, Played
+
+CEILINGS = ("informed", ORACLE)
+"""Rows that know the profile, or the user: the first of these that was played is the ceiling."""
+
+
+def regret_by_step(played: Mapping[str, Played]) -> dict[str, Any]:
+    """The regret of each row after each step, over the users that the ceiling has played too.
+
+    Returns: ``versus``, the ceiling; ``users``, their number; ``steps`` {row: [regret after step 1, 2, ...]}.
+    Without a ceiling ``versus`` is "" and there are no rows.
+    """
+    ceiling = next((name for name in CEILINGS if name in played), "")
+    if not ceiling:
+        return {"versus": "", "users": 0, "steps": {}}
+    best = played[ceiling]
+    found = {}
+    for name, other in played.items():
+        if name != ceiling:
+            common = best.places[torch.isin(best.places, other.places)]
+            earned = [_earned(x, common) for x in (best, other)]  # (T, n) each
+            steps = max(len(x) for x in earned)
+            lost = _lengthened(earned[0], steps) - _lengthened(earned[1], steps)
+            found[name] = lost.double().mean(1).tolist()
+    return {"versus": ceiling, "users": len(best.places), "steps": found}
+
+
+def mean_regret_by_step(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The mean over seeds of ``regret_by_step``, of the rows that all have; ``users`` are added up."""
+    found = {}
+    for name in results[0]["steps"]:
+        if all(name in result["steps"] for result in results):
+            rows = [torch.tensor(result["steps"][name]) for result in results]
+            length = max(map(len, rows))
+            found[name] = torch.stack([_lengthened(row, length) for row in rows]).mean(0).tolist()
+    users = sum(result["users"] for result in results)
+    return {"versus": results[0]["versus"], "users": users, "steps": found}
+
+
+def _earned(played: Played, places: Tensor) -> Tensor:
+    """(T, n): rewards so far of the users at ``places``."""
+    return played.sessions.rewards[:, torch.isin(played.places, places)].cumsum(0)
+
+
+def _lengthened(earned: Tensor, steps: int) -> Tensor:
+    """``earned`` (T, ...) as (steps, ...): after the last session's end nothing changes."""
+    return torch.cat([earned, earned[-1:].expand(steps - len(earned), *earned.shape[1:])])

@@ -1,0 +1,50 @@
+"""The network of a decision transformer: the policy that is asked for a return."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from recsys_rl.dials import ModelConfig
+from recsys_rl.functional.categorical import Categorical
+from recsys_rl.functional.plackett_luce import PlackettLuce
+from recsys_rl.models.actor_critic import ActorCritic, Shapes
+from recsys_rl.models.retrieval import Retriever
+from recsys_rl.types import Obs
+
+
+class ReturnNetwork(ActorCritic):
+    """obs -> (distribution of the action, given the return that is asked for; that return (N,)).
+
+    Returns are shares of what is still possible, 0 .. 1. The asked share is the last number of the context of
+    the actor. The critic learns which share to ask for; it sees 0 in that place.
+    """
+
+    def __init__(self, shapes: Shapes, config: ModelConfig, generator: torch.Generator) -> None:
+        super().__init__(replace(shapes, context_dim=shapes.context_dim + 1), config, generator)
+
+    def given(self, obs: Obs, share: Tensor) -> Categorical | PlackettLuce:
+        """The distribution of the action if the share (N,) of what is possible is to follow."""
+        found: Categorical | PlackettLuce = super().forward(_asking(obs, share))[0]
+        return found
+
+    def value(self, obs: Obs) -> Tensor:
+        """The share (N,) to ask for."""
+        return super().value(_asking(obs, torch.zeros_like(obs.context[:, 0])))
+
+    def forward(self, obs: Obs) -> tuple[Categorical | PlackettLuce, Tensor]:
+        obs = self.summarised(obs)
+        share = self.value(obs)
+        return self.given(obs, share.clamp(0, 1)), share
+
+    def _candidates(
+        self, retriever: Retriever, obs: Obs, greedy: bool, generator: torch.Generator, extra: int
+    ) -> Tensor:
+        asking = _asking(obs, self.value(obs).clamp(0, 1))
+        return super()._candidates(retriever, asking, greedy, generator, extra)
+
+
+def _asking(obs: Obs, share: Tensor) -> Obs:
+    return replace(obs, context=torch.cat([obs.context, share.unsqueeze(1)], 1))

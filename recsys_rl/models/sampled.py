@@ -1,0 +1,50 @@
+"""Candidates for learning from a log over a large catalogue, and the correction of sums over them.
+
+A sum over all I items of exp(score) is too much for each decision. It is taken over C candidates of the first
+stage and the shown items. The best items by the present weights count once, and each of the E items that were
+drawn uniformly from the n others counts n / E times (importance sampling; Bengio and Senecal 2008)::
+
+    sum_i exp(s_i)  =  sum over shown and best exp(s_i)  +  n / E  sum over drawn exp(s_i)      (on average)
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from recsys_rl.functional.categorical import Categorical
+from recsys_rl.functional.plackett_luce import PlackettLuce
+from recsys_rl.models.actor_critic import ActorCritic
+from recsys_rl.types import Obs
+
+
+def shown_among(
+    model: ActorCritic, obs: Obs, items: Tensor, generator: torch.Generator
+) -> tuple[Obs, Tensor | None]:
+    """``obs`` with the shown ``items`` (N, K) and C candidates of the first stage; log-weights (N, K + C).
+
+    Without a first stage, or with candidates of the log's own, it is returned as it is, and None.
+    """
+    if model.retriever is None or obs.candidates is not None:
+        return obs, None
+    found = model.propose(obs, False, generator).candidates  # (N, C)
+    assert found is not None
+    found = found.masked_fill((found.unsqueeze(2) == items.unsqueeze(1)).any(2), -1)
+    num_best = found.shape[1] - model.num_drawn
+    best, drawn = ((x >= 0).sum(1) for x in found.split([num_best, model.num_drawn], 1))  # (N,) each
+    allowed = len(model.retriever.rows) if obs.mask is None else obs.mask.sum(1)
+    excluded = 0 if obs.exclude is None else (obs.exclude >= 0).sum(1)
+    others = allowed - excluded - best - items.shape[1]  # (N,): among which ``drawn`` were drawn
+    weight = (others / drawn.clamp_min(1)).clamp_min(1.0).log()  # (N,)
+    plain = obs.context.new_zeros(len(found), items.shape[1] + num_best)
+    weights = torch.cat([plain, weight.to(plain).unsqueeze(1).expand(-1, model.num_drawn)], 1)
+    return obs.among(torch.cat([items, found], 1)), weights
+
+
+def corrected(found: Categorical | PlackettLuce, weights: Tensor | None) -> Categorical | PlackettLuce:
+    """The distribution over candidates with log-weights (N, C): it estimates that over all items."""
+    if weights is None:
+        return found
+    if isinstance(found, PlackettLuce):
+        return PlackettLuce(found.logits + weights, found.slate_size)
+    return Categorical(found.logits + weights.unsqueeze(1))

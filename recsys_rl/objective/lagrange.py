@@ -1,0 +1,213 @@
+"""Limits on streams, by Lagrange multipliers: maximise the reward subject to ads <= 0.1.
+
+A limit is a stream, a side and a bound. The value of a stream is a ratio (limit_streams.py), so "value <=
+bound" is the linear constraint E[amount - bound base] <= 0, and its Lagrangian is a reward at each step::
+
+    r'_t = (r_t - sum_j m_j s_j (amount_jt - bound_j base_jt)) / (1 + sum_j m_j)      s = 1 for <=, -1 for >=
+
+m_j >= 0 is the price of one unit of the stream, in units of the reward. The divisor keeps the size of the
+rewards while prices rise; it does not change which policy is best. A PI controller moves each price after
+each rollout (Stooke et al. 2020, arXiv:2007.03964, algorithm 2, without the derivative)::
+
+    e = s (value - bound)        I <- clip(I + k_i e, 0, most)        m = unit clip(k_p e + I, 0, most)
+
+The unit is the standard deviation of the rewards in the first rollout where they differ: learning with
+standardised advantages does not depend on the size of the rewards, so neither do the gains.
+
+docs/03_theory_ppo.md derives it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from recsys_rl.dials import TrainConfig
+from recsys_rl.errors import FieldError, one_line
+from recsys_rl.objective.limit_streams import LimitStream
+from recsys_rl.types import Rollout
+
+FIELD = "train_config.limit"
+TOLERANCE = 0.05  # of the bound, within which a limit counts as met at the end of a run
+LATEST = 0.1  # weight of the latest rollout in the moving mean that is compared with the bound then
+EXAMPLE = '"ads<=0.1"'
+OF_EACH = ("integral", "multiplier", "latest", "mean", "was_met")  # the state of each limit
+
+
+@dataclass(frozen=True)
+class Limit:
+    """A bound on the value of a stream."""
+
+    stream: str
+    side: str  # "<=" or ">="
+    bound: float
+
+    @property
+    def sign(self) -> float:
+        return 1.0 if self.side == "<=" else -1.0
+
+    @property
+    def column(self) -> str:
+        """The name of its multiplier in the log."""
+        return f"multiplier_{self.stream}_{'max' if self.side == '<=' else 'min'}"
+
+    def __str__(self) -> str:
+        return f"{self.stream}{self.side}{self.bound:g}"
+
+    def excess(self, value: float) -> float:
+        """By how much ``value`` violates the limit; negative within it."""
+        return self.sign * (value - self.bound)
+
+
+def parse_limits(texts: Sequence[str]) -> tuple[Limit, ...]:
+    """The limits in texts such as ``("ads<=0.1", "watch>=0.5")``.
+
+    Raises FieldError for another text, a bound that is not finite, a limit twice, and limits that exclude
+    each other.
+    """
+    found: dict[tuple[str, str], Limit] = {}
+    for text in texts:
+        parts = re.fullmatch(r"\s*([^<>=\s]+)\s*(<=|>=)\s*(\S+)\s*", text)
+        try:
+            bound = float(parts[3]) if parts else math.nan
+        except ValueError:
+            bound = math.nan
+        if parts is None or not math.isfinite(bound):
+            raise FieldError(
+                FIELD,
+                f"{one_line(text)} is not a limit: give NAME<=NUMBER or NAME>=NUMBER in quotes, as "
+                f"{EXAMPLE}.",
+            )
+        limit = Limit(parts[1], parts[2], bound)
+        same = found.setdefault((limit.stream, limit.side), limit)
+        if same is not limit:
+            raise FieldError(FIELD, f"names {one_line(limit.stream)}{limit.side} twice: give one bound.")
+    for (stream, side), limit in found.items():
+        other = found.get((stream, ">="))
+        if side == "<=" and other is not None and other.bound > limit.bound:
+            raise FieldError(
+                FIELD, f"{limit} and {other} exclude each other: give one of them, or other bounds."
+            )
+    return tuple(found.values())
+
+
+def check_limits(limits: Sequence[Limit], streams: Mapping[str, LimitStream]) -> None:
+    """Raise FieldError for a limit on a stream that does not exist, and for one that no policy can meet."""
+    for limit in limits:
+        stream = streams.get(limit.stream)
+        if stream is None:
+            raise FieldError(
+                FIELD,
+                f"names the stream {one_line(limit.stream)}, which does not exist here: choose from "
+                f"{', '.join(streams)}.",
+            )
+        if limit.excess(stream.low) > 0 and limit.excess(stream.high) > 0:
+            raise FieldError(
+                FIELD,
+                f"{limit} can't be met, as {stream.name} lies in {stream.low:g} .. {stream.high:g}: give a "
+                "bound within this range.",
+            )
+
+
+class Limits:
+    """The objective of a run with limits. Its state: I, m, the values, and whether limits were ever met."""
+
+    def __init__(
+        self,
+        limits: Sequence[Limit],
+        streams: Mapping[str, LimitStream],
+        config: TrainConfig,
+        average: Callable[[Tensor], None] | None = None,
+    ) -> None:
+        """Raise FieldError as ``check_limits``. ``average``: replaces a tensor by its mean over processes."""
+        check_limits(limits, streams)
+        self.limits, self.config, self.average = tuple(limits), config, average
+        self.streams = [streams[limit.stream] for limit in limits]
+        count = len(limits)
+        self.unit = 0.0  # 0 until rewards differ
+        self.integral, self.multiplier = [0.0] * count, [0.0] * count
+        self.latest, self.mean = [math.nan] * count, [math.nan] * count  # NaN until the stream has a value
+        self.was_met = [False] * count
+
+    def apply(self, rollout: Rollout) -> tuple[Rollout, dict[str, float]]:
+        """Move the multipliers by the values of this rollout, and charge its rewards for the streams."""
+        measured = [(x.amounts(rollout).float(), x.bases(rollout).float()) for x in self.streams]
+        sums = [x.double().sum() for pair in measured for x in pair]
+        found = torch.stack([*sums, rollout.rewards.double().std(correction=0)])  # (2 J + 1,)
+        if self.average is not None:
+            self.average(found)
+        self.unit = self.unit or found[-1].item()
+        for place, (amount, base) in enumerate(found[:-1].view(-1, 2).tolist()):
+            if base > 0:
+                self._move(place, amount / base)
+        rewards, total = rollout.rewards, sum(self.multiplier)
+        for limit, stream, multiplier, (amounts, bases) in zip(
+            self.limits, self.streams, self.multiplier, measured, strict=True
+        ):
+            allowed = 0.0 if stream.of_sessions else limit.bound * bases
+            rewards = rewards - multiplier * limit.sign * (amounts - allowed)
+        numbers = {
+            f"limit_{limit.stream}": value for limit, value in zip(self.limits, self.latest, strict=True)
+        }
+        numbers |= {limit.column: m for limit, m in zip(self.limits, self.multiplier, strict=True)}
+        numbers["limits_met"] = sum(map(self._is_met, range(len(self.limits)))) / len(self.limits)
+        return dataclasses.replace(rollout, rewards=rewards / (1 + total)), numbers
+
+    def _move(self, place: int, value: float) -> None:
+        """The PI controller of one limit."""
+        limit, most = self.limits[place], self.config.limit_most
+        excess = limit.excess(value)
+        integral = min(max(self.integral[place] + self.config.limit_ki * excess, 0.0), most)
+        self.integral[place] = integral
+        price = min(max(self.config.limit_kp * excess + integral, 0.0), most)
+        self.multiplier[place] = (self.unit or 1.0) * price
+        before = self.mean[place]
+        self.latest[place] = value
+        self.mean[place] = value if math.isnan(before) else before + LATEST * (value - before)
+        self.was_met[place] |= excess <= TOLERANCE * abs(limit.bound)
+
+    def _is_met(self, place: int) -> bool:
+        """True if the moving mean of the value over the latest rollouts is within the bound, by TOLERANCE."""
+        limit = self.limits[place]
+        return limit.excess(self.mean[place]) <= TOLERANCE * abs(limit.bound)
+
+    def verdict(self) -> str:
+        """A sentence for each limit that the policy does not meet; "" if it meets all of them."""
+        found = []
+        for place, (limit, mean) in enumerate(zip(self.limits, self.mean, strict=True)):
+            if math.isnan(mean):
+                found.append(f"The limit {limit} was not checked, as no session has ended: train longer.")
+            elif not self._is_met(place):
+                ever = "an earlier policy" if self.was_met[place] else "no policy"
+                found.append(
+                    f"The limit {limit} is not met: at the end {limit.stream} is {mean:.3g} with the "
+                    f"multiplier {self.multiplier[place]:.3g}, and {ever} of this run met it; train longer, "
+                    "raise --limit-ki, or give another bound."
+                )
+        return "\n".join(found)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """float64: (J,) each, and the unit ()."""
+        names = ("unit", *OF_EACH)
+        return {f"limit_{name}": torch.tensor(getattr(self, name), dtype=torch.float64) for name in names}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """The inverse of ``state_dict``. Raises KeyError or ValueError for a state of other limits."""
+        found, unit = {name: state[f"limit_{name}"] for name in OF_EACH}, state["limit_unit"].item()
+        if any(x.shape != (len(self.limits),) for x in found.values()):
+            raise ValueError("multipliers of other limits")
+        most = self.config.limit_most
+        for name, highest in (("integral", most), ("multiplier", most * (unit or 1.0))):
+            if not bool(((found[name] >= 0) & (found[name] <= highest)).all()):
+                raise ValueError("multipliers outside their range")
+        if not 0 <= unit < math.inf:
+            raise ValueError("rewards of an infinite deviation")
+        for name, x in found.items():
+            setattr(self, name, x.tolist())
+        self.was_met, self.unit = [bool(x) for x in self.was_met], unit

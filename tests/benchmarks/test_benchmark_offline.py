@@ -1,0 +1,50 @@
+"""The benchmark of learners from logs: its table comes from the rows of the file, and it runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks import offline
+from benchmarks.harness.offline_logs import LOGS
+from tests.benchmarks.test_written_tables import write_rows
+from tests.doors import benchmark_without
+
+
+def cell(log: str, policy: str, seed: int, value: float, over: float | None) -> dict[str, object]:
+    about = {"date": "2026-11-28", "commit": "abc"}
+    found: dict[str, object] = {"log": log, "policy": policy, "seed": seed, "users": 9, "return_mean": value}
+    found |= {"return_low": value - 1, "return_high": value + 1, "drawn_mean": value - 2, "value_start": ""}
+    for versus in ("bc", "behaviour"):
+        for end, shift in (("mean", 0.0), ("low", -0.5), ("high", 0.5)):
+            found[f"over_{versus}_{end}"] = "" if over is None else over + shift
+    return about | found | {"seconds": 20}
+
+
+def test_table_of_one_seed_has_intervals_over_users(tmp_path: Path) -> None:
+    rows = [cell("medium", "behaviour", 0, 10, None), cell("medium", "cql", 0, 12, 2.0)]
+    write_rows(tmp_path, "offline", rows)
+    _, _, behaviour, cql, _, said, origin = offline.text(tmp_path).splitlines()
+    assert behaviour.split("|")[1:6] == [" `medium` ", " behaviour ", " 10.00 ", " ", " "]
+    assert cql.split("|")[2:5] == [" **cql** ", " 12.00 ", " +2.00 (+1.50 to +2.50) "]
+    assert "over users" in said and "commit abc" in origin
+
+
+def test_table_of_several_seeds_has_intervals_over_seeds(tmp_path: Path) -> None:
+    rows = [cell("random", "iql", seed, 5 + seed, 1.0 + seed) for seed in (0, 1)]
+    write_rows(tmp_path, "offline", rows)
+    line = offline.text(tmp_path).splitlines()[2]
+    assert line.split("|")[3:5] == [" 5.50 ", " +1.50 (-4.85 to +7.85) "]  # 12.706 x 0.5
+
+
+@pytest.mark.slow
+def test_smoke(tmp_path: Path) -> None:
+    done = benchmark_without([], "offline", tmp_path, "--smoke", "--algos", "cql", "--json", "table.json")
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "table.json").read_text())["rows"]
+    assert [(row["log"], row["policy"]) for row in rows] == [
+        (log, policy) for log in LOGS for policy in ("behaviour", "bc", "cql")
+    ]
+    assert [path.name for path in tmp_path.iterdir()] == ["table.json"]
