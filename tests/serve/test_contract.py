@@ -35,9 +35,7 @@ def assert_seen(client: TestClient, env: RecEnv, obs: Obs, decision: dict[str, A
     seen = report["seen"]
     for name, _ in env.interface.context:
         expected = obs.context[0, env.interface.place_of(name)]
-        assert_close(
-            torch.tensor(seen["context"][name]), expected, msg=lambda said, name=name: f"{name}: {said}"
-        )
+        assert_close(torch.tensor(seen["context"][name]), expected, msg=name)
     if obs.history is not None and obs.signals is not None:
         there = obs.history[0] >= 0
         assert seen["history"] == [str(env.catalogue.id_of(x)) for x in obs.history[0, there].tolist()]
