@@ -14,6 +14,7 @@ import json
 import random
 import resource
 import shutil
+import socket
 import sqlite3
 import sys
 import tempfile
@@ -30,6 +31,7 @@ from recsys_rl.cli.train import train_options
 from recsys_rl.errors import UserError
 from recsys_rl.serve.check import check
 from recsys_rl.serve.reading import Record
+from recsys_rl.serve.versions import sha256_of
 from recsys_rl.workflows.train import train
 
 GONE = (OSError, http.client.HTTPException)
@@ -284,6 +286,75 @@ def io_error(folder: Path, checkpoint: Path) -> list[str]:
     return [*wrong, *kept(db, said), *filter(None, [sound(db)])]
 
 
+def swaps(folder: Path, checkpoint: Path, number: int) -> list[str]:
+    """The champion changes ``number`` times under load: every request is answered, and every draw repeats."""
+    place, db, said, wrong = folder / "versions", folder / "swaps.sqlite", Said(), list[str]()
+    place.mkdir()
+    shutil.copy(checkpoint, place / "a.pt")
+    other = [*WORLD, "--hidden-dims", "24"]
+    shutil.copy(train(train_options(other).config, folder=folder / "other", quiet=True), place / "b.pt")
+    names = [sha256_of(path) for path in sorted(place.iterdir())]
+    with running(place, db) as server:
+        stop, connection = threading.Event(), Connection(server.port)
+        threads = clients(server.port, said, "0", stop, 2)
+        for turn in range(number):
+            body = {"name": "champion", "sha256": names[(turn + 1) % 2]}
+            status, answer = connection.post("/v1/policies/alias", body)
+            if status != 200:
+                wrong.append(f"swap {turn}: {status} {answer[:200]!r}")
+        stop.set()
+        for thread in threads:
+            thread.join()
+    versions = Counter(json.loads(x)["policy"]["sha256"][:8] for x in said.answered.values())
+    print(f"  decisions by version: {dict(versions)}")
+    return [*wrong, *kept(db, said), *filter(None, [sound(db)])]
+
+
+def mutated(folder: Path, checkpoint: Path, number: int, seed: int = 0) -> list[str]:
+    """Requests with changed bytes over raw sockets: an answer below 500 or 503, or a closed connection."""
+    rng, wrong, statuses = random.Random(seed), list[str](), Counter[str]()
+    event = {"decision_id": "3", "signal": "engagement", "value": 0.5, "event_id": "a", "position": 0}
+    bodies = [
+        ("/v1/recommend", {"user_id": "ann", "n": 2, "exclude": ["1"], "likes": ["2", "3"], "context": {}}),
+        ("/v1/feedback", {"events": [event, {**event, "signal": "leave"}]}),
+        ("/v1/policies/alias", {"name": "champion", "sha256": "0" * 64}),
+    ]
+    with running(checkpoint, folder / "mutated.sqlite") as server:
+        for _ in range(number):
+            path, body = rng.choice(bodies)
+            content = bytearray(json.dumps(body).encode())
+            for _ in range(rng.randrange(1, 6)):
+                at = rng.randrange(len(content))
+                change = rng.choice(("flip", "cut", "double", "insert"))
+                if change == "flip":
+                    content[at] = rng.randrange(256)
+                elif change == "cut":
+                    del content[at : at + rng.randrange(1, 9)]
+                elif change == "double":
+                    content[at:at] = content[at : at + 30]
+                else:
+                    content[at:at] = rng.choice(
+                        (b"[" * 50, b"1e999", b"NaN", b'"', b"\\ud800", b"\x00", b"-")
+                    )
+                if not content:
+                    break
+            head = f"POST {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n"
+            head += f"content-length: {len(content)}\r\n\r\n"
+            with socket.create_connection(("127.0.0.1", server.port), timeout=30) as raw:
+                raw.sendall(head.encode() + content)
+                answer = b""
+                while part := raw.recv(65536):
+                    answer += part
+            status = answer[9:12].decode(errors="replace")
+            statuses[status] += 1
+            if (status >= "500" and status != "503") or b"Traceback" in answer:
+                wrong.append(f"{bytes(content)!r}: {answer[:200]!r}")
+        if "Traceback" in server.log.read_text():
+            wrong.append(server.log.read_text()[-500:])
+    print(f"  answers: {dict(statuses)}")
+    return wrong
+
+
 def run(name: str, fault: Callable[[], Sequence[str]]) -> bool:
     """Print the line of a fault. Returns True if nothing broke."""
     start = time.monotonic()
@@ -312,6 +383,8 @@ def main() -> int:
             ),
             run("100 flipped bits and 50 cuts", lambda: damaged(folder, checkpoint, 100, 50)),
             run("two servers on one record", lambda: two_servers(folder, checkpoint)),
+            run("20 swaps under load", lambda: swaps(folder, checkpoint, 20)),
+            run("10,000 mutated bodies", lambda: mutated(folder, checkpoint, 10_000)),
             run("a write that fails", lambda: io_error(folder, checkpoint)),
         ]
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -17,12 +18,13 @@ Examples:
   recsys-rl serve                                             checkpoints/ppo.pt at http://127.0.0.1:8000
   recsys-rl serve --checkpoint policies/ --db record.sqlite   the versions in a folder
   curl -s localhost:8000/v1/recommend -H 'content-type: application/json' -d '{"user_id": "42"}'"""
+ABSENT = ("uvloop", "win32")  # asyncio's own loop serves there
 NEEDED = ("httptools", "msgspec", "prometheus_client", "starlette", "uvicorn", "uvloop")
 
 
 def need_serve() -> None:
     """Raise UserError, in one sentence, if a package of the extra is missing."""
-    missing = [name for name in NEEDED if find_spec(name) is None]
+    missing = [name for name in NEEDED if find_spec(name) is None and (name, sys.platform) != ABSENT]
     if missing:
         raise UserError(
             f"This command needs packages that are not installed ({', '.join(missing)}): "

@@ -22,7 +22,8 @@ from starlette.types import Receive, Scope, Send
 
 from recsys_rl.errors import UserError, one_line
 from recsys_rl.serve import wire
-from recsys_rl.serve.desk import Desk, Feedback, Latest, Look, Recommend, Rows, Swap
+from recsys_rl.serve.desk import Desk
+from recsys_rl.serve.jobs import Feedback, Latest, Look, Recommend, Rows, Swap
 from recsys_rl.serve.library import Library
 from recsys_rl.serve.metrics import Metrics
 from recsys_rl.serve.problems import Problem
@@ -106,6 +107,7 @@ class App:
             self.tokens.check((authorization or b"").decode("latin-1"), scope)
 
     async def _recommend(self, body: bytes) -> bytes:
+        self.desk.admit()
         asked = _decoded(_recommend, body)
         digest = hashlib.blake2b(_encode(asked), digest_size=12).hexdigest()
         answer: bytes = await self.desk.submit(Recommend(asked, digest))

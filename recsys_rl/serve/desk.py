@@ -15,29 +15,42 @@ import sys
 import threading
 import time
 import traceback
-from collections import Counter, OrderedDict, deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import datetime
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import msgspec
 import torch
 
 from recsys_rl.serve import problems, wire
+from recsys_rl.serve.answers import answer_of, hour_of, refusal
 from recsys_rl.serve.batcher import Batcher
+from recsys_rl.serve.crowd import Crowd
 from recsys_rl.serve.feedback import take
-from recsys_rl.serve.inference import TOO_FEW, Ask, Drawn
+from recsys_rl.serve.inference import Ask, Drawn
+from recsys_rl.serve.jobs import (
+    Customer,
+    Drawings,
+    Feedback,
+    Job,
+    Latest,
+    Look,
+    Pending,
+    Recommend,
+    Rows,
+    Settings,
+    Swap,
+)
 from recsys_rl.serve.problems import Problem
 from recsys_rl.serve.requests import checked
 from recsys_rl.serve.rows import Decision, Event, Person, Row, Served, Session, Whole
 from recsys_rl.serve.rule import LATE, NOT_FINITE, RAISED
 from recsys_rl.serve.store import Damaged, Full, Store
-from recsys_rl.serve.versions import POPULARITY, Version
+from recsys_rl.serve.versions import Version
 from recsys_rl.serve.visits import ServedVisit
 
 MOST_JOBS = 512  # of one transaction
-MOST_PEOPLE = 10_000  # in memory
 FAULTS = 3  # of a policy in a row, after which the version before serves again
 MOST_WAITING = 100  # requests of one person at once
 FAILED = 70  # exit code
@@ -46,96 +59,6 @@ STORED = 32  # latest decisions on which a new version is tried
 HANGS = 10  # deadlines after which a batch is given up
 
 encode = msgspec.json.Encoder().encode
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How the desk works."""
-
-    session_timeout: float = 1800.0  # seconds
-    feedback_window: float = 3600.0  # seconds
-    deadline: float = 0.1  # seconds until a request is answered or refused
-    explore: float = 0.0
-    strangers: bool = True
-    fsync_decisions: bool = False
-    clock: Callable[[], float] = time.time
-
-
-@dataclass
-class Customer:
-    """A person in memory."""
-
-    row: Person
-    known: int  # row of the population; -1 for a stranger
-    visit: ServedVisit | None
-    saved: bool  # the row is in the record
-    busy: bool = False  # a draw is under way
-    waiting: deque[Job] = field(default_factory=deque)
-
-
-@dataclass
-class Job:
-    """Something to do, and the future of its result."""
-
-    what: Any
-    reply: asyncio.Future[Any] | None = None
-    deadline: float = 0.0
-
-
-@dataclass
-class Pending:
-    """A draw under way."""
-
-    jobs: list[Job]  # several with one request id
-    customer: Customer
-    visit: ServedVisit
-    fresh: bool  # the session begins with this decision
-    ask: Ask
-    asked: str
-    events: int  # of the session, when it was asked
-
-
-@dataclass(frozen=True)
-class Recommend:
-    request: wire.RecommendRequest
-    asked: str  # digest of the body
-
-
-@dataclass(frozen=True)
-class Feedback:
-    events: Sequence[wire.FeedbackEvent]
-
-
-@dataclass(frozen=True)
-class Look:
-    """The session and the row of a decision."""
-
-    decision: int
-
-
-@dataclass(frozen=True)
-class Swap:
-    """Serve ``version`` from now on."""
-
-    version: Version
-
-
-@dataclass(frozen=True)
-class Latest:
-    """The latest decisions, each with its session: a new version is tried on them."""
-
-
-@dataclass(frozen=True)
-class Rows:
-    """The latest decisions as rows."""
-
-    number: int
-
-
-@dataclass(frozen=True)
-class Drawings:
-    asks: Sequence[Ask]
-    found: Sequence[Drawn]
 
 
 class Desk:
@@ -149,9 +72,7 @@ class Desk:
         self.interface = champion.checkpoint.interface
         self.last = store.last
         self.served = {row.sha256: row for row in store.policies()}
-        self.people: OrderedDict[str, Customer] = OrderedDict()
-        self.homes: dict[int, ServedVisit] = {}  # of decisions of people in memory
-        self.over: list[ServedVisit] = []  # sessions to forget after the transaction
+        self.crowd = Crowd(store, self.interface)
         self.moment = 0.0
         self.pending: dict[int, Pending] = {}  # by the number of the decision
         self.requests: dict[str, Pending] = {}  # by the caller's id
@@ -168,13 +89,15 @@ class Desk:
 
     # --- the event loop's thread ---
 
+    def admit(self) -> None:
+        """Raise Problem if a recommendation can't be made in time. A refusal must cost little."""
+        queued = len(self.pending) * self.batcher.seconds
+        if queued > self.settings.deadline:
+            self.counts["shed"] += 1
+            raise problems.busy(queued)
+
     def submit(self, what: Any) -> asyncio.Future[Any]:
-        """The future of the result. Raises Problem if a recommendation can't be made in time."""
-        if isinstance(what, Recommend):
-            queued = len(self.pending) * self.batcher.seconds
-            if queued > self.settings.deadline:
-                self.counts["shed"] += 1
-                raise problems.busy(queued)
+        """The future of the result."""
         future = asyncio.get_running_loop().create_future()
         self.queue.put(Job(what, future, time.monotonic() + self.settings.deadline))
         return future
@@ -272,56 +195,9 @@ class Desk:
         self.last += 1
         return self.last
 
-    def customer(self, name: str) -> Customer:
-        """The person with this name, known or not. Raises Damaged."""
-        found = self.people.get(name)
-        if found is not None:
-            self.people.move_to_end(name)
-            return found
-        known = self.champion.people.get(name, -1)
-        stored = self.store.person(name)
-        if stored is None:
-            found = Customer(Person(0, name), known, None, saved=False)
-        else:
-            row, whole = stored
-            found = Customer(row, known, None if whole is None else self._visit(whole), saved=True)
-        self.people[name] = found
-        return found
-
-    def _visit(self, whole: Whole) -> ServedVisit:
-        # One that was borrowed has the events of this transaction, which the store lacks.
-        visit = self.borrowed.get(whole[1][-1].number) if whole[1] else None
-        visit = visit or ServedVisit.of(whole, self.interface)
-        self.homes.update((decision.number, visit) for decision in visit.decisions)
-        return visit
-
-    def _forget_oldest(self) -> None:
-        """Forget sessions that are over, and people beyond MOST_PEOPLE; all of it is in the record."""
-        while len(self.people) > MOST_PEOPLE:
-            oldest = next((x for x, customer in self.people.items() if not customer.busy), None)
-            if oldest is None:
-                break
-            visit = self.people.pop(oldest).visit
-            if visit is not None:
-                self.over.append(visit)
-        for visit in self.over:
-            for decision in visit.decisions:
-                self.homes.pop(decision.number, None)
-        self.over.clear()
-
     def home(self, decision: int) -> ServedVisit | None:
         """The session of a decision that was answered. Raises Damaged."""
-        visit = self.homes.get(decision) or self.borrowed.get(decision)
-        if visit is not None or decision in self.staged:
-            return visit
-        row = self.store.decision(decision)
-        whole = None if row is None else self.store.session(row.session)
-        if whole is None:
-            return None
-        visit = ServedVisit.of(whole, self.interface)
-        # Until the transaction ends: further events of the session must find this one.
-        self.borrowed.update((x.number, visit) for x in visit.decisions)
-        return visit
+        return self.crowd.home(decision)
 
     def _recommend(self, job: Job) -> None:
         request = job.what.request
@@ -337,7 +213,8 @@ class Desk:
                 self._check_same(before.asked, job)
                 self._reply(job, before.answer)
                 return
-        customer = self.customer(request.user_id)
+        known = self.champion.people.get(request.user_id, -1)
+        customer = self.crowd.customer(request.user_id, known)
         if customer.busy:
             if len(customer.waiting) >= MOST_WAITING:
                 raise problems.busy(self.settings.deadline)
@@ -360,10 +237,10 @@ class Desk:
         asked = checked(request, self.champion, 0 if visit is None else len(visit.steps))
         if visit is None:
             visit, fresh = self._begin(customer, request, now), True
-        hour = self._hour(request, now)
-        began = visit.decisions[0].hour if visit.decisions else hour
         version = self.champion
         visit.keep_for(version)
+        hour = hour_of(request, version, now)
+        began = visit.decisions[0].hour if visit.decisions else hour
         ask = Ask(
             number=self.number(),
             version=version,
@@ -420,14 +297,6 @@ class Desk:
         )
         return ServedVisit(row, self.interface, latest=now)
 
-    def _hour(self, request: wire.RecommendRequest, now: float) -> float:
-        if request.context.hour is not None:
-            return request.context.hour
-        if not self.champion.by_hour:
-            return 12.0
-        moment = datetime.fromtimestamp(now)
-        return 24 * moment.weekday() + moment.hour + moment.minute / 60
-
     def _finish(self, ask: Ask, drawn: Drawn) -> None:
         """Write a decision down, and answer it."""
         pending = self.pending.pop(ask.number, None)
@@ -439,22 +308,15 @@ class Desk:
         self.requests.pop(request.request_id or "", None)
         self._count_faults(ask, drawn)
         if drawn.error:
+            self.counts[drawn.error] += 1
             for job in pending.jobs:
-                self._reply(job, self._refusal(drawn.error))
+                self._reply(job, refusal(drawn.error, len(self.pending) * self.batcher.seconds))
         else:
             row = self._decision(pending, ask, drawn, request)
             for job in pending.jobs:
                 self._reply(job, row.answer)
         if customer.waiting:
             self._do(customer.waiting.popleft())
-
-    def _refusal(self, error: str) -> Problem:
-        self.counts[error] += 1
-        if error == TOO_FEW:
-            return Problem(422, TOO_FEW, "Fewer items may be shown now than n: exclude fewer, or lower n.")
-        if error == LATE:
-            return problems.busy(len(self.pending) * self.batcher.seconds)
-        return Problem(503, "no-observation", "The observation can't be made: try again later.", 1)
 
     def _decision(self, pending: Pending, ask: Ask, drawn: Drawn, request: wire.RecommendRequest) -> Decision:
         customer, visit = pending.customer, pending.visit
@@ -463,9 +325,7 @@ class Desk:
             customer.saved = True
         if pending.fresh:
             self.rows.append(visit.row)
-            if customer.visit is not None:
-                self.over.append(customer.visit)
-            customer.visit = visit
+            self.crowd.begin(customer, visit)
         policy = self._served(ask.version)
         step = len(visit.steps)
         row = Decision(
@@ -491,9 +351,7 @@ class Desk:
             visit.visit, visit.covered = drawn.visit, step
         else:  # an event came while it was drawn
             visit.visit, visit.covered = None, 0
-        visit.decide(row)
-        self.homes[row.number] = visit
-        self.staged.add(row.number)
+        self.crowd.decide(visit, row)
         if row.request:
             self.staged_requests[row.request] = row
         self.rows.append(row)
@@ -537,10 +395,8 @@ class Desk:
         self.rows: list[Row] = []
         self.answers: list[tuple[Job, Any]] = []
         self.durable = False
-        self.staged: set[int] = set()
         self.staged_requests: dict[str, Decision] = {}
         self.staged_events: dict[str, Event] = {}
-        self.borrowed: dict[int, ServedVisit] = {}
 
     def _commit(self) -> None:
         """Write the rows, then send the answers."""
@@ -556,7 +412,7 @@ class Desk:
                 # What is on the disk is unknown now: another process must read it again.
                 print(f"error: the record can't be written ({error}): the server ends.", file=sys.stderr)
                 os._exit(FAILED)
-        self._forget_oldest()
+        self.crowd.end()
         self._clear()
         by_loop: dict[asyncio.AbstractEventLoop, list[tuple[Job, Any]]] = {}
         for job, result in answers:
@@ -571,32 +427,12 @@ class Desk:
         self.failed = f"the record can't be written: {why}"
         for pending in self.pending.values():
             self.answers += [(job, None) for job in pending.jobs]
-        for customer in self.people.values():
+        for customer in self.crowd.people.values():
             self.answers += [(job, None) for job in customer.waiting]
-        self.people.clear()
-        self.over.clear()
-        self.homes.clear()
+        self.crowd.clear()
         self.pending.clear()
         self.requests.clear()
         self.served = {row.sha256: row for row in self.store.policies()}
-
-
-def answer_of(row: Decision, policy: Served, version: Version) -> wire.Recommendation:
-    """The answer to a decision."""
-    by = POPULARITY if row.degraded else policy
-    title = version.checkpoint.catalogue.title
-    places = [
-        wire.Place(version.names[item], title(item), math.exp(logprob))
-        for item, logprob in zip(row.items, row.logprobs, strict=True)
-    ]
-    return wire.Recommendation(
-        decision_id=str(row.number),
-        items=places,
-        propensity=math.exp(sum(row.logprobs)),
-        policy=wire.Policy(by.name, by.number, by.sha256),
-        session=wire.SessionStep(str(row.session), row.step),
-        degraded=row.degraded or None,
-    )
 
 
 def _deliver(answers: Sequence[tuple[Job, Any]]) -> None:

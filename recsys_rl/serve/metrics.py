@@ -42,7 +42,7 @@ class Metrics(Collector):
         yield counts
         gauges = {
             "recsys_rl_draws_waiting": len(self.desk.pending),
-            "recsys_rl_people_in_memory": len(self.desk.people),
+            "recsys_rl_people_in_memory": len(self.desk.crowd.people),
         }
         for name, value in gauges.items():
             yield GaugeMetricFamily(name, name, value=value)

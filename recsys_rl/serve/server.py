@@ -19,7 +19,8 @@ from recsys_rl.errors import UserError, error_text, one_line
 from recsys_rl.lookup import DEFAULT_ALGO
 from recsys_rl.schema import Positive, Range, Share, check_fields
 from recsys_rl.serve.app import App
-from recsys_rl.serve.desk import Desk, Settings
+from recsys_rl.serve.desk import Desk
+from recsys_rl.serve.jobs import Settings
 from recsys_rl.serve.library import Library
 from recsys_rl.serve.sqlite import SQLite
 from recsys_rl.serve.tokens import Tokens

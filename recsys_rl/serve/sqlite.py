@@ -74,7 +74,7 @@ class SQLite:
         self._lock = _lock(path)
         try:
             self._open(name, facts)
-        except sqlite3.Error as error:
+        except (sqlite3.Error, ValueError) as error:  # ValueError: text that is not UTF-8
             self.close()
             raise UserError(
                 f"{name} can't be used as the record ({error_text(error)}): give a file of recsys-rl serve, "
@@ -131,7 +131,7 @@ class SQLite:
         """The rows of a query. Raises Damaged where SQLite can't read the file."""
         try:
             return self._db.execute(query, values).fetchall()
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, ValueError) as error:
             raise Damaged(error_text(error)) from error
 
     def _first(self, query: str, values: tuple[Any, ...] = ()) -> tuple[Any, ...] | None:
@@ -301,7 +301,7 @@ class SQLite:
         """What SQLite itself says of the file: "ok", or its first complaint."""
         try:
             return str(self._db.execute("PRAGMA integrity_check(1)").fetchone()[0])
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, ValueError) as error:
             return error_text(error)
 
     def close(self) -> None:

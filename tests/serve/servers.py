@@ -19,6 +19,7 @@ RUNS = {
     "satiation": SATIATION,
     "short-video": [*VIDEOS, "--env", "short-video"],
     "long-video": [*VIDEOS, "--env", "long-video"],
+    "social-feed": [*VIDEOS, "--env", "social-feed"],
 }
 SLOW = 30_000.0  # milliseconds: a busy machine must not refuse requests of tests
 

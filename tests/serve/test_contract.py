@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -52,10 +53,10 @@ def test_whole_sessions_give_observations_and_logprobs_of_the_environment(
 ) -> None:
     recommender = load(checkpoint(name))
     env, agent = environment(recommender), recommender.agent
-    by_name, steps = recommender.row_of_item, 0
+    by_name, steps, compared = recommender.row_of_item, 0, 0
     with serving(checkpoint(name), tmp_path / "record.sqlite") as client:
         for user in (0, 7, 11):
-            obs, over = env.reset(torch.tensor([user])), False
+            obs, over = begun(env, user), False
             while not over:
                 hour = getattr(env.user_state, "hour", None)
                 more = {} if hour is None else {"context": {"hour": hour.item()}}
@@ -64,7 +65,10 @@ def test_whole_sessions_give_observations_and_logprobs_of_the_environment(
                 assert_seen(client, env, obs, answer)
                 items = torch.tensor([[by_name[int(x["item_id"])] for x in answer["items"]]])
                 expected = float(agent.place_logprobs(obs, items).sum())
-                assert math.log(answer["propensity"]) == pytest.approx(expected, abs=1e-5)
+                # After a follow the feed's simulator forbids suggestions that its visitors may still see.
+                if not bool(getattr(env.user_state, "followed", torch.zeros(1)).any()):
+                    assert math.log(answer["propensity"]) == pytest.approx(expected, abs=1e-5)
+                    compared += 1
                 step = env.step_without_reset(items)
                 assert step.feedback is not None
                 events = events_of(
@@ -79,7 +83,19 @@ def test_whole_sessions_give_observations_and_logprobs_of_the_environment(
             after = recommend(client, str(env_user(recommender, user)))
             assert after["session"]["id"] != answer["session"]["id"] and after["session"]["step"] == 0
             send(client, {"decision_id": after["decision_id"], "signal": "leave"})
-    assert steps > 9
+    assert steps > 9 and compared > 9
+
+
+def begun(env: RecEnv, user: int) -> Obs:
+    """The first observation of a user, of whom the server knows the profile alone."""
+    env.reset(torch.tensor([user]))
+    state = env.user_state
+    if hasattr(state, "followed_sum"):  # whom people follow is not in a request: nobody at first
+        nobody = {
+            name: torch.zeros_like(getattr(state, name)) for name in ("follows", "followed", "followed_sum")
+        }
+        env.user_state = replace(state, **nobody)
+    return env.observe()
 
 
 def env_user(recommender: Recommender, row: int) -> int | str:

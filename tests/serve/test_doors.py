@@ -246,3 +246,15 @@ def test_versions_are_swapped_after_a_check_and_share_a_log(
     log = read_decisions(out)
     assert len(log.header.loggers) == 2 and log.logger_logprobs is not None
     assert bool((log.logger_logprobs.diff(dim=1).abs() > 1e-6).any())
+
+
+@pytest.mark.parametrize("command", [["serve"], ["log", "check"]])
+def test_without_its_packages_one_sentence_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: list[str]
+) -> None:
+    monkeypatch.setattr(
+        "recsys_rl.cli.serve.find_spec", lambda name: None if name in ("msgspec", "uvloop") else name
+    )
+    assert main(command) == 2
+    said = capsys.readouterr().err
+    assert "msgspec" in said and "[serve]" in said and len(said.splitlines()) == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,16 +21,16 @@ def version(checkpoint: Callable[[str], Path]) -> Version:
     return open_version(checkpoint("satiation"), 1)
 
 
-def ask(version: Version, uniform: float, user: int = 3, steps: int = 2, **fields: object) -> Ask:
+def ask(version: Version, uniform: float, user: int = 3, steps: int = 2, **fields: Any) -> Ask:
     shown = [Step((item,), [[item / 10]], {}, 12.0) for item in range(steps)]
     base = Ask(1, version, user, (), 12.0, None, shown, 12.0, (uniform,))
-    return replace(base, **fields)  # type: ignore[arg-type]
+    return replace(base, **fields)
 
 
 @pytest.mark.parametrize(
     "fields", [{}, {"explore": 0.3}, {"candidates": (4, 7, 9, 20)}, {"degraded": "raised"}]
 )
-def test_items_come_as_often_as_their_propensities_say(version: Version, fields: dict[str, object]) -> None:
+def test_items_come_as_often_as_their_propensities_say(version: Version, fields: dict[str, Any]) -> None:
     uniforms = torch.rand(8192, generator=torch.Generator().manual_seed(0)).tolist()
     found = draw([ask(version, x, **fields) for x in uniforms])
     chances = {drawn.items[0]: drawn.logprobs[0] for drawn in found}

@@ -17,7 +17,7 @@ from recsys_rl.decisions.transitions import observe
 from recsys_rl.errors import UserError
 from recsys_rl.recommender import load
 from recsys_rl.serve.sqlite import SQLite
-from tests.serve.servers import event, recommend, send, serving
+from tests.serve.servers import event, recommend, send, serving, trained
 
 At = Callable[[str], Path]
 
@@ -262,12 +262,12 @@ def test_a_record_is_of_one_process_of_one_catalogue_and_of_our_format(
 def test_feedback_to_a_person_out_of_memory_is_seen_by_the_next_request(
     checkpoint: At, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("recsys_rl.serve.desk.MOST_PEOPLE", 2)
+    monkeypatch.setattr("recsys_rl.serve.crowd.MOST_PEOPLE", 2)
     with serving(checkpoint("satiation"), tmp_path / "r.sqlite") as client:
         first = recommend(client, "3")
         for user in "456789":
             recommend(client, user)
-        assert len(client.app.desk.people) <= 3  # type: ignore[attr-defined]
+        assert len(client.app.desk.crowd.people) <= 3  # type: ignore[attr-defined]
         assert send(client, event(first, "engagement", 0.5)) == ["accepted"]
         two = recommend(client, "3")
         assert two["session"] == {"id": first["session"]["id"], "step": 1}
@@ -315,3 +315,24 @@ def test_a_stream_of_hidden_signals_can_not_be_weighed(
     said = capsys.readouterr().err
     assert "hidden" in said and "--weights skip=0 watch=0" in said
     assert main([*ope, "--weights", "like=1", "watch=0", "skip=0"]) == 0
+
+
+def test_candidates_of_a_first_stage_are_in_the_record(
+    tmp_path: Path, later: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = trained(
+        tmp_path, "satiation", "--head", "two-tower", "--candidates", "8", "--explore-rate", "0.25"
+    )
+    db, out = tmp_path / "r.sqlite", tmp_path / "log.parquet"
+    with serving(path, db) as client:
+        answers = [x for user in range(8) for x in play(client, str(user), 2)]
+        reports = [client.get(f"/v1/decisions/{x['decision_id']}").json() for x in answers]
+        assert all(x["replayed"] for x in reports)
+        assert all(len(x["alternatives"]) <= 8 for x in reports)
+        assert client.post("/v1/recommend", json={"user_id": "1", "n": 2}).json()["title"] == "wrong-n"
+    assert main(["log", "check", "--db", str(db)]) == 0
+    assert main(["log", "export", "--db", str(db), "--out", str(out)]) == 0
+    log = read_decisions(out)
+    assert log.candidates is not None and log.header.candidates.startswith("8 candidates")
+    assert bool((log.candidates == log.items).any(1).all())
+    assert main(["ope", "--log", str(out), "--checkpoint", str(path), "--policy", "ppo"]) == 0
