@@ -26,6 +26,7 @@ from recsys_rl.lookup import (
 )
 from recsys_rl.protocols import Algorithm, Platform, Source
 from recsys_rl.schema import hints
+from recsys_rl.types import Interface
 from recsys_rl.utils.find import find
 from tests.doors import DRIFT, ROOT, steps, train_in
 
@@ -175,7 +176,8 @@ def test_help_of_train_loads_no_matrix_factorisation(tmp_path: Path) -> None:
 def test_platform_names_are_in_three_places_only(key: str) -> None:
     own = PACKAGE / (PLATFORMS[key].partition(":")[0].removeprefix("recsys_rl.").replace(".", "/") + ".py")
     config = platform_of(key).config
-    shared = hints(config.__bases__[0])  # of several platforms; one may have another default
+    # Settings of several platforms, of which one may have another default, and fields of every session.
+    shared = hints(config.__bases__[0]) | hints(Interface)
     settings = [name for name in config.__annotations__ if "_" in name and name not in shared]
     word = re.compile(rf"\b({key}|{key.title()}\w*|{'|'.join(settings)})\b")
     allowed = {own, PACKAGE / "env/__init__.py", *(PACKAGE / "cli").glob("*.py")}
