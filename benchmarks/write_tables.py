@@ -47,6 +47,8 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "sensitivity": claim_texts.sensitivity,
     "short-video": partial(learning_texts.platform, task="short-video"),
     "long-video": partial(learning_texts.platform, task="long-video"),
+    "social-feed": partial(learning_texts.platform, task="social-feed"),
+    "social-feed-gains": partial(learning_texts.gains_by_seed, task="social-feed", policy="ppo-greedy"),
     "short-video-a2c": partial(
         learning_texts.platform,
         task="short-video-a2c",

@@ -9,7 +9,7 @@ from benchmarks.harness.newest import read, table
 from recsys_rl.evaluation.table import RIVALS
 from recsys_rl.utils.metrics import interval
 
-CLAIMS = ("satiation", "short-video", "long-video")
+CLAIMS = ("satiation", "short-video", "long-video", "social-feed")
 """The tasks of the table of claims."""
 GAINS, COSTS = (1, 2, 3), (0.25, 0.5)
 OWN = (3, 0.5)

@@ -23,6 +23,8 @@ LABELS = {name: f"**{name}**" for name in LEARNED} | {
     "mf": "mf (profile times item)",
     "trade-up-next": "trade-up-next (most like the video that plays)",
     "trade-fresh-creators": "trade-fresh-creators (popular, no creator again)",
+    "trade-fixed-load": "trade-fixed-load (mf, and ads at a fixed share)",
+    "trade-ad-threshold": "trade-ad-threshold (mf, and ads that earn enough)",
     "static-list": "static-list",
     "one-item": "one-item",
     "popularity": "popularity",
