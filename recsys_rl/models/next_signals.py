@@ -76,7 +76,7 @@ class NextSignals(nn.Module):
     def forward(self, context: Tensor, summary: Tensor) -> Tensor:
         """``context`` (N, F), ``summary`` (N, H) -> q (N, S, F_i)."""
         queries: Tensor = self.layer(torch.cat([context, summary], 1))
-        return queries.view(len(queries), self.num_signals, -1)
+        return queries.unflatten(1, (self.num_signals, -1))
 
 
 def signal_loss(queries: Tensor, features: Tensor, entries: Entries) -> Tensor:
