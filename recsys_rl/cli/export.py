@@ -12,7 +12,7 @@ TEXT = """Write the scores of a policy as an ONNX file, for a server in another 
 
 Examples:
   recsys-rl export --onnx policy.onnx                                  checkpoints/ppo.pt
-  recsys-rl export --checkpoint runs/first/checkpoint.pt --onnx policy.onnx
+  recsys-rl export --checkpoint runs/first/ppo.pt --onnx policy.onnx
 
 The file is compared with the policy before it is written. policy.onnx.md beside it describes its inputs;
 docs/10_serving.md has an example."""

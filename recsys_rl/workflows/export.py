@@ -197,16 +197,15 @@ def _translated(agent: NetworkPolicy[Any], inputs: dict[str, Tensor], checkpoint
 
 @contextlib.contextmanager
 def _silent() -> Iterator[None]:
-    """Without the lines that torch prints about its own work."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    """Without the lines that torch and onnxscript print about their own work."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        logging.disable(level)
 
 
 def _compare(content: bytes, inputs: dict[str, Tensor], expected: Tensor) -> float:

@@ -13,9 +13,9 @@ import torch
 
 from recsys_rl.cli import main
 from recsys_rl.functional.compiled import kernels
+from recsys_rl.models.policy import NetworkPolicy
 from recsys_rl.recommender import load
 from recsys_rl.types import Obs
-from recsys_rl.workflows import export as workflow
 from tests.doors import CARTPOLE, DRIFT, SATIATION, train_in
 
 RUNS = {
@@ -112,8 +112,8 @@ def test_difference_is_refused_and_nothing_written(
     exported(checkpoint("satiation"), tmp_path / "good.onnx")
     before = {*tmp_path.iterdir()}
     capsys.readouterr()
-    true = workflow.NetworkPolicy.scores
-    monkeypatch.setattr(workflow.NetworkPolicy, "scores", lambda agent, obs: true(agent, obs) + 1)
+    true = NetworkPolicy.scores
+    monkeypatch.setattr(NetworkPolicy, "scores", lambda agent, obs: true(agent, obs) + 1)
     target = str(tmp_path / "policy.onnx")
     assert main(["export", "--checkpoint", str(checkpoint("satiation")), "--onnx", target]) == 2
     assert "differ" in capsys.readouterr().err and {*tmp_path.iterdir()} == before
