@@ -15,7 +15,10 @@ from recsys_rl.schema import did_you_mean
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 """Errors of a standard output that can't be written."""
 
-COMMANDS = ("train", "evaluate", "recommend", "serve", "visitors", "log", "record", "ope", "ranking", "data")
+COMMANDS = (
+    *("train", "evaluate", "recommend", "serve", "visitors", "log"),
+    *("export", "record", "ope", "ranking", "data"),
+)
 
 OVERVIEW = """usage: recsys-rl [--version] [--help] COMMAND [OPTIONS]
 
@@ -28,6 +31,7 @@ commands:
   serve      serve the policy over HTTP, and write down every decision with its probability
   visitors   let simulated people use a running server
   log        check the record of a server, export it as a log of decisions, or delete a user in it
+  export     write the scores of a policy as an ONNX file, for a server in another language
   record     record decisions of a policy on simulated users, with their probabilities
   ope        estimate from a log of decisions the return that a policy would have earned
   ranking    print NDCG, recall and other ranking metrics on a held-out log

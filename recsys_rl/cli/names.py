@@ -36,6 +36,7 @@ CLASSES = {
     "log check": "recsys_rl.cli.log:CheckOptions",
     "log export": "recsys_rl.cli.log:ExportOptions",
     "log forget": "recsys_rl.cli.log:ForgetOptions",
+    "export": "recsys_rl.workflows.export:ExportConfig",
     "record": "recsys_rl.cli.record:RecordOptions",
     "ope": "recsys_rl.cli.ope:OpeOptions",
     "ranking": "recsys_rl.cli.ranking:RankingOptions",

@@ -75,8 +75,9 @@ class NextSignals(nn.Module):
 
     def forward(self, context: Tensor, summary: Tensor) -> Tensor:
         """``context`` (N, F), ``summary`` (N, H) -> q (N, S, F_i)."""
-        queries: Tensor = self.layer(torch.cat([context, summary], 1))
-        return queries.view(len(queries), self.num_signals, -1)
+        flat: Tensor = self.layer(torch.cat([context, summary], 1))
+        queries: Tensor = flat.unflatten(1, (self.num_signals, -1))
+        return queries
 
 
 def signal_loss(queries: Tensor, features: Tensor, entries: Entries) -> Tensor:

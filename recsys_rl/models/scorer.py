@@ -79,8 +79,9 @@ class ScorerHead(nn.Module):
         sizes = [self.num_blocks, self.num_blocks, self.num_numbers]
         of_embedding, of_genres, of_numbers = self.scaled(gates).split(sizes, -1)
         num_dims, num_genres = self.sizes
-        embedding = gates.new_zeros(len(gates), num_dims)
-        genres, at = gates.new_zeros(len(gates), num_genres), 0
+        # shape[0], as len() would be a constant in an export (workflows/export.py).
+        embedding = gates.new_zeros(gates.shape[0], num_dims)
+        genres, at = gates.new_zeros(gates.shape[0], num_genres), 0
         for block in blocks:
             of_block = slice(at, at + block.shape[1])
             embedding = embedding + _gated(of_embedding[:, of_block], block[..., :num_dims])

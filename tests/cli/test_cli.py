@@ -242,7 +242,7 @@ def test_ends_of_a_run(
         (
             "trian",
             "There is no command 'trian' (did you mean train?): choose from train, evaluate, recommend, "
-            "serve, visitors, log, record, ope, ranking, data.",
+            "serve, visitors, log, export, record, ope, ranking, data.",
         ),
         ("train --algo sac", "--algo is 'sac': it must be one of ppo, a2c"),
         (

@@ -22,6 +22,7 @@ from recsys_rl.schema import OTHER_NAMES, hints
 from recsys_rl.serve.server import ServeConfig
 from recsys_rl.types import UserError
 from recsys_rl.utils.fields import Unreadable, fields_of, settings_of
+from recsys_rl.workflows.export import ExportConfig
 from recsys_rl.workflows.visitors import VisitorsConfig
 
 LINES = {
@@ -109,6 +110,7 @@ def test_names_of_train(algo: str, env: str, data_name: str) -> None:
         ("data split", data.SplitOptions),
         ("serve", ServeConfig),
         ("visitors", VisitorsConfig),
+        ("export", ExportConfig),
         ("log check", log.CheckOptions),
         ("log export", log.ExportOptions),
         ("log forget", log.ForgetOptions),

@@ -29,6 +29,7 @@ import recsys_rl.types
 from recsys_rl.agents import AGENTS
 from recsys_rl.cli.data import data_options
 from recsys_rl.cli.evaluate import evaluate_options
+from recsys_rl.cli.export import export_options
 from recsys_rl.cli.log import log_options
 from recsys_rl.cli.ope import ope_options
 from recsys_rl.cli.ranking import ranking_options
@@ -155,6 +156,7 @@ def option_complaint(command: str, args: list[str]) -> str | None:
         "data": data_options,
         "serve": serve_options,
         "visitors": visitors_options,
+        "export": export_options,
         "log": log_options,
     }
     if command not in parsers:

@@ -21,9 +21,16 @@ SWITCH = "RECSYS_RL_KERNELS"  # this environment variable, set to "off", leaves 
 MIN_PARALLEL = 2**15  # numbers; fewer take less time than it takes to wake a second thread
 
 
-@cache
 def library() -> ctypes.CDLL | None:
-    """The compiled loops; None if they were not compiled here, or are switched off."""
+    """The compiled loops; None if they were not compiled here, are switched off, or torch exports a network.
+
+    A traced tensor has no memory that they could read.
+    """
+    return None if torch.compiler.is_exporting() else _loaded()
+
+
+@cache
+def _loaded() -> ctypes.CDLL | None:
     try:
         return None if switched_off() else load(path())
     except OSError:

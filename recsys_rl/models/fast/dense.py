@@ -50,9 +50,11 @@ def by_torch(inputs: Tensor, activation: str, parameters: Sequence[Tensor]) -> t
 
 def serves(inputs: Tensor, parameters: Sequence[Tensor]) -> bool:
     """True if the compiled loop can take these: contiguous float32 on a CPU, inputs without a gradient."""
+    # First, as an export may not branch on the number of rows.
+    if kernels.serving(inputs) is None or len(parameters) == NO_HIDDEN or inputs.requires_grad:
+        return False
     rows = inputs.shape[0]  # len(inputs) takes three times as long
-    few = not rows or (rows < FEW and parameters[-4].shape[1] > WIDE)
-    if few or len(parameters) == NO_HIDDEN or inputs.requires_grad or kernels.serving(inputs) is None:
+    if not rows or (rows < FEW and parameters[-4].shape[1] > WIDE):
         return False
     return all([kernels.plain(x) for x in parameters])  # noqa: C419 (a generator takes longer)
 

@@ -1,0 +1,286 @@
+"""Write the scores of a policy as an ONNX file that was compared with it, and a page on the file's inputs."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import logging
+import sys
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from recsys_rl.checkpoint import Checkpoint, load
+from recsys_rl.errors import one_line
+from recsys_rl.lookup import DEFAULT_ALGO, platform_of
+from recsys_rl.make import make_env
+from recsys_rl.models.heads import GatedHead
+from recsys_rl.models.policy import NetworkPolicy
+from recsys_rl.models.q_network import ConstrainedQNetwork
+from recsys_rl.recommender import Recommender
+from recsys_rl.schema import check_fields
+from recsys_rl.types import Interface, Obs, UserError
+from recsys_rl.utils.files import check_writable, write_bytes, write_text
+from recsys_rl.utils.seeding import generators
+from recsys_rl.workflows.latest import print_latest
+
+OBSERVATIONS = 1000  # on which file and policy are compared
+TOGETHER = 50  # sessions that are played for them
+BATCHES = (1, 8, OBSERVATIONS - 9)  # sizes of the batches of the comparison
+TOLERANCE = 1e-5  # largest difference of a score, as a share of the row's largest score if that is above 1
+TRACED = 8  # observations of the trace
+MOST_BYTES = 1_900_000_000  # an ONNX file is a protobuf message, which ends at 2 GiB
+
+
+@dataclass(frozen=True)
+class ExportConfig:
+    """One export of a policy."""
+
+    checkpoint: str = f"checkpoints/{DEFAULT_ALGO}.pt"
+    """The file with the policy."""
+    env: str | None = None
+    """Environment of the checkpoint. Required if its name holds a module to import."""
+    onnx: str | None = None
+    """The ONNX file to write. A page on its inputs is written beside it, with .md after its name."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if self.env is not None:
+            platform_of(self.env)
+
+
+class Scores(nn.Module):
+    """The policy's scores (N, I) from the tensors of an observation, without exclusions."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(
+        self, context: Tensor, history: Tensor | None = None, signals: Tensor | None = None
+    ) -> Tensor:
+        if history is not None and signals is None:  # a platform without visible signals
+            signals = context.new_zeros(*history.shape, 0)
+        logits: Tensor = self.model(Obs(context, history, signals))[0].logits
+        return logits if logits.ndim == 2 else logits[:, 0]
+
+
+def export(options: ExportConfig) -> Path:
+    """Write the ONNX file and its page. Returns the path of the file.
+
+    Raises UserError for a checkpoint whose policy has no scores of that form, if torch can't translate it, if
+    the file's scores differ from the policy's, and if it can't be written. Nothing is written then.
+    """
+    if options.onnx is None:
+        raise UserError("The file to write is missing: give --onnx FILE.onnx.")
+    path = Path(options.onnx)
+    if path.suffix.lower() != ".onnx":
+        raise UserError(f"--onnx {path} is to be an ONNX file: end its name with .onnx.")
+    page = path.with_name(path.name + ".md")
+    check_writable(path, "--onnx")
+    check_writable(page, "--onnx")
+    checkpoint = load(options.checkpoint, options.env)
+    agent = _agent(one_line(options.checkpoint), checkpoint)
+    print_latest(options.checkpoint, checkpoint)
+    obs = _observations(checkpoint, agent)
+    inputs = _inputs(obs, checkpoint.interface)
+    content = _translated(agent, inputs, checkpoint)
+    difference = _compare(content, inputs, agent.scores(obs))
+    write_bytes(path, content)
+    write_text(page, _page(path.name, checkpoint, inputs))
+    print(
+        f"{path}: scores of {checkpoint.catalogue.num_items:,} items, as the policy's on {OBSERVATIONS:,} "
+        f"observations (largest difference {difference:.1e}); {page} describes the inputs",
+        file=sys.stderr,
+    )
+    return path
+
+
+def _agent(name: str, checkpoint: Checkpoint) -> NetworkPolicy[Any]:
+    """The policy. Raises UserError if its scores are no function of context and history alone."""
+    if checkpoint.world.is_empty:
+        raise UserError(
+            f"{name} is of {checkpoint.config.env}, which has no catalogue of items to score: export a "
+            "policy of a platform with items."
+        )
+    agent = Recommender(checkpoint).agent
+    if not isinstance(agent, NetworkPolicy):
+        raise UserError(
+            f"{name} is of {checkpoint.config.algo}, whose policy is not a network of this package: export "
+            "that of another algorithm."
+        )
+    if agent.first_stage is not None:
+        raise UserError(
+            f"{name} has a first stage, which searches the candidates in an index, and ONNX holds no index: "
+            "export a policy that was trained without --candidates."
+        )
+    if isinstance(agent.model.head, GatedHead) or isinstance(agent.model, ConstrainedQNetwork):
+        what = "the gated head" if isinstance(agent.model.head, GatedHead) else checkpoint.config.algo
+        raise UserError(
+            f"{name} is of {what}, whose score of an item depends on which other items may be shown: "
+            "export a policy of another head or algorithm."
+        )
+    if sum(x.nbytes for x in {*agent.model.parameters(), *agent.model.buffers()}) > MOST_BYTES:
+        raise UserError(f"{name} has weights and items of more than 1.9 GB, the most that ONNX holds.")
+    return agent
+
+
+def _observations(checkpoint: Checkpoint, agent: NetworkPolicy[Any]) -> Obs:
+    """OBSERVATIONS of the platform's users while the policy acts, without what may not be shown."""
+    stream = generators(0, "evaluation users")["evaluation users"]
+    env = make_env(checkpoint.config, checkpoint.world, TOGETHER, stream)
+    known, here = checkpoint.interface, env.interface
+    if (known.context, known.history_length, known.signals) != (
+        here.context,
+        here.history_length,
+        here.signals,
+    ):
+        raise UserError(
+            f"The policy learned from a log with other observations than those of {checkpoint.config.env}, "
+            "on which the file would be checked: export a policy that was trained on the platform."
+        )
+    obs, seen = env.reset(), []
+    for _ in range(OBSERVATIONS // TOGETHER):
+        seen.append(Obs(obs.context, obs.history, obs.signals).map(torch.clone))
+        obs = env.step(agent.act(obs).items).obs
+    names = [name for name, x in vars(seen[0]).items() if x is not None]
+    return Obs(**{name: torch.cat([getattr(x, name) for x in seen]) for name in names})
+
+
+def _inputs(obs: Obs, interface: Interface) -> dict[str, Tensor]:
+    """The inputs of the file, by name: those parts of the observation that the policy reads."""
+    inputs = {"context": obs.context}
+    if obs.history is not None:
+        inputs["history"] = obs.history
+        if obs.signals is not None and interface.signals:
+            inputs["signals"] = obs.signals
+    return inputs
+
+
+def _translated(agent: NetworkPolicy[Any], inputs: dict[str, Tensor], checkpoint: Checkpoint) -> bytes:
+    """The ONNX file. Its metadata hold the ids of the items, and the rows of those that aren't available."""
+    rows = torch.export.Dim("batch")
+    catalogue = checkpoint.catalogue
+    try:
+        with _silent(), torch.no_grad():
+            program = torch.onnx.export(
+                Scores(agent.model).eval(),
+                tuple(x[:TRACED] for x in inputs.values()),
+                dynamo=True,
+                input_names=[*inputs],
+                output_names=["scores"],
+                dynamic_shapes=tuple({0: rows} for _ in inputs),
+                verbose=False,
+            )
+    except torch.onnx.OnnxExporterError as error:
+        raise UserError(
+            f"The policy can't be translated to ONNX ({one_line(str(error))[:200]}): its network does what "
+            "torch.onnx.export has no words for."
+        ) from error
+    assert program is not None
+    program.model.metadata_props["item_ids"] = json.dumps(
+        [*catalogue.item_names] or catalogue.item_ids.tolist()
+    )
+    program.model.metadata_props["unavailable"] = json.dumps(
+        (~catalogue.available).nonzero().flatten().tolist()
+    )
+    content: bytes = program.model_proto.SerializeToString()
+    return content
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """Without the lines that torch and onnxscript print about their own work."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)
+
+
+def _compare(content: bytes, inputs: dict[str, Tensor], expected: Tensor) -> float:
+    """The largest difference between the file's scores and the ``expected`` (N, I), in batches of BATCHES.
+
+    It is a share of the row's largest score if that is above 1. Raises UserError above TOLERANCE.
+    """
+    import onnxruntime
+
+    parts = zip(*(x.split(BATCHES) for x in inputs.values()), strict=True)
+    try:
+        session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+        found = [
+            session.run(["scores"], {name: x.numpy() for name, x in zip(inputs, part, strict=True)})[0]
+            for part in parts
+        ]
+    except Exception as error:  # those of onnxruntime have no other common class
+        raise UserError(
+            f"ONNX Runtime can't run the translated policy ({one_line(str(error))[:200]}), so it isn't "
+            "written: try another version of torch or onnxruntime."
+        ) from error
+    wanted = expected.numpy()
+    size = np.abs(wanted).max(1, keepdims=True).clip(1)
+    difference = float((np.abs(np.concatenate(found) - wanted) / size).max())
+    if not difference <= TOLERANCE:  # also for NaN
+        raise UserError(
+            f"The scores of the ONNX file differ from the policy's by {difference:.1e}, more than "
+            f"{TOLERANCE:g}, so it isn't written: try another version of torch or onnxruntime."
+        )
+    return difference
+
+
+def _page(name: str, checkpoint: Checkpoint, inputs: dict[str, Tensor]) -> str:
+    """The page on the file, in Markdown."""
+    interface, config = checkpoint.interface, checkpoint.config
+    meanings = {
+        "context": "the pieces below, one after another",
+        "history": "rows of the items of this session, the latest last, -1 in front where there are fewer",
+        "signals": f"of each item of the history: {', '.join(interface.signals)}; 0 where there is no item",
+    }
+    dtypes = {"context": "float32", "history": "int64", "signals": "float32"}
+    lines = [
+        f"# {name}",
+        "",
+        f"Scores of the policy of `{config.algo}` on `{config.env}` after {checkpoint.total_steps:,} steps, "
+        "by `recsys-rl export`. N, the number of rows, is free.",
+        "",
+        "| input | shape | dtype | |",
+        "|---|---|---|---|",
+        *(
+            f"| `{key}` | ({', '.join(['N', *map(str, x.shape[1:])])}) | {dtypes[key]} | {meanings[key]} |"
+            for key, x in inputs.items()
+        ),
+        "",
+        "| output | shape | dtype | |",
+        "|---|---|---|---|",
+        f"| `scores` | (N, {checkpoint.catalogue.num_items}) | float32 | one logit for each item |",
+        "",
+        "| piece of `context` | columns |",
+        "|---|---|",
+        *(
+            f"| `{piece}` | {start} .. {start + size - 1} |"
+            for start, (piece, size) in zip(interface.starts, interface.context, strict=True)
+        ),
+        "",
+        "Row i is the item with the i-th id in the file's metadata `item_ids`, from 0. The file knows "
+        "nothing of what may be shown: before the draw, set the scores of the rows in the metadata "
+        "`unavailable`"
+        + ("" if interface.repeats else ", and of the items that this session has shown,")
+        + " to minus infinity.",
+        "The policy then draws an item with probability softmax(scores)"
+        + (
+            f"; a slate has {interface.slate_size} items, drawn one after another without those before."
+            if interface.slate_size > 1
+            else "."
+        ),
+    ]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,144 @@
+"""`recsys-rl export`: the ONNX file scores as the policy does, in batches of any size."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from recsys_rl.cli import main
+from recsys_rl.functional.compiled import kernels
+from recsys_rl.models.policy import NetworkPolicy
+from recsys_rl.recommender import load
+from recsys_rl.types import Obs
+from tests.doors import CARTPOLE, DRIFT, SATIATION, train_in
+
+RUNS = {
+    "satiation": SATIATION,
+    "drift": DRIFT,
+    "transformer": [*SATIATION, "--encoder", "transformer", "--head", "scorer"],
+    "two-tower": [*SATIATION, "--head", "two-tower"],
+    "dense": [*SATIATION, "--head", "dense"],
+    "gated": [*DRIFT, "--env", "social-feed", "--head", "gated"],
+    "slates": [*DRIFT, "--env", "social-feed", "--max-episode-steps", "3"],
+    "candidates": [*SATIATION, "--candidates", "12", "--head", "two-tower"],
+    "gym": CARTPOLE,
+}
+Get = Callable[[str], Path]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Get:
+    folder = tmp_path_factory.mktemp("exported")
+    made: dict[str, Path] = {}
+
+    def get(name: str) -> Path:
+        if name not in made:
+            made[name] = train_in(folder / name, *RUNS[name], "--total-timesteps", "48")
+        return made[name]
+
+    return get
+
+
+def exported(checkpoint: Path, path: Path) -> Any:
+    """A session of onnxruntime with the file that the command writes."""
+    for name in ("onnx", "onnxscript"):
+        pytest.importorskip(name, reason=f"{name}, of the extra export, is not installed")
+    runtime = pytest.importorskip("onnxruntime", reason="onnxruntime, of the extra export, is not installed")
+    assert main(["export", "--checkpoint", str(checkpoint), "--onnx", str(path)]) == 0
+    return runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+
+
+def observation(interface: Any, number: int) -> Obs:
+    """Histories with 0 to L items, and numbers of every size."""
+    rng = torch.Generator().manual_seed(number)
+    context = torch.randn(number, interface.context_size, generator=rng)
+    length = interface.history_length
+    if not length:
+        return Obs(context)
+    history = torch.randint(0, interface.action_sizes[0], (number, length), generator=rng)
+    empty = torch.arange(length) < torch.randint(0, length + 1, (number, 1), generator=rng)
+    signals = torch.rand(number, length, len(interface.signals), generator=rng)
+    return Obs(context, history.masked_fill(empty, -1), signals.masked_fill(empty.unsqueeze(-1), 0.0))
+
+
+@pytest.mark.parametrize("name", ["satiation", "drift", "transformer", "two-tower", "dense", "slates"])
+def test_file_scores_as_the_policy_in_batches_of_any_size(name: str, checkpoint: Get, tmp_path: Path) -> None:
+    session = exported(checkpoint(name), tmp_path / "policy.onnx")
+    policy = load(checkpoint(name))
+    for number in (1, 8, 32):
+        obs = observation(policy.checkpoint.interface, number)
+        inputs = {key: x.numpy() for key, x in vars(obs).items() if x is not None}
+        assert {x.name for x in session.get_inputs()} == {*inputs}
+        (scores,) = session.run(None, inputs)
+        np.testing.assert_allclose(scores, policy.agent.scores(obs).numpy(), rtol=1e-4, atol=1e-5)
+    facts = session.get_modelmeta().custom_metadata_map
+    assert json.loads(facts["item_ids"]) == policy.checkpoint.catalogue.item_ids.tolist()
+    assert {x.name for x in tmp_path.iterdir()} == {"policy.onnx", "policy.onnx.md"}
+
+
+def test_page_names_inputs_and_pieces(checkpoint: Get, tmp_path: Path) -> None:
+    exported(checkpoint("satiation"), tmp_path / "policy.onnx")
+    page = (tmp_path / "policy.onnx.md").read_text()
+    interface = load(checkpoint("satiation")).checkpoint.interface
+    assert f"| `context` | (N, {interface.context_size}) | float32 |" in page
+    assert f"| `history` | (N, {interface.history_length}) | int64 |" in page
+    assert all(f"| `{name}` | " in page for name, _ in interface.context)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("gym", "no catalogue"), ("candidates", "first stage"), ("gated", "gated head")]
+)
+def test_policies_without_such_scores_are_refused(
+    name: str, said: str, checkpoint: Get, tmp_path: Path, monkeypatch: Any, capsys: Any
+) -> None:
+    monkeypatch.setattr("recsys_rl.cli.export.NEEDED", ())
+    file, path = checkpoint(name), tmp_path / "policy.onnx"
+    capsys.readouterr()
+    assert main(["export", "--checkpoint", str(file), "--onnx", str(path)]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("error: ") and said in err and err.count("\n") == 1
+    assert not [*tmp_path.iterdir()]
+
+
+def test_difference_is_refused_and_nothing_written(
+    checkpoint: Get, tmp_path: Path, monkeypatch: Any, capsys: Any
+) -> None:
+    exported(checkpoint("satiation"), tmp_path / "good.onnx")
+    before = {*tmp_path.iterdir()}
+    capsys.readouterr()
+    true = NetworkPolicy.scores
+    monkeypatch.setattr(NetworkPolicy, "scores", lambda agent, obs: true(agent, obs) + 1)
+    target = str(tmp_path / "policy.onnx")
+    assert main(["export", "--checkpoint", str(checkpoint("satiation")), "--onnx", target]) == 2
+    assert "differ" in capsys.readouterr().err and {*tmp_path.iterdir()} == before
+
+
+def test_mistakes_give_one_sentence(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+    for line, said in (
+        ([], "--onnx"),
+        (["--onnx", str(tmp_path / "policy.bin")], ".onnx"),
+        (["--onnx", str(tmp_path / "x.onnx"), "--checkpoint", "no.pt"], "no.pt"),
+    ):
+        monkeypatch.setattr("recsys_rl.cli.export.NEEDED", ())
+        assert main(["export", *line]) == 2
+        err = capsys.readouterr().err
+        assert said in err and err.count("\n") == 1
+    monkeypatch.setattr("recsys_rl.cli.export.NEEDED", ("no_such_package",))
+    assert main(["export", "--onnx", str(tmp_path / "policy.onnx")]) == 2
+    err = capsys.readouterr().err
+    assert "no_such_package" in err and "recsys-rl[export]" in err and err.count("\n") == 1
+    assert not [*tmp_path.iterdir()]
+
+
+def test_compiled_loops_serve_no_export(monkeypatch: Any) -> None:
+    before = kernels.library()
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.compiler, "_is_exporting_flag", True)
+        assert kernels.library() is None
+    assert kernels.library() is before
