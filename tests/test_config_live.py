@@ -96,6 +96,7 @@ def settings_of(scenario: str, **changes: dict[str, Any]) -> Config:
         base = overlay(base, {"env_config": lives, "train_config": {"total_timesteps": 480}})
     if scenario == "social-feed":
         few = {"num_items": 60, "max_episode_steps": 8, "visits": 9, "habit_base": 9.0, "ad_drain": 0.3}
+        few["start_patience"] = 1.0  # people leave within these steps
         base = overlay(base, {"env_config": few})
     if algo == "ppo":
         base = overlay(base, {"agent_config": {"batch_size": 12, "target_kl": 0.0}})

@@ -47,7 +47,7 @@ def test_wheel_contains_only_the_package(wheel: Path) -> None:
     assert "recsys_rl/py.typed" in names
     assert {name.split("/")[0] for name in names} == {"recsys_rl", "recsys_rl-0.1.0.dist-info"}
     endings = {Path(name).suffix for name in names if name.startswith("recsys_rl/")}
-    assert endings - {".so"} == {".c", ".css", ".h", ".py", ".typed"}
+    assert endings - {".so"} == {".c", ".css", ".h", ".html", ".js", ".py", ".typed"}
 
 
 def test_wheel_without_a_compiler_is_platform_independent(tmp_path: Path) -> None:
@@ -81,7 +81,11 @@ def test_wheel_requires_what_pyproject_lists(wheel: Path) -> None:
         return {str(it) for it in named if it.name != project["name"]}.union(*map(whole, others))
 
     listed = {str(Requirement(text)) for text in project["dependencies"]}
-    listed |= {str(Requirement(f'{text}; extra == "{extra}"')) for extra in extras for text in whole(extra)}
+    listed |= {
+        str(Requirement(f'{text}{" and" if ";" in text else ";"} extra == "{extra}"'))
+        for extra in extras
+        for text in whole(extra)
+    }
     with zipfile.ZipFile(wheel) as archive:
         (name,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
         metadata = Parser().parsestr(archive.read(name).decode())

@@ -68,8 +68,8 @@ def test_loader_sorts_by_time_and_codes_the_features(tmp_path: Path) -> None:
         ("1,1,0.2", "1,,0.2", "a click that is not 0 or 1"),
         ("1,1,0.2", ",1,0.2", "a position outside"),
         (",0.2,", ",,", "a propensity outside"),
-        (",click,", ",clack,", "no file of Open Bandit"),
-        ("2019-11-24 00:59", "yesterday", "no file of Open Bandit"),
+        (",click,", ",clack,", "not a file of Open Bandit"),
+        ("2019-11-24 00:59", "yesterday", "not a file of Open Bandit"),
     ],
 )
 def test_damaged_files_are_refused(tmp_path: Path, old: str, new: str, complaint: str) -> None:

@@ -495,7 +495,7 @@ def test_settings_of_another_environment_are_reported(here: Path, capsys: pytest
     note = (
         "--config runs/one/config.toml is for ppo on drift: its settings replace the preset of ppo on "
         "satiation. These settings of --config runs/one/config.toml are left out, as this run does not have "
-        "them: reward_decay, user_drift."
+        "them: reward_decay, user_drift, history_length."
     )
     argv = ["--config", "runs/one/config.toml", "--env", "satiation"]
     assert train_options(argv).note == note and train_options(argv[:2]).note == ""
