@@ -48,7 +48,6 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "short-video": partial(learning_texts.platform, task="short-video"),
     "long-video": partial(learning_texts.platform, task="long-video"),
     "social-feed": partial(learning_texts.platform, task="social-feed"),
-    "social-feed-gains": partial(learning_texts.gains_by_seed, task="social-feed", policy="ppo-greedy"),
     "short-video-a2c": partial(
         learning_texts.platform,
         task="short-video-a2c",
@@ -98,6 +97,7 @@ FIGURES: dict[str, Callable[[Path], str]] = {
         learning_texts.share_with_interval, task="long-video", policy="ppo-greedy"
     ),
     "long-video-share": partial(learning_texts.share_with_interval, task="long-video", policy="ppo"),
+    "social-feed-gains": partial(learning_texts.gains_by_seed, task="social-feed", policy="ppo-greedy"),
     "long-video-gains": partial(learning_texts.gains_by_seed, task="long-video", policy="ppo"),
     "long-video-greedy-gains": partial(learning_texts.gains_by_seed, task="long-video", policy="ppo-greedy"),
     "long-video-a2c-gains": partial(learning_texts.gains_by_seed, task="long-video-a2c", policy="a2c"),
