@@ -59,7 +59,7 @@ def check_catalogue(name: str, header: DecisionHeader, catalogue: Catalogue, sou
     if header.num_items == catalogue.num_items and header.catalogue == catalogue_hash(catalogue):
         return
     of = f", made of {source}" if source else ""
-    mend = "give the checkpoint, or the log, of the same data and seed"
+    mend = "give the checkpoint, or the log, of the same data, seed and platform"
     if header.num_items == catalogue.num_items:
         raise UserError(
             f"{name} is a log of another catalogue than the checkpoint's{of}: both have "

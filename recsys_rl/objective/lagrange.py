@@ -104,7 +104,7 @@ def check_limits(limits: Sequence[Limit], streams: Mapping[str, LimitStream]) ->
         if stream is None:
             raise FieldError(
                 FIELD,
-                f"names the stream {one_line(limit.stream)}, which does not exist here: choose from "
+                f"names the stream {one_line(limit.stream)}, which this platform lacks: choose from "
                 f"{', '.join(streams)}.",
             )
         if limit.excess(stream.low) > 0 and limit.excess(stream.high) > 0:
@@ -178,12 +178,17 @@ class Limits:
         return limit.excess(self.mean[place]) <= TOLERANCE * abs(limit.bound)
 
     def verdict(self) -> str:
-        """A sentence for each limit that the policy does not meet; "" if it meets all of them."""
+        """A sentence for each limit: its value at the end of the run, and what to do if it is not met."""
         found = []
         for place, (limit, mean) in enumerate(zip(self.limits, self.mean, strict=True)):
             if math.isnan(mean):
                 found.append(f"The limit {limit} was not checked, as no session has ended: train longer.")
-            elif not self._is_met(place):
+            elif self._is_met(place):
+                found.append(
+                    f"The limit {limit} is met: at the end {limit.stream} is {mean:.3g} with the multiplier "
+                    f"{self.multiplier[place]:.3g}."
+                )
+            else:
                 ever = "an earlier policy" if self.was_met[place] else "no policy"
                 found.append(
                     f"The limit {limit} is not met: at the end {limit.stream} is {mean:.3g} with the "

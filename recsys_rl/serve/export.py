@@ -66,7 +66,7 @@ def export(record: Record, out: Path, now: float | None = None) -> tuple[Survey,
     if not survey.loggers:
         raise UserError(
             f"{record.name} has no session that has matured ({survey.not_matured:,} have not): wait until a "
-            "session has ended and its feedback window is over."
+            "session has ended and its feedback window (--feedback-window of `recsys-rl serve`) is over."
         )
     header = _header(survey)
     with DecisionWriter(out, header) as writer:

@@ -91,6 +91,13 @@ def test_sessions_that_end_early_are_a_share_of_those_that_end() -> None:
     found, numbers = objective.apply(rollout(one, one, torch.tensor([[False, True], [False, False]])))
     assert numbers["limit_early_end"] == 1.0 and numbers["multiplier_early_end_max"] == 0.5
     torch.testing.assert_close(found.rewards, torch.tensor([[1.0, 0.5], [1.0, 1.0]]) / 1.5)
+    assert "is not met" in objective.verdict()
+
+
+def test_verdict_has_the_value_and_the_price_of_a_limit_that_is_met() -> None:
+    objective = limits("cost<=0.5")
+    objective.apply(rollout(torch.full((1, 2), 0.25), torch.ones(1, 2)))
+    assert objective.verdict() == "The limit cost<=0.5 is met: at the end cost is 0.25 with the multiplier 0."
 
 
 def test_state_goes_on_bit_for_bit() -> None:
