@@ -315,7 +315,8 @@ class Desk:
             row = self._decision(pending, ask, drawn, request)
             for job in pending.jobs:
                 self._reply(job, row.answer)
-        if customer.waiting:
+        # One that is answered at once starts no draw, at whose end the next one would begin.
+        while customer.waiting and not customer.busy:
             self._do(customer.waiting.popleft())
 
     def _decision(self, pending: Pending, ask: Ask, drawn: Drawn, request: wire.RecommendRequest) -> Decision:
