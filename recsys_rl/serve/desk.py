@@ -27,7 +27,7 @@ from recsys_rl.serve import problems, wire
 from recsys_rl.serve.answers import answer_of, hour_of, refusal
 from recsys_rl.serve.batcher import Batcher
 from recsys_rl.serve.crowd import Crowd
-from recsys_rl.serve.feedback import take
+from recsys_rl.serve.feedback import ranges_of, take
 from recsys_rl.serve.inference import Ask, Drawn
 from recsys_rl.serve.jobs import (
     Customer,
@@ -70,6 +70,7 @@ class Desk:
         self.store, self.settings, self.generator = store, settings, generator
         self.champion, self.previous = champion, None  # type: Version, Version | None
         self.interface = champion.checkpoint.interface
+        self.ranges = ranges_of(champion)  # of all versions: a record is of one platform
         self.last = store.last
         self.served = {row.sha256: row for row in store.policies()}
         self.crowd = Crowd(store, self.interface)

@@ -16,7 +16,7 @@ from recsys_rl.serve.problems import Problem
 from recsys_rl.serve.server import ServeConfig, application
 from recsys_rl.serve.wire import RecommendRequest
 from recsys_rl.types import Obs
-from tests.serve.servers import SLOW
+from tests.serve.servers import SLOW, event, recommend, send, serving
 
 At = Callable[[str], Path]
 
@@ -46,3 +46,26 @@ def test_all_requests_that_wait_for_one_person_are_answered(
     finally:
         desk.close()
     assert [x.code if isinstance(x, Problem) else x for x in found] == [None, "wrong-n", "wrong-n", None]
+
+
+@pytest.mark.parametrize(
+    ("name", "signal", "sound", "wrong"),
+    [
+        ("satiation", "engagement", [0.0, 1.0], [1e39, -1e39, 1e30, 1.01, -0.01]),
+        ("drift", "match", [-3.5, 1e9], [1e39, -1e39, 1e30]),  # without bounds
+        ("short-video", "watch_ratio", [5.0], [5.5, 1e39]),
+    ],
+)
+def test_a_value_beyond_its_signal_is_rejected_and_the_policy_serves_on(
+    checkpoint: At, tmp_path: Path, name: str, signal: str, sound: list[float], wrong: list[float]
+) -> None:
+    with serving(checkpoint(name), tmp_path / "r.sqlite") as client:
+        for value in wrong:
+            one = recommend(client, "3")
+            assert one["degraded"] is None
+            assert send(client, event(one, signal, value)) == ["value-out-of-range"]
+            answer = client.post("/v1/feedback", json={"events": [event(one, signal, value)]})
+            assert signal in answer.json()["results"][0]["detail"]
+        for value in sound:
+            assert send(client, event(recommend(client, "4"), signal, value)) == ["accepted"]
+        assert recommend(client, "4")["degraded"] is None and client.get("/readyz").status_code == 200
