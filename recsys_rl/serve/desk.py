@@ -23,6 +23,7 @@ from typing import Any
 import msgspec
 import torch
 
+from recsys_rl.errors import error_text
 from recsys_rl.serve import problems, wire
 from recsys_rl.serve.answers import answer_of, hour_of, refusal
 from recsys_rl.serve.batcher import Batcher
@@ -167,9 +168,9 @@ class Desk:
             elif isinstance(what, Look):
                 self._reply(job, self._look(what.decision))
             elif isinstance(what, Swap):
+                self._keep_champion(what.version)
                 self.champion, self.previous = what.version, self.champion
                 self.faults, self.broken = 0, False
-                self.store.fact("champion", what.version.row.sha256)
                 self._reply(job, None)
             elif isinstance(what, Latest):
                 self._reply(job, [self._look(row.number) for row, *_ in self.store.latest(STORED)])
@@ -181,6 +182,18 @@ class Desk:
             self._reply(job, problems.damaged())
         except Exception as error:  # the others must be served
             self._reply(job, error)
+
+    def _keep_champion(self, version: Version) -> None:
+        """Let the record know, on the disk, who serves after a start. Raises Problem without room."""
+        try:
+            self.store.write([], durable=True)  # what follows reaches the disk before it returns, too
+            self.store.fact("champion", version.row.sha256)
+        except Full as full:
+            raise problems.no_room(str(full)) from full
+        except sqlite3.OperationalError as error:
+            if getattr(error, "sqlite_errorcode", None) not in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY):
+                raise
+            raise problems.no_room(error_text(error)) from error
 
     def _reply(self, job: Job, result: Any) -> None:
         self.answers.append((job, result))

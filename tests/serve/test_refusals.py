@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import shutil
+import sqlite3
 import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from httpx import Response
+from starlette.testclient import TestClient
 
 from recsys_rl.agents.ppo import PPO
 from recsys_rl.serve.jobs import Recommend
 from recsys_rl.serve.problems import Problem
 from recsys_rl.serve.server import ServeConfig, application
+from recsys_rl.serve.sqlite import SQLite
 from recsys_rl.serve.wire import RecommendRequest
 from recsys_rl.types import Obs
-from tests.serve.servers import SLOW, event, recommend, send, serving
+from tests.serve.servers import SLOW, event, recommend, send, serving, trained
 
 At = Callable[[str], Path]
 
@@ -69,3 +75,43 @@ def test_a_value_beyond_its_signal_is_rejected_and_the_policy_serves_on(
         for value in sound:
             assert send(client, event(recommend(client, "4"), signal, value)) == ["accepted"]
         assert recommend(client, "4")["degraded"] is None and client.get("/readyz").status_code == 200
+
+
+@pytest.fixture(scope="module")
+def two(checkpoint: At, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with two versions, a.pt and b.pt."""
+    folder = tmp_path_factory.mktemp("two") / "policies"
+    folder.mkdir()
+    shutil.copy(checkpoint("satiation"), folder / "a.pt")
+    shutil.copy(trained(folder.parent, "satiation", "--hidden-dims", "7"), folder / "b.pt")
+    return folder
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def swap(client: TestClient, path: Path) -> Response:
+    return client.post("/v1/policies/alias", json={"name": "champion", "sha256": sha256(path)})
+
+
+def champion(client: TestClient) -> list[str]:
+    return [x["file"] for x in client.get("/v1/policies").json()["policies"] if x["champion"]]
+
+
+def test_a_swap_that_can_not_be_written_is_not_made(
+    two: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fact(self: SQLite, name: str, value: object) -> None:
+        error = sqlite3.OperationalError("database or disk is full")
+        error.sqlite_errorcode = sqlite3.SQLITE_FULL
+        raise error
+
+    with serving(two, tmp_path / "r.sqlite") as client:
+        with monkeypatch.context() as patch:
+            patch.setattr(SQLite, "fact", fact)
+            found = swap(client, two / "b.pt")
+        assert (found.status_code, found.json()["title"]) == (503, "record-full")
+        assert champion(client) == ["a.pt"]
+        assert recommend(client, "3")["policy"]["sha256"] == sha256(two / "a.pt")
+        assert swap(client, two / "b.pt").status_code == 200 and champion(client) == ["b.pt"]
