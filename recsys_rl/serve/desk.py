@@ -396,6 +396,12 @@ class Desk:
             self.broken = True
         else:
             self.champion, self.previous, self.faults = self.previous, None, 0
+            try:
+                self._keep_champion(self.champion)
+            except Problem as problem:  # it must not wait for room
+                print(
+                    f"after a start the version that failed serves again: {problem.detail}", file=sys.stderr
+                )
         print("the policy failed three times in a row and serves no more", file=sys.stderr)
 
     def _look(self, decision: int) -> tuple[Whole, Decision]:

@@ -115,3 +115,21 @@ def test_a_swap_that_can_not_be_written_is_not_made(
         assert champion(client) == ["a.pt"]
         assert recommend(client, "3")["policy"]["sha256"] == sha256(two / "a.pt")
         assert swap(client, two / "b.pt").status_code == 200 and champion(client) == ["b.pt"]
+
+
+def test_a_version_that_failed_does_not_serve_again_after_a_start(
+    two: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def scores(self: PPO, obs: Obs) -> torch.Tensor:
+        raise ZeroDivisionError
+
+    db = tmp_path / "r.sqlite"
+    with serving(two, db) as client:
+        assert swap(client, two / "b.pt").status_code == 200
+        with monkeypatch.context() as patch:
+            patch.setattr(PPO, "scores", scores)
+            assert all(recommend(client, user)["degraded"] for user in "456")
+        assert champion(client) == ["a.pt"]
+    with serving(two, db) as client:
+        assert champion(client) == ["a.pt"]
+        assert recommend(client, "7")["policy"]["sha256"] == sha256(two / "a.pt")
