@@ -215,13 +215,13 @@ async def _body(headers: Mapping[bytes, bytes], receive: Receive) -> bytes:
     kind = headers.get(b"content-type", b"application/json")
     if kind != b"application/json" and kind.partition(b";")[0].strip().lower() != b"application/json":
         raise Problem(415, "not-json", "The body must be JSON, with content-type application/json.")
-    message = await receive()
-    first: bytes = message.get("body", b"")
-    if not message.get("more_body", False):
-        return _checked(first)
-    body = bytearray(first)
     try:
         async with asyncio.timeout(SLOWEST):
+            message = await receive()
+            first: bytes = message.get("body", b"")
+            if not message.get("more_body", False):
+                return _checked(first)
+            body = bytearray(first)
             while message.get("more_body", False):
                 message = await receive()
                 body += message.get("body", b"")

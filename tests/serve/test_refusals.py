@@ -14,8 +14,10 @@ import pytest
 import torch
 from httpx import Response
 from starlette.testclient import TestClient
+from starlette.types import Message
 
 from recsys_rl.agents.ppo import PPO
+from recsys_rl.serve.app import _body
 from recsys_rl.serve.jobs import Recommend
 from recsys_rl.serve.problems import Problem
 from recsys_rl.serve.server import ServeConfig, application
@@ -133,3 +135,18 @@ def test_a_version_that_failed_does_not_serve_again_after_a_start(
     with serving(two, db) as client:
         assert champion(client) == ["a.pt"]
         assert recommend(client, "7")["policy"]["sha256"] == sha256(two / "a.pt")
+
+
+@pytest.mark.parametrize("parts", [0, 1])
+def test_a_body_that_does_not_come_is_given_up(monkeypatch: pytest.MonkeyPatch, parts: int) -> None:
+    left = [{"type": "http.request", "body": b"{", "more_body": True}] * parts
+
+    async def receive() -> Message:
+        if left:
+            return left.pop()
+        return await asyncio.Future[Message]()
+
+    monkeypatch.setattr("recsys_rl.serve.app.SLOWEST", 0.05)
+    with pytest.raises(Problem) as found:
+        asyncio.run(asyncio.wait_for(_body({}, receive), 5))
+    assert found.value.status == 408
