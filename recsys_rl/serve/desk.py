@@ -7,6 +7,7 @@ sent. Draws are made in another thread (batcher.py) from copies.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import os
 import queue
@@ -173,7 +174,7 @@ class Desk:
                 self.faults, self.broken = 0, False
                 self._reply(job, None)
             elif isinstance(what, Latest):
-                self._reply(job, [self._look(row.number) for row, *_ in self.store.latest(STORED)])
+                self._reply(job, self._stored())
             elif isinstance(what, Rows):
                 self._reply(job, self.store.latest(what.number))
         except Problem as problem:
@@ -410,6 +411,14 @@ class Desk:
         if row is None or whole is None:
             raise Problem(404, "unknown-decision", "There is no decision with this id.")
         return whole, row
+
+    def _stored(self) -> list[tuple[Whole, Decision]]:
+        """The latest decisions whose sessions can be read, each with its session."""
+        found = []
+        for row, *_ in self.store.latest(STORED):
+            with contextlib.suppress(Damaged):  # no new version can mend it
+                found.append(self._look(row.number))
+        return found
 
     def _clear(self) -> None:
         """Begin a transaction."""

@@ -63,12 +63,13 @@ class Library:
         version = self.version(sha256)
         places = version.checkpoint.interface.slate_size
         first = Ask(0, version, -1, (), NOON, None, (), NOON, (0.5,) * places)
-        asks = [replace(ask_again(version, *x), degraded="", candidates=None) for x in stored]
-        for drawn in draw([first, *asks]):
-            if drawn.degraded:
-                raise Problem(
-                    409, "policy-fails", f"The policy failed on a stored request ({drawn.degraded})."
-                )
+        try:
+            asks = [replace(ask_again(version, *x), degraded="", candidates=None) for x in stored]
+            why = next((x.error or x.degraded for x in draw([first, *asks]) if x.error or x.degraded), "")
+        except Exception as error:  # whatever a policy raises, it can't serve
+            why = f"{type(error).__name__}: {one_line(error)}"
+        if why:
+            raise Problem(409, "policy-fails", f"The policy failed on a stored request ({why}).")
         return version
 
     def listed(self, desk: Desk) -> wire.Versions:

@@ -7,7 +7,7 @@ import hashlib
 import shutil
 import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -18,6 +18,7 @@ from starlette.types import Message
 
 from recsys_rl.agents.ppo import PPO
 from recsys_rl.serve.app import _body
+from recsys_rl.serve.inference import Ask, Drawn, draw
 from recsys_rl.serve.jobs import Recommend
 from recsys_rl.serve.problems import Problem
 from recsys_rl.serve.server import ServeConfig, application
@@ -150,3 +151,32 @@ def test_a_body_that_does_not_come_is_given_up(monkeypatch: pytest.MonkeyPatch, 
     with pytest.raises(Problem) as found:
         asyncio.run(asyncio.wait_for(_body({}, receive), 5))
     assert found.value.status == 408
+
+
+@pytest.mark.parametrize("fault", ["raises", "too-few-items"])
+def test_a_version_that_fails_on_a_stored_request_does_not_become_champion(
+    two: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    def failing(asks: Sequence[Ask]) -> list[Drawn]:
+        if fault == "raises":
+            raise IndexError("no such row")
+        return [*draw(asks[:1]), *(Drawn(error=fault) for _ in asks[1:])]
+
+    with serving(two, tmp_path / "r.sqlite") as client:
+        recommend(client, "3")
+        monkeypatch.setattr("recsys_rl.serve.library.draw", failing)
+        found = swap(client, two / "b.pt")
+        assert (found.status_code, found.json()["title"]) == (409, "policy-fails")
+        assert champion(client) == ["a.pt"]
+
+
+def test_a_damaged_session_does_not_keep_versions_from_being_swapped(two: Path, tmp_path: Path) -> None:
+    db = tmp_path / "r.sqlite"
+    with serving(two, db) as client:
+        send(client, event(recommend(client, "3"), "engagement", 0.5))
+        recommend(client, "4")
+    with sqlite3.connect(db) as raw:
+        raw.execute("DELETE FROM events")
+    with serving(two, db) as client:
+        assert client.post("/v1/recommend", json={"user_id": "3"}).json()["title"] == "record-damaged"
+        assert swap(client, two / "b.pt").status_code == 200 and champion(client) == ["b.pt"]
