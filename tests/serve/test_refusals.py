@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import shutil
 import sqlite3
@@ -180,3 +181,28 @@ def test_a_damaged_session_does_not_keep_versions_from_being_swapped(two: Path, 
     with serving(two, db) as client:
         assert client.post("/v1/recommend", json={"user_id": "3"}).json()["title"] == "record-damaged"
         assert swap(client, two / "b.pt").status_code == 200 and champion(client) == ["b.pt"]
+
+
+def test_files_are_hashed_once_and_not_in_the_event_loop(
+    two: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashed: list[tuple[str, bool]] = []  # the name, and whether an event loop waited for it
+
+    def counted(path: Path) -> str:
+        with contextlib.suppress(RuntimeError):
+            asyncio.get_running_loop()
+            hashed.append((path.name, True))
+            return sha256(path)
+        hashed.append((path.name, False))
+        return sha256(path)
+
+    folder = tmp_path / "policies"
+    shutil.copytree(two, folder)
+    with serving(folder, tmp_path / "r.sqlite") as client:
+        monkeypatch.setattr("recsys_rl.serve.versions.sha256_of", counted)
+        assert [champion(client) for _ in range(3)] == [["a.pt"]] * 3
+        assert sorted(hashed) == [("a.pt", False), ("b.pt", False)]
+        shutil.copy(two / "b.pt", folder / "c.pt")
+        (folder / "b.pt").unlink()
+        files = [x["file"] for x in client.get("/v1/policies").json()["policies"]]
+        assert files == ["a.pt", "c.pt"] and len(hashed) == 4
