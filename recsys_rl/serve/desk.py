@@ -251,7 +251,7 @@ class Desk:
             )
         asked = checked(request, self.champion, 0 if visit is None else len(visit.steps))
         if visit is None:
-            visit, fresh = self._begin(customer, request, now), True
+            visit, fresh = self._begin(customer, asked.likes, now), True
         version = self.champion
         visit.keep_for(version)
         hour = hour_of(request, version, now)
@@ -291,12 +291,11 @@ class Desk:
                 409, "other-request", "This request_id belongs to another request: give each its own."
             )
 
-    def _begin(self, customer: Customer, request: wire.RecommendRequest, now: float) -> ServedVisit:
+    def _begin(self, customer: Customer, likes: tuple[int, ...], now: float) -> ServedVisit:
         """A new session, which is written with its first decision."""
         before = customer.visit
         if not customer.saved:
             customer.row = Person(customer.row.number or self.number(), customer.row.name)
-        likes = self.champion.items(request.likes, "likes")
         if before is not None and customer.known < 0:
             known = (*before.row.likes, *before.consumed(self.champion.full), *likes)
             likes = tuple(dict.fromkeys(known))[-MOST_LIKES:]

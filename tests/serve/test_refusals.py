@@ -206,3 +206,14 @@ def test_files_are_hashed_once_and_not_in_the_event_loop(
         (folder / "b.pt").unlink()
         files = [x["file"] for x in client.get("/v1/policies").json()["policies"]]
         assert files == ["a.pt", "c.pt"] and len(hashed) == 4
+
+
+@pytest.mark.parametrize("user", ["3", "a stranger"])
+def test_an_unknown_item_in_likes_is_refused_also_within_a_session(
+    checkpoint: At, tmp_path: Path, user: str
+) -> None:
+    with serving(checkpoint("satiation"), tmp_path / "r.sqlite") as client:
+        recommend(client, user)
+        found = client.post("/v1/recommend", json={"user_id": user, "likes": ["none"]})
+        assert (found.status_code, found.json()["title"]) == (422, "unknown-item")
+        assert recommend(client, user, likes=["3"])["session"]["step"] == 1
