@@ -17,7 +17,7 @@ import threading
 import time
 import traceback
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -72,7 +72,8 @@ class Desk:
         self.store, self.settings, self.generator = store, settings, generator
         self.champion, self.previous = champion, None  # type: Version, Version | None
         self.interface = champion.checkpoint.interface
-        self.ranges = ranges_of(champion)  # of all versions: a record is of one platform
+        # Of all versions: a record is of one platform.
+        self.ranges: Mapping[str, tuple[float, float]] = ranges_of(champion)
         self.last = store.last
         self.served = {row.sha256: row for row in store.policies()}
         self.crowd = Crowd(store, self.interface)

@@ -96,7 +96,9 @@ def sha256(path: Path) -> str:
 
 
 def swap(client: TestClient, path: Path) -> Response:
-    return client.post("/v1/policies/alias", json={"name": "champion", "sha256": sha256(path)})
+    body = {"name": "champion", "sha256": sha256(path)}
+    found: Response = client.post("/v1/policies/alias", json=body)
+    return found
 
 
 def champion(client: TestClient) -> list[str]:
@@ -119,6 +121,8 @@ def test_a_swap_that_can_not_be_written_is_not_made(
         assert champion(client) == ["a.pt"]
         assert recommend(client, "3")["policy"]["sha256"] == sha256(two / "a.pt")
         assert swap(client, two / "b.pt").status_code == 200 and champion(client) == ["b.pt"]
+        raw = client.app.desk.store._db  # type: ignore[attr-defined]
+        assert raw.execute("PRAGMA synchronous").fetchone()[0] == 2  # FULL: it was on the disk
 
 
 def test_a_version_that_failed_does_not_serve_again_after_a_start(
