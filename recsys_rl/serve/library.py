@@ -80,7 +80,9 @@ class Library:
         except Exception as error:  # whatever a policy raises, it can't serve
             why = f"{type(error).__name__}: {one_line(error)}"
         if why:
-            raise Problem(409, "policy-fails", f"The policy failed on a stored request ({why}).")
+            raise Problem(
+                409, "policy-fails", f"The policy failed on a new visitor or a stored request ({why})."
+            )
         return version
 
     def listed(self, desk: Desk) -> wire.Versions:

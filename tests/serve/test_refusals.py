@@ -18,6 +18,7 @@ from starlette.testclient import TestClient
 from starlette.types import Message
 
 from recsys_rl.agents.ppo import PPO
+from recsys_rl.errors import UserError
 from recsys_rl.serve.app import _body
 from recsys_rl.serve.inference import Ask, Drawn, draw
 from recsys_rl.serve.jobs import Recommend
@@ -221,3 +222,14 @@ def test_an_unknown_item_in_likes_is_refused_also_within_a_session(
         found = client.post("/v1/recommend", json={"user_id": user, "likes": ["none"]})
         assert (found.status_code, found.json()["title"]) == (422, "unknown-item")
         assert recommend(client, user, likes=["3"])["session"]["step"] == 1
+
+
+def test_a_policy_that_fails_at_the_start_is_one_sentence(
+    checkpoint: At, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def scores(self: PPO, obs: Obs) -> torch.Tensor:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(PPO, "scores", scores)
+    with pytest.raises(UserError, match="raised"), serving(checkpoint("satiation"), tmp_path / "r.sqlite"):
+        pass
