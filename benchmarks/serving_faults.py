@@ -80,7 +80,7 @@ def clients(port: int, said: Said, name: str, stop: threading.Event, events: int
                             "event_id": id_,
                             "decision_id": answer["decision_id"],
                             "signal": "engagement",
-                            "value": count / 1000,
+                            "value": count % 1000 / 1000,
                         }
                     )
                     said.events[id_] = batch[-1]

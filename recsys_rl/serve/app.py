@@ -121,7 +121,7 @@ class App:
         stored = await self.desk.submit(Latest())
         version = await asyncio.to_thread(self.library.verified, asked.sha256, stored)
         await self.desk.submit(Swap(version))
-        return _encode(self.library.listed(self.desk))
+        return _encode(await asyncio.to_thread(self.library.listed, self.desk))
 
     async def _decision(self, request: Request) -> Response:
         id_ = request.path_params["id"]
@@ -158,7 +158,7 @@ class App:
         return _json(_encode(wire.ItemsFound(await asyncio.to_thread(self.desk.champion.find, text))))
 
     async def _policies(self, request: Request) -> Response:
-        return _json(_encode(self.library.listed(self.desk)))
+        return _json(_encode(await asyncio.to_thread(self.library.listed, self.desk)))
 
     async def _alive(self, request: Request) -> Response:
         return Response("ok\n", media_type="text/plain")
@@ -215,13 +215,13 @@ async def _body(headers: Mapping[bytes, bytes], receive: Receive) -> bytes:
     kind = headers.get(b"content-type", b"application/json")
     if kind != b"application/json" and kind.partition(b";")[0].strip().lower() != b"application/json":
         raise Problem(415, "not-json", "The body must be JSON, with content-type application/json.")
-    message = await receive()
-    first: bytes = message.get("body", b"")
-    if not message.get("more_body", False):
-        return _checked(first)
-    body = bytearray(first)
     try:
         async with asyncio.timeout(SLOWEST):
+            message = await receive()
+            first: bytes = message.get("body", b"")
+            if not message.get("more_body", False):
+                return _checked(first)
+            body = bytearray(first)
             while message.get("more_body", False):
                 message = await receive()
                 body += message.get("body", b"")

@@ -7,6 +7,7 @@ sent. Draws are made in another thread (batcher.py) from copies.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import os
 import queue
@@ -16,18 +17,19 @@ import threading
 import time
 import traceback
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import msgspec
 import torch
 
+from recsys_rl.errors import error_text
 from recsys_rl.serve import problems, wire
 from recsys_rl.serve.answers import answer_of, hour_of, refusal
 from recsys_rl.serve.batcher import Batcher
 from recsys_rl.serve.crowd import Crowd
-from recsys_rl.serve.feedback import take
+from recsys_rl.serve.feedback import ranges_of, take
 from recsys_rl.serve.inference import Ask, Drawn
 from recsys_rl.serve.jobs import (
     Customer,
@@ -70,6 +72,8 @@ class Desk:
         self.store, self.settings, self.generator = store, settings, generator
         self.champion, self.previous = champion, None  # type: Version, Version | None
         self.interface = champion.checkpoint.interface
+        # Of all versions: a record is of one platform.
+        self.ranges: Mapping[str, tuple[float, float]] = ranges_of(champion)
         self.last = store.last
         self.served = {row.sha256: row for row in store.policies()}
         self.crowd = Crowd(store, self.interface)
@@ -166,12 +170,12 @@ class Desk:
             elif isinstance(what, Look):
                 self._reply(job, self._look(what.decision))
             elif isinstance(what, Swap):
+                self._keep_champion(what.version)
                 self.champion, self.previous = what.version, self.champion
                 self.faults, self.broken = 0, False
-                self.store.fact("champion", what.version.row.sha256)
                 self._reply(job, None)
             elif isinstance(what, Latest):
-                self._reply(job, [self._look(row.number) for row, *_ in self.store.latest(STORED)])
+                self._reply(job, self._stored())
             elif isinstance(what, Rows):
                 self._reply(job, self.store.latest(what.number))
         except Problem as problem:
@@ -180,6 +184,18 @@ class Desk:
             self._reply(job, problems.damaged())
         except Exception as error:  # the others must be served
             self._reply(job, error)
+
+    def _keep_champion(self, version: Version) -> None:
+        """Let the record know, on the disk, who serves after a start. Raises Problem without room."""
+        try:
+            self.store.write([], durable=True)  # what follows reaches the disk before it returns, too
+            self.store.fact("champion", version.row.sha256)
+        except Full as full:
+            raise problems.no_room(str(full)) from full
+        except sqlite3.OperationalError as error:
+            if getattr(error, "sqlite_errorcode", None) not in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY):
+                raise
+            raise problems.no_room(error_text(error)) from error
 
     def _reply(self, job: Job, result: Any) -> None:
         self.answers.append((job, result))
@@ -236,7 +252,7 @@ class Desk:
             )
         asked = checked(request, self.champion, 0 if visit is None else len(visit.steps))
         if visit is None:
-            visit, fresh = self._begin(customer, request, now), True
+            visit, fresh = self._begin(customer, asked.likes, now), True
         version = self.champion
         visit.keep_for(version)
         hour = hour_of(request, version, now)
@@ -276,12 +292,11 @@ class Desk:
                 409, "other-request", "This request_id belongs to another request: give each its own."
             )
 
-    def _begin(self, customer: Customer, request: wire.RecommendRequest, now: float) -> ServedVisit:
+    def _begin(self, customer: Customer, likes: tuple[int, ...], now: float) -> ServedVisit:
         """A new session, which is written with its first decision."""
         before = customer.visit
         if not customer.saved:
             customer.row = Person(customer.row.number or self.number(), customer.row.name)
-        likes = self.champion.items(request.likes, "likes")
         if before is not None and customer.known < 0:
             known = (*before.row.likes, *before.consumed(self.champion.full), *likes)
             likes = tuple(dict.fromkeys(known))[-MOST_LIKES:]
@@ -315,7 +330,8 @@ class Desk:
             row = self._decision(pending, ask, drawn, request)
             for job in pending.jobs:
                 self._reply(job, row.answer)
-        if customer.waiting:
+        # One that is answered at once starts no draw, at whose end the next one would begin.
+        while customer.waiting and not customer.busy:
             self._do(customer.waiting.popleft())
 
     def _decision(self, pending: Pending, ask: Ask, drawn: Drawn, request: wire.RecommendRequest) -> Decision:
@@ -381,6 +397,12 @@ class Desk:
             self.broken = True
         else:
             self.champion, self.previous, self.faults = self.previous, None, 0
+            try:
+                self._keep_champion(self.champion)
+            except Problem as problem:  # it must not wait for room
+                print(
+                    f"after a start the version that failed serves again: {problem.detail}", file=sys.stderr
+                )
         print("the policy failed three times in a row and serves no more", file=sys.stderr)
 
     def _look(self, decision: int) -> tuple[Whole, Decision]:
@@ -389,6 +411,14 @@ class Desk:
         if row is None or whole is None:
             raise Problem(404, "unknown-decision", "There is no decision with this id.")
         return whole, row
+
+    def _stored(self) -> list[tuple[Whole, Decision]]:
+        """The latest decisions whose sessions can be read, each with its session."""
+        found = []
+        for row, *_ in self.store.latest(STORED):
+            with contextlib.suppress(Damaged):  # no new version can mend it
+                found.append(self._look(row.number))
+        return found
 
     def _clear(self) -> None:
         """Begin a transaction."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Protocol
@@ -14,12 +15,17 @@ from recsys_rl.serve.versions import Version
 from recsys_rl.serve.visits import ServedVisit
 from recsys_rl.serve.wire import FeedbackAnswer, FeedbackEvent, Receipt
 
+LARGEST = 1e9
+"""Of the value of a signal without bounds: larger ones could overflow in a float32 network."""
+OUT_OF_RANGE = "value-out-of-range"
+
 
 class Desk(Protocol):
     """What the desk has for events."""
 
     store: Store
     champion: Version
+    ranges: Mapping[str, tuple[float, float]]
     rows: list[Row]
     staged_events: dict[str, Event]
     counts: Counter[str]
@@ -32,6 +38,18 @@ class Desk(Protocol):
     def number(self) -> int: ...
 
 
+def ranges_of(version: Version) -> dict[str, tuple[float, float]]:
+    """The lowest and the highest value of each visible signal of the platform."""
+    # A platform of one's own may describe its signals in each user model, and not in the class.
+    described = getattr(version.checkpoint.config.platform.users, "signals", ())
+    known = {x.name: x for x in described} if isinstance(described, tuple) else {}
+    ranges = {}
+    for name in version.signals:
+        low, high = (known[name].low, known[name].high) if name in known else (-math.inf, math.inf)
+        ranges[name] = max(low, -LARGEST), min(high, LARGEST)
+    return ranges
+
+
 def take(desk: Desk, events: Sequence[FeedbackEvent]) -> FeedbackAnswer:
     """Add the events to their sessions and to the rows of the transaction. Raises Damaged."""
     places: Mapping[str, int] = desk.champion.signals
@@ -39,7 +57,11 @@ def take(desk: Desk, events: Sequence[FeedbackEvent]) -> FeedbackAnswer:
     for index, event in enumerate(events):
         status, code = _take_one(desk, event, places)
         desk.counts[status] += 1
-        results.append(Receipt(index, status, code))  # type: ignore[arg-type]
+        detail = None
+        if code == OUT_OF_RANGE:
+            low, high = desk.ranges[event.signal]
+            detail = f"The value of {event.signal} is {event.value:g}: it must be from {low:g} to {high:g}."
+        results.append(Receipt(index, status, code, detail))  # type: ignore[arg-type]
     return FeedbackAnswer(results)
 
 
@@ -79,6 +101,9 @@ def _take_one(desk: Desk, event: FeedbackEvent, places: Mapping[str, int]) -> tu
     if before is not None:
         return ("duplicate" if before.content == new.content else "conflict"), None
     code = _refused(visit, new, desk.now)
+    if code is None and signal != LEAVE:
+        low, high = desk.ranges[event.signal]
+        code = None if low <= new.value <= high else OUT_OF_RANGE
     if code is not None:
         return "rejected", code
     new = msgspec.structs.replace(new, number=desk.number())

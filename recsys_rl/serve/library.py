@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,12 +26,22 @@ class Library:
         self.place, self.facts, self.env = place, facts, env
         self.open: dict[str, Version] = {}
         self.lock = threading.Lock()
+        self._hashing = threading.Lock()
+        self._found: tuple[list[tuple[Path, int, int]], Mapping[str, Path]] = [], {}
+
+    def files(self) -> Mapping[str, Path]:
+        """``files_in`` of the place, hashed again only after a file there has changed. Raises UserError."""
+        with self._hashing:
+            now = _marks(self.place)
+            if not now or now != self._found[0]:
+                self._found = now, files_in(self.place)
+            return self._found[1]
 
     def version(self, sha256: str, file: str | None = None) -> Version:
         """The policy of this hash, from the folder or from ``file``. Raises UserError, Problem."""
         with self.lock:
             if sha256 not in self.open:
-                path = files_in(self.place).get(sha256)
+                path = self.files().get(sha256)
                 if path is None and file is not None and Path(file).is_file():
                     path = Path(file)
                 if path is None:
@@ -63,17 +74,20 @@ class Library:
         version = self.version(sha256)
         places = version.checkpoint.interface.slate_size
         first = Ask(0, version, -1, (), NOON, None, (), NOON, (0.5,) * places)
-        asks = [replace(ask_again(version, *x), degraded="", candidates=None) for x in stored]
-        for drawn in draw([first, *asks]):
-            if drawn.degraded:
-                raise Problem(
-                    409, "policy-fails", f"The policy failed on a stored request ({drawn.degraded})."
-                )
+        try:
+            asks = [replace(ask_again(version, *x), degraded="", candidates=None) for x in stored]
+            why = next((x.error or x.degraded for x in draw([first, *asks]) if x.error or x.degraded), "")
+        except Exception as error:  # whatever a policy raises, it can't serve
+            why = f"{type(error).__name__}: {one_line(error)}"
+        if why:
+            raise Problem(
+                409, "policy-fails", f"The policy failed on a new visitor or a stored request ({why})."
+            )
         return version
 
     def listed(self, desk: Desk) -> wire.Versions:
         """All versions, those of the folder and those that have served."""
-        files = {sha256: str(path) for sha256, path in files_in(self.place).items()}
+        files = {sha256: str(path) for sha256, path in self.files().items()}
         served = dict(desk.served)
         files |= {row.sha256: row.file for row in served.values() if row.sha256 not in files}
         return wire.Versions(
@@ -88,3 +102,13 @@ class Library:
                 for sha256, file in files.items()
             ]
         )
+
+
+def _marks(place: Path) -> list[tuple[Path, int, int]]:
+    """The checkpoints there, each with its size and the time of its last change in nanoseconds."""
+    found = []
+    for path in sorted(place.glob("*.pt")) if place.is_dir() else [place]:
+        with contextlib.suppress(OSError):  # gone in the meantime
+            stat = path.stat()
+            found.append((path, stat.st_size, stat.st_mtime_ns))
+    return found

@@ -15,6 +15,7 @@ class Asked(NamedTuple):
     places: int
     candidates: tuple[int, ...] | None
     exclude: tuple[int, ...]
+    likes: tuple[int, ...]
 
 
 def checked(request: RecommendRequest, version: Version, steps: int) -> Asked:
@@ -32,4 +33,6 @@ def checked(request: RecommendRequest, version: Version, steps: int) -> Asked:
     if request.context.hour is not None and not version.by_hour:
         raise Problem(422, "no-hour", "context.hour: this policy does not see the hour: leave it out.")
     candidates = None if request.candidates is None else version.items(request.candidates, "candidates")
-    return Asked(places, candidates, version.items(request.exclude, "exclude"))
+    return Asked(
+        places, candidates, version.items(request.exclude, "exclude"), version.items(request.likes, "likes")
+    )

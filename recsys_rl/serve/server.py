@@ -22,6 +22,7 @@ from recsys_rl.serve.app import App
 from recsys_rl.serve.desk import Desk
 from recsys_rl.serve.jobs import Settings
 from recsys_rl.serve.library import Library
+from recsys_rl.serve.problems import Problem
 from recsys_rl.serve.sqlite import SQLite
 from recsys_rl.serve.tokens import Tokens
 from recsys_rl.serve.versions import facts_of, files_in, open_version
@@ -125,7 +126,14 @@ def application(options: ServeConfig, tokens: Tokens | None = None) -> App:
             strangers=options.strangers,
             fsync_decisions=options.decisions_fsync,
         )
-        library.verified(champion.row.sha256, [])  # the first call of a network takes longer than the others
+        try:
+            library.verified(
+                champion.row.sha256, []
+            )  # the first call of a network takes longer than the others
+        except Problem as problem:
+            raise UserError(
+                f"{one_line(champion.row.file)} can't serve: {problem.detail} Give another --checkpoint."
+            ) from problem
         desk = Desk(store, champion, settings, generators(seed, stream)[stream])
     except BaseException:
         store.close()

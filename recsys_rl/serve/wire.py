@@ -82,6 +82,7 @@ class FeedbackEvent(Struct, forbid_unknown_fields=True, frozen=True):
     signal: Id
     """A visible signal of the platform, or `leave`: the user left after this decision, the last one."""
     value: float = 1.0
+    """Within the range of the signal."""
     position: Annotated[int, Meta(ge=0, lt=MOST_PLACES)] = 0
     """The place of the item in the answer, from 0."""
     left: Id | None = None
@@ -105,6 +106,8 @@ class Receipt(Struct, frozen=True):
     status: Literal["accepted", "duplicate", "conflict", "rejected"]
     code: str | None = None
     """Why it is rejected."""
+    detail: str | None = None
+    """A sentence on it, where the code does not say all."""
 
 
 class FeedbackAnswer(Struct, frozen=True):

@@ -1,0 +1,235 @@
+"""What is refused leaves the server as it was: it goes on for all others, and after a start."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import shutil
+import sqlite3
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from httpx import Response
+from starlette.testclient import TestClient
+from starlette.types import Message
+
+from recsys_rl.agents.ppo import PPO
+from recsys_rl.errors import UserError
+from recsys_rl.serve.app import _body
+from recsys_rl.serve.inference import Ask, Drawn, draw
+from recsys_rl.serve.jobs import Recommend
+from recsys_rl.serve.problems import Problem
+from recsys_rl.serve.server import ServeConfig, application
+from recsys_rl.serve.sqlite import SQLite
+from recsys_rl.serve.wire import RecommendRequest
+from recsys_rl.types import Obs
+from tests.serve.servers import SLOW, event, recommend, send, serving, trained
+
+At = Callable[[str], Path]
+
+
+def test_all_requests_that_wait_for_one_person_are_answered(
+    checkpoint: At, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = ServeConfig(str(checkpoint("satiation")), db=str(tmp_path / "r.sqlite"), deadline_ms=SLOW)
+    desk = application(options).desk
+    own, go = PPO.scores, threading.Event()
+
+    def scores(self: PPO, obs: Obs) -> torch.Tensor:
+        go.wait(20)
+        return own(self, obs)
+
+    async def ask() -> list[object]:
+        # The second and the third are refused at once when their turn comes: a session has five steps.
+        asked = [Recommend(RecommendRequest("3", n=n), str(n)) for n in (1, 50, 50, 1)]
+        replies = [desk.submit(x) for x in asked]
+        go.set()
+        done, _ = await asyncio.wait(replies, timeout=10)
+        return [x.exception() if x in done else "no answer" for x in replies]
+
+    monkeypatch.setattr(PPO, "scores", scores)
+    try:
+        found = asyncio.run(ask())
+    finally:
+        desk.close()
+    assert [x.code if isinstance(x, Problem) else x for x in found] == [None, "wrong-n", "wrong-n", None]
+
+
+@pytest.mark.parametrize(
+    ("name", "signal", "sound", "wrong"),
+    [
+        ("satiation", "engagement", [0.0, 1.0], [1e39, -1e39, 1e30, 1.01, -0.01]),
+        ("drift", "match", [-3.5, 1e9], [1e39, -1e39, 1e30]),  # without bounds
+        ("short-video", "watch_ratio", [5.0], [5.5, 1e39]),
+    ],
+)
+def test_a_value_beyond_its_signal_is_rejected_and_the_policy_serves_on(
+    checkpoint: At, tmp_path: Path, name: str, signal: str, sound: list[float], wrong: list[float]
+) -> None:
+    with serving(checkpoint(name), tmp_path / "r.sqlite") as client:
+        for value in wrong:
+            one = recommend(client, "3")
+            assert one["degraded"] is None
+            assert send(client, event(one, signal, value)) == ["value-out-of-range"]
+            answer = client.post("/v1/feedback", json={"events": [event(one, signal, value)]})
+            assert signal in answer.json()["results"][0]["detail"]
+        for value in sound:
+            assert send(client, event(recommend(client, "4"), signal, value)) == ["accepted"]
+        assert recommend(client, "4")["degraded"] is None and client.get("/readyz").status_code == 200
+
+
+@pytest.fixture(scope="module")
+def two(checkpoint: At, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with two versions, a.pt and b.pt."""
+    folder = tmp_path_factory.mktemp("two") / "policies"
+    folder.mkdir()
+    shutil.copy(checkpoint("satiation"), folder / "a.pt")
+    shutil.copy(trained(folder.parent, "satiation", "--hidden-dims", "7"), folder / "b.pt")
+    return folder
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def swap(client: TestClient, path: Path) -> Response:
+    body = {"name": "champion", "sha256": sha256(path)}
+    found: Response = client.post("/v1/policies/alias", json=body)
+    return found
+
+
+def champion(client: TestClient) -> list[str]:
+    return [x["file"] for x in client.get("/v1/policies").json()["policies"] if x["champion"]]
+
+
+def test_a_swap_that_can_not_be_written_is_not_made(
+    two: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fact(self: SQLite, name: str, value: object) -> None:
+        error = sqlite3.OperationalError("database or disk is full")
+        error.sqlite_errorcode = sqlite3.SQLITE_FULL
+        raise error
+
+    with serving(two, tmp_path / "r.sqlite") as client:
+        with monkeypatch.context() as patch:
+            patch.setattr(SQLite, "fact", fact)
+            found = swap(client, two / "b.pt")
+        assert (found.status_code, found.json()["title"]) == (503, "record-full")
+        assert champion(client) == ["a.pt"]
+        assert recommend(client, "3")["policy"]["sha256"] == sha256(two / "a.pt")
+        assert swap(client, two / "b.pt").status_code == 200 and champion(client) == ["b.pt"]
+        raw = client.app.desk.store._db  # type: ignore[attr-defined]
+        assert raw.execute("PRAGMA synchronous").fetchone()[0] == 2  # FULL: it was on the disk
+
+
+def test_a_version_that_failed_does_not_serve_again_after_a_start(
+    two: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def scores(self: PPO, obs: Obs) -> torch.Tensor:
+        raise ZeroDivisionError
+
+    db = tmp_path / "r.sqlite"
+    with serving(two, db) as client:
+        assert swap(client, two / "b.pt").status_code == 200
+        with monkeypatch.context() as patch:
+            patch.setattr(PPO, "scores", scores)
+            assert all(recommend(client, user)["degraded"] for user in "456")
+        assert champion(client) == ["a.pt"]
+    with serving(two, db) as client:
+        assert champion(client) == ["a.pt"]
+        assert recommend(client, "7")["policy"]["sha256"] == sha256(two / "a.pt")
+
+
+@pytest.mark.parametrize("parts", [0, 1])
+def test_a_body_that_does_not_come_is_given_up(monkeypatch: pytest.MonkeyPatch, parts: int) -> None:
+    left = [{"type": "http.request", "body": b"{", "more_body": True}] * parts
+
+    async def receive() -> Message:
+        if left:
+            return left.pop()
+        return await asyncio.Future[Message]()
+
+    monkeypatch.setattr("recsys_rl.serve.app.SLOWEST", 0.05)
+    with pytest.raises(Problem) as found:
+        asyncio.run(asyncio.wait_for(_body({}, receive), 5))
+    assert found.value.status == 408
+
+
+@pytest.mark.parametrize("fault", ["raises", "too-few-items"])
+def test_a_version_that_fails_on_a_stored_request_does_not_become_champion(
+    two: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    def failing(asks: Sequence[Ask]) -> list[Drawn]:
+        if fault == "raises":
+            raise IndexError("no such row")
+        return [*draw(asks[:1]), *(Drawn(error=fault) for _ in asks[1:])]
+
+    with serving(two, tmp_path / "r.sqlite") as client:
+        recommend(client, "3")
+        monkeypatch.setattr("recsys_rl.serve.library.draw", failing)
+        found = swap(client, two / "b.pt")
+        assert (found.status_code, found.json()["title"]) == (409, "policy-fails")
+        assert champion(client) == ["a.pt"]
+
+
+def test_a_damaged_session_does_not_keep_versions_from_being_swapped(two: Path, tmp_path: Path) -> None:
+    db = tmp_path / "r.sqlite"
+    with serving(two, db) as client:
+        send(client, event(recommend(client, "3"), "engagement", 0.5))
+        recommend(client, "4")
+    with sqlite3.connect(db) as raw:
+        raw.execute("DELETE FROM events")
+    with serving(two, db) as client:
+        assert client.post("/v1/recommend", json={"user_id": "3"}).json()["title"] == "record-damaged"
+        assert swap(client, two / "b.pt").status_code == 200 and champion(client) == ["b.pt"]
+
+
+def test_files_are_hashed_once_and_not_in_the_event_loop(
+    two: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashed: list[tuple[str, bool]] = []  # the name, and whether an event loop waited for it
+
+    def counted(path: Path) -> str:
+        with contextlib.suppress(RuntimeError):
+            asyncio.get_running_loop()
+            hashed.append((path.name, True))
+            return sha256(path)
+        hashed.append((path.name, False))
+        return sha256(path)
+
+    folder = tmp_path / "policies"
+    shutil.copytree(two, folder)
+    with serving(folder, tmp_path / "r.sqlite") as client:
+        monkeypatch.setattr("recsys_rl.serve.versions.sha256_of", counted)
+        assert [champion(client) for _ in range(3)] == [["a.pt"]] * 3
+        assert sorted(hashed) == [("a.pt", False), ("b.pt", False)]
+        shutil.copy(two / "b.pt", folder / "c.pt")
+        (folder / "b.pt").unlink()
+        files = [x["file"] for x in client.get("/v1/policies").json()["policies"]]
+        assert files == ["a.pt", "c.pt"] and len(hashed) == 4
+
+
+@pytest.mark.parametrize("user", ["3", "a stranger"])
+def test_an_unknown_item_in_likes_is_refused_also_within_a_session(
+    checkpoint: At, tmp_path: Path, user: str
+) -> None:
+    with serving(checkpoint("satiation"), tmp_path / "r.sqlite") as client:
+        recommend(client, user)
+        found = client.post("/v1/recommend", json={"user_id": user, "likes": ["none"]})
+        assert (found.status_code, found.json()["title"]) == (422, "unknown-item")
+        assert recommend(client, user, likes=["3"])["session"]["step"] == 1
+
+
+def test_a_policy_that_fails_at_the_start_is_one_sentence(
+    checkpoint: At, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def scores(self: PPO, obs: Obs) -> torch.Tensor:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(PPO, "scores", scores)
+    with pytest.raises(UserError, match="raised"), serving(checkpoint("satiation"), tmp_path / "r.sqlite"):
+        pass
