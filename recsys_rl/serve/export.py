@@ -99,11 +99,18 @@ def _survey(record: Record, now: float) -> Survey:
         )
         for decision in state.decisions:
             survey.loggers.setdefault(_logger(decision), record.version(decision))
-            if decision.exclude or (len(decision.items) > 1 and state.interface.slate_size == 1):
+            listed = len(decision.items) > 1 and state.interface.slate_size == 1
+            if decision.exclude or listed or _forbids(record.version(decision)):
                 survey.limits.add("exclude")
             if decision.candidates is not None:
                 survey.limits.add("candidates")
     return survey
+
+
+def _forbids(version: Version) -> bool:
+    """True if the platform forbids some available items at some steps."""
+    pieces = version.checkpoint.config.platform.visit_pieces
+    return pieces is not None and pieces.permits is not None
 
 
 def _logger(decision: Decision) -> Logger:
@@ -146,8 +153,8 @@ def _rows(record: Record, group: Sequence[Whole], survey: Survey) -> Iterator[Ro
 
 
 def _places(whole: Whole, decision: Decision, ask: Ask, drawn: Drawn) -> Iterator[Row]:
-    interface = ask.version.checkpoint.interface
-    slate = interface.slate_size
+    catalogue = ask.version.checkpoint.catalogue
+    slate = ask.version.checkpoint.interface.slate_size
     for place, seen in enumerate(drawn.places):
         of = slice(place * slate, (place + 1) * slate)
         before = decision.items[: place * slate]
@@ -156,6 +163,9 @@ def _places(whole: Whole, decision: Decision, ask: Ask, drawn: Drawn) -> Iterato
             candidates = [*decision.candidates]
             if seen.obs.candidates is not None:
                 candidates = [x for x in seen.obs.candidates[0].tolist() if x >= 0]
+        forbidden: list[int] = []  # by the platform; the reader knows only what is available
+        if seen.obs.mask is not None:
+            forbidden = (~seen.obs.mask[0] & catalogue.available).nonzero().squeeze(1).tolist()
         yield Row(
             whole=whole,
             step=decision.step + place,
@@ -164,7 +174,7 @@ def _places(whole: Whole, decision: Decision, ask: Ask, drawn: Drawn) -> Iterato
             logprobs=decision.logprobs[of],
             visit=seen.visit,
             candidates=candidates,
-            exclude=[*dict.fromkeys((*decision.exclude, *before))],
+            exclude=[*dict.fromkeys((*decision.exclude, *before, *forbidden))],
         )
 
 
