@@ -235,6 +235,19 @@ def test_a_user_is_forgotten_with_all_rows(checkpoint: At, tmp_path: Path) -> No
         assert send(client, event(one, "engagement")) == ["unknown-decision"]
 
 
+def test_numbers_of_a_user_who_was_forgotten_are_not_given_again(checkpoint: At, tmp_path: Path) -> None:
+    db = tmp_path / "r.sqlite"
+    with serving(checkpoint("satiation"), db) as client:
+        recommend(client, "4")
+        erased = recommend(client, "3")
+    assert main(["log", "forget", "--db", str(db), "--user", "3"]) == 0
+    for user in "56":  # the second start has the number from the record
+        with serving(checkpoint("satiation"), db) as client:
+            assert int(recommend(client, user)["decision_id"]) > int(erased["decision_id"])
+            assert send(client, event(erased, "engagement")) == ["unknown-decision"]
+    assert main(["log", "check", "--db", str(db)]) == 0
+
+
 def test_a_record_is_of_one_process_of_one_catalogue_and_of_our_format(
     checkpoint: At, tmp_path: Path
 ) -> None:
