@@ -68,6 +68,7 @@ def export(record: Record, out: Path, now: float | None = None) -> tuple[Survey,
             f"{record.name} has no session that has matured ({survey.not_matured:,} have not): wait until a "
             "session has ended and its feedback window is over."
         )
+    _check_stages(record, survey)
     header = _header(survey)
     with DecisionWriter(out, header) as writer:
         for group in record.groups(x for x in record.sessions() if _state(record, x).matured(now)):
@@ -105,6 +106,19 @@ def _survey(record: Record, now: float) -> Survey:
             if decision.candidates is not None:
                 survey.limits.add("candidates")
     return survey
+
+
+def _check_stages(record: Record, survey: Survey) -> None:
+    """Raise UserError for a first stage in a log of several policies, as its ``logger_logprobs`` are unknown.
+
+    The record holds what the first stage of the policy that decided proposed, and that of no other.
+    """
+    staged = [x.row.name for (number, _), x in survey.loggers.items() if number and x.two_stages]
+    if staged and len(survey.loggers) > 1:
+        raise UserError(
+            f"{record.name} has decisions of {len(survey.loggers)} policies, and {staged[0]} chooses among "
+            "candidates of its first stage, so it can't share a log: serve it with a record of its own."
+        )
 
 
 def _forbids(version: Version) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,10 +12,12 @@ import torch
 
 from recsys_rl.decisions.parts import read_decisions
 from recsys_rl.decisions.transitions import observe
+from recsys_rl.errors import UserError
 from recsys_rl.recommender import load
 from recsys_rl.serve.export import export
 from recsys_rl.serve.reading import Record
-from tests.serve.servers import RUNS, event, recommend, send, serving
+from recsys_rl.serve.versions import sha256_of
+from tests.serve.servers import RUNS, event, recommend, send, serving, trained
 
 At = Callable[[str], Path]
 LATER = 6000.0  # seconds after which sessions that have ended are mature
@@ -39,3 +42,21 @@ def test_a_policy_gives_the_logged_probabilities_on_every_platform(
     assert log.num_rows == 24
     again = recommender.agent.place_logprobs(observe(log, recommender.catalogue), log.items).sum(1)
     torch.testing.assert_close(again, log.logprobs, atol=1e-4, rtol=0)
+
+
+def test_a_policy_with_a_first_stage_shares_no_log(checkpoint: At, tmp_path: Path) -> None:
+    """The record has no candidates that its first stage proposed where another policy decided."""
+    db, out, folder = tmp_path / "r.sqlite", tmp_path / "log.parquet", tmp_path / "both"
+    folder.mkdir()
+    staged = ("--head", "two-tower", "--candidates", "8", "--explore-rate", "0.25")
+    shutil.copy(trained(tmp_path, "satiation", *staged), folder / "1.pt")
+    other = Path(shutil.copy(checkpoint("satiation"), folder / "2.pt"))
+    with serving(folder, db) as client:
+        for user in "12":
+            send(client, event(recommend(client, user), "leave"))
+            if user == "1":
+                body = {"name": "champion", "sha256": sha256_of(other)}
+                assert client.post("/v1/policies/alias", json=body).status_code == 200
+    with pytest.raises(UserError, match="first stage"):
+        export(Record(db), out, now=time.time() + LATER)
+    assert not out.exists()
