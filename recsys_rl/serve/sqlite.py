@@ -130,8 +130,8 @@ class SQLite:
     def _highest(self) -> int:
         """The highest number that a row has, or had before it was erased; 0 for none."""
         tables = ("people", "policies", "sessions", "decisions", "events")
-        found = (self._db.execute(f"SELECT max(number) FROM {x}").fetchone()[0] for x in tables)
-        return max(self.facts.get(HIGHEST, 0), *(x for x in found if x is not None), 0)
+        found = [self._db.execute(f"SELECT max(number) FROM {x}").fetchone()[0] for x in tables]
+        return max(int(x or 0) for x in (*found, self.facts.get(HIGHEST)))
 
     def _read(self, query: str, values: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
         """The rows of a query. Raises Damaged where SQLite can't read the file."""
