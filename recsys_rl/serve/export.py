@@ -39,6 +39,7 @@ class Survey:
     loggers: dict[Logger, Version] = field(default_factory=dict)
     sessions: int = 0
     not_matured: int = 0
+    unknown: int = 0  # sessions that are left out, as ``_unknown`` says
     late: int = 0  # sessions with an event that came after the next decision
     limits: set[str] = field(default_factory=set)  # "exclude", "candidates"
     left: int = 1  # most items that were left after a step
@@ -65,13 +66,15 @@ def export(record: Record, out: Path, now: float | None = None) -> tuple[Survey,
     survey = _survey(record, now)
     if not survey.loggers:
         raise UserError(
-            f"{record.name} has no session that has matured ({survey.not_matured:,} have not): wait until a "
-            "session has ended and its feedback window is over."
+            f"{record.name} has no session for a log ({survey.not_matured:,} have not matured, and in "
+            f"{survey.unknown:,} popularity answered for a policy with a first stage): wait until a session "
+            "has ended and its feedback window is over."
         )
     _check_stages(record, survey)
     header = _header(survey)
     with DecisionWriter(out, header) as writer:
-        for group in record.groups(x for x in record.sessions() if _state(record, x).matured(now)):
+        wholes = (x for x in record.sessions() if _state(record, x).matured(now) and not _unknown(record, x))
+        for group in record.groups(wholes):
             rows = list(_rows(record, group, survey))
             if len(survey.loggers) > 1:
                 _judge(rows, survey)
@@ -89,6 +92,9 @@ def _survey(record: Record, now: float) -> Survey:
         state = _state(record, whole)
         if not state.matured(now):
             survey.not_matured += 1
+            continue
+        if _unknown(record, whole):
+            survey.unknown += 1
             continue
         survey.sessions += 1
         survey.left = max(survey.left, *(len(step.left) for step in state.steps))
@@ -108,15 +114,22 @@ def _survey(record: Record, now: float) -> Survey:
     return survey
 
 
+def _unknown(record: Record, whole: Whole) -> bool:
+    """True if popularity answered for a policy with a first stage, whose candidates were not proposed."""
+    return any(x.degraded and record.version(x).two_stages for x in whole[1])
+
+
 def _check_stages(record: Record, survey: Survey) -> None:
     """Raise UserError for a first stage in a log of several policies, as its ``logger_logprobs`` are unknown.
 
-    The record holds what the first stage of the policy that decided proposed, and that of no other.
+    The record holds what the first stage of the policy that decided proposed, and that of no other. With
+    another share of exploration it proposes the same.
     """
+    numbers = {number for number, _ in survey.loggers}
     staged = [x.row.name for (number, _), x in survey.loggers.items() if number and x.two_stages]
-    if staged and len(survey.loggers) > 1:
+    if staged and len(numbers) > 1:
         raise UserError(
-            f"{record.name} has decisions of {len(survey.loggers)} policies, and {staged[0]} chooses among "
+            f"{record.name} has decisions of {len(numbers)} policies, and {staged[0]} chooses among "
             "candidates of its first stage, so it can't share a log: serve it with a record of its own."
         )
 

@@ -60,3 +60,22 @@ def test_a_policy_with_a_first_stage_shares_no_log(checkpoint: At, tmp_path: Pat
     with pytest.raises(UserError, match="first stage"):
         export(Record(db), out, now=time.time() + LATER)
     assert not out.exists()
+
+
+def test_sessions_in_which_popularity_answered_for_a_first_stage_are_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    db, out = tmp_path / "r.sqlite", tmp_path / "log.parquet"
+    path = trained(
+        tmp_path, "satiation", "--head", "two-tower", "--candidates", "8", "--explore-rate", "0.25"
+    )
+    with serving(path, db) as client:
+        send(client, event(recommend(client, "1"), "leave"))
+        with monkeypatch.context() as patch:
+            patch.delattr("recsys_rl.serve.rule._scores")
+            answer = recommend(client, "2")
+        assert answer["degraded"] == "raised"
+        send(client, event(answer, "leave"))
+    survey, number = export(Record(db), out, now=time.time() + LATER)
+    assert (survey.sessions, survey.unknown, number) == (1, 1, 1)
+    assert read_decisions(out).logger_logprobs is None
