@@ -468,8 +468,8 @@ Known = Mapping[str, Tensor]
 class VisitPieces:
     """The pieces of the context that ``UserModel.visible`` hands in, made from a visitor's events alone.
 
-    - ``begin(profiles, hours)``: what is known at the start of visits of people with ``profiles`` (N, D), at
-      these hours (N,) of the week, 0 .. 168 from Monday at midnight.
+    - ``begin(config, catalogue, profiles, hours)``: what is known at the start of visits of people with
+      ``profiles`` (N, D), at these hours (N,) of the week, 0 .. 168 from Monday at midnight.
     - ``after(config, catalogue, known, items, seen)``: what is known after a step with ``items`` (N, K) and
       the response ``seen``, a Feedback of the visible signals alone.
     - ``pieces(config, catalogue, known)``: the pieces, (N, size) each, by name.
@@ -482,7 +482,7 @@ class VisitPieces:
     name; a signal without an entry is 1.
     """
 
-    begin: Callable[[Tensor, Tensor], Known]
+    begin: Callable[[Any, Catalogue, Tensor, Tensor], Known]
     after: Callable[[Any, Catalogue, Known, Tensor, Feedback], Known]
     pieces: Callable[[Any, Catalogue, Known], Mapping[str, Tensor]]
     permits: Callable[[Any, Catalogue, Known], Tensor] | None = None

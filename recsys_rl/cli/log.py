@@ -114,6 +114,12 @@ def _export(options: ExportOptions) -> None:
         f"{amount(rows, 'decision')} of {amount(survey.sessions, 'session')}{waiting}: {options.out}",
         file=sys.stderr,
     )
+    if survey.unknown:
+        print(
+            f"{amount(survey.unknown, 'session')} left out, as popularity answered for a policy whose first "
+            "stage had proposed nothing: no log can hold both probabilities",
+            file=sys.stderr,
+        )
     if survey.late:
         print(
             f"{amount(survey.late, 'session')} with feedback that came after the next decision: the log's "

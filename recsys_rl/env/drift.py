@@ -126,7 +126,7 @@ def drifted(
 
 
 VISIT_PIECES = VisitPieces(
-    begin=lambda profiles, hours: {"user": profiles},
+    begin=lambda config, catalogue, profiles, hours: {"user": profiles},
     after=lambda config, catalogue, known, items, seen: {
         "user": drifted(config, catalogue, known["user"], items, seen)
     },

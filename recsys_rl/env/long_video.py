@@ -621,7 +621,7 @@ def add_attributes(world: World, seed: int) -> World:
     return attributes.with_attributes(world, ITEMS, USERS, seed)
 
 
-def at_home(profiles: Tensor, hours: Tensor) -> Known:
+def at_home(config: LongVideoConfig, catalogue: Catalogue, profiles: Tensor, hours: Tensor) -> Known:
     """The known pieces of visits that begin on the home page, without a video that plays."""
     nothing = torch.zeros(len(profiles), dtype=torch.int64, device=profiles.device)
     return {"profile": profiles, "current": nothing - 1, "quarters": nothing, "idle": nothing}

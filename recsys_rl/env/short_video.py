@@ -513,7 +513,7 @@ def after_video(
 
 
 VISIT_PIECES = VisitPieces(
-    begin=lambda profiles, hours: {"profile": profiles, "hour": hours},
+    begin=lambda config, catalogue, profiles, hours: {"profile": profiles, "hour": hours},
     after=after_video,
     pieces=lambda config, catalogue, known: {
         "profile": known["profile"],

@@ -607,13 +607,15 @@ def check_items(catalogue: Catalogue) -> None:
             raise UserError(f"Item {name} {text}: mend the file about the items.")
 
 
-def begin_visit(profiles: Tensor, hours: Tensor) -> Known:
+def begin_visit(config: SocialFeedConfig, catalogue: Catalogue, profiles: Tensor, hours: Tensor) -> Known:
     """The known pieces at the start of visits. No request names whom a person follows: nobody at first."""
     number, nothing = len(profiles), torch.zeros_like(profiles)
+    num_creators = int(catalogue.attributes["creator"].max()) + 1
     return {
         "profile": profiles,
         "hour": hours,
         "same": nothing,
+        "follows": torch.zeros(number, num_creators),
         "followed_sum": nothing,
         "followed": torch.zeros(number),
         "since_ad": torch.full((number,), float(MOST_PLACES)),
@@ -630,13 +632,19 @@ def after_visit(
     kind = catalogue.attributes["kind"][item]
     organic = ((kind == POST) | (kind == STORY)) & shown
     fresh = organic.unsqueeze(1) * (1 - config.likeness_kept)
-    centres = creator_embeddings(catalogue)[catalogue.attributes["creator"][item].long()]  # (N, D)
+    creator = catalogue.attributes["creator"][item].long()  # (N,)
+    centres = creator_embeddings(catalogue)[creator]  # (N, D)
+    follows, of_item = known["follows"], creator.unsqueeze(1)  # (N, C), (N, 1)
+    of_creator = follows.gather(1, of_item)
+    # Nobody is followed twice, however often and with whatever value the caller says so.
+    new = (1 - of_creator) * followed.clamp(0, 1).unsqueeze(1)  # (N, 1)
     return {
         **known,
         "hour": later_hour(known["hour"], dwell),
         "same": known["same"] + fresh * (catalogue.embedding[item] - known["same"]),
-        "followed_sum": known["followed_sum"] + followed.unsqueeze(1) * centres,
-        "followed": known["followed"] + followed,
+        "follows": follows.scatter(1, of_item, of_creator + new),
+        "followed_sum": known["followed_sum"] + new * centres,
+        "followed": known["followed"] + new.squeeze(1),
         "since_ad": after_place(known["since_ad"], (kind == AD) & shown),
         "last_kind": torch.where(shown, kind, known["last_kind"]),
     }
@@ -651,12 +659,11 @@ def pieces_of_visit(config: SocialFeedConfig, catalogue: Catalogue, known: Known
 
 
 def permitted_in_visit(config: SocialFeedConfig, catalogue: Catalogue, known: Known) -> Tensor:
-    """(N, I) bool. A followed suggestion was shown, so that it is not shown again in this visit.
-
-    Another item that suggests the same creator may be shown, which the simulator forbids.
-    """
-    ads = known["since_ad"] >= AD_GAP
-    return permitted(catalogue, places_of_kinds(catalogue), ads, known["hour"], None)
+    """(N, I) bool, as ``SocialFeed.permits`` for a person who followed nobody before this visit."""
+    ads, places = known["since_ad"] >= AD_GAP, places_of_kinds(catalogue)
+    creators = catalogue.attributes["creator"].long()[places[SUGGESTION]]
+    suggestions = known["follows"].index_select(1, creators) < 0.5
+    return permitted(catalogue, places, ads, known["hour"], suggestions)
 
 
 VISIT_PIECES = VisitPieces(

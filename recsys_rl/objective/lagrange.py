@@ -142,7 +142,10 @@ class Limits:
         found = torch.stack([*sums, rollout.rewards.double().std(correction=0)])  # (2 J + 1,)
         if self.average is not None:
             self.average(found)
-        self.unit = self.unit or found[-1].item()
+        if not self.unit:
+            self.unit = found[-1].item()
+            # Multipliers until now were in units of 1, and those without a value now stay.
+            self.multiplier = [(self.unit or 1.0) * x for x in self.multiplier]
         for place, (amount, base) in enumerate(found[:-1].view(-1, 2).tolist()):
             if base > 0:
                 self._move(place, amount / base)

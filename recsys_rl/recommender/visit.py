@@ -58,7 +58,8 @@ class Visit:
         number = len(profiles)
         session = Session.begin(checkpoint.interface, checkpoint.catalogue, torch.arange(number))
         hour = torch.as_tensor(hours, dtype=torch.float32).expand(number)  # (N,)
-        visit = cls(checkpoint, session, _pieces_of(checkpoint).begin(profiles, hour))
+        config, catalogue = checkpoint.config.env_config, checkpoint.catalogue
+        visit = cls(checkpoint, session, _pieces_of(checkpoint).begin(config, catalogue, profiles, hour))
         _check_sizes(checkpoint, visit.pieces())
         return visit
 
@@ -200,7 +201,7 @@ def _pieces_of(checkpoint: Checkpoint) -> VisitPieces:
             "visit_pieces."
         )
     return VisitPieces(
-        begin=lambda profiles, hours: dict.fromkeys(names, profiles),
+        begin=lambda config, catalogue, profiles, hours: dict.fromkeys(names, profiles),
         after=lambda config, catalogue, known, items, seen: known,
         pieces=lambda config, catalogue, known: known,
     )

@@ -18,18 +18,30 @@ SMOOTHING = 0.1  # of the mean seconds of an ask
 
 
 class Batcher:
-    """One inference thread at a time. ``done`` is called in it with the asks and their draws."""
+    """One inference thread at a time. ``done`` is called in it with the asks and their draws.
+
+    A thread that is given up may go on in its draw for long. It holds an old ``generation`` then, and changes
+    nothing any more: what it has taken and not begun waits in ``rest`` for the thread in its place.
+    """
 
     def __init__(self, done: Callable[[Sequence[Ask], Sequence[Drawn]], None]) -> None:
         self.waiting: queue.SimpleQueue[Sequence[Ask] | None] = queue.SimpleQueue()
         self.done = done
         self.seconds = 1e-3  # of an ask, smoothed
+        self.lock = threading.Lock()  # of the batch in progress and of the generation
         self.batch: list[Ask] = []  # in progress
         self.since = 0.0  # when it began, by time.monotonic()
+        self.generation = 0  # of the thread
+        # Only the thread of this generation has the next two, and not while it draws.
+        self.rest: list[Ask] = []  # taken, for the next batch
+        self.stopping = False
         self._start()
 
     def _start(self) -> None:
-        self.thread = threading.Thread(target=self._run, name="inference", daemon=True)
+        self.generation += 1
+        self.thread = threading.Thread(
+            target=self._run, args=(self.generation,), name="inference", daemon=True
+        )
         self.thread.start()
 
     def ask(self, asks: Sequence[Ask]) -> None:
@@ -43,49 +55,54 @@ class Batcher:
 
     def given_up(self, seconds: float) -> list[Ask]:
         """The asks of a batch that takes longer than ``seconds``: another thread has taken its place."""
-        batch = self.batch
-        if not batch or time.monotonic() - self.since < seconds:
-            return []
-        self.batch = []
-        self._start()
-        return batch
+        with self.lock:
+            batch = self.batch
+            if not batch or time.monotonic() - self.since < seconds:
+                return []
+            self.batch = []
+            self._start()
+            return batch
 
-    def _run(self) -> None:
+    def _run(self, generation: int) -> None:
         torch.set_num_threads(1)
-        rest: list[Ask] = []
-        stop = False
-        while rest or not stop:
-            if not rest:
-                stop = self._take(rest, None)
-            # Alone, a request does not wait for company.
-            patience = COMPANY if len(rest) > 1 else 0.0
-            while not stop and len(rest) < MOST:
-                before = len(rest)
-                stop = self._take(rest, patience)
-                if len(rest) == before:
-                    break
-            batch, rest = rest[:MOST], rest[MOST:]
+        while self.rest or not self.stopping:
+            batch = self._next()
             if not batch:
                 continue
-            self.since, self.batch = time.monotonic(), batch
+            began = time.monotonic()
+            with self.lock:
+                self.since, self.batch = began, batch
             found = _draw(batch)
-            if self.batch is not batch:  # given up in the meantime
-                if rest:
-                    self.waiting.put(rest)
-                return
-            self.batch = []
-            each = (time.monotonic() - self.since) / len(batch)
+            with self.lock:
+                if self.generation != generation:  # given up in the meantime
+                    return
+                self.batch = []
+            each = (time.monotonic() - began) / len(batch)
             self.seconds += SMOOTHING * (each - self.seconds)
             self.done(batch, found)
 
-    def _take(self, batch: list[Ask], patience: float | None) -> bool:
-        """Add what comes within ``patience`` seconds. True if the thread is to end."""
+    def _next(self) -> list[Ask]:
+        """The next batch; the asks over MOST stay in ``rest``."""
+        if not self.rest:
+            self._take(None)
+        # Alone, a request does not wait for company.
+        patience = COMPANY if len(self.rest) > 1 else 0.0
+        while not self.stopping and len(self.rest) < MOST:
+            before = len(self.rest)
+            self._take(patience)
+            if len(self.rest) == before:
+                break
+        batch, self.rest = self.rest[:MOST], self.rest[MOST:]
+        return batch
+
+    def _take(self, patience: float | None) -> None:
+        """Add what comes within ``patience`` seconds to ``rest``, or learn that the thread is to end."""
         try:
             asks = self.waiting.get(timeout=patience) if patience != 0 else self.waiting.get_nowait()
         except queue.Empty:
-            return False
-        batch += asks or ()
-        return asks is None
+            return
+        self.rest += asks or ()
+        self.stopping = asks is None
 
 
 def _draw(batch: Sequence[Ask]) -> list[Drawn]:

@@ -39,6 +39,7 @@ class Survey:
     loggers: dict[Logger, Version] = field(default_factory=dict)
     sessions: int = 0
     not_matured: int = 0
+    unknown: int = 0  # sessions that are left out, as ``_unknown`` says
     late: int = 0  # sessions with an event that came after the next decision
     limits: set[str] = field(default_factory=set)  # "exclude", "candidates"
     left: int = 1  # most items that were left after a step
@@ -65,12 +66,15 @@ def export(record: Record, out: Path, now: float | None = None) -> tuple[Survey,
     survey = _survey(record, now)
     if not survey.loggers:
         raise UserError(
-            f"{record.name} has no session that has matured ({survey.not_matured:,} have not): wait until a "
-            "session has ended and its feedback window (--feedback-window of `recsys-rl serve`) is over."
+            f"{record.name} has no session for a log ({survey.not_matured:,} have not matured, and in "
+            f"{survey.unknown:,} popularity answered for a policy with a first stage): wait until a session "
+            "has ended and its feedback window (--feedback-window of `recsys-rl serve`) is over."
         )
+    _check_stages(record, survey)
     header = _header(survey)
     with DecisionWriter(out, header) as writer:
-        for group in record.groups(x for x in record.sessions() if _state(record, x).matured(now)):
+        wholes = (x for x in record.sessions() if _state(record, x).matured(now) and not _unknown(record, x))
+        for group in record.groups(wholes):
             rows = list(_rows(record, group, survey))
             if len(survey.loggers) > 1:
                 _judge(rows, survey)
@@ -89,6 +93,9 @@ def _survey(record: Record, now: float) -> Survey:
         if not state.matured(now):
             survey.not_matured += 1
             continue
+        if _unknown(record, whole):
+            survey.unknown += 1
+            continue
         survey.sessions += 1
         survey.left = max(survey.left, *(len(step.left) for step in state.steps))
         following = dict(zip(state.decisions, state.decisions[1:], strict=False))
@@ -99,11 +106,38 @@ def _survey(record: Record, now: float) -> Survey:
         )
         for decision in state.decisions:
             survey.loggers.setdefault(_logger(decision), record.version(decision))
-            if decision.exclude or (len(decision.items) > 1 and state.interface.slate_size == 1):
+            listed = len(decision.items) > 1 and state.interface.slate_size == 1
+            if decision.exclude or listed or _forbids(record.version(decision)):
                 survey.limits.add("exclude")
             if decision.candidates is not None:
                 survey.limits.add("candidates")
     return survey
+
+
+def _unknown(record: Record, whole: Whole) -> bool:
+    """True if popularity answered for a policy with a first stage, whose candidates were not proposed."""
+    return any(x.degraded and record.version(x).two_stages for x in whole[1])
+
+
+def _check_stages(record: Record, survey: Survey) -> None:
+    """Raise UserError for a first stage in a log of several policies, as its ``logger_logprobs`` are unknown.
+
+    The record holds what the first stage of the policy that decided proposed, and that of no other. With
+    another share of exploration it proposes the same.
+    """
+    numbers = {number for number, _ in survey.loggers}
+    staged = [x.row.name for (number, _), x in survey.loggers.items() if number and x.two_stages]
+    if staged and len(numbers) > 1:
+        raise UserError(
+            f"{record.name} has decisions of {len(numbers)} policies, and {staged[0]} chooses among "
+            "candidates of its first stage, so it can't share a log: serve it with a record of its own."
+        )
+
+
+def _forbids(version: Version) -> bool:
+    """True if the platform forbids some available items at some steps."""
+    pieces = version.checkpoint.config.platform.visit_pieces
+    return pieces is not None and pieces.permits is not None
 
 
 def _logger(decision: Decision) -> Logger:
@@ -146,8 +180,8 @@ def _rows(record: Record, group: Sequence[Whole], survey: Survey) -> Iterator[Ro
 
 
 def _places(whole: Whole, decision: Decision, ask: Ask, drawn: Drawn) -> Iterator[Row]:
-    interface = ask.version.checkpoint.interface
-    slate = interface.slate_size
+    catalogue = ask.version.checkpoint.catalogue
+    slate = ask.version.checkpoint.interface.slate_size
     for place, seen in enumerate(drawn.places):
         of = slice(place * slate, (place + 1) * slate)
         before = decision.items[: place * slate]
@@ -156,6 +190,9 @@ def _places(whole: Whole, decision: Decision, ask: Ask, drawn: Drawn) -> Iterato
             candidates = [*decision.candidates]
             if seen.obs.candidates is not None:
                 candidates = [x for x in seen.obs.candidates[0].tolist() if x >= 0]
+        forbidden: list[int] = []  # by the platform; the reader knows only what is available
+        if seen.obs.mask is not None:
+            forbidden = (~seen.obs.mask[0] & catalogue.available).nonzero().squeeze(1).tolist()
         yield Row(
             whole=whole,
             step=decision.step + place,
@@ -164,7 +201,7 @@ def _places(whole: Whole, decision: Decision, ask: Ask, drawn: Drawn) -> Iterato
             logprobs=decision.logprobs[of],
             visit=seen.visit,
             candidates=candidates,
-            exclude=[*dict.fromkeys((*decision.exclude, *before))],
+            exclude=[*dict.fromkeys((*decision.exclude, *before, *forbidden))],
         )
 
 

@@ -49,9 +49,9 @@ class Record:
         found = open_version(path, served.number, self.env)
         if found.row.sha256 != served.sha256:
             raise UserError(f"{one_line(path)} is not the file any more that decided in {self.name}: {mend}.")
-        facts = facts_of(found.checkpoint)
-        if any(self.store.facts.get(name) != value for name, value in facts.items()):
-            raise UserError(f"{one_line(path)} is of another platform or catalogue than {self.name}.")
+        for name, value in facts_of(found.checkpoint).items():
+            if self.store.facts.get(name) != value:
+                raise UserError(f"{one_line(path)} is of another {name} than {self.name}: {mend}.")
         return found
 
     def sessions(self) -> Iterator[Whole]:

@@ -44,6 +44,8 @@ CREATE TABLE events (number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, sessio
                      row BLOB NOT NULL);
 CREATE INDEX events_of ON events (session);
 """
+HIGHEST = "highest"
+"""The fact that keeps the highest number at the latest erasure."""
 INSERT = {
     Person: "INSERT INTO people VALUES (?, ?, ?)",
     Served: "INSERT INTO policies VALUES (?, ?, ?)",
@@ -121,11 +123,15 @@ class SQLite:
                     f"{name} is the record of another {key} than the checkpoint's: give the checkpoint of "
                     "the same data and settings, or a new file with --db."
                 )
-        tables = ("people", "policies", "sessions", "decisions", "events")
-        highest = (db.execute(f"SELECT max(number) FROM {x}").fetchone()[0] for x in tables)
-        self.last: int = max((x for x in highest if x is not None), default=0)
+        self.last = self._highest()
         # The next transaction rewrites it for feedback; decisions outlive the process without it.
         self._synchronous = ""
+
+    def _highest(self) -> int:
+        """The highest number that a row has, or had before it was erased; 0 for none."""
+        tables = ("people", "policies", "sessions", "decisions", "events")
+        found = [self._db.execute(f"SELECT max(number) FROM {x}").fetchone()[0] for x in tables]
+        return max(int(x or 0) for x in (*found, self.facts.get(HIGHEST)))
 
     def _read(self, query: str, values: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
         """The rows of a query. Raises Damaged where SQLite can't read the file."""
@@ -288,6 +294,8 @@ class SQLite:
             raise UserError(f"The record {one_line(self.path)} has no user {shown(name)}: give another id.")
         db.execute("PRAGMA synchronous = FULL")
         db.execute("BEGIN IMMEDIATE")
+        # A number is given once: an event of an erased decision must not find another one.
+        self.fact(HIGHEST, self._highest())
         of = "WHERE session IN (SELECT number FROM sessions WHERE person = ?)"
         number = db.execute(f"DELETE FROM decisions {of}", found).rowcount
         db.execute(f"DELETE FROM events {of}", found)

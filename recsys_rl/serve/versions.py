@@ -23,6 +23,7 @@ from recsys_rl.schema import shown
 from recsys_rl.serve.problems import Problem
 from recsys_rl.serve.rows import Served
 from recsys_rl.serve.wire import Item, Platform
+from recsys_rl.utils.tensor_cache import digest
 
 POPULARITY = Served(0, "popularity", "", "")
 """The policy that chooses where another one fails."""
@@ -155,13 +156,19 @@ def open_version(path: Path, number: int, env: str | None = None) -> Version:
 
 
 def facts_of(checkpoint: Checkpoint) -> dict[str, Any]:
-    """What all rows of a record depend on, as JSON primitives."""
+    """What all rows of a record depend on, as JSON primitives.
+
+    Sessions name a user of the data by the row, so the users are among them.
+    """
+    population = checkpoint.population
+    users = digest({"ids": population.user_ids.cpu()}, *population.user_names)
     facts: dict[str, Any] = json.loads(
         json.dumps(
             {
                 "platform": checkpoint.config.env,
                 "catalogue": catalogue_hash(checkpoint.catalogue),
                 "interface": asdict(checkpoint.interface),
+                "population": users,
             }
         )
     )

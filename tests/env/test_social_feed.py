@@ -325,7 +325,7 @@ def test_server_makes_the_pieces_of_the_simulator() -> None:
     state = model.sample(home.population.train[:6])
     nobody = torch.zeros_like(state.follows)
     state = replace(state, follows=nobody, followed=torch.zeros(6), followed_sum=torch.zeros(6, 4))
-    known = VISIT_PIECES.begin(state.profile, state.hour)
+    known = VISIT_PIECES.begin(model.config, home.catalogue, state.profile, state.hour)
     rng = torch.Generator().manual_seed(0)
     assert VISIT_PIECES.permits is not None
     for _ in range(9):
@@ -334,14 +334,34 @@ def test_server_makes_the_pieces_of_the_simulator() -> None:
             assert_close(pieces[name], piece)
         permitted = VISIT_PIECES.permits(model.config, home.catalogue, known)
         wanted = model.permits(state)
-        same = model.kind != SUGGESTION
-        assert torch.equal(permitted[:, same], wanted[:, same])
+        assert torch.equal(permitted, wanted)
         items = torch.multinomial(wanted.float(), 1, generator=rng)
         shown = torch.ones_like(items, dtype=torch.bool)
         feedback = model.respond(state, items, shown, rng)
         visible = Feedback(feedback.signals[..., :4], shown)
         known = VISIT_PIECES.after(model.config, home.catalogue, known, items, visible)
         state = model.advance(state, items, feedback)[0]
+
+
+def test_server_counts_a_creator_once() -> None:
+    """Two follows of one creator, the second of 5, are one; his suggestions are not shown any more."""
+    _, home, env = made()
+    model = env.user_model
+    assert isinstance(model, SocialFeed) and VISIT_PIECES.permits is not None
+    suggestions = model.places[SUGGESTION]
+    creator = model.creator[suggestions[0]]
+    config, catalogue, profile = model.config, home.catalogue, home.population.profile[:1]
+    known = VISIT_PIECES.begin(config, catalogue, profile, torch.tensor([12.0]))
+    for value in (1.0, 5.0):
+        signals, shown = torch.tensor([[[0.5, 1.0, value, 0.0]]]), torch.ones(1, 1, dtype=torch.bool)
+        known = VISIT_PIECES.after(
+            config, catalogue, known, suggestions[:1].view(1, 1), Feedback(signals, shown)
+        )
+        assert float(known["followed"]) == 1.0
+        pieces = VISIT_PIECES.pieces(config, catalogue, known)
+        assert_close(pieces["followed_items"], model.of_creators[creator].view(1, -1))
+    permitted = VISIT_PIECES.permits(config, catalogue, known)[0, suggestions]
+    assert torch.equal(permitted, model.creator[suggestions] != creator)
 
 
 def test_kinds_and_graph_of_a_world() -> None:

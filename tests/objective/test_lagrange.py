@@ -81,6 +81,19 @@ def test_multiplier_is_bounded_and_does_not_wind_up() -> None:
     assert objective.multiplier == [0.0]
 
 
+def test_a_multiplier_from_before_rewards_differ_is_in_the_unit_later() -> None:
+    """No session ends in the second rollout: the multiplier is not moved, and its state can be read."""
+    settings = {"limit_kp": 0.0, "limit_ki": 8.0, "limit_most": 2.0}
+    objective = limits("early_end<=0.5", **settings)
+    one, ended = torch.ones(1, 2), torch.tensor([[True, False]])
+    assert objective.apply(rollout(one, one, ended))[1]["multiplier_early_end_max"] == 2.0
+    numbers = objective.apply(rollout(one, torch.tensor([[0.0, 0.5]])))[1]
+    assert objective.unit == 0.25 and numbers["multiplier_early_end_max"] == 0.5
+    again = limits("early_end<=0.5", **settings)
+    again.load_state_dict(objective.state_dict())
+    assert again.multiplier == [0.5] and again.unit == 0.25
+
+
 def test_sessions_that_end_early_are_a_share_of_those_that_end() -> None:
     """Without an end the multiplier stays; the charge falls on the step of the end alone."""
     objective = limits("early_end<=0.5", limit_kp=1.0, limit_ki=0.0)

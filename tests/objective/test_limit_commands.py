@@ -53,12 +53,12 @@ def test_refusals(options: list[str], word: str, folder: Path, capsys: pytest.Ca
 def test_limit_that_no_policy_met_is_named_at_the_end(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """And one that was met is not. The log has the values and the multipliers of all."""
+    """Beside one that was met. The log has the values and the multipliers of all."""
     hard = ["--limit", "engagement>=0.99", "--limit", "early_end<=1"]
     assert main(["train", *SATIATION, *steps(4), *hard, *home(folder / "run")]) == 0
     said = capsys.readouterr().err
     assert "The limit engagement>=0.99 is not met" in said and "no policy of this run" in said
-    assert "early_end" not in said
+    assert "The limit early_end<=1 is met" in said
     rows = {name: value for _, _, name, value in read_log(folder / "run" / "log.csv")}
     assert rows["limits_met"] == 0.5 and rows["multiplier_early_end_max"] == 0
     assert rows["multiplier_engagement_min"] > 0 and 0 <= rows["limit_engagement"] < 0.99

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 import time
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from recsys_rl.decisions.transitions import observe
 from recsys_rl.errors import UserError
 from recsys_rl.recommender import load
 from recsys_rl.serve.sqlite import SQLite
+from recsys_rl.serve.versions import sha256_of
 from tests.serve.servers import event, recommend, send, serving, trained
 
 At = Callable[[str], Path]
@@ -235,6 +237,19 @@ def test_a_user_is_forgotten_with_all_rows(checkpoint: At, tmp_path: Path) -> No
         assert send(client, event(one, "engagement")) == ["unknown-decision"]
 
 
+def test_numbers_of_a_user_who_was_forgotten_are_not_given_again(checkpoint: At, tmp_path: Path) -> None:
+    db = tmp_path / "r.sqlite"
+    with serving(checkpoint("satiation"), db) as client:
+        recommend(client, "4")
+        erased = recommend(client, "3")
+    assert main(["log", "forget", "--db", str(db), "--user", "3"]) == 0
+    for user in "56":  # the second start has the number from the record
+        with serving(checkpoint("satiation"), db) as client:
+            assert int(recommend(client, user)["decision_id"]) > int(erased["decision_id"])
+            assert send(client, event(erased, "engagement")) == ["unknown-decision"]
+    assert main(["log", "check", "--db", str(db)]) == 0
+
+
 def test_a_record_is_of_one_process_of_one_catalogue_and_of_our_format(
     checkpoint: At, tmp_path: Path
 ) -> None:
@@ -257,6 +272,24 @@ def test_a_record_is_of_one_process_of_one_catalogue_and_of_our_format(
         raw.execute("CREATE TABLE other (x)")
     with pytest.raises(UserError, match="another program"):
         SQLite(tmp_path / "other.sqlite")
+
+
+def test_a_checkpoint_of_other_users_can_not_take_over(checkpoint: At, tmp_path: Path) -> None:
+    """Sessions name users by their rows, and these are other people there."""
+    db, folder = tmp_path / "r.sqlite", tmp_path / "both"
+    folder.mkdir()
+    one = Path(shutil.copy(checkpoint("satiation"), folder / "1.pt"))
+    two = Path(shutil.copy(trained(tmp_path, "satiation", "--num-users", "20"), folder / "2.pt"))
+    with serving(folder, db) as client:
+        recommend(client, "25")
+        body = {"name": "champion", "sha256": sha256_of(two)}
+        found = client.post("/v1/policies/alias", json=body)
+        assert found.status_code == 409
+        assert recommend(client, "25")["session"]["step"] == 1
+    with pytest.raises(UserError, match="another population"), serving(two, db):
+        pass
+    with serving(one, db) as client:
+        assert recommend(client, "25")["session"]["step"] == 2
 
 
 def test_feedback_to_a_person_out_of_memory_is_seen_by_the_next_request(

@@ -1,0 +1,81 @@
+"""The exported log against the record: the same policy gives the probabilities with which it drew."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from recsys_rl.decisions.parts import read_decisions
+from recsys_rl.decisions.transitions import observe
+from recsys_rl.errors import UserError
+from recsys_rl.recommender import load
+from recsys_rl.serve.export import export
+from recsys_rl.serve.reading import Record
+from recsys_rl.serve.versions import sha256_of
+from tests.serve.servers import RUNS, event, recommend, send, serving, trained
+
+At = Callable[[str], Path]
+LATER = 6000.0  # seconds after which sessions that have ended are mature
+
+
+@pytest.mark.parametrize("platform", RUNS)
+def test_a_policy_gives_the_logged_probabilities_on_every_platform(
+    checkpoint: At, tmp_path: Path, platform: str
+) -> None:
+    db, out, path = tmp_path / "r.sqlite", tmp_path / "log.parquet", checkpoint(platform)
+    with serving(path, db) as client:
+        by_hour = client.get("/v1/platform").json()["by_hour"]
+        for user in range(6):
+            for step in range(4):
+                hour = {"context": {"hour": 12 + step / 10}} if by_hour else {}
+                answer = recommend(client, str(user), **hour)
+                if platform == "social-feed":
+                    send(client, event(answer, "followed"))
+            assert send(client, event(answer, "leave")) == ["accepted"]
+    export(Record(db), out, now=time.time() + LATER)
+    log, recommender = read_decisions(out), load(path)
+    assert log.num_rows == 24
+    again = recommender.agent.place_logprobs(observe(log, recommender.catalogue), log.items).sum(1)
+    torch.testing.assert_close(again, log.logprobs, atol=1e-4, rtol=0)
+
+
+def test_a_policy_with_a_first_stage_shares_no_log(checkpoint: At, tmp_path: Path) -> None:
+    """The record has no candidates that its first stage proposed where another policy decided."""
+    db, out, folder = tmp_path / "r.sqlite", tmp_path / "log.parquet", tmp_path / "both"
+    folder.mkdir()
+    staged = ("--head", "two-tower", "--candidates", "8", "--explore-rate", "0.25")
+    shutil.copy(trained(tmp_path, "satiation", *staged), folder / "1.pt")
+    other = Path(shutil.copy(checkpoint("satiation"), folder / "2.pt"))
+    with serving(folder, db) as client:
+        for user in "12":
+            send(client, event(recommend(client, user), "leave"))
+            if user == "1":
+                body = {"name": "champion", "sha256": sha256_of(other)}
+                assert client.post("/v1/policies/alias", json=body).status_code == 200
+    with pytest.raises(UserError, match="first stage"):
+        export(Record(db), out, now=time.time() + LATER)
+    assert not out.exists()
+
+
+def test_sessions_in_which_popularity_answered_for_a_first_stage_are_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    db, out = tmp_path / "r.sqlite", tmp_path / "log.parquet"
+    path = trained(
+        tmp_path, "satiation", "--head", "two-tower", "--candidates", "8", "--explore-rate", "0.25"
+    )
+    with serving(path, db) as client:
+        send(client, event(recommend(client, "1"), "leave"))
+        with monkeypatch.context() as patch:
+            patch.delattr("recsys_rl.serve.rule._scores")
+            answer = recommend(client, "2")
+        assert answer["degraded"] == "raised"
+        send(client, event(answer, "leave"))
+    survey, number = export(Record(db), out, now=time.time() + LATER)
+    assert (survey.sessions, survey.unknown, number) == (1, 1, 1)
+    assert read_decisions(out).logger_logprobs is None
