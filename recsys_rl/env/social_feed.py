@@ -320,18 +320,17 @@ class SocialFeed(visits.Visiting):
     def visible(self, user_state: SocialFeedState) -> dict[str, Tensor]:
         return {
             "profile": user_state.profile,
-            "followed_items": user_state.followed_sum / user_state.followed.clamp_min(1).unsqueeze(1),
-            **pieces_of_feed(user_state.last_kind, user_state.since_ad, user_state.same),
+            **pieces_of_feed({name: getattr(user_state, name) for name in FEED}),
         }
 
     def permits(self, user_state: SocialFeedState, items: Tensor | None = None) -> Tensor:
-        ads = user_state.since_ad >= AD_GAP  # (N,)
         if items is None:
-            of_suggestions = user_state.follows.index_select(1, self.creator[self.places[SUGGESTION]]) < 0.5
-            return permitted(self.catalogue, self.places, ads, user_state.hour, of_suggestions)
+            return permitted(
+                self.catalogue, self.places, user_state.since_ad, user_state.hour, user_state.follows
+            )
         kind, known = self.kind[items], user_state.follows.gather(1, self.creator[items])  # (N, K)
         found = living(self.catalogue, user_state.hour, items) & ((kind != SUGGESTION) | (known < 0.5))
-        return found & ((kind != AD) | ads.unsqueeze(1))
+        return found & ((kind != AD) | (user_state.since_ad >= AD_GAP).unsqueeze(1))
 
     @cached_property
     def places(self) -> tuple[Tensor, ...]:
@@ -373,29 +372,16 @@ class SocialFeed(visits.Visiting):
     ) -> tuple[SocialFeedState, Tensor]:
         config, state, item, shown = self.config, user_state, items[:, 0], feedback.shown[:, 0]
         dwell, _, followed, _, satisfaction = feedback.signals[:, 0].unbind(1)  # (N,) each
-        _, organic, ad, _, _ = self.facts.index_select(0, item).unbind(1)  # (N,) each
-        ad, used = ad * shown, 1 - state.tolerance
+        ad = self.facts[item, 2] * shown  # (N,)
         affinity = rows.dot_rows(state.taste, self.catalogue.embedding, items)[:, 0]
-        fed = (1 - ad) * (config.satisfaction_gain * satisfaction - config.place_cost)
-        fed = fed - config.ad_cost * ad - config.tolerance_cost * used
+        fed = self._fed(ad, satisfaction, state.tolerance)
         drained = config.ad_drain * ad * (1 + config.misfit_drain * (1 - affinity) / 2)
-        fresh = (organic * shown).unsqueeze(1) * (1 - config.likeness_kept)  # (N, 1)
-        same = state.same + fresh * (self.catalogue.embedding.index_select(0, item) - state.same)
-        creator = self.creator.index_select(0, item).unsqueeze(1)  # (N, 1)
-        of_creator = state.follows.gather(1, creator)
-        new = (1 - of_creator) * followed.unsqueeze(1)  # (N, 1)
-        kind = self.kind.index_select(0, item)
+        feed = {name: getattr(state, name) for name in FEED}
         later = replace(
             state,
-            follows=state.follows.scatter(1, creator, of_creator + new),
-            followed=state.followed + new.squeeze(1),
-            followed_sum=state.followed_sum + new * self.of_creators.index_select(0, creator.squeeze(1)),
-            same=same,
+            **after_place(config, self.catalogue, self.of_creators, feed, item, shown, dwell, followed),
             tolerance=(state.tolerance - drained).clamp_min(0),
             patience=(state.patience + fed).clamp_max(MOST_PATIENCE),
-            since_ad=after_place(state.since_ad, (kind == AD) & shown),
-            last_kind=torch.where(shown, kind, state.last_kind),
-            hour=later_hour(state.hour, dwell),
             life=visits.feel(state.life, fed),
         )
         return later, later.patience <= 0
@@ -422,15 +408,13 @@ class SocialFeed(visits.Visiting):
 
     def prospects(self, user_state: SocialFeedState, block: slice = slice(None)) -> tuple[Tensor, Tensor]:
         """Expected reward and expected change of patience, (N, b) each, of showing each item now."""
-        config, embedding, facts = self.config, self.catalogue.embedding[block], self.facts[block]
+        embedding, facts = self.catalogue.embedding[block], self.facts[block]
         known = user_state.follows.index_select(1, self.creator[block])  # (N, b)
         affinity, sameness = user_state.taste @ embedding.T, user_state.same @ embedding.T
         base, organic, ad = facts[:, 0], facts[:, 1], facts[:, 2]
         appeal = self._appeal(user_state, (base, organic, ad), affinity, sameness, known)
         reward = self.reward_of(appeal, facts)
-        fed = (1 - ad) * (config.satisfaction_gain * appeal.sigmoid() - config.place_cost)
-        fed = fed - config.ad_cost * ad
-        fed = fed - config.tolerance_cost * (1 - user_state.tolerance).unsqueeze(1)
+        fed = self._fed(ad, appeal.sigmoid(), user_state.tolerance.unsqueeze(1))
         return reward, torch.minimum(fed, (MOST_PATIENCE - user_state.patience).unsqueeze(1))
 
     def patience(self, user_state: SocialFeedState) -> Tensor:
@@ -458,6 +442,12 @@ class SocialFeed(visits.Visiting):
         reward = reward + engaged * suggestion * (appeal - config.follow_cost).sigmoid()
         return reward + paid * (bid * ad) * (appeal - config.ad_click_cost).sigmoid()
 
+    def _fed(self, ad: Tensor, satisfaction: Tensor, tolerance: Tensor) -> Tensor:
+        """The change of patience, before the cap; ``ad`` is 1 for an ad and 0 for others."""
+        config = self.config
+        fed = (1 - ad) * (config.satisfaction_gain * satisfaction - config.place_cost)
+        return fed - config.ad_cost * ad - config.tolerance_cost * (1 - tolerance)
+
     def _appeal(
         self,
         user_state: SocialFeedState,
@@ -474,27 +464,55 @@ class SocialFeed(visits.Visiting):
         return config.fit_gain * affinity + of_user - organic * cost - ad * wear
 
 
-def pieces_of_feed(last_kind: Tensor, since_ad: Tensor, same: Tensor) -> dict[str, Tensor]:
-    """The pieces about the feed so far: kind of the last item, places since the last ad, and diversity.
+FEED = ("follows", "followed", "followed_sum", "same", "since_ad", "last_kind", "hour")
+"""What a recommender knows of a feed under way: the same names in the simulator's state and in a visit."""
+
+
+def pieces_of_feed(feed: Known) -> dict[str, Tensor]:
+    """The mean of the creators followed, the kind of the last item, places since the last ad, and diversity.
 
     The diversity is 1 - |m|^2, in [0, 1].
     """
-    kinds = torch.arange(len(KINDS), device=last_kind.device)
+    kinds = torch.arange(len(KINDS), device=feed["last_kind"].device)
     return {
-        "last_kind": (last_kind.unsqueeze(1) == kinds).float(),
-        "since_ad": since_ad.unsqueeze(1) / MOST_PLACES,
-        "diversity": 1 - same.square().sum(1, keepdim=True),
+        "followed_items": feed["followed_sum"] / feed["followed"].clamp_min(1).unsqueeze(1),
+        "last_kind": (feed["last_kind"].unsqueeze(1) == kinds).float(),
+        "since_ad": feed["since_ad"].unsqueeze(1) / MOST_PLACES,
+        "diversity": 1 - feed["same"].square().sum(1, keepdim=True),
     }
 
 
-def after_place(since_ad: Tensor, ad: Tensor) -> Tensor:
-    """(N,): places since the last ad after one more, which was an ``ad`` (N,) or not."""
-    return (since_ad + 1).masked_fill(ad, 0).clamp_max(MOST_PLACES)
+def after_place(
+    config: SocialFeedConfig,
+    catalogue: Catalogue,
+    of_creators: Tensor,
+    feed: Known,
+    item: Tensor,
+    shown: Tensor,
+    dwell: Tensor,
+    followed: Tensor,
+) -> dict[str, Tensor]:
+    """``feed`` (FEED) after a place with ``item``, ``shown``, ``dwell`` and ``followed``, (N,) each.
 
-
-def later_hour(hour: Tensor, dwell: Tensor) -> Tensor:
-    """(N,): the hour of the week after a place with this ``dwell`` (N,)."""
-    return (hour + dwell * SECONDS / 3600) % visits.HOURS
+    ``of_creators``: (C, D), of ``creator_embeddings``.
+    """
+    kind, embedding = catalogue.attributes["kind"][item], catalogue.embedding[item]
+    organic = ((kind == POST) | (kind == STORY)) & shown
+    fresh = organic.unsqueeze(1) * (1 - config.likeness_kept)  # (N, 1)
+    creator = catalogue.attributes["creator"][item].long()  # (N,)
+    of_item = creator.unsqueeze(1)  # (N, 1)
+    of_creator = feed["follows"].gather(1, of_item)
+    # Nobody is followed twice, however often and with whatever value a caller says so.
+    new = (1 - of_creator) * followed.clamp(0, 1).unsqueeze(1)  # (N, 1)
+    return {
+        "follows": feed["follows"].scatter(1, of_item, of_creator + new),
+        "followed": feed["followed"] + new.squeeze(1),
+        "followed_sum": feed["followed_sum"] + new * of_creators[creator],
+        "same": feed["same"] + fresh * (embedding - feed["same"]),
+        "since_ad": (feed["since_ad"] + 1).masked_fill((kind == AD) & shown, 0).clamp_max(MOST_PLACES),
+        "last_kind": torch.where(shown, kind, feed["last_kind"]),
+        "hour": (feed["hour"] + dwell * SECONDS / 3600) % visits.HOURS,
+    }
 
 
 def living(catalogue: Catalogue, hour: Tensor, items: Tensor) -> Tensor:
@@ -510,13 +528,15 @@ def places_of_kinds(catalogue: Catalogue) -> tuple[Tensor, ...]:
 
 
 def permitted(
-    catalogue: Catalogue, places: tuple[Tensor, ...], ads: Tensor, hour: Tensor, suggestions: Tensor | None
+    catalogue: Catalogue, places: tuple[Tensor, ...], since_ad: Tensor, hour: Tensor, follows: Tensor
 ) -> Tensor:
-    """(N, I) bool: the items that may be shown where ``ads`` (N,) and ``suggestions`` (N, number) may."""
-    found = torch.ones(len(ads), catalogue.num_items, dtype=torch.bool, device=ads.device)
-    found.index_copy_(1, places[AD], ads.unsqueeze(1).expand(-1, len(places[AD])))
+    """(N, I) bool: the items that may be shown; ``places`` has the items of each kind."""
+    found = torch.ones(len(hour), catalogue.num_items, dtype=torch.bool, device=hour.device)
+    ads = (since_ad >= AD_GAP).unsqueeze(1)  # (N, 1)
+    suggested = catalogue.attributes["creator"].long()[places[SUGGESTION]]
+    found.index_copy_(1, places[AD], ads.expand(-1, len(places[AD])))
     found.index_copy_(1, places[STORY], living(catalogue, hour, places[STORY]))
-    return found if suggestions is None else found.index_copy_(1, places[SUGGESTION], suggestions)
+    return found.index_copy_(1, places[SUGGESTION], follows.index_select(1, suggested) < 0.5)
 
 
 def creator_embeddings(catalogue: Catalogue) -> Tensor:
@@ -627,43 +647,20 @@ def after_visit(
     config: SocialFeedConfig, catalogue: Catalogue, known: Known, items: Tensor, seen: Feedback
 ) -> Known:
     """The known pieces of visits after a place."""
-    shown, item = seen.shown[:, 0], items[:, 0]
     dwell, _, followed, _ = seen.signals[:, 0].unbind(1)  # (N,) each
-    kind = catalogue.attributes["kind"][item]
-    organic = ((kind == POST) | (kind == STORY)) & shown
-    fresh = organic.unsqueeze(1) * (1 - config.likeness_kept)
-    creator = catalogue.attributes["creator"][item].long()  # (N,)
-    centres = creator_embeddings(catalogue)[creator]  # (N, D)
-    follows, of_item = known["follows"], creator.unsqueeze(1)  # (N, C), (N, 1)
-    of_creator = follows.gather(1, of_item)
-    # Nobody is followed twice, however often and with whatever value the caller says so.
-    new = (1 - of_creator) * followed.clamp(0, 1).unsqueeze(1)  # (N, 1)
-    return {
-        **known,
-        "hour": later_hour(known["hour"], dwell),
-        "same": known["same"] + fresh * (catalogue.embedding[item] - known["same"]),
-        "follows": follows.scatter(1, of_item, of_creator + new),
-        "followed_sum": known["followed_sum"] + new * centres,
-        "followed": known["followed"] + new.squeeze(1),
-        "since_ad": after_place(known["since_ad"], (kind == AD) & shown),
-        "last_kind": torch.where(shown, kind, known["last_kind"]),
-    }
+    centres, shown = creator_embeddings(catalogue), seen.shown[:, 0]
+    later = after_place(config, catalogue, centres, known, items[:, 0], shown, dwell, followed)
+    return {"profile": known["profile"], **later}
 
 
 def pieces_of_visit(config: SocialFeedConfig, catalogue: Catalogue, known: Known) -> Mapping[str, Tensor]:
-    return {
-        "profile": known["profile"],
-        "followed_items": known["followed_sum"] / known["followed"].clamp_min(1).unsqueeze(1),
-        **pieces_of_feed(known["last_kind"], known["since_ad"], known["same"]),
-    }
+    return {"profile": known["profile"], **pieces_of_feed(known)}
 
 
 def permitted_in_visit(config: SocialFeedConfig, catalogue: Catalogue, known: Known) -> Tensor:
     """(N, I) bool, as ``SocialFeed.permits`` for a person who followed nobody before this visit."""
-    ads, places = known["since_ad"] >= AD_GAP, places_of_kinds(catalogue)
-    creators = catalogue.attributes["creator"].long()[places[SUGGESTION]]
-    suggestions = known["follows"].index_select(1, creators) < 0.5
-    return permitted(catalogue, places, ads, known["hour"], suggestions)
+    places = places_of_kinds(catalogue)
+    return permitted(catalogue, places, known["since_ad"], known["hour"], known["follows"])
 
 
 VISIT_PIECES = VisitPieces(
