@@ -14,9 +14,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-import torch
-
 from recsys_rl.dials import LoggedConfig
+from recsys_rl.models.diagnostics import StepMeans
 from recsys_rl.models.policy import NetworkPolicy
 from recsys_rl.models.sampled import corrected, shown_among
 from recsys_rl.protocols import Algorithm
@@ -38,7 +37,7 @@ class BC(NetworkPolicy[BCConfig]):
     def update(self, batch: Transitions) -> dict[str, float]:
         """A gradient step for each ``batch_size`` decisions. Returns the means over these steps."""
         self.anneal_lr()
-        found: list[torch.Tensor] = []  # (2,) each: loss, entropy
+        found = StepMeans()
         for part in batch.split(self.config.batch_size):
             obs, weights = shown_among(self.model, part.obs, part.items, self.generators["policy"])
             distribution = corrected(self.model(obs)[0], weights)
@@ -47,10 +46,9 @@ class BC(NetworkPolicy[BCConfig]):
             self.optimizer.zero_grad()
             loss.backward()
             self.optimizer.step()
-            found.append(torch.stack([loss.detach(), entropy.mean().detach()]))
+            found.add(loss=loss, entropy=entropy.mean())
         self.updates += 1
-        loss_mean, entropy_mean = torch.stack(found).mean(0).tolist()
-        return {"loss": loss_mean, "entropy": entropy_mean, "lr": self.optimizer.lr}
+        return found.means() | {"lr": self.optimizer.lr}
 
 
 ALGORITHM = Algorithm(BCConfig, BC, "logged")

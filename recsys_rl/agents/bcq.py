@@ -21,7 +21,8 @@ from torch import Tensor
 
 from recsys_rl.dials import LoggedConfig, QConfig
 from recsys_rl.functional.losses import value_loss
-from recsys_rl.models.q_learner import QLearner, StartValues
+from recsys_rl.models.diagnostics import StartValues, StepMeans
+from recsys_rl.models.q_learner import QLearner
 from recsys_rl.models.q_network import ConstrainedQNetwork
 from recsys_rl.models.sampled import corrected, shown_among
 from recsys_rl.protocols import Algorithm
@@ -58,7 +59,7 @@ class BCQ(QLearner[BCQConfig]):
     def update(self, batch: Transitions) -> dict[str, float]:
         """A gradient step for each ``batch_size`` decisions. Returns the means over these steps."""
         self.anneal_lr()
-        found: list[Tensor] = []  # (4,) each: loss, loss of the clone, Q, target
+        found = StepMeans()
         starts = StartValues()
         for part in batch.split(self.config.batch_size):
             target = self.targets(part)  # (B,)
@@ -69,11 +70,9 @@ class BCQ(QLearner[BCQConfig]):
             loss = value_loss(q_shown, target) + clone_loss
             self.step(loss)
             starts.add(part, lambda rows: self.value(self.propose(rows.obs, greedy=True)))
-            found.append(torch.stack([x.detach() for x in (loss, clone_loss, q_shown.mean(), target.mean())]))
+            found.add(loss=loss, clone_loss=clone_loss, q_mean=q_shown.mean(), target_mean=target.mean())
         self.updates += 1
-        means = torch.stack(found).mean(0).tolist()
-        metrics = dict(zip(("loss", "clone_loss", "q_mean", "target_mean"), means, strict=True))
-        return metrics | starts.means() | {"lr": self.optimizer.lr}
+        return found.means() | starts.means() | {"lr": self.optimizer.lr}
 
 
 ALGORITHM = Algorithm(BCQConfig, BCQ, "logged", ConstrainedQNetwork)

@@ -13,12 +13,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-
 from recsys_rl.dials import LoggedConfig, QConfig
 from recsys_rl.functional.losses import conservative, value_loss
-from recsys_rl.models.q_learner import QLearner, StartValues
+from recsys_rl.models.diagnostics import StartValues, StepMeans
+from recsys_rl.models.q_learner import QLearner
 from recsys_rl.models.q_network import QNetwork
 from recsys_rl.models.sampled import shown_among
 from recsys_rl.protocols import Algorithm
@@ -40,7 +38,7 @@ class CQL(QLearner[CQLConfig]):
     def update(self, batch: Transitions) -> dict[str, float]:
         """A gradient step for each ``batch_size`` decisions. Returns the means over these steps."""
         self.anneal_lr()
-        found: list[Tensor] = []  # (4,) each: loss, penalty, Q, target
+        found = StepMeans()
         starts = StartValues()
         for part in batch.split(self.config.batch_size):
             target = self.targets(part)  # (B,)
@@ -50,11 +48,9 @@ class CQL(QLearner[CQLConfig]):
             loss = value_loss(q_shown, target) + self.config.alpha * penalty
             self.step(loss)
             starts.add(part, lambda rows: self.value(self.propose(rows.obs, greedy=True)))
-            found.append(torch.stack([x.detach() for x in (loss, penalty, q_shown.mean(), target.mean())]))
+            found.add(loss=loss, penalty=penalty, q_mean=q_shown.mean(), target_mean=target.mean())
         self.updates += 1
-        means = torch.stack(found).mean(0).tolist()
-        metrics = dict(zip(("loss", "penalty", "q_mean", "target_mean"), means, strict=True))
-        return metrics | starts.means() | {"lr": self.optimizer.lr}
+        return found.means() | starts.means() | {"lr": self.optimizer.lr}
 
 
 ALGORITHM = Algorithm(CQLConfig, CQL, "logged", QNetwork)

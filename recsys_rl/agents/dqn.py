@@ -17,11 +17,11 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import torch
-from torch import Tensor
 from torch.nn.functional import smooth_l1_loss
 
 from recsys_rl.dials import QConfig, ReplayConfig
 from recsys_rl.functional import categorical
+from recsys_rl.models.diagnostics import StepMeans
 from recsys_rl.models.q_learner import QLearner
 from recsys_rl.models.q_network import QNetwork
 from recsys_rl.protocols import Algorithm
@@ -70,15 +70,14 @@ class DQN(QLearner[DQNConfig]):
         A batch without rows changes no weight: the buffer is still too short.
         """
         self.anneal_lr()
-        found: list[Tensor] = []  # (3,) each: loss, Q, target
+        found = StepMeans()
         for part in batch.split(self.config.batch_size):
             target = self.targets(part)  # (B,)
             q = self.q_of(part.obs, part.items)[2]  # (B,)
             loss = smooth_l1_loss(q, target)
             self.step(loss)
-            found.append(torch.stack([loss.detach(), q.detach().mean(), target.mean()]))
-        means = torch.stack(found).mean(0).tolist() if found else [0.0, 0.0, 0.0]
-        metrics = dict(zip(("loss", "q_mean", "target_mean"), means, strict=True))
+            found.add(loss=loss, q_mean=q.mean(), target_mean=target.mean())
+        metrics = found.means() or {"loss": 0.0, "q_mean": 0.0, "target_mean": 0.0}
         metrics |= {"epsilon": self.epsilon, "lr": self.optimizer.lr}
         self.updates += 1
         return metrics

@@ -17,13 +17,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-import torch
 from torch import Tensor
 
 from recsys_rl.dials import LoggedConfig
 from recsys_rl.functional.losses import quantile_loss
+from recsys_rl.models.diagnostics import StartValues, StepMeans
 from recsys_rl.models.policy import NetworkPolicy
-from recsys_rl.models.q_learner import StartValues
 from recsys_rl.models.return_network import ReturnNetwork
 from recsys_rl.models.sampled import corrected, shown_among
 from recsys_rl.protocols import Algorithm
@@ -49,7 +48,7 @@ class DT(NetworkPolicy[DTConfig]):
     def update(self, batch: Transitions) -> dict[str, float]:
         """A gradient step for each ``batch_size`` decisions. Returns the means over these steps."""
         self.anneal_lr()
-        found: list[Tensor] = []  # (3,) each: loss, loss of the clone, share asked for
+        found = StepMeans()
         starts = StartValues()
         for part in batch.split(self.config.batch_size):
             share = share_of_possible(part)  # (B,)
@@ -62,11 +61,9 @@ class DT(NetworkPolicy[DTConfig]):
             loss.backward()
             self.optimizer.step()
             starts.add(part, lambda rows: possible_at(rows, self.value(rows.obs)))
-            found.append(torch.stack([x.detach() for x in (loss, clone_loss, asked.mean())]))
+            found.add(loss=loss, clone_loss=clone_loss, asked_share=asked.mean())
         self.updates += 1
-        means = torch.stack(found).mean(0).tolist()
-        metrics = dict(zip(("loss", "clone_loss", "asked_share"), means, strict=True))
-        return metrics | starts.means() | {"lr": self.optimizer.lr}
+        return found.means() | starts.means() | {"lr": self.optimizer.lr}
 
 
 def share_of_possible(batch: Transitions) -> Tensor:

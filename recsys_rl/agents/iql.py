@@ -21,9 +21,10 @@ import torch
 from torch import Tensor
 
 from recsys_rl.dials import LoggedConfig, TargetConfig
-from recsys_rl.functional.losses import advantage_weights, bootstrapped, expectile_loss, value_loss
+from recsys_rl.functional.losses import advantage_weights, expectile_loss, value_loss
+from recsys_rl.models.diagnostics import StartValues, StepMeans
 from recsys_rl.models.policy import NetworkPolicy
-from recsys_rl.models.q_learner import StartValues, capped, check_single_items, ended_rows
+from recsys_rl.models.q_learner import check_single_items, targets_of
 from recsys_rl.models.q_network import QNetwork, QualityActorCritic
 from recsys_rl.models.sampled import corrected, shown_among
 from recsys_rl.models.target_network import copied, follow, load_target, target_state
@@ -66,7 +67,7 @@ class IQL(NetworkPolicy[IQLConfig]):
         """A gradient step for each ``batch_size`` decisions. Returns the means over these steps."""
         self.anneal_lr()
         config = self.config
-        found: list[Tensor] = []  # (5,) each: loss, that of the clone, Q, target, largest share of the weight
+        found = StepMeans()
         starts = StartValues()
         for part in batch.split(config.batch_size):
             obs, log_weights = shown_among(self.model, part.obs, part.items, self.generators["policy"])
@@ -85,20 +86,16 @@ class IQL(NetworkPolicy[IQLConfig]):
             self.optimizer.step()
             follow(self.target, list(self.model.quality.parameters()), config.tau)
             starts.add(part, lambda rows: self.value(rows.obs))
-            top = weights.amax() / weights.sum()
-            found.append(torch.stack([x.detach() for x in (loss, clone_loss, q.mean(), target.mean(), top)]))
+            means = {"q_mean": q.mean(), "target_mean": target.mean()}
+            found.add(loss=loss, clone_loss=clone_loss, **means, largest_share=weights.amax() / weights.sum())
         self.updates += 1
-        means = torch.stack(found).mean(0).tolist()
-        names = ("loss", "clone_loss", "q_mean", "target_mean", "largest_share")
-        return dict(zip(names, means, strict=True)) | starts.means() | {"lr": self.optimizer.lr}
+        return found.means() | starts.means() | {"lr": self.optimizer.lr}
 
     @torch.no_grad()
     def targets(self, batch: Transitions) -> Tensor:
         """The targets r + g V(s') (B,), within what is possible."""
         value = self.model.value(batch.next_obs)  # (B,)
-        discounts = self.config.gamma if batch.discounts is None else batch.discounts
-        ended = ended_rows(batch, self.config.bootstrap_time_limit)
-        return capped(bootstrapped(batch.rewards, discounts, value, ended), batch)
+        return targets_of(batch, value, self.config)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Weights of all networks, optimiser and count of updates, on the CPU."""

@@ -22,8 +22,8 @@ from recsys_rl.dials import LoggedConfig
 from recsys_rl.errors import FieldError
 from recsys_rl.functional.losses import policy_gradient, top_k_factor, value_loss
 from recsys_rl.models.actor_critic import ActorCritic
+from recsys_rl.models.diagnostics import StartValues, StepMeans
 from recsys_rl.models.policy import NetworkPolicy
-from recsys_rl.models.q_learner import StartValues
 from recsys_rl.models.sampled import corrected, shown_among
 from recsys_rl.protocols import Algorithm
 from recsys_rl.schema import NonNegative, Positive, Share, Size
@@ -69,7 +69,7 @@ class Reinforce(NetworkPolicy[ReinforceConfig]):
         """A gradient step for each ``batch_size`` decisions. Returns the means over these steps."""
         self.anneal_lr()
         config = self.config
-        found: list[Tensor] = []  # (5,) each: loss, policy loss, value loss, weight, share of capped weights
+        found = StepMeans()
         starts = StartValues()
         for part in batch.split(config.batch_size):
             assert part.returns_to_go is not None
@@ -88,11 +88,10 @@ class Reinforce(NetworkPolicy[ReinforceConfig]):
             self.optimizer.step()
             starts.add(part, lambda rows: self.value(rows.obs))
             capped = (ratio > config.weight_cap).float().mean()
-            found.append(torch.stack([x.detach() for x in (loss, policy_loss, fit, ratio.mean(), capped)]))
+            weighing = {"weight_mean": ratio.mean(), "capped_share": capped}
+            found.add(loss=loss, policy_loss=policy_loss, value_loss=fit, **weighing)
         self.updates += 1
-        means = torch.stack(found).mean(0).tolist()
-        names = ("loss", "policy_loss", "value_loss", "weight_mean", "capped_share")
-        return dict(zip(names, means, strict=True)) | starts.means() | {"lr": self.optimizer.lr}
+        return found.means() | starts.means() | {"lr": self.optimizer.lr}
 
 
 ALGORITHM = Algorithm(ReinforceConfig, Reinforce, "logged", needs=("propensities",))

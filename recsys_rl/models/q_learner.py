@@ -11,14 +11,13 @@ docs/12_dqn.md derives it.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-from recsys_rl.dials import QConfig
+from recsys_rl.dials import QConfig, TargetConfig
 from recsys_rl.errors import UserError
 from recsys_rl.functional.losses import bootstrapped
 from recsys_rl.models.actor_critic import Shapes
@@ -55,9 +54,7 @@ class QLearner(NetworkPolicy[Q]):
         after = self.model.propose(batch.next_obs, True, self.generators["policy"])
         best = self.model.eligible(after).argmax(1, keepdim=True)  # (B, 1)
         value = self.target.q(after).gather(1, best).squeeze(1)  # (B,)
-        discounts = self.config.gamma if batch.discounts is None else batch.discounts
-        ended = ended_rows(batch, self.config.bootstrap_time_limit)
-        return capped(bootstrapped(batch.rewards, discounts, value, ended), batch)
+        return targets_of(batch, value, self.config)
 
     def q_of(self, obs: Obs, items: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Q (B, C) of the alternatives, the places (B,) of ``items`` (B, 1) among them, and their Q (B,)."""
@@ -93,41 +90,15 @@ def check_single_items(shapes: Shapes, algo: str) -> None:
         )
 
 
-def ended_rows(batch: Transitions, bootstrap_time_limit: bool) -> Tensor:
-    """(B,) bool: no value follows. A time limit is an end only without ``bootstrap_time_limit``."""
-    return batch.terminated if bootstrap_time_limit else batch.terminated | batch.truncated
+def targets_of(batch: Transitions, value: Tensor, config: TargetConfig) -> Tensor:
+    """r + g V(s') (B,) with the ``value`` (B,) of the next states, within what is possible, if that is known.
 
-
-def capped(returns: Tensor, batch: Transitions) -> Tensor:
-    """``returns`` (B,) from the decisions of ``batch`` on, within what is possible, if that is known."""
-    if batch.possible is None:
-        return returns
-    return returns.clamp(batch.possible[:, 0], batch.possible[:, 1])
-
-
-class StartValues:
-    """The mean value of the first states of sessions, beside the mean return of the same sessions.
-
-    A value far above any return means that values run away; docs/11_offline.md has an example.
+    No value follows an end. A time limit is one only without ``bootstrap_time_limit``.
     """
-
-    def __init__(self) -> None:
-        self.sums: list[Tensor] = []  # (3,) each: of values, of returns, number of first states
-
-    def add(self, batch: Transitions, values: Callable[[Transitions], Tensor]) -> None:
-        """Take the ``values`` (n,) of those n rows of ``batch`` that begin a session."""
-        if batch.steps is None or batch.returns_to_go is None:
-            return
-        first = (batch.steps == 0).nonzero().squeeze(1)
-        if len(first):
-            with torch.no_grad():
-                found = values(batch.rows(first))
-            count = found.new_tensor(len(first))
-            self.sums.append(torch.stack([found.sum(), batch.returns_to_go[first].sum(), count]))
-
-    def means(self) -> dict[str, float]:
-        """``value_start`` and ``return_start``; NaN without a first state."""
-        if not self.sums:
-            return {"value_start": math.nan, "return_start": math.nan}
-        value, returns, count = torch.stack(self.sums).sum(0).tolist()
-        return {"value_start": value / count, "return_start": returns / count}
+    ended = batch.terminated if config.bootstrap_time_limit else batch.terminated | batch.truncated
+    targets = bootstrapped(
+        batch.rewards, config.gamma if batch.discounts is None else batch.discounts, value, ended
+    )
+    if batch.possible is None:
+        return targets
+    return targets.clamp(batch.possible[:, 0], batch.possible[:, 1])
