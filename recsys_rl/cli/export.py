@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
-
+from recsys_rl.cli.extras import need
 from recsys_rl.cli.parse import latest_checkpoint, parse
-from recsys_rl.errors import UserError
 from recsys_rl.workflows.export import ExportConfig, export
 
 TEXT = """Write the scores of a policy as an ONNX file, for a server in another language.
@@ -16,22 +14,11 @@ Examples:
 
 The file is compared with the policy before it is written. policy.onnx.md beside it describes its inputs;
 docs/10_serving.md has an example."""
-NEEDED = ("onnx", "onnxruntime", "onnxscript")
-
-
-def need_export() -> None:
-    """Raise UserError, in one sentence, if a package of the extra is missing."""
-    missing = [name for name in NEEDED if find_spec(name) is None]
-    if missing:
-        raise UserError(
-            f"This command needs packages that are not installed ({', '.join(missing)}): "
-            "pip install 'recsys-rl[export]', or pip install -e '.[export]' in the checkout."
-        )
 
 
 def run(argv: list[str]) -> None:
     options = export_options(argv)
-    need_export()
+    need("export")
     export(options)
 
 

@@ -6,8 +6,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from recsys_rl.cli.extras import need
 from recsys_rl.cli.parse import parse
-from recsys_rl.cli.serve import need_serve
 from recsys_rl.errors import UserError, amount
 from recsys_rl.schema import did_you_mean
 from recsys_rl.utils.files import check_parquet
@@ -58,7 +58,7 @@ def run(argv: list[str]) -> None:
         print(OVERVIEW)
         return
     options = log_options(argv)
-    need_serve()
+    need("serve")
     if isinstance(options, ExportOptions):
         _export(options)
     elif isinstance(options, CheckOptions):

@@ -6,7 +6,7 @@ from collections import OrderedDict
 
 from recsys_rl.serve.jobs import Customer
 from recsys_rl.serve.rows import Decision, Person, Whole
-from recsys_rl.serve.store import Store
+from recsys_rl.serve.store import Store, session_of
 from recsys_rl.serve.visits import ServedVisit
 from recsys_rl.types import Interface
 
@@ -53,11 +53,10 @@ class Crowd:
         visit = self._homes.get(decision) or self._borrowed.get(decision)
         if visit is not None:
             return visit
-        row = self.store.decision(decision)
-        whole = None if row is None else self.store.session(row.session)
-        if whole is None:
+        found = session_of(self.store, decision)
+        if found is None:
             return None
-        visit = ServedVisit.of(whole, self.interface)
+        visit = ServedVisit.of(found[0], self.interface)
         # Until the transaction ends: further events of the session must find this one.
         self._borrowed.update((x.number, visit) for x in visit.decisions)
         return visit

@@ -30,7 +30,7 @@ from recsys_rl.serve.answers import answer_of, hour_of, refusal
 from recsys_rl.serve.batcher import Batcher
 from recsys_rl.serve.crowd import Crowd
 from recsys_rl.serve.feedback import ranges_of, take
-from recsys_rl.serve.inference import Ask, Drawn
+from recsys_rl.serve.inference import Ask, Drawn, ask_of
 from recsys_rl.serve.jobs import (
     Customer,
     Drawings,
@@ -48,7 +48,7 @@ from recsys_rl.serve.problems import Problem
 from recsys_rl.serve.requests import checked
 from recsys_rl.serve.rows import Decision, Event, Person, Row, Served, Session, Whole
 from recsys_rl.serve.rule import LATE, NOT_FINITE, RAISED
-from recsys_rl.serve.store import Damaged, Full, Store
+from recsys_rl.serve.store import Damaged, Full, Store, session_of
 from recsys_rl.serve.versions import Version
 from recsys_rl.serve.visits import ServedVisit
 
@@ -253,19 +253,11 @@ class Desk:
         asked = checked(request, self.champion, 0 if visit is None else len(visit.steps))
         if visit is None:
             visit, fresh = self._begin(customer, asked.likes, now), True
-        version = self.champion
-        visit.keep_for(version)
-        hour = hour_of(request, version, now)
-        began = visit.decisions[0].hour if visit.decisions else hour
-        ask = Ask(
+        ask = ask_of(
+            visit,
+            self.champion,
+            hour_of(request, self.champion, now),
             number=self.number(),
-            version=version,
-            known=visit.row.known,
-            likes=visit.row.likes,
-            began=began,
-            base=visit.visit,
-            steps=[step.copy() for step in visit.steps[visit.covered :]],
-            hour=hour,
             uniforms=self._uniforms(asked.places),
             candidates=asked.candidates,
             exclude=asked.exclude,
@@ -273,6 +265,7 @@ class Desk:
             degraded=RAISED if self.broken else "",
             deadline=job.deadline,
         )
+        ask.steps = [step.copy() for step in ask.steps]  # another thread reads them
         pending = Pending([job], customer, visit, fresh, ask, job.what.asked, len(visit.events))
         customer.busy = visit.asked = True
         self.pending[ask.number] = pending
@@ -406,11 +399,10 @@ class Desk:
         print("the policy failed three times in a row and serves no more", file=sys.stderr)
 
     def _look(self, decision: int) -> tuple[Whole, Decision]:
-        row = self.store.decision(decision)
-        whole = None if row is None else self.store.session(row.session)
-        if row is None or whole is None:
+        found = session_of(self.store, decision)
+        if found is None:
             raise Problem(404, "unknown-decision", "There is no decision with this id.")
-        return whole, row
+        return found
 
     def _stored(self) -> list[tuple[Whole, Decision]]:
         """The latest decisions whose sessions can be read, each with its session."""

@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,7 +20,7 @@ from recsys_rl.models.actor_critic import TILE
 from recsys_rl.recommender import Visit
 from recsys_rl.serve.rule import Choice, choose
 from recsys_rl.serve.versions import Version
-from recsys_rl.serve.visits import Step
+from recsys_rl.serve.visits import ServedVisit, Step
 from recsys_rl.session import Session
 from recsys_rl.types import Events, Interface, Obs, tree_map
 
@@ -45,6 +46,21 @@ class Ask:
     degraded: str = ""  # popularity draws, and not the policy
     items: tuple[int, ...] | None = None  # not drawn: the log-probabilities of these items are wanted
     deadline: float = math.inf  # by time.monotonic()
+
+
+def ask_of(visit: ServedVisit, version: Version, hour: float, **rest: Any) -> Ask:
+    """What a draw in this session depends on now, at this ``hour`` of the week; ``rest``: fields of Ask."""
+    visit.keep_for(version)
+    return Ask(
+        version=version,
+        known=visit.row.known,
+        likes=visit.row.likes,
+        began=visit.decisions[0].hour if visit.decisions else hour,
+        base=visit.visit,
+        steps=visit.steps[visit.covered :],
+        hour=hour,
+        **rest,
+    )
 
 
 @dataclass

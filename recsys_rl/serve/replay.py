@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import msgspec
 
-from recsys_rl.serve.inference import Ask, Drawn, draw
+from recsys_rl.serve.inference import Ask, Drawn, ask_of, draw
 from recsys_rl.serve.rows import Decision, Event, Whole
 from recsys_rl.serve.versions import Version
 from recsys_rl.serve.visits import ServedVisit
@@ -27,17 +27,11 @@ def ask_again(version: Version, whole: Whole, decision: Decision) -> Ask:
 
 def ask_at(version: Version, visit: ServedVisit, decision: Decision) -> Ask:
     """What the decision depended on, where ``visit`` is its session until then."""
-    first = visit.decisions[0] if visit.decisions else decision
-    visit.keep_for(version)
-    return Ask(
+    return ask_of(
+        visit,
+        version,
+        decision.hour,
         number=decision.number,
-        version=version,
-        known=visit.row.known,
-        likes=visit.row.likes,
-        began=first.hour,
-        base=visit.visit,
-        steps=visit.steps[visit.covered :],
-        hour=decision.hour,
         uniforms=decision.uniforms,
         candidates=decision.candidates,
         exclude=decision.exclude,

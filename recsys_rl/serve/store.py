@@ -63,3 +63,10 @@ class Store(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+def session_of(store: Store, decision: int) -> tuple[Whole, Decision] | None:
+    """The session of a decision, and its row; None if there is no such decision. Raises Damaged."""
+    row = store.decision(decision)
+    whole = None if row is None else store.session(row.session)
+    return None if row is None or whole is None else (whole, row)

@@ -253,7 +253,7 @@ def test_without_its_packages_one_sentence_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: list[str]
 ) -> None:
     monkeypatch.setattr(
-        "recsys_rl.cli.serve.find_spec", lambda name: None if name in ("msgspec", "uvloop") else name
+        "recsys_rl.cli.extras.find_spec", lambda name: None if name in ("msgspec", "uvloop") else name
     )
     assert main(command) == 2
     said = capsys.readouterr().err

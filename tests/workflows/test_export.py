@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from recsys_rl.cli import main
+from recsys_rl.cli.extras import PACKAGES
 from recsys_rl.functional.compiled import kernels
 from recsys_rl.models.policy import NetworkPolicy
 from recsys_rl.recommender import load
@@ -97,7 +98,7 @@ def test_page_names_inputs_and_pieces(checkpoint: Get, tmp_path: Path) -> None:
 def test_policies_without_such_scores_are_refused(
     name: str, said: str, checkpoint: Get, tmp_path: Path, monkeypatch: Any, capsys: Any
 ) -> None:
-    monkeypatch.setattr("recsys_rl.cli.export.NEEDED", ())
+    monkeypatch.setitem(PACKAGES, "export", ())
     file, path = checkpoint(name), tmp_path / "policy.onnx"
     capsys.readouterr()
     assert main(["export", "--checkpoint", str(file), "--onnx", str(path)]) == 2
@@ -125,11 +126,11 @@ def test_mistakes_give_one_sentence(tmp_path: Path, monkeypatch: Any, capsys: An
         (["--onnx", str(tmp_path / "policy.bin")], ".onnx"),
         (["--onnx", str(tmp_path / "x.onnx"), "--checkpoint", "no.pt"], "no.pt"),
     ):
-        monkeypatch.setattr("recsys_rl.cli.export.NEEDED", ())
+        monkeypatch.setitem(PACKAGES, "export", ())
         assert main(["export", *line]) == 2
         err = capsys.readouterr().err
         assert said in err and err.count("\n") == 1
-    monkeypatch.setattr("recsys_rl.cli.export.NEEDED", ("no_such_package",))
+    monkeypatch.setitem(PACKAGES, "export", ("no_such_package",))
     assert main(["export", "--onnx", str(tmp_path / "policy.onnx")]) == 2
     err = capsys.readouterr().err
     assert "no_such_package" in err and "recsys-rl[export]" in err and err.count("\n") == 1

@@ -1,0 +1,24 @@
+"""Extras: packages that only some commands need."""
+
+from __future__ import annotations
+
+import sys
+from importlib.util import find_spec
+
+from recsys_rl.errors import UserError
+
+PACKAGES = {
+    "export": ("onnx", "onnxruntime", "onnxscript"),
+    "serve": ("httptools", "msgspec", "prometheus_client", "starlette", "uvicorn", "uvloop"),
+}
+ABSENT = ("uvloop", "win32")  # asyncio's own loop serves there
+
+
+def need(extra: str) -> None:
+    """Raise UserError, in one sentence, if a package of the extra is missing."""
+    missing = [x for x in PACKAGES[extra] if find_spec(x) is None and (x, sys.platform) != ABSENT]
+    if missing:
+        raise UserError(
+            f"This command needs packages that are not installed ({', '.join(missing)}): "
+            f"pip install 'recsys-rl[{extra}]', or pip install -e '.[{extra}]' in the checkout."
+        )
