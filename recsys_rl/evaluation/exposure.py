@@ -1,4 +1,4 @@
-"""What a policy shows of whom: the streams of limits, and how evenly creators are shown."""
+"""The exposure of creators under a policy: the streams of limits, and the Gini coefficient."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a learner must know of a whole log before it learns from it, found in one pass."""
+"""Facts about a whole log for its learner, found in one pass before the first update."""
 
 from __future__ import annotations
 

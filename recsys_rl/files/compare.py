@@ -51,7 +51,7 @@ class Moved:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What has changed from one log to another."""
+    """The changes from one log to another."""
 
     old: Side
     new: Side

@@ -34,7 +34,7 @@ UNCLEAR = {
 
 @dataclass(frozen=True)
 class TimeFormat:
-    """How a column writes its times, found once for the whole column, also if that is read in pieces."""
+    """The format of the times in a column, found once for the whole column, also if it is read in pieces."""
 
     order: str | None = None  # of day, month and year in texts; None if the column holds numbers
     unit: str = "seconds"  # of numbers
@@ -46,7 +46,7 @@ class TimeFormat:
 
     @property
     def note(self) -> str:
-        """What was found; empty for ISO texts and seconds."""
+        """The format in words; empty for ISO texts and seconds."""
         if self.order is None:
             return "" if self.unit == "seconds" else f"times in {self.unit}"
         which = {DAY: "day", MONTH: "month"}.get(self.order)

@@ -1,4 +1,4 @@
-"""How far an estimate can be trusted: intervals of the mean of terms, weights, and the reward model.
+"""Diagnostics of an estimate: intervals of the mean of terms, weights, and the reward model.
 
 Intervals are over users: the rows of one user may depend on each other.
 """

@@ -76,7 +76,7 @@ class Judged:
 
 @dataclass(frozen=True)
 class _Shared:
-    """What the evidence of all policies is made of; models are fitted on the sample."""
+    """Replay, models and rewards that serve all policies; models are fitted on the sample."""
 
     sample: ReplayedLog
     fit: Fit

@@ -19,7 +19,7 @@ from recsys_rl.types import UserError
 
 @dataclass(frozen=True)
 class Whole:
-    """What all parts of a log share."""
+    """Sizes of a whole log, which all its parts share."""
 
     rows: int  # E
     sessions: int  # N

@@ -1,4 +1,4 @@
-"""The doors of the server, as an ASGI application: bytes in, structs to the desk, bytes out."""
+"""The doors of the server, as an ASGI application: bytes in, structs to the worker, bytes out."""
 
 from __future__ import annotations
 
@@ -22,7 +22,6 @@ from starlette.types import Receive, Scope, Send
 
 from recsys_rl.errors import UserError, one_line
 from recsys_rl.serve import wire
-from recsys_rl.serve.desk import Desk
 from recsys_rl.serve.jobs import Feedback, Latest, Look, Recommend, Rows, Swap
 from recsys_rl.serve.library import Library
 from recsys_rl.serve.metrics import Metrics
@@ -30,6 +29,7 @@ from recsys_rl.serve.problems import Problem
 from recsys_rl.serve.replay import report
 from recsys_rl.serve.schema import openapi
 from recsys_rl.serve.tokens import Tokens
+from recsys_rl.serve.worker import Worker
 
 _recommend = msgspec.json.Decoder(wire.RecommendRequest).decode
 _feedback = msgspec.json.Decoder(wire.FeedbackRequest).decode
@@ -43,14 +43,14 @@ Headers = tuple[tuple[bytes, bytes], ...]
 
 
 class App:
-    """The application. It closes the desk when it ends.
+    """The application. It closes the worker when it ends.
 
     Requests with a body go around Starlette's routing, which takes as long as all of our own work on them.
     """
 
-    def __init__(self, desk: Desk, library: Library, tokens: Tokens | None = None) -> None:
-        self.desk, self.library, self.tokens = desk, library, tokens
-        self.metrics = Metrics(desk)
+    def __init__(self, worker: Worker, library: Library, tokens: Tokens | None = None) -> None:
+        self.worker, self.library, self.tokens = worker, library, tokens
+        self.metrics = Metrics(worker)
         self.posts: Mapping[str, tuple[Post, str]] = {
             "/v1/recommend": (self._recommend, "decide"),
             "/v1/feedback": (self._feedback, "feedback"),
@@ -107,33 +107,33 @@ class App:
             self.tokens.check((authorization or b"").decode("latin-1"), scope)
 
     async def _recommend(self, body: bytes) -> bytes:
-        self.desk.admit()
+        self.worker.admit()
         asked = _decoded(_recommend, body)
         digest = hashlib.blake2b(_encode(asked), digest_size=12).hexdigest()
-        answer: bytes = await self.desk.submit(Recommend(asked, digest))
+        answer: bytes = await self.worker.submit(Recommend(asked, digest))
         return answer
 
     async def _feedback(self, body: bytes) -> bytes:
-        return _encode(await self.desk.submit(Feedback(_decoded(_feedback, body).events)))
+        return _encode(await self.worker.submit(Feedback(_decoded(_feedback, body).events)))
 
     async def _swap(self, body: bytes) -> bytes:
         asked = _decoded(_alias, body)
-        stored = await self.desk.submit(Latest())
+        stored = await self.worker.submit(Latest())
         version = await asyncio.to_thread(self.library.verified, asked.sha256, stored)
-        await self.desk.submit(Swap(version))
-        return _encode(await asyncio.to_thread(self.library.listed, self.desk))
+        await self.worker.submit(Swap(version))
+        return _encode(await asyncio.to_thread(self.library.listed, self.worker))
 
     async def _decision(self, request: Request) -> Response:
         id_ = request.path_params["id"]
         if not (id_.isascii() and id_.isdecimal() and len(id_) < 19):
             raise Problem(404, "unknown-decision", "There is no decision with this id.")
-        whole, row = await self.desk.submit(Look(int(id_)))
-        version = await asyncio.to_thread(self.library.number, row.policy, self.desk)
+        whole, row = await self.worker.submit(Look(int(id_)))
+        version = await asyncio.to_thread(self.library.number, row.policy, self.worker)
         return _json(_encode(await asyncio.to_thread(report, version, whole, row)))
 
     async def _decisions(self, request: Request) -> Response:
-        rows = await self.desk.submit(Rows(ROWS))
-        names = self.desk.champion.names
+        rows = await self.worker.submit(Rows(ROWS))
+        names = self.worker.champion.names
         found = [
             wire.DecisionRow(
                 decision_id=str(row.number),
@@ -151,21 +151,21 @@ class App:
         return _json(_encode(wire.DecisionRows(found)))
 
     async def _platform(self, request: Request) -> Response:
-        return _json(_encode(self.desk.champion.platform))
+        return _json(_encode(self.worker.champion.platform))
 
     async def _items(self, request: Request) -> Response:
         text = request.query_params.get("q", "")[:200]
-        return _json(_encode(wire.ItemsFound(await asyncio.to_thread(self.desk.champion.find, text))))
+        return _json(_encode(wire.ItemsFound(await asyncio.to_thread(self.worker.champion.find, text))))
 
     async def _policies(self, request: Request) -> Response:
-        return _json(_encode(await asyncio.to_thread(self.library.listed, self.desk)))
+        return _json(_encode(await asyncio.to_thread(self.library.listed, self.worker)))
 
     async def _alive(self, request: Request) -> Response:
         return Response("ok\n", media_type="text/plain")
 
     async def _ready(self, request: Request) -> Response:
-        why = self.desk.failed
-        if self.desk.broken:
+        why = self.worker.failed
+        if self.worker.broken:
             why = "the policy failed three times in a row, and popularity answers"
         return Response(f"{why or 'ready'}\n", 503 if why else 200, media_type="text/plain")
 
@@ -178,7 +178,7 @@ class App:
     @contextlib.asynccontextmanager
     async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
         yield
-        await asyncio.to_thread(self.desk.close)
+        await asyncio.to_thread(self.worker.close)
 
     def _get(self, path: str, handler: Get, scope: str | None) -> Route:
         async def enter(request: Request) -> Response:

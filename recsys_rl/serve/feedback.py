@@ -20,8 +20,8 @@ LARGEST = 1e9
 OUT_OF_RANGE = "value-out-of-range"
 
 
-class Desk(Protocol):
-    """What the desk has for events."""
+class Worker(Protocol):
+    """What the worker has for events."""
 
     store: Store
     champion: Version
@@ -50,25 +50,25 @@ def ranges_of(version: Version) -> dict[str, tuple[float, float]]:
     return ranges
 
 
-def take(desk: Desk, events: Sequence[FeedbackEvent]) -> FeedbackAnswer:
+def take(worker: Worker, events: Sequence[FeedbackEvent]) -> FeedbackAnswer:
     """Add the events to their sessions and to the rows of the transaction. Raises Damaged."""
-    places: Mapping[str, int] = desk.champion.signals
+    places: Mapping[str, int] = worker.champion.signals
     results = []
     for index, event in enumerate(events):
-        status, code = _take_one(desk, event, places)
-        desk.counts[status] += 1
+        status, code = _take_one(worker, event, places)
+        worker.counts[status] += 1
         detail = None
         if code == OUT_OF_RANGE:
-            low, high = desk.ranges[event.signal]
+            low, high = worker.ranges[event.signal]
             detail = f"The value of {event.signal} is {event.value:g}: it must be from {low:g} to {high:g}."
         results.append(Receipt(index, status, code, detail))  # type: ignore[arg-type]
     return FeedbackAnswer(results)
 
 
-def _take_one(desk: Desk, event: FeedbackEvent, places: Mapping[str, int]) -> tuple[str, str | None]:
+def _take_one(worker: Worker, event: FeedbackEvent, places: Mapping[str, int]) -> tuple[str, str | None]:
     """The status of an event, and the code of a rejection."""
     number = int(event.decision_id) if event.decision_id.isascii() and event.decision_id.isdecimal() else -1
-    visit = desk.home(number) if 0 < number < 2**63 else None
+    visit = worker.home(number) if 0 < number < 2**63 else None
     if visit is None:
         return "rejected", "unknown-decision"
     signal = LEAVE if event.signal == "leave" else places.get(event.signal)
@@ -76,7 +76,7 @@ def _take_one(desk: Desk, event: FeedbackEvent, places: Mapping[str, int]) -> tu
         return "rejected", "unknown-signal"
     left, place = -1, event.position
     if event.left is not None:
-        found = desk.champion.rows.get(event.left)
+        found = worker.champion.rows.get(event.left)
         if found is None:
             return "rejected", "unknown-item"
         left, place = found, 0
@@ -95,21 +95,21 @@ def _take_one(desk: Desk, event: FeedbackEvent, places: Mapping[str, int]) -> tu
         signal=signal,
         value=1.0 if signal == LEAVE else event.value,
         time=event.time,
-        received=desk.now,
+        received=worker.now,
     )
-    before = desk.staged_events.get(name) or desk.store.event(name)
+    before = worker.staged_events.get(name) or worker.store.event(name)
     if before is not None:
         return ("duplicate" if before.content == new.content else "conflict"), None
-    code = _refused(visit, new, desk.now)
+    code = _refused(visit, new, worker.now)
     if code is None and signal != LEAVE:
-        low, high = desk.ranges[event.signal]
+        low, high = worker.ranges[event.signal]
         code = None if low <= new.value <= high else OUT_OF_RANGE
     if code is not None:
         return "rejected", code
-    new = msgspec.structs.replace(new, number=desk.number())
+    new = msgspec.structs.replace(new, number=worker.number())
     visit.happen(new)
-    desk.staged_events[name] = new
-    desk.rows.append(new)
+    worker.staged_events[name] = new
+    worker.rows.append(new)
     return "accepted", None
 
 

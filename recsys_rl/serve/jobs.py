@@ -1,4 +1,4 @@
-"""What the desk does for a request, and what it keeps of people and of draws under way."""
+"""What the worker does for a request, and what it keeps of people and of draws under way."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from recsys_rl.serve.visits import ServedVisit
 
 @dataclass(frozen=True)
 class Settings:
-    """How the desk works."""
+    """How the worker works."""
 
     session_timeout: float = 1800.0  # seconds
     feedback_window: float = 3600.0  # seconds
@@ -30,7 +30,7 @@ class Settings:
 
 
 @dataclass
-class Customer:
+class Visitor:
     """A person in memory."""
 
     row: Person
@@ -55,7 +55,7 @@ class Pending:
     """A draw under way."""
 
     jobs: list[Job]  # several with one request id
-    customer: Customer
+    visitor: Visitor
     visit: ServedVisit
     fresh: bool  # the session begins with this decision
     ask: Ask

@@ -11,12 +11,12 @@ from pathlib import Path
 from recsys_rl.errors import UserError, one_line
 from recsys_rl.recommender.visit import NOON
 from recsys_rl.serve import wire
-from recsys_rl.serve.desk import Desk
 from recsys_rl.serve.inference import Ask, draw
 from recsys_rl.serve.problems import Problem
 from recsys_rl.serve.replay import ask_again
 from recsys_rl.serve.rows import Decision, Whole
 from recsys_rl.serve.versions import Version, facts_of, files_in, open_version
+from recsys_rl.serve.worker import Worker
 
 
 class Library:
@@ -59,9 +59,9 @@ class Library:
                 self.open[sha256] = found
             return self.open[sha256]
 
-    def number(self, number: int, desk: Desk) -> Version:
+    def number(self, number: int, worker: Worker) -> Version:
         """The policy with this number in the record."""
-        served = next((x for x in [*desk.served.values()] if x.number == number), None)
+        served = next((x for x in [*worker.served.values()] if x.number == number), None)
         if served is None:
             raise Problem(404, "unknown-policy", "The record does not know the policy of this decision.")
         return self.version(served.sha256, served.file)
@@ -85,10 +85,10 @@ class Library:
             )
         return version
 
-    def listed(self, desk: Desk) -> wire.Versions:
+    def listed(self, worker: Worker) -> wire.Versions:
         """All versions, those of the folder and those that have served."""
         files = {sha256: str(path) for sha256, path in self.files().items()}
-        served = dict(desk.served)
+        served = dict(worker.served)
         files |= {row.sha256: row.file for row in served.values() if row.sha256 not in files}
         return wire.Versions(
             [
@@ -97,7 +97,7 @@ class Library:
                     sha256=sha256,
                     file=Path(file).name,
                     version=served[sha256].number if sha256 in served else None,
-                    champion=desk.champion.row.sha256 == sha256,
+                    champion=worker.champion.row.sha256 == sha256,
                 )
                 for sha256, file in files.items()
             ]

@@ -8,16 +8,16 @@ from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from recsys_rl.serve.desk import Desk
+from recsys_rl.serve.worker import Worker
 
 SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 
 
 class Metrics(Collector):
-    """The counts of a desk, and the seconds of each door."""
+    """The counts of a worker, and the seconds of each door."""
 
-    def __init__(self, desk: Desk) -> None:
-        self.desk, self.registry = desk, CollectorRegistry()
+    def __init__(self, worker: Worker) -> None:
+        self.worker, self.registry = worker, CollectorRegistry()
         self.seconds = Histogram(
             "recsys_rl_request_seconds",
             "Seconds of a request",
@@ -35,14 +35,14 @@ class Metrics(Collector):
         self.by_door[door].observe(seconds)
 
     def collect(self) -> Iterable[Metric]:
-        """The counts of the desk."""
+        """The counts of the worker."""
         counts = CounterMetricFamily("recsys_rl", "Decisions, events and refusals so far", labels=["what"])
-        for what, number in sorted(self.desk.counts.items()):
+        for what, number in sorted(self.worker.counts.items()):
             counts.add_metric([what], number)
         yield counts
         gauges = {
-            "recsys_rl_draws_waiting": len(self.desk.pending),
-            "recsys_rl_people_in_memory": len(self.desk.crowd.people),
+            "recsys_rl_draws_waiting": len(self.worker.pending),
+            "recsys_rl_people_in_memory": len(self.worker.memory.people),
         }
         for name, value in gauges.items():
             yield GaugeMetricFamily(name, name, value=value)

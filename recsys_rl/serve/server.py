@@ -1,4 +1,4 @@
-"""`recsys-rl serve`: options -> record, policy, desk and application -> uvicorn."""
+"""`recsys-rl serve`: options -> record, policy, worker and application -> uvicorn."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from recsys_rl.errors import UserError, error_text, one_line
 from recsys_rl.lookup import DEFAULT_ALGO
 from recsys_rl.schema import Positive, Range, Share, check_fields
 from recsys_rl.serve.app import App
-from recsys_rl.serve.desk import Desk
 from recsys_rl.serve.jobs import Settings
 from recsys_rl.serve.library import Library
 from recsys_rl.serve.problems import Problem
 from recsys_rl.serve.sqlite import SQLite
 from recsys_rl.serve.tokens import Tokens
 from recsys_rl.serve.versions import facts_of, files_in, open_version
+from recsys_rl.serve.worker import Worker
 from recsys_rl.utils.seeding import generators
 
 SWITCH = 5e-4  # seconds until a waiting thread gets its turn; Python's 5 ms would be seen in every answer
@@ -134,11 +134,11 @@ def application(options: ServeConfig, tokens: Tokens | None = None) -> App:
             raise UserError(
                 f"{one_line(champion.row.file)} can't serve: {problem.detail} Give another --checkpoint."
             ) from problem
-        desk = Desk(store, champion, settings, generators(seed, stream)[stream])
+        worker = Worker(store, champion, settings, generators(seed, stream)[stream])
     except BaseException:
         store.close()
         raise
-    return App(desk, library, tokens)
+    return App(worker, library, tokens)
 
 
 def _is_loopback(host: str) -> bool:

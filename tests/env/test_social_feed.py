@@ -193,7 +193,7 @@ def test_place_that_shows_nothing_costs_patience_alone() -> None:
             assert torch.equal(getattr(after, name), getattr(state, name))
 
 
-def test_what_a_step_forbids() -> None:
+def test_ads_stories_and_suggestions_that_a_step_forbids() -> None:
     model = tiny()
     state = model.sample(torch.tensor([0]))
     assert model.permits(state).tolist() == [[True, True, True, True, False]]  # it is over at 16

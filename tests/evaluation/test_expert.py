@@ -136,7 +136,7 @@ def session(
     return agent, play(env, agent, torch.arange(30))
 
 
-def test_nothing_is_shown_twice_and_rows_have_their_own_numbers(
+def test_expert_repeats_no_item_and_rows_have_their_own_numbers(
     place: tuple[Config, World, Expert, Interface],
 ) -> None:
     _, _, expert, interface = place

@@ -150,7 +150,7 @@ def test_frequencies(mask: Tensor | None, expected: Tensor) -> None:
     assert chisquare(counts[possible], 200_000 * shares / shares.sum()).pvalue > 0.01
 
 
-def test_nothing_else_is_finite_where_nothing_is_allowed() -> None:
+def test_gated_row_without_an_allowed_item_has_no_finite_probability() -> None:
     """As with a categorical distribution, a row without an allowed item has no numbers."""
     logits = joint_logits(GATES.unsqueeze(0), torch.full((1, 6), -torch.inf), KINDS)
     assert bool((logits == -torch.inf).all())

@@ -143,7 +143,7 @@ def test_clip_fraction() -> None:
     assert losses.clip_fraction(*logs(0.79, 0.81, 1.0, 1.19, 1.21), 0.2).item() == pytest.approx(0.4)
 
 
-def test_nothing_follows_an_end_or_a_state_without_items() -> None:
+def test_bootstrapped_target_is_the_reward_at_an_end_or_without_items() -> None:
     rewards, values = torch.tensor([1.0, 2.0, 3.0]), torch.tensor([10.0, 10.0, -torch.inf])
     ended = torch.tensor([False, True, False])
     assert losses.bootstrapped(rewards, 0.5, values, ended).tolist() == [6, 2, 3]

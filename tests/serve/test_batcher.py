@@ -57,7 +57,7 @@ def given_up(batcher: Batcher) -> list[Ask]:
     return asks
 
 
-def test_what_waits_behind_a_batch_that_hangs_is_drawn_by_the_next_thread(hanging: Hanging) -> None:
+def test_asks_behind_a_batch_that_hangs_are_drawn_by_the_next_thread(hanging: Hanging) -> None:
     batcher = Batcher(hanging.done)
     batcher.ask(numbered(100))
     asks = given_up(batcher)

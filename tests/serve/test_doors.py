@@ -147,7 +147,9 @@ def test_a_bind_beyond_loopback_needs_tokens_and_a_port_that_is_free(checkpoint:
     assert not Path(db).exists()
 
 
-def test_what_can_not_be_served_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_checkpoint_that_can_not_be_served_is_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     lives = trained(tmp_path, "short-video", "--visits", "3", "--max-episode-steps", "6")
     for wanted, path in (
         ("--visits 1", lives),

@@ -204,7 +204,7 @@ def test_a_full_disk_refuses_and_forgets_what_was_not_written(checkpoint: At, tm
     with serving(checkpoint("satiation"), db) as client:
         one = recommend(client, "3")
         send(client, event(one, "engagement", 0.5))
-        raw = client.app.desk.store._db  # type: ignore[attr-defined]
+        raw = client.app.worker.store._db  # type: ignore[attr-defined]
         pages = raw.execute("PRAGMA page_count").fetchone()[0]
         raw.execute(f"PRAGMA max_page_count = {pages}")
         answers = [client.post("/v1/recommend", json={"user_id": f"{x}" * 99}) for x in range(60)]
@@ -295,12 +295,12 @@ def test_a_checkpoint_of_other_users_can_not_take_over(checkpoint: At, tmp_path:
 def test_feedback_to_a_person_out_of_memory_is_seen_by_the_next_request(
     checkpoint: At, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("recsys_rl.serve.crowd.MOST_PEOPLE", 2)
+    monkeypatch.setattr("recsys_rl.serve.memory.MOST_PEOPLE", 2)
     with serving(checkpoint("satiation"), tmp_path / "r.sqlite") as client:
         first = recommend(client, "3")
         for user in "456789":
             recommend(client, user)
-        assert len(client.app.desk.crowd.people) <= 3  # type: ignore[attr-defined]
+        assert len(client.app.worker.memory.people) <= 3  # type: ignore[attr-defined]
         assert send(client, event(first, "engagement", 0.5)) == ["accepted"]
         two = recommend(client, "3")
         assert two["session"] == {"id": first["session"]["id"], "step": 1}

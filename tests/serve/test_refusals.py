@@ -36,7 +36,7 @@ def test_all_requests_that_wait_for_one_person_are_answered(
     checkpoint: At, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     options = ServeConfig(str(checkpoint("satiation")), db=str(tmp_path / "r.sqlite"), deadline_ms=SLOW)
-    desk = application(options).desk
+    worker = application(options).worker
     own, go = PPO.scores, threading.Event()
 
     def scores(self: PPO, obs: Obs) -> torch.Tensor:
@@ -46,7 +46,7 @@ def test_all_requests_that_wait_for_one_person_are_answered(
     async def ask() -> list[object]:
         # The second and the third are refused at once when their turn comes: a session has five steps.
         asked = [Recommend(RecommendRequest("3", n=n), str(n)) for n in (1, 50, 50, 1)]
-        replies = [desk.submit(x) for x in asked]
+        replies = [worker.submit(x) for x in asked]
         go.set()
         done, _ = await asyncio.wait(replies, timeout=10)
         return [x.exception() if x in done else "no answer" for x in replies]
@@ -55,7 +55,7 @@ def test_all_requests_that_wait_for_one_person_are_answered(
     try:
         found = asyncio.run(ask())
     finally:
-        desk.close()
+        worker.close()
     assert [x.code if isinstance(x, Problem) else x for x in found] == [None, "wrong-n", "wrong-n", None]
 
 
@@ -122,7 +122,7 @@ def test_a_swap_that_can_not_be_written_is_not_made(
         assert champion(client) == ["a.pt"]
         assert recommend(client, "3")["policy"]["sha256"] == sha256(two / "a.pt")
         assert swap(client, two / "b.pt").status_code == 200 and champion(client) == ["b.pt"]
-        raw = client.app.desk.store._db  # type: ignore[attr-defined]
+        raw = client.app.worker.store._db  # type: ignore[attr-defined]
         assert raw.execute("PRAGMA synchronous").fetchone()[0] == 2  # FULL: it was on the disk
 
 

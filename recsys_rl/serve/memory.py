@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-from recsys_rl.serve.jobs import Customer
+from recsys_rl.serve.jobs import Visitor
 from recsys_rl.serve.rows import Decision, Person, Whole
 from recsys_rl.serve.store import Store, session_of
 from recsys_rl.serve.visits import ServedVisit
@@ -13,18 +13,18 @@ from recsys_rl.types import Interface
 MOST_PEOPLE = 10_000  # in memory
 
 
-class Crowd:
+class Memory:
     """Within a transaction the sessions here are ahead of the record, so none is forgotten before its end."""
 
     def __init__(self, store: Store, interface: Interface) -> None:
         self.store, self.interface = store, interface
-        self.people: OrderedDict[str, Customer] = OrderedDict()
+        self.people: OrderedDict[str, Visitor] = OrderedDict()
         self._homes: dict[int, ServedVisit] = {}  # of decisions of people in memory
         self._over: list[ServedVisit] = []  # sessions to forget after the transaction
         self._borrowed: dict[int, ServedVisit] = {}  # of decisions of sessions that are read for it alone
         self._staged: set[int] = set()  # its decisions, which nobody knows yet
 
-    def customer(self, name: str, known: int) -> Customer:
+    def visitor(self, name: str, known: int) -> Visitor:
         """The person with this name, new or not; ``known`` is the row in the population. Raises Damaged."""
         found = self.people.get(name)
         if found is not None:
@@ -32,10 +32,10 @@ class Crowd:
             return found
         stored = self.store.person(name)
         if stored is None:
-            found = Customer(Person(0, name), known, None, saved=False)
+            found = Visitor(Person(0, name), known, None, saved=False)
         else:
             row, whole = stored
-            found = Customer(row, known, None if whole is None else self._visit(whole), saved=True)
+            found = Visitor(row, known, None if whole is None else self._visit(whole), saved=True)
         self.people[name] = found
         return found
 
@@ -61,11 +61,11 @@ class Crowd:
         self._borrowed.update((x.number, visit) for x in visit.decisions)
         return visit
 
-    def begin(self, customer: Customer, visit: ServedVisit) -> None:
+    def begin(self, visitor: Visitor, visit: ServedVisit) -> None:
         """``visit`` is the person's session from now on."""
-        if customer.visit is not None:
-            self._over.append(customer.visit)
-        customer.visit = visit
+        if visitor.visit is not None:
+            self._over.append(visitor.visit)
+        visitor.visit = visit
 
     def decide(self, visit: ServedVisit, decision: Decision) -> None:
         """Add a decision to its session."""
@@ -78,7 +78,7 @@ class Crowd:
         self._staged.clear()
         self._borrowed.clear()
         while len(self.people) > MOST_PEOPLE:
-            oldest = next((x for x, customer in self.people.items() if not customer.busy), None)
+            oldest = next((x for x, visitor in self.people.items() if not visitor.busy), None)
             if oldest is None:
                 break
             visit = self.people.pop(oldest).visit

@@ -28,11 +28,9 @@ from recsys_rl.errors import error_text
 from recsys_rl.serve import problems, wire
 from recsys_rl.serve.answers import answer_of, hour_of, refusal
 from recsys_rl.serve.batcher import Batcher
-from recsys_rl.serve.crowd import Crowd
 from recsys_rl.serve.feedback import ranges_of, take
 from recsys_rl.serve.inference import Ask, Drawn, ask_of
 from recsys_rl.serve.jobs import (
-    Customer,
     Drawings,
     Feedback,
     Job,
@@ -43,7 +41,9 @@ from recsys_rl.serve.jobs import (
     Rows,
     Settings,
     Swap,
+    Visitor,
 )
+from recsys_rl.serve.memory import Memory
 from recsys_rl.serve.problems import Problem
 from recsys_rl.serve.requests import checked
 from recsys_rl.serve.rows import Decision, Event, Person, Row, Served, Session, Whole
@@ -63,8 +63,8 @@ HANGS = 10  # deadlines after which a batch is given up
 encode = msgspec.json.Encoder().encode
 
 
-class Desk:
-    """``submit`` is for the thread of the event loop; all else happens in the desk's own thread."""
+class Worker:
+    """``submit`` is for the thread of the event loop; all else happens in the worker's own thread."""
 
     def __init__(
         self, store: Store, champion: Version, settings: Settings, generator: torch.Generator
@@ -76,7 +76,7 @@ class Desk:
         self.ranges: Mapping[str, tuple[float, float]] = ranges_of(champion)
         self.last = store.last
         self.served = {row.sha256: row for row in store.policies()}
-        self.crowd = Crowd(store, self.interface)
+        self.memory = Memory(store, self.interface)
         self.moment = 0.0
         self.pending: dict[int, Pending] = {}  # by the number of the decision
         self.requests: dict[str, Pending] = {}  # by the caller's id
@@ -88,7 +88,7 @@ class Desk:
         self.queue: queue.SimpleQueue[Job | Drawings | None] = queue.SimpleQueue()
         self.batcher = Batcher(lambda asks, found: self.queue.put(Drawings(asks, found)))
         self._clear()
-        self.thread = threading.Thread(target=self._run, name="desk", daemon=True)
+        self.thread = threading.Thread(target=self._run, name="worker", daemon=True)
         self.thread.start()
 
     # --- the event loop's thread ---
@@ -111,7 +111,7 @@ class Desk:
         self.queue.put(None)
         self.thread.join()
 
-    # --- the desk's thread ---
+    # --- the worker's thread ---
 
     def _run(self) -> None:
         try:
@@ -213,7 +213,7 @@ class Desk:
 
     def home(self, decision: int) -> ServedVisit | None:
         """The session of a decision that was answered. Raises Damaged."""
-        return self.crowd.home(decision)
+        return self.memory.home(decision)
 
     def _recommend(self, job: Job) -> None:
         request = job.what.request
@@ -230,18 +230,18 @@ class Desk:
                 self._reply(job, before.answer)
                 return
         known = self.champion.people.get(request.user_id, -1)
-        customer = self.crowd.customer(request.user_id, known)
-        if customer.busy:
-            if len(customer.waiting) >= MOST_WAITING:
+        visitor = self.memory.visitor(request.user_id, known)
+        if visitor.busy:
+            if len(visitor.waiting) >= MOST_WAITING:
                 raise problems.busy(self.settings.deadline)
-            customer.waiting.append(job)
+            visitor.waiting.append(job)
             return
-        if customer.known < 0 and not self.settings.strangers:
+        if visitor.known < 0 and not self.settings.strangers:
             raise Problem(
                 404, "unknown-user", "This user is not among those of the checkpoint: strangers are refused."
             )
         now = self.now
-        visit, fresh = customer.visit, False
+        visit, fresh = visitor.visit, False
         if visit is not None and visit.ended(now) is not None:
             visit = None
         if request.session_id is not None and (visit is None or str(visit.row.number) != request.session_id):
@@ -252,7 +252,7 @@ class Desk:
             )
         asked = checked(request, self.champion, 0 if visit is None else len(visit.steps))
         if visit is None:
-            visit, fresh = self._begin(customer, asked.likes, now), True
+            visit, fresh = self._begin(visitor, asked.likes, now), True
         ask = ask_of(
             visit,
             self.champion,
@@ -266,8 +266,8 @@ class Desk:
             deadline=job.deadline,
         )
         ask.steps = [step.copy() for step in ask.steps]  # another thread reads them
-        pending = Pending([job], customer, visit, fresh, ask, job.what.asked, len(visit.events))
-        customer.busy = visit.asked = True
+        pending = Pending([job], visitor, visit, fresh, ask, job.what.asked, len(visit.events))
+        visitor.busy = visit.asked = True
         self.pending[ask.number] = pending
         if request.request_id is not None:
             self.requests[request.request_id] = pending
@@ -285,21 +285,21 @@ class Desk:
                 409, "other-request", "This request_id belongs to another request: give each its own."
             )
 
-    def _begin(self, customer: Customer, likes: tuple[int, ...], now: float) -> ServedVisit:
+    def _begin(self, visitor: Visitor, likes: tuple[int, ...], now: float) -> ServedVisit:
         """A new session, which is written with its first decision."""
-        before = customer.visit
-        if not customer.saved:
-            customer.row = Person(customer.row.number or self.number(), customer.row.name)
-        if before is not None and customer.known < 0:
+        before = visitor.visit
+        if not visitor.saved:
+            visitor.row = Person(visitor.row.number or self.number(), visitor.row.name)
+        if before is not None and visitor.known < 0:
             known = (*before.row.likes, *before.consumed(self.champion.full), *likes)
             likes = tuple(dict.fromkeys(known))[-MOST_LIKES:]
         row = Session(
             number=self.number(),
-            person=customer.row.number,
+            person=visitor.row.number,
             visit=0 if before is None else before.row.visit + 1,
             began=now,
-            known=customer.known,
-            likes=() if customer.known >= 0 else likes,
+            known=visitor.known,
+            likes=() if visitor.known >= 0 else likes,
             timeout=self.settings.session_timeout,
             window=self.settings.feedback_window,
         )
@@ -310,9 +310,9 @@ class Desk:
         pending = self.pending.pop(ask.number, None)
         if pending is None:  # given up, or the record was full in the meantime
             return
-        customer, visit = pending.customer, pending.visit
+        visitor, visit = pending.visitor, pending.visit
         request: wire.RecommendRequest = pending.jobs[0].what.request
-        customer.busy = visit.asked = False
+        visitor.busy = visit.asked = False
         self.requests.pop(request.request_id or "", None)
         self._count_faults(ask, drawn)
         if drawn.error:
@@ -324,17 +324,17 @@ class Desk:
             for job in pending.jobs:
                 self._reply(job, row.answer)
         # One that is answered at once starts no draw, at whose end the next one would begin.
-        while customer.waiting and not customer.busy:
-            self._do(customer.waiting.popleft())
+        while visitor.waiting and not visitor.busy:
+            self._do(visitor.waiting.popleft())
 
     def _decision(self, pending: Pending, ask: Ask, drawn: Drawn, request: wire.RecommendRequest) -> Decision:
-        customer, visit = pending.customer, pending.visit
-        if not customer.saved:
-            self.rows.append(customer.row)
-            customer.saved = True
+        visitor, visit = pending.visitor, pending.visit
+        if not visitor.saved:
+            self.rows.append(visitor.row)
+            visitor.saved = True
         if pending.fresh:
             self.rows.append(visit.row)
-            self.crowd.begin(customer, visit)
+            self.memory.begin(visitor, visit)
         policy = self._served(ask.version)
         step = len(visit.steps)
         row = Decision(
@@ -360,7 +360,7 @@ class Desk:
             visit.visit, visit.covered = drawn.visit, step
         else:  # an event came while it was drawn
             visit.visit, visit.covered = None, 0
-        self.crowd.decide(visit, row)
+        self.memory.decide(visit, row)
         if row.request:
             self.staged_requests[row.request] = row
         self.rows.append(row)
@@ -434,7 +434,7 @@ class Desk:
                 # What is on the disk is unknown now: another process must read it again.
                 print(f"error: the record can't be written ({error}): the server ends.", file=sys.stderr)
                 os._exit(FAILED)
-        self.crowd.end()
+        self.memory.end()
         self._clear()
         by_loop: dict[asyncio.AbstractEventLoop, list[tuple[Job, Any]]] = {}
         for job, result in answers:
@@ -449,9 +449,9 @@ class Desk:
         self.failed = f"the record can't be written: {why}"
         for pending in self.pending.values():
             self.answers += [(job, None) for job in pending.jobs]
-        for customer in self.crowd.people.values():
-            self.answers += [(job, None) for job in customer.waiting]
-        self.crowd.clear()
+        for visitor in self.memory.people.values():
+            self.answers += [(job, None) for job in visitor.waiting]
+        self.memory.clear()
         self.pending.clear()
         self.requests.clear()
         self.served = {row.sha256: row for row in self.store.policies()}
