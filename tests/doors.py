@@ -32,6 +32,13 @@ WORLD = [
 ]
 DRIFT = [*SIZES, *WORLD, *PPO]
 SATIATION = ["--env", "satiation", *DRIFT]
+VIDEOS = [*DRIFT, "--num-items", "300", "--max-episode-steps", "30"]
+SERVED = {
+    "drift": DRIFT,
+    "satiation": SATIATION,
+    **{name: [*VIDEOS, "--env", name] for name in ("short-video", "long-video", "social-feed")},
+}
+"""The options of a run on each platform whose sessions a server can follow."""
 A2C = ["--algo", "a2c", *SIZES, *WORLD]
 # The ring holds 15 steps of four users: it is full in the third update, and learning starts in the second.
 DQN = [

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import re
-import sys
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import pytest
 
-from recsys_rl.cli import main
 from recsys_rl.functional.compiled import kernels
-from tests.doors import ROOT, SATIATION, home, steps
+from tests.doors import SATIATION, home, steps
+from tests.walk import PACKAGE, listed, profiled
 
 BESIDE = (
     "types.py",  # the data types
@@ -26,10 +24,10 @@ MOST = 10
 
 def walked(words: list[str]) -> list[str]:
     """The files of the calls that lead to an update, and of those in it before its first gradient."""
-    package, found, inside, done = str(ROOT / "recsys_rl") + "/", dict[str, None](), False, False
+    found, inside, done = dict[str, None](), False, False
 
     def note(file: str) -> None:
-        name = file.removeprefix(package)
+        name = file.removeprefix(PACKAGE)
         if name != file and not name.startswith(BESIDE):
             found.setdefault(name)
 
@@ -50,11 +48,7 @@ def walked(words: list[str]) -> list[str]:
         if inside and not done:
             note(code.co_filename)
 
-    sys.setprofile(watch)
-    try:
-        assert main(words) == 0
-    finally:
-        sys.setprofile(None)
+    profiled(words, watch)
     assert done
     return list(found)
 
@@ -66,8 +60,6 @@ def test_training_goes_through_the_files_of_the_walk(
         pytest.skip("without the compiled loops torch's forms are read in other files")
     monkeypatch.chdir(tmp_path)
     found = walked(["train", *SATIATION, *steps(1), *home(tmp_path / "run")])
-    text = (ROOT / "docs/05_code_walkthrough.md").read_text(encoding="utf-8")
-    section = text[text.index("### From `train.py` to the gradient") :].split("\n## ")[0]
-    listed = re.findall(r"^\d+\. `([\w/]+\.py)`", section, re.M)
-    assert listed == ["train.py", *found]
-    assert len(listed) <= MOST
+    files = listed("### From `train.py` to the gradient")
+    assert files == ["train.py", *found]
+    assert len(files) <= MOST

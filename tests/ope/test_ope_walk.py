@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import sys
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -11,7 +9,8 @@ from typing import Any
 import pytest
 
 from recsys_rl.cli import main
-from tests.doors import PPO, ROOT, SIZES, WORLD, steps, train_in
+from tests.doors import PPO, SIZES, WORLD, steps, train_in
+from tests.walk import PACKAGE, listed, profiled
 
 ROOMS = ("cli/ope.py", "workflows/", "files/", "decisions/", "ope/", "session.py")
 BESIDE = {
@@ -28,22 +27,18 @@ MOST = 20
 
 def walked(words: list[str]) -> list[str]:
     """The files of ROOMS with a function that is called before the first estimate, in their order."""
-    package, found, done = str(ROOT / "recsys_rl") + "/", dict[str, None](), False
+    found, done = dict[str, None](), False
 
     def watch(frame: FrameType, event: str, _: Any) -> None:
         nonlocal done
-        file = frame.f_code.co_filename.removeprefix(package)
+        file = frame.f_code.co_filename.removeprefix(PACKAGE)
         # The environment of the checkpoint makes its interface before the log is replayed.
         early = file == "session.py" and not frame.f_code.co_qualname.startswith("Session.")
         if event == "call" and not done and not early and file.startswith(ROOMS):
             found.setdefault(file)
         done = done or (event == "return" and file == "ope/rows.py" and frame.f_code.co_name == "plain_row")
 
-    sys.setprofile(watch)
-    try:
-        assert main(words) == 0
-    finally:
-        sys.setprofile(None)
+    profiled(words, watch)
     assert done
     return list(found)
 
@@ -56,8 +51,6 @@ def test_a_log_goes_through_the_files_of_the_walk(tmp_path: Path, capsys: pytest
     judging = ["ope", *words, "--log", log, "--no-world"]
     assert main(judging) == 0  # imports every module, so that no class body counts as a call
     found = [file for file in walked(judging) if file not in BESIDE]
-    text = (ROOT / "docs/05_code_walkthrough.md").read_text(encoding="utf-8")
-    section = text[text.index("## From a log to an estimate") :].split("\n## ")[0]
-    listed = re.findall(r"^\d+\. `([\w/]+\.py)`", section, re.M)
-    assert listed == found
-    assert len(listed) <= MOST
+    files = listed("## From a log to an estimate")
+    assert files == found
+    assert len(files) <= MOST

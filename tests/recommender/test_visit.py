@@ -14,14 +14,11 @@ from recsys_rl.env.rec_env import RecEnv
 from recsys_rl.make import make_env
 from recsys_rl.recommender import Event, Recommender, Request, Visit, load
 from recsys_rl.types import Events, Feedback, Obs, UserError
-from tests.doors import DRIFT, SATIATION, train_in
+from tests.doors import SERVED, VIDEOS, train_in
 
-VIDEOS = [*DRIFT, "--num-items", "300", "--max-episode-steps", "30"]
 RUNS = {
-    "drift": DRIFT,
-    "satiation": SATIATION,
-    "short-video": [*VIDEOS, "--env", "short-video"],
-    "long-video": [*VIDEOS, "--env", "long-video"],
+    # A visit on the feed begins with nobody followed: tests/env/test_social_feed.py.
+    **{name: run for name, run in SERVED.items() if name != "social-feed"},
     "lives": [*VIDEOS, "--env", "short-video", "--visits", "3", "--max-episode-steps", "6"],
     "long-lives": [*VIDEOS, "--env", "long-video", "--visits", "3", "--max-episode-steps", "6"],
 }

@@ -11,22 +11,14 @@ import torch
 from starlette.testclient import TestClient
 
 from recsys_rl.serve.server import ServeConfig, application
-from tests.doors import DRIFT, SATIATION, train_in
+from tests.doors import SERVED, train_in
 
-VIDEOS = [*DRIFT, "--num-items", "300", "--max-episode-steps", "30"]
-RUNS = {
-    "drift": DRIFT,
-    "satiation": SATIATION,
-    "short-video": [*VIDEOS, "--env", "short-video"],
-    "long-video": [*VIDEOS, "--env", "long-video"],
-    "social-feed": [*VIDEOS, "--env", "social-feed"],
-}
 SLOW = 30_000.0  # milliseconds: a busy machine must not refuse requests of tests
 
 
 def trained(folder: Path, name: str, *options: str) -> Path:
     """A checkpoint of a policy that learned next to nothing."""
-    return train_in(folder / name, *RUNS[name], "--total-timesteps", "48", *options)
+    return train_in(folder / name, *SERVED[name], "--total-timesteps", "48", *options)
 
 
 @contextlib.contextmanager

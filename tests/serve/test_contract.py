@@ -18,7 +18,8 @@ from recsys_rl.make import make_env
 from recsys_rl.recommender import Recommender, load
 from recsys_rl.types import Obs
 from recsys_rl.workflows.visitors import events_of
-from tests.serve.servers import RUNS, recommend, send, serving
+from tests.doors import SERVED
+from tests.serve.servers import recommend, send, serving
 
 
 def environment(recommender: Recommender) -> RecEnv:
@@ -47,7 +48,7 @@ def assert_seen(client: TestClient, env: RecEnv, obs: Obs, decision: dict[str, A
     assert report["replayed"] is True
 
 
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize("name", SERVED)
 def test_whole_sessions_give_observations_and_logprobs_of_the_environment(
     checkpoint: Callable[[str], Path], tmp_path: Path, name: str
 ) -> None:

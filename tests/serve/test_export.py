@@ -17,13 +17,14 @@ from recsys_rl.recommender import load
 from recsys_rl.serve.export import export
 from recsys_rl.serve.reading import Record
 from recsys_rl.serve.versions import sha256_of
-from tests.serve.servers import RUNS, event, recommend, send, serving, trained
+from tests.doors import SERVED
+from tests.serve.servers import event, recommend, send, serving, trained
 
 At = Callable[[str], Path]
 LATER = 6000.0  # seconds after which sessions that have ended are mature
 
 
-@pytest.mark.parametrize("platform", RUNS)
+@pytest.mark.parametrize("platform", SERVED)
 def test_a_policy_gives_the_logged_probabilities_on_every_platform(
     checkpoint: At, tmp_path: Path, platform: str
 ) -> None:
