@@ -17,6 +17,7 @@ from recsys_rl.config import to_dict
 from recsys_rl.data.bias import share_of
 from recsys_rl.data.world_check import about_check
 from recsys_rl.evaluation.categories import categories
+from recsys_rl.evaluation.checkpoints import Entry
 from recsys_rl.evaluation.samples import samples
 from recsys_rl.evaluation.table import Played
 from recsys_rl.make import assumptions, make_user_model
@@ -26,14 +27,10 @@ STRANGERS = "strangers: all profiles are withheld"
 
 
 def report(
-    name: str,
-    checkpoint: Checkpoint,
-    users: Tensor,
-    result: Mapping[str, Any],
-    played: Mapping[str, Played],
+    entry: Entry, users: Tensor, result: Mapping[str, Any], played: Mapping[str, Played]
 ) -> dict[str, Any]:
-    """The values of the page of the checkpoint ``name``, as report/page.py lists them."""
-    config = checkpoint.config
+    """The values of the page of one checkpoint, as report/page.py lists them."""
+    name, checkpoint, config = entry.name, entry.checkpoint, entry.config
     curve, threads = checkpoint.info.get("curve", []), torch.get_num_threads()
     compared = (f"{name}-greedy", result["yardstick"], "myopic")
     return {

@@ -47,6 +47,8 @@ def write_report(path: Path, report: Mapping[str, Any]) -> None:
     ``planner_steps``, the largest number that the planner simulates, and the steps of a session;
     ``categories``, a result of ``evaluation.categories``, or None for a sentence in place of the picture;
     of the rows ``creator_gini``, in [0, 1], and ``limit_streams`` {name: mean};
+    ``world`` and ``trained_on``, if the world of the rows is another than that of the training: a text about
+    it, and the environments of the training;
     ``new_users``, if the users are those of a file: its name ``file``, and ``about`` their events;
     ``regret_by_step``, a result of ``evaluation.regret``.
     Numbers may be None or NaN: the page shows a dash. Raises UserError if the file can't be written.
@@ -55,6 +57,7 @@ def write_report(path: Path, report: Mapping[str, Any]) -> None:
 
 
 def _page(report: Mapping[str, Any]) -> str:
+    world = report.get("world", report["env"])
     style = PALETTE_CSS + resources.files(__package__).joinpath("style.css").read_text(encoding="utf-8")
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"/>'
@@ -63,7 +66,7 @@ def _page(report: Mapping[str, Any]) -> str:
         # The page loads nothing; with this line a browser refuses every request.
         '<meta http-equiv="Content-Security-Policy" '
         "content=\"default-src 'none'; style-src 'unsafe-inline'\"/>"
-        f"<title>{text(report['algo'])} on {text(report['env'])}: recsys_rl report</title>"
+        f"<title>{text(report['algo'])} on {text(world)}: recsys_rl report</title>"
         f"<style>{style}</style></head><body><main>{_header(report)}{_returns(report)}"
         f"{regret_html(report)}{_curve(report)}"
         f"{exposure_html(charts.by_return(report['rows']))}"
@@ -84,9 +87,11 @@ def _header(report: Mapping[str, Any]) -> str:
     simple = yardstick or next((row for name, row in rows.items() if kind(name) == "baseline"), None)
     bound = rows.get("planner") or rows.get("oracle")
     places = decimals([row["return_mean"] for row in (ours, simple, bound) if row])
-    steps, env = number(report["step"], 0), text(report["env"])
+    steps, env = number(report["step"], 0), text(" and ".join(report.get("trained_on", [report["env"]])))
     name = text(algo if ours is None else ours["policy"])
     sentence = f"{name}, trained for {steps} steps on <b>{env}</b>, "
+    if "world" in report:
+        sentence += f"played in <b>{text(report['world'])}</b>, "
     if ours is None:
         sentence += "has no finite return"
     elif words.is_foreign(report):
@@ -258,6 +263,8 @@ def _curve(report: Mapping[str, Any]) -> str:
     over = f"training users, always the same; the returns above are over {text(words.people(report))}"
     if words.is_foreign(report):
         over = "episodes on seeds of their own"
+    if "world" in report:
+        over += ", and are of another world than this curve"
     if words.has_lives(report):
         over += "; each point is of single visits, and the returns above are of whole lives"
     note = (
