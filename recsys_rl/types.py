@@ -291,8 +291,7 @@ class Interface:
         return tuple(
             slice(at, at + size)
             for place, (at, (name, size)) in enumerate(zip(self.starts, self.context, strict=True))
-            if (place == 0 and self.profile)
-            or (name.endswith(("_item", "_items")) and size == wanted)
+            if (place == 0 and self.profile) or (name.endswith(("_item", "_items")) and size == wanted)
         )
 
     @property

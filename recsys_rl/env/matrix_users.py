@@ -155,7 +155,9 @@ class MatrixUsers:
         """(I, I) bool: True if the two items are closer than the threshold."""
         if self.config.distance == "tags":
             tags = self.catalogue.genres
-            return torch.cdist(tags, tags, compute_mode="donot_use_mm_for_euclid_dist") < self.config.threshold
+            return (
+                torch.cdist(tags, tags, compute_mode="donot_use_mm_for_euclid_dist") < self.config.threshold
+            )
         return self.catalogue.attributes[DISTANCE] < self.config.threshold
 
     def sample(self, users: Tensor) -> MatrixState:
@@ -231,8 +233,8 @@ def add_matrix(world: World, seed: int) -> World:
     cells = max(len(population.user_ids), catalogue.num_items) * catalogue.num_items
     if (lacks_ratings or lacks_distance) and cells > MOST_CELLS:
         raise UserError(
-            f"A matrix of ratings of {len(population.user_ids):,} users and {catalogue.num_items:,} items, and "
-            f"one of distances between items, need too much memory ({cells:,} cells, at most "
+            f"A matrix of ratings of {len(population.user_ids):,} users and {catalogue.num_items:,} items, "
+            f"and one of distances between items, need too much memory ({cells:,} cells, at most "
             f"{MOST_CELLS:,}): give fewer --num-items."
         )
     if lacks_ratings:
@@ -241,7 +243,8 @@ def add_matrix(world: World, seed: int) -> World:
         population = dataclasses.replace(population, attributes={**population.attributes, RATINGS: ratings})
     if lacks_distance:
         rows = population.train
-        found = torch.cdist(*[population.attributes[RATINGS][rows].T.contiguous()] * 2)  # (I, I)
+        columns = population.attributes[RATINGS][rows].T.contiguous()  # (I, U)
+        found = torch.cdist(columns, columns)  # (I, I)
         catalogue = dataclasses.replace(
             catalogue,
             attributes={**catalogue.attributes, DISTANCE: found},
