@@ -361,6 +361,11 @@ def make_agent(
             f"The gated head chooses one item at a time, and each step of {config.env} shows "
             f"{interface.slate_size}: choose another --head, or a slate of one item."
         )
+    if has_items and config.model_config.head == "scorer" and not interface.profile:
+        raise UserError(
+            f"The scorer head starts as a ranking by profile, and observations of {config.env} hold no "
+            "profile: choose another --head."
+        )
     shapes = Shapes(
         interface.context_size,
         interface.action_sizes,
