@@ -132,7 +132,7 @@ class App:
         return _json(_encode(await asyncio.to_thread(report, version, whole, row)))
 
     async def _decisions(self, request: Request) -> Response:
-        rows = await self.worker.submit(Rows(ROWS))
+        rows, unreadable = await self.worker.submit(Rows(ROWS))
         names = self.worker.champion.names
         found = [
             wire.DecisionRow(
@@ -148,7 +148,7 @@ class App:
             )
             for row, person, events in rows
         ]
-        return _json(_encode(wire.DecisionRows(found)))
+        return _json(_encode(wire.DecisionRows(found, [*map(str, unreadable)])))
 
     async def _platform(self, request: Request) -> Response:
         return _json(_encode(self.worker.champion.platform))
