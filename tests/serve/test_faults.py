@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks import serving_faults as faults
+from benchmarks.serving_abuse import by_schema, mutated
+from benchmarks.serving_draws import draws
 
 
 @pytest.fixture(scope="module")
@@ -32,3 +34,18 @@ def test_damage_of_the_file_is_found(small: Path, tmp_path: Path) -> None:
 
 def test_a_server_whose_write_fails_ends_and_starts_again(small: Path, tmp_path: Path) -> None:
     assert faults.io_error(tmp_path, small) == []
+
+
+def test_draws_follow_the_propensities_that_are_logged(small: Path, tmp_path: Path) -> None:
+    assert draws(tmp_path, small, 1200) == []
+
+
+def test_mutated_bodies_are_refused_and_the_server_goes_on(small: Path, tmp_path: Path) -> None:
+    assert mutated(tmp_path, small, 150) == []
+
+
+def test_without_schemathesis_one_sentence_says_how_to_get_it(
+    small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert by_schema(tmp_path, small, "no-such-program", 1) == []
+    assert "pip install schemathesis" in capsys.readouterr().out
