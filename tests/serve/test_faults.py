@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 
 from benchmarks import serving_faults as faults
+from benchmarks.harness.said import checkpoint_in
 from benchmarks.serving_abuse import by_schema, mutated
 from benchmarks.serving_draws import draws
 
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return faults.checkpoint_in(tmp_path_factory.mktemp("faults"))
+    return checkpoint_in(tmp_path_factory.mktemp("faults"))
 
 
 def test_a_killed_server_loses_nothing_that_it_said(small: Path, tmp_path: Path) -> None:
