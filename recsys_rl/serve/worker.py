@@ -7,7 +7,6 @@ sent. Draws are made in another thread (batcher.py) from copies.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import math
 import os
 import queue
@@ -58,6 +57,7 @@ MOST_WAITING = 100  # requests of one person at once
 FAILED = 70  # exit code
 MOST_LIKES = 1_000  # of a stranger, the latest
 STORED = 32  # latest decisions on which a new version is tried
+SEE = "see recsys-rl log check."
 HANGS = 10  # deadlines after which a batch is given up
 
 encode = msgspec.json.Encoder().encode
@@ -405,11 +405,26 @@ class Worker:
         return found
 
     def _stored(self) -> list[tuple[Whole, Decision]]:
-        """The latest decisions whose sessions can be read, each with its session."""
+        """The latest decisions whose sessions can be read, each with its session.
+
+        Those that can't be read are named: no new version can mend them, so they must not hinder one.
+        """
         found = []
-        for row, *_ in self.store.latest(STORED):
-            with contextlib.suppress(Damaged):  # no new version can mend it
+        try:
+            rows, unreadable = self.store.latest(STORED)
+        except Damaged as damage:
+            print(f"a new version is tried without stored decisions ({damage}): {SEE}", file=sys.stderr)
+            return []
+        for row, *_ in rows:
+            try:
                 found.append(self._look(row.number))
+            except Damaged:
+                unreadable.append(row.number)
+        for number in unreadable:
+            print(
+                f"a new version is tried without decision {number}, which can't be read: {SEE}",
+                file=sys.stderr,
+            )
         return found
 
     def _clear(self) -> None:
