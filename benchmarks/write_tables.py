@@ -23,7 +23,6 @@ from benchmarks.harness import (
     claim_texts,
     learning_texts,
     log_texts,
-    mood_texts,
     ope_texts,
     picture_texts,
     planner_texts,
@@ -48,16 +47,6 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "short-video": partial(learning_texts.platform, task="short-video"),
     "long-video": partial(learning_texts.platform, task="long-video"),
     "social-feed": partial(learning_texts.platform, task="social-feed"),
-    "short-video-a2c": partial(
-        learning_texts.platform,
-        task="short-video-a2c",
-        policies=("a2c-greedy", "a2c", "rule", "trade-fresh-creators", "static-list"),
-    ),
-    "long-video-a2c": partial(
-        learning_texts.platform,
-        task="long-video-a2c",
-        policies=("a2c-greedy", "a2c", "rule", "mmr"),
-    ),
     "feed-calibration": calibration_texts.feed,
     "calibration": calibration_texts.short_video,
     "calibration-visits": partial(calibration_texts.short_video, visits=True),
@@ -71,7 +60,6 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "throughput-allocator": partial(speed_texts.throughput, name="throughput-allocator"),
     "simulator": speed_texts.simulator,
     "catalogue": speed_texts.catalogue,
-    "mood": mood_texts.mood,
     "strangers": stranger_texts.strangers,
     "picture-satiation": partial(picture_texts.categories, env="satiation", what="items shown"),
     "picture-short-video": partial(picture_texts.categories, env="short-video", what="videos shown"),
@@ -91,11 +79,9 @@ FIGURES: dict[str, Callable[[Path], str]] = {
     "open-bandit-weights": ope_texts.open_bandit_weights,
     "satiation-planner": partial(planner_texts.gains, env="satiation"),
     "short-video-planner": partial(planner_texts.gains, env="short-video"),
-    "long-video-planner": partial(planner_texts.gains, env="long-video"),
     "short-video-gain": partial(learning_texts.gain_over_yardstick, task="short-video"),
     "long-video-gain": partial(learning_texts.gain_over_yardstick, task="long-video"),
     "short-video-gains": partial(learning_texts.gains_by_seed, task="short-video", policy="ppo"),
-    "short-video-a2c-gains": partial(learning_texts.gains_by_seed, task="short-video-a2c", policy="a2c"),
     "long-video-greedy-share": partial(
         learning_texts.share_with_interval, task="long-video", policy="ppo-greedy"
     ),
@@ -103,10 +89,6 @@ FIGURES: dict[str, Callable[[Path], str]] = {
     "social-feed-gains": partial(learning_texts.gains_by_seed, task="social-feed", policy="ppo-greedy"),
     "long-video-gains": partial(learning_texts.gains_by_seed, task="long-video", policy="ppo"),
     "long-video-greedy-gains": partial(learning_texts.gains_by_seed, task="long-video", policy="ppo-greedy"),
-    "long-video-a2c-gains": partial(learning_texts.gains_by_seed, task="long-video-a2c", policy="a2c"),
-    "long-video-a2c-greedy-gains": partial(
-        learning_texts.gains_by_seed, task="long-video-a2c", policy="a2c-greedy"
-    ),
     "sb3-allocator": partial(speed_texts.times_of, name="throughput-allocator"),
     "sb3-one-thread": partial(speed_texts.times_of, name="throughput-one-thread"),
     "flagship-update": partial(speed_texts.update_share, name="throughput"),

@@ -23,7 +23,6 @@ from benchmarks.harness.learning_texts import (
     share_with_interval,
 )
 from benchmarks.harness.log_texts import log_a2c, log_ppo, short
-from benchmarks.harness.mood_texts import mood
 from benchmarks.harness.newest import read, table
 from benchmarks.harness.speed_texts import times_of
 from benchmarks.harness.tables import RESULTS, ROOT
@@ -228,26 +227,6 @@ def test_the_million_items_end_where_the_curve_ends(tmp_path: Path) -> None:
     write_rows(tmp_path, "million", [*rows, *(row | {"greedy_share_of_oracle": 1.0} for row in rows)])
     assert FIGURES["million-greedy"](tmp_path) == "0.99"
     assert FIGURES["million-seconds"](tmp_path) == "20 seconds"
-
-
-def test_the_moods_table_has_the_gain_and_its_share_of_the_gap(tmp_path: Path) -> None:
-    about = {"date": "2026-11-25", "commit": "b", "by_seed": "9.0 11.0", "seeds": "0 2"}
-    about |= {"settings": "mood_deviation=1.5"}
-    gain = {"more": 4.0, "more_low": 3.0, "more_high": 5.0, "share": 1, "share_low": 0.75, "share_high": 1.25}
-    half = {"more": 2.0, "more_low": 0.5, "more_high": 3.5, "share": 0.5, "share_low": 0.1, "share_high": 0.9}
-    rows = [about | {"run": "sums", "return": 10.0}, about | {"run": "shown", "return": 14.0} | gain]
-    gone = about | {"run": "gru", "return": 13.0} | half  # of an encoder that went
-    write_rows(tmp_path, "mood", [*rows, about | {"run": "transformer", "return": 12.0} | half, gone])
-    text = mood(tmp_path)
-    assert "| sums | 10.0 | | | 9.0, 11.0 |" in text
-    assert "| sums, and the mood itself | 14.0 | +4.0 (+3.0 to +5.0) | | 9.0, 11.0 |" in text
-    assert "| sums and transformer | 12.0 | +2.0 (+0.5 to +3.5) | 50 % (10 to 90 %) | 9.0, 11.0 |" in text
-    assert "13.0" not in text
-    assert text.endswith("`python -m benchmarks.mood --threads 1 --seeds 0,2 --set mood_deviation=1.5`.")
-    default = about | {"commit": "c", "settings": ""}
-    sums = default | {"run": "sums", "return": 10.0}
-    write_rows(tmp_path, "mood", [sums, default | {"run": "shown", "return": 14.0} | gain])
-    assert mood(tmp_path).endswith("`python -m benchmarks.mood --threads 1 --seeds 0,2`.")
 
 
 def test_gains_of_wider_searches_are_percents_with_intervals(tmp_path: Path) -> None:
