@@ -49,7 +49,7 @@ OTHER_LABELS = {
 }
 """Rows of a task with another name than in LABELS."""
 EFFECTS = {
-    "satiation": "all effects",
+    "satiation-all-effects": "all effects",
     "satiation-no-weariness": "no weariness (`satiation_strength` 0)",
     "satiation-no-catchiness": "no catchiness (`catchiness_gain` 0)",
     "satiation-no-patience-gain": "patience shifts no appeal (`patience_gain` 0)",
@@ -195,28 +195,27 @@ def dqn(results: Path) -> str:
                 least = min(map(float, values))
                 between = spread(found) if len(values) > 1 else ""
                 body.append([f"`{env}`", LABELS[policy], f"{found.mean:.2f}", between, f"{least:.2f}"])
-        seeds = f"{'seed' if len(own.seeds) == 1 else 'seeds'} {', '.join(own.seeds)}"
-        said.append(f"\n`{env}`: {seeds}, {own.origin}, {duration(own.seconds)} a run")
+        said.append(f"\n`{env}`: {seeds_of(own)}, {own.origin}, {duration(own.seconds)} a run")
     head = ["platform", "policy", "return", "95 % interval", "worst seed"]
     return f"{table(head, body)}\n\nIntervals (Student's t) over seeds.{';'.join(said)}."
 
 
+def seeds_of(runs: Runs) -> str:
+    return f"{'seed' if len(runs.seeds) == 1 else 'seeds'} {', '.join(runs.seeds)}"
+
+
 def effects(results: Path) -> str:
-    """The returns of `satiation` without each effect, and with other knowledge of the users."""
+    """The returns of `satiation` without each effect, and with other knowledge of the users, if measured."""
     body = []
-    known = {task: Runs(results, task) for task in EFFECTS}
+    known = {task: Runs(results, task) for task in EFFECTS if read(results, "learning", task=task)}
     shown = [row for row in EFFECT_ROWS if all(row in runs.policies for runs in known.values())]
-    for task, name in EFFECTS.items():
-        runs = known[task]
+    for task, runs in known.items():
         returns = [f"{runs.mean(policy).mean:.2f}" for policy in shown]
         gain, share = 100 * runs.gain().mean, 100 * runs.share().mean
-        body.append([name, *returns, f"{gain:+.0f} %", f"{share:.0f} %"])
+        body.append([EFFECTS[task], *returns, f"{gain:+.0f} %", f"{share:.0f} %"])
     head = ["", *shown, "PPO over the yardstick", "share of the way to the planner"]
-    first, some = Runs(results, "satiation"), Runs(results, "satiation-no-weariness")
-    said = (
-        f"The first row is the mean of {WORDS[len(first.seeds)]} seeds ({first.origin}), the others of seed "
-        f"{', '.join(some.seeds)} ({some.origin})."
-    )
+    origins = dict.fromkeys(f"{seeds_of(runs)}, {runs.origin}" for runs in known.values())
+    said = f"Each row has 600,000 steps, the searched rules as well: {'; '.join(origins)}."
     return f"{table(head, body)}\n\n{said}"
 
 

@@ -28,9 +28,9 @@ COLUMNS = ("picture", "task", "date", "commit")
 
 
 def newest(results: Path, task: str) -> tuple[str, str]:
-    """Date and commit of the newest rows of a task in learning.csv."""
-    row = read(results, "learning", task=task)[-1]
-    return row["date"], row["commit"]
+    """Date and commit of the newest rows of a task in learning.csv; empty without rows."""
+    rows = read(results, "learning", task=task)
+    return (rows[-1]["date"], rows[-1]["commit"]) if rows else ("", "")
 
 
 def note(picture: str, results: Path = RESULTS, images: Path = IMAGES) -> None:

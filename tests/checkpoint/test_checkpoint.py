@@ -767,11 +767,11 @@ def test_error_names_a_whole_previous_checkpoint(path: Path) -> None:
 
 def test_algo_alone_can_be_checked(path: Path) -> None:
     check_algo(path, load(path), "a2c")
-    with pytest.raises(UserError, match="give --algo a2c or another file"):
+    with pytest.raises(UserError, match="--algo a2c"):
         check_algo(path, load(path), "ppo")
 
 
 @pytest.mark.parametrize("path", [".", "/", ""])
 def test_path_without_a_name(path: str) -> None:
-    with pytest.raises(UserError, match="is not a file: train first, or check the path"):
+    with pytest.raises(UserError, match="is not a file"):
         load(path)

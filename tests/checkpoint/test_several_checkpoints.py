@@ -15,7 +15,7 @@ from recsys_rl.cli import main
 from recsys_rl.evaluation.checkpoints import Entry, tables
 from recsys_rl.evaluation.table import mean_over_seeds
 from recsys_rl.types import UserError, World
-from tests.doors import CARTPOLE, DRIFT, SATIATION, steps, train_in
+from tests.doors import CARTPOLE, DRIFT, SATIATION, assert_names, steps, train_in
 
 RUNS = {
     "ppo": [*SATIATION],
@@ -135,10 +135,9 @@ def test_a_report_without_a_file_lands_in_the_folder_of_the_run(
     assert (other / "report.html").is_file()
     capsys.readouterr()
     assert main(["evaluate", str(home / "ppo.pt"), str(other / "ppo.pt"), "--report"]) == 2
-    assert capsys.readouterr().err == (
-        "error: --report has no file, and the checkpoints are in 2 folders: give one, as in "
-        "--report report.html.\n"
-    )
+    said = capsys.readouterr().err
+    assert_names(said, "--report", "2 folders", "--report report.html")
+    assert said.startswith("error: ")
     assert not (home / "report.html").exists() and not Path("report.html").exists()
 
 

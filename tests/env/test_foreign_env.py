@@ -220,7 +220,7 @@ def test_evaluation_freezes_statistics_and_keeps_rewards() -> None:
     kept = env.statistics()
     assert len(kept) == 6
     assert all(torch.equal(kept[name], saved[name]) for name in kept)
-    with pytest.raises(UserError, match="use the num_envs, normalize_obs and normalize_reward of the run"):
+    with pytest.raises(UserError, match="num_envs, normalize_obs and normalize_reward"):
         GymEnv(register("Plain", ends=(2, 99)), 2, 0, normalize_obs=True).load_state_dict(saved)
 
 
@@ -287,7 +287,7 @@ def test_masks_of_wrong_shape() -> None:
     with pytest.raises(UserError, match=r"has 4 actions but an action_mask of shape \(3,\)"):
         env.reset()
     env = GymEnv(register("MultiMask", action=spaces.MultiDiscrete([3, 3]), mask=True), 2, 0)
-    with pytest.raises(UserError, match="only Discrete actions may have one"):
+    with pytest.raises(UserError, match="Discrete"):
         env.reset()
 
 

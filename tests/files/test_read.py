@@ -22,6 +22,7 @@ from recsys_rl.decisions.writer import KEY
 from recsys_rl.files.items import encoded, read_items
 from recsys_rl.files.log import read_log
 from recsys_rl.types import UserError
+from tests.doors import assert_names
 
 ROWS = [("2", "5", "4.5", "9"), ("1", "6", "3", "8"), ("1", "5", "1", "7")]
 
@@ -155,15 +156,15 @@ PROBLEMS = (
 def test_problems_of_a_file_are_refused_together_with_counts_and_first_rows(tmp_path: Path) -> None:
     with pytest.raises(UserError) as caught:
         read_log(write(tmp_path, "log.csv", PROBLEMS))
-    assert str(caught.value) == (
-        "log.csv has 5 problems: column 'user' has no value in 2 rows (the first is row 2); column 'rating' "
-        "has no value in 1 row (the first is row 3); column 'timestamp' has 'soon' in row 8; column 'rating' "
-        "has 'good' in row 5 (and 1 more rows); rows 1 and 4 have the same user, item, time (and 1 more rows "
-        "repeat others): fill the gaps, or give --missing drop to leave such rows out; times are numbers "
-        "of at most 64 bits, dates, or texts such as 2024-05-01T12:00:00Z or 31.12.2024 12:00; ratings are "
-        "finite numbers; remove repeated rows, give a time column with different times for them, or give "
-        "--duplicates sum or --duplicates keep-first."
-    )
+    said, *ways = str(caught.value).split(": ", 1)[1].split(": fill")
+    found = said.split("; ")
+    columns = ("'user'", "'rating'", "'timestamp'", "'rating'", "user, item, time")
+    details = ("2 rows", "1 row ", "'soon'", "'good'", "rows 1 and 4")
+    rows = ("row 2", "row 3", "row 8", "row 5 (and 1 more", "(and 1 more")
+    assert str(caught.value).startswith("log.csv has 5 problems: ") and len(found) == 5
+    for line, *names in zip(found, columns, details, rows, strict=True):
+        assert_names(line, *names)
+    assert_names(*ways, "--missing drop", "64 bits", "--duplicates sum", "--duplicates keep-first")
 
 
 MENDED = PROBLEMS.replace("good", "4").replace("soon", "11").replace("bad", "2")

@@ -76,9 +76,7 @@ def test_devices_and_pipes_are_not_read(tmp_path: Path, capsys: pytest.CaptureFi
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     for place in (pipe, Path("/dev/zero")):
-        with pytest.raises(
-            UserError, match="is not a regular file, but a device or a pipe: give a file of ids"
-        ):
+        with pytest.raises(UserError, match=r"is not a regular file.*ids"):
             read_text(place, "--users", "a file of ids")
         assert main(["train", "--config", str(place)]) == 2
         assert f"--config {place} is not a regular file" in capsys.readouterr().err
