@@ -398,7 +398,7 @@ def to_toml(config: Config) -> str:
     return "\n\n".join(["\n".join(top), *tables]) + "\n"
 
 
-PATHS = ("data", "data_dir", "cache_dir", "items", "init_from", "log", "checkpoint", "record")
+PATHS = ("data", "data_dir", "cache_dir", "items", "init_from", "log", "checkpoint", "record", "user_model")
 """Fields with the path of something that a run reads; ``data`` may also be a name."""
 
 

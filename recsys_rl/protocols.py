@@ -380,6 +380,35 @@ class SolvedUsers(Protocol):
     def best_items(self, user_state: UserState) -> Tensor: ...  # (N, K)
 
 
+class ResponseNetwork(Protocol):
+    """An ensemble of networks that were fitted to the responses of people (models/user_ensemble.py).
+
+    A memory holds what they keep of N sessions, tensors (N, ...) by name. ``member`` (N,) int64 is the
+    network of each row, -1 for the mean of all.
+    """
+
+    @property
+    def num_members(self) -> int: ...
+
+    def begin(self, given: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """The memory at the start of sessions, from pieces (N, size) of their context."""
+        ...
+
+    def expected(self, memory: Mapping[str, Tensor], items: Tensor, member: Tensor) -> Tensor:
+        """The mean (N, K, S) of the signals of ``items`` (N, K), shown now."""
+        ...
+
+    def drawn(self, memory: Mapping[str, Tensor], items: Tensor, member: Tensor, chance: Tensor) -> Tensor:
+        """A draw (N, K, S) of these signals; ``chance`` (N, K, S), uniform in [0, 1), is its noise."""
+        ...
+
+    def after(
+        self, memory: Mapping[str, Tensor], items: Tensor, shown: Tensor, signals: Tensor
+    ) -> tuple[Mapping[str, Tensor], Tensor]:
+        """The memory after a step, and the probabilities (N, E) of each network that the user leaves then."""
+        ...
+
+
 class Clock(Protocol):
     @property
     def users(self) -> Tensor: ...
@@ -460,6 +489,20 @@ class Expert:
     scores: Callable[[Any, Interface, Obs, Mapping[str, Tensor], Tensor | None], Tensor]
 
 
+@dataclass(frozen=True)
+class Equations:
+    """The sums in which a platform's own equations read a session, for users learned from its logs.
+
+    Learned users that have them know the form of the equations, which nobody knows of real users. Each field
+    takes the platform's user model: numbers of items (I, X), further vectors (I, V) of items whose products
+    over the session are summed, and the shares of such sums that remain after a step.
+    """
+
+    columns: Callable[[Any], Tensor]
+    vectors: Callable[[Any], tuple[Tensor, ...]]
+    decays: Callable[[Any], tuple[float, ...]]
+
+
 Known = Mapping[str, Tensor]
 """What a platform keeps of N visits under way: tensors (N, ...) by name."""
 
@@ -500,6 +543,8 @@ class Platform:
     for an impossible name, and ``env`` makes the environment. ``add_attributes`` adds to a new world, from
     the seed, the attributes of items and users that the platform needs and the data lack. ``visit_pieces``
     are required for recommendations if ``UserModel.visible`` hands in more than a constant profile.
+    ``user_file`` is the field of ``config`` with a file of users that were learned from a log: ``users`` then
+    takes their facts and networks after the settings, and the world is that of the file.
     """
 
     config: type[Any]  # the class of its section env_config
@@ -510,8 +555,10 @@ class Platform:
     heuristics: Mapping[str, Heuristic] = field(default_factory=dict)  # rows `trade-NAME` of the table
     split: Split | None = None  # of the row `searched`; None: one set of weights
     expert: Expert | None = None  # the row `expert`
+    equations: Equations | None = None  # of learned users with --features platform
     visit_pieces: VisitPieces | None = None
     slate_field: str = "slate_size"
+    user_file: str = ""
     presets: Mapping[str, Preset] = field(default_factory=dict)  # by algorithm; "*" is for all algorithms
 
 

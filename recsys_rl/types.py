@@ -499,3 +499,48 @@ class Batch:
     data: Rollout | Transitions
     metrics: Mapping[str, float]  # means of this update
     ended: Tensor  # (2, n): returns and lengths of the sessions that ended
+
+
+@dataclass(frozen=True)
+class SessionTable:
+    """G whole sessions of a log, padded to T steps, from which a model of users is fitted."""
+
+    users: Tensor  # (G,) int64: the ids of the source
+    times: Tensor  # (G,) int64: of the first decision
+    given: Mapping[str, Tensor]  # (G, size) each: the pieces of the context that no session derives, at first
+    items: Tensor  # (G, T, K) int64, -1 at empty places and after the end
+    signals: Tensor  # (G, T, K, S) float32, 0 there
+    rewards: Tensor  # (G, T) float32: by the platform's weights, 0 after the end
+    lengths: Tensor  # (G,) int64: steps, at least 1
+    left: Tensor  # (G,) bool: the user left after the last step
+
+    @property
+    def num_sessions(self) -> int:
+        """G"""
+        return len(self.users)
+
+    def rows(self, index: Tensor) -> Self:
+        """The sessions at ``index`` (B,) int64, cut to the steps of the longest."""
+        longest = int(self.lengths[index].max()) if len(index) else 0
+        steps = ("items", "signals", "rewards")
+        cut = {name: getattr(self, name)[index, :longest] for name in steps}
+        rest = {name: getattr(self, name)[index] for name in ("users", "times", "lengths", "left")}
+        return dataclasses.replace(
+            self, given={name: x[index] for name, x in self.given.items()}, **cut, **rest
+        )
+
+
+@dataclass(frozen=True)
+class UserFacts:
+    """What learned users have of the log from which they were learned."""
+
+    interface: Interface
+    signals: tuple[Signal, ...]  # (S,): those of the log that the users give
+    streams: tuple[Stream, ...]  # (M,)
+    of_signals: Tensor  # (S, M) float32: the streams are the signals, summed over a slate, times this matrix
+    users: Tensor  # (U,) int64, ascending: the ids of the users
+    given: Mapping[str, Tensor]  # (U, size) each: their pieces of the context at the start of a session
+    catalogue: str  # hash of the items
+    platform: str = ""  # of the log; "" if people made it
+    features: str = "generic"  # or "platform": with sums of the platform's own equations
+    log: str = ""  # its name and size, in words

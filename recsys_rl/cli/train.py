@@ -179,7 +179,7 @@ def _without(argv: list[str], options: tuple[str, ...], flags: tuple[str, ...] =
 
 def train_options(argv: list[str]) -> Job:
     """The settings, and the run to resume. Raises UserError; `--help` raises SystemExit(0)."""
-    given = peek(argv, "algo", "env", "data", "config", "run", "checkpoint")
+    given = peek(argv, "algo", "env", "data", "config", "run", "checkpoint", "user-model")
     file = {} if given.config is None else _read_settings(Path(given.config), given.env)
     typed = {name: getattr(given, name) for name in ("algo", "env") if getattr(given, name) is not None}
     folder, base = None, {}
@@ -193,6 +193,10 @@ def train_options(argv: list[str]) -> Job:
         base = to_dict(_config_of_run(folder, algo, given.env))
     elif given.checkpoint is not None:
         base = _settings_of_items(given)
+    elif given.user_model is not None and given.data is None:
+        from recsys_rl.checkpoint.users import load_users
+
+        base = load_users(given.user_model).settings
     chosen = {"algo": DEFAULT_ALGO, "env": DEFAULT_ENV, **base, **file, **typed}
     if folder is not None:
         _check_same_world(folder, base, chosen["env"], given.data)

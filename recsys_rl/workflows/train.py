@@ -18,7 +18,8 @@ from torch import Tensor
 
 from recsys_rl import folder as folders
 from recsys_rl.checkpoint import save, settings_of_items
-from recsys_rl.config import Config, to_toml, with_settings, with_whole_paths
+from recsys_rl.checkpoint.users import load_users
+from recsys_rl.config import Config, overlay, to_toml, with_settings, with_whole_paths
 from recsys_rl.errors import error_text
 from recsys_rl.experience.on_policy import OnPolicy
 from recsys_rl.functional.compiled import kernels
@@ -122,6 +123,9 @@ def _with_items(config: Config | None, settings: Mapping[str, Any]) -> Config:
     path = settings.get("checkpoint")
     if path is not None:
         settings = {**settings_of_items(path, settings.get("env")), **settings}
+    users = settings.get("user_model")
+    if users is not None and "data" not in settings:  # they bring their items and sizes
+        settings = overlay({**load_users(users).settings}, settings)
     return with_settings(config, settings)
 
 
