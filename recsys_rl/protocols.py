@@ -398,6 +398,10 @@ class ResponseNetwork(Protocol):
         """The mean (N, K, S) of the signals of ``items`` (N, K), shown now."""
         ...
 
+    def means(self, memory: Mapping[str, Tensor], items: Tensor) -> Tensor:
+        """The mean (E, N, K, S) of the signals by each of E networks."""
+        ...
+
     def drawn(self, memory: Mapping[str, Tensor], items: Tensor, member: Tensor, chance: Tensor) -> Tensor:
         """A draw (N, K, S) of these signals; ``chance`` (N, K, S), uniform in [0, 1), is its noise."""
         ...

@@ -48,10 +48,6 @@ class UserEnsemble:
         leaves = torch.stack([logit.sigmoid() for _, logit in parts], 1)  # (N, E)
         return self._joined([found for found, _ in parts]), leaves * self._varies(leaves)
 
-    def spread(self, memory: Mapping[str, Tensor], items: Tensor) -> Tensor:
-        """(N, K, S): the standard deviation between the networks of the mean of each signal."""
-        return self.means(memory, items).std(0, correction=0)
-
     @torch.no_grad()
     def means(self, memory: Mapping[str, Tensor], items: Tensor) -> Tensor:
         """(E, N, K, S): the mean of each signal by each network."""

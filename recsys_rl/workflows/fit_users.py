@@ -28,6 +28,7 @@ from recsys_rl.experience.learned_users import (
     facts_of,
     learnable,
     sessions_of,
+    shown_next,
     split_sessions,
 )
 from recsys_rl.make import heldout_rows, make_user_model, make_world, one_visit
@@ -187,6 +188,7 @@ def begin_fit(
     if of_others is not None and options.heldout == "users":
         fitted = torch.arange(table.num_sessions)  # nobody else needs to be held out
     fitted_table = table.rows(fitted)
+    facts = dataclasses.replace(facts, shown_next=shown_next(fitted_table, world.catalogue.num_items))
     if fitted_table.num_sessions < 2:
         raise UserError(f"{name} has too few sessions to learn from: give a longer log.")
     inner, checked = split_sessions(fitted_table, "users", CHECKED, streams["split"])
