@@ -124,6 +124,7 @@ class LearnedUsers:
         member = user_state.member
         if generator is None:
             signals = self.network.expected(user_state.memory, items, member)  # (N, K, S)
+            means = self.network.means(user_state.memory, items)  # (E, N, K, S)
             chance = signals.new_full((len(items),), 0.5)
         else:
             # Drawn for every row, so that the stream of random numbers does not depend on the sessions.
@@ -133,16 +134,12 @@ class LearnedUsers:
             of_session = torch.rand(2, len(items), generator=generator, device=items.device)
             drawn = (of_session[0] * self.network.num_members).long()  # (N,)
             member, chance = torch.where(member < 0, drawn, member), of_session[1]
-            signals = self.network.drawn(user_state.memory, items, member, noise)
-        distrust = torch.stack([self.spread(user_state, items), self.entropy(user_state, items)], -1)
-        noise = torch.stack([member + 1.0, chance], 1).unsqueeze(1).expand(-1, items.shape[1], -1)
-        signals = torch.cat([signals, distrust, noise], -1)  # (N, K, S + 4)
+            signals, means = self.network.drawn(user_state.memory, items, member, noise)
+        spread = (means @ self._reward_of_signals).std(0, correction=0)  # (N, K)
+        distrust = torch.stack([spread, self.entropy(user_state, items)], -1)
+        hidden = torch.stack([member + 1.0, chance], 1).unsqueeze(1).expand(-1, items.shape[1], -1)
+        signals = torch.cat([signals, distrust, hidden], -1)  # (N, K, S + 4)
         return Feedback(signals.masked_fill_(~shown.unsqueeze(-1), 0), shown)
-
-    def spread(self, user_state: LearnedState, items: Tensor) -> Tensor:
-        """(N, K): the standard deviation over the networks of the mean reward of ``items`` (N, K)."""
-        means = self.network.means(user_state.memory, items) @ self._reward_of_signals  # (E, N, K)
-        return means.std(0, correction=0)
 
     def entropy(self, user_state: LearnedState, items: Tensor) -> Tensor:
         """(N, K): H of ``items`` (N, K), and on single items that of the last item and this one."""

@@ -34,8 +34,14 @@ class UserEnsemble:
         return self._of_members(memory, items, member, lambda outputs, rows: outputs.expected())
 
     @torch.no_grad()
-    def drawn(self, memory: Mapping[str, Tensor], items: Tensor, member: Tensor, chance: Tensor) -> Tensor:
-        return self._of_members(memory, items, member, lambda outputs, rows: outputs.at(chance[rows]))
+    def drawn(
+        self, memory: Mapping[str, Tensor], items: Tensor, member: Tensor, chance: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        outputs = [x.respond(self._of(memory, place), items) for place, x in enumerate(self.members)]
+        draws = torch.stack([x.at(chance) for x in outputs])  # (E, N, K, S)
+        own = draws[member.clamp_min(0), torch.arange(len(member), device=member.device)]
+        found = torch.where((member < 0).view(-1, 1, 1), draws.mean(0), own)
+        return found, torch.stack([x.expected() for x in outputs])
 
     @torch.no_grad()
     def after(

@@ -39,8 +39,10 @@ class ThreeNetworks:
     def expected(self, memory: Mapping[str, Tensor], items: Tensor, member: Tensor) -> Tensor:
         return self.means(memory, items).mean(0)
 
-    def drawn(self, memory: Mapping[str, Tensor], items: Tensor, member: Tensor, chance: Tensor) -> Tensor:
-        return self.expected(memory, items, member)
+    def drawn(
+        self, memory: Mapping[str, Tensor], items: Tensor, member: Tensor, chance: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        return self.expected(memory, items, member), self.means(memory, items)
 
     def after(
         self, memory: Mapping[str, Tensor], items: Tensor, shown: Tensor, signals: Tensor
