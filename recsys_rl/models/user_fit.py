@@ -15,12 +15,14 @@ from torch import Tensor, nn
 from recsys_rl.models.user_network import UserNetwork
 from recsys_rl.types import SessionTable
 
+LEAST_STEPS = 400  # of the optimiser for each member, for small logs
+
 
 @dataclass(frozen=True)
 class FitSizes:
     """How long each member is fitted."""
 
-    epochs: int = 10
+    epochs: int = 10  # at least, see LEAST_STEPS
     rows: int = 1280  # steps of a gradient step, counted as if all sessions were of full length
     lr: float = 4e-3  # of Adam at first; it falls linearly to a hundredth
 
@@ -43,6 +45,8 @@ class UserFitting:
         self.members, self.fitted, self.checked = members, fitted, checked
         self.sizes, self.generator = sizes, generator
         self.batch = max(1, sizes.rows // max(1, fitted.items.shape[1]))  # sessions
+        self.batches = -(-fitted.num_sessions // self.batch)  # of an epoch
+        self.of_member = max(sizes.epochs, -(-LEAST_STEPS // self.batches))  # epochs
         self.member, self.done = 0, 0  # the member that is fitted, and its epochs
         self.best, self.kept = torch.inf, _weights(members[0])
         self.optimizer = torch.optim.Adam(members[0].parameters(), sizes.lr)
@@ -50,12 +54,12 @@ class UserFitting:
     @property
     def total(self) -> int:
         """Epochs of all members."""
-        return len(self.members) * self.sizes.epochs
+        return len(self.members) * self.of_member
 
     @property
     def epochs(self) -> int:
         """Epochs so far."""
-        return self.member * self.sizes.epochs + self.done
+        return self.member * self.of_member + self.done
 
     @property
     def finished(self) -> bool:
@@ -64,10 +68,9 @@ class UserFitting:
     def epoch(self) -> float:
         """One epoch of the present member; its loss on the checked sessions."""
         member, g = self.members[self.member], self.fitted.num_sessions
-        batches = -(-g // self.batch)
-        steps = self.sizes.epochs * batches
+        steps = self.of_member * self.batches
         for number, rows in enumerate(torch.randperm(g, generator=self.generator).split(self.batch)):
-            done = (self.done * batches + number) / steps
+            done = (self.done * self.batches + number) / steps
             for group in self.optimizer.param_groups:
                 group["lr"] = self.sizes.lr * (1 - 0.99 * done)
             loss = loss_of(member, self.fitted.rows(rows))
@@ -79,7 +82,7 @@ class UserFitting:
         found = self.checked_loss(member)
         if found < self.best:
             self.best, self.kept = found, _weights(member)
-        if self.done == self.sizes.epochs:
+        if self.done == self.of_member:
             member.load_state_dict(self.kept)
             self._next()
         return found
@@ -115,7 +118,7 @@ class UserFitting:
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """The inverse of ``state_dict``. Raises KeyError, RuntimeError or ValueError if it doesn't fit."""
         self.member, self.done = int(state["member"]), int(state["done"])
-        if not 0 <= self.member <= len(self.members) or not 0 <= self.done < self.sizes.epochs:
+        if not 0 <= self.member <= len(self.members) or not 0 <= self.done < self.of_member:
             raise ValueError("the epochs of a fit")
         self.best = float(state["best"])
         self.generator.set_state(state["generator"])

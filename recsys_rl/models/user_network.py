@@ -97,6 +97,12 @@ class UserNetwork(nn.Module):
         self.leaving = nn.Sequential(
             _linear(STATES + more, EVENT, generator), nn.ReLU(), _linear(EVENT, 1, generator)
         )
+        # A new network predicts what the log shows of all items and users.
+        for last, start in ((self.body[-1], kinds.start), (self.leaving[-1], (kinds.leave_start,))):
+            assert isinstance(last, nn.Linear)
+            nn.init.zeros_(last.weight)
+            with torch.no_grad():
+                last.bias.copy_(torch.tensor(start))
 
     @property
     def decays(self) -> Tensor:

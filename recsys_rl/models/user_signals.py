@@ -30,37 +30,50 @@ class SignalKinds:
     high: tuple[float, ...]  # (S,): the largest value
     weights: tuple[float, ...]  # (S,): of the losses, 1 over that of a constant; 0 for a constant signal
     leave_weight: float  # of the loss of leaving; 0 if no user leaves
+    start: tuple[float, ...]  # (O,): outputs of a network that knows nothing but what the log shows of all
+    leave_start: float  # the logit of the share of steps after which a user leaves
 
     @property
     def num_outputs(self) -> int:
         """Outputs of a network for all signals."""
-        return sum(1 if one else len(LEVELS) for one in self.binary)
+        return len(self.start)
 
 
 def kinds_of(signals: Tensor, left: Tensor) -> SignalKinds:
     """The kinds of the ``signals`` (R, S) of R shown places; ``left`` (R',) bool of R' steps."""
     binary, low, high, weights = [], [], [], []
+    start: list[float] = []
     for values in signals.unbind(1):
         binary.append(bool(((values == 0) | (values == 1)).all()))
         low.append(float(values.min()))
         high.append(float(values.max()))
-        if low[-1] == high[-1]:
+        if binary[-1]:
+            share = float(values.mean())
+            weights.append(min(LARGEST_WEIGHT, 1 / _entropy(share)) if 0 < share < 1 else 0.0)
+            start.append(_logit(share))
+        elif low[-1] == high[-1]:
             weights.append(0.0)
-        elif binary[-1]:
-            weights.append(min(LARGEST_WEIGHT, 1 / _entropy(float(values.mean()))))
+            start += [0.0] * len(LEVELS)
         else:
             unit = (values - low[-1]) / (high[-1] - low[-1])
             fixed = unit[:MOST_SORTED].quantile(unit.new_tensor(LEVELS))
             loss = float(pinball(fixed, unit.unsqueeze(1)).mean())
             weights.append(min(LARGEST_WEIGHT, 1 / max(1e-6, loss)))
+            start += [float(fixed[0]), *fixed.diff().clamp_min(1e-3).expm1().log().tolist()]
     share = float(left.float().mean())
     leave = min(LARGEST_WEIGHT, 1 / _entropy(share)) if 0 < share < 1 else 0.0
-    return SignalKinds(tuple(binary), tuple(low), tuple(high), tuple(weights), leave)
+    return SignalKinds(
+        tuple(binary), tuple(low), tuple(high), tuple(weights), leave, tuple(start), _logit(share)
+    )
 
 
 def _entropy(share: float) -> float:
     p = torch.tensor(share, dtype=torch.float64)
     return float(-(p * p.log() + (1 - p) * (1 - p).log()))
+
+
+def _logit(share: float) -> float:
+    return float(torch.tensor(share).clamp(1e-4, 1 - 1e-4).logit())
 
 
 def pinball(quantiles: Tensor, values: Tensor) -> Tensor:

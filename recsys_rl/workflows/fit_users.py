@@ -20,9 +20,10 @@ from recsys_rl.decisions.checks import check_catalogue
 from recsys_rl.decisions.log import DecisionLog, catalogue_hash
 from recsys_rl.decisions.parts import read_decisions
 from recsys_rl.decisions.reader import fingerprint
+from recsys_rl.decisions.session_table import session_table
 from recsys_rl.dials import Seed
+from recsys_rl.evaluation.fit_report import fit_report, print_fit_report
 from recsys_rl.experience.learned_users import (
-    Learnable,
     check_learnable,
     extra_tables,
     facts_of,
@@ -101,9 +102,8 @@ class Fit:
     file: LearnedFile
     fitting: UserFitting
     held: SessionTable  # the sessions of the report
-    world: World
-    users: UserModel | None  # of the log's platform
-    what: Learnable
+    users: UserModel | None  # the true simulator
+    all_signals: SessionTable | None  # the sessions of the report as the simulator needs them
 
 
 def fit_users(options: FitUsersConfig | None = None, **settings: Any) -> dict[str, Any]:
@@ -127,9 +127,7 @@ def fit_users(options: FitUsersConfig | None = None, **settings: Any) -> dict[st
     if before is not None:
         _restore(fit, before, options)
     _go_on(fit, options, out)
-    from recsys_rl.evaluation.fit_report import fit_report, print_fit_report
-
-    report = fit_report(fit.file, fit.held, fit.fitting.fitted, fit.users, fit.world)
+    report = fit_report(fit.file, fit.held, fit.fitting.fitted, fit.users, fit.all_signals)
     if not options.quiet:
         print(f"users: {out}", file=sys.stderr)
         print_fit_report(report)
@@ -181,12 +179,17 @@ def begin_fit(
             raise UserError("--features platform: people made this log, and nobody knows their equations.")
         extra = extra_tables(_equations(facts.platform), users, facts.platform)
     table = sessions_of(log.rows(known), what)
-    other = ~known
-    fitted, held = split_sessions(table, options.heldout, options.heldout_share, streams["split"])
-    of_others = sessions_of(log.rows(other), what) if bool(other.any()) else None
-    held_out = table.rows(held) if of_others is None or options.heldout == "time" else of_others
-    if of_others is not None and options.heldout == "users":
+    if options.heldout == "users" and not bool(known.all()):
+        reported = log.rows(~known)
+        held_table, held = sessions_of(reported, what), None
         fitted = torch.arange(table.num_sessions)  # nobody else needs to be held out
+    else:
+        fitted, held = split_sessions(table, options.heldout, options.heldout_share, streams["split"])
+        reported, held_table = log.rows(known), table.rows(held)
+    all_signals: SessionTable | None = None
+    if users is not None and log.header.signals == tuple(signal.name for signal in users.signals):
+        all_signals = session_table(reported, torch.zeros(reported.num_rows))
+        all_signals = all_signals if held is None else all_signals.rows(held)
     fitted_table = table.rows(fitted)
     facts = dataclasses.replace(facts, shown_next=shown_next(fitted_table, world.catalogue.num_items))
     if fitted_table.num_sessions < 2:
@@ -209,7 +212,7 @@ def begin_fit(
         "settings": {**own, "weights": list(options.weights), "seed": seed},
     }
     file = LearnedFile(facts, world, members, extra, data_config, {}, info)
-    return Fit(file, fitting, held_out, world, users, what)
+    return Fit(file, fitting, held_table, users, all_signals)
 
 
 _OF_FIT = ("features", "members", "epochs", "heldout", "heldout_share", "weights")
