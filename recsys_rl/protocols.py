@@ -412,8 +412,17 @@ class ResponseNetwork(Protocol):
         """The mean (N, K, S) of the signals of ``items`` (N, K), shown now."""
         ...
 
-    def drawn(self, memory: Mapping[str, Tensor], items: Tensor, member: Tensor, chance: Tensor) -> Tensor:
-        """A draw (N, K, S) of these signals; ``chance`` (N, K, S), uniform in [0, 1), is its noise."""
+    def means(self, memory: Mapping[str, Tensor], items: Tensor) -> Tensor:
+        """The mean (E, N, K, S) of the signals by each of E networks."""
+        ...
+
+    def drawn(
+        self, memory: Mapping[str, Tensor], items: Tensor, member: Tensor, chance: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """A draw (N, K, S) of these signals, and ``means`` of the items.
+
+        ``chance`` (N, K, S), uniform in [0, 1), is the noise of the draw.
+        """
         ...
 
     def after(

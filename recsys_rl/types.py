@@ -548,3 +548,6 @@ class UserFacts:
     platform: str = ""  # of the log; "" if people made it
     features: str = "generic"  # or "platform": with sums of the platform's own equations
     log: str = ""  # its name and size, in words
+    # Sets of the last items and the entropy of what the log shows next: keysK (M,) int64, ascending, and
+    # entropiesK (M,), of sets of K items (functional/next_entropy.py).
+    shown_next: Mapping[str, Tensor] = field(default_factory=dict)
