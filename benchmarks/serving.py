@@ -17,7 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.harness.load import loop, request_of
+from benchmarks.harness.load import loop, request_of, run
 from benchmarks.harness.served import Server, running
 from recsys_rl.cli.train import train_options
 from recsys_rl.workflows.train import train
@@ -41,7 +41,7 @@ def measure(server: Server, name: str, requests: list[bytes], each: int = 1) -> 
     """Print the line of these requests, ``each`` of which has so many parts. Returns the answers."""
     answers: list[bytes] = []
     cpu, start = server.seconds(), time.perf_counter()
-    done = asyncio.run(loop(server.port, iter(requests), CONNECTIONS, answers.append))
+    done = run(loop(server.port, iter(requests), CONNECTIONS, answers.append))
     seconds, cpu = time.perf_counter() - start, server.seconds() - cpu
     parts = done * each
     print(
@@ -56,7 +56,7 @@ def overload(checkpoint: Path, db: Path, capacity: float, users: int) -> None:
     """Print the line of a load of four times ``capacity``, in an open loop, with feedback beside it."""
     number = int(4 * capacity * OVERLOAD)
     with running(checkpoint, db, "--deadline-ms", "100") as server:
-        first = asyncio.run(_one(server.port))
+        first = run(_one(server.port))
         events = [{"decision_id": first, "signal": "engagement", "event_id": f"{x}"} for x in range(2000)]
         posts = [
             request_of("/v1/feedback", {"events": events[at : at + BATCH]}) for at in range(0, 2000, BATCH)
@@ -70,9 +70,9 @@ def overload(checkpoint: Path, db: Path, capacity: float, users: int) -> None:
             )
             return answered, accepted, time.perf_counter() - start
 
-        answered, accepted, seconds = asyncio.run(both())
+        answered, accepted, seconds = run(both())
         after = time.perf_counter()
-        asyncio.run(_one(server.port))
+        run(_one(server.port))
         posted = f"{len(posts) - accepted} of {len(posts)} posts of feedback refused"
         print(
             f"{number / seconds:,.0f} requests in a second: {answered / seconds:,.0f} answered "

@@ -10,7 +10,6 @@ with the items that came.
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import math
 import random
@@ -24,7 +23,7 @@ import torch
 from scipy.stats import chi2
 from torch import Tensor
 
-from benchmarks.harness.load import loop, request_of
+from benchmarks.harness.load import loop, request_of, run
 from benchmarks.harness.said import checkpoint_in
 from benchmarks.harness.served import Server, running
 from recsys_rl.serve.inference import Drawn
@@ -120,7 +119,7 @@ def play(server: Server, number: int, rng: random.Random) -> dict[int, float]:
     for _ in range(DECISIONS):
         asks = [request_of("/v1/recommend", {"user_id": f"person {x}"}) for x in range(people)]
         answers: list[bytes] = []
-        asyncio.run(loop(server.port, iter(asks[: number - len(said)]), CONNECTIONS, answers.append))
+        run(loop(server.port, iter(asks[: number - len(said)]), CONNECTIONS, answers.append))
         found = [json.loads(x) for x in answers]
         said |= {int(x["decision_id"]): x["propensity"] for x in found}
         events = [
@@ -130,7 +129,7 @@ def play(server: Server, number: int, rng: random.Random) -> dict[int, float]:
             request_of("/v1/feedback", {"events": events[at : at + BATCH]})
             for at in range(0, len(events), BATCH)
         ]
-        asyncio.run(loop(server.port, iter(posts), 4))
+        run(loop(server.port, iter(posts), 4))
     return said
 
 

@@ -107,11 +107,16 @@ class App:
             self.tokens.check((authorization or b"").decode("latin-1"), scope)
 
     async def _recommend(self, body: bytes) -> bytes:
-        self.worker.admit()
-        asked = _decoded(_recommend, body)
-        digest = hashlib.blake2b(_encode(asked), digest_size=12).hexdigest()
-        answer: bytes = await self.worker.submit(Recommend(asked, digest))
-        return answer
+        admission = self.worker.admission
+        entered = admission.enter()  # before the body is decoded: a refusal must cost little
+        try:
+            asked = _decoded(_recommend, body)
+            digest = hashlib.blake2b(_encode(asked), digest_size=12).hexdigest()
+            answer: bytes = await self.worker.submit(Recommend(asked, digest))
+            admission.measure(entered)
+            return answer
+        finally:
+            admission.leave()
 
     async def _feedback(self, body: bytes) -> bytes:
         return _encode(await self.worker.submit(Feedback(_decoded(_feedback, body).events)))

@@ -25,6 +25,7 @@ import torch
 
 from recsys_rl.errors import error_text
 from recsys_rl.serve import problems, wire
+from recsys_rl.serve.admission import Admission
 from recsys_rl.serve.answers import answer_of, hour_of, refusal
 from recsys_rl.serve.batcher import Batcher
 from recsys_rl.serve.feedback import ranges_of, take
@@ -77,6 +78,7 @@ class Worker:
         self.last = store.last
         self.served = {row.sha256: row for row in store.policies()}
         self.memory = Memory(store, self.interface)
+        self.admission = Admission(settings.deadline)
         self.moment = 0.0
         self.pending: dict[int, Pending] = {}  # by the number of the decision
         self.requests: dict[str, Pending] = {}  # by the caller's id
@@ -92,13 +94,6 @@ class Worker:
         self.thread.start()
 
     # --- the event loop's thread ---
-
-    def admit(self) -> None:
-        """Raise Problem if a recommendation can't be made in time. A refusal must cost little."""
-        queued = len(self.pending) * self.batcher.seconds
-        if queued > self.settings.deadline:
-            self.counts["shed"] += 1
-            raise problems.busy(queued)
 
     def submit(self, what: Any) -> asyncio.Future[Any]:
         """The future of the result."""
@@ -318,7 +313,7 @@ class Worker:
         if drawn.error:
             self.counts[drawn.error] += 1
             for job in pending.jobs:
-                self._reply(job, refusal(drawn.error, len(self.pending) * self.batcher.seconds))
+                self._reply(job, refusal(drawn.error, self.admission.wait))
         else:
             row = self._decision(pending, ask, drawn, request)
             for job in pending.jobs:
