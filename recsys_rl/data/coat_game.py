@@ -14,7 +14,6 @@ from dataclasses import dataclass
 import torch
 
 from recsys_rl.data import coat
-from recsys_rl.data.catalogue import QUALITY_PRIOR
 from recsys_rl.data.factorise import factorise
 from recsys_rl.data.rating_matrix import MatrixDataConfig, matrix_world
 from recsys_rl.dials import EnvConfig
@@ -49,8 +48,6 @@ def _make_world(config: CoatGameConfig, sizes: EnvConfig, seed: int) -> World:
         raise UserError(f"{place}: train.ascii holds no ratings: get the whole file again.")
     found = factorise(rated, known, sizes.embedding_dim, seed)
     _, names, tags = coat.read_features(place, *rated.shape)
-    mean, count = rated[known].mean(), known.sum(0)  # (I,)
-    quality = (rated.sum(0) + QUALITY_PRIOR * mean) / (count + QUALITY_PRIOR)
     return matrix_world(
         found.ratings,
         found.items,
@@ -62,8 +59,7 @@ def _make_world(config: CoatGameConfig, sizes: EnvConfig, seed: int) -> World:
         num_items=sizes.num_items,
         true=true,
         tags=(tuple(names), torch.from_numpy(tags)),
-        popularity=count / len(rated),
-        quality=(quality - 1) / 4,
+        popularity=known.float().mean(0),
         titles=tuple(f"coat {item}" for item in range(rated.shape[1])),
     )
 

@@ -81,7 +81,6 @@ def matrix_world(
     true: Tensor | None = None,
     tags: tuple[tuple[str, ...], Tensor] = ((), torch.zeros(0, 0)),
     popularity: Tensor | None = None,
-    quality: Tensor | None = None,
     titles: tuple[str, ...] = (),
 ) -> World:
     """The world of the first ``num_items`` items of a matrix.
@@ -97,7 +96,6 @@ def matrix_world(
         tags: names (G,) and values (I, G), 0 or 1.
         popularity: (I,) in [0, 1]; None: the share of users whose rating lies in the upper quarter of the
             scale.
-        quality: (I,) in [0, 1]; None: the mean rating.
 
     Raises UserError for shapes that don't fit, and if one side of the split is empty.
     """
@@ -117,8 +115,7 @@ def matrix_world(
     span = max(high - low, 1e-6)
     if popularity is None:
         popularity = (ratings >= low + 0.75 * span).float().mean(0)
-    if quality is None:
-        quality = ((ratings.mean(0) - low) / span).clamp(0, 1)
+    quality = ((ratings.mean(0) - low) / span).clamp(0, 1)
     kept = slice(0, min(num_items, items))
     columns = (ratings if true is None else true)[:, kept].T.contiguous()  # (I, U)
     number = len(columns)
