@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from recsys_rl.models.heads import feature_columns
+from recsys_rl.models.item_columns import feature_columns
 from recsys_rl.types import Catalogue, Interface, Obs
 
 MEMORY = 0.9

@@ -26,7 +26,7 @@ from recsys_rl.evaluation.printing import print_table
 from recsys_rl.evaluation.table import Played, mean_rows, summarise
 from recsys_rl.experience.rollout import play
 from recsys_rl.models.actor_critic import ActorCritic, Shapes
-from recsys_rl.models.heads import item_features
+from recsys_rl.models.item_columns import item_features
 from recsys_rl.protocols import Policy
 from recsys_rl.testing import check_agent
 from recsys_rl.testing.agents import check_action

@@ -23,7 +23,8 @@ from recsys_rl.experience.rollout import collect, play
 from recsys_rl.make import make_agent, make_env
 from recsys_rl.models.actor_critic import ActorCritic, Shapes
 from recsys_rl.models.features import SplitFeatures
-from recsys_rl.models.heads import DenseHead, TwoTowerHead, item_columns, item_features
+from recsys_rl.models.heads import DenseHead, TwoTowerHead
+from recsys_rl.models.item_columns import item_columns, item_features
 from recsys_rl.types import Catalogue, Obs, World
 from recsys_rl.utils.seeding import generators
 from recsys_rl.workflows.evaluate import EvaluateConfig, evaluate

@@ -17,7 +17,7 @@ from recsys_rl.data.catalogue import build_world
 from recsys_rl.data.new_items import join
 from recsys_rl.errors import UserError
 from recsys_rl.files.items import read_items
-from recsys_rl.models.heads import item_columns
+from recsys_rl.models.item_columns import item_columns
 from recsys_rl.recommender import load
 from recsys_rl.types import World
 from tests.data.test_new_items_and_data import SIZES
