@@ -23,7 +23,7 @@ from recsys_rl.checkpoint import (
     sealed,
 )
 from recsys_rl.checkpoint.sealed import Refused
-from recsys_rl.models.heads import item_columns
+from recsys_rl.models.item_columns import item_columns
 from recsys_rl.models.user_ensemble import UserEnsemble
 from recsys_rl.models.user_network import ContextSizes, ItemTables, UserNetwork
 from recsys_rl.models.user_signals import SignalKinds

@@ -150,8 +150,10 @@ def test_relative_ratings_by_hand() -> None:
     assert obs.signals[0, :, 0].tolist() == [0, 0, 2, -1, -1]
     assert obs.context[0, last].tolist() == [-1]
     step = env.step(torch.tensor([[1]]))  # 4, 1, 1, 2
+    assert step.obs.signals is not None
     assert step.obs.signals[0, :, 0].tolist() == [0, 2, -1, -1, 0]
     step = env.step(torch.tensor([[1]]))
+    assert step.obs.signals is not None
     assert bool(step.truncated) and not step.obs.signals.any()  # a new session
 
 
