@@ -41,6 +41,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "satiation": partial(learning_texts.platform, task="satiation"),
     "first": claim_texts.first_rows,
     "claims": claim_texts.claims,
+    "claims-sampled": partial(claim_texts.claims, policy="ppo"),
     "drift": learning_texts.drift,
     "effects": learning_texts.effects,
     "sensitivity": claim_texts.sensitivity,
