@@ -252,5 +252,15 @@ class TrainConfig:
     the times that the item was shown. It falls to zero over the run; 0 = none."""
     record: str | None = None
     """New folder for a log of all decisions of the run, in parts, for learning from its replay."""
+    judge_log: str | None = None
+    """Log of decisions on which each evaluation judges the greedy policy of a run in learned users, by `ope`
+    on its held-out users. The run stops when this estimate stops rising; best.pt has its best policy."""
+    judge_patience: CountOrZero = 5
+    """Evaluations in a row without a higher estimate on judge_log, after which the run stops; 0 = never."""
+    world: str | None = None
+    """Each evaluation also plays in this platform, with the items, users and interface of the run: the
+    simulator behind the log of learned users. It has no effect on learning."""
+    world_set: tuple[str, ...] = ()
+    """A setting of --world, as NAME=VALUE, as in --world-set noise=0. It may be repeated."""
     tensorboard: bool = False
     """Write TensorBoard events beside the CSV log (needs the extra `tensorboard`)."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -31,7 +31,7 @@ def report(
 ) -> dict[str, Any]:
     """The values of the page of one checkpoint, as report/page.py lists them."""
     name, checkpoint, config = entry.name, entry.checkpoint, entry.config
-    curve, threads = checkpoint.info.get("curve", []), torch.get_num_threads()
+    threads = torch.get_num_threads()
     compared = (f"{name}-greedy", result["yardstick"], "myopic")
     return {
         **result,
@@ -45,14 +45,18 @@ def report(
         "date": datetime.now(UTC).date().isoformat(),
         "version": recsys_rl.__version__,
         "config": {name: part for name, part in to_dict(config).items() if isinstance(part, dict)},
-        "curve": {
-            key: [point[place] for point in curve]
-            for place, key in enumerate(("step", "mean", "low", "high"))
-        },
+        "curve": _columns(checkpoint.info.get("curve", [])),
+        "curves": {name: _columns(rows) for name, rows in checkpoint.info.get("curves", {}).items()},
         **samples(checkpoint, users, compared, played),
         **_planner_steps(checkpoint),
         **_categories(checkpoint, {policy: played[policy] for policy in compared if policy in played}),
     }
+
+
+def _columns(curve: Sequence[Sequence[float]]) -> dict[str, list[float]]:
+    """A learning curve by column."""
+    names = ("step", "mean", "low", "high")
+    return {name: [point[place] for point in curve] for place, name in enumerate(names)}
 
 
 def _planner_steps(checkpoint: Checkpoint) -> dict[str, Any]:

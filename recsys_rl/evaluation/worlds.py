@@ -13,7 +13,7 @@ from typing import Any
 
 from recsys_rl.checkpoint import Checkpoint
 from recsys_rl.config import Config
-from recsys_rl.dials import EnvConfig
+from recsys_rl.dials import EnvConfig, TrainConfig
 from recsys_rl.errors import FieldError
 from recsys_rl.lookup import has_own_world, platform_of
 from recsys_rl.make import make_env
@@ -76,22 +76,42 @@ def played_in(
     Raises UserError for a checkpoint without a catalogue, and for a world whose observations, actions or
     features of items are other ones than those of the training.
     """
-    config = checkpoint.config
-    if checkpoint.world.is_empty:
+    moved, other = place_of(
+        checkpoint.config, checkpoint.world, checkpoint.interface, world, settings, str(path)
+    )
+    return dataclasses.replace(checkpoint, config=moved, world=other)
+
+
+def place_of(
+    config: Config, of: World, interface: Interface, world: str, settings: Mapping[str, Any], who: str
+) -> tuple[Config, World]:
+    """The settings and the world of a run (``config``, ``of``, ``interface``) in the platform ``world``.
+
+    As ``played_in``; ``who`` is the name of the policy in errors.
+    """
+    if of.is_empty:
         raise UserError(
-            f"--world {world}: {path} is of {config.env}, which has no items and users that another world "
+            f"--world {world}: {who} is of {config.env}, which has no items and users that another world "
             "could take; leave --world out."
         )
-    place, other = _settings_there(config, world, settings), _with_attributes(checkpoint, world)
-    if other.catalogue.features != checkpoint.catalogue.features:
+    place, other = _settings_there(config, world, settings), _with_attributes(config, of, world)
+    if other.catalogue.features != of.catalogue.features:
         raise UserError(
-            f"--world {world} has other features of items than {config.env}, where {path} was trained, and "
+            f"--world {world} has other features of items than {config.env}, where {who} was trained, and "
             "its network reads those: choose a world with the same ones."
         )
     there = make_env(place, other, 1, heldout=True, training=False).interface
-    _check_interface(path, checkpoint, world, there)
-    moved = Config(**{**vars(config), "env": world, "env_config": place.env_config})
-    return dataclasses.replace(checkpoint, config=moved, world=other)
+    _check_interface(who, config.env, interface, world, there)
+    # What a run judges is of no use elsewhere.
+    training = dataclasses.replace(
+        config.train_config,
+        judge_log=None,
+        judge_patience=TrainConfig.judge_patience,
+        world=None,
+        world_set=(),
+    )
+    there_config = {**vars(config), "env": world, "env_config": place.env_config, "train_config": training}
+    return Config(**there_config), other
 
 
 def world_text(world: str, settings: Sequence[str]) -> str:
@@ -110,13 +130,13 @@ def _settings_there(config: Config, world: str, settings: Mapping[str, Any]) -> 
     return Config(env=world, data_config=config.data_config, env_config={**sizes, **settings}, seed=seed)
 
 
-def _with_attributes(checkpoint: Checkpoint, world: str) -> World:
-    """The checkpoint's items and users with the attributes that ``world`` needs; its own ones stay."""
-    catalogue, population = checkpoint.world
+def _with_attributes(config: Config, of: World, world: str) -> World:
+    """The items and users of a run with the attributes that ``world`` needs; their own ones stay."""
+    catalogue, population = of
     add_attributes = platform_of(world).add_attributes
-    if world == checkpoint.config.env or add_attributes is None:
-        return checkpoint.world
-    added, users = add_attributes(checkpoint.world, checkpoint.config.train_config.seed)
+    if world == config.env or add_attributes is None:
+        return of
+    added, users = add_attributes(of, config.train_config.seed)
     return World(
         dataclasses.replace(added, attributes={**added.attributes, **catalogue.attributes}),
         dataclasses.replace(users, attributes={**users.attributes, **population.attributes}),
@@ -137,16 +157,14 @@ TEXTS = {
 """The fields of an interface in the words of errors, each in the singular."""
 
 
-def _check_interface(path: str | Path, checkpoint: Checkpoint, world: str, there: Interface) -> None:
-    """Raise UserError if the interface ``there`` is not that of the training."""
-    here = checkpoint.interface
+def _check_interface(who: str, env: str, here: Interface, world: str, there: Interface) -> None:
+    """Raise UserError if the interface ``there`` is not the one ``here``, of the training."""
     for name, mine in vars(here).items():
         theirs = getattr(there, name)
         if mine != theirs:
             raise UserError(
-                f"--world {world} has another interface than {checkpoint.config.env}, where {path} was "
-                f"trained: {TEXTS[name]} is {_shown(theirs)}, not {_shown(mine)}; choose a world with the "
-                "same one."
+                f"--world {world} has another interface than {env}, where {who} was trained: {TEXTS[name]} "
+                f"is {_shown(theirs)}, not {_shown(mine)}; choose a world with the same one."
             )
 
 

@@ -21,6 +21,20 @@ Row = Mapping[str, Any]
 SHARES = ("coverage", "d1", "d7", "d30", "churn")  # columns in per cent
 
 
+CURVES = {
+    "log": (
+        "on the log",
+        "The line on the log is the estimate of ope for held-out users of a log. Where it falls while the "
+        "return inside rises, the policy learns the errors of its users.",
+    ),
+    "world": (
+        "in the world",
+        "The line in the world is the mean return in the platform of --world.",
+    ),
+}
+"""Names in the chart of further learning curves, and what they are."""
+
+
 def write_report(path: Path, report: Mapping[str, Any]) -> None:
     """Write the page to ``path``. An old page stays until the new one is complete.
 
@@ -31,7 +45,8 @@ def write_report(path: Path, report: Mapping[str, Any]) -> None:
     [0, 1], ``users`` if fewer played, ``streams`` {name: mean} if there are several, and of lives
     ``active_days`` and, in [0, 1], ``d1``, ``d7``, ``d30`` and ``churn``); ``paired``
     (``policy``, ``versus``, ``mean``, ``low``, ``high``); ``curve`` (``step``, ``mean``, ``low``, ``high``),
-    of training users; ``sessions`` (``policy``, ``user``, ``likes``, the titles nearest to the user's
+    of training users; ``curves``, optional, further ones by name: "log", of `ope` on a log, and "world", of
+    another world; ``sessions`` (``policy``, ``user``, ``likes``, the titles nearest to the user's
     profile, ``return``, ``left``, ``limit``, the steps of the longest session if that is known, ``steps`` of
     ``title``, ``year``, ``genres``, ``reward`` and ``hidden``, by name the signals that no recommender sees,
     all usually in [0, 1]; of the item that a user chose from a slate also ``place``, None without a choice,
@@ -271,9 +286,11 @@ def _curve(report: Mapping[str, Any]) -> str:
         f"Mean return of the greedy policy during training, and its 95 % interval as a band, over {over}."
         f"{missing}"
     )
+    others = {CURVES[name][0]: found for name, found in (report.get("curves") or {}).items()}
+    note += "".join(f" {CURVES[name][1]}" for name in report.get("curves") or {})
     try:
-        name = f"{report['algo']}-greedy"
-        drawn = sizes(lambda px: charts.learning_curve_svg(curve, {}, name=name, width=px))
+        name = "inside" if others else f"{report['algo']}-greedy"
+        drawn = sizes(lambda px: charts.learning_curve_svg(curve, {}, name=name, width=px, others=others))
     except UserError as error:
         return f'<h2>Learning curve</h2><p class="plain">{text(error)}{missing}</p>'
     return f'<h2>Learning curve</h2><p class="note">{note}</p>{drawn}'
