@@ -110,8 +110,8 @@ def overload(checkpoint: Path, db: Path) -> None:
             share.append(closed.cpu / closed.answered * opened.answered / opened.cpu)
             print(
                 f"closed loop: {closed.rate:,.0f} answers in a second; of {len(asks) / opened.seconds:,.0f} "
-                f"requests {opened.rate:,.0f}, {len(posts) - opened.accepted} of {len(posts)} posts of feedback "
-                f"refused, {time.perf_counter() - start:.2f} s until the next answer",
+                f"requests {opened.rate:,.0f}, {len(posts) - opened.accepted} of {len(posts)} posts of "
+                f"feedback refused, {time.perf_counter() - start:.2f} s until the next answer",
                 flush=True,
             )
     print(

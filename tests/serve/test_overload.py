@@ -51,7 +51,7 @@ def test_a_batch_may_always_wait_so_that_a_pause_is_forgotten() -> None:
     admission = Admission(deadline=0.1, clock=lambda: now)
     admission.seconds = 5.0  # after a pause of the machine
     for _ in range(20):
-        entered = []
+        entered = list[tuple[int, float]]()
         while not admission.too_many(len(entered)):
             entered.append(admission.enter())
         assert len(entered) >= LEAST
