@@ -11,8 +11,8 @@ from collections.abc import Callable
 
 from recsys_rl.serve import problems
 
-LEAST = 64
-"""So many may always wait: they fit in one batch."""
+LEAST = 128
+"""So many may always wait: a batch that is drawn, and the next one."""
 BUSY = 32
 """An answer tells how fast the server is if so many waited: a batch of fewer takes as long as one of 32."""
 FIRST = 4e-4  # seconds between two answers, until they are measured
@@ -28,10 +28,9 @@ class Admission:
         self.deadline, self.clock = deadline, clock
         self.under_way, self.seconds, self.refused = 0, FIRST, 0
 
-    @property
-    def full(self) -> bool:
-        """True if one more would wait too long."""
-        return self.under_way >= LEAST and self.under_way * self.seconds > SHARE * self.deadline
+    def too_many(self, number: int) -> bool:
+        """True if one more would wait too long behind so many."""
+        return number >= LEAST and number * self.seconds > SHARE * self.deadline
 
     @property
     def wait(self) -> float:
@@ -40,7 +39,7 @@ class Admission:
 
     def enter(self) -> tuple[int, float]:
         """Count a recommendation. Returns its place and the time. Raises Problem if it comes too late."""
-        if self.full:
+        if self.too_many(self.under_way):
             self.refused += 1
             raise problems.busy(self.wait)
         self.under_way += 1

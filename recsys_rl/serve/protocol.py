@@ -28,8 +28,11 @@ def protocol_of(admission: Admission) -> type[HttpToolsProtocol]:
         between = True  # two requests: no byte of the next one has come
 
         def data_received(self, data: bytes) -> None:
-            if admission.full and data.startswith(START) and self._waits() and is_whole(data):
-                self._refuse()
+            # uvicorn's tasks count also the requests of this turn of the event loop, which enter in the next.
+            number = max(len(self.tasks), admission.under_way)
+            late = admission.too_many(number)
+            if late and data.startswith(START) and self._waits() and is_whole(data):
+                self._refuse(number)
             else:
                 super().data_received(data)
 
@@ -37,10 +40,10 @@ def protocol_of(admission: Admission) -> type[HttpToolsProtocol]:
             """True if nothing of a request has come, or of an answer is to go."""
             return self.between and (self.cycle is None or self.cycle.response_complete)
 
-        def _refuse(self) -> None:
+        def _refuse(self, number: int) -> None:
             admission.refused += 1
             self._unset_keepalive_if_required()
-            self.transport.write(refusal(int(admission.wait)))
+            self.transport.write(refusal(int(number * admission.seconds)))
             self.timeout_keep_alive_task = self.loop.call_later(
                 self.timeout_keep_alive, self.timeout_keep_alive_handler
             )
