@@ -181,7 +181,8 @@ def test_platform_names_are_in_three_places_only(key: str) -> None:
     # Settings of several platforms, of which one may have another default, and fields of every session.
     shared = hints(config.__bases__[0]) | hints(Interface)
     settings = [name for name in config.__annotations__ if "_" in name and name not in shared]
-    word = re.compile(rf"\b({'|'.join([key, rf'{key.title()}\w*', *settings])})\b")
+    words = "|".join([key, rf"{key.title()}\w*", *settings])
+    word = re.compile(rf"\b({words})\b")
     allowed = {own, PACKAGE / "env/__init__.py", *(PACKAGE / "cli").glob("*.py")}
     found = [path for path in PACKAGE.rglob("*.py") if path not in allowed and word.search(path.read_text())]
     assert found == []
