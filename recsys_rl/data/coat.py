@@ -59,7 +59,7 @@ def random_decisions(
     place = find_folder(data_dir, cache_dir)
     ratings = read_ratings(place, "test.ascii")
     users, items = (torch.from_numpy(part) for part in np.nonzero(ratings))
-    people, names, coats = read_features(place, *ratings.shape)
+    people, names, coats = _features(place, *ratings.shape)
     number = ratings.shape[1]
     facts = ItemFacts(
         titles=_titles(number),
@@ -105,7 +105,7 @@ def _matrix(place: Path, name: str) -> NDArray[np.float32]:
         return np.loadtxt(lines, dtype=np.float32, ndmin=2)
 
 
-def read_features(
+def _features(
     place: Path, num_users: int, num_items: int
 ) -> tuple[NDArray[np.float32], list[str], NDArray[np.float32]]:
     """Those of people (U, F), and of coats the names (G,) and the values (I, G); F = G = 0 without files."""

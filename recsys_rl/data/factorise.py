@@ -9,6 +9,12 @@ Volinsky 2009, "Matrix factorization techniques for recommender systems", IEEE C
 
 by alternating least squares: b, c, all p and all q in turn, each with the others fixed. The problem has many
 solutions, and the random first factors decide which one is found.
+
+Estimates shrink: users of the estimate are more alike than people are. ``draw_users`` draws the factors of
+each user from their posterior, given all else and normal noise of variance v, the mean square error of the
+fit, corrected by the number of fitted weights::
+
+    p_u ~ N(estimate of p_u, v (Q_u^T Q_u + FACTOR_PENALTY I)^-1)        with Q_u the items that u has rated
 """
 
 from __future__ import annotations
@@ -23,6 +29,7 @@ FACTOR_PENALTY = 5.0
 BIAS_PENALTY = 2.0
 ITERATIONS = 10
 FIRST = 0.1  # standard deviation of the first factors
+_DRAW = 1_000_003  # added to the seed for the stream of ``draw_users``
 
 
 class Factorised(NamedTuple):
@@ -59,6 +66,24 @@ def factorise(ratings: Tensor, known: Tensor, size: int, seed: int) -> Factorise
     return Factorised(found, users.float(), items.float())
 
 
+def draw_users(found: Factorised, ratings: Tensor, known: Tensor, seed: int) -> Tensor:
+    """Ratings (U, I) of users with factors from their posterior, given ``found``, the fit of ``ratings``.
+
+    They lie within the range of the known ratings.
+    """
+    there, items = known.double(), found.items.double()  # (U, I), (I, D)
+    gram = _gram(there, items)  # (U, D, D)
+    spread = torch.linalg.inv(gram + FACTOR_PENALTY * torch.eye(items.shape[1], dtype=gram.dtype))
+    weights = (spread * gram.mT).sum() + len(known) + known.shape[1]  # fitted: of users' factors, biases
+    error = (ratings - found.ratings)[known].double().square().sum()
+    variance = error / (known.sum() - weights).clamp_min(1)
+    noise = torch.Generator().manual_seed(seed + _DRAW)
+    drawn = torch.randn(*found.users.shape, 1, generator=noise, dtype=torch.float64)  # (U, D, 1)
+    moved = (torch.linalg.cholesky(spread) @ drawn).squeeze(2) * variance.sqrt()  # (U, D)
+    low, high = ratings[known].min(), ratings[known].max()
+    return (found.ratings + (moved @ items.T).float()).clamp(low, high)
+
+
 def _bias(rest: Tensor, there: Tensor, axis: int) -> Tensor:
     """The ridge estimate of a bias for each row (axis 1) or column (axis 0), from ``rest`` (U, I)."""
     return rest.sum(axis, keepdim=True) / (there.sum(axis, keepdim=True) + BIAS_PENALTY)
@@ -66,9 +91,13 @@ def _bias(rest: Tensor, there: Tensor, axis: int) -> Tensor:
 
 def _factors(rest: Tensor, there: Tensor, others: Tensor) -> Tensor:
     """The ridge regression of each row of ``rest`` (n, m) on ``others`` (m, D): (n, D)."""
-    squares = (others.unsqueeze(2) * others.unsqueeze(1)).flatten(1)  # (m, D D)
-    size = others.shape[1]
-    gram = (there @ squares).unflatten(1, (size, size))  # (n, D, D)
-    gram += FACTOR_PENALTY * torch.eye(size, dtype=gram.dtype)
+    gram = _gram(there, others)  # (n, D, D)
+    gram += FACTOR_PENALTY * torch.eye(others.shape[1], dtype=gram.dtype)
     found: Tensor = torch.linalg.solve(gram, rest @ others)
     return found
+
+
+def _gram(there: Tensor, others: Tensor) -> Tensor:
+    """For each row of ``there`` (n, m), 0 or 1, the sum of x x^T over its rows x of ``others`` (m, D)."""
+    squares = (others.unsqueeze(2) * others.unsqueeze(1)).flatten(1)  # (m, D D)
+    return (there @ squares).unflatten(1, (others.shape[1],) * 2)
