@@ -79,7 +79,6 @@ FIGURES: dict[str, Callable[[Path], str]] = {
     "open-bandit-errors": ope_texts.open_bandit,
     "open-bandit-weights": ope_texts.open_bandit_weights,
     "satiation-planner": partial(planner_texts.gains, env="satiation"),
-    "short-video-planner": partial(planner_texts.gains, env="short-video"),
     "short-video-gain": partial(learning_texts.gain_over_yardstick, task="short-video"),
     "long-video-gain": partial(learning_texts.gain_over_yardstick, task="long-video"),
     "short-video-gains": partial(learning_texts.gains_by_seed, task="short-video", policy="ppo"),

@@ -116,7 +116,11 @@ def test_effects_name_the_seeds_and_commits_of_their_rows(tmp_path: Path) -> Non
         about = {"task": task, "commit": "five" if task == "satiation-stranger" else "one", "share": 0.5}
         for seed in range(5 if task == "satiation-stranger" else 1):
             rows += [run(policy, seed, 10, **about) for policy in EFFECT_ROWS]
-    said = effects(write_rows(tmp_path, "learning", rows)).splitlines()[-1]
+    before = {"task": "satiation-well-known", "commit": "old", "date": "2026-11-24"}
+    rows = [row for row in rows if row["task"] != before["task"]]
+    rows += [run(policy, 0, 10, **before) for policy in EFFECT_ROWS]
+    *lines, said = effects(write_rows(tmp_path, "learning", rows)).splitlines()
+    assert len(lines) == 2 + len(EFFECTS) - 1 + 1  # without the row of before
     assert said == (
         "Each row has 600,000 steps, the searched rules as well: seed 0, commit one, 2026-11-25; "
         "seeds 0, 1, 2, 3, 4, commit five, 2026-11-25."

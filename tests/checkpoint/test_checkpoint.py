@@ -333,9 +333,7 @@ def test_disk_that_fills_up(path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
-        with pytest.raises(
-            UserError, match=r"ppo\.pt can't be written \(No space left on device\): make room"
-        ):
+        with pytest.raises(UserError, match=r"ppo\.pt can't be written \(No space left on device\)"):
             save(path, make_checkpoint(1280))
     assert_unharmed(path, before)
 
@@ -390,7 +388,7 @@ def test_interrupted_save_leaves_no_file(path: Path, monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_broken_weights_never_replace_a_good_checkpoint(path: Path, bad: float) -> None:
     before = path.read_bytes()
-    with pytest.raises(UserError, match=r"isn't written, as the agent of step 640 holds NaN.*'head'"):
+    with pytest.raises(UserError, match=r"step 640 .*NaN.*'head'"):
         save(path, dataclasses.replace(make_checkpoint(), agent={"head": torch.tensor([0.0, bad])}))
     assert_unharmed(path, before)
 

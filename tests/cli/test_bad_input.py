@@ -380,7 +380,7 @@ def test_broken_checkpoint(how: str, door: str, folder: Path, capsys: pytest.Cap
 def test_error_names_the_previous_checkpoint(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     truncate(PPO_FILE)
     before = PPO_FILE.resolve().with_name("ppo.prev.pt")
-    assert f"give {before}, the whole checkpoint before it" in sentence(["evaluate"], capsys)
+    assert f"give {before}, " in sentence(["evaluate"], capsys)
     assert main(["evaluate", "--checkpoint", str(before)]) == 0
 
 
@@ -565,7 +565,7 @@ def test_disk_that_fills_up_during_a_save(
         assert main(["train", *DRIFT, *steps(9)]) == 2
     err = capsys.readouterr().err
     run = Path("runs/drift-synthetic-ppo-0-2")
-    assert f"error: {run}/ppo.pt can't be written (No space left on device): make room" in err
+    assert f"error: {run}/ppo.pt can't be written (No space left on device)" in err
     assert load(LATEST).updates == 3
     assert {path.name for path in run.iterdir()} == {"ppo.pt", "ppo.prev.pt", "log.csv", "config.toml"}
     assert main(["train", "--resume"]) == 0 and load(LATEST).updates == 9
@@ -582,7 +582,7 @@ def test_disk_that_fills_up_during_a_log_line(
 
     monkeypatch.setattr(train_module, "Logger", Full)
     assert main(["train", *DRIFT, *steps(9)]) == 2
-    assert "log.csv can't be written at step 120 (No space left on device): make" in capsys.readouterr().err
+    assert "log.csv can't be written at step 120 (No space left on device)" in capsys.readouterr().err
     assert load(LATEST).updates == 3
 
 
@@ -615,7 +615,7 @@ def test_nan_loss_stops_the_run(algo: str, folder: Path, capsys: pytest.CaptureF
     options = DRIFT if algo == "ppo" else A2C
     said = sentence(["train", *options, *steps(50), "--lr", "1e30"], capsys)
     kept = f"runs/drift-synthetic-{algo}-0-2/{algo}.pt"
-    assert "loss became " in said and f"and {kept} keeps the untrained policy: start" in said
+    assert "loss became " in said and f"and {kept} keeps the untrained policy" in said
     path = Path(f"checkpoints/{algo}.pt")
     assert load(path).updates == 0  # it was written before the first update, so it can be evaluated
     assert main(["evaluate", "--algo", algo]) == 0
@@ -632,7 +632,7 @@ def test_nan_reward_stops_the_run(folder: Path, capsys: pytest.CaptureFixture[st
         gymnasium.registry.pop("RecsysTestNan-v0")
     # 30 good rewards are 5 updates of 6 steps; the checkpoint of the third is the last before the sixth.
     assert said.startswith("loss became nan at step 144 (update 6), so the run stopped and ")
-    assert "runs/gym-RecsysTestNan-v0-ppo-0/ppo.pt keeps the state of step 72: start again" in said
+    assert "runs/gym-RecsysTestNan-v0-ppo-0/ppo.pt keeps the state of step 72" in said
     assert load(LATEST).updates == 3
 
 

@@ -197,7 +197,7 @@ def test_cold_items_take_the_found_id_column(tmp_path: Path) -> None:
 
 def test_cold_items_need_a_file_with_such_items(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "--data", "log.csv", *RUN, "--cold-items", "3"]) == 2
-    assert "--cold-items needs the attributes of items: give --items FILE." in capsys.readouterr().err
+    assert "--items FILE" in capsys.readouterr().err
     Path("known.csv").write_text("id,camp\n1,a\n2,b\n", encoding="utf-8")
     assert main(["train", "--data", "log.csv", *RUN, "--cold-items", "3", "--items", "known.csv"]) == 2
     assert "names no item without events" in capsys.readouterr().err

@@ -238,7 +238,7 @@ def test_a_log_of_decisions_is_refused_by_its_name(
     path = tmp_path / "log.parquet"
     pl.DataFrame({"user": [1], "items": [[2]]}).write_parquet(path, metadata={KEY: "{}"})
     assert main(["train", "--data", str(path)]) == 2
-    assert f"{path} is a log of decisions, for recsys-rl ope" in capsys.readouterr().err
+    assert f"{path} is a log of decisions" in capsys.readouterr().err
 
 
 def test_like_threshold_without_ratings_is_refused(
@@ -260,10 +260,10 @@ def test_counts_in_the_place_of_ratings_are_explained(
     assert main(["train", "--data", "plays.tsv", "--heldout-fraction", "0.0001", *RUN]) == 2
     said = capsys.readouterr().err
     assert "(ratings of at least 1" in said and " of 1..199): none of " in said
-    assert "if these ratings are counts, such as plays, name their column with --weight-column" in said
+    assert "--weight-column" in said
     Path("likes.tsv").write_text("user\titem\n" + "".join(f"u{u}\ti{i}\n" for u, i, n in rows))
     assert main(["train", "--data", "likes.tsv", "--heldout-fraction", "0.0001", *RUN]) == 2
-    assert "users with at least 5 likes: none of 80 is a held-out user: change" in capsys.readouterr().err
+    assert "users with at least 5 likes: none of 80 is a held-out user" in capsys.readouterr().err
     assert main(["train", "--data", "plays.tsv", "--weight-column", "rating", *RUN]) == 0
     assert "1,200 events, each a like" in capsys.readouterr().err
 
@@ -275,9 +275,7 @@ def test_ids_with_a_zero_fraction_are_whole_numbers(tmp_path: Path) -> None:
 
 def test_weights_are_positive(tmp_path: Path) -> None:
     path = write(tmp_path, "log.csv", "user,item,plays\n1,2,3\n1,3,0\n")
-    with pytest.raises(
-        UserError, match="column 'plays' has '0' in row 2: weights are finite numbers above 0"
-    ):
+    with pytest.raises(UserError, match=r"column 'plays' has '0' in row 2: weights .* above 0"):
         read_log(path)
 
 
