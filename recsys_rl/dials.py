@@ -33,9 +33,9 @@ class DataConfig:
     """The users and the items."""
 
     data: str = "movielens"
-    """movielens, ml-100k, ml-latest-small, ml-1m, ml-25m, ml-32m, kuairec, kuairand, coat, synthetic,
-    clustered, a log (.csv, .tsv, .dat, .txt, .inter, .data, gzipped or not, .parquet), or a .npy table
-    of item embeddings."""
+    """movielens, ml-100k, ml-latest-small, ml-1m, ml-25m, ml-32m, kuairec, kuairand, coat, coat-game,
+    rating-matrix, synthetic, clustered, a log (.csv, .tsv, .dat, .txt, .inter, .data, gzipped or not,
+    .parquet), or a .npy table of item embeddings."""
     cache_dir: str | None = None
     """Folder for downloads, learned embeddings and `clustered` items (default: the user's cache folder)."""
     heldout_fraction: Annotated[float, Range(above=0, below=1)] = 0.2
@@ -252,5 +252,15 @@ class TrainConfig:
     the times that the item was shown. It falls to zero over the run; 0 = none."""
     record: str | None = None
     """New folder for a log of all decisions of the run, in parts, for learning from its replay."""
+    judge_log: str | None = None
+    """Log of decisions on which each evaluation judges the greedy policy of a run in learned users, by `ope`
+    on its held-out users. The run stops when this estimate stops rising; best.pt has its best policy."""
+    judge_patience: CountOrZero = 5
+    """Evaluations in a row without a higher estimate on judge_log, after which the run stops; 0 = never."""
+    world: str | None = None
+    """Each evaluation also plays in this platform, with the items, users and interface of the run: the
+    simulator behind the log of learned users. It has no effect on learning."""
+    world_set: tuple[str, ...] = ()
+    """A setting of --world, as NAME=VALUE, as in --world-set noise=0. It may be repeated."""
     tensorboard: bool = False
     """Write TensorBoard events beside the CSV log (needs the extra `tensorboard`)."""

@@ -26,7 +26,8 @@ from recsys_rl.experience.replay import Replay
 from recsys_rl.lookup import source_of
 from recsys_rl.models.actor_critic import ActorCritic, Shapes
 from recsys_rl.models.features import SplitFeatures
-from recsys_rl.models.heads import NUMBERS, feature_names, item_columns, item_features, item_kinds
+from recsys_rl.models.heads import item_kinds
+from recsys_rl.models.item_columns import NUMBERS, feature_names, item_columns, item_features
 from recsys_rl.objective.objectives import make_objectives
 from recsys_rl.objective.weighted import FIELD, parse_weights
 from recsys_rl.protocols import Env, Experience, Learner, UserModel
@@ -389,6 +390,11 @@ def make_agent(
         raise UserError(
             f"The gated head chooses one item at a time, and each step of {config.env} shows "
             f"{interface.slate_size}: choose another --head, or a slate of one item."
+        )
+    if has_items and config.model_config.head == "scorer" and not interface.profile:
+        raise UserError(
+            f"The scorer head starts as a ranking by profile, and observations of {config.env} hold no "
+            "profile: choose another --head."
         )
     shapes = Shapes(
         interface.context_size,

@@ -1,7 +1,7 @@
 """docs/images/made.csv: the rows of learning.csv that were the newest when a picture was made.
 
-A picture of an earlier table than the newest is stale, and so is an effect of docs/02 that was measured
-before the table beside it. A test lists what is stale.
+A picture of an earlier table than the newest is stale, and so are the effects of docs/02 if they were
+measured before the table beside them. A test lists what is stale.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ COLUMNS = ("picture", "task", "date", "commit")
 
 
 def newest(results: Path, task: str) -> tuple[str, str]:
-    """Date and commit of the newest rows of a task in learning.csv."""
-    row = read(results, "learning", task=task)[-1]
-    return row["date"], row["commit"]
+    """Date and commit of the newest rows of a task in learning.csv; empty without rows."""
+    rows = read(results, "learning", task=task)
+    return (rows[-1]["date"], rows[-1]["commit"]) if rows else ("", "")
 
 
 def note(picture: str, results: Path = RESULTS, images: Path = IMAGES) -> None:
@@ -45,7 +45,7 @@ def note(picture: str, results: Path = RESULTS, images: Path = IMAGES) -> None:
 
 
 def stale(results: Path = RESULTS, images: Path = IMAGES) -> list[str]:
-    """A sentence for each picture, and each effect of docs/02, that is older than the table it belongs to."""
+    """A sentence for each picture, and one for the effects of docs/02, that is older than its table."""
     rows, found = _made(images), []
     for picture, task in PICTURES.items():
         wanted = newest(results, task)
@@ -54,9 +54,9 @@ def stale(results: Path = RESULTS, images: Path = IMAGES) -> list[str]:
             found.append(
                 f"{picture} shows {which} of {task}, and the newest are of {wanted[0]} ({wanted[1]})"
             )
-    for task in EFFECTS:
-        if newest(results, task)[0] < newest(results, "satiation")[0]:
-            found.append(f"{task} was measured before satiation: run python -m benchmarks.learning {task}")
+    if newest(results, "satiation-all-effects")[0] < newest(results, "satiation")[0]:
+        tasks = " ".join(EFFECTS)
+        found.append(f"The effects were measured before satiation: python -m benchmarks.learning {tasks}")
     return found
 
 

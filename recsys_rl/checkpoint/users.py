@@ -23,7 +23,7 @@ from recsys_rl.checkpoint import (
     sealed,
 )
 from recsys_rl.checkpoint.sealed import Refused
-from recsys_rl.models.heads import item_columns
+from recsys_rl.models.item_columns import item_columns
 from recsys_rl.models.user_ensemble import UserEnsemble
 from recsys_rl.models.user_network import ContextSizes, ItemTables, UserNetwork
 from recsys_rl.models.user_signals import SignalKinds
@@ -106,6 +106,7 @@ def save_users(path: Path, users: LearnedFile) -> None:
     }
     sections: dict[str, Mapping[str, Tensor]] = {
         "given": facts.given,
+        "shown_next": facts.shown_next,
         "facts": {"of_signals": facts.of_signals, "users": facts.users},
         "extra": users.extra,
         "fitting": users.fitting,
@@ -181,6 +182,10 @@ def _loaded(path: Path, version: object) -> LearnedFile:
             and facts.of_signals.shape == (len(facts.signals), len(facts.streams))
             and facts.users.dtype == torch.int64
             and all(len(x) == len(facts.users) > 0 for x in facts.given.values())
+            and all(
+                len(facts.shown_next[f"keys{name[-1]}"]) == len(facts.shown_next[f"entropies{name[-1]}"])
+                for name in ("keys1", *facts.shown_next)
+            )
         )
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise Refused(f"does not fit its own settings ({type(error).__name__})", AGAIN) from error
@@ -207,5 +212,6 @@ def _facts(texts: Mapping[str, Any], sections: Mapping[str, Mapping[str, Tensor]
         of_signals=own["of_signals"],
         users=own["users"],
         given=dict(sections["given"]),
+        shown_next=dict(sections.get("shown_next", {})),
         **{name: str(texts[name]) for name in ("catalogue", "platform", "features", "log")},
     )

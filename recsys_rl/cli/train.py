@@ -62,11 +62,13 @@ before."""
 
 @dataclasses.dataclass(frozen=True)
 class RunOptions(TrainConfig):
-    """The settings of the run as options; --limit may be repeated."""
+    """The settings of the run as options; --limit and --world-set may be repeated."""
 
     limit: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """A limit on a stream, as in "ads<=0.1" or "watch>=0.5" (in quotes), kept by a Lagrange multiplier. It
     may be repeated. --limit help lists the streams of the platform."""
+    world_set: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """A setting of --world, as NAME=VALUE, as in --world-set noise=0. It may be repeated."""
 
 
 class Job(NamedTuple):
@@ -251,8 +253,10 @@ def _parse(argv: list[str], settings: Mapping[str, Any], file: str | None) -> An
         raise UserError(str(error)) from None  # an error of the file, even if an option replaces the value
     data = getattr(sections["data_config"], "data", "")
     of_run = vars(sections["train_config"])
-    if peek(argv, "limit").limit is not None:  # options replace those of a file
-        of_run = {**of_run, "limit": ()}
+    repeated = peek(argv, "limit", "world-set")
+    for name in ("limit", "world_set"):
+        if getattr(repeated, name) is not None:  # options replace those of a file
+            of_run = {**of_run, name: ()}
     sections["train_config"] = RunOptions(**of_run)
 
     def text(help_: str) -> Any:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from recsys_rl.decisions.log import DecisionLog
 from recsys_rl.decisions.session_table import session_table
+from recsys_rl.functional.next_entropy import next_entropies
 from recsys_rl.objective.weighted import check_weights, stream_weights
 from recsys_rl.protocols import Equations, UserModel
 from recsys_rl.types import (
@@ -155,6 +156,14 @@ def sessions_of(log: DecisionLog, what: Learnable) -> SessionTable:
     kept = log.signals[..., what.places]  # (E, K, S)
     rewards = kept.sum(1) @ what.of_signals @ stream_weights(what.streams)
     return session_table(log, rewards, what.places)
+
+
+def shown_next(table: SessionTable, num_items: int) -> dict[str, Tensor]:
+    """The entropies of what these sessions show next (UserFacts); of pairs only where steps show one item."""
+    found = {}
+    for order in (1, 2) if table.items.shape[2] == 1 else (1,):
+        found[f"keys{order}"], found[f"entropies{order}"] = next_entropies(table.items, num_items, order)
+    return found
 
 
 def extra_tables(equations: Equations | None, users: UserModel, platform: str) -> dict[str, Tensor]:

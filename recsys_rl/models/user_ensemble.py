@@ -34,8 +34,14 @@ class UserEnsemble:
         return self._of_members(memory, items, member, lambda outputs, rows: outputs.expected())
 
     @torch.no_grad()
-    def drawn(self, memory: Mapping[str, Tensor], items: Tensor, member: Tensor, chance: Tensor) -> Tensor:
-        return self._of_members(memory, items, member, lambda outputs, rows: outputs.at(chance[rows]))
+    def drawn(
+        self, memory: Mapping[str, Tensor], items: Tensor, member: Tensor, chance: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        outputs = [x.respond(self._of(memory, place), items) for place, x in enumerate(self.members)]
+        draws = torch.stack([x.at(chance) for x in outputs])  # (E, N, K, S)
+        own = draws[member.clamp_min(0), torch.arange(len(member), device=member.device)]
+        found = torch.where((member < 0).view(-1, 1, 1), draws.mean(0), own)
+        return found, torch.stack([x.expected() for x in outputs])
 
     @torch.no_grad()
     def after(
@@ -47,10 +53,6 @@ class UserEnsemble:
         ]
         leaves = torch.stack([logit.sigmoid() for _, logit in parts], 1)  # (N, E)
         return self._joined([found for found, _ in parts]), leaves * self._varies(leaves)
-
-    def spread(self, memory: Mapping[str, Tensor], items: Tensor) -> Tensor:
-        """(N, K, S): the standard deviation between the networks of the mean of each signal."""
-        return self.means(memory, items).std(0, correction=0)
 
     @torch.no_grad()
     def means(self, memory: Mapping[str, Tensor], items: Tensor) -> Tensor:

@@ -186,21 +186,32 @@ class SQLite:
         found = self._first(query, (value,))
         return None if found is None else _decoded(_decision, found[0])
 
-    def latest(self, number: int) -> list[tuple[Decision, str, int]]:
-        """The last decisions, the latest first, with the person's name and the number of events."""
+    def latest(self, number: int) -> tuple[list[tuple[Decision, str, int]], list[int]]:
+        """The last decisions that can be read, and the numbers of those that can't. Raises Damaged."""
         found = self._read(
-            "SELECT decisions.row, name, decisions.session FROM decisions "
-            "JOIN sessions ON sessions.number = decisions.session JOIN people ON people.number = person "
+            "SELECT decisions.number, decisions.row, name, decisions.session FROM decisions "
+            "LEFT JOIN sessions ON sessions.number = decisions.session "
+            "LEFT JOIN people ON people.number = person "
             "ORDER BY decisions.number DESC LIMIT ?",
             (number,),
         )
-        rows: list[tuple[Decision, str, int]] = []
-        for row, name, session in found:
-            decision, events = _decoded(_decision, row), Counter[int]()
-            for (event,) in self._read("SELECT row FROM events WHERE session = ?", (session,)):
-                events[_decoded(_event, event).decision] += 1
-            rows.append((decision, name, events[decision.number]))
-        return rows
+        rows, unreadable = list[tuple[Decision, str, int]](), list[int]()
+        for at, row, name, session in found:
+            try:
+                decision, events = _decoded(_decision, row), self._of_decisions(session)
+            except Damaged:
+                unreadable.append(at)
+                continue
+            if isinstance(name, str):
+                rows.append((decision, name, events[decision.number]))
+            else:
+                unreadable.append(at)
+        return rows, unreadable
+
+    def _of_decisions(self, session: int) -> Counter[int]:
+        """The number of events of each decision of a session. Raises Damaged."""
+        rows = self._read("SELECT row FROM events WHERE session = ?", (session,))
+        return Counter(_decoded(_event, row).decision for (row,) in rows)
 
     def event(self, id: str) -> Event | None:
         found = self._first("SELECT row FROM events WHERE id = ?", (id,))

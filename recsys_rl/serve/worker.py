@@ -7,7 +7,6 @@ sent. Draws are made in another thread (batcher.py) from copies.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import math
 import os
 import queue
@@ -26,6 +25,7 @@ import torch
 
 from recsys_rl.errors import error_text
 from recsys_rl.serve import problems, wire
+from recsys_rl.serve.admission import Admission
 from recsys_rl.serve.answers import answer_of, hour_of, refusal
 from recsys_rl.serve.batcher import Batcher
 from recsys_rl.serve.feedback import ranges_of, take
@@ -58,6 +58,7 @@ MOST_WAITING = 100  # requests of one person at once
 FAILED = 70  # exit code
 MOST_LIKES = 1_000  # of a stranger, the latest
 STORED = 32  # latest decisions on which a new version is tried
+SEE = "see recsys-rl log check."
 HANGS = 10  # deadlines after which a batch is given up
 
 encode = msgspec.json.Encoder().encode
@@ -77,6 +78,7 @@ class Worker:
         self.last = store.last
         self.served = {row.sha256: row for row in store.policies()}
         self.memory = Memory(store, self.interface)
+        self.admission = Admission(settings.deadline)
         self.moment = 0.0
         self.pending: dict[int, Pending] = {}  # by the number of the decision
         self.requests: dict[str, Pending] = {}  # by the caller's id
@@ -92,13 +94,6 @@ class Worker:
         self.thread.start()
 
     # --- the event loop's thread ---
-
-    def admit(self) -> None:
-        """Raise Problem if a recommendation can't be made in time. A refusal must cost little."""
-        queued = len(self.pending) * self.batcher.seconds
-        if queued > self.settings.deadline:
-            self.counts["shed"] += 1
-            raise problems.busy(queued)
 
     def submit(self, what: Any) -> asyncio.Future[Any]:
         """The future of the result."""
@@ -318,7 +313,7 @@ class Worker:
         if drawn.error:
             self.counts[drawn.error] += 1
             for job in pending.jobs:
-                self._reply(job, refusal(drawn.error, len(self.pending) * self.batcher.seconds))
+                self._reply(job, refusal(drawn.error, self.admission.wait))
         else:
             row = self._decision(pending, ask, drawn, request)
             for job in pending.jobs:
@@ -405,11 +400,26 @@ class Worker:
         return found
 
     def _stored(self) -> list[tuple[Whole, Decision]]:
-        """The latest decisions whose sessions can be read, each with its session."""
+        """The latest decisions whose sessions can be read, each with its session.
+
+        Those that can't be read are named: no new version can mend them, so they must not hinder one.
+        """
         found = []
-        for row, *_ in self.store.latest(STORED):
-            with contextlib.suppress(Damaged):  # no new version can mend it
+        try:
+            rows, unreadable = self.store.latest(STORED)
+        except Damaged as damage:
+            print(f"a new version is tried without stored decisions ({damage}): {SEE}", file=sys.stderr)
+            return []
+        for row, *_ in rows:
+            try:
                 found.append(self._look(row.number))
+            except Damaged:
+                unreadable.append(row.number)
+        for number in unreadable:
+            print(
+                f"a new version is tried without decision {number}, which can't be read: {SEE}",
+                file=sys.stderr,
+            )
         return found
 
     def _clear(self) -> None:

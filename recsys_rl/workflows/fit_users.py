@@ -29,6 +29,7 @@ from recsys_rl.experience.learned_users import (
     facts_of,
     learnable,
     sessions_of,
+    shown_next,
     split_sessions,
 )
 from recsys_rl.make import heldout_rows, make_user_model, make_world, one_visit
@@ -190,6 +191,7 @@ def begin_fit(
         all_signals = session_table(reported, torch.zeros(reported.num_rows))
         all_signals = all_signals if held is None else all_signals.rows(held)
     fitted_table = table.rows(fitted)
+    facts = dataclasses.replace(facts, shown_next=shown_next(fitted_table, world.catalogue.num_items))
     if fitted_table.num_sessions < 2:
         raise UserError(f"{name} has too few sessions to learn from: give a longer log.")
     inner, checked = split_sessions(fitted_table, "users", CHECKED, streams["split"])

@@ -54,8 +54,7 @@ def test_picture_is_stale_once_there_are_newer_rows(tmp_path: Path) -> None:
     write(tmp_path, [*first, *rows_of("2026-01-02", "bbb", "satiation")])
     stale = made.stale(tmp_path, tmp_path)
     assert sum("of satiation, and the newest are" in line for line in stale) == 3
-    late = [line.split()[0] for line in stale if "was measured before satiation" in line]
-    assert late == [task for task in EFFECTS if task != "satiation"]
+    assert stale[-1].endswith(" ".join(EFFECTS)) and len(stale) == 3 + 1
 
 
 def test_table_of_another_code_makes_no_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,5 +84,5 @@ def test_trained_runs_are_taken_from_the_folder(tmp_path: Path, monkeypatch: pyt
 
 
 def test_unknown_picture() -> None:
-    with pytest.raises(UserError, match=r"There is no picture loop\.svg: name some of report\.png, learning"):
+    with pytest.raises(UserError, match=r"loop\.svg.*report\.png, learning"):
         pictures.main(["loop.svg"])

@@ -63,7 +63,15 @@ def client(checkpoint: At, tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 def test_other_doors(client: TestClient) -> None:
     assert client.get("/nowhere").json()["title"] == "not-found"
-    assert client.get("/v1/recommend").json()["title"] == "wrong-method"
+    for method, path, allowed in (
+        ("GET", "/v1/recommend", "POST"),
+        ("PUT", "/v1/feedback", "POST"),
+        ("POST", "/v1/decisions", "GET, HEAD"),
+        ("TRACE", "/v1/decisions/3", "GET, HEAD"),
+    ):
+        other = client.request(method, path)
+        assert (other.status_code, other.json()["title"]) == (405, "wrong-method")
+        assert sorted(other.headers["allow"].split(", ")) == allowed.split(", ")
     assert (
         client.post("/v1/recommend", content="user_id=1", headers={"content-type": "text/plain"}).status_code
         == 415
