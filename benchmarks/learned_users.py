@@ -63,13 +63,13 @@ class Work:
     logs: Sizes
     inside: int  # steps of PPO in learned users
     members: int = 3
-    epochs: int = 6
+    epochs: int = 4
     ppo: Mapping[str, Any] = field(default_factory=dict)  # of PPO inside, over the platform's preset
 
 
 # Inside, fewer and larger steps than in the preset: the networks answer many users in the time of a few.
 WORK = {
-    "satiation": Work(Sizes(), 200_000, ppo={"num_envs": 128, "n_steps": 16}),
+    "satiation": Work(Sizes(), 150_000, ppo={"num_envs": 128, "n_steps": 16}),
     "short-video": Work(Sizes(steps=600_000, sessions=2_000), 200_000, members=2, epochs=5),
 }
 SMALL = {"data": "synthetic", "num_users": 40, "num_items": 40, "embedding_dim": 8, "max_episode_steps": 10}
