@@ -110,8 +110,7 @@ def test_strangers_can_be_refused(checkpoint: At, tmp_path: Path) -> None:
 
 
 def test_tokens_open_the_doors_of_their_scopes(checkpoint: At, tmp_path: Path) -> None:
-    from recsys_rl.serve.inference import Ask, Drawn, draw
-from recsys_rl.serve.server import application
+    from recsys_rl.serve.server import application
 
     lines = [
         f"{scope} {hashlib.sha256(scope.encode()).hexdigest()}"
