@@ -16,6 +16,7 @@ which the settings were chosen; it writes no CSV. A network takes 10 to 30 secon
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import sys
 import tempfile
@@ -97,7 +98,7 @@ LEARNED: Mapping[str, Mapping[str, Any]] = {
     "blind": {**PPO, "relative": True},
     "ppo-session": {**PPO, "relative": True},
 }
-SMOKE: dict[str, Any] = {"total_timesteps": 64, "num_envs": 8, "n_steps": 4, "embedding_dim": 4}
+SMOKE: dict[str, Any] = {"total_timesteps": 64, "num_envs": 8, "n_steps": 4, "batch_size": 32}
 FIXED = ("random", "most-rated", "static-list", "list", "penalised", "true-means", "reader-3", "reader")
 POLICIES = (*FIXED, *LEARNED)
 
@@ -140,9 +141,17 @@ class Game:
     settings: dict[str, Any]
     tested: str  # the matrix of the test: "true" or "estimated"
     seed: int
+    smaller: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # sizes of a smoke run
 
     def config(self, **more: Any) -> Config:
         return Config(**{**self.settings, **more})
+
+    def learner(self, policy: str) -> dict[str, Any]:
+        """The settings of a learned row."""
+        settings = {**LEARNED[policy], **self.smaller}
+        if settings["algo"] == "a2c":
+            settings.pop("batch_size", None)
+        return settings
 
     def test(self, policy: Policy, greedy: bool = True, blind: bool = False, **more: Any) -> Sessions:
         """One session of each user in the matrix of the test."""
@@ -218,8 +227,8 @@ def rows_of(game: Game, name: str, learned: Sequence[str]) -> list[Row]:
                 sessions = game.test(policies[policy])
             elif policy in learned:
                 blind = policy == "blind"
-                agent, seconds = train(game, LEARNED[policy], blind)
-                sessions = game.test(agent, blind=blind, **LEARNED[policy])
+                agent, seconds = train(game, game.learner(policy), blind)
+                sessions = game.test(agent, blind=blind, **game.learner(policy))
             else:
                 continue
             found[policy] = sessions
@@ -238,16 +247,17 @@ def rows_of(game: Game, name: str, learned: Sequence[str]) -> list[Row]:
 
 
 def games_of(
-    data_dir: Path, seed: int, names: Sequence[str], tuning: bool, sizes: Mapping[str, Any]
+    data_dir: Path, seed: int, names: Sequence[str], tuning: bool, smoke: bool = False
 ) -> list[tuple[str, Game]]:
     """The games of one refit. ``tuning``: the test matrix is another refit's estimate, and no true one."""
-    shared = {**COMMON, "data_dir": str(data_dir), "seed": seed, **sizes}
+    shared = {**COMMON, "data_dir": str(data_dir), "seed": seed} | ({"embedding_dim": 4} if smoke else {})
+    smaller = SMOKE if smoke else {}
     world = make_world(Config(**shared))
     if tuning:
         other = make_world(Config(**{**shared, "seed": TUNED_IN})).population.attributes["ratings"]
         attributes = {**world.population.attributes, "true_ratings": other}
         world = world._replace(population=dataclasses.replace(world.population, attributes=attributes))
-    return [(name, Game(world, {**shared, "repeats": GAMES[name]}, "true", seed)) for name in names]
+    return [(name, Game(world, {**shared, "repeats": GAMES[name]}, "true", seed, smaller)) for name in names]
 
 
 def summary(rows: Sequence[Mapping[str, Any]]) -> list[Row]:
@@ -333,17 +343,17 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         place = made_up(Path(temporary)) if args.smoke else args.data_dir
         seeds = [0] if args.smoke else [TUNED_ON] if args.tune else args.seeds
-        sizes = SMOKE if args.smoke else {}
-        if args.smoke:
-            for settings in LEARNED.values():
-                settings.update({k: v for k, v in SMOKE.items() if k != "embedding_dim"})  # type: ignore[attr-defined]
+        if args.tune:
+            args.csv = None
         rows: list[Row] = []
         for seed in seeds:
-            games = games_of(place, seed, args.games, args.tune, sizes)
+            games = games_of(place, seed, args.games, args.tune, args.smoke)
             for name, game in games:
-                rows += rows_of(game, name, args.learned)
-    if args.tune:
-        args.csv = None
+                fresh = rows_of(game, name, args.learned)
+                rows += fresh
+                if args.csv is not None:  # each game by itself: a stopped run loses nothing
+                    tables.publish(fresh, argparse.Namespace(json=None, csv=args.csv))
+    args.csv = None
     tables.publish(rows, args)
 
 
