@@ -2,7 +2,7 @@
 
     python -m benchmarks.coat [--seeds 0-4] [--games FB NX] [--data-dir FOLDER]
 
-The protocol is that of EasyRL4Rec (docs/13_coat.md): 290 users, 300 coats, at most 30 turns, a session ends
+The protocol is that of EasyRL4Rec (docs/13_rating_matrix.md): 290 users, 300 coats, at most 30 turns, a session ends
 with an item that is closer than 6 to one of the last 7. FB: items may repeat; NX: no item twice. Each seed is
 a refit of the user model on train.ascii alone, and seeds the networks. Training plays all users in the
 estimated matrix, the test plays all users in the true one, greedily. The differences of a row are paired by
@@ -200,11 +200,11 @@ def fixed_policies(game: Game, rules: Rules) -> dict[str, Policy]:
         "penalised": searched_list(mean - penalty * close, rules, game.seed),
         "true-means": searched_list(population.attributes["true_ratings"].mean(0), rules, game.seed),
     }
-    readers = {
+    readers: dict[str, Policy] = {
         name: BayesReader(ratings, rules, DEVIATION, last)
         for name, last in (("reader-3", 3), ("reader", rules.length))
     }
-    return {name: Steps(items) for name, items in lists.items()} | readers
+    return {**{name: Steps(items) for name, items in lists.items()}, **readers}
 
 
 def rows_of(game: Game, name: str, learned: Sequence[str]) -> list[Row]:
