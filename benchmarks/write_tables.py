@@ -17,7 +17,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from benchmarks import dqn, foreign, offline
+from benchmarks import coat, dqn, foreign, offline
 from benchmarks.harness import (
     calibration_texts,
     claim_texts,
@@ -56,6 +56,8 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "dqn-games": dqn.text,
     "dqn": learning_texts.dqn,
     "offline": offline.text,
+    "coat": coat.text,
+    "coat-published": coat.published,
     "throughput": speed_texts.throughput,
     "throughput-one-thread": partial(speed_texts.throughput, name="throughput-one-thread"),
     "throughput-allocator": partial(speed_texts.throughput, name="throughput-allocator"),
