@@ -7,7 +7,8 @@ with the platform's weights and once where revenue, and so an ad, pays ten times
 revenue=4``). Without a limit the platform's hard rule alone bounds the ads: at most one in five places, since
 ads are forbidden at the four places after an ad. The policy that draws plays one session with each held-out
 user. Columns: the shares as the limits measure them, the return with the platform's weights and with those of
-learning, the multiplier at the end of the training and its mean over the last fifth of the updates.
+learning, the multiplier at the end of the training and its mean over the last fifth of the updates, and the
+share of ads in each GROUP places of the visit, for users who are still there.
 
 The row `hard-rule` shows an ad wherever none is forbidden, over RULE_STEPS user-steps, and counts the places
 that break the rule.
@@ -18,6 +19,7 @@ to benchmarks/results/limits.csv.
 
 from __future__ import annotations
 
+import argparse
 import math
 import statistics
 import sys
@@ -42,6 +44,7 @@ from recsys_rl.make import make_env, make_world
 from recsys_rl.objective.lagrange import parse_limits
 from recsys_rl.objective.limit_streams import AD
 from recsys_rl.objective.weighted import parse_weights, stream_weights
+from recsys_rl.types import Catalogue
 from recsys_rl.utils.logger import read_log
 from recsys_rl.utils.metrics import interval
 from recsys_rl.utils.seeding import generators, parse_seeds
@@ -52,9 +55,11 @@ RUNS: dict[str, tuple[str, ...]] = {  # options of `train`
     "plain-limit": ("--limit", "ads<=0.1"),
     "paid": PAID,
     "paid-limit": (*PAID, "--limit", "ads<=0.1"),
+    "paid-limit-half": (*PAID, "--limit", "ads<=0.05"),
     "tail-limit": ("--limit", "tail_exposure>=0.8"),
 }
 RULE, RULE_STEPS, RULE_USERS, PLACES = "hard-rule", 1_000_000, 4_096, 5
+GROUP = 5  # places
 LAST = 5  # the mean of a multiplier is over the last fifth of the updates
 TINY = (
     *("--data", "synthetic", "--num-users", "40", "--num-items", "60", "--embedding-dim", "4"),
@@ -70,12 +75,22 @@ class Size:
     items: int
     smoke: bool
 
+    @staticmethod
+    def of(args: argparse.Namespace) -> Size:
+        """From the options of ``add_sizes``."""
+        return Size(64 if args.smoke else args.steps, args.items, args.smoke)
 
-def train(name: str, seed: int, size: Size, folder: Path) -> Path:
-    """The folder of this run, trained if it is not there."""
+
+def add_sizes(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--steps", type=int, default=300_000, help="of each training (default: 300,000)")
+    parser.add_argument("--items", type=int, default=300, help="of the catalogue (default: 300)")
+    parser.add_argument("--keep", type=Path, help="folder for the trained runs")
+
+
+def train(options: Sequence[str], seed: int, size: Size, place: Path) -> Path:
+    """The folder ``place`` of a run of PPO with these options of `train`, trained if it is not there."""
     words = ["train", "--env", "social-feed", "--seed", str(seed), "--threads", "1"]
-    words += ["--total-timesteps", str(size.steps), "--eval-interval", "0", *RUNS[name]]
-    place = folder / f"{name}-{seed}"
+    words += ["--total-timesteps", str(size.steps), "--eval-interval", "0", *options]
     runs.trained(place, "ppo", [*words, *(TINY if size.smoke else ("--num-items", str(size.items)))])
     return place
 
@@ -103,7 +118,23 @@ def row_of(name: str, seed: int, size: Size, folder: Path) -> Row:
         "learned_return": sum(w * x for w, x in zip(weights, each, strict=True)),
     }
     row |= {"length_mean": sessions.lengths.double().mean().item()}
+    by_place = ads_by_place(sessions.items[:, :, 0], ads_of(world.catalogue))
+    row |= {"ads_by_place": " ".join(f"{share:.4f}" for share in by_place)}
     return row | multipliers(folder, config)
+
+
+def ads_of(catalogue: Catalogue) -> Tensor:
+    """(I,) bool"""
+    return catalogue.attributes["kind"] == catalogue.classes("kind").index(AD)
+
+
+def ads_by_place(items: Tensor, is_ad: Tensor) -> list[float]:
+    """The share of ads in each GROUP places of the visits ``items`` (T, N), -1 after the end."""
+    found = []
+    for part in items.split(GROUP):
+        shown = part[part >= 0]
+        found.append(is_ad[shown].double().mean().item() if len(shown) else math.nan)
+    return found
 
 
 def multipliers(folder: Path, config: Config) -> Row:
@@ -127,7 +158,7 @@ def hard_rule(seed: int, smoke: bool) -> Row:
     world, count = make_world(config), 64 if smoke else RULE_USERS
     env = make_env(config, world, count, torch.Generator().manual_seed(seed))
     assert isinstance(env, RecEnv)
-    is_ad = world.catalogue.attributes["kind"] == world.catalogue.classes("kind").index(AD)  # (I,)
+    is_ad = ads_of(world.catalogue)  # (I,)
     noise = torch.Generator().manual_seed(seed)
     obs, since = env.reset(), torch.full((count,), PLACES)  # (N,): places since the last ad of the visit
     ads = broken = steps = 0
@@ -154,7 +185,8 @@ def run(names: Sequence[str], seeds: Sequence[int], size: Size, keep: Path) -> l
     for seed in seeds:
         for name in names:
             if name != RULE:
-                found.append(row_of(name, seed, size, train(name, seed, size, keep)))
+                place = train(RUNS[name], seed, size, keep / f"{name}-{seed}")
+                found.append(row_of(name, seed, size, place))
                 print(found[-1], file=sys.stderr, flush=True)
     return [*found, *([hard_rule(seeds[0], size.smoke)] if RULE in names else [])]
 
@@ -164,17 +196,12 @@ def main() -> None:
     names = [*RUNS, RULE]
     parser.add_argument("--only", nargs="+", choices=names, default=names, metavar="NAME")
     parser.add_argument("--seeds", type=parse_seeds, default="0-2", help="as in 0-4 or 0,3,7 (default: 0-2)")
-    parser.add_argument("--steps", type=int, default=300_000, help="of each training (default: 300,000)")
-    parser.add_argument("--items", type=int, default=300, help="of the catalogue (default: 300)")
-    parser.add_argument("--keep", type=Path, help="folder for the trained runs")
+    add_sizes(parser)
     args = tables.parse(parser, "limits")
     torch.set_num_threads(args.threads or 1)
-    seeds, size = (
-        [0] if args.smoke else args.seeds,
-        Size(64 if args.smoke else args.steps, args.items, args.smoke),
-    )
+    seeds = [0] if args.smoke else args.seeds
     with tempfile.TemporaryDirectory() as folder:
-        tables.publish(run(args.only, seeds, size, args.keep or Path(folder)), args)
+        tables.publish(run(args.only, seeds, Size.of(args), args.keep or Path(folder)), args)
 
 
 if __name__ == "__main__":
