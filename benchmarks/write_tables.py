@@ -17,7 +17,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from benchmarks import dqn, foreign, offline
+from benchmarks import coat, dqn, foreign, offline
 from benchmarks.harness import (
     calibration_texts,
     claim_texts,
@@ -25,7 +25,6 @@ from benchmarks.harness import (
     log_texts,
     ope_texts,
     picture_texts,
-    planner_texts,
     speed_texts,
     stranger_texts,
     tables,
@@ -56,6 +55,8 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "dqn-games": dqn.text,
     "dqn": learning_texts.dqn,
     "offline": offline.text,
+    "coat": coat.text,
+    "coat-published": coat.published,
     "throughput": speed_texts.throughput,
     "throughput-one-thread": partial(speed_texts.throughput, name="throughput-one-thread"),
     "throughput-allocator": partial(speed_texts.throughput, name="throughput-allocator"),
@@ -78,7 +79,6 @@ FIGURES: dict[str, Callable[[Path], str]] = {
     "satiation-share": learning_texts.share_of_way,
     "open-bandit-errors": ope_texts.open_bandit,
     "open-bandit-weights": ope_texts.open_bandit_weights,
-    "satiation-planner": partial(planner_texts.gains, env="satiation"),
     "short-video-gain": partial(learning_texts.gain_over_yardstick, task="short-video"),
     "long-video-gain": partial(learning_texts.gain_over_yardstick, task="long-video"),
     "short-video-gains": partial(learning_texts.gains_by_seed, task="short-video", policy="ppo"),

@@ -16,7 +16,7 @@ import torch
 
 from recsys_rl.data import coat
 from recsys_rl.data.factorise import draw_users, factorise
-from recsys_rl.data.rating_matrix import MatrixDataConfig, item_codes, matrix_world
+from recsys_rl.data.rating_matrix import MatrixDataConfig, matrix_world
 from recsys_rl.dials import EnvConfig
 from recsys_rl.files.download import has_member
 from recsys_rl.protocols import Source
@@ -54,7 +54,7 @@ def _make_world(config: CoatGameConfig, sizes: EnvConfig, seed: int) -> World:
     drawn, size = draw_users(found, rated, known, seed), sizes.embedding_dim
     return matrix_world(
         drawn,
-        item_codes(found.items, size, seed),
+        factorise(rated, known, size, seed).items,
         torch.zeros(len(rated), size),
         source=f"coat-game ({place.name}), ratings estimated from train.ascii with seed {seed}",
         heldout_fraction=config.heldout_fraction,

@@ -81,12 +81,14 @@ def draw_users(found: Factorised, ratings: Tensor, known: Tensor, seed: int) -> 
     drawn = torch.randn(*found.users.shape, 1, generator=noise, dtype=torch.float64)  # (U, D, 1)
     moved = (torch.linalg.cholesky(spread) @ drawn).squeeze(2) * variance.sqrt()  # (U, D)
     low, high = ratings[known].min(), ratings[known].max()
-    return (found.ratings + (moved @ items.T).float()).clamp(low, high)
+    drawn_ratings: Tensor = (found.ratings + (moved @ items.T).float()).clamp(low, high)
+    return drawn_ratings
 
 
 def _bias(rest: Tensor, there: Tensor, axis: int) -> Tensor:
     """The ridge estimate of a bias for each row (axis 1) or column (axis 0), from ``rest`` (U, I)."""
-    return rest.sum(axis, keepdim=True) / (there.sum(axis, keepdim=True) + BIAS_PENALTY)
+    found: Tensor = rest.sum(axis, keepdim=True) / (there.sum(axis, keepdim=True) + BIAS_PENALTY)
+    return found
 
 
 def _factors(rest: Tensor, there: Tensor, others: Tensor) -> Tensor:
@@ -100,4 +102,5 @@ def _factors(rest: Tensor, there: Tensor, others: Tensor) -> Tensor:
 def _gram(there: Tensor, others: Tensor) -> Tensor:
     """For each row of ``there`` (n, m), 0 or 1, the sum of x x^T over its rows x of ``others`` (m, D)."""
     squares = (others.unsqueeze(2) * others.unsqueeze(1)).flatten(1)  # (m, D D)
-    return (there @ squares).unflatten(1, (others.shape[1],) * 2)
+    found: Tensor = (there @ squares).unflatten(1, (others.shape[1],) * 2)
+    return found

@@ -150,20 +150,6 @@ def matrix_world(
     return World(catalogue, population)
 
 
-def item_codes(items: Tensor, size: int, seed: int) -> Tensor:
-    """Embeddings (I, size) from factors (I, D), and from random numbers by which a network tells items apart.
-
-    With fewer numbers than factors they are the first ``size`` principal axes of the factors. Otherwise half
-    of the squared norm are the factors, and half the random numbers, unless there is no room for these.
-    """
-    if size <= items.shape[1]:
-        left, values, _ = torch.linalg.svd(items, full_matrices=False)
-        return (left * values)[:, :size].contiguous()
-    noise = torch.Generator().manual_seed(seed)
-    codes = torch.randn(len(items), size - items.shape[1], generator=noise)
-    return torch.cat([_unit(items), _unit(codes)], 1)
-
-
 def _unit(rows: Tensor) -> Tensor:
     """``rows`` with norm 1; a zero row becomes the first axis."""
     first = torch.zeros_like(rows)

@@ -150,9 +150,12 @@ class Worker:
         return jobs
 
     def _give_up(self) -> None:
-        """Popularity answers in place of a policy that hangs."""
+        """Popularity answers in place of a policy that hangs; after it there is no further try."""
         for ask in self.batcher.given_up(HANGS * self.settings.deadline):
-            self.asks.append(replace(ask, degraded=LATE, deadline=math.inf))
+            if ask.degraded == LATE:
+                self._finish(ask, Drawn(error=LATE))
+            else:
+                self.asks.append(replace(ask, degraded=LATE, deadline=math.inf))
 
     def _do(self, job: Job) -> None:
         what = job.what

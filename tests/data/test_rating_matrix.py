@@ -16,7 +16,7 @@ from recsys_rl.cli import main
 from recsys_rl.config import Config
 from recsys_rl.data import factorise as module
 from recsys_rl.data.factorise import FACTOR_PENALTY, Factorised, draw_users, factorise
-from recsys_rl.data.rating_matrix import item_codes, matrix_world, read_matrix
+from recsys_rl.data.rating_matrix import matrix_world, read_matrix
 from recsys_rl.make import make_world
 from recsys_rl.types import UserError, World
 from tests.worlds import shared_data
@@ -93,18 +93,6 @@ def test_draws_of_users_have_the_posterior_by_hand() -> None:
     wanted = 1.25 / (5 + FACTOR_PENALTY)
     assert float(moved.var()) == pytest.approx(wanted, rel=0.1)
     assert float(moved.mean()) == pytest.approx(0, abs=0.03)
-
-
-def test_item_codes() -> None:
-    factors = torch.randn(9, 3, generator=torch.Generator().manual_seed(0))
-    wide = item_codes(factors, 8, 0)
-    assert wide.shape == (9, 8)
-    assert_close(wide[:, :3], factors / factors.norm(dim=1, keepdim=True))
-    assert_close(wide.norm(dim=1), torch.full((9,), 2**0.5))
-    narrow = item_codes(factors, 2, 0)
-    assert narrow.shape == (9, 2)
-    gram = torch.linalg.eigvalsh(factors.T @ factors).flip(0)
-    assert_close(narrow.square().sum(0), gram[:2])
 
 
 @pytest.mark.parametrize("ending", [".csv", ".txt", ".npy", ".npz"])
