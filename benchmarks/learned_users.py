@@ -199,6 +199,8 @@ def row(logs: Logs, env: str, log: str, features: str, seed: int, work: Work) ->
 
 def text(results: Path) -> str:
     """The table of docs/11, from the newest rows of the file alone."""
+    if not (results / "learned_users.csv").exists():
+        return "Not measured yet: `python -m benchmarks.learned_users` measures it."
     rows = newest.read(results, "learned_users", ("env", "log", "features", "seed"))
     body = []
     for line in rows:

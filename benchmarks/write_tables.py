@@ -17,7 +17,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from benchmarks import coat, dqn, foreign, offline
+from benchmarks import coat, dqn, foreign, learned_users, offline
 from benchmarks.harness import (
     calibration_texts,
     claim_texts,
@@ -54,6 +54,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "foreign": foreign.text,
     "dqn-games": dqn.text,
     "dqn": learning_texts.dqn,
+    "learned-users": learned_users.text,
     "offline": offline.text,
     "coat": coat.text,
     "coat-published": coat.published,
