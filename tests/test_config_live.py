@@ -410,6 +410,10 @@ CHANGES: dict[tuple[str, str], tuple[str, Any, View]] = {
     ("train_config", "num_processes"): ("drift", 2, refusal),
     ("train_config", "join_timeout"): ("drift", 0.5, meeting),
     ("train_config", "tensorboard"): ("drift", True, event_files),
+    ("train_config", "judge_log"): ("drift", "absent.parquet", refusal),
+    ("train_config", "judge_patience"): ("drift", 2, refusal),
+    ("train_config", "world"): ("drift", "drift", log_rows("world_return_mean")),
+    ("train_config", "world_set"): ("drift", ["noise=0"], refusal),
 }
 DIALS: dict[str, Any] = {
     "lr": 0.01,
