@@ -70,7 +70,6 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "picture-million": picture_texts.million,
     "ope-coverage": ope_texts.coverage,
     "ope-clusters": ope_texts.clusters,
-    "ope-selection": partial(ope_texts.selection, env="satiation"),
     "ope-selection-short-video": partial(ope_texts.selection, env="short-video"),
     "log-ppo": log_texts.log_ppo,
     "log-a2c": log_texts.log_a2c,

@@ -495,8 +495,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log_csv: Path) -> It
             made = np.random.default_rng(seed).uniform(1, 5, (30, 24)).round(2)
             (tmp_path / name / file).write_text("\n".join(",".join(map(str, row)) for row in made))
         for seed, file in enumerate(("tags.csv", "other_tags.csv")):
-            made = np.random.default_rng(seed).integers(2, size=(24, 3))
-            (tmp_path / name / file).write_text("\n".join(" ".join(map(str, row)) for row in made))
+            tags = np.random.default_rng(seed).integers(2, size=(24, 3))
+            (tmp_path / name / file).write_text("\n".join(" ".join(map(str, row)) for row in tags))
         monkeypatch.chdir(tmp_path / name)
 
     yield enter
