@@ -183,13 +183,14 @@ def test_missing_files_and_names(
     assert main(["fit-users"]) == 2
     assert "The log is missing: give --log" in capsys.readouterr().err
     assert main(["fit-users", "--log", str(made[1])]) == 2
-    assert "The items are missing: give --checkpoint FILE, or --env NAME" in capsys.readouterr().err
+    assert "The items are missing: give --checkpoint FILE, or --data SOURCE" in capsys.readouterr().err
     assert main(["train", "--env", "learned"]) == 2
     assert "learned needs its users: give --user-model FILE" in capsys.readouterr().err
     assert main(["train", "--env", "learned", "--user-model", str(made[0])]) == 2
     assert "holds no learned users: give a whole file of recsys-rl fit-users" in capsys.readouterr().err
-    assert main(["fit-users", "--log", str(made[1]), "--env", "drift", "--data", "synthetic"]) == 2
-    assert "another catalogue" in capsys.readouterr().err
+    for more in (["--data", "synthetic"], ["--env", "drift", "--data", "synthetic"]):
+        assert main(["fit-users", "--log", str(made[1]), *more]) == 2
+        assert "another catalogue" in capsys.readouterr().err
 
 
 def test_platform_without_sums(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
