@@ -60,6 +60,34 @@ def test_all_requests_that_wait_for_one_person_are_answered(
     assert [x.code if isinstance(x, Problem) else x for x in found] == [None, "wrong-n", "wrong-n", None]
 
 
+def test_one_person_can_not_fill_the_queue(
+    checkpoint: At, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = ServeConfig(str(checkpoint("satiation")), db=str(tmp_path / "r.sqlite"), deadline_ms=SLOW)
+    worker = application(options).worker
+    own, go = PPO.scores, threading.Event()
+
+    def scores(self: PPO, obs: Obs) -> torch.Tensor:
+        go.wait(20)
+        return own(self, obs)
+
+    async def ask() -> list[object]:
+        replies = [worker.submit(Recommend(RecommendRequest("3"), "")) for _ in range(20)]
+        refused = (await asyncio.wait(replies, timeout=20, return_when=asyncio.FIRST_COMPLETED))[0]
+        assert 0 < len(refused) <= 3  # one is drawn, sixteen wait
+        go.set()
+        found: list[object] = await asyncio.gather(*replies, return_exceptions=True)
+        return found
+
+    monkeypatch.setattr(PPO, "scores", scores)
+    try:
+        found = asyncio.run(ask())
+    finally:
+        worker.close()
+    assert [x.code for x in found if isinstance(x, Problem)] == ["busy"] * 3
+    assert all(isinstance(x, bytes) for x in found if not isinstance(x, Problem))
+
+
 @pytest.mark.parametrize(
     ("name", "signal", "sound", "wrong"),
     [
