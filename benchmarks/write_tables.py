@@ -21,6 +21,7 @@ from benchmarks import dqn, foreign, offline
 from benchmarks.harness import (
     calibration_texts,
     claim_texts,
+    feed_texts,
     learning_texts,
     log_texts,
     mood_texts,
@@ -59,6 +60,8 @@ TABLES: dict[str, Callable[[Path], str]] = {
         policies=("a2c-greedy", "a2c", "rule", "mmr"),
     ),
     "feed-calibration": calibration_texts.feed,
+    "limits": feed_texts.limits,
+    "feed-variants": feed_texts.variants,
     "foreign": foreign.text,
     "dqn-games": dqn.text,
     "dqn": learning_texts.dqn,

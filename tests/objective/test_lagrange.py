@@ -106,7 +106,7 @@ def test_steps_that_are_all_at_the_bound_leave_the_multiplier() -> None:
 
 def test_a_multiplier_from_before_rewards_differ_is_in_their_deviation_later() -> None:
     """No session ends in the second rollout: the price stays, and its state can be read."""
-    settings = {"limit_kp": 0.0, "limit_ki": 8.0, "limit_most": 2.0}
+    settings: dict[str, Any] = {"limit_kp": 0.0, "limit_ki": 8.0, "limit_most": 2.0}
     objective = limits("early_end<=0.5", **settings)
     one, ended = torch.ones(1, 2), torch.tensor([[True, False]])
     assert objective.apply(rollout(one, one, ended))[1]["multiplier_early_end_max"] == 4.0  # w = 1/2
