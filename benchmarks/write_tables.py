@@ -21,6 +21,7 @@ from benchmarks import coat, dqn, foreign, learned_users, offline
 from benchmarks.harness import (
     calibration_texts,
     claim_texts,
+    feed_texts,
     learning_texts,
     log_texts,
     ope_texts,
@@ -51,6 +52,8 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "calibration": calibration_texts.short_video,
     "calibration-visits": partial(calibration_texts.short_video, visits=True),
     "calibration-long-video": calibration_texts.long_video,
+    "limits": feed_texts.limits,
+    "feed-variants": feed_texts.variants,
     "foreign": foreign.text,
     "dqn-games": dqn.text,
     "dqn": learning_texts.dqn,
