@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import shutil
 import socket
 import subprocess
@@ -81,9 +82,8 @@ def by_schema(folder: Path, checkpoint: Path, program: str, seconds: int) -> lis
         run = subprocess.run(command, capture_output=True, text=True, cwd=folder)
         if "Traceback" in server.log.read_text():
             return [server.log.read_text()[-500:]]
-    cases = [line.strip() for line in run.stdout.splitlines() if "generated" in line]
-    print(f"  test cases: {'; '.join(cases) or run.stdout[-300:]}")
+    cases = re.search(r"\d[\d,]* generated.*", run.stdout)
+    print(f"  test cases: {cases[0] if cases else run.stdout[-300:]}")
     if run.returncode == 0:
         return []
-    (folder / "schemathesis.txt").write_text(run.stdout)
     return [line.strip() for line in run.stdout.splitlines() if "❌" in line] or [run.stdout[-500:]]

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from benchmarks import coat, dqn, foreign, offline
+from benchmarks import coat, dqn, foreign, learned_users, offline
 from benchmarks.harness import (
     calibration_texts,
     claim_texts,
@@ -25,7 +25,6 @@ from benchmarks.harness import (
     log_texts,
     ope_texts,
     picture_texts,
-    planner_texts,
     speed_texts,
     stranger_texts,
     tables,
@@ -55,6 +54,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "foreign": foreign.text,
     "dqn-games": dqn.text,
     "dqn": learning_texts.dqn,
+    "learned-users": learned_users.text,
     "offline": offline.text,
     "coat": coat.text,
     "coat-published": coat.published,
@@ -70,7 +70,6 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "picture-million": picture_texts.million,
     "ope-coverage": ope_texts.coverage,
     "ope-clusters": ope_texts.clusters,
-    "ope-selection": partial(ope_texts.selection, env="satiation"),
     "ope-selection-short-video": partial(ope_texts.selection, env="short-video"),
     "log-ppo": log_texts.log_ppo,
     "log-a2c": log_texts.log_a2c,
@@ -80,7 +79,6 @@ FIGURES: dict[str, Callable[[Path], str]] = {
     "satiation-share": learning_texts.share_of_way,
     "open-bandit-errors": ope_texts.open_bandit,
     "open-bandit-weights": ope_texts.open_bandit_weights,
-    "satiation-planner": partial(planner_texts.gains, env="satiation"),
     "short-video-gain": partial(learning_texts.gain_over_yardstick, task="short-video"),
     "long-video-gain": partial(learning_texts.gain_over_yardstick, task="long-video"),
     "short-video-gains": partial(learning_texts.gains_by_seed, task="short-video", policy="ppo"),

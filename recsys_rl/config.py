@@ -112,7 +112,6 @@ def _check_together(config: Config) -> None:
     if isinstance(agent, ReplayConfig):
         _check_start(agent, config.train_config.total_timesteps)
     _check_processes(config)
-    _check_judged(config)
     check_objectives(config.train_config, config.algo, config.algorithm.experience)
     name = config.train_config.name
     if name is not None and not re.fullmatch(r"\w[\w.-]{0,99}", name):
@@ -205,35 +204,6 @@ def _check_processes(config: Config) -> None:
             f"{' and '.join(kept)} need a single process, but num_processes is {size}: give "
             f"{' '.join('--no-' + name.replace('_', '-') for name in kept)}, or one process."
         )
-
-
-def _check_judged(config: Config) -> None:
-    """Raise FieldError for a judgement that this run can't have, and for options that then have no effect."""
-    settings = config.train_config
-    patience = settings.judge_patience
-    if settings.judge_log is None and patience != TrainConfig.judge_patience:
-        raise FieldError(
-            "train_config.judge_patience", f"is {patience}: give judge_log too, or leave it out."
-        )
-    for name in ("judge_log", "world"):
-        value = getattr(settings, name)
-        if value is None:
-            continue
-        if name == "judge_log" and not config.platform.user_file:
-            raise FieldError(
-                f"train_config.{name}",
-                f"is {shown(value)}: it judges runs in users who were learned from a log, and {config.env} "
-                "has none; leave it out (recsys-rl ope judges a finished policy).",
-            )
-        if not settings.eval_interval:
-            raise FieldError(
-                f"train_config.{name}", f"is {shown(value)}: it needs evaluations; give an eval_interval."
-            )
-        if name == "judge_log" and settings.num_processes > 1:
-            raise UserError(
-                f"--judge-log needs a single process, and num_processes is {settings.num_processes}: leave "
-                "one of them out."
-            )
 
 
 def defaults(algo: str, env: str) -> Config:

@@ -240,11 +240,12 @@ class TrainConfig:
     limit: tuple[str, ...] = ()
     """A limit on a stream, as in "ads<=0.1" or "watch>=0.5" (in quotes), kept by a Lagrange multiplier. It
     may be repeated. --limit help lists the streams of the platform."""
-    limit_kp: NonNegative = 5.0
-    """Proportional gain of the multiplier, for each unit by which the stream violates its limit. Gains and
-    multiplier are in standard deviations of the rewards of the first rollout."""
-    limit_ki: NonNegative = 0.5
-    """Integral gain of the multiplier: what such a unit adds to it in each update."""
+    limit_kp: NonNegative = 2.0
+    """Proportional gain of the multiplier of a limit. Gains and multiplier are without a unit: 1 gives the
+    stream the weight of all rewards together."""
+    limit_ki: NonNegative = 20.0
+    """Integral gain of the multiplier, over the whole run: each update adds its share of it, times the
+    violation."""
     limit_most: Positive = 100.0
     """Largest multiplier of a limit."""
     novelty: NonNegative = 0.0

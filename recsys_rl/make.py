@@ -94,7 +94,7 @@ def make_user_model(config: Config, world: World) -> UserModel:
     if config.platform.user_file:
         file = learned_file(config)
         _check_played(config, file, world)
-        more = (file.facts, file.network)
+        more = (file.facts, file.network.to(world.catalogue.embedding.device))
     user_model: UserModel = config.platform.users(*world, config.env_config, *more)
     available, length = int(world.catalogue.available.sum()), config.env_config.max_episode_steps
     if available == 0:

@@ -59,6 +59,7 @@ SCENARIOS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "long-video": ("ppo", "long-video", {}),
     "long-video-lives": ("ppo", "long-video", {}),
     "social-feed": ("ppo", "social-feed", {}),
+    "learned": ("ppo", "learned", {}),
     "two-stage": ("ppo", "drift", {}),
     "transformer": ("ppo", "satiation", {}),
     "limits": ("ppo", "drift", {}),
@@ -315,6 +316,7 @@ CHANGES: dict[tuple[str, str], tuple[str, Any, View]] = {
     ("env_config", "share_rate"): ("short-video", 1.0, weights),
     ("env_config", "follow_rate"): ("short-video", 1.0, weights),
     ("env_config", "comment_rate"): ("short-video", 1.0, comments),
+    ("env_config", "user_model"): ("learned", "none.pt", complaint),
     ("env_config", "first_patience"): ("short-video", 0.5, weights),
     ("env_config", "patience_drain"): ("short-video", 2.0, weights),
     ("env_config", "patience_feed"): ("short-video", 2.0, weights),
@@ -408,6 +410,10 @@ CHANGES: dict[tuple[str, str], tuple[str, Any, View]] = {
     ("train_config", "num_processes"): ("drift", 2, refusal),
     ("train_config", "join_timeout"): ("drift", 0.5, meeting),
     ("train_config", "tensorboard"): ("drift", True, event_files),
+    ("train_config", "judge_log"): ("drift", "absent.parquet", refusal),
+    ("train_config", "judge_patience"): ("drift", 2, refusal),
+    ("train_config", "world"): ("drift", "drift", log_rows("world_return_mean")),
+    ("train_config", "world_set"): ("drift", ["noise=0"], refusal),
 }
 DIALS: dict[str, Any] = {
     "lr": 0.01,
@@ -489,8 +495,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log_csv: Path) -> It
             made = np.random.default_rng(seed).uniform(1, 5, (30, 24)).round(2)
             (tmp_path / name / file).write_text("\n".join(",".join(map(str, row)) for row in made))
         for seed, file in enumerate(("tags.csv", "other_tags.csv")):
-            made = np.random.default_rng(seed).integers(2, size=(24, 3))
-            (tmp_path / name / file).write_text("\n".join(" ".join(map(str, row)) for row in made))
+            tags = np.random.default_rng(seed).integers(2, size=(24, 3))
+            (tmp_path / name / file).write_text("\n".join(" ".join(map(str, row)) for row in tags))
         monkeypatch.chdir(tmp_path / name)
 
     yield enter

@@ -170,7 +170,7 @@ class App:
 
     async def _ready(self, request: Request) -> Response:
         why = self.worker.failed
-        if self.worker.broken:
+        if self.worker.champions.broken:
             why = "the policy failed three times in a row, and popularity answers"
         return Response(f"{why or 'ready'}\n", 503 if why else 200, media_type="text/plain")
 

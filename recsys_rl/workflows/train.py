@@ -21,7 +21,6 @@ from recsys_rl.checkpoint import save, settings_of_items
 from recsys_rl.checkpoint.users import load_users
 from recsys_rl.config import Config, overlay, to_toml, with_settings, with_whole_paths
 from recsys_rl.errors import error_text
-from recsys_rl.evaluation.worlds import check_world
 from recsys_rl.experience.on_policy import OnPolicy
 from recsys_rl.functional.compiled import kernels
 from recsys_rl.lookup import names_a_module, source_of
@@ -35,6 +34,7 @@ from recsys_rl.utils.allocator import keep_freed_memory
 from recsys_rl.utils.files import check_new_folder, write_text
 from recsys_rl.utils.logger import Logger, summary_writer
 from recsys_rl.workflows.advice import advice
+from recsys_rl.workflows.judge_options import check_judged
 from recsys_rl.workflows.run_log import RunJudge, RunLog, evaluations_since_best
 
 BEST = "best.pt"
@@ -212,7 +212,6 @@ def _begun(
 def _judges(run: Run) -> Mapping[str, RunJudge]:
     """The judges of the settings judge_log and world. Raises UserError for one that can't judge this run."""
     settings = run.config.train_config
-    check_world(settings.world, settings.world_set)
     if settings.judge_log is None and settings.world is None:
         return {}
     from recsys_rl.workflows.judged import judges_of  # polars and the estimators
@@ -241,6 +240,7 @@ def _check_new(config: Config, folder: Path | None, first: bool) -> None:
     """Raise UserError for mistakes that can be found before the data are read."""
     if first:
         folders.check_free(config, folder)
+    check_judged(config)
     if config.train_config.record is not None:
         check_new_folder(Path(config.train_config.record), "--record")
     if folder is not None and config.train_config.name is not None:

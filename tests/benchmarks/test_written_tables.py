@@ -232,15 +232,6 @@ def test_the_million_items_end_where_the_curve_ends(tmp_path: Path) -> None:
     assert FIGURES["million-seconds"](tmp_path) == "20 seconds"
 
 
-def test_gains_of_wider_searches_are_percents_with_intervals(tmp_path: Path) -> None:
-    about = {"date": "2026-11-27", "commit": "b", "env": "satiation", "users": 525, "return_mean": 16.3}
-    gain = {"gain": 0.0101, "gain_low": -0.0004, "gain_high": 0.02}
-    rows = [about | {"search": "as it is"}, about | {"search": "twice the steps"} | gain]
-    write_rows(tmp_path, "planner", [*rows, about | {"env": "short-video", "search": "as it is"}])
-    said = "525 training users: twice the steps +1.0 % (-0.0 to +2.0)"
-    assert FIGURES["satiation-planner"](tmp_path) == said
-
-
 def test_the_share_of_another_policy_has_its_own_interval(results: Path) -> None:
     found = share_with_interval(results, "satiation", "random")
     assert found == "-75 % (-139 to -11 %)"  # 2 and 3 between 10 and 20: shares -0.8 and -0.7

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -179,7 +180,12 @@ def test_matrices_that_do_not_fit() -> None:
 
 def test_coat_game_estimates_from_the_training_file_alone(tmp_path: Path) -> None:
     folder = write_coat(tmp_path / "coat")
-    settings = {"env": "matrix-game", "data": "coat-game", "data_dir": str(folder), "embedding_dim": 12}
+    settings: dict[str, Any] = {
+        "env": "matrix-game",
+        "data": "coat-game",
+        "data_dir": str(folder),
+        "embedding_dim": 12,
+    }
     first = make_world(Config(**settings))
     true = np.loadtxt(folder / TRUE)
     assert first.population.attributes["true_ratings"].tolist() == true.tolist()

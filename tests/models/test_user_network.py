@@ -150,7 +150,12 @@ def test_row_of_an_ensemble_is_that_of_its_network() -> None:
     assert_close(both.expected(memory, items, torch.tensor([0, 2, -1]))[0], own[0, 0])
     assert_close(both.expected(memory, items, torch.tensor([0, 2, -1]))[1], own[2, 1])
     assert_close(both.expected(memory, items, torch.tensor([0, 2, -1]))[2], own[:, 2].mean(0))
-    assert_close(both.spread(memory, items), own.std(0, correction=0))
+    assert_close(both.means(memory, items), own)
+    chance = torch.full((3, 1, own.shape[-1]), 0.5)
+    drawn, means = both.drawn(memory, items, torch.tensor([0, 2, 1]), chance)
+    assert_close(means, own)
+    alone = members[2].respond(members[2].begin(sessions.given), items).at(chance)
+    assert_close(drawn[1], alone[1])
 
 
 def known_world(sessions: int, seed: int) -> SessionTable:

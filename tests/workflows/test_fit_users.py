@@ -10,14 +10,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.testing import assert_close
 
 from recsys_rl.checkpoint import load
 from recsys_rl.checkpoint.users import load_users
 from recsys_rl.cli import main
 from recsys_rl.decisions.parts import read_decisions
 from recsys_rl.decisions.writer import write_decisions
+from recsys_rl.experience.learned_users import rewards_by
 from recsys_rl.models.user_fit import UserFitting
-from recsys_rl.run import agent_of
 from recsys_rl.workflows import fit_users as workflow
 from recsys_rl.workflows.train import train
 from tests.doors import DRIFT, PPO, SATIATION, SIZES, WORLD, assert_same_weights, steps, train_in
@@ -74,7 +75,14 @@ def test_fit_train_resume_and_evaluate(
     assert main(["evaluate", "whole/one/ppo.pt", "--no-planner", "--json", "table.json"]) == 0
     rows = {row["policy"] for row in json.loads(Path("table.json").read_text())["rows"]}
     assert {"ppo", "untrained", "mf", "rule", "myopic"} <= rows
-    assert agent_of(whole).state_dict()
+
+    # It is judged on the log of the users' platform, with that platform's reward.
+    ask = ["--policy", "ppo", "--no-world", "--json", "ope.json"]
+    assert main(["ope", "--log", str(made[1]), "--checkpoint", "whole/one/ppo.pt", *ask]) == 0
+    assert json.loads(Path("ope.json").read_text())["rows"][0]["policy"] == "ppo"
+    log = read_decisions(made[1])
+    assert_close(rewards_by(file.facts, log)(log.feedback), log.signals[:, 0, 0])
+    assert_close(rewards_by(file.facts, log, {"engagement": 3.0})(log.feedback), 3 * log.signals[:, 0, 0])
 
 
 def workflow_updates(length: list[str]):  # type: ignore[no-untyped-def]
