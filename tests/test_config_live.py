@@ -285,6 +285,7 @@ CHANGES: dict[tuple[str, str], tuple[str, Any, View]] = {
     ("env_config", "repeats"): ("matrix", False, weights),
     ("env_config", "relative"): ("matrix", True, weights),
     ("env_config", "clock"): ("matrix", False, weights),
+    ("env_config", "rating_noise"): ("matrix", 1.0, weights),
     ("env_config", "affinity_gain"): ("satiation", 1.0, weights),
     ("env_config", "affinity_midpoint"): ("satiation", 0.0, weights),
     ("env_config", "satiation_strength"): ("satiation", 3.0, weights),

@@ -3,21 +3,23 @@
 A matrix R (U, I) has the rating of each user for each item, and d (I, I) the distances between items. Showing
 item i to user u at step t, after the items i_1 ... i_{t-1} of the session::
 
-    reward_t = R[u, i]                                                    [the matrix's own units]
+    reward_t = clip(R[u, i] + rating_noise * N(0, 1), low, high)          [the matrix's own units]
     leaves_t = min of d[i, i_k] over k = t - window ... t - 1  <  threshold
 
-The reward of the step that ends a session counts. Ratings have no noise. The game is EasyRL4Rec's for the
-data Coat and KuaiRec (Yu, Gao et al. 2024, "EasyRL4Rec: An easy-to-use library for reinforcement learning
-based recommender systems", SIGIR; the rule of leaving after Gao et al. 2023, "Alleviating Matthew effect of
-offline reinforcement learning in interactive recommendation", SIGIR). The distance is Euclidean: between the
-columns of a matrix of ratings, which the data bring, or between rows of tags.
+low and high are the ends of the matrix's scale. The reward of the step that ends a session counts. The game,
+which has no noise, is EasyRL4Rec's for the data Coat and KuaiRec (Yu, Gao et al. 2024, "EasyRL4Rec: An
+easy-to-use library for reinforcement learning based recommender systems", SIGIR, arXiv:2402.15164; the rule
+of leaving after Gao et al. 2023, "Alleviating Matthew effect of offline reinforcement learning in interactive
+recommendation", SIGIR). The distance is Euclidean: between the columns of a matrix of ratings, which the data
+bring, or between rows of tags.
 
 A policy sees the last items, their ratings and the clock. It doesn't see the user: there is no profile. What
 it learns of the user is in the ratings of the session. ``relative`` makes them relative to the session so
 far: rating_k - mean(rating_1 ... rating_{t-1}).
 
 ``ratings`` chooses between two matrices of the data: a policy learns with the estimated ratings, and is
-tested with the true ones (``recsys-rl evaluate --world-set ratings=true``). Distances are the same in both.
+tested with the true ones (``evaluate --world matrix-game --world-set ratings=true``). Distances are the same
+in both.
 
 Data without a matrix: R[u, i] = 1 + 4 sigmoid(4 (taste_u . e_i - 1/4)), and d between the columns of R.
 """
@@ -71,6 +73,9 @@ class MatrixConfig(EnvConfig):
     session needs."""
     clock: bool = True
     """Show the share of the session that is over."""
+    rating_noise: NonNegative = 0.0
+    """Standard deviation of a rating around the matrix. For training in estimates: with their error, the
+    policy meets ratings as far from them as people's are."""
 
 
 @dataclass(frozen=True)
@@ -179,8 +184,12 @@ class MatrixUsers:
     def respond(
         self, user_state: MatrixState, items: Tensor, shown: Tensor, generator: torch.Generator | None
     ) -> Feedback:
-        rating = self.matrix[user_state.user.unsqueeze(1), items].masked_fill(~shown, 0)  # (N, 1)
-        return Feedback(rating.unsqueeze(-1), shown)
+        rating = self.matrix[user_state.user.unsqueeze(1), items]  # (N, 1)
+        if generator is not None and self.config.rating_noise:
+            noise = torch.randn(items.shape, generator=generator, device=items.device)
+            (scale,) = self.signals
+            rating = (rating + self.config.rating_noise * noise).clamp(scale.low, scale.high)
+        return Feedback(rating.masked_fill(~shown, 0).unsqueeze(-1), shown)
 
     def rewards(self, feedback: Feedback) -> Tensor:
         return feedback.signals.sum(1)  # (N, 1): rating

@@ -102,6 +102,13 @@ def test_window_forgets() -> None:
     assert [bool(show(env, item).terminated) for item in (0, 2, 3, 0)] == [False, False, False, True]
 
 
+def test_noise_stays_on_the_scale() -> None:
+    env = hand_env(users=(0,), threshold=0.0, rating_noise=3.0, max_episode_steps=200, history_length=1)
+    ratings = torch.cat([show(env, 2).reward for _ in range(150)])
+    assert float(ratings.min()) == 1.0 and float(ratings.max()) == 6.0 and 3.0 < float(ratings.mean()) < 4.5
+    assert env.user_model.expected_reward(env.user_state)[0].tolist() == RATINGS[0].tolist()
+
+
 def test_threshold_is_exclusive_and_zero_never_ends() -> None:
     env = hand_env(users=(0,), threshold=1.0)  # items 0 and 1 are 1 apart
     assert not any(bool(show(env, item).terminated) for item in (0, 1))
