@@ -98,6 +98,12 @@ def heed_signals() -> None:
         signal.signal(number, signal.SIG_DFL)
 
 
+def assert_names(said: str, *names: str) -> None:
+    """The sentence ``said`` holds each of these names and values, in any words, and it is one line."""
+    absent = [name for name in names if name not in said]
+    assert not absent and "\n" not in said.strip(), said
+
+
 def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
     """Exit code, standard output, standard error."""
     out, err = process.communicate(timeout=PATIENCE)

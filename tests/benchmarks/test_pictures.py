@@ -51,11 +51,27 @@ def test_picture_is_stale_once_there_are_newer_rows(tmp_path: Path) -> None:
         "categories-short-video.svg shows the rows of 2026-01-01 (aaa) of short-video, and the newest are of "
         "2026-01-02 (bbb)"
     )
-    write(tmp_path, [*first, *rows_of("2026-01-02", "bbb", "satiation")])
+    later = rows_of("2026-01-02", "bbb", "satiation")[0]
+    write(tmp_path, [*first, later | {"return_mean": "2"}])
     stale = made.stale(tmp_path, tmp_path)
     assert sum("of satiation, and the newest are" in line for line in stale) == 3
-    late = [line.split()[0] for line in stale if "was measured before satiation" in line]
-    assert late == [task for task in EFFECTS if task != "satiation"]
+    assert stale[-1].endswith(" ".join(EFFECTS)) and len(stale) == 3 + 1
+
+
+def test_learning_curve_stays_while_the_trained_policies_are_the_same(tmp_path: Path) -> None:
+    first = rows_of("2026-01-01", "aaa", *PLATFORMS, *EFFECTS)
+    write(tmp_path, first)
+    for picture in made.PICTURES:
+        made.note(picture, tmp_path, tmp_path)
+
+    def stale_after(value: str) -> list[str]:
+        again = [row | {"return_mean": value} for row in rows_of("2026-01-01", "bbb", "satiation")]
+        again.append(again[0] | {"policy": "searched", "return_mean": "2"})  # another search
+        write(tmp_path, [*first, *again])
+        return [line.split()[0] for line in made.stale(tmp_path, tmp_path)]
+
+    assert stale_after("1") == ["report.png", "categories-satiation.svg"]
+    assert stale_after("3") == ["report.png", "learning.svg", "categories-satiation.svg"]
 
 
 def test_table_of_another_code_makes_no_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,5 +101,5 @@ def test_trained_runs_are_taken_from_the_folder(tmp_path: Path, monkeypatch: pyt
 
 
 def test_unknown_picture() -> None:
-    with pytest.raises(UserError, match=r"There is no picture loop\.svg: name some of report\.png, learning"):
+    with pytest.raises(UserError, match=r"loop\.svg.*report\.png, learning"):
         pictures.main(["loop.svg"])
