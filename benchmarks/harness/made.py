@@ -20,8 +20,6 @@ PICTURES = {
     "report.png": "satiation",
     "learning.svg": "satiation",
     "categories-satiation.svg": "satiation",
-    "categories-short-video.svg": "short-video",
-    "categories-long-video.svg": "long-video",
 }
 """The task of benchmarks.learning that each picture shows."""
 OF_TRAINING = ("learning.svg",)

@@ -38,8 +38,9 @@ def test_pictures_and_effects_are_of_the_newest_results() -> None:
     assert made.stale() == []
 
 
-def test_picture_is_stale_once_there_are_newer_rows(tmp_path: Path) -> None:
-    first = rows_of("2026-01-01", "aaa", *PLATFORMS, *EFFECTS)
+def test_picture_is_stale_once_there_are_newer_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(made.PICTURES, "videos.svg", "short-video")
+    first = rows_of("2026-01-01", "aaa", "short-video", *PLATFORMS, *EFFECTS)
     write(tmp_path, first)
     assert [line.split()[0] for line in made.stale(tmp_path, tmp_path)] == list(made.PICTURES)
     for picture in made.PICTURES:
@@ -48,8 +49,7 @@ def test_picture_is_stale_once_there_are_newer_rows(tmp_path: Path) -> None:
     write(tmp_path, [*first, *rows_of("2026-01-02", "bbb", "short-video")])
     (line,) = made.stale(tmp_path, tmp_path)
     assert line == (
-        "categories-short-video.svg shows the rows of 2026-01-01 (aaa) of short-video, and the newest are of "
-        "2026-01-02 (bbb)"
+        "videos.svg shows the rows of 2026-01-01 (aaa) of short-video, and the newest are of 2026-01-02 (bbb)"
     )
     later = rows_of("2026-01-02", "bbb", "satiation")[0]
     write(tmp_path, [*first, later | {"return_mean": "2"}])
